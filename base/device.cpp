@@ -1,0 +1,99 @@
+#include "base/device.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <omp.h>
+
+#include <cctype>
+#include <fstream>
+
+#include "base/error.h"
+#ifdef QLORA_CUDA
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAStream.h>
+#endif
+
+namespace qlora {
+namespace {
+
+int64_t status_bytes(const char* key) {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.rfind(key, 0) == 0) return std::stoll(line.substr(std::char_traits<char>::length(key))) * 1024;
+  return 0;
+}
+
+}  // namespace
+
+bool cuda_compiled() {
+#ifdef QLORA_CUDA
+  return true;
+#else
+  return false;
+#endif
+}
+
+bool cuda_available() {
+#ifdef QLORA_CUDA
+  return c10::cuda::device_count() > 0;
+#else
+  return false;
+#endif
+}
+
+c10::Device device_from_string(const std::string& name) {
+  if (name == "auto") return c10::Device(cuda_available() ? "cuda:0" : "cpu");
+  if (name == "cpu") return c10::Device("cpu");
+  const bool indexed = name.size() > 5 && name.rfind("cuda:", 0) == 0 &&
+                       name.find_first_not_of("0123456789", 5) == std::string::npos;
+  if (name != "cuda" && !indexed)
+    fail<ConfigError>("device must be auto, cpu, cuda or cuda:N, got '{}'", name);
+  if (!cuda_compiled())
+    fail<ConfigError>("device '{}' was asked for, but this program was built without CUDA; "
+                      "rebuild with -DQLORA_CUDA=ON or use device: cpu", name);
+  if (!cuda_available())
+    fail<ConfigError>("device '{}' was asked for, but no usable GPU was found; run `qlora doctor`, "
+                      "or use device: cpu", name);
+  c10::Device device(name == "cuda" ? "cuda:0" : name);
+#ifdef QLORA_CUDA
+  if (device.index() >= c10::cuda::device_count())
+    fail<ConfigError>("device '{}' was asked for, but there are {} GPUs", name, c10::cuda::device_count());
+  c10::cuda::set_device(device.index());
+#endif
+  return device;
+}
+
+void* current_stream([[maybe_unused]] c10::Device device) {
+#ifdef QLORA_CUDA
+  if (device.is_cuda()) return c10::cuda::getCurrentCUDAStream(device.index()).stream();
+#endif
+  return nullptr;
+}
+
+void synchronize([[maybe_unused]] c10::Device device) {
+#ifdef QLORA_CUDA
+  if (device.is_cuda()) c10::cuda::device_synchronize();
+#endif
+}
+
+void set_num_threads(int threads) {
+  if (threads > 0) {
+    at::set_num_threads(threads);
+    omp_set_num_threads(threads);
+  } else {
+    omp_set_num_threads(at::get_num_threads());
+  }
+}
+
+int64_t peak_resident_bytes() { return status_bytes("VmHWM:"); }
+int64_t resident_bytes() { return status_bytes("VmRSS:"); }
+
+std::string instruction_set() {
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512bf16")) return "avx512_bf16";
+  if (__builtin_cpu_supports("avx512f")) return "avx512";
+  if (__builtin_cpu_supports("avx2")) return "avx2";
+  return "baseline";
+}
+
+}  // namespace qlora

@@ -1,0 +1,36 @@
+// Lines for people. They go to the terminal (stderr) and, once a run is open, to its log.txt too. Facts for
+// programs go to stdout or metrics.jsonl instead.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace qlora::log {
+
+// From now on, copy every line to this file as well (appends).
+void open_file(const std::string& path);
+void close_file();
+// Quiet: warnings and errors only reach the terminal; the file still gets everything.
+void set_quiet(bool quiet);
+
+void write_info(std::string_view line);
+void write_warning(std::string_view line);
+void write_error(std::string_view line);
+
+template <typename... Args>
+void info(fmt::format_string<Args...> format, Args&&... args) {
+  write_info(fmt::format(format, std::forward<Args>(args)...));
+}
+template <typename... Args>
+void warning(fmt::format_string<Args...> format, Args&&... args) {
+  write_warning(fmt::format(format, std::forward<Args>(args)...));
+}
+template <typename... Args>
+void error(fmt::format_string<Args...> format, Args&&... args) {
+  write_error(fmt::format(format, std::forward<Args>(args)...));
+}
+
+}  // namespace qlora::log

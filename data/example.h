@@ -1,0 +1,49 @@
+// One training row after tokenization, and the options that decide how rows become examples.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "data/tokenizer.h"
+
+namespace qlora::data {
+
+// Tokens and, for each, whether the model is trained to produce it. supervised[0] never counts: nothing predicts it.
+struct Example {
+  std::vector<TokenId> tokens;
+  std::vector<uint8_t> supervised;  // same length, 0 or 1
+  int64_t row = -1;                 // position in its file, from 0
+  int32_t source = 0;               // index of its dataset in the recipe
+
+  int64_t length() const { return static_cast<int64_t>(tokens.size()); }
+  int64_t num_supervised() const;  // over positions 1..n-1
+};
+
+enum class TrainOn { kAssistant, kAll };
+enum class OnOverlength { kError, kDrop, kTruncateLeft, kTruncateRight, kSplit };
+
+// One entry of data.train or data.eval in the recipe.
+struct DatasetOptions {
+  std::string path;
+  std::string format = "chat";  // alpaca | chat | sharegpt | completion | text | pretokenized
+  std::map<std::string, std::string> fields;  // our field -> the file's field, e.g. {"instruction": "question"}
+};
+
+struct DataOptions {
+  std::vector<DatasetOptions> train, eval;
+  double eval_fraction = 0.0;  // of the training rows, chosen by keyed permutation; 0: none
+  int64_t sequence_length = 1024;
+  bool packing = true;
+  bool shuffle = true;
+  TrainOn train_on = TrainOn::kAssistant;
+  OnOverlength on_overlength = OnOverlength::kError;
+  std::string chat_template;  // a file, a built-in's name or template text; empty: the model's
+  std::string prompt_style = "chat_template";  // for alpaca rows: chat_template | alpaca
+
+  // Throws ConfigError naming the key.
+  void validate() const;
+};
+
+}  // namespace qlora::data

@@ -1,0 +1,60 @@
+// The interface of all optimizers. Parameters and gradients are views of flat fp32 buffers, one group a parameter tensor;
+// state is listed by name so that a checkpoint can carry it and a resumed run continue bit for bit.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace qlora::optim {
+
+// One trained tensor. `value` and `gradient` are fp32, contiguous, same shape, on the same device.
+struct Parameter {
+  std::string name;
+  at::Tensor value;
+  at::Tensor gradient;
+  double lr_scale = 1.0;      // LoRA+ and the like
+  double weight_decay = -1.0;  // < 0: the optimizer's
+};
+
+struct OptimizerOptions {
+  std::string name = "paged_adamw_8bit";  // adamw | adamw_8bit | paged_adamw | paged_adamw_8bit
+  double lr = 2e-4;
+  double beta1 = 0.9, beta2 = 0.999;
+  double eps = 1e-8;
+  double weight_decay = 0.0;
+  double max_grad_norm = 1.0;  // 0: no clipping
+  std::string schedule = "cosine";  // constant | linear | cosine
+  double warmup_ratio = 0.0;
+  int64_t warmup_steps = 0;  // wins over warmup_ratio if > 0
+  int64_t paged_resident_bytes = 0;  // paged: device arena for optimizer state; 0: half of the state, at least one tensor
+
+  // Throws ConfigError naming the key.
+  void validate() const;
+};
+
+using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
+
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+  // One update of every parameter with this learning rate. `gradient_scale` multiplies each gradient first (clipping).
+  virtual void step(double lr, double gradient_scale) = 0;
+  // Number of step() calls so far.
+  virtual int64_t num_steps() const = 0;
+  // The state as named tensors on the CPU ("<parameter>.state1", ".absmax1", ...), and back. load: FormatError if a
+  // tensor is missing, unexpected or of another shape or dtype.
+  virtual NamedTensors state() const = 0;
+  virtual void load_state(const NamedTensors& state, int64_t num_steps) = 0;
+  // Bytes the state takes on the device and, paged out, on the host.
+  virtual int64_t device_bytes() const = 0;
+  virtual int64_t host_bytes() const = 0;
+};
+
+std::unique_ptr<Optimizer> make_optimizer(const OptimizerOptions& options, std::vector<Parameter> parameters);
+
+}  // namespace qlora::optim
