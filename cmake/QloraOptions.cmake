@@ -2,7 +2,6 @@
 set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_CXX_EXTENSIONS OFF)
-set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
 if(NOT CMAKE_BUILD_TYPE)
@@ -27,9 +26,10 @@ if(QLORA_CCACHE)
 endif()
 
 add_library(qlora_flags INTERFACE)
+# -fPIC everywhere, so that programs can share the libraries' precompiled header.
 # No contraction: a*b+c rounds twice on every instruction set, so that all of them give the same bits.
 target_compile_options(qlora_flags INTERFACE
-  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -ffp-contract=off -fno-math-errno -fno-trapping-math -fopenmp>)
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -fPIC -ffp-contract=off -fno-math-errno -fno-trapping-math -fopenmp>)
 if(QLORA_WERROR)
   target_compile_options(qlora_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
 endif()
