@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "base/philox.h"
+
 namespace qlora {
 namespace {
 
@@ -26,34 +28,17 @@ uint64_t random_key(uint64_t key, uint64_t number) {
   return mix(key ^ mix(number + 0x9e3779b97f4a7c15ull));
 }
 
-std::array<uint32_t, 4> philox(uint64_t key, uint64_t counter) {
-  uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
-  std::array<uint32_t, 4> x = {static_cast<uint32_t>(counter), static_cast<uint32_t>(counter >> 32), 0, 0};
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t p0 = 0xD2511F53ull * x[0];
-    const uint64_t p1 = 0xCD9E8D57ull * x[2];
-    x = {static_cast<uint32_t>(p1 >> 32) ^ x[1] ^ k0, static_cast<uint32_t>(p1),
-         static_cast<uint32_t>(p0 >> 32) ^ x[3] ^ k1, static_cast<uint32_t>(p0)};
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-  return x;
-}
-
-float uniform(uint64_t key, uint64_t index) {
-  // Four neighbours share one Philox block.
-  return static_cast<float>(philox(key, index / 4)[index % 4] >> 8) * 0x1p-24f;
-}
+float uniform(uint64_t key, uint64_t index) { return philox_uniform(key, index); }
 
 float normal(uint64_t key, uint64_t index) {
-  const auto words = philox(key, index);
+  const auto words = philox_words(key, index).word;
   const double u = (words[0] + 1.0) * 0x1p-32;  // (0, 1]: the logarithm stays finite
   const double v = words[1] * 0x1p-32;
   return static_cast<float>(std::sqrt(-2.0 * std::log(u)) * std::cos(6.283185307179586 * v));
 }
 
 uint64_t uniform_integer(uint64_t key, uint64_t index, uint64_t bound) {
-  const auto words = philox(key, index);
+  const auto words = philox_words(key, index).word;
   const uint64_t word = (static_cast<uint64_t>(words[1]) << 32) | words[0];
   return static_cast<uint64_t>((static_cast<unsigned __int128>(word) * bound) >> 64);
 }

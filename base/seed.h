@@ -1,22 +1,18 @@
 // Counter-based randomness: a value is a pure function of (key, index), so that a resumed run, another
 // thread count or a recomputed layer draws the same numbers. Keys come from the run's seed and a name.
 //
-// Generator: Philox4x32-10, Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
+// Generator: philox.h.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string_view>
 
 namespace qlora {
 
-// A 64-bit key from the run's seed and what the numbers are for, e.g. ("model.layers.0...q_proj.lora_A").
+// A 64-bit key from the run's seed and what the numbers are for, e.g. "model.layers.0.self_attn.q_proj.lora_A".
 uint64_t random_key(uint64_t seed, std::string_view name);
 // A further key from a key and a number (an epoch, a step).
 uint64_t random_key(uint64_t key, uint64_t number);
-
-// The four 32-bit words at `counter` of the stream `key`.
-std::array<uint32_t, 4> philox(uint64_t key, uint64_t counter);
 
 // Uniform in [0, 1): 24 random bits, exact in fp32.
 float uniform(uint64_t key, uint64_t index);

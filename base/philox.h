@@ -1,0 +1,37 @@
+// Philox4x32-10 (Salmon et al. 2011) for host and device code: four random words as a pure function of (key, counter).
+#pragma once
+
+#include <cstdint>
+
+#ifdef __CUDACC__
+#define QLORA_HOST_DEVICE __host__ __device__
+#else
+#define QLORA_HOST_DEVICE
+#endif
+
+namespace qlora {
+
+struct PhiloxWords {
+  uint32_t word[4];
+};
+
+QLORA_HOST_DEVICE inline PhiloxWords philox_words(uint64_t key, uint64_t counter) {
+  uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
+  PhiloxWords x = {{static_cast<uint32_t>(counter), static_cast<uint32_t>(counter >> 32), 0, 0}};
+  for (int round = 0; round < 10; ++round) {
+    const uint64_t p0 = 0xD2511F53ull * x.word[0];
+    const uint64_t p1 = 0xCD9E8D57ull * x.word[2];
+    x = {{static_cast<uint32_t>(p1 >> 32) ^ x.word[1] ^ k0, static_cast<uint32_t>(p1),
+          static_cast<uint32_t>(p0 >> 32) ^ x.word[3] ^ k1, static_cast<uint32_t>(p0)}};
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  return x;
+}
+
+// Uniform in [0, 1): 24 random bits, exact in fp32. Four neighbouring indices share one block.
+QLORA_HOST_DEVICE inline float philox_uniform(uint64_t key, uint64_t index) {
+  return static_cast<float>(philox_words(key, index / 4).word[index % 4] >> 8) * 5.9604644775390625e-8f;
+}
+
+}  // namespace qlora

@@ -1,0 +1,14 @@
+// Dropout whose mask is a pure function of a key, so that the backward pass and a recomputed layer draw it again instead
+// of keeping it: element i survives if uniform(key, i) >= p and is then scaled by 1 / (1 - p).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace qlora::lora {
+
+// A new tensor like x (contiguous bf16 or fp32). p in [0, 1).
+at::Tensor dropout(const at::Tensor& x, double p, uint64_t key);
+
+}  // namespace qlora::lora

@@ -1,0 +1,46 @@
+// The linear layers that share one input (q,k,v; gate,up; o; down): the unit of a call. One autograd node runs the frozen
+// products, adds the adapters' low-rank products, and in the backward pass
+//
+//   dx  = Σ_i dy_i W_i + (scaling_i dy_i B_i) A_i      through dropout's mask where there is one
+//   dA_i += (scaling_i dy_i B_i)ᵀ x        dB_i += scaling_i dy_iᵀ (x A_iᵀ)
+//
+// writes the adapters' gradients straight into their fp32 buffers and returns dx alone. The base gets no gradient.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "lora/forward_context.h"
+#include "lora/lora_linear.h"
+
+namespace qlora::lora {
+
+// The A matrices of a group's adapters stacked, so that x meets all of them in one product.
+struct StackedA {
+  at::Tensor compute;   // [sum of ranks, in] in the compute dtype
+  at::Tensor gradient;  // the same rows of the flat fp32 gradient buffer
+};
+
+class LinearGroup {
+ public:
+  LinearGroup() = default;
+  explicit LinearGroup(std::vector<LoraLinear> layers) : layers_(std::move(layers)) {}
+
+  // x [tokens, in] in the compute dtype -> one [tokens, out_i] per layer, in the layers' order.
+  std::vector<at::Tensor> forward(const at::Tensor& x, const ForwardContext& context) const;
+
+  std::vector<LoraLinear>& layers() { return layers_; }
+  const std::vector<LoraLinear>& layers() const { return layers_; }
+
+  // Set by attach() once the slots are filled.
+  void set_stacked_a(StackedA stacked) { stacked_a_ = std::move(stacked); }
+  const StackedA& stacked_a() const { return stacked_a_; }
+  bool has_adapters() const { return stacked_a_.compute.defined(); }
+
+ private:
+  std::vector<LoraLinear> layers_;
+  StackedA stacked_a_;
+};
+
+}  // namespace qlora::lora

@@ -1,0 +1,54 @@
+#include "quant/frozen_weight.h"
+
+#include <ATen/ATen.h>
+
+#include "base/error.h"
+
+namespace qlora::quant {
+
+at::Tensor FrozenWeight::materialize(at::ScalarType dtype, Workspace& workspace, int64_t expert) const {
+  at::Tensor rows =
+      workspace.matrix(Workspace::Slot::kWeight, out_features(), in_features(), dtype, device());
+  dequantize_rows(expert, 0, out_features(), rows);
+  return rows;
+}
+
+at::Tensor FrozenWeight::forward(const at::Tensor& x, Workspace& workspace, int64_t expert) const {
+  at::NoGradGuard no_grad;
+  return at::mm(x, materialize(x.scalar_type(), workspace, expert).t());
+}
+
+void FrozenWeight::input_gradient_into(const at::Tensor& dy, at::Tensor& dx, bool accumulate,
+                                       Workspace& workspace, int64_t expert) const {
+  at::NoGradGuard no_grad;
+  const at::Tensor weight = materialize(dy.scalar_type(), workspace, expert);
+  if (accumulate)
+    at::addmm_out(dx, dx, dy, weight);
+  else
+    at::mm_out(dx, dy, weight);
+}
+
+DenseWeight::DenseWeight(at::Tensor weight) : weight_(std::move(weight)) {
+  check(weight_.dim() == 2 && weight_.is_contiguous() && weight_.is_floating_point(),
+        "DenseWeight: need a contiguous floating [out, in] tensor");
+}
+
+std::string DenseWeight::format() const {
+  switch (weight_.scalar_type()) {
+    case at::kBFloat16: return "bfloat16";
+    case at::kHalf: return "float16";
+    default: return "float32";
+  }
+}
+
+void DenseWeight::dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const {
+  check(expert == 0, "DenseWeight: there is one expert, asked for {}", expert);
+  out.copy_(weight_.narrow(0, begin, end - begin));
+}
+
+at::Tensor DenseWeight::materialize(at::ScalarType dtype, Workspace& workspace, int64_t expert) const {
+  if (weight_.scalar_type() == dtype) return weight_;
+  return FrozenWeight::materialize(dtype, workspace, expert);
+}
+
+}  // namespace qlora::quant

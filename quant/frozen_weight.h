@@ -1,0 +1,74 @@
+// A weight that training never changes, in whatever format it is stored: dense 16/32 bit, NF4, later int8, GGUF blocks,
+// GPTQ, ... One interface for all of them: a new format is one set of files beside this one and a line in
+// make_frozen_weight.cpp.
+//
+// Shape [experts, out, in]; experts is 1 for an ordinary linear layer. The default products dequantize into a reused
+// buffer and multiply; a format overrides what it does better. Autograd nodes keep a pointer to the weight, never a
+// 16-bit copy: the backward pass dequantizes again (QLoRA section 3).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "quant/workspace.h"
+
+namespace qlora::quant {
+
+// The tensors of a weight as they lie on disk, by suffix ("" for the weight itself, ".absmax", ...).
+using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
+
+class FrozenWeight {
+ public:
+  virtual ~FrozenWeight() = default;
+
+  virtual int64_t num_experts() const { return 1; }
+  virtual int64_t out_features() const = 0;
+  virtual int64_t in_features() const = 0;
+  virtual at::Device device() const = 0;
+  // What the format is called in reports: "bfloat16", "nf4", "nf4+dq".
+  virtual std::string format() const = 0;
+  // Bytes of everything the weight keeps.
+  virtual int64_t bytes() const = 0;
+
+  // Writes rows [begin, end) of an expert to `out`: [end - begin, in], contiguous, bf16, fp16 or fp32.
+  virtual void dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const = 0;
+
+  // y = x Wᵀ: x [tokens, in] of a floating dtype gives a new [tokens, out] of the same dtype.
+  virtual at::Tensor forward(const at::Tensor& x, Workspace& workspace, int64_t expert = 0) const;
+  // dx (+)= dy W: dy [tokens, out], dx [tokens, in], same dtype.
+  virtual void input_gradient_into(const at::Tensor& dy, at::Tensor& dx, bool accumulate,
+                                   Workspace& workspace, int64_t expert = 0) const;
+
+  // Every stored tensor, for hashing and for writing the base to disk.
+  virtual NamedTensors state() const = 0;
+
+ protected:
+  // All rows of an expert as `dtype`; may be the stored tensor itself.
+  virtual at::Tensor materialize(at::ScalarType dtype, Workspace& workspace, int64_t expert) const;
+};
+
+// A weight kept as it is: [out, in] bf16, fp16 or fp32.
+class DenseWeight final : public FrozenWeight {
+ public:
+  explicit DenseWeight(at::Tensor weight);
+  int64_t out_features() const override { return weight_.size(0); }
+  int64_t in_features() const override { return weight_.size(1); }
+  at::Device device() const override { return weight_.device(); }
+  std::string format() const override;
+  int64_t bytes() const override { return static_cast<int64_t>(weight_.nbytes()); }
+  void dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const override;
+  NamedTensors state() const override { return {{"", weight_}}; }
+
+ protected:
+  at::Tensor materialize(at::ScalarType dtype, Workspace& workspace, int64_t expert) const override;
+
+ private:
+  at::Tensor weight_;
+};
+
+}  // namespace qlora::quant
