@@ -31,15 +31,15 @@ uint64_t random_key(uint64_t key, uint64_t number) {
 float uniform(uint64_t key, uint64_t index) { return philox_uniform(key, index); }
 
 float normal(uint64_t key, uint64_t index) {
-  const auto words = philox_words(key, index).word;
-  const double u = (words[0] + 1.0) * 0x1p-32;  // (0, 1]: the logarithm stays finite
-  const double v = words[1] * 0x1p-32;
+  const PhiloxWords words = philox_words(key, index);
+  const double u = (words.word[0] + 1.0) * 0x1p-32;  // (0, 1]: the logarithm stays finite
+  const double v = words.word[1] * 0x1p-32;
   return static_cast<float>(std::sqrt(-2.0 * std::log(u)) * std::cos(6.283185307179586 * v));
 }
 
 uint64_t uniform_integer(uint64_t key, uint64_t index, uint64_t bound) {
-  const auto words = philox_words(key, index).word;
-  const uint64_t word = (static_cast<uint64_t>(words[1]) << 32) | words[0];
+  const PhiloxWords words = philox_words(key, index);
+  const uint64_t word = (static_cast<uint64_t>(words.word[1]) << 32) | words.word[0];
   return static_cast<uint64_t>((static_cast<unsigned __int128>(word) * bound) >> 64);
 }
 

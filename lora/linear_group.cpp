@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "base/error.h"
 #include "base/seed.h"
 #include "lora/dropout.h"
 
@@ -25,7 +26,7 @@ bool drops(const Adapter& adapter, const ForwardContext& context) {
 const Adapter& any_adapter(const LinearGroup& group) {
   for (const LoraLinear& layer : group.layers())
     if (layer.adapter) return *layer.adapter;
-  throw Error("LinearGroup: no adapter in the group");
+  throw qlora::Error("LinearGroup: no adapter in the group");
 }
 
 // H = dropout(x) Aᵀ of all adapters side by side: [tokens, sum of ranks].
@@ -99,6 +100,7 @@ struct GroupNode : torch::autograd::Function<GroupNode> {
     const at::Tensor h = low_rank_inputs(*group, x, *context);
     ctx->save_for_backward({x, h});
     ctx->saved_data["group"] = reinterpret_cast<int64_t>(group);
+    ctx->saved_data["training"] = context->training;
     ctx->saved_data["key"] = static_cast<int64_t>(context->dropout_key);
     ctx->saved_data["workspace"] = reinterpret_cast<int64_t>(context->workspace);
     return outputs(*group, x, h, *context);
@@ -108,7 +110,7 @@ struct GroupNode : torch::autograd::Function<GroupNode> {
     const auto saved = ctx->get_saved_variables();
     const auto* group = reinterpret_cast<const LinearGroup*>(ctx->saved_data["group"].toInt());
     ForwardContext context;
-    context.training = true;
+    context.training = ctx->saved_data["training"].toBool();
     context.dropout_key = static_cast<uint64_t>(ctx->saved_data["key"].toInt());
     context.workspace = reinterpret_cast<quant::Workspace*>(ctx->saved_data["workspace"].toInt());
     for (at::Tensor& d : dy) d = d.contiguous();

@@ -1,0 +1,102 @@
+#include "lora/attach.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+#include "base/error.h"
+#include "base/seed.h"
+
+namespace qlora::lora {
+namespace {
+
+std::vector<std::string> module_names(const std::vector<LinearGroup*>& groups) {
+  std::vector<std::string> names;
+  for (const LinearGroup* group : groups)
+    for (const LoraLinear& layer : group->layers()) names.push_back(layer.name);
+  return names;
+}
+
+// U(-1/sqrt(in), 1/sqrt(in)), drawn on the CPU so that every device starts alike.
+at::Tensor kaiming_uniform(int64_t rank, int64_t in, uint64_t key) {
+  at::Tensor a = at::empty({rank, in}, at::kFloat);
+  const float bound = 1.0f / std::sqrt(static_cast<float>(in));
+  float* values = a.data_ptr<float>();
+  for (int64_t i = 0; i < a.numel(); ++i)
+    values[i] = (2.0f * uniform(key, static_cast<uint64_t>(i)) - 1.0f) * bound;
+  return a;
+}
+
+}  // namespace
+
+AdapterSet::AdapterSet(const LoraOptions& options, std::vector<LinearGroup*> groups, at::ScalarType compute,
+                       uint64_t seed) {
+  at::NoGradGuard no_grad;
+  Targets targets = match_targets(options.targets, module_names(groups));
+  int64_t total = 0, index = 0;
+  for (LinearGroup* group : groups)
+    for (LoraLinear& layer : group->layers())
+      if (targets.chosen[static_cast<size_t>(index++)]) {
+        layer.adapter = std::make_unique<Adapter>();
+        layer.adapter->rank = options.rank;
+        total += options.rank * (layer.in_features() + layer.out_features());
+        ++num_modules_;
+      }
+  for (TargetMatch& match : targets.matches) match.parameters = total;
+  matches_ = std::move(targets.matches);
+
+  const auto device = groups.front()->layers().front().base->device();
+  values_ = at::zeros({total}, at::TensorOptions().dtype(at::kFloat).device(device));
+  gradients_ = at::zeros_like(values_);
+  compute_values_ = compute == at::kFloat ? values_ : at::zeros_like(values_, compute);
+  int64_t offset = 0;
+  for (LinearGroup* group : groups) place(options, *group, seed, offset);
+  publish();
+}
+
+void AdapterSet::place(const LoraOptions& options, LinearGroup& group, uint64_t seed,
+                       int64_t& offset) {
+  const int64_t in = group.layers().front().in_features();
+  const int64_t first = offset;
+  int64_t stacked_rank = 0;
+  const auto view = [&](const at::Tensor& flat, int64_t rows, int64_t columns) {
+    return flat.narrow(0, offset, rows * columns).view({rows, columns});
+  };
+  for (LoraLinear& layer : group.layers()) {  // all A first: they lie next to each other
+    if (!layer.adapter) continue;
+    Adapter& adapter = *layer.adapter;
+    adapter.scaling = options.scaling();
+    adapter.dropout = options.dropout;
+    adapter.dropout_key = random_key(seed, layer.name + ".dropout");
+    adapter.a = view(values_, adapter.rank, in);
+    adapter.grad_a = view(gradients_, adapter.rank, in);
+    adapter.a_compute = view(compute_values_, adapter.rank, in);
+    adapter.a.copy_(kaiming_uniform(adapter.rank, in, random_key(seed, layer.name + ".lora_A")));
+    offset += adapter.rank * in;
+    stacked_rank += adapter.rank;
+  }
+  if (stacked_rank == 0) return;
+  group.set_stacked_a({compute_values_.narrow(0, first, stacked_rank * in).view({stacked_rank, in}),
+                       gradients_.narrow(0, first, stacked_rank * in).view({stacked_rank, in})});
+  for (LoraLinear& layer : group.layers()) {
+    if (!layer.adapter) continue;
+    Adapter& adapter = *layer.adapter;
+    const int64_t out = layer.out_features();
+    adapter.b = view(values_, out, adapter.rank);
+    adapter.grad_b = view(gradients_, out, adapter.rank);
+    adapter.b_compute = view(compute_values_, out, adapter.rank);
+    offset += out * adapter.rank;
+    const std::string prefix = "base_model.model." + layer.name;
+    tensors_.push_back({prefix + ".lora_A.weight", adapter.a, adapter.grad_a});
+    tensors_.push_back({prefix + ".lora_B.weight", adapter.b, adapter.grad_b});
+    // The anchor of the autograd node (see linear_group.cpp); its .grad is never used.
+    adapter.a = adapter.a.detach().requires_grad_(true);
+  }
+}
+
+void AdapterSet::publish() {
+  at::NoGradGuard no_grad;
+  if (compute_values_.data_ptr() != values_.data_ptr()) compute_values_.copy_(values_);
+}
+
+}  // namespace qlora::lora

@@ -1,0 +1,57 @@
+#include "model/model_config.h"
+
+#include <cmath>
+
+#include "base/error.h"
+
+namespace qlora::model {
+
+void ModelConfig::validate(const std::string& where) const {
+  const auto need = [&](const char* field, int64_t value, int64_t most) {
+    if (value < 1 || value > most)
+      fail<FormatError>("{}: {} must be between 1 and {}, got {}", where, field, most, value);
+  };
+  need("vocab_size", vocab_size, 1 << 24);
+  need("hidden_size", hidden_size, 1 << 20);
+  need("intermediate_size", intermediate_size, 1 << 22);
+  need("num_hidden_layers", num_layers, 4096);
+  need("num_attention_heads", num_heads, 65536);
+  need("num_key_value_heads", num_kv_heads, 65536);
+  need("head_dim", head_dim, 65536);
+  if (num_heads % num_kv_heads != 0)
+    fail<FormatError>("{}: num_attention_heads ({}) must be a multiple of num_key_value_heads ({})", where, num_heads,
+                      num_kv_heads);
+  if (head_dim % 2 != 0) fail<FormatError>("{}: head_dim must be even for RoPE, got {}", where, head_dim);
+  if (!(rms_norm_eps > 0 && rms_norm_eps < 1))
+    fail<FormatError>("{}: rms_norm_eps must be between 0 and 1, got {}", where, rms_norm_eps);
+  if (!(rope.theta > 1 && std::isfinite(rope.theta)))
+    fail<FormatError>("{}: rope_theta must be above 1, got {}", where, rope.theta);
+}
+
+std::vector<float> inverse_frequencies(const RopeConfig& rope, int64_t head_dim) {
+  const double pi = 3.14159265358979323846;
+  std::vector<float> result(static_cast<size_t>(head_dim / 2));
+  for (int64_t i = 0; i < head_dim / 2; ++i) {
+    // fp32 as transformers computes it: 1 / theta^(2i/d)
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(head_dim);
+    float inverse = 1.0f / std::pow(static_cast<float>(rope.theta), exponent);
+    if (rope.type == "linear") inverse /= static_cast<float>(rope.factor);
+    if (rope.type == "llama3") {
+      const double wavelength = 2 * pi / inverse;
+      const double low = rope.original_max_positions / rope.low_freq_factor;
+      const double high = rope.original_max_positions / rope.high_freq_factor;
+      if (wavelength > low) {
+        inverse = static_cast<float>(inverse / rope.factor);
+      } else if (wavelength >= high) {
+        const double smooth = (rope.original_max_positions / wavelength - rope.low_freq_factor) /
+                              (rope.high_freq_factor - rope.low_freq_factor);
+        inverse = static_cast<float>((1 - smooth) * inverse / rope.factor + smooth * inverse);
+      }
+    }
+    if (!rope.divisors.empty()) inverse /= rope.divisors[static_cast<size_t>(i)];
+    result[static_cast<size_t>(i)] = inverse;
+  }
+  return result;
+}
+
+}  // namespace qlora::model

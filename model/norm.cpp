@@ -1,0 +1,88 @@
+#include "model/norm.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "base/error.h"
+#include "model/norm_kernels.h"
+
+namespace qlora::model {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::Variable;
+using torch::autograd::variable_list;
+
+uint16_t* bits(const at::Tensor& t) { return t.defined() ? static_cast<uint16_t*>(t.data_ptr()) : nullptr; }
+float* floats(const at::Tensor& t) { return t.defined() ? t.data_ptr<float>() : nullptr; }
+
+struct Forward {
+  at::Tensor residual, normed, rstd;
+};
+
+Forward forward_cpu(const at::Tensor& residual, const at::Tensor& delta, const at::Tensor& weight, double eps,
+                    at::ScalarType compute) {
+  const int64_t tokens = residual.size(0), hidden = residual.size(1);
+  Forward out{at::empty_like(residual), at::empty(residual.sizes(), residual.options().dtype(compute)),
+              at::empty({tokens}, residual.options())};
+  const at::Tensor d = delta.defined() ? delta.contiguous() : delta;
+  if (compute == at::kFloat)
+    cpu::add_rms_norm<float>(floats(residual), floats(d), floats(weight), static_cast<float>(eps), tokens, hidden,
+                             floats(out.residual), floats(out.normed), floats(out.rstd));
+  else
+    cpu::add_rms_norm<uint16_t>(floats(residual), bits(d), floats(weight), static_cast<float>(eps), tokens, hidden,
+                                floats(out.residual), bits(out.normed), floats(out.rstd));
+  return out;
+}
+
+struct AddRmsNormNode : torch::autograd::Function<AddRmsNormNode> {
+  static variable_list forward(AutogradContext* ctx, const Variable& residual, const Variable& delta,
+                               const Variable& weight, double eps, int64_t compute) {
+    Forward out = forward_cpu(residual, delta, weight, eps, static_cast<at::ScalarType>(compute));
+    ctx->save_for_backward({out.residual, out.rstd, weight});
+    ctx->saved_data["has_delta"] = delta.defined();
+    return {out.residual, out.normed};
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list gradients) {
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &x = saved[0], &rstd = saved[1], &weight = saved[2];
+    const int64_t tokens = x.size(0), hidden = x.size(1);
+    at::Tensor dx = gradients[0].defined() ? gradients[0].clone() : at::zeros_like(x);
+    const at::Tensor dy = gradients[1].contiguous();
+    at::Tensor d_delta;
+    if (ctx->saved_data["has_delta"].toBool()) d_delta = at::empty_like(dy);
+    if (dy.scalar_type() == at::kFloat)
+      cpu::add_rms_norm_backward<float>(floats(x), floats(rstd), floats(weight), floats(dy), tokens, hidden,
+                                        floats(dx), floats(d_delta));
+    else
+      cpu::add_rms_norm_backward<uint16_t>(floats(x), floats(rstd), floats(weight), bits(dy), tokens, hidden,
+                                           floats(dx), bits(d_delta));
+    return {dx, d_delta, Variable(), Variable(), Variable()};
+  }
+};
+
+// Stock ATen operations with autograd: the path of devices without a kernel of their own.
+NormOutput composed(const at::Tensor& residual, const at::Tensor& delta, const at::Tensor& weight, double eps,
+                    at::ScalarType compute) {
+  const at::Tensor r = delta.defined() ? residual + delta.to(at::kFloat) : residual;
+  const at::Tensor scale = at::rsqrt(r.square().mean(-1, true) + eps);
+  return {r, (r * scale * weight).to(compute)};
+}
+
+}  // namespace
+
+NormOutput add_rms_norm(const at::Tensor& residual, const at::Tensor& delta, const at::Tensor& weight, double eps,
+                        at::ScalarType compute) {
+  check(residual.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat,
+        "add_rms_norm: residual and weight must be float32");
+  if (!residual.is_cpu()) return composed(residual, delta, weight, eps, compute);
+  if (!at::GradMode::is_enabled()) {
+    Forward out = forward_cpu(residual, delta, weight, eps, compute);
+    return {out.residual, out.normed};
+  }
+  auto out = AddRmsNormNode::apply(residual, delta, weight, eps, static_cast<int64_t>(compute));
+  return {out[0], out[1]};
+}
+
+}  // namespace qlora::model

@@ -1,0 +1,22 @@
+// RMSNorm fused with the residual addition before it (Zhang & Sennrich 2019; formats spec 6.1):
+//
+//   r = residual + delta        n = r · rsqrt(mean(r²) + eps) · weight
+//
+// The residual stream is fp32 whatever the compute dtype: it is small, and rounding it at every layer is what costs a
+// bf16 run its gradient accuracy. Statistics are fp32. The weight is frozen: no gradient.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace qlora::model {
+
+struct NormOutput {
+  at::Tensor residual;  // fp32 [tokens, hidden]
+  at::Tensor normed;    // compute dtype [tokens, hidden]
+};
+
+// residual fp32 [tokens, hidden]; delta [tokens, hidden] in the compute dtype, or undefined for none; weight [hidden].
+NormOutput add_rms_norm(const at::Tensor& residual, const at::Tensor& delta, const at::Tensor& weight, double eps,
+                        at::ScalarType compute);
+
+}  // namespace qlora::model
