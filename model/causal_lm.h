@@ -1,0 +1,73 @@
+// A decoder-only language model on frozen weights: embedding, decoder layers, final norm, head. What the trainer sees is
+// hidden() for training and loss, logits() for generation.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "lora/linear_group.h"
+#include "model/attention.h"
+#include "model/model_config.h"
+
+namespace qlora::model {
+
+// One pre-norm decoder layer of the Llama family (formats spec 6.1). Norm weights are fp32 [hidden].
+struct DecoderLayer {
+  at::Tensor input_norm, post_attention_norm;
+  lora::LinearGroup qkv, o, gate_up, down;
+};
+
+// A batch of documents laid end to end, and how the pass is run.
+struct ForwardInput {
+  std::vector<int32_t> tokens;
+  std::vector<int32_t> positions;
+  std::vector<int32_t> cu_seqlens;
+  KvCache* cache = nullptr;
+  bool adapters_enabled = true;
+  bool training = false;
+  bool recompute_layers = false;  // gradient checkpointing: keep only each layer's input
+  uint64_t dropout_key = 0;
+};
+
+class CausalLm {
+ public:
+  CausalLm(ModelConfig config, at::Device device, at::ScalarType compute);
+
+  // Final normed hidden states [tokens, hidden] in the compute dtype. Differentiable towards the adapters.
+  at::Tensor hidden(const ForwardInput& input);
+  // Logits [rows, vocab] fp32 of some hidden rows; no gradient.
+  at::Tensor logits(const at::Tensor& hidden_rows);
+
+  const ModelConfig& config() const { return config_; }
+  at::Device device() const { return device_; }
+  at::ScalarType compute_dtype() const { return compute_; }
+  quant::Workspace& workspace() { return workspace_; }
+
+  // Filled by load.cpp.
+  at::Tensor embedding;   // [vocab, hidden]
+  at::Tensor final_norm;  // fp32 [hidden]
+  std::unique_ptr<quant::FrozenWeight> head;  // [vocab, hidden]; shares the embedding's memory when tied
+  std::vector<DecoderLayer> layers;
+
+  // All linear groups, layer by layer.
+  std::vector<lora::LinearGroup*> groups();
+  // Every frozen tensor by its Hugging Face name, packed as it is stored.
+  quant::NamedTensors frozen_state() const;
+  // XXH3-128 over names and bytes of frozen_state(): an adapter records the base it belongs to.
+  std::string base_hash() const;
+
+ private:
+  at::Tensor layer_forward(const DecoderLayer& layer, int64_t index, const at::Tensor& residual,
+                           const AttentionContext& attention, const lora::ForwardContext& context) const;
+
+  ModelConfig config_;
+  at::Device device_;
+  at::ScalarType compute_;
+  Rotary rotary_;
+  quant::Workspace workspace_;
+};
+
+}  // namespace qlora::model

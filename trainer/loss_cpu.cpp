@@ -1,0 +1,68 @@
+#include <bit>
+
+#include "base/bfloat16.h"
+#include "base/parallel_for.h"
+#include "base/vectorize.h"
+#include "trainer/loss_kernels.h"
+
+namespace qlora::trainer::cpu {
+namespace {
+
+[[gnu::always_inline]] inline float load(float value) { return value; }
+[[gnu::always_inline]] inline float load(uint16_t bits) { return bfloat16_to_float(bits); }
+[[gnu::always_inline]] inline void store(float value, float& out) { out = value; }
+[[gnu::always_inline]] inline void store(float value, uint16_t& out) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  out = static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+template <typename T>
+[[gnu::always_inline]] inline float row_loss(T* row, int64_t target, int64_t vocab, float scale, bool gradient) {
+  float most[kLanes], lanes[kLanes] = {};
+  for (float& m : most) m = -3.0e38f;
+  const int64_t whole = vocab / kLanes * kLanes;
+  for (int64_t i = 0; i < whole; i += kLanes)
+    for (int j = 0; j < kLanes; ++j) {
+      const float x = load(row[i + j]);
+      most[j] = x > most[j] ? x : most[j];
+    }
+  float top = most[0];
+  for (float m : most) top = m > top ? m : top;
+  for (int64_t i = whole; i < vocab; ++i) top = load(row[i]) > top ? load(row[i]) : top;
+  for (int64_t i = 0; i < whole; i += kLanes)
+    for (int j = 0; j < kLanes; ++j) lanes[j] += vector_exp(load(row[i + j]) - top);
+  for (int64_t i = whole; i < vocab; ++i) lanes[i - whole] += vector_exp(load(row[i]) - top);
+  const float sum = sum_lanes(lanes), at_target = load(row[target]);
+  const float loss = std::log(sum) + top - at_target;
+  if (gradient) {
+    const float factor = scale / sum;
+    const float target_gradient = vector_exp(at_target - top) * factor - scale;
+    for (int64_t i = 0; i < vocab; ++i) store(vector_exp(load(row[i]) - top) * factor, row[i]);
+    store(target_gradient, row[target]);
+  }
+  return loss;
+}
+
+QLORA_VECTORIZED void rows(float* logits, const int64_t* targets, int64_t begin, int64_t end, int64_t vocab,
+                           float scale, bool gradient, float* loss) {
+  for (int64_t r = begin; r < end; ++r) loss[r] = row_loss(logits + r * vocab, targets[r], vocab, scale, gradient);
+}
+QLORA_VECTORIZED void rows(uint16_t* logits, const int64_t* targets, int64_t begin, int64_t end, int64_t vocab,
+                           float scale, bool gradient, float* loss) {
+  for (int64_t r = begin; r < end; ++r) loss[r] = row_loss(logits + r * vocab, targets[r], vocab, scale, gradient);
+}
+
+}  // namespace
+
+template <typename T>
+void softmax_cross_entropy(T* logits, const int64_t* targets, int64_t num_rows, int64_t vocab, float scale,
+                           bool gradient, float* loss) {
+  parallel_for(num_rows, 1, [&](int64_t begin, int64_t end) {
+    rows(logits, targets, begin, end, vocab, scale, gradient, loss);
+  });
+}
+
+template void softmax_cross_entropy(float*, const int64_t*, int64_t, int64_t, float, bool, float*);
+template void softmax_cross_entropy(uint16_t*, const int64_t*, int64_t, int64_t, float, bool, float*);
+
+}  // namespace qlora::trainer::cpu
