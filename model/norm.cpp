@@ -36,11 +36,12 @@ Forward forward_cpu(const at::Tensor& residual, const at::Tensor& delta, const a
 }
 
 struct AddRmsNormNode : torch::autograd::Function<AddRmsNormNode> {
-  static variable_list forward(AutogradContext* ctx, const Variable& residual, const Variable& delta,
-                               const Variable& weight, double eps, int64_t compute) {
-    Forward out = forward_cpu(residual, delta, weight, eps, static_cast<at::ScalarType>(compute));
+  static variable_list forward(AutogradContext* ctx, const Variable& residual,
+                               const std::optional<Variable>& delta, const Variable& weight, double eps,
+                               int64_t compute) {
+    Forward out = forward_cpu(residual, delta.value_or(at::Tensor()), weight, eps, static_cast<at::ScalarType>(compute));
     ctx->save_for_backward({out.residual, out.rstd, weight});
-    ctx->saved_data["has_delta"] = delta.defined();
+    ctx->saved_data["has_delta"] = delta.has_value();
     return {out.residual, out.normed};
   }
 
@@ -81,7 +82,8 @@ NormOutput add_rms_norm(const at::Tensor& residual, const at::Tensor& delta, con
     Forward out = forward_cpu(residual, delta, weight, eps, compute);
     return {out.residual, out.normed};
   }
-  auto out = AddRmsNormNode::apply(residual, delta, weight, eps, static_cast<int64_t>(compute));
+  const auto optional_delta = delta.defined() ? std::optional<Variable>(delta) : std::nullopt;
+  auto out = AddRmsNormNode::apply(residual, optional_delta, weight, eps, static_cast<int64_t>(compute));
   return {out[0], out[1]};
 }
 
