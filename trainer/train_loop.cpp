@@ -1,0 +1,62 @@
+#include "trainer/train_loop.h"
+
+#include <ATen/ATen.h>
+
+#include "base/device.h"
+#include "base/error.h"
+#include "base/stopwatch.h"
+#include "optim/grad_clip.h"
+#include "trainer/train_step.h"
+
+namespace qlora::trainer {
+namespace {
+
+// B moves first: its gradient is there in the first step. A has one as soon as B is not zero.
+void audit(const TrainJob& job, bool updated_before) {
+  if (job.state.step == 0) audit_gradients(job, "B");
+  if (job.state.step > 0 && job.state.step <= 2 && updated_before) audit_gradients(job, "A");
+}
+
+}  // namespace
+
+Outcome run(TrainJob& job) {
+  TrainState& state = job.state;
+  bool updated = false;  // whether an update since the start of this call had a rate above zero
+  job.loader.seek(state.position);
+  while (state.step < job.total_steps) {
+    if (job.stop && *job.stop) {
+      job.save();
+      return Outcome::kInterrupted;
+    }
+    Stopwatch watch;
+    const data::StepWindow window = job.loader.next();
+    const double loss = accumulate_gradients(job, window);
+    const auto norm = optim::gradient_norm(job.adapters.gradients(), job.max_grad_norm);
+    if (!norm.finite())
+      fail<DivergenceError>("step {}: the gradient of {} is not finite; lower optim.lr", state.step + 1,
+                            optim::first_nonfinite_gradient(job.parameters));
+    audit(job, updated);
+
+    const double lr = job.schedule.at(state.step);
+    job.optimizer.step(lr, norm.scale);
+    job.adapters.publish();
+    updated = updated || lr > 0;
+
+    state.step += 1;
+    state.position = job.loader.position();
+    state.tokens += window.num_tokens;
+    state.supervised_tokens += window.num_supervised;
+    const double epoch = static_cast<double>(state.position.epoch) +
+                         static_cast<double>(state.position.step_in_epoch) /
+                             static_cast<double>(job.loader.steps_in_epoch(state.position.epoch));
+    job.report({state.step, job.total_steps, epoch, loss, lr, norm.norm, window.num_tokens, window.num_supervised,
+                watch.seconds(), peak_resident_bytes()});
+
+    const bool last = state.step == job.total_steps;
+    if (last || (job.eval_every > 0 && state.step % job.eval_every == 0)) job.evaluate();
+    if (last || (job.save_every > 0 && state.step % job.save_every == 0)) job.save();
+  }
+  return Outcome::kFinished;
+}
+
+}  // namespace qlora::trainer

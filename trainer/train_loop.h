@@ -1,0 +1,46 @@
+// The training loop: windows of micro-batches in, optimizer steps out, with evaluation, checkpoints and the audit of what a
+// first step must show. It knows neither the recipe nor where the model came from.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "data/loader.h"
+#include "lora/attach.h"
+#include "model/causal_lm.h"
+#include "optim/lr_schedule.h"
+#include "optim/optimizer.h"
+#include "trainer/metrics.h"
+#include "trainer/train_state.h"
+
+namespace qlora::trainer {
+
+// What the loop works on; everything outlives it.
+struct TrainJob {
+  model::CausalLm& model;
+  lora::AdapterSet& adapters;
+  optim::Optimizer& optimizer;
+  std::vector<optim::Parameter> parameters;  // the optimizer's, for messages
+  optim::LrSchedule schedule;
+  data::Loader& loader;
+  TrainState& state;
+  int64_t total_steps = 0;
+  double max_grad_norm = 1.0;
+  uint64_t seed = 0;
+  int64_t eval_every = 0, save_every = 0;
+  const std::atomic<bool>* stop = nullptr;  // set by SIGINT or SIGTERM
+  // Called between steps. `evaluate` and `save` leave no trace in the run.
+  std::function<void(const StepMetrics&)> report;
+  std::function<void()> evaluate;
+  std::function<void()> save;
+};
+
+enum class Outcome { kFinished, kInterrupted };
+
+// Runs from state.step to total_steps, or until a stop is asked for (then it saves first). Throws DivergenceError at a
+// non-finite loss or gradient, before the optimizer has seen it: the last checkpoint stays good.
+Outcome run(TrainJob& job);
+
+}  // namespace qlora::trainer

@@ -1,0 +1,34 @@
+// Everything that must survive a kill besides the named tensors (adapter, optimizer): what is not in here may not influence
+// the run. Saved as state.json of a checkpoint; checked field by field on resume.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <string>
+
+#include "data/loader.h"
+
+namespace qlora::trainer {
+
+// Choices that `auto` made, resolved once: the bits of a run depend on them.
+struct ResolvedChoices {
+  int threads = 0;
+  std::string instruction_set;  // base/device.h
+  std::string device;           // "cpu", "cuda:0"
+  bool recompute_layers = false;
+  bool operator==(const ResolvedChoices&) const = default;
+};
+
+struct TrainState {
+  int64_t step = 0;             // optimizer steps done
+  int64_t horizon = 0;          // total steps the learning-rate schedule was laid out for
+  data::LoaderPosition position;
+  int64_t tokens = 0, supervised_tokens = 0;  // seen so far
+  double best_eval_loss = std::numeric_limits<double>::infinity();
+  int64_t best_step = -1;
+  std::string base_hash;        // CausalLm::base_hash()
+  std::string data_fingerprint;
+  ResolvedChoices choices;
+};
+
+}  // namespace qlora::trainer
