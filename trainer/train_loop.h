@@ -32,9 +32,9 @@ struct TrainJob {
   int64_t eval_every = 0, save_every = 0;
   const std::atomic<bool>* stop = nullptr;  // set by SIGINT or SIGTERM
   // Called between steps. `evaluate` and `save` leave no trace in the run.
-  std::function<void(const StepMetrics&)> report;
-  std::function<void()> evaluate;
-  std::function<void()> save;
+  std::function<void(const StepMetrics&)> report = {};
+  std::function<void()> evaluate = {};
+  std::function<void()> save = {};
 };
 
 enum class Outcome { kFinished, kInterrupted };

@@ -1,0 +1,114 @@
+#include "lora/linear_group.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "lora/attach.h"
+#include "lora/dropout.h"
+
+namespace qlora::lora {
+namespace {
+
+struct SmallGroup {
+  quant::Workspace workspace;
+  at::Tensor w1 = at::randn({6, 8}), w2 = at::randn({4, 8});
+  LinearGroup group;
+  LoraOptions options;
+  std::unique_ptr<AdapterSet> adapters;
+
+  explicit SmallGroup(double dropout = 0) {
+    std::vector<LoraLinear> layers(2);
+    layers[0].name = "m.a_proj";
+    layers[0].base = std::make_unique<quant::DenseWeight>(w1);
+    layers[1].name = "m.b_proj";
+    layers[1].base = std::make_unique<quant::DenseWeight>(w2);
+    group = LinearGroup(std::move(layers));
+    options.rank = 3;
+    options.alpha = 6;
+    options.dropout = dropout;
+    adapters = std::make_unique<AdapterSet>(options, std::vector<LinearGroup*>{&group}, at::kFloat, 1);
+    at::NoGradGuard no_grad;
+    for (auto& t : adapters->tensors())
+      if (t.name.ends_with("lora_B.weight")) at::Tensor(t.value).normal_();
+    adapters->publish();
+  }
+  ForwardContext context(bool training = false) {
+    ForwardContext c;
+    c.workspace = &workspace;
+    c.training = training;
+    c.dropout_key = 4;
+    return c;
+  }
+};
+
+TEST(LinearGroup, ForwardAndGradientsAreThoseOfTheFormula) {
+  at::manual_seed(3);
+  SmallGroup s;
+  const at::Tensor x = at::randn({5, 8}).requires_grad_(true);
+  const auto context = s.context();
+  const auto y = s.group.forward(x, context);
+  const at::Tensor weight_y = at::randn({5, 6}), weight_z = at::randn({5, 4});
+  ((y[0] * weight_y).sum() + (y[1] * weight_z).sum()).backward();
+
+  const at::Tensor rx = x.detach().clone().requires_grad_(true);
+  std::vector<at::Tensor> leaves;
+  for (const auto& t : s.adapters->tensors()) leaves.push_back(t.value.detach().clone().requires_grad_(true));
+  // tensors() lists A and B of each module in turn; scaling is alpha / rank = 2.
+  const at::Tensor ry = at::mm(rx, s.w1.t()) + 2 * at::mm(at::mm(rx, leaves[0].t()), leaves[1].t());
+  const at::Tensor rz = at::mm(rx, s.w2.t()) + 2 * at::mm(at::mm(rx, leaves[2].t()), leaves[3].t());
+  ((ry * weight_y).sum() + (rz * weight_z).sum()).backward();
+
+  EXPECT_TRUE(at::allclose(y[0], ry, 1e-5, 1e-5));
+  EXPECT_TRUE(at::allclose(y[1], rz, 1e-5, 1e-5));
+  EXPECT_TRUE(at::allclose(x.grad(), rx.grad(), 1e-5, 1e-5));
+  for (size_t i = 0; i < leaves.size(); ++i)
+    EXPECT_TRUE(at::allclose(s.adapters->tensors()[i].gradient, leaves[i].grad(), 1e-5, 1e-5)) << i;
+}
+
+TEST(LinearGroup, DropoutActsInTrainingOnlyAndOnTheAdapterOnly) {
+  SmallGroup s(0.5);
+  at::NoGradGuard no_grad;
+  const at::Tensor x = at::randn({50, 8});
+  const at::Tensor evaluated = s.group.forward(x, s.context())[0];
+  const at::Tensor trained = s.group.forward(x, s.context(true))[0];
+  EXPECT_FALSE(at::allclose(evaluated, trained));
+  const Adapter& adapter = *s.group.layers()[0].adapter;
+  at::Tensor dropped_part = trained - at::mm(x, s.w1.t());
+  const at::Tensor expected = 2 * at::mm(at::mm(x, adapter.a.detach().t()), adapter.b.t());
+  // Inverted dropout keeps the mean: the average over many tokens is near, a single one is not.
+  EXPECT_NEAR((dropped_part.mean() / expected.mean()).item<float>(), 1.0, 1.0);
+}
+
+TEST(Dropout, MaskDependsOnTheKeyAlone) {
+  const at::Tensor x = at::ones({1000});
+  const at::Tensor a = lora::dropout(x, 0.25, 9);
+  EXPECT_TRUE(at::equal(a, lora::dropout(x, 0.25, 9)));
+  EXPECT_FALSE(at::equal(a, lora::dropout(x, 0.25, 10)));
+  const double kept = (a > 0).sum().item<double>();
+  EXPECT_NEAR(kept, 750, 5 * std::sqrt(1000 * 0.25 * 0.75));  // five standard deviations
+  EXPECT_FLOAT_EQ(a.max().item<float>(), 1.0f / 0.75f);
+}
+
+TEST(AdapterSet, StartsAsPeftDoesAndIsAFunctionOfTheSeed) {
+  LoraOptions options;
+  const auto make = [&](uint64_t seed) {
+    std::vector<LoraLinear> layers(1);
+    layers[0].name = "m.proj";
+    layers[0].base = std::make_unique<quant::DenseWeight>(at::randn({6, 64}));
+    LinearGroup group(std::move(layers));
+    AdapterSet set(options, {&group}, at::kFloat, seed);
+    return set.values().clone();
+  };
+  const at::Tensor first = make(1);
+  EXPECT_TRUE(at::equal(first, make(1)));
+  EXPECT_FALSE(at::equal(first, make(2)));
+  const at::Tensor a = first.narrow(0, 0, 16 * 64), b = first.narrow(0, 16 * 64, 6 * 16);
+  EXPECT_EQ(b.abs().max().item<float>(), 0.0f);
+  EXPECT_LE(a.abs().max().item<float>(), 0.125f);  // 1 / sqrt(64)
+  EXPECT_NEAR(a.std().item<float>(), 0.125 / std::sqrt(3.0), 0.005);
+}
+
+}  // namespace
+}  // namespace qlora::lora
