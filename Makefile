@@ -17,7 +17,7 @@ JOBS ?= $(shell awk -v cores=$$(nproc) '/MemAvailable/ {jobs = int($$2 / 2097152
 CMAKE_FLAGS ?=
 CTEST_FLAGS ?= --output-on-failure
 
-.PHONY: build quickstart test cuda interop bench install format clean bootstrap
+.PHONY: all build quickstart test cuda interop bench install format clean bootstrap
 .DEFAULT_GOAL := build
 
 bootstrap:
@@ -30,9 +30,12 @@ build: bootstrap
 quickstart:
 	@scripts/quickstart.sh
 
-test: bootstrap
+# The program, the tests and what they drive.
+all: bootstrap
 	cmake -S . -B $(BUILD) -G Ninja $(CMAKE_FLAGS)
 	cmake --build $(BUILD) --parallel $(JOBS)
+
+test: all
 	cd $(BUILD) && ctest $(CTEST_FLAGS)
 
 cuda:
@@ -40,16 +43,15 @@ cuda:
 	cmake --preset cuda $(CMAKE_FLAGS)
 	cmake --build --preset cuda --parallel $(JOBS) --target qlora
 
-interop: build
-	@tests/interop/run.sh $(BUILD)/bin/qlora
+interop: all
+	@tests/interop/run.sh $(BUILD)
 
-bench: bootstrap
-	cmake -S . -B $(BUILD) -G Ninja -DQLORA_BUILD_BENCH=ON $(CMAKE_FLAGS)
-	cmake --build $(BUILD) --parallel $(JOBS)
-	cmake --build $(BUILD) --target run_benchmarks
+# Measures alone: a machine that also compiles or trains gives other numbers.
+bench:
+	@$(MAKE) --no-print-directory all CMAKE_FLAGS="-DQLORA_BUILD_BENCH=ON $(CMAKE_FLAGS)"
+	@for program in $(BUILD)/bin/bench_*; do echo "== $$program"; $$program || exit 1; done
 
 install: build
-	cmake --build $(BUILD) --parallel $(JOBS)
 	cmake --install $(BUILD) --prefix $(PREFIX)
 
 format:

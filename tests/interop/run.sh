@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Compares the built programs with the pinned peers: runs each script here that has a line
+#
+#   # make interop: COMMAND
+#
+# COMMAND finds $PYTHON (has the peers), $BUILD (the build folder), $QLORA (the program) and $WORK (an empty folder).
+# Scripts without the line only write golden files; their header says how.
+#
+#   tests/interop/run.sh BUILD_DIR [NAME...]      NAME: only these scripts, without .py
+#
+# INTEROP_PYTHON=PATH uses that interpreter instead of making .venv-interop.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+BUILD=$(realpath "${1:?the build folder is needed}")
+QLORA=$BUILD/bin/qlora
+shift
+requirements=tests/interop/requirements.txt
+
+PYTHON=${INTEROP_PYTHON:-.venv-interop/bin/python}
+if [ -z "${INTEROP_PYTHON:-}" ] && ! cmp -s "$requirements" .venv-interop/installed.txt; then
+  echo "interop: making .venv-interop (several GB; once)"
+  rm -rf .venv-interop
+  python3 -m venv .venv-interop || { echo "interop: python3-venv is needed (apt-get install python3-venv)" >&2; exit 1; }
+  "$PYTHON" -m pip install --quiet --no-cache-dir -r "$requirements"
+  cp "$requirements" .venv-interop/installed.txt
+fi
+export PYTHON BUILD QLORA WORK
+
+scripts=()
+for name in "${@:-*}"; do
+  for script in tests/interop/$name.py; do
+    [ -e "$script" ] || { echo "interop: no script $script" >&2; exit 2; }
+    if grep -q '^# make interop: ' "$script"; then scripts+=("$script"); fi
+  done
+done
+
+failed=()
+for script in "${scripts[@]}"; do
+  WORK=$(mktemp -d)
+  start=$SECONDS
+  printf '\n== %s\n' "$script"
+  bash -euo pipefail -c "$(sed -n 's/^# make interop: //p' "$script")" </dev/null || failed+=("$script")
+  echo "== $((SECONDS - start)) s"
+  rm -rf "$WORK"
+done
+printf '\n'
+[ ${#failed[@]} -eq 0 ] || printf 'failed: %s\n' "${failed[@]}"
+echo "$((${#scripts[@]} - ${#failed[@]})) passed, ${#failed[@]} failed"
+[ ${#failed[@]} -eq 0 ] && [ ${#scripts[@]} -gt 0 ]
