@@ -1,0 +1,111 @@
+// Runs our quantizers on raw element files for bitsandbytes_nf4.py: one job a line of stdin,
+// answered by a line.
+//
+//   four_bit INPUT DTYPE nf4|fp4 BLOCK_SIZE plain|double OUTPUT_DTYPE PREFIX
+//     writes PREFIX.packed, PREFIX.absmax (or .codes .nested_absmax .offset .map) and
+//     PREFIX.restored
+//   blockwise8 INPUT DTYPE signed|unsigned|MAP_FILE BLOCK_SIZE PREFIX
+//     writes PREFIX.codes, PREFIX.absmax, PREFIX.map, PREFIX.restored (fp32)
+#include <ATen/ATen.h>
+
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/stopwatch.h"
+#include "quant/blockwise8.h"
+#include "quant/nf4.h"
+
+namespace {
+
+using namespace qlora;         // NOLINT
+using namespace qlora::quant;  // NOLINT
+
+at::ScalarType dtype_of(const std::string& name) {
+  if (name == "float32") return at::kFloat;
+  if (name == "bfloat16") return at::kBFloat16;
+  if (name == "float16") return at::kHalf;
+  fail<ConfigError>("dtype must be float32, bfloat16 or float16, got '{}'", name);
+}
+
+at::Tensor read(const std::string& path, at::ScalarType dtype) {
+  std::ifstream file(path, std::ios::binary);
+  check(file.good(), "cannot read {}", path);
+  const std::vector<char> bytes(std::istreambuf_iterator<char>(file), {});
+  at::Tensor tensor =
+      at::empty({static_cast<int64_t>(bytes.size() / c10::elementSize(dtype))}, dtype);
+  std::copy(bytes.begin(), bytes.end(), static_cast<char*>(tensor.mutable_data_ptr()));
+  return tensor;
+}
+
+void write(const std::string& path, const at::Tensor& tensor) {
+  std::ofstream file(path, std::ios::binary);
+  file.write(static_cast<const char*>(tensor.const_data_ptr()),
+             static_cast<std::streamsize>(tensor.nbytes()));
+  check(file.good(), "cannot write {}", path);
+}
+
+void four_bit(const std::vector<std::string>& a) {
+  const at::Tensor weight = read(a[1], dtype_of(a[2]));
+  const FourBitLayout layout{a[3] == "nf4" ? FourBitCode::kNf4 : FourBitCode::kFp4,
+                             std::stoll(a[4])};
+  Stopwatch watch;
+  const FourBitTensor q = quantize_four_bit(weight, layout, a[5] == "double");
+  const double seconds = watch.seconds();
+  at::Tensor restored = at::empty({q.num_elements}, dtype_of(a[6]));
+  dequantize_range(q, 0, q.num_elements, restored);
+  write(a[7] + ".packed", q.packed);
+  if (q.scales) {
+    write(a[7] + ".codes", q.scales->codes);
+    write(a[7] + ".nested_absmax", q.scales->nested_absmax);
+    write(a[7] + ".offset", q.scales->offset);
+    write(a[7] + ".map", q.scales->map);
+  } else {
+    write(a[7] + ".absmax", q.absmax);
+  }
+  write(a[7] + ".restored", restored);
+  std::printf("%lld elements quantized in %.4f s\n", static_cast<long long>(q.num_elements),
+              seconds);
+}
+
+void blockwise8(const std::vector<std::string>& a) {
+  const at::Tensor map = a[3] == "signed"     ? map_tensor(signed_dynamic_map(), at::kCPU)
+                         : a[3] == "unsigned" ? map_tensor(unsigned_dynamic_map(), at::kCPU)
+                                              : read(a[3], at::kFloat);
+  const Blockwise8Tensor q = quantize_blockwise8(read(a[1], dtype_of(a[2])), map, std::stoll(a[4]));
+  at::Tensor restored = at::empty(q.codes.sizes(), at::kFloat);
+  dequantize_blockwise8(q, restored);
+  write(a[5] + ".codes", q.codes);
+  write(a[5] + ".absmax", q.absmax);
+  write(a[5] + ".map", q.map);
+  write(a[5] + ".restored", restored);
+  std::printf("%lld elements\n", static_cast<long long>(q.codes.numel()));
+}
+
+}  // namespace
+
+int main() {
+  try {
+    for (std::string line; std::getline(std::cin, line);) {
+      std::istringstream words(line);
+      const std::vector<std::string> job(std::istream_iterator<std::string>(words), {});
+      if (job.size() == 8 && job[0] == "four_bit") {
+        four_bit(job);
+      } else if (job.size() == 6 && job[0] == "blockwise8") {
+        blockwise8(job);
+      } else {
+        fail<ConfigError>("no such job: '{}'; see the head of tests/interop/quantize_raw.cpp",
+                          line);
+      }
+      std::fflush(stdout);
+    }
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+}
