@@ -1,0 +1,132 @@
+#include "cli/tokenize.h"
+
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <iterator>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "data/tokenizer.h"
+
+namespace {
+
+using qlora::data::TokenId;
+using qlora::data::Tokenizer;
+
+struct TokenizeOptions {
+  std::string tokenizer;
+  bool decode = false, jsonl = false, json = false;
+  bool no_special_tokens = false, skip_special_tokens = false;
+};
+
+nlohmann::json parse_line(const std::string& line, int64_t number) {
+  try {
+    return nlohmann::json::parse(line);
+  } catch (const nlohmann::json::exception& error) {
+    qlora::fail<qlora::FormatError>("line {} of the input must be JSON: {}", number, error.what());
+  }
+}
+
+std::vector<TokenId> as_ids(const nlohmann::json& value, int64_t line) {
+  std::vector<TokenId> ids;
+  bool valid = value.is_array();
+  for (const auto& id : value) {
+    valid = valid && id.is_number_integer() && id >= 0 && id <= INT32_MAX;
+    if (valid) ids.push_back(id.get<TokenId>());
+  }
+  if (!valid) {
+    qlora::fail<qlora::FormatError>("line {} of the input must be an array of token ids", line);
+  }
+  return ids;
+}
+
+// A JSON string becomes an id array, or (decode) an id array a JSON string.
+nlohmann::json convert(const Tokenizer& tokenizer, const nlohmann::json& value,
+                       const TokenizeOptions& options, int64_t line) {
+  if (options.decode) return tokenizer.decode(as_ids(value, line), options.skip_special_tokens);
+  if (!value.is_string()) {
+    qlora::fail<qlora::FormatError>("line {} of the input must be a JSON string", line);
+  }
+  return tokenizer.encode(value.get<std::string>(), !options.no_special_tokens);
+}
+
+void convert_lines(const Tokenizer& tokenizer, const TokenizeOptions& options) {
+  int64_t number = 0;
+  for (std::string line; std::getline(std::cin, line);) {
+    const nlohmann::json value = parse_line(line, ++number);
+    std::cout << convert(tokenizer, value, options, number).dump() << '\n';
+  }
+}
+
+std::vector<TokenId> parse_ids(const std::string& text) {
+  std::istringstream stream(text);
+  std::vector<TokenId> ids;
+  for (std::string word; stream >> word;) {
+    size_t used = 0;
+    TokenId id = -1;
+    try {
+      id = std::stoi(word, &used);
+    } catch (const std::exception&) {
+      used = 0;
+    }
+    if (used != word.size() || id < 0) {
+      qlora::fail<qlora::FormatError>("the input must be token ids between blanks, found '{}'",
+                                      word);
+    }
+    ids.push_back(id);
+  }
+  return ids;
+}
+
+void print_ids(const Tokenizer& tokenizer, const std::vector<TokenId>& ids, bool json) {
+  if (!json) {
+    for (size_t i = 0; i < ids.size(); ++i) std::cout << (i > 0 ? " " : "") << ids[i];
+    std::cout << '\n';
+    return;
+  }
+  nlohmann::ordered_json result = {{"num_tokens", ids.size()}, {"ids", ids}};
+  auto& tokens = result["tokens"] = nlohmann::ordered_json::array();
+  for (const TokenId id : ids) tokens.push_back(tokenizer.id_to_token(id));
+  std::cout << result.dump(2) << '\n';
+}
+
+void run(const TokenizeOptions& options) {
+  const auto tokenizer = qlora::data::load_tokenizer(options.tokenizer);
+  std::ios::sync_with_stdio(false);
+  if (options.jsonl) return convert_lines(*tokenizer, options);
+  const std::string input{std::istreambuf_iterator<char>(std::cin), {}};
+  if (!options.decode) {
+    return print_ids(*tokenizer, tokenizer->encode(input, !options.no_special_tokens),
+                     options.json);
+  }
+  const std::string text = tokenizer->decode(parse_ids(input), options.skip_special_tokens);
+  if (options.json) {
+    std::cout << nlohmann::json{{"text", text}}.dump(2) << '\n';
+  } else {
+    std::cout << text;
+  }
+}
+
+}  // namespace
+
+void add_tokenize_command(CLI::App& app) {
+  auto options = std::make_shared<TokenizeOptions>();
+  CLI::App* command =
+      app.add_subcommand("tokenize", "Text on stdin to token ids on stdout, or back (--decode)");
+  command
+      ->add_option("--tokenizer", options->tokenizer,
+                   "Model directory, tokenizer.json, sentencepiece .model or .gguf")
+      ->required();
+  command->add_flag("--decode", options->decode, "Ids on stdin, text on stdout");
+  command->add_flag("--jsonl", options->jsonl,
+                    "One JSON value a line: strings in and id arrays out, or (--decode) back");
+  command->add_flag("--json", options->json, "One JSON object, with the tokens' spellings");
+  command->add_flag("--no-special-tokens", options->no_special_tokens,
+                    "Leave out what the tokenizer adds itself (BOS, EOS)");
+  command->add_flag("--skip-special-tokens", options->skip_special_tokens,
+                    "Leave special tokens out of decoded text");
+  command->callback([options] { run(*options); });
+}

@@ -1,0 +1,226 @@
+#include "data/tokenizers/tokenizer_config.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "base/error.h"
+#include "data/tokenizers/utf8.h"
+
+namespace qlora::data {
+namespace {
+
+constexpr const char* kRoles[] = {"bos_token", "eos_token", "unk_token", "pad_token",
+                                  "sep_token", "cls_token", "mask_token"};
+
+// Parses one of the files and hands its root on; does nothing if it is not there.
+template <typename Use>
+void with_json(const TokenizerFiles& files, const std::string& name, const std::string& place,
+               Use use) {
+  const auto file = files.find(name);
+  if (file == files.end()) return;
+  const std::string full = place + "/" + name;
+  nlohmann::json document;
+  try {
+    document = nlohmann::json::parse(file->second);
+  } catch (const nlohmann::json::exception& error) {
+    fail<FormatError>("{} must be a JSON file: {}", full, error.what());
+  }
+  use(JsonNode(document, full));
+}
+
+// A token is written as its text, or as an object with the text and flags.
+std::string token_text(const JsonNode& node) {
+  return node.value().is_object() ? node.at("content").as_string() : node.as_string();
+}
+
+// A list of tokens, or (newer) an object name -> token.
+std::vector<std::string> token_texts(const JsonNode& node) {
+  std::vector<std::string> texts;
+  if (node.value().is_object()) {
+    for (const auto& [name, value] : node.value().items()) {
+      texts.push_back(token_text(JsonNode(value, node.place() + "." + name)));
+    }
+  } else {
+    for (const JsonNode& element : node.elements()) texts.push_back(token_text(element));
+  }
+  return texts;
+}
+
+void read_roles(const JsonNode& root, TokenizerConfig& config) {
+  for (const char* role : kRoles) {
+    const auto token = root.find(role);
+    if (token) config.roles.emplace(role, token_text(*token));  // the first file that says so wins
+  }
+  for (const char* key : {"additional_special_tokens", "extra_special_tokens"}) {
+    const auto list = root.find(key);
+    if (!list) continue;
+    for (std::string& text : token_texts(*list)) {
+      config.additional_special_tokens.push_back(std::move(text));
+    }
+  }
+}
+
+void read_added_tokens_decoder(const JsonNode& root, TokenizerConfig& config) {
+  const auto decoder = root.find("added_tokens_decoder");
+  if (!decoder) return;
+  if (!decoder->value().is_object()) decoder->reject("an object of id: token");
+  for (const auto& [key, value] : decoder->value().items()) {
+    const JsonNode node(value, decoder->place() + "." + key);
+    AddedToken token = parse_added_token(node);
+    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), token.id);
+    if (error != std::errc() || end != key.data() + key.size() || token.id < 0) {
+      fail<FormatError>("{}: the key must be a token id, found '{}'", decoder->place(), key);
+    }
+    config.added_tokens.push_back(std::move(token));
+  }
+  std::sort(config.added_tokens.begin(), config.added_tokens.end(),
+            [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
+}
+
+// {text: id}: older files know only that.
+void read_added_tokens_json(const JsonNode& root, TokenizerConfig& config) {
+  if (!root.value().is_object()) root.reject("an object of token: id");
+  for (const auto& [text, value] : root.value().items()) {
+    const bool listed =
+        std::any_of(config.added_tokens.begin(), config.added_tokens.end(),
+                    [&text = text](const AddedToken& token) { return token.content == text; });
+    if (listed) continue;
+    AddedToken token;
+    token.content = text;
+    token.id = static_cast<TokenId>(
+        JsonNode(value, root.place() + "." + text).as_integer(0, kMaxVocabularySize - 1));
+    config.added_tokens.push_back(std::move(token));
+  }
+}
+
+std::string parse_chat_template(const JsonNode& node) {
+  if (node.value().is_string()) return node.as_string();
+  for (const JsonNode& named : node.elements()) {
+    if (named.at("name").as_string() == "default") return named.at("template").as_string();
+  }
+  return "";
+}
+
+void read_chat_template(const TokenizerFiles& files, const std::string& place,
+                        TokenizerConfig& config) {
+  if (const auto file = files.find("chat_template.jinja"); file != files.end()) {
+    check_utf8(file->second, place + "/chat_template.jinja");
+    config.chat_template = file->second;
+    return;
+  }
+  for (const char* name : {"tokenizer_config.json", "chat_template.json"}) {
+    with_json(files, name, place, [&](const JsonNode& root) {
+      const auto source = root.find("chat_template");
+      if (source && config.chat_template.empty()) {
+        config.chat_template = parse_chat_template(*source);
+      }
+    });
+  }
+}
+
+// An id or a list of ids.
+void read_eos_ids(const JsonNode& root, TokenizerConfig& config) {
+  const auto node = root.find("eos_token_id");
+  if (!node) return;
+  const auto add = [&](const JsonNode& id) {
+    config.generation_eos_ids.insert(
+        static_cast<TokenId>(id.as_integer(0, kMaxVocabularySize - 1)));
+  };
+  if (!node->value().is_array()) return add(*node);
+  for (const JsonNode& id : node->elements()) add(id);
+}
+
+std::optional<bool> optional_bool(const JsonNode& root, const char* key) {
+  const auto node = root.find(key);
+  if (!node) return std::nullopt;
+  return node->as_bool();
+}
+
+}  // namespace
+
+TokenizerConfig parse_tokenizer_config(const TokenizerFiles& files, const std::string& place) {
+  TokenizerConfig config;
+  with_json(files, "tokenizer_config.json", place, [&](const JsonNode& root) {
+    config.tokenizer_class = root.string_or("tokenizer_class", "");
+    config.add_bos_token = optional_bool(root, "add_bos_token");
+    config.add_eos_token = optional_bool(root, "add_eos_token");
+    config.add_prefix_space = optional_bool(root, "add_prefix_space");
+    config.legacy = optional_bool(root, "legacy");
+    read_roles(root, config);
+    read_added_tokens_decoder(root, config);
+  });
+  with_json(files, "special_tokens_map.json", place,
+            [&](const JsonNode& root) { read_roles(root, config); });
+  with_json(files, "added_tokens.json", place,
+            [&](const JsonNode& root) { read_added_tokens_json(root, config); });
+  with_json(files, "generation_config.json", place,
+            [&](const JsonNode& root) { read_eos_ids(root, config); });
+  read_chat_template(files, place, config);
+  return config;
+}
+
+std::vector<AddedToken> merge_added_tokens(std::vector<AddedToken> of_file,
+                                           const TokenizerConfig& config,
+                                           const Vocabulary& vocabulary, const std::string& place) {
+  std::vector<AddedToken> tokens = std::move(of_file);
+  std::map<std::string, size_t> by_content;
+  int64_t next_id = vocabulary.id_limit();
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    by_content.emplace(tokens[i].content, i);
+    next_id = std::max<int64_t>(next_id, int64_t{tokens[i].id} + 1);
+  }
+  const auto add = [&](AddedToken token) {
+    if (token.id < 0) token.id = vocabulary.find(token.content).value_or(next_id);
+    next_id = std::max<int64_t>(next_id, int64_t{token.id} + 1);
+    by_content.emplace(token.content, tokens.size());
+    tokens.push_back(std::move(token));
+  };
+  for (const AddedToken& token : config.added_tokens) {
+    const auto known = by_content.find(token.content);
+    if (known == by_content.end()) {
+      add(token);
+    } else if (tokens[known->second].id == token.id) {
+      tokens[known->second] = token;
+    } else {
+      fail<FormatError>(
+          "{}: the files must agree on the id of '{}', but tokenizer.json has {} and "
+          "tokenizer_config.json {}",
+          place, token.content, tokens[known->second].id, token.id);
+    }
+  }
+  const auto add_special = [&](const std::string& content) {
+    const auto known = by_content.find(content);
+    if (known != by_content.end())
+      tokens[known->second].special = true;
+    else if (!content.empty())
+      add({.content = content, .special = true});
+  };
+  for (const auto& [role, content] : config.roles) add_special(content);
+  for (const std::string& content : config.additional_special_tokens) add_special(content);
+  return tokens;
+}
+
+SpecialTokens resolve_special_tokens(const TokenizerConfig& config, const Vocabulary& vocabulary,
+                                     const std::vector<AddedToken>& added) {
+  const auto resolve = [&](const char* role) -> std::optional<SpecialToken> {
+    const auto text = config.roles.find(role);
+    if (text == config.roles.end()) return std::nullopt;
+    for (const AddedToken& token : added) {
+      if (token.content == text->second) return SpecialToken{token.id, token.content};
+    }
+    const auto id = vocabulary.find(text->second);
+    if (!id) return std::nullopt;
+    return SpecialToken{*id, text->second};
+  };
+  SpecialTokens tokens;
+  tokens.bos = resolve("bos_token");
+  tokens.eos = resolve("eos_token");
+  tokens.unk = resolve("unk_token");
+  tokens.pad = resolve("pad_token");
+  std::set<TokenId> ends = config.generation_eos_ids;
+  if (tokens.eos) ends.insert(tokens.eos->id);
+  tokens.end_of_generation.assign(ends.begin(), ends.end());
+  return tokens;
+}
+
+}  // namespace qlora::data

@@ -1,0 +1,44 @@
+#include "data/tokenizers/tokenizer_files.h"
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "base/error.h"
+#include "data/tokenizers/json_node.h"
+
+namespace qlora::data {
+namespace {
+
+constexpr const char* kFileNames[] = {
+    "tokenizer.json",          "tokenizer.model",     "tokenizer_config.json",
+    "special_tokens_map.json", "vocab.json",          "merges.txt",
+    "added_tokens.json",       "chat_template.jinja", "chat_template.json",
+    "generation_config.json",
+};
+
+}  // namespace
+
+TokenizerFiles read_tokenizer_files(const std::string& directory) {
+  TokenizerFiles files;
+  for (const char* name : kFileNames) {
+    const auto path = std::filesystem::path(directory) / name;
+    if (std::filesystem::exists(path)) files[name] = read_bytes(path.string());
+  }
+  return files;
+}
+
+void write_tokenizer_files(const TokenizerFiles& files, const std::string& directory) {
+  std::error_code error;
+  std::filesystem::create_directories(directory, error);
+  if (error) fail<IoError>("{} cannot be made: {}", directory, error.message());
+  for (const auto& [name, bytes] : files) {
+    const auto path = (std::filesystem::path(directory) / name).string();
+    std::ofstream file(path, std::ios::binary | std::ios::trunc);
+    file.write(bytes.data(), static_cast<std::streamsize>(bytes.size())).flush();
+    if (!file) fail<IoError>("{} cannot be written: {}", path, std::strerror(errno));
+  }
+}
+
+}  // namespace qlora::data

@@ -1,0 +1,22 @@
+// Character classes and normal forms of Unicode, from utf8proc's tables.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace qlora::data {
+
+bool is_white_space(char32_t code);     // property White_Space
+bool is_number(char32_t code);          // categories Nd, Nl, No
+bool is_punctuation(char32_t code);     // categories P*, and every ASCII punctuation sign
+bool is_word_character(char32_t code);  // letters, marks, numbers of category Nd and Nl, connectors
+
+enum class NormalForm { kNfc, kNfd, kNfkc, kNfkd };
+
+// `text` (valid UTF-8) in a normal form of Unicode Standard Annex 15.
+std::string to_normal_form(std::string_view text, NormalForm form);
+
+// Each character's lower case on its own, without rules that look at its neighbours.
+std::string to_lower_case(std::string_view text);
+
+}  // namespace qlora::data
