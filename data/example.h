@@ -10,7 +10,8 @@
 
 namespace qlora::data {
 
-// Tokens and, for each, whether the model is trained to produce it. supervised[0] never counts: nothing predicts it.
+// Tokens and, for each, whether the model is trained to produce it. supervised[0] never counts:
+// nothing predicts it.
 struct Example {
   std::vector<TokenId> tokens;
   std::vector<uint8_t> supervised;  // same length, 0 or 1
@@ -21,6 +22,10 @@ struct Example {
   int64_t num_supervised() const;  // over positions 1..n-1
 };
 
+// XXH3-128 over the tokens and masks of all examples in order, as hex. A resumed run must find the
+// same one.
+std::string examples_fingerprint(const std::vector<Example>& examples);
+
 enum class TrainOn { kAssistant, kAll };
 enum class OnOverlength { kError, kDrop, kTruncateLeft, kTruncateRight, kSplit };
 
@@ -28,7 +33,8 @@ enum class OnOverlength { kError, kDrop, kTruncateLeft, kTruncateRight, kSplit }
 struct DatasetOptions {
   std::string path;
   std::string format = "chat";  // alpaca | chat | sharegpt | completion | text | pretokenized
-  std::map<std::string, std::string> fields;  // our field -> the file's field, e.g. {"instruction": "question"}
+  std::map<std::string, std::string>
+      fields;  // our field -> the file's field, e.g. {"instruction": "question"}
 };
 
 struct DataOptions {

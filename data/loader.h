@@ -1,24 +1,27 @@
-// Deals the examples of a dataset into optimizer steps. The order is a keyed permutation (a pure function of seed and
-// epoch) and the packing of an epoch a pure function of that order, so a position is just {epoch, step in epoch}: seeking
-// replays nothing, and what a resumed run sees is what the unbroken one would have.
+// Deals the examples of a dataset into optimizer steps. The order is a keyed permutation (a pure
+// function of seed and epoch) and the packing of an epoch a pure function of that order, so a
+// position is just {epoch, step in epoch}: seeking replays nothing, and what a resumed run sees is
+// what the unbroken one would have.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
 #include "data/example.h"
+#include "data/permutation.h"
 
 namespace qlora::data {
 
 constexpr TokenId kIgnore = -100;
 
-// Rows laid end to end: no padding anywhere. Document d is tokens[cu_seqlens[d], cu_seqlens[d+1]) and attends to itself.
+// Rows laid end to end: no padding anywhere. Document d is tokens[cu_seqlens[d], cu_seqlens[d+1])
+// and attends to itself.
 struct MicroBatch {
   std::vector<TokenId> tokens;
-  std::vector<TokenId> targets;    // targets[i]: the token that must follow tokens[i], or kIgnore
-  std::vector<int32_t> positions;  // restart at 0 in each document
+  std::vector<TokenId> targets;     // targets[i]: the token that must follow tokens[i], or kIgnore
+  std::vector<int32_t> positions;   // restart at 0 in each document
   std::vector<int32_t> cu_seqlens;  // size documents + 1, from 0 to tokens.size()
-  std::vector<int64_t> examples;   // index into the dataset of each document
+  std::vector<int64_t> examples;    // index into the dataset of each document
 
   int64_t num_tokens() const { return static_cast<int64_t>(tokens.size()); }
   int64_t num_supervised() const;  // targets that are not kIgnore
@@ -33,7 +36,7 @@ struct StepWindow {
 
 struct LoaderOptions {
   int64_t sequence_length = 1024;
-  bool packing = true;   // first-fit rows into sequences of sequence_length; else one row a sequence
+  bool packing = true;  // first-fit rows into sequences of sequence_length; else one row a sequence
   bool shuffle = true;
   int64_t micro_batch_size = 1;  // sequences in a micro-batch
   int64_t gradient_accumulation_steps = 1;
@@ -49,19 +52,26 @@ struct LoaderPosition {
 
 class Loader {
  public:
+  // Error if there is no example, or one is empty, longer than sequence_length or without anything
+  // supervised.
   Loader(std::vector<Example> examples, LoaderOptions options);
 
   int64_t num_examples() const { return static_cast<int64_t>(examples_.size()); }
-  // Steps of one epoch; the last may be short. With packing it can differ between epochs (other order, other packing).
+  // Steps of one epoch; the last may be short. With packing it can differ between epochs (other
+  // order, other packing).
   int64_t steps_in_epoch(int64_t epoch) const;
 
   // The window at the position, and moves on (into the next epoch at its end).
   StepWindow next();
   LoaderPosition position() const { return position_; }
+  // Error if the epoch has no such step. {e, steps_in_epoch(e)} is {e + 1, 0}.
   void seek(LoaderPosition position);
 
   // Share of tokens that are supervised, over the whole dataset.
   double supervised_share() const;
+  // Share of sequence_length that the sequences of an epoch fill on average; 1 minus it is lost to
+  // packing.
+  double fill(int64_t epoch) const;
 
   const std::vector<Example>& examples() const { return examples_; }
 
@@ -72,13 +82,12 @@ class Loader {
   LoaderOptions options_;
   LoaderPosition position_;
   mutable int64_t planned_epoch_ = -1;
-  mutable std::vector<std::vector<int64_t>> sequences_;  // example indices of each sequence of planned_epoch_
+  mutable std::vector<std::vector<int64_t>>
+      sequences_;  // example indices of each sequence of planned_epoch_
 };
 
 // Lays examples end to end with restarting positions and shifted targets.
-MicroBatch make_micro_batch(const std::vector<Example>& examples, const std::vector<int64_t>& indices);
-
-// The keyed permutation of [0, count): a Feistel network on (seed, epoch), walked until the value falls inside.
-int64_t permuted_index(int64_t index, int64_t count, uint64_t seed, int64_t epoch);
+MicroBatch make_micro_batch(const std::vector<Example>& examples,
+                            const std::vector<int64_t>& indices);
 
 }  // namespace qlora::data

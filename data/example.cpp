@@ -1,0 +1,67 @@
+#include "data/example.h"
+
+#include <algorithm>
+#include <span>
+
+#include "base/error.h"
+#include "data/readers/reader.h"
+#include "fmt/ranges.h"
+#include "io/hashing.h"
+
+namespace qlora::data {
+namespace {
+
+void validate_dataset(const DatasetOptions& dataset, const std::string& key) {
+  if (dataset.path.empty()) fail<ConfigError>("{}.path must name a file, it is empty", key);
+  const Format& format = find_format(dataset.format);
+  for (const auto& [ours, theirs] : dataset.fields) {
+    if (std::find(format.fields.begin(), format.fields.end(), ours) == format.fields.end()) {
+      fail<ConfigError>("{}.fields: format {} has the fields {}, got '{}' (write ours: theirs)",
+                        key, format.name, fmt::join(format.fields, ", "), ours);
+    }
+    if (theirs.empty()) fail<ConfigError>("{}.fields.{} must name a field of the file", key, ours);
+  }
+}
+
+}  // namespace
+
+int64_t Example::num_supervised() const {
+  if (supervised.size() < 2) return 0;
+  return std::count_if(supervised.begin() + 1, supervised.end(), [](uint8_t s) { return s != 0; });
+}
+
+std::string examples_fingerprint(const std::vector<Example>& examples) {
+  io::Hasher hasher;
+  for (const Example& example : examples) {
+    // The length in front keeps neighbouring examples apart; the first token's mask has no effect.
+    const int64_t length = example.length();
+    hasher.update(std::as_bytes(std::span(&length, 1)));
+    hasher.update(std::as_bytes(std::span(example.tokens)));
+    if (length > 1) hasher.update(std::as_bytes(std::span(example.supervised).subspan(1)));
+  }
+  return hasher.hex();
+}
+
+void DataOptions::validate() const {
+  if (train.empty()) fail<ConfigError>("data.train must list at least one dataset");
+  for (size_t i = 0; i < train.size(); ++i) {
+    validate_dataset(train[i], fmt::format("data.train[{}]", i));
+  }
+  for (size_t i = 0; i < eval.size(); ++i) {
+    validate_dataset(eval[i], fmt::format("data.eval[{}]", i));
+  }
+  if (!(eval_fraction >= 0.0 && eval_fraction < 1.0)) {
+    fail<ConfigError>("data.eval_fraction must be at least 0 and below 1, got {}", eval_fraction);
+  }
+  if (eval_fraction > 0.0 && !eval.empty()) {
+    fail<ConfigError>("data: set eval or eval_fraction, got both");
+  }
+  if (sequence_length < 2) {
+    fail<ConfigError>("data.sequence_length must be at least 2, got {}", sequence_length);
+  }
+  if (prompt_style != "chat_template" && prompt_style != "alpaca") {
+    fail<ConfigError>("data.prompt_style must be chat_template or alpaca, got '{}'", prompt_style);
+  }
+}
+
+}  // namespace qlora::data

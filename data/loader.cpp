@@ -1,0 +1,152 @@
+#include "data/loader.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "base/error.h"
+#include "data/packing.h"
+
+namespace qlora::data {
+namespace {
+
+int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+void check_options(const LoaderOptions& options) {
+  check(options.sequence_length >= 2, "loader: sequence_length must be at least 2, got {}",
+        options.sequence_length);
+  check(options.micro_batch_size >= 1, "loader: micro_batch_size must be at least 1, got {}",
+        options.micro_batch_size);
+  check(options.gradient_accumulation_steps >= 1,
+        "loader: gradient_accumulation_steps must be at least 1, got {}",
+        options.gradient_accumulation_steps);
+  check(options.sequence_length <= std::numeric_limits<int32_t>::max() / options.micro_batch_size,
+        "loader: a micro-batch must stay below 2^31 tokens, got {} sequences of {}",
+        options.micro_batch_size, options.sequence_length);
+}
+
+void check_example(const Example& example, int64_t index, int64_t sequence_length) {
+  check(example.tokens.size() == example.supervised.size(),
+        "loader: example {} must have one mask entry a token, got {} for {}", index,
+        example.supervised.size(), example.tokens.size());
+  check(example.length() <= sequence_length,
+        "loader: example {} must have at most {} tokens (sequence_length), got {}", index,
+        sequence_length, example.length());
+  check(example.num_supervised() > 0,
+        "loader: example {} must have a supervised token after its first, got none", index);
+}
+
+}  // namespace
+
+int64_t MicroBatch::num_supervised() const {
+  return std::count_if(targets.begin(), targets.end(), [](TokenId t) { return t != kIgnore; });
+}
+
+MicroBatch make_micro_batch(const std::vector<Example>& examples,
+                            const std::vector<int64_t>& indices) {
+  MicroBatch batch;
+  batch.examples = indices;
+  batch.cu_seqlens.push_back(0);
+  for (const int64_t index : indices) {
+    const Example& example = examples.at(static_cast<size_t>(index));
+    const size_t length = example.tokens.size();
+    batch.tokens.insert(batch.tokens.end(), example.tokens.begin(), example.tokens.end());
+    for (size_t i = 0; i < length; ++i) {
+      const bool trained = i + 1 < length && example.supervised[i + 1] != 0;
+      batch.targets.push_back(trained ? example.tokens[i + 1] : kIgnore);
+      batch.positions.push_back(static_cast<int32_t>(i));
+    }
+    batch.cu_seqlens.push_back(static_cast<int32_t>(batch.tokens.size()));
+  }
+  return batch;
+}
+
+Loader::Loader(std::vector<Example> examples, LoaderOptions options)
+    : examples_(std::move(examples)), options_(options) {
+  check_options(options_);
+  check(!examples_.empty(), "loader: a dataset must have at least one example, got none");
+  for (int64_t i = 0; i < num_examples(); ++i) {
+    check_example(examples_[static_cast<size_t>(i)], i, options_.sequence_length);
+  }
+}
+
+const std::vector<std::vector<int64_t>>& Loader::sequences_of(int64_t epoch) const {
+  if (planned_epoch_ == epoch) return sequences_;
+  const int64_t count = num_examples();
+  std::vector<int64_t> order(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i) {
+    order[static_cast<size_t>(i)] =
+        options_.shuffle ? permuted_index(i, count, options_.seed, epoch) : i;
+  }
+  if (options_.packing) {
+    std::vector<int64_t> lengths;
+    lengths.reserve(examples_.size());
+    for (const Example& example : examples_) lengths.push_back(example.length());
+    sequences_ = pack_first_fit(lengths, order, options_.sequence_length);
+  } else {
+    sequences_.clear();
+    sequences_.reserve(order.size());
+    for (const int64_t index : order) sequences_.push_back({index});
+  }
+  planned_epoch_ = epoch;
+  return sequences_;
+}
+
+int64_t Loader::steps_in_epoch(int64_t epoch) const {
+  check(epoch >= 0, "loader: an epoch must not be negative, got {}", epoch);
+  return ceil_divide(static_cast<int64_t>(sequences_of(epoch).size()),
+                     options_.micro_batch_size * options_.gradient_accumulation_steps);
+}
+
+StepWindow Loader::next() {
+  const int64_t steps = steps_in_epoch(position_.epoch);
+  const auto& sequences = sequences_of(position_.epoch);
+  const int64_t count = static_cast<int64_t>(sequences.size());
+  const int64_t per_step = options_.micro_batch_size * options_.gradient_accumulation_steps;
+  const int64_t begin = position_.step_in_epoch * per_step;
+  const int64_t end = std::min(count, begin + per_step);
+  StepWindow window;
+  for (int64_t first = begin; first < end; first += options_.micro_batch_size) {
+    const int64_t last = std::min(end, first + options_.micro_batch_size);
+    std::vector<int64_t> indices;
+    for (int64_t s = first; s < last; ++s) {
+      const auto& sequence = sequences[static_cast<size_t>(s)];
+      indices.insert(indices.end(), sequence.begin(), sequence.end());
+    }
+    window.micro_batches.push_back(make_micro_batch(examples_, indices));
+    window.num_supervised += window.micro_batches.back().num_supervised();
+    window.num_tokens += window.micro_batches.back().num_tokens();
+  }
+  if (++position_.step_in_epoch == steps) position_ = {position_.epoch + 1, 0};
+  return window;
+}
+
+void Loader::seek(LoaderPosition position) {
+  const int64_t steps = steps_in_epoch(position.epoch);
+  check(
+      position.step_in_epoch >= 0 && position.step_in_epoch <= steps,
+      "loader: epoch {} has {} steps, cannot seek to step {}: are data, seed, sequence_length and "
+      "batch sizes those of the run?",
+      position.epoch, steps, position.step_in_epoch);
+  if (position.step_in_epoch == steps) position = {position.epoch + 1, 0};
+  position_ = position;
+}
+
+double Loader::supervised_share() const {
+  int64_t supervised = 0, tokens = 0;
+  for (const Example& example : examples_) {
+    supervised += example.num_supervised();
+    tokens += example.length();
+  }
+  return static_cast<double>(supervised) / static_cast<double>(tokens);
+}
+
+double Loader::fill(int64_t epoch) const {
+  int64_t tokens = 0;
+  for (const Example& example : examples_) tokens += example.length();
+  const double room = static_cast<double>(sequences_of(epoch).size()) *
+                      static_cast<double>(options_.sequence_length);
+  return static_cast<double>(tokens) / room;
+}
+
+}  // namespace qlora::data
