@@ -1,0 +1,65 @@
+// Row -> record: what a row of each dataset format means, before any template or tokenizer. One
+// file per format; the table in reader.cpp is all that knows them by name.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "data/readers/row.h"
+
+namespace qlora::data {
+
+// Messages in the form that chat templates expect, checked (conversation.h). `context` holds what
+// the row gives the template besides: tools, chat_template_kwargs.
+struct Conversation {
+  Json messages = Json::array();
+  Json context = Json::object();
+};
+
+// A prompt as it is and the text that must follow it; the end-of-text token comes after.
+struct PromptCompletion {
+  std::string prompt, completion;
+};
+
+// Every token is trained; the end-of-text token comes after.
+struct PlainText {
+  std::string text;
+};
+
+// Token ids and mask as the file gives them.
+struct TokenRow {
+  std::vector<TokenId> tokens;
+  std::vector<uint8_t> supervised;
+};
+
+using Record = std::variant<Conversation, PromptCompletion, PlainText, TokenRow>;
+
+// What a reader must know besides the row.
+struct ReaderOptions {
+  bool alpaca_prompt = false;              // data.prompt_style: alpaca
+  bool template_writes_tool_calls = true;  // false: sharegpt's function_call turns stay text
+};
+
+struct Format {
+  std::string name;
+  std::vector<std::string> fields;  // the ones that data.train[].fields may map
+  Record (*read)(const Row& row, const ReaderOptions& options);
+  bool has_turns;  // rows end with an end-of-turn or end-of-text token that must be trained
+};
+
+// ConfigError that lists the formats if there is none of that name.
+const Format& find_format(const std::string& name);
+
+// Readers: FormatError without file and line.
+Record read_alpaca(const Row& row, const ReaderOptions& options);  // Stanford Alpaca's fields
+Record read_chat(const Row& row, const ReaderOptions& options);    // OpenAI-style messages
+Record read_sharegpt(const Row& row,
+                     const ReaderOptions& options);  // conversations of from / value
+Record read_completion(const Row& row, const ReaderOptions& options);  // prompt, completion
+Record read_text(const Row& row, const ReaderOptions& options);        // text
+Record read_pretokenized(const Row& row,
+                         const ReaderOptions& options);  // input_ids, labels or mask
+
+}  // namespace qlora::data
