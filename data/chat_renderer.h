@@ -1,0 +1,49 @@
+// The one place that turns messages into a prompt: training masks, evaluation, generation and chat
+// all come through here, so that none of them can see another text than the rest.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/chat_template.h"
+#include "data/prompt_encoder.h"
+#include "data/readers/reader.h"
+#include "data/turns.h"
+
+namespace qlora::data {
+
+class ChatRenderer {
+ public:
+  // Both must outlive the renderer.
+  ChatRenderer(const ChatTemplate& chat_template, const Tokenizer& tokenizer);
+
+  // The text of the messages with the tokenizer's special tokens (bos_token, ...) and `context` as
+  // variables.
+  std::string render(const Json& messages, const Json& context, bool add_generation_prompt) const;
+
+  // Every trained assistant turn: rendered behind the messages before it, and with it. FormatError
+  // that names the turn if the template does not begin an answer with its own generation prompt, or
+  // writes nothing of it.
+  std::vector<Turn> turns(const Conversation& conversation, const PromptEncoder& encoder) const;
+
+  // Does the template read these at all? If not, they would be lost without a word.
+  bool writes_tools() const;
+  bool writes_tool_calls() const;
+
+ private:
+  const ChatTemplate& template_;
+  Json special_tokens_ = Json::object();
+};
+
+// Ids to generate an answer from: messages (as in a chat row), rendered with the generation prompt.
+std::vector<TokenId> conversation_prompt(const Json& messages, const ChatTemplate& chat_template,
+                                         const Tokenizer& tokenizer,
+                                         const Json& context = Json::object());
+
+// The template that `choice` (data.chat_template) means: a file, a built-in's name, template text,
+// or, if empty, the tokenizer's own; nullptr if that has none. IoError if the file cannot be read.
+std::unique_ptr<ChatTemplate> choose_chat_template(const std::string& choice,
+                                                   const Tokenizer& tokenizer);
+
+}  // namespace qlora::data
