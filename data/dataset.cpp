@@ -1,0 +1,135 @@
+#include "data/dataset.h"
+
+#include <algorithm>
+#include <exception>
+#include <type_traits>
+#include <utility>
+
+#include "base/error.h"
+#include "base/parallel_for.h"
+#include "data/overlength.h"
+#include "data/row_source.h"
+#include "data/tokenize_row.h"
+
+namespace qlora::data {
+namespace {
+
+constexpr int64_t kRowsInMemory = 4096;
+
+// Runs `work` on a row and puts the row's place in front of what it complains about.
+template <typename Work>
+auto at_row(const std::string& path, const SourceRow& row, const Work& work) {
+  try {
+    return work();
+  } catch (const FormatError& error) {
+    throw FormatError(row_location(path, row) + ": " + error.what());
+  } catch (const ConfigError& error) {
+    throw ConfigError(row_location(path, row) + ": " + error.what());
+  }
+}
+
+// work(row) for all rows of a file on all cores, then take(row, result) in the order of the rows.
+// The first row that fails, in file order, is the one whose error is thrown.
+template <typename Work, typename Take>
+int64_t for_each_row(const DatasetOptions& dataset, const Work& work, const Take& take) {
+  using Result = std::invoke_result_t<Work, const SourceRow&>;
+  RowSource source(dataset);
+  int64_t count = 0;
+  for (;;) {
+    const std::vector<SourceRow> rows = source.next(kRowsInMemory);
+    if (rows.empty()) return count;
+    count += static_cast<int64_t>(rows.size());
+    std::vector<Result> results(rows.size());
+    std::vector<std::exception_ptr> errors(rows.size());
+    parallel_for(static_cast<int64_t>(rows.size()), 8, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const auto at = static_cast<size_t>(i);
+        try {
+          results[at] = at_row(dataset.path, rows[at], [&] { return work(rows[at]); });
+        } catch (...) {
+          errors[at] = std::current_exception();
+          return;  // later rows of this range cannot be the first bad one
+        }
+      }
+    });
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if (errors[i]) std::rethrow_exception(errors[i]);
+      at_row(dataset.path, rows[i], [&] { take(rows[i], std::move(results[i])); });
+    }
+  }
+}
+
+void count_tokens(const Dataset& dataset, const PromptEncoder& encoder, DatasetReport& report) {
+  for (const Example& example : dataset.examples) {
+    report.tokens += example.length();
+    report.supervised_tokens += example.num_supervised();
+    report.double_bos += encoder.leading_bos(example.tokens) > 1;
+    for (size_t i = 1; i < example.tokens.size(); ++i) {
+      const TokenId id = example.tokens[i];
+      report.end_of_turns += example.supervised[i] != 0 &&
+                             (report.end_of_turn_ids.contains(id) || encoder.ends_generation(id));
+    }
+  }
+}
+
+}  // namespace
+
+Dataset read_dataset(const DatasetOptions& dataset, int32_t source, const DataOptions& options,
+                     const Tokenizer& tokenizer, const ChatTemplate* chat_template) {
+  const RowTokenizer row_tokenizer(tokenizer, chat_template, options);
+  const auto& bos = tokenizer.special_tokens().bos;
+  const LengthPolicy policy{options.on_overlength, options.sequence_length, bos ? bos->id : -1};
+  Dataset result;
+  DatasetReport& report = result.report;
+  report.path = dataset.path;
+  report.format = dataset.format;
+  report.has_turns = find_format(dataset.format).has_turns;
+  report.rows = for_each_row(
+      dataset, [&](const SourceRow& row) { return row_tokenizer.tokenize(row.value, dataset); },
+      [&](const SourceRow& row, TokenizedRow tokenized) {
+        report.tools_unwritten += tokenized.loses_tools;
+        for (const TokenId id : tokenized.end_of_turns) {
+          if (id >= 0) report.end_of_turn_ids.insert(id);
+        }
+        for (Example& example : tokenized.examples) {
+          example.row = row.index;
+          example.source = source;
+          ++report.rendered;
+          if (example.length() > report.longest) {
+            report.longest = example.length();
+            report.longest_row = row.index;
+          }
+          keep_within_length(std::move(example), policy, report, result.examples);
+        }
+      });
+  if (report.rows == 0) {
+    fail<FormatError>("{}: a dataset must have at least one row, the file is empty", dataset.path);
+  }
+  count_tokens(result, row_tokenizer.encoder(), report);
+  return result;
+}
+
+std::vector<PromptAndAnswer> read_prompts_and_answers(const DatasetOptions& dataset,
+                                                      const DataOptions& options,
+                                                      const Tokenizer& tokenizer,
+                                                      const ChatTemplate* chat_template) {
+  if (!find_format(dataset.format).has_turns) {
+    fail<ConfigError>(
+        "{}: an evaluation by exact match needs prompts and answers, which format {} does not "
+        "have; "
+        "use alpaca, chat, sharegpt or completion rows",
+        dataset.path, dataset.format);
+  }
+  const RowTokenizer row_tokenizer(tokenizer, chat_template, options);
+  std::vector<PromptAndAnswer> result;
+  const auto last_turn = [&](const SourceRow& row) {
+    const Turn turn = row_tokenizer.turns(row.value, dataset).back();
+    return PromptAndAnswer{row_tokenizer.encoder().encode(turn.prompt), turn.answer(tokenizer),
+                           row.index};
+  };
+  for_each_row(dataset, last_turn,
+               [&](const SourceRow&, PromptAndAnswer pair) { result.push_back(std::move(pair)); });
+  return result;
+}
+
+}  // namespace qlora::data

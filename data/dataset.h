@@ -1,0 +1,41 @@
+// One dataset file -> examples, tokenized on all cores with the order of the rows kept. Whatever
+// the number of threads, the result and the row that an error names (the first bad one) are the
+// same.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "data/chat_template.h"
+#include "data/dataset_report.h"
+#include "data/example.h"
+
+namespace qlora::data {
+
+struct Dataset {
+  std::vector<Example> examples;
+  DatasetReport report;
+};
+
+// `source` is the index of the dataset in its list of the recipe. `chat_template` may be null if no
+// row needs one.
+Dataset read_dataset(const DatasetOptions& dataset, int32_t source, const DataOptions& options,
+                     const Tokenizer& tokenizer, const ChatTemplate* chat_template);
+
+// What an evaluation by exact match needs of a row: the ids that generation starts from, and the
+// text of the last assistant turn (or completion) that must come out, without its end-of-turn
+// token.
+struct PromptAndAnswer {
+  std::vector<TokenId> prompt;
+  std::string answer;
+  int64_t row = -1;
+};
+
+// Of every row. ConfigError for formats without prompts (text, pretokenized).
+std::vector<PromptAndAnswer> read_prompts_and_answers(const DatasetOptions& dataset,
+                                                      const DataOptions& options,
+                                                      const Tokenizer& tokenizer,
+                                                      const ChatTemplate* chat_template);
+
+}  // namespace qlora::data

@@ -1,0 +1,57 @@
+// What became of the rows of one dataset, in numbers: printed before the first step, and what the
+// audit judges by.
+#pragma once
+
+#include <cstdint>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "data/tokenizer.h"
+
+namespace qlora::data {
+
+// Examples are counted after rendering; examples = rendered - dropped_overlength - split + pieces -
+// dropped_unsupervised.
+struct DatasetReport {
+  std::string path, format;
+  bool has_turns =
+      true;  // its rows end with an end-of-turn or end-of-text token that must be trained
+
+  int64_t rows = 0;  // in the file
+  int64_t rendered =
+      0;  // examples before the length policy; above rows where a template rewrites turns
+  int64_t dropped_overlength = 0;    // on_overlength: drop
+  int64_t truncated = 0;             // on_overlength: truncate_left, truncate_right
+  int64_t split = 0, pieces = 0;     // on_overlength: split, and what it made of them
+  int64_t dropped_unsupervised = 0;  // nothing left to train on
+  int64_t examples = 0;              // kept
+
+  int64_t tokens = 0, supervised_tokens = 0;  // of the kept examples
+  int64_t longest = 0;                        // tokens, before the length policy
+  int64_t longest_row = -1;
+  int64_t end_of_turns = 0;     // supervised end-of-turn tokens
+  int64_t double_bos = 0;       // examples that begin with two BOS tokens
+  int64_t tools_unwritten = 0;  // rows whose tools the template does not write
+  std::set<TokenId>
+      end_of_turn_ids;  // the tokens that end the answers: generation must stop at them
+
+  double supervised_share() const {
+    return tokens == 0 ? 0.0 : static_cast<double>(supervised_tokens) / static_cast<double>(tokens);
+  }
+};
+
+// ConfigError with the cure for the first dataset that cannot teach what it should: no example
+// left, nothing supervised, no supervised end of turn, two BOS tokens.
+void audit_datasets(const std::vector<DatasetReport>& reports);
+
+// Sentences about what is allowed but probably not meant (end-of-turn tokens at which generation
+// does not stop, tools that the template leaves out); empty if all is well.
+std::vector<std::string> dataset_warnings(const DatasetReport& report, const Tokenizer& tokenizer);
+
+// Several lines for people: rows, what was dropped and why, tokens, supervised share.
+std::string to_text(const DatasetReport& report);
+// One JSON object with the fields above.
+std::string to_json(const DatasetReport& report);
+
+}  // namespace qlora::data

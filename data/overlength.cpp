@@ -1,0 +1,69 @@
+#include "data/overlength.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+
+namespace qlora::data {
+namespace {
+
+Example slice(const Example& example, int64_t begin, int64_t end) {
+  Example part;
+  part.row = example.row;
+  part.source = example.source;
+  part.tokens.assign(example.tokens.begin() + begin, example.tokens.begin() + end);
+  part.supervised.assign(example.supervised.begin() + begin, example.supervised.begin() + end);
+  part.supervised.front() = 0;  // nothing in this part predicts its first token
+  return part;
+}
+
+Example truncated_left(const Example& example, const LengthPolicy& policy) {
+  Example part = slice(example, example.length() - policy.sequence_length, example.length());
+  if (policy.bos >= 0 && example.tokens.front() == policy.bos) {
+    part.tokens.front() = policy.bos;
+  }
+  return part;
+}
+
+void keep(Example example, DatasetReport& report, std::vector<Example>& kept) {
+  if (example.num_supervised() == 0) {
+    ++report.dropped_unsupervised;
+    return;
+  }
+  ++report.examples;
+  kept.push_back(std::move(example));
+}
+
+}  // namespace
+
+void keep_within_length(Example example, const LengthPolicy& policy, DatasetReport& report,
+                        std::vector<Example>& kept) {
+  const int64_t length = example.length(), most = policy.sequence_length;
+  if (length <= most) return keep(std::move(example), report, kept);
+  switch (policy.on_overlength) {
+    case OnOverlength::kError:
+      fail<FormatError>(
+          "the row has {} tokens, more than data.sequence_length {}; raise it, or choose with "
+          "data.on_overlength: drop, truncate_left, truncate_right or split",
+          length, most);
+    case OnOverlength::kDrop:
+      ++report.dropped_overlength;
+      return;
+    case OnOverlength::kTruncateRight:
+      ++report.truncated;
+      return keep(slice(example, 0, most), report, kept);
+    case OnOverlength::kTruncateLeft:
+      ++report.truncated;
+      return keep(truncated_left(example, policy), report, kept);
+    case OnOverlength::kSplit:
+      ++report.split;
+      for (int64_t begin = 0; begin + 1 < length; begin += most - 1) {
+        ++report.pieces;
+        keep(slice(example, begin, std::min(length, begin + most)), report, kept);
+      }
+      return;
+  }
+}
+
+}  // namespace qlora::data

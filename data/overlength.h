@@ -1,0 +1,29 @@
+// What happens to examples of more than sequence_length tokens (data.on_overlength), counted in the
+// report.
+//   error           FormatError
+//   drop            left out
+//   truncate_right  the first sequence_length tokens stay
+//   truncate_left   the last ones stay; a BOS token keeps its place in front
+//   split           consecutive pieces that overlap by one token, so that every token is still
+//   predicted exactly once
+#pragma once
+
+#include <vector>
+
+#include "data/dataset_report.h"
+#include "data/example.h"
+
+namespace qlora::data {
+
+struct LengthPolicy {
+  OnOverlength on_overlength = OnOverlength::kError;
+  int64_t sequence_length = 1024;
+  TokenId bos = -1;  // -1: the tokenizer has none
+};
+
+// Appends what remains of `example` to `kept`; examples without a supervised token are dropped
+// whatever their length.
+void keep_within_length(Example example, const LengthPolicy& policy, DatasetReport& report,
+                        std::vector<Example>& kept);
+
+}  // namespace qlora::data

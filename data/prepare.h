@@ -1,0 +1,32 @@
+// All datasets of a recipe, ready for the loader: read, tokenized, held to sequence_length, split
+// into training and evaluation, counted and audited.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "data/chat_template.h"
+#include "data/dataset_report.h"
+#include "data/example.h"
+
+namespace qlora::data {
+
+struct PreparedData {
+  std::vector<Example> train, eval;
+  std::vector<DatasetReport> train_reports,
+      eval_reports;  // one a dataset; the split by eval_fraction comes after
+  std::vector<std::string> warnings;
+
+  // Of the training examples: decides, with seed and options, everything the loader deals out.
+  std::string fingerprint() const { return examples_fingerprint(train); }
+};
+
+// `chat_template` may be null (choose_chat_template found none) if no dataset needs one. With
+// eval_fraction, whole rows are set aside by a keyed permutation of the seed, so that no piece of
+// an evaluated row is trained; ConfigError if that leaves either side empty. ConfigError if the
+// audit fails (audit_datasets).
+PreparedData prepare_datasets(const DataOptions& options, const Tokenizer& tokenizer,
+                              const ChatTemplate* chat_template, uint64_t seed);
+
+}  // namespace qlora::data

@@ -1,0 +1,118 @@
+#include "data/tokenize_row.h"
+
+#include <utility>
+
+#include "base/error.h"
+
+namespace qlora::data {
+namespace {
+
+Example fully_supervised(std::vector<TokenId> tokens) {
+  Example example;
+  example.supervised.assign(tokens.size(), 1);
+  if (!tokens.empty()) example.supervised[0] = 0;
+  example.tokens = std::move(tokens);
+  return example;
+}
+
+}  // namespace
+
+RowTokenizer::RowTokenizer(const Tokenizer& tokenizer, const ChatTemplate* chat_template,
+                           const DataOptions& options)
+    : encoder_(tokenizer), train_on_(options.train_on) {
+  if (chat_template != nullptr) renderer_.emplace(*chat_template, tokenizer);
+  reader_options_.alpaca_prompt = options.prompt_style == "alpaca";
+  reader_options_.template_writes_tool_calls = renderer_ && renderer_->writes_tool_calls();
+}
+
+const ChatRenderer& RowTokenizer::renderer() const {
+  if (!renderer_) {
+    throw ConfigError(
+        "the rows are conversations but the model has no chat template; set data.chat_template "
+        "(chatml, llama-3, ... or a file), or data.prompt_style: alpaca for alpaca rows");
+  }
+  return *renderer_;
+}
+
+Record RowTokenizer::read(const Json& row, const DatasetOptions& dataset) const {
+  return find_format(dataset.format).read(Row(row, dataset), reader_options_);
+}
+
+void RowTokenizer::append_eos(TokenizedRow& row) const {
+  const auto& eos = encoder_.tokenizer().special_tokens().eos;
+  if (!eos) {
+    throw ConfigError(
+        "the tokenizer names no EOS token, which rows of this format must end with; add eos_token "
+        "to its tokenizer_config.json");
+  }
+  row.end_of_turns = {eos->id};
+  Example& example = row.examples.back();
+  if (!example.tokens.empty() && example.tokens.back() == eos->id) return;
+  example.tokens.push_back(eos->id);
+  example.supervised.push_back(1);
+}
+
+TokenizedRow RowTokenizer::tokenize_conversation(const Conversation& conversation) const {
+  TokenizedRow row;
+  row.loses_tools = conversation.context.contains("tools") && !renderer().writes_tools();
+  if (train_on_ == TrainOn::kAll) {
+    const std::string text = renderer().render(conversation.messages, conversation.context, false);
+    row.end_of_turns = {make_turn("", text, encoder_).end_of_turn};
+    row.examples = {fully_supervised(encoder_.encode(text))};
+    return row;
+  }
+  const std::vector<Turn> turns = renderer().turns(conversation, encoder_);
+  for (const Turn& turn : turns) row.end_of_turns.push_back(turn.end_of_turn);
+  row.examples = tokenize_turns(turns, encoder_);
+  return row;
+}
+
+TokenizedRow RowTokenizer::tokenize_completion(const PromptCompletion& pair) const {
+  TokenizedRow row;
+  row.examples =
+      tokenize_turns({make_turn(pair.prompt, pair.prompt + pair.completion, encoder_)}, encoder_);
+  append_eos(row);
+  if (train_on_ == TrainOn::kAll) {
+    row.examples = {fully_supervised(std::move(row.examples.back().tokens))};
+  }
+  return row;
+}
+
+TokenizedRow RowTokenizer::tokenize_ids(const TokenRow& record) const {
+  const int64_t vocab_size = encoder_.tokenizer().vocab_size();
+  for (size_t i = 0; i < record.tokens.size(); ++i) {
+    if (record.tokens[i] < vocab_size) continue;
+    fail<FormatError>("token {} must be below the tokenizer's vocabulary size {}, found {}", i,
+                      vocab_size, record.tokens[i]);
+  }
+  TokenizedRow row;
+  row.examples = {Example{record.tokens, record.supervised}};
+  if (!record.supervised.empty()) row.examples.back().supervised[0] = 0;
+  return row;
+}
+
+TokenizedRow RowTokenizer::tokenize(const Json& json, const DatasetOptions& dataset) const {
+  const Record record = read(json, dataset);
+  if (const auto* conversation = std::get_if<Conversation>(&record)) {
+    return tokenize_conversation(*conversation);
+  }
+  if (const auto* pair = std::get_if<PromptCompletion>(&record)) return tokenize_completion(*pair);
+  if (const auto* ids = std::get_if<TokenRow>(&record)) return tokenize_ids(*ids);
+  TokenizedRow row;
+  row.examples = {fully_supervised(encoder_.encode(std::get<PlainText>(record).text))};
+  append_eos(row);
+  return row;
+}
+
+std::vector<Turn> RowTokenizer::turns(const Json& row, const DatasetOptions& dataset) const {
+  const Record record = read(row, dataset);
+  if (const auto* conversation = std::get_if<Conversation>(&record)) {
+    return renderer().turns(*conversation, encoder_);
+  }
+  if (const auto* pair = std::get_if<PromptCompletion>(&record)) {
+    return {make_turn(pair->prompt, pair->prompt + pair->completion, encoder_)};
+  }
+  return {};
+}
+
+}  // namespace qlora::data

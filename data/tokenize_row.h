@@ -1,0 +1,57 @@
+// Record -> examples: the template, the tokenizer and the mask of one row.
+//
+//   conversation       the chat template; assistant turns are trained with their end-of-turn token
+//   (turns.h). With
+//                      train_on: all, one example of the whole text in which everything is trained
+//   prompt, completion the completion and the EOS token behind it are trained
+//   text               everything is trained, and the EOS token behind it
+//   token ids          as the file says
+// One BOS token stands in front where the tokenizer or the template wants one (prompt_encoder.h).
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "data/chat_renderer.h"
+#include "data/example.h"
+#include "data/prompt_encoder.h"
+#include "data/readers/reader.h"
+
+namespace qlora::data {
+
+struct TokenizedRow {
+  std::vector<Example> examples;
+  std::vector<TokenId> end_of_turns;  // the tokens that end its answers
+  bool loses_tools = false;           // it brings tools that the template does not write
+};
+
+class RowTokenizer {
+ public:
+  // `chat_template` may be null where no row is a conversation. Both must outlive this.
+  RowTokenizer(const Tokenizer& tokenizer, const ChatTemplate* chat_template,
+               const DataOptions& options);
+
+  // FormatError without file and line; ConfigError if the row needs a chat
+  // template and there is none.
+  TokenizedRow tokenize(const Json& row, const DatasetOptions& dataset) const;
+
+  // The turns of a row, for evaluations that generate the answers. None for text and token ids.
+  std::vector<Turn> turns(const Json& row, const DatasetOptions& dataset) const;
+
+  const PromptEncoder& encoder() const { return encoder_; }
+
+ private:
+  Record read(const Json& row, const DatasetOptions& dataset) const;
+  const ChatRenderer& renderer() const;
+  TokenizedRow tokenize_conversation(const Conversation& conversation) const;
+  TokenizedRow tokenize_completion(const PromptCompletion& pair) const;
+  TokenizedRow tokenize_ids(const TokenRow& record) const;
+  void append_eos(TokenizedRow& row) const;
+
+  PromptEncoder encoder_;
+  std::optional<ChatRenderer> renderer_;
+  TrainOn train_on_;
+  ReaderOptions reader_options_;
+};
+
+}  // namespace qlora::data

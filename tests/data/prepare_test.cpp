@@ -1,0 +1,160 @@
+#include "data/prepare.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "base/error.h"
+#include "tests/data/byte_tokenizer.h"
+#include "tests/support/temp_dir.h"
+
+namespace qlora::data {
+namespace {
+
+using test::ByteTokenizer;
+using test::TempDir;
+using testing::HasSubstr;
+
+std::string completions(int count) {
+  std::string rows;
+  for (int i = 0; i < count; ++i) {
+    rows += R"({"prompt": "p", "completion": ")" + std::to_string(1000 + i) + "\"}\n";
+  }
+  return rows;
+}
+
+DataOptions completion_options(const std::string& path) {
+  DataOptions options;
+  options.train = {{path, "completion", {}}};
+  options.sequence_length = 100;
+  return options;
+}
+
+std::string config_error(const DataOptions& options, const ByteTokenizer& tokenizer = {}) {
+  try {
+    prepare_datasets(options, tokenizer, nullptr, 1);
+  } catch (const ConfigError& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+TEST(Prepare, EvalFractionSetsWholeRowsAsideBySeed) {
+  const TempDir dir;
+  const ByteTokenizer tokenizer;
+  DataOptions options = completion_options(dir.write("a.jsonl", completions(100)));
+  options.eval_fraction = 0.1;
+  options.on_overlength = OnOverlength::kSplit;
+  options.sequence_length = 3;  // every row becomes pieces
+  const PreparedData data = prepare_datasets(options, tokenizer, nullptr, 1);
+  std::set<int64_t> train_rows, eval_rows;
+  for (const Example& e : data.train) train_rows.insert(e.row);
+  for (const Example& e : data.eval) eval_rows.insert(e.row);
+  EXPECT_EQ(eval_rows.size(), 10u);
+  EXPECT_EQ(train_rows.size(), 90u);
+  for (const int64_t row : eval_rows) EXPECT_FALSE(train_rows.contains(row));
+  EXPECT_EQ(prepare_datasets(options, tokenizer, nullptr, 1).fingerprint(), data.fingerprint());
+  EXPECT_NE(prepare_datasets(options, tokenizer, nullptr, 2).fingerprint(), data.fingerprint());
+}
+
+TEST(Prepare, AnEvalFractionThatLeavesOneSideEmptyIsAnError) {
+  const TempDir dir;
+  DataOptions options = completion_options(dir.write("a.jsonl", completions(4)));
+  options.eval_fraction = 0.1;
+  EXPECT_THAT(config_error(options), HasSubstr("leaves no row to evaluate on"));
+  options.eval_fraction = 0.9;
+  EXPECT_THAT(config_error(options), HasSubstr("leaves no row to train on"));
+}
+
+TEST(Prepare, SeveralDatasetsKeepTheirSourceAndReports) {
+  const TempDir dir;
+  const ByteTokenizer tokenizer;
+  DataOptions options = completion_options(dir.write("a.jsonl", completions(3)));
+  options.train.push_back({dir.write("b.jsonl", completions(2)), "completion", {}});
+  options.eval = {{dir.write("c.jsonl", completions(1)), "completion", {}}};
+  const PreparedData data = prepare_datasets(options, tokenizer, nullptr, 1);
+  ASSERT_EQ(data.train.size(), 5u);
+  EXPECT_EQ(data.train[2].source, 0);
+  EXPECT_EQ(data.train[3].source, 1);
+  EXPECT_EQ(data.train[3].row, 0);
+  ASSERT_EQ(data.train_reports.size(), 2u);
+  EXPECT_EQ(data.train_reports[1].rows, 2);
+  EXPECT_EQ(data.eval.size(), 1u);
+}
+
+TEST(Prepare, TwoBosTokensAreAnError) {
+  const TempDir dir;
+  EXPECT_THAT(config_error(completion_options(
+                  dir.write("a.jsonl", R"({"prompt": "<s><s>p", "completion": "c"})"))),
+              HasSubstr("two BOS tokens"));
+}
+
+TEST(Prepare, ADatasetOfWhichNothingIsLeftIsAnError) {
+  const TempDir dir;
+  DataOptions options = completion_options(dir.write("a.jsonl", completions(3)));
+  options.sequence_length = 4;
+  options.on_overlength = OnOverlength::kDrop;
+  EXPECT_THAT(config_error(options),
+              HasSubstr("no example is left to train on (3 rows; 3 too long"));
+}
+
+TEST(Prepare, AnswersWhoseEndIsAlwaysCutOffAreAnError) {
+  const TempDir dir;
+  DataOptions options = completion_options(dir.write("a.jsonl", completions(3)));
+  options.sequence_length = 4;
+  options.on_overlength = OnOverlength::kTruncateRight;
+  EXPECT_THAT(config_error(options), HasSubstr("every end was cut off"));
+}
+
+TEST(Prepare, AMaskWithNothingTrainedIsAnError) {
+  const TempDir dir;
+  DataOptions options =
+      completion_options(dir.write("a.jsonl", R"({"input_ids": [1, 2], "mask": [1, 0]})"));
+  options.train[0].format = "pretokenized";
+  EXPECT_THAT(config_error(options), HasSubstr("1 without a supervised token"));
+}
+
+TEST(Prepare, AnEndOfTurnThatDoesNotStopGenerationIsToldAsAWarning) {
+  const TempDir dir;
+  ByteTokenizer tokenizer;
+  tokenizer.special.end_of_generation = {ByteTokenizer::kEos};
+  DataOptions options = completion_options(dir.write(
+      "a.jsonl",
+      R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]})"));
+  options.train[0].format = "chat";
+  const ChatTemplate chat_template(
+      "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+      "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}");
+  const PreparedData data = prepare_datasets(options, tokenizer, &chat_template, 1);
+  EXPECT_EQ(data.train_reports[0].end_of_turns, 1);
+  ASSERT_EQ(data.warnings.size(), 1u);
+  EXPECT_THAT(data.warnings[0], HasSubstr("answers end with <|im_end|>"));
+}
+
+TEST(DataOptions, ValidateNamesTheKey) {
+  DataOptions options;
+  EXPECT_THAT(config_error(options), HasSubstr("data.train"));
+  options = completion_options("x");
+  options.eval_fraction = 1.0;
+  EXPECT_THAT(config_error(options), HasSubstr("data.eval_fraction"));
+  options = completion_options("x");
+  options.sequence_length = 1;
+  EXPECT_THAT(config_error(options), HasSubstr("data.sequence_length"));
+  options = completion_options("x");
+  options.prompt_style = "vicuna";
+  EXPECT_THAT(config_error(options), HasSubstr("data.prompt_style"));
+  options = completion_options("x");
+  options.train[0].fields = {{"question", "q"}};
+  EXPECT_THAT(config_error(options),
+              HasSubstr("data.train[0].fields: format completion has the fields prompt"));
+  options = completion_options("x");
+  options.eval = options.train;
+  options.eval_fraction = 0.5;
+  EXPECT_THAT(config_error(options), HasSubstr("got both"));
+  options = completion_options("");
+  EXPECT_THAT(config_error(options), HasSubstr("data.train[0].path"));
+}
+
+}  // namespace
+}  // namespace qlora::data
