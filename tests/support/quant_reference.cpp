@@ -4,7 +4,7 @@
 #include <cmath>
 #include <functional>
 
-namespace qlora::testing {
+namespace qlora::test {
 namespace {
 
 using quant::FourBitCode;
@@ -134,4 +134,4 @@ Blockwise8Reference quantize_blockwise8_cuda_reference(const std::vector<float>&
   });
 }
 
-}  // namespace qlora::testing
+}  // namespace qlora::test

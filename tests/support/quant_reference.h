@@ -7,7 +7,7 @@
 
 #include "quant/four_bit_tables.h"
 
-namespace qlora::testing {
+namespace qlora::test {
 
 struct FourBitReference {
   std::vector<uint8_t> packed;
@@ -38,4 +38,4 @@ Blockwise8Reference quantize_blockwise8_reference(const std::vector<float>& valu
 Blockwise8Reference quantize_blockwise8_cuda_reference(const std::vector<float>& values,
                                                        const float* map, int64_t block_size);
 
-}  // namespace qlora::testing
+}  // namespace qlora::test
