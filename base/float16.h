@@ -1,5 +1,6 @@
-// IEEE half precision as 16 raw bits, for the kernels that may not include torch. Rounds to nearest, ties to even, as
-// torch does; NaN stays NaN. Both directions are exact selections without branches, so that loops around them vectorise.
+// IEEE half precision as 16 raw bits, for the kernels that may not include torch. Rounds to
+// nearest, ties to even, as torch does; NaN stays NaN. Both directions are exact selections without
+// branches, so that loops around them vectorise.
 #pragma once
 
 #include <bit>
@@ -19,7 +20,8 @@ inline float float16_to_float(uint16_t bits) {
 inline uint16_t float_to_float16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   const uint32_t magnitude = bits & 0x7fffffffu;
-  // Below 2^-14 the half's last place is 2^-24, that of floats in [0.5, 1): adding 0.5 rounds there.
+  // Below 2^-14 the half's last place is 2^-24, that of floats in [0.5, 1): adding 0.5 rounds
+  // there.
   const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
   const uint32_t subnormal = std::bit_cast<uint32_t>(shifted) - std::bit_cast<uint32_t>(0.5f);
   const uint32_t normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
