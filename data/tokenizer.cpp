@@ -4,17 +4,52 @@
 
 #include "base/error.h"
 #include "data/tokenizers/json_node.h"
+#include "data/tokenizers/sentencepiece_tokenizer.h"
 #include "data/tokenizers/tokenizer_files.h"
 #include "data/tokenizers/tokenizer_json.h"
+#include "data/tokenizers/vocab_merges.h"
 
 namespace qlora::data {
+namespace {
 namespace fs = std::filesystem;
 
-std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
-  const bool dir = fs::is_directory(path);
+std::unique_ptr<Tokenizer> load_directory(TokenizerFiles files, const std::string& place) {
+  if (files.contains("tokenizer.json")) return make_json_tokenizer(std::move(files), place);
+  if (files.contains("tokenizer.model")) {
+    return make_sentencepiece_tokenizer(std::move(files), place);
+  }
+  if (files.contains("vocab.json") && files.contains("merges.txt")) {
+    add_tokenizer_json(files, place);
+    return make_json_tokenizer(std::move(files), place);
+  }
+  fail<FormatError>("{} must hold tokenizer.json, tokenizer.model, or vocab.json and merges.txt",
+                    place);
+}
+
+// A file with a name of its own stands alone; tokenizer.json or tokenizer.model of a model
+// directory belongs to the files beside it.
+std::unique_ptr<Tokenizer> load_file(const fs::path& path, const std::string& standard_name) {
   TokenizerFiles files;
-  if (dir) files = read_tokenizer_files(path);
-  return make_json_tokenizer(std::move(files), path);
+  if (path.filename() == standard_name) files = read_tokenizer_files(path.parent_path().string());
+  files[standard_name] = read_bytes(path.string());
+  const std::string place = path.parent_path().empty() ? "." : path.parent_path().string();
+  if (standard_name == "tokenizer.json") return make_json_tokenizer(std::move(files), place);
+  return make_sentencepiece_tokenizer(std::move(files), place);
+}
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
+  if (!fs::exists(path))
+    fail<IoError>("{} does not exist; a tokenizer was to be read from it", path);
+  if (fs::is_directory(path)) return load_directory(read_tokenizer_files(path), path);
+  const std::string extension = fs::path(path).extension().string();
+  if (extension == ".json") return load_file(path, "tokenizer.json");
+  if (extension == ".model") return load_file(path, "tokenizer.model");
+  fail<ConfigError>(
+      "a tokenizer must be a model directory, a tokenizer.json, a sentencepiece .model "
+      "or a .gguf, found {}",
+      path);
 }
 
 }  // namespace qlora::data

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "data/tokenizers/added_tokens.h"
+#include "data/tokenizers/fingerprint.h"
 #include "data/tokenizers/normalizer.h"
 #include "data/tokenizers/post_processor.h"
 #include "data/tokenizers/pre_tokenizer.h"
@@ -10,7 +11,6 @@
 #include "data/tokenizers/tokenizer_config.h"
 #include "data/tokenizers/utf8.h"
 #include "data/tokenizers/word_cache.h"
-#include "io/hashing.h"
 
 namespace qlora::data {
 namespace {
@@ -136,21 +136,7 @@ class JsonTokenizer final : public Tokenizer {
   }
 
   std::string fingerprint() const override {
-    io::Hasher hasher;
-    const auto add = [&](std::string_view part) {
-      hasher.update(fmt::format("{}:", part.size()));
-      hasher.update(part);
-    };
-    add(files_.at("tokenizer.json"));
-    add(chat_template_);
-    for (const AddedToken& token : added_.tokens()) {
-      add(fmt::format("{} {}", token.id, to_json(token).dump()));
-    }
-    for (const auto& role : {special_.bos, special_.eos, special_.unk, special_.pad}) {
-      add(role ? fmt::format("{}", role->id) : "none");
-    }
-    for (const TokenId id : special_.end_of_generation) add(fmt::format("{}", id));
-    return hasher.hex();
+    return tokenizer_fingerprint(files_.at("tokenizer.json"), added_, special_, chat_template_, "");
   }
 
  private:

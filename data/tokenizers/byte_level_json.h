@@ -1,0 +1,34 @@
+// Pieces of tokenizer.json documents for byte-level BPE vocabularies that come without one: from
+// vocab.json + merges.txt, or from a GGUF.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+namespace qlora::data {
+
+// How one family of byte-level vocabularies reads text.
+struct ByteLevelFamily {
+  nlohmann::json pre_tokenizer;
+  nlohmann::json normalizer = nullptr;  // null: none
+  bool ignore_merges = false;           // a whole piece that is a token is taken as it is
+  bool adds_bos = false;                // unless the file says otherwise
+};
+
+// By GGUF's tokenizer.ggml.pre ("gpt-2", "llama-bpe", "qwen2", "smollm", ...). FormatError that
+// names `place` and lists the known names for any other.
+ByteLevelFamily byte_level_family(const std::string& pre, const std::string& place);
+
+// The document: `vocab` is {token: id}, `merges` a list, `added_tokens` a list with ids.
+// `bos`, `eos`: what goes around a text.
+struct SurroundingToken {
+  int64_t id;
+  std::string text;
+};
+nlohmann::json byte_level_document(const ByteLevelFamily& family, nlohmann::json vocab,
+                                   nlohmann::json merges, nlohmann::json added_tokens,
+                                   const std::optional<SurroundingToken>& bos,
+                                   const std::optional<SurroundingToken>& eos);
+
+}  // namespace qlora::data

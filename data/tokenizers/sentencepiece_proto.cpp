@@ -1,0 +1,97 @@
+#include "data/tokenizers/sentencepiece_proto.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace qlora::data {
+namespace {
+
+enum WireType { kVarint = 0, kLengthDelimited = 2, kFixed32 = 5 };
+
+void append_varint(uint64_t value, std::string& out) {
+  for (; value >= 0x80; value >>= 7) out.push_back(static_cast<char>(value | 0x80));
+  out.push_back(static_cast<char>(value));
+}
+
+void append_tag(int field, WireType type, std::string& out) {
+  append_varint(static_cast<uint64_t>(field) << 3 | type, out);
+}
+
+// Negative numbers take ten bytes, as protobuf's int32 does.
+void append_integer(int field, int64_t value, std::string& out) {
+  append_tag(field, kVarint, out);
+  append_varint(static_cast<uint64_t>(value), out);
+}
+
+void append_text(int field, std::string_view text, std::string& out) {
+  append_tag(field, kLengthDelimited, out);
+  append_varint(text.size(), out);
+  out += text;
+}
+
+void append_float(int field, float value, std::string& out) {
+  static_assert(sizeof value == 4);
+  append_tag(field, kFixed32, out);
+  char bytes[4];
+  std::memcpy(bytes, &value, sizeof bytes);  // little-endian, as the wire wants it
+  out.append(bytes, sizeof bytes);
+}
+
+constexpr int kPieces = 1, kTrainerSpec = 2, kNormalizerSpec = 3;  // fields of ModelProto
+constexpr int kAddDummyPrefix = 3;                                 // field of NormalizerSpec
+
+std::string piece_message(const SentencePiece& piece) {
+  std::string message;
+  append_text(1, piece.text, message);
+  append_float(2, piece.score, message);
+  append_integer(3, static_cast<int64_t>(piece.type), message);
+  return message;
+}
+
+std::string trainer_spec(const SentencePieceModel& model) {
+  constexpr int kModelType = 3, kVocabSize = 4, kByteFallback = 35, kBpe = 2;
+  const bool has_bytes =
+      std::any_of(model.pieces.begin(), model.pieces.end(),
+                  [](const SentencePiece& piece) { return piece.type == PieceType::kByte; });
+  std::string message;
+  append_integer(kModelType, kBpe, message);
+  append_integer(kVocabSize, static_cast<int64_t>(model.pieces.size()), message);
+  append_integer(kByteFallback, has_bytes, message);
+  // The roles' ids are fields 40 to 43, their pieces 45 to 48.
+  const int64_t ids[] = {model.unk_id, model.bos_id, model.eos_id, model.pad_id};
+  for (int role = 0; role < 4; ++role) {
+    append_integer(40 + role, ids[role], message);
+    if (ids[role] < 0) continue;
+    append_text(45 + role, model.pieces[static_cast<size_t>(ids[role])].text, message);
+  }
+  return message;
+}
+
+std::string normalizer_spec(bool add_dummy_prefix) {
+  constexpr int kName = 1, kRemoveExtraWhitespaces = 4, kEscapeWhitespaces = 5;
+  std::string message;
+  append_text(kName, "identity", message);
+  append_integer(kAddDummyPrefix, add_dummy_prefix, message);
+  append_integer(kRemoveExtraWhitespaces, false, message);
+  append_integer(kEscapeWhitespaces, true, message);
+  return message;
+}
+
+}  // namespace
+
+std::string serialize_model(const SentencePieceModel& model) {
+  std::string out;
+  for (const SentencePiece& piece : model.pieces) append_text(kPieces, piece_message(piece), out);
+  append_text(kTrainerSpec, trainer_spec(model), out);
+  append_text(kNormalizerSpec, normalizer_spec(model.add_dummy_prefix), out);
+  return out;
+}
+
+std::string without_dummy_prefix(std::string serialized_model) {
+  std::string message;
+  append_integer(kAddDummyPrefix, false, message);
+  append_text(kNormalizerSpec, message, serialized_model);
+  return serialized_model;
+}
+
+}  // namespace qlora::data

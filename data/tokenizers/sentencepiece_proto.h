@@ -1,0 +1,43 @@
+// sentencepiece's ModelProto, written by hand in protobuf's wire format (formats spec 8.5): what a
+// GGUF's "llama" vocabulary is turned into, so that the sentencepiece library itself encodes with
+// it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace qlora::data {
+
+// Numbers as in ModelProto, and the same in GGUF's tokenizer.ggml.token_type.
+enum class PieceType {
+  kNormal = 1,
+  kUnknown = 2,
+  kControl = 3,
+  kUserDefined = 4,
+  kUnused = 5,
+  kByte = 6
+};
+
+struct SentencePiece {
+  std::string text;
+  float score = 0;
+  PieceType type = PieceType::kNormal;
+};
+
+struct SentencePieceModel {
+  std::vector<SentencePiece> pieces;
+  // Ids of the roles; -1: the vocabulary has none.
+  int64_t unk_id = 0, bos_id = -1, eos_id = -1, pad_id = -1;
+  bool add_dummy_prefix = true;
+};
+
+// A BPE model with scores, byte fallback if it has byte pieces, blanks written as U+2581 and
+// otherwise no normalization.
+std::string serialize_model(const SentencePieceModel& model);
+
+// The serialized model with add_dummy_prefix turned off: protobuf merges what is appended.
+std::string without_dummy_prefix(std::string serialized_model);
+
+}  // namespace qlora::data

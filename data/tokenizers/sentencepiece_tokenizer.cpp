@@ -1,0 +1,201 @@
+#include "data/tokenizers/sentencepiece_tokenizer.h"
+
+#include <sentencepiece_processor.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "data/tokenizers/added_tokens.h"
+#include "data/tokenizers/fingerprint.h"
+#include "data/tokenizers/sentencepiece_proto.h"
+#include "data/tokenizers/tokenizer_config.h"
+#include "data/tokenizers/utf8.h"
+
+namespace qlora::data {
+namespace {
+
+using sentencepiece::SentencePieceProcessor;
+
+std::unique_ptr<SentencePieceProcessor> load(const std::string& model, const std::string& place) {
+  auto processor = std::make_unique<SentencePieceProcessor>();
+  const auto status = processor->LoadFromSerializedProto(model);
+  if (!status.ok()) {
+    fail<FormatError>("{}/tokenizer.model must be a sentencepiece model: {}", place,
+                      status.ToString());
+  }
+  if (processor->GetPieceSize() > kMaxVocabularySize) {
+    fail<FormatError>("{}/tokenizer.model must have at most {} pieces, found {}", place,
+                      kMaxVocabularySize, processor->GetPieceSize());
+  }
+  return processor;
+}
+
+Vocabulary read_pieces(const SentencePieceProcessor& processor, const std::string& place) {
+  Vocabulary vocabulary;
+  for (int id = 0; id < processor.GetPieceSize(); ++id) {
+    vocabulary.add(processor.IdToPiece(id), id, place + "/tokenizer.model");
+  }
+  return vocabulary;
+}
+
+// Roles that the config leaves open are those the model was trained with.
+void complete_roles(const SentencePieceProcessor& processor, TokenizerConfig& config) {
+  const auto offer = [&](const char* role, int id) {
+    if (id >= 0) config.roles.emplace(role, processor.IdToPiece(id));
+  };
+  offer("bos_token", processor.bos_id());
+  offer("eos_token", processor.eos_id());
+  offer("unk_token", processor.unk_id());
+  offer("pad_token", processor.pad_id());
+}
+
+std::vector<AddedToken> control_pieces(const SentencePieceProcessor& processor) {
+  std::vector<AddedToken> tokens;
+  for (int id = 0; id < processor.GetPieceSize(); ++id) {
+    if (!processor.IsControl(id)) continue;
+    tokens.push_back({.id = id, .content = processor.IdToPiece(id), .special = true});
+  }
+  return tokens;
+}
+
+class SentencePieceTokenizer final : public Tokenizer {
+ public:
+  SentencePieceTokenizer(TokenizerFiles files, TokenizerConfig config, const std::string& place)
+      : files_(std::move(files)),
+        plain_(load(without_dummy_prefix(files_.at("tokenizer.model")), place)),
+        prefixed_(config.add_prefix_space.value_or(true)
+                      ? load(files_.at("tokenizer.model"), place)
+                      : load(without_dummy_prefix(files_.at("tokenizer.model")), place)),
+        pieces_(read_pieces(*plain_, place)),
+        added_({}, nullptr, place),
+        legacy_(config.legacy.value_or(true)),
+        chat_template_(config.chat_template) {
+    complete_roles(*plain_, config);
+    for (const AddedToken& token : config.added_tokens) check_id(token, place);
+    added_ = AddedTokens(merge_added_tokens(control_pieces(*plain_), config, pieces_, place),
+                         nullptr, place);
+    special_ = resolve_special_tokens(config, pieces_, added_.tokens());
+    const bool is_t5 = config.tokenizer_class.starts_with("T5");
+    add_bos_ = config.add_bos_token.value_or(!is_t5) && special_.bos;
+    add_eos_ = config.add_eos_token.value_or(is_t5) && special_.eos;
+    vocab_size_ = pieces_.id_limit();
+    for (const AddedToken& token : added_.tokens()) {
+      vocab_size_ = std::max<int64_t>(vocab_size_, int64_t{token.id} + 1);
+    }
+  }
+
+  std::vector<TokenId> encode(std::string_view text, bool add_special_tokens) const override {
+    check_utf8(text, "text to tokenize");
+    std::vector<TokenId> ids;
+    if (add_special_tokens && add_bos_) ids.push_back(special_.bos->id);
+    for (const Segment& segment : added_.split_raw(text)) {
+      if (segment.id >= 0) {
+        ids.push_back(segment.id);
+        continue;
+      }
+      const auto chunk = text.substr(segment.span.begin, segment.span.end - segment.span.begin);
+      const bool prefix = legacy_ || segment.span.begin == 0;
+      std::vector<int> chunk_ids;
+      const auto status = (prefix ? prefixed_ : plain_)->Encode(chunk, &chunk_ids);
+      check(status.ok(), "sentencepiece cannot encode: {}", status.ToString());
+      ids.insert(ids.end(), chunk_ids.begin(), chunk_ids.end());
+    }
+    if (add_special_tokens && add_eos_) ids.push_back(special_.eos->id);
+    return ids;
+  }
+
+  std::string decode(std::span<const TokenId> ids, bool skip_special_tokens) const override {
+    std::string text;
+    std::vector<int> run;  // pieces between added tokens: what encode() had as one chunk
+    bool starts_text = true;
+    const auto flush = [&] {
+      if (run.empty()) return;
+      std::string chunk;
+      const bool prefix = legacy_ || starts_text;
+      const auto status = (prefix ? prefixed_ : plain_)->Decode(run, &chunk);
+      check(status.ok(), "sentencepiece cannot decode: {}", status.ToString());
+      text += chunk;
+      starts_text = false;
+      run.clear();
+    };
+    for (const TokenId id : ids) {
+      if (const AddedToken* added = added_.find(id)) {
+        flush();
+        // BOS in front is what encode() adds; the text begins behind it.
+        if (text.empty() && special_.bos && id == special_.bos->id) {
+          if (!skip_special_tokens) text += added->content;
+          continue;
+        }
+        if (added->special && skip_special_tokens) continue;
+        text += added->content;
+        starts_text = false;
+      } else {
+        check(pieces_.token(id), "a token id must be one of the vocabulary's {} ids, found {}",
+              vocab_size_, id);
+        run.push_back(id);
+      }
+    }
+    flush();
+    return text;
+  }
+
+  std::string id_to_token(TokenId id) const override {
+    if (const AddedToken* added = added_.find(id)) return added->content;
+    const std::string* piece = pieces_.token(id);
+    check(piece, "a token id must be one of the vocabulary's {} ids, found {}", vocab_size_, id);
+    return *piece;
+  }
+  std::optional<TokenId> token_to_id(std::string_view token) const override {
+    if (const AddedToken* added = added_.find(token)) return added->id;
+    return pieces_.find(token);
+  }
+  bool is_special(TokenId id) const override {
+    const AddedToken* added = added_.find(id);
+    return added && added->special;
+  }
+  int64_t vocab_size() const override { return vocab_size_; }
+  const std::string& chat_template() const override { return chat_template_; }
+  const SpecialTokens& special_tokens() const override { return special_; }
+  void write_files(const std::string& directory) const override {
+    write_tokenizer_files(files_, directory);
+  }
+
+  std::string fingerprint() const override {
+    const bool has_prefix = prefixed_->EncodeAsIds("a") != plain_->EncodeAsIds("a");
+    return tokenizer_fingerprint(
+        files_.at("tokenizer.model"), added_, special_, chat_template_,
+        fmt::format("legacy {} bos {} eos {} prefix {}", legacy_, add_bos_, add_eos_, has_prefix));
+  }
+
+ private:
+  // The model's own pieces keep their ids and names.
+  void check_id(const AddedToken& token, const std::string& place) const {
+    const std::string* piece = pieces_.token(token.id);
+    if ((piece && *piece != token.content) || (!piece && pieces_.find(token.content))) {
+      fail<FormatError>(
+          "{}: the added token '{}' must have the id that tokenizer.model gives it, "
+          "found {}",
+          place, token.content, token.id);
+    }
+  }
+
+  TokenizerFiles files_;
+  // The model without and with the dummy prefix.
+  std::unique_ptr<SentencePieceProcessor> plain_, prefixed_;
+  Vocabulary pieces_;
+  AddedTokens added_;
+  bool legacy_, add_bos_ = false, add_eos_ = false;
+  SpecialTokens special_;
+  std::string chat_template_;
+  int64_t vocab_size_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> make_sentencepiece_tokenizer(TokenizerFiles files,
+                                                        const std::string& place) {
+  TokenizerConfig config = parse_tokenizer_config(files, place);
+  return std::make_unique<SentencePieceTokenizer>(std::move(files), std::move(config), place);
+}
+
+}  // namespace qlora::data
