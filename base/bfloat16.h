@@ -1,5 +1,5 @@
-// bfloat16 as 16 raw bits, for the kernels that may not include torch. Rounds to nearest, ties to even,
-// as torch does; NaN stays NaN.
+// bfloat16 as 16 raw bits, for the kernels that may not include torch. Rounds to nearest, ties to
+// even, as torch does; NaN stays NaN.
 #pragma once
 
 #include <bit>

@@ -19,7 +19,8 @@ namespace {
 int64_t status_bytes(const char* key) {
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);)
-    if (line.rfind(key, 0) == 0) return std::stoll(line.substr(std::char_traits<char>::length(key))) * 1024;
+    if (line.rfind(key, 0) == 0)
+      return std::stoll(line.substr(std::char_traits<char>::length(key))) * 1024;
   return 0;
 }
 
@@ -49,15 +50,20 @@ c10::Device device_from_string(const std::string& name) {
   if (name != "cuda" && !indexed)
     fail<ConfigError>("device must be auto, cpu, cuda or cuda:N, got '{}'", name);
   if (!cuda_compiled())
-    fail<ConfigError>("device '{}' was asked for, but this program was built without CUDA; "
-                      "rebuild with -DQLORA_CUDA=ON or use device: cpu", name);
+    fail<ConfigError>(
+        "device '{}' was asked for, but this program was built without CUDA; "
+        "rebuild with -DQLORA_CUDA=ON or use device: cpu",
+        name);
   if (!cuda_available())
-    fail<ConfigError>("device '{}' was asked for, but no usable GPU was found; run `qlora doctor`, "
-                      "or use device: cpu", name);
+    fail<ConfigError>(
+        "device '{}' was asked for, but no usable GPU was found; run `qlora doctor`, "
+        "or use device: cpu",
+        name);
   c10::Device device(name == "cuda" ? "cuda:0" : name);
 #ifdef QLORA_CUDA
   if (device.index() >= c10::cuda::device_count())
-    fail<ConfigError>("device '{}' was asked for, but there are {} GPUs", name, c10::cuda::device_count());
+    fail<ConfigError>("device '{}' was asked for, but there are {} GPUs", name,
+                      c10::cuda::device_count());
   c10::cuda::set_device(device.index());
 #endif
   return device;

@@ -1,4 +1,5 @@
-// Devices, the thread count and memory figures. The only folder that knows whether CUDA was compiled in.
+// Devices, the thread count and memory figures. The only folder that knows whether CUDA was
+// compiled in.
 #pragma once
 
 #include <c10/core/Device.h>
@@ -13,8 +14,8 @@ bool cuda_compiled();
 // True if, besides, a usable GPU is present.
 bool cuda_available();
 
-// "auto" -> the GPU if one is usable, else the CPU; "cpu"; "cuda" or "cuda:N". A GPU that is asked for and
-// missing is a ConfigError that says why (not compiled in, or no device).
+// "auto" -> the GPU if one is usable, else the CPU; "cpu"; "cuda" or "cuda:N". A GPU that is asked
+// for and missing is a ConfigError that says why (not compiled in, or no device).
 c10::Device device_from_string(const std::string& name);
 
 // The CUDA stream torch uses on the current device, as the kernels take it; nullptr on the CPU.
@@ -28,7 +29,8 @@ void set_num_threads(int threads);
 int64_t peak_resident_bytes();
 int64_t resident_bytes();
 
-// The widest vector instruction set in use, e.g. "avx512_bf16", "avx2": part of what a bit-exact resume checks.
+// The widest vector instruction set in use, e.g. "avx512_bf16", "avx2": part of what a bit-exact
+// resume checks.
 std::string instruction_set();
 
 }  // namespace qlora

@@ -1,5 +1,5 @@
-// Lines for people. They go to the terminal (stderr) and, once a run is open, to its log.txt too. Facts for
-// programs go to stdout or metrics.jsonl instead.
+// Lines for people. They go to the terminal (stderr) and, once a run is open, to its log.txt too.
+// Facts for programs go to stdout or metrics.jsonl instead.
 #pragma once
 
 #include <fmt/format.h>

@@ -1,5 +1,6 @@
-// Splits [0, count) into one contiguous range a thread. The split depends on `count`, `grain` and the
-// thread count only, and no result may depend on the split: reductions happen inside a range's items.
+// Splits [0, count) into one contiguous range a thread. The split depends on `count`, `grain` and
+// the thread count only, and no result may depend on the split: reductions happen inside a range's
+// items.
 #pragma once
 
 #include <omp.h>

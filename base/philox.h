@@ -1,4 +1,5 @@
-// Philox4x32-10 (Salmon et al. 2011) for host and device code: four random words as a pure function of (key, counter).
+// Philox4x32-10 (Salmon et al. 2011) for host and device code: four random words as a pure function
+// of (key, counter).
 #pragma once
 
 #include <cstdint>
@@ -31,7 +32,8 @@ QLORA_HOST_DEVICE inline PhiloxWords philox_words(uint64_t key, uint64_t counter
 
 // Uniform in [0, 1): 24 random bits, exact in fp32. Four neighbouring indices share one block.
 QLORA_HOST_DEVICE inline float philox_uniform(uint64_t key, uint64_t index) {
-  return static_cast<float>(philox_words(key, index / 4).word[index % 4] >> 8) * 5.9604644775390625e-8f;
+  return static_cast<float>(philox_words(key, index / 4).word[index % 4] >> 8) *
+         5.9604644775390625e-8f;
 }
 
 }  // namespace qlora

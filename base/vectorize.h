@@ -1,6 +1,7 @@
-// QLORA_VECTORIZED before a plain-loop kernel: the compiler builds it for AVX-512, AVX2 and the baseline and the loader
-// picks at start-up. Contraction is off, so all three give the same bits as long as a reduction keeps its lanes apart:
-// sum into `float lanes[kLanes]` and fold with sum_lanes.
+// QLORA_VECTORIZED before a plain-loop kernel: the compiler builds it for AVX-512, AVX2 and the
+// baseline and the loader picks at start-up. Contraction is off, so all three give the same bits as
+// long as a reduction keeps its lanes apart: sum into `float lanes[kLanes]` and fold with
+// sum_lanes.
 #pragma once
 
 #include <bit>
@@ -26,8 +27,8 @@ constexpr int kLanes = 16;
   return sum[0];
 }
 
-// e^x with a relative error below 2 ulp (degree-6 polynomial after Cody-Waite reduction); 0 below -87.3, capped at
-// e^88. Branch-free, so that loops around it vectorise; std::exp would not.
+// e^x with a relative error below 2 ulp (degree-6 polynomial after Cody-Waite reduction); 0 below
+// -87.3, capped at e^88. Branch-free, so that loops around it vectorise; std::exp would not.
 [[gnu::always_inline]] inline float vector_exp(float x) {
   const float clamped = x > 88.0f ? 88.0f : x;
   const float n = __builtin_rintf(clamped * 1.44269504088896341f);
@@ -39,7 +40,8 @@ constexpr int kLanes = 16;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const float scaled = p * std::bit_cast<float>((static_cast<int32_t>(n < -126.0f ? -126.0f : n) + 127) << 23);
+  const float scaled =
+      p * std::bit_cast<float>((static_cast<int32_t>(n < -126.0f ? -126.0f : n) + 127) << 23);
   return x < -87.3f ? 0.0f : scaled;
 }
 

@@ -1,5 +1,5 @@
-// Renders conversations with the Jinja templates that models ship (formats spec 8.6): the same text transformers'
-// apply_chat_template gives.
+// Renders conversations with the Jinja templates that models ship (formats spec 8.6): the same text
+// transformers' apply_chat_template gives.
 #pragma once
 
 #include <memory>
@@ -14,15 +14,17 @@ using Json = nlohmann::ordered_json;
 
 class ChatTemplate {
  public:
-  // Parses the template; FormatError with line and column if it is not valid Jinja or uses something unsupported.
-  // `name` is what messages call it (a file name, "the model's chat template").
+  // Parses the template; FormatError with line and column if it is not valid Jinja or uses
+  // something unsupported. `name` is what messages call it (a file name, "the model's chat
+  // template").
   explicit ChatTemplate(const std::string& source, const std::string& name = "chat template");
   ~ChatTemplate();
   ChatTemplate(ChatTemplate&&) noexcept;
   ChatTemplate& operator=(ChatTemplate&&) noexcept;
 
-  // `messages`: array of {"role", "content", ...}. `context`: further variables (bos_token, eos_token, tools,
-  // enable_thinking, ...), an object. Template errors and raise_exception become FormatError with the template's line.
+  // `messages`: array of {"role", "content", ...}. `context`: further variables (bos_token,
+  // eos_token, tools, enable_thinking, ...), an object. Template errors and raise_exception become
+  // FormatError with the template's line.
   std::string render(const Json& messages, const Json& context, bool add_generation_prompt) const;
 
   const std::string& source() const;
@@ -32,8 +34,8 @@ class ChatTemplate {
   std::unique_ptr<Parsed> parsed_;
 };
 
-// Text of a built-in template: "chatml", "llama-2", "llama-3", "alpaca", "vicuna", "zephyr", "mistral", "gemma", "phi-3".
-// An unknown name is a ConfigError that lists them.
+// Text of a built-in template: "chatml", "llama-2", "llama-3", "alpaca", "vicuna", "zephyr",
+// "mistral", "gemma", "phi-3". An unknown name is a ConfigError that lists them.
 const std::string& builtin_chat_template(const std::string& name);
 
 }  // namespace qlora::data

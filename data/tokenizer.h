@@ -1,5 +1,6 @@
-// Text <-> token ids. One interface over byte-level BPE (tokenizer.json, GGUF) and sentencepiece (.model, GGUF).
-// What counts as right: the ids of Hugging Face `tokenizers` for tokenizer.json, of sentencepiece for .model.
+// Text <-> token ids. One interface over byte-level BPE (tokenizer.json, GGUF) and sentencepiece
+// (.model, GGUF). What counts as right: the ids of Hugging Face `tokenizers` for tokenizer.json, of
+// sentencepiece for .model.
 #pragma once
 
 #include <cstdint>
@@ -30,11 +31,13 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  // Ids of `text` (valid UTF-8; else FormatError with the byte offset). Special and added tokens written out in the
-  // text become their single id. `add_special_tokens`: what the tokenizer's own post-processing adds (BOS, EOS).
+  // Ids of `text` (valid UTF-8; else FormatError with the byte offset). Special and added tokens
+  // written out in the text become their single id. `add_special_tokens`: what the tokenizer's own
+  // post-processing adds (BOS, EOS).
   virtual std::vector<TokenId> encode(std::string_view text, bool add_special_tokens) const = 0;
 
-  // Text of `ids`. Without skipping, decode(encode(x, false)) is x for byte-level vocabularies. Ids out of range: Error.
+  // Text of `ids`. Without skipping, decode(encode(x, false)) is x for byte-level vocabularies. Ids
+  // out of range: Error.
   virtual std::string decode(std::span<const TokenId> ids, bool skip_special_tokens) const = 0;
 
   // The token's own spelling in the vocabulary ("Ġthe", "▁the", "<|im_end|>"), and back.
@@ -48,16 +51,17 @@ class Tokenizer {
   virtual const std::string& chat_template() const = 0;
   virtual const SpecialTokens& special_tokens() const = 0;
 
-  // Writes the tokenizer files of a Hugging Face model directory, so that transformers loads the same tokenizer: copies
-  // of the source's files where it is such a directory, generated tokenizer.json / tokenizer_config.json (with the chat
-  // template) otherwise.
+  // Writes the tokenizer files of a Hugging Face model directory, so that transformers loads the
+  // same tokenizer: copies of the source's files where it is such a directory, generated
+  // tokenizer.json / tokenizer_config.json (with the chat template) otherwise.
   virtual void write_files(const std::string& directory) const = 0;
 
   // Hash of everything that decides the ids and the template: part of what a resume checks.
   virtual std::string fingerprint() const = 0;
 };
 
-// From a Hugging Face directory, a tokenizer.json, a sentencepiece .model or a .gguf. tokenizer.json wins over .model.
+// From a Hugging Face directory, a tokenizer.json, a sentencepiece .model or a .gguf.
+// tokenizer.json wins over .model.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path);
 
 }  // namespace qlora::data

@@ -23,7 +23,9 @@ void Hasher::update(std::span<const std::byte> bytes) {
   XXH3_128bits_update(state_->xxh, bytes.data(), bytes.size());
 }
 
-void Hasher::update(std::string_view text) { XXH3_128bits_update(state_->xxh, text.data(), text.size()); }
+void Hasher::update(std::string_view text) {
+  XXH3_128bits_update(state_->xxh, text.data(), text.size());
+}
 
 std::string Hasher::hex() const {
   const XXH128_hash_t hash = XXH3_128bits_digest(state_->xxh);

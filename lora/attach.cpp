@@ -29,8 +29,8 @@ at::Tensor kaiming_uniform(int64_t rank, int64_t in, uint64_t key) {
 
 }  // namespace
 
-AdapterSet::AdapterSet(const LoraOptions& options, std::vector<LinearGroup*> groups, at::ScalarType compute,
-                       uint64_t seed) {
+AdapterSet::AdapterSet(const LoraOptions& options, std::vector<LinearGroup*> groups,
+                       at::ScalarType compute, uint64_t seed) {
   at::NoGradGuard no_grad;
   Targets targets = match_targets(options.targets, module_names(groups));
   int64_t total = 0, index = 0;

@@ -1,8 +1,8 @@
-// Fills the adapter slots of a model and owns what is trained: one flat fp32 buffer of masters and one of gradients, so
-// that clipping, the optimizer and a later all-reduce see a single tensor.
+// Fills the adapter slots of a model and owns what is trained: one flat fp32 buffer of masters and
+// one of gradients, so that clipping, the optimizer and a later all-reduce see a single tensor.
 //
-// Initialisation is PEFT's default: A Kaiming-uniform with a = sqrt(5), i.e. U(-1/sqrt(in), 1/sqrt(in)); B zero. It is a
-// function of the seed and the module's name alone.
+// Initialisation is PEFT's default: A Kaiming-uniform with a = sqrt(5), i.e. U(-1/sqrt(in),
+// 1/sqrt(in)); B zero. It is a function of the seed and the module's name alone.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -26,8 +26,10 @@ struct AdapterTensor {
 
 class AdapterSet {
  public:
-  // Attaches to every chosen layer of `groups`, whose frozen weights must be in place. `compute` is the products' dtype.
-  AdapterSet(const LoraOptions& options, std::vector<LinearGroup*> groups, at::ScalarType compute, uint64_t seed);
+  // Attaches to every chosen layer of `groups`, whose frozen weights must be in place. `compute` is
+  // the products' dtype.
+  AdapterSet(const LoraOptions& options, std::vector<LinearGroup*> groups, at::ScalarType compute,
+             uint64_t seed);
 
   const at::Tensor& values() const { return values_; }
   const at::Tensor& gradients() const { return gradients_; }

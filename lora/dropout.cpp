@@ -14,12 +14,9 @@ at::Tensor dropout(const at::Tensor& x, double p, uint64_t key) {
         "dropout: x must be bfloat16 or float32");
   const at::Tensor input = x.contiguous();
   at::Tensor output = at::empty_like(input);
-  const DropoutArguments arguments{input.const_data_ptr(),
-                                   output.mutable_data_ptr(),
-                                   input.scalar_type() == at::kBFloat16,
-                                   input.numel(),
-                                   static_cast<float>(p),
-                                   key};
+  const DropoutArguments arguments{
+      input.const_data_ptr(), output.mutable_data_ptr(), input.scalar_type() == at::kBFloat16,
+      input.numel(),          static_cast<float>(p),     key};
   QLORA_DISPATCH(x.device(), cpu::dropout(arguments),
                  cuda::dropout(arguments, current_stream(x.device())));
   return output;

@@ -1,5 +1,6 @@
-// Dropout whose mask is a pure function of a key, so that the backward pass and a recomputed layer draw it again instead
-// of keeping it: element i survives if uniform(key, i) >= p and is then scaled by 1 / (1 - p).
+// Dropout whose mask is a pure function of a key, so that the backward pass and a recomputed layer
+// draw it again instead of keeping it: element i survives if uniform(key, i) >= p and is then
+// scaled by 1 / (1 - p).
 #pragma once
 
 #include <ATen/core/Tensor.h>

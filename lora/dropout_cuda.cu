@@ -13,13 +13,15 @@ __device__ void store(float value, float& out) { out = value; }
 __device__ void store(float value, __nv_bfloat16& out) { out = __float2bfloat16_rn(value); }
 
 template <typename T>
-__global__ void dropout_kernel(const T* in, T* out, int64_t count, float probability, float scale, uint64_t key) {
+__global__ void dropout_kernel(const T* in, T* out, int64_t count, float probability, float scale,
+                               uint64_t key) {
   const int64_t block = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (block * 4 >= count) return;
   const PhiloxWords words = philox_words(key, static_cast<uint64_t>(block));
   for (int i = 0; i < 4 && block * 4 + i < count; ++i) {
     const float draw = static_cast<float>(words.word[i] >> 8) * 5.9604644775390625e-8f;
-    store(draw >= probability ? __fmul_rn(load(in[block * 4 + i]), scale) : 0.0f, out[block * 4 + i]);
+    store(draw >= probability ? __fmul_rn(load(in[block * 4 + i]), scale) : 0.0f,
+          out[block * 4 + i]);
   }
 }
 

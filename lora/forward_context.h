@@ -1,4 +1,5 @@
-// What one forward pass shares between its layers: scratch memory, whether adapters act, and the key of its dropout.
+// What one forward pass shares between its layers: scratch memory, whether adapters act, and the
+// key of its dropout.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,8 @@ struct ForwardContext {
   quant::Workspace* workspace = nullptr;
   bool adapters_enabled = true;  // false: the base model alone ("before" samples, a DPO reference)
   bool training = false;         // dropout acts only here
-  // Changes with every micro-batch and is the same when a layer is recomputed, so that its dropout mask is, too.
+  // Changes with every micro-batch and is the same when a layer is recomputed, so that its dropout
+  // mask is, too.
   uint64_t dropout_key = 0;
 };
 

@@ -30,7 +30,8 @@ const Adapter& any_adapter(const LinearGroup& group) {
 }
 
 // H = dropout(x) Aᵀ of all adapters side by side: [tokens, sum of ranks].
-at::Tensor low_rank_inputs(const LinearGroup& group, const at::Tensor& x, const ForwardContext& context) {
+at::Tensor low_rank_inputs(const LinearGroup& group, const at::Tensor& x,
+                           const ForwardContext& context) {
   if (!drops(any_adapter(group), context)) return at::mm(x, group.stacked_a().compute.t());
   std::vector<at::Tensor> parts;  // each module drops other inputs, as PEFT's modules do
   for (const LoraLinear& layer : group.layers())
@@ -59,7 +60,8 @@ variable_list outputs(const LinearGroup& group, const at::Tensor& x, const at::T
 }
 
 // G_i = scaling dy_i B_i side by side, and dB_i += scaling dy_iᵀ H_i on the way.
-at::Tensor low_rank_gradients(const LinearGroup& group, const variable_list& dy, const at::Tensor& h) {
+at::Tensor low_rank_gradients(const LinearGroup& group, const variable_list& dy,
+                              const at::Tensor& h) {
   std::vector<at::Tensor> parts;
   int64_t column = 0;
   for (size_t i = 0; i < group.layers().size(); ++i) {
@@ -93,7 +95,8 @@ void add_low_rank_input_gradient(const LinearGroup& group, const at::Tensor& x, 
 }
 
 struct GroupNode : torch::autograd::Function<GroupNode> {
-  // `anchor` is an adapter's master: it makes the node part of the graph where x itself needs no gradient.
+  // `anchor` is an adapter's master: it makes the node part of the graph where x itself needs no
+  // gradient.
   static variable_list forward(AutogradContext* ctx, const Variable& x, const Variable& anchor,
                                const LinearGroup* group, const ForwardContext* context) {
     (void)anchor;
@@ -148,7 +151,8 @@ struct FrozenGroupNode : torch::autograd::Function<FrozenGroupNode> {
 
 }  // namespace
 
-std::vector<at::Tensor> LinearGroup::forward(const at::Tensor& x, const ForwardContext& context) const {
+std::vector<at::Tensor> LinearGroup::forward(const at::Tensor& x,
+                                             const ForwardContext& context) const {
   const bool adapted = has_adapters() && context.adapters_enabled;
   if (!at::GradMode::is_enabled())
     return outputs(*this, x, adapted ? low_rank_inputs(*this, x, context) : at::Tensor(), context);

@@ -1,10 +1,12 @@
-// A linear layer of the model: a frozen base and an adapter slot. Every projection is one from the start; quantizing
-// changes the storage inside, attaching fills the slot, and no module is ever replaced.
+// A linear layer of the model: a frozen base and an adapter slot. Every projection is one from the
+// start; quantizing changes the storage inside, attaching fills the slot, and no module is ever
+// replaced.
 //
 //   y = x Wᵀ + bias + scaling · (dropout(x) Aᵀ) Bᵀ            LoRA, Hu et al. 2021, section 4.1
 //
-// A [rank, in] and B [out, rank] have fp32 masters, which are views of one flat buffer (see attach.h); the products use
-// copies in the compute dtype, cast once a step. With B = 0 the layer's output is the base's, exactly.
+// A [rank, in] and B [out, rank] have fp32 masters, which are views of one flat buffer (see
+// attach.h); the products use copies in the compute dtype, cast once a step. With B = 0 the layer's
+// output is the base's, exactly.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -22,16 +24,16 @@ struct Adapter {
   int64_t rank = 0;
   double scaling = 1.0;
   double dropout = 0.0;
-  uint64_t dropout_key = 0;           // of this module; joined with the pass's key
-  at::Tensor a, b;                    // fp32 masters [rank, in], [out, rank]
-  at::Tensor grad_a, grad_b;          // fp32, accumulated into by the backward pass
-  at::Tensor a_compute, b_compute;    // what the products read
+  uint64_t dropout_key = 0;         // of this module; joined with the pass's key
+  at::Tensor a, b;                  // fp32 masters [rank, in], [out, rank]
+  at::Tensor grad_a, grad_b;        // fp32, accumulated into by the backward pass
+  at::Tensor a_compute, b_compute;  // what the products read
 };
 
 struct LoraLinear {
   std::string name;  // Hugging Face module path: "model.layers.0.self_attn.q_proj"
   std::unique_ptr<quant::FrozenWeight> base;
-  at::Tensor bias;  // [out] or undefined; frozen
+  at::Tensor bias;                   // [out] or undefined; frozen
   std::unique_ptr<Adapter> adapter;  // empty slot: the base alone
 
   int64_t in_features() const { return base->in_features(); }

@@ -12,11 +12,16 @@ double LoraOptions::scaling() const {
 }
 
 void LoraOptions::validate() const {
-  if (rank < 1 || rank > 4096) fail<ConfigError>("lora.rank must be between 1 and 4096, got {}", rank);
-  if (!(alpha > 0) || !std::isfinite(alpha)) fail<ConfigError>("lora.alpha must be positive, got {}", alpha);
-  if (!(dropout >= 0 && dropout < 1)) fail<ConfigError>("lora.dropout must be in [0, 1), got {}", dropout);
-  if (targets.empty()) throw ConfigError("lora.targets must name at least one pattern, e.g. all-linear");
-  if (init != "default") fail<ConfigError>("lora.init: '{}' is not in this version; use default", init);
+  if (rank < 1 || rank > 4096)
+    fail<ConfigError>("lora.rank must be between 1 and 4096, got {}", rank);
+  if (!(alpha > 0) || !std::isfinite(alpha))
+    fail<ConfigError>("lora.alpha must be positive, got {}", alpha);
+  if (!(dropout >= 0 && dropout < 1))
+    fail<ConfigError>("lora.dropout must be in [0, 1), got {}", dropout);
+  if (targets.empty())
+    throw ConfigError("lora.targets must name at least one pattern, e.g. all-linear");
+  if (init != "default")
+    fail<ConfigError>("lora.init: '{}' is not in this version; use default", init);
 }
 
 }  // namespace qlora::lora

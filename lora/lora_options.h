@@ -11,7 +11,8 @@ struct LoraOptions {
   int64_t rank = 16;
   double alpha = 32.0;
   double dropout = 0.0;
-  std::vector<std::string> targets = {"all-linear"};  // or module names, or patterns (regex on the module path)
+  std::vector<std::string> targets = {
+      "all-linear"};             // or module names, or patterns (regex on the module path)
   std::string init = "default";  // default: A Kaiming-uniform, B zero, as PEFT
   bool use_rslora = false;       // scaling alpha / sqrt(rank) instead of alpha / rank
   std::string from_adapter;      // a PEFT adapter directory to continue from; empty: none

@@ -17,7 +17,8 @@ bool matches(const std::string& pattern, const std::string& name) {
   try {
     return std::regex_match(name, std::regex(pattern));
   } catch (const std::regex_error& error) {
-    fail<ConfigError>("lora.targets: '{}' is not a valid regular expression ({})", pattern, error.what());
+    fail<ConfigError>("lora.targets: '{}' is not a valid regular expression ({})", pattern,
+                      error.what());
   }
 }
 
@@ -30,8 +31,10 @@ std::string known_names(const std::vector<std::string>& names) {
 
 }  // namespace
 
-Targets match_targets(const std::vector<std::string>& patterns, const std::vector<std::string>& names) {
-  if (patterns.empty()) throw ConfigError("lora.targets must name at least one pattern, e.g. all-linear");
+Targets match_targets(const std::vector<std::string>& patterns,
+                      const std::vector<std::string>& names) {
+  if (patterns.empty())
+    throw ConfigError("lora.targets must name at least one pattern, e.g. all-linear");
   Targets targets;
   targets.chosen.assign(names.size(), false);
   for (const std::string& pattern : patterns) {
@@ -39,13 +42,16 @@ Targets match_targets(const std::vector<std::string>& patterns, const std::vecto
     for (size_t i = 0; i < names.size(); ++i) {
       if (!matches(pattern, names[i])) continue;
       if (names[i] == "lm_head")
-        fail<ConfigError>("lora.targets: '{}' matches the output embedding lm_head, which takes no adapter in "
-                          "this version; name the other modules", pattern);
+        fail<ConfigError>(
+            "lora.targets: '{}' matches the output embedding lm_head, which takes no adapter in "
+            "this version; name the other modules",
+            pattern);
       ++match.modules;
       targets.chosen[i] = true;
     }
     if (match.modules == 0)
-      fail<ConfigError>("lora.targets: '{}' matches no module; the model has {}", pattern, known_names(names));
+      fail<ConfigError>("lora.targets: '{}' matches no module; the model has {}", pattern,
+                        known_names(names));
     targets.matches.push_back(match);
   }
   return targets;

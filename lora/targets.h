@@ -1,6 +1,6 @@
-// Which linear layers get an adapter: "all-linear" (every linear layer but the output embedding), or names and patterns,
-// matched as PEFT does: a name equals the module path or ends it after a dot; anything with regex characters is matched
-// against the whole path.
+// Which linear layers get an adapter: "all-linear" (every linear layer but the output embedding),
+// or names and patterns, matched as PEFT does: a name equals the module path or ends it after a
+// dot; anything with regex characters is matched against the whole path.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +20,9 @@ struct Targets {
   std::vector<TargetMatch> matches;  // one a pattern
 };
 
-// ConfigError if a pattern matches no module (the message lists the module names there are), is no valid regex, or
-// matches the output embedding. The last module of `names` may be "lm_head".
-Targets match_targets(const std::vector<std::string>& patterns, const std::vector<std::string>& names);
+// ConfigError if a pattern matches no module (the message lists the module names there are), is no
+// valid regex, or matches the output embedding. The last module of `names` may be "lm_head".
+Targets match_targets(const std::vector<std::string>& patterns,
+                      const std::vector<std::string>& names);
 
 }  // namespace qlora::lora

@@ -19,10 +19,13 @@ using torch::autograd::variable_list;
 // Query rows handled at once: bounds the scores to [heads, 512, keys].
 constexpr int64_t kQueryBlock = 512;
 
-float scale_of(const AttentionShape& shape) { return 1.0f / std::sqrt(static_cast<float>(shape.head_dim)); }
+float scale_of(const AttentionShape& shape) {
+  return 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
+}
 
 // [rows, heads * d] -> contiguous [kv_heads, group * rows, d].
-at::Tensor heads_first(const at::Tensor& x, int64_t begin, int64_t end, int64_t kv_heads, int64_t d) {
+at::Tensor heads_first(const at::Tensor& x, int64_t begin, int64_t end, int64_t kv_heads,
+                       int64_t d) {
   const int64_t group = x.size(1) / (kv_heads * d);
   return x.narrow(0, begin, end - begin)
       .view({end - begin, kv_heads, group, d})
@@ -31,7 +34,8 @@ at::Tensor heads_first(const at::Tensor& x, int64_t begin, int64_t end, int64_t 
 }
 
 // And back, written to rows [begin, end) of `out`.
-void tokens_first(const at::Tensor& y, int64_t begin, int64_t end, int64_t kv_heads, int64_t d, at::Tensor& out) {
+void tokens_first(const at::Tensor& y, int64_t begin, int64_t end, int64_t kv_heads, int64_t d,
+                  at::Tensor& out) {
   const int64_t rows = end - begin, group = out.size(1) / (kv_heads * d);
   out.narrow(0, begin, rows)
       .view({rows, kv_heads, group, d})
@@ -43,11 +47,14 @@ template <typename Visit>
 void for_each_block(const std::vector<int32_t>& cu_seqlens, const Visit& visit) {
   for (size_t d = 0; d + 1 < cu_seqlens.size(); ++d)
     for (int64_t b = cu_seqlens[d]; b < cu_seqlens[d + 1]; b += kQueryBlock)
-      visit(static_cast<int64_t>(cu_seqlens[d]), b, std::min<int64_t>(b + kQueryBlock, cu_seqlens[d + 1]));
+      visit(static_cast<int64_t>(cu_seqlens[d]), b,
+            std::min<int64_t>(b + kQueryBlock, cu_seqlens[d + 1]));
 }
 
-cpu::ScoreBlock score_block(const AttentionShape& s, int64_t document, int64_t begin, int64_t end, int64_t tokens) {
-  return {s.kv_heads, s.heads / s.kv_heads, end - begin, end - document, begin - document, scale_of(s), tokens};
+cpu::ScoreBlock score_block(const AttentionShape& s, int64_t document, int64_t begin, int64_t end,
+                            int64_t tokens) {
+  return {s.kv_heads,       s.heads / s.kv_heads, end - begin, end - document,
+          begin - document, scale_of(s),          tokens};
 }
 
 // Calls f with the scores' pointer as the kernels take it.
@@ -60,17 +67,19 @@ void with_elements(const at::Tensor& t, const F& f) {
 }
 
 // q, k rotated. lse fp32 [heads, tokens] is filled.
-at::Tensor forward_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionShape& s,
-                       const std::vector<int32_t>& cu_seqlens, at::Tensor& lse) {
+at::Tensor forward_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                       const AttentionShape& s, const std::vector<int32_t>& cu_seqlens,
+                       at::Tensor& lse) {
   at::Tensor out = at::empty_like(q);
   for_each_block(cu_seqlens, [&](int64_t document, int64_t begin, int64_t end) {
     const at::Tensor qb = heads_first(q, begin, end, s.kv_heads, s.head_dim);
     const at::Tensor kb = heads_first(k, document, end, s.kv_heads, s.head_dim);
     at::Tensor scores = at::bmm(qb, kb.transpose(1, 2));
     const auto block = score_block(s, document, begin, end, lse.size(1));
-    with_elements(scores, [&](auto* p) { cpu::causal_softmax(block, p, lse.data_ptr<float>() + begin); });
-    tokens_first(at::bmm(scores, heads_first(v, document, end, s.kv_heads, s.head_dim)), begin, end, s.kv_heads,
-                 s.head_dim, out);
+    with_elements(scores,
+                  [&](auto* p) { cpu::causal_softmax(block, p, lse.data_ptr<float>() + begin); });
+    tokens_first(at::bmm(scores, heads_first(v, document, end, s.kv_heads, s.head_dim)), begin, end,
+                 s.kv_heads, s.head_dim, out);
   });
   return out;
 }
@@ -79,8 +88,9 @@ struct Gradients {
   at::Tensor q, k, v;
 };
 
-Gradients backward_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& lse,
-                       const at::Tensor& d_out, const AttentionShape& s, const std::vector<int32_t>& cu_seqlens) {
+Gradients backward_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                       const at::Tensor& lse, const at::Tensor& d_out, const AttentionShape& s,
+                       const std::vector<int32_t>& cu_seqlens) {
   Gradients d{at::empty_like(q), at::zeros_like(k), at::zeros_like(v)};
   for_each_block(cu_seqlens, [&](int64_t document, int64_t begin, int64_t end) {
     const at::Tensor qb = heads_first(q, begin, end, s.kv_heads, s.head_dim);
@@ -89,7 +99,8 @@ Gradients backward_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tenso
     const at::Tensor db = heads_first(d_out, begin, end, s.kv_heads, s.head_dim);
     at::Tensor p = at::bmm(qb, kb.transpose(1, 2));
     const auto block = score_block(s, document, begin, end, lse.size(1));
-    with_elements(p, [&](auto* e) { cpu::causal_probabilities(block, e, lse.data_ptr<float>() + begin); });
+    with_elements(
+        p, [&](auto* e) { cpu::causal_probabilities(block, e, lse.data_ptr<float>() + begin); });
     at::Tensor dp = at::bmm(db, vb.transpose(1, 2));
     const auto accumulate = [&](at::Tensor& target, const at::Tensor& part) {
       const int64_t rows = end - document;
@@ -109,13 +120,15 @@ Gradients backward_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tenso
 }
 
 struct AttentionNode : torch::autograd::Function<AttentionNode> {
-  static Variable forward(AutogradContext* ctx, const Variable& q, const Variable& k, const Variable& v,
-                          const AttentionShape* shape, const AttentionContext* context) {
+  static Variable forward(AutogradContext* ctx, const Variable& q, const Variable& k,
+                          const Variable& v, const AttentionShape* shape,
+                          const AttentionContext* context) {
     const at::Tensor rq = rotate(q, context->rotary, false), rk = rotate(k, context->rotary, false);
     at::Tensor lse = at::empty({shape->heads, q.size(0)}, q.options().dtype(at::kFloat));
     at::Tensor out = forward_cpu(rq, rk, v, *shape, context->cu_seqlens, lse);
     ctx->save_for_backward({rq, rk, v, lse, context->rotary.cos, context->rotary.sin});
-    ctx->saved_data["cu_seqlens"] = std::vector<int64_t>(context->cu_seqlens.begin(), context->cu_seqlens.end());
+    ctx->saved_data["cu_seqlens"] =
+        std::vector<int64_t>(context->cu_seqlens.begin(), context->cu_seqlens.end());
     ctx->saved_data["shape"] = std::vector<int64_t>{shape->heads, shape->kv_heads, shape->head_dim};
     return out;
   }
@@ -125,8 +138,8 @@ struct AttentionNode : torch::autograd::Function<AttentionNode> {
     const auto wide = ctx->saved_data["cu_seqlens"].toIntVector();
     const auto dims = ctx->saved_data["shape"].toIntVector();
     const AttentionShape shape{dims[0], dims[1], dims[2]};
-    Gradients d = backward_cpu(saved[0], saved[1], saved[2], saved[3], gradients[0].contiguous(), shape,
-                               {wide.begin(), wide.end()});
+    Gradients d = backward_cpu(saved[0], saved[1], saved[2], saved[3], gradients[0].contiguous(),
+                               shape, {wide.begin(), wide.end()});
     const RotaryTable table{saved[4], saved[5]};
     return {rotate(d.q, table, true), rotate(d.k, table, true), d.v, Variable(), Variable()};
   }
@@ -137,29 +150,31 @@ at::Tensor batched(const at::Tensor& x, int64_t d) {
   return x.view({x.size(0), x.size(1) / d, d}).permute({1, 0, 2}).unsqueeze(0);
 }
 
-// Stock ATen, with its own autograd: the path of devices without a kernel of their own. q, k rotated.
+// Stock ATen, with its own autograd: the path of devices without a kernel of their own. q, k
+// rotated.
 at::Tensor composed(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t d) {
   const int64_t past = k.size(0) - q.size(0);
   std::optional<at::Tensor> mask;
-  if (past > 0)
-    mask = at::ones({q.size(0), k.size(0)}, q.options().dtype(at::kBool)).tril(past);
-  const at::Tensor y = at::scaled_dot_product_attention(batched(q, d), batched(k, d), batched(v, d), mask, 0.0,
-                                                        past == 0, std::nullopt, true);
+  if (past > 0) mask = at::ones({q.size(0), k.size(0)}, q.options().dtype(at::kBool)).tril(past);
+  const at::Tensor y = at::scaled_dot_product_attention(batched(q, d), batched(k, d), batched(v, d),
+                                                        mask, 0.0, past == 0, std::nullopt, true);
   return y.squeeze(0).permute({1, 0, 2}).reshape(q.sizes());
 }
 
-at::Tensor composed_documents(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t d,
-                              const std::vector<int32_t>& cu_seqlens) {
+at::Tensor composed_documents(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                              int64_t d, const std::vector<int32_t>& cu_seqlens) {
   std::vector<at::Tensor> parts;
   for (size_t i = 0; i + 1 < cu_seqlens.size(); ++i) {
     const int64_t begin = cu_seqlens[i], rows = cu_seqlens[i + 1] - begin;
-    parts.push_back(composed(q.narrow(0, begin, rows), k.narrow(0, begin, rows), v.narrow(0, begin, rows), d));
+    parts.push_back(
+        composed(q.narrow(0, begin, rows), k.narrow(0, begin, rows), v.narrow(0, begin, rows), d));
   }
   return at::cat(parts, 0);
 }
 
 template <typename T>
-void decode_cpu(const at::Tensor& q, const AttentionShape& s, const KvCache& cache, int64_t layer, at::Tensor& out) {
+void decode_cpu(const at::Tensor& q, const AttentionShape& s, const KvCache& cache, int64_t layer,
+                at::Tensor& out) {
   std::vector<cpu::DecodeRow<T>> rows;
   for (int64_t i = 0; i < q.size(0); ++i) {
     const int64_t length = cache.length(i) + 1;
@@ -172,8 +187,8 @@ void decode_cpu(const at::Tensor& q, const AttentionShape& s, const KvCache& cac
 }
 
 // Generation: new tokens join the cache, then attend to all of their sequence.
-at::Tensor cached(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionShape& s,
-                  const AttentionContext& context, int64_t layer) {
+at::Tensor cached(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                  const AttentionShape& s, const AttentionContext& context, int64_t layer) {
   KvCache& cache = *context.cache;
   const auto& cu = context.cu_seqlens;
   const int64_t sequences = static_cast<int64_t>(cu.size()) - 1;
@@ -192,21 +207,24 @@ at::Tensor cached(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   for (int64_t i = 0; i < sequences; ++i) {
     const int64_t begin = cu[static_cast<size_t>(i)], rows = cu[static_cast<size_t>(i) + 1] - begin;
     const int64_t length = cache.length(i) + rows;
-    out.narrow(0, begin, rows).copy_(composed(q.narrow(0, begin, rows), cache.keys(layer, i, length),
-                                              cache.values(layer, i, length), s.head_dim));
+    out.narrow(0, begin, rows)
+        .copy_(composed(q.narrow(0, begin, rows), cache.keys(layer, i, length),
+                        cache.values(layer, i, length), s.head_dim));
   }
   return out;
 }
 
 }  // namespace
 
-at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionShape& shape,
-                     const AttentionContext& context, int64_t layer) {
+at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                     const AttentionShape& shape, const AttentionContext& context, int64_t layer) {
   if (context.cache) {
     at::NoGradGuard no_grad;
-    return cached(rotate(q, context.rotary, false), rotate(k, context.rotary, false), v, shape, context, layer);
+    return cached(rotate(q, context.rotary, false), rotate(k, context.rotary, false), v, shape,
+                  context, layer);
   }
-  if (q.is_cpu() && at::GradMode::is_enabled()) return AttentionNode::apply(q, k, v, &shape, &context);
+  if (q.is_cpu() && at::GradMode::is_enabled())
+    return AttentionNode::apply(q, k, v, &shape, &context);
   const at::Tensor rq = rotate(q, context.rotary, false), rk = rotate(k, context.rotary, false);
   if (!q.is_cpu()) return composed_documents(rq, rk, v, shape.head_dim, context.cu_seqlens);
   at::Tensor lse = at::empty({shape.heads, q.size(0)}, q.options().dtype(at::kFloat));

@@ -1,5 +1,6 @@
-// Causal grouped-query attention over rows laid end to end: each document attends to itself alone, so a packed batch
-// costs the sum of its documents' squares and no document sees another. RoPE is applied inside.
+// Causal grouped-query attention over rows laid end to end: each document attends to itself alone,
+// so a packed batch costs the sum of its documents' squares and no document sees another. RoPE is
+// applied inside.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -22,9 +23,9 @@ struct AttentionShape {
   int64_t heads, kv_heads, head_dim;
 };
 
-// q [tokens, heads * head_dim], k, v [tokens, kv_heads * head_dim] before RoPE, compute dtype -> like q. `layer` indexes the
-// cache. With a cache there is no gradient.
-at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionShape& shape,
-                     const AttentionContext& context, int64_t layer);
+// q [tokens, heads * head_dim], k, v [tokens, kv_heads * head_dim] before RoPE, compute dtype ->
+// like q. `layer` indexes the cache. With a cache there is no gradient.
+at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                     const AttentionShape& shape, const AttentionContext& context, int64_t layer);
 
 }  // namespace qlora::model

@@ -1,5 +1,5 @@
-// A decoder-only language model on frozen weights: embedding, decoder layers, final norm, head. What the trainer sees is
-// hidden() for training and loss, logits() for generation.
+// A decoder-only language model on frozen weights: embedding, decoder layers, final norm, head.
+// What the trainer sees is hidden() for training and loss, logits() for generation.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -14,7 +14,8 @@
 
 namespace qlora::model {
 
-// One pre-norm decoder layer of the Llama family (formats spec 6.1). Norm weights are fp32 [hidden].
+// One pre-norm decoder layer of the Llama family (formats spec 6.1). Norm weights are fp32
+// [hidden].
 struct DecoderLayer {
   at::Tensor input_norm, post_attention_norm;
   lora::LinearGroup qkv, o, gate_up, down;
@@ -36,7 +37,8 @@ class CausalLm {
  public:
   CausalLm(ModelConfig config, at::Device device, at::ScalarType compute);
 
-  // Final normed hidden states [tokens, hidden] in the compute dtype. Differentiable towards the adapters.
+  // Final normed hidden states [tokens, hidden] in the compute dtype. Differentiable towards the
+  // adapters.
   at::Tensor hidden(const ForwardInput& input);
   // Logits [rows, vocab] fp32 of some hidden rows; no gradient.
   at::Tensor logits(const at::Tensor& hidden_rows);
@@ -49,7 +51,8 @@ class CausalLm {
   // Filled by load.cpp.
   at::Tensor embedding;   // [vocab, hidden]
   at::Tensor final_norm;  // fp32 [hidden]
-  std::unique_ptr<quant::FrozenWeight> head;  // [vocab, hidden]; shares the embedding's memory when tied
+  std::unique_ptr<quant::FrozenWeight>
+      head;  // [vocab, hidden]; shares the embedding's memory when tied
   std::vector<DecoderLayer> layers;
 
   // All linear groups, layer by layer.
@@ -61,7 +64,8 @@ class CausalLm {
 
  private:
   at::Tensor layer_forward(const DecoderLayer& layer, int64_t index, const at::Tensor& residual,
-                           const AttentionContext& attention, const lora::ForwardContext& context) const;
+                           const AttentionContext& attention,
+                           const lora::ForwardContext& context) const;
 
   ModelConfig config_;
   at::Device device_;

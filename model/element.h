@@ -9,7 +9,8 @@ namespace qlora::model {
 [[gnu::always_inline]] inline float load(uint16_t bits) { return bfloat16_to_float(bits); }
 [[gnu::always_inline]] inline void store(float value, float& out) { out = value; }
 [[gnu::always_inline]] inline void store(float value, uint16_t& out) {
-  // Without the NaN case of float_to_bfloat16: rounding a quiet NaN keeps it a NaN, and the loop vectorises.
+  // Without the NaN case of float_to_bfloat16: rounding a quiet NaN keeps it a NaN, and the loop
+  // vectorises.
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   out = static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }

@@ -6,20 +6,21 @@
 
 namespace qlora::model {
 
-KvCache::KvCache(const ModelConfig& config, int64_t sequences, int64_t capacity, at::ScalarType dtype,
-                 at::Device device)
+KvCache::KvCache(const ModelConfig& config, int64_t sequences, int64_t capacity,
+                 at::ScalarType dtype, at::Device device)
     : capacity_(capacity), lengths_(static_cast<size_t>(sequences), 0) {
   const auto options = at::TensorOptions().dtype(dtype).device(device);
   for (int64_t i = 0; i < config.num_layers; ++i) {
-    keys_.push_back(at::empty({sequences, capacity, config.num_kv_heads * config.head_dim}, options));
+    keys_.push_back(
+        at::empty({sequences, capacity, config.num_kv_heads * config.head_dim}, options));
     values_.push_back(at::empty_like(keys_.back()));
   }
 }
 
 void KvCache::append(int64_t layer, int64_t sequence, const at::Tensor& k, const at::Tensor& v) {
   const int64_t begin = length(sequence), count = k.size(0);
-  check(begin + count <= capacity_, "KvCache: sequence {} needs {} tokens, there is room for {}", sequence,
-        begin + count, capacity_);
+  check(begin + count <= capacity_, "KvCache: sequence {} needs {} tokens, there is room for {}",
+        sequence, begin + count, capacity_);
   const auto i = static_cast<size_t>(layer);
   keys_[i].select(0, sequence).narrow(0, begin, count).copy_(k);
   values_[i].select(0, sequence).narrow(0, begin, count).copy_(v);

@@ -1,4 +1,5 @@
-// Keys and values of the tokens so far, per layer and sequence, for generation. Sequences have lengths of their own.
+// Keys and values of the tokens so far, per layer and sequence, for generation. Sequences have
+// lengths of their own.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,17 +13,20 @@ namespace qlora::model {
 class KvCache {
  public:
   // Room for `capacity` tokens in each of `sequences` sequences.
-  KvCache(const ModelConfig& config, int64_t sequences, int64_t capacity, at::ScalarType dtype, at::Device device);
+  KvCache(const ModelConfig& config, int64_t sequences, int64_t capacity, at::ScalarType dtype,
+          at::Device device);
 
-  // Puts `count` tokens' k and v [count, kv_heads * head_dim] of one layer behind the sequence's length (which `advance`
-  // moves once all layers are done). Error if they do not fit.
+  // Puts `count` tokens' k and v [count, kv_heads * head_dim] of one layer behind the sequence's
+  // length (which `advance` moves once all layers are done). Error if they do not fit.
   void append(int64_t layer, int64_t sequence, const at::Tensor& k, const at::Tensor& v);
   // The first `length` tokens of a sequence: [length, kv_heads * head_dim].
   at::Tensor keys(int64_t layer, int64_t sequence, int64_t length) const;
   at::Tensor values(int64_t layer, int64_t sequence, int64_t length) const;
 
   int64_t length(int64_t sequence) const { return lengths_[static_cast<size_t>(sequence)]; }
-  void advance(int64_t sequence, int64_t count) { lengths_[static_cast<size_t>(sequence)] += count; }
+  void advance(int64_t sequence, int64_t count) {
+    lengths_[static_cast<size_t>(sequence)] += count;
+  }
   int64_t num_sequences() const { return static_cast<int64_t>(lengths_.size()); }
   int64_t capacity() const { return capacity_; }
   // Keeps only these sequences, in this order: the finished ones leave the batch.

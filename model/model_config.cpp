@@ -19,9 +19,10 @@ void ModelConfig::validate(const std::string& where) const {
   need("num_key_value_heads", num_kv_heads, 65536);
   need("head_dim", head_dim, 65536);
   if (num_heads % num_kv_heads != 0)
-    fail<FormatError>("{}: num_attention_heads ({}) must be a multiple of num_key_value_heads ({})", where, num_heads,
-                      num_kv_heads);
-  if (head_dim % 2 != 0) fail<FormatError>("{}: head_dim must be even for RoPE, got {}", where, head_dim);
+    fail<FormatError>("{}: num_attention_heads ({}) must be a multiple of num_key_value_heads ({})",
+                      where, num_heads, num_kv_heads);
+  if (head_dim % 2 != 0)
+    fail<FormatError>("{}: head_dim must be even for RoPE, got {}", where, head_dim);
   if (!(rms_norm_eps > 0 && rms_norm_eps < 1))
     fail<FormatError>("{}: rms_norm_eps must be between 0 and 1, got {}", where, rms_norm_eps);
   if (!(rope.theta > 1 && std::isfinite(rope.theta)))

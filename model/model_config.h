@@ -1,4 +1,5 @@
-// The shape of a decoder-only model in our terms. families/ translates a Hugging Face config.json or GGUF metadata.
+// The shape of a decoder-only model in our terms. families/ translates a Hugging Face config.json
+// or GGUF metadata.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +34,8 @@ struct ModelConfig {
   bool tied_embeddings = false;
   RopeConfig rope;
 
-  // FormatError naming the field if a size is missing, not positive, too large or inconsistent (heads, head_dim).
+  // FormatError naming the field if a size is missing, not positive, too large or inconsistent
+  // (heads, head_dim).
   void validate(const std::string& where) const;
 };
 

@@ -6,8 +6,9 @@
 namespace qlora::model {
 
 struct ModelOptions {
-  std::string path;   // Hugging Face directory, .gguf, or a hub id found in the local Hugging Face cache
-  std::string name;   // hub name written as base_model_name_or_path; empty: the path
+  std::string
+      path;  // Hugging Face directory, .gguf, or a hub id found in the local Hugging Face cache
+  std::string name;                // hub name written as base_model_name_or_path; empty: the path
   std::string dtype = "bfloat16";  // modules that stay unquantized: bfloat16 | float16 | float32
 
   // Throws ConfigError naming the key.

@@ -13,33 +13,39 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
-uint16_t* bits(const at::Tensor& t) { return t.defined() ? static_cast<uint16_t*>(t.data_ptr()) : nullptr; }
+uint16_t* bits(const at::Tensor& t) {
+  return t.defined() ? static_cast<uint16_t*>(t.data_ptr()) : nullptr;
+}
 float* floats(const at::Tensor& t) { return t.defined() ? t.data_ptr<float>() : nullptr; }
 
 struct Forward {
   at::Tensor residual, normed, rstd;
 };
 
-Forward forward_cpu(const at::Tensor& residual, const at::Tensor& delta, const at::Tensor& weight, double eps,
-                    at::ScalarType compute) {
+Forward forward_cpu(const at::Tensor& residual, const at::Tensor& delta, const at::Tensor& weight,
+                    double eps, at::ScalarType compute) {
   const int64_t tokens = residual.size(0), hidden = residual.size(1);
-  Forward out{at::empty_like(residual), at::empty(residual.sizes(), residual.options().dtype(compute)),
+  Forward out{at::empty_like(residual),
+              at::empty(residual.sizes(), residual.options().dtype(compute)),
               at::empty({tokens}, residual.options())};
   const at::Tensor d = delta.defined() ? delta.contiguous() : delta;
   if (compute == at::kFloat)
-    cpu::add_rms_norm<float>(floats(residual), floats(d), floats(weight), static_cast<float>(eps), tokens, hidden,
-                             floats(out.residual), floats(out.normed), floats(out.rstd));
+    cpu::add_rms_norm<float>(floats(residual), floats(d), floats(weight), static_cast<float>(eps),
+                             tokens, hidden, floats(out.residual), floats(out.normed),
+                             floats(out.rstd));
   else
-    cpu::add_rms_norm<uint16_t>(floats(residual), bits(d), floats(weight), static_cast<float>(eps), tokens, hidden,
-                                floats(out.residual), bits(out.normed), floats(out.rstd));
+    cpu::add_rms_norm<uint16_t>(floats(residual), bits(d), floats(weight), static_cast<float>(eps),
+                                tokens, hidden, floats(out.residual), bits(out.normed),
+                                floats(out.rstd));
   return out;
 }
 
 struct AddRmsNormNode : torch::autograd::Function<AddRmsNormNode> {
   static variable_list forward(AutogradContext* ctx, const Variable& residual,
-                               const std::optional<Variable>& delta, const Variable& weight, double eps,
-                               int64_t compute) {
-    Forward out = forward_cpu(residual, delta.value_or(at::Tensor()), weight, eps, static_cast<at::ScalarType>(compute));
+                               const std::optional<Variable>& delta, const Variable& weight,
+                               double eps, int64_t compute) {
+    Forward out = forward_cpu(residual, delta.value_or(at::Tensor()), weight, eps,
+                              static_cast<at::ScalarType>(compute));
     ctx->save_for_backward({out.residual, out.rstd, weight});
     ctx->saved_data["has_delta"] = delta.has_value();
     return {out.residual, out.normed};
@@ -54,18 +60,18 @@ struct AddRmsNormNode : torch::autograd::Function<AddRmsNormNode> {
     at::Tensor d_delta;
     if (ctx->saved_data["has_delta"].toBool()) d_delta = at::empty_like(dy);
     if (dy.scalar_type() == at::kFloat)
-      cpu::add_rms_norm_backward<float>(floats(x), floats(rstd), floats(weight), floats(dy), tokens, hidden,
-                                        floats(dx), floats(d_delta));
+      cpu::add_rms_norm_backward<float>(floats(x), floats(rstd), floats(weight), floats(dy), tokens,
+                                        hidden, floats(dx), floats(d_delta));
     else
-      cpu::add_rms_norm_backward<uint16_t>(floats(x), floats(rstd), floats(weight), bits(dy), tokens, hidden,
-                                           floats(dx), bits(d_delta));
+      cpu::add_rms_norm_backward<uint16_t>(floats(x), floats(rstd), floats(weight), bits(dy),
+                                           tokens, hidden, floats(dx), bits(d_delta));
     return {dx, d_delta, Variable(), Variable(), Variable()};
   }
 };
 
 // Stock ATen operations with autograd: the path of devices without a kernel of their own.
-NormOutput composed(const at::Tensor& residual, const at::Tensor& delta, const at::Tensor& weight, double eps,
-                    at::ScalarType compute) {
+NormOutput composed(const at::Tensor& residual, const at::Tensor& delta, const at::Tensor& weight,
+                    double eps, at::ScalarType compute) {
   const at::Tensor r = delta.defined() ? residual + delta.to(at::kFloat) : residual;
   const at::Tensor scale = at::rsqrt(r.square().mean(-1, true) + eps);
   return {r, (r * scale * weight).to(compute)};
@@ -73,8 +79,8 @@ NormOutput composed(const at::Tensor& residual, const at::Tensor& delta, const a
 
 }  // namespace
 
-NormOutput add_rms_norm(const at::Tensor& residual, const at::Tensor& delta, const at::Tensor& weight, double eps,
-                        at::ScalarType compute) {
+NormOutput add_rms_norm(const at::Tensor& residual, const at::Tensor& delta,
+                        const at::Tensor& weight, double eps, at::ScalarType compute) {
   check(residual.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat,
         "add_rms_norm: residual and weight must be float32");
   if (!residual.is_cpu()) return composed(residual, delta, weight, eps, compute);
@@ -83,7 +89,8 @@ NormOutput add_rms_norm(const at::Tensor& residual, const at::Tensor& delta, con
     return {out.residual, out.normed};
   }
   const auto optional_delta = delta.defined() ? std::optional<Variable>(delta) : std::nullopt;
-  auto out = AddRmsNormNode::apply(residual, optional_delta, weight, eps, static_cast<int64_t>(compute));
+  auto out =
+      AddRmsNormNode::apply(residual, optional_delta, weight, eps, static_cast<int64_t>(compute));
   return {out[0], out[1]};
 }
 

@@ -2,8 +2,9 @@
 //
 //   r = residual + delta        n = r · rsqrt(mean(r²) + eps) · weight
 //
-// The residual stream is fp32 whatever the compute dtype: it is small, and rounding it at every layer is what costs a
-// bf16 run its gradient accuracy. Statistics are fp32. The weight is frozen: no gradient.
+// The residual stream is fp32 whatever the compute dtype: it is small, and rounding it at every
+// layer is what costs a bf16 run its gradient accuracy. Statistics are fp32. The weight is frozen:
+// no gradient.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -15,8 +16,9 @@ struct NormOutput {
   at::Tensor normed;    // compute dtype [tokens, hidden]
 };
 
-// residual fp32 [tokens, hidden]; delta [tokens, hidden] in the compute dtype, or undefined for none; weight [hidden].
-NormOutput add_rms_norm(const at::Tensor& residual, const at::Tensor& delta, const at::Tensor& weight, double eps,
-                        at::ScalarType compute);
+// residual fp32 [tokens, hidden]; delta [tokens, hidden] in the compute dtype, or undefined for
+// none; weight [hidden].
+NormOutput add_rms_norm(const at::Tensor& residual, const at::Tensor& delta,
+                        const at::Tensor& weight, double eps, at::ScalarType compute);
 
 }  // namespace qlora::model

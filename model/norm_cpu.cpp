@@ -7,8 +7,9 @@ namespace qlora::model::cpu {
 namespace {
 
 template <typename T>
-[[gnu::always_inline]] inline void forward_row(const float* residual, const T* delta, const float* weight, float eps,
-                                               int64_t hidden, float* out, T* normed, float* rstd) {
+[[gnu::always_inline]] inline void forward_row(const float* residual, const T* delta,
+                                               const float* weight, float eps, int64_t hidden,
+                                               float* out, T* normed, float* rstd) {
   float lanes[kLanes] = {};
   const int64_t whole = hidden / kLanes * kLanes;
   for (int64_t i = 0; i < hidden; ++i) out[i] = delta ? residual[i] + load(delta[i]) : residual[i];
@@ -21,8 +22,9 @@ template <typename T>
 }
 
 template <typename T>
-[[gnu::always_inline]] inline void backward_row(const float* x, float rstd, const float* weight, const T* dy,
-                                                int64_t hidden, float* dx, T* d_delta) {
+[[gnu::always_inline]] inline void backward_row(const float* x, float rstd, const float* weight,
+                                                const T* dy, int64_t hidden, float* dx,
+                                                T* d_delta) {
   float lanes[kLanes] = {};
   const int64_t whole = hidden / kLanes * kLanes;
   for (int64_t i = 0; i < whole; i += kLanes)
@@ -34,23 +36,26 @@ template <typename T>
     for (int64_t i = 0; i < hidden; ++i) store(dx[i], d_delta[i]);
 }
 
-QLORA_VECTORIZED void forward_rows(const float* r, const float* d, const float* w, float eps, int64_t begin,
-                                   int64_t end, int64_t h, float* out, float* n, float* s) {
+QLORA_VECTORIZED void forward_rows(const float* r, const float* d, const float* w, float eps,
+                                   int64_t begin, int64_t end, int64_t h, float* out, float* n,
+                                   float* s) {
   for (int64_t t = begin; t < end; ++t)
     forward_row(r + t * h, d ? d + t * h : d, w, eps, h, out + t * h, n + t * h, s + t);
 }
-QLORA_VECTORIZED void forward_rows(const float* r, const uint16_t* d, const float* w, float eps, int64_t begin,
-                                   int64_t end, int64_t h, float* out, uint16_t* n, float* s) {
+QLORA_VECTORIZED void forward_rows(const float* r, const uint16_t* d, const float* w, float eps,
+                                   int64_t begin, int64_t end, int64_t h, float* out, uint16_t* n,
+                                   float* s) {
   for (int64_t t = begin; t < end; ++t)
     forward_row(r + t * h, d ? d + t * h : d, w, eps, h, out + t * h, n + t * h, s + t);
 }
-QLORA_VECTORIZED void backward_rows(const float* x, const float* s, const float* w, const float* dy, int64_t begin,
-                                    int64_t end, int64_t h, float* dx, float* dd) {
+QLORA_VECTORIZED void backward_rows(const float* x, const float* s, const float* w, const float* dy,
+                                    int64_t begin, int64_t end, int64_t h, float* dx, float* dd) {
   for (int64_t t = begin; t < end; ++t)
     backward_row(x + t * h, s[t], w, dy + t * h, h, dx + t * h, dd ? dd + t * h : dd);
 }
-QLORA_VECTORIZED void backward_rows(const float* x, const float* s, const float* w, const uint16_t* dy, int64_t begin,
-                                    int64_t end, int64_t h, float* dx, uint16_t* dd) {
+QLORA_VECTORIZED void backward_rows(const float* x, const float* s, const float* w,
+                                    const uint16_t* dy, int64_t begin, int64_t end, int64_t h,
+                                    float* dx, uint16_t* dd) {
   for (int64_t t = begin; t < end; ++t)
     backward_row(x + t * h, s[t], w, dy + t * h, h, dx + t * h, dd ? dd + t * h : dd);
 }
@@ -58,27 +63,29 @@ QLORA_VECTORIZED void backward_rows(const float* x, const float* s, const float*
 }  // namespace
 
 template <typename T>
-void add_rms_norm(const float* residual, const T* delta, const float* weight, float eps, int64_t tokens, int64_t hidden,
-                  float* residual_out, T* normed, float* rstd) {
+void add_rms_norm(const float* residual, const T* delta, const float* weight, float eps,
+                  int64_t tokens, int64_t hidden, float* residual_out, T* normed, float* rstd) {
   parallel_for(tokens, 16, [&](int64_t begin, int64_t end) {
     forward_rows(residual, delta, weight, eps, begin, end, hidden, residual_out, normed, rstd);
   });
 }
 
 template <typename T>
-void add_rms_norm_backward(const float* residual, const float* rstd, const float* weight, const T* d_normed,
-                           int64_t tokens, int64_t hidden, float* d_residual, T* d_delta) {
+void add_rms_norm_backward(const float* residual, const float* rstd, const float* weight,
+                           const T* d_normed, int64_t tokens, int64_t hidden, float* d_residual,
+                           T* d_delta) {
   parallel_for(tokens, 16, [&](int64_t begin, int64_t end) {
     backward_rows(residual, rstd, weight, d_normed, begin, end, hidden, d_residual, d_delta);
   });
 }
 
-template void add_rms_norm(const float*, const float*, const float*, float, int64_t, int64_t, float*, float*, float*);
-template void add_rms_norm(const float*, const uint16_t*, const float*, float, int64_t, int64_t, float*, uint16_t*,
-                           float*);
-template void add_rms_norm_backward(const float*, const float*, const float*, const float*, int64_t, int64_t, float*,
-                                    float*);
-template void add_rms_norm_backward(const float*, const float*, const float*, const uint16_t*, int64_t, int64_t, float*,
-                                    uint16_t*);
+template void add_rms_norm(const float*, const float*, const float*, float, int64_t, int64_t,
+                           float*, float*, float*);
+template void add_rms_norm(const float*, const uint16_t*, const float*, float, int64_t, int64_t,
+                           float*, uint16_t*, float*);
+template void add_rms_norm_backward(const float*, const float*, const float*, const float*, int64_t,
+                                    int64_t, float*, float*);
+template void add_rms_norm_backward(const float*, const float*, const float*, const uint16_t*,
+                                    int64_t, int64_t, float*, uint16_t*);
 
 }  // namespace qlora::model::cpu

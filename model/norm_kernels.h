@@ -6,12 +6,14 @@ namespace qlora::model::cpu {
 
 // T is float or uint16_t (bf16 bits). `delta` may be null; `rstd` is [tokens].
 template <typename T>
-void add_rms_norm(const float* residual, const T* delta, const float* weight, float eps, int64_t tokens, int64_t hidden,
-                  float* residual_out, T* normed, float* rstd);
+void add_rms_norm(const float* residual, const T* delta, const float* weight, float eps,
+                  int64_t tokens, int64_t hidden, float* residual_out, T* normed, float* rstd);
 
-// d_residual (in: the gradient of the residual output; out: of the residual input), d_normed as T; `d_delta` may be null.
+// d_residual (in: the gradient of the residual output; out: of the residual input), d_normed as T;
+// `d_delta` may be null.
 template <typename T>
-void add_rms_norm_backward(const float* residual, const float* rstd, const float* weight, const T* d_normed,
-                           int64_t tokens, int64_t hidden, float* d_residual, T* d_delta);
+void add_rms_norm_backward(const float* residual, const float* rstd, const float* weight,
+                           const T* d_normed, int64_t tokens, int64_t hidden, float* d_residual,
+                           T* d_delta);
 
 }  // namespace qlora::model::cpu

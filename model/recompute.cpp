@@ -19,12 +19,14 @@ struct SegmentHolder : torch::CustomClassHolder {
 };
 
 struct RecomputeNode : torch::autograd::Function<RecomputeNode> {
-  static Variable forward(AutogradContext* ctx, const Variable& input, const Variable& anchor, Segment segment) {
+  static Variable forward(AutogradContext* ctx, const Variable& input, const Variable& anchor,
+                          Segment segment) {
     (void)anchor;
     ctx->save_for_backward({input});
     at::NoGradGuard no_grad;
     at::Tensor out = segment(input);
-    ctx->saved_data["segment"] = c10::IValue::make_capsule(c10::make_intrusive<SegmentHolder>(std::move(segment)));
+    ctx->saved_data["segment"] =
+        c10::IValue::make_capsule(c10::make_intrusive<SegmentHolder>(std::move(segment)));
     return out;
   }
 

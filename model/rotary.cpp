@@ -14,7 +14,8 @@ Rotary::Rotary(const ModelConfig& config, at::Device device) {
 
 RotaryTable Rotary::at_positions(const std::vector<int32_t>& positions) const {
   at::NoGradGuard no_grad;
-  const at::Tensor p = at::tensor(positions, at::kInt).to(inverse_frequencies_.device(), at::kFloat);
+  const at::Tensor p =
+      at::tensor(positions, at::kInt).to(inverse_frequencies_.device(), at::kFloat);
   const at::Tensor angles = p.unsqueeze(1) * inverse_frequencies_.unsqueeze(0);
   return {at::cos(angles), at::sin(angles)};
 }
@@ -25,18 +26,20 @@ at::Tensor rotate(const at::Tensor& x, const RotaryTable& table, bool inverse) {
         "rotate: x must be contiguous [tokens, heads * head_dim] with a table row per token");
   if (!x.is_cpu()) {
     const at::Tensor v = x.view({tokens, heads, 2, half}).to(at::kFloat);
-    const at::Tensor c = table.cos.unsqueeze(1), s = inverse ? -table.sin.unsqueeze(1) : table.sin.unsqueeze(1);
+    const at::Tensor c = table.cos.unsqueeze(1),
+                     s = inverse ? -table.sin.unsqueeze(1) : table.sin.unsqueeze(1);
     const at::Tensor a = v.select(2, 0), b = v.select(2, 1);
     return at::stack({a * c - b * s, b * c + a * s}, 2).view(x.sizes()).to(x.scalar_type());
   }
   at::Tensor out = at::empty_like(x);
   const float sign = inverse ? -1.0f : 1.0f;
   if (x.scalar_type() == at::kFloat)
-    cpu::rotate(x.data_ptr<float>(), table.cos.data_ptr<float>(), table.sin.data_ptr<float>(), tokens, heads, half,
-                sign, out.data_ptr<float>());
+    cpu::rotate(x.data_ptr<float>(), table.cos.data_ptr<float>(), table.sin.data_ptr<float>(),
+                tokens, heads, half, sign, out.data_ptr<float>());
   else
-    cpu::rotate(static_cast<uint16_t*>(x.data_ptr()), table.cos.data_ptr<float>(), table.sin.data_ptr<float>(), tokens,
-                heads, half, sign, static_cast<uint16_t*>(out.data_ptr()));
+    cpu::rotate(static_cast<uint16_t*>(x.data_ptr()), table.cos.data_ptr<float>(),
+                table.sin.data_ptr<float>(), tokens, heads, half, sign,
+                static_cast<uint16_t*>(out.data_ptr()));
   return out;
 }
 

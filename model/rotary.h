@@ -1,5 +1,5 @@
-// Rotary position embedding, half-split form (Su et al. 2021; formats spec 6.1): with x1, x2 the halves of a head,
-// out = (x1 cos - x2 sin, x2 cos + x1 sin). Tables and arithmetic are fp32.
+// Rotary position embedding, half-split form (Su et al. 2021; formats spec 6.1): with x1, x2 the
+// halves of a head, out = (x1 cos - x2 sin, x2 cos + x1 sin). Tables and arithmetic are fp32.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -24,7 +24,8 @@ class Rotary {
   at::Tensor inverse_frequencies_;  // fp32 [head_dim / 2]
 };
 
-// x [tokens, heads * head_dim] in the compute dtype -> rotated copy; `inverse` rotates back (the backward pass).
+// x [tokens, heads * head_dim] in the compute dtype -> rotated copy; `inverse` rotates back (the
+// backward pass).
 at::Tensor rotate(const at::Tensor& x, const RotaryTable& table, bool inverse);
 
 }  // namespace qlora::model

@@ -8,8 +8,9 @@ namespace {
 
 template <typename T>
 [[gnu::always_inline]] inline void rows(const T* __restrict x, const float* __restrict cos,
-                                        const float* __restrict sin, int64_t begin, int64_t end, int64_t heads,
-                                        int64_t half, float sign, T* __restrict out) {
+                                        const float* __restrict sin, int64_t begin, int64_t end,
+                                        int64_t heads, int64_t half, float sign,
+                                        T* __restrict out) {
   for (int64_t t = begin; t < end; ++t) {
     const float *c = cos + t * half, *s = sin + t * half;
     for (int64_t h = 0; h < heads; ++h) {
@@ -23,24 +24,27 @@ template <typename T>
   }
 }
 
-QLORA_VECTORIZED void range(const float* x, const float* c, const float* s, int64_t b, int64_t e, int64_t heads,
-                            int64_t half, float sign, float* out) {
+QLORA_VECTORIZED void range(const float* x, const float* c, const float* s, int64_t b, int64_t e,
+                            int64_t heads, int64_t half, float sign, float* out) {
   rows(x, c, s, b, e, heads, half, sign, out);
 }
-QLORA_VECTORIZED void range(const uint16_t* x, const float* c, const float* s, int64_t b, int64_t e, int64_t heads,
-                            int64_t half, float sign, uint16_t* out) {
+QLORA_VECTORIZED void range(const uint16_t* x, const float* c, const float* s, int64_t b, int64_t e,
+                            int64_t heads, int64_t half, float sign, uint16_t* out) {
   rows(x, c, s, b, e, heads, half, sign, out);
 }
 
 }  // namespace
 
 template <typename T>
-void rotate(const T* x, const float* cos, const float* sin, int64_t tokens, int64_t heads, int64_t half, float sign,
-            T* out) {
-  parallel_for(tokens, 16, [&](int64_t b, int64_t e) { range(x, cos, sin, b, e, heads, half, sign, out); });
+void rotate(const T* x, const float* cos, const float* sin, int64_t tokens, int64_t heads,
+            int64_t half, float sign, T* out) {
+  parallel_for(tokens, 16,
+               [&](int64_t b, int64_t e) { range(x, cos, sin, b, e, heads, half, sign, out); });
 }
 
-template void rotate(const float*, const float*, const float*, int64_t, int64_t, int64_t, float, float*);
-template void rotate(const uint16_t*, const float*, const float*, int64_t, int64_t, int64_t, float, uint16_t*);
+template void rotate(const float*, const float*, const float*, int64_t, int64_t, int64_t, float,
+                     float*);
+template void rotate(const uint16_t*, const float*, const float*, int64_t, int64_t, int64_t, float,
+                     uint16_t*);
 
 }  // namespace qlora::model::cpu

@@ -35,8 +35,8 @@ struct SwigluNode : torch::autograd::Function<SwigluNode> {
     const at::Tensor &gate = saved[0], &up = saved[1], dy = gradients[0].contiguous();
     at::Tensor d_gate = at::empty_like(gate), d_up = at::empty_like(up);
     if (gate.scalar_type() == at::kFloat)
-      cpu::swiglu_backward(gate.data_ptr<float>(), up.data_ptr<float>(), dy.data_ptr<float>(), gate.numel(),
-                           d_gate.data_ptr<float>(), d_up.data_ptr<float>());
+      cpu::swiglu_backward(gate.data_ptr<float>(), up.data_ptr<float>(), dy.data_ptr<float>(),
+                           gate.numel(), d_gate.data_ptr<float>(), d_up.data_ptr<float>());
     else
       cpu::swiglu_backward(bits(gate), bits(up), bits(dy), gate.numel(), bits(d_gate), bits(d_up));
     return {d_gate, d_up};
@@ -48,7 +48,8 @@ struct SwigluNode : torch::autograd::Function<SwigluNode> {
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
   check(gate.sizes() == up.sizes() && gate.is_contiguous() && up.is_contiguous(),
         "swiglu: gate and up must be contiguous and of one shape");
-  if (!gate.is_cpu()) return (at::silu(gate.to(at::kFloat)) * up.to(at::kFloat)).to(gate.scalar_type());
+  if (!gate.is_cpu())
+    return (at::silu(gate.to(at::kFloat)) * up.to(at::kFloat)).to(gate.scalar_type());
   if (!at::GradMode::is_enabled()) return forward_cpu(gate, up);
   return SwigluNode::apply(gate, up);
 }

@@ -1,4 +1,5 @@
-// The gated activation of Llama's MLP: silu(gate) · up (Shazeer 2020). Arithmetic in fp32, tensors in the compute dtype.
+// The gated activation of Llama's MLP: silu(gate) · up (Shazeer 2020). Arithmetic in fp32, tensors
+// in the compute dtype.
 #pragma once
 
 #include <ATen/core/Tensor.h>

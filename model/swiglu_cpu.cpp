@@ -7,8 +7,8 @@ namespace qlora::model::cpu {
 namespace {
 
 template <typename T>
-[[gnu::always_inline]] inline void forward_range(const T* __restrict gate, const T* __restrict up, int64_t begin,
-                                                 int64_t end, T* __restrict out) {
+[[gnu::always_inline]] inline void forward_range(const T* __restrict gate, const T* __restrict up,
+                                                 int64_t begin, int64_t end, T* __restrict out) {
   for (int64_t i = begin; i < end; ++i) {
     const float g = load(gate[i]);
     store(g / (1.0f + vector_exp(-g)) * load(up[i]), out[i]);
@@ -17,8 +17,9 @@ template <typename T>
 
 template <typename T>
 [[gnu::always_inline]] inline void backward_range(const T* __restrict gate, const T* __restrict up,
-                                                  const T* __restrict dy, int64_t begin, int64_t end,
-                                                  T* __restrict d_gate, T* __restrict d_up) {
+                                                  const T* __restrict dy, int64_t begin,
+                                                  int64_t end, T* __restrict d_gate,
+                                                  T* __restrict d_up) {
   for (int64_t i = begin; i < end; ++i) {
     const float g = load(gate[i]), d = load(dy[i]);
     const float s = 1.0f / (1.0f + vector_exp(-g));
@@ -30,15 +31,16 @@ template <typename T>
 QLORA_VECTORIZED void forward(const float* g, const float* u, int64_t b, int64_t e, float* out) {
   forward_range(g, u, b, e, out);
 }
-QLORA_VECTORIZED void forward(const uint16_t* g, const uint16_t* u, int64_t b, int64_t e, uint16_t* out) {
+QLORA_VECTORIZED void forward(const uint16_t* g, const uint16_t* u, int64_t b, int64_t e,
+                              uint16_t* out) {
   forward_range(g, u, b, e, out);
 }
-QLORA_VECTORIZED void backward(const float* g, const float* u, const float* dy, int64_t b, int64_t e, float* dg,
-                               float* du) {
+QLORA_VECTORIZED void backward(const float* g, const float* u, const float* dy, int64_t b,
+                               int64_t e, float* dg, float* du) {
   backward_range(g, u, dy, b, e, dg, du);
 }
-QLORA_VECTORIZED void backward(const uint16_t* g, const uint16_t* u, const uint16_t* dy, int64_t b, int64_t e,
-                               uint16_t* dg, uint16_t* du) {
+QLORA_VECTORIZED void backward(const uint16_t* g, const uint16_t* u, const uint16_t* dy, int64_t b,
+                               int64_t e, uint16_t* dg, uint16_t* du) {
   backward_range(g, u, dy, b, e, dg, du);
 }
 
@@ -46,18 +48,21 @@ QLORA_VECTORIZED void backward(const uint16_t* g, const uint16_t* u, const uint1
 
 template <typename T>
 void swiglu(const T* gate, const T* up, int64_t count, T* out) {
-  parallel_for(count, 4096, [&](int64_t begin, int64_t end) { forward(gate, up, begin, end, out); });
+  parallel_for(count, 4096,
+               [&](int64_t begin, int64_t end) { forward(gate, up, begin, end, out); });
 }
 
 template <typename T>
 void swiglu_backward(const T* gate, const T* up, const T* dy, int64_t count, T* d_gate, T* d_up) {
-  parallel_for(count, 4096,
-               [&](int64_t begin, int64_t end) { backward(gate, up, dy, begin, end, d_gate, d_up); });
+  parallel_for(count, 4096, [&](int64_t begin, int64_t end) {
+    backward(gate, up, dy, begin, end, d_gate, d_up);
+  });
 }
 
 template void swiglu(const float*, const float*, int64_t, float*);
 template void swiglu(const uint16_t*, const uint16_t*, int64_t, uint16_t*);
 template void swiglu_backward(const float*, const float*, const float*, int64_t, float*, float*);
-template void swiglu_backward(const uint16_t*, const uint16_t*, const uint16_t*, int64_t, uint16_t*, uint16_t*);
+template void swiglu_backward(const uint16_t*, const uint16_t*, const uint16_t*, int64_t, uint16_t*,
+                              uint16_t*);
 
 }  // namespace qlora::model::cpu

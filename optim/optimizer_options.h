@@ -12,11 +12,14 @@ struct OptimizerOptions {
   double beta1 = 0.9, beta2 = 0.999;
   double eps = 1e-8;
   double weight_decay = 0.0;
-  double max_grad_norm = 1.0;  // 0: no clipping
+  double max_grad_norm = 1.0;       // 0: no clipping
   std::string schedule = "cosine";  // constant | linear | cosine
   double warmup_ratio = 0.0;
   int64_t warmup_steps = 0;  // wins over warmup_ratio if > 0
-  int64_t paged_resident_bytes = 0;  // paged: device arena for optimizer state; 0: half of the state, at least one tensor
+  // Paged: how much optimizer state stays on the device. 0: on a GPU half of the state, on the CPU,
+  // whose memory is the host's, all of it. Otherwise at least two pages (a page: the state of up to
+  // 262,144 elements of one tensor).
+  int64_t paged_resident_bytes = 0;
 
   // Throws ConfigError naming the key.
   void validate() const;

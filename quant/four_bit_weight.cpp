@@ -17,9 +17,11 @@ std::string FourBitWeight::format() const {
   return quantized_.scales ? code + "+dq" : code;
 }
 
-void FourBitWeight::dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const {
+void FourBitWeight::dequantize_rows(int64_t expert, int64_t begin, int64_t end,
+                                    at::Tensor& out) const {
   check(expert == 0, "FourBitWeight: there is one expert, asked for {}", expert);
-  // A 16-bit original was rounded before it was quantized: an fp32 product sees values rounded alike.
+  // A 16-bit original was rounded before it was quantized: an fp32 product sees values rounded
+  // alike.
   if (out.scalar_type() == at::kFloat && dtype_ != at::kFloat) {
     at::Tensor rounded = at::empty(out.sizes(), out.options().dtype(dtype_));
     dequantize_range(quantized_, begin * in_, end * in_, rounded);

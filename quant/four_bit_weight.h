@@ -1,4 +1,5 @@
-// A frozen weight in 4 bits (nf4.h). Rows are dequantized into a reused buffer for each product, forward and backward.
+// A frozen weight in 4 bits (nf4.h). Rows are dequantized into a reused buffer for each product,
+// forward and backward.
 #pragma once
 
 #include "quant/frozen_weight.h"
@@ -8,8 +9,9 @@ namespace qlora::quant {
 
 class FourBitWeight final : public FrozenWeight {
  public:
-  // Quantizes weight [out, in] (bf16, fp16 or fp32, contiguous). Its dtype is remembered: dequantized values are rounded
-  // to it, as bitsandbytes does, before they are cast to what a product computes in.
+  // Quantizes weight [out, in] (bf16, fp16 or fp32, contiguous). Its dtype is remembered:
+  // dequantized values are rounded to it, as bitsandbytes does, before they are cast to what a
+  // product computes in.
   FourBitWeight(const at::Tensor& weight, FourBitLayout layout, bool double_quant);
 
   int64_t out_features() const override { return out_; }

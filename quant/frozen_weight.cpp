@@ -6,7 +6,8 @@
 
 namespace qlora::quant {
 
-at::Tensor FrozenWeight::materialize(at::ScalarType dtype, Workspace& workspace, int64_t expert) const {
+at::Tensor FrozenWeight::materialize(at::ScalarType dtype, Workspace& workspace,
+                                     int64_t expert) const {
   at::Tensor rows =
       workspace.matrix(Workspace::Slot::kWeight, out_features(), in_features(), dtype, device());
   dequantize_rows(expert, 0, out_features(), rows);
@@ -35,18 +36,23 @@ DenseWeight::DenseWeight(at::Tensor weight) : weight_(std::move(weight)) {
 
 std::string DenseWeight::format() const {
   switch (weight_.scalar_type()) {
-    case at::kBFloat16: return "bfloat16";
-    case at::kHalf: return "float16";
-    default: return "float32";
+    case at::kBFloat16:
+      return "bfloat16";
+    case at::kHalf:
+      return "float16";
+    default:
+      return "float32";
   }
 }
 
-void DenseWeight::dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const {
+void DenseWeight::dequantize_rows(int64_t expert, int64_t begin, int64_t end,
+                                  at::Tensor& out) const {
   check(expert == 0, "DenseWeight: there is one expert, asked for {}", expert);
   out.copy_(weight_.narrow(0, begin, end - begin));
 }
 
-at::Tensor DenseWeight::materialize(at::ScalarType dtype, Workspace& workspace, int64_t expert) const {
+at::Tensor DenseWeight::materialize(at::ScalarType dtype, Workspace& workspace,
+                                    int64_t expert) const {
   if (weight_.scalar_type() == dtype) return weight_;
   return FrozenWeight::materialize(dtype, workspace, expert);
 }

@@ -1,10 +1,11 @@
-// A weight that training never changes, in whatever format it is stored: dense 16/32 bit, NF4, later int8, GGUF blocks,
-// GPTQ, ... One interface for all of them: a new format is one set of files beside this one and a line in
-// make_frozen_weight.cpp.
+// A weight that training never changes, in whatever format it is stored: dense 16/32 bit, NF4,
+// later int8, GGUF blocks, GPTQ, ... One interface for all of them: a new format is one set of
+// files beside this one and a line in make_frozen_weight.cpp.
 //
-// Shape [experts, out, in]; experts is 1 for an ordinary linear layer. The default products dequantize into a reused
-// buffer and multiply; a format overrides what it does better. Autograd nodes keep a pointer to the weight, never a
-// 16-bit copy: the backward pass dequantizes again (QLoRA section 3).
+// Shape [experts, out, in]; experts is 1 for an ordinary linear layer. The default products
+// dequantize into a reused buffer and multiply; a format overrides what it does better. Autograd
+// nodes keep a pointer to the weight, never a 16-bit copy: the backward pass dequantizes again
+// (QLoRA section 3).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -19,7 +20,8 @@
 
 namespace qlora::quant {
 
-// The tensors of a weight as they lie on disk, by suffix ("" for the weight itself, ".absmax", ...).
+// The tensors of a weight as they lie on disk, by suffix ("" for the weight itself, ".absmax",
+// ...).
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
 class FrozenWeight {
@@ -35,8 +37,10 @@ class FrozenWeight {
   // Bytes of everything the weight keeps.
   virtual int64_t bytes() const = 0;
 
-  // Writes rows [begin, end) of an expert to `out`: [end - begin, in], contiguous, bf16, fp16 or fp32.
-  virtual void dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const = 0;
+  // Writes rows [begin, end) of an expert to `out`: [end - begin, in], contiguous, bf16, fp16 or
+  // fp32.
+  virtual void dequantize_rows(int64_t expert, int64_t begin, int64_t end,
+                               at::Tensor& out) const = 0;
 
   // y = x Wᵀ: x [tokens, in] of a floating dtype gives a new [tokens, out] of the same dtype.
   virtual at::Tensor forward(const at::Tensor& x, Workspace& workspace, int64_t expert = 0) const;

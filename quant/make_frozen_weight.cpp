@@ -12,14 +12,16 @@ bool is_skipped(const QuantizationOptions& options, const std::string& module) {
   return false;
 }
 
-std::unique_ptr<FrozenWeight> make_frozen_weight(const at::Tensor& weight, const QuantizationOptions& options,
+std::unique_ptr<FrozenWeight> make_frozen_weight(const at::Tensor& weight,
+                                                 const QuantizationOptions& options,
                                                  const std::string& module) {
   if (options.method == "none" || options.method == "as_stored" || is_skipped(options, module))
     return std::make_unique<DenseWeight>(weight);
   if (options.method == "nf4")
-    return std::make_unique<FourBitWeight>(weight, FourBitLayout{FourBitCode::kNf4, options.block_size},
-                                           options.double_quant);
-  fail<ConfigError>("quantization.method: '{}' is not in this version; use nf4 or none", options.method);
+    return std::make_unique<FourBitWeight>(
+        weight, FourBitLayout{FourBitCode::kNf4, options.block_size}, options.double_quant);
+  fail<ConfigError>("quantization.method: '{}' is not in this version; use nf4 or none",
+                    options.method);
 }
 
 }  // namespace qlora::quant

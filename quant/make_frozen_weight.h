@@ -9,11 +9,13 @@
 
 namespace qlora::quant {
 
-// True if the options leave this module in 16 bit: its path equals an entry of skip_modules, or holds it as a component.
+// True if the options leave this module in 16 bit: its path equals an entry of skip_modules, or
+// holds it as a component.
 bool is_skipped(const QuantizationOptions& options, const std::string& module);
 
 // weight [out, in] as loaded (contiguous, floating), on the device where it is to live.
-std::unique_ptr<FrozenWeight> make_frozen_weight(const at::Tensor& weight, const QuantizationOptions& options,
+std::unique_ptr<FrozenWeight> make_frozen_weight(const at::Tensor& weight,
+                                                 const QuantizationOptions& options,
                                                  const std::string& module);
 
 }  // namespace qlora::quant

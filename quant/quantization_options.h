@@ -8,10 +8,12 @@
 namespace qlora::quant {
 
 struct QuantizationOptions {
-  std::string method = "as_stored";  // nf4 | none | as_stored (section left out: 16-bit stays 16-bit, GGUF blocks are decoded)
-  bool double_quant = true;          // QLoRA section 3: 8-bit scales of scales, 0.37 bit a weight less
+  std::string method = "as_stored";  // nf4 | none | as_stored (section left out: 16-bit stays
+                                     // 16-bit, GGUF blocks are decoded)
+  bool double_quant = true;  // QLoRA section 3: 8-bit scales of scales, 0.37 bit a weight less
   int64_t block_size = 64;
-  std::vector<std::string> skip_modules = {"lm_head"};  // kept in 16 bit; module path, suffix or part
+  std::vector<std::string> skip_modules = {
+      "lm_head"};  // kept in 16 bit; module path, suffix or part
 
   // Throws ConfigError naming the key.
   void validate() const;

@@ -17,7 +17,7 @@ using torch::autograd::variable_list;
 constexpr int64_t kRowsPerChunk = 256;
 
 struct Supervised {
-  at::Tensor rows;                // indices into hidden, on its device
+  at::Tensor rows;  // indices into hidden, on its device
   std::vector<int64_t> targets;
 };
 
@@ -26,8 +26,8 @@ Supervised supervised(const std::vector<int32_t>& targets, int64_t vocab, at::De
   Supervised result;
   for (size_t i = 0; i < targets.size(); ++i) {
     if (targets[i] == -100) continue;
-    check(targets[i] >= 0 && targets[i] < vocab, "cross entropy: target {} is outside the vocabulary of {}", targets[i],
-          vocab);
+    check(targets[i] >= 0 && targets[i] < vocab,
+          "cross entropy: target {} is outside the vocabulary of {}", targets[i], vocab);
     rows.push_back(static_cast<int64_t>(i));
     result.targets.push_back(targets[i]);
   }
@@ -36,22 +36,23 @@ Supervised supervised(const std::vector<int32_t>& targets, int64_t vocab, at::De
 }
 
 // Losses of one chunk; with `gradient`, logits turn into their gradient.
-at::Tensor chunk_losses(at::Tensor& logits, const std::vector<int64_t>& targets, int64_t begin, double scale,
-                        bool gradient) {
+at::Tensor chunk_losses(at::Tensor& logits, const std::vector<int64_t>& targets, int64_t begin,
+                        double scale, bool gradient) {
   const int64_t rows = logits.size(0), vocab = logits.size(1);
   const int64_t* first = targets.data() + begin;
   if (logits.is_cpu()) {
     at::Tensor losses = at::empty({rows}, at::kFloat);
     if (logits.scalar_type() == at::kFloat)
-      cpu::softmax_cross_entropy(logits.data_ptr<float>(), first, rows, vocab, static_cast<float>(scale), gradient,
-                                 losses.data_ptr<float>());
+      cpu::softmax_cross_entropy(logits.data_ptr<float>(), first, rows, vocab,
+                                 static_cast<float>(scale), gradient, losses.data_ptr<float>());
     else
       cpu::softmax_cross_entropy(static_cast<uint16_t*>(logits.data_ptr()), first, rows, vocab,
                                  static_cast<float>(scale), gradient, losses.data_ptr<float>());
     return losses;
   }
-  const at::Tensor index =
-      at::tensor(std::vector<int64_t>(first, first + rows), at::kLong).to(logits.device()).unsqueeze(1);
+  const at::Tensor index = at::tensor(std::vector<int64_t>(first, first + rows), at::kLong)
+                               .to(logits.device())
+                               .unsqueeze(1);
   const at::Tensor log_p = at::log_softmax(logits.to(at::kFloat), 1);
   const at::Tensor losses = -log_p.gather(1, index).squeeze(1);
   if (gradient) {
@@ -75,33 +76,38 @@ void for_each_chunk(const at::Tensor& hidden, const Supervised& s, const quant::
 }
 
 struct CrossEntropyNode : torch::autograd::Function<CrossEntropyNode> {
-  static Variable forward(AutogradContext* ctx, const Variable& hidden, const std::vector<int32_t>& targets,
-                          const quant::FrozenWeight* head, double scale, quant::Workspace* workspace) {
+  static Variable forward(AutogradContext* ctx, const Variable& hidden,
+                          const std::vector<int32_t>& targets, const quant::FrozenWeight* head,
+                          double scale, quant::Workspace* workspace) {
     const Supervised s = supervised(targets, head->out_features(), hidden.device());
     at::Tensor d_hidden = at::zeros_like(hidden);
     at::Tensor sum = at::zeros({}, hidden.options().dtype(at::kDouble));
-    for_each_chunk(hidden, s, *head, *workspace, [&](int64_t begin, const at::Tensor& index, at::Tensor& logits) {
-      sum.add_(chunk_losses(logits, s.targets, begin, scale, true).sum(at::kDouble));
-      at::Tensor d_rows = at::empty({index.size(0), hidden.size(1)}, hidden.options());
-      head->input_gradient_into(logits, d_rows, false, *workspace);
-      d_hidden.index_copy_(0, index, d_rows);
-    });
+    for_each_chunk(
+        hidden, s, *head, *workspace,
+        [&](int64_t begin, const at::Tensor& index, at::Tensor& logits) {
+          sum.add_(chunk_losses(logits, s.targets, begin, scale, true).sum(at::kDouble));
+          at::Tensor d_rows = at::empty({index.size(0), hidden.size(1)}, hidden.options());
+          head->input_gradient_into(logits, d_rows, false, *workspace);
+          d_hidden.index_copy_(0, index, d_rows);
+        });
     ctx->save_for_backward({d_hidden});
     return (sum * scale).to(at::kFloat);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
     const at::Tensor d_hidden = ctx->get_saved_variables()[0];
-    return {d_hidden * gradients[0].to(d_hidden.scalar_type()), Variable(), Variable(), Variable(), Variable()};
+    return {d_hidden * gradients[0].to(d_hidden.scalar_type()), Variable(), Variable(), Variable(),
+            Variable()};
   }
 };
 
 }  // namespace
 
 at::Tensor fused_cross_entropy(const at::Tensor& hidden, const std::vector<int32_t>& targets,
-                               const quant::FrozenWeight& head, double scale, quant::Workspace& workspace) {
-  check(hidden.size(0) == static_cast<int64_t>(targets.size()), "cross entropy: {} hidden rows but {} targets",
-        hidden.size(0), targets.size());
+                               const quant::FrozenWeight& head, double scale,
+                               quant::Workspace& workspace) {
+  check(hidden.size(0) == static_cast<int64_t>(targets.size()),
+        "cross entropy: {} hidden rows but {} targets", hidden.size(0), targets.size());
   return CrossEntropyNode::apply(hidden, targets, &head, scale, &workspace);
 }
 
@@ -110,10 +116,12 @@ std::vector<float> token_losses(const at::Tensor& hidden, const std::vector<int3
   at::NoGradGuard no_grad;
   const Supervised s = supervised(targets, head.out_features(), hidden.device());
   std::vector<float> losses;
-  for_each_chunk(hidden, s, head, workspace, [&](int64_t begin, const at::Tensor&, at::Tensor& logits) {
-    const at::Tensor chunk = chunk_losses(logits, s.targets, begin, 1.0, false).cpu();
-    losses.insert(losses.end(), chunk.data_ptr<float>(), chunk.data_ptr<float>() + chunk.numel());
-  });
+  for_each_chunk(
+      hidden, s, head, workspace, [&](int64_t begin, const at::Tensor&, at::Tensor& logits) {
+        const at::Tensor chunk = chunk_losses(logits, s.targets, begin, 1.0, false).cpu();
+        losses.insert(losses.end(), chunk.data_ptr<float>(),
+                      chunk.data_ptr<float>() + chunk.numel());
+      });
   return losses;
 }
 

@@ -17,7 +17,8 @@ namespace {
 }
 
 template <typename T>
-[[gnu::always_inline]] inline float row_loss(T* row, int64_t target, int64_t vocab, float scale, bool gradient) {
+[[gnu::always_inline]] inline float row_loss(T* row, int64_t target, int64_t vocab, float scale,
+                                             bool gradient) {
   float most[kLanes], lanes[kLanes] = {};
   for (float& m : most) m = -3.0e38f;
   const int64_t whole = vocab / kLanes * kLanes;
@@ -43,26 +44,29 @@ template <typename T>
   return loss;
 }
 
-QLORA_VECTORIZED void rows(float* logits, const int64_t* targets, int64_t begin, int64_t end, int64_t vocab,
-                           float scale, bool gradient, float* loss) {
-  for (int64_t r = begin; r < end; ++r) loss[r] = row_loss(logits + r * vocab, targets[r], vocab, scale, gradient);
+QLORA_VECTORIZED void rows(float* logits, const int64_t* targets, int64_t begin, int64_t end,
+                           int64_t vocab, float scale, bool gradient, float* loss) {
+  for (int64_t r = begin; r < end; ++r)
+    loss[r] = row_loss(logits + r * vocab, targets[r], vocab, scale, gradient);
 }
-QLORA_VECTORIZED void rows(uint16_t* logits, const int64_t* targets, int64_t begin, int64_t end, int64_t vocab,
-                           float scale, bool gradient, float* loss) {
-  for (int64_t r = begin; r < end; ++r) loss[r] = row_loss(logits + r * vocab, targets[r], vocab, scale, gradient);
+QLORA_VECTORIZED void rows(uint16_t* logits, const int64_t* targets, int64_t begin, int64_t end,
+                           int64_t vocab, float scale, bool gradient, float* loss) {
+  for (int64_t r = begin; r < end; ++r)
+    loss[r] = row_loss(logits + r * vocab, targets[r], vocab, scale, gradient);
 }
 
 }  // namespace
 
 template <typename T>
-void softmax_cross_entropy(T* logits, const int64_t* targets, int64_t num_rows, int64_t vocab, float scale,
-                           bool gradient, float* loss) {
+void softmax_cross_entropy(T* logits, const int64_t* targets, int64_t num_rows, int64_t vocab,
+                           float scale, bool gradient, float* loss) {
   parallel_for(num_rows, 1, [&](int64_t begin, int64_t end) {
     rows(logits, targets, begin, end, vocab, scale, gradient, loss);
   });
 }
 
 template void softmax_cross_entropy(float*, const int64_t*, int64_t, int64_t, float, bool, float*);
-template void softmax_cross_entropy(uint16_t*, const int64_t*, int64_t, int64_t, float, bool, float*);
+template void softmax_cross_entropy(uint16_t*, const int64_t*, int64_t, int64_t, float, bool,
+                                    float*);
 
 }  // namespace qlora::trainer::cpu

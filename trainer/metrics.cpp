@@ -25,29 +25,33 @@ std::vector<std::string> lines_up_to(const std::string& path, int64_t last_step)
 }  // namespace
 
 MetricsLog::MetricsLog(const std::string& path, int64_t last_step) : path_(path) {
-  const auto kept = std::filesystem::exists(path) ? lines_up_to(path, last_step) : std::vector<std::string>{};
+  const auto kept =
+      std::filesystem::exists(path) ? lines_up_to(path, last_step) : std::vector<std::string>{};
   file_.open(path, std::ios::trunc);
   for (const std::string& line : kept) file_ << line << '\n';
   file_.flush();
-  if (!file_) fail<IoError>("{}: cannot be written; check the folder's permissions and the free space", path);
+  if (!file_)
+    fail<IoError>("{}: cannot be written; check the folder's permissions and the free space", path);
 }
 
 void MetricsLog::write(const StepMetrics& m) {
-  nlohmann::ordered_json line = {{"step", m.step},
-                                 {"epoch", m.epoch},
-                                 {"loss", m.loss},
-                                 {"learning_rate", m.learning_rate},
-                                 {"grad_norm", m.grad_norm},
-                                 {"tokens", m.tokens},
-                                 {"supervised_tokens", m.supervised_tokens},
-                                 {"tokens_per_second", static_cast<double>(m.tokens) / m.step_seconds},
-                                 {"step_seconds", m.step_seconds},
-                                 {"peak_memory_bytes", m.peak_memory_bytes}};
+  nlohmann::ordered_json line = {
+      {"step", m.step},
+      {"epoch", m.epoch},
+      {"loss", m.loss},
+      {"learning_rate", m.learning_rate},
+      {"grad_norm", m.grad_norm},
+      {"tokens", m.tokens},
+      {"supervised_tokens", m.supervised_tokens},
+      {"tokens_per_second", static_cast<double>(m.tokens) / m.step_seconds},
+      {"step_seconds", m.step_seconds},
+      {"peak_memory_bytes", m.peak_memory_bytes}};
   file_ << line.dump() << std::endl;
   if (!file_) fail<IoError>("{}: cannot be written; is the disk full?", path_);
 }
 
-void MetricsLog::write_evaluation(int64_t step, double eval_loss, int64_t supervised_tokens, double seconds) {
+void MetricsLog::write_evaluation(int64_t step, double eval_loss, int64_t supervised_tokens,
+                                  double seconds) {
   nlohmann::ordered_json line = {{"step", step},
                                  {"eval_loss", eval_loss},
                                  {"eval_supervised_tokens", supervised_tokens},
@@ -58,11 +62,14 @@ void MetricsLog::write_evaluation(int64_t step, double eval_loss, int64_t superv
 
 std::string console_line(const StepMetrics& m, double seconds_left) {
   const auto left = static_cast<int64_t>(seconds_left + 0.5);
-  return fmt::format("step {:>4}/{}  loss {:.4f}  lr {:.2e}  grad {:.3f}  {:>6.0f} tok/s  supervised {:>3.0f}%  {:.2f} GB  {}:{:02} left",
-                     m.step, m.total_steps, m.loss, m.learning_rate, m.grad_norm,
-                     static_cast<double>(m.tokens) / m.step_seconds,
-                     100.0 * static_cast<double>(m.supervised_tokens) / static_cast<double>(std::max<int64_t>(m.tokens, 1)),
-                     static_cast<double>(m.peak_memory_bytes) / 1e9, left / 60, left % 60);
+  return fmt::format(
+      "step {:>4}/{}  loss {:.4f}  lr {:.2e}  grad {:.3f}  {:>6.0f} tok/s  supervised {:>3.0f}%  "
+      "{:.2f} GB  {}:{:02} left",
+      m.step, m.total_steps, m.loss, m.learning_rate, m.grad_norm,
+      static_cast<double>(m.tokens) / m.step_seconds,
+      100.0 * static_cast<double>(m.supervised_tokens) /
+          static_cast<double>(std::max<int64_t>(m.tokens, 1)),
+      static_cast<double>(m.peak_memory_bytes) / 1e9, left / 60, left % 60);
 }
 
 }  // namespace qlora::trainer

@@ -33,8 +33,8 @@ Outcome run(TrainJob& job) {
     const double loss = accumulate_gradients(job, window);
     const auto norm = optim::gradient_norm(job.adapters.gradients(), job.max_grad_norm);
     if (!norm.finite())
-      fail<DivergenceError>("step {}: the gradient of {} is not finite; lower optim.lr", state.step + 1,
-                            optim::first_nonfinite_gradient(job.parameters));
+      fail<DivergenceError>("step {}: the gradient of {} is not finite; lower optim.lr",
+                            state.step + 1, optim::first_nonfinite_gradient(job.parameters));
     audit(job, updated);
 
     const double lr = job.schedule.at(state.step);
@@ -49,8 +49,8 @@ Outcome run(TrainJob& job) {
     const double epoch = static_cast<double>(state.position.epoch) +
                          static_cast<double>(state.position.step_in_epoch) /
                              static_cast<double>(job.loader.steps_in_epoch(state.position.epoch));
-    job.report({state.step, job.total_steps, epoch, loss, lr, norm.norm, window.num_tokens, window.num_supervised,
-                watch.seconds(), peak_resident_bytes()});
+    job.report({state.step, job.total_steps, epoch, loss, lr, norm.norm, window.num_tokens,
+                window.num_supervised, watch.seconds(), peak_resident_bytes()});
 
     const bool last = state.step == job.total_steps;
     if (last || (job.eval_every > 0 && state.step % job.eval_every == 0)) job.evaluate();

@@ -1,5 +1,6 @@
-// The training loop: windows of micro-batches in, optimizer steps out, with evaluation, checkpoints and the audit of what a
-// first step must show. It knows neither the recipe nor where the model came from.
+// The training loop: windows of micro-batches in, optimizer steps out, with evaluation, checkpoints
+// and the audit of what a first step must show. It knows neither the recipe nor where the model
+// came from.
 #pragma once
 
 #include <atomic>
@@ -39,8 +40,9 @@ struct TrainJob {
 
 enum class Outcome { kFinished, kInterrupted };
 
-// Runs from state.step to total_steps, or until a stop is asked for (then it saves first). Throws DivergenceError at a
-// non-finite loss or gradient, before the optimizer has seen it: the last checkpoint stays good.
+// Runs from state.step to total_steps, or until a stop is asked for (then it saves first). Throws
+// DivergenceError at a non-finite loss or gradient, before the optimizer has seen it: the last
+// checkpoint stays good.
 Outcome run(TrainJob& job);
 
 }  // namespace qlora::trainer

@@ -7,20 +7,22 @@
 namespace qlora::trainer {
 
 struct TrainOptions {
-  int64_t max_steps = 0;   // 0: by epochs
-  double epochs = 0.0;     // 0: by max_steps; one of the two must be set
+  int64_t max_steps = 0;  // 0: by epochs
+  double epochs = 0.0;    // 0: by max_steps; one of the two must be set
   int64_t micro_batch_size = 1;
   int64_t gradient_accumulation_steps = 1;
-  std::string gradient_checkpointing = "auto";  // auto | true | false: recompute each layer in the backward pass
-  std::string compute_dtype = "bfloat16";       // bfloat16 | float32
+  std::string gradient_checkpointing =
+      "auto";  // auto | true | false: recompute each layer in the backward pass
+  std::string compute_dtype = "bfloat16";  // bfloat16 | float32
   uint64_t seed = 42;
-  std::string device = "auto";  // auto | cpu | cuda | cuda:N
-  int threads = 0;              // 0: all cores
-  int64_t eval_every = 0;       // steps; 0: only at the end, if there are evaluation rows
-  int64_t save_every = 0;       // steps; 0: only at the end
+  std::string device = "auto";   // auto | cpu | cuda | cuda:N
+  int threads = 0;               // 0: all cores
+  int64_t eval_every = 0;        // steps; 0: only at the end, if there are evaluation rows
+  int64_t save_every = 0;        // steps; 0: only at the end
   int64_t save_total_limit = 3;  // rotating checkpoints; the best and the last are kept besides
   std::string resume = "auto";   // auto | never | a checkpoint directory
-  std::string on_extend;         // continue | rescale: what the schedule does when a resumed run has more steps
+  std::string
+      on_extend;  // continue | rescale: what the schedule does when a resumed run has more steps
 
   // Throws ConfigError naming the key.
   void validate() const;

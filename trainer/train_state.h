@@ -1,5 +1,6 @@
-// Everything that must survive a kill besides the named tensors (adapter, optimizer): what is not in here may not influence
-// the run. Saved as state.json of a checkpoint; checked field by field on resume.
+// Everything that must survive a kill besides the named tensors (adapter, optimizer): what is not
+// in here may not influence the run. Saved as state.json of a checkpoint; checked field by field on
+// resume.
 #pragma once
 
 #include <cstdint>
@@ -20,13 +21,13 @@ struct ResolvedChoices {
 };
 
 struct TrainState {
-  int64_t step = 0;             // optimizer steps done
-  int64_t horizon = 0;          // total steps the learning-rate schedule was laid out for
+  int64_t step = 0;     // optimizer steps done
+  int64_t horizon = 0;  // total steps the learning-rate schedule was laid out for
   data::LoaderPosition position;
   int64_t tokens = 0, supervised_tokens = 0;  // seen so far
   double best_eval_loss = std::numeric_limits<double>::infinity();
   int64_t best_step = -1;
-  std::string base_hash;        // CausalLm::base_hash()
+  std::string base_hash;  // CausalLm::base_hash()
   std::string data_fingerprint;
   ResolvedChoices choices;
 };

@@ -12,7 +12,8 @@ namespace qlora::trainer {
 
 double accumulate_gradients(TrainJob& job, const data::StepWindow& window) {
   job.adapters.zero_gradients();
-  const double scale = window.num_supervised > 0 ? 1.0 / static_cast<double>(window.num_supervised) : 0.0;
+  const double scale =
+      window.num_supervised > 0 ? 1.0 / static_cast<double>(window.num_supervised) : 0.0;
   double loss = 0;
   for (size_t i = 0; i < window.micro_batches.size(); ++i) {
     const data::MicroBatch& batch = window.micro_batches[i];
@@ -23,12 +24,14 @@ double accumulate_gradients(TrainJob& job, const data::StepWindow& window) {
     input.training = true;
     input.recompute_layers = job.state.choices.recompute_layers;
     input.dropout_key = random_key(random_key(job.seed, static_cast<uint64_t>(job.state.step)), i);
-    const at::Tensor part = fused_cross_entropy(job.model.hidden(input), batch.targets, *job.model.head, scale,
-                                                job.model.workspace());
+    const at::Tensor part = fused_cross_entropy(job.model.hidden(input), batch.targets,
+                                                *job.model.head, scale, job.model.workspace());
     const double value = part.item<double>();
     if (!std::isfinite(value))
-      fail<DivergenceError>("step {}: the loss is {} (micro-batch {}, first row {}); lower optim.lr or check that row",
-                            job.state.step + 1, value, i, batch.examples.empty() ? -1 : batch.examples.front());
+      fail<DivergenceError>(
+          "step {}: the loss is {} (micro-batch {}, first row {}); lower optim.lr or check that "
+          "row",
+          job.state.step + 1, value, i, batch.examples.empty() ? -1 : batch.examples.front());
     part.backward();
     loss += value;
   }
@@ -44,8 +47,10 @@ void audit_gradients(const TrainJob& job, const char* which) {
     if (++count <= 3) missing += (missing.empty() ? "" : ", ") + tensor.name;
   }
   if (count > 0)
-    fail<ConfigError>("{} adapters got no gradient: {}{}; they would never be trained. Check lora.targets and the data",
-                      count, missing, count > 3 ? ", ..." : "");
+    fail<ConfigError>(
+        "{} adapters got no gradient: {}{}; they would never be trained. Check lora.targets and "
+        "the data",
+        count, missing, count > 3 ? ", ..." : "");
 }
 
 }  // namespace qlora::trainer

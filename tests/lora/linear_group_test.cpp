@@ -28,7 +28,8 @@ struct SmallGroup {
     options.rank = 3;
     options.alpha = 6;
     options.dropout = dropout;
-    adapters = std::make_unique<AdapterSet>(options, std::vector<LinearGroup*>{&group}, at::kFloat, 1);
+    adapters =
+        std::make_unique<AdapterSet>(options, std::vector<LinearGroup*>{&group}, at::kFloat, 1);
     at::NoGradGuard no_grad;
     for (auto& t : adapters->tensors())
       if (t.name.ends_with("lora_B.weight")) at::Tensor(t.value).normal_();
@@ -54,7 +55,8 @@ TEST(LinearGroup, ForwardAndGradientsAreThoseOfTheFormula) {
 
   const at::Tensor rx = x.detach().clone().requires_grad_(true);
   std::vector<at::Tensor> leaves;
-  for (const auto& t : s.adapters->tensors()) leaves.push_back(t.value.detach().clone().requires_grad_(true));
+  for (const auto& t : s.adapters->tensors())
+    leaves.push_back(t.value.detach().clone().requires_grad_(true));
   // tensors() lists A and B of each module in turn; scaling is alpha / rank = 2.
   const at::Tensor ry = at::mm(rx, s.w1.t()) + 2 * at::mm(at::mm(rx, leaves[0].t()), leaves[1].t());
   const at::Tensor rz = at::mm(rx, s.w2.t()) + 2 * at::mm(at::mm(rx, leaves[2].t()), leaves[3].t());

@@ -8,8 +8,9 @@
 namespace qlora::lora {
 namespace {
 
-const std::vector<std::string> kNames = {"model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj",
-                                         "model.layers.1.self_attn.q_proj", "model.layers.1.mlp.down_proj", "lm_head"};
+const std::vector<std::string> kNames = {
+    "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj",
+    "model.layers.1.self_attn.q_proj", "model.layers.1.mlp.down_proj", "lm_head"};
 
 std::string message(const std::vector<std::string>& patterns) {
   try {
@@ -27,8 +28,10 @@ TEST(Targets, AllLinearLeavesTheOutputEmbeddingOut) {
 }
 
 TEST(Targets, ANameMatchesTheEndOfAPathAtADot) {
-  EXPECT_EQ(match_targets({"q_proj"}, kNames).chosen, (std::vector<bool>{true, false, true, false, false}));
-  EXPECT_EQ(match_targets({"mlp.down_proj"}, kNames).chosen, (std::vector<bool>{false, false, false, true, false}));
+  EXPECT_EQ(match_targets({"q_proj"}, kNames).chosen,
+            (std::vector<bool>{true, false, true, false, false}));
+  EXPECT_EQ(match_targets({"mlp.down_proj"}, kNames).chosen,
+            (std::vector<bool>{false, false, false, true, false}));
   EXPECT_THAT(message({"proj"}), testing::HasSubstr("matches no module"));
 }
 
@@ -39,10 +42,13 @@ TEST(Targets, ARegularExpressionMatchesTheWholePath) {
 }
 
 TEST(Targets, APatternWithoutAMatchNamesWhatThereIs) {
-  EXPECT_THAT(message({"query_key_value"}), testing::HasSubstr("down_proj, k_proj, lm_head, q_proj"));
+  EXPECT_THAT(message({"query_key_value"}),
+              testing::HasSubstr("down_proj, k_proj, lm_head, q_proj"));
 }
 
-TEST(Targets, TheOutputEmbeddingTakesNoAdapter) { EXPECT_THAT(message({"lm_head"}), testing::HasSubstr("lm_head")); }
+TEST(Targets, TheOutputEmbeddingTakesNoAdapter) {
+  EXPECT_THAT(message({"lm_head"}), testing::HasSubstr("lm_head"));
+}
 
 }  // namespace
 }  // namespace qlora::lora

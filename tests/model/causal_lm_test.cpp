@@ -22,11 +22,12 @@ std::vector<int32_t> targets_of(const model::ForwardInput& input) {
   return targets;
 }
 
-double loss_and_gradients(model::CausalLm& model, lora::AdapterSet& adapters, const model::ForwardInput& input) {
+double loss_and_gradients(model::CausalLm& model, lora::AdapterSet& adapters,
+                          const model::ForwardInput& input) {
   adapters.zero_gradients();
   const auto targets = targets_of(input);
-  const at::Tensor loss =
-      trainer::fused_cross_entropy(model.hidden(input), targets, *model.head, 1.0 / 10, model.workspace());
+  const at::Tensor loss = trainer::fused_cross_entropy(model.hidden(input), targets, *model.head,
+                                                       1.0 / 10, model.workspace());
   loss.backward();
   return loss.item<double>();
 }
@@ -62,7 +63,8 @@ TEST(CausalLm, PackedDocumentsDoNotSeeEachOther) {
     alone.positions.assign(packed.positions.begin() + begin, packed.positions.begin() + end);
     alone.cu_seqlens = {0, end - begin};
     // Summation order inside a product may differ with the number of rows: fp32 noise, no more.
-    EXPECT_TRUE(at::allclose(model->hidden(alone), together.narrow(0, begin, end - begin), 1e-5, 1e-5));
+    EXPECT_TRUE(
+        at::allclose(model->hidden(alone), together.narrow(0, begin, end - begin), 1e-5, 1e-5));
   }
 }
 
@@ -94,7 +96,8 @@ TEST(CausalLm, AdapterGradientsMatchFiniteDifferences) {
     masters.add_(direction, offset);
     adapters->publish();
     double sum = 0;
-    for (float x : trainer::token_losses(model->hidden(input), targets_of(input), *model->head, model->workspace()))
+    for (float x : trainer::token_losses(model->hidden(input), targets_of(input), *model->head,
+                                         model->workspace()))
       sum += x;
     masters.copy_(saved);
     adapters->publish();
@@ -102,7 +105,8 @@ TEST(CausalLm, AdapterGradientsMatchFiniteDifferences) {
   };
   // Central difference: truncation O(step²), fp32 rounding about 1e-6 / step.
   EXPECT_NEAR((loss_at(step) - loss_at(-step)) / (2 * step), norm, 5e-3 * norm);
-  for (const auto& tensor : adapters->tensors()) EXPECT_GT(tensor.gradient.abs().max().item<float>(), 0) << tensor.name;
+  for (const auto& tensor : adapters->tensors())
+    EXPECT_GT(tensor.gradient.abs().max().item<float>(), 0) << tensor.name;
 }
 
 TEST(CausalLm, RecomputedLayersGiveTheSameBits) {

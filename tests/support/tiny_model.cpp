@@ -17,14 +17,17 @@ at::Tensor random(std::vector<int64_t> shape, uint64_t seed, const std::string& 
   return t;
 }
 
-lora::LoraLinear linear(const std::string& name, int64_t out, int64_t in, at::ScalarType dtype, uint64_t seed) {
+lora::LoraLinear linear(const std::string& name, int64_t out, int64_t in, at::ScalarType dtype,
+                        uint64_t seed) {
   lora::LoraLinear layer;
   layer.name = name;
   layer.base = std::make_unique<quant::DenseWeight>(random({out, in}, seed, name, 0.15f).to(dtype));
   return layer;
 }
 
-lora::LinearGroup group(std::vector<lora::LoraLinear> layers) { return lora::LinearGroup(std::move(layers)); }
+lora::LinearGroup group(std::vector<lora::LoraLinear> layers) {
+  return lora::LinearGroup(std::move(layers));
+}
 
 template <typename... Layers>
 lora::LinearGroup group_of(Layers... layers) {
@@ -59,20 +62,22 @@ std::unique_ptr<model::CausalLm> tiny_model(at::ScalarType compute, uint64_t see
                          linear(p + "self_attn.k_proj", 16, 32, compute, seed),
                          linear(p + "self_attn.v_proj", 16, 32, compute, seed));
     layer.o = group_of(linear(p + "self_attn.o_proj", 32, 32, compute, seed));
-    layer.gate_up =
-        group_of(linear(p + "mlp.gate_proj", 48, 32, compute, seed), linear(p + "mlp.up_proj", 48, 32, compute, seed));
+    layer.gate_up = group_of(linear(p + "mlp.gate_proj", 48, 32, compute, seed),
+                             linear(p + "mlp.up_proj", 48, 32, compute, seed));
     layer.down = group_of(linear(p + "mlp.down_proj", 32, 48, compute, seed));
     model->layers.push_back(std::move(layer));
   }
   return model;
 }
 
-std::unique_ptr<lora::AdapterSet> tiny_adapters(model::CausalLm& model, bool random_b, double dropout) {
+std::unique_ptr<lora::AdapterSet> tiny_adapters(model::CausalLm& model, bool random_b,
+                                                double dropout) {
   lora::LoraOptions options;
   options.rank = 4;
   options.alpha = 8;
   options.dropout = dropout;
-  auto adapters = std::make_unique<lora::AdapterSet>(options, model.groups(), model.compute_dtype(), 3);
+  auto adapters =
+      std::make_unique<lora::AdapterSet>(options, model.groups(), model.compute_dtype(), 3);
   if (random_b) {
     at::NoGradGuard no_grad;
     for (const auto& tensor : adapters->tensors())

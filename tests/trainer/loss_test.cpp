@@ -19,8 +19,9 @@ TEST(FusedCrossEntropy, EqualsTheComposedLossAndGradient) {
   head.dequantize_rows(0, 0, 37, weight);
   const at::Tensor reference_hidden = hidden.detach().clone().requires_grad_(true);
   const at::Tensor labels = at::tensor(std::vector<int64_t>(targets.begin(), targets.end()));
-  const at::Tensor reference =
-      at::cross_entropy_loss(at::mm(reference_hidden, weight.t()), labels, {}, at::Reduction::Sum, -100) * 0.25;
+  const at::Tensor reference = at::cross_entropy_loss(at::mm(reference_hidden, weight.t()), labels,
+                                                      {}, at::Reduction::Sum, -100) *
+                               0.25;
   reference.backward();
   EXPECT_NEAR(loss.item<float>(), reference.item<float>(), 1e-5);
   EXPECT_TRUE(at::allclose(hidden.grad(), reference_hidden.grad(), 1e-4, 1e-6));

@@ -49,7 +49,8 @@ struct SmallRun {
     for (const auto& t : adapters->tensors()) parameters.push_back({t.name, t.value, t.gradient});
     optimizer = optim::make_optimizer(options, parameters);
     loader = std::make_unique<data::Loader>(random_examples(23), loading);
-    job.reset(new TrainJob{*model, *adapters, *optimizer, parameters, optim::LrSchedule(options, 10), *loader, state});
+    job.reset(new TrainJob{*model, *adapters, *optimizer, parameters,
+                           optim::LrSchedule(options, 10), *loader, state});
     job->total_steps = total_steps;
     job->seed = 5;
     job->report = [this](const StepMetrics& m) { losses.push_back(m.loss); };
@@ -89,7 +90,8 @@ TEST(TrainLoop, RecomputationChangesNoBit) {
 }
 
 TEST(TrainLoop, EightTimesOneRowEqualsOneTimesEightRows) {
-  // Unpacked, so that both deal the same rows into a step. bf16 products of other heights: equal within rounding.
+  // Unpacked, so that both deal the same rows into a step. bf16 products of other heights: equal
+  // within rounding.
   SmallRun many(1, {24, false, true, 1, 8, 5}), one(1, {24, false, true, 8, 1, 5});
   const double a = accumulate_gradients(*many.job, many.loader->next());
   const double b = accumulate_gradients(*one.job, one.loader->next());
