@@ -47,16 +47,17 @@ std::string read_template_file(const std::string& path) {
 
 ChatRenderer::ChatRenderer(const ChatTemplate& chat_template, const Tokenizer& tokenizer)
     : template_(chat_template) {
+  variables_["date_string"] = kDateString;
   const SpecialTokens& special = tokenizer.special_tokens();
-  if (special.bos) special_tokens_["bos_token"] = special.bos->text;
-  if (special.eos) special_tokens_["eos_token"] = special.eos->text;
-  if (special.unk) special_tokens_["unk_token"] = special.unk->text;
-  if (special.pad) special_tokens_["pad_token"] = special.pad->text;
+  if (special.bos) variables_["bos_token"] = special.bos->text;
+  if (special.eos) variables_["eos_token"] = special.eos->text;
+  if (special.unk) variables_["unk_token"] = special.unk->text;
+  if (special.pad) variables_["pad_token"] = special.pad->text;
 }
 
 std::string ChatRenderer::render(const Json& messages, const Json& context,
                                  bool add_generation_prompt) const {
-  Json variables = special_tokens_;
+  Json variables = variables_;
   for (const auto& [name, value] : context.items()) variables[name] = value;
   return template_.render(messages, variables, add_generation_prompt);
 }
@@ -94,6 +95,11 @@ bool ChatRenderer::writes_tools() const {
 
 bool ChatRenderer::writes_tool_calls() const {
   return template_.source().find("tool_calls") != std::string::npos;
+}
+
+bool ChatRenderer::writes_the_date() const {
+  return template_.source().find("strftime_now") != std::string::npos &&
+         template_.source().find("date_string") == std::string::npos;
 }
 
 std::vector<TokenId> conversation_prompt(const Json& messages, const ChatTemplate& chat_template,

@@ -13,13 +13,17 @@
 
 namespace qlora::data {
 
+// The date that Llama 3's templates fall back to where they cannot ask for today's.
+constexpr const char* kDateString = "26 Jul 2024";
+
 class ChatRenderer {
  public:
   // Both must outlive the renderer.
   ChatRenderer(const ChatTemplate& chat_template, const Tokenizer& tokenizer);
 
   // The text of the messages with the tokenizer's special tokens (bos_token, ...) and `context` as
-  // variables.
+  // variables. Unless `context` sets it, date_string is kDateString, so that prompts do not change
+  // overnight and with them the rows of a run that is resumed.
   std::string render(const Json& messages, const Json& context, bool add_generation_prompt) const;
 
   // Every trained assistant turn: rendered behind the messages before it, and with it. FormatError
@@ -30,10 +34,12 @@ class ChatRenderer {
   // Does the template read these at all? If not, they would be lost without a word.
   bool writes_tools() const;
   bool writes_tool_calls() const;
+  // Does it write today's date whatever date_string says?
+  bool writes_the_date() const;
 
  private:
   const ChatTemplate& template_;
-  Json special_tokens_ = Json::object();
+  Json variables_ = Json::object();
 };
 
 // Ids to generate an answer from: messages (as in a chat row), rendered with the generation prompt.

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/seed.h"
+#include "data/chat_renderer.h"
 #include "data/dataset.h"
 #include "data/permutation.h"
 
@@ -68,6 +69,12 @@ PreparedData prepare_datasets(const DataOptions& options, const Tokenizer& token
         data.warnings.push_back(std::move(warning));
       }
     }
+  }
+  if (chat_template != nullptr && ChatRenderer(*chat_template, tokenizer).writes_the_date()) {
+    data.warnings.emplace_back(
+        "the chat template writes today's date into every prompt: resumed on another day, the run "
+        "would see other rows and is refused; set data.chat_template to a copy without "
+        "strftime_now");
   }
   if (options.eval_fraction > 0.0) split_off_eval(options.eval_fraction, seed, data);
   return data;

@@ -3,11 +3,12 @@
 #include <filesystem>
 
 #include "base/error.h"
-#include "data/tokenizers/json_node.h"
 #include "data/tokenizers/sentencepiece_tokenizer.h"
 #include "data/tokenizers/tokenizer_files.h"
 #include "data/tokenizers/tokenizer_json.h"
 #include "data/tokenizers/vocab_merges.h"
+#include "io/json.h"
+#include "io/read_file.h"
 
 namespace qlora::data {
 namespace {
@@ -31,7 +32,7 @@ std::unique_ptr<Tokenizer> load_directory(TokenizerFiles files, const std::strin
 std::unique_ptr<Tokenizer> load_file(const fs::path& path, const std::string& standard_name) {
   TokenizerFiles files;
   if (path.filename() == standard_name) files = read_tokenizer_files(path.parent_path().string());
-  files[standard_name] = read_bytes(path.string());
+  files[standard_name] = io::read_bytes(path.string());
   const std::string place = path.parent_path().empty() ? "." : path.parent_path().string();
   if (standard_name == "tokenizer.json") return make_json_tokenizer(std::move(files), place);
   return make_sentencepiece_tokenizer(std::move(files), place);

@@ -50,6 +50,7 @@ struct TensorView {
   std::vector<int64_t> shape;         // row-major, PyTorch order: [out, in]
   std::span<const std::byte> bytes;   // exactly the tensor's bytes; may be unaligned
   std::shared_ptr<const void> owner;  // keeps `bytes` alive (a mapped file, a buffer); may be null
+  std::string file;                   // where it came from, for messages
 
   int64_t num_elements() const {
     int64_t n = 1;

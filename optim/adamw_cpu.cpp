@@ -66,25 +66,34 @@ struct Moments {
   alignas(64) float m[kStateBlock], v[kStateBlock];
 };
 
+// In three passes, because table lookups and arithmetic do not vectorise together.
 QLORA_VECTORIZED void update_8bit(const Coefficients& k, const Block& block,
                                   const float* __restrict map1, const float* __restrict map2,
                                   Moments& moments) {
+  const int64_t count = block.count;
   const float* __restrict gradient = block.gradient;
   const uint8_t* __restrict codes1 = block.codes1;
   const uint8_t* __restrict codes2 = block.codes2;
   float* __restrict value = block.value;
   float* __restrict m = moments.m;
   float* __restrict v = moments.v;
-  for (int64_t i = 0; i < block.count; ++i) {
-    const float g = gradient[i] * k.gradient_scale;
-    const float new_m = first_moment(k, map1[codes1[i]] * block.absmax1, g);
-    const float new_v = second_moment(k, map2[codes2[i]] * block.absmax2, g);
+  const float absmax1 = block.absmax1, absmax2 = block.absmax2;
+  const Coefficients c = k;
+  for (int64_t i = 0; i < count; ++i) m[i] = map1[codes1[i]];
+  for (int64_t i = 0; i < count; ++i) v[i] = map2[codes2[i]];
+  for (int64_t i = 0; i < count; ++i) {
+    const float g = gradient[i] * c.gradient_scale;
+    const float new_m = first_moment(c, m[i] * absmax1, g);
+    const float new_v = second_moment(c, v[i] * absmax2, g);
     const bool finite = (std::fabs(new_m) <= FLT_MAX) & (new_v <= FLT_MAX);
-    m[i] = finite ? new_m : 0.0f;
-    v[i] = finite ? new_v : 0.0f;
-    const float denominator = __builtin_sqrtf(v[i]) / k.divisor + k.eps;
-    const float updated = value[i] * k.decay + (k.step_size * m[i]) / denominator;
-    value[i] = finite ? updated : value[i];
+    const float kept_m = finite ? new_m : 0.0f;
+    const float kept_v = finite ? new_v : 0.0f;
+    m[i] = kept_m;
+    v[i] = kept_v;
+    const float old = value[i];
+    const float denominator = __builtin_sqrtf(kept_v) / c.divisor + c.eps;
+    const float updated = old * c.decay + (c.step_size * kept_m) / denominator;
+    value[i] = finite ? updated : old;
   }
 }
 

@@ -3,6 +3,8 @@
 #include <cfloat>
 
 #include "optim/adamw_kernels.h"
+#include "quant/device_arithmetic.cuh"
+#include "quant/nearest_code.cuh"
 
 namespace qlora::optim::cuda {
 namespace {
@@ -34,24 +36,15 @@ __device__ const AdamwRun* find_run(const AdamwRun* runs, int64_t num_runs, int6
   return runs + low;
 }
 
-// Nearest entry: halve the interval down to one entry, then compare with the midpoint to the
-// neighbour on x's side. A tie stays with the entry reached. lowest: the map's lower end.
-__device__ int nearest_code(const float* map, float lowest, float x) {
-  int pivot = 127, lower_pivot = 0, upper_pivot = 255;
-  float lower = lowest, upper = 1.0f;
-  for (int stride = 64; stride > 0; stride >>= 1) {
-    if (x > map[pivot]) {
-      lower_pivot = pivot;
-      lower = map[pivot];
-      pivot += stride;
-    } else {
-      upper_pivot = pivot;
-      upper = map[pivot];
-      pivot -= stride;
-    }
-  }
-  if (x > map[pivot]) return x > (upper + map[pivot]) * 0.5f ? upper_pivot : pivot;
-  return x < (lower + map[pivot]) * 0.5f ? lower_pivot : pivot;
+// bitsandbytes builds its kernels with fast-math: subnormals are flushed and a quotient is
+// approximate. Moments and what is encoded shall be its, so both are said here. The parameter is
+// updated with exact quotients and roots.
+__device__ float flushed(float x) { return fabsf(x) < FLT_MIN ? copysignf(0.0f, x) : x; }
+
+__device__ float approximate_quotient(float a, float b) {
+  float quotient;
+  asm("div.approx.ftz.f32 %0, %1, %2;" : "=f"(quotient) : "f"(a), "f"(b));
+  return quotient;
 }
 
 // The largest of the 256 values, for every thread.
@@ -90,8 +83,8 @@ __device__ void update_8bit(const AdamwStep& step, const AdamwRun& run, const Co
   float m = 0.0f, v = 0.0f;
   if (inside) {
     const float g = run.gradient[i] * static_cast<float>(step.gradient_scale);
-    m = map1[codes1[i]] * run.absmax1[block] * beta1 + (1.0f - beta1) * g;
-    v = map2[codes2[i]] * run.absmax2[block] * beta2 + (1.0f - beta2) * g * g;
+    m = flushed(map1[codes1[i]] * run.absmax1[block] * beta1 + (1.0f - beta1) * g);
+    v = flushed(map2[codes2[i]] * run.absmax2[block] * beta2 + (1.0f - beta2) * g * g);
     if (fabsf(m) <= FLT_MAX && v <= FLT_MAX) {
       run.value[i] = (run.value[i] + k.step_size * (m / (sqrtf(v) + k.eps))) * k.decay;
     } else {
@@ -106,12 +99,13 @@ __device__ void update_8bit(const AdamwStep& step, const AdamwRun& run, const Co
     run.absmax2[block] = absmax2;
   }
   if (!inside) return;
-  int code1 = nearest_code(map1, -1.0f, m / absmax1);
+  // In an all-zero block 0 / 0 takes code 0, and the rule below makes it 255: its absmax of 0
+  // decodes either to 0.
+  int code1 = quant::cuda::nearest_code(map1, approximate_quotient(m, absmax1));
   // A moment too small for its code's sign would push the wrong way.
   if (signbit(map1[code1]) != signbit(m)) code1 += m > 0.0f ? 1 : -1;
-  codes1[i] = static_cast<uint8_t>(
-      code1);  // of an all-zero block: 255 or 0; its absmax of 0 decodes either to 0
-  codes2[i] = static_cast<uint8_t>(nearest_code(map2, 0.0f, v / absmax2));
+  codes1[i] = static_cast<uint8_t>(code1);
+  codes2[i] = quant::cuda::nearest_code(map2, approximate_quotient(v, absmax2));
 }
 
 __global__ void __launch_bounds__(256)
@@ -141,6 +135,7 @@ void adamw(const AdamwStep& step, const AdamwRun* runs, int64_t num_runs, int64_
   if (num_blocks == 0) return;
   adamw_kernel<<<static_cast<unsigned>(num_blocks), 256, 0, static_cast<cudaStream_t>(stream)>>>(
       step, runs, num_runs, maps);
+  quant::cuda::check_launch("adamw");
 }
 
 }  // namespace qlora::optim::cuda

@@ -1,6 +1,7 @@
 #include <cuda_runtime.h>
 
 #include "optim/grad_clip_kernels.h"
+#include "quant/device_arithmetic.cuh"
 
 namespace qlora::optim::cuda {
 namespace {
@@ -33,6 +34,7 @@ void block_sums_of_squares(const float* values, int64_t count, double* sums, voi
   if (count == 0) return;
   block_sums<<<static_cast<unsigned>(num_norm_blocks(count)), kThreads, 0,
                static_cast<cudaStream_t>(stream)>>>(values, count, sums);
+  quant::cuda::check_launch("block_sums_of_squares");
 }
 
 }  // namespace qlora::optim::cuda

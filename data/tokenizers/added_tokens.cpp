@@ -40,7 +40,7 @@ size_t skip_white_space_rightwards(std::string_view text, size_t end) {
 
 }  // namespace
 
-AddedToken parse_added_token(const JsonNode& node) {
+AddedToken parse_added_token(const io::JsonNode& node) {
   AddedToken token;
   token.content = node.at("content").as_string();
   token.single_word = node.bool_or("single_word", false);

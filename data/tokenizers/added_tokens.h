@@ -13,9 +13,9 @@
 #include <vector>
 
 #include "data/tokenizer.h"
-#include "data/tokenizers/json_node.h"
 #include "data/tokenizers/normalizer.h"
 #include "data/tokenizers/pieces.h"
+#include "io/json.h"
 
 namespace qlora::data {
 
@@ -30,7 +30,7 @@ struct AddedToken {
 };
 
 // Reads {content, single_word, lstrip, rstrip, normalized, special}; the id is the caller's.
-AddedToken parse_added_token(const JsonNode& node);
+AddedToken parse_added_token(const io::JsonNode& node);
 nlohmann::json to_json(const AddedToken& token);
 
 // Finds the longest of a set of strings at a place of a text.

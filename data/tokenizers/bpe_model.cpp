@@ -9,11 +9,11 @@
 namespace qlora::data {
 namespace {
 
-Vocabulary read_vocabulary(const JsonNode& node) {
+Vocabulary read_vocabulary(const io::JsonNode& node) {
   if (!node.value().is_object()) node.reject("an object of token: id");
   Vocabulary vocabulary;
   for (const auto& [token, id] : node.value().items()) {
-    const JsonNode entry(id, node.place() + "." + token);
+    const io::JsonNode entry(id, node.place() + "." + token);
     vocabulary.add(token, entry.as_integer(0, kMaxVocabularySize - 1), node.place());
   }
   return vocabulary;
@@ -24,7 +24,7 @@ struct TokenPair {
 };
 
 // "a b", or ["a", "b"] in newer files (whose tokens may hold blanks).
-TokenPair parse_merge(const JsonNode& node) {
+TokenPair parse_merge(const io::JsonNode& node) {
   if (node.value().is_array()) {
     const auto pair = node.elements();
     if (pair.size() != 2) node.reject("a pair of tokens");
@@ -57,7 +57,7 @@ struct BpeModel::Symbol {
   int32_t previous, next;
 };
 
-BpeModel::BpeModel(const JsonNode& node)
+BpeModel::BpeModel(const io::JsonNode& node)
     : TokenModel(read_vocabulary(node.at("vocab"))),
       ranks_(node.at("merges").value().size()),
       continuing_prefix_(node.string_or("continuing_subword_prefix", "")),
@@ -76,12 +76,12 @@ BpeModel::BpeModel(const JsonNode& node)
   read_byte_tokens();
 }
 
-void BpeModel::read_merges(const JsonNode& merges) {
+void BpeModel::read_merges(const io::JsonNode& merges) {
   if (!merges.value().is_array()) merges.reject("an array");
   bool reaches_over_words = false;
   uint32_t rank = 0;
   for (size_t i = 0; i < merges.value().size(); ++i) {
-    const JsonNode entry(merges.value()[i], fmt::format("{}[{}]", merges.place(), i));
+    const io::JsonNode entry(merges.value()[i], fmt::format("{}[{}]", merges.place(), i));
     if (i == 0 && entry.value().is_string() && entry.as_string().starts_with("#version")) continue;
     const TokenPair pair = parse_merge(entry);
     const auto left = vocabulary().find(pair.left);

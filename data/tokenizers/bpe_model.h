@@ -20,14 +20,14 @@ class BpeModel final : public TokenModel {
  public:
   // FormatError if a merge names a token that is not in the vocabulary, if the unknown token is not
   // in it, or if dropout is set.
-  explicit BpeModel(const JsonNode& node);
+  explicit BpeModel(const io::JsonNode& node);
 
   void encode(std::string_view piece, std::vector<TokenId>& ids) const override;
   size_t next_cut(std::string_view piece, size_t from) const override;
 
  private:
   struct Symbol;
-  void read_merges(const JsonNode& merges);
+  void read_merges(const io::JsonNode& merges);
   void read_byte_tokens();
   void split_into_symbols(std::string_view piece, std::vector<Symbol>& symbols) const;
   bool append_byte_tokens(std::string_view character, std::vector<Symbol>& symbols) const;

@@ -5,7 +5,7 @@
 namespace qlora::data {
 namespace {
 
-PrependScheme parse_prepend_scheme(const JsonNode& node) {
+PrependScheme parse_prepend_scheme(const io::JsonNode& node) {
   const auto scheme = node.find("prepend_scheme");
   const bool prefix = node.bool_or("add_prefix_space", true);
   if (!scheme) return prefix ? PrependScheme::kAlways : PrependScheme::kNever;
@@ -20,7 +20,7 @@ PrependScheme parse_prepend_scheme(const JsonNode& node) {
 
 }  // namespace
 
-MetaspaceOptions parse_metaspace(const JsonNode& node) {
+MetaspaceOptions parse_metaspace(const io::JsonNode& node) {
   MetaspaceOptions options;
   if (const auto replacement = node.find("replacement")) {
     options.replacement = replacement->as_string();

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "data/tokenizers/json_node.h"
+#include "io/json.h"
 
 namespace qlora::data {
 
@@ -19,6 +19,6 @@ struct MetaspaceOptions {
 };
 
 // Reads replacement, prepend_scheme and split; the older add_prefix_space: false means "never".
-MetaspaceOptions parse_metaspace(const JsonNode& node);
+MetaspaceOptions parse_metaspace(const io::JsonNode& node);
 
 }  // namespace qlora::data

@@ -26,7 +26,7 @@ class Lowercase final : public Normalizer {
 
 class Strip final : public Normalizer {
  public:
-  explicit Strip(const JsonNode& node)
+  explicit Strip(const io::JsonNode& node)
       : left_(node.at("strip_left").as_bool()), right_(node.at("strip_right").as_bool()) {}
 
   std::string apply(std::string_view text) const override {
@@ -51,7 +51,7 @@ class Strip final : public Normalizer {
 
 class Prepend final : public Normalizer {
  public:
-  explicit Prepend(const JsonNode& node) : prefix_(node.at("prepend").as_string()) {}
+  explicit Prepend(const io::JsonNode& node) : prefix_(node.at("prepend").as_string()) {}
   std::string apply(std::string_view text) const override {
     return text.empty() ? std::string() : prefix_ + std::string(text);
   }
@@ -62,7 +62,7 @@ class Prepend final : public Normalizer {
 
 class Replace final : public Normalizer {
  public:
-  explicit Replace(const JsonNode& node)
+  explicit Replace(const io::JsonNode& node)
       : pattern_(node.at("pattern")), content_(node.at("content").as_string()) {}
   std::string apply(std::string_view text) const override {
     return pattern_.replace_all(text, content_);
@@ -84,8 +84,8 @@ class ByteLetters final : public Normalizer {
 
 class NormalizerSequence final : public Normalizer {
  public:
-  explicit NormalizerSequence(const JsonNode& node) {
-    for (const JsonNode& step : node.at("normalizers").elements()) {
+  explicit NormalizerSequence(const io::JsonNode& node) {
+    for (const io::JsonNode& step : node.at("normalizers").elements()) {
       steps_.push_back(make_normalizer(step));
     }
   }
@@ -101,7 +101,7 @@ class NormalizerSequence final : public Normalizer {
 
 }  // namespace
 
-std::unique_ptr<Normalizer> make_normalizer(const JsonNode& node) {
+std::unique_ptr<Normalizer> make_normalizer(const io::JsonNode& node) {
   static const std::map<std::string, NormalForm> forms = {{"NFC", NormalForm::kNfc},
                                                           {"NFD", NormalForm::kNfd},
                                                           {"NFKC", NormalForm::kNfkc},

@@ -8,7 +8,7 @@
 #include <memory>
 #include <string>
 
-#include "data/tokenizers/json_node.h"
+#include "io/json.h"
 
 namespace qlora::data {
 
@@ -19,6 +19,6 @@ class Normalizer {
 };
 
 // FormatError for a type that is not listed above.
-std::unique_ptr<Normalizer> make_normalizer(const JsonNode& node);
+std::unique_ptr<Normalizer> make_normalizer(const io::JsonNode& node);
 
 }  // namespace qlora::data

@@ -5,18 +5,18 @@
 namespace qlora::data {
 namespace {
 
-TokenId as_token_id(const JsonNode& node) {
+TokenId as_token_id(const io::JsonNode& node) {
   return static_cast<TokenId>(node.as_integer(0, kMaxVocabularySize - 1));
 }
 
-SurroundingTokens parse_template(const JsonNode& node) {
+SurroundingTokens parse_template(const io::JsonNode& node) {
   SurroundingTokens tokens;
   int num_texts = 0;
-  for (const JsonNode& item : node.at("single").elements()) {
+  for (const io::JsonNode& item : node.at("single").elements()) {
     if (const auto special = item.find("SpecialToken")) {
       const std::string name = special->at("id").as_string();
       auto& side = num_texts == 0 ? tokens.before : tokens.after;
-      for (const JsonNode& id : node.at("special_tokens").at(name).at("ids").elements()) {
+      for (const io::JsonNode& id : node.at("special_tokens").at(name).at("ids").elements()) {
         side.push_back(as_token_id(id));
       }
     } else {
@@ -29,7 +29,7 @@ SurroundingTokens parse_template(const JsonNode& node) {
 }
 
 // [token, id] pairs named cls and sep, around the text.
-SurroundingTokens parse_cls_sep(const JsonNode& node) {
+SurroundingTokens parse_cls_sep(const io::JsonNode& node) {
   const auto id_of = [&](const char* name) {
     const auto pair = node.at(name).elements();
     if (pair.size() != 2) node.at(name).reject("a pair of token and id");
@@ -38,9 +38,9 @@ SurroundingTokens parse_cls_sep(const JsonNode& node) {
   return {{id_of("cls")}, {id_of("sep")}};
 }
 
-SurroundingTokens parse_sequence(const JsonNode& node) {
+SurroundingTokens parse_sequence(const io::JsonNode& node) {
   SurroundingTokens all;
-  for (const JsonNode& step : node.at("processors").elements()) {
+  for (const io::JsonNode& step : node.at("processors").elements()) {
     SurroundingTokens outer = parse_post_processor(step);
     outer.before.insert(outer.before.end(), all.before.begin(), all.before.end());
     all.after.insert(all.after.end(), outer.after.begin(), outer.after.end());
@@ -51,7 +51,7 @@ SurroundingTokens parse_sequence(const JsonNode& node) {
 
 }  // namespace
 
-SurroundingTokens parse_post_processor(const JsonNode& node) {
+SurroundingTokens parse_post_processor(const io::JsonNode& node) {
   const std::string type = node.at("type").as_string();
   if (type == "ByteLevel") return {};
   if (type == "TemplateProcessing") return parse_template(node);

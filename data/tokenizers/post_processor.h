@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "data/tokenizer.h"
-#include "data/tokenizers/json_node.h"
+#include "io/json.h"
 
 namespace qlora::data {
 
@@ -17,6 +17,6 @@ struct SurroundingTokens {
 
 // FormatError for a type that is not listed above, or a template that does not use the text exactly
 // once.
-SurroundingTokens parse_post_processor(const JsonNode& node);
+SurroundingTokens parse_post_processor(const io::JsonNode& node);
 
 }  // namespace qlora::data

@@ -17,7 +17,7 @@ const char kGpt2Pattern[] =
 
 namespace {
 
-SplitBehavior as_behavior(const JsonNode& node) {
+SplitBehavior as_behavior(const io::JsonNode& node) {
   static const std::map<std::string, SplitBehavior> names = {
       {"Removed", SplitBehavior::kRemoved},
       {"Isolated", SplitBehavior::kIsolated},
@@ -69,7 +69,7 @@ class PatternSplit final : public PreTokenizer {
 // Spells every byte with its letter, after GPT-2's own split unless the file turns that off.
 class ByteLevel final : public PreTokenizer {
  public:
-  explicit ByteLevel(const JsonNode& node)
+  explicit ByteLevel(const io::JsonNode& node)
       : add_prefix_space_(node.bool_or("add_prefix_space", true)) {
     if (node.bool_or("use_regex", true)) {
       split_ = std::make_unique<PatternSplit>(TextPattern(Regex(kGpt2Pattern)),
@@ -111,7 +111,7 @@ class ByteLevel final : public PreTokenizer {
 // Blanks become a visible sign, which may also be put in front; words then start with it.
 class MetaspaceSplit final : public PreTokenizer {
  public:
-  explicit MetaspaceSplit(const JsonNode& node) : options_(parse_metaspace(node)) {}
+  explicit MetaspaceSplit(const io::JsonNode& node) : options_(parse_metaspace(node)) {}
 
   void apply(Pieces& pieces) const override {
     std::string text;
@@ -157,8 +157,8 @@ class MetaspaceSplit final : public PreTokenizer {
 
 class PreTokenizerSequence final : public PreTokenizer {
  public:
-  explicit PreTokenizerSequence(const JsonNode& node) {
-    for (const JsonNode& step : node.at("pretokenizers").elements()) {
+  explicit PreTokenizerSequence(const io::JsonNode& node) {
+    for (const io::JsonNode& step : node.at("pretokenizers").elements()) {
       steps_.push_back(make_pre_tokenizer(step));
     }
   }
@@ -172,7 +172,7 @@ class PreTokenizerSequence final : public PreTokenizer {
 
 }  // namespace
 
-std::unique_ptr<PreTokenizer> make_pre_tokenizer(const JsonNode& node) {
+std::unique_ptr<PreTokenizer> make_pre_tokenizer(const io::JsonNode& node) {
   const std::string type = node.at("type").as_string();
   if (type == "Sequence") return std::make_unique<PreTokenizerSequence>(node);
   if (type == "ByteLevel") return std::make_unique<ByteLevel>(node);
@@ -196,9 +196,11 @@ std::unique_ptr<PreTokenizer> make_pre_tokenizer(const JsonNode& node) {
     return std::make_unique<CharacterSplit>(is_white_space, SplitBehavior::kRemoved);
   }
   if (type == "Whitespace") {
-    // Words and runs of signs; the joiners U+200C and U+200D belong to words here.
+    // Words, or runs of other characters. Rust's \w, which is not Oniguruma's: no numbers of
+    // category No, but the joiners U+200C and U+200D.
     return std::make_unique<PatternSplit>(
-        TextPattern(Regex(R"([\w\x{200C}\x{200D}]+|[^\w\s\x{200C}\x{200D}]+)")),
+        TextPattern(Regex(R"([\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{200C}\x{200D}]+|)"
+                          R"([^\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{200C}\x{200D}\s]+)")),
         SplitBehavior::kRemoved, true);
   }
   node.at("type").reject(

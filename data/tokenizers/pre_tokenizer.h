@@ -7,8 +7,8 @@
 
 #include <memory>
 
-#include "data/tokenizers/json_node.h"
 #include "data/tokenizers/pieces.h"
+#include "io/json.h"
 
 namespace qlora::data {
 
@@ -19,7 +19,7 @@ class PreTokenizer {
 };
 
 // FormatError for a type that is not listed above.
-std::unique_ptr<PreTokenizer> make_pre_tokenizer(const JsonNode& node);
+std::unique_ptr<PreTokenizer> make_pre_tokenizer(const io::JsonNode& node);
 
 // GPT-2's pattern, the one that ByteLevel uses.
 extern const char kGpt2Pattern[];

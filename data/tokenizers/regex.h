@@ -4,9 +4,12 @@
 // notations that differ is exact:
 //
 //   \s \S     property White_Space (PCRE2's own \s also takes U+180E)
-//   \w \W     letters, marks, decimal digits, connectors (PCRE2's own \w leaves out marks)
+//   \w \W     letters, marks, digits, connectors (PCRE2's own \w leaves out marks)
+//   \b \B     a boundary of such characters, and no boundary
 //   \h \H     a hexadecimal digit (horizontal space in PCRE2)
 //   [a[bc]]   a class inside a class is a union
+//
+// Characters that Unicode added after the version PCRE2 was built with are in no class.
 //
 // What Oniguruma knows beyond that and no known tokenizer uses (class intersections, negated inner
 // classes, a + behind {n,m}) is refused by name.

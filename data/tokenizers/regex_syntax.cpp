@@ -12,12 +12,21 @@ struct Respelled {
   const char* outside;
 };
 
+// Oniguruma's word characters: those of Unicode Technical Standard 18, and Latin-1's numbers.
+#define QLORA_WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
+
 const Respelled* respelled(char letter) {
   static const std::map<char, Respelled> table = {
       {'s', {"\\p{White_Space}", "\\p{White_Space}"}},
       {'S', {"\\P{White_Space}", "\\P{White_Space}"}},
-      {'w', {"\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}", "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}]"}},
-      {'W', {nullptr, "[^\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}]"}},
+      {'w', {QLORA_WORD, "[" QLORA_WORD "]"}},
+      {'W', {nullptr, "[^" QLORA_WORD "]"}},
+      {'b',
+       {"\\b",
+        "(?:(?<=[" QLORA_WORD "])(?![" QLORA_WORD "])|(?<![" QLORA_WORD "])(?=[" QLORA_WORD "]))"}},
+      {'B',
+       {nullptr,
+        "(?:(?<=[" QLORA_WORD "])(?=[" QLORA_WORD "])|(?<![" QLORA_WORD "])(?![" QLORA_WORD "]))"}},
       {'h', {"0-9A-Fa-f", "[0-9A-Fa-f]"}},
       {'H', {nullptr, "[^0-9A-Fa-f]"}},
   };

@@ -4,7 +4,7 @@
 
 namespace qlora::data {
 
-TextPattern::TextPattern(const JsonNode& node) {
+TextPattern::TextPattern(const io::JsonNode& node) {
   if (const auto literal = node.find("String")) {
     literal_ = literal->as_string();
     if (literal_.empty()) literal->reject("a string that is not empty");

@@ -6,15 +6,15 @@
 #include <string>
 #include <string_view>
 
-#include "data/tokenizers/json_node.h"
 #include "data/tokenizers/pieces.h"
 #include "data/tokenizers/regex.h"
+#include "io/json.h"
 
 namespace qlora::data {
 
 class TextPattern {
  public:
-  explicit TextPattern(const JsonNode& node);
+  explicit TextPattern(const io::JsonNode& node);
   explicit TextPattern(Regex regex) : regex_(std::move(regex)) {}
 
   // Appends the matches (is_delimiter) and what lies between them, in order.

@@ -62,7 +62,7 @@ class FuseDecoder final : public TokenDecoder {
 // Takes up to `start` and `stop` times the character off the ends of every token.
 class StripDecoder final : public TokenDecoder {
  public:
-  explicit StripDecoder(const JsonNode& node)
+  explicit StripDecoder(const io::JsonNode& node)
       : content_(node.at("content").as_string()),
         start_(node.at("start").as_integer(0, INT32_MAX)),
         stop_(node.at("stop").as_integer(0, INT32_MAX)) {
@@ -91,7 +91,7 @@ class StripDecoder final : public TokenDecoder {
 
 class ReplaceDecoder final : public TokenDecoder {
  public:
-  explicit ReplaceDecoder(const JsonNode& node)
+  explicit ReplaceDecoder(const io::JsonNode& node)
       : pattern_(node.at("pattern")), content_(node.at("content").as_string()) {}
   void apply(std::vector<std::string>& tokens) const override {
     for (std::string& token : tokens) token = pattern_.replace_all(token, content_);
@@ -105,7 +105,7 @@ class ReplaceDecoder final : public TokenDecoder {
 // Signs back to blanks; those of the first token were put there, unless the scheme is "never".
 class MetaspaceDecoder final : public TokenDecoder {
  public:
-  explicit MetaspaceDecoder(const JsonNode& node) : options_(parse_metaspace(node)) {}
+  explicit MetaspaceDecoder(const io::JsonNode& node) : options_(parse_metaspace(node)) {}
   void apply(std::vector<std::string>& tokens) const override {
     bool first = options_.prepend != PrependScheme::kNever;
     for (std::string& token : tokens) {
@@ -128,7 +128,7 @@ class MetaspaceDecoder final : public TokenDecoder {
 // Takes the end-of-word suffix for a blank, and drops it at the end of the text.
 class SuffixDecoder final : public TokenDecoder {
  public:
-  explicit SuffixDecoder(const JsonNode& node) : suffix_(node.string_or("suffix", "</w>")) {
+  explicit SuffixDecoder(const io::JsonNode& node) : suffix_(node.string_or("suffix", "</w>")) {
     if (suffix_.empty()) node.at("suffix").reject("a string that is not empty");
   }
   void apply(std::vector<std::string>& tokens) const override {
@@ -147,8 +147,8 @@ class SuffixDecoder final : public TokenDecoder {
 
 class DecoderSequence final : public TokenDecoder {
  public:
-  explicit DecoderSequence(const JsonNode& node) {
-    for (const JsonNode& step : node.at("decoders").elements()) {
+  explicit DecoderSequence(const io::JsonNode& node) {
+    for (const io::JsonNode& step : node.at("decoders").elements()) {
       steps_.push_back(make_token_decoder(step));
     }
   }
@@ -173,7 +173,7 @@ int byte_of_fallback_token(std::string_view token) {
   return high < 0 || low < 0 ? -1 : high << 4 | low;
 }
 
-std::unique_ptr<TokenDecoder> make_token_decoder(const JsonNode& node) {
+std::unique_ptr<TokenDecoder> make_token_decoder(const io::JsonNode& node) {
   const std::string type = node.at("type").as_string();
   if (type == "Sequence") return std::make_unique<DecoderSequence>(node);
   if (type == "ByteLevel") return std::make_unique<ByteLevelDecoder>();

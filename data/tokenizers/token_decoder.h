@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "data/tokenizers/json_node.h"
+#include "io/json.h"
 
 namespace qlora::data {
 
@@ -19,7 +19,7 @@ class TokenDecoder {
 };
 
 // FormatError for a type that is not listed above.
-std::unique_ptr<TokenDecoder> make_token_decoder(const JsonNode& node);
+std::unique_ptr<TokenDecoder> make_token_decoder(const io::JsonNode& node);
 
 // The byte that a byte-fallback token "<0xHH>" stands for; -1 if the token is none.
 int byte_of_fallback_token(std::string_view token);

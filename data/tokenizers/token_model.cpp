@@ -5,7 +5,7 @@
 
 namespace qlora::data {
 
-std::unique_ptr<TokenModel> make_token_model(const JsonNode& node) {
+std::unique_ptr<TokenModel> make_token_model(const io::JsonNode& node) {
   const auto type = node.find("type");
   if (!type) {  // older files: a list of [piece, score] tells Unigram from BPE
     const bool pieces = node.at("vocab").value().is_array();

@@ -7,8 +7,8 @@
 #include <string_view>
 #include <vector>
 
-#include "data/tokenizers/json_node.h"
 #include "data/tokenizers/vocabulary.h"
+#include "io/json.h"
 
 namespace qlora::data {
 
@@ -33,6 +33,6 @@ class TokenModel {
 };
 
 // FormatError for a type that is not listed above.
-std::unique_ptr<TokenModel> make_token_model(const JsonNode& node);
+std::unique_ptr<TokenModel> make_token_model(const io::JsonNode& node);
 
 }  // namespace qlora::data

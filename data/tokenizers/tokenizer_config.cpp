@@ -25,28 +25,28 @@ void with_json(const TokenizerFiles& files, const std::string& name, const std::
   } catch (const nlohmann::json::exception& error) {
     fail<FormatError>("{} must be a JSON file: {}", full, error.what());
   }
-  use(JsonNode(document, full));
+  use(io::JsonNode(document, full));
 }
 
 // A token is written as its text, or as an object with the text and flags.
-std::string token_text(const JsonNode& node) {
+std::string token_text(const io::JsonNode& node) {
   return node.value().is_object() ? node.at("content").as_string() : node.as_string();
 }
 
 // A list of tokens, or (newer) an object name -> token.
-std::vector<std::string> token_texts(const JsonNode& node) {
+std::vector<std::string> token_texts(const io::JsonNode& node) {
   std::vector<std::string> texts;
   if (node.value().is_object()) {
     for (const auto& [name, value] : node.value().items()) {
-      texts.push_back(token_text(JsonNode(value, node.place() + "." + name)));
+      texts.push_back(token_text(io::JsonNode(value, node.place() + "." + name)));
     }
   } else {
-    for (const JsonNode& element : node.elements()) texts.push_back(token_text(element));
+    for (const io::JsonNode& element : node.elements()) texts.push_back(token_text(element));
   }
   return texts;
 }
 
-void read_roles(const JsonNode& root, TokenizerConfig& config) {
+void read_roles(const io::JsonNode& root, TokenizerConfig& config) {
   for (const char* role : kRoles) {
     const auto token = root.find(role);
     if (token) config.roles.emplace(role, token_text(*token));  // the first file that says so wins
@@ -60,12 +60,12 @@ void read_roles(const JsonNode& root, TokenizerConfig& config) {
   }
 }
 
-void read_added_tokens_decoder(const JsonNode& root, TokenizerConfig& config) {
+void read_added_tokens_decoder(const io::JsonNode& root, TokenizerConfig& config) {
   const auto decoder = root.find("added_tokens_decoder");
   if (!decoder) return;
   if (!decoder->value().is_object()) decoder->reject("an object of id: token");
   for (const auto& [key, value] : decoder->value().items()) {
-    const JsonNode node(value, decoder->place() + "." + key);
+    const io::JsonNode node(value, decoder->place() + "." + key);
     AddedToken token = parse_added_token(node);
     const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), token.id);
     if (error != std::errc() || end != key.data() + key.size() || token.id < 0) {
@@ -78,7 +78,7 @@ void read_added_tokens_decoder(const JsonNode& root, TokenizerConfig& config) {
 }
 
 // {text: id}: older files know only that.
-void read_added_tokens_json(const JsonNode& root, TokenizerConfig& config) {
+void read_added_tokens_json(const io::JsonNode& root, TokenizerConfig& config) {
   if (!root.value().is_object()) root.reject("an object of token: id");
   for (const auto& [text, value] : root.value().items()) {
     const bool listed =
@@ -88,14 +88,14 @@ void read_added_tokens_json(const JsonNode& root, TokenizerConfig& config) {
     AddedToken token;
     token.content = text;
     token.id = static_cast<TokenId>(
-        JsonNode(value, root.place() + "." + text).as_integer(0, kMaxVocabularySize - 1));
+        io::JsonNode(value, root.place() + "." + text).as_integer(0, kMaxVocabularySize - 1));
     config.added_tokens.push_back(std::move(token));
   }
 }
 
-std::string parse_chat_template(const JsonNode& node) {
+std::string parse_chat_template(const io::JsonNode& node) {
   if (node.value().is_string()) return node.as_string();
-  for (const JsonNode& named : node.elements()) {
+  for (const io::JsonNode& named : node.elements()) {
     if (named.at("name").as_string() == "default") return named.at("template").as_string();
   }
   return "";
@@ -109,7 +109,7 @@ void read_chat_template(const TokenizerFiles& files, const std::string& place,
     return;
   }
   for (const char* name : {"tokenizer_config.json", "chat_template.json"}) {
-    with_json(files, name, place, [&](const JsonNode& root) {
+    with_json(files, name, place, [&](const io::JsonNode& root) {
       const auto source = root.find("chat_template");
       if (source && config.chat_template.empty()) {
         config.chat_template = parse_chat_template(*source);
@@ -119,18 +119,18 @@ void read_chat_template(const TokenizerFiles& files, const std::string& place,
 }
 
 // An id or a list of ids.
-void read_eos_ids(const JsonNode& root, TokenizerConfig& config) {
+void read_eos_ids(const io::JsonNode& root, TokenizerConfig& config) {
   const auto node = root.find("eos_token_id");
   if (!node) return;
-  const auto add = [&](const JsonNode& id) {
+  const auto add = [&](const io::JsonNode& id) {
     config.generation_eos_ids.insert(
         static_cast<TokenId>(id.as_integer(0, kMaxVocabularySize - 1)));
   };
   if (!node->value().is_array()) return add(*node);
-  for (const JsonNode& id : node->elements()) add(id);
+  for (const io::JsonNode& id : node->elements()) add(id);
 }
 
-std::optional<bool> optional_bool(const JsonNode& root, const char* key) {
+std::optional<bool> optional_bool(const io::JsonNode& root, const char* key) {
   const auto node = root.find(key);
   if (!node) return std::nullopt;
   return node->as_bool();
@@ -140,7 +140,7 @@ std::optional<bool> optional_bool(const JsonNode& root, const char* key) {
 
 TokenizerConfig parse_tokenizer_config(const TokenizerFiles& files, const std::string& place) {
   TokenizerConfig config;
-  with_json(files, "tokenizer_config.json", place, [&](const JsonNode& root) {
+  with_json(files, "tokenizer_config.json", place, [&](const io::JsonNode& root) {
     config.tokenizer_class = root.string_or("tokenizer_class", "");
     config.add_bos_token = optional_bool(root, "add_bos_token");
     config.add_eos_token = optional_bool(root, "add_eos_token");
@@ -150,11 +150,11 @@ TokenizerConfig parse_tokenizer_config(const TokenizerFiles& files, const std::s
     read_added_tokens_decoder(root, config);
   });
   with_json(files, "special_tokens_map.json", place,
-            [&](const JsonNode& root) { read_roles(root, config); });
+            [&](const io::JsonNode& root) { read_roles(root, config); });
   with_json(files, "added_tokens.json", place,
-            [&](const JsonNode& root) { read_added_tokens_json(root, config); });
+            [&](const io::JsonNode& root) { read_added_tokens_json(root, config); });
   with_json(files, "generation_config.json", place,
-            [&](const JsonNode& root) { read_eos_ids(root, config); });
+            [&](const io::JsonNode& root) { read_eos_ids(root, config); });
   read_chat_template(files, place, config);
   return config;
 }

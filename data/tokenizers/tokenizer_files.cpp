@@ -6,7 +6,8 @@
 #include <fstream>
 
 #include "base/error.h"
-#include "data/tokenizers/json_node.h"
+#include "io/json.h"
+#include "io/read_file.h"
 
 namespace qlora::data {
 namespace {
@@ -24,7 +25,7 @@ TokenizerFiles read_tokenizer_files(const std::string& directory) {
   TokenizerFiles files;
   for (const char* name : kFileNames) {
     const auto path = std::filesystem::path(directory) / name;
-    if (std::filesystem::exists(path)) files[name] = read_bytes(path.string());
+    if (std::filesystem::exists(path)) files[name] = io::read_bytes(path.string());
   }
   return files;
 }

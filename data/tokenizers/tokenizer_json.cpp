@@ -15,11 +15,11 @@
 namespace qlora::data {
 namespace {
 
-std::vector<AddedToken> parse_added_tokens(const JsonNode& root) {
+std::vector<AddedToken> parse_added_tokens(const io::JsonNode& root) {
   std::vector<AddedToken> tokens;
   const auto list = root.find("added_tokens");
   if (!list) return tokens;
-  for (const JsonNode& node : list->elements()) {
+  for (const io::JsonNode& node : list->elements()) {
     tokens.push_back(parse_added_token(node));
     tokens.back().id = static_cast<TokenId>(node.at("id").as_integer(0, kMaxVocabularySize - 1));
   }
@@ -46,7 +46,7 @@ void check_added_ids(const std::vector<AddedToken>& tokens, const Vocabulary& vo
 }
 
 template <typename Make>
-auto make_optional(const JsonNode& root, const char* key, Make make) -> decltype(make(root)) {
+auto make_optional(const io::JsonNode& root, const char* key, Make make) -> decltype(make(root)) {
   const auto node = root.find(key);
   if (!node) return {};
   return make(*node);
@@ -54,7 +54,7 @@ auto make_optional(const JsonNode& root, const char* key, Make make) -> decltype
 
 class JsonTokenizer final : public Tokenizer {
  public:
-  JsonTokenizer(TokenizerFiles files, const JsonNode& root, const TokenizerConfig& config,
+  JsonTokenizer(TokenizerFiles files, const io::JsonNode& root, const TokenizerConfig& config,
                 const std::string& place)
       : files_(std::move(files)),
         normalizer_(make_optional(root, "normalizer", make_normalizer)),
@@ -204,7 +204,8 @@ std::unique_ptr<Tokenizer> make_json_tokenizer(TokenizerFiles files, const std::
     fail<FormatError>("{} must be a JSON file: {}", name, error.what());
   }
   const TokenizerConfig config = parse_tokenizer_config(files, place);
-  return std::make_unique<JsonTokenizer>(std::move(files), JsonNode(document, name), config, place);
+  return std::make_unique<JsonTokenizer>(std::move(files), io::JsonNode(document, name), config,
+                                         place);
 }
 
 }  // namespace qlora::data

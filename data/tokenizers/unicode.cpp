@@ -65,6 +65,12 @@ bool is_word_character(char32_t code) {
     return (code >= '0' && code <= '9') || (code >= 'A' && code <= 'Z') ||
            (code >= 'a' && code <= 'z') || code == '_';
   }
+  const auto within = [&](char32_t low, char32_t high) { return code >= low && code <= high; };
+  // Signs that are Alphabetic: letters in circles and squares.
+  if (within(0x24B6, 0x24E9) || within(0x1F130, 0x1F149) || within(0x1F150, 0x1F169) ||
+      within(0x1F170, 0x1F189) || within(0x200C, 0x200D)) {
+    return true;
+  }
   const auto c = category(code);
   return (c >= UTF8PROC_CATEGORY_LU && c <= UTF8PROC_CATEGORY_NL) || c == UTF8PROC_CATEGORY_PC;
 }

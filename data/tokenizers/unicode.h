@@ -6,10 +6,12 @@
 
 namespace qlora::data {
 
-bool is_white_space(char32_t code);     // property White_Space
-bool is_number(char32_t code);          // categories Nd, Nl, No
-bool is_punctuation(char32_t code);     // categories P*, and every ASCII punctuation sign
-bool is_word_character(char32_t code);  // letters, marks, numbers of category Nd and Nl, connectors
+bool is_white_space(char32_t code);  // property White_Space
+bool is_number(char32_t code);       // categories Nd, Nl, No
+bool is_punctuation(char32_t code);  // categories P*, and every ASCII punctuation sign
+// Letters (also in circles), marks, numbers of category Nd and Nl, connectors, joiners: \w of
+// Unicode Technical Standard 18.
+bool is_word_character(char32_t code);
 
 enum class NormalForm { kNfc, kNfd, kNfkc, kNfkd };
 

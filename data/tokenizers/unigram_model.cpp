@@ -12,10 +12,10 @@ namespace {
 
 constexpr double kUnknownPenalty = 10.0;
 
-Vocabulary read_vocabulary(const JsonNode& node) {
+Vocabulary read_vocabulary(const io::JsonNode& node) {
   Vocabulary vocabulary;
   int64_t id = 0;
-  for (const JsonNode& entry : node.elements()) {
+  for (const io::JsonNode& entry : node.elements()) {
     const auto pair = entry.elements();
     if (pair.size() != 2) entry.reject("a pair of token and score");
     vocabulary.add(pair[0].as_string(), id++, node.place());
@@ -32,12 +32,12 @@ struct BestPath {
 
 }  // namespace
 
-UnigramModel::UnigramModel(const JsonNode& node)
+UnigramModel::UnigramModel(const io::JsonNode& node)
     : TokenModel(read_vocabulary(node.at("vocab"))),
       byte_fallback_(node.bool_or("byte_fallback", false)),
       ends_(1, -1) {
   if (vocabulary().num_tokens() == 0) node.at("vocab").reject("a list with at least one token");
-  for (const JsonNode& entry : node.at("vocab").elements()) {
+  for (const io::JsonNode& entry : node.at("vocab").elements()) {
     scores_.push_back(entry.elements()[1].as_number());
   }
   unknown_score_ = *std::min_element(scores_.begin(), scores_.end()) - kUnknownPenalty;

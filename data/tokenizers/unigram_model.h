@@ -15,7 +15,7 @@ namespace qlora::data {
 
 class UnigramModel final : public TokenModel {
  public:
-  explicit UnigramModel(const JsonNode& node);
+  explicit UnigramModel(const io::JsonNode& node);
 
   void encode(std::string_view piece, std::vector<TokenId>& ids) const override;
 

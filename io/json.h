@@ -1,14 +1,15 @@
-// A value inside a JSON file together with the place it came from, so that every complaint about a
-// tokenizer file names the key that is wrong: "tokenizer.json: model.merges[3] must be ...".
+// JSON files, and a value inside one together with the place it came from, so that every complaint
+// names the key that is wrong: "tokenizer.json.model.merges[3] must be ...".
 #pragma once
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
-namespace qlora::data {
+namespace qlora::io {
 
 class JsonNode {
  public:
@@ -43,11 +44,11 @@ class JsonNode {
   std::string place_;
 };
 
-// Parses a whole JSON file (not through io/json.h's ordered objects, whose insertion is linear:
-// vocabularies have 150,000 keys). IoError if it cannot be read, FormatError if it is not JSON.
-nlohmann::json read_json_document(const std::string& path);
+// Parses `text`; `source` names it in messages. FormatError with the byte offset if it is not JSON,
+// nests deeper than 200 or repeats a key in an object. Objects are sorted maps (the ordered ones of
+// nlohmann insert in linear time: vocabularies have 150,000 keys).
+nlohmann::json parse_json(std::string_view text, const std::string& source);
+// A whole JSON file. IoError if it cannot be read.
+nlohmann::json read_json_file(const std::string& path);
 
-// All bytes of a file; IoError if it cannot be read.
-std::string read_bytes(const std::string& path);
-
-}  // namespace qlora::data
+}  // namespace qlora::io

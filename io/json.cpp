@@ -1,13 +1,11 @@
-#include "data/tokenizers/json_node.h"
+#include "io/json.h"
 
-#include <cerrno>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
+#include <unordered_set>
 
 #include "base/error.h"
+#include "io/read_file.h"
 
-namespace qlora::data {
+namespace qlora::io {
 namespace {
 
 constexpr size_t kShownCharacters = 60;
@@ -88,26 +86,68 @@ void JsonNode::reject(const std::string& requirement) const {
   fail<FormatError>("{} must be {}, found {}", place_, requirement, shown(*value_));
 }
 
-nlohmann::json read_json_document(const std::string& path) {
-  const std::string text = read_bytes(path);
+namespace {
+
+constexpr int kDeepest = 200;
+
+// Builds the document as nlohmann's own handler does, and watches depth and keys on the way.
+class StrictHandler : public nlohmann::detail::json_sax_dom_parser<nlohmann::json> {
+ public:
+  StrictHandler(nlohmann::json& root, const std::string& source)
+      : json_sax_dom_parser(root, true), source_(source) {}
+
+  bool start_object(std::size_t length) {
+    enter();
+    keys_.emplace_back();
+    return json_sax_dom_parser::start_object(length);
+  }
+  bool end_object() {
+    --depth_;
+    keys_.pop_back();
+    return json_sax_dom_parser::end_object();
+  }
+  bool start_array(std::size_t length) {
+    enter();
+    return json_sax_dom_parser::start_array(length);
+  }
+  bool end_array() {
+    --depth_;
+    return json_sax_dom_parser::end_array();
+  }
+  bool key(std::string& name) {
+    if (!keys_.back().insert(name).second) {
+      fail<FormatError>("{}: an object must hold each key once, '{}' stands there twice", source_,
+                        name.substr(0, kShownCharacters));
+    }
+    return json_sax_dom_parser::key(name);
+  }
+
+ private:
+  void enter() {
+    if (++depth_ > kDeepest) {
+      fail<FormatError>("{}: JSON may nest {} deep, this nests deeper", source_, kDeepest);
+    }
+  }
+  const std::string& source_;
+  std::vector<std::unordered_set<std::string>> keys_;
+  int depth_ = 0;
+};
+
+}  // namespace
+
+nlohmann::json parse_json(std::string_view text, const std::string& source) {
+  nlohmann::json document;
+  StrictHandler handler(document, source);
   try {
-    return nlohmann::json::parse(text);
+    nlohmann::json::sax_parse(text.begin(), text.end(), &handler);
   } catch (const nlohmann::json::exception& error) {
-    fail<FormatError>("{} must be a JSON file: {}", path, error.what());
+    fail<FormatError>("{} must be JSON: {}", source, std::string_view(error.what()).substr(0, 200));
   }
+  return document;
 }
 
-std::string read_bytes(const std::string& path) {
-  std::error_code status;
-  if (std::filesystem::is_directory(path, status)) {
-    fail<IoError>("{} must be a file, but it is a directory", path);
-  }
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  if (!file) fail<IoError>("{} cannot be opened: {}", path, std::strerror(errno));
-  std::string bytes(static_cast<size_t>(file.tellg()), '\0');
-  file.seekg(0).read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  if (!file) fail<IoError>("{} cannot be read: {}", path, std::strerror(errno));
-  return bytes;
+nlohmann::json read_json_file(const std::string& path) {
+  return parse_json(read_bytes(path), path);
 }
 
-}  // namespace qlora::data
+}  // namespace qlora::io

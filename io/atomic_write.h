@@ -1,0 +1,41 @@
+// Files and directories that are complete or absent, whatever kills the program: written beside
+// their place, flushed to disk, then renamed into it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace qlora::io {
+
+// Replaces or creates the file. IoError (path, reason) leaves the old one as it was.
+void write_file_atomically(const std::string& path, std::string_view bytes);
+
+// A directory in the making: fill path(), then commit(). Without commit the destructor removes it;
+// a kill leaves "<name>.partial-<pid>" behind, which nothing takes for the real one.
+class AtomicDirectory {
+ public:
+  // `target` must not exist, or be an empty directory. Parents are made. IoError, ConfigError.
+  explicit AtomicDirectory(const std::string& target);
+  ~AtomicDirectory();
+  AtomicDirectory(const AtomicDirectory&) = delete;
+  AtomicDirectory& operator=(const AtomicDirectory&) = delete;
+
+  const std::string& path() const { return path_; }
+  // fsync of every file and directory in it, rename, fsync of the parent.
+  void commit();
+
+ private:
+  std::string target_, path_;
+  bool committed_ = false;
+};
+
+// Removes "<name>.partial-*" siblings of dead processes in `directory`; gives their names.
+std::vector<std::string> remove_partial_directories(const std::string& directory);
+
+// IoError unless the file system of `path` (or of its nearest existing parent) has `bytes` free:
+// says what is needed for `purpose` and what there is.
+void require_free_space(const std::string& path, uint64_t bytes, const std::string& purpose);
+
+}  // namespace qlora::io

@@ -1,0 +1,32 @@
+// A file mapped read-only into memory: pages come from disk when touched and may be dropped again.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+
+namespace qlora::io {
+
+class MappedFile {
+ public:
+  // IoError if the file cannot be opened or mapped; FormatError if it is empty.
+  static std::shared_ptr<const MappedFile> open(const std::string& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  std::span<const std::byte> bytes() const { return bytes_; }
+  const std::string& path() const { return path_; }
+
+ private:
+  MappedFile() = default;
+  std::string path_;
+  std::span<const std::byte> bytes_;
+};
+
+// Lets the system take back the pages that lie wholly within `bytes` of a mapped file: they count
+// for the process's memory no more and are read again when touched. A hint; never fails.
+void drop_pages(std::span<const std::byte> bytes);
+
+}  // namespace qlora::io

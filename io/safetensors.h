@@ -1,0 +1,57 @@
+// safetensors files (formats spec 5): named tensors behind a JSON header. The reader maps the file
+// and believes nothing in its header; the writer streams, so that one tensor at a time is in
+// memory.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "io/tensor_view.h"
+
+namespace qlora::io {
+
+struct TensorFile {
+  std::vector<TensorView> tensors;              // in the order of their bytes
+  std::map<std::string, std::string> metadata;  // "__metadata__"
+
+  // nullptr if there is none of that name.
+  const TensorView* find(const std::string& name) const;
+};
+
+// One file, mapped. FormatError naming file, tensor and offsets if the header is truncated, lies
+// about sizes, leaves gaps or overlaps, or names a dtype that is not in DType; IoError if it cannot
+// be read.
+TensorFile read_safetensors(const std::string& path);
+// All of model.safetensors.index.json's shards (each named tensor must be in the shard that the
+// index says), or the one model.safetensors of a directory. FormatError if there is neither.
+TensorFile read_safetensors_directory(const std::string& directory);
+
+// What the header must say of a tensor before its bytes are there.
+struct TensorHeader {
+  std::string name;
+  DType dtype = DType::kF32;
+  std::vector<int64_t> shape;
+};
+
+class SafetensorsWriter {
+ public:
+  // Writes the header of all tensors, in this order. IoError as for every write (with the path and
+  // what the system says, "no space left" included).
+  SafetensorsWriter(const std::string& path, std::vector<TensorHeader> tensors,
+                    const std::map<std::string, std::string>& metadata = {});
+  ~SafetensorsWriter();
+  // The bytes of the next tensor; Error if `name` is not the next or the size is wrong.
+  void write(const std::string& name, std::span<const std::byte> bytes);
+  // Flushes to disk (fsync) and closes; Error if tensors are missing.
+  void finish();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace qlora::io

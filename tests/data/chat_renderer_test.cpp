@@ -1,0 +1,87 @@
+#include "data/chat_renderer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "tests/data/byte_tokenizer.h"
+#include "tests/support/temp_dir.h"
+
+namespace qlora::data {
+namespace {
+
+using test::ByteTokenizer;
+using testing::HasSubstr;
+
+const Json kQuestion = Json::parse(R"([{"role": "user", "content": "q"}])");
+
+TEST(ChatRenderer, GivesTheTemplateTheSpecialTokensAndTheContext) {
+  const ByteTokenizer tokenizer;
+  const ChatTemplate chat_template("{{ bos_token }}{{ eos_token }}{{ pad_token }}{{ mood }}");
+  const ChatRenderer renderer(chat_template, tokenizer);
+  EXPECT_EQ(renderer.render(kQuestion, Json{{"mood", "calm"}}, false), "<s></s>calm");
+}
+
+TEST(ChatRenderer, TheDateStandsStillUnlessARowSetsIt) {
+  const ByteTokenizer tokenizer;
+  const ChatTemplate chat_template("{{ date_string }}");
+  const ChatRenderer renderer(chat_template, tokenizer);
+  EXPECT_EQ(renderer.render(kQuestion, Json::object(), false), kDateString);
+  EXPECT_EQ(renderer.render(kQuestion, Json{{"date_string", "now"}}, false), "now");
+  EXPECT_FALSE(renderer.writes_the_date());
+  const ChatTemplate dated("{{ strftime_now('%d') }}");
+  EXPECT_TRUE(ChatRenderer(dated, tokenizer).writes_the_date());
+}
+
+TEST(ChatRenderer, ABosThatTheTemplateWritesIsNotDoubled) {
+  ByteTokenizer tokenizer;
+  tokenizer.adds_bos = true;
+  const std::vector<TokenId> expected = {ByteTokenizer::kBos, 'q'};
+  EXPECT_EQ(conversation_prompt(kQuestion, ChatTemplate("{{ bos_token }}{{ messages[0].content }}"),
+                                tokenizer),
+            expected);
+  EXPECT_EQ(conversation_prompt(kQuestion, ChatTemplate("{{ messages[0].content }}"), tokenizer),
+            expected);
+}
+
+TEST(ChatRenderer, APromptMustNotEndWithAnAnswer) {
+  const ByteTokenizer tokenizer;
+  const ChatTemplate chat_template("{{ messages[0].content }}");
+  EXPECT_THROW(conversation_prompt(Json::parse(R"([{"role": "user", "content": "q"},)"
+                                               R"( {"role": "assistant", "content": "a"}])"),
+                                   chat_template, tokenizer),
+               FormatError);
+  EXPECT_THROW(conversation_prompt(Json::array(), chat_template, tokenizer), FormatError);
+}
+
+TEST(ChatRenderer, ATemplateThatDropsAToolCallIsRefused) {
+  const ByteTokenizer tokenizer;
+  const ChatTemplate chat_template(
+      "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+      "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}");
+  const Conversation conversation{
+      Json::parse(R"([{"role": "user", "content": "q"}, {"role": "assistant", "content": "",)"
+                  R"( "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}])")};
+  const ChatRenderer renderer(chat_template, tokenizer);
+  try {
+    renderer.turns(conversation, PromptEncoder(tokenizer));
+    FAIL();
+  } catch (const FormatError& e) {
+    EXPECT_THAT(e.what(), HasSubstr("does not know tool_calls"));
+  }
+}
+
+TEST(ChooseChatTemplate, TakesAFileTextABuiltInOrTheModels) {
+  const test::TempDir dir;
+  ByteTokenizer tokenizer;
+  EXPECT_EQ(choose_chat_template("", tokenizer), nullptr);
+  tokenizer.template_text = "{{ 1 }}";
+  EXPECT_EQ(choose_chat_template("", tokenizer)->source(), "{{ 1 }}");
+  EXPECT_EQ(choose_chat_template("{{ 2 }}", tokenizer)->source(), "{{ 2 }}");
+  EXPECT_EQ(choose_chat_template(dir.write("t.jinja", "{{ 3 }}"), tokenizer)->source(), "{{ 3 }}");
+  EXPECT_EQ(choose_chat_template("chatml", tokenizer)->source(), builtin_chat_template("chatml"));
+  EXPECT_THROW(choose_chat_template("no-such-template", tokenizer), ConfigError);
+}
+
+}  // namespace
+}  // namespace qlora::data
