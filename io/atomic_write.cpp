@@ -1,0 +1,127 @@
+#include "io/atomic_write.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+
+#include "base/error.h"
+#include "io/output_file.h"
+
+namespace qlora::io {
+namespace {
+namespace fs = std::filesystem;
+
+constexpr const char* kPartial = ".partial-";
+
+std::string partial_name(const std::string& target) {
+  return target + kPartial + std::to_string(getpid());
+}
+
+[[noreturn]] void fail_on(const std::string& path, const char* what) {
+  fail<IoError>("{} cannot be {}: {}", path, what, std::strerror(errno));
+}
+
+void sync(const fs::path& path) {
+  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) fail_on(path.string(), "opened");
+  const int status = fsync(file);
+  close(file);
+  if (status != 0) fail_on(path.string(), "flushed to disk");
+}
+
+fs::path parent_of(const std::string& path) {
+  const fs::path parent = fs::path(path).parent_path();
+  return parent.empty() ? "." : parent;
+}
+
+void rename_into_place(const std::string& from, const std::string& to) {
+  if (std::rename(from.c_str(), to.c_str()) != 0) fail_on(to, "put in place");
+  sync(parent_of(to));
+}
+
+void make_directories(const fs::path& path) {
+  std::error_code status;
+  fs::create_directories(path, status);
+  if (status) fail<IoError>("{} cannot be created: {}", path.string(), status.message());
+}
+
+bool is_alive(pid_t process) { return kill(process, 0) == 0 || errno == EPERM; }
+
+}  // namespace
+
+void write_file_atomically(const std::string& path, std::string_view bytes) {
+  const std::string partial = partial_name(path);
+  try {
+    OutputFile file(partial);
+    file.write(bytes);
+    file.finish();
+    rename_into_place(partial, path);
+  } catch (...) {
+    unlink(partial.c_str());
+    throw;
+  }
+}
+
+AtomicDirectory::AtomicDirectory(const std::string& target) : target_(target) {
+  while (target_.size() > 1 && target_.ends_with('/')) target_.pop_back();
+  if (fs::exists(target_) && !(fs::is_directory(target_) && fs::is_empty(target_))) {
+    fail<ConfigError>("{} exists already and is not empty; choose another directory or remove it",
+                      target_);
+  }
+  path_ = partial_name(target_);
+  fs::remove_all(path_);
+  make_directories(path_);
+}
+
+AtomicDirectory::~AtomicDirectory() {
+  if (committed_) return;
+  std::error_code ignored;
+  fs::remove_all(path_, ignored);
+}
+
+void AtomicDirectory::commit() {
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(path_))
+    if (!entry.is_symlink()) sync(entry.path());
+  sync(path_);
+  rename_into_place(path_, target_);  // replaces an empty directory
+  committed_ = true;
+}
+
+std::vector<std::string> remove_partial_directories(const std::string& directory) {
+  std::vector<std::string> removed;
+  for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
+    const std::string name = entry.path().filename().string();
+    const size_t mark = name.rfind(kPartial);
+    if (mark == std::string::npos) continue;
+    const std::string number = name.substr(mark + std::strlen(kPartial));
+    pid_t process = -1;
+    const auto [end, error] =
+        std::from_chars(number.data(), number.data() + number.size(), process);
+    if (error != std::errc() || end != number.data() + number.size()) continue;
+    if (process > 0 && process != getpid() && is_alive(process)) continue;
+    fs::remove_all(entry.path());
+    removed.push_back(name);
+  }
+  return removed;
+}
+
+void require_free_space(const std::string& path, uint64_t bytes, const std::string& purpose) {
+  fs::path existing = fs::absolute(path);
+  while (!fs::exists(existing) && existing.has_relative_path()) existing = existing.parent_path();
+  struct statvfs status {};
+  if (statvfs(existing.c_str(), &status) != 0) fail_on(existing.string(), "examined");
+  const uint64_t free = static_cast<uint64_t>(status.f_bavail) * status.f_frsize;
+  if (free < bytes) {
+    fail<IoError>("{} needs {} MB in {}, where {} MB are free; make room and start again", purpose,
+                  bytes / 1000000 + 1, existing.string(), free / 1000000);
+  }
+}
+
+}  // namespace qlora::io

@@ -1,0 +1,103 @@
+// Typed reads of GGUF metadata.
+#include <cmath>
+
+#include "base/error.h"
+#include "io/gguf.h"
+
+namespace qlora::io {
+namespace {
+
+const GgufValue& value_of(const GgufFile& file, const std::string& key) {
+  const auto found = file.metadata().find(key);
+  if (found == file.metadata().end()) {
+    fail<FormatError>("{}: the metadata must hold {}", file.path(), key);
+  }
+  return found->second;
+}
+
+template <typename T>
+const T& typed(const GgufFile& file, const std::string& key, const char* type) {
+  const T* value = std::get_if<T>(&value_of(file, key));
+  if (!value) fail<FormatError>("{}: the metadata value {} must be {}", file.path(), key, type);
+  return *value;
+}
+
+}  // namespace
+
+const TensorView* GgufFile::find(const std::string& name) const {
+  for (const TensorView& tensor : tensors_)
+    if (tensor.name == name) return &tensor;
+  return nullptr;
+}
+
+const std::string& GgufFile::text(const std::string& key) const {
+  return typed<std::string>(*this, key, "a string");
+}
+
+int64_t GgufFile::integer(const std::string& key, int64_t low, int64_t high) const {
+  const GgufValue& value = value_of(*this, key);
+  int64_t number = 0;
+  bool fits = false;
+  if (const auto* i = std::get_if<int64_t>(&value)) {
+    number = *i;
+    fits = true;
+  } else if (const auto* u = std::get_if<uint64_t>(&value)) {
+    fits = *u <= static_cast<uint64_t>(INT64_MAX);
+    number = static_cast<int64_t>(*u);
+  }
+  if (!fits || number < low || number > high) {
+    fail<FormatError>("{}: the metadata value {} must be an integer from {} to {}", path_, key, low,
+                      high);
+  }
+  return number;
+}
+
+double GgufFile::number(const std::string& key) const {
+  const GgufValue& value = value_of(*this, key);
+  if (const auto* f = std::get_if<float>(&value)) return *f;
+  if (const auto* d = std::get_if<double>(&value)) return *d;
+  return static_cast<double>(integer(key, INT64_MIN, INT64_MAX));
+}
+
+bool GgufFile::boolean(const std::string& key) const {
+  return typed<bool>(*this, key, "true or false");
+}
+
+const std::vector<std::string>& GgufFile::texts(const std::string& key) const {
+  return typed<std::vector<std::string>>(*this, key, "an array of strings");
+}
+
+std::vector<int64_t> GgufFile::integers(const std::string& key) const {
+  const GgufValue& value = value_of(*this, key);
+  if (const auto* u = std::get_if<std::vector<uint64_t>>(&value)) {
+    return {u->begin(), u->end()};
+  }
+  return typed<std::vector<int64_t>>(*this, key, "an array of integers");
+}
+
+std::vector<float> GgufFile::numbers(const std::string& key) const {
+  const GgufValue& value = value_of(*this, key);
+  if (const auto* d = std::get_if<std::vector<double>>(&value)) {
+    return {d->begin(), d->end()};
+  }
+  return typed<std::vector<float>>(*this, key, "an array of numbers");
+}
+
+std::string GgufFile::text_or(const std::string& key, const std::string& otherwise) const {
+  return has(key) ? text(key) : otherwise;
+}
+
+int64_t GgufFile::integer_or(const std::string& key, int64_t low, int64_t high,
+                             int64_t otherwise) const {
+  return has(key) ? integer(key, low, high) : otherwise;
+}
+
+double GgufFile::number_or(const std::string& key, double otherwise) const {
+  return has(key) ? number(key) : otherwise;
+}
+
+bool GgufFile::boolean_or(const std::string& key, bool otherwise) const {
+  return has(key) ? boolean(key) : otherwise;
+}
+
+}  // namespace qlora::io
