@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <set>
 
 #include "base/error.h"
 #include "base/seed.h"
@@ -27,22 +28,42 @@ at::Tensor kaiming_uniform(int64_t rank, int64_t in, uint64_t key) {
   return a;
 }
 
+std::vector<std::string> peft_targets(const std::vector<LinearGroup*>& groups) {
+  const auto last_name = [](const std::string& path) { return path.substr(path.rfind('.') + 1); };
+  std::set<std::string> partly, targets;
+  for (const LinearGroup* group : groups)
+    for (const LoraLinear& layer : group->layers())
+      if (!layer.adapter) partly.insert(last_name(layer.name));
+  for (const LinearGroup* group : groups)
+    for (const LoraLinear& layer : group->layers()) {
+      if (!layer.adapter) continue;
+      const std::string last = last_name(layer.name);
+      targets.insert(partly.contains(last) ? layer.name : last);
+    }
+  return {targets.begin(), targets.end()};
+}
+
 }  // namespace
 
 AdapterSet::AdapterSet(const LoraOptions& options, std::vector<LinearGroup*> groups,
                        at::ScalarType compute, uint64_t seed) {
   at::NoGradGuard no_grad;
   Targets targets = match_targets(options.targets, module_names(groups));
-  int64_t total = 0, index = 0;
+  std::vector<int64_t> sizes;  // of each module's adapter, taken or not
+  int64_t total = 0;
   for (LinearGroup* group : groups)
-    for (LoraLinear& layer : group->layers())
-      if (targets.chosen[static_cast<size_t>(index++)]) {
-        layer.adapter = std::make_unique<Adapter>();
-        layer.adapter->rank = options.rank;
-        total += options.rank * (layer.in_features() + layer.out_features());
-        ++num_modules_;
-      }
-  for (TargetMatch& match : targets.matches) match.parameters = total;
+    for (LoraLinear& layer : group->layers()) {
+      const bool chosen = targets.chosen[sizes.size()];
+      sizes.push_back(options.rank * (layer.in_features() + layer.out_features()));
+      if (!chosen) continue;
+      layer.adapter = std::make_unique<Adapter>();
+      layer.adapter->rank = options.rank;
+      total += sizes.back();
+      ++num_modules_;
+    }
+  for (TargetMatch& match : targets.matches)
+    for (const size_t index : match.indices) match.parameters += sizes[index];
+  target_modules_ = peft_targets(groups);
   matches_ = std::move(targets.matches);
 
   const auto device = groups.front()->layers().front().base->device();

@@ -37,6 +37,9 @@ class AdapterSet {
   const std::vector<TargetMatch>& matches() const { return matches_; }
   int64_t num_parameters() const { return values_.numel(); }
   int64_t num_modules() const { return num_modules_; }
+  // The adapted modules as PEFT's target_modules, sorted: by last name ("q_proj") where every
+  // module of that name is adapted, else by path.
+  const std::vector<std::string>& target_modules() const { return target_modules_; }
 
   // Casts the masters into the copies the products read. Call after every change of the masters.
   void publish();
@@ -48,6 +51,7 @@ class AdapterSet {
   at::Tensor values_, gradients_, compute_values_;
   std::vector<AdapterTensor> tensors_;
   std::vector<TargetMatch> matches_;
+  std::vector<std::string> target_modules_;
   int64_t num_modules_ = 0;
 };
 

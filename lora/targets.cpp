@@ -38,7 +38,7 @@ Targets match_targets(const std::vector<std::string>& patterns,
   Targets targets;
   targets.chosen.assign(names.size(), false);
   for (const std::string& pattern : patterns) {
-    TargetMatch match{pattern};
+    TargetMatch match{pattern, {}};
     for (size_t i = 0; i < names.size(); ++i) {
       if (!matches(pattern, names[i])) continue;
       if (names[i] == "lm_head")
@@ -46,10 +46,10 @@ Targets match_targets(const std::vector<std::string>& patterns,
             "lora.targets: '{}' matches the output embedding lm_head, which takes no adapter in "
             "this version; name the other modules",
             pattern);
-      ++match.modules;
+      match.indices.push_back(i);
       targets.chosen[i] = true;
     }
-    if (match.modules == 0)
+    if (match.indices.empty())
       fail<ConfigError>("lora.targets: '{}' matches no module; the model has {}", pattern,
                         known_names(names));
     targets.matches.push_back(match);

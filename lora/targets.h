@@ -11,8 +11,10 @@ namespace qlora::lora {
 
 struct TargetMatch {
   std::string pattern;
-  int64_t modules = 0;
-  int64_t parameters = 0;  // of the adapters it caused
+  std::vector<size_t> indices;  // of the modules it matched, into the names
+  int64_t parameters = 0;       // of their adapters; set by attach
+
+  int64_t modules() const { return static_cast<int64_t>(indices.size()); }
 };
 
 struct Targets {

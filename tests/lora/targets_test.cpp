@@ -24,7 +24,7 @@ std::string message(const std::vector<std::string>& patterns) {
 TEST(Targets, AllLinearLeavesTheOutputEmbeddingOut) {
   const Targets targets = match_targets({"all-linear"}, kNames);
   EXPECT_EQ(targets.chosen, (std::vector<bool>{true, true, true, true, false}));
-  EXPECT_EQ(targets.matches[0].modules, 4);
+  EXPECT_EQ(targets.matches[0].modules(), 4);
 }
 
 TEST(Targets, ANameMatchesTheEndOfAPathAtADot) {

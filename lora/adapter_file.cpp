@@ -1,0 +1,166 @@
+#include "lora/adapter_file.h"
+
+#include <ATen/ATen.h>
+#include <fmt/ranges.h>
+
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/error.h"
+#include "io/atomic_write.h"
+#include "io/json.h"
+#include "quant/tensor_file.h"
+
+namespace qlora::lora {
+namespace {
+namespace fs = std::filesystem;
+
+constexpr const char* kConfigFile = "adapter_config.json";
+constexpr const char* kTensorFile = "adapter_model.safetensors";
+constexpr const char* kBaseFile = "qlora_base.json";
+
+std::string in(const std::string& directory, const char* name) {
+  return (fs::path(directory) / name).string();
+}
+
+// adapter_config.json with its keys sorted, as PEFT writes it.
+std::string config_text(const AdapterSet& adapters, const LoraOptions& options,
+                        const AdapterBase& base) {
+  const nlohmann::json none = nullptr;
+  const nlohmann::json config = {{"alpha_pattern", nlohmann::json::object()},
+                                 {"auto_mapping", none},
+                                 {"base_model_name_or_path", base.name},
+                                 {"bias", "none"},
+                                 {"exclude_modules", none},
+                                 {"fan_in_fan_out", false},
+                                 {"inference_mode", true},
+                                 {"init_lora_weights", true},
+                                 {"layers_pattern", none},
+                                 {"layers_to_transform", none},
+                                 {"lora_alpha", options.alpha},
+                                 {"lora_dropout", options.dropout},
+                                 {"modules_to_save", none},
+                                 {"peft_type", "LORA"},
+                                 {"r", options.rank},
+                                 {"rank_pattern", nlohmann::json::object()},
+                                 {"revision", none},
+                                 {"target_modules", adapters.target_modules()},
+                                 {"task_type", "CAUSAL_LM"},
+                                 {"use_dora", false},
+                                 {"use_rslora", options.use_rslora}};
+  return config.dump(2) + "\n";
+}
+
+// A key whose value changes what the adapter computes, where this version knows one value.
+template <typename T>
+void require(const io::JsonNode& config, const char* key, const T& known) {
+  const auto node = config.find(key);
+  if (!node || node->value() == nlohmann::json(known)) return;
+  if (node->value().is_structured() && node->value().empty()) return;
+  node->reject(fmt::format("{} (nothing else is supported)", nlohmann::json(known).dump()));
+}
+
+}  // namespace
+
+void write_adapter(const std::string& directory, const AdapterSet& adapters,
+                   const LoraOptions& options, const AdapterBase& base) {
+  quant::NamedTensors tensors;
+  for (const AdapterTensor& tensor : adapters.tensors())
+    tensors.emplace_back(tensor.name, tensor.value);
+  quant::write_tensors(in(directory, kTensorFile), tensors, {{"format", "pt"}});
+  io::write_file_atomically(in(directory, kConfigFile), config_text(adapters, options, base));
+  const nlohmann::ordered_json record = {{"base_hash", base.hash},
+                                         {"model_path", base.path},
+                                         {"model_name", base.name},
+                                         {"quantization", base.quantization},
+                                         {"dtype", base.dtype}};
+  io::write_file_atomically(in(directory, kBaseFile), record.dump(2) + "\n");
+}
+
+LoraOptions read_adapter_options(const std::string& directory) {
+  const std::string path = in(directory, kConfigFile);
+  if (!fs::exists(path)) {
+    fail<ConfigError>("{} must be an adapter directory with {}, there is none", directory,
+                      kConfigFile);
+  }
+  const nlohmann::json document = io::read_json_file(path);
+  const io::JsonNode config(document, path);
+  require(config, "peft_type", "LORA");
+  require(config, "use_dora", false);
+  require(config, "fan_in_fan_out", false);
+  require(config, "lora_bias", false);
+  require(config, "use_qalora", false);
+  require(config, "bias", "none");
+  for (const char* key : {"rank_pattern", "alpha_pattern", "modules_to_save", "exclude_modules",
+                          "layers_to_transform", "trainable_token_indices", "target_parameters",
+                          "layer_replication", "alora_invocation_tokens"})
+    require(config, key, nullptr);
+  LoraOptions options;
+  options.rank = config.at("r").as_integer(1, 1 << 16);
+  options.alpha = config.at("lora_alpha").as_number();
+  const auto dropout = config.find("lora_dropout");
+  options.dropout = dropout ? dropout->as_number() : 0.0;
+  options.use_rslora = config.bool_or("use_rslora", false);
+  const io::JsonNode targets = config.at("target_modules");
+  options.targets.clear();
+  if (targets.value().is_string()) {
+    options.targets.push_back(targets.as_string());
+  } else {
+    for (const io::JsonNode& target : targets.elements())
+      options.targets.push_back(target.as_string());
+  }
+  options.validate();
+  return options;
+}
+
+void read_adapter_tensors(const std::string& directory, AdapterSet& adapters) {
+  const std::string path = in(directory, kTensorFile);
+  std::map<std::string, at::Tensor> stored;
+  for (auto& [name, tensor] : quant::read_tensors(path)) stored.emplace(name, tensor);
+  at::NoGradGuard no_grad;
+  for (const AdapterTensor& wanted : adapters.tensors()) {
+    const auto found = stored.find(wanted.name);
+    if (found == stored.end()) {
+      fail<FormatError>(
+          "{}: there must be a tensor {}; the adapter was made for other target modules", path,
+          wanted.name);
+    }
+    if (found->second.sizes() != wanted.value.sizes() || !found->second.is_floating_point()) {
+      fail<FormatError>("{}: tensor {} must have shape [{}], found [{}] of {}", path, wanted.name,
+                        fmt::join(wanted.value.sizes(), ", "),
+                        fmt::join(found->second.sizes(), ", "),
+                        c10::toString(found->second.scalar_type()));
+    }
+    if (!at::isfinite(found->second).all().item<bool>()) {
+      fail<FormatError>("{}: tensor {} holds a value that is NaN or infinite", path, wanted.name);
+    }
+  }
+  if (stored.size() != adapters.tensors().size()) {
+    for (const AdapterTensor& wanted : adapters.tensors()) stored.erase(wanted.name);
+    fail<FormatError>("{}: tensor {} belongs to no target module of this base model", path,
+                      stored.begin()->first);
+  }
+  for (const AdapterTensor& wanted : adapters.tensors()) {
+    at::Tensor value = wanted.value;
+    value.copy_(stored.at(wanted.name));
+  }
+  adapters.publish();
+}
+
+std::optional<AdapterBase> read_adapter_base(const std::string& directory) {
+  const std::string path = in(directory, kBaseFile);
+  if (!fs::exists(path)) return std::nullopt;
+  const nlohmann::json document = io::read_json_file(path);
+  const io::JsonNode record(document, path);
+  AdapterBase base;
+  base.hash = record.at("base_hash").as_string();
+  base.path = record.at("model_path").as_string();
+  base.name = record.at("model_name").as_string();
+  base.quantization = record.at("quantization").as_string();
+  base.dtype = record.at("dtype").as_string();
+  return base;
+}
+
+}  // namespace qlora::lora

@@ -1,0 +1,37 @@
+// An adapter on disk as PEFT lays it out (formats spec 4): adapter_config.json beside
+// adapter_model.safetensors. Beside them qlora_base.json records which base the adapter was trained
+// on.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "lora/attach.h"
+#include "lora/lora_options.h"
+
+namespace qlora::lora {
+
+// The base an adapter belongs to.
+struct AdapterBase {
+  std::string name;          // base_model_name_or_path
+  std::string path;          // where the weights were read from
+  std::string quantization;  // "nf4, block size 64, double quantization" or "none"
+  std::string dtype;         // of the modules that stay unquantized
+  std::string hash;          // CausalLm::base_hash()
+};
+
+// Writes the three files into `directory`, which must exist. Each is flushed to disk. IoError.
+void write_adapter(const std::string& directory, const AdapterSet& adapters,
+                   const LoraOptions& options, const AdapterBase& base);
+
+// What is needed to attach slots that the tensors of `directory` fit: rank, alpha, targets, ...
+// FormatError naming the key of adapter_config.json for anything this version cannot reproduce
+// (DoRA, rank_pattern, modules_to_save, another peft_type, ...).
+LoraOptions read_adapter_options(const std::string& directory);
+// Copies the tensors into `adapters` and publishes them. FormatError if one is missing, superfluous
+// or of another shape.
+void read_adapter_tensors(const std::string& directory, AdapterSet& adapters);
+// From qlora_base.json; nothing if the adapter was made elsewhere.
+std::optional<AdapterBase> read_adapter_base(const std::string& directory);
+
+}  // namespace qlora::lora

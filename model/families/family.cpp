@@ -1,0 +1,45 @@
+#include "model/families/family.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "model/families/llama.h"
+
+namespace qlora::model {
+namespace {
+
+const std::vector<Family>& families() {
+  static const std::vector<Family> all = {llama_family()};
+  return all;
+}
+
+const Family& find(std::vector<std::string> Family::*names, const std::string& name,
+                   const std::string& place, const char* what) {
+  std::vector<std::string> known;
+  for (const Family& family : families()) {
+    if (std::ranges::count(family.*names, name)) return family;
+    known.insert(known.end(), (family.*names).begin(), (family.*names).end());
+  }
+  fail<FormatError>("{}: {} '{}' is not supported; this version knows {}", place, what, name,
+                    fmt::join(known, ", "));
+}
+
+}  // namespace
+
+const Family& family_of_model_type(const std::string& model_type, const std::string& place) {
+  return find(&Family::model_types, model_type, place, "the model_type");
+}
+
+const Family& family_of_gguf(const std::string& architecture, const std::string& place) {
+  return find(&Family::gguf_architectures, architecture, place, "the architecture");
+}
+
+const Family& family_named(const std::string& name) {
+  for (const Family& family : families())
+    if (family.name == name) return family;
+  fail<Error>("there is no model family '{}'", name);
+}
+
+}  // namespace qlora::model

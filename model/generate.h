@@ -1,0 +1,32 @@
+// Continues token sequences with a KV cache, many at a time: finished ones leave the batch.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "model/causal_lm.h"
+
+namespace qlora::model {
+
+struct GenerateOptions {
+  int64_t max_new_tokens = 256;
+  double temperature = 0.0;       // 0: the most likely token
+  double top_p = 1.0;             // nucleus sampling, Holtzman et al. 2019; 1: all tokens
+  uint64_t seed = 0;              // with the sequence's index and position: every draw
+  std::vector<int32_t> stop_ids;  // end a sequence; part of its result
+  bool adapters_enabled = true;
+  int64_t max_batch = 16;  // sequences decoded together
+};
+
+// Called with (sequence, token) as each token is chosen; false ends the sequence.
+using OnToken = std::function<bool(int64_t, int32_t)>;
+
+// New ids of each prompt, without the prompt. ConfigError if a prompt is empty or leaves no room
+// within the model's positions.
+std::vector<std::vector<int32_t>> generate(CausalLm& model,
+                                           const std::vector<std::vector<int32_t>>& prompts,
+                                           const GenerateOptions& options,
+                                           const OnToken& on_token = {});
+
+}  // namespace qlora::model

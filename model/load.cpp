@@ -1,0 +1,146 @@
+#include "model/load.h"
+
+#include <ATen/ATen.h>
+#include <fmt/ranges.h>
+
+#include <map>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "quant/make_frozen_weight.h"
+
+namespace qlora::model {
+namespace {
+
+// The decoder's parts by their Hugging Face names, read in the order of the layers.
+class Loader {
+ public:
+  Loader(WeightSource& source, at::ScalarType dtype, const quant::QuantizationOptions& quantization,
+         at::Device device)
+      : source_(source), dtype_(dtype), quantization_(quantization), device_(device) {}
+
+  at::Tensor matrix(const std::string& name, int64_t rows, int64_t columns) {
+    return source_.read(name, {rows, columns}, dtype_).to(device_);
+  }
+
+  at::Tensor norm(const std::string& name, int64_t size) {
+    return source_.read(name, {size}, dtype_).to(device_, at::kFloat);
+  }
+
+  // `with_bias`: the configuration promises one; one that is there is read in any case.
+  lora::LoraLinear linear(const std::string& name, int64_t out, int64_t in, bool with_bias) {
+    lora::LoraLinear layer;
+    layer.name = name;
+    layer.base = quant::make_frozen_weight(matrix(name + ".weight", out, in), quantization_, name);
+    if (with_bias || source_.has(name + ".bias")) {
+      layer.bias = source_.read(name + ".bias", {out}, dtype_).to(device_);
+    }
+    return layer;
+  }
+
+ private:
+  WeightSource& source_;
+  at::ScalarType dtype_;
+  const quant::QuantizationOptions& quantization_;
+  at::Device device_;
+};
+
+template <typename... Layers>
+lora::LinearGroup group_of(Layers... layers) {
+  std::vector<lora::LoraLinear> all;
+  (all.push_back(std::move(layers)), ...);
+  return lora::LinearGroup(std::move(all));
+}
+
+DecoderLayer load_layer(Loader& load, const ModelConfig& c, int64_t index) {
+  const std::string layer = fmt::format("model.layers.{}.", index);
+  const std::string attention = layer + "self_attn.", mlp = layer + "mlp.";
+  const int64_t queries = c.num_heads * c.head_dim, keys = c.num_kv_heads * c.head_dim;
+  const int64_t hidden = c.hidden_size, inner = c.intermediate_size;
+  const bool bias = c.attention_bias;
+  DecoderLayer result;
+  result.input_norm = load.norm(layer + "input_layernorm.weight", hidden);
+  lora::LoraLinear q = load.linear(attention + "q_proj", queries, hidden, bias);
+  lora::LoraLinear k = load.linear(attention + "k_proj", keys, hidden, bias);
+  lora::LoraLinear v = load.linear(attention + "v_proj", keys, hidden, bias);
+  result.qkv = group_of(std::move(q), std::move(k), std::move(v));
+  result.o = group_of(load.linear(attention + "o_proj", hidden, queries, bias));
+  result.post_attention_norm = load.norm(layer + "post_attention_layernorm.weight", hidden);
+  lora::LoraLinear gate = load.linear(mlp + "gate_proj", inner, hidden, c.mlp_bias);
+  lora::LoraLinear up = load.linear(mlp + "up_proj", inner, hidden, c.mlp_bias);
+  result.gate_up = group_of(std::move(gate), std::move(up));
+  result.down = group_of(load.linear(mlp + "down_proj", hidden, inner, c.mlp_bias));
+  return result;
+}
+
+void warn_about_unread(const WeightSource& source) {
+  const std::vector<std::string> names = source.unread();
+  if (names.empty()) return;
+  const size_t shown = std::min<size_t>(names.size(), 3);
+  log::warning("{}: {} tensors are no part of this architecture and were left out: {}{}",
+               source.place(), names.size(),
+               fmt::join(names.begin(), names.begin() + static_cast<ptrdiff_t>(shown), ", "),
+               shown < names.size() ? ", ..." : "");
+}
+
+}  // namespace
+
+at::ScalarType dtype_from_string(const std::string& name, const std::string& key) {
+  if (name == "bfloat16") return at::kBFloat16;
+  if (name == "float16") return at::kHalf;
+  if (name == "float32") return at::kFloat;
+  fail<ConfigError>("{} must be bfloat16, float16 or float32, found '{}'", key, name);
+}
+
+std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& options,
+                                     const quant::QuantizationOptions& quantization,
+                                     at::Device device, at::ScalarType compute) {
+  at::NoGradGuard no_grad;
+  const at::ScalarType dtype = dtype_from_string(options.dtype, "model.dtype");
+  ModelConfig config = source.config();
+  config.attention_bias |= source.has("model.layers.0.self_attn.q_proj.bias");
+  config.mlp_bias |= source.has("model.layers.0.mlp.gate_proj.bias");
+  auto model = std::make_unique<CausalLm>(config, device, compute);
+  Loader load(source, dtype, quantization, device);
+  model->embedding =
+      load.matrix("model.embed_tokens.weight", config.vocab_size, config.hidden_size);
+  model->final_norm = load.norm("model.norm.weight", config.hidden_size);
+  if (config.tied_embeddings) {
+    model->head = std::make_unique<quant::DenseWeight>(model->embedding);
+  } else {
+    model->head = std::make_unique<quant::DenseWeight>(
+        load.matrix("lm_head.weight", config.vocab_size, config.hidden_size));
+  }
+  for (int64_t i = 0; i < config.num_layers; ++i)
+    model->layers.push_back(load_layer(load, config, i));
+  warn_about_unread(source);
+  return model;
+}
+
+std::string describe(const CausalLm& model) {
+  struct Share {
+    int64_t layers = 0, bytes = 0;
+  };
+  std::map<std::string, Share> shares;
+  int64_t weights = model.embedding.numel();
+  for (const DecoderLayer& layer : model.layers)
+    for (const lora::LinearGroup* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
+      for (const lora::LoraLinear& linear : group->layers()) {
+        Share& share = shares[linear.base->format()];
+        ++share.layers;
+        share.bytes += linear.base->bytes();
+        weights += linear.in_features() * linear.out_features();
+      }
+  int64_t rest = static_cast<int64_t>(model.embedding.nbytes());
+  if (!model.config().tied_embeddings) {
+    rest += model.head->bytes();
+    weights += model.embedding.numel();
+  }
+  std::string text = fmt::format("{:.1f} M weights", static_cast<double>(weights) / 1e6);
+  for (const auto& [format, share] : shares)
+    text += fmt::format(", {} linear layers in {}: {:.0f} MB", share.layers, format,
+                        static_cast<double>(share.bytes) / 1e6);
+  return text + fmt::format(", embeddings: {:.0f} MB", static_cast<double>(rest) / 1e6);
+}
+
+}  // namespace qlora::model

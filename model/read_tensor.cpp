@@ -1,0 +1,63 @@
+#include "model/read_tensor.h"
+
+#include <ATen/ATen.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/error.h"
+#include "io/mapped_file.h"
+#include "quant/gguf_blocks.h"
+
+namespace qlora::model {
+namespace {
+
+// A multiple of every block size.
+constexpr int64_t kPieceElements = int64_t{1} << 20;
+
+bool holds_weights(io::DType dtype) {
+  return io::is_block_type(dtype) || dtype == io::DType::kF32 || dtype == io::DType::kF16 ||
+         dtype == io::DType::kBF16;
+}
+
+void require_finite(const at::Tensor& piece, const io::TensorView& view, int64_t first) {
+  if (at::isfinite(piece.sum()).item<bool>()) return;
+  const at::Tensor bad = at::isfinite(piece).logical_not();  // a sum of large numbers may overflow
+  if (!bad.any().item<bool>()) return;
+  fail<FormatError>(
+      "{}: tensor {} holds a value that is NaN or infinite (element {}); the model file is damaged",
+      view.file, view.name, first + bad.nonzero()[0].item<int64_t>());
+}
+
+}  // namespace
+
+at::Tensor read_tensor(const io::TensorView& view, const std::vector<int64_t>& shape,
+                       at::ScalarType dtype) {
+  if (view.shape != shape) {
+    fail<FormatError>("{}: tensor {} must have shape [{}], found [{}]", view.file, view.name,
+                      fmt::join(shape, ", "), fmt::join(view.shape, ", "));
+  }
+  if (!holds_weights(view.dtype)) {
+    fail<FormatError>("{}: tensor {} must hold floating-point weights, found {}", view.file,
+                      view.name, io::dtype_name(view.dtype));
+  }
+  at::NoGradGuard no_grad;
+  at::Tensor result = at::empty(shape, at::TensorOptions().dtype(dtype));
+  const at::Tensor flat = result.view({-1});
+  const int64_t count = view.num_elements();
+  at::Tensor decoded = at::empty({std::min(count, kPieceElements)}, at::kFloat);
+  const int64_t block = io::elements_per_block(view.dtype);
+  for (int64_t first = 0; first < count; first += kPieceElements) {
+    const int64_t length = std::min(kPieceElements, count - first);
+    const std::byte* bytes = view.bytes.data() + first / block * io::bytes_per_block(view.dtype);
+    quant::dequantize_gguf_blocks(view.dtype, bytes, length, decoded.data_ptr<float>());
+    const at::Tensor piece = decoded.narrow(0, 0, length);
+    require_finite(piece, view, first);
+    flat.narrow(0, first, length).copy_(piece);
+  }
+  io::drop_pages(view.bytes);
+  return result;
+}
+
+}  // namespace qlora::model

@@ -1,0 +1,19 @@
+// Bytes of a file -> a tensor of the dtype that the model works in.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "io/tensor_view.h"
+
+namespace qlora::model {
+
+// The tensor on the CPU, in memory of its own, with `shape` and `dtype` (fp32, bf16 or fp16); its
+// pages of the file are dropped. Decoding goes piece by piece: peak memory is the result and a few
+// megabytes. FormatError naming file and tensor if the shape is another, the stored type holds no
+// floating-point weights, or a value is NaN or infinite.
+at::Tensor read_tensor(const io::TensorView& view, const std::vector<int64_t>& shape,
+                       at::ScalarType dtype);
+
+}  // namespace qlora::model

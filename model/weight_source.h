@@ -1,0 +1,41 @@
+// Where a model's weights come from: one tensor at a time by its Hugging Face name, whatever the
+// file format calls it and in whatever order it stores the rows.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/families/family.h"
+#include "model/model_config.h"
+
+namespace qlora::model {
+
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+
+  const ModelConfig& config() const { return config_; }
+  const Family& family() const { return *family_; }
+  const std::string& place() const { return place_; }  // for messages
+
+  virtual bool has(const std::string& name) const = 0;
+  // See read_tensor; FormatError also if there is no such tensor.
+  virtual at::Tensor read(const std::string& name, const std::vector<int64_t>& shape,
+                          at::ScalarType dtype) = 0;
+  // Tensors of the file that were never read and that the family does not know as superfluous.
+  virtual std::vector<std::string> unread() const = 0;
+
+ protected:
+  ModelConfig config_;
+  const Family* family_ = nullptr;
+  std::string place_;
+};
+
+// From a Hugging Face directory or a .gguf file. IoError, FormatError (unknown architecture, ...),
+// ConfigError if the path is neither.
+std::unique_ptr<WeightSource> open_weights(const std::string& path);
+
+}  // namespace qlora::model

@@ -1,0 +1,68 @@
+#include "quant/tensor_file.h"
+
+#include <ATen/ATen.h>
+
+#include <array>
+#include <cstring>
+
+#include "base/error.h"
+#include "io/safetensors.h"
+
+namespace qlora::quant {
+namespace {
+
+struct Pair {
+  at::ScalarType tensor;
+  io::DType file;
+};
+
+constexpr std::array<Pair, 9> kPairs = {{{at::kBool, io::DType::kBool},
+                                         {at::kByte, io::DType::kU8},
+                                         {at::kChar, io::DType::kI8},
+                                         {at::kInt, io::DType::kI32},
+                                         {at::kLong, io::DType::kI64},
+                                         {at::kHalf, io::DType::kF16},
+                                         {at::kBFloat16, io::DType::kBF16},
+                                         {at::kFloat, io::DType::kF32},
+                                         {at::kDouble, io::DType::kF64}}};
+
+}  // namespace
+
+io::DType file_dtype(at::ScalarType dtype) {
+  for (const Pair& pair : kPairs)
+    if (pair.tensor == dtype) return pair.file;
+  fail<Error>("a safetensors file cannot hold tensors of type {}", c10::toString(dtype));
+}
+
+at::ScalarType tensor_dtype(io::DType dtype) {
+  for (const Pair& pair : kPairs)
+    if (pair.file == dtype) return pair.tensor;
+  fail<Error>("there is no tensor type for {}", io::dtype_name(dtype));
+}
+
+void write_tensors(const std::string& path, const NamedTensors& tensors,
+                   const std::map<std::string, std::string>& metadata) {
+  std::vector<io::TensorHeader> headers;
+  for (const auto& [name, tensor] : tensors)
+    headers.push_back({name, file_dtype(tensor.scalar_type()), tensor.sizes().vec()});
+  io::SafetensorsWriter writer(path, std::move(headers), metadata);
+  for (const auto& [name, tensor] : tensors) {
+    const at::Tensor bytes = tensor.detach().cpu().contiguous();
+    writer.write(name, {static_cast<const std::byte*>(bytes.const_data_ptr()), bytes.nbytes()});
+  }
+  writer.finish();
+}
+
+NamedTensors read_tensors(const std::string& path) {
+  NamedTensors tensors;
+  for (const io::TensorView& view : io::read_safetensors(path).tensors) {
+    at::Tensor tensor = at::empty(view.shape, at::TensorOptions().dtype(tensor_dtype(view.dtype)));
+    if (!view.bytes.empty()) {
+      std::memcpy(tensor.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
+    }
+    tensors.emplace_back(view.name, std::move(tensor));
+  }
+  return tensors;
+}
+
+}  // namespace qlora::quant

@@ -1,0 +1,22 @@
+// Named tensors to a safetensors file and back, whole.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "io/tensor_view.h"
+#include "quant/frozen_weight.h"
+
+namespace qlora::quant {
+
+// Error for dtypes that safetensors cannot hold.
+io::DType file_dtype(at::ScalarType dtype);
+at::ScalarType tensor_dtype(io::DType dtype);
+
+// Tensors of any device, written from contiguous copies on the CPU one by one, and flushed to disk.
+void write_tensors(const std::string& path, const NamedTensors& tensors,
+                   const std::map<std::string, std::string>& metadata = {});
+// Every tensor of the file on the CPU, in memory of its own. FormatError, IoError.
+NamedTensors read_tensors(const std::string& path);
+
+}  // namespace qlora::quant

@@ -1,0 +1,184 @@
+#include "trainer/checkpoint.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "io/atomic_write.h"
+#include "io/hashing.h"
+#include "io/json.h"
+#include "quant/tensor_file.h"
+#include "trainer/train_state_json.h"
+
+namespace qlora::trainer {
+namespace {
+namespace fs = std::filesystem;
+
+constexpr const char* kManifest = "MANIFEST.json";
+constexpr const char* kPrefix = "checkpoint-";
+
+std::string in(const std::string& directory, const std::string& name) {
+  return (fs::path(directory) / name).string();
+}
+
+// Relative path -> file, without the manifest.
+std::map<std::string, fs::path> files_of(const std::string& directory) {
+  std::map<std::string, fs::path> files;
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(directory)) {
+    const std::string name = entry.path().lexically_relative(directory).generic_string();
+    if (entry.is_regular_file() && name != kManifest) files[name] = entry.path();
+  }
+  return files;
+}
+
+void write_manifest(const std::string& directory) {
+  nlohmann::ordered_json files = nlohmann::ordered_json::object();
+  for (const auto& [name, path] : files_of(directory)) {
+    files[name] = {{"bytes", fs::file_size(path)}, {"xxh3_128", io::hash_file(path.string())}};
+  }
+  const nlohmann::ordered_json manifest = {{"format_version", 1}, {"files", files}};
+  io::write_file_atomically(in(directory, kManifest), manifest.dump(2) + "\n");
+}
+
+uint64_t bytes_needed(const CheckpointParts& parts) {
+  constexpr uint64_t kTexts = 1 << 20;
+  return static_cast<uint64_t>(parts.adapters.values().nbytes()) +
+         static_cast<uint64_t>(parts.optimizer.device_bytes() + parts.optimizer.host_bytes()) +
+         kTexts;
+}
+
+// Steps of the complete checkpoints in a run, ascending.
+std::vector<int64_t> steps_in(const std::string& run_dir) {
+  std::vector<int64_t> steps;
+  if (!fs::exists(run_dir)) return steps;
+  for (const fs::directory_entry& entry : fs::directory_iterator(run_dir)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(kPrefix) || !entry.is_directory() || entry.is_symlink()) continue;
+    int64_t step = -1;
+    const char* begin = name.data() + std::string(kPrefix).size();
+    const auto [end, error] = std::from_chars(begin, name.data() + name.size(), step);
+    if (error == std::errc() && end == name.data() + name.size() && name == checkpoint_name(step)) {
+      steps.push_back(step);
+    }
+  }
+  std::ranges::sort(steps);
+  return steps;
+}
+
+// Renamed first: a removal cut short leaves nothing that looks like a checkpoint.
+void remove_checkpoint(const std::string& run_dir, int64_t step) {
+  const std::string doomed = in(run_dir, checkpoint_name(step));
+  const std::string aside = doomed + ".partial-0";
+  fs::rename(doomed, aside);
+  fs::remove_all(aside);
+}
+
+}  // namespace
+
+std::string checkpoint_name(int64_t step) { return fmt::format("{}{:06}", kPrefix, step); }
+
+void save_checkpoint(const std::string& run_dir, const CheckpointParts& parts) {
+  const std::string target = in(run_dir, checkpoint_name(parts.state.step));
+  if (fs::exists(target)) return;
+  io::require_free_space(run_dir, bytes_needed(parts), "a checkpoint");
+  io::AtomicDirectory directory(target);
+  const std::string adapter = in(directory.path(), "adapter");
+  fs::create_directory(adapter);
+  lora::write_adapter(adapter, parts.adapters, parts.lora_options, parts.base);
+  quant::write_tensors(in(directory.path(), "optimizer.safetensors"), parts.optimizer.state());
+  parts.state.optimizer_steps = parts.optimizer.num_steps();
+  io::write_file_atomically(in(directory.path(), "state.json"), to_json(parts.state));
+  write_manifest(directory.path());
+  directory.commit();
+}
+
+void verify_checkpoint(const std::string& directory) {
+  const std::string path = in(directory, kManifest);
+  const nlohmann::json document = io::read_json_file(path);
+  const io::JsonNode manifest(document, path);
+  manifest.at("format_version").as_integer(1, 1);
+  const io::JsonNode listed = manifest.at("files");
+  std::map<std::string, fs::path> found = files_of(directory);
+  if (!listed.value().is_object()) listed.reject("an object");
+  for (const auto& [name, ignored] : listed.value().items()) {
+    const io::JsonNode entry = listed.at(name);
+    const auto file = found.find(name);
+    if (file == found.end()) fail<FormatError>("{}: the file {} is missing", directory, name);
+    const int64_t bytes = entry.at("bytes").as_integer(0, INT64_MAX);
+    if (fs::file_size(file->second) != static_cast<uintmax_t>(bytes)) {
+      fail<FormatError>("{}: {} must have {} bytes, found {}; resume from an older checkpoint",
+                        directory, name, bytes, fs::file_size(file->second));
+    }
+    if (io::hash_file(file->second.string()) != entry.at("xxh3_128").as_string()) {
+      fail<FormatError>("{}: {} has changed since it was written; resume from an older checkpoint",
+                        directory, name);
+    }
+    found.erase(file);
+  }
+  for (const char* required : {"state.json", "optimizer.safetensors"})
+    if (!listed.value().contains(required))
+      fail<FormatError>("{}: the manifest does not list {}", directory, required);
+  if (!found.empty()) {
+    fail<FormatError>("{}: the file {} does not belong to the checkpoint; remove it", directory,
+                      found.begin()->first);
+  }
+}
+
+TrainState read_train_state(const std::string& directory) {
+  const std::string path = in(directory, "state.json");
+  const nlohmann::json document = io::read_json_file(path);
+  return train_state_from_json(io::JsonNode(document, path));
+}
+
+void load_checkpoint(const std::string& directory, CheckpointParts parts) {
+  verify_checkpoint(directory);
+  TrainState state = read_train_state(directory);
+  lora::read_adapter_tensors(in(directory, "adapter"), parts.adapters);
+  parts.optimizer.load_state(quant::read_tensors(in(directory, "optimizer.safetensors")),
+                             state.optimizer_steps);
+  parts.state = std::move(state);
+}
+
+std::optional<std::string> latest_checkpoint(const std::string& run_dir) {
+  if (!fs::exists(run_dir)) return std::nullopt;
+  for (const std::string& name : io::remove_partial_directories(run_dir))
+    log::warning("{}: removed {}, which was never finished", run_dir, name);
+  const std::vector<int64_t> steps = steps_in(run_dir);
+  if (steps.empty()) return std::nullopt;
+  return in(run_dir, checkpoint_name(steps.back()));
+}
+
+void drop_checkpoints_after(const std::string& run_dir, int64_t step) {
+  for (const int64_t later : steps_in(run_dir)) {
+    if (later <= step) continue;
+    log::warning("{}: removed {}, since the run goes on from step {}", run_dir,
+                 checkpoint_name(later), step);
+    remove_checkpoint(run_dir, later);
+  }
+}
+
+void point_best_at(const std::string& run_dir, int64_t step) {
+  const std::string fresh = in(run_dir, "best.new");
+  fs::remove(fresh);
+  fs::create_directory_symlink(checkpoint_name(step), fresh);
+  fs::rename(fresh, in(run_dir, "best"));
+}
+
+void rotate_checkpoints(const std::string& run_dir, int64_t limit, int64_t best_step) {
+  if (limit == 0) return;
+  std::vector<int64_t> steps = steps_in(run_dir);
+  std::erase(steps, best_step);
+  while (static_cast<int64_t>(steps.size()) > std::max<int64_t>(limit, 1)) {
+    remove_checkpoint(run_dir, steps.front());
+    steps.erase(steps.begin());
+  }
+}
+
+}  // namespace qlora::trainer

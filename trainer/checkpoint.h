@@ -1,0 +1,55 @@
+// Checkpoints: adapter, optimizer state and TrainState in one directory that is complete or absent.
+//
+//   RUN/checkpoint-000050/  adapter/  optimizer.safetensors  state.json  MANIFEST.json
+//
+// MANIFEST.json lists size and hash of every other file and is written last; the directory gets its
+// name by a rename once all of it is on disk.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lora/adapter_file.h"
+#include "lora/attach.h"
+#include "optim/optimizer.h"
+#include "trainer/train_state.h"
+
+namespace qlora::trainer {
+
+// The parts of a run that a checkpoint holds; references outlive it.
+struct CheckpointParts {
+  lora::AdapterSet& adapters;
+  const lora::LoraOptions& lora_options;
+  const lora::AdapterBase& base;
+  optim::Optimizer& optimizer;
+  TrainState& state;
+};
+
+// "checkpoint-000050"
+std::string checkpoint_name(int64_t step);
+
+// Writes RUN/checkpoint-<step>; keeps the one that is there already, which holds the same. IoError
+// before anything is written if the disk has no room for it, and whenever a write fails: older
+// checkpoints are untouched.
+void save_checkpoint(const std::string& run_dir, const CheckpointParts& parts);
+
+// FormatError naming the first file that is missing, superfluous, cut off or changed.
+void verify_checkpoint(const std::string& directory);
+// state.json alone.
+TrainState read_train_state(const std::string& directory);
+// Verifies, then fills adapters, optimizer and state. FormatError if the tensors do not fit.
+void load_checkpoint(const std::string& directory, CheckpointParts parts);
+
+// The checkpoint with the most steps; warns about partial ones and removes what dead processes
+// left.
+std::optional<std::string> latest_checkpoint(const std::string& run_dir);
+// Removes those with more steps than `step`: a run that goes on from an older checkpoint leaves
+// them behind.
+void drop_checkpoints_after(const std::string& run_dir, int64_t step);
+// RUN/best -> checkpoint-<step>, replaced in one move.
+void point_best_at(const std::string& run_dir, int64_t step);
+// Removes all but the `limit` newest checkpoints (0: keep all), the best one and the last.
+void rotate_checkpoints(const std::string& run_dir, int64_t limit, int64_t best_step);
+
+}  // namespace qlora::trainer

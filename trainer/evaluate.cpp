@@ -1,0 +1,113 @@
+#include "trainer/evaluate.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+#include <string_view>
+
+#include "base/stopwatch.h"
+#include "data/loader.h"
+#include "model/generate.h"
+#include "trainer/loss.h"
+
+namespace qlora::trainer {
+namespace {
+
+// The answer's text: ids up to the first that ends a generation.
+std::string answer_text(const data::Tokenizer& tokenizer, std::vector<int32_t> ids) {
+  const auto& ends = tokenizer.special_tokens().end_of_generation;
+  const auto end = std::find_first_of(ids.begin(), ids.end(), ends.begin(), ends.end());
+  ids.erase(end, ids.end());
+  return tokenizer.decode(ids, true);
+}
+
+std::string_view trimmed(std::string_view text) {
+  constexpr std::string_view kSpace = " \t\r\n";
+  const size_t first = text.find_first_not_of(kSpace);
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(kSpace) - first + 1);
+}
+
+// Adds the losses of one pass to the rows they belong to.
+void add_losses(const data::MicroBatch& batch, const std::vector<float>& losses,
+                std::vector<RowLoss>& rows) {
+  size_t next = 0;
+  for (size_t d = 0; d < batch.examples.size(); ++d) {
+    RowLoss& row = rows[static_cast<size_t>(batch.examples[d])];
+    for (int32_t i = batch.cu_seqlens[d]; i < batch.cu_seqlens[d + 1]; ++i) {
+      if (batch.targets[static_cast<size_t>(i)] == data::kIgnore) continue;
+      row.nll += losses[next++];
+      ++row.supervised_tokens;
+    }
+  }
+}
+
+}  // namespace
+
+double Evaluation::perplexity() const { return std::exp(loss); }
+
+Evaluation evaluate_loss(model::CausalLm& model, const std::vector<data::Example>& examples,
+                         bool adapters_enabled, int64_t tokens_per_pass) {
+  at::NoGradGuard no_grad;
+  const Stopwatch watch;
+  Evaluation result;
+  for (const data::Example& example : examples) {
+    result.rows.push_back({example.row, example.source, 0, 0});
+    result.tokens += example.length();
+  }
+  std::vector<int64_t> indices;
+  int64_t tokens = 0;
+  const auto flush = [&] {
+    if (indices.empty()) return;
+    const data::MicroBatch batch = data::make_micro_batch(examples, indices);
+    model::ForwardInput input;
+    input.tokens = batch.tokens;
+    input.positions = batch.positions;
+    input.cu_seqlens = batch.cu_seqlens;
+    input.adapters_enabled = adapters_enabled;
+    add_losses(batch,
+               token_losses(model.hidden(input), batch.targets, *model.head, model.workspace()),
+               result.rows);
+    indices.clear();
+    tokens = 0;
+  };
+  for (size_t i = 0; i < examples.size(); ++i) {
+    if (tokens + examples[i].length() > tokens_per_pass) flush();
+    indices.push_back(static_cast<int64_t>(i));
+    tokens += examples[i].length();
+  }
+  flush();
+  double sum = 0;
+  for (const RowLoss& row : result.rows) {
+    sum += row.nll;
+    result.supervised_tokens += row.supervised_tokens;
+  }
+  if (result.supervised_tokens > 0) sum /= static_cast<double>(result.supervised_tokens);
+  result.loss = sum;
+  result.seconds = watch.seconds();
+  return result;
+}
+
+ExactMatch evaluate_exact_match(model::CausalLm& model, const data::Tokenizer& tokenizer,
+                                const std::vector<data::PromptAndAnswer>& questions,
+                                int64_t max_new_tokens, bool adapters_enabled) {
+  const Stopwatch watch;
+  model::GenerateOptions options;
+  options.max_new_tokens = max_new_tokens;
+  options.adapters_enabled = adapters_enabled;
+  options.stop_ids = tokenizer.special_tokens().end_of_generation;
+  std::vector<std::vector<int32_t>> prompts;
+  for (const data::PromptAndAnswer& question : questions) prompts.push_back(question.prompt);
+  const auto generated = model::generate(model, prompts, options);
+  ExactMatch result;
+  for (size_t i = 0; i < questions.size(); ++i) {
+    Answer answer{questions[i].row, questions[i].answer, answer_text(tokenizer, generated[i])};
+    answer.matches = trimmed(answer.generated) == trimmed(answer.expected);
+    result.matches += answer.matches;
+    result.answers.push_back(std::move(answer));
+  }
+  result.seconds = watch.seconds();
+  return result;
+}
+
+}  // namespace qlora::trainer

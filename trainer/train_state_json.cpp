@@ -1,0 +1,63 @@
+#include "trainer/train_state_json.h"
+
+#include <nlohmann/json.hpp>
+
+#include <cmath>
+#include <limits>
+
+#include "base/error.h"
+
+namespace qlora::trainer {
+namespace {
+
+constexpr int64_t kFormatVersion = 1;
+constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+
+}  // namespace
+
+std::string to_json(const TrainState& state) {
+  const auto best = std::isfinite(state.best_eval_loss) ? nlohmann::json(state.best_eval_loss)
+                                                        : nlohmann::json(nullptr);
+  const nlohmann::ordered_json json = {{"format_version", kFormatVersion},
+                                       {"step", state.step},
+                                       {"horizon", state.horizon},
+                                       {"epoch", state.position.epoch},
+                                       {"step_in_epoch", state.position.step_in_epoch},
+                                       {"tokens", state.tokens},
+                                       {"supervised_tokens", state.supervised_tokens},
+                                       {"best_eval_loss", best},
+                                       {"best_step", state.best_step},
+                                       {"optimizer_steps", state.optimizer_steps},
+                                       {"base_hash", state.base_hash},
+                                       {"data_fingerprint", state.data_fingerprint},
+                                       {"choices",
+                                        {{"threads", state.choices.threads},
+                                         {"instruction_set", state.choices.instruction_set},
+                                         {"device", state.choices.device},
+                                         {"recompute_layers", state.choices.recompute_layers}}}};
+  return json.dump(2) + "\n";
+}
+
+TrainState train_state_from_json(const io::JsonNode& node) {
+  node.at("format_version").as_integer(kFormatVersion, kFormatVersion);
+  TrainState state;
+  const auto count = [&](const char* key) { return node.at(key).as_integer(0, kMost); };
+  state.step = count("step");
+  state.horizon = count("horizon");
+  state.position = {count("epoch"), count("step_in_epoch")};
+  state.tokens = count("tokens");
+  state.supervised_tokens = count("supervised_tokens");
+  if (const auto best = node.find("best_eval_loss")) state.best_eval_loss = best->as_number();
+  state.best_step = node.at("best_step").as_integer(-1, kMost);
+  state.optimizer_steps = count("optimizer_steps");
+  state.base_hash = node.at("base_hash").as_string();
+  state.data_fingerprint = node.at("data_fingerprint").as_string();
+  const io::JsonNode choices = node.at("choices");
+  state.choices.threads = static_cast<int>(choices.at("threads").as_integer(1, 1 << 16));
+  state.choices.instruction_set = choices.at("instruction_set").as_string();
+  state.choices.device = choices.at("device").as_string();
+  state.choices.recompute_layers = choices.at("recompute_layers").as_bool();
+  return state;
+}
+
+}  // namespace qlora::trainer
