@@ -52,6 +52,23 @@ void make_directories(const fs::path& path) {
   if (status) fail<IoError>("{} cannot be created: {}", path.string(), status.message());
 }
 
+void remove_tree(const fs::path& path) {
+  std::error_code status;
+  fs::remove_all(path, status);
+  if (status) fail<IoError>("{} cannot be removed: {}", path.string(), status.message());
+}
+
+// The process that a name of partial_name() tells of; 0 for other names.
+pid_t maker_of(const std::string& name) {
+  const size_t mark = name.rfind(kPartial);
+  if (mark == std::string::npos) return 0;
+  const char* first = name.data() + mark + std::strlen(kPartial);
+  const char* last = name.data() + name.size();
+  pid_t process = 0;
+  const auto [end, error] = std::from_chars(first, last, process);
+  return error == std::errc() && end == last && process > 0 ? process : 0;
+}
+
 bool is_alive(pid_t process) { return kill(process, 0) == 0 || errno == EPERM; }
 
 }  // namespace
@@ -71,12 +88,14 @@ void write_file_atomically(const std::string& path, std::string_view bytes) {
 
 AtomicDirectory::AtomicDirectory(const std::string& target) : target_(target) {
   while (target_.size() > 1 && target_.ends_with('/')) target_.pop_back();
-  if (fs::exists(target_) && !(fs::is_directory(target_) && fs::is_empty(target_))) {
-    fail<ConfigError>("{} exists already and is not empty; choose another directory or remove it",
+  std::error_code status;
+  const bool there = fs::exists(target_, status);
+  if (there && !(fs::is_directory(target_, status) && fs::is_empty(target_, status))) {
+    fail<ConfigError>("{} must not exist or be an empty directory; choose another or remove it",
                       target_);
   }
   path_ = partial_name(target_);
-  fs::remove_all(path_);
+  remove_tree(path_);
   make_directories(path_);
 }
 
@@ -87,34 +106,38 @@ AtomicDirectory::~AtomicDirectory() {
 }
 
 void AtomicDirectory::commit() {
-  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(path_))
-    if (!entry.is_symlink()) sync(entry.path());
+  std::error_code status;
+  fs::recursive_directory_iterator entries(path_, status);
+  for (; !status && entries != fs::recursive_directory_iterator(); entries.increment(status))
+    if (!entries->is_symlink()) sync(entries->path());
+  if (status) fail<IoError>("{} cannot be listed: {}", path_, status.message());
   sync(path_);
   rename_into_place(path_, target_);  // replaces an empty directory
   committed_ = true;
 }
 
 std::vector<std::string> remove_partial_directories(const std::string& directory) {
+  std::error_code status;
+  fs::directory_iterator entries(directory, status);
+  if (status == std::errc::no_such_file_or_directory) return {};
   std::vector<std::string> removed;
-  for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
-    const std::string name = entry.path().filename().string();
-    const size_t mark = name.rfind(kPartial);
-    if (mark == std::string::npos) continue;
-    const std::string number = name.substr(mark + std::strlen(kPartial));
-    pid_t process = -1;
-    const auto [end, error] =
-        std::from_chars(number.data(), number.data() + number.size(), process);
-    if (error != std::errc() || end != number.data() + number.size()) continue;
-    if (process > 0 && process != getpid() && is_alive(process)) continue;
-    fs::remove_all(entry.path());
+  for (; !status && entries != fs::directory_iterator(); entries.increment(status)) {
+    const std::string name = entries->path().filename().string();
+    const pid_t process = maker_of(name);
+    // In a container every program has the same number: a namesake of this process is a dead one.
+    if (process == 0 || (process != getpid() && is_alive(process))) continue;
+    remove_tree(entries->path());
     removed.push_back(name);
   }
+  if (status) fail<IoError>("{} cannot be listed: {}", directory, status.message());
   return removed;
 }
 
 void require_free_space(const std::string& path, uint64_t bytes, const std::string& purpose) {
   fs::path existing = fs::absolute(path);
-  while (!fs::exists(existing) && existing.has_relative_path()) existing = existing.parent_path();
+  std::error_code unreadable;
+  while (!fs::exists(existing, unreadable) && existing.has_relative_path())
+    existing = existing.parent_path();
   struct statvfs status {};
   if (statvfs(existing.c_str(), &status) != 0) fail_on(existing.string(), "examined");
   const uint64_t free = static_cast<uint64_t>(status.f_bavail) * status.f_frsize;

@@ -31,7 +31,9 @@ class AtomicDirectory {
   bool committed_ = false;
 };
 
-// Removes "<name>.partial-*" siblings of dead processes in `directory`; gives their names.
+// Removes what dead processes left half made in `directory` ("<name>.partial-<pid>"); gives the
+// names. Call it before making anything there: this process's own number counts as a dead one's.
+// A directory that is not there holds none. IoError.
 std::vector<std::string> remove_partial_directories(const std::string& directory);
 
 // IoError unless the file system of `path` (or of its nearest existing parent) has `bytes` free:

@@ -1,7 +1,7 @@
 #include "io/gguf.h"
 
 #include <algorithm>
-#include <array>
+#include <bit>
 #include <cstring>
 #include <set>
 
@@ -26,6 +26,7 @@ class Cursor {
   template <typename T>
   T read(const char* what) {
     need(sizeof(T), what);
+    read_at_ = offset_;
     T value;
     std::memcpy(&value, bytes_.data() + offset_, sizeof(T));
     offset_ += sizeof(T);
@@ -34,7 +35,8 @@ class Cursor {
 
   std::string text(const char* what, uint64_t longest) {
     const auto length = read<uint64_t>(what);
-    if (length > longest) reject(what, fmt::format("at most {} bytes long", longest), length);
+    if (length <= left() && length > longest)
+      reject(what, fmt::format("at most {} bytes long", longest), length);
     need(length, what);
     std::string value(reinterpret_cast<const char*>(bytes_.data()) + offset_, length);
     offset_ += length;
@@ -50,9 +52,10 @@ class Cursor {
     return value;
   }
 
+  // Of the number read last.
   [[noreturn]] void reject(const char* what, const std::string& requirement, uint64_t found) const {
     fail<FormatError>("{}: {} at byte {} must be {}, found {}; the file is damaged or cut off",
-                      path_, what, offset_, requirement, found);
+                      path_, what, read_at_, requirement, found);
   }
 
  private:
@@ -65,7 +68,7 @@ class Cursor {
 
   std::span<const std::byte> bytes_;
   const std::string& path_;
-  size_t offset_ = 0;
+  size_t offset_ = 0, read_at_ = 0;
 };
 
 template <typename Stored, typename Kept>
@@ -209,7 +212,7 @@ void read_header(Cursor& cursor, const std::string& path) {
   const auto magic = cursor.read<uint32_t>("the magic");
   if (magic != kGgufMagic) fail<FormatError>("{} must be a GGUF file (magic 'GGUF')", path);
   const auto version = cursor.read<uint32_t>("the version");
-  if (version == 0x03000000) {
+  if ((version & 0xffff) == 0) {
     fail<FormatError>("{} is a big-endian GGUF file; convert it to little-endian", path);
   }
   if (version != kGgufVersion) {
@@ -246,6 +249,9 @@ GgufFile::GgufFile(const std::string& path) : path_(path) {
   }
   const auto alignment = static_cast<uint64_t>(
       integer_or("general.alignment", 1, 1 << 20, static_cast<int64_t>(kGgufAlignment)));
+  if (!std::has_single_bit(alignment)) {
+    fail<FormatError>("{}: general.alignment must be a power of two, found {}", path, alignment);
+  }
   const uint64_t start = (cursor.offset() + alignment - 1) / alignment * alignment;
   for (TensorInfo& info : infos) {
     if (info.offset % alignment != 0) {
@@ -255,9 +261,10 @@ GgufFile::GgufFile(const std::string& path) : path_(path) {
     if (start > bytes.size() || info.offset > bytes.size() - start ||
         info.bytes > bytes.size() - start - info.offset) {
       fail<FormatError>(
-          "{}: tensor {} must lie within the file of {} bytes, but ends at {}; the "
+          "{}: tensor {} must lie within the file of {} bytes, but takes {} bytes from {} + {} on; "
+          "the "
           "file is cut off",
-          path, info.view.name, bytes.size(), start + info.offset + info.bytes);
+          path, info.view.name, bytes.size(), info.bytes, start, info.offset);
     }
     info.view.bytes = bytes.subspan(start + info.offset, info.bytes);
     info.view.owner = file;

@@ -1,5 +1,5 @@
 // Typed reads of GGUF metadata.
-#include <cmath>
+#include <cstdint>
 
 #include "base/error.h"
 #include "io/gguf.h"
@@ -56,7 +56,9 @@ double GgufFile::number(const std::string& key) const {
   const GgufValue& value = value_of(*this, key);
   if (const auto* f = std::get_if<float>(&value)) return *f;
   if (const auto* d = std::get_if<double>(&value)) return *d;
-  return static_cast<double>(integer(key, INT64_MIN, INT64_MAX));
+  if (const auto* i = std::get_if<int64_t>(&value)) return static_cast<double>(*i);
+  if (const auto* u = std::get_if<uint64_t>(&value)) return static_cast<double>(*u);
+  fail<FormatError>("{}: the metadata value {} must be a number", path_, key);
 }
 
 bool GgufFile::boolean(const std::string& key) const {
@@ -70,6 +72,12 @@ const std::vector<std::string>& GgufFile::texts(const std::string& key) const {
 std::vector<int64_t> GgufFile::integers(const std::string& key) const {
   const GgufValue& value = value_of(*this, key);
   if (const auto* u = std::get_if<std::vector<uint64_t>>(&value)) {
+    for (const uint64_t number : *u) {
+      if (number > static_cast<uint64_t>(INT64_MAX)) {
+        fail<FormatError>("{}: the metadata value {} must hold integers below 2^63, found {}",
+                          path_, key, number);
+      }
+    }
     return {u->begin(), u->end()};
   }
   return typed<std::vector<int64_t>>(*this, key, "an array of integers");

@@ -1,6 +1,7 @@
 #include "io/gguf_types.h"
 
 #include <array>
+#include <utility>
 
 #include "base/error.h"
 
@@ -31,6 +32,27 @@ constexpr std::array<Entry, 18> kTypes = {{{0, DType::kF32},
                                            {28, DType::kF64},
                                            {30, DType::kBF16}}};
 
+// Types that llama.cpp knows and this program does not read, for the message.
+std::string name_of_unread(uint32_t type) {
+  constexpr std::array<std::pair<uint32_t, const char*>, 14> kNames = {{{9, "Q8_1"},
+                                                                        {15, "Q8_K"},
+                                                                        {16, "IQ2_XXS"},
+                                                                        {17, "IQ2_XS"},
+                                                                        {18, "IQ3_XXS"},
+                                                                        {19, "IQ1_S"},
+                                                                        {20, "IQ4_NL"},
+                                                                        {21, "IQ3_S"},
+                                                                        {22, "IQ2_S"},
+                                                                        {23, "IQ4_XS"},
+                                                                        {29, "IQ1_M"},
+                                                                        {34, "TQ1_0"},
+                                                                        {35, "TQ2_0"},
+                                                                        {39, "MXFP4"}}};
+  for (const auto& [number, name] : kNames)
+    if (number == type) return name;
+  return fmt::format("number {}", type);
+}
+
 }  // namespace
 
 uint64_t smallest_size(uint32_t type) {
@@ -56,9 +78,9 @@ DType dtype_of_ggml(uint32_t type, const std::string& path, const std::string& t
   for (const Entry& entry : kTypes)
     if (entry.number == type) return entry.dtype;
   fail<FormatError>(
-      "{}: tensor {} has GGUF type {}, which is not supported; this version reads F32, F16, BF16, "
-      "Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K",
-      path, tensor, type);
+      "{}: tensor {} has the GGUF type {}, which this version cannot read; it reads F32, F16, "
+      "BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K",
+      path, tensor, name_of_unread(type));
 }
 
 uint32_t ggml_type(DType dtype) {

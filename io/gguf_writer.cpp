@@ -1,5 +1,7 @@
-#include <cstring>
+#include <algorithm>
+#include <bit>
 #include <limits>
+#include <set>
 
 #include "base/error.h"
 #include "io/gguf.h"
@@ -97,8 +99,26 @@ uint64_t bytes_of(const TensorView& tensor) {
                                bytes_per_block(tensor.dtype));
 }
 
-uint64_t aligned(uint64_t bytes) {
-  return (bytes + kGgufAlignment - 1) / kGgufAlignment * kGgufAlignment;
+// What the metadata says, so that a file's own metadata can be passed on.
+uint64_t alignment_of(const std::vector<std::pair<std::string, GgufValue>>& metadata) {
+  for (const auto& [key, value] : metadata) {
+    if (key != "general.alignment") continue;
+    const auto* alignment = std::get_if<uint64_t>(&value);
+    check(alignment && std::has_single_bit(*alignment) && *alignment <= 1 << 20,
+          "general.alignment must be an unsigned power of two up to 2^20");
+    return *alignment;
+  }
+  return kGgufAlignment;
+}
+
+void require_storable(const TensorView& tensor, const std::string& path) {
+  const bool fits = !tensor.shape.empty() && tensor.shape.size() <= 4 &&
+                    std::ranges::all_of(tensor.shape, [](int64_t size) { return size > 0; });
+  check(fits, "{}: tensor {} must have 1 to 4 dimensions, none of them empty", path, tensor.name);
+  const int64_t block = elements_per_block(tensor.dtype);
+  check(tensor.shape.back() % block == 0,
+        "{}: tensor {} of type {} must have rows of a multiple of {}, found {}", path, tensor.name,
+        dtype_name(tensor.dtype), block, tensor.shape.back());
 }
 
 }  // namespace
@@ -106,36 +126,40 @@ uint64_t aligned(uint64_t bytes) {
 struct GgufWriter::State {
   OutputFile file;
   std::vector<TensorView> tensors;
+  uint64_t alignment = kGgufAlignment;
   size_t next = 0;
 };
 
 GgufWriter::GgufWriter(const std::string& path,
                        const std::vector<std::pair<std::string, GgufValue>>& metadata,
                        std::vector<TensorView> headers)
-    : state_(new State{OutputFile(path), std::move(headers)}) {
+    : state_(new State{OutputFile(path), std::move(headers), alignment_of(metadata)}) {
   OutputFile& file = state_->file;
   put(file, kGgufMagic);
   put(file, kGgufVersion);
   put(file, static_cast<uint64_t>(state_->tensors.size()));
   put(file, static_cast<uint64_t>(metadata.size()));
+  std::set<std::string> keys;
   for (const auto& [key, value] : metadata) {
+    check(keys.insert(key).second, "{}: the metadata key {} was given twice", path, key);
     put_text(file, key);
     std::visit(ValueWriter{file}, value);
   }
+  const uint64_t alignment = state_->alignment;
   uint64_t offset = 0;
+  std::set<std::string> names;
   for (const TensorView& tensor : state_->tensors) {
-    check(!tensor.shape.empty() && tensor.shape.size() <= 4 &&
-              tensor.shape.back() % elements_per_block(tensor.dtype) == 0,
-          "{}: tensor {} cannot be stored as {}", path, tensor.name, dtype_name(tensor.dtype));
+    require_storable(tensor, path);
+    check(names.insert(tensor.name).second, "{}: a tensor {} was given twice", path, tensor.name);
     put_text(file, tensor.name);
     put(file, static_cast<uint32_t>(tensor.shape.size()));
     for (auto size = tensor.shape.rbegin(); size != tensor.shape.rend(); ++size)
       put(file, static_cast<uint64_t>(*size));
     put(file, ggml_type(tensor.dtype));
     put(file, offset);
-    offset += aligned(bytes_of(tensor));
+    offset += (bytes_of(tensor) + alignment - 1) / alignment * alignment;
   }
-  file.pad_to(kGgufAlignment);
+  file.pad_to(alignment);
 }
 
 GgufWriter::~GgufWriter() = default;
@@ -147,7 +171,7 @@ void GgufWriter::write(const std::string& name, std::span<const std::byte> bytes
   check(bytes.size() == expected, "{}: tensor {} must have {} bytes, got {}", state_->file.path(),
         name, expected, bytes.size());
   state_->file.write(bytes);
-  state_->file.pad_to(kGgufAlignment);
+  state_->file.pad_to(state_->alignment);
   ++state_->next;
 }
 

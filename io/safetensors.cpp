@@ -16,8 +16,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr uint64_t kLengthBytes = 8;
-constexpr uint64_t kLongestHeader = 100 << 20;  // as the reference reader
+constexpr uint64_t kLongestHeader = 100'000'000;  // as the reference reader
 constexpr size_t kMostDimensions = 16;
+constexpr uint64_t kMostElements = uint64_t{1} << 56;  // times 8 bytes still fits 64 bits
 
 DType dtype_named(const JsonNode& node) {
   const std::string name = node.as_string();
@@ -26,15 +27,24 @@ DType dtype_named(const JsonNode& node) {
   node.reject("a known element type (BF16, F16, F32, U8, ...)");
 }
 
-// Bytes of a tensor; FormatError where the product leaves what a file can hold.
-uint64_t byte_count(const TensorView& tensor, const JsonNode& shape, uint64_t most) {
-  uint64_t count = static_cast<uint64_t>(bytes_per_block(tensor.dtype));
+// Bytes of a tensor. A zero among the dimensions excuses no overflow of the others: products are
+// formed in any order later.
+uint64_t byte_count(const TensorView& tensor, const JsonNode& shape) {
+  uint64_t count = 1;
+  bool empty = false;
   for (const int64_t size : tensor.shape) {
-    if (size == 0) return 0;
-    if (count > most / static_cast<uint64_t>(size)) shape.reject("no larger than the file");
-    count *= static_cast<uint64_t>(size);
+    empty = empty || size == 0;
+    const uint64_t factor = std::max<uint64_t>(1, static_cast<uint64_t>(size));
+    if (count > kMostElements / factor) shape.reject("of at most 2^56 elements");
+    count *= factor;
   }
-  return count;
+  return empty ? 0 : count * static_cast<uint64_t>(bytes_per_block(tensor.dtype));
+}
+
+// The elements of an array, whose length is checked before anything is made of them.
+std::vector<JsonNode> short_array(const JsonNode& node, size_t most, const char* requirement) {
+  if (!node.value().is_array() || node.value().size() > most) node.reject(requirement);
+  return node.elements();
 }
 
 TensorView read_entry(const std::string& name, const JsonNode& entry,
@@ -46,16 +56,15 @@ TensorView read_entry(const std::string& name, const JsonNode& entry,
   tensor.owner = file;
   tensor.dtype = dtype_named(entry.at("dtype"));
   const JsonNode shape = entry.at("shape");
-  for (const JsonNode& size : shape.elements())
+  for (const JsonNode& size : short_array(shape, kMostDimensions, "an array of at most 16 sizes"))
     tensor.shape.push_back(size.as_integer(0, int64_t{1} << 48));
-  if (tensor.shape.size() > kMostDimensions) shape.reject("of at most 16 dimensions");
   const JsonNode offsets = entry.at("data_offsets");
-  const std::vector<JsonNode> ends = offsets.elements();
+  const std::vector<JsonNode> ends = short_array(offsets, 2, "[begin, end]");
   if (ends.size() != 2) offsets.reject("[begin, end]");
   const auto size = static_cast<int64_t>(data.size());
   const int64_t begin = ends[0].as_integer(0, size);
   const int64_t end = ends[1].as_integer(begin, size);
-  const uint64_t bytes = byte_count(tensor, shape, data.size());
+  const uint64_t bytes = byte_count(tensor, shape);
   if (bytes != static_cast<uint64_t>(end - begin)) {
     offsets.reject(fmt::format("{} bytes apart, as dtype and shape say", bytes));
   }
@@ -84,8 +93,41 @@ void require_seamless(const TensorFile& file, std::span<const std::byte> data,
 // A file beside the index; a path that leads elsewhere is refused.
 std::string shard_path(const std::string& directory, const JsonNode& node) {
   const std::string name = node.as_string();
-  if (fs::path(name).filename() != name || name.empty()) node.reject("a plain file name");
+  if (name.empty() || name == "." || name == ".." ||
+      name.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos) {
+    node.reject("a plain file name");
+  }
   return (fs::path(directory) / name).string();
+}
+
+bool is_there(const fs::path& path) {
+  std::error_code unreadable;
+  return fs::exists(path, unreadable);
+}
+
+// As a JSON string; Error for what JSON cannot hold.
+std::string quoted(const std::string& text) {
+  try {
+    return nlohmann::json(text).dump();
+  } catch (const nlohmann::json::exception&) {
+    fail<Error>("a safetensors file can hold names in UTF-8 only, one is not");
+  }
+}
+
+// Adds the tensors that the index places in `path`, in the order of their bytes.
+void take_shard(const std::string& path, const std::set<std::string>& names,
+                const std::string& index, TensorFile& result) {
+  if (!is_there(path)) {
+    fail<FormatError>("{}: the shard is missing, which {} names; download it again", path, index);
+  }
+  TensorFile shard = read_safetensors(path);
+  std::set<std::string> missing = names;
+  for (TensorView& tensor : shard.tensors)
+    if (missing.erase(tensor.name) != 0) result.tensors.push_back(std::move(tensor));
+  if (!missing.empty()) {
+    fail<FormatError>("{}: there must be a tensor {}, as {} says", path, *missing.begin(), index);
+  }
+  result.metadata.insert(shard.metadata.begin(), shard.metadata.end());
 }
 
 }  // namespace
@@ -105,20 +147,22 @@ TensorFile read_safetensors(const std::string& path) {
   std::memcpy(&length, bytes.data(), kLengthBytes);
   if (length > kLongestHeader || length > bytes.size() - kLengthBytes) {
     fail<FormatError>(
-        "{}: the header must fit into the file, but is said to take {} of {} bytes; the file is "
-        "cut "
-        "off or no safetensors file",
-        path, length, bytes.size());
+        "{}: the header must fit into the file and take at most {} bytes, but is said to take {} "
+        "of {}; the file is cut off or no safetensors file",
+        path, kLongestHeader, length, bytes.size());
   }
   const auto* text = reinterpret_cast<const char*>(bytes.data()) + kLengthBytes;
+  if (length == 0 || *text != '{') {
+    fail<FormatError>("{}: the header must begin with '{{'; the file is no safetensors file", path);
+  }
   const nlohmann::json document = parse_json({text, length}, path + " (header)");
   const JsonNode header(document, path + " (header)");
-  if (!document.is_object()) header.reject("an object");
   const std::span<const std::byte> data = bytes.subspan(kLengthBytes + length);
   TensorFile result;
   for (const auto& [name, ignored] : document.items()) {
     const JsonNode entry = header.at(name);
     if (name == "__metadata__") {
+      if (!entry.value().is_object()) entry.reject("an object of strings");
       for (const auto& [key, value] : entry.value().items())
         result.metadata[key] = JsonNode(value, entry.place() + "." + key).as_string();
     } else {
@@ -138,30 +182,18 @@ TensorFile read_safetensors(const std::string& path) {
 TensorFile read_safetensors_directory(const std::string& directory) {
   const fs::path index = fs::path(directory) / "model.safetensors.index.json";
   const fs::path single = fs::path(directory) / "model.safetensors";
-  if (!fs::exists(index)) {
-    if (fs::exists(single)) return read_safetensors(single.string());
+  if (!is_there(index)) {
+    if (is_there(single)) return read_safetensors(single.string());
     fail<FormatError>("{} must hold model.safetensors or model.safetensors.index.json", directory);
   }
   const nlohmann::json document = read_json_file(index.string());
   const JsonNode map = JsonNode(document, index.string()).at("weight_map");
   if (!map.value().is_object()) map.reject("an object");
-  std::map<std::string, TensorFile> shards;
+  std::map<std::string, std::set<std::string>> shards;
+  for (const auto& [name, ignored] : map.value().items())
+    shards[shard_path(directory, map.at(name))].insert(name);
   TensorFile result;
-  for (const auto& [name, ignored] : map.value().items()) {
-    const std::string path = shard_path(directory, map.at(name));
-    auto shard = shards.find(path);
-    if (shard == shards.end()) {
-      if (!fs::exists(path)) {
-        fail<FormatError>("{}: the shard is missing, which {} names; download it again", path,
-                          index.string());
-      }
-      shard = shards.emplace(path, read_safetensors(path)).first;
-    }
-    const TensorView* tensor = shard->second.find(name);
-    if (!tensor) fail<FormatError>("{}: there must be a tensor {}, as the index says", path, name);
-    result.tensors.push_back(*tensor);
-    result.metadata.insert(shard->second.metadata.begin(), shard->second.metadata.end());
-  }
+  for (const auto& [path, names] : shards) take_shard(path, names, index.string(), result);
   return result;
 }
 
@@ -180,8 +212,13 @@ struct SafetensorsWriter::State {
 SafetensorsWriter::SafetensorsWriter(const std::string& path, std::vector<TensorHeader> tensors,
                                      const std::map<std::string, std::string>& metadata)
     : state_(new State{OutputFile(path), std::move(tensors)}) {
-  nlohmann::ordered_json header = nlohmann::ordered_json::object();
-  if (!metadata.empty()) header["__metadata__"] = metadata;
+  std::string text = "{";
+  if (!metadata.empty()) {
+    text += "\"__metadata__\":{";
+    for (const auto& [key, value] : metadata) text += quoted(key) + ":" + quoted(value) + ",";
+    text.back() = '}';
+    text += ',';
+  }
   std::set<std::string> names;
   int64_t offset = 0;
   for (const TensorHeader& tensor : state_->tensors) {
@@ -189,12 +226,13 @@ SafetensorsWriter::SafetensorsWriter(const std::string& path, std::vector<Tensor
           dtype_name(tensor.dtype));
     check(names.insert(tensor.name).second, "a tensor {} was given twice", tensor.name);
     const int64_t end = offset + State::bytes_of(tensor);
-    header[tensor.name] = {{"dtype", dtype_name(tensor.dtype)},
-                           {"shape", tensor.shape},
-                           {"data_offsets", {offset, end}}};
+    text += fmt::format(R"({}:{{"dtype":"{}","shape":{},"data_offsets":[{},{}]}},)",
+                        quoted(tensor.name), dtype_name(tensor.dtype),
+                        nlohmann::json(tensor.shape).dump(), offset, end);
     offset = end;
   }
-  std::string text = header.dump();
+  if (text.back() == ',') text.pop_back();
+  text += '}';
   text.append((kLengthBytes - text.size() % kLengthBytes) % kLengthBytes, ' ');
   const uint64_t length = text.size();
   state_->file.write(std::as_bytes(std::span(&length, 1)));
