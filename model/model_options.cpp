@@ -1,0 +1,17 @@
+#include "model/model_options.h"
+
+#include "base/error.h"
+
+namespace qlora::model {
+
+void ModelOptions::validate() const {
+  if (path.empty()) {
+    throw ConfigError(
+        "model.path must name a Hugging Face directory, a .gguf file or a hub id, found nothing");
+  }
+  if (dtype != "bfloat16" && dtype != "float16" && dtype != "float32") {
+    fail<ConfigError>("model.dtype must be bfloat16, float16 or float32, found '{}'", dtype);
+  }
+}
+
+}  // namespace qlora::model

@@ -1,0 +1,301 @@
+#include "recipes/fields.h"
+
+#include "recipes/field_values.h"
+
+namespace qlora::recipes {
+namespace {
+
+// What a key is called, what it takes and what it does.
+struct About {
+  const char* key;
+  const char* type;
+  const char* meaning;
+};
+
+struct Required {};
+// On resume the value may be another; says what that does.
+struct Free {
+  const char* effect;
+};
+
+using RecipeField = Field<Recipe>;
+
+RecipeField operator|(RecipeField field, Free free) {
+  field.on_resume = OnResume::kFree;
+  field.resume_effect = free.effect;
+  return field;
+}
+
+RecipeField operator|(RecipeField field, Required) {
+  field.required = true;
+  return field;
+}
+
+// Makes the fields of one section from members of its options struct.
+template <typename Options>
+struct Members {
+  Options Recipe::*section;
+
+  template <typename T>
+  RecipeField operator()(About about, T Options::*member) const {
+    RecipeField field{about.key, about.type, about.meaning};
+    field.read = [section = section, member](const Node& node, const std::string& key,
+                                             ProblemList& problems, Recipe& recipe) {
+      decode(node, key, problems, (recipe.*section).*member);
+    };
+    field.write = [section = section, member](const Recipe& recipe) {
+      return encode((recipe.*section).*member);
+    };
+    return field;
+  }
+};
+
+template <typename Options>
+Section section(const char* name, const char* meaning, Options Recipe::*member,
+                std::vector<RecipeField> fields) {
+  return {name, meaning, std::move(fields),
+          [member](const Recipe& recipe) { (recipe.*member).validate(); }};
+}
+
+Section model_section() {
+  using Options = model::ModelOptions;
+  const Members<Options> in{&Recipe::model};
+  return section(
+      "model", "The base model, which stays frozen.", &Recipe::model,
+      {in({"path", "path",
+           "A Hugging Face directory, a .gguf file, or a hub id (`org/name`) that lies in the "
+           "local "
+           "Hugging Face cache."},
+          &Options::path) |
+           Required{} | Free{"The model may have moved; one with other weights is refused."},
+       in({"name", "text",
+           "What the adapter names as its base model. Empty: the hub id if there is one, else the "
+           "path."},
+          &Options::name) |
+           Free{"Adapters saved from then on carry the new name."},
+       in({"dtype", "bfloat16 | float16 | float32",
+           "Type in which the modules that stay unquantized are held."},
+          &Options::dtype)});
+}
+
+Section quantization_section() {
+  using Options = quant::QuantizationOptions;
+  const Members<Options> in{&Recipe::quantization};
+  return section(
+      "quantization",
+      "How the frozen weights are stored. Without this section they stay as the file has them: 16 "
+      "bit, with GGUF blocks decoded.",
+      &Recipe::quantization,
+      {in({"method", "nf4 | none | as_stored",
+           "nf4: 4-bit NormalFloat. none: 16 bit. as_stored: what leaving out the section means. "
+           "Required if the section is there."},
+          &Options::method),
+       in({"double_quant", "boolean",
+           "Quantizes the scales of the 4-bit blocks too, which saves 0.37 bit a weight."},
+          &Options::double_quant),
+       in({"block_size", "integer", "Weights that share one scale: a power of two, 32 to 4096."},
+          &Options::block_size),
+       in({"skip_modules", "list of texts",
+           "Modules kept in 16 bit: a full path or a part between dots, such as `lm_head` or "
+           "`down_proj`."},
+          &Options::skip_modules)});
+}
+
+Section lora_section() {
+  using Options = lora::LoraOptions;
+  const Members<Options> in{&Recipe::lora};
+  return section(
+      "lora", "The adapters, which are what is trained.", &Recipe::lora,
+      {in({"rank", "integer", "Inner dimension of the adapters, 1 to 4096."}, &Options::rank),
+       in({"alpha", "number", "Scale: an adapter's output is multiplied by alpha / rank."},
+          &Options::alpha),
+       in({"dropout", "number",
+           "Share of an adapter's input that is dropped in training, in [0, 1)."},
+          &Options::dropout),
+       in({"targets", "list of texts",
+           "Which linear layers get an adapter: `all-linear`, module names (`q_proj`), or regular "
+           "expressions on the whole module path. A pattern without a match is an error."},
+          &Options::targets),
+       in({"init", "default", "default: A is random (Kaiming-uniform), B is zero."},
+          &Options::init),
+       in({"use_rslora", "boolean", "Multiplies by alpha / sqrt(rank) instead (rsLoRA)."},
+          &Options::use_rslora),
+       in({"from_adapter", "path", "A PEFT adapter directory to continue from. Empty: start anew."},
+          &Options::from_adapter)});
+}
+
+Section data_section() {
+  using Options = data::DataOptions;
+  const Members<Options> in{&Recipe::data};
+  return section(
+      "data", "What is trained on.", &Recipe::data,
+      {in({"train", "list of datasets",
+           "Rows to train on; the keys of a dataset are listed below."},
+          &Options::train) |
+           Required{},
+       in({"eval", "list of datasets", "Rows to evaluate on, with the same keys."}, &Options::eval),
+       in({"eval_fraction", "number",
+           "Instead of `eval`: this share of the training rows is set aside, in [0, 1)."},
+          &Options::eval_fraction),
+       in({"sequence_length", "integer", "Longest sequence, in tokens."},
+          &Options::sequence_length),
+       in({"packing", "boolean",
+           "Puts several rows into one sequence; they do not see each other."},
+          &Options::packing),
+       in({"shuffle", "boolean",
+           "Rows in random order, another one each epoch; false: file order."},
+          &Options::shuffle),
+       in({"train_on", "assistant | all", "assistant: only answers are learnt. all: prompts too."},
+          &Options::train_on),
+       in({"on_overlength", "error | drop | truncate_left | truncate_right | split",
+           "What happens to a row longer than `sequence_length`. Each case is counted and "
+           "reported."},
+          &Options::on_overlength),
+       in({"chat_template", "path or text",
+           "Jinja template: a file (with a `/` or an extension in its name), the name of a "
+           "built-in "
+           "one, or the text itself. Empty: the model's."},
+          &Options::chat_template),
+       in({"prompt_style", "chat_template | alpaca",
+           "How alpaca rows become prompts: through the chat template, or in Alpaca's own words."},
+          &Options::prompt_style)});
+}
+
+RecipeField betas() {
+  RecipeField field{"betas", "list of two numbers",
+                    "Decay rates of Adam's two moving averages, in [0, 1)."};
+  field.read = [](const Node& node, const std::string& key, ProblemList& problems, Recipe& recipe) {
+    decode_pair(node, key, problems, recipe.optim.beta1, recipe.optim.beta2);
+  };
+  field.write = [](const Recipe& recipe) {
+    return Node::list({encode(recipe.optim.beta1), encode(recipe.optim.beta2)});
+  };
+  return field;
+}
+
+Section optim_section() {
+  using Options = optim::OptimizerOptions;
+  const Members<Options> in{&Recipe::optim};
+  return section(
+      "optim", "The optimizer and the learning rate.", &Recipe::optim,
+      {in({"name", "adamw | adamw_8bit | paged_adamw | paged_adamw_8bit",
+           "8bit: the optimizer's state takes a quarter of the memory. paged: it may leave the "
+           "GPU."},
+          &Options::name),
+       in({"lr", "number", "Peak learning rate."}, &Options::lr), betas(),
+       in({"eps", "number", "Added to the root in Adam's denominator."}, &Options::eps),
+       in({"weight_decay", "number", "Decoupled from the gradient, as in AdamW."},
+          &Options::weight_decay),
+       in({"max_grad_norm", "number",
+           "Gradients are scaled down to this norm if theirs is larger. 0: never."},
+          &Options::max_grad_norm),
+       in({"schedule", "constant | linear | cosine",
+           "Course of the learning rate after warm-up; linear and cosine end at 0."},
+          &Options::schedule),
+       in({"warmup_ratio", "number",
+           "Share of all steps in which the rate rises from 0, in [0, 1]."},
+          &Options::warmup_ratio),
+       in({"warmup_steps", "integer", "The same in steps; wins over the ratio if above 0."},
+          &Options::warmup_steps),
+       in({"paged_resident_bytes", "integer",
+           "Paged: bytes of optimizer state kept on the device. 0: half of it on a GPU, all of it "
+           "on the CPU."},
+          &Options::paged_resident_bytes) |
+           Free{"State lies elsewhere; the numbers stay the same."}});
+}
+
+RecipeField gradient_checkpointing() {
+  RecipeField field{"gradient_checkpointing", "auto | true | false",
+                    "Recomputes each layer in the backward pass, which trades time for memory. "
+                    "auto: if memory demands it."};
+  field.read = [](const Node& node, const std::string& key, ProblemList& problems, Recipe& recipe) {
+    decode_word_or_boolean(node, key, problems, recipe.train.gradient_checkpointing);
+  };
+  field.write = [](const Recipe& recipe) {
+    return Node::scalar(recipe.train.gradient_checkpointing);
+  };
+  return field;
+}
+
+Section train_section() {
+  using Options = trainer::TrainOptions;
+  const Members<Options> in{&Recipe::train};
+  return section(
+      "train", "The run itself. One of `max_steps` and `epochs` must be set.", &Recipe::train,
+      {in({"max_steps", "integer", "Length of the run in optimizer steps. 0: by `epochs`."},
+          &Options::max_steps) |
+           Free{"The run ends earlier or later; later needs `on_extend`."},
+       in({"epochs", "number", "Length of the run in passes over the rows. 0: by `max_steps`."},
+          &Options::epochs) |
+           Free{"The run ends earlier or later; later needs `on_extend`."},
+       in({"micro_batch_size", "integer", "Sequences that go through the model at once."},
+          &Options::micro_batch_size),
+       in({"gradient_accumulation_steps", "integer", "Micro-batches in one optimizer step."},
+          &Options::gradient_accumulation_steps),
+       gradient_checkpointing(),
+       in({"compute_dtype", "bfloat16 | float32",
+           "Type of the matrix products. Adapters, norms and sums are float32 in either case."},
+          &Options::compute_dtype),
+       in({"seed", "integer", "Decides shuffling, dropout and initial adapters."}, &Options::seed),
+       in({"device", "auto | cpu | cuda | cuda:N",
+           "auto: a GPU if this build and machine have one."},
+          &Options::device),
+       in({"threads", "integer", "CPU threads. 0: one a core."}, &Options::threads),
+       in({"eval_every", "integer", "Steps between evaluations. 0: only at the end."},
+          &Options::eval_every) |
+           Free{"Evaluates at other steps; training is the same, the best checkpoint may not be."},
+       in({"save_every", "integer", "Steps between checkpoints. 0: only at the end."},
+          &Options::save_every) |
+           Free{"Saves at other steps; training is the same."},
+       in({"save_total_limit", "integer", "Checkpoints kept, besides the best and the last one."},
+          &Options::save_total_limit) |
+           Free{"Older checkpoints beyond the new limit are removed at the next save."},
+       in({"resume", "auto | never | path",
+           "auto: continue an interrupted run of the same recipe in `output.dir`. A path: continue "
+           "from that checkpoint."},
+          &Options::resume) |
+           Free{"Decides where this start continues; training is the same."},
+       in({"on_extend", "continue | rescale",
+           "What the learning rate does when a resumed run is longer than it was: keep its old "
+           "course and stay at its end, or follow the course of the new length. Empty: an error "
+           "asks."},
+          &Options::on_extend) |
+           Free{"Taken into account when the length changes."}});
+}
+
+Section output_section() {
+  using Options = trainer::OutputOptions;
+  const Members<Options> in{&Recipe::output};
+  return section(
+      "output", "What is written where.", &Recipe::output,
+      {in({"dir", "path", "Directory of the run."}, &Options::dir) | Required{} |
+           Free{"The run may have moved."},
+       in({"save_base", "boolean",
+           "Also writes the quantized base, to `base` in the run directory."},
+          &Options::save_base) |
+           Free{"Written or not at the end."},
+       in({"overwrite", "boolean", "Replaces another run found in `dir`."}, &Options::overwrite) |
+           Free{"Only asked when a run starts anew."}});
+}
+
+}  // namespace
+
+const std::vector<Section>& sections() {
+  static const std::vector<Section> all = {model_section(), quantization_section(), lora_section(),
+                                           data_section(),  optim_section(),        train_section(),
+                                           output_section()};
+  return all;
+}
+
+std::vector<std::string> all_keys() {
+  std::vector<std::string> keys;
+  for (const Section& section : sections()) {
+    for (const RecipeField& field : section.fields) keys.push_back(section.name + "." + field.key);
+    if (section.name != "data") continue;
+    for (const char* list : {"data.train[].", "data.eval[]."})
+      for (const auto& field : dataset_fields()) keys.push_back(list + field.key);
+  }
+  return keys;
+}
+
+}  // namespace qlora::recipes

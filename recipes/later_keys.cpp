@@ -1,0 +1,59 @@
+#include "recipes/later_keys.h"
+
+#include <fmt/format.h>
+
+#include <regex>
+
+namespace qlora::recipes {
+namespace {
+
+std::string without_indices(const std::string& key) {
+  static const std::regex index("\\[[0-9]+\\]");
+  return std::regex_replace(key, index, "[]");
+}
+
+std::string sentence(const LaterKey& later, const std::string& subject) {
+  return fmt::format("{} is not in this version; {}", subject, later.instead);
+}
+
+}  // namespace
+
+const std::vector<LaterKey>& later_keys() {
+  static const std::vector<LaterKey> table = {
+      {"model.device_map", "", "the whole model lies on train.device"},
+      {"model.max_memory", "", "the whole model lies on train.device"},
+      {"model.upcast", "", "norms and sums are computed in float32 in any case"},
+      {"quantization.method", "int8 fp4 int4 gptq awq hqq aqlm eetq", "use nf4 or none"},
+      {"quantization.threshold", "", "it belongs to method int8"},
+      {"lora.init", "loftq pissa olora eva corda gaussian orthogonal", "use default"},
+      {"lora.loftq", "", "leave it out"},
+      {"lora.use_dora", "", "leave it out for plain LoRA"},
+      {"data.train[].weight", "",
+       "rows of all datasets count alike; repeat a dataset to weigh it more"},
+      {"data.eval[].weight", "", "rows of all datasets count alike"},
+      {"data.train[].format", "preference", "use chat or completion with the preferred answers"},
+      {"data.eval[].format", "preference", "use chat or completion with the preferred answers"},
+      {"optim.name",
+       "lion lion_8bit paged_lion paged_lion_8bit sgd adafactor ademamix ademamix_8bit",
+       "use adamw or adamw_8bit, or their paged_ forms"},
+      {"train.compute_dtype", "float16", "use bfloat16 or float32"},
+  };
+  return table;
+}
+
+std::string later_key(const std::string& key) {
+  for (const LaterKey& later : later_keys())
+    if (later.values.empty() && without_indices(key) == later.key) return sentence(later, key);
+  return "";
+}
+
+std::string later_value(const std::string& key, const std::string& value) {
+  for (const LaterKey& later : later_keys())
+    if (!value.empty() && value.find(' ') == std::string::npos &&
+        without_indices(key) == later.key &&
+        (" " + later.values + " ").find(" " + value + " ") != std::string::npos)
+      return sentence(later, key + ": " + value);
+  return "";
+}
+
+}  // namespace qlora::recipes

@@ -1,0 +1,24 @@
+// Keys and values whose names are settled but which this version cannot do: refused by name, so
+// that nobody believes they act. An entry goes when its feature comes.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace qlora::recipes {
+
+struct LaterKey {
+  std::string key;     // "lora.use_dora", "data.train[].weight"
+  std::string values;  // words separated by spaces; empty: the key as a whole
+  std::string instead;
+};
+
+const std::vector<LaterKey>& later_keys();
+
+// "lora.use_dora is not in this version; ...", or empty if the key is not of that kind. Indices as
+// in data.train[0] do not matter.
+std::string later_key(const std::string& key);
+// "quantization.method: int8 is not in this version; use nf4 or none", or empty.
+std::string later_value(const std::string& key, const std::string& value);
+
+}  // namespace qlora::recipes

@@ -1,0 +1,25 @@
+// What other fine-tuning tools call the keys of a recipe: Hugging Face (transformers, PEFT, TRL),
+// Axolotl, LLaMA-Factory, torchtune, LitGPT and surogate. Their users should be told our name, not
+// that theirs is unknown.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace qlora::recipes {
+
+struct OtherName {
+  std::string name;  // theirs; "tokenizer.max_seq_len" where the section matters
+  std::string here;  // our key; empty: there is none
+  std::string note;  // how to write it, or why there is none
+};
+
+const std::vector<OtherName>& other_names();
+
+// nullptr if no other tool uses the name. `section` may be empty; the name with its section comes
+// first.
+const OtherName* find_other_name(const std::string& section, const std::string& name);
+// "it is optim.lr here", "it is quantization.method here: write nf4", or the note alone.
+std::string other_name_sentence(const OtherName& other);
+
+}  // namespace qlora::recipes

@@ -1,0 +1,15 @@
+#include "recipes/recipe.h"
+
+#include "base/error.h"
+
+namespace qlora::recipes {
+
+void Recipe::validate_across_sections() const {
+  if (train.eval_every > 0 && data.eval.empty() && data.eval_fraction == 0.0)
+    fail<ConfigError>(
+        "train.eval_every is {}, but there is nothing to evaluate on; give data.eval or "
+        "data.eval_fraction, or leave it out",
+        train.eval_every);
+}
+
+}  // namespace qlora::recipes

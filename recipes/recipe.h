@@ -1,0 +1,30 @@
+// A run as its user describes it: one struct a section, each owned by the module that obeys it.
+// recipe_yaml.h makes it from a file and writes it back; qlora_finetune runs it.
+#pragma once
+
+#include <string>
+
+#include "data/example.h"
+#include "lora/lora_options.h"
+#include "model/model_options.h"
+#include "optim/optimizer_options.h"
+#include "quant/quantization_options.h"
+#include "trainer/train_options.h"
+
+namespace qlora::recipes {
+
+struct Recipe {
+  model::ModelOptions model;
+  quant::QuantizationOptions quantization;
+  lora::LoraOptions lora;
+  data::DataOptions data;
+  optim::OptimizerOptions optim;
+  trainer::TrainOptions train;
+  trainer::OutputOptions output;
+  std::string file;  // where it was read from; no key
+
+  // What one section alone cannot know. ConfigError naming the key.
+  void validate_across_sections() const;
+};
+
+}  // namespace qlora::recipes

@@ -1,0 +1,61 @@
+#include "trainer/train_options.h"
+
+#include <algorithm>
+#include <cmath>
+#include <initializer_list>
+
+#include "base/error.h"
+
+namespace qlora::trainer {
+namespace {
+
+void need_at_least(const char* key, int64_t value, int64_t least) {
+  if (value < least) fail<ConfigError>("{} must be at least {}, found {}", key, least, value);
+}
+
+void need_one_of(const char* key, const std::string& value,
+                 std::initializer_list<const char*> known) {
+  std::string list;
+  for (const char* word : known) {
+    if (value == word) return;
+    list += (list.empty() ? "" : ", ") + std::string(word);
+  }
+  fail<ConfigError>("{} must be one of {}, found '{}'", key, list, value);
+}
+
+bool is_device(const std::string& name) {
+  if (name == "auto" || name == "cpu" || name == "cuda") return true;
+  const std::string number = name.starts_with("cuda:") ? name.substr(5) : "";
+  return !number.empty() && number.size() < 4 &&
+         std::ranges::all_of(number, [](unsigned char c) { return std::isdigit(c); });
+}
+
+}  // namespace
+
+void TrainOptions::validate() const {
+  need_at_least("train.max_steps", max_steps, 0);
+  if (!(epochs >= 0 && std::isfinite(epochs)))
+    fail<ConfigError>("train.epochs must be 0 or more, found {}", epochs);
+  if (max_steps == 0 && epochs == 0)
+    throw ConfigError("train.max_steps or train.epochs must say how long the run is");
+  if (max_steps > 0 && epochs > 0)
+    throw ConfigError("train.max_steps and train.epochs exclude each other; leave one out");
+  need_at_least("train.micro_batch_size", micro_batch_size, 1);
+  need_at_least("train.gradient_accumulation_steps", gradient_accumulation_steps, 1);
+  need_one_of("train.gradient_checkpointing", gradient_checkpointing, {"auto", "true", "false"});
+  need_one_of("train.compute_dtype", compute_dtype, {"bfloat16", "float32"});
+  if (!is_device(device))
+    fail<ConfigError>("train.device must be auto, cpu, cuda or cuda:N, found '{}'", device);
+  need_at_least("train.threads", threads, 0);
+  need_at_least("train.eval_every", eval_every, 0);
+  need_at_least("train.save_every", save_every, 0);
+  need_at_least("train.save_total_limit", save_total_limit, 0);
+  if (resume.empty()) throw ConfigError("train.resume must be auto, never or a checkpoint's path");
+  if (!on_extend.empty()) need_one_of("train.on_extend", on_extend, {"continue", "rescale"});
+}
+
+void OutputOptions::validate() const {
+  if (dir.empty()) throw ConfigError("output.dir must name the directory of the run");
+}
+
+}  // namespace qlora::trainer
