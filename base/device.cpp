@@ -9,15 +9,18 @@
 
 #include "base/error.h"
 #ifdef QLORA_CUDA
+#include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #endif
 
 namespace qlora {
 namespace {
 
-int64_t status_bytes(const char* key) {
-  std::ifstream status("/proc/self/status");
+// The line "KEY   123 kB" of a file in /proc, in bytes.
+int64_t proc_bytes(const char* file, const char* key) {
+  std::ifstream status(file);
   for (std::string line; std::getline(status, line);)
     if (line.rfind(key, 0) == 0)
       return std::stoll(line.substr(std::char_traits<char>::length(key))) * 1024;
@@ -91,8 +94,21 @@ void set_num_threads(int threads) {
   }
 }
 
-int64_t peak_resident_bytes() { return status_bytes("VmHWM:"); }
-int64_t resident_bytes() { return status_bytes("VmRSS:"); }
+int64_t peak_resident_bytes() { return proc_bytes("/proc/self/status", "VmHWM:"); }
+int64_t resident_bytes() { return proc_bytes("/proc/self/status", "VmRSS:"); }
+
+int64_t free_memory_bytes(c10::Device device) {
+#ifdef QLORA_CUDA
+  if (device.is_cuda()) {
+    const c10::cuda::CUDAGuard guard(device);
+    size_t free = 0, total = 0;
+    C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+    return static_cast<int64_t>(free);
+  }
+#endif
+  check(device.is_cpu(), "there is no device {}", device.str());
+  return proc_bytes("/proc/meminfo", "MemAvailable:");
+}
 
 std::string instruction_set() {
   __builtin_cpu_init();

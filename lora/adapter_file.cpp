@@ -74,7 +74,11 @@ void write_adapter(const std::string& directory, const AdapterSet& adapters,
   const nlohmann::ordered_json record = {{"base_hash", base.hash},
                                          {"model_path", base.path},
                                          {"model_name", base.name},
-                                         {"quantization", base.quantization},
+                                         {"quantization",
+                                          {{"method", base.quantization.method},
+                                           {"double_quant", base.quantization.double_quant},
+                                           {"block_size", base.quantization.block_size},
+                                           {"skip_modules", base.quantization.skip_modules}}},
                                          {"dtype", base.dtype}};
   io::write_file_atomically(in(directory, kBaseFile), record.dump(2) + "\n");
 }
@@ -158,7 +162,14 @@ std::optional<AdapterBase> read_adapter_base(const std::string& directory) {
   base.hash = record.at("base_hash").as_string();
   base.path = record.at("model_path").as_string();
   base.name = record.at("model_name").as_string();
-  base.quantization = record.at("quantization").as_string();
+  const io::JsonNode quantization = record.at("quantization");
+  base.quantization.method = quantization.at("method").as_string();
+  base.quantization.double_quant = quantization.at("double_quant").as_bool();
+  base.quantization.block_size = quantization.at("block_size").as_integer(1, 1 << 20);
+  base.quantization.skip_modules.clear();
+  for (const io::JsonNode& module : quantization.at("skip_modules").elements())
+    base.quantization.skip_modules.push_back(module.as_string());
+  base.quantization.validate();
   base.dtype = record.at("dtype").as_string();
   return base;
 }

@@ -8,16 +8,17 @@
 
 #include "lora/attach.h"
 #include "lora/lora_options.h"
+#include "quant/quantization_options.h"
 
 namespace qlora::lora {
 
 // The base an adapter belongs to.
 struct AdapterBase {
-  std::string name;          // base_model_name_or_path
-  std::string path;          // where the weights were read from
-  std::string quantization;  // "nf4, block size 64, double quantization" or "none"
-  std::string dtype;         // of the modules that stay unquantized
-  std::string hash;          // CausalLm::base_hash()
+  std::string name;  // base_model_name_or_path
+  std::string path;  // where the weights were read from
+  quant::QuantizationOptions quantization;
+  std::string dtype;  // of the modules that stay unquantized
+  std::string hash;   // CausalLm::base_hash()
 };
 
 // Writes the three files into `directory`, which must exist. Each is flushed to disk. IoError.

@@ -1,5 +1,7 @@
 #include "quant/quantization_options.h"
 
+#include <fmt/ranges.h>
+
 #include <bit>
 
 #include "base/error.h"
@@ -15,6 +17,13 @@ void QuantizationOptions::validate() const {
     fail<ConfigError>("quantization.block_size must be a power of two from 32 to 4096, found {}",
                       block_size);
   }
+}
+
+std::string QuantizationOptions::to_text() const {
+  if (method == "none" || method == "as_stored") return "none";
+  return fmt::format("{}, block size {}, {}, without [{}]", method, block_size,
+                     double_quant ? "double quantization" : "plain scales",
+                     fmt::join(skip_modules, " "));
 }
 
 }  // namespace qlora::quant

@@ -17,6 +17,8 @@ struct QuantizationOptions {
 
   // Throws ConfigError naming the key.
   void validate() const;
+  // "nf4, block size 64, double quantization, without lm_head"; "none".
+  std::string to_text() const;
 };
 
 }  // namespace qlora::quant

@@ -1,0 +1,46 @@
+#include "export/adapter.h"
+
+#include <filesystem>
+
+#include "base/error.h"
+#include "io/atomic_write.h"
+
+namespace qlora::exporting {
+namespace {
+namespace fs = std::filesystem;
+
+std::string model_card(const lora::LoraOptions& options, const lora::AdapterBase& base) {
+  return fmt::format(
+      "---\nlibrary_name: peft\nbase_model: {0}\ntags:\n- lora\n- qlora\n---\n\n"
+      "A LoRA adapter (rank {1}, alpha {2}) for {0}, trained with qlora.cpp on a base in {3} "
+      "(quantization: {4}).\n\n"
+      "```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
+      "model = AutoModelForCausalLM.from_pretrained(\"{0}\")\n"
+      "model = PeftModel.from_pretrained(model, \"path/to/this/directory\")\n```\n",
+      base.name, options.rank, options.alpha, base.dtype, base.quantization.to_text());
+}
+
+}  // namespace
+
+void write_adapter_directory(const std::string& directory, const lora::AdapterSet& adapters,
+                             const lora::LoraOptions& options, const lora::AdapterBase& base,
+                             const data::Tokenizer& tokenizer) {
+  // Moved aside until the new one is in place.
+  const std::string aside = directory + ".partial-0";
+  const bool replaces = fs::exists(fs::path(directory) / "adapter_config.json");
+  if (replaces) {
+    fs::remove_all(aside);
+    fs::rename(directory, aside);
+  }
+  io::require_free_space(directory, 2 * static_cast<uint64_t>(adapters.values().nbytes()),
+                         "the adapter");
+  io::AtomicDirectory target(directory);
+  lora::write_adapter(target.path(), adapters, options, base);
+  tokenizer.write_files(target.path());
+  io::write_file_atomically((fs::path(target.path()) / "README.md").string(),
+                            model_card(options, base));
+  target.commit();
+  if (replaces) fs::remove_all(aside);
+}
+
+}  // namespace qlora::exporting

@@ -1,0 +1,18 @@
+// An adapter as a directory that PEFT, vLLM and llama.cpp's converter take: PEFT's files, the
+// tokenizer, and a model card.
+#pragma once
+
+#include <string>
+
+#include "data/tokenizer.h"
+#include "lora/adapter_file.h"
+
+namespace qlora::exporting {
+
+// Complete or absent; replaces a directory that is itself an adapter. ConfigError if `directory`
+// holds anything else.
+void write_adapter_directory(const std::string& directory, const lora::AdapterSet& adapters,
+                             const lora::LoraOptions& options, const lora::AdapterBase& base,
+                             const data::Tokenizer& tokenizer);
+
+}  // namespace qlora::exporting

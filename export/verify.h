@@ -1,0 +1,37 @@
+// Is an export the model that was trained? Both run over the same rows; their next-token
+// distributions are compared.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "model/causal_lm.h"
+
+namespace qlora::exporting {
+
+struct Agreement {
+  int64_t tokens = 0;
+  double top1 = 0;     // share of positions where both find the same token most likely
+  double kl_mean = 0;  // KL(trained || exported), nats a token
+  double kl_max = 0;
+  double largest_difference = 0;  // of two logits
+
+  std::string to_text() const;
+  std::string to_json() const;
+};
+
+// What the trained model says to some rows, kept as fp32 logits on the CPU.
+class Reference {
+ public:
+  // Rows are cut to 96 tokens, and to 4 rows.
+  Reference(model::CausalLm& trained, std::vector<std::vector<int32_t>> rows);
+  // Error if the exported model's logits are not finite.
+  Agreement compare(model::CausalLm& exported) const;
+
+ private:
+  std::vector<std::vector<int32_t>> rows_;
+  std::vector<at::Tensor> logits_;
+};
+
+}  // namespace qlora::exporting

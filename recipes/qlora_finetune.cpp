@@ -1,0 +1,40 @@
+#include "recipes/qlora_finetune.h"
+
+#include "base/log.h"
+#include "data/prepare.h"
+#include "recipes/base_model.h"
+#include "recipes/run_directory.h"
+#include "recipes/run_parts.h"
+#include "trainer/checkpoint.h"
+#include "trainer/run_report.h"
+
+namespace qlora::recipes {
+
+trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
+  adopt_adapter_options(recipe);
+  const RunDirectory run(recipe);
+  trainer::TrainState state = begin_or_read_state(recipe, run);
+  const c10::Device device = set_up_machine(state);
+
+  const BaseModel base = load_base(recipe, device);
+  const data::PreparedData data = read_data(recipe, base);
+  data::Loader loader = make_loader(recipe, data);
+  complete_state(recipe, base, data, loader, state);
+
+  lora::AdapterSet adapters = attach_adapters(recipe, base);
+  const std::vector<optim::Parameter> parameters = parameters_of(adapters);
+  const auto optimizer = optim::make_optimizer(recipe.optim, parameters);
+  const trainer::CheckpointParts parts{adapters, recipe.lora, base.record, *optimizer, state};
+  if (run.checkpoint()) go_on_from(*run.checkpoint(), run.path(), parts);
+
+  trainer::RunReport report(run.path(), state.step);
+  trainer::TrainJob job{
+      *base.model, adapters, *optimizer, parameters, optim::LrSchedule(recipe.optim, state.horizon),
+      loader,      state};
+  set_up_job(recipe, data, run.path(), parts, report, stop, job);
+  const trainer::Outcome outcome = trainer::run(job);
+  finish(recipe, outcome, run, base, adapters, state);
+  return outcome;
+}
+
+}  // namespace qlora::recipes

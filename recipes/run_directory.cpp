@@ -1,0 +1,133 @@
+#include "recipes/run_directory.h"
+
+#include <fcntl.h>
+#include <fmt/ranges.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "io/atomic_write.h"
+#include "recipes/recipe_yaml.h"
+#include "trainer/checkpoint.h"
+
+namespace qlora::recipes {
+namespace {
+namespace fs = std::filesystem;
+
+constexpr const char* kRecipe = "recipe.resolved.yaml";
+
+// What a run writes, and nothing else: --overwrite removes this.
+bool belongs_to_a_run(const std::string& name) {
+  if (name.starts_with("checkpoint-") || name.starts_with("events.out.tfevents.")) return true;
+  for (const char* own : {kRecipe, "metrics.jsonl", "log.txt", "adapter", "best", "base"})
+    if (name == own) return true;
+  return false;
+}
+
+void remove_run(const std::string& path) {
+  for (const fs::directory_entry& entry : fs::directory_iterator(path))
+    if (belongs_to_a_run(entry.path().filename().string())) fs::remove_all(entry.path());
+}
+
+bool holds_anything(const std::string& path) {
+  for (const fs::directory_entry& entry : fs::directory_iterator(path))
+    if (entry.path().filename() != "log.txt") return true;
+  return false;
+}
+
+void create(const std::string& path) {
+  std::error_code status;
+  fs::create_directories(path, status);
+  if (status) fail<IoError>("output.dir: {} cannot be created: {}", path, status.message());
+}
+
+}  // namespace
+
+std::string RunDirectory::file(const std::string& name) const {
+  return (fs::path(path_) / name).string();
+}
+
+RunDirectory::RunDirectory(const Recipe& recipe) : path_(recipe.output.dir) {
+  create(path_);
+  hold();
+  const bool has_run = fs::exists(file(kRecipe));
+  if (!has_run && holds_anything(path_)) {
+    fail<ConfigError>(
+        "output.dir: {} is not empty and holds no run; choose another directory or empty it",
+        path_);
+  }
+  if (has_run && recipe.output.overwrite) {
+    remove_run(path_);
+  } else if (has_run) {
+    continue_run(recipe);
+  }
+  io::write_file_atomically(file(kRecipe), write_recipe(recipe));
+  log::open_file(file("log.txt"));
+}
+
+RunDirectory::~RunDirectory() {
+  if (lock_ >= 0) close(lock_);
+}
+
+void RunDirectory::hold() {
+  lock_ = open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (lock_ < 0 || flock(lock_, LOCK_EX | LOCK_NB) == 0) return;
+  close(std::exchange(lock_, -1));
+  fail<ConfigError>("output.dir: another process is running in {}; stop it or choose another one",
+                    path_);
+}
+
+void RunDirectory::continue_run(const Recipe& recipe) {
+  if (recipe.train.resume == "never") {
+    fail<ConfigError>(
+        "output.dir: {} holds a run and train.resume is never; choose another directory, or "
+        "replace the run with --overwrite",
+        path_);
+  }
+  const Recipe before = read_run_recipe(path_);
+  const std::vector<std::string> changes = fixed_differences(before, recipe);
+  if (!changes.empty()) {
+    fail<ConfigError>(
+        "output.dir: {} holds a run of another recipe, which cannot be continued with these "
+        "changes:\n  {}\nSet another output.dir, or replace that run with --overwrite",
+        path_, fmt::join(changes, "\n  "));
+  }
+  for (const std::string& change : free_differences(before, recipe))
+    if (!change.starts_with("output.dir") && !change.starts_with("train.resume"))
+      log::info("changed since the run began: {}", change);
+  if (recipe.train.resume == "auto") {
+    checkpoint_ = trainer::latest_checkpoint(path_);
+  } else {
+    checkpoint_ = recipe.train.resume;
+    if (!fs::is_directory(*checkpoint_))
+      fail<ConfigError>("train.resume: there is no checkpoint {}", *checkpoint_);
+  }
+  if (checkpoint_) trainer::verify_checkpoint(*checkpoint_);
+}
+
+Recipe read_run_recipe(const std::string& run_dir) {
+  const fs::path path = fs::path(run_dir) / kRecipe;
+  if (!fs::exists(path)) {
+    fail<ConfigError>("{} is no run: it holds no {}", run_dir, kRecipe);
+  }
+  Recipe recipe = read_recipe(path.string());
+  recipe.output.dir = fs::absolute(run_dir).lexically_normal().string();
+  return recipe;
+}
+
+std::string adapter_of_run(const std::string& run_dir) {
+  const fs::path adapter = fs::path(run_dir) / "adapter";
+  if (fs::exists(adapter)) return adapter.string();
+  const auto checkpoint = trainer::latest_checkpoint(run_dir);
+  if (!checkpoint) {
+    fail<ConfigError>("{} has no adapter yet: the run has saved no checkpoint", run_dir);
+  }
+  log::warning("{}: the run is not finished; its last checkpoint is used ({})", run_dir,
+               *checkpoint);
+  return (fs::path(*checkpoint) / "adapter").string();
+}
+
+}  // namespace qlora::recipes

@@ -1,0 +1,235 @@
+#include "recipes/run_parts.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <thread>
+
+#include "base/device.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "export/adapter.h"
+#include "trainer/recompute_choice.h"
+
+namespace qlora::recipes {
+namespace {
+namespace fs = std::filesystem;
+
+data::LoaderOptions loader_options(const Recipe& recipe) {
+  data::LoaderOptions options;
+  options.sequence_length = recipe.data.sequence_length;
+  options.packing = recipe.data.packing;
+  options.shuffle = recipe.data.shuffle;
+  options.micro_batch_size = recipe.train.micro_batch_size;
+  options.gradient_accumulation_steps = recipe.train.gradient_accumulation_steps;
+  options.seed = recipe.train.seed;
+  return options;
+}
+
+// Tokens of the fullest micro-batch there can be.
+int64_t largest_micro_batch(const Recipe& recipe, const data::Loader& loader) {
+  int64_t sequence = recipe.data.sequence_length;
+  if (!recipe.data.packing) {
+    sequence = 0;
+    for (const data::Example& example : loader.examples())
+      sequence = std::max(sequence, example.length());
+  }
+  return sequence * recipe.train.micro_batch_size;
+}
+
+void compare_with_checkpoint(const BaseModel& base, const data::PreparedData& data,
+                             const trainer::TrainState& state) {
+  if (state.base_hash != base.record.hash) {
+    fail<ConfigError>(
+        "model.path: {} holds other weights than the run began with (hash {}, then {}); give the "
+        "same model, or start another run",
+        base.path, base.record.hash, state.base_hash);
+  }
+  if (state.data_fingerprint != data.fingerprint()) {
+    fail<ConfigError>(
+        "data.train: the rows are others than the run began with (fingerprint {}, then {}); "
+        "restore the files, or start another run",
+        data.fingerprint(), state.data_fingerprint);
+  }
+}
+
+void extend(const Recipe& recipe, int64_t total, trainer::TrainState& state) {
+  if (total <= state.horizon) return;
+  if (recipe.train.on_extend.empty()) {
+    fail<ConfigError>(
+        "train.on_extend: the run was laid out for {} steps and is now to have {}; say what the "
+        "learning rate does: continue (stays at the end of its course) or rescale (follows the "
+        "longer course)",
+        state.horizon, total);
+  }
+  if (recipe.train.on_extend == "rescale") state.horizon = total;
+}
+
+}  // namespace
+
+void adopt_adapter_options(Recipe& recipe) {
+  if (recipe.lora.from_adapter.empty()) return;
+  lora::LoraOptions adopted = lora::read_adapter_options(recipe.lora.from_adapter);
+  adopted.from_adapter = recipe.lora.from_adapter;
+  adopted.init = recipe.lora.init;
+  recipe.lora = adopted;
+}
+
+trainer::TrainState begin_or_read_state(const Recipe& recipe, const RunDirectory& run) {
+  trainer::TrainState state;
+  const std::string device = device_from_string(recipe.train.device).str();
+  if (run.checkpoint()) {
+    state = trainer::read_train_state(*run.checkpoint());
+    if (state.choices.device != device) {
+      fail<ConfigError>(
+          "train.device: the run began on {} and would go on on {}, where sums are rounded "
+          "differently; set train.device to {}, or start another run with lora.from_adapter",
+          state.choices.device, device, state.choices.device);
+    }
+    if (state.choices.instruction_set != instruction_set()) {
+      log::warning("the run began on a CPU with {}, this one has {}: the last bits may differ",
+                   state.choices.instruction_set, instruction_set());
+    }
+    return state;
+  }
+  const auto cores = static_cast<int>(std::thread::hardware_concurrency());
+  state.choices.threads = recipe.train.threads > 0 ? recipe.train.threads : std::max(cores, 1);
+  state.choices.instruction_set = instruction_set();
+  state.choices.device = device;
+  return state;
+}
+
+c10::Device set_up_machine(const trainer::TrainState& state) {
+  set_num_threads(state.choices.threads);
+  log::info("device {}, {} threads, {}", state.choices.device, state.choices.threads,
+            state.choices.instruction_set);
+  return c10::Device(state.choices.device);
+}
+
+data::PreparedData read_data(const Recipe& recipe, const BaseModel& base) {
+  data::PreparedData data = data::prepare_datasets(recipe.data, *base.tokenizer,
+                                                   base.chat_template.get(), recipe.train.seed);
+  for (const auto* reports : {&data.train_reports, &data.eval_reports})
+    for (const data::DatasetReport& report : *reports) log::write_info(data::to_text(report));
+  for (const std::string& warning : data.warnings) log::write_warning(warning);
+  return data;
+}
+
+data::Loader make_loader(const Recipe& recipe, const data::PreparedData& data) {
+  return data::Loader(data.train, loader_options(recipe));
+}
+
+int64_t total_steps(const Recipe& recipe, const data::Loader& loader) {
+  if (recipe.train.max_steps > 0) return recipe.train.max_steps;
+  const auto whole = static_cast<int64_t>(std::floor(recipe.train.epochs));
+  int64_t steps = 0;
+  for (int64_t epoch = 0; epoch < whole; ++epoch) steps += loader.steps_in_epoch(epoch);
+  const double part = recipe.train.epochs - static_cast<double>(whole);
+  if (part > 0) steps += std::llround(part * static_cast<double>(loader.steps_in_epoch(whole)));
+  return std::max<int64_t>(steps, 1);
+}
+
+void complete_state(const Recipe& recipe, const BaseModel& base, const data::PreparedData& data,
+                    const data::Loader& loader, trainer::TrainState& state) {
+  const int64_t total = total_steps(recipe, loader);
+  if (state.horizon > 0) {
+    compare_with_checkpoint(base, data, state);
+    extend(recipe, total, state);
+    return;
+  }
+  state.horizon = total;
+  state.base_hash = base.record.hash;
+  state.data_fingerprint = data.fingerprint();
+  const int64_t bytes = trainer::activation_bytes(
+      base.model->config(), largest_micro_batch(recipe, loader),
+      static_cast<int64_t>(c10::elementSize(base.model->compute_dtype())));
+  state.choices.recompute_layers = trainer::choose_recomputation(
+      recipe.train.gradient_checkpointing, bytes, free_memory_bytes(base.model->device()));
+}
+
+lora::AdapterSet attach_adapters(const Recipe& recipe, const BaseModel& base) {
+  lora::AdapterSet adapters(recipe.lora, base.model->groups(), base.model->compute_dtype(),
+                            recipe.train.seed);
+  if (const std::string& from = recipe.lora.from_adapter; !from.empty()) {
+    require_same_base(from, base);
+    lora::read_adapter_tensors(from, adapters);
+  }
+  for (const lora::TargetMatch& match : adapters.matches())
+    log::info("lora.targets {}: {} modules, {:.2f} M parameters", match.pattern, match.modules(),
+              static_cast<double>(match.parameters) / 1e6);
+  return adapters;
+}
+
+std::vector<optim::Parameter> parameters_of(const lora::AdapterSet& adapters) {
+  std::vector<optim::Parameter> parameters;
+  for (const lora::AdapterTensor& tensor : adapters.tensors())
+    parameters.push_back({tensor.name, tensor.value, tensor.gradient});
+  return parameters;
+}
+
+void go_on_from(const std::string& checkpoint, const std::string& run_dir,
+                const trainer::CheckpointParts& parts) {
+  const int64_t horizon = parts.state.horizon;  // train.on_extend may have changed it
+  trainer::load_checkpoint(checkpoint, parts);
+  parts.state.horizon = horizon;
+  trainer::drop_checkpoints_after(run_dir, parts.state.step);
+  log::info("going on from {} (step {})", checkpoint, parts.state.step);
+}
+
+void set_up_job(const Recipe& recipe, const data::PreparedData& data, const std::string& run_dir,
+                const trainer::CheckpointParts& parts, trainer::RunReport& report,
+                const std::atomic<bool>& stop, trainer::TrainJob& job) {
+  job.total_steps = total_steps(recipe, job.loader);
+  job.max_grad_norm = recipe.optim.max_grad_norm;
+  job.seed = recipe.train.seed;
+  job.eval_every = recipe.train.eval_every;
+  job.save_every = recipe.train.save_every;
+  job.stop = &stop;
+  job.report = [&report](const trainer::StepMetrics& metrics) { report.step(metrics); };
+  job.save = [&recipe, run_dir, parts] {
+    trainer::save_checkpoint(run_dir, parts);
+    trainer::rotate_checkpoints(run_dir, recipe.train.save_total_limit, parts.state.best_step);
+  };
+  job.evaluate = [&data, &report, run_dir, parts, save = job.save, &model = job.model] {
+    if (data.eval.empty()) return;
+    trainer::TrainState& state = parts.state;
+    const trainer::Evaluation evaluation = trainer::evaluate_loss(model, data.eval);
+    const bool is_best = evaluation.loss < state.best_eval_loss;
+    report.evaluation(state.step, evaluation, is_best);
+    if (!is_best) return;
+    state.best_eval_loss = evaluation.loss;
+    state.best_step = state.step;
+    save();
+    trainer::point_best_at(run_dir, state.step);
+  };
+}
+
+void require_same_base(const std::string& adapter, const BaseModel& base) {
+  const auto record = lora::read_adapter_base(adapter);
+  if (!record || record->hash == base.record.hash) return;
+  fail<ConfigError>(
+      "{}: the adapter was trained on another base ({}, quantization {}, hash {}) than {} "
+      "(quantization {}, hash {}); give that base, or remove qlora_base.json from the adapter to "
+      "use it here",
+      adapter, record->path, record->quantization.to_text(), record->hash, base.path,
+      base.record.quantization.to_text(), base.record.hash);
+}
+
+void finish(const Recipe& recipe, trainer::Outcome outcome, const RunDirectory& run,
+            const BaseModel& base, const lora::AdapterSet& adapters,
+            const trainer::TrainState& state) {
+  if (outcome == trainer::Outcome::kInterrupted) {
+    log::info("stopped after step {} and saved; go on with: qlora resume {}", state.step,
+              run.path());
+    return;
+  }
+  const std::string directory = run.file("adapter");
+  exporting::write_adapter_directory(directory, adapters, recipe.lora, base.record,
+                                     *base.tokenizer);
+  log::info("finished: {} steps, {} tokens; the adapter is in {}", state.step, state.tokens,
+            directory);
+  log::info("try it: qlora chat {}", run.path());
+  log::info("export: qlora export {} --format merged --output DIR", run.path());
+}
+
+}  // namespace qlora::recipes

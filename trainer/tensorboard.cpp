@@ -1,0 +1,94 @@
+#include "trainer/tensorboard.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <bit>
+#include <chrono>
+#include <cstring>
+#include <filesystem>
+
+#include "base/error.h"
+
+namespace qlora::trainer {
+namespace {
+
+// CRC-32C (Castagnoli), reflected polynomial.
+uint32_t crc32c(const std::string& bytes) {
+  static const auto table = [] {
+    std::array<uint32_t, 256> entries{};
+    for (uint32_t i = 0; i < 256; ++i) {
+      uint32_t value = i;
+      for (int bit = 0; bit < 8; ++bit) value = (value >> 1) ^ ((value & 1) ? 0x82f63b78u : 0u);
+      entries[i] = value;
+    }
+    return entries;
+  }();
+  uint32_t crc = ~0u;
+  for (const char c : bytes) crc = (crc >> 8) ^ table[(crc ^ static_cast<uint8_t>(c)) & 0xff];
+  return ~crc;
+}
+
+uint32_t masked(uint32_t crc) { return std::rotr(crc, 15) + 0xa282ead8u; }
+
+template <typename T>
+std::string little_endian(T value) {
+  std::string bytes(sizeof(T), '\0');
+  std::memcpy(bytes.data(), &value, sizeof(T));
+  return bytes;
+}
+
+std::string varint(uint64_t value) {
+  std::string bytes;
+  for (; value >= 0x80; value >>= 7) bytes += static_cast<char>(value | 0x80);
+  return bytes + static_cast<char>(value);
+}
+
+// Protocol buffer fields: number << 3 | wire type (0 varint, 1 64-bit, 2 bytes, 5 32-bit).
+std::string integer_field(int number, uint64_t value) {
+  return varint(static_cast<uint64_t>(number) << 3) + varint(value);
+}
+std::string double_field(int number, double value) {
+  return varint(static_cast<uint64_t>(number) << 3 | 1) + little_endian(value);
+}
+std::string float_field(int number, float value) {
+  return varint(static_cast<uint64_t>(number) << 3 | 5) + little_endian(value);
+}
+std::string bytes_field(int number, const std::string& bytes) {
+  return varint(static_cast<uint64_t>(number) << 3 | 2) + varint(bytes.size()) + bytes;
+}
+
+double seconds_since_epoch() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+// Event: wall_time 1, step 2, file_version 3, summary 5; Summary: value 1; Value: tag 1,
+// simple_value 2.
+TensorboardLog::TensorboardLog(const std::string& directory) {
+  const std::string name = fmt::format("events.out.tfevents.{}.{}.qlora",
+                                       static_cast<int64_t>(seconds_since_epoch()), getpid());
+  path_ = (std::filesystem::path(directory) / name).string();
+  file_.open(path_, std::ios::binary);
+  write_record(double_field(1, seconds_since_epoch()) + bytes_field(3, "brain.Event:2"));
+}
+
+void TensorboardLog::write(int64_t step,
+                           const std::vector<std::pair<std::string, double>>& scalars) {
+  std::string summary;
+  for (const auto& [tag, value] : scalars)
+    summary += bytes_field(1, bytes_field(1, tag) + float_field(2, static_cast<float>(value)));
+  write_record(double_field(1, seconds_since_epoch()) +
+               integer_field(2, static_cast<uint64_t>(step)) + bytes_field(5, summary));
+}
+
+void TensorboardLog::write_record(const std::string& event) {
+  const std::string length = little_endian(static_cast<uint64_t>(event.size()));
+  file_ << length << little_endian(masked(crc32c(length))) << event
+        << little_endian(masked(crc32c(event)));
+  file_.flush();
+  if (!file_) fail<IoError>("{}: cannot be written; is the disk full?", path_);
+}
+
+}  // namespace qlora::trainer

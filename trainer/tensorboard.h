@@ -1,0 +1,28 @@
+// Scalars for TensorBoard: an event file of TFRecords, each a serialized tensorflow.Event.
+//
+//   record = length u64, masked crc32c(length) u32, event, masked crc32c(event) u32
+//   masked(c) = rotate_right(c, 15) + 0xa282ead8
+#pragma once
+
+#include <cstdint>
+#include <fstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace qlora::trainer {
+
+class TensorboardLog {
+ public:
+  // A new events.out.tfevents.* file in `directory`; TensorBoard reads all files of a run together.
+  // IoError if it cannot be written.
+  explicit TensorboardLog(const std::string& directory);
+  void write(int64_t step, const std::vector<std::pair<std::string, double>>& scalars);
+
+ private:
+  void write_record(const std::string& event);
+  std::string path_;
+  std::ofstream file_;
+};
+
+}  // namespace qlora::trainer
