@@ -1,1 +1,75 @@
-int main() { return 0; }
+// The program: one subcommand a file, and the only catch, which turns an error's type into the exit
+// code: 0 done, 2 the input is wrong, 1 the machine failed, 3 the training diverged, 130
+// interrupted.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "cli/chat.h"
+#include "cli/evaluate.h"
+#include "cli/export_model.h"
+#include "cli/generate.h"
+#include "cli/inspect.h"
+#include "cli/reference.h"
+#include "cli/stop_signal.h"
+#include "cli/tokenize.h"
+#include "cli/train.h"
+#if __has_include("cli/render.h")
+#include "cli/render.h"
+#endif
+
+namespace {
+
+void add_commands(CLI::App& app) {
+  add_train_command(app);
+  add_resume_command(app);
+  add_evaluate_command(app);
+  add_generate_command(app);
+  add_chat_command(app);
+  add_export_command(app);
+  add_inspect_command(app);
+  add_tokenize_command(app);
+  add_reference_command(app);
+}
+
+int failed(const std::exception& error, int code) {
+  qlora::log::write_error(error.what());
+  return code;
+}
+
+int run(CLI::App& app, int argc, char** argv) {
+  try {
+    app.parse(argc, argv);
+    return 0;
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;  // --help and --version are 0
+  } catch (const qlora::cli::Interrupted&) {
+    return 130;
+  } catch (const qlora::ConfigError& error) {
+    return failed(error, 2);
+  } catch (const qlora::FormatError& error) {
+    return failed(error, 2);
+  } catch (const qlora::DivergenceError& error) {
+    return failed(error, 3);
+  } catch (const std::bad_alloc&) {
+    qlora::log::write_error(
+        "the machine's memory does not suffice; lower train.micro_batch_size or "
+        "data.sequence_length, or quantize the base");
+    return 1;
+  } catch (const std::exception& error) {
+    return failed(error, 1);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Fine-tunes language models with QLoRA: a frozen base in 4 bit, trained adapters.",
+               "qlora");
+  app.set_version_flag("--version", QLORA_VERSION);
+  app.require_subcommand(1);
+  add_commands(app);
+  return run(app, argc, argv);
+}

@@ -22,6 +22,15 @@ std::string model_card(const lora::LoraOptions& options, const lora::AdapterBase
 
 }  // namespace
 
+void fill_adapter_directory(const std::string& directory, const lora::AdapterSet& adapters,
+                            const lora::LoraOptions& options, const lora::AdapterBase& base,
+                            const data::Tokenizer& tokenizer) {
+  lora::write_adapter(directory, adapters, options, base);
+  tokenizer.write_files(directory);
+  io::write_file_atomically((fs::path(directory) / "README.md").string(),
+                            model_card(options, base));
+}
+
 void write_adapter_directory(const std::string& directory, const lora::AdapterSet& adapters,
                              const lora::LoraOptions& options, const lora::AdapterBase& base,
                              const data::Tokenizer& tokenizer) {
@@ -35,10 +44,7 @@ void write_adapter_directory(const std::string& directory, const lora::AdapterSe
   io::require_free_space(directory, 2 * static_cast<uint64_t>(adapters.values().nbytes()),
                          "the adapter");
   io::AtomicDirectory target(directory);
-  lora::write_adapter(target.path(), adapters, options, base);
-  tokenizer.write_files(target.path());
-  io::write_file_atomically((fs::path(target.path()) / "README.md").string(),
-                            model_card(options, base));
+  fill_adapter_directory(target.path(), adapters, options, base, tokenizer);
   target.commit();
   if (replaces) fs::remove_all(aside);
 }

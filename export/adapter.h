@@ -9,6 +9,10 @@
 
 namespace qlora::exporting {
 
+// The files of such a directory, into one that exists.
+void fill_adapter_directory(const std::string& directory, const lora::AdapterSet& adapters,
+                            const lora::LoraOptions& options, const lora::AdapterBase& base,
+                            const data::Tokenizer& tokenizer);
 // Complete or absent; replaces a directory that is itself an adapter. ConfigError if `directory`
 // holds anything else.
 void write_adapter_directory(const std::string& directory, const lora::AdapterSet& adapters,

@@ -1,0 +1,178 @@
+#include "cli/evaluate.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "cli/model_choice.h"
+#include "data/dataset.h"
+#include "trainer/evaluate.h"
+
+namespace {
+
+using qlora::data::DatasetOptions;
+using qlora::recipes::TrainedModel;
+using qlora::trainer::Evaluation;
+using qlora::trainer::ExactMatch;
+
+struct EvaluateArguments {
+  qlora::recipes::ModelChoice choice;
+  std::vector<std::string> files;
+  std::string format = "chat";
+  bool exact_match = false, compare_base = false, json = false;
+  int64_t max_new_tokens = 128, show = 2;
+};
+
+// What one model does on all rows.
+struct Result {
+  std::string name;
+  Evaluation loss;
+  std::optional<ExactMatch> exact;
+};
+
+struct Rows {
+  std::vector<qlora::data::Example> examples;
+  std::vector<qlora::data::PromptAndAnswer> questions;
+};
+
+Rows read_rows(const TrainedModel& trained, const EvaluateArguments& arguments) {
+  qlora::data::DataOptions options = trained.recipe.data;
+  std::vector<DatasetOptions> datasets = options.eval;
+  if (!arguments.files.empty()) datasets.clear();
+  for (const std::string& file : arguments.files) datasets.push_back({file, arguments.format, {}});
+  if (datasets.empty()) {
+    throw qlora::ConfigError("give the rows to evaluate on with --data FILE");
+  }
+  if (arguments.choice.run_dir.empty()) {
+    options.sequence_length = trained.base.model->config().max_positions;
+  }
+  Rows rows;
+  const auto& base = trained.base;
+  for (size_t i = 0; i < datasets.size(); ++i) {
+    const auto part = qlora::data::read_dataset(datasets[i], static_cast<int32_t>(i), options,
+                                                *base.tokenizer, base.chat_template.get());
+    rows.examples.insert(rows.examples.end(), part.examples.begin(), part.examples.end());
+    if (!arguments.exact_match) continue;
+    const auto questions = qlora::data::read_prompts_and_answers(
+        datasets[i], options, *base.tokenizer, base.chat_template.get());
+    rows.questions.insert(rows.questions.end(), questions.begin(), questions.end());
+  }
+  return rows;
+}
+
+Result evaluate(const TrainedModel& trained, const Rows& rows, const std::string& name,
+                bool adapters, const EvaluateArguments& arguments) {
+  Result result{name, qlora::trainer::evaluate_loss(*trained.base.model, rows.examples, adapters),
+                std::nullopt};
+  if (arguments.exact_match) {
+    result.exact =
+        qlora::trainer::evaluate_exact_match(*trained.base.model, *trained.base.tokenizer,
+                                             rows.questions, arguments.max_new_tokens, adapters);
+  }
+  return result;
+}
+
+void print_table(const std::vector<Result>& results) {
+  fmt::print("{:<10} {:>9} {:>11} {:>8} {:>8}  {}\n", "model", "loss", "perplexity", "tokens",
+             "seconds", results[0].exact ? "exact match" : "");
+  for (const Result& r : results) {
+    std::string exact;
+    if (r.exact) {
+      const size_t rows = r.exact->answers.size();
+      exact = fmt::format("{} of {} rows ({:.0f} %)", r.exact->matches, rows,
+                          100.0 * static_cast<double>(r.exact->matches) /
+                              static_cast<double>(std::max<size_t>(rows, 1)));
+    }
+    fmt::print("{:<10} {:>9.4f} {:>11.3f} {:>8} {:>8.1f}  {}\n", r.name, r.loss.loss,
+               r.loss.perplexity(), r.loss.supervised_tokens,
+               r.loss.seconds + (r.exact ? r.exact->seconds : 0.0), exact);
+  }
+}
+
+void print_answers(const std::vector<Result>& results, int64_t count) {
+  if (!results[0].exact) return;
+  const auto& first = results[0].exact->answers;
+  for (size_t i = 0; i < first.size() && static_cast<int64_t>(i) < count; ++i) {
+    fmt::print("\nrow {}\n  {:<10} {}\n", first[i].row, "expected", first[i].expected);
+    for (const Result& result : results) {
+      std::string text = result.exact->answers[i].generated;
+      for (char& c : text)
+        if (c == '\n') c = ' ';
+      fmt::print("  {:<10} {}\n", result.name, text);
+    }
+  }
+}
+
+nlohmann::ordered_json to_json(const Result& result) {
+  nlohmann::ordered_json json = {{"model", result.name},
+                                 {"loss", result.loss.loss},
+                                 {"perplexity", result.loss.perplexity()},
+                                 {"tokens", result.loss.tokens},
+                                 {"supervised_tokens", result.loss.supervised_tokens},
+                                 {"seconds", result.loss.seconds}};
+  auto& rows = json["rows"] = nlohmann::ordered_json::array();
+  for (const auto& row : result.loss.rows)
+    rows.push_back({{"row", row.row},
+                    {"dataset", row.source},
+                    {"nll", row.nll},
+                    {"supervised_tokens", row.supervised_tokens}});
+  if (!result.exact) return json;
+  json["exact_match"] = result.exact->matches;
+  auto& answers = json["answers"] = nlohmann::ordered_json::array();
+  for (const auto& answer : result.exact->answers)
+    answers.push_back({{"row", answer.row},
+                       {"expected", answer.expected},
+                       {"generated", answer.generated},
+                       {"matches", answer.matches}});
+  return json;
+}
+
+void run(const EvaluateArguments& arguments) {
+  const TrainedModel trained = qlora::recipes::open_model(arguments.choice);
+  const Rows rows = read_rows(trained, arguments);
+  std::vector<Result> results;
+  const bool has_adapter = trained.adapters != nullptr;
+  if (!has_adapter || arguments.compare_base) {
+    results.push_back(evaluate(trained, rows, has_adapter ? "before" : "base", false, arguments));
+  }
+  if (has_adapter) {
+    results.push_back(
+        evaluate(trained, rows, arguments.compare_base ? "after" : "trained", true, arguments));
+  }
+  if (arguments.json) {
+    nlohmann::ordered_json all = nlohmann::ordered_json::array();
+    for (const Result& result : results) all.push_back(to_json(result));
+    fmt::print("{}\n", all.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+    return;
+  }
+  print_table(results);
+  print_answers(results, arguments.show);
+}
+
+}  // namespace
+
+void add_evaluate_command(CLI::App& app) {
+  auto arguments = std::make_shared<EvaluateArguments>();
+  CLI::App* command = app.add_subcommand(
+      "evaluate", "Loss and perplexity on rows of a file, and whether answers match exactly");
+  qlora::cli::add_model_choice(*command, arguments->choice);
+  command->add_option("--data", arguments->files, "Rows (default: data.eval of the run's recipe)");
+  command->add_option("--format", arguments->format, "Format of --data")->capture_default_str();
+  command->add_flag("--exact-match", arguments->exact_match,
+                    "Also answer each row greedily and compare to the letter");
+  command->add_flag("--compare-base", arguments->compare_base,
+                    "Also evaluate the base without the adapter");
+  command->add_option("--max-new-tokens", arguments->max_new_tokens, "Longest answer")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--show", arguments->show, "Answers to print")->capture_default_str();
+  command->add_flag("--json", arguments->json, "Everything as JSON, with the loss of each row");
+  command->callback([arguments] { run(*arguments); });
+}

@@ -1,0 +1,91 @@
+#include "cli/generate.h"
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "base/error.h"
+#include "cli/answer_stream.h"
+#include "cli/model_choice.h"
+#include "data/chat_renderer.h"
+#include "data/prompt_encoder.h"
+#include "io/read_file.h"
+#include "model/generate.h"
+
+namespace {
+
+using qlora::ConfigError;
+using qlora::data::Json;
+using qlora::recipes::TrainedModel;
+
+struct GenerateArguments {
+  qlora::recipes::ModelChoice choice;
+  std::string prompt, messages;
+  bool raw = false, base_only = false;
+  qlora::model::GenerateOptions options;
+};
+
+Json read_messages(const std::string& path) {
+  try {
+    return Json::parse(qlora::io::read_bytes(path));
+  } catch (const nlohmann::json::exception& error) {
+    qlora::fail<qlora::FormatError>("{} must be a JSON array of messages: {}", path, error.what());
+  }
+}
+
+std::vector<int32_t> prompt_ids(const TrainedModel& trained, const GenerateArguments& arguments) {
+  const auto& tokenizer = *trained.base.tokenizer;
+  if (arguments.raw) {
+    if (arguments.prompt.empty()) throw ConfigError("--raw goes with --prompt");
+    return qlora::data::PromptEncoder(tokenizer).encode(arguments.prompt);
+  }
+  if (!trained.base.chat_template) {
+    throw ConfigError("the model has no chat template; give the text as --prompt TEXT --raw");
+  }
+  const Json messages = arguments.messages.empty()
+                            ? Json::array({{{"role", "user"}, {"content", arguments.prompt}}})
+                            : read_messages(arguments.messages);
+  return qlora::data::conversation_prompt(messages, *trained.base.chat_template, tokenizer);
+}
+
+void run(GenerateArguments arguments) {
+  if (arguments.prompt.empty() == arguments.messages.empty()) {
+    throw ConfigError("give either --prompt TEXT or --messages FILE");
+  }
+  const TrainedModel trained = qlora::recipes::open_model(arguments.choice);
+  arguments.options.stop_ids = trained.base.tokenizer->special_tokens().end_of_generation;
+  arguments.options.adapters_enabled = !arguments.base_only;
+  qlora::cli::AnswerStream stream(*trained.base.tokenizer);
+  qlora::model::generate(*trained.base.model, {prompt_ids(trained, arguments)}, arguments.options,
+                         [&](int64_t, int32_t id) {
+                           stream.add(id);
+                           return true;
+                         });
+  stream.finish();
+}
+
+}  // namespace
+
+void add_generate_command(CLI::App& app) {
+  auto arguments = std::make_shared<GenerateArguments>();
+  CLI::App* command = app.add_subcommand("generate", "One answer to a prompt");
+  qlora::cli::add_model_choice(*command, arguments->choice);
+  command->add_option("--prompt", arguments->prompt, "The user's message");
+  command->add_option("--messages", arguments->messages,
+                      "JSON file: [{\"role\": \"user\", \"content\": ...}, ...]");
+  command->add_flag("--raw", arguments->raw, "Continue the prompt as it is, without a template");
+  command->add_flag("--base-only", arguments->base_only, "Turn the adapter off");
+  auto& options = arguments->options;
+  command->add_option("--temperature", options.temperature, "0: the most likely token")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--top-p", options.top_p, "Sample from the tokens of this total probability")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  command->add_option("--max-new-tokens", options.max_new_tokens, "Longest answer")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--seed", options.seed, "For --temperature above 0")->capture_default_str();
+  command->callback([arguments] { run(*arguments); });
+}

@@ -1,0 +1,205 @@
+#include "cli/inspect.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "base/error.h"
+#include "cli/inspect_data.h"
+#include "data/chat_renderer.h"
+#include "io/gguf.h"
+#include "io/read_file.h"
+#include "io/safetensors.h"
+#include "lora/adapter_file.h"
+#include "model/hub_cache.h"
+#include "recipes/recipe_yaml.h"
+#include "recipes/run_directory.h"
+#include "trainer/checkpoint.h"
+
+namespace {
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+using qlora::ConfigError;
+
+Json tensor_facts(const std::vector<qlora::io::TensorView>& tensors) {
+  struct Sum {
+    int64_t tensors = 0, elements = 0, bytes = 0;
+  };
+  std::map<std::string, Sum> sums;
+  for (const auto& tensor : tensors) {
+    Sum& sum = sums[qlora::io::dtype_name(tensor.dtype)];
+    ++sum.tensors;
+    sum.elements += tensor.num_elements();
+    sum.bytes += static_cast<int64_t>(tensor.bytes.size());
+  }
+  Json facts = Json::object();
+  for (const auto& [dtype, sum] : sums)
+    facts[dtype] = {{"tensors", sum.tensors}, {"weights", sum.elements}, {"bytes", sum.bytes}};
+  return facts;
+}
+
+Json describe_gguf(const std::string& path) {
+  const qlora::io::GgufFile file(path);
+  Json facts = {{"kind", "GGUF model"}, {"path", path}};
+  for (const auto& [key, value] : file.metadata()) {
+    if (key.starts_with("tokenizer.")) continue;
+    std::visit(
+        [&facts, &key = key](const auto& v) {
+          if constexpr (requires {
+                          v.data();
+                          v.front();
+                        } &&
+                        !std::is_same_v<std::decay_t<decltype(v)>, std::string>) {
+            facts[key] = fmt::format("{} values", v.size());
+          } else {
+            facts[key] = v;
+          }
+        },
+        value);
+  }
+  facts["tokenizer"] = file.text_or("tokenizer.ggml.model", "none");
+  facts["tensors"] = tensor_facts(file.tensors());
+  return facts;
+}
+
+Json describe_model_directory(const std::string& path) {
+  Json facts = {{"kind", "Hugging Face model"}, {"path", path}};
+  facts["config"] = Json::parse(qlora::io::read_bytes((fs::path(path) / "config.json").string()));
+  facts["tensors"] = tensor_facts(qlora::io::read_safetensors_directory(path).tensors);
+  return facts;
+}
+
+Json describe_adapter(const std::string& path) {
+  const qlora::lora::LoraOptions options = qlora::lora::read_adapter_options(path);
+  const auto tensors =
+      qlora::io::read_safetensors((fs::path(path) / "adapter_model.safetensors").string());
+  Json facts = {{"kind", "LoRA adapter"},     {"path", path},
+                {"rank", options.rank},       {"alpha", options.alpha},
+                {"dropout", options.dropout}, {"use_rslora", options.use_rslora},
+                {"targets", options.targets}};
+  if (const auto base = qlora::lora::read_adapter_base(path)) {
+    facts["base_model"] = base->name;
+    facts["base_quantization"] = base->quantization.to_text();
+    facts["base_hash"] = base->hash;
+  }
+  facts["tensors"] = tensor_facts(tensors.tensors);
+  return facts;
+}
+
+Json describe_checkpoint(const std::string& path) {
+  qlora::trainer::verify_checkpoint(path);
+  const qlora::trainer::TrainState state = qlora::trainer::read_train_state(path);
+  return {{"kind", "checkpoint (complete, all hashes match)"},
+          {"path", path},
+          {"step", state.step},
+          {"horizon", state.horizon},
+          {"epoch", state.position.epoch},
+          {"tokens", state.tokens},
+          {"supervised_tokens", state.supervised_tokens},
+          {"best_step", state.best_step},
+          {"device", state.choices.device},
+          {"threads", state.choices.threads},
+          {"base_hash", state.base_hash}};
+}
+
+Json describe_run(const std::string& path) {
+  const qlora::recipes::Recipe recipe = qlora::recipes::read_run_recipe(path);
+  Json facts = {
+      {"kind", "run"},
+      {"path", path},
+      {"model", recipe.model.path},
+      {"quantization", recipe.quantization.to_text()},
+      {"adapter", fs::exists(fs::path(path) / "adapter") ? "adapter" : "not written yet"}};
+  const auto checkpoint = qlora::trainer::latest_checkpoint(path);
+  facts["last_checkpoint"] = checkpoint ? describe_checkpoint(*checkpoint) : Json(nullptr);
+  return facts;
+}
+
+Json describe(const std::string& path_or_id) {
+  const std::string path = qlora::model::resolve_model_path(path_or_id);
+  const auto holds = [&path](const char* name) { return fs::exists(fs::path(path) / name); };
+  if (path.ends_with(".gguf")) return describe_gguf(path);
+  if (holds("recipe.resolved.yaml")) return describe_run(path);
+  if (holds("MANIFEST.json")) return describe_checkpoint(path);
+  if (holds("adapter_config.json")) return describe_adapter(path);
+  if (holds("config.json")) return describe_model_directory(path);
+  qlora::fail<ConfigError>(
+      "{} is none of: a .gguf file, a Hugging Face model, an adapter, a checkpoint, a run", path);
+}
+
+void print(const Json& facts, const std::string& indent) {
+  for (const auto& [key, value] : facts.items()) {
+    if (value.is_object()) {
+      fmt::print("{}{}:\n", indent, key);
+      print(value, indent + "  ");
+    } else {
+      fmt::print("{}{}: {}\n", indent, key,
+                 value.is_string() ? value.get<std::string>() : value.dump());
+    }
+  }
+}
+
+void inspect_path(const std::string& path, bool json) {
+  const Json facts = describe(path);
+  if (json) {
+    fmt::print("{}\n", facts.dump(2, ' ', false, Json::error_handler_t::replace));
+  } else {
+    print(facts, "");
+  }
+}
+
+void inspect_data(const std::string& path, const std::vector<std::string>& overrides,
+                  const qlora::cli::InspectDataOptions& options) {
+  const qlora::recipes::Recipe recipe = qlora::recipes::read_recipe(path, overrides);
+  const auto tokenizer =
+      qlora::data::load_tokenizer(qlora::model::resolve_model_path(recipe.model.path));
+  const auto chat_template =
+      qlora::data::choose_chat_template(recipe.data.chat_template, *tokenizer);
+  const auto data = qlora::data::prepare_datasets(recipe.data, *tokenizer, chat_template.get(),
+                                                  recipe.train.seed);
+  qlora::cli::print_data(stdout, data, *tokenizer, options);
+}
+
+struct InspectArguments {
+  std::string path, recipe;
+  std::vector<std::string> overrides;
+  bool json = false, no_colour = false;
+  qlora::cli::InspectDataOptions data;
+};
+
+void add_data_command(CLI::App& inspect, const std::shared_ptr<InspectArguments>& arguments) {
+  CLI::App* data = inspect.add_subcommand(
+      "data", "The rows of a recipe as tokens: what is trained is green (or stands in brackets)");
+  data->add_option("RECIPE", arguments->recipe, "YAML file")->required();
+  data->add_option("--set", arguments->overrides, "key=value that replaces one of the recipe");
+  data->add_option("--rows", arguments->data.num_rows, "Rows of each dataset; -1: all")
+      ->capture_default_str();
+  data->add_flag("--json", arguments->data.json, "One JSON object a line, with the token ids");
+  data->add_flag("--no-colour", arguments->no_colour, "Brackets even on a terminal");
+  data->callback([arguments] {
+    arguments->data.colour = !arguments->no_colour && qlora::cli::wants_colour(stdout);
+    inspect_data(arguments->recipe, arguments->overrides, arguments->data);
+  });
+}
+
+}  // namespace
+
+void add_inspect_command(CLI::App& app) {
+  auto arguments = std::make_shared<InspectArguments>();
+  CLI::App* command = app.add_subcommand(
+      "inspect", "What lies at a path: model, GGUF file, adapter, checkpoint or run");
+  command->add_option("PATH", arguments->path, "File, directory or hub id");
+  command->add_flag("--json", arguments->json, "As JSON");
+  add_data_command(*command, arguments);
+  command->callback([command, arguments] {
+    if (!command->get_subcommands().empty()) return;
+    if (arguments->path.empty()) throw ConfigError("give a PATH, or `inspect data RECIPE`");
+    inspect_path(arguments->path, arguments->json);
+  });
+}

@@ -1,0 +1,61 @@
+#include "cli/train.h"
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli/stop_signal.h"
+#include "recipes/qlora_finetune.h"
+#include "recipes/recipe_yaml.h"
+#include "recipes/run_directory.h"
+
+namespace {
+
+using qlora::recipes::Recipe;
+
+struct TrainArguments {
+  std::string recipe, resume;
+  std::vector<std::string> overrides;
+  bool overwrite = false;
+};
+
+void run(const Recipe& recipe) {
+  const auto outcome = qlora::recipes::finetune(recipe, qlora::cli::watch_stop_signals());
+  if (outcome == qlora::trainer::Outcome::kInterrupted) throw qlora::cli::Interrupted();
+}
+
+void train(TrainArguments arguments) {
+  if (!arguments.resume.empty()) arguments.overrides.push_back("train.resume=" + arguments.resume);
+  if (arguments.overwrite) arguments.overrides.emplace_back("output.overwrite=true");
+  run(qlora::recipes::read_recipe(arguments.recipe, arguments.overrides));
+}
+
+void resume(const std::string& run_dir) {
+  Recipe recipe = qlora::recipes::read_run_recipe(run_dir);
+  recipe.train.resume = "auto";
+  recipe.output.overwrite = false;
+  run(recipe);
+}
+
+}  // namespace
+
+void add_train_command(CLI::App& app) {
+  auto arguments = std::make_shared<TrainArguments>();
+  CLI::App* command = app.add_subcommand(
+      "train", "Fine-tune as a recipe says; an interrupted run of the same recipe goes on");
+  command->add_option("RECIPE", arguments->recipe, "YAML file; docs/recipes.md lists its keys")
+      ->required();
+  command->add_option("--set", arguments->overrides,
+                      "key=value that replaces one of the recipe, e.g. optim.lr=1e-4");
+  command->add_option("--resume", arguments->resume, "auto, never, or a checkpoint directory");
+  command->add_flag("--overwrite", arguments->overwrite, "Replace another run in output.dir");
+  command->callback([arguments] { train(*arguments); });
+}
+
+void add_resume_command(CLI::App& app) {
+  auto run_dir = std::make_shared<std::string>();
+  CLI::App* command = app.add_subcommand("resume", "Go on with an interrupted run");
+  command->add_option("RUN_DIR", *run_dir, "Directory of the run")->required();
+  command->callback([run_dir] { resume(*run_dir); });
+}

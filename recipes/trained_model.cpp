@@ -1,0 +1,56 @@
+#include "recipes/trained_model.h"
+
+#include "base/device.h"
+#include "base/error.h"
+#include "recipes/run_directory.h"
+#include "recipes/run_parts.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <thread>
+
+namespace qlora::recipes {
+namespace {
+
+Recipe recipe_of(const ModelChoice& choice) {
+  if (choice.run_dir.empty() == choice.model.empty()) {
+    throw ConfigError("give either a run directory or --model");
+  }
+  if (!choice.run_dir.empty()) {
+    if (!choice.adapter.empty())
+      throw ConfigError("--adapter goes with --model; a run directory has its own adapter");
+    return read_run_recipe(choice.run_dir);
+  }
+  Recipe recipe;
+  recipe.model.path = choice.model;
+  if (choice.adapter.empty()) return recipe;
+  if (const auto record = lora::read_adapter_base(choice.adapter)) {
+    recipe.quantization = record->quantization;
+    recipe.model.dtype = record->dtype;
+    recipe.model.name = record->name;
+  }
+  return recipe;
+}
+
+}  // namespace
+
+TrainedModel open_model(const ModelChoice& choice) {
+  TrainedModel trained;
+  trained.recipe = recipe_of(choice);
+  if (!choice.compute_dtype.empty()) trained.recipe.train.compute_dtype = choice.compute_dtype;
+  const auto cores = static_cast<int>(std::thread::hardware_concurrency());
+  set_num_threads(choice.threads > 0 ? choice.threads : std::max(cores, 1));
+  const std::string adapter =
+      choice.run_dir.empty() ? choice.adapter : adapter_of_run(choice.run_dir);
+  trained.base = load_base(trained.recipe, device_from_string(choice.device));
+  if (adapter.empty()) return trained;
+  if (!choice.any_base) require_same_base(adapter, trained.base);
+  trained.recipe.lora = lora::read_adapter_options(adapter);
+  model::CausalLm& model = *trained.base.model;
+  trained.adapters = std::make_unique<lora::AdapterSet>(trained.recipe.lora, model.groups(),
+                                                        model.compute_dtype(), 0);
+  lora::read_adapter_tensors(adapter, *trained.adapters);
+  return trained;
+}
+
+}  // namespace qlora::recipes

@@ -1,0 +1,35 @@
+// A model to use: of a run, or a base with or without an adapter. What evaluate, generate, chat and
+// export work on.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "lora/attach.h"
+#include "recipes/base_model.h"
+#include "recipes/recipe.h"
+
+namespace qlora::recipes {
+
+struct ModelChoice {
+  std::string run_dir;         // or
+  std::string model, adapter;  // adapter may be empty
+  std::string device = "auto";
+  int threads = 0;            // 0: all cores
+  std::string compute_dtype;  // empty: the run's, or bfloat16
+  bool any_base = false;      // take the adapter though it was trained on another base
+};
+
+struct TrainedModel {
+  Recipe
+      recipe;  // the run's; for a chosen model only the sections model, quantization and lora hold
+  BaseModel base;
+  std::unique_ptr<lora::AdapterSet> adapters;  // nullptr: the base alone
+};
+
+// The base is rebuilt as the run or the adapter records it. ConfigError if the choice is not one of
+// the two kinds, or the adapter belongs to another base.
+TrainedModel open_model(const ModelChoice& choice);
+
+}  // namespace qlora::recipes
