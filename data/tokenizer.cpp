@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "data/tokenizers/gguf_tokenizer.h"
 #include "data/tokenizers/sentencepiece_tokenizer.h"
 #include "data/tokenizers/tokenizer_files.h"
 #include "data/tokenizers/tokenizer_json.h"
@@ -47,6 +48,7 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
   const std::string extension = fs::path(path).extension().string();
   if (extension == ".json") return load_file(path, "tokenizer.json");
   if (extension == ".model") return load_file(path, "tokenizer.model");
+  if (extension == ".gguf") return make_gguf_tokenizer(io::GgufFile(path));
   fail<ConfigError>(
       "a tokenizer must be a model directory, a tokenizer.json, a sentencepiece .model "
       "or a .gguf, found {}",

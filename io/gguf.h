@@ -40,6 +40,7 @@ class GgufFile {
   // give the default where it is missing.
   const std::string& text(const std::string& key) const;
   int64_t integer(const std::string& key, int64_t low, int64_t high) const;
+  // An F32 as the shortest decimal that rounds to it: 1e-05, not 9.999999747e-06.
   double number(const std::string& key) const;
   bool boolean(const std::string& key) const;
   const std::vector<std::string>& texts(const std::string& key) const;

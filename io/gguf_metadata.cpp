@@ -54,7 +54,7 @@ int64_t GgufFile::integer(const std::string& key, int64_t low, int64_t high) con
 
 double GgufFile::number(const std::string& key) const {
   const GgufValue& value = value_of(*this, key);
-  if (const auto* f = std::get_if<float>(&value)) return *f;
+  if (const auto* f = std::get_if<float>(&value)) return std::stod(fmt::format("{}", *f));
   if (const auto* d = std::get_if<double>(&value)) return *d;
   if (const auto* i = std::get_if<int64_t>(&value)) return static_cast<double>(*i);
   if (const auto* u = std::get_if<uint64_t>(&value)) return static_cast<double>(*u);

@@ -130,7 +130,7 @@ Recipe parse_recipe(const std::string& text, const std::string& source,
   for (const Section& section : sections()) collect([&] { section.validate(recipe); }, problems);
   if (problems.empty()) collect([&] { recipe.validate_across_sections(); }, problems);
   problems.throw_if_any();
-  anchor_paths(fs::absolute(directory), recipe);
+  anchor_paths(directory.empty() ? fs::current_path() : fs::absolute(directory), recipe);
   return recipe;
 }
 

@@ -1,0 +1,188 @@
+#include "data/tokenizers/gguf_tokenizer.h"
+
+#include <nlohmann/json.hpp>
+#include <set>
+#include <vector>
+
+#include "base/error.h"
+#include "data/tokenizers/byte_level_json.h"
+#include "data/tokenizers/sentencepiece_proto.h"
+#include "data/tokenizers/sentencepiece_tokenizer.h"
+#include "data/tokenizers/tokenizer_json.h"
+#include "data/tokenizers/utf8.h"
+#include "data/tokenizers/vocabulary.h"
+
+namespace qlora::data {
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* kTokens = "tokenizer.ggml.tokens";
+
+// The vocabulary of a GGUF: tokens in the order of their ids, with types.
+class GgufVocabulary {
+ public:
+  explicit GgufVocabulary(const io::GgufFile& file) : file_(file), tokens_(file.texts(kTokens)) {
+    const size_t size = tokens_.size();
+    if (size == 0 || size > static_cast<size_t>(kMaxVocabularySize)) {
+      fail<FormatError>("{}: {} must hold 1 to {} tokens, found {}", file.path(), kTokens,
+                        kMaxVocabularySize, size);
+    }
+    types_.assign(size, static_cast<int64_t>(PieceType::kNormal));
+    if (file.has("tokenizer.ggml.token_type")) types_ = file.integers("tokenizer.ggml.token_type");
+    require_length("tokenizer.ggml.token_type", types_.size());
+    for (const std::string& token : tokens_) check_utf8(token, file.path() + ": " + kTokens);
+  }
+
+  const std::vector<std::string>& tokens() const { return tokens_; }
+  PieceType type(size_t id) const {
+    const int64_t type = types_[id];
+    if (type < 1 || type > static_cast<int64_t>(PieceType::kByte)) {
+      fail<FormatError>("{}: tokenizer.ggml.token_type must be 1 to 6, token {} has {}",
+                        file_.path(), id, type);
+    }
+    return static_cast<PieceType>(type);
+  }
+  void require_length(const char* key, size_t length) const {
+    if (length == tokens_.size()) return;
+    fail<FormatError>("{}: {} must have an entry for each of the {} tokens, found {}", file_.path(),
+                      key, tokens_.size(), length);
+  }
+
+  // The id that tokenizer.ggml.<role>_token_id gives; nothing if it is missing.
+  std::optional<SurroundingToken> role(const std::string& name) const {
+    const std::string key = "tokenizer.ggml." + name + "_token_id";
+    if (!file_.has(key)) return std::nullopt;
+    const int64_t id = file_.integer(key, 0, static_cast<int64_t>(tokens_.size()) - 1);
+    return SurroundingToken{id, tokens_[static_cast<size_t>(id)]};
+  }
+
+ private:
+  const io::GgufFile& file_;
+  const std::vector<std::string>& tokens_;
+  std::vector<int64_t> types_;
+};
+
+json added_token(int64_t id, const std::string& text, bool special) {
+  return {{"id", id},        {"content", text},      {"special", special}, {"lstrip", false},
+          {"rstrip", false}, {"single_word", false}, {"normalized", false}};
+}
+
+// Control and user-defined tokens are found in a text before it is split into words.
+json added_tokens(const GgufVocabulary& vocabulary) {
+  json added = json::array();
+  for (size_t id = 0; id < vocabulary.tokens().size(); ++id) {
+    const PieceType type = vocabulary.type(id);
+    const bool special = type == PieceType::kControl || type == PieceType::kUnknown;
+    if (special || type == PieceType::kUserDefined)
+      added.push_back(added_token(static_cast<int64_t>(id), vocabulary.tokens()[id], special));
+  }
+  return added;
+}
+
+std::string tokenizer_json(const io::GgufFile& file, const GgufVocabulary& vocabulary) {
+  const ByteLevelFamily family =
+      byte_level_family(file.text_or("tokenizer.ggml.pre", "default"), file.path());
+  json vocab = json::object();
+  for (size_t id = 0; id < vocabulary.tokens().size(); ++id) {
+    if (!vocab.emplace(vocabulary.tokens()[id], id).second) {
+      fail<FormatError>("{}: {} must name each token once, '{}' stands there twice", file.path(),
+                        kTokens, vocabulary.tokens()[id]);
+    }
+  }
+  const auto wanted = [&](const char* key, bool otherwise, const char* role) {
+    return file.boolean_or(key, otherwise) ? vocabulary.role(role) : std::nullopt;
+  };
+  return byte_level_document(family, std::move(vocab), json(file.texts("tokenizer.ggml.merges")),
+                             added_tokens(vocabulary),
+                             wanted("tokenizer.ggml.add_bos_token", family.adds_bos, "bos"),
+                             wanted("tokenizer.ggml.add_eos_token", false, "eos"))
+      .dump();
+}
+
+std::string sentencepiece_model(const io::GgufFile& file, const GgufVocabulary& vocabulary) {
+  const std::vector<float> scores = file.numbers("tokenizer.ggml.scores");
+  vocabulary.require_length("tokenizer.ggml.scores", scores.size());
+  SentencePieceModel model;
+  for (size_t id = 0; id < scores.size(); ++id)
+    model.pieces.push_back({vocabulary.tokens()[id], scores[id], vocabulary.type(id)});
+  const auto id_of = [&](const char* role, int64_t otherwise) {
+    const auto token = vocabulary.role(role);
+    return token ? token->id : otherwise;
+  };
+  model.unk_id = id_of("unknown", 0);
+  model.bos_id = id_of("bos", -1);
+  model.eos_id = id_of("eos", -1);
+  model.pad_id = id_of("padding", -1);
+  model.add_dummy_prefix = file.boolean_or("tokenizer.ggml.add_space_prefix", true);
+  return serialize_model(model);
+}
+
+std::string config_json(const io::GgufFile& file, const GgufVocabulary& vocabulary,
+                        const std::string& tokenizer_class) {
+  json config = {{"tokenizer_class", tokenizer_class}, {"clean_up_tokenization_spaces", false}};
+  const std::pair<const char*, const char*> roles[] = {{"bos_token", "bos"},
+                                                       {"eos_token", "eos"},
+                                                       {"unk_token", "unknown"},
+                                                       {"pad_token", "padding"}};
+  for (const auto& [name, role] : roles)
+    if (const auto token = vocabulary.role(role)) config[name] = token->text;
+  for (const char* flag : {"add_bos_token", "add_eos_token"})
+    if (const std::string key = std::string("tokenizer.ggml.") + flag; file.has(key))
+      config[flag] = file.boolean(key);
+  if (tokenizer_class == "LlamaTokenizer") {
+    config["legacy"] = false;
+    json decoder = json::object();
+    for (const json& token : added_tokens(vocabulary)) {
+      json entry = token;
+      entry.erase("id");
+      decoder[std::to_string(token["id"].get<int64_t>())] = entry;
+    }
+    config["added_tokens_decoder"] = decoder;
+  }
+  return config.dump(2) + "\n";
+}
+
+// Ids at which generation stops: end of text, of turn, of message.
+std::string generation_json(const GgufVocabulary& vocabulary) {
+  std::set<int64_t> ends;
+  for (const char* role : {"eos", "eot", "eom"})
+    if (const auto token = vocabulary.role(role)) ends.insert(token->id);
+  json config = {{"_from_model_config", true}, {"eos_token_id", ends}};
+  if (const auto bos = vocabulary.role("bos")) config["bos_token_id"] = bos->id;
+  if (const auto pad = vocabulary.role("padding")) config["pad_token_id"] = pad->id;
+  return config.dump(2) + "\n";
+}
+
+}  // namespace
+
+TokenizerFiles tokenizer_files_of(const io::GgufFile& file) {
+  const std::string model = file.text("tokenizer.ggml.model");
+  if (model != "gpt2" && model != "llama") {
+    fail<FormatError>(
+        "{}: tokenizer.ggml.model must be gpt2 (byte-level BPE) or llama (sentencepiece), found "
+        "'{}'",
+        file.path(), model);
+  }
+  const GgufVocabulary vocabulary(file);
+  TokenizerFiles files;
+  if (model == "gpt2") {
+    files["tokenizer.json"] = tokenizer_json(file, vocabulary);
+  } else {
+    files["tokenizer.model"] = sentencepiece_model(file, vocabulary);
+  }
+  files["tokenizer_config.json"] =
+      config_json(file, vocabulary, model == "gpt2" ? "PreTrainedTokenizerFast" : "LlamaTokenizer");
+  files["generation_config.json"] = generation_json(vocabulary);
+  if (file.has("tokenizer.chat_template"))
+    files["chat_template.jinja"] = file.text("tokenizer.chat_template");
+  return files;
+}
+
+std::unique_ptr<Tokenizer> make_gguf_tokenizer(const io::GgufFile& file) {
+  TokenizerFiles files = tokenizer_files_of(file);
+  if (files.contains("tokenizer.json")) return make_json_tokenizer(std::move(files), file.path());
+  return make_sentencepiece_tokenizer(std::move(files), file.path());
+}
+
+}  // namespace qlora::data
