@@ -49,24 +49,32 @@ ask() {
     sed "s/.*/[&,{\"role\":\"user\",\"content\":\"$1\"}]/"
 }
 
-evaluate() { "$qlora" evaluate "$@" --data "$orders/test.jsonl" --exact-match; }
+export_once() { # FORMAT: kept if it is there already
+  [ -e "$run-$1" ] && { say "$run-$1 is there"; return; }
+  "$qlora" export "$run" --format "$1" --output "$run-$1"
+}
 
 stage "Build" build
 stage "Fetch SmolLM2-135M-Instruct (98 MB)" fetch_model
 stage "Write 600 orders to train on and 40 to test with" build/bin/make_orders "$orders" --train 600 --test 40
-stage "Before: the 40 held-out orders" evaluate --model "$model"
+began=$SECONDS # what follows is the job itself
 stage "Before: one answer" show --model "$model"
 stage "Train (recipes/quickstart.yaml)" "$qlora" train recipes/quickstart.yaml
-stage "After: the 40 held-out orders" evaluate "$run"
+stage "Before and after: the 40 held-out orders" \
+  "$qlora" evaluate "$run" --exact-match --compare-base --max-new-tokens 48 --show 1
 stage "After: one answer" show "$run"
+stage "Export the adapter (PEFT)" export_once adapter
+stage "Export the merged model (transformers)" export_once merged
 
 cat <<END
 
-Done in $((SECONDS - began)) s. The adapter is in $run/adapter, the curve in $run/metrics.jsonl.
+Done: $((SECONDS - began)) s after build and download.
+  $run            the run: adapter, checkpoints, metrics.jsonl, TensorBoard events
+  $run-adapter    the adapter for PEFT and vLLM
+  $run-merged     the model with the adapter merged in, for transformers and vLLM
 Next:
-  $qlora chat $run                                          talk to it
-  $qlora export $run --format gguf --output $run/gguf       for llama.cpp and Ollama
-  $qlora export $run --format merged --output $run/merged   for transformers and vLLM
-  $qlora train recipes/quickstart.yaml --set optim.lr=1e-4 --set output.dir=../runs/second
-  Your own data: copy recipes/quickstart.yaml, change data.train and model.path, then qlora inspect data RECIPE.
+  $qlora chat $run                       talk to it
+  $qlora inspect data recipes/quickstart.yaml        see what it was trained on
+  $qlora train recipes/quickstart.yaml --set optim.lr=3e-4 --set output.dir=../runs/second
+  Your own data: copy recipes/quickstart.yaml, change data.train and model.path (docs/recipes.md lists all keys).
 END
