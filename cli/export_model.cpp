@@ -16,6 +16,7 @@ struct ExportArguments {
 };
 
 void run(const ExportArguments& arguments) {
+  qlora::recipes::check_export_options(arguments.options);
   qlora::recipes::TrainedModel trained = qlora::recipes::open_model(arguments.choice);
   const auto agreement = qlora::recipes::export_model(trained, arguments.options);
   fmt::print("written to {}\nreloaded and compared with the trained model: {}\n",

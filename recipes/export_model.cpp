@@ -69,12 +69,17 @@ exporting::Agreement check_merged(const std::string& directory, const TrainedMod
 
 }  // namespace
 
-exporting::Agreement export_model(TrainedModel& trained, const ExportOptions& options) {
+void check_export_options(const ExportOptions& options) {
   if (options.format == "gguf" || options.format == "gguf-lora")
     fail<ConfigError>("--format {} is not in this version; export adapter or merged",
                       options.format);
   if (options.format != "adapter" && options.format != "merged")
     fail<ConfigError>("--format must be adapter or merged, found '{}'", options.format);
+  model::dtype_from_string(options.dtype, "--dtype");
+}
+
+exporting::Agreement export_model(TrainedModel& trained, const ExportOptions& options) {
+  check_export_options(options);
   if (options.format == "adapter" && !trained.adapters)
     throw ConfigError("--format adapter needs a run or --adapter; the model has none");
   at::NoGradGuard no_grad;

@@ -14,9 +14,12 @@ struct ExportOptions {
   std::string dtype = "bfloat16";  // of merged weights
 };
 
+// ConfigError unless the format and dtype are known; asked before a model is loaded.
+void check_export_options(const ExportOptions& options);
+
 // Complete or absent: verification.json lies in the directory with what the comparison found.
-// ConfigError for a format that is unknown or needs an adapter; Error if the reloaded export is not
-// the model that was trained (top-1 agreement below 80 %).
+// ConfigError for a format that needs an adapter where there is none; Error if the reloaded export
+// is not the model that was trained (top-1 agreement below 80 %).
 exporting::Agreement export_model(TrainedModel& trained, const ExportOptions& options);
 
 }  // namespace qlora::recipes

@@ -47,6 +47,7 @@ void require(const std::string& key, const char* why, ProblemList& problems) {
   if (problems.was_found(key) || problems.is_covered(key)) return;
   const std::string section = key.substr(0, key.find('.'));
   if (!problems.is_covered(section)) problems.add(key, fmt::format("{} {}", key, why));
+  problems.covered(key);
 }
 
 void require_keys(const Recipe& recipe, ProblemList& problems) {
@@ -136,6 +137,8 @@ Recipe parse_recipe(const std::string& text, const std::string& source,
 
 Recipe read_recipe(const std::string& path, const std::vector<std::string>& overrides) {
   if (fs::is_directory(path)) fail<ConfigError>("{} is a directory; a recipe is a YAML file", path);
+  if (!fs::exists(path))
+    fail<ConfigError>("{} does not exist; a recipe was to be read from it", path);
   return parse_recipe(io::read_bytes(path), path, fs::path(path).parent_path().string(), overrides);
 }
 

@@ -87,6 +87,9 @@ void RunDirectory::continue_run(const Recipe& recipe) {
         "replace the run with --overwrite",
         path_);
   }
+  const std::optional<std::string> last = trainer::latest_checkpoint(path_);
+  if (!last && recipe.train.resume == "auto")
+    return remove_run(path_);  // nothing to lose or to go on from
   const Recipe before = read_run_recipe(path_);
   const std::vector<std::string> changes = fixed_differences(before, recipe);
   if (!changes.empty()) {
@@ -99,7 +102,7 @@ void RunDirectory::continue_run(const Recipe& recipe) {
     if (!change.starts_with("output.dir") && !change.starts_with("train.resume"))
       log::info("changed since the run began: {}", change);
   if (recipe.train.resume == "auto") {
-    checkpoint_ = trainer::latest_checkpoint(path_);
+    checkpoint_ = last;
   } else {
     checkpoint_ = recipe.train.resume;
     if (!fs::is_directory(*checkpoint_))
