@@ -1,5 +1,6 @@
 #include "model/model_config.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
@@ -27,6 +28,24 @@ void ModelConfig::validate(const std::string& where) const {
     fail<FormatError>("{}: rms_norm_eps must be between 0 and 1, got {}", where, rms_norm_eps);
   if (!(rope.theta > 1 && std::isfinite(rope.theta)))
     fail<FormatError>("{}: rope_theta must be above 1, got {}", where, rope.theta);
+}
+
+RopeConfig recognise_llama3(RopeConfig rope, const std::vector<float>& divisors) {
+  constexpr double kTolerance = 1e-4;
+  const auto head_dim = static_cast<int64_t>(2 * divisors.size());
+  RopeConfig scaled = rope, plain = rope;
+  scaled.type = "llama3";
+  scaled.factor = *std::max_element(divisors.begin(), divisors.end());
+  const std::vector<float> expected = inverse_frequencies(scaled, head_dim);
+  const std::vector<float> base = inverse_frequencies(plain, head_dim);
+  for (size_t i = 0; i < divisors.size(); ++i) {
+    const double found = base[i] / divisors[i];
+    if (!(std::abs(found - expected[i]) <= kTolerance * expected[i])) {
+      plain.divisors = divisors;
+      return plain;
+    }
+  }
+  return scaled;
 }
 
 std::vector<float> inverse_frequencies(const RopeConfig& rope, int64_t head_dim) {

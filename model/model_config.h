@@ -39,6 +39,11 @@ struct ModelConfig {
   void validate(const std::string& where) const;
 };
 
+// GGUF has no name for Llama 3's scaling and stores what it does to each frequency. The scaling
+// that makes these divisors, if it is Llama 3's (low_freq_factor 1, high_freq_factor 4, original
+// context 8192), else `rope` with the divisors in it.
+RopeConfig recognise_llama3(RopeConfig rope, const std::vector<float>& divisors);
+
 // Inverse frequencies [head_dim / 2] after scaling.
 std::vector<float> inverse_frequencies(const RopeConfig& rope, int64_t head_dim);
 

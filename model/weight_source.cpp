@@ -75,8 +75,8 @@ class Gguf final : public WeightSource {
     config_ = family_->from_gguf(file_);
     if (const io::TensorView* divisors = file_.find(kRopeDivisors)) {
       const at::Tensor values = read_tensor(*divisors, {config_.head_dim / 2}, at::kFloat);
-      config_.rope.divisors.assign(values.const_data_ptr<float>(),
-                                   values.const_data_ptr<float>() + values.numel());
+      const auto* first = values.const_data_ptr<float>();
+      config_.rope = recognise_llama3(config_.rope, {first, first + values.numel()});
       read_.insert(kRopeDivisors);
     }
   }

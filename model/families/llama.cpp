@@ -139,6 +139,11 @@ nlohmann::ordered_json to_hugging_face(const ModelConfig& config, const std::str
                                  {"use_cache", true},
                                  {"vocab_size", config.vocab_size}};
   const RopeConfig& rope = config.rope;
+  if (!rope.divisors.empty()) {
+    throw ConfigError(
+        "the model's RoPE frequencies (rope_freqs.weight) are none that a config.json can name; "
+        "export the adapter instead");
+  }
   if (rope.type != "default") {
     json["rope_scaling"] = {{"rope_type", rope.type}, {"factor", rope.factor}};
     if (rope.type == "llama3") {
