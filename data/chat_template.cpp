@@ -1,0 +1,52 @@
+#include "data/chat_template.h"
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "data/jinja/json_text.h"
+#include "data/jinja/parser.h"
+#include "data/jinja/source.h"
+
+namespace qlora::data {
+
+struct ChatTemplate::Parsed {
+  Parsed(const std::string& text, const std::string& name)
+      : written(text), source(text, name), tree(jinja::parse(source)) {}
+  const std::string written;
+  const jinja::Source source;
+  const jinja::Tree tree;
+};
+
+ChatTemplate::ChatTemplate(const std::string& source, const std::string& name)
+    : parsed_(std::make_unique<Parsed>(source, name)) {}
+ChatTemplate::~ChatTemplate() = default;
+ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
+ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
+
+const std::string& ChatTemplate::source() const { return parsed_->written; }
+
+std::string ChatTemplate::render(const Json& messages, const Json& context,
+                                 bool add_generation_prompt) const {
+  if (!context.is_object() && !context.is_null()) {
+    fail<FormatError>("a template's context must be a JSON object, found {}", context.type_name());
+  }
+  try {
+    jinja::Runtime runtime;
+    jinja::define_globals(runtime);
+    jinja::Scope& variables = runtime.globals();
+    // As in transformers, these two are always there, if only as none.
+    variables.set("tools", jinja::None{});
+    variables.set("documents", jinja::None{});
+    for (const auto& [name, value] : context.items()) {
+      variables.set(name, jinja::from_json(runtime, value));
+    }
+    variables.set("messages", jinja::from_json(runtime, messages));
+    variables.set("add_generation_prompt", jinja::Value::boolean(add_generation_prompt));
+    return jinja::capture(parsed_->tree.body, runtime, runtime.new_scope(&variables));
+  } catch (const jinja::Failure& failure) {
+    const size_t offset = failure.offset == jinja::Failure::kNowhere ? 0 : failure.offset;
+    parsed_->source.fail_at(parsed_->source.position_of(offset), failure.what());
+  }
+}
+
+}  // namespace qlora::data

@@ -1,0 +1,118 @@
+#include "data/jinja/statements.h"
+
+#include "data/jinja/expressions.h"
+#include "data/jinja/loop.h"
+#include "data/jinja/macro.h"
+
+namespace qlora::data::jinja {
+
+Flow TextOutput::run(Runtime& runtime, Scope&) const {
+  runtime.write(text);
+  return Flow::kNext;
+}
+
+Flow Output::run(Runtime& runtime, Scope& scope) const {
+  const Value held = value->evaluate(runtime, scope);
+  if (held.is_text()) {
+    runtime.write(held.bytes());
+  } else {
+    runtime.write(to_text(runtime, held));
+  }
+  return Flow::kNext;
+}
+
+Flow If::run(Runtime& runtime, Scope& scope) const {
+  for (const auto& [condition, body] : branches) {
+    if (is_true(runtime, condition->evaluate(runtime, scope))) {
+      return execute_all(body, runtime, scope);
+    }
+  }
+  return execute_all(otherwise, runtime, scope);
+}
+
+Flow For::run(Runtime& runtime, Scope& scope) const {
+  return iterate(runtime, scope, iterable->evaluate(runtime, scope), 1);
+}
+
+Flow For::iterate(Runtime& runtime, Scope& scope, const Value& over, int depth) const {
+  Values items = collect(runtime, over);
+  if (condition) {
+    std::erase_if(items, [&](const Value& item) {
+      Scope& inner = runtime.new_scope(&scope);
+      target.assign(runtime, inner, item);
+      return !is_true(runtime, condition->evaluate(runtime, inner));
+    });
+  }
+  if (items.empty()) return execute_all(otherwise, runtime, runtime.new_scope(&scope));
+  Loop& loop = runtime.make<Loop>(*this, scope, std::move(items), depth);
+  for (; loop.is_running(); loop.advance()) {
+    Scope& inner = runtime.new_scope(&scope);
+    inner.set("loop", loop);
+    target.assign(runtime, inner, loop.current());
+    if (execute_all(body, runtime, inner) == Flow::kBreak) break;
+  }
+  return Flow::kNext;
+}
+
+Flow Set::run(Runtime& runtime, Scope& scope) const {
+  target.assign(runtime, scope, value->evaluate(runtime, scope));
+  return Flow::kNext;
+}
+
+namespace {
+
+Value filtered(const Expression* filter, Value text, Runtime& runtime, Scope& scope) {
+  if (!filter) return text;
+  Scope& inner = runtime.new_scope(&scope);
+  inner.set(FilterInput::kVariable, std::move(text));
+  return filter->evaluate(runtime, inner);
+}
+
+}  // namespace
+
+Flow SetBlock::run(Runtime& runtime, Scope& scope) const {
+  Capture captured(runtime);
+  const Flow flow = execute_all(body, runtime, runtime.new_scope(&scope));
+  if (flow != Flow::kNext) return flow;
+  target.assign(runtime, scope, filtered(filter, runtime.text(captured.take()), runtime, scope));
+  return Flow::kNext;
+}
+
+Flow FilterBlock::run(Runtime& runtime, Scope& scope) const {
+  Value text;
+  {
+    Capture captured(runtime);
+    const Flow flow = execute_all(body, runtime, runtime.new_scope(&scope));
+    if (flow != Flow::kNext) return flow;
+    text = runtime.text(captured.take());
+  }
+  runtime.write(to_text(runtime, filtered(filter, text, runtime, scope)));
+  return Flow::kNext;
+}
+
+Flow With::run(Runtime& runtime, Scope& scope) const {
+  Scope& inner = runtime.new_scope(&scope);
+  for (const auto& [target, value] : variables) {
+    target.assign(runtime, inner, value->evaluate(runtime, scope));
+  }
+  return execute_all(body, runtime, inner);
+}
+
+Flow Generation::run(Runtime& runtime, Scope& scope) const {
+  return execute_all(body, runtime, runtime.new_scope(&scope));
+}
+
+Flow Macro::run(Runtime& runtime, Scope& scope) const {
+  scope.set(definition.name, runtime.make<BoundMacro>(definition, scope));
+  return Flow::kNext;
+}
+
+Flow CallBlock::run(Runtime& runtime, Scope& scope) const {
+  const Value function = callee->evaluate(runtime, scope);
+  Arguments given = arguments.evaluate(runtime, scope);
+  given.keyword.emplace_back("caller", runtime.make<BoundMacro>(definition, scope));
+  runtime.write(to_text(runtime, call(runtime, function, given)));
+  return Flow::kNext;
+}
+
+}  // namespace qlora::data::jinja
