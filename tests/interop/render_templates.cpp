@@ -1,0 +1,24 @@
+// Renders many conversations in one process: a JSON object a line in, with "template", "messages",
+// "context" and "add_generation_prompt"; one a line out, {"text": ...} or {"error": ...}.
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "data/chat_template.h"
+
+int main() {
+  using qlora::data::Json;
+  std::ios::sync_with_stdio(false);
+  for (std::string line; std::getline(std::cin, line);) {
+    Json answer;
+    try {
+      const Json job = Json::parse(line);
+      const qlora::data::ChatTemplate chat_template(job["template"].get<std::string>());
+      answer["text"] = chat_template.render(job["messages"], job["context"],
+                                            job["add_generation_prompt"].get<bool>());
+    } catch (const qlora::Error& error) {
+      answer["error"] = error.what();
+    }
+    std::cout << answer.dump() << '\n';
+  }
+}
