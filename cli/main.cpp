@@ -13,12 +13,10 @@
 #include "cli/generate.h"
 #include "cli/inspect.h"
 #include "cli/reference.h"
+#include "cli/render.h"
 #include "cli/stop_signal.h"
 #include "cli/tokenize.h"
 #include "cli/train.h"
-#if __has_include("cli/render.h")
-#include "cli/render.h"
-#endif
 
 namespace {
 
@@ -31,6 +29,7 @@ void add_commands(CLI::App& app) {
   add_export_command(app);
   add_inspect_command(app);
   add_tokenize_command(app);
+  add_render_command(app);
   add_reference_command(app);
 }
 
