@@ -29,7 +29,8 @@ install(FILES "${CMAKE_BINARY_DIR}/qloraConfig.cmake" "${CMAKE_BINARY_DIR}/qlora
 if(TARGET qlora)
   # Looks for the installed LibTorch first, then for the one it was built with.
   set_target_properties(qlora PROPERTIES
-    INSTALL_RPATH "$ORIGIN/../${libtorch_dir}/torch/lib" INSTALL_RPATH_USE_LINK_PATH ON)
+    INSTALL_RPATH "$ORIGIN/../${libtorch_dir}/torch/lib;${QLORA_TORCH_ROOT}/torch/lib"
+    INSTALL_RPATH_USE_LINK_PATH ON)
   install(TARGETS qlora RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}" COMPONENT qlora)
 endif()
 install(DIRECTORY "${CMAKE_SOURCE_DIR}/recipes/" DESTINATION "${CMAKE_INSTALL_DATADIR}/qlora/recipes"

@@ -261,7 +261,7 @@ TEST(Gguf, TypedReadsSayWhichKeyIsWrong) {
   EXPECT_EQ(file.text("text"), "llama");
   EXPECT_EQ(file.integer("small", -10, 10), -7);
   EXPECT_EQ(file.integer("wide_count", 0, INT64_MAX), 5'000'000'000);
-  EXPECT_EQ(file.number("float"), static_cast<double>(1e-5f));
+  EXPECT_EQ(file.number("float"), 1e-5);
   EXPECT_EQ(file.number("count"), 7.0);
   EXPECT_TRUE(file.boolean("yes"));
   EXPECT_EQ(file.texts("texts")[1], "a b");
