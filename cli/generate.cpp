@@ -34,7 +34,8 @@ Json read_messages(const std::string& path) {
   }
 }
 
-std::vector<int32_t> prompt_ids(const TrainedModel& trained, const GenerateArguments& arguments) {
+std::vector<int32_t> prompt_ids(const TrainedModel& trained, const Json& messages,
+                                const GenerateArguments& arguments) {
   const auto& tokenizer = *trained.base.tokenizer;
   if (arguments.raw) {
     if (arguments.prompt.empty()) throw ConfigError("--raw goes with --prompt");
@@ -43,9 +44,6 @@ std::vector<int32_t> prompt_ids(const TrainedModel& trained, const GenerateArgum
   if (!trained.base.chat_template) {
     throw ConfigError("the model has no chat template; give the text as --prompt TEXT --raw");
   }
-  const Json messages = arguments.messages.empty()
-                            ? Json::array({{{"role", "user"}, {"content", arguments.prompt}}})
-                            : read_messages(arguments.messages);
   return qlora::data::conversation_prompt(messages, *trained.base.chat_template, tokenizer);
 }
 
@@ -53,12 +51,15 @@ void run(GenerateArguments arguments) {
   if (arguments.prompt.empty() == arguments.messages.empty()) {
     throw ConfigError("give either --prompt TEXT or --messages FILE");
   }
+  const Json messages = arguments.messages.empty()
+                            ? Json::array({{{"role", "user"}, {"content", arguments.prompt}}})
+                            : read_messages(arguments.messages);
   const TrainedModel trained = qlora::recipes::open_model(arguments.choice);
   arguments.options.stop_ids = trained.base.tokenizer->special_tokens().end_of_generation;
   arguments.options.adapters_enabled = !arguments.base_only;
   qlora::cli::AnswerStream stream(*trained.base.tokenizer);
-  qlora::model::generate(*trained.base.model, {prompt_ids(trained, arguments)}, arguments.options,
-                         [&](int64_t, int32_t id) {
+  qlora::model::generate(*trained.base.model, {prompt_ids(trained, messages, arguments)},
+                         arguments.options, [&](int64_t, int32_t id) {
                            stream.add(id);
                            return true;
                          });

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/chat.h"
+#include "cli/doctor.h"
 #include "cli/evaluate.h"
 #include "cli/export_model.h"
 #include "cli/generate.h"
@@ -30,6 +31,7 @@ void add_commands(CLI::App& app) {
   add_inspect_command(app);
   add_tokenize_command(app);
   add_render_command(app);
+  add_doctor_command(app);
   add_reference_command(app);
 }
 

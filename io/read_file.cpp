@@ -4,6 +4,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 
 #include "base/error.h"
 
@@ -14,13 +15,13 @@ std::string read_bytes(const std::string& path) {
   if (std::filesystem::is_directory(path, status)) {
     fail<IoError>("{} must be a file, but it is a directory", path);
   }
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  std::ifstream file(path, std::ios::binary);
   if (!file) fail<IoError>("{} cannot be opened: {}", path, std::strerror(errno));
-  const std::streamoff size = file.tellg();
-  if (size < 0) fail<IoError>("{} must be a plain file", path);
-  std::string bytes(static_cast<size_t>(size), '\0');
-  file.seekg(0).read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  if (!file) fail<IoError>("{} cannot be read: {}", path, std::strerror(errno));
+  std::string bytes;
+  const uintmax_t size = std::filesystem::file_size(path, status);
+  if (!status) bytes.reserve(size);  // a pipe has none
+  bytes.assign(std::istreambuf_iterator<char>(file), {});
+  if (file.bad()) fail<IoError>("{} cannot be read: {}", path, std::strerror(errno));
   return bytes;
 }
 

@@ -38,10 +38,11 @@ lora::LinearGroup group_of(Layers... layers) {
 
 }  // namespace
 
-std::unique_ptr<model::CausalLm> tiny_model(at::ScalarType compute, uint64_t seed) {
+std::unique_ptr<model::CausalLm> tiny_model(at::ScalarType compute, uint64_t seed,
+                                            int64_t vocab_size) {
   model::ModelConfig config;
   config.family = "llama";
-  config.vocab_size = 61;
+  config.vocab_size = vocab_size;
   config.hidden_size = 32;
   config.intermediate_size = 48;
   config.num_layers = 2;
@@ -50,7 +51,7 @@ std::unique_ptr<model::CausalLm> tiny_model(at::ScalarType compute, uint64_t see
   config.head_dim = 8;
   config.tied_embeddings = true;
   auto model = std::make_unique<model::CausalLm>(config, at::kCPU, compute);
-  model->embedding = random({61, 32}, seed, "embedding", 0.5f).to(compute);
+  model->embedding = random({vocab_size, 32}, seed, "embedding", 0.5f).to(compute);
   model->final_norm = random({32}, seed, "norm", 0.1f) + 1.0;
   model->head = std::make_unique<quant::DenseWeight>(model->embedding);
   for (int i = 0; i < 2; ++i) {

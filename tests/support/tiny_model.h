@@ -9,9 +9,10 @@
 
 namespace qlora::test {
 
-// 2 layers, hidden 32, 4 heads over 2 key-value heads, vocabulary 61, tied embeddings. Weights are
+// 2 layers, hidden 32, 4 heads over 2 key-value heads, tied embeddings. Weights are
 // functions of `seed`.
-std::unique_ptr<model::CausalLm> tiny_model(at::ScalarType compute = at::kFloat, uint64_t seed = 1);
+std::unique_ptr<model::CausalLm> tiny_model(at::ScalarType compute = at::kFloat, uint64_t seed = 1,
+                                            int64_t vocab_size = 61);
 
 // Adapters on all linear layers; with `random_b`, B is random instead of zero, so that every
 // gradient is non-zero.

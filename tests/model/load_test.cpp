@@ -1,0 +1,200 @@
+#include "model/load.h"
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "io/safetensors.h"
+#include "model/generate.h"
+#include "quant/tensor_file.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/tiny_files.h"
+#include "tests/support/tiny_model.h"
+
+namespace qlora::model {
+namespace {
+namespace fs = std::filesystem;
+using test::TempDir;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
+
+at::Tensor logits(CausalLm& model) {
+  at::NoGradGuard no_grad;
+  return model.logits(model.hidden(test::tiny_input({7, 4})));
+}
+
+std::unique_ptr<CausalLm> load(const std::string& path, const std::string& method = "none") {
+  const auto source = open_weights(path);
+  quant::QuantizationOptions quantization;
+  quantization.method = method;
+  return load_model(*source, {}, quantization, at::kCPU, at::kFloat);
+}
+
+// Changes one tensor of a directory's model.safetensors.
+void replace(const std::string& directory, const std::string& name, const at::Tensor& value) {
+  const std::string path = (fs::path(directory) / "model.safetensors").string();
+  quant::NamedTensors tensors = quant::read_tensors(path);
+  std::erase_if(tensors, [&](const auto& entry) { return entry.first == name; });
+  if (value.defined()) tensors.emplace_back(name, value);
+  quant::write_tensors(path, tensors);
+}
+
+TEST(Load, ADirectoryGivesTheModelItWasWrittenFrom) {
+  TempDir dir;
+  test::write_tiny_directory(dir / "m");
+  const auto model = load(dir / "m");
+  const auto original = test::tiny_model(at::kBFloat16, 1, 258);
+  EXPECT_TRUE(at::equal(model->embedding, original->embedding));
+  EXPECT_EQ(model->config().num_kv_heads, 2);
+  for (const auto& [name, tensor] : original->frozen_state())
+    for (const auto& [other, loaded] : model->frozen_state())
+      if (name == other) {
+        EXPECT_TRUE(
+            at::equal(loaded, tensor.to(loaded.dtype()).to(at::kBFloat16).to(loaded.dtype())))
+            << name;
+      }
+}
+
+TEST(Load, AGgufFileGivesTheLogitsOfTheDirectory) {
+  TempDir dir;
+  test::write_tiny_directory(dir / "m");
+  test::write_tiny_gguf(dir / "m.gguf");
+  EXPECT_TRUE(at::equal(logits(*load(dir / "m")), logits(*load(dir / "m.gguf"))));
+  EXPECT_EQ(load(dir / "m", "nf4")->base_hash(), load(dir / "m.gguf", "nf4")->base_hash());
+}
+
+TEST(Load, QuantizedLayersAreFourBitAndTheRestIsNot) {
+  TempDir dir;
+  test::write_tiny_directory(dir / "m");
+  const auto model = load(dir / "m", "nf4");
+  EXPECT_EQ(model->layers[0].qkv.layers()[0].base->format(), "nf4+dq");
+  EXPECT_EQ(model->embedding.scalar_type(), at::kBFloat16);
+  EXPECT_NE(load(dir / "m")->base_hash(), model->base_hash());
+}
+
+TEST(Load, AMissingTensorIsNamed) {
+  TempDir dir;
+  test::write_tiny_directory(dir / "m");
+  replace(dir / "m", "model.layers.1.mlp.up_proj.weight", at::Tensor());
+  EXPECT_THAT([&] { load(dir / "m"); },
+              ThrowsMessage<FormatError>(HasSubstr("model.layers.1.mlp.up_proj.weight")));
+}
+
+TEST(Load, AWrongShapeIsNamedWithBothShapes) {
+  TempDir dir;
+  test::write_tiny_directory(dir / "m");
+  replace(dir / "m", "model.norm.weight", at::ones({31}));
+  EXPECT_THAT([&] { load(dir / "m"); },
+              ThrowsMessage<FormatError>(
+                  AllOf(HasSubstr("model.norm.weight"), HasSubstr("[32]"), HasSubstr("[31]"))));
+}
+
+TEST(Load, ANanWeightIsNamedWithItsElement) {
+  TempDir dir;
+  test::write_tiny_directory(dir / "m");
+  at::Tensor weight = at::ones({32});
+  weight[5] = NAN;
+  replace(dir / "m", "model.norm.weight", weight);
+  EXPECT_THAT(
+      [&] { load(dir / "m"); },
+      ThrowsMessage<FormatError>(AllOf(HasSubstr("model.norm.weight"), HasSubstr("element 5"))));
+}
+
+TEST(Load, UnknownArchitecturesAndStoredQuantizationAreRefused) {
+  TempDir dir;
+  test::write_tiny_directory(dir / "m");
+  const std::string path = dir / "m/config.json";
+  auto config = nlohmann::json::parse(test::read_file(path));
+  config["model_type"] = "mamba";
+  dir.write("m/config.json", config.dump());
+  EXPECT_THAT([&] { load(dir / "m"); },
+              ThrowsMessage<FormatError>(AllOf(HasSubstr("mamba"), HasSubstr("llama"))));
+  config["model_type"] = "llama";
+  config["quantization_config"] = {{"quant_method", "gptq"}};
+  dir.write("m/config.json", config.dump());
+  EXPECT_THAT([&] { load(dir / "m"); },
+              ThrowsMessage<FormatError>(HasSubstr("quantization_config")));
+}
+
+TEST(Load, Llama3ScalingIsRecognisedByItsDivisors) {
+  RopeConfig rope;
+  rope.theta = 500000;
+  RopeConfig scaled = rope;
+  scaled.type = "llama3";
+  scaled.factor = 32;
+  const auto base = inverse_frequencies(rope, 64), target = inverse_frequencies(scaled, 64);
+  std::vector<float> divisors;
+  for (size_t i = 0; i < base.size(); ++i) divisors.push_back(base[i] / target[i]);
+  EXPECT_EQ(recognise_llama3(rope, divisors).type, "llama3");
+  EXPECT_NEAR(recognise_llama3(rope, divisors).factor, 32, 1e-4);
+  divisors[3] = 5;
+  EXPECT_EQ(recognise_llama3(rope, divisors).divisors, divisors);
+}
+
+TEST(Generate, GreedyTokensAreThoseOfWholeForwardPasses) {
+  const auto model = test::tiny_model();
+  GenerateOptions options;
+  options.max_new_tokens = 6;
+  const std::vector<int32_t> prompt = {3, 14, 15, 9};
+  const auto generated = generate(*model, {prompt}, options)[0];
+  std::vector<int32_t> text = prompt;
+  at::NoGradGuard no_grad;
+  for (const int32_t token : generated) {
+    ForwardInput input;
+    input.tokens = text;
+    for (size_t i = 0; i < text.size(); ++i) input.positions.push_back(static_cast<int32_t>(i));
+    input.cu_seqlens = {0, static_cast<int32_t>(text.size())};
+    EXPECT_EQ(model->logits(model->hidden(input))[-1].argmax().item<int64_t>(), token);
+    text.push_back(token);
+  }
+  EXPECT_EQ(generated.size(), 6u);
+}
+
+TEST(Generate, ABatchGivesWhatEachPromptGivesAlone) {
+  const auto model = test::tiny_model();
+  GenerateOptions options;
+  options.max_new_tokens = 5;
+  const std::vector<std::vector<int32_t>> prompts = {{1, 2, 3}, {40}, {5, 6, 7, 8, 9, 10}};
+  const auto together = generate(*model, prompts, options);
+  for (size_t i = 0; i < prompts.size(); ++i)
+    EXPECT_EQ(together[i], generate(*model, {prompts[i]}, options)[0]);
+}
+
+TEST(Generate, AStopIdEndsItsSequenceAlone) {
+  const auto model = test::tiny_model();
+  GenerateOptions options;
+  options.max_new_tokens = 8;
+  const auto free = generate(*model, {{1, 2, 3}, {40}}, options);
+  options.stop_ids = {free[0][2]};
+  const auto stopped = generate(*model, {{1, 2, 3}, {40}}, options);
+  EXPECT_EQ(stopped[0].back(), free[0][2]);
+  EXPECT_LE(stopped[0].size(), 3u);
+}
+
+TEST(Generate, SamplingRepeatsWithItsSeedAndChangesWithAnother) {
+  const auto model = test::tiny_model();
+  GenerateOptions options;
+  options.max_new_tokens = 12;
+  options.temperature = 1.5;
+  const auto first = generate(*model, {{1, 2}}, options);
+  EXPECT_EQ(generate(*model, {{1, 2}}, options), first);
+  options.seed = 1;
+  EXPECT_NE(generate(*model, {{1, 2}}, options), first);
+  options.top_p = 1e-9;  // nothing but the most likely token is left
+  const auto narrow = generate(*model, {{1, 2}}, options);
+  options.temperature = 0;
+  EXPECT_EQ(generate(*model, {{1, 2}}, options), narrow);
+}
+
+TEST(Generate, AnEmptyPromptIsRefused) {
+  const auto model = test::tiny_model();
+  EXPECT_THROW(generate(*model, {{}}, {}), ConfigError);
+}
+
+}  // namespace
+}  // namespace qlora::model

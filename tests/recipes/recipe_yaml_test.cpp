@@ -1,0 +1,128 @@
+#include "recipes/recipe_yaml.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "recipes/reference_page.h"
+#include "tests/support/temp_dir.h"
+
+namespace qlora::recipes {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+constexpr const char* kSmall =
+    "model: {path: m}\n"
+    "data: {train: [{path: rows.jsonl}]}\n"
+    "train: {max_steps: 3}\n"
+    "output: {dir: run}\n";
+
+Recipe parse(const std::string& text, const std::vector<std::string>& overrides = {}) {
+  return parse_recipe(text, "r.yaml", "/base", overrides);
+}
+
+std::string refusal(const std::string& text, const std::vector<std::string>& overrides = {}) {
+  try {
+    parse(text, overrides);
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST(RecipeYaml, PathsAreRelativeToTheRecipe) {
+  const Recipe recipe = parse(kSmall);
+  EXPECT_EQ(recipe.model.path, "/base/m");
+  EXPECT_EQ(recipe.data.train[0].path, "/base/rows.jsonl");
+  EXPECT_EQ(recipe.output.dir, "/base/run");
+}
+
+TEST(RecipeYaml, AHubIdStaysAsItIs) {
+  EXPECT_EQ(parse(kSmall, {"model.path=org/name"}).model.path, "org/name");
+}
+
+TEST(RecipeYaml, WhatIsWrittenReadsBackAsTheSame) {
+  const Recipe recipe = parse(std::string(kSmall) +
+                              "lora: {rank: 8, alpha: 0.1, targets: [q_proj, \".*up.*\"]}\n"
+                              "optim: {betas: [0.8, 0.95], lr: 3.3e-5, name: adamw}\n"
+                              "quantization: {method: nf4}\n");
+  const Recipe back = parse_recipe(write_recipe(recipe), "w.yaml", "/elsewhere");
+  EXPECT_EQ(write_recipe(back), write_recipe(recipe));
+  EXPECT_THAT(fixed_differences(recipe, back), IsEmpty());
+  EXPECT_EQ(back.optim.beta2, 0.95);
+}
+
+TEST(RecipeYaml, AnUnknownKeyIsPlacedAndTheNearOneNamed) {
+  EXPECT_EQ(refusal(std::string(kSmall) + "lora:\n  rnak: 4\n"),
+            "r.yaml:6:3: unknown key 'rnak'; did you mean 'rank'?");
+}
+
+TEST(RecipeYaml, OtherToolsNamesLeadToOurs) {
+  EXPECT_THAT(refusal(std::string(kSmall) + "lora: {lora_alpha: 4}\n"),
+              HasSubstr("r.yaml:5:8: unknown key 'lora_alpha'; it is lora.alpha here"));
+  EXPECT_THAT(refusal(std::string(kSmall) + "learning_rate: 1e-4\n"), HasSubstr("optim.lr"));
+}
+
+TEST(RecipeYaml, KeysOfLaterWorkAreRefusedByName) {
+  EXPECT_THAT(refusal(kSmall, {"model.device_map=auto"}),
+              HasSubstr("model.device_map is not in this version"));
+  EXPECT_THAT(refusal(std::string(kSmall) + "quantization: {method: gptq}\n"),
+              HasSubstr("gptq is not in this version"));
+}
+
+TEST(RecipeYaml, AllProblemsAreToldAtOnceInTheOrderOfTheFile) {
+  const std::string told =
+      refusal("model: {path: m}\ndata: {train: 7}\ntrain: {max_steps: ten}\nlora: {rank: 0}\n");
+  const size_t data = told.find("data.train"), steps = told.find("train.max_steps"),
+               rank = told.find("lora.rank"), output = told.find("output.dir is missing");
+  EXPECT_LT(data, steps);
+  EXPECT_LT(steps, rank);
+  EXPECT_NE(rank, std::string::npos);
+  EXPECT_NE(output, std::string::npos);
+}
+
+TEST(RecipeYaml, OverridesReplaceAddAndReachIntoLists) {
+  const Recipe recipe =
+      parse(kSmall, {"optim.lr=1e-5", "data.train[0].path=other.jsonl", "train.max_steps=9"});
+  EXPECT_EQ(recipe.optim.lr, 1e-5);
+  EXPECT_EQ(recipe.data.train[0].path, "/base/other.jsonl");
+  EXPECT_EQ(recipe.train.max_steps, 9);
+  EXPECT_THAT(refusal(kSmall, {"data.train[1].path=x"}), HasSubstr("--set data.train[1].path=x"));
+  EXPECT_THAT(refusal(kSmall, {"optim.lr"}), HasSubstr("section.key=value"));
+  EXPECT_THAT(refusal(kSmall, {"optim.rl=1"}), HasSubstr("did you mean"));
+}
+
+TEST(RecipeYaml, RunsMustHaveOneLength) {
+  EXPECT_THAT(refusal(kSmall, {"train.epochs=1"}), HasSubstr("exclude each other"));
+  EXPECT_THAT(refusal(kSmall, {"train.max_steps=0"}), HasSubstr("how long"));
+}
+
+TEST(RecipeYaml, AnEmptyFileAndAListAreNoRecipes) {
+  EXPECT_THAT(refusal(""), HasSubstr("model.path is missing"));
+  EXPECT_THAT(refusal("- a\n"), HasSubstr("map of sections"));
+  EXPECT_THAT(refusal("model: {path: m\n"), HasSubstr("not valid YAML"));
+}
+
+TEST(RecipeYaml, DifferencesAreSortedByWhetherARunMayChangeThem) {
+  const Recipe before = parse(kSmall);
+  const Recipe now = parse(kSmall, {"lora.rank=8", "train.save_every=5"});
+  EXPECT_THAT(fixed_differences(before, now), ElementsAre("lora.rank: 16 -> 8"));
+  EXPECT_THAT(free_differences(before, now), ElementsAre(HasSubstr("train.save_every: 0 -> 5")));
+}
+
+TEST(RecipeYaml, TheReferencePageIsUpToDate) {
+  EXPECT_EQ(test::read_file(QLORA_SOURCE_DIR "/docs/recipes.md"), reference_page())
+      << "run: build/bin/qlora reference > docs/recipes.md";
+}
+
+TEST(RecipeYaml, TheQuickstartIsAValidRecipe) {
+  const Recipe recipe = read_recipe(QLORA_SOURCE_DIR "/recipes/quickstart.yaml");
+  EXPECT_EQ(recipe.quantization.method, "nf4");
+  EXPECT_TRUE(recipe.quantization.double_quant);
+}
+
+}  // namespace
+}  // namespace qlora::recipes

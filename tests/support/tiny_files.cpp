@@ -1,0 +1,159 @@
+#include "tests/support/tiny_files.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "data/tokenizers/byte_alphabet.h"
+#include "data/tokenizers/byte_level_json.h"
+#include "export/merged.h"
+#include "io/gguf.h"
+#include "model/families/family.h"
+#include "tests/support/tiny_model.h"
+
+namespace qlora::test {
+namespace {
+namespace fs = std::filesystem;
+
+constexpr int64_t kVocabulary = 258;  // 256 bytes, <|im_start|>, <|im_end|>
+constexpr const char* kChatMl =
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
+std::vector<std::string> tokens() {
+  std::vector<std::string> all;
+  for (int byte = 0; byte < 256; ++byte) {
+    all.emplace_back();
+    data::append_byte_letters(std::string(1, static_cast<char>(byte)), all.back());
+  }
+  all.emplace_back("<|im_start|>");
+  all.emplace_back("<|im_end|>");
+  return all;
+}
+
+void write(const fs::path& path, const std::string& text) {
+  std::ofstream(path, std::ios::binary) << text;
+}
+
+void write_tokenizer(const fs::path& directory) {
+  nlohmann::json vocab = nlohmann::json::object(), added = nlohmann::json::array();
+  const auto all = tokens();
+  for (size_t id = 0; id < all.size(); ++id) {
+    vocab[all[id]] = id;
+    if (id < 256) continue;
+    added.push_back({{"id", id},
+                     {"content", all[id]},
+                     {"special", true},
+                     {"lstrip", false},
+                     {"rstrip", false},
+                     {"single_word", false},
+                     {"normalized", false}});
+  }
+  write(directory / "tokenizer.json",
+        data::byte_level_document(data::byte_level_family("gpt-2", "test"), vocab,
+                                  nlohmann::json::array(), added, std::nullopt, std::nullopt)
+            .dump());
+  const nlohmann::json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                                 {"eos_token", "<|im_end|>"},
+                                 {"chat_template", kChatMl}};
+  write(directory / "tokenizer_config.json", config.dump());
+}
+
+// Rows of each head from halves to pairs, as llama.cpp stores q and k.
+at::Tensor pairs_from_halves(const at::Tensor& rows, int64_t head_dim) {
+  return rows.view({rows.size(0) / head_dim, 2, head_dim / 2, rows.size(1)})
+      .transpose(1, 2)
+      .reshape(rows.sizes());
+}
+
+}  // namespace
+
+void write_tiny_directory(const std::string& directory) {
+  fs::create_directories(directory);
+  write_tokenizer(directory);
+  const auto tokenizer = data::load_tokenizer(directory);
+  exporting::write_merged(directory, *tiny_model(at::kBFloat16, 1, kVocabulary), *tokenizer, "",
+                          at::kBFloat16);
+}
+
+void write_tiny_gguf(const std::string& path) {
+  const auto model = tiny_model(at::kBFloat16, 1, kVocabulary);
+  const model::ModelConfig& c = model->config();
+  const model::Family& family = model::family_named("llama");
+  std::vector<int64_t> types(256, 1);
+  types.resize(kVocabulary, 3);
+  const std::vector<std::pair<std::string, io::GgufValue>> metadata = {
+      {"general.architecture", std::string("llama")},
+      {"llama.block_count", static_cast<uint64_t>(c.num_layers)},
+      {"llama.embedding_length", static_cast<uint64_t>(c.hidden_size)},
+      {"llama.feed_forward_length", static_cast<uint64_t>(c.intermediate_size)},
+      {"llama.attention.head_count", static_cast<uint64_t>(c.num_heads)},
+      {"llama.attention.head_count_kv", static_cast<uint64_t>(c.num_kv_heads)},
+      {"llama.attention.layer_norm_rms_epsilon", static_cast<float>(c.rms_norm_eps)},
+      {"llama.context_length", static_cast<uint64_t>(c.max_positions)},
+      {"tokenizer.ggml.model", std::string("gpt2")},
+      {"tokenizer.ggml.pre", std::string("gpt-2")},
+      {"tokenizer.ggml.tokens", tokens()},
+      {"tokenizer.ggml.token_type", types},
+      {"tokenizer.ggml.merges", std::vector<std::string>{}},
+      {"tokenizer.ggml.eos_token_id", uint64_t{257}},
+      {"tokenizer.chat_template", std::string(kChatMl)}};
+  std::vector<io::TensorView> headers;
+  std::vector<at::Tensor> values;
+  for (const auto& [name, tensor] : model->frozen_state()) {
+    at::Tensor value = tensor.to(at::kFloat).contiguous();
+    if (family.interleaved_in_gguf(name)) value = pairs_from_halves(value, c.head_dim);
+    io::TensorView header;
+    header.name = family.gguf_name(name);
+    header.dtype = io::DType::kF32;
+    header.shape = value.sizes().vec();
+    headers.push_back(header);
+    values.push_back(value);
+  }
+  io::GgufWriter writer(path, metadata, headers);
+  for (size_t i = 0; i < values.size(); ++i)
+    writer.write(headers[i].name,
+                 {static_cast<const std::byte*>(values[i].const_data_ptr()), values[i].nbytes()});
+  writer.finish();
+}
+
+void write_tiny_rows(const std::string& path, int count) {
+  std::ofstream file(path);
+  for (int i = 0; i < count; ++i) {
+    const nlohmann::ordered_json row = {
+        {"messages",
+         {{{"role", "user"}, {"content", fmt::format("say {}", i * i)}},
+          {{"role", "assistant"}, {"content", fmt::format("{}{}", i * i, i % 3 ? "!" : "?")}}}}};
+    file << row.dump() << '\n';
+  }
+}
+
+recipes::Recipe tiny_recipe(const std::string& directory) {
+  const fs::path root = directory;
+  write_tiny_directory((root / "model").string());
+  write_tiny_rows((root / "rows.jsonl").string(), 23);
+  write_tiny_rows((root / "eval.jsonl").string(), 5);
+  recipes::Recipe recipe;
+  recipe.model.path = (root / "model").string();
+  recipe.quantization.method = "nf4";
+  recipe.quantization.block_size = 32;
+  recipe.lora.rank = 4;
+  recipe.lora.alpha = 8;
+  recipe.lora.dropout = 0.1;
+  recipe.data.train = {{(root / "rows.jsonl").string(), "chat", {}}};
+  recipe.data.eval = {{(root / "eval.jsonl").string(), "chat", {}}};
+  recipe.data.sequence_length = 128;
+  recipe.optim.lr = 5e-3;
+  recipe.optim.paged_resident_bytes = 40000;
+  recipe.train.max_steps = 6;
+  recipe.train.gradient_accumulation_steps = 2;
+  recipe.train.save_every = 2;
+  recipe.train.threads = 2;
+  recipe.output.dir = (root / "run").string();
+  return recipe;
+}
+
+}  // namespace qlora::test

@@ -1,0 +1,23 @@
+// The tiny model as files, with a tokenizer of single bytes and ChatML, and rows to train it on.
+#pragma once
+
+#include <string>
+
+#include "recipes/recipe.h"
+
+namespace qlora::test {
+
+// config.json, model.safetensors (bf16), tokenizer.json, tokenizer_config.json with a chat
+// template.
+void write_tiny_directory(const std::string& directory);
+// The same model as GGUF: F32 tensors, rows of q and k in pairs, byte-level vocabulary.
+void write_tiny_gguf(const std::string& path);
+// Chat rows of a few words; row i is a function of i.
+void write_tiny_rows(const std::string& path, int count);
+
+// A recipe over such files in `directory` (model/, rows.jsonl, eval.jsonl), which it writes: six
+// steps in bf16 on NF4, packed, with dropout and paged 8-bit AdamW whose state does not fit its
+// arena.
+recipes::Recipe tiny_recipe(const std::string& directory);
+
+}  // namespace qlora::test
