@@ -9,6 +9,36 @@
 
 namespace qlora::data {
 
+namespace {
+
+// The model's thoughts have three names in the wild; as transformers does, a message that has one
+// of them gets those that templates read.
+Json with_reasoning_fields(const Json& message) {
+  if (!message.is_object()) {
+    fail<FormatError>("each message must be a JSON object, found {}", message.type_name());
+  }
+  for (const char* name : {"reasoning_content", "thinking", "reasoning"}) {
+    const auto found = message.find(name);
+    if (found == message.end() || found->is_null()) continue;
+    Json named = {{"thinking", *found}};
+    for (const auto& [key, value] : message.items()) named[key] = value;
+    named["reasoning_content"] = *found;
+    return named;
+  }
+  return message;
+}
+
+Json with_reasoning_fields_in_all(const Json& messages) {
+  if (!messages.is_array()) {
+    fail<FormatError>("messages must be a JSON array, found {}", messages.type_name());
+  }
+  Json named = Json::array();
+  for (const Json& message : messages) named.push_back(with_reasoning_fields(message));
+  return named;
+}
+
+}  // namespace
+
 struct ChatTemplate::Parsed {
   Parsed(const std::string& text, const std::string& name)
       : written(text), source(text, name), tree(jinja::parse(source)) {}
@@ -30,6 +60,7 @@ std::string ChatTemplate::render(const Json& messages, const Json& context,
   if (!context.is_object() && !context.is_null()) {
     fail<FormatError>("a template's context must be a JSON object, found {}", context.type_name());
   }
+  const Json conversation = with_reasoning_fields_in_all(messages);
   try {
     jinja::Runtime runtime;
     jinja::define_globals(runtime);
@@ -40,7 +71,7 @@ std::string ChatTemplate::render(const Json& messages, const Json& context,
     for (const auto& [name, value] : context.items()) {
       variables.set(name, jinja::from_json(runtime, value));
     }
-    variables.set("messages", jinja::from_json(runtime, messages));
+    variables.set("messages", jinja::from_json(runtime, conversation));
     variables.set("add_generation_prompt", jinja::Value::boolean(add_generation_prompt));
     return jinja::capture(parsed_->tree.body, runtime, runtime.new_scope(&variables));
   } catch (const jinja::Failure& failure) {

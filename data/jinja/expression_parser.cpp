@@ -43,12 +43,14 @@ Binary::Operator product_of(const Token& token) {
 
 const Expression* ExpressionParser::parse() {
   const TokenStream::Nesting nesting(stream_);
+  const size_t num_unknown = unknown_.size();
   const Expression* value = parse_disjunction();
   while (stream_.is_name("if")) {
     auto* node = tree_.make<Conditional>(stream_.take().offset);
     node->then = value;
     node->condition = parse_disjunction();
     if (stream_.skip_name("else")) node->otherwise = parse();
+    forgive(num_unknown);
     value = node;
   }
   return value;

@@ -22,6 +22,18 @@ class ExpressionParser {
   CallArguments parse_arguments();  // from "(" to ")"
   const Expression* parse_unary(bool with_filters = true);
 
+  // Filters and tests that do not exist are an error only where they are used for certain: under a
+  // condition (which may ask for them), they fail when evaluated. forgive(n) drops all but the
+  // first n of those found so far.
+  struct Unknown {
+    size_t offset;
+    std::string message;
+  };
+  const std::vector<Unknown>& unknown() const { return unknown_; }
+  void forgive(size_t num_kept) {
+    unknown_.erase(unknown_.begin() + static_cast<std::ptrdiff_t>(num_kept), unknown_.end());
+  }
+
   // Which of a macro's own variables the expressions so far have used.
   struct MacroVariables {
     bool varargs = false, kwargs = false, caller = false;
@@ -57,6 +69,7 @@ class ExpressionParser {
   TokenStream& stream_;
   Tree& tree_;
   MacroVariables macro_variables_;
+  std::vector<Unknown> unknown_;
 };
 
 }  // namespace qlora::data::jinja

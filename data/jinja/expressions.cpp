@@ -57,11 +57,13 @@ Value Call::compute(Runtime& runtime, Scope& scope) const {
 }
 
 Value Filter::compute(Runtime& runtime, Scope& scope) const {
+  if (!filter) fail_render("there is no filter '{}'", name);
   const Value value = input->evaluate(runtime, scope);
   return filter(runtime, value, arguments.evaluate(runtime, scope));
 }
 
 Value Test::compute(Runtime& runtime, Scope& scope) const {
+  if (!test) fail_render("there is no test '{}'", name);
   const Value value = input->evaluate(runtime, scope);
   const bool holds = test(runtime, value, arguments.evaluate(runtime, scope));
   return Value::boolean(holds != is_negated);

@@ -66,7 +66,8 @@ struct Filter final : Expression {
   using Expression::Expression;
   Value compute(Runtime& runtime, Scope& scope) const override;
   const Expression* input = nullptr;
-  MethodBody filter = nullptr;
+  MethodBody filter = nullptr;  // nullptr: there is none of this name
+  std::string name;
   CallArguments arguments;
 };
 
@@ -81,7 +82,8 @@ struct Test final : Expression {
   using Expression::Expression;
   Value compute(Runtime& runtime, Scope& scope) const override;
   const Expression* input = nullptr;
-  TestBody test = nullptr;
+  TestBody test = nullptr;  // nullptr: there is none of this name
+  std::string name;
   bool is_negated = false;
   CallArguments arguments;
 };

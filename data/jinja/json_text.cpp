@@ -86,7 +86,8 @@ class JsonWriter {
     out_ += '"';
     for (size_t i = 0; i < text.size();) {
       const size_t begin = i;
-      append_character(next_code_point(text, i), text.substr(begin, i - begin));
+      const char32_t code = next_code_point(text, i);
+      append_character(code, text.substr(begin, i - begin));
     }
     out_ += '"';
   }
@@ -98,11 +99,7 @@ class JsonWriter {
       out_ += '\\';
       out_ += kLetters[known];
     } else if (code < 0x20 || (ensure_ascii_ && code > 0x7E && code < 0x10000)) {
-      if (code == 0x7F) {
-        out_ += bytes;
-      } else {
-        append_unit(code);
-      }
+      append_unit(code);
     } else if (ensure_ascii_ && code >= 0x10000) {
       append_unit(0xD800 + ((code - 0x10000) >> 10));
       append_unit(0xDC00 + ((code - 0x10000) & 0x3FF));

@@ -17,6 +17,10 @@ class Parser {
 
   Tree run() {
     tree_.body = parse_body(0, {});
+    if (!expressions_.unknown().empty()) {
+      const auto& unknown = expressions_.unknown().front();
+      stream_.fail_at(unknown.offset, unknown.message);
+    }
     return std::move(tree_);
   }
 
@@ -91,6 +95,7 @@ class Parser {
   }
 
   const Statement* parse_if(size_t at) {
+    const size_t num_unknown = expressions_.unknown().size();
     auto* node = tree_.make<If>(at);
     while (true) {
       const Expression* condition = expressions_.parse_tuple(false);
@@ -104,6 +109,7 @@ class Parser {
         stream_.take();
         end_tag();
       }
+      expressions_.forgive(num_unknown);
       return node;
     }
   }

@@ -137,7 +137,9 @@ const Expression* ExpressionParser::parse_filter(const Expression* input) {
   const std::string name = parse_dotted_name();
   node->input = input;
   node->filter = find_filter(name);
-  if (!node->filter) stream_.fail_at(node->offset, fmt::format("there is no filter '{}'", name));
+  node->name = name;
+  if (!node->filter)
+    unknown_.push_back({node->offset, fmt::format("there is no filter '{}'", name)});
   if (stream_.is_operator("(")) node->arguments = parse_arguments();
   return node;
 }
@@ -151,7 +153,8 @@ const Expression* ExpressionParser::parse_test(const Expression* input) {
   node->is_negated = negated;
   const std::string name = parse_dotted_name();
   node->test = find_test(name);
-  if (!node->test) stream_.fail_at(node->offset, fmt::format("there is no test '{}'", name));
+  node->name = name;
+  if (!node->test) unknown_.push_back({node->offset, fmt::format("there is no test '{}'", name)});
   const TokenKind kind = stream_.current().kind;
   if (stream_.is_operator("(")) {
     node->arguments = parse_arguments();

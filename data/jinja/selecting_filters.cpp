@@ -23,6 +23,8 @@ Arguments arguments_behind(const Arguments& arguments, size_t at) {
 // they name none) - or fails it.
 Value choose(Runtime& runtime, const Value& value, const Arguments& arguments, size_t at,
              const Value& path, bool wanted) {
+  // None and other false values count as empty.
+  if (!is_true(runtime, value)) return runtime.generator({});
   TestBody test = nullptr;
   Arguments rest;
   if (arguments.positional.size() > at) {
@@ -65,6 +67,7 @@ Value reject_attribute(Runtime& runtime, const Value& value, const Arguments& ar
 }
 
 Value map(Runtime& runtime, const Value& value, const Arguments& arguments) {
+  if (!is_true(runtime, value)) return runtime.generator({});
   const bool by_attribute = arguments.positional.empty();
   Value path, otherwise;
   MethodBody filter = nullptr;

@@ -28,7 +28,7 @@ std::vector<std::string_view> split_at_space_from_right(std::string_view text, i
   std::vector<std::string_view> parts;
   for (text = strip(text, false, true); !text.empty(); text = strip(text, false, true)) {
     if (limit >= 0 && static_cast<int64_t>(parts.size()) == limit) {
-      parts.push_back(strip(text, true, false));
+      parts.push_back(text);
       break;
     }
     size_t begin = text.size();

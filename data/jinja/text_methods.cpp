@@ -246,31 +246,44 @@ Value zero_fill_method(Runtime& runtime, const Value& self, const Arguments& arg
                       bytes.substr(sign));
 }
 
+// Methods that str has and templates have no use for: there, but not to be called.
+Value unsupported(Runtime&, const Value&, const Arguments&) {
+  fail_render("this method of strings is not supported in templates");
+}
+
 struct Entry {
   std::string_view name;
   MethodBody body;
 };
 constexpr std::array kMethods = {
     Entry{"capitalize", changed_case<capitalize>},
+    Entry{"casefold", unsupported},
     Entry{"center", pad_method<'^'>},
     Entry{"count", count_method},
+    Entry{"encode", unsupported},
     Entry{"endswith", starts_method<true>},
+    Entry{"expandtabs", unsupported},
     Entry{"find", find_method<Search::kFind, false>},
     Entry{"format", format_braces},
+    Entry{"format_map", unsupported},
     Entry{"index", find_method<Search::kIndex, false>},
     Entry{"isalnum", all_method<is_letter_or_digit>},
     Entry{"isalpha", all_method<is_alphabetic>},
     Entry{"isascii", all_method<is_ascii>},
     Entry{"isdecimal", all_method<is_digit>},
     Entry{"isdigit", all_method<is_digit>},
+    Entry{"isidentifier", unsupported},
     Entry{"islower", case_method<is_lower>},
     Entry{"isnumeric", all_method<is_digit>},
+    Entry{"isprintable", unsupported},
     Entry{"isspace", all_method<is_python_space>},
+    Entry{"istitle", unsupported},
     Entry{"isupper", case_method<is_upper>},
     Entry{"join", join_method},
     Entry{"ljust", pad_method<'<'>},
     Entry{"lower", changed_case<lower_case>},
     Entry{"lstrip", strip_method<true, false>},
+    Entry{"maketrans", unsupported},
     Entry{"partition", partition_method<false>},
     Entry{"removeprefix", remove_method<true>},
     Entry{"removesuffix", remove_method<false>},
@@ -285,7 +298,9 @@ constexpr std::array kMethods = {
     Entry{"splitlines", split_lines_method},
     Entry{"startswith", starts_method<false>},
     Entry{"strip", strip_method<true, true>},
+    Entry{"swapcase", unsupported},
     Entry{"title", changed_case<title_case>},
+    Entry{"translate", unsupported},
     Entry{"upper", changed_case<upper_case>},
     Entry{"zfill", zero_fill_method},
 };

@@ -132,10 +132,14 @@ std::optional<Value> find_item(Runtime& runtime, const Value& value, const Value
 Value attribute_of(Runtime& runtime, const Value& value, std::string_view name) {
   if (value.is_undefined()) throw Failure(value.undefined_message());
   if (auto found = find_attribute(runtime, value, name)) return *found;
-  if (const Dict* dict = value.as<Dict>()) {
-    const Value* found = dict->find(name);
-    return found ? *found : no_attribute(value, name);
-  }
+  const Dict* dict = value.as<Dict>();
+  const Value* found = dict ? dict->find(name) : nullptr;
+  return found ? *found : no_attribute(value, name);
+}
+
+Value own_attribute_of(Runtime& runtime, const Value& value, std::string_view name) {
+  if (value.is_undefined()) throw Failure(value.undefined_message());
+  if (auto found = find_attribute(runtime, value, name)) return *found;
   return no_attribute(value, name);
 }
 

@@ -96,6 +96,8 @@ Value call(Runtime& runtime, const Value& callee, const Arguments& arguments);
 // item nor attribute, or if Python's one would change the value or begins with an underscore.
 Value item_of(Runtime& runtime, const Value& value, const Value& key);
 Value attribute_of(Runtime& runtime, const Value& value, std::string_view name);
+// Without the items of dicts; the filter attr.
+Value own_attribute_of(Runtime& runtime, const Value& value, std::string_view name);
 
 // str(value), and repr(value) behind `out`.
 std::string to_text(Runtime& runtime, const Value& value);

@@ -18,7 +18,7 @@ Value absolute(Runtime& runtime, const Value& value, const Arguments& arguments)
 Value attribute(Runtime& runtime, const Value& value, const Arguments& arguments) {
   const Parameters given("attr", {"name"}, arguments);
   given.required(0);
-  return attribute_of(runtime, value, given.text(0, ""));
+  return own_attribute_of(runtime, value, given.text(0, ""));
 }
 
 Value otherwise(Runtime& runtime, const Value& value, const Arguments& arguments) {
