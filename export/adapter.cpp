@@ -34,19 +34,14 @@ void fill_adapter_directory(const std::string& directory, const lora::AdapterSet
 void write_adapter_directory(const std::string& directory, const lora::AdapterSet& adapters,
                              const lora::LoraOptions& options, const lora::AdapterBase& base,
                              const data::Tokenizer& tokenizer) {
-  // Moved aside until the new one is in place.
-  const std::string aside = directory + ".partial-0";
-  const bool replaces = fs::exists(fs::path(directory) / "adapter_config.json");
-  if (replaces) {
-    fs::remove_all(aside);
-    fs::rename(directory, aside);
-  }
   io::require_free_space(directory, 2 * static_cast<uint64_t>(adapters.values().nbytes()),
                          "the adapter");
+  std::string old;  // out of the way until the new one is in place
+  if (fs::exists(fs::path(directory) / "adapter_config.json")) old = io::move_aside(directory);
   io::AtomicDirectory target(directory);
   fill_adapter_directory(target.path(), adapters, options, base, tokenizer);
   target.commit();
-  if (replaces) fs::remove_all(aside);
+  if (!old.empty()) fs::remove_all(old);
 }
 
 }  // namespace qlora::exporting

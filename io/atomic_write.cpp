@@ -133,6 +133,14 @@ std::vector<std::string> remove_partial_directories(const std::string& directory
   return removed;
 }
 
+std::string move_aside(const std::string& path) {
+  const std::string aside =
+      partial_name(path + ".old");  // not the name of a directory in the making
+  remove_tree(aside);
+  rename_into_place(path, aside);
+  return aside;
+}
+
 void require_free_space(const std::string& path, uint64_t bytes, const std::string& purpose) {
   fs::path existing = fs::absolute(path);
   std::error_code unreadable;

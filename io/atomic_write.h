@@ -36,6 +36,11 @@ class AtomicDirectory {
 // A directory that is not there holds none. IoError.
 std::vector<std::string> remove_partial_directories(const std::string& directory);
 
+// Renames a directory to "<name>.old.partial-<pid>" and gives that path: on its way out, it is
+// taken for the real one no more, and remove_partial_directories() finishes what a kill interrupts.
+// IoError.
+std::string move_aside(const std::string& path);
+
 // IoError unless the file system of `path` (or of its nearest existing parent) has `bytes` free:
 // says what is needed for `purpose` and what there is.
 void require_free_space(const std::string& path, uint64_t bytes, const std::string& purpose);

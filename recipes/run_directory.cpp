@@ -5,6 +5,8 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 
 #include "base/error.h"
@@ -44,6 +46,18 @@ void create(const std::string& path) {
   if (status) fail<IoError>("output.dir: {} cannot be created: {}", path, status.message());
 }
 
+// An advisory lock on the directory; ConfigError if another process holds it.
+std::shared_ptr<const void> lock_directory(const std::string& path) {
+  const int file = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (file < 0) fail<IoError>("output.dir: {} cannot be opened: {}", path, std::strerror(errno));
+  std::shared_ptr<const void> lock(nullptr, [file](const void*) { close(file); });
+  if (flock(file, LOCK_EX | LOCK_NB) != 0) {
+    fail<ConfigError>("output.dir: another process is running in {}; stop it or choose another one",
+                      path);
+  }
+  return lock;
+}
+
 }  // namespace
 
 std::string RunDirectory::file(const std::string& name) const {
@@ -52,7 +66,7 @@ std::string RunDirectory::file(const std::string& name) const {
 
 RunDirectory::RunDirectory(const Recipe& recipe) : path_(recipe.output.dir) {
   create(path_);
-  hold();
+  lock_ = lock_directory(path_);
   const bool has_run = fs::exists(file(kRecipe));
   if (!has_run && holds_anything(path_)) {
     fail<ConfigError>(
@@ -66,18 +80,6 @@ RunDirectory::RunDirectory(const Recipe& recipe) : path_(recipe.output.dir) {
   }
   io::write_file_atomically(file(kRecipe), write_recipe(recipe));
   log::open_file(file("log.txt"));
-}
-
-RunDirectory::~RunDirectory() {
-  if (lock_ >= 0) close(lock_);
-}
-
-void RunDirectory::hold() {
-  lock_ = open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (lock_ < 0 || flock(lock_, LOCK_EX | LOCK_NB) == 0) return;
-  close(std::exchange(lock_, -1));
-  fail<ConfigError>("output.dir: another process is running in {}; stop it or choose another one",
-                    path_);
 }
 
 void RunDirectory::continue_run(const Recipe& recipe) {

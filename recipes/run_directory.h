@@ -1,6 +1,7 @@
 // The directory of a run: whether it begins, goes on or is done, and that no one else writes to it.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -15,9 +16,6 @@ class RunDirectory {
   // train.resume names. ConfigError if the directory holds another run (naming each key that
   // differs), something else, or is in use by another process.
   explicit RunDirectory(const Recipe& recipe);
-  ~RunDirectory();
-  RunDirectory(const RunDirectory&) = delete;
-  RunDirectory& operator=(const RunDirectory&) = delete;
 
   const std::string& path() const { return path_; }
   std::string file(const std::string& name) const;
@@ -25,12 +23,11 @@ class RunDirectory {
   const std::optional<std::string>& checkpoint() const { return checkpoint_; }
 
  private:
-  void hold();
   void continue_run(const Recipe& recipe);
 
   std::string path_;
   std::optional<std::string> checkpoint_;
-  int lock_ = -1;
+  std::shared_ptr<const void> lock_;  // held as long as this lives
 };
 
 // The recipe of a run by its directory; ConfigError if that holds no run. Its output.dir is the

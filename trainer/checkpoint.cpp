@@ -74,10 +74,7 @@ std::vector<int64_t> steps_in(const std::string& run_dir) {
 
 // Renamed first: a removal cut short leaves nothing that looks like a checkpoint.
 void remove_checkpoint(const std::string& run_dir, int64_t step) {
-  const std::string doomed = in(run_dir, checkpoint_name(step));
-  const std::string aside = doomed + ".partial-0";
-  fs::rename(doomed, aside);
-  fs::remove_all(aside);
+  fs::remove_all(io::move_aside(in(run_dir, checkpoint_name(step))));
 }
 
 }  // namespace

@@ -97,11 +97,11 @@ TEST(Checkpoint, EachDamagedFileIsNamed) {
 TEST(Checkpoint, TheLatestIsTheOneWithTheMostStepsAndNeverAPartialOne) {
   TempDir dir;
   EXPECT_EQ(latest_checkpoint(dir.path()), std::nullopt);
-  for (const char* name :
-       {"checkpoint-000002", "checkpoint-000010", "checkpoint-000012.partial-0", "checkpoint-x"})
+  for (const char* name : {"checkpoint-000002", "checkpoint-000010",
+                           "checkpoint-000012.partial-999999999", "checkpoint-x"})
     fs::create_directory(dir / name);
   EXPECT_EQ(latest_checkpoint(dir.path()), dir / "checkpoint-000010");
-  EXPECT_FALSE(fs::exists(dir / "checkpoint-000012.partial-0"));
+  EXPECT_FALSE(fs::exists(dir / "checkpoint-000012.partial-999999999"));
 }
 
 TEST(Checkpoint, RotationKeepsTheNewestAndTheBest) {
