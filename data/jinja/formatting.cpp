@@ -15,9 +15,10 @@ namespace {
 constexpr int64_t kMostPrecision = 1000;
 
 std::string digits_in_base(uint64_t value, unsigned base, bool upper) {
+  const std::string_view symbols = upper ? "0123456789ABCDEF" : "0123456789abcdef";
   std::string digits;
   do {
-    digits += (upper ? "0123456789ABCDEF" : "0123456789abcdef")[value % base];
+    digits += symbols[value % base];
     value /= base;
   } while (value > 0);
   return {digits.rbegin(), digits.rend()};

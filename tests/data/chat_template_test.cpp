@@ -58,6 +58,13 @@ TEST(ChatTemplate, ContainersPrintAsInPythonAndAsJson) {
   EXPECT_EQ(render("{{ '<ü>' | tojson(ensure_ascii=true) }}"), R"("<\u00fc>")");
 }
 
+TEST(ChatTemplate, FormatsPutValuesIntoTextAsInPython) {
+  EXPECT_EQ(render("{{ '%s|%5.1f|%-4d|%05d|%x' % ('a', 2.25, 7, -42, 255) }}"),
+            "a|  2.2|7   |-0042|ff");
+  EXPECT_EQ(render("{{ '{} {x:>4} {:,} {:.1%} {:X}'.format(1, 1234567, 0.5, 48879, x='r') }}"),
+            "1    r 1,234,567 50.0% BEEF");
+}
+
 TEST(ChatTemplate, StringsCountInCharacters) {
   const Json context = {{"s", "äöü👍"}};
   EXPECT_EQ(render("{{ s | length }}{{ s[1] }}{{ s[::-1] }}{{ s.find('ü') }}", context), "4ö👍üöä2");
