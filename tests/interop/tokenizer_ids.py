@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Token ids and decoded text against tokenizers, transformers and sentencepiece: equal in every place, or exit code 1.
 
-    python tests/interop/tokenizers.py --program build/bin/qlora [--work DIR]
+    python tests/interop/tokenizer_ids.py --program build/bin/qlora [--work DIR]
         [--json DIR_OR_FILE]... [--model FILE.model]... [--gguf FILE.gguf]... [--llamacpp FILE.gguf.inp=DIR]... [--text FILE]...
 
 Without paths it trains small vocabularies of every kind on text made here and compares on strings that are hard: combining
@@ -10,7 +10,7 @@ the strings of --text files (.txt: whole and by line; .json, .jsonl: every strin
 
 Ran with tokenizers 0.23.3, transformers 5.23.0, sentencepiece 0.2.3, gguf 0.19.0, Python 3.11.
 
-# make interop: $PYTHON tests/interop/tokenizers.py --program $QLORA --work $WORK
+# make interop: $PYTHON tests/interop/tokenizer_ids.py --program $QLORA --work $WORK
 
 How sentencepiece files are compared: transformers 5 no longer has the tokenizer that works on them directly, so its rules (what
 is split off first, which chunk gets a blank in front) are written out below on top of the sentencepiece package.
