@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+# make interop: QLORA_INTEROP_QUANTIZE=$BUILD/bin/interop_quantize $PYTHON tests/interop/bitsandbytes_nf4.py
 """4-bit and blockwise 8-bit quantization against bitsandbytes' CPU backend, byte for byte.
 
     QLORA_INTEROP_QUANTIZE=build/bin/interop_quantize python tests/interop/bitsandbytes_nf4.py [--model FILE.gguf]

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+# make interop: $PYTHON tests/interop/bitsandbytes_optim.py $WORK --elements 4000037 --steps 50 && QLORA_OPTIM_GOLDEN=$WORK $BUILD/bin/test_optim --gtest_filter='BitsandbytesAdamw.*'
 """Parameters and optimizer state after some steps of bitsandbytes' AdamW and AdamW8bit on the CPU.
 
 Wrote tests/golden/optim with bitsandbytes 0.50.2, torch 2.11.0, numpy 2.4 (x86-64, AVX-512):

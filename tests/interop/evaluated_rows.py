@@ -1,3 +1,4 @@
+# make interop: $BUILD/bin/make_orders $WORK --train 8 && $PYTHON tests/interop/evaluated_rows.py $QLORA "$INTEROP_MODEL" $WORK/train.jsonl
 """The loss of chat rows, row by row, by `qlora evaluate` and by transformers and PEFT, in fp32.
 
     evaluated_rows.py QLORA MODEL_DIRECTORY ROWS.jsonl [ADAPTER_DIRECTORY]
@@ -14,6 +15,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 qlora, model_dir, rows_path = sys.argv[1:4]
+if not model_dir:
+    sys.exit("no model: run `make quickstart` first, or give INTEROP_MODEL=DIRECTORY")
 adapter = sys.argv[4] if len(sys.argv) > 4 else None
 rows = [json.loads(line)["messages"] for line in open(rows_path)]
 tokenizer = AutoTokenizer.from_pretrained(model_dir)

@@ -8,7 +8,8 @@
 #
 #   tests/interop/run.sh BUILD_DIR [NAME...]      NAME: only these scripts, without .py
 #
-# INTEROP_PYTHON=PATH uses that interpreter instead of making .venv-interop.
+# INTEROP_PYTHON=PATH uses that interpreter instead of making .venv-interop. INTEROP_MODEL=DIR is the unquantized chat model that
+# real losses and logits are compared on; by default the quickstart's, once that was fetched.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 BUILD=$(realpath "${1:?the build folder is needed}")
@@ -24,7 +25,14 @@ if [ -z "${INTEROP_PYTHON:-}" ] && ! cmp -s "$requirements" .venv-interop/instal
   "$PYTHON" -m pip install --quiet --no-cache-dir -r "$requirements"
   cp "$requirements" .venv-interop/installed.txt
 fi
-export PYTHON BUILD QLORA WORK
+quickstart_model=models/SmolLM2-135M-Instruct.Q4_1.gguf
+if [ -z "${INTEROP_MODEL:-}" ] && [ -e "$quickstart_model" ]; then
+  exported=$(mktemp -d)
+  trap 'rm -rf "$exported"' EXIT
+  INTEROP_MODEL=$exported/model
+  "$QLORA" export --model "$quickstart_model" --format merged --output "$INTEROP_MODEL"
+fi
+export PYTHON BUILD QLORA WORK INTEROP_MODEL=${INTEROP_MODEL:-}
 
 scripts=()
 for name in "${@:-*}"; do

@@ -1,0 +1,144 @@
+# make interop: QLORA=$QLORA $PYTHON tests/interop/peft_training.py $WORK $INTEROP_MODEL
+"""Whole fp32 trainings against PEFT: the same base, adapter (random A and B) and rows, 20 AdamW steps, then the adapters' difference.
+
+    QLORA=build/bin/qlora python tests/interop/peft_training.py FOLDER [MODEL_DIRECTORY]
+
+The peer's loop is torch's AdamW and clip_grad_norm_ on PEFT's model, rows one by one, gradients summed over a step and divided
+by its supervised tokens. FOLDER takes made models, adapters and runs. With MODEL_DIRECTORY a real model is trained too.
+Fails if a weight of the final adapter differs by more than 1 % of the largest change the training made to any, or a loss by 1e-4.
+(Adam divides by the root of the squared gradient, so a gradient that is nearly zero may turn a last-bit difference into a step.)
+
+Ran with transformers 5.23.0, peft 0.21.2, bitsandbytes 0.50.2, torch 2.11.0; what it printed is in docs/interop.md.
+"""
+import json
+import os
+import subprocess
+import sys
+
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup, logging
+
+from made_model import EOS, VOCABULARY, make_model, make_rows
+
+QLORA = os.environ.get("QLORA", "build/bin/qlora")
+STEPS, ROWS_A_STEP = 20, 6
+NAMES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+CASES = {  # recipe keys of ours; what the peer does follows from them
+    "16-bit base, linear schedule, clipped": {},
+    "the same, recomputed layers": {"train.gradient_checkpointing": "true"},
+    "the same, packed": {"data.packing": "true"},
+    "cosine schedule, weight decay, not clipped":
+        {"optim.schedule": "cosine", "optim.weight_decay": 0.1, "optim.max_grad_norm": 0},
+    "rsLoRA, adapters on q and v": {"rslora": True, "targets": ["q_proj", "v_proj"]},
+    "NF4 base with double quantization": {"quantization.method": "nf4"},
+}
+
+
+def load(path, keys):
+    if keys.get("quantization.method") != "nf4":
+        return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+                                      bnb_4bit_compute_dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, quantization_config=quantization, device_map="cpu")
+
+
+def make_adapter(model_dir, path, keys):
+    torch.manual_seed(11)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32), LoraConfig(
+        r=4, lora_alpha=8, target_modules=keys.get("targets", NAMES), use_rslora=keys.get("rslora", False), task_type="CAUSAL_LM"))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    model.save_pretrained(path)
+
+
+def train_peer(model_dir, adapter, rows, keys, lr):
+    model = PeftModel.from_pretrained(load(model_dir, keys), adapter, is_trainable=True)
+    model.train()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=keys.get("optim.weight_decay", 0.0))
+    course = get_cosine_schedule_with_warmup if keys.get("optim.schedule") == "cosine" else get_linear_schedule_with_warmup
+    schedule = course(optimizer, 3, STEPS)
+    losses, norms = [], []
+    for step in range(STEPS):
+        first = step * ROWS_A_STEP % len(rows)
+        batch = rows[first:first + ROWS_A_STEP]
+        supervised = sum(label != -100 for row in batch for label in row["labels"][1:])
+        total = 0.0
+        for row in batch:
+            logits = model(torch.tensor([row["input_ids"]])).logits[0, :-1]
+            loss = torch.nn.functional.cross_entropy(logits, torch.tensor(row["labels"][1:]), reduction="sum") / supervised
+            loss.backward()
+            total += loss.item()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, keys.get("optim.max_grad_norm", 0.5) or float("inf"))
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        losses.append(total)
+        norms.append(norm.item())
+    return losses, norms, {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def train_ours(model_dir, adapter, rows_path, run, keys, lr):
+    recipe = {
+        "model": {"path": model_dir, "dtype": "float32"}, "quantization": {"method": "none"},
+        "lora": {"from_adapter": adapter},
+        "data": {"train": [{"path": rows_path, "format": "pretokenized"}], "shuffle": False, "packing": False,
+                 "sequence_length": 128},
+        "optim": {"name": "adamw", "lr": lr, "schedule": "linear", "warmup_steps": 3, "max_grad_norm": 0.5},
+        "train": {"max_steps": STEPS, "micro_batch_size": 2, "gradient_accumulation_steps": 3, "compute_dtype": "float32",
+                  "gradient_checkpointing": False, "device": "cpu"},
+        "output": {"dir": run}}
+    for key, value in keys.items():
+        if "." in key:
+            section, name = key.split(".")
+            recipe[section][name] = json.loads(value) if value in ("true", "false") else value
+    if recipe["data"]["packing"]:  # all rows in one step, so that it does not matter which are packed together
+        recipe["train"]["gradient_accumulation_steps"] = 64
+    with open(run + ".yaml", "w") as file:
+        json.dump(recipe, file)
+    done = subprocess.run([QLORA, "train", run + ".yaml"], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stdout[-2000:] + done.stderr)
+    steps = [row for row in map(json.loads, open(os.path.join(run, "metrics.jsonl"))) if "grad_norm" in row]
+    return ([row["loss"] for row in steps], [row["grad_norm"] for row in steps],
+            load_file(os.path.join(run, "adapter", "adapter_model.safetensors")))
+
+
+def largest(a, b):
+    return max(abs(x - y) for x, y in zip(a, b, strict=True))
+
+
+def compare(name, keys, model_dir, folder, eos, vocabulary, lr=2e-3):
+    here = os.path.join(folder, name.replace(" ", "_").replace(",", ""))
+    os.makedirs(here)
+    packed = keys.get("data.packing") == "true"
+    rows_path, adapter = os.path.join(here, "rows.jsonl"), os.path.join(here, "adapter")
+    rows = make_rows(rows_path, eos, vocabulary, ROWS_A_STEP if packed else ROWS_A_STEP * 10)
+    make_adapter(model_dir, adapter, keys)
+    ours = train_ours(model_dir, adapter, rows_path, os.path.join(here, "run"), keys, lr)
+    peer = train_peer(model_dir, adapter, rows, keys, lr)
+    start = load_file(os.path.join(adapter, "adapter_model.safetensors"))
+    final = {key.replace(".default", ""): value for key, value in peer[2].items()}
+    assert final.keys() == ours[2].keys(), final.keys() ^ ours[2].keys()
+    change = max((final[key] - start[key]).abs().max().item() for key in final)
+    difference = max((final[key] - ours[2][key]).abs().max().item() for key in final)
+    loss = largest(ours[0], peer[0])
+    norm = max(abs(x / y - 1) for x, y in zip(ours[1], peer[1], strict=True))
+    print(f"{name:45} loss {peer[0][0]:.4f} -> {peer[0][-1]:.4f}, difference {loss:.1e}; gradient norm {norm:.1e} of it; "
+          f"adapter changed by up to {change:.1e}, difference {difference:.1e}", flush=True)
+    return difference <= 0.01 * change and loss <= 1e-4
+
+
+logging.disable_progress_bar()
+folder = sys.argv[1]
+tiny = os.path.join(folder, "tiny")
+make_model(tiny)
+good = [compare(name, keys, tiny, folder, EOS, VOCABULARY) for name, keys in CASES.items()]
+if len(sys.argv) > 2:
+    good.append(compare("the given model", {}, sys.argv[2], folder, 2, 49152, 2e-4))
+sys.exit(not all(good))
