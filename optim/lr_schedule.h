@@ -1,14 +1,20 @@
 // The learning rate as a pure function of the step. With w warm-up steps, horizon T and peak rate
-// lr:
+// lr, and p = min(1, (s - w) / max(1, T - w)) the share of the course that is done:
 //
-//   warm-up (s < w):  lr s / max(1, w)
-//   constant:         lr
-//   linear:           lr max(0, (T - s) / max(1, T - w))
-//   cosine:           lr (1 + cos(pi p)) / 2,   p = min(1, (s - w) / max(1, T - w))
+//   warm-up (s < w):       lr s / max(1, w)
+//   constant:              lr
+//   linear:                lr (1 - p)
+//   cosine:                lr (m + (1 - m) (1 + cos(pi p)) / 2),        m = min_lr_ratio
+//   cosine_with_restarts:  the cosine over the fraction of num_cycles p;  lr m at the end
+//   polynomial:            lr (m + (1 - m) (1 - p)^power)
+//   inverse_sqrt:          lr sqrt(t / (s + t - w)),   t = w, or 10,000 without warm-up
+//   wsd:                   lr until s = T - d, then the cosine over the last d steps (warm-up,
+//                          stable, decay; Hu et al. 2024, MiniCPM, section 4),
+//                          d = ceil(decay_ratio T)
 //
-// The values of transformers' get_{constant,linear,cosine}_schedule_with_warmup for 0 <= s <= T.
-// Past the horizon all keep their value at T (there the cosine of transformers climbs again). With
-// warm-up the first step has rate 0, as there.
+// The values of transformers' get_*_schedule for 0 <= s <= T (tests/interop/
+// transformers_lr_schedule.py). Past the horizon all but inverse_sqrt keep their value at T (there
+// the cosine of transformers climbs again). With warm-up the first step has rate 0, as there.
 //
 // The horizon is the total number of optimizer steps. It is part of the state of a run: a resumed
 // run that is to be longer says whether the old horizon stays or a new one is taken.
@@ -33,11 +39,20 @@ class LrSchedule {
   int64_t horizon() const { return horizon_; }
 
  private:
-  enum class Shape { kConstant, kLinear, kCosine };
+  enum class Shape {
+    kConstant,
+    kLinear,
+    kCosine,
+    kCosineWithRestarts,
+    kPolynomial,
+    kInverseSqrt,
+    kWsd
+  };
   double factor(int64_t step) const;
 
   Shape shape_;
-  double lr_;
+  double lr_, min_lr_ratio_, power_, decay_steps_;
+  int64_t num_cycles_;
   int64_t warmup_steps_, horizon_;
 };
 

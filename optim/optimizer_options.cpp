@@ -29,6 +29,11 @@ void OptimizerOptions::validate() const {
            "at most 1, or decay turns the sign of the weights");
   in_range("max_grad_norm", max_grad_norm, max_grad_norm >= 0, "a number >= 0 (0: no clipping)");
   check_schedule_name(schedule);
+  in_range("min_lr_ratio", min_lr_ratio, min_lr_ratio >= 0 && min_lr_ratio <= 1,
+           "a number in [0, 1]");
+  if (num_cycles < 1) fail<ConfigError>("optim.num_cycles must be at least 1, got {}", num_cycles);
+  in_range("power", power, power > 0, "a number above 0");
+  in_range("decay_ratio", decay_ratio, decay_ratio >= 0 && decay_ratio <= 1, "a number in [0, 1]");
   in_range("warmup_ratio", warmup_ratio, warmup_ratio >= 0 && warmup_ratio <= 1,
            "a number in [0, 1]");
   if (warmup_steps < 0) fail<ConfigError>("optim.warmup_steps must be >= 0, got {}", warmup_steps);

@@ -13,7 +13,11 @@ struct OptimizerOptions {
   double eps = 1e-8;
   double weight_decay = 0.0;
   double max_grad_norm = 1.0;       // 0: no clipping
-  std::string schedule = "cosine";  // constant | linear | cosine
+  std::string schedule = "cosine";  // lr_schedule.h
+  double min_lr_ratio = 0.0;        // of the cosines, polynomial and wsd
+  int64_t num_cycles = 1;           // of cosine_with_restarts
+  double power = 1.0;               // of polynomial
+  double decay_ratio = 0.1;         // of wsd
   double warmup_ratio = 0.0;
   int64_t warmup_steps = 0;  // wins over warmup_ratio if > 0
   // Paged: how much optimizer state stays on the device. 0: on a GPU half of the state, on the CPU,

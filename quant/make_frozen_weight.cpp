@@ -17,10 +17,12 @@ std::unique_ptr<FrozenWeight> make_frozen_weight(const at::Tensor& weight,
                                                  const std::string& module) {
   if (options.method == "none" || options.method == "as_stored" || is_skipped(options, module))
     return std::make_unique<DenseWeight>(weight);
-  if (options.method == "nf4")
-    return std::make_unique<FourBitWeight>(
-        weight, FourBitLayout{FourBitCode::kNf4, options.block_size}, options.double_quant);
-  fail<ConfigError>("quantization.method: '{}' is not in this version; use nf4 or none",
+  if (options.method == "nf4" || options.method == "fp4") {
+    const FourBitCode code = options.method == "nf4" ? FourBitCode::kNf4 : FourBitCode::kFp4;
+    return std::make_unique<FourBitWeight>(weight, FourBitLayout{code, options.block_size},
+                                           options.double_quant);
+  }
+  fail<ConfigError>("quantization.method: '{}' is not in this version; use nf4, fp4 or none",
                     options.method);
 }
 

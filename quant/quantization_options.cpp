@@ -9,8 +9,9 @@
 namespace qlora::quant {
 
 void QuantizationOptions::validate() const {
-  if (method != "nf4" && method != "none" && method != "as_stored") {
-    fail<ConfigError>("quantization.method must be nf4, none or as_stored, found '{}'", method);
+  if (method != "nf4" && method != "fp4" && method != "none" && method != "as_stored") {
+    fail<ConfigError>("quantization.method must be nf4, fp4, none or as_stored, found '{}'",
+                      method);
   }
   if (block_size < 32 || block_size > 4096 ||
       !std::has_single_bit(static_cast<uint64_t>(block_size))) {

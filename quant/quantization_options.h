@@ -8,7 +8,7 @@
 namespace qlora::quant {
 
 struct QuantizationOptions {
-  std::string method = "as_stored";  // nf4 | none | as_stored (section left out: 16-bit stays
+  std::string method = "as_stored";  // nf4 | fp4 | none | as_stored (section left out: 16-bit stays
                                      // 16-bit, GGUF blocks are decoded)
   bool double_quant = true;  // QLoRA section 3: 8-bit scales of scales, 0.37 bit a weight less
   int64_t block_size = 64;

@@ -86,8 +86,9 @@ Section quantization_section() {
       "How the frozen weights are stored. Without this section they stay as the file has them: 16 "
       "bit, with GGUF blocks decoded.",
       &Recipe::quantization,
-      {in({"method", "nf4 | none | as_stored",
-           "nf4: 4-bit NormalFloat. none: 16 bit. as_stored: what leaving out the section means. "
+      {in({"method", "nf4 | fp4 | none | as_stored",
+           "nf4: 4-bit NormalFloat. fp4: 4-bit floating point, a little less exact. none: 16 bit. "
+           "as_stored: what leaving out the section means. "
            "Required if the section is there."},
           &Options::method),
        in({"double_quant", "boolean",
@@ -189,9 +190,17 @@ Section optim_section() {
        in({"max_grad_norm", "number",
            "Gradients are scaled down to this norm if theirs is larger. 0: never."},
           &Options::max_grad_norm),
-       in({"schedule", "constant | linear | cosine",
-           "Course of the learning rate after warm-up; linear and cosine end at 0."},
+       in({"schedule",
+           "constant | linear | cosine | cosine_with_restarts | polynomial | inverse_sqrt | wsd",
+           "Course of the learning rate after warm-up. wsd: it stays, and falls at the end."},
           &Options::schedule),
+       in({"min_lr_ratio", "number",
+           "Where the cosines, polynomial and wsd end, as a share of `lr`, in [0, 1]."},
+          &Options::min_lr_ratio),
+       in({"num_cycles", "integer", "Falls of cosine_with_restarts."}, &Options::num_cycles),
+       in({"power", "number", "Exponent of polynomial."}, &Options::power),
+       in({"decay_ratio", "number", "Share of all steps in which wsd falls, in [0, 1]."},
+          &Options::decay_ratio),
        in({"warmup_ratio", "number",
            "Share of all steps in which the rate rises from 0, in [0, 1]."},
           &Options::warmup_ratio),

@@ -23,7 +23,7 @@ const std::vector<LaterKey>& later_keys() {
       {"model.device_map", "", "the whole model lies on train.device"},
       {"model.max_memory", "", "the whole model lies on train.device"},
       {"model.upcast", "", "norms and sums are computed in float32 in any case"},
-      {"quantization.method", "int8 fp4 int4 gptq awq hqq aqlm eetq", "use nf4 or none"},
+      {"quantization.method", "int8 int4 gptq awq hqq aqlm eetq", "use nf4, fp4 or none"},
       {"quantization.threshold", "", "it belongs to method int8"},
       {"lora.init", "loftq pissa olora eva corda gaussian orthogonal", "use default"},
       {"lora.loftq", "", "leave it out"},

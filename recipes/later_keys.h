@@ -18,7 +18,7 @@ const std::vector<LaterKey>& later_keys();
 // "lora.use_dora is not in this version; ...", or empty if the key is not of that kind. Indices as
 // in data.train[0] do not matter.
 std::string later_key(const std::string& key);
-// "quantization.method: int8 is not in this version; use nf4 or none", or empty.
+// "quantization.method: int8 is not in this version; use nf4, fp4 or none", or empty.
 std::string later_value(const std::string& key, const std::string& value);
 
 }  // namespace qlora::recipes
