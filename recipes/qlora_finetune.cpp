@@ -24,6 +24,7 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
   lora::AdapterSet adapters = attach_adapters(recipe, base);
   const std::vector<optim::Parameter> parameters = parameters_of(adapters);
   const auto optimizer = optim::make_optimizer(recipe.optim, parameters);
+  run.begin(recipe);
   const trainer::CheckpointParts parts{adapters, recipe.lora, base.record, *optimizer, state};
   if (run.checkpoint()) go_on_from(*run.checkpoint(), run.path(), parts);
 

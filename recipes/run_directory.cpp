@@ -24,11 +24,12 @@ constexpr const char* kRecipe = "recipe.resolved.yaml";
 // What a run writes, and nothing else: --overwrite removes this.
 bool belongs_to_a_run(const std::string& name) {
   if (name.starts_with("checkpoint-") || name.starts_with("events.out.tfevents.")) return true;
-  for (const char* own : {kRecipe, "metrics.jsonl", "log.txt", "adapter", "best", "base"})
+  for (const char* own : {kRecipe, "metrics.jsonl", "adapter", "best", "base"})
     if (name == own) return true;
   return false;
 }
 
+// All but the log, which the new run is already writing.
 void remove_run(const std::string& path) {
   for (const fs::directory_entry& entry : fs::directory_iterator(path))
     if (belongs_to_a_run(entry.path().filename().string())) fs::remove_all(entry.path());
@@ -74,12 +75,16 @@ RunDirectory::RunDirectory(const Recipe& recipe) : path_(recipe.output.dir) {
         path_);
   }
   if (has_run && recipe.output.overwrite) {
-    remove_run(path_);
+    replaces_a_run_ = true;
   } else if (has_run) {
     continue_run(recipe);
   }
-  io::write_file_atomically(file(kRecipe), write_recipe(recipe));
   log::open_file(file("log.txt"));
+}
+
+void RunDirectory::begin(const Recipe& recipe) const {
+  if (replaces_a_run_) remove_run(path_);
+  io::write_file_atomically(file(kRecipe), write_recipe(recipe));
 }
 
 void RunDirectory::continue_run(const Recipe& recipe) {
@@ -90,8 +95,10 @@ void RunDirectory::continue_run(const Recipe& recipe) {
         path_);
   }
   const std::optional<std::string> last = trainer::latest_checkpoint(path_);
-  if (!last && recipe.train.resume == "auto")
-    return remove_run(path_);  // nothing to lose or to go on from
+  if (!last && recipe.train.resume == "auto") {
+    replaces_a_run_ = true;  // nothing to lose or to go on from
+    return;
+  }
   const Recipe before = read_run_recipe(path_);
   const std::vector<std::string> changes = fixed_differences(before, recipe);
   if (!changes.empty()) {

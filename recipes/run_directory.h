@@ -11,11 +11,15 @@ namespace qlora::recipes {
 
 class RunDirectory {
  public:
-  // Finds out what output.dir holds and takes hold of it. A new run gets its recipe.resolved.yaml
-  // and log.txt; a run of the same recipe goes on from its last checkpoint, or from the one that
-  // train.resume names. ConfigError if the directory holds another run (naming each key that
-  // differs), something else, or is in use by another process.
+  // Finds out what output.dir holds and takes hold of it; log.txt is all that is written. A run of
+  // the same recipe goes on from its last checkpoint, or from the one that train.resume names.
+  // ConfigError if the directory holds another run (naming each key that differs), something else,
+  // or is in use by another process.
   explicit RunDirectory(const Recipe& recipe);
+
+  // Writes recipe.resolved.yaml, and removes the run that this one replaces: to be called when
+  // model and data have been read, so that a mistake in them costs no earlier run.
+  void begin(const Recipe& recipe) const;
 
   const std::string& path() const { return path_; }
   std::string file(const std::string& name) const;
@@ -27,6 +31,7 @@ class RunDirectory {
 
   std::string path_;
   std::optional<std::string> checkpoint_;
+  bool replaces_a_run_ = false;
   std::shared_ptr<const void> lock_;  // held as long as this lives
 };
 

@@ -1,0 +1,138 @@
+// What the program answers to wrong input: the exit code, and one sentence with what, where and
+// how.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "tests/cli/program.h"
+
+namespace qlora::test {
+namespace {
+namespace fs = std::filesystem;
+using testing::AllOf;
+using testing::HasSubstr;
+
+std::vector<std::string> names_in(const std::string& directory) {
+  std::vector<std::string> names;
+  if (!fs::exists(directory)) return names;
+  for (const auto& entry : fs::directory_iterator(directory))
+    names.push_back(entry.path().filename());
+  return names;
+}
+
+// Exit code 2, a message with these parts, and nothing in the run directory but perhaps the log.
+template <typename... Parts>
+void expect_refused(const TempDir& dir, const std::vector<std::string>& arguments,
+                    const Parts&... parts) {
+  const Finished done = run_qlora(dir, arguments);
+  EXPECT_EQ(done.exit_code, 2) << done.err;
+  EXPECT_THAT(done.err, AllOf(HasSubstr(parts)...));
+  EXPECT_THAT(names_in(dir / "run"), testing::IsSubsetOf({"log.txt"}));
+}
+
+void corrupt(const std::string& path, size_t keep) { fs::resize_file(path, keep); }
+
+// bf16 NaN (0x7fc0) into the last weight of the file.
+void write_nan_at_the_end(const std::string& path) {
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(-2, std::ios::end);
+  file.write("\xc0\x7f", 2);
+}
+
+TEST(WrongInput, WithoutACommandTheUsageIsShown) {
+  TempDir dir;
+  const Finished done = run_qlora(dir, {});
+  EXPECT_EQ(done.exit_code, 2);
+  EXPECT_THAT(done.out + done.err, HasSubstr("--help"));
+}
+
+TEST(WrongInput, HelpOfEveryCommandIsNoError) {
+  TempDir dir;
+  for (const char* command : {"train", "resume", "evaluate", "generate", "chat", "export",
+                              "inspect", "tokenize", "render", "doctor", "reference"}) {
+    const Finished done = run_qlora(dir, {command, "--help"});
+    EXPECT_EQ(done.exit_code, 0) << command;
+    EXPECT_THAT(done.out, HasSubstr("Usage: ")) << command;
+  }
+}
+
+TEST(WrongInput, ARecipeThatIsNotThere) {
+  TempDir dir;
+  const Finished done = run_qlora(dir, {"train", "absent.yaml"});
+  EXPECT_NE(done.exit_code, 0);
+  EXPECT_THAT(done.err, HasSubstr("absent.yaml"));
+}
+
+TEST(WrongInput, AnUnknownKeyNamesItsPlaceAndTheKnownKey) {
+  TempDir dir;
+  const recipes::Recipe recipe = tiny_recipe(dir.path());
+  std::string text = recipes::write_recipe(recipe);
+  const size_t optim = text.find("optim:\n");
+  ASSERT_NE(optim, std::string::npos);
+  text.insert(optim + 7, "  learning_rate: 1.0e-3\n");
+  const auto line =
+      std::count(text.begin(), text.begin() + static_cast<ptrdiff_t>(optim), '\n') + 2;
+  expect_refused(dir, {"train", dir.write("recipe.yaml", text)},
+                 "recipe.yaml:" + std::to_string(line) + ":3", "learning_rate", "optim.lr");
+}
+
+TEST(WrongInput, AValueOfTheWrongTypeAndAKeyOfLaterWork) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  expect_refused(dir, {"train", recipe, "--set", "train.max_steps=many"}, "train.max_steps",
+                 "many");
+  expect_refused(dir, {"train", recipe, "--set", "model.device_map=auto"}, "model.device_map");
+}
+
+TEST(WrongInput, AHubIdThatIsNotInTheCacheGivesTheDownloadCommand) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  setenv("HF_HOME", dir.path().c_str(), 1);
+  expect_refused(dir, {"train", recipe, "--set", "model.path=someone/some-model"},
+                 "someone/some-model", "download");
+  unsetenv("HF_HOME");
+}
+
+TEST(WrongInput, ATruncatedSafetensorsFile) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  corrupt(dir / "model/model.safetensors", 5000);
+  expect_refused(dir, {"train", recipe}, "model.safetensors");
+}
+
+TEST(WrongInput, ATruncatedGgufFile) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  write_tiny_gguf(dir / "model.gguf");
+  corrupt(dir / "model.gguf", fs::file_size(dir / "model.gguf") - 100);
+  expect_refused(dir, {"train", recipe, "--set", "model.path=" + dir / "model.gguf"}, "model.gguf");
+}
+
+TEST(WrongInput, AWeightThatIsNotANumber) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  write_nan_at_the_end(dir / "model/model.safetensors");
+  expect_refused(dir, {"train", recipe}, "model.safetensors", ".weight");
+}
+
+TEST(WrongInput, ARowWithoutTheMappedFields) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  std::ofstream(dir / "rows.jsonl", std::ios::app) << R"({"question": "why?"})" << '\n';
+  expect_refused(dir, {"train", recipe}, "rows.jsonl:24", "messages");
+}
+
+TEST(WrongInput, ADirectoryThatHoldsSomethingElseIsNotWrittenTo) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  dir.write("thesis/chapter1.txt", "precious");
+  const Finished done = run_qlora(dir, {"train", recipe, "--set", "output.dir=" + dir / "thesis"});
+  EXPECT_EQ(done.exit_code, 2) << done.err;
+  EXPECT_THAT(done.err, HasSubstr("thesis"));
+  EXPECT_EQ(std::distance(fs::directory_iterator(dir / "thesis"), fs::directory_iterator()), 1);
+}
+
+}  // namespace
+}  // namespace qlora::test
