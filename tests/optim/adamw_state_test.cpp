@@ -34,7 +34,7 @@ void train(Optimizer& optimizer, TrainedTensors& tensors, uint32_t first, uint32
 }
 
 // Name and resident bytes: 0 everything, else an arena too small for the state.
-class SavedAdamw : public testing::TestWithParam<std::tuple<const char*, int64_t>> {};
+class SavedAdamw : public testing::TestWithParam<std::tuple<std::string, int64_t>> {};
 INSTANTIATE_TEST_SUITE_P(
     Names, SavedAdamw,
     testing::Values(std::tuple("adamw", 0), std::tuple("adamw_8bit", 0),
@@ -42,8 +42,7 @@ INSTANTIATE_TEST_SUITE_P(
                     std::tuple("paged_adamw", 2 * 262144 * 8),
                     std::tuple("paged_adamw_8bit", 2 * (262144 * 2 + 1024 * 8))),
     [](const auto& info) {
-      return std::string(std::get<0>(info.param)) +
-             (std::get<1>(info.param) > 0 ? "_forced" : "_resident");
+      return std::get<0>(info.param) + (std::get<1>(info.param) > 0 ? "_forced" : "_resident");
     });
 
 TEST_P(SavedAdamw, AResumedRunHasTheBitsOfAnUnbrokenOne) {

@@ -1,0 +1,212 @@
+#include "lora/adapter_file.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "quant/tensor_file.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/tiny_model.h"
+
+namespace qlora::lora {
+namespace {
+namespace fs = std::filesystem;
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::ThrowsMessage;
+
+constexpr const char* kTensors = "adapter_model.safetensors";
+constexpr const char* kConfig = "adapter_config.json";
+
+LoraOptions tiny_options() {
+  LoraOptions options;
+  options.rank = 4;
+  options.alpha = 8;
+  options.dropout = 0.25;
+  options.targets = {"all-linear"};
+  return options;
+}
+
+// A written adapter of the tiny model, and another one to read into.
+class AdapterFile : public testing::Test {
+ protected:
+  void SetUp() override {
+    base.name = "someone/model";
+    base.path = "/where/it/was";
+    base.quantization.method = "nf4";
+    base.quantization.block_size = 128;
+    base.quantization.skip_modules = {"lm_head", "down_proj"};
+    base.dtype = "float16";
+    base.hash = "0123456789abcdef";
+    write_adapter(dir.path(), *written, tiny_options(), base);
+  }
+
+  void edit_config(const std::string& key, const nlohmann::json& value) {
+    auto config = nlohmann::json::parse(test::read_file(dir / kConfig));
+    config[key] = value;
+    dir.write(kConfig, config.dump());
+  }
+
+  void edit_tensors(const std::function<void(quant::NamedTensors&)>& edit) {
+    quant::NamedTensors tensors = quant::read_tensors(dir / kTensors);
+    edit(tensors);
+    fs::remove(dir / kTensors);
+    quant::write_tensors(dir / kTensors, tensors, {{"format", "pt"}});
+  }
+
+  void expect_tensors_refused(const std::string& part) {
+    const at::Tensor before = read->tensors().front().value.clone();
+    EXPECT_THAT([&] { read_adapter_tensors(dir.path(), *read); },
+                ThrowsMessage<FormatError>(AllOf(HasSubstr(kTensors), HasSubstr(part))));
+    EXPECT_TRUE(at::equal(before, read->tensors().front().value)) << "half of it was read";
+  }
+
+  test::TempDir dir;
+  std::unique_ptr<model::CausalLm> one = test::tiny_model(), other = test::tiny_model();
+  std::unique_ptr<AdapterSet> written = test::tiny_adapters(*one, true);
+  std::unique_ptr<AdapterSet> read = test::tiny_adapters(*other, false);
+  AdapterBase base;
+};
+
+TEST_F(AdapterFile, TensorsComeBackBitForBit) {
+  read_adapter_tensors(dir.path(), *read);
+  ASSERT_EQ(read->tensors().size(), written->tensors().size());
+  for (size_t i = 0; i < read->tensors().size(); ++i) {
+    EXPECT_EQ(read->tensors()[i].name, written->tensors()[i].name);
+    EXPECT_TRUE(at::equal(read->tensors()[i].value, written->tensors()[i].value));
+  }
+}
+
+TEST_F(AdapterFile, OptionsAndBaseComeBack) {
+  const LoraOptions options = read_adapter_options(dir.path());
+  EXPECT_EQ(options.rank, 4);
+  EXPECT_EQ(options.alpha, 8);
+  EXPECT_EQ(options.dropout, 0.25);
+  EXPECT_FALSE(options.use_rslora);
+  EXPECT_EQ(options.targets, written->target_modules());
+  const auto found = read_adapter_base(dir.path());
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->name, base.name);
+  EXPECT_EQ(found->path, base.path);
+  EXPECT_EQ(found->hash, base.hash);
+  EXPECT_EQ(found->dtype, base.dtype);
+  EXPECT_EQ(found->quantization.method, "nf4");
+  EXPECT_EQ(found->quantization.block_size, 128);
+  EXPECT_EQ(found->quantization.skip_modules, base.quantization.skip_modules);
+}
+
+TEST_F(AdapterFile, Bfloat16TensorsAreReadAsTheyAre) {
+  edit_tensors([](quant::NamedTensors& tensors) {
+    for (auto& [name, tensor] : tensors) tensor = tensor.to(at::kBFloat16);
+  });
+  read_adapter_tensors(dir.path(), *read);
+  for (size_t i = 0; i < read->tensors().size(); ++i) {
+    const at::Tensor rounded = written->tensors()[i].value.to(at::kBFloat16).to(at::kFloat);
+    EXPECT_TRUE(at::equal(read->tensors()[i].value, rounded));
+  }
+}
+
+TEST_F(AdapterFile, AnAdapterMadeElsewhereHasNoRecordOfItsBase) {
+  fs::remove(dir / "qlora_base.json");
+  EXPECT_FALSE(read_adapter_base(dir.path()));
+}
+
+TEST_F(AdapterFile, WhatCannotBeReproducedIsRefusedByTheNameOfItsKey) {
+  const std::vector<std::pair<std::string, nlohmann::json>> keys = {
+      {"peft_type", "IA3"},
+      {"use_dora", true},
+      {"fan_in_fan_out", true},
+      {"lora_bias", true},
+      {"bias", "all"},
+      {"rank_pattern", {{"q_proj", 8}}},
+      {"alpha_pattern", {{"q_proj", 8}}},
+      {"modules_to_save", {"lm_head"}},
+      {"exclude_modules", {"q_proj"}},
+      {"layers_to_transform", {0}},
+      {"trainable_token_indices", {1, 2}},
+      {"target_parameters", {"experts.down_proj"}}};
+  const std::string config = test::read_file(dir / kConfig);
+  for (const auto& [key, value] : keys) {
+    edit_config(key, value);
+    EXPECT_THAT([&] { read_adapter_options(dir.path()); },
+                ThrowsMessage<FormatError>(AllOf(HasSubstr(kConfig), HasSubstr(key))))
+        << key;
+    dir.write(kConfig, config);
+  }
+  for (const char* key : {"rank_pattern", "modules_to_save"}) {  // empty is as good as absent
+    edit_config(key, nlohmann::json::array());
+    EXPECT_EQ(read_adapter_options(dir.path()).rank, 4) << key;
+  }
+}
+
+TEST_F(AdapterFile, ATargetPatternOfPeftIsOneText) {
+  edit_config("target_modules", ".*q_proj");
+  EXPECT_THAT(read_adapter_options(dir.path()).targets, testing::ElementsAre(".*q_proj"));
+}
+
+TEST_F(AdapterFile, WrongTypesAndImpossibleRanksAreRefused) {
+  for (const nlohmann::json& rank : {nlohmann::json(0), nlohmann::json(-4), nlohmann::json("8"),
+                                     nlohmann::json(1.5), nlohmann::json(1'000'000)}) {
+    edit_config("r", rank);
+    EXPECT_THAT([&] { read_adapter_options(dir.path()); },
+                ThrowsMessage<FormatError>(HasSubstr("r")))
+        << rank;
+  }
+  dir.write(kConfig, R"({"r": 4, )");
+  EXPECT_THROW(read_adapter_options(dir.path()), FormatError);
+  fs::remove(dir / kConfig);
+  EXPECT_THROW(read_adapter_options(dir.path()), ConfigError);
+}
+
+TEST_F(AdapterFile, AMissingTensorIsNamed) {
+  std::string name;
+  edit_tensors([&](quant::NamedTensors& tensors) {
+    name = tensors.back().first;
+    tensors.pop_back();
+  });
+  expect_tensors_refused(name);
+}
+
+TEST_F(AdapterFile, ASuperfluousTensorIsNamed) {
+  edit_tensors([](quant::NamedTensors& tensors) {
+    tensors.emplace_back("base_model.model.lm_head.lora_A.weight", at::zeros({4, 32}));
+  });
+  expect_tensors_refused("lm_head.lora_A");
+}
+
+TEST_F(AdapterFile, ATensorOfAnotherShapeIsNamedWithBothShapes) {
+  edit_tensors([](quant::NamedTensors& tensors) { tensors.back().second = at::zeros({3, 5}); });
+  expect_tensors_refused("[3, 5]");
+}
+
+TEST_F(AdapterFile, AnIntegerTensorAndAnInfinityAreRefused) {
+  edit_tensors(
+      [](quant::NamedTensors& tensors) { tensors.back().second.view({-1})[3] = INFINITY; });
+  expect_tensors_refused("infinite");
+  edit_tensors([](quant::NamedTensors& tensors) {
+    tensors.back().second = at::zeros(tensors.back().second.sizes(), at::kInt);
+  });
+  expect_tensors_refused("Int");
+}
+
+TEST_F(AdapterFile, ATruncatedFileIsRefused) {
+  fs::resize_file(dir / kTensors, fs::file_size(dir / kTensors) - 1);
+  expect_tensors_refused("");
+}
+
+TEST_F(AdapterFile, AnImpossibleRecordOfTheBaseIsRefused) {
+  auto record = nlohmann::json::parse(test::read_file(dir / "qlora_base.json"));
+  record["quantization"]["block_size"] = 48;
+  dir.write("qlora_base.json", record.dump());
+  EXPECT_THAT([&] { read_adapter_base(dir.path()); },
+              ThrowsMessage<Error>(HasSubstr("block_size")));
+  record.erase("quantization");
+  dir.write("qlora_base.json", record.dump());
+  EXPECT_THROW(read_adapter_base(dir.path()), FormatError);
+}
+
+}  // namespace
+}  // namespace qlora::lora
