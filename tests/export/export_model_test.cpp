@@ -1,0 +1,124 @@
+// An export as `qlora export` makes it: complete or absent, and never over something else.
+#include "recipes/export_model.h"
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <map>
+
+#include "base/error.h"
+#include "export/adapter.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/tiny_files.h"
+#include "tests/support/tiny_model.h"
+
+namespace qlora::recipes {
+namespace {
+namespace fs = std::filesystem;
+using test::TempDir;
+using ::testing::HasSubstr;
+
+std::map<std::string, std::string> contents(const std::string& directory) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : fs::recursive_directory_iterator(directory))
+    if (entry.is_regular_file()) files[entry.path().string()] = test::read_file(entry.path());
+  return files;
+}
+
+class Export : public testing::Test {
+ protected:
+  // The tiny base with an adapter whose B is not zero.
+  void SetUp() override {
+    test::write_tiny_directory(dir / "model");
+    trained = open_model(choice());
+    lora::LoraOptions options;
+    options.rank = 4;
+    options.alpha = 8;
+    trained.recipe.lora = options;
+    trained.adapters = test::tiny_adapters(*trained.base.model, true);
+  }
+  ModelChoice choice(const std::string& adapter = "") const {
+    ModelChoice chosen;
+    chosen.model = dir / "model";
+    chosen.adapter = adapter;
+    chosen.device = "cpu";
+    chosen.threads = 2;
+    return chosen;
+  }
+  // Nothing but the base: neither the target nor a partial directory.
+  void expect_nothing_was_left() const {
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(dir.path()))
+      names.push_back(entry.path().filename());
+    EXPECT_THAT(names, testing::ElementsAre("model"));
+  }
+
+  TempDir dir;
+  TrainedModel trained;
+};
+
+TEST_F(Export, AnAdapterOpenedAgainHasTheSameTensors) {
+  export_model(trained, {"adapter", dir / "out", "bfloat16"});
+  const TrainedModel again = open_model(choice(dir / "out"));
+  EXPECT_TRUE(at::equal(again.adapters->values(), trained.adapters->values()));
+}
+
+TEST_F(Export, ADirectoryWithContentIsRefusedAndLeftAsItWas) {
+  dir.write("out/thesis.txt", "precious");
+  const auto before = contents(dir.path());
+  for (const char* format : {"adapter", "merged"}) {
+    try {
+      export_model(trained, {format, dir / "out", "bfloat16"});
+      ADD_FAILURE() << format << " was written";
+    } catch (const ConfigError& error) {
+      EXPECT_THAT(error.what(), HasSubstr(dir / "out"));
+    }
+    EXPECT_EQ(contents(dir.path()), before) << format;
+  }
+}
+
+TEST_F(Export, AnEmptyDirectoryIsTaken) {
+  fs::create_directory(dir / "out");
+  export_model(trained, {"merged", dir / "out", "bfloat16"});
+  EXPECT_TRUE(fs::exists(dir / "out/verification.json"));
+  EXPECT_TRUE(fs::exists(dir / "out/model.safetensors"));
+}
+
+TEST_F(Export, OneThatFailsLeavesNoDirectory) {
+  trained.base.model->groups().back()->layers().front().adapter->b.fill_(1e6f);
+  EXPECT_THROW(export_model(trained, {"merged", dir / "out", "float16"}), Error);
+  expect_nothing_was_left();
+}
+
+TEST_F(Export, OneThatIsNotTheTrainedModelLeavesNoDirectory) {
+  // Other masters than the products read: what is written is not what the reference ran.
+  at::Tensor values = trained.adapters->values();
+  values.mul_(-40.0);
+  EXPECT_THROW(export_model(trained, {"merged", dir / "out", "bfloat16"}), Error);
+  expect_nothing_was_left();
+}
+
+TEST_F(Export, AnAdapterOfABaseAloneIsRefused) {
+  TrainedModel base = open_model(choice());
+  EXPECT_THROW(export_model(base, {"adapter", dir / "out", "bfloat16"}), ConfigError);
+  expect_nothing_was_left();
+}
+
+TEST_F(Export, UnknownFormatsAndDtypesAreRefusedByName) {
+  for (const auto& [format, dtype, named] : {std::tuple{"onnx", "bfloat16", "onnx"},
+                                             {"gguf", "bfloat16", "gguf"},
+                                             {"merged", "int3", "--dtype"}}) {
+    try {
+      export_model(trained, {format, dir / "out", dtype});
+      ADD_FAILURE() << format << " " << dtype;
+    } catch (const ConfigError& error) {
+      EXPECT_THAT(error.what(), HasSubstr(named));
+    }
+  }
+  expect_nothing_was_left();
+}
+
+}  // namespace
+}  // namespace qlora::recipes
