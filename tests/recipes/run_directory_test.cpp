@@ -1,0 +1,204 @@
+// Who may write to the directory of a run, and what it may do there.
+#include "recipes/run_directory.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <filesystem>
+#include <map>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "recipes/qlora_finetune.h"
+#include "recipes/recipe_yaml.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/tiny_files.h"
+
+namespace qlora::recipes {
+namespace {
+namespace fs = std::filesystem;
+using test::TempDir;
+using ::testing::HasSubstr;
+
+constexpr const char* kRecipe = "/recipe.resolved.yaml";
+
+// The bytes of every file but the log, by path.
+std::map<std::string, std::string> contents(const std::string& directory) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : fs::recursive_directory_iterator(directory))
+    if (entry.is_regular_file() && entry.path().filename() != "log.txt")
+      files[entry.path().string()] = test::read_file(entry.path());
+  return files;
+}
+
+class RunDirectories : public testing::Test {
+ protected:
+  void TearDown() override { log::close_file(); }
+
+  // Two steps, with a checkpoint after each.
+  void train() {
+    recipe.train.max_steps = 2;
+    recipe.train.save_every = 1;
+    const std::atomic<bool> never{false};
+    ASSERT_EQ(finetune(recipe, never), trainer::Outcome::kFinished);
+  }
+  // ConfigError with `part` in it, and no file of the run changed.
+  void expect_refused(const Recipe& other, const std::string& part) {
+    const auto before = contents(recipe.output.dir);
+    try {
+      RunDirectory run(other);
+      ADD_FAILURE() << "was not refused";
+    } catch (const ConfigError& error) {
+      EXPECT_THAT(error.what(), HasSubstr(part));
+    }
+    EXPECT_EQ(contents(recipe.output.dir), before);
+  }
+
+  TempDir dir;
+  Recipe recipe = test::tiny_recipe(dir.path());
+};
+
+TEST_F(RunDirectories, ANewOneBeginsFromTheStart) {
+  recipe.output.dir = dir / "not/there/yet";
+  const RunDirectory run(recipe);
+  EXPECT_TRUE(fs::is_directory(dir / "not/there/yet"));
+  EXPECT_FALSE(run.checkpoint().has_value());
+  EXPECT_EQ(run.file("metrics.jsonl"), dir / "not/there/yet/metrics.jsonl");
+}
+
+TEST_F(RunDirectories, WhileOneIsHeldASecondIsRefused) {
+  {
+    const RunDirectory first(recipe);
+    expect_refused(recipe, recipe.output.dir);
+    expect_refused(recipe, "another process");
+    Recipe elsewhere = recipe;
+    elsewhere.output.dir = dir / "elsewhere";
+    EXPECT_NO_THROW(RunDirectory{elsewhere});
+  }
+  EXPECT_NO_THROW(RunDirectory{recipe});  // the lock ends with its holder
+}
+
+TEST_F(RunDirectories, ALockIsNotGivenUpByTheOneThatWasRefused) {
+  const RunDirectory first(recipe);
+  EXPECT_THROW(RunDirectory{recipe}, ConfigError);
+  EXPECT_THROW(RunDirectory{recipe}, ConfigError);
+}
+
+TEST_F(RunDirectories, TheLockIsOnTheDirectoryWhateverItsPathIsCalled) {
+  const RunDirectory first(recipe);
+  fs::create_directory_symlink(recipe.output.dir, dir / "alias");
+  Recipe alias = recipe;
+  alias.output.dir = dir / "alias";
+  EXPECT_THROW(RunDirectory{alias}, ConfigError);
+}
+
+TEST_F(RunDirectories, ForeignContentIsRefusedEvenWithOverwrite) {
+  dir.write("run/thesis.txt", "precious");
+  dir.write("run/checkpoint-000001/notes.txt", "precious too");
+  for (const bool overwrite : {false, true}) {
+    recipe.output.overwrite = overwrite;
+    expect_refused(recipe, "not empty");
+  }
+}
+
+TEST_F(RunDirectories, ALogOfAFailedStartIsNoContent) {
+  dir.write("run/log.txt", "the model was not found\n");
+  const RunDirectory run(recipe);
+  EXPECT_THAT(test::read_file(run.file("log.txt")), HasSubstr("the model was not found"));
+}
+
+TEST_F(RunDirectories, TheResolvedRecipeReadsBackAsTheRecipeOfTheRun) {
+  recipe.optim.lr = 1.0 / 3;
+  train();
+  const Recipe read = read_run_recipe(recipe.output.dir);
+  EXPECT_EQ(write_recipe(read), write_recipe(recipe));
+  EXPECT_EQ(read.optim.lr, 1.0 / 3);
+}
+
+TEST_F(RunDirectories, AMovedRunIsFoundWhereItIsNow) {
+  train();
+  fs::rename(recipe.output.dir, dir / "moved");
+  EXPECT_EQ(read_run_recipe(dir / "moved/").output.dir, (fs::path(dir / "moved") / "").string());
+  EXPECT_EQ(adapter_of_run(dir / "moved"), dir / "moved/adapter");
+}
+
+TEST_F(RunDirectories, TheSameRecipeGoesOnFromTheLastCheckpoint) {
+  train();
+  const auto before = contents(recipe.output.dir);
+  const RunDirectory run(recipe);
+  EXPECT_EQ(run.checkpoint(), recipe.output.dir + "/checkpoint-000002");
+  EXPECT_EQ(contents(recipe.output.dir), before);
+}
+
+TEST_F(RunDirectories, ACheckpointCanBeNamed) {
+  train();
+  recipe.train.resume = recipe.output.dir + "/checkpoint-000001";
+  EXPECT_EQ(RunDirectory(recipe).checkpoint(), recipe.train.resume);
+  recipe.train.resume = recipe.output.dir + "/checkpoint-000009";
+  expect_refused(recipe, "checkpoint-000009");
+}
+
+TEST_F(RunDirectories, EveryFixedKeyThatDiffersIsNamed) {
+  train();
+  Recipe other = recipe;
+  other.lora.rank = 8;
+  other.optim.lr = 1e-4;
+  expect_refused(other, "lora.rank: 4 -> 8");
+  expect_refused(other, "optim.lr: 0.005 -> 0.0001");
+}
+
+TEST_F(RunDirectories, ResumeNeverRefusesARun) {
+  train();
+  recipe.train.resume = "never";
+  expect_refused(recipe, "train.resume");
+}
+
+TEST_F(RunDirectories, ADamagedCheckpointIsNotGoneOnFrom) {
+  train();
+  const std::string state = recipe.output.dir + "/checkpoint-000002/optimizer.safetensors";
+  fs::resize_file(state, fs::file_size(state) - 1);
+  try {
+    RunDirectory run(recipe);
+    FAIL() << "was not refused";
+  } catch (const FormatError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("optimizer.safetensors"));
+  }
+}
+
+TEST_F(RunDirectories, OverwriteReplacesWhatARunWroteAndNothingElse) {
+  train();
+  dir.write("run/notes.txt", "mine");
+  recipe.output.overwrite = true;
+  recipe.train.max_steps = 1;
+  const std::atomic<bool> never{false};
+  ASSERT_EQ(finetune(recipe, never), trainer::Outcome::kFinished);
+  EXPECT_EQ(test::read_file(dir / "run/notes.txt"), "mine");
+  EXPECT_TRUE(fs::exists(dir / "run/checkpoint-000001"));
+  EXPECT_FALSE(fs::exists(dir / "run/checkpoint-000002"));
+  EXPECT_EQ(read_run_recipe(recipe.output.dir).train.max_steps, 1);
+}
+
+TEST_F(RunDirectories, WhatIsNoRunIsNamed) {
+  for (const std::string& path : {dir / "model", dir / "absent"}) {
+    try {
+      read_run_recipe(path);
+      ADD_FAILURE() << path;
+    } catch (const ConfigError& error) {
+      EXPECT_THAT(error.what(), HasSubstr(path));
+    }
+  }
+}
+
+TEST_F(RunDirectories, AnUnfinishedRunGivesTheAdapterOfItsLastCheckpoint) {
+  train();
+  fs::remove_all(recipe.output.dir + "/adapter");
+  EXPECT_EQ(adapter_of_run(recipe.output.dir), recipe.output.dir + "/checkpoint-000002/adapter");
+  for (const char* name : {"/checkpoint-000001", "/checkpoint-000002"})
+    fs::remove_all(recipe.output.dir + name);
+  EXPECT_THROW(adapter_of_run(recipe.output.dir), ConfigError);
+  EXPECT_TRUE(fs::exists(recipe.output.dir + kRecipe));
+}
+
+}  // namespace
+}  // namespace qlora::recipes
