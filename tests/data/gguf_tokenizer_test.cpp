@@ -1,0 +1,188 @@
+// Tokenizers of vocabularies small enough to work the ids out by hand, through GGUF metadata and
+// the Hugging Face files made from it.
+#include "data/tokenizers/gguf_tokenizer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <functional>
+#include <map>
+
+#include "base/error.h"
+#include "data/tokenizers/byte_alphabet.h"
+#include "tests/support/temp_dir.h"
+
+namespace qlora::data {
+namespace {
+namespace fs = std::filesystem;
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::ThrowsMessage;
+using Metadata = std::map<std::string, io::GgufValue>;
+using Texts = std::vector<std::string>;
+
+constexpr int64_t kNormal = 1, kUnknown = 2, kControl = 3, kByte = 6;
+
+std::unique_ptr<Tokenizer> tokenizer_of(const test::TempDir& dir, const Metadata& metadata) {
+  const std::string path = dir / "vocabulary.gguf";
+  std::vector<std::pair<std::string, io::GgufValue>> list(metadata.begin(), metadata.end());
+  io::GgufWriter(path, list, {}).finish();
+  return load_tokenizer(path);
+}
+
+// 256 byte letters, then "ab" (256), "abc" (257), " a" (258), <|end|> (259).
+Metadata byte_level() {
+  Texts tokens;
+  for (int byte = 0; byte < 256; ++byte) {
+    tokens.emplace_back();
+    append_byte_letters(std::string(1, static_cast<char>(byte)), tokens.back());
+  }
+  for (const char* token : {"ab", "abc", "Ġa", "<|end|>"}) tokens.emplace_back(token);
+  std::vector<int64_t> types(260, kNormal);
+  types[259] = kControl;
+  return {{"general.architecture", std::string("llama")},
+          {"tokenizer.ggml.model", std::string("gpt2")},
+          {"tokenizer.ggml.pre", std::string("gpt-2")},
+          {"tokenizer.ggml.tokens", tokens},
+          {"tokenizer.ggml.token_type", types},
+          {"tokenizer.ggml.merges", Texts{"a b", "ab c", "Ġ a"}},
+          {"tokenizer.ggml.eos_token_id", uint64_t{259}}};
+}
+
+// <unk>, <s>, </s>, the 256 bytes, then pieces whose scores are their rank.
+Metadata sentencepiece() {
+  Texts tokens = {"<unk>", "<s>", "</s>"};
+  std::vector<int64_t> types = {kUnknown, kControl, kControl};
+  std::vector<float> scores = {0, 0, 0};
+  for (int byte = 0; byte < 256; ++byte) {
+    tokens.push_back(fmt::format("<0x{:02X}>", byte));
+    types.push_back(kByte);
+    scores.push_back(0);
+  }
+  float score = 0;
+  for (const char* piece : {"▁a", "ab", "▁ab", "▁", "a", "b"}) {  // 259 ...
+    tokens.emplace_back(piece);
+    types.push_back(kNormal);
+    scores.push_back(score -= 1);
+  }
+  return {{"general.architecture", std::string("llama")},
+          {"tokenizer.ggml.model", std::string("llama")},
+          {"tokenizer.ggml.tokens", tokens},
+          {"tokenizer.ggml.token_type", types},
+          {"tokenizer.ggml.scores", scores},
+          {"tokenizer.ggml.bos_token_id", uint64_t{1}},
+          {"tokenizer.ggml.eos_token_id", uint64_t{2}}};
+}
+
+TEST(GgufTokenizer, MergesApplyInTheirOrder) {
+  test::TempDir dir;
+  const auto tokenizer = tokenizer_of(dir, byte_level());
+  EXPECT_THAT(tokenizer->encode("abc", false), ElementsAre(257));
+  EXPECT_THAT(tokenizer->encode("ab ab", false), ElementsAre(256, ' ', 256));  // before "Ġ a"
+  EXPECT_THAT(tokenizer->encode("ab ac", false), ElementsAre(256, 258, 'c'));
+  EXPECT_THAT(tokenizer->encode("x<|end|>", false), ElementsAre('x', 259));
+}
+
+TEST(GgufTokenizer, EveryByteOfValidTextComesBack) {
+  test::TempDir dir;
+  std::string text;
+  for (int byte = 1; byte < 128; ++byte) text += static_cast<char>(byte);
+  text += "é 例 🦙 \xc2\xa0 e\xcc\x81";
+  for (const Metadata& metadata : {byte_level(), sentencepiece()}) {
+    const auto tokenizer = tokenizer_of(dir, metadata);
+    EXPECT_EQ(tokenizer->decode(tokenizer->encode(text, false), false), text);
+  }
+}
+
+TEST(GgufTokenizer, SentencepieceMergesTheBestPairFirstAndFallsBackToBytes) {
+  test::TempDir dir;
+  const auto tokenizer = tokenizer_of(dir, sentencepiece());
+  // " ab": "▁a" has a better score than "ab"; "▁a" + "b" then make "▁ab".
+  EXPECT_THAT(tokenizer->encode("ab", false), ElementsAre(261));
+  EXPECT_THAT(tokenizer->encode("aab", false), ElementsAre(259, 260));
+  EXPECT_THAT(tokenizer->encode("aé", false), ElementsAre(259, 3 + 0xc3, 3 + 0xa9));
+}
+
+TEST(GgufTokenizer, TheFileSaysWhatGoesAroundAText) {
+  test::TempDir dir;
+  Metadata metadata = sentencepiece();
+  metadata["tokenizer.ggml.add_bos_token"] = true;
+  metadata["tokenizer.ggml.add_eos_token"] = true;
+  EXPECT_THAT(tokenizer_of(dir, metadata)->encode("ab", true), ElementsAre(1, 261, 2));
+  metadata["tokenizer.ggml.add_bos_token"] = false;
+  metadata["tokenizer.ggml.add_eos_token"] = false;
+  EXPECT_THAT(tokenizer_of(dir, metadata)->encode("ab", true), ElementsAre(261));
+}
+
+TEST(GgufTokenizer, RolesAndSpecialTokensAreKnown) {
+  test::TempDir dir;
+  const auto tokenizer = tokenizer_of(dir, byte_level());
+  ASSERT_TRUE(tokenizer->special_tokens().eos);
+  EXPECT_EQ(tokenizer->special_tokens().eos->id, 259);
+  EXPECT_THAT(tokenizer->special_tokens().end_of_generation, ElementsAre(259));
+  EXPECT_TRUE(tokenizer->is_special(259));
+  EXPECT_FALSE(tokenizer->is_special(257));
+  const std::vector<TokenId> ids = {'a', 259};
+  EXPECT_EQ(tokenizer->decode(ids, true), "a");
+  EXPECT_EQ(tokenizer->decode(ids, false), "a<|end|>");
+  EXPECT_EQ(tokenizer->vocab_size(), 260);
+}
+
+TEST(GgufTokenizer, TheFilesItWritesMakeTheSameTokenizer) {
+  test::TempDir dir;
+  for (const Metadata& metadata : {byte_level(), sentencepiece()}) {
+    const auto tokenizer = tokenizer_of(dir, metadata);
+    fs::remove_all(dir / "written");
+    fs::create_directory(dir / "written");
+    tokenizer->write_files(dir / "written");
+    const auto again = load_tokenizer(dir / "written");
+    for (const char* text : {"abc ab a", "</s> <|end|>", "例"})
+      EXPECT_EQ(again->encode(text, true), tokenizer->encode(text, true)) << text;
+  }
+}
+
+TEST(GgufTokenizer, MetadataThatContradictsItselfIsRefusedByItsKey) {
+  test::TempDir dir;
+  const auto refused = [&](const char* key, const Metadata& from,
+                           const std::function<void(Metadata&)>& change) {
+    Metadata metadata = from;
+    change(metadata);
+    EXPECT_THAT([&] { tokenizer_of(dir, metadata); }, ThrowsMessage<FormatError>(HasSubstr(key)))
+        << key;
+  };
+  refused("tokenizer.ggml.model", byte_level(),
+          [](Metadata& m) { m["tokenizer.ggml.model"] = std::string("t5"); });
+  refused("no-such-family", byte_level(),
+          [](Metadata& m) { m["tokenizer.ggml.pre"] = std::string("no-such-family"); });
+  refused("tokenizer.ggml.token_type", byte_level(), [](Metadata& m) {
+    m["tokenizer.ggml.token_type"] = std::vector<int64_t>{1, 1};
+  });
+  refused("tokenizer.ggml.token_type", byte_level(),
+          [](Metadata& m) { m["tokenizer.ggml.token_type"] = std::vector<int64_t>(260, 9); });
+  refused("eos_token_id", byte_level(),
+          [](Metadata& m) { m["tokenizer.ggml.eos_token_id"] = uint64_t{260}; });
+  refused("tokenizer.ggml.tokens", byte_level(),
+          [](Metadata& m) { std::get<Texts>(m["tokenizer.ggml.tokens"])[257] = "ab"; });
+  refused("tokenizer.ggml.tokens", byte_level(),
+          [](Metadata& m) { std::get<Texts>(m["tokenizer.ggml.tokens"])[257] = "\xff"; });
+  refused("zz", byte_level(), [](Metadata& m) { m["tokenizer.ggml.merges"] = Texts{"a zz"}; });
+  refused("tokenizer.ggml.scores", sentencepiece(), [](Metadata& m) {
+    m["tokenizer.ggml.scores"] = std::vector<float>{1, 2};
+  });
+  refused("tokenizer.ggml.tokens", byte_level(),
+          [](Metadata& m) { m.erase("tokenizer.ggml.tokens"); });
+}
+
+TEST(GgufTokenizer, TextThatIsNotUtf8IsRefusedWithThePlace) {
+  test::TempDir dir;
+  const auto tokenizer = tokenizer_of(dir, byte_level());
+  EXPECT_THAT([&] { tokenizer->encode("abc\xff", false); },
+              ThrowsMessage<FormatError>(HasSubstr("3")));
+  EXPECT_THROW(tokenizer->decode(std::vector<TokenId>{260}, false), Error);
+  EXPECT_THROW(tokenizer->decode(std::vector<TokenId>{-1}, false), Error);
+}
+
+}  // namespace
+}  // namespace qlora::data
