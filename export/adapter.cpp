@@ -36,12 +36,11 @@ void write_adapter_directory(const std::string& directory, const lora::AdapterSe
                              const data::Tokenizer& tokenizer) {
   io::require_free_space(directory, 2 * static_cast<uint64_t>(adapters.values().nbytes()),
                          "the adapter");
-  std::string old;  // out of the way until the new one is in place
-  if (fs::exists(fs::path(directory) / "adapter_config.json")) old = io::move_aside(directory);
-  io::AtomicDirectory target(directory);
+  using enum io::AtomicDirectory::Existing;
+  const bool is_adapter = fs::exists(fs::path(directory) / "adapter_config.json");
+  io::AtomicDirectory target(directory, is_adapter ? kReplace : kRefuse);
   fill_adapter_directory(target.path(), adapters, options, base, tokenizer);
   target.commit();
-  if (!old.empty()) fs::remove_all(old);
 }
 
 }  // namespace qlora::exporting

@@ -86,11 +86,12 @@ void write_file_atomically(const std::string& path, std::string_view bytes) {
   }
 }
 
-AtomicDirectory::AtomicDirectory(const std::string& target) : target_(target) {
+AtomicDirectory::AtomicDirectory(const std::string& target, Existing existing)
+    : target_(target), replace_(existing == Existing::kReplace) {
   while (target_.size() > 1 && target_.ends_with('/')) target_.pop_back();
   std::error_code status;
   const bool there = fs::exists(target_, status);
-  if (there && !(fs::is_directory(target_, status) && fs::is_empty(target_, status))) {
+  if (!replace_ && there && !(fs::is_directory(target_, status) && fs::is_empty(target_, status))) {
     fail<ConfigError>("{} must not exist or be an empty directory; choose another or remove it",
                       target_);
   }
@@ -112,8 +113,11 @@ void AtomicDirectory::commit() {
     if (!entries->is_symlink()) sync(entries->path());
   if (status) fail<IoError>("{} cannot be listed: {}", path_, status.message());
   sync(path_);
+  std::string old;
+  if (replace_ && fs::exists(target_, status)) old = move_aside(target_);
   rename_into_place(path_, target_);  // replaces an empty directory
   committed_ = true;
+  if (!old.empty()) remove_tree(old);
 }
 
 std::vector<std::string> remove_partial_directories(const std::string& directory) {

@@ -16,19 +16,22 @@ void write_file_atomically(const std::string& path, std::string_view bytes);
 // a kill leaves "<name>.partial-<pid>" behind, which nothing takes for the real one.
 class AtomicDirectory {
  public:
-  // `target` must not exist, or be an empty directory. Parents are made. IoError, ConfigError.
-  explicit AtomicDirectory(const std::string& target);
+  enum class Existing { kRefuse, kReplace };
+  // `target` must not exist, or be an empty directory, unless it is to be replaced. Parents are
+  // made. IoError, ConfigError.
+  explicit AtomicDirectory(const std::string& target, Existing existing = Existing::kRefuse);
   ~AtomicDirectory();
   AtomicDirectory(const AtomicDirectory&) = delete;
   AtomicDirectory& operator=(const AtomicDirectory&) = delete;
 
   const std::string& path() const { return path_; }
-  // fsync of every file and directory in it, rename, fsync of the parent.
+  // fsync of every file and directory in it, rename, fsync of the parent. What is replaced stays
+  // in its place until then.
   void commit();
 
  private:
   std::string target_, path_;
-  bool committed_ = false;
+  bool replace_, committed_ = false;
 };
 
 // Removes what dead processes left half made in `directory` ("<name>.partial-<pid>"); gives the

@@ -181,5 +181,21 @@ TEST(RequireFreeSpace, SaysWhatIsNeededForWhat) {
   }
 }
 
+TEST(AtomicDirectory, WhatItReplacesStaysUntilTheNewOneIsWhole) {
+  test::TempDir dir;
+  dir.write("out/old.txt", "old");
+  {
+    AtomicDirectory given_up(dir / "out", AtomicDirectory::Existing::kReplace);
+    EXPECT_EQ(test::read_file(dir / "out/old.txt"), "old");
+  }
+  EXPECT_EQ(test::read_file(dir / "out/old.txt"), "old");
+  AtomicDirectory target(dir / "out", AtomicDirectory::Existing::kReplace);
+  std::ofstream(target.path() + "/new.txt") << "new";
+  target.commit();
+  EXPECT_EQ(test::read_file(dir / "out/new.txt"), "new");
+  EXPECT_FALSE(std::filesystem::exists(dir / "out/old.txt"));
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir.path()), {}), 1);
+}
+
 }  // namespace
 }  // namespace qlora::io
