@@ -2,11 +2,11 @@
 
 #include <ATen/ATen.h>
 
-#include <cmath>
 #include <set>
 
 #include "base/error.h"
 #include "base/seed.h"
+#include "lora/initial_factors.h"
 
 namespace qlora::lora {
 namespace {
@@ -16,16 +16,6 @@ std::vector<std::string> module_names(const std::vector<LinearGroup*>& groups) {
   for (const LinearGroup* group : groups)
     for (const LoraLinear& layer : group->layers()) names.push_back(layer.name);
   return names;
-}
-
-// U(-1/sqrt(in), 1/sqrt(in)), drawn on the CPU so that every device starts alike.
-at::Tensor kaiming_uniform(int64_t rank, int64_t in, uint64_t key) {
-  at::Tensor a = at::empty({rank, in}, at::kFloat);
-  const float bound = 1.0f / std::sqrt(static_cast<float>(in));
-  float* values = a.data_ptr<float>();
-  for (int64_t i = 0; i < a.numel(); ++i)
-    values[i] = (2.0f * uniform(key, static_cast<uint64_t>(i)) - 1.0f) * bound;
-  return a;
 }
 
 std::vector<std::string> peft_targets(const std::vector<LinearGroup*>& groups) {
@@ -80,6 +70,7 @@ void AdapterSet::place(const LoraOptions& options, LinearGroup& group, uint64_t 
   const int64_t in = group.layers().front().in_features();
   const int64_t first = offset;
   int64_t stacked_rank = 0;
+  std::vector<at::Tensor> initial_b;
   const auto view = [&](const at::Tensor& flat, int64_t rows, int64_t columns) {
     return flat.narrow(0, offset, rows * columns).view({rows, columns});
   };
@@ -92,18 +83,24 @@ void AdapterSet::place(const LoraOptions& options, LinearGroup& group, uint64_t 
     adapter.a = view(values_, adapter.rank, in);
     adapter.grad_a = view(gradients_, adapter.rank, in);
     adapter.a_compute = view(compute_values_, adapter.rank, in);
-    adapter.a.copy_(kaiming_uniform(adapter.rank, in, random_key(seed, layer.name + ".lora_A")));
+    Factors start = initial_factors(options.init, adapter.rank, in, layer.out_features(),
+                                    random_key(seed, layer.name + ".lora_A"),
+                                    random_key(seed, layer.name + ".lora_B"));
+    adapter.a.copy_(start.a);
+    initial_b.push_back(start.b);
     offset += adapter.rank * in;
     stacked_rank += adapter.rank;
   }
   if (stacked_rank == 0) return;
   group.set_stacked_a({compute_values_.narrow(0, first, stacked_rank * in).view({stacked_rank, in}),
                        gradients_.narrow(0, first, stacked_rank * in).view({stacked_rank, in})});
+  size_t placed = 0;
   for (LoraLinear& layer : group.layers()) {
     if (!layer.adapter) continue;
     Adapter& adapter = *layer.adapter;
     const int64_t out = layer.out_features();
     adapter.b = view(values_, out, adapter.rank);
+    adapter.b.copy_(initial_b[placed++]);
     adapter.grad_b = view(gradients_, out, adapter.rank);
     adapter.b_compute = view(compute_values_, out, adapter.rank);
     offset += out * adapter.rank;

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "lora/initial_factors.h"
 
 namespace qlora::lora {
 
@@ -20,8 +21,7 @@ void LoraOptions::validate() const {
     fail<ConfigError>("lora.dropout must be in [0, 1), got {}", dropout);
   if (targets.empty())
     throw ConfigError("lora.targets must name at least one pattern, e.g. all-linear");
-  if (init != "default")
-    fail<ConfigError>("lora.init: '{}' is not in this version; use default", init);
+  check_init(init, rank);
 }
 
 }  // namespace qlora::lora

@@ -13,7 +13,7 @@ struct LoraOptions {
   double dropout = 0.0;
   std::vector<std::string> targets = {
       "all-linear"};             // or module names, or patterns (regex on the module path)
-  std::string init = "default";  // default: A Kaiming-uniform, B zero, as PEFT
+  std::string init = "default";  // initial_factors.h
   bool use_rslora = false;       // scaling alpha / sqrt(rank) instead of alpha / rank
   std::string from_adapter;      // a PEFT adapter directory to continue from; empty: none
 

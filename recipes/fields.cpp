@@ -117,7 +117,9 @@ Section lora_section() {
            "Which linear layers get an adapter: `all-linear`, module names (`q_proj`), or regular "
            "expressions on the whole module path. A pattern without a match is an error."},
           &Options::targets),
-       in({"init", "default", "default: A is random (Kaiming-uniform), B is zero."},
+       in({"init", "default | gaussian | orthogonal",
+           "default: A is random (Kaiming-uniform), B is zero. gaussian: A is normal. orthogonal: "
+           "neither is zero, their product is."},
           &Options::init),
        in({"use_rslora", "boolean", "Multiplies by alpha / sqrt(rank) instead (rsLoRA)."},
           &Options::use_rslora),

@@ -25,7 +25,7 @@ const std::vector<LaterKey>& later_keys() {
       {"model.upcast", "", "norms and sums are computed in float32 in any case"},
       {"quantization.method", "int8 int4 gptq awq hqq aqlm eetq", "use nf4, fp4 or none"},
       {"quantization.threshold", "", "it belongs to method int8"},
-      {"lora.init", "loftq pissa olora eva corda gaussian orthogonal", "use default"},
+      {"lora.init", "loftq pissa olora eva corda", "use default"},
       {"lora.loftq", "", "leave it out"},
       {"lora.use_dora", "", "leave it out for plain LoRA"},
       {"data.train[].weight", "",
