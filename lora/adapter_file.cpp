@@ -78,6 +78,7 @@ void write_adapter(const std::string& directory, const AdapterSet& adapters,
                                           {{"method", base.quantization.method},
                                            {"double_quant", base.quantization.double_quant},
                                            {"block_size", base.quantization.block_size},
+                                           {"threshold", base.quantization.threshold},
                                            {"skip_modules", base.quantization.skip_modules}}},
                                          {"dtype", base.dtype}};
   io::write_file_atomically(in(directory, kBaseFile), record.dump(2) + "\n");
@@ -166,6 +167,8 @@ std::optional<AdapterBase> read_adapter_base(const std::string& directory) {
   base.quantization.method = quantization.at("method").as_string();
   base.quantization.double_quant = quantization.at("double_quant").as_bool();
   base.quantization.block_size = quantization.at("block_size").as_integer(1, 1 << 20);
+  if (const auto threshold = quantization.find("threshold"))
+    base.quantization.threshold = threshold->as_number();
   base.quantization.skip_modules.clear();
   for (const io::JsonNode& module : quantization.at("skip_modules").elements())
     base.quantization.skip_modules.push_back(module.as_string());

@@ -19,8 +19,8 @@ at::Tensor anchor_of(const DecoderLayer& layer) {
   return at::Tensor();
 }
 
-void append(quant::NamedTensors& all, const std::string& prefix, const quant::NamedTensors& part) {
-  for (const auto& [suffix, tensor] : part) all.emplace_back(prefix + suffix, tensor);
+void append(quant::NamedTensors& all, const std::string& module, const quant::NamedTensors& part) {
+  for (const auto& [name, tensor] : part) all.emplace_back(module + "." + name, tensor);
 }
 
 }  // namespace
@@ -96,7 +96,7 @@ std::vector<lora::LinearGroup*> CausalLm::groups() {
 quant::NamedTensors CausalLm::frozen_state() const {
   quant::NamedTensors all{{"model.embed_tokens.weight", embedding},
                           {"model.norm.weight", final_norm}};
-  if (!config_.tied_embeddings) append(all, "lm_head.weight", head->state());
+  if (!config_.tied_embeddings) append(all, "lm_head", head->state());
   for (size_t i = 0; i < layers.size(); ++i) {
     const std::string prefix = fmt::format("model.layers.{}.", i);
     all.emplace_back(prefix + "input_layernorm.weight", layers[i].input_norm);
@@ -104,7 +104,7 @@ quant::NamedTensors CausalLm::frozen_state() const {
     for (const lora::LinearGroup* group :
          {&layers[i].qkv, &layers[i].o, &layers[i].gate_up, &layers[i].down})
       for (const lora::LoraLinear& linear : group->layers()) {
-        append(all, linear.name + ".weight", linear.base->state());
+        append(all, linear.name, linear.base->state());
         if (linear.bias.defined()) all.emplace_back(linear.name + ".bias", linear.bias);
       }
   }

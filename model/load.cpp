@@ -16,8 +16,12 @@ namespace {
 class Loader {
  public:
   Loader(WeightSource& source, at::ScalarType dtype, const quant::QuantizationOptions& quantization,
-         at::Device device)
-      : source_(source), dtype_(dtype), quantization_(quantization), device_(device) {}
+         at::Device device, const WeightMaker& make)
+      : source_(source),
+        dtype_(dtype),
+        quantization_(quantization),
+        device_(device),
+        make_(make) {}
 
   at::Tensor matrix(const std::string& name, int64_t rows, int64_t columns) {
     return source_.read(name, {rows, columns}, dtype_).to(device_);
@@ -31,7 +35,12 @@ class Loader {
   lora::LoraLinear linear(const std::string& name, int64_t out, int64_t in, bool with_bias) {
     lora::LoraLinear layer;
     layer.name = name;
-    layer.base = quant::make_frozen_weight(matrix(name + ".weight", out, in), quantization_, name);
+    layer.base = source_.read_packed(name, out, in, quantization_, device_);
+    if (!layer.base) {
+      const at::Tensor weight = matrix(name + ".weight", out, in);
+      layer.base =
+          make_ ? make_(name, weight) : quant::make_frozen_weight(weight, quantization_, name);
+    }
     if (with_bias || source_.has(name + ".bias")) {
       layer.bias = source_.read(name + ".bias", {out}, dtype_).to(device_);
     }
@@ -43,6 +52,7 @@ class Loader {
   at::ScalarType dtype_;
   const quant::QuantizationOptions& quantization_;
   at::Device device_;
+  const WeightMaker& make_;
 };
 
 template <typename... Layers>
@@ -94,14 +104,15 @@ at::ScalarType dtype_from_string(const std::string& name, const std::string& key
 
 std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& options,
                                      const quant::QuantizationOptions& quantization,
-                                     at::Device device, at::ScalarType compute) {
+                                     at::Device device, at::ScalarType compute,
+                                     const WeightMaker& make) {
   at::NoGradGuard no_grad;
   const at::ScalarType dtype = dtype_from_string(options.dtype, "model.dtype");
   ModelConfig config = source.config();
   config.attention_bias |= source.has("model.layers.0.self_attn.q_proj.bias");
   config.mlp_bias |= source.has("model.layers.0.mlp.gate_proj.bias");
   auto model = std::make_unique<CausalLm>(config, device, compute);
-  Loader load(source, dtype, quantization, device);
+  Loader load(source, dtype, quantization, device, make);
   model->embedding =
       load.matrix("model.embed_tokens.weight", config.vocab_size, config.hidden_size);
   model->final_norm = load.norm("model.norm.weight", config.hidden_size);

@@ -2,6 +2,7 @@
 // Peak memory is the model as it will be kept plus one tensor.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -15,12 +16,18 @@ namespace qlora::model {
 // "bfloat16", "float16", "float32"; anything else is a ConfigError naming `key`.
 at::ScalarType dtype_from_string(const std::string& name, const std::string& key);
 
+// How a linear layer's frozen weight is made from what the file holds, [out, in] in model.dtype on
+// the model's device. Initialisations that change the base, and reports, have their own.
+using WeightMaker = std::function<std::unique_ptr<quant::FrozenWeight>(const std::string& module,
+                                                                       const at::Tensor& weight)>;
+
 // The linear layers of the decoder get the quantization of the options; embedding, head and norms
-// stay in model.dtype (norm weights are kept as fp32 values rounded to it). Warns about tensors
+// stay in model.dtype; layers that the file holds packed are taken as they are. Norm weights are kept as fp32 values rounded to it. Warns about tensors
 // that no one asked for. Errors of open_weights, read_tensor and make_frozen_weight.
 std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& options,
                                      const quant::QuantizationOptions& quantization,
-                                     at::Device device, at::ScalarType compute);
+                                     at::Device device, at::ScalarType compute,
+                                     const WeightMaker& make = {});
 
 // "134.5 M weights, nf4+dq: 71 MB (210 layers), bfloat16: 57 MB"
 std::string describe(const CausalLm& model);

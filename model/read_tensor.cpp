@@ -51,7 +51,7 @@ at::Tensor read_tensor(const io::TensorView& view, const std::vector<int64_t>& s
   for (int64_t first = 0; first < count; first += kPieceElements) {
     const int64_t length = std::min(kPieceElements, count - first);
     const std::byte* bytes = view.bytes.data() + first / block * io::bytes_per_block(view.dtype);
-    quant::dequantize_gguf_blocks(view.dtype, bytes, length, decoded.data_ptr<float>());
+    quant::dequantize_gguf_blocks(view.dtype, bytes, length, decoded.data_ptr());
     const at::Tensor piece = decoded.narrow(0, 0, length);
     require_finite(piece, view, first);
     flat.narrow(0, first, length).copy_(piece);

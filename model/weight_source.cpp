@@ -2,13 +2,18 @@
 
 #include <ATen/ATen.h>
 
+#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 
 #include "base/error.h"
 #include "io/safetensors.h"
 #include "model/read_tensor.h"
+#include "model/stored_quantization.h"
+#include "quant/bitsandbytes_layout.h"
+#include "quant/gguf_weight.h"
 
 namespace qlora::model {
 namespace {
@@ -31,6 +36,8 @@ class HuggingFaceDirectory final : public WeightSource {
     const io::JsonNode json(document, config_path);
     family_ = &family_of_model_type(json.at("model_type").as_string(), config_path);
     config_ = family_->from_hugging_face(json);
+    if (const auto quantization = json.find("quantization_config"))
+      stored_ = read_quantization_config(*quantization);
     file_ = io::read_safetensors_directory(directory);
   }
 
@@ -42,6 +49,18 @@ class HuggingFaceDirectory final : public WeightSource {
     if (!view) fail<FormatError>("{}: the weights must hold a tensor {}", place_, name);
     read_.insert(name);
     return read_tensor(*view, shape, dtype);
+  }
+
+  std::unique_ptr<quant::FrozenWeight> read_packed(const std::string& module, int64_t out,
+                                                   int64_t in,
+                                                   const quant::QuantizationOptions& options,
+                                                   at::Device device) override {
+    if (!stored_ || !quant::is_bitsandbytes_module(file_, module)) return nullptr;
+    require_stored_quantization(options, *stored_, place_);
+    const bool as_stored = options.method == "as_stored";
+    const quant::Int8Products products{options.method == "int8_weight_only",
+                                       as_stored ? stored_->threshold : options.threshold};
+    return quant::read_bitsandbytes_module(file_, module, out, in, products, device, read_);
   }
 
   std::vector<std::string> unread() const override {
@@ -56,6 +75,7 @@ class HuggingFaceDirectory final : public WeightSource {
 
  private:
   io::TensorFile file_;
+  std::optional<quant::QuantizationOptions> stored_;
   std::set<std::string> read_;
 };
 
@@ -94,6 +114,22 @@ class Gguf final : public WeightSource {
     at::Tensor tensor = read_tensor(*view, shape, dtype);
     return family_->interleaved_in_gguf(name) ? halves_from_pairs(tensor, config_.head_dim)
                                               : tensor;
+  }
+
+  std::unique_ptr<quant::FrozenWeight> read_packed(const std::string& module, int64_t out,
+                                                   int64_t in,
+                                                   const quant::QuantizationOptions& options,
+                                                   at::Device device) override {
+    const std::string name = module + ".weight", stored = family_->gguf_name(name);
+    const io::TensorView* view = file_.find(stored);
+    const bool kept = options.method == "as_stored" && !device.is_cuda();
+    if (!kept || !view || !io::is_block_type(view->dtype)) return nullptr;
+    read_tensor(*view, {out, in}, at::kFloat);  // for its checks of shape and values
+    read_.insert(stored);
+    at::Tensor blocks = at::empty({out, static_cast<int64_t>(view->bytes.size()) / out}, at::kByte);
+    std::memcpy(blocks.mutable_data_ptr(), view->bytes.data(), view->bytes.size());
+    if (family_->interleaved_in_gguf(name)) blocks = halves_from_pairs(blocks, config_.head_dim);
+    return std::make_unique<quant::GgufWeight>(blocks, view->dtype, in);
   }
 
   std::vector<std::string> unread() const override { return names_but(file_.tensors(), read_); }

@@ -10,6 +10,8 @@
 
 #include "model/families/family.h"
 #include "model/model_config.h"
+#include "quant/frozen_weight.h"
+#include "quant/quantization_options.h"
 
 namespace qlora::model {
 
@@ -25,6 +27,12 @@ class WeightSource {
   // See read_tensor; FormatError also if there is no such tensor.
   virtual at::Tensor read(const std::string& name, const std::vector<int64_t>& shape,
                           at::ScalarType dtype) = 0;
+  // The weight of a linear layer that the file holds packed and the options leave so: nullptr if it
+  // lies there in floating point, or is to be decoded. ConfigError if the options ask for another
+  // quantization than the file has.
+  virtual std::unique_ptr<quant::FrozenWeight> read_packed(
+      const std::string& module, int64_t out, int64_t in,
+      const quant::QuantizationOptions& options, at::Device device) = 0;
   // Tensors of the file that were never read and that the family does not know as superfluous.
   virtual std::vector<std::string> unread() const = 0;
 

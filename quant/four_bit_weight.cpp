@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "base/error.h"
+#include "quant/bitsandbytes_layout.h"
 
 namespace qlora::quant {
 
@@ -11,6 +12,13 @@ FourBitWeight::FourBitWeight(const at::Tensor& weight, FourBitLayout layout, boo
       in_(weight.size(1)),
       dtype_(weight.scalar_type()),
       quantized_(quantize_four_bit(weight, layout, double_quant)) {}
+
+FourBitWeight::FourBitWeight(FourBitTensor quantized, int64_t out, int64_t in, at::ScalarType dtype)
+    : out_(out), in_(in), dtype_(dtype), quantized_(std::move(quantized)) {
+  check(quantized_.num_elements == out * in, "FourBitWeight: {} elements are not [{}, {}]",
+        quantized_.num_elements, out, in);
+  check_four_bit(quantized_);
+}
 
 std::string FourBitWeight::format() const {
   const std::string code = quantized_.layout.code == FourBitCode::kNf4 ? "nf4" : "fp4";
@@ -32,14 +40,15 @@ void FourBitWeight::dequantize_rows(int64_t expert, int64_t begin, int64_t end,
 }
 
 NamedTensors FourBitWeight::state() const {
-  NamedTensors all{{"", quantized_.packed}};
-  if (quantized_.scales) {
-    all.emplace_back(".absmax", quantized_.scales->codes);
-    all.emplace_back(".nested_absmax", quantized_.scales->nested_absmax);
-    all.emplace_back(".nested_offset", quantized_.scales->offset);
-  } else {
-    all.emplace_back(".absmax", quantized_.absmax);
+  const FourBitTensor& q = quantized_;
+  NamedTensors all{{"weight", q.packed.view({-1, 1})}};
+  all.emplace_back("weight.absmax", q.scales ? q.scales->codes : q.absmax);
+  all.emplace_back("weight.quant_map", four_bit_table(q.layout.code));
+  if (q.scales) {
+    all.emplace_back("weight.nested_absmax", q.scales->nested_absmax);
+    all.emplace_back("weight.nested_quant_map", q.scales->map);
   }
+  all.push_back(quant_state_tensor(q, out_, in_, dtype_));
   return all;
 }
 

@@ -13,6 +13,8 @@ class FourBitWeight final : public FrozenWeight {
   // dequantized values are rounded to it, as bitsandbytes does, before they are cast to what a
   // product computes in.
   FourBitWeight(const at::Tensor& weight, FourBitLayout layout, bool double_quant);
+  // One that was quantized before, from [out, in] of `dtype`. Error if the parts do not fit.
+  FourBitWeight(FourBitTensor quantized, int64_t out, int64_t in, at::ScalarType dtype);
 
   int64_t out_features() const override { return out_; }
   int64_t in_features() const override { return in_; }

@@ -20,8 +20,8 @@
 
 namespace qlora::quant {
 
-// The tensors of a weight as they lie on disk, by suffix ("" for the weight itself, ".absmax",
-// ...).
+// The tensors of a weight as they lie on disk, by their names within the module ("weight",
+// "weight.absmax", "SCB", ...).
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
 class FrozenWeight {
@@ -66,7 +66,7 @@ class DenseWeight final : public FrozenWeight {
   std::string format() const override;
   int64_t bytes() const override { return static_cast<int64_t>(weight_.nbytes()); }
   void dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const override;
-  NamedTensors state() const override { return {{"", weight_}}; }
+  NamedTensors state() const override { return {{"weight", weight_}}; }
 
  protected:
   at::Tensor materialize(at::ScalarType dtype, Workspace& workspace, int64_t expert) const override;

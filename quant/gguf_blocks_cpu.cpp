@@ -1,11 +1,14 @@
 #include "quant/gguf_blocks.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/bfloat16.h"
 #include "base/error.h"
 #include "base/float16.h"
 #include "base/parallel_for.h"
+#include "base/vectorize.h"
+#include "quant/element_conversion.h"
 
 namespace qlora::quant {
 namespace {
@@ -142,52 +145,79 @@ void bf16(const Byte* b, float* out) {
 
 void f16(const Byte* b, float* out) { *out = half_at(b); }
 
-template <void (*DecodeBlock)(const Byte*, float*)>
-void decode_all(io::DType dtype, const Byte* bytes, int64_t elements, float* out) {
+constexpr int64_t kLargestBlock = 256;
+
+template <typename T>
+[[gnu::always_inline]] inline void store_block(const float* values, int64_t count, T* out) {
+  for (int64_t i = 0; i < count; ++i) store(values[i], out[i]);
+}
+// target_clones do not apply to templates.
+QLORA_VECTORIZED void store_as(const float* values, int64_t count, BFloat16* out) {
+  store_block(values, count, out);
+}
+QLORA_VECTORIZED void store_as(const float* values, int64_t count, Float16* out) {
+  store_block(values, count, out);
+}
+
+using DecodeBlock = void (*)(const Byte*, float*);
+
+template <DecodeBlock decode, typename T>
+void decode_to(io::DType dtype, const Byte* bytes, int64_t elements, T* out) {
   const int64_t block = io::elements_per_block(dtype), stride = io::bytes_per_block(dtype);
   parallel_for(elements / block, 16384 / block, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) DecodeBlock(bytes + i * stride, out + i * block);
+    if constexpr (sizeof(T) == sizeof(float)) {
+      for (int64_t i = begin; i < end; ++i) decode(bytes + i * stride, out + i * block);
+    } else {
+      float values[kLargestBlock];
+      const int64_t together = kLargestBlock / block;  // small blocks are stored several at once
+      for (int64_t i = begin; i < end; i += together) {
+        const int64_t count = std::min(together, end - i);
+        for (int64_t k = 0; k < count; ++k) decode(bytes + (i + k) * stride, values + k * block);
+        store_as(values, count * block, out + i * block);
+      }
+    }
   });
 }
 
+template <DecodeBlock decode>
+void decode_all(io::DType dtype, const Byte* bytes, int64_t elements, void* out, ElementType type) {
+  switch (type) {
+    case ElementType::kFloat32:
+      return decode_to<decode>(dtype, bytes, elements, static_cast<float*>(out));
+    case ElementType::kBFloat16:
+      return decode_to<decode>(dtype, bytes, elements, static_cast<BFloat16*>(out));
+    case ElementType::kFloat16:
+      return decode_to<decode>(dtype, bytes, elements, static_cast<Float16*>(out));
+  }
+}
+
+void f32(const Byte* b, float* out) { std::memcpy(out, b, sizeof(float)); }
+
+struct Decoding {
+  io::DType dtype;
+  void (*decode)(io::DType, const Byte*, int64_t, void*, ElementType);
+};
+
+constexpr Decoding kDecodings[] = {
+    {io::DType::kF32, decode_all<f32>},   {io::DType::kF16, decode_all<f16>},
+    {io::DType::kBF16, decode_all<bf16>}, {io::DType::kQ4_0, decode_all<q4_0>},
+    {io::DType::kQ4_1, decode_all<q4_1>}, {io::DType::kQ5_0, decode_all<q5_0>},
+    {io::DType::kQ5_1, decode_all<q5_1>}, {io::DType::kQ8_0, decode_all<q8_0>},
+    {io::DType::kQ2_K, decode_all<q2_k>}, {io::DType::kQ3_K, decode_all<q3_k>},
+    {io::DType::kQ4_K, decode_all<q4_k>}, {io::DType::kQ5_K, decode_all<q5_k>},
+    {io::DType::kQ6_K, decode_all<q6_k>},
+};
+
 }  // namespace
 
-void dequantize_gguf_blocks(io::DType dtype, const std::byte* blocks, int64_t elements,
-                            float* out) {
+void dequantize_gguf_blocks(io::DType dtype, const std::byte* blocks, int64_t elements, void* out,
+                            ElementType type) {
   check(elements % io::elements_per_block(dtype) == 0, "{} elements are no whole blocks of {}",
         elements, io::dtype_name(dtype));
-  const auto* bytes = reinterpret_cast<const Byte*>(blocks);
-  switch (dtype) {
-    case io::DType::kF32:
-      std::memcpy(out, bytes, static_cast<size_t>(elements) * sizeof(float));
-      return;
-    case io::DType::kF16:
-      return decode_all<f16>(dtype, bytes, elements, out);
-    case io::DType::kBF16:
-      return decode_all<bf16>(dtype, bytes, elements, out);
-    case io::DType::kQ4_0:
-      return decode_all<q4_0>(dtype, bytes, elements, out);
-    case io::DType::kQ4_1:
-      return decode_all<q4_1>(dtype, bytes, elements, out);
-    case io::DType::kQ5_0:
-      return decode_all<q5_0>(dtype, bytes, elements, out);
-    case io::DType::kQ5_1:
-      return decode_all<q5_1>(dtype, bytes, elements, out);
-    case io::DType::kQ8_0:
-      return decode_all<q8_0>(dtype, bytes, elements, out);
-    case io::DType::kQ2_K:
-      return decode_all<q2_k>(dtype, bytes, elements, out);
-    case io::DType::kQ3_K:
-      return decode_all<q3_k>(dtype, bytes, elements, out);
-    case io::DType::kQ4_K:
-      return decode_all<q4_k>(dtype, bytes, elements, out);
-    case io::DType::kQ5_K:
-      return decode_all<q5_k>(dtype, bytes, elements, out);
-    case io::DType::kQ6_K:
-      return decode_all<q6_k>(dtype, bytes, elements, out);
-    default:
-      fail<Error>("elements of type {} hold no weights", io::dtype_name(dtype));
-  }
+  for (const Decoding& decoding : kDecodings)
+    if (decoding.dtype == dtype)
+      return decoding.decode(dtype, reinterpret_cast<const Byte*>(blocks), elements, out, type);
+  fail<Error>("elements of type {} hold no weights", io::dtype_name(dtype));
 }
 
 }  // namespace qlora::quant

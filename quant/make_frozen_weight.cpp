@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "quant/four_bit_weight.h"
+#include "quant/int8_weight.h"
 
 namespace qlora::quant {
 
@@ -22,8 +23,11 @@ std::unique_ptr<FrozenWeight> make_frozen_weight(const at::Tensor& weight,
     return std::make_unique<FourBitWeight>(weight, FourBitLayout{code, options.block_size},
                                            options.double_quant);
   }
-  fail<ConfigError>("quantization.method: '{}' is not in this version; use nf4, fp4 or none",
-                    options.method);
+  const bool weight_only = options.method == "int8_weight_only";
+  check(options.method == "int8" || weight_only, "make_frozen_weight: unknown method '{}'",
+        options.method);
+  return std::make_unique<Int8Weight>(quantize_int8(weight),
+                                      Int8Products{weight_only, options.threshold});
 }
 
 }  // namespace qlora::quant

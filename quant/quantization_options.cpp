@@ -2,16 +2,25 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <bit>
+#include <cmath>
+#include <iterator>
 
 #include "base/error.h"
 
 namespace qlora::quant {
 
 void QuantizationOptions::validate() const {
-  if (method != "nf4" && method != "fp4" && method != "none" && method != "as_stored") {
-    fail<ConfigError>("quantization.method must be nf4, fp4, none or as_stored, found '{}'",
-                      method);
+  constexpr const char* kMethods[] = {"nf4",  "fp4",      "int8", "int8_weight_only",
+                                      "none", "as_stored"};
+  if (std::find(std::begin(kMethods), std::end(kMethods), method) == std::end(kMethods)) {
+    fail<ConfigError>("quantization.method must be one of {}, found '{}'",
+                      fmt::join(kMethods, ", "), method);
+  }
+  if (!(threshold >= 0) || !std::isfinite(threshold)) {
+    fail<ConfigError>("quantization.threshold must be a number >= 0 (0: no outlier columns), found {}",
+                      threshold);
   }
   if (block_size < 32 || block_size > 4096 ||
       !std::has_single_bit(static_cast<uint64_t>(block_size))) {
@@ -21,7 +30,13 @@ void QuantizationOptions::validate() const {
 }
 
 std::string QuantizationOptions::to_text() const {
-  if (method == "none" || method == "as_stored") return "none";
+  if (method == "none") return "none";
+  if (method == "as_stored") return "as stored";
+  if (method == "int8")
+    return fmt::format("int8, threshold {}, without [{}]", threshold,
+                       fmt::join(skip_modules, " "));
+  if (method == "int8_weight_only")
+    return fmt::format("int8 weights only, without [{}]", fmt::join(skip_modules, " "));
   return fmt::format("{}, block size {}, {}, without [{}]", method, block_size,
                      double_quant ? "double quantization" : "plain scales",
                      fmt::join(skip_modules, " "));

@@ -8,10 +8,12 @@
 namespace qlora::quant {
 
 struct QuantizationOptions {
-  std::string method = "as_stored";  // nf4 | fp4 | none | as_stored (section left out: 16-bit stays
-                                     // 16-bit, GGUF blocks are decoded)
+  // nf4 | fp4 | int8 (LLM.int8()) | int8_weight_only (W8A16) | none | as_stored (section left out:
+  // 16-bit stays 16-bit, GGUF blocks and bitsandbytes' formats stay what they are)
+  std::string method = "as_stored";
   bool double_quant = true;  // QLoRA section 3: 8-bit scales of scales, 0.37 bit a weight less
   int64_t block_size = 64;
+  double threshold = 6.0;    // of int8: outlier columns of the input; 0: none
   std::vector<std::string> skip_modules = {
       "lm_head"};  // kept in 16 bit; module path, suffix or part
 

@@ -40,6 +40,13 @@ at::ScalarType tensor_dtype(io::DType dtype) {
   fail<Error>("there is no tensor type for {}", io::dtype_name(dtype));
 }
 
+at::Tensor tensor_of(const io::TensorView& view) {
+  at::Tensor tensor = at::empty(view.shape, at::TensorOptions().dtype(tensor_dtype(view.dtype)));
+  if (!view.bytes.empty())
+    std::memcpy(tensor.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
+  return tensor;
+}
+
 void write_tensors(const std::string& path, const NamedTensors& tensors,
                    const std::map<std::string, std::string>& metadata) {
   std::vector<io::TensorHeader> headers;
@@ -56,11 +63,7 @@ void write_tensors(const std::string& path, const NamedTensors& tensors,
 NamedTensors read_tensors(const std::string& path) {
   NamedTensors tensors;
   for (const io::TensorView& view : io::read_safetensors(path).tensors) {
-    at::Tensor tensor = at::empty(view.shape, at::TensorOptions().dtype(tensor_dtype(view.dtype)));
-    if (!view.bytes.empty()) {
-      std::memcpy(tensor.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
-    }
-    tensors.emplace_back(view.name, std::move(tensor));
+    tensors.emplace_back(view.name, tensor_of(view));
   }
   return tensors;
 }

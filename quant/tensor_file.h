@@ -13,6 +13,9 @@ namespace qlora::quant {
 io::DType file_dtype(at::ScalarType dtype);
 at::ScalarType tensor_dtype(io::DType dtype);
 
+// A copy of a tensor that lies in a file. Error for block types.
+at::Tensor tensor_of(const io::TensorView& view);
+
 // Tensors of any device, written from contiguous copies on the CPU one by one, and flushed to disk.
 void write_tensors(const std::string& path, const NamedTensors& tensors,
                    const std::map<std::string, std::string>& metadata = {});

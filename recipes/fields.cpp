@@ -84,13 +84,16 @@ Section quantization_section() {
   return section(
       "quantization",
       "How the frozen weights are stored. Without this section they stay as the file has them: 16 "
-      "bit, with GGUF blocks decoded.",
+      "bit, GGUF blocks, or what bitsandbytes wrote.",
       &Recipe::quantization,
-      {in({"method", "nf4 | fp4 | none | as_stored",
-           "nf4: 4-bit NormalFloat. fp4: 4-bit floating point, a little less exact. none: 16 bit. "
-           "as_stored: what leaving out the section means. "
-           "Required if the section is there."},
+      {in({"method", "nf4 | fp4 | int8 | int8_weight_only | none | as_stored",
+           "nf4: 4-bit NormalFloat. fp4: 4-bit floating point, a little less exact. int8: LLM.int8(), "
+           "8-bit products. int8_weight_only: 8-bit weights, 16-bit products. none: 16 bit. "
+           "as_stored: what leaving out the section means. Required if the section is there."},
           &Options::method),
+       in({"threshold", "number",
+           "int8: columns of the input with a value this large are multiplied in 16 bit. 0: none."},
+          &Options::threshold),
        in({"double_quant", "boolean",
            "Quantizes the scales of the 4-bit blocks too, which saves 0.37 bit a weight."},
           &Options::double_quant),

@@ -23,6 +23,8 @@ Recipe recipe_of(const ModelChoice& choice) {
   }
   Recipe recipe;
   recipe.model.path = choice.model;
+  // Blocks are decoded once: generation reads every weight for every token.
+  if (choice.model.ends_with(".gguf")) recipe.quantization.method = "none";
   if (choice.adapter.empty()) return recipe;
   if (const auto record = lora::read_adapter_base(choice.adapter)) {
     recipe.quantization = record->quantization;

@@ -46,12 +46,6 @@ RopeConfig read_rope(const io::JsonNode& config, int64_t max_positions) {
 }
 
 ModelConfig from_hugging_face(const io::JsonNode& json) {
-  if (json.find("quantization_config")) {
-    fail<FormatError>(
-        "{}: the weights are stored quantized (quantization_config), which this version does not "
-        "read; give the original 16-bit model",
-        json.place());
-  }
   const std::string activation = json.string_or("hidden_act", "silu");
   if (activation != "silu") json.at("hidden_act").reject("'silu'");
   if (const auto partial = json.find("partial_rotary_factor"); partial && partial->as_number() != 1)

@@ -1,0 +1,30 @@
+// A frozen weight that stays in the blocks of its GGUF file (Q4_1, Q8_0, Q4_K, ...): nothing is
+// rounded a second time, and no more memory is taken than the file does. Rows are decoded for each
+// product.
+#pragma once
+
+#include "io/tensor_view.h"
+#include "quant/frozen_weight.h"
+
+namespace qlora::quant {
+
+class GgufWeight final : public FrozenWeight {
+ public:
+  // blocks: uint8 [out, bytes of a row], on the CPU. `in` is a multiple of the block size.
+  GgufWeight(at::Tensor blocks, io::DType type, int64_t in);
+
+  int64_t out_features() const override { return blocks_.size(0); }
+  int64_t in_features() const override { return in_; }
+  at::Device device() const override { return blocks_.device(); }
+  std::string format() const override { return io::dtype_name(type_); }
+  int64_t bytes() const override { return static_cast<int64_t>(blocks_.nbytes()); }
+  void dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const override;
+  NamedTensors state() const override;
+
+ private:
+  at::Tensor blocks_;
+  io::DType type_;
+  int64_t in_;
+};
+
+}  // namespace qlora::quant

@@ -1,0 +1,42 @@
+#include "quant/int8_weight.h"
+
+#include <ATen/ATen.h>
+
+#include "base/error.h"
+
+namespace qlora::quant {
+
+Int8Weight::Int8Weight(Int8Tensor weight, Int8Products products)
+    : weight_(std::move(weight)), products_(products) {
+  const at::Tensor& codes = weight_.codes;
+  const at::Tensor& absmax = weight_.absmax;
+  check(codes.scalar_type() == at::kChar && codes.dim() == 2 && codes.is_contiguous() &&
+            absmax.scalar_type() == at::kFloat && absmax.is_contiguous() &&
+            absmax.numel() == codes.size(0) && absmax.device() == codes.device(),
+        "Int8Weight: need contiguous int8 codes [out, in] and one float32 scale a row");
+  check(at::isfinite(absmax).all().item<bool>() && (absmax >= 0).all().item<bool>(),
+        "Int8Weight: the scales must be finite numbers >= 0");
+}
+
+int64_t Int8Weight::bytes() const {
+  return static_cast<int64_t>(weight_.codes.nbytes() + weight_.absmax.nbytes());
+}
+
+void Int8Weight::dequantize_rows(int64_t expert, int64_t begin, int64_t end,
+                                 at::Tensor& out) const {
+  check(expert == 0, "Int8Weight: there is one expert, asked for {}", expert);
+  dequantize_int8(weight_, begin, end, out);
+}
+
+at::Tensor Int8Weight::forward(const at::Tensor& x, Workspace& workspace, int64_t expert) const {
+  if (products_.weight_only) return FrozenWeight::forward(x, workspace, expert);
+  return int8_linear(x, weight_, products_.threshold);
+}
+
+NamedTensors Int8Weight::state() const {
+  return {{"weight", weight_.codes},
+          {"SCB", weight_.absmax},
+          {"weight_format", at::zeros({}, at::kByte)}};  // 0: row-major
+}
+
+}  // namespace qlora::quant
