@@ -13,6 +13,7 @@
 #include "cli/export_model.h"
 #include "cli/generate.h"
 #include "cli/inspect.h"
+#include "cli/quantize.h"
 #include "cli/reference.h"
 #include "cli/render.h"
 #include "cli/stop_signal.h"
@@ -28,6 +29,8 @@ void add_commands(CLI::App& app) {
   add_generate_command(app);
   add_chat_command(app);
   add_export_command(app);
+  add_quantize_command(app);
+  add_dequantize_command(app);
   add_inspect_command(app);
   add_tokenize_command(app);
   add_render_command(app);

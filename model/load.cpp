@@ -17,11 +17,7 @@ class Loader {
  public:
   Loader(WeightSource& source, at::ScalarType dtype, const quant::QuantizationOptions& quantization,
          at::Device device, const WeightMaker& make)
-      : source_(source),
-        dtype_(dtype),
-        quantization_(quantization),
-        device_(device),
-        make_(make) {}
+      : source_(source), dtype_(dtype), quantization_(quantization), device_(device), make_(make) {}
 
   at::Tensor matrix(const std::string& name, int64_t rows, int64_t columns) {
     return source_.read(name, {rows, columns}, dtype_).to(device_);

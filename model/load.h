@@ -22,8 +22,9 @@ using WeightMaker = std::function<std::unique_ptr<quant::FrozenWeight>(const std
                                                                        const at::Tensor& weight)>;
 
 // The linear layers of the decoder get the quantization of the options; embedding, head and norms
-// stay in model.dtype; layers that the file holds packed are taken as they are. Norm weights are kept as fp32 values rounded to it. Warns about tensors
-// that no one asked for. Errors of open_weights, read_tensor and make_frozen_weight.
+// stay in model.dtype; layers that the file holds packed are taken as they are. Norm weights are
+// kept as fp32 values rounded to it. Warns about tensors that no one asked for. Errors of
+// open_weights, read_tensor and make_frozen_weight.
 std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& options,
                                      const quant::QuantizationOptions& quantization,
                                      at::Device device, at::ScalarType compute,

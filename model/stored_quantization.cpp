@@ -10,7 +10,8 @@ quant::QuantizationOptions read_quantization_config(const io::JsonNode& config) 
   const std::string method = config.string_or("quant_method", "bitsandbytes");
   if (method != "bitsandbytes") {
     fail<FormatError>(
-        "{}: the weights are quantized by '{}', which this version does not read; give the original "
+        "{}: the weights are quantized by '{}', which this version does not read; give the "
+        "original "
         "16-bit model, or one that bitsandbytes quantized",
         config.place(), method);
   }

@@ -1,5 +1,5 @@
-// What a Hugging Face directory says of its own quantization: quantization_config in config.json, as
-// transformers writes it for bitsandbytes (formats spec 1.10).
+// What a Hugging Face directory says of its own quantization: quantization_config in config.json,
+// as transformers writes it for bitsandbytes (formats spec 1.10).
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>

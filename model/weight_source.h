@@ -31,8 +31,8 @@ class WeightSource {
   // lies there in floating point, or is to be decoded. ConfigError if the options ask for another
   // quantization than the file has.
   virtual std::unique_ptr<quant::FrozenWeight> read_packed(
-      const std::string& module, int64_t out, int64_t in,
-      const quant::QuantizationOptions& options, at::Device device) = 0;
+      const std::string& module, int64_t out, int64_t in, const quant::QuantizationOptions& options,
+      at::Device device) = 0;
   // Tensors of the file that were never read and that the family does not know as superfluous.
   virtual std::vector<std::string> unread() const = 0;
 

@@ -82,8 +82,8 @@ at::ScalarType dtype_of(const io::JsonNode& node) {
 at::Tensor packed_bytes(const io::TensorView& view, int64_t elements) {
   const auto count = static_cast<int64_t>(view.bytes.size());
   if (count != elements / 2 + elements % 2) {
-    fail<FormatError>("{}: tensor {} must hold {} weights of 4 bits in {} bytes, found {}", view.file,
-                      view.name, elements, elements / 2 + elements % 2, count);
+    fail<FormatError>("{}: tensor {} must hold {} weights of 4 bits in {} bytes, found {}",
+                      view.file, view.name, elements, elements / 2 + elements % 2, count);
   }
   at::Tensor bytes = at::empty({count}, at::kByte);
   std::memcpy(bytes.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
@@ -100,8 +100,7 @@ DoubleQuantized read_scales(Parts& parts, const io::JsonNode& state, int64_t blo
     dtype->reject("float32");
   const int64_t nested = (blocks + scales.block_size - 1) / scales.block_size;
   scales.codes = parts.take(".weight.absmax", io::DType::kU8, blocks).to(device);
-  scales.nested_absmax =
-      parts.take(".weight.nested_absmax", io::DType::kF32, nested).to(device);
+  scales.nested_absmax = parts.take(".weight.nested_absmax", io::DType::kF32, nested).to(device);
   scales.map = parts.take(".weight.nested_quant_map", io::DType::kF32, 256).to(device);
   scales.offset = at::full({}, state.at("nested_offset").as_number(), at::kFloat).to(device);
   return scales;
@@ -139,7 +138,8 @@ std::unique_ptr<FrozenWeight> read_four_bit(Parts& parts, FourBitCode code, int6
         parts.take(".weight.absmax", io::DType::kF32, quantized.num_blocks()).to(device);
   }
   parts.require_all_taken();
-  return std::make_unique<FourBitWeight>(std::move(quantized), out, in, dtype_of(state.at("dtype")));
+  return std::make_unique<FourBitWeight>(std::move(quantized), out, in,
+                                         dtype_of(state.at("dtype")));
 }
 
 std::unique_ptr<FrozenWeight> read_int8(Parts& parts, int64_t out, int64_t in,
@@ -188,12 +188,13 @@ std::unique_ptr<FrozenWeight> read_bitsandbytes_module(const io::TensorFile& fil
 
 std::pair<std::string, at::Tensor> quant_state_tensor(const FourBitTensor& q, int64_t out,
                                                       int64_t in, at::ScalarType dtype) {
-  std::string text = fmt::format(
-      R"({{"quant_type": "{}", "blocksize": {}, "dtype": "{}", "shape": [{}, {}])",
-      code_name(q.layout.code), q.layout.block_size, dtype_name(dtype), out, in);
+  std::string text =
+      fmt::format(R"({{"quant_type": "{}", "blocksize": {}, "dtype": "{}", "shape": [{}, {}])",
+                  code_name(q.layout.code), q.layout.block_size, dtype_name(dtype), out, in);
   if (q.scales) {
-    text += fmt::format(R"(, "nested_blocksize": {}, "nested_dtype": "float32", "nested_offset": {})",
-                        q.scales->block_size, nlohmann::json(q.scales->offset.item<double>()).dump());
+    text +=
+        fmt::format(R"(, "nested_blocksize": {}, "nested_dtype": "float32", "nested_offset": {})",
+                    q.scales->block_size, nlohmann::json(q.scales->offset.item<double>()).dump());
   }
   text += "}";
   at::Tensor bytes = at::empty({static_cast<int64_t>(text.size())}, at::kByte);

@@ -30,8 +30,6 @@ void GgufWeight::dequantize_rows(int64_t expert, int64_t begin, int64_t end,
                          element_type(out, kOp));
 }
 
-NamedTensors GgufWeight::state() const {
-  return {{"weight." + io::dtype_name(type_), blocks_}};
-}
+NamedTensors GgufWeight::state() const { return {{"weight." + io::dtype_name(type_), blocks_}}; }
 
 }  // namespace qlora::quant

@@ -65,8 +65,9 @@ Int8Tensor quantize_int8(const at::Tensor& weight) {
   run_quantize(weight, 0.0, false, result, at::Tensor(), kOp);
   const at::Tensor bad = at::isfinite(result.absmax).logical_not();
   if (bad.any().item<bool>()) {
-    fail<Error>("{}: row {} of the weight holds a value that is NaN, infinite or too large for fp16",
-                kOp, bad.nonzero()[0].item<int64_t>());
+    fail<Error>(
+        "{}: row {} of the weight holds a value that is NaN, infinite or too large for fp16", kOp,
+        bad.nonzero()[0].item<int64_t>());
   }
   return result;
 }

@@ -1,16 +1,17 @@
-// LLM.int8() (Dettmers et al. 2022): a linear layer whose weight is kept in 8 bits, one scale a row,
-// and whose input is quantized per row (token) when it arrives.
+// LLM.int8() (Dettmers et al. 2022): a linear layer whose weight is kept in 8 bits, one scale a
+// row, and whose input is quantized per row (token) when it arrives.
 //
 //   weight      absmax[o] = max |W[o, :]|;   W[o, i] ~ codes[o, i] absmax[o] / 127
 //   activation  columns in which any |x| >= threshold are outliers; the others likewise per token
-//   y[t, o]     = (Σ_i codes_x[t, i] codes_w[o, i]) absmax_x[t] absmax_w[o] / 127²     sums in int32
+//   y[t, o]     = (Σ_i codes_x[t, i] codes_w[o, i]) absmax_x[t] absmax_w[o] / 127²     sums in
+//   int32
 //               + Σ_outliers x[t, i] W[o, i]                                      in x's own dtype
 //
-// Codes are those of bitsandbytes' int8_vectorwise_quant on the same device: the input is rounded to
-// fp16 first, codes to the nearest integer, ties to even. Two deliberate differences: activations
-// beyond fp16's range saturate at ±65504 instead of becoming infinite, and a NaN reaches the output.
-// bitsandbytes' constants for 1/127² (6.200124e-05 on the CPU, 6.200012e-05 on CUDA) are used as
-// they are.
+// Codes are those of bitsandbytes' int8_vectorwise_quant on the same device: the input is rounded
+// to fp16 first, codes to the nearest integer, ties to even. Two deliberate differences:
+// activations beyond fp16's range saturate at ±65504 instead of becoming infinite, and a NaN
+// reaches the output. bitsandbytes' constants for 1/127² (6.200124e-05 on the CPU, 6.200012e-05 on
+// CUDA) are used as they are.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -37,8 +38,8 @@ struct Int8Activation {
   at::Tensor outliers;  // int64, ascending column indices; empty without a threshold
 };
 
-// x [tokens, in]: contiguous fp32, bf16 or fp16. threshold 0: no outliers. With one, a GPU is waited
-// for.
+// x [tokens, in]: contiguous fp32, bf16 or fp16. threshold 0: no outliers. With one, a GPU is
+// waited for.
 Int8Activation quantize_int8_activation(const at::Tensor& x, double threshold);
 
 // y [tokens, out] in x's dtype, as in the formula above.

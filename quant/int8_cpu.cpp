@@ -13,7 +13,8 @@ namespace qlora::quant::cpu {
 namespace {
 
 constexpr float kLargestHalf = 65504.0f;
-constexpr float kOne127Squared = 6.200124e-05f;  // bitsandbytes' on the CPU; 1/16129 is 6.2000124e-05
+constexpr float kOne127Squared =
+    6.200124e-05f;  // bitsandbytes' on the CPU; 1/16129 is 6.2000124e-05
 
 template <typename T>
 [[gnu::always_inline]] inline float as_half(T value, bool saturate) {

@@ -94,8 +94,8 @@ void quantize_int8(const Int8QuantizeArguments& a, void* stream) {
   if (a.rows == 0) return;
   for_type(a.type, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    quantize_kernel<T><<<static_cast<unsigned>(a.rows), kThreads, 0,
-                         static_cast<cudaStream_t>(stream)>>>(a);
+    quantize_kernel<T>
+        <<<static_cast<unsigned>(a.rows), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(a);
   });
   check_launch("quantize_int8");
 }
@@ -104,8 +104,8 @@ void scale_int8_products(const Int8ScaleArguments& a, void* stream) {
   if (a.rows * a.columns == 0) return;
   for_type(a.type, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    scale_kernel<T><<<blocks_for(a.rows * a.columns), kThreads, 0,
-                      static_cast<cudaStream_t>(stream)>>>(a);
+    scale_kernel<T>
+        <<<blocks_for(a.rows * a.columns), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(a);
   });
   check_launch("scale_int8_products");
 }
@@ -114,8 +114,8 @@ void dequantize_int8(const Int8DequantizeArguments& a, void* stream) {
   if (a.rows * a.columns == 0) return;
   for_type(a.type, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    dequantize_kernel<T><<<blocks_for(a.rows * a.columns), kThreads, 0,
-                           static_cast<cudaStream_t>(stream)>>>(a);
+    dequantize_kernel<T>
+        <<<blocks_for(a.rows * a.columns), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(a);
   });
   check_launch("dequantize_int8");
 }

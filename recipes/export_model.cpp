@@ -7,11 +7,11 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "data/dataset.h"
-#include "data/prompt_encoder.h"
 #include "export/adapter.h"
 #include "export/merged.h"
 #include "io/atomic_write.h"
 #include "model/load.h"
+#include "recipes/sample_rows.h"
 
 namespace qlora::recipes {
 namespace {
@@ -31,16 +31,7 @@ std::vector<std::vector<int32_t>> sample_rows(const TrainedModel& trained) {
     for (const data::Example& example : dataset.examples) rows.push_back(example.tokens);
     return rows;
   }
-  const data::PromptEncoder encoder(*base.tokenizer);
-  for (const char* text :
-       {"The train to the coast leaves every morning at seven, and those who miss it wait until "
-        "noon.",
-        "def area(radius):\n    return 3.14159 * radius ** 2\n",
-        "{\"name\": \"lamp\", \"price\": 12.5, \"colours\": [\"red\", \"blue\"]}",
-        "In 1869 a chemist arranged the known elements in a table and left gaps for those to "
-        "come."})
-    rows.push_back(encoder.encode(text));
-  return rows;
+  return sample_sentences(*base.tokenizer);
 }
 
 // The adapter as it lies on disk, in the slots of the trained model.

@@ -87,7 +87,8 @@ Section quantization_section() {
       "bit, GGUF blocks, or what bitsandbytes wrote.",
       &Recipe::quantization,
       {in({"method", "nf4 | fp4 | int8 | int8_weight_only | none | as_stored",
-           "nf4: 4-bit NormalFloat. fp4: 4-bit floating point, a little less exact. int8: LLM.int8(), "
+           "nf4: 4-bit NormalFloat. fp4: 4-bit floating point, a little less exact. int8: "
+           "LLM.int8(), "
            "8-bit products. int8_weight_only: 8-bit weights, 16-bit products. none: 16 bit. "
            "as_stored: what leaving out the section means. Required if the section is there."},
           &Options::method),

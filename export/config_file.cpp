@@ -1,0 +1,39 @@
+#include "export/config_file.h"
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "io/read_file.h"
+#include "model/families/family.h"
+
+namespace qlora::exporting {
+namespace fs = std::filesystem;
+
+const char* dtype_name(at::ScalarType dtype) {
+  if (dtype == at::kBFloat16) return "bfloat16";
+  return dtype == at::kHalf ? "float16" : "float32";
+}
+
+std::string config_text(const model::CausalLm& model, const data::Tokenizer& tokenizer,
+                        const std::string& source, at::ScalarType dtype,
+                        const std::optional<nlohmann::ordered_json>& quantization) {
+  nlohmann::ordered_json config;
+  const fs::path original = fs::path(source) / "config.json";
+  if (fs::is_directory(source) && fs::exists(original)) {
+    config = nlohmann::ordered_json::parse(io::read_bytes(original.string()));
+    config.erase("quantization_config");
+    config.erase("dtype");
+    config["torch_dtype"] = dtype_name(dtype);
+  } else {
+    config = model::family_named(model.config().family)
+                 .to_hugging_face(model.config(), dtype_name(dtype));
+    const data::SpecialTokens& special = tokenizer.special_tokens();
+    if (special.bos) config["bos_token_id"] = special.bos->id;
+    if (special.eos) config["eos_token_id"] = special.eos->id;
+    if (special.pad) config["pad_token_id"] = special.pad->id;
+  }
+  if (quantization) config["quantization_config"] = *quantization;
+  return config.dump(2) + "\n";
+}
+
+}  // namespace qlora::exporting

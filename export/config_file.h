@@ -1,0 +1,21 @@
+// config.json of an exported model.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+
+#include "data/tokenizer.h"
+#include "model/causal_lm.h"
+
+namespace qlora::exporting {
+
+const char* dtype_name(at::ScalarType dtype);
+
+// The one of `source`, where the base came from, or else one that says the same; with the dtype,
+// and the quantization if there is one.
+std::string config_text(const model::CausalLm& model, const data::Tokenizer& tokenizer,
+                        const std::string& source, at::ScalarType dtype,
+                        const std::optional<nlohmann::ordered_json>& quantization);
+
+}  // namespace qlora::exporting
