@@ -14,6 +14,7 @@
 #include "cli/generate.h"
 #include "cli/inspect.h"
 #include "cli/quantize.h"
+#include "cli/recipes.h"
 #include "cli/reference.h"
 #include "cli/render.h"
 #include "cli/stop_signal.h"
@@ -29,6 +30,7 @@ void add_commands(CLI::App& app) {
   add_generate_command(app);
   add_chat_command(app);
   add_export_command(app);
+  add_recipes_command(app);
   add_quantize_command(app);
   add_dequantize_command(app);
   add_inspect_command(app);

@@ -36,7 +36,7 @@ std::vector<std::string> peft_targets(const std::vector<LinearGroup*>& groups) {
 }  // namespace
 
 AdapterSet::AdapterSet(const LoraOptions& options, std::vector<LinearGroup*> groups,
-                       at::ScalarType compute, uint64_t seed) {
+                       at::ScalarType compute, uint64_t seed, const GivenFactors& given) {
   at::NoGradGuard no_grad;
   Targets targets = match_targets(options.targets, module_names(groups));
   std::vector<int64_t> sizes;  // of each module's adapter, taken or not
@@ -61,12 +61,12 @@ AdapterSet::AdapterSet(const LoraOptions& options, std::vector<LinearGroup*> gro
   gradients_ = at::zeros_like(values_);
   compute_values_ = compute == at::kFloat ? values_ : at::zeros_like(values_, compute);
   int64_t offset = 0;
-  for (LinearGroup* group : groups) place(options, *group, seed, offset);
+  for (LinearGroup* group : groups) place(options, *group, seed, given, offset);
   publish();
 }
 
 void AdapterSet::place(const LoraOptions& options, LinearGroup& group, uint64_t seed,
-                       int64_t& offset) {
+                       const GivenFactors& given, int64_t& offset) {
   const int64_t in = group.layers().front().in_features();
   const int64_t first = offset;
   int64_t stacked_rank = 0;
@@ -83,9 +83,12 @@ void AdapterSet::place(const LoraOptions& options, LinearGroup& group, uint64_t 
     adapter.a = view(values_, adapter.rank, in);
     adapter.grad_a = view(gradients_, adapter.rank, in);
     adapter.a_compute = view(compute_values_, adapter.rank, in);
-    Factors start = initial_factors(options.init, adapter.rank, in, layer.out_features(),
-                                    random_key(seed, layer.name + ".lora_A"),
-                                    random_key(seed, layer.name + ".lora_B"));
+    const auto found = given.find(layer.name);
+    const Factors start =
+        found != given.end() ? found->second
+                             : initial_factors(options.init, adapter.rank, in, layer.out_features(),
+                                               random_key(seed, layer.name + ".lora_A"),
+                                               random_key(seed, layer.name + ".lora_B"));
     adapter.a.copy_(start.a);
     initial_b.push_back(start.b);
     offset += adapter.rank * in;

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "lora/initial_factors.h"
 #include "lora/linear_group.h"
 #include "lora/lora_options.h"
 #include "lora/targets.h"
@@ -26,10 +27,11 @@ struct AdapterTensor {
 
 class AdapterSet {
  public:
+  // `given` wins over options.init where it has the module.
   // Attaches to every chosen layer of `groups`, whose frozen weights must be in place. `compute` is
   // the products' dtype.
   AdapterSet(const LoraOptions& options, std::vector<LinearGroup*> groups, at::ScalarType compute,
-             uint64_t seed);
+             uint64_t seed, const GivenFactors& given = {});
 
   const at::Tensor& values() const { return values_; }
   const at::Tensor& gradients() const { return gradients_; }
@@ -46,7 +48,8 @@ class AdapterSet {
   void zero_gradients() { gradients_.zero_(); }
 
  private:
-  void place(const LoraOptions& options, LinearGroup& group, uint64_t seed, int64_t& offset);
+  void place(const LoraOptions& options, LinearGroup& group, uint64_t seed,
+             const GivenFactors& given, int64_t& offset);
 
   at::Tensor values_, gradients_, compute_values_;
   std::vector<AdapterTensor> tensors_;

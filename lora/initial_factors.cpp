@@ -2,7 +2,11 @@
 
 #include <ATen/ATen.h>
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "base/error.h"
 #include "base/seed.h"
@@ -33,9 +37,9 @@ Factors orthogonal(int64_t rank, int64_t in, int64_t out, uint64_t key_a, uint64
 }  // namespace
 
 void check_init(const std::string& init, int64_t rank) {
-  if (init != "default" && init != "gaussian" && init != "orthogonal") {
-    fail<ConfigError>("lora.init must be default, gaussian or orthogonal, found '{}'", init);
-  }
+  constexpr const char* kNames[] = {"default", "gaussian", "orthogonal", "loftq", "pissa", "olora"};
+  if (std::find(std::begin(kNames), std::end(kNames), init) == std::end(kNames))
+    fail<ConfigError>("lora.init must be one of {}, found '{}'", fmt::join(kNames, ", "), init);
   if (init == "orthogonal" && rank % 2 != 0) {
     fail<ConfigError>("lora.init: orthogonal needs an even lora.rank, found {}", rank);
   }

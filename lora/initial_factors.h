@@ -11,6 +11,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <map>
 #include <string>
 
 namespace qlora::lora {
@@ -19,10 +20,13 @@ struct Factors {
   at::Tensor a, b;  // fp32 [rank, in], [out, rank]
 };
 
+// Factors that an initialisation found while the base was loaded, by module.
+using GivenFactors = std::map<std::string, Factors>;
+
 // ConfigError that lists the names, or says that orthogonal needs an even rank.
 void check_init(const std::string& init, int64_t rank);
 
-// `init` as checked; every number is a function of the two keys.
+// `init`: default, gaussian or orthogonal; every number is a function of the two keys.
 Factors initial_factors(const std::string& init, int64_t rank, int64_t in, int64_t out,
                         uint64_t key_a, uint64_t key_b);
 

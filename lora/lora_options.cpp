@@ -19,9 +19,15 @@ void LoraOptions::validate() const {
     fail<ConfigError>("lora.alpha must be positive, got {}", alpha);
   if (!(dropout >= 0 && dropout < 1))
     fail<ConfigError>("lora.dropout must be in [0, 1), got {}", dropout);
+  if (!(plus_lr_ratio > 0) || !std::isfinite(plus_lr_ratio))
+    fail<ConfigError>("lora.plus_lr_ratio must be positive, got {}", plus_lr_ratio);
   if (targets.empty())
     throw ConfigError("lora.targets must name at least one pattern, e.g. all-linear");
   check_init(init, rank);
+  if (loftq.iterations < 1 || loftq.iterations > 100)
+    fail<ConfigError>("lora.loftq.iterations must be between 1 and 100, got {}", loftq.iterations);
+  if (loftq.svd != "randomized" && loftq.svd != "exact")
+    fail<ConfigError>("lora.loftq.svd must be randomized or exact, found '{}'", loftq.svd);
 }
 
 }  // namespace qlora::lora

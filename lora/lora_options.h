@@ -7,15 +7,24 @@
 
 namespace qlora::lora {
 
+// Of init: loftq (Li et al. 2023).
+struct LoftqOptions {
+  int64_t iterations = 5;          // alternating steps; the best one is kept
+  std::string svd = "randomized";  // randomized | exact
+  std::string original;            // 16-bit weights of a base that is stored quantized
+};
+
 struct LoraOptions {
   int64_t rank = 16;
   double alpha = 32.0;
   double dropout = 0.0;
   std::vector<std::string> targets = {
       "all-linear"};             // or module names, or patterns (regex on the module path)
-  std::string init = "default";  // initial_factors.h
-  bool use_rslora = false;       // scaling alpha / sqrt(rank) instead of alpha / rank
-  std::string from_adapter;      // a PEFT adapter directory to continue from; empty: none
+  std::string init = "default";  // initial_factors.h, weight_init.h
+  LoftqOptions loftq;
+  bool use_rslora = false;   // scaling alpha / sqrt(rank) instead of alpha / rank
+  double plus_lr_ratio = 1.0;    // LoRA+: B learns at this multiple of the rate
+  std::string from_adapter;  // a PEFT adapter directory to continue from; empty: none
 
   // Factor on B A x (LoRA section 4.1; rsLoRA, Kalajdzievski 2023).
   double scaling() const;

@@ -1,5 +1,6 @@
 #include "lora/targets.h"
 
+#include <algorithm>
 #include <regex>
 #include <set>
 
@@ -30,6 +31,11 @@ std::string known_names(const std::vector<std::string>& names) {
 }
 
 }  // namespace
+
+bool is_target(const std::vector<std::string>& patterns, const std::string& name) {
+  return std::ranges::any_of(patterns,
+                             [&](const std::string& pattern) { return matches(pattern, name); });
+}
 
 Targets match_targets(const std::vector<std::string>& patterns,
                       const std::vector<std::string>& names) {

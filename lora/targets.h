@@ -22,6 +22,9 @@ struct Targets {
   std::vector<TargetMatch> matches;  // one a pattern
 };
 
+// Whether a pattern chooses the module.
+bool is_target(const std::vector<std::string>& patterns, const std::string& name);
+
 // ConfigError if a pattern matches no module (the message lists the module names there are), is no
 // valid regex, or matches the output embedding. The last module of `names` may be "lm_head".
 Targets match_targets(const std::vector<std::string>& patterns,

@@ -83,8 +83,10 @@ void quantize(const Int8QuantizeArguments& a) {
           a.outliers) {
         mark_outliers(values, a.columns, a.threshold, a.saturate, a.outliers);
       }
-      // A row of zeros gives 0 * inf: encode_row makes that 0, as its absmax says.
-      encode_row(rounded.data(), a.columns, 127.0f / a.absmax[row], a.codes + row * a.columns);
+      // Two roundings, as torch divides a number by a tensor. A row of zeros gives 0 * inf:
+      // encode_row makes that 0, as its absmax says.
+      encode_row(rounded.data(), a.columns, (1.0f / a.absmax[row]) * 127.0f,
+                 a.codes + row * a.columns);
     }
   });
 }

@@ -19,8 +19,9 @@ void QuantizationOptions::validate() const {
                       fmt::join(kMethods, ", "), method);
   }
   if (!(threshold >= 0) || !std::isfinite(threshold)) {
-    fail<ConfigError>("quantization.threshold must be a number >= 0 (0: no outlier columns), found {}",
-                      threshold);
+    fail<ConfigError>(
+        "quantization.threshold must be a number >= 0 (0: no outlier columns), found {}",
+        threshold);
   }
   if (block_size < 32 || block_size > 4096 ||
       !std::has_single_bit(static_cast<uint64_t>(block_size))) {
@@ -33,8 +34,7 @@ std::string QuantizationOptions::to_text() const {
   if (method == "none") return "none";
   if (method == "as_stored") return "as stored";
   if (method == "int8")
-    return fmt::format("int8, threshold {}, without [{}]", threshold,
-                       fmt::join(skip_modules, " "));
+    return fmt::format("int8, threshold {}, without [{}]", threshold, fmt::join(skip_modules, " "));
   if (method == "int8_weight_only")
     return fmt::format("int8 weights only, without [{}]", fmt::join(skip_modules, " "));
   return fmt::format("{}, block size {}, {}, without [{}]", method, block_size,

@@ -1,10 +1,15 @@
 #include "recipes/base_model.h"
 
+#include <filesystem>
+
 #include "base/log.h"
 #include "base/stopwatch.h"
 #include "data/chat_renderer.h"
+#include "export/quantized.h"
+#include "io/atomic_write.h"
 #include "model/hub_cache.h"
 #include "model/load.h"
+#include "recipes/base_init.h"
 
 namespace qlora::recipes {
 BaseModel load_base(const Recipe& recipe, c10::Device device) {
@@ -14,9 +19,19 @@ BaseModel load_base(const Recipe& recipe, c10::Device device) {
   base.tokenizer = data::load_tokenizer(base.path);
   base.chat_template = data::choose_chat_template(recipe.data.chat_template, *base.tokenizer);
   const auto source = model::open_weights(base.path);
-  base.model = model::load_model(
-      *source, recipe.model, recipe.quantization, device,
-      model::dtype_from_string(recipe.train.compute_dtype, "train.compute_dtype"));
+  const bool init = lora::init_changes_base(recipe.lora.init) && recipe.lora.from_adapter.empty();
+  BaseInit base_init(recipe);
+  base.model =
+      model::load_model(*source, recipe.model, recipe.quantization, device,
+                        model::dtype_from_string(recipe.train.compute_dtype, "train.compute_dtype"),
+                        init ? base_init.maker() : model::WeightMaker());
+  if (init) {
+    base_init.add_packed_layers(*base.model);
+    base_init.report();
+    base.factors = base_init.factors();
+    base.changed = base_init.changed_base();
+    base.init_table = base_init.table_json();
+  }
   if (base.tokenizer->vocab_size() > base.model->config().vocab_size) {
     log::warning("the tokenizer knows {} tokens, the model {}: the last ones cannot be used",
                  base.tokenizer->vocab_size(), base.model->config().vocab_size);
@@ -29,6 +44,40 @@ BaseModel load_base(const Recipe& recipe, c10::Device device) {
   log::info("base model {}: {} ({:.1f} s)", base.path, model::describe(*base.model),
             watch.seconds());
   return base;
+}
+
+namespace {
+
+std::string saved_base(const Recipe& recipe) {
+  return (std::filesystem::path(recipe.output.dir) / "base").string();
+}
+
+}  // namespace
+
+Recipe with_saved_base(Recipe recipe) {
+  const std::string saved = saved_base(recipe);
+  if (!std::filesystem::exists(std::filesystem::path(saved) / "config.json")) return recipe;
+  recipe.model.path = saved;
+  recipe.quantization = {};
+  if (lora::init_changes_base(recipe.lora.init)) recipe.lora.init = "default";
+  return recipe;
+}
+
+void save_base(const Recipe& recipe, BaseModel& base) {
+  if (!base.changed && !recipe.output.save_base) return;
+  const std::string directory = saved_base(recipe);
+  if (base.path == directory) return;  // a resumed run reads it
+  io::AtomicDirectory target(directory, io::AtomicDirectory::Existing::kReplace);
+  exporting::write_quantized(target.path(), *base.model, recipe.quantization, *base.tokenizer,
+                             base.path,
+                             model::dtype_from_string(recipe.model.dtype, "model.dtype"));
+  if (base.changed) {
+    io::write_file_atomically(
+        (std::filesystem::path(target.path()) / "initialisation.json").string(), base.init_table);
+  }
+  target.commit();
+  log::info("base model written to {}", directory);
+  if (base.changed) base.record.name = base.record.path = directory;
 }
 
 }  // namespace qlora::recipes

@@ -19,9 +19,20 @@ struct BaseModel {
   std::unique_ptr<data::ChatTemplate> chat_template;  // nullptr: the model has none
   std::unique_ptr<model::CausalLm> model;
   lora::AdapterBase record;
+  lora::GivenFactors factors;  // where the adapter's start was found while loading
+  bool changed = false;        // the weights are others than those of `path`
+  std::string init_table;      // JSON: what the initialisation did to each layer
 };
 
-// Quantized as the recipe says, on `device`. ConfigError, FormatError, IoError.
+// Quantized as the recipe says, on `device`; the initialisations that need the original weights run
+// on the way, unless the adapter comes from elsewhere. ConfigError, FormatError, IoError.
 BaseModel load_base(const Recipe& recipe, c10::Device device);
+
+// The recipe of a run that wrote a base of its own (save_base): it is read from there and taken as
+// it is. Any other recipe comes back as it was.
+Recipe with_saved_base(Recipe recipe);
+// Writes `base` in the run directory, if the initialisation changed it or output.save_base asks for
+// it. The adapter's record then names that directory.
+void save_base(const Recipe& recipe, BaseModel& base);
 
 }  // namespace qlora::recipes

@@ -1,5 +1,7 @@
 #include "recipes/fields.h"
 
+#include <fmt/format.h>
+
 #include "recipes/field_values.h"
 
 namespace qlora::recipes {
@@ -106,6 +108,42 @@ Section quantization_section() {
           &Options::skip_modules)});
 }
 
+const std::vector<Field<lora::LoftqOptions>>& loftq_fields() {
+  using Loftq = lora::LoftqOptions;
+  const auto in = [](About about, auto Loftq::*member) {
+    Field<Loftq> field{about.key, about.type, about.meaning};
+    field.read = [member](const Node& node, const std::string& key, ProblemList& problems,
+                          Loftq& loftq) { decode(node, key, problems, loftq.*member); };
+    field.write = [member](const Loftq& loftq) { return encode(loftq.*member); };
+    return field;
+  };
+  static const std::vector<Field<Loftq>> fields = {
+      in({"iterations", "integer", "Alternating steps."}, &Loftq::iterations),
+      in({"svd", "randomized | exact", "How the residual is decomposed."}, &Loftq::svd),
+      in({"original", "path", "The 16-bit model."}, &Loftq::original)};
+  return fields;
+}
+
+RecipeField loftq() {
+  RecipeField field{
+      "loftq", "map",
+      "Of init loftq: `iterations` (5) alternating steps of which the best is kept; `svd` "
+      "randomized or exact; `original`, the 16-bit model, where `model.path` is stored quantized."};
+  field.read = [](const Node& node, const std::string& key, ProblemList& problems, Recipe& recipe) {
+    if (node.is_map()) return read_fields(node, key, loftq_fields(), problems, recipe.lora.loftq);
+    problems.covered(key);
+    problems.add(node.place, fmt::format("{} must be a map, got {}; write {{iterations: 5}}", key,
+                                         node.describe()));
+  };
+  field.write = [](const Recipe& recipe) {
+    std::vector<Node::Entry> entries;
+    for (const auto& part : loftq_fields())
+      entries.push_back(Node::entry(part.key, part.write(recipe.lora.loftq)));
+    return Node::map(std::move(entries));
+  };
+  return field;
+}
+
 Section lora_section() {
   using Options = lora::LoraOptions;
   const Members<Options> in{&Recipe::lora};
@@ -121,12 +159,19 @@ Section lora_section() {
            "Which linear layers get an adapter: `all-linear`, module names (`q_proj`), or regular "
            "expressions on the whole module path. A pattern without a match is an error."},
           &Options::targets),
-       in({"init", "default | gaussian | orthogonal",
+       in({"init", "default | gaussian | orthogonal | loftq | pissa | olora",
            "default: A is random (Kaiming-uniform), B is zero. gaussian: A is normal. orthogonal: "
-           "neither is zero, their product is."},
+           "neither is zero, their product is. loftq: the adapter starts as what quantizing lost. "
+           "pissa, olora: as the weight's principal part, which leaves the base. The last three "
+           "change the base, which is then written to `base` in the run directory."},
           &Options::init),
+       loftq(),
        in({"use_rslora", "boolean", "Multiplies by alpha / sqrt(rank) instead (rsLoRA)."},
           &Options::use_rslora),
+       in({"plus_lr_ratio", "number",
+           "LoRA+ (Hayou et al. 2024): B learns at this multiple of `optim.lr`, A at `optim.lr`. "
+           "16 is their advice."},
+          &Options::plus_lr_ratio),
        in({"from_adapter", "path", "A PEFT adapter directory to continue from. Empty: start anew."},
           &Options::from_adapter)});
 }

@@ -16,15 +16,16 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
   trainer::TrainState state = begin_or_read_state(recipe, run);
   const c10::Device device = set_up_machine(state);
 
-  const BaseModel base = load_base(recipe, device);
+  BaseModel base = load_base(run.checkpoint() ? with_saved_base(recipe) : recipe, device);
   const data::PreparedData data = read_data(recipe, base);
   data::Loader loader = make_loader(recipe, data);
   complete_state(recipe, base, data, loader, state);
 
   lora::AdapterSet adapters = attach_adapters(recipe, base);
-  const std::vector<optim::Parameter> parameters = parameters_of(adapters);
+  const std::vector<optim::Parameter> parameters = parameters_of(recipe, adapters);
   const auto optimizer = optim::make_optimizer(recipe.optim, parameters);
   run.begin(recipe);
+  save_base(recipe, base);
   const trainer::CheckpointParts parts{adapters, recipe.lora, base.record, *optimizer, state};
   if (run.checkpoint()) go_on_from(*run.checkpoint(), run.path(), parts);
 

@@ -93,6 +93,7 @@ bool looks_like_hub_id(const std::string& path, const fs::path& directory) {
 void anchor_paths(const fs::path& directory, Recipe& recipe) {
   if (!looks_like_hub_id(recipe.model.path, directory)) make_absolute(recipe.model.path, directory);
   make_absolute(recipe.lora.from_adapter, directory);
+  make_absolute(recipe.lora.loftq.original, directory);
   make_absolute(recipe.output.dir, directory);
   for (auto* datasets : {&recipe.data.train, &recipe.data.eval})
     for (data::DatasetOptions& dataset : *datasets) make_absolute(dataset.path, directory);

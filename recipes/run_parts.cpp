@@ -72,6 +72,7 @@ void adopt_adapter_options(Recipe& recipe) {
   lora::LoraOptions adopted = lora::read_adapter_options(recipe.lora.from_adapter);
   adopted.from_adapter = recipe.lora.from_adapter;
   adopted.init = recipe.lora.init;
+  adopted.plus_lr_ratio = recipe.lora.plus_lr_ratio;
   recipe.lora = adopted;
 }
 
@@ -149,7 +150,7 @@ void complete_state(const Recipe& recipe, const BaseModel& base, const data::Pre
 
 lora::AdapterSet attach_adapters(const Recipe& recipe, const BaseModel& base) {
   lora::AdapterSet adapters(recipe.lora, base.model->groups(), base.model->compute_dtype(),
-                            recipe.train.seed);
+                            recipe.train.seed, base.factors);
   if (const std::string& from = recipe.lora.from_adapter; !from.empty()) {
     require_same_base(from, base);
     lora::read_adapter_tensors(from, adapters);
@@ -160,10 +161,16 @@ lora::AdapterSet attach_adapters(const Recipe& recipe, const BaseModel& base) {
   return adapters;
 }
 
-std::vector<optim::Parameter> parameters_of(const lora::AdapterSet& adapters) {
+std::vector<optim::Parameter> parameters_of(const Recipe& recipe,
+                                            const lora::AdapterSet& adapters) {
   std::vector<optim::Parameter> parameters;
-  for (const lora::AdapterTensor& tensor : adapters.tensors())
-    parameters.push_back({tensor.name, tensor.value, tensor.gradient});
+  for (const lora::AdapterTensor& tensor : adapters.tensors()) {
+    const bool is_b = tensor.name.ends_with(".lora_B.weight");
+    parameters.push_back({.name = tensor.name,
+                          .value = tensor.value,
+                          .gradient = tensor.gradient,
+                          .lr_scale = is_b ? recipe.lora.plus_lr_ratio : 1.0});
+  }
   return parameters;
 }
 

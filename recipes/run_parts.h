@@ -43,7 +43,7 @@ void complete_state(const Recipe& recipe, const BaseModel& base, const data::Pre
 void require_same_base(const std::string& adapter, const BaseModel& base);
 // New adapters, or those of lora.from_adapter; prints what was matched.
 lora::AdapterSet attach_adapters(const Recipe& recipe, const BaseModel& base);
-std::vector<optim::Parameter> parameters_of(const lora::AdapterSet& adapters);
+std::vector<optim::Parameter> parameters_of(const Recipe& recipe, const lora::AdapterSet& adapters);
 
 // Loads the checkpoint into the parts.
 void go_on_from(const std::string& checkpoint, const std::string& run_dir,

@@ -19,7 +19,7 @@ Recipe recipe_of(const ModelChoice& choice) {
   if (!choice.run_dir.empty()) {
     if (!choice.adapter.empty())
       throw ConfigError("--adapter goes with --model; a run directory has its own adapter");
-    return read_run_recipe(choice.run_dir);
+    return with_saved_base(read_run_recipe(choice.run_dir));
   }
   Recipe recipe;
   recipe.model.path = choice.model;

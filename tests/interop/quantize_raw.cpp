@@ -6,6 +6,11 @@
 //     PREFIX.restored
 //   blockwise8 INPUT DTYPE signed|unsigned|MAP_FILE BLOCK_SIZE PREFIX
 //     writes PREFIX.codes, PREFIX.absmax, PREFIX.map, PREFIX.restored (fp32)
+//   int8_rows INPUT DTYPE COLUMNS THRESHOLD PREFIX
+//     writes PREFIX.codes, PREFIX.absmax and PREFIX.outliers (int64) of an activation
+//   int8_linear INPUT DTYPE COLUMNS WEIGHT THRESHOLD PREFIX
+//     quantizes the weight (same dtype and columns) and writes PREFIX.codes, PREFIX.absmax,
+//     PREFIX.y
 #include <ATen/ATen.h>
 
 #include <cstdio>
@@ -19,6 +24,7 @@
 #include "base/error.h"
 #include "base/stopwatch.h"
 #include "quant/blockwise8.h"
+#include "quant/int8.h"
 #include "quant/nf4.h"
 
 namespace {
@@ -87,6 +93,26 @@ void blockwise8(const std::vector<std::string>& a) {
   std::printf("%lld elements\n", static_cast<long long>(q.codes.numel()));
 }
 
+void int8_rows(const std::vector<std::string>& a) {
+  const at::Tensor x = read(a[1], dtype_of(a[2])).view({-1, std::stoll(a[3])});
+  const Int8Activation q = quantize_int8_activation(x, std::stod(a[4]));
+  write(a[5] + ".codes", q.rows.codes);
+  write(a[5] + ".absmax", q.rows.absmax);
+  write(a[5] + ".outliers", q.outliers);
+  std::printf("%lld outlier columns\n", static_cast<long long>(q.outliers.numel()));
+}
+
+void int8_product(const std::vector<std::string>& a) {
+  const int64_t columns = std::stoll(a[3]);
+  const at::Tensor x = read(a[1], dtype_of(a[2])).view({-1, columns});
+  const Int8Tensor weight = quantize_int8(read(a[4], dtype_of(a[2])).view({-1, columns}));
+  Stopwatch watch;
+  const at::Tensor y = int8_linear(x, weight, std::stod(a[5]));
+  std::printf("product in %.5f s\n", watch.seconds());
+  write(a[6] + ".codes", weight.codes);
+  write(a[6] + ".absmax", weight.absmax);
+  write(a[6] + ".y", y);
+}
 }  // namespace
 
 int main() {
@@ -98,6 +124,10 @@ int main() {
         four_bit(job);
       } else if (job.size() == 6 && job[0] == "blockwise8") {
         blockwise8(job);
+      } else if (job.size() == 6 && job[0] == "int8_rows") {
+        int8_rows(job);
+      } else if (job.size() == 7 && job[0] == "int8_linear") {
+        int8_product(job);
       } else {
         fail<ConfigError>("no such job: '{}'; see the head of tests/interop/quantize_raw.cpp",
                           line);

@@ -20,7 +20,7 @@ at::Tensor normal(int64_t rows, int64_t columns, at::ScalarType dtype = at::kFlo
 at::Tensor reference_codes(const at::Tensor& x) {
   const at::Tensor half = x.to(at::kHalf).to(at::kFloat);
   const at::Tensor absmax = half.abs().amax({1}, true);
-  return at::round(half * (127.0f / absmax)).to(at::kChar);
+  return at::round(half * (at::reciprocal(absmax) * 127.0f)).to(at::kChar);
 }
 
 TEST(Int8, CodesAreTheRowsNearestIntegersOf127ByAbsmax) {

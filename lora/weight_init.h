@@ -1,0 +1,48 @@
+// Initialisations that look at the frozen weight W and change it, layer by layer while the base is
+// loaded (formats spec 4.6, 4.8). Q() quantizes and dequantizes, s is the adapter's scaling, [.]_r
+// the truncated SVD.
+//
+//   loftq   repeat: D = Q(W - s B A);  s B A = [W - D]_r        base D, of the iteration whose
+//           |W - D - s B A| is least (LoftQ, Li et al. 2023, algorithm 1)
+//   pissa   s B A = [W]_r                                       base Q(W - s B A)
+//   olora   W = Q R;  B = Q[:, :r], A = R[:r]                   base Q(W - s B A)
+//
+// The scaling is divided out: s B A is the low-rank part at any alpha and with rsLoRA. PEFT's own
+// LoftQ leaves it in, so that its start is off for alpha other than rank.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "lora/initial_factors.h"
+#include "lora/lora_options.h"
+#include "quant/frozen_weight.h"
+#include "quant/quantization_options.h"
+
+namespace qlora::lora {
+
+// Whether this init is one of the above.
+bool init_changes_base(const std::string& init);
+
+struct WeightInit {
+  std::unique_ptr<quant::FrozenWeight> base;
+  Factors factors;
+  double plain_error = 0;  // |W - Q(W)| / |W|: what plain quantizing would have lost
+  double error = 0;        // |W - base - s B A| / |W|
+  int64_t iteration = 0;   // loftq: the one that was kept, from 1
+};
+
+// weight [out, in] in the dtype the base is quantized from. Error if the rank exceeds a side.
+WeightInit init_from_weight(const LoraOptions& options, const at::Tensor& weight,
+                            const quant::QuantizationOptions& quantization,
+                            const std::string& module, uint64_t seed);
+
+// LoftQ for a base that is stored quantized and stays as it is: s B A = [original - base]_r.
+WeightInit init_from_original(const LoraOptions& options, const at::Tensor& original,
+                              const quant::FrozenWeight& base, const std::string& module,
+                              uint64_t seed);
+
+}  // namespace qlora::lora

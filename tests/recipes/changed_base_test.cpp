@@ -1,0 +1,108 @@
+// Runs whose initialisation changes the base, or that save it.
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <filesystem>
+
+#include "base/error.h"
+#include "quant/tensor_file.h"
+#include "recipes/qlora_finetune.h"
+#include "recipes/quantize_model.h"
+#include "recipes/trained_model.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/tiny_files.h"
+
+namespace qlora::recipes {
+namespace {
+namespace fs = std::filesystem;
+
+class ChangedBase : public ::testing::Test {
+ protected:
+  ChangedBase() : recipe_(test::tiny_recipe(dir_.path())) { recipe_.lora.init = "loftq"; }
+
+  static void train(const Recipe& recipe) {
+    const std::atomic<bool> stop = false;
+    finetune(recipe, stop);
+  }
+  static quant::NamedTensors adapter(const std::string& run) {
+    return quant::read_tensors(run + "/adapter/adapter_model.safetensors");
+  }
+
+  const test::TempDir dir_;
+  Recipe recipe_;
+};
+
+TEST_F(ChangedBase, ItIsWrittenOnceAndEveryCommandFindsIt) {
+  train(recipe_);
+  ModelChoice choice;
+  choice.run_dir = recipe_.output.dir;
+  const TrainedModel trained = open_model(choice);
+  const auto record = lora::read_adapter_base(recipe_.output.dir + "/adapter");
+  ASSERT_TRUE(record.has_value());
+  EXPECT_EQ(trained.base.record.hash, record->hash);
+  EXPECT_EQ(fs::path(record->name), fs::path(recipe_.output.dir) / "base");
+  EXPECT_TRUE(fs::exists(recipe_.output.dir + "/base/initialisation.json"));
+  ModelChoice by_hand;
+  by_hand.model = recipe_.output.dir + "/base";
+  by_hand.adapter = recipe_.output.dir + "/adapter";
+  EXPECT_EQ(open_model(by_hand).base.record.hash, record->hash);
+}
+
+TEST_F(ChangedBase, AStoppedRunGoesOnToTheSameBits) {
+  recipe_.optim.schedule = "constant";
+  recipe_.optim.warmup_ratio = 0;
+  recipe_.optim.warmup_steps = 0;
+  const Recipe whole = recipe_;
+  train(whole);
+  Recipe parts = recipe_;
+  parts.output.dir = dir_ / "parts";
+  parts.train.max_steps = 3;
+  train(parts);
+  parts.train.max_steps = whole.train.max_steps;
+  parts.train.on_extend = "rescale";
+  train(parts);
+  const auto one = adapter(whole.output.dir), two = adapter(parts.output.dir);
+  ASSERT_EQ(one.size(), two.size());
+  for (size_t i = 0; i < one.size(); ++i)
+    EXPECT_TRUE(at::equal(one[i].second, two[i].second)) << one[i].first;
+}
+
+TEST_F(ChangedBase, ThePlainBaseIsNotTheChangedOne) {
+  train(recipe_);
+  ModelChoice choice;
+  choice.model = recipe_.model.path;
+  choice.adapter = recipe_.output.dir + "/adapter";
+  EXPECT_THROW(open_model(choice), ConfigError);
+}
+
+TEST_F(ChangedBase, SaveBaseWritesTheQuantizedBaseUnchanged) {
+  recipe_.lora.init = "default";
+  recipe_.output.save_base = true;
+  train(recipe_);
+  ModelChoice saved;
+  saved.model = recipe_.output.dir + "/base";
+  const auto record = lora::read_adapter_base(recipe_.output.dir + "/adapter");
+  EXPECT_EQ(open_model(saved).base.record.hash, record->hash);
+}
+
+TEST_F(ChangedBase, AStoredQuantizationNeedsTheOriginal) {
+  QuantizeOptions options;
+  options.model = recipe_.model.path;
+  options.output = dir_ / "quantized";
+  options.quantization.method = "nf4";
+  quantize_model(options);
+  const std::string original = recipe_.model.path;
+  recipe_.model.path = options.output;
+  recipe_.quantization = {};
+  EXPECT_THROW(train(recipe_), ConfigError);
+  recipe_.lora.loftq.original = original;
+  train(recipe_);
+  EXPECT_FALSE(fs::exists(recipe_.output.dir + "/base"));
+  recipe_.lora.init = "pissa";
+  recipe_.output.dir = dir_ / "pissa";
+  EXPECT_THROW(train(recipe_), ConfigError);
+}
+
+}  // namespace
+}  // namespace qlora::recipes

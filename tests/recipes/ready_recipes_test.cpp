@@ -1,0 +1,42 @@
+#include "recipes/ready_recipes.h"
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "recipes/recipe_yaml.h"
+#include "tests/support/temp_dir.h"
+
+namespace qlora::recipes {
+namespace {
+
+TEST(ReadyRecipes, EachIsReadWithoutAComplaintAndExplainsItself) {
+  const test::TempDir dir;
+  ASSERT_GE(ready_recipes().size(), 7u);
+  for (const ReadyRecipe& ready : ready_recipes()) {
+    const Recipe recipe = read_recipe(dir.write(ready.name + ".yaml", ready.text));
+    EXPECT_FALSE(recipe.data.train.empty()) << ready.name;
+    EXPECT_TRUE(ready.text.starts_with("# ")) << ready.name;
+    EXPECT_GT(ready.summary().size(), 20u) << ready.name;
+  }
+}
+
+TEST(ReadyRecipes, TheThirteenBillionOneKeepsItsPromise) {
+  const test::TempDir dir;
+  const ReadyRecipe& ready = ready_recipe("llama-13b-16gb");
+  const Recipe recipe = read_recipe(dir.write("recipe.yaml", ready.text));
+  EXPECT_EQ(recipe.data.sequence_length, 1024);
+  EXPECT_EQ(recipe.train.micro_batch_size, 1);
+  EXPECT_EQ(recipe.train.gradient_accumulation_steps, 4);
+}
+
+TEST(ReadyRecipes, AnUnknownNameListsTheKnownOnes) {
+  try {
+    ready_recipe("llama-9b");
+    FAIL() << "found";
+  } catch (const ConfigError& error) {
+    EXPECT_NE(std::string(error.what()).find("llama-8b-24gb"), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace qlora::recipes
