@@ -4,6 +4,7 @@
 
 #include "base/device.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "base/stopwatch.h"
 #include "optim/grad_clip.h"
 #include "trainer/train_step.h"
@@ -17,13 +18,18 @@ void audit(const TrainJob& job, bool updated_before) {
   if (job.state.step > 0 && job.state.step <= 2 && updated_before) audit_gradients(job, "A");
 }
 
+// Whether the last evaluations gained too little to go on (early stopping).
+bool has_settled(const TrainJob& job) {
+  return job.patience > 0 && job.state.stale_evaluations >= job.patience;
+}
+
 }  // namespace
 
 Outcome run(TrainJob& job) {
   TrainState& state = job.state;
   bool updated = false;  // whether an update since the start of this call had a rate above zero
   job.loader.seek(state.position);
-  while (state.step < job.total_steps) {
+  while (state.step < job.total_steps && !has_settled(job)) {
     if (job.stop && *job.stop) {
       job.save();
       return Outcome::kInterrupted;
@@ -54,8 +60,12 @@ Outcome run(TrainJob& job) {
 
     const bool last = state.step == job.total_steps;
     if (last || (job.eval_every > 0 && state.step % job.eval_every == 0)) job.evaluate();
-    if (last || (job.save_every > 0 && state.step % job.save_every == 0)) job.save();
+    if (last || has_settled(job) || (job.save_every > 0 && state.step % job.save_every == 0))
+      job.save();
   }
+  if (has_settled(job))
+    log::info("stopped early: {} evaluations in a row without a gain, the best was at step {}",
+              state.stale_evaluations, state.best_step);
   return Outcome::kFinished;
 }
 

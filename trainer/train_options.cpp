@@ -48,6 +48,13 @@ void TrainOptions::validate() const {
     fail<ConfigError>("train.device must be auto, cpu, cuda or cuda:N, found '{}'", device);
   need_at_least("train.threads", threads, 0);
   need_at_least("train.eval_every", eval_every, 0);
+  need_at_least("train.early_stopping_patience", early_stopping_patience, 0);
+  if (!(early_stopping_min_delta >= 0 && std::isfinite(early_stopping_min_delta)))
+    fail<ConfigError>("train.early_stopping_min_delta must be 0 or more, found {}",
+                      early_stopping_min_delta);
+  if (early_stopping_patience > 0 && eval_every == 0)
+    throw ConfigError(
+        "train.early_stopping_patience needs train.eval_every: it counts evaluations");
   need_at_least("train.save_every", save_every, 0);
   need_at_least("train.save_total_limit", save_total_limit, 0);
   if (resume.empty()) throw ConfigError("train.resume must be auto, never or a checkpoint's path");

@@ -15,10 +15,12 @@ struct TrainOptions {
       "auto";  // auto | true | false: recompute each layer in the backward pass
   std::string compute_dtype = "bfloat16";  // bfloat16 | float32
   uint64_t seed = 42;
-  std::string device = "auto";   // auto | cpu | cuda | cuda:N
-  int threads = 0;               // 0: all cores
-  int64_t eval_every = 0;        // steps; 0: only at the end, if there are evaluation rows
-  int64_t save_every = 0;        // steps; 0: only at the end
+  std::string device = "auto";          // auto | cpu | cuda | cuda:N
+  int threads = 0;                      // 0: all cores
+  int64_t eval_every = 0;               // steps; 0: only at the end, if there are evaluation rows
+  int64_t early_stopping_patience = 0;  // evaluations without a gain before the run ends; 0: never
+  double early_stopping_min_delta = 0.0;  // what counts as a gain in evaluation loss
+  int64_t save_every = 0;                 // steps; 0: only at the end
   int64_t save_total_limit = 3;  // rotating checkpoints; the best and the last are kept besides
   std::string resume = "auto";   // auto | never | a checkpoint directory
   std::string

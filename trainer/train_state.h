@@ -27,8 +27,9 @@ struct TrainState {
   int64_t tokens = 0, supervised_tokens = 0;  // seen so far
   double best_eval_loss = std::numeric_limits<double>::infinity();
   int64_t best_step = -1;
-  int64_t optimizer_steps = 0;  // Optimizer::num_steps(); set when a checkpoint is made
-  std::string base_hash;        // CausalLm::base_hash()
+  int64_t stale_evaluations = 0;  // in a row that gained less than train.early_stopping_min_delta
+  int64_t optimizer_steps = 0;    // Optimizer::num_steps(); set when a checkpoint is made
+  std::string base_hash;          // CausalLm::base_hash()
   std::string data_fingerprint;
   ResolvedChoices choices;
 };

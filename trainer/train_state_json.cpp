@@ -27,6 +27,7 @@ std::string to_json(const TrainState& state) {
                                        {"supervised_tokens", state.supervised_tokens},
                                        {"best_eval_loss", best},
                                        {"best_step", state.best_step},
+                                       {"stale_evaluations", state.stale_evaluations},
                                        {"optimizer_steps", state.optimizer_steps},
                                        {"base_hash", state.base_hash},
                                        {"data_fingerprint", state.data_fingerprint},
@@ -49,6 +50,8 @@ TrainState train_state_from_json(const io::JsonNode& node) {
   state.supervised_tokens = count("supervised_tokens");
   if (const auto best = node.find("best_eval_loss")) state.best_eval_loss = best->as_number();
   state.best_step = node.at("best_step").as_integer(-1, kMost);
+  if (const auto stale = node.find("stale_evaluations"))
+    state.stale_evaluations = stale->as_integer(0, kMost);
   state.optimizer_steps = count("optimizer_steps");
   state.base_hash = node.at("base_hash").as_string();
   state.data_fingerprint = node.at("data_fingerprint").as_string();
