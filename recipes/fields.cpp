@@ -304,6 +304,14 @@ Section train_section() {
        in({"eval_every", "integer", "Steps between evaluations. 0: only at the end."},
           &Options::eval_every) |
            Free{"Evaluates at other steps; training is the same, the best checkpoint may not be."},
+       in({"early_stopping_patience", "integer",
+           "Ends the run after this many evaluations in a row without a gain. 0: never."},
+          &Options::early_stopping_patience) |
+           Free{"The run ends earlier or later."},
+       in({"early_stopping_min_delta", "number",
+           "A gain is a fall of the evaluation loss by more than this."},
+          &Options::early_stopping_min_delta) |
+           Free{"The run ends earlier or later."},
        in({"save_every", "integer", "Steps between checkpoints. 0: only at the end."},
           &Options::save_every) |
            Free{"Saves at other steps; training is the same."},

@@ -191,17 +191,21 @@ void set_up_job(const Recipe& recipe, const data::PreparedData& data, const std:
   job.seed = recipe.train.seed;
   job.eval_every = recipe.train.eval_every;
   job.save_every = recipe.train.save_every;
+  job.patience = recipe.train.early_stopping_patience;
   job.stop = &stop;
   job.report = [&report](const trainer::StepMetrics& metrics) { report.step(metrics); };
   job.save = [&recipe, run_dir, parts] {
     trainer::save_checkpoint(run_dir, parts);
     trainer::rotate_checkpoints(run_dir, recipe.train.save_total_limit, parts.state.best_step);
   };
-  job.evaluate = [&data, &report, run_dir, parts, save = job.save, &model = job.model] {
+  job.evaluate = [&data, &report, run_dir, parts, save = job.save, &model = job.model,
+                  min_delta = recipe.train.early_stopping_min_delta] {
     if (data.eval.empty()) return;
     trainer::TrainState& state = parts.state;
     const trainer::Evaluation evaluation = trainer::evaluate_loss(model, data.eval);
     const bool is_best = evaluation.loss < state.best_eval_loss;
+    const bool gained = evaluation.loss < state.best_eval_loss - min_delta;
+    state.stale_evaluations = gained ? 0 : state.stale_evaluations + 1;
     report.evaluation(state.step, evaluation, is_best);
     if (!is_best) return;
     state.best_eval_loss = evaluation.loss;

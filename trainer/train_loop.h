@@ -31,6 +31,7 @@ struct TrainJob {
   double max_grad_norm = 1.0;
   uint64_t seed = 0;
   int64_t eval_every = 0, save_every = 0;
+  int64_t patience = 0;  // evaluations without a gain before the run ends; 0: never
   const std::atomic<bool>* stop = nullptr;  // set by SIGINT or SIGTERM
   // Called between steps. `evaluate` and `save` leave no trace in the run.
   std::function<void(const StepMetrics&)> report = {};
@@ -40,9 +41,9 @@ struct TrainJob {
 
 enum class Outcome { kFinished, kInterrupted };
 
-// Runs from state.step to total_steps, or until a stop is asked for (then it saves first). Throws
-// DivergenceError at a non-finite loss or gradient, before the optimizer has seen it: the last
-// checkpoint stays good.
+// Runs from state.step to total_steps, until `patience` evaluations in a row gained nothing, or
+// until a stop is asked for (then it saves first). Throws DivergenceError at a non-finite loss or
+// gradient, before the optimizer has seen it: the last checkpoint stays good.
 Outcome run(TrainJob& job);
 
 }  // namespace qlora::trainer
