@@ -22,9 +22,9 @@ struct LoraOptions {
       "all-linear"};             // or module names, or patterns (regex on the module path)
   std::string init = "default";  // initial_factors.h, weight_init.h
   LoftqOptions loftq;
-  bool use_rslora = false;   // scaling alpha / sqrt(rank) instead of alpha / rank
-  double plus_lr_ratio = 1.0;    // LoRA+: B learns at this multiple of the rate
-  std::string from_adapter;  // a PEFT adapter directory to continue from; empty: none
+  bool use_rslora = false;     // scaling alpha / sqrt(rank) instead of alpha / rank
+  double plus_lr_ratio = 1.0;  // LoRA+: B learns at this multiple of the rate
+  std::string from_adapter;    // a PEFT adapter directory to continue from; empty: none
 
   // Factor on B A x (LoRA section 4.1; rsLoRA, Kalajdzievski 2023).
   double scaling() const;

@@ -13,7 +13,7 @@ struct QuantizationOptions {
   std::string method = "as_stored";
   bool double_quant = true;  // QLoRA section 3: 8-bit scales of scales, 0.37 bit a weight less
   int64_t block_size = 64;
-  double threshold = 6.0;    // of int8: outlier columns of the input; 0: none
+  double threshold = 6.0;  // of int8: outlier columns of the input; 0: none
   std::vector<std::string> skip_modules = {
       "lm_head"};  // kept in 16 bit; module path, suffix or part
 
