@@ -29,27 +29,30 @@ std::string in(const std::string& directory, const char* name) {
 std::string config_text(const AdapterSet& adapters, const LoraOptions& options,
                         const AdapterBase& base) {
   const nlohmann::json none = nullptr;
-  const nlohmann::json config = {{"alpha_pattern", nlohmann::json::object()},
-                                 {"auto_mapping", none},
-                                 {"base_model_name_or_path", base.name},
-                                 {"bias", "none"},
-                                 {"exclude_modules", none},
-                                 {"fan_in_fan_out", false},
-                                 {"inference_mode", true},
-                                 {"init_lora_weights", true},
-                                 {"layers_pattern", none},
-                                 {"layers_to_transform", none},
-                                 {"lora_alpha", options.alpha},
-                                 {"lora_dropout", options.dropout},
-                                 {"modules_to_save", none},
-                                 {"peft_type", "LORA"},
-                                 {"r", options.rank},
-                                 {"rank_pattern", nlohmann::json::object()},
-                                 {"revision", none},
-                                 {"target_modules", adapters.target_modules()},
-                                 {"task_type", "CAUSAL_LM"},
-                                 {"use_dora", false},
-                                 {"use_rslora", options.use_rslora}};
+  const nlohmann::json config = {
+      {"alpha_pattern",
+       nlohmann::json::object_t(options.alpha_pattern.begin(), options.alpha_pattern.end())},
+      {"auto_mapping", none},
+      {"base_model_name_or_path", base.name},
+      {"bias", "none"},
+      {"exclude_modules", none},
+      {"fan_in_fan_out", false},
+      {"inference_mode", true},
+      {"init_lora_weights", true},
+      {"layers_pattern", none},
+      {"layers_to_transform", none},
+      {"lora_alpha", options.alpha},
+      {"lora_dropout", options.dropout},
+      {"modules_to_save", none},
+      {"peft_type", "LORA"},
+      {"r", options.rank},
+      {"rank_pattern",
+       nlohmann::json::object_t(options.rank_pattern.begin(), options.rank_pattern.end())},
+      {"revision", none},
+      {"target_modules", adapters.target_modules()},
+      {"task_type", "CAUSAL_LM"},
+      {"use_dora", false},
+      {"use_rslora", options.use_rslora}};
   return config.dump(2) + "\n";
 }
 
@@ -60,6 +63,24 @@ void require(const io::JsonNode& config, const char* key, const T& known) {
   if (!node || node->value() == nlohmann::json(known)) return;
   if (node->value().is_structured() && node->value().empty()) return;
   node->reject(fmt::format("{} (nothing else is supported)", nlohmann::json(known).dump()));
+}
+
+constexpr int64_t kMostLayers = 1 << 20;
+
+// A text, or a list of texts.
+std::vector<std::string> strings_of(const io::JsonNode& node) {
+  if (node.value().is_string()) return {node.as_string()};
+  std::vector<std::string> all;
+  for (const io::JsonNode& item : node.elements()) all.push_back(item.as_string());
+  return all;
+}
+
+std::vector<std::pair<std::string, io::JsonNode>> entries_of(const io::JsonNode& object) {
+  if (object.value().is_array() && object.value().empty()) return {};
+  if (!object.value().is_object()) object.reject("an object");
+  std::vector<std::pair<std::string, io::JsonNode>> all;
+  for (const auto& [key, value] : object.value().items()) all.emplace_back(key, object.at(key));
+  return all;
 }
 
 }  // namespace
@@ -98,9 +119,8 @@ LoraOptions read_adapter_options(const std::string& directory) {
   require(config, "lora_bias", false);
   require(config, "use_qalora", false);
   require(config, "bias", "none");
-  for (const char* key : {"rank_pattern", "alpha_pattern", "modules_to_save", "exclude_modules",
-                          "layers_to_transform", "trainable_token_indices", "target_parameters",
-                          "layer_replication", "alora_invocation_tokens"})
+  for (const char* key : {"modules_to_save", "layers_pattern", "trainable_token_indices",
+                          "target_parameters", "layer_replication", "alora_invocation_tokens"})
     require(config, key, nullptr);
   LoraOptions options;
   options.rank = config.at("r").as_integer(1, 1 << 16);
@@ -108,14 +128,23 @@ LoraOptions read_adapter_options(const std::string& directory) {
   const auto dropout = config.find("lora_dropout");
   options.dropout = dropout ? dropout->as_number() : 0.0;
   options.use_rslora = config.bool_or("use_rslora", false);
-  const io::JsonNode targets = config.at("target_modules");
-  options.targets.clear();
-  if (targets.value().is_string()) {
-    options.targets.push_back(targets.as_string());
-  } else {
-    for (const io::JsonNode& target : targets.elements())
-      options.targets.push_back(target.as_string());
+  options.targets = strings_of(config.at("target_modules"));
+  if (const auto excluded = config.find("exclude_modules"))
+    options.exclude_modules = strings_of(*excluded);
+  if (const auto layers = config.find("layers_to_transform")) {
+    if (layers->value().is_array()) {
+      for (const io::JsonNode& layer : layers->elements())
+        options.layers_to_transform.push_back(layer.as_integer(0, kMostLayers));
+    } else {
+      options.layers_to_transform.push_back(layers->as_integer(0, kMostLayers));
+    }
   }
+  if (const auto ranks = config.find("rank_pattern"))
+    for (const auto& [pattern, value] : entries_of(*ranks))
+      options.rank_pattern[pattern] = value.as_integer(1, 1 << 16);
+  if (const auto alphas = config.find("alpha_pattern"))
+    for (const auto& [pattern, value] : entries_of(*alphas))
+      options.alpha_pattern[pattern] = value.as_number();
   options.validate();
   return options;
 }

@@ -38,16 +38,17 @@ std::vector<std::string> peft_targets(const std::vector<LinearGroup*>& groups) {
 AdapterSet::AdapterSet(const LoraOptions& options, std::vector<LinearGroup*> groups,
                        at::ScalarType compute, uint64_t seed, const GivenFactors& given) {
   at::NoGradGuard no_grad;
-  Targets targets = match_targets(options.targets, module_names(groups));
+  Targets targets = match_targets(options, module_names(groups));
   std::vector<int64_t> sizes;  // of each module's adapter, taken or not
   int64_t total = 0;
   for (LinearGroup* group : groups)
     for (LoraLinear& layer : group->layers()) {
       const bool chosen = targets.chosen[sizes.size()];
-      sizes.push_back(options.rank * (layer.in_features() + layer.out_features()));
+      const int64_t rank = options.of_module(layer.name).rank;
+      sizes.push_back(rank * (layer.in_features() + layer.out_features()));
       if (!chosen) continue;
       layer.adapter = std::make_unique<Adapter>();
-      layer.adapter->rank = options.rank;
+      layer.adapter->rank = rank;
       total += sizes.back();
       ++num_modules_;
     }
@@ -77,7 +78,7 @@ void AdapterSet::place(const LoraOptions& options, LinearGroup& group, uint64_t 
   for (LoraLinear& layer : group.layers()) {  // all A first: they lie next to each other
     if (!layer.adapter) continue;
     Adapter& adapter = *layer.adapter;
-    adapter.scaling = options.scaling();
+    adapter.scaling = options.of_module(layer.name).scaling();
     adapter.dropout = options.dropout;
     adapter.dropout_key = random_key(seed, layer.name + ".dropout");
     adapter.a = view(values_, adapter.rank, in);

@@ -1,22 +1,74 @@
 #include "lora/lora_options.h"
 
 #include <cmath>
+#include <regex>
 
 #include "base/error.h"
 #include "lora/initial_factors.h"
 
 namespace qlora::lora {
+namespace {
+
+constexpr int64_t kLargestRank = 4096;
+
+void check_rank(const std::string& key, int64_t rank) {
+  if (rank < 1 || rank > kLargestRank)
+    fail<ConfigError>("{} must be between 1 and {}, got {}", key, kLargestRank, rank);
+}
+
+void check_alpha(const std::string& key, double alpha) {
+  if (!(alpha > 0) || !std::isfinite(alpha))
+    fail<ConfigError>("{} must be positive, got {}", key, alpha);
+}
+
+std::regex ending_in(const std::string& key, const std::string& pattern) {
+  try {
+    return std::regex("(.*\\.)?(" + pattern + ")");
+  } catch (const std::regex_error& error) {
+    fail<ConfigError>("{}: '{}' is not a valid regular expression ({})", key, pattern,
+                      error.what());
+  }
+}
+
+template <typename Value>
+void apply(const char* key, const std::map<std::string, Value>& patterns, const std::string& module,
+           Value& value) {
+  for (const auto& [pattern, chosen] : patterns)
+    if (std::regex_match(module, ending_in(key, pattern))) {
+      value = chosen;
+      return;
+    }
+}
+
+}  // namespace
 
 double LoraOptions::scaling() const {
   const auto r = static_cast<double>(rank);
   return use_rslora ? alpha / std::sqrt(r) : alpha / r;
 }
 
+LoraOptions LoraOptions::of_module(const std::string& module) const {
+  LoraOptions own = *this;
+  apply("lora.rank_pattern", rank_pattern, module, own.rank);
+  apply("lora.alpha_pattern", alpha_pattern, module, own.alpha);
+  return own;
+}
+
 void LoraOptions::validate() const {
-  if (rank < 1 || rank > 4096)
-    fail<ConfigError>("lora.rank must be between 1 and 4096, got {}", rank);
-  if (!(alpha > 0) || !std::isfinite(alpha))
-    fail<ConfigError>("lora.alpha must be positive, got {}", alpha);
+  check_rank("lora.rank", rank);
+  check_alpha("lora.alpha", alpha);
+  for (const auto& [pattern, value] : rank_pattern) {
+    ending_in("lora.rank_pattern", pattern);
+    check_rank("lora.rank_pattern." + pattern, value);
+    check_init(init, value);
+  }
+  for (const auto& [pattern, value] : alpha_pattern) {
+    ending_in("lora.alpha_pattern", pattern);
+    check_alpha("lora.alpha_pattern." + pattern, value);
+  }
+  for (const int64_t layer : layers_to_transform)
+    if (layer < 0)
+      fail<ConfigError>("lora.layers_to_transform: layers count from 0, got {}", layer);
   if (!(dropout >= 0 && dropout < 1))
     fail<ConfigError>("lora.dropout must be in [0, 1), got {}", dropout);
   if (!(plus_lr_ratio > 0) || !std::isfinite(plus_lr_ratio))

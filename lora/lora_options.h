@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,13 @@ struct LoraOptions {
   double alpha = 32.0;
   double dropout = 0.0;
   std::vector<std::string> targets = {
-      "all-linear"};             // or module names, or patterns (regex on the module path)
+      "all-linear"};  // or module names, or patterns (regex on the module path)
+  std::vector<std::string> exclude_modules;  // matched like targets; these get no adapter
+  std::vector<int64_t> layers_to_transform;  // only these decoder layers; empty: all
+  // Rank and alpha of modules whose path ends in a match of the regex (whole components, the first
+  // key in sorted order that does, as PEFT).
+  std::map<std::string, int64_t> rank_pattern;
+  std::map<std::string, double> alpha_pattern;
   std::string init = "default";  // initial_factors.h, weight_init.h
   LoftqOptions loftq;
   bool use_rslora = false;     // scaling alpha / sqrt(rank) instead of alpha / rank
@@ -28,6 +35,8 @@ struct LoraOptions {
 
   // Factor on B A x (LoRA section 4.1; rsLoRA, Kalajdzievski 2023).
   double scaling() const;
+  // These options with rank and alpha as the patterns give them to one module.
+  LoraOptions of_module(const std::string& module) const;
   // Throws ConfigError naming the key.
   void validate() const;
 };

@@ -23,6 +23,16 @@ bool matches(const std::string& pattern, const std::string& name) {
   }
 }
 
+// The index of a module's decoder layer is the first number among the components of its path.
+bool in_chosen_layer(const LoraOptions& options, const std::string& module) {
+  if (options.layers_to_transform.empty()) return true;
+  static const std::regex numbered("\\.([0-9]{1,9})\\.");
+  std::smatch found;
+  return std::regex_search(module, found, numbered) &&
+         std::ranges::find(options.layers_to_transform, std::stoll(found[1])) !=
+             options.layers_to_transform.end();
+}
+
 // The distinct last components: what a user can name.
 std::string known_names(const std::vector<std::string>& names) {
   std::set<std::string> last;
@@ -32,19 +42,24 @@ std::string known_names(const std::vector<std::string>& names) {
 
 }  // namespace
 
-bool is_target(const std::vector<std::string>& patterns, const std::string& name) {
-  return std::ranges::any_of(patterns,
-                             [&](const std::string& pattern) { return matches(pattern, name); });
+bool is_target(const LoraOptions& options, const std::string& module) {
+  const auto chosen_by = [&](const std::vector<std::string>& patterns) {
+    return std::ranges::any_of(
+        patterns, [&](const std::string& pattern) { return matches(pattern, module); });
+  };
+  return chosen_by(options.targets) && !chosen_by(options.exclude_modules) &&
+         in_chosen_layer(options, module);
 }
 
-Targets match_targets(const std::vector<std::string>& patterns,
-                      const std::vector<std::string>& names) {
+Targets match_targets(const LoraOptions& options, const std::vector<std::string>& names) {
+  const std::vector<std::string>& patterns = options.targets;
   if (patterns.empty())
     throw ConfigError("lora.targets must name at least one pattern, e.g. all-linear");
   Targets targets;
   targets.chosen.assign(names.size(), false);
   for (const std::string& pattern : patterns) {
     TargetMatch match{pattern, {}};
+    bool matched = false;
     for (size_t i = 0; i < names.size(); ++i) {
       if (!matches(pattern, names[i])) continue;
       if (names[i] == "lm_head")
@@ -52,14 +67,19 @@ Targets match_targets(const std::vector<std::string>& patterns,
             "lora.targets: '{}' matches the output embedding lm_head, which takes no adapter in "
             "this version; name the other modules",
             pattern);
+      matched = true;
+      if (!is_target(options, names[i])) continue;
       match.indices.push_back(i);
       targets.chosen[i] = true;
     }
-    if (match.indices.empty())
+    if (!matched)
       fail<ConfigError>("lora.targets: '{}' matches no module; the model has {}", pattern,
                         known_names(names));
     targets.matches.push_back(match);
   }
+  if (std::ranges::find(targets.chosen, true) == targets.chosen.end())
+    throw ConfigError(
+        "lora.targets: lora.exclude_modules and lora.layers_to_transform leave no module to adapt");
   return targets;
 }
 

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "lora/lora_options.h"
+
 namespace qlora::lora {
 
 struct TargetMatch {
@@ -22,12 +24,13 @@ struct Targets {
   std::vector<TargetMatch> matches;  // one a pattern
 };
 
-// Whether a pattern chooses the module.
-bool is_target(const std::vector<std::string>& patterns, const std::string& name);
+// Whether the module gets an adapter: chosen by targets, not by exclude_modules, and in one of
+// layers_to_transform.
+bool is_target(const LoraOptions& options, const std::string& module);
 
-// ConfigError if a pattern matches no module (the message lists the module names there are), is no
-// valid regex, or matches the output embedding. The last module of `names` may be "lm_head".
-Targets match_targets(const std::vector<std::string>& patterns,
-                      const std::vector<std::string>& names);
+// The modules that is_target() chooses. ConfigError if a pattern matches no module (the message
+// lists the module names there are), is no valid regex, or matches the output embedding. The last
+// module of `names` may be "lm_head".
+Targets match_targets(const LoraOptions& options, const std::vector<std::string>& names);
 
 }  // namespace qlora::lora

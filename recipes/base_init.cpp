@@ -21,10 +21,10 @@ void BaseInit::keep(const std::string& module, lora::WeightInit& found) {
 
 model::WeightMaker BaseInit::maker() {
   return [this](const std::string& module, const at::Tensor& weight) {
-    if (!lora::is_target(recipe_.lora.targets, module))
+    if (!lora::is_target(recipe_.lora, module))
       return quant::make_frozen_weight(weight, recipe_.quantization, module);
-    lora::WeightInit found = lora::init_from_weight(recipe_.lora, weight, recipe_.quantization,
-                                                    module, recipe_.train.seed);
+    lora::WeightInit found = lora::init_from_weight(
+        recipe_.lora.of_module(module), weight, recipe_.quantization, module, recipe_.train.seed);
     changed_base_ = true;
     auto base = std::move(found.base);
     keep(module, found);
@@ -36,8 +36,7 @@ void BaseInit::add_packed_layers(model::CausalLm& model) {
   std::unique_ptr<model::WeightSource> original;
   for (lora::LinearGroup* group : model.groups())
     for (lora::LoraLinear& layer : group->layers()) {
-      if (factors_.contains(layer.name) || !lora::is_target(recipe_.lora.targets, layer.name))
-        continue;
+      if (factors_.contains(layer.name) || !lora::is_target(recipe_.lora, layer.name)) continue;
       if (recipe_.lora.init != "loftq") {
         fail<ConfigError>(
             "lora.init: {} needs 16-bit weights, and {} is stored as {}; give the original model "
@@ -58,8 +57,8 @@ void BaseInit::add_packed_layers(model::CausalLm& model) {
                                     ->read(layer.name + ".weight",
                                            {layer.out_features(), layer.in_features()}, at::kFloat)
                                     .to(layer.base->device());
-      lora::WeightInit found = lora::init_from_original(recipe_.lora, weight, *layer.base,
-                                                        layer.name, recipe_.train.seed);
+      lora::WeightInit found = lora::init_from_original(
+          recipe_.lora.of_module(layer.name), weight, *layer.base, layer.name, recipe_.train.seed);
       keep(layer.name, found);
     }
 }

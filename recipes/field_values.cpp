@@ -149,6 +149,47 @@ void decode(const Node& node, const std::string& key, ProblemList& problems,
   }
 }
 
+namespace {
+
+template <typename Number>
+void decode_numbers(const Node& node, const std::string& key, ProblemList& problems,
+                    std::map<std::string, Number>& value) {
+  if (!node.is_map())
+    return refuse(node, key, problems,
+                  "a map from module patterns to numbers, such as {down_proj: 32}");
+  for (const Node::Entry& entry : node.entries) {
+    problems.found(key + "." + entry.key, entry.place);
+    decode(entry.value, key + "." + entry.key, problems, value[entry.key]);
+  }
+}
+
+template <typename Number>
+Node encode_numbers(const std::map<std::string, Number>& value) {
+  std::vector<Node::Entry> entries;
+  for (const auto& [key, number] : value) entries.push_back(Node::entry(key, encode(number)));
+  return Node::map(std::move(entries));
+}
+
+}  // namespace
+
+void decode(const Node& node, const std::string& key, ProblemList& problems,
+            std::map<std::string, int64_t>& value) {
+  decode_numbers(node, key, problems, value);
+}
+void decode(const Node& node, const std::string& key, ProblemList& problems,
+            std::map<std::string, double>& value) {
+  decode_numbers(node, key, problems, value);
+}
+
+void decode(const Node& node, const std::string& key, ProblemList& problems,
+            std::vector<int64_t>& value) {
+  if (!node.is_list())
+    return refuse(node, key, problems, "a list of whole numbers, such as [0, 1, 2]");
+  value.clear();
+  for (size_t i = 0; i < node.items.size(); ++i)
+    decode(node.items[i], fmt::format("{}[{}]", key, i), problems, value.emplace_back());
+}
+
 void decode(const Node& node, const std::string& key, ProblemList& problems, data::TrainOn& value) {
   decode_enum(node, key, problems, kTrainOn, value);
 }
@@ -192,6 +233,15 @@ Node encode(const std::map<std::string, std::string>& value) {
   std::vector<Node::Entry> entries;
   for (const auto& [key, text] : value) entries.push_back(Node::entry(key, Node::string(text)));
   return Node::map(std::move(entries));
+}
+
+Node encode(const std::map<std::string, int64_t>& value) { return encode_numbers(value); }
+Node encode(const std::map<std::string, double>& value) { return encode_numbers(value); }
+
+Node encode(const std::vector<int64_t>& value) {
+  std::vector<Node> items;
+  for (const int64_t number : value) items.push_back(encode(number));
+  return Node::list(std::move(items));
 }
 
 }  // namespace qlora::recipes

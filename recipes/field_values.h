@@ -26,6 +26,12 @@ void decode(const Node& node, const std::string& key, ProblemList& problems,
             std::vector<std::string>& value);
 void decode(const Node& node, const std::string& key, ProblemList& problems,
             std::map<std::string, std::string>& value);
+void decode(const Node& node, const std::string& key, ProblemList& problems,
+            std::map<std::string, int64_t>& value);
+void decode(const Node& node, const std::string& key, ProblemList& problems,
+            std::map<std::string, double>& value);
+void decode(const Node& node, const std::string& key, ProblemList& problems,
+            std::vector<int64_t>& value);
 void decode(const Node& node, const std::string& key, ProblemList& problems, data::TrainOn& value);
 void decode(const Node& node, const std::string& key, ProblemList& problems,
             data::OnOverlength& value);
@@ -47,6 +53,9 @@ Node encode(bool value);
 Node encode(const std::string& value);
 Node encode(const std::vector<std::string>& value);
 Node encode(const std::map<std::string, std::string>& value);
+Node encode(const std::map<std::string, int64_t>& value);
+Node encode(const std::map<std::string, double>& value);
+Node encode(const std::vector<int64_t>& value);
 Node encode(data::TrainOn value);
 Node encode(data::OnOverlength value);
 Node encode(const std::vector<data::DatasetOptions>& value);

@@ -159,6 +159,17 @@ Section lora_section() {
            "Which linear layers get an adapter: `all-linear`, module names (`q_proj`), or regular "
            "expressions on the whole module path. A pattern without a match is an error."},
           &Options::targets),
+       in({"exclude_modules", "list of texts", "Matched like `targets`; these get no adapter."},
+          &Options::exclude_modules),
+       in({"layers_to_transform", "list of integers",
+           "Only these decoder layers, counted from 0. Empty: all."},
+          &Options::layers_to_transform),
+       in({"rank_pattern", "map",
+           "Rank of modules whose path ends in a match: `{down_proj: 32, layers.0.mlp.up_proj: "
+           "8}`. "
+           "Keys are regular expressions."},
+          &Options::rank_pattern),
+       in({"alpha_pattern", "map", "The same for alpha."}, &Options::alpha_pattern),
        in({"init", "default | gaussian | orthogonal | loftq | pissa | olora",
            "default: A is random (Kaiming-uniform), B is zero. gaussian: A is normal. orthogonal: "
            "neither is zero, their product is. loftq: the adapter starts as what quantizing lost. "

@@ -121,11 +121,9 @@ TEST_F(AdapterFile, WhatCannotBeReproducedIsRefusedByTheNameOfItsKey) {
       {"fan_in_fan_out", true},
       {"lora_bias", true},
       {"bias", "all"},
-      {"rank_pattern", {{"q_proj", 8}}},
-      {"alpha_pattern", {{"q_proj", 8}}},
       {"modules_to_save", {"lm_head"}},
-      {"exclude_modules", {"q_proj"}},
-      {"layers_to_transform", {0}},
+      {"layers_pattern", {"h"}},
+      {"rank_pattern", {"q_proj"}},
       {"trainable_token_indices", {1, 2}},
       {"target_parameters", {"experts.down_proj"}}};
   const std::string config = test::read_file(dir / kConfig);

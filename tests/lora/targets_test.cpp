@@ -8,13 +8,20 @@
 namespace qlora::lora {
 namespace {
 
+Targets match_targets_of(const std::vector<std::string>& patterns,
+                         const std::vector<std::string>& names) {
+  LoraOptions options;
+  options.targets = patterns;
+  return match_targets(options, names);
+}
+
 const std::vector<std::string> kNames = {
     "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj",
     "model.layers.1.self_attn.q_proj", "model.layers.1.mlp.down_proj", "lm_head"};
 
 std::string message(const std::vector<std::string>& patterns) {
   try {
-    match_targets(patterns, kNames);
+    match_targets_of(patterns, kNames);
   } catch (const ConfigError& error) {
     return error.what();
   }
@@ -22,21 +29,21 @@ std::string message(const std::vector<std::string>& patterns) {
 }
 
 TEST(Targets, AllLinearLeavesTheOutputEmbeddingOut) {
-  const Targets targets = match_targets({"all-linear"}, kNames);
+  const Targets targets = match_targets_of({"all-linear"}, kNames);
   EXPECT_EQ(targets.chosen, (std::vector<bool>{true, true, true, true, false}));
   EXPECT_EQ(targets.matches[0].modules(), 4);
 }
 
 TEST(Targets, ANameMatchesTheEndOfAPathAtADot) {
-  EXPECT_EQ(match_targets({"q_proj"}, kNames).chosen,
+  EXPECT_EQ(match_targets_of({"q_proj"}, kNames).chosen,
             (std::vector<bool>{true, false, true, false, false}));
-  EXPECT_EQ(match_targets({"mlp.down_proj"}, kNames).chosen,
+  EXPECT_EQ(match_targets_of({"mlp.down_proj"}, kNames).chosen,
             (std::vector<bool>{false, false, false, true, false}));
   EXPECT_THAT(message({"proj"}), testing::HasSubstr("matches no module"));
 }
 
 TEST(Targets, ARegularExpressionMatchesTheWholePath) {
-  EXPECT_EQ(match_targets({R"(model\.layers\.1\..*)"}, kNames).chosen,
+  EXPECT_EQ(match_targets_of({R"(model\.layers\.1\..*)"}, kNames).chosen,
             (std::vector<bool>{false, false, true, true, false}));
   EXPECT_THAT(message({"layers.[0"}), testing::HasSubstr("not a valid regular expression"));
 }
