@@ -9,58 +9,87 @@
 namespace qlora::optim {
 namespace {
 
-constexpr OptimizerKind kKinds[] = {
-    {"adamw", 32, false},
-    {"adamw_8bit", 8, false},
-    {"paged_adamw", 32, true},
-    {"paged_adamw_8bit", 8, true},
+struct Family {
+  const char* name;
+  Rule rule;
+  bool only_plain;
+  std::vector<double> betas;
 };
 
-// Names of transformers, bitsandbytes and PyTorch (lower case, without a module path) -> ours.
-constexpr std::pair<const char*, const char*> kOtherNames[] = {
-    {"adamw", "adamw"},  // torch.optim.AdamW
-    {"adamw_torch", "adamw"},
-    {"adamw_torch_fused", "adamw"},
-    {"adamw_hf", "adamw"},
-    {"adamw_apex_fused", "adamw"},
-    {"adamw_32bit", "adamw"},
-    {"adamw32bit", "adamw"},
-    {"adam", "adamw"},
-    {"adamw_bnb_8bit", "adamw_8bit"},
-    {"adamw8bit", "adamw_8bit"},
-    {"adam8bit", "adamw_8bit"},
-    {"adamw8", "adamw_8bit"},
-    {"paged_adamw_32bit", "paged_adamw"},
-    {"pagedadamw", "paged_adamw"},
-    {"pagedadamw32bit", "paged_adamw"},
-    {"pagedadamw8bit", "paged_adamw_8bit"},
-    {"paged_adamw8bit", "paged_adamw_8bit"},
-};
+// bitsandbytes' Adam is its AdamW with another default decay.
+const std::vector<Family>& families() {
+  static const std::vector<Family> table = {
+      {"adamw", Rule::kAdam, false, {0.9, 0.999}},
+      {"lion", Rule::kLion, false, {0.9, 0.99}},
+      {"ademamix", Rule::kAdemamix, false, {0.9, 0.999, 0.9999}},
+      {"sgd", Rule::kMomentum, false, {0.9}},
+      {"rmsprop", Rule::kRmsprop, false, {0.99}},
+      {"adagrad", Rule::kAdagrad, false, {}},
+      {"lamb", Rule::kLamb, true, {0.9, 0.999}},
+  };
+  return table;
+}
 
-std::string simplified(std::string name) {
+const std::vector<OptimizerKind>& kinds() {
+  static const std::vector<OptimizerKind> table = [] {
+    std::vector<OptimizerKind> all;
+    for (const Family& family : families())
+      for (const bool paged : {false, true})
+        for (const int bits : {32, 8})
+          if (!family.only_plain || (!paged && bits == 32))
+            all.push_back(
+                {(paged ? "paged_" : "") + std::string(family.name) + (bits == 8 ? "_8bit" : ""),
+                 family.rule, bits, paged, family.betas});
+    return all;
+  }();
+  return table;
+}
+
+// Families of transformers, bitsandbytes and PyTorch that are called otherwise here.
+constexpr std::pair<const char*, const char*> kOtherFamilies[] = {
+    {"adam", "adamw"}, {"momentum", "sgd"}, {"msprop", "rmsprop"}};
+
+bool remove(std::string& name, const std::string& part) {
+  const size_t at = name.find(part);
+  if (at == std::string::npos) return false;
+  name.erase(at, part.size());
+  return true;
+}
+
+// What adamw_torch_fused, PagedAdamW8bit, bitsandbytes.optim.Lion8bit, paged_adamw_32bit and the
+// like are called here; empty if nothing.
+std::string our_name(std::string name) {
   if (const size_t dot = name.rfind('.'); dot != std::string::npos) name.erase(0, dot + 1);
   std::transform(name.begin(), name.end(), name.begin(),
                  [](unsigned char c) { return std::tolower(c); });
-  return name;
-}
-
-std::string known_names() {
-  std::string list;
-  for (const OptimizerKind& kind : kKinds)
-    list += (list.empty() ? "" : ", ") + std::string(kind.name);
-  return list;
+  const bool paged = remove(name, "paged");
+  const bool codes = remove(name, "8bit") || remove(name, "8");
+  for (const char* part : {"32bit", "_bnb", "_torch", "_fused", "_hf", "_apex", "_xla"})
+    remove(name, part);
+  name.erase(std::remove(name.begin(), name.end(), '_'), name.end());
+  for (const auto& [other, ours] : kOtherFamilies)
+    if (name == other) name = ours;
+  for (const OptimizerKind& kind : kinds())
+    if (kind.name == (paged ? "paged_" : "") + name + (codes ? "_8bit" : "")) return kind.name;
+  return "";
 }
 
 }  // namespace
 
+std::string optimizer_names() {
+  std::string list;
+  for (const Family& family : families())
+    list += (list.empty() ? "" : ", ") + std::string(family.name);
+  return list + "; all but lamb also as paged_NAME, NAME_8bit and paged_NAME_8bit";
+}
+
 const OptimizerKind& optimizer_kind(const std::string& name) {
-  for (const OptimizerKind& kind : kKinds)
+  for (const OptimizerKind& kind : kinds())
     if (name == kind.name) return kind;
-  for (const auto& [other, ours] : kOtherNames)
-    if (simplified(name) == other)
-      fail<ConfigError>("optim.name: '{}' is called {} here (known: {})", name, ours,
-                        known_names());
-  fail<ConfigError>("optim.name must be one of {}, got '{}'", known_names(), name);
+  if (const std::string ours = our_name(name); !ours.empty())
+    fail<ConfigError>("optim.name: '{}' is called {} here (known: {})", name, ours,
+                      optimizer_names());
+  fail<ConfigError>("optim.name must be one of {}; got '{}'", optimizer_names(), name);
 }
 
 }  // namespace qlora::optim

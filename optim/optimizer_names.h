@@ -2,17 +2,26 @@
 #pragma once
 
 #include <string>
+#include <vector>
+
+#include "optim/update_rule.h"
 
 namespace qlora::optim {
 
 struct OptimizerKind {
-  const char* name;
+  std::string name;
+  Rule rule;
   int state_bits;  // 32 or 8
   bool paged;
+  std::vector<double> betas;  // the rule's usual ones, as many as it has
 };
 
-// ConfigError that lists the known names and, for a name of another tool, says which of them it is
-// here.
+// Every rule comes as NAME, NAME_8bit, paged_NAME and paged_NAME_8bit; lamb, whose step depends on
+// the whole tensor, as itself only. ConfigError that lists the known names and, for a name of
+// another tool, says which of them it is here.
 const OptimizerKind& optimizer_kind(const std::string& name);
+
+// "adamw | ... (also ..)", for the reference page.
+std::string optimizer_names();
 
 }  // namespace qlora::optim

@@ -17,11 +17,23 @@ void in_range(const char* key, double value, bool holds, const char* range) {
 
 }  // namespace
 
+const std::vector<double>& OptimizerOptions::betas_in_use() const {
+  return betas.empty() ? optimizer_kind(name).betas : betas;
+}
+
 void OptimizerOptions::validate() const {
-  optimizer_kind(name);
+  const size_t num_betas = optimizer_kind(name).betas.size();
+  if (!betas.empty() && betas.size() != num_betas)
+    fail<ConfigError>("optim.betas must be {} numbers for {}, got {}", num_betas, name,
+                      betas.size());
   in_range("lr", lr, lr >= 0, "a number >= 0");
-  in_range("betas", beta1, beta1 >= 0 && beta1 < 1, "two numbers in [0, 1)");
-  in_range("betas", beta2, beta2 >= 0 && beta2 < 1, "two numbers in [0, 1)");
+  for (const double beta : betas)
+    in_range("betas", beta, beta >= 0 && beta < 1, "numbers in [0, 1)");
+  in_range("alpha", alpha, alpha >= 0, "a number >= 0");
+  if (alpha_ramp < 0) fail<ConfigError>("optim.alpha_ramp must be >= 0, got {}", alpha_ramp);
+  if (alpha_ramp > 0 && optimizer_kind(name).rule == Rule::kAdemamix)
+    for (const double beta : betas_in_use())
+      in_range("betas", beta, beta > 0, "above 0 with optim.alpha_ramp");
   // eps is added to a fp32 root: a value that rounds to zero there would divide by zero.
   in_range("eps", eps, static_cast<float>(eps) > 0, "a positive fp32 number");
   in_range("weight_decay", weight_decay, weight_decay >= 0, "a number >= 0");

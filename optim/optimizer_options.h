@@ -3,14 +3,17 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace qlora::optim {
 
 struct OptimizerOptions {
-  std::string name = "paged_adamw_8bit";  // adamw | adamw_8bit | paged_adamw | paged_adamw_8bit
+  std::string name = "paged_adamw_8bit";  // optimizer_names.h
   double lr = 2e-4;
-  double beta1 = 0.9, beta2 = 0.999;
+  std::vector<double> betas;  // as many as the rule has; empty: its usual ones
   double eps = 1e-8;
+  double alpha = 5.0;      // of ademamix: weight of the slow average
+  int64_t alpha_ramp = 0;  // of ademamix: steps in which alpha and beta3 rise to their values
   double weight_decay = 0.0;
   double max_grad_norm = 1.0;       // 0: no clipping
   std::string schedule = "cosine";  // lr_schedule.h
@@ -24,6 +27,8 @@ struct OptimizerOptions {
   // whose memory is the host's, all of it. Otherwise at least two pages (a page: the state of up to
   // 262,144 elements of one tensor).
   int64_t paged_resident_bytes = 0;
+
+  const std::vector<double>& betas_in_use() const;
 
   // Throws ConfigError naming the key.
   void validate() const;

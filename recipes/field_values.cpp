@@ -138,25 +138,12 @@ void decode(const Node& node, const std::string& key, ProblemList& problems,
   if (!problems.is_covered(key)) value = std::move(texts);
 }
 
-void decode(const Node& node, const std::string& key, ProblemList& problems,
-            std::map<std::string, std::string>& value) {
-  if (!node.is_map())
-    return refuse(node, key, problems,
-                  "a map from our names to the file's, such as {output: answer}");
-  for (const Node::Entry& entry : node.entries) {
-    problems.found(key + "." + entry.key, entry.place);
-    decode(entry.value, key + "." + entry.key, problems, value[entry.key]);
-  }
-}
-
 namespace {
 
-template <typename Number>
-void decode_numbers(const Node& node, const std::string& key, ProblemList& problems,
-                    std::map<std::string, Number>& value) {
-  if (!node.is_map())
-    return refuse(node, key, problems,
-                  "a map from module patterns to numbers, such as {down_proj: 32}");
+template <typename Value>
+void decode_map(const Node& node, const std::string& key, ProblemList& problems,
+                const char* expected, std::map<std::string, Value>& value) {
+  if (!node.is_map()) return refuse(node, key, problems, expected);
   for (const Node::Entry& entry : node.entries) {
     problems.found(key + "." + entry.key, entry.place);
     decode(entry.value, key + "." + entry.key, problems, value[entry.key]);
@@ -164,30 +151,54 @@ void decode_numbers(const Node& node, const std::string& key, ProblemList& probl
 }
 
 template <typename Number>
-Node encode_numbers(const std::map<std::string, Number>& value) {
+void decode_number_list(const Node& node, const std::string& key, ProblemList& problems,
+                        const char* expected, std::vector<Number>& value) {
+  if (!node.is_list()) return refuse(node, key, problems, expected);
+  value.clear();
+  for (size_t i = 0; i < node.items.size(); ++i)
+    decode(node.items[i], fmt::format("{}[{}]", key, i), problems, value.emplace_back());
+}
+
+template <typename Value>
+Node encode_map(const std::map<std::string, Value>& value) {
   std::vector<Node::Entry> entries;
-  for (const auto& [key, number] : value) entries.push_back(Node::entry(key, encode(number)));
+  for (const auto& [key, one] : value) entries.push_back(Node::entry(key, encode(one)));
   return Node::map(std::move(entries));
 }
+
+template <typename Value>
+Node encode_list(const std::vector<Value>& value) {
+  std::vector<Node> items;
+  for (const Value& one : value) items.push_back(encode(one));
+  return Node::list(std::move(items));
+}
+
+constexpr const char* kPatternMap =
+    "a map from module patterns to numbers, such as {down_proj: 32}";
 
 }  // namespace
 
 void decode(const Node& node, const std::string& key, ProblemList& problems,
+            std::map<std::string, std::string>& value) {
+  decode_map(node, key, problems, "a map from our names to the file's, such as {output: answer}",
+             value);
+}
+void decode(const Node& node, const std::string& key, ProblemList& problems,
             std::map<std::string, int64_t>& value) {
-  decode_numbers(node, key, problems, value);
+  decode_map(node, key, problems, kPatternMap, value);
 }
 void decode(const Node& node, const std::string& key, ProblemList& problems,
             std::map<std::string, double>& value) {
-  decode_numbers(node, key, problems, value);
+  decode_map(node, key, problems, kPatternMap, value);
 }
 
 void decode(const Node& node, const std::string& key, ProblemList& problems,
             std::vector<int64_t>& value) {
-  if (!node.is_list())
-    return refuse(node, key, problems, "a list of whole numbers, such as [0, 1, 2]");
-  value.clear();
-  for (size_t i = 0; i < node.items.size(); ++i)
-    decode(node.items[i], fmt::format("{}[{}]", key, i), problems, value.emplace_back());
+  decode_number_list(node, key, problems, "a list of whole numbers, such as [0, 1, 2]", value);
+}
+void decode(const Node& node, const std::string& key, ProblemList& problems,
+            std::vector<double>& value) {
+  decode_number_list(node, key, problems, "a list of numbers, such as [0.9, 0.999]", value);
 }
 
 void decode(const Node& node, const std::string& key, ProblemList& problems, data::TrainOn& value) {
@@ -206,14 +217,6 @@ void decode_word_or_boolean(const Node& node, const std::string& key, ProblemLis
     decode(node, key, problems, value);
 }
 
-void decode_pair(const Node& node, const std::string& key, ProblemList& problems, double& first,
-                 double& second) {
-  if (!node.is_list() || node.items.size() != 2)
-    return refuse(node, key, problems, "a list of two numbers");
-  decode(node.items[0], key, problems, first);
-  decode(node.items[1], key, problems, second);
-}
-
 Node encode(int value) { return Node::scalar(fmt::format("{}", value)); }
 Node encode(int64_t value) { return Node::scalar(fmt::format("{}", value)); }
 Node encode(uint64_t value) { return Node::scalar(fmt::format("{}", value)); }
@@ -223,25 +226,11 @@ Node encode(const std::string& value) { return Node::string(value); }
 Node encode(data::TrainOn value) { return encode_enum(kTrainOn, value); }
 Node encode(data::OnOverlength value) { return encode_enum(kOnOverlength, value); }
 
-Node encode(const std::vector<std::string>& value) {
-  std::vector<Node> items;
-  for (const std::string& text : value) items.push_back(Node::string(text));
-  return Node::list(std::move(items));
-}
-
-Node encode(const std::map<std::string, std::string>& value) {
-  std::vector<Node::Entry> entries;
-  for (const auto& [key, text] : value) entries.push_back(Node::entry(key, Node::string(text)));
-  return Node::map(std::move(entries));
-}
-
-Node encode(const std::map<std::string, int64_t>& value) { return encode_numbers(value); }
-Node encode(const std::map<std::string, double>& value) { return encode_numbers(value); }
-
-Node encode(const std::vector<int64_t>& value) {
-  std::vector<Node> items;
-  for (const int64_t number : value) items.push_back(encode(number));
-  return Node::list(std::move(items));
-}
+Node encode(const std::vector<std::string>& value) { return encode_list(value); }
+Node encode(const std::vector<int64_t>& value) { return encode_list(value); }
+Node encode(const std::vector<double>& value) { return encode_list(value); }
+Node encode(const std::map<std::string, std::string>& value) { return encode_map(value); }
+Node encode(const std::map<std::string, int64_t>& value) { return encode_map(value); }
+Node encode(const std::map<std::string, double>& value) { return encode_map(value); }
 
 }  // namespace qlora::recipes

@@ -32,6 +32,8 @@ void decode(const Node& node, const std::string& key, ProblemList& problems,
             std::map<std::string, double>& value);
 void decode(const Node& node, const std::string& key, ProblemList& problems,
             std::vector<int64_t>& value);
+void decode(const Node& node, const std::string& key, ProblemList& problems,
+            std::vector<double>& value);
 void decode(const Node& node, const std::string& key, ProblemList& problems, data::TrainOn& value);
 void decode(const Node& node, const std::string& key, ProblemList& problems,
             data::OnOverlength& value);
@@ -41,9 +43,6 @@ void decode(const Node& node, const std::string& key, ProblemList& problems,
 // A word that may also be one of YAML's booleans: auto | true | false.
 void decode_word_or_boolean(const Node& node, const std::string& key, ProblemList& problems,
                             std::string& value);
-// [first, second]
-void decode_pair(const Node& node, const std::string& key, ProblemList& problems, double& first,
-                 double& second);
 
 Node encode(int value);
 Node encode(int64_t value);
@@ -56,6 +55,7 @@ Node encode(const std::map<std::string, std::string>& value);
 Node encode(const std::map<std::string, int64_t>& value);
 Node encode(const std::map<std::string, double>& value);
 Node encode(const std::vector<int64_t>& value);
+Node encode(const std::vector<double>& value);
 Node encode(data::TrainOn value);
 Node encode(data::OnOverlength value);
 Node encode(const std::vector<data::DatasetOptions>& value);

@@ -224,30 +224,27 @@ Section data_section() {
           &Options::prompt_style)});
 }
 
-RecipeField betas() {
-  RecipeField field{"betas", "list of two numbers",
-                    "Decay rates of Adam's two moving averages, in [0, 1)."};
-  field.read = [](const Node& node, const std::string& key, ProblemList& problems, Recipe& recipe) {
-    decode_pair(node, key, problems, recipe.optim.beta1, recipe.optim.beta2);
-  };
-  field.write = [](const Recipe& recipe) {
-    return Node::list({encode(recipe.optim.beta1), encode(recipe.optim.beta2)});
-  };
-  return field;
-}
-
 Section optim_section() {
   using Options = optim::OptimizerOptions;
   const Members<Options> in{&Recipe::optim};
   return section(
       "optim", "The optimizer and the learning rate.", &Recipe::optim,
-      {in({"name", "adamw | adamw_8bit | paged_adamw | paged_adamw_8bit",
-           "8bit: the optimizer's state takes a quarter of the memory. paged: it may leave the "
-           "GPU."},
+      {in({"name", "adamw | lion | ademamix | sgd | rmsprop | adagrad | lamb",
+           "All but lamb also as `NAME_8bit`, `paged_NAME` and `paged_NAME_8bit`. 8bit: the "
+           "optimizer's state takes a quarter of the memory. paged: it may leave the GPU."},
           &Options::name),
-       in({"lr", "number", "Peak learning rate."}, &Options::lr), betas(),
-       in({"eps", "number", "Added to the root in Adam's denominator."}, &Options::eps),
-       in({"weight_decay", "number", "Decoupled from the gradient, as in AdamW."},
+       in({"lr", "number", "Peak learning rate."}, &Options::lr),
+       in({"betas", "list of numbers",
+           "Decay rates of the moving averages, in [0, 1): two for adamw, lion and lamb, three for "
+           "ademamix, one for sgd (its momentum) and rmsprop. Empty: the optimizer's usual ones."},
+          &Options::betas),
+       in({"eps", "number", "Added to the root in the denominator."}, &Options::eps),
+       in({"alpha", "number", "Weight of ademamix's slow average."}, &Options::alpha),
+       in({"alpha_ramp", "integer", "Steps in which ademamix's alpha and third beta rise."},
+          &Options::alpha_ramp),
+       in({"weight_decay", "number",
+           "Decoupled from the gradient as in AdamW; sgd, rmsprop and adagrad add it to the "
+           "gradient."},
           &Options::weight_decay),
        in({"max_grad_norm", "number",
            "Gradients are scaled down to this norm if theirs is larger. 0: never."},

@@ -31,9 +31,7 @@ const std::vector<LaterKey>& later_keys() {
       {"data.eval[].weight", "", "rows of all datasets count alike"},
       {"data.train[].format", "preference", "use chat or completion with the preferred answers"},
       {"data.eval[].format", "preference", "use chat or completion with the preferred answers"},
-      {"optim.name",
-       "lion lion_8bit paged_lion paged_lion_8bit sgd adafactor ademamix ademamix_8bit",
-       "use adamw or adamw_8bit, or their paged_ forms"},
+      {"optim.name", "adafactor lars", "use adamw or adamw_8bit, or their paged_ forms"},
       {"train.compute_dtype", "float16", "use bfloat16 or float32"},
   };
   return table;

@@ -34,18 +34,22 @@ void train(Optimizer& optimizer, TrainedTensors& tensors, uint32_t first, uint32
 }
 
 // Name and resident bytes: 0 everything, else an arena too small for the state.
-class SavedAdamw : public testing::TestWithParam<std::tuple<std::string, int64_t>> {};
+class SavedOptimizer : public testing::TestWithParam<std::tuple<std::string, int64_t>> {};
 INSTANTIATE_TEST_SUITE_P(
-    Names, SavedAdamw,
+    Names, SavedOptimizer,
     testing::Values(std::tuple("adamw", 0), std::tuple("adamw_8bit", 0),
                     std::tuple("paged_adamw", 0), std::tuple("paged_adamw_8bit", 0),
                     std::tuple("paged_adamw", 2 * 262144 * 8),
-                    std::tuple("paged_adamw_8bit", 2 * (262144 * 2 + 1024 * 8))),
+                    std::tuple("paged_adamw_8bit", 2 * (262144 * 2 + 1024 * 8)),
+                    std::tuple("lion_8bit", 0), std::tuple("ademamix", 0),
+                    std::tuple("paged_ademamix_8bit", 2 * (262144 * 3 + 1024 * 12)),
+                    std::tuple("sgd_8bit", 0), std::tuple("paged_rmsprop", 2 * 262144 * 4),
+                    std::tuple("adagrad_8bit", 0), std::tuple("lamb", 0)),
     [](const auto& info) {
       return std::get<0>(info.param) + (std::get<1>(info.param) > 0 ? "_forced" : "_resident");
     });
 
-TEST_P(SavedAdamw, AResumedRunHasTheBitsOfAnUnbrokenOne) {
+TEST_P(SavedOptimizer, AResumedRunHasTheBitsOfAnUnbrokenOne) {
   const OptimizerOptions options = named(std::get<0>(GetParam()), std::get<1>(GetParam()));
   TrainedTensors unbroken(kSizes), resumed(kSizes);
   const auto whole = make_optimizer(options, unbroken.parameters);
@@ -72,7 +76,7 @@ TEST_P(SavedAdamw, AResumedRunHasTheBitsOfAnUnbrokenOne) {
   EXPECT_EQ(second->paging().evictions > 0, std::get<1>(GetParam()) > 0);
 }
 
-TEST_P(SavedAdamw, StateIsACopy) {
+TEST_P(SavedOptimizer, StateIsACopy) {
   TrainedTensors tensors(kSizes);
   const auto optimizer =
       make_optimizer(named(std::get<0>(GetParam()), std::get<1>(GetParam())), tensors.parameters);

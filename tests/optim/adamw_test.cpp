@@ -1,4 +1,4 @@
-#include "optim/adamw.h"
+#include "optim/fused_optimizer.h"
 
 #include <gtest/gtest.h>
 

@@ -30,8 +30,12 @@ TEST(OptimizerOptions, AnErrorNamesTheKey) {
   EXPECT_THAT(message_of([&](auto& o) { o.lr = nan; }), StartsWith("optim.lr must"));
   EXPECT_THAT(message_of([&](auto& o) { o.lr = -1; }), StartsWith("optim.lr must"));
   EXPECT_THAT(message_of([&](auto& o) { o.lr = HUGE_VAL; }), StartsWith("optim.lr must"));
-  EXPECT_THAT(message_of([&](auto& o) { o.beta1 = 1; }), StartsWith("optim.betas must"));
-  EXPECT_THAT(message_of([&](auto& o) { o.beta2 = -0.1; }), StartsWith("optim.betas must"));
+  EXPECT_THAT(message_of([&](auto& o) { o.betas = {1, 0.9}; }), StartsWith("optim.betas must"));
+  EXPECT_THAT(message_of([&](auto& o) { o.betas = {0.9, -0.1}; }), StartsWith("optim.betas must"));
+  EXPECT_THAT(message_of([&](auto& o) { o.betas = {0.9}; }),
+              StartsWith("optim.betas must be 2 numbers for paged_adamw_8bit, got 1"));
+  EXPECT_THAT(message_of([&](auto& o) { o.alpha = -1; }), StartsWith("optim.alpha must"));
+  EXPECT_THAT(message_of([&](auto& o) { o.alpha_ramp = -1; }), StartsWith("optim.alpha_ramp must"));
   EXPECT_THAT(message_of([&](auto& o) { o.eps = 0; }), StartsWith("optim.eps must"));
   EXPECT_THAT(message_of([&](auto& o) { o.eps = 1e-60; }), StartsWith("optim.eps must"));
   EXPECT_THAT(message_of([&](auto& o) { o.weight_decay = nan; }),
@@ -50,9 +54,9 @@ TEST(OptimizerOptions, AnErrorNamesTheKey) {
 }
 
 TEST(OptimizerOptions, AnUnknownOptimizerIsAnsweredWithTheKnownOnes) {
-  EXPECT_EQ(
-      message_of([](auto& o) { o.name = "sgd"; }),
-      "optim.name must be one of adamw, adamw_8bit, paged_adamw, paged_adamw_8bit, got 'sgd'");
+  EXPECT_EQ(message_of([](auto& o) { o.name = "shampoo"; }),
+            "optim.name must be one of adamw, lion, ademamix, sgd, rmsprop, adagrad, lamb; all but "
+            "lamb also as paged_NAME, NAME_8bit and paged_NAME_8bit; got 'shampoo'");
 }
 
 TEST(OptimizerOptions, NamesOfOtherToolsAreTranslated) {
@@ -67,6 +71,10 @@ TEST(OptimizerOptions, NamesOfOtherToolsAreTranslated) {
               HasSubstr("is called paged_adamw_8bit here"));
   EXPECT_THAT(answer("torch.optim.AdamW"), HasSubstr("is called adamw here"));
   EXPECT_THAT(answer("AdamW"), HasSubstr("is called adamw here"));
+  EXPECT_THAT(answer("adam"), HasSubstr("is called adamw here"));
+  EXPECT_THAT(answer("PagedLion8bit"), HasSubstr("is called paged_lion_8bit here"));
+  EXPECT_THAT(answer("rmsprop_bnb_8bit"), HasSubstr("is called rmsprop_8bit here"));
+  EXPECT_THAT(answer("paged_ademamix_32bit"), HasSubstr("is called paged_ademamix here"));
 }
 
 }  // namespace

@@ -52,7 +52,7 @@ TEST(RecipeYaml, WhatIsWrittenReadsBackAsTheSame) {
   const Recipe back = parse_recipe(write_recipe(recipe), "w.yaml", "/elsewhere");
   EXPECT_EQ(write_recipe(back), write_recipe(recipe));
   EXPECT_THAT(fixed_differences(recipe, back), IsEmpty());
-  EXPECT_EQ(back.optim.beta2, 0.95);
+  EXPECT_EQ(back.optim.betas, (std::vector{0.8, 0.95}));
 }
 
 TEST(RecipeYaml, AnUnknownKeyIsPlacedAndTheNearOneNamed) {

@@ -49,12 +49,12 @@ void AdamwReference::step(double lr, double gradient_scale, const std::vector<fl
 }
 
 void AdamwReference::step_32bit(double lr, float scale, const std::vector<float>& gradient) {
-  const double c1 = 1 - std::pow(options.beta1, num_steps),
-               c2 = std::sqrt(1 - std::pow(options.beta2, num_steps));
-  const auto beta1 = static_cast<float>(options.beta1),
-             rest1 = static_cast<float>(1 - options.beta1);
-  const auto beta2 = static_cast<float>(options.beta2),
-             rest2 = static_cast<float>(1 - options.beta2);
+  const double c1 = 1 - std::pow(options.betas_in_use()[0], num_steps),
+               c2 = std::sqrt(1 - std::pow(options.betas_in_use()[1], num_steps));
+  const auto beta1 = static_cast<float>(options.betas_in_use()[0]),
+             rest1 = static_cast<float>(1 - options.betas_in_use()[0]);
+  const auto beta2 = static_cast<float>(options.betas_in_use()[1]),
+             rest2 = static_cast<float>(1 - options.betas_in_use()[1]);
   for (size_t i = 0; i < value.size(); ++i) {
     const float g = gradient[i] * scale;
     m[i] = std::fma(g, rest1, m[i] * beta1);
@@ -66,12 +66,12 @@ void AdamwReference::step_32bit(double lr, float scale, const std::vector<float>
 }
 
 void AdamwReference::step_8bit(double lr, float scale, const std::vector<float>& gradient) {
-  const double c1 = 1 - std::pow(options.beta1, num_steps),
-               c2 = std::sqrt(1 - std::pow(options.beta2, num_steps));
-  const auto beta1 = static_cast<float>(options.beta1),
-             rest1 = static_cast<float>(1 - options.beta1);
-  const auto beta2 = static_cast<float>(options.beta2),
-             rest2 = static_cast<float>(1 - options.beta2);
+  const double c1 = 1 - std::pow(options.betas_in_use()[0], num_steps),
+               c2 = std::sqrt(1 - std::pow(options.betas_in_use()[1], num_steps));
+  const auto beta1 = static_cast<float>(options.betas_in_use()[0]),
+             rest1 = static_cast<float>(1 - options.betas_in_use()[0]);
+  const auto beta2 = static_cast<float>(options.betas_in_use()[1]),
+             rest2 = static_cast<float>(1 - options.betas_in_use()[1]);
   const quant::DynamicMap& map1 = quant::signed_dynamic_map();
   const quant::DynamicMap& map2 = quant::unsigned_dynamic_map();
   for (size_t begin = 0, block = 0; begin < value.size(); begin += 256, ++block) {

@@ -1,4 +1,4 @@
-// AdamW of one tensor on the CPU as plain loops: the definition that optim/adamw_kernels.h is held
+// AdamW of one tensor on the CPU as plain loops: the definition that optim/update_kernels.h is held
 // against, bit for bit.
 #pragma once
 

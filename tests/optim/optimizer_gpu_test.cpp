@@ -13,14 +13,16 @@ namespace {
 using test::same_bits;
 using test::TrainedTensors;
 
-class AdamwGpu : public testing::TestWithParam<const char*> {
+class OptimizerGpu : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
     if (!cuda_available()) GTEST_SKIP() << "no GPU";
   }
 };
-INSTANTIATE_TEST_SUITE_P(Names, AdamwGpu,
-                         testing::Values("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"),
+INSTANTIATE_TEST_SUITE_P(Names, OptimizerGpu,
+                         testing::Values("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit",
+                                         "lion", "lion_8bit", "ademamix", "paged_ademamix_8bit",
+                                         "sgd_8bit", "rmsprop", "adagrad_8bit"),
                          [](const auto& info) { return std::string(info.param); });
 
 const std::vector<int64_t> kSizes = {5000, 100, 4096, 700000, 4095, 8192};
@@ -39,7 +41,7 @@ void train(Optimizer& optimizer, TrainedTensors& tensors, uint32_t first, uint32
   }
 }
 
-TEST_P(AdamwGpu, FollowsTheCpu) {
+TEST_P(OptimizerGpu, FollowsTheCpu) {
   TrainedTensors cpu(kSizes), gpu(kSizes, at::Device("cuda:0"));
   const auto on_cpu = make_optimizer(named(GetParam()), cpu.parameters);
   const auto on_gpu = make_optimizer(named(GetParam()), gpu.parameters);
@@ -51,7 +53,7 @@ TEST_P(AdamwGpu, FollowsTheCpu) {
   EXPECT_LE((cpu.values - gpu.values.cpu()).abs().max().item<double>(), 1e-2 * 1e-2 * 0.1 + 3e-7);
 }
 
-TEST_P(AdamwGpu, RepeatsItsBitsAndResumes) {
+TEST_P(OptimizerGpu, RepeatsItsBitsAndResumes) {
   TrainedTensors whole(kSizes, at::Device("cuda:0")), resumed(kSizes, at::Device("cuda:0"));
   const auto unbroken = make_optimizer(named(GetParam()), whole.parameters);
   train(*unbroken, whole, 1, 6);
@@ -68,11 +70,11 @@ TEST_P(AdamwGpu, RepeatsItsBitsAndResumes) {
   EXPECT_TRUE(same_bits(unbroken->state(), second->state()));
 }
 
-TEST_P(AdamwGpu, AFullArenaGivesTheBitsOfASmallOne) {
+TEST_P(OptimizerGpu, AFullArenaGivesTheBitsOfASmallOne) {
   OptimizerOptions options = named(GetParam());
   if (!options.name.starts_with("paged")) options.name = "paged_" + options.name;
   TrainedTensors small(kSizes, at::Device("cuda:0")), large(kSizes, at::Device("cuda:0"));
-  options.paged_resident_bytes = 2 * 262144 * 8;
+  options.paged_resident_bytes = 2 * 262144 * 12;
   const auto streaming = make_optimizer(options, small.parameters);
   options.paged_resident_bytes = int64_t{1} << 30;
   const auto resident = make_optimizer(options, large.parameters);

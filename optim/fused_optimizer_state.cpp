@@ -1,28 +1,36 @@
-// State of AdamW to and from named tensors.
+// Optimizer state to and from named tensors.
 #include <ATen/ATen.h>
 
 #include <cstring>
 #include <map>
 
 #include "base/error.h"
-#include "optim/adamw.h"
+#include "optim/fused_optimizer.h"
 
 namespace qlora::optim {
 namespace {
 
-// Where one part of a page (a state or its absmax) lies in the page and in the parameter's tensor,
-// in bytes.
+// Where one part of a page (a state or its absmax) lies in the page and in which of the parameter's
+// tensors, in bytes.
 struct Part {
+  size_t tensor;
   int64_t in_page, in_tensor, bytes;
 };
 
-std::vector<Part> parts_of(const StateLayout& layout, int64_t begin) {
-  const int64_t states = layout.count * layout.element_bytes, at = begin * layout.element_bytes;
-  std::vector<Part> parts = {{0, at, states}, {layout.state2, at, states}};
-  if (layout.num_blocks > 0) {
-    const int64_t block = begin / kStateBlock * 4;
-    parts.push_back({layout.absmax1, block, layout.num_blocks * 4});
-    parts.push_back({layout.absmax2, block, layout.num_blocks * 4});
+// `numel`: of the whole parameter.
+std::vector<Part> parts_of(const StateLayout& layout, const StateSlots& slots, int64_t begin,
+                           int64_t numel) {
+  const int num_tensors = slots.slots[slots.count - 1].tensor + 1;
+  std::vector<Part> parts;
+  for (int i = 0; i < slots.count; ++i) {
+    const StateSlot& slot = slots.slots[i];
+    parts.push_back({static_cast<size_t>(slot.tensor), layout.state_offset(i),
+                     (slot.row * numel + begin) * layout.element_bytes,
+                     layout.count * layout.element_bytes});
+    if (layout.num_blocks > 0)
+      parts.push_back({static_cast<size_t>(num_tensors + slot.tensor), layout.absmax_offset(i),
+                       (slot.row * num_state_blocks(numel) + begin / kStateBlock) * 4,
+                       layout.num_blocks * 4});
   }
   return parts;
 }
@@ -32,8 +40,7 @@ std::string describe(const at::Tensor& tensor) {
                      fmt::join(tensor.sizes().vec(), ", "));
 }
 
-// Every fp32 part but the first moment is >= 0 by construction, and no part is ever infinite in a
-// healthy run.
+// No part is ever infinite in a healthy run, and sums of squares and absmaxes are >= 0.
 void check_values(const std::string& name, const at::Tensor& tensor, bool non_negative) {
   if (tensor.scalar_type() != at::kFloat) return;
   const bool good = at::isfinite(tensor).all().item<bool>() &&
@@ -45,43 +52,55 @@ void check_values(const std::string& name, const at::Tensor& tensor, bool non_ne
 
 }  // namespace
 
-bool AdamW::has_codes(int64_t parameter) const {
+bool FusedOptimizer::has_codes(int64_t parameter) const {
   return pages_[static_cast<size_t>(first_pages_[static_cast<size_t>(parameter)])]
              .layout.num_blocks > 0;
 }
 
-NamedTensors AdamW::state_shapes(int64_t index) const {
+NamedTensors FusedOptimizer::state_shapes(int64_t index) const {
   const Parameter& parameter = parameters_[static_cast<size_t>(index)];
-  const auto states = at::dtype(has_codes(index) ? at::kByte : at::kFloat);
-  NamedTensors tensors = {{parameter.name + ".state1", at::empty(parameter.value.sizes(), states)},
-                          {parameter.name + ".state2", at::empty(parameter.value.sizes(), states)}};
-  if (has_codes(index))
-    for (const char* suffix : {".absmax1", ".absmax2"})
-      tensors.emplace_back(
-          parameter.name + suffix,
-          at::empty({num_state_blocks(parameter.value.numel())}, at::dtype(at::kFloat)));
-  return tensors;
+  const bool codes = has_codes(index);
+  const int num_tensors = slots_.slots[slots_.count - 1].tensor + 1;
+  NamedTensors states, absmaxes;
+  for (int tensor = 0; tensor < num_tensors; ++tensor) {
+    int64_t rows = 0;
+    for (int i = 0; i < slots_.count; ++i) rows += slots_.slots[i].tensor == tensor;
+    const std::string number = std::to_string(tensor + 1);
+    std::vector<int64_t> shape = parameter.value.sizes().vec();
+    std::vector<int64_t> blocks = {num_state_blocks(parameter.value.numel())};
+    if (rows > 1) {
+      shape.insert(shape.begin(), rows);
+      blocks.insert(blocks.begin(), rows);
+    }
+    states.emplace_back(parameter.name + ".state" + number,
+                        at::empty(shape, at::dtype(codes ? at::kByte : at::kFloat)));
+    if (codes)
+      absmaxes.emplace_back(parameter.name + ".absmax" + number,
+                            at::empty(blocks, at::dtype(at::kFloat)));
+  }
+  states.insert(states.end(), absmaxes.begin(), absmaxes.end());
+  return states;
 }
 
-NamedTensors AdamW::state() const {
+NamedTensors FusedOptimizer::state() const {
   NamedTensors state;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     NamedTensors tensors = state_shapes(static_cast<int64_t>(i));
     for (int64_t p = first_pages_[i]; p < first_pages_[i + 1]; ++p) {
       const Page& page = pages_[static_cast<size_t>(p)];
       const at::Tensor bytes = pager_->read(p, page.layout.bytes);
-      const std::vector<Part> parts = parts_of(page.layout, page.begin);
-      for (size_t k = 0; k < parts.size(); ++k)
-        std::memcpy(static_cast<uint8_t*>(tensors[k].second.data_ptr()) + parts[k].in_tensor,
-                    bytes.const_data_ptr<uint8_t>() + parts[k].in_page,
-                    static_cast<size_t>(parts[k].bytes));
+      for (const Part& part :
+           parts_of(page.layout, slots_, page.begin, parameters_[i].value.numel()))
+        std::memcpy(static_cast<uint8_t*>(tensors[part.tensor].second.data_ptr()) + part.in_tensor,
+                    bytes.const_data_ptr<uint8_t>() + part.in_page,
+                    static_cast<size_t>(part.bytes));
     }
     state.insert(state.end(), tensors.begin(), tensors.end());
   }
   return state;
 }
 
-void AdamW::load_state(const NamedTensors& state, int64_t num_steps) {
+void FusedOptimizer::load_state(const NamedTensors& state, int64_t num_steps) {
   if (num_steps < 0)
     fail<FormatError>("optimizer state: the number of steps must be >= 0, got {}", num_steps);
   std::map<std::string, at::Tensor> given;
@@ -105,7 +124,7 @@ void AdamW::load_state(const NamedTensors& state, int64_t num_steps) {
         fail<FormatError>("optimizer state: '{}' must be {}, got {}", name, describe(wanted),
                           it->second.defined() ? describe(it->second) : "nothing");
       found[i].push_back(it->second.to(at::kCPU).contiguous());
-      check_values(name, found[i].back(), found[i].size() > 1);
+      check_values(name, found[i].back(), found[i].size() > 1 || !slots_.slots[0].negative);
       given.erase(it);
     }
   }
@@ -117,11 +136,12 @@ void AdamW::load_state(const NamedTensors& state, int64_t num_steps) {
     const Page& page = pages_[p];
     const auto& tensors = found[static_cast<size_t>(page.parameter)];
     const at::Tensor bytes = at::zeros({page.layout.bytes}, at::dtype(at::kByte));
-    const std::vector<Part> parts = parts_of(page.layout, page.begin);
-    for (size_t k = 0; k < parts.size(); ++k)
-      std::memcpy(bytes.data_ptr<uint8_t>() + parts[k].in_page,
-                  static_cast<const uint8_t*>(tensors[k].const_data_ptr()) + parts[k].in_tensor,
-                  static_cast<size_t>(parts[k].bytes));
+    const int64_t numel = parameters_[static_cast<size_t>(page.parameter)].value.numel();
+    for (const Part& part : parts_of(page.layout, slots_, page.begin, numel))
+      std::memcpy(
+          bytes.data_ptr<uint8_t>() + part.in_page,
+          static_cast<const uint8_t*>(tensors[part.tensor].const_data_ptr()) + part.in_tensor,
+          static_cast<size_t>(part.bytes));
     pager_->write(static_cast<int64_t>(p), bytes);
   }
   num_steps_ = num_steps;
