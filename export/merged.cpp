@@ -19,8 +19,10 @@ at::Tensor merged_weight(const lora::LoraLinear& linear) {
       at::empty({linear.out_features(), linear.in_features()},
                 at::TensorOptions().dtype(at::kFloat).device(linear.base->device()));
   linear.base->dequantize_rows(0, 0, linear.out_features(), weight);
-  if (const lora::Adapter* adapter = linear.adapter.get())
-    weight.addmm_(adapter->b, adapter->a.detach(), 1.0, adapter->scaling);
+  if (const lora::Adapter* adapter = linear.adapter.get()) {
+    weight.addmm_(adapter->b, adapter->a, 1.0, adapter->scaling);
+    if (adapter->is_dora()) weight.mul_(adapter->factor.unsqueeze(1));
+  }
   return weight;
 }
 

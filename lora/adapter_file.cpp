@@ -3,12 +3,14 @@
 #include <ATen/ATen.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "io/atomic_write.h"
 #include "io/json.h"
 #include "quant/tensor_file.h"
@@ -34,7 +36,7 @@ std::string config_text(const AdapterSet& adapters, const LoraOptions& options,
        nlohmann::json::object_t(options.alpha_pattern.begin(), options.alpha_pattern.end())},
       {"auto_mapping", none},
       {"base_model_name_or_path", base.name},
-      {"bias", "none"},
+      {"bias", options.bias},
       {"exclude_modules", none},
       {"fan_in_fan_out", false},
       {"inference_mode", true},
@@ -51,21 +53,87 @@ std::string config_text(const AdapterSet& adapters, const LoraOptions& options,
       {"revision", none},
       {"target_modules", adapters.target_modules()},
       {"task_type", "CAUSAL_LM"},
-      {"use_dora", false},
+      {"use_dora", options.use_dora},
       {"use_rslora", options.use_rslora}};
   return config.dump(2) + "\n";
 }
 
-// A key whose value changes what the adapter computes, where this version knows one value.
-template <typename T>
-void require(const io::JsonNode& config, const char* key, const T& known) {
-  const auto node = config.find(key);
-  if (!node || node->value() == nlohmann::json(known)) return;
-  if (node->value().is_structured() && node->value().empty()) return;
-  node->reject(fmt::format("{} (nothing else is supported)", nlohmann::json(known).dump()));
+// What this version does with each field of PEFT's LoraConfig (0.21).
+enum class Use {
+  kRead,        // below, in read_adapter_options
+  kIrrelevant,  // changes nothing in how the stored tensors act
+  kOnlyUnset,   // would change it: refused unless null, false or empty
+};
+constexpr std::pair<const char*, Use> kFields[] = {
+    {"peft_type", Use::kRead},
+    {"r", Use::kRead},
+    {"lora_alpha", Use::kRead},
+    {"lora_dropout", Use::kRead},
+    {"target_modules", Use::kRead},
+    {"exclude_modules", Use::kRead},
+    {"layers_to_transform", Use::kRead},
+    {"layers_pattern", Use::kRead},
+    {"rank_pattern", Use::kRead},
+    {"alpha_pattern", Use::kRead},
+    {"use_rslora", Use::kRead},
+    {"use_dora", Use::kRead},
+    {"bias", Use::kRead},
+    {"task_type", Use::kIrrelevant},
+    {"auto_mapping", Use::kIrrelevant},
+    {"peft_version", Use::kIrrelevant},
+    {"base_model_name_or_path", Use::kIrrelevant},
+    {"revision", Use::kIrrelevant},
+    {"inference_mode", Use::kIrrelevant},
+    {"init_lora_weights", Use::kIrrelevant},
+    {"loftq_config", Use::kIrrelevant},
+    {"eva_config", Use::kIrrelevant},
+    {"corda_config", Use::kIrrelevant},
+    {"lora_ga_config", Use::kIrrelevant},
+    {"megatron_core", Use::kIrrelevant},
+    {"qalora_group_size", Use::kIrrelevant},
+    {"ensure_weight_tying", Use::kIrrelevant},  // of modules_to_save, which are refused
+    {"runtime_config", Use::kIrrelevant},
+    {"fan_in_fan_out", Use::kOnlyUnset},
+    {"lora_bias", Use::kOnlyUnset},
+    {"modules_to_save", Use::kOnlyUnset},
+    {"trainable_token_indices", Use::kOnlyUnset},
+    {"target_parameters", Use::kOnlyUnset},
+    {"layer_replication", Use::kOnlyUnset},
+    {"alora_invocation_tokens", Use::kOnlyUnset},
+    {"use_qalora", Use::kOnlyUnset},
+    {"use_bdlora", Use::kOnlyUnset},
+    {"megatron_config", Use::kOnlyUnset},
+    {"velora_config", Use::kOnlyUnset},
+    {"monteclora_config", Use::kOnlyUnset},
+    {"arrow_config", Use::kOnlyUnset},
+    {"kasa_config", Use::kOnlyUnset},
+};
+
+bool is_unset(const nlohmann::json& value) {
+  return value.is_null() || value == false ||
+         ((value.is_structured() || value.is_string()) && value.empty());
+}
+
+// Refuses fields that would change what the adapter computes.
+void check_fields(const io::JsonNode& config) {
+  for (const auto& [key, value] : config.value().items()) {
+    const auto* field = std::ranges::find_if(
+        kFields, [&key = key](const auto& known) { return key == known.first; });
+    if (field == std::end(kFields)) {
+      if (!is_unset(value)) log::warning("{}: unknown key '{}' is ignored", config.place(), key);
+    } else if (field->second == Use::kOnlyUnset && !is_unset(value)) {
+      config.at(key).reject("unset: this version does not have it");
+    }
+  }
 }
 
 constexpr int64_t kMostLayers = 1 << 20;
+
+// Some writers keep the suffix that DoRA's vector has in memory.
+std::string name_on_disk(const std::string& name) {
+  const std::string suffix = ".lora_magnitude_vector.weight";
+  return name.ends_with(suffix) ? name.substr(0, name.size() - 7) : name;
+}
 
 // A text, or a list of texts.
 std::vector<std::string> strings_of(const io::JsonNode& node) {
@@ -113,21 +181,17 @@ LoraOptions read_adapter_options(const std::string& directory) {
   }
   const nlohmann::json document = io::read_json_file(path);
   const io::JsonNode config(document, path);
-  require(config, "peft_type", "LORA");
-  require(config, "use_dora", false);
-  require(config, "fan_in_fan_out", false);
-  require(config, "lora_bias", false);
-  require(config, "use_qalora", false);
-  require(config, "bias", "none");
-  for (const char* key : {"modules_to_save", "layers_pattern", "trainable_token_indices",
-                          "target_parameters", "layer_replication", "alora_invocation_tokens"})
-    require(config, key, nullptr);
+  check_fields(config);
+  if (const auto type = config.find("peft_type"); type && type->as_string() != "LORA")
+    type->reject("LORA");
   LoraOptions options;
   options.rank = config.at("r").as_integer(1, 1 << 16);
   options.alpha = config.at("lora_alpha").as_number();
   const auto dropout = config.find("lora_dropout");
   options.dropout = dropout ? dropout->as_number() : 0.0;
   options.use_rslora = config.bool_or("use_rslora", false);
+  options.use_dora = config.bool_or("use_dora", false);
+  if (const auto bias = config.find("bias")) options.bias = bias->as_string();
   options.targets = strings_of(config.at("target_modules"));
   if (const auto excluded = config.find("exclude_modules"))
     options.exclude_modules = strings_of(*excluded);
@@ -139,6 +203,9 @@ LoraOptions read_adapter_options(const std::string& directory) {
       options.layers_to_transform.push_back(layers->as_integer(0, kMostLayers));
     }
   }
+  if (const auto pattern = config.find("layers_pattern"))
+    for (const std::string& name : strings_of(*pattern))
+      if (name != "layers") pattern->reject("layers, the name of the list of layers");
   if (const auto ranks = config.find("rank_pattern"))
     for (const auto& [pattern, value] : entries_of(*ranks))
       options.rank_pattern[pattern] = value.as_integer(1, 1 << 16);
@@ -152,7 +219,7 @@ LoraOptions read_adapter_options(const std::string& directory) {
 void read_adapter_tensors(const std::string& directory, AdapterSet& adapters) {
   const std::string path = in(directory, kTensorFile);
   std::map<std::string, at::Tensor> stored;
-  for (auto& [name, tensor] : quant::read_tensors(path)) stored.emplace(name, tensor);
+  for (auto& [name, tensor] : quant::read_tensors(path)) stored.emplace(name_on_disk(name), tensor);
   at::NoGradGuard no_grad;
   for (const AdapterTensor& wanted : adapters.tensors()) {
     const auto found = stored.find(wanted.name);

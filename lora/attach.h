@@ -18,7 +18,8 @@
 
 namespace qlora::lora {
 
-// One trained tensor by its PEFT name ("base_model.model.<module>.lora_A.weight").
+// One trained tensor by its PEFT name ("base_model.model.<module>.lora_A.weight", DoRA's
+// ".lora_magnitude_vector", and biases, ".base_layer.bias" where the module has an adapter).
 struct AdapterTensor {
   std::string name;
   at::Tensor value;     // view of AdapterSet::values
@@ -43,16 +44,21 @@ class AdapterSet {
   // module of that name is adapted, else by path.
   const std::vector<std::string>& target_modules() const { return target_modules_; }
 
-  // Casts the masters into the copies the products read. Call after every change of the masters.
+  // Casts the masters into the copies the products read and takes the norms of DoRA's rows anew.
+  // Call after every change of the masters.
   void publish();
   void zero_gradients() { gradients_.zero_(); }
 
  private:
+  // The tensors of a group in the flat buffers, from `offset` on.
+  void place_bias(LoraLinear& layer, int64_t& offset);
+  void place_magnitude(LoraLinear& layer, int64_t& offset);
   void place(const LoraOptions& options, LinearGroup& group, uint64_t seed,
              const GivenFactors& given, int64_t& offset);
 
   at::Tensor values_, gradients_, compute_values_;
   std::vector<AdapterTensor> tensors_;
+  std::vector<LoraLinear*> dora_layers_, layers_with_bias_;
   std::vector<TargetMatch> matches_;
   std::vector<std::string> target_modules_;
   int64_t num_modules_ = 0;

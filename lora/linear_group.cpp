@@ -41,19 +41,51 @@ at::Tensor low_rank_inputs(const LinearGroup& group, const at::Tensor& x,
   return at::cat(parts, 1);
 }
 
-// Frozen products plus scaling * H_i B_iᵀ. `h` is undefined where adapters are off.
+// DoRA: the frozen product of the dropped input where there is dropout, else of x, with the
+// adapter's product added; what the magnitude scales.
+at::Tensor scaled_part(const LoraLinear& layer, const at::Tensor& x, const at::Tensor& base,
+                       const at::Tensor& h, const ForwardContext& context) {
+  const Adapter& adapter = *layer.adapter;
+  at::Tensor z = base;
+  if (drops(adapter, context))
+    z = layer.base->forward(dropout(x, adapter.dropout, mask_key(adapter, context)),
+                            *context.workspace);
+  return at::addmm(z, h, adapter.b_compute.t(), 1.0, adapter.scaling);
+}
+
+at::Tensor times_factor(const at::Tensor& rows, const Adapter& adapter) {
+  return (rows * adapter.factor).to(rows.scalar_type());
+}
+
+// Frozen products plus scaling * H_i B_iᵀ. `h` is undefined where adapters are off. What DoRA's
+// magnitudes scaled goes to `scaled` where it is wanted, one a layer with magnitude.
 variable_list outputs(const LinearGroup& group, const at::Tensor& x, const at::Tensor& h,
-                      const ForwardContext& context) {
+                      const ForwardContext& context, variable_list* scaled = nullptr) {
   variable_list result;
   int64_t column = 0;
   for (const LoraLinear& layer : group.layers()) {
     at::Tensor y = layer.base->forward(x, *context.workspace);
-    if (layer.bias.defined()) y.add_(layer.bias);
-    if (layer.adapter && h.defined()) {
-      const Adapter& adapter = *layer.adapter;
-      y.addmm_(h.narrow(1, column, adapter.rank), adapter.b_compute.t(), 1.0, adapter.scaling);
-      column += adapter.rank;
+    const bool adapted = layer.adapter && h.defined();
+    at::Tensor h_i;
+    if (adapted) {
+      h_i = h.narrow(1, column, layer.adapter->rank);
+      column += layer.adapter->rank;
     }
+    if (adapted && layer.adapter->is_dora()) {
+      const at::Tensor z = scaled_part(layer, x, y, h_i, context);
+      const at::Tensor scaled_z = times_factor(z, *layer.adapter);
+      // With dropout, z began from x' and y still holds x Wᵀ; what z took of the base leaves again.
+      if (drops(*layer.adapter, context)) {
+        y.add_(scaled_z).sub_(
+            at::addmm(z, h_i, layer.adapter->b_compute.t(), 1.0, -layer.adapter->scaling));
+      } else {
+        y = scaled_z;
+      }
+      if (scaled != nullptr) scaled->push_back(z);
+    }
+    if (layer.bias.defined()) y.add_(layer.bias);
+    if (adapted && !layer.adapter->is_dora())
+      y.addmm_(h_i, layer.adapter->b_compute.t(), 1.0, layer.adapter->scaling);
     result.push_back(std::move(y));
   }
   return result;
@@ -94,19 +126,58 @@ void add_low_rank_input_gradient(const LinearGroup& group, const at::Tensor& x, 
   }
 }
 
+// The gradients towards what the frozen and low-rank products of each layer gave: dy itself, or
+// through DoRA's factor, whose own gradient is added on the way.
+variable_list inner_gradients(const LinearGroup& group, const variable_list& dy,
+                              const variable_list& scaled) {
+  variable_list inner = dy;
+  size_t next = 0;
+  for (size_t i = 0; i < group.layers().size(); ++i) {
+    const LoraLinear& layer = group.layers()[i];
+    if (layer.trained_bias) layer.trained_bias->gradient.add_(dy[i].sum(0, false, at::kFloat));
+    if (!layer.adapter || !layer.adapter->is_dora()) continue;
+    Adapter& adapter = *layer.adapter;
+    adapter.grad_magnitude.addcdiv_((dy[i] * scaled[next++]).sum(0, false, at::kFloat),
+                                    adapter.norm);
+    inner[i] = times_factor(dy[i], adapter);
+  }
+  return inner;
+}
+
+// The frozen products' share of the gradient towards x.
+at::Tensor frozen_input_gradient(const LinearGroup& group, const at::Tensor& x,
+                                 const variable_list& dy, const variable_list& inner,
+                                 const ForwardContext& context) {
+  at::Tensor dx = at::empty_like(x);
+  for (size_t i = 0; i < dy.size(); ++i) {
+    const LoraLinear& layer = group.layers()[i];
+    const bool split = layer.adapter && layer.adapter->is_dora() && drops(*layer.adapter, context);
+    layer.base->input_gradient_into(split ? dy[i] : inner[i], dx, i > 0, *context.workspace);
+    if (!split) continue;
+    at::Tensor dropped = at::empty_like(x);  // towards x'
+    layer.base->input_gradient_into(inner[i] - dy[i], dropped, false, *context.workspace);
+    dx.add_(dropout(dropped, layer.adapter->dropout, mask_key(*layer.adapter, context)));
+  }
+  return dx;
+}
+
 struct GroupNode : torch::autograd::Function<GroupNode> {
-  // `anchor` is an adapter's master: it makes the node part of the graph where x itself needs no
-  // gradient.
+  // `anchor`: LinearGroup::anchor().
   static variable_list forward(AutogradContext* ctx, const Variable& x, const Variable& anchor,
                                const LinearGroup* group, const ForwardContext* context) {
     (void)anchor;
-    const at::Tensor h = low_rank_inputs(*group, x, *context);
-    ctx->save_for_backward({x, h});
+    const bool adapted = group->has_adapters() && context->adapters_enabled;
+    const at::Tensor h = adapted ? low_rank_inputs(*group, x, *context) : at::Tensor();
+    variable_list saved{x, h};
+    variable_list scaled;
+    variable_list result = outputs(*group, x, h, *context, &scaled);
+    saved.insert(saved.end(), scaled.begin(), scaled.end());
+    ctx->save_for_backward(saved);
     ctx->saved_data["group"] = reinterpret_cast<int64_t>(group);
     ctx->saved_data["training"] = context->training;
     ctx->saved_data["key"] = static_cast<int64_t>(context->dropout_key);
     ctx->saved_data["workspace"] = reinterpret_cast<int64_t>(context->workspace);
-    return outputs(*group, x, h, *context);
+    return result;
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list dy) {
@@ -118,19 +189,17 @@ struct GroupNode : torch::autograd::Function<GroupNode> {
     context.workspace = reinterpret_cast<quant::Workspace*>(ctx->saved_data["workspace"].toInt());
     for (at::Tensor& d : dy) d = d.contiguous();
 
+    const variable_list inner = inner_gradients(*group, dy, {saved.begin() + 2, saved.end()});
     at::Tensor dx;
-    if (ctx->needs_input_grad(0)) {
-      dx = at::empty_like(saved[0]);
-      for (size_t i = 0; i < dy.size(); ++i)
-        group->layers()[i].base->input_gradient_into(dy[i], dx, i > 0, *context.workspace);
-    }
-    const at::Tensor g = low_rank_gradients(*group, dy, saved[1]);
-    add_low_rank_input_gradient(*group, saved[0], g, dx, context);
+    if (ctx->needs_input_grad(0)) dx = frozen_input_gradient(*group, saved[0], dy, inner, context);
+    if (saved[1].defined())
+      add_low_rank_input_gradient(*group, saved[0], low_rank_gradients(*group, inner, saved[1]), dx,
+                                  context);
     return {dx, Variable(), Variable(), Variable()};
   }
 };
 
-// A group without adapters still has to carry the gradient to the layers below it.
+// A group without anything to train still has to carry the gradient to the layers below it.
 struct FrozenGroupNode : torch::autograd::Function<FrozenGroupNode> {
   static variable_list forward(AutogradContext* ctx, const Variable& x, const LinearGroup* group,
                                const ForwardContext* context) {
@@ -156,8 +225,9 @@ std::vector<at::Tensor> LinearGroup::forward(const at::Tensor& x,
   const bool adapted = has_adapters() && context.adapters_enabled;
   if (!at::GradMode::is_enabled())
     return outputs(*this, x, adapted ? low_rank_inputs(*this, x, context) : at::Tensor(), context);
-  if (!adapted) return FrozenGroupNode::apply(x, this, &context);
-  return GroupNode::apply(x, any_adapter(*this).a, this, &context);
+  if (!anchor_.defined() || !context.adapters_enabled)
+    return FrozenGroupNode::apply(x, this, &context);
+  return GroupNode::apply(x, anchor_, this, &context);
 }
 
 }  // namespace qlora::lora

@@ -39,10 +39,15 @@ class LinearGroup {
   void set_stacked_a(StackedA stacked) { stacked_a_ = std::move(stacked); }
   const StackedA& stacked_a() const { return stacked_a_; }
   bool has_adapters() const { return stacked_a_.compute.defined(); }
+  // A leaf that makes the group's autograd node part of the graph where x needs no gradient; its
+  // .grad is never used. Undefined if nothing in the group is trained.
+  const at::Tensor& anchor() const { return anchor_; }
+  void set_anchor(at::Tensor anchor) { anchor_ = std::move(anchor); }
 
  private:
   std::vector<LoraLinear> layers_;
   StackedA stacked_a_;
+  at::Tensor anchor_;
 };
 
 }  // namespace qlora::lora

@@ -4,6 +4,13 @@
 //
 //   y = x Wᵀ + bias + scaling · (dropout(x) Aᵀ) Bᵀ            LoRA, Hu et al. 2021, section 4.1
 //
+//   y = m / |W + scaling B A| · (x Wᵀ + scaling · (x Aᵀ) Bᵀ) + bias   DoRA, Liu et al. 2024,
+//   section 4
+//
+// |·| is the norm of each row; no gradient passes through it. With dropout x Wᵀ stays apart from
+// what the magnitude scales, as in PEFT: y = x Wᵀ + (m/n - 1) x' Wᵀ + m/n scaling (x' Aᵀ) Bᵀ +
+// bias.
+//
 // A [rank, in] and B [out, rank] have fp32 masters, which are views of one flat buffer (see
 // attach.h); the products use copies in the compute dtype, cast once a step. With B = 0 the layer's
 // output is the base's, exactly.
@@ -28,13 +35,26 @@ struct Adapter {
   at::Tensor a, b;                  // fp32 masters [rank, in], [out, rank]
   at::Tensor grad_a, grad_b;        // fp32, accumulated into by the backward pass
   at::Tensor a_compute, b_compute;  // what the products read
+
+  // DoRA; all fp32 [out], undefined otherwise.
+  at::Tensor magnitude, grad_magnitude;
+  at::Tensor base_squares;  // of each row of W
+  at::Tensor norm;          // of each row of W + scaling B A, as of the last publish()
+  at::Tensor factor;        // magnitude / norm
+  bool is_dora() const { return magnitude.defined(); }
+};
+
+// A bias that is trained: LoraLinear::bias is its copy in the compute dtype.
+struct TrainedBias {
+  at::Tensor value, gradient;  // fp32 [out]
 };
 
 struct LoraLinear {
   std::string name;  // Hugging Face module path: "model.layers.0.self_attn.q_proj"
   std::unique_ptr<quant::FrozenWeight> base;
-  at::Tensor bias;                   // [out] or undefined; frozen
-  std::unique_ptr<Adapter> adapter;  // empty slot: the base alone
+  at::Tensor bias;                            // [out] or undefined
+  std::unique_ptr<TrainedBias> trained_bias;  // null: the bias is frozen
+  std::unique_ptr<Adapter> adapter;           // empty slot: the base alone
 
   int64_t in_features() const { return base->in_features(); }
   int64_t out_features() const { return base->out_features(); }

@@ -73,6 +73,8 @@ void LoraOptions::validate() const {
     fail<ConfigError>("lora.dropout must be in [0, 1), got {}", dropout);
   if (!(plus_lr_ratio > 0) || !std::isfinite(plus_lr_ratio))
     fail<ConfigError>("lora.plus_lr_ratio must be positive, got {}", plus_lr_ratio);
+  if (bias != "none" && bias != "all" && bias != "lora_only")
+    fail<ConfigError>("lora.bias must be none, all or lora_only, got '{}'", bias);
   if (targets.empty())
     throw ConfigError("lora.targets must name at least one pattern, e.g. all-linear");
   check_init(init, rank);

@@ -29,6 +29,8 @@ struct LoraOptions {
   std::map<std::string, double> alpha_pattern;
   std::string init = "default";  // initial_factors.h, weight_init.h
   LoftqOptions loftq;
+  bool use_dora = false;       // a trained magnitude for each output (lora_linear.h)
+  std::string bias = "none";   // trained biases: none | all | lora_only (of adapted layers)
   bool use_rslora = false;     // scaling alpha / sqrt(rank) instead of alpha / rank
   double plus_lr_ratio = 1.0;  // LoRA+: B learns at this multiple of the rate
   std::string from_adapter;    // a PEFT adapter directory to continue from; empty: none

@@ -14,8 +14,7 @@ namespace {
 // A leaf of the group's autograd nodes if it has adapters.
 at::Tensor anchor_of(const DecoderLayer& layer) {
   for (const lora::LinearGroup* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
-    for (const lora::LoraLinear& linear : group->layers())
-      if (linear.adapter) return linear.adapter->a;
+    if (group->anchor().defined()) return group->anchor();
   return at::Tensor();
 }
 

@@ -164,6 +164,11 @@ Section lora_section() {
        in({"layers_to_transform", "list of integers",
            "Only these decoder layers, counted from 0. Empty: all."},
           &Options::layers_to_transform),
+       in({"use_dora", "true | false",
+           "DoRA: a trained magnitude for each output, and the adapter turns the direction only."},
+          &Options::use_dora),
+       in({"bias", "none | all | lora_only", "Which biases are trained, where the model has any."},
+          &Options::bias),
        in({"rank_pattern", "map",
            "Rank of modules whose path ends in a match: `{down_proj: 32, layers.0.mlp.up_proj: "
            "8}`. "

@@ -25,7 +25,6 @@ const std::vector<LaterKey>& later_keys() {
       {"model.upcast", "", "norms and sums are computed in float32 in any case"},
       {"quantization.method", "int4 gptq awq hqq aqlm eetq", "use nf4, fp4, int8 or none"},
       {"lora.init", "eva corda", "use default or loftq"},
-      {"lora.use_dora", "", "leave it out for plain LoRA"},
       {"data.train[].weight", "",
        "rows of all datasets count alike; repeat a dataset to weigh it more"},
       {"data.eval[].weight", "", "rows of all datasets count alike"},

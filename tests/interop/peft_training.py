@@ -35,6 +35,9 @@ CASES = {  # recipe keys of ours; what the peer does follows from them
         {"optim.schedule": "cosine", "optim.weight_decay": 0.1, "optim.max_grad_norm": 0},
     "rsLoRA, adapters on q and v": {"rslora": True, "targets": ["q_proj", "v_proj"]},
     "NF4 base with double quantization": {"quantization.method": "nf4"},
+    "DoRA": {"dora": True},
+    "DoRA on an NF4 base": {"dora": True, "quantization.method": "nf4"},
+    "all biases": {"bias": "all"},
 }
 
 
@@ -49,10 +52,13 @@ def load(path, keys):
 def make_adapter(model_dir, path, keys):
     torch.manual_seed(11)
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32), LoraConfig(
-        r=4, lora_alpha=8, target_modules=keys.get("targets", NAMES), use_rslora=keys.get("rslora", False), task_type="CAUSAL_LM"))
+        r=4, lora_alpha=8, target_modules=keys.get("targets", NAMES), use_rslora=keys.get("rslora", False),
+        use_dora=keys.get("dora", False), bias=keys.get("bias", "none"), task_type="CAUSAL_LM"))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
+        if "magnitude" in name:
+            parameter.data.mul_(1 + 0.1 * torch.rand_like(parameter))
     model.save_pretrained(path)
 
 
@@ -74,13 +80,15 @@ def train_peer(model_dir, adapter, rows, keys, lr):
             loss = torch.nn.functional.cross_entropy(logits, torch.tensor(row["labels"][1:]), reduction="sum") / supervised
             loss.backward()
             total += loss.item()
+        if step == 0:
+            gradient = {file_name(name): p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
         norm = torch.nn.utils.clip_grad_norm_(parameters, keys.get("optim.max_grad_norm", 0.5) or float("inf"))
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
         losses.append(total)
         norms.append(norm.item())
-    return losses, norms, {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    return losses, norms, {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}, gradient
 
 
 def train_ours(model_dir, adapter, rows_path, run, keys, lr):
@@ -109,6 +117,27 @@ def train_ours(model_dir, adapter, rows_path, run, keys, lr):
             load_file(os.path.join(run, "adapter", "adapter_model.safetensors")))
 
 
+def file_name(name):
+    """A parameter's name in memory as PEFT saves it."""
+    return name.replace(".default", "").replace("magnitude_vector.weight", "magnitude_vector")
+
+
+def gradient_of_ours(model_dir, adapter, rows_path, run, keys, start):
+    """One step of plain descent with rate 1 moves the adapter by its gradient."""
+    plain = {key: value for key, value in keys.items() if not key.startswith("optim.")}
+    plain |= {"optim.name": "sgd", "optim.schedule": "constant", "optim.warmup_steps": 0, "optim.max_grad_norm": 0,
+              "optim.weight_decay": 0, "train.max_steps": 1}
+    after = train_ours(model_dir, adapter, rows_path, run, plain, 1.0)[2]
+    return {name: start[name] - after[name] for name in start}
+
+
+def cosine(ours, peer):
+    """Of all gradients as one vector, and the least of a single tensor's."""
+    a, b = (torch.cat([side[name].double().flatten() for name in sorted(peer)]) for side in (ours, peer))
+    each = min(torch.cosine_similarity(ours[n].double().flatten(), peer[n].double().flatten(), 0).item() for n in peer)
+    return torch.cosine_similarity(a, b, 0).item(), each
+
+
 def largest(a, b):
     return max(abs(x - y) for x, y in zip(a, b, strict=True))
 
@@ -123,22 +152,26 @@ def compare(name, keys, model_dir, folder, eos, vocabulary, lr=2e-3):
     ours = train_ours(model_dir, adapter, rows_path, os.path.join(here, "run"), keys, lr)
     peer = train_peer(model_dir, adapter, rows, keys, lr)
     start = load_file(os.path.join(adapter, "adapter_model.safetensors"))
-    final = {key.replace(".default", ""): value for key, value in peer[2].items()}
+    gradient = gradient_of_ours(model_dir, adapter, rows_path, os.path.join(here, "descent"), keys, start)
+    whole, least = cosine(gradient, peer[3])
+    final = {file_name(key): value for key, value in peer[2].items()}
     assert final.keys() == ours[2].keys(), final.keys() ^ ours[2].keys()
     change = max((final[key] - start[key]).abs().max().item() for key in final)
     difference = max((final[key] - ours[2][key]).abs().max().item() for key in final)
     loss = largest(ours[0], peer[0])
     norm = max(abs(x / y - 1) for x, y in zip(ours[1], peer[1], strict=True))
     print(f"{name:45} loss {peer[0][0]:.4f} -> {peer[0][-1]:.4f}, difference {loss:.1e}; gradient norm {norm:.1e} of it; "
-          f"adapter changed by up to {change:.1e}, difference {difference:.1e}", flush=True)
-    return difference <= 0.01 * change and loss <= 1e-4
+          f"adapter changed by up to {change:.1e}, difference {difference:.1e}; gradient's cosine {whole:.7f}, "
+          f"least of a tensor {least:.6f}", flush=True)
+    return difference <= 0.01 * change and loss <= 1e-4 and whole >= 0.9999
 
 
 logging.disable_progress_bar()
 folder = sys.argv[1]
-tiny = os.path.join(folder, "tiny")
+tiny, biased = os.path.join(folder, "tiny"), os.path.join(folder, "biased")
 make_model(tiny)
-good = [compare(name, keys, tiny, folder, EOS, VOCABULARY) for name, keys in CASES.items()]
+make_model(biased, attention_bias=True, mlp_bias=True)
+good = [compare(name, keys, biased if "bias" in keys else tiny, folder, EOS, VOCABULARY) for name, keys in CASES.items()]
 if len(sys.argv) > 2:
     good.append(compare("the given model", {}, sys.argv[2], folder, 2, 49152, 2e-4))
 sys.exit(not all(good))

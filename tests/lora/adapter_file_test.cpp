@@ -117,10 +117,17 @@ TEST_F(AdapterFile, AnAdapterMadeElsewhereHasNoRecordOfItsBase) {
 TEST_F(AdapterFile, WhatCannotBeReproducedIsRefusedByTheNameOfItsKey) {
   const std::vector<std::pair<std::string, nlohmann::json>> keys = {
       {"peft_type", "IA3"},
-      {"use_dora", true},
       {"fan_in_fan_out", true},
       {"lora_bias", true},
-      {"bias", "all"},
+      {"megatron_config", {{"tensor_model_parallel_size", 2}}},
+      {"layer_replication", {{0, 1}}},
+      {"alora_invocation_tokens", {5}},
+      {"use_qalora", true},
+      {"use_bdlora", {{"nblocks", 2}}},
+      {"velora_config", {{"rank", 1}}},
+      {"monteclora_config", {{"samples", 2}}},
+      {"arrow_config", {{"top_k", 3}}},
+      {"kasa_config", {{"beta", 1}}},
       {"modules_to_save", {"lm_head"}},
       {"layers_pattern", {"h"}},
       {"rank_pattern", {"q_proj"}},
@@ -138,6 +145,41 @@ TEST_F(AdapterFile, WhatCannotBeReproducedIsRefusedByTheNameOfItsKey) {
     edit_config(key, nlohmann::json::array());
     EXPECT_EQ(read_adapter_options(dir.path()).rank, 4) << key;
   }
+}
+
+// Every field of PEFT 0.21's LoraConfig with a value that is not its default: it is read, has no
+// part in how stored tensors act, or is refused (the test above).
+TEST_F(AdapterFile, FieldsThatHaveNoPartInTheStoredTensorsAreAccepted) {
+  edit_config("task_type", "FEATURE_EXTRACTION");
+  edit_config("auto_mapping", {{"base_model_class", "LlamaForCausalLM"}});
+  edit_config("peft_version", "0.21.2");
+  edit_config("revision", "main");
+  edit_config("inference_mode", false);
+  edit_config("init_lora_weights", "pissa_niter_4");
+  edit_config("loftq_config", {{"loftq_bits", 4}});
+  edit_config("eva_config", {{"rho", 2.0}});
+  edit_config("corda_config", {{"corda_method", "ipm"}});
+  edit_config("lora_ga_config", {{"scale", "stable"}});
+  edit_config("megatron_core", "megatron.core");
+  edit_config("qalora_group_size", 32);
+  edit_config("ensure_weight_tying", true);
+  const LoraOptions options = read_adapter_options(dir.path());
+  EXPECT_EQ(options.rank, 4);
+}
+
+TEST_F(AdapterFile, DoraBiasAndPatternsAreRead) {
+  edit_config("use_dora", true);
+  edit_config("bias", "lora_only");
+  edit_config("use_rslora", true);
+  edit_config("layers_to_transform", 1);
+  edit_config("layers_pattern", "layers");
+  edit_config("exclude_modules", {"o_proj"});
+  const LoraOptions options = read_adapter_options(dir.path());
+  EXPECT_TRUE(options.use_dora);
+  EXPECT_TRUE(options.use_rslora);
+  EXPECT_EQ(options.bias, "lora_only");
+  EXPECT_THAT(options.layers_to_transform, testing::ElementsAre(1));
+  EXPECT_THAT(options.exclude_modules, testing::ElementsAre("o_proj"));
 }
 
 TEST_F(AdapterFile, ATargetPatternOfPeftIsOneText) {

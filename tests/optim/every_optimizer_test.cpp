@@ -98,7 +98,7 @@ double loss_after_descent(const std::string& name, double lr, int steps) {
 TEST_P(EveryOptimizer, FindsTheMinimumOfAQuadratic) {
   const std::string name = GetParam();
   const Rule rule = optimizer_kind(name).rule;
-  const double lr = rule == Rule::kAdagrad ? 0.3
+  const double lr = rule == Rule::kAdagrad                           ? 0.3
                     : rule == Rule::kMomentum || rule == Rule::kLamb ? 0.1
                                                                      : 0.02;
   const double before = TrainedTensors({8192}).values.square().mean().item<double>() / 2;
