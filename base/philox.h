@@ -4,11 +4,7 @@
 
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define QLORA_HOST_DEVICE __host__ __device__
-#else
-#define QLORA_HOST_DEVICE
-#endif
+#include "base/host_device.h"
 
 namespace qlora {
 

@@ -18,6 +18,8 @@
 
 #include <cstdint>
 
+#include "base/host_device.h"
+
 namespace qlora::optim {
 
 enum class Rule { kAdam, kAdemamix, kLion, kMomentum, kRmsprop, kAdagrad, kLamb };
@@ -35,7 +37,7 @@ struct StateSlots {
   StateSlot slots[kMostStates];
 };
 
-constexpr StateSlots state_slots(Rule rule) {
+QLORA_HOST_DEVICE constexpr StateSlots state_slots(Rule rule) {
   switch (rule) {
     case Rule::kAdam:
     case Rule::kLamb:
@@ -54,7 +56,7 @@ constexpr StateSlots state_slots(Rule rule) {
 }
 
 // Whether weight decay is added to the gradient.
-constexpr bool couples_decay(Rule rule) {
+QLORA_HOST_DEVICE constexpr bool couples_decay(Rule rule) {
   return rule == Rule::kMomentum || rule == Rule::kRmsprop || rule == Rule::kAdagrad;
 }
 
