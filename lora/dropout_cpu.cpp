@@ -1,15 +1,10 @@
-#include "base/bfloat16.h"
+#include "base/element.h"
 #include "base/parallel_for.h"
 #include "base/philox.h"
 #include "lora/dropout_kernels.h"
 
 namespace qlora::lora::cpu {
 namespace {
-
-float load(float value) { return value; }
-float load(uint16_t bits) { return bfloat16_to_float(bits); }
-void store(float value, float& out) { out = value; }
-void store(float value, uint16_t& out) { out = float_to_bfloat16(value); }
 
 template <typename T>
 void apply(const DropoutArguments& a) {
@@ -31,7 +26,14 @@ void apply(const DropoutArguments& a) {
 }  // namespace
 
 void dropout(const DropoutArguments& arguments) {
-  arguments.is_bfloat16 ? apply<uint16_t>(arguments) : apply<float>(arguments);
+  switch (arguments.type) {
+    case quant::ElementType::kFloat32:
+      return apply<float>(arguments);
+    case quant::ElementType::kBFloat16:
+      return apply<uint16_t>(arguments);
+    case quant::ElementType::kFloat16:
+      return apply<Float16>(arguments);
+  }
 }
 
 }  // namespace qlora::lora::cpu

@@ -1,4 +1,5 @@
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include "base/philox.h"
@@ -10,6 +11,8 @@ namespace {
 __device__ float load(float value) { return value; }
 __device__ float load(__nv_bfloat16 value) { return __bfloat162float(value); }
 __device__ void store(float value, float& out) { out = value; }
+__device__ float load(__half value) { return __half2float(value); }
+__device__ void store(float value, __half& out) { out = __float2half_rn(value); }
 __device__ void store(float value, __nv_bfloat16& out) { out = __float2bfloat16_rn(value); }
 
 template <typename T>
@@ -39,7 +42,14 @@ void launch(const DropoutArguments& a, cudaStream_t stream) {
 void dropout(const DropoutArguments& arguments, void* stream) {
   if (arguments.count == 0) return;
   const auto s = static_cast<cudaStream_t>(stream);
-  arguments.is_bfloat16 ? launch<__nv_bfloat16>(arguments, s) : launch<float>(arguments, s);
+  switch (arguments.type) {
+    case quant::ElementType::kFloat32:
+      return launch<float>(arguments, s);
+    case quant::ElementType::kBFloat16:
+      return launch<__nv_bfloat16>(arguments, s);
+    case quant::ElementType::kFloat16:
+      return launch<__half>(arguments, s);
+  }
 }
 
 }  // namespace qlora::lora::cuda

@@ -2,12 +2,14 @@
 
 #include <cstdint>
 
+#include "quant/element_type.h"
+
 namespace qlora::lora {
 
 struct DropoutArguments {
-  const void* input;  // bf16 or fp32
-  void* output;       // same type
-  bool is_bfloat16;
+  const void* input;
+  void* output;  // same type
+  quant::ElementType type;
   int64_t count;
   float probability;
   uint64_t key;

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "model/attention_kernels.h"
+#include "model/element_pointer.h"
 
 namespace qlora::model {
 namespace {
@@ -55,15 +56,6 @@ cpu::ScoreBlock score_block(const AttentionShape& s, int64_t document, int64_t b
                             int64_t tokens) {
   return {s.kv_heads,       s.heads / s.kv_heads, end - begin, end - document,
           begin - document, scale_of(s),          tokens};
-}
-
-// Calls f with the scores' pointer as the kernels take it.
-template <typename F>
-void with_elements(const at::Tensor& t, const F& f) {
-  if (t.scalar_type() == at::kFloat)
-    f(t.data_ptr<float>());
-  else
-    f(static_cast<uint16_t*>(t.data_ptr()));
 }
 
 // q, k rotated. lse fp32 [heads, tokens] is filled.
@@ -198,10 +190,8 @@ at::Tensor cached(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   }
   at::Tensor out = at::empty_like(q);
   if (q.is_cpu() && q.size(0) == sequences) {  // one new token each
-    if (q.scalar_type() == at::kFloat)
-      decode_cpu<float>(q, s, cache, layer, out);
-    else
-      decode_cpu<uint16_t>(q, s, cache, layer, out);
+    with_elements(out,
+                  [&](auto* y) { decode_cpu<ElementOf<decltype(y)>>(q, s, cache, layer, out); });
     return out;
   }
   for (int64_t i = 0; i < sequences; ++i) {

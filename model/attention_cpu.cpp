@@ -1,9 +1,9 @@
 #include <vector>
 
+#include "base/element.h"
 #include "base/parallel_for.h"
 #include "base/vectorize.h"
 #include "model/attention_kernels.h"
-#include "model/element.h"
 
 namespace qlora::model::cpu {
 namespace {
@@ -110,6 +110,7 @@ template <typename T>
 
 QLORA_ROWS(float)
 QLORA_ROWS(uint16_t)
+QLORA_ROWS(Float16)
 #undef QLORA_ROWS
 
 int64_t rows_of(const ScoreBlock& b) { return b.kv_heads * b.group * b.queries; }
@@ -151,12 +152,17 @@ void decode_attention(const DecodeRow<T>* rows, int64_t num_rows, int64_t heads,
 
 template void causal_softmax(const ScoreBlock&, float*, float*);
 template void causal_softmax(const ScoreBlock&, uint16_t*, float*);
+template void causal_softmax(const ScoreBlock&, Float16*, float*);
 template void causal_probabilities(const ScoreBlock&, float*, const float*);
 template void causal_probabilities(const ScoreBlock&, uint16_t*, const float*);
+template void causal_probabilities(const ScoreBlock&, Float16*, const float*);
 template void causal_softmax_backward(const ScoreBlock&, const float*, float*);
 template void causal_softmax_backward(const ScoreBlock&, const uint16_t*, uint16_t*);
+template void causal_softmax_backward(const ScoreBlock&, const Float16*, Float16*);
 template void decode_attention(const DecodeRow<float>*, int64_t, int64_t, int64_t, int64_t, float);
 template void decode_attention(const DecodeRow<uint16_t>*, int64_t, int64_t, int64_t, int64_t,
+                               float);
+template void decode_attention(const DecodeRow<Float16>*, int64_t, int64_t, int64_t, int64_t,
                                float);
 
 }  // namespace qlora::model::cpu

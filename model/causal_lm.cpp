@@ -76,7 +76,9 @@ at::Tensor CausalLm::hidden(const ForwardInput& input) {
     for (int64_t s = 0; s + 1 < static_cast<int64_t>(input.cu_seqlens.size()); ++s)
       input.cache->advance(s, input.cu_seqlens[static_cast<size_t>(s) + 1] -
                                   input.cu_seqlens[static_cast<size_t>(s)]);
-  return add_rms_norm(residual, at::Tensor(), final_norm, config_.rms_norm_eps, compute_).normed;
+  return add_rms_norm(residual, at::Tensor(), final_norm, config_.rms_norm_eps,
+                      upcast_head ? at::kFloat : compute_)
+      .normed;
 }
 
 at::Tensor CausalLm::logits(const at::Tensor& hidden_rows) {

@@ -37,7 +37,8 @@ class CausalLm {
  public:
   CausalLm(ModelConfig config, at::Device device, at::ScalarType compute);
 
-  // Final normed hidden states [tokens, hidden] in the compute dtype. Differentiable towards the
+  // Final normed hidden states [tokens, hidden] in the compute dtype (float32 if the head is
+  // upcast). Differentiable towards the
   // adapters.
   at::Tensor hidden(const ForwardInput& input);
   // Logits [rows, vocab] fp32 of some hidden rows; no gradient.
@@ -49,8 +50,9 @@ class CausalLm {
   quant::Workspace& workspace() { return workspace_; }
 
   // Filled by load.cpp.
-  at::Tensor embedding;   // [vocab, hidden]
-  at::Tensor final_norm;  // fp32 [hidden]
+  bool upcast_head = false;  // model.upcast all: the head's product is float32
+  at::Tensor embedding;      // [vocab, hidden]
+  at::Tensor final_norm;     // fp32 [hidden]
   std::unique_ptr<quant::FrozenWeight>
       head;  // [vocab, hidden]; shares the embedding's memory when tied
   std::vector<DecoderLayer> layers;

@@ -109,14 +109,17 @@ std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& o
   config.mlp_bias |= source.has("model.layers.0.mlp.gate_proj.bias");
   auto model = std::make_unique<CausalLm>(config, device, compute);
   Loader load(source, dtype, quantization, device, make);
-  model->embedding =
-      load.matrix("model.embed_tokens.weight", config.vocab_size, config.hidden_size);
+  model->upcast_head = options.upcast == "all";
+  const auto outer = [&](const char* name) {
+    at::Tensor matrix = load.matrix(name, config.vocab_size, config.hidden_size);
+    return model->upcast_head ? matrix.to(at::kFloat) : matrix;
+  };
+  model->embedding = outer("model.embed_tokens.weight");
   model->final_norm = load.norm("model.norm.weight", config.hidden_size);
   if (config.tied_embeddings) {
     model->head = std::make_unique<quant::DenseWeight>(model->embedding);
   } else {
-    model->head = std::make_unique<quant::DenseWeight>(
-        load.matrix("lm_head.weight", config.vocab_size, config.hidden_size));
+    model->head = std::make_unique<quant::DenseWeight>(outer("lm_head.weight"));
   }
   for (int64_t i = 0; i < config.num_layers; ++i)
     model->layers.push_back(load_layer(load, config, i));

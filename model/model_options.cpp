@@ -12,6 +12,8 @@ void ModelOptions::validate() const {
   if (dtype != "bfloat16" && dtype != "float16" && dtype != "float32") {
     fail<ConfigError>("model.dtype must be bfloat16, float16 or float32, found '{}'", dtype);
   }
+  if (upcast != "none" && upcast != "norms" && upcast != "all")
+    fail<ConfigError>("model.upcast must be none, norms or all, found '{}'", upcast);
 }
 
 }  // namespace qlora::model

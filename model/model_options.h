@@ -11,6 +11,10 @@ struct ModelOptions {
   std::string name;                // hub name written as base_model_name_or_path; empty: the path
   std::string dtype = "bfloat16";  // modules that stay unquantized: bfloat16 | float16 | float32
 
+  // none: the embedding and head stay in dtype | norms: the same, norms are float32 in any case |
+  // all: the embedding and head are float32, as PEFT's prepare_model_for_kbit_training makes them.
+  std::string upcast = "none";
+
   // Throws ConfigError naming the key.
   void validate() const;
 };

@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "base/error.h"
+#include "model/element_pointer.h"
 #include "model/norm_kernels.h"
 
 namespace qlora::model {
@@ -13,9 +14,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
-uint16_t* bits(const at::Tensor& t) {
-  return t.defined() ? static_cast<uint16_t*>(t.data_ptr()) : nullptr;
-}
 float* floats(const at::Tensor& t) { return t.defined() ? t.data_ptr<float>() : nullptr; }
 
 struct Forward {
@@ -29,14 +27,11 @@ Forward forward_cpu(const at::Tensor& residual, const at::Tensor& delta, const a
               at::empty(residual.sizes(), residual.options().dtype(compute)),
               at::empty({tokens}, residual.options())};
   const at::Tensor d = delta.defined() ? delta.contiguous() : delta;
-  if (compute == at::kFloat)
-    cpu::add_rms_norm<float>(floats(residual), floats(d), floats(weight), static_cast<float>(eps),
-                             tokens, hidden, floats(out.residual), floats(out.normed),
-                             floats(out.rstd));
-  else
-    cpu::add_rms_norm<uint16_t>(floats(residual), bits(d), floats(weight), static_cast<float>(eps),
-                                tokens, hidden, floats(out.residual), bits(out.normed),
-                                floats(out.rstd));
+  with_elements(out.normed, [&](auto* normed) {
+    cpu::add_rms_norm(floats(residual), elements<ElementOf<decltype(normed)>>(d), floats(weight),
+                      static_cast<float>(eps), tokens, hidden, floats(out.residual), normed,
+                      floats(out.rstd));
+  });
   return out;
 }
 
@@ -59,12 +54,10 @@ struct AddRmsNormNode : torch::autograd::Function<AddRmsNormNode> {
     const at::Tensor dy = gradients[1].contiguous();
     at::Tensor d_delta;
     if (ctx->saved_data["has_delta"].toBool()) d_delta = at::empty_like(dy);
-    if (dy.scalar_type() == at::kFloat)
-      cpu::add_rms_norm_backward<float>(floats(x), floats(rstd), floats(weight), floats(dy), tokens,
-                                        hidden, floats(dx), floats(d_delta));
-    else
-      cpu::add_rms_norm_backward<uint16_t>(floats(x), floats(rstd), floats(weight), bits(dy),
-                                           tokens, hidden, floats(dx), bits(d_delta));
+    with_elements(dy, [&](auto* d_normed) {
+      cpu::add_rms_norm_backward(floats(x), floats(rstd), floats(weight), d_normed, tokens, hidden,
+                                 floats(dx), elements<ElementOf<decltype(d_normed)>>(d_delta));
+    });
     return {dx, d_delta, Variable(), Variable(), Variable()};
   }
 };

@@ -1,6 +1,6 @@
+#include "base/element.h"
 #include "base/parallel_for.h"
 #include "base/vectorize.h"
-#include "model/element.h"
 #include "model/norm_kernels.h"
 
 namespace qlora::model::cpu {
@@ -36,29 +36,24 @@ template <typename T>
     for (int64_t i = 0; i < hidden; ++i) store(dx[i], d_delta[i]);
 }
 
-QLORA_VECTORIZED void forward_rows(const float* r, const float* d, const float* w, float eps,
-                                   int64_t begin, int64_t end, int64_t h, float* out, float* n,
-                                   float* s) {
-  for (int64_t t = begin; t < end; ++t)
-    forward_row(r + t * h, d ? d + t * h : d, w, eps, h, out + t * h, n + t * h, s + t);
-}
-QLORA_VECTORIZED void forward_rows(const float* r, const uint16_t* d, const float* w, float eps,
-                                   int64_t begin, int64_t end, int64_t h, float* out, uint16_t* n,
-                                   float* s) {
-  for (int64_t t = begin; t < end; ++t)
-    forward_row(r + t * h, d ? d + t * h : d, w, eps, h, out + t * h, n + t * h, s + t);
-}
-QLORA_VECTORIZED void backward_rows(const float* x, const float* s, const float* w, const float* dy,
-                                    int64_t begin, int64_t end, int64_t h, float* dx, float* dd) {
-  for (int64_t t = begin; t < end; ++t)
-    backward_row(x + t * h, s[t], w, dy + t * h, h, dx + t * h, dd ? dd + t * h : dd);
-}
-QLORA_VECTORIZED void backward_rows(const float* x, const float* s, const float* w,
-                                    const uint16_t* dy, int64_t begin, int64_t end, int64_t h,
-                                    float* dx, uint16_t* dd) {
-  for (int64_t t = begin; t < end; ++t)
-    backward_row(x + t * h, s[t], w, dy + t * h, h, dx + t * h, dd ? dd + t * h : dd);
-}
+// The loops for each type of element, compiled for several instruction sets.
+#define QLORA_NORM_ROWS(T)                                                                         \
+  QLORA_VECTORIZED void forward_rows(const float* r, const T* d, const float* w, float eps,        \
+                                     int64_t begin, int64_t end, int64_t h, float* out, T* n,      \
+                                     float* s) {                                                   \
+    for (int64_t t = begin; t < end; ++t)                                                          \
+      forward_row(r + t * h, d ? d + t * h : d, w, eps, h, out + t * h, n + t * h, s + t);         \
+  }                                                                                                \
+  QLORA_VECTORIZED void backward_rows(const float* x, const float* s, const float* w, const T* dy, \
+                                      int64_t begin, int64_t end, int64_t h, float* dx, T* dd) {   \
+    for (int64_t t = begin; t < end; ++t)                                                          \
+      backward_row(x + t * h, s[t], w, dy + t * h, h, dx + t * h, dd ? dd + t * h : dd);           \
+  }
+
+QLORA_NORM_ROWS(float)
+QLORA_NORM_ROWS(uint16_t)
+QLORA_NORM_ROWS(Float16)
+#undef QLORA_NORM_ROWS
 
 }  // namespace
 
@@ -83,9 +78,13 @@ template void add_rms_norm(const float*, const float*, const float*, float, int6
                            float*, float*, float*);
 template void add_rms_norm(const float*, const uint16_t*, const float*, float, int64_t, int64_t,
                            float*, uint16_t*, float*);
+template void add_rms_norm(const float*, const Float16*, const float*, float, int64_t, int64_t,
+                           float*, Float16*, float*);
 template void add_rms_norm_backward(const float*, const float*, const float*, const float*, int64_t,
                                     int64_t, float*, float*);
 template void add_rms_norm_backward(const float*, const float*, const float*, const uint16_t*,
                                     int64_t, int64_t, float*, uint16_t*);
+template void add_rms_norm_backward(const float*, const float*, const float*, const Float16*,
+                                    int64_t, int64_t, float*, Float16*);
 
 }  // namespace qlora::model::cpu

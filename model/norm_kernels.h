@@ -4,7 +4,7 @@
 
 namespace qlora::model::cpu {
 
-// T is float or uint16_t (bf16 bits). `delta` may be null; `rstd` is [tokens].
+// T is float, uint16_t (bf16 bits) or Float16. `delta` may be null; `rstd` is [tokens].
 template <typename T>
 void add_rms_norm(const float* residual, const T* delta, const float* weight, float eps,
                   int64_t tokens, int64_t hidden, float* residual_out, T* normed, float* rstd);

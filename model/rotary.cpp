@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "base/error.h"
+#include "model/element_pointer.h"
 #include "model/rotary_kernels.h"
 
 namespace qlora::model {
@@ -33,13 +34,10 @@ at::Tensor rotate(const at::Tensor& x, const RotaryTable& table, bool inverse) {
   }
   at::Tensor out = at::empty_like(x);
   const float sign = inverse ? -1.0f : 1.0f;
-  if (x.scalar_type() == at::kFloat)
-    cpu::rotate(x.data_ptr<float>(), table.cos.data_ptr<float>(), table.sin.data_ptr<float>(),
-                tokens, heads, half, sign, out.data_ptr<float>());
-  else
-    cpu::rotate(static_cast<uint16_t*>(x.data_ptr()), table.cos.data_ptr<float>(),
-                table.sin.data_ptr<float>(), tokens, heads, half, sign,
-                static_cast<uint16_t*>(out.data_ptr()));
+  with_elements(out, [&](auto* rotated) {
+    cpu::rotate(elements<ElementOf<decltype(rotated)>>(x), table.cos.data_ptr<float>(),
+                table.sin.data_ptr<float>(), tokens, heads, half, sign, rotated);
+  });
   return out;
 }
 

@@ -1,6 +1,6 @@
+#include "base/element.h"
 #include "base/parallel_for.h"
 #include "base/vectorize.h"
-#include "model/element.h"
 #include "model/rotary_kernels.h"
 
 namespace qlora::model::cpu {
@@ -24,14 +24,17 @@ template <typename T>
   }
 }
 
-QLORA_VECTORIZED void range(const float* x, const float* c, const float* s, int64_t b, int64_t e,
-                            int64_t heads, int64_t half, float sign, float* out) {
-  rows(x, c, s, b, e, heads, half, sign, out);
-}
-QLORA_VECTORIZED void range(const uint16_t* x, const float* c, const float* s, int64_t b, int64_t e,
-                            int64_t heads, int64_t half, float sign, uint16_t* out) {
-  rows(x, c, s, b, e, heads, half, sign, out);
-}
+// The loops for each type of element, compiled for several instruction sets.
+#define QLORA_ROTARY_RANGE(T)                                                                   \
+  QLORA_VECTORIZED void range(const T* x, const float* c, const float* s, int64_t b, int64_t e, \
+                              int64_t heads, int64_t half, float sign, T* out) {                \
+    rows(x, c, s, b, e, heads, half, sign, out);                                                \
+  }
+
+QLORA_ROTARY_RANGE(float)
+QLORA_ROTARY_RANGE(uint16_t)
+QLORA_ROTARY_RANGE(Float16)
+#undef QLORA_ROTARY_RANGE
 
 }  // namespace
 
@@ -46,5 +49,7 @@ template void rotate(const float*, const float*, const float*, int64_t, int64_t,
                      float*);
 template void rotate(const uint16_t*, const float*, const float*, int64_t, int64_t, int64_t, float,
                      uint16_t*);
+template void rotate(const Float16*, const float*, const float*, int64_t, int64_t, int64_t, float,
+                     Float16*);
 
 }  // namespace qlora::model::cpu

@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "base/error.h"
+#include "model/element_pointer.h"
 #include "model/swiglu_kernels.h"
 
 namespace qlora::model {
@@ -13,14 +14,12 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
-uint16_t* bits(const at::Tensor& t) { return static_cast<uint16_t*>(t.data_ptr()); }
-
 at::Tensor forward_cpu(const at::Tensor& gate, const at::Tensor& up) {
   at::Tensor out = at::empty_like(gate);
-  if (gate.scalar_type() == at::kFloat)
-    cpu::swiglu(gate.data_ptr<float>(), up.data_ptr<float>(), gate.numel(), out.data_ptr<float>());
-  else
-    cpu::swiglu(bits(gate), bits(up), gate.numel(), bits(out));
+  with_elements(out, [&](auto* y) {
+    using T = ElementOf<decltype(y)>;
+    cpu::swiglu(elements<T>(gate), elements<T>(up), gate.numel(), y);
+  });
   return out;
 }
 
@@ -34,11 +33,11 @@ struct SwigluNode : torch::autograd::Function<SwigluNode> {
     const auto saved = ctx->get_saved_variables();
     const at::Tensor &gate = saved[0], &up = saved[1], dy = gradients[0].contiguous();
     at::Tensor d_gate = at::empty_like(gate), d_up = at::empty_like(up);
-    if (gate.scalar_type() == at::kFloat)
-      cpu::swiglu_backward(gate.data_ptr<float>(), up.data_ptr<float>(), dy.data_ptr<float>(),
-                           gate.numel(), d_gate.data_ptr<float>(), d_up.data_ptr<float>());
-    else
-      cpu::swiglu_backward(bits(gate), bits(up), bits(dy), gate.numel(), bits(d_gate), bits(d_up));
+    with_elements(dy, [&](auto* d) {
+      using T = ElementOf<decltype(d)>;
+      cpu::swiglu_backward(elements<T>(gate), elements<T>(up), d, gate.numel(), elements<T>(d_gate),
+                           elements<T>(d_up));
+    });
     return {d_gate, d_up};
   }
 };

@@ -1,6 +1,6 @@
+#include "base/element.h"
 #include "base/parallel_for.h"
 #include "base/vectorize.h"
-#include "model/element.h"
 #include "model/swiglu_kernels.h"
 
 namespace qlora::model::cpu {
@@ -28,21 +28,20 @@ template <typename T>
   }
 }
 
-QLORA_VECTORIZED void forward(const float* g, const float* u, int64_t b, int64_t e, float* out) {
-  forward_range(g, u, b, e, out);
-}
-QLORA_VECTORIZED void forward(const uint16_t* g, const uint16_t* u, int64_t b, int64_t e,
-                              uint16_t* out) {
-  forward_range(g, u, b, e, out);
-}
-QLORA_VECTORIZED void backward(const float* g, const float* u, const float* dy, int64_t b,
-                               int64_t e, float* dg, float* du) {
-  backward_range(g, u, dy, b, e, dg, du);
-}
-QLORA_VECTORIZED void backward(const uint16_t* g, const uint16_t* u, const uint16_t* dy, int64_t b,
-                               int64_t e, uint16_t* dg, uint16_t* du) {
-  backward_range(g, u, dy, b, e, dg, du);
-}
+// The loops for each type of element, compiled for several instruction sets.
+#define QLORA_SWIGLU_RANGE(T)                                                                      \
+  QLORA_VECTORIZED void forward(const T* g, const T* u, int64_t b, int64_t e, T* out) {            \
+    forward_range(g, u, b, e, out);                                                                \
+  }                                                                                                \
+  QLORA_VECTORIZED void backward(const T* g, const T* u, const T* dy, int64_t b, int64_t e, T* dg, \
+                                 T* du) {                                                          \
+    backward_range(g, u, dy, b, e, dg, du);                                                        \
+  }
+
+QLORA_SWIGLU_RANGE(float)
+QLORA_SWIGLU_RANGE(uint16_t)
+QLORA_SWIGLU_RANGE(Float16)
+#undef QLORA_SWIGLU_RANGE
 
 }  // namespace
 
@@ -61,8 +60,11 @@ void swiglu_backward(const T* gate, const T* up, const T* dy, int64_t count, T* 
 
 template void swiglu(const float*, const float*, int64_t, float*);
 template void swiglu(const uint16_t*, const uint16_t*, int64_t, uint16_t*);
+template void swiglu(const Float16*, const Float16*, int64_t, Float16*);
 template void swiglu_backward(const float*, const float*, const float*, int64_t, float*, float*);
 template void swiglu_backward(const uint16_t*, const uint16_t*, const uint16_t*, int64_t, uint16_t*,
                               uint16_t*);
+template void swiglu_backward(const Float16*, const Float16*, const Float16*, int64_t, Float16*,
+                              Float16*);
 
 }  // namespace qlora::model::cpu

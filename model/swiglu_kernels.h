@@ -4,7 +4,7 @@
 
 namespace qlora::model::cpu {
 
-// T is float or uint16_t (bf16 bits).
+// T is float, uint16_t (bf16 bits) or Float16.
 template <typename T>
 void swiglu(const T* gate, const T* up, int64_t count, T* out);
 template <typename T>

@@ -12,8 +12,9 @@ namespace qlora::optim {
 namespace {
 
 // In the order of LrSchedule::Shape.
-constexpr const char* kNames[] = {"constant",   "linear",       "cosine", "cosine_with_restarts",
-                                  "polynomial", "inverse_sqrt", "wsd"};
+constexpr const char* kNames[] = {
+    "constant",   "reduce_on_plateau", "linear", "cosine", "cosine_with_restarts",
+    "polynomial", "inverse_sqrt",      "wsd"};
 constexpr double kTimescaleWithoutWarmup = 10000;  // of inverse_sqrt, as transformers
 
 int shape_index(const std::string& name) {
@@ -50,6 +51,18 @@ LrSchedule::LrSchedule(const OptimizerOptions& options, int64_t horizon)
           : static_cast<int64_t>(std::ceil(options.warmup_ratio * static_cast<double>(horizon)));
 }
 
+void Plateau::evaluated(double loss, const OptimizerOptions& options) {
+  if (loss < best * (1.0 - 1e-4)) {
+    best = loss;
+    stale = 0;
+  } else {
+    ++stale;
+  }
+  if (stale <= options.plateau_patience) return;
+  factor = std::max(factor * options.plateau_factor, options.min_lr_ratio);
+  stale = 0;
+}
+
 double LrSchedule::at(int64_t step) const {
   check(step >= 0, "LrSchedule: the step must be >= 0, got {}", step);
   return lr_ * factor(step);
@@ -82,6 +95,7 @@ double LrSchedule::factor(int64_t step) const {
       return above_least(half_cosine(std::min(1.0, (s - begin) / std::max(1.0, horizon - begin))));
     }
     case Shape::kConstant:
+    case Shape::kReduceOnPlateau:
       break;
   }
   return 1.0;

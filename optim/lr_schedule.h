@@ -3,6 +3,7 @@
 //
 //   warm-up (s < w):       lr s / max(1, w)
 //   constant:              lr
+//   reduce_on_plateau:     lr, times the factor below
 //   linear:                lr (1 - p)
 //   cosine:                lr (m + (1 - m) (1 + cos(pi p)) / 2),        m = min_lr_ratio
 //   cosine_with_restarts:  the cosine over the fraction of num_cycles p;  lr m at the end
@@ -21,6 +22,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string>
 
 #include "optim/optimizer_options.h"
@@ -41,6 +43,7 @@ class LrSchedule {
  private:
   enum class Shape {
     kConstant,
+    kReduceOnPlateau,
     kLinear,
     kCosine,
     kCosineWithRestarts,
@@ -54,6 +57,17 @@ class LrSchedule {
   double lr_, min_lr_ratio_, power_, decay_steps_;
   int64_t num_cycles_;
   int64_t warmup_steps_, horizon_;
+};
+
+// Of reduce_on_plateau, which follows the evaluation loss instead of the step: the rate is
+// multiplied by optim.plateau_factor once more than optim.plateau_patience evaluations in a row are
+// not better than the best by 1e-4 of it, never below min_lr_ratio (torch's ReduceLROnPlateau with
+// its defaults). Part of a run's state.
+struct Plateau {
+  double factor = 1.0;  // on the rate
+  double best = std::numeric_limits<double>::infinity();
+  int64_t stale = 0;
+  void evaluated(double loss, const OptimizerOptions& options);
 };
 
 // ConfigError that lists the known names.

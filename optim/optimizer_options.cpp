@@ -1,6 +1,7 @@
 #include "optim/optimizer_options.h"
 
 #include <cmath>
+#include <regex>
 
 #include "base/error.h"
 #include "optim/lr_schedule.h"
@@ -21,6 +22,12 @@ const std::vector<double>& OptimizerOptions::betas_in_use() const {
   return betas.empty() ? optimizer_kind(name).betas : betas;
 }
 
+double OptimizerOptions::weight_decay_of(const std::string& tensor) const {
+  for (const auto& [pattern, value] : weight_decay_pattern)
+    if (std::regex_search(tensor, std::regex(pattern))) return value;
+  return weight_decay;
+}
+
 void OptimizerOptions::validate() const {
   const size_t num_betas = optimizer_kind(name).betas.size();
   if (!betas.empty() && betas.size() != num_betas)
@@ -39,6 +46,20 @@ void OptimizerOptions::validate() const {
   in_range("weight_decay", weight_decay, weight_decay >= 0, "a number >= 0");
   in_range("lr * optim.weight_decay", lr * weight_decay, lr * weight_decay <= 1,
            "at most 1, or decay turns the sign of the weights");
+  for (const auto& [pattern, value] : weight_decay_pattern) {
+    try {
+      std::regex compiled(pattern);
+    } catch (const std::regex_error& error) {
+      fail<ConfigError>("optim.weight_decay_pattern: '{}' is not a valid regular expression ({})",
+                        pattern, error.what());
+    }
+    in_range("weight_decay_pattern", value, value >= 0 && lr * value <= 1,
+             "numbers >= 0, times optim.lr at most 1");
+  }
+  in_range("plateau_factor", plateau_factor, plateau_factor > 0 && plateau_factor < 1,
+           "a number between 0 and 1");
+  if (plateau_patience < 0)
+    fail<ConfigError>("optim.plateau_patience must be >= 0, got {}", plateau_patience);
   in_range("max_grad_norm", max_grad_norm, max_grad_norm >= 0, "a number >= 0 (0: no clipping)");
   check_schedule_name(schedule);
   in_range("min_lr_ratio", min_lr_ratio, min_lr_ratio >= 0 && min_lr_ratio <= 1,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -15,12 +16,16 @@ struct OptimizerOptions {
   double alpha = 5.0;      // of ademamix: weight of the slow average
   int64_t alpha_ramp = 0;  // of ademamix: steps in which alpha and beta3 rise to their values
   double weight_decay = 0.0;
+  // Of tensors whose PEFT name matches the regex somewhere, instead; the first in sorted order.
+  std::map<std::string, double> weight_decay_pattern;
   double max_grad_norm = 1.0;       // 0: no clipping
   std::string schedule = "cosine";  // lr_schedule.h
   double min_lr_ratio = 0.0;        // of the cosines, polynomial and wsd
   int64_t num_cycles = 1;           // of cosine_with_restarts
   double power = 1.0;               // of polynomial
   double decay_ratio = 0.1;         // of wsd
+  double plateau_factor = 0.1;      // of reduce_on_plateau
+  int64_t plateau_patience = 10;
   double warmup_ratio = 0.0;
   int64_t warmup_steps = 0;  // wins over warmup_ratio if > 0
   // Paged: how much optimizer state stays on the device. 0: on a GPU half of the state, on the CPU,
@@ -29,6 +34,7 @@ struct OptimizerOptions {
   int64_t paged_resident_bytes = 0;
 
   const std::vector<double>& betas_in_use() const;
+  double weight_decay_of(const std::string& tensor) const;
 
   // Throws ConfigError naming the key.
   void validate() const;

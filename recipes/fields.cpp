@@ -77,7 +77,12 @@ Section model_section() {
            Free{"Adapters saved from then on carry the new name."},
        in({"dtype", "bfloat16 | float16 | float32",
            "Type in which the modules that stay unquantized are held."},
-          &Options::dtype)});
+          &Options::dtype),
+       in({"upcast", "none | norms | all",
+           "all: embedding and head are held and computed in float32, as PEFT's "
+           "prepare_model_for_kbit_training has it, which takes more memory. Norms are float32 in "
+           "any case."},
+          &Options::upcast)});
 }
 
 Section quantization_section() {
@@ -251,13 +256,24 @@ Section optim_section() {
            "Decoupled from the gradient as in AdamW; sgd, rmsprop and adagrad add it to the "
            "gradient."},
           &Options::weight_decay),
+       in({"weight_decay_pattern", "map",
+           "Decay of trained tensors whose name matches, instead: `{lora_B: 0.1, bias: 0}`. Keys "
+           "are regular expressions."},
+          &Options::weight_decay_pattern),
        in({"max_grad_norm", "number",
            "Gradients are scaled down to this norm if theirs is larger. 0: never."},
           &Options::max_grad_norm),
        in({"schedule",
-           "constant | linear | cosine | cosine_with_restarts | polynomial | inverse_sqrt | wsd",
-           "Course of the learning rate after warm-up. wsd: it stays, and falls at the end."},
+           "constant | linear | cosine | cosine_with_restarts | polynomial | inverse_sqrt | wsd | "
+           "reduce_on_plateau",
+           "Course of the learning rate after warm-up. wsd: it stays, and falls at the end. "
+           "reduce_on_plateau: it falls when the evaluation loss no longer does."},
           &Options::schedule),
+       in({"plateau_factor", "number", "What reduce_on_plateau multiplies the rate by."},
+          &Options::plateau_factor),
+       in({"plateau_patience", "integer",
+           "Evaluations in a row without a gain that reduce_on_plateau lets pass."},
+          &Options::plateau_patience),
        in({"min_lr_ratio", "number",
            "Where the cosines, polynomial and wsd end, as a share of `lr`, in [0, 1]."},
           &Options::min_lr_ratio),
@@ -306,8 +322,10 @@ Section train_section() {
        in({"gradient_accumulation_steps", "integer", "Micro-batches in one optimizer step."},
           &Options::gradient_accumulation_steps),
        gradient_checkpointing(),
-       in({"compute_dtype", "bfloat16 | float32",
-           "Type of the matrix products. Adapters, norms and sums are float32 in either case."},
+       in({"compute_dtype", "bfloat16 | float16 | float32",
+           "Type of the matrix products; adapters, norms and sums are float32 in any case. float16 "
+           "is for GPUs without bfloat16: the loss is scaled, and a step that overflows is left "
+           "out."},
           &Options::compute_dtype),
        in({"seed", "integer", "Decides shuffling, dropout and initial adapters."}, &Options::seed),
        in({"device", "auto | cpu | cuda | cuda:N",

@@ -22,7 +22,6 @@ const std::vector<LaterKey>& later_keys() {
   static const std::vector<LaterKey> table = {
       {"model.device_map", "", "the whole model lies on train.device"},
       {"model.max_memory", "", "the whole model lies on train.device"},
-      {"model.upcast", "", "norms and sums are computed in float32 in any case"},
       {"quantization.method", "int4 gptq awq hqq aqlm eetq", "use nf4, fp4, int8 or none"},
       {"lora.init", "eva corda", "use default or loftq"},
       {"data.train[].weight", "",
@@ -31,7 +30,6 @@ const std::vector<LaterKey>& later_keys() {
       {"data.train[].format", "preference", "use chat or completion with the preferred answers"},
       {"data.eval[].format", "preference", "use chat or completion with the preferred answers"},
       {"optim.name", "adafactor lars", "use adamw or adamw_8bit, or their paged_ forms"},
-      {"train.compute_dtype", "float16", "use bfloat16 or float32"},
   };
   return table;
 }

@@ -12,23 +12,22 @@ constexpr const char* kAlwaysLogged =
 constexpr const char* kTargets = "write module names, or all-linear";
 
 std::vector<OtherName> model_names() {
-  return {
-      {"model_name_or_path", "model.path", ""},
-      {"base_model", "model.path", ""},
-      {"checkpoint_dir", "model.path", ""},
-      {"checkpointer.checkpoint_dir", "model.path", ""},
-      {"pretrained_model_name_or_path", "model.path", ""},
-      {"base_model_name_or_path", "model.name", ""},
-      {"torch_dtype", "model.dtype", ""},
-      {"bf16", "train.compute_dtype", "bfloat16 is the default"},
-      {"fp16", "train.compute_dtype", "bfloat16 is the default, float16 is not in this version"},
-      {"tf32", "", "products are bfloat16 or float32 (train.compute_dtype); leave it out"},
-      {"precision", "train.compute_dtype", "write bfloat16 or float32"},
-      {"device_map", "", "the whole model lies on train.device; leave it out"},
-      {"max_memory", "", "the whole model lies on train.device; leave it out"},
-      {"attn_implementation", "", "attention needs no key here; leave it out"},
-      {"flash_attention", "", "attention needs no key here; leave it out"},
-      {"flash_attn", "", "attention needs no key here; leave it out"}};
+  return {{"model_name_or_path", "model.path", ""},
+          {"base_model", "model.path", ""},
+          {"checkpoint_dir", "model.path", ""},
+          {"checkpointer.checkpoint_dir", "model.path", ""},
+          {"pretrained_model_name_or_path", "model.path", ""},
+          {"base_model_name_or_path", "model.name", ""},
+          {"torch_dtype", "model.dtype", ""},
+          {"bf16", "train.compute_dtype", "bfloat16 is the default"},
+          {"fp16", "train.compute_dtype", "write float16; bfloat16 is the default"},
+          {"tf32", "", "products are bfloat16 or float32 (train.compute_dtype); leave it out"},
+          {"precision", "train.compute_dtype", "write bfloat16 or float32"},
+          {"device_map", "", "the whole model lies on train.device; leave it out"},
+          {"max_memory", "", "the whole model lies on train.device; leave it out"},
+          {"attn_implementation", "", "attention needs no key here; leave it out"},
+          {"flash_attention", "", "attention needs no key here; leave it out"},
+          {"flash_attn", "", "attention needs no key here; leave it out"}};
 }
 
 std::vector<OtherName> quantization_names() {

@@ -5,6 +5,10 @@
 namespace qlora::recipes {
 
 void Recipe::validate_across_sections() const {
+  if (optim.schedule == "reduce_on_plateau" && data.eval.empty() && data.eval_fraction == 0.0)
+    throw ConfigError(
+        "optim.schedule: reduce_on_plateau follows the evaluation loss; give data.eval or "
+        "data.eval_fraction, and train.eval_every");
   if (train.eval_every > 0 && data.eval.empty() && data.eval_fraction == 0.0)
     fail<ConfigError>(
         "train.eval_every is {}, but there is nothing to evaluate on; give data.eval or "

@@ -139,6 +139,7 @@ void complete_state(const Recipe& recipe, const BaseModel& base, const data::Pre
     return;
   }
   state.horizon = total;
+  if (recipe.train.compute_dtype == "float16") state.loss_scale.value = trainer::kFirstLossScale;
   state.base_hash = base.record.hash;
   state.data_fingerprint = data.fingerprint();
   const int64_t bytes = trainer::activation_bytes(
@@ -169,7 +170,8 @@ std::vector<optim::Parameter> parameters_of(const Recipe& recipe,
     parameters.push_back({.name = tensor.name,
                           .value = tensor.value,
                           .gradient = tensor.gradient,
-                          .lr_scale = is_b ? recipe.lora.plus_lr_ratio : 1.0});
+                          .lr_scale = is_b ? recipe.lora.plus_lr_ratio : 1.0,
+                          .weight_decay = recipe.optim.weight_decay_of(tensor.name)});
   }
   return parameters;
 }
@@ -188,6 +190,7 @@ void set_up_job(const Recipe& recipe, const data::PreparedData& data, const std:
                 const std::atomic<bool>& stop, trainer::TrainJob& job) {
   job.total_steps = total_steps(recipe, job.loader);
   job.max_grad_norm = recipe.optim.max_grad_norm;
+  job.scales_loss = recipe.train.compute_dtype == "float16";
   job.seed = recipe.train.seed;
   job.eval_every = recipe.train.eval_every;
   job.save_every = recipe.train.save_every;
@@ -199,13 +202,20 @@ void set_up_job(const Recipe& recipe, const data::PreparedData& data, const std:
     trainer::rotate_checkpoints(run_dir, recipe.train.save_total_limit, parts.state.best_step);
   };
   job.evaluate = [&data, &report, run_dir, parts, save = job.save, &model = job.model,
-                  min_delta = recipe.train.early_stopping_min_delta] {
+                  plateau = recipe.optim, min_delta = recipe.train.early_stopping_min_delta] {
     if (data.eval.empty()) return;
     trainer::TrainState& state = parts.state;
     const trainer::Evaluation evaluation = trainer::evaluate_loss(model, data.eval);
     const bool is_best = evaluation.loss < state.best_eval_loss;
     const bool gained = evaluation.loss < state.best_eval_loss - min_delta;
     state.stale_evaluations = gained ? 0 : state.stale_evaluations + 1;
+    if (plateau.schedule == "reduce_on_plateau") {
+      const double before = state.plateau.factor;
+      state.plateau.evaluated(evaluation.loss, plateau);
+      if (state.plateau.factor < before)
+        log::info("the evaluation loss stays; the learning rate is now {:.3g}",
+                  plateau.lr * state.plateau.factor);
+    }
     report.evaluation(state.step, evaluation, is_best);
     if (!is_best) return;
     state.best_eval_loss = evaluation.loss;

@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "base/error.h"
+#include "model/element_pointer.h"
 #include "trainer/loss_kernels.h"
 
 namespace qlora::trainer {
@@ -42,12 +43,10 @@ at::Tensor chunk_losses(at::Tensor& logits, const std::vector<int64_t>& targets,
   const int64_t* first = targets.data() + begin;
   if (logits.is_cpu()) {
     at::Tensor losses = at::empty({rows}, at::kFloat);
-    if (logits.scalar_type() == at::kFloat)
-      cpu::softmax_cross_entropy(logits.data_ptr<float>(), first, rows, vocab,
-                                 static_cast<float>(scale), gradient, losses.data_ptr<float>());
-    else
-      cpu::softmax_cross_entropy(static_cast<uint16_t*>(logits.data_ptr()), first, rows, vocab,
-                                 static_cast<float>(scale), gradient, losses.data_ptr<float>());
+    model::with_elements(logits, [&](auto* rows_of_logits) {
+      cpu::softmax_cross_entropy(rows_of_logits, first, rows, vocab, static_cast<float>(scale),
+                                 gradient, losses.data_ptr<float>());
+    });
     return losses;
   }
   const at::Tensor index = at::tensor(std::vector<int64_t>(first, first + rows), at::kLong)

@@ -1,20 +1,10 @@
-#include <bit>
-
-#include "base/bfloat16.h"
+#include "base/element.h"
 #include "base/parallel_for.h"
 #include "base/vectorize.h"
 #include "trainer/loss_kernels.h"
 
 namespace qlora::trainer::cpu {
 namespace {
-
-[[gnu::always_inline]] inline float load(float value) { return value; }
-[[gnu::always_inline]] inline float load(uint16_t bits) { return bfloat16_to_float(bits); }
-[[gnu::always_inline]] inline void store(float value, float& out) { out = value; }
-[[gnu::always_inline]] inline void store(float value, uint16_t& out) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  out = static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
 
 template <typename T>
 [[gnu::always_inline]] inline float row_loss(T* row, int64_t target, int64_t vocab, float scale,
@@ -44,16 +34,18 @@ template <typename T>
   return loss;
 }
 
-QLORA_VECTORIZED void rows(float* logits, const int64_t* targets, int64_t begin, int64_t end,
-                           int64_t vocab, float scale, bool gradient, float* loss) {
-  for (int64_t r = begin; r < end; ++r)
-    loss[r] = row_loss(logits + r * vocab, targets[r], vocab, scale, gradient);
-}
-QLORA_VECTORIZED void rows(uint16_t* logits, const int64_t* targets, int64_t begin, int64_t end,
-                           int64_t vocab, float scale, bool gradient, float* loss) {
-  for (int64_t r = begin; r < end; ++r)
-    loss[r] = row_loss(logits + r * vocab, targets[r], vocab, scale, gradient);
-}
+// The loops for each type of element, compiled for several instruction sets.
+#define QLORA_LOSS_ROWS(T)                                                                  \
+  QLORA_VECTORIZED void rows(T* logits, const int64_t* targets, int64_t begin, int64_t end, \
+                             int64_t vocab, float scale, bool gradient, float* loss) {      \
+    for (int64_t r = begin; r < end; ++r)                                                   \
+      loss[r] = row_loss(logits + r * vocab, targets[r], vocab, scale, gradient);           \
+  }
+
+QLORA_LOSS_ROWS(float)
+QLORA_LOSS_ROWS(uint16_t)
+QLORA_LOSS_ROWS(Float16)
+#undef QLORA_LOSS_ROWS
 
 }  // namespace
 
@@ -67,6 +59,8 @@ void softmax_cross_entropy(T* logits, const int64_t* targets, int64_t num_rows, 
 
 template void softmax_cross_entropy(float*, const int64_t*, int64_t, int64_t, float, bool, float*);
 template void softmax_cross_entropy(uint16_t*, const int64_t*, int64_t, int64_t, float, bool,
+                                    float*);
+template void softmax_cross_entropy(Float16*, const int64_t*, int64_t, int64_t, float, bool,
                                     float*);
 
 }  // namespace qlora::trainer::cpu

@@ -14,8 +14,19 @@ namespace {
 
 // B moves first: its gradient is there in the first step. A has one as soon as B is not zero.
 void audit(const TrainJob& job, bool updated_before) {
-  if (job.state.step == 0) audit_gradients(job, "B");
-  if (job.state.step > 0 && job.state.step <= 2 && updated_before) audit_gradients(job, "A");
+  const int64_t updates = job.optimizer.num_steps();
+  if (updates == 0) audit_gradients(job, "B");
+  if (updates > 0 && updates <= 2 && updated_before) audit_gradients(job, "A");
+}
+
+// A float16 gradient overflowed: the next step gets a smaller scale.
+void leave_out_step(TrainJob& job) {
+  const std::string tensor = optim::first_nonfinite_gradient(job.parameters);
+  if (!job.scales_loss || !job.state.loss_scale.overflowed())
+    fail<DivergenceError>("step {}: the gradient of {} is not finite; lower optim.lr",
+                          job.state.step + 1, tensor);
+  log::info("step {} is left out: the gradient of {} overflowed float16; the loss scale is now {}",
+            job.state.step + 1, tensor, job.state.loss_scale.value);
 }
 
 // Whether the last evaluations gained too little to go on (early stopping).
@@ -37,16 +48,19 @@ Outcome run(TrainJob& job) {
     Stopwatch watch;
     const data::StepWindow window = job.loader.next();
     const double loss = accumulate_gradients(job, window);
-    const auto norm = optim::gradient_norm(job.adapters.gradients(), job.max_grad_norm);
-    if (!norm.finite())
-      fail<DivergenceError>("step {}: the gradient of {} is not finite; lower optim.lr",
-                            state.step + 1, optim::first_nonfinite_gradient(job.parameters));
-    audit(job, updated);
-
-    const double lr = job.schedule.at(state.step);
-    job.optimizer.step(lr, norm.scale);
-    job.adapters.publish();
-    updated = updated || lr > 0;
+    const double loss_scale = state.loss_scale.value;
+    auto norm = optim::gradient_norm(job.adapters.gradients(), job.max_grad_norm * loss_scale);
+    norm.norm /= loss_scale;
+    const double lr = job.schedule.at(state.step) * state.plateau.factor;
+    if (norm.finite()) {
+      audit(job, updated);
+      job.optimizer.step(lr, norm.scale / loss_scale);
+      job.adapters.publish();
+      updated = updated || lr > 0;
+      if (job.scales_loss) state.loss_scale.good();
+    } else {
+      leave_out_step(job);
+    }
 
     state.step += 1;
     state.position = job.loader.position();

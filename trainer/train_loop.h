@@ -29,6 +29,7 @@ struct TrainJob {
   TrainState& state;
   int64_t total_steps = 0;
   double max_grad_norm = 1.0;
+  bool scales_loss = false;  // float16: state.loss_scale adapts
   uint64_t seed = 0;
   int64_t eval_every = 0, save_every = 0;
   int64_t patience = 0;  // evaluations without a gain before the run ends; 0: never
@@ -43,7 +44,8 @@ enum class Outcome { kFinished, kInterrupted };
 
 // Runs from state.step to total_steps, until `patience` evaluations in a row gained nothing, or
 // until a stop is asked for (then it saves first). Throws DivergenceError at a non-finite loss or
-// gradient, before the optimizer has seen it: the last checkpoint stays good.
+// gradient (with loss scaling: once no smaller scale is left), before the optimizer has seen it:
+// the last checkpoint stays good.
 Outcome run(TrainJob& job);
 
 }  // namespace qlora::trainer

@@ -43,7 +43,7 @@ void TrainOptions::validate() const {
   need_at_least("train.micro_batch_size", micro_batch_size, 1);
   need_at_least("train.gradient_accumulation_steps", gradient_accumulation_steps, 1);
   need_one_of("train.gradient_checkpointing", gradient_checkpointing, {"auto", "true", "false"});
-  need_one_of("train.compute_dtype", compute_dtype, {"bfloat16", "float32"});
+  need_one_of("train.compute_dtype", compute_dtype, {"bfloat16", "float16", "float32"});
   if (!is_device(device))
     fail<ConfigError>("train.device must be auto, cpu, cuda or cuda:N, found '{}'", device);
   need_at_least("train.threads", threads, 0);

@@ -8,6 +8,8 @@
 #include <string>
 
 #include "data/loader.h"
+#include "optim/lr_schedule.h"
+#include "trainer/loss_scale.h"
 
 namespace qlora::trainer {
 
@@ -28,6 +30,8 @@ struct TrainState {
   double best_eval_loss = std::numeric_limits<double>::infinity();
   int64_t best_step = -1;
   int64_t stale_evaluations = 0;  // in a row that gained less than train.early_stopping_min_delta
+  LossScale loss_scale;           // grows and shrinks with train.compute_dtype float16 alone
+  optim::Plateau plateau;         // of optim.schedule reduce_on_plateau
   int64_t optimizer_steps = 0;    // Optimizer::num_steps(); set when a checkpoint is made
   std::string base_hash;          // CausalLm::base_hash()
   std::string data_fingerprint;

@@ -16,8 +16,9 @@ constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
 }  // namespace
 
 std::string to_json(const TrainState& state) {
-  const auto best = std::isfinite(state.best_eval_loss) ? nlohmann::json(state.best_eval_loss)
-                                                        : nlohmann::json(nullptr);
+  const auto finite = [](double x) {
+    return std::isfinite(x) ? nlohmann::json(x) : nlohmann::json(nullptr);
+  };
   const nlohmann::ordered_json json = {{"format_version", kFormatVersion},
                                        {"step", state.step},
                                        {"horizon", state.horizon},
@@ -25,9 +26,14 @@ std::string to_json(const TrainState& state) {
                                        {"step_in_epoch", state.position.step_in_epoch},
                                        {"tokens", state.tokens},
                                        {"supervised_tokens", state.supervised_tokens},
-                                       {"best_eval_loss", best},
+                                       {"best_eval_loss", finite(state.best_eval_loss)},
                                        {"best_step", state.best_step},
                                        {"stale_evaluations", state.stale_evaluations},
+                                       {"loss_scale", state.loss_scale.value},
+                                       {"loss_scale_good_steps", state.loss_scale.good_steps},
+                                       {"plateau_factor", state.plateau.factor},
+                                       {"plateau_best", finite(state.plateau.best)},
+                                       {"plateau_stale", state.plateau.stale},
                                        {"optimizer_steps", state.optimizer_steps},
                                        {"base_hash", state.base_hash},
                                        {"data_fingerprint", state.data_fingerprint},
@@ -52,6 +58,15 @@ TrainState train_state_from_json(const io::JsonNode& node) {
   state.best_step = node.at("best_step").as_integer(-1, kMost);
   if (const auto stale = node.find("stale_evaluations"))
     state.stale_evaluations = stale->as_integer(0, kMost);
+  if (const auto scale = node.find("loss_scale")) {
+    state.loss_scale.value = scale->as_number();
+    state.loss_scale.good_steps = count("loss_scale_good_steps");
+  }
+  if (const auto factor = node.find("plateau_factor")) {
+    state.plateau.factor = factor->as_number();
+    state.plateau.stale = count("plateau_stale");
+    if (const auto best = node.find("plateau_best")) state.plateau.best = best->as_number();
+  }
   state.optimizer_steps = count("optimizer_steps");
   state.base_hash = node.at("base_hash").as_string();
   state.data_fingerprint = node.at("data_fingerprint").as_string();

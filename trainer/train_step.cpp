@@ -12,8 +12,9 @@ namespace qlora::trainer {
 
 double accumulate_gradients(TrainJob& job, const data::StepWindow& window) {
   job.adapters.zero_gradients();
+  const double loss_scale = job.state.loss_scale.value;
   const double scale =
-      window.num_supervised > 0 ? 1.0 / static_cast<double>(window.num_supervised) : 0.0;
+      window.num_supervised > 0 ? loss_scale / static_cast<double>(window.num_supervised) : 0.0;
   double loss = 0;
   for (size_t i = 0; i < window.micro_batches.size(); ++i) {
     const data::MicroBatch& batch = window.micro_batches[i];
@@ -26,7 +27,7 @@ double accumulate_gradients(TrainJob& job, const data::StepWindow& window) {
     input.dropout_key = random_key(random_key(job.seed, static_cast<uint64_t>(job.state.step)), i);
     const at::Tensor part = fused_cross_entropy(job.model.hidden(input), batch.targets,
                                                 *job.model.head, scale, job.model.workspace());
-    const double value = part.item<double>();
+    const double value = part.item<double>() / loss_scale;
     if (!std::isfinite(value))
       fail<DivergenceError>(
           "step {}: the loss is {} (micro-batch {}, first row {}); lower optim.lr or check that "

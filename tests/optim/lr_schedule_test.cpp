@@ -79,5 +79,27 @@ TEST(LrSchedule, RefusesAnUnknownNameAnEmptyHorizonAndANegativeStep) {
   EXPECT_THROW(LrSchedule(with("cosine"), 10).at(-1), Error);
 }
 
+TEST(Plateau, FallsOnceMoreEvaluationsThanThePatienceGainNothing) {
+  OptimizerOptions options;
+  options.schedule = "reduce_on_plateau";
+  options.plateau_factor = 0.5;
+  options.plateau_patience = 1;
+  options.min_lr_ratio = 0.2;
+  Plateau plateau;
+  const auto factor_after = [&](double loss) {
+    plateau.evaluated(loss, options);
+    return plateau.factor;
+  };
+  EXPECT_EQ(factor_after(2.0), 1.0);
+  EXPECT_EQ(factor_after(1.0), 1.0);      // a gain
+  EXPECT_EQ(factor_after(0.99999), 1.0);  // too small a gain: stale
+  EXPECT_EQ(factor_after(1.5), 0.5);      // the second in a row
+  EXPECT_EQ(factor_after(1.5), 0.5);
+  EXPECT_EQ(factor_after(1.5), 0.25);
+  EXPECT_EQ(factor_after(1.5), 0.25);
+  EXPECT_EQ(factor_after(1.5), 0.2);  // not below the least
+  EXPECT_DOUBLE_EQ(LrSchedule(options, 100).at(99), options.lr);
+}
+
 }  // namespace
 }  // namespace qlora::optim

@@ -53,6 +53,20 @@ TEST(OptimizerOptions, AnErrorNamesTheKey) {
               StartsWith("optim.paged_resident_bytes must"));
 }
 
+TEST(OptimizerOptions, APatternDecidesTheDecayOfTheTensorsItMatches) {
+  OptimizerOptions options;
+  options.weight_decay = 0.1;
+  options.weight_decay_pattern = {{"lora_B", 0.0}, {"layers\\.3\\.", 0.5}};
+  options.validate();
+  EXPECT_EQ(options.weight_decay_of("m.layers.3.q_proj.lora_A.weight"), 0.5);
+  EXPECT_EQ(options.weight_decay_of("m.layers.13.q_proj.lora_B.weight"), 0.0);
+  EXPECT_EQ(options.weight_decay_of("m.layers.13.q_proj.lora_A.weight"), 0.1);
+  EXPECT_THAT(message_of([](auto& o) {
+                o.weight_decay_pattern = {{"(", 0.1}};
+              }),
+              testing::HasSubstr("is not a valid regular expression"));
+}
+
 TEST(OptimizerOptions, AnUnknownOptimizerIsAnsweredWithTheKnownOnes) {
   EXPECT_EQ(message_of([](auto& o) { o.name = "shampoo"; }),
             "optim.name must be one of adamw, lion, ademamix, sgd, rmsprop, adagrad, lamb; all but "
