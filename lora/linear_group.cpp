@@ -4,8 +4,10 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "base/error.h"
+#include "base/profile.h"
 #include "base/seed.h"
 #include "lora/dropout.h"
+#include "lora/low_rank.h"
 
 namespace qlora::lora {
 namespace {
@@ -32,13 +34,21 @@ const Adapter& any_adapter(const LinearGroup& group) {
 // H = dropout(x) Aᵀ of all adapters side by side: [tokens, sum of ranks].
 at::Tensor low_rank_inputs(const LinearGroup& group, const at::Tensor& x,
                            const ForwardContext& context) {
-  if (!drops(any_adapter(group), context)) return at::mm(x, group.stacked_a().compute.t());
-  std::vector<at::Tensor> parts;  // each module drops other inputs, as PEFT's modules do
-  for (const LoraLinear& layer : group.layers())
-    if (layer.adapter)
-      parts.push_back(at::mm(dropout(x, layer.adapter->dropout, mask_key(*layer.adapter, context)),
-                             layer.adapter->a_compute.t()));
-  return at::cat(parts, 1);
+  const at::Tensor& stacked = group.stacked_a().compute;
+  at::Tensor h = at::empty({x.size(0), stacked.size(0)}, x.options());
+  if (!drops(any_adapter(group), context)) {
+    low_rank_down(x, stacked, 1.0, h);
+    return h;
+  }
+  int64_t column = 0;
+  for (const LoraLinear& layer : group.layers()) {
+    if (!layer.adapter) continue;
+    const Adapter& adapter = *layer.adapter;  // each drops other inputs, as PEFT's modules do
+    low_rank_down(dropout(x, adapter.dropout, mask_key(adapter, context)), adapter.a_compute, 1.0,
+                  h.narrow(1, column, adapter.rank));
+    column += adapter.rank;
+  }
+  return h;
 }
 
 // DoRA: the frozen product of the dropped input where there is dropout, else of x, with the
@@ -57,6 +67,12 @@ at::Tensor times_factor(const at::Tensor& rows, const Adapter& adapter) {
   return (rows * adapter.factor).to(rows.scalar_type());
 }
 
+at::Tensor frozen_forward(const LoraLinear& layer, const at::Tensor& x,
+                          const ForwardContext& context) {
+  const ProfileScope scope("linear");
+  return layer.base->forward(x, *context.workspace);
+}
+
 // Frozen products plus scaling * H_i B_iᵀ. `h` is undefined where adapters are off. What DoRA's
 // magnitudes scaled goes to `scaled` where it is wanted, one a layer with magnitude.
 variable_list outputs(const LinearGroup& group, const at::Tensor& x, const at::Tensor& h,
@@ -64,7 +80,7 @@ variable_list outputs(const LinearGroup& group, const at::Tensor& x, const at::T
   variable_list result;
   int64_t column = 0;
   for (const LoraLinear& layer : group.layers()) {
-    at::Tensor y = layer.base->forward(x, *context.workspace);
+    at::Tensor y = frozen_forward(layer, x, context);
     const bool adapted = layer.adapter && h.defined();
     at::Tensor h_i;
     if (adapted) {
@@ -85,7 +101,7 @@ variable_list outputs(const LinearGroup& group, const at::Tensor& x, const at::T
     }
     if (layer.bias.defined()) y.add_(layer.bias);
     if (adapted && !layer.adapter->is_dora())
-      y.addmm_(h_i, layer.adapter->b_compute.t(), 1.0, layer.adapter->scaling);
+      low_rank_up(h_i, layer.adapter->b_compute, layer.adapter->scaling, y);
     result.push_back(std::move(y));
   }
   return result;
@@ -94,24 +110,26 @@ variable_list outputs(const LinearGroup& group, const at::Tensor& x, const at::T
 // G_i = scaling dy_i B_i side by side, and dB_i += scaling dy_iᵀ H_i on the way.
 at::Tensor low_rank_gradients(const LinearGroup& group, const variable_list& dy,
                               const at::Tensor& h) {
-  std::vector<at::Tensor> parts;
+  at::Tensor g = at::empty_like(h);
   int64_t column = 0;
   for (size_t i = 0; i < group.layers().size(); ++i) {
     const auto& adapter = group.layers()[i].adapter;
     if (!adapter) continue;
-    parts.push_back(at::mm(dy[i], adapter->b_compute).mul_(adapter->scaling));
-    adapter->grad_b.add_(at::mm(dy[i].t(), h.narrow(1, column, adapter->rank)), adapter->scaling);
+    low_rank_down(dy[i], adapter->b_compute.t(), adapter->scaling,
+                  g.narrow(1, column, adapter->rank));
+    low_rank_gradient(h.narrow(1, column, adapter->rank), dy[i], adapter->scaling,
+                      adapter->grad_b.t());
     column += adapter->rank;
   }
-  return parts.size() == 1 ? parts[0] : at::cat(parts, 1);
+  return g;
 }
 
 // dA += Gᵀ x and dx += G A, through each module's mask where there is dropout.
 void add_low_rank_input_gradient(const LinearGroup& group, const at::Tensor& x, const at::Tensor& g,
                                  at::Tensor& dx, const ForwardContext& context) {
   if (!drops(any_adapter(group), context)) {
-    group.stacked_a().gradient.add_(at::mm(g.t(), x));
-    if (dx.defined()) dx.addmm_(g, group.stacked_a().compute);
+    low_rank_gradient(g, x, 1.0, group.stacked_a().gradient);
+    if (dx.defined()) low_rank_up(g, group.stacked_a().compute.t(), 1.0, dx);
     return;
   }
   int64_t column = 0;
@@ -119,8 +137,8 @@ void add_low_rank_input_gradient(const LinearGroup& group, const at::Tensor& x, 
     if (!layer.adapter) continue;
     Adapter& adapter = *layer.adapter;
     const uint64_t key = mask_key(adapter, context);
-    const at::Tensor g_i = g.narrow(1, column, adapter.rank).contiguous();
-    adapter.grad_a.add_(at::mm(g_i.t(), dropout(x, adapter.dropout, key)));
+    const at::Tensor g_i = g.narrow(1, column, adapter.rank);
+    low_rank_gradient(g_i, dropout(x, adapter.dropout, key), 1.0, adapter.grad_a);
     if (dx.defined()) dx.add_(dropout(at::mm(g_i, adapter.a_compute), adapter.dropout, key));
     column += adapter.rank;
   }
@@ -148,6 +166,7 @@ variable_list inner_gradients(const LinearGroup& group, const variable_list& dy,
 at::Tensor frozen_input_gradient(const LinearGroup& group, const at::Tensor& x,
                                  const variable_list& dy, const variable_list& inner,
                                  const ForwardContext& context) {
+  const ProfileScope scope("linear backward");
   at::Tensor dx = at::empty_like(x);
   for (size_t i = 0; i < dy.size(); ++i) {
     const LoraLinear& layer = group.layers()[i];
@@ -165,6 +184,7 @@ struct GroupNode : torch::autograd::Function<GroupNode> {
   // `anchor`: LinearGroup::anchor().
   static variable_list forward(AutogradContext* ctx, const Variable& x, const Variable& anchor,
                                const LinearGroup* group, const ForwardContext* context) {
+    const ProfileScope scope("lora");
     (void)anchor;
     const bool adapted = group->has_adapters() && context->adapters_enabled;
     const at::Tensor h = adapted ? low_rank_inputs(*group, x, *context) : at::Tensor();
@@ -181,6 +201,7 @@ struct GroupNode : torch::autograd::Function<GroupNode> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list dy) {
+    const ProfileScope scope("lora backward");
     const auto saved = ctx->get_saved_variables();
     const auto* group = reinterpret_cast<const LinearGroup*>(ctx->saved_data["group"].toInt());
     ForwardContext context;

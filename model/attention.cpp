@@ -7,8 +7,10 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/profile.h"
 #include "model/attention_kernels.h"
 #include "model/element_pointer.h"
+#include "model/flash_attention_kernels.h"
 
 namespace qlora::model {
 namespace {
@@ -111,14 +113,55 @@ Gradients backward_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tenso
   return d;
 }
 
+bool is_flash(const at::Tensor& q, const AttentionShape& s) {
+  return q.scalar_type() == at::kBFloat16 && cpu::supports_flash_avx512(s.head_dim);
+}
+
+cpu::HeadRows<const uint16_t> rows_of(const at::Tensor& t) {
+  return {static_cast<const uint16_t*>(t.const_data_ptr()), t.stride(0)};
+}
+cpu::HeadRows<uint16_t> mutable_rows_of(const at::Tensor& t) {
+  return {static_cast<uint16_t*>(t.mutable_data_ptr()), t.stride(0)};
+}
+
+cpu::FlashAttention flash_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                    const AttentionShape& s,
+                                    const std::vector<int32_t>& cu_seqlens) {
+  return {rows_of(q), rows_of(k), rows_of(v),  s.heads,
+          s.kv_heads, s.head_dim, scale_of(s), cu_seqlens};
+}
+
+// q, k rotated; lse [heads, tokens] is filled.
+at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                  const AttentionShape& s, const std::vector<int32_t>& cu_seqlens,
+                  at::Tensor& lse) {
+  if (!is_flash(q, s)) return forward_cpu(q, k, v, s, cu_seqlens, lse);
+  at::Tensor out = at::empty_like(q);
+  cpu::flash_forward(flash_attention(q, k, v, s, cu_seqlens), mutable_rows_of(out),
+                     lse.data_ptr<float>());
+  return out;
+}
+
+Gradients gradients_of(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                       const at::Tensor& out, const at::Tensor& lse, const at::Tensor& d_out,
+                       const AttentionShape& s, const std::vector<int32_t>& cu_seqlens) {
+  if (!is_flash(q, s)) return backward_cpu(q, k, v, lse, d_out, s, cu_seqlens);
+  Gradients d{at::empty_like(q), at::empty_like(k), at::empty_like(v)};
+  cpu::flash_backward(flash_attention(q, k, v, s, cu_seqlens), rows_of(out), rows_of(d_out),
+                      lse.const_data_ptr<float>(),
+                      {mutable_rows_of(d.q), mutable_rows_of(d.k), mutable_rows_of(d.v)});
+  return d;
+}
+
 struct AttentionNode : torch::autograd::Function<AttentionNode> {
   static Variable forward(AutogradContext* ctx, const Variable& q, const Variable& k,
                           const Variable& v, const AttentionShape* shape,
                           const AttentionContext* context) {
+    const ProfileScope scope("attention");
     const at::Tensor rq = rotate(q, context->rotary, false), rk = rotate(k, context->rotary, false);
     at::Tensor lse = at::empty({shape->heads, q.size(0)}, q.options().dtype(at::kFloat));
-    at::Tensor out = forward_cpu(rq, rk, v, *shape, context->cu_seqlens, lse);
-    ctx->save_for_backward({rq, rk, v, lse, context->rotary.cos, context->rotary.sin});
+    at::Tensor out = attend(rq, rk, v, *shape, context->cu_seqlens, lse);
+    ctx->save_for_backward({rq, rk, v, lse, context->rotary.cos, context->rotary.sin, out});
     ctx->saved_data["cu_seqlens"] =
         std::vector<int64_t>(context->cu_seqlens.begin(), context->cu_seqlens.end());
     ctx->saved_data["shape"] = std::vector<int64_t>{shape->heads, shape->kv_heads, shape->head_dim};
@@ -126,12 +169,13 @@ struct AttentionNode : torch::autograd::Function<AttentionNode> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
+    const ProfileScope scope("attention backward");
     const auto saved = ctx->get_saved_variables();
     const auto wide = ctx->saved_data["cu_seqlens"].toIntVector();
     const auto dims = ctx->saved_data["shape"].toIntVector();
     const AttentionShape shape{dims[0], dims[1], dims[2]};
-    Gradients d = backward_cpu(saved[0], saved[1], saved[2], saved[3], gradients[0].contiguous(),
-                               shape, {wide.begin(), wide.end()});
+    Gradients d = gradients_of(saved[0], saved[1], saved[2], saved[6], saved[3],
+                               gradients[0].contiguous(), shape, {wide.begin(), wide.end()});
     const RotaryTable table{saved[4], saved[5]};
     return {rotate(d.q, table, true), rotate(d.k, table, true), d.v, Variable(), Variable()};
   }
@@ -218,7 +262,7 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   const at::Tensor rq = rotate(q, context.rotary, false), rk = rotate(k, context.rotary, false);
   if (!q.is_cpu()) return composed_documents(rq, rk, v, shape.head_dim, context.cu_seqlens);
   at::Tensor lse = at::empty({shape.heads, q.size(0)}, q.options().dtype(at::kFloat));
-  return forward_cpu(rq, rk, v, shape, context.cu_seqlens, lse);
+  return attend(rq, rk, v, shape, context.cu_seqlens, lse);
 }
 
 }  // namespace qlora::model

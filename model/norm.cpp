@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "base/error.h"
+#include "base/profile.h"
 #include "model/element_pointer.h"
 #include "model/norm_kernels.h"
 
@@ -39,6 +40,7 @@ struct AddRmsNormNode : torch::autograd::Function<AddRmsNormNode> {
   static variable_list forward(AutogradContext* ctx, const Variable& residual,
                                const std::optional<Variable>& delta, const Variable& weight,
                                double eps, int64_t compute) {
+    const ProfileScope scope("norm");
     Forward out = forward_cpu(residual, delta.value_or(at::Tensor()), weight, eps,
                               static_cast<at::ScalarType>(compute));
     ctx->save_for_backward({out.residual, out.rstd, weight});
@@ -47,6 +49,7 @@ struct AddRmsNormNode : torch::autograd::Function<AddRmsNormNode> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
+    const ProfileScope scope("norm backward");
     const auto saved = ctx->get_saved_variables();
     const at::Tensor &x = saved[0], &rstd = saved[1], &weight = saved[2];
     const int64_t tokens = x.size(0), hidden = x.size(1);

@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "base/error.h"
+#include "base/profile.h"
 #include "model/element_pointer.h"
 #include "model/swiglu_kernels.h"
 
@@ -25,11 +26,13 @@ at::Tensor forward_cpu(const at::Tensor& gate, const at::Tensor& up) {
 
 struct SwigluNode : torch::autograd::Function<SwigluNode> {
   static Variable forward(AutogradContext* ctx, const Variable& gate, const Variable& up) {
+    const ProfileScope scope("swiglu");
     ctx->save_for_backward({gate, up});
     return forward_cpu(gate, up);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
+    const ProfileScope scope("swiglu backward");
     const auto saved = ctx->get_saved_variables();
     const at::Tensor &gate = saved[0], &up = saved[1], dy = gradients[0].contiguous();
     at::Tensor d_gate = at::empty_like(gate), d_up = at::empty_like(up);

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "base/error.h"
+#include "base/profile.h"
 #include "quant/bitsandbytes_layout.h"
 
 namespace qlora::quant {
@@ -28,6 +29,7 @@ std::string FourBitWeight::format() const {
 void FourBitWeight::dequantize_rows(int64_t expert, int64_t begin, int64_t end,
                                     at::Tensor& out) const {
   check(expert == 0, "FourBitWeight: there is one expert, asked for {}", expert);
+  const ProfileScope scope("dequantize");
   // A 16-bit original was rounded before it was quantized: an fp32 product sees values rounded
   // alike.
   if (out.scalar_type() == at::kFloat && dtype_ != at::kFloat) {

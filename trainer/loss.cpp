@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "base/error.h"
+#include "base/profile.h"
 #include "model/element_pointer.h"
 #include "trainer/loss_kernels.h"
 
@@ -39,6 +40,7 @@ Supervised supervised(const std::vector<int32_t>& targets, int64_t vocab, at::De
 // Losses of one chunk; with `gradient`, logits turn into their gradient.
 at::Tensor chunk_losses(at::Tensor& logits, const std::vector<int64_t>& targets, int64_t begin,
                         double scale, bool gradient) {
+  const ProfileScope scope("softmax and loss");
   const int64_t rows = logits.size(0), vocab = logits.size(1);
   const int64_t* first = targets.data() + begin;
   if (logits.is_cpu()) {
@@ -78,6 +80,7 @@ struct CrossEntropyNode : torch::autograd::Function<CrossEntropyNode> {
   static Variable forward(AutogradContext* ctx, const Variable& hidden,
                           const std::vector<int32_t>& targets, const quant::FrozenWeight* head,
                           double scale, quant::Workspace* workspace) {
+    const ProfileScope scope("head");
     const Supervised s = supervised(targets, head->out_features(), hidden.device());
     at::Tensor d_hidden = at::zeros_like(hidden);
     at::Tensor sum = at::zeros({}, hidden.options().dtype(at::kDouble));

@@ -1,0 +1,69 @@
+#include "bench/made_model.h"
+
+#include <ATen/ATen.h>
+
+#include "base/error.h"
+
+namespace qlora::bench {
+namespace {
+
+class MadeWeights final : public model::WeightSource {
+ public:
+  explicit MadeWeights(const model::ModelConfig& config) {
+    config_ = config;
+    place_ = "made weights";
+    at::manual_seed(1);
+  }
+  bool has(const std::string& name) const override { return !name.ends_with(".bias"); }
+  at::Tensor read(const std::string& name, const std::vector<int64_t>& shape,
+                  at::ScalarType dtype) override {
+    if (name.find("norm") != std::string::npos) return at::ones(shape, dtype);
+    return at::empty(shape, at::kFloat).normal_(0.0, 0.02).to(dtype);
+  }
+  std::unique_ptr<quant::FrozenWeight> read_packed(const std::string&, int64_t, int64_t,
+                                                   const quant::QuantizationOptions&,
+                                                   at::Device) override {
+    return nullptr;
+  }
+  std::vector<std::string> unread() const override { return {}; }
+};
+
+}  // namespace
+
+model::ModelConfig shape_named(const std::string& name) {
+  struct Shape {
+    const char* name;
+    int64_t vocab, hidden, inner, layers, heads, kv_heads, head_dim;
+    bool tied;
+  };
+  constexpr Shape kShapes[] = {{"135m", 49152, 576, 1536, 30, 9, 3, 64, true},
+                               {"360m", 49152, 960, 2560, 32, 15, 5, 64, true},
+                               {"1.7b", 49152, 2048, 8192, 24, 32, 32, 64, true},
+                               {"3b", 128256, 3072, 8192, 28, 24, 8, 128, true},
+                               {"8b", 128256, 4096, 14336, 32, 32, 8, 128, false}};
+  for (const Shape& s : kShapes) {
+    if (name != s.name) continue;
+    model::ModelConfig config;
+    config.family = "llama";
+    config.vocab_size = s.vocab;
+    config.hidden_size = s.hidden;
+    config.intermediate_size = s.inner;
+    config.num_layers = s.layers;
+    config.num_heads = s.heads;
+    config.num_kv_heads = s.kv_heads;
+    config.head_dim = s.head_dim;
+    config.tied_embeddings = s.tied;
+    config.max_positions = 131072;
+    config.rms_norm_eps = 1e-5;
+    config.rope.theta = 100000.0;
+    return config;
+  }
+  fail<ConfigError>(
+      "--model must be a file, a directory, or one of 135m, 360m, 1.7b, 3b, 8b; found '{}'", name);
+}
+
+std::unique_ptr<model::WeightSource> made_weights(const model::ModelConfig& config) {
+  return std::make_unique<MadeWeights>(config);
+}
+
+}  // namespace qlora::bench

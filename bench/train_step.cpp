@@ -1,0 +1,228 @@
+// Training steps of a whole model beside their floor: the frozen linear layers' forward products
+// and input gradients and the head's, on ready 16-bit weights, and with recomputation the forward
+// products again. Steps and floors alternate in one process.
+//
+//   build/bin/bench_train_step --model models/SmolLM2-135M-Instruct.Q4_1.gguf --sequence 512
+//
+// Prints a line of JSON a setting, and with --profile where the time of the steps went.
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <filesystem>
+
+#include "base/arena_allocator.h"
+#include "base/device.h"
+#include "base/profile.h"
+#include "base/seed.h"
+#include "base/stopwatch.h"
+#include "bench/made_model.h"
+#include "model/load.h"
+#include "optim/grad_clip.h"
+#include "trainer/train_step.h"
+
+namespace qlora::bench {
+namespace {
+
+struct Setting {
+  std::string model = "135m", quantization = "nf4", dtype = "bfloat16", trace;
+  int64_t sequence = 512, batch = 1, rank = 16, steps = 8;
+  int threads = 2;
+  bool recompute = false, profile = false, arena = true, floor = true;
+};
+
+// Rows of random tokens, all of them supervised.
+std::vector<data::Example> random_rows(const Setting& s, int64_t vocab) {
+  std::vector<data::Example> rows;
+  for (int64_t r = 0; r < 16; ++r) {
+    data::Example row;
+    for (int64_t i = 0; i < s.sequence; ++i)
+      row.tokens.push_back(static_cast<int32_t>(
+          3 + uniform_integer(static_cast<uint64_t>(r), static_cast<uint64_t>(i),
+                              static_cast<uint64_t>(vocab - 3))));
+    row.supervised.assign(row.tokens.size(), 1);
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+std::unique_ptr<model::CausalLm> load(const Setting& s) {
+  model::ModelOptions options;
+  quant::QuantizationOptions quantization;
+  quantization.method = s.quantization;
+  const auto source = std::filesystem::exists(s.model) ? model::open_weights(s.model)
+                                                       : made_weights(shape_named(s.model));
+  return model::load_model(*source, options, quantization, at::kCPU,
+                           model::dtype_from_string(s.dtype, "--dtype"));
+}
+
+// The products of one step that no implementation can leave out.
+class Floor {
+ public:
+  Floor(const model::CausalLm& model, const Setting& s)
+      : layers_(model.config().num_layers),
+        tokens_(s.batch * s.sequence),
+        recompute_(s.recompute),
+        dtype_(model.compute_dtype()) {
+    for (const lora::LinearGroup* group : {&model.layers[0].qkv, &model.layers[0].o,
+                                           &model.layers[0].gate_up, &model.layers[0].down})
+      for (const lora::LoraLinear& linear : group->layers())
+        products_.push_back({random(linear.out_features(), linear.in_features()),
+                             random(tokens_, linear.in_features()),
+                             random(tokens_, linear.out_features())});
+    constexpr int64_t kRows = 256;
+    const auto& c = model.config();
+    head_ = {random(c.vocab_size, c.hidden_size), random(kRows, c.hidden_size),
+             random(kRows, c.vocab_size)};
+    head_passes_ = (tokens_ + kRows - 1) / kRows;
+  }
+
+  double seconds() const {
+    const Stopwatch watch;
+    for (int64_t layer = 0; layer < layers_; ++layer)
+      for (size_t i = 0; i < products_.size(); ++i) {
+        at::mm(products_[i].x, products_[i].weight.t());
+        // A recomputed layer needs no second product of its last matrix.
+        if (recompute_ && i + 1 < products_.size()) at::mm(products_[i].x, products_[i].weight.t());
+        at::mm(products_[i].dy, products_[i].weight);
+      }
+    for (int64_t i = 0; i < head_passes_; ++i) {
+      at::mm(head_.x, head_.weight.t());
+      at::mm(head_.dy, head_.weight);
+    }
+    return watch.seconds();
+  }
+
+ private:
+  struct Product {
+    at::Tensor weight, x, dy;
+  };
+  at::Tensor random(int64_t rows, int64_t columns) const {
+    return at::empty({rows, columns}, at::kFloat).normal_(0.0, 0.02).to(dtype_);
+  }
+
+  int64_t layers_, tokens_;
+  bool recompute_;
+  at::ScalarType dtype_;
+  std::vector<Product> products_;
+  Product head_;
+  int64_t head_passes_ = 0;
+};
+
+// Time on the processors, for machines that others use too.
+double processor_seconds() {
+  timespec now;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+double median(std::vector<double> values) {
+  std::ranges::sort(values);
+  return values[values.size() / 2];
+}
+
+void run(const Setting& s) {
+  if (s.arena) use_arena_for_cpu_tensors();
+  set_num_threads(s.threads);
+  const Stopwatch since_start;
+  const auto model = load(s);
+  lora::LoraOptions lora;
+  lora.rank = s.rank;
+  lora.alpha = static_cast<double>(s.rank);
+  lora::AdapterSet adapters(lora, model->groups(), model->compute_dtype(), 1);
+  std::vector<optim::Parameter> parameters;
+  for (const lora::AdapterTensor& tensor : adapters.tensors())
+    parameters.push_back({.name = tensor.name, .value = tensor.value, .gradient = tensor.gradient});
+  optim::OptimizerOptions optimizer_options;
+  optimizer_options.name = "paged_adamw_8bit";
+  const auto optimizer = optim::make_optimizer(optimizer_options, parameters);
+  data::LoaderOptions loader_options;
+  loader_options.sequence_length = s.sequence;
+  loader_options.packing = false;
+  loader_options.micro_batch_size = s.batch;
+  data::Loader loader(random_rows(s, model->config().vocab_size), loader_options);
+  trainer::TrainState state;
+  state.choices.recompute_layers = s.recompute;
+  trainer::TrainJob job{
+      *model, adapters, *optimizer, parameters, optim::LrSchedule(optimizer_options, 100),
+      loader, state};
+  const double load_seconds = since_start.seconds();
+
+  const auto step = [&] {
+    const Stopwatch watch;
+    const double loss = trainer::accumulate_gradients(job, loader.next());
+    const auto norm = optim::gradient_norm(adapters.gradients(), 1.0);
+    {
+      const ProfileScope scope("optimizer");
+      optimizer->step(1e-4, norm.scale);
+      adapters.publish();
+    }
+    return std::pair(watch.seconds(), loss);
+  };
+  const double first_loss = step().second;
+  step();
+  const double after_two = static_cast<double>(resident_bytes());
+  std::vector<double> times, floors;
+  for (int64_t i = 0; i < s.steps; ++i) times.push_back(step().first);
+  const auto peak = static_cast<double>(peak_resident_bytes());
+  if (s.profile) {
+    start_profile({}, s.threads == 1 ? ProfileClock::kProcessor : ProfileClock::kWall);
+    for (int64_t i = 0; i < 3; ++i) step();
+    stop_profile();
+    fmt::print("{}", profile_table());
+    if (!s.trace.empty()) write_chrome_trace(s.trace);
+  }
+  double ratio = 0, processor_ratio = 0, processor_step = 0;
+  if (s.floor) {
+    const Floor floor(*model, s);
+    floor.seconds();
+    std::vector<double> shares, processor_shares, processor_steps;
+    for (int64_t i = 0; i < s.steps; ++i) {
+      const double begin = processor_seconds();
+      floors.push_back(floor.seconds());
+      const double middle = processor_seconds();
+      shares.push_back(floors.back() / step().first);
+      processor_steps.push_back(processor_seconds() - middle);
+      processor_shares.push_back((middle - begin) / processor_steps.back());
+    }
+    ratio = median(shares);
+    processor_ratio = median(processor_shares);
+    processor_step = median(processor_steps);
+  }
+  const auto tokens = static_cast<double>(s.batch * s.sequence);
+  fmt::print(
+      "{{\"model\":\"{}\",\"quantization\":\"{}\",\"batch\":{},\"sequence\":{},\"recompute\":{},"
+      "\"dtype\":\"{}\",\"threads\":{},\"tokens_per_second\":{:.1f},\"step_seconds\":{:.4f},"
+      "\"floor_seconds\":{:.4f},\"share_of_floor\":{:.3f},\"processor_step_seconds\":{:.4f},"
+      "\"processor_share_of_floor\":{:.3f},\"peak_mb\":{:.0f},\"resident_mb\":{:.0f}"
+      ","
+      "\"load_seconds\":{:.2f},\"first_loss\":{:.4f}}}\n",
+      s.model, s.quantization, s.batch, s.sequence, s.recompute, s.dtype, s.threads,
+      tokens / median(times), median(times), floors.empty() ? 0.0 : median(floors), ratio,
+      processor_step, processor_ratio, peak / 1e6, after_two / 1e6, load_seconds, first_loss);
+}
+
+}  // namespace
+}  // namespace qlora::bench
+
+int main(int argc, char** argv) {
+  CLI::App app("Training steps beside their floor");
+  qlora::bench::Setting s;
+  app.add_option("--model", s.model, "file, directory, or 135m, 360m, 1.7b, 3b, 8b (made weights)");
+  app.add_option("--quantization", s.quantization, "nf4, fp4, int8, int8_weight_only, none");
+  app.add_option("--dtype", s.dtype, "of the products");
+  app.add_option("--sequence", s.sequence, "tokens a row");
+  app.add_option("--batch", s.batch, "rows a step");
+  app.add_option("--rank", s.rank, "of the adapters");
+  app.add_option("--steps", s.steps, "timed steps");
+  app.add_option("--threads", s.threads, "CPU threads");
+  app.add_flag("--recompute", s.recompute, "gradient checkpointing");
+  app.add_flag("--profile", s.profile, "where the time goes");
+  app.add_option("--trace", s.trace, "with --profile: a Chrome trace");
+  app.add_flag("!--no-arena", s.arena, "the C library's allocator");
+  app.add_flag("!--no-floor", s.floor, "steps alone");
+  CLI11_PARSE(app, argc, argv);
+  qlora::bench::run(s);
+  return 0;
+}

@@ -1,0 +1,69 @@
+#include "lora/low_rank.h"
+
+#include <ATen/ATen.h>
+
+#include "base/error.h"
+#include "lora/low_rank_kernels.h"
+
+namespace qlora::lora {
+namespace {
+
+bool has_kernel(const at::Tensor& activations, int64_t rank, int64_t features) {
+  static const bool supported = cpu::supports_low_rank_avx512();
+  return supported && activations.is_cpu() && activations.scalar_type() == at::kBFloat16 &&
+         rank % 2 == 0 && features % 2 == 0 && activations.size(0) > 0;
+}
+
+ConstRows rows_of(const at::Tensor& t) {
+  check(t.stride(1) == 1 || t.size(1) == 1, "low-rank product: rows must be contiguous");
+  return {static_cast<const uint16_t*>(t.const_data_ptr()), t.stride(0)};
+}
+
+Rows mutable_rows_of(const at::Tensor& t) {
+  check(t.stride(1) == 1 || t.size(1) == 1, "low-rank product: rows must be contiguous");
+  return {static_cast<uint16_t*>(t.mutable_data_ptr()), t.stride(0)};
+}
+
+}  // namespace
+
+void low_rank_down(const at::Tensor& x, const at::Tensor& a, double scale, at::Tensor h) {
+  const int64_t tokens = x.size(0), in = x.size(1), rank = a.size(0);
+  if (!has_kernel(x, rank, in)) {
+    h.copy_(at::mm(x, a.t()).mul_(scale));
+    return;
+  }
+  const auto s = static_cast<float>(scale);
+  if (a.stride(1) == 1)
+    cpu::low_rank_down(rows_of(x), rows_of(a), tokens, in, rank, s, mutable_rows_of(h));
+  else
+    cpu::low_rank_down_transposed(rows_of(x), rows_of(a.t()), tokens, in, rank, s,
+                                  mutable_rows_of(h));
+}
+
+void low_rank_up(const at::Tensor& h, const at::Tensor& b, double scale, at::Tensor y) {
+  const int64_t tokens = h.size(0), rank = h.size(1), out = b.size(0);
+  if (!has_kernel(h, rank, out)) {
+    y.addmm_(h, b.t(), 1.0, scale);
+    return;
+  }
+  const auto s = static_cast<float>(scale);
+  if (b.stride(1) == 1)
+    cpu::low_rank_up(rows_of(h), rows_of(b), tokens, rank, out, s, mutable_rows_of(y));
+  else
+    cpu::low_rank_up_transposed(rows_of(h), rows_of(b.t()), tokens, rank, out, s,
+                                mutable_rows_of(y));
+}
+
+void low_rank_gradient(const at::Tensor& h, const at::Tensor& x, double scale,
+                       at::Tensor gradient) {
+  const int64_t tokens = h.size(0), rank = h.size(1), in = x.size(1);
+  if (!has_kernel(h, rank, in)) {
+    gradient.add_(at::mm(h.t(), x), scale);
+    return;
+  }
+  cpu::low_rank_gradient(
+      rows_of(h), rows_of(x), tokens, rank, in, static_cast<float>(scale),
+      {gradient.mutable_data_ptr<float>(), gradient.stride(0), gradient.stride(1)});
+}
+
+}  // namespace qlora::lora

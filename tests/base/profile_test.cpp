@@ -1,0 +1,64 @@
+#include "base/profile.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "tests/support/temp_dir.h"
+
+namespace qlora {
+namespace {
+
+void busy(int ms) { std::this_thread::sleep_for(std::chrono::milliseconds(ms)); }
+
+void outer() {
+  const ProfileScope scope("outer");
+  busy(4);
+  for (int i = 0; i < 2; ++i) {
+    const ProfileScope inner("inner");
+    busy(10);
+  }
+}
+
+TEST(Profile, AStageIsChargedItsOwnTimeOnly) {
+  start_profile();
+  outer();
+  stop_profile();
+  const auto stages = stage_times();
+  ASSERT_EQ(stages.size(), 2u);
+  EXPECT_EQ(stages[0].stage, "inner");  // 20 ms against 4
+  EXPECT_EQ(stages[0].calls, 2);
+  EXPECT_EQ(stages[1].calls, 1);
+  EXPECT_GE(stages[0].seconds, 0.020);
+  EXPECT_GE(stages[1].seconds, 0.004);
+  EXPECT_LT(stages[1].seconds, stages[0].seconds);
+}
+
+TEST(Profile, NothingIsNotedWhileNoOneLooks) {
+  start_profile();
+  stop_profile();
+  outer();
+  EXPECT_TRUE(profile_events().empty());
+}
+
+TEST(Profile, TheTraceIsOfTheFormatThatChromeReads) {
+  start_profile();
+  outer();
+  stop_profile();
+  const test::TempDir folder;
+  const std::string path = folder / "trace.json";
+  write_chrome_trace(path);
+  std::ifstream file(path);
+  const auto trace = nlohmann::json::parse(file);
+  ASSERT_EQ(trace["traceEvents"].size(), 3u);
+  for (const auto& event : trace["traceEvents"]) {
+    EXPECT_EQ(event["ph"], "X");
+    EXPECT_GE(event["ts"].get<double>(), 0.0);
+    EXPECT_GT(event["dur"].get<double>(), 0.0);
+  }
+}
+
+}  // namespace
+}  // namespace qlora

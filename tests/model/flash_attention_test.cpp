@@ -1,0 +1,125 @@
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "model/attention.h"
+
+namespace qlora::model {
+namespace {
+
+struct Case {
+  AttentionShape shape;
+  std::vector<int32_t> cu_seqlens;
+};
+
+struct Pass {
+  at::Tensor out, dq, dk, dv;
+};
+
+// Positions are zero, so that RoPE turns nothing.
+RotaryTable no_rotation(int64_t tokens, int64_t head_dim) {
+  return {at::ones({tokens, head_dim / 2}), at::zeros({tokens, head_dim / 2})};
+}
+
+Pass pass(const Case& c, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+          const at::Tensor& d_out) {
+  const at::Tensor lq = q.clone().requires_grad_(), lk = k.clone().requires_grad_(),
+                   lv = v.clone().requires_grad_();
+  const AttentionContext context{c.cu_seqlens, no_rotation(q.size(0), c.shape.head_dim)};
+  const at::Tensor out = attention(lq, lk, lv, c.shape, context, 0);
+  out.backward(d_out);
+  return {out.detach(), lq.grad(), lk.grad(), lv.grad()};
+}
+
+// The definition, document by document, in double.
+Pass definition(const Case& c, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                const at::Tensor& d_out) {
+  const at::Tensor lq = q.to(at::kDouble).requires_grad_(), lk = k.to(at::kDouble).requires_grad_(),
+                   lv = v.to(at::kDouble).requires_grad_();
+  const int64_t dim = c.shape.head_dim, group = c.shape.heads / c.shape.kv_heads;
+  std::vector<at::Tensor> parts;
+  for (size_t d = 0; d + 1 < c.cu_seqlens.size(); ++d) {
+    const int64_t begin = c.cu_seqlens[d], length = c.cu_seqlens[d + 1] - begin;
+    const auto heads = [&](const at::Tensor& x) {
+      return x.narrow(0, begin, length).view({length, -1, dim}).permute({1, 0, 2});
+    };
+    const at::Tensor scores =
+        at::matmul(heads(lq), heads(lk).repeat_interleave(group, 0).transpose(1, 2)) /
+        std::sqrt(static_cast<double>(dim));
+    const at::Tensor hidden = at::ones({length, length}, at::kBool).triu(1);
+    const at::Tensor p = scores.masked_fill(hidden, -1e300).softmax(-1);
+    parts.push_back(at::matmul(p, heads(lv).repeat_interleave(group, 0))
+                        .permute({1, 0, 2})
+                        .reshape({length, -1}));
+  }
+  const at::Tensor out = at::cat(parts, 0);
+  out.backward(d_out.to(at::kDouble));
+  return {out.detach(), lq.grad(), lk.grad(), lv.grad()};
+}
+
+double cosine(const at::Tensor& a, const at::Tensor& b) {
+  const at::Tensor x = a.to(at::kDouble).flatten(), y = b.to(at::kDouble).flatten();
+  return (x.dot(y) / (x.norm() * y.norm())).item<double>();
+}
+
+class FlashAttention : public testing::TestWithParam<Case> {};
+
+TEST_P(FlashAttention, OutputAndGradientsAreTheDefinitions) {
+  const Case& c = GetParam();
+  const int64_t tokens = c.cu_seqlens.back();
+  const auto random = [&](int64_t heads) {
+    return at::randn({tokens, heads * c.shape.head_dim}).to(at::kBFloat16);
+  };
+  const at::Tensor q = random(c.shape.heads), k = random(c.shape.kv_heads),
+                   v = random(c.shape.kv_heads), d_out = random(c.shape.heads);
+  const Pass found = pass(c, q, k, v, d_out), wanted = definition(c, q, k, v, d_out);
+  // Probabilities and score gradients pass through bf16 (2^-9 each, at random): a vector of them
+  // keeps its direction to 1 - 2^-18 and its length to about 2^-9.
+  for (const auto& [f, w] : {std::pair(found.out, wanted.out), std::pair(found.dq, wanted.dq),
+                             std::pair(found.dk, wanted.dk), std::pair(found.dv, wanted.dv)}) {
+    EXPECT_GT(cosine(f, w), 0.99998);
+    EXPECT_NEAR((f.to(at::kDouble).norm() / w.norm()).item<double>(), 1.0, 2e-3);
+  }
+}
+
+TEST_P(FlashAttention, ADocumentDoesNotNoticeItsNeighbours) {
+  const Case& c = GetParam();
+  const int64_t tokens = c.cu_seqlens.back();
+  const auto random = [&](int64_t heads) {
+    return at::randn({tokens, heads * c.shape.head_dim}).to(at::kBFloat16);
+  };
+  const at::Tensor q = random(c.shape.heads), k = random(c.shape.kv_heads),
+                   v = random(c.shape.kv_heads), d_out = random(c.shape.heads);
+  const Pass whole = pass(c, q, k, v, d_out);
+  for (size_t d = 0; d + 1 < c.cu_seqlens.size(); ++d) {
+    const int64_t begin = c.cu_seqlens[d], length = c.cu_seqlens[d + 1] - begin;
+    const auto part = [&](const at::Tensor& x) { return x.narrow(0, begin, length).contiguous(); };
+    const Pass alone =
+        pass({c.shape, {0, static_cast<int32_t>(length)}}, part(q), part(k), part(v), part(d_out));
+    EXPECT_TRUE(at::equal(alone.out, part(whole.out)));
+    EXPECT_TRUE(at::equal(alone.dq, part(whole.dq)));
+    EXPECT_TRUE(at::equal(alone.dk, part(whole.dk)));
+    EXPECT_TRUE(at::equal(alone.dv, part(whole.dv)));
+  }
+}
+
+TEST(FlashAttentionNan, AScoreThatIsNoNumberIsNotHidden) {
+  const AttentionShape shape{1, 1, 16};
+  const at::Tensor k = at::randn({70, 16}).to(at::kBFloat16);
+  at::Tensor q = k.clone();
+  q[65][3] = NAN;
+  const AttentionContext context{{0, 70}, no_rotation(70, 16)};
+  at::NoGradGuard no_grad;
+  const at::Tensor out = attention(q, k, k, shape, context, 0);
+  EXPECT_TRUE(at::isnan(out[65]).all().item<bool>());
+  EXPECT_EQ(at::isnan(out).sum().item<int64_t>(), 16);
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, FlashAttention,
+                         testing::Values(Case{{4, 2, 16}, {0, 3}}, Case{{9, 3, 64}, {0, 130}},
+                                         Case{{2, 2, 64}, {0, 64, 65, 129, 256}},
+                                         Case{{4, 1, 128}, {0, 33, 100}}, Case{{3, 3, 80}, {0, 77}},
+                                         Case{{6, 2, 48}, {0, 5, 10, 200}}),
+                         [](const auto& info) { return "case" + std::to_string(info.index); });
+
+}  // namespace
+}  // namespace qlora::model
