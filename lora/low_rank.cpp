@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "base/error.h"
+#include "base/profile.h"
 #include "lora/low_rank_kernels.h"
 
 namespace qlora::lora {
@@ -27,6 +28,7 @@ Rows mutable_rows_of(const at::Tensor& t) {
 }  // namespace
 
 void low_rank_down(const at::Tensor& x, const at::Tensor& a, double scale, at::Tensor h) {
+  const ProfileScope scope("lora down");
   const int64_t tokens = x.size(0), in = x.size(1), rank = a.size(0);
   if (!has_kernel(x, rank, in)) {
     h.copy_(at::mm(x, a.t()).mul_(scale));
@@ -41,6 +43,7 @@ void low_rank_down(const at::Tensor& x, const at::Tensor& a, double scale, at::T
 }
 
 void low_rank_up(const at::Tensor& h, const at::Tensor& b, double scale, at::Tensor y) {
+  const ProfileScope scope("lora up");
   const int64_t tokens = h.size(0), rank = h.size(1), out = b.size(0);
   if (!has_kernel(h, rank, out)) {
     y.addmm_(h, b.t(), 1.0, scale);
@@ -56,6 +59,7 @@ void low_rank_up(const at::Tensor& h, const at::Tensor& b, double scale, at::Ten
 
 void low_rank_gradient(const at::Tensor& h, const at::Tensor& x, double scale,
                        at::Tensor gradient) {
+  const ProfileScope scope("lora gradient");
   const int64_t tokens = h.size(0), rank = h.size(1), in = x.size(1);
   if (!has_kernel(h, rank, in)) {
     gradient.add_(at::mm(h.t(), x), scale);

@@ -30,43 +30,59 @@ struct Packed {
   int64_t stride, pairs, columns;
 };
 
-// Rows [begin, end) of out = (kAdd ? out : 0) + scale * a * packed, tile by tile.
+// `rows` rows of out from t on = (kAdd ? out : 0) + scale * a * packed: one tile.
 template <bool kAdd, int kRows, int kVectors>
-void multiply_columns(ConstRows a, int64_t begin, int64_t end, const Packed& b, int64_t column,
-                      float scale, Rows out) {
+void multiply_block(ConstRows a, int64_t t, int64_t end, const Packed& b, int64_t column,
+                    __m512 scales, Rows out) {
+  const int64_t rows = std::min<int64_t>(kRows, end - t);
+  __m512 acc[kRows][kVectors];
+  clear_tile(acc);
+  multiply_tile(a.data + t * a.stride, a.stride, 2, rows, b.data + column, b.stride, b.pairs, acc);
+  for (int i = 0; i < kRows; ++i) {
+    if (i >= rows) break;
+    for (int j = 0; j < kVectors; ++j) {
+      const int64_t n = column + j * kWords;
+      const __mmask16 mask = first_lanes(b.columns - n);
+      uint16_t* to = out.data + (t + i) * out.stride + n;
+      __m512 value = _mm512_mul_ps(acc[i][j], scales);
+      if constexpr (kAdd) value = _mm512_add_ps(value, load_bfloat16(to, mask));
+      store_bfloat16(value, to, mask);
+    }
+  }
+}
+
+// All rows, kRows at a time, through all columns: what lies together in memory is met together.
+template <bool kAdd, int kRows, int kTailVectors>
+void multiply_rows(ConstRows a, int64_t begin, int64_t end, const Packed& b, float scale,
+                   Rows out) {
   const __m512 scales = _mm512_set1_ps(scale);
   for (int64_t t = begin; t < end; t += kRows) {
-    const int64_t rows = std::min<int64_t>(kRows, end - t);
-    __m512 acc[kRows][kVectors];
-    clear_tile(acc);
-    multiply_tile(a.data + t * a.stride, a.stride, 2, rows, b.data + column, b.stride, b.pairs,
-                  acc);
-    for (int i = 0; i < kRows; ++i) {
-      if (i >= rows) break;
-      for (int j = 0; j < kVectors; ++j) {
-        const int64_t n = column + j * kWords;
-        const __mmask16 mask = first_lanes(b.columns - n);
-        uint16_t* to = out.data + (t + i) * out.stride + n;
-        __m512 value = _mm512_mul_ps(acc[i][j], scales);
-        if constexpr (kAdd) value = _mm512_add_ps(value, load_bfloat16(to, mask));
-        store_bfloat16(value, to, mask);
-      }
-    }
+    int64_t column = 0;
+    if constexpr (kRows <= 6)
+      for (; column + 4 * kWords <= b.stride; column += 4 * kWords)
+        multiply_block<kAdd, kRows, 4>(a, t, end, b, column, scales, out);
+    if constexpr (kTailVectors > 0)
+      multiply_block<kAdd, kRows, kTailVectors>(a, t, end, b, column, scales, out);
   }
 }
 
 template <bool kAdd>
 void multiply(ConstRows a, int64_t tokens, const Packed& b, float scale, Rows out) {
+  const bool wide = b.stride >= 4 * kWords;
   parallel_for(tokens, kRowGrain, [&](int64_t begin, int64_t end) {
-    int64_t column = 0;
-    for (; column + 4 * kWords <= b.stride; column += 4 * kWords)
-      multiply_columns<kAdd, 6, 4>(a, begin, end, b, column, scale, out);
-    if (b.stride - column == 3 * kWords)
-      multiply_columns<kAdd, 8, 3>(a, begin, end, b, column, scale, out);
-    else if (b.stride - column == 2 * kWords)
-      multiply_columns<kAdd, 8, 2>(a, begin, end, b, column, scale, out);
-    else if (b.stride - column == kWords)
-      multiply_columns<kAdd, 14, 1>(a, begin, end, b, column, scale, out);
+    switch (b.stride % (4 * kWords) / kWords) {
+      case 0:
+        return multiply_rows<kAdd, 6, 0>(a, begin, end, b, scale, out);
+      case 1:
+        return wide ? multiply_rows<kAdd, 6, 1>(a, begin, end, b, scale, out)
+                    : multiply_rows<kAdd, 14, 1>(a, begin, end, b, scale, out);
+      case 2:
+        return wide ? multiply_rows<kAdd, 6, 2>(a, begin, end, b, scale, out)
+                    : multiply_rows<kAdd, 8, 2>(a, begin, end, b, scale, out);
+      default:
+        return wide ? multiply_rows<kAdd, 6, 3>(a, begin, end, b, scale, out)
+                    : multiply_rows<kAdd, 8, 3>(a, begin, end, b, scale, out);
+    }
   });
 }
 
@@ -84,36 +100,80 @@ Packed packed(ConstRows b, int64_t depth, int64_t columns, bool transposed) {
 // together as they are read.
 constexpr int kGradientRows = 8;
 
-void gradient_tile(const uint32_t* words, int64_t rank, int64_t row, ConstRows x, int64_t tokens,
-                   int64_t column, int64_t in, float scale, GradientRows gradient) {
-  const int64_t rows = std::min<int64_t>(kGradientRows, rank - row);
+// Adds a tile whose two registers a row hold the columns by fours, as unpacklo and unpackhi dealt
+// them out.
+void add_to_gradient(const __m512 (&acc)[kGradientRows][2], int64_t rows, int64_t count,
+                     float scale, GradientRows gradient) {
+  const __m512i first = _mm512_set_epi32(23, 22, 21, 20, 7, 6, 5, 4, 19, 18, 17, 16, 3, 2, 1, 0);
+  const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+  const __m512 scales = _mm512_set1_ps(scale);
+  alignas(64) float tile[kGradientRows][32];
+  for (int i = 0; i < kGradientRows; ++i)
+    for (int j = 0; j < 2; ++j) {
+      const __m512 ordered = _mm512_permutex2var_ps(acc[i][0], j == 0 ? first : second, acc[i][1]);
+      _mm512_store_ps(tile[i] + j * kWords, _mm512_mul_ps(ordered, scales));
+    }
+  if (gradient.column_stride == 1) {
+    for (int64_t i = 0; i < rows; ++i)
+      for (int j = 0; j < 2; ++j) {
+        float* to = gradient.data + i * gradient.row_stride + j * kWords;
+        const __mmask16 mask = first_lanes(std::max<int64_t>(0, count - j * kWords));
+        _mm512_mask_storeu_ps(
+            to, mask,
+            _mm512_add_ps(_mm512_maskz_loadu_ps(mask, to), _mm512_load_ps(tile[i] + j * kWords)));
+      }
+    return;
+  }
+  if (gradient.row_stride == 1 && rows == kGradientRows) {
+    const __m256i rows_of_tile = _mm256_set_epi32(224, 192, 160, 128, 96, 64, 32, 0);
+    for (int64_t c = 0; c < std::min<int64_t>(32, count); ++c) {
+      float* to = gradient.data + c * gradient.column_stride;
+      _mm256_storeu_ps(to, _mm256_add_ps(_mm256_loadu_ps(to),
+                                         _mm256_i32gather_ps(tile[0] + c, rows_of_tile, 4)));
+    }
+    return;
+  }
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t c = 0; c < std::min<int64_t>(32, count); ++c)
+      gradient.data[i * gradient.row_stride + c * gradient.column_stride] += tile[i][c];
+}
+
+// Tokens whose share of a strip of x, 32 columns wide, fits the first-level cache.
+constexpr int64_t kStripTokens = 512;
+
+// Two neighbouring tokens to a word, 32 columns by fours; a missing last token counts as zero. Read
+// once and laid out together: rows of x lie so that their strip would crowd a few cache sets.
+void weave_strip(ConstRows x, int64_t begin, int64_t end, int64_t column, int64_t in,
+                 uint32_t* woven) {
   const int64_t count = in - column;
   const __mmask32 mask = count >= 32 ? 0xffffffffu : static_cast<__mmask32>((1u << count) - 1u);
-  __m512 acc[kGradientRows][2];
-  clear_tile(acc);
-  int64_t at[kGradientRows];
-  for (int i = 0; i < kGradientRows; ++i) at[i] = row + std::min<int64_t>(i, rows - 1);
-  for (int64_t t = 0; t < tokens; t += 2) {
+  for (int64_t t = begin; t < end; t += 2, woven += 2 * kWords) {
     const uint16_t* from = x.data + t * x.stride + column;
+    _mm_prefetch(reinterpret_cast<const char*>(from + 16 * x.stride), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(from + 17 * x.stride), _MM_HINT_T0);
     const __m512i first = _mm512_maskz_loadu_epi16(mask, from);
     const __m512i second =
-        t + 1 < tokens ? _mm512_maskz_loadu_epi16(mask, from + x.stride) : _mm512_setzero_si512();
-    const __m512bh low = (__m512bh)_mm512_unpacklo_epi16(first, second);
-    const __m512bh high = (__m512bh)_mm512_unpackhi_epi16(first, second);
-    const uint32_t* pairs = words + t / 2 * rank;
-    for (int i = 0; i < kGradientRows; ++i) {
-      const __m512bh pair = (__m512bh)_mm512_set1_epi32(static_cast<int>(pairs[at[i]]));
-      acc[i][0] = _mm512_dpbf16_ps(acc[i][0], pair, low);
-      acc[i][1] = _mm512_dpbf16_ps(acc[i][1], pair, high);
-    }
+        t + 1 < end ? _mm512_maskz_loadu_epi16(mask, from + x.stride) : _mm512_setzero_si512();
+    _mm512_store_si512(woven, _mm512_unpacklo_epi16(first, second));
+    _mm512_store_si512(woven + kWords, _mm512_unpackhi_epi16(first, second));
   }
-  // unpacklo and unpackhi deal the columns out by fours.
-  for (int64_t i = 0; i < rows; ++i) {
-    alignas(64) float lanes[2][kWords];
-    for (int j = 0; j < 2; ++j) _mm512_store_ps(lanes[j], acc[i][j]);
-    float* to = gradient.data + (row + i) * gradient.row_stride;
-    for (int64_t c = 0; c < std::min<int64_t>(32, count); ++c)
-      to[(column + c) * gradient.column_stride] += scale * lanes[c / 4 % 2][c / 8 * 4 + c % 4];
+}
+
+// What tokens [begin, end) add to 32 columns of the gradient. h is packed by rows.
+void gradient_strip(const Packed& h, ConstRows x, int64_t begin, int64_t end, int64_t column,
+                    int64_t in, float scale, GradientRows gradient) {
+  alignas(64) uint32_t woven[kStripTokens * kWords];
+  weave_strip(x, begin, end, column, in, woven);
+  const auto* pairs_of_h = reinterpret_cast<const uint16_t*>(h.data + begin / 2 * h.stride);
+  for (int64_t row = 0; row < h.columns; row += kGradientRows) {
+    const int64_t rows = std::min<int64_t>(kGradientRows, h.columns - row);
+    __m512 acc[kGradientRows][2];
+    clear_tile(acc);
+    multiply_tile(pairs_of_h + 2 * row, 2, 2 * h.stride, rows, woven, 2 * kWords,
+                  (end - begin + 1) / 2, acc);
+    add_to_gradient(acc, rows, in - column, scale,
+                    {gradient.data + row * gradient.row_stride + column * gradient.column_stride,
+                     gradient.row_stride, gradient.column_stride});
   }
 }
 
@@ -146,19 +206,16 @@ void low_rank_up_transposed(ConstRows h, ConstRows a, int64_t tokens, int64_t ra
 
 void low_rank_gradient(ConstRows h, ConstRows x, int64_t tokens, int64_t rank, int64_t in,
                        float scale, GradientRows gradient) {
-  const int64_t pairs = (tokens + 1) / 2;
-  uint32_t* words = pack_buffer(pairs * rank);
-  for (int64_t p = 0; p < pairs; ++p)
-    for (int64_t r = 0; r < rank; ++r) {
-      const uint32_t low = h.data[2 * p * h.stride + r];
-      const uint32_t high = 2 * p + 1 < tokens ? h.data[(2 * p + 1) * h.stride + r] : 0u;
-      words[p * rank + r] = low | high << 16;
-    }
-  const int64_t blocks = (in + 31) / 32;
-  parallel_for(blocks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t block = begin; block < end; ++block)
-      for (int64_t row = 0; row < rank; row += kGradientRows)
-        gradient_tile(words, rank, row, x, tokens, block * 32, in, scale, gradient);
+  const int64_t pairs = (tokens + 1) / 2, stride = padded(rank);
+  uint32_t* words = pack_buffer(pairs * stride);
+  pack_rows(h.data, h.stride, tokens, rank, words, stride);
+  const Packed packed_h{words, stride, pairs, rank};
+  const int64_t strips = (in + 31) / 32;
+  parallel_for(strips, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t strip = begin; strip < end; ++strip)
+      for (int64_t t = 0; t < tokens; t += kStripTokens)
+        gradient_strip(packed_h, x, t, std::min(t + kStripTokens, tokens), strip * 32, in, scale,
+                       gradient);
   });
 }
 

@@ -200,7 +200,7 @@ class QueryBlock {
       total = _mm512_add_ps(total, p);
       store_bfloat16(p, probabilities_ + row * kBlock + j * kWords, 0xffff);
     }
-    factor_[row] = std::exp2(before - most);  // 0 at first
+    factor_[row] = before == most ? 1.0f : std::exp2(before - most);  // 0 at first
     total_[row] = total_[row] * factor_[row] + _mm512_reduce_add_ps(total);
     most_[row] = most;
   }

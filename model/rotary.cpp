@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "base/error.h"
+#include "base/profile.h"
 #include "model/element_pointer.h"
 #include "model/rotary_kernels.h"
 
@@ -32,6 +33,7 @@ at::Tensor rotate(const at::Tensor& x, const RotaryTable& table, bool inverse) {
     const at::Tensor a = v.select(2, 0), b = v.select(2, 1);
     return at::stack({a * c - b * s, b * c + a * s}, 2).view(x.sizes()).to(x.scalar_type());
   }
+  const ProfileScope scope("rotary");
   at::Tensor out = at::empty_like(x);
   const float sign = inverse ? -1.0f : 1.0f;
   with_elements(out, [&](auto* rotated) {

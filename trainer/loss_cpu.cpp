@@ -1,3 +1,5 @@
+#include <vector>
+
 #include "base/element.h"
 #include "base/parallel_for.h"
 #include "base/vectorize.h"
@@ -6,9 +8,10 @@
 namespace qlora::trainer::cpu {
 namespace {
 
+// `powers`: room for the row's exponentials.
 template <typename T>
-[[gnu::always_inline]] inline float row_loss(T* row, int64_t target, int64_t vocab, float scale,
-                                             bool gradient) {
+[[gnu::always_inline]] inline float row_loss(T* __restrict row, int64_t target, int64_t vocab,
+                                             float scale, bool gradient, float* __restrict powers) {
   float most[kLanes], lanes[kLanes] = {};
   for (float& m : most) m = -3.0e38f;
   const int64_t whole = vocab / kLanes * kLanes;
@@ -21,14 +24,20 @@ template <typename T>
   for (float m : most) top = m > top ? m : top;
   for (int64_t i = whole; i < vocab; ++i) top = load(row[i]) > top ? load(row[i]) : top;
   for (int64_t i = 0; i < whole; i += kLanes)
-    for (int j = 0; j < kLanes; ++j) lanes[j] += vector_exp(load(row[i + j]) - top);
-  for (int64_t i = whole; i < vocab; ++i) lanes[i - whole] += vector_exp(load(row[i]) - top);
+    for (int j = 0; j < kLanes; ++j) {
+      powers[i + j] = vector_exp(load(row[i + j]) - top);
+      lanes[j] += powers[i + j];
+    }
+  for (int64_t i = whole; i < vocab; ++i) {
+    powers[i] = vector_exp(load(row[i]) - top);
+    lanes[i - whole] += powers[i];
+  }
   const float sum = sum_lanes(lanes), at_target = load(row[target]);
   const float loss = std::log(sum) + top - at_target;
   if (gradient) {
     const float factor = scale / sum;
-    const float target_gradient = vector_exp(at_target - top) * factor - scale;
-    for (int64_t i = 0; i < vocab; ++i) store(vector_exp(load(row[i]) - top) * factor, row[i]);
+    const float target_gradient = powers[target] * factor - scale;
+    for (int64_t i = 0; i < vocab; ++i) store(powers[i] * factor, row[i]);
     store(target_gradient, row[target]);
   }
   return loss;
@@ -37,9 +46,10 @@ template <typename T>
 // The loops for each type of element, compiled for several instruction sets.
 #define QLORA_LOSS_ROWS(T)                                                                  \
   QLORA_VECTORIZED void rows(T* logits, const int64_t* targets, int64_t begin, int64_t end, \
-                             int64_t vocab, float scale, bool gradient, float* loss) {      \
+                             int64_t vocab, float scale, bool gradient, float* powers,      \
+                             float* loss) {                                                 \
     for (int64_t r = begin; r < end; ++r)                                                   \
-      loss[r] = row_loss(logits + r * vocab, targets[r], vocab, scale, gradient);           \
+      loss[r] = row_loss(logits + r * vocab, targets[r], vocab, scale, gradient, powers);   \
   }
 
 QLORA_LOSS_ROWS(float)
@@ -53,7 +63,8 @@ template <typename T>
 void softmax_cross_entropy(T* logits, const int64_t* targets, int64_t num_rows, int64_t vocab,
                            float scale, bool gradient, float* loss) {
   parallel_for(num_rows, 1, [&](int64_t begin, int64_t end) {
-    rows(logits, targets, begin, end, vocab, scale, gradient, loss);
+    std::vector<float> powers(static_cast<size_t>(vocab));
+    rows(logits, targets, begin, end, vocab, scale, gradient, powers.data(), loss);
   });
 }
 
