@@ -153,11 +153,8 @@ void run(const Setting& s) {
     const Stopwatch watch;
     const double loss = trainer::accumulate_gradients(job, loader.next());
     const auto norm = optim::gradient_norm(adapters.gradients(), 1.0);
-    {
-      const ProfileScope scope("optimizer");
-      optimizer->step(1e-4, norm.scale);
-      adapters.publish();
-    }
+    optimizer->step(1e-4, norm.scale);
+    adapters.publish();
     return std::pair(watch.seconds(), loss);
   };
   const double first_loss = step().second;

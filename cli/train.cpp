@@ -18,6 +18,7 @@ struct TrainArguments {
   std::string recipe, resume;
   std::vector<std::string> overrides;
   bool overwrite = false;
+  int profile_steps = 0;
 };
 
 void run(const Recipe& recipe) {
@@ -27,6 +28,8 @@ void run(const Recipe& recipe) {
 
 void train(TrainArguments arguments) {
   if (!arguments.resume.empty()) arguments.overrides.push_back("train.resume=" + arguments.resume);
+  if (arguments.profile_steps > 0)
+    arguments.overrides.push_back("train.profile_steps=" + std::to_string(arguments.profile_steps));
   if (arguments.overwrite) arguments.overrides.emplace_back("output.overwrite=true");
   run(qlora::recipes::read_recipe(arguments.recipe, arguments.overrides));
 }
@@ -49,6 +52,10 @@ void add_train_command(CLI::App& app) {
   command->add_option("--set", arguments->overrides,
                       "key=value that replaces one of the recipe, e.g. optim.lr=1e-4");
   command->add_option("--resume", arguments->resume, "auto, never, or a checkpoint directory");
+  command
+      ->add_option("--profile", arguments->profile_steps,
+                   "Print where the time of this many steps goes, and write a Chrome trace")
+      ->check(CLI::NonNegativeNumber);
   command->add_flag("--overwrite", arguments->overwrite, "Replace another run in output.dir");
   command->callback([arguments] { train(*arguments); });
 }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/profile.h"
 #include "data/packing.h"
 
 namespace qlora::data {
@@ -99,6 +100,7 @@ int64_t Loader::steps_in_epoch(int64_t epoch) const {
 }
 
 StepWindow Loader::next() {
+  const ProfileScope scope("data");
   const int64_t steps = steps_in_epoch(position_.epoch);
   const auto& sequences = sequences_of(position_.epoch);
   const int64_t count = static_cast<int64_t>(sequences.size());

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/profile.h"
 #include "base/seed.h"
 #include "lora/initial_factors.h"
 
@@ -203,6 +204,7 @@ void AdapterSet::place_magnitude(LoraLinear& layer, int64_t& offset) {
 }
 
 void AdapterSet::publish() {
+  const ProfileScope scope("publish");
   at::NoGradGuard no_grad;
   if (compute_values_.data_ptr() != values_.data_ptr()) compute_values_.copy_(values_);
   for (LoraLinear* layer : layers_with_bias_) layer->bias.copy_(layer->trained_bias->value);

@@ -10,6 +10,7 @@
 #include "base/device.h"
 #include "base/dispatch.h"
 #include "base/error.h"
+#include "base/profile.h"
 #include "optim/optimizer_names.h"
 #include "quant/dynamic_map.h"
 
@@ -213,6 +214,7 @@ void FusedOptimizer::scale_updates() {
 }
 
 void FusedOptimizer::step(double lr, double gradient_scale) {
+  const ProfileScope scope("optimizer");
   check(std::isfinite(lr) && lr >= 0, "optimizer: the learning rate must be a number >= 0, got {}",
         lr);
   check(std::isfinite(gradient_scale), "optimizer: the gradient scale must be finite, got {}",

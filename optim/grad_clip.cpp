@@ -8,12 +8,14 @@
 #include "base/device.h"
 #include "base/dispatch.h"
 #include "base/error.h"
+#include "base/profile.h"
 #include "optim/grad_clip_kernels.h"
 
 namespace qlora::optim {
 namespace {
 
 double sum_of_squares(const at::Tensor& flat) {
+  const ProfileScope scope("gradient norm");
   const at::Device device = flat.device();
   at::Tensor sums =
       at::empty({num_norm_blocks(flat.numel())}, at::dtype(at::kDouble).device(device));

@@ -332,6 +332,11 @@ Section train_section() {
            "auto: a GPU if this build and machine have one."},
           &Options::device),
        in({"threads", "integer", "CPU threads. 0: one a core."}, &Options::threads),
+       in({"profile_steps", "integer",
+           "How many of the first steps are profiled: a table on the terminal, and profile.json, a "
+           "Chrome trace, in the run directory."},
+          &Options::profile_steps) |
+           Free{"Training is the same."},
        in({"eval_every", "integer", "Steps between evaluations. 0: only at the end."},
           &Options::eval_every) |
            Free{"Evaluates at other steps; training is the same, the best checkpoint may not be."},

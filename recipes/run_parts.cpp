@@ -5,11 +5,13 @@
 #include <filesystem>
 #include <thread>
 
+#include "base/arena_allocator.h"
 #include "base/device.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "export/adapter.h"
 #include "trainer/recompute_choice.h"
+#include "trainer/step_profile.h"
 
 namespace qlora::recipes {
 namespace {
@@ -101,6 +103,7 @@ trainer::TrainState begin_or_read_state(const Recipe& recipe, const RunDirectory
 }
 
 c10::Device set_up_machine(const trainer::TrainState& state) {
+  use_arena_for_cpu_tensors();
   set_num_threads(state.choices.threads);
   log::info("device {}, {} threads, {}", state.choices.device, state.choices.threads,
             state.choices.instruction_set);
@@ -196,7 +199,13 @@ void set_up_job(const Recipe& recipe, const data::PreparedData& data, const std:
   job.save_every = recipe.train.save_every;
   job.patience = recipe.train.early_stopping_patience;
   job.stop = &stop;
-  job.report = [&report](const trainer::StepMetrics& metrics) { report.step(metrics); };
+  job.report = [&report,
+                profile = trainer::StepProfile((fs::path(run_dir) / "profile.json").string(),
+                                               recipe.train.profile_steps, job.model.device())](
+                   const trainer::StepMetrics& metrics) mutable {
+    profile.after_step();
+    report.step(metrics);
+  };
   job.save = [&recipe, run_dir, parts] {
     trainer::save_checkpoint(run_dir, parts);
     trainer::rotate_checkpoints(run_dir, recipe.train.save_total_limit, parts.state.best_step);

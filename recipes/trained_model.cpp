@@ -1,5 +1,6 @@
 #include "recipes/trained_model.h"
 
+#include "base/arena_allocator.h"
 #include "base/device.h"
 #include "base/error.h"
 #include "recipes/run_directory.h"
@@ -40,6 +41,7 @@ TrainedModel open_model(const ModelChoice& choice) {
   TrainedModel trained;
   trained.recipe = recipe_of(choice);
   if (!choice.compute_dtype.empty()) trained.recipe.train.compute_dtype = choice.compute_dtype;
+  use_arena_for_cpu_tensors();
   const auto cores = static_cast<int>(std::thread::hardware_concurrency());
   set_num_threads(choice.threads > 0 ? choice.threads : std::max(cores, 1));
   const std::string adapter =

@@ -47,6 +47,7 @@ void TrainOptions::validate() const {
   if (!is_device(device))
     fail<ConfigError>("train.device must be auto, cpu, cuda or cuda:N, found '{}'", device);
   need_at_least("train.threads", threads, 0);
+  need_at_least("train.profile_steps", profile_steps, 0);
   need_at_least("train.eval_every", eval_every, 0);
   need_at_least("train.early_stopping_patience", early_stopping_patience, 0);
   if (!(early_stopping_min_delta >= 0 && std::isfinite(early_stopping_min_delta)))

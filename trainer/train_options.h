@@ -22,6 +22,7 @@ struct TrainOptions {
   double early_stopping_min_delta = 0.0;  // what counts as a gain in evaluation loss
   int64_t save_every = 0;                 // steps; 0: only at the end
   int64_t save_total_limit = 3;  // rotating checkpoints; the best and the last are kept besides
+  int64_t profile_steps = 0;     // how many of the first steps are profiled (step_profile.h)
   std::string resume = "auto";   // auto | never | a checkpoint directory
   std::string
       on_extend;  // continue | rescale: what the schedule does when a resumed run has more steps

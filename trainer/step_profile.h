@@ -1,0 +1,25 @@
+// Where the time of some steps goes: a table on the terminal and a Chrome trace in the run
+// directory. The first steps are left out: they size buffers that later ones reuse.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <string>
+
+namespace qlora::trainer {
+
+class StepProfile {
+ public:
+  // Of `steps` steps (0: none); the trace goes to `trace_path`.
+  StepProfile(std::string trace_path, int64_t steps, c10::Device device);
+  // After each step, before its evaluations and saves.
+  void after_step();
+
+ private:
+  std::string trace_path_;
+  int64_t steps_, step_ = 0;
+  c10::Device device_;
+};
+
+}  // namespace qlora::trainer
