@@ -4,23 +4,78 @@
 
 #include <CLI/CLI.hpp>
 #include <memory>
+#include <string>
+#include <vector>
 
+#include "base/error.h"
 #include "cli/model_choice.h"
+#include "recipes/combined_model.h"
 #include "recipes/export_model.h"
 
 namespace {
 
 struct ExportArguments {
   qlora::recipes::ModelChoice choice;
+  std::vector<std::string> adapters;
+  bool combine = false;
+  qlora::lora::CombineOptions combination;
   qlora::recipes::ExportOptions options;
 };
 
+qlora::recipes::TrainedModel open(const ExportArguments& arguments) {
+  qlora::recipes::ModelChoice choice = arguments.choice;
+  if (!arguments.adapters.empty()) choice.adapter = arguments.adapters.front();
+  if (arguments.combine)
+    return qlora::recipes::open_combined_model(choice, arguments.adapters, arguments.combination);
+  if (arguments.adapters.size() > 1)
+    throw qlora::ConfigError("several --adapter need --combine, which says how they become one");
+  return qlora::recipes::open_model(choice);
+}
+
 void run(const ExportArguments& arguments) {
   qlora::recipes::check_export_options(arguments.options);
-  qlora::recipes::TrainedModel trained = qlora::recipes::open_model(arguments.choice);
+  qlora::recipes::TrainedModel trained = open(arguments);
   const auto agreement = qlora::recipes::export_model(trained, arguments.options);
   fmt::print("written to {}\nreloaded and compared with the trained model: {}\n",
              arguments.options.output, agreement.to_text());
+}
+
+void add_merge_options(CLI::App& command, qlora::recipes::ExportOptions& options) {
+  command.add_option("--dtype", options.dtype, "Of merged weights: bfloat16, float16, float32")
+      ->capture_default_str();
+  command
+      .add_option("--merge-base", options.merge_base,
+                  "What the adapter is merged into. dequantized: the quantized base it was trained "
+                  "on. original: the 16-bit weights before quantization. auto: writes both and "
+                  "keeps the one with the lower KL divergence from the trained model")
+      ->capture_default_str();
+  command.add_option(
+      "--original", options.original,
+      "Where the 16-bit weights lie: directory, .gguf file or hub id (default: where "
+      "the base came from)");
+}
+
+void add_combine_options(CLI::App& command, ExportArguments& arguments) {
+  command
+      .add_option("--adapter", arguments.adapters,
+                  "PEFT adapter directory, on top of --model; several with --combine")
+      ->allow_extra_args(false);
+  qlora::lora::CombineOptions& options = arguments.combination;
+  CLI::Option* combine = command.add_option(
+      "--combine", options.method,
+      "How several adapters become one, as PEFT's add_weighted_adapter: linear, cat (exact; the "
+      "ranks add up), ties, dare_linear, dare_ties, magnitude_prune");
+  CLI::Option* dependent[] = {
+      command.add_option("--weights", options.weights, "One for each adapter: 0.7,0.3")
+          ->delimiter(','),
+      command.add_option("--density", options.density,
+                         "Share of an adapter's numbers that ties, dare and magnitude_prune keep"),
+      command
+          .add_option("--majority-sign", options.majority_sign,
+                      "How ties elects a sign: total or frequency")
+          ->capture_default_str(),
+      command.add_option("--seed", options.seed, "Of what dare keeps")->capture_default_str()};
+  for (CLI::Option* option : dependent) option->needs(combine);
 }
 
 }  // namespace
@@ -29,14 +84,17 @@ void add_export_command(CLI::App& app) {
   auto arguments = std::make_shared<ExportArguments>();
   CLI::App* command = app.add_subcommand(
       "export", "Write the adapter, or the model merged with it, and check what was written");
-  qlora::cli::add_model_choice(*command, arguments->choice);
+  qlora::cli::add_base_choice(*command, arguments->choice);
+  add_combine_options(*command, *arguments);
   auto& options = arguments->options;
   command
       ->add_option("--format", options.format,
                    "adapter: for PEFT and vLLM. merged: a Hugging Face model directory")
       ->required();
   command->add_option("--output", options.output, "Directory to write")->required();
-  command->add_option("--dtype", options.dtype, "Of merged weights: bfloat16, float16, float32")
-      ->capture_default_str();
-  command->callback([arguments] { run(*arguments); });
+  add_merge_options(*command, options);
+  command->callback([arguments, command] {
+    arguments->combine = command->count("--combine") > 0;
+    run(*arguments);
+  });
 }

@@ -14,59 +14,106 @@ namespace qlora::exporting {
 namespace {
 namespace fs = std::filesystem;
 
-at::Tensor merged_weight(const lora::LoraLinear& linear) {
+at::Tensor dequantized(const quant::FrozenWeight& weight, const std::string& name) {
+  if (weight.num_experts() != 1) {
+    fail<ConfigError>("{} holds {} experts ({}), which this version does not merge", name,
+                      weight.num_experts(), weight.format());
+  }
+  at::Tensor dense = at::empty({weight.out_features(), weight.in_features()},
+                               at::TensorOptions().dtype(at::kFloat).device(weight.device()));
+  weight.dequantize_rows(0, 0, weight.out_features(), dense);
+  return dense;
+}
+
+// A row of zeros would divide by zero.
+at::Tensor row_norms(const at::Tensor& weight) {
+  return at::linalg_vector_norm(weight, 2, at::IntArrayRef{1}).clamp_min_(1e-15);
+}
+
+at::Tensor merged_weight(const lora::LoraLinear& linear, model::WeightSource* original) {
+  const std::string name = linear.name + ".weight";
   at::Tensor weight =
-      at::empty({linear.out_features(), linear.in_features()},
-                at::TensorOptions().dtype(at::kFloat).device(linear.base->device()));
-  linear.base->dequantize_rows(0, 0, linear.out_features(), weight);
-  if (const lora::Adapter* adapter = linear.adapter.get()) {
-    weight.addmm_(adapter->b, adapter->a, 1.0, adapter->scaling);
-    if (adapter->is_dora()) weight.mul_(adapter->factor.unsqueeze(1));
+      original ? original->read(name, {linear.out_features(), linear.in_features()}, at::kFloat)
+                     .to(linear.base->device())
+               : dequantized(*linear.base, name);
+  const lora::Adapter* adapter = linear.adapter.get();
+  if (!adapter) return weight;
+  weight.addmm_(adapter->b, adapter->a, 1.0, adapter->scaling);
+  if (adapter->is_dora()) {
+    const at::Tensor factor = original ? adapter->magnitude / row_norms(weight) : adapter->factor;
+    weight.mul_(factor.unsqueeze(1));
   }
   return weight;
 }
 
-std::vector<WeightPart> parts_of(const model::CausalLm& model, at::ScalarType dtype) {
-  std::vector<WeightPart> parts;
-  const auto tensor = [&parts, dtype](const std::string& name, const at::Tensor& value) {
-    parts.push_back({name, value.sizes().vec(), dtype, [value] { return value; }});
-  };
-  tensor("model.embed_tokens.weight", model.embedding);
+// The tensors of the merged model in the order of the layers, each made when its turn comes.
+class Parts {
+ public:
+  Parts(at::ScalarType dtype, model::WeightSource* original) : dtype_(dtype), original_(original) {}
+
+  // One that no adapter changes.
+  void tensor(const std::string& name, const at::Tensor& value) {
+    add(name, value.sizes().vec(), [original = original_, name, value, dtype = dtype_] {
+      return original ? original->read(name, value.sizes().vec(), dtype) : value;
+    });
+  }
+
+  void linear(const lora::LoraLinear& linear) {
+    add(linear.name + ".weight", {linear.out_features(), linear.in_features()},
+        [&linear, original = original_] { return merged_weight(linear, original); });
+    const std::string bias = linear.name + ".bias";
+    if (linear.trained_bias) {
+      add(bias, {linear.out_features()}, [&linear] { return linear.trained_bias->value; });
+    } else if (linear.bias.defined()) {
+      tensor(bias, linear.bias);
+    }
+  }
+
+  void head(const quant::FrozenWeight& head) {
+    const std::string name = "lm_head.weight";
+    const std::vector<int64_t> shape = {head.out_features(), head.in_features()};
+    add(name, shape, [&head, name, shape, dtype = dtype_, original = original_] {
+      return original ? original->read(name, shape, dtype) : dequantized(head, name);
+    });
+  }
+
+  std::vector<WeightPart> take() { return std::move(parts_); }
+
+ private:
+  void add(const std::string& name, const std::vector<int64_t>& shape,
+           std::function<at::Tensor()> make) {
+    parts_.push_back({name, shape, dtype_, std::move(make)});
+  }
+
+  at::ScalarType dtype_;
+  model::WeightSource* original_;
+  std::vector<WeightPart> parts_;
+};
+
+std::vector<WeightPart> parts_of(const model::CausalLm& model, at::ScalarType dtype,
+                                 model::WeightSource* original) {
+  Parts parts(dtype, original);
+  parts.tensor("model.embed_tokens.weight", model.embedding);
   for (size_t i = 0; i < model.layers.size(); ++i) {
     const model::DecoderLayer& layer = model.layers[i];
     const std::string prefix = fmt::format("model.layers.{}.", i);
-    tensor(prefix + "input_layernorm.weight", layer.input_norm);
-    tensor(prefix + "post_attention_layernorm.weight", layer.post_attention_norm);
+    parts.tensor(prefix + "input_layernorm.weight", layer.input_norm);
+    parts.tensor(prefix + "post_attention_layernorm.weight", layer.post_attention_norm);
     for (const lora::LinearGroup* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
-      for (const lora::LoraLinear& linear : group->layers()) {
-        parts.push_back({linear.name + ".weight",
-                         {linear.out_features(), linear.in_features()},
-                         dtype,
-                         [&linear] { return merged_weight(linear); }});
-        if (linear.bias.defined()) tensor(linear.name + ".bias", linear.bias);
-      }
+      for (const lora::LoraLinear& linear : group->layers()) parts.linear(linear);
   }
-  tensor("model.norm.weight", model.final_norm);
-  if (!model.config().tied_embeddings) {
-    const quant::FrozenWeight* head = model.head.get();
-    parts.push_back({"lm_head.weight", {head->out_features(), head->in_features()}, dtype, [head] {
-                       at::Tensor weight =
-                           at::empty({head->out_features(), head->in_features()},
-                                     at::TensorOptions().dtype(at::kFloat).device(head->device()));
-                       head->dequantize_rows(0, 0, head->out_features(), weight);
-                       return weight;
-                     }});
-  }
-  return parts;
+  parts.tensor("model.norm.weight", model.final_norm);
+  if (!model.config().tied_embeddings) parts.head(*model.head);
+  return parts.take();
 }
 
 }  // namespace
 
 void write_merged(const std::string& directory, const model::CausalLm& model,
-                  const data::Tokenizer& tokenizer, const std::string& source,
-                  at::ScalarType dtype) {
+                  const data::Tokenizer& tokenizer, const std::string& source, at::ScalarType dtype,
+                  model::WeightSource* original) {
   at::NoGradGuard no_grad;
-  write_weight_files(directory, parts_of(model, dtype), "the merged model");
+  write_weight_files(directory, parts_of(model, dtype, original), "the merged model");
   tokenizer.write_files(directory);
   io::write_file_atomically((fs::path(directory) / "config.json").string(),
                             config_text(model, tokenizer, source, dtype, std::nullopt));

@@ -21,6 +21,14 @@ at::Tensor logits_of(model::CausalLm& model, const std::vector<int32_t>& tokens)
   return model.logits(model.hidden(input)).cpu();
 }
 
+// Minus the log-probabilities of the tokens that follow, summed.
+double next_token_loss(const at::Tensor& log_probabilities, const std::vector<int32_t>& tokens) {
+  double sum = 0;
+  for (size_t i = 0; i + 1 < tokens.size(); ++i)
+    sum -= log_probabilities[static_cast<int64_t>(i)][tokens[i + 1]].item<double>();
+  return sum;
+}
+
 }  // namespace
 
 std::string Agreement::to_text() const {
@@ -35,7 +43,9 @@ std::string Agreement::to_json() const {
                                        {"top1_agreement", top1},
                                        {"kl_mean", kl_mean},
                                        {"kl_max", kl_max},
-                                       {"largest_logit_difference", largest_difference}};
+                                       {"largest_logit_difference", largest_difference},
+                                       {"loss", loss},
+                                       {"trained_loss", trained_loss}};
   return json.dump(2) + "\n";
 }
 
@@ -52,7 +62,7 @@ Reference::Reference(model::CausalLm& trained, std::vector<std::vector<int32_t>>
 
 Agreement Reference::compare(model::CausalLm& exported) const {
   Agreement total;
-  int64_t same = 0;
+  int64_t same = 0, next_tokens = 0;
   double kl_sum = 0;
   for (size_t i = 0; i < rows_.size(); ++i) {
     const at::Tensor& trained = logits_[i];
@@ -66,9 +76,15 @@ Agreement Reference::compare(model::CausalLm& exported) const {
     total.largest_difference =
         std::max(total.largest_difference, (trained - found).abs().max().item<double>());
     total.tokens += trained.size(0);
+    next_tokens += trained.size(0) - 1;
+    total.loss += next_token_loss(log_q, rows_[i]);
+    total.trained_loss += next_token_loss(log_p, rows_[i]);
   }
   total.top1 = static_cast<double>(same) / static_cast<double>(total.tokens);
   total.kl_mean = kl_sum / static_cast<double>(total.tokens);
+  const auto predicted = static_cast<double>(std::max<int64_t>(next_tokens, 1));
+  total.loss /= predicted;
+  total.trained_loss /= predicted;
   return total;
 }
 

@@ -15,7 +15,8 @@ struct Agreement {
   double top1 = 0;     // share of positions where both find the same token most likely
   double kl_mean = 0;  // KL(trained || exported), nats a token
   double kl_max = 0;
-  double largest_difference = 0;  // of two logits
+  double largest_difference = 0;      // of two logits
+  double loss = 0, trained_loss = 0;  // of the rows' next tokens, nats a token
 
   std::string to_text() const;
   std::string to_json() const;

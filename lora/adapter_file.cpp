@@ -169,7 +169,8 @@ void write_adapter(const std::string& directory, const AdapterSet& adapters,
                                            {"block_size", base.quantization.block_size},
                                            {"threshold", base.quantization.threshold},
                                            {"skip_modules", base.quantization.skip_modules}}},
-                                         {"dtype", base.dtype}};
+                                         {"dtype", base.dtype},
+                                         {"init", base.init}};
   io::write_file_atomically(in(directory, kBaseFile), record.dump(2) + "\n");
 }
 
@@ -270,7 +271,17 @@ std::optional<AdapterBase> read_adapter_base(const std::string& directory) {
     base.quantization.skip_modules.push_back(module.as_string());
   base.quantization.validate();
   base.dtype = record.at("dtype").as_string();
+  if (const auto init = record.find("init")) base.init = init->as_string();
   return base;
+}
+
+std::string read_adapter_init(const std::string& directory) {
+  if (const auto base = read_adapter_base(directory)) return base->init;
+  const std::string path = in(directory, kConfigFile);
+  const nlohmann::json document = io::read_json_file(path);
+  const io::JsonNode config(document, path);
+  const auto init = config.find("init_lora_weights");
+  return init && init->value().is_string() ? init->as_string() : "default";
 }
 
 }  // namespace qlora::lora

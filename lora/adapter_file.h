@@ -19,6 +19,9 @@ struct AdapterBase {
   quant::QuantizationOptions quantization;
   std::string dtype;  // of the modules that stay unquantized
   std::string hash;   // CausalLm::base_hash()
+  // What the adapter started from, as LoraOptions::init. After LoftQ, PiSSA and OLoRA it holds a
+  // part of the base's weights and acts as it was trained on that base alone.
+  std::string init = "default";
 };
 
 // Writes the three files into `directory`, which must exist. Each is flushed to disk. IoError.
@@ -34,5 +37,7 @@ LoraOptions read_adapter_options(const std::string& directory);
 void read_adapter_tensors(const std::string& directory, AdapterSet& adapters);
 // From qlora_base.json; nothing if the adapter was made elsewhere.
 std::optional<AdapterBase> read_adapter_base(const std::string& directory);
+// AdapterBase::init; of an adapter made elsewhere what PEFT's init_lora_weights names.
+std::string read_adapter_init(const std::string& directory);
 
 }  // namespace qlora::lora

@@ -100,7 +100,8 @@ void make_relative(WeightInit& result, double norm) {
 }  // namespace
 
 bool init_changes_base(const std::string& init) {
-  return init == "loftq" || init == "pissa" || init == "olora";
+  return init == "loftq" || init.starts_with("pissa") || init == "olora" || init == "corda" ||
+         init == "lora_ga";
 }
 
 WeightInit init_from_weight(const LoraOptions& options, const at::Tensor& weight,

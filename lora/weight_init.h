@@ -24,7 +24,8 @@
 
 namespace qlora::lora {
 
-// Whether this init is one of the above.
+// Whether this init is one of the above, or what PEFT calls one of that kind ("pissa_niter_16",
+// "corda", "lora_ga").
 bool init_changes_base(const std::string& init);
 
 struct WeightInit {

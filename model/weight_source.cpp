@@ -63,6 +63,10 @@ class HuggingFaceDirectory final : public WeightSource {
     return quant::read_bitsandbytes_module(file_, module, out, in, products, device, read_);
   }
 
+  std::string packing(const std::string& module) const override {
+    return quant::is_bitsandbytes_module(file_, module) ? "bitsandbytes' layout" : "";
+  }
+
   std::vector<std::string> unread() const override {
     std::vector<std::string> names = names_but(file_.tensors, read_);
     // Computed buffers that old checkpoints carry, and the copy of tied embeddings.
@@ -130,6 +134,11 @@ class Gguf final : public WeightSource {
     std::memcpy(blocks.mutable_data_ptr(), view->bytes.data(), view->bytes.size());
     if (family_->interleaved_in_gguf(name)) blocks = halves_from_pairs(blocks, config_.head_dim);
     return std::make_unique<quant::GgufWeight>(blocks, view->dtype, in);
+  }
+
+  std::string packing(const std::string& module) const override {
+    const io::TensorView* view = file_.find(family_->gguf_name(module + ".weight"));
+    return view && io::is_block_type(view->dtype) ? io::dtype_name(view->dtype) : "";
   }
 
   std::vector<std::string> unread() const override { return names_but(file_.tensors(), read_); }

@@ -33,6 +33,9 @@ class WeightSource {
   virtual std::unique_ptr<quant::FrozenWeight> read_packed(
       const std::string& module, int64_t out, int64_t in, const quant::QuantizationOptions& options,
       at::Device device) = 0;
+  // How the file packs the weight of a module: "Q4_1", "bitsandbytes' layout"; empty: it lies there
+  // in floating point, or not at all.
+  virtual std::string packing(const std::string& module) const = 0;
   // Tensors of the file that were never read and that the family does not know as superfluous.
   virtual std::vector<std::string> unread() const = 0;
 

@@ -41,6 +41,9 @@ BaseModel load_base(const Recipe& recipe, c10::Device device) {
   base.record.quantization = recipe.quantization;
   base.record.dtype = recipe.model.dtype;
   base.record.hash = base.model->base_hash();
+  if (init) base.record.init = recipe.lora.init;
+  if (!recipe.lora.from_adapter.empty())
+    base.record.init = lora::read_adapter_init(recipe.lora.from_adapter);
   log::info("base model {}: {} ({:.1f} s)", base.path, model::describe(*base.model),
             watch.seconds());
   return base;
@@ -48,11 +51,18 @@ BaseModel load_base(const Recipe& recipe, c10::Device device) {
 
 namespace {
 
+constexpr const char* kInitTable = "initialisation.json";
+
 std::string saved_base(const Recipe& recipe) {
   return (std::filesystem::path(recipe.output.dir) / "base").string();
 }
 
 }  // namespace
+
+bool adapter_holds_part_of(const BaseModel& base) {
+  return lora::init_changes_base(base.record.init) ||
+         std::filesystem::exists(std::filesystem::path(base.path) / kInitTable);
+}
 
 Recipe with_saved_base(Recipe recipe) {
   const std::string saved = saved_base(recipe);
@@ -72,8 +82,8 @@ void save_base(const Recipe& recipe, BaseModel& base) {
                              base.path,
                              model::dtype_from_string(recipe.model.dtype, "model.dtype"));
   if (base.changed) {
-    io::write_file_atomically(
-        (std::filesystem::path(target.path()) / "initialisation.json").string(), base.init_table);
+    io::write_file_atomically((std::filesystem::path(target.path()) / kInitTable).string(),
+                              base.init_table);
   }
   target.commit();
   log::info("base model written to {}", directory);

@@ -28,6 +28,10 @@ struct BaseModel {
 // on the way, unless the adapter comes from elsewhere. ConfigError, FormatError, IoError.
 BaseModel load_base(const Recipe& recipe, c10::Device device);
 
+// Whether an adapter on this base holds a part of the weights that the model had before (LoftQ,
+// PiSSA, OLoRA): it then belongs to this base alone.
+bool adapter_holds_part_of(const BaseModel& base);
+
 // The recipe of a run that wrote a base of its own (save_base): it is read from there and taken as
 // it is. Any other recipe comes back as it was.
 Recipe with_saved_base(Recipe recipe);

@@ -35,20 +35,39 @@ Recipe recipe_of(const ModelChoice& choice) {
   return recipe;
 }
 
-}  // namespace
-
-TrainedModel open_model(const ModelChoice& choice) {
+TrainedModel base_of(const ModelChoice& choice, Recipe recipe) {
   TrainedModel trained;
-  trained.recipe = recipe_of(choice);
+  trained.recipe = std::move(recipe);
   if (!choice.compute_dtype.empty()) trained.recipe.train.compute_dtype = choice.compute_dtype;
   use_arena_for_cpu_tensors();
   const auto cores = static_cast<int>(std::thread::hardware_concurrency());
   set_num_threads(choice.threads > 0 ? choice.threads : std::max(cores, 1));
+  trained.base = load_base(trained.recipe, device_from_string(choice.device));
+  trained.sources = {trained.base.path};
+  if (!choice.run_dir.empty())  // which may have saved a quantized base of its own
+    trained.sources.push_back(read_run_recipe(choice.run_dir).model.path);
+  return trained;
+}
+
+}  // namespace
+
+TrainedModel open_base(const ModelChoice& choice) { return base_of(choice, recipe_of(choice)); }
+
+void require_base_of(const std::string& directory, const ModelChoice& choice,
+                     TrainedModel& trained) {
+  if (!choice.any_base) require_same_base(directory, trained.base);
+  trained.base.record.init = lora::read_adapter_init(directory);
+  if (const auto record = lora::read_adapter_base(directory))
+    trained.sources.push_back(record->path);
+}
+
+TrainedModel open_model(const ModelChoice& choice) {
+  Recipe recipe = recipe_of(choice);
   const std::string adapter =
       choice.run_dir.empty() ? choice.adapter : adapter_of_run(choice.run_dir);
-  trained.base = load_base(trained.recipe, device_from_string(choice.device));
+  TrainedModel trained = base_of(choice, std::move(recipe));
   if (adapter.empty()) return trained;
-  if (!choice.any_base) require_same_base(adapter, trained.base);
+  require_base_of(adapter, choice, trained);
   trained.recipe.lora = lora::read_adapter_options(adapter);
   model::CausalLm& model = *trained.base.model;
   trained.adapters = std::make_unique<lora::AdapterSet>(trained.recipe.lora, model.groups(),

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "lora/attach.h"
 #include "recipes/base_model.h"
@@ -26,7 +27,18 @@ struct TrainedModel {
       recipe;  // the run's; for a chosen model only the sections model, quantization and lora hold
   BaseModel base;
   std::unique_ptr<lora::AdapterSet> adapters;  // nullptr: the base alone
+  // Where the base's weights may lie unquantized: where they were read from now, as the run began,
+  // and as the adapter was trained. Paths that may be gone.
+  std::vector<std::string> sources;
 };
+
+// The base of a choice, as the run or the adapter records it, without the adapter. ConfigError if
+// the choice is not one of the two kinds.
+TrainedModel open_base(const ModelChoice& choice);
+// Takes over what the adapter in `directory` records of its base. ConfigError if it was trained on
+// another one, unless the choice takes any.
+void require_base_of(const std::string& directory, const ModelChoice& choice,
+                     TrainedModel& trained);
 
 // The base is rebuilt as the run or the adapter records it. ConfigError if the choice is not one of
 // the two kinds, or the adapter belongs to another base.

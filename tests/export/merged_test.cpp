@@ -172,6 +172,22 @@ TEST(Merged, HoldsTheNamesOfThePlainModelAndNoneOfTheAdapter) {
   EXPECT_FALSE(found.contains("lm_head.weight"));  // tied to the embedding
 }
 
+TEST(Merged, ATrainedBiasIsWrittenAsItWasTrainedNotAsItIsComputedWith) {
+  TrainedTiny trained;
+  const lora::LinearGroup& down = *trained.model->groups().back();
+  auto& layer = const_cast<lora::LoraLinear&>(down.layers().front());
+  layer.bias = at::zeros({layer.out_features()}, at::kBFloat16);
+  lora::LoraOptions options;
+  options.bias = "all";
+  trained.adapters =
+      std::make_unique<lora::AdapterSet>(options, trained.model->groups(), at::kBFloat16, 1);
+  layer.trained_bias->value.fill_(1.0f / 3);
+  trained.adapters->publish();
+  auto written = trained.write(at::kFloat);
+  ASSERT_TRUE(written.contains(layer.name + ".bias"));
+  EXPECT_TRUE(at::equal(written.at(layer.name + ".bias"), layer.trained_bias->value));
+}
+
 TEST(Merged, TheConfigIsTheSourcesWithoutItsQuantization) {
   TrainedTiny trained;
   auto config = nlohmann::json::parse(test::read_file(trained.dir / "model/config.json"));

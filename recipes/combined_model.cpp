@@ -1,0 +1,32 @@
+#include "recipes/combined_model.h"
+
+#include "base/error.h"
+
+namespace qlora::recipes {
+
+TrainedModel open_combined_model(const ModelChoice& choice,
+                                 const std::vector<std::string>& adapters,
+                                 const lora::CombineOptions& options) {
+  options.validate(adapters.size());
+  TrainedModel trained = open_base(choice);
+  model::CausalLm& model = *trained.base.model;
+  std::vector<lora::PlainAdapter> read;
+  for (const std::string& directory : adapters) {
+    require_base_of(directory, choice, trained);
+    if (adapter_holds_part_of(trained.base)) {
+      fail<ConfigError>(
+          "--combine: {} started from a part of the base's weights ({}), which a weight would "
+          "scale "
+          "with it; combine adapters of an unchanged base",
+          directory, trained.base.record.init);
+    }
+    read.push_back(lora::read_plain_adapter(directory, model.groups()));
+  }
+  lora::CombinedAdapter combined = lora::combine_adapters(read, options);
+  trained.recipe.lora = combined.options;
+  trained.adapters = std::make_unique<lora::AdapterSet>(combined.options, model.groups(),
+                                                        model.compute_dtype(), 0, combined.factors);
+  return trained;
+}
+
+}  // namespace qlora::recipes
