@@ -1,6 +1,7 @@
 #include "recipes/export_model.h"
 
 #include <ATen/ATen.h>
+#include <malloc.h>
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -51,6 +52,8 @@ exporting::Agreement check_adapter(const std::string& directory, TrainedModel& t
 
 exporting::Agreement check_merged(const std::string& directory, const TrainedModel& trained,
                                   const std::string& dtype, const exporting::Reference& reference) {
+  // What was written tensor by tensor left holes in the heap, and the reload needs the room.
+  malloc_trim(0);
   const auto source = model::open_weights(directory);
   model::ModelOptions options;
   options.path = directory;

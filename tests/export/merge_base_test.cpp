@@ -216,6 +216,7 @@ TEST_F(MergeBase, ABaseStoredQuantizedNeedsTheOriginalNamed) {
   quantize.quantization.method = "nf4";
   quantize_model(quantize);
   TrainedModel model = trained({}, "as_stored", dir / "quantized");
+  EXPECT_LT(export_model(model, merged("dequantized", "dequantized")).kl_mean, 1e-6);
   for (const char* base : {"original", "auto"})
     expect_refused([&] { export_model(model, merged("out", base)); }, "--original");
   ExportOptions options = merged("out", "original");

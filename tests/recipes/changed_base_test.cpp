@@ -1,5 +1,6 @@
 // Runs whose initialisation changes the base, or that save it.
 #include <ATen/ATen.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -7,6 +8,7 @@
 
 #include "base/error.h"
 #include "quant/tensor_file.h"
+#include "recipes/export_model.h"
 #include "recipes/qlora_finetune.h"
 #include "recipes/quantize_model.h"
 #include "recipes/trained_model.h"
@@ -74,6 +76,49 @@ TEST_F(ChangedBase, ThePlainBaseIsNotTheChangedOne) {
   choice.model = recipe_.model.path;
   choice.adapter = recipe_.output.dir + "/adapter";
   EXPECT_THROW(open_model(choice), ConfigError);
+}
+
+void expect_original_is_refused(const ModelChoice& choice, const std::string& output,
+                                const std::string& original) {
+  TrainedModel trained = open_model(choice);
+  ExportOptions options{"merged", output, "bfloat16"};
+  options.merge_base = "original";
+  options.original = original;
+  try {
+    export_model(trained, options);
+    ADD_FAILURE() << "merged into " << original;
+  } catch (const ConfigError& error) {
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("--merge-base dequantized"));
+  }
+}
+
+TEST_F(ChangedBase, TheOriginalWeightsAreNotWhatItsAdapterIsMergedInto) {
+  train(recipe_);
+  Recipe longer = recipe_;  // a resumed run reads its own base
+  longer.train.max_steps = 8;
+  longer.train.on_extend = "rescale";
+  train(longer);
+  ModelChoice choice;
+  choice.run_dir = recipe_.output.dir;
+  expect_original_is_refused(choice, dir_ / "out", recipe_.model.path);
+  TrainedModel trained = open_model(choice);
+  export_model(trained, {"merged", dir_ / "merged", "bfloat16"});
+}
+
+TEST_F(ChangedBase, NorIsALoftqAdapterOfABaseStoredQuantized) {
+  QuantizeOptions options;
+  options.model = recipe_.model.path;
+  options.output = dir_ / "quantized";
+  options.quantization.method = "nf4";
+  quantize_model(options);
+  recipe_.lora.loftq.original = recipe_.model.path;
+  recipe_.model.path = options.output;
+  recipe_.quantization = {};
+  train(recipe_);
+  ModelChoice choice;
+  choice.model = recipe_.model.path;
+  choice.adapter = recipe_.output.dir + "/adapter";
+  expect_original_is_refused(choice, dir_ / "out", recipe_.lora.loftq.original);
 }
 
 TEST_F(ChangedBase, SaveBaseWritesTheQuantizedBaseUnchanged) {
