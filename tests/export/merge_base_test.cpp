@@ -238,7 +238,12 @@ TEST_F(MergeBase, TheOriginalMayBeAGguf) {
   export_model(model, merged("directory", "original"));
   const Weights one = written("gguf"), other = written("directory");
   ASSERT_EQ(one.size(), other.size());
-  for (const auto& [name, value] : one) EXPECT_TRUE(at::equal(value, other.at(name))) << name;
+  for (const auto& [name, value] : one) {
+    // The GGUF holds the norms in fp32, the directory the same rounded to bf16.
+    const bool norm = name.find("norm") != std::string::npos;
+    EXPECT_TRUE(at::equal(norm ? value.to(at::kBFloat16).to(at::kFloat) : value, other.at(name)))
+        << name;
+  }
 }
 
 TEST_F(MergeBase, WhatAnInitialisationTookFromTheBaseIsNotAddedToTheOriginal) {
