@@ -27,7 +27,8 @@ struct OptimizerOptions {
   double plateau_factor = 0.1;      // of reduce_on_plateau
   int64_t plateau_patience = 10;
   double warmup_ratio = 0.0;
-  int64_t warmup_steps = 0;  // wins over warmup_ratio if > 0
+  int64_t warmup_steps = 0;          // wins over warmup_ratio if > 0
+  bool stochastic_rounding = false;  // of masters in bfloat16 (round.h)
   // Paged: how much optimizer state stays on the device. 0: on a GPU half of the state, on the CPU,
   // whose memory is the host's, all of it. Otherwise at least two pages (a page: the state of up to
   // 262,144 elements of one tensor).
