@@ -16,7 +16,8 @@ const char* dtype_name(at::ScalarType dtype) {
 
 std::string config_text(const model::CausalLm& model, const data::Tokenizer& tokenizer,
                         const std::string& source, at::ScalarType dtype,
-                        const std::optional<nlohmann::ordered_json>& quantization) {
+                        const std::optional<nlohmann::ordered_json>& quantization,
+                        bool tied_embeddings) {
   nlohmann::ordered_json config;
   const fs::path original = fs::path(source) / "config.json";
   if (fs::is_directory(source) && fs::exists(original)) {
@@ -32,6 +33,7 @@ std::string config_text(const model::CausalLm& model, const data::Tokenizer& tok
     if (special.eos) config["eos_token_id"] = special.eos->id;
     if (special.pad) config["pad_token_id"] = special.pad->id;
   }
+  if (model.config().tied_embeddings && !tied_embeddings) config["tie_word_embeddings"] = false;
   if (quantization) config["quantization_config"] = *quantization;
   return config.dump(2) + "\n";
 }

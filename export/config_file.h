@@ -13,9 +13,11 @@ namespace qlora::exporting {
 const char* dtype_name(at::ScalarType dtype);
 
 // The one of `source`, where the base came from, or else one that says the same; with the dtype,
-// and the quantization if there is one.
+// and the quantization if there is one. `tied_embeddings`: whether the weights beside it have one
+// matrix for head and embedding where the source has.
 std::string config_text(const model::CausalLm& model, const data::Tokenizer& tokenizer,
                         const std::string& source, at::ScalarType dtype,
-                        const std::optional<nlohmann::ordered_json>& quantization);
+                        const std::optional<nlohmann::ordered_json>& quantization,
+                        bool tied_embeddings);
 
 }  // namespace qlora::exporting

@@ -30,19 +30,24 @@ at::Tensor row_norms(const at::Tensor& weight) {
   return at::linalg_vector_norm(weight, 2, at::IntArrayRef{1}).clamp_min_(1e-15);
 }
 
+// The low-rank product, scaled by DoRA where it is.
+void add_adapter(const lora::Adapter& adapter, bool other_base, at::Tensor& weight) {
+  weight.addmm_(adapter.b, adapter.a, 1.0, adapter.scaling);
+  if (!adapter.is_dora()) return;
+  const at::Tensor factor = other_base ? adapter.magnitude / row_norms(weight) : adapter.factor;
+  weight.mul_(factor.unsqueeze(1));
+}
+
 at::Tensor merged_weight(const lora::LoraLinear& linear, model::WeightSource* original) {
+  if (linear.trained_weight) return linear.trained_weight->value;
   const std::string name = linear.name + ".weight";
   at::Tensor weight =
       original ? original->read(name, {linear.out_features(), linear.in_features()}, at::kFloat)
                      .to(linear.base->device())
                : dequantized(*linear.base, name);
-  const lora::Adapter* adapter = linear.adapter.get();
-  if (!adapter) return weight;
-  weight.addmm_(adapter->b, adapter->a, 1.0, adapter->scaling);
-  if (adapter->is_dora()) {
-    const at::Tensor factor = original ? adapter->magnitude / row_norms(weight) : adapter->factor;
-    weight.mul_(factor.unsqueeze(1));
-  }
+  if (linear.adapter) add_adapter(*linear.adapter, original != nullptr, weight);
+  if (const lora::TrainedRows* trained = linear.trained_rows.get())
+    weight.index_copy_(0, trained->index, trained->rows.value);
   return weight;
 }
 
@@ -51,35 +56,44 @@ class Parts {
  public:
   Parts(at::ScalarType dtype, model::WeightSource* original) : dtype_(dtype), original_(original) {}
 
-  // One that no adapter changes.
-  void tensor(const std::string& name, const at::Tensor& value) {
-    add(name, value.sizes().vec(), [original = original_, name, value, dtype = dtype_] {
-      return original ? original->read(name, value.sizes().vec(), dtype) : value;
+  void embedding(const std::string& name, const lora::Embedding& embedding) {
+    if (embedding.trained) return trained(name, embedding.trained->value);
+    if (!embedding.rows) return frozen(name, embedding.weight);
+    add(name, embedding.weight.sizes().vec(), [name, &embedding, original = original_] {
+      const at::Tensor weight =
+          original ? original->read(name, embedding.weight.sizes().vec(), at::kFloat)
+                         .to(embedding.weight.device())
+                   : embedding.weight.to(at::kFloat);
+      return weight.index_copy(0, embedding.rows->index, embedding.rows->rows.value);
     });
+  }
+
+  void norm(const std::string& name, const lora::NormWeight& norm) {
+    norm.trained ? trained(name, norm.trained->value) : frozen(name, norm.frozen);
   }
 
   void linear(const lora::LoraLinear& linear) {
     add(linear.name + ".weight", {linear.out_features(), linear.in_features()},
         [&linear, original = original_] { return merged_weight(linear, original); });
     const std::string bias = linear.name + ".bias";
-    if (linear.trained_bias) {
-      add(bias, {linear.out_features()}, [&linear] { return linear.trained_bias->value; });
-    } else if (linear.bias.defined()) {
-      tensor(bias, linear.bias);
-    }
-  }
-
-  void head(const quant::FrozenWeight& head) {
-    const std::string name = "lm_head.weight";
-    const std::vector<int64_t> shape = {head.out_features(), head.in_features()};
-    add(name, shape, [&head, name, shape, dtype = dtype_, original = original_] {
-      return original ? original->read(name, shape, dtype) : dequantized(head, name);
-    });
+    if (linear.trained_bias)
+      trained(bias, linear.trained_bias->value);
+    else if (linear.bias.defined())
+      frozen(bias, linear.bias);
   }
 
   std::vector<WeightPart> take() { return std::move(parts_); }
 
  private:
+  void trained(const std::string& name, const at::Tensor& value) {
+    add(name, value.sizes().vec(), [value] { return value; });
+  }
+  // One that no training changed.
+  void frozen(const std::string& name, const at::Tensor& value) {
+    add(name, value.sizes().vec(), [original = original_, name, value, dtype = dtype_] {
+      return original ? original->read(name, value.sizes().vec(), dtype) : value;
+    });
+  }
   void add(const std::string& name, const std::vector<int64_t>& shape,
            std::function<at::Tensor()> make) {
     parts_.push_back({name, shape, dtype_, std::move(make)});
@@ -93,17 +107,17 @@ class Parts {
 std::vector<WeightPart> parts_of(const model::CausalLm& model, at::ScalarType dtype,
                                  model::WeightSource* original) {
   Parts parts(dtype, original);
-  parts.tensor("model.embed_tokens.weight", model.embedding);
+  parts.embedding("model.embed_tokens.weight", model.embedding);
   for (size_t i = 0; i < model.layers.size(); ++i) {
     const model::DecoderLayer& layer = model.layers[i];
     const std::string prefix = fmt::format("model.layers.{}.", i);
-    parts.tensor(prefix + "input_layernorm.weight", layer.input_norm);
-    parts.tensor(prefix + "post_attention_layernorm.weight", layer.post_attention_norm);
+    parts.norm(prefix + "input_layernorm.weight", layer.input_norm);
+    parts.norm(prefix + "post_attention_layernorm.weight", layer.post_attention_norm);
     for (const lora::LinearGroup* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
       for (const lora::LoraLinear& linear : group->layers()) parts.linear(linear);
   }
-  parts.tensor("model.norm.weight", model.final_norm);
-  if (!model.config().tied_embeddings) parts.head(*model.head);
+  parts.norm("model.norm.weight", model.final_norm);
+  if (!model.embeddings_still_tied()) parts.linear(model.head.layers()[0]);
   return parts.take();
 }
 
@@ -115,8 +129,9 @@ void write_merged(const std::string& directory, const model::CausalLm& model,
   at::NoGradGuard no_grad;
   write_weight_files(directory, parts_of(model, dtype, original), "the merged model");
   tokenizer.write_files(directory);
-  io::write_file_atomically((fs::path(directory) / "config.json").string(),
-                            config_text(model, tokenizer, source, dtype, std::nullopt));
+  io::write_file_atomically(
+      (fs::path(directory) / "config.json").string(),
+      config_text(model, tokenizer, source, dtype, std::nullopt, model.embeddings_still_tied()));
 }
 
 }  // namespace qlora::exporting

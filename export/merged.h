@@ -6,6 +6,9 @@
 // W_base is what the quantized base stands for: the model that was trained. Or it is the weight
 // before quantization, read from where that lies: a model without the quantization's errors, which
 // is another one, as the adapter has learnt on them (DoRA's norm is then of these weights).
+//
+// What was trained whole or by the row takes the place of the base's. Tied embeddings that training
+// made two are written as two, and config.json says so.
 #pragma once
 
 #include <string>

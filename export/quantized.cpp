@@ -75,7 +75,7 @@ void write_quantized(const std::string& directory, const model::CausalLm& model,
   write_weight_files(directory, parts, "the quantized model");
   tokenizer.write_files(directory);
   io::write_file_atomically((fs::path(directory) / "config.json").string(),
-                            config_text(model, tokenizer, source, dtype, quantization));
+                            config_text(model, tokenizer, source, dtype, quantization, true));
 }
 
 }  // namespace qlora::exporting

@@ -22,9 +22,22 @@ namespace fs = std::filesystem;
 constexpr const char* kConfigFile = "adapter_config.json";
 constexpr const char* kTensorFile = "adapter_model.safetensors";
 constexpr const char* kBaseFile = "qlora_base.json";
+constexpr const char* kEmbedTokens = "embed_tokens";  // what a bare list of tokens means
 
 std::string in(const std::string& directory, const char* name) {
   return (fs::path(directory) / name).string();
+}
+
+nlohmann::json list_or_none(const std::vector<std::string>& values) {
+  return values.empty() ? nlohmann::json(nullptr) : nlohmann::json(values);
+}
+
+// A list where only the input embedding has trained tokens, as PEFT users write it.
+nlohmann::json tokens_json(const std::map<std::string, std::vector<int64_t>>& tokens) {
+  if (tokens.empty()) return nullptr;
+  const auto& [module, ids] = *tokens.begin();
+  return tokens.size() == 1 && module == kEmbedTokens ? nlohmann::json(ids)
+                                                      : nlohmann::json(tokens);
 }
 
 // adapter_config.json with its keys sorted, as PEFT writes it.
@@ -37,6 +50,7 @@ std::string config_text(const AdapterSet& adapters, const LoraOptions& options,
       {"auto_mapping", none},
       {"base_model_name_or_path", base.name},
       {"bias", options.bias},
+      {"ensure_weight_tying", options.ensure_weight_tying},
       {"exclude_modules", none},
       {"fan_in_fan_out", false},
       {"inference_mode", true},
@@ -45,7 +59,7 @@ std::string config_text(const AdapterSet& adapters, const LoraOptions& options,
       {"layers_to_transform", none},
       {"lora_alpha", options.alpha},
       {"lora_dropout", options.dropout},
-      {"modules_to_save", none},
+      {"modules_to_save", list_or_none(options.modules_to_save)},
       {"peft_type", "LORA"},
       {"r", options.rank},
       {"rank_pattern",
@@ -53,6 +67,7 @@ std::string config_text(const AdapterSet& adapters, const LoraOptions& options,
       {"revision", none},
       {"target_modules", adapters.target_modules()},
       {"task_type", "CAUSAL_LM"},
+      {"trainable_token_indices", tokens_json(options.trainable_token_indices)},
       {"use_dora", options.use_dora},
       {"use_rslora", options.use_rslora}};
   return config.dump(2) + "\n";
@@ -78,6 +93,9 @@ constexpr std::pair<const char*, Use> kFields[] = {
     {"use_rslora", Use::kRead},
     {"use_dora", Use::kRead},
     {"bias", Use::kRead},
+    {"modules_to_save", Use::kRead},
+    {"trainable_token_indices", Use::kRead},
+    {"ensure_weight_tying", Use::kRead},
     {"task_type", Use::kIrrelevant},
     {"auto_mapping", Use::kIrrelevant},
     {"peft_version", Use::kIrrelevant},
@@ -91,12 +109,9 @@ constexpr std::pair<const char*, Use> kFields[] = {
     {"lora_ga_config", Use::kIrrelevant},
     {"megatron_core", Use::kIrrelevant},
     {"qalora_group_size", Use::kIrrelevant},
-    {"ensure_weight_tying", Use::kIrrelevant},  // of modules_to_save, which are refused
     {"runtime_config", Use::kIrrelevant},
     {"fan_in_fan_out", Use::kOnlyUnset},
     {"lora_bias", Use::kOnlyUnset},
-    {"modules_to_save", Use::kOnlyUnset},
-    {"trainable_token_indices", Use::kOnlyUnset},
     {"target_parameters", Use::kOnlyUnset},
     {"layer_replication", Use::kOnlyUnset},
     {"alora_invocation_tokens", Use::kOnlyUnset},
@@ -127,7 +142,7 @@ void check_fields(const io::JsonNode& config) {
   }
 }
 
-constexpr int64_t kMostLayers = 1 << 20;
+constexpr int64_t kMostLayers = 1 << 20, kMostTokens = 1 << 30;
 
 // Some writers keep the suffix that DoRA's vector has in memory.
 std::string name_on_disk(const std::string& name) {
@@ -143,6 +158,19 @@ std::vector<std::string> strings_of(const io::JsonNode& node) {
   return all;
 }
 
+std::vector<int64_t> token_ids(const io::JsonNode& list) {
+  std::vector<int64_t> ids;
+  for (const io::JsonNode& id : list.elements()) ids.push_back(id.as_integer(0, kMostTokens));
+  return ids;
+}
+
+at::Tensor tensor_named(const quant::NamedTensors& tensors, const std::string& name) {
+  const auto found =
+      std::ranges::find(tensors, name, [](const auto& entry) { return entry.first; });
+  check(found != tensors.end(), "there is no tensor {}", name);
+  return found->second;
+}
+
 std::vector<std::pair<std::string, io::JsonNode>> entries_of(const io::JsonNode& object) {
   if (object.value().is_array() && object.value().empty()) return {};
   if (!object.value().is_object()) object.reject("an object");
@@ -151,13 +179,62 @@ std::vector<std::pair<std::string, io::JsonNode>> entries_of(const io::JsonNode&
   return all;
 }
 
+// What is trained beside the adapters.
+void read_trained_parts(const io::JsonNode& config, LoraOptions& options) {
+  if (const auto modules = config.find("modules_to_save"))
+    options.modules_to_save = strings_of(*modules);
+  options.ensure_weight_tying = config.bool_or("ensure_weight_tying", false);
+  const auto tokens = config.find("trainable_token_indices");
+  if (!tokens || tokens->value().empty()) return;
+  if (tokens->value().is_array())
+    options.trainable_token_indices[kEmbedTokens] = token_ids(*tokens);
+  else
+    for (const auto& [module, ids] : entries_of(*tokens))
+      options.trainable_token_indices[module] = token_ids(ids);
+}
+
+// The second names of shared tensors must hold what the first ones do; they are then done with.
+void take_out_copies(const std::string& path, const AdapterSet& adapters,
+                     std::map<std::string, at::Tensor>& stored) {
+  for (const auto& [name, original] : adapters.copies()) {
+    const auto copy = stored.find(name), first = stored.find(original);
+    if (copy == stored.end() || first == stored.end() || !at::equal(copy->second, first->second))
+      fail<FormatError>(
+          "{}: lora.ensure_weight_tying: tensor {} must be there and equal {}; the adapter was not "
+          "trained with tied embeddings",
+          path, name, original);
+    stored.erase(copy);
+  }
+}
+
+// PEFT writes the frozen weight beside an adapter of the head. It must be this base's, as near as
+// rounding to 16 bits allows.
+void take_out_frozen(const std::string& path, const AdapterSet& adapters,
+                     std::map<std::string, at::Tensor>& stored) {
+  for (const auto& [name, weight] : adapters.frozen_beside()) {
+    const auto found = stored.find(name);
+    if (found == stored.end()) continue;
+    at::Tensor own = at::empty({weight->out_features(), weight->in_features()},
+                               at::TensorOptions().dtype(at::kFloat).device(weight->device()));
+    weight->dequantize_rows(0, 0, weight->out_features(), own);
+    if (found->second.sizes() != own.sizes() ||
+        !at::allclose(found->second.to(own.device(), at::kFloat), own, 0x1p-7, 1e-6))
+      fail<FormatError>("{}: tensor {} must be the weight of this base model, and is another", path,
+                        name);
+    stored.erase(found);
+  }
+}
+
 }  // namespace
 
 void write_adapter(const std::string& directory, const AdapterSet& adapters,
                    const LoraOptions& options, const AdapterBase& base) {
   quant::NamedTensors tensors;
+  const at::ScalarType dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
   for (const AdapterTensor& tensor : adapters.tensors())
-    tensors.emplace_back(tensor.name, tensor.value);
+    tensors.emplace_back(tensor.name, tensor.value.to(dtype));
+  for (const auto& [name, original] : adapters.copies())
+    tensors.emplace_back(name, tensor_named(tensors, original));
   quant::write_tensors(in(directory, kTensorFile), tensors, {{"format", "pt"}});
   io::write_file_atomically(in(directory, kConfigFile), config_text(adapters, options, base));
   const nlohmann::ordered_json record = {{"base_hash", base.hash},
@@ -196,6 +273,7 @@ LoraOptions read_adapter_options(const std::string& directory) {
   options.targets = strings_of(config.at("target_modules"));
   if (const auto excluded = config.find("exclude_modules"))
     options.exclude_modules = strings_of(*excluded);
+  read_trained_parts(config, options);
   if (const auto layers = config.find("layers_to_transform")) {
     if (layers->value().is_array()) {
       for (const io::JsonNode& layer : layers->elements())
@@ -222,6 +300,8 @@ void read_adapter_tensors(const std::string& directory, AdapterSet& adapters) {
   std::map<std::string, at::Tensor> stored;
   for (auto& [name, tensor] : quant::read_tensors(path)) stored.emplace(name_on_disk(name), tensor);
   at::NoGradGuard no_grad;
+  take_out_copies(path, adapters, stored);
+  take_out_frozen(path, adapters, stored);
   for (const AdapterTensor& wanted : adapters.tensors()) {
     const auto found = stored.find(wanted.name);
     if (found == stored.end()) {
@@ -248,6 +328,7 @@ void read_adapter_tensors(const std::string& directory, AdapterSet& adapters) {
     at::Tensor value = wanted.value;
     value.copy_(stored.at(wanted.name));
   }
+  adapters.round_to_dtype();
   adapters.publish();
 }
 

@@ -30,7 +30,7 @@ void write_adapter(const std::string& directory, const AdapterSet& adapters,
 
 // What is needed to attach slots that the tensors of `directory` fit: rank, alpha, targets, ...
 // FormatError naming the key of adapter_config.json for anything this version cannot reproduce
-// (DoRA, rank_pattern, modules_to_save, another peft_type, ...).
+// (layer_replication, lora_bias, another peft_type, ...).
 LoraOptions read_adapter_options(const std::string& directory);
 // Copies the tensors into `adapters` and publishes them. FormatError if one is missing, superfluous
 // or of another shape.

@@ -2,24 +2,28 @@
 // one of gradients, so that clipping, the optimizer and a later all-reduce see a single tensor.
 //
 // Initialisation is PEFT's default: A Kaiming-uniform with a = sqrt(5), i.e. U(-1/sqrt(in),
-// 1/sqrt(in)); B zero. It is a function of the seed and the module's name alone.
+// 1/sqrt(in)); B zero. It is a function of the seed and the module's name alone. What is trained
+// whole (whole_modules.h) starts as the frozen values, dequantized where they are quantized.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "lora/initial_factors.h"
-#include "lora/linear_group.h"
 #include "lora/lora_options.h"
 #include "lora/targets.h"
+#include "lora/trainable_parts.h"
+#include "lora/whole_modules.h"
 
 namespace qlora::lora {
 
-// One trained tensor by its PEFT name ("base_model.model.<module>.lora_A.weight", DoRA's
-// ".lora_magnitude_vector", and biases, ".base_layer.bias" where the module has an adapter).
+// One trained tensor by its PEFT name: "base_model.model.<module>.lora_A.weight", DoRA's
+// ".lora_magnitude_vector", biases (".base_layer.bias" where the module has an adapter), ".weight"
+// of modules trained whole, ".token_adapter.trainable_tokens_delta" of trained rows.
 struct AdapterTensor {
   std::string name;
   at::Tensor value;     // view of AdapterSet::values
@@ -29,15 +33,24 @@ struct AdapterTensor {
 class AdapterSet {
  public:
   // `given` wins over options.init where it has the module.
-  // Attaches to every chosen layer of `groups`, whose frozen weights must be in place. `compute` is
-  // the products' dtype.
-  AdapterSet(const LoraOptions& options, std::vector<LinearGroup*> groups, at::ScalarType compute,
+  // Attaches to every chosen part, whose frozen weights must be in place. `compute` is the
+  // products' dtype.
+  AdapterSet(const LoraOptions& options, const TrainableParts& parts, at::ScalarType compute,
              uint64_t seed, const GivenFactors& given = {});
 
   const at::Tensor& values() const { return values_; }
   const at::Tensor& gradients() const { return gradients_; }
   const std::vector<AdapterTensor>& tensors() const { return tensors_; }
+  // Second names of tensors in a file (name, then the tensor's own): PEFT writes a matrix that tied
+  // embeddings share under both.
+  const std::vector<std::pair<std::string, std::string>>& copies() const { return copies_; }
+  // Frozen weights that PEFT writes beside an adapter, by their names in the file: of an adapted
+  // head.
+  const std::vector<std::pair<std::string, const quant::FrozenWeight*>>& frozen_beside() const {
+    return frozen_beside_;
+  }
   const std::vector<TargetMatch>& matches() const { return matches_; }
+  const TrainedEmbeddings& embeddings() const { return embeddings_; }
   int64_t num_parameters() const { return values_.numel(); }
   int64_t num_modules() const { return num_modules_; }
   // The adapted modules as PEFT's target_modules, sorted: by last name ("q_proj") where every
@@ -48,19 +61,44 @@ class AdapterSet {
   // Call after every change of the masters.
   void publish();
   void zero_gradients() { gradients_.zero_(); }
+  // Rounds the masters to what lora.dtype can hold, to nearest: a start, or an adapter that was
+  // read. In training the optimizer's rounding does it (optim/round.h).
+  void round_to_dtype();
 
  private:
-  // The tensors of a group in the flat buffers, from `offset` on.
-  void place_bias(LoraLinear& layer, int64_t& offset);
-  void place_magnitude(LoraLinear& layer, int64_t& offset);
-  void place(const LoraOptions& options, LinearGroup& group, uint64_t seed,
-             const GivenFactors& given, int64_t& offset);
+  // Which layers get what, by filled but empty slots; the numbers it takes, of which the first ones
+  // are read as `compute` too.
+  int64_t fill_slots(const LoraOptions& options, const TrainableParts& parts);
+  int64_t count_beside_layers(const TrainableParts& parts) const;
+  // The next numbers of the flat buffers as a tensor of this shape.
+  TrainedTensor take(at::IntArrayRef shape);
+  // What a group's products read of the next numbers.
+  at::Tensor next_compute(at::IntArrayRef shape) const;
+  void list(const std::string& name, const TrainedTensor& trained);
 
-  at::Tensor values_, gradients_, compute_values_;
+  // The tensors of a group, and of what lies beside the groups.
+  void place_bias(LoraLinear& layer);
+  void place_magnitude(LoraLinear& layer);
+  void place_trained_weight(LoraLinear& layer);
+  void place_factors(const LoraOptions& options, LinearGroup& group, uint64_t seed,
+                     const GivenFactors& given);
+  void place(const LoraOptions& options, LinearGroup& group, uint64_t seed,
+             const GivenFactors& given);
+  void place_embedding(const TrainableParts& parts);
+  void place_norms(const LoraOptions& options, const TrainableParts& parts);
+
+  at::Tensor values_, gradients_;
+  at::Tensor compute_values_;   // of the numbers that come first: those of the linear layers
+  bool fp32_products_ = false;  // for the group that is being placed
+  int64_t placed_ = 0;
+  bool bfloat16_ = false;
   std::vector<AdapterTensor> tensors_;
+  std::vector<std::pair<std::string, std::string>> copies_;
+  std::vector<std::pair<std::string, const quant::FrozenWeight*>> frozen_beside_;
   std::vector<LoraLinear*> dora_layers_, layers_with_bias_;
   std::vector<TargetMatch> matches_;
   std::vector<std::string> target_modules_;
+  TrainedEmbeddings embeddings_;
   int64_t num_modules_ = 0;
 };
 

@@ -24,6 +24,51 @@ bool drops(const Adapter& adapter, const ForwardContext& context) {
   return context.training && adapter.dropout > 0.0;
 }
 
+// x Wᵀ with the frozen weight, or with what is trained in its place.
+at::Tensor weight_product(const LoraLinear& layer, const at::Tensor& x,
+                          const ForwardContext& context) {
+  if (layer.trained_weight && context.adapters_enabled)
+    return at::mm(x, layer.trained_weight->compute.t());
+  at::Tensor y = layer.base->forward(x, *context.workspace);
+  if (layer.trained_rows && context.adapters_enabled)
+    y.index_copy_(1, layer.trained_rows->index, at::mm(x, layer.trained_rows->rows.compute.t()));
+  return y;
+}
+
+// gradient += dyᵀ x. In fp32 the product is added where it lies; in 16 bits it is rounded first.
+void add_outer(at::Tensor gradient, const at::Tensor& dy, const at::Tensor& x) {
+  if (dy.scalar_type() == at::kFloat)
+    gradient.addmm_(dy.t(), x);
+  else
+    gradient.add_(at::mm(dy.t(), x));
+}
+
+// dx (+)= dy W, and on the way the gradient of a weight, or of rows, that is trained.
+void weight_gradients(const LoraLinear& layer, const at::Tensor& x, const at::Tensor& dy,
+                      at::Tensor& dx, bool accumulate, const ForwardContext& context) {
+  if (const TrainedTensor* trained = layer.trained_weight.get()) {
+    add_outer(trained->gradient, dy, x);
+    if (!dx.defined()) return;
+    if (accumulate)
+      at::addmm_out(dx, dx, dy, trained->compute);
+    else
+      at::mm_out(dx, dy, trained->compute);
+    return;
+  }
+  if (!layer.trained_rows) {
+    if (dx.defined()) layer.base->input_gradient_into(dy, dx, accumulate, *context.workspace);
+    return;
+  }
+  const TrainedRows& trained = *layer.trained_rows;
+  const at::Tensor of_rows = dy.index_select(1, trained.index);
+  add_outer(trained.rows.gradient, of_rows, x);
+  if (!dx.defined()) return;
+  // The frozen rows that were replaced have no part in y.
+  layer.base->input_gradient_into(dy.index_fill(1, trained.index, 0), dx, accumulate,
+                                  *context.workspace);
+  dx.addmm_(of_rows, trained.rows.compute);
+}
+
 // The first adapter speaks for the group: rank patterns differ between modules, dropout never does.
 const Adapter& any_adapter(const LinearGroup& group) {
   for (const LoraLinear& layer : group.layers())
@@ -80,7 +125,7 @@ variable_list outputs(const LinearGroup& group, const at::Tensor& x, const at::T
   variable_list result;
   int64_t column = 0;
   for (const LoraLinear& layer : group.layers()) {
-    at::Tensor y = frozen_forward(layer, x, context);
+    at::Tensor y = weight_product(layer, x, context);
     const bool adapted = layer.adapter && h.defined();
     at::Tensor h_i;
     if (adapted) {
@@ -99,7 +144,8 @@ variable_list outputs(const LinearGroup& group, const at::Tensor& x, const at::T
       }
       if (scaled != nullptr) scaled->push_back(z);
     }
-    if (layer.bias.defined()) y.add_(layer.bias);
+    if (const at::Tensor& bias = layer.active_bias(context.adapters_enabled); bias.defined())
+      y.add_(bias);
     if (adapted && !layer.adapter->is_dora())
       low_rank_up(h_i, layer.adapter->b_compute, layer.adapter->scaling, y);
     result.push_back(std::move(y));
@@ -162,17 +208,18 @@ variable_list inner_gradients(const LinearGroup& group, const variable_list& dy,
   return inner;
 }
 
-// The frozen products' share of the gradient towards x.
-at::Tensor frozen_input_gradient(const LinearGroup& group, const at::Tensor& x,
-                                 const variable_list& dy, const variable_list& inner,
-                                 const ForwardContext& context) {
+// The share of the weights' products in the gradient towards x; undefined if it is not wanted.
+// Trained weights get their own gradient in any case.
+at::Tensor weights_gradients(const LinearGroup& group, const at::Tensor& x, bool wanted,
+                             const variable_list& dy, const variable_list& inner,
+                             const ForwardContext& context) {
   const ProfileScope scope("linear backward");
-  at::Tensor dx = at::empty_like(x);
+  at::Tensor dx = wanted ? at::empty_like(x) : at::Tensor();
   for (size_t i = 0; i < dy.size(); ++i) {
     const LoraLinear& layer = group.layers()[i];
     const bool split = layer.adapter && layer.adapter->is_dora() && drops(*layer.adapter, context);
-    layer.base->input_gradient_into(split ? dy[i] : inner[i], dx, i > 0, *context.workspace);
-    if (!split) continue;
+    weight_gradients(layer, x, split ? dy[i] : inner[i], dx, i > 0, context);
+    if (!split || !wanted) continue;
     at::Tensor dropped = at::empty_like(x);  // towards x'
     layer.base->input_gradient_into(inner[i] - dy[i], dropped, false, *context.workspace);
     dx.add_(dropout(dropped, layer.adapter->dropout, mask_key(*layer.adapter, context)));
@@ -211,8 +258,8 @@ struct GroupNode : torch::autograd::Function<GroupNode> {
     for (at::Tensor& d : dy) d = d.contiguous();
 
     const variable_list inner = inner_gradients(*group, dy, {saved.begin() + 2, saved.end()});
-    at::Tensor dx;
-    if (ctx->needs_input_grad(0)) dx = frozen_input_gradient(*group, saved[0], dy, inner, context);
+    at::Tensor dx =
+        weights_gradients(*group, saved[0], ctx->needs_input_grad(0), dy, inner, context);
     if (saved[1].defined())
       add_low_rank_input_gradient(*group, saved[0], low_rank_gradients(*group, inner, saved[1]), dx,
                                   context);

@@ -22,6 +22,7 @@
 #include <memory>
 #include <string>
 
+#include "lora/trained_tensor.h"
 #include "quant/frozen_weight.h"
 
 namespace qlora::lora {
@@ -44,18 +45,21 @@ struct Adapter {
   bool is_dora() const { return magnitude.defined(); }
 };
 
-// A bias that is trained: LoraLinear::bias is its copy in the compute dtype.
-struct TrainedBias {
-  at::Tensor value, gradient;  // fp32 [out]
-};
-
 struct LoraLinear {
   std::string name;  // Hugging Face module path: "model.layers.0.self_attn.q_proj"
   std::unique_ptr<quant::FrozenWeight> base;
-  at::Tensor bias;                            // [out] or undefined
-  std::unique_ptr<TrainedBias> trained_bias;  // null: the bias is frozen
-  std::unique_ptr<Adapter> adapter;           // empty slot: the base alone
+  at::Tensor bias;                   // [out] or undefined; frozen
+  std::unique_ptr<Adapter> adapter;  // empty slot: the base alone
 
+  // What is trained in place of the frozen parts; each may be null.
+  std::unique_ptr<TrainedTensor> trained_bias;
+  std::unique_ptr<TrainedTensor> trained_weight;  // modules_to_save: [out, in], no adapter then
+  std::unique_ptr<TrainedRows> trained_rows;      // trainable_token_indices of the head
+
+  // The bias in use; undefined if there is none.
+  const at::Tensor& active_bias(bool adapters_enabled) const {
+    return trained_bias && adapters_enabled ? trained_bias->compute : bias;
+  }
   int64_t in_features() const { return base->in_features(); }
   int64_t out_features() const { return base->out_features(); }
 };

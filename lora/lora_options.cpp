@@ -75,6 +75,13 @@ void LoraOptions::validate() const {
     fail<ConfigError>("lora.plus_lr_ratio must be positive, got {}", plus_lr_ratio);
   if (bias != "none" && bias != "all" && bias != "lora_only")
     fail<ConfigError>("lora.bias must be none, all or lora_only, got '{}'", bias);
+  for (const std::string& module : modules_to_save)
+    if (module.empty()) throw ConfigError("lora.modules_to_save: a name is empty");
+  for (const auto& [module, ids] : trainable_token_indices)
+    if (ids.empty())
+      fail<ConfigError>("lora.trainable_token_indices: {} must name at least one token", module);
+  if (dtype != "float32" && dtype != "bfloat16")
+    fail<ConfigError>("lora.dtype must be float32 or bfloat16, found '{}'", dtype);
   if (targets.empty())
     throw ConfigError("lora.targets must name at least one pattern, e.g. all-linear");
   check_init(init, rank);

@@ -29,11 +29,19 @@ struct LoraOptions {
   std::map<std::string, double> alpha_pattern;
   std::string init = "default";  // initial_factors.h, weight_init.h
   LoftqOptions loftq;
-  bool use_dora = false;       // a trained magnitude for each output (lora_linear.h)
-  std::string bias = "none";   // trained biases: none | all | lora_only (of adapted layers)
-  bool use_rslora = false;     // scaling alpha / sqrt(rank) instead of alpha / rank
-  double plus_lr_ratio = 1.0;  // LoRA+: B learns at this multiple of the rate
-  std::string from_adapter;    // a PEFT adapter directory to continue from; empty: none
+  bool use_dora = false;      // a trained magnitude for each output (lora_linear.h)
+  std::string bias = "none";  // trained biases: none | all | lora_only (of adapted layers)
+  // Trained whole beside the adapters, by the end of the module path (whole_modules.h).
+  std::vector<std::string> modules_to_save;
+  // Rows that are trained of embed_tokens, lm_head or both: tokens by module.
+  std::map<std::string, std::vector<int64_t>> trainable_token_indices;
+  // Tokens of embed_tokens by their spelling; a recipe turns them into indices.
+  std::vector<std::string> trainable_tokens;
+  bool ensure_weight_tying = false;  // tied embeddings that are trained stay one matrix
+  std::string dtype = "float32";     // of the masters: float32 | bfloat16 (optim/round.h)
+  bool use_rslora = false;           // scaling alpha / sqrt(rank) instead of alpha / rank
+  double plus_lr_ratio = 1.0;        // LoRA+: B learns at this multiple of the rate
+  std::string from_adapter;          // a PEFT adapter directory to continue from; empty: none
 
   // Factor on B A x (LoRA section 4.1; rsLoRA, Kalajdzievski 2023).
   double scaling() const;

@@ -7,6 +7,7 @@
 #include <fmt/ranges.h>
 
 #include "base/error.h"
+#include "lora/whole_modules.h"
 
 namespace qlora::lora {
 namespace {
@@ -48,7 +49,7 @@ bool is_target(const LoraOptions& options, const std::string& module) {
         patterns, [&](const std::string& pattern) { return matches(pattern, module); });
   };
   return chosen_by(options.targets) && !chosen_by(options.exclude_modules) &&
-         in_chosen_layer(options, module);
+         in_chosen_layer(options, module) && !is_trained_whole(options, module);
 }
 
 Targets match_targets(const LoraOptions& options, const std::vector<std::string>& names) {
@@ -62,11 +63,6 @@ Targets match_targets(const LoraOptions& options, const std::vector<std::string>
     bool matched = false;
     for (size_t i = 0; i < names.size(); ++i) {
       if (!matches(pattern, names[i])) continue;
-      if (names[i] == "lm_head")
-        fail<ConfigError>(
-            "lora.targets: '{}' matches the output embedding lm_head, which takes no adapter in "
-            "this version; name the other modules",
-            pattern);
       matched = true;
       if (!is_target(options, names[i])) continue;
       match.indices.push_back(i);
@@ -79,7 +75,9 @@ Targets match_targets(const LoraOptions& options, const std::vector<std::string>
   }
   if (std::ranges::find(targets.chosen, true) == targets.chosen.end())
     throw ConfigError(
-        "lora.targets: lora.exclude_modules and lora.layers_to_transform leave no module to adapt");
+        "lora.targets: lora.exclude_modules, lora.layers_to_transform and lora.modules_to_save "
+        "leave "
+        "no module to adapt");
   return targets;
 }
 

@@ -24,13 +24,12 @@ struct Targets {
   std::vector<TargetMatch> matches;  // one a pattern
 };
 
-// Whether the module gets an adapter: chosen by targets, not by exclude_modules, and in one of
-// layers_to_transform.
+// Whether the module gets an adapter: chosen by targets, not by exclude_modules or
+// modules_to_save, and in one of layers_to_transform.
 bool is_target(const LoraOptions& options, const std::string& module);
 
 // The modules that is_target() chooses. ConfigError if a pattern matches no module (the message
-// lists the module names there are), is no valid regex, or matches the output embedding. The last
-// module of `names` may be "lm_head".
+// lists the module names there are) or is no valid regex.
 Targets match_targets(const LoraOptions& options, const std::vector<std::string>& names);
 
 }  // namespace qlora::lora

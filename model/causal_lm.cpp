@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "io/hashing.h"
+#include "lora/whole_modules.h"
 #include "model/norm.h"
 #include "model/recompute.h"
 #include "model/swiglu.h"
@@ -11,8 +12,10 @@
 namespace qlora::model {
 namespace {
 
-// A leaf of the group's autograd nodes if it has adapters.
+// A leaf of the layer's autograd nodes if anything in it is trained.
 at::Tensor anchor_of(const DecoderLayer& layer) {
+  for (const lora::NormWeight* norm : {&layer.input_norm, &layer.post_attention_norm})
+    if (norm->trained) return lora::anchor_of(*norm->trained);
   for (const lora::LinearGroup* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
     if (group->anchor().defined()) return group->anchor();
   return at::Tensor();
@@ -32,16 +35,28 @@ at::Tensor CausalLm::layer_forward(const DecoderLayer& layer, int64_t index,
                                    const AttentionContext& attention_context,
                                    const lora::ForwardContext& context) const {
   const AttentionShape shape{config_.num_heads, config_.num_kv_heads, config_.head_dim};
-  const auto first =
-      add_rms_norm(residual, at::Tensor(), layer.input_norm, config_.rms_norm_eps, compute_);
+  const bool enabled = context.adapters_enabled;
+  const auto norm = [&](const at::Tensor& r, const at::Tensor& delta, const lora::NormWeight& w) {
+    return add_rms_norm(r, delta, w.value(enabled), config_.rms_norm_eps, compute_,
+                        w.gradient(enabled));
+  };
+  const auto first = norm(residual, at::Tensor(), layer.input_norm);
   const auto qkv = layer.qkv.forward(first.normed, context);
   const at::Tensor mixed = attention(qkv[0], qkv[1], qkv[2], shape, attention_context, index);
   const at::Tensor attended = layer.o.forward(mixed, context)[0];
-  const auto second = add_rms_norm(first.residual, attended, layer.post_attention_norm,
-                                   config_.rms_norm_eps, compute_);
+  const auto second = norm(first.residual, attended, layer.post_attention_norm);
   const auto gate_up = layer.gate_up.forward(second.normed, context);
   const at::Tensor activated = swiglu(gate_up[0], gate_up[1]);
   return second.residual + layer.down.forward(activated, context)[0];
+}
+
+lora::ForwardContext CausalLm::context(const ForwardInput& input) {
+  lora::ForwardContext context;
+  context.workspace = &workspace_;
+  context.adapters_enabled = input.adapters_enabled;
+  context.training = input.training;
+  context.dropout_key = input.dropout_key;
+  return context;
 }
 
 at::Tensor CausalLm::hidden(const ForwardInput& input) {
@@ -49,41 +64,46 @@ at::Tensor CausalLm::hidden(const ForwardInput& input) {
   check(num_tokens > 0 && input.positions.size() == input.tokens.size() &&
             input.cu_seqlens.size() >= 2 && input.cu_seqlens.back() == num_tokens,
         "CausalLm: positions and cu_seqlens must describe the {} tokens", num_tokens);
-  const at::Tensor ids = at::tensor(input.tokens, at::kInt).to(device_);
-  at::Tensor residual = at::embedding(embedding, ids).to(at::kFloat);
-
-  lora::ForwardContext context;
-  context.workspace = &workspace_;
-  context.adapters_enabled = input.adapters_enabled;
-  context.training = input.training;
+  at::Tensor residual = lora::embed(embedding, input.tokens, input.adapters_enabled);
+  const lora::ForwardContext shared = context(input);
   AttentionContext attention_context{input.cu_seqlens, rotary_.at_positions(input.positions),
                                      input.cache};
   for (size_t i = 0; i < layers.size(); ++i) {
     const DecoderLayer* layer = &layers[i];
     const auto index = static_cast<int64_t>(i);
-    context.dropout_key = input.dropout_key;
     const at::Tensor anchor = anchor_of(*layer);
     if (input.recompute_layers && at::GradMode::is_enabled() &&
         (anchor.defined() || residual.requires_grad()))
       residual = recompute(residual, anchor.defined() ? anchor : residual,
-                           [this, layer, index, attention_context, context](const at::Tensor& r) {
-                             return layer_forward(*layer, index, r, attention_context, context);
+                           [this, layer, index, attention_context, shared](const at::Tensor& r) {
+                             return layer_forward(*layer, index, r, attention_context, shared);
                            });
     else
-      residual = layer_forward(*layer, index, residual, attention_context, context);
+      residual = layer_forward(*layer, index, residual, attention_context, shared);
   }
   if (input.cache)
     for (int64_t s = 0; s + 1 < static_cast<int64_t>(input.cu_seqlens.size()); ++s)
       input.cache->advance(s, input.cu_seqlens[static_cast<size_t>(s) + 1] -
                                   input.cu_seqlens[static_cast<size_t>(s)]);
-  return add_rms_norm(residual, at::Tensor(), final_norm, config_.rms_norm_eps,
-                      upcast_head ? at::kFloat : compute_)
+  return add_rms_norm(residual, at::Tensor(), final_norm.value(input.adapters_enabled),
+                      config_.rms_norm_eps, upcast_head ? at::kFloat : compute_,
+                      final_norm.gradient(input.adapters_enabled))
       .normed;
 }
 
-at::Tensor CausalLm::logits(const at::Tensor& hidden_rows) {
+at::Tensor CausalLm::logits(const at::Tensor& hidden_rows, bool adapters_enabled) {
   at::NoGradGuard no_grad;
-  return head->forward(hidden_rows.detach(), workspace_).to(at::kFloat);
+  lora::ForwardContext context;
+  context.workspace = &workspace_;
+  context.adapters_enabled = adapters_enabled;
+  return head.forward(hidden_rows.detach(), context)[0].to(at::kFloat);
+}
+
+void CausalLm::set_head(std::unique_ptr<quant::FrozenWeight> weight) {
+  std::vector<lora::LoraLinear> layer(1);
+  layer[0].name = lora::kHeadName;
+  layer[0].base = std::move(weight);
+  head = lora::LinearGroup(std::move(layer));
 }
 
 std::vector<lora::LinearGroup*> CausalLm::groups() {
@@ -94,14 +114,43 @@ std::vector<lora::LinearGroup*> CausalLm::groups() {
   return all;
 }
 
-quant::NamedTensors CausalLm::frozen_state() const {
-  quant::NamedTensors all{{"model.embed_tokens.weight", embedding},
-                          {"model.norm.weight", final_norm}};
-  if (!config_.tied_embeddings) append(all, "lm_head", head->state());
+lora::TrainableParts CausalLm::parts() {
+  lora::TrainableParts parts(groups());
+  parts.head = &head;
+  parts.fp32_head = upcast_head;
+  parts.embedding = &embedding;
+  parts.tied = config_.tied_embeddings;
   for (size_t i = 0; i < layers.size(); ++i) {
     const std::string prefix = fmt::format("model.layers.{}.", i);
-    all.emplace_back(prefix + "input_layernorm.weight", layers[i].input_norm);
-    all.emplace_back(prefix + "post_attention_layernorm.weight", layers[i].post_attention_norm);
+    parts.norms.emplace_back(prefix + "input_layernorm", &layers[i].input_norm);
+    parts.norms.emplace_back(prefix + "post_attention_layernorm", &layers[i].post_attention_norm);
+  }
+  parts.norms.emplace_back("model.norm", &final_norm);
+  return parts;
+}
+
+bool CausalLm::embeddings_still_tied() const {
+  const lora::LoraLinear& output = head.layers().front();
+  if (!config_.tied_embeddings || output.adapter) return false;
+  const auto same = [](const lora::TrainedTensor* a, const lora::TrainedTensor* b) {
+    return a == nullptr || b == nullptr ? a == b : a->value.data_ptr() == b->value.data_ptr();
+  };
+  const auto rows_of = [](const std::unique_ptr<lora::TrainedRows>& trained) {
+    return trained ? &trained->rows : nullptr;
+  };
+  return same(embedding.trained.get(), output.trained_weight.get()) &&
+         same(rows_of(embedding.rows), rows_of(output.trained_rows));
+}
+
+quant::NamedTensors CausalLm::frozen_state() const {
+  quant::NamedTensors all{{"model.embed_tokens.weight", embedding.weight},
+                          {"model.norm.weight", final_norm.frozen}};
+  if (!config_.tied_embeddings) append(all, "lm_head", head.layers().front().base->state());
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const std::string prefix = fmt::format("model.layers.{}.", i);
+    all.emplace_back(prefix + "input_layernorm.weight", layers[i].input_norm.frozen);
+    all.emplace_back(prefix + "post_attention_layernorm.weight",
+                     layers[i].post_attention_norm.frozen);
     for (const lora::LinearGroup* group :
          {&layers[i].qkv, &layers[i].o, &layers[i].gate_up, &layers[i].down})
       for (const lora::LoraLinear& linear : group->layers()) {

@@ -8,16 +8,17 @@
 #include <string>
 #include <vector>
 
+#include "lora/embedding.h"
 #include "lora/linear_group.h"
+#include "lora/trainable_parts.h"
 #include "model/attention.h"
 #include "model/model_config.h"
 
 namespace qlora::model {
 
-// One pre-norm decoder layer of the Llama family (formats spec 6.1). Norm weights are fp32
-// [hidden].
+// One pre-norm decoder layer of the Llama family (formats spec 6.1).
 struct DecoderLayer {
-  at::Tensor input_norm, post_attention_norm;
+  lora::NormWeight input_norm, post_attention_norm;
   lora::LinearGroup qkv, o, gate_up, down;
 };
 
@@ -42,7 +43,9 @@ class CausalLm {
   // adapters.
   at::Tensor hidden(const ForwardInput& input);
   // Logits [rows, vocab] fp32 of some hidden rows; no gradient.
-  at::Tensor logits(const at::Tensor& hidden_rows);
+  at::Tensor logits(const at::Tensor& hidden_rows, bool adapters_enabled = true);
+  // What the linear layers of a pass share, the head included.
+  lora::ForwardContext context(const ForwardInput& input);
 
   const ModelConfig& config() const { return config_; }
   at::Device device() const { return device_; }
@@ -51,14 +54,19 @@ class CausalLm {
 
   // Filled by load.cpp.
   bool upcast_head = false;  // model.upcast all: the head's product is float32
-  at::Tensor embedding;      // [vocab, hidden]
-  at::Tensor final_norm;     // fp32 [hidden]
-  std::unique_ptr<quant::FrozenWeight>
-      head;  // [vocab, hidden]; shares the embedding's memory when tied
+  lora::Embedding embedding;
+  lora::NormWeight final_norm;
+  lora::LinearGroup head;  // one layer, lm_head; shares the embedding's memory when tied
   std::vector<DecoderLayer> layers;
+  // weight [vocab, hidden]
+  void set_head(std::unique_ptr<quant::FrozenWeight> weight);
 
-  // All linear groups, layer by layer.
+  // The linear groups of the decoder, layer by layer.
   std::vector<lora::LinearGroup*> groups();
+  // Everything that can be trained.
+  lora::TrainableParts parts();
+  // Whether head and embedding are one matrix with what was trained of them.
+  bool embeddings_still_tied() const;
   // Every frozen tensor by its Hugging Face name, packed as it is stored.
   quant::NamedTensors frozen_state() const;
   // XXH3-128 over names and bytes of frozen_state(): an adapter records the base it belongs to.

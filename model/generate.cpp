@@ -104,7 +104,7 @@ class Batch {
 
   // Picks a token for each sequence and drops those that end with it.
   void choose(const at::Tensor& rows, KvCache& cache) {
-    const at::Tensor logits = model_.logits(rows).cpu();
+    const at::Tensor logits = model_.logits(rows, options_.adapters_enabled).cpu();
     std::vector<Sequence> going;
     std::vector<int64_t> kept;
     for (size_t i = 0; i < sequences_.size(); ++i) {

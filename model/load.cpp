@@ -117,9 +117,9 @@ std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& o
   model->embedding = outer("model.embed_tokens.weight");
   model->final_norm = load.norm("model.norm.weight", config.hidden_size);
   if (config.tied_embeddings) {
-    model->head = std::make_unique<quant::DenseWeight>(model->embedding);
+    model->set_head(std::make_unique<quant::DenseWeight>(model->embedding.weight));
   } else {
-    model->head = std::make_unique<quant::DenseWeight>(outer("lm_head.weight"));
+    model->set_head(std::make_unique<quant::DenseWeight>(outer("lm_head.weight")));
   }
   for (int64_t i = 0; i < config.num_layers; ++i)
     model->layers.push_back(load_layer(load, config, i));
@@ -132,7 +132,8 @@ std::string describe(const CausalLm& model) {
     int64_t layers = 0, bytes = 0;
   };
   std::map<std::string, Share> shares;
-  int64_t weights = model.embedding.numel();
+  const at::Tensor& embedding = model.embedding.weight;
+  int64_t weights = embedding.numel();
   for (const DecoderLayer& layer : model.layers)
     for (const lora::LinearGroup* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
       for (const lora::LoraLinear& linear : group->layers()) {
@@ -141,10 +142,10 @@ std::string describe(const CausalLm& model) {
         share.bytes += linear.base->bytes();
         weights += linear.in_features() * linear.out_features();
       }
-  int64_t rest = static_cast<int64_t>(model.embedding.nbytes());
+  int64_t rest = static_cast<int64_t>(embedding.nbytes());
   if (!model.config().tied_embeddings) {
-    rest += model.head->bytes();
-    weights += model.embedding.numel();
+    rest += model.head.layers().front().base->bytes();
+    weights += embedding.numel();
   }
   std::string text = fmt::format("{:.1f} M weights", static_cast<double>(weights) / 1e6);
   for (const auto& [format, share] : shares)

@@ -36,14 +36,22 @@ Forward forward_cpu(const at::Tensor& residual, const at::Tensor& delta, const a
   return out;
 }
 
+// The weight as it enters a node: a leaf where it is trained, so that the node is part of the graph
+// even if nothing below it is.
+Variable entering(const at::Tensor& weight, const at::Tensor& weight_gradient) {
+  return weight_gradient.defined() ? weight.detach().requires_grad_(true) : weight;
+}
+
 struct AddRmsNormNode : torch::autograd::Function<AddRmsNormNode> {
   static variable_list forward(AutogradContext* ctx, const Variable& residual,
                                const std::optional<Variable>& delta, const Variable& weight,
-                               double eps, int64_t compute) {
+                               const std::optional<Variable>& weight_gradient, double eps,
+                               int64_t compute) {
     const ProfileScope scope("norm");
     Forward out = forward_cpu(residual, delta.value_or(at::Tensor()), weight, eps,
                               static_cast<at::ScalarType>(compute));
-    ctx->save_for_backward({out.residual, out.rstd, weight});
+    ctx->save_for_backward(
+        {out.residual, out.rstd, weight.detach(), weight_gradient.value_or(at::Tensor())});
     ctx->saved_data["has_delta"] = delta.has_value();
     return {out.residual, out.normed};
   }
@@ -60,33 +68,58 @@ struct AddRmsNormNode : torch::autograd::Function<AddRmsNormNode> {
     with_elements(dy, [&](auto* d_normed) {
       cpu::add_rms_norm_backward(floats(x), floats(rstd), floats(weight), d_normed, tokens, hidden,
                                  floats(dx), elements<ElementOf<decltype(d_normed)>>(d_delta));
+      if (saved[3].defined())
+        cpu::rms_norm_weight_gradient(floats(x), floats(rstd), d_normed, tokens, hidden,
+                                      floats(saved[3]));
     });
-    return {dx, d_delta, Variable(), Variable(), Variable()};
+    return {dx, d_delta, Variable(), Variable(), Variable(), Variable()};
+  }
+};
+
+// x · weight with a trained weight, of stock operations.
+struct TimesWeightNode : torch::autograd::Function<TimesWeightNode> {
+  static Variable forward(AutogradContext* ctx, const Variable& x, const Variable& weight,
+                          const Variable& weight_gradient) {
+    ctx->save_for_backward({x, weight.detach(), weight_gradient});
+    return x * weight;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list gradients) {
+    const auto saved = ctx->get_saved_variables();
+    at::Tensor weight_gradient = saved[2];
+    weight_gradient.add_((gradients[0] * saved[0]).sum(0));
+    return {gradients[0] * saved[1], Variable(), Variable()};
   }
 };
 
 // Stock ATen operations with autograd: the path of devices without a kernel of their own.
 NormOutput composed(const at::Tensor& residual, const at::Tensor& delta, const at::Tensor& weight,
-                    double eps, at::ScalarType compute) {
+                    double eps, at::ScalarType compute, const at::Tensor& weight_gradient) {
   const at::Tensor r = delta.defined() ? residual + delta.to(at::kFloat) : residual;
   const at::Tensor scale = at::rsqrt(r.square().mean(-1, true) + eps);
+  if (weight_gradient.defined() && at::GradMode::is_enabled())
+    return {r, TimesWeightNode::apply(r * scale, entering(weight, weight_gradient), weight_gradient)
+                   .to(compute)};
   return {r, (r * scale * weight).to(compute)};
 }
 
 }  // namespace
 
 NormOutput add_rms_norm(const at::Tensor& residual, const at::Tensor& delta,
-                        const at::Tensor& weight, double eps, at::ScalarType compute) {
+                        const at::Tensor& weight, double eps, at::ScalarType compute,
+                        const at::Tensor& weight_gradient) {
   check(residual.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat,
         "add_rms_norm: residual and weight must be float32");
-  if (!residual.is_cpu()) return composed(residual, delta, weight, eps, compute);
+  if (!residual.is_cpu()) return composed(residual, delta, weight, eps, compute, weight_gradient);
   if (!at::GradMode::is_enabled()) {
     Forward out = forward_cpu(residual, delta, weight, eps, compute);
     return {out.residual, out.normed};
   }
-  const auto optional_delta = delta.defined() ? std::optional<Variable>(delta) : std::nullopt;
-  auto out =
-      AddRmsNormNode::apply(residual, optional_delta, weight, eps, static_cast<int64_t>(compute));
+  const auto optional = [](const at::Tensor& t) {
+    return t.defined() ? std::optional<Variable>(t) : std::nullopt;
+  };
+  auto out = AddRmsNormNode::apply(residual, optional(delta), entering(weight, weight_gradient),
+                                   optional(weight_gradient), eps, static_cast<int64_t>(compute));
   return {out[0], out[1]};
 }
 

@@ -3,8 +3,8 @@
 //   r = residual + delta        n = r · rsqrt(mean(r²) + eps) · weight
 //
 // The residual stream is fp32 whatever the compute dtype: it is small, and rounding it at every
-// layer is what costs a bf16 run its gradient accuracy. Statistics are fp32. The weight is frozen:
-// no gradient.
+// layer is what costs a bf16 run its gradient accuracy. Statistics are fp32. A trained weight's
+// gradient, Σ dn · r · rsqrt(...), is added straight to its fp32 buffer, token by token in order.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -17,8 +17,9 @@ struct NormOutput {
 };
 
 // residual fp32 [tokens, hidden]; delta [tokens, hidden] in the compute dtype, or undefined for
-// none; weight [hidden].
+// none; weight fp32 [hidden]; weight_gradient fp32 [hidden], undefined for a frozen weight.
 NormOutput add_rms_norm(const at::Tensor& residual, const at::Tensor& delta,
-                        const at::Tensor& weight, double eps, at::ScalarType compute);
+                        const at::Tensor& weight, double eps, at::ScalarType compute,
+                        const at::Tensor& weight_gradient = {});
 
 }  // namespace qlora::model

@@ -36,6 +36,23 @@ template <typename T>
     for (int64_t i = 0; i < hidden; ++i) store(dx[i], d_delta[i]);
 }
 
+// Columns [begin, end), kLanes at a time.
+template <typename T>
+[[gnu::always_inline]] inline void weight_columns(const float* x, const float* rstd, const T* dy,
+                                                  int64_t begin, int64_t end, int64_t tokens,
+                                                  int64_t hidden, float* d_weight) {
+  for (int64_t first = begin; first < end; first += kLanes) {
+    double lanes[kLanes] = {};
+    const int64_t count = end - first < kLanes ? end - first : kLanes;
+    for (int64_t t = 0; t < tokens; ++t)
+      for (int64_t j = 0; j < count; ++j) {
+        const int64_t i = t * hidden + first + j;
+        lanes[j] += static_cast<double>(load(dy[i]) * (x[i] * rstd[t]));
+      }
+    for (int64_t j = 0; j < count; ++j) d_weight[first + j] += static_cast<float>(lanes[j]);
+  }
+}
+
 // The loops for each type of element, compiled for several instruction sets.
 #define QLORA_NORM_ROWS(T)                                                                         \
   QLORA_VECTORIZED void forward_rows(const float* r, const T* d, const float* w, float eps,        \
@@ -48,6 +65,10 @@ template <typename T>
                                       int64_t begin, int64_t end, int64_t h, float* dx, T* dd) {   \
     for (int64_t t = begin; t < end; ++t)                                                          \
       backward_row(x + t * h, s[t], w, dy + t * h, h, dx + t * h, dd ? dd + t * h : dd);           \
+  }                                                                                                \
+  QLORA_VECTORIZED void weight_range(const float* x, const float* s, const T* dy, int64_t begin,   \
+                                     int64_t end, int64_t tokens, int64_t h, float* dw) {          \
+    weight_columns(x, s, dy, begin, end, tokens, h, dw);                                           \
   }
 
 QLORA_NORM_ROWS(float)
@@ -74,6 +95,20 @@ void add_rms_norm_backward(const float* residual, const float* rstd, const float
   });
 }
 
+template <typename T>
+void rms_norm_weight_gradient(const float* residual, const float* rstd, const T* d_normed,
+                              int64_t tokens, int64_t hidden, float* d_weight) {
+  parallel_for(hidden, 4 * kLanes, [&](int64_t begin, int64_t end) {
+    weight_range(residual, rstd, d_normed, begin, end, tokens, hidden, d_weight);
+  });
+}
+
+template void rms_norm_weight_gradient(const float*, const float*, const float*, int64_t, int64_t,
+                                       float*);
+template void rms_norm_weight_gradient(const float*, const float*, const uint16_t*, int64_t,
+                                       int64_t, float*);
+template void rms_norm_weight_gradient(const float*, const float*, const Float16*, int64_t, int64_t,
+                                       float*);
 template void add_rms_norm(const float*, const float*, const float*, float, int64_t, int64_t,
                            float*, float*, float*);
 template void add_rms_norm(const float*, const uint16_t*, const float*, float, int64_t, int64_t,

@@ -16,4 +16,9 @@ void add_rms_norm_backward(const float* residual, const float* rstd, const float
                            const T* d_normed, int64_t tokens, int64_t hidden, float* d_residual,
                            T* d_delta);
 
+// d_weight [hidden] += Σ over tokens of d_normed · residual · rstd, in double and in their order.
+template <typename T>
+void rms_norm_weight_gradient(const float* residual, const float* rstd, const T* d_normed,
+                              int64_t tokens, int64_t hidden, float* d_weight);
+
 }  // namespace qlora::model::cpu

@@ -66,7 +66,7 @@ Evaluation evaluate_loss(model::CausalLm& model, const std::vector<data::Example
     input.cu_seqlens = batch.cu_seqlens;
     input.adapters_enabled = adapters_enabled;
     add_losses(batch,
-               token_losses(model.hidden(input), batch.targets, *model.head, model.workspace()),
+               token_losses(model.hidden(input), batch.targets, model.head, model.context(input)),
                result.rows);
     indices.clear();
     tokens = 0;

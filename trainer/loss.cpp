@@ -1,10 +1,12 @@
 #include "trainer/loss.h"
 
 #include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "base/error.h"
 #include "base/profile.h"
+#include "base/seed.h"
 #include "model/element_pointer.h"
 #include "trainer/loss_kernels.h"
 
@@ -64,66 +66,86 @@ at::Tensor chunk_losses(at::Tensor& logits, const std::vector<int64_t>& targets,
   return losses;
 }
 
-// Visits the supervised rows chunk by chunk.
+int64_t vocabulary(const lora::LinearGroup& head) { return head.layers().front().out_features(); }
+
+// Visits the supervised rows chunk by chunk: (first, rows, indices of the rows in hidden).
 template <typename Visit>
-void for_each_chunk(const at::Tensor& hidden, const Supervised& s, const quant::FrozenWeight& head,
-                    quant::Workspace& workspace, const Visit& visit) {
+void for_each_chunk(const at::Tensor& hidden, const Supervised& s, const Visit& visit) {
   const auto count = static_cast<int64_t>(s.targets.size());
   for (int64_t begin = 0; begin < count; begin += kRowsPerChunk) {
     const at::Tensor index = s.rows.narrow(0, begin, std::min(kRowsPerChunk, count - begin));
-    at::Tensor logits = head.forward(hidden.index_select(0, index), workspace);
-    visit(begin, index, logits);
+    visit(begin, hidden.index_select(0, index), index);
   }
 }
 
+// The gradient towards a chunk's rows, undefined if none is wanted; on the way it adds the losses
+// and the gradients of what is trained of the head.
+at::Tensor chunk_gradient(const at::Tensor& rows, bool wanted, const lora::LinearGroup& head,
+                          const lora::ForwardContext& context, const std::vector<int64_t>& targets,
+                          int64_t begin, double scale, at::Tensor& sum) {
+  at::AutoGradMode with_grad(true);
+  const at::Tensor leaf = rows.detach().requires_grad_(wanted);
+  const at::Tensor logits = head.forward(leaf, context)[0];
+  at::Tensor gradient = logits.detach();  // the same memory: logits turn into their gradient
+  sum.add_(chunk_losses(gradient, targets, begin, scale, true).sum(at::kDouble));
+  if (logits.requires_grad()) torch::autograd::backward({logits}, {gradient});
+  return leaf.grad();
+}
+
 struct CrossEntropyNode : torch::autograd::Function<CrossEntropyNode> {
+  // `anchor`: of the head, if anything in it is trained.
   static Variable forward(AutogradContext* ctx, const Variable& hidden,
-                          const std::vector<int32_t>& targets, const quant::FrozenWeight* head,
-                          double scale, quant::Workspace* workspace) {
+                          const std::optional<Variable>& anchor,
+                          const std::vector<int32_t>& targets, const lora::LinearGroup* head,
+                          double scale, const lora::ForwardContext* context) {
+    (void)anchor;
     const ProfileScope scope("head");
-    const Supervised s = supervised(targets, head->out_features(), hidden.device());
-    at::Tensor d_hidden = at::zeros_like(hidden);
+    const Supervised s = supervised(targets, vocabulary(*head), hidden.device());
+    const bool wanted = hidden.requires_grad();
+    at::Tensor d_hidden = wanted ? at::zeros_like(hidden) : at::Tensor();
     at::Tensor sum = at::zeros({}, hidden.options().dtype(at::kDouble));
-    for_each_chunk(
-        hidden, s, *head, *workspace,
-        [&](int64_t begin, const at::Tensor& index, at::Tensor& logits) {
-          sum.add_(chunk_losses(logits, s.targets, begin, scale, true).sum(at::kDouble));
-          at::Tensor d_rows = at::empty({index.size(0), hidden.size(1)}, hidden.options());
-          head->input_gradient_into(logits, d_rows, false, *workspace);
-          d_hidden.index_copy_(0, index, d_rows);
-        });
+    for_each_chunk(hidden.detach(), s,
+                   [&](int64_t begin, const at::Tensor& rows, const at::Tensor& index) {
+                     lora::ForwardContext own = *context;  // each chunk drops other inputs
+                     own.dropout_key = random_key(own.dropout_key, static_cast<uint64_t>(begin));
+                     const at::Tensor d_rows =
+                         chunk_gradient(rows, wanted, *head, own, s.targets, begin, scale, sum);
+                     if (wanted) d_hidden.index_copy_(0, index, d_rows);
+                   });
     ctx->save_for_backward({d_hidden});
     return (sum * scale).to(at::kFloat);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
-    const at::Tensor d_hidden = ctx->get_saved_variables()[0];
-    return {d_hidden * gradients[0].to(d_hidden.scalar_type()), Variable(), Variable(), Variable(),
-            Variable()};
+    at::Tensor d_hidden = ctx->get_saved_variables()[0];
+    if (d_hidden.defined()) d_hidden = d_hidden * gradients[0].to(d_hidden.scalar_type());
+    return {d_hidden, Variable(), Variable(), Variable(), Variable(), Variable()};
   }
 };
 
 }  // namespace
 
 at::Tensor fused_cross_entropy(const at::Tensor& hidden, const std::vector<int32_t>& targets,
-                               const quant::FrozenWeight& head, double scale,
-                               quant::Workspace& workspace) {
+                               const lora::LinearGroup& head, double scale,
+                               const lora::ForwardContext& context) {
   check(hidden.size(0) == static_cast<int64_t>(targets.size()),
         "cross entropy: {} hidden rows but {} targets", hidden.size(0), targets.size());
-  return CrossEntropyNode::apply(hidden, targets, &head, scale, &workspace);
+  const auto anchor =
+      head.anchor().defined() ? std::optional<Variable>(head.anchor()) : std::nullopt;
+  return CrossEntropyNode::apply(hidden, anchor, targets, &head, scale, &context);
 }
 
 std::vector<float> token_losses(const at::Tensor& hidden, const std::vector<int32_t>& targets,
-                                const quant::FrozenWeight& head, quant::Workspace& workspace) {
+                                const lora::LinearGroup& head,
+                                const lora::ForwardContext& context) {
   at::NoGradGuard no_grad;
-  const Supervised s = supervised(targets, head.out_features(), hidden.device());
+  const Supervised s = supervised(targets, vocabulary(head), hidden.device());
   std::vector<float> losses;
-  for_each_chunk(
-      hidden, s, head, workspace, [&](int64_t begin, const at::Tensor&, at::Tensor& logits) {
-        const at::Tensor chunk = chunk_losses(logits, s.targets, begin, 1.0, false).cpu();
-        losses.insert(losses.end(), chunk.data_ptr<float>(),
-                      chunk.data_ptr<float>() + chunk.numel());
-      });
+  for_each_chunk(hidden, s, [&](int64_t begin, const at::Tensor& rows, const at::Tensor&) {
+    at::Tensor logits = head.forward(rows, context)[0];
+    const at::Tensor chunk = chunk_losses(logits, s.targets, begin, 1.0, false).cpu();
+    losses.insert(losses.end(), chunk.data_ptr<float>(), chunk.data_ptr<float>() + chunk.numel());
+  });
   return losses;
 }
 

@@ -55,6 +55,7 @@ Outcome run(TrainJob& job) {
     if (norm.finite()) {
       audit(job, updated);
       job.optimizer.step(lr, norm.scale / loss_scale);
+      optim::round_masters(job.rounding, job.parameters, state.step);
       job.adapters.publish();
       updated = updated || lr > 0;
       if (job.scales_loss) state.loss_scale.good();

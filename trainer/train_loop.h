@@ -13,6 +13,7 @@
 #include "model/causal_lm.h"
 #include "optim/lr_schedule.h"
 #include "optim/optimizer.h"
+#include "optim/round.h"
 #include "trainer/metrics.h"
 #include "trainer/train_state.h"
 
@@ -33,6 +34,7 @@ struct TrainJob {
   uint64_t seed = 0;
   int64_t eval_every = 0, save_every = 0;
   int64_t patience = 0;  // evaluations without a gain before the run ends; 0: never
+  optim::MasterRounding rounding = {};
   const std::atomic<bool>* stop = nullptr;  // set by SIGINT or SIGTERM
   // Called between steps. `evaluate` and `save` leave no trace in the run.
   std::function<void(const StepMetrics&)> report = {};

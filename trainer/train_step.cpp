@@ -9,6 +9,16 @@
 #include "trainer/loss.h"
 
 namespace qlora::trainer {
+namespace {
+
+// Whether a tensor must have a gradient when the matrices `which` of the adapters have one. What is
+// trained whole has it from the first step, like B. Single tokens may be absent from a batch.
+bool is_due(const std::string& name, const std::string& which) {
+  if (name.ends_with(".lora_" + which + ".weight")) return true;
+  return which == "B" && name.ends_with(".weight") && name.find(".lora_") == std::string::npos;
+}
+
+}  // namespace
 
 double accumulate_gradients(TrainJob& job, const data::StepWindow& window) {
   job.adapters.zero_gradients();
@@ -26,7 +36,7 @@ double accumulate_gradients(TrainJob& job, const data::StepWindow& window) {
     input.recompute_layers = job.state.choices.recompute_layers;
     input.dropout_key = random_key(random_key(job.seed, static_cast<uint64_t>(job.state.step)), i);
     const at::Tensor part = fused_cross_entropy(job.model.hidden(input), batch.targets,
-                                                *job.model.head, scale, job.model.workspace());
+                                                job.model.head, scale, job.model.context(input));
     const double value = part.item<double>() / loss_scale;
     if (!std::isfinite(value))
       fail<DivergenceError>(
@@ -40,17 +50,16 @@ double accumulate_gradients(TrainJob& job, const data::StepWindow& window) {
 }
 
 void audit_gradients(const TrainJob& job, const char* which) {
-  const std::string suffix = std::string(".lora_") + which + ".weight";
   std::string missing;
   int64_t count = 0;
   for (const lora::AdapterTensor& tensor : job.adapters.tensors()) {
-    if (!tensor.name.ends_with(suffix) || tensor.gradient.abs().max().item<float>() > 0) continue;
+    if (!is_due(tensor.name, which) || tensor.gradient.abs().max().item<float>() > 0) continue;
     if (++count <= 3) missing += (missing.empty() ? "" : ", ") + tensor.name;
   }
   if (count > 0)
     fail<ConfigError>(
-        "{} adapters got no gradient: {}{}; they would never be trained. Check lora.targets and "
-        "the data",
+        "{} trained tensors got no gradient: {}{}; they would never be trained. Check "
+        "lora.targets, lora.modules_to_save and the data",
         count, missing, count > 3 ? ", ..." : "");
 }
 

@@ -10,9 +10,9 @@ namespace qlora::trainer {
 // tokens divided by their count in the window, whatever the micro-batches: 8 x 1 equals 1 x 8.
 double accumulate_gradients(TrainJob& job, const data::StepWindow& window);
 
-// The self-audit of the first steps: after the first backward pass every B has a gradient, and
-// after the first update that is not zero every A. Throws ConfigError naming the adapters that have
-// none.
+// The self-audit of the first steps: after the first backward pass every B and everything
+// trained whole has a gradient, and after the first update that is not zero every A. Throws
+// ConfigError naming the tensors that have none.
 void audit_gradients(const TrainJob& job, const char* which);
 
 }  // namespace qlora::trainer

@@ -201,6 +201,72 @@ TEST(Merged, TheConfigIsTheSourcesWithoutItsQuantization) {
   EXPECT_EQ(written, config);
 }
 
+// What training did to the embeddings, as the files say it.
+struct Embeddings {
+  at::Tensor embedding, head;  // head: undefined if it is not there
+  bool tied;
+};
+
+Embeddings write_with(const lora::LoraOptions& options, TrainedTiny& trained) {
+  trained.adapters = std::make_unique<lora::AdapterSet>(options, trained.model->parts(),
+                                                        trained.model->compute_dtype(), 1);
+  at::NoGradGuard no_grad;
+  for (const auto& tensor : trained.adapters->tensors())
+    if (tensor.name.find("lora_") == std::string::npos) at::Tensor(tensor.value).add_(1.0);
+  trained.adapters->publish();
+  const auto written = trained.write(at::kFloat);
+  const auto config = nlohmann::json::parse(test::read_file(trained.dir / "merged/config.json"));
+  const auto head = written.find("lm_head.weight");
+  return {written.at("model.embed_tokens.weight"),
+          head == written.end() ? at::Tensor() : head->second, config.at("tie_word_embeddings")};
+}
+
+TEST(Merged, TiedEmbeddingsThatTrainingPartedAreWrittenAsTwo) {
+  TrainedTiny trained;
+  const at::Tensor base = trained.model->embedding.weight.to(at::kFloat);
+  lora::LoraOptions options;
+  options.modules_to_save = {"embed_tokens"};
+  const Embeddings found = write_with(options, trained);
+  EXPECT_FALSE(found.tied);
+  EXPECT_TRUE(at::equal(found.embedding, base + 1));
+  ASSERT_TRUE(found.head.defined());
+  EXPECT_TRUE(at::equal(found.head, base));
+}
+
+TEST(Merged, TiedEmbeddingsThatStayedTiedAreWrittenOnce) {
+  for (const bool rows : {false, true}) {
+    TrainedTiny trained;
+    at::Tensor expected = trained.model->embedding.weight.to(at::kFloat).clone();
+    lora::LoraOptions options;
+    options.modules_to_save = {"norm"};
+    if (rows) {
+      options.trainable_token_indices["embed_tokens"] = {3, 250};
+      for (const int64_t id : {3, 250}) expected[id].add_(1);
+    } else {
+      options.modules_to_save.emplace_back("lm_head");
+      options.ensure_weight_tying = true;
+      expected.add_(1);
+    }
+    const Embeddings found = write_with(options, trained);
+    EXPECT_TRUE(found.tied) << rows;
+    EXPECT_FALSE(found.head.defined()) << rows;
+    EXPECT_TRUE(at::equal(found.embedding, expected)) << rows;
+  }
+}
+
+TEST(Merged, NormsAndLinearModulesTrainedWholeReplaceTheBases) {
+  TrainedTiny trained;
+  const at::Tensor norm = trained.model->final_norm.frozen.clone();
+  const at::Tensor o = TrainedTiny::dequantized(trained.model->layers[0].o.layers()[0]);
+  lora::LoraOptions options;
+  options.modules_to_save = {"norm", "o_proj"};
+  write_with(options, trained);
+  for (auto& [name, tensor] : quant::read_tensors(trained.dir / "merged/model.safetensors")) {
+    if (name == "model.norm.weight") EXPECT_TRUE(at::equal(tensor, norm + 1));
+    if (name == "model.layers.0.self_attn.o_proj.weight") EXPECT_TRUE(at::equal(tensor, o + 1));
+  }
+}
+
 TEST(Merged, AWeightTooLargeForFp16IsNamed) {
   TrainedTiny trained;
   trained.attach();

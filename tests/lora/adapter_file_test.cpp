@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -128,10 +129,8 @@ TEST_F(AdapterFile, WhatCannotBeReproducedIsRefusedByTheNameOfItsKey) {
       {"monteclora_config", {{"samples", 2}}},
       {"arrow_config", {{"top_k", 3}}},
       {"kasa_config", {{"beta", 1}}},
-      {"modules_to_save", {"lm_head"}},
       {"layers_pattern", {"h"}},
       {"rank_pattern", {"q_proj"}},
-      {"trainable_token_indices", {1, 2}},
       {"target_parameters", {"experts.down_proj"}}};
   const std::string config = test::read_file(dir / kConfig);
   for (const auto& [key, value] : keys) {
@@ -180,6 +179,112 @@ TEST_F(AdapterFile, DoraBiasAndPatternsAreRead) {
   EXPECT_EQ(options.bias, "lora_only");
   EXPECT_THAT(options.layers_to_transform, testing::ElementsAre(1));
   EXPECT_THAT(options.exclude_modules, testing::ElementsAre("o_proj"));
+}
+
+TEST_F(AdapterFile, WhatIsTrainedBesideTheAdaptersIsRead) {
+  edit_config("modules_to_save", {"lm_head", "norm"});
+  edit_config("ensure_weight_tying", true);
+  edit_config("trainable_token_indices", {5, 3});
+  LoraOptions options = read_adapter_options(dir.path());
+  EXPECT_THAT(options.modules_to_save, testing::ElementsAre("lm_head", "norm"));
+  EXPECT_TRUE(options.ensure_weight_tying);
+  EXPECT_THAT(options.trainable_token_indices.at("embed_tokens"), testing::ElementsAre(5, 3));
+  edit_config("trainable_token_indices", {{"lm_head", {7}}});
+  options = read_adapter_options(dir.path());
+  EXPECT_EQ(options.trainable_token_indices.size(), 1u);
+  EXPECT_THAT(options.trainable_token_indices.at("lm_head"), testing::ElementsAre(7));
+  edit_config("trainable_token_indices", {-1});
+  EXPECT_THROW(read_adapter_options(dir.path()), FormatError);
+}
+
+// Writes an adapter with these options and reads it into another model.
+struct RoundTrip {
+  explicit RoundTrip(const LoraOptions& options) {
+    const auto model = test::tiny_model();
+    written = std::make_unique<AdapterSet>(options, model->parts(), at::kFloat, 1);
+    at::NoGradGuard no_grad;
+    at::Tensor(written->values()).normal_();
+    written->round_to_dtype();
+    written->publish();
+    write_adapter(dir.path(), *written, options, {});
+    found = read_adapter_options(dir.path());
+    found.dtype = options.dtype;
+    into = test::tiny_model();
+    read = std::make_unique<AdapterSet>(found, into->parts(), at::kFloat, 2);
+    read_adapter_tensors(dir.path(), *read);
+  }
+  test::TempDir dir;
+  std::unique_ptr<AdapterSet> written, read;
+  std::unique_ptr<model::CausalLm> into;
+  LoraOptions found;
+};
+
+TEST(AdapterFileBesideLora, ComesBackBitForBitUnderPeftsNames) {
+  LoraOptions options;
+  options.rank = 4;
+  options.modules_to_save = {"lm_head", "model.norm", "o_proj"};
+  options.trainable_token_indices["embed_tokens"] = {9, 4};
+  EXPECT_THROW(RoundTrip{options}, ConfigError);  // tied: the tokens are lm_head's too
+  options.modules_to_save = {"model.norm", "o_proj"};
+  const RoundTrip trip(options);
+  EXPECT_TRUE(at::equal(trip.read->values(), trip.written->values()));
+  EXPECT_EQ(trip.found.modules_to_save, options.modules_to_save);
+  EXPECT_EQ(trip.found.trainable_token_indices, options.trainable_token_indices);
+  std::vector<std::string> names;
+  for (const auto& [name, tensor] : quant::read_tensors(trip.dir / kTensors)) names.push_back(name);
+  EXPECT_THAT(names,
+              testing::IsSupersetOf(
+                  {"base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta",
+                   "base_model.model.model.norm.weight",
+                   "base_model.model.model.layers.0.self_attn.o_proj.weight"}));
+}
+
+TEST(AdapterFileBesideLora, ASharedMatrixIsThereUnderBothNamesAndBothMustAgree) {
+  LoraOptions options;
+  options.rank = 4;
+  options.modules_to_save = {"embed_tokens"};
+  options.ensure_weight_tying = true;
+  RoundTrip trip(options);
+  EXPECT_TRUE(at::equal(trip.read->values(), trip.written->values()));
+  quant::NamedTensors tensors = quant::read_tensors(trip.dir / kTensors);
+  const auto head = std::ranges::find(tensors, "base_model.model.lm_head.weight",
+                                      [](const auto& entry) { return entry.first; });
+  ASSERT_NE(head, tensors.end());
+  head->second = head->second + 1;
+  fs::remove(trip.dir / kTensors);
+  quant::write_tensors(trip.dir / kTensors, tensors, {{"format", "pt"}});
+  EXPECT_THAT([&] { read_adapter_tensors(trip.dir.path(), *trip.read); },
+              ThrowsMessage<FormatError>(HasSubstr("ensure_weight_tying")));
+}
+
+TEST(AdapterFileBesideLora, TheFrozenWeightOfAnAdaptedHeadMustBeTheBases) {
+  LoraOptions options;
+  options.rank = 4;
+  options.targets = {"lm_head"};
+  RoundTrip trip(options);
+  quant::NamedTensors tensors = quant::read_tensors(trip.dir / kTensors);
+  const auto write_with = [&](const at::Tensor& weight) {
+    quant::NamedTensors all = tensors;
+    all.emplace_back("base_model.model.lm_head.base_layer.weight", weight);
+    fs::remove(trip.dir / kTensors);
+    quant::write_tensors(trip.dir / kTensors, all, {{"format", "pt"}});
+  };
+  const at::Tensor base = trip.into->embedding.weight;
+  write_with(base.to(at::kBFloat16));
+  read_adapter_tensors(trip.dir.path(), *trip.read);
+  write_with(base + 1);
+  EXPECT_THAT([&] { read_adapter_tensors(trip.dir.path(), *trip.read); },
+              ThrowsMessage<FormatError>(HasSubstr("lm_head.base_layer")));
+}
+
+TEST(AdapterFileBesideLora, BFloat16MastersAreSavedAsSuch) {
+  LoraOptions options;
+  options.rank = 4;
+  options.dtype = "bfloat16";
+  const RoundTrip trip(options);
+  for (const auto& [name, tensor] : quant::read_tensors(trip.dir / kTensors))
+    EXPECT_EQ(tensor.scalar_type(), at::kBFloat16) << name;
+  EXPECT_TRUE(at::equal(trip.read->values(), trip.written->values()));
 }
 
 TEST_F(AdapterFile, ATargetPatternOfPeftIsOneText) {

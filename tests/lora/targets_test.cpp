@@ -53,8 +53,11 @@ TEST(Targets, APatternWithoutAMatchNamesWhatThereIs) {
               testing::HasSubstr("down_proj, k_proj, lm_head, q_proj"));
 }
 
-TEST(Targets, TheOutputEmbeddingTakesNoAdapter) {
-  EXPECT_THAT(message({"lm_head"}), testing::HasSubstr("lm_head"));
+TEST(Targets, TheOutputEmbeddingTakesAnAdapterWhereItIsNamed) {
+  EXPECT_EQ(match_targets_of({"lm_head"}, kNames).chosen,
+            (std::vector<bool>{false, false, false, false, true}));
+  EXPECT_EQ(match_targets_of({"all-linear"}, kNames).chosen,
+            (std::vector<bool>{true, true, true, true, false}));
 }
 
 }  // namespace

@@ -26,8 +26,8 @@ double loss_and_gradients(model::CausalLm& model, lora::AdapterSet& adapters,
                           const model::ForwardInput& input) {
   adapters.zero_gradients();
   const auto targets = targets_of(input);
-  const at::Tensor loss = trainer::fused_cross_entropy(model.hidden(input), targets, *model.head,
-                                                       1.0 / 10, model.workspace());
+  const at::Tensor loss = trainer::fused_cross_entropy(model.hidden(input), targets, model.head,
+                                                       1.0 / 10, model.context(input));
   loss.backward();
   return loss.item<double>();
 }
@@ -96,8 +96,8 @@ TEST(CausalLm, AdapterGradientsMatchFiniteDifferences) {
     masters.add_(direction, offset);
     adapters->publish();
     double sum = 0;
-    for (float x : trainer::token_losses(model->hidden(input), targets_of(input), *model->head,
-                                         model->workspace()))
+    for (float x : trainer::token_losses(model->hidden(input), targets_of(input), model->head,
+                                         model->context(input)))
       sum += x;
     masters.copy_(saved);
     adapters->publish();

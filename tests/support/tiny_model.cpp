@@ -53,7 +53,7 @@ std::unique_ptr<model::CausalLm> tiny_model(at::ScalarType compute, uint64_t see
   auto model = std::make_unique<model::CausalLm>(config, at::kCPU, compute);
   model->embedding = random({vocab_size, 32}, seed, "embedding", 0.5f).to(compute);
   model->final_norm = random({32}, seed, "norm", 0.1f) + 1.0;
-  model->head = std::make_unique<quant::DenseWeight>(model->embedding);
+  model->set_head(std::make_unique<quant::DenseWeight>(model->embedding.weight));
   for (int i = 0; i < 2; ++i) {
     const std::string p = fmt::format("model.layers.{}.", i);
     model::DecoderLayer layer;
@@ -78,7 +78,7 @@ std::unique_ptr<lora::AdapterSet> tiny_adapters(model::CausalLm& model, bool ran
   options.alpha = 8;
   options.dropout = dropout;
   auto adapters =
-      std::make_unique<lora::AdapterSet>(options, model.groups(), model.compute_dtype(), 3);
+      std::make_unique<lora::AdapterSet>(options, model.parts(), model.compute_dtype(), 3);
   if (random_b) {
     at::NoGradGuard no_grad;
     for (const auto& tensor : adapters->tensors())

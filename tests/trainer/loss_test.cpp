@@ -6,17 +6,29 @@
 namespace qlora::trainer {
 namespace {
 
+// A head of one layer with this weight, and the context it is called in.
+struct Head {
+  explicit Head(const at::Tensor& weight) {
+    std::vector<lora::LoraLinear> layers(1);
+    layers[0].name = "lm_head";
+    layers[0].base = std::make_unique<quant::DenseWeight>(weight);
+    group = lora::LinearGroup(std::move(layers));
+    context.workspace = &workspace;
+  }
+  quant::Workspace workspace;
+  lora::ForwardContext context;
+  lora::LinearGroup group;
+};
+
 TEST(FusedCrossEntropy, EqualsTheComposedLossAndGradient) {
   at::manual_seed(1);
   const at::Tensor hidden = at::randn({9, 16}).requires_grad_(true);
-  const quant::DenseWeight head(at::randn({37, 16}));
+  const at::Tensor weight = at::randn({37, 16});
+  const Head head(weight);
   const std::vector<int32_t> targets = {3, -100, 0, 36, -100, 5, 5, 1, -100};
-  quant::Workspace workspace;
-  const at::Tensor loss = fused_cross_entropy(hidden, targets, head, 0.25, workspace);
+  const at::Tensor loss = fused_cross_entropy(hidden, targets, head.group, 0.25, head.context);
   loss.backward();
 
-  at::Tensor weight = at::empty({37, 16});
-  head.dequantize_rows(0, 0, 37, weight);
   const at::Tensor reference_hidden = hidden.detach().clone().requires_grad_(true);
   const at::Tensor labels = at::tensor(std::vector<int64_t>(targets.begin(), targets.end()));
   const at::Tensor reference = at::cross_entropy_loss(at::mm(reference_hidden, weight.t()), labels,
@@ -27,20 +39,43 @@ TEST(FusedCrossEntropy, EqualsTheComposedLossAndGradient) {
   EXPECT_TRUE(at::allclose(hidden.grad(), reference_hidden.grad(), 1e-4, 1e-6));
 }
 
+TEST(FusedCrossEntropy, ATrainedHeadGetsItsGradientOverAllChunks) {
+  at::manual_seed(2);
+  const int64_t rows = 600;                         // three chunks
+  const at::Tensor hidden = at::randn({rows, 16});  // nothing below the head is trained
+  Head head(at::randn({37, 16}));
+  lora::TrainedTensor trained{at::randn({37, 16}), at::zeros({37, 16}), {}};
+  trained.compute = trained.value;
+  head.group.layers()[0].trained_weight = std::make_unique<lora::TrainedTensor>(trained);
+  head.group.set_anchor(lora::anchor_of(trained));
+  std::vector<int32_t> targets;
+  for (int64_t i = 0; i < rows; ++i) targets.push_back(static_cast<int32_t>(i * i % 37));
+  const at::Tensor loss = fused_cross_entropy(hidden, targets, head.group, 0.25, head.context);
+  loss.backward();
+
+  const at::Tensor leaf = trained.value.clone().requires_grad_(true);
+  const at::Tensor labels = at::tensor(std::vector<int64_t>(targets.begin(), targets.end()));
+  const at::Tensor reference =
+      at::cross_entropy_loss(at::mm(hidden, leaf.t()), labels, {}, at::Reduction::Sum, -100) * 0.25;
+  reference.backward();
+  EXPECT_NEAR(loss.item<float>(), reference.item<float>(), 1e-6 * reference.item<float>());
+  EXPECT_TRUE(at::allclose(trained.gradient, leaf.grad(), 1e-4, 1e-4));
+}
+
 TEST(FusedCrossEntropy, NothingSupervisedCostsNothing) {
   const at::Tensor hidden = at::randn({3, 16}).requires_grad_(true);
-  const quant::DenseWeight head(at::randn({37, 16}));
-  quant::Workspace workspace;
-  const at::Tensor loss = fused_cross_entropy(hidden, {-100, -100, -100}, head, 1.0, workspace);
+  const Head head(at::randn({37, 16}));
+  const at::Tensor loss =
+      fused_cross_entropy(hidden, {-100, -100, -100}, head.group, 1.0, head.context);
   loss.backward();
   EXPECT_EQ(loss.item<float>(), 0.0f);
   EXPECT_EQ(hidden.grad().abs().sum().item<float>(), 0.0f);
 }
 
 TEST(FusedCrossEntropy, ATargetOutsideTheVocabularyIsRefused) {
-  const quant::DenseWeight head(at::randn({37, 16}));
-  quant::Workspace workspace;
-  EXPECT_THROW(fused_cross_entropy(at::randn({1, 16}), {37}, head, 1.0, workspace), std::exception);
+  const Head head(at::randn({37, 16}));
+  EXPECT_THROW(fused_cross_entropy(at::randn({1, 16}), {37}, head.group, 1.0, head.context),
+               std::exception);
 }
 
 }  // namespace

@@ -41,7 +41,10 @@ struct SmallRun {
   std::unique_ptr<TrainJob> job;
   int saves = 0;
 
-  explicit SmallRun(int64_t total_steps, data::LoaderOptions loading = {24, true, true, 2, 2, 5}) {
+  explicit SmallRun(int64_t total_steps, data::LoaderOptions loading = {24, true, true, 2, 2, 5},
+                    const lora::LoraOptions* lora = nullptr) {
+    if (lora != nullptr)
+      adapters = std::make_unique<lora::AdapterSet>(*lora, model->parts(), at::kBFloat16, 3);
     options.name = "paged_adamw_8bit";
     options.schedule = "linear";
     options.lr = 1e-2;
@@ -81,6 +84,36 @@ TEST(TrainLoop, AResumedRunRepeatsTheUnbrokenOneBitForBit) {
   EXPECT_LT(unbroken.losses.back(), unbroken.losses.front());
 }
 
+TEST(TrainLoop, BFloat16MastersResumeFromTheirBFloat16CopiesBitForBit) {
+  lora::LoraOptions lora;
+  lora.rank = 4;
+  lora.modules_to_save = {"embed_tokens", "norm"};
+  lora.ensure_weight_tying = true;
+  lora.dtype = "bfloat16";
+  const auto make = [&](int64_t steps, bool stochastic) {
+    auto small =
+        std::make_unique<SmallRun>(steps, data::LoaderOptions{24, true, true, 2, 2, 5}, &lora);
+    small->job->rounding = {true, stochastic, 5};
+    return small;
+  };
+  const auto unbroken = make(8, true), first = make(3, true), second = make(8, true);
+  run(*unbroken->job);
+  run(*first->job);
+  {
+    at::NoGradGuard no_grad;
+    at::Tensor masters = second->adapters->values();
+    masters.copy_(first->adapters->values().to(at::kBFloat16));  // as they are saved
+    second->adapters->publish();
+  }
+  second->optimizer->load_state(first->optimizer->state(), first->optimizer->num_steps());
+  second->state = first->state;
+  run(*second->job);
+  EXPECT_TRUE(at::equal(second->adapters->values(), unbroken->adapters->values()));
+  const auto nearest = make(8, false);
+  run(*nearest->job);
+  EXPECT_FALSE(at::equal(nearest->adapters->values(), unbroken->adapters->values()));
+}
+
 TEST(TrainLoop, RecomputationChangesNoBit) {
   SmallRun plain(4), recomputing(4);
   recomputing.state.choices.recompute_layers = true;
@@ -111,7 +144,7 @@ TEST(TrainLoop, AStopRequestSavesAndEndsBetweenSteps) {
 TEST(TrainLoop, ANonFiniteLossStopsBeforeTheOptimizerSeesIt) {
   SmallRun small(10);
   at::NoGradGuard no_grad;
-  at::Tensor norm = small.model->final_norm;
+  at::Tensor norm = small.model->final_norm.frozen;
   norm.fill_(std::numeric_limits<float>::infinity());
   const at::Tensor before = small.adapters->values().clone();
   at::AutoGradMode with_grad(true);

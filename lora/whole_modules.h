@@ -1,0 +1,49 @@
+// Which parameters are trained whole (lora.modules_to_save) or by the row
+// (lora.trainable_token_indices), and what becomes of an input and an output embedding that share
+// one matrix. Names match as in PEFT: a module is trained whole if its path ends in one of the
+// names, so that "norm" is every norm and "model.norm" the last one alone.
+//
+// Tied embeddings, as PEFT 0.21 has them:
+//   modules_to_save           ensure_weight_tying: one trained matrix for both; else the named one
+//                             is a copy apart, and the other stays as it was
+//   trainable_token_indices   of the input embedding: always for both, unless the output embedding
+//                             has other tokens of its own
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "lora/lora_options.h"
+
+namespace qlora::lora {
+
+constexpr const char* kEmbeddingName = "model.embed_tokens";
+constexpr const char* kHeadName = "lm_head";
+
+bool is_trained_whole(const LoraOptions& options, const std::string& module);
+
+// What is trained of the embeddings.
+struct TrainedEmbeddings {
+  bool whole_embedding = false, whole_head = false;
+  std::vector<int64_t> embedding_ids, head_ids;
+  bool shared = false;  // head and embedding are tied and stay so: one trained tensor for both
+};
+
+// `tied`: the model's head and embedding are one matrix, of `vocab` rows. ConfigError if ids repeat
+// or are no tokens, a module is both trained whole and by the row, or tied ones cannot be kept so.
+TrainedEmbeddings trained_embeddings(const LoraOptions& options, bool tied, int64_t vocab);
+
+// ConfigError if a name of modules_to_save matches nothing, or a linear module by part of its name.
+// `linear`: paths of the linear modules; `others`: of norms and embedding.
+void check_whole_modules(const LoraOptions& options, const std::vector<std::string>& linear,
+                         const std::vector<std::string>& others);
+
+// For the log: what happens to the tied embeddings of the model; empty if nothing does.
+std::string tying_sentence(const LoraOptions& options, const TrainedEmbeddings& trained, bool tied,
+                           bool adapter_on_head);
+
+// For the log: which programs refuse such an adapter; empty if none does.
+std::string refusal_sentence(const LoraOptions& options);
+
+}  // namespace qlora::lora

@@ -1,0 +1,142 @@
+#include "lora/whole_modules.h"
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "lora/attach.h"
+#include "tests/support/tiny_model.h"
+
+namespace qlora::lora {
+namespace {
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::ThrowsMessage;
+
+const std::vector<std::string> kLinear = {"model.layers.0.self_attn.q_proj",
+                                          "model.layers.0.mlp.up_proj", "lm_head"};
+const std::vector<std::string> kOthers = {"model.embed_tokens", "model.layers.0.input_layernorm",
+                                          "model.norm"};
+
+LoraOptions saving(std::vector<std::string> modules, bool ensure = false) {
+  LoraOptions options;
+  options.modules_to_save = std::move(modules);
+  options.ensure_weight_tying = ensure;
+  return options;
+}
+
+LoraOptions with_tokens(std::map<std::string, std::vector<int64_t>> tokens, bool ensure = false) {
+  LoraOptions options;
+  options.trainable_token_indices = std::move(tokens);
+  options.ensure_weight_tying = ensure;
+  return options;
+}
+
+TEST(WholeModules, ANameMatchesTheEndOfThePathAsInPeft) {
+  EXPECT_TRUE(is_trained_whole(saving({"norm"}), "model.layers.0.input_layernorm"));
+  EXPECT_TRUE(is_trained_whole(saving({"norm"}), "model.norm"));
+  EXPECT_FALSE(is_trained_whole(saving({"model.norm"}), "model.layers.0.input_layernorm"));
+  EXPECT_FALSE(is_trained_whole(saving({"lm_head"}), "model.embed_tokens"));
+}
+
+TEST(WholeModules, ANameWithoutAModuleAndPartOfALinearNameAreRefused) {
+  EXPECT_THAT([] { check_whole_modules(saving({"classifier"}), kLinear, kOthers); },
+              ThrowsMessage<ConfigError>(HasSubstr("embed_tokens, input_layernorm, lm_head")));
+  EXPECT_THAT([] { check_whole_modules(saving({"mlp"}), kLinear, kOthers); },
+              ThrowsMessage<ConfigError>(HasSubstr("'mlp'")));
+  EXPECT_THAT([] { check_whole_modules(saving({"proj"}), kLinear, kOthers); },
+              ThrowsMessage<ConfigError>(HasSubstr("q_proj")));
+  check_whole_modules(saving({"norm", "q_proj", "lm_head", "embed_tokens"}), kLinear, kOthers);
+}
+
+TEST(WholeModules, TiedEmbeddingsPartUnlessTyingIsEnsured) {
+  const TrainedEmbeddings apart = trained_embeddings(saving({"embed_tokens"}), true, 10);
+  EXPECT_TRUE(apart.whole_embedding);
+  EXPECT_FALSE(apart.whole_head || apart.shared);
+  for (const char* name : {"embed_tokens", "lm_head"}) {
+    const TrainedEmbeddings shared = trained_embeddings(saving({name}, true), true, 10);
+    EXPECT_TRUE(shared.whole_embedding && shared.whole_head && shared.shared) << name;
+  }
+  EXPECT_FALSE(trained_embeddings(saving({"embed_tokens"}, true), false, 10).whole_head);
+}
+
+TEST(WholeModules, TrainedTokensOfTiedEmbeddingsAreSharedUnlessTheyDiffer) {
+  const TrainedEmbeddings shared =
+      trained_embeddings(with_tokens({{"embed_tokens", {4, 2}}}), true, 10);
+  EXPECT_TRUE(shared.shared);
+  EXPECT_THAT(shared.head_ids, ElementsAre(4, 2));
+  const TrainedEmbeddings apart =
+      trained_embeddings(with_tokens({{"embed_tokens", {4, 2}}, {"lm_head", {4}}}), true, 10);
+  EXPECT_FALSE(apart.shared);
+  EXPECT_THAT(apart.head_ids, ElementsAre(4));
+  EXPECT_THAT(trained_embeddings(with_tokens({{"embed_tokens", {4}}}), false, 10).head_ids,
+              IsEmpty());
+  EXPECT_THAT(
+      [] {
+        trained_embeddings(with_tokens({{"embed_tokens", {4, 2}}, {"lm_head", {4}}}, true), true,
+                           10);
+      },
+      ThrowsMessage<ConfigError>(HasSubstr("ensure_weight_tying")));
+}
+
+TEST(WholeModules, WrongTokensAreRefusedByName) {
+  const auto message = [](const LoraOptions& options) {
+    return [options] { trained_embeddings(options, true, 10); };
+  };
+  EXPECT_THAT(message(with_tokens({{"embed_tokens", {10}}})),
+              ThrowsMessage<ConfigError>(HasSubstr("10 is no token")));
+  EXPECT_THAT(message(with_tokens({{"embed_tokens", {3, 3}}})),
+              ThrowsMessage<ConfigError>(HasSubstr("3 is there twice")));
+  EXPECT_THAT(message(with_tokens({{"q_proj", {3}}})),
+              ThrowsMessage<ConfigError>(HasSubstr("only embed_tokens and lm_head")));
+  LoraOptions both = with_tokens({{"embed_tokens", {3}}});
+  both.modules_to_save = {"lm_head"};
+  EXPECT_THAT(message(both), ThrowsMessage<ConfigError>(HasSubstr("keep one of the two")));
+}
+
+TEST(WholeModules, TheLogSaysWhatBecomesOfTiedEmbeddings) {
+  const auto sentence = [](const LoraOptions& options, bool tied) {
+    return tying_sentence(options, trained_embeddings(options, tied, 10), tied, false);
+  };
+  EXPECT_THAT(sentence(saving({"embed_tokens"}), true), HasSubstr("lm_head stays frozen"));
+  EXPECT_THAT(sentence(saving({"embed_tokens"}, true), true), HasSubstr("one trained copy"));
+  EXPECT_THAT(sentence(saving({"embed_tokens", "lm_head"}), true), HasSubstr("each is"));
+  EXPECT_THAT(sentence(with_tokens({{"embed_tokens", {1}}}), true), HasSubstr("shared by both"));
+  EXPECT_EQ(sentence(saving({"embed_tokens"}), false), "");
+  EXPECT_EQ(sentence(saving({"norm"}), true), "");
+}
+
+TEST(WholeModules, TheLogSaysWhoRefusesTheAdapter) {
+  EXPECT_EQ(refusal_sentence(LoraOptions()), "");
+  EXPECT_THAT(refusal_sentence(saving({"lm_head"})),
+              testing::AllOf(HasSubstr("modules_to_save"), HasSubstr("vLLM"),
+                             HasSubstr("llama.cpp"), HasSubstr("merged")));
+  EXPECT_THAT(refusal_sentence(saving({"norm"})), testing::Not(HasSubstr("llama.cpp")));
+}
+
+TEST(WholeModules, ALinearModuleTrainedWholeGetsNoAdapterAndStartsAsTheBase) {
+  const auto model = test::tiny_model();
+  LoraOptions options = saving({"o_proj"});
+  const AdapterSet set(options, model->parts(), at::kFloat, 1);
+  for (const AdapterTensor& tensor : set.tensors())
+    EXPECT_EQ(tensor.name.find("o_proj.lora"), std::string::npos) << tensor.name;
+  const LoraLinear& o = model->layers[1].o.layers()[0];
+  ASSERT_TRUE(o.trained_weight);
+  at::Tensor base = at::empty({32, 32});
+  o.base->dequantize_rows(0, 0, 32, base);
+  EXPECT_TRUE(at::equal(o.trained_weight->value, base));
+}
+
+TEST(WholeModules, ThirtyTwoBitHeadReadsTheMastersInASixteenBitModel) {
+  auto model = test::tiny_model(at::kBFloat16);
+  model->upcast_head = true;
+  const AdapterSet set(saving({"lm_head"}), model->parts(), at::kBFloat16, 1);
+  const TrainedTensor& head = *model->head.layers()[0].trained_weight;
+  EXPECT_EQ(head.compute.scalar_type(), at::kFloat);
+  EXPECT_EQ(head.compute.data_ptr(), head.value.data_ptr());
+}
+
+}  // namespace
+}  // namespace qlora::lora
