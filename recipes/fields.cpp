@@ -2,62 +2,10 @@
 
 #include <fmt/format.h>
 
-#include "recipes/field_values.h"
+#include "recipes/field_makers.h"
 
 namespace qlora::recipes {
 namespace {
-
-// What a key is called, what it takes and what it does.
-struct About {
-  const char* key;
-  const char* type;
-  const char* meaning;
-};
-
-struct Required {};
-// On resume the value may be another; says what that does.
-struct Free {
-  const char* effect;
-};
-
-using RecipeField = Field<Recipe>;
-
-RecipeField operator|(RecipeField field, Free free) {
-  field.on_resume = OnResume::kFree;
-  field.resume_effect = free.effect;
-  return field;
-}
-
-RecipeField operator|(RecipeField field, Required) {
-  field.required = true;
-  return field;
-}
-
-// Makes the fields of one section from members of its options struct.
-template <typename Options>
-struct Members {
-  Options Recipe::*section;
-
-  template <typename T>
-  RecipeField operator()(About about, T Options::*member) const {
-    RecipeField field{about.key, about.type, about.meaning};
-    field.read = [section = section, member](const Node& node, const std::string& key,
-                                             ProblemList& problems, Recipe& recipe) {
-      decode(node, key, problems, (recipe.*section).*member);
-    };
-    field.write = [section = section, member](const Recipe& recipe) {
-      return encode((recipe.*section).*member);
-    };
-    return field;
-  }
-};
-
-template <typename Options>
-Section section(const char* name, const char* meaning, Options Recipe::*member,
-                std::vector<RecipeField> fields) {
-  return {name, meaning, std::move(fields),
-          [member](const Recipe& recipe) { (recipe.*member).validate(); }};
-}
 
 Section model_section() {
   using Options = model::ModelOptions;
@@ -111,90 +59,6 @@ Section quantization_section() {
            "Modules kept in 16 bit: a full path or a part between dots, such as `lm_head` or "
            "`down_proj`."},
           &Options::skip_modules)});
-}
-
-const std::vector<Field<lora::LoftqOptions>>& loftq_fields() {
-  using Loftq = lora::LoftqOptions;
-  const auto in = [](About about, auto Loftq::*member) {
-    Field<Loftq> field{about.key, about.type, about.meaning};
-    field.read = [member](const Node& node, const std::string& key, ProblemList& problems,
-                          Loftq& loftq) { decode(node, key, problems, loftq.*member); };
-    field.write = [member](const Loftq& loftq) { return encode(loftq.*member); };
-    return field;
-  };
-  static const std::vector<Field<Loftq>> fields = {
-      in({"iterations", "integer", "Alternating steps."}, &Loftq::iterations),
-      in({"svd", "randomized | exact", "How the residual is decomposed."}, &Loftq::svd),
-      in({"original", "path", "The 16-bit model."}, &Loftq::original)};
-  return fields;
-}
-
-RecipeField loftq() {
-  RecipeField field{
-      "loftq", "map",
-      "Of init loftq: `iterations` (5) alternating steps of which the best is kept; `svd` "
-      "randomized or exact; `original`, the 16-bit model, where `model.path` is stored quantized."};
-  field.read = [](const Node& node, const std::string& key, ProblemList& problems, Recipe& recipe) {
-    if (node.is_map()) return read_fields(node, key, loftq_fields(), problems, recipe.lora.loftq);
-    problems.covered(key);
-    problems.add(node.place, fmt::format("{} must be a map, got {}; write {{iterations: 5}}", key,
-                                         node.describe()));
-  };
-  field.write = [](const Recipe& recipe) {
-    std::vector<Node::Entry> entries;
-    for (const auto& part : loftq_fields())
-      entries.push_back(Node::entry(part.key, part.write(recipe.lora.loftq)));
-    return Node::map(std::move(entries));
-  };
-  return field;
-}
-
-Section lora_section() {
-  using Options = lora::LoraOptions;
-  const Members<Options> in{&Recipe::lora};
-  return section(
-      "lora", "The adapters, which are what is trained.", &Recipe::lora,
-      {in({"rank", "integer", "Inner dimension of the adapters, 1 to 4096."}, &Options::rank),
-       in({"alpha", "number", "Scale: an adapter's output is multiplied by alpha / rank."},
-          &Options::alpha),
-       in({"dropout", "number",
-           "Share of an adapter's input that is dropped in training, in [0, 1)."},
-          &Options::dropout),
-       in({"targets", "list of texts",
-           "Which linear layers get an adapter: `all-linear`, module names (`q_proj`), or regular "
-           "expressions on the whole module path. A pattern without a match is an error."},
-          &Options::targets),
-       in({"exclude_modules", "list of texts", "Matched like `targets`; these get no adapter."},
-          &Options::exclude_modules),
-       in({"layers_to_transform", "list of integers",
-           "Only these decoder layers, counted from 0. Empty: all."},
-          &Options::layers_to_transform),
-       in({"use_dora", "true | false",
-           "DoRA: a trained magnitude for each output, and the adapter turns the direction only."},
-          &Options::use_dora),
-       in({"bias", "none | all | lora_only", "Which biases are trained, where the model has any."},
-          &Options::bias),
-       in({"rank_pattern", "map",
-           "Rank of modules whose path ends in a match: `{down_proj: 32, layers.0.mlp.up_proj: "
-           "8}`. "
-           "Keys are regular expressions."},
-          &Options::rank_pattern),
-       in({"alpha_pattern", "map", "The same for alpha."}, &Options::alpha_pattern),
-       in({"init", "default | gaussian | orthogonal | loftq | pissa | olora",
-           "default: A is random (Kaiming-uniform), B is zero. gaussian: A is normal. orthogonal: "
-           "neither is zero, their product is. loftq: the adapter starts as what quantizing lost. "
-           "pissa, olora: as the weight's principal part, which leaves the base. The last three "
-           "change the base, which is then written to `base` in the run directory."},
-          &Options::init),
-       loftq(),
-       in({"use_rslora", "boolean", "Multiplies by alpha / sqrt(rank) instead (rsLoRA)."},
-          &Options::use_rslora),
-       in({"plus_lr_ratio", "number",
-           "LoRA+ (Hayou et al. 2024): B learns at this multiple of `optim.lr`, A at `optim.lr`. "
-           "16 is their advice."},
-          &Options::plus_lr_ratio),
-       in({"from_adapter", "path", "A PEFT adapter directory to continue from. Empty: start anew."},
-          &Options::from_adapter)});
 }
 
 Section data_section() {
@@ -286,6 +150,10 @@ Section optim_section() {
           &Options::warmup_ratio),
        in({"warmup_steps", "integer", "The same in steps; wins over the ratio if above 0."},
           &Options::warmup_steps),
+       in({"stochastic_rounding", "boolean",
+           "With `lora.dtype: bfloat16`: rounds up or down at random, so that small updates add up "
+           "instead of being lost."},
+          &Options::stochastic_rounding),
        in({"paged_resident_bytes", "integer",
            "Paged: bytes of optimizer state kept on the device. 0: half of it on a GPU, all of it "
            "on the CPU."},

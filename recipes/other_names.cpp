@@ -6,7 +6,6 @@
 namespace qlora::recipes {
 namespace {
 
-constexpr const char* kOnlyAdapters = "this version trains LoRA adapters alone; leave it out";
 constexpr const char* kAlwaysLogged =
     "every step is logged to the console, metrics.jsonl and TensorBoard without a key";
 constexpr const char* kTargets = "write module names, or all-linear";
@@ -67,17 +66,18 @@ std::vector<OtherName> lora_names() {
           {"lora_target", "lora.targets", "all is all-linear here"},
           {"lora_attn_modules", "lora.targets", kTargets},
           {"apply_lora_to_mlp", "lora.targets", kTargets},
-          {"apply_lora_to_output", "lora.targets", "the output embedding takes no adapter"},
+          {"apply_lora_to_output", "lora.targets", "add lm_head"},
           {"lora_query", "lora.targets", "write q_proj"},
           {"lora_key", "lora.targets", "write k_proj"},
           {"lora_value", "lora.targets", "write v_proj"},
           {"lora_projection", "lora.targets", "write o_proj"},
           {"lora_mlp", "lora.targets", "write gate_proj, up_proj, down_proj"},
-          {"lora_head", "", "the output embedding takes no adapter in this version; leave it out"},
-          {"modules_to_save", "", kOnlyAdapters},
-          {"lora_modules_to_save", "", kOnlyAdapters},
-          {"additional_target", "", kOnlyAdapters},
-          {"bias", "", kOnlyAdapters},
+          {"lora_head", "lora.targets", "add lm_head"},
+          {"modules_to_save", "lora.modules_to_save", ""},
+          {"lora_modules_to_save", "lora.modules_to_save", ""},
+          {"additional_target", "lora.modules_to_save", ""},
+          {"use_stochastic_rounding", "optim.stochastic_rounding", ""},
+          {"bias", "lora.bias", ""},
           {"init_lora_weights", "lora.init", ""},
           {"loftq_config", "", "LoftQ is not in this version; leave it out"},
           {"loftq_bits", "", "LoftQ is not in this version; leave it out"},

@@ -12,6 +12,7 @@ namespace qlora::recipes {
 
 trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
   adopt_adapter_options(recipe);
+  name_trained_tokens(recipe);
   const RunDirectory run(recipe);
   trainer::TrainState state = begin_or_read_state(recipe, run);
   const c10::Device device = set_up_machine(state);
@@ -22,6 +23,7 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
   complete_state(recipe, base, data, loader, state);
 
   lora::AdapterSet adapters = attach_adapters(recipe, base);
+  look_for_trained_tokens(adapters, data);
   const std::vector<optim::Parameter> parameters = parameters_of(recipe, adapters);
   const auto optimizer = optim::make_optimizer(recipe.optim, parameters);
   run.begin(recipe);

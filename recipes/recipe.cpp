@@ -14,6 +14,11 @@ void Recipe::validate_across_sections() const {
         "train.eval_every is {}, but there is nothing to evaluate on; give data.eval or "
         "data.eval_fraction, or leave it out",
         train.eval_every);
+  if (optim.stochastic_rounding && lora.dtype != "bfloat16")
+    fail<ConfigError>(
+        "optim.stochastic_rounding rounds to bfloat16, and lora.dtype is {}; set lora.dtype: "
+        "bfloat16, or leave it out",
+        lora.dtype);
 }
 
 }  // namespace qlora::recipes

@@ -3,13 +3,17 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <set>
 #include <thread>
+
+#include <fmt/ranges.h>
 
 #include "base/arena_allocator.h"
 #include "base/device.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "export/adapter.h"
+#include "model/hub_cache.h"
 #include "trainer/recompute_choice.h"
 #include "trainer/step_profile.h"
 
@@ -67,6 +71,26 @@ void extend(const Recipe& recipe, int64_t total, trainer::TrainState& state) {
   if (recipe.train.on_extend == "rescale") state.horizon = total;
 }
 
+// What is trained beside the adapters, and what follows from it.
+void report_trained_parts(const Recipe& recipe, const BaseModel& base,
+                          const lora::AdapterSet& adapters) {
+  int64_t tensors = 0, numbers = 0;
+  for (const lora::AdapterTensor& tensor : adapters.tensors()) {
+    if (tensor.name.find(".lora_") != std::string::npos || tensor.name.ends_with(".bias")) continue;
+    ++tensors;
+    numbers += tensor.value.numel();
+  }
+  if (tensors > 0)
+    log::info("trained beside the adapters: {} tensors, {:.2f} M parameters", tensors,
+              static_cast<double>(numbers) / 1e6);
+  const bool adapter_on_head = base.model->head.layers().front().adapter != nullptr;
+  const std::string tying = lora::tying_sentence(
+      recipe.lora, adapters.embeddings(), base.model->config().tied_embeddings, adapter_on_head);
+  if (!tying.empty()) log::write_info(tying);
+  const std::string refusal = lora::refusal_sentence(recipe.lora);
+  if (!refusal.empty()) log::write_warning(refusal);
+}
+
 }  // namespace
 
 void adopt_adapter_options(Recipe& recipe) {
@@ -75,7 +99,22 @@ void adopt_adapter_options(Recipe& recipe) {
   adopted.from_adapter = recipe.lora.from_adapter;
   adopted.init = recipe.lora.init;
   adopted.plus_lr_ratio = recipe.lora.plus_lr_ratio;
+  adopted.dtype = recipe.lora.dtype;
   recipe.lora = adopted;
+}
+
+void name_trained_tokens(Recipe& recipe) {
+  lora::LoraOptions& lora = recipe.lora;
+  if (lora.trainable_tokens.empty()) return;
+  const auto tokenizer = data::load_tokenizer(model::resolve_model_path(recipe.model.path));
+  std::vector<int64_t>& ids = lora.trainable_token_indices["embed_tokens"];
+  for (const std::string& token : lora.trainable_tokens) {
+    const auto id = tokenizer->token_to_id(token);
+    if (!id)
+      fail<ConfigError>("lora.trainable_tokens: '{}' is no token of {}", token, recipe.model.path);
+    if (std::ranges::find(ids, *id) == ids.end()) ids.push_back(*id);
+  }
+  lora.trainable_tokens.clear();
 }
 
 trainer::TrainState begin_or_read_state(const Recipe& recipe, const RunDirectory& run) {
@@ -153,7 +192,7 @@ void complete_state(const Recipe& recipe, const BaseModel& base, const data::Pre
 }
 
 lora::AdapterSet attach_adapters(const Recipe& recipe, const BaseModel& base) {
-  lora::AdapterSet adapters(recipe.lora, base.model->groups(), base.model->compute_dtype(),
+  lora::AdapterSet adapters(recipe.lora, base.model->parts(), base.model->compute_dtype(),
                             recipe.train.seed, base.factors);
   if (const std::string& from = recipe.lora.from_adapter; !from.empty()) {
     require_same_base(from, base);
@@ -162,7 +201,19 @@ lora::AdapterSet attach_adapters(const Recipe& recipe, const BaseModel& base) {
   for (const lora::TargetMatch& match : adapters.matches())
     log::info("lora.targets {}: {} modules, {:.2f} M parameters", match.pattern, match.modules(),
               static_cast<double>(match.parameters) / 1e6);
+  report_trained_parts(recipe, base, adapters);
   return adapters;
+}
+
+void look_for_trained_tokens(const lora::AdapterSet& adapters, const data::PreparedData& data) {
+  const lora::TrainedEmbeddings& trained = adapters.embeddings();
+  std::set<int64_t> unseen(trained.embedding_ids.begin(), trained.embedding_ids.end());
+  for (const data::Example& example : data.train)
+    for (const int32_t token : example.tokens) unseen.erase(token);
+  if (!unseen.empty())
+    log::warning("lora.trainable_token_indices: no training row holds {} of the {} tokens ({}): {}",
+                 unseen.size(), trained.embedding_ids.size(), fmt::join(unseen, ", "),
+                 trained.shared ? "lm_head learns only not to say them" : "they stay as they are");
 }
 
 std::vector<optim::Parameter> parameters_of(const Recipe& recipe,
@@ -195,6 +246,8 @@ void set_up_job(const Recipe& recipe, const data::PreparedData& data, const std:
   job.max_grad_norm = recipe.optim.max_grad_norm;
   job.scales_loss = recipe.train.compute_dtype == "float16";
   job.seed = recipe.train.seed;
+  job.rounding = {recipe.lora.dtype == "bfloat16", recipe.optim.stochastic_rounding,
+                  recipe.train.seed};
   job.eval_every = recipe.train.eval_every;
   job.save_every = recipe.train.save_every;
   job.patience = recipe.train.early_stopping_patience;

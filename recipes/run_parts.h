@@ -21,6 +21,10 @@ namespace qlora::recipes {
 // With lora.from_adapter, rank, alpha, dropout and targets are those of that adapter.
 void adopt_adapter_options(Recipe& recipe);
 
+// Turns lora.trainable_tokens into lora.trainable_token_indices. ConfigError if the model's
+// tokenizer has no such token.
+void name_trained_tokens(Recipe& recipe);
+
 // A new run's choices (threads, device), or all that a checkpoint has kept. ConfigError if the
 // checkpoint was made on another kind of device.
 trainer::TrainState begin_or_read_state(const Recipe& recipe, const RunDirectory& run);
@@ -43,6 +47,8 @@ void complete_state(const Recipe& recipe, const BaseModel& base, const data::Pre
 void require_same_base(const std::string& adapter, const BaseModel& base);
 // New adapters, or those of lora.from_adapter; prints what was matched.
 lora::AdapterSet attach_adapters(const Recipe& recipe, const BaseModel& base);
+// Warns of trained tokens that no training row holds.
+void look_for_trained_tokens(const lora::AdapterSet& adapters, const data::PreparedData& data);
 std::vector<optim::Parameter> parameters_of(const Recipe& recipe, const lora::AdapterSet& adapters);
 
 // Loads the checkpoint into the parts.

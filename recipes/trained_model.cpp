@@ -70,7 +70,7 @@ TrainedModel open_model(const ModelChoice& choice) {
   require_base_of(adapter, choice, trained);
   trained.recipe.lora = lora::read_adapter_options(adapter);
   model::CausalLm& model = *trained.base.model;
-  trained.adapters = std::make_unique<lora::AdapterSet>(trained.recipe.lora, model.groups(),
+  trained.adapters = std::make_unique<lora::AdapterSet>(trained.recipe.lora, model.parts(),
                                                         model.compute_dtype(), 0);
   lora::read_adapter_tensors(adapter, *trained.adapters);
   return trained;

@@ -55,6 +55,31 @@ TEST(RecipeYaml, WhatIsWrittenReadsBackAsTheSame) {
   EXPECT_EQ(back.optim.betas, (std::vector{0.8, 0.95}));
 }
 
+TEST(RecipeYaml, TrainedTokensAreAListOrAMapByModule) {
+  using Tokens = std::map<std::string, std::vector<int64_t>>;
+  const auto tokens_of = [](const std::string& text) {
+    const Recipe recipe =
+        parse(std::string(kSmall) + "lora: {trainable_token_indices: " + text + "}\n");
+    const Recipe back = parse_recipe(write_recipe(recipe), "w.yaml", "/elsewhere");
+    EXPECT_THAT(fixed_differences(recipe, back), IsEmpty());
+    EXPECT_EQ(back.lora.trainable_token_indices, recipe.lora.trainable_token_indices);
+    return recipe.lora.trainable_token_indices;
+  };
+  EXPECT_EQ(tokens_of("[7, 2]"), (Tokens{{"embed_tokens", {7, 2}}}));
+  EXPECT_EQ(tokens_of("{embed_tokens: [7], lm_head: [2]}"),
+            (Tokens{{"embed_tokens", {7}}, {"lm_head", {2}}}));
+  EXPECT_EQ(tokens_of("[]"), Tokens());
+  EXPECT_THAT(refusal(std::string(kSmall) + "lora: {trainable_token_indices: [a]}\n"),
+              HasSubstr("lora.trainable_token_indices"));
+}
+
+TEST(RecipeYaml, StochasticRoundingNeedsMastersInBfloat16) {
+  EXPECT_THAT(refusal(std::string(kSmall) + "optim: {stochastic_rounding: true}\n"),
+              HasSubstr("lora.dtype"));
+  const std::string both = "optim: {stochastic_rounding: true}\nlora: {dtype: bfloat16}\n";
+  EXPECT_TRUE(parse(std::string(kSmall) + both).optim.stochastic_rounding);
+}
+
 TEST(RecipeYaml, AnUnknownKeyIsPlacedAndTheNearOneNamed) {
   EXPECT_EQ(refusal(std::string(kSmall) + "lora:\n  rnak: 4\n"),
             "r.yaml:6:3: unknown key 'rnak'; did you mean 'rank'?");

@@ -81,6 +81,52 @@ TEST(WholeRecipe, AKilledUnpackedRunWithRecomputationResumesToTheSameBytes) {
   expect_resume_repeats(recipe);
 }
 
+TEST(WholeRecipe, AKilledRunWithRoundedMastersAndTrainedEmbeddingsResumesToTheSameBytes) {
+  TempDir dir;
+  Recipe recipe = tiny_recipe(dir.path());
+  recipe.lora.modules_to_save = {"embed_tokens", "norm"};
+  recipe.lora.ensure_weight_tying = true;
+  recipe.lora.dtype = "bfloat16";
+  recipe.optim.stochastic_rounding = true;
+  expect_resume_repeats(recipe);
+}
+
+TEST(WholeRecipe, TrainedTokensGiveAnAdapterThatExportsAndGoesOn) {
+  TempDir dir;
+  Recipe recipe = tiny_recipe(dir.path());
+  recipe.lora.trainable_tokens = {"a", "e"};
+  finetune(recipe, kNever);
+  ModelChoice choice;
+  choice.run_dir = recipe.output.dir;
+  choice.device = "cpu";
+  TrainedModel trained = open_model(choice);
+  EXPECT_EQ(trained.adapters->embeddings().embedding_ids.size(), 2u);
+  export_model(trained, {.format = "merged", .output = dir / "merged"});
+  export_model(trained, {.format = "adapter", .output = dir / "adapter"});
+  Recipe further = recipe;
+  further.lora.trainable_tokens.clear();
+  further.lora.from_adapter = dir / "adapter";
+  further.output.dir += "-further";
+  finetune(further, kNever);
+  EXPECT_NE(adapter_bytes(recipe.output.dir), adapter_bytes(further.output.dir));
+  recipe.lora.trainable_tokens = {"no such token"};
+  EXPECT_THROW(finetune(recipe, kNever), ConfigError);
+}
+
+TEST(WholeRecipe, EmbeddingsThatPartedExportAsTwo) {
+  TempDir dir;
+  Recipe recipe = tiny_recipe(dir.path());
+  recipe.lora.modules_to_save = {"lm_head"};
+  finetune(recipe, kNever);
+  ModelChoice choice;
+  choice.run_dir = recipe.output.dir;
+  choice.device = "cpu";
+  TrainedModel trained = open_model(choice);
+  export_model(trained, {.format = "merged", .output = dir / "merged"});
+  const auto config = nlohmann::json::parse(io::read_bytes(dir / "merged/config.json"));
+  EXPECT_FALSE(config.at("tie_word_embeddings"));
+}
+
 TEST(WholeRecipe, EvaluationsLeaveNoTraceInTheRun) {
   TempDir dir;
   Recipe recipe = tiny_recipe(dir.path());
