@@ -11,8 +11,9 @@ EOS, VOCABULARY = 256, 257
 
 def make_model(path, **more):
     torch.manual_seed(7)
-    config = LlamaConfig(vocab_size=VOCABULARY, hidden_size=128, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4,
-                         num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=True, eos_token_id=EOS, **more)
+    config = LlamaConfig(**({"tie_word_embeddings": True} | more), vocab_size=VOCABULARY, hidden_size=128, intermediate_size=256,
+                         num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
+                         eos_token_id=EOS)
     model = LlamaForCausalLM(config).float()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, mean=float(parameter.dim() == 1), std=0.1)

@@ -4,7 +4,8 @@
     QLORA=build/bin/qlora python tests/interop/peft_training.py FOLDER [MODEL_DIRECTORY]
 
 The peer's loop is torch's AdamW and clip_grad_norm_ on PEFT's model, rows one by one, gradients summed over a step and divided
-by its supervised tokens. FOLDER takes made models, adapters and runs. With MODEL_DIRECTORY a real model is trained too.
+by its supervised tokens. Each adapter of ours must load in PEFT as the very tensors of its file, and its merged export must be the
+same model in transformers. FOLDER takes made models, adapters and runs. With MODEL_DIRECTORY a real model is trained too.
 Fails if a weight of the final adapter differs by more than 1 % of the largest change the training made to any, or a loss by 1e-4.
 (Adam divides by the root of the squared gradient, so a gradient that is nearly zero may turn a last-bit difference into a step.)
 
@@ -17,7 +18,7 @@ import sys
 
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup, logging
@@ -26,7 +27,9 @@ from made_model import EOS, VOCABULARY, make_model, make_rows
 
 QLORA = os.environ.get("QLORA", "build/bin/qlora")
 STEPS, ROWS_A_STEP = 20, 6
+PREFIX = "base_model.model."
 NAMES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+TOKENS = [199, 5, EOS, 230]  # the last one is in no row
 CASES = {  # recipe keys of ours; what the peer does follows from them
     "16-bit base, linear schedule, clipped": {},
     "the same, recomputed layers": {"train.gradient_checkpointing": "true"},
@@ -38,6 +41,18 @@ CASES = {  # recipe keys of ours; what the peer does follows from them
     "DoRA": {"dora": True},
     "DoRA on an NF4 base": {"dora": True, "quantization.method": "nf4"},
     "all biases": {"bias": "all"},
+    "embeddings and norms, untied": {"untied": True, "peft": {"modules_to_save": ["embed_tokens", "lm_head", "norm"]}},
+    "embedding parted from its head": {"peft": {"modules_to_save": ["embed_tokens"]}},
+    "head parted from its embedding": {"peft": {"modules_to_save": ["lm_head", "model.norm"]}},
+    "both parted": {"peft": {"modules_to_save": ["embed_tokens", "lm_head", "norm"]}, "train.gradient_checkpointing": "true"},
+    "tied embeddings trained as one": {"peft": {"modules_to_save": ["embed_tokens", "norm"], "ensure_weight_tying": True}},
+    "a linear module trained whole": {"peft": {"modules_to_save": ["o_proj"]}, "biased": True},
+    "the same on an NF4 base": {"peft": {"modules_to_save": ["lm_head"]}, "quantization.method": "nf4"},
+    "tokens, untied": {"untied": True, "peft": {"trainable_token_indices": TOKENS}},
+    "tokens, tied": {"peft": {"trainable_token_indices": TOKENS}},
+    "tokens of the head, tied": {"peft": {"trainable_token_indices": {"lm_head": TOKENS}}},
+    "other tokens of embedding and head": {"peft": {"trainable_token_indices": {"embed_tokens": TOKENS, "lm_head": TOKENS[:2]}}},
+    "an adapter on the head": {"targets": ["q_proj", "lm_head"]},
 }
 
 
@@ -53,7 +68,7 @@ def make_adapter(model_dir, path, keys):
     torch.manual_seed(11)
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32), LoraConfig(
         r=4, lora_alpha=8, target_modules=keys.get("targets", NAMES), use_rslora=keys.get("rslora", False),
-        use_dora=keys.get("dora", False), bias=keys.get("bias", "none"), task_type="CAUSAL_LM"))
+        use_dora=keys.get("dora", False), bias=keys.get("bias", "none"), task_type="CAUSAL_LM", **keys.get("peft", {})))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
@@ -119,7 +134,24 @@ def train_ours(model_dir, adapter, rows_path, run, keys, lr):
 
 def file_name(name):
     """A parameter's name in memory as PEFT saves it."""
-    return name.replace(".default", "").replace("magnitude_vector.weight", "magnitude_vector")
+    return name.replace(".modules_to_save", "").replace(".default", "").replace("magnitude_vector.weight", "magnitude_vector")
+
+
+def check_loads(model_dir, run, keys, rows):
+    """Our adapter is, in PEFT, the very tensors of the file; the merged export is the same model. Largest difference of a logit."""
+    model = PeftModel.from_pretrained(load(model_dir, keys), os.path.join(run, "adapter"))
+    stored = load_file(os.path.join(run, "adapter", "adapter_model.safetensors"))
+    loaded = get_peft_model_state_dict(model, save_embedding_layers=False)
+    assert loaded.keys() == stored.keys(), loaded.keys() ^ stored.keys()
+    assert all(torch.equal(loaded[name], stored[name]) for name in stored)
+    merged = run + "-merged"
+    subprocess.run([QLORA, "export", run, "--format", "merged", "--dtype", "float32", "--output", merged], check=True,
+                   capture_output=True)
+    plain = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)
+    model.train()  # else bitsandbytes multiplies in bf16
+    with torch.no_grad():
+        return max((model(ids).logits - plain(ids).logits).abs().max().item()
+                   for ids in (torch.tensor([row["input_ids"]]) for row in rows[:4]))
 
 
 def gradient_of_ours(model_dir, adapter, rows_path, run, keys, start):
@@ -155,23 +187,34 @@ def compare(name, keys, model_dir, folder, eos, vocabulary, lr=2e-3):
     gradient = gradient_of_ours(model_dir, adapter, rows_path, os.path.join(here, "descent"), keys, start)
     whole, least = cosine(gradient, peer[3])
     final = {file_name(key): value for key, value in peer[2].items()}
+    if keys.get("peft", {}).get("ensure_weight_tying"):  # one matrix, saved under two names
+        assert torch.equal(ours[2].pop(f"{PREFIX}lm_head.weight"), ours[2][f"{PREFIX}model.embed_tokens.weight"])
     assert final.keys() == ours[2].keys(), final.keys() ^ ours[2].keys()
     change = max((final[key] - start[key]).abs().max().item() for key in final)
     difference = max((final[key] - ours[2][key]).abs().max().item() for key in final)
     loss = largest(ours[0], peer[0])
     norm = max(abs(x / y - 1) for x, y in zip(ours[1], peer[1], strict=True))
+    merged = check_loads(model_dir, os.path.join(here, "run"), keys, rows)
     print(f"{name:45} loss {peer[0][0]:.4f} -> {peer[0][-1]:.4f}, difference {loss:.1e}; gradient norm {norm:.1e} of it; "
           f"adapter changed by up to {change:.1e}, difference {difference:.1e}; gradient's cosine {whole:.7f}, "
-          f"least of a tensor {least:.6f}", flush=True)
-    return difference <= 0.01 * change and loss <= 1e-4 and whole >= 0.9999
+          f"least of a tensor {least:.6f}; merged, logits within {merged:.1e}", flush=True)
+    return difference <= 0.01 * change and loss <= 1e-4 and whole >= 0.9999 and merged <= 1e-3
 
 
 logging.disable_progress_bar()
 folder = sys.argv[1]
-tiny, biased = os.path.join(folder, "tiny"), os.path.join(folder, "biased")
-make_model(tiny)
-make_model(biased, attention_bias=True, mlp_bias=True)
-good = [compare(name, keys, biased if "bias" in keys else tiny, folder, EOS, VOCABULARY) for name, keys in CASES.items()]
+made = {"tiny": {}, "biased": {"attention_bias": True, "mlp_bias": True}, "untied": {"tie_word_embeddings": False}}
+for name, more in made.items():
+    make_model(os.path.join(folder, name), **more)
+
+
+def model_of(keys):
+    kind = "biased" if "bias" in keys or "biased" in keys else "untied" if "untied" in keys else "tiny"
+    return os.path.join(folder, kind)
+
+
+chosen = {name: keys for name, keys in CASES.items() if os.environ.get("ONLY", "") in name}  # ONLY: while working on one
+good = [compare(name, keys, model_of(keys), folder, EOS, VOCABULARY) for name, keys in chosen.items()]
 if len(sys.argv) > 2:
     good.append(compare("the given model", {}, sys.argv[2], folder, 2, 49152, 2e-4))
 sys.exit(not all(good))
