@@ -42,6 +42,17 @@ Variable entering(const at::Tensor& weight, const at::Tensor& weight_gradient) {
   return weight_gradient.defined() ? weight.detach().requires_grad_(true) : weight;
 }
 
+// The buffer that a weight's gradient goes to. It is no saved variable: other nodes add to it
+// before this one does, which autograd would take for a mistake.
+void keep_gradient(AutogradContext* ctx, const at::Tensor& buffer) {
+  if (buffer.defined()) ctx->saved_data["weight_gradient"] = buffer;
+}
+
+at::Tensor kept_gradient(AutogradContext* ctx) {
+  const auto found = ctx->saved_data.find("weight_gradient");
+  return found == ctx->saved_data.end() ? at::Tensor() : found->second.toTensor();
+}
+
 struct AddRmsNormNode : torch::autograd::Function<AddRmsNormNode> {
   static variable_list forward(AutogradContext* ctx, const Variable& residual,
                                const std::optional<Variable>& delta, const Variable& weight,
@@ -50,8 +61,8 @@ struct AddRmsNormNode : torch::autograd::Function<AddRmsNormNode> {
     const ProfileScope scope("norm");
     Forward out = forward_cpu(residual, delta.value_or(at::Tensor()), weight, eps,
                               static_cast<at::ScalarType>(compute));
-    ctx->save_for_backward(
-        {out.residual, out.rstd, weight.detach(), weight_gradient.value_or(at::Tensor())});
+    ctx->save_for_backward({out.residual, out.rstd, weight.detach()});
+    keep_gradient(ctx, weight_gradient.value_or(at::Tensor()));
     ctx->saved_data["has_delta"] = delta.has_value();
     return {out.residual, out.normed};
   }
@@ -68,9 +79,9 @@ struct AddRmsNormNode : torch::autograd::Function<AddRmsNormNode> {
     with_elements(dy, [&](auto* d_normed) {
       cpu::add_rms_norm_backward(floats(x), floats(rstd), floats(weight), d_normed, tokens, hidden,
                                  floats(dx), elements<ElementOf<decltype(d_normed)>>(d_delta));
-      if (saved[3].defined())
+      if (const at::Tensor weight_gradient = kept_gradient(ctx); weight_gradient.defined())
         cpu::rms_norm_weight_gradient(floats(x), floats(rstd), d_normed, tokens, hidden,
-                                      floats(saved[3]));
+                                      floats(weight_gradient));
     });
     return {dx, d_delta, Variable(), Variable(), Variable(), Variable()};
   }
@@ -80,14 +91,14 @@ struct AddRmsNormNode : torch::autograd::Function<AddRmsNormNode> {
 struct TimesWeightNode : torch::autograd::Function<TimesWeightNode> {
   static Variable forward(AutogradContext* ctx, const Variable& x, const Variable& weight,
                           const Variable& weight_gradient) {
-    ctx->save_for_backward({x, weight.detach(), weight_gradient});
+    ctx->save_for_backward({x, weight.detach()});
+    keep_gradient(ctx, weight_gradient);
     return x * weight;
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
     const auto saved = ctx->get_saved_variables();
-    at::Tensor weight_gradient = saved[2];
-    weight_gradient.add_((gradients[0] * saved[0]).sum(0));
+    kept_gradient(ctx).add_((gradients[0] * saved[0]).sum(0));
     return {gradients[0] * saved[1], Variable(), Variable()};
   }
 };
