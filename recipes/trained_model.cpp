@@ -68,7 +68,9 @@ TrainedModel open_model(const ModelChoice& choice) {
   TrainedModel trained = base_of(choice, std::move(recipe));
   if (adapter.empty()) return trained;
   require_base_of(adapter, choice, trained);
+  const std::string dtype = trained.recipe.lora.dtype;  // the file does not say it
   trained.recipe.lora = lora::read_adapter_options(adapter);
+  trained.recipe.lora.dtype = dtype;
   model::CausalLm& model = *trained.base.model;
   trained.adapters = std::make_unique<lora::AdapterSet>(trained.recipe.lora, model.parts(),
                                                         model.compute_dtype(), 0);

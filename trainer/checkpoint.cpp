@@ -49,7 +49,8 @@ void write_manifest(const std::string& directory) {
 
 uint64_t bytes_needed(const CheckpointParts& parts) {
   constexpr uint64_t kTexts = 1 << 20;
-  return static_cast<uint64_t>(parts.adapters.values().nbytes()) +
+  const uint64_t times = parts.adapters.copies().empty() ? 1 : 2;  // tensors under two names
+  return times * static_cast<uint64_t>(parts.adapters.values().nbytes()) +
          static_cast<uint64_t>(parts.optimizer.device_bytes() + parts.optimizer.host_bytes()) +
          kTexts;
 }

@@ -29,6 +29,8 @@ QLORA = os.environ.get("QLORA", "build/bin/qlora")
 STEPS, ROWS_A_STEP = 20, 6
 PREFIX = "base_model.model."
 NAMES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+# A matrix trained whole has thousands of gradients near zero, where Adam's root would turn last bits into steps: a larger epsilon.
+WHOLE = {"optim.eps": 1e-5}
 TOKENS = [199, 5, EOS, 230]  # the last one is in no row
 CASES = {  # recipe keys of ours; what the peer does follows from them
     "16-bit base, linear schedule, clipped": {},
@@ -41,13 +43,14 @@ CASES = {  # recipe keys of ours; what the peer does follows from them
     "DoRA": {"dora": True},
     "DoRA on an NF4 base": {"dora": True, "quantization.method": "nf4"},
     "all biases": {"bias": "all"},
-    "embeddings and norms, untied": {"untied": True, "peft": {"modules_to_save": ["embed_tokens", "lm_head", "norm"]}},
-    "embedding parted from its head": {"peft": {"modules_to_save": ["embed_tokens"]}},
-    "head parted from its embedding": {"peft": {"modules_to_save": ["lm_head", "model.norm"]}},
-    "both parted": {"peft": {"modules_to_save": ["embed_tokens", "lm_head", "norm"]}, "train.gradient_checkpointing": "true"},
-    "tied embeddings trained as one": {"peft": {"modules_to_save": ["embed_tokens", "norm"], "ensure_weight_tying": True}},
-    "a linear module trained whole": {"peft": {"modules_to_save": ["o_proj"]}, "biased": True},
-    "the same on an NF4 base": {"peft": {"modules_to_save": ["lm_head"]}, "quantization.method": "nf4"},
+    "embeddings and norms, untied": {**WHOLE, "untied": True, "peft": {"modules_to_save": ["embed_tokens", "lm_head", "norm"]}},
+    "embedding parted from its head": {**WHOLE, "peft": {"modules_to_save": ["embed_tokens"]}},
+    "head parted from its embedding": {**WHOLE, "peft": {"modules_to_save": ["lm_head", "model.norm"]}},
+    "both parted": {**WHOLE, "peft": {"modules_to_save": ["embed_tokens", "lm_head", "norm"]},
+                    "train.gradient_checkpointing": "true"},
+    "tied embeddings trained as one": {**WHOLE, "peft": {"modules_to_save": ["embed_tokens", "norm"], "ensure_weight_tying": True}},
+    "a linear module trained whole": {**WHOLE, "peft": {"modules_to_save": ["o_proj"]}, "biased": True},
+    "a head trained whole on an NF4 base": {**WHOLE, "peft": {"modules_to_save": ["lm_head"]}, "quantization.method": "nf4"},
     "tokens, untied": {"untied": True, "peft": {"trainable_token_indices": TOKENS}},
     "tokens, tied": {"peft": {"trainable_token_indices": TOKENS}},
     "tokens of the head, tied": {"peft": {"trainable_token_indices": {"lm_head": TOKENS}}},
@@ -81,7 +84,8 @@ def train_peer(model_dir, adapter, rows, keys, lr):
     model = PeftModel.from_pretrained(load(model_dir, keys), adapter, is_trainable=True)
     model.train()
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=keys.get("optim.weight_decay", 0.0))
+    optimizer = torch.optim.AdamW(parameters, lr=lr, eps=keys.get("optim.eps", 1e-8),
+                                  weight_decay=keys.get("optim.weight_decay", 0.0))
     course = get_cosine_schedule_with_warmup if keys.get("optim.schedule") == "cosine" else get_linear_schedule_with_warmup
     schedule = course(optimizer, 3, STEPS)
     losses, norms = [], []
@@ -184,6 +188,7 @@ def compare(name, keys, model_dir, folder, eos, vocabulary, lr=2e-3):
     ours = train_ours(model_dir, adapter, rows_path, os.path.join(here, "run"), keys, lr)
     peer = train_peer(model_dir, adapter, rows, keys, lr)
     start = load_file(os.path.join(adapter, "adapter_model.safetensors"))
+    start.pop(f"{PREFIX}lm_head.base_layer.weight", None)  # PEFT writes the frozen weight beside an adapter of the head
     gradient = gradient_of_ours(model_dir, adapter, rows_path, os.path.join(here, "descent"), keys, start)
     whole, least = cosine(gradient, peer[3])
     final = {file_name(key): value for key, value in peer[2].items()}

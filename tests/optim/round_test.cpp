@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "base/device.h"
+#include "base/parallel_for.h"
 
 namespace qlora::optim {
 namespace {
