@@ -60,7 +60,8 @@ class HuggingFaceDirectory final : public WeightSource {
     const bool as_stored = options.method == "as_stored";
     const quant::Int8Products products{options.method == "int8_weight_only",
                                        as_stored ? stored_->threshold : options.threshold};
-    return quant::read_bitsandbytes_module(file_, module, out, in, products, device, read_);
+    return quant::read_bitsandbytes_module(file_, module, quant::WeightShape::matrix(out, in),
+                                           products, device, read_);
   }
 
   std::string packing(const std::string& module) const override {

@@ -106,7 +106,7 @@ DoubleQuantized read_scales(Parts& parts, const io::JsonNode& state, int64_t blo
   return scales;
 }
 
-std::unique_ptr<FrozenWeight> read_four_bit(Parts& parts, FourBitCode code, int64_t out, int64_t in,
+std::unique_ptr<FrozenWeight> read_four_bit(Parts& parts, FourBitCode code, WeightShape sizes,
                                             at::Device device) {
   const io::TensorView& stored = parts.take(std::string(".weight") + kState + code_name(code));
   const std::string_view text(reinterpret_cast<const char*>(stored.bytes.data()),
@@ -117,7 +117,8 @@ std::unique_ptr<FrozenWeight> read_four_bit(Parts& parts, FourBitCode code, int6
   if (const io::JsonNode type = state.at("quant_type"); type.as_string() != code_name(code))
     type.reject(fmt::format("'{}', as the tensor's name says", code_name(code)));
   const io::JsonNode shape = state.at("shape");
-  if (shape.value() != nlohmann::json({out, in})) shape.reject(fmt::format("[{}, {}]", out, in));
+  if (shape.value() != nlohmann::json(sizes.sizes()))
+    shape.reject(fmt::format("[{}]", fmt::join(sizes.sizes(), ", ")));
 
   FourBitTensor quantized;
   quantized.layout.code = code;
@@ -125,8 +126,8 @@ std::unique_ptr<FrozenWeight> read_four_bit(Parts& parts, FourBitCode code, int6
   quantized.layout.block_size = block_size.as_integer(32, 4096);
   if (quantized.layout.block_size & (quantized.layout.block_size - 1))
     block_size.reject("a power of two");
-  quantized.num_elements = out * in;
-  quantized.packed = packed_bytes(parts.take(".weight"), out * in).to(device);
+  quantized.num_elements = sizes.num_elements();
+  quantized.packed = packed_bytes(parts.take(".weight"), sizes.num_elements()).to(device);
   if (four_bit_code(parts.take(".weight.quant_map", io::DType::kF32, kNumFourBitCodes)) != code) {
     fail<FormatError>("{}: tensor {} is not the table of {}; weights of another code are not read",
                       stored.file, parts.take(".weight.quant_map").name, code_name(code));
@@ -138,16 +139,16 @@ std::unique_ptr<FrozenWeight> read_four_bit(Parts& parts, FourBitCode code, int6
         parts.take(".weight.absmax", io::DType::kF32, quantized.num_blocks()).to(device);
   }
   parts.require_all_taken();
-  return std::make_unique<FourBitWeight>(std::move(quantized), out, in,
-                                         dtype_of(state.at("dtype")));
+  return std::make_unique<FourBitWeight>(std::move(quantized), sizes, dtype_of(state.at("dtype")));
 }
 
-std::unique_ptr<FrozenWeight> read_int8(Parts& parts, int64_t out, int64_t in,
+std::unique_ptr<FrozenWeight> read_int8(Parts& parts, const WeightShape& shape,
                                         Int8Products products, at::Device device) {
   const io::TensorView& view = parts.take(".weight");
-  if (view.dtype != io::DType::kI8 || view.shape != std::vector<int64_t>{out, in}) {
-    fail<FormatError>("{}: tensor {} must be I8 [{}, {}], found {} [{}]", view.file, view.name, out,
-                      in, io::dtype_name(view.dtype), fmt::join(view.shape, ", "));
+  if (view.dtype != io::DType::kI8 || view.shape != shape.sizes()) {
+    fail<FormatError>("{}: tensor {} must be I8 [{}], found {} [{}]", view.file, view.name,
+                      fmt::join(shape.sizes(), ", "), io::dtype_name(view.dtype),
+                      fmt::join(view.shape, ", "));
   }
   if (parts.find(".weight_format") &&
       parts.take(".weight_format", io::DType::kU8, 1).item<uint8_t>() != 0) {
@@ -156,7 +157,7 @@ std::unique_ptr<FrozenWeight> read_int8(Parts& parts, int64_t out, int64_t in,
         "again with a current bitsandbytes",
         view.file, view.name);
   }
-  const at::Tensor absmax = parts.take(".SCB", io::DType::kF32, out);
+  const at::Tensor absmax = parts.take(".SCB", io::DType::kF32, shape.num_rows());
   return std::make_unique<Int8Weight>(Int8Tensor{tensor_of(view).to(device), absmax.to(device)},
                                       products);
 }
@@ -170,15 +171,14 @@ bool is_bitsandbytes_module(const io::TensorFile& file, const std::string& modul
 }
 
 std::unique_ptr<FrozenWeight> read_bitsandbytes_module(const io::TensorFile& file,
-                                                       const std::string& module, int64_t out,
-                                                       int64_t in, Int8Products products,
-                                                       at::Device device,
+                                                       const std::string& module, WeightShape shape,
+                                                       Int8Products products, at::Device device,
                                                        std::set<std::string>& read) {
   Parts parts(file, module, read);
   for (const FourBitCode code : {FourBitCode::kNf4, FourBitCode::kFp4})
     if (parts.find(std::string(".weight") + kState + code_name(code)))
-      return read_four_bit(parts, code, out, in, device);
-  if (parts.find(".SCB")) return read_int8(parts, out, in, products, device);
+      return read_four_bit(parts, code, shape, device);
+  if (parts.find(".SCB")) return read_int8(parts, shape, products, device);
   const io::TensorView& weight = parts.take(".weight");
   fail<FormatError>(
       "{}: {} is packed ({}) but has neither a quant_state.bitsandbytes__nf4 or __fp4 nor an SCB "
@@ -186,11 +186,13 @@ std::unique_ptr<FrozenWeight> read_bitsandbytes_module(const io::TensorFile& fil
       weight.file, weight.name, io::dtype_name(weight.dtype));
 }
 
-std::pair<std::string, at::Tensor> quant_state_tensor(const FourBitTensor& q, int64_t out,
-                                                      int64_t in, at::ScalarType dtype) {
+std::pair<std::string, at::Tensor> quant_state_tensor(const FourBitTensor& q,
+                                                      const WeightShape& shape,
+                                                      at::ScalarType dtype) {
   std::string text =
-      fmt::format(R"({{"quant_type": "{}", "blocksize": {}, "dtype": "{}", "shape": [{}, {}])",
-                  code_name(q.layout.code), q.layout.block_size, dtype_name(dtype), out, in);
+      fmt::format(R"({{"quant_type": "{}", "blocksize": {}, "dtype": "{}", "shape": [{}])",
+                  code_name(q.layout.code), q.layout.block_size, dtype_name(dtype),
+                  fmt::join(shape.sizes(), ", "));
   if (q.scales) {
     text +=
         fmt::format(R"(, "nested_blocksize": {}, "nested_dtype": "float32", "nested_offset": {})",

@@ -24,17 +24,17 @@ namespace qlora::quant {
 // Whether the layer is stored packed.
 bool is_bitsandbytes_module(const io::TensorFile& file, const std::string& module);
 
-// The layer [out, in]; adds the names it read to `read`. FormatError naming file and tensor if a
-// part is missing, superfluous, of another size or dtype, or holds a table or layout that is not
+// The layer of this shape; adds the names it read to `read`. FormatError naming file and tensor if
+// a part is missing, superfluous, of another size or dtype, or holds a table or layout that is not
 // known.
 std::unique_ptr<FrozenWeight> read_bitsandbytes_module(const io::TensorFile& file,
-                                                       const std::string& module, int64_t out,
-                                                       int64_t in, Int8Products products,
-                                                       at::Device device,
+                                                       const std::string& module, WeightShape shape,
+                                                       Int8Products products, at::Device device,
                                                        std::set<std::string>& read);
 
 // "weight.quant_state.bitsandbytes__..." and its JSON as bitsandbytes writes it.
-std::pair<std::string, at::Tensor> quant_state_tensor(const FourBitTensor& quantized, int64_t out,
-                                                      int64_t in, at::ScalarType dtype);
+std::pair<std::string, at::Tensor> quant_state_tensor(const FourBitTensor& quantized,
+                                                      const WeightShape& shape,
+                                                      at::ScalarType dtype);
 
 }  // namespace qlora::quant

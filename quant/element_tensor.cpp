@@ -20,11 +20,12 @@ ElementType element_type(const at::Tensor& tensor, const char* op) {
   }
 }
 
-void check_finite_blocks(const at::Tensor& absmax, const at::Tensor& source, const char* op) {
+void check_finite_blocks(const at::Tensor& absmax, const at::Tensor& source, const char* op,
+                         const std::string& name) {
   if (at::isfinite(absmax).all().item<bool>()) return;
   const at::Tensor bad = at::nonzero(at::logical_not(at::isfinite(source.reshape(-1))));
   const int64_t index = bad[0][0].item<int64_t>();
-  fail<Error>("{}: every element must be finite, got {} at flat index {} of {}", op,
+  fail<Error>("{}: every element of {} must be finite, got {} at flat index {} of {}", op, name,
               source.reshape(-1)[index].item<float>(), index, source.numel());
 }
 

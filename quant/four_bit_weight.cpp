@@ -1,6 +1,7 @@
 #include "quant/four_bit_weight.h"
 
 #include <ATen/ATen.h>
+#include <fmt/ranges.h>
 
 #include "base/error.h"
 #include "base/profile.h"
@@ -8,16 +9,16 @@
 
 namespace qlora::quant {
 
-FourBitWeight::FourBitWeight(const at::Tensor& weight, FourBitLayout layout, bool double_quant)
-    : out_(weight.size(0)),
-      in_(weight.size(1)),
+FourBitWeight::FourBitWeight(const at::Tensor& weight, FourBitLayout layout, bool double_quant,
+                             const std::string& name)
+    : shape_(WeightShape::of(weight.sizes().vec(), name.c_str())),
       dtype_(weight.scalar_type()),
-      quantized_(quantize_four_bit(weight, layout, double_quant)) {}
+      quantized_(quantize_four_bit(weight, layout, double_quant, name)) {}
 
-FourBitWeight::FourBitWeight(FourBitTensor quantized, int64_t out, int64_t in, at::ScalarType dtype)
-    : out_(out), in_(in), dtype_(dtype), quantized_(std::move(quantized)) {
-  check(quantized_.num_elements == out * in, "FourBitWeight: {} elements are not [{}, {}]",
-        quantized_.num_elements, out, in);
+FourBitWeight::FourBitWeight(FourBitTensor quantized, WeightShape shape, at::ScalarType dtype)
+    : shape_(shape), dtype_(dtype), quantized_(std::move(quantized)) {
+  check(quantized_.num_elements == shape.num_elements(), "FourBitWeight: {} elements are not [{}]",
+        quantized_.num_elements, fmt::join(shape.sizes(), ", "));
   check_four_bit(quantized_);
 }
 
@@ -28,16 +29,17 @@ std::string FourBitWeight::format() const {
 
 void FourBitWeight::dequantize_rows(int64_t expert, int64_t begin, int64_t end,
                                     at::Tensor& out) const {
-  check(expert == 0, "FourBitWeight: there is one expert, asked for {}", expert);
   const ProfileScope scope("dequantize");
+  const int64_t first = shape_.first_row(expert, begin, end, "FourBitWeight") * shape_.in;
+  const int64_t last = first + (end - begin) * shape_.in;
   // A 16-bit original was rounded before it was quantized: an fp32 product sees values rounded
   // alike.
   if (out.scalar_type() == at::kFloat && dtype_ != at::kFloat) {
     at::Tensor rounded = at::empty(out.sizes(), out.options().dtype(dtype_));
-    dequantize_range(quantized_, begin * in_, end * in_, rounded);
+    dequantize_range(quantized_, first, last, rounded);
     out.copy_(rounded);
   } else {
-    dequantize_range(quantized_, begin * in_, end * in_, out);
+    dequantize_range(quantized_, first, last, out);
   }
 }
 
@@ -50,7 +52,7 @@ NamedTensors FourBitWeight::state() const {
     all.emplace_back("weight.nested_absmax", q.scales->nested_absmax);
     all.emplace_back("weight.nested_quant_map", q.scales->map);
   }
-  all.push_back(quant_state_tensor(q, out_, in_, dtype_));
+  all.push_back(quant_state_tensor(q, shape_, dtype_));
   return all;
 }
 

@@ -1,5 +1,7 @@
 // A frozen weight in 4 bits (nf4.h). Rows are dequantized into a reused buffer for each product,
-// forward and backward.
+// forward and backward. Stacked experts are quantized as one flat tensor, as bitsandbytes does with
+// a parameter of three dimensions: where out * in is no multiple of the block size, a block spans
+// the border of two experts.
 #pragma once
 
 #include "quant/frozen_weight.h"
@@ -9,15 +11,17 @@ namespace qlora::quant {
 
 class FourBitWeight final : public FrozenWeight {
  public:
-  // Quantizes weight [out, in] (bf16, fp16 or fp32, contiguous). Its dtype is remembered:
-  // dequantized values are rounded to it, as bitsandbytes does, before they are cast to what a
-  // product computes in.
-  FourBitWeight(const at::Tensor& weight, FourBitLayout layout, bool double_quant);
-  // One that was quantized before, from [out, in] of `dtype`. Error if the parts do not fit.
-  FourBitWeight(FourBitTensor quantized, int64_t out, int64_t in, at::ScalarType dtype);
+  // Quantizes weight [out, in] or [experts, out, in] (bf16, fp16 or fp32, contiguous). Its dtype is
+  // remembered: dequantized values are rounded to it, as bitsandbytes does, before they are cast to
+  // what a product computes in. `name` is what errors call it.
+  FourBitWeight(const at::Tensor& weight, FourBitLayout layout, bool double_quant,
+                const std::string& name = "the weight");
+  // One that was quantized before, from `shape` of `dtype`. Error if the parts do not fit.
+  FourBitWeight(FourBitTensor quantized, WeightShape shape, at::ScalarType dtype);
 
-  int64_t out_features() const override { return out_; }
-  int64_t in_features() const override { return in_; }
+  int64_t num_experts() const override { return shape_.experts; }
+  int64_t out_features() const override { return shape_.out; }
+  int64_t in_features() const override { return shape_.in; }
   at::Device device() const override { return quantized_.packed.device(); }
   std::string format() const override;
   int64_t bytes() const override { return quantized_.bytes(); }
@@ -25,7 +29,7 @@ class FourBitWeight final : public FrozenWeight {
   NamedTensors state() const override;
 
  private:
-  int64_t out_, in_;
+  WeightShape shape_;
   at::ScalarType dtype_;
   FourBitTensor quantized_;
 };

@@ -29,9 +29,10 @@ void FrozenWeight::input_gradient_into(const at::Tensor& dy, at::Tensor& dx, boo
     at::mm_out(dx, dy, weight);
 }
 
-DenseWeight::DenseWeight(at::Tensor weight) : weight_(std::move(weight)) {
-  check(weight_.dim() == 2 && weight_.is_contiguous() && weight_.is_floating_point(),
-        "DenseWeight: need a contiguous floating [out, in] tensor");
+DenseWeight::DenseWeight(at::Tensor weight)
+    : weight_(std::move(weight)), shape_(WeightShape::of(weight_.sizes().vec(), "DenseWeight")) {
+  check(weight_.is_contiguous() && weight_.is_floating_point(),
+        "DenseWeight: the weight must be contiguous and of a floating type");
 }
 
 std::string DenseWeight::format() const {
@@ -47,13 +48,16 @@ std::string DenseWeight::format() const {
 
 void DenseWeight::dequantize_rows(int64_t expert, int64_t begin, int64_t end,
                                   at::Tensor& out) const {
-  check(expert == 0, "DenseWeight: there is one expert, asked for {}", expert);
-  out.copy_(weight_.narrow(0, begin, end - begin));
+  const int64_t first = shape_.first_row(expert, begin, end, "DenseWeight");
+  out.copy_(weight_.view({-1, shape_.in}).narrow(0, first, end - begin));
 }
 
 at::Tensor DenseWeight::materialize(at::ScalarType dtype, Workspace& workspace,
                                     int64_t expert) const {
-  if (weight_.scalar_type() == dtype) return weight_;
+  if (weight_.scalar_type() == dtype) {
+    const int64_t first = shape_.first_row(expert, 0, shape_.out, "DenseWeight");
+    return weight_.view({-1, shape_.in}).narrow(0, first, shape_.out);
+  }
   return FrozenWeight::materialize(dtype, workspace, expert);
 }
 

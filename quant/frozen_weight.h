@@ -2,10 +2,10 @@
 // later int8, GGUF blocks, GPTQ, ... One interface for all of them: a new format is one set of
 // files beside this one and a line in make_frozen_weight.cpp.
 //
-// Shape [experts, out, in]; experts is 1 for an ordinary linear layer. The default products
-// dequantize into a reused buffer and multiply; a format overrides what it does better. Autograd
-// nodes keep a pointer to the weight, never a 16-bit copy: the backward pass dequantizes again
-// (QLoRA section 3).
+// Shape [experts, out, in] (weight_shape.h); experts is 1 for an ordinary linear layer. The default
+// products dequantize into a reused buffer and multiply; a format overrides what it does better.
+// Autograd nodes keep a pointer to the weight, never a 16-bit copy: the backward pass dequantizes
+// again (QLoRA section 3).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "quant/weight_shape.h"
 #include "quant/workspace.h"
 
 namespace qlora::quant {
@@ -56,12 +57,13 @@ class FrozenWeight {
   virtual at::Tensor materialize(at::ScalarType dtype, Workspace& workspace, int64_t expert) const;
 };
 
-// A weight kept as it is: [out, in] bf16, fp16 or fp32.
+// A weight kept as it is: [out, in] or [experts, out, in], bf16, fp16 or fp32.
 class DenseWeight final : public FrozenWeight {
  public:
   explicit DenseWeight(at::Tensor weight);
-  int64_t out_features() const override { return weight_.size(0); }
-  int64_t in_features() const override { return weight_.size(1); }
+  int64_t num_experts() const override { return shape_.experts; }
+  int64_t out_features() const override { return shape_.out; }
+  int64_t in_features() const override { return shape_.in; }
   at::Device device() const override { return weight_.device(); }
   std::string format() const override;
   int64_t bytes() const override { return static_cast<int64_t>(weight_.nbytes()); }
@@ -73,6 +75,7 @@ class DenseWeight final : public FrozenWeight {
 
  private:
   at::Tensor weight_;
+  WeightShape shape_;
 };
 
 }  // namespace qlora::quant

@@ -9,6 +9,7 @@
 #include "base/dispatch.h"
 #include "quant/element_tensor.h"
 #include "quant/int8_kernels.h"
+#include "quant/weight_shape.h"
 
 namespace qlora::quant {
 namespace {
@@ -42,6 +43,18 @@ Int8Tensor empty_like_rows(const at::Tensor& x) {
           at::empty({x.size(0)}, x.options().dtype(at::kFloat))};
 }
 
+// The first value of a row that cannot be had in 8 bits, and where it stands.
+[[noreturn]] void fail_on_row(const at::Tensor& rows, int64_t row, const WeightShape& shape,
+                              const std::string& name) {
+  const at::Tensor bad = at::isfinite(rows[row].to(at::kHalf)).logical_not();
+  const auto column = bad.nonzero()[0].item<int64_t>();
+  fail<Error>(
+      "quantize_int8: every element of {} must be a finite number that fp16 can hold, got {} in "
+      "row {}, column {}{}",
+      name, rows[row][column].item<float>(), row % shape.out, column,
+      shape.stacked ? fmt::format(" of expert {}", row / shape.out) : "");
+}
+
 // codes_x codes_wᵀ in int32: oneDNN's VNNI or AVX2 product, cuBLAS's int8 tensor cores.
 at::Tensor integer_product(const at::Tensor& x, const at::Tensor& weight) {
   if (!x.is_cuda()) return at::_int_mm(x, weight.t());
@@ -58,17 +71,16 @@ bool has_integer_product(const Int8Tensor& weight) {
 
 }  // namespace
 
-Int8Tensor quantize_int8(const at::Tensor& weight) {
+Int8Tensor quantize_int8(const at::Tensor& weight, const std::string& name) {
   constexpr const char* kOp = "quantize_int8";
-  check_matrix(weight, kOp);
-  Int8Tensor result = empty_like_rows(weight);
-  run_quantize(weight, 0.0, false, result, at::Tensor(), kOp);
+  const WeightShape shape = WeightShape::of(weight.sizes().vec(), kOp);
+  check(weight.is_contiguous(), "{}: {} must be contiguous", kOp, name);
+  const at::Tensor rows = weight.view({shape.num_rows(), shape.in});
+  Int8Tensor result = empty_like_rows(rows);
+  run_quantize(rows, 0.0, false, result, at::Tensor(), kOp);
   const at::Tensor bad = at::isfinite(result.absmax).logical_not();
-  if (bad.any().item<bool>()) {
-    fail<Error>(
-        "{}: row {} of the weight holds a value that is NaN, infinite or too large for fp16", kOp,
-        bad.nonzero()[0].item<int64_t>());
-  }
+  if (bad.any().item<bool>()) fail_on_row(rows, bad.nonzero()[0].item<int64_t>(), shape, name);
+  result.codes = result.codes.view(weight.sizes());
   return result;
 }
 

@@ -17,17 +17,18 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <string>
 
 namespace qlora::quant {
 
 struct Int8Tensor {
-  at::Tensor codes;   // int8 [rows, columns]
+  at::Tensor codes;   // int8 [rows, columns]; of stacked experts [experts, out, in]
   at::Tensor absmax;  // fp32 [rows]
 };
 
-// weight [out, in]: contiguous bf16, fp16 or fp32. Error naming the row that holds a NaN, an
-// infinity, or a number too large for fp16.
-Int8Tensor quantize_int8(const at::Tensor& weight);
+// weight [out, in] or [experts, out, in]: contiguous bf16, fp16 or fp32. Error that calls the
+// weight `name` and says which row holds a NaN, an infinity, or a number too large for fp16.
+Int8Tensor quantize_int8(const at::Tensor& weight, const std::string& name = "the weight");
 
 // Writes rows [begin, end) to `out` [end - begin, in]: contiguous fp32, bf16 or fp16; the fp32
 // product codes * absmax * (1 / 127) rounded once.

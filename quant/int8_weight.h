@@ -1,6 +1,7 @@
 // A frozen weight in 8 bits, a scale a row (int8.h). Its forward product quantizes the input too
 // (LLM.int8()), unless it is kept for its size alone (weight-only, W8A16): then, as in every
-// backward pass, the weight is dequantized and multiplied.
+// backward pass, the weight is dequantized and multiplied. Stacked experts have the scales of all
+// their rows one after the other, as bitsandbytes has of a parameter of three dimensions.
 #pragma once
 
 #include "quant/frozen_weight.h"
@@ -15,11 +16,13 @@ struct Int8Products {
 
 class Int8Weight final : public FrozenWeight {
  public:
-  // Error unless codes are int8 [out, in] and absmax fp32 [out] of finite numbers >= 0.
+  // Error unless codes are int8 [out, in] and absmax fp32 [out] of finite numbers >= 0, or
+  // [experts, out, in] and [experts * out].
   Int8Weight(Int8Tensor weight, Int8Products products);
 
-  int64_t out_features() const override { return weight_.codes.size(0); }
-  int64_t in_features() const override { return weight_.codes.size(1); }
+  int64_t num_experts() const override { return shape_.experts; }
+  int64_t out_features() const override { return shape_.out; }
+  int64_t in_features() const override { return shape_.in; }
   at::Device device() const override { return weight_.codes.device(); }
   std::string format() const override { return products_.weight_only ? "int8 (W8A16)" : "int8"; }
   int64_t bytes() const override;
@@ -28,7 +31,10 @@ class Int8Weight final : public FrozenWeight {
   NamedTensors state() const override;
 
  private:
-  Int8Tensor weight_;
+  Int8Tensor expert(int64_t index) const;
+
+  Int8Tensor weight_;  // codes [experts * out, in]
+  WeightShape shape_;
   Int8Products products_;
 };
 

@@ -21,12 +21,12 @@ std::unique_ptr<FrozenWeight> make_frozen_weight(const at::Tensor& weight,
   if (options.method == "nf4" || options.method == "fp4") {
     const FourBitCode code = options.method == "nf4" ? FourBitCode::kNf4 : FourBitCode::kFp4;
     return std::make_unique<FourBitWeight>(weight, FourBitLayout{code, options.block_size},
-                                           options.double_quant);
+                                           options.double_quant, module + ".weight");
   }
   const bool weight_only = options.method == "int8_weight_only";
   check(options.method == "int8" || weight_only, "make_frozen_weight: unknown method '{}'",
         options.method);
-  return std::make_unique<Int8Weight>(quantize_int8(weight),
+  return std::make_unique<Int8Weight>(quantize_int8(weight, module + ".weight"),
                                       Int8Products{weight_only, options.threshold});
 }
 

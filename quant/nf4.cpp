@@ -57,11 +57,12 @@ std::optional<FourBitCode> four_bit_code(const at::Tensor& quant_map) {
   return std::nullopt;
 }
 
-FourBitTensor quantize_four_bit(const at::Tensor& weight, FourBitLayout layout, bool double_quant) {
+FourBitTensor quantize_four_bit(const at::Tensor& weight, FourBitLayout layout, bool double_quant,
+                                const std::string& name) {
   constexpr const char* kOp = "quantize_four_bit";
   check_block_size(layout.block_size, kOp);
   check(weight.is_contiguous() && weight.numel() > 0,
-        "{}: the weight must be contiguous and hold at least one element", kOp);
+        "{}: {} must be contiguous and hold at least one element", kOp, name);
   FourBitTensor result;
   result.layout = layout;
   result.num_elements = weight.numel();
@@ -76,7 +77,7 @@ FourBitTensor quantize_four_bit(const at::Tensor& weight, FourBitLayout layout, 
                                            result.absmax.mutable_data_ptr<float>()};
   QLORA_DISPATCH(weight.device(), cpu::quantize_four_bit(arguments),
                  cuda::quantize_four_bit(arguments, current_stream(weight.device())));
-  check_finite_blocks(result.absmax, weight, kOp);
+  check_finite_blocks(result.absmax, weight, kOp, name);
   if (double_quant) {
     result.scales = double_quantize(result.absmax);
     result.absmax.reset();

@@ -21,6 +21,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 
 #include "quant/double_quant.h"
 #include "quant/four_bit_tables.h"
@@ -51,9 +52,10 @@ at::Tensor four_bit_table(FourBitCode code);
 // zero aside).
 std::optional<FourBitCode> four_bit_code(const at::Tensor& quant_map);
 
-// weight: contiguous fp32, bf16 or fp16 of any shape, at least one element. Throws Error naming the
-// flat index of the first infinity or NaN, or an unusable block size.
-FourBitTensor quantize_four_bit(const at::Tensor& weight, FourBitLayout layout, bool double_quant);
+// weight: contiguous fp32, bf16 or fp16 of any shape, at least one element. Throws Error naming an
+// unusable block size, or the flat index of the first infinity or NaN of `name`.
+FourBitTensor quantize_four_bit(const at::Tensor& weight, FourBitLayout layout, bool double_quant,
+                                const std::string& name = "the weight");
 
 // Writes elements [begin, end) of the flat weight to `out`: contiguous bf16, fp16 or fp32 with end
 // - begin elements. Any range works; ranges that begin on a block boundary (on CUDA: on a multiple
