@@ -8,41 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "io/dtype.h"
+
 namespace qlora::io {
-
-// Element types of safetensors files plus the block types of GGUF that the program reads.
-enum class DType {
-  kBool,
-  kU8,
-  kI8,
-  kI16,
-  kU16,
-  kI32,
-  kU32,
-  kI64,
-  kU64,
-  kF16,
-  kBF16,
-  kF32,
-  kF64,
-  kQ4_0,
-  kQ4_1,
-  kQ5_0,
-  kQ5_1,
-  kQ8_0,
-  kQ2_K,
-  kQ3_K,
-  kQ4_K,
-  kQ5_K,
-  kQ6_K,
-};
-
-// "F32", "BF16", "Q4_1", ...
-std::string dtype_name(DType dtype);
-// Elements that share one block (1 for plain types) and the bytes of that block.
-int64_t elements_per_block(DType dtype);
-int64_t bytes_per_block(DType dtype);
-inline bool is_block_type(DType dtype) { return elements_per_block(dtype) > 1; }
 
 struct TensorView {
   std::string name;

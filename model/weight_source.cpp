@@ -127,14 +127,13 @@ class Gguf final : public WeightSource {
                                                    at::Device device) override {
     const std::string name = module + ".weight", stored = family_->gguf_name(name);
     const io::TensorView* view = file_.find(stored);
-    const bool kept = options.method == "as_stored" && !device.is_cuda();
-    if (!kept || !view || !io::is_block_type(view->dtype)) return nullptr;
+    if (options.method != "as_stored" || !view || !io::is_block_type(view->dtype)) return nullptr;
     read_tensor(*view, {out, in}, at::kFloat);  // for its checks of shape and values
     read_.insert(stored);
     at::Tensor blocks = at::empty({out, static_cast<int64_t>(view->bytes.size()) / out}, at::kByte);
     std::memcpy(blocks.mutable_data_ptr(), view->bytes.data(), view->bytes.size());
     if (family_->interleaved_in_gguf(name)) blocks = halves_from_pairs(blocks, config_.head_dim);
-    return std::make_unique<quant::GgufWeight>(blocks, view->dtype, in);
+    return std::make_unique<quant::GgufWeight>(blocks.to(device), view->dtype, in);
   }
 
   std::string packing(const std::string& module) const override {

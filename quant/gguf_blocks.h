@@ -12,7 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "io/tensor_view.h"
+#include "io/dtype.h"
 #include "quant/element_type.h"
 
 namespace qlora::quant {

@@ -1,20 +1,22 @@
 // A frozen weight that stays in the blocks of its GGUF file (Q4_1, Q8_0, Q4_K, ...): nothing is
 // rounded a second time, and no more memory is taken than the file does. Rows are decoded for each
-// product.
+// product, on the CPU or on a GPU.
 #pragma once
 
-#include "io/tensor_view.h"
+#include "io/dtype.h"
 #include "quant/frozen_weight.h"
 
 namespace qlora::quant {
 
 class GgufWeight final : public FrozenWeight {
  public:
-  // blocks: uint8 [out, bytes of a row], on the CPU. `in` is a multiple of the block size.
+  // blocks: uint8 [out, bytes of a row] or [experts, out, bytes of a row]. `in` is a multiple of
+  // the block size.
   GgufWeight(at::Tensor blocks, io::DType type, int64_t in);
 
-  int64_t out_features() const override { return blocks_.size(0); }
-  int64_t in_features() const override { return in_; }
+  int64_t num_experts() const override { return shape_.experts; }
+  int64_t out_features() const override { return shape_.out; }
+  int64_t in_features() const override { return shape_.in; }
   at::Device device() const override { return blocks_.device(); }
   std::string format() const override { return io::dtype_name(type_); }
   int64_t bytes() const override { return static_cast<int64_t>(blocks_.nbytes()); }
@@ -24,7 +26,7 @@ class GgufWeight final : public FrozenWeight {
  private:
   at::Tensor blocks_;
   io::DType type_;
-  int64_t in_;
+  WeightShape shape_;
 };
 
 }  // namespace qlora::quant
