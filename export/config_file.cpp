@@ -14,7 +14,7 @@ const char* dtype_name(at::ScalarType dtype) {
   return dtype == at::kHalf ? "float16" : "float32";
 }
 
-std::string config_text(const model::CausalLm& model, const data::Tokenizer& tokenizer,
+std::string config_text(const model::ModelConfig& model, const data::Tokenizer& tokenizer,
                         const std::string& source, at::ScalarType dtype,
                         const std::optional<nlohmann::ordered_json>& quantization,
                         bool tied_embeddings) {
@@ -26,8 +26,7 @@ std::string config_text(const model::CausalLm& model, const data::Tokenizer& tok
     config.erase("dtype");
     config["torch_dtype"] = dtype_name(dtype);
   } else {
-    config = model::family_named(model.config().family)
-                 .to_hugging_face(model.config(), dtype_name(dtype));
+    config = model::family_named(model.family).to_hugging_face(model, dtype_name(dtype));
     const data::SpecialTokens& special = tokenizer.special_tokens();
     if (special.bos) config["bos_token_id"] = special.bos->id;
     if (special.eos) config["eos_token_id"] = special.eos->id;

@@ -1,12 +1,14 @@
 // config.json of an exported model.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 
 #include "data/tokenizer.h"
-#include "model/causal_lm.h"
+#include "model/model_config.h"
 
 namespace qlora::exporting {
 
@@ -15,7 +17,7 @@ const char* dtype_name(at::ScalarType dtype);
 // The one of `source`, where the base came from, or else one that says the same; with the dtype,
 // and the quantization if there is one. `tied_embeddings`: whether the weights beside it have one
 // matrix for head and embedding where the source has.
-std::string config_text(const model::CausalLm& model, const data::Tokenizer& tokenizer,
+std::string config_text(const model::ModelConfig& model, const data::Tokenizer& tokenizer,
                         const std::string& source, at::ScalarType dtype,
                         const std::optional<nlohmann::ordered_json>& quantization,
                         bool tied_embeddings);

@@ -129,9 +129,9 @@ void write_merged(const std::string& directory, const model::CausalLm& model,
   at::NoGradGuard no_grad;
   write_weight_files(directory, parts_of(model, dtype, original), "the merged model");
   tokenizer.write_files(directory);
-  io::write_file_atomically(
-      (fs::path(directory) / "config.json").string(),
-      config_text(model, tokenizer, source, dtype, std::nullopt, model.embeddings_still_tied()));
+  io::write_file_atomically((fs::path(directory) / "config.json").string(),
+                            config_text(model.config(), tokenizer, source, dtype, std::nullopt,
+                                        model.embeddings_still_tied()));
 }
 
 }  // namespace qlora::exporting

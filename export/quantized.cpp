@@ -20,28 +20,12 @@ bool is_dense(const quant::FrozenWeight& weight) {
   return dynamic_cast<const quant::DenseWeight*>(&weight) != nullptr;
 }
 
-std::vector<const lora::LoraLinear*> linears_of(const model::CausalLm& model) {
-  std::vector<const lora::LoraLinear*> all;
-  for (const model::DecoderLayer& layer : model.layers)
-    for (const lora::LinearGroup* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
-      for (const lora::LoraLinear& linear : group->layers()) all.push_back(&linear);
-  return all;
-}
-
 // The quantization_config, none if every weight is dense. One that was stored is kept.
-std::optional<nlohmann::ordered_json> quantization_of(const model::CausalLm& model,
+std::optional<nlohmann::ordered_json> quantization_of(const PackedLayers& layers,
                                                       const quant::QuantizationOptions& options,
                                                       const std::string& source,
                                                       at::ScalarType dtype) {
-  std::vector<std::string> skipped = {"lm_head"};
-  bool packed = false;
-  for (const lora::LoraLinear* linear : linears_of(model)) {
-    if (is_dense(*linear->base))
-      skipped.push_back(linear->name);
-    else
-      packed = true;
-  }
-  if (!packed) return std::nullopt;
+  if (!layers.any) return std::nullopt;
   if (options.method == "as_stored") {
     const std::string path = (fs::path(source) / "config.json").string();
     if (fs::exists(path)) {
@@ -53,29 +37,71 @@ std::optional<nlohmann::ordered_json> quantization_of(const model::CausalLm& mod
         "weights in GGUF blocks have no place in a Hugging Face directory; name a "
         "quantization.method");
   }
-  return model::quantization_config_json(options, skipped, dtype_name(dtype));
+  return model::quantization_config_json(options, layers.skipped, dtype_name(dtype));
 }
 
+// Norms are held in fp32 and quantized parts in their own types; scales stay fp32.
+at::ScalarType stored_dtype(const std::string& name, const at::Tensor& tensor,
+                            at::ScalarType dtype) {
+  const bool part_of_packed = name.ends_with(".SCB") || name.find(".weight.") != std::string::npos;
+  return tensor.is_floating_point() && !part_of_packed ? dtype : tensor.scalar_type();
+}
+
+void write_rest(const std::string& directory, const model::ModelConfig& config,
+                const data::Tokenizer& tokenizer, const std::string& source, at::ScalarType dtype,
+                const std::optional<nlohmann::ordered_json>& quantization) {
+  tokenizer.write_files(directory);
+  io::write_file_atomically((fs::path(directory) / "config.json").string(),
+                            config_text(config, tokenizer, source, dtype, quantization, true));
+}
+
+constexpr const char* kPurpose = "the quantized model";
+
 }  // namespace
+
+void PackedLayers::add(const model::DecoderLayer& layer) {
+  for (const lora::LinearGroup* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
+    for (const lora::LoraLinear& linear : group->layers()) {
+      if (is_dense(*linear.base))
+        skipped.push_back(linear.name);
+      else
+        any = true;
+    }
+}
 
 void write_quantized(const std::string& directory, const model::CausalLm& model,
                      const quant::QuantizationOptions& options, const data::Tokenizer& tokenizer,
                      const std::string& source, at::ScalarType dtype) {
   at::NoGradGuard no_grad;
-  const auto quantization = quantization_of(model, options, source, dtype);
+  PackedLayers packed;
+  for (const model::DecoderLayer& layer : model.layers) packed.add(layer);
+  const auto quantization = quantization_of(packed, options, source, dtype);
   std::vector<WeightPart> parts;
-  for (const auto& [name, tensor] : model.frozen_state()) {
-    // Norms are held in fp32 and quantized parts in their own types; scales stay fp32.
-    const bool part_of_packed =
-        name.ends_with(".SCB") || name.find(".weight.") != std::string::npos;
-    const at::ScalarType kept =
-        tensor.is_floating_point() && !part_of_packed ? dtype : tensor.scalar_type();
-    parts.push_back({name, tensor.sizes().vec(), kept, [tensor = tensor] { return tensor; }});
-  }
-  write_weight_files(directory, parts, "the quantized model");
-  tokenizer.write_files(directory);
-  io::write_file_atomically((fs::path(directory) / "config.json").string(),
-                            config_text(model, tokenizer, source, dtype, quantization, true));
+  for (const auto& [name, tensor] : model.frozen_state())
+    parts.push_back({name, tensor.sizes().vec(), stored_dtype(name, tensor, dtype),
+                     [tensor = tensor] { return tensor; }});
+  write_weight_files(directory, parts, kPurpose);
+  write_rest(directory, model.config(), tokenizer, source, dtype, quantization);
+}
+
+QuantizedStream::QuantizedStream(std::string directory, quant::QuantizationOptions options,
+                                 at::ScalarType dtype)
+    : directory_(std::move(directory)),
+      options_(std::move(options)),
+      dtype_(dtype),
+      weights_(directory_, kPurpose) {}
+
+void QuantizedStream::add(const model::StreamedPart& part) {
+  if (part.layer) packed_.add(*part.layer);
+  for (const auto& [name, tensor] : part.tensors)
+    weights_.add(name, tensor, stored_dtype(name, tensor, dtype_));
+}
+
+void QuantizedStream::finish(const model::ModelConfig& config, const data::Tokenizer& tokenizer,
+                             const std::string& source) {
+  weights_.finish();
+  write_rest(directory_, config, tokenizer, source, dtype_,
+             quantization_of(packed_, options_, source, dtype_));
 }
 
 }  // namespace qlora::exporting

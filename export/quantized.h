@@ -4,9 +4,12 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "data/tokenizer.h"
+#include "export/weight_stream.h"
 #include "model/causal_lm.h"
+#include "model/load.h"
 #include "quant/quantization_options.h"
 
 namespace qlora::exporting {
@@ -17,5 +20,28 @@ namespace qlora::exporting {
 void write_quantized(const std::string& directory, const model::CausalLm& model,
                      const quant::QuantizationOptions& options, const data::Tokenizer& tokenizer,
                      const std::string& source, at::ScalarType dtype);
+
+// Which linear layers are packed and which are not: what quantization_config says of a model.
+struct PackedLayers {
+  std::vector<std::string> skipped = {"lm_head"};
+  bool any = false;
+  void add(const model::DecoderLayer& layer);
+};
+
+// The same directory from a model that is never whole in memory (model::stream_model()).
+class QuantizedStream {
+ public:
+  QuantizedStream(std::string directory, quant::QuantizationOptions options, at::ScalarType dtype);
+  void add(const model::StreamedPart& part);
+  void finish(const model::ModelConfig& config, const data::Tokenizer& tokenizer,
+              const std::string& source);
+
+ private:
+  std::string directory_;
+  quant::QuantizationOptions options_;
+  at::ScalarType dtype_;
+  WeightStream weights_;
+  PackedLayers packed_;
+};
 
 }  // namespace qlora::exporting

@@ -14,8 +14,6 @@ namespace qlora::exporting {
 namespace {
 namespace fs = std::filesystem;
 
-constexpr int64_t kShardBytes = 5'000'000'000;
-
 int64_t bytes_of(const WeightPart& part) {
   int64_t bytes = static_cast<int64_t>(c10::elementSize(part.dtype));
   for (const int64_t size : part.shape) bytes *= size;
@@ -26,12 +24,9 @@ void write_shard(const std::string& path, const std::vector<WeightPart>& parts) 
   std::vector<io::TensorHeader> headers;
   for (const WeightPart& part : parts)
     headers.push_back({part.name, quant::file_dtype(part.dtype), part.shape});
-  io::SafetensorsWriter writer(path, std::move(headers), {{"format", "pt"}});
+  io::SafetensorsWriter writer(path, std::move(headers), kWeightFileMetadata);
   for (const WeightPart& part : parts) {
-    const at::Tensor value = part.make().to(part.dtype).cpu().contiguous();
-    check(!value.is_floating_point() || at::isfinite(value).all().item<bool>(),
-          "the weight {} is not finite as {}; export with --dtype bfloat16", part.name,
-          c10::toString(part.dtype));
+    const at::Tensor value = stored_value(part.name, part.make(), part.dtype);
     writer.write(part.name,
                  {static_cast<const std::byte*>(value.const_data_ptr()), value.nbytes()});
   }
@@ -40,34 +35,51 @@ void write_shard(const std::string& path, const std::vector<WeightPart>& parts) 
 
 }  // namespace
 
+at::Tensor stored_value(const std::string& name, const at::Tensor& value, at::ScalarType dtype) {
+  at::Tensor stored = value.to(dtype).cpu().contiguous();
+  check(!stored.is_floating_point() || at::isfinite(stored).all().item<bool>(),
+        "the weight {} is not finite as {}; export with --dtype bfloat16", name,
+        c10::toString(dtype));
+  return stored;
+}
+
+std::string weight_file_name(size_t index, size_t count) {
+  if (count == 1) return "model.safetensors";
+  return fmt::format("model-{:05}-of-{:05}.safetensors", index + 1, count);
+}
+
+void write_weight_index(const std::string& directory,
+                        const std::vector<std::vector<std::string>>& names, int64_t total_bytes) {
+  nlohmann::ordered_json map = nlohmann::ordered_json::object();
+  for (size_t i = 0; i < names.size(); ++i)
+    for (const std::string& name : names[i]) map[name] = weight_file_name(i, names.size());
+  const nlohmann::ordered_json index = {{"metadata", {{"total_size", total_bytes}}},
+                                        {"weight_map", map}};
+  io::write_file_atomically((fs::path(directory) / "model.safetensors.index.json").string(),
+                            index.dump(2) + "\n");
+}
+
 void write_weight_files(const std::string& directory, const std::vector<WeightPart>& parts,
-                        const std::string& purpose) {
+                        const std::string& purpose, int64_t shard_bytes) {
   std::vector<std::vector<WeightPart>> shards(1);
+  std::vector<std::vector<std::string>> names(1);
   int64_t total = 0, in_shard = 0;
   for (const WeightPart& part : parts) {
     const int64_t bytes = bytes_of(part);
-    if (in_shard > 0 && in_shard + bytes > kShardBytes) {
+    if (in_shard > 0 && in_shard + bytes > shard_bytes) {
       shards.emplace_back();
+      names.emplace_back();
       in_shard = 0;
     }
     shards.back().push_back(part);
+    names.back().push_back(part.name);
     in_shard += bytes;
     total += bytes;
   }
   io::require_free_space(directory, static_cast<uint64_t>(total), purpose);
-  if (shards.size() == 1) {
-    write_shard((fs::path(directory) / "model.safetensors").string(), parts);
-    return;
-  }
-  nlohmann::ordered_json map = nlohmann::ordered_json::object();
-  for (size_t i = 0; i < shards.size(); ++i) {
-    const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
-    write_shard((fs::path(directory) / name).string(), shards[i]);
-    for (const WeightPart& part : shards[i]) map[part.name] = name;
-  }
-  const nlohmann::ordered_json index = {{"metadata", {{"total_size", total}}}, {"weight_map", map}};
-  io::write_file_atomically((fs::path(directory) / "model.safetensors.index.json").string(),
-                            index.dump(2) + "\n");
+  for (size_t i = 0; i < shards.size(); ++i)
+    write_shard((fs::path(directory) / weight_file_name(i, shards.size())).string(), shards[i]);
+  if (shards.size() > 1) write_weight_index(directory, names, total);
 }
 
 }  // namespace qlora::exporting

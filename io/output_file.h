@@ -21,13 +21,14 @@ class OutputFile {
   void write(std::string_view text);
   // Zero bytes up to a multiple of `alignment` of the file's size.
   void pad_to(size_t alignment);
+  // Hands what was written to the system, without waiting for the disk.
+  void flush();
   size_t size() const { return size_; }
   const std::string& path() const { return path_; }
   // fsync and close.
   void finish();
 
  private:
-  void flush();
   [[noreturn]] void fail_on(const char* what) const;
 
   std::string path_, buffer_;

@@ -197,16 +197,16 @@ TensorFile read_safetensors_directory(const std::string& directory) {
   return result;
 }
 
+size_t bytes_of(const TensorHeader& tensor) {
+  auto bytes = static_cast<size_t>(bytes_per_block(tensor.dtype));
+  for (const int64_t size : tensor.shape) bytes *= static_cast<size_t>(size);
+  return bytes;
+}
+
 struct SafetensorsWriter::State {
   OutputFile file;
   std::vector<TensorHeader> tensors;
   size_t next = 0;
-
-  static int64_t bytes_of(const TensorHeader& tensor) {
-    int64_t bytes = bytes_per_block(tensor.dtype);
-    for (const int64_t size : tensor.shape) bytes *= size;
-    return bytes;
-  }
 };
 
 SafetensorsWriter::SafetensorsWriter(const std::string& path, std::vector<TensorHeader> tensors,
@@ -220,12 +220,12 @@ SafetensorsWriter::SafetensorsWriter(const std::string& path, std::vector<Tensor
     text += ',';
   }
   std::set<std::string> names;
-  int64_t offset = 0;
+  size_t offset = 0;
   for (const TensorHeader& tensor : state_->tensors) {
     check(!is_block_type(tensor.dtype), "a safetensors file cannot hold {} of type {}", tensor.name,
           dtype_name(tensor.dtype));
     check(names.insert(tensor.name).second, "a tensor {} was given twice", tensor.name);
-    const int64_t end = offset + State::bytes_of(tensor);
+    const size_t end = offset + bytes_of(tensor);
     text += fmt::format(R"({}:{{"dtype":"{}","shape":{},"data_offsets":[{},{}]}},)",
                         quoted(tensor.name), dtype_name(tensor.dtype),
                         nlohmann::json(tensor.shape).dump(), offset, end);
@@ -244,9 +244,9 @@ SafetensorsWriter::~SafetensorsWriter() = default;
 void SafetensorsWriter::write(const std::string& name, std::span<const std::byte> bytes) {
   check(state_->next < state_->tensors.size() && state_->tensors[state_->next].name == name,
         "{}: tensor {} is not the next one", state_->file.path(), name);
-  const int64_t expected = State::bytes_of(state_->tensors[state_->next]);
-  check(static_cast<int64_t>(bytes.size()) == expected, "{}: tensor {} must have {} bytes, got {}",
-        state_->file.path(), name, expected, bytes.size());
+  const size_t expected = bytes_of(state_->tensors[state_->next]);
+  check(bytes.size() == expected, "{}: tensor {} must have {} bytes, got {}", state_->file.path(),
+        name, expected, bytes.size());
   state_->file.write(bytes);
   ++state_->next;
 }

@@ -37,6 +37,9 @@ struct TensorHeader {
   std::vector<int64_t> shape;
 };
 
+// How many bytes it will have.
+size_t bytes_of(const TensorHeader& tensor);
+
 class SafetensorsWriter {
  public:
   // Writes the header of all tensors, in this order. IoError as for every write (with the path and

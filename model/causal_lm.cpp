@@ -3,8 +3,8 @@
 #include <ATen/ATen.h>
 
 #include "base/error.h"
-#include "io/hashing.h"
 #include "lora/whole_modules.h"
+#include "model/base_hash.h"
 #include "model/norm.h"
 #include "model/recompute.h"
 #include "model/swiglu.h"
@@ -142,32 +142,31 @@ bool CausalLm::embeddings_still_tied() const {
          same(rows_of(embedding.rows), rows_of(output.trained_rows));
 }
 
+quant::NamedTensors DecoderLayer::frozen_state(int64_t index) const {
+  const std::string prefix = fmt::format("model.layers.{}.", index);
+  quant::NamedTensors all{{prefix + "input_layernorm.weight", input_norm.frozen},
+                          {prefix + "post_attention_layernorm.weight", post_attention_norm.frozen}};
+  for (const lora::LinearGroup* group : {&qkv, &o, &gate_up, &down})
+    for (const lora::LoraLinear& linear : group->layers()) {
+      append(all, linear.name, linear.base->state());
+      if (linear.bias.defined()) all.emplace_back(linear.name + ".bias", linear.bias);
+    }
+  return all;
+}
+
 quant::NamedTensors CausalLm::frozen_state() const {
   quant::NamedTensors all{{"model.embed_tokens.weight", embedding.weight},
                           {"model.norm.weight", final_norm.frozen}};
   if (!config_.tied_embeddings) append(all, "lm_head", head.layers().front().base->state());
-  for (size_t i = 0; i < layers.size(); ++i) {
-    const std::string prefix = fmt::format("model.layers.{}.", i);
-    all.emplace_back(prefix + "input_layernorm.weight", layers[i].input_norm.frozen);
-    all.emplace_back(prefix + "post_attention_layernorm.weight",
-                     layers[i].post_attention_norm.frozen);
-    for (const lora::LinearGroup* group :
-         {&layers[i].qkv, &layers[i].o, &layers[i].gate_up, &layers[i].down})
-      for (const lora::LoraLinear& linear : group->layers()) {
-        append(all, linear.name, linear.base->state());
-        if (linear.bias.defined()) all.emplace_back(linear.name + ".bias", linear.bias);
-      }
-  }
+  for (size_t i = 0; i < layers.size(); ++i)
+    for (auto& named : layers[i].frozen_state(static_cast<int64_t>(i)))
+      all.push_back(std::move(named));
   return all;
 }
 
 std::string CausalLm::base_hash() const {
-  io::Hasher hasher;
-  for (const auto& [name, tensor] : frozen_state()) {
-    const at::Tensor bytes = tensor.cpu().contiguous();
-    hasher.update(name);
-    hasher.update({static_cast<const std::byte*>(bytes.const_data_ptr()), bytes.nbytes()});
-  }
+  BaseHasher hasher;
+  hasher.add(frozen_state());
   return hasher.hex();
 }
 

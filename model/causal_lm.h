@@ -20,6 +20,9 @@ namespace qlora::model {
 struct DecoderLayer {
   lora::NormWeight input_norm, post_attention_norm;
   lora::LinearGroup qkv, o, gate_up, down;
+
+  // Its frozen tensors by their Hugging Face names, where it is layer `index`.
+  quant::NamedTensors frozen_state(int64_t index) const;
 };
 
 // A batch of documents laid end to end, and how the pass is run.
@@ -69,7 +72,7 @@ class CausalLm {
   bool embeddings_still_tied() const;
   // Every frozen tensor by its Hugging Face name, packed as it is stored.
   quant::NamedTensors frozen_state() const;
-  // XXH3-128 over names and bytes of frozen_state(): an adapter records the base it belongs to.
+  // BaseHasher over frozen_state().
   std::string base_hash() const;
 
  private:

@@ -89,6 +89,14 @@ void warn_about_unread(const WeightSource& source) {
                shown < names.size() ? ", ..." : "");
 }
 
+// That of the source, and the biases that its files hold without saying so.
+ModelConfig config_of(const WeightSource& source) {
+  ModelConfig config = source.config();
+  config.attention_bias |= source.has("model.layers.0.self_attn.q_proj.bias");
+  config.mlp_bias |= source.has("model.layers.0.mlp.gate_proj.bias");
+  return config;
+}
+
 }  // namespace
 
 at::ScalarType dtype_from_string(const std::string& name, const std::string& key) {
@@ -104,9 +112,7 @@ std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& o
                                      const WeightMaker& make) {
   at::NoGradGuard no_grad;
   const at::ScalarType dtype = dtype_from_string(options.dtype, "model.dtype");
-  ModelConfig config = source.config();
-  config.attention_bias |= source.has("model.layers.0.self_attn.q_proj.bias");
-  config.mlp_bias |= source.has("model.layers.0.mlp.gate_proj.bias");
+  const ModelConfig config = config_of(source);
   auto model = std::make_unique<CausalLm>(config, device, compute);
   Loader load(source, dtype, quantization, device, make);
   model->upcast_head = options.upcast == "all";
@@ -125,6 +131,29 @@ std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& o
     model->layers.push_back(load_layer(load, config, i));
   warn_about_unread(source);
   return model;
+}
+
+ModelConfig stream_model(WeightSource& source, const ModelOptions& options,
+                         const quant::QuantizationOptions& quantization, at::Device device,
+                         const WeightMaker& make,
+                         const std::function<void(const StreamedPart&)>& take) {
+  at::NoGradGuard no_grad;
+  const at::ScalarType dtype = dtype_from_string(options.dtype, "model.dtype");
+  const ModelConfig config = config_of(source);
+  Loader load(source, dtype, quantization, device, make);
+  const auto take_outer = [&](const std::string& name) {
+    const at::Tensor matrix = load.matrix(name, config.vocab_size, config.hidden_size);
+    take({{{name, options.upcast == "all" ? matrix.to(at::kFloat) : matrix}}});
+  };
+  take_outer("model.embed_tokens.weight");
+  take({{{"model.norm.weight", load.norm("model.norm.weight", config.hidden_size)}}});
+  if (!config.tied_embeddings) take_outer("lm_head.weight");
+  for (int64_t i = 0; i < config.num_layers; ++i) {
+    const DecoderLayer layer = load_layer(load, config, i);
+    take({layer.frozen_state(i), &layer});
+  }
+  warn_about_unread(source);
+  return config;
 }
 
 std::string describe(const CausalLm& model) {

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "io/json.h"
+#include "io/mapped_file.h"
 #include "quant/four_bit_weight.h"
 #include "quant/tensor_file.h"
 
@@ -53,6 +54,7 @@ class Parts {
     if (dtype == io::DType::kF32 && !at::isfinite(tensor).all().item<bool>())
       fail<FormatError>("{}: tensor {} holds a value that is NaN or infinite; the file is damaged",
                         view.file, view.name);
+    io::drop_pages(view.bytes);
     return tensor;
   }
 
@@ -87,6 +89,7 @@ at::Tensor packed_bytes(const io::TensorView& view, int64_t elements) {
   }
   at::Tensor bytes = at::empty({count}, at::kByte);
   std::memcpy(bytes.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
+  io::drop_pages(view.bytes);
   return bytes;
 }
 
@@ -158,8 +161,12 @@ std::unique_ptr<FrozenWeight> read_int8(Parts& parts, const WeightShape& shape,
         view.file, view.name);
   }
   const at::Tensor absmax = parts.take(".SCB", io::DType::kF32, shape.num_rows());
-  return std::make_unique<Int8Weight>(Int8Tensor{tensor_of(view).to(device), absmax.to(device)},
-                                      products);
+  if ((absmax < 0).any().item<bool>())
+    fail<FormatError>("{}: tensor {} holds a scale below 0; the file is damaged", view.file,
+                      parts.find(".SCB")->name);
+  const at::Tensor codes = tensor_of(view);
+  io::drop_pages(view.bytes);
+  return std::make_unique<Int8Weight>(Int8Tensor{codes.to(device), absmax.to(device)}, products);
 }
 
 }  // namespace

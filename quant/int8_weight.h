@@ -1,7 +1,7 @@
 // A frozen weight in 8 bits, a scale a row (int8.h). Its forward product quantizes the input too
 // (LLM.int8()), unless it is kept for its size alone (weight-only, W8A16): then, as in every
 // backward pass, the weight is dequantized and multiplied. Stacked experts have the scales of all
-// their rows one after the other, as bitsandbytes has of a parameter of three dimensions.
+// their rows one after the other.
 #pragma once
 
 #include "quant/frozen_weight.h"

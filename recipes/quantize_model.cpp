@@ -15,6 +15,7 @@
 #include "export/merged.h"
 #include "export/quantized.h"
 #include "io/atomic_write.h"
+#include "model/base_hash.h"
 #include "model/hub_cache.h"
 #include "model/load.h"
 #include "quant/make_frozen_weight.h"
@@ -24,16 +25,20 @@ namespace qlora::recipes {
 namespace {
 namespace fs = std::filesystem;
 
-std::unique_ptr<model::CausalLm> load(const std::string& path, const std::string& dtype,
-                                      const quant::QuantizationOptions& quantization,
-                                      at::Device device, const model::WeightMaker& make = {}) {
+model::ModelOptions model_options(const std::string& path, const std::string& dtype) {
   model::ModelOptions options;
   options.path = path;
   options.dtype = dtype;
+  return options;
+}
+
+std::unique_ptr<model::CausalLm> load(const std::string& path, const std::string& dtype,
+                                      const quant::QuantizationOptions& quantization,
+                                      at::Device device) {
   const at::ScalarType type = model::dtype_from_string(dtype, "--dtype");
   const at::ScalarType compute = type == at::kHalf ? at::kFloat : type;
   const auto source = model::open_weights(path);
-  return model::load_model(*source, options, quantization, device, compute, make);
+  return model::load_model(*source, model_options(path, dtype), quantization, device, compute);
 }
 
 LayerError error_of(const std::string& module, const at::Tensor& weight,
@@ -51,20 +56,40 @@ LayerError error_of(const std::string& module, const at::Tensor& weight,
           restored.abs().max().item<double>()};
 }
 
-int64_t frozen_bytes(const model::CausalLm& model) {
-  int64_t bytes = 0;
-  for (const auto& [name, tensor] : model.frozen_state())
-    bytes += static_cast<int64_t>(tensor.nbytes());
-  return bytes;
-}
-
-// What was written is what is in memory, bit for bit.
+// What was written is what was in memory, bit for bit.
 void check_written(const std::string& directory, const std::string& dtype, at::Device device,
                    const std::string& base_hash) {
-  const auto reloaded = load(directory, dtype, {}, device);
-  check(reloaded->base_hash() == base_hash,
+  model::BaseHasher hasher;
+  const auto source = model::open_weights(directory);
+  model::stream_model(*source, model_options(directory, dtype), {}, device, {},
+                      [&](const model::StreamedPart& part) { hasher.add(part.tensors); });
+  check(hasher.hex() == base_hash,
         "{}: the quantized model was not read back as it was written; nothing is left there",
         directory);
+}
+
+// Reads, quantizes, writes and forgets, a layer at a time.
+void quantize_to(const std::string& directory, const std::string& path,
+                 const data::Tokenizer& tokenizer, const QuantizeOptions& options,
+                 at::Device device, QuantizationReport& report) {
+  const model::WeightMaker make = [&](const std::string& module, const at::Tensor& weight) {
+    auto frozen = quant::make_frozen_weight(weight, options.quantization, module);
+    if (options.report) report.layers.push_back(error_of(module, weight, *frozen));
+    return frozen;
+  };
+  exporting::QuantizedStream target(directory, options.quantization,
+                                    model::dtype_from_string(options.dtype, "--dtype"));
+  model::BaseHasher hasher;
+  const auto source = model::open_weights(path);
+  const model::ModelConfig config =
+      model::stream_model(*source, model_options(path, options.dtype), options.quantization, device,
+                          make, [&](const model::StreamedPart& part) {
+                            hasher.add(part.tensors);
+                            target.add(part);
+                          });
+  target.finish(config, tokenizer, path);
+  report.bytes = hasher.bytes();
+  report.base_hash = hasher.hex();
 }
 
 }  // namespace
@@ -122,20 +147,12 @@ QuantizationReport quantize_model(const QuantizeOptions& options) {
     reference.emplace(*original, sample_sentences(*tokenizer));
   }
   QuantizationReport report;
-  const model::WeightMaker make = [&](const std::string& module, const at::Tensor& weight) {
-    auto frozen = quant::make_frozen_weight(weight, options.quantization, module);
-    if (options.report) report.layers.push_back(error_of(module, weight, *frozen));
-    return frozen;
-  };
   const Stopwatch watch;
-  const auto model = load(path, options.dtype, options.quantization, device, make);
+  quantize_to(target.path(), path, *tokenizer, options, device, report);
   report.seconds = watch.seconds();
-  report.bytes = frozen_bytes(*model);
-  report.base_hash = model->base_hash();
-  if (reference) report.agreement = reference->compare(*model);
-  exporting::write_quantized(target.path(), *model, options.quantization, *tokenizer, path,
-                             model::dtype_from_string(options.dtype, "--dtype"));
   check_written(target.path(), options.dtype, device, report.base_hash);
+  if (reference)
+    report.agreement = reference->compare(*load(target.path(), options.dtype, {}, device));
   if (options.report)
     io::write_file_atomically((fs::path(target.path()) / "quantization_report.json").string(),
                               report.to_json());

@@ -32,15 +32,16 @@ struct LayerError {
 struct QuantizationReport {
   std::vector<LayerError> layers;
   std::optional<exporting::Agreement> agreement;  // with the 16-bit model; only if asked for
-  double seconds = 0;                             // reading and quantizing
+  double seconds = 0;                             // reading, quantizing and writing
   int64_t bytes = 0;                              // of all frozen weights as they are now
   std::string base_hash;
   std::string to_json() const;
   std::string to_text() const;
 };
 
-// Quantizes, writes, reads back and compares the bytes. Memory: the quantized model and one 16-bit
-// tensor; with a report, the 16-bit model before it. ConfigError, FormatError, IoError.
+// Quantizes, writes, reads back and compares the bytes, a layer at a time. Memory: the largest
+// 16-bit tensor and one layer as it is kept; with a report, besides, once the whole 16-bit model
+// and once the quantized one, to compare what they say. ConfigError, FormatError, IoError.
 QuantizationReport quantize_model(const QuantizeOptions& options);
 
 // A directory whose weights are stored quantized (or a GGUF) as one of 16-bit weights.
