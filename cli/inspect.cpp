@@ -5,16 +5,14 @@
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 
 #include "base/error.h"
 #include "cli/inspect_data.h"
+#include "cli/inspect_model.h"
 #include "data/chat_renderer.h"
-#include "io/gguf.h"
-#include "io/read_file.h"
 #include "io/safetensors.h"
 #include "lora/adapter_file.h"
 #include "model/hub_cache.h"
@@ -26,54 +24,6 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 using qlora::ConfigError;
-
-Json tensor_facts(const std::vector<qlora::io::TensorView>& tensors) {
-  struct Sum {
-    int64_t tensors = 0, elements = 0, bytes = 0;
-  };
-  std::map<std::string, Sum> sums;
-  for (const auto& tensor : tensors) {
-    Sum& sum = sums[qlora::io::dtype_name(tensor.dtype)];
-    ++sum.tensors;
-    sum.elements += tensor.num_elements();
-    sum.bytes += static_cast<int64_t>(tensor.bytes.size());
-  }
-  Json facts = Json::object();
-  for (const auto& [dtype, sum] : sums)
-    facts[dtype] = {{"tensors", sum.tensors}, {"weights", sum.elements}, {"bytes", sum.bytes}};
-  return facts;
-}
-
-Json describe_gguf(const std::string& path) {
-  const qlora::io::GgufFile file(path);
-  Json facts = {{"kind", "GGUF model"}, {"path", path}};
-  for (const auto& [key, value] : file.metadata()) {
-    if (key.starts_with("tokenizer.")) continue;
-    std::visit(
-        [&facts, &key = key](const auto& v) {
-          if constexpr (requires {
-                          v.data();
-                          v.front();
-                        } &&
-                        !std::is_same_v<std::decay_t<decltype(v)>, std::string>) {
-            facts[key] = fmt::format("{} values", v.size());
-          } else {
-            facts[key] = v;
-          }
-        },
-        value);
-  }
-  facts["tokenizer"] = file.text_or("tokenizer.ggml.model", "none");
-  facts["tensors"] = tensor_facts(file.tensors());
-  return facts;
-}
-
-Json describe_model_directory(const std::string& path) {
-  Json facts = {{"kind", "Hugging Face model"}, {"path", path}};
-  facts["config"] = Json::parse(qlora::io::read_bytes((fs::path(path) / "config.json").string()));
-  facts["tensors"] = tensor_facts(qlora::io::read_safetensors_directory(path).tensors);
-  return facts;
-}
 
 Json describe_adapter(const std::string& path) {
   const qlora::lora::LoraOptions options = qlora::lora::read_adapter_options(path);
@@ -88,7 +38,7 @@ Json describe_adapter(const std::string& path) {
     facts["base_quantization"] = base->quantization.to_text();
     facts["base_hash"] = base->hash;
   }
-  facts["tensors"] = tensor_facts(tensors.tensors);
+  facts["tensors"] = qlora::cli::tensor_facts(tensors.tensors);
   return facts;
 }
 
@@ -118,24 +68,27 @@ Json describe_run(const std::string& path) {
       {"adapter", fs::exists(fs::path(path) / "adapter") ? "adapter" : "not written yet"}};
   const auto checkpoint = qlora::trainer::latest_checkpoint(path);
   facts["last_checkpoint"] = checkpoint ? describe_checkpoint(*checkpoint) : Json(nullptr);
+  facts["footprint"] = qlora::cli::run_footprint(path);
   return facts;
 }
 
 Json describe(const std::string& path_or_id) {
   const std::string path = qlora::model::resolve_model_path(path_or_id);
   const auto holds = [&path](const char* name) { return fs::exists(fs::path(path) / name); };
-  if (path.ends_with(".gguf")) return describe_gguf(path);
+  if (path.ends_with(".gguf")) return qlora::cli::describe_gguf(path);
   if (holds("recipe.resolved.yaml")) return describe_run(path);
   if (holds("MANIFEST.json")) return describe_checkpoint(path);
   if (holds("adapter_config.json")) return describe_adapter(path);
-  if (holds("config.json")) return describe_model_directory(path);
+  if (holds("config.json")) return qlora::cli::describe_model_directory(path);
   qlora::fail<ConfigError>(
       "{} is none of: a .gguf file, a Hugging Face model, an adapter, a checkpoint, a run", path);
 }
 
 void print(const Json& facts, const std::string& indent) {
   for (const auto& [key, value] : facts.items()) {
-    if (value.is_object()) {
+    if (key == "footprint" && value.is_object()) {
+      fmt::print("{}:\n{}", key, qlora::cli::footprint_text(value));
+    } else if (value.is_object()) {
       fmt::print("{}{}:\n", indent, key);
       print(value, indent + "  ");
     } else {

@@ -32,19 +32,22 @@ bool is_hub_id(const std::string& text) {
          !text.ends_with(".gguf") && std::ranges::all_of(text, allowed);
 }
 
+struct HubId {
+  std::string id, revision = "main";
+};
+
+HubId hub_id_of(const std::string& text) {
+  const size_t at = text.find('@');
+  if (at == std::string::npos) return {text};
+  return {text.substr(0, at), text.substr(at + 1)};
+}
+
 }  // namespace
 
-std::string resolve_model_path(const std::string& path_or_id) {
+std::optional<std::string> find_model(const std::string& path_or_id) {
   if (fs::exists(path_or_id)) return path_or_id;
-  if (!is_hub_id(path_or_id)) {
-    fail<ConfigError>(
-        "model.path: {} does not exist; give a Hugging Face directory, a .gguf file, or a hub id "
-        "(org/name) of the local cache",
-        path_or_id);
-  }
-  const size_t at = path_or_id.find('@');
-  const std::string id = path_or_id.substr(0, at);
-  const std::string revision = at == std::string::npos ? "main" : path_or_id.substr(at + 1);
+  if (!is_hub_id(path_or_id)) return std::nullopt;
+  const auto [id, revision] = hub_id_of(path_or_id);
   std::string folder = "models--" + id;
   folder.replace(folder.find('/'), 1, "--");
   const fs::path repository = cache_directory() / folder;
@@ -54,15 +57,26 @@ std::string resolve_model_path(const std::string& path_or_id) {
     commit.erase(commit.find_last_not_of(" \t\r\n") + 1);
   }
   const fs::path snapshot = repository / "snapshots" / commit;
-  if (!commit.empty() && commit.find('/') == std::string::npos && fs::is_directory(snapshot)) {
-    return snapshot.string();
+  if (commit.empty() || commit.find('/') != std::string::npos || !fs::is_directory(snapshot))
+    return std::nullopt;
+  return snapshot.string();
+}
+
+std::string resolve_model_path(const std::string& path_or_id) {
+  if (auto path = find_model(path_or_id)) return *std::move(path);
+  if (!is_hub_id(path_or_id)) {
+    fail<ConfigError>(
+        "model.path: {} does not exist; give a Hugging Face directory, a .gguf file, or a hub id "
+        "(org/name) of the local cache",
+        path_or_id);
   }
+  const auto [id, revision] = hub_id_of(path_or_id);
   fail<ConfigError>(
       "model.path: {} is neither a path nor in the local Hugging Face cache ({}); download it "
       "with: "
       "hf download {}{}",
       path_or_id, cache_directory().string(), id,
-      at == std::string::npos ? "" : " --revision " + revision);
+      id == path_or_id ? "" : " --revision " + revision);
 }
 
 }  // namespace qlora::model

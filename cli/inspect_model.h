@@ -1,0 +1,26 @@
+// `qlora inspect` of models and runs: what lies in the files, and where the bytes go.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "io/tensor_view.h"
+
+namespace qlora::cli {
+
+// Facts as JSON. "footprint" is a table: rows of module, count, parameters, format and bytes, sums
+// by format, and the total.
+nlohmann::ordered_json describe_gguf(const std::string& path);
+nlohmann::ordered_json describe_model_directory(const std::string& path);
+// The footprint of a run's base as the run keeps it in memory, with the adapter's; null if the base
+// is not there any more.
+nlohmann::ordered_json run_footprint(const std::string& run_directory);
+
+// Tensors, weights and bytes of each dtype.
+nlohmann::ordered_json tensor_facts(const std::vector<io::TensorView>& tensors);
+
+// The table for people.
+std::string footprint_text(const nlohmann::ordered_json& footprint);
+
+}  // namespace qlora::cli

@@ -1,0 +1,26 @@
+// What a frozen weight would take in memory, told without making it.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+
+#include "quant/quantization_options.h"
+#include "quant/weight_shape.h"
+
+namespace qlora::quant {
+
+struct FrozenSize {
+  std::string format;  // as FrozenWeight::format()
+  int64_t bytes = 0;   // as FrozenWeight::bytes()
+};
+
+// Of what make_frozen_weight() makes of a weight of this shape and dtype.
+FrozenSize frozen_size(const WeightShape& shape, at::ScalarType dtype,
+                       const QuantizationOptions& options, const std::string& module);
+
+// "bfloat16", "float16" or "float32".
+std::string dense_format(at::ScalarType dtype);
+
+}  // namespace qlora::quant
