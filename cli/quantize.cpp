@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "base/device.h"
+#include "base/error.h"
 #include "recipes/quantize_model.h"
 
 void add_quantize_command(CLI::App& app) {
@@ -20,8 +21,9 @@ void add_quantize_command(CLI::App& app) {
   command->add_option("--output", options->output, "Directory to write")->required();
   command->add_option("--block-size", quantization.block_size, "4 bit: weights that share a scale")
       ->capture_default_str();
-  command->add_flag("--double-quant,!--no-double-quant", quantization.double_quant,
-                    "4 bit: quantize the scales too (on unless turned off)");
+  const CLI::Option* double_quant =
+      command->add_flag("--double-quant,!--no-double-quant", quantization.double_quant,
+                        "4 bit: quantize the scales too (on unless turned off)");
   command
       ->add_option("--threshold", quantization.threshold,
                    "int8: outlier threshold that the files name")
@@ -39,7 +41,10 @@ void add_quantize_command(CLI::App& app) {
   command->add_flag(
       "--report", options->report,
       "Print and save the error of each layer and the distance from the 16-bit model");
-  command->callback([options] {
+  command->callback([options, double_quant] {
+    if (double_quant->count() > 0 && options->quantization.method.starts_with("int8"))
+      throw qlora::ConfigError(
+          "--double-quant is of nf4 and fp4; int8 has one scale a row, which is not quantized");
     const auto report = qlora::recipes::quantize_model(*options);
     fmt::print(
         "{}written to {}: {:.0f} MB, quantized in {:.1f} s, peak memory {:.0f} MB; read back "

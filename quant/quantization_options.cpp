@@ -28,6 +28,19 @@ void QuantizationOptions::validate() const {
     fail<ConfigError>("quantization.block_size must be a power of two from 32 to 4096, found {}",
                       block_size);
   }
+  const QuantizationOptions defaults;
+  const bool four_bit = method == "nf4" || method == "fp4";
+  if (!four_bit && block_size != defaults.block_size) {
+    fail<ConfigError>(
+        "quantization.block_size is of nf4 and fp4, and the method is {}; leave it out, or give a "
+        "method of 4 bits",
+        method);
+  }
+  if (!method.starts_with("int8") && threshold != defaults.threshold) {
+    fail<ConfigError>(
+        "quantization.threshold is of int8, and the method is {}; leave it out, or write int8",
+        method);
+  }
 }
 
 std::string QuantizationOptions::to_text() const {

@@ -58,6 +58,21 @@ TEST(Nf4Refusals, UnusableArgumentsAreRefused) {
   EXPECT_THROW(quantize_four_bit(at::empty({0}), layout, false), Error);
 }
 
+TEST(Nf4Refusals, ABlockLargerThanTheTensorIsOneShortBlockAndNoMistake) {
+  const at::Tensor weight = normal_weight(45, at::kFloat);
+  for (const bool double_quant : {false, true}) {
+    const FourBitTensor large = quantize_four_bit(weight, {FourBitCode::kNf4, 4096}, double_quant);
+    const FourBitTensor fitting = quantize_four_bit(weight, {FourBitCode::kNf4, 64}, double_quant);
+    EXPECT_EQ(large.num_blocks(), 1);
+    EXPECT_TRUE(at::equal(large.packed, fitting.packed));
+    at::Tensor a = at::empty({45}), b = at::empty({45});
+    dequantize_range(large, 0, 45, a);
+    dequantize_range(fitting, 0, 45, b);
+    EXPECT_TRUE(at::equal(a, b));
+    EXPECT_LE((a - weight).abs().max().item<float>(), 0.16f * weight.abs().max().item<float>());
+  }
+}
+
 TEST(Nf4Refusals, ARangeOrBufferThatDoesNotFitIsRefused) {
   const FourBitTensor q = quantize_four_bit(normal_weight(256, at::kFloat), {}, false);
   at::Tensor out = at::empty({64});
