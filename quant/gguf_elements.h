@@ -8,45 +8,9 @@
 
 #include <cstdint>
 
-#ifdef __CUDACC__
-#include <cuda_fp16.h>
-#define QLORA_ELEMENT __host__ __device__ inline
-#else
-#include "base/float16.h"
-#define QLORA_ELEMENT inline
-#endif
+#include "quant/gguf_arithmetic.h"
 
 namespace qlora::quant::gguf {
-
-QLORA_ELEMENT float half_at(const uint8_t* bytes) {
-  const auto bits = static_cast<uint16_t>(bytes[0] | (bytes[1] << 8));
-#ifdef __CUDACC__
-  __half_raw raw;
-  raw.x = bits;
-  return __half2float(__half(raw));
-#else
-  return float16_to_float(bits);
-#endif
-}
-
-// Rounded on their own: nvcc would contract a product and a sum.
-QLORA_ELEMENT float product(float a, float b) {
-#ifdef __CUDA_ARCH__
-  return __fmul_rn(a, b);
-#else
-  return a * b;
-#endif
-}
-
-QLORA_ELEMENT float sum(float a, float b) {
-#ifdef __CUDA_ARCH__
-  return __fadd_rn(a, b);
-#else
-  return a + b;
-#endif
-}
-
-QLORA_ELEMENT float difference(float a, float b) { return sum(a, -b); }
 
 // d, then 32 nibbles: byte j holds element j (low) and element j + 16 (high).
 struct Q4_0 {
@@ -160,20 +124,6 @@ struct Q3_K {
   }
 };
 
-// Scale and minimum of one of 8 sub-blocks: 6 bits each, in 12 bytes.
-struct SixBits {
-  int scale, minimum;
-  QLORA_ELEMENT SixBits(const uint8_t* s, int group) {
-    if (group < 4) {
-      scale = s[group] & 63;
-      minimum = s[group + 4] & 63;
-    } else {
-      scale = (s[group + 4] & 15) | ((s[group - 4] >> 6) << 4);
-      minimum = (s[group + 4] >> 4) | ((s[group] >> 6) << 4);
-    }
-  }
-};
-
 // d, dmin, scales[12], qs[128]: 32 bytes hold two sub-blocks.
 struct Q4_K {
   static constexpr int kElements = 256, kBytes = 144;
@@ -236,5 +186,3 @@ struct Q6_K {
 };
 
 }  // namespace qlora::quant::gguf
-
-#undef QLORA_ELEMENT
