@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -33,11 +34,22 @@ void write_shard(const std::string& path, const std::vector<WeightPart>& parts) 
   writer.finish();
 }
 
+// In pieces: what at::isfinite() works with takes twice the memory of the tensor.
+bool all_finite(const at::Tensor& contiguous) {
+  constexpr int64_t kPieceElements = int64_t{1} << 20;
+  const at::Tensor flat = contiguous.view({-1});
+  for (int64_t first = 0; first < flat.numel(); first += kPieceElements) {
+    const at::Tensor piece = flat.narrow(0, first, std::min(kPieceElements, flat.numel() - first));
+    if (!at::isfinite(piece).all().item<bool>()) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 at::Tensor stored_value(const std::string& name, const at::Tensor& value, at::ScalarType dtype) {
   at::Tensor stored = value.to(dtype).cpu().contiguous();
-  check(!stored.is_floating_point() || at::isfinite(stored).all().item<bool>(),
+  check(!stored.is_floating_point() || all_finite(stored),
         "the weight {} is not finite as {}; export with --dtype bfloat16", name,
         c10::toString(dtype));
   return stored;
