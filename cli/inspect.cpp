@@ -33,6 +33,9 @@ Json describe_adapter(const std::string& path) {
                 {"rank", options.rank},       {"alpha", options.alpha},
                 {"dropout", options.dropout}, {"use_rslora", options.use_rslora},
                 {"targets", options.targets}};
+  if (!options.modules_to_save.empty()) facts["modules_to_save"] = options.modules_to_save;
+  if (!options.trainable_token_indices.empty())
+    facts["trainable_token_indices"] = options.trainable_token_indices;
   if (const auto base = qlora::lora::read_adapter_base(path)) {
     facts["base_model"] = base->name;
     facts["base_quantization"] = base->quantization.to_text();
