@@ -32,7 +32,7 @@ std::string config_text(const model::ModelConfig& model, const data::Tokenizer& 
     if (special.eos) config["eos_token_id"] = special.eos->id;
     if (special.pad) config["pad_token_id"] = special.pad->id;
   }
-  if (model.config().tied_embeddings && !tied_embeddings) config["tie_word_embeddings"] = false;
+  if (model.tied_embeddings && !tied_embeddings) config["tie_word_embeddings"] = false;
   if (quantization) config["quantization_config"] = *quantization;
   return config.dump(2) + "\n";
 }

@@ -27,6 +27,7 @@ bool drops(const Adapter& adapter, const ForwardContext& context) {
 // x Wᵀ with the frozen weight, or with what is trained in its place.
 at::Tensor weight_product(const LoraLinear& layer, const at::Tensor& x,
                           const ForwardContext& context) {
+  const ProfileScope scope("linear");
   if (layer.trained_weight && context.adapters_enabled)
     return at::mm(x, layer.trained_weight->compute.t());
   at::Tensor y = layer.base->forward(x, *context.workspace);
@@ -110,12 +111,6 @@ at::Tensor scaled_part(const LoraLinear& layer, const at::Tensor& x, const at::T
 
 at::Tensor times_factor(const at::Tensor& rows, const Adapter& adapter) {
   return (rows * adapter.factor).to(rows.scalar_type());
-}
-
-at::Tensor frozen_forward(const LoraLinear& layer, const at::Tensor& x,
-                          const ForwardContext& context) {
-  const ProfileScope scope("linear");
-  return layer.base->forward(x, *context.workspace);
 }
 
 // Frozen products plus scaling * H_i B_iᵀ. `h` is undefined where adapters are off. What DoRA's
