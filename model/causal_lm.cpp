@@ -86,7 +86,7 @@ at::Tensor CausalLm::hidden(const ForwardInput& input) {
       input.cache->advance(s, input.cu_seqlens[static_cast<size_t>(s) + 1] -
                                   input.cu_seqlens[static_cast<size_t>(s)]);
   return add_rms_norm(residual, at::Tensor(), final_norm.value(input.adapters_enabled),
-                      config_.rms_norm_eps, upcast_head ? at::kFloat : compute_,
+                      config_.rms_norm_eps, upcast_from ? at::kFloat : compute_,
                       final_norm.gradient(input.adapters_enabled))
       .normed;
 }
@@ -117,7 +117,7 @@ std::vector<lora::LinearGroup*> CausalLm::groups() {
 lora::TrainableParts CausalLm::parts() {
   lora::TrainableParts parts(groups());
   parts.head = &head;
-  parts.fp32_head = upcast_head;
+  parts.fp32_head = upcast_from.has_value();
   parts.embedding = &embedding;
   parts.tied = config_.tied_embeddings;
   for (size_t i = 0; i < layers.size(); ++i) {
@@ -166,7 +166,11 @@ quant::NamedTensors CausalLm::frozen_state() const {
 
 std::string CausalLm::base_hash() const {
   BaseHasher hasher;
-  hasher.add(frozen_state());
+  // Upcasting changes no value: the hash is that of the weights as they were.
+  for (const auto& [name, tensor] : frozen_state()) {
+    const bool outer = name.starts_with("model.embed_tokens.") || name.starts_with("lm_head.");
+    hasher.add({{name, upcast_from && outer ? tensor.to(*upcast_from) : tensor}});
+  }
   return hasher.hex();
 }
 

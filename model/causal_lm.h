@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,9 +42,8 @@ class CausalLm {
  public:
   CausalLm(ModelConfig config, at::Device device, at::ScalarType compute);
 
-  // Final normed hidden states [tokens, hidden] in the compute dtype (float32 if the head is
-  // upcast). Differentiable towards the
-  // adapters.
+  // Final normed hidden states [tokens, hidden] in the compute dtype, or in float32 if the head is
+  // upcast. Differentiable towards the adapters.
   at::Tensor hidden(const ForwardInput& input);
   // Logits [rows, vocab] fp32 of some hidden rows; no gradient.
   at::Tensor logits(const at::Tensor& hidden_rows, bool adapters_enabled = true);
@@ -56,7 +56,9 @@ class CausalLm {
   quant::Workspace& workspace() { return workspace_; }
 
   // Filled by load.cpp.
-  bool upcast_head = false;  // model.upcast all: the head's product is float32
+  // model.upcast all: embedding and head are float32 copies of this dtype, and the head's product
+  // is float32.
+  std::optional<at::ScalarType> upcast_from;
   lora::Embedding embedding;
   lora::NormWeight final_norm;
   lora::LinearGroup head;  // one layer, lm_head; shares the embedding's memory when tied

@@ -115,10 +115,10 @@ std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& o
   const ModelConfig config = config_of(source);
   auto model = std::make_unique<CausalLm>(config, device, compute);
   Loader load(source, dtype, quantization, device, make);
-  model->upcast_head = options.upcast == "all";
+  if (options.upcast == "all") model->upcast_from = dtype;
   const auto outer = [&](const char* name) {
     at::Tensor matrix = load.matrix(name, config.vocab_size, config.hidden_size);
-    return model->upcast_head ? matrix.to(at::kFloat) : matrix;
+    return model->upcast_from ? matrix.to(at::kFloat) : matrix;
   };
   model->embedding = outer("model.embed_tokens.weight");
   model->final_norm = load.norm("model.norm.weight", config.hidden_size);
@@ -142,8 +142,7 @@ ModelConfig stream_model(WeightSource& source, const ModelOptions& options,
   const ModelConfig config = config_of(source);
   Loader load(source, dtype, quantization, device, make);
   const auto take_outer = [&](const std::string& name) {
-    const at::Tensor matrix = load.matrix(name, config.vocab_size, config.hidden_size);
-    take({{{name, options.upcast == "all" ? matrix.to(at::kFloat) : matrix}}});
+    take({{{name, load.matrix(name, config.vocab_size, config.hidden_size)}}});
   };
   take_outer("model.embed_tokens.weight");
   take({{{"model.norm.weight", load.norm("model.norm.weight", config.hidden_size)}}});

@@ -5,7 +5,8 @@
 namespace qlora::recipes {
 
 void Recipe::validate_across_sections() const {
-  if (optim.schedule == "reduce_on_plateau" && data.eval.empty() && data.eval_fraction == 0.0)
+  const bool evaluates = train.eval_every > 0 && (!data.eval.empty() || data.eval_fraction != 0.0);
+  if (optim.schedule == "reduce_on_plateau" && !evaluates)
     throw ConfigError(
         "optim.schedule: reduce_on_plateau follows the evaluation loss; give data.eval or "
         "data.eval_fraction, and train.eval_every");

@@ -14,6 +14,7 @@
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
 #include "tests/support/tiny_model.h"
+#include "trainer/loss.h"
 
 namespace qlora::model {
 namespace {
@@ -75,6 +76,79 @@ TEST(Load, QuantizedLayersAreFourBitAndTheRestIsNot) {
   EXPECT_EQ(model->layers[0].qkv.layers()[0].base->format(), "nf4+dq");
   EXPECT_EQ(model->embedding.weight.scalar_type(), at::kBFloat16);
   EXPECT_NE(load(dir / "m")->base_hash(), model->base_hash());
+}
+
+std::unique_ptr<CausalLm> load_upcast(const std::string& path, const std::string& upcast,
+                                      at::ScalarType compute) {
+  ModelOptions options;
+  options.upcast = upcast;
+  quant::QuantizationOptions quantization;
+  quantization.method = "nf4";
+  const auto source = open_weights(path);
+  return load_model(*source, options, quantization, at::kCPU, compute);
+}
+
+TEST(Load, UpcastAllHoldsEmbeddingAndHeadInFloat32AndNoValueChanges) {
+  TempDir dir;
+  test::write_tiny_directory(dir / "m");
+  const auto plain = load_upcast(dir / "m", "none", at::kBFloat16);
+  const auto upcast = load_upcast(dir / "m", "all", at::kBFloat16);
+  EXPECT_EQ(upcast->embedding.weight.scalar_type(), at::kFloat);
+  EXPECT_EQ(upcast->head.layers()[0].base->format(), "float32");
+  EXPECT_TRUE(at::equal(upcast->embedding.weight, plain->embedding.weight.to(at::kFloat)));
+  EXPECT_EQ(upcast->layers[0].o.layers()[0].base->format(), "nf4+dq");
+  EXPECT_EQ(upcast->base_hash(), plain->base_hash());  // adapters fit both
+  EXPECT_EQ(load_upcast(dir / "m", "norms", at::kBFloat16)->embedding.weight.scalar_type(), at::kBFloat16);
+}
+
+TEST(Load, UpcastAllMultipliesTheHeadInFloat32) {
+  TempDir dir;
+  test::write_tiny_directory(dir / "m");
+  const auto plain = load_upcast(dir / "m", "none", at::kBFloat16);
+  const auto upcast = load_upcast(dir / "m", "all", at::kBFloat16);
+  at::NoGradGuard no_grad;
+  const at::Tensor hidden = upcast->hidden(test::tiny_input({7, 4}));
+  ASSERT_EQ(hidden.scalar_type(), at::kFloat);
+  // The layers compute in bf16 as before: only the last rounding is gone.
+  EXPECT_TRUE(at::equal(hidden.to(at::kBFloat16), plain->hidden(test::tiny_input({7, 4}))));
+  EXPECT_TRUE(at::equal(upcast->logits(hidden), at::mm(hidden, upcast->embedding.weight.t())));
+  EXPECT_GT(
+      (upcast->logits(hidden) - plain->logits(hidden.to(at::kBFloat16))).abs().max().item<float>(),
+      0);
+}
+
+TEST(Load, UpcastAllGivesTheLossTheGradientOfAFloat32Head) {
+  TempDir dir;
+  test::write_tiny_directory(dir / "m");
+  const auto input = test::tiny_input({9, 6});
+  std::vector<int32_t> targets(input.tokens.begin() + 1, input.tokens.end());
+  targets.push_back(-100);
+  const auto gradients = [&](const std::string& upcast, at::ScalarType compute) {
+    const auto model = load_upcast(dir / "m", upcast, compute);
+    const auto adapters = test::tiny_adapters(*model, true);
+    trainer::fused_cross_entropy(model->hidden(input), targets, *model->head, 1.0,
+                                 model->workspace())
+        .backward();
+    return adapters->gradients().clone();
+  };
+  const at::Tensor exact = gradients("none", at::kFloat);
+  EXPECT_TRUE(at::equal(gradients("all", at::kFloat), exact));
+  const auto error = [&](const std::string& upcast) {
+    return (gradients(upcast, at::kBFloat16) - exact).norm().item<double>();
+  };
+  EXPECT_GT(error("all"), 0);
+  EXPECT_LT(error("all"), error("none"));
+}
+
+TEST(Load, AnUpcastModelGenerates) {
+  TempDir dir;
+  test::write_tiny_directory(dir / "m");
+  const auto model = load_upcast(dir / "m", "all", at::kBFloat16);
+  GenerateOptions options;
+  options.max_new_tokens = 4;
+  const auto answers = generate(*model, {{1, 2, 3}, {4, 5}}, options);
+  ASSERT_EQ(answers.size(), 2u);
+  EXPECT_FALSE(answers[0].empty());
 }
 
 TEST(Load, AMissingTensorIsNamed) {
