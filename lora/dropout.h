@@ -9,7 +9,7 @@
 
 namespace qlora::lora {
 
-// A new tensor like x (contiguous bf16 or fp32). p in [0, 1).
+// A new tensor like x (contiguous; bf16, fp16 or fp32). p in [0, 1).
 at::Tensor dropout(const at::Tensor& x, double p, uint64_t key);
 
 }  // namespace qlora::lora
