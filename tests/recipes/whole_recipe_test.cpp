@@ -1,7 +1,9 @@
 // Whole runs on a tiny model, as `qlora train` makes them.
+#include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -10,11 +12,13 @@
 #include "base/device.h"
 #include "base/error.h"
 #include "io/read_file.h"
+#include "quant/tensor_file.h"
 #include "recipes/export_model.h"
 #include "recipes/qlora_finetune.h"
 #include "recipes/recipe_yaml.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
+#include "trainer/checkpoint.h"
 
 namespace qlora::recipes {
 namespace {
@@ -32,16 +36,17 @@ std::string optimizer_bytes(const std::string& run, const std::string& checkpoin
   return io::read_bytes(run + "/" + checkpoint + "/optimizer.safetensors");
 }
 
-// step -> loss of the training lines.
-std::map<int64_t, double> losses(const std::string& run) {
+// step -> one number of the training lines.
+std::map<int64_t, double> metric(const std::string& run, const char* key) {
   std::map<int64_t, double> all;
   std::ifstream file(run + "/metrics.jsonl");
   for (std::string line; std::getline(file, line);) {
     const auto json = nlohmann::json::parse(line);
-    if (json.contains("loss")) all[json["step"]] = json["loss"];
+    if (json.contains(key)) all[json["step"]] = json[key];
   }
   return all;
 }
+std::map<int64_t, double> losses(const std::string& run) { return metric(run, "loss"); }
 
 // The run as a kill would leave it after `checkpoint`, in a directory of its own.
 std::string killed_after(const std::string& run, const std::string& checkpoint) {
@@ -125,6 +130,78 @@ TEST(WholeRecipe, EmbeddingsThatPartedExportAsTwo) {
   export_model(trained, {.format = "merged", .output = dir / "merged"});
   const auto config = nlohmann::json::parse(io::read_bytes(dir / "merged/config.json"));
   EXPECT_FALSE(config.at("tie_word_embeddings"));
+}
+
+TEST(WholeRecipe, AKilledFloat16RunResumesToTheSameBytes) {
+  TempDir dir;
+  Recipe recipe = tiny_recipe(dir.path());
+  recipe.train.compute_dtype = "float16";
+  expect_resume_repeats(recipe);
+  const auto state = trainer::read_train_state(recipe.output.dir + "/checkpoint-000006");
+  // Steps that were left out halved the scale; the others count towards its growth.
+  EXPECT_EQ(state.loss_scale.value,
+            std::ldexp(65536.0, static_cast<int>(state.optimizer_steps - state.step)));
+  EXPECT_GT(state.loss_scale.good_steps, 0);
+}
+
+TEST(WholeRecipe, AKilledRunThatFollowsThePlateauResumesToTheSameBytes) {
+  TempDir dir;
+  Recipe recipe = tiny_recipe(dir.path());
+  recipe.optim.lr = 1e-9;  // learns nothing: only the first evaluation is a gain
+  recipe.optim.schedule = "reduce_on_plateau";
+  recipe.optim.plateau_factor = 0.5;
+  recipe.optim.plateau_patience = 1;
+  recipe.train.eval_every = 1;
+  expect_resume_repeats(recipe);
+  const std::map<int64_t, double> expected = {{1, 1e-9},  {2, 1e-9},  {3, 1e-9},
+                                              {4, 5e-10}, {5, 5e-10}, {6, 2.5e-10}};
+  EXPECT_EQ(metric(recipe.output.dir, "learning_rate"), expected);
+  EXPECT_EQ(metric(recipe.output.dir + "-killed", "learning_rate"), expected);
+}
+
+TEST(WholeRecipe, ReduceOnPlateauNeedsEvaluations) {
+  TempDir dir;
+  Recipe recipe = tiny_recipe(dir.path());
+  recipe.optim.schedule = "reduce_on_plateau";
+  recipe.train.eval_every = 0;
+  EXPECT_THROW(recipe.validate_across_sections(), ConfigError);
+  recipe.train.eval_every = 1;
+  EXPECT_NO_THROW(recipe.validate_across_sections());
+  recipe.data.eval.clear();
+  EXPECT_THROW(recipe.validate_across_sections(), ConfigError);
+}
+
+TEST(WholeRecipe, DecayByPatternReachesTheTensorsItNames) {
+  TempDir dir;
+  Recipe recipe = tiny_recipe(dir.path());
+  recipe.train.max_steps = 1;
+  recipe.optim.schedule = "constant";
+  finetune(recipe, kNever);
+  Recipe decayed = recipe;
+  decayed.optim.weight_decay_pattern = {{"q_proj.lora_A", 0.5}};
+  decayed.output.dir += "-decayed";
+  finetune(decayed, kNever);
+  const auto plain = quant::read_tensors(recipe.output.dir + "/adapter/adapter_model.safetensors");
+  const auto other = quant::read_tensors(decayed.output.dir + "/adapter/adapter_model.safetensors");
+  ASSERT_EQ(plain.size(), other.size());
+  for (size_t i = 0; i < plain.size(); ++i) {
+    // B is zero, so the first step's gradient towards A is too: only decay, 1 - lr 0.5, moves it.
+    const bool named = plain[i].first.find("q_proj.lora_A") != std::string::npos;
+    const at::Tensor expected = plain[i].second * (named ? 1 - 0.5 * recipe.optim.lr : 1.0);
+    EXPECT_TRUE(at::allclose(other[i].second, expected, 1e-6, 0)) << plain[i].first;
+  }
+}
+
+TEST(WholeRecipe, AnAdapterOfAnUpcastRunFitsThePlainBase) {
+  TempDir dir;
+  Recipe recipe = tiny_recipe(dir.path());
+  recipe.model.upcast = "all";
+  expect_resume_repeats(recipe);
+  ModelChoice choice;
+  choice.model = recipe.model.path;
+  choice.adapter = recipe.output.dir + "/adapter";
+  choice.threads = 2;
+  EXPECT_NO_THROW(open_model(choice));
 }
 
 TEST(WholeRecipe, EvaluationsLeaveNoTraceInTheRun) {

@@ -6,61 +6,13 @@
 #include <limits>
 
 #include "base/error.h"
-#include "base/seed.h"
-#include "tests/support/tiny_model.h"
+#include "tests/support/small_run.h"
 #include "trainer/train_step.h"
 
 namespace qlora::trainer {
 namespace {
 
-std::vector<data::Example> random_examples(int count) {
-  std::vector<data::Example> examples;
-  for (int row = 0; row < count; ++row) {
-    data::Example example;
-    example.row = row;
-    const auto length = 4 + uniform_integer(11, static_cast<uint64_t>(row), 9);
-    for (uint64_t i = 0; i < length; ++i) {
-      example.tokens.push_back(static_cast<data::TokenId>(
-          uniform_integer(random_key(12, static_cast<uint64_t>(row)), i, 61)));
-      example.supervised.push_back(i >= 2);
-    }
-    examples.push_back(example);
-  }
-  return examples;
-}
-
-// Everything of one small run, so that a test can stop it, copy its state and go on.
-struct SmallRun {
-  std::unique_ptr<model::CausalLm> model = test::tiny_model(at::kBFloat16);
-  std::unique_ptr<lora::AdapterSet> adapters = test::tiny_adapters(*model, false, 0.1);
-  optim::OptimizerOptions options;
-  std::unique_ptr<optim::Optimizer> optimizer;
-  std::unique_ptr<data::Loader> loader;
-  TrainState state;
-  std::vector<double> losses;
-  std::unique_ptr<TrainJob> job;
-  int saves = 0;
-
-  explicit SmallRun(int64_t total_steps, data::LoaderOptions loading = {24, true, true, 2, 2, 5},
-                    const lora::LoraOptions* lora = nullptr) {
-    if (lora != nullptr)
-      adapters = std::make_unique<lora::AdapterSet>(*lora, model->parts(), at::kBFloat16, 3);
-    options.name = "paged_adamw_8bit";
-    options.schedule = "linear";
-    options.lr = 1e-2;
-    std::vector<optim::Parameter> parameters;
-    for (const auto& t : adapters->tensors()) parameters.push_back({t.name, t.value, t.gradient});
-    optimizer = optim::make_optimizer(options, parameters);
-    loader = std::make_unique<data::Loader>(random_examples(23), loading);
-    job.reset(new TrainJob{*model, *adapters, *optimizer, parameters,
-                           optim::LrSchedule(options, 10), *loader, state});
-    job->total_steps = total_steps;
-    job->seed = 5;
-    job->report = [this](const StepMetrics& m) { losses.push_back(m.loss); };
-    job->evaluate = [] {};
-    job->save = [this] { ++saves; };
-  }
-};
+using test::SmallRun;
 
 TEST(TrainLoop, AResumedRunRepeatsTheUnbrokenOneBitForBit) {
   SmallRun unbroken(10);
@@ -69,14 +21,7 @@ TEST(TrainLoop, AResumedRunRepeatsTheUnbrokenOneBitForBit) {
   SmallRun first(5);  // stops in the middle of an epoch
   run(*first.job);
   SmallRun second(10);
-  {
-    at::NoGradGuard no_grad;
-    at::Tensor masters = second.adapters->values();
-    masters.copy_(first.adapters->values());
-    second.adapters->publish();
-  }
-  second.optimizer->load_state(first.optimizer->state(), first.optimizer->num_steps());
-  second.state = first.state;
+  second.go_on_from(first);
   run(*second.job);
 
   EXPECT_TRUE(at::equal(second.adapters->values(), unbroken.adapters->values()));
@@ -91,8 +36,8 @@ TEST(TrainLoop, BFloat16MastersResumeFromTheirBFloat16CopiesBitForBit) {
   lora.ensure_weight_tying = true;
   lora.dtype = "bfloat16";
   const auto make = [&](int64_t steps, bool stochastic) {
-    auto small =
-        std::make_unique<SmallRun>(steps, data::LoaderOptions{24, true, true, 2, 2, 5}, &lora);
+    auto small = std::make_unique<SmallRun>(steps, data::LoaderOptions{24, true, true, 2, 2, 5},
+                                            at::kBFloat16, &lora);
     small->job->rounding = {true, stochastic, 5};
     return small;
   };
