@@ -54,7 +54,7 @@ def compare(name, path, folder):
         expected = torch.cat([model(part[None]).logits[0] for part in ids.split(LENGTHS)])
     tokens, output = os.path.join(folder, "tokens.bin"), os.path.join(folder, "logits.bin")
     ids.to(torch.int32).numpy().tofile(tokens)
-    subprocess.run([PROGRAM, path, "none", "float32", tokens, output, *map(str, LENGTHS)], check=True)
+    subprocess.run([PROGRAM, path, "-", "none", "float32", tokens, output, *map(str, LENGTHS)], check=True)
     found = torch.from_numpy(np.fromfile(output, dtype=np.float32)).view(-1, vocabulary)
     difference = (found - expected).abs().max().item()
     print(f"{name:40} largest logit {expected.abs().max():7.2f}, largest difference {difference:.2e}")
