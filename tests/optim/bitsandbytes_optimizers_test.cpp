@@ -68,7 +68,7 @@ void expect_same_state(Golden& golden, const NamedTensors& state) {
   }
   EXPECT_LE(static_cast<double>(differing), 1e-5 * static_cast<double>(codes));
   testing::Test::RecordProperty("differing_codes", static_cast<int>(differing));
-  if (codes > 0) std::printf("%ld of %ld codes differ\n", differing, codes);
+  if (codes > 0) std::printf(", %ld of %ld codes differ", differing, codes);
 }
 
 TEST(BitsandbytesOptimizers, ParametersAndStateAreThoseOfItsCpuBackend) {
@@ -92,8 +92,11 @@ TEST(BitsandbytesOptimizers, ParametersAndStateAreThoseOfItsCpuBackend) {
     const double tolerance =
         static_cast<double>(golden.steps) * (5.97e-8 + 4 * 1.2e-7 * golden.options.lr);
     const at::Tensor theirs = golden.tensor(golden.elements, at::kFloat);
-    EXPECT_LE((tensors.values - theirs).abs().max().item<double>(), tolerance);
+    const double difference = (tensors.values - theirs).abs().max().item<double>();
+    EXPECT_LE(difference, tolerance);
+    std::printf("%s: parameters within %.1e", entry.path().stem().c_str(), difference);
     expect_same_state(golden, optimizer->state());
+    std::printf("\n");
     EXPECT_EQ(golden.at, golden.bytes.size());
   }
   EXPECT_GE(files, other ? 1 : 16);
