@@ -101,5 +101,22 @@ TEST(Plateau, FallsOnceMoreEvaluationsThanThePatienceGainNothing) {
   EXPECT_DOUBLE_EQ(LrSchedule(options, 100).at(99), options.lr);
 }
 
+// tests/interop/torch_plateau.py wrote the file.
+TEST(Plateau, FollowsTheLossAsTorchsScheduler) {
+  std::ifstream golden(QLORA_TEST_GOLDEN "/optim/plateau.txt");
+  OptimizerOptions options;
+  Plateau plateau;
+  double loss, rate;
+  int rows = 0;
+  for (int64_t evaluation; golden >> options.plateau_factor >> options.plateau_patience >>
+                           options.min_lr_ratio >> evaluation >> loss >> rate;
+       ++rows) {
+    if (evaluation == 0) plateau = {};
+    plateau.evaluated(loss, options);
+    EXPECT_DOUBLE_EQ(plateau.factor, rate) << rows;
+  }
+  EXPECT_EQ(rows, 240);
+}
+
 }  // namespace
 }  // namespace qlora::optim
