@@ -192,8 +192,8 @@ Section train_section() {
        gradient_checkpointing(),
        in({"compute_dtype", "bfloat16 | float16 | float32",
            "Type of the matrix products; adapters, norms and sums are float32 in any case. float16 "
-           "is for GPUs without bfloat16: the loss is scaled, and a step that overflows is left "
-           "out."},
+           "is for GPUs without bfloat16, and slow on a CPU: the loss is scaled, and a step that "
+           "overflows is left out."},
           &Options::compute_dtype),
        in({"seed", "integer", "Decides shuffling, dropout and initial adapters."}, &Options::seed),
        in({"device", "auto | cpu | cuda | cuda:N",
