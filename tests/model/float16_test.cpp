@@ -134,19 +134,22 @@ TEST(Float16Kernels, AttentionAndItsGradientsAreFinerThanBfloat16s) {
 
 TEST(Float16Kernels, TheLossAndItsGradientAreFinerThanBfloat16s) {
   const at::Tensor hidden = draw({9, 16}, 15);
-  const quant::DenseWeight head(draw({67, 16}, 16));
+  std::vector<lora::LoraLinear> layers(1);
+  layers[0].base = std::make_unique<quant::DenseWeight>(draw({67, 16}, 16));
+  const lora::LinearGroup head(std::move(layers));
   const std::vector<int32_t> targets = {3, -100, 0, 66, -100, 5, 5, 1, -100};
   quant::Workspace workspace;
-  at::Tensor losses[2];
+  lora::ForwardContext context;
+  context.workspace = &workspace;
   expect_finer_than_bfloat16([&](at::ScalarType type) {
     const at::Tensor h = leaf(hidden, type);
     // A scale like that of loss scaling, which leaves float16's range unharmed.
-    trainer::fused_cross_entropy(h, targets, head, 64.0, workspace).backward();
+    trainer::fused_cross_entropy(h, targets, head, 64.0, context).backward();
     return h.grad();
   });
   const std::vector<float> half =
-      trainer::token_losses(hidden.to(at::kHalf), targets, head, workspace);
-  const std::vector<float> whole = trainer::token_losses(hidden, targets, head, workspace);
+      trainer::token_losses(hidden.to(at::kHalf), targets, head, context);
+  const std::vector<float> whole = trainer::token_losses(hidden, targets, head, context);
   // Weights and logits are rounded to 11 bits: a logit, a sum of 16 products whose absolute values
   // add up to less than 40 here, moves by less than 2 · 40 · 2^-11, and a loss by twice that.
   for (size_t i = 0; i < whole.size(); ++i) EXPECT_NEAR(half[i], whole[i], 4 * 40 * kHalfUlp) << i;
@@ -159,8 +162,8 @@ TEST(Float16Model, GradientsOfTheAdaptersAreFinerThanBfloat16s) {
   expect_finer_than_bfloat16([&](at::ScalarType type) {
     const auto model = test::tiny_model(type);
     const auto adapters = test::tiny_adapters(*model, true);
-    trainer::fused_cross_entropy(model->hidden(input), targets, *model->head, 1.0,
-                                 model->workspace())
+    trainer::fused_cross_entropy(model->hidden(input), targets, model->head, 1.0,
+                                 model->context(input))
         .backward();
     return adapters->gradients().clone();
   });

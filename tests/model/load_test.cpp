@@ -98,7 +98,8 @@ TEST(Load, UpcastAllHoldsEmbeddingAndHeadInFloat32AndNoValueChanges) {
   EXPECT_TRUE(at::equal(upcast->embedding.weight, plain->embedding.weight.to(at::kFloat)));
   EXPECT_EQ(upcast->layers[0].o.layers()[0].base->format(), "nf4+dq");
   EXPECT_EQ(upcast->base_hash(), plain->base_hash());  // adapters fit both
-  EXPECT_EQ(load_upcast(dir / "m", "norms", at::kBFloat16)->embedding.weight.scalar_type(), at::kBFloat16);
+  EXPECT_EQ(load_upcast(dir / "m", "norms", at::kBFloat16)->embedding.weight.scalar_type(),
+            at::kBFloat16);
 }
 
 TEST(Load, UpcastAllMultipliesTheHeadInFloat32) {
@@ -126,8 +127,8 @@ TEST(Load, UpcastAllGivesTheLossTheGradientOfAFloat32Head) {
   const auto gradients = [&](const std::string& upcast, at::ScalarType compute) {
     const auto model = load_upcast(dir / "m", upcast, compute);
     const auto adapters = test::tiny_adapters(*model, true);
-    trainer::fused_cross_entropy(model->hidden(input), targets, *model->head, 1.0,
-                                 model->workspace())
+    trainer::fused_cross_entropy(model->hidden(input), targets, model->head, 1.0,
+                                 model->context(input))
         .backward();
     return adapters->gradients().clone();
   };
