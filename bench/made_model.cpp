@@ -25,6 +25,7 @@ class MadeWeights final : public model::WeightSource {
                                                    at::Device) override {
     return nullptr;
   }
+  std::string packing(const std::string&) const override { return {}; }
   std::vector<std::string> unread() const override { return {}; }
 };
 
