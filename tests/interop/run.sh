@@ -15,16 +15,8 @@ cd "$(dirname "$0")/../.."
 BUILD=$(realpath "${1:?the build folder is needed}")
 QLORA=$BUILD/bin/qlora
 shift
-requirements=tests/interop/requirements.txt
 
-PYTHON=${INTEROP_PYTHON:-.venv-interop/bin/python}
-if [ -z "${INTEROP_PYTHON:-}" ] && ! cmp -s "$requirements" .venv-interop/installed.txt; then
-  echo "interop: making .venv-interop (several GB; once)"
-  rm -rf .venv-interop
-  python3 -m venv .venv-interop || { echo "interop: python3-venv is needed (apt-get install python3-venv)" >&2; exit 1; }
-  "$PYTHON" -m pip install --quiet --no-cache-dir -r "$requirements"
-  cp "$requirements" .venv-interop/installed.txt
-fi
+PYTHON=$(scripts/peers_python.sh "${INTEROP_PYTHON:-}")
 quickstart_model=models/SmolLM2-135M-Instruct.Q4_1.gguf
 if [ -z "${INTEROP_MODEL:-}" ] && [ -e "$quickstart_model" ]; then
   exported=$(mktemp -d)

@@ -1,0 +1,263 @@
+// The operations of a training step one by one, on the CPU in bf16 at the sizes of SmolLM2 135M:
+// FLOP/s of those that multiply, bytes/s of those that pass over memory. `of_peak` is the share of
+// what the machine gave in the same process: a large bf16 product, or a memcpy of as many bytes.
+//
+//   OMP_NUM_THREADS=2 build/bin/bench_ops
+#include <ATen/ATen.h>
+#include <benchmark/benchmark.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <vector>
+
+#include "base/arena_allocator.h"
+#include "base/device.h"
+#include "base/parallel_for.h"
+#include "base/stopwatch.h"
+#include "bench/made_model.h"
+#include "lora/low_rank.h"
+#include "model/attention.h"
+#include "model/norm.h"
+#include "model/swiglu.h"
+#include "trainer/loss_kernels.h"
+
+namespace qlora::bench {
+namespace {
+
+using Lengths = std::vector<int64_t>;  // of the documents of a pass
+constexpr int64_t kRank = 16;
+
+at::Tensor random(int64_t rows, int64_t columns, at::ScalarType dtype = at::kBFloat16) {
+  return at::empty({rows, columns}, at::kFloat).normal_().to(dtype);
+}
+
+at::Tensor differentiable(at::Tensor t) { return t.set_requires_grad(true); }
+
+// The shortest of some calls: what the machine can do, whatever else it does now and then.
+template <typename Body>
+double least_seconds(const Body& body) {
+  body();
+  double least = 1e9;
+  for (int i = 0; i < 10; ++i) {
+    const Stopwatch watch;
+    body();
+    least = std::min(least, watch.seconds());
+  }
+  return least;
+}
+
+double peak_flops() {
+  static const double peak = [] {
+    constexpr int64_t kSize = 2048;
+    const at::Tensor a = random(kSize, kSize), b = random(kSize, kSize);
+    at::Tensor out = at::empty({kSize, kSize}, at::kBFloat16);
+    return 2.0 * kSize * kSize * kSize / least_seconds([&] { at::mm_out(out, a, b.t()); });
+  }();
+  return peak;
+}
+
+// Of a copy that reads and writes `bytes` in all: small ones stay in the caches, as the op's do.
+double peak_bandwidth(int64_t bytes) {
+  static std::map<int64_t, double> known;
+  double& peak = known[bytes];
+  if (peak > 0) return peak;
+  const int64_t half = std::max<int64_t>(bytes / 2, 1 << 16);
+  const at::Tensor source = at::ones({half}, at::kChar);
+  at::Tensor target = at::zeros({half}, at::kChar);
+  const auto* from = static_cast<const char*>(source.const_data_ptr());
+  auto* to = static_cast<char*>(target.mutable_data_ptr());
+  const double seconds = least_seconds([&] {
+    // Several copies a call, or the clock would see the threads' start.
+    for (int i = 0; i < 8; ++i)
+      parallel_for(half, 1 << 14, [&](int64_t begin, int64_t end) {
+        std::memcpy(to + begin, from + begin, static_cast<size_t>(end - begin));
+        benchmark::ClobberMemory();
+      });
+  });
+  return peak = 8.0 * 2.0 * static_cast<double>(half) / seconds;
+}
+
+using benchmark::Counter;
+
+void count(benchmark::State& state, const char* unit, double amount, double peak) {
+  const double all = amount * static_cast<double>(state.iterations());
+  state.counters[unit] = Counter(all, Counter::kIsRate);
+  state.counters["of_peak"] = Counter(all / peak, Counter::kIsRate);
+  state.counters["threads"] = num_threads();
+}
+void count_flops(benchmark::State& state, double flops) {
+  count(state, "FLOP/s", flops, peak_flops());
+}
+void count_bytes(benchmark::State& state, int64_t bytes) {
+  count(state, "bytes/s", static_cast<double>(bytes), peak_bandwidth(bytes));
+}
+
+// What an attention pass gets.
+struct AttentionInput {
+  explicit AttentionInput(const Lengths& lengths) : config(shape_named("135m")) {
+    std::vector<int32_t> positions;
+    context.cu_seqlens = {0};
+    for (const int64_t length : lengths) {
+      for (int64_t i = 0; i < length; ++i) positions.push_back(static_cast<int32_t>(i));
+      context.cu_seqlens.push_back(static_cast<int32_t>(positions.size()));
+      squares += static_cast<double>(length * length);
+    }
+    tokens = static_cast<int64_t>(positions.size());
+    context.rotary = model::Rotary(config, at::kCPU).at_positions(positions);
+    q = differentiable(random(tokens, config.num_heads * config.head_dim));
+    k = differentiable(random(tokens, config.num_kv_heads * config.head_dim));
+    v = differentiable(random(tokens, config.num_kv_heads * config.head_dim));
+  }
+  torch::autograd::variable_list forward() const {
+    return {model::attention(q, k, v, {config.num_heads, config.num_kv_heads, config.head_dim},
+                             context, 0)};
+  }
+  // Of one product of scores with keys or values, below the diagonal.
+  double flops_of_a_product() const {
+    return squares * static_cast<double>(config.num_heads * config.head_dim);
+  }
+  model::ModelConfig config;
+  model::AttentionContext context;
+  at::Tensor q, k, v;
+  int64_t tokens = 0;
+  double squares = 0;
+};
+
+// Times `forward`, or the backward pass of what it gave, from gradients made beforehand.
+template <typename Forward>
+void time_pass(benchmark::State& state, bool backward, const std::vector<at::Tensor>& inputs,
+               const Forward& forward) {
+  std::vector<at::Tensor> gradients;
+  for (const at::Tensor& output : forward()) gradients.push_back(at::empty_like(output).normal_());
+  for (auto _ : state) {
+    Stopwatch watch;
+    const torch::autograd::variable_list outputs = forward();
+    if (backward) {
+      watch = Stopwatch();
+      torch::autograd::grad(outputs, inputs, gradients);
+    }
+    state.SetIterationTime(watch.seconds());
+  }
+}
+
+void attention(benchmark::State& state, const Lengths& lengths, bool backward) {
+  const AttentionInput input(lengths);
+  time_pass(state, backward, {input.q, input.k, input.v}, [&] { return input.forward(); });
+  // Forward two products, backward those of the scores again, dP, dQ, dK and dV.
+  count_flops(state, (backward ? 5 : 2) * input.flops_of_a_product());
+}
+
+// q rotated alone: attention() has it inside.
+void rotary(benchmark::State& state) {
+  const AttentionInput input({512});
+  for (auto _ : state)
+    benchmark::DoNotOptimize(model::rotate(input.q.detach(), input.context.rotary, false));
+  count_bytes(state,
+              2 * static_cast<int64_t>(input.q.nbytes() + input.context.rotary.cos.nbytes()));
+}
+
+void rms_norm(benchmark::State& state, bool backward) {
+  constexpr int64_t kTokens = 512, kHidden = 576;
+  const at::Tensor residual = differentiable(random(kTokens, kHidden, at::kFloat));
+  const at::Tensor delta = differentiable(random(kTokens, kHidden));
+  const at::Tensor weight = at::ones({kHidden}, at::kFloat);
+  time_pass(state, backward, {residual, delta}, [&] {
+    const auto out = model::add_rms_norm(residual, delta, weight, 1e-5, at::kBFloat16);
+    return torch::autograd::variable_list{out.residual, out.normed};
+  });
+  // Residuals in fp32 and 16-bit rows: both in, both out; backward the kept residual besides.
+  count_bytes(state, kTokens * kHidden * (backward ? 4 + 4 + 2 + 4 + 2 : 4 + 2 + 4 + 2));
+}
+
+void swiglu(benchmark::State& state, bool backward) {
+  constexpr int64_t kTokens = 512, kInner = 1536;
+  const at::Tensor gate = differentiable(random(kTokens, kInner));
+  const at::Tensor up = differentiable(random(kTokens, kInner));
+  time_pass(state, backward, {gate, up},
+            [&] { return torch::autograd::variable_list{model::swiglu(gate, up)}; });
+  count_bytes(state, kTokens * kInner * 2 * (backward ? 5 : 3));
+}
+
+// A chunk of logits into its losses and its gradient, in place.
+void softmax_cross_entropy(benchmark::State& state) {
+  constexpr int64_t kRows = 256, kVocab = 49152;
+  at::Tensor logits = random(kRows, kVocab), losses = at::empty({kRows}, at::kFloat);
+  const std::vector<int64_t> targets(kRows, 7);
+  for (auto _ : state)
+    trainer::cpu::softmax_cross_entropy(static_cast<uint16_t*>(logits.data_ptr()), targets.data(),
+                                        kRows, kVocab, 1.0f, true, losses.data_ptr<float>());
+  count_bytes(state, 2 * static_cast<int64_t>(logits.nbytes()));
+}
+
+// range(0) features of 512 tokens: read, and by `up` written too. Bytes bound these products, not
+// the 2 rank operations an element.
+void low_rank_down(benchmark::State& state) {
+  const at::Tensor x = random(512, state.range(0)), a = random(kRank, state.range(0));
+  const at::Tensor h = at::empty({512, kRank}, at::kBFloat16);
+  for (auto _ : state) lora::low_rank_down(x, a, 1.0, h);
+  count_bytes(state, static_cast<int64_t>(x.nbytes() + a.nbytes() + h.nbytes()));
+}
+
+void low_rank_up(benchmark::State& state) {
+  const at::Tensor h = random(512, kRank), b = random(state.range(0), kRank);
+  const at::Tensor y = at::zeros({512, state.range(0)}, at::kBFloat16);
+  for (auto _ : state) lora::low_rank_up(h, b, 1e-3, y);
+  count_bytes(state, static_cast<int64_t>(h.nbytes() + b.nbytes() + 2 * y.nbytes()));
+}
+
+void low_rank_gradient(benchmark::State& state) {
+  const at::Tensor h = random(512, kRank), x = random(512, state.range(0));
+  const at::Tensor gradient = at::zeros({kRank, state.range(0)}, at::kFloat);
+  for (auto _ : state) lora::low_rank_gradient(h, x, 1e-3, gradient);
+  count_bytes(state, static_cast<int64_t>(h.nbytes() + x.nbytes() + 2 * gradient.nbytes()));
+}
+
+// What `of_peak` divides by, at sizes of its own.
+void product_peak(benchmark::State& state) {
+  for (auto _ : state) benchmark::DoNotOptimize(peak_flops());
+  state.counters["FLOP/s"] = Counter(peak_flops());
+}
+void copy_peak(benchmark::State& state) {
+  for (auto _ : state) benchmark::DoNotOptimize(peak_bandwidth(state.range(0)));
+  state.counters["bytes/s"] = Counter(peak_bandwidth(state.range(0)));
+}
+
+const Lengths kRow{512}, kLongRow{2048}, kPacked(5, 100);
+
+void hidden_and_inner(benchmark::internal::Benchmark* benchmark) {
+  benchmark->Arg(576)->Arg(1536)->UseRealTime()->Unit(benchmark::kMicrosecond);
+}
+void either_way(benchmark::internal::Benchmark* benchmark) {
+  benchmark->UseManualTime()->Unit(benchmark::kMicrosecond);
+}
+
+BENCHMARK(product_peak)->Iterations(1);
+BENCHMARK(copy_peak)->Arg(1 << 20)->Arg(64 << 20)->Iterations(1);
+BENCHMARK_CAPTURE(attention, 1x512_forward, kRow, false)->Apply(either_way);
+BENCHMARK_CAPTURE(attention, 1x512_backward, kRow, true)->Apply(either_way);
+BENCHMARK_CAPTURE(attention, 1x2048_forward, kLongRow, false)->Apply(either_way);
+BENCHMARK_CAPTURE(attention, 1x2048_backward, kLongRow, true)->Apply(either_way);
+BENCHMARK_CAPTURE(attention, packed_5x100_forward, kPacked, false)->Apply(either_way);
+BENCHMARK_CAPTURE(attention, packed_5x100_backward, kPacked, true)->Apply(either_way);
+BENCHMARK(rotary)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(rms_norm, forward, false)->Apply(either_way);
+BENCHMARK_CAPTURE(rms_norm, backward, true)->Apply(either_way);
+BENCHMARK_CAPTURE(swiglu, forward, false)->Apply(either_way);
+BENCHMARK_CAPTURE(swiglu, backward, true)->Apply(either_way);
+BENCHMARK(softmax_cross_entropy)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK(low_rank_down)->Apply(hidden_and_inner);
+BENCHMARK(low_rank_up)->Apply(hidden_and_inner);
+BENCHMARK(low_rank_gradient)->Apply(hidden_and_inner);
+
+}  // namespace
+}  // namespace qlora::bench
+
+int main(int argc, char** argv) {
+  qlora::use_arena_for_cpu_tensors();
+  qlora::set_num_threads(0);
+  benchmark::Initialize(&argc, argv);
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+}
