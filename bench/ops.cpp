@@ -35,12 +35,13 @@ at::Tensor random(int64_t rows, int64_t columns, at::ScalarType dtype = at::kBFl
 
 at::Tensor differentiable(at::Tensor t) { return t.set_requires_grad(true); }
 
-// The shortest of some calls: what the machine can do, whatever else it does now and then.
+// The shortest of the calls of a fifth of a second: what the machine can do, whatever else it does
+// now and then.
 template <typename Body>
 double least_seconds(const Body& body) {
-  body();
+  const Stopwatch all;
   double least = 1e9;
-  for (int i = 0; i < 10; ++i) {
+  for (int i = 0; i < 10 || all.seconds() < 0.2; ++i) {
     const Stopwatch watch;
     body();
     least = std::min(least, watch.seconds());
@@ -79,19 +80,37 @@ double peak_bandwidth(int64_t bytes) {
   return peak = 8.0 * 2.0 * static_cast<double>(half) / seconds;
 }
 
-using benchmark::Counter;
+// Mean seconds of a call that times itself.
+template <typename Call>
+double mean_seconds(benchmark::State& state, const Call& call) {
+  double seconds = 0;
+  for (auto _ : state) {
+    const double of_call = call();
+    state.SetIterationTime(of_call);
+    seconds += of_call;
+  }
+  return seconds / static_cast<double>(state.iterations());
+}
 
-void count(benchmark::State& state, const char* unit, double amount, double peak) {
-  const double all = amount * static_cast<double>(state.iterations());
-  state.counters[unit] = Counter(all, Counter::kIsRate);
-  state.counters["of_peak"] = Counter(all / peak, Counter::kIsRate);
+template <typename Body>
+double mean_seconds_of(benchmark::State& state, const Body& body) {
+  return mean_seconds(state, [&] {
+    const Stopwatch watch;
+    body();
+    return watch.seconds();
+  });
+}
+
+void count(benchmark::State& state, const char* unit, double rate, double peak) {
+  state.counters[unit] = rate;
+  state.counters["of_peak"] = rate / peak;
   state.counters["threads"] = num_threads();
 }
-void count_flops(benchmark::State& state, double flops) {
-  count(state, "FLOP/s", flops, peak_flops());
+void count_flops(benchmark::State& state, double flops, double seconds) {
+  count(state, "FLOP/s", flops / seconds, peak_flops());
 }
-void count_bytes(benchmark::State& state, int64_t bytes) {
-  count(state, "bytes/s", static_cast<double>(bytes), peak_bandwidth(bytes));
+void count_bytes(benchmark::State& state, int64_t bytes, double seconds) {
+  count(state, "bytes/s", static_cast<double>(bytes) / seconds, peak_bandwidth(bytes));
 }
 
 // What an attention pass gets.
@@ -125,37 +144,38 @@ struct AttentionInput {
   double squares = 0;
 };
 
-// Times `forward`, or the backward pass of what it gave, from gradients made beforehand.
+// Seconds of `forward`, or of the backward pass of what it gave, from gradients made beforehand.
 template <typename Forward>
-void time_pass(benchmark::State& state, bool backward, const std::vector<at::Tensor>& inputs,
-               const Forward& forward) {
+double seconds_of_pass(benchmark::State& state, bool backward,
+                       const std::vector<at::Tensor>& inputs, const Forward& forward) {
   std::vector<at::Tensor> gradients;
   for (const at::Tensor& output : forward()) gradients.push_back(at::empty_like(output).normal_());
-  for (auto _ : state) {
+  return mean_seconds(state, [&] {
     Stopwatch watch;
     const torch::autograd::variable_list outputs = forward();
-    if (backward) {
-      watch = Stopwatch();
-      torch::autograd::grad(outputs, inputs, gradients);
-    }
-    state.SetIterationTime(watch.seconds());
-  }
+    if (!backward) return watch.seconds();
+    watch = Stopwatch();
+    torch::autograd::grad(outputs, inputs, gradients);
+    return watch.seconds();
+  });
 }
 
 void attention(benchmark::State& state, const Lengths& lengths, bool backward) {
   const AttentionInput input(lengths);
-  time_pass(state, backward, {input.q, input.k, input.v}, [&] { return input.forward(); });
-  // Forward two products, backward those of the scores again, dP, dQ, dK and dV.
-  count_flops(state, (backward ? 5 : 2) * input.flops_of_a_product());
+  const double seconds = seconds_of_pass(state, backward, {input.q, input.k, input.v},
+                                         [&] { return input.forward(); });
+  // Forward two products; backward the scores again, dP, dQ, dK and dV.
+  count_flops(state, (backward ? 5 : 2) * input.flops_of_a_product(), seconds);
 }
 
-// q rotated alone: attention() has it inside.
+// q alone; the attention above has it inside.
 void rotary(benchmark::State& state) {
   const AttentionInput input({512});
-  for (auto _ : state)
-    benchmark::DoNotOptimize(model::rotate(input.q.detach(), input.context.rotary, false));
-  count_bytes(state,
-              2 * static_cast<int64_t>(input.q.nbytes() + input.context.rotary.cos.nbytes()));
+  const at::Tensor q = input.q.detach();
+  const double seconds =
+      mean_seconds_of(state, [&] { model::rotate(q, input.context.rotary, false); });
+  count_bytes(state, 2 * static_cast<int64_t>(q.nbytes() + input.context.rotary.cos.nbytes()),
+              seconds);
 }
 
 void rms_norm(benchmark::State& state, bool backward) {
@@ -163,90 +183,92 @@ void rms_norm(benchmark::State& state, bool backward) {
   const at::Tensor residual = differentiable(random(kTokens, kHidden, at::kFloat));
   const at::Tensor delta = differentiable(random(kTokens, kHidden));
   const at::Tensor weight = at::ones({kHidden}, at::kFloat);
-  time_pass(state, backward, {residual, delta}, [&] {
+  const double seconds = seconds_of_pass(state, backward, {residual, delta}, [&] {
     const auto out = model::add_rms_norm(residual, delta, weight, 1e-5, at::kBFloat16);
     return torch::autograd::variable_list{out.residual, out.normed};
   });
-  // Residuals in fp32 and 16-bit rows: both in, both out; backward the kept residual besides.
-  count_bytes(state, kTokens * kHidden * (backward ? 4 + 4 + 2 + 4 + 2 : 4 + 2 + 4 + 2));
+  // An fp32 and a 16-bit row in, and both out; backward the kept residual besides.
+  count_bytes(state, kTokens * kHidden * (4 + 2 + 4 + 2 + (backward ? 4 : 0)), seconds);
 }
 
 void swiglu(benchmark::State& state, bool backward) {
   constexpr int64_t kTokens = 512, kInner = 1536;
   const at::Tensor gate = differentiable(random(kTokens, kInner));
   const at::Tensor up = differentiable(random(kTokens, kInner));
-  time_pass(state, backward, {gate, up},
-            [&] { return torch::autograd::variable_list{model::swiglu(gate, up)}; });
-  count_bytes(state, kTokens * kInner * 2 * (backward ? 5 : 3));
+  const double seconds = seconds_of_pass(state, backward, {gate, up}, [&] {
+    return torch::autograd::variable_list{model::swiglu(gate, up)};
+  });
+  count_bytes(state, kTokens * kInner * 2 * (backward ? 5 : 3), seconds);
 }
 
-// A chunk of logits into its losses and its gradient, in place.
+// A chunk of logits into its losses and, in place, its gradient.
 void softmax_cross_entropy(benchmark::State& state) {
   constexpr int64_t kRows = 256, kVocab = 49152;
   at::Tensor logits = random(kRows, kVocab), losses = at::empty({kRows}, at::kFloat);
   const std::vector<int64_t> targets(kRows, 7);
-  for (auto _ : state)
+  const double seconds = mean_seconds_of(state, [&] {
     trainer::cpu::softmax_cross_entropy(static_cast<uint16_t*>(logits.data_ptr()), targets.data(),
                                         kRows, kVocab, 1.0f, true, losses.data_ptr<float>());
-  count_bytes(state, 2 * static_cast<int64_t>(logits.nbytes()));
+  });
+  count_bytes(state, 2 * static_cast<int64_t>(logits.nbytes()), seconds);
 }
 
-// range(0) features of 512 tokens: read, and by `up` written too. Bytes bound these products, not
-// the 2 rank operations an element.
+// Adapters' products with 512 tokens of range(0) features, which are read, and by `up` written too:
+// bytes bound them, not the 2 · rank operations an element.
 void low_rank_down(benchmark::State& state) {
   const at::Tensor x = random(512, state.range(0)), a = random(kRank, state.range(0));
   const at::Tensor h = at::empty({512, kRank}, at::kBFloat16);
-  for (auto _ : state) lora::low_rank_down(x, a, 1.0, h);
-  count_bytes(state, static_cast<int64_t>(x.nbytes() + a.nbytes() + h.nbytes()));
+  const double seconds = mean_seconds_of(state, [&] { lora::low_rank_down(x, a, 1.0, h); });
+  count_bytes(state, static_cast<int64_t>(x.nbytes() + a.nbytes() + h.nbytes()), seconds);
 }
 
 void low_rank_up(benchmark::State& state) {
   const at::Tensor h = random(512, kRank), b = random(state.range(0), kRank);
   const at::Tensor y = at::zeros({512, state.range(0)}, at::kBFloat16);
-  for (auto _ : state) lora::low_rank_up(h, b, 1e-3, y);
-  count_bytes(state, static_cast<int64_t>(h.nbytes() + b.nbytes() + 2 * y.nbytes()));
+  const double seconds = mean_seconds_of(state, [&] { lora::low_rank_up(h, b, 1e-3, y); });
+  count_bytes(state, static_cast<int64_t>(h.nbytes() + b.nbytes() + 2 * y.nbytes()), seconds);
 }
 
 void low_rank_gradient(benchmark::State& state) {
   const at::Tensor h = random(512, kRank), x = random(512, state.range(0));
   const at::Tensor gradient = at::zeros({kRank, state.range(0)}, at::kFloat);
-  for (auto _ : state) lora::low_rank_gradient(h, x, 1e-3, gradient);
-  count_bytes(state, static_cast<int64_t>(h.nbytes() + x.nbytes() + 2 * gradient.nbytes()));
+  const double seconds =
+      mean_seconds_of(state, [&] { lora::low_rank_gradient(h, x, 1e-3, gradient); });
+  count_bytes(state, static_cast<int64_t>(h.nbytes() + x.nbytes() + 2 * gradient.nbytes()),
+              seconds);
 }
 
-// What `of_peak` divides by, at sizes of its own.
+// What `of_peak` divides by; the copy at two sizes for example.
 void product_peak(benchmark::State& state) {
-  for (auto _ : state) benchmark::DoNotOptimize(peak_flops());
-  state.counters["FLOP/s"] = Counter(peak_flops());
+  for (auto _ : state) state.counters["FLOP/s"] = peak_flops();
 }
 void copy_peak(benchmark::State& state) {
-  for (auto _ : state) benchmark::DoNotOptimize(peak_bandwidth(state.range(0)));
-  state.counters["bytes/s"] = Counter(peak_bandwidth(state.range(0)));
+  for (auto _ : state) state.counters["bytes/s"] = peak_bandwidth(state.range(0));
 }
 
 const Lengths kRow{512}, kLongRow{2048}, kPacked(5, 100);
 
 void hidden_and_inner(benchmark::internal::Benchmark* benchmark) {
-  benchmark->Arg(576)->Arg(1536)->UseRealTime()->Unit(benchmark::kMicrosecond);
+  benchmark->Arg(576)->Arg(1536)->UseManualTime()->Unit(benchmark::kMicrosecond);
 }
-void either_way(benchmark::internal::Benchmark* benchmark) {
+void in_microseconds(benchmark::internal::Benchmark* benchmark) {
   benchmark->UseManualTime()->Unit(benchmark::kMicrosecond);
 }
 
 BENCHMARK(product_peak)->Iterations(1);
 BENCHMARK(copy_peak)->Arg(1 << 20)->Arg(64 << 20)->Iterations(1);
-BENCHMARK_CAPTURE(attention, 1x512_forward, kRow, false)->Apply(either_way);
-BENCHMARK_CAPTURE(attention, 1x512_backward, kRow, true)->Apply(either_way);
-BENCHMARK_CAPTURE(attention, 1x2048_forward, kLongRow, false)->Apply(either_way);
-BENCHMARK_CAPTURE(attention, 1x2048_backward, kLongRow, true)->Apply(either_way);
-BENCHMARK_CAPTURE(attention, packed_5x100_forward, kPacked, false)->Apply(either_way);
-BENCHMARK_CAPTURE(attention, packed_5x100_backward, kPacked, true)->Apply(either_way);
-BENCHMARK(rotary)->UseRealTime()->Unit(benchmark::kMicrosecond);
-BENCHMARK_CAPTURE(rms_norm, forward, false)->Apply(either_way);
-BENCHMARK_CAPTURE(rms_norm, backward, true)->Apply(either_way);
-BENCHMARK_CAPTURE(swiglu, forward, false)->Apply(either_way);
-BENCHMARK_CAPTURE(swiglu, backward, true)->Apply(either_way);
-BENCHMARK(softmax_cross_entropy)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(attention, 1x512_forward, kRow, false)->Apply(in_microseconds);
+BENCHMARK_CAPTURE(attention, 1x512_backward, kRow, true)->Apply(in_microseconds);
+BENCHMARK_CAPTURE(attention, 1x2048_forward, kLongRow, false)->Apply(in_microseconds);
+BENCHMARK_CAPTURE(attention, 1x2048_backward, kLongRow, true)->Apply(in_microseconds);
+BENCHMARK_CAPTURE(attention, packed_5x100_forward, kPacked, false)->Apply(in_microseconds);
+BENCHMARK_CAPTURE(attention, packed_5x100_backward, kPacked, true)->Apply(in_microseconds);
+BENCHMARK(rotary)->Apply(in_microseconds);
+BENCHMARK_CAPTURE(rms_norm, forward, false)->Apply(in_microseconds);
+BENCHMARK_CAPTURE(rms_norm, backward, true)->Apply(in_microseconds);
+BENCHMARK_CAPTURE(swiglu, forward, false)->Apply(in_microseconds);
+BENCHMARK_CAPTURE(swiglu, backward, true)->Apply(in_microseconds);
+BENCHMARK(softmax_cross_entropy)->Apply(in_microseconds);
 BENCHMARK(low_rank_down)->Apply(hidden_and_inner);
 BENCHMARK(low_rank_up)->Apply(hidden_and_inner);
 BENCHMARK(low_rank_gradient)->Apply(hidden_and_inner);
