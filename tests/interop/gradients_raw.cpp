@@ -58,7 +58,9 @@ void run(char** argv) {
   const std::string adapter = argv[4];
   const int64_t length = std::stoll(argv[6]), steps = std::stoll(argv[7]);
   const auto source = model::open_weights(argv[1]);
-  const auto model = model::load_model(*source, {}, quantization, at::kCPU, compute);
+  model::ModelOptions options;
+  options.dtype = argv[3];
+  const auto model = model::load_model(*source, options, quantization, at::kCPU, compute);
   lora::AdapterSet adapters(lora::read_adapter_options(adapter), model->groups(), compute, 1);
   lora::read_adapter_tensors(adapter, adapters);
   const std::string hash_before = model->base_hash();
