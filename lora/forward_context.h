@@ -12,6 +12,8 @@ struct ForwardContext {
   quant::Workspace* workspace = nullptr;
   bool adapters_enabled = true;  // false: the base model alone ("before" samples, a DPO reference)
   bool training = false;         // dropout acts only here
+  // Inputs that can be made again from what is kept are not kept; not where whole layers are.
+  bool remakes_inputs = false;
   // Changes with every micro-batch and is the same when a layer is recomputed, so that its dropout
   // mask is, too.
   uint64_t dropout_key = 0;

@@ -6,8 +6,10 @@
 #include "base/error.h"
 #include "base/profile.h"
 #include "base/seed.h"
+#include "lora/columns.h"
 #include "lora/dropout.h"
 #include "lora/low_rank.h"
+#include "lora/stacked_weights.h"
 
 namespace qlora::lora {
 namespace {
@@ -34,6 +36,18 @@ at::Tensor weight_product(const LoraLinear& layer, const at::Tensor& x,
   if (layer.trained_rows && context.adapters_enabled)
     y.index_copy_(1, layer.trained_rows->index, at::mm(x, layer.trained_rows->rows.compute.t()));
   return y;
+}
+
+variable_list weight_products(const LinearGroup& group, const at::Tensor& x,
+                              const ForwardContext& context) {
+  if (can_stack(group.layers(), x)) {
+    const ProfileScope scope("linear");
+    return stacked_forward(group.layers(), x, *context.workspace);
+  }
+  variable_list products;
+  for (const LoraLinear& layer : group.layers())
+    products.push_back(weight_product(layer, x, context));
+  return products;
 }
 
 // gradient += dyᵀ x. In fp32 the product is added where it lies; in 16 bits it is rounded first.
@@ -117,10 +131,11 @@ at::Tensor times_factor(const at::Tensor& rows, const Adapter& adapter) {
 // magnitudes scaled goes to `scaled` where it is wanted, one a layer with magnitude.
 variable_list outputs(const LinearGroup& group, const at::Tensor& x, const at::Tensor& h,
                       const ForwardContext& context, variable_list* scaled = nullptr) {
-  variable_list result;
+  variable_list result = weight_products(group, x, context);
   int64_t column = 0;
-  for (const LoraLinear& layer : group.layers()) {
-    at::Tensor y = weight_product(layer, x, context);
+  for (size_t i = 0; i < result.size(); ++i) {
+    const LoraLinear& layer = group.layers()[i];
+    at::Tensor& y = result[i];
     const bool adapted = layer.adapter && h.defined();
     at::Tensor h_i;
     if (adapted) {
@@ -143,7 +158,6 @@ variable_list outputs(const LinearGroup& group, const at::Tensor& x, const at::T
       y.add_(bias);
     if (adapted && !layer.adapter->is_dora())
       low_rank_up(h_i, layer.adapter->b_compute, layer.adapter->scaling, y);
-    result.push_back(std::move(y));
   }
   return result;
 }
@@ -203,6 +217,11 @@ variable_list inner_gradients(const LinearGroup& group, const variable_list& dy,
   return inner;
 }
 
+at::Tensor side_by_side(const variable_list& parts) {
+  const at::Tensor joined = joined_columns(parts);
+  return joined.defined() ? joined : at::cat(parts, 1);
+}
+
 // The share of the weights' products in the gradient towards x; undefined if it is not wanted.
 // Trained weights get their own gradient in any case.
 at::Tensor weights_gradients(const LinearGroup& group, const at::Tensor& x, bool wanted,
@@ -210,6 +229,10 @@ at::Tensor weights_gradients(const LinearGroup& group, const at::Tensor& x, bool
                              const ForwardContext& context) {
   const ProfileScope scope("linear backward");
   at::Tensor dx = wanted ? at::empty_like(x) : at::Tensor();
+  if (can_stack(group.layers(), x)) {
+    if (wanted) stacked_input_gradient(group.layers(), side_by_side(dy), dx, *context.workspace);
+    return dx;
+  }
   for (size_t i = 0; i < dy.size(); ++i) {
     const LoraLinear& layer = group.layers()[i];
     const bool split = layer.adapter && layer.adapter->is_dora() && drops(*layer.adapter, context);
@@ -222,18 +245,33 @@ at::Tensor weights_gradients(const LinearGroup& group, const at::Tensor& x, bool
   return dx;
 }
 
+// Carries the maker of an input through the node's saved data.
+struct InputMaker : torch::CustomClassHolder {
+  explicit InputMaker(std::function<at::Tensor(const std::vector<at::Tensor>&)> f)
+      : make(std::move(f)) {}
+  std::function<at::Tensor(const std::vector<at::Tensor>&)> make;
+};
+
 struct GroupNode : torch::autograd::Function<GroupNode> {
   // `anchor`: LinearGroup::anchor().
   static variable_list forward(AutogradContext* ctx, const Variable& x, const Variable& anchor,
-                               const LinearGroup* group, const ForwardContext* context) {
+                               const LinearGroup* group, const ForwardContext* context,
+                               const RemadeInput* remade) {
     const ProfileScope scope("lora");
     (void)anchor;
     const bool adapted = group->has_adapters() && context->adapters_enabled;
     const at::Tensor h = adapted ? low_rank_inputs(*group, x, *context) : at::Tensor();
-    variable_list saved{x, h};
-    variable_list scaled;
-    variable_list result = outputs(*group, x, h, *context, &scaled);
-    saved.insert(saved.end(), scaled.begin(), scaled.end());
+    // h, what DoRA scaled, and x or what it is made of.
+    variable_list saved{h};
+    variable_list result = outputs(*group, x, h, *context, &saved);
+    ctx->saved_data["inputs_at"] = static_cast<int64_t>(saved.size());
+    if (remade != nullptr) {
+      saved.insert(saved.end(), remade->from.begin(), remade->from.end());
+      ctx->saved_data["maker"] =
+          c10::IValue::make_capsule(c10::make_intrusive<InputMaker>(remade->make));
+    } else {
+      saved.push_back(x);
+    }
     ctx->save_for_backward(saved);
     ctx->saved_data["group"] = reinterpret_cast<int64_t>(group);
     ctx->saved_data["training"] = context->training;
@@ -245,20 +283,28 @@ struct GroupNode : torch::autograd::Function<GroupNode> {
   static variable_list backward(AutogradContext* ctx, variable_list dy) {
     const ProfileScope scope("lora backward");
     const auto saved = ctx->get_saved_variables();
+    const auto inputs = saved.begin() + ctx->saved_data["inputs_at"].toInt();
+    const at::Tensor x = input_of(ctx, {inputs, saved.end()}), &h = saved[0];
     const auto* group = reinterpret_cast<const LinearGroup*>(ctx->saved_data["group"].toInt());
     ForwardContext context;
     context.training = ctx->saved_data["training"].toBool();
     context.dropout_key = static_cast<uint64_t>(ctx->saved_data["key"].toInt());
     context.workspace = reinterpret_cast<quant::Workspace*>(ctx->saved_data["workspace"].toInt());
-    for (at::Tensor& d : dy) d = d.contiguous();
+    for (at::Tensor& d : dy)
+      if (d.stride(1) != 1) d = d.contiguous();
 
-    const variable_list inner = inner_gradients(*group, dy, {saved.begin() + 2, saved.end()});
-    at::Tensor dx =
-        weights_gradients(*group, saved[0], ctx->needs_input_grad(0), dy, inner, context);
-    if (saved[1].defined())
-      add_low_rank_input_gradient(*group, saved[0], low_rank_gradients(*group, inner, saved[1]), dx,
-                                  context);
-    return {dx, Variable(), Variable(), Variable()};
+    const variable_list inner = inner_gradients(*group, dy, {saved.begin() + 1, inputs});
+    at::Tensor dx = weights_gradients(*group, x, ctx->needs_input_grad(0), dy, inner, context);
+    if (h.defined())
+      add_low_rank_input_gradient(*group, x, low_rank_gradients(*group, inner, h), dx, context);
+    return {dx, Variable(), Variable(), Variable(), Variable()};
+  }
+
+  static at::Tensor input_of(AutogradContext* ctx, const variable_list& kept) {
+    const auto maker = ctx->saved_data.find("maker");
+    if (maker == ctx->saved_data.end()) return kept.front();
+    at::NoGradGuard no_grad;
+    return static_cast<InputMaker&>(*maker->second.toCapsule()).make(kept);
   }
 };
 
@@ -275,22 +321,26 @@ struct FrozenGroupNode : torch::autograd::Function<FrozenGroupNode> {
     const auto* group = reinterpret_cast<const LinearGroup*>(ctx->saved_data["group"].toInt());
     auto& workspace = *reinterpret_cast<quant::Workspace*>(ctx->saved_data["workspace"].toInt());
     at::Tensor dx = at::empty({dy[0].size(0), group->layers()[0].in_features()}, dy[0].options());
-    for (size_t i = 0; i < dy.size(); ++i)
-      group->layers()[i].base->input_gradient_into(dy[i].contiguous(), dx, i > 0, workspace);
+    if (can_stack(group->layers(), dx)) {
+      stacked_input_gradient(group->layers(), side_by_side(dy), dx, workspace);
+    } else {
+      for (size_t i = 0; i < dy.size(); ++i)
+        group->layers()[i].base->input_gradient_into(dy[i].contiguous(), dx, i > 0, workspace);
+    }
     return {dx, Variable(), Variable()};
   }
 };
 
 }  // namespace
 
-std::vector<at::Tensor> LinearGroup::forward(const at::Tensor& x,
-                                             const ForwardContext& context) const {
+std::vector<at::Tensor> LinearGroup::forward(const at::Tensor& x, const ForwardContext& context,
+                                             const RemadeInput* remade) const {
   const bool adapted = has_adapters() && context.adapters_enabled;
   if (!at::GradMode::is_enabled())
     return outputs(*this, x, adapted ? low_rank_inputs(*this, x, context) : at::Tensor(), context);
   if (!anchor_.defined() || !context.adapters_enabled)
     return FrozenGroupNode::apply(x, this, &context);
-  return GroupNode::apply(x, anchor_, this, &context);
+  return GroupNode::apply(x, anchor_, this, &context, remade);
 }
 
 }  // namespace qlora::lora

@@ -11,6 +11,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <vector>
 
 #include "lora/forward_context.h"
@@ -24,13 +25,22 @@ struct StackedA {
   at::Tensor gradient;  // the same rows of the flat fp32 gradient buffer
 };
 
+// How an input is made again, so that the backward pass need not keep it: cheaply, from tensors
+// that are kept in any case, with the same bits. `from` takes no part in the graph.
+struct RemadeInput {
+  std::vector<at::Tensor> from;
+  std::function<at::Tensor(const std::vector<at::Tensor>&)> make;
+};
+
 class LinearGroup {
  public:
   LinearGroup() = default;
   explicit LinearGroup(std::vector<LoraLinear> layers) : layers_(std::move(layers)) {}
 
   // x [tokens, in] in the compute dtype -> one [tokens, out_i] per layer, in the layers' order.
-  std::vector<at::Tensor> forward(const at::Tensor& x, const ForwardContext& context) const;
+  // With `remade`, x itself is not kept for the backward pass.
+  std::vector<at::Tensor> forward(const at::Tensor& x, const ForwardContext& context,
+                                  const RemadeInput* remade = nullptr) const;
 
   std::vector<LoraLinear>& layers() { return layers_; }
   const std::vector<LoraLinear>& layers() const { return layers_; }

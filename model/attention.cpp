@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/profile.h"
+#include "lora/columns.h"
 #include "model/attention_kernels.h"
 #include "model/element_pointer.h"
 #include "model/flash_attention_kernels.h"
@@ -64,7 +65,7 @@ cpu::ScoreBlock score_block(const AttentionShape& s, int64_t document, int64_t b
 at::Tensor forward_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                        const AttentionShape& s, const std::vector<int32_t>& cu_seqlens,
                        at::Tensor& lse) {
-  at::Tensor out = at::empty_like(q);
+  at::Tensor out = at::empty(q.sizes(), q.options());
   for_each_block(cu_seqlens, [&](int64_t document, int64_t begin, int64_t end) {
     const at::Tensor qb = heads_first(q, begin, end, s.kv_heads, s.head_dim);
     const at::Tensor kb = heads_first(k, document, end, s.kv_heads, s.head_dim);
@@ -82,10 +83,19 @@ struct Gradients {
   at::Tensor q, k, v;
 };
 
+// Side by side, as one product with the three weights' rows takes them.
+Gradients gradients_like(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  const at::Tensor all = at::empty({q.size(0), q.size(1) + k.size(1) + v.size(1)}, q.options());
+  const auto parts = lora::columns_of(all, {q.size(1), k.size(1), v.size(1)});
+  return {parts[0], parts[1], parts[2]};
+}
+
 Gradients backward_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                        const at::Tensor& lse, const at::Tensor& d_out, const AttentionShape& s,
                        const std::vector<int32_t>& cu_seqlens) {
-  Gradients d{at::empty_like(q), at::zeros_like(k), at::zeros_like(v)};
+  Gradients d = gradients_like(q, k, v);
+  d.k.zero_();
+  d.v.zero_();
   for_each_block(cu_seqlens, [&](int64_t document, int64_t begin, int64_t end) {
     const at::Tensor qb = heads_first(q, begin, end, s.kv_heads, s.head_dim);
     const at::Tensor kb = heads_first(k, document, end, s.kv_heads, s.head_dim);
@@ -136,7 +146,7 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                   const AttentionShape& s, const std::vector<int32_t>& cu_seqlens,
                   at::Tensor& lse) {
   if (!is_flash(q, s)) return forward_cpu(q, k, v, s, cu_seqlens, lse);
-  at::Tensor out = at::empty_like(q);
+  at::Tensor out = at::empty(q.sizes(), q.options());
   cpu::flash_forward(flash_attention(q, k, v, s, cu_seqlens), mutable_rows_of(out),
                      lse.data_ptr<float>());
   return out;
@@ -146,7 +156,7 @@ Gradients gradients_of(const at::Tensor& q, const at::Tensor& k, const at::Tenso
                        const at::Tensor& out, const at::Tensor& lse, const at::Tensor& d_out,
                        const AttentionShape& s, const std::vector<int32_t>& cu_seqlens) {
   if (!is_flash(q, s)) return backward_cpu(q, k, v, lse, d_out, s, cu_seqlens);
-  Gradients d{at::empty_like(q), at::empty_like(k), at::empty_like(v)};
+  Gradients d = gradients_like(q, k, v);
   cpu::flash_backward(flash_attention(q, k, v, s, cu_seqlens), rows_of(out), rows_of(d_out),
                       lse.const_data_ptr<float>(),
                       {mutable_rows_of(d.q), mutable_rows_of(d.k), mutable_rows_of(d.v)});
@@ -214,7 +224,7 @@ void decode_cpu(const at::Tensor& q, const AttentionShape& s, const KvCache& cac
   std::vector<cpu::DecodeRow<T>> rows;
   for (int64_t i = 0; i < q.size(0); ++i) {
     const int64_t length = cache.length(i) + 1;
-    rows.push_back({static_cast<const T*>(q.const_data_ptr()) + i * q.size(1),
+    rows.push_back({static_cast<const T*>(q.const_data_ptr()) + i * q.stride(0),
                     static_cast<const T*>(cache.keys(layer, i, length).const_data_ptr()),
                     static_cast<const T*>(cache.values(layer, i, length).const_data_ptr()),
                     static_cast<T*>(out.mutable_data_ptr()) + i * q.size(1), length});
@@ -232,7 +242,7 @@ at::Tensor cached(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
     const int64_t begin = cu[static_cast<size_t>(i)], rows = cu[static_cast<size_t>(i) + 1] - begin;
     cache.append(layer, i, k.narrow(0, begin, rows), v.narrow(0, begin, rows));
   }
-  at::Tensor out = at::empty_like(q);
+  at::Tensor out = at::empty(q.sizes(), q.options());
   if (q.is_cpu() && q.size(0) == sequences) {  // one new token each
     with_elements(out,
                   [&](auto* y) { decode_cpu<ElementOf<decltype(y)>>(q, s, cache, layer, out); });

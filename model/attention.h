@@ -23,6 +23,8 @@ struct AttentionShape {
   int64_t heads, kv_heads, head_dim;
 };
 
+// On the CPU q and k are rotated where they lie.
+//
 // q [tokens, heads * head_dim], k, v [tokens, kv_heads * head_dim] before RoPE, compute dtype ->
 // like q. `layer` indexes the cache. With a cache there is no gradient.
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,

@@ -40,14 +40,32 @@ at::Tensor CausalLm::layer_forward(const DecoderLayer& layer, int64_t index,
     return add_rms_norm(r, delta, w.value(enabled), config_.rms_norm_eps, compute_,
                         w.gradient(enabled));
   };
+  // What the groups may make again instead of keeping it.
+  const auto normed_again = [&](const NormOutput& out, const lora::NormWeight& w) {
+    return lora::RemadeInput{{out.residual.detach()},
+                             [weight = w.value(enabled), eps = config_.rms_norm_eps,
+                              compute = compute_](const std::vector<at::Tensor>& kept) {
+                               return rms_norm(kept[0], weight, eps, compute);
+                             }};
+  };
+  const auto through = [&](const lora::LinearGroup& group, const at::Tensor& x,
+                           const lora::RemadeInput& again) {
+    return group.forward(x, context, context.remakes_inputs ? &again : nullptr);
+  };
   const auto first = norm(residual, at::Tensor(), layer.input_norm);
-  const auto qkv = layer.qkv.forward(first.normed, context);
+  const auto qkv = through(layer.qkv, first.normed, normed_again(first, layer.input_norm));
   const at::Tensor mixed = attention(qkv[0], qkv[1], qkv[2], shape, attention_context, index);
   const at::Tensor attended = layer.o.forward(mixed, context)[0];
   const auto second = norm(first.residual, attended, layer.post_attention_norm);
-  const auto gate_up = layer.gate_up.forward(second.normed, context);
+  const auto gate_up =
+      through(layer.gate_up, second.normed, normed_again(second, layer.post_attention_norm));
+  const lora::RemadeInput activated_again{{gate_up[0].detach(), gate_up[1].detach()},
+                                          [](const std::vector<at::Tensor>& kept) {
+                                            at::NoGradGuard no_grad;
+                                            return swiglu(kept[0], kept[1]);
+                                          }};
   const at::Tensor activated = swiglu(gate_up[0], gate_up[1]);
-  return second.residual + layer.down.forward(activated, context)[0];
+  return second.residual + through(layer.down, activated, activated_again)[0];
 }
 
 lora::ForwardContext CausalLm::context(const ForwardInput& input) {
@@ -55,6 +73,7 @@ lora::ForwardContext CausalLm::context(const ForwardInput& input) {
   context.workspace = &workspace_;
   context.adapters_enabled = input.adapters_enabled;
   context.training = input.training;
+  context.remakes_inputs = input.training && !input.recompute_layers;
   context.dropout_key = input.dropout_key;
   return context;
 }

@@ -21,10 +21,11 @@ struct Forward {
   at::Tensor residual, normed, rstd;
 };
 
+// Without `sums` the residual is not written again; there must be no delta then.
 Forward forward_cpu(const at::Tensor& residual, const at::Tensor& delta, const at::Tensor& weight,
-                    double eps, at::ScalarType compute) {
+                    double eps, at::ScalarType compute, bool sums = true) {
   const int64_t tokens = residual.size(0), hidden = residual.size(1);
-  Forward out{at::empty_like(residual),
+  Forward out{sums ? at::empty_like(residual) : at::Tensor(),
               at::empty(residual.sizes(), residual.options().dtype(compute)),
               at::empty({tokens}, residual.options())};
   const at::Tensor d = delta.defined() ? delta.contiguous() : delta;
@@ -132,6 +133,14 @@ NormOutput add_rms_norm(const at::Tensor& residual, const at::Tensor& delta,
   auto out = AddRmsNormNode::apply(residual, optional(delta), entering(weight, weight_gradient),
                                    optional(weight_gradient), eps, static_cast<int64_t>(compute));
   return {out[0], out[1]};
+}
+
+at::Tensor rms_norm(const at::Tensor& residual, const at::Tensor& weight, double eps,
+                    at::ScalarType compute) {
+  at::NoGradGuard no_grad;
+  if (!residual.is_cpu())
+    return composed(residual, at::Tensor(), weight, eps, compute, at::Tensor()).normed;
+  return forward_cpu(residual, at::Tensor(), weight, eps, compute, false).normed;
 }
 
 }  // namespace qlora::model

@@ -22,4 +22,8 @@ NormOutput add_rms_norm(const at::Tensor& residual, const at::Tensor& delta,
                         const at::Tensor& weight, double eps, at::ScalarType compute,
                         const at::Tensor& weight_gradient = {});
 
+// The n of a residual that was added to already; no gradient.
+at::Tensor rms_norm(const at::Tensor& residual, const at::Tensor& weight, double eps,
+                    at::ScalarType compute);
+
 }  // namespace qlora::model

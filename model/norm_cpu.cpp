@@ -12,13 +12,16 @@ template <typename T>
                                                float* out, T* normed, float* rstd) {
   float lanes[kLanes] = {};
   const int64_t whole = hidden / kLanes * kLanes;
-  for (int64_t i = 0; i < hidden; ++i) out[i] = delta ? residual[i] + load(delta[i]) : residual[i];
+  if (out)
+    for (int64_t i = 0; i < hidden; ++i)
+      out[i] = delta ? residual[i] + load(delta[i]) : residual[i];
+  const float* sum = out ? out : residual;
   for (int64_t i = 0; i < whole; i += kLanes)
-    for (int j = 0; j < kLanes; ++j) lanes[j] += out[i + j] * out[i + j];
-  for (int64_t i = whole; i < hidden; ++i) lanes[i - whole] += out[i] * out[i];
+    for (int j = 0; j < kLanes; ++j) lanes[j] += sum[i + j] * sum[i + j];
+  for (int64_t i = whole; i < hidden; ++i) lanes[i - whole] += sum[i] * sum[i];
   const float scale = 1.0f / std::sqrt(sum_lanes(lanes) / static_cast<float>(hidden) + eps);
   *rstd = scale;
-  for (int64_t i = 0; i < hidden; ++i) store(out[i] * scale * weight[i], normed[i]);
+  for (int64_t i = 0; i < hidden; ++i) store(sum[i] * scale * weight[i], normed[i]);
 }
 
 template <typename T>
@@ -59,7 +62,8 @@ template <typename T>
                                      int64_t begin, int64_t end, int64_t h, float* out, T* n,      \
                                      float* s) {                                                   \
     for (int64_t t = begin; t < end; ++t)                                                          \
-      forward_row(r + t * h, d ? d + t * h : d, w, eps, h, out + t * h, n + t * h, s + t);         \
+      forward_row(r + t * h, d ? d + t * h : d, w, eps, h, out ? out + t * h : out, n + t * h,     \
+                  s + t);                                                                          \
   }                                                                                                \
   QLORA_VECTORIZED void backward_rows(const float* x, const float* s, const float* w, const T* dy, \
                                       int64_t begin, int64_t end, int64_t h, float* dx, T* dd) {   \

@@ -4,7 +4,8 @@
 
 namespace qlora::model::cpu {
 
-// T is float, uint16_t (bf16 bits) or Float16. `delta` may be null; `rstd` is [tokens].
+// T is float, uint16_t (bf16 bits) or Float16. `delta` may be null, and `residual_out` then too;
+// `rstd` is [tokens].
 template <typename T>
 void add_rms_norm(const float* residual, const T* delta, const float* weight, float eps,
                   int64_t tokens, int64_t hidden, float* residual_out, T* normed, float* rstd);

@@ -22,10 +22,12 @@ RotaryTable Rotary::at_positions(const std::vector<int32_t>& positions) const {
   return {at::cos(angles), at::sin(angles)};
 }
 
-at::Tensor rotate(const at::Tensor& x, const RotaryTable& table, bool inverse) {
+at::Tensor rotate(at::Tensor x, const RotaryTable& table, bool inverse) {
+  const ProfileScope scope("rotary");
   const int64_t tokens = x.size(0), half = table.cos.size(1), heads = x.size(1) / (2 * half);
-  check(x.is_contiguous() && table.cos.size(0) == tokens && x.size(1) == heads * 2 * half,
-        "rotate: x must be contiguous [tokens, heads * head_dim] with a table row per token");
+  check(x.stride(1) == 1 && table.cos.size(0) == tokens && x.size(1) == heads * 2 * half,
+        "rotate: x must be [tokens, heads * head_dim] with contiguous rows, and have a table row "
+        "per token");
   if (!x.is_cpu()) {
     const at::Tensor v = x.view({tokens, heads, 2, half}).to(at::kFloat);
     const at::Tensor c = table.cos.unsqueeze(1),
@@ -33,14 +35,11 @@ at::Tensor rotate(const at::Tensor& x, const RotaryTable& table, bool inverse) {
     const at::Tensor a = v.select(2, 0), b = v.select(2, 1);
     return at::stack({a * c - b * s, b * c + a * s}, 2).view(x.sizes()).to(x.scalar_type());
   }
-  const ProfileScope scope("rotary");
-  at::Tensor out = at::empty_like(x);
-  const float sign = inverse ? -1.0f : 1.0f;
-  with_elements(out, [&](auto* rotated) {
-    cpu::rotate(elements<ElementOf<decltype(rotated)>>(x), table.cos.data_ptr<float>(),
-                table.sin.data_ptr<float>(), tokens, heads, half, sign, rotated);
+  with_elements(x, [&](auto* elements) {
+    cpu::rotate(elements, x.stride(0), table.cos.data_ptr<float>(), table.sin.data_ptr<float>(),
+                tokens, heads, half, inverse ? -1.0f : 1.0f);
   });
-  return out;
+  return x;
 }
 
 }  // namespace qlora::model

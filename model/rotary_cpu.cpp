@@ -7,28 +7,28 @@ namespace qlora::model::cpu {
 namespace {
 
 template <typename T>
-[[gnu::always_inline]] inline void rows(const T* __restrict x, const float* __restrict cos,
+[[gnu::always_inline]] inline void rows(T* x, int64_t stride, const float* __restrict cos,
                                         const float* __restrict sin, int64_t begin, int64_t end,
-                                        int64_t heads, int64_t half, float sign,
-                                        T* __restrict out) {
+                                        int64_t heads, int64_t half, float sign) {
   for (int64_t t = begin; t < end; ++t) {
     const float *c = cos + t * half, *s = sin + t * half;
     for (int64_t h = 0; h < heads; ++h) {
-      const int64_t base = (t * heads + h) * 2 * half;
+      T* __restrict first = x + t * stride + h * 2 * half;
+      T* __restrict second = first + half;
       for (int64_t i = 0; i < half; ++i) {
-        const float a = load(x[base + i]), b = load(x[base + half + i]), si = sign * s[i];
-        store(a * c[i] - b * si, out[base + i]);
-        store(b * c[i] + a * si, out[base + half + i]);
+        const float a = load(first[i]), b = load(second[i]), si = sign * s[i];
+        store(a * c[i] - b * si, first[i]);
+        store(b * c[i] + a * si, second[i]);
       }
     }
   }
 }
 
 // The loops for each type of element, compiled for several instruction sets.
-#define QLORA_ROTARY_RANGE(T)                                                                   \
-  QLORA_VECTORIZED void range(const T* x, const float* c, const float* s, int64_t b, int64_t e, \
-                              int64_t heads, int64_t half, float sign, T* out) {                \
-    rows(x, c, s, b, e, heads, half, sign, out);                                                \
+#define QLORA_ROTARY_RANGE(T)                                                                  \
+  QLORA_VECTORIZED void range(T* x, int64_t stride, const float* c, const float* s, int64_t b, \
+                              int64_t e, int64_t heads, int64_t half, float sign) {            \
+    rows(x, stride, c, s, b, e, heads, half, sign);                                            \
   }
 
 QLORA_ROTARY_RANGE(float)
@@ -39,17 +39,16 @@ QLORA_ROTARY_RANGE(Float16)
 }  // namespace
 
 template <typename T>
-void rotate(const T* x, const float* cos, const float* sin, int64_t tokens, int64_t heads,
-            int64_t half, float sign, T* out) {
+void rotate(T* x, int64_t stride, const float* cos, const float* sin, int64_t tokens, int64_t heads,
+            int64_t half, float sign) {
   parallel_for(tokens, 16,
-               [&](int64_t b, int64_t e) { range(x, cos, sin, b, e, heads, half, sign, out); });
+               [&](int64_t b, int64_t e) { range(x, stride, cos, sin, b, e, heads, half, sign); });
 }
 
-template void rotate(const float*, const float*, const float*, int64_t, int64_t, int64_t, float,
-                     float*);
-template void rotate(const uint16_t*, const float*, const float*, int64_t, int64_t, int64_t, float,
-                     uint16_t*);
-template void rotate(const Float16*, const float*, const float*, int64_t, int64_t, int64_t, float,
-                     Float16*);
+template void rotate(float*, int64_t, const float*, const float*, int64_t, int64_t, int64_t, float);
+template void rotate(uint16_t*, int64_t, const float*, const float*, int64_t, int64_t, int64_t,
+                     float);
+template void rotate(Float16*, int64_t, const float*, const float*, int64_t, int64_t, int64_t,
+                     float);
 
 }  // namespace qlora::model::cpu

@@ -4,9 +4,10 @@
 
 namespace qlora::model::cpu {
 
-// T is float, uint16_t (bf16 bits) or Float16; cos, sin [tokens, half]; sign -1 rotates back.
+// In place; T is float, uint16_t (bf16 bits) or Float16; `stride` elements from token to token;
+// cos, sin [tokens, half]; sign -1 rotates back.
 template <typename T>
-void rotate(const T* x, const float* cos, const float* sin, int64_t tokens, int64_t heads,
-            int64_t half, float sign, T* out);
+void rotate(T* x, int64_t stride, const float* cos, const float* sin, int64_t tokens, int64_t heads,
+            int64_t half, float sign);
 
 }  // namespace qlora::model::cpu

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/profile.h"
+#include "lora/columns.h"
 #include "model/element_pointer.h"
 #include "model/swiglu_kernels.h"
 
@@ -15,11 +16,16 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
+template <typename T>
+cpu::StridedRows<T> rows_of(const at::Tensor& t) {
+  return {elements<std::remove_const_t<T>>(t), t.stride(0)};
+}
+
 at::Tensor forward_cpu(const at::Tensor& gate, const at::Tensor& up) {
-  at::Tensor out = at::empty_like(gate);
+  at::Tensor out = at::empty(gate.sizes(), gate.options());
   with_elements(out, [&](auto* y) {
     using T = ElementOf<decltype(y)>;
-    cpu::swiglu(elements<T>(gate), elements<T>(up), gate.numel(), y);
+    cpu::swiglu(rows_of<const T>(gate), rows_of<const T>(up), gate.size(0), gate.size(1), y);
   });
   return out;
 }
@@ -35,21 +41,23 @@ struct SwigluNode : torch::autograd::Function<SwigluNode> {
     const ProfileScope scope("swiglu backward");
     const auto saved = ctx->get_saved_variables();
     const at::Tensor &gate = saved[0], &up = saved[1], dy = gradients[0].contiguous();
-    at::Tensor d_gate = at::empty_like(gate), d_up = at::empty_like(up);
-    with_elements(dy, [&](auto* d) {
-      using T = ElementOf<decltype(d)>;
-      cpu::swiglu_backward(elements<T>(gate), elements<T>(up), d, gate.numel(), elements<T>(d_gate),
-                           elements<T>(d_up));
+    // Side by side, as one product with the two weights' rows takes them.
+    const at::Tensor both = at::empty({gate.size(0), 2 * gate.size(1)}, gate.options());
+    const auto d = lora::columns_of(both, {gate.size(1), gate.size(1)});
+    with_elements(dy, [&](auto* elements_of_dy) {
+      using T = ElementOf<decltype(elements_of_dy)>;
+      cpu::swiglu_backward(rows_of<const T>(gate), rows_of<const T>(up), rows_of<const T>(dy),
+                           gate.size(0), gate.size(1), rows_of<T>(d[0]), rows_of<T>(d[1]));
     });
-    return {d_gate, d_up};
+    return {d[0], d[1]};
   }
 };
 
 }  // namespace
 
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
-  check(gate.sizes() == up.sizes() && gate.is_contiguous() && up.is_contiguous(),
-        "swiglu: gate and up must be contiguous and of one shape");
+  check(gate.sizes() == up.sizes() && gate.stride(1) == 1 && up.stride(1) == 1,
+        "swiglu: gate and up must be of one shape and have contiguous rows");
   if (!gate.is_cpu())
     return (at::silu(gate.to(at::kFloat)) * up.to(at::kFloat)).to(gate.scalar_type());
   if (!at::GradMode::is_enabled()) return forward_cpu(gate, up);

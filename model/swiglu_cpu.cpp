@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "base/element.h"
 #include "base/parallel_for.h"
 #include "base/vectorize.h"
@@ -45,26 +47,37 @@ QLORA_SWIGLU_RANGE(Float16)
 
 }  // namespace
 
-template <typename T>
-void swiglu(const T* gate, const T* up, int64_t count, T* out) {
-  parallel_for(count, 4096,
-               [&](int64_t begin, int64_t end) { forward(gate, up, begin, end, out); });
-}
+constexpr int64_t kElementsAThread = 4096;
+
+int64_t grain(int64_t width) { return std::max<int64_t>(1, kElementsAThread / width); }
 
 template <typename T>
-void swiglu_backward(const T* gate, const T* up, const T* dy, int64_t count, T* d_gate, T* d_up) {
-  parallel_for(count, 4096, [&](int64_t begin, int64_t end) {
-    backward(gate, up, dy, begin, end, d_gate, d_up);
+void swiglu(StridedRows<const T> gate, StridedRows<const T> up, int64_t tokens, int64_t width,
+            T* out) {
+  parallel_for(tokens, grain(width), [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t)
+      forward(gate.data + t * gate.stride, up.data + t * up.stride, 0, width, out + t * width);
   });
 }
 
-template void swiglu(const float*, const float*, int64_t, float*);
-template void swiglu(const uint16_t*, const uint16_t*, int64_t, uint16_t*);
-template void swiglu(const Float16*, const Float16*, int64_t, Float16*);
-template void swiglu_backward(const float*, const float*, const float*, int64_t, float*, float*);
-template void swiglu_backward(const uint16_t*, const uint16_t*, const uint16_t*, int64_t, uint16_t*,
-                              uint16_t*);
-template void swiglu_backward(const Float16*, const Float16*, const Float16*, int64_t, Float16*,
-                              Float16*);
+template <typename T>
+void swiglu_backward(StridedRows<const T> gate, StridedRows<const T> up, StridedRows<const T> dy,
+                     int64_t tokens, int64_t width, StridedRows<T> d_gate, StridedRows<T> d_up) {
+  parallel_for(tokens, grain(width), [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t)
+      backward(gate.data + t * gate.stride, up.data + t * up.stride, dy.data + t * dy.stride, 0,
+               width, d_gate.data + t * d_gate.stride, d_up.data + t * d_up.stride);
+  });
+}
+
+#define QLORA_SWIGLU(T)                                                                           \
+  template void swiglu(StridedRows<const T>, StridedRows<const T>, int64_t, int64_t, T*);         \
+  template void swiglu_backward(StridedRows<const T>, StridedRows<const T>, StridedRows<const T>, \
+                                int64_t, int64_t, StridedRows<T>, StridedRows<T>);
+
+QLORA_SWIGLU(float)
+QLORA_SWIGLU(uint16_t)
+QLORA_SWIGLU(Float16)
+#undef QLORA_SWIGLU
 
 }  // namespace qlora::model::cpu

@@ -4,10 +4,19 @@
 
 namespace qlora::model::cpu {
 
-// T is float, uint16_t (bf16 bits) or Float16.
+// Rows of one shape whose starts lie `stride` elements apart.
 template <typename T>
-void swiglu(const T* gate, const T* up, int64_t count, T* out);
+struct StridedRows {
+  T* data;
+  int64_t stride;
+};
+
+// T is float, uint16_t (bf16 bits) or Float16; out [tokens, width], contiguous.
 template <typename T>
-void swiglu_backward(const T* gate, const T* up, const T* dy, int64_t count, T* d_gate, T* d_up);
+void swiglu(StridedRows<const T> gate, StridedRows<const T> up, int64_t tokens, int64_t width,
+            T* out);
+template <typename T>
+void swiglu_backward(StridedRows<const T> gate, StridedRows<const T> up, StridedRows<const T> dy,
+                     int64_t tokens, int64_t width, StridedRows<T> d_gate, StridedRows<T> d_up);
 
 }  // namespace qlora::model::cpu

@@ -49,6 +49,11 @@ class FrozenWeight {
   virtual void input_gradient_into(const at::Tensor& dy, at::Tensor& dx, bool accumulate,
                                    Workspace& workspace, int64_t expert = 0) const;
 
+  // Whether products are those of the dequantized rows, so that weights which share an input may be
+  // dequantized one below the other and multiplied at once. False for a format with products of its
+  // own, and for one that needs no copy.
+  virtual bool multiplies_dequantized() const { return true; }
+
   // Every stored tensor, for hashing and for writing the base to disk.
   virtual NamedTensors state() const = 0;
 
@@ -68,6 +73,7 @@ class DenseWeight final : public FrozenWeight {
   std::string format() const override;
   int64_t bytes() const override { return static_cast<int64_t>(weight_.nbytes()); }
   void dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const override;
+  bool multiplies_dequantized() const override { return false; }
   NamedTensors state() const override { return {{"weight", weight_}}; }
 
  protected:

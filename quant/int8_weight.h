@@ -28,6 +28,7 @@ class Int8Weight final : public FrozenWeight {
   int64_t bytes() const override;
   void dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const override;
   at::Tensor forward(const at::Tensor& x, Workspace& workspace, int64_t expert) const override;
+  bool multiplies_dequantized() const override { return products_.weight_only; }
   NamedTensors state() const override;
 
  private:

@@ -131,7 +131,7 @@ TEST(WholeModules, ALinearModuleTrainedWholeGetsNoAdapterAndStartsAsTheBase) {
 
 TEST(WholeModules, ThirtyTwoBitHeadReadsTheMastersInASixteenBitModel) {
   auto model = test::tiny_model(at::kBFloat16);
-  model->upcast_head = true;
+  model->upcast_from = at::kBFloat16;
   const AdapterSet set(saving({"lm_head"}), model->parts(), at::kBFloat16, 1);
   const TrainedTensor& head = *model->head.layers()[0].trained_weight;
   EXPECT_EQ(head.compute.scalar_type(), at::kFloat);

@@ -1,0 +1,27 @@
+// The frozen weights of a group, one below the other: layers that share an input are dequantized
+// into one panel and multiplied at once.
+//
+//   [y_1 | y_2 | ...] = x [W_1; W_2; ...]ᵀ        dx = [dy_1 | dy_2 | ...] [W_1; W_2; ...]
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "lora/lora_linear.h"
+#include "quant/workspace.h"
+
+namespace qlora::lora {
+
+// Whether there are several layers, each of which has nothing but its dequantized weight in its
+// product: nothing trained whole, no magnitudes.
+bool can_stack(const std::vector<LoraLinear>& layers, const at::Tensor& x);
+
+// One [tokens, out_i] a layer; they share their memory (columns.h).
+std::vector<at::Tensor> stacked_forward(const std::vector<LoraLinear>& layers, const at::Tensor& x,
+                                        quant::Workspace& workspace);
+// dx = Σ_i dy_i W_i; dy [tokens, sum of out_i].
+void stacked_input_gradient(const std::vector<LoraLinear>& layers, const at::Tensor& dy,
+                            at::Tensor& dx, quant::Workspace& workspace);
+
+}  // namespace qlora::lora
