@@ -6,6 +6,7 @@
 #   make cuda        the program with CUDA kernels, in build-cuda/bin/qlora (needs nvcc)
 #   make interop     compare with PEFT, bitsandbytes and transformers, in a Python environment of its own
 #   make bench       build and run the benchmarks
+#   make peers       beside PEFT, bitsandbytes and transformers on the CPU (bench/peers/README.md)
 #   make install     into PREFIX (default /usr/local), with LibTorch beside it
 #   make format      clang-format over the sources;  make clean  removes what was built
 
@@ -17,7 +18,7 @@ JOBS ?= $(shell awk -v cores=$$(nproc) '/MemAvailable/ {jobs = int($$2 / 2097152
 CMAKE_FLAGS ?=
 CTEST_FLAGS ?= --output-on-failure
 
-.PHONY: all build quickstart test cuda interop bench install format clean bootstrap
+.PHONY: all build quickstart test cuda interop bench peers install format clean bootstrap
 .DEFAULT_GOAL := build
 
 bootstrap:
@@ -50,6 +51,11 @@ interop: all
 bench:
 	@$(MAKE) --no-print-directory all CMAKE_FLAGS="-DQLORA_BUILD_BENCH=ON $(CMAKE_FLAGS)"
 	@for program in $(BUILD)/bin/bench_*; do echo "== $$program"; $$program || exit 1; done
+
+peers:
+	@$(MAKE) --no-print-directory all CMAKE_FLAGS="-DQLORA_BUILD_BENCH=ON $(CMAKE_FLAGS)"
+	@BUILD=$(BUILD) bench/peers/run.sh gates || echo "a gate is not met: the figures do not count"
+	@BUILD=$(BUILD) bench/peers/run.sh
 
 install: build
 	cmake --install $(BUILD) --prefix $(PREFIX)

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import platform
+import selectors
 import statistics
 import subprocess
 import sys
@@ -43,7 +44,7 @@ class Place:
 class Done:
     """A process that has ended: what it printed, and when each piece came, in seconds from its start."""
     pieces: list  # (seconds, text) of stdout
-    errors: list  # (seconds, line) of stderr
+    errors: list  # the same of stderr
     seconds: float
     peak_mb: float
 
@@ -51,30 +52,28 @@ class Done:
         return "".join(text for _, text in self.pieces)
 
     def when(self, words):
-        return next(seconds for seconds, line in [*self.pieces, *self.errors] if words in line)
+        """When words came that must have come."""
+        times = [seconds for seconds, text in [*self.pieces, *self.errors] if words in text]
+        return times[0] if times else sys.exit(f"'{words}' was never printed")
 
 
 def run(place, command, stdin=None):
     """Ends the comparison if the command fails."""
     env = dict(os.environ, OMP_NUM_THREADS=str(place.threads))
-    errors_path = os.path.join(place.work, "stderr")
     start = time.perf_counter()
     with open(stdin or os.devnull) as given:
         process = subprocess.Popen(command, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
         pieces, errors = watch(process, start)
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    done = Done(pieces, errors, time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e6)
     if process.returncode:
-        with open(errors_path, "w") as file:
-            file.writelines(text for _, text in [*pieces, *errors])
-        sys.exit(f"{' '.join(command)} ended with {process.returncode}:\n{open(errors_path).read()[-3000:]}")
-    return done
+        printed = "".join(text for _, text in [*pieces, *errors])
+        sys.exit(f"{' '.join(command)} ended with {process.returncode}:\n{printed[-3000:]}")
+    return Done(pieces, errors, time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e6)
 
 
 def watch(process, start):
     """What comes from stdout and stderr, with its time, until both are closed."""
-    import selectors
     selector, found = selectors.DefaultSelector(), {process.stdout: [], process.stderr: []}
     for stream in found:
         selector.register(stream, selectors.EVENT_READ)
@@ -156,7 +155,7 @@ def peer_chat(place):
 
 def our_start(place):
     done, steps = train(place, place.gguf, 1, 512)
-    return measured(done, done.when("step 1/"), tokens=steps[0]["tokens"])
+    return measured(done, done.when("/1  loss "), tokens=steps[0]["tokens"])
 
 
 def peer_start(place):
@@ -312,6 +311,7 @@ def main():
     head = (f"{processor()}; {given.threads} threads, {given.rounds} rounds of {given.steps} steps; commit {commit or 'unknown'}; load "
             f"{os.getloadavg()[0]:.1f} at the start\n\n    bench/peers/run.sh {' '.join(sys.argv[sys.argv.index('--work') + 2:])}\n")
     print(f"{head}\n{HEADER}", flush=True)
+    os.makedirs(os.path.dirname(os.path.abspath(given.output)), exist_ok=True)
     lines, raw = [], []
     for name in given.rows or ROWS:
         lines.append(compare(name, ROWS[name], place, given.rounds, raw))

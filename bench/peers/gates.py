@@ -26,6 +26,7 @@ from peft_train import load_base
 
 LENGTH, RATE = 512, 5e-4
 LOSS_TOLERANCE, LEAST_COSINE = 0.01, 0.999
+SHOWN = 20  # tensors of a list
 WEIGHTS = "adapter_model.safetensors"
 
 
@@ -118,15 +119,17 @@ def loss_gate(given, rows, adapter):
 
 
 def peer_gradient(given, row, adapter, dtype):
+    """The loss of a row and the adapter's gradient."""
     model = peer(given, adapter, dtype)
-    peer_loss(model, row, dtype).backward()
-    return {name.replace(".default", ""): p.grad.double() for name, p in model.named_parameters() if p.requires_grad}
+    loss = peer_loss(model, row, dtype)
+    loss.backward()
+    return loss.item(), {name.replace(".default", ""): p.grad.double() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def our_gradient(given, adapter, dtype):
     path = f"{given.work}/gradient.safetensors"
-    call(given, "interop_gradients", given.model, "nf4", dtype, adapter, f"{given.work}/rows.int32", LENGTH, 1, path)
-    return {name: value.double() for name, value in load_file(path).items()}
+    printed = call(given, "interop_gradients", given.model, "nf4", dtype, adapter, f"{given.work}/rows.int32", LENGTH, 1, path)
+    return json.loads(printed)["losses"][0], {name: value.double() for name, value in load_file(path).items()}
 
 
 def cosines(gradient, reference):
@@ -138,19 +141,22 @@ def cosines(gradient, reference):
 
 
 def gradient_gate(given, rows, name, adapter):
-    reference = peer_gradient(given, rows[0], adapter, torch.float32)
+    loss, reference = peer_gradient(given, rows[0], adapter, torch.float32)
+    print(f"gradient, {name}: PEFT fp32 is the reference, loss {loss:.5f}")
     sides = {"PEFT bf16": peer_gradient(given, rows[0], adapter, torch.bfloat16), "qlora bf16": our_gradient(given, adapter, "bfloat16"),
              "qlora fp32": our_gradient(given, adapter, "float32")}
-    found = {side: cosines(gradient, reference) for side, gradient in sides.items()}
+    found = {side: cosines(gradient, reference) for side, (_, gradient) in sides.items()}
     for side, (whole, each) in found.items():
         below = sum(value < LEAST_COSINE for value in each.values())
-        print(f"gradient, {name}: {side} against PEFT fp32: cosine {whole:.7f}; least of a tensor {min(each.values()):.6f}, "
+        print(f"gradient, {name}: {side}: loss {sides[side][0]:.5f}, cosine {whole:.7f}; least of a tensor {min(each.values()):.6f}, "
               f"{below} of {len(each)} below {LEAST_COSINE}")
     ours, theirs = found["qlora bf16"][1], found["PEFT bf16"][1]
     worse = sorted((tensor for tensor in ours if ours[tensor] < theirs[tensor]), key=lambda tensor: ours[tensor] - theirs[tensor])
     print(f"gradient, {name}: {len(worse)} of {len(ours)} tensors are worse than PEFT's bf16")
-    for tensor in worse:
+    for tensor in worse[:SHOWN]:
         print(f"  {tensor}: {ours[tensor]:.6f}, PEFT {theirs[tensor]:.6f}")
+    if len(worse) > SHOWN:
+        print(f"  and {len(worse) - SHOWN} more, by {ours[worse[SHOWN]] - theirs[worse[SHOWN]]:.1e} and less")
     return found["qlora bf16"][0] >= LEAST_COSINE and not worse
 
 
