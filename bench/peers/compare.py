@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import selectors
+import signal
 import statistics
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+LEAST_FREE = 0.05  # of the machine's memory
 PROMPT, NEW_TOKENS = "Once upon a time, in a small village by the sea, there lived", 128
 
 
@@ -57,8 +59,12 @@ class Done:
         return times[0] if times else sys.exit(f"'{words}' was never printed")
 
 
+class OutOfMemory(Exception):
+    """A process was ended because it left the machine less than LEAST_FREE of its memory; peak_mb is how far it came."""
+
+
 def run(place, command, stdin=None):
-    """Ends the comparison if the command fails."""
+    """Ends the comparison if the command fails. OutOfMemory."""
     env = dict(os.environ, OMP_NUM_THREADS=str(place.threads))
     start = time.perf_counter()
     with open(stdin or os.devnull) as given:
@@ -66,19 +72,28 @@ def run(place, command, stdin=None):
         pieces, errors = watch(process, start)
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode == -signal.SIGKILL:
+        raise OutOfMemory(f"out of memory above {usage.ru_maxrss * 1024 / 1e6:,.0f} MB")
     if process.returncode:
         printed = "".join(text for _, text in [*pieces, *errors])
         sys.exit(f"{' '.join(command)} ended with {process.returncode}:\n{printed[-3000:]}")
     return Done(pieces, errors, time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e6)
 
 
+def free_share():
+    memory = {line.split(":")[0]: int(line.split()[1]) for line in open("/proc/meminfo")}
+    return memory["MemAvailable"] / memory["MemTotal"]
+
+
 def watch(process, start):
-    """What comes from stdout and stderr, with its time, until both are closed."""
+    """What comes from stdout and stderr, with its time, until both are closed. Kills the process before the kernel has to kill any."""
     selector, found = selectors.DefaultSelector(), {process.stdout: [], process.stderr: []}
     for stream in found:
         selector.register(stream, selectors.EVENT_READ)
     while selector.get_map():
-        for key, _ in selector.select():
+        if free_share() < LEAST_FREE:
+            process.kill()
+        for key, _ in selector.select(timeout=0.2):
             piece = os.read(key.fd, 1 << 20)
             if piece:
                 found[key.fileobj].append((time.perf_counter() - start, piece.decode(errors="replace")))
@@ -251,12 +266,12 @@ ROWS = {
 }
 
 
-def table_line(row, ours, peer):
+def table_line(row, ours, peer, failed):
     def figures(side, key, digits):
         return f"{statistics.median(m[key] for m in side):,.{digits}f}" if side else ""
     digits = 0 if row.unit == "tokens/s" else 2
-    ratio = memory = ""
-    if peer:
+    ratio, memory = failed, ""
+    if ours and peer:
         def ahead(a, b):
             return a / b if row.unit != "s" else b / a
         rounds = [ahead(a["value"], (peer[i] if i < len(peer) else peer[-1])["value"]) for i, a in enumerate(ours)]
@@ -268,15 +283,19 @@ def table_line(row, ours, peer):
 
 
 def compare(name, row, place, rounds, raw):
-    ours, peer = [], []
+    ours, peer, failed = [], [], ""
     for i in range(rounds):
         for side, measurements, measure in (("qlora", ours, row.ours), ("peer", peer, row.peer)):
             if measure is None or (side == "peer" and row.peer_once and i > 0):
                 continue
             print(f"{name}, round {i + 1} of {rounds}: {side}", file=sys.stderr, flush=True)
-            measurements.append(measure(place))
-            raw.append({"row": name, "side": side, "round": i + 1, **measurements[-1]})
-    return table_line(row, ours, peer)
+            try:
+                measurements.append(measure(place))
+                raw.append({"row": name, "side": side, "round": i + 1, **measurements[-1]})
+            except OutOfMemory as error:
+                failed = f"{side} {error}"
+                raw.append({"row": name, "side": side, "round": i + 1, "failed": str(error)})
+    return table_line(row, ours, peer, failed)
 
 
 def processor():
