@@ -156,7 +156,7 @@ def gradient_gate(given, rows, name, adapter):
     for tensor in worse[:SHOWN]:
         print(f"  {tensor}: {ours[tensor]:.6f}, PEFT {theirs[tensor]:.6f}")
     if len(worse) > SHOWN:
-        print(f"  and {len(worse) - SHOWN} more, by {ours[worse[SHOWN]] - theirs[worse[SHOWN]]:.1e} and less")
+        print(f"  and {len(worse) - SHOWN} more, by {theirs[worse[SHOWN]] - ours[worse[SHOWN]]:.1e} and less")
     return found["qlora bf16"][0] >= LEAST_COSINE and not worse
 
 
