@@ -225,7 +225,7 @@ void low_rank_down(benchmark::State& state) {
 void low_rank_up(benchmark::State& state) {
   const at::Tensor h = random(512, kRank), b = random(state.range(0), kRank);
   const at::Tensor y = at::zeros({512, state.range(0)}, at::kBFloat16);
-  const double seconds = mean_seconds_of(state, [&] { lora::low_rank_up(h, b, 1e-3, y); });
+  const double seconds = mean_seconds_of(state, [&] { lora::low_rank_up(h, b, 1e-3, true, y); });
   count_bytes(state, static_cast<int64_t>(h.nbytes() + b.nbytes() + 2 * y.nbytes()), seconds);
 }
 

@@ -3,6 +3,9 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
+#include <numeric>
+
 #include "base/error.h"
 #include "base/profile.h"
 #include "base/seed.h"
@@ -10,6 +13,7 @@
 #include "lora/dropout.h"
 #include "lora/low_rank.h"
 #include "lora/stacked_weights.h"
+#include "quant/product.h"
 
 namespace qlora::lora {
 namespace {
@@ -26,28 +30,18 @@ bool drops(const Adapter& adapter, const ForwardContext& context) {
   return context.training && adapter.dropout > 0.0;
 }
 
-// x Wᵀ with the frozen weight, or with what is trained in its place.
-at::Tensor weight_product(const LoraLinear& layer, const at::Tensor& x,
-                          const ForwardContext& context) {
-  const ProfileScope scope("linear");
-  if (layer.trained_weight && context.adapters_enabled)
-    return at::mm(x, layer.trained_weight->compute.t());
-  at::Tensor y = layer.base->forward(x, *context.workspace);
-  if (layer.trained_rows && context.adapters_enabled)
-    y.index_copy_(1, layer.trained_rows->index, at::mm(x, layer.trained_rows->rows.compute.t()));
-  return y;
-}
-
-variable_list weight_products(const LinearGroup& group, const at::Tensor& x,
-                              const ForwardContext& context) {
-  if (can_stack(group.layers(), x)) {
-    const ProfileScope scope("linear");
-    return stacked_forward(group.layers(), x, *context.workspace);
+// y (+)= x Wᵀ with the frozen weight, or with what is trained in its place.
+void weight_product_into(const LoraLinear& layer, const at::Tensor& x, bool accumulate,
+                         at::Tensor& y, const ForwardContext& context) {
+  const bool trained = context.adapters_enabled;
+  if (layer.trained_weight && trained) {
+    quant::multiply_into(x, layer.trained_weight->compute.to(quant::product_dtype(x)).t(),
+                         accumulate, y);
+    return;
   }
-  variable_list products;
-  for (const LoraLinear& layer : group.layers())
-    products.push_back(weight_product(layer, x, context));
-  return products;
+  layer.base->forward_into(x, y, accumulate, *context.workspace);
+  if (layer.trained_rows && trained)
+    y.index_copy_(1, layer.trained_rows->index, at::mm(x, layer.trained_rows->rows.compute.t()));
 }
 
 // gradient += dyᵀ x. In fp32 the product is added where it lies; in 16 bits it is rounded first.
@@ -127,37 +121,84 @@ at::Tensor times_factor(const at::Tensor& rows, const Adapter& adapter) {
   return (rows * adapter.factor).to(rows.scalar_type());
 }
 
+// Whether all that is added to a layer's product may be there before it: the sum is then rounded
+// once. A small adapter would lose most of itself in a second rounding.
+bool adds_before_product(const LoraLinear& layer) {
+  return !layer.trained_rows && !(layer.adapter && layer.adapter->is_dora());
+}
+
+// y (+)= bias + scaling h Bᵀ, as far as there are any; whether y holds something then.
+bool add_bias_and_adapter(const LoraLinear& layer, const at::Tensor& h, bool accumulate,
+                          at::Tensor& y, const ForwardContext& context) {
+  const at::Tensor& bias = layer.active_bias(context.adapters_enabled);
+  if (bias.defined()) {
+    accumulate ? y.add_(bias) : y.copy_(bias.expand_as(y));
+    accumulate = true;
+  }
+  if (!h.defined() || layer.adapter->is_dora()) return accumulate;
+  low_rank_up(h, layer.adapter->b_compute, layer.adapter->scaling, accumulate, y);
+  return true;
+}
+
+// y, which holds x Wᵀ, becomes what DoRA makes of it; gives what the magnitude scaled.
+at::Tensor apply_magnitude(const LoraLinear& layer, const at::Tensor& x, const at::Tensor& h,
+                           at::Tensor& y, const ForwardContext& context) {
+  const at::Tensor z = scaled_part(layer, x, y, h, context);
+  const at::Tensor scaled_z = times_factor(z, *layer.adapter);
+  // With dropout, z began from x' and y still holds x Wᵀ; what z took of the base leaves again.
+  if (drops(*layer.adapter, context)) {
+    y.add_(scaled_z).sub_(
+        at::addmm(z, h, layer.adapter->b_compute.t(), 1.0, -layer.adapter->scaling));
+  } else {
+    y = scaled_z;
+  }
+  return z;
+}
+
+// The layers' products, each added to what its part of y holds if it is `begun`.
+void weight_products_into(const LinearGroup& group, const at::Tensor& x,
+                          const std::vector<bool>& begun, const at::Tensor& all, variable_list& y,
+                          const ForwardContext& context) {
+  const ProfileScope scope("linear");
+  if (!can_stack(group.layers())) {
+    for (size_t i = 0; i < y.size(); ++i)
+      weight_product_into(group.layers()[i], x, begun[i], y[i], context);
+    return;
+  }
+  const bool any = std::ranges::find(begun, true) != begun.end();
+  for (size_t i = 0; any && i < y.size(); ++i)
+    if (!begun[i]) y[i].zero_();
+  stacked_forward_into(group.layers(), x, any, all, *context.workspace);
+}
+
 // Frozen products plus scaling * H_i B_iᵀ. `h` is undefined where adapters are off. What DoRA's
 // magnitudes scaled goes to `scaled` where it is wanted, one a layer with magnitude.
 variable_list outputs(const LinearGroup& group, const at::Tensor& x, const at::Tensor& h,
                       const ForwardContext& context, variable_list* scaled = nullptr) {
-  variable_list result = weight_products(group, x, context);
+  std::vector<int64_t> widths;
+  for (const LoraLinear& layer : group.layers()) widths.push_back(layer.out_features());
+  const at::Tensor all = at::empty(
+      {x.size(0), std::accumulate(widths.begin(), widths.end(), int64_t{0})}, x.options());
+  variable_list result = columns_of(all, widths), parts_of_h;
+  std::vector<bool> begun;
   int64_t column = 0;
   for (size_t i = 0; i < result.size(); ++i) {
     const LoraLinear& layer = group.layers()[i];
-    at::Tensor& y = result[i];
     const bool adapted = layer.adapter && h.defined();
-    at::Tensor h_i;
-    if (adapted) {
-      h_i = h.narrow(1, column, layer.adapter->rank);
-      column += layer.adapter->rank;
-    }
-    if (adapted && layer.adapter->is_dora()) {
-      const at::Tensor z = scaled_part(layer, x, y, h_i, context);
-      const at::Tensor scaled_z = times_factor(z, *layer.adapter);
-      // With dropout, z began from x' and y still holds x Wᵀ; what z took of the base leaves again.
-      if (drops(*layer.adapter, context)) {
-        y.add_(scaled_z).sub_(
-            at::addmm(z, h_i, layer.adapter->b_compute.t(), 1.0, -layer.adapter->scaling));
-      } else {
-        y = scaled_z;
-      }
+    parts_of_h.push_back(adapted ? h.narrow(1, column, layer.adapter->rank) : at::Tensor());
+    if (adapted) column += layer.adapter->rank;
+    begun.push_back(adds_before_product(layer) &&
+                    add_bias_and_adapter(layer, parts_of_h[i], false, result[i], context));
+  }
+  weight_products_into(group, x, begun, all, result, context);
+  for (size_t i = 0; i < result.size(); ++i) {
+    const LoraLinear& layer = group.layers()[i];
+    if (adds_before_product(layer)) continue;
+    if (parts_of_h[i].defined() && layer.adapter->is_dora()) {
+      const at::Tensor z = apply_magnitude(layer, x, parts_of_h[i], result[i], context);
       if (scaled != nullptr) scaled->push_back(z);
     }
-    if (const at::Tensor& bias = layer.active_bias(context.adapters_enabled); bias.defined())
-      y.add_(bias);
-    if (adapted && !layer.adapter->is_dora())
-      low_rank_up(h_i, layer.adapter->b_compute, layer.adapter->scaling, y);
+    add_bias_and_adapter(layer, parts_of_h[i], true, result[i], context);
   }
   return result;
 }
@@ -179,12 +220,11 @@ at::Tensor low_rank_gradients(const LinearGroup& group, const variable_list& dy,
   return g;
 }
 
-// dA += Gᵀ x and dx += G A, through each module's mask where there is dropout.
-void add_low_rank_input_gradient(const LinearGroup& group, const at::Tensor& x, const at::Tensor& g,
-                                 at::Tensor& dx, const ForwardContext& context) {
+// dA += Gᵀ x and, through each module's mask where there is dropout, dx += G A.
+void add_low_rank_gradients(const LinearGroup& group, const at::Tensor& x, const at::Tensor& g,
+                            at::Tensor& dx, const ForwardContext& context) {
   if (!drops(any_adapter(group), context)) {
     low_rank_gradient(g, x, 1.0, group.stacked_a().gradient);
-    if (dx.defined()) low_rank_up(g, group.stacked_a().compute.t(), 1.0, dx);
     return;
   }
   int64_t column = 0;
@@ -222,27 +262,26 @@ at::Tensor side_by_side(const variable_list& parts) {
   return joined.defined() ? joined : at::cat(parts, 1);
 }
 
-// The share of the weights' products in the gradient towards x; undefined if it is not wanted.
+// dx (+)= the share of the weights' products in the gradient towards x; nothing if dx is undefined.
 // Trained weights get their own gradient in any case.
-at::Tensor weights_gradients(const LinearGroup& group, const at::Tensor& x, bool wanted,
-                             const variable_list& dy, const variable_list& inner,
-                             const ForwardContext& context) {
+void add_weights_gradients(const LinearGroup& group, const at::Tensor& x, const variable_list& dy,
+                           const variable_list& inner, bool accumulate, at::Tensor& dx,
+                           const ForwardContext& context) {
   const ProfileScope scope("linear backward");
-  at::Tensor dx = wanted ? at::empty_like(x) : at::Tensor();
-  if (can_stack(group.layers(), x)) {
-    if (wanted) stacked_input_gradient(group.layers(), side_by_side(dy), dx, *context.workspace);
-    return dx;
+  if (can_stack(group.layers())) {
+    if (dx.defined())
+      stacked_input_gradient(group.layers(), side_by_side(dy), accumulate, dx, *context.workspace);
+    return;
   }
   for (size_t i = 0; i < dy.size(); ++i) {
     const LoraLinear& layer = group.layers()[i];
     const bool split = layer.adapter && layer.adapter->is_dora() && drops(*layer.adapter, context);
-    weight_gradients(layer, x, split ? dy[i] : inner[i], dx, i > 0, context);
-    if (!split || !wanted) continue;
+    weight_gradients(layer, x, split ? dy[i] : inner[i], dx, accumulate || i > 0, context);
+    if (!split || !dx.defined()) continue;
     at::Tensor dropped = at::empty_like(x);  // towards x'
     layer.base->input_gradient_into(inner[i] - dy[i], dropped, false, *context.workspace);
     dx.add_(dropout(dropped, layer.adapter->dropout, mask_key(*layer.adapter, context)));
   }
-  return dx;
 }
 
 // Carries the maker of an input through the node's saved data.
@@ -294,9 +333,13 @@ struct GroupNode : torch::autograd::Function<GroupNode> {
       if (d.stride(1) != 1) d = d.contiguous();
 
     const variable_list inner = inner_gradients(*group, dy, {saved.begin() + 1, inputs});
-    at::Tensor dx = weights_gradients(*group, x, ctx->needs_input_grad(0), dy, inner, context);
-    if (h.defined())
-      add_low_rank_input_gradient(*group, x, low_rank_gradients(*group, inner, h), dx, context);
+    at::Tensor dx = ctx->needs_input_grad(0) ? at::empty_like(x) : at::Tensor();
+    const at::Tensor g = h.defined() ? low_rank_gradients(*group, inner, h) : at::Tensor();
+    // Before the products, as in the forward pass: their sum is rounded once.
+    const bool begun = dx.defined() && g.defined() && !drops(any_adapter(*group), context);
+    if (begun) low_rank_up(g, group->stacked_a().compute.t(), 1.0, false, dx);
+    add_weights_gradients(*group, x, dy, inner, begun, dx, context);
+    if (g.defined()) add_low_rank_gradients(*group, x, g, dx, context);
     return {dx, Variable(), Variable(), Variable(), Variable()};
   }
 
@@ -321,8 +364,8 @@ struct FrozenGroupNode : torch::autograd::Function<FrozenGroupNode> {
     const auto* group = reinterpret_cast<const LinearGroup*>(ctx->saved_data["group"].toInt());
     auto& workspace = *reinterpret_cast<quant::Workspace*>(ctx->saved_data["workspace"].toInt());
     at::Tensor dx = at::empty({dy[0].size(0), group->layers()[0].in_features()}, dy[0].options());
-    if (can_stack(group->layers(), dx)) {
-      stacked_input_gradient(group->layers(), side_by_side(dy), dx, workspace);
+    if (can_stack(group->layers())) {
+      stacked_input_gradient(group->layers(), side_by_side(dy), false, dx, workspace);
     } else {
       for (size_t i = 0; i < dy.size(); ++i)
         group->layers()[i].base->input_gradient_into(dy[i].contiguous(), dx, i > 0, workspace);

@@ -42,18 +42,19 @@ void low_rank_down(const at::Tensor& x, const at::Tensor& a, double scale, at::T
                                   mutable_rows_of(h));
 }
 
-void low_rank_up(const at::Tensor& h, const at::Tensor& b, double scale, at::Tensor y) {
+void low_rank_up(const at::Tensor& h, const at::Tensor& b, double scale, bool accumulate,
+                 at::Tensor y) {
   const ProfileScope scope("lora up");
   const int64_t tokens = h.size(0), rank = h.size(1), out = b.size(0);
   if (!has_kernel(h, rank, out)) {
-    y.addmm_(h, b.t(), 1.0, scale);
+    at::addmm_out(y, y, h, b.t(), accumulate ? 1.0 : 0.0, scale);
     return;
   }
   const auto s = static_cast<float>(scale);
   if (b.stride(1) == 1)
-    cpu::low_rank_up(rows_of(h), rows_of(b), tokens, rank, out, s, mutable_rows_of(y));
+    cpu::low_rank_up(rows_of(h), rows_of(b), tokens, rank, out, s, accumulate, mutable_rows_of(y));
   else
-    cpu::low_rank_up_transposed(rows_of(h), rows_of(b.t()), tokens, rank, out, s,
+    cpu::low_rank_up_transposed(rows_of(h), rows_of(b.t()), tokens, rank, out, s, accumulate,
                                 mutable_rows_of(y));
 }
 

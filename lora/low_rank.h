@@ -11,8 +11,9 @@ namespace qlora::lora {
 
 // h [tokens, rank] = scale x aᵀ: x [tokens, in], a [rank, in].
 void low_rank_down(const at::Tensor& x, const at::Tensor& a, double scale, at::Tensor h);
-// y [tokens, out] += scale h bᵀ: h [tokens, rank], b [out, rank].
-void low_rank_up(const at::Tensor& h, const at::Tensor& b, double scale, at::Tensor y);
+// y [tokens, out] (+)= scale h bᵀ: h [tokens, rank], b [out, rank].
+void low_rank_up(const at::Tensor& h, const at::Tensor& b, double scale, bool accumulate,
+                 at::Tensor y);
 // gradient [rank, in], fp32, += scale hᵀ x: h [tokens, rank], x [tokens, in].
 void low_rank_gradient(const at::Tensor& h, const at::Tensor& x, double scale, at::Tensor gradient);
 

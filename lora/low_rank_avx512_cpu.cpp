@@ -195,13 +195,17 @@ void low_rank_down_transposed(ConstRows x, ConstRows b, int64_t tokens, int64_t 
 }
 
 void low_rank_up(ConstRows h, ConstRows b, int64_t tokens, int64_t rank, int64_t out, float scale,
-                 Rows y) {
-  multiply<true>(h, tokens, packed(b, rank, out, true), scale, y);
+                 bool accumulate, Rows y) {
+  const Packed factor = packed(b, rank, out, true);
+  accumulate ? multiply<true>(h, tokens, factor, scale, y)
+             : multiply<false>(h, tokens, factor, scale, y);
 }
 
 void low_rank_up_transposed(ConstRows h, ConstRows a, int64_t tokens, int64_t rank, int64_t out,
-                            float scale, Rows y) {
-  multiply<true>(h, tokens, packed(a, rank, out, false), scale, y);
+                            float scale, bool accumulate, Rows y) {
+  const Packed factor = packed(a, rank, out, false);
+  accumulate ? multiply<true>(h, tokens, factor, scale, y)
+             : multiply<false>(h, tokens, factor, scale, y);
 }
 
 void low_rank_gradient(ConstRows h, ConstRows x, int64_t tokens, int64_t rank, int64_t in,

@@ -29,12 +29,12 @@ void low_rank_down(ConstRows x, ConstRows a, int64_t tokens, int64_t in, int64_t
 // The same with the factor stored [in, rank].
 void low_rank_down_transposed(ConstRows x, ConstRows b, int64_t tokens, int64_t in, int64_t rank,
                               float scale, Rows h);
-// y [tokens, out] += scale h bᵀ; b is [out, rank].
+// y [tokens, out] (+)= scale h bᵀ; b is [out, rank].
 void low_rank_up(ConstRows h, ConstRows b, int64_t tokens, int64_t rank, int64_t out, float scale,
-                 Rows y);
+                 bool accumulate, Rows y);
 // The same with the factor stored [rank, out].
 void low_rank_up_transposed(ConstRows h, ConstRows a, int64_t tokens, int64_t rank, int64_t out,
-                            float scale, Rows y);
+                            float scale, bool accumulate, Rows y);
 // Σ_t h[t, r] x[t, i] times scale is added to gradient[r * row_stride + i * column_stride].
 struct GradientRows {
   float* data;

@@ -2,7 +2,7 @@
 
 #include <ATen/ATen.h>
 
-#include "lora/columns.h"
+#include "quant/product.h"
 
 namespace qlora::lora {
 namespace {
@@ -25,9 +25,8 @@ at::Tensor panel_of(const std::vector<LoraLinear>& layers, at::ScalarType dtype,
 
 }  // namespace
 
-bool can_stack(const std::vector<LoraLinear>& layers, const at::Tensor& x) {
-  // fp16 products on a CPU go through fp32 layer by layer.
-  if (layers.size() < 2 || (x.is_cpu() && x.scalar_type() == at::kHalf)) return false;
+bool can_stack(const std::vector<LoraLinear>& layers) {
+  if (layers.size() < 2) return false;
   for (const LoraLinear& layer : layers)
     if (!layer.base->multiplies_dequantized() || layer.trained_weight || layer.trained_rows ||
         (layer.adapter && layer.adapter->is_dora()))
@@ -35,18 +34,14 @@ bool can_stack(const std::vector<LoraLinear>& layers, const at::Tensor& x) {
   return true;
 }
 
-std::vector<at::Tensor> stacked_forward(const std::vector<LoraLinear>& layers, const at::Tensor& x,
-                                        quant::Workspace& workspace) {
-  at::NoGradGuard no_grad;
-  std::vector<int64_t> widths;
-  for (const LoraLinear& layer : layers) widths.push_back(layer.out_features());
-  return columns_of(at::mm(x, panel_of(layers, x.scalar_type(), workspace).t()), widths);
+void stacked_forward_into(const std::vector<LoraLinear>& layers, const at::Tensor& x,
+                          bool accumulate, at::Tensor y, quant::Workspace& workspace) {
+  quant::multiply_into(x, panel_of(layers, quant::product_dtype(x), workspace).t(), accumulate, y);
 }
 
 void stacked_input_gradient(const std::vector<LoraLinear>& layers, const at::Tensor& dy,
-                            at::Tensor& dx, quant::Workspace& workspace) {
-  at::NoGradGuard no_grad;
-  at::mm_out(dx, dy, panel_of(layers, dy.scalar_type(), workspace));
+                            bool accumulate, at::Tensor& dx, quant::Workspace& workspace) {
+  quant::multiply_into(dy, panel_of(layers, quant::product_dtype(dy), workspace), accumulate, dx);
 }
 
 }  // namespace qlora::lora

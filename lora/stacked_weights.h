@@ -15,13 +15,13 @@ namespace qlora::lora {
 
 // Whether there are several layers, each of which has nothing but its dequantized weight in its
 // product: nothing trained whole, no magnitudes.
-bool can_stack(const std::vector<LoraLinear>& layers, const at::Tensor& x);
+bool can_stack(const std::vector<LoraLinear>& layers);
 
-// One [tokens, out_i] a layer; they share their memory (columns.h).
-std::vector<at::Tensor> stacked_forward(const std::vector<LoraLinear>& layers, const at::Tensor& x,
-                                        quant::Workspace& workspace);
-// dx = Σ_i dy_i W_i; dy [tokens, sum of out_i].
+// y [tokens, sum of out_i] (+)= x [W_1; W_2; ...]ᵀ.
+void stacked_forward_into(const std::vector<LoraLinear>& layers, const at::Tensor& x,
+                          bool accumulate, at::Tensor y, quant::Workspace& workspace);
+// dx (+)= Σ_i dy_i W_i; dy [tokens, sum of out_i].
 void stacked_input_gradient(const std::vector<LoraLinear>& layers, const at::Tensor& dy,
-                            at::Tensor& dx, quant::Workspace& workspace);
+                            bool accumulate, at::Tensor& dx, quant::Workspace& workspace);
 
 }  // namespace qlora::lora

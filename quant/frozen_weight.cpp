@@ -3,16 +3,9 @@
 #include <ATen/ATen.h>
 
 #include "base/error.h"
+#include "quant/product.h"
 
 namespace qlora::quant {
-namespace {
-
-// Without float16 arithmetic a CPU multiplies it some hundred times slower than float32.
-bool multiplies_in_float32(const at::Tensor& x) {
-  return x.is_cpu() && x.scalar_type() == at::kHalf;
-}
-
-}  // namespace
 
 at::Tensor FrozenWeight::materialize(at::ScalarType dtype, Workspace& workspace,
                                      int64_t expert) const {
@@ -23,25 +16,19 @@ at::Tensor FrozenWeight::materialize(at::ScalarType dtype, Workspace& workspace,
 }
 
 at::Tensor FrozenWeight::forward(const at::Tensor& x, Workspace& workspace, int64_t expert) const {
-  at::NoGradGuard no_grad;
-  if (multiplies_in_float32(x))
-    return at::mm(x.to(at::kFloat), materialize(at::kFloat, workspace, expert).t()).to(at::kHalf);
-  return at::mm(x, materialize(x.scalar_type(), workspace, expert).t());
+  at::Tensor y = at::empty({x.size(0), out_features()}, x.options());
+  forward_into(x, y, false, workspace, expert);
+  return y;
+}
+
+void FrozenWeight::forward_into(const at::Tensor& x, at::Tensor& y, bool accumulate,
+                                Workspace& workspace, int64_t expert) const {
+  multiply_into(x, materialize(product_dtype(x), workspace, expert).t(), accumulate, y);
 }
 
 void FrozenWeight::input_gradient_into(const at::Tensor& dy, at::Tensor& dx, bool accumulate,
                                        Workspace& workspace, int64_t expert) const {
-  at::NoGradGuard no_grad;
-  if (multiplies_in_float32(dy)) {
-    const at::Tensor part = at::mm(dy.to(at::kFloat), materialize(at::kFloat, workspace, expert));
-    accumulate ? dx.add_(part) : dx.copy_(part);
-    return;
-  }
-  const at::Tensor weight = materialize(dy.scalar_type(), workspace, expert);
-  if (accumulate)
-    at::addmm_out(dx, dx, dy, weight);
-  else
-    at::mm_out(dx, dy, weight);
+  multiply_into(dy, materialize(product_dtype(dy), workspace, expert), accumulate, dx);
 }
 
 DenseWeight::DenseWeight(at::Tensor weight)

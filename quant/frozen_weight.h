@@ -44,7 +44,10 @@ class FrozenWeight {
                                at::Tensor& out) const = 0;
 
   // y = x Wᵀ: x [tokens, in] of a floating dtype gives a new [tokens, out] of the same dtype.
-  virtual at::Tensor forward(const at::Tensor& x, Workspace& workspace, int64_t expert = 0) const;
+  at::Tensor forward(const at::Tensor& x, Workspace& workspace, int64_t expert = 0) const;
+  // y (+)= x Wᵀ. The sum with what is in y is taken before it is rounded to y's dtype.
+  virtual void forward_into(const at::Tensor& x, at::Tensor& y, bool accumulate,
+                            Workspace& workspace, int64_t expert = 0) const;
   // dx (+)= dy W: dy [tokens, out], dx [tokens, in], same dtype.
   virtual void input_gradient_into(const at::Tensor& dy, at::Tensor& dx, bool accumulate,
                                    Workspace& workspace, int64_t expert = 0) const;

@@ -36,9 +36,12 @@ Int8Tensor Int8Weight::expert(int64_t index) const {
   return {weight_.codes.narrow(0, first, shape_.out), weight_.absmax.narrow(0, first, shape_.out)};
 }
 
-at::Tensor Int8Weight::forward(const at::Tensor& x, Workspace& workspace, int64_t expert) const {
-  if (products_.weight_only) return FrozenWeight::forward(x, workspace, expert);
-  return int8_linear(x, this->expert(expert), products_.threshold);
+void Int8Weight::forward_into(const at::Tensor& x, at::Tensor& y, bool accumulate,
+                              Workspace& workspace, int64_t expert) const {
+  if (products_.weight_only) return FrozenWeight::forward_into(x, y, accumulate, workspace, expert);
+  // The integer product comes rounded, as bitsandbytes has it.
+  const at::Tensor product = int8_linear(x, this->expert(expert), products_.threshold);
+  accumulate ? y.add_(product) : y.copy_(product);
 }
 
 NamedTensors Int8Weight::state() const {

@@ -27,7 +27,8 @@ class Int8Weight final : public FrozenWeight {
   std::string format() const override { return products_.weight_only ? "int8 (W8A16)" : "int8"; }
   int64_t bytes() const override;
   void dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const override;
-  at::Tensor forward(const at::Tensor& x, Workspace& workspace, int64_t expert) const override;
+  void forward_into(const at::Tensor& x, at::Tensor& y, bool accumulate, Workspace& workspace,
+                    int64_t expert) const override;
   bool multiplies_dequantized() const override { return products_.weight_only; }
   NamedTensors state() const override;
 

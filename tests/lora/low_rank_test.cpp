@@ -52,10 +52,19 @@ TEST_P(LowRank, UpAddsToWhatIsThere) {
   const at::Tensor wanted =
       y.to(at::kDouble) + at::mm(h.to(at::kDouble), b.to(at::kDouble).t()) * 1.5;
   at::Tensor found = y.clone();
-  low_rank_up(h, b, 1.5, found);
+  low_rank_up(h, b, 1.5, true, found);
   EXPECT_LT(relative_difference(found, wanted), kRounded);
   found = y.clone();
-  low_rank_up(h, b.t().contiguous().t(), 1.5, found);
+  low_rank_up(h, b.t().contiguous().t(), 1.5, true, found);
+  EXPECT_LT(relative_difference(found, wanted), kRounded);
+}
+
+TEST_P(LowRank, UpReplacesWhatIsThereIfItIsToldTo) {
+  const auto [tokens, features, rank] = shape();
+  const at::Tensor h = random(tokens, rank), b = random(features, rank);
+  const at::Tensor wanted = at::mm(h.to(at::kDouble), b.to(at::kDouble).t()) * 1.5;
+  at::Tensor found = at::full({tokens, features}, NAN, h.options());
+  low_rank_up(h, b, 1.5, false, found);
   EXPECT_LT(relative_difference(found, wanted), kRounded);
 }
 
