@@ -16,10 +16,11 @@ struct Family {
   std::vector<double> betas;
 };
 
-// bitsandbytes' Adam is its AdamW with another default decay.
+// bitsandbytes' Adam is its AdamW with another default decay: here both have the recipe's.
 const std::vector<Family>& families() {
   static const std::vector<Family> table = {
       {"adamw", Rule::kAdam, false, {0.9, 0.999}},
+      {"adam", Rule::kAdam, false, {0.9, 0.999}},
       {"lion", Rule::kLion, false, {0.9, 0.99}},
       {"ademamix", Rule::kAdemamix, false, {0.9, 0.999, 0.9999}},
       {"sgd", Rule::kMomentum, false, {0.9}},
@@ -46,8 +47,8 @@ const std::vector<OptimizerKind>& kinds() {
 }
 
 // Families of transformers, bitsandbytes and PyTorch that are called otherwise here.
-constexpr std::pair<const char*, const char*> kOtherFamilies[] = {
-    {"adam", "adamw"}, {"momentum", "sgd"}, {"msprop", "rmsprop"}};
+constexpr std::pair<const char*, const char*> kOtherFamilies[] = {{"momentum", "sgd"},
+                                                                  {"msprop", "rmsprop"}};
 
 bool remove(std::string& name, const std::string& part) {
   const size_t at = name.find(part);

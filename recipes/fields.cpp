@@ -103,7 +103,7 @@ Section optim_section() {
   const Members<Options> in{&Recipe::optim};
   return section(
       "optim", "The optimizer and the learning rate.", &Recipe::optim,
-      {in({"name", "adamw | lion | ademamix | sgd | rmsprop | adagrad | lamb",
+      {in({"name", "adamw | adam | lion | ademamix | sgd | rmsprop | adagrad | lamb",
            "All but lamb also as `NAME_8bit`, `paged_NAME` and `paged_NAME_8bit`. 8bit: the "
            "optimizer's state takes a quarter of the memory. paged: it may leave the GPU."},
           &Options::name),
