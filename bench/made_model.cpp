@@ -1,36 +1,8 @@
 #include "bench/made_model.h"
 
-#include <ATen/ATen.h>
-
 #include "base/error.h"
 
 namespace qlora::bench {
-namespace {
-
-class MadeWeights final : public model::WeightSource {
- public:
-  explicit MadeWeights(const model::ModelConfig& config) {
-    config_ = config;
-    place_ = "made weights";
-    at::manual_seed(1);
-  }
-  bool has(const std::string& name) const override { return !name.ends_with(".bias"); }
-  at::Tensor read(const std::string& name, const std::vector<int64_t>& shape,
-                  at::ScalarType dtype) override {
-    if (name.find("norm") != std::string::npos) return at::ones(shape, dtype);
-    return at::empty(shape, at::kFloat).normal_(0.0, 0.02).to(dtype);
-  }
-  std::unique_ptr<quant::FrozenWeight> read_packed(const std::string&, int64_t, int64_t,
-                                                   const quant::QuantizationOptions&,
-                                                   at::Device) override {
-    return nullptr;
-  }
-  std::string packing(const std::string&) const override { return {}; }
-  std::vector<std::string> unread() const override { return {}; }
-};
-
-}  // namespace
-
 model::ModelConfig shape_named(const std::string& name) {
   struct Shape {
     const char* name;
@@ -61,10 +33,6 @@ model::ModelConfig shape_named(const std::string& name) {
   }
   fail<ConfigError>(
       "--model must be a file, a directory, or one of 135m, 360m, 1.7b, 3b, 8b; found '{}'", name);
-}
-
-std::unique_ptr<model::WeightSource> made_weights(const model::ModelConfig& config) {
-  return std::make_unique<MadeWeights>(config);
 }
 
 }  // namespace qlora::bench

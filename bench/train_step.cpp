@@ -19,6 +19,7 @@
 #include "base/stopwatch.h"
 #include "bench/made_model.h"
 #include "model/load.h"
+#include "model/made_weights.h"
 #include "optim/grad_clip.h"
 #include "trainer/train_step.h"
 
@@ -52,7 +53,7 @@ std::unique_ptr<model::CausalLm> load(const Setting& s) {
   quant::QuantizationOptions quantization;
   quantization.method = s.quantization;
   const auto source = std::filesystem::exists(s.model) ? model::open_weights(s.model)
-                                                       : made_weights(shape_named(s.model));
+                                                       : model::made_weights(shape_named(s.model));
   return model::load_model(*source, options, quantization, at::kCPU,
                            model::dtype_from_string(s.dtype, "--dtype"));
 }
@@ -192,12 +193,14 @@ void run(const Setting& s) {
       "{{\"model\":\"{}\",\"quantization\":\"{}\",\"batch\":{},\"sequence\":{},\"recompute\":{},"
       "\"dtype\":\"{}\",\"threads\":{},\"tokens_per_second\":{:.1f},\"step_seconds\":{:.4f},"
       "\"floor_seconds\":{:.4f},\"share_of_floor\":{:.3f},\"processor_step_seconds\":{:.4f},"
-      "\"processor_share_of_floor\":{:.3f},\"peak_mb\":{:.0f},\"resident_mb\":{:.0f}"
-      ","
+      "\"processor_share_of_floor\":{:.3f},\"peak_mb\":{:.0f},\"resident_mb\":{:.0f},"
+      "\"tensors_mb\":{:.0f},\"arena_mb\":{:.0f},"
       "\"load_seconds\":{:.2f},\"first_loss\":{:.4f}}}\n",
       s.model, s.quantization, s.batch, s.sequence, s.recompute, s.dtype, s.threads,
       tokens / median(times), median(times), floors.empty() ? 0.0 : median(floors), ratio,
-      processor_step, processor_ratio, peak / 1e6, after_two / 1e6, load_seconds, first_loss);
+      processor_step, processor_ratio, peak / 1e6, after_two / 1e6,
+      static_cast<double>(arena_statistics().peak_used_bytes) / 1e6,
+      static_cast<double>(arena_statistics().extent_bytes) / 1e6, load_seconds, first_loss);
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "cli/export_model.h"
 #include "cli/generate.h"
 #include "cli/inspect.h"
+#include "cli/plan.h"
 #include "cli/quantize.h"
 #include "cli/recipes.h"
 #include "cli/reference.h"
@@ -26,6 +27,7 @@ namespace {
 void add_commands(CLI::App& app) {
   add_train_command(app);
   add_resume_command(app);
+  add_plan_command(app);
   add_evaluate_command(app);
   add_generate_command(app);
   add_chat_command(app);

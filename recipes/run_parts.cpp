@@ -14,7 +14,9 @@
 #include "base/log.h"
 #include "export/adapter.h"
 #include "model/hub_cache.h"
-#include "trainer/recompute_choice.h"
+#include "recipes/plan.h"
+#include "trainer/memory_fit.h"
+#include "trainer/memory_report.h"
 #include "trainer/step_profile.h"
 
 namespace qlora::recipes {
@@ -32,15 +34,13 @@ data::LoaderOptions loader_options(const Recipe& recipe) {
   return options;
 }
 
-// Tokens of the fullest micro-batch there can be.
-int64_t largest_micro_batch(const Recipe& recipe, const data::Loader& loader) {
-  int64_t sequence = recipe.data.sequence_length;
-  if (!recipe.data.packing) {
-    sequence = 0;
-    for (const data::Example& example : loader.examples())
-      sequence = std::max(sequence, example.length());
-  }
-  return sequence * recipe.train.micro_batch_size;
+// Tokens of the fullest sequence there can be.
+int64_t longest_sequence(const Recipe& recipe, const data::Loader& loader) {
+  if (recipe.data.packing) return recipe.data.sequence_length;
+  int64_t longest = 1;
+  for (const data::Example& example : loader.examples())
+    longest = std::max(longest, example.length());
+  return longest;
 }
 
 void compare_with_checkpoint(const BaseModel& base, const data::PreparedData& data,
@@ -184,11 +184,10 @@ void complete_state(const Recipe& recipe, const BaseModel& base, const data::Pre
   if (recipe.train.compute_dtype == "float16") state.loss_scale.value = trainer::kFirstLossScale;
   state.base_hash = base.record.hash;
   state.data_fingerprint = data.fingerprint();
-  const int64_t bytes = trainer::activation_bytes(
-      base.model->config(), largest_micro_batch(recipe, loader),
-      static_cast<int64_t>(c10::elementSize(base.model->compute_dtype())));
   state.choices.recompute_layers = trainer::choose_recomputation(
-      recipe.train.gradient_checkpointing, bytes, free_memory_bytes(base.model->device()));
+      recipe.train.gradient_checkpointing,
+      planned_run(recipe, *base.model, longest_sequence(recipe, loader)),
+      free_memory_bytes(base.model->device()));
 }
 
 lora::AdapterSet attach_adapters(const Recipe& recipe, const BaseModel& base) {
@@ -252,12 +251,18 @@ void set_up_job(const Recipe& recipe, const data::PreparedData& data, const std:
   job.save_every = recipe.train.save_every;
   job.patience = recipe.train.early_stopping_patience;
   job.stop = &stop;
+  trainer::PlannedRun planned =
+      planned_run(recipe, job.model, longest_sequence(recipe, job.loader));
+  planned.recompute_layers = parts.state.choices.recompute_layers;
   job.report = [&report,
                 profile = trainer::StepProfile((fs::path(run_dir) / "profile.json").string(),
-                                               recipe.train.profile_steps, job.model.device())](
+                                               recipe.train.profile_steps, job.model.device()),
+                memory = trainer::MemoryReport(trainer::plan_memory(planned).training_peak(),
+                                               job.model.device())](
                    const trainer::StepMetrics& metrics) mutable {
     profile.after_step();
     report.step(metrics);
+    memory.after_step();
   };
   job.save = [&recipe, run_dir, parts] {
     trainer::save_checkpoint(run_dir, parts);

@@ -1,0 +1,241 @@
+#include "cli/plan.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cmath>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/arena_allocator.h"
+#include "base/device.h"
+#include "base/error.h"
+#include "model/model_header.h"
+#include "recipes/plan.h"
+#include "recipes/recipe_yaml.h"
+#include "recipes/run_parts.h"
+#include "trainer/memory_fit.h"
+#include "trainer/time_plan.h"
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+using qlora::ConfigError;
+using qlora::recipes::Recipe;
+using qlora::trainer::MemoryFit;
+using qlora::trainer::MemoryLine;
+using qlora::trainer::TimePlan;
+
+struct PlanArguments {
+  std::string recipe, device, fit;
+  std::vector<std::string> overrides;
+  bool json = false, no_time = false;
+};
+
+// What is planned, and what is known of the machine it is planned for.
+struct Planned {
+  Recipe recipe;
+  qlora::model::ModelHeader header;
+  bool on_gpu = false;
+  std::optional<c10::Device> device;  // none: a GPU that is not here
+  std::optional<int64_t> limit;       // of --fit
+  MemoryFit fit;
+  std::optional<TimePlan> time;
+  std::string no_time;  // why there is none
+};
+
+// "16GB", "800 MB", "15.5GiB", bytes.
+int64_t bytes_from(const std::string& text) {
+  const std::pair<const char*, double> units[] = {
+      {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"GB", 1e9}, {"MB", 1e6}, {"", 1}};
+  size_t used = 0;
+  double number = 0;
+  try {
+    number = std::stod(text, &used);
+  } catch (const std::exception&) {
+    used = 0;
+  }
+  std::string unit = text.substr(used);
+  unit.erase(0, unit.find_first_not_of(' '));
+  for (const auto& [name, factor] : units)
+    if (used > 0 && number > 0 && std::isfinite(number * factor) && number * factor < 1e18 &&
+        unit == name)
+      return static_cast<int64_t>(number * factor);
+  qlora::fail<ConfigError>(
+      "--fit must be auto or a size such as 16GB, 15.5GiB or 800MB, found '{}'", text);
+}
+
+void choose_device(const PlanArguments& arguments, Planned& planned) {
+  if (!arguments.device.empty()) planned.recipe.train.device = arguments.device;
+  const std::string& name = planned.recipe.train.device;
+  planned.on_gpu = name.starts_with("cuda") || (name == "auto" && qlora::cuda_available());
+  if (!planned.on_gpu || qlora::cuda_available()) planned.device = qlora::device_from_string(name);
+}
+
+std::optional<int64_t> limit_of(const PlanArguments& arguments, const Planned& planned) {
+  if (arguments.fit.empty()) return std::nullopt;
+  if (arguments.fit != "auto") return bytes_from(arguments.fit);
+  if (!planned.device)
+    throw ConfigError("--fit auto needs the GPU at hand; give its memory instead, e.g. --fit 16GB");
+  return static_cast<int64_t>(qlora::trainer::kUsableShare *
+                              static_cast<double>(qlora::free_memory_bytes(*planned.device)));
+}
+
+void plan_memory(Planned& planned) {
+  const Recipe& recipe = planned.recipe;
+  qlora::trainer::PlannedRun run =
+      qlora::recipes::planned_run(recipe, planned.header, planned.on_gpu);
+  const int64_t accumulation = recipe.train.gradient_accumulation_steps;
+  if (planned.limit) {
+    planned.fit = qlora::trainer::fit_memory(run, accumulation, *planned.limit);
+    return;
+  }
+  if (recipe.train.gradient_checkpointing == "auto" && planned.device)
+    run.recompute_layers = qlora::trainer::choose_recomputation(
+        "auto", run, qlora::free_memory_bytes(*planned.device));
+  planned.fit = {run, accumulation, qlora::trainer::plan_memory(run), true};
+}
+
+void plan_time(const PlanArguments& arguments, Planned& planned) {
+  if (arguments.no_time) {
+    planned.no_time = "not asked for";
+  } else if (!planned.device) {
+    planned.no_time = "needs the device, to measure on it";
+  } else if (planned.fit.plan.peak() > qlora::free_memory_bytes(*planned.device)) {
+    planned.no_time = "not measured: the run does not fit into what is free here";
+  } else {
+    qlora::use_arena_for_cpu_tensors();
+    const auto cores = static_cast<int>(std::thread::hardware_concurrency());
+    const int threads = planned.recipe.train.threads;
+    qlora::set_num_threads(threads > 0 ? threads : std::max(cores, 1));
+    planned.time = qlora::trainer::plan_time(
+        {planned.fit.run, planned.fit.gradient_accumulation_steps,
+         qlora::recipes::quantization_of(planned.recipe, planned.header),
+         qlora::recipes::packed_maker(planned.recipe, planned.header, planned.on_gpu),
+         *planned.device});
+  }
+}
+
+// The recipe keys that the fit changes or decides.
+std::vector<std::pair<std::string, std::string>> keys_of(const Planned& planned) {
+  const MemoryFit& fit = planned.fit;
+  std::vector<std::pair<std::string, std::string>> keys = {
+      {"train.micro_batch_size", std::to_string(fit.run.micro_batch_size)},
+      {"train.gradient_accumulation_steps", std::to_string(fit.gradient_accumulation_steps)},
+      {"train.gradient_checkpointing", fit.run.recompute_layers ? "true" : "false"}};
+  if (fit.run.optim.paged_resident_bytes != planned.recipe.optim.paged_resident_bytes) {
+    keys.emplace_back("optim.name", fit.run.optim.name);
+    keys.emplace_back("optim.paged_resident_bytes",
+                      std::to_string(fit.run.optim.paged_resident_bytes));
+  }
+  return keys;
+}
+
+Json facts_of(const Planned& planned) {
+  const MemoryFit& fit = planned.fit;
+  Json facts = {{"model", planned.header.place},
+                {"device", planned.on_gpu ? "cuda" : "cpu"},
+                {"micro_batch_size", fit.run.micro_batch_size},
+                {"sequence_length", fit.run.sequence_length},
+                {"gradient_accumulation_steps", fit.gradient_accumulation_steps},
+                {"recompute_layers", fit.run.recompute_layers}};
+  facts["memory"] = Json::array();
+  for (const MemoryLine& line : fit.plan.lines)
+    facts["memory"].push_back({{"purpose", line.purpose},
+                               {"bytes", line.bytes},
+                               {"phase", qlora::trainer::name_of(line.phase)}});
+  facts["peak_bytes"] = fit.plan.peak();
+  if (planned.limit) {
+    facts["fit"] = {{"limit_bytes", *planned.limit}, {"fits", fit.fits}, {"keys", Json::object()}};
+    for (const auto& [key, value] : keys_of(planned)) facts["fit"]["keys"][key] = value;
+  }
+  facts["time"] = nullptr;
+  if (!planned.time) return facts;
+  facts["time"] = {{"seconds_a_step", planned.time->seconds_a_step},
+                   {"tokens_a_second", planned.time->tokens_a_second},
+                   {"calibration_seconds", planned.time->calibration_seconds},
+                   {"stages", Json::object()}};
+  for (const auto& stage : planned.time->stages)
+    facts["time"]["stages"][stage.stage] = stage.seconds;
+  return facts;
+}
+
+void print_time(const Planned& planned) {
+  if (!planned.time) {
+    fmt::print("time: {}\n", planned.no_time);
+    return;
+  }
+  const TimePlan& time = *planned.time;
+  for (const auto& stage : time.stages)
+    fmt::print("  {:<34}{:>10.3f} s\n", stage.stage, stage.seconds);
+  fmt::print("time: {:.2f} s a step, {:.0f} tokens/s (measured on this machine in {:.1f} s)\n",
+             time.seconds_a_step, time.tokens_a_second, time.calibration_seconds);
+}
+
+void print_fit(const Planned& planned) {
+  if (!planned.limit) return;
+  const double limit = static_cast<double>(*planned.limit) / 1e6;
+  const double peak = static_cast<double>(planned.fit.plan.peak()) / 1e6;
+  if (!planned.fit.fits) {
+    fmt::print(
+        "nothing fits into {:.0f} MB: the least, with the settings above, is {:.0f} MB more\n",
+        limit, peak - limit);
+    return;
+  }
+  fmt::print("fits into {:.0f} MB with\n", limit);
+  for (const auto& [key, value] : keys_of(planned)) fmt::print("  {}: {}\n", key, value);
+}
+
+void print(const Planned& planned) {
+  const MemoryFit& fit = planned.fit;
+  fmt::print("{} on the {}: {} x {} tokens a micro-batch, {} micro-batches a step, {}\n",
+             planned.header.place, planned.on_gpu ? "GPU" : "CPU", fit.run.micro_batch_size,
+             fit.run.sequence_length, fit.gradient_accumulation_steps,
+             fit.run.recompute_layers ? "layers recomputed" : "no recomputation");
+  for (const MemoryLine& line : fit.plan.lines)
+    fmt::print("  {:<34}{:>10.1f} MB  {}\n", line.purpose, static_cast<double>(line.bytes) / 1e6,
+               qlora::trainer::name_of(line.phase));
+  fmt::print("memory: {:.0f} MB at the peak\n", static_cast<double>(fit.plan.peak()) / 1e6);
+  print_fit(planned);
+  print_time(planned);
+}
+
+void plan(const PlanArguments& arguments) {
+  Planned planned;
+  planned.recipe = qlora::recipes::read_recipe(arguments.recipe, arguments.overrides);
+  qlora::recipes::adopt_adapter_options(planned.recipe);
+  planned.header = qlora::model::read_model_header(planned.recipe.model.path);
+  choose_device(arguments, planned);
+  planned.limit = limit_of(arguments, planned);
+  plan_memory(planned);
+  plan_time(arguments, planned);
+  if (arguments.json)
+    fmt::print("{}\n", facts_of(planned).dump(2));
+  else
+    print(planned);
+}
+
+}  // namespace
+
+void add_plan_command(CLI::App& app) {
+  auto arguments = std::make_shared<PlanArguments>();
+  CLI::App* command = app.add_subcommand(
+      "plan", "Memory by purpose and time a step of a recipe, before anything is loaded");
+  command
+      ->add_option("RECIPE", arguments->recipe,
+                   "YAML file; of the model, config.json or the head of a .gguf file is enough")
+      ->required();
+  command->add_option("--set", arguments->overrides, "key=value that replaces one of the recipe");
+  command->add_option("--device", arguments->device,
+                      "cpu or cuda, instead of train.device; a GPU need not be here");
+  command->add_option("--fit", arguments->fit,
+                      "Choose micro-batch, recomputation and paging for this memory: a size such "
+                      "as 16GB, or auto");
+  command->add_flag("--no-time", arguments->no_time, "Memory alone, without measuring");
+  command->add_flag("--json", arguments->json, "As JSON");
+  command->callback([arguments] { plan(*arguments); });
+}

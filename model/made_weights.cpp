@@ -1,0 +1,46 @@
+#include "model/made_weights.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+namespace qlora::model {
+namespace {
+
+class MadeWeights final : public WeightSource {
+ public:
+  MadeWeights(const ModelConfig& config, PackedMaker packed) : packed_(std::move(packed)) {
+    config_ = config;
+    family_ = &family_named(config.family);
+    place_ = "made weights";
+  }
+  bool has(const std::string& name) const override { return !name.ends_with(".bias"); }
+  at::Tensor read(const std::string& name, const std::vector<int64_t>& shape,
+                  at::ScalarType dtype) override {
+    if (shape.size() == 1)
+      return name.ends_with(".bias") ? at::zeros(shape, dtype) : at::ones(shape, dtype);
+    // Drawing every number would take longer than what is to be measured.
+    constexpr int64_t kDrawnRows = 64;
+    const int64_t drawn = std::min(shape[0], kDrawnRows), times = (shape[0] + drawn - 1) / drawn;
+    const at::Tensor rows = at::empty({drawn, shape[1]}, at::kFloat).normal_(0.0, 0.02).to(dtype);
+    return rows.repeat({times, 1}).narrow(0, 0, shape[0]).contiguous();
+  }
+  std::unique_ptr<quant::FrozenWeight> read_packed(const std::string& module, int64_t out,
+                                                   int64_t in, const quant::QuantizationOptions&,
+                                                   at::Device) override {
+    return packed_ ? packed_(module, out, in) : nullptr;
+  }
+  std::string packing(const std::string&) const override { return ""; }
+  std::vector<std::string> unread() const override { return {}; }
+
+ private:
+  PackedMaker packed_;
+};
+
+}  // namespace
+
+std::unique_ptr<WeightSource> made_weights(const ModelConfig& config, const PackedMaker& packed) {
+  return std::make_unique<MadeWeights>(config, packed);
+}
+
+}  // namespace qlora::model

@@ -1,0 +1,49 @@
+#include "model/model_header.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "io/json.h"
+#include "model/hub_cache.h"
+#include "model/stored_quantization.h"
+
+namespace qlora::model {
+namespace {
+namespace fs = std::filesystem;
+
+// Whether any weights lie there; a directory that holds some of its files is for open_weights to
+// complain about.
+bool has_weights(const fs::path& directory) {
+  return std::ranges::any_of(fs::directory_iterator(directory), [](const auto& entry) {
+    return entry.path().extension() == ".safetensors" ||
+           entry.path().filename() == "model.safetensors.index.json";
+  });
+}
+
+}  // namespace
+
+ModelHeader read_model_header(const std::string& path_or_id) {
+  const fs::path path = resolve_model_path(path_or_id);
+  ModelHeader header;
+  header.place = path.string();
+  const bool is_directory = fs::is_directory(path);
+  if (is_directory ? has_weights(path) : path.extension() != ".json") {
+    header.weights = open_weights(header.place);
+    header.config = header.weights->config();
+    header.config.attention_bias |= header.weights->has("model.layers.0.self_attn.q_proj.bias");
+    header.config.mlp_bias |= header.weights->has("model.layers.0.mlp.gate_proj.bias");
+    if (!is_directory) return header;
+  }
+  const std::string file = is_directory ? (path / "config.json").string() : header.place;
+  const nlohmann::json document = io::read_json_file(file);
+  const io::JsonNode json(document, file);
+  if (!header.weights)
+    header.config =
+        family_of_model_type(json.at("model_type").as_string(), file).from_hugging_face(json);
+  if (const auto quantization = json.find("quantization_config"))
+    header.stored = read_quantization_config(*quantization);
+  return header;
+}
+
+}  // namespace qlora::model

@@ -1,0 +1,23 @@
+// What can be known of a model without reading its weights: its shape, and how its file packs them.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "model/weight_source.h"
+
+namespace qlora::model {
+
+struct ModelHeader {
+  std::string place;  // for messages
+  ModelConfig config;
+  std::optional<quant::QuantizationOptions> stored;  // quantization_config of config.json
+  std::unique_ptr<WeightSource> weights;             // null: the files are not there
+};
+
+// From a .gguf file, a Hugging Face directory with or without its weights, a config.json, or a hub
+// id whose config.json lies in the local cache. ConfigError, FormatError, IoError.
+ModelHeader read_model_header(const std::string& path_or_id);
+
+}  // namespace qlora::model

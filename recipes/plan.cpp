@@ -1,0 +1,117 @@
+#include "recipes/plan.h"
+
+#include <ATen/ATen.h>
+
+#include <filesystem>
+#include <map>
+#include <optional>
+
+#include "model/load.h"
+#include "model/stored_quantization.h"
+#include "quant/gguf_weight.h"
+
+namespace qlora::recipes {
+namespace {
+namespace fs = std::filesystem;
+
+// Of tokenizer and chat template an entry of the vocabulary, and of the rows a byte of their files
+// (measured): tokens take four bytes and their mask one, for about four letters.
+constexpr int64_t kBytesAToken = 450, kRowBytesAByte = 2;
+
+int64_t host_bytes(const Recipe& recipe, int64_t vocabulary) {
+  int64_t bytes = vocabulary * kBytesAToken;
+  for (const auto* sets : {&recipe.data.train, &recipe.data.eval})
+    for (const data::DatasetOptions& set : *sets) {
+      std::error_code missing;
+      const auto size = fs::file_size(set.path, missing);
+      if (!missing) bytes += kRowBytesAByte * static_cast<int64_t>(size);
+    }
+  return bytes;
+}
+
+trainer::PlannedRun common(const Recipe& recipe, const model::ModelConfig& config) {
+  trainer::PlannedRun run;
+  run.config = config;
+  run.model = recipe.model;
+  run.lora = recipe.lora;
+  run.optim = recipe.optim;
+  run.compute = model::dtype_from_string(recipe.train.compute_dtype, "train.compute_dtype");
+  run.recompute_layers = recipe.train.gradient_checkpointing == "true";
+  run.evaluates = !recipe.data.eval.empty() || recipe.data.eval_fraction > 0;
+  run.micro_batch_size = recipe.train.micro_batch_size;
+  run.sequence_length = recipe.data.sequence_length;
+  run.host_bytes = host_bytes(recipe, config.vocab_size);
+  return run;
+}
+
+// The blocks in which a GGUF file packs a module, if it stays in them.
+std::optional<io::DType> kept_blocks(const Recipe& recipe, const model::ModelHeader& header,
+                                     bool on_gpu, const std::string& module) {
+  if (recipe.quantization.method != "as_stored" || on_gpu || !header.weights) return std::nullopt;
+  const std::string packing = header.weights->packing(module);
+  for (int i = static_cast<int>(io::DType::kQ4_0); i <= static_cast<int>(io::DType::kQ6_K); ++i)
+    if (const auto type = static_cast<io::DType>(i); io::dtype_name(type) == packing) return type;
+  return std::nullopt;
+}
+
+}  // namespace
+
+quant::QuantizationOptions quantization_of(const Recipe& recipe, const model::ModelHeader& header) {
+  if (!header.stored) return recipe.quantization;
+  model::require_stored_quantization(recipe.quantization, *header.stored, header.place);
+  quant::QuantizationOptions stored = *header.stored;
+  if (recipe.quantization.method == "int8_weight_only") stored.method = "int8_weight_only";
+  return stored;
+}
+
+trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& header,
+                                bool on_gpu) {
+  trainer::PlannedRun run = common(recipe, header.config);
+  run.on_gpu = on_gpu;
+  const auto dense = static_cast<int64_t>(
+      c10::elementSize(model::dtype_from_string(recipe.model.dtype, "model.dtype")));
+  const quant::QuantizationOptions options = quantization_of(recipe, header);
+  run.weight = [&recipe, &header, on_gpu, options, dense](const std::string& module,
+                                                          const model::LinearShape& shape) {
+    if (const auto type = kept_blocks(recipe, header, on_gpu, module))
+      return quant::planned_block_bytes(*type, shape.out, shape.in);
+    return quant::planned_weight_bytes(options, module, shape.out, shape.in, dense);
+  };
+  return run;
+}
+
+trainer::PlannedRun planned_run(const Recipe& recipe, const model::CausalLm& model,
+                                int64_t sequence_length) {
+  trainer::PlannedRun run = common(recipe, model.config());
+  run.on_gpu = model.device().is_cuda();
+  run.sequence_length = sequence_length;
+  std::map<std::string, quant::WeightBytes> loaded;
+  for (const model::DecoderLayer& layer : model.layers)
+    for (const lora::LinearGroup* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
+      for (const lora::LoraLinear& linear : group->layers()) {
+        const std::string format = linear.base->format();
+        loaded[linear.name] = {
+            .weights = linear.base->bytes(),
+            .quantized = format != "bfloat16" && format != "float16" && format != "float32",
+            .in_eight_bits = format == "int8"};
+      }
+  run.weight = [loaded](const std::string& module, const model::LinearShape&) {
+    return loaded.at(module);
+  };
+  return run;
+}
+
+model::PackedMaker packed_maker(const Recipe& recipe, const model::ModelHeader& header,
+                                bool on_gpu) {
+  if (header.stored || !kept_blocks(recipe, header, on_gpu, "model.layers.0.self_attn.q_proj"))
+    return {};
+  return [&recipe, &header, on_gpu](const std::string& module, int64_t out,
+                                    int64_t in) -> std::unique_ptr<quant::FrozenWeight> {
+    const auto type = kept_blocks(recipe, header, on_gpu, module);
+    if (!type) return nullptr;
+    const int64_t row = in / io::elements_per_block(*type) * io::bytes_per_block(*type);
+    return std::make_unique<quant::GgufWeight>(at::zeros({out, row}, at::kByte), *type, in);
+  };
+}
+
+}  // namespace qlora::recipes

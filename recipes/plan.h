@@ -1,0 +1,27 @@
+// A recipe as trainer/memory_plan.h and trainer/time_plan.h see it.
+#pragma once
+
+#include "model/causal_lm.h"
+#include "model/made_weights.h"
+#include "model/model_header.h"
+#include "recipes/recipe.h"
+#include "trainer/memory_plan.h"
+
+namespace qlora::recipes {
+
+// Of a model whose weights are not loaded. The sequences are as long as data.sequence_length lets
+// them be. train.gradient_checkpointing auto counts as false here. ConfigError if the recipe asks
+// for another quantization than the model is stored in.
+trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& header,
+                                bool on_gpu);
+// Of a loaded one.
+trainer::PlannedRun planned_run(const Recipe& recipe, const model::CausalLm& model,
+                                int64_t sequence_length);
+
+// The quantization that loading this model comes to: as_stored is what the file says.
+quant::QuantizationOptions quantization_of(const Recipe& recipe, const model::ModelHeader& header);
+// For layers that the file packs in blocks and the recipe leaves so; empty if there are none.
+model::PackedMaker packed_maker(const Recipe& recipe, const model::ModelHeader& header,
+                                bool on_gpu);
+
+}  // namespace qlora::recipes

@@ -1,0 +1,124 @@
+#include "trainer/layer_memory.h"
+
+#include <algorithm>
+
+namespace qlora::trainer {
+namespace {
+
+constexpr int64_t kFloat = 4;
+// Query rows whose scores are held at once where attention is not fused.
+constexpr int64_t kScoreRows = 512;
+
+int64_t at(const std::array<int64_t, model::kNumGroups>& values, model::Group group) {
+  return values[static_cast<size_t>(group)];
+}
+
+// Elements [heads, rows, keys] of attention probabilities, in one buffer.
+int64_t score_elements(const LayerPass& p) {
+  return p.flash ? 0 : p.heads * std::min(kScoreRows, p.longest) * p.longest;
+}
+
+// A node's buffers in the backward pass: gradients that came, those that it makes, and copies.
+struct NodeBuffers {
+  Stage node;
+  int64_t bytes;  // a token
+};
+
+std::vector<NodeBuffers> backward_buffers(const LayerPass& p) {
+  const int64_t c = p.compute_bytes, h = p.hidden, q = p.queries, k = p.keys, i = p.inner;
+  const int64_t residual = kFloat * h;       // the gradient that bypasses the node
+  const int64_t copies = p.dropout ? 3 : 1;  // of an input gradient
+  const int64_t swiglu = p.on_gpu ? 3 * kFloat * i : 3 * c * i;
+  return {{Stage::kDown, residual + c * h + copies * c * i},
+          {Stage::kSwiglu, residual + swiglu},
+          {Stage::kGateUp, residual + 2 * c * i + copies * c * h},
+          {Stage::kSecondNorm, 2 * residual + 2 * c * h},
+          {Stage::kOutput, residual + c * h + copies * c * q},
+          {Stage::kAttention, residual + c * (3 * q + 3 * k)},
+          {Stage::kQkv, residual + c * (q + 2 * k) + copies * c * h},
+          {Stage::kFirstNorm, 2 * residual + c * h}};
+}
+
+}  // namespace
+
+std::vector<KeptTensor> kept_tensors(const LayerPass& p) {
+  using model::Group;
+  const int64_t c = p.compute_bytes, h = p.hidden, q = p.queries, k = p.keys, i = p.inner;
+  const auto input = [&](Group group, int64_t features) {
+    return at(p.ranks, group) > 0 ? features : 0;  // only an adapter's gradient needs it
+  };
+  std::vector<KeptTensor> kept = {
+      {Stage::kFirstNorm, "residual", h + 1, kFloat},  // with a scale for each token
+      {Stage::kQkv, "normed input", input(Group::kQkv, h), c},
+      {Stage::kQkv, "low-rank inputs", at(p.ranks, Group::kQkv), c},
+      {Stage::kQkv, "products before DoRA's magnitude", at(p.dora, Group::kQkv), c},
+      {Stage::kAttention, "rotated queries and keys, values", q + 2 * k, c},
+      {Stage::kAttention, "output, which is the next product's input", q, c},
+      {Stage::kAttention, "sums of the softmax", p.heads, kFloat},
+      {Stage::kOutput, "low-rank inputs", at(p.ranks, Group::kOutput), c},
+      {Stage::kOutput, "products before DoRA's magnitude", at(p.dora, Group::kOutput), c},
+      {Stage::kSecondNorm, "residual", h + 1, kFloat},
+      {Stage::kGateUp, "normed input", input(Group::kGateUp, h), c},
+      {Stage::kGateUp, "low-rank inputs", at(p.ranks, Group::kGateUp), c},
+      {Stage::kGateUp, "products before DoRA's magnitude", at(p.dora, Group::kGateUp), c},
+      {Stage::kDown, "activated product", input(Group::kDown, i), c},
+      {Stage::kDown, "low-rank inputs", at(p.ranks, Group::kDown), c},
+      {Stage::kDown, "products before DoRA's magnitude", at(p.dora, Group::kDown), c}};
+  if (p.on_gpu)  // composed of stock operations in float32
+    kept.push_back({Stage::kSwiglu, "gate, its silu, up", 3 * i, kFloat});
+  else
+    kept.push_back({Stage::kSwiglu, "gate and up", 2 * i, c});
+  return kept;
+}
+
+int64_t kept_bytes(const LayerPass& p) {
+  int64_t bytes = 0;
+  for (const KeptTensor& tensor : kept_tensors(p)) bytes += tensor.elements * tensor.bytes;
+  return bytes * p.tokens;
+}
+
+int64_t forward_bytes(const LayerPass& p) {
+  const int64_t c = p.compute_bytes, h = p.hidden, q = p.queries, k = p.keys, i = p.inner;
+  // Alive to the end of the layer: its input, queries and keys before their rotation, attention's
+  // share of the residual.
+  const int64_t locals = kFloat * h + c * (q + k) + c * h;
+  int64_t most = locals + c * h + kFloat * h;            // the last product, and the layer's output
+  if (p.dropout) most = std::max(most, locals + c * i);  // an adapter's input
+  if (p.in_eight_bits) {
+    // int32 products and 8-bit inputs, of the last layer and of one before the activation.
+    most = std::max({most, locals + c * h + kFloat * h + i, locals - c * i + kFloat * i + h});
+  }
+  return most * p.tokens;
+}
+
+int64_t backward_bytes(const LayerPass& p) {
+  const std::vector<KeptTensor> kept = kept_tensors(p);
+  int64_t freed = 0, most = 0;
+  for (const NodeBuffers& buffers : backward_buffers(p)) {
+    int64_t bytes = (buffers.bytes - freed) * p.tokens;
+    if (buffers.node == Stage::kAttention) bytes += 2 * score_elements(p) * p.compute_bytes;
+    most = std::max(most, bytes);
+    for (const KeptTensor& tensor : kept)
+      if (tensor.node == buffers.node) freed += tensor.elements * tensor.bytes;
+  }
+  return most;
+}
+
+int64_t graphless_bytes(const LayerPass& p) {
+  const int64_t c = p.compute_bytes, h = p.hidden, q = p.queries, k = p.keys, i = p.inner;
+  const int64_t attention = 2 * kFloat * h + c * (h + 3 * q + 3 * k);
+  const int64_t activated = p.on_gpu ? 3 * kFloat * i + 3 * c * i : 3 * c * i;
+  const int64_t end = 4 * kFloat * h + c * (4 * h + 2 * q + 2 * k) + activated;
+  const int64_t eight_bits = p.in_eight_bits ? (kFloat - c) * i + h : 0;
+  return std::max(attention * p.tokens + 2 * score_elements(p) * c,
+                  (end + std::max<int64_t>(eight_bits, 0)) * p.tokens);
+}
+
+int64_t attention_buffer_bytes(const LayerPass& p) {
+  if (p.on_gpu || !p.flash) return 0;
+  // Keys and values packed for the forward pass, values and twice the keys for the backward pass,
+  // and the gradients of each head's keys and values in float32.
+  return p.tokens * (5 * p.compute_bytes * p.keys + 2 * kFloat * p.queries);
+}
+
+}  // namespace qlora::trainer

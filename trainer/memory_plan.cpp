@@ -1,0 +1,288 @@
+#include "trainer/memory_plan.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "lora/targets.h"
+#include "model/flash_attention_kernels.h"
+#include "model/load.h"
+#include "optim/optimizer.h"
+
+namespace qlora::trainer {
+namespace {
+
+constexpr int64_t kFloat = 4;
+// Resident before anything is allocated: the program, LibTorch, and what oneDNN compiles and keeps
+// (measured). Of a GPU: its context, loaded kernels and cuBLAS's workspace (assumed).
+constexpr int64_t kCpuRuntime = 120'000'000, kGpuRuntime = 600'000'000;
+constexpr int64_t kChunkRows = 256;          // loss.cpp
+constexpr int64_t kEvaluationTokens = 2048;  // evaluate.h
+constexpr int64_t kDecodedPiece = 4 << 20;   // read_tensor.cpp
+
+int64_t bytes_of(at::ScalarType type) { return static_cast<int64_t>(c10::elementSize(type)); }
+
+class Planner {
+ public:
+  explicit Planner(const PlannedRun& run)
+      : run_(run),
+        c_(run.config),
+        shapes_(model::linear_shapes(run.config)),
+        dtype_bytes_(bytes_of(model::dtype_from_string(run.model.dtype, "model.dtype"))),
+        compute_bytes_(bytes_of(run.compute)),
+        outer_bytes_(run.model.upcast == "all" ? kFloat : dtype_bytes_),
+        tokens_(run.tokens()) {
+    check(run.weight != nullptr && tokens_ > 0, "plan_memory: nothing to plan for");
+    plan_.on_gpu = run.on_gpu;
+  }
+
+  MemoryPlan plan() {
+    add_base();
+    add_adapters();
+    add_optimizer();
+    add_activations();
+    add_loss();
+    add_evaluation();
+    if (run_.on_gpu)
+      add("tokenizer and data", run_.host_bytes, Phase::kHost);
+    else
+      add_loaded("tokenizer and data", run_.host_bytes);
+    add_loaded("run-time libraries", run_.on_gpu ? kGpuRuntime : kCpuRuntime);
+    return plan_;
+  }
+
+ private:
+  void add(const char* purpose, int64_t bytes, Phase phase) {
+    if (bytes > 0) plan_.lines.push_back({purpose, bytes, phase});
+  }
+  void add_loaded(const char* purpose, int64_t bytes) {
+    if (bytes > 0) plan_.lines.push_back({purpose, bytes, Phase::kAlways, true});
+  }
+
+  template <typename Visit>
+  void for_each_linear(const Visit& visit) const {
+    for (int64_t layer = 0; layer < c_.num_layers; ++layer)
+      for (const model::LinearShape& shape : shapes_) visit(layer, shape, shape.module(layer));
+  }
+
+  void add_base();
+  void add_adapters();
+  void add_optimizer();
+  void add_activations();
+  void add_loss();
+  void add_evaluation();
+  LayerPass pass(int64_t tokens, int64_t longest) const;
+  // Of the micro-batch, with the adapters of this layer.
+  LayerPass layer_pass(int64_t layer) const;
+
+  const PlannedRun& run_;
+  const model::ModelConfig& c_;
+  std::vector<model::LinearShape> shapes_;
+  int64_t dtype_bytes_, compute_bytes_, outer_bytes_, tokens_;
+  bool in_eight_bits_ = false;
+  MemoryPlan plan_;
+
+  struct Adapted {
+    bool any = false;
+    std::array<int64_t, model::kNumGroups> ranks = {}, dora = {};
+  };
+  std::vector<Adapted> adapted_;          // a layer
+  std::vector<int64_t> parameter_sizes_;  // of the trained tensors, in their order
+};
+
+void Planner::add_base() {
+  const int64_t hidden = c_.hidden_size;
+  int64_t weights = 0, scales = 0, biases = 0, panel = 0, largest = 0;
+  for_each_linear([&](int64_t, const model::LinearShape& shape, const std::string& module) {
+    const quant::WeightBytes bytes = run_.weight(module, shape);
+    const int64_t count = shape.out * shape.in;
+    weights += bytes.weights;
+    scales += bytes.scales;
+    if (shape.bias) biases += shape.out * dtype_bytes_;
+    in_eight_bits_ |= bytes.in_eight_bits;
+    largest = std::max(largest, count);
+    if (!bytes.quantized && dtype_bytes_ == compute_bytes_) return;
+    const int64_t rounded = compute_bytes_ == kFloat && bytes.quantized ? dtype_bytes_ : 0;
+    panel = std::max(panel, count * (compute_bytes_ + rounded));
+  });
+  const int64_t matrix = c_.vocab_size * hidden;
+  const int64_t norms = (2 * c_.num_layers + 1) * hidden * kFloat;
+  add_loaded("base weights", weights);
+  add_loaded("quantization scales", scales);
+  add_loaded("embedding, head, norms, biases",
+             matrix * outer_bytes_ * (c_.tied_embeddings ? 1 : 2) + norms + biases);
+  if (run_.model.upcast != "all" && dtype_bytes_ != compute_bytes_)
+    panel = std::max(panel, matrix * compute_bytes_);
+  add("dequantization panel", panel, Phase::kTraining);
+  // A matrix as it was read beside what becomes of it, and the pages of its file.
+  largest = std::max(largest, matrix);
+  add("a matrix while it is loaded", 2 * largest * dtype_bytes_ + kDecodedPiece, Phase::kLoading);
+}
+
+void Planner::add_adapters() {
+  std::vector<std::string> names;
+  for_each_linear([&](int64_t, const model::LinearShape&, const std::string& module) {
+    names.push_back(module);
+  });
+  const lora::Targets targets = lora::match_targets(run_.lora, names);
+  adapted_.resize(static_cast<size_t>(c_.num_layers));
+  int64_t norms = 0;
+  size_t next = 0;
+  for_each_linear([&](int64_t layer, const model::LinearShape& shape, const std::string& module) {
+    const bool chosen = targets.chosen[next++];
+    Adapted& adapted = adapted_[static_cast<size_t>(layer)];
+    const auto group = static_cast<size_t>(shape.group);
+    if (shape.bias && (run_.lora.bias == "all" || (run_.lora.bias == "lora_only" && chosen))) {
+      parameter_sizes_.push_back(shape.out);
+      adapted.any = true;
+    }
+    if (!chosen) return;
+    const int64_t rank = run_.lora.of_module(module).rank;
+    adapted.any = true;
+    adapted.ranks[group] += rank;
+    parameter_sizes_.push_back(rank * shape.in);
+    parameter_sizes_.push_back(shape.out * rank);
+    if (!run_.lora.use_dora) return;
+    adapted.dora[group] += shape.out;
+    parameter_sizes_.push_back(shape.out);
+    norms += 3 * shape.out * kFloat;
+  });
+  int64_t parameters = 0;
+  for (const int64_t size : parameter_sizes_) parameters += size;
+  add("adapters (float32)", parameters * kFloat + norms, Phase::kAlways);
+  add("adapters' gradients (float32)", parameters * kFloat, Phase::kAlways);
+  if (run_.compute != at::kFloat)
+    add("adapters' copies for the products", parameters * compute_bytes_, Phase::kAlways);
+}
+
+void Planner::add_optimizer() {
+  const optim::StateBytes state =
+      optim::optimizer_state_bytes(run_.optim, parameter_sizes_, run_.on_gpu);
+  add("optimizer state", state.device, Phase::kAlways);
+  add("optimizer state, paged out", state.host, run_.on_gpu ? Phase::kHost : Phase::kAlways);
+}
+
+LayerPass Planner::pass(int64_t tokens, int64_t longest) const {
+  LayerPass pass;
+  pass.hidden = c_.hidden_size;
+  pass.queries = c_.num_heads * c_.head_dim;
+  pass.keys = c_.num_kv_heads * c_.head_dim;
+  pass.inner = c_.intermediate_size;
+  pass.heads = c_.num_heads;
+  pass.compute_bytes = compute_bytes_;
+  pass.dropout = run_.lora.dropout > 0;
+  pass.in_eight_bits = in_eight_bits_;
+  pass.on_gpu = run_.on_gpu;
+  pass.flash = run_.on_gpu ||
+               (run_.compute == at::kBFloat16 && model::cpu::supports_flash_avx512(c_.head_dim));
+  pass.tokens = tokens;
+  pass.longest = longest;
+  return pass;
+}
+
+LayerPass Planner::layer_pass(int64_t layer) const {
+  LayerPass result = pass(tokens_, run_.sequence_length);
+  result.ranks = adapted_[static_cast<size_t>(layer)].ranks;
+  result.dora = adapted_[static_cast<size_t>(layer)].dora;
+  return result;
+}
+
+void Planner::add_activations() {
+  const int64_t residual = tokens_ * c_.hidden_size * kFloat;
+  int64_t kept = 0, inputs = 0, layer_kept = 0, forward = 0, backward = 0;
+  for (int64_t i = 0; i < c_.num_layers; ++i) {
+    // Below the first trained layer nothing is differentiated.
+    if (inputs == 0 && !adapted_[static_cast<size_t>(i)].any) continue;
+    const LayerPass layer = layer_pass(i);
+    kept += kept_bytes(layer);
+    inputs += residual;
+    layer_kept = std::max(layer_kept, kept_bytes(layer));
+    forward = std::max(forward, forward_bytes(layer));
+    backward = std::max(backward, backward_bytes(layer));
+  }
+  // The final norm's input, and the rotary tables.
+  const int64_t shared = residual + tokens_ * (c_.head_dim + 2) * kFloat;
+  const LayerPass any = pass(tokens_, run_.sequence_length);
+  add("attention's buffers", attention_buffer_bytes(any), Phase::kTraining);
+  if (!run_.recompute_layers) {
+    add("activations kept", kept + shared, Phase::kTraining);
+    add("the backward pass's buffers", std::max(forward, backward), Phase::kBackward);
+    return;
+  }
+  add("activations kept (layers' inputs)", inputs + shared, Phase::kTraining);
+  // The layer's output and the gradient that came to it, as long as it is differentiated.
+  add("recomputation of a layer", layer_kept + 2 * residual, Phase::kBackward);
+  add("the backward pass's buffers",
+      std::max({forward, backward, graphless_bytes(any) - layer_kept - 2 * residual}),
+      Phase::kBackward);
+}
+
+void Planner::add_loss() {
+  const int64_t rows = std::min(kChunkRows, tokens_);
+  const bool wide = run_.model.upcast == "all";
+  const int64_t element = wide ? kFloat : compute_bytes_;
+  // The hidden states and their gradient; rows of both while their logits are at hand.
+  add("final hidden states", 2 * tokens_ * c_.hidden_size * element, Phase::kForward);
+  const int64_t logits = run_.on_gpu ? element + 3 * kFloat : element;
+  add("logits chunk", rows * (c_.vocab_size * logits + 2 * c_.hidden_size * element),
+      Phase::kForward);
+}
+
+void Planner::add_evaluation() {
+  if (!run_.evaluates) return;
+  const int64_t tokens = std::max(kEvaluationTokens, run_.sequence_length);
+  const int64_t rows = std::min(kChunkRows, tokens);
+  const LayerPass any = pass(tokens, run_.sequence_length);
+  add("evaluation", std::max(graphless_bytes(any), rows * c_.vocab_size * compute_bytes_),
+      Phase::kEvaluation);
+}
+
+}  // namespace
+
+const char* name_of(Phase phase) {
+  switch (phase) {
+    case Phase::kAlways:
+      return "always";
+    case Phase::kLoading:
+      return "loading";
+    case Phase::kTraining:
+      return "training";
+    case Phase::kForward:
+      return "end of the forward pass";
+    case Phase::kBackward:
+      return "backward pass";
+    case Phase::kEvaluation:
+      return "evaluation";
+    case Phase::kHost:
+      return "host";
+  }
+  throw Error("MemoryPlan: unknown phase");
+}
+
+int64_t MemoryPlan::bytes_in(Phase phase) const {
+  int64_t bytes = 0;
+  for (const MemoryLine& line : lines)
+    if (line.phase == phase) bytes += line.bytes;
+  return bytes;
+}
+
+int64_t MemoryPlan::training_peak() const {
+  return bytes_in(Phase::kAlways) +
+         std::max(bytes_in(Phase::kLoading),
+                  bytes_in(Phase::kTraining) +
+                      std::max(bytes_in(Phase::kForward), bytes_in(Phase::kBackward)));
+}
+
+int64_t MemoryPlan::peak() const {
+  return std::max(training_peak(), bytes_in(Phase::kAlways) + bytes_in(Phase::kEvaluation));
+}
+
+int64_t MemoryPlan::after_loading() const {
+  int64_t loaded = 0;
+  for (const MemoryLine& line : lines)
+    if (line.loaded) loaded += line.bytes;
+  return peak() - loaded;
+}
+
+MemoryPlan plan_memory(const PlannedRun& run) { return Planner(run).plan(); }
+
+}  // namespace qlora::trainer

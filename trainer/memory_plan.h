@@ -1,0 +1,70 @@
+// Where a run's memory goes, by purpose, before anything is loaded: from the shape of the model and
+// the options alone, by the sizes of what the run allocates.
+//
+//   peak = what is there all the time + the fullest of: loading, the forward pass's end (all that
+//   the backward pass will need, and a chunk of logits), the backward pass, an evaluation
+#pragma once
+
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "lora/lora_options.h"
+#include "model/linear_shapes.h"
+#include "model/model_options.h"
+#include "optim/optimizer_options.h"
+#include "quant/planned_bytes.h"
+#include "trainer/layer_memory.h"
+
+namespace qlora::trainer {
+
+// What decides a run's memory.
+struct PlannedRun {
+  model::ModelConfig config;
+  model::ModelOptions model;
+  lora::LoraOptions lora;
+  optim::OptimizerOptions optim;
+  at::ScalarType compute = at::kBFloat16;
+  bool on_gpu = false;
+  bool recompute_layers = false;
+  bool evaluates = false;
+  int64_t micro_batch_size = 1, sequence_length = 0;
+  int64_t host_bytes = 0;  // of the data and the tokenizer
+  // How a linear layer's frozen weight lies in memory, by its module path.
+  std::function<quant::WeightBytes(const std::string& module, const model::LinearShape& shape)>
+      weight;
+
+  int64_t tokens() const { return micro_batch_size * sequence_length; }
+};
+
+enum class Phase { kAlways, kLoading, kTraining, kForward, kBackward, kEvaluation, kHost };
+const char* name_of(Phase phase);
+
+struct MemoryLine {
+  std::string purpose;
+  int64_t bytes = 0;
+  // kTraining: in the forward and the backward phase. kHost: in the host's memory, of a run whose
+  // peak is the GPU's.
+  Phase phase = Phase::kAlways;
+  bool loaded = false;  // there as soon as base and data are
+};
+
+struct MemoryPlan {
+  std::vector<MemoryLine> lines;
+  bool on_gpu = false;
+
+  int64_t bytes_in(Phase phase) const;
+  // The whole run's, and that of its training steps and the loading before them.
+  int64_t peak() const;
+  int64_t training_peak() const;
+  // What is yet to come once base and data are loaded.
+  int64_t after_loading() const;
+};
+
+// ConfigError where the run itself would refuse its options.
+MemoryPlan plan_memory(const PlannedRun& run);
+
+}  // namespace qlora::trainer

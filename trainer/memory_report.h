@@ -1,0 +1,22 @@
+// Says once, after the first steps, how much memory the plan predicted and how much was taken.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <cstdint>
+
+namespace qlora::trainer {
+
+class MemoryReport {
+ public:
+  // `predicted`: MemoryPlan::training_peak().
+  MemoryReport(int64_t predicted, c10::Device device) : predicted_(predicted), device_(device) {}
+  // After each step, before its evaluations and saves.
+  void after_step();
+
+ private:
+  int64_t predicted_, step_ = 0;
+  c10::Device device_;
+};
+
+}  // namespace qlora::trainer

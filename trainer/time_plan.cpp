@@ -1,0 +1,186 @@
+#include "trainer/time_plan.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+
+#include "base/device.h"
+#include "base/profile.h"
+#include "base/seed.h"
+#include "base/stopwatch.h"
+#include "lora/targets.h"
+#include "model/load.h"
+#include "optim/grad_clip.h"
+#include "trainer/train_step.h"
+
+namespace qlora::trainer {
+namespace {
+
+constexpr int64_t kLayers = 2;
+// Operations of a measured step and how long measuring may go on.
+constexpr double kOperations = 6e11, kSeconds = 1.5;
+constexpr int kMostSteps = 8;
+
+// The model's shape with two layers.
+model::ModelConfig two_layers(model::ModelConfig config) {
+  config.num_layers = std::min(config.num_layers, kLayers);
+  return config;
+}
+
+// How much of a micro-batch is measured.
+struct Sample {
+  int64_t rows, length;
+  int64_t tokens() const { return rows * length; }
+};
+
+Sample sample_of(const PlannedRun& run) {
+  double weights = 0;
+  for (const model::LinearShape& shape : model::linear_shapes(run.config))
+    weights += static_cast<double>(shape.out) * static_cast<double>(shape.in);
+  const double operations_a_token = 6 * kLayers * weights;
+  const auto most =
+      std::max<int64_t>(static_cast<int64_t>(kOperations / operations_a_token) / 64 * 64, 64);
+  const int64_t length = std::min(run.sequence_length, most);
+  return {std::clamp<int64_t>(most / length, 1, run.micro_batch_size), length};
+}
+
+// Adapters on those modules of two adapted layers that the options choose, under the names that the
+// layers have in the whole model.
+lora::LoraOptions adapters_of(const PlannedRun& run, model::CausalLm& model) {
+  const auto shapes = model::linear_shapes(run.config);
+  lora::LoraOptions options = run.lora;
+  options.targets.clear();
+  options.exclude_modules.clear();
+  options.layers_to_transform.clear();
+  options.from_adapter.clear();
+  options.init = "default";
+  size_t found = 0;
+  for (int64_t layer = 0; layer < run.config.num_layers && found < model.layers.size(); ++layer) {
+    std::vector<std::string> chosen;
+    for (const model::LinearShape& shape : shapes)
+      if (lora::is_target(run.lora, shape.module(layer))) chosen.push_back(shape.module(layer));
+    if (chosen.empty()) continue;
+    options.targets.insert(options.targets.end(), chosen.begin(), chosen.end());
+    model::DecoderLayer& place = model.layers[found++];
+    size_t index = 0;
+    for (lora::LinearGroup* group : {&place.qkv, &place.o, &place.gate_up, &place.down})
+      for (lora::LoraLinear& linear : group->layers()) linear.name = shapes[index++].module(layer);
+  }
+  return options;
+}
+
+// Rows of made-up tokens, all of them supervised.
+data::Loader loader_of(const Sample& sample, int64_t vocab) {
+  std::vector<data::Example> rows(static_cast<size_t>(sample.rows));
+  for (size_t r = 0; r < rows.size(); ++r) {
+    for (int64_t i = 0; i < sample.length; ++i)
+      rows[r].tokens.push_back(static_cast<data::TokenId>(
+          uniform_integer(r, static_cast<uint64_t>(i), static_cast<uint64_t>(vocab))));
+    rows[r].supervised.assign(rows[r].tokens.size(), 1);
+  }
+  data::LoaderOptions options;
+  options.sequence_length = sample.length;
+  options.packing = false;
+  options.micro_batch_size = sample.rows;
+  return data::Loader(std::move(rows), options);
+}
+
+// A small run whose steps are taken one by one.
+class SampleRun {
+ public:
+  SampleRun(const Calibration& calibration, const Sample& sample)
+      : loader_(loader_of(sample, calibration.run.config.vocab_size)) {
+    const PlannedRun& run = calibration.run;
+    const auto source = model::made_weights(two_layers(run.config), calibration.packed);
+    model_ = model::load_model(*source, run.model, calibration.quantization, calibration.device,
+                               run.compute);
+    adapters_ = std::make_unique<lora::AdapterSet>(adapters_of(run, *model_), model_->groups(),
+                                                   run.compute, 1);
+    std::vector<optim::Parameter> parameters;
+    for (const lora::AdapterTensor& t : adapters_->tensors())
+      parameters.push_back({.name = t.name, .value = t.value, .gradient = t.gradient});
+    optim::OptimizerOptions options = run.optim;
+    options.paged_resident_bytes = 0;
+    optimizer_ = optim::make_optimizer(options, parameters);
+    state_.choices.recompute_layers = run.recompute_layers;
+    job_.reset(new TrainJob{*model_, *adapters_, *optimizer_, parameters,
+                            optim::LrSchedule(options, 1), loader_, state_});
+  }
+
+  void step() {
+    accumulate_gradients(*job_, loader_.next());
+    const auto norm = optim::gradient_norm(adapters_->gradients(), 1.0);
+    optimizer_->step(0.0, norm.scale);
+    adapters_->publish();
+  }
+
+ private:
+  std::unique_ptr<model::CausalLm> model_;
+  std::unique_ptr<lora::AdapterSet> adapters_;
+  std::unique_ptr<optim::Optimizer> optimizer_;
+  data::Loader loader_;
+  TrainState state_;
+  std::unique_ptr<TrainJob> job_;
+};
+
+// Seconds of each stage of one step, and of what no stage covers.
+std::vector<StagePlan> measure(SampleRun& sample, c10::Device device) {
+  sample.step();  // sizes buffers
+  const auto synchronized =
+      device.is_cpu() ? std::function<void()>() : [device] { synchronize(device); };
+  const bool one_thread = device.is_cpu() && at::get_num_threads() == 1;
+  start_profile(synchronized, one_thread ? ProfileClock::kProcessor : ProfileClock::kWall);
+  const Stopwatch watch;
+  int steps = 0;
+  while (steps < kMostSteps && (steps < 2 || watch.seconds() < kSeconds)) {
+    const ProfileScope scope("elementwise and the rest");
+    sample.step();
+    ++steps;
+  }
+  stop_profile();
+  std::vector<StagePlan> stages;
+  for (const StageTime& stage : stage_times())
+    stages.push_back({stage.stage, stage.seconds / steps});
+  return stages;
+}
+
+// How often a stage of the sample fits into a step of the run.
+double growth(const std::string& stage, const Calibration& calibration, const Sample& sample) {
+  const PlannedRun& run = calibration.run;
+  const auto micro_batches = static_cast<double>(calibration.gradient_accumulation_steps);
+  const auto measured = static_cast<double>(std::min(run.config.num_layers, kLayers));
+  const auto num_layers = static_cast<double>(run.config.num_layers);
+  const double layers = num_layers / measured;
+  const double tokens =
+      micro_batches * static_cast<double>(run.tokens()) / static_cast<double>(sample.tokens());
+  const double length =
+      static_cast<double>(run.sequence_length) / static_cast<double>(sample.length);
+  if (stage == "dequantize") return layers * micro_batches;
+  if (stage == "optimizer" || stage == "publish" || stage == "gradient norm") return layers;
+  if (stage == "attention" || stage == "attention backward") return layers * tokens * length;
+  if (stage == "head" || stage == "softmax and loss" || stage == "data") return tokens;
+  if (stage.starts_with("norm")) return tokens * (2 * num_layers + 1) / (2 * measured + 1);
+  return layers * tokens;
+}
+
+}  // namespace
+
+TimePlan plan_time(const Calibration& calibration) {
+  const Stopwatch watch;
+  const Sample sample = sample_of(calibration.run);
+  SampleRun run(calibration, sample);
+  TimePlan plan;
+  plan.stages = measure(run, calibration.device);
+  for (StagePlan& stage : plan.stages) {
+    stage.seconds *= growth(stage.stage, calibration, sample);
+    plan.seconds_a_step += stage.seconds;
+  }
+  std::ranges::sort(plan.stages, std::ranges::greater{}, &StagePlan::seconds);
+  plan.tokens_a_second =
+      static_cast<double>(calibration.gradient_accumulation_steps * calibration.run.tokens()) /
+      plan.seconds_a_step;
+  plan.calibration_seconds = watch.seconds();
+  return plan;
+}
+
+}  // namespace qlora::trainer

@@ -1,0 +1,50 @@
+// How long a step will take: two layers of the model's own shape, format and adapters, on made
+// weights, run as many tokens of a micro-batch as a second or so allows, stage by stage (the stages
+// of base/profile.h); each stage's time then grows as its arithmetic does.
+//
+//   dequantization                  layers · micro-batches
+//   attention                       layers · tokens · length of the sequences
+//   head, softmax and loss          tokens
+//   everything else in a layer      layers · tokens
+//   optimizer, publishing           layers · steps
+//
+// Sequences are taken as one document each: packed short rows cost less attention.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "model/made_weights.h"
+#include "quant/quantization_options.h"
+#include "trainer/memory_plan.h"
+
+namespace qlora::trainer {
+
+struct StagePlan {
+  std::string stage;
+  double seconds = 0;  // a step
+};
+
+struct TimePlan {
+  std::vector<StagePlan> stages;  // the longest first
+  double seconds_a_step = 0;
+  double tokens_a_second = 0;
+  double calibration_seconds = 0;
+};
+
+struct Calibration {
+  const PlannedRun& run;
+  int64_t gradient_accumulation_steps = 1;
+  quant::QuantizationOptions quantization;
+  model::PackedMaker packed = {};  // of models whose file packs its weights
+  c10::Device device = c10::Device(c10::kCPU);
+};
+
+// Allocates two layers, embedding and head, and measures on `device`; with one CPU thread the time
+// on the processor, else the time on the clock.
+TimePlan plan_time(const Calibration& calibration);
+
+}  // namespace qlora::trainer
