@@ -12,9 +12,17 @@ namespace qlora::trainer {
 namespace {
 
 constexpr int64_t kFloat = 4;
-// Resident before anything is allocated: the program, LibTorch, and what oneDNN compiles and keeps
-// (measured). Of a GPU: its context, loaded kernels and cuBLAS's workspace (assumed).
-constexpr int64_t kCpuRuntime = 120'000'000, kGpuRuntime = 600'000'000;
+// Resident beside all tensors: the program, LibTorch as far as it is used, and what oneDNN compiles
+// and keeps; with 8-bit products it keeps a kernel for each number of outlier columns (measured).
+// Of a GPU: its context, loaded kernels and cuBLAS's workspace (assumed).
+constexpr int64_t kCpuRuntime = 150'000'000, kEightBitRuntime = 55'000'000;
+// What micro-batches of ever other lengths add to that in the first dozens of steps: more kernels,
+// and a heap in pieces (measured).
+constexpr int64_t kVaryingLengths = 35'000'000;
+constexpr int64_t kGpuRuntime = 600'000'000;
+// Of the buffers of a step, what lies between them unused where sizes alternate: with layers
+// recomputed or 8-bit products, and else (measured).
+constexpr double kGapsAlternating = 0.08, kGaps = 0.01;
 constexpr int64_t kChunkRows = 256;          // loss.cpp
 constexpr int64_t kEvaluationTokens = 2048;  // evaluate.h
 constexpr int64_t kDecodedPiece = 4 << 20;   // read_tensor.cpp
@@ -46,7 +54,10 @@ class Planner {
       add("tokenizer and data", run_.host_bytes, Phase::kHost);
     else
       add_loaded("tokenizer and data", run_.host_bytes);
-    add_loaded("run-time libraries", run_.on_gpu ? kGpuRuntime : kCpuRuntime);
+    const int64_t eight_bits = in_eight_bits_ ? kEightBitRuntime : 0;
+    add_loaded("run-time libraries", run_.on_gpu ? kGpuRuntime : kCpuRuntime + eight_bits);
+    if (!run_.on_gpu) add("kernels for other lengths", kVaryingLengths, Phase::kAlways);
+    add_gaps();
     return plan_;
   }
 
@@ -70,6 +81,7 @@ class Planner {
   void add_activations();
   void add_loss();
   void add_evaluation();
+  void add_gaps();
   LayerPass pass(int64_t tokens, int64_t longest) const;
   // Of the micro-batch, with the adapters of this layer.
   LayerPass layer_pass(int64_t layer) const;
@@ -113,9 +125,11 @@ void Planner::add_base() {
   if (run_.model.upcast != "all" && dtype_bytes_ != compute_bytes_)
     panel = std::max(panel, matrix * compute_bytes_);
   add("dequantization panel", panel, Phase::kTraining);
-  // A matrix as it was read beside what becomes of it, and the pages of its file.
-  largest = std::max(largest, matrix);
-  add("a matrix while it is loaded", 2 * largest * dtype_bytes_ + kDecodedPiece, Phase::kLoading);
+  // A linear layer's matrix as it was read, in another order, and the pages of its file, beside
+  // what becomes of it; or those pages of the embedding, which comes first.
+  const int64_t first = matrix * dtype_bytes_ - weights - scales;
+  add("a matrix while it is loaded", std::max(3 * largest * dtype_bytes_, first) + kDecodedPiece,
+      Phase::kLoading);
 }
 
 void Planner::add_adapters() {
@@ -190,29 +204,31 @@ void Planner::add_activations() {
   const int64_t residual = tokens_ * c_.hidden_size * kFloat;
   int64_t kept = 0, inputs = 0, layer_kept = 0, forward = 0, backward = 0;
   for (int64_t i = 0; i < c_.num_layers; ++i) {
-    // Below the first trained layer nothing is differentiated.
-    if (inputs == 0 && !adapted_[static_cast<size_t>(i)].any) continue;
+    // Below the first trained layer nothing is differentiated, nor is the norm before it.
+    const bool first = inputs == 0;
+    if (first && !adapted_[static_cast<size_t>(i)].any) continue;
     const LayerPass layer = layer_pass(i);
-    kept += kept_bytes(layer);
+    kept += kept_bytes(layer) - (first ? residual : 0);
     inputs += residual;
     layer_kept = std::max(layer_kept, kept_bytes(layer));
     forward = std::max(forward, forward_bytes(layer));
     backward = std::max(backward, backward_bytes(layer));
   }
-  // The final norm's input, and the rotary tables.
-  const int64_t shared = residual + tokens_ * (c_.head_dim + 2) * kFloat;
   const LayerPass any = pass(tokens_, run_.sequence_length);
+  add("rotary tables and positions", tokens_ * (c_.head_dim + 2) * kFloat, Phase::kTraining);
   add("attention's buffers", attention_buffer_bytes(any), Phase::kTraining);
+  add("the last norm's input", residual, Phase::kForward);
   if (!run_.recompute_layers) {
-    add("activations kept", kept + shared, Phase::kTraining);
+    add("activations kept", kept, Phase::kTraining);
     add("the backward pass's buffers", std::max(forward, backward), Phase::kBackward);
     return;
   }
-  add("activations kept (layers' inputs)", inputs + shared, Phase::kTraining);
-  // The layer's output and the gradient that came to it, as long as it is differentiated.
-  add("recomputation of a layer", layer_kept + 2 * residual, Phase::kBackward);
+  add("activations kept (layers' inputs)", inputs, Phase::kTraining);
+  // The layer's input is kept already; its output lives as long as it is differentiated.
+  add("recomputation of a layer", layer_kept, Phase::kBackward);
   add("the backward pass's buffers",
-      std::max({forward, backward, graphless_bytes(any) - layer_kept - 2 * residual}),
+      std::max(
+          {forward - residual, backward + residual, graphless_bytes(any) - layer_kept - residual}),
       Phase::kBackward);
 }
 
@@ -234,6 +250,13 @@ void Planner::add_evaluation() {
   const LayerPass any = pass(tokens, run_.sequence_length);
   add("evaluation", std::max(graphless_bytes(any), rows * c_.vocab_size * compute_bytes_),
       Phase::kEvaluation);
+}
+
+void Planner::add_gaps() {
+  const auto step = static_cast<double>(plan_.bytes_in_step());
+  const bool alternating = run_.recompute_layers || in_eight_bits_;
+  add("gaps between buffers", static_cast<int64_t>(step * (alternating ? kGapsAlternating : kGaps)),
+      Phase::kTraining);
 }
 
 }  // namespace
@@ -265,23 +288,28 @@ int64_t MemoryPlan::bytes_in(Phase phase) const {
   return bytes;
 }
 
+int64_t MemoryPlan::bytes_in_step() const {
+  return bytes_in(Phase::kTraining) +
+         std::max(bytes_in(Phase::kForward), bytes_in(Phase::kBackward));
+}
+
+int64_t MemoryPlan::loaded_bytes() const {
+  int64_t loaded = 0;
+  for (const MemoryLine& line : lines)
+    if (line.loaded) loaded += line.bytes;
+  return loaded;
+}
+
 int64_t MemoryPlan::training_peak() const {
-  return bytes_in(Phase::kAlways) +
-         std::max(bytes_in(Phase::kLoading),
-                  bytes_in(Phase::kTraining) +
-                      std::max(bytes_in(Phase::kForward), bytes_in(Phase::kBackward)));
+  return std::max(loaded_bytes() + bytes_in(Phase::kLoading),
+                  bytes_in(Phase::kAlways) + bytes_in_step());
 }
 
 int64_t MemoryPlan::peak() const {
   return std::max(training_peak(), bytes_in(Phase::kAlways) + bytes_in(Phase::kEvaluation));
 }
 
-int64_t MemoryPlan::after_loading() const {
-  int64_t loaded = 0;
-  for (const MemoryLine& line : lines)
-    if (line.loaded) loaded += line.bytes;
-  return peak() - loaded;
-}
+int64_t MemoryPlan::after_loading() const { return peak() - loaded_bytes(); }
 
 MemoryPlan plan_memory(const PlannedRun& run) { return Planner(run).plan(); }
 

@@ -1,8 +1,9 @@
 // Where a run's memory goes, by purpose, before anything is loaded: from the shape of the model and
 // the options alone, by the sizes of what the run allocates.
 //
-//   peak = what is there all the time + the fullest of: loading, the forward pass's end (all that
-//   the backward pass will need, and a chunk of logits), the backward pass, an evaluation
+//   peak = the larger of: what is loaded + what loading takes;
+//          what is there all the time + the fullest of: the end of the forward pass (all that the
+//          backward pass will need, and a chunk of logits), the backward pass, an evaluation
 #pragma once
 
 #include <c10/core/ScalarType.h>
@@ -57,6 +58,8 @@ struct MemoryPlan {
   bool on_gpu = false;
 
   int64_t bytes_in(Phase phase) const;
+  int64_t bytes_in_step() const;  // of training steps, beyond what is there all the time
+  int64_t loaded_bytes() const;
   // The whole run's, and that of its training steps and the loading before them.
   int64_t peak() const;
   int64_t training_peak() const;

@@ -18,7 +18,7 @@ namespace {
 
 constexpr int64_t kLayers = 2;
 // Operations of a measured step and how long measuring may go on.
-constexpr double kOperations = 6e11, kSeconds = 1.5;
+constexpr double kOperations = 3e11, kSeconds = 1.5;
 constexpr int kMostSteps = 8;
 
 // The model's shape with two layers.
@@ -37,7 +37,8 @@ Sample sample_of(const PlannedRun& run) {
   double weights = 0;
   for (const model::LinearShape& shape : model::linear_shapes(run.config))
     weights += static_cast<double>(shape.out) * static_cast<double>(shape.in);
-  const double operations_a_token = 6 * kLayers * weights;
+  const double head = static_cast<double>(run.config.vocab_size * run.config.hidden_size);
+  const double operations_a_token = 6 * kLayers * weights + 4 * head;
   const auto most =
       std::max<int64_t>(static_cast<int64_t>(kOperations / operations_a_token) / 64 * 64, 64);
   const int64_t length = std::min(run.sequence_length, most);

@@ -50,7 +50,7 @@ TEST(WrongInput, WithoutACommandTheUsageIsShown) {
 
 TEST(WrongInput, HelpOfEveryCommandIsNoError) {
   TempDir dir;
-  for (const char* command : {"train", "resume", "evaluate", "generate", "chat", "export",
+  for (const char* command : {"train", "resume", "plan", "evaluate", "generate", "chat", "export",
                               "inspect", "tokenize", "render", "doctor", "reference"}) {
     const Finished done = run_qlora(dir, {command, "--help"});
     EXPECT_EQ(done.exit_code, 0) << command;

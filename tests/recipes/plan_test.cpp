@@ -1,0 +1,134 @@
+#include "recipes/plan.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "model/load.h"
+#include "recipes/ready_recipes.h"
+#include "recipes/recipe_yaml.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/tiny_files.h"
+#include "trainer/memory_fit.h"
+
+namespace qlora::recipes {
+namespace {
+
+struct Shape {
+  const char* name;
+  int64_t hidden, inner, layers, heads, kv_heads, vocab;
+  bool tied;
+};
+
+// config.json of published models.
+constexpr Shape kShapes[] = {{"SmolLM2-135M", 576, 1536, 30, 9, 3, 49152, true},
+                             {"Llama-3.2-1B", 2048, 8192, 16, 32, 8, 128256, true},
+                             {"Llama-3.1-8B", 4096, 14336, 32, 32, 8, 128256, false},
+                             {"Llama-2-13b", 5120, 13824, 40, 40, 40, 32000, false},
+                             {"llama-65b", 8192, 22016, 80, 64, 64, 32000, false},
+                             {"Llama-3.1-70B", 8192, 28672, 80, 64, 8, 128256, false}};
+
+// Writes the config.json of one; the file's path.
+std::string config_of(const test::TempDir& dir, const std::string& model) {
+  for (const Shape& s : kShapes) {
+    if (model.find(s.name) == std::string::npos) continue;
+    const nlohmann::json config = {
+        {"model_type", "llama"},          {"hidden_size", s.hidden},
+        {"intermediate_size", s.inner},   {"num_hidden_layers", s.layers},
+        {"num_attention_heads", s.heads}, {"num_key_value_heads", s.kv_heads},
+        {"vocab_size", s.vocab},          {"rms_norm_eps", 1e-5},
+        {"tie_word_embeddings", s.tied}};
+    return dir.write(std::string(s.name) + "/config.json", config.dump());
+  }
+  throw Error("no shape is known for " + model);
+}
+
+Recipe ready(const test::TempDir& dir, const std::string& name) {
+  Recipe recipe = read_recipe(dir.write(name + ".yaml", ready_recipe(name).text));
+  recipe.model.path = config_of(dir, recipe.model.path);
+  return recipe;
+}
+
+trainer::MemoryPlan plan_of(const Recipe& recipe, bool on_gpu) {
+  const model::ModelHeader header = model::read_model_header(recipe.model.path);
+  return trainer::plan_memory(planned_run(recipe, header, on_gpu));
+}
+
+double gigabytes(const trainer::MemoryPlan& plan) { return static_cast<double>(plan.peak()) / 1e9; }
+
+TEST(Plan, EveryReadyRecipeIsPlannedFromItsConfigAlone) {
+  const test::TempDir dir;
+  for (const ReadyRecipe& each : ready_recipes())
+    for (const bool on_gpu : {false, true})
+      EXPECT_GT(gigabytes(plan_of(ready(dir, each.name), on_gpu)), 0.2) << each.name;
+}
+
+TEST(Plan, ReadyRecipesFitTheMemoryTheirNamesPromise) {
+  const test::TempDir dir;
+  EXPECT_LT(gigabytes(plan_of(ready(dir, "llama-13b-16gb"), true)), 16);
+  EXPECT_LT(gigabytes(plan_of(ready(dir, "llama-8b-24gb"), true)), 24);
+  EXPECT_LT(gigabytes(plan_of(ready(dir, "llama-70b-48gb"), true)), 48);
+  EXPECT_LT(gigabytes(plan_of(ready(dir, "smollm2-135m-cpu"), false)), 2);
+  EXPECT_LT(gigabytes(plan_of(ready(dir, "llama-1b"), false)), 8);
+}
+
+TEST(Plan, SixtyFiveBillionFitIntoFortyEightGigabytesAndNotWithoutDoubleQuantizationOrFourBits) {
+  const test::TempDir dir;
+  Recipe recipe = ready(dir, "llama-70b-48gb");
+  recipe.model.path = config_of(dir, "llama-65b");
+  EXPECT_LT(gigabytes(plan_of(recipe, true)), 48);
+  recipe.quantization.method = "int8";
+  EXPECT_GT(gigabytes(plan_of(recipe, true)), 65);
+}
+
+TEST(Plan, DoubleQuantizationSavesSixtyFiveBillionThreeGigabytes) {
+  const test::TempDir dir;
+  Recipe recipe = ready(dir, "llama-70b-48gb");
+  recipe.model.path = config_of(dir, "llama-65b");
+  const double with = gigabytes(plan_of(recipe, true));
+  recipe.quantization.double_quant = false;
+  // 0.373 bit of 64.8 G weights in linear layers.
+  EXPECT_NEAR(gigabytes(plan_of(recipe, true)) - with, 0.373 / 8 * 64.8, 0.02);
+}
+
+TEST(Plan, AModelsFilesAndItsLoadedWeightsGiveTheSamePlan) {
+  const test::TempDir dir;
+  Recipe recipe = test::tiny_recipe(dir.path());
+  test::write_tiny_gguf(dir / "model.gguf");
+  for (const std::string& path : {dir / "model", dir / "model.gguf", dir / "model/config.json"}) {
+    recipe.model.path = path;
+    const model::ModelHeader header = model::read_model_header(path);
+    const auto source = model::open_weights(header.weights ? path : dir / "model");
+    const auto loaded =
+        model::load_model(*source, recipe.model, recipe.quantization, at::kCPU, at::kBFloat16);
+    EXPECT_EQ(
+        trainer::plan_memory(planned_run(recipe, header, false)).peak(),
+        trainer::plan_memory(planned_run(recipe, *loaded, recipe.data.sequence_length)).peak())
+        << path;
+  }
+}
+
+TEST(Plan, AModelThatIsNotThereSaysSo) {
+  try {
+    model::read_model_header("/nowhere/model");
+    FAIL() << "found";
+  } catch (const ConfigError& error) {
+    EXPECT_NE(std::string(error.what()).find("/nowhere/model does not exist"), std::string::npos);
+  }
+}
+
+TEST(Plan, AnotherQuantizationThanTheStoredOneIsRefused) {
+  const test::TempDir dir;
+  Recipe recipe = ready(dir, "int8");
+  nlohmann::json config = nlohmann::json::parse(test::read_file(recipe.model.path));
+  config["quantization_config"] = {
+      {"quant_method", "bitsandbytes"}, {"load_in_4bit", true}, {"bnb_4bit_quant_type", "nf4"}};
+  recipe.model.path = dir.write("config.json", config.dump());
+  EXPECT_THROW(plan_of(recipe, false), ConfigError);
+  recipe.quantization.method = "as_stored";
+  EXPECT_LT(gigabytes(plan_of(recipe, false)), gigabytes(plan_of(ready(dir, "int8"), false)));
+}
+
+}  // namespace
+}  // namespace qlora::recipes

@@ -1,0 +1,242 @@
+#include "trainer/memory_plan.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "base/arena_allocator.h"
+#include "model/load.h"
+#include "model/made_weights.h"
+#include "trainer/memory_fit.h"
+#include "trainer/train_step.h"
+
+namespace qlora::trainer {
+namespace {
+
+// Large enough that nearly every tensor comes from the arena, whose figures are exact.
+model::ModelConfig small_shape() {
+  model::ModelConfig config;
+  config.family = "llama";
+  config.vocab_size = 1024;
+  config.hidden_size = 256;
+  config.intermediate_size = 512;
+  config.num_layers = 3;
+  config.num_heads = 8;
+  config.num_kv_heads = 4;
+  config.head_dim = 32;
+  config.tied_embeddings = true;
+  return config;
+}
+
+PlannedRun planned(const quant::QuantizationOptions& quantization, int64_t tokens) {
+  PlannedRun run;
+  run.config = small_shape();
+  run.lora.rank = 64;
+  run.sequence_length = tokens;
+  run.weight = [quantization](const std::string& module, const model::LinearShape& shape) {
+    return quant::planned_weight_bytes(quantization, module, shape.out, shape.in, 2);
+  };
+  return run;
+}
+
+int64_t bytes_for(const MemoryPlan& plan, const std::string& purpose) {
+  for (const MemoryLine& line : plan.lines)
+    if (line.purpose == purpose) return line.bytes;
+  return 0;
+}
+
+quant::QuantizationOptions method(const std::string& name, bool double_quant = true) {
+  quant::QuantizationOptions options;
+  options.method = name;
+  options.double_quant = double_quant;
+  return options;
+}
+
+// The planned model with adapters, and one row to train it on.
+struct SmallRun {
+  PlannedRun plan;
+  std::unique_ptr<model::CausalLm> model;
+  std::unique_ptr<lora::AdapterSet> adapters;
+  std::vector<optim::Parameter> parameters;
+  std::unique_ptr<optim::Optimizer> optimizer;
+  data::Loader loader;
+  TrainState state;
+  std::unique_ptr<TrainJob> job;
+
+  SmallRun(const quant::QuantizationOptions& quantization, int64_t tokens, bool recompute = false)
+      : plan(planned(quantization, tokens)), loader(row(tokens), {tokens, false}) {
+    plan.recompute_layers = recompute;
+    model = model::load_model(*model::made_weights(plan.config), plan.model, quantization, at::kCPU,
+                              plan.compute);
+    adapters = std::make_unique<lora::AdapterSet>(plan.lora, model->groups(), plan.compute, 1);
+    for (const auto& t : adapters->tensors()) parameters.push_back({t.name, t.value, t.gradient});
+    optimizer = optim::make_optimizer(plan.optim, parameters);
+    state.choices.recompute_layers = recompute;
+    job.reset(new TrainJob{*model, *adapters, *optimizer, parameters,
+                           optim::LrSchedule(plan.optim, 10), loader, state});
+  }
+
+  static std::vector<data::Example> row(int64_t tokens) {
+    data::Example example;
+    for (int64_t i = 0; i < tokens; ++i)
+      example.tokens.push_back(static_cast<data::TokenId>(i % 1000));
+    example.supervised.assign(example.tokens.size(), 1);
+    return {example};
+  }
+
+  model::ForwardInput input() {
+    const data::StepWindow window = loader.next();
+    model::ForwardInput input;
+    input.tokens = window.micro_batches[0].tokens;
+    input.positions = window.micro_batches[0].positions;
+    input.cu_seqlens = window.micro_batches[0].cu_seqlens;
+    input.training = true;
+    input.recompute_layers = plan.recompute_layers;
+    return input;
+  }
+};
+
+// Of those buffers that the arena serves, in its units of 4 KB.
+int64_t in_arena(int64_t bytes) {
+  return bytes < static_cast<int64_t>(kSmallBuffer) ? 0 : (bytes + 4095) / 4096 * 4096;
+}
+
+LayerPass pass_of(const PlannedRun& run) {
+  LayerPass pass;
+  pass.hidden = 256;
+  pass.queries = 256;
+  pass.keys = 128;
+  pass.inner = 512;
+  pass.heads = 8;
+  pass.ranks = {3 * run.lora.rank, run.lora.rank, 2 * run.lora.rank, run.lora.rank};
+  pass.tokens = pass.longest = run.sequence_length;
+  return pass;
+}
+
+TEST(MemoryPlan, TheBaseTakesWhatItsLoadedTensorsTake) {
+  for (const auto& options : {method("nf4"), method("nf4", false), method("fp4"), method("int8"),
+                              method("int8_weight_only"), method("none")}) {
+    SmallRun run(options, 64);
+    int64_t linears = 0;
+    for (const lora::LinearGroup* group : run.model->groups())
+      for (const lora::LoraLinear& linear : group->layers()) linears += linear.base->bytes();
+    const MemoryPlan plan = plan_memory(run.plan);
+    EXPECT_EQ(bytes_for(plan, "base weights") + bytes_for(plan, "quantization scales"), linears)
+        << options.to_text();
+    const auto norms = static_cast<int64_t>(run.model->final_norm.nbytes()) * 7;
+    EXPECT_EQ(bytes_for(plan, "embedding, head, norms, biases"),
+              static_cast<int64_t>(run.model->embedding.nbytes()) + norms);
+  }
+}
+
+TEST(MemoryPlan, AdaptersAndOptimizerTakeWhatTheirBuffersTake) {
+  for (const char* name : {"paged_adamw_8bit", "adamw", "lion"}) {
+    SmallRun run(method("nf4"), 64);
+    run.plan.optim.name = name;
+    run.optimizer = optim::make_optimizer(run.plan.optim, run.parameters);
+    const MemoryPlan plan = plan_memory(run.plan);
+    const int64_t floats = run.adapters->num_parameters() * 4;
+    EXPECT_EQ(bytes_for(plan, "adapters (float32)"), floats);
+    EXPECT_EQ(bytes_for(plan, "adapters' gradients (float32)"), floats);
+    EXPECT_EQ(bytes_for(plan, "adapters' copies for the products"), floats / 2);
+    EXPECT_EQ(bytes_for(plan, "optimizer state"), run.optimizer->device_bytes()) << name;
+  }
+}
+
+// What lies in the arena after a forward pass with a graph, beyond what lay there before: the
+// table of kept tensors, the final norm's input, and the hidden states that are returned. The first
+// layer's first norm keeps nothing: no gradient is wanted below it. Equal, since both count whole
+// buffers.
+TEST(MemoryPlan, ALayerKeepsWhatItsTableSays) {
+  use_arena_for_cpu_tensors();
+  SmallRun run(method("none"), 512);
+  const int64_t before = arena_statistics().used_bytes;
+  const at::Tensor hidden = run.model->hidden(run.input());
+  int64_t expected = in_arena(512 * 256 * 2);  // the final norm's input makes up for the first's
+  for (const KeptTensor& tensor : kept_tensors(pass_of(run.plan))) {
+    // Rotated queries and keys, and values, share a line but not a buffer.
+    const std::vector<int64_t> elements = tensor.node == Stage::kAttention && tensor.elements == 512
+                                              ? std::vector<int64_t>{256, 128, 128}
+                                          : tensor.node == Stage::kSwiglu
+                                              ? std::vector<int64_t>{512, 512}
+                                          : tensor.elements == 257 ? std::vector<int64_t>{256, 1}
+                                                                   : std::vector{tensor.elements};
+    for (const int64_t count : elements) expected += 3 * in_arena(512 * count * tensor.bytes);
+  }
+  EXPECT_EQ(arena_statistics().used_bytes - before, expected);
+}
+
+TEST(MemoryPlan, RecomputedLayersKeepTheirInputAlone) {
+  use_arena_for_cpu_tensors();
+  SmallRun run(method("none"), 512, true);
+  const int64_t before = arena_statistics().used_bytes;
+  const at::Tensor hidden = run.model->hidden(run.input());
+  // The inputs of three layers; the final norm's input and output.
+  EXPECT_EQ(arena_statistics().used_bytes - before,
+            4 * in_arena(512 * 256 * 4) + in_arena(512 * 256 * 2));
+}
+
+// The tensors of a step at their fullest. The plan counts buffers below 64 KB, which the arena does
+// not see: sums of the softmax and rotary tables, under 1 % here. It takes the fullest node of each
+// pass for the fullest moment, which short-lived buffers between nodes may exceed: 5 %.
+TEST(MemoryPlan, AStepsPeakIsThatOfItsTensors) {
+  use_arena_for_cpu_tensors();
+  for (const bool recompute : {true, false}) {  // the larger one last: the arena keeps its peak
+    SmallRun run(method("none"), recompute ? 2048 : 4096, recompute);
+    const int64_t before = arena_statistics().used_bytes;
+    accumulate_gradients(*run.job, run.loader.next());
+    const int64_t measured = arena_statistics().peak_used_bytes - before;
+    const MemoryPlan plan = plan_memory(run.plan);
+    const int64_t predicted = plan.bytes_in_step() - bytes_for(plan, "attention's buffers") -
+                              bytes_for(plan, "gaps between buffers");
+    EXPECT_NEAR(static_cast<double>(predicted), static_cast<double>(measured),
+                0.05 * static_cast<double>(measured))
+        << (recompute ? "recomputed" : "kept");
+  }
+}
+
+TEST(MemoryPlan, DoubleQuantizationSavesThreeEighthsOfABitAWeight) {
+  const MemoryPlan with = plan_memory(planned(method("nf4"), 64));
+  const MemoryPlan without = plan_memory(planned(method("nf4", false), 64));
+  const double weights = 2.0 * static_cast<double>(bytes_for(with, "base weights"));
+  // 32/64 - 8/64 - 32/(64 * 256) bits; maps and offsets of 1028 bytes a matrix are the rest.
+  const double maps = 8.0 * 1028 * 21 / weights;
+  EXPECT_NEAR(8.0 * static_cast<double>(without.peak() - with.peak()) / weights, 0.373 - maps,
+              0.001);
+}
+
+TEST(MemoryFit, TheFastestSettingsThatFitAreTaken) {
+  PlannedRun run = planned(method("nf4"), 2048);
+  run.micro_batch_size = 4;
+  const int64_t all = plan_memory(run).peak();
+  const MemoryFit roomy = fit_memory(run, 2, 2 * all);
+  EXPECT_TRUE(roomy.fits);
+  EXPECT_EQ(roomy.run.micro_batch_size, 8);
+  EXPECT_FALSE(roomy.run.recompute_layers);
+  for (int64_t limit = all; limit > all / 2; limit -= all / 50) {
+    const MemoryFit fit = fit_memory(run, 2, limit);
+    EXPECT_EQ(fit.run.micro_batch_size * fit.gradient_accumulation_steps, 8);
+    EXPECT_EQ(fit.fits, fit.plan.peak() <= limit);
+  }
+}
+
+TEST(MemoryFit, WhereNothingFitsTheLeastIsGiven) {
+  PlannedRun run = planned(method("nf4"), 512);
+  run.micro_batch_size = 2;
+  const MemoryFit fit = fit_memory(run, 1, 1000);
+  EXPECT_FALSE(fit.fits);
+  EXPECT_EQ(fit.run.micro_batch_size, 1);
+  EXPECT_EQ(fit.gradient_accumulation_steps, 2);
+  EXPECT_LE(fit.plan.peak(), plan_memory(run).peak());
+}
+
+TEST(MemoryFit, AutoRecomputesOnlyWhereMemoryDemandsIt) {
+  const PlannedRun run = planned(method("nf4"), 4096);
+  const int64_t needed = plan_memory(run).after_loading();
+  EXPECT_FALSE(choose_recomputation("auto", run, 2 * needed));
+  EXPECT_TRUE(choose_recomputation("auto", run, needed));
+  EXPECT_TRUE(choose_recomputation("true", run, 2 * needed));
+  EXPECT_FALSE(choose_recomputation("false", run, 0));
+}
+
+}  // namespace
+}  // namespace qlora::trainer
