@@ -82,7 +82,8 @@ int64_t forward_bytes(const LayerPass& p) {
   // Alive to the end of the layer: its input, queries and keys before their rotation, attention's
   // share of the residual.
   const int64_t locals = kFloat * h + c * (q + k) + c * h;
-  int64_t most = locals + c * h + kFloat * h;            // the last product, and the layer's output
+  // The last product, that in float32 (a sum of two types casts on the CPU), the layer's output.
+  int64_t most = locals + c * h + (p.on_gpu ? 1 : 2) * kFloat * h;
   if (p.dropout) most = std::max(most, locals + c * i);  // an adapter's input
   if (p.in_eight_bits) {
     // int32 products and 8-bit inputs, of the last layer and of one before the activation.
@@ -108,7 +109,7 @@ int64_t graphless_bytes(const LayerPass& p) {
   const int64_t c = p.compute_bytes, h = p.hidden, q = p.queries, k = p.keys, i = p.inner;
   const int64_t attention = 2 * kFloat * h + c * (h + 3 * q + 3 * k);
   const int64_t activated = p.on_gpu ? 3 * kFloat * i + 3 * c * i : 3 * c * i;
-  const int64_t end = 4 * kFloat * h + c * (4 * h + 2 * q + 2 * k) + activated;
+  const int64_t end = (p.on_gpu ? 4 : 5) * kFloat * h + c * (4 * h + 2 * q + 2 * k) + activated;
   const int64_t eight_bits = p.in_eight_bits ? (kFloat - c) * i + h : 0;
   return std::max(attention * p.tokens + 2 * score_elements(p) * c,
                   (end + std::max<int64_t>(eight_bits, 0)) * p.tokens);

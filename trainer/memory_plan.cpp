@@ -224,11 +224,11 @@ void Planner::add_activations() {
     return;
   }
   add("activations kept (layers' inputs)", inputs, Phase::kTraining);
-  // The layer's input is kept already; its output lives as long as it is differentiated.
+  // The layer's input is kept already, but the gradient of its output waits for it, and that output
+  // lives as long as it is differentiated.
   add("recomputation of a layer", layer_kept, Phase::kBackward);
   add("the backward pass's buffers",
-      std::max(
-          {forward - residual, backward + residual, graphless_bytes(any) - layer_kept - residual}),
+      std::max({forward, backward + residual, graphless_bytes(any) - layer_kept - residual}),
       Phase::kBackward);
 }
 
