@@ -14,9 +14,10 @@ namespace qlora::recipes {
 namespace {
 namespace fs = std::filesystem;
 
-// Of tokenizer and chat template an entry of the vocabulary, and of the rows a byte of their files
-// (measured): tokens take four bytes and their mask one, for about four letters.
-constexpr int64_t kBytesAToken = 450, kRowBytesAByte = 2;
+// Of the tokenizer, an entry of the vocabulary (measured). Of the rows, a byte of their file: a
+// token is four or five letters there, takes four bytes and one of the mask, and is held twice, as
+// it was prepared and by the loader.
+constexpr int64_t kBytesAToken = 480, kRowBytesAByte = 2;
 
 int64_t host_bytes(const Recipe& recipe, int64_t vocabulary) {
   int64_t bytes = vocabulary * kBytesAToken;

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "lora/targets.h"
+#include "lora/weight_init.h"
 #include "model/flash_attention_kernels.h"
 #include "model/load.h"
 #include "optim/optimizer.h"
@@ -128,7 +129,10 @@ void Planner::add_base() {
   // A linear layer's matrix as it was read, in another order, and the pages of its file, beside
   // what becomes of it; or those pages of the embedding, which comes first.
   const int64_t first = matrix * dtype_bytes_ - weights - scales;
-  add("a matrix while it is loaded", std::max(3 * largest * dtype_bytes_, first) + kDecodedPiece,
+  // Initialisations that change the base work in float32: the matrix, what quantizing lost of it,
+  // and two of its factors' products.
+  const int64_t element = lora::init_changes_base(run_.lora.init) ? 4 * kFloat : 3 * dtype_bytes_;
+  add("a matrix while it is loaded", std::max(largest * element, first) + kDecodedPiece,
       Phase::kLoading);
 }
 

@@ -238,6 +238,19 @@ TEST(MemoryFit, WhereNothingFitsTheLeastIsGiven) {
   EXPECT_LE(fit.plan.peak(), plan_memory(run).peak());
 }
 
+TEST(MemoryFit, OnAGpuOptimizerStateIsPagedOutBeforeLayersAreRecomputed) {
+  PlannedRun run = planned(method("nf4"), 512);
+  run.on_gpu = true;
+  run.lora.rank = 512;  // whose state is more than the pages that stay
+  run.optim.name = "adamw";
+  const int64_t all = plan_memory(run).peak();
+  const MemoryFit fit = fit_memory(run, 1, all - 1);
+  EXPECT_TRUE(fit.fits);
+  EXPECT_FALSE(fit.run.recompute_layers);
+  EXPECT_EQ(fit.run.optim.name, "paged_adamw");
+  EXPECT_GT(fit.plan.bytes_in(Phase::kHost), 0);
+}
+
 TEST(MemoryFit, AutoRecomputesOnlyWhereMemoryDemandsIt) {
   const PlannedRun run = planned(method("nf4"), 4096);
   const int64_t needed = plan_memory(run).after_loading();

@@ -1,0 +1,59 @@
+#include "trainer/time_plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+
+namespace qlora::trainer {
+namespace {
+
+PlannedRun tiny(int64_t tokens) {
+  PlannedRun run;
+  run.config.family = "llama";
+  run.config.vocab_size = 300;
+  run.config.hidden_size = 64;
+  run.config.intermediate_size = 128;
+  run.config.num_layers = 5;
+  run.config.num_heads = 2;
+  run.config.num_kv_heads = 1;
+  run.config.head_dim = 32;
+  run.config.tied_embeddings = true;
+  run.sequence_length = tokens;
+  return run;
+}
+
+std::map<std::string, double> stages(const TimePlan& plan) {
+  std::map<std::string, double> all;
+  for (const StagePlan& stage : plan.stages) all[stage.stage] = stage.seconds;
+  return all;
+}
+
+TEST(TimePlan, EveryStageOfAStepIsThereAndTheyAddUp) {
+  const PlannedRun run = tiny(128);
+  quant::QuantizationOptions nf4;
+  nf4.method = "nf4";
+  const TimePlan plan = plan_time({run, 4, nf4});
+  const auto all = stages(plan);
+  double sum = 0;
+  for (const char* stage : {"linear", "linear backward", "attention", "attention backward",
+                            "dequantize", "head", "softmax and loss", "optimizer"}) {
+    ASSERT_TRUE(all.contains(stage)) << stage;
+    EXPECT_GT(all.at(stage), 0) << stage;
+  }
+  for (const auto& [stage, seconds] : all) sum += seconds;
+  EXPECT_NEAR(plan.seconds_a_step, sum, 1e-9);
+  EXPECT_NEAR(plan.tokens_a_second, 4 * 128 / sum, 1e-6 * plan.tokens_a_second);
+}
+
+TEST(TimePlan, AdaptersOfLaterLayersAloneAreMeasuredToo) {
+  PlannedRun run = tiny(64);
+  run.lora.layers_to_transform = {4};
+  run.lora.targets = {"q_proj", "v_proj"};
+  const TimePlan plan = plan_time({run, 1, {}});
+  EXPECT_TRUE(stages(plan).contains("lora gradient"));
+  EXPECT_FALSE(stages(plan).contains("dequantize"));  // the base stays in 16 bit
+}
+
+}  // namespace
+}  // namespace qlora::trainer
