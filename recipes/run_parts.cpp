@@ -262,7 +262,7 @@ void set_up_job(const Recipe& recipe, const data::PreparedData& data, const std:
                    const trainer::StepMetrics& metrics) mutable {
     profile.after_step();
     report.step(metrics);
-    memory.after_step();
+    memory.after_step(metrics.step == metrics.total_steps);
   };
   job.save = [&recipe, run_dir, parts] {
     trainer::save_checkpoint(run_dir, parts);

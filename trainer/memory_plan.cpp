@@ -19,7 +19,7 @@ constexpr int64_t kFloat = 4;
 constexpr int64_t kCpuRuntime = 150'000'000, kEightBitRuntime = 55'000'000;
 // What micro-batches of ever other lengths add to that in the first dozens of steps: more kernels,
 // and a heap in pieces (measured).
-constexpr int64_t kVaryingLengths = 35'000'000;
+constexpr int64_t kVaryingLengths = 40'000'000;
 constexpr int64_t kGpuRuntime = 600'000'000;
 // Of the buffers of a step, what lies between them unused where sizes alternate: with layers
 // recomputed or 8-bit products, and else (measured).

@@ -1,4 +1,5 @@
-// Says once, after the first steps, how much memory the plan predicted and how much was taken.
+// Says once, after the first ten steps or a shorter run's last, how much memory the plan predicted
+// and how much was taken.
 #pragma once
 
 #include <c10/core/Device.h>
@@ -12,10 +13,11 @@ class MemoryReport {
   // `predicted`: MemoryPlan::training_peak().
   MemoryReport(int64_t predicted, c10::Device device) : predicted_(predicted), device_(device) {}
   // After each step, before its evaluations and saves.
-  void after_step();
+  void after_step(bool last);
 
  private:
   int64_t predicted_, step_ = 0;
+  bool said_ = false;
   c10::Device device_;
 };
 
