@@ -27,10 +27,16 @@ model::ModelConfig small_shape() {
   return config;
 }
 
+lora::LoraOptions rank_64() {
+  lora::LoraOptions options;
+  options.rank = 64;
+  return options;
+}
+
 PlannedRun planned(const quant::QuantizationOptions& quantization, int64_t tokens) {
   PlannedRun run;
   run.config = small_shape();
-  run.lora.rank = 64;
+  run.lora = rank_64();
   run.sequence_length = tokens;
   run.weight = [quantization](const std::string& module, const model::LinearShape& shape) {
     return quant::planned_weight_bytes(quantization, module, shape.out, shape.in, 2);
@@ -63,10 +69,11 @@ struct SmallRun {
   std::unique_ptr<TrainJob> job;
 
   SmallRun(const quant::QuantizationOptions& quantization, int64_t tokens, bool recompute = false,
-           at::ScalarType compute = at::kBFloat16)
+           at::ScalarType compute = at::kBFloat16, const lora::LoraOptions& lora = rank_64())
       : plan(planned(quantization, tokens)), loader(row(tokens), {tokens, false}) {
     plan.recompute_layers = recompute;
     plan.compute = compute;
+    plan.lora = lora;
     model = model::load_model(*model::made_weights(plan.config), plan.model, quantization, at::kCPU,
                               plan.compute);
     adapters = std::make_unique<lora::AdapterSet>(plan.lora, model->groups(), plan.compute, 1);
@@ -144,6 +151,27 @@ TEST(MemoryPlan, AdaptersAndOptimizerTakeWhatTheirBuffersTake) {
   }
 }
 
+TEST(MemoryPlan, WhatIsTrainedBesideOrInsteadOfAdaptersCounts) {
+  std::vector<lora::LoraOptions> all(6);
+  all[0].modules_to_save = {"lm_head", "norm"};
+  all[1].modules_to_save = {"embed_tokens", "lm_head"};
+  all[1].ensure_weight_tying = true;
+  all[2].trainable_token_indices["embed_tokens"] = {3, 5, 700};
+  all[3].use_dora = true;
+  all[4].targets = {"q_proj", "lm_head"};
+  all[5].modules_to_save = {"v_proj"};
+  all[5].layers_to_transform = {1};
+  for (const lora::LoraOptions& options : all) {
+    SmallRun run(method("nf4"), 64, false, at::kBFloat16, options);
+    const MemoryPlan plan = plan_memory(run.plan);
+    // DoRA keeps three float32 numbers more for each of the 2048 outputs of three layers.
+    const int64_t norms = options.use_dora ? 3 * 3 * 2048 * 4 : 0;
+    const int64_t floats = run.adapters->num_parameters() * 4;
+    EXPECT_EQ(bytes_for(plan, "adapters (float32)"), floats + norms);
+    EXPECT_EQ(bytes_for(plan, "adapters' gradients (float32)"), floats);
+  }
+}
+
 // What lies in the arena after a forward pass with a graph, beyond what lay there before: the
 // table of kept tensors, the final norm's input, and the hidden states that are returned. The first
 // layer's first norm keeps nothing: no gradient is wanted below it. Equal, since both count whole
@@ -189,7 +217,8 @@ TEST(MemoryPlan, AStepsPeakIsThatOfItsTensors) {
   // Each larger than the one before: the arena keeps its peak. float32 takes the composed
   // attention.
   for (const Setting& s : {Setting{1024, true, at::kBFloat16}, Setting{1024, false, at::kBFloat16},
-                           Setting{1024, true, at::kFloat}, Setting{1024, false, at::kFloat}}) {
+                           Setting{1024, true, at::kFloat}, Setting{1024, false, at::kFloat},
+                           Setting{2560, false, at::kHalf}}) {
     SmallRun run(method("none"), s.tokens, s.recompute, s.compute);
     const int64_t before = arena_statistics().used_bytes;
     accumulate_gradients(*run.job, run.loader.next());
