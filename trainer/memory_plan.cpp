@@ -15,11 +15,11 @@ namespace {
 constexpr int64_t kFloat = 4;
 // Resident beside all tensors: the program, LibTorch as far as it is used, and what oneDNN compiles
 // and keeps; with 8-bit products it keeps a kernel for each number of outlier columns (measured).
-// Of a GPU: its context, loaded kernels and cuBLAS's workspace (assumed).
 constexpr int64_t kCpuRuntime = 150'000'000, kEightBitRuntime = 55'000'000;
-// What micro-batches of ever other lengths add to that in the first dozens of steps: more kernels,
-// and a heap in pieces (measured).
-constexpr int64_t kVaryingLengths = 40'000'000;
+// What micro-batches of ever other lengths add to that in the first ten steps: more kernels, and a
+// heap in pieces (measured; with outlier columns of 8-bit products it goes on growing).
+constexpr int64_t kOtherLengths = 60'000'000, kEightBitOtherLengths = 160'000'000;
+// Of a GPU: its context, loaded kernels and cuBLAS's workspace (assumed).
 constexpr int64_t kGpuRuntime = 600'000'000;
 // Of the buffers of a step, what lies between them unused where sizes alternate: with layers
 // recomputed or 8-bit products, and else (measured).
@@ -57,7 +57,8 @@ class Planner {
       add_loaded("tokenizer and data", run_.host_bytes);
     const int64_t eight_bits = in_eight_bits_ ? kEightBitRuntime : 0;
     add_loaded("run-time libraries", run_.on_gpu ? kGpuRuntime : kCpuRuntime + eight_bits);
-    if (!run_.on_gpu) add("kernels for other lengths", kVaryingLengths, Phase::kAlways);
+    const int64_t lengths = in_eight_bits_ ? kEightBitOtherLengths : kOtherLengths;
+    if (!run_.on_gpu) add("kernels for other lengths", lengths, Phase::kAlways);
     add_gaps();
     return plan_;
   }
