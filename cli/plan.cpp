@@ -115,8 +115,7 @@ void plan_time(const PlanArguments& arguments, Planned& planned) {
     planned.time = qlora::trainer::plan_time(
         {planned.fit.run, planned.fit.gradient_accumulation_steps,
          qlora::recipes::quantization_of(planned.recipe, planned.header),
-         qlora::recipes::packed_maker(planned.recipe, planned.header, planned.on_gpu),
-         *planned.device});
+         qlora::recipes::packed_maker(planned.recipe, planned.header), *planned.device});
   }
 }
 

@@ -27,8 +27,8 @@ class MadeWeights final : public WeightSource {
   }
   std::unique_ptr<quant::FrozenWeight> read_packed(const std::string& module, int64_t out,
                                                    int64_t in, const quant::QuantizationOptions&,
-                                                   at::Device) override {
-    return packed_ ? packed_(module, out, in) : nullptr;
+                                                   at::Device device) override {
+    return packed_ ? packed_(module, out, in, device) : nullptr;
   }
   std::string packing(const std::string&) const override { return ""; }
   std::vector<std::string> unread() const override { return {}; }

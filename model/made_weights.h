@@ -10,8 +10,8 @@
 namespace qlora::model {
 
 // What the file of a packed model would hold for a linear layer; null: floating point.
-using PackedMaker = std::function<std::unique_ptr<quant::FrozenWeight>(const std::string& module,
-                                                                       int64_t out, int64_t in)>;
+using PackedMaker = std::function<std::unique_ptr<quant::FrozenWeight>(
+    const std::string& module, int64_t out, int64_t in, at::Device device)>;
 
 std::unique_ptr<WeightSource> made_weights(const ModelConfig& config,
                                            const PackedMaker& packed = {});

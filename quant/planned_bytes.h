@@ -1,12 +1,12 @@
-// What a linear layer's weight will take, known from its shape alone: the sizes of what
-// make_frozen_weight.h and the readers of packed files build.
+// A linear layer's frozen weight by purpose, told without making it: frozen_size.h with codes and
+// scales apart.
 #pragma once
 
 #include <cstdint>
 #include <string>
 
 #include "io/tensor_view.h"
-#include "quant/quantization_options.h"
+#include "quant/frozen_size.h"
 
 namespace qlora::quant {
 
@@ -17,10 +17,12 @@ struct WeightBytes {
   bool in_eight_bits = false;  // forward products are taken in 8 bits
 };
 
-// A weight [out, in] under these options; `dense_bytes`: of an element that stays unquantized.
+// Of what make_frozen_weight() makes of a weight [out, in] of `dtype`.
 WeightBytes planned_weight_bytes(const QuantizationOptions& options, const std::string& module,
-                                 int64_t out, int64_t in, int64_t dense_bytes);
-// One that stays in the blocks of its GGUF file; scales are part of the blocks.
+                                 int64_t out, int64_t in, at::ScalarType dtype);
+// Of one that stays in the blocks of its GGUF file; scales are part of the blocks.
 WeightBytes planned_block_bytes(io::DType type, int64_t out, int64_t in);
+// Of one that lies in memory, by FrozenWeight::format() and bytes(); scales are not told apart.
+WeightBytes loaded_weight_bytes(const std::string& format, int64_t bytes);
 
 }  // namespace qlora::quant

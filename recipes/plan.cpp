@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -42,13 +43,20 @@ trainer::PlannedRun common(const Recipe& recipe, const model::ModelConfig& confi
   run.micro_batch_size = recipe.train.micro_batch_size;
   run.sequence_length = recipe.data.sequence_length;
   run.host_bytes = host_bytes(recipe, config.vocab_size);
+  // Tokens that are named by their spelling count as rows; which rows does not matter here.
+  auto& tokens = run.lora.trainable_token_indices;
+  for (int64_t id = config.vocab_size - 1; !run.lora.trainable_tokens.empty() && id >= 0; --id)
+    if (auto& ids = tokens["embed_tokens"]; std::ranges::find(ids, id) == ids.end()) {
+      ids.push_back(id);
+      run.lora.trainable_tokens.pop_back();
+    }
   return run;
 }
 
 // The blocks in which a GGUF file packs a module, if it stays in them.
 std::optional<io::DType> kept_blocks(const Recipe& recipe, const model::ModelHeader& header,
-                                     bool on_gpu, const std::string& module) {
-  if (recipe.quantization.method != "as_stored" || on_gpu || !header.weights) return std::nullopt;
+                                     const std::string& module) {
+  if (recipe.quantization.method != "as_stored" || !header.weights) return std::nullopt;
   const std::string packing = header.weights->packing(module);
   for (int i = static_cast<int>(io::DType::kQ4_0); i <= static_cast<int>(io::DType::kQ6_K); ++i)
     if (const auto type = static_cast<io::DType>(i); io::dtype_name(type) == packing) return type;
@@ -69,12 +77,11 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& 
                                 bool on_gpu) {
   trainer::PlannedRun run = common(recipe, header.config);
   run.on_gpu = on_gpu;
-  const auto dense = static_cast<int64_t>(
-      c10::elementSize(model::dtype_from_string(recipe.model.dtype, "model.dtype")));
+  const at::ScalarType dense = model::dtype_from_string(recipe.model.dtype, "model.dtype");
   const quant::QuantizationOptions options = quantization_of(recipe, header);
-  run.weight = [&recipe, &header, on_gpu, options, dense](const std::string& module,
-                                                          const model::LinearShape& shape) {
-    if (const auto type = kept_blocks(recipe, header, on_gpu, module))
+  run.weight = [&recipe, &header, options, dense](const std::string& module,
+                                                  const model::LinearShape& shape) {
+    if (const auto type = kept_blocks(recipe, header, module))
       return quant::planned_block_bytes(*type, shape.out, shape.in);
     return quant::planned_weight_bytes(options, module, shape.out, shape.in, dense);
   };
@@ -102,16 +109,15 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::CausalLm& mod
   return run;
 }
 
-model::PackedMaker packed_maker(const Recipe& recipe, const model::ModelHeader& header,
-                                bool on_gpu) {
-  if (header.stored || !kept_blocks(recipe, header, on_gpu, "model.layers.0.self_attn.q_proj"))
-    return {};
-  return [&recipe, &header, on_gpu](const std::string& module, int64_t out,
-                                    int64_t in) -> std::unique_ptr<quant::FrozenWeight> {
-    const auto type = kept_blocks(recipe, header, on_gpu, module);
+model::PackedMaker packed_maker(const Recipe& recipe, const model::ModelHeader& header) {
+  if (!kept_blocks(recipe, header, "model.layers.0.self_attn.q_proj")) return {};
+  return [&recipe, &header](const std::string& module, int64_t out, int64_t in,
+                            at::Device device) -> std::unique_ptr<quant::FrozenWeight> {
+    const auto type = kept_blocks(recipe, header, module);
     if (!type) return nullptr;
     const int64_t row = in / io::elements_per_block(*type) * io::bytes_per_block(*type);
-    return std::make_unique<quant::GgufWeight>(at::zeros({out, row}, at::kByte), *type, in);
+    const auto options = at::TensorOptions().dtype(at::kByte).device(device);
+    return std::make_unique<quant::GgufWeight>(at::zeros({out, row}, options), *type, in);
   };
 }
 

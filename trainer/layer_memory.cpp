@@ -29,9 +29,10 @@ std::vector<NodeBuffers> backward_buffers(const LayerPass& p) {
   const int64_t residual = kFloat * h;       // the gradient that bypasses the node
   const int64_t copies = p.dropout ? 3 : 1;  // of an input gradient
   const int64_t swiglu = p.on_gpu ? 3 * kFloat * i : 3 * c * i;
-  return {{Stage::kDown, residual + c * h + copies * c * i},
+  const int64_t wide = p.in_float32 ? kFloat * (h + i) : 0;  // operand and result of a product
+  return {{Stage::kDown, residual + c * h + copies * c * i + wide},
           {Stage::kSwiglu, residual + swiglu},
-          {Stage::kGateUp, residual + 2 * c * i + copies * c * h},
+          {Stage::kGateUp, residual + 2 * c * i + copies * c * h + wide},
           {Stage::kSecondNorm, 2 * residual + 2 * c * h},
           {Stage::kOutput, residual + c * h + copies * c * q},
           {Stage::kAttention, residual + c * (3 * q + 3 * k)},
@@ -45,7 +46,7 @@ std::vector<KeptTensor> kept_tensors(const LayerPass& p) {
   using model::Group;
   const int64_t c = p.compute_bytes, h = p.hidden, q = p.queries, k = p.keys, i = p.inner;
   const auto input = [&](Group group, int64_t features) {
-    return at(p.ranks, group) > 0 ? features : 0;  // only an adapter's gradient needs it
+    return p.trained[static_cast<size_t>(group)] ? features : 0;  // only its gradient needs it
   };
   std::vector<KeptTensor> kept = {
       {Stage::kFirstNorm, "residual", h + 1, kFloat},  // with a scale for each token
@@ -85,6 +86,8 @@ int64_t forward_bytes(const LayerPass& p) {
   // The last product, that in float32 (a sum of two types casts on the CPU), the layer's output.
   int64_t most = locals + c * h + (p.on_gpu ? 1 : 2) * kFloat * h;
   if (p.dropout) most = std::max(most, locals + c * i);  // an adapter's input
+  // Operands and result of the widest product.
+  if (p.in_float32) most = std::max(most, locals + c * h + kFloat * (h + i));
   if (p.in_eight_bits) {
     // int32 products and 8-bit inputs, of the last layer and of one before the activation.
     most = std::max({most, locals + c * h + kFloat * h + i, locals - c * i + kFloat * i + h});

@@ -15,12 +15,14 @@ namespace qlora::trainer {
 // A layer, and how it is run.
 struct LayerPass {
   int64_t hidden = 0, queries = 0, keys = 0, inner = 0, heads = 0;
-  // By model::Group: the sum of the adapters' ranks (0: the group has none), and the output
-  // features that have a DoRA magnitude.
+  // By model::Group: whether anything in it is trained, the sum of its adapters' ranks, and the
+  // output features that have a DoRA magnitude.
+  std::array<bool, model::kNumGroups> trained = {};
   std::array<int64_t, model::kNumGroups> ranks = {}, dora = {};
   int64_t compute_bytes = 2;   // of an element in the compute dtype
   bool dropout = false;        // of the adapters' inputs
   bool in_eight_bits = false;  // forward products with 8-bit inputs
+  bool in_float32 = false;     // products of float16 on a CPU, which go through float32
   bool on_gpu = false;
   bool flash = true;                // attention never holds its scores
   int64_t tokens = 0, longest = 0;  // of the micro-batch, and of its longest document

@@ -1,10 +1,14 @@
 #include "trainer/memory_plan.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <numeric>
 
 #include "base/error.h"
 #include "lora/targets.h"
 #include "lora/weight_init.h"
+#include "lora/whole_modules.h"
 #include "model/flash_attention_kernels.h"
 #include "model/load.h"
 #include "optim/optimizer.h"
@@ -36,12 +40,15 @@ class Planner {
       : run_(run),
         c_(run.config),
         shapes_(model::linear_shapes(run.config)),
-        dtype_bytes_(bytes_of(model::dtype_from_string(run.model.dtype, "model.dtype"))),
+        dtype_(model::dtype_from_string(run.model.dtype, "model.dtype")),
+        product_(!run.on_gpu && run.compute == at::kHalf ? at::kFloat : run.compute),
+        dtype_bytes_(bytes_of(dtype_)),
         compute_bytes_(bytes_of(run.compute)),
         outer_bytes_(run.model.upcast == "all" ? kFloat : dtype_bytes_),
         tokens_(run.tokens()) {
     check(run.weight != nullptr && tokens_ > 0, "plan_memory: nothing to plan for");
     plan_.on_gpu = run.on_gpu;
+    embeddings_ = lora::trained_embeddings(run.lora, c_.tied_embeddings, c_.vocab_size);
   }
 
   MemoryPlan plan() {
@@ -78,7 +85,11 @@ class Planner {
   }
 
   void add_base();
+  struct Adapted;
   void add_adapters();
+  void adapt(const std::string& module, bool chosen, int64_t out, int64_t in, bool bias,
+             Adapted* adapted, model::Group group_in_layer);
+  void train_beside_layers();
   void add_optimizer();
   void add_activations();
   void add_loss();
@@ -91,16 +102,21 @@ class Planner {
   const PlannedRun& run_;
   const model::ModelConfig& c_;
   std::vector<model::LinearShape> shapes_;
+  at::ScalarType dtype_, product_;  // of what is not quantized, and of the matrix products
   int64_t dtype_bytes_, compute_bytes_, outer_bytes_, tokens_;
   bool in_eight_bits_ = false;
   MemoryPlan plan_;
 
   struct Adapted {
-    bool any = false;
+    std::array<bool, model::kNumGroups> trained = {};
     std::array<int64_t, model::kNumGroups> ranks = {}, dora = {};
+    bool norms = false;
+    bool any() const { return norms || std::ranges::count(trained, true) > 0; }
   };
   std::vector<Adapted> adapted_;          // a layer
-  std::vector<int64_t> parameter_sizes_;  // of the trained tensors, in their order
+  std::vector<int64_t> parameter_sizes_;  // of the trained tensors
+  lora::TrainedEmbeddings embeddings_;
+  int64_t dora_norms_ = 0;  // bytes that DoRA keeps beside what is trained
 };
 
 void Planner::add_base() {
@@ -114,9 +130,9 @@ void Planner::add_base() {
     if (shape.bias) biases += shape.out * dtype_bytes_;
     in_eight_bits_ |= bytes.in_eight_bits;
     largest = std::max(largest, count);
-    if (!bytes.quantized && dtype_bytes_ == compute_bytes_) return;
-    const int64_t rounded = compute_bytes_ == kFloat && bytes.quantized ? dtype_bytes_ : 0;
-    panel = std::max(panel, count * (compute_bytes_ + rounded));
+    if (!bytes.quantized && dtype_ == product_) return;
+    const int64_t rounded = product_ == at::kFloat && bytes.quantized ? dtype_bytes_ : 0;
+    panel = std::max(panel, count * (bytes_of(product_) + rounded));
   });
   const int64_t matrix = c_.vocab_size * hidden;
   const int64_t norms = (2 * c_.num_layers + 1) * hidden * kFloat;
@@ -124,8 +140,8 @@ void Planner::add_base() {
   add_loaded("quantization scales", scales);
   add_loaded("embedding, head, norms, biases",
              matrix * outer_bytes_ * (c_.tied_embeddings ? 1 : 2) + norms + biases);
-  if (run_.model.upcast != "all" && dtype_bytes_ != compute_bytes_)
-    panel = std::max(panel, matrix * compute_bytes_);
+  if (run_.model.upcast != "all" && dtype_ != product_)
+    panel = std::max(panel, matrix * bytes_of(product_));
   add("dequantization panel", panel, Phase::kTraining);
   // A linear layer's matrix as it was read, in another order, and the pages of its file, beside
   // what becomes of it; or those pages of the embedding, which comes first.
@@ -142,35 +158,69 @@ void Planner::add_adapters() {
   for_each_linear([&](int64_t, const model::LinearShape&, const std::string& module) {
     names.push_back(module);
   });
+  names.emplace_back(lora::kHeadName);
   const lora::Targets targets = lora::match_targets(run_.lora, names);
   adapted_.resize(static_cast<size_t>(c_.num_layers));
-  int64_t norms = 0;
   size_t next = 0;
   for_each_linear([&](int64_t layer, const model::LinearShape& shape, const std::string& module) {
-    const bool chosen = targets.chosen[next++];
-    Adapted& adapted = adapted_[static_cast<size_t>(layer)];
-    const auto group = static_cast<size_t>(shape.group);
-    if (shape.bias && (run_.lora.bias == "all" || (run_.lora.bias == "lora_only" && chosen))) {
-      parameter_sizes_.push_back(shape.out);
-      adapted.any = true;
-    }
-    if (!chosen) return;
-    const int64_t rank = run_.lora.of_module(module).rank;
-    adapted.any = true;
-    adapted.ranks[group] += rank;
-    parameter_sizes_.push_back(rank * shape.in);
-    parameter_sizes_.push_back(shape.out * rank);
-    if (!run_.lora.use_dora) return;
-    adapted.dora[group] += shape.out;
-    parameter_sizes_.push_back(shape.out);
-    norms += 3 * shape.out * kFloat;
+    adapt(module, targets.chosen[next++], shape.out, shape.in, shape.bias,
+          &adapted_[static_cast<size_t>(layer)], shape.group);
   });
-  int64_t parameters = 0;
-  for (const int64_t size : parameter_sizes_) parameters += size;
-  add("adapters (float32)", parameters * kFloat + norms, Phase::kAlways);
-  add("adapters' gradients (float32)", parameters * kFloat, Phase::kAlways);
+  const auto sum = [this] {
+    return std::accumulate(parameter_sizes_.begin(), parameter_sizes_.end(), int64_t{0});
+  };
+  adapt(lora::kHeadName, targets.chosen[next], c_.vocab_size, c_.hidden_size, false, nullptr, {});
+  const int64_t in_products = sum();
+  train_beside_layers();
+  add("adapters (float32)", sum() * kFloat + dora_norms_, Phase::kAlways);
+  add("adapters' gradients (float32)", sum() * kFloat, Phase::kAlways);
   if (run_.compute != at::kFloat)
-    add("adapters' copies for the products", parameters * compute_bytes_, Phase::kAlways);
+    add("adapters' copies for the products", in_products * compute_bytes_, Phase::kAlways);
+}
+
+// What is trained of a linear layer [out, in]; `adapted`: of its decoder layer, if it is in one.
+void Planner::adapt(const std::string& module, bool chosen, int64_t out, int64_t in, bool bias,
+                    Adapted* adapted, model::Group group_in_layer) {
+  const lora::LoraOptions& options = run_.lora;
+  const bool head = adapted == nullptr;
+  const bool whole = head ? embeddings_.whole_head : lora::is_trained_whole(options, module);
+  const bool trains_bias =
+      bias && (whole || options.bias == "all" || (options.bias == "lora_only" && chosen));
+  const auto group = static_cast<size_t>(group_in_layer);
+  if (adapted != nullptr) adapted->trained[group] |= chosen || whole || trains_bias;
+  if (trains_bias) parameter_sizes_.push_back(out);
+  if (whole) parameter_sizes_.push_back(out * in);
+  if (head && !embeddings_.head_ids.empty())
+    parameter_sizes_.push_back(static_cast<int64_t>(embeddings_.head_ids.size()) * in);
+  if (!chosen) return;
+  const int64_t rank = options.of_module(module).rank;
+  parameter_sizes_.push_back(rank * in);
+  parameter_sizes_.push_back(out * rank);
+  if (adapted != nullptr) adapted->ranks[group] += rank;
+  if (!options.use_dora) return;
+  parameter_sizes_.push_back(out);
+  dora_norms_ += 3 * out * kFloat;
+  if (adapted != nullptr) adapted->dora[group] += out;
+}
+
+void Planner::train_beside_layers() {
+  if (!embeddings_.shared) {
+    const auto rows = embeddings_.whole_embedding
+                          ? c_.vocab_size
+                          : static_cast<int64_t>(embeddings_.embedding_ids.size());
+    if (rows > 0) parameter_sizes_.push_back(rows * c_.hidden_size);
+  }
+  const auto norm = [&](const std::string& module) {
+    const bool trained = lora::is_trained_whole(run_.lora, module);
+    if (trained) parameter_sizes_.push_back(c_.hidden_size);
+    return trained;
+  };
+  for (int64_t i = 0; i < c_.num_layers; ++i) {
+    const std::string layer = fmt::format("model.layers.{}.", i);
+    const bool first = norm(layer + "input_layernorm");
+    adapted_[static_cast<size_t>(i)].norms = norm(layer + "post_attention_layernorm") || first;
+  }
+  norm("model.norm");
 }
 
 void Planner::add_optimizer() {
@@ -190,6 +240,7 @@ LayerPass Planner::pass(int64_t tokens, int64_t longest) const {
   pass.compute_bytes = compute_bytes_;
   pass.dropout = run_.lora.dropout > 0;
   pass.in_eight_bits = in_eight_bits_;
+  pass.in_float32 = product_ != run_.compute;
   pass.on_gpu = run_.on_gpu;
   pass.flash = run_.on_gpu ||
                (run_.compute == at::kBFloat16 && model::cpu::supports_flash_avx512(c_.head_dim));
@@ -200,6 +251,7 @@ LayerPass Planner::pass(int64_t tokens, int64_t longest) const {
 
 LayerPass Planner::layer_pass(int64_t layer) const {
   LayerPass result = pass(tokens_, run_.sequence_length);
+  result.trained = adapted_[static_cast<size_t>(layer)].trained;
   result.ranks = adapted_[static_cast<size_t>(layer)].ranks;
   result.dora = adapted_[static_cast<size_t>(layer)].dora;
   return result;
@@ -208,10 +260,11 @@ LayerPass Planner::layer_pass(int64_t layer) const {
 void Planner::add_activations() {
   const int64_t residual = tokens_ * c_.hidden_size * kFloat;
   int64_t kept = 0, inputs = 0, layer_kept = 0, forward = 0, backward = 0;
+  const bool below = embeddings_.whole_embedding || !embeddings_.embedding_ids.empty();
   for (int64_t i = 0; i < c_.num_layers; ++i) {
     // Below the first trained layer nothing is differentiated, nor is the norm before it.
-    const bool first = inputs == 0;
-    if (first && !adapted_[static_cast<size_t>(i)].any) continue;
+    const bool first = inputs == 0 && !below;
+    if (first && !adapted_[static_cast<size_t>(i)].any()) continue;
     const LayerPass layer = layer_pass(i);
     kept += kept_bytes(layer) - (first ? residual : 0);
     inputs += residual;

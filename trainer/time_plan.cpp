@@ -9,6 +9,7 @@
 #include "base/seed.h"
 #include "base/stopwatch.h"
 #include "lora/targets.h"
+#include "lora/whole_modules.h"
 #include "model/load.h"
 #include "optim/grad_clip.h"
 #include "trainer/train_step.h"
@@ -54,6 +55,7 @@ lora::LoraOptions adapters_of(const PlannedRun& run, model::CausalLm& model) {
   options.exclude_modules.clear();
   options.layers_to_transform.clear();
   options.from_adapter.clear();
+  if (lora::is_target(run.lora, lora::kHeadName)) options.targets.emplace_back(lora::kHeadName);
   options.init = "default";
   size_t found = 0;
   for (int64_t layer = 0; layer < run.config.num_layers && found < model.layers.size(); ++layer) {
@@ -95,7 +97,7 @@ class SampleRun {
     const auto source = model::made_weights(two_layers(run.config), calibration.packed);
     model_ = model::load_model(*source, run.model, calibration.quantization, calibration.device,
                                run.compute);
-    adapters_ = std::make_unique<lora::AdapterSet>(adapters_of(run, *model_), model_->groups(),
+    adapters_ = std::make_unique<lora::AdapterSet>(adapters_of(run, *model_), model_->parts(),
                                                    run.compute, 1);
     std::vector<optim::Parameter> parameters;
     for (const lora::AdapterTensor& t : adapters_->tensors())

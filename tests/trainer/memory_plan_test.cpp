@@ -39,7 +39,7 @@ PlannedRun planned(const quant::QuantizationOptions& quantization, int64_t token
   run.lora = rank_64();
   run.sequence_length = tokens;
   run.weight = [quantization](const std::string& module, const model::LinearShape& shape) {
-    return quant::planned_weight_bytes(quantization, module, shape.out, shape.in, 2);
+    return quant::planned_weight_bytes(quantization, module, shape.out, shape.in, at::kBFloat16);
   };
   return run;
 }
@@ -76,7 +76,7 @@ struct SmallRun {
     plan.lora = lora;
     model = model::load_model(*model::made_weights(plan.config), plan.model, quantization, at::kCPU,
                               plan.compute);
-    adapters = std::make_unique<lora::AdapterSet>(plan.lora, model->groups(), plan.compute, 1);
+    adapters = std::make_unique<lora::AdapterSet>(plan.lora, model->parts(), plan.compute, 1);
     for (const auto& t : adapters->tensors()) parameters.push_back({t.name, t.value, t.gradient});
     optimizer = optim::make_optimizer(plan.optim, parameters);
     state.choices.recompute_layers = recompute;
@@ -116,6 +116,7 @@ LayerPass pass_of(const PlannedRun& run) {
   pass.keys = 128;
   pass.inner = 512;
   pass.heads = 8;
+  pass.trained.fill(true);
   pass.ranks = {3 * run.lora.rank, run.lora.rank, 2 * run.lora.rank, run.lora.rank};
   pass.tokens = pass.longest = run.sequence_length;
   return pass;
@@ -131,9 +132,9 @@ TEST(MemoryPlan, TheBaseTakesWhatItsLoadedTensorsTake) {
     const MemoryPlan plan = plan_memory(run.plan);
     EXPECT_EQ(bytes_for(plan, "base weights") + bytes_for(plan, "quantization scales"), linears)
         << options.to_text();
-    const auto norms = static_cast<int64_t>(run.model->final_norm.nbytes()) * 7;
+    const auto norms = static_cast<int64_t>(run.model->final_norm.frozen.nbytes()) * 7;
     EXPECT_EQ(bytes_for(plan, "embedding, head, norms, biases"),
-              static_cast<int64_t>(run.model->embedding.nbytes()) + norms);
+              static_cast<int64_t>(run.model->embedding.weight.nbytes()) + norms);
   }
 }
 
