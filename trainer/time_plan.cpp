@@ -18,8 +18,9 @@ namespace qlora::trainer {
 namespace {
 
 constexpr int64_t kLayers = 2;
-// Operations of a measured step and how long measuring may go on.
-constexpr double kOperations = 3e11, kSeconds = 1.5;
+// Operations of a measured step, a second or a few of work, and how long measuring may go on. With
+// fewer, long micro-batches would be measured in a processor's cache, where they do not fit.
+constexpr double kOperations = 1e12, kSeconds = 1.5;
 constexpr int kMostSteps = 8;
 
 // The model's shape with two layers.
