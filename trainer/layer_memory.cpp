@@ -13,10 +13,15 @@ int64_t at(const std::array<int64_t, model::kNumGroups>& values, model::Group gr
   return values[static_cast<size_t>(group)];
 }
 
-// Elements [heads, rows, keys] of attention probabilities, in one buffer.
-int64_t score_elements(const LayerPass& p) {
-  return p.flash ? 0 : p.heads * std::min(kScoreRows, p.longest) * p.longest;
+// Elements that attention which is not fused has at once: probabilities [heads, rows, keys] and
+// their gradient, and copies of the rows' and the keys' parts, heads first, with a product of each.
+int64_t composed_elements(const LayerPass& p) {
+  const int64_t rows = std::min(kScoreRows, p.longest);
+  return p.flash ? 0 : 2 * p.heads * rows * p.longest + 3 * (rows * p.queries + p.longest * p.keys);
 }
+
+// A sum of a float32 and a 16-bit tensor makes a copy on the CPU.
+bool casts_sums(const LayerPass& p) { return !p.on_gpu && p.compute_bytes != kFloat; }
 
 // A node's buffers in the backward pass: gradients that came, those that it makes, and copies.
 struct NodeBuffers {
@@ -30,13 +35,14 @@ std::vector<NodeBuffers> backward_buffers(const LayerPass& p) {
   const int64_t copies = p.dropout ? 3 : 1;  // of an input gradient
   const int64_t swiglu = p.on_gpu ? 3 * kFloat * i : 3 * c * i;
   const int64_t wide = p.in_float32 ? kFloat * (h + i) : 0;  // operand and result of a product
-  return {{Stage::kDown, residual + c * h + copies * c * i + wide},
+  const int64_t remade = p.remakes_inputs ? c : 0;           // of an element of a node's input
+  return {{Stage::kDown, residual + c * h + copies * c * i + remade * i + wide},
           {Stage::kSwiglu, residual + swiglu},
-          {Stage::kGateUp, residual + 2 * c * i + copies * c * h + wide},
+          {Stage::kGateUp, residual + 2 * c * i + (copies * c + remade) * h + wide},
           {Stage::kSecondNorm, 2 * residual + 2 * c * h},
           {Stage::kOutput, residual + c * h + copies * c * q},
-          {Stage::kAttention, residual + c * (3 * q + 3 * k)},
-          {Stage::kQkv, residual + c * (q + 2 * k) + copies * c * h},
+          {Stage::kAttention, residual + c * (p.on_gpu ? 3 * q + 3 * k : 2 * q + 2 * k)},
+          {Stage::kQkv, residual + c * (q + 2 * k) + (copies * c + remade) * h},
           {Stage::kFirstNorm, 2 * residual + c * h}};
 }
 
@@ -46,6 +52,7 @@ std::vector<KeptTensor> kept_tensors(const LayerPass& p) {
   using model::Group;
   const int64_t c = p.compute_bytes, h = p.hidden, q = p.queries, k = p.keys, i = p.inner;
   const auto input = [&](Group group, int64_t features) {
+    if (p.remakes_inputs) return int64_t{0};
     return p.trained[static_cast<size_t>(group)] ? features : 0;  // only its gradient needs it
   };
   std::vector<KeptTensor> kept = {
@@ -63,6 +70,7 @@ std::vector<KeptTensor> kept_tensors(const LayerPass& p) {
       {Stage::kGateUp, "low-rank inputs", at(p.ranks, Group::kGateUp), c},
       {Stage::kGateUp, "products before DoRA's magnitude", at(p.dora, Group::kGateUp), c},
       {Stage::kDown, "activated product", input(Group::kDown, i), c},
+      {Stage::kDown, "gate and up, to make it again", p.on_gpu && p.remakes_inputs ? 2 * i : 0, c},
       {Stage::kDown, "low-rank inputs", at(p.ranks, Group::kDown), c},
       {Stage::kDown, "products before DoRA's magnitude", at(p.dora, Group::kDown), c}};
   if (p.on_gpu)  // composed of stock operations in float32
@@ -80,11 +88,12 @@ int64_t kept_bytes(const LayerPass& p) {
 
 int64_t forward_bytes(const LayerPass& p) {
   const int64_t c = p.compute_bytes, h = p.hidden, q = p.queries, k = p.keys, i = p.inner;
-  // Alive to the end of the layer: its input, queries and keys before their rotation, attention's
-  // share of the residual.
-  const int64_t locals = kFloat * h + c * (q + k) + c * h;
-  // The last product, that in float32 (a sum of two types casts on the CPU), the layer's output.
-  int64_t most = locals + c * h + (p.on_gpu ? 1 : 2) * kFloat * h;
+  // Alive to the end of the layer: its input, attention's share of the residual, on a GPU queries
+  // and keys before their rotation, and the inputs of products that are not kept.
+  const int64_t unkept = p.remakes_inputs ? c * (2 * h + i) : 0;
+  const int64_t locals = kFloat * h + c * h + (p.on_gpu ? c * (q + k) : 0) + unkept;
+  // The last product, that in float32, the layer's output.
+  int64_t most = locals + c * h + (casts_sums(p) ? 2 : 1) * kFloat * h;
   if (p.dropout) most = std::max(most, locals + c * i);  // an adapter's input
   // Operands and result of the widest product.
   if (p.in_float32) most = std::max(most, locals + c * h + kFloat * (h + i));
@@ -100,7 +109,7 @@ int64_t backward_bytes(const LayerPass& p) {
   int64_t freed = 0, most = 0;
   for (const NodeBuffers& buffers : backward_buffers(p)) {
     int64_t bytes = (buffers.bytes - freed) * p.tokens;
-    if (buffers.node == Stage::kAttention) bytes += 2 * score_elements(p) * p.compute_bytes;
+    if (buffers.node == Stage::kAttention) bytes += composed_elements(p) * p.compute_bytes;
     most = std::max(most, bytes);
     for (const KeptTensor& tensor : kept)
       if (tensor.node == buffers.node) freed += tensor.elements * tensor.bytes;
@@ -112,9 +121,10 @@ int64_t graphless_bytes(const LayerPass& p) {
   const int64_t c = p.compute_bytes, h = p.hidden, q = p.queries, k = p.keys, i = p.inner;
   const int64_t attention = 2 * kFloat * h + c * (h + 3 * q + 3 * k);
   const int64_t activated = p.on_gpu ? 3 * kFloat * i + 3 * c * i : 3 * c * i;
-  const int64_t end = (p.on_gpu ? 4 : 5) * kFloat * h + c * (4 * h + 2 * q + 2 * k) + activated;
+  const int64_t end = (casts_sums(p) ? 5 : 4) * kFloat * h + c * (4 * h + q) +
+                      (p.on_gpu ? 2 : 1) * c * (q + 2 * k) + activated;
   const int64_t eight_bits = p.in_eight_bits ? (kFloat - c) * i + h : 0;
-  return std::max(attention * p.tokens + 2 * score_elements(p) * c,
+  return std::max(attention * p.tokens + composed_elements(p) * c,
                   (end + std::max<int64_t>(eight_bits, 0)) * p.tokens);
 }
 

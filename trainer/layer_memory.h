@@ -19,10 +19,11 @@ struct LayerPass {
   // output features that have a DoRA magnitude.
   std::array<bool, model::kNumGroups> trained = {};
   std::array<int64_t, model::kNumGroups> ranks = {}, dora = {};
-  int64_t compute_bytes = 2;   // of an element in the compute dtype
-  bool dropout = false;        // of the adapters' inputs
-  bool in_eight_bits = false;  // forward products with 8-bit inputs
-  bool in_float32 = false;     // products of float16 on a CPU, which go through float32
+  bool remakes_inputs = false;  // of products, from what is kept in any case
+  int64_t compute_bytes = 2;    // of an element in the compute dtype
+  bool dropout = false;         // of the adapters' inputs
+  bool in_eight_bits = false;   // forward products with 8-bit inputs
+  bool in_float32 = false;      // products of float16 on a CPU, which go through float32
   bool on_gpu = false;
   bool flash = true;                // attention never holds its scores
   int64_t tokens = 0, longest = 0;  // of the micro-batch, and of its longest document

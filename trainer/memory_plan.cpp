@@ -121,7 +121,8 @@ class Planner {
 
 void Planner::add_base() {
   const int64_t hidden = c_.hidden_size;
-  int64_t weights = 0, scales = 0, biases = 0, panel = 0, largest = 0;
+  int64_t weights = 0, scales = 0, biases = 0, panel = 0, largest = 0, group = 0;
+  model::Group group_of = model::Group::kDown;
   for_each_linear([&](int64_t, const model::LinearShape& shape, const std::string& module) {
     const quant::WeightBytes bytes = run_.weight(module, shape);
     const int64_t count = shape.out * shape.in;
@@ -130,6 +131,11 @@ void Planner::add_base() {
     if (shape.bias) biases += shape.out * dtype_bytes_;
     in_eight_bits_ |= bytes.in_eight_bits;
     largest = std::max(largest, count);
+    // Weights that share an input lie in one panel.
+    group = shape.group == group_of ? group + count : count;
+    group_of = shape.group;
+    if (bytes.quantized && !bytes.in_eight_bits && !run_.lora.use_dora && group > count)
+      panel = std::max(panel, group * bytes_of(product_));
     if (!bytes.quantized && dtype_ == product_) return;
     const int64_t rounded = product_ == at::kFloat && bytes.quantized ? dtype_bytes_ : 0;
     panel = std::max(panel, count * (bytes_of(product_) + rounded));
@@ -251,6 +257,7 @@ LayerPass Planner::pass(int64_t tokens, int64_t longest) const {
 
 LayerPass Planner::layer_pass(int64_t layer) const {
   LayerPass result = pass(tokens_, run_.sequence_length);
+  result.remakes_inputs = !run_.recompute_layers;
   result.trained = adapted_[static_cast<size_t>(layer)].trained;
   result.ranks = adapted_[static_cast<size_t>(layer)].ranks;
   result.dora = adapted_[static_cast<size_t>(layer)].dora;
@@ -262,11 +269,11 @@ void Planner::add_activations() {
   int64_t kept = 0, inputs = 0, layer_kept = 0, forward = 0, backward = 0;
   const bool below = embeddings_.whole_embedding || !embeddings_.embedding_ids.empty();
   for (int64_t i = 0; i < c_.num_layers; ++i) {
-    // Below the first trained layer nothing is differentiated, nor is the norm before it.
+    // Below the first trained layer nothing is differentiated.
     const bool first = inputs == 0 && !below;
     if (first && !adapted_[static_cast<size_t>(i)].any()) continue;
     const LayerPass layer = layer_pass(i);
-    kept += kept_bytes(layer) - (first ? residual : 0);
+    kept += kept_bytes(layer);
     inputs += residual;
     layer_kept = std::max(layer_kept, kept_bytes(layer));
     forward = std::max(forward, forward_bytes(layer));

@@ -117,6 +117,7 @@ LayerPass pass_of(const PlannedRun& run) {
   pass.inner = 512;
   pass.heads = 8;
   pass.trained.fill(true);
+  pass.remakes_inputs = true;
   pass.ranks = {3 * run.lora.rank, run.lora.rank, 2 * run.lora.rank, run.lora.rank};
   pass.tokens = pass.longest = run.sequence_length;
   return pass;
@@ -174,15 +175,14 @@ TEST(MemoryPlan, WhatIsTrainedBesideOrInsteadOfAdaptersCounts) {
 }
 
 // What lies in the arena after a forward pass with a graph, beyond what lay there before: the
-// table of kept tensors, the final norm's input, and the hidden states that are returned. The first
-// layer's first norm keeps nothing: no gradient is wanted below it. Equal, since both count whole
-// buffers.
+// table of kept tensors, the final norm's input, and the hidden states that are returned. Equal,
+// since both count whole buffers.
 TEST(MemoryPlan, ALayerKeepsWhatItsTableSays) {
   use_arena_for_cpu_tensors();
   SmallRun run(method("none"), 512);
   const int64_t before = arena_statistics().used_bytes;
   const at::Tensor hidden = run.model->hidden(run.input());
-  int64_t expected = in_arena(512 * 256 * 2);  // the final norm's input makes up for the first's
+  int64_t expected = in_arena(512 * 256 * 2) + in_arena(512 * 256 * 4);
   for (const KeptTensor& tensor : kept_tensors(pass_of(run.plan))) {
     // Rotated queries and keys, and values, share a line but not a buffer.
     const std::vector<int64_t> elements = tensor.node == Stage::kAttention && tensor.elements == 512
@@ -207,7 +207,8 @@ TEST(MemoryPlan, RecomputedLayersKeepTheirInputAlone) {
 }
 
 // The tensors of a step at their fullest. The plan counts buffers below 64 KB, which the arena does
-// not see: the norms' scales, under 1 % here. 2 %.
+// not see: the norms' scales, under 1 % here; the composed attention's copies are not all alive at
+// once: 3 %.
 TEST(MemoryPlan, AStepsPeakIsThatOfItsTensors) {
   use_arena_for_cpu_tensors();
   struct Setting {
@@ -228,7 +229,7 @@ TEST(MemoryPlan, AStepsPeakIsThatOfItsTensors) {
     const int64_t predicted = plan.bytes_in_step() - bytes_for(plan, "attention's buffers") -
                               bytes_for(plan, "gaps between buffers");
     EXPECT_NEAR(static_cast<double>(predicted), static_cast<double>(measured),
-                0.02 * static_cast<double>(measured))
+                0.03 * static_cast<double>(measured))
         << (s.recompute ? "recomputed, " : "kept, ") << c10::toString(s.compute);
   }
 }
