@@ -3,6 +3,7 @@
 // interrupted.
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 
 #include "base/error.h"
@@ -71,9 +72,14 @@ int run(CLI::App& app, int argc, char** argv) {
   }
 }
 
+// oneDNN keeps the code it made for each shape it met: rows of many lengths, or a changing number of
+// outlier columns, would collect a thousand of them. It reads this when it is first used.
+void bound_kernel_cache() { setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128", /*overwrite=*/0); }
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  bound_kernel_cache();
   CLI::App app("Fine-tunes language models with QLoRA: a frozen base in 4 bit, trained adapters.",
                "qlora");
   app.set_version_flag("--version", QLORA_VERSION);

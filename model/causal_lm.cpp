@@ -65,7 +65,10 @@ at::Tensor CausalLm::layer_forward(const DecoderLayer& layer, int64_t index,
                                             return swiglu(kept[0], kept[1]);
                                           }};
   const at::Tensor activated = swiglu(gate_up[0], gate_up[1]);
-  return second.residual + through(layer.down, activated, activated_again)[0];
+  // Where swiglu keeps other tensors, keeping gate and up would cost more than the product.
+  const bool again = context.remakes_inputs && activated.is_cpu();
+  const auto down = layer.down.forward(activated, context, again ? &activated_again : nullptr);
+  return second.residual + down[0];
 }
 
 lora::ForwardContext CausalLm::context(const ForwardInput& input) {

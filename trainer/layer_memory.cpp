@@ -69,8 +69,9 @@ std::vector<KeptTensor> kept_tensors(const LayerPass& p) {
       {Stage::kGateUp, "normed input", input(Group::kGateUp, h), c},
       {Stage::kGateUp, "low-rank inputs", at(p.ranks, Group::kGateUp), c},
       {Stage::kGateUp, "products before DoRA's magnitude", at(p.dora, Group::kGateUp), c},
-      {Stage::kDown, "activated product", input(Group::kDown, i), c},
-      {Stage::kDown, "gate and up, to make it again", p.on_gpu && p.remakes_inputs ? 2 * i : 0, c},
+      // On a GPU swiglu keeps nothing that the product could be made of.
+      {Stage::kDown, "activated product",
+       p.on_gpu && p.trained[static_cast<size_t>(Group::kDown)] ? i : input(Group::kDown, i), c},
       {Stage::kDown, "low-rank inputs", at(p.ranks, Group::kDown), c},
       {Stage::kDown, "products before DoRA's magnitude", at(p.dora, Group::kDown), c}};
   if (p.on_gpu)  // composed of stock operations in float32

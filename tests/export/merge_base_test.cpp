@@ -169,6 +169,7 @@ class Dissembling final : public quant::FrozenWeight {
   int64_t in_features() const override { return weight_.size(1); }
   at::Device device() const override { return weight_.device(); }
   std::string format() const override { return "dissembling"; }
+  bool multiplies_dequantized() const override { return false; }
   int64_t bytes() const override { return static_cast<int64_t>(weight_.nbytes()); }
   void dequantize_rows(int64_t, int64_t begin, int64_t end, at::Tensor& out) const override {
     out.copy_(weight_.narrow(0, begin, end - begin) * 1.05);
