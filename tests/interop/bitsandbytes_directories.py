@@ -71,8 +71,8 @@ def main():
         ours, theirs, back = (os.path.join(folder, part) for part in ("ours", "theirs", "back"))
         for path in (ours, theirs, back):
             shutil.rmtree(path, ignore_errors=True)
-        qlora("quantize", "--model", source, "--method", method, "--output", ours,
-              "--double-quant" if double else "--no-double-quant")
+        scales = [] if method == "int8" else ["--double-quant" if double else "--no-double-quant"]
+        qlora("quantize", "--model", source, "--method", method, "--output", ours, *scales)
         model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16, quantization_config=config(method, double),
                                                      device_map="cpu")
         model.save_pretrained(theirs)
