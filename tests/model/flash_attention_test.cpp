@@ -61,16 +61,23 @@ double cosine(const at::Tensor& a, const at::Tensor& b) {
   return (x.dot(y) / (x.norm() * y.norm())).item<double>();
 }
 
+struct Inputs {
+  at::Tensor q, k, v, d_out;
+};
+
+Inputs random_inputs(const Case& c) {
+  const auto random = [&](int64_t heads) {
+    return at::randn({c.cu_seqlens.back(), heads * c.shape.head_dim}).to(at::kBFloat16);
+  };
+  return {random(c.shape.heads), random(c.shape.kv_heads), random(c.shape.kv_heads),
+          random(c.shape.heads)};
+}
+
 class FlashAttention : public testing::TestWithParam<Case> {};
 
 TEST_P(FlashAttention, OutputAndGradientsAreTheDefinitions) {
   const Case& c = GetParam();
-  const int64_t tokens = c.cu_seqlens.back();
-  const auto random = [&](int64_t heads) {
-    return at::randn({tokens, heads * c.shape.head_dim}).to(at::kBFloat16);
-  };
-  const at::Tensor q = random(c.shape.heads), k = random(c.shape.kv_heads),
-                   v = random(c.shape.kv_heads), d_out = random(c.shape.heads);
+  const auto [q, k, v, d_out] = random_inputs(c);
   const Pass found = pass(c, q, k, v, d_out), wanted = definition(c, q, k, v, d_out);
   // Probabilities and score gradients pass through bf16 (2^-9 each, at random): a vector of them
   // keeps its direction to 1 - 2^-18 and its length to about 2^-9.
@@ -83,12 +90,7 @@ TEST_P(FlashAttention, OutputAndGradientsAreTheDefinitions) {
 
 TEST_P(FlashAttention, ADocumentDoesNotNoticeItsNeighbours) {
   const Case& c = GetParam();
-  const int64_t tokens = c.cu_seqlens.back();
-  const auto random = [&](int64_t heads) {
-    return at::randn({tokens, heads * c.shape.head_dim}).to(at::kBFloat16);
-  };
-  const at::Tensor q = random(c.shape.heads), k = random(c.shape.kv_heads),
-                   v = random(c.shape.kv_heads), d_out = random(c.shape.heads);
+  const auto [q, k, v, d_out] = random_inputs(c);
   const Pass whole = pass(c, q, k, v, d_out);
   for (size_t d = 0; d + 1 < c.cu_seqlens.size(); ++d) {
     const int64_t begin = c.cu_seqlens[d], length = c.cu_seqlens[d + 1] - begin;

@@ -129,7 +129,8 @@ TEST_F(Footprint, WhatARunKeepsIsWhatTheModelTakes) {
     EXPECT_EQ(counted, linear) << method;
     EXPECT_EQ(row_of(rows, "norms").format, "float32");
     EXPECT_EQ(row_of(rows, "norms").bytes, 4 * 5 * 32);
-    EXPECT_EQ(row_of(rows, "embedding").bytes, static_cast<int64_t>(model->embedding.weight.nbytes()));
+    EXPECT_EQ(row_of(rows, "embedding").bytes,
+              static_cast<int64_t>(model->embedding.weight.nbytes()));
   }
 }
 
