@@ -57,11 +57,8 @@ void weight_gradients(const LoraLinear& layer, const at::Tensor& x, const at::Te
                       at::Tensor& dx, bool accumulate, const ForwardContext& context) {
   if (const TrainedTensor* trained = layer.trained_weight.get()) {
     add_outer(trained->gradient, dy, x);
-    if (!dx.defined()) return;
-    if (accumulate)
-      at::addmm_out(dx, dx, dy, trained->compute);
-    else
-      at::mm_out(dx, dy, trained->compute);
+    if (dx.defined())
+      quant::multiply_into(dy, trained->compute.to(quant::product_dtype(dy)), accumulate, dx);
     return;
   }
   if (!layer.trained_rows) {

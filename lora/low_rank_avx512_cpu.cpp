@@ -1,6 +1,5 @@
 #include "lora/low_rank_kernels.h"
 
-#ifdef __x86_64__
 // GCC 12 takes the deliberately undefined operands inside its own intrinsics for mistakes (GCC bug
 // 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -179,10 +178,7 @@ void gradient_strip(const Packed& h, ConstRows x, int64_t begin, int64_t end, in
 
 }  // namespace
 
-bool supports_low_rank_avx512() {
-  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-}
+bool supports_low_rank_avx512() { return machine_has_them(); }
 
 void low_rank_down(ConstRows x, ConstRows a, int64_t tokens, int64_t in, int64_t rank, float scale,
                    Rows h) {
@@ -224,8 +220,3 @@ void low_rank_gradient(ConstRows h, ConstRows x, int64_t tokens, int64_t rank, i
 }
 
 }  // namespace qlora::lora::cpu
-#else
-namespace qlora::lora::cpu {
-bool supports_low_rank_avx512() { return false; }
-}  // namespace qlora::lora::cpu
-#endif

@@ -21,6 +21,21 @@ at::Tensor anchor_of(const DecoderLayer& layer) {
   return at::Tensor();
 }
 
+// What the groups make again instead of keeping it.
+lora::RemadeInput normed_again(const NormOutput& in, const at::Tensor& weight, double eps,
+                               at::ScalarType compute) {
+  return {{in.residual.detach()}, [weight, eps, compute](const std::vector<at::Tensor>& kept) {
+            return rms_norm(kept[0], weight, eps, compute);
+          }};
+}
+
+lora::RemadeInput activated_again(const at::Tensor& gate, const at::Tensor& up) {
+  return {{gate.detach(), up.detach()}, [](const std::vector<at::Tensor>& kept) {
+            at::NoGradGuard no_grad;
+            return swiglu(kept[0], kept[1]);
+          }};
+}
+
 void append(quant::NamedTensors& all, const std::string& module, const quant::NamedTensors& part) {
   for (const auto& [name, tensor] : part) all.emplace_back(module + "." + name, tensor);
 }
@@ -40,35 +55,24 @@ at::Tensor CausalLm::layer_forward(const DecoderLayer& layer, int64_t index,
     return add_rms_norm(r, delta, w.value(enabled), config_.rms_norm_eps, compute_,
                         w.gradient(enabled));
   };
-  // What the groups may make again instead of keeping it.
-  const auto normed_again = [&](const NormOutput& out, const lora::NormWeight& w) {
-    return lora::RemadeInput{{out.residual.detach()},
-                             [weight = w.value(enabled), eps = config_.rms_norm_eps,
-                              compute = compute_](const std::vector<at::Tensor>& kept) {
-                               return rms_norm(kept[0], weight, eps, compute);
-                             }};
-  };
-  const auto through = [&](const lora::LinearGroup& group, const at::Tensor& x,
-                           const lora::RemadeInput& again) {
-    return group.forward(x, context, context.remakes_inputs ? &again : nullptr);
+  const auto through_normed = [&](const lora::LinearGroup& group, const NormOutput& in,
+                                  const lora::NormWeight& w) {
+    if (!context.remakes_inputs) return group.forward(in.normed, context);
+    const auto again = normed_again(in, w.value(enabled), config_.rms_norm_eps, compute_);
+    return group.forward(in.normed, context, &again);
   };
   const auto first = norm(residual, at::Tensor(), layer.input_norm);
-  const auto qkv = through(layer.qkv, first.normed, normed_again(first, layer.input_norm));
+  const auto qkv = through_normed(layer.qkv, first, layer.input_norm);
   const at::Tensor mixed = attention(qkv[0], qkv[1], qkv[2], shape, attention_context, index);
   const at::Tensor attended = layer.o.forward(mixed, context)[0];
   const auto second = norm(first.residual, attended, layer.post_attention_norm);
-  const auto gate_up =
-      through(layer.gate_up, second.normed, normed_again(second, layer.post_attention_norm));
-  const lora::RemadeInput activated_again{{gate_up[0].detach(), gate_up[1].detach()},
-                                          [](const std::vector<at::Tensor>& kept) {
-                                            at::NoGradGuard no_grad;
-                                            return swiglu(kept[0], kept[1]);
-                                          }};
+  const auto gate_up = through_normed(layer.gate_up, second, layer.post_attention_norm);
   const at::Tensor activated = swiglu(gate_up[0], gate_up[1]);
   // Where swiglu keeps other tensors, keeping gate and up would cost more than the product.
-  const bool again = context.remakes_inputs && activated.is_cpu();
-  const auto down = layer.down.forward(activated, context, again ? &activated_again : nullptr);
-  return second.residual + down[0];
+  if (!context.remakes_inputs || !activated.is_cpu())
+    return second.residual + layer.down.forward(activated, context)[0];
+  const auto again = activated_again(gate_up[0], gate_up[1]);
+  return second.residual + layer.down.forward(activated, context, &again)[0];
 }
 
 lora::ForwardContext CausalLm::context(const ForwardInput& input) {

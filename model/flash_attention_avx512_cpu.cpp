@@ -397,9 +397,7 @@ void reduce_groups(const FlashAttention& a, const float* parts, HeadRows<uint16_
 }  // namespace
 
 bool supports_flash_avx512(int64_t head_dim) {
-  return head_dim % kWords == 0 && __builtin_cpu_supports("avx512bf16") &&
-         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512dq");
+  return head_dim % kWords == 0 && machine_has_them();
 }
 
 void flash_forward(const FlashAttention& a, HeadRows<uint16_t> out, float* lse) {
