@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "tests/support/next_token_targets.h"
 #include "tests/support/tiny_model.h"
 #include "trainer/loss.h"
 
@@ -13,19 +14,10 @@ using test::tiny_adapters;
 using test::tiny_input;
 using test::tiny_model;
 
-// The next-token targets of every document.
-std::vector<int32_t> targets_of(const model::ForwardInput& input) {
-  std::vector<int32_t> targets(input.tokens.size(), -100);
-  for (size_t d = 0; d + 1 < input.cu_seqlens.size(); ++d)
-    for (int i = input.cu_seqlens[d]; i + 1 < input.cu_seqlens[d + 1]; ++i)
-      targets[static_cast<size_t>(i)] = input.tokens[static_cast<size_t>(i) + 1];
-  return targets;
-}
-
 double loss_and_gradients(model::CausalLm& model, lora::AdapterSet& adapters,
                           const model::ForwardInput& input) {
   adapters.zero_gradients();
-  const auto targets = targets_of(input);
+  const auto targets = test::next_token_targets(input);
   const at::Tensor loss = trainer::fused_cross_entropy(model.hidden(input), targets, model.head,
                                                        1.0 / 10, model.context(input));
   loss.backward();
@@ -96,8 +88,8 @@ TEST(CausalLm, AdapterGradientsMatchFiniteDifferences) {
     masters.add_(direction, offset);
     adapters->publish();
     double sum = 0;
-    for (float x : trainer::token_losses(model->hidden(input), targets_of(input), model->head,
-                                         model->context(input)))
+    for (float x : trainer::token_losses(model->hidden(input), test::next_token_targets(input),
+                                         model->head, model->context(input)))
       sum += x;
     masters.copy_(saved);
     adapters->publish();

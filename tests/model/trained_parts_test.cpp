@@ -7,19 +7,12 @@
 #include "base/error.h"
 #include "base/parallel_for.h"
 #include "model/causal_lm.h"
+#include "tests/support/next_token_targets.h"
 #include "tests/support/tiny_model.h"
 #include "trainer/loss.h"
 
 namespace qlora {
 namespace {
-
-std::vector<int32_t> targets_of(const model::ForwardInput& input) {
-  std::vector<int32_t> targets(input.tokens.size(), -100);
-  for (size_t d = 0; d + 1 < input.cu_seqlens.size(); ++d)
-    for (int i = input.cu_seqlens[d]; i + 1 < input.cu_seqlens[d + 1]; ++i)
-      targets[static_cast<size_t>(i)] = input.tokens[static_cast<size_t>(i) + 1];
-  return targets;
-}
 
 struct Trained {
   std::unique_ptr<model::CausalLm> model = test::tiny_model();
@@ -37,15 +30,16 @@ struct Trained {
   double loss() {
     double sum = 0;
     at::NoGradGuard no_grad;
-    for (const float x : trainer::token_losses(model->hidden(input), targets_of(input), model->head,
-                                               model->context(input)))
+    for (const float x :
+         trainer::token_losses(model->hidden(input), test::next_token_targets(input), model->head,
+                               model->context(input)))
       sum += x;
     return sum / 10;
   }
   void backward() {
     adapters->zero_gradients();
-    trainer::fused_cross_entropy(model->hidden(input), targets_of(input), model->head, 0.1,
-                                 model->context(input))
+    trainer::fused_cross_entropy(model->hidden(input), test::next_token_targets(input), model->head,
+                                 0.1, model->context(input))
         .backward();
   }
 };
@@ -169,8 +163,8 @@ TEST(TrainedParts, HalfPrecisionGradientsPointWhereFloat32OnesDo) {
     auto model = test::tiny_model(compute);
     lora::AdapterSet set(options, model->parts(), compute, 3);
     const auto input = test::tiny_input({19, 7});
-    trainer::fused_cross_entropy(model->hidden(input), targets_of(input), model->head, 0.1,
-                                 model->context(input))
+    trainer::fused_cross_entropy(model->hidden(input), test::next_token_targets(input), model->head,
+                                 0.1, model->context(input))
         .backward();
     return set.gradients().clone();
   };
