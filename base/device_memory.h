@@ -11,4 +11,11 @@ namespace qlora {
 // context and its allocator, which gives nothing back, and by other programs.
 int64_t taken_memory_bytes(c10::Device device);
 
+// The most that tensors took at once, and the most that the allocator held for them. On a CPU 0
+// without the arena.
+struct TensorMemory {
+  int64_t used = 0, held = 0;
+};
+TensorMemory peak_tensor_memory(c10::Device device);
+
 }  // namespace qlora

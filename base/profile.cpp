@@ -45,7 +45,7 @@ double seconds_in_profile() {
 
 namespace profile_detail {
 
-thread_local bool active = false;
+std::atomic<bool> active = false;
 
 void begin(const char* stage) {
   Profile& p = profile();

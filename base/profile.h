@@ -4,9 +4,11 @@
 //   void f() { const ProfileScope scope("attention"); ... }
 //
 // Stages nest: the table counts a stage's own time, without what the stages inside it took. Scopes
-// outside of the thread that started the profile are not seen.
+// may be on several threads, but only on one at a time: autograd's backward pass on a GPU has a
+// thread of its own, for which the caller waits.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -46,14 +48,15 @@ std::string profile_table();
 void write_chrome_trace(const std::string& path);
 
 namespace profile_detail {
-extern thread_local bool active;
+extern std::atomic<bool> active;
 void begin(const char* stage);
 void end();
 }  // namespace profile_detail
 
 class ProfileScope {
  public:
-  explicit ProfileScope(const char* stage) : active_(profile_detail::active) {
+  explicit ProfileScope(const char* stage)
+      : active_(profile_detail::active.load(std::memory_order_relaxed)) {
     if (active_) profile_detail::begin(stage);
   }
   ~ProfileScope() {

@@ -207,8 +207,9 @@ void softmax_cross_entropy(benchmark::State& state) {
   at::Tensor logits = random(kRows, kVocab), losses = at::empty({kRows}, at::kFloat);
   const std::vector<int64_t> targets(kRows, 7);
   const double seconds = mean_seconds_of(state, [&] {
-    trainer::cpu::softmax_cross_entropy(static_cast<uint16_t*>(logits.data_ptr()), targets.data(),
-                                        kRows, kVocab, 1.0f, true, losses.data_ptr<float>());
+    trainer::cpu::softmax_cross_entropy({logits.data_ptr(), quant::ElementType::kBFloat16,
+                                         targets.data(), kRows, kVocab, 1.0f, true,
+                                         losses.data_ptr<float>()});
   });
   count_bytes(state, 2 * static_cast<int64_t>(logits.nbytes()), seconds);
 }

@@ -14,6 +14,7 @@
 
 #include "base/arena_allocator.h"
 #include "base/device.h"
+#include "base/device_memory.h"
 #include "base/profile.h"
 #include "base/seed.h"
 #include "base/stopwatch.h"
@@ -27,7 +28,7 @@ namespace qlora::bench {
 namespace {
 
 struct Setting {
-  std::string model = "135m", quantization = "nf4", dtype = "bfloat16", trace;
+  std::string model = "135m", quantization = "nf4", dtype = "bfloat16", device = "cpu", trace;
   int64_t sequence = 512, batch = 1, rank = 16, steps = 8;
   int threads = 2;
   bool recompute = false, profile = false, arena = true, floor = true;
@@ -54,7 +55,7 @@ std::unique_ptr<model::CausalLm> load(const Setting& s) {
   quantization.method = s.quantization;
   const auto source = std::filesystem::exists(s.model) ? model::open_weights(s.model)
                                                        : model::made_weights(shape_named(s.model));
-  return model::load_model(*source, options, quantization, at::kCPU,
+  return model::load_model(*source, options, quantization, device_from_string(s.device),
                            model::dtype_from_string(s.dtype, "--dtype"));
 }
 
@@ -65,7 +66,7 @@ class Floor {
       : layers_(model.config().num_layers),
         tokens_(s.batch * s.sequence),
         recompute_(s.recompute),
-        dtype_(model.compute_dtype()) {
+        options_(at::TensorOptions().dtype(model.compute_dtype()).device(model.device())) {
     for (const lora::LinearGroup* group : {&model.layers[0].qkv, &model.layers[0].o,
                                            &model.layers[0].gate_up, &model.layers[0].down})
       for (const lora::LoraLinear& linear : group->layers())
@@ -92,6 +93,7 @@ class Floor {
       at::mm(head_.x, head_.weight.t());
       at::mm(head_.dy, head_.weight);
     }
+    synchronize(options_.device());
     return watch.seconds();
   }
 
@@ -100,12 +102,12 @@ class Floor {
     at::Tensor weight, x, dy;
   };
   at::Tensor random(int64_t rows, int64_t columns) const {
-    return at::empty({rows, columns}, at::kFloat).normal_(0.0, 0.02).to(dtype_);
+    return at::empty({rows, columns}, options_).normal_(0.0, 0.02);
   }
 
   int64_t layers_, tokens_;
   bool recompute_;
-  at::ScalarType dtype_;
+  at::TensorOptions options_;
   std::vector<Product> products_;
   Product head_;
   int64_t head_passes_ = 0;
@@ -128,6 +130,7 @@ void run(const Setting& s) {
   set_num_threads(s.threads);
   const Stopwatch since_start;
   const auto model = load(s);
+  const c10::Device device = model->device();
   lora::LoraOptions lora;
   lora.rank = s.rank;
   lora.alpha = static_cast<double>(s.rank);
@@ -156,6 +159,7 @@ void run(const Setting& s) {
     const auto norm = optim::gradient_norm(adapters.gradients(), 1.0);
     optimizer->step(1e-4, norm.scale);
     adapters.publish();
+    synchronize(device);
     return std::pair(watch.seconds(), loss);
   };
   const double first_loss = step().second;
@@ -163,9 +167,12 @@ void run(const Setting& s) {
   const double after_two = static_cast<double>(resident_bytes());
   std::vector<double> times, floors;
   for (int64_t i = 0; i < s.steps; ++i) times.push_back(step().first);
-  const auto peak = static_cast<double>(peak_resident_bytes());
+  const auto peak = static_cast<double>(taken_memory_bytes(device));
+  const TensorMemory tensors = peak_tensor_memory(device);
   if (s.profile) {
-    start_profile({}, s.threads == 1 ? ProfileClock::kProcessor : ProfileClock::kWall);
+    start_profile(
+        device.is_cpu() ? std::function<void()>() : [device] { synchronize(device); },
+        device.is_cpu() && s.threads == 1 ? ProfileClock::kProcessor : ProfileClock::kWall);
     for (int64_t i = 0; i < 3; ++i) step();
     stop_profile();
     fmt::print("{}", profile_table());
@@ -190,17 +197,18 @@ void run(const Setting& s) {
   }
   const auto tokens = static_cast<double>(s.batch * s.sequence);
   fmt::print(
-      "{{\"model\":\"{}\",\"quantization\":\"{}\",\"batch\":{},\"sequence\":{},\"recompute\":{},"
+      "{{\"model\":\"{}\",\"device\":\"{}\",\"quantization\":\"{}\",\"batch\":{},\"sequence\":{},"
+      "\"recompute\":{},"
       "\"dtype\":\"{}\",\"threads\":{},\"tokens_per_second\":{:.1f},\"step_seconds\":{:.4f},"
       "\"floor_seconds\":{:.4f},\"share_of_floor\":{:.3f},\"processor_step_seconds\":{:.4f},"
       "\"processor_share_of_floor\":{:.3f},\"peak_mb\":{:.0f},\"resident_mb\":{:.0f},"
-      "\"tensors_mb\":{:.0f},\"arena_mb\":{:.0f},"
+      "\"tensors_mb\":{:.0f},\"held_mb\":{:.0f},"
       "\"load_seconds\":{:.2f},\"first_loss\":{:.4f}}}\n",
-      s.model, s.quantization, s.batch, s.sequence, s.recompute, s.dtype, s.threads,
+      s.model, device.str(), s.quantization, s.batch, s.sequence, s.recompute, s.dtype, s.threads,
       tokens / median(times), median(times), floors.empty() ? 0.0 : median(floors), ratio,
       processor_step, processor_ratio, peak / 1e6, after_two / 1e6,
-      static_cast<double>(arena_statistics().peak_used_bytes) / 1e6,
-      static_cast<double>(arena_statistics().extent_bytes) / 1e6, load_seconds, first_loss);
+      static_cast<double>(tensors.used) / 1e6, static_cast<double>(tensors.held) / 1e6,
+      load_seconds, first_loss);
 }
 
 }  // namespace
@@ -212,6 +220,7 @@ int main(int argc, char** argv) {
   app.add_option("--model", s.model, "file, directory, or 135m, 360m, 1.7b, 3b, 8b (made weights)");
   app.add_option("--quantization", s.quantization, "nf4, fp4, int8, int8_weight_only, none");
   app.add_option("--dtype", s.dtype, "of the products");
+  app.add_option("--device", s.device, "cpu, cuda or cuda:N");
   app.add_option("--sequence", s.sequence, "tokens a row");
   app.add_option("--batch", s.batch, "rows a step");
   app.add_option("--rank", s.rank, "of the adapters");

@@ -14,6 +14,9 @@ struct ForwardContext {
   bool training = false;         // dropout acts only here
   // Inputs that can be made again from what is kept are not kept; not where whole layers are.
   bool remakes_inputs = false;
+  // Outputs are only differentiated, their values unspecified: the last product of a layer that is
+  // recomputed for its backward pass.
+  bool output_unused = false;
   // Changes with every micro-batch and is the same when a layer is recomputed, so that its dropout
   // mask is, too.
   uint64_t dropout_key = 0;

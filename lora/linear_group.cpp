@@ -200,6 +200,20 @@ variable_list outputs(const LinearGroup& group, const at::Tensor& x, const at::T
   return result;
 }
 
+// Whether the backward pass needs anything that outputs() makes.
+bool keeps_of_outputs(const LinearGroup& group) {
+  return std::ranges::any_of(group.layers(), [](const LoraLinear& layer) {
+    return layer.adapter && layer.adapter->is_dora();
+  });
+}
+
+variable_list unspecified_outputs(const LinearGroup& group, const at::Tensor& x) {
+  variable_list result;
+  for (const LoraLinear& layer : group.layers())
+    result.push_back(at::empty({x.size(0), layer.out_features()}, x.options()));
+  return result;
+}
+
 // G_i = scaling dy_i B_i side by side, and dB_i += scaling dy_iᵀ H_i on the way.
 at::Tensor low_rank_gradients(const LinearGroup& group, const variable_list& dy,
                               const at::Tensor& h) {
@@ -299,7 +313,9 @@ struct GroupNode : torch::autograd::Function<GroupNode> {
     const at::Tensor h = adapted ? low_rank_inputs(*group, x, *context) : at::Tensor();
     // h, what DoRA scaled, and x or what it is made of.
     variable_list saved{h};
-    variable_list result = outputs(*group, x, h, *context, &saved);
+    variable_list result = context->output_unused && !keeps_of_outputs(*group)
+                               ? unspecified_outputs(*group, x)
+                               : outputs(*group, x, h, *context, &saved);
     ctx->saved_data["inputs_at"] = static_cast<int64_t>(saved.size());
     if (remade != nullptr) {
       saved.insert(saved.end(), remade->from.begin(), remade->from.end());
@@ -354,7 +370,8 @@ struct FrozenGroupNode : torch::autograd::Function<FrozenGroupNode> {
                                const ForwardContext* context) {
     ctx->saved_data["group"] = reinterpret_cast<int64_t>(group);
     ctx->saved_data["workspace"] = reinterpret_cast<int64_t>(context->workspace);
-    return outputs(*group, x, at::Tensor(), *context);
+    return context->output_unused ? unspecified_outputs(*group, x)
+                                  : outputs(*group, x, at::Tensor(), *context);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list dy) {

@@ -31,7 +31,7 @@ void low_rank_down(const at::Tensor& x, const at::Tensor& a, double scale, at::T
   const ProfileScope scope("lora down");
   const int64_t tokens = x.size(0), in = x.size(1), rank = a.size(0);
   if (!has_kernel(x, rank, in)) {
-    h.copy_(at::mm(x, a.t()).mul_(scale));
+    at::addmm_out(h, h, x, a.t(), 0.0, scale);
     return;
   }
   const auto s = static_cast<float>(scale);

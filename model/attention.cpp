@@ -12,6 +12,7 @@
 #include "model/attention_kernels.h"
 #include "model/element_pointer.h"
 #include "model/flash_attention_kernels.h"
+#include "model/fused_attention.h"
 
 namespace qlora::model {
 namespace {
@@ -191,13 +192,25 @@ struct AttentionNode : torch::autograd::Function<AttentionNode> {
   }
 };
 
+// A rotated copy, for attention whose gradient is autograd's own.
+struct RotateNode : torch::autograd::Function<RotateNode> {
+  static Variable forward(AutogradContext* ctx, const Variable& x, const RotaryTable* table) {
+    ctx->save_for_backward({table->cos, table->sin});
+    return rotate(x.clone(), *table, false);
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list gradients) {
+    const auto saved = ctx->get_saved_variables();
+    return {rotate(gradients[0].clone(at::MemoryFormat::Contiguous), {saved[0], saved[1]}, true),
+            Variable()};
+  }
+};
+
 // [rows, heads * d] -> [1, heads, rows, d], the layout of ATen's fused attention.
 at::Tensor batched(const at::Tensor& x, int64_t d) {
   return x.view({x.size(0), x.size(1) / d, d}).permute({1, 0, 2}).unsqueeze(0);
 }
 
-// Stock ATen, with its own autograd: the path of devices without a kernel of their own. q, k
-// rotated.
+// Stock ATen, with its own autograd: float32 on a GPU. q, k rotated.
 at::Tensor composed(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t d) {
   const int64_t past = k.size(0) - q.size(0);
   std::optional<at::Tensor> mask;
@@ -260,6 +273,13 @@ at::Tensor cached(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
 
 }  // namespace
 
+int64_t AttentionContext::longest() const {
+  int64_t most = 0;
+  for (size_t d = 0; d + 1 < cu_seqlens.size(); ++d)
+    most = std::max<int64_t>(most, cu_seqlens[d + 1] - cu_seqlens[d]);
+  return most;
+}
+
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      const AttentionShape& shape, const AttentionContext& context, int64_t layer) {
   if (context.cache) {
@@ -267,10 +287,13 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
     return cached(rotate(q, context.rotary, false), rotate(k, context.rotary, false), v, shape,
                   context, layer);
   }
-  if (q.is_cpu() && at::GradMode::is_enabled())
-    return AttentionNode::apply(q, k, v, &shape, &context);
+  if (has_fused_attention(q, shape)) return fused_attention(q, k, v, shape, context);
+  if (!q.is_cpu())
+    return composed_documents(RotateNode::apply(q, &context.rotary),
+                              RotateNode::apply(k, &context.rotary), v, shape.head_dim,
+                              context.cu_seqlens);
+  if (at::GradMode::is_enabled()) return AttentionNode::apply(q, k, v, &shape, &context);
   const at::Tensor rq = rotate(q, context.rotary, false), rk = rotate(k, context.rotary, false);
-  if (!q.is_cpu()) return composed_documents(rq, rk, v, shape.head_dim, context.cu_seqlens);
   at::Tensor lse = at::empty({shape.heads, q.size(0)}, q.options().dtype(at::kFloat));
   return attend(rq, rk, v, shape, context.cu_seqlens, lse);
 }

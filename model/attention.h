@@ -17,13 +17,16 @@ struct AttentionContext {
   std::vector<int32_t> cu_seqlens;  // document d is tokens [cu_seqlens[d], cu_seqlens[d + 1])
   RotaryTable rotary;               // at each token's position
   KvCache* cache = nullptr;         // generation: document d continues sequence d
+  at::Tensor boundaries = {};       // cu_seqlens on the GPU that the model is on, else undefined
+
+  int64_t longest() const;  // tokens of the longest document
 };
 
 struct AttentionShape {
   int64_t heads, kv_heads, head_dim;
 };
 
-// On the CPU q and k are rotated where they lie.
+// q and k are rotated where they lie.
 //
 // q [tokens, heads * head_dim], k, v [tokens, kv_heads * head_dim] before RoPE, compute dtype ->
 // like q. `layer` indexes the cache. With a cache there is no gradient.

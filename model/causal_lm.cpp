@@ -48,7 +48,7 @@ CausalLm::CausalLm(ModelConfig config, at::Device device, at::ScalarType compute
 at::Tensor CausalLm::layer_forward(const DecoderLayer& layer, int64_t index,
                                    const at::Tensor& residual,
                                    const AttentionContext& attention_context,
-                                   const lora::ForwardContext& context) const {
+                                   const lora::ForwardContext& context, bool output_unused) const {
   const AttentionShape shape{config_.num_heads, config_.num_kv_heads, config_.head_dim};
   const bool enabled = context.adapters_enabled;
   const auto norm = [&](const at::Tensor& r, const at::Tensor& delta, const lora::NormWeight& w) {
@@ -68,11 +68,11 @@ at::Tensor CausalLm::layer_forward(const DecoderLayer& layer, int64_t index,
   const auto second = norm(first.residual, attended, layer.post_attention_norm);
   const auto gate_up = through_normed(layer.gate_up, second, layer.post_attention_norm);
   const at::Tensor activated = swiglu(gate_up[0], gate_up[1]);
-  // Where swiglu keeps other tensors, keeping gate and up would cost more than the product.
-  if (!context.remakes_inputs || !activated.is_cpu())
-    return second.residual + layer.down.forward(activated, context)[0];
+  lora::ForwardContext last = context;
+  last.output_unused = output_unused;
+  if (!context.remakes_inputs) return second.residual + layer.down.forward(activated, last)[0];
   const auto again = activated_again(gate_up[0], gate_up[1]);
-  return second.residual + layer.down.forward(activated, context, &again)[0];
+  return second.residual + layer.down.forward(activated, last, &again)[0];
 }
 
 lora::ForwardContext CausalLm::context(const ForwardInput& input) {
@@ -94,16 +94,21 @@ at::Tensor CausalLm::hidden(const ForwardInput& input) {
   const lora::ForwardContext shared = context(input);
   AttentionContext attention_context{input.cu_seqlens, rotary_.at_positions(input.positions),
                                      input.cache};
+  if (device_.is_cuda()) {
+    attention_context.boundaries = at::tensor(input.cu_seqlens, at::kInt).to(device_);
+  }
   for (size_t i = 0; i < layers.size(); ++i) {
     const DecoderLayer* layer = &layers[i];
     const auto index = static_cast<int64_t>(i);
     const at::Tensor anchor = anchor_of(*layer);
     if (input.recompute_layers && at::GradMode::is_enabled() &&
         (anchor.defined() || residual.requires_grad()))
-      residual = recompute(residual, anchor.defined() ? anchor : residual,
-                           [this, layer, index, attention_context, shared](const at::Tensor& r) {
-                             return layer_forward(*layer, index, r, attention_context, shared);
-                           });
+      residual =
+          recompute(residual, anchor.defined() ? anchor : residual,
+                    [this, layer, index, attention_context, shared](const at::Tensor& r) {
+                      const bool again = at::GradMode::is_enabled();
+                      return layer_forward(*layer, index, r, attention_context, shared, again);
+                    });
     else
       residual = layer_forward(*layer, index, residual, attention_context, shared);
   }

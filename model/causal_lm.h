@@ -78,9 +78,10 @@ class CausalLm {
   std::string base_hash() const;
 
  private:
+  // `output_unused`: of what is returned only the gradient counts, its values are unspecified.
   at::Tensor layer_forward(const DecoderLayer& layer, int64_t index, const at::Tensor& residual,
-                           const AttentionContext& attention,
-                           const lora::ForwardContext& context) const;
+                           const AttentionContext& attention, const lora::ForwardContext& context,
+                           bool output_unused = false) const;
 
   ModelConfig config_;
   at::Device device_;

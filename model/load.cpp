@@ -106,10 +106,21 @@ at::ScalarType dtype_from_string(const std::string& name, const std::string& key
   fail<ConfigError>("{} must be bfloat16, float16 or float32, found '{}'", key, name);
 }
 
+namespace {
+// Autograd has a thread of its own for a GPU, to which the first kernel launched there gives the
+// GPU's context. A first call of cuBLAS would do so too, but with a warning on the terminal.
+void wake_autograd(at::Device device) {
+  if (!device.is_cuda()) return;
+  at::AutoGradMode with_grad(true);
+  at::zeros({1}, at::TensorOptions().device(device)).requires_grad_(true).square().backward();
+}
+}  // namespace
+
 std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& options,
                                      const quant::QuantizationOptions& quantization,
                                      at::Device device, at::ScalarType compute,
                                      const WeightMaker& make) {
+  wake_autograd(device);
   at::NoGradGuard no_grad;
   const at::ScalarType dtype = dtype_from_string(options.dtype, "model.dtype");
   const ModelConfig config = config_of(source);

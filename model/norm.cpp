@@ -3,10 +3,11 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "base/error.h"
+#include "base/device.h"
+#include "base/dispatch.h"
 #include "base/profile.h"
-#include "model/element_pointer.h"
 #include "model/norm_kernels.h"
+#include "quant/element_tensor.h"
 
 namespace qlora::model {
 namespace {
@@ -21,19 +22,28 @@ struct Forward {
   at::Tensor residual, normed, rstd;
 };
 
+void* untyped(const at::Tensor& t) { return t.defined() ? t.mutable_data_ptr() : nullptr; }
+
 // Without `sums` the residual is not written again; there must be no delta then.
-Forward forward_cpu(const at::Tensor& residual, const at::Tensor& delta, const at::Tensor& weight,
-                    double eps, at::ScalarType compute, bool sums = true) {
+Forward normed(const at::Tensor& residual, const at::Tensor& delta, const at::Tensor& weight,
+               double eps, at::ScalarType compute, bool sums = true) {
   const int64_t tokens = residual.size(0), hidden = residual.size(1);
   Forward out{sums ? at::empty_like(residual) : at::Tensor(),
               at::empty(residual.sizes(), residual.options().dtype(compute)),
               at::empty({tokens}, residual.options())};
   const at::Tensor d = delta.defined() ? delta.contiguous() : delta;
-  with_elements(out.normed, [&](auto* normed) {
-    cpu::add_rms_norm(floats(residual), elements<ElementOf<decltype(normed)>>(d), floats(weight),
-                      static_cast<float>(eps), tokens, hidden, floats(out.residual), normed,
-                      floats(out.rstd));
-  });
+  const AddRmsNorm arguments{floats(residual),
+                             untyped(d),
+                             floats(weight),
+                             static_cast<float>(eps),
+                             floats(out.residual),
+                             untyped(out.normed),
+                             floats(out.rstd),
+                             quant::element_type(out.normed, "add_rms_norm"),
+                             tokens,
+                             hidden};
+  QLORA_DISPATCH(residual.device(), cpu::add_rms_norm(arguments),
+                 cuda::add_rms_norm(arguments, current_stream(residual.device())));
   return out;
 }
 
@@ -60,8 +70,8 @@ struct AddRmsNormNode : torch::autograd::Function<AddRmsNormNode> {
                                const std::optional<Variable>& weight_gradient, double eps,
                                int64_t compute) {
     const ProfileScope scope("norm");
-    Forward out = forward_cpu(residual, delta.value_or(at::Tensor()), weight, eps,
-                              static_cast<at::ScalarType>(compute));
+    Forward out = normed(residual, delta.value_or(at::Tensor()), weight, eps,
+                         static_cast<at::ScalarType>(compute));
     ctx->save_for_backward({out.residual, out.rstd, weight.detach()});
     keep_gradient(ctx, weight_gradient.value_or(at::Tensor()));
     ctx->saved_data["has_delta"] = delta.has_value();
@@ -77,43 +87,21 @@ struct AddRmsNormNode : torch::autograd::Function<AddRmsNormNode> {
     const at::Tensor dy = gradients[1].contiguous();
     at::Tensor d_delta;
     if (ctx->saved_data["has_delta"].toBool()) d_delta = at::empty_like(dy);
-    with_elements(dy, [&](auto* d_normed) {
-      cpu::add_rms_norm_backward(floats(x), floats(rstd), floats(weight), d_normed, tokens, hidden,
-                                 floats(dx), elements<ElementOf<decltype(d_normed)>>(d_delta));
-      if (const at::Tensor weight_gradient = kept_gradient(ctx); weight_gradient.defined())
-        cpu::rms_norm_weight_gradient(floats(x), floats(rstd), d_normed, tokens, hidden,
-                                      floats(weight_gradient));
-    });
+    const auto type = quant::element_type(dy, "add_rms_norm");
+    const AddRmsNormBackward arguments{floats(x),   floats(rstd), floats(weight),
+                                       untyped(dy), floats(dx),   untyped(d_delta),
+                                       type,        tokens,       hidden};
+    QLORA_DISPATCH(x.device(), cpu::add_rms_norm_backward(arguments),
+                   cuda::add_rms_norm_backward(arguments, current_stream(x.device())));
+    if (const at::Tensor weight_gradient = kept_gradient(ctx); weight_gradient.defined()) {
+      const RmsNormWeightGradient sums{
+          floats(x), floats(rstd), untyped(dy), floats(weight_gradient), type, tokens, hidden};
+      QLORA_DISPATCH(x.device(), cpu::rms_norm_weight_gradient(sums),
+                     cuda::rms_norm_weight_gradient(sums, current_stream(x.device())));
+    }
     return {dx, d_delta, Variable(), Variable(), Variable(), Variable()};
   }
 };
-
-// x · weight with a trained weight, of stock operations.
-struct TimesWeightNode : torch::autograd::Function<TimesWeightNode> {
-  static Variable forward(AutogradContext* ctx, const Variable& x, const Variable& weight,
-                          const Variable& weight_gradient) {
-    ctx->save_for_backward({x, weight.detach()});
-    keep_gradient(ctx, weight_gradient);
-    return x * weight;
-  }
-
-  static variable_list backward(AutogradContext* ctx, variable_list gradients) {
-    const auto saved = ctx->get_saved_variables();
-    kept_gradient(ctx).add_((gradients[0] * saved[0]).sum(0));
-    return {gradients[0] * saved[1], Variable(), Variable()};
-  }
-};
-
-// Stock ATen operations with autograd: the path of devices without a kernel of their own.
-NormOutput composed(const at::Tensor& residual, const at::Tensor& delta, const at::Tensor& weight,
-                    double eps, at::ScalarType compute, const at::Tensor& weight_gradient) {
-  const at::Tensor r = delta.defined() ? residual + delta.to(at::kFloat) : residual;
-  const at::Tensor scale = at::rsqrt(r.square().mean(-1, true) + eps);
-  if (weight_gradient.defined() && at::GradMode::is_enabled())
-    return {r, TimesWeightNode::apply(r * scale, entering(weight, weight_gradient), weight_gradient)
-                   .to(compute)};
-  return {r, (r * scale * weight).to(compute)};
-}
 
 }  // namespace
 
@@ -122,9 +110,8 @@ NormOutput add_rms_norm(const at::Tensor& residual, const at::Tensor& delta,
                         const at::Tensor& weight_gradient) {
   check(residual.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat,
         "add_rms_norm: residual and weight must be float32");
-  if (!residual.is_cpu()) return composed(residual, delta, weight, eps, compute, weight_gradient);
   if (!at::GradMode::is_enabled()) {
-    Forward out = forward_cpu(residual, delta, weight, eps, compute);
+    Forward out = normed(residual, delta, weight, eps, compute);
     return {out.residual, out.normed};
   }
   const auto optional = [](const at::Tensor& t) {
@@ -138,9 +125,7 @@ NormOutput add_rms_norm(const at::Tensor& residual, const at::Tensor& delta,
 at::Tensor rms_norm(const at::Tensor& residual, const at::Tensor& weight, double eps,
                     at::ScalarType compute) {
   at::NoGradGuard no_grad;
-  if (!residual.is_cpu())
-    return composed(residual, at::Tensor(), weight, eps, compute, at::Tensor()).normed;
-  return forward_cpu(residual, at::Tensor(), weight, eps, compute, false).normed;
+  return normed(residual, at::Tensor(), weight, eps, compute, false).normed;
 }
 
 }  // namespace qlora::model

@@ -2,6 +2,7 @@
 #include "base/parallel_for.h"
 #include "base/vectorize.h"
 #include "model/norm_kernels.h"
+#include "quant/with_element_type.h"
 
 namespace qlora::model::cpu {
 namespace {
@@ -82,48 +83,31 @@ QLORA_NORM_ROWS(Float16)
 
 }  // namespace
 
-template <typename T>
-void add_rms_norm(const float* residual, const T* delta, const float* weight, float eps,
-                  int64_t tokens, int64_t hidden, float* residual_out, T* normed, float* rstd) {
-  parallel_for(tokens, 16, [&](int64_t begin, int64_t end) {
-    forward_rows(residual, delta, weight, eps, begin, end, hidden, residual_out, normed, rstd);
+void add_rms_norm(const AddRmsNorm& a) {
+  quant::with_element_type(a.type, [&]<typename T>(std::type_identity<T>) {
+    parallel_for(a.tokens, 16, [&](int64_t begin, int64_t end) {
+      forward_rows(a.residual, static_cast<const T*>(a.delta), a.weight, a.eps, begin, end,
+                   a.hidden, a.residual_out, static_cast<T*>(a.normed), a.rstd);
+    });
   });
 }
 
-template <typename T>
-void add_rms_norm_backward(const float* residual, const float* rstd, const float* weight,
-                           const T* d_normed, int64_t tokens, int64_t hidden, float* d_residual,
-                           T* d_delta) {
-  parallel_for(tokens, 16, [&](int64_t begin, int64_t end) {
-    backward_rows(residual, rstd, weight, d_normed, begin, end, hidden, d_residual, d_delta);
+void add_rms_norm_backward(const AddRmsNormBackward& a) {
+  quant::with_element_type(a.type, [&]<typename T>(std::type_identity<T>) {
+    parallel_for(a.tokens, 16, [&](int64_t begin, int64_t end) {
+      backward_rows(a.residual, a.rstd, a.weight, static_cast<const T*>(a.d_normed), begin, end,
+                    a.hidden, a.d_residual, static_cast<T*>(a.d_delta));
+    });
   });
 }
 
-template <typename T>
-void rms_norm_weight_gradient(const float* residual, const float* rstd, const T* d_normed,
-                              int64_t tokens, int64_t hidden, float* d_weight) {
-  parallel_for(hidden, 4 * kLanes, [&](int64_t begin, int64_t end) {
-    weight_range(residual, rstd, d_normed, begin, end, tokens, hidden, d_weight);
+void rms_norm_weight_gradient(const RmsNormWeightGradient& a) {
+  quant::with_element_type(a.type, [&]<typename T>(std::type_identity<T>) {
+    parallel_for(a.hidden, 4 * kLanes, [&](int64_t begin, int64_t end) {
+      weight_range(a.residual, a.rstd, static_cast<const T*>(a.d_normed), begin, end, a.tokens,
+                   a.hidden, a.d_weight);
+    });
   });
 }
-
-template void rms_norm_weight_gradient(const float*, const float*, const float*, int64_t, int64_t,
-                                       float*);
-template void rms_norm_weight_gradient(const float*, const float*, const uint16_t*, int64_t,
-                                       int64_t, float*);
-template void rms_norm_weight_gradient(const float*, const float*, const Float16*, int64_t, int64_t,
-                                       float*);
-template void add_rms_norm(const float*, const float*, const float*, float, int64_t, int64_t,
-                           float*, float*, float*);
-template void add_rms_norm(const float*, const uint16_t*, const float*, float, int64_t, int64_t,
-                           float*, uint16_t*, float*);
-template void add_rms_norm(const float*, const Float16*, const float*, float, int64_t, int64_t,
-                           float*, Float16*, float*);
-template void add_rms_norm_backward(const float*, const float*, const float*, const float*, int64_t,
-                                    int64_t, float*, float*);
-template void add_rms_norm_backward(const float*, const float*, const float*, const uint16_t*,
-                                    int64_t, int64_t, float*, uint16_t*);
-template void add_rms_norm_backward(const float*, const float*, const float*, const Float16*,
-                                    int64_t, int64_t, float*, Float16*);
 
 }  // namespace qlora::model::cpu

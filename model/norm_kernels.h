@@ -2,24 +2,49 @@
 
 #include <cstdint>
 
-namespace qlora::model::cpu {
+#include "quant/element_type.h"
 
-// T is float, uint16_t (bf16 bits) or Float16. `delta` may be null, and `residual_out` then too;
-// `rstd` is [tokens].
-template <typename T>
-void add_rms_norm(const float* residual, const T* delta, const float* weight, float eps,
-                  int64_t tokens, int64_t hidden, float* residual_out, T* normed, float* rstd);
+namespace qlora::model {
 
-// d_residual (in: the gradient of the residual output; out: of the residual input), d_normed as T;
-// `d_delta` may be null.
-template <typename T>
-void add_rms_norm_backward(const float* residual, const float* rstd, const float* weight,
-                           const T* d_normed, int64_t tokens, int64_t hidden, float* d_residual,
-                           T* d_delta);
+// All matrices are [tokens, hidden], contiguous; `type` is that of the untyped ones.
+struct AddRmsNorm {
+  const float* residual;
+  const void* delta;  // may be null
+  const float* weight;
+  float eps;
+  float* residual_out;  // residual + delta; may be null where there is no delta
+  void* normed;
+  float* rstd;  // [tokens]
+  quant::ElementType type;
+  int64_t tokens, hidden;
+};
 
-// d_weight [hidden] += Σ over tokens of d_normed · residual · rstd, in double and in their order.
-template <typename T>
-void rms_norm_weight_gradient(const float* residual, const float* rstd, const T* d_normed,
-                              int64_t tokens, int64_t hidden, float* d_weight);
+struct AddRmsNormBackward {
+  const float *residual, *rstd, *weight;
+  const void* d_normed;
+  float* d_residual;  // in: the gradient of the residual output; out: of the residual input
+  void* d_delta;      // the same, rounded; may be null
+  quant::ElementType type;
+  int64_t tokens, hidden;
+};
 
-}  // namespace qlora::model::cpu
+struct RmsNormWeightGradient {
+  const float *residual, *rstd;
+  const void* d_normed;
+  float* d_weight;  // [hidden] += Σ over tokens of d_normed · residual · rstd, in double
+  quant::ElementType type;
+  int64_t tokens, hidden;
+};
+
+namespace cpu {
+void add_rms_norm(const AddRmsNorm& arguments);
+void add_rms_norm_backward(const AddRmsNormBackward& arguments);
+void rms_norm_weight_gradient(const RmsNormWeightGradient& arguments);
+}  // namespace cpu
+namespace cuda {
+void add_rms_norm(const AddRmsNorm& arguments, void* stream);
+void add_rms_norm_backward(const AddRmsNormBackward& arguments, void* stream);
+void rms_norm_weight_gradient(const RmsNormWeightGradient& arguments, void* stream);
+}  // namespace cuda
+
+}  // namespace qlora::model

@@ -2,10 +2,11 @@
 
 #include <ATen/ATen.h>
 
-#include "base/error.h"
+#include "base/device.h"
+#include "base/dispatch.h"
 #include "base/profile.h"
-#include "model/element_pointer.h"
 #include "model/rotary_kernels.h"
+#include "quant/element_tensor.h"
 
 namespace qlora::model {
 
@@ -28,17 +29,17 @@ at::Tensor rotate(at::Tensor x, const RotaryTable& table, bool inverse) {
   check(x.stride(1) == 1 && table.cos.size(0) == tokens && x.size(1) == heads * 2 * half,
         "rotate: x must be [tokens, heads * head_dim] with contiguous rows, and have a table row "
         "per token");
-  if (!x.is_cpu()) {
-    const at::Tensor v = x.view({tokens, heads, 2, half}).to(at::kFloat);
-    const at::Tensor c = table.cos.unsqueeze(1),
-                     s = inverse ? -table.sin.unsqueeze(1) : table.sin.unsqueeze(1);
-    const at::Tensor a = v.select(2, 0), b = v.select(2, 1);
-    return at::stack({a * c - b * s, b * c + a * s}, 2).view(x.sizes()).to(x.scalar_type());
-  }
-  with_elements(x, [&](auto* elements) {
-    cpu::rotate(elements, x.stride(0), table.cos.data_ptr<float>(), table.sin.data_ptr<float>(),
-                tokens, heads, half, inverse ? -1.0f : 1.0f);
-  });
+  const Rotate arguments{x.mutable_data_ptr(),
+                         x.stride(0),
+                         quant::element_type(x, "rotate"),
+                         table.cos.const_data_ptr<float>(),
+                         table.sin.const_data_ptr<float>(),
+                         tokens,
+                         heads,
+                         half,
+                         inverse ? -1.0f : 1.0f};
+  QLORA_DISPATCH(x.device(), cpu::rotate(arguments),
+                 cuda::rotate(arguments, current_stream(x.device())));
   return x;
 }
 

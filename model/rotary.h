@@ -24,8 +24,8 @@ class Rotary {
   at::Tensor inverse_frequencies_;  // fp32 [head_dim / 2]
 };
 
-// x [tokens, heads * head_dim] in the compute dtype, rows contiguous: rotated where it lies on the
-// CPU, a rotated copy elsewhere; `inverse` rotates back (the backward pass).
+// x [tokens, heads * head_dim] in the compute dtype, rows contiguous, rotated where it lies, out of
+// autograd's sight; `inverse` rotates back (the backward pass).
 at::Tensor rotate(at::Tensor x, const RotaryTable& table, bool inverse);
 
 }  // namespace qlora::model

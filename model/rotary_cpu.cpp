@@ -2,6 +2,7 @@
 #include "base/parallel_for.h"
 #include "base/vectorize.h"
 #include "model/rotary_kernels.h"
+#include "quant/with_element_type.h"
 
 namespace qlora::model::cpu {
 namespace {
@@ -38,17 +39,12 @@ QLORA_ROTARY_RANGE(Float16)
 
 }  // namespace
 
-template <typename T>
-void rotate(T* x, int64_t stride, const float* cos, const float* sin, int64_t tokens, int64_t heads,
-            int64_t half, float sign) {
-  parallel_for(tokens, 16,
-               [&](int64_t b, int64_t e) { range(x, stride, cos, sin, b, e, heads, half, sign); });
+void rotate(const Rotate& a) {
+  quant::with_element_type(a.type, [&]<typename T>(std::type_identity<T>) {
+    parallel_for(a.tokens, 16, [&](int64_t begin, int64_t end) {
+      range(static_cast<T*>(a.x), a.stride, a.cos, a.sin, begin, end, a.heads, a.half, a.sign);
+    });
+  });
 }
-
-template void rotate(float*, int64_t, const float*, const float*, int64_t, int64_t, int64_t, float);
-template void rotate(uint16_t*, int64_t, const float*, const float*, int64_t, int64_t, int64_t,
-                     float);
-template void rotate(Float16*, int64_t, const float*, const float*, int64_t, int64_t, int64_t,
-                     float);
 
 }  // namespace qlora::model::cpu

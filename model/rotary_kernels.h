@@ -2,12 +2,24 @@
 
 #include <cstdint>
 
-namespace qlora::model::cpu {
+#include "quant/element_type.h"
 
-// In place; T is float, uint16_t (bf16 bits) or Float16; `stride` elements from token to token;
-// cos, sin [tokens, half]; sign -1 rotates back.
-template <typename T>
-void rotate(T* x, int64_t stride, const float* cos, const float* sin, int64_t tokens, int64_t heads,
-            int64_t half, float sign);
+namespace qlora::model {
 
-}  // namespace qlora::model::cpu
+struct Rotate {
+  void* x;         // [tokens, heads * 2 * half], rotated in place
+  int64_t stride;  // elements from token to token
+  quant::ElementType type;
+  const float *cos, *sin;  // [tokens, half]
+  int64_t tokens, heads, half;
+  float sign;  // -1 rotates back
+};
+
+namespace cpu {
+void rotate(const Rotate& arguments);
+}
+namespace cuda {
+void rotate(const Rotate& arguments, void* stream);
+}
+
+}  // namespace qlora::model

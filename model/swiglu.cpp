@@ -3,11 +3,12 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "base/error.h"
+#include "base/device.h"
+#include "base/dispatch.h"
 #include "base/profile.h"
 #include "lora/columns.h"
-#include "model/element_pointer.h"
 #include "model/swiglu_kernels.h"
+#include "quant/element_tensor.h"
 
 namespace qlora::model {
 namespace {
@@ -16,17 +17,16 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
-template <typename T>
-cpu::StridedRows<T> rows_of(const at::Tensor& t) {
-  return {elements<std::remove_const_t<T>>(t), t.stride(0)};
-}
+ConstRows rows_of(const at::Tensor& t) { return {t.const_data_ptr(), t.stride(0)}; }
+MutableRows mutable_rows_of(const at::Tensor& t) { return {t.mutable_data_ptr(), t.stride(0)}; }
 
-at::Tensor forward_cpu(const at::Tensor& gate, const at::Tensor& up) {
+at::Tensor product(const at::Tensor& gate, const at::Tensor& up) {
   at::Tensor out = at::empty(gate.sizes(), gate.options());
-  with_elements(out, [&](auto* y) {
-    using T = ElementOf<decltype(y)>;
-    cpu::swiglu(rows_of<const T>(gate), rows_of<const T>(up), gate.size(0), gate.size(1), y);
-  });
+  const Swiglu arguments{rows_of(gate),        rows_of(up),
+                         mutable_rows_of(out), quant::element_type(gate, "swiglu"),
+                         gate.size(0),         gate.size(1)};
+  QLORA_DISPATCH(gate.device(), cpu::swiglu(arguments),
+                 cuda::swiglu(arguments, current_stream(gate.device())));
   return out;
 }
 
@@ -34,7 +34,7 @@ struct SwigluNode : torch::autograd::Function<SwigluNode> {
   static Variable forward(AutogradContext* ctx, const Variable& gate, const Variable& up) {
     const ProfileScope scope("swiglu");
     ctx->save_for_backward({gate, up});
-    return forward_cpu(gate, up);
+    return product(gate, up);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
@@ -44,11 +44,12 @@ struct SwigluNode : torch::autograd::Function<SwigluNode> {
     // Side by side, as one product with the two weights' rows takes them.
     const at::Tensor both = at::empty({gate.size(0), 2 * gate.size(1)}, gate.options());
     const auto d = lora::columns_of(both, {gate.size(1), gate.size(1)});
-    with_elements(dy, [&](auto* elements_of_dy) {
-      using T = ElementOf<decltype(elements_of_dy)>;
-      cpu::swiglu_backward(rows_of<const T>(gate), rows_of<const T>(up), rows_of<const T>(dy),
-                           gate.size(0), gate.size(1), rows_of<T>(d[0]), rows_of<T>(d[1]));
-    });
+    const SwigluBackward arguments{rows_of(gate),         rows_of(up),
+                                   rows_of(dy),           mutable_rows_of(d[0]),
+                                   mutable_rows_of(d[1]), quant::element_type(gate, "swiglu"),
+                                   gate.size(0),          gate.size(1)};
+    QLORA_DISPATCH(gate.device(), cpu::swiglu_backward(arguments),
+                   cuda::swiglu_backward(arguments, current_stream(gate.device())));
     return {d[0], d[1]};
   }
 };
@@ -58,9 +59,7 @@ struct SwigluNode : torch::autograd::Function<SwigluNode> {
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
   check(gate.sizes() == up.sizes() && gate.stride(1) == 1 && up.stride(1) == 1,
         "swiglu: gate and up must be of one shape and have contiguous rows");
-  if (!gate.is_cpu())
-    return (at::silu(gate.to(at::kFloat)) * up.to(at::kFloat)).to(gate.scalar_type());
-  if (!at::GradMode::is_enabled()) return forward_cpu(gate, up);
+  if (!at::GradMode::is_enabled()) return product(gate, up);
   return SwigluNode::apply(gate, up);
 }
 

@@ -4,6 +4,7 @@
 #include "base/parallel_for.h"
 #include "base/vectorize.h"
 #include "model/swiglu_kernels.h"
+#include "quant/with_element_type.h"
 
 namespace qlora::model::cpu {
 namespace {
@@ -45,39 +46,38 @@ QLORA_SWIGLU_RANGE(uint16_t)
 QLORA_SWIGLU_RANGE(Float16)
 #undef QLORA_SWIGLU_RANGE
 
-}  // namespace
+template <typename T>
+const T* row(ConstRows rows, int64_t t) {
+  return static_cast<const T*>(rows.data) + t * rows.stride;
+}
+template <typename T>
+T* row(MutableRows rows, int64_t t) {
+  return static_cast<T*>(rows.data) + t * rows.stride;
+}
 
 constexpr int64_t kElementsAThread = 4096;
 
 int64_t grain(int64_t width) { return std::max<int64_t>(1, kElementsAThread / width); }
 
-template <typename T>
-void swiglu(StridedRows<const T> gate, StridedRows<const T> up, int64_t tokens, int64_t width,
-            T* out) {
-  parallel_for(tokens, grain(width), [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t)
-      forward(gate.data + t * gate.stride, up.data + t * up.stride, 0, width, out + t * width);
+}  // namespace
+
+void swiglu(const Swiglu& a) {
+  quant::with_element_type(a.type, [&]<typename T>(std::type_identity<T>) {
+    parallel_for(a.tokens, grain(a.width), [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t)
+        forward(row<T>(a.gate, t), row<T>(a.up, t), 0, a.width, row<T>(a.out, t));
+    });
   });
 }
 
-template <typename T>
-void swiglu_backward(StridedRows<const T> gate, StridedRows<const T> up, StridedRows<const T> dy,
-                     int64_t tokens, int64_t width, StridedRows<T> d_gate, StridedRows<T> d_up) {
-  parallel_for(tokens, grain(width), [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t)
-      backward(gate.data + t * gate.stride, up.data + t * up.stride, dy.data + t * dy.stride, 0,
-               width, d_gate.data + t * d_gate.stride, d_up.data + t * d_up.stride);
+void swiglu_backward(const SwigluBackward& a) {
+  quant::with_element_type(a.type, [&]<typename T>(std::type_identity<T>) {
+    parallel_for(a.tokens, grain(a.width), [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t)
+        backward(row<T>(a.gate, t), row<T>(a.up, t), row<T>(a.dy, t), 0, a.width,
+                 row<T>(a.d_gate, t), row<T>(a.d_up, t));
+    });
   });
 }
-
-#define QLORA_SWIGLU(T)                                                                           \
-  template void swiglu(StridedRows<const T>, StridedRows<const T>, int64_t, int64_t, T*);         \
-  template void swiglu_backward(StridedRows<const T>, StridedRows<const T>, StridedRows<const T>, \
-                                int64_t, int64_t, StridedRows<T>, StridedRows<T>);
-
-QLORA_SWIGLU(float)
-QLORA_SWIGLU(uint16_t)
-QLORA_SWIGLU(Float16)
-#undef QLORA_SWIGLU
 
 }  // namespace qlora::model::cpu

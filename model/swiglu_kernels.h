@@ -2,21 +2,40 @@
 
 #include <cstdint>
 
-namespace qlora::model::cpu {
+#include "quant/element_type.h"
 
-// Rows of one shape whose starts lie `stride` elements apart.
+namespace qlora::model {
+
+// Rows whose starts lie `stride` elements apart.
 template <typename T>
 struct StridedRows {
   T* data;
   int64_t stride;
 };
+using ConstRows = StridedRows<const void>;
+using MutableRows = StridedRows<void>;
 
-// T is float, uint16_t (bf16 bits) or Float16; out [tokens, width], contiguous.
-template <typename T>
-void swiglu(StridedRows<const T> gate, StridedRows<const T> up, int64_t tokens, int64_t width,
-            T* out);
-template <typename T>
-void swiglu_backward(StridedRows<const T> gate, StridedRows<const T> up, StridedRows<const T> dy,
-                     int64_t tokens, int64_t width, StridedRows<T> d_gate, StridedRows<T> d_up);
+// All are [tokens, width] of one type.
+struct Swiglu {
+  ConstRows gate, up;
+  MutableRows out;
+  quant::ElementType type;
+  int64_t tokens, width;
+};
+struct SwigluBackward {
+  ConstRows gate, up, dy;
+  MutableRows d_gate, d_up;
+  quant::ElementType type;
+  int64_t tokens, width;
+};
 
-}  // namespace qlora::model::cpu
+namespace cpu {
+void swiglu(const Swiglu& arguments);
+void swiglu_backward(const SwigluBackward& arguments);
+}  // namespace cpu
+namespace cuda {
+void swiglu(const Swiglu& arguments, void* stream);
+void swiglu_backward(const SwigluBackward& arguments, void* stream);
+}  // namespace cuda
+
+}  // namespace qlora::model

@@ -17,7 +17,20 @@ int64_t at(const std::array<int64_t, model::kNumGroups>& values, model::Group gr
 // their gradient, and copies of the rows' and the keys' parts, heads first, with a product of each.
 int64_t composed_elements(const LayerPass& p) {
   const int64_t rows = std::min(kScoreRows, p.longest);
-  return p.flash ? 0 : 2 * p.heads * rows * p.longest + 3 * (rows * p.queries + p.longest * p.keys);
+  if (p.flash || p.on_gpu) return 0;
+  return 2 * p.heads * rows * p.longest + 3 * (rows * p.queries + p.longest * p.keys);
+}
+
+// Where attention is composed of stock operations, queries and keys stay beside their rotated
+// copies.
+bool copies_rotated(const LayerPass& p) { return p.on_gpu && !p.flash; }
+
+// What attention has of its own in the backward pass on a GPU, elements of float32: sums of the
+// queries' gradient, with each head's gradients of the keys and values where heads share them.
+int64_t fused_backward_bytes(const LayerPass& p) {
+  if (!p.on_gpu) return 0;
+  const int64_t shared = p.queries > p.keys ? 2 * p.compute_bytes * p.queries : 0;
+  return kFloat * (p.queries + p.heads) + shared;
 }
 
 // A sum of a float32 and a 16-bit tensor makes a copy on the CPU.
@@ -31,19 +44,20 @@ struct NodeBuffers {
 
 std::vector<NodeBuffers> backward_buffers(const LayerPass& p) {
   const int64_t c = p.compute_bytes, h = p.hidden, q = p.queries, k = p.keys, i = p.inner;
-  const int64_t residual = kFloat * h;       // the gradient that bypasses the node
-  const int64_t copies = p.dropout ? 3 : 1;  // of an input gradient
-  const int64_t swiglu = p.on_gpu ? 3 * kFloat * i : 3 * c * i;
+  const int64_t residual = kFloat * h;                       // the gradient that bypasses the node
+  const int64_t copies = p.dropout ? 3 : 1;                  // of an input gradient
   const int64_t wide = p.in_float32 ? kFloat * (h + i) : 0;  // operand and result of a product
   const int64_t remade = p.remakes_inputs ? c : 0;           // of an element of a node's input
-  return {{Stage::kDown, residual + c * h + copies * c * i + remade * i + wide},
-          {Stage::kSwiglu, residual + swiglu},
-          {Stage::kGateUp, residual + 2 * c * i + (copies * c + remade) * h + wide},
-          {Stage::kSecondNorm, 2 * residual + 2 * c * h},
-          {Stage::kOutput, residual + c * h + copies * c * q},
-          {Stage::kAttention, residual + c * (p.on_gpu ? 3 * q + 3 * k : 2 * q + 2 * k)},
-          {Stage::kQkv, residual + c * (q + 2 * k) + (copies * c + remade) * h},
-          {Stage::kFirstNorm, 2 * residual + c * h}};
+  return {
+      {Stage::kDown, residual + c * h + copies * c * i + remade * i + wide},
+      {Stage::kSwiglu, residual + 3 * c * i},
+      {Stage::kGateUp, residual + 2 * c * i + (copies * c + remade) * h + wide},
+      {Stage::kSecondNorm, 2 * residual + 2 * c * h},
+      {Stage::kOutput, residual + c * h + copies * c * q},
+      {Stage::kAttention, residual + c * (2 * q + 2 * k) + fused_backward_bytes(p)},
+      // A GPU's gradients do not lie side by side yet.
+      {Stage::kQkv, residual + (p.on_gpu ? 2 : 1) * c * (q + 2 * k) + (copies * c + remade) * h},
+      {Stage::kFirstNorm, 2 * residual + c * h}};
 }
 
 }  // namespace
@@ -55,30 +69,23 @@ std::vector<KeptTensor> kept_tensors(const LayerPass& p) {
     if (p.remakes_inputs) return int64_t{0};
     return p.trained[static_cast<size_t>(group)] ? features : 0;  // only its gradient needs it
   };
-  std::vector<KeptTensor> kept = {
-      {Stage::kFirstNorm, "residual", h + 1, kFloat},  // with a scale for each token
-      {Stage::kQkv, "normed input", input(Group::kQkv, h), c},
-      {Stage::kQkv, "low-rank inputs", at(p.ranks, Group::kQkv), c},
-      {Stage::kQkv, "products before DoRA's magnitude", at(p.dora, Group::kQkv), c},
-      {Stage::kAttention, "rotated queries and keys, values", q + 2 * k, c},
-      {Stage::kAttention, "output, which is the next product's input", q, c},
-      {Stage::kAttention, "sums of the softmax", p.heads, kFloat},
-      {Stage::kOutput, "low-rank inputs", at(p.ranks, Group::kOutput), c},
-      {Stage::kOutput, "products before DoRA's magnitude", at(p.dora, Group::kOutput), c},
-      {Stage::kSecondNorm, "residual", h + 1, kFloat},
-      {Stage::kGateUp, "normed input", input(Group::kGateUp, h), c},
-      {Stage::kGateUp, "low-rank inputs", at(p.ranks, Group::kGateUp), c},
-      {Stage::kGateUp, "products before DoRA's magnitude", at(p.dora, Group::kGateUp), c},
-      // On a GPU swiglu keeps nothing that the product could be made of.
-      {Stage::kDown, "activated product",
-       p.on_gpu && p.trained[static_cast<size_t>(Group::kDown)] ? i : input(Group::kDown, i), c},
-      {Stage::kDown, "low-rank inputs", at(p.ranks, Group::kDown), c},
-      {Stage::kDown, "products before DoRA's magnitude", at(p.dora, Group::kDown), c}};
-  if (p.on_gpu)  // composed of stock operations in float32
-    kept.push_back({Stage::kSwiglu, "gate, its silu, up", 3 * i, kFloat});
-  else
-    kept.push_back({Stage::kSwiglu, "gate and up", 2 * i, c});
-  return kept;
+  return {{Stage::kFirstNorm, "residual", h + 1, kFloat},  // with a scale for each token
+          {Stage::kQkv, "normed input", input(Group::kQkv, h), c},
+          {Stage::kQkv, "low-rank inputs", at(p.ranks, Group::kQkv), c},
+          {Stage::kQkv, "products before DoRA's magnitude", at(p.dora, Group::kQkv), c},
+          {Stage::kAttention, "rotated queries and keys, values", q + 2 * k, c},
+          {Stage::kAttention, "output, which is the next product's input", q, c},
+          {Stage::kAttention, "sums of the softmax", p.heads, kFloat},
+          {Stage::kOutput, "low-rank inputs", at(p.ranks, Group::kOutput), c},
+          {Stage::kOutput, "products before DoRA's magnitude", at(p.dora, Group::kOutput), c},
+          {Stage::kSecondNorm, "residual", h + 1, kFloat},
+          {Stage::kGateUp, "normed input", input(Group::kGateUp, h), c},
+          {Stage::kGateUp, "low-rank inputs", at(p.ranks, Group::kGateUp), c},
+          {Stage::kGateUp, "products before DoRA's magnitude", at(p.dora, Group::kGateUp), c},
+          {Stage::kDown, "activated product", input(Group::kDown, i), c},
+          {Stage::kDown, "low-rank inputs", at(p.ranks, Group::kDown), c},
+          {Stage::kDown, "products before DoRA's magnitude", at(p.dora, Group::kDown), c},
+          {Stage::kSwiglu, "gate and up", 2 * i, c}};
 }
 
 int64_t kept_bytes(const LayerPass& p) {
@@ -89,10 +96,10 @@ int64_t kept_bytes(const LayerPass& p) {
 
 int64_t forward_bytes(const LayerPass& p) {
   const int64_t c = p.compute_bytes, h = p.hidden, q = p.queries, k = p.keys, i = p.inner;
-  // Alive to the end of the layer: its input, attention's share of the residual, on a GPU queries
-  // and keys before their rotation, and the inputs of products that are not kept.
+  // Alive to the end of the layer: its input, attention's share of the residual, queries and keys
+  // before a rotation that copies them, and the inputs of products that are not kept.
   const int64_t unkept = p.remakes_inputs ? c * (2 * h + i) : 0;
-  const int64_t locals = kFloat * h + c * h + (p.on_gpu ? c * (q + k) : 0) + unkept;
+  const int64_t locals = kFloat * h + c * h + (copies_rotated(p) ? c * (q + k) : 0) + unkept;
   // The last product, that in float32, the layer's output.
   int64_t most = locals + c * h + (casts_sums(p) ? 2 : 1) * kFloat * h;
   if (p.dropout) most = std::max(most, locals + c * i);  // an adapter's input
@@ -121,9 +128,8 @@ int64_t backward_bytes(const LayerPass& p) {
 int64_t graphless_bytes(const LayerPass& p) {
   const int64_t c = p.compute_bytes, h = p.hidden, q = p.queries, k = p.keys, i = p.inner;
   const int64_t attention = 2 * kFloat * h + c * (h + 3 * q + 3 * k);
-  const int64_t activated = p.on_gpu ? 3 * kFloat * i + 3 * c * i : 3 * c * i;
   const int64_t end = (casts_sums(p) ? 5 : 4) * kFloat * h + c * (4 * h + q) +
-                      (p.on_gpu ? 2 : 1) * c * (q + 2 * k) + activated;
+                      (copies_rotated(p) ? 2 : 1) * c * (q + 2 * k) + 3 * c * i;
   const int64_t eight_bits = p.in_eight_bits ? (kFloat - c) * i + h : 0;
   return std::max(attention * p.tokens + composed_elements(p) * c,
                   (end + std::max<int64_t>(eight_bits, 0)) * p.tokens);

@@ -4,10 +4,11 @@
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "base/error.h"
+#include "base/device.h"
+#include "base/dispatch.h"
 #include "base/profile.h"
 #include "base/seed.h"
-#include "model/element_pointer.h"
+#include "quant/element_tensor.h"
 #include "trainer/loss_kernels.h"
 
 namespace qlora::trainer {
@@ -20,49 +21,40 @@ using torch::autograd::variable_list;
 // Rows of logits held at once: 256 rows of a 49k vocabulary are 25 MB in bf16.
 constexpr int64_t kRowsPerChunk = 256;
 
+// On the device of the hidden states.
 struct Supervised {
-  at::Tensor rows;  // indices into hidden, on its device
-  std::vector<int64_t> targets;
+  at::Tensor rows;  // indices into hidden
+  at::Tensor targets;
 };
 
 Supervised supervised(const std::vector<int32_t>& targets, int64_t vocab, at::Device device) {
-  std::vector<int64_t> rows;
-  Supervised result;
+  std::vector<int64_t> rows, wanted;
   for (size_t i = 0; i < targets.size(); ++i) {
     if (targets[i] == -100) continue;
     check(targets[i] >= 0 && targets[i] < vocab,
           "cross entropy: target {} is outside the vocabulary of {}", targets[i], vocab);
     rows.push_back(static_cast<int64_t>(i));
-    result.targets.push_back(targets[i]);
+    wanted.push_back(targets[i]);
   }
-  result.rows = at::tensor(rows, at::kLong).to(device);
-  return result;
+  return {at::tensor(rows, at::kLong).to(device), at::tensor(wanted, at::kLong).to(device)};
 }
 
-// Losses of one chunk; with `gradient`, logits turn into their gradient.
-at::Tensor chunk_losses(at::Tensor& logits, const std::vector<int64_t>& targets, int64_t begin,
-                        double scale, bool gradient) {
+// Losses of the chunk whose rows begin at `begin`; with `gradient`, logits turn into their
+// gradient.
+at::Tensor chunk_losses(at::Tensor& logits, const at::Tensor& targets, int64_t begin, double scale,
+                        bool gradient) {
   const ProfileScope scope("softmax and loss");
-  const int64_t rows = logits.size(0), vocab = logits.size(1);
-  const int64_t* first = targets.data() + begin;
-  if (logits.is_cpu()) {
-    at::Tensor losses = at::empty({rows}, at::kFloat);
-    model::with_elements(logits, [&](auto* rows_of_logits) {
-      cpu::softmax_cross_entropy(rows_of_logits, first, rows, vocab, static_cast<float>(scale),
-                                 gradient, losses.data_ptr<float>());
-    });
-    return losses;
-  }
-  const at::Tensor index = at::tensor(std::vector<int64_t>(first, first + rows), at::kLong)
-                               .to(logits.device())
-                               .unsqueeze(1);
-  const at::Tensor log_p = at::log_softmax(logits.to(at::kFloat), 1);
-  const at::Tensor losses = -log_p.gather(1, index).squeeze(1);
-  if (gradient) {
-    at::Tensor p = log_p.exp();
-    p.scatter_add_(1, index, at::full_like(index, -1.0, p.options()));
-    logits.copy_(p.mul_(scale));
-  }
+  at::Tensor losses = at::empty({logits.size(0)}, logits.options().dtype(at::kFloat));
+  const SoftmaxCrossEntropy arguments{logits.mutable_data_ptr(),
+                                      quant::element_type(logits, "cross entropy"),
+                                      targets.const_data_ptr<int64_t>() + begin,
+                                      logits.size(0),
+                                      logits.size(1),
+                                      static_cast<float>(scale),
+                                      gradient,
+                                      losses.mutable_data_ptr<float>()};
+  QLORA_DISPATCH(logits.device(), cpu::softmax_cross_entropy(arguments),
+                 cuda::softmax_cross_entropy(arguments, current_stream(logits.device())));
   return losses;
 }
 
@@ -71,7 +63,7 @@ int64_t vocabulary(const lora::LinearGroup& head) { return head.layers().front()
 // Visits the supervised rows chunk by chunk: (first, rows, indices of the rows in hidden).
 template <typename Visit>
 void for_each_chunk(const at::Tensor& hidden, const Supervised& s, const Visit& visit) {
-  const auto count = static_cast<int64_t>(s.targets.size());
+  const int64_t count = s.rows.size(0);
   for (int64_t begin = 0; begin < count; begin += kRowsPerChunk) {
     const at::Tensor index = s.rows.narrow(0, begin, std::min(kRowsPerChunk, count - begin));
     visit(begin, hidden.index_select(0, index), index);
@@ -81,7 +73,7 @@ void for_each_chunk(const at::Tensor& hidden, const Supervised& s, const Visit& 
 // The gradient towards a chunk's rows, undefined if none is wanted; on the way it adds the losses
 // and the gradients of what is trained of the head.
 at::Tensor chunk_gradient(const at::Tensor& rows, bool wanted, const lora::LinearGroup& head,
-                          const lora::ForwardContext& context, const std::vector<int64_t>& targets,
+                          const lora::ForwardContext& context, const at::Tensor& targets,
                           int64_t begin, double scale, at::Tensor& sum) {
   at::AutoGradMode with_grad(true);
   const at::Tensor leaf = rows.detach().requires_grad_(wanted);

@@ -3,6 +3,7 @@
 #include "base/element.h"
 #include "base/parallel_for.h"
 #include "base/vectorize.h"
+#include "quant/with_element_type.h"
 #include "trainer/loss_kernels.h"
 
 namespace qlora::trainer::cpu {
@@ -59,19 +60,14 @@ QLORA_LOSS_ROWS(Float16)
 
 }  // namespace
 
-template <typename T>
-void softmax_cross_entropy(T* logits, const int64_t* targets, int64_t num_rows, int64_t vocab,
-                           float scale, bool gradient, float* loss) {
-  parallel_for(num_rows, 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> powers(static_cast<size_t>(vocab));
-    rows(logits, targets, begin, end, vocab, scale, gradient, powers.data(), loss);
+void softmax_cross_entropy(const SoftmaxCrossEntropy& a) {
+  quant::with_element_type(a.type, [&]<typename T>(std::type_identity<T>) {
+    parallel_for(a.rows, 1, [&](int64_t begin, int64_t end) {
+      std::vector<float> powers(static_cast<size_t>(a.vocab));
+      rows(static_cast<T*>(a.logits), a.targets, begin, end, a.vocab, a.scale, a.gradient,
+           powers.data(), a.loss);
+    });
   });
 }
-
-template void softmax_cross_entropy(float*, const int64_t*, int64_t, int64_t, float, bool, float*);
-template void softmax_cross_entropy(uint16_t*, const int64_t*, int64_t, int64_t, float, bool,
-                                    float*);
-template void softmax_cross_entropy(Float16*, const int64_t*, int64_t, int64_t, float, bool,
-                                    float*);
 
 }  // namespace qlora::trainer::cpu

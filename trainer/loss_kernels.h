@@ -2,13 +2,27 @@
 
 #include <cstdint>
 
-namespace qlora::trainer::cpu {
+#include "quant/element_type.h"
 
-// For each row of logits [rows, vocab] (T: float, uint16_t for bf16 bits, or Float16): loss[row] =
-// logsumexp - logits[target], and, if `gradient`, the logits become scale · (softmax -
-// onehot(target)) in place.
-template <typename T>
-void softmax_cross_entropy(T* logits, const int64_t* targets, int64_t rows, int64_t vocab,
-                           float scale, bool gradient, float* loss);
+namespace qlora::trainer {
 
-}  // namespace qlora::trainer::cpu
+// For each row of logits: loss[row] = logsumexp - logits[target], and, if `gradient`, the logits
+// become scale · (softmax - onehot(target)) in place.
+struct SoftmaxCrossEntropy {
+  void* logits;  // [rows, vocab], contiguous
+  quant::ElementType type;
+  const int64_t* targets;  // on the logits' device
+  int64_t rows, vocab;
+  float scale;
+  bool gradient;
+  float* loss;  // [rows]
+};
+
+namespace cpu {
+void softmax_cross_entropy(const SoftmaxCrossEntropy& arguments);
+}
+namespace cuda {
+void softmax_cross_entropy(const SoftmaxCrossEntropy& arguments, void* stream);
+}
+
+}  // namespace qlora::trainer

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "base/device.h"
 #include "base/error.h"
 #include "lora/targets.h"
 #include "lora/weight_init.h"
@@ -23,11 +24,14 @@ constexpr int64_t kCpuRuntime = 150'000'000, kEightBitRuntime = 55'000'000;
 // What micro-batches of ever other lengths add to that in the first ten steps: more kernels, and a
 // heap in pieces (measured; with outlier columns of 8-bit products it goes on growing).
 constexpr int64_t kOtherLengths = 60'000'000, kEightBitOtherLengths = 160'000'000;
-// Of a GPU: its context, loaded kernels and cuBLAS's workspace (assumed).
-constexpr int64_t kGpuRuntime = 600'000'000;
+// Of a GPU: its context with the kernels (measured on an H100 with CUDA 13), and cuBLAS's
+// workspaces of the program's and of autograd's thread. A program with these kernels takes more on
+// a CPU, too.
+constexpr int64_t kGpuRuntime = 860'000'000, kGpuWorkspaces = 2 * (32 << 20),
+                  kCudaProgram = 195'000'000;
 // Of the buffers of a step, what lies between them unused where sizes alternate: with layers
 // recomputed or 8-bit products, and else (measured).
-constexpr double kGapsAlternating = 0.08, kGaps = 0.01;
+constexpr double kGapsAlternating = 0.08, kGaps = 0.01, kGpuGaps = 0.05;
 constexpr int64_t kChunkRows = 256;          // loss.cpp
 constexpr int64_t kEvaluationTokens = 2048;  // evaluate.h
 constexpr int64_t kDecodedPiece = 4 << 20;   // read_tensor.cpp
@@ -63,7 +67,9 @@ class Planner {
     else
       add_loaded("tokenizer and data", run_.host_bytes);
     const int64_t eight_bits = in_eight_bits_ ? kEightBitRuntime : 0;
-    add_loaded("run-time libraries", run_.on_gpu ? kGpuRuntime : kCpuRuntime + eight_bits);
+    const int64_t cpu_runtime = kCpuRuntime + eight_bits + (cuda_available() ? kCudaProgram : 0);
+    add_loaded("run-time libraries", run_.on_gpu ? kGpuRuntime : cpu_runtime);
+    if (run_.on_gpu) add("cuBLAS's workspaces", kGpuWorkspaces, Phase::kTraining);
     const int64_t lengths = in_eight_bits_ ? kEightBitOtherLengths : kOtherLengths;
     if (!run_.on_gpu) add("kernels for other lengths", lengths, Phase::kAlways);
     add_gaps();
@@ -248,8 +254,9 @@ LayerPass Planner::pass(int64_t tokens, int64_t longest) const {
   pass.in_eight_bits = in_eight_bits_;
   pass.in_float32 = product_ != run_.compute;
   pass.on_gpu = run_.on_gpu;
-  pass.flash = run_.on_gpu ||
-               (run_.compute == at::kBFloat16 && model::cpu::supports_flash_avx512(c_.head_dim));
+  pass.flash =
+      run_.on_gpu ? run_.compute != at::kFloat
+                  : run_.compute == at::kBFloat16 && model::cpu::supports_flash_avx512(c_.head_dim);
   pass.tokens = tokens;
   pass.longest = longest;
   return pass;
@@ -303,9 +310,7 @@ void Planner::add_loss() {
   const int64_t element = wide ? kFloat : compute_bytes_;
   // The hidden states and their gradient; rows of both while their logits are at hand.
   add("final hidden states", 2 * tokens_ * c_.hidden_size * element, Phase::kForward);
-  const int64_t logits = run_.on_gpu ? element + 3 * kFloat : element;
-  add("logits chunk", rows * (c_.vocab_size * logits + 2 * c_.hidden_size * element),
-      Phase::kForward);
+  add("logits chunk", rows * (c_.vocab_size + 2 * c_.hidden_size) * element, Phase::kForward);
 }
 
 void Planner::add_evaluation() {
@@ -320,8 +325,8 @@ void Planner::add_evaluation() {
 void Planner::add_gaps() {
   const auto step = static_cast<double>(plan_.bytes_in_step());
   const bool alternating = run_.recompute_layers || in_eight_bits_;
-  add("gaps between buffers", static_cast<int64_t>(step * (alternating ? kGapsAlternating : kGaps)),
-      Phase::kTraining);
+  const double share = alternating ? kGapsAlternating : run_.on_gpu ? kGpuGaps : kGaps;
+  add("gaps between buffers", static_cast<int64_t>(step * share), Phase::kTraining);
 }
 
 }  // namespace

@@ -19,9 +19,11 @@ namespace {
 
 constexpr int64_t kLayers = 2;
 // Operations of a measured step, a second or a few of work, and how long measuring may go on. With
-// fewer, long micro-batches would be measured in a processor's cache, where they do not fit.
-constexpr double kOperations = 1e12, kSeconds = 1.5;
+// fewer, long micro-batches would be measured in a processor's cache, where they do not fit, and on
+// a GPU the launches of kernels instead of what they do.
+constexpr double kCpuOperations = 1e12, kGpuOperations = 1e14, kSeconds = 1.5;
 constexpr int kMostSteps = 8;
+constexpr char kRest[] = "elementwise and the rest";
 
 // The model's shape with two layers.
 model::ModelConfig two_layers(model::ModelConfig config) {
@@ -40,9 +42,10 @@ Sample sample_of(const PlannedRun& run) {
   for (const model::LinearShape& shape : model::linear_shapes(run.config))
     weights += static_cast<double>(shape.out) * static_cast<double>(shape.in);
   const double head = static_cast<double>(run.config.vocab_size * run.config.hidden_size);
+  const double operations = run.on_gpu ? kGpuOperations : kCpuOperations;
   const double operations_a_token = 6 * kLayers * weights + 4 * head;
   const auto most =
-      std::max<int64_t>(static_cast<int64_t>(kOperations / operations_a_token) / 64 * 64, 64);
+      std::max<int64_t>(static_cast<int64_t>(operations / operations_a_token) / 64 * 64, 64);
   const int64_t length = std::min(run.sequence_length, most);
   return {std::clamp<int64_t>(most / length, 1, run.micro_batch_size), length};
 }
@@ -127,6 +130,20 @@ class SampleRun {
   std::unique_ptr<TrainJob> job_;
 };
 
+// Mean seconds of a step.
+double mean_step(SampleRun& sample, c10::Device device) {
+  synchronize(device);
+  const Stopwatch watch;
+  int steps = 0;
+  while (steps < kMostSteps && (steps < 2 || watch.seconds() < kSeconds)) {
+    const ProfileScope scope(kRest);
+    sample.step();
+    ++steps;
+  }
+  synchronize(device);
+  return watch.seconds() / steps;
+}
+
 // Seconds of each stage of one step, and of what no stage covers.
 std::vector<StagePlan> measure(SampleRun& sample, c10::Device device) {
   sample.step();  // sizes buffers
@@ -134,17 +151,20 @@ std::vector<StagePlan> measure(SampleRun& sample, c10::Device device) {
       device.is_cpu() ? std::function<void()>() : [device] { synchronize(device); };
   const bool one_thread = device.is_cpu() && at::get_num_threads() == 1;
   start_profile(synchronized, one_thread ? ProfileClock::kProcessor : ProfileClock::kWall);
-  const Stopwatch watch;
-  int steps = 0;
-  while (steps < kMostSteps && (steps < 2 || watch.seconds() < kSeconds)) {
-    const ProfileScope scope("elementwise and the rest");
-    sample.step();
-    ++steps;
-  }
+  mean_step(sample, device);
   stop_profile();
   std::vector<StagePlan> stages;
-  for (const StageTime& stage : stage_times())
-    stages.push_back({stage.stage, stage.seconds / steps});
+  double whole = 0;
+  int64_t steps = 0;
+  for (const StageTime& stage : stage_times()) {
+    stages.push_back({stage.stage, stage.seconds});
+    whole += stage.seconds;
+    if (stage.stage == kRest) steps = stage.calls;
+  }
+  // A GPU is waited for at each stage's ends, which a run does not do.
+  const double step =
+      device.is_cpu() ? whole / static_cast<double>(steps) : mean_step(sample, device);
+  for (StagePlan& stage : stages) stage.seconds *= step / whole;
   return stages;
 }
 

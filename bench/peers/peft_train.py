@@ -1,7 +1,8 @@
-"""LoRA training steps of PEFT, with bitsandbytes where the base is quantized, on the CPU: prints a line of JSON.
+"""LoRA training steps of PEFT, with bitsandbytes where the base is quantized: prints a line of JSON.
 
     python bench/peers/peft_train.py --model DIRECTORY [--base nf4|int8|none] [--batch 1] [--sequence 512] [--checkpoint]
     python bench/peers/peft_train.py --model DIRECTORY --chat ROWS.jsonl --batch 8
+    python bench/peers/peft_train.py --model DIRECTORY --made --device cuda    # only config.json is read: random weights
 
 Without --chat rows are random tokens, all supervised. With --chat they are rendered by the model's template and come in random order,
 each batch padded to its longest row; tokens are counted without padding. "first step" is printed when the first step is done.
@@ -17,7 +18,7 @@ import time
 
 import torch
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, logging
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, logging
 
 IGNORED = -100
 
@@ -30,6 +31,8 @@ def arguments():
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--sequence", type=int, default=512)
     parser.add_argument("--chat")
+    parser.add_argument("--made", action="store_true", help="random weights in the shape of --model's config.json")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=5, help="timed, after one that is not")
     return parser.parse_args()
 
@@ -41,9 +44,33 @@ def quantization(base, dtype):
     return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)} if base == "int8" else {}
 
 
-def load_base(path, base, checkpoint=False, dtype=torch.bfloat16):
+def made_base(path, base, dtype, device):
+    """What from_pretrained would load and quantize, from random weights."""
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path), dtype=dtype)
+    if base == "nf4":
+        import bitsandbytes as bnb
+        for name, module in list(model.named_modules()):
+            if isinstance(module, torch.nn.Linear) and name != "lm_head":
+                packed = bnb.nn.Linear4bit(module.in_features, module.out_features, bias=module.bias is not None,
+                                           compute_dtype=dtype, quant_type="nf4", compress_statistics=True, device="meta")
+                packed.weight = bnb.nn.Params4bit(module.weight.data.cpu(), requires_grad=False, quant_type="nf4",
+                                                  compress_statistics=True)
+                model.set_submodule(name, packed.to(device))
+        model.is_loaded_in_4bit = True
+    elif base != "none":
+        raise SystemExit(f"--made goes with --base nf4 and none, not {base}")
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    return model
+
+
+def load_base(path, base, checkpoint=False, dtype=torch.bfloat16, device="cpu", made=False):
     """As PEFT's documentation has it: norms, embedding and head of a quantized base become fp32."""
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, device_map="cpu", **quantization(base, dtype))
+    if made:
+        model = made_base(path, base, dtype, device)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, device_map=device, **quantization(base, dtype))
     keep = {"use_reentrant": False}
     if base != "none":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpoint, gradient_checkpointing_kwargs=keep)
@@ -57,7 +84,7 @@ def load_base(path, base, checkpoint=False, dtype=torch.bfloat16):
 def random_batches(given):
     generator = torch.Generator().manual_seed(1)
     while True:
-        ids = torch.randint(3, 49000, (given.batch, given.sequence), generator=generator)
+        ids = torch.randint(3, 32000, (given.batch, given.sequence), generator=generator)
         yield {"input_ids": ids, "labels": ids}, ids.numel()
 
 
@@ -81,14 +108,15 @@ def main():
     logging.disable_progress_bar()
     torch.manual_seed(0)
     adapter = LoraConfig(r=16, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
-    model = get_peft_model(load_base(given.model, given.base, given.checkpoint), adapter).train()
+    model = get_peft_model(load_base(given.model, given.base, given.checkpoint, device=given.device, made=given.made), adapter).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
     batches = chat_batches(given) if given.chat else random_batches(given)
     losses, seconds, tokens = [], [], []
     for step in range(given.steps + 1):
         start = time.perf_counter()
         batch, count = next(batches)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        batch = {name: ids.to(given.device) for name, ids in batch.items()}
+        with torch.autocast(torch.device(given.device).type, dtype=torch.bfloat16):
             loss = model(**batch).loss
         loss.backward()
         optimizer.step()
@@ -100,7 +128,8 @@ def main():
             print("first step", flush=True)
     if given.steps:
         rate = sum(tokens[1:]) / sum(seconds[1:]) if given.chat else tokens[0] / statistics.median(seconds[1:])
-        print(json.dumps({"tokens_per_second": rate, "step_seconds": seconds, "tokens": tokens, "first_loss": losses[0]}))
+        print(json.dumps({"tokens_per_second": rate, "step_seconds": seconds, "tokens": tokens, "first_loss": losses[0],
+                          "allocator_mb": torch.cuda.max_memory_reserved() / 1e6 if given.device != "cpu" else None}))
 
 
 if __name__ == "__main__":

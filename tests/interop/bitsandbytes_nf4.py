@@ -1,7 +1,7 @@
 # make interop: QLORA_INTEROP_QUANTIZE=$BUILD/bin/interop_quantize $PYTHON tests/interop/bitsandbytes_nf4.py
-"""4-bit and blockwise 8-bit quantization against bitsandbytes' CPU backend, byte for byte.
+"""4-bit and blockwise 8-bit quantization against bitsandbytes, byte for byte: its CPU backend, or with --device cuda its CUDA kernels.
 
-    QLORA_INTEROP_QUANTIZE=build/bin/interop_quantize python tests/interop/bitsandbytes_nf4.py [--model FILE.gguf]
+    QLORA_INTEROP_QUANTIZE=build/bin/interop_quantize python tests/interop/bitsandbytes_nf4.py [--model FILE.gguf] [--device cuda]
 
 Compares codes, scales, nested codes, nested scales, the offset and the restored values; prints one line a group with the number
 of differing bytes and exits with 1 if any differs. Without --model it uses made weights only; with it, also every matrix of
@@ -35,7 +35,7 @@ differing, compared = collections.Counter(), collections.Counter()
 
 
 def raw(tensor):
-    return tensor.detach().contiguous().view(torch.uint8).numpy().tobytes()
+    return tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def bytes_differing(group, ours, theirs):
@@ -47,8 +47,9 @@ def bytes_differing(group, ours, theirs):
 class Program:
     """Our side: one process, one job a line."""
 
-    def __init__(self):
-        self.process = subprocess.Popen([PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, device):
+        self.device = device
+        self.process = subprocess.Popen([PROGRAM, device], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def run(self, folder, *job):
         print(*job, file=self.process.stdin, flush=True)
@@ -58,7 +59,7 @@ class Program:
         return lambda name: open(f"{folder}/out.{name}", "rb").read()
 
 
-program = Program()
+program = None
 
 
 def unsigned_zeros(data, dtype):
@@ -73,7 +74,7 @@ def four_bit(group, folder, weight, code, block_size, double, output):
         file.write(raw(weight))
     ours = program.run(folder, "four_bit", f"{folder}/in", dtype, code, block_size,
                "double" if double else "plain", output, f"{folder}/out")
-    packed, state = F.quantize_4bit(weight, blocksize=block_size, quant_type=code, compress_statistics=double)
+    packed, state = F.quantize_4bit(weight.to(program.device), blocksize=block_size, quant_type=code, compress_statistics=double)
     bytes_differing(f"{group} codes", ours("packed"), raw(packed))
     if double:
         bytes_differing(f"{group} nested codes", ours("codes"), raw(state.absmax))
@@ -97,7 +98,7 @@ def blockwise8(group, folder, values, map_name, code, block_size):
         with open(f"{folder}/{name}", "wb") as file:
             file.write(raw(tensor))
     ours = program.run(folder, "blockwise8", f"{folder}/in", dtype, map_name or f"{folder}/map", block_size, f"{folder}/out")
-    codes, state = F.quantize_blockwise(values, code=code, blocksize=block_size)
+    codes, state = F.quantize_blockwise(values.to(program.device), code=code.to(program.device), blocksize=block_size)
     bytes_differing(f"{group} codes", ours("codes"), raw(codes))
     bytes_differing(f"{group} scales", ours("absmax"), raw(state.absmax))
     bytes_differing(f"{group} map", ours("map"), raw(code))
@@ -147,7 +148,10 @@ def model_matrices(path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="a GGUF file")
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
+    global program
+    program = Program(arguments.device)
     generator = torch.Generator().manual_seed(7)
     with tempfile.TemporaryDirectory() as folder:
         for name, weight in made_weights(generator):

@@ -1,5 +1,5 @@
 // Runs our quantizers on raw element files for bitsandbytes_nf4.py: one job a line of stdin,
-// answered by a line.
+// answered by a line. On a GPU with `interop_quantize cuda`.
 //
 //   four_bit INPUT DTYPE nf4|fp4 BLOCK_SIZE plain|double OUTPUT_DTYPE PREFIX
 //     writes PREFIX.packed, PREFIX.absmax (or .codes .nested_absmax .offset .map) and
@@ -21,6 +21,7 @@
 #include <string>
 #include <vector>
 
+#include "base/device.h"
 #include "base/error.h"
 #include "base/stopwatch.h"
 #include "quant/blockwise8.h"
@@ -31,6 +32,8 @@ namespace {
 
 using namespace qlora;         // NOLINT
 using namespace qlora::quant;  // NOLINT
+
+c10::Device device = at::kCPU;
 
 at::ScalarType dtype_of(const std::string& name) {
   if (name == "float32") return at::kFloat;
@@ -46,10 +49,11 @@ at::Tensor read(const std::string& path, at::ScalarType dtype) {
   at::Tensor tensor =
       at::empty({static_cast<int64_t>(bytes.size() / c10::elementSize(dtype))}, dtype);
   std::copy(bytes.begin(), bytes.end(), static_cast<char*>(tensor.mutable_data_ptr()));
-  return tensor;
+  return tensor.to(device);
 }
 
-void write(const std::string& path, const at::Tensor& tensor) {
+void write(const std::string& path, const at::Tensor& on_device) {
+  const at::Tensor tensor = on_device.cpu();
   std::ofstream file(path, std::ios::binary);
   file.write(static_cast<const char*>(tensor.const_data_ptr()),
              static_cast<std::streamsize>(tensor.nbytes()));
@@ -63,7 +67,7 @@ void four_bit(const std::vector<std::string>& a) {
   Stopwatch watch;
   const FourBitTensor q = quantize_four_bit(weight, layout, a[5] == "double");
   const double seconds = watch.seconds();
-  at::Tensor restored = at::empty({q.num_elements}, dtype_of(a[6]));
+  at::Tensor restored = at::empty({q.num_elements}, weight.options().dtype(dtype_of(a[6])));
   dequantize_range(q, 0, q.num_elements, restored);
   write(a[7] + ".packed", q.packed);
   if (q.scales) {
@@ -80,11 +84,11 @@ void four_bit(const std::vector<std::string>& a) {
 }
 
 void blockwise8(const std::vector<std::string>& a) {
-  const at::Tensor map = a[3] == "signed"     ? map_tensor(signed_dynamic_map(), at::kCPU)
-                         : a[3] == "unsigned" ? map_tensor(unsigned_dynamic_map(), at::kCPU)
+  const at::Tensor map = a[3] == "signed"     ? map_tensor(signed_dynamic_map(), device)
+                         : a[3] == "unsigned" ? map_tensor(unsigned_dynamic_map(), device)
                                               : read(a[3], at::kFloat);
   const Blockwise8Tensor q = quantize_blockwise8(read(a[1], dtype_of(a[2])), map, std::stoll(a[4]));
-  at::Tensor restored = at::empty(q.codes.sizes(), at::kFloat);
+  at::Tensor restored = at::empty(q.codes.sizes(), q.codes.options().dtype(at::kFloat));
   dequantize_blockwise8(q, restored);
   write(a[5] + ".codes", q.codes);
   write(a[5] + ".absmax", q.absmax);
@@ -115,8 +119,9 @@ void int8_product(const std::vector<std::string>& a) {
 }
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
   try {
+    if (argc > 1) device = device_from_string(argv[1]);
     for (std::string line; std::getline(std::cin, line);) {
       std::istringstream words(line);
       const std::vector<std::string> job(std::istream_iterator<std::string>(words), {});
