@@ -62,6 +62,10 @@ void low_rank_gradient(const at::Tensor& h, const at::Tensor& x, double scale,
                        at::Tensor gradient) {
   const ProfileScope scope("lora gradient");
   const int64_t tokens = h.size(0), rank = h.size(1), in = x.size(1);
+  if (h.is_cuda() && h.scalar_type() != at::kFloat) {  // the product of 16-bit factors in float32
+    at::addmm_out(gradient, gradient, h.t(), x, at::kFloat, 1.0, scale);
+    return;
+  }
   if (!has_kernel(h, rank, in)) {
     gradient.add_(at::mm(h.t(), x), scale);
     return;
