@@ -31,9 +31,9 @@ inline uint32_t pair_at(const uint16_t* first) {
   return pair;
 }
 
-// acc[i][j] += Σ_p pair(a + i * row_stride + p * pair_stride) * packed[p][16 j ...]. Strides of a
-// count 16-bit elements; rows past `rows` read the last one.
-template <int kRows, int kVectors>
+// acc[i][j] += Σ_p pair(a + i * row_stride + p * pair_stride) * packed[p][16 j ...], j from kFirst
+// on. Strides of a count 16-bit elements; rows past `rows` read the last one.
+template <int kFirst = 0, int kRows, int kVectors>
 [[gnu::always_inline]] inline void multiply_tile(const uint16_t* a, int64_t row_stride,
                                                  int64_t pair_stride, int64_t rows,
                                                  const uint32_t* packed, int64_t packed_stride,
@@ -42,12 +42,12 @@ template <int kRows, int kVectors>
   for (int i = 0; i < kRows; ++i) row[i] = a + (i < rows ? i : rows - 1) * row_stride;
   for (int64_t p = 0; p < pairs; ++p) {
     __m512bh b[kVectors];
-    for (int j = 0; j < kVectors; ++j)
+    for (int j = kFirst; j < kVectors; ++j)
       b[j] = (__m512bh)_mm512_loadu_si512(packed + p * packed_stride + j * kWords);
     for (int i = 0; i < kRows; ++i) {
       const __m512bh pair =
           (__m512bh)_mm512_set1_epi32(static_cast<int>(pair_at(row[i] + p * pair_stride)));
-      for (int j = 0; j < kVectors; ++j) acc[i][j] = _mm512_dpbf16_ps(acc[i][j], pair, b[j]);
+      for (int j = kFirst; j < kVectors; ++j) acc[i][j] = _mm512_dpbf16_ps(acc[i][j], pair, b[j]);
     }
   }
 }
@@ -90,25 +90,46 @@ inline void pack_rows(const uint16_t* b, int64_t stride, int64_t depth, int64_t 
   }
 }
 
-// The same of bᵀ, b being [columns, depth]: pairs lie together already, words are transposed.
-// depth must be even.
+// A square of words, mirrored at its diagonal.
+[[gnu::always_inline]] inline void transpose_words(__m512i (&rows)[kWords]) {
+  __m512i t[kWords];
+  for (int i = 0; i < kWords; i += 4) {  // squares of 4 words, in each quarter of the registers
+    const __m512i a = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+    const __m512i b = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+    const __m512i c = _mm512_unpacklo_epi32(rows[i + 2], rows[i + 3]);
+    const __m512i d = _mm512_unpackhi_epi32(rows[i + 2], rows[i + 3]);
+    t[i] = _mm512_unpacklo_epi64(a, c);
+    t[i + 1] = _mm512_unpackhi_epi64(a, c);
+    t[i + 2] = _mm512_unpacklo_epi64(b, d);
+    t[i + 3] = _mm512_unpackhi_epi64(b, d);
+  }
+  for (int i = 0; i < 4; ++i) {  // a square of 4 such squares
+    const __m512i a = _mm512_shuffle_i32x4(t[i], t[i + 4], 0x88);
+    const __m512i b = _mm512_shuffle_i32x4(t[i], t[i + 4], 0xdd);
+    const __m512i c = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0x88);
+    const __m512i d = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0xdd);
+    rows[i] = _mm512_shuffle_i32x4(a, c, 0x88);
+    rows[i + 4] = _mm512_shuffle_i32x4(b, d, 0x88);
+    rows[i + 8] = _mm512_shuffle_i32x4(a, c, 0xdd);
+    rows[i + 12] = _mm512_shuffle_i32x4(b, d, 0xdd);
+  }
+}
+
+// The same of bᵀ, b being [columns, depth]: pairs lie together already, words are transposed in
+// registers (gathering them took 5 times as long). depth must be even.
 inline void pack_transposed(const uint16_t* b, int64_t stride, int64_t depth, int64_t columns,
                             uint32_t* packed, int64_t packed_stride) {
-  const __m512i lanes =
-      _mm512_mullo_epi64(_mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi64(stride * 2));
-  for (int64_t p = 0; p < depth / 2; ++p)
-    for (int64_t n = 0; n < packed_stride; n += kWords) {
-      const int64_t count = columns - n;
-      __m256i half[2];
-      for (int h = 0; h < 2; ++h) {
-        const auto mask = static_cast<__mmask8>(count - 8 * h >= 8  ? 0xff
-                                                : count - 8 * h > 0 ? (1 << (count - 8 * h)) - 1
-                                                                    : 0);
-        half[h] = _mm512_mask_i64gather_epi32(_mm256_setzero_si256(), mask, lanes,
-                                              b + (n + 8 * h) * stride + 2 * p, 1);
-      }
-      _mm512_storeu_si512(packed + p * packed_stride + n,
-                          _mm512_inserti64x4(_mm512_castsi256_si512(half[0]), half[1], 1));
+  const int64_t pairs = depth / 2;
+  for (int64_t n = 0; n < packed_stride; n += kWords)
+    for (int64_t p = 0; p < pairs; p += kWords) {
+      const __mmask16 mask = first_lanes(pairs - p);
+      __m512i square[kWords];
+      for (int64_t i = 0; i < kWords; ++i)
+        square[i] = n + i < columns ? _mm512_maskz_loadu_epi32(mask, b + (n + i) * stride + 2 * p)
+                                    : _mm512_setzero_si512();
+      transpose_words(square);
+      for (int64_t i = 0; i < kWords && p + i < pairs; ++i)
+        _mm512_storeu_si512(packed + (p + i) * packed_stride + n, square[i]);
     }
 }
 

@@ -115,7 +115,8 @@ void count_bytes(benchmark::State& state, int64_t bytes, double seconds) {
 
 // What an attention pass gets.
 struct AttentionInput {
-  explicit AttentionInput(const Lengths& lengths) : config(shape_named("135m")) {
+  explicit AttentionInput(const Lengths& lengths, const char* model = "135m")
+      : config(shape_named(model)) {
     std::vector<int32_t> positions;
     context.cu_seqlens = {0};
     for (const int64_t length : lengths) {
@@ -160,8 +161,8 @@ double seconds_of_pass(benchmark::State& state, bool backward,
   });
 }
 
-void attention(benchmark::State& state, const Lengths& lengths, bool backward) {
-  const AttentionInput input(lengths);
+void attention(benchmark::State& state, const char* model, const Lengths& lengths, bool backward) {
+  const AttentionInput input(lengths, model);
   const double seconds = seconds_of_pass(state, backward, {input.q, input.k, input.v},
                                          [&] { return input.forward(); });
   // Forward two products; backward the scores again, dP, dQ, dK and dV.
@@ -247,7 +248,7 @@ void copy_peak(benchmark::State& state) {
   for (auto _ : state) state.counters["bytes/s"] = peak_bandwidth(state.range(0));
 }
 
-const Lengths kRow{512}, kLongRow{2048}, kPacked(5, 100);
+const Lengths kRow{512}, kLongRow{2048}, kLongestRow{8192}, kPacked(5, 100), kChat(20, 102);
 
 void hidden_and_inner(benchmark::internal::Benchmark* benchmark) {
   benchmark->Arg(576)->Arg(1536)->UseManualTime()->Unit(benchmark::kMicrosecond);
@@ -258,12 +259,22 @@ void in_microseconds(benchmark::internal::Benchmark* benchmark) {
 
 BENCHMARK(product_peak)->Iterations(1);
 BENCHMARK(copy_peak)->Arg(1 << 20)->Arg(64 << 20)->Iterations(1);
-BENCHMARK_CAPTURE(attention, 1x512_forward, kRow, false)->Apply(in_microseconds);
-BENCHMARK_CAPTURE(attention, 1x512_backward, kRow, true)->Apply(in_microseconds);
-BENCHMARK_CAPTURE(attention, 1x2048_forward, kLongRow, false)->Apply(in_microseconds);
-BENCHMARK_CAPTURE(attention, 1x2048_backward, kLongRow, true)->Apply(in_microseconds);
-BENCHMARK_CAPTURE(attention, packed_5x100_forward, kPacked, false)->Apply(in_microseconds);
-BENCHMARK_CAPTURE(attention, packed_5x100_backward, kPacked, true)->Apply(in_microseconds);
+BENCHMARK_CAPTURE(attention, 1x512_forward, "135m", kRow, false)->Apply(in_microseconds);
+BENCHMARK_CAPTURE(attention, 1x512_backward, "135m", kRow, true)->Apply(in_microseconds);
+BENCHMARK_CAPTURE(attention, 1x2048_forward, "135m", kLongRow, false)->Apply(in_microseconds);
+BENCHMARK_CAPTURE(attention, 1x2048_backward, "135m", kLongRow, true)->Apply(in_microseconds);
+BENCHMARK_CAPTURE(attention, 1x8192_forward, "135m", kLongestRow, false)->Apply(in_microseconds);
+BENCHMARK_CAPTURE(attention, 1x8192_backward, "135m", kLongestRow, true)->Apply(in_microseconds);
+BENCHMARK_CAPTURE(attention, packed_5x100_forward, "135m", kPacked, false)->Apply(in_microseconds);
+BENCHMARK_CAPTURE(attention, packed_5x100_backward, "135m", kPacked, true)->Apply(in_microseconds);
+BENCHMARK_CAPTURE(attention, packed_20x102_forward, "135m", kChat, false)->Apply(in_microseconds);
+BENCHMARK_CAPTURE(attention, packed_20x102_backward, "135m", kChat, true)->Apply(in_microseconds);
+BENCHMARK_CAPTURE(attention, 1x512_of_8b_forward, "8b", kRow, false)->Apply(in_microseconds);
+BENCHMARK_CAPTURE(attention, 1x512_of_8b_backward, "8b", kRow, true)->Apply(in_microseconds);
+BENCHMARK_CAPTURE(attention, packed_20x102_of_8b_forward, "8b", kChat, false)
+    ->Apply(in_microseconds);
+BENCHMARK_CAPTURE(attention, packed_20x102_of_8b_backward, "8b", kChat, true)
+    ->Apply(in_microseconds);
 BENCHMARK(rotary)->Apply(in_microseconds);
 BENCHMARK_CAPTURE(rms_norm, forward, false)->Apply(in_microseconds);
 BENCHMARK_CAPTURE(rms_norm, backward, true)->Apply(in_microseconds);

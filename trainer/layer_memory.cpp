@@ -137,9 +137,9 @@ int64_t graphless_bytes(const LayerPass& p) {
 
 int64_t attention_buffer_bytes(const LayerPass& p) {
   if (p.on_gpu || !p.flash) return 0;
-  // Keys and values packed for the forward pass, values and twice the keys for the backward pass,
-  // and the gradients of each head's keys and values in float32.
-  return p.tokens * (5 * p.compute_bytes * p.keys + 2 * kFloat * p.queries);
+  // Values packed for the forward pass; the queries' gradients in float32 and a number for each
+  // head in the backward pass.
+  return p.tokens * (p.compute_bytes * p.keys + kFloat * (p.queries + p.heads));
 }
 
 }  // namespace qlora::trainer
