@@ -124,14 +124,19 @@ bool adds_before_product(const LoraLinear& layer) {
   return !layer.trained_rows && !(layer.adapter && layer.adapter->is_dora());
 }
 
-// y (+)= bias + scaling h Bᵀ, as far as there are any; whether y holds something then.
+// y (+)= bias, if there is one; whether y holds something then.
+bool add_bias(const LoraLinear& layer, bool accumulate, at::Tensor& y,
+              const ForwardContext& context) {
+  const at::Tensor& bias = layer.active_bias(context.adapters_enabled);
+  if (!bias.defined()) return accumulate;
+  accumulate ? y.add_(bias) : y.copy_(bias.expand_as(y));
+  return true;
+}
+
+// The same with scaling h Bᵀ, as far as there is an adapter.
 bool add_bias_and_adapter(const LoraLinear& layer, const at::Tensor& h, bool accumulate,
                           at::Tensor& y, const ForwardContext& context) {
-  const at::Tensor& bias = layer.active_bias(context.adapters_enabled);
-  if (bias.defined()) {
-    accumulate ? y.add_(bias) : y.copy_(bias.expand_as(y));
-    accumulate = true;
-  }
+  accumulate = add_bias(layer, accumulate, y, context);
   if (!h.defined() || layer.adapter->is_dora()) return accumulate;
   low_rank_up(h, layer.adapter->b_compute, layer.adapter->scaling, accumulate, y);
   return true;
@@ -178,6 +183,7 @@ variable_list outputs(const LinearGroup& group, const at::Tensor& x, const at::T
       {x.size(0), std::accumulate(widths.begin(), widths.end(), int64_t{0})}, x.options());
   variable_list result = columns_of(all, widths), parts_of_h;
   std::vector<bool> begun;
+  const bool summed = h.defined() && can_sum(group.layers(), x);
   int64_t column = 0;
   for (size_t i = 0; i < result.size(); ++i) {
     const LoraLinear& layer = group.layers()[i];
@@ -185,7 +191,14 @@ variable_list outputs(const LinearGroup& group, const at::Tensor& x, const at::T
     parts_of_h.push_back(adapted ? h.narrow(1, column, layer.adapter->rank) : at::Tensor());
     if (adapted) column += layer.adapter->rank;
     begun.push_back(adds_before_product(layer) &&
-                    add_bias_and_adapter(layer, parts_of_h[i], false, result[i], context));
+                    (summed
+                         ? add_bias(layer, false, result[i], context)
+                         : add_bias_and_adapter(layer, parts_of_h[i], false, result[i], context)));
+  }
+  if (summed) {
+    const ProfileScope scope("linear");
+    summed_forward_into(group.layers(), x, parts_of_h, begun, result, *context.workspace);
+    return result;
   }
   weight_products_into(group, x, begun, all, result, context);
   for (size_t i = 0; i < result.size(); ++i) {
@@ -350,8 +363,14 @@ struct GroupNode : torch::autograd::Function<GroupNode> {
     const at::Tensor g = h.defined() ? low_rank_gradients(*group, inner, h) : at::Tensor();
     // Before the products, as in the forward pass: their sum is rounded once.
     const bool begun = dx.defined() && g.defined() && !drops(any_adapter(*group), context);
-    if (begun) low_rank_up(g, group->stacked_a().compute.t(), 1.0, false, dx);
-    add_weights_gradients(*group, x, dy, inner, begun, dx, context);
+    if (begun && can_sum(group->layers(), dx)) {
+      const ProfileScope products("linear backward");
+      summed_input_gradient(group->layers(), side_by_side(dy), g, group->stacked_a().compute, dx,
+                            *context.workspace);
+    } else {
+      if (begun) low_rank_up(g, group->stacked_a().compute.t(), 1.0, false, dx);
+      add_weights_gradients(*group, x, dy, inner, begun, dx, context);
+    }
     if (g.defined()) add_low_rank_gradients(*group, x, g, dx, context);
     return {dx, Variable(), Variable(), Variable(), Variable()};
   }

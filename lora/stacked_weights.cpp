@@ -2,7 +2,10 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "quant/product.h"
+#include "quant/summed_product.h"
 
 namespace qlora::lora {
 namespace {
@@ -23,14 +26,39 @@ at::Tensor panel_of(const std::vector<LoraLinear>& layers, at::ScalarType dtype,
   return panel;
 }
 
+// Nothing but the frozen weight and an adapter without magnitude.
+bool is_plain(const LoraLinear& layer) {
+  return !layer.trained_weight && !layer.trained_rows &&
+         !(layer.adapter && layer.adapter->is_dora());
+}
+
+bool are_stored(const std::vector<LoraLinear>& layers, at::ScalarType dtype) {
+  return std::ranges::all_of(layers, [dtype](const LoraLinear& layer) {
+    return layer.base->stored_rows(dtype).defined();
+  });
+}
+
+// The rows of each layer's weight, all of them at once: as they are stored, or in the panel.
+std::vector<at::Tensor> rows_of(const std::vector<LoraLinear>& layers, at::ScalarType dtype,
+                                quant::Workspace& workspace) {
+  const bool stored = are_stored(layers, dtype);
+  const at::Tensor panel = stored ? at::Tensor() : panel_of(layers, dtype, workspace);
+  std::vector<at::Tensor> rows;
+  int64_t begin = 0;
+  for (const LoraLinear& layer : layers) {
+    rows.push_back(stored ? layer.base->stored_rows(dtype)
+                          : panel.narrow(0, begin, layer.out_features()));
+    begin += layer.out_features();
+  }
+  return rows;
+}
+
 }  // namespace
 
 bool can_stack(const std::vector<LoraLinear>& layers) {
   if (layers.size() < 2) return false;
   for (const LoraLinear& layer : layers)
-    if (!layer.base->multiplies_dequantized() || layer.trained_weight || layer.trained_rows ||
-        (layer.adapter && layer.adapter->is_dora()))
-      return false;
+    if (!layer.base->multiplies_dequantized() || !is_plain(layer)) return false;
   return true;
 }
 
@@ -42,6 +70,53 @@ void stacked_forward_into(const std::vector<LoraLinear>& layers, const at::Tenso
 void stacked_input_gradient(const std::vector<LoraLinear>& layers, const at::Tensor& dy,
                             bool accumulate, at::Tensor& dx, quant::Workspace& workspace) {
   quant::multiply_into(dy, panel_of(layers, quant::product_dtype(dy), workspace), accumulate, dx);
+}
+
+bool can_sum(const std::vector<LoraLinear>& layers, const at::Tensor& x) {
+  return std::ranges::all_of(layers, [&](const LoraLinear& layer) {
+    const int64_t rank = layer.adapter ? layer.adapter->rank : 0;
+    // An input gradient has the output features as its depth.
+    return is_plain(layer) && quant::sums_products(x, layer.in_features(), rank) &&
+           layer.out_features() % 2 == 0 &&
+           (layer.base->multiplies_dequantized() ||
+            layer.base->stored_rows(x.scalar_type()).defined());
+  });
+}
+
+void summed_forward_into(const std::vector<LoraLinear>& layers, const at::Tensor& x,
+                         const std::vector<at::Tensor>& h, const std::vector<bool>& accumulate,
+                         const std::vector<at::Tensor>& y, quant::Workspace& workspace) {
+  const std::vector<at::Tensor> rows = rows_of(layers, x.scalar_type(), workspace);
+  std::vector<quant::SummedProduct> products;
+  for (size_t i = 0; i < layers.size(); ++i) {
+    products.push_back(
+        {.b = rows[i].t(), .out = y[i], .accumulate = accumulate[i], .h = h[i], .c = {}});
+    if (!h[i].defined()) continue;
+    products.back().c = layers[i].adapter->b_compute.t();
+    products.back().scale = layers[i].adapter->scaling;
+  }
+  quant::multiply_summed(x, products);
+}
+
+void summed_input_gradient(const std::vector<LoraLinear>& layers, const at::Tensor& dy,
+                           const at::Tensor& g, const at::Tensor& a, const at::Tensor& dx,
+                           quant::Workspace& workspace) {
+  if (!are_stored(layers, dy.scalar_type())) {
+    const at::Tensor panel = panel_of(layers, dy.scalar_type(), workspace);
+    quant::multiply_summed(dy, {{.b = panel, .out = dx, .accumulate = false, .h = g, .c = a}});
+    return;
+  }
+  int64_t column = 0;
+  for (const LoraLinear& layer : layers) {
+    const bool first = column == 0;
+    quant::multiply_summed(dy.narrow(1, column, layer.out_features()),
+                           {{.b = layer.base->stored_rows(dy.scalar_type()),
+                             .out = dx,
+                             .accumulate = !first,
+                             .h = first ? g : at::Tensor(),
+                             .c = first ? a : at::Tensor()}});
+    column += layer.out_features();
+  }
 }
 
 }  // namespace qlora::lora

@@ -24,4 +24,18 @@ void stacked_forward_into(const std::vector<LoraLinear>& layers, const at::Tenso
 void stacked_input_gradient(const std::vector<LoraLinear>& layers, const at::Tensor& dy,
                             bool accumulate, at::Tensor& dx, quant::Workspace& workspace);
 
+// Whether the layers' products and their adapters' go into one sum (quant/summed_product.h): x in a
+// type that has the kernel, dequantized or 16-bit weights, adapters without magnitudes.
+bool can_sum(const std::vector<LoraLinear>& layers, const at::Tensor& x);
+
+// y_i (+)= scaling_i h_i B_iᵀ + x W_iᵀ where layer i has an adapter and h_i is defined, else x
+// W_iᵀ; `accumulate` says for each layer whether y_i holds something.
+void summed_forward_into(const std::vector<LoraLinear>& layers, const at::Tensor& x,
+                         const std::vector<at::Tensor>& h, const std::vector<bool>& accumulate,
+                         const std::vector<at::Tensor>& y, quant::Workspace& workspace);
+// dx = g A + Σ_i dy_i W_i: g [tokens, sum of ranks], A [sum of ranks, in], dy as above.
+void summed_input_gradient(const std::vector<LoraLinear>& layers, const at::Tensor& dy,
+                           const at::Tensor& g, const at::Tensor& a, const at::Tensor& dx,
+                           quant::Workspace& workspace);
+
 }  // namespace qlora::lora

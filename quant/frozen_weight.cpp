@@ -15,6 +15,8 @@ at::Tensor FrozenWeight::materialize(at::ScalarType dtype, Workspace& workspace,
   return rows;
 }
 
+at::Tensor FrozenWeight::stored_rows(at::ScalarType, int64_t) const { return at::Tensor(); }
+
 at::Tensor FrozenWeight::forward(const at::Tensor& x, Workspace& workspace, int64_t expert) const {
   at::Tensor y = at::empty({x.size(0), out_features()}, x.options());
   forward_into(x, y, false, workspace, expert);
@@ -54,13 +56,16 @@ void DenseWeight::dequantize_rows(int64_t expert, int64_t begin, int64_t end,
   out.copy_(weight_.view({-1, shape_.in}).narrow(0, first, end - begin));
 }
 
+at::Tensor DenseWeight::stored_rows(at::ScalarType dtype, int64_t expert) const {
+  if (weight_.scalar_type() != dtype) return at::Tensor();
+  const int64_t first = shape_.first_row(expert, 0, shape_.out, "DenseWeight");
+  return weight_.view({-1, shape_.in}).narrow(0, first, shape_.out);
+}
+
 at::Tensor DenseWeight::materialize(at::ScalarType dtype, Workspace& workspace,
                                     int64_t expert) const {
-  if (weight_.scalar_type() == dtype) {
-    const int64_t first = shape_.first_row(expert, 0, shape_.out, "DenseWeight");
-    return weight_.view({-1, shape_.in}).narrow(0, first, shape_.out);
-  }
-  return FrozenWeight::materialize(dtype, workspace, expert);
+  const at::Tensor stored = stored_rows(dtype, expert);
+  return stored.defined() ? stored : FrozenWeight::materialize(dtype, workspace, expert);
 }
 
 }  // namespace qlora::quant

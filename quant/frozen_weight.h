@@ -52,6 +52,9 @@ class FrozenWeight {
   virtual void input_gradient_into(const at::Tensor& dy, at::Tensor& dx, bool accumulate,
                                    Workspace& workspace, int64_t expert = 0) const;
 
+  // The rows of an expert as they are stored, where that is as `dtype`; else undefined.
+  virtual at::Tensor stored_rows(at::ScalarType dtype, int64_t expert = 0) const;
+
   // Whether products are those of the dequantized rows, so that weights which share an input may be
   // dequantized one below the other and multiplied at once. False for a format with products of its
   // own, and for one that needs no copy.
@@ -76,6 +79,7 @@ class DenseWeight final : public FrozenWeight {
   std::string format() const override;
   int64_t bytes() const override { return static_cast<int64_t>(weight_.nbytes()); }
   void dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const override;
+  at::Tensor stored_rows(at::ScalarType dtype, int64_t expert = 0) const override;
   bool multiplies_dequantized() const override { return false; }
   NamedTensors state() const override { return {{"weight", weight_}}; }
 
