@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "quant/product.h"
+#include "quant/rows_product.h"
 
 namespace qlora::lora {
 namespace {
@@ -36,6 +37,9 @@ bool can_stack(const std::vector<LoraLinear>& layers) {
 
 void stacked_forward_into(const std::vector<LoraLinear>& layers, const at::Tensor& x,
                           bool accumulate, at::Tensor y, quant::Workspace& workspace) {
+  std::vector<const quant::FrozenWeight*> weights;
+  for (const LoraLinear& layer : layers) weights.push_back(layer.base.get());
+  if (quant::multiply_few_rows(weights, x, accumulate, y)) return;
   quant::multiply_into(x, panel_of(layers, quant::product_dtype(x), workspace).t(), accumulate, y);
 }
 
