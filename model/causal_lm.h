@@ -78,9 +78,15 @@ class CausalLm {
   std::string base_hash() const;
 
  private:
-  at::Tensor layer_forward(const DecoderLayer& layer, int64_t index, const at::Tensor& residual,
-                           const AttentionContext& attention,
-                           const lora::ForwardContext& context) const;
+  // The residual stream, fp32, and what the last layer gave, which is still to be added to it:
+  // undefined, or of the compute dtype. The next norm adds it on its way.
+  struct Stream {
+    at::Tensor residual, delta;
+    at::Tensor sum() const { return delta.defined() ? residual + delta : residual; }
+  };
+  Stream layer_forward(const DecoderLayer& layer, int64_t index, const Stream& stream,
+                       const AttentionContext& attention,
+                       const lora::ForwardContext& context) const;
 
   ModelConfig config_;
   at::Device device_;

@@ -124,8 +124,9 @@ NormOutput add_rms_norm(const at::Tensor& residual, const at::Tensor& delta,
         "add_rms_norm: residual and weight must be float32");
   if (!residual.is_cpu()) return composed(residual, delta, weight, eps, compute, weight_gradient);
   if (!at::GradMode::is_enabled()) {
-    Forward out = forward_cpu(residual, delta, weight, eps, compute);
-    return {out.residual, out.normed};
+    const bool sums = delta.defined();
+    Forward out = forward_cpu(residual, delta, weight, eps, compute, sums);
+    return {sums ? out.residual : residual, out.normed};
   }
   const auto optional = [](const at::Tensor& t) {
     return t.defined() ? std::optional<Variable>(t) : std::nullopt;
