@@ -19,7 +19,7 @@ class Multiplier {
   Multiplier(const at::Tensor& x, at::ScalarType dtype)
       : narrow_(dtype == at::kBFloat16 && x.scalar_type() == dtype &&
                 cpu::supports_bfloat16_rows()),
-        x_(x.to(narrow_ ? dtype : at::kFloat).contiguous()) {}
+        x_(as(x, narrow_ ? dtype : at::kFloat)) {}
 
   int64_t in() const { return x_.size(1); }
   const at::Tensor& x() const { return x_; }
@@ -40,6 +40,11 @@ class Multiplier {
   }
 
  private:
+  // Without a call to ATen where there is nothing to do.
+  static at::Tensor as(const at::Tensor& x, at::ScalarType dtype) {
+    return (x.scalar_type() == dtype ? x : x.to(dtype)).contiguous();
+  }
+
   bool narrow_;
   at::Tensor x_;
 };

@@ -53,7 +53,8 @@ class FourBitRowsProduct final : public RowsProduct {
               first_row * in_ / q.layout.block_size,
               rounding} {
     const bool narrow = kernel_.type == ElementType::kBFloat16;
-    const at::Tensor from = x.to(narrow ? at::kBFloat16 : at::kFloat).contiguous();
+    const at::ScalarType dtype = narrow ? at::kBFloat16 : at::kFloat;
+    const at::Tensor from = (x.scalar_type() == dtype ? x : x.to(dtype)).contiguous();
     const int64_t bytes = in_ * element_size(kernel_.type);
     x_ = at::empty({tokens_, bytes}, at::kByte);
     auto* to = x_.mutable_data_ptr<uint8_t>();

@@ -20,7 +20,17 @@ void decode_shared(const uint8_t* codes, const float* map, float nested, float o
   for (int64_t i = 0; i < count; ++i) out[i] = map[codes[i]] * nested + offset;
 }
 
+// Asks for what the next call will read: a few bytes between long stretches of codes, of which the
+// processor does not see a stream by itself.
+void ask_for_next(const FourBitScales& s, int64_t first, int64_t last) {
+  const auto* next = s.absmax != nullptr ? reinterpret_cast<const char*>(s.absmax + last)
+                                         : reinterpret_cast<const char*>(s.codes + last);
+  const int64_t bytes = (last - first) * (s.absmax != nullptr ? 4 : 1);
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(next + i);
+}
+
 void decode_scales(const FourBitScales& s, int64_t first, int64_t last, float* out) {
+  ask_for_next(s, first, last);
   if (s.absmax != nullptr) {
     std::copy(s.absmax + first, s.absmax + last, out);
     return;

@@ -33,4 +33,8 @@ class RowsProduct {
 bool multiply_few_rows(const std::vector<const FrozenWeight*>& weights, const at::Tensor& x,
                        bool accumulate, at::Tensor& y, int64_t expert = 0);
 
+// y (+)= scale x Wᵀ with one product; `in` is the number of terms of a sum.
+void multiply_few_rows(const RowsProduct& product, int64_t in, float scale, bool accumulate,
+                       at::Tensor& y);
+
 }  // namespace qlora::quant
