@@ -77,8 +77,9 @@ template <typename T>
                    b.scale);                                                                   \
   }                                                                                            \
   QLORA_VECTORIZED void decode_head(const DecodeRow<T>& row, int64_t head, int64_t kv,         \
-                                    int64_t stride, int64_t d, float scale, float* p) {        \
-    decode_row(row, head, kv, stride, d, scale, p);                                            \
+                                    int64_t stride, int64_t d, float scale, bool first,        \
+                                    float* p) {                                                \
+    decode_row(row, head, kv, stride, d, scale, first, p);                                     \
   }
 
 constexpr int64_t kPair = 2 * kLanes;
@@ -127,14 +128,29 @@ template <typename T>
   }
 }
 
+// Since the last token all weights have been through the caches. The first head that a thread
+// takes asks for keys some tokens ahead, and for values with their keys, of all heads.
+constexpr int64_t kAhead = 12;
+
+template <typename T>
+[[gnu::always_inline]] inline void ask_for(const T* row, int64_t count) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(row + i);
+}
+
 // p [row.length] is room for the probabilities.
 template <typename T>
 [[gnu::always_inline]] inline void decode_row(const DecodeRow<T>& row, int64_t head, int64_t kv,
-                                              int64_t stride, int64_t d, float scale, float* p) {
+                                              int64_t stride, int64_t d, float scale, bool first,
+                                              float* p) {
   const T *q = row.q + head * d, *k = row.k + kv * d, *v = row.v + kv * d;
   T* out = row.out + head * d;
   float top = -3.0e38f, lanes[kLanes] = {};
   for (int64_t t = 0; t < row.length; ++t) {
+    if (first) {
+      ask_for(row.k + (t + kAhead) * stride, stride);
+      ask_for(row.v + t * stride, stride);
+    }
     p[t] = dot(q, k + t * stride, d) * scale;
     top = p[t] > top ? p[t] : top;
   }
@@ -187,7 +203,7 @@ void decode_attention(const DecodeRow<T>* rows, int64_t num_rows, int64_t heads,
       const int64_t head = i % heads;
       p.resize(static_cast<size_t>(row.length));
       decode_head(row, head, head / (heads / kv_heads), kv_heads * head_dim, head_dim, scale,
-                  p.data());
+                  i == begin || head == 0, p.data());
     }
   });
 }
