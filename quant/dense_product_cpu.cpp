@@ -1,47 +1,45 @@
 #include <algorithm>
-#include <cstring>
 
-#include "base/element.h"
-#include "base/vectorize.h"
+#include "base/lanes.h"
 #include "quant/dense_product_kernels.h"
 
 namespace qlora::quant::cpu {
 namespace {
 
 constexpr int kRows = 4;  // summed side by side: an addition need not wait for the one before
+constexpr int64_t kPair = 2 * kLanes;
 
-// A register of kLanes floats, or what of one the instruction set has.
-using Floats [[gnu::vector_size(kLanes * 4)]] = float;
-using Words [[gnu::vector_size(kLanes * 4)]] = uint32_t;
-using Halves [[gnu::vector_size(kLanes * 2)]] = uint16_t;
+// Rows that lie one after the other are read side by side, which the processor does not take for
+// one stream by itself: what lies this many bytes on is asked for.
+constexpr int64_t kAhead = 8192;
 
-[[gnu::always_inline]] inline void load_lanes(const float* from, Floats& out) {
-  std::memcpy(&out, from, sizeof(out));
-}
-[[gnu::always_inline]] inline void load_lanes(const uint16_t* from, Floats& out) {
-  Halves bits;
-  std::memcpy(&bits, from, sizeof(bits));
-  out = (Floats)(__builtin_convertvector(bits, Words) << 16);
+template <typename T>
+[[gnu::always_inline]] inline void ask_ahead(const T* rows, int64_t i) {
+  const char* from = reinterpret_cast<const char*>(rows + kRows * i) + kAhead;
+  for (size_t line = 0; line < kRows * kPair * sizeof(T); line += 64)
+    __builtin_prefetch(from + line);
 }
 
+// x in the order in which load_pair takes the weights.
 template <typename T>
 [[gnu::always_inline]] inline void dots(const T* const (&w)[kRows], const float* x, int64_t in,
                                         float (&sums)[kRows]) {
-  Floats lanes[kRows] = {};
-  const int64_t whole = in / kLanes * kLanes;
-  for (int64_t i = 0; i < whole; i += kLanes) {
-    Floats of_x, of_w;
-    load_lanes(x + i, of_x);
+  Lanes lanes[kRows][2] = {};
+  int64_t i = 0;
+  for (; i + kPair <= in; i += kPair) {
+    Lanes x_first, x_second;
+    load_pair(x + i, x_first, x_second);
+    ask_ahead(w[0], i);
     for (int r = 0; r < kRows; ++r) {
-      load_lanes(w[r] + i, of_w);
-      lanes[r] += of_w * of_x;
+      Lanes first, second;
+      load_pair(w[r] + i, first, second);
+      lanes[r][0] += first * x_first;
+      lanes[r][1] += second * x_second;
     }
   }
   for (int r = 0; r < kRows; ++r) {
-    float all[kLanes];
-    std::memcpy(all, &lanes[r], sizeof(all));
-    for (int64_t i = whole; i < in; ++i) all[i - whole] += load(w[r][i]) * x[i];
-    sums[r] = sum_lanes(all);
+    sums[r] = sum_lanes(lanes[r][0] + lanes[r][1]);
+    for (int64_t k = i; k < in; ++k) sums[r] += load(w[r][k]) * x[k];
   }
 }
 
@@ -77,6 +75,16 @@ QLORA_DENSE_ROWS(uint16_t)
 bool supports_bfloat16_rows() { return false; }
 void multiply_rows(const uint16_t*, int64_t, int64_t, const uint16_t*, int64_t, float*, int64_t) {}
 #endif
+
+QLORA_VECTORIZED void lay_out_pairs(const float* x, int64_t in, float* laid_out) {
+  int64_t i = 0;
+  for (; i + kPair <= in; i += kPair)
+    for (int j = 0; j < kLanes; ++j) {
+      laid_out[i + j] = x[i + 2 * j];
+      laid_out[i + kLanes + j] = x[i + 2 * j + 1];
+    }
+  for (; i < in; ++i) laid_out[i] = x[i];
+}
 
 void multiply_rows(const float* w, int64_t rows, int64_t in, const float* x, int64_t tokens,
                    float* sums, int64_t stride) {

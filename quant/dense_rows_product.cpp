@@ -19,7 +19,14 @@ class Multiplier {
   Multiplier(const at::Tensor& x, at::ScalarType dtype)
       : narrow_(dtype == at::kBFloat16 && x.scalar_type() == dtype &&
                 cpu::supports_bfloat16_rows()),
-        x_(as(x, narrow_ ? dtype : at::kFloat)) {}
+        x_(as(x, narrow_ ? dtype : at::kFloat)) {
+    if (dtype != at::kBFloat16 || narrow_) return;
+    const at::Tensor from = x_;
+    x_ = at::empty_like(from);
+    for (int64_t t = 0; t < from.size(0); ++t)
+      cpu::lay_out_pairs(from.const_data_ptr<float>() + t * in(), in(),
+                         x_.mutable_data_ptr<float>() + t * in());
+  }
 
   int64_t in() const { return x_.size(1); }
   const at::Tensor& x() const { return x_; }

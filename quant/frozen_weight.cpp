@@ -61,8 +61,10 @@ void DenseWeight::dequantize_rows(int64_t expert, int64_t begin, int64_t end,
 }
 
 std::unique_ptr<RowsProduct> DenseWeight::rows_product(const at::Tensor& x, int64_t expert) const {
-  // Another dtype is rounded to x's first, and the kernels know no float16.
-  if (weight_.scalar_type() != x.scalar_type() || x.scalar_type() == at::kHalf) return nullptr;
+  // What is wider than the product is rounded first, and the kernels know no float16.
+  const at::ScalarType stored = weight_.scalar_type();
+  if (stored == at::kHalf || (stored == at::kFloat && x.scalar_type() == at::kBFloat16))
+    return nullptr;
   const int64_t first = shape_.first_row(expert, 0, shape_.out, "DenseWeight");
   return dense_rows_product(weight_.view({-1, shape_.in}).narrow(0, first, shape_.out), x);
 }
