@@ -68,11 +68,16 @@ CausalLm::Stream CausalLm::layer_forward(const DecoderLayer& layer, int64_t inde
   const auto second = norm(first.residual, attended, layer.post_attention_norm);
   const auto gate_up = through_normed(layer.gate_up, second, layer.post_attention_norm);
   const at::Tensor activated = swiglu(gate_up[0], gate_up[1]);
+  // A gradient needs the sum for itself; without one the next norm takes it.
+  const auto streams = [&second](const at::Tensor& down) -> Stream {
+    if (at::GradMode::is_enabled()) return {second.residual + down, at::Tensor()};
+    return {second.residual, down};
+  };
   // Where swiglu keeps other tensors, keeping gate and up would cost more than the product.
   if (!context.remakes_inputs || !activated.is_cpu())
-    return {second.residual, layer.down.forward(activated, context)[0]};
+    return streams(layer.down.forward(activated, context)[0]);
   const auto again = activated_again(gate_up[0], gate_up[1]);
-  return {second.residual, layer.down.forward(activated, context, &again)[0]};
+  return streams(layer.down.forward(activated, context, &again)[0]);
 }
 
 lora::ForwardContext CausalLm::context(const ForwardInput& input) {

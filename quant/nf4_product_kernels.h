@@ -43,7 +43,8 @@ std::span<const FourBitProduct> four_bit_products();
 // The first that this machine supports for x of `x` and weights rounded to `rounding`.
 const FourBitProduct& four_bit_product(ElementType x, ElementType rounding);
 
-// The scales of some rows in fp32, decoded a few rows ahead.
+// The scales of some rows in fp32, decoded a few rows ahead into a buffer of the thread: one of
+// these at a time.
 class ScaleRows {
  public:
   explicit ScaleRows(const FourBitRows& rows);

@@ -27,7 +27,7 @@ class RowsProduct {
   virtual void sums(int64_t begin, int64_t end, float* sums, int64_t stride) const = 0;
 };
 
-// y [tokens, sum of out] (+)= x [W_1; W_2; ...]ᵀ, with expert 0 of each; x and y of one dtype with
+// y [tokens, sum of out] (+)= x [W_1; W_2; ...]ᵀ, with an expert of each; x and y of one dtype with
 // contiguous rows. False, and nothing done, unless x has few rows on the CPU and every weight a
 // product for them.
 bool multiply_few_rows(const std::vector<const FrozenWeight*>& weights, const at::Tensor& x,
