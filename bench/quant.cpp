@@ -1,18 +1,24 @@
 // Quantization and dequantization on the CPU, beside a memcpy of the same bytes: bytes_per_second
-// counts what is written.
+// counts what is written. Products of few rows, beside reading as many bytes from memory:
+// bytes_per_second counts what is read of the weights.
 //
 //   OMP_NUM_THREADS=2 build/bin/bench_quant
 #include <ATen/ATen.h>
 #include <benchmark/benchmark.h>
 
 #include <cstring>
+#include <memory>
 #include <string>
+#include <vector>
 
+#include "base/error.h"
 #include "base/parallel_for.h"
 #include "quant/blockwise8.h"
 #include "quant/blockwise8_kernels.h"
+#include "quant/four_bit_weight.h"
 #include "quant/nf4.h"
 #include "quant/nf4_block_decoders.h"
+#include "quant/rows_product.h"
 
 namespace qlora::quant {
 namespace {
@@ -103,6 +109,82 @@ void dequantize_state8(benchmark::State& state) {
   state.SetItemsProcessed(state.iterations() * x.numel());
 }
 
+// Weights of several layers, more than caches hold, each multiplied once.
+constexpr int64_t kStreamedBytes = 96 << 20;
+
+// What memory allows: a byte that is nowhere is looked for.
+void read_memory(benchmark::State& state) {
+  const at::Tensor source = at::ones({kStreamedBytes}, at::kByte);
+  const auto* from = static_cast<const char*>(source.const_data_ptr());
+  for (auto _ : state)
+    parallel_for(kStreamedBytes, 1 << 16, [&](int64_t begin, int64_t end) {
+      benchmark::DoNotOptimize(std::memchr(from + begin, 0, static_cast<size_t>(end - begin)));
+    });
+  count_output(state, source);
+}
+
+using Weights = std::vector<std::unique_ptr<FrozenWeight>>;
+
+template <typename Make>
+Weights streamed(const Make& make) {
+  Weights all;
+  for (int64_t bytes = 0; bytes < kStreamedBytes; bytes += all.back()->bytes())
+    all.push_back(make());
+  return all;
+}
+
+Weights streamed_nf4(const benchmark::State& state) {
+  const at::Tensor weight = made_weight(state.range(0), state.range(1), at::kBFloat16);
+  const FourBitTensor q = quantize_four_bit(weight, {FourBitCode::kNf4, 64}, true);
+  return streamed([&] {
+    FourBitTensor copy = q;
+    copy.packed = q.packed.clone();
+    copy.scales->codes = q.scales->codes.clone();
+    return std::make_unique<FourBitWeight>(
+        copy, WeightShape::matrix(weight.size(0), weight.size(1)), at::kBFloat16);
+  });
+}
+
+Weights streamed_dense(const benchmark::State& state) {
+  const at::Tensor weight = made_weight(state.range(0), state.range(1), at::kBFloat16);
+  return streamed([&] { return std::make_unique<DenseWeight>(weight.clone()); });
+}
+
+// range(2) rows of x with each of the weights.
+template <typename Product>
+void multiply_streamed(benchmark::State& state, const Weights& weights, const Product& product) {
+  const at::Tensor x = made_weight(state.range(2), state.range(1), at::kBFloat16);
+  at::Tensor y = at::zeros({x.size(0), state.range(0)}, at::kBFloat16);
+  int64_t bytes = 0;
+  for (const auto& weight : weights) bytes += weight->bytes();
+  for (auto _ : state)
+    for (const auto& weight : weights) product(*weight, x, y);
+  state.SetBytesProcessed(state.iterations() * bytes);
+  state.counters["threads"] = num_threads();
+}
+
+void multiply_few(const FrozenWeight& weight, const at::Tensor& x, at::Tensor& y) {
+  if (!multiply_few_rows({&weight}, x, false, y)) throw Error("bench_quant: no such product");
+}
+
+void few_rows_nf4(benchmark::State& state) {
+  multiply_streamed(state, streamed_nf4(state), multiply_few);
+}
+
+void few_rows_bfloat16(benchmark::State& state) {
+  multiply_streamed(state, streamed_dense(state), multiply_few);
+}
+
+// The way of many rows: dequantized, then multiplied by a matrix library.
+void dequantize_and_multiply_nf4(benchmark::State& state) {
+  at::Tensor rows = at::empty({state.range(0), state.range(1)}, at::kBFloat16);
+  multiply_streamed(state, streamed_nf4(state),
+                    [&](const FrozenWeight& weight, const at::Tensor& x, at::Tensor& y) {
+                      weight.dequantize_rows(0, 0, rows.size(0), rows);
+                      at::mm_out(y, x, rows.t());
+                    });
+}
+
 // [rows, in] of SmolLM2 135M's and of an 8B model's projections.
 void panels(benchmark::internal::Benchmark* benchmark) {
   benchmark->Args({64, 576})
@@ -113,6 +195,17 @@ void panels(benchmark::internal::Benchmark* benchmark) {
       ->UseRealTime();
 }
 
+// [out, in, rows of x]: a projection of SmolLM2 135M, and of an 8B model.
+void few_rows(benchmark::internal::Benchmark* benchmark) {
+  for (const int64_t tokens : {1, 2, 4, 8})
+    benchmark->Args({1536, 576, tokens})->Args({4096, 4096, tokens});
+  benchmark->UseRealTime()->Unit(benchmark::kMillisecond);
+}
+
+BENCHMARK(read_memory)->UseRealTime();
+BENCHMARK(few_rows_nf4)->Apply(few_rows);
+BENCHMARK(dequantize_and_multiply_nf4)->Apply(few_rows);
+BENCHMARK(few_rows_bfloat16)->Apply(few_rows);
 BENCHMARK(copy_panel)->Apply(panels);
 BENCHMARK(fill_panel)->Apply(panels);
 BENCHMARK_CAPTURE(dequantize_panel, bfloat16, at::kBFloat16, false)->Apply(panels);

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/profile.h"
 #include "lora/low_rank_kernels.h"
+#include "quant/dense_rows_product.h"
 
 namespace qlora::lora {
 namespace {
@@ -25,11 +26,26 @@ Rows mutable_rows_of(const at::Tensor& t) {
   return {static_cast<uint16_t*>(t.mutable_data_ptr()), t.stride(0)};
 }
 
+// Whether few rows of x meet a factor [n, k] that lies as a product of few rows takes it: without
+// being packed first, which takes longer than such a product.
+bool are_few(const at::Tensor& x, const at::Tensor& factor) {
+  return x.is_cpu() && x.size(0) <= quant::kFewRows && factor.is_contiguous() &&
+         factor.scalar_type() == x.scalar_type() && x.scalar_type() != at::kHalf;
+}
+
+// y (+)= scale x factorᵀ.
+void multiply_few(const at::Tensor& x, const at::Tensor& factor, double scale, bool accumulate,
+                  at::Tensor& y) {
+  quant::multiply_few_rows(*quant::dense_rows_product(factor, x), x.size(1),
+                           static_cast<float>(scale), accumulate, y);
+}
+
 }  // namespace
 
 void low_rank_down(const at::Tensor& x, const at::Tensor& a, double scale, at::Tensor h) {
   const ProfileScope scope("lora down");
   const int64_t tokens = x.size(0), in = x.size(1), rank = a.size(0);
+  if (are_few(x, a)) return multiply_few(x, a, scale, false, h);
   if (!has_kernel(x, rank, in)) {
     at::addmm_out(h, h, x, a.t(), 0.0, scale);
     return;
@@ -46,6 +62,7 @@ void low_rank_up(const at::Tensor& h, const at::Tensor& b, double scale, bool ac
                  at::Tensor y) {
   const ProfileScope scope("lora up");
   const int64_t tokens = h.size(0), rank = h.size(1), out = b.size(0);
+  if (are_few(h, b)) return multiply_few(h, b, scale, accumulate, y);
   if (!has_kernel(h, rank, out)) {
     at::addmm_out(y, y, h, b.t(), accumulate ? 1.0 : 0.0, scale);
     return;

@@ -1,6 +1,6 @@
 // The products of adapters: thin matrices of rank rows or columns against activations. In bf16 on
-// CPUs with AVX-512 BF16 they have kernels of their own (low_rank_kernels.h); everything else goes
-// to ATen.
+// CPUs with AVX-512 BF16 they have kernels of their own (low_rank_kernels.h); few rows on any CPU
+// are multiplied as with frozen weights (quant/rows_product.h); everything else goes to ATen.
 //
 // Factors are 2-D and may be transposed views; activations have contiguous rows.
 #pragma once

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "quant/product.h"
+#include "quant/rows_product.h"
 #include "quant/summed_product.h"
 
 namespace qlora::lora {
@@ -64,6 +65,9 @@ bool can_stack(const std::vector<LoraLinear>& layers) {
 
 void stacked_forward_into(const std::vector<LoraLinear>& layers, const at::Tensor& x,
                           bool accumulate, at::Tensor y, quant::Workspace& workspace) {
+  std::vector<const quant::FrozenWeight*> weights;
+  for (const LoraLinear& layer : layers) weights.push_back(layer.base.get());
+  if (quant::multiply_few_rows(weights, x, accumulate, y)) return;
   quant::multiply_into(x, panel_of(layers, quant::product_dtype(x), workspace).t(), accumulate, y);
 }
 

@@ -231,6 +231,7 @@ at::Tensor composed_documents(const at::Tensor& q, const at::Tensor& k, const at
   return at::cat(parts, 0);
 }
 
+// One new token of each sequence, which the cache holds already.
 template <typename T>
 void decode_cpu(const at::Tensor& q, const AttentionShape& s, const KvCache& cache, int64_t layer,
                 at::Tensor& out) {
@@ -251,18 +252,16 @@ at::Tensor cached(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   KvCache& cache = *context.cache;
   const auto& cu = context.cu_seqlens;
   const int64_t sequences = static_cast<int64_t>(cu.size()) - 1;
-  for (int64_t i = 0; i < sequences; ++i) {
-    const int64_t begin = cu[static_cast<size_t>(i)], rows = cu[static_cast<size_t>(i) + 1] - begin;
-    cache.append(layer, i, k.narrow(0, begin, rows), v.narrow(0, begin, rows));
-  }
   at::Tensor out = at::empty(q.sizes(), q.options());
   if (q.is_cpu() && q.size(0) == sequences) {  // one new token each
+    cache.append_one_each(layer, k, v);
     with_elements(out,
                   [&](auto* y) { decode_cpu<ElementOf<decltype(y)>>(q, s, cache, layer, out); });
     return out;
   }
   for (int64_t i = 0; i < sequences; ++i) {
     const int64_t begin = cu[static_cast<size_t>(i)], rows = cu[static_cast<size_t>(i) + 1] - begin;
+    cache.append(layer, i, k.narrow(0, begin, rows), v.narrow(0, begin, rows));
     const int64_t length = cache.length(i) + rows;
     out.narrow(0, begin, rows)
         .copy_(composed(q.narrow(0, begin, rows), cache.keys(layer, i, length),

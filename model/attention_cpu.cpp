@@ -1,6 +1,7 @@
 #include <vector>
 
 #include "base/element.h"
+#include "base/lanes.h"
 #include "base/parallel_for.h"
 #include "base/vectorize.h"
 #include "model/attention_kernels.h"
@@ -76,36 +77,93 @@ template <typename T>
                    b.scale);                                                                   \
   }                                                                                            \
   QLORA_VECTORIZED void decode_head(const DecodeRow<T>& row, int64_t head, int64_t kv,         \
-                                    int64_t stride, int64_t d, float scale, float* p,          \
-                                    float* acc) {                                              \
-    decode_row(row, head, kv, stride, d, scale, p, acc);                                       \
+                                    int64_t stride, int64_t d, float scale, bool first,        \
+                                    float* p) {                                                \
+    decode_row(row, head, kv, stride, d, scale, first, p);                                     \
   }
 
+constexpr int64_t kPair = 2 * kLanes;
+
+// The dot product of d elements.
+template <typename T>
+[[gnu::always_inline]] inline float dot(const T* q, const T* k, int64_t d) {
+  Lanes first = {}, second = {};
+  int64_t i = 0;
+  for (; i + kPair <= d; i += kPair) {
+    Lanes q_first, q_second, k_first, k_second;
+    load_pair(q + i, q_first, q_second);
+    load_pair(k + i, k_first, k_second);
+    first += q_first * k_first;
+    second += q_second * k_second;
+  }
+  float sum = sum_lanes(first + second);
+  for (; i < d; ++i) sum += load(q[i]) * load(k[i]);
+  return sum;
+}
+
+// out = scale Σ_t weights[t] v[t * stride ...] of kPairs * kPair elements.
+template <int kPairs, typename T>
+[[gnu::always_inline]] inline void weigh_strip(const T* v, int64_t stride, const float* weights,
+                                               int64_t length, float scale, T* out) {
+  Lanes sums[kPairs][2] = {};
+  for (int64_t t = 0; t < length; ++t)
+    for (int p = 0; p < kPairs; ++p) {
+      Lanes first, second;
+      load_pair(v + t * stride + p * kPair, first, second);
+      sums[p][0] += weights[t] * first;
+      sums[p][1] += weights[t] * second;
+    }
+  for (int p = 0; p < kPairs; ++p)
+    store_pair(sums[p][0] * scale, sums[p][1] * scale, out + p * kPair);
+}
+
+template <typename T>
+[[gnu::always_inline]] inline void weigh_elements(const T* v, int64_t stride, const float* weights,
+                                                  int64_t length, float scale, int64_t count,
+                                                  T* out) {
+  for (int64_t i = 0; i < count; ++i) {
+    float sum = 0.0f;
+    for (int64_t t = 0; t < length; ++t) sum += weights[t] * load(v[t * stride + i]);
+    store(sum * scale, out[i]);
+  }
+}
+
+// Since the last token all weights have been through the caches. The first head that a thread
+// takes asks for keys some tokens ahead, and for values with their keys, of all heads.
+constexpr int64_t kAhead = 12;
+
+template <typename T>
+[[gnu::always_inline]] inline void ask_for(const T* row, int64_t count) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(row + i);
+}
+
+// p [row.length] is room for the probabilities.
 template <typename T>
 [[gnu::always_inline]] inline void decode_row(const DecodeRow<T>& row, int64_t head, int64_t kv,
-                                              int64_t stride, int64_t d, float scale, float* p,
-                                              float* acc) {
-  const T* q = row.q + head * d;
-  const int64_t whole = d / kLanes * kLanes;
-  float top = -3.0e38f;
+                                              int64_t stride, int64_t d, float scale, bool first,
+                                              float* p) {
+  const T *q = row.q + head * d, *k = row.k + kv * d, *v = row.v + kv * d;
+  T* out = row.out + head * d;
+  float top = -3.0e38f, lanes[kLanes] = {};
   for (int64_t t = 0; t < row.length; ++t) {
-    const T* k = row.k + t * stride + kv * d;
-    float lanes[kLanes] = {};
-    for (int64_t i = 0; i < whole; i += kLanes)
-      for (int j = 0; j < kLanes; ++j) lanes[j] += load(q[i + j]) * load(k[i + j]);
-    for (int64_t i = whole; i < d; ++i) lanes[i - whole] += load(q[i]) * load(k[i]);
-    p[t] = sum_lanes(lanes) * scale;
+    if (first) {
+      ask_for(row.k + (t + kAhead) * stride, stride);
+      ask_for(row.v + t * stride, stride);
+    }
+    p[t] = dot(q, k + t * stride, d) * scale;
     top = p[t] > top ? p[t] : top;
   }
-  float sum = 0.0f;
-  for (int64_t i = 0; i < d; ++i) acc[i] = 0.0f;
-  for (int64_t t = 0; t < row.length; ++t) {
-    const float weight = vector_exp(p[t] - top);
-    sum += weight;
-    const T* v = row.v + t * stride + kv * d;
-    for (int64_t i = 0; i < d; ++i) acc[i] += weight * load(v[i]);
-  }
-  for (int64_t i = 0; i < d; ++i) store(acc[i] / sum, row.out[head * d + i]);
+  const int64_t whole = row.length / kLanes * kLanes;
+  for (int64_t t = 0; t < whole; t += kLanes)
+    for (int j = 0; j < kLanes; ++j) lanes[j] += p[t + j] = vector_exp(p[t + j] - top);
+  for (int64_t t = whole; t < row.length; ++t) lanes[t - whole] += p[t] = vector_exp(p[t] - top);
+  const float inverse = 1.0f / sum_lanes(lanes);
+  int64_t i = 0;
+  for (; i + 2 * kPair <= d; i += 2 * kPair)
+    weigh_strip<2>(v + i, stride, p, row.length, inverse, out + i);
+  for (; i + kPair <= d; i += kPair) weigh_strip<1>(v + i, stride, p, row.length, inverse, out + i);
+  weigh_elements(v + i, stride, p, row.length, inverse, d - i, out + i);
 }
 
 QLORA_ROWS(float)
@@ -139,13 +197,13 @@ template <typename T>
 void decode_attention(const DecodeRow<T>* rows, int64_t num_rows, int64_t heads, int64_t kv_heads,
                       int64_t head_dim, float scale) {
   parallel_for(num_rows * heads, 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> p, acc(static_cast<size_t>(head_dim));
+    std::vector<float> p;
     for (int64_t i = begin; i < end; ++i) {
       const DecodeRow<T>& row = rows[i / heads];
       const int64_t head = i % heads;
       p.resize(static_cast<size_t>(row.length));
       decode_head(row, head, head / (heads / kv_heads), kv_heads * head_dim, head_dim, scale,
-                  p.data(), acc.data());
+                  i == begin || head == 0, p.data());
     }
   });
 }

@@ -45,10 +45,11 @@ void append(quant::NamedTensors& all, const std::string& module, const quant::Na
 CausalLm::CausalLm(ModelConfig config, at::Device device, at::ScalarType compute)
     : config_(std::move(config)), device_(device), compute_(compute), rotary_(config_, device) {}
 
-at::Tensor CausalLm::layer_forward(const DecoderLayer& layer, int64_t index,
-                                   const at::Tensor& residual,
-                                   const AttentionContext& attention_context,
-                                   const lora::ForwardContext& context, bool output_unused) const {
+CausalLm::Stream CausalLm::layer_forward(const DecoderLayer& layer, int64_t index,
+                                         const Stream& stream,
+                                         const AttentionContext& attention_context,
+                                         const lora::ForwardContext& context,
+                                         bool output_unused) const {
   const AttentionShape shape{config_.num_heads, config_.num_kv_heads, config_.head_dim};
   const bool enabled = context.adapters_enabled;
   const auto norm = [&](const at::Tensor& r, const at::Tensor& delta, const lora::NormWeight& w) {
@@ -61,18 +62,23 @@ at::Tensor CausalLm::layer_forward(const DecoderLayer& layer, int64_t index,
     const auto again = normed_again(in, w.value(enabled), config_.rms_norm_eps, compute_);
     return group.forward(in.normed, context, &again);
   };
-  const auto first = norm(residual, at::Tensor(), layer.input_norm);
+  const auto first = norm(stream.residual, stream.delta, layer.input_norm);
   const auto qkv = through_normed(layer.qkv, first, layer.input_norm);
   const at::Tensor mixed = attention(qkv[0], qkv[1], qkv[2], shape, attention_context, index);
   const at::Tensor attended = layer.o.forward(mixed, context)[0];
   const auto second = norm(first.residual, attended, layer.post_attention_norm);
   const auto gate_up = through_normed(layer.gate_up, second, layer.post_attention_norm);
   const at::Tensor activated = swiglu(gate_up[0], gate_up[1]);
+  // A gradient needs the sum for itself; without one the next norm takes it.
+  const auto streams = [&second](const at::Tensor& down) -> Stream {
+    if (at::GradMode::is_enabled()) return {second.residual + down, at::Tensor()};
+    return {second.residual, down};
+  };
   lora::ForwardContext last = context;
   last.output_unused = output_unused;
-  if (!context.remakes_inputs) return second.residual + layer.down.forward(activated, last)[0];
+  if (!context.remakes_inputs) return streams(layer.down.forward(activated, last)[0]);
   const auto again = activated_again(gate_up[0], gate_up[1]);
-  return second.residual + layer.down.forward(activated, last, &again)[0];
+  return streams(layer.down.forward(activated, last, &again)[0]);
 }
 
 lora::ForwardContext CausalLm::context(const ForwardInput& input) {
@@ -90,7 +96,7 @@ at::Tensor CausalLm::hidden(const ForwardInput& input) {
   check(num_tokens > 0 && input.positions.size() == input.tokens.size() &&
             input.cu_seqlens.size() >= 2 && input.cu_seqlens.back() == num_tokens,
         "CausalLm: positions and cu_seqlens must describe the {} tokens", num_tokens);
-  at::Tensor residual = lora::embed(embedding, input.tokens, input.adapters_enabled);
+  Stream stream{lora::embed(embedding, input.tokens, input.adapters_enabled), at::Tensor()};
   const lora::ForwardContext shared = context(input);
   AttentionContext attention_context{input.cu_seqlens, rotary_.at_positions(input.positions),
                                      input.cache};
@@ -100,23 +106,26 @@ at::Tensor CausalLm::hidden(const ForwardInput& input) {
   for (size_t i = 0; i < layers.size(); ++i) {
     const DecoderLayer* layer = &layers[i];
     const auto index = static_cast<int64_t>(i);
-    const at::Tensor anchor = anchor_of(*layer);
-    if (input.recompute_layers && at::GradMode::is_enabled() &&
-        (anchor.defined() || residual.requires_grad()))
-      residual =
-          recompute(residual, anchor.defined() ? anchor : residual,
-                    [this, layer, index, attention_context, shared](const at::Tensor& r) {
-                      const bool again = at::GradMode::is_enabled();
-                      return layer_forward(*layer, index, r, attention_context, shared, again);
-                    });
-    else
-      residual = layer_forward(*layer, index, residual, attention_context, shared);
+    if (!at::GradMode::is_enabled()) {
+      stream = layer_forward(*layer, index, stream, attention_context, shared);
+      continue;
+    }
+    const at::Tensor anchor = anchor_of(*layer), residual = stream.residual;
+    const bool recomputed =
+        input.recompute_layers && (anchor.defined() || residual.requires_grad());
+    const auto summed = [=, this](const at::Tensor& r) {
+      const bool again = recomputed && at::GradMode::is_enabled();
+      return layer_forward(*layer, index, {r, at::Tensor()}, attention_context, shared, again)
+          .sum();
+    };
+    stream.residual = recomputed ? recompute(residual, anchor.defined() ? anchor : residual, summed)
+                                 : summed(residual);
   }
   if (input.cache)
     for (int64_t s = 0; s + 1 < static_cast<int64_t>(input.cu_seqlens.size()); ++s)
       input.cache->advance(s, input.cu_seqlens[static_cast<size_t>(s) + 1] -
                                   input.cu_seqlens[static_cast<size_t>(s)]);
-  return add_rms_norm(residual, at::Tensor(), final_norm.value(input.adapters_enabled),
+  return add_rms_norm(stream.sum(), at::Tensor(), final_norm.value(input.adapters_enabled),
                       config_.rms_norm_eps, upcast_from ? at::kFloat : compute_,
                       final_norm.gradient(input.adapters_enabled))
       .normed;

@@ -78,10 +78,16 @@ class CausalLm {
   std::string base_hash() const;
 
  private:
+  // The residual stream, fp32, and what the last layer gave, which is still to be added to it:
+  // undefined, or of the compute dtype. The next norm adds it on its way.
+  struct Stream {
+    at::Tensor residual, delta;
+    at::Tensor sum() const { return delta.defined() ? residual + delta : residual; }
+  };
   // `output_unused`: of what is returned only the gradient counts, its values are unspecified.
-  at::Tensor layer_forward(const DecoderLayer& layer, int64_t index, const at::Tensor& residual,
-                           const AttentionContext& attention, const lora::ForwardContext& context,
-                           bool output_unused = false) const;
+  Stream layer_forward(const DecoderLayer& layer, int64_t index, const Stream& stream,
+                       const AttentionContext& attention, const lora::ForwardContext& context,
+                       bool output_unused = false) const;
 
   ModelConfig config_;
   at::Device device_;

@@ -160,6 +160,8 @@ std::vector<std::vector<int32_t>> generate(CausalLm& model,
   check(options.max_new_tokens > 0 && options.max_batch > 0,
         "generate: max_new_tokens and max_batch must be positive");
   at::NoGradGuard no_grad;
+  // Past the dispatch to autograd, which has nothing to do here but takes time for each small op.
+  at::AutoDispatchBelowADInplaceOrView below_autograd;
   std::vector<std::vector<int32_t>> results(prompts.size());
   const auto count = static_cast<int64_t>(prompts.size());
   for (int64_t begin = 0; begin < count; begin += options.max_batch)

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <cstring>
+
 #include "base/error.h"
 
 namespace qlora::model {
@@ -24,6 +26,27 @@ void KvCache::append(int64_t layer, int64_t sequence, const at::Tensor& k, const
   const auto i = static_cast<size_t>(layer);
   keys_[i].select(0, sequence).narrow(0, begin, count).copy_(k);
   values_[i].select(0, sequence).narrow(0, begin, count).copy_(v);
+}
+
+void KvCache::append_one_each(int64_t layer, const at::Tensor& k, const at::Tensor& v) {
+  const auto i = static_cast<size_t>(layer);
+  const auto put = [this](const at::Tensor& rows, const at::Tensor& cache) {
+    check(rows.is_cpu() && rows.size(0) == num_sequences() && rows.size(1) == cache.size(2) &&
+              rows.stride(1) == 1 && rows.scalar_type() == cache.scalar_type(),
+          "KvCache: one new token each needs [{}, {}] on the CPU in the cache's dtype",
+          num_sequences(), cache.size(2));
+    const auto element = static_cast<int64_t>(rows.element_size());
+    const int64_t bytes = rows.size(1) * element;
+    const auto* from = static_cast<const char*>(rows.const_data_ptr());
+    auto* to = static_cast<char*>(cache.mutable_data_ptr());
+    for (int64_t s = 0; s < rows.size(0); ++s) {
+      check(length(s) < capacity_, "KvCache: sequence {} is full with {} tokens", s, capacity_);
+      std::memcpy(to + (s * capacity_ + length(s)) * bytes, from + s * rows.stride(0) * element,
+                  static_cast<size_t>(bytes));
+    }
+  };
+  put(k, keys_[i]);
+  put(v, values_[i]);
 }
 
 at::Tensor KvCache::keys(int64_t layer, int64_t sequence, int64_t length) const {

@@ -19,6 +19,8 @@ class KvCache {
   // Puts `count` tokens' k and v [count, kv_heads * head_dim] of one layer behind the sequence's
   // length (which `advance` moves once all layers are done). Error if they do not fit.
   void append(int64_t layer, int64_t sequence, const at::Tensor& k, const at::Tensor& v);
+  // The same with row i of k and v for sequence i, one new token each; on the CPU.
+  void append_one_each(int64_t layer, const at::Tensor& k, const at::Tensor& v);
   // The first `length` tokens of a sequence: [length, kv_heads * head_dim].
   at::Tensor keys(int64_t layer, int64_t sequence, int64_t length) const;
   at::Tensor values(int64_t layer, int64_t sequence, int64_t length) const;

@@ -111,8 +111,9 @@ NormOutput add_rms_norm(const at::Tensor& residual, const at::Tensor& delta,
   check(residual.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat,
         "add_rms_norm: residual and weight must be float32");
   if (!at::GradMode::is_enabled()) {
-    Forward out = normed(residual, delta, weight, eps, compute);
-    return {out.residual, out.normed};
+    const bool sums = delta.defined();
+    Forward out = normed(residual, delta, weight, eps, compute, sums);
+    return {sums ? out.residual : residual, out.normed};
   }
   const auto optional = [](const at::Tensor& t) {
     return t.defined() ? std::optional<Variable>(t) : std::nullopt;

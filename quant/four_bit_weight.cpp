@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/profile.h"
 #include "quant/bitsandbytes_layout.h"
+#include "quant/product.h"
 
 namespace qlora::quant {
 
@@ -41,6 +42,14 @@ void FourBitWeight::dequantize_rows(int64_t expert, int64_t begin, int64_t end,
   } else {
     dequantize_range(quantized_, first, last, out);
   }
+}
+
+std::unique_ptr<RowsProduct> FourBitWeight::rows_product(const at::Tensor& x,
+                                                         int64_t expert) const {
+  if (shape_.in % quantized_.layout.block_size != 0) return FrozenWeight::rows_product(x, expert);
+  const bool in_float = product_dtype(x) == at::kFloat;  // rounded as dequantize_rows does
+  return four_bit_rows_product(quantized_, shape_.first_row(expert, 0, shape_.out, "FourBitWeight"),
+                               in_float ? dtype_ : x.scalar_type(), x);
 }
 
 NamedTensors FourBitWeight::state() const {

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "base/error.h"
+#include "quant/dense_rows_product.h"
 #include "quant/product.h"
 
 namespace qlora::quant {
@@ -25,7 +26,12 @@ at::Tensor FrozenWeight::forward(const at::Tensor& x, Workspace& workspace, int6
 
 void FrozenWeight::forward_into(const at::Tensor& x, at::Tensor& y, bool accumulate,
                                 Workspace& workspace, int64_t expert) const {
+  if (multiply_few_rows({this}, x, accumulate, y, expert)) return;
   multiply_into(x, materialize(product_dtype(x), workspace, expert).t(), accumulate, y);
+}
+
+std::unique_ptr<RowsProduct> FrozenWeight::rows_product(const at::Tensor& x, int64_t expert) const {
+  return multiplies_dequantized() ? dequantized_rows_product(*this, expert, x) : nullptr;
 }
 
 void FrozenWeight::input_gradient_into(const at::Tensor& dy, at::Tensor& dx, bool accumulate,
@@ -60,6 +66,15 @@ at::Tensor DenseWeight::stored_rows(at::ScalarType dtype, int64_t expert) const 
   if (weight_.scalar_type() != dtype) return at::Tensor();
   const int64_t first = shape_.first_row(expert, 0, shape_.out, "DenseWeight");
   return weight_.view({-1, shape_.in}).narrow(0, first, shape_.out);
+}
+
+std::unique_ptr<RowsProduct> DenseWeight::rows_product(const at::Tensor& x, int64_t expert) const {
+  // What is wider than the product is rounded first, and the kernels know no float16.
+  const at::ScalarType stored = weight_.scalar_type();
+  if (stored == at::kHalf || (stored == at::kFloat && x.scalar_type() == at::kBFloat16))
+    return nullptr;
+  const int64_t first = shape_.first_row(expert, 0, shape_.out, "DenseWeight");
+  return dense_rows_product(weight_.view({-1, shape_.in}).narrow(0, first, shape_.out), x);
 }
 
 at::Tensor DenseWeight::materialize(at::ScalarType dtype, Workspace& workspace,

@@ -3,7 +3,8 @@
 // files beside this one and a line in make_frozen_weight.cpp.
 //
 // Shape [experts, out, in] (weight_shape.h); experts is 1 for an ordinary linear layer. The default
-// products dequantize into a reused buffer and multiply; a format overrides what it does better.
+// products dequantize into a reused buffer and multiply, or few rows at a time where x has few; a
+// format overrides what it does better.
 // Autograd nodes keep a pointer to the weight, never a 16-bit copy: the backward pass dequantizes
 // again (QLoRA section 3).
 #pragma once
@@ -16,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "quant/rows_product.h"
 #include "quant/weight_shape.h"
 #include "quant/workspace.h"
 
@@ -60,6 +62,10 @@ class FrozenWeight {
   // own, and for one that needs no copy.
   virtual bool multiplies_dequantized() const { return true; }
 
+  // The product of few rows (rows_product.h) with an expert on the CPU; must not outlive the
+  // weight. Null if the format has none for such an x.
+  virtual std::unique_ptr<RowsProduct> rows_product(const at::Tensor& x, int64_t expert) const;
+
   // Every stored tensor, for hashing and for writing the base to disk.
   virtual NamedTensors state() const = 0;
 
@@ -81,6 +87,7 @@ class DenseWeight final : public FrozenWeight {
   void dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const override;
   at::Tensor stored_rows(at::ScalarType dtype, int64_t expert = 0) const override;
   bool multiplies_dequantized() const override { return false; }
+  std::unique_ptr<RowsProduct> rows_product(const at::Tensor& x, int64_t expert) const override;
   NamedTensors state() const override { return {{"weight", weight_}}; }
 
  protected:

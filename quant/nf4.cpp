@@ -9,6 +9,7 @@
 #include "base/dispatch.h"
 #include "quant/element_tensor.h"
 #include "quant/nf4_kernels.h"
+#include "quant/nf4_product_kernels.h"
 
 namespace qlora::quant {
 namespace {
@@ -31,6 +32,47 @@ FourBitScales scale_pointers(const FourBitTensor& q) {
           q.scales->offset.const_data_ptr<float>(),
           std::countr_zero(static_cast<uint64_t>(q.scales->block_size))};
 }
+
+ElementType element_type_of(at::ScalarType dtype) {
+  if (dtype == at::kFloat) return ElementType::kFloat32;
+  return dtype == at::kBFloat16 ? ElementType::kBFloat16 : ElementType::kFloat16;
+}
+
+class FourBitRowsProduct final : public RowsProduct {
+ public:
+  FourBitRowsProduct(const FourBitTensor& q, int64_t first_row, ElementType rounding,
+                     const at::Tensor& x)
+      : kernel_(cpu::four_bit_product(element_type(x, "four_bit_rows_product"), rounding)),
+        tokens_(x.size(0)),
+        in_(x.size(1)),
+        rows_{q.packed.const_data_ptr<uint8_t>() + first_row * in_ / 2,
+              scale_pointers(q),
+              q.layout.code,
+              q.layout.block_size,
+              in_,
+              first_row * in_ / q.layout.block_size,
+              rounding} {
+    const bool narrow = kernel_.type == ElementType::kBFloat16;
+    const at::ScalarType dtype = narrow ? at::kBFloat16 : at::kFloat;
+    const at::Tensor from = (x.scalar_type() == dtype ? x : x.to(dtype)).contiguous();
+    const int64_t bytes = in_ * element_size(kernel_.type);
+    x_ = at::empty({tokens_, bytes}, at::kByte);
+    auto* to = x_.mutable_data_ptr<uint8_t>();
+    for (int64_t t = 0; t < tokens_; ++t)
+      kernel_.lay_out(static_cast<const char*>(from.const_data_ptr()) + t * bytes, in_,
+                      to + t * bytes);
+  }
+
+  void sums(int64_t begin, int64_t end, float* sums, int64_t stride) const override {
+    kernel_.multiply(rows_, x_.const_data_ptr(), tokens_, begin, end, sums, stride);
+  }
+
+ private:
+  const cpu::FourBitProduct& kernel_;
+  int64_t tokens_, in_;
+  cpu::FourBitRows rows_;
+  at::Tensor x_;  // laid out; ATen aligns it to cache lines
+};
 
 }  // namespace
 
@@ -96,6 +138,14 @@ void check_four_bit(const FourBitTensor& q) {
             q.absmax.device() == q.packed.device() && q.absmax.numel() == q.num_blocks(),
         "{}: {} elements in blocks of {} need {} float32 scales on {}", kOp, q.num_elements,
         q.layout.block_size, q.num_blocks(), q.packed.device().str());
+}
+
+std::unique_ptr<RowsProduct> four_bit_rows_product(const FourBitTensor& q, int64_t first_row,
+                                                   at::ScalarType rounding, const at::Tensor& x) {
+  check(x.is_cpu() && x.size(1) % q.layout.block_size == 0,
+        "four_bit_rows_product: needs x on the CPU and rows of whole blocks of {}, got {} on {}",
+        q.layout.block_size, x.size(1), x.device().str());
+  return std::make_unique<FourBitRowsProduct>(q, first_row, element_type_of(rounding), x);
 }
 
 void dequantize_range(const FourBitTensor& q, int64_t begin, int64_t end, at::Tensor& out) {

@@ -20,11 +20,13 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "quant/double_quant.h"
 #include "quant/four_bit_tables.h"
+#include "quant/rows_product.h"
 
 namespace qlora::quant {
 
@@ -61,6 +63,13 @@ FourBitTensor quantize_four_bit(const at::Tensor& weight, FourBitLayout layout, 
 // - begin elements. Any range works; ranges that begin on a block boundary (on CUDA: on a multiple
 // of 8) are fast. Double-quantized scales are decoded on the way.
 void dequantize_range(const FourBitTensor& quantized, int64_t begin, int64_t end, at::Tensor& out);
+
+// The product of few rows of x (rows_product.h) with rows [first_row, ...) of the weight, taken as
+// rows of x.size(1) elements, a multiple of the block size. Each weight is rounded to `rounding`
+// first. The tensors must outlive the product.
+std::unique_ptr<RowsProduct> four_bit_rows_product(const FourBitTensor& quantized,
+                                                   int64_t first_row, at::ScalarType rounding,
+                                                   const at::Tensor& x);
 
 // Throws Error unless dtypes, devices and sizes fit together: for tensors that were put together
 // from a file. dequantize_range checks too.

@@ -131,7 +131,7 @@ TEST(Int8Weight, ItsInputGradientIsThatOfTheDequantizedWeight) {
 }
 
 TEST(Int8Weight, WeightOnlyMultipliesTheDequantizedWeight) {
-  const at::Tensor x = normal(6, 40);
+  const at::Tensor x = normal(kFewRows + 1, 40);
   const Int8Weight frozen(quantize_int8(normal(24, 40)), {.weight_only = true});
   at::Tensor dense = at::empty({24, 40}, at::kFloat);
   frozen.dequantize_rows(0, 0, 24, dense);
