@@ -168,7 +168,6 @@ struct AttentionNode : torch::autograd::Function<AttentionNode> {
   static Variable forward(AutogradContext* ctx, const Variable& q, const Variable& k,
                           const Variable& v, const AttentionShape* shape,
                           const AttentionContext* context) {
-    const ProfileScope scope("attention");
     const at::Tensor rq = rotate(q, context->rotary, false), rk = rotate(k, context->rotary, false);
     at::Tensor lse = at::empty({shape->heads, q.size(0)}, q.options().dtype(at::kFloat));
     at::Tensor out = attend(rq, rk, v, *shape, context->cu_seqlens, lse);
@@ -281,6 +280,7 @@ int64_t AttentionContext::longest() const {
 
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      const AttentionShape& shape, const AttentionContext& context, int64_t layer) {
+  const ProfileScope scope("attention");
   if (context.cache) {
     at::NoGradGuard no_grad;
     return cached(rotate(q, context.rotary, false), rotate(k, context.rotary, false), v, shape,

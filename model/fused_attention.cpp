@@ -41,7 +41,6 @@ Forward attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, in
 struct FusedAttentionNode : torch::autograd::Function<FusedAttentionNode> {
   static Variable forward(AutogradContext* ctx, const Variable& q, const Variable& k,
                           const Variable& v, int64_t head_dim, const AttentionContext* context) {
-    const ProfileScope scope("attention");
     const at::Tensor rq = rotate(q, context->rotary, false), rk = rotate(k, context->rotary, false);
     const Forward f = attend(rq, rk, v, head_dim, *context);
     ctx->save_for_backward({rq, rk, v, f.out, f.lse, f.random, f.seed, context->boundaries,

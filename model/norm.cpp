@@ -27,6 +27,7 @@ void* untyped(const at::Tensor& t) { return t.defined() ? t.mutable_data_ptr() :
 // Without `sums` the residual is not written again; there must be no delta then.
 Forward normed(const at::Tensor& residual, const at::Tensor& delta, const at::Tensor& weight,
                double eps, at::ScalarType compute, bool sums = true) {
+  const ProfileScope scope("norm");
   const int64_t tokens = residual.size(0), hidden = residual.size(1);
   Forward out{sums ? at::empty_like(residual) : at::Tensor(),
               at::empty(residual.sizes(), residual.options().dtype(compute)),
@@ -69,7 +70,6 @@ struct AddRmsNormNode : torch::autograd::Function<AddRmsNormNode> {
                                const std::optional<Variable>& delta, const Variable& weight,
                                const std::optional<Variable>& weight_gradient, double eps,
                                int64_t compute) {
-    const ProfileScope scope("norm");
     Forward out = normed(residual, delta.value_or(at::Tensor()), weight, eps,
                          static_cast<at::ScalarType>(compute));
     ctx->save_for_backward({out.residual, out.rstd, weight.detach()});

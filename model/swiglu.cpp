@@ -21,6 +21,7 @@ ConstRows rows_of(const at::Tensor& t) { return {t.const_data_ptr(), t.stride(0)
 MutableRows mutable_rows_of(const at::Tensor& t) { return {t.mutable_data_ptr(), t.stride(0)}; }
 
 at::Tensor product(const at::Tensor& gate, const at::Tensor& up) {
+  const ProfileScope scope("swiglu");
   at::Tensor out = at::empty(gate.sizes(), gate.options());
   const Swiglu arguments{rows_of(gate),        rows_of(up),
                          mutable_rows_of(out), quant::element_type(gate, "swiglu"),
@@ -32,7 +33,6 @@ at::Tensor product(const at::Tensor& gate, const at::Tensor& up) {
 
 struct SwigluNode : torch::autograd::Function<SwigluNode> {
   static Variable forward(AutogradContext* ctx, const Variable& gate, const Variable& up) {
-    const ProfileScope scope("swiglu");
     ctx->save_for_backward({gate, up});
     return product(gate, up);
   }
