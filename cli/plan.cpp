@@ -122,10 +122,14 @@ void plan_time(const PlanArguments& arguments, Planned& planned) {
 // The recipe keys that the fit changes or decides.
 std::vector<std::pair<std::string, std::string>> keys_of(const Planned& planned) {
   const MemoryFit& fit = planned.fit;
+  const auto& recomputed = fit.run.recompute_layers;
+  const int64_t count = recomputed.count(planned.header.config.num_layers);
+  const bool some = recomputed.any() && !recomputed.all();
   std::vector<std::pair<std::string, std::string>> keys = {
       {"train.micro_batch_size", std::to_string(fit.run.micro_batch_size)},
       {"train.gradient_accumulation_steps", std::to_string(fit.gradient_accumulation_steps)},
-      {"train.gradient_checkpointing", fit.run.recompute_layers ? "true" : "false"}};
+      {"train.gradient_checkpointing",
+       some ? std::to_string(count) : (recomputed.all() ? "true" : "false")}};
   if (fit.run.optim.paged_resident_bytes != planned.recipe.optim.paged_resident_bytes) {
     keys.emplace_back("optim.name", fit.run.optim.name);
     keys.emplace_back("optim.paged_resident_bytes",
@@ -136,12 +140,13 @@ std::vector<std::pair<std::string, std::string>> keys_of(const Planned& planned)
 
 Json facts_of(const Planned& planned) {
   const MemoryFit& fit = planned.fit;
-  Json facts = {{"model", planned.header.place},
-                {"device", planned.on_gpu ? "cuda" : "cpu"},
-                {"micro_batch_size", fit.run.micro_batch_size},
-                {"sequence_length", fit.run.sequence_length},
-                {"gradient_accumulation_steps", fit.gradient_accumulation_steps},
-                {"recompute_layers", fit.run.recompute_layers}};
+  Json facts = {
+      {"model", planned.header.place},
+      {"device", planned.on_gpu ? "cuda" : "cpu"},
+      {"micro_batch_size", fit.run.micro_batch_size},
+      {"sequence_length", fit.run.sequence_length},
+      {"gradient_accumulation_steps", fit.gradient_accumulation_steps},
+      {"recomputed_layers", fit.run.recompute_layers.count(planned.header.config.num_layers)}};
   facts["memory"] = Json::array();
   for (const MemoryLine& line : fit.plan.lines)
     facts["memory"].push_back({{"purpose", line.purpose},
@@ -189,12 +194,20 @@ void print_fit(const Planned& planned) {
   for (const auto& [key, value] : keys_of(planned)) fmt::print("  {}: {}\n", key, value);
 }
 
+std::string recomputation_in_words(const Planned& planned) {
+  const auto& recomputed = planned.fit.run.recompute_layers;
+  const int64_t layers = planned.header.config.num_layers;
+  if (!recomputed.any()) return "no recomputation";
+  if (recomputed.all()) return "layers recomputed";
+  return fmt::format("{} of {} layers recomputed", recomputed.count(layers), layers);
+}
+
 void print(const Planned& planned) {
   const MemoryFit& fit = planned.fit;
   fmt::print("{} on the {}: {} x {} tokens a micro-batch, {} micro-batches a step, {}\n",
              planned.header.place, planned.on_gpu ? "GPU" : "CPU", fit.run.micro_batch_size,
              fit.run.sequence_length, fit.gradient_accumulation_steps,
-             fit.run.recompute_layers ? "layers recomputed" : "no recomputation");
+             recomputation_in_words(planned));
   for (const MemoryLine& line : fit.plan.lines)
     fmt::print("  {:<34}{:>10.1f} MB  {}\n", line.purpose, static_cast<double>(line.bytes) / 1e6,
                qlora::trainer::name_of(line.phase));

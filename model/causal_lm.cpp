@@ -86,7 +86,6 @@ lora::ForwardContext CausalLm::context(const ForwardInput& input) {
   context.workspace = &workspace_;
   context.adapters_enabled = input.adapters_enabled;
   context.training = input.training;
-  context.remakes_inputs = input.training && !input.recompute_layers;
   context.dropout_key = input.dropout_key;
   return context;
 }
@@ -112,11 +111,12 @@ at::Tensor CausalLm::hidden(const ForwardInput& input) {
     }
     const at::Tensor anchor = anchor_of(*layer), residual = stream.residual;
     const bool recomputed =
-        input.recompute_layers && (anchor.defined() || residual.requires_grad());
+        input.recompute_layers.contains(index) && (anchor.defined() || residual.requires_grad());
+    lora::ForwardContext own = shared;
+    own.remakes_inputs = input.training && !recomputed;
     const auto summed = [=, this](const at::Tensor& r) {
       const bool again = recomputed && at::GradMode::is_enabled();
-      return layer_forward(*layer, index, {r, at::Tensor()}, attention_context, shared, again)
-          .sum();
+      return layer_forward(*layer, index, {r, at::Tensor()}, attention_context, own, again).sum();
     };
     stream.residual = recomputed ? recompute(residual, anchor.defined() ? anchor : residual, summed)
                                  : summed(residual);

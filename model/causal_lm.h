@@ -14,6 +14,7 @@
 #include "lora/trainable_parts.h"
 #include "model/attention.h"
 #include "model/model_config.h"
+#include "model/recomputed_layers.h"
 
 namespace qlora::model {
 
@@ -34,7 +35,7 @@ struct ForwardInput {
   KvCache* cache = nullptr;
   bool adapters_enabled = true;
   bool training = false;
-  bool recompute_layers = false;  // gradient checkpointing: keep only each layer's input
+  RecomputedLayers recompute_layers;  // gradient checkpointing
   uint64_t dropout_key = 0;
 };
 

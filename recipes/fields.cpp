@@ -162,9 +162,9 @@ Section optim_section() {
 }
 
 RecipeField gradient_checkpointing() {
-  RecipeField field{"gradient_checkpointing", "auto | true | false",
-                    "Recomputes each layer in the backward pass, which trades time for memory. "
-                    "auto: if memory demands it."};
+  RecipeField field{"gradient_checkpointing", "auto | true | false | integer",
+                    "Recomputes layers in the backward pass, which trades time for memory: all of "
+                    "them, or the first so many. auto: as few as memory demands."};
   field.read = [](const Node& node, const std::string& key, ProblemList& problems, Recipe& recipe) {
     decode_word_or_boolean(node, key, problems, recipe.train.gradient_checkpointing);
   };

@@ -10,6 +10,7 @@
 #include "model/load.h"
 #include "model/stored_quantization.h"
 #include "quant/gguf_weight.h"
+#include "trainer/memory_fit.h"
 
 namespace qlora::recipes {
 namespace {
@@ -38,7 +39,8 @@ trainer::PlannedRun common(const Recipe& recipe, const model::ModelConfig& confi
   run.lora = recipe.lora;
   run.optim = recipe.optim;
   run.compute = model::dtype_from_string(recipe.train.compute_dtype, "train.compute_dtype");
-  run.recompute_layers = recipe.train.gradient_checkpointing == "true";
+  run.recompute_layers =
+      trainer::recomputed_layers(recipe.train.gradient_checkpointing, config.num_layers);
   run.evaluates = !recipe.data.eval.empty() || recipe.data.eval_fraction > 0;
   run.micro_batch_size = recipe.train.micro_batch_size;
   run.sequence_length = recipe.data.sequence_length;

@@ -188,6 +188,9 @@ void complete_state(const Recipe& recipe, const BaseModel& base, const data::Pre
       recipe.train.gradient_checkpointing,
       planned_run(recipe, *base.model, longest_sequence(recipe, loader)),
       free_memory_bytes(base.model->device()));
+  const int64_t layers = base.model->config().num_layers;
+  if (const int64_t count = state.choices.recompute_layers.count(layers); count > 0)
+    log::info("{} of {} layers are recomputed in the backward pass", count, layers);
 }
 
 lora::AdapterSet attach_adapters(const Recipe& recipe, const BaseModel& base) {

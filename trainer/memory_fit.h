@@ -16,16 +16,28 @@ struct MemoryFit {
   bool fits = false;  // false: these settings take least, and still too much
 };
 
-// The fastest settings whose peak stays within `limit` bytes: the largest micro-batch first without
-// recomputation, then with it; micro-batch times accumulation stays the same. On a GPU an optimizer
-// whose state is paged out as far as possible is tried before each smaller micro-batch.
+// The fastest settings whose peak stays within `limit` bytes. For each micro-batch (micro-batch
+// times accumulation stays the same), and on a GPU each with the optimizer's state paged out as far
+// as possible, as few layers are recomputed as it fits with; of these the one whose step costs
+// least:
+//
+//   accumulation · (tokens of the micro-batch + overhead) · (1 + 0.3 · share of layers recomputed)
+//
+// where the overhead is what a micro-batch costs whatever its length, in tokens: 16 on a CPU, which
+// dequantizes, 256 on a GPU, which is not busy with fewer (assumed). Of equals the largest
+// micro-batch is taken, and the optimizer as it is.
 MemoryFit fit_memory(const PlannedRun& run, int64_t gradient_accumulation_steps, int64_t limit);
 
 // Share of the free memory that a run may plan to take: other programs breathe too.
 constexpr double kUsableShare = 0.9;
 
-// "true", "false", or "auto": yes if the run without it takes more than may be had, though its base
-// and data, which are loaded, leave `free_bytes`.
-bool choose_recomputation(const std::string& option, PlannedRun run, int64_t free_bytes);
+// What train.gradient_checkpointing true, false or a number of layers means; auto counts as false
+// here. ConfigError if the model has fewer layers.
+model::RecomputedLayers recomputed_layers(const std::string& option, int64_t num_layers);
+// The same, and auto: as few layers as are needed for the run to take no more than may be had, of
+// the `free_bytes` that its base and data, which are loaded, leave; where it takes more in any case,
+// with those with which it takes least.
+model::RecomputedLayers choose_recomputation(const std::string& option, const PlannedRun& run,
+                                             int64_t free_bytes);
 
 }  // namespace qlora::trainer

@@ -29,8 +29,8 @@ constexpr int64_t kOtherLengths = 60'000'000, kEightBitOtherLengths = 160'000'00
 // a CPU, too.
 constexpr int64_t kGpuRuntime = 860'000'000, kGpuWorkspaces = 2 * (32 << 20),
                   kCudaProgram = 195'000'000;
-// Of the buffers of a step, what lies between them unused where sizes alternate: with layers
-// recomputed or 8-bit products, and else (measured).
+// Of the buffers of a step, what lies between them unused where sizes alternate: where recomputed
+// layers make its peak, or with 8-bit products; and else (measured).
 constexpr double kGapsAlternating = 0.08, kGaps = 0.01, kGpuGaps = 0.05;
 constexpr int64_t kChunkRows = 256;          // loss.cpp
 constexpr int64_t kEvaluationTokens = 2048;  // evaluate.h
@@ -111,6 +111,7 @@ class Planner {
   at::ScalarType dtype_, product_;  // of what is not quantized, and of the matrix products
   int64_t dtype_bytes_, compute_bytes_, outer_bytes_, tokens_;
   bool in_eight_bits_ = false;
+  bool recomputation_is_fullest_ = false;  // of a step's moments
   MemoryPlan plan_;
 
   struct Adapted {
@@ -264,7 +265,7 @@ LayerPass Planner::pass(int64_t tokens, int64_t longest) const {
 
 LayerPass Planner::layer_pass(int64_t layer) const {
   LayerPass result = pass(tokens_, run_.sequence_length);
-  result.remakes_inputs = !run_.recompute_layers;
+  result.remakes_inputs = !run_.recompute_layers.contains(layer);
   result.trained = adapted_[static_cast<size_t>(layer)].trained;
   result.ranks = adapted_[static_cast<size_t>(layer)].ranks;
   result.dora = adapted_[static_cast<size_t>(layer)].dora;
@@ -273,35 +274,43 @@ LayerPass Planner::layer_pass(int64_t layer) const {
 
 void Planner::add_activations() {
   const int64_t residual = tokens_ * c_.hidden_size * kFloat;
-  int64_t kept = 0, inputs = 0, layer_kept = 0, forward = 0, backward = 0;
-  const bool below = embeddings_.whole_embedding || !embeddings_.embedding_ids.empty();
+  // Of the layers that keep their activations, and of those that are recomputed.
+  int64_t kept = 0, buffers = 0, inputs = 0, layer_kept = 0, layer_buffers = 0;
+  bool differentiated = embeddings_.whole_embedding || !embeddings_.embedding_ids.empty();
   for (int64_t i = 0; i < c_.num_layers; ++i) {
     // Below the first trained layer nothing is differentiated.
-    const bool first = inputs == 0 && !below;
-    if (first && !adapted_[static_cast<size_t>(i)].any()) continue;
+    differentiated |= adapted_[static_cast<size_t>(i)].any();
+    if (!differentiated) continue;
     const LayerPass layer = layer_pass(i);
-    kept += kept_bytes(layer);
+    const int64_t forward = forward_bytes(layer), backward = backward_bytes(layer);
+    if (!run_.recompute_layers.contains(i)) {
+      kept += kept_bytes(layer);
+      buffers = std::max({buffers, forward, backward});
+      continue;
+    }
     inputs += residual;
     layer_kept = std::max(layer_kept, kept_bytes(layer));
-    forward = std::max(forward, forward_bytes(layer));
-    backward = std::max(backward, backward_bytes(layer));
+    // The layer's input is kept already, but the gradient of its output waits for it, and that
+    // output lives as long as it is differentiated.
+    layer_buffers = std::max({layer_buffers, forward, backward + residual});
   }
   const LayerPass any = pass(tokens_, run_.sequence_length);
   add("rotary tables and positions", tokens_ * (c_.head_dim + 2) * kFloat, Phase::kTraining);
   add("attention's buffers", attention_buffer_bytes(any), Phase::kTraining);
   add("the last norm's input", residual, Phase::kForward);
-  if (!run_.recompute_layers) {
+  add("activations kept (layers' inputs)", inputs, Phase::kTraining);
+  // The backward pass comes to the recomputed layers when the others have freed what they kept.
+  if (inputs > 0)
+    layer_buffers = std::max(layer_buffers, graphless_bytes(any) - layer_kept - residual);
+  recomputation_is_fullest_ = layer_kept + layer_buffers > kept + buffers;
+  if (!recomputation_is_fullest_) {
     add("activations kept", kept, Phase::kTraining);
-    add("the backward pass's buffers", std::max(forward, backward), Phase::kBackward);
+    add("the backward pass's buffers", buffers, Phase::kBackward);
     return;
   }
-  add("activations kept (layers' inputs)", inputs, Phase::kTraining);
-  // The layer's input is kept already, but the gradient of its output waits for it, and that output
-  // lives as long as it is differentiated.
+  add("activations kept", kept, Phase::kForward);
   add("recomputation of a layer", layer_kept, Phase::kBackward);
-  add("the backward pass's buffers",
-      std::max({forward, backward + residual, graphless_bytes(any) - layer_kept - residual}),
-      Phase::kBackward);
+  add("the backward pass's buffers", layer_buffers, Phase::kBackward);
 }
 
 void Planner::add_loss() {
@@ -324,7 +333,7 @@ void Planner::add_evaluation() {
 
 void Planner::add_gaps() {
   const auto step = static_cast<double>(plan_.bytes_in_step());
-  const bool alternating = run_.recompute_layers || in_eight_bits_;
+  const bool alternating = recomputation_is_fullest_ || in_eight_bits_;
   const double share = alternating ? kGapsAlternating : run_.on_gpu ? kGpuGaps : kGaps;
   add("gaps between buffers", static_cast<int64_t>(step * share), Phase::kTraining);
 }

@@ -16,6 +16,7 @@
 #include "lora/lora_options.h"
 #include "model/linear_shapes.h"
 #include "model/model_options.h"
+#include "model/recomputed_layers.h"
 #include "optim/optimizer_options.h"
 #include "quant/planned_bytes.h"
 #include "trainer/layer_memory.h"
@@ -30,7 +31,7 @@ struct PlannedRun {
   optim::OptimizerOptions optim;
   at::ScalarType compute = at::kBFloat16;
   bool on_gpu = false;
-  bool recompute_layers = false;
+  model::RecomputedLayers recompute_layers;
   bool evaluates = false;
   int64_t micro_batch_size = 1, sequence_length = 0;
   int64_t host_bytes = 0;  // of the data and the tokenizer

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <map>
 
 #include "base/device.h"
 #include "base/profile.h"
@@ -109,10 +110,11 @@ class SampleRun {
     optim::OptimizerOptions options = run.optim;
     options.paged_resident_bytes = 0;
     optimizer_ = optim::make_optimizer(options, parameters);
-    state_.choices.recompute_layers = run.recompute_layers;
     job_.reset(new TrainJob{*model_, *adapters_, *optimizer_, parameters,
                             optim::LrSchedule(options, 1), loader_, state_});
   }
+
+  void recompute(bool all) { state_.choices.recompute_layers = all; }
 
   void step() {
     accumulate_gradients(*job_, loader_.next());
@@ -168,6 +170,21 @@ std::vector<StagePlan> measure(SampleRun& sample, c10::Device device) {
   return stages;
 }
 
+// The same, of as large a share of recomputed layers as the run has.
+std::map<std::string, double> measure_stages(SampleRun& sample, const Calibration& calibration) {
+  const int64_t num_layers = calibration.run.config.num_layers;
+  const double share = static_cast<double>(calibration.run.recompute_layers.count(num_layers)) /
+                       static_cast<double>(num_layers);
+  std::map<std::string, double> stages;
+  for (const auto& [recomputed, weight] : {std::pair(false, 1 - share), std::pair(true, share)}) {
+    if (weight == 0) continue;
+    sample.recompute(recomputed);
+    for (const StagePlan& stage : measure(sample, calibration.device))
+      stages[stage.stage] += weight * stage.seconds;
+  }
+  return stages;
+}
+
 // How often a stage of the sample fits into a step of the run.
 double growth(const std::string& stage, const Calibration& calibration, const Sample& sample) {
   const PlannedRun& run = calibration.run;
@@ -194,10 +211,9 @@ TimePlan plan_time(const Calibration& calibration) {
   const Sample sample = sample_of(calibration.run);
   SampleRun run(calibration, sample);
   TimePlan plan;
-  plan.stages = measure(run, calibration.device);
-  for (StagePlan& stage : plan.stages) {
-    stage.seconds *= growth(stage.stage, calibration, sample);
-    plan.seconds_a_step += stage.seconds;
+  for (const auto& [stage, seconds] : measure_stages(run, calibration)) {
+    plan.stages.push_back({stage, seconds * growth(stage, calibration, sample)});
+    plan.seconds_a_step += plan.stages.back().seconds;
   }
   std::ranges::sort(plan.stages, std::ranges::greater{}, &StagePlan::seconds);
   plan.tokens_a_second =

@@ -8,6 +8,9 @@
 //   everything else in a layer      layers · tokens
 //   optimizer, publishing           layers · steps
 //
+// Where some layers are recomputed and others not, two recomputed and two kept ones are measured,
+// and each counts as often as there are such layers.
+//
 // Sequences are taken as one document each: packed short rows cost less attention.
 #pragma once
 

@@ -1,6 +1,7 @@
 #include "trainer/train_options.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <initializer_list>
 
@@ -23,11 +24,18 @@ void need_one_of(const char* key, const std::string& value,
   fail<ConfigError>("{} must be one of {}, found '{}'", key, list, value);
 }
 
+bool is_digit(unsigned char c) { return std::isdigit(c); }
+
 bool is_device(const std::string& name) {
   if (name == "auto" || name == "cpu" || name == "cuda") return true;
   const std::string number = name.starts_with("cuda:") ? name.substr(5) : "";
-  return !number.empty() && number.size() < 4 &&
-         std::ranges::all_of(number, [](unsigned char c) { return std::isdigit(c); });
+  return !number.empty() && number.size() < 4 && std::ranges::all_of(number, is_digit);
+}
+
+// Of train.gradient_checkpointing; how many layers there are, the model says.
+bool is_word_or_count(const std::string& value) {
+  if (value == "auto" || value == "true" || value == "false") return true;
+  return !value.empty() && std::ranges::all_of(value, is_digit);
 }
 
 }  // namespace
@@ -42,7 +50,10 @@ void TrainOptions::validate() const {
     throw ConfigError("train.max_steps and train.epochs exclude each other; leave one out");
   need_at_least("train.micro_batch_size", micro_batch_size, 1);
   need_at_least("train.gradient_accumulation_steps", gradient_accumulation_steps, 1);
-  need_one_of("train.gradient_checkpointing", gradient_checkpointing, {"auto", "true", "false"});
+  if (!is_word_or_count(gradient_checkpointing))
+    fail<ConfigError>(
+        "train.gradient_checkpointing must be auto, true, false or a number of layers, found '{}'",
+        gradient_checkpointing);
   need_one_of("train.compute_dtype", compute_dtype, {"bfloat16", "float16", "float32"});
   if (!is_device(device))
     fail<ConfigError>("train.device must be auto, cpu, cuda or cuda:N, found '{}'", device);

@@ -12,7 +12,7 @@ struct TrainOptions {
   int64_t micro_batch_size = 1;
   int64_t gradient_accumulation_steps = 1;
   std::string gradient_checkpointing =
-      "auto";  // auto | true | false: recompute each layer in the backward pass
+      "auto";  // auto | true | false | how many layers are recomputed in the backward pass
   std::string compute_dtype = "bfloat16";  // bfloat16 | float16 (loss_scale.h) | float32
   uint64_t seed = 42;
   std::string device = "auto";          // auto | cpu | cuda | cuda:N

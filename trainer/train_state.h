@@ -8,6 +8,7 @@
 #include <string>
 
 #include "data/loader.h"
+#include "model/recomputed_layers.h"
 #include "optim/lr_schedule.h"
 #include "trainer/loss_scale.h"
 
@@ -18,7 +19,7 @@ struct ResolvedChoices {
   int threads = 0;
   std::string instruction_set;  // base/device.h
   std::string device;           // "cpu", "cuda:0"
-  bool recompute_layers = false;
+  model::RecomputedLayers recompute_layers;
   bool operator==(const ResolvedChoices&) const = default;
 };
 

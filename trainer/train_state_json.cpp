@@ -13,12 +13,24 @@ namespace {
 constexpr int64_t kFormatVersion = 1;
 constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
 
+// Whether all layers are recomputed, or how many.
+nlohmann::json json_of(const model::RecomputedLayers& layers) {
+  if (layers.all() || !layers.any()) return layers.all();
+  return layers.count(kMost);
+}
+
+model::RecomputedLayers recomputed_layers_from(const io::JsonNode& node) {
+  if (node.value().is_boolean()) return node.as_bool();
+  return model::RecomputedLayers::first(node.as_integer(1, kMost - 1));
+}
+
 }  // namespace
 
 std::string to_json(const TrainState& state) {
   const auto finite = [](double x) {
     return std::isfinite(x) ? nlohmann::json(x) : nlohmann::json(nullptr);
   };
+  const nlohmann::json recomputed = json_of(state.choices.recompute_layers);
   const nlohmann::ordered_json json = {{"format_version", kFormatVersion},
                                        {"step", state.step},
                                        {"horizon", state.horizon},
@@ -41,7 +53,7 @@ std::string to_json(const TrainState& state) {
                                         {{"threads", state.choices.threads},
                                          {"instruction_set", state.choices.instruction_set},
                                          {"device", state.choices.device},
-                                         {"recompute_layers", state.choices.recompute_layers}}}};
+                                         {"recompute_layers", recomputed}}}};
   return json.dump(2) + "\n";
 }
 
@@ -74,7 +86,7 @@ TrainState train_state_from_json(const io::JsonNode& node) {
   state.choices.threads = static_cast<int>(choices.at("threads").as_integer(1, 1 << 16));
   state.choices.instruction_set = choices.at("instruction_set").as_string();
   state.choices.device = choices.at("device").as_string();
-  state.choices.recompute_layers = choices.at("recompute_layers").as_bool();
+  state.choices.recompute_layers = recomputed_layers_from(choices.at("recompute_layers"));
   return state;
 }
 

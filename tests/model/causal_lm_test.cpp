@@ -109,9 +109,11 @@ TEST(CausalLm, RecomputedLayersGiveTheSameBits) {
   input.dropout_key = 99;
   const double loss = loss_and_gradients(*model, *adapters, input);
   const at::Tensor gradients = adapters->gradients().clone();
-  input.recompute_layers = true;
-  EXPECT_EQ(loss_and_gradients(*model, *adapters, input), loss);
-  EXPECT_TRUE(at::equal(adapters->gradients(), gradients));
+  for (const auto& layers : {model::RecomputedLayers::first(1), model::RecomputedLayers(true)}) {
+    input.recompute_layers = layers;
+    EXPECT_EQ(loss_and_gradients(*model, *adapters, input), loss);
+    EXPECT_TRUE(at::equal(adapters->gradients(), gradients));
+  }
 }
 
 TEST(CausalLm, CachedGenerationAgreesWithTheWholePass) {

@@ -113,6 +113,22 @@ TEST(Plan, AModelsFilesAndItsLoadedWeightsGiveTheSamePlan) {
   }
 }
 
+TEST(Plan, MoreRecomputedLayersThanTheModelHasAreRefused) {
+  const test::TempDir dir;
+  Recipe recipe = ready(dir, "smollm2-135m-cpu");
+  recipe.train.gradient_checkpointing = "30";
+  const int64_t all = plan_of(recipe, false).peak();
+  recipe.train.gradient_checkpointing = "true";
+  EXPECT_EQ(plan_of(recipe, false).peak(), all);
+  recipe.train.gradient_checkpointing = "31";
+  try {
+    plan_of(recipe, false);
+    ADD_FAILURE() << "accepted";
+  } catch (const ConfigError& error) {
+    EXPECT_NE(std::string(error.what()).find("the model's 30 layers"), std::string::npos);
+  }
+}
+
 TEST(Plan, AModelThatIsNotThereSaysSo) {
   try {
     model::read_model_header("/nowhere/model");

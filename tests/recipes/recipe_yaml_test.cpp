@@ -80,6 +80,18 @@ TEST(RecipeYaml, StochasticRoundingNeedsMastersInBfloat16) {
   EXPECT_TRUE(parse(std::string(kSmall) + both).optim.stochastic_rounding);
 }
 
+TEST(RecipeYaml, RecomputationIsAWordOrANumberOfLayers) {
+  for (const char* value : {"auto", "true", "false", "0", "12"}) {
+    const Recipe recipe = parse(kSmall, {std::string("train.gradient_checkpointing=") + value});
+    EXPECT_EQ(recipe.train.gradient_checkpointing, value);
+    const Recipe back = parse_recipe(write_recipe(recipe), "w.yaml", "/elsewhere");
+    EXPECT_EQ(back.train.gradient_checkpointing, value);
+  }
+  for (const char* value : {"-1", "1.5", "some", "''"})
+    EXPECT_THAT(refusal(kSmall, {std::string("train.gradient_checkpointing=") + value}),
+                HasSubstr("train.gradient_checkpointing must be auto, true, false or a number"));
+}
+
 TEST(RecipeYaml, AnUnknownKeyIsPlacedAndTheNearOneNamed) {
   EXPECT_EQ(refusal(std::string(kSmall) + "lora:\n  rnak: 4\n"),
             "r.yaml:6:3: unknown key 'rnak'; did you mean 'rank'?");

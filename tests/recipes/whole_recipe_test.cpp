@@ -86,6 +86,22 @@ TEST(WholeRecipe, AKilledUnpackedRunWithRecomputationResumesToTheSameBytes) {
   expect_resume_repeats(recipe);
 }
 
+TEST(WholeRecipe, AKilledRunThatRecomputesOneOfTwoLayersResumesToTheSameBytes) {
+  TempDir dir;
+  Recipe recipe = tiny_recipe(dir.path());
+  recipe.train.gradient_checkpointing = "1";
+  expect_resume_repeats(recipe);
+  // Which layers are recomputed changes no bit.
+  Recipe all = recipe;
+  all.train.gradient_checkpointing = "true";
+  all.output.dir += "-all";
+  finetune(all, kNever);
+  EXPECT_EQ(adapter_bytes(recipe.output.dir), adapter_bytes(all.output.dir));
+  all.train.gradient_checkpointing = "3";
+  all.output.dir += "-and-more";
+  EXPECT_THROW(finetune(all, kNever), ConfigError);
+}
+
 TEST(WholeRecipe, AKilledRunWithRoundedMastersAndTrainedEmbeddingsResumesToTheSameBytes) {
   TempDir dir;
   Recipe recipe = tiny_recipe(dir.path());

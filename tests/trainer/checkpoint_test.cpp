@@ -129,6 +129,12 @@ TEST(Checkpoint, StateReadsBackAsItWasWritten) {
   const TrainState back = train_state_from_json(io::JsonNode(json, "state.json"));
   EXPECT_EQ(to_json(back), to_json(state));
   EXPECT_EQ(back.choices, state.choices);
+  EXPECT_EQ(json["choices"]["recompute_layers"], true);  // as it was before it could be a number
+  for (const auto& layers : {model::RecomputedLayers(), model::RecomputedLayers::first(5)}) {
+    state.choices.recompute_layers = layers;
+    const auto other = nlohmann::json::parse(to_json(state));
+    EXPECT_EQ(train_state_from_json(io::JsonNode(other, "state.json")).choices, state.choices);
+  }
   auto without = json;
   without.erase("tokens");
   EXPECT_THAT([&] { train_state_from_json(io::JsonNode(without, "state.json")); },

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "base/arena_allocator.h"
+#include "base/error.h"
 #include "model/load.h"
 #include "model/made_weights.h"
 #include "trainer/memory_fit.h"
@@ -68,8 +69,9 @@ struct SmallRun {
   TrainState state;
   std::unique_ptr<TrainJob> job;
 
-  SmallRun(const quant::QuantizationOptions& quantization, int64_t tokens, bool recompute = false,
-           at::ScalarType compute = at::kBFloat16, const lora::LoraOptions& lora = rank_64())
+  SmallRun(const quant::QuantizationOptions& quantization, int64_t tokens,
+           model::RecomputedLayers recompute = {}, at::ScalarType compute = at::kBFloat16,
+           const lora::LoraOptions& lora = rank_64())
       : plan(planned(quantization, tokens)), loader(row(tokens), {tokens, false}) {
     plan.recompute_layers = recompute;
     plan.compute = compute;
@@ -196,6 +198,20 @@ TEST(MemoryPlan, ALayerKeepsWhatItsTableSays) {
   EXPECT_EQ(arena_statistics().used_bytes - before, expected);
 }
 
+// The first of three layers keeps its input, the others what they keep without recomputation.
+TEST(MemoryPlan, ALayerThatIsNotRecomputedKeepsWhatItsTableSays) {
+  use_arena_for_cpu_tensors();
+  const auto used_by = [](model::RecomputedLayers recomputed) {
+    SmallRun run(method("none"), 512, recomputed);
+    const int64_t before = arena_statistics().used_bytes;
+    const at::Tensor hidden = run.model->hidden(run.input());
+    return arena_statistics().used_bytes - before;
+  };
+  const int64_t none = used_by(false), all = used_by(true);
+  EXPECT_EQ(3 * used_by(model::RecomputedLayers::first(1)), 2 * none + all);
+  EXPECT_EQ(3 * used_by(model::RecomputedLayers::first(2)), none + 2 * all);
+}
+
 TEST(MemoryPlan, RecomputedLayersKeepTheirInputAlone) {
   use_arena_for_cpu_tensors();
   SmallRun run(method("none"), 512, true);
@@ -213,15 +229,16 @@ TEST(MemoryPlan, AStepsPeakIsThatOfItsTensors) {
   use_arena_for_cpu_tensors();
   struct Setting {
     int64_t tokens;
-    bool recompute;
+    int64_t recompute;
     at::ScalarType compute;
   };
-  // Each larger than the one before: the arena keeps its peak. float32 takes the composed
-  // attention.
-  for (const Setting& s : {Setting{1024, true, at::kBFloat16}, Setting{1024, false, at::kBFloat16},
-                           Setting{1024, true, at::kFloat}, Setting{1024, false, at::kFloat},
-                           Setting{2560, false, at::kHalf}}) {
-    SmallRun run(method("none"), s.tokens, s.recompute, s.compute);
+  // Each larger than the one before: the arena keeps its peak. With the last of three layers
+  // recomputed too, its input is all that it adds. float32 takes the composed attention.
+  for (const Setting& s : {Setting{1024, 2, at::kBFloat16}, Setting{1024, 3, at::kBFloat16},
+                           Setting{1024, 1, at::kBFloat16}, Setting{1024, 0, at::kBFloat16},
+                           Setting{1024, 3, at::kFloat}, Setting{1024, 1, at::kFloat},
+                           Setting{1024, 0, at::kFloat}, Setting{2560, 0, at::kHalf}}) {
+    SmallRun run(method("none"), s.tokens, model::RecomputedLayers::first(s.recompute), s.compute);
     const int64_t before = arena_statistics().used_bytes;
     accumulate_gradients(*run.job, run.loader.next());
     const int64_t measured = arena_statistics().peak_used_bytes - before;
@@ -230,7 +247,7 @@ TEST(MemoryPlan, AStepsPeakIsThatOfItsTensors) {
                               bytes_for(plan, "gaps between buffers");
     EXPECT_NEAR(static_cast<double>(predicted), static_cast<double>(measured),
                 0.03 * static_cast<double>(measured))
-        << (s.recompute ? "recomputed, " : "kept, ") << c10::toString(s.compute);
+        << s.recompute << " recomputed, " << c10::toString(s.compute);
   }
 }
 
@@ -251,12 +268,44 @@ TEST(MemoryFit, TheFastestSettingsThatFitAreTaken) {
   const MemoryFit roomy = fit_memory(run, 2, 2 * all);
   EXPECT_TRUE(roomy.fits);
   EXPECT_EQ(roomy.run.micro_batch_size, 8);
-  EXPECT_FALSE(roomy.run.recompute_layers);
+  EXPECT_FALSE(roomy.run.recompute_layers.any());
   for (int64_t limit = all; limit > all / 2; limit -= all / 50) {
     const MemoryFit fit = fit_memory(run, 2, limit);
     EXPECT_EQ(fit.run.micro_batch_size * fit.gradient_accumulation_steps, 8);
     EXPECT_EQ(fit.fits, fit.plan.peak() <= limit);
   }
+}
+
+TEST(MemoryFit, AsFewLayersAreRecomputedAsItFitsWith) {
+  PlannedRun run = planned(method("nf4"), 4096);
+  run.config.num_layers = 12;
+  for (int64_t layers = 1; layers < 11; ++layers) {
+    run.recompute_layers = model::RecomputedLayers::first(layers);
+    const int64_t limit = plan_memory(run).peak();
+    const MemoryFit fit = fit_memory(run, 1, limit);
+    EXPECT_TRUE(fit.fits);
+    EXPECT_EQ(fit.run.recompute_layers.count(12), layers);
+  }
+}
+
+// Recomputing half of the layers takes longer than halving long micro-batches; short ones leave a
+// GPU idle.
+TEST(MemoryFit, AMicroBatchIsHalvedWhereThatCostsLessThanRecomputation) {
+  PlannedRun run = planned(method("nf4"), 2048);
+  run.config.num_layers = 12;
+  run.micro_batch_size = 2;
+  const auto fit_of_half = [&run] {
+    run.recompute_layers = model::RecomputedLayers::first(6);
+    return fit_memory(run, 1, plan_memory(run).peak()).run;
+  };
+  const PlannedRun on_cpu = fit_of_half();
+  EXPECT_EQ(on_cpu.micro_batch_size, 1);
+  EXPECT_FALSE(on_cpu.recompute_layers.any());
+  run.on_gpu = true;
+  run.sequence_length = 256;
+  const PlannedRun on_gpu = fit_of_half();
+  EXPECT_EQ(on_gpu.micro_batch_size, 2);
+  EXPECT_EQ(on_gpu.recompute_layers.count(12), 6);
 }
 
 TEST(MemoryFit, WhereNothingFitsTheLeastIsGiven) {
@@ -277,7 +326,7 @@ TEST(MemoryFit, OnAGpuOptimizerStateIsPagedOutBeforeLayersAreRecomputed) {
   const int64_t all = plan_memory(run).peak();
   const MemoryFit fit = fit_memory(run, 1, all - 1);
   EXPECT_TRUE(fit.fits);
-  EXPECT_FALSE(fit.run.recompute_layers);
+  EXPECT_FALSE(fit.run.recompute_layers.any());
   EXPECT_EQ(fit.run.optim.name, "paged_adamw");
   EXPECT_GT(fit.plan.bytes_in(Phase::kHost), 0);
 }
@@ -285,10 +334,23 @@ TEST(MemoryFit, OnAGpuOptimizerStateIsPagedOutBeforeLayersAreRecomputed) {
 TEST(MemoryFit, AutoRecomputesOnlyWhereMemoryDemandsIt) {
   const PlannedRun run = planned(method("nf4"), 4096);
   const int64_t needed = plan_memory(run).after_loading();
-  EXPECT_FALSE(choose_recomputation("auto", run, 2 * needed));
-  EXPECT_TRUE(choose_recomputation("auto", run, needed));
-  EXPECT_TRUE(choose_recomputation("true", run, 2 * needed));
-  EXPECT_FALSE(choose_recomputation("false", run, 0));
+  EXPECT_FALSE(choose_recomputation("auto", run, 2 * needed).any());
+  const auto some = choose_recomputation("auto", run, needed);
+  EXPECT_TRUE(some.any());
+  EXPECT_FALSE(some.all());
+  const auto least = choose_recomputation("auto", run, 0);
+  for (int64_t layers = 0; layers <= 3; ++layers) {
+    PlannedRun other = run, chosen = run;
+    other.recompute_layers = model::RecomputedLayers::first(layers);
+    chosen.recompute_layers = least;
+    EXPECT_LE(plan_memory(chosen).peak(), plan_memory(other).peak());
+  }
+  EXPECT_TRUE(choose_recomputation("true", run, 2 * needed).all());
+  EXPECT_FALSE(choose_recomputation("false", run, 0).any());
+  EXPECT_EQ(choose_recomputation("2", run, 0), model::RecomputedLayers::first(2));
+  EXPECT_TRUE(choose_recomputation("3", run, 0).all());
+  for (const char* out_of_range : {"4", "99999999999999999999", "-1"})
+    EXPECT_THROW(choose_recomputation(out_of_range, run, needed), ConfigError);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "trainer/time_plan.h"
 
+#include <ATen/Parallel.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -44,6 +45,22 @@ TEST(TimePlan, EveryStageOfAStepIsThereAndTheyAddUp) {
   for (const auto& [stage, seconds] : all) sum += seconds;
   EXPECT_NEAR(plan.seconds_a_step, sum, 1e-9);
   EXPECT_NEAR(plan.tokens_a_second, 4 * 128 / sum, 1e-6 * plan.tokens_a_second);
+}
+
+TEST(TimePlan, SomeLayersRecomputedTakeATimeBetweenNoneAndAll) {
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);  // the time on the processor, which other programs disturb less
+  PlannedRun run = tiny(4096);
+  run.recompute_layers = model::RecomputedLayers::first(2);
+  quant::QuantizationOptions nf4;
+  nf4.method = "nf4";
+  const auto some = stages(plan_time({run, 1, nf4}));
+  run.recompute_layers = false;
+  const auto none = stages(plan_time({run, 1, nf4}));
+  at::set_num_threads(threads);
+  // A recomputed layer takes the forward pass of attention twice: 1.4 times in all.
+  EXPECT_GT(some.at("attention"), 1.1 * none.at("attention"));
+  EXPECT_LT(some.at("attention"), 1.7 * none.at("attention"));
 }
 
 TEST(TimePlan, AdaptersOfLaterLayersAloneAreMeasuredToo) {
