@@ -5,10 +5,12 @@
 #include <omp.h>
 
 #include <cctype>
+#include <cstdlib>
 #include <fstream>
 
 #include "base/error.h"
 #ifdef QLORA_CUDA
+#include <c10/core/AllocatorConfig.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -26,6 +28,15 @@ int64_t proc_bytes(const char* file, const char* key) {
       return std::stoll(line.substr(std::char_traits<char>::length(key))) * 1024;
   return 0;
 }
+
+#ifdef QLORA_CUDA
+// Segments that grow: where the sizes of buffers alternate, as with recomputation, the allocator
+// else holds a sixth more than tensors take. What the user has set for it stands.
+void grow_gpu_segments() {
+  if (std::getenv("PYTORCH_ALLOC_CONF") || std::getenv("PYTORCH_CUDA_ALLOC_CONF")) return;
+  c10::CachingAllocator::setAllocatorSettings("expandable_segments:True");
+}
+#endif
 
 }  // namespace
 
@@ -46,7 +57,7 @@ bool cuda_available() {
 }
 
 c10::Device device_from_string(const std::string& name) {
-  if (name == "auto") return c10::Device(cuda_available() ? "cuda:0" : "cpu");
+  if (name == "auto") return device_from_string(cuda_available() ? "cuda:0" : "cpu");
   if (name == "cpu") return c10::Device("cpu");
   const bool indexed = name.size() > 5 && name.rfind("cuda:", 0) == 0 &&
                        name.find_first_not_of("0123456789", 5) == std::string::npos;
@@ -68,6 +79,8 @@ c10::Device device_from_string(const std::string& name) {
     fail<ConfigError>("device '{}' was asked for, but there are {} GPUs", name,
                       c10::cuda::device_count());
   c10::cuda::set_device(device.index());
+  static const bool once = (grow_gpu_segments(), true);
+  (void)once;
 #endif
   return device;
 }

@@ -292,7 +292,6 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
                               RotateNode::apply(k, &context.rotary), v, shape.head_dim,
                               context.cu_seqlens);
   if (at::GradMode::is_enabled()) return AttentionNode::apply(q, k, v, &shape, &context);
-  const ProfileScope scope("attention");
   const at::Tensor rq = rotate(q, context.rotary, false), rk = rotate(k, context.rotary, false);
   at::Tensor lse = at::empty({shape.heads, q.size(0)}, q.options().dtype(at::kFloat));
   return attend(rq, rk, v, shape, context.cu_seqlens, lse);

@@ -26,9 +26,9 @@ constexpr double kCpuOperations = 1e12, kGpuOperations = 1e14, kSeconds = 1.5;
 constexpr int kMostSteps = 8;
 constexpr char kRest[] = "elementwise and the rest";
 
-// The model's shape with two layers.
-model::ModelConfig two_layers(model::ModelConfig config) {
-  config.num_layers = std::min(config.num_layers, kLayers);
+// The model's shape with so many layers at most.
+model::ModelConfig with_layers(model::ModelConfig config, int64_t num_layers) {
+  config.num_layers = std::min(config.num_layers, num_layers);
   return config;
 }
 
@@ -96,10 +96,11 @@ data::Loader loader_of(const Sample& sample, int64_t vocab) {
 // A small run whose steps are taken one by one.
 class SampleRun {
  public:
-  SampleRun(const Calibration& calibration, const Sample& sample)
+  SampleRun(const Calibration& calibration, const Sample& sample, int64_t num_layers)
       : loader_(loader_of(sample, calibration.run.config.vocab_size)) {
     const PlannedRun& run = calibration.run;
-    const auto source = model::made_weights(two_layers(run.config), calibration.packed);
+    const auto source =
+        model::made_weights(with_layers(run.config, num_layers), calibration.packed);
     model_ = model::load_model(*source, run.model, calibration.quantization, calibration.device,
                                run.compute);
     adapters_ = std::make_unique<lora::AdapterSet>(adapters_of(run, *model_), model_->parts(),
@@ -156,33 +157,58 @@ std::vector<StagePlan> measure(SampleRun& sample, c10::Device device) {
   mean_step(sample, device);
   stop_profile();
   std::vector<StagePlan> stages;
-  double whole = 0;
-  int64_t steps = 0;
+  int64_t steps = 1;
   for (const StageTime& stage : stage_times()) {
     stages.push_back({stage.stage, stage.seconds});
-    whole += stage.seconds;
     if (stage.stage == kRest) steps = stage.calls;
   }
-  // A GPU is waited for at each stage's ends, which a run does not do.
-  const double step =
-      device.is_cpu() ? whole / static_cast<double>(steps) : mean_step(sample, device);
-  for (StagePlan& stage : stages) stage.seconds *= step / whole;
+  for (StagePlan& stage : stages) stage.seconds /= static_cast<double>(steps);
   return stages;
 }
 
-// The same, of as large a share of recomputed layers as the run has.
-std::map<std::string, double> measure_stages(SampleRun& sample, const Calibration& calibration) {
+// Calls visit(share) with layers recomputed and not, as far as the run has such layers.
+template <typename Visit>
+void for_each_kind(SampleRun& sample, const Calibration& calibration, const Visit& visit) {
   const int64_t num_layers = calibration.run.config.num_layers;
   const double share = static_cast<double>(calibration.run.recompute_layers.count(num_layers)) /
                        static_cast<double>(num_layers);
-  std::map<std::string, double> stages;
   for (const auto& [recomputed, weight] : {std::pair(false, 1 - share), std::pair(true, share)}) {
     if (weight == 0) continue;
     sample.recompute(recomputed);
-    for (const StagePlan& stage : measure(sample, calibration.device))
-      stages[stage.stage] += weight * stage.seconds;
+    visit(weight);
   }
+}
+
+std::map<std::string, double> measure_stages(SampleRun& sample, const Calibration& calibration) {
+  std::map<std::string, double> stages;
+  for_each_kind(sample, calibration, [&](double share) {
+    for (const StagePlan& stage : measure(sample, calibration.device))
+      stages[stage.stage] += share * stage.seconds;
+  });
   return stages;
+}
+
+double measure_step(SampleRun& sample, const Calibration& calibration) {
+  double seconds = 0;
+  for_each_kind(sample, calibration, [&](double share) {
+    sample.step();
+    seconds += share * mean_step(sample, calibration.device);
+  });
+  return seconds;
+}
+
+// A GPU works beside the program, so that stages that are waited for one by one take longer than a
+// step. A layer takes what a sample of two takes more than one of one layer.
+double gpu_step_seconds(SampleRun& two, const Calibration& calibration, const Sample& sample) {
+  const PlannedRun& run = calibration.run;
+  const double of_two = measure_step(two, calibration);
+  SampleRun one(calibration, sample, 1);
+  const double a_layer = std::max(of_two - measure_step(one, calibration), 0.0);
+  const auto more_layers =
+      static_cast<double>(std::max<int64_t>(run.config.num_layers - kLayers, 0));
+  const double times = static_cast<double>(calibration.gradient_accumulation_steps * run.tokens()) /
+                       static_cast<double>(sample.tokens());
+  return times * (of_two + more_layers * a_layer);
 }
 
 // How often a stage of the sample fits into a step of the run.
@@ -209,11 +235,16 @@ double growth(const std::string& stage, const Calibration& calibration, const Sa
 TimePlan plan_time(const Calibration& calibration) {
   const Stopwatch watch;
   const Sample sample = sample_of(calibration.run);
-  SampleRun run(calibration, sample);
+  SampleRun run(calibration, sample, kLayers);
   TimePlan plan;
   for (const auto& [stage, seconds] : measure_stages(run, calibration)) {
     plan.stages.push_back({stage, seconds * growth(stage, calibration, sample)});
     plan.seconds_a_step += plan.stages.back().seconds;
+  }
+  if (!calibration.device.is_cpu()) {
+    const double step = gpu_step_seconds(run, calibration, sample);
+    for (StagePlan& stage : plan.stages) stage.seconds *= step / plan.seconds_a_step;
+    plan.seconds_a_step = step;
   }
   std::ranges::sort(plan.stages, std::ranges::greater{}, &StagePlan::seconds);
   plan.tokens_a_second =
