@@ -21,7 +21,7 @@ struct MemoryFit {
 // as possible, as few layers are recomputed as it fits with; of these the one whose step costs
 // least:
 //
-//   accumulation · (tokens of the micro-batch + overhead) · (1 + 0.3 · share of layers recomputed)
+//   accumulation · (tokens of the micro-batch + overhead) · (1 + 0.25 · share of layers recomputed)
 //
 // where the overhead is what a micro-batch costs whatever its length, in tokens: 16 on a CPU, which
 // dequantizes, 256 on a GPU, which is not busy with fewer (assumed). Of equals the largest
