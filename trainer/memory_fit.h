@@ -35,8 +35,8 @@ constexpr double kUsableShare = 0.9;
 // here. ConfigError if the model has fewer layers.
 model::RecomputedLayers recomputed_layers(const std::string& option, int64_t num_layers);
 // The same, and auto: as few layers as are needed for the run to take no more than may be had, of
-// the `free_bytes` that its base and data, which are loaded, leave; where it takes more in any case,
-// with those with which it takes least.
+// the `free_bytes` that its base and data, which are loaded, leave; where it takes more in any
+// case, with those with which it takes least.
 model::RecomputedLayers choose_recomputation(const std::string& option, const PlannedRun& run,
                                              int64_t free_bytes);
 
