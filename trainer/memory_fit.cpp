@@ -13,7 +13,7 @@ using model::RecomputedLayers;
 
 // What recomputing all layers adds to a step (measured on a CPU), and what a micro-batch costs
 // beside its tokens, in tokens: measured on a CPU, assumed on a GPU.
-constexpr double kRecomputation = 0.3, kCpuOverhead = 16, kGpuOverhead = 256;
+constexpr double kRecomputation = 0.25, kCpuOverhead = 16, kGpuOverhead = 256;
 
 // The optimizer with its state on the host but for two pages; those of lamb cannot be paged.
 std::vector<optim::OptimizerOptions> optimizers_to_try(const PlannedRun& run) {

@@ -21,7 +21,7 @@ struct MemoryFit {
 // as possible, as few layers are recomputed as it fits with; of these the one whose step costs
 // least:
 //
-//   accumulation · (tokens of the micro-batch + overhead) · (1 + 0.3 · share of layers recomputed)
+//   accumulation · (tokens of the micro-batch + overhead) · (1 + 0.25 · share of layers recomputed)
 //
 // where the overhead is what a micro-batch costs whatever its length, in tokens: 16 on a CPU, which
 // dequantizes, 256 on a GPU, which is not busy with fewer (assumed). Of equals the largest
@@ -35,8 +35,8 @@ constexpr double kUsableShare = 0.9;
 // here. ConfigError if the model has fewer layers.
 model::RecomputedLayers recomputed_layers(const std::string& option, int64_t num_layers);
 // The same, and auto: as few layers as are needed for the run to take no more than may be had, of
-// the `free_bytes` that its base and data, which are loaded, leave; where it takes more in any case,
-// with those with which it takes least.
+// the `free_bytes` that its base and data, which are loaded, leave; where it takes more in any
+// case, with those with which it takes least.
 model::RecomputedLayers choose_recomputation(const std::string& option, const PlannedRun& run,
                                              int64_t free_bytes);
 

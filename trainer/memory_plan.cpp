@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <numeric>
 
 #include "base/device.h"
@@ -21,9 +22,11 @@ constexpr int64_t kFloat = 4;
 // Resident beside all tensors: the program, LibTorch as far as it is used, and what oneDNN compiles
 // and keeps; with 8-bit products it keeps a kernel for each number of outlier columns (measured).
 constexpr int64_t kCpuRuntime = 150'000'000, kEightBitRuntime = 55'000'000;
-// What micro-batches of ever other lengths add to that in the first ten steps: more kernels, and a
-// heap in pieces (measured; with outlier columns of 8-bit products it goes on growing).
-constexpr int64_t kOtherLengths = 60'000'000, kEightBitOtherLengths = 160'000'000;
+// What micro-batches of ever other lengths add to that in the first ten steps: a heap in pieces,
+// and where 16-bit products go to oneDNN more of its kernels (measured; with outlier columns of
+// 8-bit products it goes on growing).
+constexpr int64_t kOtherLengths = 15'000'000, kOneDnnOtherLengths = 100'000'000,
+                  kEightBitOtherLengths = 140'000'000;
 // Of a GPU: its context with the kernels (measured on an H100 with CUDA 13), and cuBLAS's
 // workspaces of the program's and of autograd's thread. A program with these kernels takes more on
 // a CPU, too.
@@ -70,8 +73,7 @@ class Planner {
     const int64_t cpu_runtime = kCpuRuntime + eight_bits + (cuda_available() ? kCudaProgram : 0);
     add_loaded("run-time libraries", run_.on_gpu ? kGpuRuntime : cpu_runtime);
     if (run_.on_gpu) add("cuBLAS's workspaces", kGpuWorkspaces, Phase::kTraining);
-    const int64_t lengths = in_eight_bits_ ? kEightBitOtherLengths : kOtherLengths;
-    if (!run_.on_gpu) add("kernels for other lengths", lengths, Phase::kAlways);
+    if (!run_.on_gpu) add("kernels for other lengths", other_lengths(), Phase::kAlways);
     add_gaps();
     return plan_;
   }
@@ -101,6 +103,7 @@ class Planner {
   void add_loss();
   void add_evaluation();
   void add_gaps();
+  int64_t other_lengths() const;
   LayerPass pass(int64_t tokens, int64_t longest) const;
   // Of the micro-batch, with the adapters of this layer.
   LayerPass layer_pass(int64_t layer) const;
@@ -331,6 +334,14 @@ void Planner::add_evaluation() {
       Phase::kEvaluation);
 }
 
+// 16-bit products go to oneDNN where the project's own kernel, which serves all lengths, does not
+// run: on other CPUs, and with DoRA.
+int64_t Planner::other_lengths() const {
+  if (in_eight_bits_) return kEightBitOtherLengths;
+  const bool own_kernel = instruction_set() == "avx512_bf16" && !run_.lora.use_dora;
+  return product_ == at::kFloat || own_kernel ? kOtherLengths : kOneDnnOtherLengths;
+}
+
 void Planner::add_gaps() {
   const auto step = static_cast<double>(plan_.bytes_in_step());
   const bool alternating = recomputation_is_fullest_ || in_eight_bits_;
@@ -341,23 +352,11 @@ void Planner::add_gaps() {
 }  // namespace
 
 const char* name_of(Phase phase) {
-  switch (phase) {
-    case Phase::kAlways:
-      return "always";
-    case Phase::kLoading:
-      return "loading";
-    case Phase::kTraining:
-      return "training";
-    case Phase::kForward:
-      return "end of the forward pass";
-    case Phase::kBackward:
-      return "backward pass";
-    case Phase::kEvaluation:
-      return "evaluation";
-    case Phase::kHost:
-      return "host";
-  }
-  throw Error("MemoryPlan: unknown phase");
+  // In the order of the enumeration.
+  constexpr std::array kNames = {
+      "always",        "loading",    "training", "end of the forward pass",
+      "backward pass", "evaluation", "host"};
+  return kNames.at(static_cast<size_t>(phase));
 }
 
 int64_t MemoryPlan::bytes_in(Phase phase) const {

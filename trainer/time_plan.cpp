@@ -166,7 +166,8 @@ std::vector<StagePlan> measure(SampleRun& sample, c10::Device device) {
   return stages;
 }
 
-// Calls visit(share) with layers recomputed and not, as far as the run has such layers.
+// Calls visit(recomputed, share) for layers that are recomputed and that are not, as far as the run
+// has such layers.
 template <typename Visit>
 void for_each_kind(SampleRun& sample, const Calibration& calibration, const Visit& visit) {
   const int64_t num_layers = calibration.run.config.num_layers;
@@ -175,22 +176,29 @@ void for_each_kind(SampleRun& sample, const Calibration& calibration, const Visi
   for (const auto& [recomputed, weight] : {std::pair(false, 1 - share), std::pair(true, share)}) {
     if (weight == 0) continue;
     sample.recompute(recomputed);
-    visit(weight);
+    visit(recomputed, weight);
   }
 }
 
-std::map<std::string, double> measure_stages(SampleRun& sample, const Calibration& calibration) {
-  std::map<std::string, double> stages;
-  for_each_kind(sample, calibration, [&](double share) {
-    for (const StagePlan& stage : measure(sample, calibration.device))
-      stages[stage.stage] += share * stage.seconds;
-  });
-  return stages;
+// How many layers' forward products the measured ones and the head's, which are one stage, stand
+// for.
+double linear_growth(const PlannedRun& run, double measured, bool recomputed) {
+  const auto count = [](int64_t out, int64_t in) {
+    return static_cast<double>(out) * static_cast<double>(in);
+  };
+  const double head = count(run.config.vocab_size, run.config.hidden_size);
+  double layer = 0;
+  for (const model::LinearShape& shape : model::linear_shapes(run.config)) {
+    // A recomputed layer's last product is taken once.
+    const bool twice = recomputed && shape.group != model::Group::kDown;
+    layer += (twice ? 2 : 1) * count(shape.out, shape.in);
+  }
+  return (static_cast<double>(run.config.num_layers) * layer + head) / (measured * layer + head);
 }
 
 double measure_step(SampleRun& sample, const Calibration& calibration) {
   double seconds = 0;
-  for_each_kind(sample, calibration, [&](double share) {
+  for_each_kind(sample, calibration, [&](bool, double share) {
     sample.step();
     seconds += share * mean_step(sample, calibration.device);
   });
@@ -212,7 +220,8 @@ double gpu_step_seconds(SampleRun& two, const Calibration& calibration, const Sa
 }
 
 // How often a stage of the sample fits into a step of the run.
-double growth(const std::string& stage, const Calibration& calibration, const Sample& sample) {
+double growth(const std::string& stage, const Calibration& calibration, const Sample& sample,
+              bool recomputed) {
   const PlannedRun& run = calibration.run;
   const auto micro_batches = static_cast<double>(calibration.gradient_accumulation_steps);
   const auto measured = static_cast<double>(std::min(run.config.num_layers, kLayers));
@@ -226,8 +235,20 @@ double growth(const std::string& stage, const Calibration& calibration, const Sa
   if (stage == "optimizer" || stage == "publish" || stage == "gradient norm") return layers;
   if (stage == "attention" || stage == "attention backward") return layers * tokens * length;
   if (stage == "head" || stage == "softmax and loss" || stage == "data") return tokens;
+  if (stage == "linear") return tokens * linear_growth(run, measured, recomputed);
   if (stage.starts_with("norm")) return tokens * (2 * num_layers + 1) / (2 * measured + 1);
   return layers * tokens;
+}
+
+// Seconds of each stage of the run's step, with the run's share of recomputed layers.
+std::map<std::string, double> planned_stages(SampleRun& sample_run, const Sample& sample,
+                                             const Calibration& calibration) {
+  std::map<std::string, double> stages;
+  for_each_kind(sample_run, calibration, [&](bool recomputed, double share) {
+    for (const auto& [stage, seconds] : measure(sample_run, calibration.device))
+      stages[stage] += share * seconds * growth(stage, calibration, sample, recomputed);
+  });
+  return stages;
 }
 
 }  // namespace
@@ -237,9 +258,9 @@ TimePlan plan_time(const Calibration& calibration) {
   const Sample sample = sample_of(calibration.run);
   SampleRun run(calibration, sample, kLayers);
   TimePlan plan;
-  for (const auto& [stage, seconds] : measure_stages(run, calibration)) {
-    plan.stages.push_back({stage, seconds * growth(stage, calibration, sample)});
-    plan.seconds_a_step += plan.stages.back().seconds;
+  for (const auto& [stage, seconds] : planned_stages(run, sample, calibration)) {
+    plan.stages.push_back({stage, seconds});
+    plan.seconds_a_step += seconds;
   }
   if (!calibration.device.is_cpu()) {
     const double step = gpu_step_seconds(run, calibration, sample);

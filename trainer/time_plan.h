@@ -5,6 +5,7 @@
 //   dequantization                  layers · micro-batches
 //   attention                       layers · tokens · length of the sequences
 //   head, softmax and loss          tokens
+//   forward products                tokens · (weights of all layers + head)
 //   everything else in a layer      layers · tokens
 //   optimizer, publishing           layers · steps
 //
