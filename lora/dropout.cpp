@@ -4,6 +4,7 @@
 
 #include "base/device.h"
 #include "base/dispatch.h"
+#include "base/seed.h"
 #include "lora/dropout_kernels.h"
 #include "quant/element_tensor.h"
 
@@ -19,6 +20,18 @@ at::Tensor dropout(const at::Tensor& x, double p, uint64_t key) {
   QLORA_DISPATCH(x.device(), cpu::dropout(arguments),
                  cuda::dropout(arguments, current_stream(x.device())));
   return output;
+}
+
+bool drops(const Adapter& adapter, const ForwardContext& context) {
+  return context.training && adapter.dropout > 0.0;
+}
+
+uint64_t mask_key(const Adapter& adapter, const ForwardContext& context) {
+  return random_key(adapter.dropout_key, context.dropout_key);
+}
+
+at::Tensor dropped(const at::Tensor& x, const Adapter& adapter, const ForwardContext& context) {
+  return dropout(x, adapter.dropout, mask_key(adapter, context));
 }
 
 }  // namespace qlora::lora

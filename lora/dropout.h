@@ -7,9 +7,17 @@
 
 #include <cstdint>
 
+#include "lora/forward_context.h"
+#include "lora/lora_linear.h"
+
 namespace qlora::lora {
 
 // A new tensor like x (contiguous; bf16, fp16 or fp32). p in [0, 1).
 at::Tensor dropout(const at::Tensor& x, double p, uint64_t key);
+
+// Whether an adapter's input is dropped in this pass, under which key, and the dropped input.
+bool drops(const Adapter& adapter, const ForwardContext& context);
+uint64_t mask_key(const Adapter& adapter, const ForwardContext& context);
+at::Tensor dropped(const at::Tensor& x, const Adapter& adapter, const ForwardContext& context);
 
 }  // namespace qlora::lora

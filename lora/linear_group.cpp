@@ -8,10 +8,10 @@
 
 #include "base/error.h"
 #include "base/profile.h"
-#include "base/seed.h"
 #include "lora/columns.h"
 #include "lora/dropout.h"
 #include "lora/low_rank.h"
+#include "lora/magnitude.h"
 #include "lora/stacked_weights.h"
 #include "quant/product.h"
 
@@ -21,14 +21,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
-
-uint64_t mask_key(const Adapter& adapter, const ForwardContext& context) {
-  return random_key(adapter.dropout_key, context.dropout_key);
-}
-
-bool drops(const Adapter& adapter, const ForwardContext& context) {
-  return context.training && adapter.dropout > 0.0;
-}
 
 // y (+)= x Wᵀ with the frozen weight, or with what is trained in its place.
 void weight_product_into(const LoraLinear& layer, const at::Tensor& x, bool accumulate,
@@ -95,27 +87,11 @@ at::Tensor low_rank_inputs(const LinearGroup& group, const at::Tensor& x,
   for (const LoraLinear& layer : group.layers()) {
     if (!layer.adapter) continue;
     const Adapter& adapter = *layer.adapter;  // each drops other inputs, as PEFT's modules do
-    low_rank_down(dropout(x, adapter.dropout, mask_key(adapter, context)), adapter.a_compute, 1.0,
+    low_rank_down(dropped(x, adapter, context), adapter.a_compute, 1.0,
                   h.narrow(1, column, adapter.rank));
     column += adapter.rank;
   }
   return h;
-}
-
-// DoRA: the frozen product of the dropped input where there is dropout, else of x, with the
-// adapter's product added; what the magnitude scales.
-at::Tensor scaled_part(const LoraLinear& layer, const at::Tensor& x, const at::Tensor& base,
-                       const at::Tensor& h, const ForwardContext& context) {
-  const Adapter& adapter = *layer.adapter;
-  at::Tensor z = base;
-  if (drops(adapter, context))
-    z = layer.base->forward(dropout(x, adapter.dropout, mask_key(adapter, context)),
-                            *context.workspace);
-  return at::addmm(z, h, adapter.b_compute.t(), 1.0, adapter.scaling);
-}
-
-at::Tensor times_factor(const at::Tensor& rows, const Adapter& adapter) {
-  return (rows * adapter.factor).to(rows.scalar_type());
 }
 
 // Whether all that is added to a layer's product may be there before it: the sum is then rounded
@@ -140,21 +116,6 @@ bool add_bias_and_adapter(const LoraLinear& layer, const at::Tensor& h, bool acc
   if (!h.defined() || layer.adapter->is_dora()) return accumulate;
   low_rank_up(h, layer.adapter->b_compute, layer.adapter->scaling, accumulate, y);
   return true;
-}
-
-// y, which holds x Wᵀ, becomes what DoRA makes of it; gives what the magnitude scaled.
-at::Tensor apply_magnitude(const LoraLinear& layer, const at::Tensor& x, const at::Tensor& h,
-                           at::Tensor& y, const ForwardContext& context) {
-  const at::Tensor z = scaled_part(layer, x, y, h, context);
-  const at::Tensor scaled_z = times_factor(z, *layer.adapter);
-  // With dropout, z began from x' and y still holds x Wᵀ; what z took of the base leaves again.
-  if (drops(*layer.adapter, context)) {
-    y.add_(scaled_z).sub_(
-        at::addmm(z, h, layer.adapter->b_compute.t(), 1.0, -layer.adapter->scaling));
-  } else {
-    y = scaled_z;
-  }
-  return z;
 }
 
 // The layers' products, each added to what its part of y holds if it is `begun`.
@@ -273,10 +234,7 @@ variable_list inner_gradients(const LinearGroup& group, const variable_list& dy,
     const LoraLinear& layer = group.layers()[i];
     if (layer.trained_bias) layer.trained_bias->gradient.add_(dy[i].sum(0, false, at::kFloat));
     if (!layer.adapter || !layer.adapter->is_dora()) continue;
-    Adapter& adapter = *layer.adapter;
-    adapter.grad_magnitude.addcdiv_((dy[i] * scaled[next++]).sum(0, false, at::kFloat),
-                                    adapter.norm);
-    inner[i] = times_factor(dy[i], adapter);
+    inner[i] = gradient_through_magnitude(layer, dy[i], scaled[next++]);
   }
   return inner;
 }
@@ -302,9 +260,9 @@ void add_weights_gradients(const LinearGroup& group, const at::Tensor& x, const 
     const bool split = layer.adapter && layer.adapter->is_dora() && drops(*layer.adapter, context);
     weight_gradients(layer, x, split ? dy[i] : inner[i], dx, accumulate || i > 0, context);
     if (!split || !dx.defined()) continue;
-    at::Tensor dropped = at::empty_like(x);  // towards x'
-    layer.base->input_gradient_into(inner[i] - dy[i], dropped, false, *context.workspace);
-    dx.add_(dropout(dropped, layer.adapter->dropout, mask_key(*layer.adapter, context)));
+    at::Tensor towards_dropped = at::empty_like(x);
+    layer.base->input_gradient_into(inner[i] - dy[i], towards_dropped, false, *context.workspace);
+    dx.add_(dropped(towards_dropped, *layer.adapter, context));
   }
 }
 
