@@ -13,6 +13,7 @@
 #include "model/element_pointer.h"
 #include "model/flash_attention_kernels.h"
 #include "model/fused_attention.h"
+#include "quant/product.h"
 
 namespace qlora::model {
 namespace {
@@ -28,13 +29,14 @@ float scale_of(const AttentionShape& shape) {
   return 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
 }
 
-// [rows, heads * d] -> contiguous [kv_heads, group * rows, d].
+// [rows, heads * d] -> contiguous [kv_heads, group * rows, d], in the type of products.
 at::Tensor heads_first(const at::Tensor& x, int64_t begin, int64_t end, int64_t kv_heads,
                        int64_t d) {
   const int64_t group = x.size(1) / (kv_heads * d);
   return x.narrow(0, begin, end - begin)
       .view({end - begin, kv_heads, group, d})
       .permute({1, 2, 0, 3})
+      .to(quant::product_dtype(x), false, false, at::MemoryFormat::Contiguous)
       .reshape({kv_heads, group * (end - begin), d});
 }
 

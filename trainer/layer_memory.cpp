@@ -13,12 +13,14 @@ int64_t at(const std::array<int64_t, model::kNumGroups>& values, model::Group gr
   return values[static_cast<size_t>(group)];
 }
 
-// Elements that attention which is not fused has at once: probabilities [heads, rows, keys] and
+// Bytes that attention which is not fused has at once: probabilities [heads, rows, keys] and
 // their gradient, and copies of the rows' and the keys' parts, heads first, with a product of each.
-int64_t composed_elements(const LayerPass& p) {
+int64_t composed_bytes(const LayerPass& p) {
   const int64_t rows = std::min(kScoreRows, p.longest);
   if (p.flash || p.on_gpu) return 0;
-  return 2 * p.heads * rows * p.longest + 3 * (rows * p.queries + p.longest * p.keys);
+  const int64_t elements =
+      2 * p.heads * rows * p.longest + 3 * (rows * p.queries + p.longest * p.keys);
+  return elements * (p.in_float32 ? kFloat : p.compute_bytes);
 }
 
 // Where attention is composed of stock operations, queries and keys stay beside their rotated
@@ -117,7 +119,7 @@ int64_t backward_bytes(const LayerPass& p) {
   int64_t freed = 0, most = 0;
   for (const NodeBuffers& buffers : backward_buffers(p)) {
     int64_t bytes = (buffers.bytes - freed) * p.tokens;
-    if (buffers.node == Stage::kAttention) bytes += composed_elements(p) * p.compute_bytes;
+    if (buffers.node == Stage::kAttention) bytes += composed_bytes(p);
     most = std::max(most, bytes);
     for (const KeptTensor& tensor : kept)
       if (tensor.node == buffers.node) freed += tensor.elements * tensor.bytes;
@@ -131,7 +133,7 @@ int64_t graphless_bytes(const LayerPass& p) {
   const int64_t end = (casts_sums(p) ? 5 : 4) * kFloat * h + c * (4 * h + q) +
                       (copies_rotated(p) ? 2 : 1) * c * (q + 2 * k) + 3 * c * i;
   const int64_t eight_bits = p.in_eight_bits ? (kFloat - c) * i + h : 0;
-  return std::max(attention * p.tokens + composed_elements(p) * c,
+  return std::max(attention * p.tokens + composed_bytes(p),
                   (end + std::max<int64_t>(eight_bits, 0)) * p.tokens);
 }
 
