@@ -8,6 +8,7 @@
 #include "quant/for_tokens.h"
 
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")
+#include "base/bfloat16_tile_avx512.h"
 #include "quant/product_avx512.h"
 
 namespace qlora::quant::cpu {
@@ -54,10 +55,7 @@ void multiply_tokens(const uint16_t* w, const uint16_t* x, int64_t rows, int64_t
 
 }  // namespace
 
-bool supports_bfloat16_rows() {
-  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-}
+bool supports_bfloat16_rows() { return qlora::avx512::machine_has_them(); }
 
 void multiply_rows(const uint16_t* w, int64_t rows, int64_t in, const uint16_t* x, int64_t tokens,
                    float* sums, int64_t stride) {

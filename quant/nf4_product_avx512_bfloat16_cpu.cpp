@@ -11,6 +11,7 @@
 #include "quant/nf4_product_kernels.h"
 
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")
+#include "base/bfloat16_tile_avx512.h"
 #include "quant/product_avx512.h"
 
 namespace qlora::quant::cpu {
@@ -98,10 +99,7 @@ void multiply_tokens(const FourBitRows& w, const uint16_t* x, int64_t begin, int
 
 }  // namespace
 
-bool supports_avx512_bfloat16_product() {
-  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-}
+bool supports_avx512_bfloat16_product() { return qlora::avx512::machine_has_them(); }
 
 void lay_out_avx512_bfloat16(const void* x, int64_t in, void* laid_out) {
   // Word j of lane l takes element 4 j + (l ^ 1).
