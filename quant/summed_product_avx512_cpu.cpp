@@ -41,6 +41,18 @@ void pack(const Factor& f, int64_t depth, int64_t column, int64_t columns,
                     packed.data(), kColumns);
 }
 
+// Calls f(i, j, mask) for the vectors of a tile, `mask` being of their elements within the matrix.
+template <typename F>
+[[gnu::always_inline]] inline void for_each_vector(int64_t rows, int64_t columns, const F& f) {
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 3
+    for (int j = 0; j < kVectors; ++j)
+      f(i, j,
+        i < rows ? first_lanes(std::max<int64_t>(columns - j * kWords, 0))
+                 : static_cast<__mmask16>(0));
+}
+
 // Rows [t, t + rows) of columns [column, column + columns).
 void multiply_block(const uint16_t* a, int64_t a_stride, int64_t k, const SummedProductArguments& p,
                     int64_t t, int64_t rows, int64_t column, int64_t columns, const Packs& packed) {
@@ -50,32 +62,21 @@ void multiply_block(const uint16_t* a, int64_t a_stride, int64_t k, const Summed
     multiply_tile(p.h + t * p.h_stride, p.h_stride, 2, rows, packed.c.data(), kColumns, p.rank / 2,
                   acc);
     const __m512 scale = _mm512_set1_ps(p.scale);
-#pragma GCC unroll 8
-    for (int i = 0; i < kRows; ++i)
-#pragma GCC unroll 3
-      for (int j = 0; j < kVectors; ++j) acc[i][j] = _mm512_mul_ps(acc[i][j], scale);
+    for_each_vector(rows, columns,
+                    [&](int i, int j, __mmask16) { acc[i][j] = _mm512_mul_ps(acc[i][j], scale); });
   }
   uint16_t* out = p.out + t * p.out_stride + column;
-  if (p.accumulate) {
-#pragma GCC unroll 8
-    for (int i = 0; i < kRows; ++i)
-#pragma GCC unroll 3
-      for (int j = 0; j < kVectors; ++j) {
-        const auto mask = i < rows ? first_lanes(std::max<int64_t>(columns - j * kWords, 0))
-                                   : static_cast<__mmask16>(0);
-        acc[i][j] =
-            _mm512_add_ps(acc[i][j], load_bfloat16(out + i * p.out_stride + j * kWords, mask));
-      }
-  }
+  if (p.accumulate)
+    for_each_vector(
+        rows, columns, [&](int i, int j, __mmask16 mask) __attribute__((always_inline)) {
+          acc[i][j] =
+              _mm512_add_ps(acc[i][j], load_bfloat16(out + i * p.out_stride + j * kWords, mask));
+        });
   multiply_tile(a + t * a_stride, a_stride, 2, rows, packed.b.data(), kColumns, k / 2, acc);
-#pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i)
-#pragma GCC unroll 3
-    for (int j = 0; j < kVectors; ++j) {
-      const auto mask = i < rows ? first_lanes(std::max<int64_t>(columns - j * kWords, 0))
-                                 : static_cast<__mmask16>(0);
-      store_bfloat16(acc[i][j], out + i * p.out_stride + j * kWords, mask);
-    }
+  for_each_vector(
+      rows, columns, [&](int i, int j, __mmask16 mask) __attribute__((always_inline)) {
+        store_bfloat16(acc[i][j], out + i * p.out_stride + j * kWords, mask);
+      });
 }
 
 int64_t blocks_of(const SummedProductArguments& p) { return (p.columns + kColumns - 1) / kColumns; }
