@@ -33,6 +33,8 @@ bool is_plain(const LoraLinear& layer) {
          !(layer.adapter && layer.adapter->is_dora());
 }
 
+bool is_int8(const LoraLinear& layer) { return layer.base->int8_factor().has_value(); }
+
 bool are_stored(const std::vector<LoraLinear>& layers, at::ScalarType dtype) {
   return std::ranges::all_of(layers, [dtype](const LoraLinear& layer) {
     return layer.base->stored_rows(dtype).defined();
@@ -77,28 +79,40 @@ void stacked_input_gradient(const std::vector<LoraLinear>& layers, const at::Ten
 }
 
 bool can_sum(const std::vector<LoraLinear>& layers, const at::Tensor& x) {
+  const bool in_int8 = is_int8(layers.front());
   return std::ranges::all_of(layers, [&](const LoraLinear& layer) {
-    const int64_t rank = layer.adapter ? layer.adapter->rank : 0;
+    const int64_t in = layer.in_features(), rank = layer.adapter ? layer.adapter->rank : 0;
     // An input gradient has the output features as its depth.
-    return is_plain(layer) && quant::sums_products(x, layer.in_features(), rank) &&
-           layer.out_features() % 2 == 0 &&
-           (layer.base->multiplies_dequantized() ||
-            layer.base->stored_rows(x.scalar_type()).defined());
+    if (!is_plain(layer) || !quant::sums_products(x, in, rank) || layer.out_features() % 2 != 0 ||
+        is_int8(layer) != in_int8)
+      return false;
+    return in_int8 ? quant::sums_int8_products(x, in, rank)
+                   : layer.base->multiplies_dequantized() ||
+                         layer.base->stored_rows(x.scalar_type()).defined();
   });
 }
 
 void summed_forward_into(const std::vector<LoraLinear>& layers, const at::Tensor& x,
                          const std::vector<at::Tensor>& h, const std::vector<bool>& accumulate,
                          const std::vector<at::Tensor>& y, quant::Workspace& workspace) {
+  std::vector<quant::SumTarget> targets;
+  for (size_t i = 0; i < layers.size(); ++i) {
+    targets.push_back({.out = y[i], .accumulate = accumulate[i], .h = h[i], .c = {}});
+    if (!h[i].defined()) continue;
+    targets.back().c = layers[i].adapter->b_compute.t();
+    targets.back().scale = layers[i].adapter->scaling;
+  }
+  if (is_int8(layers.front())) {
+    std::vector<quant::SummedInt8Product> products;
+    for (size_t i = 0; i < layers.size(); ++i)
+      products.push_back({layers[i].base->int8_factor()->weight, targets[i]});
+    // The threshold is one of the whole model.
+    quant::multiply_summed_int8(x, layers.front().base->int8_factor()->threshold, products);
+    return;
+  }
   const std::vector<at::Tensor> rows = rows_of(layers, x.scalar_type(), workspace);
   std::vector<quant::SummedProduct> products;
-  for (size_t i = 0; i < layers.size(); ++i) {
-    products.push_back(
-        {.b = rows[i].t(), .out = y[i], .accumulate = accumulate[i], .h = h[i], .c = {}});
-    if (!h[i].defined()) continue;
-    products.back().c = layers[i].adapter->b_compute.t();
-    products.back().scale = layers[i].adapter->scaling;
-  }
+  for (size_t i = 0; i < layers.size(); ++i) products.push_back({rows[i].t(), targets[i]});
   quant::multiply_summed(x, products);
 }
 
@@ -107,18 +121,18 @@ void summed_input_gradient(const std::vector<LoraLinear>& layers, const at::Tens
                            quant::Workspace& workspace) {
   if (!are_stored(layers, dy.scalar_type())) {
     const at::Tensor panel = panel_of(layers, dy.scalar_type(), workspace);
-    quant::multiply_summed(dy, {{.b = panel, .out = dx, .accumulate = false, .h = g, .c = a}});
+    quant::multiply_summed(dy, {{panel, {.out = dx, .accumulate = false, .h = g, .c = a}}});
     return;
   }
   int64_t column = 0;
   for (const LoraLinear& layer : layers) {
     const bool first = column == 0;
     quant::multiply_summed(dy.narrow(1, column, layer.out_features()),
-                           {{.b = layer.base->stored_rows(dy.scalar_type()),
-                             .out = dx,
-                             .accumulate = !first,
-                             .h = first ? g : at::Tensor(),
-                             .c = first ? a : at::Tensor()}});
+                           {{layer.base->stored_rows(dy.scalar_type()),
+                             {.out = dx,
+                              .accumulate = !first,
+                              .h = first ? g : at::Tensor(),
+                              .c = first ? a : at::Tensor()}}});
     column += layer.out_features();
   }
 }

@@ -18,6 +18,8 @@ at::Tensor FrozenWeight::materialize(at::ScalarType dtype, Workspace& workspace,
 
 at::Tensor FrozenWeight::stored_rows(at::ScalarType, int64_t) const { return at::Tensor(); }
 
+std::optional<Int8Factor> FrozenWeight::int8_factor(int64_t) const { return std::nullopt; }
+
 at::Tensor FrozenWeight::forward(const at::Tensor& x, Workspace& workspace, int64_t expert) const {
   at::Tensor y = at::empty({x.size(0), out_features()}, x.options());
   forward_into(x, y, false, workspace, expert);

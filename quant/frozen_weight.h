@@ -13,10 +13,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "quant/int8.h"
 #include "quant/rows_product.h"
 #include "quant/weight_shape.h"
 #include "quant/workspace.h"
@@ -26,6 +28,12 @@ namespace qlora::quant {
 // The tensors of a weight as they lie on disk, by their names within the module ("weight",
 // "weight.absmax", "SCB", ...).
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
+
+// What LLM.int8() multiplies (int8.h).
+struct Int8Factor {
+  Int8Tensor weight;  // codes [out, in]
+  double threshold;
+};
 
 class FrozenWeight {
  public:
@@ -61,6 +69,9 @@ class FrozenWeight {
   // dequantized one below the other and multiplied at once. False for a format with products of its
   // own, and for one that needs no copy.
   virtual bool multiplies_dequantized() const { return true; }
+
+  // The codes that the format's products multiply as integers, if they do.
+  virtual std::optional<Int8Factor> int8_factor(int64_t expert = 0) const;
 
   // The product of few rows (rows_product.h) with an expert on the CPU; must not outlive the
   // weight. Null if the format has none for such an x.

@@ -13,8 +13,6 @@ namespace qlora::quant::cpu {
 namespace {
 
 constexpr float kLargestHalf = 65504.0f;
-constexpr float kOne127Squared =
-    6.200124e-05f;  // bitsandbytes' on the CPU; 1/16129 is 6.2000124e-05
 
 template <typename T>
 [[gnu::always_inline]] inline float as_half(T value, bool saturate) {
@@ -150,6 +148,8 @@ void for_each_row(int64_t rows, int64_t columns, void* out, const Row& write) {
 }  // namespace
 
 void quantize_int8(const Int8QuantizeArguments& a) {
+  static const bool supported = supports_int8_avx512();
+  if (supported && a.type == ElementType::kBFloat16) return quantize_int8_bfloat16_avx512(a);
   for_type(a.type, [&]<typename T>(T*) { quantize<T>(a); });
 }
 

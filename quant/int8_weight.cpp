@@ -44,6 +44,11 @@ void Int8Weight::forward_into(const at::Tensor& x, at::Tensor& y, bool accumulat
   accumulate ? y.add_(product) : y.copy_(product);
 }
 
+std::optional<Int8Factor> Int8Weight::int8_factor(int64_t expert) const {
+  if (products_.weight_only) return std::nullopt;
+  return Int8Factor{this->expert(expert), products_.threshold};
+}
+
 NamedTensors Int8Weight::state() const {
   return {{"weight", weight_.codes.view(shape_.sizes())},
           {"SCB", weight_.absmax},

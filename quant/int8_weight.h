@@ -30,6 +30,7 @@ class Int8Weight final : public FrozenWeight {
   void forward_into(const at::Tensor& x, at::Tensor& y, bool accumulate, Workspace& workspace,
                     int64_t expert) const override;
   bool multiplies_dequantized() const override { return products_.weight_only; }
+  std::optional<Int8Factor> int8_factor(int64_t expert = 0) const override;
   NamedTensors state() const override;
 
  private:

@@ -1,5 +1,7 @@
 #include "quant/summed_product.h"
 
+#include <ATen/ATen.h>
+
 #include "base/error.h"
 #include "quant/summed_product_kernels.h"
 
@@ -14,8 +16,41 @@ const uint16_t* bits(const at::Tensor& t) {
 }
 
 cpu::Factor factor(const at::Tensor& t) {
-  check(t.stride(0) == 1 || t.stride(1) == 1, "multiply_summed: a factor lies in neither order");
+  check(t.scalar_type() == at::kBFloat16 && (t.stride(0) == 1 || t.stride(1) == 1),
+        "multiply_summed: a factor is not bfloat16, or lies in neither order");
   return {bits(t), t.stride(0), t.stride(1)};
+}
+
+cpu::Int8Rows rows_of(const Int8Tensor& t) {
+  return {t.codes.const_data_ptr<int8_t>(), t.codes.stride(0), t.absmax.const_data_ptr<float>()};
+}
+
+// The target of a product of [m, k] with [k, n].
+cpu::SummedOutput output_of(const SumTarget& p, int64_t m, int64_t n) {
+  check(p.out.size(0) == m && p.out.size(1) == n && p.out.stride(1) == 1,
+        "multiply_summed: the shapes of a product do not fit");
+  const bool term = p.h.defined();
+  check(!term || (p.h.size(0) == m && p.h.stride(1) == 1 && p.h.size(1) == p.c.size(0) &&
+                  p.c.size(1) == n),
+        "multiply_summed: the shapes of a term do not fit");
+  return {.out = static_cast<uint16_t*>(p.out.mutable_data_ptr()),
+          .out_stride = p.out.stride(0),
+          .columns = n,
+          .accumulate = p.accumulate,
+          .h = term ? bits(p.h) : nullptr,
+          .h_stride = term ? p.h.stride(0) : 0,
+          .c = term ? factor(p.c) : cpu::Factor{},
+          .rank = term ? p.h.size(1) : 0,
+          .scale = static_cast<float>(p.scale)};
+}
+
+// Columns of a matrix, and a column of zeros if their number is odd.
+at::Tensor even_columns(const at::Tensor& t, const at::Tensor& index) {
+  const int64_t count = index.numel();
+  if (count % 2 == 0) return t.index_select(1, index);
+  at::Tensor columns = at::zeros({t.size(0), count + 1}, t.options());
+  columns.narrow(1, 0, count).copy_(t.index_select(1, index));
+  return columns;
 }
 
 }  // namespace
@@ -26,29 +61,46 @@ bool sums_products(const at::Tensor& a, int64_t k, int64_t r) {
          k % 2 == 0 && r % 2 == 0;
 }
 
+bool sums_int8_products(const at::Tensor& x, int64_t k, int64_t r) {
+  return sums_products(x, k, r) && k % 4 == 0;
+}
+
 void multiply_summed(const at::Tensor& a, const std::vector<SummedProduct>& products) {
   check(a.stride(1) == 1, "multiply_summed: rows must be contiguous");
   std::vector<cpu::SummedProductArguments> arguments;
   for (const SummedProduct& p : products) {
-    check(p.b.size(0) == a.size(1) && p.out.size(0) == a.size(0) && p.out.size(1) == p.b.size(1) &&
-              p.out.stride(1) == 1 && p.b.scalar_type() == at::kBFloat16,
-          "multiply_summed: the shapes of a product do not fit");
-    const bool term = p.h.defined();
-    check(!term || (p.h.stride(1) == 1 && p.h.size(1) == p.c.size(0) &&
-                    p.c.size(1) == p.b.size(1) && p.c.scalar_type() == at::kBFloat16),
-          "multiply_summed: the shapes of a term do not fit");
-    arguments.push_back({.b = factor(p.b),
-                         .out = static_cast<uint16_t*>(p.out.mutable_data_ptr()),
-                         .out_stride = p.out.stride(0),
-                         .columns = p.out.size(1),
-                         .accumulate = p.accumulate,
-                         .h = term ? bits(p.h) : nullptr,
-                         .h_stride = term ? p.h.stride(0) : 0,
-                         .c = term ? factor(p.c) : cpu::Factor{},
-                         .rank = term ? p.h.size(1) : 0,
-                         .scale = static_cast<float>(p.scale)});
+    check(p.b.size(0) == a.size(1), "multiply_summed: the shapes of a product do not fit");
+    arguments.push_back({.b = factor(p.b), .to = output_of(p.to, a.size(0), p.b.size(1))});
   }
-  cpu::summed_products_avx512(bits(a), a.stride(0), a.size(0), a.size(1), arguments);
+  cpu::summed_products_avx512({bits(a), a.stride(0), a.size(0), a.size(1)}, arguments);
+}
+
+void multiply_summed_int8(const at::Tensor& x, double threshold,
+                          const std::vector<SummedInt8Product>& products) {
+  const Int8Activation input = quantize_int8_activation(x.contiguous(), threshold);
+  const bool any = input.outliers.numel() > 0;
+  const at::Tensor columns = any ? even_columns(x, input.outliers) : at::Tensor();
+  std::vector<cpu::SummedInt8Arguments> arguments;
+  std::vector<at::Tensor> kept;  // the weights' outlier columns
+  for (const SummedInt8Product& p : products) {
+    check(p.weight.codes.size(1) == x.size(1),
+          "multiply_summed_int8: the shapes of a product do not fit");
+    const int64_t n = p.weight.codes.size(0);
+    if (any) {
+      const Int8Tensor part{even_columns(p.weight.codes, input.outliers), p.weight.absmax};
+      kept.push_back(at::empty(part.codes.sizes(), x.options()));
+      dequantize_int8(part, 0, n, kept.back());
+    }
+    arguments.push_back({.weight = rows_of(p.weight),
+                         .outliers = any ? factor(kept.back().t()) : cpu::Factor{},
+                         .to = output_of(p.to, x.size(0), n)});
+  }
+  cpu::summed_int8_products_avx512({.rows = rows_of(input.rows),
+                                    .m = x.size(0),
+                                    .k = x.size(1),
+                                    .outliers = any ? bits(columns) : nullptr,
+                                    .num_outliers = any ? columns.size(1) : 0},
+                                   arguments);
 }
 
 }  // namespace qlora::quant

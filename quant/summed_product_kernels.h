@@ -12,8 +12,8 @@ struct Factor {
   int64_t row_stride, column_stride;
 };
 
-struct SummedProductArguments {
-  Factor b;  // [k, columns]
+// Where a product goes, and the thin product in the same sum.
+struct SummedOutput {
   uint16_t* out;
   int64_t out_stride, columns;
   bool accumulate;
@@ -24,8 +24,41 @@ struct SummedProductArguments {
   float scale;
 };
 
+struct SummedProductArguments {
+  Factor b;  // [k, columns]
+  SummedOutput to;
+};
+
+// a [m, k]
+struct LeftFactor {
+  const uint16_t* data;
+  int64_t stride, m, k;
+};
+
+// The codes of int8.h and their rows' scales; both strides are of codes.
+struct Int8Rows {
+  const int8_t* codes;
+  int64_t stride;
+  const float* absmax;
+};
+
+struct SummedInt8Arguments {
+  Int8Rows weight;  // [columns, k]
+  Factor outliers;  // [number of outliers, columns]
+  SummedOutput to;
+};
+
+// codes [m, k], and the columns that are multiplied in bf16, [m, number of them]; their codes are
+// 0.
+struct LeftInt8 {
+  Int8Rows rows;
+  int64_t m, k;
+  const uint16_t* outliers;
+  int64_t num_outliers;
+};
+
 bool supports_summed_products_avx512();
-void summed_products_avx512(const uint16_t* a, int64_t a_stride, int64_t m, int64_t k,
-                            std::span<const SummedProductArguments> products);
+void summed_products_avx512(const LeftFactor& a, std::span<const SummedProductArguments> products);
+void summed_int8_products_avx512(const LeftInt8& a, std::span<const SummedInt8Arguments> products);
 
 }  // namespace qlora::quant::cpu

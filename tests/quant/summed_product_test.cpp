@@ -3,6 +3,9 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "base/device.h"
 #include "base/error.h"
 
@@ -49,7 +52,7 @@ TEST_F(SummedProducts, TheSumIsRoundedOnce) {
         const at::Tensor c = transposed ? random(s.r, s.n) : random(s.n, s.r).t();
         at::Tensor out = before.clone();
         multiply_summed(
-            a, {{.b = b, .out = out, .accumulate = accumulate, .h = h, .c = c, .scale = 1.75}});
+            a, {{b, {.out = out, .accumulate = accumulate, .h = h, .c = c, .scale = 1.75}}});
         at::Tensor exact = at::mm(wide(a), wide(b)) + 1.75 * at::mm(wide(h), wide(c));
         at::Tensor magnitude =
             at::mm(wide(a).abs(), wide(b).abs()) + 1.75 * at::mm(wide(h).abs(), wide(c).abs());
@@ -63,18 +66,69 @@ TEST_F(SummedProducts, TheSumIsRoundedOnce) {
   }
 }
 
+// Σ codes_x codes_w scaled, and the outlier columns in bf16, in float64 (int8.h).
+at::Tensor int8_product(const at::Tensor& x, const Int8Tensor& w, double threshold,
+                        at::Tensor& magnitude) {
+  const Int8Activation input = quantize_int8_activation(x, threshold);
+  const auto scaled = [](const Int8Tensor& t) {
+    return wide(t.codes) * wide(t.absmax).unsqueeze(1) * std::sqrt(6.200124e-05);
+  };
+  at::Tensor dense = at::empty(w.codes.sizes(), at::kBFloat16);
+  dequantize_int8(w, 0, w.codes.size(0), dense);
+  const auto outliers = [&](const at::Tensor& t) {
+    return wide(t.index_select(1, input.outliers));
+  };
+  magnitude = at::mm(scaled(input.rows).abs(), scaled(w).t().abs()) +
+              at::mm(outliers(x).abs(), outliers(dense).t().abs());
+  return at::mm(scaled(input.rows), scaled(w).t()) + at::mm(outliers(x), outliers(dense).t());
+}
+
+TEST_F(SummedProducts, OfLlmInt8TheyAreRoundedOnceToo) {
+  for (const Shape& s : kShapes) {
+    const int64_t k = (s.k + 3) / 4 * 4;
+    for (const int64_t num_outliers : {0, 1, 6}) {
+      at::Tensor x = random(s.m, k), h = random(s.m, s.r), c = random(s.n, s.r).t(),
+                 before = random(s.m, s.n);
+      for (int64_t i = 0; i < std::min(num_outliers, k); ++i)
+        x[(7 * i) % s.m][(11 * i) % k] = 6.5 + static_cast<double>(i);
+      const Int8Tensor w = quantize_int8(random(s.n, k));
+      for (const bool accumulate : {false, true}) {
+        at::Tensor out = before.clone(), magnitude;
+        multiply_summed_int8(
+            x, 6.0, {{w, {.out = out, .accumulate = accumulate, .h = h, .c = c, .scale = 1.75}}});
+        at::Tensor exact = int8_product(x, w, 6.0, magnitude) + 1.75 * at::mm(wide(h), wide(c));
+        magnitude += 1.75 * at::mm(wide(h).abs(), wide(c).abs());
+        if (accumulate) {
+          exact += wide(before);
+          magnitude += wide(before).abs();
+        }
+        expect_rounded_once(out, exact, magnitude);
+      }
+    }
+  }
+}
+
+TEST_F(SummedProducts, OfLlmInt8WithoutTermsAreTheProductOfInt8Linear) {
+  const at::Tensor x = random(70, 64);
+  const Int8Tensor first = quantize_int8(random(60, 64)), second = quantize_int8(random(100, 64));
+  const at::Tensor all = at::empty({70, 160}, at::kBFloat16);
+  multiply_summed_int8(
+      x, 0.0,
+      {{first, {.out = all.narrow(1, 0, 60), .accumulate = false, .h = {}, .c = {}}},
+       {second, {.out = all.narrow(1, 60, 100), .accumulate = false, .h = {}, .c = {}}}});
+  EXPECT_TRUE(at::equal(all.narrow(1, 0, 60), int8_linear(x, first, 0.0)));
+  EXPECT_TRUE(at::equal(all.narrow(1, 60, 100), int8_linear(x, second, 0.0)));
+}
+
 TEST_F(SummedProducts, ProductsOfOneInputGoWhereTheirColumnsLie) {
   const at::Tensor a = random(70, 64), all = at::full({70, 200}, 7.0f).to(at::kBFloat16);
   const at::Tensor b1 = random(64, 60), b2 = random(64, 100), h = random(70, 16);
   const at::Tensor c2 = random(4, 100);
   at::Tensor first = all.narrow(1, 10, 60), second = all.narrow(1, 90, 100);
-  multiply_summed(a, {{.b = b1, .out = first, .accumulate = false, .h = {}, .c = {}},
-                      {.b = b2,
-                       .out = second,
-                       .accumulate = false,
-                       .h = h.narrow(1, 8, 4),
-                       .c = c2,
-                       .scale = 0.5}});
+  multiply_summed(
+      a,
+      {{b1, {.out = first, .accumulate = false, .h = {}, .c = {}}},
+       {b2, {.out = second, .accumulate = false, .h = h.narrow(1, 8, 4), .c = c2, .scale = 0.5}}});
   const at::Tensor exact =
       at::mm(wide(a), wide(b2)) + 0.5 * at::mm(wide(h.narrow(1, 8, 4)), wide(c2));
   expect_rounded_once(first, at::mm(wide(a), wide(b1)), at::mm(wide(a).abs(), wide(b1).abs()));
@@ -90,7 +144,7 @@ TEST_F(SummedProducts, BitsDoNotDependOnTheThreads) {
   for (const int threads : {1, 2, 3, 7}) {
     set_num_threads(threads);
     at::Tensor out = at::empty({200, 300}, at::kBFloat16);
-    multiply_summed(a, {{.b = b, .out = out, .accumulate = false, .h = h, .c = c, .scale = 3.0}});
+    multiply_summed(a, {{b, {.out = out, .accumulate = false, .h = h, .c = c, .scale = 3.0}}});
     results.push_back(out);
     EXPECT_TRUE(at::equal(out, results.front())) << threads << " threads";
   }
@@ -102,19 +156,19 @@ TEST_F(SummedProducts, FewRowsOddRanksAndOtherTypesGoElsewhere) {
   EXPECT_FALSE(sums_products(random(64, 8), 8, 3));
   EXPECT_FALSE(sums_products(random(64, 7), 7, 4));
   EXPECT_FALSE(sums_products(at::zeros({64, 8}), 8, 4));
+  EXPECT_FALSE(sums_int8_products(random(64, 6), 6, 4));
 }
 
 TEST_F(SummedProducts, ShapesThatDoNotFitAreRefused) {
   at::Tensor out = at::empty({64, 10}, at::kBFloat16);
   EXPECT_THROW(
       multiply_summed(random(64, 8),
-                      {{.b = random(6, 10), .out = out, .accumulate = false, .h = {}, .c = {}}}),
+                      {{random(6, 10), {.out = out, .accumulate = false, .h = {}, .c = {}}}}),
       Error);
-  EXPECT_THROW(multiply_summed(random(64, 8), {{.b = random(8, 10),
-                                                .out = out,
-                                                .accumulate = false,
-                                                .h = random(64, 4),
-                                                .c = random(2, 10)}}),
+  EXPECT_THROW(multiply_summed(
+                   random(64, 8),
+                   {{random(8, 10),
+                     {.out = out, .accumulate = false, .h = random(64, 4), .c = random(2, 10)}}}),
                Error);
 }
 
