@@ -10,6 +10,7 @@
 
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")
 #include "base/bfloat16_tile_avx512.h"
+#include "base/bfloat16_vectors_avx512.h"
 
 namespace qlora::lora::cpu {
 namespace {
@@ -144,8 +145,7 @@ constexpr int64_t kStripTokens = 512;
 // once and laid out together: rows of x lie so that their strip would crowd a few cache sets.
 void weave_strip(ConstRows x, int64_t begin, int64_t end, int64_t column, int64_t in,
                  uint32_t* woven) {
-  const int64_t count = in - column;
-  const __mmask32 mask = count >= 32 ? 0xffffffffu : static_cast<__mmask32>((1u << count) - 1u);
+  const __mmask32 mask = first_of_32(in - column);
   for (int64_t t = begin; t < end; t += 2, woven += 2 * kWords) {
     const uint16_t* from = x.data + t * x.stride + column;
     _mm_prefetch(reinterpret_cast<const char*>(from + 16 * x.stride), _MM_HINT_T0);

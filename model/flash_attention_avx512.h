@@ -22,7 +22,6 @@ using namespace avx512;
 constexpr int kBlock = 64;                  // queries and keys of a block
 constexpr int kPairs = kBlock / 2;          // of neighbouring tokens in it
 constexpr int kSegments = kBlock / kWords;  // of 16 tokens; a block on the diagonal is met by them
-constexpr float kLog2e = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
 
 // Rows of a register tile by its vectors: 12 products or more in flight hide their latency.
 template <int kVectors>
@@ -43,29 +42,6 @@ template <typename Visit>
     default:
       return visit(std::integral_constant<int, 4>());
   }
-}
-
-// 2^x: a polynomial on [0, 1), relative error below 3e-6, 600 times finer than bf16, and none at
-// whole numbers; 0 far below zero and at minus infinity, NaN at NaN.
-[[gnu::always_inline]] inline __m512 exp2_of(__m512 x) {
-  const __m512 r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-  __m512 p = _mm512_set1_ps(1.342668427e-2f);
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.224247422e-2f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(2.412802048e-1f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(6.930448449e-1f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-  return _mm512_scalef_ps(p, x);  // takes the floor of x
-}
-
-// In bf16: the lanes of `low`, then those of `high` ...
-[[gnu::always_inline]] inline __m512i rounded(__m512 low, __m512 high) {
-  return (__m512i)_mm512_cvtne2ps_pbh(high, low);
-}
-// ... and as words that hold a lane of each.
-[[gnu::always_inline]] inline __m512i woven(__m512i rounded) {
-  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
-                                         8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  return _mm512_permutexvar_epi16(order, rounded);
 }
 
 // One document, in blocks.

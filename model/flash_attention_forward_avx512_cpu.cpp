@@ -14,6 +14,7 @@
 
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")
 #include "base/bfloat16_tile_avx512.h"
+#include "base/bfloat16_vectors_avx512.h"
 #include "model/flash_attention_avx512.h"
 
 namespace qlora::model::cpu {

@@ -57,11 +57,17 @@ T* row(MutableRows rows, int64_t t) {
 
 constexpr int64_t kElementsAThread = 4096;
 
+bool has_vectors_for(quant::ElementType type) {
+  static const bool supported = supports_swiglu_avx512();
+  return supported && type == quant::ElementType::kBFloat16;
+}
+
 int64_t grain(int64_t width) { return std::max<int64_t>(1, kElementsAThread / width); }
 
 }  // namespace
 
 void swiglu(const Swiglu& a) {
+  if (has_vectors_for(a.type)) return swiglu_bfloat16_avx512(a);
   quant::with_element_type(a.type, [&]<typename T>(std::type_identity<T>) {
     parallel_for(a.tokens, grain(a.width), [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t)
@@ -71,6 +77,7 @@ void swiglu(const Swiglu& a) {
 }
 
 void swiglu_backward(const SwigluBackward& a) {
+  if (has_vectors_for(a.type)) return swiglu_backward_bfloat16_avx512(a);
   quant::with_element_type(a.type, [&]<typename T>(std::type_identity<T>) {
     parallel_for(a.tokens, grain(a.width), [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t)

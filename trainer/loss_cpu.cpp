@@ -61,6 +61,9 @@ QLORA_LOSS_ROWS(Float16)
 }  // namespace
 
 void softmax_cross_entropy(const SoftmaxCrossEntropy& a) {
+  static const bool supported = supports_loss_avx512();
+  if (supported && a.type == quant::ElementType::kBFloat16)
+    return softmax_cross_entropy_bfloat16_avx512(a);
   quant::with_element_type(a.type, [&]<typename T>(std::type_identity<T>) {
     parallel_for(a.rows, 1, [&](int64_t begin, int64_t end) {
       std::vector<float> powers(static_cast<size_t>(a.vocab));

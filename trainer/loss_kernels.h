@@ -20,7 +20,10 @@ struct SoftmaxCrossEntropy {
 
 namespace cpu {
 void softmax_cross_entropy(const SoftmaxCrossEntropy& arguments);
-}
+// The same of bf16 logits, where supported.
+bool supports_loss_avx512();
+void softmax_cross_entropy_bfloat16_avx512(const SoftmaxCrossEntropy& arguments);
+}  // namespace cpu
 namespace cuda {
 void softmax_cross_entropy(const SoftmaxCrossEntropy& arguments, void* stream);
 }

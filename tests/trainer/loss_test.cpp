@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "trainer/loss_kernels.h"
+
 namespace qlora::trainer {
 namespace {
 
@@ -37,6 +39,41 @@ TEST(FusedCrossEntropy, EqualsTheComposedLossAndGradient) {
   reference.backward();
   EXPECT_NEAR(loss.item<float>(), reference.item<float>(), 1e-5);
   EXPECT_TRUE(at::allclose(hidden.grad(), reference_hidden.grad(), 1e-4, 1e-6));
+}
+
+// The kernel alone, against float64: losses to fp32, gradients rounded once, whatever the rest of a
+// vector that the vocabulary leaves.
+TEST(SoftmaxCrossEntropy, OfBfloat16IsTheFormulaRoundedOnce) {
+  at::manual_seed(4);
+  for (const int64_t vocab : {1, 31, 32, 49, 1000}) {
+    constexpr int64_t kRows = 7;
+    at::Tensor logits = (at::randn({kRows, vocab}) * 8).to(at::kBFloat16);
+    logits[1] += 20000;  // sums of exponentials are taken below the largest
+    const at::Tensor targets = at::randint(vocab, {kRows}, at::kLong);
+    const at::Tensor wide = logits.to(at::kDouble);
+    const at::Tensor exact_loss =
+        at::cross_entropy_loss(wide, targets, {}, at::Reduction::None, -100);
+    const at::Tensor exact_gradient =
+        0.5 * (wide.softmax(1) - at::one_hot(targets, vocab).to(at::kDouble));
+    for (const bool gradient : {false, true}) {
+      at::Tensor found = logits.clone(), losses = at::empty({kRows}, at::kFloat);
+      cpu::softmax_cross_entropy({found.mutable_data_ptr(), quant::ElementType::kBFloat16,
+                                  targets.const_data_ptr<int64_t>(), kRows, vocab, 0.5f, gradient,
+                                  losses.data_ptr<float>()});
+      // Of a loss near zero the last bit is that of its largest logit.
+      EXPECT_TRUE(at::allclose(losses.to(at::kDouble), exact_loss, 1e-5, 4e-3)) << vocab;
+      EXPECT_TRUE(at::allclose(losses.to(at::kDouble).narrow(0, 2, 5), exact_loss.narrow(0, 2, 5),
+                               1e-5, 1e-5))
+          << vocab;
+      if (!gradient) {
+        EXPECT_TRUE(at::equal(found, logits));
+        continue;
+      }
+      const at::Tensor apart = (found.to(at::kDouble) - exact_gradient).abs();
+      EXPECT_TRUE((apart <= exact_gradient.abs() * (1.0 / 256 + 2e-5) + 1e-6).all().item<bool>())
+          << vocab << ": " << apart.max().item<double>();
+    }
+  }
 }
 
 TEST(FusedCrossEntropy, ATrainedHeadGetsItsGradientOverAllChunks) {
