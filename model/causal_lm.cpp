@@ -69,16 +69,11 @@ CausalLm::Stream CausalLm::layer_forward(const DecoderLayer& layer, int64_t inde
   const auto second = norm(first.residual, attended, layer.post_attention_norm);
   const auto gate_up = through_normed(layer.gate_up, second, layer.post_attention_norm);
   const at::Tensor activated = swiglu(gate_up[0], gate_up[1]);
-  // A gradient needs the sum for itself; without one the next norm takes it.
-  const auto streams = [&second](const at::Tensor& down) -> Stream {
-    if (at::GradMode::is_enabled()) return {second.residual + down, at::Tensor()};
-    return {second.residual, down};
-  };
   lora::ForwardContext last = context;
   last.output_unused = output_unused;
-  if (!context.remakes_inputs) return streams(layer.down.forward(activated, last)[0]);
+  if (!context.remakes_inputs) return {second.residual, layer.down.forward(activated, last)[0]};
   const auto again = activated_again(gate_up[0], gate_up[1]);
-  return streams(layer.down.forward(activated, last, &again)[0]);
+  return {second.residual, layer.down.forward(activated, last, &again)[0]};
 }
 
 lora::ForwardContext CausalLm::context(const ForwardInput& input) {
@@ -105,27 +100,29 @@ at::Tensor CausalLm::hidden(const ForwardInput& input) {
   for (size_t i = 0; i < layers.size(); ++i) {
     const DecoderLayer* layer = &layers[i];
     const auto index = static_cast<int64_t>(i);
-    if (!at::GradMode::is_enabled()) {
-      stream = layer_forward(*layer, index, stream, attention_context, shared);
+    const at::Tensor anchor = anchor_of(*layer);
+    const bool differentiable =
+        at::GradMode::is_enabled() && (anchor.defined() || stream.requires_grad());
+    lora::ForwardContext own = shared;
+    if (!differentiable || !input.recompute_layers.contains(index)) {
+      own.remakes_inputs = at::GradMode::is_enabled() && input.training;
+      stream = layer_forward(*layer, index, stream, attention_context, own);
       continue;
     }
-    const at::Tensor anchor = anchor_of(*layer), residual = stream.residual;
-    const bool recomputed =
-        input.recompute_layers.contains(index) && (anchor.defined() || residual.requires_grad());
-    lora::ForwardContext own = shared;
-    own.remakes_inputs = input.training && !recomputed;
+    const at::Tensor residual = stream.sum();
     const auto summed = [=, this](const at::Tensor& r) {
-      const bool again = recomputed && at::GradMode::is_enabled();
+      const bool again = at::GradMode::is_enabled();
       return layer_forward(*layer, index, {r, at::Tensor()}, attention_context, own, again).sum();
     };
-    stream.residual = recomputed ? recompute(residual, anchor.defined() ? anchor : residual, summed)
-                                 : summed(residual);
+    stream = {recompute(residual, anchor.defined() ? anchor : residual, summed), at::Tensor()};
   }
   if (input.cache)
     for (int64_t s = 0; s + 1 < static_cast<int64_t>(input.cu_seqlens.size()); ++s)
       input.cache->advance(s, input.cu_seqlens[static_cast<size_t>(s) + 1] -
                                   input.cu_seqlens[static_cast<size_t>(s)]);
-  return add_rms_norm(stream.sum(), at::Tensor(), final_norm.value(input.adapters_enabled),
+  if (upcast_from)
+    stream = {stream.sum(), at::Tensor()};  // the norm gives another type than delta's
+  return add_rms_norm(stream.residual, stream.delta, final_norm.value(input.adapters_enabled),
                       config_.rms_norm_eps, upcast_from ? at::kFloat : compute_,
                       final_norm.gradient(input.adapters_enabled))
       .normed;

@@ -84,6 +84,9 @@ class CausalLm {
   struct Stream {
     at::Tensor residual, delta;
     at::Tensor sum() const { return delta.defined() ? residual + delta : residual; }
+    bool requires_grad() const {
+      return residual.requires_grad() || (delta.defined() && delta.requires_grad());
+    }
   };
   // `output_unused`: of what is returned only the gradient counts, its values are unspecified.
   Stream layer_forward(const DecoderLayer& layer, int64_t index, const Stream& stream,

@@ -24,12 +24,12 @@ struct Forward {
 
 void* untyped(const at::Tensor& t) { return t.defined() ? t.mutable_data_ptr() : nullptr; }
 
-// Without `sums` the residual is not written again; there must be no delta then.
+// Without a delta the residual is not written again.
 Forward normed(const at::Tensor& residual, const at::Tensor& delta, const at::Tensor& weight,
-               double eps, at::ScalarType compute, bool sums = true) {
+               double eps, at::ScalarType compute) {
   const ProfileScope scope("norm");
   const int64_t tokens = residual.size(0), hidden = residual.size(1);
-  Forward out{sums ? at::empty_like(residual) : at::Tensor(),
+  Forward out{delta.defined() ? at::empty_like(residual) : residual,
               at::empty(residual.sizes(), residual.options().dtype(compute)),
               at::empty({tokens}, residual.options())};
   const at::Tensor d = delta.defined() ? delta.contiguous() : delta;
@@ -37,7 +37,7 @@ Forward normed(const at::Tensor& residual, const at::Tensor& delta, const at::Te
                              untyped(d),
                              floats(weight),
                              static_cast<float>(eps),
-                             floats(out.residual),
+                             delta.defined() ? floats(out.residual) : nullptr,
                              untyped(out.normed),
                              floats(out.rstd),
                              quant::element_type(out.normed, "add_rms_norm"),
@@ -83,14 +83,15 @@ struct AddRmsNormNode : torch::autograd::Function<AddRmsNormNode> {
     const auto saved = ctx->get_saved_variables();
     const at::Tensor &x = saved[0], &rstd = saved[1], &weight = saved[2];
     const int64_t tokens = x.size(0), hidden = x.size(1);
-    at::Tensor dx = gradients[0].defined() ? gradients[0].clone() : at::zeros_like(x);
+    const at::Tensor d_out = gradients[0].defined() ? gradients[0].contiguous() : at::Tensor();
+    const at::Tensor dx = at::empty_like(x);
     const at::Tensor dy = gradients[1].contiguous();
     at::Tensor d_delta;
     if (ctx->saved_data["has_delta"].toBool()) d_delta = at::empty_like(dy);
     const auto type = quant::element_type(dy, "add_rms_norm");
-    const AddRmsNormBackward arguments{floats(x),   floats(rstd), floats(weight),
-                                       untyped(dy), floats(dx),   untyped(d_delta),
-                                       type,        tokens,       hidden};
+    const AddRmsNormBackward arguments{floats(x),     floats(rstd), floats(weight),   untyped(dy),
+                                       floats(d_out), floats(dx),   untyped(d_delta), type,
+                                       tokens,        hidden};
     QLORA_DISPATCH(x.device(), cpu::add_rms_norm_backward(arguments),
                    cuda::add_rms_norm_backward(arguments, current_stream(x.device())));
     if (const at::Tensor weight_gradient = kept_gradient(ctx); weight_gradient.defined()) {
@@ -111,9 +112,8 @@ NormOutput add_rms_norm(const at::Tensor& residual, const at::Tensor& delta,
   check(residual.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat,
         "add_rms_norm: residual and weight must be float32");
   if (!at::GradMode::is_enabled()) {
-    const bool sums = delta.defined();
-    Forward out = normed(residual, delta, weight, eps, compute, sums);
-    return {sums ? out.residual : residual, out.normed};
+    const Forward out = normed(residual, delta, weight, eps, compute);
+    return {out.residual, out.normed};
   }
   const auto optional = [](const at::Tensor& t) {
     return t.defined() ? std::optional<Variable>(t) : std::nullopt;
@@ -126,7 +126,7 @@ NormOutput add_rms_norm(const at::Tensor& residual, const at::Tensor& delta,
 at::Tensor rms_norm(const at::Tensor& residual, const at::Tensor& weight, double eps,
                     at::ScalarType compute) {
   at::NoGradGuard no_grad;
-  return normed(residual, at::Tensor(), weight, eps, compute, false).normed;
+  return normed(residual, at::Tensor(), weight, eps, compute).normed;
 }
 
 }  // namespace qlora::model

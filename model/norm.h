@@ -18,7 +18,7 @@ struct NormOutput {
 
 // residual fp32 [tokens, hidden]; delta [tokens, hidden] in the compute dtype, or undefined for
 // none; weight fp32 [hidden]; weight_gradient fp32 [hidden], undefined for a frozen weight. Without
-// a delta the residual of the result may be the one that was given.
+// a delta the residual of the result is the one that was given.
 NormOutput add_rms_norm(const at::Tensor& residual, const at::Tensor& delta,
                         const at::Tensor& weight, double eps, at::ScalarType compute,
                         const at::Tensor& weight_gradient = {});

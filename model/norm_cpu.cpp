@@ -27,15 +27,18 @@ template <typename T>
 
 template <typename T>
 [[gnu::always_inline]] inline void backward_row(const float* x, float rstd, const float* weight,
-                                                const T* dy, int64_t hidden, float* dx,
-                                                T* d_delta) {
+                                                const T* dy, const float* d_out, int64_t hidden,
+                                                float* dx, T* d_delta) {
   float lanes[kLanes] = {};
   const int64_t whole = hidden / kLanes * kLanes;
   for (int64_t i = 0; i < whole; i += kLanes)
     for (int j = 0; j < kLanes; ++j) lanes[j] += load(dy[i + j]) * weight[i + j] * x[i + j];
   for (int64_t i = whole; i < hidden; ++i) lanes[i - whole] += load(dy[i]) * weight[i] * x[i];
   const float dot = sum_lanes(lanes) * rstd * rstd * rstd / static_cast<float>(hidden);
-  for (int64_t i = 0; i < hidden; ++i) dx[i] += rstd * weight[i] * load(dy[i]) - x[i] * dot;
+  for (int64_t i = 0; i < hidden; ++i) {
+    const float through_norm = rstd * weight[i] * load(dy[i]) - x[i] * dot;
+    dx[i] = d_out ? d_out[i] + through_norm : through_norm;
+  }
   if (d_delta)
     for (int64_t i = 0; i < hidden; ++i) store(dx[i], d_delta[i]);
 }
@@ -67,9 +70,11 @@ template <typename T>
                   s + t);                                                                          \
   }                                                                                                \
   QLORA_VECTORIZED void backward_rows(const float* x, const float* s, const float* w, const T* dy, \
-                                      int64_t begin, int64_t end, int64_t h, float* dx, T* dd) {   \
+                                      const float* d_out, int64_t begin, int64_t end, int64_t h,   \
+                                      float* dx, T* dd) {                                          \
     for (int64_t t = begin; t < end; ++t)                                                          \
-      backward_row(x + t * h, s[t], w, dy + t * h, h, dx + t * h, dd ? dd + t * h : dd);           \
+      backward_row(x + t * h, s[t], w, dy + t * h, d_out ? d_out + t * h : d_out, h, dx + t * h,   \
+                   dd ? dd + t * h : dd);                                                          \
   }                                                                                                \
   QLORA_VECTORIZED void weight_range(const float* x, const float* s, const T* dy, int64_t begin,   \
                                      int64_t end, int64_t tokens, int64_t h, float* dw) {          \
@@ -95,8 +100,9 @@ void add_rms_norm(const AddRmsNorm& a) {
 void add_rms_norm_backward(const AddRmsNormBackward& a) {
   quant::with_element_type(a.type, [&]<typename T>(std::type_identity<T>) {
     parallel_for(a.tokens, 16, [&](int64_t begin, int64_t end) {
-      backward_rows(a.residual, a.rstd, a.weight, static_cast<const T*>(a.d_normed), begin, end,
-                    a.hidden, a.d_residual, static_cast<T*>(a.d_delta));
+      backward_rows(a.residual, a.rstd, a.weight, static_cast<const T*>(a.d_normed),
+                    a.d_residual_out, begin, end, a.hidden, a.d_residual,
+                    static_cast<T*>(a.d_delta));
     });
   });
 }

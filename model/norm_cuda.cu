@@ -48,8 +48,8 @@ __global__ void backward(AddRmsNormBackward a) {
   const float rstd = a.rstd[blockIdx.x];
   dot = reduce_block<Sum>(dot, shared) * rstd * rstd * rstd / static_cast<float>(a.hidden);
   for (int64_t i = threadIdx.x; i < a.hidden; i += kThreads) {
-    const float dx = a.d_residual[row + i] + rstd * a.weight[i] * to_float(dy[row + i]) -
-                     a.residual[row + i] * dot;
+    const float d_out = a.d_residual_out ? a.d_residual_out[row + i] : 0.0f;
+    const float dx = d_out + rstd * a.weight[i] * to_float(dy[row + i]) - a.residual[row + i] * dot;
     a.d_residual[row + i] = dx;
     if (d_delta) store(dx, d_delta[row + i]);
   }

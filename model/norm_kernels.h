@@ -22,8 +22,9 @@ struct AddRmsNorm {
 struct AddRmsNormBackward {
   const float *residual, *rstd, *weight;
   const void* d_normed;
-  float* d_residual;  // in: the gradient of the residual output; out: of the residual input
-  void* d_delta;      // the same, rounded; may be null
+  const float* d_residual_out;  // null for zeros
+  float* d_residual;
+  void* d_delta;  // the same, rounded; may be null
   quant::ElementType type;
   int64_t tokens, hidden;
 };
