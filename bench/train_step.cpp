@@ -31,7 +31,8 @@ struct Setting {
   std::string model = "135m", quantization = "nf4", dtype = "bfloat16", device = "cpu", trace;
   int64_t sequence = 512, batch = 1, rank = 16, steps = 8;
   int threads = 2;
-  bool recompute = false, profile = false, arena = true, floor = true;
+  model::RecomputedLayers recompute;
+  bool profile = false, arena = true, floor = true;
 };
 
 // Rows of random tokens, all of them supervised.
@@ -86,7 +87,8 @@ class Floor {
       for (size_t i = 0; i < products_.size(); ++i) {
         at::mm(products_[i].x, products_[i].weight.t());
         // A recomputed layer needs no second product of its last matrix.
-        if (recompute_ && i + 1 < products_.size()) at::mm(products_[i].x, products_[i].weight.t());
+        if (recompute_.contains(layer) && i + 1 < products_.size())
+          at::mm(products_[i].x, products_[i].weight.t());
         at::mm(products_[i].dy, products_[i].weight);
       }
     for (int64_t i = 0; i < head_passes_; ++i) {
@@ -106,7 +108,7 @@ class Floor {
   }
 
   int64_t layers_, tokens_;
-  bool recompute_;
+  model::RecomputedLayers recompute_;
   at::TensorOptions options_;
   std::vector<Product> products_;
   Product head_;
@@ -204,11 +206,11 @@ void run(const Setting& s) {
       "\"processor_share_of_floor\":{:.3f},\"peak_mb\":{:.0f},\"resident_mb\":{:.0f},"
       "\"tensors_mb\":{:.0f},\"held_mb\":{:.0f},"
       "\"load_seconds\":{:.2f},\"first_loss\":{:.4f}}}\n",
-      s.model, device.str(), s.quantization, s.batch, s.sequence, s.recompute, s.dtype, s.threads,
-      tokens / median(times), median(times), floors.empty() ? 0.0 : median(floors), ratio,
-      processor_step, processor_ratio, peak / 1e6, after_two / 1e6,
-      static_cast<double>(tensors.used) / 1e6, static_cast<double>(tensors.held) / 1e6,
-      load_seconds, first_loss);
+      s.model, device.str(), s.quantization, s.batch, s.sequence,
+      s.recompute.count(model->config().num_layers), s.dtype, s.threads, tokens / median(times),
+      median(times), floors.empty() ? 0.0 : median(floors), ratio, processor_step, processor_ratio,
+      peak / 1e6, after_two / 1e6, static_cast<double>(tensors.used) / 1e6,
+      static_cast<double>(tensors.held) / 1e6, load_seconds, first_loss);
 }
 
 }  // namespace
@@ -226,12 +228,17 @@ int main(int argc, char** argv) {
   app.add_option("--rank", s.rank, "of the adapters");
   app.add_option("--steps", s.steps, "timed steps");
   app.add_option("--threads", s.threads, "CPU threads");
-  app.add_flag("--recompute", s.recompute, "gradient checkpointing");
+  int64_t recomputed = 0;
+  app.add_option("--recompute", recomputed, "gradient checkpointing: all layers, or the first N")
+      ->expected(0, 1)
+      ->default_str("-1");
   app.add_flag("--profile", s.profile, "where the time goes");
   app.add_option("--trace", s.trace, "with --profile: a Chrome trace");
   app.add_flag("!--no-arena", s.arena, "the C library's allocator");
   app.add_flag("!--no-floor", s.floor, "steps alone");
   CLI11_PARSE(app, argc, argv);
+  s.recompute = recomputed < 0 ? qlora::model::RecomputedLayers(true)
+                               : qlora::model::RecomputedLayers::first(recomputed);
   qlora::bench::run(s);
   return 0;
 }

@@ -34,6 +34,7 @@ class Place:
     work: str
     threads: int
     steps: int
+    rows: str   # of --rows, or None
 
     def tool(self, name):
         return os.path.join(self.build, "bin", name)
@@ -142,12 +143,16 @@ def orders(place, rows):
     return os.path.join(folder, "train.jsonl")
 
 
-def train(place, model, steps, sequence_length):
+def chat_rows(place):
+    return place.rows or orders(place, 600)
+
+
+def train(place, model, rows, steps, sequence_length):
     """`qlora train`, and the step lines of its metrics."""
     folder = tempfile.mkdtemp(dir=place.work)
     recipe = {
         "model": {"path": model}, "quantization": {"method": "nf4"}, "lora": {"rank": 16, "alpha": 16},
-        "data": {"train": [{"path": orders(place, 600)}], "sequence_length": sequence_length, "train_on": "all"},
+        "data": {"train": [{"path": rows}], "sequence_length": sequence_length, "train_on": "all"},
         "optim": {"lr": 1e-4, "schedule": "constant"},
         "train": {"max_steps": steps, "gradient_checkpointing": False, "device": "cpu", "threads": place.threads},
         "output": {"dir": folder + "/run"}}
@@ -158,18 +163,18 @@ def train(place, model, steps, sequence_length):
 
 
 def our_chat(place):
-    done, steps = train(place, place.model, place.steps + 2, 1024)
+    done, steps = train(place, place.model, chat_rows(place), place.steps + 2, 2048 if place.rows else 1024)
     timed = steps[2:]
     rate = sum(s["tokens"] for s in timed) / sum(s["step_seconds"] for s in timed)
     return measured(done, rate, tokens=[s["tokens"] for s in timed], seconds=[s["step_seconds"] for s in timed])
 
 
 def peer_chat(place):
-    return peer_steps(place, "--chat", orders(place, 600), "--batch", "8")
+    return peer_steps(place, "--chat", chat_rows(place), "--batch", "8")
 
 
 def our_start(place):
-    done, steps = train(place, place.gguf, 1, 512)
+    done, steps = train(place, place.gguf, orders(place, 600), 1, 512)
     return measured(done, done.when("/1  loss "), tokens=steps[0]["tokens"])
 
 
@@ -252,6 +257,8 @@ def long_row(length):
 ROWS = {
     "1x512": steps_row("1 x 512", [], []),
     "4x512": steps_row("4 x 512, recomputed", ["--batch", "4", "--recompute"], ["--batch", "4", "--checkpoint"]),
+    # What `qlora plan --fit` picks for a fifth of the memory that the peer takes with recomputation.
+    "4x512-fit": steps_row("4 x 512, as fits into 1.2 GB", ["--batch", "2"], ["--batch", "4", "--checkpoint"]),
     "bf16": steps_row("1 x 512 against PEFT on a bf16 base", [], ["--base", "none"]),
     "floor-1x512": Row("1 x 512, share of the floor", lambda p: floor(p), unit="of 1"),
     "floor-4x512": Row("4 x 512, recomputed, share of the floor", lambda p: floor(p, "--batch", "4", "--recompute"), unit="of 1"),
@@ -259,6 +266,8 @@ ROWS = {
     "int8": steps_row("1 x 512, int8 base", ["--quantization", "int8"], ["--base", "int8"]),
     "int8-weights": steps_row("1 x 512, int8 base, 16-bit products", ["--quantization", "int8_weight_only"], ["--base", "int8"]),
     "1x2048": steps_row("1 x 2048, recomputed", ["--sequence", "2048", "--recompute"], ["--sequence", "2048", "--checkpoint"]),
+    "1x2048-fit": steps_row("1 x 2048, as fits into 1.2 GB", ["--sequence", "2048", "--recompute", "4"],
+                            ["--sequence", "2048", "--checkpoint"]),
     "1x8192": long_row(8192),
     "start": Row("command to first step", our_start, peer_start, unit="s"),
     "generate": Row(f"greedy generation, {NEW_TOKENS} tokens", our_generation, peer_generation),
@@ -313,6 +322,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8, help="timed training steps of each process")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rows", dest="file", metavar="FILE.jsonl", help="chat rows instead of the quickstart's orders, see self_instruct.py")
     parser.add_argument("--output", default="build/peers.md", help="table and raw lines, as Markdown")
     for made in ("build", "model", "gguf", "python", "work"):
         parser.add_argument("--" + made, required=True, help=argparse.SUPPRESS)  # run.sh gives these
@@ -325,7 +335,7 @@ def arguments():
 
 def main():
     given = arguments()
-    place = Place(given.build, given.python, given.model, given.gguf, given.work, given.threads, given.steps)
+    place = Place(given.build, given.python, given.model, given.gguf, given.work, given.threads, given.steps, given.file)
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
     head = (f"{processor()}; {given.threads} threads, {given.rounds} rounds of {given.steps} steps; commit {commit or 'unknown'}; load "
             f"{os.getloadavg()[0]:.1f} at the start\n\n    bench/peers/run.sh {' '.join(sys.argv[sys.argv.index('--work') + 2:])}\n")
