@@ -8,6 +8,10 @@
 
 namespace qlora {
 
+constexpr int kPhiloxRounds = 10;
+constexpr uint32_t kPhiloxFactor0 = 0xD2511F53u, kPhiloxFactor1 = 0xCD9E8D57u;
+constexpr uint32_t kPhiloxStep0 = 0x9E3779B9u, kPhiloxStep1 = 0xBB67AE85u;
+
 struct PhiloxWords {
   uint32_t word[4];
 };
@@ -15,13 +19,13 @@ struct PhiloxWords {
 QLORA_HOST_DEVICE inline PhiloxWords philox_words(uint64_t key, uint64_t counter) {
   uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
   PhiloxWords x = {{static_cast<uint32_t>(counter), static_cast<uint32_t>(counter >> 32), 0, 0}};
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t p0 = 0xD2511F53ull * x.word[0];
-    const uint64_t p1 = 0xCD9E8D57ull * x.word[2];
+  for (int round = 0; round < kPhiloxRounds; ++round) {
+    const uint64_t p0 = static_cast<uint64_t>(kPhiloxFactor0) * x.word[0];
+    const uint64_t p1 = static_cast<uint64_t>(kPhiloxFactor1) * x.word[2];
     x = {{static_cast<uint32_t>(p1 >> 32) ^ x.word[1] ^ k0, static_cast<uint32_t>(p1),
           static_cast<uint32_t>(p0 >> 32) ^ x.word[3] ^ k1, static_cast<uint32_t>(p0)}};
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
+    k0 += kPhiloxStep0;
+    k1 += kPhiloxStep1;
   }
   return x;
 }

@@ -15,26 +15,42 @@ __device__ float load(__half value) { return __half2float(value); }
 __device__ void store(float value, __half& out) { out = __float2half_rn(value); }
 __device__ void store(float value, __nv_bfloat16& out) { out = __float2bfloat16_rn(value); }
 
+struct Drop {
+  uint32_t below;
+  float scale;
+};
+
 template <typename T>
-__global__ void dropout_kernel(const T* in, T* out, int64_t count, float probability, float scale,
-                               uint64_t key) {
+__device__ void drop(const DroppedTensor& t, int64_t i, uint32_t bits, Drop d) {
+  if (t.in == nullptr) return;
+  T& out = static_cast<T*>(t.out)[i];
+  const float kept =
+      bits >= d.below ? __fmul_rn(load(static_cast<const T*>(t.in)[i]), d.scale) : 0.0f;
+  store(t.accumulate ? __fadd_rn(load(out), kept) : kept, out);
+}
+
+// A thread for each Philox block, whose words lie 32 elements apart (dropout.h).
+template <typename T>
+__global__ void dropout_kernel(DropoutArguments a, Drop d) {
   const int64_t block = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (block * 4 >= count) return;
-  const PhiloxWords words = philox_words(key, static_cast<uint64_t>(block));
-  for (int i = 0; i < 4 && block * 4 + i < count; ++i) {
-    const float draw = static_cast<float>(words.word[i] >> 8) * 5.9604644775390625e-8f;
-    store(draw >= probability ? __fmul_rn(load(in[block * 4 + i]), scale) : 0.0f,
-          out[block * 4 + i]);
+  const int64_t first = block / 16 * 128 + block % 16 * 2;
+  if (first >= a.count) return;
+  const PhiloxWords words = philox_words(a.key, static_cast<uint64_t>(block));
+  for (int i = 0; i < 8; ++i) {
+    const int64_t element = first + i / 2 * 32 + i % 2;
+    if (element >= a.count) return;
+    const uint32_t bits = words.word[i / 2] >> (16 * (i % 2)) & 0xffffu;
+    drop<T>(a.first, element, bits, d);
+    drop<T>(a.second, element, bits, d);
   }
 }
 
 template <typename T>
 void launch(const DropoutArguments& a, cudaStream_t stream) {
   const int threads = 256;
-  const int64_t blocks = ((a.count + 3) / 4 + threads - 1) / threads;
-  dropout_kernel<<<static_cast<unsigned>(blocks), threads, 0, stream>>>(
-      static_cast<const T*>(a.input), static_cast<T*>(a.output), a.count, a.probability,
-      1.0f / (1.0f - a.probability), a.key);
+  const int64_t groups = (a.count + 127) / 128, blocks = (groups * 16 + threads - 1) / threads;
+  dropout_kernel<T><<<static_cast<unsigned>(blocks), threads, 0, stream>>>(
+      a, Drop{drop_below(a.probability), 1.0f / (1.0f - a.probability)});
 }
 
 }  // namespace

@@ -6,14 +6,26 @@
 
 namespace qlora::lora {
 
+// out (+)= in, dropped.
+struct DroppedTensor {
+  const void* in;
+  void* out;
+  bool accumulate;
+};
+
+// Both tensors are dropped by one mask; the second may be missing (null).
 struct DropoutArguments {
-  const void* input;
-  void* output;  // same type
+  DroppedTensor first, second;
   quant::ElementType type;
   int64_t count;
   float probability;
   uint64_t key;
 };
+
+// An element is dropped if its 16 random bits are below this.
+inline uint32_t drop_below(float probability) {
+  return static_cast<uint32_t>(probability * 65536.0f + 0.5f);
+}
 
 namespace cpu {
 void dropout(const DropoutArguments& arguments);

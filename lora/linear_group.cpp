@@ -218,8 +218,15 @@ void add_low_rank_gradients(const LinearGroup& group, const at::Tensor& x, const
     Adapter& adapter = *layer.adapter;
     const uint64_t key = mask_key(adapter, context);
     const at::Tensor g_i = g.narrow(1, column, adapter.rank);
-    low_rank_gradient(g_i, dropout(x, adapter.dropout, key), 1.0, adapter.grad_a);
-    if (dx.defined()) dx.add_(dropout(at::mm(g_i, adapter.a_compute), adapter.dropout, key));
+    at::Tensor x_i;
+    if (dx.defined()) {
+      const at::Tensor towards = at::empty_like(dx);
+      low_rank_up(g_i, adapter.a_compute.t(), 1.0, false, towards);
+      x_i = dropout(x, adapter.dropout, key, towards, dx);
+    } else {
+      x_i = dropout(x, adapter.dropout, key);
+    }
+    low_rank_gradient(g_i, x_i, 1.0, adapter.grad_a);
     column += adapter.rank;
   }
 }
@@ -321,10 +328,10 @@ struct GroupNode : torch::autograd::Function<GroupNode> {
     const at::Tensor g = h.defined() ? low_rank_gradients(*group, inner, h) : at::Tensor();
     // Before the products, as in the forward pass: their sum is rounded once.
     const bool begun = dx.defined() && g.defined() && !drops(any_adapter(*group), context);
-    if (begun && can_sum(group->layers(), dx)) {
+    if (dx.defined() && g.defined() && can_sum(group->layers(), dx)) {
       const ProfileScope products("linear backward");
-      summed_input_gradient(group->layers(), side_by_side(dy), g, group->stacked_a().compute, dx,
-                            *context.workspace);
+      summed_input_gradient(group->layers(), side_by_side(dy), begun ? g : at::Tensor(),
+                            group->stacked_a().compute, dx, *context.workspace);
     } else {
       if (begun) low_rank_up(g, group->stacked_a().compute.t(), 1.0, false, dx);
       add_weights_gradients(*group, x, dy, inner, begun, dx, context);

@@ -33,7 +33,8 @@ bool can_sum(const std::vector<LoraLinear>& layers, const at::Tensor& x);
 void summed_forward_into(const std::vector<LoraLinear>& layers, const at::Tensor& x,
                          const std::vector<at::Tensor>& h, const std::vector<bool>& accumulate,
                          const std::vector<at::Tensor>& y, quant::Workspace& workspace);
-// dx = g A + Σ_i dy_i W_i: g [tokens, sum of ranks], A [sum of ranks, in], dy as above.
+// dx = g A + Σ_i dy_i W_i: g [tokens, sum of ranks], undefined for no such term, A [sum of ranks,
+// in], dy as above.
 void summed_input_gradient(const std::vector<LoraLinear>& layers, const at::Tensor& dy,
                            const at::Tensor& g, const at::Tensor& a, const at::Tensor& dx,
                            quant::Workspace& workspace);

@@ -55,10 +55,14 @@ at::Tensor even_columns(const at::Tensor& t, const at::Tensor& index) {
 
 }  // namespace
 
-bool sums_products(const at::Tensor& a, int64_t k, int64_t r) {
+bool machine_sums_products() {
   static const bool supported = cpu::supports_summed_products_avx512();
-  return supported && a.is_cpu() && a.scalar_type() == at::kBFloat16 && a.size(0) >= kLeastRows &&
-         k % 2 == 0 && r % 2 == 0;
+  return supported;
+}
+
+bool sums_products(const at::Tensor& a, int64_t k, int64_t r) {
+  return machine_sums_products() && a.is_cpu() && a.scalar_type() == at::kBFloat16 &&
+         a.size(0) >= kLeastRows && k % 2 == 0 && r % 2 == 0;
 }
 
 bool sums_int8_products(const at::Tensor& x, int64_t k, int64_t r) {

@@ -29,6 +29,8 @@ struct SummedProduct {
   SumTarget to;
 };
 
+// Whether this machine has the kernels.
+bool machine_sums_products();
 // Whether there is a kernel for a product with this left factor [m, k] and terms of rank r.
 bool sums_products(const at::Tensor& a, int64_t k, int64_t r);
 

@@ -35,6 +35,10 @@ int64_t fused_backward_bytes(const LayerPass& p) {
   return kFloat * (p.queries + p.heads) + shared;
 }
 
+// A recomputed layer is passed from its input, which is kept for it, to the sum that it ends with;
+// any other has the sum in the next layer's first norm.
+bool is_alone(const LayerPass& p) { return !p.remakes_inputs; }
+
 // A sum of a float32 and a 16-bit tensor makes a copy on the CPU.
 bool casts_sums(const LayerPass& p) { return !p.on_gpu && p.compute_bytes != kFloat; }
 
@@ -59,7 +63,7 @@ std::vector<NodeBuffers> backward_buffers(const LayerPass& p) {
       {Stage::kAttention, residual + c * (2 * q + 2 * k) + fused_backward_bytes(p)},
       // A GPU's gradients do not lie side by side yet.
       {Stage::kQkv, residual + (p.on_gpu ? 2 : 1) * c * (q + 2 * k) + (copies * c + remade) * h},
-      {Stage::kFirstNorm, 2 * residual + c * h}};
+      {Stage::kFirstNorm, 2 * residual + (is_alone(p) ? 1 : 2) * c * h}};
 }
 
 }  // namespace
@@ -71,7 +75,8 @@ std::vector<KeptTensor> kept_tensors(const LayerPass& p) {
     if (p.remakes_inputs) return int64_t{0};
     return p.trained[static_cast<size_t>(group)] ? features : 0;  // only its gradient needs it
   };
-  return {{Stage::kFirstNorm, "residual", h + 1, kFloat},  // with a scale for each token
+  // With a scale for each token.
+  return {{Stage::kFirstNorm, "residual", (is_alone(p) ? 0 : h) + 1, kFloat},
           {Stage::kQkv, "normed input", input(Group::kQkv, h), c},
           {Stage::kQkv, "low-rank inputs", at(p.ranks, Group::kQkv), c},
           {Stage::kQkv, "products before DoRA's magnitude", at(p.dora, Group::kQkv), c},
@@ -98,19 +103,21 @@ int64_t kept_bytes(const LayerPass& p) {
 
 int64_t forward_bytes(const LayerPass& p) {
   const int64_t c = p.compute_bytes, h = p.hidden, q = p.queries, k = p.keys, i = p.inner;
-  // Alive to the end of the layer: its input, attention's share of the residual, queries and keys
-  // before a rotation that copies them, and the inputs of products that are not kept.
+  // Alive to the end of the layer: what the layer before gave, attention's product, queries and
+  // keys before a rotation that copies them, and the inputs of products that are not kept.
   const int64_t unkept = p.remakes_inputs ? c * (2 * h + i) : 0;
-  const int64_t locals = kFloat * h + c * h + (copies_rotated(p) ? c * (q + k) : 0) + unkept;
-  // The last product, that in float32, the layer's output.
-  int64_t most = locals + c * h + (casts_sums(p) ? 2 : 1) * kFloat * h;
+  const int64_t locals =
+      (is_alone(p) ? 1 : 2) * c * h + (copies_rotated(p) ? c * (q + k) : 0) + unkept;
+  // The last product, and the sum with it.
+  int64_t most = locals + c * h;
+  if (is_alone(p)) most += (casts_sums(p) ? 2 : 1) * kFloat * h;
   if (p.dropout) most = std::max(most, locals + c * i);  // an adapter's input
   // Operands and result of the widest product.
   if (p.in_float32) most = std::max(most, locals + c * h + kFloat * (h + i));
-  if (p.in_eight_bits) {
-    // int32 products and 8-bit inputs, of the last layer and of one before the activation.
-    most = std::max({most, locals + c * h + kFloat * h + i, locals - c * i + kFloat * i + h});
-  }
+  // 8-bit inputs of the last layer, and of one before the activation; int32 products of both.
+  const int64_t integers = p.in_int32 ? kFloat : 0;
+  if (p.in_eight_bits)
+    most = std::max({most, locals + c * h + integers * h + i, locals - c * i + integers * i + h});
   return most * p.tokens;
 }
 
@@ -132,7 +139,7 @@ int64_t graphless_bytes(const LayerPass& p) {
   const int64_t attention = 2 * kFloat * h + c * (h + 3 * q + 3 * k);
   const int64_t end = (casts_sums(p) ? 5 : 4) * kFloat * h + c * (4 * h + q) +
                       (copies_rotated(p) ? 2 : 1) * c * (q + 2 * k) + 3 * c * i;
-  const int64_t eight_bits = p.in_eight_bits ? (kFloat - c) * i + h : 0;
+  const int64_t eight_bits = p.in_int32 ? (kFloat - c) * i + h : p.in_eight_bits ? i : 0;
   return std::max(attention * p.tokens + composed_bytes(p),
                   (end + std::max<int64_t>(eight_bits, 0)) * p.tokens);
 }

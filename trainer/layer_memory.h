@@ -23,6 +23,7 @@ struct LayerPass {
   int64_t compute_bytes = 2;    // of an element in the compute dtype
   bool dropout = false;         // of the adapters' inputs
   bool in_eight_bits = false;   // forward products with 8-bit inputs
+  bool in_int32 = false;        // which come as int32 before they are scaled
   bool in_float32 = false;      // products of float16 on a CPU, which go through float32
   bool on_gpu = false;
   bool flash = true;                // attention never holds its scores

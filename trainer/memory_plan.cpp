@@ -14,6 +14,7 @@
 #include "model/flash_attention_kernels.h"
 #include "model/load.h"
 #include "optim/optimizer.h"
+#include "quant/summed_product.h"
 
 namespace qlora::trainer {
 namespace {
@@ -21,7 +22,7 @@ namespace {
 constexpr int64_t kFloat = 4;
 // Resident beside all tensors: the program, LibTorch as far as it is used, and what oneDNN compiles
 // and keeps; with 8-bit products it keeps a kernel for each number of outlier columns (measured).
-constexpr int64_t kCpuRuntime = 150'000'000, kEightBitRuntime = 55'000'000;
+constexpr int64_t kCpuRuntime = 140'000'000, kEightBitRuntime = 55'000'000;
 // What micro-batches of ever other lengths add to that in the first ten steps: a heap in pieces,
 // and where 16-bit products go to oneDNN more of its kernels (measured; with outlier columns of
 // 8-bit products it goes on growing).
@@ -69,7 +70,7 @@ class Planner {
       add("tokenizer and data", run_.host_bytes, Phase::kHost);
     else
       add_loaded("tokenizer and data", run_.host_bytes);
-    const int64_t eight_bits = in_eight_bits_ ? kEightBitRuntime : 0;
+    const int64_t eight_bits = in_int32() ? kEightBitRuntime : 0;
     const int64_t cpu_runtime = kCpuRuntime + eight_bits + (cuda_available() ? kCudaProgram : 0);
     add_loaded("run-time libraries", run_.on_gpu ? kGpuRuntime : cpu_runtime);
     if (run_.on_gpu) add("cuBLAS's workspaces", kGpuWorkspaces, Phase::kTraining);
@@ -103,6 +104,8 @@ class Planner {
   void add_loss();
   void add_evaluation();
   void add_gaps();
+  bool has_own_kernels() const;
+  bool in_int32() const;  // 8-bit products as tensors of their own
   int64_t other_lengths() const;
   LayerPass pass(int64_t tokens, int64_t longest) const;
   // Of the micro-batch, with the adapters of this layer.
@@ -256,6 +259,7 @@ LayerPass Planner::pass(int64_t tokens, int64_t longest) const {
   pass.compute_bytes = compute_bytes_;
   pass.dropout = run_.lora.dropout > 0;
   pass.in_eight_bits = in_eight_bits_;
+  pass.in_int32 = in_int32();
   pass.in_float32 = product_ != run_.compute;
   pass.on_gpu = run_.on_gpu;
   pass.flash =
@@ -334,17 +338,22 @@ void Planner::add_evaluation() {
       Phase::kEvaluation);
 }
 
-// 16-bit products go to oneDNN where the project's own kernel, which serves all lengths, does not
-// run: on other CPUs, and with DoRA.
+// Products go to oneDNN where the project's own kernels, which serve all lengths, do not run.
+bool Planner::has_own_kernels() const {
+  return quant::machine_sums_products() && !run_.on_gpu && run_.compute == at::kBFloat16 &&
+         !run_.lora.use_dora;
+}
+
+bool Planner::in_int32() const { return in_eight_bits_ && !has_own_kernels(); }
+
 int64_t Planner::other_lengths() const {
-  if (in_eight_bits_) return kEightBitOtherLengths;
-  const bool own_kernel = instruction_set() == "avx512_bf16" && !run_.lora.use_dora;
-  return product_ == at::kFloat || own_kernel ? kOtherLengths : kOneDnnOtherLengths;
+  if (in_int32()) return kEightBitOtherLengths;
+  return product_ == at::kFloat || has_own_kernels() ? kOtherLengths : kOneDnnOtherLengths;
 }
 
 void Planner::add_gaps() {
   const auto step = static_cast<double>(plan_.bytes_in_step());
-  const bool alternating = recomputation_is_fullest_ || in_eight_bits_;
+  const bool alternating = recomputation_is_fullest_ || in_int32();
   const double share = alternating ? kGapsAlternating : run_.on_gpu ? kGpuGaps : kGaps;
   add("gaps between buffers", static_cast<int64_t>(step * share), Phase::kTraining);
 }

@@ -85,16 +85,6 @@ TEST(LinearGroup, DropoutActsInTrainingOnlyAndOnTheAdapterOnly) {
   EXPECT_TRUE(at::allclose(trained, expected, 1e-5, 1e-5));
 }
 
-TEST(Dropout, MaskDependsOnTheKeyAlone) {
-  const at::Tensor x = at::ones({1000});
-  const at::Tensor a = lora::dropout(x, 0.25, 9);
-  EXPECT_TRUE(at::equal(a, lora::dropout(x, 0.25, 9)));
-  EXPECT_FALSE(at::equal(a, lora::dropout(x, 0.25, 10)));
-  const double kept = (a > 0).sum().item<double>();
-  EXPECT_NEAR(kept, 750, 5 * std::sqrt(1000 * 0.25 * 0.75));  // five standard deviations
-  EXPECT_FLOAT_EQ(a.max().item<float>(), 1.0f / 0.75f);
-}
-
 TEST(AdapterSet, StartsAsPeftDoesAndIsAFunctionOfTheSeed) {
   LoraOptions options;
   const auto make = [&](uint64_t seed) {
