@@ -135,16 +135,19 @@ void weight_products_into(const LinearGroup& group, const at::Tensor& x,
 }
 
 // Frozen products plus scaling * H_i B_iᵀ. `h` is undefined where adapters are off. What DoRA's
-// magnitudes scaled goes to `scaled` where it is wanted, one a layer with magnitude.
+// magnitudes scaled goes to `scaled` where it is wanted, one a layer with magnitude. With a
+// residual, its sum with the product.
 variable_list outputs(const LinearGroup& group, const at::Tensor& x, const at::Tensor& h,
-                      const ForwardContext& context, variable_list* scaled = nullptr) {
+                      const at::Tensor& residual, const ForwardContext& context,
+                      variable_list* scaled = nullptr) {
   std::vector<int64_t> widths;
   for (const LoraLinear& layer : group.layers()) widths.push_back(layer.out_features());
-  const at::Tensor all = at::empty(
-      {x.size(0), std::accumulate(widths.begin(), widths.end(), int64_t{0})}, x.options());
+  const at::Tensor all =
+      at::empty({x.size(0), std::accumulate(widths.begin(), widths.end(), int64_t{0})},
+                residual.defined() ? residual.options() : x.options());
   variable_list result = columns_of(all, widths), parts_of_h;
   std::vector<bool> begun;
-  const bool summed = h.defined() && can_sum(group.layers(), x);
+  const bool summed = residual.defined() || (h.defined() && can_sum(group.layers(), x));
   int64_t column = 0;
   for (size_t i = 0; i < result.size(); ++i) {
     const LoraLinear& layer = group.layers()[i];
@@ -158,7 +161,7 @@ variable_list outputs(const LinearGroup& group, const at::Tensor& x, const at::T
   }
   if (summed) {
     const ProfileScope scope("linear");
-    summed_forward_into(group.layers(), x, parts_of_h, begun, result, *context.workspace);
+    summed_forward_into(group.layers(), x, parts_of_h, begun, result, residual, *context.workspace);
     return result;
   }
   weight_products_into(group, x, begun, all, result, context);
@@ -181,7 +184,9 @@ bool keeps_of_outputs(const LinearGroup& group) {
   });
 }
 
-variable_list unspecified_outputs(const LinearGroup& group, const at::Tensor& x) {
+variable_list unspecified_outputs(const LinearGroup& group, const at::Tensor& x,
+                                  const at::Tensor& residual) {
+  if (residual.defined()) return {at::empty_like(residual)};
   variable_list result;
   for (const LoraLinear& layer : group.layers())
     result.push_back(at::empty({x.size(0), layer.out_features()}, x.options()));
@@ -280,20 +285,39 @@ struct InputMaker : torch::CustomClassHolder {
   std::function<at::Tensor(const std::vector<at::Tensor>&)> make;
 };
 
+// Of a sum with a residual, whose gradient is that of the sum; the others are made of it in the
+// compute dtype.
+constexpr const char* kComputeOfSum = "compute_of_sum";
+
+void note_residual(AutogradContext* ctx, const at::Tensor& x,
+                   const std::optional<Variable>& residual) {
+  if (residual) ctx->saved_data[kComputeOfSum] = static_cast<int64_t>(x.scalar_type());
+}
+
+at::Tensor take_residual_gradient(AutogradContext* ctx, variable_list& dy) {
+  const auto compute = ctx->saved_data.find(kComputeOfSum);
+  if (compute == ctx->saved_data.end()) return at::Tensor();
+  const at::Tensor wide = dy[0];
+  dy[0] = wide.to(static_cast<at::ScalarType>(compute->second.toInt()));
+  return wide;
+}
+
 struct GroupNode : torch::autograd::Function<GroupNode> {
   // `anchor`: LinearGroup::anchor().
   static variable_list forward(AutogradContext* ctx, const Variable& x, const Variable& anchor,
-                               const LinearGroup* group, const ForwardContext* context,
-                               const RemadeInput* remade) {
+                               const std::optional<Variable>& residual, const LinearGroup* group,
+                               const ForwardContext* context, const RemadeInput* remade) {
     const ProfileScope scope("lora");
     (void)anchor;
     const bool adapted = group->has_adapters() && context->adapters_enabled;
     const at::Tensor h = adapted ? low_rank_inputs(*group, x, *context) : at::Tensor();
     // h, what DoRA scaled, and x or what it is made of.
     variable_list saved{h};
+    const at::Tensor onto = residual.value_or(at::Tensor());
     variable_list result = context->output_unused && !keeps_of_outputs(*group)
-                               ? unspecified_outputs(*group, x)
-                               : outputs(*group, x, h, *context, &saved);
+                               ? unspecified_outputs(*group, x, onto)
+                               : outputs(*group, x, h, onto, *context, &saved);
+    note_residual(ctx, x, residual);
     ctx->saved_data["inputs_at"] = static_cast<int64_t>(saved.size());
     if (remade != nullptr) {
       saved.insert(saved.end(), remade->from.begin(), remade->from.end());
@@ -320,6 +344,7 @@ struct GroupNode : torch::autograd::Function<GroupNode> {
     context.training = ctx->saved_data["training"].toBool();
     context.dropout_key = static_cast<uint64_t>(ctx->saved_data["key"].toInt());
     context.workspace = reinterpret_cast<quant::Workspace*>(ctx->saved_data["workspace"].toInt());
+    const at::Tensor d_residual = take_residual_gradient(ctx, dy);
     for (at::Tensor& d : dy)
       if (d.stride(1) != 1) d = d.contiguous();
 
@@ -337,7 +362,7 @@ struct GroupNode : torch::autograd::Function<GroupNode> {
       add_weights_gradients(*group, x, dy, inner, begun, dx, context);
     }
     if (g.defined()) add_low_rank_gradients(*group, x, g, dx, context);
-    return {dx, Variable(), Variable(), Variable(), Variable()};
+    return {dx, Variable(), d_residual, Variable(), Variable(), Variable()};
   }
 
   static at::Tensor input_of(AutogradContext* ctx, const variable_list& kept) {
@@ -350,17 +375,21 @@ struct GroupNode : torch::autograd::Function<GroupNode> {
 
 // A group without anything to train still has to carry the gradient to the layers below it.
 struct FrozenGroupNode : torch::autograd::Function<FrozenGroupNode> {
-  static variable_list forward(AutogradContext* ctx, const Variable& x, const LinearGroup* group,
+  static variable_list forward(AutogradContext* ctx, const Variable& x,
+                               const std::optional<Variable>& residual, const LinearGroup* group,
                                const ForwardContext* context) {
     ctx->saved_data["group"] = reinterpret_cast<int64_t>(group);
     ctx->saved_data["workspace"] = reinterpret_cast<int64_t>(context->workspace);
-    return context->output_unused ? unspecified_outputs(*group, x)
-                                  : outputs(*group, x, at::Tensor(), *context);
+    note_residual(ctx, x, residual);
+    const at::Tensor onto = residual.value_or(at::Tensor());
+    return context->output_unused ? unspecified_outputs(*group, x, onto)
+                                  : outputs(*group, x, at::Tensor(), onto, *context);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list dy) {
     const auto* group = reinterpret_cast<const LinearGroup*>(ctx->saved_data["group"].toInt());
     auto& workspace = *reinterpret_cast<quant::Workspace*>(ctx->saved_data["workspace"].toInt());
+    const at::Tensor d_residual = take_residual_gradient(ctx, dy);
     at::Tensor dx = at::empty({dy[0].size(0), group->layers()[0].in_features()}, dy[0].options());
     if (can_stack(group->layers())) {
       stacked_input_gradient(group->layers(), side_by_side(dy), false, dx, workspace);
@@ -368,20 +397,28 @@ struct FrozenGroupNode : torch::autograd::Function<FrozenGroupNode> {
       for (size_t i = 0; i < dy.size(); ++i)
         group->layers()[i].base->input_gradient_into(dy[i].contiguous(), dx, i > 0, workspace);
     }
-    return {dx, Variable(), Variable()};
+    return {dx, d_residual, Variable(), Variable()};
   }
 };
 
 }  // namespace
 
-std::vector<at::Tensor> LinearGroup::forward(const at::Tensor& x, const ForwardContext& context,
-                                             const RemadeInput* remade) const {
+bool LinearGroup::sums_onto(const at::Tensor& x, const ForwardContext& context) const {
+  return can_sum_onto(layers_, x, context.adapters_enabled);
+}
+
+std::vector<at::Tensor> LinearGroup::forward_onto(const at::Tensor& residual, const at::Tensor& x,
+                                                  const ForwardContext& context,
+                                                  const RemadeInput* remade) const {
+  check(!residual.defined() || sums_onto(x, context), "LinearGroup: no sum onto a residual here");
   const bool adapted = has_adapters() && context.adapters_enabled;
   if (!at::GradMode::is_enabled())
-    return outputs(*this, x, adapted ? low_rank_inputs(*this, x, context) : at::Tensor(), context);
+    return outputs(*this, x, adapted ? low_rank_inputs(*this, x, context) : at::Tensor(), residual,
+                   context);
+  const auto onto = residual.defined() ? std::optional<Variable>(residual) : std::nullopt;
   if (!anchor_.defined() || !context.adapters_enabled)
-    return FrozenGroupNode::apply(x, this, &context);
-  return GroupNode::apply(x, anchor_, this, &context, remade);
+    return FrozenGroupNode::apply(x, onto, this, &context);
+  return GroupNode::apply(x, anchor_, onto, this, &context, remade);
 }
 
 }  // namespace qlora::lora

@@ -40,7 +40,17 @@ class LinearGroup {
   // x [tokens, in] in the compute dtype -> one [tokens, out_i] per layer, in the layers' order.
   // With `remade`, x itself is not kept for the backward pass.
   std::vector<at::Tensor> forward(const at::Tensor& x, const ForwardContext& context,
-                                  const RemadeInput* remade = nullptr) const;
+                                  const RemadeInput* remade = nullptr) const {
+    return forward_onto(at::Tensor(), x, context, remade);
+  }
+  // residual + y, both fp32, for the one y of the group: nothing is rounded to the compute dtype in
+  // between. Where sums_onto() is false, forward() and a sum have to do.
+  at::Tensor forward_onto_residual(const at::Tensor& residual, const at::Tensor& x,
+                                   const ForwardContext& context,
+                                   const RemadeInput* remade = nullptr) const {
+    return forward_onto(residual, x, context, remade)[0];
+  }
+  bool sums_onto(const at::Tensor& x, const ForwardContext& context) const;
 
   std::vector<LoraLinear>& layers() { return layers_; }
   const std::vector<LoraLinear>& layers() const { return layers_; }
@@ -55,6 +65,10 @@ class LinearGroup {
   void set_anchor(at::Tensor anchor) { anchor_ = std::move(anchor); }
 
  private:
+  std::vector<at::Tensor> forward_onto(const at::Tensor& residual, const at::Tensor& x,
+                                       const ForwardContext& context,
+                                       const RemadeInput* remade) const;
+
   std::vector<LoraLinear> layers_;
   StackedA stacked_a_;
   at::Tensor anchor_;

@@ -92,12 +92,19 @@ bool can_sum(const std::vector<LoraLinear>& layers, const at::Tensor& x) {
   });
 }
 
+bool can_sum_onto(const std::vector<LoraLinear>& layers, const at::Tensor& x,
+                  bool adapters_enabled) {
+  return layers.size() == 1 && can_sum(layers, x) &&
+         !layers.front().active_bias(adapters_enabled).defined();
+}
+
 void summed_forward_into(const std::vector<LoraLinear>& layers, const at::Tensor& x,
                          const std::vector<at::Tensor>& h, const std::vector<bool>& accumulate,
-                         const std::vector<at::Tensor>& y, quant::Workspace& workspace) {
+                         const std::vector<at::Tensor>& y, const at::Tensor& onto,
+                         quant::Workspace& workspace) {
   std::vector<quant::SumTarget> targets;
   for (size_t i = 0; i < layers.size(); ++i) {
-    targets.push_back({.out = y[i], .accumulate = accumulate[i], .h = h[i], .c = {}});
+    targets.push_back({.out = y[i], .accumulate = accumulate[i], .h = h[i], .onto = onto});
     if (!h[i].defined()) continue;
     targets.back().c = layers[i].adapter->b_compute.t();
     targets.back().scale = layers[i].adapter->scaling;

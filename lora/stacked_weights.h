@@ -28,11 +28,17 @@ void stacked_input_gradient(const std::vector<LoraLinear>& layers, const at::Ten
 // type that has the kernel, dequantized or 16-bit weights, adapters without magnitudes.
 bool can_sum(const std::vector<LoraLinear>& layers, const at::Tensor& x);
 
+// Whether besides that the sum may be taken onto a residual stream: of one layer, without bias.
+bool can_sum_onto(const std::vector<LoraLinear>& layers, const at::Tensor& x,
+                  bool adapters_enabled);
+
 // y_i (+)= scaling_i h_i B_iᵀ + x W_iᵀ where layer i has an adapter and h_i is defined, else x
-// W_iᵀ; `accumulate` says for each layer whether y_i holds something.
+// W_iᵀ; `accumulate` says for each layer whether y_i holds something. With `onto`, fp32, the
+// one y is fp32 and its sum with that.
 void summed_forward_into(const std::vector<LoraLinear>& layers, const at::Tensor& x,
                          const std::vector<at::Tensor>& h, const std::vector<bool>& accumulate,
-                         const std::vector<at::Tensor>& y, quant::Workspace& workspace);
+                         const std::vector<at::Tensor>& y, const at::Tensor& onto,
+                         quant::Workspace& workspace);
 // dx = g A + Σ_i dy_i W_i: g [tokens, sum of ranks], undefined for no such term, A [sum of ranks,
 // in], dy as above.
 void summed_input_gradient(const std::vector<LoraLinear>& layers, const at::Tensor& dy,

@@ -45,6 +45,14 @@ void append(quant::NamedTensors& all, const std::string& module, const quant::Na
 CausalLm::CausalLm(ModelConfig config, at::Device device, at::ScalarType compute)
     : config_(std::move(config)), device_(device), compute_(compute), rotary_(config_, device) {}
 
+CausalLm::Stream CausalLm::added(const at::Tensor& residual, const lora::LinearGroup& group,
+                                 const at::Tensor& x, const lora::ForwardContext& context,
+                                 const lora::RemadeInput* remade) {
+  if (group.sums_onto(x, context))
+    return {group.forward_onto_residual(residual, x, context, remade), at::Tensor()};
+  return {residual, group.forward(x, context, remade)[0]};
+}
+
 CausalLm::Stream CausalLm::layer_forward(const DecoderLayer& layer, int64_t index,
                                          const Stream& stream,
                                          const AttentionContext& attention_context,
@@ -52,8 +60,8 @@ CausalLm::Stream CausalLm::layer_forward(const DecoderLayer& layer, int64_t inde
                                          bool output_unused) const {
   const AttentionShape shape{config_.num_heads, config_.num_kv_heads, config_.head_dim};
   const bool enabled = context.adapters_enabled;
-  const auto norm = [&](const at::Tensor& r, const at::Tensor& delta, const lora::NormWeight& w) {
-    return add_rms_norm(r, delta, w.value(enabled), config_.rms_norm_eps, compute_,
+  const auto norm = [&](const Stream& s, const lora::NormWeight& w) {
+    return add_rms_norm(s.residual, s.delta, w.value(enabled), config_.rms_norm_eps, compute_,
                         w.gradient(enabled));
   };
   const auto through_normed = [&](const lora::LinearGroup& group, const NormOutput& in,
@@ -62,18 +70,18 @@ CausalLm::Stream CausalLm::layer_forward(const DecoderLayer& layer, int64_t inde
     const auto again = normed_again(in, w.value(enabled), config_.rms_norm_eps, compute_);
     return group.forward(in.normed, context, &again);
   };
-  const auto first = norm(stream.residual, stream.delta, layer.input_norm);
+  const auto first = norm(stream, layer.input_norm);
   const auto qkv = through_normed(layer.qkv, first, layer.input_norm);
   const at::Tensor mixed = attention(qkv[0], qkv[1], qkv[2], shape, attention_context, index);
-  const at::Tensor attended = layer.o.forward(mixed, context)[0];
-  const auto second = norm(first.residual, attended, layer.post_attention_norm);
+  const auto second =
+      norm(added(first.residual, layer.o, mixed, context), layer.post_attention_norm);
   const auto gate_up = through_normed(layer.gate_up, second, layer.post_attention_norm);
   const at::Tensor activated = swiglu(gate_up[0], gate_up[1]);
   lora::ForwardContext last = context;
   last.output_unused = output_unused;
-  if (!context.remakes_inputs) return {second.residual, layer.down.forward(activated, last)[0]};
+  if (!context.remakes_inputs) return added(second.residual, layer.down, activated, last);
   const auto again = activated_again(gate_up[0], gate_up[1]);
-  return {second.residual, layer.down.forward(activated, last, &again)[0]};
+  return added(second.residual, layer.down, activated, last, &again);
 }
 
 lora::ForwardContext CausalLm::context(const ForwardInput& input) {

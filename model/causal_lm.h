@@ -79,8 +79,8 @@ class CausalLm {
   std::string base_hash() const;
 
  private:
-  // The residual stream, fp32, and what the last layer gave, which is still to be added to it:
-  // undefined, or of the compute dtype. The next norm adds it on its way.
+  // The residual stream, fp32, and what is still to be added to it: undefined, or of the compute
+  // dtype. The next norm adds it on its way.
   struct Stream {
     at::Tensor residual, delta;
     at::Tensor sum() const { return delta.defined() ? residual + delta : residual; }
@@ -88,6 +88,10 @@ class CausalLm {
       return residual.requires_grad() || (delta.defined() && delta.requires_grad());
     }
   };
+  // residual + the group's product with x.
+  static Stream added(const at::Tensor& residual, const lora::LinearGroup& group,
+                      const at::Tensor& x, const lora::ForwardContext& context,
+                      const lora::RemadeInput* remade = nullptr);
   // `output_unused`: of what is returned only the gradient counts, its values are unspecified.
   Stream layer_forward(const DecoderLayer& layer, int64_t index, const Stream& stream,
                        const AttentionContext& attention, const lora::ForwardContext& context,

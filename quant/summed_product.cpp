@@ -29,11 +29,18 @@ cpu::Int8Rows rows_of(const Int8Tensor& t) {
 cpu::SummedOutput output_of(const SumTarget& p, int64_t m, int64_t n) {
   check(p.out.size(0) == m && p.out.size(1) == n && p.out.stride(1) == 1,
         "multiply_summed: the shapes of a product do not fit");
+  const bool wide = p.onto.defined();
+  check(p.out.scalar_type() == (wide ? at::kFloat : at::kBFloat16) && !(wide && p.accumulate) &&
+            (!wide || (p.onto.sizes() == p.out.sizes() && p.onto.is_contiguous() &&
+                       p.out.is_contiguous() && p.onto.scalar_type() == at::kFloat)),
+        "multiply_summed: the output of a product does not fit what it is added to");
   const bool term = p.h.defined();
   check(!term || (p.h.size(0) == m && p.h.stride(1) == 1 && p.h.size(1) == p.c.size(0) &&
                   p.c.size(1) == n),
         "multiply_summed: the shapes of a term do not fit");
-  return {.out = static_cast<uint16_t*>(p.out.mutable_data_ptr()),
+  return {.out = wide ? nullptr : static_cast<uint16_t*>(p.out.mutable_data_ptr()),
+          .onto = wide ? p.onto.const_data_ptr<float>() : nullptr,
+          .wide_out = wide ? p.out.mutable_data_ptr<float>() : nullptr,
           .out_stride = p.out.stride(0),
           .columns = n,
           .accumulate = p.accumulate,

@@ -4,9 +4,10 @@
 //   out_i = out_i + scale_i h_i c_i + a b_i          (the first two terms where they are wanted)
 //
 // with b_i in bf16, or with the codes of LLM.int8() (int8.h). The sum is taken in fp32 and rounded
-// once. In a training step an adapter's product costs what its operations cost: as a product of its
-// own it writes and reads all of `out`, which at rank 16 takes three times as long. The kernels
-// reach 95 % of the peak of their instruction, oneDNN's 80 to 90 %.
+// once, or added in fp32 to a residual stream, whose large elements no 16-bit sum then rounds. In a
+// training step an adapter's product costs what its operations cost: as a product of its own it
+// writes and reads all of `out`, which at rank 16 takes three times as long. The kernels reach 95 %
+// of the peak of their instruction, oneDNN's 80 to 90 %.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,10 +19,12 @@
 namespace qlora::quant {
 
 struct SumTarget {
-  at::Tensor out;   // [m, n], rows contiguous
-  bool accumulate;  // onto what `out` holds
-  at::Tensor h, c;  // [m, r], rows contiguous, and [r, n]; undefined for no term
+  at::Tensor out;             // [m, n], rows contiguous
+  bool accumulate;            // onto what `out` holds
+  at::Tensor h = {}, c = {};  // [m, r], rows contiguous, and [r, n]; undefined for no term
   double scale = 1.0;
+  // If defined, fp32 [m, n]: `out` is fp32, too, and becomes the sum with it. Not with accumulate.
+  at::Tensor onto = {};
 };
 
 struct SummedProduct {

@@ -15,6 +15,9 @@ struct Factor {
 // Where a product goes, and the thin product in the same sum.
 struct SummedOutput {
   uint16_t* out;
+  // If not null, wide_out = onto + the sum, of the same stride, and `out` is not used.
+  const float* onto;
+  float* wide_out;
   int64_t out_stride, columns;
   bool accumulate;
   const uint16_t* h;  // [m, rank]; rank 0: no term

@@ -83,6 +83,17 @@ struct TilePlace {
 
 [[gnu::always_inline]] inline void store_tile(const SummedOutput& p, const TilePlace& at,
                                               const __m512 (&acc)[kRows][kVectors]) {
+  if (p.onto != nullptr) {
+    const int64_t first = at.t * p.out_stride + at.column;
+    for_each_vector(
+        at.rows, at.columns, [&](int i, int j, __mmask16 mask) __attribute__((always_inline)) {
+          const int64_t place = first + i * p.out_stride + j * kWords;
+          _mm512_mask_storeu_ps(
+              p.wide_out + place, mask,
+              _mm512_add_ps(_mm512_maskz_loadu_ps(mask, p.onto + place), acc[i][j]));
+        });
+    return;
+  }
   uint16_t* out = p.out + at.t * p.out_stride + at.column;
   for_each_vector(
       at.rows, at.columns, [&](int i, int j, __mmask16 mask) __attribute__((always_inline)) {

@@ -58,12 +58,12 @@ std::vector<NodeBuffers> backward_buffers(const LayerPass& p) {
       {Stage::kDown, residual + c * h + copies * c * i + remade * i + wide},
       {Stage::kSwiglu, residual + 3 * c * i},
       {Stage::kGateUp, residual + 2 * c * i + (copies * c + remade) * h + wide},
-      {Stage::kSecondNorm, 2 * residual + 2 * c * h},
+      {Stage::kSecondNorm, 2 * residual + (p.sums_onto ? 1 : 2) * c * h},
       {Stage::kOutput, residual + c * h + copies * c * q},
       {Stage::kAttention, residual + c * (2 * q + 2 * k) + fused_backward_bytes(p)},
       // A GPU's gradients do not lie side by side yet.
       {Stage::kQkv, residual + (p.on_gpu ? 2 : 1) * c * (q + 2 * k) + (copies * c + remade) * h},
-      {Stage::kFirstNorm, 2 * residual + (is_alone(p) ? 1 : 2) * c * h}};
+      {Stage::kFirstNorm, 2 * residual + (is_alone(p) || p.sums_onto ? 1 : 2) * c * h}};
 }
 
 }  // namespace
@@ -103,14 +103,15 @@ int64_t kept_bytes(const LayerPass& p) {
 
 int64_t forward_bytes(const LayerPass& p) {
   const int64_t c = p.compute_bytes, h = p.hidden, q = p.queries, k = p.keys, i = p.inner;
-  // Alive to the end of the layer: what the layer before gave, attention's product, queries and
-  // keys before a rotation that copies them, and the inputs of products that are not kept.
+  // Alive to the end of the layer: what is not yet added to the residual, by the layer before and
+  // by attention; queries and keys before a rotation that copies them, and the inputs of products
+  // that are not kept.
   const int64_t unkept = p.remakes_inputs ? c * (2 * h + i) : 0;
-  const int64_t locals =
-      (is_alone(p) ? 1 : 2) * c * h + (copies_rotated(p) ? c * (q + k) : 0) + unkept;
-  // The last product, and the sum with it.
-  int64_t most = locals + c * h;
-  if (is_alone(p)) most += (casts_sums(p) ? 2 : 1) * kFloat * h;
+  const int64_t not_added = p.sums_onto ? 0 : (is_alone(p) ? 1 : 2) * c * h;
+  const int64_t locals = not_added + (copies_rotated(p) ? c * (q + k) : 0) + unkept;
+  // The last product, or the sum with it, or both.
+  int64_t most = locals + (p.sums_onto ? kFloat : c) * h;
+  if (is_alone(p) && !p.sums_onto) most += (casts_sums(p) ? 2 : 1) * kFloat * h;
   if (p.dropout) most = std::max(most, locals + c * i);  // an adapter's input
   // Operands and result of the widest product.
   if (p.in_float32) most = std::max(most, locals + c * h + kFloat * (h + i));
@@ -136,8 +137,9 @@ int64_t backward_bytes(const LayerPass& p) {
 
 int64_t graphless_bytes(const LayerPass& p) {
   const int64_t c = p.compute_bytes, h = p.hidden, q = p.queries, k = p.keys, i = p.inner;
-  const int64_t attention = 2 * kFloat * h + c * (h + 3 * q + 3 * k);
-  const int64_t end = (casts_sums(p) ? 5 : 4) * kFloat * h + c * (4 * h + q) +
+  const int64_t attention = (p.sums_onto ? 1 : 2) * kFloat * h + c * (h + 3 * q + 3 * k);
+  const int64_t residuals = p.sums_onto ? 3 : casts_sums(p) ? 5 : 4;
+  const int64_t end = residuals * kFloat * h + c * ((p.sums_onto ? 2 : 4) * h + q) +
                       (copies_rotated(p) ? 2 : 1) * c * (q + 2 * k) + 3 * c * i;
   const int64_t eight_bits = p.in_int32 ? (kFloat - c) * i + h : p.in_eight_bits ? i : 0;
   return std::max(attention * p.tokens + composed_bytes(p),

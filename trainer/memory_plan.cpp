@@ -260,6 +260,7 @@ LayerPass Planner::pass(int64_t tokens, int64_t longest) const {
   pass.dropout = run_.lora.dropout > 0;
   pass.in_eight_bits = in_eight_bits_;
   pass.in_int32 = in_int32();
+  pass.sums_onto = has_own_kernels();
   pass.in_float32 = product_ != run_.compute;
   pass.on_gpu = run_.on_gpu;
   pass.flash =

@@ -70,6 +70,54 @@ TEST(LinearGroup, ForwardAndGradientsAreThoseOfTheFormula) {
     EXPECT_TRUE(at::allclose(s.adapters->tensors()[i].gradient, leaves[i].grad(), 1e-5, 1e-5)) << i;
 }
 
+// One bf16 layer of a rank-2 adapter, whose sum with a residual has the values and gradients of the
+// separate sum, less one rounding to bf16.
+TEST(LinearGroup, OntoAResidualIsTheSumWithIt) {
+  at::manual_seed(4);
+  for (const bool frozen : {false, true}) {
+    std::vector<LoraLinear> layers(1);
+    layers[0].name = "m.o_proj";
+    layers[0].base = std::make_unique<quant::DenseWeight>(at::randn({24, 16}).to(at::kBFloat16));
+    LinearGroup group(std::move(layers));
+    LoraOptions options;
+    options.rank = 2;
+    std::unique_ptr<AdapterSet> adapters;
+    if (!frozen) {
+      adapters = std::make_unique<AdapterSet>(options, std::vector<LinearGroup*>{&group},
+                                              at::kBFloat16, 1);
+      at::NoGradGuard no_grad;
+      for (auto& t : adapters->tensors()) at::Tensor(t.value).normal_();
+      adapters->publish();
+    }
+    quant::Workspace workspace;
+    ForwardContext context;
+    context.workspace = &workspace;
+    const at::Tensor x = at::randn({40, 16}).to(at::kBFloat16), dy = at::randn({40, 24});
+    if (!group.sums_onto(x, context)) GTEST_SKIP() << "no AVX-512 BF16 on this machine";
+
+    const at::Tensor residual = at::randn({40, 24});
+    const auto gradients = [&](bool onto) {
+      if (adapters) adapters->gradients().zero_();
+      at::Tensor xi = x.clone().requires_grad_(true), ri = residual.clone().requires_grad_(true);
+      const at::Tensor sum =
+          onto ? group.forward_onto_residual(ri, xi, context) : ri + group.forward(xi, context)[0];
+      sum.backward(dy);
+      std::vector<at::Tensor> all{sum.detach(), xi.grad(), ri.grad()};
+      if (adapters) all.push_back(adapters->gradients().clone());
+      return all;
+    };
+    const auto found = gradients(true), expected = gradients(false);
+    EXPECT_EQ(found[0].scalar_type(), at::kFloat);
+    const at::Tensor rounded_away = (found[0] - expected[0]).abs();
+    EXPECT_TRUE((rounded_away <= (expected[0] - residual).abs() / 256 + 1e-6).all().item<bool>());
+    EXPECT_GT(rounded_away.max().item<float>(), 0);
+    for (size_t i = 1; i < found.size(); ++i)  // what is differentiated is the same
+      EXPECT_TRUE(at::equal(found[i], expected[i])) << i << (frozen ? ", frozen" : "");
+    at::NoGradGuard no_grad;
+    EXPECT_TRUE(at::equal(group.forward_onto_residual(residual, x, context), found[0]));
+  }
+}
+
 TEST(LinearGroup, DropoutActsInTrainingOnlyAndOnTheAdapterOnly) {
   SmallGroup s(0.5);
   at::NoGradGuard no_grad;

@@ -108,6 +108,35 @@ TEST_F(SummedProducts, OfLlmInt8TheyAreRoundedOnceToo) {
   }
 }
 
+TEST_F(SummedProducts, OntoAResidualNothingIsRoundedToBfloat16) {
+  for (const Shape& s : kShapes) {
+    const int64_t k = (s.k + 3) / 4 * 4;
+    const at::Tensor x = random(s.m, k), h = random(s.m, s.r), c = random(s.r, s.n);
+    const at::Tensor b = random(s.n, k), residual = at::randn({s.m, s.n}) * 1000;
+    at::Tensor out = at::empty_like(residual), in_int8 = at::empty_like(residual), magnitude;
+    const auto target = [&](const at::Tensor& to) {
+      return SumTarget{
+          .out = to, .accumulate = false, .h = h, .c = c, .scale = 1.75, .onto = residual};
+    };
+    const at::Tensor term = 1.75 * at::mm(wide(h), wide(c)) + wide(residual);
+    const auto expect_fp32 = [&](const at::Tensor& found, const at::Tensor& exact,
+                                 const at::Tensor& size) {
+      // Half a step of fp32 at the residual, and what sums of up to some thousand terms lose.
+      const at::Tensor bound = exact.abs() * 6e-8 + size * 2e-6;
+      EXPECT_TRUE(((wide(found) - exact).abs() <= bound).all().item<bool>())
+          << (wide(found) - exact).abs().max().item<double>();
+    };
+    const at::Tensor term_size = 1.75 * at::mm(wide(h).abs(), wide(c).abs());
+    multiply_summed(x, {{b.t(), target(out)}});
+    expect_fp32(out, at::mm(wide(x), wide(b).t()) + term,
+                at::mm(wide(x).abs(), wide(b).t().abs()) + term_size);
+    const Int8Tensor w = quantize_int8(b);
+    multiply_summed_int8(x, 3.0, {{w, target(in_int8)}});
+    const at::Tensor product = int8_product(x, w, 3.0, magnitude);
+    expect_fp32(in_int8, product + term, magnitude + term_size);
+  }
+}
+
 TEST_F(SummedProducts, OfLlmInt8WithoutTermsAreTheProductOfInt8Linear) {
   const at::Tensor x = random(70, 64);
   const Int8Tensor first = quantize_int8(random(60, 64)), second = quantize_int8(random(100, 64));
