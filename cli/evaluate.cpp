@@ -7,12 +7,15 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
 #include "cli/model_choice.h"
 #include "data/dataset.h"
+#include "data/prepare.h"
 #include "trainer/evaluate.h"
 
 namespace {
@@ -42,11 +45,31 @@ struct Rows {
   std::vector<qlora::data::PromptAndAnswer> questions;
 };
 
+// The rows that the run set aside of its training data (data.eval_fraction), by the same seed.
+Rows rows_set_aside(const TrainedModel& trained, bool with_questions) {
+  const auto& recipe = trained.recipe;
+  const auto& base = trained.base;
+  Rows rows;
+  rows.examples = qlora::data::prepare_datasets(recipe.data, *base.tokenizer,
+                                                base.chat_template.get(), recipe.train.seed)
+                      .eval;
+  std::set<std::pair<int32_t, int64_t>> chosen;  // dataset, row
+  for (const auto& example : rows.examples) chosen.emplace(example.source, example.row);
+  for (size_t i = 0; with_questions && i < recipe.data.train.size(); ++i)
+    for (auto& question : qlora::data::read_prompts_and_answers(
+             recipe.data.train[i], recipe.data, *base.tokenizer, base.chat_template.get()))
+      if (chosen.contains({static_cast<int32_t>(i), question.row}))
+        rows.questions.push_back(std::move(question));
+  return rows;
+}
+
 Rows read_rows(const TrainedModel& trained, const EvaluateArguments& arguments) {
   qlora::data::DataOptions options = trained.recipe.data;
   std::vector<DatasetOptions> datasets = options.eval;
   if (!arguments.files.empty()) datasets.clear();
   for (const std::string& file : arguments.files) datasets.push_back({file, arguments.format, {}});
+  if (datasets.empty() && options.eval_fraction > 0)
+    return rows_set_aside(trained, arguments.exact_match);
   if (datasets.empty()) {
     throw qlora::ConfigError("give the rows to evaluate on with --data FILE");
   }
@@ -163,7 +186,8 @@ void add_evaluate_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "evaluate", "Loss and perplexity on rows of a file, and whether answers match exactly");
   qlora::cli::add_model_choice(*command, arguments->choice);
-  command->add_option("--data", arguments->files, "Rows (default: data.eval of the run's recipe)");
+  command->add_option("--data", arguments->files,
+                      "Rows (default: those of the run's recipe, data.eval or data.eval_fraction)");
   command->add_option("--format", arguments->format, "Format of --data")->capture_default_str();
   command->add_flag("--exact-match", arguments->exact_match,
                     "Also answer each row greedily and compare to the letter");

@@ -91,6 +91,12 @@ void report_trained_parts(const Recipe& recipe, const BaseModel& base,
   if (!refusal.empty()) log::write_warning(refusal);
 }
 
+void report_recomputation(const BaseModel& base, const trainer::TrainState& state) {
+  const int64_t layers = base.model->config().num_layers;
+  if (const int64_t count = state.choices.recompute_layers.count(layers); count > 0)
+    log::info("{} of {} layers are recomputed in the backward pass", count, layers);
+}
+
 }  // namespace
 
 void adopt_adapter_options(Recipe& recipe) {
@@ -178,6 +184,7 @@ void complete_state(const Recipe& recipe, const BaseModel& base, const data::Pre
   if (state.horizon > 0) {
     compare_with_checkpoint(base, data, state);
     extend(recipe, total, state);
+    report_recomputation(base, state);
     return;
   }
   state.horizon = total;
@@ -188,9 +195,7 @@ void complete_state(const Recipe& recipe, const BaseModel& base, const data::Pre
       recipe.train.gradient_checkpointing,
       planned_run(recipe, *base.model, longest_sequence(recipe, loader)),
       free_memory_bytes(base.model->device()));
-  const int64_t layers = base.model->config().num_layers;
-  if (const int64_t count = state.choices.recompute_layers.count(layers); count > 0)
-    log::info("{} of {} layers are recomputed in the backward pass", count, layers);
+  report_recomputation(base, state);
 }
 
 lora::AdapterSet attach_adapters(const Recipe& recipe, const BaseModel& base) {
