@@ -10,6 +10,7 @@
 #include "base/profile.h"
 #include "lora/columns.h"
 #include "lora/dropout.h"
+#include "lora/group_low_rank.h"
 #include "lora/low_rank.h"
 #include "lora/magnitude.h"
 #include "lora/stacked_weights.h"
@@ -65,33 +66,6 @@ void weight_gradients(const LoraLinear& layer, const at::Tensor& x, const at::Te
   layer.base->input_gradient_into(dy.index_fill(1, trained.index, 0), dx, accumulate,
                                   *context.workspace);
   dx.addmm_(of_rows, trained.rows.compute);
-}
-
-// The first adapter speaks for the group: rank patterns differ between modules, dropout never does.
-const Adapter& any_adapter(const LinearGroup& group) {
-  for (const LoraLinear& layer : group.layers())
-    if (layer.adapter) return *layer.adapter;
-  throw qlora::Error("LinearGroup: no adapter in the group");
-}
-
-// H = dropout(x) Aᵀ of all adapters side by side: [tokens, sum of ranks].
-at::Tensor low_rank_inputs(const LinearGroup& group, const at::Tensor& x,
-                           const ForwardContext& context) {
-  const at::Tensor& stacked = group.stacked_a().compute;
-  at::Tensor h = at::empty({x.size(0), stacked.size(0)}, x.options());
-  if (!drops(any_adapter(group), context)) {
-    low_rank_down(x, stacked, 1.0, h);
-    return h;
-  }
-  int64_t column = 0;
-  for (const LoraLinear& layer : group.layers()) {
-    if (!layer.adapter) continue;
-    const Adapter& adapter = *layer.adapter;  // each drops other inputs, as PEFT's modules do
-    low_rank_down(dropped(x, adapter, context), adapter.a_compute, 1.0,
-                  h.narrow(1, column, adapter.rank));
-    column += adapter.rank;
-  }
-  return h;
 }
 
 // Whether all that is added to a layer's product may be there before it: the sum is then rounded
@@ -191,49 +165,6 @@ variable_list unspecified_outputs(const LinearGroup& group, const at::Tensor& x,
   for (const LoraLinear& layer : group.layers())
     result.push_back(at::empty({x.size(0), layer.out_features()}, x.options()));
   return result;
-}
-
-// G_i = scaling dy_i B_i side by side, and dB_i += scaling dy_iᵀ H_i on the way.
-at::Tensor low_rank_gradients(const LinearGroup& group, const variable_list& dy,
-                              const at::Tensor& h) {
-  at::Tensor g = at::empty_like(h);
-  int64_t column = 0;
-  for (size_t i = 0; i < group.layers().size(); ++i) {
-    const auto& adapter = group.layers()[i].adapter;
-    if (!adapter) continue;
-    low_rank_down(dy[i], adapter->b_compute.t(), adapter->scaling,
-                  g.narrow(1, column, adapter->rank));
-    low_rank_gradient(h.narrow(1, column, adapter->rank), dy[i], adapter->scaling,
-                      adapter->grad_b.t());
-    column += adapter->rank;
-  }
-  return g;
-}
-
-// dA += Gᵀ x and, through each module's mask where there is dropout, dx += G A.
-void add_low_rank_gradients(const LinearGroup& group, const at::Tensor& x, const at::Tensor& g,
-                            at::Tensor& dx, const ForwardContext& context) {
-  if (!drops(any_adapter(group), context)) {
-    low_rank_gradient(g, x, 1.0, group.stacked_a().gradient);
-    return;
-  }
-  int64_t column = 0;
-  for (const LoraLinear& layer : group.layers()) {
-    if (!layer.adapter) continue;
-    Adapter& adapter = *layer.adapter;
-    const uint64_t key = mask_key(adapter, context);
-    const at::Tensor g_i = g.narrow(1, column, adapter.rank);
-    at::Tensor x_i;
-    if (dx.defined()) {
-      const at::Tensor towards = at::empty_like(dx);
-      low_rank_up(g_i, adapter.a_compute.t(), 1.0, false, towards);
-      x_i = dropout(x, adapter.dropout, key, towards, dx);
-    } else {
-      x_i = dropout(x, adapter.dropout, key);
-    }
-    low_rank_gradient(g_i, x_i, 1.0, adapter.grad_a);
-    column += adapter.rank;
-  }
 }
 
 // The gradients towards what the frozen and low-rank products of each layer gave: dy itself, or

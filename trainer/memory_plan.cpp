@@ -70,8 +70,8 @@ class Planner {
       add("tokenizer and data", run_.host_bytes, Phase::kHost);
     else
       add_loaded("tokenizer and data", run_.host_bytes);
-    const int64_t eight_bits = in_int32() ? kEightBitRuntime : 0;
-    const int64_t cpu_runtime = kCpuRuntime + eight_bits + (cuda_available() ? kCudaProgram : 0);
+    const int64_t cpu_runtime =
+        kCpuRuntime + (in_int32() ? kEightBitRuntime : 0) + (cuda_available() ? kCudaProgram : 0);
     add_loaded("run-time libraries", run_.on_gpu ? kGpuRuntime : cpu_runtime);
     if (run_.on_gpu) add("cuBLAS's workspaces", kGpuWorkspaces, Phase::kTraining);
     if (!run_.on_gpu) add("kernels for other lengths", other_lengths(), Phase::kAlways);
@@ -105,8 +105,12 @@ class Planner {
   void add_evaluation();
   void add_gaps();
   bool has_own_kernels() const;
-  bool in_int32() const;  // 8-bit products as tensors of their own
-  int64_t other_lengths() const;
+  // 8-bit products as tensors of their own.
+  bool in_int32() const { return in_eight_bits_ && !has_own_kernels(); }
+  int64_t other_lengths() const {
+    if (in_int32()) return kEightBitOtherLengths;
+    return product_ == at::kFloat || has_own_kernels() ? kOtherLengths : kOneDnnOtherLengths;
+  }
   LayerPass pass(int64_t tokens, int64_t longest) const;
   // Of the micro-batch, with the adapters of this layer.
   LayerPass layer_pass(int64_t layer) const;
@@ -343,13 +347,6 @@ void Planner::add_evaluation() {
 bool Planner::has_own_kernels() const {
   return quant::machine_sums_products() && !run_.on_gpu && run_.compute == at::kBFloat16 &&
          !run_.lora.use_dora;
-}
-
-bool Planner::in_int32() const { return in_eight_bits_ && !has_own_kernels(); }
-
-int64_t Planner::other_lengths() const {
-  if (in_int32()) return kEightBitOtherLengths;
-  return product_ == at::kFloat || has_own_kernels() ? kOtherLengths : kOneDnnOtherLengths;
 }
 
 void Planner::add_gaps() {

@@ -1,0 +1,32 @@
+// The low-rank products of all adapters of a group: what they make of its input, and their
+// gradients. Dropout, where there is some, drops other inputs for each adapter, as PEFT's modules
+// do.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "lora/forward_context.h"
+#include "lora/linear_group.h"
+
+namespace qlora::lora {
+
+// The first adapter speaks for the group: rank patterns differ between modules, dropout never does.
+const Adapter& any_adapter(const LinearGroup& group);
+
+// H = dropout(x) Aᵀ of all adapters side by side: [tokens, sum of ranks].
+at::Tensor low_rank_inputs(const LinearGroup& group, const at::Tensor& x,
+                           const ForwardContext& context);
+
+// G_i = scaling dy_i B_i side by side, and dB_i += scaling dy_iᵀ H_i on the way. dy: one of
+// [tokens, out_i] a layer.
+at::Tensor low_rank_gradients(const LinearGroup& group, const std::vector<at::Tensor>& dy,
+                              const at::Tensor& h);
+
+// dA += Gᵀ x and, through each module's mask where there is dropout, dx += G A unless dx is
+// undefined.
+void add_low_rank_gradients(const LinearGroup& group, const at::Tensor& x, const at::Tensor& g,
+                            at::Tensor& dx, const ForwardContext& context);
+
+}  // namespace qlora::lora
