@@ -32,6 +32,7 @@ void Int8Weight::dequantize_rows(int64_t expert, int64_t begin, int64_t end,
 }
 
 Int8Tensor Int8Weight::expert(int64_t index) const {
+  if (shape_.experts == 1 && index == 0) return weight_;
   const int64_t first = shape_.first_row(index, 0, shape_.out, "Int8Weight");
   return {weight_.codes.narrow(0, first, shape_.out), weight_.absmax.narrow(0, first, shape_.out)};
 }

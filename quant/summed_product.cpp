@@ -10,6 +10,8 @@ namespace {
 
 // Below, packing a weight costs more than it gains.
 constexpr int64_t kLeastRows = 32;
+// Of which int32 holds any sum of products of 8 bits with 7.
+constexpr int64_t kMostCodes = 65536;
 
 const uint16_t* bits(const at::Tensor& t) {
   return static_cast<const uint16_t*>(t.const_data_ptr());
@@ -73,7 +75,7 @@ bool sums_products(const at::Tensor& a, int64_t k, int64_t r) {
 }
 
 bool sums_int8_products(const at::Tensor& x, int64_t k, int64_t r) {
-  return sums_products(x, k, r) && k % 4 == 0;
+  return sums_products(x, k, r) && k % 4 == 0 && k <= kMostCodes;
 }
 
 void multiply_summed(const at::Tensor& a, const std::vector<SummedProduct>& products) {

@@ -186,6 +186,7 @@ TEST_F(SummedProducts, FewRowsOddRanksAndOtherTypesGoElsewhere) {
   EXPECT_FALSE(sums_products(random(64, 7), 7, 4));
   EXPECT_FALSE(sums_products(at::zeros({64, 8}), 8, 4));
   EXPECT_FALSE(sums_int8_products(random(64, 6), 6, 4));
+  EXPECT_FALSE(sums_int8_products(random(64, 8), 65540, 4));  // int32 would not hold its sums
 }
 
 TEST_F(SummedProducts, ShapesThatDoNotFitAreRefused) {
