@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <cstring>
+
 #include "base/element.h"
 #include "base/parallel_for.h"
 #include "base/philox.h"
@@ -13,8 +16,8 @@ constexpr int64_t kGroups = 8;   // drawn at a time, into the nearest cache
 
 // The bits of groups [first, first + count), in the order of dropout.h: Philox (philox.h), kLanes
 // counters at once.
-QLORA_VECTORIZED void draw(uint64_t key, int64_t first, int64_t count, uint32_t* bits) {
-  for (int64_t group = 0; group < count; ++group, bits += 4 * kLanes) {
+QLORA_VECTORIZED void draw(uint64_t key, int64_t first, int64_t count, uint16_t* bits) {
+  for (int64_t group = 0; group < count; ++group, bits += kGroup) {
     uint32_t x[4][kLanes];
     for (int j = 0; j < kLanes; ++j) {
       const auto counter = static_cast<uint64_t>((first + group) * kLanes + j);
@@ -35,8 +38,7 @@ QLORA_VECTORIZED void draw(uint64_t key, int64_t first, int64_t count, uint32_t*
       k0 += kPhiloxStep0;
       k1 += kPhiloxStep1;
     }
-    for (int word = 0; word < 4; ++word)
-      for (int j = 0; j < kLanes; ++j) bits[word * kLanes + j] = x[word][j];
+    std::memcpy(bits, x, sizeof(x));
   }
 }
 
@@ -70,15 +72,15 @@ void dropout(const DropoutArguments& a) {
   const float scale = 1.0f / (1.0f - a.probability);
   quant::with_element_type(a.type, [&]<typename T>(std::type_identity<T>) {
     parallel_for((a.count + kGroup - 1) / kGroup, kGroups, [&](int64_t begin, int64_t end) {
-      uint32_t bits[kGroups * 4 * kLanes];
+      uint16_t bits[kGroups * kGroup];
       for (int64_t group = begin; group < end; group += kGroups) {
         const int64_t first = group * kGroup, groups = std::min(kGroups, end - group);
         const int64_t count = std::min(a.count - first, groups * kGroup);
         draw(a.key, group, groups, bits);
         for (const DroppedTensor& t : {a.first, a.second})
           if (t.in != nullptr)
-            drop(static_cast<const T*>(t.in) + first, reinterpret_cast<const uint16_t*>(bits),
-                 below, scale, count, t.accumulate, static_cast<T*>(t.out) + first);
+            drop(static_cast<const T*>(t.in) + first, bits, below, scale, count, t.accumulate,
+                 static_cast<T*>(t.out) + first);
       }
     });
   });

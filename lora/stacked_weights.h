@@ -25,7 +25,8 @@ void stacked_input_gradient(const std::vector<LoraLinear>& layers, const at::Ten
                             bool accumulate, at::Tensor& dx, quant::Workspace& workspace);
 
 // Whether the layers' products and their adapters' go into one sum (quant/summed_product.h): x in a
-// type that has the kernel, dequantized or 16-bit weights, adapters without magnitudes.
+// type that has the kernel; dequantized or 16-bit weights, or LLM.int8() codes in all of them;
+// adapters without magnitudes.
 bool can_sum(const std::vector<LoraLinear>& layers, const at::Tensor& x);
 
 // Whether besides that the sum may be taken onto a residual stream: of one layer, without bias.

@@ -75,6 +75,7 @@ struct AddRmsNormNode : torch::autograd::Function<AddRmsNormNode> {
     ctx->save_for_backward({out.residual, out.rstd, weight.detach()});
     keep_gradient(ctx, weight_gradient.value_or(at::Tensor()));
     ctx->saved_data["has_delta"] = delta.has_value();
+    ctx->set_materialize_grads(false);  // of the last residual nobody takes the sum further
     return {out.residual, out.normed};
   }
 

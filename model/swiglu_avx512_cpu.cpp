@@ -16,8 +16,8 @@ namespace qlora::model::cpu {
 namespace {
 using namespace avx512;
 
-// 1 / (1 + e^-x), relative error below 1e-5; never quite 0, so that the reciprocal needs no case of
-// its own.
+// 1 / (1 + e^-x), relative error below 1e-5; 2^-120 where it is less, so that the reciprocal needs
+// no case of its own.
 [[gnu::always_inline]] inline __m512 sigmoid(__m512 x) {
   const __m512 one = _mm512_set1_ps(1.0f);
   const __m512 power = _mm512_min_ps(_mm512_set1_ps(120.0f),

@@ -118,7 +118,8 @@ int64_t forward_bytes(const LayerPass& p) {
   // 8-bit inputs of the last layer, and of one before the activation; int32 products of both.
   const int64_t integers = p.in_int32 ? kFloat : 0;
   if (p.in_eight_bits)
-    most = std::max({most, locals + c * h + integers * h + i, locals - c * i + integers * i + h});
+    most = std::max({most, locals + (p.sums_onto ? kFloat : c) * h + integers * h + i,
+                     locals - c * i + integers * i + h});
   return most * p.tokens;
 }
 

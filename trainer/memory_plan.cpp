@@ -151,7 +151,8 @@ void Planner::add_base() {
     // Weights that share an input lie in one panel.
     group = shape.group == group_of ? group + count : count;
     group_of = shape.group;
-    if (bytes.quantized && !bytes.in_eight_bits && !run_.lora.use_dora && group > count)
+    const bool joined = !bytes.in_eight_bits || has_own_kernels();
+    if (bytes.quantized && joined && !run_.lora.use_dora && group > count)
       panel = std::max(panel, group * bytes_of(product_));
     if (!bytes.quantized && dtype_ == product_) return;
     const int64_t rounded = product_ == at::kFloat && bytes.quantized ? dtype_bytes_ : 0;
@@ -343,10 +344,13 @@ void Planner::add_evaluation() {
       Phase::kEvaluation);
 }
 
-// Products go to oneDNN where the project's own kernels, which serve all lengths, do not run.
+// Products go to oneDNN where the project's own kernels (quant/summed_product.h), which serve all
+// lengths, do not run. Modules that stay out of them for reasons of their own are not looked for.
 bool Planner::has_own_kernels() const {
+  const auto is_odd = [](const auto& pattern) { return pattern.second % 2 != 0; };
   return quant::machine_sums_products() && !run_.on_gpu && run_.compute == at::kBFloat16 &&
-         !run_.lora.use_dora;
+         dtype_ == at::kBFloat16 && !run_.lora.use_dora && run_.lora.rank % 2 == 0 &&
+         std::ranges::none_of(run_.lora.rank_pattern, is_odd);
 }
 
 void Planner::add_gaps() {

@@ -257,7 +257,7 @@ def long_row(length):
 ROWS = {
     "1x512": steps_row("1 x 512", [], []),
     "4x512": steps_row("4 x 512, recomputed", ["--batch", "4", "--recompute"], ["--batch", "4", "--checkpoint"]),
-    # What `qlora plan --fit` picks for a fifth of the memory that the peer takes with recomputation.
+    # What `qlora plan --fit 1.2GB` picks, less than a fifth of what the peer takes with recomputation.
     "4x512-fit": steps_row("4 x 512, as fits into 1.2 GB", ["--batch", "2"], ["--batch", "4", "--checkpoint"]),
     "bf16": steps_row("1 x 512 against PEFT on a bf16 base", [], ["--base", "none"]),
     "floor-1x512": Row("1 x 512, share of the floor", lambda p: floor(p), unit="of 1"),

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "quant/make_frozen_weight.h"
 #include "tests/support/next_token_targets.h"
 #include "tests/support/tiny_model.h"
 #include "trainer/loss.h"
@@ -22,6 +23,17 @@ double loss_and_gradients(model::CausalLm& model, lora::AdapterSet& adapters,
                                                        1.0 / 10, model.context(input));
   loss.backward();
   return loss.item<double>();
+}
+
+void quantize(model::CausalLm& model, const std::string& method) {
+  quant::QuantizationOptions options;
+  options.method = method;
+  for (lora::LinearGroup* group : model.groups())
+    for (lora::LoraLinear& layer : group->layers()) {
+      at::Tensor weight = at::empty({layer.out_features(), layer.in_features()}, at::kBFloat16);
+      layer.base->dequantize_rows(0, 0, layer.out_features(), weight);
+      layer.base = quant::make_frozen_weight(weight, options, layer.name);
+    }
 }
 
 TEST(CausalLm, ZeroBGivesTheBasesOutputExactly) {
@@ -101,19 +113,27 @@ TEST(CausalLm, AdapterGradientsMatchFiniteDifferences) {
     EXPECT_GT(tensor.gradient.abs().max().item<float>(), 0) << tensor.name;
 }
 
+// With few tokens and with as many as the kernels of training take.
 TEST(CausalLm, RecomputedLayersGiveTheSameBits) {
-  auto model = tiny_model(at::kBFloat16);
-  auto adapters = tiny_adapters(*model, true, 0.3);
-  auto input = tiny_input({9, 6});
-  input.training = true;
-  input.dropout_key = 99;
-  const double loss = loss_and_gradients(*model, *adapters, input);
-  const at::Tensor gradients = adapters->gradients().clone();
-  for (const auto& layers : {model::RecomputedLayers::first(1), model::RecomputedLayers(true)}) {
-    input.recompute_layers = layers;
-    EXPECT_EQ(loss_and_gradients(*model, *adapters, input), loss);
-    EXPECT_TRUE(at::equal(adapters->gradients(), gradients));
-  }
+  for (const char* base : {"none", "nf4", "int8"})
+    for (const double dropout : {0.0, 0.3})
+      for (const std::vector<int>& lengths : {std::vector{9, 6}, {23, 17, 1}}) {
+        auto model = tiny_model(at::kBFloat16);
+        quantize(*model, base);
+        auto adapters = tiny_adapters(*model, true, dropout);
+        auto input = tiny_input(lengths);
+        input.training = true;
+        input.dropout_key = 99;
+        const double loss = loss_and_gradients(*model, *adapters, input);
+        const at::Tensor gradients = adapters->gradients().clone();
+        EXPECT_GT(gradients.abs().max().item<float>(), 0);
+        for (const auto& layers :
+             {model::RecomputedLayers::first(1), model::RecomputedLayers(true)}) {
+          input.recompute_layers = layers;
+          EXPECT_EQ(loss_and_gradients(*model, *adapters, input), loss) << base;
+          EXPECT_TRUE(at::equal(adapters->gradients(), gradients)) << base;
+        }
+      }
 }
 
 TEST(CausalLm, CachedGenerationAgreesWithTheWholePass) {

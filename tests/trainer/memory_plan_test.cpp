@@ -231,14 +231,16 @@ TEST(MemoryPlan, AStepsPeakIsThatOfItsTensors) {
     int64_t tokens;
     int64_t recompute;
     at::ScalarType compute;
+    const char* base = "none";
   };
   // Each larger than the one before: the arena keeps its peak. With the last of three layers
   // recomputed too, its input is all that it adds. float32 takes the composed attention.
   for (const Setting& s : {Setting{1024, 2, at::kBFloat16}, Setting{1024, 3, at::kBFloat16},
                            Setting{1024, 1, at::kBFloat16}, Setting{1024, 0, at::kBFloat16},
                            Setting{1024, 3, at::kFloat}, Setting{1024, 1, at::kFloat},
-                           Setting{1024, 0, at::kFloat}, Setting{2560, 0, at::kHalf}}) {
-    SmallRun run(method("none"), s.tokens, model::RecomputedLayers::first(s.recompute), s.compute);
+                           Setting{1024, 0, at::kFloat}, Setting{3584, 0, at::kBFloat16, "int8"},
+                           Setting{4096, 0, at::kBFloat16, "nf4"}, Setting{2560, 0, at::kHalf}}) {
+    SmallRun run(method(s.base), s.tokens, model::RecomputedLayers::first(s.recompute), s.compute);
     const int64_t before = arena_statistics().used_bytes;
     accumulate_gradients(*run.job, run.loader.next());
     const int64_t measured = arena_statistics().peak_used_bytes - before;
@@ -247,7 +249,7 @@ TEST(MemoryPlan, AStepsPeakIsThatOfItsTensors) {
                               bytes_for(plan, "gaps between buffers");
     EXPECT_NEAR(static_cast<double>(predicted), static_cast<double>(measured),
                 0.03 * static_cast<double>(measured))
-        << s.recompute << " recomputed, " << c10::toString(s.compute);
+        << s.recompute << " recomputed, " << c10::toString(s.compute) << ", " << s.base;
   }
 }
 
