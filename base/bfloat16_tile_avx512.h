@@ -15,15 +15,11 @@
 #include <cstdint>
 #include <cstring>
 
+#include "base/has_avx512_bfloat16.h"
+
 namespace qlora::avx512 {
 
 constexpr int kWords = 16;  // 32-bit lanes of a register
-
-// Whether this machine has the instructions of the target above.
-inline bool machine_has_them() {
-  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-}
 
 inline uint32_t pair_at(const uint16_t* first) {
   uint32_t pair;

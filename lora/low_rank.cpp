@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "base/error.h"
+#include "base/has_avx512_bfloat16.h"
 #include "base/profile.h"
 #include "lora/low_rank_kernels.h"
 #include "quant/dense_rows_product.h"
@@ -11,7 +12,7 @@ namespace qlora::lora {
 namespace {
 
 bool has_kernel(const at::Tensor& activations, int64_t rank, int64_t features) {
-  static const bool supported = cpu::supports_low_rank_avx512();
+  static const bool supported = avx512::machine_has_them();
   return supported && activations.is_cpu() && activations.scalar_type() == at::kBFloat16 &&
          rank % 2 == 0 && features % 2 == 0 && activations.size(0) > 0;
 }

@@ -178,8 +178,6 @@ void gradient_strip(const Packed& h, ConstRows x, int64_t begin, int64_t end, in
 
 }  // namespace
 
-bool supports_low_rank_avx512() { return machine_has_them(); }
-
 void low_rank_down(ConstRows x, ConstRows a, int64_t tokens, int64_t in, int64_t rank, float scale,
                    Rows h) {
   multiply<false>(x, tokens, packed(a, in, rank, true), scale, h);

@@ -18,8 +18,6 @@ struct Rows {
 
 namespace cpu {
 
-bool supports_low_rank_avx512();
-
 // AVX-512 BF16; sums in fp32, each element's in the order of its terms whatever the thread count.
 // All ranks must be even, in_features too.
 

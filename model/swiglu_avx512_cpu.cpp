@@ -73,8 +73,6 @@ void for_each_vector(int64_t tokens, int64_t width, const Visit& visit) {
 
 }  // namespace
 
-bool supports_swiglu_avx512() { return machine_has_them(); }
-
 void swiglu_bfloat16_avx512(const Swiglu& a) {
   for_each_vector(a.tokens, a.width, [&](int64_t t, int64_t i, __mmask32 mask) {
     const Two gate = two_at(row(a.gate, t) + i, mask), up = two_at(row(a.up, t) + i, mask);

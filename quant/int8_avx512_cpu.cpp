@@ -19,8 +19,6 @@ namespace qlora::quant::cpu {
 namespace {
 using namespace avx512;
 
-constexpr float kLargestHalf = 65504.0f;
-
 // 16 elements as fp16 holds them. A NaN stays one.
 [[gnu::always_inline]] inline __m512 as_half(const uint16_t* x, __mmask16 mask, bool saturate) {
   __m512 value = load_bfloat16(x, mask);
@@ -67,8 +65,6 @@ void encode_row(const float* rounded, int64_t count, float scale, int8_t* codes)
 }
 
 }  // namespace
-
-bool supports_int8_avx512() { return machine_has_them(); }
 
 void quantize_int8_bfloat16_avx512(const Int8QuantizeArguments& a) {
   const auto* x = static_cast<const uint16_t*>(a.x);

@@ -4,6 +4,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "base/has_avx512_bfloat16.h"
 #include "base/parallel_for.h"
 #include "base/vectorize.h"
 #include "quant/element_conversion.h"
@@ -11,8 +12,6 @@
 
 namespace qlora::quant::cpu {
 namespace {
-
-constexpr float kLargestHalf = 65504.0f;
 
 template <typename T>
 [[gnu::always_inline]] inline float as_half(T value, bool saturate) {
@@ -148,7 +147,7 @@ void for_each_row(int64_t rows, int64_t columns, void* out, const Row& write) {
 }  // namespace
 
 void quantize_int8(const Int8QuantizeArguments& a) {
-  static const bool supported = supports_int8_avx512();
+  static const bool supported = avx512::machine_has_them();
   if (supported && a.type == ElementType::kBFloat16) return quantize_int8_bfloat16_avx512(a);
   for_type(a.type, [&]<typename T>(T*) { quantize<T>(a); });
 }

@@ -7,7 +7,6 @@ namespace qlora::quant::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr float kLargestHalf = 65504.0f;
 constexpr float kOne127Squared = 6.200012e-05f;  // bitsandbytes' on CUDA; 1/16129 is 6.2000124e-05
 
 template <typename T>

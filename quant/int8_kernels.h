@@ -36,6 +36,7 @@ struct Int8DequantizeArguments {
   ElementType type;
 };
 
+constexpr float kLargestHalf = 65504.0f;  // that fp16 holds
 constexpr float kOne127th = 7.874015718698502e-3f;
 
 namespace cpu {
@@ -43,8 +44,7 @@ constexpr float kOne127Squared =
     6.200124e-05f;  // bitsandbytes' on the CPU; 1/16129 is 6.2000124e-05
 
 void quantize_int8(const Int8QuantizeArguments& arguments);
-// The same of bf16 elements, where supported.
-bool supports_int8_avx512();
+// The same of bf16 elements, where avx512::machine_has_them().
 void quantize_int8_bfloat16_avx512(const Int8QuantizeArguments& arguments);
 void scale_int8_products(const Int8ScaleArguments& arguments);
 void dequantize_int8(const Int8DequantizeArguments& arguments);

@@ -4,8 +4,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cstddef>
-#include <cstring>
 #include <span>
 #include <vector>
 

@@ -83,8 +83,6 @@ float row_loss(const Row& row, int64_t target, float scale, bool gradient, float
 
 }  // namespace
 
-bool supports_loss_avx512() { return machine_has_them(); }
-
 void softmax_cross_entropy_bfloat16_avx512(const SoftmaxCrossEntropy& a) {
   auto* logits = static_cast<uint16_t*>(a.logits);
   parallel_for(a.rows, 1, [&](int64_t begin, int64_t end) {

@@ -1,6 +1,7 @@
 #include <vector>
 
 #include "base/element.h"
+#include "base/has_avx512_bfloat16.h"
 #include "base/parallel_for.h"
 #include "base/vectorize.h"
 #include "quant/with_element_type.h"
@@ -61,7 +62,7 @@ QLORA_LOSS_ROWS(Float16)
 }  // namespace
 
 void softmax_cross_entropy(const SoftmaxCrossEntropy& a) {
-  static const bool supported = supports_loss_avx512();
+  static const bool supported = avx512::machine_has_them();
   if (supported && a.type == quant::ElementType::kBFloat16)
     return softmax_cross_entropy_bfloat16_avx512(a);
   quant::with_element_type(a.type, [&]<typename T>(std::type_identity<T>) {
