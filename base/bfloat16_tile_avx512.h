@@ -15,8 +15,6 @@
 #include <cstdint>
 #include <cstring>
 
-#include "base/has_avx512_bfloat16.h"
-
 namespace qlora::avx512 {
 
 constexpr int kWords = 16;  // 32-bit lanes of a register

@@ -123,12 +123,4 @@ int64_t free_memory_bytes(c10::Device device) {
   return proc_bytes("/proc/meminfo", "MemAvailable:");
 }
 
-std::string instruction_set() {
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512bf16")) return "avx512_bf16";
-  if (__builtin_cpu_supports("avx512f")) return "avx512";
-  if (__builtin_cpu_supports("avx2")) return "avx2";
-  return "baseline";
-}
-
 }  // namespace qlora

@@ -32,8 +32,4 @@ int64_t resident_bytes();
 // Memory that is still to be had on the device, in bytes (CPU: MemAvailable).
 int64_t free_memory_bytes(c10::Device device);
 
-// The widest vector instruction set in use, e.g. "avx512_bf16", "avx2": part of what a bit-exact
-// resume checks.
-std::string instruction_set();
-
 }  // namespace qlora

@@ -11,6 +11,9 @@
 #include <thread>
 
 #include "base/device.h"
+#include "base/instruction_set.h"
+#include "quant/product.h"
+#include "recipes/compute_dtype.h"
 
 namespace {
 
@@ -28,18 +31,21 @@ std::string gpu_facts() {
 }
 
 Json facts() {
-  const std::string instructions = qlora::instruction_set();
-  const bool fast = instructions == "avx512_bf16";
-  return {
+  const auto in_use = qlora::instruction_set(), processor = qlora::processor_instruction_set();
+  std::string instructions = qlora::to_string(in_use);
+  if (in_use != processor) instructions += " (held down from " + qlora::to_string(processor) + ")";
+  Json all = {
       {"qlora", QLORA_VERSION},
       {"LibTorch", TORCH_VERSION},
       {"CPU cores", std::thread::hardware_concurrency()},
       {"CPU instructions", instructions},
-      {"bfloat16 on the CPU",
-       fast ? "in hardware" : "emulated: train.compute_dtype float32 may be faster"},
+      {"compute_dtype auto", qlora::recipes::resolved_compute_dtype("auto", c10::Device("cpu"))},
       {"memory free", gigabytes(qlora::free_memory_bytes(c10::Device("cpu")))},
       {"disk free here", gigabytes(static_cast<int64_t>(std::filesystem::space(".").available))},
       {"GPU", gpu_facts()}};
+  for (const auto& [kind, route] : qlora::quant::cpu_product_routes())
+    all[kind + " products"] = route;
+  return all;
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <exception>
 
 #include "base/error.h"
+#include "base/instruction_set.h"
 #include "base/log.h"
 #include "cli/chat.h"
 #include "cli/doctor.h"
@@ -50,6 +51,7 @@ int failed(const std::exception& error, int code) {
 
 int run(CLI::App& app, int argc, char** argv) {
   try {
+    qlora::hold_libraries_to_instruction_set();
     app.parse(argc, argv);
     return 0;
   } catch (const CLI::ParseError& error) {

@@ -12,8 +12,8 @@ void add_base_choice(CLI::App& command, recipes::ModelChoice& choice) {
       ->capture_default_str();
   command
       .add_option("--compute-dtype", choice.compute_dtype,
-                  "bfloat16, float16 or float32 (default: the run's)")
-      ->check(CLI::IsMember({"bfloat16", "float16", "float32"}));
+                  "auto, bfloat16, float16 or float32 (default: the run's)")
+      ->check(CLI::IsMember({"auto", "bfloat16", "float16", "float32"}));
   command.add_flag("--any-base", choice.any_base,
                    "Use the adapter though it was trained on another base");
 }

@@ -28,21 +28,18 @@ void weight_product_into(const LoraLinear& layer, const at::Tensor& x, bool accu
                          at::Tensor& y, const ForwardContext& context) {
   const bool trained = context.adapters_enabled;
   if (layer.trained_weight && trained) {
-    quant::multiply_into(x, layer.trained_weight->compute.to(quant::product_dtype(x)).t(),
-                         accumulate, y);
+    quant::multiply_into(x, layer.trained_weight->compute.t(), accumulate, y);
     return;
   }
   layer.base->forward_into(x, y, accumulate, *context.workspace);
   if (layer.trained_rows && trained)
-    y.index_copy_(1, layer.trained_rows->index, at::mm(x, layer.trained_rows->rows.compute.t()));
+    y.index_copy_(1, layer.trained_rows->index,
+                  quant::product(x, layer.trained_rows->rows.compute.t()));
 }
 
-// gradient += dyᵀ x. In fp32 the product is added where it lies; in 16 bits it is rounded first.
-void add_outer(at::Tensor gradient, const at::Tensor& dy, const at::Tensor& x) {
-  if (dy.scalar_type() == at::kFloat)
-    gradient.addmm_(dy.t(), x);
-  else
-    gradient.add_(at::mm(dy.t(), x));
+// gradient += dyᵀ x.
+void add_outer(const at::Tensor& gradient, const at::Tensor& dy, const at::Tensor& x) {
+  quant::multiply_into(dy.t(), x, true, gradient);
 }
 
 // dx (+)= dy W, and on the way the gradient of a weight, or of rows, that is trained.
@@ -50,8 +47,7 @@ void weight_gradients(const LoraLinear& layer, const at::Tensor& x, const at::Te
                       at::Tensor& dx, bool accumulate, const ForwardContext& context) {
   if (const TrainedTensor* trained = layer.trained_weight.get()) {
     add_outer(trained->gradient, dy, x);
-    if (dx.defined())
-      quant::multiply_into(dy, trained->compute.to(quant::product_dtype(dy)), accumulate, dx);
+    if (dx.defined()) quant::multiply_into(dy, trained->compute, accumulate, dx);
     return;
   }
   if (!layer.trained_rows) {
@@ -65,7 +61,7 @@ void weight_gradients(const LoraLinear& layer, const at::Tensor& x, const at::Te
   // The frozen rows that were replaced have no part in y.
   layer.base->input_gradient_into(dy.index_fill(1, trained.index, 0), dx, accumulate,
                                   *context.workspace);
-  dx.addmm_(of_rows, trained.rows.compute);
+  quant::multiply_into(of_rows, trained.rows.compute, true, dx);
 }
 
 // Whether all that is added to a layer's product may be there before it: the sum is then rounded

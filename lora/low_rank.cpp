@@ -3,18 +3,19 @@
 #include <ATen/ATen.h>
 
 #include "base/error.h"
-#include "base/has_avx512_bfloat16.h"
+#include "base/instruction_set.h"
 #include "base/profile.h"
 #include "lora/low_rank_kernels.h"
 #include "quant/dense_rows_product.h"
+#include "quant/product.h"
 
 namespace qlora::lora {
 namespace {
 
 bool has_kernel(const at::Tensor& activations, int64_t rank, int64_t features) {
-  static const bool supported = avx512::machine_has_them();
-  return supported && activations.is_cpu() && activations.scalar_type() == at::kBFloat16 &&
-         rank % 2 == 0 && features % 2 == 0 && activations.size(0) > 0;
+  return has_avx512_bfloat16() && activations.is_cpu() &&
+         activations.scalar_type() == at::kBFloat16 && rank % 2 == 0 && features % 2 == 0 &&
+         activations.size(0) > 0;
 }
 
 ConstRows rows_of(const at::Tensor& t) {
@@ -47,10 +48,7 @@ void low_rank_down(const at::Tensor& x, const at::Tensor& a, double scale, at::T
   const ProfileScope scope("lora down");
   const int64_t tokens = x.size(0), in = x.size(1), rank = a.size(0);
   if (are_few(x, a)) return multiply_few(x, a, scale, false, h);
-  if (!has_kernel(x, rank, in)) {
-    at::addmm_out(h, h, x, a.t(), 0.0, scale);
-    return;
-  }
+  if (!has_kernel(x, rank, in)) return quant::multiply_into(x, a.t(), false, h, scale);
   const auto s = static_cast<float>(scale);
   if (a.stride(1) == 1)
     cpu::low_rank_down(rows_of(x), rows_of(a), tokens, in, rank, s, mutable_rows_of(h));
@@ -64,10 +62,7 @@ void low_rank_up(const at::Tensor& h, const at::Tensor& b, double scale, bool ac
   const ProfileScope scope("lora up");
   const int64_t tokens = h.size(0), rank = h.size(1), out = b.size(0);
   if (are_few(h, b)) return multiply_few(h, b, scale, accumulate, y);
-  if (!has_kernel(h, rank, out)) {
-    at::addmm_out(y, y, h, b.t(), accumulate ? 1.0 : 0.0, scale);
-    return;
-  }
+  if (!has_kernel(h, rank, out)) return quant::multiply_into(h, b.t(), accumulate, y, scale);
   const auto s = static_cast<float>(scale);
   if (b.stride(1) == 1)
     cpu::low_rank_up(rows_of(h), rows_of(b), tokens, rank, out, s, accumulate, mutable_rows_of(y));
@@ -80,14 +75,7 @@ void low_rank_gradient(const at::Tensor& h, const at::Tensor& x, double scale,
                        at::Tensor gradient) {
   const ProfileScope scope("lora gradient");
   const int64_t tokens = h.size(0), rank = h.size(1), in = x.size(1);
-  if (h.is_cuda() && h.scalar_type() != at::kFloat) {  // the product of 16-bit factors in float32
-    at::addmm_out(gradient, gradient, h.t(), x, at::kFloat, 1.0, scale);
-    return;
-  }
-  if (!has_kernel(h, rank, in)) {
-    gradient.add_(at::mm(h.t(), x), scale);
-    return;
-  }
+  if (!has_kernel(h, rank, in)) return quant::multiply_into(h.t(), x, true, gradient, scale);
   cpu::low_rank_gradient(
       rows_of(h), rows_of(x), tokens, rank, in, static_cast<float>(scale),
       {gradient.mutable_data_ptr<float>(), gradient.stride(0), gradient.stride(1)});

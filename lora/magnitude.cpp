@@ -3,9 +3,18 @@
 #include <ATen/ATen.h>
 
 #include "lora/dropout.h"
+#include "lora/low_rank.h"
 
 namespace qlora::lora {
 namespace {
+
+// z + scale h Bᵀ.
+at::Tensor with_adapter(const at::Tensor& z, const at::Tensor& h, const Adapter& adapter,
+                        double scale) {
+  at::Tensor sum = z.clone(at::MemoryFormat::Contiguous);
+  low_rank_up(h, adapter.b_compute, scale, true, sum);
+  return sum;
+}
 
 // The frozen product of the dropped input where there is dropout, else `base`, that of x, with the
 // adapter's product added.
@@ -15,7 +24,7 @@ at::Tensor scaled_part(const LoraLinear& layer, const at::Tensor& x, const at::T
   at::Tensor z = base;
   if (drops(adapter, context))
     z = layer.base->forward(dropped(x, adapter, context), *context.workspace);
-  return at::addmm(z, h, adapter.b_compute.t(), 1.0, adapter.scaling);
+  return with_adapter(z, h, adapter, adapter.scaling);
 }
 
 at::Tensor times_factor(const at::Tensor& rows, const Adapter& adapter) {
@@ -30,8 +39,7 @@ at::Tensor apply_magnitude(const LoraLinear& layer, const at::Tensor& x, const a
   const at::Tensor scaled_z = times_factor(z, *layer.adapter);
   // With dropout, z began from x' and y still holds x Wᵀ; what z took of the base leaves again.
   if (drops(*layer.adapter, context)) {
-    y.add_(scaled_z).sub_(
-        at::addmm(z, h, layer.adapter->b_compute.t(), 1.0, -layer.adapter->scaling));
+    y.add_(scaled_z).sub_(with_adapter(z, h, *layer.adapter, -layer.adapter->scaling));
   } else {
     y = scaled_z;
   }

@@ -11,6 +11,14 @@
 namespace qlora::lora {
 namespace {
 
+// The type in which a product with x takes the rows of all layers.
+at::ScalarType dtype_for(const std::vector<LoraLinear>& layers, const at::Tensor& x) {
+  const at::ScalarType first = layers.front().base->dtype_for(x);
+  const bool alike = std::ranges::all_of(
+      layers, [&](const LoraLinear& layer) { return layer.base->dtype_for(x) == first; });
+  return alike ? first : quant::product_dtype(x);
+}
+
 at::Tensor panel_of(const std::vector<LoraLinear>& layers, at::ScalarType dtype,
                     quant::Workspace& workspace) {
   int64_t rows = 0;
@@ -70,12 +78,12 @@ void stacked_forward_into(const std::vector<LoraLinear>& layers, const at::Tenso
   std::vector<const quant::FrozenWeight*> weights;
   for (const LoraLinear& layer : layers) weights.push_back(layer.base.get());
   if (quant::multiply_few_rows(weights, x, accumulate, y)) return;
-  quant::multiply_into(x, panel_of(layers, quant::product_dtype(x), workspace).t(), accumulate, y);
+  quant::multiply_into(x, panel_of(layers, dtype_for(layers, x), workspace).t(), accumulate, y);
 }
 
 void stacked_input_gradient(const std::vector<LoraLinear>& layers, const at::Tensor& dy,
                             bool accumulate, at::Tensor& dx, quant::Workspace& workspace) {
-  quant::multiply_into(dy, panel_of(layers, quant::product_dtype(dy), workspace), accumulate, dx);
+  quant::multiply_into(dy, panel_of(layers, dtype_for(layers, dy), workspace), accumulate, dx);
 }
 
 bool can_sum(const std::vector<LoraLinear>& layers, const at::Tensor& x) {
@@ -83,12 +91,12 @@ bool can_sum(const std::vector<LoraLinear>& layers, const at::Tensor& x) {
   return std::ranges::all_of(layers, [&](const LoraLinear& layer) {
     const int64_t in = layer.in_features(), rank = layer.adapter ? layer.adapter->rank : 0;
     // An input gradient has the output features as its depth.
-    if (!is_plain(layer) || !quant::sums_products(x, in, rank) || layer.out_features() % 2 != 0 ||
-        is_int8(layer) != in_int8)
+    if (!is_plain(layer) || !quant::sums_products(x, in, rank) ||
+        !quant::sums_products(x, layer.out_features(), rank) || is_int8(layer) != in_int8)
       return false;
     return in_int8 ? quant::sums_int8_products(x, in, rank)
                    : layer.base->multiplies_dequantized() ||
-                         layer.base->stored_rows(x.scalar_type()).defined();
+                         layer.base->stored_rows(layer.base->dtype_for(x)).defined();
   });
 }
 
@@ -117,7 +125,7 @@ void summed_forward_into(const std::vector<LoraLinear>& layers, const at::Tensor
     quant::multiply_summed_int8(x, layers.front().base->int8_factor()->threshold, products);
     return;
   }
-  const std::vector<at::Tensor> rows = rows_of(layers, x.scalar_type(), workspace);
+  const std::vector<at::Tensor> rows = rows_of(layers, dtype_for(layers, x), workspace);
   std::vector<quant::SummedProduct> products;
   for (size_t i = 0; i < layers.size(); ++i) products.push_back({rows[i].t(), targets[i]});
   quant::multiply_summed(x, products);
@@ -126,8 +134,9 @@ void summed_forward_into(const std::vector<LoraLinear>& layers, const at::Tensor
 void summed_input_gradient(const std::vector<LoraLinear>& layers, const at::Tensor& dy,
                            const at::Tensor& g, const at::Tensor& a, const at::Tensor& dx,
                            quant::Workspace& workspace) {
-  if (!are_stored(layers, dy.scalar_type())) {
-    const at::Tensor panel = panel_of(layers, dy.scalar_type(), workspace);
+  const at::ScalarType dtype = dtype_for(layers, dy);
+  if (!are_stored(layers, dtype)) {
+    const at::Tensor panel = panel_of(layers, dtype, workspace);
     quant::multiply_summed(dy, {{panel, {.out = dx, .accumulate = false, .h = g, .c = a}}});
     return;
   }
@@ -135,7 +144,7 @@ void summed_input_gradient(const std::vector<LoraLinear>& layers, const at::Tens
   for (const LoraLinear& layer : layers) {
     const bool first = column == 0;
     quant::multiply_summed(dy.narrow(1, column, layer.out_features()),
-                           {{layer.base->stored_rows(dy.scalar_type()),
+                           {{layer.base->stored_rows(dtype),
                              {.out = dx,
                               .accumulate = !first,
                               .h = first ? g : at::Tensor(),

@@ -12,8 +12,8 @@
 #include "model/attention_kernels.h"
 #include "model/element_pointer.h"
 #include "model/flash_attention_kernels.h"
+#include "model/float_attention_kernels.h"
 #include "model/fused_attention.h"
-#include "quant/product.h"
 
 namespace qlora::model {
 namespace {
@@ -22,64 +22,41 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
-// Query rows handled at once: bounds the scores to [heads, 512, keys].
-constexpr int64_t kQueryBlock = 512;
-
 float scale_of(const AttentionShape& shape) {
   return 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
 }
 
-// [rows, heads * d] -> contiguous [kv_heads, group * rows, d], in the type of products.
-at::Tensor heads_first(const at::Tensor& x, int64_t begin, int64_t end, int64_t kv_heads,
-                       int64_t d) {
-  const int64_t group = x.size(1) / (kv_heads * d);
-  return x.narrow(0, begin, end - begin)
-      .view({end - begin, kv_heads, group, d})
-      .permute({1, 2, 0, 3})
-      .to(quant::product_dtype(x), false, false, at::MemoryFormat::Contiguous)
-      .reshape({kv_heads, group * (end - begin), d});
+cpu::ConstFloatRows float_rows(const at::Tensor& t) {
+  return {t.const_data_ptr<float>(), t.stride(0)};
+}
+cpu::FloatRows mutable_float_rows(const at::Tensor& t) {
+  return {t.mutable_data_ptr<float>(), t.stride(0)};
 }
 
-// And back, written to rows [begin, end) of `out`.
-void tokens_first(const at::Tensor& y, int64_t begin, int64_t end, int64_t kv_heads, int64_t d,
-                  at::Tensor& out) {
-  const int64_t rows = end - begin, group = out.size(1) / (kv_heads * d);
-  out.narrow(0, begin, rows)
-      .view({rows, kv_heads, group, d})
-      .copy_(y.view({kv_heads, group, rows, d}).permute({2, 0, 1, 3}));
-}
-
-// The blocks of query rows of every document.
-template <typename Visit>
-void for_each_block(const std::vector<int32_t>& cu_seqlens, const Visit& visit) {
+std::vector<cpu::FloatDocument> documents_of(const std::vector<int32_t>& cu_seqlens) {
+  std::vector<cpu::FloatDocument> all;
   for (size_t d = 0; d + 1 < cu_seqlens.size(); ++d)
-    for (int64_t b = cu_seqlens[d]; b < cu_seqlens[d + 1]; b += kQueryBlock)
-      visit(static_cast<int64_t>(cu_seqlens[d]), b,
-            std::min<int64_t>(b + kQueryBlock, cu_seqlens[d + 1]));
+    all.push_back({cu_seqlens[d], cu_seqlens[d + 1] - cu_seqlens[d], cu_seqlens[d], 0});
+  return all;
 }
 
-cpu::ScoreBlock score_block(const AttentionShape& s, int64_t document, int64_t begin, int64_t end,
-                            int64_t tokens) {
-  return {s.kv_heads,       s.heads / s.kv_heads, end - begin, end - document,
-          begin - document, scale_of(s),          tokens};
+// q, k, v fp32.
+cpu::FloatAttention float_attention_of(const at::Tensor& q, const at::Tensor& k,
+                                       const at::Tensor& v, const AttentionShape& s,
+                                       std::vector<cpu::FloatDocument> documents) {
+  return {float_rows(q), float_rows(k), float_rows(v),        s.heads,  s.kv_heads,
+          s.head_dim,    scale_of(s),   std::move(documents), q.size(0)};
 }
 
-// q, k rotated. lse fp32 [heads, tokens] is filled.
-at::Tensor forward_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                       const AttentionShape& s, const std::vector<int32_t>& cu_seqlens,
-                       at::Tensor& lse) {
-  at::Tensor out = at::empty(q.sizes(), q.options());
-  for_each_block(cu_seqlens, [&](int64_t document, int64_t begin, int64_t end) {
-    const at::Tensor qb = heads_first(q, begin, end, s.kv_heads, s.head_dim);
-    const at::Tensor kb = heads_first(k, document, end, s.kv_heads, s.head_dim);
-    at::Tensor scores = at::bmm(qb, kb.transpose(1, 2));
-    const auto block = score_block(s, document, begin, end, lse.size(1));
-    with_elements(scores,
-                  [&](auto* p) { cpu::causal_softmax(block, p, lse.data_ptr<float>() + begin); });
-    tokens_first(at::bmm(scores, heads_first(v, document, end, s.kv_heads, s.head_dim)), begin, end,
-                 s.kv_heads, s.head_dim, out);
-  });
-  return out;
+// Attention in fp32 of tensors of any type.
+at::Tensor attend_in_float(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                           const AttentionShape& s, std::vector<cpu::FloatDocument> documents,
+                           const at::Tensor& lse) {
+  const at::Tensor fq = q.to(at::kFloat), fk = k.to(at::kFloat), fv = v.to(at::kFloat);
+  const at::Tensor out = at::empty(q.sizes(), q.options().dtype(at::kFloat));
+  cpu::float_attention(float_attention_of(fq, fk, fv, s, std::move(documents)),
+                       mutable_float_rows(out), lse.defined() ? lse.data_ptr<float>() : nullptr);
+  return out.to(q.scalar_type());
 }
 
 struct Gradients {
@@ -93,37 +70,23 @@ Gradients gradients_like(const at::Tensor& q, const at::Tensor& k, const at::Ten
   return {parts[0], parts[1], parts[2]};
 }
 
-Gradients backward_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                       const at::Tensor& lse, const at::Tensor& d_out, const AttentionShape& s,
-                       const std::vector<int32_t>& cu_seqlens) {
-  Gradients d = gradients_like(q, k, v);
-  d.k.zero_();
-  d.v.zero_();
-  for_each_block(cu_seqlens, [&](int64_t document, int64_t begin, int64_t end) {
-    const at::Tensor qb = heads_first(q, begin, end, s.kv_heads, s.head_dim);
-    const at::Tensor kb = heads_first(k, document, end, s.kv_heads, s.head_dim);
-    const at::Tensor vb = heads_first(v, document, end, s.kv_heads, s.head_dim);
-    const at::Tensor db = heads_first(d_out, begin, end, s.kv_heads, s.head_dim);
-    at::Tensor p = at::bmm(qb, kb.transpose(1, 2));
-    const auto block = score_block(s, document, begin, end, lse.size(1));
-    with_elements(
-        p, [&](auto* e) { cpu::causal_probabilities(block, e, lse.data_ptr<float>() + begin); });
-    at::Tensor dp = at::bmm(db, vb.transpose(1, 2));
-    const auto accumulate = [&](at::Tensor& target, const at::Tensor& part) {
-      const int64_t rows = end - document;
-      target.narrow(0, document, rows)
-          .view({rows, s.kv_heads, s.head_dim})
-          .add_(part.permute({1, 0, 2}));
-    };
-    accumulate(d.v, at::bmm(p.transpose(1, 2), db));
-    with_elements(dp, [&](auto* e) {
-      using T = std::remove_pointer_t<decltype(e)>;
-      cpu::causal_softmax_backward(block, static_cast<const T*>(p.data_ptr()), e);
-    });
-    tokens_first(at::bmm(dp, kb), begin, end, s.kv_heads, s.head_dim, d.q);
-    accumulate(d.k, at::bmm(dp.transpose(1, 2), qb));
-  });
-  return d;
+Gradients differentiate_in_float(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                 const at::Tensor& out, const at::Tensor& lse,
+                                 const at::Tensor& d_out, const AttentionShape& s,
+                                 const std::vector<int32_t>& cu_seqlens) {
+  const at::Tensor fq = q.to(at::kFloat), fk = k.to(at::kFloat), fv = v.to(at::kFloat);
+  const at::Tensor f_out = out.to(at::kFloat), fd_out = d_out.to(at::kFloat);
+  const Gradients d = gradients_like(fq, fk, fv);
+  cpu::float_attention_backward(
+      float_attention_of(fq, fk, fv, s, documents_of(cu_seqlens)), float_rows(f_out),
+      float_rows(fd_out), lse.const_data_ptr<float>(),
+      {mutable_float_rows(d.q), mutable_float_rows(d.k), mutable_float_rows(d.v)});
+  if (q.scalar_type() == at::kFloat) return d;
+  Gradients narrow = gradients_like(q, k, v);
+  narrow.q.copy_(d.q);
+  narrow.k.copy_(d.k);
+  narrow.v.copy_(d.v);
+  return narrow;
 }
 
 bool is_flash(const at::Tensor& q, const AttentionShape& s) {
@@ -148,7 +111,7 @@ cpu::FlashAttention flash_attention(const at::Tensor& q, const at::Tensor& k, co
 at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                   const AttentionShape& s, const std::vector<int32_t>& cu_seqlens,
                   at::Tensor& lse) {
-  if (!is_flash(q, s)) return forward_cpu(q, k, v, s, cu_seqlens, lse);
+  if (!is_flash(q, s)) return attend_in_float(q, k, v, s, documents_of(cu_seqlens), lse);
   at::Tensor out = at::empty(q.sizes(), q.options());
   cpu::flash_forward(flash_attention(q, k, v, s, cu_seqlens), mutable_rows_of(out),
                      lse.data_ptr<float>());
@@ -158,7 +121,7 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
 Gradients gradients_of(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                        const at::Tensor& out, const at::Tensor& lse, const at::Tensor& d_out,
                        const AttentionShape& s, const std::vector<int32_t>& cu_seqlens) {
-  if (!is_flash(q, s)) return backward_cpu(q, k, v, lse, d_out, s, cu_seqlens);
+  if (!is_flash(q, s)) return differentiate_in_float(q, k, v, out, lse, d_out, s, cu_seqlens);
   Gradients d = gradients_like(q, k, v);
   cpu::flash_backward(flash_attention(q, k, v, s, cu_seqlens), rows_of(out), rows_of(d_out),
                       lse.const_data_ptr<float>(),
@@ -264,9 +227,12 @@ at::Tensor cached(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
     const int64_t begin = cu[static_cast<size_t>(i)], rows = cu[static_cast<size_t>(i) + 1] - begin;
     cache.append(layer, i, k.narrow(0, begin, rows), v.narrow(0, begin, rows));
     const int64_t length = cache.length(i) + rows;
+    const at::Tensor keys = cache.keys(layer, i, length), values = cache.values(layer, i, length);
+    const at::Tensor queries = q.narrow(0, begin, rows);
     out.narrow(0, begin, rows)
-        .copy_(composed(q.narrow(0, begin, rows), cache.keys(layer, i, length),
-                        cache.values(layer, i, length), s.head_dim));
+        .copy_(q.is_cpu() ? attend_in_float(queries, keys, values, s, {{0, rows, 0, length - rows}},
+                                            at::Tensor())
+                          : composed(queries, keys, values, s.head_dim));
   }
   return out;
 }

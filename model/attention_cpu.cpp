@@ -9,77 +9,12 @@
 namespace qlora::model::cpu {
 namespace {
 
-template <typename T>
-[[gnu::always_inline]] inline void softmax_row(T* row, int64_t visible, int64_t keys, float scale,
-                                               float* lse) {
-  float most[kLanes], lanes[kLanes] = {};
-  for (float& m : most) m = -3.0e38f;
-  const int64_t whole = visible / kLanes * kLanes;
-  for (int64_t i = 0; i < whole; i += kLanes)
-    for (int j = 0; j < kLanes; ++j) {
-      const float x = load(row[i + j]);
-      most[j] = x > most[j] ? x : most[j];
-    }
-  for (int64_t i = whole; i < visible; ++i)
-    most[i - whole] = std::max(most[i - whole], load(row[i]));
-  float top = most[0];
-  for (float m : most) top = m > top ? m : top;
-  top *= scale;  // scale is positive
-  for (int64_t i = 0; i < whole; i += kLanes)
-    for (int j = 0; j < kLanes; ++j) lanes[j] += vector_exp(load(row[i + j]) * scale - top);
-  for (int64_t i = whole; i < visible; ++i)
-    lanes[i - whole] += vector_exp(load(row[i]) * scale - top);
-  const float sum = sum_lanes(lanes), inverse = 1.0f / sum;
-  *lse = top + std::log(sum);
-  for (int64_t i = 0; i < visible; ++i)
-    store(vector_exp(load(row[i]) * scale - top) * inverse, row[i]);
-  for (int64_t i = visible; i < keys; ++i) store(0.0f, row[i]);
-}
-
-template <typename T>
-[[gnu::always_inline]] inline void probability_row(T* row, int64_t visible, int64_t keys,
-                                                   float scale, float lse) {
-  for (int64_t i = 0; i < visible; ++i) store(vector_exp(load(row[i]) * scale - lse), row[i]);
-  for (int64_t i = visible; i < keys; ++i) store(0.0f, row[i]);
-}
-
-template <typename T>
-[[gnu::always_inline]] inline void backward_row(const T* p, T* dp, int64_t visible, int64_t keys,
-                                                float scale) {
-  float lanes[kLanes] = {};
-  const int64_t whole = visible / kLanes * kLanes;
-  for (int64_t i = 0; i < whole; i += kLanes)
-    for (int j = 0; j < kLanes; ++j) lanes[j] += load(p[i + j]) * load(dp[i + j]);
-  for (int64_t i = whole; i < visible; ++i) lanes[i - whole] += load(p[i]) * load(dp[i]);
-  const float dot = sum_lanes(lanes);
-  for (int64_t i = 0; i < visible; ++i) store(load(p[i]) * (load(dp[i]) - dot) * scale, dp[i]);
-  for (int64_t i = visible; i < keys; ++i) store(0.0f, dp[i]);
-}
-
-// One range of rows per element type; the row functions inline into each instruction set's clone.
-#define QLORA_ROWS(T)                                                                          \
-  QLORA_VECTORIZED void softmax_rows(const ScoreBlock& b, T* s, float* lse, int64_t begin,     \
-                                     int64_t end) {                                            \
-    for (int64_t r = begin; r < end; ++r)                                                      \
-      softmax_row(s + r * b.keys, b.first_query + r % b.queries + 1, b.keys, b.scale,          \
-                  lse + r / b.queries * b.lse_stride + r % b.queries);                         \
-  }                                                                                            \
-  QLORA_VECTORIZED void probability_rows(const ScoreBlock& b, T* s, const float* lse,          \
-                                         int64_t begin, int64_t end) {                         \
-    for (int64_t r = begin; r < end; ++r)                                                      \
-      probability_row(s + r * b.keys, b.first_query + r % b.queries + 1, b.keys, b.scale,      \
-                      lse[r / b.queries * b.lse_stride + r % b.queries]);                      \
-  }                                                                                            \
-  QLORA_VECTORIZED void backward_rows(const ScoreBlock& b, const T* p, T* dp, int64_t begin,   \
-                                      int64_t end) {                                           \
-    for (int64_t r = begin; r < end; ++r)                                                      \
-      backward_row(p + r * b.keys, dp + r * b.keys, b.first_query + r % b.queries + 1, b.keys, \
-                   b.scale);                                                                   \
-  }                                                                                            \
-  QLORA_VECTORIZED void decode_head(const DecodeRow<T>& row, int64_t head, int64_t kv,         \
-                                    int64_t stride, int64_t d, float scale, bool first,        \
-                                    float* p) {                                                \
-    decode_row(row, head, kv, stride, d, scale, first, p);                                     \
+// Compiled for several instruction sets, for each type of element.
+#define QLORA_DECODE_HEAD(T)                                                            \
+  QLORA_VECTORIZED void decode_head(const DecodeRow<T>& row, int64_t head, int64_t kv,  \
+                                    int64_t stride, int64_t d, float scale, bool first, \
+                                    float* p) {                                         \
+    decode_row(row, head, kv, stride, d, scale, first, p);                              \
   }
 
 constexpr int64_t kPair = 2 * kLanes;
@@ -166,32 +101,12 @@ template <typename T>
   weigh_elements(v + i, stride, p, row.length, inverse, d - i, out + i);
 }
 
-QLORA_ROWS(float)
-QLORA_ROWS(uint16_t)
-QLORA_ROWS(Float16)
-#undef QLORA_ROWS
-
-int64_t rows_of(const ScoreBlock& b) { return b.kv_heads * b.group * b.queries; }
+QLORA_DECODE_HEAD(float)
+QLORA_DECODE_HEAD(uint16_t)
+QLORA_DECODE_HEAD(Float16)
+#undef QLORA_DECODE_HEAD
 
 }  // namespace
-
-template <typename T>
-void causal_softmax(const ScoreBlock& block, T* scores, float* lse) {
-  parallel_for(rows_of(block), 64,
-               [&](int64_t b, int64_t e) { softmax_rows(block, scores, lse, b, e); });
-}
-
-template <typename T>
-void causal_probabilities(const ScoreBlock& block, T* scores, const float* lse) {
-  parallel_for(rows_of(block), 64,
-               [&](int64_t b, int64_t e) { probability_rows(block, scores, lse, b, e); });
-}
-
-template <typename T>
-void causal_softmax_backward(const ScoreBlock& block, const T* p, T* dp) {
-  parallel_for(rows_of(block), 64,
-               [&](int64_t b, int64_t e) { backward_rows(block, p, dp, b, e); });
-}
 
 template <typename T>
 void decode_attention(const DecodeRow<T>* rows, int64_t num_rows, int64_t heads, int64_t kv_heads,
@@ -208,15 +123,6 @@ void decode_attention(const DecodeRow<T>* rows, int64_t num_rows, int64_t heads,
   });
 }
 
-template void causal_softmax(const ScoreBlock&, float*, float*);
-template void causal_softmax(const ScoreBlock&, uint16_t*, float*);
-template void causal_softmax(const ScoreBlock&, Float16*, float*);
-template void causal_probabilities(const ScoreBlock&, float*, const float*);
-template void causal_probabilities(const ScoreBlock&, uint16_t*, const float*);
-template void causal_probabilities(const ScoreBlock&, Float16*, const float*);
-template void causal_softmax_backward(const ScoreBlock&, const float*, float*);
-template void causal_softmax_backward(const ScoreBlock&, const uint16_t*, uint16_t*);
-template void causal_softmax_backward(const ScoreBlock&, const Float16*, Float16*);
 template void decode_attention(const DecodeRow<float>*, int64_t, int64_t, int64_t, int64_t, float);
 template void decode_attention(const DecodeRow<uint16_t>*, int64_t, int64_t, int64_t, int64_t,
                                float);

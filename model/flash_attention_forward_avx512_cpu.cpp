@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/instruction_set.h"
 #include "base/parallel_for.h"
 
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")
@@ -258,7 +259,7 @@ class PackedValues {
 }  // namespace
 
 bool supports_flash_avx512(int64_t head_dim) {
-  return head_dim % kWords == 0 && machine_has_them();
+  return head_dim % kWords == 0 && has_avx512_bfloat16();
 }
 
 void flash_forward(const FlashAttention& a, HeadRows<uint16_t> out, float* lse) {

@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include "base/element.h"
-#include "base/has_avx512_bfloat16.h"
+#include "base/instruction_set.h"
 #include "base/parallel_for.h"
 #include "base/vectorize.h"
 #include "model/swiglu_kernels.h"
@@ -59,8 +59,7 @@ T* row(MutableRows rows, int64_t t) {
 constexpr int64_t kElementsAThread = 4096;
 
 bool has_vectors_for(quant::ElementType type) {
-  static const bool supported = avx512::machine_has_them();
-  return supported && type == quant::ElementType::kBFloat16;
+  return has_avx512_bfloat16() && type == quant::ElementType::kBFloat16;
 }
 
 int64_t grain(int64_t width) { return std::max<int64_t>(1, kElementsAThread / width); }

@@ -32,7 +32,7 @@ struct SwigluBackward {
 namespace cpu {
 void swiglu(const Swiglu& arguments);
 void swiglu_backward(const SwigluBackward& arguments);
-// The same of bf16 elements, where avx512::machine_has_them().
+// The same of bf16 elements, where has_avx512_bfloat16().
 void swiglu_bfloat16_avx512(const Swiglu& arguments);
 void swiglu_backward_bfloat16_avx512(const SwigluBackward& arguments);
 }  // namespace cpu

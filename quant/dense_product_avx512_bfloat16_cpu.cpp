@@ -55,8 +55,6 @@ void multiply_tokens(const uint16_t* w, const uint16_t* x, int64_t rows, int64_t
 
 }  // namespace
 
-bool supports_bfloat16_rows() { return qlora::avx512::machine_has_them(); }
-
 void multiply_rows(const uint16_t* w, int64_t rows, int64_t in, const uint16_t* x, int64_t tokens,
                    float* sums, int64_t stride) {
   for_tokens(tokens, [&](int64_t t, auto count) {

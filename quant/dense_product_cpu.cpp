@@ -72,7 +72,6 @@ QLORA_DENSE_ROWS(uint16_t)
 }  // namespace
 
 #ifndef __x86_64__
-bool supports_bfloat16_rows() { return false; }
 void multiply_rows(const uint16_t*, int64_t, int64_t, const uint16_t*, int64_t, float*, int64_t) {}
 #endif
 

@@ -16,7 +16,6 @@ void multiply_rows(const uint16_t* w, int64_t rows, int64_t in, const float* x, 
                    float* sums, int64_t stride);
 
 // Both in bf16, for CPUs with AVX-512 BF16.
-bool supports_bfloat16_rows();
 void multiply_rows(const uint16_t* w, int64_t rows, int64_t in, const uint16_t* x, int64_t tokens,
                    float* sums, int64_t stride);
 

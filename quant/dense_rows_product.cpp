@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/instruction_set.h"
 #include "quant/dense_product_kernels.h"
 #include "quant/frozen_weight.h"
 #include "quant/product.h"
@@ -17,8 +18,7 @@ constexpr int64_t kDecodedElements = 16 << 10;  // of rows that are decoded at o
 class Multiplier {
  public:
   Multiplier(const at::Tensor& x, at::ScalarType dtype)
-      : narrow_(dtype == at::kBFloat16 && x.scalar_type() == dtype &&
-                cpu::supports_bfloat16_rows()),
+      : narrow_(dtype == at::kBFloat16 && x.scalar_type() == dtype && has_avx512_bfloat16()),
         x_(as(x, narrow_ ? dtype : at::kFloat)) {
     if (dtype != at::kBFloat16 || narrow_) return;
     const at::Tensor from = x_;

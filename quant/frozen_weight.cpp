@@ -8,6 +8,10 @@
 
 namespace qlora::quant {
 
+at::ScalarType FrozenWeight::dtype_for(const at::Tensor& x) const {
+  return multiplies_in_float(x) ? decoded_dtype(product_dtype(x)) : product_dtype(x);
+}
+
 at::Tensor FrozenWeight::materialize(at::ScalarType dtype, Workspace& workspace,
                                      int64_t expert) const {
   at::Tensor rows =
@@ -29,7 +33,7 @@ at::Tensor FrozenWeight::forward(const at::Tensor& x, Workspace& workspace, int6
 void FrozenWeight::forward_into(const at::Tensor& x, at::Tensor& y, bool accumulate,
                                 Workspace& workspace, int64_t expert) const {
   if (multiply_few_rows({this}, x, accumulate, y, expert)) return;
-  multiply_into(x, materialize(product_dtype(x), workspace, expert).t(), accumulate, y);
+  multiply_into(x, materialize(dtype_for(x), workspace, expert).t(), accumulate, y);
 }
 
 std::unique_ptr<RowsProduct> FrozenWeight::rows_product(const at::Tensor& x, int64_t expert) const {
@@ -38,7 +42,7 @@ std::unique_ptr<RowsProduct> FrozenWeight::rows_product(const at::Tensor& x, int
 
 void FrozenWeight::input_gradient_into(const at::Tensor& dy, at::Tensor& dx, bool accumulate,
                                        Workspace& workspace, int64_t expert) const {
-  multiply_into(dy, materialize(product_dtype(dy), workspace, expert), accumulate, dx);
+  multiply_into(dy, materialize(dtype_for(dy), workspace, expert), accumulate, dx);
 }
 
 DenseWeight::DenseWeight(at::Tensor weight)

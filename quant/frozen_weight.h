@@ -62,6 +62,11 @@ class FrozenWeight {
   virtual void input_gradient_into(const at::Tensor& dy, at::Tensor& dx, bool accumulate,
                                    Workspace& workspace, int64_t expert = 0) const;
 
+  // The narrowest type that holds the rows decoded for a product in `product` without a rounding.
+  virtual at::ScalarType decoded_dtype(at::ScalarType product) const { return product; }
+  // The type in which a product with x takes the rows.
+  at::ScalarType dtype_for(const at::Tensor& x) const;
+
   // The rows of an expert as they are stored, where that is as `dtype`; else undefined.
   virtual at::Tensor stored_rows(at::ScalarType dtype, int64_t expert = 0) const;
 
@@ -96,6 +101,9 @@ class DenseWeight final : public FrozenWeight {
   std::string format() const override;
   int64_t bytes() const override { return static_cast<int64_t>(weight_.nbytes()); }
   void dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const override;
+  at::ScalarType decoded_dtype(at::ScalarType product) const override {
+    return product == at::kFloat ? weight_.scalar_type() : product;
+  }
   at::Tensor stored_rows(at::ScalarType dtype, int64_t expert = 0) const override;
   bool multiplies_dequantized() const override { return false; }
   std::unique_ptr<RowsProduct> rows_product(const at::Tensor& x, int64_t expert) const override;

@@ -9,6 +9,7 @@
 #include "base/dispatch.h"
 #include "quant/element_tensor.h"
 #include "quant/int8_kernels.h"
+#include "quant/product.h"
 #include "quant/weight_shape.h"
 
 namespace qlora::quant {
@@ -127,7 +128,7 @@ at::Tensor int8_linear(const at::Tensor& x, const Int8Tensor& weight, double thr
   if (!has_integer_product(weight)) {
     at::Tensor dense = at::empty(weight.codes.sizes(), x.options());
     dequantize_int8(weight, 0, weight.codes.size(0), dense);
-    return at::mm(x, dense.t());
+    return product(x, dense.t());
   }
   const Int8Activation input = quantize_int8_activation(x.contiguous(), threshold);
   const at::Tensor products = integer_product(input.rows.codes, weight.codes);
@@ -145,7 +146,7 @@ at::Tensor int8_linear(const at::Tensor& x, const Int8Tensor& weight, double thr
     const Int8Tensor columns{weight.codes.index_select(1, input.outliers), weight.absmax};
     at::Tensor dense = at::empty(columns.codes.sizes(), x.options());
     dequantize_int8(columns, 0, columns.codes.size(0), dense);
-    y.addmm_(x.index_select(1, input.outliers), dense.t());
+    multiply_into(x.index_select(1, input.outliers), dense.t(), true, y);
   }
   return y;
 }

@@ -4,7 +4,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "base/has_avx512_bfloat16.h"
+#include "base/instruction_set.h"
 #include "base/parallel_for.h"
 #include "base/vectorize.h"
 #include "quant/element_conversion.h"
@@ -147,8 +147,8 @@ void for_each_row(int64_t rows, int64_t columns, void* out, const Row& write) {
 }  // namespace
 
 void quantize_int8(const Int8QuantizeArguments& a) {
-  static const bool supported = avx512::machine_has_them();
-  if (supported && a.type == ElementType::kBFloat16) return quantize_int8_bfloat16_avx512(a);
+  if (has_avx512_bfloat16() && a.type == ElementType::kBFloat16)
+    return quantize_int8_bfloat16_avx512(a);
   for_type(a.type, [&]<typename T>(T*) { quantize<T>(a); });
 }
 

@@ -44,7 +44,7 @@ constexpr float kOne127Squared =
     6.200124e-05f;  // bitsandbytes' on the CPU; 1/16129 is 6.2000124e-05
 
 void quantize_int8(const Int8QuantizeArguments& arguments);
-// The same of bf16 elements, where avx512::machine_has_them().
+// The same of bf16 elements, where has_avx512_bfloat16().
 void quantize_int8_bfloat16_avx512(const Int8QuantizeArguments& arguments);
 void scale_int8_products(const Int8ScaleArguments& arguments);
 void dequantize_int8(const Int8DequantizeArguments& arguments);

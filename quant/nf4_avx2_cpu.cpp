@@ -95,8 +95,6 @@ QLORA_AVX2 void decode_floats(const FourBitDequantizeArguments& a, int64_t first
 
 }  // namespace
 
-bool supports_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c"); }
-
 void decode_blocks_avx2(const FourBitDequantizeArguments& a, int64_t first, int64_t last,
                         void* out) {
   if (a.type == ElementType::kFloat32)

@@ -78,10 +78,6 @@ QLORA_AVX512 void decode_floats(const FourBitDequantizeArguments& a, int64_t fir
 
 }  // namespace
 
-bool supports_avx512() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
-}
-
 void decode_blocks_avx512(const FourBitDequantizeArguments& a, int64_t first, int64_t last,
                           void* out) {
   if (a.type == ElementType::kFloat32)

@@ -23,7 +23,7 @@ struct BlockDecoder {
 
 // Fastest first; the last one runs anywhere.
 std::span<const BlockDecoder> block_decoders();
-// The first that this machine supports.
+// The first whose instructions are in use.
 const BlockDecoder& block_decoder();
 
 inline float block_scale(const FourBitScales& scales, int64_t block) {
@@ -36,10 +36,8 @@ inline const float* code_table(FourBitCode code) {
   return code == FourBitCode::kNf4 ? kNf4Table : kFp4Table;
 }
 
-bool supports_avx512();
 void decode_blocks_avx512(const FourBitDequantizeArguments& arguments, int64_t first, int64_t last,
                           void* out);
-bool supports_avx2();
 void decode_blocks_avx2(const FourBitDequantizeArguments& arguments, int64_t first, int64_t last,
                         void* out);
 void decode_blocks_portable(const FourBitDequantizeArguments& arguments, int64_t first,

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "base/instruction_set.h"
 #include "base/parallel_for.h"
 #include "quant/element_conversion.h"
 #include "quant/nf4_block_decoders.h"
@@ -56,8 +57,8 @@ bool always() { return true; }
 
 constexpr BlockDecoder kDecoders[] = {
 #ifdef __x86_64__
-    {"avx512", supports_avx512, decode_blocks_avx512},
-    {"avx2", supports_avx2, decode_blocks_avx2},
+    {"avx512", has_avx512, decode_blocks_avx512},
+    {"avx2", has_avx2, decode_blocks_avx2},
 #endif
     {"portable", always, decode_blocks_portable},
 };
@@ -79,10 +80,8 @@ void decode_blocks_portable(const FourBitDequantizeArguments& a, int64_t first, 
 std::span<const BlockDecoder> block_decoders() { return kDecoders; }
 
 const BlockDecoder& block_decoder() {
-  static const BlockDecoder& chosen =
-      *std::find_if(std::begin(kDecoders), std::end(kDecoders),
-                    [](const BlockDecoder& d) { return d.supported(); });
-  return chosen;
+  return *std::find_if(std::begin(kDecoders), std::end(kDecoders),
+                       [](const BlockDecoder& d) { return d.supported(); });
 }
 
 void dequantize_four_bit(const FourBitDequantizeArguments& a) {

@@ -83,11 +83,6 @@ void multiply_row(const FourBitRows& w, const uint8_t* packed, const float* scal
 
 }  // namespace
 
-bool supports_avx2_product() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("f16c");
-}
-
 void multiply_avx2(const FourBitRows& w, const void* x, int64_t tokens, int64_t begin, int64_t end,
                    float* sums, int64_t stride) {
   const auto* from = static_cast<const float*>(x);

@@ -99,8 +99,6 @@ void multiply_tokens(const FourBitRows& w, const uint16_t* x, int64_t begin, int
 
 }  // namespace
 
-bool supports_avx512_bfloat16_product() { return qlora::avx512::machine_has_them(); }
-
 void lay_out_avx512_bfloat16(const void* x, int64_t in, void* laid_out) {
   // Word j of lane l takes element 4 j + (l ^ 1).
   alignas(64) uint16_t order[kUnit];

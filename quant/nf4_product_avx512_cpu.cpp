@@ -98,11 +98,6 @@ void multiply_tokens(const FourBitRows& w, const float* x, int64_t begin, int64_
 
 }  // namespace
 
-bool supports_avx512_product() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
-
 void multiply_avx512(const FourBitRows& w, const void* x, int64_t tokens, int64_t begin,
                      int64_t end, float* sums, int64_t stride) {
   const auto* from = static_cast<const float*>(x);

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "base/instruction_set.h"
 #include "base/vectorize.h"
 #include "quant/dense_product_kernels.h"
 #include "quant/element_conversion.h"
@@ -93,10 +94,10 @@ bool always() { return true; }
 
 constexpr FourBitProduct kProducts[] = {
 #ifdef __x86_64__
-    {"avx512-bfloat16", supports_avx512_bfloat16_product, ElementType::kBFloat16,
-     lay_out_avx512_bfloat16, multiply_avx512_bfloat16},
-    {"avx512", supports_avx512_product, ElementType::kFloat32, lay_out_by_nibble, multiply_avx512},
-    {"avx2", supports_avx2_product, ElementType::kFloat32, lay_out_by_nibble, multiply_avx2},
+    {"avx512-bfloat16", has_avx512_bfloat16, ElementType::kBFloat16, lay_out_avx512_bfloat16,
+     multiply_avx512_bfloat16},
+    {"avx512", has_avx512, ElementType::kFloat32, lay_out_by_nibble, multiply_avx512},
+    {"avx2", has_avx2, ElementType::kFloat32, lay_out_by_nibble, multiply_avx2},
 #endif
     {"portable", always, ElementType::kFloat32, lay_out_portable, multiply_portable},
 };

@@ -40,7 +40,7 @@ struct FourBitProduct {
 
 // Fastest first; the last one runs anywhere.
 std::span<const FourBitProduct> four_bit_products();
-// The first that this machine supports for x of `x` and weights rounded to `rounding`.
+// The first whose instructions are in use for x of `x` and weights rounded to `rounding`.
 const FourBitProduct& four_bit_product(ElementType x, ElementType rounding);
 
 // The scales of some rows in fp32, decoded a few rows ahead into a buffer of the thread: one of
@@ -63,17 +63,14 @@ class ScaleRows {
   float* scales_;
 };
 
-bool supports_avx512_bfloat16_product();
 void lay_out_avx512_bfloat16(const void* x, int64_t in, void* laid_out);
 void multiply_avx512_bfloat16(const FourBitRows& rows, const void* x, int64_t tokens, int64_t begin,
                               int64_t end, float* sums, int64_t stride);
 // For kernels of fp32 whose lanes are double words: of 32 elements, 4 n + j of the result is 8 j +
 // (n ^ 1), what begins double word j once the codes were shifted right by n nibbles.
 void lay_out_by_nibble(const void* x, int64_t in, void* laid_out);
-bool supports_avx512_product();
 void multiply_avx512(const FourBitRows& rows, const void* x, int64_t tokens, int64_t begin,
                      int64_t end, float* sums, int64_t stride);
-bool supports_avx2_product();
 void multiply_avx2(const FourBitRows& rows, const void* x, int64_t tokens, int64_t begin,
                    int64_t end, float* sums, int64_t stride);
 

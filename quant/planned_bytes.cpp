@@ -4,7 +4,10 @@ namespace qlora::quant {
 
 WeightBytes loaded_weight_bytes(const std::string& format, int64_t bytes) {
   const bool dense = format == "bfloat16" || format == "float16" || format == "float32";
-  return {.weights = bytes, .quantized = !dense, .in_eight_bits = format == "int8"};
+  return {.weights = bytes,
+          .quantized = !dense,
+          .in_eight_bits = format == "int8",
+          .rounded = format.starts_with("nf4") || format.starts_with("fp4")};
 }
 
 WeightBytes planned_weight_bytes(const QuantizationOptions& options, const std::string& module,

@@ -15,6 +15,7 @@ struct WeightBytes {
   int64_t scales = 0;          // of a quantized weight
   bool quantized = false;      // a product needs it dequantized, or in 8 bits
   bool in_eight_bits = false;  // forward products are taken in 8 bits
+  bool rounded = false;        // decoded values are rounded to the original's type: 4 bits
 };
 
 // Of what make_frozen_weight() makes of a weight [out, in] of `dtype`.

@@ -3,6 +3,10 @@
 #include <ATen/ATen.h>
 
 #include "base/error.h"
+#include "base/instruction_set.h"
+#include "quant/float_product.h"
+#include "quant/product.h"
+#include "quant/rows_product.h"
 #include "quant/summed_product_kernels.h"
 
 namespace qlora::quant {
@@ -62,24 +66,46 @@ at::Tensor even_columns(const at::Tensor& t, const at::Tensor& index) {
   return columns;
 }
 
+bool sums_in_bfloat16(const at::Tensor& a) {
+  return a.is_cpu() && a.scalar_type() == at::kBFloat16 && machine_sums_bfloat16();
+}
+
+void multiply_summed_in_float(const at::Tensor& a, const std::vector<SummedProduct>& products) {
+  std::vector<cpu::FloatProduct> arguments;
+  for (const SummedProduct& p : products) {
+    check(p.to.out.size(0) == a.size(0) && p.to.out.size(1) == p.b.size(1),
+          "multiply_summed: the shapes of a product do not fit");
+    cpu::FloatProduct to = float_product_to(p.to.out, p.to.accumulate, p.to.onto);
+    if (p.to.h.defined()) to.terms[to.num_terms++] = float_term(p.to.h, p.to.c, p.to.scale);
+    to.terms[to.num_terms++] = float_term(a, p.b, 1.0);
+    arguments.push_back(to);
+  }
+  cpu::float_products(a.size(0), arguments);
+}
+
 }  // namespace
 
-bool machine_sums_products() {
-  static const bool supported = cpu::supports_summed_products_avx512();
-  return supported;
+bool machine_sums_bfloat16() {
+  return has_avx512_bfloat16() && has_avx512_vnni() && !has_amx_bfloat16();
+}
+
+bool sums_products_of(at::ScalarType dtype) {
+  return multiplies_in_float(at::kCPU, dtype) ||
+         (dtype == at::kBFloat16 && machine_sums_bfloat16());
 }
 
 bool sums_products(const at::Tensor& a, int64_t k, int64_t r) {
-  return machine_sums_products() && a.is_cpu() && a.scalar_type() == at::kBFloat16 &&
-         a.size(0) >= kLeastRows && k % 2 == 0 && r % 2 == 0;
+  if (multiplies_in_float(a)) return a.size(0) > kFewRows;
+  return sums_in_bfloat16(a) && a.size(0) >= kLeastRows && k % 2 == 0 && r % 2 == 0;
 }
 
 bool sums_int8_products(const at::Tensor& x, int64_t k, int64_t r) {
-  return sums_products(x, k, r) && k % 4 == 0 && k <= kMostCodes;
+  return sums_in_bfloat16(x) && sums_products(x, k, r) && k % 4 == 0 && k <= kMostCodes;
 }
 
 void multiply_summed(const at::Tensor& a, const std::vector<SummedProduct>& products) {
   check(a.stride(1) == 1, "multiply_summed: rows must be contiguous");
+  if (!sums_in_bfloat16(a)) return multiply_summed_in_float(a, products);
   std::vector<cpu::SummedProductArguments> arguments;
   for (const SummedProduct& p : products) {
     check(p.b.size(0) == a.size(1), "multiply_summed: the shapes of a product do not fit");

@@ -1,13 +1,13 @@
-// Products that share a left factor, each with a thin bf16 product in the same sum, on CPUs with
-// AVX-512 BF16 and VNNI:
+// Products that share a left factor, each with a thin product in the same sum, on the CPU:
 //
 //   out_i = out_i + scale_i h_i c_i + a b_i          (the first two terms where they are wanted)
 //
-// with b_i in bf16, or with the codes of LLM.int8() (int8.h). The sum is taken in fp32 and rounded
+// with b_i dense, or with the codes of LLM.int8() (int8.h). The sum is taken in fp32 and rounded
 // once, or added in fp32 to a residual stream, whose large elements no 16-bit sum then rounds. In a
 // training step an adapter's product costs what its operations cost: as a product of its own it
-// writes and reads all of `out`, which at rank 16 takes three times as long. The kernels reach 95 %
-// of the peak of their instruction, oneDNN's 80 to 90 %.
+// writes and reads all of `out`, which at rank 16 takes three times as long. bf16 has kernels for
+// AVX-512 BF16, the codes for VNNI (95 % of the peak of their instruction, oneDNN's 80 to 90 %);
+// everything else is summed by float_product_kernels.h.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -32,13 +32,16 @@ struct SummedProduct {
   SumTarget to;
 };
 
-// Whether this machine has the kernels.
-bool machine_sums_products();
+// Whether this machine's own bf16 and int8 sums are used: AVX-512 BF16 and VNNI, and no AMX, with
+// which oneDNN multiplies several times faster.
+bool machine_sums_bfloat16();
+// Whether products of a type on the CPU have such sums at all: for plans.
+bool sums_products_of(at::ScalarType dtype);
 // Whether there is a kernel for a product with this left factor [m, k] and terms of rank r.
 bool sums_products(const at::Tensor& a, int64_t k, int64_t r);
 
-// Factors on the right may be transposed views; all ranks and k are even. Bits do not depend on the
-// number of threads.
+// Factors on the right may be transposed views, and where a is multiplied in fp32 (product.h) of
+// any floating type. Bits do not depend on the number of threads.
 void multiply_summed(const at::Tensor& a, const std::vector<SummedProduct>& products);
 
 struct SummedInt8Product {

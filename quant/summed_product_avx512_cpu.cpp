@@ -26,12 +26,6 @@ void multiply_block(const LeftFactor& a, const SummedOutput& to, const TilePlace
 
 }  // namespace
 
-// With AMX oneDNN multiplies several times faster than these instructions can.
-bool supports_summed_products_avx512() {
-  return machine_has_them() && __builtin_cpu_supports("avx512vnni") &&
-         !__builtin_cpu_supports("amx-bf16");
-}
-
 void summed_products_avx512(const LeftFactor& a, std::span<const SummedProductArguments> products) {
   for_each_block(a.m, products, [&](const Block<SummedProductArguments>& block) {
     const SummedProductArguments& p = *block.product;

@@ -60,7 +60,7 @@ struct LeftInt8 {
   int64_t num_outliers;
 };
 
-bool supports_summed_products_avx512();
+// For AVX-512 BF16, the second also VNNI; all ranks and k are even.
 void summed_products_avx512(const LeftFactor& a, std::span<const SummedProductArguments> products);
 void summed_int8_products_avx512(const LeftInt8& a, std::span<const SummedInt8Arguments> products);
 

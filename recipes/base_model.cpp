@@ -10,6 +10,7 @@
 #include "model/hub_cache.h"
 #include "model/load.h"
 #include "recipes/base_init.h"
+#include "recipes/compute_dtype.h"
 
 namespace qlora::recipes {
 BaseModel load_base(const Recipe& recipe, c10::Device device) {
@@ -21,10 +22,9 @@ BaseModel load_base(const Recipe& recipe, c10::Device device) {
   const auto source = model::open_weights(base.path);
   const bool init = lora::init_changes_base(recipe.lora.init) && recipe.lora.from_adapter.empty();
   BaseInit base_init(recipe);
-  base.model =
-      model::load_model(*source, recipe.model, recipe.quantization, device,
-                        model::dtype_from_string(recipe.train.compute_dtype, "train.compute_dtype"),
-                        init ? base_init.maker() : model::WeightMaker());
+  base.model = model::load_model(*source, recipe.model, recipe.quantization, device,
+                                 compute_dtype_of(recipe.train.compute_dtype, device),
+                                 init ? base_init.maker() : model::WeightMaker());
   if (init) {
     base_init.add_packed_layers(*base.model);
     base_init.report();

@@ -190,10 +190,13 @@ Section train_section() {
        in({"gradient_accumulation_steps", "integer", "Micro-batches in one optimizer step."},
           &Options::gradient_accumulation_steps),
        gradient_checkpointing(),
-       in({"compute_dtype", "bfloat16 | float16 | float32",
-           "Type of the matrix products; adapters, norms and sums are float32 in any case. float16 "
-           "is for GPUs without bfloat16, and slow on a CPU: the loss is scaled, and a step that "
-           "overflows is left out."},
+       in({"compute_dtype", "auto | bfloat16 | float16 | float32",
+           "Type of the matrix products; adapters, norms and sums are float32 in any case. auto: "
+           "bfloat16 where the processor (AVX-512 BF16) or GPU multiplies it, else float32; the "
+           "run "
+           "says which and keeps to it when it is resumed. float16 is for GPUs without bfloat16: "
+           "the loss is scaled, and a step that overflows is left out. A 16-bit type that the "
+           "processor does not multiply takes as long as float32."},
           &Options::compute_dtype),
        in({"seed", "integer", "Decides shuffling, dropout and initial adapters."}, &Options::seed),
        in({"device", "auto | cpu | cuda | cuda:N",

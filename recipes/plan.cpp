@@ -10,6 +10,7 @@
 #include "model/load.h"
 #include "model/stored_quantization.h"
 #include "quant/gguf_weight.h"
+#include "recipes/compute_dtype.h"
 #include "trainer/memory_fit.h"
 
 namespace qlora::recipes {
@@ -32,13 +33,14 @@ int64_t host_bytes(const Recipe& recipe, int64_t vocabulary) {
   return bytes;
 }
 
-trainer::PlannedRun common(const Recipe& recipe, const model::ModelConfig& config) {
+trainer::PlannedRun common(const Recipe& recipe, const model::ModelConfig& config, bool on_gpu) {
   trainer::PlannedRun run;
+  run.on_gpu = on_gpu;
   run.config = config;
   run.model = recipe.model;
   run.lora = recipe.lora;
   run.optim = recipe.optim;
-  run.compute = model::dtype_from_string(recipe.train.compute_dtype, "train.compute_dtype");
+  run.compute = compute_dtype_of(recipe.train.compute_dtype, on_gpu ? at::kCUDA : at::kCPU);
   run.recompute_layers =
       trainer::recomputed_layers(recipe.train.gradient_checkpointing, config.num_layers);
   run.evaluates = !recipe.data.eval.empty() || recipe.data.eval_fraction > 0;
@@ -77,8 +79,7 @@ quant::QuantizationOptions quantization_of(const Recipe& recipe, const model::Mo
 
 trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& header,
                                 bool on_gpu) {
-  trainer::PlannedRun run = common(recipe, header.config);
-  run.on_gpu = on_gpu;
+  trainer::PlannedRun run = common(recipe, header.config, on_gpu);
   const at::ScalarType dense = model::dtype_from_string(recipe.model.dtype, "model.dtype");
   const quant::QuantizationOptions options = quantization_of(recipe, header);
   run.weight = [&recipe, &header, options, dense](const std::string& module,
@@ -92,18 +93,15 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& 
 
 trainer::PlannedRun planned_run(const Recipe& recipe, const model::CausalLm& model,
                                 int64_t sequence_length) {
-  trainer::PlannedRun run = common(recipe, model.config());
-  run.on_gpu = model.device().is_cuda();
+  trainer::PlannedRun run = common(recipe, model.config(), model.device().is_cuda());
+  run.compute = model.compute_dtype();
   run.sequence_length = sequence_length;
   std::map<std::string, quant::WeightBytes> loaded;
   for (const model::DecoderLayer& layer : model.layers)
     for (const lora::LinearGroup* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
       for (const lora::LoraLinear& linear : group->layers()) {
-        const std::string format = linear.base->format();
-        loaded[linear.name] = {
-            .weights = linear.base->bytes(),
-            .quantized = format != "bfloat16" && format != "float16" && format != "float32",
-            .in_eight_bits = format == "int8"};
+        loaded[linear.name] =
+            quant::loaded_weight_bytes(linear.base->format(), linear.base->bytes());
       }
   run.weight = [loaded](const std::string& module, const model::LinearShape&) {
     return loaded.at(module);

@@ -15,9 +15,10 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
   name_trained_tokens(recipe);
   const RunDirectory run(recipe);
   trainer::TrainState state = begin_or_read_state(recipe, run);
-  const c10::Device device = set_up_machine(state);
+  const c10::Device device = set_up_machine(recipe, state);
 
-  BaseModel base = load_base(run.checkpoint() ? with_saved_base(recipe) : recipe, device);
+  BaseModel base =
+      load_base(with_choices(run.checkpoint() ? with_saved_base(recipe) : recipe, state), device);
   const data::PreparedData data = read_data(recipe, base);
   data::Loader loader = make_loader(recipe, data);
   complete_state(recipe, base, data, loader, state);

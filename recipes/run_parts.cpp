@@ -11,9 +11,11 @@
 #include "base/arena_allocator.h"
 #include "base/device.h"
 #include "base/error.h"
+#include "base/instruction_set.h"
 #include "base/log.h"
 #include "export/adapter.h"
 #include "model/hub_cache.h"
+#include "recipes/compute_dtype.h"
 #include "recipes/plan.h"
 #include "trainer/memory_fit.h"
 #include "trainer/memory_report.h"
@@ -134,25 +136,42 @@ trainer::TrainState begin_or_read_state(const Recipe& recipe, const RunDirectory
           "differently; set train.device to {}, or start another run with lora.from_adapter",
           state.choices.device, device, state.choices.device);
     }
-    if (state.choices.instruction_set != instruction_set()) {
+    if (state.choices.instruction_set != to_string(instruction_set())) {
       log::warning("the run began on a CPU with {}, this one has {}: the last bits may differ",
-                   state.choices.instruction_set, instruction_set());
+                   state.choices.instruction_set, to_string(instruction_set()));
     }
+    // Of a version that had bfloat16 where nothing was said.
+    if (state.choices.compute_dtype.empty())
+      state.choices.compute_dtype =
+          recipe.train.compute_dtype == "auto" ? "bfloat16" : recipe.train.compute_dtype;
     return state;
   }
   const auto cores = static_cast<int>(std::thread::hardware_concurrency());
   state.choices.threads = recipe.train.threads > 0 ? recipe.train.threads : std::max(cores, 1);
-  state.choices.instruction_set = instruction_set();
+  state.choices.instruction_set = to_string(instruction_set());
   state.choices.device = device;
+  state.choices.compute_dtype =
+      resolved_compute_dtype(recipe.train.compute_dtype, device_from_string(device));
   return state;
 }
 
-c10::Device set_up_machine(const trainer::TrainState& state) {
+Recipe with_choices(Recipe recipe, const trainer::TrainState& state) {
+  recipe.train.compute_dtype = state.choices.compute_dtype;
+  return recipe;
+}
+
+c10::Device set_up_machine(const Recipe& recipe, const trainer::TrainState& state) {
   use_arena_for_cpu_tensors();
   set_num_threads(state.choices.threads);
   log::info("device {}, {} threads, {}", state.choices.device, state.choices.threads,
             state.choices.instruction_set);
-  return c10::Device(state.choices.device);
+  const c10::Device device(state.choices.device);
+  log::write_info(
+      compute_dtype_sentence(recipe.train.compute_dtype, state.choices.compute_dtype, device));
+  if (device.is_cpu() && instruction_set() == InstructionSet::kBaseline)
+    log::warning(
+        "this processor has no AVX2: a step takes about five times as long as on one that has");
+  return device;
 }
 
 data::PreparedData read_data(const Recipe& recipe, const BaseModel& base) {

@@ -28,8 +28,10 @@ void name_trained_tokens(Recipe& recipe);
 // A new run's choices (threads, device), or all that a checkpoint has kept. ConfigError if the
 // checkpoint was made on another kind of device.
 trainer::TrainState begin_or_read_state(const Recipe& recipe, const RunDirectory& run);
-// Applies the thread count; gives the device.
-c10::Device set_up_machine(const trainer::TrainState& state);
+// The recipe with what `auto` resolved to when the run began.
+Recipe with_choices(Recipe recipe, const trainer::TrainState& state);
+// Applies the thread count and says what is computed on; gives the device.
+c10::Device set_up_machine(const Recipe& recipe, const trainer::TrainState& state);
 
 // Prepared and reported on the terminal.
 data::PreparedData read_data(const Recipe& recipe, const BaseModel& base);

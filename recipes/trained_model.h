@@ -18,7 +18,7 @@ struct ModelChoice {
   std::string model, adapter;  // adapter may be empty
   std::string device = "auto";
   int threads = 0;            // 0: all cores
-  std::string compute_dtype;  // empty: the run's, or bfloat16
+  std::string compute_dtype;  // empty: the run's, or auto
   bool any_base = false;      // take the adapter though it was trained on another base
 };
 

@@ -20,7 +20,7 @@ int64_t composed_bytes(const LayerPass& p) {
   if (p.flash || p.on_gpu) return 0;
   const int64_t elements =
       2 * p.heads * rows * p.longest + 3 * (rows * p.queries + p.longest * p.keys);
-  return elements * (p.in_float32 ? kFloat : p.compute_bytes);
+  return elements * p.compute_bytes;
 }
 
 // Where attention is composed of stock operations, queries and keys stay beside their rotated
@@ -33,6 +33,12 @@ int64_t fused_backward_bytes(const LayerPass& p) {
   if (!p.on_gpu) return 0;
   const int64_t shared = p.queries > p.keys ? 2 * p.compute_bytes * p.queries : 0;
   return kFloat * (p.queries + p.heads) + shared;
+}
+
+// Attention in float32 of 16-bit tensors: all that goes in and comes out once more.
+int64_t float_copies(const LayerPass& p) {
+  if (!p.attends_in_float || p.compute_bytes == kFloat) return 0;
+  return kFloat * (4 * p.queries + 4 * p.keys);
 }
 
 // A recomputed layer is passed from its input, which is kept for it, to the sum that it ends with;
@@ -50,17 +56,17 @@ struct NodeBuffers {
 
 std::vector<NodeBuffers> backward_buffers(const LayerPass& p) {
   const int64_t c = p.compute_bytes, h = p.hidden, q = p.queries, k = p.keys, i = p.inner;
-  const int64_t residual = kFloat * h;                       // the gradient that bypasses the node
-  const int64_t copies = p.dropout ? 3 : 1;                  // of an input gradient
-  const int64_t wide = p.in_float32 ? kFloat * (h + i) : 0;  // operand and result of a product
-  const int64_t remade = p.remakes_inputs ? c : 0;           // of an element of a node's input
+  const int64_t residual = kFloat * h;              // the gradient that bypasses the node
+  const int64_t copies = p.dropout ? 3 : 1;         // of an input gradient
+  const int64_t remade = p.remakes_inputs ? c : 0;  // of an element of a node's input
   return {
-      {Stage::kDown, residual + c * h + copies * c * i + remade * i + wide},
+      {Stage::kDown, residual + c * h + copies * c * i + remade * i},
       {Stage::kSwiglu, residual + 3 * c * i},
-      {Stage::kGateUp, residual + 2 * c * i + (copies * c + remade) * h + wide},
+      {Stage::kGateUp, residual + 2 * c * i + (copies * c + remade) * h},
       {Stage::kSecondNorm, 2 * residual + (p.sums_onto ? 1 : 2) * c * h},
       {Stage::kOutput, residual + c * h + copies * c * q},
-      {Stage::kAttention, residual + c * (2 * q + 2 * k) + fused_backward_bytes(p)},
+      {Stage::kAttention,
+       residual + c * (2 * q + 2 * k) + fused_backward_bytes(p) + float_copies(p)},
       // A GPU's gradients do not lie side by side yet.
       {Stage::kQkv, residual + (p.on_gpu ? 2 : 1) * c * (q + 2 * k) + (copies * c + remade) * h},
       {Stage::kFirstNorm, 2 * residual + (is_alone(p) || p.sums_onto ? 1 : 2) * c * h}};
@@ -113,8 +119,6 @@ int64_t forward_bytes(const LayerPass& p) {
   int64_t most = locals + (p.sums_onto ? kFloat : c) * h;
   if (is_alone(p) && !p.sums_onto) most += (casts_sums(p) ? 2 : 1) * kFloat * h;
   if (p.dropout) most = std::max(most, locals + c * i);  // an adapter's input
-  // Operands and result of the widest product.
-  if (p.in_float32) most = std::max(most, locals + c * h + kFloat * (h + i));
   // 8-bit inputs of the last layer, and of one before the activation; int32 products of both.
   const int64_t integers = p.in_int32 ? kFloat : 0;
   if (p.in_eight_bits)
@@ -149,6 +153,7 @@ int64_t graphless_bytes(const LayerPass& p) {
 
 int64_t attention_buffer_bytes(const LayerPass& p) {
   if (p.on_gpu || !p.flash) return 0;
+  if (p.attends_in_float) return p.tokens * kFloat * p.heads;
   // Values packed for the forward pass; the queries' gradients in float32 and a number for each
   // head in the backward pass.
   return p.tokens * (p.compute_bytes * p.keys + kFloat * (p.queries + p.heads));

@@ -24,10 +24,10 @@ struct LayerPass {
   bool dropout = false;         // of the adapters' inputs
   bool in_eight_bits = false;   // forward products with 8-bit inputs
   bool in_int32 = false;        // which come as int32 before they are scaled
-  bool in_float32 = false;      // products of float16 on a CPU, which go through float32
   bool sums_onto = false;       // products are added to the residual stream as they are made
   bool on_gpu = false;
   bool flash = true;                // attention never holds its scores
+  bool attends_in_float = false;    // ... and takes copies in float32 of what is 16-bit
   int64_t tokens = 0, longest = 0;  // of the micro-batch, and of its longest document
 };
 

@@ -1,7 +1,7 @@
 #include <vector>
 
 #include "base/element.h"
-#include "base/has_avx512_bfloat16.h"
+#include "base/instruction_set.h"
 #include "base/parallel_for.h"
 #include "base/vectorize.h"
 #include "quant/with_element_type.h"
@@ -62,8 +62,7 @@ QLORA_LOSS_ROWS(Float16)
 }  // namespace
 
 void softmax_cross_entropy(const SoftmaxCrossEntropy& a) {
-  static const bool supported = avx512::machine_has_them();
-  if (supported && a.type == quant::ElementType::kBFloat16)
+  if (has_avx512_bfloat16() && a.type == quant::ElementType::kBFloat16)
     return softmax_cross_entropy_bfloat16_avx512(a);
   quant::with_element_type(a.type, [&]<typename T>(std::type_identity<T>) {
     parallel_for(a.rows, 1, [&](int64_t begin, int64_t end) {

@@ -20,7 +20,7 @@ struct SoftmaxCrossEntropy {
 
 namespace cpu {
 void softmax_cross_entropy(const SoftmaxCrossEntropy& arguments);
-// The same of bf16 logits, where avx512::machine_has_them().
+// The same of bf16 logits, where has_avx512_bfloat16().
 void softmax_cross_entropy_bfloat16_avx512(const SoftmaxCrossEntropy& arguments);
 }  // namespace cpu
 namespace cuda {

@@ -14,6 +14,7 @@
 #include "model/flash_attention_kernels.h"
 #include "model/load.h"
 #include "optim/optimizer.h"
+#include "quant/product.h"
 #include "quant/summed_product.h"
 
 namespace qlora::trainer {
@@ -48,8 +49,9 @@ class Planner {
       : run_(run),
         c_(run.config),
         shapes_(model::linear_shapes(run.config)),
+        in_float_(!run.on_gpu && quant::multiplies_in_float(at::kCPU, run.compute)),
         dtype_(model::dtype_from_string(run.model.dtype, "model.dtype")),
-        product_(!run.on_gpu && run.compute == at::kHalf ? at::kFloat : run.compute),
+        product_(in_float_ && run.compute == at::kHalf ? at::kFloat : run.compute),
         dtype_bytes_(bytes_of(dtype_)),
         compute_bytes_(bytes_of(run.compute)),
         outer_bytes_(run.model.upcast == "all" ? kFloat : dtype_bytes_),
@@ -109,7 +111,7 @@ class Planner {
   bool in_int32() const { return in_eight_bits_ && !has_own_kernels(); }
   int64_t other_lengths() const {
     if (in_int32()) return kEightBitOtherLengths;
-    return product_ == at::kFloat || has_own_kernels() ? kOtherLengths : kOneDnnOtherLengths;
+    return in_float_ || has_own_kernels() ? kOtherLengths : kOneDnnOtherLengths;
   }
   LayerPass pass(int64_t tokens, int64_t longest) const;
   // Of the micro-batch, with the adapters of this layer.
@@ -118,6 +120,7 @@ class Planner {
   const PlannedRun& run_;
   const model::ModelConfig& c_;
   std::vector<model::LinearShape> shapes_;
+  bool in_float_;                   // products take factors of any type (quant/product.h)
   at::ScalarType dtype_, product_;  // of what is not quantized, and of the matrix products
   int64_t dtype_bytes_, compute_bytes_, outer_bytes_, tokens_;
   bool in_eight_bits_ = false;
@@ -152,11 +155,15 @@ void Planner::add_base() {
     group = shape.group == group_of ? group + count : count;
     group_of = shape.group;
     const bool joined = !bytes.in_eight_bits || has_own_kernels();
+    const bool narrow = in_float_ && bytes.rounded;  // to the type of what is not quantized
+    const int64_t element =
+        narrow ? std::min(dtype_bytes_, bytes_of(product_)) : bytes_of(product_);
     if (bytes.quantized && joined && !run_.lora.use_dora && group > count)
-      panel = std::max(panel, group * bytes_of(product_));
-    if (!bytes.quantized && dtype_ == product_) return;
-    const int64_t rounded = product_ == at::kFloat && bytes.quantized ? dtype_bytes_ : 0;
-    panel = std::max(panel, count * (bytes_of(product_) + rounded));
+      panel = std::max(panel, group * element);
+    if (!bytes.quantized && (dtype_ == product_ || in_float_)) return;
+    const int64_t rounded =
+        product_ == at::kFloat && bytes.rounded && !in_float_ ? dtype_bytes_ : 0;
+    panel = std::max(panel, count * (element + rounded));
   });
   const int64_t matrix = c_.vocab_size * hidden;
   const int64_t norms = (2 * c_.num_layers + 1) * hidden * kFloat;
@@ -164,7 +171,7 @@ void Planner::add_base() {
   add_loaded("quantization scales", scales);
   add_loaded("embedding, head, norms, biases",
              matrix * outer_bytes_ * (c_.tied_embeddings ? 1 : 2) + norms + biases);
-  if (run_.model.upcast != "all" && dtype_ != product_)
+  if (run_.model.upcast != "all" && dtype_ != product_ && !in_float_)
     panel = std::max(panel, matrix * bytes_of(product_));
   add("dequantization panel", panel, Phase::kTraining);
   // A linear layer's matrix as it was read, in another order, and the pages of its file, beside
@@ -266,11 +273,10 @@ LayerPass Planner::pass(int64_t tokens, int64_t longest) const {
   pass.in_eight_bits = in_eight_bits_;
   pass.in_int32 = in_int32();
   pass.sums_onto = has_own_kernels();
-  pass.in_float32 = product_ != run_.compute;
   pass.on_gpu = run_.on_gpu;
-  pass.flash =
-      run_.on_gpu ? run_.compute != at::kFloat
-                  : run_.compute == at::kBFloat16 && model::cpu::supports_flash_avx512(c_.head_dim);
+  pass.flash = !run_.on_gpu || run_.compute != at::kFloat;
+  pass.attends_in_float = !run_.on_gpu && !(run_.compute == at::kBFloat16 &&
+                                            model::cpu::supports_flash_avx512(c_.head_dim));
   pass.tokens = tokens;
   pass.longest = longest;
   return pass;
@@ -347,9 +353,10 @@ void Planner::add_evaluation() {
 // Products go to oneDNN where the project's own kernels (quant/summed_product.h), which serve all
 // lengths, do not run. Modules that stay out of them for reasons of their own are not looked for.
 bool Planner::has_own_kernels() const {
+  if (run_.on_gpu || !quant::sums_products_of(run_.compute) || run_.lora.use_dora) return false;
+  if (in_float_) return !in_eight_bits_;
   const auto is_odd = [](const auto& pattern) { return pattern.second % 2 != 0; };
-  return quant::machine_sums_products() && !run_.on_gpu && run_.compute == at::kBFloat16 &&
-         dtype_ == at::kBFloat16 && !run_.lora.use_dora && run_.lora.rank % 2 == 0 &&
+  return dtype_ == at::kBFloat16 && run_.lora.rank % 2 == 0 &&
          std::ranges::none_of(run_.lora.rank_pattern, is_odd);
 }
 

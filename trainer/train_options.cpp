@@ -54,7 +54,7 @@ void TrainOptions::validate() const {
     fail<ConfigError>(
         "train.gradient_checkpointing must be auto, true, false or a number of layers, found '{}'",
         gradient_checkpointing);
-  need_one_of("train.compute_dtype", compute_dtype, {"bfloat16", "float16", "float32"});
+  need_one_of("train.compute_dtype", compute_dtype, {"auto", "bfloat16", "float16", "float32"});
   if (!is_device(device))
     fail<ConfigError>("train.device must be auto, cpu, cuda or cuda:N, found '{}'", device);
   need_at_least("train.threads", threads, 0);

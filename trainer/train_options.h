@@ -13,7 +13,8 @@ struct TrainOptions {
   int64_t gradient_accumulation_steps = 1;
   std::string gradient_checkpointing =
       "auto";  // auto | true | false | how many layers are recomputed in the backward pass
-  std::string compute_dtype = "bfloat16";  // bfloat16 | float16 (loss_scale.h) | float32
+  std::string compute_dtype =
+      "auto";  // auto | bfloat16 | float16 (loss_scale.h) | float32: of the matrix products
   uint64_t seed = 42;
   std::string device = "auto";          // auto | cpu | cuda | cuda:N
   int threads = 0;                      // 0: all cores

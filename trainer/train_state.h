@@ -19,6 +19,7 @@ struct ResolvedChoices {
   int threads = 0;
   std::string instruction_set;  // base/device.h
   std::string device;           // "cpu", "cuda:0"
+  std::string compute_dtype;    // of products: "bfloat16"; empty in what older versions wrote
   model::RecomputedLayers recompute_layers;
   bool operator==(const ResolvedChoices&) const = default;
 };

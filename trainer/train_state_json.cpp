@@ -53,6 +53,7 @@ std::string to_json(const TrainState& state) {
                                         {{"threads", state.choices.threads},
                                          {"instruction_set", state.choices.instruction_set},
                                          {"device", state.choices.device},
+                                         {"compute_dtype", state.choices.compute_dtype},
                                          {"recompute_layers", recomputed}}}};
   return json.dump(2) + "\n";
 }
@@ -86,6 +87,7 @@ TrainState train_state_from_json(const io::JsonNode& node) {
   state.choices.threads = static_cast<int>(choices.at("threads").as_integer(1, 1 << 16));
   state.choices.instruction_set = choices.at("instruction_set").as_string();
   state.choices.device = choices.at("device").as_string();
+  state.choices.compute_dtype = choices.string_or("compute_dtype", "");
   state.choices.recompute_layers = recomputed_layers_from(choices.at("recompute_layers"));
   return state;
 }

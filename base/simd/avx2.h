@@ -1,0 +1,87 @@
+// Vectors of 8 floats for AVX2, FMA and F16C; see base/simd/for_each.h. Rounds to bf16 as
+// base/bfloat16.h does, to fp16 as torch does.
+#pragma once
+
+#include <cstdint>
+
+#include "base/element.h"
+
+namespace qlora::simd::avx2 {
+
+using Vector = __m256;
+constexpr int kLanes = 8;
+constexpr int kRegisters = 16;
+
+inline Vector zero() { return _mm256_setzero_ps(); }
+inline Vector all(float value) { return _mm256_set1_ps(value); }
+inline Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
+inline Vector subtract(Vector a, Vector b) { return _mm256_sub_ps(a, b); }
+inline Vector multiply(Vector a, Vector b) { return _mm256_mul_ps(a, b); }
+inline Vector divide(Vector a, Vector b) { return _mm256_div_ps(a, b); }
+// a b + c, rounded once.
+inline Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
+// The second where either is a NaN.
+inline Vector greater(Vector a, Vector b) { return _mm256_max_ps(a, b); }
+
+inline Vector load(const float* from) { return _mm256_loadu_ps(from); }
+inline Vector load(const uint16_t* from) {
+  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+inline Vector load(const Float16* from) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
+
+inline void store(Vector values, float* to) { _mm256_storeu_ps(to, values); }
+inline void store(Vector values, uint16_t* to) {
+  const __m256i bits = _mm256_castps_si256(values);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i sum = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(values, values, _CMP_UNORD_Q));
+  const __m256i upper =
+      _mm256_srli_epi32(_mm256_blendv_epi8(sum, _mm256_set1_epi32(0x7fc00000), nan), 16);
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(upper, upper), 0xd8);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(packed));
+}
+inline void store(Vector values, Float16* to) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
+                   _mm256_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+// 2^n of whole numbers n in [-126, 127].
+inline Vector power_of_two(Vector n) {
+  const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
+}
+inline Vector floor(Vector x) { return _mm256_floor_ps(x); }
+// Lanes of `below` where x < bound, else of `value`.
+inline Vector choose_below(Vector x, Vector bound, Vector below, Vector value) {
+  return _mm256_blendv_ps(value, below, _mm256_cmp_ps(x, bound, _CMP_LT_OQ));
+}
+
+inline float sum_of(Vector v) {
+  __m128 sum = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+  return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
+}
+
+// A square of floats, mirrored at its diagonal.
+[[gnu::always_inline]] inline void transpose(Vector (&rows)[kLanes]) {
+  Vector t[kLanes];
+  for (int i = 0; i < kLanes; i += 4) {  // squares of 4 floats, in each half of the registers
+    const Vector a = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+    const Vector b = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+    const Vector c = _mm256_unpacklo_ps(rows[i + 2], rows[i + 3]);
+    const Vector d = _mm256_unpackhi_ps(rows[i + 2], rows[i + 3]);
+    t[i] = _mm256_shuffle_ps(a, c, 0x44);
+    t[i + 1] = _mm256_shuffle_ps(a, c, 0xee);
+    t[i + 2] = _mm256_shuffle_ps(b, d, 0x44);
+    t[i + 3] = _mm256_shuffle_ps(b, d, 0xee);
+  }
+  for (int i = 0; i < 4; ++i) {
+    rows[i] = _mm256_permute2f128_ps(t[i], t[i + 4], 0x20);
+    rows[i + 4] = _mm256_permute2f128_ps(t[i], t[i + 4], 0x31);
+  }
+}
+
+}  // namespace qlora::simd::avx2

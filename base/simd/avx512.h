@@ -1,0 +1,88 @@
+// Vectors of 16 floats for AVX-512 F, BW, DQ and VL; see base/simd/for_each.h. Rounds to bf16 as
+// base/bfloat16.h does, to fp16 as torch does.
+#pragma once
+
+#include <cstdint>
+
+#include "base/element.h"
+
+namespace qlora::simd::avx512 {
+
+using Vector = __m512;
+constexpr int kLanes = 16;
+constexpr int kRegisters = 32;
+
+inline Vector zero() { return _mm512_setzero_ps(); }
+inline Vector all(float value) { return _mm512_set1_ps(value); }
+inline Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
+inline Vector subtract(Vector a, Vector b) { return _mm512_sub_ps(a, b); }
+inline Vector multiply(Vector a, Vector b) { return _mm512_mul_ps(a, b); }
+inline Vector divide(Vector a, Vector b) { return _mm512_div_ps(a, b); }
+// a b + c, rounded once.
+inline Vector multiply_add(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
+// The second where either is a NaN.
+inline Vector greater(Vector a, Vector b) { return _mm512_max_ps(a, b); }
+
+inline Vector load(const float* from) { return _mm512_loadu_ps(from); }
+inline Vector load(const uint16_t* from) {
+  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+inline Vector load(const Float16* from) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+}
+
+inline void store(Vector values, float* to) { _mm512_storeu_ps(to, values); }
+inline void store(Vector values, uint16_t* to) {
+  const __m512i bits = _mm512_castps_si512(values);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i sum = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __mmask16 nan = _mm512_cmp_ps_mask(values, values, _CMP_UNORD_Q);
+  const __m512i upper =
+      _mm512_srli_epi32(_mm512_mask_mov_epi32(sum, nan, _mm512_set1_epi32(0x7fc00000)), 16);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(upper));
+}
+inline void store(Vector values, Float16* to) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                      _mm512_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+// 2^n of whole numbers n in [-126, 127].
+inline Vector power_of_two(Vector n) { return _mm512_scalef_ps(all(1.0f), n); }
+inline Vector floor(Vector x) {
+  return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+}
+
+// Lanes of `below` where x < bound, else of `value`.
+inline Vector choose_below(Vector x, Vector bound, Vector below, Vector value) {
+  return _mm512_mask_mov_ps(value, _mm512_cmp_ps_mask(x, bound, _CMP_LT_OQ), below);
+}
+
+inline float sum_of(Vector v) { return _mm512_reduce_add_ps(v); }
+
+// A square of floats, mirrored at its diagonal.
+[[gnu::always_inline]] inline void transpose(Vector (&rows)[kLanes]) {
+  Vector t[kLanes];
+  for (int i = 0; i < kLanes; i += 4) {  // squares of 4 floats, in each quarter of the registers
+    const Vector a = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+    const Vector b = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+    const Vector c = _mm512_unpacklo_ps(rows[i + 2], rows[i + 3]);
+    const Vector d = _mm512_unpackhi_ps(rows[i + 2], rows[i + 3]);
+    t[i] = _mm512_shuffle_ps(a, c, 0x44);
+    t[i + 1] = _mm512_shuffle_ps(a, c, 0xee);
+    t[i + 2] = _mm512_shuffle_ps(b, d, 0x44);
+    t[i + 3] = _mm512_shuffle_ps(b, d, 0xee);
+  }
+  for (int i = 0; i < 4; ++i) {  // a square of 4 such squares
+    const Vector a = _mm512_shuffle_f32x4(t[i], t[i + 4], 0x88);
+    const Vector b = _mm512_shuffle_f32x4(t[i], t[i + 4], 0xdd);
+    const Vector c = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0x88);
+    const Vector d = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0xdd);
+    rows[i] = _mm512_shuffle_f32x4(a, c, 0x88);
+    rows[i + 4] = _mm512_shuffle_f32x4(b, d, 0x88);
+    rows[i + 8] = _mm512_shuffle_f32x4(a, c, 0xdd);
+    rows[i + 12] = _mm512_shuffle_f32x4(b, d, 0xdd);
+  }
+}
+
+}  // namespace qlora::simd::avx512

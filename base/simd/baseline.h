@@ -1,0 +1,77 @@
+// Vectors of 4 floats for any processor, by the compiler's vector extension; see
+// base/simd/for_each.h. A product and the sum it goes into are rounded each by itself.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "base/element.h"
+
+namespace qlora::simd::baseline {
+
+constexpr int kLanes = 4;
+constexpr int kRegisters = 16;
+using Vector [[gnu::vector_size(kLanes * 4)]] = float;
+
+inline Vector zero() { return Vector{}; }
+inline Vector all(float value) { return Vector{} + value; }
+inline Vector add(Vector a, Vector b) { return a + b; }
+inline Vector subtract(Vector a, Vector b) { return a - b; }
+inline Vector multiply(Vector a, Vector b) { return a * b; }
+inline Vector divide(Vector a, Vector b) { return a / b; }
+inline Vector multiply_add(Vector a, Vector b, Vector c) { return a * b + c; }
+// The second where either is a NaN.
+inline Vector greater(Vector a, Vector b) { return a > b ? a : b; }
+
+template <typename T>
+inline Vector load(const T* from) {
+  Vector values;
+  for (int i = 0; i < kLanes; ++i) values[i] = qlora::load(from[i]);
+  return values;
+}
+inline Vector load(const float* from) {
+  Vector values;
+  std::memcpy(&values, from, sizeof(values));
+  return values;
+}
+
+template <typename T>
+inline void store(Vector values, T* to) {
+  for (int i = 0; i < kLanes; ++i) qlora::store(values[i], to[i]);
+}
+inline void store(Vector values, uint16_t* to) {
+  for (int i = 0; i < kLanes; ++i) to[i] = float_to_bfloat16(values[i]);
+}
+inline void store(Vector values, float* to) { std::memcpy(to, &values, sizeof(values)); }
+
+// 2^n of whole numbers n in [-126, 127].
+inline Vector power_of_two(Vector n) {
+  Vector powers;
+  for (int i = 0; i < kLanes; ++i)
+    powers[i] = std::bit_cast<float>((static_cast<int32_t>(n[i]) + 127) << 23);
+  return powers;
+}
+inline Vector floor(Vector x) {
+  for (int i = 0; i < kLanes; ++i) x[i] = std::floor(x[i]);
+  return x;
+}
+
+// Lanes of `below` where x < bound, else of `value`.
+inline Vector choose_below(Vector x, Vector bound, Vector below, Vector value) {
+  return x < bound ? below : value;
+}
+
+inline float sum_of(Vector v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+
+// A square of floats, mirrored at its diagonal.
+inline void transpose(Vector (&rows)[kLanes]) {
+  for (int i = 0; i < kLanes; ++i)
+    for (int j = 0; j < i; ++j) {
+      const float upper = rows[j][i];
+      rows[j][i] = rows[i][j];
+      rows[i][j] = upper;
+    }
+}
+
+}  // namespace qlora::simd::baseline

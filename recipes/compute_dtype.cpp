@@ -1,0 +1,44 @@
+#include "recipes/compute_dtype.h"
+
+#include <fmt/format.h>
+
+#include "base/instruction_set.h"
+#include "model/load.h"
+#include "quant/product.h"
+
+namespace qlora::recipes {
+namespace {
+
+bool multiplies_bfloat16(c10::Device device) {
+  return !device.is_cpu() || quant::cpu_multiplies_bfloat16();
+}
+
+}  // namespace
+
+std::string resolved_compute_dtype(const std::string& wish, c10::Device device) {
+  if (wish != "auto") return wish;
+  return multiplies_bfloat16(device) ? "bfloat16" : "float32";
+}
+
+at::ScalarType compute_dtype_of(const std::string& wish, c10::Device device) {
+  return model::dtype_from_string(resolved_compute_dtype(wish, device), "train.compute_dtype");
+}
+
+std::string compute_dtype_sentence(const std::string& wish, const std::string& resolved,
+                                   c10::Device device) {
+  const std::string has = to_string(instruction_set());
+  if (!device.is_cpu())
+    return wish == "auto" ? "products are bfloat16" : "products are " + resolved;
+  std::string sentence = "products are " + resolved;
+  if (resolved == "bfloat16" && multiplies_bfloat16(device))
+    return sentence + ", which this processor multiplies (" + has + ")";
+  if (resolved == "float32" && wish == "auto")
+    return sentence + ", since this processor (" + has + ") has no bfloat16 products";
+  if (resolved == "float32") return sentence;
+  return fmt::format(
+      "{}, which this processor ({}) multiplies as float32: it takes as long as that, and rounds "
+      "more",
+      sentence, has);
+}
+
+}  // namespace qlora::recipes

@@ -1,0 +1,20 @@
+// train.compute_dtype: auto is bfloat16 where the processor or GPU multiplies it, else float32.
+#pragma once
+
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
+
+#include <string>
+
+namespace qlora::recipes {
+
+// bfloat16, float16 or float32, of a recipe's word for it.
+std::string resolved_compute_dtype(const std::string& wish, c10::Device device);
+at::ScalarType compute_dtype_of(const std::string& wish, c10::Device device);
+
+// Why `auto` gave this, or what another choice costs on this device: a sentence, or empty where
+// there is nothing to say.
+std::string compute_dtype_sentence(const std::string& wish, const std::string& resolved,
+                                   c10::Device device);
+
+}  // namespace qlora::recipes
