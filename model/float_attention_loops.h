@@ -237,8 +237,8 @@ class KeyBlock {
     const int64_t first = head * a_.tokens + d.query + row;
     for (int64_t n = 0; n < count; n += kLanes)
       differentiate_scores(n, least(kLanes, count - n), keys, own, b_.lse + first, b_.dot + first);
-    // Keys in groups of a tile's rows: each meets the queries from the first that sees it on.
-    constexpr int64_t kGroup = kTileRows<1>;
+    // Keys in groups of whole tiles: each meets the queries from the first that sees it on.
+    constexpr int64_t kGroup = 24;
     for (int64_t g = 0; g < keys; g += kGroup) {
       const int64_t rows = least(kGroup, keys - g), from = own == 0 ? g : 0;
       if (from >= count) break;

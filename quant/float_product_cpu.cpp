@@ -10,7 +10,7 @@ namespace qlora::quant::cpu {
 namespace {
 
 constexpr int64_t kDepth = 256;       // terms that a tile takes at a time
-constexpr int64_t kColumns = 240;     // of a packed block, about
+constexpr int64_t kColumns = 384;     // of a packed block, about
 constexpr int64_t kRowUnit = 48;      // rows that are not divided between threads
 constexpr int64_t kCopiedRows = 192;  // of a's that are copied at once
 constexpr int64_t kSumRows = 1024;    // whose unfinished sums are kept at once

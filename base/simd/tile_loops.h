@@ -5,12 +5,12 @@
 namespace qlora::simd::QLORA_SIMD {
 namespace {
 
-// Vectors of a panel, and rows of a tile by its vectors: its sums fill all registers but those that
-// hold a row of the panel and an element of a.
-constexpr int kVectors = kRegisters == 32 ? 3 : 2;
+// Vectors of a panel, and rows of a tile by its vectors: its sums fill the registers but those that
+// hold a row of the panel and an element of a; no more than 8, whose addresses fit registers, too.
+constexpr int kVectors = 3;
 constexpr int kPanel = kVectors * kLanes;
 template <int kTileVectors>
-constexpr int kTileRows = kRegisters == 32 ? 24 / kTileVectors : 12 / kTileVectors;
+constexpr int kTileRows = kRegisters == 32 || kTileVectors == 1 ? 8 : 12 / kTileVectors;
 
 // a [rows, depth] and b [depth, one panel]: rows of b are b_stride elements apart.
 struct Strip {
@@ -68,7 +68,7 @@ inline void multiply_panel(int64_t vectors, const Strip& s, int64_t rows, bool a
                            Sums to) {
   if (vectors == 1) return multiply_rows<1>(s, rows, accumulate, to);
   if (vectors == 2) return multiply_rows<2>(s, rows, accumulate, to);
-  if constexpr (kVectors == 3) multiply_rows<3>(s, rows, accumulate, to);
+  multiply_rows<3>(s, rows, accumulate, to);
 }
 
 // Vectors of the next panel where this many columns are left.
