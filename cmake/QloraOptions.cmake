@@ -19,7 +19,7 @@ set(QLORA_CUDA "OFF" CACHE STRING "CUDA kernels: ON, OFF, or AUTO (ON where nvcc
 set_property(CACHE QLORA_CUDA PROPERTY STRINGS ON OFF AUTO)
 option(QLORA_WERROR "Treat warnings as errors (default: with GCC 12)" ${werror})
 option(QLORA_SANITIZE "AddressSanitizer and UndefinedBehaviorSanitizer" OFF)
-option(QLORA_PCH "Precompile the torch headers (a file then compiles in 3 s instead of 13 s)" ON)
+option(QLORA_PCH "Precompile the headers of libraries (cmake/QloraPrecompile.cmake)" ON)
 option(QLORA_BUILD_PROGRAM "Build the qlora program" ON)
 option(QLORA_BUILD_TESTS "Build the tests" ON)
 option(QLORA_BUILD_BENCH "Build the benchmarks" OFF)
