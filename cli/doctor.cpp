@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <torch/version.h>
 
-#include <CLI/CLI.hpp>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -44,11 +43,12 @@ Json facts() {
 
 }  // namespace
 
-void add_doctor_command(CLI::App& app) {
+void add_doctor_command(qlora::cli::Command app) {
   auto json = std::make_shared<bool>(false);
-  CLI::App* command = app.add_subcommand("doctor", "What this machine and this build can do");
-  command->add_flag("--json", *json, "As JSON");
-  command->callback([json] {
+  qlora::cli::Command command =
+      app.add_subcommand("doctor", "What this machine and this build can do");
+  command.add_flag("--json", *json, "As JSON");
+  command.callback([json] {
     const Json all = facts();
     if (*json) {
       fmt::print("{}\n", all.dump(2));

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -233,21 +232,21 @@ void plan(const PlanArguments& arguments) {
 
 }  // namespace
 
-void add_plan_command(CLI::App& app) {
+void add_plan_command(qlora::cli::Command app) {
   auto arguments = std::make_shared<PlanArguments>();
-  CLI::App* command = app.add_subcommand(
+  qlora::cli::Command command = app.add_subcommand(
       "plan", "Memory by purpose and time a step of a recipe, before anything is loaded");
   command
-      ->add_option("RECIPE", arguments->recipe,
-                   "YAML file; of the model, config.json or the head of a .gguf file is enough")
-      ->required();
-  command->add_option("--set", arguments->overrides, "key=value that replaces one of the recipe");
-  command->add_option("--device", arguments->device,
-                      "cpu or cuda, instead of train.device; a GPU need not be here");
-  command->add_option("--fit", arguments->fit,
-                      "Choose micro-batch, recomputation and paging for this memory: a size such "
-                      "as 16GB, or auto");
-  command->add_flag("--no-time", arguments->no_time, "Memory alone, without measuring");
-  command->add_flag("--json", arguments->json, "As JSON");
-  command->callback([arguments] { plan(*arguments); });
+      .add_option("RECIPE", arguments->recipe,
+                  "YAML file; of the model, config.json or the head of a .gguf file is enough")
+      .required();
+  command.add_option("--set", arguments->overrides, "key=value that replaces one of the recipe");
+  command.add_option("--device", arguments->device,
+                     "cpu or cuda, instead of train.device; a GPU need not be here");
+  command.add_option("--fit", arguments->fit,
+                     "Choose micro-batch, recomputation and paging for this memory: a size such "
+                     "as 16GB, or auto");
+  command.add_flag("--no-time", arguments->no_time, "Memory alone, without measuring");
+  command.add_flag("--json", arguments->json, "As JSON");
+  command.callback([arguments] { plan(*arguments); });
 }

@@ -1,6 +1,5 @@
 #include "cli/tokenize.h"
 
-#include <CLI/CLI.hpp>
 #include <iostream>
 #include <iterator>
 #include <memory>
@@ -112,21 +111,21 @@ void run(const TokenizeOptions& options) {
 
 }  // namespace
 
-void add_tokenize_command(CLI::App& app) {
+void add_tokenize_command(qlora::cli::Command app) {
   auto options = std::make_shared<TokenizeOptions>();
-  CLI::App* command =
+  qlora::cli::Command command =
       app.add_subcommand("tokenize", "Text on stdin to token ids on stdout, or back (--decode)");
   command
-      ->add_option("--tokenizer", options->tokenizer,
-                   "Model directory, tokenizer.json, sentencepiece .model or .gguf")
-      ->required();
-  command->add_flag("--decode", options->decode, "Ids on stdin, text on stdout");
-  command->add_flag("--jsonl", options->jsonl,
-                    "One JSON value a line: strings in and id arrays out, or (--decode) back");
-  command->add_flag("--json", options->json, "One JSON object, with the tokens' spellings");
-  command->add_flag("--no-special-tokens", options->no_special_tokens,
-                    "Leave out what the tokenizer adds itself (BOS, EOS)");
-  command->add_flag("--skip-special-tokens", options->skip_special_tokens,
-                    "Leave special tokens out of decoded text");
-  command->callback([options] { run(*options); });
+      .add_option("--tokenizer", options->tokenizer,
+                  "Model directory, tokenizer.json, sentencepiece .model or .gguf")
+      .required();
+  command.add_flag("--decode", options->decode, "Ids on stdin, text on stdout");
+  command.add_flag("--jsonl", options->jsonl,
+                   "One JSON value a line: strings in and id arrays out, or (--decode) back");
+  command.add_flag("--json", options->json, "One JSON object, with the tokens' spellings");
+  command.add_flag("--no-special-tokens", options->no_special_tokens,
+                   "Leave out what the tokenizer adds itself (BOS, EOS)");
+  command.add_flag("--skip-special-tokens", options->skip_special_tokens,
+                   "Leave special tokens out of decoded text");
+  command.callback([options] { run(*options); });
 }
