@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "base/device.h"
+#include "io/json_text.h"
 
 namespace {
 
@@ -51,10 +52,11 @@ void add_doctor_command(qlora::cli::Command app) {
   command.callback([json] {
     const Json all = facts();
     if (*json) {
-      fmt::print("{}\n", all.dump(2));
+      fmt::print("{}\n", qlora::io::json_text(all, 2));
       return;
     }
     for (const auto& [name, value] : all.items())
-      fmt::print("{:<20} {}\n", name, value.is_string() ? value.get<std::string>() : value.dump());
+      fmt::print("{:<20} {}\n", name,
+                 value.is_string() ? value.get<std::string>() : qlora::io::json_text(value));
   });
 }

@@ -15,6 +15,7 @@
 #include "cli/model_choice.h"
 #include "data/dataset.h"
 #include "data/prepare.h"
+#include "io/json_text.h"
 #include "trainer/evaluate.h"
 
 namespace {
@@ -171,7 +172,7 @@ void run(const EvaluateArguments& arguments) {
   if (arguments.json) {
     nlohmann::ordered_json all = nlohmann::ordered_json::array();
     for (const Result& result : results) all.push_back(to_json(result));
-    fmt::print("{}\n", all.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+    fmt::print("{}\n", qlora::io::json_text_in_utf8(all, 2));
     return;
   }
   print_table(results);

@@ -9,6 +9,7 @@
 #include "cli/model_choice.h"
 #include "data/chat_renderer.h"
 #include "data/prompt_encoder.h"
+#include "io/json_text.h"
 #include "io/read_file.h"
 #include "model/generate.h"
 
@@ -27,7 +28,7 @@ struct GenerateArguments {
 
 Json read_messages(const std::string& path) {
   try {
-    return Json::parse(qlora::io::read_bytes(path));
+    return qlora::io::ordered_json_from_text(qlora::io::read_bytes(path));
   } catch (const nlohmann::json::exception& error) {
     qlora::fail<qlora::FormatError>("{} must be a JSON array of messages: {}", path, error.what());
   }

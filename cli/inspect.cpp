@@ -12,6 +12,7 @@
 #include "cli/inspect_data.h"
 #include "cli/inspect_model.h"
 #include "data/chat_renderer.h"
+#include "io/json_text.h"
 #include "io/safetensors.h"
 #include "lora/adapter_file.h"
 #include "model/hub_cache.h"
@@ -95,7 +96,7 @@ void print(const Json& facts, const std::string& indent) {
       print(value, indent + "  ");
     } else {
       fmt::print("{}{}: {}\n", indent, key,
-                 value.is_string() ? value.get<std::string>() : value.dump());
+                 value.is_string() ? value.get<std::string>() : qlora::io::json_text(value));
     }
   }
 }
@@ -103,7 +104,7 @@ void print(const Json& facts, const std::string& indent) {
 void inspect_path(const std::string& path, bool json) {
   const Json facts = describe(path);
   if (json) {
-    fmt::print("{}\n", facts.dump(2, ' ', false, Json::error_handler_t::replace));
+    fmt::print("{}\n", qlora::io::json_text_in_utf8(facts, 2));
   } else {
     print(facts, "");
   }

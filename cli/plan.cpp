@@ -13,6 +13,7 @@
 #include "base/arena_allocator.h"
 #include "base/device.h"
 #include "base/error.h"
+#include "io/json_text.h"
 #include "model/model_header.h"
 #include "recipes/plan.h"
 #include "recipes/recipe_yaml.h"
@@ -225,7 +226,7 @@ void plan(const PlanArguments& arguments) {
   plan_memory(planned);
   plan_time(arguments, planned);
   if (arguments.json)
-    fmt::print("{}\n", facts_of(planned).dump(2));
+    fmt::print("{}\n", qlora::io::json_text(facts_of(planned), 2));
   else
     print(planned);
 }

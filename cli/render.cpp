@@ -9,6 +9,7 @@
 #include "data/chat_renderer.h"
 #include "data/chat_template.h"
 #include "data/tokenizer.h"
+#include "io/json_text.h"
 #include "io/read_file.h"
 
 namespace {
@@ -23,7 +24,7 @@ struct RenderOptions {
 
 Json read_json(const std::string& path) {
   try {
-    return Json::parse(qlora::io::read_bytes(path));
+    return qlora::io::ordered_json_from_text(qlora::io::read_bytes(path));
   } catch (const nlohmann::json::exception& error) {
     qlora::fail<qlora::FormatError>("{} must be JSON: {}", path, error.what());
   }

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "data/tokenizer.h"
+#include "io/json_text.h"
 
 namespace {
 
@@ -23,7 +24,7 @@ struct TokenizeOptions {
 
 nlohmann::json parse_line(const std::string& line, int64_t number) {
   try {
-    return nlohmann::json::parse(line);
+    return qlora::io::json_from_text(line);
   } catch (const nlohmann::json::exception& error) {
     qlora::fail<qlora::FormatError>("line {} of the input must be JSON: {}", number, error.what());
   }
@@ -56,7 +57,7 @@ void convert_lines(const Tokenizer& tokenizer, const TokenizeOptions& options) {
   int64_t number = 0;
   for (std::string line; std::getline(std::cin, line);) {
     const nlohmann::json value = parse_line(line, ++number);
-    std::cout << convert(tokenizer, value, options, number).dump() << '\n';
+    std::cout << qlora::io::json_text(convert(tokenizer, value, options, number)) << '\n';
   }
 }
 
@@ -89,7 +90,7 @@ void print_ids(const Tokenizer& tokenizer, const std::vector<TokenId>& ids, bool
   nlohmann::ordered_json result = {{"num_tokens", ids.size()}, {"ids", ids}};
   auto& tokens = result["tokens"] = nlohmann::ordered_json::array();
   for (const TokenId id : ids) tokens.push_back(tokenizer.id_to_token(id));
-  std::cout << result.dump(2) << '\n';
+  std::cout << qlora::io::json_text(result, 2) << '\n';
 }
 
 void run(const TokenizeOptions& options) {
@@ -103,7 +104,7 @@ void run(const TokenizeOptions& options) {
   }
   const std::string text = tokenizer->decode(parse_ids(input), options.skip_special_tokens);
   if (options.json) {
-    std::cout << nlohmann::json{{"text", text}}.dump(2) << '\n';
+    std::cout << qlora::io::json_text(nlohmann::json{{"text", text}}, 2) << '\n';
   } else {
     std::cout << text;
   }

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "io/json_text.h"
 
 namespace qlora::exporting {
 namespace {
@@ -46,7 +47,7 @@ std::string Agreement::to_json() const {
                                        {"largest_logit_difference", largest_difference},
                                        {"loss", loss},
                                        {"trained_loss", trained_loss}};
-  return json.dump(2) + "\n";
+  return io::json_text(json, 2) + "\n";
 }
 
 Reference::Reference(model::CausalLm& trained, std::vector<std::vector<int32_t>> rows)

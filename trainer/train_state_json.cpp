@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "io/json_text.h"
 
 namespace qlora::trainer {
 namespace {
@@ -54,7 +55,7 @@ std::string to_json(const TrainState& state) {
                                          {"instruction_set", state.choices.instruction_set},
                                          {"device", state.choices.device},
                                          {"recompute_layers", recomputed}}}};
-  return json.dump(2) + "\n";
+  return io::json_text(json, 2) + "\n";
 }
 
 TrainState train_state_from_json(const io::JsonNode& node) {
