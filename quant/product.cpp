@@ -1,6 +1,7 @@
 #include "quant/product.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 namespace qlora::quant {
 

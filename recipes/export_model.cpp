@@ -1,6 +1,7 @@
 #include "recipes/export_model.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <malloc.h>
 
 #include <filesystem>
