@@ -3,6 +3,7 @@
 #   make build       system packages, LibTorch, the program        (scripts/bootstrap.sh says what it installs)
 #   make quickstart  build, fetch a small model, fine-tune it, look at the difference
 #   make test        build and run the tests
+#   make build-cost  build all from nothing without a compiler cache, in build-cost/; say what processor time it took
 #   make cuda        the program with CUDA kernels, in build-cuda/bin/qlora (needs nvcc)
 #   make interop     compare with PEFT, bitsandbytes and transformers, in a Python environment of its own
 #   make bench       build and run the benchmarks
@@ -18,7 +19,7 @@ JOBS ?= $(shell awk -v cores=$$(nproc) '/MemAvailable/ {jobs = int($$2 / 2097152
 CMAKE_FLAGS ?=
 CTEST_FLAGS ?= --output-on-failure
 
-.PHONY: all build quickstart test cuda interop bench peers install format clean bootstrap
+.PHONY: all build build-cost quickstart test cuda interop bench peers install format clean bootstrap
 .DEFAULT_GOAL := build
 
 bootstrap:
@@ -38,6 +39,11 @@ all: bootstrap
 
 test: all
 	cd $(BUILD) && ctest $(CTEST_FLAGS)
+
+build-cost:
+	rm -rf build-cost
+	@CCACHE_DISABLE=1 $(MAKE) --no-print-directory all BUILD=build-cost CMAKE_FLAGS="-DQLORA_TIME_COMPILER=ON $(CMAKE_FLAGS)"
+	@scripts/compile_times.sh print build-cost/compile_times.txt
 
 cuda:
 	@scripts/bootstrap.sh --cuda

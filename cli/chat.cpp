@@ -1,6 +1,5 @@
 #include "cli/chat.h"
 
-#include <CLI/CLI.hpp>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -68,24 +67,24 @@ void run(const ChatArguments& arguments) {
 
 }  // namespace
 
-void add_chat_command(CLI::App& app) {
+void add_chat_command(qlora::cli::Command app) {
   auto arguments = std::make_shared<ChatArguments>();
   arguments->options.temperature = 0.7;
   arguments->options.top_p = 0.9;
   arguments->options.max_new_tokens = 512;
-  CLI::App* command = app.add_subcommand("chat", "Talk to a model");
-  qlora::cli::add_model_choice(*command, arguments->choice);
-  command->add_option("--system", arguments->system, "System message");
+  qlora::cli::Command command = app.add_subcommand("chat", "Talk to a model");
+  qlora::cli::add_model_choice(command, arguments->choice);
+  command.add_option("--system", arguments->system, "System message");
   auto& options = arguments->options;
-  command->add_option("--temperature", options.temperature, "0: the most likely token")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command->add_option("--top-p", options.top_p, "Sample from the tokens of this total probability")
-      ->check(CLI::Range(0.0, 1.0))
-      ->capture_default_str();
-  command->add_option("--max-new-tokens", options.max_new_tokens, "Longest answer")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command->add_option("--seed", options.seed, "Of the random choices")->capture_default_str();
-  command->callback([arguments] { run(*arguments); });
+  command.add_option("--temperature", options.temperature, "0: the most likely token")
+      .not_negative()
+      .with_shown_default();
+  command.add_option("--top-p", options.top_p, "Sample from the tokens of this total probability")
+      .between(0.0, 1.0)
+      .with_shown_default();
+  command.add_option("--max-new-tokens", options.max_new_tokens, "Longest answer")
+      .positive()
+      .with_shown_default();
+  command.add_option("--seed", options.seed, "Of the random choices").with_shown_default();
+  command.callback([arguments] { run(*arguments); });
 }

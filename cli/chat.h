@@ -1,8 +1,6 @@
 // qlora chat.
 #pragma once
 
-namespace CLI {
-class App;
-}
+#include "cli/command.h"
 
-void add_chat_command(CLI::App& app);
+void add_chat_command(qlora::cli::Command app);

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <torch/version.h>
 
-#include <CLI/CLI.hpp>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -12,6 +11,7 @@
 
 #include "base/device.h"
 #include "base/instruction_set.h"
+#include "io/json_text.h"
 #include "quant/product.h"
 #include "recipes/compute_dtype.h"
 
@@ -50,17 +50,19 @@ Json facts() {
 
 }  // namespace
 
-void add_doctor_command(CLI::App& app) {
+void add_doctor_command(qlora::cli::Command app) {
   auto json = std::make_shared<bool>(false);
-  CLI::App* command = app.add_subcommand("doctor", "What this machine and this build can do");
-  command->add_flag("--json", *json, "As JSON");
-  command->callback([json] {
+  qlora::cli::Command command =
+      app.add_subcommand("doctor", "What this machine and this build can do");
+  command.add_flag("--json", *json, "As JSON");
+  command.callback([json] {
     const Json all = facts();
     if (*json) {
-      fmt::print("{}\n", all.dump(2));
+      fmt::print("{}\n", qlora::io::json_text(all, 2));
       return;
     }
     for (const auto& [name, value] : all.items())
-      fmt::print("{:<20} {}\n", name, value.is_string() ? value.get<std::string>() : value.dump());
+      fmt::print("{:<20} {}\n", name,
+                 value.is_string() ? value.get<std::string>() : qlora::io::json_text(value));
   });
 }

@@ -1,8 +1,6 @@
 // qlora doctor: what this machine and this build can do.
 #pragma once
 
-namespace CLI {
-class App;
-}
+#include "cli/command.h"
 
-void add_doctor_command(CLI::App& app);
+void add_doctor_command(qlora::cli::Command app);

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -16,6 +15,7 @@
 #include "cli/model_choice.h"
 #include "data/dataset.h"
 #include "data/prepare.h"
+#include "io/json_text.h"
 #include "trainer/evaluate.h"
 
 namespace {
@@ -172,7 +172,7 @@ void run(const EvaluateArguments& arguments) {
   if (arguments.json) {
     nlohmann::ordered_json all = nlohmann::ordered_json::array();
     for (const Result& result : results) all.push_back(to_json(result));
-    fmt::print("{}\n", all.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+    fmt::print("{}\n", qlora::io::json_text_in_utf8(all, 2));
     return;
   }
   print_table(results);
@@ -181,22 +181,22 @@ void run(const EvaluateArguments& arguments) {
 
 }  // namespace
 
-void add_evaluate_command(CLI::App& app) {
+void add_evaluate_command(qlora::cli::Command app) {
   auto arguments = std::make_shared<EvaluateArguments>();
-  CLI::App* command = app.add_subcommand(
+  qlora::cli::Command command = app.add_subcommand(
       "evaluate", "Loss and perplexity on rows of a file, and whether answers match exactly");
-  qlora::cli::add_model_choice(*command, arguments->choice);
-  command->add_option("--data", arguments->files,
-                      "Rows (default: those of the run's recipe, data.eval or data.eval_fraction)");
-  command->add_option("--format", arguments->format, "Format of --data")->capture_default_str();
-  command->add_flag("--exact-match", arguments->exact_match,
-                    "Also answer each row greedily and compare to the letter");
-  command->add_flag("--compare-base", arguments->compare_base,
-                    "Also evaluate the base without the adapter");
-  command->add_option("--max-new-tokens", arguments->max_new_tokens, "Longest answer")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command->add_option("--show", arguments->show, "Answers to print")->capture_default_str();
-  command->add_flag("--json", arguments->json, "Everything as JSON, with the loss of each row");
-  command->callback([arguments] { run(*arguments); });
+  qlora::cli::add_model_choice(command, arguments->choice);
+  command.add_option("--data", arguments->files,
+                     "Rows (default: those of the run's recipe, data.eval or data.eval_fraction)");
+  command.add_option("--format", arguments->format, "Format of --data").with_shown_default();
+  command.add_flag("--exact-match", arguments->exact_match,
+                   "Also answer each row greedily and compare to the letter");
+  command.add_flag("--compare-base", arguments->compare_base,
+                   "Also evaluate the base without the adapter");
+  command.add_option("--max-new-tokens", arguments->max_new_tokens, "Longest answer")
+      .positive()
+      .with_shown_default();
+  command.add_option("--show", arguments->show, "Answers to print").with_shown_default();
+  command.add_flag("--json", arguments->json, "Everything as JSON, with the loss of each row");
+  command.callback([arguments] { run(*arguments); });
 }

@@ -1,8 +1,6 @@
 // qlora evaluate.
 #pragma once
 
-namespace CLI {
-class App;
-}
+#include "cli/command.h"
 
-void add_evaluate_command(CLI::App& app);
+void add_evaluate_command(qlora::cli::Command app);

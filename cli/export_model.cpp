@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <memory>
 #include <string>
 #include <vector>
@@ -40,61 +39,63 @@ void run(const ExportArguments& arguments) {
              arguments.options.output, agreement.to_text());
 }
 
-void add_merge_options(CLI::App& command, qlora::recipes::ExportOptions& options) {
+void add_merge_options(qlora::cli::Command command, qlora::recipes::ExportOptions& options) {
   command.add_option("--dtype", options.dtype, "Of merged weights: bfloat16, float16, float32")
-      ->capture_default_str();
+      .with_shown_default();
   command
       .add_option("--merge-base", options.merge_base,
                   "What the adapter is merged into. dequantized: the quantized base it was trained "
                   "on. original: the 16-bit weights before quantization. auto: writes both and "
                   "keeps the one with the lower KL divergence from the trained model")
-      ->capture_default_str();
+      .with_shown_default();
   command.add_option(
       "--original", options.original,
       "Where the 16-bit weights lie: directory, .gguf file or hub id (default: where "
       "the base came from)");
 }
 
-void add_combine_options(CLI::App& command, ExportArguments& arguments) {
+// Gives --combine, which the options after it need.
+qlora::cli::Option add_combine_options(qlora::cli::Command command, ExportArguments& arguments) {
   command
       .add_option("--adapter", arguments.adapters,
                   "PEFT adapter directory, on top of --model; several with --combine")
-      ->allow_extra_args(false);
+      .one_value_each_time();
   qlora::lora::CombineOptions& options = arguments.combination;
-  CLI::Option* combine = command.add_option(
+  const qlora::cli::Option combine = command.add_option(
       "--combine", options.method,
       "How several adapters become one, as PEFT's add_weighted_adapter: linear, cat (exact; the "
       "ranks add up), ties, dare_linear, dare_ties, magnitude_prune");
-  CLI::Option* dependent[] = {
+  const qlora::cli::Option dependent[] = {
       command.add_option("--weights", options.weights, "One for each adapter: 0.7,0.3")
-          ->delimiter(','),
+          .separated_by(','),
       command.add_option("--density", options.density,
                          "Share of an adapter's numbers that ties, dare and magnitude_prune keep"),
       command
           .add_option("--majority-sign", options.majority_sign,
                       "How ties elects a sign: total or frequency")
-          ->capture_default_str(),
-      command.add_option("--seed", options.seed, "Of what dare keeps")->capture_default_str()};
-  for (CLI::Option* option : dependent) option->needs(combine);
+          .with_shown_default(),
+      command.add_option("--seed", options.seed, "Of what dare keeps").with_shown_default()};
+  for (const qlora::cli::Option& option : dependent) option.needs(combine);
+  return combine;
 }
 
 }  // namespace
 
-void add_export_command(CLI::App& app) {
+void add_export_command(qlora::cli::Command app) {
   auto arguments = std::make_shared<ExportArguments>();
-  CLI::App* command = app.add_subcommand(
+  qlora::cli::Command command = app.add_subcommand(
       "export", "Write the adapter, or the model merged with it, and check what was written");
-  qlora::cli::add_base_choice(*command, arguments->choice);
-  add_combine_options(*command, *arguments);
+  qlora::cli::add_base_choice(command, arguments->choice);
+  const qlora::cli::Option combine = add_combine_options(command, *arguments);
   auto& options = arguments->options;
   command
-      ->add_option("--format", options.format,
-                   "adapter: for PEFT and vLLM. merged: a Hugging Face model directory")
-      ->required();
-  command->add_option("--output", options.output, "Directory to write")->required();
-  add_merge_options(*command, options);
-  command->callback([arguments, command] {
-    arguments->combine = command->count("--combine") > 0;
+      .add_option("--format", options.format,
+                  "adapter: for PEFT and vLLM. merged: a Hugging Face model directory")
+      .required();
+  command.add_option("--output", options.output, "Directory to write").required();
+  add_merge_options(command, options);
+  command.callback([arguments, combine] {
+    arguments->combine = combine.is_given();
     run(*arguments);
   });
 }

@@ -1,8 +1,6 @@
 // qlora export.
 #pragma once
 
-namespace CLI {
-class App;
-}
+#include "cli/command.h"
 
-void add_export_command(CLI::App& app);
+void add_export_command(qlora::cli::Command app);

@@ -1,6 +1,5 @@
 #include "cli/generate.h"
 
-#include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -10,6 +9,7 @@
 #include "cli/model_choice.h"
 #include "data/chat_renderer.h"
 #include "data/prompt_encoder.h"
+#include "io/json_text.h"
 #include "io/read_file.h"
 #include "model/generate.h"
 
@@ -28,7 +28,7 @@ struct GenerateArguments {
 
 Json read_messages(const std::string& path) {
   try {
-    return Json::parse(qlora::io::read_bytes(path));
+    return qlora::io::ordered_json_from_text(qlora::io::read_bytes(path));
   } catch (const nlohmann::json::exception& error) {
     qlora::fail<qlora::FormatError>("{} must be a JSON array of messages: {}", path, error.what());
   }
@@ -68,25 +68,25 @@ void run(GenerateArguments arguments) {
 
 }  // namespace
 
-void add_generate_command(CLI::App& app) {
+void add_generate_command(qlora::cli::Command app) {
   auto arguments = std::make_shared<GenerateArguments>();
-  CLI::App* command = app.add_subcommand("generate", "One answer to a prompt");
-  qlora::cli::add_model_choice(*command, arguments->choice);
-  command->add_option("--prompt", arguments->prompt, "The user's message");
-  command->add_option("--messages", arguments->messages,
-                      "JSON file: [{\"role\": \"user\", \"content\": ...}, ...]");
-  command->add_flag("--raw", arguments->raw, "Continue the prompt as it is, without a template");
-  command->add_flag("--base-only", arguments->base_only, "Turn the adapter off");
+  qlora::cli::Command command = app.add_subcommand("generate", "One answer to a prompt");
+  qlora::cli::add_model_choice(command, arguments->choice);
+  command.add_option("--prompt", arguments->prompt, "The user's message");
+  command.add_option("--messages", arguments->messages,
+                     "JSON file: [{\"role\": \"user\", \"content\": ...}, ...]");
+  command.add_flag("--raw", arguments->raw, "Continue the prompt as it is, without a template");
+  command.add_flag("--base-only", arguments->base_only, "Turn the adapter off");
   auto& options = arguments->options;
-  command->add_option("--temperature", options.temperature, "0: the most likely token")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command->add_option("--top-p", options.top_p, "Sample from the tokens of this total probability")
-      ->check(CLI::Range(0.0, 1.0))
-      ->capture_default_str();
-  command->add_option("--max-new-tokens", options.max_new_tokens, "Longest answer")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command->add_option("--seed", options.seed, "For --temperature above 0")->capture_default_str();
-  command->callback([arguments] { run(*arguments); });
+  command.add_option("--temperature", options.temperature, "0: the most likely token")
+      .not_negative()
+      .with_shown_default();
+  command.add_option("--top-p", options.top_p, "Sample from the tokens of this total probability")
+      .between(0.0, 1.0)
+      .with_shown_default();
+  command.add_option("--max-new-tokens", options.max_new_tokens, "Longest answer")
+      .positive()
+      .with_shown_default();
+  command.add_option("--seed", options.seed, "For --temperature above 0").with_shown_default();
+  command.callback([arguments] { run(*arguments); });
 }

@@ -1,8 +1,6 @@
 // qlora generate.
 #pragma once
 
-namespace CLI {
-class App;
-}
+#include "cli/command.h"
 
-void add_generate_command(CLI::App& app);
+void add_generate_command(qlora::cli::Command app);

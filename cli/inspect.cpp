@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <CLI/CLI.hpp>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -13,6 +12,7 @@
 #include "cli/inspect_data.h"
 #include "cli/inspect_model.h"
 #include "data/chat_renderer.h"
+#include "io/json_text.h"
 #include "io/safetensors.h"
 #include "lora/adapter_file.h"
 #include "model/hub_cache.h"
@@ -96,7 +96,7 @@ void print(const Json& facts, const std::string& indent) {
       print(value, indent + "  ");
     } else {
       fmt::print("{}{}: {}\n", indent, key,
-                 value.is_string() ? value.get<std::string>() : value.dump());
+                 value.is_string() ? value.get<std::string>() : qlora::io::json_text(value));
     }
   }
 }
@@ -104,7 +104,7 @@ void print(const Json& facts, const std::string& indent) {
 void inspect_path(const std::string& path, bool json) {
   const Json facts = describe(path);
   if (json) {
-    fmt::print("{}\n", facts.dump(2, ' ', false, Json::error_handler_t::replace));
+    fmt::print("{}\n", qlora::io::json_text_in_utf8(facts, 2));
   } else {
     print(facts, "");
   }
@@ -129,16 +129,17 @@ struct InspectArguments {
   qlora::cli::InspectDataOptions data;
 };
 
-void add_data_command(CLI::App& inspect, const std::shared_ptr<InspectArguments>& arguments) {
-  CLI::App* data = inspect.add_subcommand(
+void add_data_command(qlora::cli::Command inspect,
+                      const std::shared_ptr<InspectArguments>& arguments) {
+  qlora::cli::Command data = inspect.add_subcommand(
       "data", "The rows of a recipe as tokens: what is trained is green (or stands in brackets)");
-  data->add_option("RECIPE", arguments->recipe, "YAML file")->required();
-  data->add_option("--set", arguments->overrides, "key=value that replaces one of the recipe");
-  data->add_option("--rows", arguments->data.num_rows, "Rows of each dataset; -1: all")
-      ->capture_default_str();
-  data->add_flag("--json", arguments->data.json, "One JSON object a line, with the token ids");
-  data->add_flag("--no-colour", arguments->no_colour, "Brackets even on a terminal");
-  data->callback([arguments] {
+  data.add_option("RECIPE", arguments->recipe, "YAML file").required();
+  data.add_option("--set", arguments->overrides, "key=value that replaces one of the recipe");
+  data.add_option("--rows", arguments->data.num_rows, "Rows of each dataset; -1: all")
+      .with_shown_default();
+  data.add_flag("--json", arguments->data.json, "One JSON object a line, with the token ids");
+  data.add_flag("--no-colour", arguments->no_colour, "Brackets even on a terminal");
+  data.callback([arguments] {
     arguments->data.colour = !arguments->no_colour && qlora::cli::wants_colour(stdout);
     inspect_data(arguments->recipe, arguments->overrides, arguments->data);
   });
@@ -146,15 +147,15 @@ void add_data_command(CLI::App& inspect, const std::shared_ptr<InspectArguments>
 
 }  // namespace
 
-void add_inspect_command(CLI::App& app) {
+void add_inspect_command(qlora::cli::Command app) {
   auto arguments = std::make_shared<InspectArguments>();
-  CLI::App* command = app.add_subcommand(
+  qlora::cli::Command command = app.add_subcommand(
       "inspect", "What lies at a path: model, GGUF file, adapter, checkpoint or run");
-  command->add_option("PATH", arguments->path, "File, directory or hub id");
-  command->add_flag("--json", arguments->json, "As JSON");
-  add_data_command(*command, arguments);
-  command->callback([command, arguments] {
-    if (!command->get_subcommands().empty()) return;
+  command.add_option("PATH", arguments->path, "File, directory or hub id");
+  command.add_flag("--json", arguments->json, "As JSON");
+  add_data_command(command, arguments);
+  command.callback([command, arguments] {
+    if (command.has_subcommand_given()) return;
     if (arguments->path.empty()) throw ConfigError("give a PATH, or `inspect data RECIPE`");
     inspect_path(arguments->path, arguments->json);
   });

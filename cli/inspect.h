@@ -1,8 +1,6 @@
 // qlora inspect: what lies at a path, or (inspect data) what a recipe makes of its rows.
 #pragma once
 
-namespace CLI {
-class App;
-}
+#include "cli/command.h"
 
-void add_inspect_command(CLI::App& app);
+void add_inspect_command(qlora::cli::Command app);

@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "io/gguf.h"
+#include "io/json_text.h"
 #include "io/read_file.h"
 #include "io/safetensors.h"
 #include "model/footprint.h"
@@ -127,7 +128,8 @@ Json describe_gguf(const std::string& path) {
 
 Json describe_model_directory(const std::string& path) {
   Json facts = {{"kind", "Hugging Face model"}, {"path", path}};
-  facts["config"] = Json::parse(io::read_bytes((fs::path(path) / "config.json").string()));
+  facts["config"] =
+      io::ordered_json_from_text(io::read_bytes((fs::path(path) / "config.json").string()));
   const auto tensors = io::read_safetensors_directory(path).tensors;
   facts["tensors"] = tensor_facts(tensors);
   facts["footprint"] = footprint_json(model::stored_footprint(tensors));

@@ -1,15 +1,16 @@
 // The program: one subcommand a file, and the only catch, which turns an error's type into the exit
 // code: 0 done, 2 the input is wrong, 1 the machine failed, 3 the training diverged, 130
 // interrupted.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <new>
 
 #include "base/error.h"
 #include "base/instruction_set.h"
 #include "base/log.h"
 #include "cli/chat.h"
+#include "cli/command.h"
 #include "cli/doctor.h"
 #include "cli/evaluate.h"
 #include "cli/export_model.h"
@@ -26,7 +27,7 @@
 
 namespace {
 
-void add_commands(CLI::App& app) {
+void add_commands(qlora::cli::Command app) {
   add_train_command(app);
   add_resume_command(app);
   add_plan_command(app);
@@ -49,13 +50,12 @@ int failed(const std::exception& error, int code) {
   return code;
 }
 
-int run(CLI::App& app, int argc, char** argv) {
+int run(int argc, char** argv) {
   try {
     qlora::hold_libraries_to_instruction_set();
-    app.parse(argc, argv);
-    return 0;
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;  // --help and --version are 0
+    return qlora::cli::run_command_line(
+        "qlora", "Fine-tunes language models with QLoRA: a frozen base in 4 bit, trained adapters.",
+        QLORA_VERSION, add_commands, argc, argv);
   } catch (const qlora::cli::Interrupted&) {
     return 130;
   } catch (const qlora::ConfigError& error) {
@@ -82,10 +82,5 @@ void bound_kernel_cache() { setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128", /*o
 
 int main(int argc, char** argv) {
   bound_kernel_cache();
-  CLI::App app("Fine-tunes language models with QLoRA: a frozen base in 4 bit, trained adapters.",
-               "qlora");
-  app.set_version_flag("--version", QLORA_VERSION);
-  app.require_subcommand(1);
-  add_commands(app);
-  return run(app, argc, argv);
+  return run(argc, argv);
 }

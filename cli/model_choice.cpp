@@ -1,24 +1,22 @@
 #include "cli/model_choice.h"
 
-#include <CLI/CLI.hpp>
-
 namespace qlora::cli {
 
-void add_base_choice(CLI::App& command, recipes::ModelChoice& choice) {
+void add_base_choice(Command command, recipes::ModelChoice& choice) {
   command.add_option("RUN_DIR", choice.run_dir, "Directory of a run; or --model");
   command.add_option("--model", choice.model, "Hugging Face directory, .gguf file or hub id");
-  command.add_option("--device", choice.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
+  command.add_option("--device", choice.device, "auto, cpu, cuda or cuda:N").with_shown_default();
   command.add_option("--threads", choice.threads, "CPU threads (0: one a core)")
-      ->capture_default_str();
+      .with_shown_default();
   command
       .add_option("--compute-dtype", choice.compute_dtype,
                   "auto, bfloat16, float16 or float32 (default: the run's)")
-      ->check(CLI::IsMember({"auto", "bfloat16", "float16", "float32"}));
+      .one_of({"auto", "bfloat16", "float16", "float32"});
   command.add_flag("--any-base", choice.any_base,
                    "Use the adapter though it was trained on another base");
 }
 
-void add_model_choice(CLI::App& command, recipes::ModelChoice& choice) {
+void add_model_choice(Command command, recipes::ModelChoice& choice) {
   add_base_choice(command, choice);
   command.add_option("--adapter", choice.adapter, "PEFT adapter directory, on top of --model");
 }

@@ -2,15 +2,12 @@
 // all but the adapter.
 #pragma once
 
+#include "cli/command.h"
 #include "recipes/trained_model.h"
-
-namespace CLI {
-class App;
-}
 
 namespace qlora::cli {
 
-void add_base_choice(CLI::App& command, recipes::ModelChoice& choice);
-void add_model_choice(CLI::App& command, recipes::ModelChoice& choice);
+void add_base_choice(Command command, recipes::ModelChoice& choice);
+void add_model_choice(Command command, recipes::ModelChoice& choice);
 
 }  // namespace qlora::cli

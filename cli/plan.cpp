@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -14,6 +13,7 @@
 #include "base/arena_allocator.h"
 #include "base/device.h"
 #include "base/error.h"
+#include "io/json_text.h"
 #include "model/model_header.h"
 #include "recipes/plan.h"
 #include "recipes/recipe_yaml.h"
@@ -226,28 +226,28 @@ void plan(const PlanArguments& arguments) {
   plan_memory(planned);
   plan_time(arguments, planned);
   if (arguments.json)
-    fmt::print("{}\n", facts_of(planned).dump(2));
+    fmt::print("{}\n", qlora::io::json_text(facts_of(planned), 2));
   else
     print(planned);
 }
 
 }  // namespace
 
-void add_plan_command(CLI::App& app) {
+void add_plan_command(qlora::cli::Command app) {
   auto arguments = std::make_shared<PlanArguments>();
-  CLI::App* command = app.add_subcommand(
+  qlora::cli::Command command = app.add_subcommand(
       "plan", "Memory by purpose and time a step of a recipe, before anything is loaded");
   command
-      ->add_option("RECIPE", arguments->recipe,
-                   "YAML file; of the model, config.json or the head of a .gguf file is enough")
-      ->required();
-  command->add_option("--set", arguments->overrides, "key=value that replaces one of the recipe");
-  command->add_option("--device", arguments->device,
-                      "cpu or cuda, instead of train.device; a GPU need not be here");
-  command->add_option("--fit", arguments->fit,
-                      "Choose micro-batch, recomputation and paging for this memory: a size such "
-                      "as 16GB, or auto");
-  command->add_flag("--no-time", arguments->no_time, "Memory alone, without measuring");
-  command->add_flag("--json", arguments->json, "As JSON");
-  command->callback([arguments] { plan(*arguments); });
+      .add_option("RECIPE", arguments->recipe,
+                  "YAML file; of the model, config.json or the head of a .gguf file is enough")
+      .required();
+  command.add_option("--set", arguments->overrides, "key=value that replaces one of the recipe");
+  command.add_option("--device", arguments->device,
+                     "cpu or cuda, instead of train.device; a GPU need not be here");
+  command.add_option("--fit", arguments->fit,
+                     "Choose micro-batch, recomputation and paging for this memory: a size such "
+                     "as 16GB, or auto");
+  command.add_flag("--no-time", arguments->no_time, "Memory alone, without measuring");
+  command.add_flag("--json", arguments->json, "As JSON");
+  command.callback([arguments] { plan(*arguments); });
 }

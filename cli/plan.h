@@ -1,8 +1,6 @@
 // `qlora plan`: memory by purpose and time a step, before anything is loaded.
 #pragma once
 
-namespace CLI {
-class App;
-}
+#include "cli/command.h"
 
-void add_plan_command(CLI::App& app);
+void add_plan_command(qlora::cli::Command app);

@@ -1,9 +1,7 @@
 // qlora quantize and qlora dequantize.
 #pragma once
 
-namespace CLI {
-class App;
-}
+#include "cli/command.h"
 
-void add_quantize_command(CLI::App& app);
-void add_dequantize_command(CLI::App& app);
+void add_quantize_command(qlora::cli::Command app);
+void add_dequantize_command(qlora::cli::Command app);

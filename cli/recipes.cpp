@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <filesystem>
 #include <memory>
 
@@ -41,10 +40,11 @@ void run(const RecipesArguments& arguments) {
 
 }  // namespace
 
-void add_recipes_command(CLI::App& app) {
+void add_recipes_command(qlora::cli::Command app) {
   auto arguments = std::make_shared<RecipesArguments>();
-  CLI::App* command = app.add_subcommand("recipes", "List the ready recipes, or copy one");
-  command->add_option("name", arguments->name, "A recipe of the list");
-  command->add_option("--output", arguments->output, "File to write; without it, to the terminal");
-  command->callback([arguments] { run(*arguments); });
+  qlora::cli::Command command =
+      app.add_subcommand("recipes", "List the ready recipes, or copy one");
+  command.add_option("name", arguments->name, "A recipe of the list");
+  command.add_option("--output", arguments->output, "File to write; without it, to the terminal");
+  command.callback([arguments] { run(*arguments); });
 }

@@ -1,8 +1,6 @@
 // qlora recipes: lists and copies the ready recipes.
 #pragma once
 
-namespace CLI {
-class App;
-}
+#include "cli/command.h"
 
-void add_recipes_command(CLI::App& app);
+void add_recipes_command(qlora::cli::Command app);

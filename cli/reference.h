@@ -1,8 +1,6 @@
 // qlora reference: the recipe keys as docs/recipes.md.
 #pragma once
 
-namespace CLI {
-class App;
-}
+#include "cli/command.h"
 
-void add_reference_command(CLI::App& app);
+void add_reference_command(qlora::cli::Command app);

@@ -1,6 +1,5 @@
 #include "cli/render.h"
 
-#include <CLI/CLI.hpp>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -10,6 +9,7 @@
 #include "data/chat_renderer.h"
 #include "data/chat_template.h"
 #include "data/tokenizer.h"
+#include "io/json_text.h"
 #include "io/read_file.h"
 
 namespace {
@@ -24,7 +24,7 @@ struct RenderOptions {
 
 Json read_json(const std::string& path) {
   try {
-    return Json::parse(qlora::io::read_bytes(path));
+    return qlora::io::ordered_json_from_text(qlora::io::read_bytes(path));
   } catch (const nlohmann::json::exception& error) {
     qlora::fail<qlora::FormatError>("{} must be JSON: {}", path, error.what());
   }
@@ -75,18 +75,18 @@ void run(const RenderOptions& options) {
 
 }  // namespace
 
-void add_render_command(CLI::App& app) {
+void add_render_command(qlora::cli::Command app) {
   auto options = std::make_shared<RenderOptions>();
-  CLI::App* command =
+  qlora::cli::Command command =
       app.add_subcommand("render", "Messages as the text that a chat template makes of them");
-  command->add_option("--tokenizer", options->tokenizer,
-                      "Model directory, tokenizer.json or .gguf whose template and special tokens "
-                      "are used; or --template");
-  command->add_option("--template", options->template_file, "Jinja file");
-  command->add_option("--messages", options->messages, "JSON array of messages")->required();
-  command->add_option("--context", options->context,
-                      "JSON object of further variables for the template");
-  command->add_flag("--add-generation-prompt", options->add_generation_prompt,
-                    "End with what an answer begins with");
-  command->callback([options] { run(*options); });
+  command.add_option("--tokenizer", options->tokenizer,
+                     "Model directory, tokenizer.json or .gguf whose template and special tokens "
+                     "are used; or --template");
+  command.add_option("--template", options->template_file, "Jinja file");
+  command.add_option("--messages", options->messages, "JSON array of messages").required();
+  command.add_option("--context", options->context,
+                     "JSON object of further variables for the template");
+  command.add_flag("--add-generation-prompt", options->add_generation_prompt,
+                   "End with what an answer begins with");
+  command.callback([options] { run(*options); });
 }

@@ -2,8 +2,6 @@
 // see it.
 #pragma once
 
-namespace CLI {
-class App;
-}
+#include "cli/command.h"
 
-void add_render_command(CLI::App& app);
+void add_render_command(qlora::cli::Command app);

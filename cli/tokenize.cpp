@@ -1,6 +1,5 @@
 #include "cli/tokenize.h"
 
-#include <CLI/CLI.hpp>
 #include <iostream>
 #include <iterator>
 #include <memory>
@@ -10,6 +9,7 @@
 
 #include "base/error.h"
 #include "data/tokenizer.h"
+#include "io/json_text.h"
 
 namespace {
 
@@ -24,7 +24,7 @@ struct TokenizeOptions {
 
 nlohmann::json parse_line(const std::string& line, int64_t number) {
   try {
-    return nlohmann::json::parse(line);
+    return qlora::io::json_from_text(line);
   } catch (const nlohmann::json::exception& error) {
     qlora::fail<qlora::FormatError>("line {} of the input must be JSON: {}", number, error.what());
   }
@@ -57,7 +57,7 @@ void convert_lines(const Tokenizer& tokenizer, const TokenizeOptions& options) {
   int64_t number = 0;
   for (std::string line; std::getline(std::cin, line);) {
     const nlohmann::json value = parse_line(line, ++number);
-    std::cout << convert(tokenizer, value, options, number).dump() << '\n';
+    std::cout << qlora::io::json_text(convert(tokenizer, value, options, number)) << '\n';
   }
 }
 
@@ -90,7 +90,7 @@ void print_ids(const Tokenizer& tokenizer, const std::vector<TokenId>& ids, bool
   nlohmann::ordered_json result = {{"num_tokens", ids.size()}, {"ids", ids}};
   auto& tokens = result["tokens"] = nlohmann::ordered_json::array();
   for (const TokenId id : ids) tokens.push_back(tokenizer.id_to_token(id));
-  std::cout << result.dump(2) << '\n';
+  std::cout << qlora::io::json_text(result, 2) << '\n';
 }
 
 void run(const TokenizeOptions& options) {
@@ -104,7 +104,7 @@ void run(const TokenizeOptions& options) {
   }
   const std::string text = tokenizer->decode(parse_ids(input), options.skip_special_tokens);
   if (options.json) {
-    std::cout << nlohmann::json{{"text", text}}.dump(2) << '\n';
+    std::cout << qlora::io::json_text(nlohmann::json{{"text", text}}, 2) << '\n';
   } else {
     std::cout << text;
   }
@@ -112,21 +112,21 @@ void run(const TokenizeOptions& options) {
 
 }  // namespace
 
-void add_tokenize_command(CLI::App& app) {
+void add_tokenize_command(qlora::cli::Command app) {
   auto options = std::make_shared<TokenizeOptions>();
-  CLI::App* command =
+  qlora::cli::Command command =
       app.add_subcommand("tokenize", "Text on stdin to token ids on stdout, or back (--decode)");
   command
-      ->add_option("--tokenizer", options->tokenizer,
-                   "Model directory, tokenizer.json, sentencepiece .model or .gguf")
-      ->required();
-  command->add_flag("--decode", options->decode, "Ids on stdin, text on stdout");
-  command->add_flag("--jsonl", options->jsonl,
-                    "One JSON value a line: strings in and id arrays out, or (--decode) back");
-  command->add_flag("--json", options->json, "One JSON object, with the tokens' spellings");
-  command->add_flag("--no-special-tokens", options->no_special_tokens,
-                    "Leave out what the tokenizer adds itself (BOS, EOS)");
-  command->add_flag("--skip-special-tokens", options->skip_special_tokens,
-                    "Leave special tokens out of decoded text");
-  command->callback([options] { run(*options); });
+      .add_option("--tokenizer", options->tokenizer,
+                  "Model directory, tokenizer.json, sentencepiece .model or .gguf")
+      .required();
+  command.add_flag("--decode", options->decode, "Ids on stdin, text on stdout");
+  command.add_flag("--jsonl", options->jsonl,
+                   "One JSON value a line: strings in and id arrays out, or (--decode) back");
+  command.add_flag("--json", options->json, "One JSON object, with the tokens' spellings");
+  command.add_flag("--no-special-tokens", options->no_special_tokens,
+                   "Leave out what the tokenizer adds itself (BOS, EOS)");
+  command.add_flag("--skip-special-tokens", options->skip_special_tokens,
+                   "Leave special tokens out of decoded text");
+  command.callback([options] { run(*options); });
 }

@@ -1,8 +1,6 @@
 // qlora tokenize: text to token ids and back, the way training and generation do it.
 #pragma once
 
-namespace CLI {
-class App;
-}
+#include "cli/command.h"
 
-void add_tokenize_command(CLI::App& app);
+void add_tokenize_command(qlora::cli::Command app);

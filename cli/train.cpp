@@ -1,6 +1,5 @@
 #include "cli/train.h"
 
-#include <CLI/CLI.hpp>
 #include <memory>
 #include <string>
 #include <vector>
@@ -43,26 +42,26 @@ void resume(const std::string& run_dir) {
 
 }  // namespace
 
-void add_train_command(CLI::App& app) {
+void add_train_command(qlora::cli::Command app) {
   auto arguments = std::make_shared<TrainArguments>();
-  CLI::App* command = app.add_subcommand(
+  qlora::cli::Command command = app.add_subcommand(
       "train", "Fine-tune as a recipe says; an interrupted run of the same recipe goes on");
-  command->add_option("RECIPE", arguments->recipe, "YAML file; docs/recipes.md lists its keys")
-      ->required();
-  command->add_option("--set", arguments->overrides,
-                      "key=value that replaces one of the recipe, e.g. optim.lr=1e-4");
-  command->add_option("--resume", arguments->resume, "auto, never, or a checkpoint directory");
+  command.add_option("RECIPE", arguments->recipe, "YAML file; docs/recipes.md lists its keys")
+      .required();
+  command.add_option("--set", arguments->overrides,
+                     "key=value that replaces one of the recipe, e.g. optim.lr=1e-4");
+  command.add_option("--resume", arguments->resume, "auto, never, or a checkpoint directory");
   command
-      ->add_option("--profile", arguments->profile_steps,
-                   "Print where the time of this many steps goes, and write a Chrome trace")
-      ->check(CLI::NonNegativeNumber);
-  command->add_flag("--overwrite", arguments->overwrite, "Replace another run in output.dir");
-  command->callback([arguments] { train(*arguments); });
+      .add_option("--profile", arguments->profile_steps,
+                  "Print where the time of this many steps goes, and write a Chrome trace")
+      .not_negative();
+  command.add_flag("--overwrite", arguments->overwrite, "Replace another run in output.dir");
+  command.callback([arguments] { train(*arguments); });
 }
 
-void add_resume_command(CLI::App& app) {
+void add_resume_command(qlora::cli::Command app) {
   auto run_dir = std::make_shared<std::string>();
-  CLI::App* command = app.add_subcommand("resume", "Go on with an interrupted run");
-  command->add_option("RUN_DIR", *run_dir, "Directory of the run")->required();
-  command->callback([run_dir] { resume(*run_dir); });
+  qlora::cli::Command command = app.add_subcommand("resume", "Go on with an interrupted run");
+  command.add_option("RUN_DIR", *run_dir, "Directory of the run").required();
+  command.callback([run_dir] { resume(*run_dir); });
 }

@@ -1,9 +1,7 @@
 // qlora train and qlora resume.
 #pragma once
 
-namespace CLI {
-class App;
-}
+#include "cli/command.h"
 
-void add_train_command(CLI::App& app);
-void add_resume_command(CLI::App& app);
+void add_train_command(qlora::cli::Command app);
+void add_resume_command(qlora::cli::Command app);

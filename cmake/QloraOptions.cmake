@@ -19,7 +19,8 @@ set(QLORA_CUDA "OFF" CACHE STRING "CUDA kernels: ON, OFF, or AUTO (ON where nvcc
 set_property(CACHE QLORA_CUDA PROPERTY STRINGS ON OFF AUTO)
 option(QLORA_WERROR "Treat warnings as errors (default: with GCC 12)" ${werror})
 option(QLORA_SANITIZE "AddressSanitizer and UndefinedBehaviorSanitizer" OFF)
-option(QLORA_PCH "Precompile the torch headers (a file then compiles in 3 s instead of 13 s)" ON)
+option(QLORA_PCH "Precompile the headers of libraries (cmake/QloraPrecompile.cmake)" ON)
+option(QLORA_TIME_COMPILER "Record the processor time of each compilation and link (scripts/compile_times.sh)" OFF)
 option(QLORA_BUILD_PROGRAM "Build the qlora program" ON)
 option(QLORA_BUILD_TESTS "Build the tests" ON)
 option(QLORA_BUILD_BENCH "Build the benchmarks" OFF)
@@ -30,6 +31,12 @@ if(QLORA_CCACHE)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env
       CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${QLORA_CCACHE})
   set(CMAKE_CUDA_COMPILER_LAUNCHER ${QLORA_CCACHE})
+endif()
+
+if(QLORA_TIME_COMPILER)
+  set(recorder "\"${CMAKE_SOURCE_DIR}/scripts/compile_times.sh\" record \"${CMAKE_BINARY_DIR}/compile_times.txt\"")
+  set_property(GLOBAL PROPERTY RULE_LAUNCH_COMPILE "${recorder}")
+  set_property(GLOBAL PROPERTY RULE_LAUNCH_LINK "${recorder}")
 endif()
 
 add_library(qlora_flags INTERFACE)

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "data/readers/conversation.h"
+#include "io/json_text.h"
 
 namespace qlora::data {
 namespace {
@@ -14,14 +15,13 @@ namespace {
 // The last characters of a text, for a message about where two texts part.
 std::string tail(const std::string& text) {
   constexpr size_t kShown = 40;
-  return Json(text.size() > kShown ? "..." + text.substr(text.size() - kShown) : text)
-      .dump(-1, ' ', false, Json::error_handler_t::replace);
+  return io::json_text_in_utf8(
+      Json(text.size() > kShown ? "..." + text.substr(text.size() - kShown) : text));
 }
 
 std::string head(const std::string& text) {
   constexpr size_t kShown = 40;
-  return Json(text.size() > kShown ? text.substr(0, kShown) + "..." : text)
-      .dump(-1, ' ', false, Json::error_handler_t::replace);
+  return io::json_text_in_utf8(Json(text.size() > kShown ? text.substr(0, kShown) + "..." : text));
 }
 
 [[noreturn]] void fail_on_generation_prompt(size_t message, const std::string& prompt,

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "data/prompt_encoder.h"
+#include "io/json_text.h"
 #include "nlohmann/json.hpp"
 
 namespace qlora::data {
@@ -102,7 +103,7 @@ std::string to_json(const DatasetReport& report) {
       {"tools_unwritten", report.tools_unwritten},
       {"end_of_turn_ids", report.end_of_turn_ids},
   };
-  return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  return io::json_text_in_utf8(json);
 }
 
 }  // namespace qlora::data

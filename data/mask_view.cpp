@@ -3,6 +3,7 @@
 #include <span>
 
 #include "fmt/format.h"
+#include "io/json_text.h"
 #include "nlohmann/json.hpp"
 
 namespace qlora::data {
@@ -57,7 +58,7 @@ std::string example_json(const Example& example) {
                                        {"tokens", example.tokens},
                                        {"supervised", example.supervised},
                                        {"num_supervised", example.num_supervised()}};
-  return json.dump();
+  return io::json_text(json);
 }
 
 }  // namespace qlora::data

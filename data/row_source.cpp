@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "io/json_text.h"
 
 namespace qlora::data {
 namespace {
@@ -53,7 +54,7 @@ Json parse_row(std::string_view text, const std::string& path, int64_t line) {
                       scanner.deepest());
   }
   try {
-    return Json::parse(text.begin(), text.end());
+    return io::ordered_json_from_text(text);
   } catch (const Json::parse_error& error) {
     fail<FormatError>("{}:{}: not valid JSON at byte {} of the row ({})", path, line, error.byte,
                       std::string_view(error.what()).substr(0, 200));

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "io/json_text.h"
 #include "io/read_file.h"
 #include "model/families/family.h"
 
@@ -21,7 +22,7 @@ std::string config_text(const model::ModelConfig& model, const data::Tokenizer& 
   nlohmann::ordered_json config;
   const fs::path original = fs::path(source) / "config.json";
   if (fs::is_directory(source) && fs::exists(original)) {
-    config = nlohmann::ordered_json::parse(io::read_bytes(original.string()));
+    config = io::ordered_json_from_text(io::read_bytes(original.string()));
     config.erase("quantization_config");
     config.erase("dtype");
     config["torch_dtype"] = dtype_name(dtype);
@@ -34,7 +35,7 @@ std::string config_text(const model::ModelConfig& model, const data::Tokenizer& 
   }
   if (model.tied_embeddings && !tied_embeddings) config["tie_word_embeddings"] = false;
   if (quantization) config["quantization_config"] = *quantization;
-  return config.dump(2) + "\n";
+  return io::json_text(config, 2) + "\n";
 }
 
 }  // namespace qlora::exporting

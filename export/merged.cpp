@@ -1,6 +1,7 @@
 #include "export/merged.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <filesystem>
 #include <nlohmann/json.hpp>

@@ -1,11 +1,13 @@
 #include "export/verify.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "io/json_text.h"
 
 namespace qlora::exporting {
 namespace {
@@ -46,7 +48,7 @@ std::string Agreement::to_json() const {
                                        {"largest_logit_difference", largest_difference},
                                        {"loss", loss},
                                        {"trained_loss", trained_loss}};
-  return json.dump(2) + "\n";
+  return io::json_text(json, 2) + "\n";
 }
 
 Reference::Reference(model::CausalLm& trained, std::vector<std::vector<int32_t>> rows)

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "io/atomic_write.h"
+#include "io/json_text.h"
 #include "io/safetensors.h"
 #include "quant/tensor_file.h"
 
@@ -68,7 +69,7 @@ void write_weight_index(const std::string& directory,
   const nlohmann::ordered_json index = {{"metadata", {{"total_size", total_bytes}}},
                                         {"weight_map", map}};
   io::write_file_atomically((fs::path(directory) / "model.safetensors.index.json").string(),
-                            index.dump(2) + "\n");
+                            io::json_text(index, 2) + "\n");
 }
 
 void write_weight_files(const std::string& directory, const std::vector<WeightPart>& parts,

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "io/json.h"
+#include "io/json_text.h"
 #include "io/mapped_file.h"
 #include "io/output_file.h"
 
@@ -108,7 +109,7 @@ bool is_there(const fs::path& path) {
 // As a JSON string; Error for what JSON cannot hold.
 std::string quoted(const std::string& text) {
   try {
-    return nlohmann::json(text).dump();
+    return io::json_text(nlohmann::json(text));
   } catch (const nlohmann::json::exception&) {
     fail<Error>("a safetensors file can hold names in UTF-8 only, one is not");
   }
@@ -228,7 +229,7 @@ SafetensorsWriter::SafetensorsWriter(const std::string& path, std::vector<Tensor
     const size_t end = offset + bytes_of(tensor);
     text += fmt::format(R"({}:{{"dtype":"{}","shape":{},"data_offsets":[{},{}]}},)",
                         quoted(tensor.name), dtype_name(tensor.dtype),
-                        nlohmann::json(tensor.shape).dump(), offset, end);
+                        io::json_text(nlohmann::json(tensor.shape)), offset, end);
     offset = end;
   }
   if (text.back() == ',') text.pop_back();

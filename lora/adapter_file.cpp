@@ -1,6 +1,7 @@
 #include "lora/adapter_file.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -13,6 +14,7 @@
 #include "base/log.h"
 #include "io/atomic_write.h"
 #include "io/json.h"
+#include "io/json_text.h"
 #include "quant/tensor_file.h"
 
 namespace qlora::lora {
@@ -70,7 +72,7 @@ std::string config_text(const AdapterSet& adapters, const LoraOptions& options,
       {"trainable_token_indices", tokens_json(options.trainable_token_indices)},
       {"use_dora", options.use_dora},
       {"use_rslora", options.use_rslora}};
-  return config.dump(2) + "\n";
+  return io::json_text(config, 2) + "\n";
 }
 
 // What this version does with each field of PEFT's LoraConfig (0.21).
@@ -248,7 +250,7 @@ void write_adapter(const std::string& directory, const AdapterSet& adapters,
                                            {"skip_modules", base.quantization.skip_modules}}},
                                          {"dtype", base.dtype},
                                          {"init", base.init}};
-  io::write_file_atomically(in(directory, kBaseFile), record.dump(2) + "\n");
+  io::write_file_atomically(in(directory, kBaseFile), io::json_text(record, 2) + "\n");
 }
 
 LoraOptions read_adapter_options(const std::string& directory) {

@@ -1,6 +1,7 @@
 #include "lora/attach.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <set>
 

@@ -1,17 +1,15 @@
 #include "lora/embedding.h"
 
 #include <ATen/ATen.h>
-#include <torch/csrc/autograd/custom_function.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <map>
 
+#include "lora/autograd_function.h"
+
 namespace qlora::lora {
 namespace {
-
-using torch::autograd::AutogradContext;
-using torch::autograd::Variable;
-using torch::autograd::variable_list;
 
 // Which positions of a batch hold trained tokens, and the trained row of each.
 struct Hits {
@@ -58,7 +56,7 @@ at::Tensor look_up(const Embedding& embedding, const std::vector<int32_t>& token
                             embedding.rows->rows.value.index_select(0, hits.rows));
 }
 
-struct EmbedNode : torch::autograd::Function<EmbedNode> {
+struct EmbedNode : Function<EmbedNode> {
   static Variable forward(AutogradContext* ctx, const Variable& anchor, const Embedding* embedding,
                           const std::vector<int32_t>& tokens) {
     (void)anchor;

@@ -1,13 +1,14 @@
 #include "lora/linear_group.h"
 
 #include <ATen/ATen.h>
-#include <torch/csrc/autograd/custom_function.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <numeric>
 
 #include "base/error.h"
 #include "base/profile.h"
+#include "lora/autograd_function.h"
 #include "lora/columns.h"
 #include "lora/dropout.h"
 #include "lora/group_low_rank.h"
@@ -18,10 +19,6 @@
 
 namespace qlora::lora {
 namespace {
-
-using torch::autograd::AutogradContext;
-using torch::autograd::Variable;
-using torch::autograd::variable_list;
 
 // y (+)= x Wᵀ with the frozen weight, or with what is trained in its place.
 void weight_product_into(const LoraLinear& layer, const at::Tensor& x, bool accumulate,
@@ -229,7 +226,7 @@ at::Tensor take_residual_gradient(AutogradContext* ctx, variable_list& dy) {
   return wide;
 }
 
-struct GroupNode : torch::autograd::Function<GroupNode> {
+struct GroupNode : Function<GroupNode> {
   // `anchor`: LinearGroup::anchor().
   static variable_list forward(AutogradContext* ctx, const Variable& x, const Variable& anchor,
                                const std::optional<Variable>& residual, const LinearGroup* group,
@@ -301,7 +298,7 @@ struct GroupNode : torch::autograd::Function<GroupNode> {
 };
 
 // A group without anything to train still has to carry the gradient to the layers below it.
-struct FrozenGroupNode : torch::autograd::Function<FrozenGroupNode> {
+struct FrozenGroupNode : Function<FrozenGroupNode> {
   static variable_list forward(AutogradContext* ctx, const Variable& x,
                                const std::optional<Variable>& residual, const LinearGroup* group,
                                const ForwardContext* context) {

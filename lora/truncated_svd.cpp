@@ -1,6 +1,7 @@
 #include "lora/truncated_svd.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 

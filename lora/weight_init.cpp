@@ -1,6 +1,7 @@
 #include "lora/weight_init.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <cmath>

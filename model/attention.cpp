@@ -1,13 +1,14 @@
 #include "model/attention.h"
 
 #include <ATen/ATen.h>
-#include <torch/csrc/autograd/custom_function.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
 #include "base/profile.h"
+#include "lora/autograd_function.h"
 #include "lora/columns.h"
 #include "model/attention_kernels.h"
 #include "model/element_pointer.h"
@@ -18,9 +19,9 @@
 namespace qlora::model {
 namespace {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::Variable;
-using torch::autograd::variable_list;
+using lora::AutogradContext;
+using lora::Variable;
+using lora::variable_list;
 
 float scale_of(const AttentionShape& shape) {
   return 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
@@ -129,7 +130,7 @@ Gradients gradients_of(const at::Tensor& q, const at::Tensor& k, const at::Tenso
   return d;
 }
 
-struct AttentionNode : torch::autograd::Function<AttentionNode> {
+struct AttentionNode : lora::Function<AttentionNode> {
   static Variable forward(AutogradContext* ctx, const Variable& q, const Variable& k,
                           const Variable& v, const AttentionShape* shape,
                           const AttentionContext* context) {
@@ -157,7 +158,7 @@ struct AttentionNode : torch::autograd::Function<AttentionNode> {
 };
 
 // A rotated copy, for attention whose gradient is autograd's own.
-struct RotateNode : torch::autograd::Function<RotateNode> {
+struct RotateNode : lora::Function<RotateNode> {
   static Variable forward(AutogradContext* ctx, const Variable& x, const RotaryTable* table) {
     ctx->save_for_backward({table->cos, table->sin});
     return rotate(x.clone(), *table, false);

@@ -1,6 +1,7 @@
 #include "model/causal_lm.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "base/error.h"
 #include "lora/whole_modules.h"

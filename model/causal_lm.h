@@ -83,7 +83,7 @@ class CausalLm {
   // dtype. The next norm adds it on its way.
   struct Stream {
     at::Tensor residual, delta;
-    at::Tensor sum() const { return delta.defined() ? residual + delta : residual; }
+    at::Tensor sum() const { return delta.defined() ? residual.add(delta) : residual; }
     bool requires_grad() const {
       return residual.requires_grad() || (delta.defined() && delta.requires_grad());
     }

@@ -1,19 +1,20 @@
 #include "model/fused_attention.h"
 
 #include <ATen/ATen.h>
-#include <torch/csrc/autograd/custom_function.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "base/profile.h"
+#include "lora/autograd_function.h"
 
 namespace qlora::model {
 namespace {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::Variable;
-using torch::autograd::variable_list;
+using lora::AutogradContext;
+using lora::Variable;
+using lora::variable_list;
 
 // [tokens, heads * d] -> [tokens, heads, d], over the same memory.
 at::Tensor by_heads(const at::Tensor& x, int64_t d) {
@@ -38,7 +39,7 @@ Forward attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, in
   return {out.view(q.sizes()), lse, random, seed};
 }
 
-struct FusedAttentionNode : torch::autograd::Function<FusedAttentionNode> {
+struct FusedAttentionNode : lora::Function<FusedAttentionNode> {
   static Variable forward(AutogradContext* ctx, const Variable& q, const Variable& k,
                           const Variable& v, int64_t head_dim, const AttentionContext* context) {
     const at::Tensor rq = rotate(q, context->rotary, false), rk = rotate(k, context->rotary, false);

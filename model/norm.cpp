@@ -1,20 +1,21 @@
 #include "model/norm.h"
 
 #include <ATen/ATen.h>
-#include <torch/csrc/autograd/custom_function.h>
+#include <ATen/core/grad_mode.h>
 
 #include "base/device.h"
 #include "base/dispatch.h"
 #include "base/profile.h"
+#include "lora/autograd_function.h"
 #include "model/norm_kernels.h"
 #include "quant/element_tensor.h"
 
 namespace qlora::model {
 namespace {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::Variable;
-using torch::autograd::variable_list;
+using lora::AutogradContext;
+using lora::Variable;
+using lora::variable_list;
 
 float* floats(const at::Tensor& t) { return t.defined() ? t.data_ptr<float>() : nullptr; }
 
@@ -65,7 +66,7 @@ at::Tensor kept_gradient(AutogradContext* ctx) {
   return found == ctx->saved_data.end() ? at::Tensor() : found->second.toTensor();
 }
 
-struct AddRmsNormNode : torch::autograd::Function<AddRmsNormNode> {
+struct AddRmsNormNode : lora::Function<AddRmsNormNode> {
   static variable_list forward(AutogradContext* ctx, const Variable& residual,
                                const std::optional<Variable>& delta, const Variable& weight,
                                const std::optional<Variable>& weight_gradient, double eps,

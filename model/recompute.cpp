@@ -1,15 +1,16 @@
 #include "model/recompute.h"
 
 #include <ATen/ATen.h>
-#include <torch/csrc/autograd/autograd.h>
-#include <torch/csrc/autograd/custom_function.h>
+#include <ATen/core/grad_mode.h>
+
+#include "lora/autograd_function.h"
 
 namespace qlora::model {
 namespace {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::Variable;
-using torch::autograd::variable_list;
+using lora::AutogradContext;
+using lora::Variable;
+using lora::variable_list;
 using Segment = std::function<at::Tensor(const at::Tensor&)>;
 
 // Carries the segment through the node's saved data.
@@ -18,7 +19,7 @@ struct SegmentHolder : torch::CustomClassHolder {
   Segment segment;
 };
 
-struct RecomputeNode : torch::autograd::Function<RecomputeNode> {
+struct RecomputeNode : lora::Function<RecomputeNode> {
   static Variable forward(AutogradContext* ctx, const Variable& input, const Variable& anchor,
                           Segment segment) {
     (void)anchor;
@@ -37,7 +38,7 @@ struct RecomputeNode : torch::autograd::Function<RecomputeNode> {
     at::AutoGradMode with_grad(true);
     const at::Tensor input = ctx->get_saved_variables()[0].detach().requires_grad_(wanted);
     const at::Tensor out = segment(input);
-    torch::autograd::backward({out}, {gradients[0]});
+    out.backward(gradients[0]);
     return {wanted ? input.grad() : Variable(), Variable(), Variable()};
   }
 };

@@ -1,6 +1,7 @@
 #include "model/rotary.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "base/device.h"
 #include "base/dispatch.h"

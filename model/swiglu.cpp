@@ -1,11 +1,12 @@
 #include "model/swiglu.h"
 
 #include <ATen/ATen.h>
-#include <torch/csrc/autograd/custom_function.h>
+#include <ATen/core/grad_mode.h>
 
 #include "base/device.h"
 #include "base/dispatch.h"
 #include "base/profile.h"
+#include "lora/autograd_function.h"
 #include "lora/columns.h"
 #include "model/swiglu_kernels.h"
 #include "quant/element_tensor.h"
@@ -13,9 +14,9 @@
 namespace qlora::model {
 namespace {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::Variable;
-using torch::autograd::variable_list;
+using lora::AutogradContext;
+using lora::Variable;
+using lora::variable_list;
 
 ConstRows rows_of(const at::Tensor& t) { return {t.const_data_ptr(), t.stride(0)}; }
 MutableRows mutable_rows_of(const at::Tensor& t) { return {t.mutable_data_ptr(), t.stride(0)}; }
@@ -31,7 +32,7 @@ at::Tensor product(const at::Tensor& gate, const at::Tensor& up) {
   return out;
 }
 
-struct SwigluNode : torch::autograd::Function<SwigluNode> {
+struct SwigluNode : lora::Function<SwigluNode> {
   static Variable forward(AutogradContext* ctx, const Variable& gate, const Variable& up) {
     ctx->save_for_backward({gate, up});
     return product(gate, up);

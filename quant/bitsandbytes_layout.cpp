@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "io/json.h"
+#include "io/json_text.h"
 #include "io/mapped_file.h"
 #include "quant/four_bit_weight.h"
 #include "quant/tensor_file.h"
@@ -201,9 +202,9 @@ std::pair<std::string, at::Tensor> quant_state_tensor(const FourBitTensor& q,
                   code_name(q.layout.code), q.layout.block_size, dtype_name(dtype),
                   fmt::join(shape.sizes(), ", "));
   if (q.scales) {
-    text +=
-        fmt::format(R"(, "nested_blocksize": {}, "nested_dtype": "float32", "nested_offset": {})",
-                    q.scales->block_size, nlohmann::json(q.scales->offset.item<double>()).dump());
+    text += fmt::format(
+        R"(, "nested_blocksize": {}, "nested_dtype": "float32", "nested_offset": {})",
+        q.scales->block_size, io::json_text(nlohmann::json(q.scales->offset.item<double>())));
   }
   text += "}";
   at::Tensor bytes = at::empty({static_cast<int64_t>(text.size())}, at::kByte);

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "io/json_text.h"
 #include "lora/targets.h"
 #include "lora/weight_init.h"
 #include "model/hub_cache.h"
@@ -86,7 +87,7 @@ std::string BaseInit::table_json() const {
                      {"relative_error_quantized", row.plain_error},
                      {"relative_error", row.error},
                      {"iteration", row.iteration}});
-  return table.dump(2) + "\n";
+  return io::json_text(table, 2) + "\n";
 }
 
 }  // namespace qlora::recipes

@@ -1,6 +1,7 @@
 #include "recipes/export_model.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <malloc.h>
 
 #include <filesystem>
@@ -12,6 +13,7 @@
 #include "export/adapter.h"
 #include "export/merged.h"
 #include "io/atomic_write.h"
+#include "io/json_text.h"
 #include "model/load.h"
 #include "recipes/merge_base.h"
 #include "recipes/sample_rows.h"
@@ -111,7 +113,7 @@ std::vector<Merge> export_merged(const std::string& directory, const TrainedMode
 }
 
 nlohmann::ordered_json json_of(const exporting::Agreement& agreement) {
-  return nlohmann::ordered_json::parse(agreement.to_json());
+  return io::ordered_json_from_text(agreement.to_json());
 }
 
 nlohmann::ordered_json report_of(const std::vector<Merge>& merges, const ExportOptions& options) {
@@ -178,7 +180,7 @@ exporting::Agreement export_model(TrainedModel& trained, const ExportOptions& op
     report = report_of(merges, options);
   }
   io::write_file_atomically((fs::path(target.path()) / "verification.json").string(),
-                            report.dump(2) + "\n");
+                            io::json_text(report, 2) + "\n");
   target.commit();
   return agreement;
 }

@@ -15,6 +15,7 @@
 #include "export/merged.h"
 #include "export/quantized.h"
 #include "io/atomic_write.h"
+#include "io/json_text.h"
 #include "model/base_hash.h"
 #include "model/hub_cache.h"
 #include "model/load.h"
@@ -96,7 +97,7 @@ void quantize_to(const std::string& directory, const std::string& path,
 
 std::string QuantizationReport::to_json() const {
   nlohmann::ordered_json json = {{"base_hash", base_hash}, {"bytes", bytes}, {"seconds", seconds}};
-  if (agreement) json["against_16_bit"] = nlohmann::ordered_json::parse(agreement->to_json());
+  if (agreement) json["against_16_bit"] = io::ordered_json_from_text(agreement->to_json());
   json["layers"] = nlohmann::ordered_json::array();
   for (const LayerError& layer : layers)
     json["layers"].push_back({{"module", layer.module},
@@ -105,7 +106,7 @@ std::string QuantizationReport::to_json() const {
                               {"bytes", layer.bytes},
                               {"relative_error", layer.relative},
                               {"largest_error", layer.largest}});
-  return json.dump(2) + "\n";
+  return io::json_text(json, 2) + "\n";
 }
 
 std::string QuantizationReport::to_text() const {

@@ -14,6 +14,7 @@
 #include "io/atomic_write.h"
 #include "io/hashing.h"
 #include "io/json.h"
+#include "io/json_text.h"
 #include "quant/tensor_file.h"
 #include "trainer/train_state_json.h"
 
@@ -44,7 +45,7 @@ void write_manifest(const std::string& directory) {
     files[name] = {{"bytes", fs::file_size(path)}, {"xxh3_128", io::hash_file(path.string())}};
   }
   const nlohmann::ordered_json manifest = {{"format_version", 1}, {"files", files}};
-  io::write_file_atomically(in(directory, kManifest), manifest.dump(2) + "\n");
+  io::write_file_atomically(in(directory, kManifest), io::json_text(manifest, 2) + "\n");
 }
 
 uint64_t bytes_needed(const CheckpointParts& parts) {

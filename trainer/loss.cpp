@@ -1,22 +1,22 @@
 #include "trainer/loss.h"
 
 #include <ATen/ATen.h>
-#include <torch/csrc/autograd/autograd.h>
-#include <torch/csrc/autograd/custom_function.h>
+#include <ATen/core/grad_mode.h>
 
 #include "base/device.h"
 #include "base/dispatch.h"
 #include "base/profile.h"
 #include "base/seed.h"
+#include "lora/autograd_function.h"
 #include "quant/element_tensor.h"
 #include "trainer/loss_kernels.h"
 
 namespace qlora::trainer {
 namespace {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::Variable;
-using torch::autograd::variable_list;
+using lora::AutogradContext;
+using lora::Variable;
+using lora::variable_list;
 
 // Rows of logits held at once: 256 rows of a 49k vocabulary are 25 MB in bf16.
 constexpr int64_t kRowsPerChunk = 256;
@@ -80,11 +80,11 @@ at::Tensor chunk_gradient(const at::Tensor& rows, bool wanted, const lora::Linea
   const at::Tensor logits = head.forward(leaf, context)[0];
   at::Tensor gradient = logits.detach();  // the same memory: logits turn into their gradient
   sum.add_(chunk_losses(gradient, targets, begin, scale, true).sum(at::kDouble));
-  if (logits.requires_grad()) torch::autograd::backward({logits}, {gradient});
+  if (logits.requires_grad()) logits.backward(gradient);
   return leaf.grad();
 }
 
-struct CrossEntropyNode : torch::autograd::Function<CrossEntropyNode> {
+struct CrossEntropyNode : lora::Function<CrossEntropyNode> {
   // `anchor`: of the head, if anything in it is trained.
   static Variable forward(AutogradContext* ctx, const Variable& hidden,
                           const std::optional<Variable>& anchor,

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "io/json_text.h"
 
 namespace qlora::trainer {
 namespace {
@@ -15,7 +16,7 @@ std::vector<std::string> lines_up_to(const std::string& path, int64_t last_step)
   std::vector<std::string> kept;
   std::ifstream file(path);
   for (std::string line; std::getline(file, line);) {
-    const auto json = nlohmann::json::parse(line, nullptr, false);
+    const auto json = io::json_or_discarded(line);
     // A line cut off by a kill does not parse: it belongs to a step that is run again.
     if (json.is_object() && json.value("step", int64_t{0}) <= last_step) kept.push_back(line);
   }
@@ -46,7 +47,7 @@ void MetricsLog::write(const StepMetrics& m) {
       {"tokens_per_second", static_cast<double>(m.tokens) / m.step_seconds},
       {"step_seconds", m.step_seconds},
       {"peak_memory_bytes", m.peak_memory_bytes}};
-  file_ << line.dump() << std::endl;
+  file_ << io::json_text(line) << std::endl;
   if (!file_) fail<IoError>("{}: cannot be written; is the disk full?", path_);
 }
 
@@ -56,7 +57,7 @@ void MetricsLog::write_evaluation(int64_t step, double eval_loss, int64_t superv
                                  {"eval_loss", eval_loss},
                                  {"eval_supervised_tokens", supervised_tokens},
                                  {"eval_seconds", seconds}};
-  file_ << line.dump() << std::endl;
+  file_ << io::json_text(line) << std::endl;
   if (!file_) fail<IoError>("{}: cannot be written; is the disk full?", path_);
 }
 

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "io/json_text.h"
 
 namespace qlora::trainer {
 namespace {
@@ -55,7 +56,7 @@ std::string to_json(const TrainState& state) {
                                          {"device", state.choices.device},
                                          {"compute_dtype", state.choices.compute_dtype},
                                          {"recompute_layers", recomputed}}}};
-  return json.dump(2) + "\n";
+  return io::json_text(json, 2) + "\n";
 }
 
 TrainState train_state_from_json(const io::JsonNode& node) {

@@ -52,7 +52,8 @@ std::string hash_key(Runtime& runtime, const Value& value) {
     const double real = value.real();
     const bool is_whole = real >= -9.2e18 && real <= 9.2e18 &&
                           real == static_cast<double>(static_cast<int64_t>(real));
-    return is_whole ? fmt::format("i{}", static_cast<int64_t>(real)) : "f" + float_repr(real);
+    return is_whole ? fmt::format("i{}", static_cast<int64_t>(real))
+                    : fmt::format("f{}", float_repr(real));
   }
   if (value.is_none()) return "n";
   if (value.is_undefined()) return "u";

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "base/error.h"
+#include "io/json_text.h"
 
 namespace qlora::data {
 namespace {
@@ -99,7 +100,7 @@ void normalize_tool_calls(Json& message, size_t index) {
       fail<FormatError>("a tool call of message {} must name its function", index);
     }
     if (!function.contains("arguments") || !function["arguments"].is_string()) continue;
-    Json parsed = Json::parse(function["arguments"].get<std::string>(), nullptr, false);
+    Json parsed = io::ordered_json_or_discarded(function["arguments"].get<std::string>());
     if (parsed.is_object()) function["arguments"] = std::move(parsed);
   }
 }
@@ -147,7 +148,7 @@ Json parse_tools(const Json& tools) {
   if (tools.is_string()) {
     const auto text = tools.get<std::string>();
     if (is_blank(text)) return nullptr;
-    parsed = Json::parse(text, nullptr, false);
+    parsed = io::ordered_json_or_discarded(text);
   }
   if (!parsed.is_array()) {
     fail<FormatError>("tools must be an array of function descriptions, found {}",

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "data/loader.h"
 #include "data/readers/reader.h"
+#include "io/json_text.h"
 
 namespace qlora::data {
 namespace {
@@ -25,7 +26,7 @@ std::vector<TokenId> integers(const Row& row, const std::string& name, int64_t l
     const int64_t value = huge ? std::numeric_limits<int64_t>::max() : values[i].get<int64_t>();
     if (value < least || value > std::numeric_limits<TokenId>::max()) {
       fail<FormatError>("'{}'[{}] must be at least {} and fit in 32 bits, found {}",
-                        row.file_field(name), i, least, values[i].dump());
+                        row.file_field(name), i, least, io::json_text(values[i]));
     }
     result.push_back(static_cast<TokenId>(value));
   }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "io/hashing.h"
+#include "io/json_text.h"
 
 namespace qlora::data {
 
@@ -19,7 +20,7 @@ std::string tokenizer_fingerprint(std::string_view vocabulary_file, const AddedT
   add(chat_template);
   add(flags);
   for (const AddedToken& token : added.tokens()) {
-    add(fmt::format("{} {}", token.id, to_json(token).dump()));
+    add(fmt::format("{} {}", token.id, io::json_text(to_json(token))));
   }
   for (const auto& role : {special.bos, special.eos, special.unk, special.pad}) {
     add(role ? fmt::format("{} {}", role->id, role->text) : "none");

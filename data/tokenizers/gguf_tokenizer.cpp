@@ -11,6 +11,7 @@
 #include "data/tokenizers/tokenizer_json.h"
 #include "data/tokenizers/utf8.h"
 #include "data/tokenizers/vocabulary.h"
+#include "io/json_text.h"
 
 namespace qlora::data {
 namespace {
@@ -93,11 +94,10 @@ std::string tokenizer_json(const io::GgufFile& file, const GgufVocabulary& vocab
   const auto wanted = [&](const char* key, bool otherwise, const char* role) {
     return file.boolean_or(key, otherwise) ? vocabulary.role(role) : std::nullopt;
   };
-  return byte_level_document(family, std::move(vocab), json(file.texts("tokenizer.ggml.merges")),
-                             added_tokens(vocabulary),
-                             wanted("tokenizer.ggml.add_bos_token", family.adds_bos, "bos"),
-                             wanted("tokenizer.ggml.add_eos_token", false, "eos"))
-      .dump();
+  return io::json_text(byte_level_document(
+      family, std::move(vocab), json(file.texts("tokenizer.ggml.merges")), added_tokens(vocabulary),
+      wanted("tokenizer.ggml.add_bos_token", family.adds_bos, "bos"),
+      wanted("tokenizer.ggml.add_eos_token", false, "eos")));
 }
 
 std::string sentencepiece_model(const io::GgufFile& file, const GgufVocabulary& vocabulary) {
@@ -140,7 +140,7 @@ std::string config_json(const io::GgufFile& file, const GgufVocabulary& vocabula
     }
     config["added_tokens_decoder"] = decoder;
   }
-  return config.dump(2) + "\n";
+  return io::json_text(config, 2) + "\n";
 }
 
 // Ids at which generation stops: end of text, of turn, of message.
@@ -151,7 +151,7 @@ std::string generation_json(const GgufVocabulary& vocabulary) {
   json config = {{"_from_model_config", true}, {"eos_token_id", ends}};
   if (const auto bos = vocabulary.role("bos")) config["bos_token_id"] = bos->id;
   if (const auto pad = vocabulary.role("padding")) config["pad_token_id"] = pad->id;
-  return config.dump(2) + "\n";
+  return io::json_text(config, 2) + "\n";
 }
 
 }  // namespace

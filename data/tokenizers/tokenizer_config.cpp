@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "data/tokenizers/utf8.h"
+#include "io/json_text.h"
 
 namespace qlora::data {
 namespace {
@@ -21,7 +22,7 @@ void with_json(const TokenizerFiles& files, const std::string& name, const std::
   const std::string full = place + "/" + name;
   nlohmann::json document;
   try {
-    document = nlohmann::json::parse(file->second);
+    document = io::json_from_text(file->second);
   } catch (const nlohmann::json::exception& error) {
     fail<FormatError>("{} must be a JSON file: {}", full, error.what());
   }

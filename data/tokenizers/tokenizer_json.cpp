@@ -11,6 +11,7 @@
 #include "data/tokenizers/tokenizer_config.h"
 #include "data/tokenizers/utf8.h"
 #include "data/tokenizers/word_cache.h"
+#include "io/json_text.h"
 
 namespace qlora::data {
 namespace {
@@ -199,7 +200,7 @@ std::unique_ptr<Tokenizer> make_json_tokenizer(TokenizerFiles files, const std::
   const std::string name = place + "/tokenizer.json";
   nlohmann::json document;
   try {
-    document = nlohmann::json::parse(files.at("tokenizer.json"));
+    document = io::json_from_text(files.at("tokenizer.json"));
   } catch (const nlohmann::json::exception& error) {
     fail<FormatError>("{} must be a JSON file: {}", name, error.what());
   }

@@ -6,6 +6,7 @@
 #include "data/tokenizers/byte_level_json.h"
 #include "data/tokenizers/tokenizer_config.h"
 #include "data/tokenizers/utf8.h"
+#include "io/json_text.h"
 
 namespace qlora::data {
 namespace {
@@ -45,7 +46,7 @@ void add_tokenizer_json(TokenizerFiles& files, const std::string& place) {
   }
   nlohmann::json vocab;
   try {
-    vocab = nlohmann::json::parse(files.at("vocab.json"));
+    vocab = io::json_from_text(files.at("vocab.json"));
   } catch (const nlohmann::json::exception& error) {
     fail<FormatError>("{}/vocab.json must be a JSON file: {}", place, error.what());
   }
@@ -57,9 +58,8 @@ void add_tokenizer_json(TokenizerFiles& files, const std::string& place) {
   const auto bos = surrounding("bos_token", config.add_bos_token.value_or(family.adds_bos));
   const auto eos = surrounding("eos_token", config.add_eos_token.value_or(false));
   nlohmann::json merges = parse_merges(files.at("merges.txt"), place);
-  files["tokenizer.json"] = byte_level_document(family, std::move(vocab), std::move(merges),
-                                                nlohmann::json::array(), bos, eos)
-                                .dump();
+  files["tokenizer.json"] = io::json_text(byte_level_document(
+      family, std::move(vocab), std::move(merges), nlohmann::json::array(), bos, eos));
 }
 
 }  // namespace qlora::data

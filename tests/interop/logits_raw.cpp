@@ -7,6 +7,7 @@
 // LENGTH... their lengths. OUTPUT gets [tokens, vocabulary]. QUANTIZATION: none | as_stored | nf4
 // (double quantization, block size 64).
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <cstdio>
 #include <cstring>

@@ -1,5 +1,6 @@
 #include "lora/adapter_file.h"
 
+#include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

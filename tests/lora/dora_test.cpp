@@ -1,5 +1,6 @@
 // DoRA and trained biases against the formulas written with torch's own operations.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include "base/seed.h"

@@ -1,5 +1,6 @@
 // Which modules get an adapter of which size.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include <fstream>

@@ -1,6 +1,7 @@
 #include "model/causal_lm.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include "quant/make_frozen_weight.h"

@@ -1,5 +1,6 @@
 // The kernels and the model in float16, beside float32 and bfloat16.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include <cmath>

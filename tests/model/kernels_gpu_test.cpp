@@ -1,5 +1,6 @@
 // The model's kernels on a GPU beside those of the CPU, and both within a model.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include "base/device.h"

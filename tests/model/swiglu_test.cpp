@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
-#include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
 
@@ -30,12 +29,12 @@ TEST_P(SwigluOf, IsTheFormulaRoundedOnce) {
     at::Tensor g = gate.detach().clone().requires_grad_(true),
                u = up.detach().clone().requires_grad_(true);
     const at::Tensor y = swiglu(g, u);
-    torch::autograd::backward({y}, {dy});
+    y.backward(dy);
 
     at::Tensor wide_g = gate.to(at::kDouble).requires_grad_(true),
                wide_u = up.to(at::kDouble).requires_grad_(true);
     const at::Tensor exact = wide_g * wide_g.sigmoid() * wide_u;
-    torch::autograd::backward({exact}, {dy.to(at::kDouble)});
+    exact.backward(dy.to(at::kDouble));
     const auto expect = [&](const at::Tensor& found, const at::Tensor& wanted, const char* what) {
       const at::Tensor apart = (found.to(at::kDouble) - wanted).abs();
       // 1 + g (1 - s) cancels where g s' = -s: there what is lost is a share of its terms.

@@ -1,6 +1,7 @@
 // What is trained beside the adapters (modules_to_save, trainable_token_indices) in a whole model:
 // gradients against finite differences of the loss.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include "base/device.h"

@@ -1,6 +1,7 @@
 #include "tests/support/small_run.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "base/seed.h"
 

@@ -1,0 +1,1 @@
+// A target has a source; what counts are the precompiled headers beside it.

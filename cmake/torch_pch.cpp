@@ -1,1 +1,0 @@
-// Carries the precompiled torch header; see torch_pch.h.
