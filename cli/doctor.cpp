@@ -8,8 +8,8 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <thread>
 
+#include "base/cgroup.h"
 #include "base/device.h"
 
 namespace {
@@ -27,13 +27,26 @@ std::string gpu_facts() {
   return fmt::format("usable, {} free", gigabytes(qlora::free_memory_bytes(c10::Device("cuda:0"))));
 }
 
+// What a container or a batch job lets this process have of the machine.
+std::string group_facts() {
+  const qlora::GroupLimits limits = qlora::group_limits();
+  std::string text;
+  if (limits.cores) text += fmt::format("{:.3g} cores", *limits.cores);
+  if (limits.free_bytes) {
+    const bool both = !text.empty();
+    text += fmt::format("{}{} of memory more", both ? ", " : "", gigabytes(*limits.free_bytes));
+  }
+  return text.empty() ? "none" : text;
+}
+
 Json facts() {
   const std::string instructions = qlora::instruction_set();
   const bool fast = instructions == "avx512_bf16";
   return {
       {"qlora", QLORA_VERSION},
       {"LibTorch", TORCH_VERSION},
-      {"CPU cores", std::thread::hardware_concurrency()},
+      {"CPU cores", qlora::usable_cores()},
+      {"limits of its groups", group_facts()},
       {"CPU instructions", instructions},
       {"bfloat16 on the CPU",
        fast ? "in hardware" : "emulated: train.compute_dtype float32 may be faster"},
