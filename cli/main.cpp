@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/short_waits.h"
 #include "cli/chat.h"
 #include "cli/doctor.h"
 #include "cli/evaluate.h"
@@ -75,6 +76,8 @@ int run(CLI::App& app, int argc, char** argv) {
 // oneDNN keeps the code it made for each shape it met: rows of many lengths, or a changing number
 // of outlier columns, would collect a thousand of them. It reads this when it is first used.
 void bound_kernel_cache() { setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128", /*overwrite=*/0); }
+
+QLORA_SHORT_WAITS
 
 }  // namespace
 
