@@ -13,9 +13,8 @@
 
 BUILD ?= build
 PREFIX ?= /usr/local
-# One job a core, and 2 GB of memory a job: what the torch headers cost the compiler.
-JOBS ?= $(shell awk -v cores=$$(nproc) '/MemAvailable/ {jobs = int($$2 / 2097152)} \
-	END {print jobs < 1 ? 1 : jobs < cores ? jobs : cores}' /proc/meminfo)
+# As many as cores and memory allow, also in a container.
+JOBS ?= $(shell scripts/jobs.sh)
 CMAKE_FLAGS ?=
 CTEST_FLAGS ?= --output-on-failure
 

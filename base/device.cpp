@@ -6,9 +6,10 @@
 
 #include <cctype>
 #include <cstdlib>
-#include <fstream>
 
+#include "base/cgroup.h"
 #include "base/error.h"
+#include "base/proc_file.h"
 #ifdef QLORA_CUDA
 #include <c10/core/AllocatorConfig.h>
 #include <c10/cuda/CUDAException.h>
@@ -19,15 +20,6 @@
 
 namespace qlora {
 namespace {
-
-// The line "KEY   123 kB" of a file in /proc, in bytes.
-int64_t proc_bytes(const char* file, const char* key) {
-  std::ifstream status(file);
-  for (std::string line; std::getline(status, line);)
-    if (line.rfind(key, 0) == 0)
-      return std::stoll(line.substr(std::char_traits<char>::length(key))) * 1024;
-  return 0;
-}
 
 #ifdef QLORA_CUDA
 // Segments that grow: where the sizes of buffers alternate, as with recomputation, the allocator
@@ -99,12 +91,9 @@ void synchronize([[maybe_unused]] c10::Device device) {
 }
 
 void set_num_threads(int threads) {
-  if (threads > 0) {
-    at::set_num_threads(threads);
-    omp_set_num_threads(threads);
-  } else {
-    omp_set_num_threads(at::get_num_threads());
-  }
+  if (threads <= 0) threads = usable_cores();
+  at::set_num_threads(threads);
+  omp_set_num_threads(threads);
 }
 
 int64_t peak_resident_bytes() { return proc_bytes("/proc/self/status", "VmHWM:"); }
@@ -120,7 +109,7 @@ int64_t free_memory_bytes(c10::Device device) {
   }
 #endif
   check(device.is_cpu(), "there is no device {}", device.str());
-  return proc_bytes("/proc/meminfo", "MemAvailable:");
+  return usable_memory_bytes();
 }
 
 }  // namespace qlora

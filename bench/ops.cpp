@@ -15,6 +15,7 @@
 #include "base/arena_allocator.h"
 #include "base/device.h"
 #include "base/parallel_for.h"
+#include "base/short_waits.h"
 #include "base/stopwatch.h"
 #include "bench/made_model.h"
 #include "lora/low_rank.h"
@@ -287,6 +288,8 @@ BENCHMARK(low_rank_gradient)->Apply(hidden_and_inner);
 
 }  // namespace
 }  // namespace qlora::bench
+
+QLORA_SHORT_WAITS
 
 int main(int argc, char** argv) {
   qlora::use_arena_for_cpu_tensors();

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/parallel_for.h"
+#include "base/short_waits.h"
 #include "quant/blockwise8.h"
 #include "quant/blockwise8_kernels.h"
 #include "quant/four_bit_weight.h"
@@ -240,6 +241,8 @@ void register_decoders() {
 
 }  // namespace
 }  // namespace qlora::quant
+
+QLORA_SHORT_WAITS
 
 int main(int argc, char** argv) {
   qlora::quant::register_decoders();

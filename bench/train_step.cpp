@@ -17,6 +17,7 @@
 #include "base/device_memory.h"
 #include "base/profile.h"
 #include "base/seed.h"
+#include "base/short_waits.h"
 #include "base/stopwatch.h"
 #include "bench/made_model.h"
 #include "model/load.h"
@@ -215,6 +216,8 @@ void run(const Setting& s) {
 
 }  // namespace
 }  // namespace qlora::bench
+
+QLORA_SHORT_WAITS
 
 int main(int argc, char** argv) {
   CLI::App app("Training steps beside their floor");

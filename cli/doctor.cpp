@@ -7,8 +7,8 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <thread>
 
+#include "base/cgroup.h"
 #include "base/device.h"
 #include "base/instruction_set.h"
 #include "io/json_text.h"
@@ -30,6 +30,18 @@ std::string gpu_facts() {
   return fmt::format("usable, {} free", gigabytes(qlora::free_memory_bytes(c10::Device("cuda:0"))));
 }
 
+// What a container or a batch job lets this process have of the machine.
+std::string group_facts() {
+  const qlora::GroupLimits limits = qlora::group_limits();
+  std::string text;
+  if (limits.cores) text += fmt::format("{:.3g} cores", *limits.cores);
+  if (limits.free_bytes) {
+    const bool both = !text.empty();
+    text += fmt::format("{}{} of memory more", both ? ", " : "", gigabytes(*limits.free_bytes));
+  }
+  return text.empty() ? "none" : text;
+}
+
 Json facts() {
   const auto in_use = qlora::instruction_set(), processor = qlora::processor_instruction_set();
   std::string instructions = qlora::to_string(in_use);
@@ -37,7 +49,8 @@ Json facts() {
   Json all = {
       {"qlora", QLORA_VERSION},
       {"LibTorch", TORCH_VERSION},
-      {"CPU cores", std::thread::hardware_concurrency()},
+      {"CPU cores", qlora::usable_cores()},
+      {"limits of its groups", group_facts()},
       {"CPU instructions", instructions},
       {"compute_dtype auto", qlora::recipes::resolved_compute_dtype("auto", c10::Device("cpu"))},
       {"memory free", gigabytes(qlora::free_memory_bytes(c10::Device("cpu")))},

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/instruction_set.h"
 #include "base/log.h"
+#include "base/short_waits.h"
 #include "cli/chat.h"
 #include "cli/command.h"
 #include "cli/doctor.h"
@@ -77,6 +78,8 @@ int run(int argc, char** argv) {
 // oneDNN keeps the code it made for each shape it met: rows of many lengths, or a changing number
 // of outlier columns, would collect a thousand of them. It reads this when it is first used.
 void bound_kernel_cache() { setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128", /*overwrite=*/0); }
+
+QLORA_SHORT_WAITS
 
 }  // namespace
 

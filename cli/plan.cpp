@@ -7,7 +7,6 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "base/arena_allocator.h"
@@ -109,9 +108,7 @@ void plan_time(const PlanArguments& arguments, Planned& planned) {
     planned.no_time = "not measured: the run does not fit into what is free here";
   } else {
     qlora::use_arena_for_cpu_tensors();
-    const auto cores = static_cast<int>(std::thread::hardware_concurrency());
-    const int threads = planned.recipe.train.threads;
-    qlora::set_num_threads(threads > 0 ? threads : std::max(cores, 1));
+    qlora::set_num_threads(planned.recipe.train.threads);
     planned.time = qlora::trainer::plan_time(
         {planned.fit.run, planned.fit.gradient_accumulation_steps,
          qlora::recipes::quantization_of(planned.recipe, planned.header),

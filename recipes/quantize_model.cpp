@@ -2,10 +2,8 @@
 
 #include <ATen/ATen.h>
 
-#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "base/device.h"
 #include "base/error.h"
@@ -133,8 +131,7 @@ QuantizationReport quantize_model(const QuantizeOptions& options) {
   options.quantization.validate();
   if (options.quantization.method == "none" || options.quantization.method == "as_stored")
     throw ConfigError("--method must be nf4, fp4 or int8");
-  const auto cores = static_cast<int>(std::thread::hardware_concurrency());
-  set_num_threads(options.threads > 0 ? options.threads : std::max(cores, 1));
+  set_num_threads(options.threads);
   const at::Device device = device_from_string(options.device);
   const std::string path = model::resolve_model_path(options.model);
   const auto tokenizer = data::load_tokenizer(path);

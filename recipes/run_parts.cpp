@@ -4,11 +4,11 @@
 #include <cmath>
 #include <filesystem>
 #include <set>
-#include <thread>
 
 #include <fmt/ranges.h>
 
 #include "base/arena_allocator.h"
+#include "base/cgroup.h"
 #include "base/device.h"
 #include "base/error.h"
 #include "base/instruction_set.h"
@@ -146,8 +146,7 @@ trainer::TrainState begin_or_read_state(const Recipe& recipe, const RunDirectory
           recipe.train.compute_dtype == "auto" ? "bfloat16" : recipe.train.compute_dtype;
     return state;
   }
-  const auto cores = static_cast<int>(std::thread::hardware_concurrency());
-  state.choices.threads = recipe.train.threads > 0 ? recipe.train.threads : std::max(cores, 1);
+  state.choices.threads = recipe.train.threads > 0 ? recipe.train.threads : usable_cores();
   state.choices.instruction_set = to_string(instruction_set());
   state.choices.device = device;
   state.choices.compute_dtype =

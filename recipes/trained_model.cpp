@@ -6,9 +6,7 @@
 #include "recipes/run_directory.h"
 #include "recipes/run_parts.h"
 
-#include <algorithm>
 #include <filesystem>
-#include <thread>
 
 namespace qlora::recipes {
 namespace {
@@ -40,8 +38,7 @@ TrainedModel base_of(const ModelChoice& choice, Recipe recipe) {
   trained.recipe = std::move(recipe);
   if (!choice.compute_dtype.empty()) trained.recipe.train.compute_dtype = choice.compute_dtype;
   use_arena_for_cpu_tensors();
-  const auto cores = static_cast<int>(std::thread::hardware_concurrency());
-  set_num_threads(choice.threads > 0 ? choice.threads : std::max(cores, 1));
+  set_num_threads(choice.threads);
   trained.base = load_base(trained.recipe, device_from_string(choice.device));
   trained.sources = {trained.base.path};
   if (!choice.run_dir.empty())  // which may have saved a quantized base of its own

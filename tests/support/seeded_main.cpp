@@ -3,11 +3,15 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "base/short_waits.h"
+
 namespace {
 
 struct SeedEachTest : testing::EmptyTestEventListener {
   void OnTestStart(const testing::TestInfo&) override { at::manual_seed(1); }
 };
+
+QLORA_SHORT_WAITS
 
 }  // namespace
 
