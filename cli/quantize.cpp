@@ -7,6 +7,8 @@
 
 #include "base/device.h"
 #include "base/error.h"
+#include "base/stop.h"
+#include "cli/stop_signal.h"
 #include "recipes/quantize_model.h"
 
 void add_quantize_command(CLI::App& app) {
@@ -45,6 +47,7 @@ void add_quantize_command(CLI::App& app) {
     if (double_quant->count() > 0 && options->quantization.method.starts_with("int8"))
       throw qlora::ConfigError(
           "--double-quant is of nf4 and fp4; int8 has one scale a row, which is not quantized");
+    const qlora::ObeyStop obey(qlora::cli::watch_stop_signals());
     const auto report = qlora::recipes::quantize_model(*options);
     fmt::print(
         "{}written to {}: {:.0f} MB, quantized in {:.1f} s, peak memory {:.0f} MB; read back "
@@ -67,6 +70,7 @@ void add_dequantize_command(CLI::App& app) {
   command->add_option("--dtype", arguments->dtype, "bfloat16, float16 or float32")
       ->capture_default_str();
   command->callback([arguments] {
+    const qlora::ObeyStop obey(qlora::cli::watch_stop_signals());
     qlora::recipes::dequantize_model(arguments->model, arguments->output, arguments->dtype);
     fmt::print("written to {}\n", arguments->output);
   });
