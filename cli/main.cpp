@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/stop.h"
 #include "cli/chat.h"
 #include "cli/doctor.h"
 #include "cli/evaluate.h"
@@ -55,6 +56,9 @@ int run(CLI::App& app, int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;  // --help and --version are 0
   } catch (const qlora::cli::Interrupted&) {
+    return 130;
+  } catch (const qlora::Stopped& stopped) {
+    qlora::log::info("stopped: {}; nothing was written", stopped.to_text());
     return 130;
   } catch (const qlora::ConfigError& error) {
     return failed(error, 2);

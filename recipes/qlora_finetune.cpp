@@ -1,6 +1,6 @@
 #include "recipes/qlora_finetune.h"
 
-#include "base/log.h"
+#include "base/stop.h"
 #include "data/prepare.h"
 #include "recipes/base_model.h"
 #include "recipes/run_directory.h"
@@ -11,6 +11,7 @@
 namespace qlora::recipes {
 
 trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
+  const ObeyStop obey(stop);
   adopt_adapter_options(recipe);
   name_trained_tokens(recipe);
   const RunDirectory run(recipe);
@@ -35,9 +36,9 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
   trainer::TrainJob job{
       *base.model, adapters, *optimizer, parameters, optim::LrSchedule(recipe.optim, state.horizon),
       loader,      state};
-  set_up_job(recipe, data, run.path(), parts, report, stop, job);
+  set_up_job(recipe, data, run.path(), parts, report, job);
   const trainer::Outcome outcome = trainer::run(job);
-  finish(recipe, outcome, run, base, adapters, state);
+  finish(recipe, run, base, job);
   return outcome;
 }
 
