@@ -3,6 +3,7 @@
 #include "base/stop.h"
 #include "data/prepare.h"
 #include "recipes/base_model.h"
+#include "recipes/forecast.h"
 #include "recipes/run_directory.h"
 #include "recipes/run_parts.h"
 #include "trainer/checkpoint.h"
@@ -18,7 +19,9 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
   trainer::TrainState state = begin_or_read_state(recipe, run);
   const c10::Device device = set_up_machine(state);
 
-  BaseModel base = load_base(run.checkpoint() ? with_saved_base(recipe) : recipe, device);
+  const Recipe on_its_base = run.checkpoint() ? with_saved_base(recipe) : recipe;
+  const Forecast forecast(on_its_base, state, device);
+  BaseModel base = load_base(on_its_base, device);
   const data::PreparedData data = read_data(recipe, base);
   data::Loader loader = make_loader(recipe, data);
   complete_state(recipe, base, data, loader, state);
@@ -37,6 +40,7 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
       *base.model, adapters, *optimizer, parameters, optim::LrSchedule(recipe.optim, state.horizon),
       loader,      state};
   set_up_job(recipe, data, run.path(), parts, report, job);
+  forecast.tell(job, data);
   const trainer::Outcome outcome = trainer::run(job);
   finish(recipe, run, base, job);
   return outcome;
