@@ -6,6 +6,8 @@
 
 #include <memory>
 
+#include "base/progress.h"
+
 namespace qlora::log {
 namespace {
 
@@ -30,6 +32,7 @@ Sinks& sinks() {
 
 void write(spdlog::level::level_enum level, const char* name, std::string_view line) {
   Sinks& s = sinks();
+  const auto no_progress_line = hold_progress_line();
   if (level > spdlog::level::info) {
     s.terminal->set_pattern(fmt::format("%^{}:%$ %v", name));
     s.logger.log(level, spdlog::string_view_t(line.data(), line.size()));

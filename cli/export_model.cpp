@@ -7,7 +7,9 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/stop.h"
 #include "cli/model_choice.h"
+#include "cli/stop_signal.h"
 #include "recipes/combined_model.h"
 #include "recipes/export_model.h"
 
@@ -33,6 +35,7 @@ qlora::recipes::TrainedModel open(const ExportArguments& arguments) {
 
 void run(const ExportArguments& arguments) {
   qlora::recipes::check_export_options(arguments.options);
+  const qlora::ObeyStop obey(qlora::cli::watch_stop_signals());
   qlora::recipes::TrainedModel trained = open(arguments);
   const auto agreement = qlora::recipes::export_model(trained, arguments.options);
   fmt::print("written to {}\nreloaded and compared with the trained model: {}\n",

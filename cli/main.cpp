@@ -10,6 +10,7 @@
 #include "base/instruction_set.h"
 #include "base/log.h"
 #include "base/short_waits.h"
+#include "base/stop.h"
 #include "cli/chat.h"
 #include "cli/command.h"
 #include "cli/doctor.h"
@@ -58,6 +59,9 @@ int run(int argc, char** argv) {
         "qlora", "Fine-tunes language models with QLoRA: a frozen base in 4 bit, trained adapters.",
         QLORA_VERSION, add_commands, argc, argv);
   } catch (const qlora::cli::Interrupted&) {
+    return 130;
+  } catch (const qlora::Stopped& stopped) {
+    qlora::log::info("stopped: {}; nothing was written", stopped.to_text());
     return 130;
   } catch (const qlora::ConfigError& error) {
     return failed(error, 2);

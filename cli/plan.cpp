@@ -173,8 +173,10 @@ void print_time(const Planned& planned) {
   const TimePlan& time = *planned.time;
   for (const auto& stage : time.stages)
     fmt::print("  {:<34}{:>10.3f} s\n", stage.stage, stage.seconds);
-  fmt::print("time: {:.2f} s a step, {:.0f} tokens/s (measured on this machine in {:.1f} s)\n",
-             time.seconds_a_step, time.tokens_a_second, time.calibration_seconds);
+  const bool measured = time.stages.front().stage != qlora::trainer::kProductsAlone;
+  fmt::print("time: {:.2f} s a step, {:.0f} tokens/s ({} on this machine in {:.1f} s)\n",
+             time.seconds_a_step, time.tokens_a_second,
+             measured ? "measured" : "products alone, by what they take", time.calibration_seconds);
 }
 
 void print_fit(const Planned& planned) {

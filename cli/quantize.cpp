@@ -6,6 +6,8 @@
 
 #include "base/device.h"
 #include "base/error.h"
+#include "base/stop.h"
+#include "cli/stop_signal.h"
 #include "recipes/quantize_model.h"
 
 void add_quantize_command(qlora::cli::Command app) {
@@ -42,6 +44,7 @@ void add_quantize_command(qlora::cli::Command app) {
     if (double_quant.is_given() && options->quantization.method.starts_with("int8"))
       throw qlora::ConfigError(
           "--double-quant is of nf4 and fp4; int8 has one scale a row, which is not quantized");
+    const qlora::ObeyStop obey(qlora::cli::watch_stop_signals());
     const auto report = qlora::recipes::quantize_model(*options);
     fmt::print(
         "{}written to {}: {:.0f} MB, quantized in {:.1f} s, peak memory {:.0f} MB; read back "
@@ -64,6 +67,7 @@ void add_dequantize_command(qlora::cli::Command app) {
   command.add_option("--dtype", arguments->dtype, "bfloat16, float16 or float32")
       .with_shown_default();
   command.callback([arguments] {
+    const qlora::ObeyStop obey(qlora::cli::watch_stop_signals());
     qlora::recipes::dequantize_model(arguments->model, arguments->output, arguments->dtype);
     fmt::print("written to {}\n", arguments->output);
   });

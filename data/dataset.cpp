@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/parallel_for.h"
+#include "base/progress.h"
 #include "data/overlength.h"
 #include "data/row_source.h"
 #include "data/tokenize_row.h"
@@ -34,6 +35,7 @@ template <typename Work, typename Take>
 int64_t for_each_row(const DatasetOptions& dataset, const Work& work, const Take& take) {
   using Result = std::invoke_result_t<Work, const SourceRow&>;
   RowSource source(dataset);
+  Progress progress("tokenizing " + dataset.path, 0, "rows");
   int64_t count = 0;
   for (;;) {
     const std::vector<SourceRow> rows = source.next(kRowsInMemory);
@@ -42,7 +44,7 @@ int64_t for_each_row(const DatasetOptions& dataset, const Work& work, const Take
     std::vector<Result> results(rows.size());
     std::vector<std::exception_ptr> errors(rows.size());
     parallel_for(static_cast<int64_t>(rows.size()), 8, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
+      for (int64_t i = begin; i < end && !stop_wanted(); ++i) {
         const auto at = static_cast<size_t>(i);
         try {
           results[at] = at_row(dataset.path, rows[at], [&] { return work(rows[at]); });
@@ -50,8 +52,10 @@ int64_t for_each_row(const DatasetOptions& dataset, const Work& work, const Take
           errors[at] = std::current_exception();
           return;  // later rows of this range cannot be the first bad one
         }
+        progress.count();
       }
     });
+    progress.leave_if_stop_wanted();  // with rows that no thread took
     for (size_t i = 0; i < rows.size(); ++i) {
       if (errors[i]) std::rethrow_exception(errors[i]);
       at_row(dataset.path, rows[i], [&] { take(rows[i], std::move(results[i])); });

@@ -1,6 +1,6 @@
 // One dataset file -> examples, tokenized on all cores with the order of the rows kept. Whatever
 // the number of threads, the result and the row that an error names (the first bad one) are the
-// same.
+// same. Left by Stopped between two rows if a stop is wanted (base/stop.h).
 #pragma once
 
 #include <cstdint>

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/progress.h"
 #include "io/json_text.h"
 
 namespace qlora::exporting {
@@ -56,9 +57,12 @@ Reference::Reference(model::CausalLm& trained, std::vector<std::vector<int32_t>>
   std::erase_if(rows_, [](const auto& row) { return row.empty(); });
   check(!rows_.empty(), "an export is compared on rows; there are none");
   if (rows_.size() > kRows) rows_.resize(kRows);
+  Progress progress("answers of the model, to compare with", static_cast<int64_t>(rows_.size()),
+                    "rows");
   for (std::vector<int32_t>& row : rows_) {
     if (row.size() > kTokens) row.resize(kTokens);
     logits_.push_back(logits_of(trained, row));
+    progress.advance();
   }
 }
 
@@ -66,6 +70,7 @@ Agreement Reference::compare(model::CausalLm& exported) const {
   Agreement total;
   int64_t same = 0, next_tokens = 0;
   double kl_sum = 0;
+  Progress progress("comparing what was written", static_cast<int64_t>(rows_.size()), "rows");
   for (size_t i = 0; i < rows_.size(); ++i) {
     const at::Tensor& trained = logits_[i];
     const at::Tensor found = logits_of(exported, rows_[i]);
@@ -81,6 +86,7 @@ Agreement Reference::compare(model::CausalLm& exported) const {
     next_tokens += trained.size(0) - 1;
     total.loss += next_token_loss(log_q, rows_[i]);
     total.trained_loss += next_token_loss(log_p, rows_[i]);
+    progress.advance();
   }
   total.top1 = static_cast<double>(same) / static_cast<double>(total.tokens);
   total.kl_mean = kl_sum / static_cast<double>(total.tokens);

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/progress.h"
 #include "io/atomic_write.h"
 #include "io/json_text.h"
 #include "io/safetensors.h"
@@ -22,7 +23,8 @@ int64_t bytes_of(const WeightPart& part) {
   return bytes;
 }
 
-void write_shard(const std::string& path, const std::vector<WeightPart>& parts) {
+void write_shard(const std::string& path, const std::vector<WeightPart>& parts,
+                 Progress& progress) {
   std::vector<io::TensorHeader> headers;
   for (const WeightPart& part : parts)
     headers.push_back({part.name, quant::file_dtype(part.dtype), part.shape});
@@ -31,6 +33,7 @@ void write_shard(const std::string& path, const std::vector<WeightPart>& parts) 
     const at::Tensor value = stored_value(part.name, part.make(), part.dtype);
     writer.write(part.name,
                  {static_cast<const std::byte*>(value.const_data_ptr()), value.nbytes()});
+    progress.advance();
   }
   writer.finish();
 }
@@ -90,8 +93,10 @@ void write_weight_files(const std::string& directory, const std::vector<WeightPa
     total += bytes;
   }
   io::require_free_space(directory, static_cast<uint64_t>(total), purpose);
+  Progress progress("writing " + purpose, static_cast<int64_t>(parts.size()), "tensors");
   for (size_t i = 0; i < shards.size(); ++i)
-    write_shard((fs::path(directory) / weight_file_name(i, shards.size())).string(), shards[i]);
+    write_shard((fs::path(directory) / weight_file_name(i, shards.size())).string(), shards[i],
+                progress);
   if (shards.size() > 1) write_weight_index(directory, names, total);
 }
 

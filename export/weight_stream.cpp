@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/progress.h"
 #include "io/atomic_write.h"
 #include "io/mapped_file.h"
 #include "quant/tensor_file.h"
@@ -52,6 +53,7 @@ void WeightStream::close_shard() {
   io::SafetensorsWriter writer(unnamed_shard(directory_, names_.size()), headers_,
                                kWeightFileMetadata);
   names_.emplace_back();
+  Progress progress("writing " + purpose_, static_cast<int64_t>(headers_.size()), "tensors");
   size_t offset = 0;
   for (const io::TensorHeader& header : headers_) {
     const auto bytes = data->bytes().subspan(offset, io::bytes_of(header));
@@ -59,6 +61,7 @@ void WeightStream::close_shard() {
     io::drop_pages(bytes);
     names_.back().push_back(header.name);
     offset += bytes.size();
+    progress.advance();
   }
   writer.finish();
   fs::remove(scratch_->path());

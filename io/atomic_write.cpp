@@ -12,6 +12,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/progress.h"
 #include "io/output_file.h"
 
 namespace qlora::io {
@@ -107,6 +108,7 @@ AtomicDirectory::~AtomicDirectory() {
 }
 
 void AtomicDirectory::commit() {
+  const Progress progress("flushing " + target_ + " to disk");
   std::error_code status;
   fs::recursive_directory_iterator entries(path_, status);
   for (; !status && entries != fs::recursive_directory_iterator(); entries.increment(status))

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/progress.h"
 #include "base/seed.h"
 #include "lora/adapter_file.h"
 #include "lora/attach.h"
@@ -228,6 +229,8 @@ CombinedAdapter combine_adapters(const std::vector<PlainAdapter>& adapters,
     if (options.method != "cat") require_same_rank(adapters[0], other, options.method);
   }
   CombinedAdapter combined;
+  Progress progress("combining adapters", static_cast<int64_t>(adapters[0].factors.size()),
+                    "modules");
   for (const auto& [name, factors] : adapters[0].factors) {
     ModuleFactors module{name, {}, {}};
     for (const PlainAdapter& adapter : adapters) {
@@ -235,6 +238,7 @@ CombinedAdapter combine_adapters(const std::vector<PlainAdapter>& adapters,
       module.scaling.push_back(adapter.options.of_module(name).scaling());
     }
     combined.factors[name] = combine_module(module, options);
+    progress.advance();
   }
   combined.options = options_of(adapters[0].options, combined.factors);
   return combined;

@@ -8,20 +8,41 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/progress.h"
 #include "quant/make_frozen_weight.h"
 
 namespace qlora::model {
 namespace {
 
-// The decoder's parts by their Hugging Face names, read in the order of the layers.
+constexpr int64_t kMatricesOfALayer = 7;
+
+int64_t num_matrices(const ModelConfig& config) {
+  return config.num_layers * kMatricesOfALayer + (config.tied_embeddings ? 1 : 2);
+}
+
+std::string phase_of(const WeightSource& source, const quant::QuantizationOptions& quantization) {
+  const bool quantizes = quantization.method != "none" && quantization.method != "as_stored";
+  return (quantizes ? "reading and quantizing " : "reading ") + source.place();
+}
+
+// The decoder's parts by their Hugging Face names, read in the order of the layers. Left between
+// two matrices if a stop is wanted.
 class Loader {
  public:
   Loader(WeightSource& source, at::ScalarType dtype, const quant::QuantizationOptions& quantization,
          at::Device device, const WeightMaker& make)
-      : source_(source), dtype_(dtype), quantization_(quantization), device_(device), make_(make) {}
+      : source_(source),
+        dtype_(dtype),
+        quantization_(quantization),
+        device_(device),
+        make_(make),
+        progress_(phase_of(source, quantization), num_matrices(source.config()), "matrices") {}
 
-  at::Tensor matrix(const std::string& name, int64_t rows, int64_t columns) {
-    return source_.read(name, {rows, columns}, dtype_).to(device_);
+  // The embedding or the head.
+  at::Tensor outer(const std::string& name, const ModelConfig& c) {
+    at::Tensor weight = matrix(name, c.vocab_size, c.hidden_size);
+    progress_.advance();
+    return weight;
   }
 
   at::Tensor norm(const std::string& name, int64_t size) {
@@ -41,15 +62,21 @@ class Loader {
     if (with_bias || source_.has(name + ".bias")) {
       layer.bias = source_.read(name + ".bias", {out}, dtype_).to(device_);
     }
+    progress_.advance();
     return layer;
   }
 
  private:
+  at::Tensor matrix(const std::string& name, int64_t rows, int64_t columns) {
+    return source_.read(name, {rows, columns}, dtype_).to(device_);
+  }
+
   WeightSource& source_;
   at::ScalarType dtype_;
   const quant::QuantizationOptions& quantization_;
   at::Device device_;
   const WeightMaker& make_;
+  Progress progress_;
 };
 
 template <typename... Layers>
@@ -129,7 +156,7 @@ std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& o
   Loader load(source, dtype, quantization, device, make);
   if (options.upcast == "all") model->upcast_from = dtype;
   const auto outer = [&](const char* name) {
-    at::Tensor matrix = load.matrix(name, config.vocab_size, config.hidden_size);
+    at::Tensor matrix = load.outer(name, config);
     return model->upcast_from ? matrix.to(at::kFloat) : matrix;
   };
   model->embedding = outer("model.embed_tokens.weight");
@@ -154,7 +181,7 @@ ModelConfig stream_model(WeightSource& source, const ModelOptions& options,
   const ModelConfig config = config_of(source);
   Loader load(source, dtype, quantization, device, make);
   const auto take_outer = [&](const std::string& name) {
-    take({{{name, load.matrix(name, config.vocab_size, config.hidden_size)}}});
+    take({{{name, load.outer(name, config)}}});
   };
   take_outer("model.embed_tokens.weight");
   take({{{"model.norm.weight", load.norm("model.norm.weight", config.hidden_size)}}});

@@ -1,6 +1,7 @@
 #include "model/made_weights.h"
 
 #include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
 
 #include <algorithm>
 
@@ -22,7 +23,8 @@ class MadeWeights final : public WeightSource {
     // Drawing every number would take longer than what is to be measured.
     constexpr int64_t kDrawnRows = 64;
     const int64_t drawn = std::min(shape[0], kDrawnRows), times = (shape[0] + drawn - 1) / drawn;
-    const at::Tensor rows = at::empty({drawn, shape[1]}, at::kFloat).normal_(0.0, 0.02).to(dtype);
+    const at::Tensor rows =
+        at::empty({drawn, shape[1]}, at::kFloat).normal_(0.0, 0.02, generator_).to(dtype);
     return rows.repeat({times, 1}).narrow(0, 0, shape[0]).contiguous();
   }
   std::unique_ptr<quant::FrozenWeight> read_packed(const std::string& module, int64_t out,
@@ -35,6 +37,7 @@ class MadeWeights final : public WeightSource {
 
  private:
   PackedMaker packed_;
+  at::Generator generator_ = at::make_generator<at::CPUGeneratorImpl>(1);  // not the program's
 };
 
 }  // namespace

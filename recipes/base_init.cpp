@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/progress.h"
 #include "io/json_text.h"
 #include "lora/targets.h"
 #include "lora/weight_init.h"
@@ -35,6 +36,7 @@ model::WeightMaker BaseInit::maker() {
 
 void BaseInit::add_packed_layers(model::CausalLm& model) {
   std::unique_ptr<model::WeightSource> original;
+  Progress progress("lora.init " + recipe_.lora.init, 0, "modules");
   for (lora::LinearGroup* group : model.groups())
     for (lora::LoraLinear& layer : group->layers()) {
       if (factors_.contains(layer.name) || !lora::is_target(recipe_.lora, layer.name)) continue;
@@ -61,6 +63,7 @@ void BaseInit::add_packed_layers(model::CausalLm& model) {
       lora::WeightInit found = lora::init_from_original(
           recipe_.lora.of_module(layer.name), weight, *layer.base, layer.name, recipe_.train.seed);
       keep(layer.name, found);
+      progress.advance();
     }
 }
 

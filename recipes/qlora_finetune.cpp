@@ -1,8 +1,9 @@
 #include "recipes/qlora_finetune.h"
 
-#include "base/log.h"
+#include "base/stop.h"
 #include "data/prepare.h"
 #include "recipes/base_model.h"
+#include "recipes/forecast.h"
 #include "recipes/run_directory.h"
 #include "recipes/run_parts.h"
 #include "trainer/checkpoint.h"
@@ -11,14 +12,17 @@
 namespace qlora::recipes {
 
 trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
+  const ObeyStop obey(stop);
   adopt_adapter_options(recipe);
   name_trained_tokens(recipe);
   const RunDirectory run(recipe);
   trainer::TrainState state = begin_or_read_state(recipe, run);
   const c10::Device device = set_up_machine(recipe, state);
 
-  BaseModel base =
-      load_base(with_choices(run.checkpoint() ? with_saved_base(recipe) : recipe, state), device);
+  const Recipe as_begun =
+      with_choices(run.checkpoint() ? with_saved_base(recipe) : recipe, state);
+  const Forecast forecast(as_begun, state, device);
+  BaseModel base = load_base(as_begun, device);
   const data::PreparedData data = read_data(recipe, base);
   data::Loader loader = make_loader(recipe, data);
   complete_state(recipe, base, data, loader, state);
@@ -36,9 +40,10 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
   trainer::TrainJob job{
       *base.model, adapters, *optimizer, parameters, optim::LrSchedule(recipe.optim, state.horizon),
       loader,      state};
-  set_up_job(recipe, data, run.path(), parts, report, stop, job);
+  set_up_job(recipe, data, run.path(), parts, report, job);
+  forecast.tell(job, data);
   const trainer::Outcome outcome = trainer::run(job);
-  finish(recipe, outcome, run, base, adapters, state);
+  finish(recipe, run, base, job);
   return outcome;
 }
 

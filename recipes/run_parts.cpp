@@ -17,6 +17,7 @@
 #include "model/hub_cache.h"
 #include "recipes/compute_dtype.h"
 #include "recipes/plan.h"
+#include "recipes/stop_sentence.h"
 #include "trainer/memory_fit.h"
 #include "trainer/memory_report.h"
 #include "trainer/step_profile.h"
@@ -266,7 +267,7 @@ void go_on_from(const std::string& checkpoint, const std::string& run_dir,
 
 void set_up_job(const Recipe& recipe, const data::PreparedData& data, const std::string& run_dir,
                 const trainer::CheckpointParts& parts, trainer::RunReport& report,
-                const std::atomic<bool>& stop, trainer::TrainJob& job) {
+                trainer::TrainJob& job) {
   job.total_steps = total_steps(recipe, job.loader);
   job.max_grad_norm = recipe.optim.max_grad_norm;
   job.scales_loss = recipe.train.compute_dtype == "float16";
@@ -276,7 +277,6 @@ void set_up_job(const Recipe& recipe, const data::PreparedData& data, const std:
   job.eval_every = recipe.train.eval_every;
   job.save_every = recipe.train.save_every;
   job.patience = recipe.train.early_stopping_patience;
-  job.stop = &stop;
   trainer::PlannedRun planned =
       planned_run(recipe, job.model, longest_sequence(recipe, job.loader));
   planned.recompute_layers = parts.state.choices.recompute_layers;
@@ -329,18 +329,16 @@ void require_same_base(const std::string& adapter, const BaseModel& base) {
       base.record.quantization.to_text(), base.record.hash);
 }
 
-void finish(const Recipe& recipe, trainer::Outcome outcome, const RunDirectory& run,
-            const BaseModel& base, const lora::AdapterSet& adapters,
-            const trainer::TrainState& state) {
-  if (outcome == trainer::Outcome::kInterrupted) {
-    log::info("stopped after step {} and saved; go on with: qlora resume {}", state.step,
-              run.path());
+void finish(const Recipe& recipe, const RunDirectory& run, const BaseModel& base,
+            const trainer::TrainJob& job) {
+  if (job.stopped) {
+    log::write_info(stop_sentence(*job.stopped, job.state, run.path()));
     return;
   }
   const std::string directory = run.file("adapter");
-  exporting::write_adapter_directory(directory, adapters, recipe.lora, base.record,
+  exporting::write_adapter_directory(directory, job.adapters, recipe.lora, base.record,
                                      *base.tokenizer);
-  log::info("finished: {} steps, {} tokens; the adapter is in {}", state.step, state.tokens,
+  log::info("finished: {} steps, {} tokens; the adapter is in {}", job.state.step, job.state.tokens,
             directory);
   log::info("try it: qlora chat {}", run.path());
   log::info("export: qlora export {} --format merged --output DIR", run.path());

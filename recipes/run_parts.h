@@ -1,7 +1,6 @@
 // The steps of a run that qlora_finetune.cpp tells in order, each made from the recipe.
 #pragma once
 
-#include <atomic>
 #include <string>
 #include <vector>
 
@@ -60,11 +59,10 @@ void go_on_from(const std::string& checkpoint, const std::string& run_dir,
 // Length, clipping, evaluation and saving of the loop. All arguments outlive the job.
 void set_up_job(const Recipe& recipe, const data::PreparedData& data, const std::string& run_dir,
                 const trainer::CheckpointParts& parts, trainer::RunReport& report,
-                const std::atomic<bool>& stop, trainer::TrainJob& job);
+                trainer::TrainJob& job);
 
 // RUN/adapter of a finished run, and what to do next.
-void finish(const Recipe& recipe, trainer::Outcome outcome, const RunDirectory& run,
-            const BaseModel& base, const lora::AdapterSet& adapters,
-            const trainer::TrainState& state);
+void finish(const Recipe& recipe, const RunDirectory& run, const BaseModel& base,
+            const trainer::TrainJob& job);
 
 }  // namespace qlora::recipes

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/progress.h"
 #include "io/atomic_write.h"
 #include "io/hashing.h"
 #include "io/json.h"
@@ -85,9 +86,10 @@ std::string checkpoint_name(int64_t step) { return fmt::format("{}{:06}", kPrefi
 
 void save_checkpoint(const std::string& run_dir, const CheckpointParts& parts) {
   const std::string target = in(run_dir, checkpoint_name(parts.state.step));
-  if (fs::exists(target)) return;
+  if (fs::exists(target) && !read_train_state(target).evaluation_due) return;
+  const Progress progress("saving " + target);
   io::require_free_space(run_dir, bytes_needed(parts), "a checkpoint");
-  io::AtomicDirectory directory(target);
+  io::AtomicDirectory directory(target, io::AtomicDirectory::Existing::kReplace);
   const std::string adapter = in(directory.path(), "adapter");
   fs::create_directory(adapter);
   lora::write_adapter(adapter, parts.adapters, parts.lora_options, parts.base);

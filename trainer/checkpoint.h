@@ -29,7 +29,8 @@ struct CheckpointParts {
 // "checkpoint-000050"
 std::string checkpoint_name(int64_t step);
 
-// Writes RUN/checkpoint-<step>; keeps the one that is there already, which holds the same. IoError
+// Writes RUN/checkpoint-<step>; keeps the one that is there already, which holds the same, unless
+// its evaluation was still due: that one is replaced. IoError
 // before anything is written if the disk has no room for it, and whenever a write fails: older
 // checkpoints are untouched.
 void save_checkpoint(const std::string& run_dir, const CheckpointParts& parts);

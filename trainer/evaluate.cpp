@@ -6,6 +6,7 @@
 #include <cmath>
 #include <string_view>
 
+#include "base/progress.h"
 #include "base/stopwatch.h"
 #include "data/loader.h"
 #include "model/generate.h"
@@ -58,6 +59,8 @@ Evaluation evaluate_loss(model::CausalLm& model, const std::vector<data::Example
   }
   std::vector<int64_t> indices;
   int64_t tokens = 0;
+  Progress progress("evaluation", static_cast<int64_t>(examples.size()), "rows");
+  progress.leave_if_stop_wanted();
   const auto flush = [&] {
     if (indices.empty()) return;
     const data::MicroBatch batch = data::make_micro_batch(examples, indices);
@@ -69,6 +72,7 @@ Evaluation evaluate_loss(model::CausalLm& model, const std::vector<data::Example
     add_losses(batch,
                token_losses(model.hidden(input), batch.targets, model.head, model.context(input)),
                result.rows);
+    progress.advance(static_cast<int64_t>(indices.size()));
     indices.clear();
     tokens = 0;
   };
@@ -99,7 +103,11 @@ ExactMatch evaluate_exact_match(model::CausalLm& model, const data::Tokenizer& t
   options.stop_ids = tokenizer.special_tokens().end_of_generation;
   std::vector<std::vector<int32_t>> prompts;
   for (const data::PromptAndAnswer& question : questions) prompts.push_back(question.prompt);
-  const auto generated = model::generate(model, prompts, options);
+  Progress progress("answering " + std::to_string(prompts.size()) + " rows", 0, "tokens");
+  const auto generated = model::generate(model, prompts, options, [&](int64_t, int32_t) {
+    progress.advance();
+    return true;
+  });
   ExactMatch result;
   for (size_t i = 0; i < questions.size(); ++i) {
     Answer answer{questions[i].row, questions[i].answer, answer_text(tokenizer, generated[i])};

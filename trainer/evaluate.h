@@ -30,7 +30,7 @@ struct Evaluation {
 };
 
 // Rows are laid end to end up to about `tokens_per_pass` a pass. The loss is a sum in the examples'
-// order.
+// order. Throws Stopped between two passes if a stop is wanted.
 Evaluation evaluate_loss(model::CausalLm& model, const std::vector<data::Example>& examples,
                          bool adapters_enabled = true, int64_t tokens_per_pass = 2048);
 

@@ -7,23 +7,28 @@
 
 #include "base/device.h"
 #include "base/profile.h"
+#include "base/progress.h"
 #include "base/seed.h"
 #include "base/stopwatch.h"
 #include "lora/targets.h"
 #include "lora/whole_modules.h"
 #include "model/load.h"
 #include "optim/grad_clip.h"
+#include "trainer/product_rate.h"
 #include "trainer/train_step.h"
 
 namespace qlora::trainer {
 namespace {
 
 constexpr int64_t kLayers = 2;
-// Operations of a measured step, a second or a few of work, and how long measuring may go on. With
-// fewer, long micro-batches would be measured in a processor's cache, where they do not fit, and on
-// a GPU the launches of kernels instead of what they do.
-constexpr double kCpuOperations = 1e12, kGpuOperations = 1e14, kSeconds = 1.5;
+// Operations of a measured step at most, a second or a few of work. With fewer, long micro-batches
+// would be measured in a processor's cache, where they do not fit, and on a GPU the launches of
+// kernels instead of what they do.
+constexpr double kCpuOperations = 1e12, kGpuOperations = 1e14;
+constexpr int64_t kFewestTokens = 64;
 constexpr int kMostSteps = 8;
+// Of the time that a mean may take: a sample that needs more is not measured.
+constexpr double kLongestSample = 2;
 constexpr char kRest[] = "elementwise and the rest";
 
 // The model's shape with so many layers at most.
@@ -38,15 +43,27 @@ struct Sample {
   int64_t tokens() const { return rows * length; }
 };
 
-Sample sample_of(const PlannedRun& run) {
+double weights_of_layer(const model::ModelConfig& config) {
   double weights = 0;
-  for (const model::LinearShape& shape : model::linear_shapes(run.config))
+  for (const model::LinearShape& shape : model::linear_shapes(config))
     weights += static_cast<double>(shape.out) * static_cast<double>(shape.in);
-  const double head = static_cast<double>(run.config.vocab_size * run.config.hidden_size);
-  const double operations = run.on_gpu ? kGpuOperations : kCpuOperations;
-  const double operations_a_token = 6 * kLayers * weights + 4 * head;
-  const auto most =
-      std::max<int64_t>(static_cast<int64_t>(operations / operations_a_token) / 64 * 64, 64);
+  return weights;
+}
+
+// Multiplications and additions of the products of a step, forward and towards the input, and once
+// more forward in layers that are recomputed.
+double operations_a_token(const model::ModelConfig& config, double layers, double recomputed) {
+  const auto head = static_cast<double>(config.vocab_size * config.hidden_size);
+  return (4 * layers + 2 * recomputed) * weights_of_layer(config) + 4 * head;
+}
+
+double operations_a_sample_token(const PlannedRun& run) {
+  return operations_a_token(run.config, kLayers, kLayers);
+}
+
+Sample sample_of(const PlannedRun& run, double operations) {
+  const double tokens = operations / operations_a_sample_token(run);
+  const auto most = std::max(static_cast<int64_t>(tokens) / 64 * 64, kFewestTokens);
   const int64_t length = std::min(run.sequence_length, most);
   return {std::clamp<int64_t>(most / length, 1, run.micro_batch_size), length};
 }
@@ -96,8 +113,11 @@ data::Loader loader_of(const Sample& sample, int64_t vocab) {
 // A small run whose steps are taken one by one.
 class SampleRun {
  public:
-  SampleRun(const Calibration& calibration, const Sample& sample, int64_t num_layers)
-      : loader_(loader_of(sample, calibration.run.config.vocab_size)) {
+  SampleRun(const Calibration& calibration, const Sample& sample, int64_t num_layers,
+            Progress& progress)
+      : loader_(loader_of(sample, calibration.run.config.vocab_size)),
+        progress_(progress),
+        seconds_(calibration.seconds) {
     const PlannedRun& run = calibration.run;
     const auto source =
         model::made_weights(with_layers(run.config, num_layers), calibration.packed);
@@ -122,7 +142,11 @@ class SampleRun {
     const auto norm = optim::gradient_norm(adapters_->gradients(), 1.0);
     optimizer_->step(0.0, norm.scale);
     adapters_->publish();
+    progress_.advance();
   }
+
+  // How long a mean may be taken over.
+  double seconds() const { return seconds_; }
 
  private:
   std::unique_ptr<model::CausalLm> model_;
@@ -131,6 +155,8 @@ class SampleRun {
   data::Loader loader_;
   TrainState state_;
   std::unique_ptr<TrainJob> job_;
+  Progress& progress_;
+  double seconds_;
 };
 
 // Mean seconds of a step.
@@ -138,7 +164,7 @@ double mean_step(SampleRun& sample, c10::Device device) {
   synchronize(device);
   const Stopwatch watch;
   int steps = 0;
-  while (steps < kMostSteps && (steps < 2 || watch.seconds() < kSeconds)) {
+  while (steps < kMostSteps && (steps < 2 || watch.seconds() < sample.seconds())) {
     const ProfileScope scope(kRest);
     sample.step();
     ++steps;
@@ -147,15 +173,28 @@ double mean_step(SampleRun& sample, c10::Device device) {
   return watch.seconds() / steps;
 }
 
+// A profile is taken as long as it lives, however it is left.
+class Profiling {
+ public:
+  Profiling(std::function<void()> synchronize, ProfileClock clock) {
+    start_profile(std::move(synchronize), clock);
+  }
+  ~Profiling() { stop_profile(); }
+  Profiling(const Profiling&) = delete;
+  Profiling& operator=(const Profiling&) = delete;
+};
+
 // Seconds of each stage of one step, and of what no stage covers.
 std::vector<StagePlan> measure(SampleRun& sample, c10::Device device) {
   sample.step();  // sizes buffers
   const auto synchronized =
       device.is_cpu() ? std::function<void()>() : [device] { synchronize(device); };
   const bool one_thread = device.is_cpu() && at::get_num_threads() == 1;
-  start_profile(synchronized, one_thread ? ProfileClock::kProcessor : ProfileClock::kWall);
-  mean_step(sample, device);
-  stop_profile();
+  {
+    const Profiling profiling(synchronized,
+                              one_thread ? ProfileClock::kProcessor : ProfileClock::kWall);
+    mean_step(sample, device);
+  }
   std::vector<StagePlan> stages;
   int64_t steps = 1;
   for (const StageTime& stage : stage_times()) {
@@ -207,10 +246,11 @@ double measure_step(SampleRun& sample, const Calibration& calibration) {
 
 // A GPU works beside the program, so that stages that are waited for one by one take longer than a
 // step. A layer takes what a sample of two takes more than one of one layer.
-double gpu_step_seconds(SampleRun& two, const Calibration& calibration, const Sample& sample) {
+double gpu_step_seconds(SampleRun& two, const Calibration& calibration, const Sample& sample,
+                        Progress& progress) {
   const PlannedRun& run = calibration.run;
   const double of_two = measure_step(two, calibration);
-  SampleRun one(calibration, sample, 1);
+  SampleRun one(calibration, sample, 1, progress);
   const double a_layer = std::max(of_two - measure_step(one, calibration), 0.0);
   const auto more_layers =
       static_cast<double>(std::max<int64_t>(run.config.num_layers - kLayers, 0));
@@ -251,28 +291,69 @@ std::map<std::string, double> planned_stages(SampleRun& sample_run, const Sample
   return stages;
 }
 
+double operations_at_most(const Calibration& calibration, double rate) {
+  if (!calibration.device.is_cpu()) return kGpuOperations;
+  return std::min(kCpuOperations, rate * calibration.seconds);
+}
+
+// Where even the shortest sample takes too long: what the products alone take.
+std::vector<StagePlan> arithmetic(const Calibration& calibration, double rate) {
+  const PlannedRun& run = calibration.run;
+  const int64_t layers = run.config.num_layers;
+  const double a_token =
+      operations_a_token(run.config, static_cast<double>(layers),
+                         static_cast<double>(run.recompute_layers.count(layers)));
+  const auto tokens = static_cast<double>(calibration.gradient_accumulation_steps * run.tokens());
+  return {{kProductsAlone, tokens * a_token / rate}};
+}
+
+std::vector<StagePlan> measured(const Calibration& calibration, const Sample& sample) {
+  Progress progress("measuring two layers of the model", 0, "steps");
+  SampleRun run(calibration, sample, kLayers, progress);
+  std::vector<StagePlan> stages;
+  double sum = 0;
+  for (const auto& [stage, seconds] : planned_stages(run, sample, calibration)) {
+    stages.push_back({stage, seconds});
+    sum += seconds;
+  }
+  if (calibration.device.is_cpu()) return stages;
+  const double step = gpu_step_seconds(run, calibration, sample, progress);
+  for (StagePlan& stage : stages) stage.seconds *= step / sum;
+  return stages;
+}
+
 }  // namespace
 
 TimePlan plan_time(const Calibration& calibration) {
   const Stopwatch watch;
-  const Sample sample = sample_of(calibration.run);
-  SampleRun run(calibration, sample, kLayers);
+  const double rate =
+      product_rate(calibration.quantization, calibration.run.compute, calibration.device);
+  const Sample sample = sample_of(calibration.run, operations_at_most(calibration, rate));
+  const double sample_seconds =
+      static_cast<double>(sample.tokens()) * operations_a_sample_token(calibration.run) / rate;
+  const bool too_long =
+      calibration.device.is_cpu() && sample_seconds > kLongestSample * calibration.seconds;
   TimePlan plan;
-  for (const auto& [stage, seconds] : planned_stages(run, sample, calibration)) {
-    plan.stages.push_back({stage, seconds});
-    plan.seconds_a_step += seconds;
-  }
-  if (!calibration.device.is_cpu()) {
-    const double step = gpu_step_seconds(run, calibration, sample);
-    for (StagePlan& stage : plan.stages) stage.seconds *= step / plan.seconds_a_step;
-    plan.seconds_a_step = step;
-  }
+  plan.stages = too_long ? arithmetic(calibration, rate) : measured(calibration, sample);
+  for (const StagePlan& stage : plan.stages) plan.seconds_a_step += stage.seconds;
   std::ranges::sort(plan.stages, std::ranges::greater{}, &StagePlan::seconds);
   plan.tokens_a_second =
       static_cast<double>(calibration.gradient_accumulation_steps * calibration.run.tokens()) /
       plan.seconds_a_step;
   plan.calibration_seconds = watch.seconds();
   return plan;
+}
+
+PlannedRun calibration_run(const PlannedRun& run) {
+  PlannedRun small = run;
+  small.config = with_layers(run.config, kLayers);
+  const Sample sample = sample_of(run, run.on_gpu ? kGpuOperations : kCpuOperations);
+  small.sequence_length = sample.length;
+  small.micro_batch_size = sample.rows;
+  small.recompute_layers = run.recompute_layers.all();
+  small.host_bytes = 0;
+  small.evaluates = false;
+  return small;
 }
 
 }  // namespace qlora::trainer

@@ -13,6 +13,10 @@
 // and each counts as often as there are such layers.
 //
 // Sequences are taken as one document each: packed short rows cost less attention.
+//
+// A sample takes as long as products do on this machine (trainer/product_rate.h): where 64 tokens
+// would take too long, the step is what its products take by arithmetic, and nothing else is
+// measured. Measuring draws no random number of the program's, and is left when a stop is wanted.
 #pragma once
 
 #include <c10/core/Device.h>
@@ -45,10 +49,17 @@ struct Calibration {
   quant::QuantizationOptions quantization;
   model::PackedMaker packed = {};  // of models whose file packs its weights
   c10::Device device = c10::Device(c10::kCPU);
+  double seconds = 1.5;  // for the mean of a step, of each kind of layers
 };
+
+// The one stage of a step that was not measured.
+constexpr char kProductsAlone[] = "products, by arithmetic";
 
 // Allocates two layers, embedding and head, and measures on `device`; with one CPU thread the time
 // on the processor, else the time on the clock.
 TimePlan plan_time(const Calibration& calibration);
+
+// What plan_time() takes memory for, as a run to plan: two layers on the longest sample.
+PlannedRun calibration_run(const PlannedRun& run);
 
 }  // namespace qlora::trainer

@@ -34,49 +34,72 @@ bool has_settled(const TrainJob& job) {
   return job.patience > 0 && job.state.stale_evaluations >= job.patience;
 }
 
+// Window, gradients, update, report.
+void take_step(TrainJob& job, bool& updated) {
+  TrainState& state = job.state;
+  Stopwatch watch;
+  const data::StepWindow window = job.loader.next();
+  const double loss = accumulate_gradients(job, window);
+  const double loss_scale = state.loss_scale.value;
+  auto norm = optim::gradient_norm(job.adapters.gradients(), job.max_grad_norm * loss_scale);
+  norm.norm /= loss_scale;
+  const double lr = job.schedule.at(state.step) * state.plateau.factor;
+  if (norm.finite()) {
+    audit(job, updated);
+    job.optimizer.step(lr, norm.scale / loss_scale);
+    optim::round_masters(job.rounding, job.parameters, state.step);
+    job.adapters.publish();
+    updated = updated || lr > 0;
+    if (job.scales_loss) state.loss_scale.good();
+  } else {
+    leave_out_step(job);
+  }
+
+  state.step += 1;
+  state.position = job.loader.position();
+  state.tokens += window.num_tokens;
+  state.supervised_tokens += window.num_supervised;
+  const double epoch = static_cast<double>(state.position.epoch) +
+                       static_cast<double>(state.position.step_in_epoch) /
+                           static_cast<double>(job.loader.steps_in_epoch(state.position.epoch));
+  job.report({state.step, job.total_steps, epoch, loss, lr, norm.norm, window.num_tokens,
+              window.num_supervised, watch.seconds(), peak_resident_bytes()});
+}
+
+// An evaluation that is left is due again when the run goes on.
+void evaluate(TrainJob& job) {
+  try {
+    job.state.evaluation_due = false;
+    job.evaluate();
+  } catch (const Stopped&) {
+    job.state.evaluation_due = true;
+    throw;
+  }
+}
+
 }  // namespace
 
 Outcome run(TrainJob& job) {
   TrainState& state = job.state;
   bool updated = false;  // whether an update since the start of this call had a rate above zero
   job.loader.seek(state.position);
-  while (state.step < job.total_steps && !has_settled(job)) {
-    if (job.stop && *job.stop) {
+  try {
+    if (state.evaluation_due) {
+      evaluate(job);
       job.save();
-      return Outcome::kInterrupted;
     }
-    Stopwatch watch;
-    const data::StepWindow window = job.loader.next();
-    const double loss = accumulate_gradients(job, window);
-    const double loss_scale = state.loss_scale.value;
-    auto norm = optim::gradient_norm(job.adapters.gradients(), job.max_grad_norm * loss_scale);
-    norm.norm /= loss_scale;
-    const double lr = job.schedule.at(state.step) * state.plateau.factor;
-    if (norm.finite()) {
-      audit(job, updated);
-      job.optimizer.step(lr, norm.scale / loss_scale);
-      optim::round_masters(job.rounding, job.parameters, state.step);
-      job.adapters.publish();
-      updated = updated || lr > 0;
-      if (job.scales_loss) state.loss_scale.good();
-    } else {
-      leave_out_step(job);
+    while (state.step < job.total_steps && !has_settled(job)) {
+      leave_if_stop_wanted();
+      take_step(job, updated);
+      const bool last = state.step == job.total_steps;
+      if (last || (job.eval_every > 0 && state.step % job.eval_every == 0)) evaluate(job);
+      if (last || has_settled(job) || (job.save_every > 0 && state.step % job.save_every == 0))
+        job.save();
     }
-
-    state.step += 1;
-    state.position = job.loader.position();
-    state.tokens += window.num_tokens;
-    state.supervised_tokens += window.num_supervised;
-    const double epoch = static_cast<double>(state.position.epoch) +
-                         static_cast<double>(state.position.step_in_epoch) /
-                             static_cast<double>(job.loader.steps_in_epoch(state.position.epoch));
-    job.report({state.step, job.total_steps, epoch, loss, lr, norm.norm, window.num_tokens,
-                window.num_supervised, watch.seconds(), peak_resident_bytes()});
-
-    const bool last = state.step == job.total_steps;
-    if (last || (job.eval_every > 0 && state.step % job.eval_every == 0)) job.evaluate();
-    if (last || has_settled(job) || (job.save_every > 0 && state.step % job.save_every == 0))
-      job.save();
+  } catch (const Stopped& stopped) {
+    job.stopped = stopped;
+    job.save();
+    return Outcome::kInterrupted;
   }
   if (has_settled(job))
     log::info("stopped early: {} evaluations in a row without a gain, the best was at step {}",

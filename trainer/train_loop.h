@@ -3,11 +3,12 @@
 // came from.
 #pragma once
 
-#include <atomic>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "base/stop.h"
 #include "data/loader.h"
 #include "lora/attach.h"
 #include "model/causal_lm.h"
@@ -35,19 +36,21 @@ struct TrainJob {
   int64_t eval_every = 0, save_every = 0;
   int64_t patience = 0;  // evaluations without a gain before the run ends; 0: never
   optim::MasterRounding rounding = {};
-  const std::atomic<bool>* stop = nullptr;  // set by SIGINT or SIGTERM
-  // Called between steps. `evaluate` and `save` leave no trace in the run.
+  // Called between steps. `evaluate` and `save` leave no trace in the run; an evaluation that
+  // leaves by Stopped has changed nothing in the state.
   std::function<void(const StepMetrics&)> report = {};
   std::function<void()> evaluate = {};
   std::function<void()> save = {};
+  std::optional<Stopped> stopped = {};  // where the run was left, once it is interrupted
 };
 
 enum class Outcome { kFinished, kInterrupted };
 
 // Runs from state.step to total_steps, until `patience` evaluations in a row gained nothing, or
-// until a stop is asked for (then it saves first). Throws DivergenceError at a non-finite loss or
-// gradient (with loss scaling: once no smaller scale is left), before the optimizer has seen it:
-// the last checkpoint stays good.
+// until a stop is wanted (base/stop.h): the step or the evaluation that is under way is abandoned,
+// the state of its begin saved, and the resumed run takes it from there, to the same bits. Throws
+// DivergenceError at a non-finite loss or gradient (with loss scaling: once no smaller scale is
+// left), before the optimizer has seen it: the last checkpoint stays good.
 Outcome run(TrainJob& job);
 
 }  // namespace qlora::trainer

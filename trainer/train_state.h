@@ -32,6 +32,7 @@ struct TrainState {
   double best_eval_loss = std::numeric_limits<double>::infinity();
   int64_t best_step = -1;
   int64_t stale_evaluations = 0;  // in a row that gained less than train.early_stopping_min_delta
+  bool evaluation_due = false;    // the one after `step`: it was left when a stop was wanted
   LossScale loss_scale;           // grows and shrinks with train.compute_dtype float16 alone
   optim::Plateau plateau;         // of optim.schedule reduce_on_plateau
   int64_t optimizer_steps = 0;    // Optimizer::num_steps(); set when a checkpoint is made

@@ -42,6 +42,7 @@ std::string to_json(const TrainState& state) {
                                        {"best_eval_loss", finite(state.best_eval_loss)},
                                        {"best_step", state.best_step},
                                        {"stale_evaluations", state.stale_evaluations},
+                                       {"evaluation_due", state.evaluation_due},
                                        {"loss_scale", state.loss_scale.value},
                                        {"loss_scale_good_steps", state.loss_scale.good_steps},
                                        {"plateau_factor", state.plateau.factor},
@@ -72,6 +73,7 @@ TrainState train_state_from_json(const io::JsonNode& node) {
   state.best_step = node.at("best_step").as_integer(-1, kMost);
   if (const auto stale = node.find("stale_evaluations"))
     state.stale_evaluations = stale->as_integer(0, kMost);
+  if (const auto due = node.find("evaluation_due")) state.evaluation_due = due->as_bool();
   if (const auto scale = node.find("loss_scale")) {
     state.loss_scale.value = scale->as_number();
     state.loss_scale.good_steps = count("loss_scale_good_steps");

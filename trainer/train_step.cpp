@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/progress.h"
 #include "base/seed.h"
 #include "trainer/loss.h"
 
@@ -18,6 +19,11 @@ bool is_due(const std::string& name, const std::string& which) {
   return which == "B" && name.ends_with(".weight") && name.find(".lora_") == std::string::npos;
 }
 
+std::string name_of_step(const TrainJob& job) {
+  if (job.total_steps == 0) return "measuring a step";
+  return fmt::format("step {} of {}", job.state.step + 1, job.total_steps);
+}
+
 }  // namespace
 
 double accumulate_gradients(TrainJob& job, const data::StepWindow& window) {
@@ -25,6 +31,8 @@ double accumulate_gradients(TrainJob& job, const data::StepWindow& window) {
   const double loss_scale = job.state.loss_scale.value;
   const double scale =
       window.num_supervised > 0 ? loss_scale / static_cast<double>(window.num_supervised) : 0.0;
+  Progress progress(name_of_step(job), static_cast<int64_t>(window.micro_batches.size()),
+                    "micro-batches");
   double loss = 0;
   for (size_t i = 0; i < window.micro_batches.size(); ++i) {
     const data::MicroBatch& batch = window.micro_batches[i];
@@ -45,6 +53,7 @@ double accumulate_gradients(TrainJob& job, const data::StepWindow& window) {
           job.state.step + 1, value, i, batch.examples.empty() ? -1 : batch.examples.front());
     part.backward();
     loss += value;
+    progress.advance();
   }
   return loss;
 }

@@ -82,6 +82,75 @@ TEST_F(InterruptedRun, CtrlCSavesSaysHowToGoOnAndLosesNothing) {
   }
 }
 
+// Of two steps of 600 micro-batches or evaluations of 4000 rows: a second or more of each.
+recipes::Recipe long_phases(const TempDir& dir) {
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  recipe.train.threads = 1;
+  recipe.train.save_every = 0;
+  recipe.train.max_steps = 2;
+  return recipe;
+}
+
+class LongPhases : public testing::Test {
+ protected:
+  // Runs to the end, and, under another name, to a stop after `lines` lines of metrics.jsonl and
+  // from there to the end, which must be the same. Gives what was said at the stop.
+  std::string stop_and_go_on(const recipes::Recipe& recipe, int64_t lines) {
+    write_recipe_file(dir, recipe);
+    EXPECT_EQ(run_qlora(dir, train(dir, "unbroken")).exit_code, 0);
+    ChildProcess process(QLORA_PROGRAM, train(dir, "stopped"), dir.path());
+    EXPECT_TRUE(process.wait_until([&] { return steps_logged(dir, "stopped") >= lines; }));
+    process.send(SIGINT);
+    const Finished stopped = process.wait();
+    EXPECT_EQ(stopped.exit_code, 130) << stopped.err;
+    EXPECT_FALSE(fs::exists(dir / "stopped/adapter"));
+    const Finished done = run_qlora(dir, {"resume", dir / "stopped"});
+    EXPECT_EQ(done.exit_code, 0) << done.err;
+    EXPECT_EQ(adapter(dir, "stopped"), adapter(dir, "unbroken"));
+    EXPECT_EQ(steps_logged(dir, "stopped"), steps_logged(dir, "unbroken"));
+    return stopped.err;
+  }
+
+  TempDir dir;
+};
+
+TEST_F(LongPhases, CtrlCLeavesAStepBetweenItsMicroBatches) {
+  recipes::Recipe recipe = long_phases(dir);
+  recipe.data.packing = false;
+  write_tiny_rows(dir / "rows.jsonl", 1200);
+  recipe.train.gradient_accumulation_steps = 600;
+  const std::string said = stop_and_go_on(recipe, 1);
+  EXPECT_THAT(said, testing::ContainsRegex(
+                        "stopped in step 2 after micro-batch [0-9]+ of 600; the step is "
+                        "abandoned, the run is saved after step 1; go on with: qlora resume"));
+}
+
+TEST_F(LongPhases, CtrlCLeavesAnEvaluationWhichIsDoneAgain) {
+  recipes::Recipe recipe = long_phases(dir);
+  write_tiny_rows(dir / "eval.jsonl", 4000);
+  recipe.train.eval_every = 1;
+  const std::string said = stop_and_go_on(recipe, 1);
+  EXPECT_THAT(said, testing::ContainsRegex(
+                        "stopped in the evaluation after step 1 at row [0-9]+ of 4000; it will be "
+                        "done again, the run is saved after step 1; go on with: qlora resume"));
+}
+
+TEST_F(LongPhases, CtrlCWhileRowsAreTokenizedLeavesNothing) {
+  write_recipe_file(dir, long_phases(dir));
+  write_tiny_rows(dir / "rows.jsonl", 100000);
+  ChildProcess process(QLORA_PROGRAM, train(dir, "run"), dir.path());
+  const auto base_is_read = [&] {
+    return read_file(dir / "stderr.txt").find("base model") != std::string::npos;
+  };
+  ASSERT_TRUE(process.wait_until(base_is_read));
+  process.send(SIGINT);
+  const Finished stopped = process.wait();
+  EXPECT_EQ(stopped.exit_code, 130) << stopped.err;
+  EXPECT_THAT(stopped.err, HasSubstr("stopped: tokenizing"));
+  for (const auto& entry : fs::directory_iterator(dir / "run"))
+    EXPECT_EQ(entry.path().filename(), "log.txt");
+}
+
 TEST_F(InterruptedRun, KilledAtAnyMomentItGoesOnToTheSameBytes) {
   for (const int64_t steps : {1, 21, 40, 133}) {
     const std::string run = "killed-" + std::to_string(steps);

@@ -5,8 +5,10 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <atomic>
 
 #include "base/error.h"
+#include "base/stop.h"
 #include "data/chat_renderer.h"
 #include "tests/data/byte_tokenizer.h"
 #include "tests/support/temp_dir.h"
@@ -64,6 +66,16 @@ std::string error_of(const Work& work) {
     return e.what();
   }
   return "no error";
+}
+
+TEST(Dataset, ItIsLeftBetweenTwoRowsWhenAStopIsWanted) {
+  const TempDir dir;
+  const std::atomic<bool> stop = true;
+  const ObeyStop obey(stop);
+  const DatasetOptions rows{dir.write("rows.jsonl", chat_row("a", "b")), "chat", {}};
+  const ByteTokenizer tokenizer;
+  const ChatTemplate chat_template(kTemplate);
+  EXPECT_THROW(read_dataset(rows, 0, data_options(), tokenizer, &chat_template), Stopped);
 }
 
 TEST(Dataset, AChatRowTrainsItsAnswerAndItsEndOfTurn) {

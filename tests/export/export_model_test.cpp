@@ -5,10 +5,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
 #include <map>
 
 #include "base/error.h"
+#include "base/stop.h"
 #include "export/adapter.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
@@ -63,6 +65,15 @@ TEST_F(Export, AnAdapterOpenedAgainHasTheSameTensors) {
   export_model(trained, {"adapter", dir / "out", "bfloat16"});
   const TrainedModel again = open_model(choice(dir / "out"));
   EXPECT_TRUE(at::equal(again.adapters->values(), trained.adapters->values()));
+}
+
+TEST_F(Export, OneThatIsStoppedLeavesNothing) {
+  for (const char* format : {"adapter", "merged"}) {
+    const std::atomic<bool> stop = true;
+    const ObeyStop obey(stop);
+    EXPECT_THROW(export_model(trained, {format, dir / "out", "bfloat16"}), Stopped);
+    expect_nothing_was_left();
+  }
 }
 
 TEST_F(Export, ADirectoryWithContentIsRefusedAndLeftAsItWas) {

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/stop.h"
 #include "io/safetensors.h"
 #include "model/generate.h"
 #include "quant/tensor_file.h"
@@ -44,6 +45,20 @@ void replace(const std::string& directory, const std::string& name, const at::Te
   std::erase_if(tensors, [&](const auto& entry) { return entry.first == name; });
   if (value.defined()) tensors.emplace_back(name, value);
   quant::write_tensors(path, tensors);
+}
+
+TEST(Load, ItIsLeftBetweenTwoMatricesWhenAStopIsWanted) {
+  TempDir dir;
+  test::write_tiny_directory(dir / "m");
+  const std::atomic<bool> stop = true;
+  const ObeyStop obey(stop);
+  try {
+    load(dir / "m", "nf4");
+    FAIL() << "was loaded";
+  } catch (const Stopped& stopped) {
+    EXPECT_EQ(stopped.phase, "reading and quantizing " + dir / "m");
+    EXPECT_EQ(stopped.done, 1);
+  }
 }
 
 TEST(Load, ADirectoryGivesTheModelItWasWrittenFrom) {

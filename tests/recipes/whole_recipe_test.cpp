@@ -243,14 +243,16 @@ TEST(WholeRecipe, TheModelLearns) {
   EXPECT_LT(all.at(30), 0.8 * all.at(1));
 }
 
-TEST(WholeRecipe, AStopSavesAndTheNextStartGoesOnToTheSameBytes) {
+TEST(WholeRecipe, AStopBeforeTheFirstStepLeavesNothingAndTheNextStartBeginsAnew) {
   TempDir dir;
   Recipe recipe = tiny_recipe(dir.path());
   finetune(recipe, kNever);
   Recipe stopped = recipe;
   stopped.output.dir += "-stopped";
   const std::atomic<bool> at_once{true};
-  EXPECT_EQ(finetune(stopped, at_once), trainer::Outcome::kInterrupted);
+  EXPECT_THROW(finetune(stopped, at_once), Stopped);
+  for (const auto& entry : fs::directory_iterator(stopped.output.dir))
+    EXPECT_EQ(entry.path().filename(), "log.txt");
   EXPECT_FALSE(fs::exists(stopped.output.dir + "/adapter"));
   EXPECT_EQ(finetune(stopped, kNever), trainer::Outcome::kFinished);
   EXPECT_EQ(adapter_bytes(recipe.output.dir), adapter_bytes(stopped.output.dir));

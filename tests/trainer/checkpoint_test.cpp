@@ -50,6 +50,23 @@ std::vector<std::string> names_in(const std::string& directory) {
   return names;
 }
 
+TEST(Checkpoint, OneWhoseEvaluationWasStillDueIsReplacedAndNoOther) {
+  TempDir dir;
+  SmallParts small;
+  small.state.evaluation_due = true;
+  save_checkpoint(dir.path(), small.parts());
+  const std::string checkpoint = dir / checkpoint_name(1);
+  EXPECT_TRUE(read_train_state(checkpoint).evaluation_due);
+  small.state.evaluation_due = false;
+  small.state.best_eval_loss = 0.5;
+  save_checkpoint(dir.path(), small.parts());
+  small.state.best_eval_loss = 0.25;
+  save_checkpoint(dir.path(), small.parts());
+  EXPECT_FALSE(read_train_state(checkpoint).evaluation_due);
+  EXPECT_EQ(read_train_state(checkpoint).best_eval_loss, 0.5);
+  EXPECT_EQ(names_in(dir.path()), std::vector<std::string>{checkpoint_name(1)});
+}
+
 TEST(Checkpoint, GivesBackAdapterOptimizerAndState) {
   TempDir dir;
   SmallParts saved;

@@ -1,10 +1,15 @@
 #include "trainer/time_plan.h"
 
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <map>
+
+#include "base/profile.h"
+#include "base/stop.h"
 
 namespace qlora::trainer {
 namespace {
@@ -70,6 +75,34 @@ TEST(TimePlan, AdaptersOfLaterLayersAloneAreMeasuredToo) {
   const TimePlan plan = plan_time({run, 1, {}});
   EXPECT_TRUE(stages(plan).contains("lora gradient"));
   EXPECT_FALSE(stages(plan).contains("dequantize"));  // the base stays in 16 bit
+}
+
+TEST(TimePlan, WhereEvenAShortSampleTakesTooLongTheProductsAloneAreCounted) {
+  PlannedRun run = tiny(1 << 20);
+  Calibration calibration{run, 2, {}};
+  calibration.seconds = 1e-7;
+  const TimePlan once = plan_time(calibration);
+  ASSERT_EQ(once.stages.size(), 1u);
+  EXPECT_EQ(once.stages[0].stage, kProductsAlone);
+  EXPECT_GT(once.seconds_a_step, 0);
+  EXPECT_LT(once.calibration_seconds, 2);
+}
+
+TEST(TimePlan, MeasuringLeavesTheProgramsRandomNumbersAsTheyWere) {
+  at::manual_seed(7);
+  const at::Tensor expected = at::rand({4});
+  at::manual_seed(7);
+  const PlannedRun run = tiny(64);
+  plan_time({run, 1, {}});
+  EXPECT_TRUE(at::equal(at::rand({4}), expected));
+}
+
+TEST(TimePlan, MeasuringIsLeftWhenAStopIsWanted) {
+  const std::atomic<bool> stop = true;
+  const ObeyStop obey(stop);
+  const PlannedRun run = tiny(64);
+  EXPECT_THROW(plan_time({run, 1, {}}), Stopped);
+  EXPECT_EQ(profile_detail::active, false);
 }
 
 }  // namespace

@@ -4,10 +4,13 @@
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <limits>
 
 #include "base/error.h"
+#include "base/stop.h"
 #include "tests/support/small_run.h"
+#include "trainer/evaluate.h"
 #include "trainer/train_step.h"
 
 namespace qlora::trainer {
@@ -77,14 +80,82 @@ TEST(TrainLoop, EightTimesOneRowEqualsOneTimesEightRows) {
   EXPECT_NEAR(a, b, 2e-3 * b);
 }
 
-TEST(TrainLoop, AStopRequestSavesAndEndsBetweenSteps) {
+TEST(TrainLoop, AStopBetweenStepsSavesAndAbandonsNothing) {
   SmallRun small(10);
   std::atomic<bool> stop = false;
-  small.job->stop = &stop;
+  const ObeyStop obey(stop);
   small.job->report = [&](const StepMetrics& m) { stop = m.step == 3; };
   EXPECT_EQ(run(*small.job), Outcome::kInterrupted);
   EXPECT_EQ(small.state.step, 3);
   EXPECT_EQ(small.saves, 1);
+  EXPECT_EQ(small.job->stopped->total, 0);
+}
+
+TEST(TrainLoop, AStepIsLeftBetweenItsMicroBatchesAndTakenAgainToTheSameBits) {
+  SmallRun unbroken(6);
+  run(*unbroken.job);
+
+  SmallRun first(3);
+  run(*first.job);
+  const at::Tensor before = first.adapters->values().clone();
+  {
+    const std::atomic<bool> stop = true;
+    const ObeyStop obey(stop);
+    try {
+      accumulate_gradients(*first.job, first.loader->next());
+      FAIL() << "went on";
+    } catch (const Stopped& stopped) {
+      EXPECT_EQ(stopped.done, 1);
+      EXPECT_EQ(stopped.total, 2);
+    }
+  }
+  EXPECT_TRUE(at::equal(first.adapters->values(), before));
+  SmallRun second(6);
+  second.go_on_from(first);
+  run(*second.job);
+  EXPECT_TRUE(at::equal(second.adapters->values(), unbroken.adapters->values()));
+  first.job->total_steps = 6;  // the one that was left can go on itself
+  run(*first.job);
+  EXPECT_TRUE(at::equal(first.adapters->values(), unbroken.adapters->values()));
+}
+
+TEST(TrainLoop, AnEvaluationThatWasLeftIsDoneAgainAndNoOther) {
+  std::vector<int64_t> evaluated;
+  const auto evaluate = [&evaluated](SmallRun& small) {
+    small.job->eval_every = 2;
+    small.job->evaluate = [&evaluated, &small] {
+      leave_if_stop_wanted();
+      evaluated.push_back(small.state.step);
+    };
+  };
+  SmallRun first(6);
+  evaluate(first);
+  std::atomic<bool> stop = false;
+  const ObeyStop obey(stop);
+  first.job->report = [&](const StepMetrics& m) { stop = m.step == 4; };
+  EXPECT_EQ(run(*first.job), Outcome::kInterrupted);
+  EXPECT_TRUE(first.state.evaluation_due);
+  EXPECT_EQ(first.state.step, 4);
+  EXPECT_EQ(first.saves, 1);
+  EXPECT_EQ(evaluated, std::vector<int64_t>{2});
+
+  stop = false;
+  SmallRun second(6);
+  evaluate(second);
+  second.go_on_from(first);
+  EXPECT_EQ(run(*second.job), Outcome::kFinished);
+  EXPECT_FALSE(second.state.evaluation_due);
+  EXPECT_EQ(evaluated, (std::vector<int64_t>{2, 4, 6}));
+  SmallRun unbroken(6);
+  run(*unbroken.job);
+  EXPECT_TRUE(at::equal(second.adapters->values(), unbroken.adapters->values()));
+}
+
+TEST(TrainLoop, AnEvaluationIsLeftBeforeItsFirstRow) {
+  SmallRun small(1);
+  const std::atomic<bool> stop = true;
+  const ObeyStop obey(stop);
+  EXPECT_THROW(evaluate_loss(*small.model, small.loader->examples()), Stopped);
 }
 
 TEST(TrainLoop, ANonFiniteLossStopsBeforeTheOptimizerSeesIt) {

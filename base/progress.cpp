@@ -1,0 +1,138 @@
+#include "base/progress.h"
+
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <condition_variable>
+#include <cstdio>
+#include <thread>
+#include <vector>
+
+#include "base/progress_line.h"
+
+namespace qlora {
+namespace {
+
+size_t terminal_width() {
+  winsize size{};
+  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
+}
+
+void write_to_stderr(std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), stderr);
+  std::fflush(stderr);
+}
+
+// The open phases of the process and the thread that shows the innermost of them.
+class Display {
+ public:
+  Display() : line_(isatty(STDERR_FILENO) != 0, terminal_width(), write_to_stderr) {
+    thread_ = std::jthread([this](const std::stop_token& end) { watch(end); });
+  }
+
+  void open(const Progress* phase) {
+    const std::lock_guard lock(mutex_);
+    open_.push_back(phase);
+    if (open_.size() == 1) opened_.notify_one();
+  }
+
+  void close(const Progress* phase) {
+    const std::lock_guard lock(mutex_);
+    std::erase(open_, phase);
+    line_.take_away();
+  }
+
+  std::unique_lock<std::mutex> hold_line() {
+    std::unique_lock lock(mutex_);
+    line_.take_away();
+    line_.other_line(clock_.seconds());
+    return lock;
+  }
+
+ private:
+  void watch(const std::stop_token& end) {
+    constexpr auto kBetweenLooks = std::chrono::milliseconds(250);
+    std::unique_lock lock(mutex_);
+    while (!end.stop_requested()) {
+      if (open_.empty()) {
+        opened_.wait(lock, end, [this] { return !open_.empty(); });
+      } else {
+        opened_.wait_for(lock, end, kBetweenLooks, [] { return false; });
+      }
+      show();
+    }
+  }
+
+  // A short phase inside of a long one does not hide it.
+  void show() {
+    const auto lasts = [](const Progress* phase) {
+      return phase->seconds() >= ProgressLine::kQuietSeconds;
+    };
+    const auto inner = std::find_if(open_.rbegin(), open_.rend(), lasts);
+    if (inner == open_.rend()) return line_.take_away();
+    line_.show((*inner)->to_text(), (*inner)->seconds(), clock_.seconds());
+  }
+
+  std::mutex mutex_;
+  std::condition_variable_any opened_;
+  std::vector<const Progress*> open_;
+  ProgressLine line_;
+  const Stopwatch clock_;
+  std::jthread thread_;  // last: ends before the rest goes
+};
+
+Display& display() {
+  static Display display;
+  return display;
+}
+
+}  // namespace
+
+Progress::Progress(std::string phase, int64_t total, std::string unit)
+    : phase_(std::move(phase)), unit_(std::move(unit)), total_(total) {
+  display().open(this);
+}
+
+Progress::~Progress() { display().close(this); }
+
+void Progress::advance(int64_t units) {
+  count(units);
+  if (total_ == 0 || done_.load(std::memory_order_relaxed) < total_) leave_if_stop_wanted();
+}
+
+void Progress::leave_if_stop_wanted() const {
+  if (stop_wanted()) throw Stopped{phase_, done_, total_, unit_};
+}
+
+std::string Progress::to_text() const {
+  return progress_text(phase_, done_, total_, unit_, seconds());
+}
+
+std::string clock_text(double seconds) {
+  const auto whole = std::llround(std::max(seconds, 0.0));
+  const auto hours = whole / 3600, minutes = whole / 60 % 60;
+  if (hours > 0) return fmt::format("{}:{:02}:{:02}", hours, minutes, whole % 60);
+  return fmt::format("{}:{:02}", minutes, whole % 60);
+}
+
+std::string progress_text(const std::string& phase, int64_t done, int64_t total,
+                          const std::string& unit, double seconds) {
+  constexpr double kTenth = 0.1;
+  const std::string elapsed = clock_text(seconds);
+  if (unit.empty() || total == 1) return fmt::format("{}: {}", phase, elapsed);
+  if (total == 0) return fmt::format("{}: {} {}, {}", phase, done, unit, elapsed);
+  const double share = static_cast<double>(done) / static_cast<double>(total);
+  std::string text =
+      fmt::format("{}: {} of {} {} ({:.0f} %), {}", phase, done, total, unit, 100 * share, elapsed);
+  if (share >= kTenth && share < 1)
+    text += fmt::format(", {} left", clock_text(seconds * (1 - share) / share));
+  return text;
+}
+
+std::unique_lock<std::mutex> hold_progress_line() { return display().hold_line(); }
+
+}  // namespace qlora

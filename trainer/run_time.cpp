@@ -1,0 +1,49 @@
+#include "trainer/run_time.h"
+
+#include <fmt/format.h>
+
+#include "base/progress.h"
+
+namespace qlora::trainer {
+namespace {
+
+bool grows_with_tokens(const std::string& stage) {
+  return stage != "dequantize" && stage != "optimizer" && stage != "publish" &&
+         stage != "gradient norm";
+}
+
+// "45 s", "3 min", "5.2 h"
+std::string rounded(double seconds) {
+  constexpr double kMinute = 60, kHour = 3600;
+  if (seconds < 1.5 * kMinute) return fmt::format("{:.0f} s", seconds);
+  if (seconds < 1.5 * kHour) return fmt::format("{:.0f} min", seconds / kMinute);
+  return fmt::format("{:.1f} h", seconds / kHour);
+}
+
+}  // namespace
+
+std::string RunTime::to_text() const {
+  const std::string a_step = seconds_a_step < 10 ? fmt::format("{:.2g}", seconds_a_step)
+                                                 : fmt::format("{:.0f}", seconds_a_step);
+  std::string text =
+      fmt::format("{} s a step, {} steps: {}", a_step, steps, clock_text(step_seconds()));
+  if (evaluation_seconds > 0)
+    text += fmt::format(", with evaluations about {}", rounded(seconds()));
+  return text;
+}
+
+RunTime run_time(const TimePlan& plan, const RunLength& length) {
+  constexpr double kForwardShare = 0.5;
+  double by_tokens = 0, fixed = 0;
+  for (const StagePlan& stage : plan.stages)
+    (grows_with_tokens(stage.stage) ? by_tokens : fixed) += stage.seconds;
+  const double a_token = by_tokens / length.planned_tokens_a_step;
+  RunTime time;
+  time.steps = length.steps;
+  time.seconds_a_step = fixed + a_token * length.tokens_a_step;
+  time.evaluation_seconds = kForwardShare * a_token * static_cast<double>(length.evaluations) *
+                            static_cast<double>(length.tokens_an_evaluation);
+  return time;
+}
+
+}  // namespace qlora::trainer

@@ -1,0 +1,33 @@
+// How long a run will take, from what a step was planned to take and what the run's data are.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "trainer/time_plan.h"
+
+namespace qlora::trainer {
+
+// What is still to be done.
+struct RunLength {
+  int64_t steps = 0;
+  double tokens_a_step = 0, planned_tokens_a_step = 0;  // of the rows, and of the plan
+  int64_t evaluations = 0, tokens_an_evaluation = 0;
+};
+
+struct RunTime {
+  int64_t steps = 0;
+  double seconds_a_step = 0, evaluation_seconds = 0;  // of all evaluations
+
+  double step_seconds() const { return static_cast<double>(steps) * seconds_a_step; }
+  double seconds() const { return step_seconds() + evaluation_seconds; }
+  // "5.3 s a step, 30 steps: 2:40, with evaluations about 3 min"
+  std::string to_text() const;
+};
+
+// Stages that are the same whatever a step's tokens are (dequantizing, the optimizer's) count as
+// they were planned, the others by the tokens; a token that is evaluated takes half of one that is
+// trained.
+RunTime run_time(const TimePlan& plan, const RunLength& length);
+
+}  // namespace qlora::trainer
