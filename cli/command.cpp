@@ -36,6 +36,8 @@ template Option Command::add_option(const std::string&, uint64_t&, const std::st
 template Option Command::add_option(const std::string&, double&, const std::string&) const;
 template Option Command::add_option(const std::string&, std::vector<std::string>&,
                                     const std::string&) const;
+template Option Command::add_option(const std::string&, std::optional<double>&,
+                                    const std::string&) const;
 template Option Command::add_option(const std::string&, std::vector<double>&,
                                     const std::string&) const;
 

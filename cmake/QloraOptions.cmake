@@ -42,9 +42,8 @@ endif()
 add_library(qlora_flags INTERFACE)
 # -fPIC everywhere, so that programs can share the libraries' precompiled header.
 # No contraction: a*b+c rounds twice on every instruction set, so that all of them give the same bits.
-# -Wno-restrict, -Wno-stringop-overflow: GCC 12 takes copies inside std::string for mistakes (GCC bug 105651).
 target_compile_options(qlora_flags INTERFACE
-  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wno-restrict -Wno-stringop-overflow -fPIC -ffp-contract=off -fno-math-errno -fno-trapping-math -fopenmp>
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wno-restrict -fPIC -ffp-contract=off -fno-math-errno -fno-trapping-math -fopenmp>
   $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-fPIC,-ffp-contract=off>)
 if(QLORA_WERROR)
   target_compile_options(qlora_flags INTERFACE

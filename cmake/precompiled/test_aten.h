@@ -1,5 +1,6 @@
 // For tests with tensors.
-#include "aten.h"
+#include "json.h"
 
+#include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "data/jinja/containers.h"
@@ -108,9 +107,7 @@ class JsonWriter {
     }
   }
 
-  void append_unit(char32_t unit) {
-    fmt::format_to(std::back_inserter(out_), "\\u{:04x}", static_cast<uint32_t>(unit));
-  }
+  void append_unit(char32_t unit) { out_ += fmt::format("\\u{:04x}", static_cast<uint32_t>(unit)); }
 
   void new_line() {
     if (!indent_) return;

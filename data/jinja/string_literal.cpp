@@ -3,8 +3,6 @@
 #include <fmt/format.h>
 #include <utf8proc.h>
 
-#include <iterator>
-
 #include "data/tokenizers/utf8.h"
 
 namespace qlora::data::jinja {
@@ -105,11 +103,11 @@ void write_string_repr(std::string_view text, std::string& out) {
     } else if (is_printable(code)) {
       out += text.substr(begin, i - begin);
     } else if (code < 0x100) {
-      fmt::format_to(std::back_inserter(out), "\\x{:02x}", static_cast<uint32_t>(code));
+      out += fmt::format("\\x{:02x}", static_cast<uint32_t>(code));
     } else if (code < 0x10000) {
-      fmt::format_to(std::back_inserter(out), "\\u{:04x}", static_cast<uint32_t>(code));
+      out += fmt::format("\\u{:04x}", static_cast<uint32_t>(code));
     } else {
-      fmt::format_to(std::back_inserter(out), "\\U{:08x}", static_cast<uint32_t>(code));
+      out += fmt::format("\\U{:08x}", static_cast<uint32_t>(code));
     }
   }
   out += quote;
