@@ -135,6 +135,7 @@ make_deb() {
   rm -rf "$root"
   stage "$root/usr" "${torch[@]}"
   mv "$root/usr/share/doc/qlora/LICENSE" "$root/usr/share/doc/qlora/copyright"
+  mv "$root/usr/share/zsh/site-functions" "$root/usr/share/zsh/vendor-completions"  # where Debian's zsh looks
   mkdir -p "$root/DEBIAN"
   cat >"$root/DEBIAN/control" <<END
 Package: qlora
