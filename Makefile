@@ -9,6 +9,7 @@
 #   make bench       build and run the benchmarks
 #   make peers       beside PEFT, bitsandbytes and transformers on the CPU (bench/peers/README.md)
 #   make install     into PREFIX (default /usr/local), with LibTorch beside it
+#   make package     an archive and a .deb for machines without a compiler, in BUILD/packages
 #   make format      clang-format over the sources;  make clean  removes what was built
 
 BUILD ?= build
@@ -18,7 +19,7 @@ JOBS ?= $(shell scripts/jobs.sh)
 CMAKE_FLAGS ?=
 CTEST_FLAGS ?= --output-on-failure
 
-.PHONY: all build build-cost quickstart test cuda interop bench peers install format clean bootstrap
+.PHONY: all build build-cost quickstart test cuda interop bench peers install package format clean bootstrap
 .DEFAULT_GOAL := build
 
 bootstrap:
@@ -64,6 +65,9 @@ peers:
 
 install: build
 	cmake --install $(BUILD) --prefix $(PREFIX)
+
+package: build
+	@scripts/package.sh $(BUILD)
 
 format:
 	git ls-files -z '*.h' '*.cpp' '*.cu' '*.cuh' | xargs -0 clang-format -i

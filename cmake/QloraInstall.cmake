@@ -32,6 +32,8 @@ if(TARGET qlora)
     INSTALL_RPATH "$ORIGIN/../${libtorch_dir}/torch/lib;${QLORA_TORCH_ROOT}/torch/lib"
     INSTALL_RPATH_USE_LINK_PATH ON)
   install(TARGETS qlora RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}" COMPONENT qlora)
+  install(CODE "execute_process(COMMAND \"${CMAKE_SOURCE_DIR}/scripts/completions.sh\" \"$<TARGET_FILE:qlora>\"
+    \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_DATADIR}\" COMMAND_ERROR_IS_FATAL ANY)" COMPONENT qlora)
 endif()
 install(DIRECTORY "${CMAKE_SOURCE_DIR}/recipes/" DESTINATION "${CMAKE_INSTALL_DATADIR}/qlora/recipes"
   COMPONENT qlora FILES_MATCHING PATTERN "*.yaml")

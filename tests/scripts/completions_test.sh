@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Lets bash complete as a user would who presses the tab key, with what scripts/completions.sh writes for a program.
+#
+#   tests/scripts/completions_test.sh PATH_OF_qlora
+set -euo pipefail
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+"$(dirname "$0")/../../scripts/completions.sh" "$1" "$work"
+. "$work/bash-completion/completions/qlora"
+failures=0
+
+# completed WORD...: what the last word becomes.
+completed() {
+  COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+  _qlora
+  echo "${COMPREPLY[*]-}"
+}
+# expect CLAIM FOUND EXPECTED
+expect() { [ "$2" = "$3" ] || { echo "$1: expected '$3', found '$2'"; failures=$((failures + 1)); }; }
+
+expect "a command is completed" "$(completed qlora tra)" train
+expect "commands that begin alike are all offered" "$(completed qlora re)" "resume recipes render reference"
+expect "an option of a command is completed" "$(completed qlora train r.yaml --overw)" --overwrite
+expect "an option of another command is not" "$(completed qlora resume --overw)" ""
+expect "a command of a command is completed" "$(completed qlora inspect da)" data
+expect "other words are left to the shell, as files" "$(completed qlora train my)" ""
+for command in $("$1" --help | sed -n '/^Subcommands:/,$s/^  \([a-z]*\) .*/\1/p'); do
+  for file in "$work"/*/*/*qlora*; do grep -q "\b$command\b" "$file" || { echo "$file lacks $command"; failures=$((failures + 1)); }; done
+done
+[ "$failures" -eq 0 ] || exit 1
+echo "ok"
