@@ -30,8 +30,7 @@ void set_num_threads(int threads);
 int64_t peak_resident_bytes();
 int64_t resident_bytes();
 
-// Memory that is still to be had on the device, in bytes (CPU: as base/cgroup.h counts
-// it).
+// Memory that is still to be had on the device, in bytes (CPU: base/cgroup.h).
 int64_t free_memory_bytes(c10::Device device);
 
 // The widest vector instruction set in use, e.g. "avx512_bf16", "avx2": part of what a bit-exact
