@@ -22,14 +22,15 @@ c10::Device device_from_string(const std::string& name);
 void* current_stream(c10::Device device);
 void synchronize(c10::Device device);
 
-// Sets torch's pool and OpenMP to the same number of threads. 0 keeps the machine's default.
+// Sets torch's pool and OpenMP to the same number of threads. 0: one for each core that this
+// process may use (base/cgroup.h).
 void set_num_threads(int threads);
 
 // Peak resident size of the process (VmHWM) and the current one, in bytes.
 int64_t peak_resident_bytes();
 int64_t resident_bytes();
 
-// Memory that is still to be had on the device, in bytes (CPU: MemAvailable).
+// Memory that is still to be had on the device, in bytes (CPU: base/cgroup.h).
 int64_t free_memory_bytes(c10::Device device);
 
 }  // namespace qlora
