@@ -43,7 +43,8 @@ void answer(const TrainedModel& trained, qlora::model::GenerateOptions options, 
   messages.push_back({{"role", "assistant"}, {"content", stream.text()}});
 }
 
-void run(const ChatArguments& arguments) {
+void run(ChatArguments arguments) {
+  arguments.choice.few_rows = true;
   const TrainedModel trained = qlora::recipes::open_model(arguments.choice);
   if (!trained.base.chat_template) {
     throw qlora::ConfigError(

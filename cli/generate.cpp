@@ -54,6 +54,7 @@ void run(GenerateArguments arguments) {
   const Json messages = arguments.messages.empty()
                             ? Json::array({{{"role", "user"}, {"content", arguments.prompt}}})
                             : read_messages(arguments.messages);
+  arguments.choice.few_rows = true;
   const TrainedModel trained = qlora::recipes::open_model(arguments.choice);
   arguments.options.stop_ids = trained.base.tokenizer->special_tokens().end_of_generation;
   arguments.options.adapters_enabled = !arguments.base_only;

@@ -8,6 +8,10 @@
 
 namespace qlora::quant {
 
+// Whether few rows are multiplied straight from blocks of this name ("Q4_1";
+// gguf_product_kernels.h).
+bool has_few_rows_kernel(const std::string& type_name);
+
 class GgufWeight final : public FrozenWeight {
  public:
   // blocks: uint8 [out, bytes of a row] or [experts, out, bytes of a row]. `in` is a multiple of
@@ -21,6 +25,8 @@ class GgufWeight final : public FrozenWeight {
   std::string format() const override { return io::dtype_name(type_); }
   int64_t bytes() const override { return static_cast<int64_t>(blocks_.nbytes()); }
   void dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const override;
+  // Straight from the blocks of the types that have such a kernel (gguf_product_kernels.h).
+  std::unique_ptr<RowsProduct> rows_product(const at::Tensor& x, int64_t expert) const override;
   NamedTensors state() const override;
 
  private:

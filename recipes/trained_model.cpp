@@ -3,6 +3,9 @@
 #include "base/arena_allocator.h"
 #include "base/device.h"
 #include "base/error.h"
+#include "model/hub_cache.h"
+#include "model/weight_source.h"
+#include "quant/gguf_weight.h"
 #include "recipes/run_directory.h"
 #include "recipes/run_parts.h"
 
@@ -10,6 +13,14 @@
 
 namespace qlora::recipes {
 namespace {
+
+// Whether products of few rows take a GGUF file's blocks as they are. Other blocks are decoded
+// once, since generation reads every weight for every token.
+bool has_fast_blocks(const std::string& file) {
+  const std::string packing = model::open_weights(model::resolve_model_path(file))
+                                  ->packing("model.layers.0.self_attn.q_proj");
+  return quant::has_few_rows_kernel(packing);
+}
 
 Recipe recipe_of(const ModelChoice& choice) {
   if (choice.run_dir.empty() == choice.model.empty()) {
@@ -22,8 +33,8 @@ Recipe recipe_of(const ModelChoice& choice) {
   }
   Recipe recipe;
   recipe.model.path = choice.model;
-  // Blocks are decoded once: generation reads every weight for every token.
-  if (choice.model.ends_with(".gguf")) recipe.quantization.method = "none";
+  if (choice.model.ends_with(".gguf") && !(choice.few_rows && has_fast_blocks(choice.model)))
+    recipe.quantization.method = "none";
   if (choice.adapter.empty()) return recipe;
   if (const auto record = lora::read_adapter_base(choice.adapter)) {
     recipe.quantization = record->quantization;

@@ -20,6 +20,7 @@ struct ModelChoice {
   int threads = 0;            // 0: all cores
   std::string compute_dtype;  // empty: the run's, or auto
   bool any_base = false;      // take the adapter though it was trained on another base
+  bool few_rows = false;      // it will answer token by token
 };
 
 struct TrainedModel {

@@ -59,6 +59,25 @@ inline Vector choose_below(Vector x, Vector bound, Vector below, Vector value) {
   return _mm256_blendv_ps(value, below, _mm256_cmp_ps(x, bound, _CMP_LT_OQ));
 }
 
+// kLanes bytes as floats: the low halves, the high halves, or as signed numbers.
+inline __m256i bytes_at(const uint8_t* from) {
+  return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+}
+inline Vector low_nibbles(const uint8_t* from) {
+  return _mm256_cvtepi32_ps(_mm256_and_si256(bytes_at(from), _mm256_set1_epi32(15)));
+}
+inline Vector high_nibbles(const uint8_t* from) {
+  return _mm256_cvtepi32_ps(_mm256_srli_epi32(bytes_at(from), 4));
+}
+inline Vector signed_bytes(const uint8_t* from) {
+  return _mm256_cvtepi32_ps(
+      _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+}
+// An fp16 number that may lie unaligned.
+inline float half_at(const uint8_t* from) {
+  return _mm_cvtss_f32(_mm_cvtph_ps(_mm_loadu_si16(from)));
+}
+
 inline float sum_of(Vector v) {
   __m128 sum = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));

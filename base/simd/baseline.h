@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/element.h"
+#include "base/float16.h"
 
 namespace qlora::simd::baseline {
 
@@ -60,6 +61,29 @@ inline Vector floor(Vector x) {
 // Lanes of `below` where x < bound, else of `value`.
 inline Vector choose_below(Vector x, Vector bound, Vector below, Vector value) {
   return x < bound ? below : value;
+}
+
+// kLanes bytes as floats: the low halves, the high halves, or as signed numbers.
+inline Vector low_nibbles(const uint8_t* from) {
+  Vector values;
+  for (int i = 0; i < kLanes; ++i) values[i] = static_cast<float>(from[i] & 15);
+  return values;
+}
+inline Vector high_nibbles(const uint8_t* from) {
+  Vector values;
+  for (int i = 0; i < kLanes; ++i) values[i] = static_cast<float>(from[i] >> 4);
+  return values;
+}
+inline Vector signed_bytes(const uint8_t* from) {
+  Vector values;
+  for (int i = 0; i < kLanes; ++i) values[i] = static_cast<float>(static_cast<int8_t>(from[i]));
+  return values;
+}
+// An fp16 number that may lie unaligned.
+inline float half_at(const uint8_t* from) {
+  uint16_t bits;
+  std::memcpy(&bits, from, sizeof(bits));
+  return float16_to_float(bits);
 }
 
 inline float sum_of(Vector v) { return (v[0] + v[2]) + (v[1] + v[3]); }
