@@ -23,6 +23,7 @@
 #include "model/load.h"
 #include "model/made_weights.h"
 #include "optim/grad_clip.h"
+#include "recipes/compute_dtype.h"
 #include "trainer/train_step.h"
 
 namespace qlora::bench {
@@ -57,8 +58,11 @@ std::unique_ptr<model::CausalLm> load(const Setting& s) {
   quantization.method = s.quantization;
   const auto source = std::filesystem::exists(s.model) ? model::open_weights(s.model)
                                                        : model::made_weights(shape_named(s.model));
-  return model::load_model(*source, options, quantization, device_from_string(s.device),
-                           model::dtype_from_string(s.dtype, "--dtype"));
+  const c10::Device device = device_from_string(s.device);
+  auto model = model::load_model(*source, options, quantization, device,
+                                 recipes::compute_dtype_of(s.dtype, device));
+  model->narrow_gates = recipes::keeps_narrow_gates(s.dtype, device);
+  return model;
 }
 
 // The products of one step that no implementation can leave out.
@@ -224,7 +228,7 @@ int main(int argc, char** argv) {
   qlora::bench::Setting s;
   app.add_option("--model", s.model, "file, directory, or 135m, 360m, 1.7b, 3b, 8b (made weights)");
   app.add_option("--quantization", s.quantization, "nf4, fp4, int8, int8_weight_only, none");
-  app.add_option("--dtype", s.dtype, "of the products");
+  app.add_option("--dtype", s.dtype, "of the products; auto as train.compute_dtype");
   app.add_option("--device", s.device, "cpu, cuda or cuda:N");
   app.add_option("--sequence", s.sequence, "tokens a row");
   app.add_option("--batch", s.batch, "rows a step");

@@ -30,10 +30,9 @@ lora::RemadeInput normed_again(const NormOutput& in, const at::Tensor& weight, d
           }};
 }
 
-lora::RemadeInput activated_again(const at::Tensor& gate, const at::Tensor& up) {
-  return {{gate.detach(), up.detach()}, [](const std::vector<at::Tensor>& kept) {
-            at::NoGradGuard no_grad;
-            return swiglu(kept[0], kept[1]);
+lora::RemadeInput activated_again(const KeptGates& gates, at::ScalarType compute) {
+  return {{gates.gate, gates.up}, [compute](const std::vector<at::Tensor>& kept) {
+            return swiglu_again({kept[0], kept[1]}, compute);
           }};
 }
 
@@ -77,11 +76,14 @@ CausalLm::Stream CausalLm::layer_forward(const DecoderLayer& layer, int64_t inde
   const auto second =
       norm(added(first.residual, layer.o, mixed, context), layer.post_attention_norm);
   const auto gate_up = through_normed(layer.gate_up, second, layer.post_attention_norm);
-  const at::Tensor activated = swiglu(gate_up[0], gate_up[1]);
+  const bool narrow = narrow_gates && at::GradMode::is_enabled();
+  const KeptGates gates =
+      keep_gates(gate_up[0], gate_up[1], narrow ? at::kBFloat16 : gate_up[0].scalar_type());
+  const at::Tensor activated = swiglu(gate_up[0], gate_up[1], gates);
   lora::ForwardContext last = context;
   last.output_unused = output_unused;
   if (!context.remakes_inputs) return added(second.residual, layer.down, activated, last);
-  const auto again = activated_again(gate_up[0], gate_up[1]);
+  const auto again = activated_again(gates, compute_);
   return added(second.residual, layer.down, activated, last, &again);
 }
 

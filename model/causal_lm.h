@@ -60,6 +60,9 @@ class CausalLm {
   // model.upcast all: embedding and head are float32 copies of this dtype, and the head's product
   // is float32.
   std::optional<at::ScalarType> upcast_from;
+  // Gate and up are kept in bfloat16 for the backward pass, whatever products are computed in:
+  // their rounding reaches the gradients alone.
+  bool narrow_gates = false;
   lora::Embedding embedding;
   lora::NormWeight final_norm;
   lora::LinearGroup head;  // one layer, lm_head; shares the embedding's memory when tied

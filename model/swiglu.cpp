@@ -33,15 +33,17 @@ at::Tensor product(const at::Tensor& gate, const at::Tensor& up) {
 }
 
 struct SwigluNode : lora::Function<SwigluNode> {
-  static Variable forward(AutogradContext* ctx, const Variable& gate, const Variable& up) {
-    ctx->save_for_backward({gate, up});
+  static Variable forward(AutogradContext* ctx, const Variable& gate, const Variable& up,
+                          const KeptGates* kept) {
+    ctx->save_for_backward({kept->gate, kept->up});
     return product(gate, up);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
     const ProfileScope scope("swiglu backward");
     const auto saved = ctx->get_saved_variables();
-    const at::Tensor &gate = saved[0], &up = saved[1], dy = gradients[0].contiguous();
+    const at::Tensor dy = gradients[0].contiguous();
+    const at::Tensor gate = saved[0].to(dy.scalar_type()), up = saved[1].to(dy.scalar_type());
     // Side by side, as one product with the two weights' rows takes them.
     const at::Tensor both = at::empty({gate.size(0), 2 * gate.size(1)}, gate.options());
     const auto d = lora::columns_of(both, {gate.size(1), gate.size(1)});
@@ -51,17 +53,30 @@ struct SwigluNode : lora::Function<SwigluNode> {
                                    gate.size(0),          gate.size(1)};
     QLORA_DISPATCH(gate.device(), cpu::swiglu_backward(arguments),
                    cuda::swiglu_backward(arguments, current_stream(gate.device())));
-    return {d[0], d[1]};
+    return {d[0], d[1], Variable()};
   }
 };
 
 }  // namespace
 
-at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
+KeptGates keep_gates(const at::Tensor& gate, const at::Tensor& up, at::ScalarType type) {
+  return {gate.detach().to(type), up.detach().to(type)};
+}
+
+at::Tensor swiglu_again(const KeptGates& kept, at::ScalarType type) {
+  at::NoGradGuard no_grad;
+  return product(kept.gate.to(type), kept.up.to(type));
+}
+
+at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up, const KeptGates& kept) {
   check(gate.sizes() == up.sizes() && gate.stride(1) == 1 && up.stride(1) == 1,
         "swiglu: gate and up must be of one shape and have contiguous rows");
   if (!at::GradMode::is_enabled()) return product(gate, up);
-  return SwigluNode::apply(gate, up);
+  return SwigluNode::apply(gate, up, &kept);
+}
+
+at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
+  return swiglu(gate, up, keep_gates(gate, up, gate.scalar_type()));
 }
 
 }  // namespace qlora::model

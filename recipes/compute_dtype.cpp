@@ -24,6 +24,10 @@ at::ScalarType compute_dtype_of(const std::string& wish, c10::Device device) {
   return model::dtype_from_string(resolved_compute_dtype(wish, device), "train.compute_dtype");
 }
 
+bool keeps_narrow_gates(const std::string& wish, c10::Device device) {
+  return wish == "auto" && resolved_compute_dtype(wish, device) == "float32";
+}
+
 std::string compute_dtype_sentence(const std::string& wish, const std::string& resolved,
                                    c10::Device device) {
   const std::string has = to_string(instruction_set());

@@ -12,6 +12,11 @@ namespace qlora::recipes {
 std::string resolved_compute_dtype(const std::string& wish, c10::Device device);
 at::ScalarType compute_dtype_of(const std::string& wish, c10::Device device);
 
+// Whether gate and up are kept in bfloat16 for the backward pass where products are float32: with
+// `auto`, which chose float32 for want of bfloat16 products. It takes a seventh less memory
+// (docs/plan.md) and leaves the loss as it is; an explicit float32 keeps everything in float32.
+bool keeps_narrow_gates(const std::string& wish, c10::Device device);
+
 // Why `auto` gave this, or what another choice costs on this device: a sentence, or empty where
 // there is nothing to say.
 std::string compute_dtype_sentence(const std::string& wish, const std::string& resolved,

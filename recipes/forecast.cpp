@@ -1,9 +1,9 @@
 #include "recipes/forecast.h"
 
 #include <algorithm>
-#include <thread>
 
 #include "base/arena_allocator.h"
+#include "base/cgroup.h"
 #include "base/device.h"
 #include "base/log.h"
 #include "model/model_header.h"
@@ -25,6 +25,7 @@ int64_t tokens_of(const std::vector<data::Example>& examples) {
 trainer::PlannedRun run_of(const Recipe& recipe, const model::ModelHeader& header,
                            const trainer::TrainState& state, c10::Device device) {
   trainer::PlannedRun run = planned_run(recipe, header, device.is_cuda());
+  run.narrow_gates = state.choices.narrow_gates;
   const bool goes_on = state.horizon > 0;
   run.recompute_layers =
       goes_on ? state.choices.recompute_layers
@@ -44,7 +45,7 @@ void warn_of_costly_settings(const trainer::PlannedRun& run, const Recipe& recip
   facts.planned_bytes = trainer::plan_memory(run).peak();
   facts.free_bytes = free_memory_bytes(device);
   facts.threads = threads;
-  facts.cores = std::max(static_cast<int>(std::thread::hardware_concurrency()), 1);
+  facts.cores = usable_cores();
   facts.on_gpu = device.is_cuda();
   for (const std::string& sentence : costly_settings(facts)) log::write_warning(sentence);
 }

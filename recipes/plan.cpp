@@ -40,7 +40,9 @@ trainer::PlannedRun common(const Recipe& recipe, const model::ModelConfig& confi
   run.model = recipe.model;
   run.lora = recipe.lora;
   run.optim = recipe.optim;
-  run.compute = compute_dtype_of(recipe.train.compute_dtype, on_gpu ? at::kCUDA : at::kCPU);
+  const at::Device device = on_gpu ? at::kCUDA : at::kCPU;
+  run.compute = compute_dtype_of(recipe.train.compute_dtype, device);
+  run.narrow_gates = keeps_narrow_gates(recipe.train.compute_dtype, device);
   run.recompute_layers =
       trainer::recomputed_layers(recipe.train.gradient_checkpointing, config.num_layers);
   run.evaluates = !recipe.data.eval.empty() || recipe.data.eval_fraction > 0;
@@ -95,6 +97,7 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::CausalLm& mod
                                 int64_t sequence_length) {
   trainer::PlannedRun run = common(recipe, model.config(), model.device().is_cuda());
   run.compute = model.compute_dtype();
+  run.narrow_gates = model.narrow_gates;
   run.sequence_length = sequence_length;
   std::map<std::string, quant::WeightBytes> loaded;
   for (const model::DecoderLayer& layer : model.layers)

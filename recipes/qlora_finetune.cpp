@@ -19,10 +19,10 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
   trainer::TrainState state = begin_or_read_state(recipe, run);
   const c10::Device device = set_up_machine(recipe, state);
 
-  const Recipe as_begun =
-      with_choices(run.checkpoint() ? with_saved_base(recipe) : recipe, state);
+  const Recipe as_begun = with_choices(run.checkpoint() ? with_saved_base(recipe) : recipe, state);
   const Forecast forecast(as_begun, state, device);
   BaseModel base = load_base(as_begun, device);
+  base.model->narrow_gates = state.choices.narrow_gates;
   const data::PreparedData data = read_data(recipe, base);
   data::Loader loader = make_loader(recipe, data);
   complete_state(recipe, base, data, loader, state);

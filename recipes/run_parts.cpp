@@ -152,6 +152,8 @@ trainer::TrainState begin_or_read_state(const Recipe& recipe, const RunDirectory
   state.choices.device = device;
   state.choices.compute_dtype =
       resolved_compute_dtype(recipe.train.compute_dtype, device_from_string(device));
+  state.choices.narrow_gates =
+      keeps_narrow_gates(recipe.train.compute_dtype, device_from_string(device));
   return state;
 }
 

@@ -98,7 +98,7 @@ std::vector<KeptTensor> kept_tensors(const LayerPass& p) {
           {Stage::kDown, "activated product", input(Group::kDown, i), c},
           {Stage::kDown, "low-rank inputs", at(p.ranks, Group::kDown), c},
           {Stage::kDown, "products before DoRA's magnitude", at(p.dora, Group::kDown), c},
-          {Stage::kSwiglu, "gate and up", 2 * i, c}};
+          {Stage::kSwiglu, "gate and up", 2 * i, p.gate_bytes}};
 }
 
 int64_t kept_bytes(const LayerPass& p) {

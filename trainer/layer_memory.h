@@ -21,6 +21,7 @@ struct LayerPass {
   std::array<int64_t, model::kNumGroups> ranks = {}, dora = {};
   bool remakes_inputs = false;  // of products, from what is kept in any case
   int64_t compute_bytes = 2;    // of an element in the compute dtype
+  int64_t gate_bytes = 2;       // of an element of gate and up as they are kept
   bool dropout = false;         // of the adapters' inputs
   bool in_eight_bits = false;   // forward products with 8-bit inputs
   bool in_int32 = false;        // which come as int32 before they are scaled

@@ -18,9 +18,6 @@ using lora::AutogradContext;
 using lora::Variable;
 using lora::variable_list;
 
-// Rows of logits held at once: 256 rows of a 49k vocabulary are 25 MB in bf16.
-constexpr int64_t kRowsPerChunk = 256;
-
 // On the device of the hidden states.
 struct Supervised {
   at::Tensor rows;  // indices into hidden
@@ -64,8 +61,9 @@ int64_t vocabulary(const lora::LinearGroup& head) { return head.layers().front()
 template <typename Visit>
 void for_each_chunk(const at::Tensor& hidden, const Supervised& s, const Visit& visit) {
   const int64_t count = s.rows.size(0);
-  for (int64_t begin = 0; begin < count; begin += kRowsPerChunk) {
-    const at::Tensor index = s.rows.narrow(0, begin, std::min(kRowsPerChunk, count - begin));
+  const int64_t most = loss_chunk_rows(hidden.element_size());
+  for (int64_t begin = 0; begin < count; begin += most) {
+    const at::Tensor index = s.rows.narrow(0, begin, std::min(most, count - begin));
     visit(begin, hidden.index_select(0, index), index);
   }
 }

@@ -16,6 +16,10 @@
 
 namespace qlora::trainer {
 
+// Rows of logits held at once, by the bytes of one: 256 rows of a 49k vocabulary are 25 MB in bf16,
+// 128 in fp32.
+constexpr int64_t loss_chunk_rows(int64_t element_bytes) { return element_bytes > 2 ? 128 : 256; }
+
 // hidden [tokens, hidden] in the compute dtype; targets: one per token, -100 where nothing is
 // supervised; head: one layer. Returns a scalar fp32 tensor, differentiable towards hidden, whose
 // backward() must be called with 1 and at most once: the head's own gradients are already added. No

@@ -16,6 +16,7 @@
 #include "optim/optimizer.h"
 #include "quant/product.h"
 #include "quant/summed_product.h"
+#include "trainer/loss.h"
 
 namespace qlora::trainer {
 namespace {
@@ -37,7 +38,6 @@ constexpr int64_t kGpuRuntime = 860'000'000, kGpuWorkspaces = 2 * (32 << 20),
 // Of the buffers of a step, what lies between them unused where sizes alternate: where recomputed
 // layers make its peak, or with 8-bit products; and else (measured).
 constexpr double kGapsAlternating = 0.08, kGaps = 0.01, kGpuGaps = 0.05;
-constexpr int64_t kChunkRows = 256;          // loss.cpp
 constexpr int64_t kEvaluationTokens = 2048;  // evaluate.h
 constexpr int64_t kDecodedPiece = 4 << 20;   // read_tensor.cpp
 
@@ -269,6 +269,7 @@ LayerPass Planner::pass(int64_t tokens, int64_t longest) const {
   pass.inner = c_.intermediate_size;
   pass.heads = c_.num_heads;
   pass.compute_bytes = compute_bytes_;
+  pass.gate_bytes = run_.narrow_gates ? 2 : compute_bytes_;
   pass.dropout = run_.lora.dropout > 0;
   pass.in_eight_bits = in_eight_bits_;
   pass.in_int32 = in_int32();
@@ -333,9 +334,9 @@ void Planner::add_activations() {
 }
 
 void Planner::add_loss() {
-  const int64_t rows = std::min(kChunkRows, tokens_);
   const bool wide = run_.model.upcast == "all";
   const int64_t element = wide ? kFloat : compute_bytes_;
+  const int64_t rows = std::min(loss_chunk_rows(element), tokens_);
   // The hidden states and their gradient; rows of both while their logits are at hand.
   add("final hidden states", 2 * tokens_ * c_.hidden_size * element, Phase::kForward);
   add("logits chunk", rows * (c_.vocab_size + 2 * c_.hidden_size) * element, Phase::kForward);
@@ -344,7 +345,7 @@ void Planner::add_loss() {
 void Planner::add_evaluation() {
   if (!run_.evaluates) return;
   const int64_t tokens = std::max(kEvaluationTokens, run_.sequence_length);
-  const int64_t rows = std::min(kChunkRows, tokens);
+  const int64_t rows = std::min(loss_chunk_rows(compute_bytes_), tokens);
   const LayerPass any = pass(tokens, run_.sequence_length);
   add("evaluation", std::max(graphless_bytes(any), rows * c_.vocab_size * compute_bytes_),
       Phase::kEvaluation);

@@ -31,6 +31,7 @@ struct PlannedRun {
   optim::OptimizerOptions optim;
   at::ScalarType compute = at::kBFloat16;
   bool on_gpu = false;
+  bool narrow_gates = false;  // CausalLm::narrow_gates
   model::RecomputedLayers recompute_layers;
   bool evaluates = false;
   int64_t micro_batch_size = 1, sequence_length = 0;

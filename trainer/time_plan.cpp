@@ -123,6 +123,7 @@ class SampleRun {
         model::made_weights(with_layers(run.config, num_layers), calibration.packed);
     model_ = model::load_model(*source, run.model, calibration.quantization, calibration.device,
                                run.compute);
+    model_->narrow_gates = run.narrow_gates;
     adapters_ = std::make_unique<lora::AdapterSet>(adapters_of(run, *model_), model_->parts(),
                                                    run.compute, 1);
     std::vector<optim::Parameter> parameters;

@@ -20,6 +20,7 @@ struct ResolvedChoices {
   std::string instruction_set;  // base/device.h
   std::string device;           // "cpu", "cuda:0"
   std::string compute_dtype;    // of products: "bfloat16"; empty in what older versions wrote
+  bool narrow_gates = false;    // model::CausalLm::narrow_gates
   model::RecomputedLayers recompute_layers;
   bool operator==(const ResolvedChoices&) const = default;
 };

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "quant/int8_weight.h"
+#include "quant/product.h"
 
 namespace qlora::quant {
 namespace {
@@ -136,7 +137,7 @@ TEST(Int8Weight, WeightOnlyMultipliesTheDequantizedWeight) {
   at::Tensor dense = at::empty({24, 40}, at::kFloat);
   frozen.dequantize_rows(0, 0, 24, dense);
   Workspace workspace;
-  EXPECT_TRUE(at::equal(frozen.forward(x, workspace, 0), x.mm(dense.t())));
+  EXPECT_TRUE(at::equal(frozen.forward(x, workspace, 0), product(x, dense.t())));
 }
 
 }  // namespace
