@@ -30,7 +30,7 @@ namespace qlora::bench {
 namespace {
 
 struct Setting {
-  std::string model = "135m", quantization = "nf4", dtype = "bfloat16", device = "cpu", trace;
+  std::string model = "135m", quantization = "nf4", dtype = "auto", device = "cpu", trace;
   int64_t sequence = 512, batch = 1, rank = 16, steps = 8;
   int threads = 2;
   model::RecomputedLayers recompute;
@@ -212,7 +212,8 @@ void run(const Setting& s) {
       "\"tensors_mb\":{:.0f},\"held_mb\":{:.0f},"
       "\"load_seconds\":{:.2f},\"first_loss\":{:.4f}}}\n",
       s.model, device.str(), s.quantization, s.batch, s.sequence,
-      s.recompute.count(model->config().num_layers), s.dtype, s.threads, tokens / median(times),
+      s.recompute.count(model->config().num_layers),
+      c10::toString(model->compute_dtype()), s.threads, tokens / median(times),
       median(times), floors.empty() ? 0.0 : median(floors), ratio, processor_step, processor_ratio,
       peak / 1e6, after_two / 1e6, static_cast<double>(tensors.used) / 1e6,
       static_cast<double>(tensors.held) / 1e6, load_seconds, first_loss);

@@ -24,6 +24,11 @@ LEAST_FREE = 0.05  # of the machine's memory
 PROMPT, NEW_TOKENS = "Once upon a time, in a small village by the sea, there lived", 128
 
 
+# What holds both sides to an instruction set: qlora, and the libraries of both.
+HELD = {"avx2": {"QLORA_INSTRUCTION_SET": "avx2", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2",
+                 "MKL_ENABLE_INSTRUCTIONS": "AVX2"}}
+
+
 @dataclasses.dataclass
 class Place:
     """What run.sh made, and where things go."""
@@ -35,6 +40,8 @@ class Place:
     threads: int
     steps: int
     rows: str   # of --rows, or None
+    dtype: str  # in which the peer multiplies
+    environment: dict
 
     def tool(self, name):
         return os.path.join(self.build, "bin", name)
@@ -66,7 +73,7 @@ class OutOfMemory(Exception):
 
 def run(place, command, stdin=None):
     """Ends the comparison if the command fails. OutOfMemory."""
-    env = dict(os.environ, OMP_NUM_THREADS=str(place.threads))
+    env = dict(os.environ, OMP_NUM_THREADS=str(place.threads), **place.environment)
     start = time.perf_counter()
     with open(stdin or os.devnull) as given:
         process = subprocess.Popen(command, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
@@ -122,7 +129,8 @@ def our_steps(place, *options, steps=None):
 
 
 def peer_steps(place, *options, steps=None):
-    done = run(place, place.peer("peft_train.py", "--model", place.model, "--steps", steps or place.steps, *options))
+    done = run(place, place.peer("peft_train.py", "--model", place.model, "--dtype", place.dtype, "--steps", steps or place.steps,
+                                 *options))
     result = last_json(done)
     return measured(done, result["tokens_per_second"], result=result)
 
@@ -179,7 +187,8 @@ def our_start(place):
 
 
 def peer_start(place):
-    done = run(place, place.peer("peft_train.py", "--model", place.model, "--chat", orders(place, 600), "--batch", 5, "--steps", 0))
+    done = run(place, place.peer("peft_train.py", "--model", place.model, "--dtype", place.dtype, "--chat", orders(place, 600), "--batch", 5,
+                                 "--steps", 0))
     return measured(done, done.when("first step"))
 
 
@@ -192,8 +201,8 @@ def quantized(place):
     return folder
 
 
-def our_generation(place):
-    model = quantized(place)
+def our_generation(place, model=None):
+    model = model or quantized(place)
     done = run(place, [place.tool("qlora"), "generate", "--model", model, "--prompt", PROMPT, "--raw", "--threads", str(place.threads),
                        "--max-new-tokens", str(NEW_TOKENS)])
     text = os.path.join(place.work, "answer.txt")
@@ -206,9 +215,18 @@ def our_generation(place):
 
 
 def peer_generation(place):
-    done = run(place, place.peer("peft_generate.py", quantized(place), PROMPT, NEW_TOKENS))
+    done = run(place, place.peer("peft_generate.py", quantized(place), PROMPT, NEW_TOKENS, place.dtype))
     result = last_json(done)
     return measured(done, result["tokens_per_second"], result=result)
+
+
+def our_gguf_generation(place):
+    return our_generation(place, place.gguf)
+
+
+def llama_generation(place):
+    done = run(place, place.peer("llama_generate.py", place.gguf, PROMPT, NEW_TOKENS, place.threads))
+    return measured(done, last_json(done)["tokens_per_second"])
 
 
 def texts(place):
@@ -271,6 +289,8 @@ ROWS = {
     "1x8192": long_row(8192),
     "start": Row("command to first step", our_start, peer_start, unit="s"),
     "generate": Row(f"greedy generation, {NEW_TOKENS} tokens", our_generation, peer_generation),
+    "generate-gguf": Row(f"greedy generation from the Q4_1 file against llama.cpp, {NEW_TOKENS} tokens", our_gguf_generation,
+                         llama_generation),
     "tokenize": Row("tokenization, whole process", our_tokens, peer_tokens),
 }
 
@@ -318,10 +338,13 @@ HEADER = """| setting | unit | qlora | peer | ratio (its range over rounds) | ql
 
 def arguments():
     parser = argparse.ArgumentParser(prog="bench/peers/run.sh", description="qlora beside its peers on the CPU")
-    parser.add_argument("rows", nargs="*", metavar="ROW", help="of " + ", ".join(ROWS) + " (default: all)")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="of " + ", ".join(ROWS) + " (default: all but generate-gguf, which needs llama-cpp-python)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8, help="timed training steps of each process")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--instructions", choices=HELD, help="hold both sides to this instruction set")
+    parser.add_argument("--peer-dtype", choices=["bfloat16", "float32"], default="bfloat16",
+                        help="in which the peer multiplies: float32 where the processor has no bfloat16 products")
     parser.add_argument("--rows", dest="file", metavar="FILE.jsonl", help="chat rows instead of the quickstart's orders, see self_instruct.py")
     parser.add_argument("--output", default="build/peers.md", help="table and raw lines, as Markdown")
     for made in ("build", "model", "gguf", "python", "work"):
@@ -335,14 +358,15 @@ def arguments():
 
 def main():
     given = arguments()
-    place = Place(given.build, given.python, given.model, given.gguf, given.work, given.threads, given.steps, given.file)
+    place = Place(given.build, given.python, given.model, given.gguf, given.work, given.threads, given.steps, given.file,
+                  given.peer_dtype, HELD.get(given.instructions, {}))
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
     head = (f"{processor()}; {given.threads} threads, {given.rounds} rounds of {given.steps} steps; commit {commit or 'unknown'}; load "
             f"{os.getloadavg()[0]:.1f} at the start\n\n    bench/peers/run.sh {' '.join(sys.argv[sys.argv.index('--work') + 2:])}\n")
     print(f"{head}\n{HEADER}", flush=True)
     os.makedirs(os.path.dirname(os.path.abspath(given.output)), exist_ok=True)
     lines, raw = [], []
-    for name in given.rows or ROWS:
+    for name in given.rows or [name for name in ROWS if name != "generate-gguf"]:
         lines.append(compare(name, ROWS[name], place, given.rounds, raw))
         print(lines[-1], flush=True)
         with open(given.output, "w") as file:  # after each row: a comparison that is stopped keeps what it has

@@ -1,6 +1,6 @@
 """Greedy generation of transformers on the CPU, one row: prints a line of JSON with the tokens a second after the first one.
 
-    python bench/peers/peft_generate.py MODEL_DIRECTORY PROMPT TOKENS
+    python bench/peers/peft_generate.py MODEL_DIRECTORY PROMPT TOKENS [float32]
 
 The directory may hold a quantized model (qlora quantize writes one). The end of a text does not stop it.
 """
@@ -29,7 +29,7 @@ logging.set_verbosity_error()
 logging.disable_progress_bar()
 path, prompt, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 tokenizer = AutoTokenizer.from_pretrained(path)
-model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16, device_map="cpu").eval()
+model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, (sys.argv[4:] or ["bfloat16"])[0]), device_map="cpu").eval()
 ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
 clock = Clock()
 with torch.no_grad():

@@ -33,6 +33,7 @@ def arguments():
     parser.add_argument("--chat")
     parser.add_argument("--made", action="store_true", help="random weights in the shape of --model's config.json")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16", help="of the base and the products")
     parser.add_argument("--steps", type=int, default=5, help="timed, after one that is not")
     return parser.parse_args()
 
@@ -108,7 +109,7 @@ def main():
     logging.disable_progress_bar()
     torch.manual_seed(0)
     adapter = LoraConfig(r=16, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
-    model = get_peft_model(load_base(given.model, given.base, given.checkpoint, device=given.device, made=given.made), adapter).train()
+    model = get_peft_model(load_base(given.model, given.base, given.checkpoint, getattr(torch, given.dtype), given.device, given.made), adapter).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
     batches = chat_batches(given) if given.chat else random_batches(given)
     losses, seconds, tokens = [], [], []
@@ -116,7 +117,7 @@ def main():
         start = time.perf_counter()
         batch, count = next(batches)
         batch = {name: ids.to(given.device) for name, ids in batch.items()}
-        with torch.autocast(torch.device(given.device).type, dtype=torch.bfloat16):
+        with torch.autocast(torch.device(given.device).type, dtype=torch.bfloat16, enabled=given.dtype == "bfloat16"):
             loss = model(**batch).loss
         loss.backward()
         optimizer.step()

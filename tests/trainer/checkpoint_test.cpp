@@ -141,7 +141,7 @@ TEST(Checkpoint, StateReadsBackAsItWasWritten) {
   state.tokens = 1234567890123;
   state.best_step = -1;
   state.base_hash = "ab";
-  state.choices = {3, "avx2", "cpu", true};
+  state.choices = {3, "avx2", "cpu", "float32", true, true};
   const auto json = nlohmann::json::parse(to_json(state));
   const TrainState back = train_state_from_json(io::JsonNode(json, "state.json"));
   EXPECT_EQ(to_json(back), to_json(state));
