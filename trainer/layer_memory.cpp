@@ -56,20 +56,22 @@ struct NodeBuffers {
 
 std::vector<NodeBuffers> backward_buffers(const LayerPass& p) {
   const int64_t c = p.compute_bytes, h = p.hidden, q = p.queries, k = p.keys, i = p.inner;
-  const int64_t residual = kFloat * h;              // the gradient that bypasses the node
+  const int64_t residual = kFloat * h;  // the gradient that bypasses the node
+  // What recomputes a layer holds the gradient of its output, which the second norm replaces.
+  const int64_t held = is_alone(p) ? residual : 0;
   const int64_t copies = p.dropout ? 3 : 1;         // of an input gradient
   const int64_t remade = p.remakes_inputs ? c : 0;  // of an element of a node's input
-  return {
-      {Stage::kDown, residual + c * h + copies * c * i + remade * i},
-      {Stage::kSwiglu, residual + 3 * c * i},
-      {Stage::kGateUp, residual + 2 * c * i + (copies * c + remade) * h},
-      {Stage::kSecondNorm, 2 * residual + (p.sums_onto ? 1 : 2) * c * h},
-      {Stage::kOutput, residual + c * h + copies * c * q},
-      {Stage::kAttention,
-       residual + c * (2 * q + 2 * k) + fused_backward_bytes(p) + float_copies(p)},
-      // A GPU's gradients do not lie side by side yet.
-      {Stage::kQkv, residual + (p.on_gpu ? 2 : 1) * c * (q + 2 * k) + (copies * c + remade) * h},
-      {Stage::kFirstNorm, 2 * residual + (is_alone(p) || p.sums_onto ? 1 : 2) * c * h}};
+  return {{Stage::kDown, residual + c * h + copies * c * i + remade * i},
+          {Stage::kSwiglu, residual + 3 * c * i},
+          {Stage::kGateUp, residual + 2 * c * i + (copies * c + remade) * h},
+          {Stage::kSecondNorm, 2 * residual + (p.sums_onto ? 1 : 2) * c * h},
+          {Stage::kOutput, residual + held + c * h + copies * c * q},
+          {Stage::kAttention,
+           residual + held + c * (2 * q + 2 * k) + fused_backward_bytes(p) + float_copies(p)},
+          // A GPU's gradients do not lie side by side yet.
+          {Stage::kQkv,
+           residual + held + (p.on_gpu ? 2 : 1) * c * (q + 2 * k) + (copies * c + remade) * h},
+          {Stage::kFirstNorm, 2 * residual + held + (is_alone(p) || p.sums_onto ? 1 : 2) * c * h}};
 }
 
 }  // namespace
