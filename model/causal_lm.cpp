@@ -82,7 +82,9 @@ CausalLm::Stream CausalLm::layer_forward(const DecoderLayer& layer, int64_t inde
   const at::Tensor activated = swiglu(gate_up[0], gate_up[1], gates);
   lora::ForwardContext last = context;
   last.output_unused = output_unused;
-  if (!context.remakes_inputs) return added(second.residual, layer.down, activated, last);
+  // Made again of the narrow ones wherever there are such, so that recomputation changes no bit.
+  if (!context.remakes_inputs && !narrow)
+    return added(second.residual, layer.down, activated, last);
   const auto again = activated_again(gates, compute_);
   return added(second.residual, layer.down, activated, last, &again);
 }

@@ -45,6 +45,11 @@ int64_t float_copies(const LayerPass& p) {
 // any other has the sum in the next layer's first norm.
 bool is_alone(const LayerPass& p) { return !p.remakes_inputs; }
 
+// Where gate and up are kept in a narrower type, the activation is made again of those.
+bool remakes_activated(const LayerPass& p) {
+  return p.remakes_inputs || p.gate_bytes != p.compute_bytes;
+}
+
 // A sum of a float32 and a 16-bit tensor makes a copy on the CPU.
 bool casts_sums(const LayerPass& p) { return !p.on_gpu && p.compute_bytes != kFloat; }
 
@@ -61,7 +66,7 @@ std::vector<NodeBuffers> backward_buffers(const LayerPass& p) {
   const int64_t held = is_alone(p) ? residual : 0;
   const int64_t copies = p.dropout ? 3 : 1;         // of an input gradient
   const int64_t remade = p.remakes_inputs ? c : 0;  // of an element of a node's input
-  return {{Stage::kDown, residual + c * h + copies * c * i + remade * i},
+  return {{Stage::kDown, residual + c * h + copies * c * i + (remakes_activated(p) ? c * i : 0)},
           {Stage::kSwiglu, residual + 3 * c * i},
           {Stage::kGateUp, residual + 2 * c * i + (copies * c + remade) * h},
           {Stage::kSecondNorm, 2 * residual + (p.sums_onto ? 1 : 2) * c * h},
@@ -97,7 +102,7 @@ std::vector<KeptTensor> kept_tensors(const LayerPass& p) {
           {Stage::kGateUp, "normed input", input(Group::kGateUp, h), c},
           {Stage::kGateUp, "low-rank inputs", at(p.ranks, Group::kGateUp), c},
           {Stage::kGateUp, "products before DoRA's magnitude", at(p.dora, Group::kGateUp), c},
-          {Stage::kDown, "activated product", input(Group::kDown, i), c},
+          {Stage::kDown, "activated product", remakes_activated(p) ? 0 : input(Group::kDown, i), c},
           {Stage::kDown, "low-rank inputs", at(p.ranks, Group::kDown), c},
           {Stage::kDown, "products before DoRA's magnitude", at(p.dora, Group::kDown), c},
           {Stage::kSwiglu, "gate and up", 2 * i, p.gate_bytes}};

@@ -19,10 +19,10 @@ inline void store_first(Vector values, T* to, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = stored[i];
 }
 
-// 2^x: a polynomial on [-1/2, 1/2], relative error below 2e-7; 0 below -126, infinity nowhere: x
-// must be at most 127. NaN gives no number that means anything.
+// 2^x: a polynomial on [-1/2, 1/2], relative error below 2e-7; 0 below -126. x must be at most 127,
+// or NaN, which stays one.
 inline Vector exp2_of(Vector x) {
-  const Vector bounded = greater(x, all(-126.0f));
+  const Vector bounded = greater(all(-126.0f), x);
   const Vector n = floor(add(bounded, all(0.5f)));
   const Vector r = subtract(bounded, n);
   Vector p = all(1.535336188e-4f);

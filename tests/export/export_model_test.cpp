@@ -43,6 +43,7 @@ class Export : public testing::Test {
   }
   ModelChoice choice(const std::string& adapter = "") const {
     ModelChoice chosen;
+    chosen.compute_dtype = "bfloat16";  // products read copies of the masters
     chosen.model = dir / "model";
     chosen.adapter = adapter;
     chosen.device = "cpu";

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "model/load.h"
+#include "recipes/compute_dtype.h"
 #include "recipes/ready_recipes.h"
 #include "recipes/recipe_yaml.h"
 #include "tests/support/temp_dir.h"
@@ -104,8 +105,9 @@ TEST(Plan, AModelsFilesAndItsLoadedWeightsGiveTheSamePlan) {
     recipe.model.path = path;
     const model::ModelHeader header = model::read_model_header(path);
     const auto source = model::open_weights(header.weights ? path : dir / "model");
-    const auto loaded =
-        model::load_model(*source, recipe.model, recipe.quantization, at::kCPU, at::kBFloat16);
+    const auto loaded = model::load_model(*source, recipe.model, recipe.quantization, at::kCPU,
+                                          compute_dtype_of(recipe.train.compute_dtype, at::kCPU));
+    loaded->narrow_gates = keeps_narrow_gates(recipe.train.compute_dtype, at::kCPU);
     EXPECT_EQ(
         trainer::plan_memory(planned_run(recipe, header, false)).peak(),
         trainer::plan_memory(planned_run(recipe, *loaded, recipe.data.sequence_length)).peak())
