@@ -2,7 +2,8 @@
 // spin for many milliseconds at the end of each parallel region. On a quiet machine that costs
 // nothing, but beside other programs a spinning thread takes the time that the thread it waits for
 // would need: steps then take ten times as long and more. The turns of kShortWaits bridge the gaps
-// between the regions of a step, a few tens of microseconds; who waits longer sleeps.
+// between the regions of a step or of a generated token, some 300 microseconds; who waits longer
+// sleeps.
 //
 // libgomp reads its settings in a constructor, before main(). So a program sets them one step
 // earlier, and starts itself once more with kShortWaits in its environment. That happens before
@@ -17,7 +18,7 @@
 
 namespace qlora {
 
-inline constexpr char kShortWaits[] = "GOMP_SPINCOUNT=1000";
+inline constexpr char kShortWaits[] = "GOMP_SPINCOUNT=10000";
 
 // Returns if the environment has a setting already, or if the program cannot be started again.
 // Runs before libc's own constructors, and calls nothing but the kernel.

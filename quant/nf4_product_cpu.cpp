@@ -46,49 +46,14 @@ void decode_scales(const FourBitScales& s, int64_t first, int64_t last, float* o
   }
 }
 
-float rounded(float value, ElementType type) {
-  const auto through = [value](auto narrow) {
-    store(value, narrow);
-    return to_float(narrow);
-  };
-  switch (type) {
-    case ElementType::kBFloat16:
-      return through(BFloat16{});
-    case ElementType::kFloat16:
-      return through(Float16{});
-    default:
-      return value;
-  }
-}
+}  // namespace
+}  // namespace qlora::quant::cpu
 
-void decode_row(const FourBitRows& w, int64_t row, const float* scales, float* out) {
-  const float* table = code_table(w.code);
-  const uint8_t* packed = w.packed + row * (w.in / 2);
-  for (int64_t block = 0; block < w.in / w.block_size; ++block) {
-    float values[kNumFourBitCodes];
-    for (int i = 0; i < kNumFourBitCodes; ++i)
-      values[i] = rounded(table[i] * scales[block], w.rounding);
-    for (int64_t j = 0; j < w.block_size / 2; ++j, ++packed) {
-      *out++ = values[*packed >> 4];
-      *out++ = values[*packed & 15];
-    }
-  }
-}
+#define QLORA_SIMD_LOOPS "quant/nf4_product_loops.h"
+#include "base/simd/for_each.h"
 
-void lay_out_portable(const void* x, int64_t in, void* laid_out) {
-  std::copy_n(static_cast<const float*>(x), in, static_cast<float*>(laid_out));
-}
-
-void multiply_portable(const FourBitRows& w, const void* x, int64_t tokens, int64_t begin,
-                       int64_t end, float* sums, int64_t stride) {
-  ScaleRows scales(w);
-  std::vector<float> decoded(static_cast<size_t>(w.in));
-  for (int64_t row = begin; row < end; ++row) {
-    decode_row(w, row, scales.of(row, 1, end), decoded.data());
-    multiply_rows(decoded.data(), 1, w.in, static_cast<const float*>(x), tokens, sums + row - begin,
-                  stride);
-  }
-}
+namespace qlora::quant::cpu {
+namespace {
 
 bool always() { return true; }
 
@@ -96,10 +61,10 @@ constexpr FourBitProduct kProducts[] = {
 #ifdef __x86_64__
     {"avx512-bfloat16", has_avx512_bfloat16, ElementType::kBFloat16, lay_out_avx512_bfloat16,
      multiply_avx512_bfloat16},
-    {"avx512", has_avx512, ElementType::kFloat32, lay_out_by_nibble, multiply_avx512},
-    {"avx2", has_avx2, ElementType::kFloat32, lay_out_by_nibble, multiply_avx2},
+    {"avx512", has_avx512, ElementType::kFloat32, lay_out_by_nibble, simd::avx512::multiply_codes},
+    {"avx2", has_avx2, ElementType::kFloat32, lay_out_by_nibble, simd::avx2::multiply_codes},
 #endif
-    {"portable", always, ElementType::kFloat32, lay_out_portable, multiply_portable},
+    {"baseline", always, ElementType::kFloat32, lay_out_by_nibble, simd::baseline::multiply_codes},
 };
 
 }  // namespace

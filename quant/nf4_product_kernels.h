@@ -66,12 +66,8 @@ class ScaleRows {
 void lay_out_avx512_bfloat16(const void* x, int64_t in, void* laid_out);
 void multiply_avx512_bfloat16(const FourBitRows& rows, const void* x, int64_t tokens, int64_t begin,
                               int64_t end, float* sums, int64_t stride);
-// For kernels of fp32 whose lanes are double words: of 32 elements, 4 n + j of the result is 8 j +
-// (n ^ 1), what begins double word j once the codes were shifted right by n nibbles.
+// For the fp32 kernels: of 32 elements, 4 n + j of the result is 8 j + (n ^ 1), what begins double
+// word j once the codes were shifted right by n nibbles.
 void lay_out_by_nibble(const void* x, int64_t in, void* laid_out);
-void multiply_avx512(const FourBitRows& rows, const void* x, int64_t tokens, int64_t begin,
-                     int64_t end, float* sums, int64_t stride);
-void multiply_avx2(const FourBitRows& rows, const void* x, int64_t tokens, int64_t begin,
-                   int64_t end, float* sums, int64_t stride);
 
 }  // namespace qlora::quant::cpu

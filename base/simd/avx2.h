@@ -78,6 +78,38 @@ inline float half_at(const uint8_t* from) {
   return _mm_cvtss_f32(_mm_cvtph_ps(_mm_loadu_si16(from)));
 }
 
+// To nearest, ties to even; NaN stays NaN.
+inline Vector rounded_to_bfloat16(Vector values) {
+  const __m256i bits = _mm256_castps_si256(values);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i sum = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+  const __m256i upper = _mm256_and_si256(sum, _mm256_set1_epi32(static_cast<int>(0xffff0000)));
+  return _mm256_blendv_ps(_mm256_castsi256_ps(upper), values,
+                          _mm256_cmp_ps(values, values, _CMP_UNORD_Q));
+}
+inline Vector rounded_to_float16(Vector values) {
+  return _mm256_cvtph_ps(_mm256_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+// 16 floats that codes of 4 bits look up.
+struct Table {
+  Vector lower, upper;  // codes 0..7 and 8..15
+};
+inline Table table_of(const float* values) { return {load(values), load(values + 8)}; }
+// Lane l: word l % 4 of 16 bytes, shifted right by nibbles number first + l / 4; what counts of it
+// are the lowest 4 bits.
+inline __m256i nibble_codes(const uint8_t* packed, int first) {
+  const __m256i twice =
+      _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(packed)));
+  const __m256i shifts = _mm256_set_epi32(4, 4, 4, 4, 0, 0, 0, 0);
+  return _mm256_srlv_epi32(twice, _mm256_add_epi32(shifts, _mm256_set1_epi32(4 * first)));
+}
+inline Vector look_up(const Table& table, __m256i codes) {
+  return _mm256_blendv_ps(_mm256_permutevar8x32_ps(table.lower, codes),
+                          _mm256_permutevar8x32_ps(table.upper, codes),
+                          _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28)));
+}
+
 inline float sum_of(Vector v) {
   __m128 sum = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));

@@ -77,6 +77,36 @@ inline float half_at(const uint8_t* from) {
   return _mm_cvtss_f32(_mm_cvtph_ps(_mm_loadu_si16(from)));
 }
 
+// To nearest, ties to even; NaN stays NaN.
+inline Vector rounded_to_bfloat16(Vector values) {
+  const __m512i bits = _mm512_castps_si512(values);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i sum = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __mmask16 nan = _mm512_cmp_ps_mask(values, values, _CMP_UNORD_Q);
+  return _mm512_castsi512_ps(_mm512_mask_mov_epi32(
+      _mm512_and_si512(sum, _mm512_set1_epi32(static_cast<int>(0xffff0000))), nan, bits));
+}
+inline Vector rounded_to_float16(Vector values) {
+  return _mm512_cvtph_ps(_mm512_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+// 16 floats that codes of 4 bits look up.
+struct Table {
+  Vector values;
+};
+inline Table table_of(const float* values) { return {load(values)}; }
+// Lane l: word l % 4 of 16 bytes, shifted right by nibbles number first + l / 4; what counts of it
+// are the lowest 4 bits.
+inline __m512i nibble_codes(const uint8_t* packed, int first) {
+  const __m512i four =
+      _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(packed)));
+  const __m512i shifts = _mm512_set_epi32(12, 12, 12, 12, 8, 8, 8, 8, 4, 4, 4, 4, 0, 0, 0, 0);
+  return _mm512_srlv_epi32(four, _mm512_add_epi32(shifts, _mm512_set1_epi32(4 * first)));
+}
+inline Vector look_up(const Table& table, __m512i codes) {
+  return _mm512_permutexvar_ps(codes, table.values);
+}
+
 inline float sum_of(Vector v) { return _mm512_reduce_add_ps(v); }
 
 // A square of floats, mirrored at its diagonal.

@@ -86,6 +86,42 @@ inline float half_at(const uint8_t* from) {
   return float16_to_float(bits);
 }
 
+// To nearest, ties to even; NaN stays NaN.
+inline Vector rounded_to_bfloat16(Vector values) {
+  for (int i = 0; i < kLanes; ++i) values[i] = bfloat16_to_float(float_to_bfloat16(values[i]));
+  return values;
+}
+inline Vector rounded_to_float16(Vector values) {
+  for (int i = 0; i < kLanes; ++i) values[i] = float16_to_float(float_to_float16(values[i]));
+  return values;
+}
+
+// 16 floats that codes of 4 bits look up.
+struct Table {
+  float values[16];
+};
+inline Table table_of(const float* values) {
+  Table table;
+  std::memcpy(table.values, values, sizeof(table.values));
+  return table;
+}
+// Lane l: word l % 4 of 16 bytes, shifted right by nibbles number first + l / 4; what counts of it
+// are the lowest 4 bits.
+struct Codes {
+  uint32_t lanes[kLanes];
+};
+inline Codes nibble_codes(const uint8_t* packed, int first) {
+  Codes codes;
+  std::memcpy(codes.lanes, packed, sizeof(codes.lanes));
+  for (uint32_t& lane : codes.lanes) lane >>= 4 * first;
+  return codes;
+}
+inline Vector look_up(const Table& table, const Codes& codes) {
+  Vector values;
+  for (int i = 0; i < kLanes; ++i) values[i] = table.values[codes.lanes[i] & 15];
+  return values;
+}
+
 inline float sum_of(Vector v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 
 // A square of floats, mirrored at its diagonal.
