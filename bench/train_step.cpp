@@ -212,11 +212,11 @@ void run(const Setting& s) {
       "\"tensors_mb\":{:.0f},\"held_mb\":{:.0f},"
       "\"load_seconds\":{:.2f},\"first_loss\":{:.4f}}}\n",
       s.model, device.str(), s.quantization, s.batch, s.sequence,
-      s.recompute.count(model->config().num_layers),
-      c10::toString(model->compute_dtype()), s.threads, tokens / median(times),
-      median(times), floors.empty() ? 0.0 : median(floors), ratio, processor_step, processor_ratio,
-      peak / 1e6, after_two / 1e6, static_cast<double>(tensors.used) / 1e6,
-      static_cast<double>(tensors.held) / 1e6, load_seconds, first_loss);
+      s.recompute.count(model->config().num_layers), c10::toString(model->compute_dtype()),
+      s.threads, tokens / median(times), median(times), floors.empty() ? 0.0 : median(floors),
+      ratio, processor_step, processor_ratio, peak / 1e6, after_two / 1e6,
+      static_cast<double>(tensors.used) / 1e6, static_cast<double>(tensors.held) / 1e6,
+      load_seconds, first_loss);
 }
 
 }  // namespace

@@ -129,7 +129,8 @@ TEST(Load, UpcastAllMultipliesTheHeadInFloat32) {
   ASSERT_EQ(hidden.scalar_type(), at::kFloat);
   // The layers compute in bf16 as before: only the last rounding is gone.
   EXPECT_TRUE(at::equal(hidden.to(at::kBFloat16), plain->hidden(test::tiny_input({7, 4}))));
-  EXPECT_TRUE(at::equal(upcast->logits(hidden), quant::product(hidden, upcast->embedding.weight.t())));
+  EXPECT_TRUE(
+      at::equal(upcast->logits(hidden), quant::product(hidden, upcast->embedding.weight.t())));
   EXPECT_GT(
       (upcast->logits(hidden) - plain->logits(hidden.to(at::kBFloat16))).abs().max().item<float>(),
       0);

@@ -11,6 +11,7 @@
 
 #include "base/device.h"
 #include "base/error.h"
+#include "base/instruction_set.h"
 #include "quant/gguf_blocks.h"
 #include "quant/gguf_weight.h"
 
@@ -80,6 +81,32 @@ TEST(GgufWeight, StackedExpertsHaveTheirRowsBehindOneAnother) {
     EXPECT_TRUE(at::equal(a.view(at::kInt), b.view(at::kInt)));
     EXPECT_THROW(stacked.dequantize_rows(2, 3, 5, b), Error);
     EXPECT_THROW(stacked.dequantize_rows(3, 0, 2, b), Error);
+  }
+}
+
+// Sums of fp32 in another order than the definition's, of numbers that are not rounded first.
+TEST(GgufWeight, FewRowsAreMultipliedByTheDecodedRowsOnEveryInstructionSet) {
+  for (const InstructionSet set : {InstructionSet::kBaseline, InstructionSet::kAvx2,
+                                   InstructionSet::kAvx512, InstructionSet::kAvx512Bfloat16}) {
+    const AtMost most(set);
+    for (const DType dtype : {DType::kQ4_0, DType::kQ4_1, DType::kQ8_0})
+      for (const int64_t tokens : {1, 3, 8}) {
+        at::Tensor blocks = random_blocks(dtype, 13, 96);
+        at::Tensor each = blocks.view({-1, io::bytes_per_block(dtype)});
+        each.select(1, 1).fill_(0x30);  // scales between 1/8 and 1/4, and so are minima
+        if (dtype == DType::kQ4_1) each.select(1, 3).fill_(0xb0);
+        const GgufWeight weight(blocks, dtype, 96);
+        at::Tensor rows = at::empty({13, 96});
+        weight.dequantize_rows(0, 0, 13, rows);
+        const at::Tensor x = at::randn({tokens, 96});
+        Workspace workspace;
+        const at::Tensor wide = x.to(at::kDouble), w = rows.to(at::kDouble);
+        const at::Tensor exact = at::mm(wide, w.t());
+        const at::Tensor bound = at::mm(wide.abs(), w.abs().t()) * 2e-6;
+        const at::Tensor found = weight.forward(x, workspace, 0);
+        EXPECT_TRUE(((found - exact).abs() <= bound).all().item<bool>())
+            << io::dtype_name(dtype) << " " << tokens << " " << to_string(set);
+      }
   }
 }
 
