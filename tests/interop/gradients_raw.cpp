@@ -3,6 +3,7 @@
 //
 //   interop_gradients MODEL QUANTIZATION COMPUTE_DTYPE ADAPTER TOKENS LENGTH STEPS OUTPUT
 //
+// COMPUTE_DTYPE is as train.compute_dtype; what is not quantized is held in the same type.
 // TOKENS holds int32 ids, LENGTH of them a row, every one supervised; a step takes one row. ADAPTER
 // is PEFT's directory. OUTPUT gets the gradients as safetensors under PEFT's names; the hashes of
 // the base before and after the last step, and the losses, are printed as JSON.
@@ -21,6 +22,7 @@
 #include "lora/adapter_file.h"
 #include "model/load.h"
 #include "optim/grad_clip.h"
+#include "recipes/compute_dtype.h"
 #include "trainer/train_step.h"
 
 namespace {
@@ -54,13 +56,15 @@ void write_gradients(const std::string& path, const lora::AdapterSet& adapters) 
 void run(char** argv) {
   quant::QuantizationOptions quantization;
   quantization.method = argv[2];
-  const at::ScalarType compute = model::dtype_from_string(argv[3], "COMPUTE_DTYPE");
+  const std::string wish = argv[3];
+  const at::ScalarType compute = recipes::compute_dtype_of(wish, at::kCPU);
   const std::string adapter = argv[4];
   const int64_t length = std::stoll(argv[6]), steps = std::stoll(argv[7]);
   const auto source = model::open_weights(argv[1]);
   model::ModelOptions options;
-  options.dtype = argv[3];
+  options.dtype = recipes::resolved_compute_dtype(wish, at::kCPU);
   const auto model = model::load_model(*source, options, quantization, at::kCPU, compute);
+  model->narrow_gates = recipes::keeps_narrow_gates(wish, at::kCPU);
   lora::AdapterSet adapters(lora::read_adapter_options(adapter), model->groups(), compute, 1);
   lora::read_adapter_tensors(adapter, adapters);
   const std::string hash_before = model->base_hash();
