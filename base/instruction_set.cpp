@@ -63,6 +63,12 @@ InstructionSet processor_instruction_set() {
 
 InstructionSet instruction_set() { return in_use().load(std::memory_order_relaxed); }
 
+std::string describe_instruction_set() {
+  const InstructionSet set = instruction_set(), processor = processor_instruction_set();
+  const std::string held = set < processor ? ", held down from " + to_string(processor) : "";
+  return to_string(set) + held;
+}
+
 bool has_avx512_vnni() {
 #ifdef __x86_64__
   return has_avx512() && __builtin_cpu_supports("avx512vnni");

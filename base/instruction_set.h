@@ -25,6 +25,8 @@ InstructionSet processor_instruction_set();
 // What is in use: the processor's, or less if the environment variable QLORA_INSTRUCTION_SET names
 // less. ConfigError if it names something unknown.
 InstructionSet instruction_set();
+// "avx2", or where less than the processor's is in use "avx2, held down from avx512_bf16".
+std::string describe_instruction_set();
 inline bool has_avx2() { return instruction_set() >= InstructionSet::kAvx2; }
 inline bool has_avx512() { return instruction_set() >= InstructionSet::kAvx512; }
 inline bool has_avx512_bfloat16() { return instruction_set() >= InstructionSet::kAvx512Bfloat16; }

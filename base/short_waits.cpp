@@ -29,6 +29,12 @@ QLORA_BEFORE_SANITIZERS void restart_with_short_waits(int, char** argv, char** e
   for (size_t i = 0; i < count; ++i) with_setting[i] = environment[i];
   with_setting[count] = const_cast<char*>(kShortWaits);
   with_setting[count + 1] = nullptr;
+  // By its own path, after which the kernel names the process.
+  char path[4096];
+  if (const ssize_t length = readlink("/proc/self/exe", path, sizeof(path) - 1); length > 0) {
+    path[length] = '\0';
+    execve(path, argv, with_setting);
+  }
   execve("/proc/self/exe", argv, with_setting);
 }
 

@@ -43,15 +43,12 @@ std::string group_facts() {
 }
 
 Json facts() {
-  const auto in_use = qlora::instruction_set(), processor = qlora::processor_instruction_set();
-  std::string instructions = qlora::to_string(in_use);
-  if (in_use != processor) instructions += " (held down from " + qlora::to_string(processor) + ")";
   Json all = {
       {"qlora", QLORA_VERSION},
       {"LibTorch", TORCH_VERSION},
       {"CPU cores", qlora::usable_cores()},
       {"limits of its groups", group_facts()},
-      {"CPU instructions", instructions},
+      {"CPU instructions", qlora::describe_instruction_set()},
       {"compute_dtype auto", qlora::recipes::resolved_compute_dtype("auto", c10::Device("cpu"))},
       {"memory free", gigabytes(qlora::free_memory_bytes(c10::Device("cpu")))},
       {"disk free here", gigabytes(static_cast<int64_t>(std::filesystem::space(".").available))},

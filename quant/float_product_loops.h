@@ -123,7 +123,8 @@ void finish(const Part& part, Sums from, T* out) {
       float sum = sums[n];
       if (p.accumulate) sum += qlora::load(out[element]);
       if (p.onto != nullptr) sum += p.onto[element];
-      qlora::store(sum, out[element]);
+      Vector one = all(sum);  // rounded as vectors are
+      store_first(one, out + element, 1);
     }
   }
 }
@@ -143,6 +144,8 @@ void multiply_block(const Part& part) {
       begun = true;
     }
   }
+  if (!begun)  // a product of no terms
+    for (int64_t i = 0; i < part.rows * stride; ++i) sums.data[i] = 0.0f;
   switch (p.type) {
     case ElementType::kFloat32:
       return finish(part, sums, static_cast<float*>(p.out));

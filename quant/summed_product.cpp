@@ -75,6 +75,8 @@ void multiply_summed_in_float(const at::Tensor& a, const std::vector<SummedProdu
   for (const SummedProduct& p : products) {
     check(p.to.out.size(0) == a.size(0) && p.to.out.size(1) == p.b.size(1),
           "multiply_summed: the shapes of a product do not fit");
+    check(!p.to.h.defined() || (p.to.h.size(0) == a.size(0) && p.to.c.size(1) == p.b.size(1)),
+          "multiply_summed: the shapes of a term do not fit");
     cpu::FloatProduct to = float_product_to(p.to.out, p.to.accumulate, p.to.onto);
     if (p.to.h.defined()) to.terms[to.num_terms++] = float_term(p.to.h, p.to.c, p.to.scale);
     to.terms[to.num_terms++] = float_term(a, p.b, 1.0);

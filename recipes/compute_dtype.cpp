@@ -30,18 +30,17 @@ bool keeps_narrow_gates(const std::string& wish, c10::Device device) {
 
 std::string compute_dtype_sentence(const std::string& wish, const std::string& resolved,
                                    c10::Device device) {
-  const std::string has = to_string(instruction_set());
+  const std::string has = describe_instruction_set();
   if (!device.is_cpu())
     return wish == "auto" ? "products are bfloat16" : "products are " + resolved;
   std::string sentence = "products are " + resolved;
   if (resolved == "bfloat16" && multiplies_bfloat16(device))
     return sentence + ", which this processor multiplies (" + has + ")";
   if (resolved == "float32" && wish == "auto")
-    return sentence + ", since this processor (" + has + ") has no bfloat16 products";
+    return sentence + ", since there are no bfloat16 products with " + has;
   if (resolved == "float32") return sentence;
   return fmt::format(
-      "{}, which this processor ({}) multiplies as float32: it takes as long as that, and rounds "
-      "more",
+      "{}, which is multiplied as float32 with {}: it takes as long as that, and rounds more",
       sentence, has);
 }
 

@@ -28,7 +28,7 @@ std::vector<std::string> costly_settings(const MachineFacts& facts) {
         static_cast<double>(facts.free_bytes) / 1e6));
   if (facts.threads > facts.cores)
     sentences.push_back(fmt::format(
-        "train.threads is {} and the machine has {} cores: threads that wait for each other take "
+        "train.threads is {} and the run may use {} cores: threads that wait for each other take "
         "many times as long; leave train.threads at 0",
         facts.threads, facts.cores));
   return sentences;

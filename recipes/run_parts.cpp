@@ -138,8 +138,9 @@ trainer::TrainState begin_or_read_state(const Recipe& recipe, const RunDirectory
           state.choices.device, device, state.choices.device);
     }
     if (state.choices.instruction_set != to_string(instruction_set())) {
-      log::warning("the run began on a CPU with {}, this one has {}: the last bits may differ",
-                   state.choices.instruction_set, to_string(instruction_set()));
+      log::warning(
+          "the run began with the instructions {}, now there are {}: the last bits may differ",
+          state.choices.instruction_set, to_string(instruction_set()));
     }
     // Of a version that had bfloat16 where nothing was said.
     if (state.choices.compute_dtype.empty())
@@ -171,8 +172,8 @@ c10::Device set_up_machine(const Recipe& recipe, const trainer::TrainState& stat
   log::write_info(
       compute_dtype_sentence(recipe.train.compute_dtype, state.choices.compute_dtype, device));
   if (device.is_cpu() && instruction_set() == InstructionSet::kBaseline)
-    log::warning(
-        "this processor has no AVX2: a step takes about five times as long as on one that has");
+    log::warning("products without AVX2 ({}): a step takes about five times as long as with it",
+                 describe_instruction_set());
   return device;
 }
 

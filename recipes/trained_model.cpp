@@ -4,6 +4,7 @@
 #include "base/device.h"
 #include "base/error.h"
 #include "model/hub_cache.h"
+#include "model/linear_shapes.h"
 #include "model/weight_source.h"
 #include "quant/gguf_weight.h"
 #include "recipes/run_directory.h"
@@ -17,9 +18,11 @@ namespace {
 // Whether products of few rows take a GGUF file's blocks as they are. Other blocks are decoded
 // once, since generation reads every weight for every token.
 bool has_fast_blocks(const std::string& file) {
-  const std::string packing = model::open_weights(model::resolve_model_path(file))
-                                  ->packing("model.layers.0.self_attn.q_proj");
-  return quant::has_few_rows_kernel(packing);
+  const auto source = model::open_weights(model::resolve_model_path(file));
+  for (const model::LinearShape& shape : model::linear_shapes(source->config()))
+    for (int64_t layer = 0; layer < source->config().num_layers; ++layer)
+      if (!quant::has_few_rows_kernel(source->packing(shape.module(layer)))) return false;
+  return true;
 }
 
 Recipe recipe_of(const ModelChoice& choice) {

@@ -50,6 +50,13 @@ bool remakes_activated(const LayerPass& p) {
   return p.remakes_inputs || p.gate_bytes != p.compute_bytes;
 }
 
+// Gate and up in the compute dtype beside what is kept of them in a narrower one: as products made
+// them, until the layer's forward pass ends, and again while the backward pass needs them. Bytes
+// of one token.
+int64_t widened_gates(const LayerPass& p) {
+  return p.gate_bytes != p.compute_bytes ? 2 * p.compute_bytes * p.inner : 0;
+}
+
 // A sum of a float32 and a 16-bit tensor makes a copy on the CPU.
 bool casts_sums(const LayerPass& p) { return !p.on_gpu && p.compute_bytes != kFloat; }
 
@@ -64,19 +71,22 @@ std::vector<NodeBuffers> backward_buffers(const LayerPass& p) {
   const int64_t residual = kFloat * h;  // the gradient that bypasses the node
   // What recomputes a layer holds the gradient of its output, which the second norm replaces.
   const int64_t held = is_alone(p) ? residual : 0;
-  const int64_t copies = p.dropout ? 3 : 1;         // of an input gradient
+  const int64_t copies = p.dropout ? 3 : 1;  // of an input gradient
+  const int64_t remade_activated = remakes_activated(p) ? c * i : 0;
+  const int64_t wide = widened_gates(p);
   const int64_t remade = p.remakes_inputs ? c : 0;  // of an element of a node's input
-  return {{Stage::kDown, residual + c * h + copies * c * i + (remakes_activated(p) ? c * i : 0)},
-          {Stage::kSwiglu, residual + 3 * c * i},
-          {Stage::kGateUp, residual + 2 * c * i + (copies * c + remade) * h},
-          {Stage::kSecondNorm, 2 * residual + (p.sums_onto ? 1 : 2) * c * h},
-          {Stage::kOutput, residual + held + c * h + copies * c * q},
-          {Stage::kAttention,
-           residual + held + c * (2 * q + 2 * k) + fused_backward_bytes(p) + float_copies(p)},
-          // A GPU's gradients do not lie side by side yet.
-          {Stage::kQkv,
-           residual + held + (p.on_gpu ? 2 : 1) * c * (q + 2 * k) + (copies * c + remade) * h},
-          {Stage::kFirstNorm, 2 * residual + held + (is_alone(p) || p.sums_onto ? 1 : 2) * c * h}};
+  return {
+      {Stage::kDown, residual + c * h + std::max(copies * c * i + remade_activated, wide + c * i)},
+      {Stage::kSwiglu, residual + 3 * c * i + wide},
+      {Stage::kGateUp, residual + 2 * c * i + (copies * c + remade) * h},
+      {Stage::kSecondNorm, 2 * residual + (p.sums_onto ? 1 : 2) * c * h},
+      {Stage::kOutput, residual + held + c * h + copies * c * q},
+      {Stage::kAttention,
+       residual + held + c * (2 * q + 2 * k) + fused_backward_bytes(p) + float_copies(p)},
+      // A GPU's gradients do not lie side by side yet.
+      {Stage::kQkv,
+       residual + held + (p.on_gpu ? 2 : 1) * c * (q + 2 * k) + (copies * c + remade) * h},
+      {Stage::kFirstNorm, 2 * residual + held + (is_alone(p) || p.sums_onto ? 1 : 2) * c * h}};
 }
 
 }  // namespace
@@ -119,7 +129,8 @@ int64_t forward_bytes(const LayerPass& p) {
   // Alive to the end of the layer: what is not yet added to the residual, by the layer before and
   // by attention; queries and keys before a rotation that copies them, and the inputs of products
   // that are not kept.
-  const int64_t unkept = p.remakes_inputs ? c * (2 * h + i) : 0;
+  const int64_t unkept =
+      (p.remakes_inputs ? 2 * c * h : 0) + (remakes_activated(p) ? c * i : 0) + widened_gates(p);
   const int64_t not_added = p.sums_onto ? 0 : (is_alone(p) ? 1 : 2) * c * h;
   const int64_t locals = not_added + (copies_rotated(p) ? c * (q + k) : 0) + unkept;
   // The last product, or the sum with it, or both.

@@ -50,7 +50,8 @@ inline void store(Vector values, float* to) { std::memcpy(to, &values, sizeof(va
 inline Vector power_of_two(Vector n) {
   Vector powers;
   for (int i = 0; i < kLanes; ++i)
-    powers[i] = std::bit_cast<float>((static_cast<int32_t>(n[i]) + 127) << 23);
+    powers[i] =
+        std::bit_cast<float>((static_cast<int32_t>(n[i] == n[i] ? n[i] : 0.0f) + 127) << 23);
   return powers;
 }
 inline Vector floor(Vector x) {

@@ -125,6 +125,16 @@ TEST(FloatProducts, AnAdapterAndAResidualAreInOneSum) {
   }
 }
 
+TEST(FloatProducts, AProductWithoutTermsIsZero) {
+  at::Tensor out = at::full({20, 30}, 7.0);
+  multiply_into(at::ones({20, 5}), at::ones({5, 30}), false, out);  // leaves sums behind
+  multiply_into(at::empty({20, 0}), at::empty({0, 30}), false, out);
+  EXPECT_TRUE((out == 0).all().item<bool>());
+  out.fill_(7.0);
+  multiply_into(at::empty({20, 0}), at::empty({0, 30}), true, out);
+  EXPECT_TRUE((out == 7).all().item<bool>());
+}
+
 TEST(FloatProducts, FactorsThatDoNotFitAreRefused) {
   at::Tensor out = at::empty({4, 5});
   EXPECT_THROW(multiply_into(at::ones({4, 6}), at::ones({7, 5}), false, out), Error);

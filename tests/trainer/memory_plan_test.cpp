@@ -232,15 +232,19 @@ TEST(MemoryPlan, AStepsPeakIsThatOfItsTensors) {
     int64_t recompute;
     at::ScalarType compute;
     const char* base = "none";
+    bool narrow_gates = false;
   };
   // Each larger than the one before: the arena keeps its peak. With the last of three layers
   // recomputed too, its input is all that it adds. float16 goes through attention in float32.
-  for (const Setting& s : {Setting{1024, 2, at::kBFloat16}, Setting{1024, 3, at::kBFloat16},
-                           Setting{1024, 1, at::kBFloat16}, Setting{1024, 0, at::kBFloat16},
-                           Setting{1280, 3, at::kFloat}, Setting{1280, 1, at::kFloat},
-                           Setting{1280, 0, at::kFloat}, Setting{3584, 0, at::kBFloat16, "int8"},
-                           Setting{4096, 0, at::kBFloat16, "nf4"}, Setting{4608, 0, at::kHalf}}) {
+  for (const Setting& s :
+       {Setting{1024, 2, at::kBFloat16}, Setting{1024, 3, at::kBFloat16},
+        Setting{1024, 1, at::kBFloat16}, Setting{1024, 0, at::kBFloat16},
+        Setting{1280, 3, at::kFloat}, Setting{1280, 1, at::kFloat}, Setting{1280, 0, at::kFloat},
+        Setting{3584, 0, at::kBFloat16, "int8"}, Setting{4096, 0, at::kBFloat16, "nf4"},
+        Setting{4608, 0, at::kHalf}, Setting{4608, 0, at::kFloat, "none", true},
+        Setting{9216, 3, at::kFloat, "none", true}}) {
     SmallRun run(method(s.base), s.tokens, model::RecomputedLayers::first(s.recompute), s.compute);
+    run.model->narrow_gates = run.plan.narrow_gates = s.narrow_gates;
     const int64_t before = arena_statistics().used_bytes;
     accumulate_gradients(*run.job, run.loader.next());
     const int64_t measured = arena_statistics().peak_used_bytes - before;
