@@ -4,9 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <filesystem>
 #include <map>
+#include <thread>
 
 #include "tests/cli/program.h"
 
@@ -100,6 +102,8 @@ class LongPhases : public testing::Test {
     EXPECT_EQ(run_qlora(dir, train(dir, "unbroken")).exit_code, 0);
     ChildProcess process(QLORA_PROGRAM, train(dir, "stopped"), dir.path());
     EXPECT_TRUE(process.wait_until([&] { return steps_logged(dir, "stopped") >= lines; }));
+    // The phase that follows the line has begun by then, and lasts several times as long.
+    std::this_thread::sleep_for(std::chrono::milliseconds(40));
     process.send(SIGINT);
     const Finished stopped = process.wait();
     EXPECT_EQ(stopped.exit_code, 130) << stopped.err;
