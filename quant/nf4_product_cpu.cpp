@@ -3,8 +3,6 @@
 
 #include "base/instruction_set.h"
 #include "base/vectorize.h"
-#include "quant/dense_product_kernels.h"
-#include "quant/element_conversion.h"
 #include "quant/nf4_block_decoders.h"
 #include "quant/nf4_product_kernels.h"
 

@@ -6,21 +6,8 @@ namespace qlora::trainer {
 namespace {
 
 constexpr int64_t kFloat = 4;
-// Query rows whose scores are held at once where attention is not fused.
-constexpr int64_t kScoreRows = 512;
-
 int64_t at(const std::array<int64_t, model::kNumGroups>& values, model::Group group) {
   return values[static_cast<size_t>(group)];
-}
-
-// Bytes that attention which is not fused has at once: probabilities [heads, rows, keys] and
-// their gradient, and copies of the rows' and the keys' parts, heads first, with a product of each.
-int64_t composed_bytes(const LayerPass& p) {
-  const int64_t rows = std::min(kScoreRows, p.longest);
-  if (p.flash || p.on_gpu) return 0;
-  const int64_t elements =
-      2 * p.heads * rows * p.longest + 3 * (rows * p.queries + p.longest * p.keys);
-  return elements * p.compute_bytes;
 }
 
 // Where attention is composed of stock operations, queries and keys stay beside their rotated
@@ -149,9 +136,7 @@ int64_t backward_bytes(const LayerPass& p) {
   const std::vector<KeptTensor> kept = kept_tensors(p);
   int64_t freed = 0, most = 0;
   for (const NodeBuffers& buffers : backward_buffers(p)) {
-    int64_t bytes = (buffers.bytes - freed) * p.tokens;
-    if (buffers.node == Stage::kAttention) bytes += composed_bytes(p);
-    most = std::max(most, bytes);
+    most = std::max(most, (buffers.bytes - freed) * p.tokens);
     for (const KeptTensor& tensor : kept)
       if (tensor.node == buffers.node) freed += tensor.elements * tensor.bytes;
   }
@@ -165,8 +150,7 @@ int64_t graphless_bytes(const LayerPass& p) {
   const int64_t end = residuals * kFloat * h + c * ((p.sums_onto ? 2 : 4) * h + q) +
                       (copies_rotated(p) ? 2 : 1) * c * (q + 2 * k) + 3 * c * i;
   const int64_t eight_bits = p.in_int32 ? (kFloat - c) * i + h : p.in_eight_bits ? i : 0;
-  return std::max(attention * p.tokens + composed_bytes(p),
-                  (end + std::max<int64_t>(eight_bits, 0)) * p.tokens);
+  return std::max(attention * p.tokens, (end + std::max<int64_t>(eight_bits, 0)) * p.tokens);
 }
 
 int64_t attention_buffer_bytes(const LayerPass& p) {
