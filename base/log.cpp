@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "base/progress.h"
+#include "base/shown_text.h"
 
 namespace qlora::log {
 namespace {
@@ -30,15 +31,16 @@ Sinks& sinks() {
   return sinks;
 }
 
-void write(spdlog::level::level_enum level, const char* name, std::string_view line) {
+void write(spdlog::level::level_enum level, const char* name, std::string_view text) {
   Sinks& s = sinks();
+  const std::string line = shown_text(text);
   const auto no_progress_line = hold_progress_line();
   if (level > spdlog::level::info) {
     s.terminal->set_pattern(fmt::format("%^{}:%$ %v", name));
-    s.logger.log(level, spdlog::string_view_t(line.data(), line.size()));
+    s.logger.log(level, spdlog::string_view_t(line));
     s.terminal->set_pattern("%v");
   } else {
-    s.logger.log(level, spdlog::string_view_t(line.data(), line.size()));
+    s.logger.log(level, spdlog::string_view_t(line));
   }
 }
 
