@@ -1,6 +1,7 @@
 #include "base/profile.h"
 
 #include <fmt/format.h>
+#include <omp.h>
 #include <time.h>
 
 #include <algorithm>
@@ -48,12 +49,14 @@ namespace profile_detail {
 std::atomic<bool> active = false;
 
 void begin(const char* stage) {
+  if (omp_in_parallel() != 0) return;
   Profile& p = profile();
   if (p.synchronize) p.synchronize();
   p.open.push_back({stage, now_ns()});
 }
 
 void end() {
+  if (omp_in_parallel() != 0) return;
   Profile& p = profile();
   if (p.open.empty()) return;  // begun before the profile was
   if (p.synchronize) p.synchronize();

@@ -5,7 +5,8 @@
 //
 // Stages nest: the table counts a stage's own time, without what the stages inside it took. Scopes
 // may be on several threads, but only on one at a time: autograd's backward pass on a GPU has a
-// thread of its own, for which the caller waits.
+// thread of its own, for which the caller waits. Those inside a parallel region are not noted:
+// their time belongs to the stage that opened it.
 #pragma once
 
 #include <atomic>

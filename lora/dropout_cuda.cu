@@ -4,6 +4,7 @@
 
 #include "base/philox.h"
 #include "lora/dropout_kernels.h"
+#include "quant/device_arithmetic.cuh"
 
 namespace qlora::lora::cuda {
 namespace {
@@ -51,6 +52,7 @@ void launch(const DropoutArguments& a, cudaStream_t stream) {
   const int64_t groups = (a.count + 127) / 128, blocks = (groups * 16 + threads - 1) / threads;
   dropout_kernel<T><<<static_cast<unsigned>(blocks), threads, 0, stream>>>(
       a, Drop{drop_below(a.probability), 1.0f / (1.0f - a.probability)});
+  quant::cuda::check_launch("dropout");
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "base/parallel_for.h"
 #include "tests/support/temp_dir.h"
 
 namespace qlora {
@@ -41,6 +42,22 @@ TEST(Profile, NothingIsNotedWhileNoOneLooks) {
   stop_profile();
   outer();
   EXPECT_TRUE(profile_events().empty());
+}
+
+TEST(Profile, ScopesInsideAParallelRegionBelongToTheStageAroundIt) {
+  const int threads = num_threads();
+  omp_set_num_threads(2);
+  start_profile();
+  {
+    const ProfileScope scope("around");
+    parallel_for(1000, 1, [](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) const ProfileScope inner("inner");
+    });
+  }
+  stop_profile();
+  omp_set_num_threads(threads);
+  ASSERT_EQ(stage_times().size(), 1u);
+  EXPECT_EQ(stage_times().front().stage, "around");
 }
 
 TEST(Profile, TheTraceIsOfTheFormatThatChromeReads) {
