@@ -19,7 +19,7 @@ namespace qlora::avx512 {
 
 constexpr int kWords = 16;  // 32-bit lanes of a register
 
-inline uint32_t pair_at(const uint16_t* first) {
+static inline uint32_t pair_at(const uint16_t* first) {
   uint32_t pair;
   std::memcpy(&pair, first, sizeof(pair));
   return pair;
@@ -53,23 +53,23 @@ template <int kRows, int kVectors>
 }
 
 // The first `count` lanes.
-inline __mmask16 first_lanes(int64_t count) {
+static inline __mmask16 first_lanes(int64_t count) {
   return count >= kWords ? static_cast<__mmask16>(0xffff)
                          : static_cast<__mmask16>((1u << count) - 1u);
 }
 
-inline __m512 load_bfloat16(const uint16_t* from, __mmask16 mask) {
+static inline __m512 load_bfloat16(const uint16_t* from, __mmask16 mask) {
   return _mm512_castsi512_ps(
       _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from)), 16));
 }
-inline void store_bfloat16(__m512 values, uint16_t* to, __mmask16 mask) {
+static inline void store_bfloat16(__m512 values, uint16_t* to, __mmask16 mask) {
   _mm256_mask_storeu_epi16(to, mask, (__m256i)_mm512_cvtneps_pbh(values));
 }
 
 // Rows 2p and 2p + 1 of b [depth, columns] -> packed words; a missing last row counts as zero.
 // packed_stride >= columns rounded up to 16; what pads a row is zero.
-inline void pack_rows(const uint16_t* b, int64_t stride, int64_t depth, int64_t columns,
-                      uint32_t* packed, int64_t packed_stride) {
+static inline void pack_rows(const uint16_t* b, int64_t stride, int64_t depth, int64_t columns,
+                             uint32_t* packed, int64_t packed_stride) {
   for (int64_t p = 0; 2 * p < depth; ++p) {
     const uint16_t *low = b + 2 * p * stride, *high = low + stride;
     const bool both = 2 * p + 1 < depth;
@@ -111,8 +111,8 @@ inline void pack_rows(const uint16_t* b, int64_t stride, int64_t depth, int64_t 
 
 // The same of bᵀ, b being [columns, depth]: pairs lie together already, words are transposed in
 // registers (gathering them took 5 times as long). depth must be even.
-inline void pack_transposed(const uint16_t* b, int64_t stride, int64_t depth, int64_t columns,
-                            uint32_t* packed, int64_t packed_stride) {
+static inline void pack_transposed(const uint16_t* b, int64_t stride, int64_t depth,
+                                   int64_t columns, uint32_t* packed, int64_t packed_stride) {
   const int64_t pairs = depth / 2;
   for (int64_t n = 0; n < packed_stride; n += kWords)
     for (int64_t p = 0; p < pairs; p += kWords) {
@@ -127,6 +127,6 @@ inline void pack_transposed(const uint16_t* b, int64_t stride, int64_t depth, in
     }
 }
 
-inline int64_t padded(int64_t columns) { return (columns + kWords - 1) / kWords * kWords; }
+static inline int64_t padded(int64_t columns) { return (columns + kWords - 1) / kWords * kWords; }
 
 }  // namespace qlora::avx512
