@@ -5,6 +5,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "base/error.h"
@@ -22,13 +23,28 @@ bool holds_weights(io::DType dtype) {
          dtype == io::DType::kBF16;
 }
 
-void require_finite(const at::Tensor& piece, const io::TensorView& view, int64_t first) {
-  if (at::isfinite(piece.sum()).item<bool>()) return;
-  const at::Tensor bad = at::isfinite(piece).logical_not();  // a sum of large numbers may overflow
-  if (!bad.any().item<bool>()) return;
+// Beyond this, squares and sums of squares leave fp32: no model was trained with such weights.
+constexpr double kLargestWeight = 1e18;
+constexpr double kLargestHalf = 65504;
+
+// `piece` as decoded, in fp32; `first` is the index of its first element.
+void require_weights(const at::Tensor& piece, at::ScalarType dtype, const io::TensorView& view,
+                     int64_t first) {
+  const double limit = dtype == at::kHalf ? kLargestHalf : kLargestWeight;
+  const auto [least, most] = at::aminmax(piece);  // NaN if there is one
+  if (least.item<double>() >= -limit && most.item<double>() <= limit) return;
+  const at::Tensor bad = at::logical_not(piece.abs() <= limit);
+  const int64_t place = bad.nonzero()[0].item<int64_t>();
+  const double value = piece[place].item<double>();
+  if (dtype == at::kHalf && std::abs(value) <= kLargestWeight) {
+    fail<FormatError>(
+        "{}: tensor {} holds {} (element {}), more than float16 can; set model.dtype: bfloat16",
+        view.file, view.name, value, first + place);
+  }
   fail<FormatError>(
-      "{}: tensor {} holds a value that is NaN or infinite (element {}); the model file is damaged",
-      view.file, view.name, first + bad.nonzero()[0].item<int64_t>());
+      "{}: tensor {} holds {} (element {}), which no trained weight is; the model file is damaged",
+      view.file, view.name, std::isfinite(value) ? fmt::format("{:.3g}", value) : "NaN or infinity",
+      first + place);
 }
 
 }  // namespace
@@ -54,7 +70,7 @@ at::Tensor read_tensor(const io::TensorView& view, const std::vector<int64_t>& s
     const std::byte* bytes = view.bytes.data() + first / block * io::bytes_per_block(view.dtype);
     quant::dequantize_gguf_blocks(view.dtype, bytes, length, decoded.data_ptr());
     const at::Tensor piece = decoded.narrow(0, 0, length);
-    require_finite(piece, view, first);
+    require_weights(piece, dtype, view, first);
     flat.narrow(0, first, length).copy_(piece);
   }
   io::drop_pages(view.bytes);

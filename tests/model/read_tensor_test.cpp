@@ -1,0 +1,55 @@
+#include "model/read_tensor.h"
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "base/error.h"
+
+namespace qlora::model {
+namespace {
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::ThrowsMessage;
+
+io::TensorView view_of(const std::vector<float>& values) {
+  io::TensorView view;
+  view.name = "model.norm.weight";
+  view.file = "model.safetensors";
+  view.shape = {static_cast<int64_t>(values.size())};
+  view.bytes = std::as_bytes(std::span(values));
+  return view;
+}
+
+void expect_refused(const std::vector<float>& values, at::ScalarType dtype,
+                    const std::string& what) {
+  EXPECT_THAT([&] { read_tensor(view_of(values), {static_cast<int64_t>(values.size())}, dtype); },
+              ThrowsMessage<FormatError>(AllOf(HasSubstr("model.safetensors"),
+                                               HasSubstr("model.norm.weight"), HasSubstr(what))));
+}
+
+TEST(ReadTensor, ANumberThatIsNoneIsFoundWhereverItStands) {
+  constexpr float kNaN = std::numeric_limits<float>::quiet_NaN(),
+                  kInfinity = std::numeric_limits<float>::infinity();
+  expect_refused({1, 2, kNaN}, at::kFloat, "(element 2)");
+  expect_refused({-kInfinity, 2, 3}, at::kBFloat16, "NaN or infinity (element 0)");
+  std::vector<float> many((1 << 20) + 7, 0.5F);  // beyond the first piece
+  many[(1 << 20) + 3] = kInfinity;
+  expect_refused(many, at::kBFloat16, "(element 1048579)");
+}
+
+TEST(ReadTensor, AValueThatFloat16CannotHoldIsRefusedForFloat16Alone) {
+  const std::vector<float> values = {1, -70000};
+  expect_refused(values, at::kHalf, "model.dtype: bfloat16");
+  EXPECT_EQ(read_tensor(view_of(values), {2}, at::kFloat)[1].item<float>(), -70000);
+  EXPECT_EQ(read_tensor(view_of({65504}), {1}, at::kHalf)[0].item<float>(), 65504);
+}
+
+TEST(ReadTensor, AFiniteValueWhoseSquareLeavesFloat32IsNoWeight) {
+  expect_refused({0, 2e38F}, at::kFloat, "2e+38");
+}
+
+}  // namespace
+}  // namespace qlora::model
