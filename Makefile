@@ -6,6 +6,7 @@
 #   make build-cost  build all from nothing without a compiler cache, in build-cost/; say what processor time it took
 #   make cuda        the program with CUDA kernels, in build-cuda/bin/qlora (needs nvcc)
 #   make interop     compare with PEFT, bitsandbytes and transformers, in a Python environment of its own
+#   make fuzz        feed the readers of files with broken ones (needs clang; FUZZ_FLAGS="gguf --seconds 600")
 #   make bench       build and run the benchmarks
 #   make peers       beside PEFT, bitsandbytes and transformers on the CPU (bench/peers/README.md)
 #   make install     into PREFIX (default /usr/local), with LibTorch beside it
@@ -19,7 +20,7 @@ JOBS ?= $(shell scripts/jobs.sh)
 CMAKE_FLAGS ?=
 CTEST_FLAGS ?= --output-on-failure
 
-.PHONY: all build build-cost quickstart test cuda interop bench peers install package format clean bootstrap
+.PHONY: all build build-cost quickstart test fuzz cuda interop bench peers install package format clean bootstrap
 .DEFAULT_GOAL := build
 
 bootstrap:
@@ -52,6 +53,10 @@ cuda:
 
 interop: all
 	@tests/interop/run.sh $(BUILD)
+
+FUZZ_FLAGS ?=
+fuzz: bootstrap
+	@scripts/fuzz.sh $(FUZZ_FLAGS)
 
 # Measures alone: a machine that also compiles or trains gives other numbers.
 bench:

@@ -19,6 +19,7 @@ set(QLORA_CUDA "OFF" CACHE STRING "CUDA kernels: ON, OFF, or AUTO (ON where nvcc
 set_property(CACHE QLORA_CUDA PROPERTY STRINGS ON OFF AUTO)
 option(QLORA_WERROR "Treat warnings as errors (default: with GCC 12)" ${werror})
 option(QLORA_SANITIZE "AddressSanitizer and UndefinedBehaviorSanitizer" OFF)
+option(QLORA_FUZZ "Sanitizers and the program bin/fuzz on libFuzzer's loop (scripts/fuzz.sh)" OFF)
 option(QLORA_PCH "Precompile the headers of libraries (cmake/QloraPrecompile.cmake)" ON)
 option(QLORA_TIME_COMPILER "Record the processor time of each compilation and link (scripts/compile_times.sh)" OFF)
 option(QLORA_BUILD_PROGRAM "Build the qlora program" ON)
@@ -48,6 +49,11 @@ target_compile_options(qlora_flags INTERFACE
 if(QLORA_WERROR)
   target_compile_options(qlora_flags INTERFACE
     $<$<COMPILE_LANGUAGE:CXX>:-Werror> $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>)
+endif()
+if(QLORA_FUZZ)
+  set(QLORA_SANITIZE ON)
+  # GCC calls a function at each block and comparison; tests/fuzz/libfuzzer_main.cpp counts them where libFuzzer looks.
+  target_compile_options(qlora_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fsanitize-coverage=trace-pc,trace-cmp>)
 endif()
 if(QLORA_SANITIZE)
   # _GLIBCXX_ASSERTIONS: checked indices; it leaves the library's layout, and so LibTorch, alone.

@@ -10,7 +10,7 @@
 #include <map>
 
 #include "base/error.h"
-#include "data/tokenizers/byte_alphabet.h"
+#include "tests/support/small_vocabularies.h"
 #include "tests/support/temp_dir.h"
 
 namespace qlora::data {
@@ -23,58 +23,12 @@ using testing::ThrowsMessage;
 using Metadata = std::map<std::string, io::GgufValue>;
 using Texts = std::vector<std::string>;
 
-constexpr int64_t kNormal = 1, kUnknown = 2, kControl = 3, kByte = 6;
-
 std::unique_ptr<Tokenizer> tokenizer_of(const test::TempDir& dir, const Metadata& metadata) {
-  const std::string path = dir / "vocabulary.gguf";
-  std::vector<std::pair<std::string, io::GgufValue>> list(metadata.begin(), metadata.end());
-  io::GgufWriter(path, list, {}).finish();
-  return load_tokenizer(path);
+  return load_tokenizer(test::gguf_of_metadata(dir, metadata).path());
 }
 
-// 256 byte letters, then "ab" (256), "abc" (257), " a" (258), <|end|> (259).
-Metadata byte_level() {
-  Texts tokens;
-  for (int byte = 0; byte < 256; ++byte) {
-    tokens.emplace_back();
-    append_byte_letters(std::string(1, static_cast<char>(byte)), tokens.back());
-  }
-  for (const char* token : {"ab", "abc", "Ġa", "<|end|>"}) tokens.emplace_back(token);
-  std::vector<int64_t> types(260, kNormal);
-  types[259] = kControl;
-  return {{"general.architecture", std::string("llama")},
-          {"tokenizer.ggml.model", std::string("gpt2")},
-          {"tokenizer.ggml.pre", std::string("gpt-2")},
-          {"tokenizer.ggml.tokens", tokens},
-          {"tokenizer.ggml.token_type", types},
-          {"tokenizer.ggml.merges", Texts{"a b", "ab c", "Ġ a"}},
-          {"tokenizer.ggml.eos_token_id", uint64_t{259}}};
-}
-
-// <unk>, <s>, </s>, the 256 bytes, then pieces whose scores are their rank.
-Metadata sentencepiece() {
-  Texts tokens = {"<unk>", "<s>", "</s>"};
-  std::vector<int64_t> types = {kUnknown, kControl, kControl};
-  std::vector<float> scores = {0, 0, 0};
-  for (int byte = 0; byte < 256; ++byte) {
-    tokens.push_back(fmt::format("<0x{:02X}>", byte));
-    types.push_back(kByte);
-    scores.push_back(0);
-  }
-  float score = 0;
-  for (const char* piece : {"▁a", "ab", "▁ab", "▁", "a", "b"}) {  // 259 ...
-    tokens.emplace_back(piece);
-    types.push_back(kNormal);
-    scores.push_back(score -= 1);
-  }
-  return {{"general.architecture", std::string("llama")},
-          {"tokenizer.ggml.model", std::string("llama")},
-          {"tokenizer.ggml.tokens", tokens},
-          {"tokenizer.ggml.token_type", types},
-          {"tokenizer.ggml.scores", scores},
-          {"tokenizer.ggml.bos_token_id", uint64_t{1}},
-          {"tokenizer.ggml.eos_token_id", uint64_t{2}}};
-}
+Metadata byte_level() { return test::byte_level_metadata(); }
+Metadata sentencepiece() { return test::sentencepiece_metadata(); }
 
 TEST(GgufTokenizer, MergesApplyInTheirOrder) {
   test::TempDir dir;

@@ -1,0 +1,95 @@
+// Recipes, and what a run reads back when it goes on.
+#include "lora/adapter_file.h"
+#include "optim/optimizer.h"
+#include "quant/tensor_file.h"
+#include "recipes/recipe_yaml.h"
+#include "tests/fuzz/target.h"
+#include "tests/support/small_run.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/tiny_files.h"
+#include "trainer/checkpoint.h"
+#include "trainer/metrics.h"
+
+namespace qlora::fuzz {
+namespace {
+
+void read_recipe(std::string_view bytes) {
+  taken_or_refused([&] { recipes::parse_recipe(std::string(bytes), "recipe.yaml", "/nowhere"); });
+}
+
+std::vector<std::string> recipe_seeds() {
+  const test::TempDir dir;
+  return {recipes::write_recipe(test::tiny_recipe(dir.path())),
+          "model: {path: m}\nquantization: {method: nf4}\ndata:\n  train: [{path: a.jsonl, format: "
+          "alpaca, fields: {instruction: q}}]\n"
+          "lora: {targets: [all-linear]}\noutput: {dir: out}\n"};
+}
+
+const std::vector<std::string> kCheckpointFiles = {"MANIFEST.json", "state.json",
+                                                   "optimizer.safetensors"};
+
+void read_checkpoint(std::string_view bytes) {
+  static const test::TempDir dir;
+  static test::SmallRun run(2);
+  write_parts(split_parts(bytes), kCheckpointFiles, dir.path());
+  taken_or_refused([&] { trainer::verify_checkpoint(dir.path()); });
+  taken_or_refused([&] { trainer::read_train_state(dir.path()); });
+  taken_or_refused(
+      [&] { run.optimizer->load_state(quant::read_tensors(dir / "optimizer.safetensors"), 1); });
+}
+
+std::vector<std::string> checkpoint_seeds() {
+  const test::TempDir dir;
+  test::SmallRun run(2);
+  run.adapters->gradients().fill_(0.01F);
+  run.optimizer->step(1e-3, 1.0);
+  trainer::TrainState state;
+  state.step = 1;
+  lora::LoraOptions lora;
+  const lora::AdapterBase base;
+  trainer::save_checkpoint(dir.path(), {*run.adapters, lora, base, *run.optimizer, state});
+  return {join_parts(parts_of_directory(dir / trainer::checkpoint_name(1), kCheckpointFiles))};
+}
+
+void read_metrics(std::string_view bytes) {
+  static const test::TempDir dir;
+  const std::string path = dir.write("metrics.jsonl", std::string(bytes));
+  taken_or_refused([&] { trainer::MetricsLog log(path, 3); });
+}
+
+std::vector<std::string> metrics_seeds() {
+  const test::TempDir dir;
+  {
+    trainer::MetricsLog log(dir / "metrics.jsonl", 0);
+    for (int step = 1; step < 6; ++step) log.write({.step = step, .total_steps = 6, .loss = 1.5});
+    log.write_evaluation(5, 1.25, 100, 0.5);
+  }
+  return {test::read_file(dir / "metrics.jsonl")};
+}
+
+}  // namespace
+
+std::vector<Target> run_targets() {
+  return {{"recipe", read_recipe, recipe_seeds, {"model:",   "path:",     "quantization:",
+                                                 "method:",  "lora:",     "rank:",
+                                                 "targets:", "data:",     "train:",
+                                                 "format:",  "fields:",   "optim:",
+                                                 "lr:",      "output:",   "dir:",
+                                                 "~",        "null",      "[",
+                                                 "]",        "{",         "}",
+                                                 "- ",       "&a ",       "*a",
+                                                 "<<: ",     "!!binary ", "|\n  ",
+                                                 "1e999",    ".inf",      ".nan",
+                                                 "0x7f"}},
+          {"checkpoint",
+           read_checkpoint,
+           checkpoint_seeds,
+           {"\"format_version\"", "\"files\"", "\"bytes\"", "\"xxh3_128\"", "\"step\"", "null",
+            "-1", "9223372036854775807", "1e99"}},
+          {"metrics",
+           read_metrics,
+           metrics_seeds,
+           {"\"step\"", "\"eval_loss\"", "null", "-1", "1e99", "\n"}}};
+}
+
+}  // namespace qlora::fuzz

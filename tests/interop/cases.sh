@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Small inputs that other tools' users reported faults with: runs each and says whether qlora does with it what is right.
+#
+#   tests/interop/cases.sh CASES QLORA [NAME...]
+#
+# CASES holds a folder for each case with make.py, which makes its input, and run.sh, which runs the program in $Q. What is right stands
+# below; losses are those of transformers 5.23.0 and PEFT 0.21.2 on the same files. Prints a line a case; exit code 1 if one is wrong.
+set -uo pipefail
+cases=$(realpath "$1") Q=$(realpath "$2")
+shift 2
+export Q OMP_NUM_THREADS=1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+wrong=0
+
+# says TEXT: the output holds it. count N TEXT: in N lines.
+says() { grep -qaF -- "$1" "$out" || { missing+=" [no '$1']"; return 1; }; }
+count() { local n; n=$(grep -caF -- "$2" "$out"); [ "$n" -eq "$1" ] || { missing+=" [$n times '$2', not $1]"; return 1; }; }
+never() { ! grep -qaF -- "$1" "$out" || { missing+=" ['$1']"; return 1; }; }
+losses() { local found; found=$(grep -aoE 'loss[^0-9]*[0-9]+\.[0-9]+' "$out" | grep -oE '[0-9]+\.[0-9]+' | tr '\n' ' '); [ "$found" = "$* " ] || { missing+=" [losses $found, not $*]"; return 1; }; }
+
+right_01() { count 2 'rc=2'; says 'rows.jsonl:'; says '512'; never 'index out of range'; }
+right_02() { says 'rc=0'; }
+right_03() { says 'rc=0'; }
+right_04() { losses 8.4942 8.4942 || { missing=""; says 'tie_word_embeddings'; says 'lm_head.weight'; }; }
+right_05() { losses 3.3244 3.3244; says 'index'; }
+right_06() { losses 4.5872 4.5872; }
+right_08() { count 2 'rc=0' || { missing=""; count 2 'rc=2'; says 'split'; }; }
+right_09() { losses 5.9960 3.2975 || { missing=""; says 'init_lora_weights'; }; }
+right_10() { losses 3.2975; says 'rc=0'; }
+right_12() { losses 3.2978; says 'rc=0'; says 'rc=2'; says '514'; says '512'; }
+right_14() { count 7 ': 0 times WRONG'; }
+right_15() { says 'part.jsonl:1'; says 'rc=2'; says 'rc=0'; never 'json.exception'; }
+right_16() { never 'has no chat template'; says 'run/adapter: 1 chat_template.jinja'; says 'merged: 1 chat_template.jinja'; says 'rc=0'; }
+right_17() { says 'rc=130'; says 'rc=0'; says 'checkpoint-'; }
+right_18() { count 3 'rc=0'; says 'checkpoint-000008'; says 'checkpoint-000006'; }
+right_19() { :; }
+right_21() { never './~'; says 'rc=2'; }
+right_23() { count 9 'rc=2'; says 'Git LFS'; says 'gzip'; says 'Parquet'; says 'UTF-16'; says 'CSV'; never 'json.exception'; never 'Internal:'; }
+
+for case in "$cases"/[0-9]*/; do
+  name=$(basename "$case") number=$(basename "$case" | cut -c1-2)
+  if [ $# -gt 0 ] && ! printf '%s\n' "$@" | grep -qx -e "$name" -e "$number"; then continue; fi
+  cp -r "$case" "$work/$name"
+  cp "$cases"/*.py "$work/" 2>/dev/null
+  out=$work/$name.out missing=""
+  (cd "$work/$name" && HOME=$work/home && export HOME && mkdir -p "$HOME" && python3 make.py && time bash ./run.sh) >"$out" 2>&1 || true
+  if "right_$number" && [ -z "$missing" ]; then
+    echo "right  $name"
+  else
+    echo "WRONG  $name:$missing"
+    [ -z "${KEEP:-}" ] || cp "$out" "$KEEP/"
+    wrong=1
+  fi
+  rm -rf "${work:?}/$name"
+done
+exit $wrong
