@@ -3,14 +3,17 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <set>
+#include <filesystem>
+#include <regex>
 
 #include "base/error.h"
+#include "io/file_kind.h"
 #include "io/gguf_types.h"
 #include "io/mapped_file.h"
 
 namespace qlora::io {
 namespace {
+namespace fs = std::filesystem;
 
 constexpr uint64_t kMostDimensions = 4;
 constexpr uint64_t kLongestName = 1 << 16;
@@ -208,50 +211,108 @@ void require_disjoint(std::vector<TensorInfo> infos, const std::string& path) {
   }
 }
 
-void read_header(Cursor& cursor, const std::string& path) {
+void read_header(Cursor& cursor, std::span<const std::byte> bytes, const std::string& path) {
+  const std::string kind = kind_by_first_bytes(bytes);
   const auto magic = cursor.read<uint32_t>("the magic");
+  if (magic != kGgufMagic && !kind.empty())
+    fail<FormatError>("{} must be a GGUF file, but is {}", path, kind);
   if (magic != kGgufMagic) fail<FormatError>("{} must be a GGUF file (magic 'GGUF')", path);
   const auto version = cursor.read<uint32_t>("the version");
   if ((version & 0xffff) == 0) {
     fail<FormatError>("{} is a big-endian GGUF file; convert it to little-endian", path);
   }
-  if (version != kGgufVersion) {
+  if (version != kGgufVersion && version != kGgufVersion2) {
     fail<FormatError>(
-        "{}: the GGUF version must be {}, found {}; convert the file again with a "
+        "{}: the GGUF version must be {} or {}, found {}; convert the file again with a "
         "current llama.cpp",
-        path, kGgufVersion, version);
+        path, kGgufVersion2, kGgufVersion, version);
   }
+}
+
+uint64_t alignment_of(const std::map<std::string, GgufValue>& metadata, const std::string& path) {
+  const auto found = metadata.find("general.alignment");
+  if (found == metadata.end()) return kGgufAlignment;
+  const auto* alignment = std::get_if<uint64_t>(&found->second);
+  if (alignment == nullptr || *alignment > 1 << 20 || !std::has_single_bit(*alignment)) {
+    fail<FormatError>("{}: general.alignment must be a power of two, at most 2^20{}", path,
+                      alignment == nullptr ? "" : fmt::format(", found {}", *alignment));
+  }
+  return *alignment;
+}
+
+// "model-00001-of-00003.gguf" and 1 -> "model-00002-of-00003.gguf"; empty if the name says no part.
+std::string part_path(const std::string& path, int64_t index, int64_t count) {
+  static const std::regex numbered("(.*)-[0-9]{5}-of-[0-9]{5}\\.gguf");
+  std::smatch found;
+  const std::string name = fs::path(path).filename().string();
+  if (!std::regex_match(name, found, numbered)) return "";
+  return (fs::path(path).parent_path() /
+          fmt::format("{}-{:05}-of-{:05}.gguf", found[1].str(), index + 1, count))
+      .string();
 }
 
 }  // namespace
 
 GgufFile::GgufFile(const std::string& path) : path_(path) {
+  read_part(path, metadata_);
+  const int64_t count = integer_or("split.count", 0, 1 << 16, 0);
+  if (count > 1) read_other_parts(count);
+}
+
+void GgufFile::read_other_parts(int64_t count) {
+  const int64_t number = integer("split.no", 0, count - 1);
+  const std::string first = part_path(path_, 0, count);
+  if (number != 0)
+    fail<FormatError>("{} is part {} of {} (split.no, split.count); give the first part{}", path_,
+                      number + 1, count, first.empty() ? "" : ", " + first);
+  if (fs::path(first).filename() != fs::path(path_).filename())
+    fail<FormatError>(
+        "{} is part 1 of {} (split.count) and must have a name that ends in -00001-of-{:05}.gguf, "
+        "by which the other parts are found; give the parts their names back, or join them with "
+        "llama-gguf-split --merge",
+        path_, count, count);
+  for (int64_t i = 1; i < count; ++i) {
+    const std::string part = part_path(path_, i, count);
+    std::error_code unreadable;
+    if (!fs::exists(part, unreadable))
+      fail<FormatError>("{} is missing: {} is part 1 of {} (split.count)", part, path_, count);
+    std::map<std::string, GgufValue> metadata;
+    read_part(part, metadata);
+    const auto found = metadata.find("split.no");
+    const auto* no = found == metadata.end() ? nullptr : std::get_if<uint64_t>(&found->second);
+    if (no == nullptr || *no != static_cast<uint64_t>(i))
+      fail<FormatError>("{} must be part {} of {}, as its name says (split.no is {})", part, i + 1,
+                        count, no == nullptr ? "missing" : fmt::to_string(*no + 1));
+  }
+  const auto stored = static_cast<int64_t>(tensors_.size());
+  if (const int64_t total = integer_or("split.tensors.count", 0, INT32_MAX, stored);
+      total != stored)
+    fail<FormatError>("{}: split.tensors.count is {}, but the {} parts have {} tensors", path_,
+                      total, count, stored);
+}
+
+void GgufFile::read_part(const std::string& path, std::map<std::string, GgufValue>& metadata) {
   const std::shared_ptr<const MappedFile> file = MappedFile::open(path);
   const std::span<const std::byte> bytes = file->bytes();
-  Cursor cursor(bytes, path_);
-  read_header(cursor, path);
+  Cursor cursor(bytes, path);
+  read_header(cursor, bytes, path);
   constexpr uint64_t kSmallestTensor = 8 + 4 + 8 + 4 + 8, kSmallestEntry = 8 + 4 + 1;
   const uint64_t num_tensors = cursor.count("the number of tensors", kSmallestTensor);
   const uint64_t num_entries = cursor.count("the number of metadata entries", kSmallestEntry);
   for (uint64_t i = 0; i < num_entries; ++i) {
     const std::string key = cursor.text("a metadata key", kLongestName);
-    if (!metadata_.emplace(key, read_value(cursor)).second) {
+    if (!metadata.emplace(key, read_value(cursor)).second) {
       fail<FormatError>("{}: the metadata key {} stands there twice", path, key);
     }
   }
   std::vector<TensorInfo> infos;
-  std::set<std::string> names;
   for (uint64_t i = 0; i < num_tensors; ++i) {
     infos.push_back(read_tensor_info(cursor, bytes.size(), path));
-    if (!names.insert(infos.back().view.name).second) {
+    if (!index_.emplace(infos.back().view.name, tensors_.size() + i).second) {
       fail<FormatError>("{}: the tensor {} stands there twice", path, infos.back().view.name);
     }
   }
-  const auto alignment = static_cast<uint64_t>(
-      integer_or("general.alignment", 1, 1 << 20, static_cast<int64_t>(kGgufAlignment)));
-  if (!std::has_single_bit(alignment)) {
-    fail<FormatError>("{}: general.alignment must be a power of two, found {}", path, alignment);
-  }
+  const uint64_t alignment = alignment_of(metadata, path);
   const uint64_t start = (cursor.offset() + alignment - 1) / alignment * alignment;
   for (TensorInfo& info : infos) {
     if (info.offset % alignment != 0) {

@@ -1,5 +1,6 @@
-// GGUF files, version 3, little-endian (formats spec 9): metadata of llama.cpp's key names, tensors
-// whose dims are stored fastest first and handed out here in PyTorch order.
+// GGUF files, versions 2 and 3 (the same layout), little-endian (formats spec 9): metadata of
+// llama.cpp's key names, tensors whose dims are stored fastest first and handed out here in PyTorch
+// order.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -26,7 +28,8 @@ class GgufFile {
  public:
   // FormatError naming file and offset for anything truncated or lying: bad magic or version,
   // counts and lengths beyond the file, duplicate names, unaligned or overlapping tensors, unknown
-  // types.
+  // types. The first of several parts (split.count) stands for all of them, which lie beside it by
+  // their names; FormatError naming the first for another part, and a part that is missing.
   explicit GgufFile(const std::string& path);
 
   const std::string& path() const { return path_; }
@@ -52,9 +55,14 @@ class GgufFile {
   bool boolean_or(const std::string& key, bool otherwise) const;
 
  private:
+  // Adds the tensors of one file and gives its metadata.
+  void read_part(const std::string& path, std::map<std::string, GgufValue>& metadata);
+  void read_other_parts(int64_t count);
+
   std::string path_;
   std::map<std::string, GgufValue> metadata_;
   std::vector<TensorView> tensors_;
+  std::unordered_map<std::string, size_t> index_;  // names to places in tensors_
 };
 
 // How wide a metadata integer is stored when written; int64_t and uint64_t values take the 32-bit

@@ -25,9 +25,8 @@ const T& typed(const GgufFile& file, const std::string& key, const char* type) {
 }  // namespace
 
 const TensorView* GgufFile::find(const std::string& name) const {
-  for (const TensorView& tensor : tensors_)
-    if (tensor.name == name) return &tensor;
-  return nullptr;
+  const auto found = index_.find(name);
+  return found == index_.end() ? nullptr : &tensors_[found->second];
 }
 
 const std::string& GgufFile::text(const std::string& key) const {

@@ -9,7 +9,8 @@
 namespace qlora::io {
 
 constexpr uint32_t kGgufMagic = 0x46554747;  // "GGUF"
-constexpr uint32_t kGgufVersion = 3;
+constexpr uint32_t kGgufVersion = 3;         // what is written
+constexpr uint32_t kGgufVersion2 = 2;        // of the same layout
 constexpr uint64_t kGgufAlignment = 32;
 
 enum class GgufType : uint32_t {

@@ -3,6 +3,7 @@
 #include <unordered_set>
 
 #include "base/error.h"
+#include "io/file_kind.h"
 #include "io/read_file.h"
 
 namespace qlora::io {
@@ -136,6 +137,11 @@ class StrictHandler : public nlohmann::detail::json_sax_dom_parser<nlohmann::jso
 }  // namespace
 
 nlohmann::json parse_json(std::string_view text, const std::string& source) {
+  if (const std::string kind = kind_by_first_bytes(text); !kind.empty())
+    fail<FormatError>("{} must be JSON, but is {}", source, kind);
+  // nlohmann takes one for the end of the text, whatever comes after it.
+  if (const size_t zero = text.find('\0'); zero != std::string_view::npos)
+    fail<FormatError>("{} must be JSON: there is a NUL at byte {}", source, zero);
   nlohmann::json document;
   StrictHandler handler(document, source);
   try {

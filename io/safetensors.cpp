@@ -7,6 +7,8 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/warn_once.h"
+#include "io/file_kind.h"
 #include "io/json.h"
 #include "io/json_text.h"
 #include "io/mapped_file.h"
@@ -106,6 +108,40 @@ bool is_there(const fs::path& path) {
   return fs::exists(path, unreadable);
 }
 
+TensorIndex index_of(const std::vector<TensorView>& tensors) {
+  TensorIndex index;
+  for (size_t i = 0; i < tensors.size(); ++i) index.emplace(tensors[i].name, i);
+  return index;
+}
+
+// Weights of another kind in a directory without safetensors, as the end of a sentence.
+std::string what_lies_there(const fs::path& directory) {
+  const auto has = [&](const char* name) { return is_there(directory / name); };
+  if (has("adapter_config.json"))
+    return "; it is an adapter: give its base model, and the directory with --adapter or "
+           "lora.from_adapter";
+  for (const char* name :
+       {"pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth",
+        "consolidated.pth", "tf_model.h5", "flax_model.msgpack"})
+    if (has(name))
+      return fmt::format(
+          "; its weights are in {}, which this program does not read. Load it with transformers "
+          "and save it again: save_pretrained writes safetensors",
+          name);
+  std::error_code unreadable;
+  for (const auto& entry : fs::directory_iterator(directory, unreadable)) {
+    const std::string extension = entry.path().extension().string();
+    if (extension == ".gguf")
+      return fmt::format("; there is a {}, give that file", entry.path().string());
+    if (extension == ".safetensors")
+      return fmt::format(
+          "; there is {}, a shard without the index, which says where each tensor lies; download "
+          "model.safetensors.index.json too",
+          entry.path().filename().string());
+  }
+  return "; there are no weights";
+}
+
 // As a JSON string; Error for what JSON cannot hold.
 std::string quoted(const std::string& text) {
   try {
@@ -115,54 +151,107 @@ std::string quoted(const std::string& text) {
   }
 }
 
-// Adds the tensors that the index places in `path`, in the order of their bytes.
-void take_shard(const std::string& path, const std::set<std::string>& names,
-                const std::string& index, TensorFile& result) {
-  if (!is_there(path)) {
-    fail<FormatError>("{}: the shard is missing, which {} names; download it again", path, index);
+// The JSON at the beginning of a file.
+std::string_view header_text(std::span<const std::byte> bytes, const std::string& path) {
+  // The first bytes are a length, which may look like anything: other files tell by what follows.
+  const auto require = [&](bool holds, const std::string& otherwise) {
+    if (holds) return;
+    const std::string kind = kind_by_first_bytes(bytes);
+    if (!kind.empty()) fail<FormatError>("{} must be a safetensors file, but is {}", path, kind);
+    throw FormatError(otherwise);
+  };
+  require(bytes.size() >= kLengthBytes,
+          fmt::format("{} must be a safetensors file: {} bytes are too few", path, bytes.size()));
+  uint64_t length = 0;
+  std::memcpy(&length, bytes.data(), kLengthBytes);
+  require(
+      length <= kLongestHeader && length <= bytes.size() - kLengthBytes,
+      fmt::format(
+          "{}: the header must fit into the file and take at most {} bytes, but is said to take {} "
+          "of {}; the file is cut off or no safetensors file",
+          path, kLongestHeader, length, bytes.size()));
+  const auto* text = reinterpret_cast<const char*>(bytes.data()) + kLengthBytes;
+  require(
+      length > 0 && *text == '{',
+      fmt::format("{}: the header must begin with '{{'; the file is no safetensors file", path));
+  return {text, length};
+}
+
+// What an index says: the shard of each tensor.
+using ShardOf = std::map<std::string, std::string>;
+
+bool same_bytes(const TensorView& a, const TensorView& b) {
+  return a.dtype == b.dtype && a.shape == b.shape && std::ranges::equal(a.bytes, b.bytes);
+}
+
+// A tensor that its shard holds without the index saying so. transformers reads whole shards, so
+// one that the index does not know is taken; of one that lies in another shard, that is.
+void take_unlisted(const std::string& index, const std::string& shard, TensorView tensor,
+                   TensorFile& result) {
+  if (const TensorView* other = result.find(tensor.name)) {
+    if (!same_bytes(*other, tensor))
+      log::warning_once("{}: {} and {} hold tensors {} that differ; the former is used", index,
+                        other->file, shard, tensor.name);
+    return;
   }
-  TensorFile shard = read_safetensors(path);
-  std::set<std::string> missing = names;
-  for (TensorView& tensor : shard.tensors)
-    if (missing.erase(tensor.name) != 0) result.tensors.push_back(std::move(tensor));
-  if (!missing.empty()) {
-    fail<FormatError>("{}: there must be a tensor {}, as {} says", path, *missing.begin(), index);
+  log::warning_once("{} does not name the tensor {} of {}; it is used, as transformers does", index,
+                    tensor.name, shard);
+  result.index.emplace(tensor.name, result.tensors.size());
+  result.tensors.push_back(std::move(tensor));
+}
+
+void require_listed(const std::string& path, const std::string& index, const ShardOf& shard_of,
+                    const TensorFile& shard) {
+  for (const auto& [name, its_path] : shard_of)
+    if (its_path == path && !shard.find(name))
+      fail<FormatError>("{}: there must be a tensor {}, as {} says", path, name, index);
+}
+
+// All shards' tensors, first those that the index places in them, in the order of their bytes.
+TensorFile read_shards(const std::string& index, const ShardOf& shard_of) {
+  std::set<std::string> paths;
+  for (const auto& [name, path] : shard_of) paths.insert(path);
+  TensorFile result;
+  std::vector<std::pair<std::string, TensorView>> unlisted;
+  for (const std::string& path : paths) {
+    if (!is_there(path)) {
+      fail<FormatError>("{}: the shard is missing, which {} names; download it again", path, index);
+    }
+    TensorFile shard = read_safetensors(path);
+    require_listed(path, index, shard_of, shard);
+    for (TensorView& tensor : shard.tensors) {
+      const auto listed = shard_of.find(tensor.name);
+      if (listed == shard_of.end() || listed->second != path)
+        unlisted.emplace_back(path, std::move(tensor));
+      else
+        result.tensors.push_back(std::move(tensor));
+    }
+    result.metadata.insert(shard.metadata.begin(), shard.metadata.end());
   }
-  result.metadata.insert(shard.metadata.begin(), shard.metadata.end());
+  result.index = index_of(result.tensors);
+  for (auto& [path, tensor] : unlisted) take_unlisted(index, path, std::move(tensor), result);
+  return result;
 }
 
 }  // namespace
 
 const TensorView* TensorFile::find(const std::string& name) const {
-  const auto found = std::ranges::find(tensors, name, &TensorView::name);
-  return found == tensors.end() ? nullptr : &*found;
+  const auto found = index.find(name);
+  return found == index.end() ? nullptr : &tensors[found->second];
 }
 
 TensorFile read_safetensors(const std::string& path) {
   const std::shared_ptr<const MappedFile> file = MappedFile::open(path);
   const std::span<const std::byte> bytes = file->bytes();
-  uint64_t length = 0;
-  if (bytes.size() < kLengthBytes) {
-    fail<FormatError>("{} must be a safetensors file: {} bytes are too few", path, bytes.size());
-  }
-  std::memcpy(&length, bytes.data(), kLengthBytes);
-  if (length > kLongestHeader || length > bytes.size() - kLengthBytes) {
-    fail<FormatError>(
-        "{}: the header must fit into the file and take at most {} bytes, but is said to take {} "
-        "of {}; the file is cut off or no safetensors file",
-        path, kLongestHeader, length, bytes.size());
-  }
-  const auto* text = reinterpret_cast<const char*>(bytes.data()) + kLengthBytes;
-  if (length == 0 || *text != '{') {
-    fail<FormatError>("{}: the header must begin with '{{'; the file is no safetensors file", path);
-  }
-  const nlohmann::json document = parse_json({text, length}, path + " (header)");
+  const std::string_view text = header_text(bytes, path);
+  const nlohmann::json document = parse_json(text, path + " (header)");
   const JsonNode header(document, path + " (header)");
-  const std::span<const std::byte> data = bytes.subspan(kLengthBytes + length);
+  const std::span<const std::byte> data = bytes.subspan(kLengthBytes + text.size());
   TensorFile result;
   for (const auto& [name, ignored] : document.items()) {
     const JsonNode entry = header.at(name);
     if (name == "__metadata__") {
+      if (entry.is_null()) continue;  // MLX writes it so
       if (!entry.value().is_object()) entry.reject("an object of strings");
       for (const auto& [key, value] : entry.value().items())
         result.metadata[key] = JsonNode(value, entry.place() + "." + key).as_string();
@@ -177,25 +266,31 @@ TensorFile read_safetensors(const std::string& path) {
     return key(a) < key(b);
   });
   require_seamless(result, data, path);
+  result.index = index_of(result.tensors);
   return result;
 }
 
 TensorFile read_safetensors_directory(const std::string& directory) {
-  const fs::path index = fs::path(directory) / "model.safetensors.index.json";
-  const fs::path single = fs::path(directory) / "model.safetensors";
-  if (!is_there(index)) {
-    if (is_there(single)) return read_safetensors(single.string());
-    fail<FormatError>("{} must hold model.safetensors or model.safetensors.index.json", directory);
+  const std::string index = (fs::path(directory) / "model.safetensors.index.json").string();
+  const std::string single = (fs::path(directory) / "model.safetensors").string();
+  if (is_there(single)) {
+    if (is_there(index))
+      log::warning_once(
+          "{} is read, as transformers does; {} and the shards that it names are left aside",
+          single, index);
+    return read_safetensors(single);
   }
-  const nlohmann::json document = read_json_file(index.string());
-  const JsonNode map = JsonNode(document, index.string()).at("weight_map");
+  if (!is_there(index)) {
+    fail<FormatError>("{} must hold model.safetensors or model.safetensors.index.json{}", directory,
+                      what_lies_there(directory));
+  }
+  const nlohmann::json document = read_json_file(index);
+  const JsonNode map = JsonNode(document, index).at("weight_map");
   if (!map.value().is_object()) map.reject("an object");
-  std::map<std::string, std::set<std::string>> shards;
+  ShardOf shard_of;
   for (const auto& [name, ignored] : map.value().items())
-    shards[shard_path(directory, map.at(name))].insert(name);
-  TensorFile result;
-  for (const auto& [path, names] : shards) take_shard(path, names, index.string(), result);
-  return result;
+    shard_of[name] = shard_path(directory, map.at(name));
+  return read_shards(index, shard_of);
 }
 
 size_t bytes_of(const TensorHeader& tensor) {

@@ -8,15 +8,20 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "io/tensor_view.h"
 
 namespace qlora::io {
 
+// Names of tensors to where they stand in a list.
+using TensorIndex = std::unordered_map<std::string, size_t>;
+
 struct TensorFile {
   std::vector<TensorView> tensors;              // in the order of their bytes
   std::map<std::string, std::string> metadata;  // "__metadata__"
+  TensorIndex index;                            // of `tensors`
 
   // nullptr if there is none of that name.
   const TensorView* find(const std::string& name) const;
@@ -26,8 +31,10 @@ struct TensorFile {
 // about sizes, leaves gaps or overlaps, or names a dtype that is not in DType; IoError if it cannot
 // be read.
 TensorFile read_safetensors(const std::string& path);
-// All of model.safetensors.index.json's shards (each named tensor must be in the shard that the
-// index says), or the one model.safetensors of a directory. FormatError if there is neither.
+// The one model.safetensors of a directory, or else the shards of its model.safetensors.index.json
+// (each named tensor must be in the shard that the index says), as transformers chooses. Warns if
+// both are there, and of tensors of a shard that the index does not place there. FormatError if
+// there is neither; it says what lies there instead (pytorch_model.bin, an adapter, ...).
 TensorFile read_safetensors_directory(const std::string& directory);
 
 // What the header must say of a tensor before its bytes are there.

@@ -136,6 +136,7 @@ TEST_F(QuantizedDirectory, ACutFileIsRefused) {
 
 TEST_F(QuantizedDirectory, AMissingShardIsNamed) {
   quantize("nf4");
+  fs::remove(weights("quantized"));  // it would go before an index
   std::ofstream(dir_ / "quantized" + "/model.safetensors.index.json")
       << json{{"weight_map", {{kLayer + ".weight", "model-00002-of-00002.safetensors"}}}}.dump();
   try {

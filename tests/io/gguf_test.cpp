@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <filesystem>
 
 #include "base/error.h"
 #include "tests/support/temp_dir.h"
@@ -161,11 +162,62 @@ TEST(Gguf, AnyDamagedByteIsRefusedOrReadWithinTheFile) {
 TEST(Gguf, OtherFilesAndVersionsAreRefusedByName) {
   EXPECT_THAT(complaint("PK\x03\x04" + std::string(60, '\0')), HasSubstr("must be a GGUF file"));
   EXPECT_THAT(complaint(Bytes().begin(0, 0, 1).text()), HasSubstr("found 1"));
-  EXPECT_THAT(complaint(Bytes().begin(0, 0, 2).text()), HasSubstr("found 2"));
+  EXPECT_EQ(complaint(Bytes().begin(0, 0, 2).text()), "accepted");  // of the same layout
   EXPECT_THAT(complaint(Bytes().begin(0, 0, 4).text()), HasSubstr("found 4"));
   EXPECT_THAT(complaint(Bytes().begin(0, 0, 0x03000000).text()), HasSubstr("big-endian"));
   EXPECT_THAT(complaint(Bytes().begin(0, 0, 0x02000000).text()), HasSubstr("big-endian"));
   EXPECT_EQ(complaint(Bytes().begin(0, 0).text()), "accepted");
+}
+
+TEST(Gguf, AnotherKindOfFileIsNamed) {
+  EXPECT_THAT(complaint("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 5\n"),
+              HasSubstr("Git LFS pointer"));
+  EXPECT_THAT(complaint("PK\x03\x04" + std::string(60, '\0')), HasSubstr("zip archive"));
+}
+
+// Part `index` of `count`, with one tensor of eight bytes that holds its letter.
+void write_part(const std::string& path, uint64_t index, uint64_t count, uint64_t tensors) {
+  const char letter = static_cast<char>('a' + index);
+  GgufWriter writer(path,
+                    {{"split.no", index}, {"split.count", count}, {"split.tensors.count", tensors}},
+                    {header(std::string(1, letter), DType::kF32, {2})});
+  writer.write(std::string(1, letter), bytes_of(std::string(8, letter)));
+  writer.finish();
+}
+
+TEST(GgufInParts, TheFirstStandsForAll) {
+  TempDir dir;
+  for (uint64_t i = 0; i < 3; ++i)
+    write_part(dir / fmt::format("m-0000{}-of-00003.gguf", i + 1), i, 3, 3);
+  const GgufFile file(dir / "m-00001-of-00003.gguf");
+  ASSERT_EQ(file.tensors().size(), 3u);
+  for (const char* name : {"a", "b", "c"})
+    EXPECT_EQ(static_cast<char>(file.find(name)->bytes[7]), *name);
+  EXPECT_EQ(file.find("c")->file, dir / "m-00003-of-00003.gguf");
+}
+
+TEST(GgufInParts, AnotherPartAMissingOneAndAWrongOneAreNamed) {
+  TempDir dir;
+  const auto says = [&](const std::string& name) -> std::string {
+    try {
+      GgufFile file(dir / name);
+    } catch (const FormatError& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  write_part(dir / "m-00001-of-00002.gguf", 0, 2, 2);
+  EXPECT_THAT(says("m-00001-of-00002.gguf"), HasSubstr("m-00002-of-00002.gguf is missing"));
+  write_part(dir / "m-00002-of-00002.gguf", 1, 2, 2);
+  EXPECT_EQ(says("m-00001-of-00002.gguf"), "accepted");
+  EXPECT_THAT(says("m-00002-of-00002.gguf"), HasSubstr("m-00001-of-00002.gguf"));
+  std::filesystem::copy_file(dir / "m-00001-of-00002.gguf", dir / "renamed.gguf");
+  EXPECT_THAT(says("renamed.gguf"), HasSubstr("llama-gguf-split --merge"));
+  write_part(dir / "m-00001-of-00002.gguf", 0, 2, 3);
+  EXPECT_THAT(says("m-00001-of-00002.gguf"), HasSubstr("split.tensors.count is 3"));
+  write_part(dir / "m-00001-of-00002.gguf", 0, 2, 2);
+  write_part(dir / "m-00002-of-00002.gguf", 0, 2, 2);
+  EXPECT_THAT(says("m-00001-of-00002.gguf"), HasSubstr("stands there twice"));
 }
 
 TEST(Gguf, LyingCountsAndLengthsAreRefusedBeforeMemoryIsTaken) {

@@ -13,6 +13,7 @@ namespace qlora::io {
 namespace {
 
 using test::TempDir;
+using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
@@ -167,6 +168,39 @@ TEST(Safetensors, ALyingHeaderIsRefusedBySayingWhatItGotWrong) {
   EXPECT_THAT(says("{\"\xff\":1}", ""), HasSubstr("UTF-8"));
 }
 
+TEST(Safetensors, NullMetadataIsNone) {
+  TempDir dir;
+  const std::string header =
+      R"({"__metadata__":null,"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})";
+  const TensorFile file = read_safetensors(dir.write("x", file_with(header, "a")));
+  EXPECT_TRUE(file.metadata.empty());
+  EXPECT_EQ(text_of(*file.find("a")), "a");
+}
+
+TEST(Safetensors, AHeaderIsPaddedWithSpacesOnly) {
+  TempDir dir;
+  const std::string header = R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})";
+  EXPECT_EQ(complaint(dir, file_with(header + "  ", "a")), "accepted");
+  EXPECT_THAT(complaint(dir, file_with(header + std::string(2, '\0'), "a")), HasSubstr("a NUL"));
+}
+
+TEST(Safetensors, FilesOfAnotherKindAreNamed) {
+  TempDir dir;
+  const std::string pointer =
+      "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12345\n";
+  EXPECT_THAT(complaint(dir, pointer),
+              AllOf(HasSubstr("Git LFS pointer"), HasSubstr("git lfs pull")));
+  EXPECT_THAT(complaint(dir, "PK\x03\x04" + std::string(60, 'x')), HasSubstr("zip archive"));
+  EXPECT_THAT(complaint(dir, "<html><body>login</body></html>"), HasSubstr("web page"));
+}
+
+TEST(Safetensors, AHeadersLengthThatLooksLikeAnotherKindIsOne) {
+  TempDir dir;  // 640 is 80 02 00 ..., as a pickle begins
+  std::string header = R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})";
+  header.resize(640, ' ');
+  EXPECT_EQ(complaint(dir, file_with(header, "a")), "accepted");
+}
+
 TEST(Safetensors, ShapesWhoseProductOverflowsAreRefused) {
   TempDir dir;
   const std::string big = "281474976710656";  // 2^48
@@ -253,8 +287,45 @@ TEST(SafetensorsDirectory, ReadsEachTensorFromTheShardOfTheIndex) {
   const TensorFile file = read_safetensors_directory(dir.path());
   std::vector<std::string> names;
   for (const TensorView& tensor : file.tensors) names.push_back(tensor.name);
-  EXPECT_THAT(names, ElementsAre("one.b", "one.a", "two.b", "two.a"));
+  // As transformers, which reads whole shards, whatever the index leaves out.
+  EXPECT_THAT(names, ElementsAre("one.b", "one.a", "two.b", "two.a", "unlisted"));
   EXPECT_EQ(file.find("two.a")->file, dir / "two.safetensors");
+  EXPECT_EQ(file.find("unlisted")->file, dir / "one.safetensors");
+  EXPECT_EQ(file.find("three.a"), nullptr);
+}
+
+TEST(SafetensorsDirectory, TheSingleFileGoesBeforeAnIndexThatIsLeftOver) {
+  TempDir dir;
+  small_file(dir);
+  std::filesystem::rename(dir / "small.safetensors", dir / "model.safetensors");
+  dir.write("model.safetensors.index.json", R"({"weight_map":{"z":"gone.safetensors"}})");
+  testing::internal::CaptureStderr();
+  const TensorFile file = read_safetensors_directory(dir.path());
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              AllOf(HasSubstr("model.safetensors is read"),
+                    HasSubstr("model.safetensors.index.json"), HasSubstr("left aside")));
+  EXPECT_EQ(file.tensors.size(), 2u);
+}
+
+TEST(SafetensorsDirectory, WeightsOfAnotherKindAreNamedWithWhatToDo) {
+  const auto says = [](const std::string& file) -> std::string {
+    TempDir dir;
+    dir.write(file, "bytes");
+    try {
+      read_safetensors_directory(dir.path());
+    } catch (const FormatError& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  EXPECT_THAT(says("pytorch_model.bin"),
+              AllOf(HasSubstr("pytorch_model.bin"), HasSubstr("save_pretrained")));
+  EXPECT_THAT(says("pytorch_model.bin.index.json"), HasSubstr("save_pretrained"));
+  EXPECT_THAT(says("consolidated.00.pth"), HasSubstr("consolidated.00.pth"));
+  EXPECT_THAT(says("m.gguf"), HasSubstr("give that file"));
+  EXPECT_THAT(says("adapter_config.json"), HasSubstr("--adapter"));
+  EXPECT_THAT(says("model-00001-of-00002.safetensors"), HasSubstr("model.safetensors.index.json"));
+  EXPECT_THAT(says("readme"), HasSubstr("there are no weights"));
 }
 
 TEST(SafetensorsDirectory, ReadsTheSingleFileWhereThereIsNoIndex) {

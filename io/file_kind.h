@@ -1,0 +1,17 @@
+// What a file is by its first bytes, for messages about files that are not what they were given as.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace qlora::io {
+
+// "a Git LFS pointer and not the file itself; run git lfs pull", "gzip-compressed; unpack it
+// first": the end of a sentence that begins with the file's name and "is". Empty: none of the kinds
+// that are known by their first bytes (also: an archive, Parquet, UTF-16, HTML, GGUF, PyTorch's
+// pickle).
+std::string kind_by_first_bytes(std::span<const std::byte> bytes);
+std::string kind_by_first_bytes(std::string_view bytes);
+
+}  // namespace qlora::io
