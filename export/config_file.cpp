@@ -33,7 +33,9 @@ std::string config_text(const model::ModelConfig& model, const data::Tokenizer& 
     if (special.eos) config["eos_token_id"] = special.eos->id;
     if (special.pad) config["pad_token_id"] = special.pad->id;
   }
-  if (model.tied_embeddings && !tied_embeddings) config["tie_word_embeddings"] = false;
+  const bool tied = model.tied_embeddings && tied_embeddings;
+  if (!config.contains("tie_word_embeddings") || config["tie_word_embeddings"] != tied)
+    config["tie_word_embeddings"] = tied;
   if (quantization) config["quantization_config"] = *quantization;
   return io::json_text(config, 2) + "\n";
 }

@@ -49,7 +49,8 @@ class Loader {
     return source_.read(name, {size}, dtype_).to(device_, at::kFloat);
   }
 
-  // `with_bias`: the configuration promises one; one that is there is read in any case.
+  // `with_bias`: the configuration promises one, which is zero where the file has none, as in
+  // transformers; one that is there is read in any case.
   lora::LoraLinear linear(const std::string& name, int64_t out, int64_t in, bool with_bias) {
     lora::LoraLinear layer;
     layer.name = name;
@@ -59,14 +60,21 @@ class Loader {
       layer.base =
           make_ ? make_(name, weight) : quant::make_frozen_weight(weight, quantization_, name);
     }
-    if (with_bias || source_.has(name + ".bias")) {
-      layer.bias = source_.read(name + ".bias", {out}, dtype_).to(device_);
-    }
+    layer.bias = bias(name + ".bias", out, with_bias);
     progress_.advance();
     return layer;
   }
 
  private:
+  at::Tensor bias(const std::string& name, int64_t size, bool promised) {
+    if (source_.has(name)) return source_.read(name, {size}, dtype_).to(device_);
+    if (!promised) return {};
+    if (!told_of_zeros_)
+      log::warning("{}: there is no {}; it is taken as zero", source_.place(), name);
+    told_of_zeros_ = true;
+    return at::zeros({size}, at::TensorOptions().dtype(dtype_).device(device_));
+  }
+
   at::Tensor matrix(const std::string& name, int64_t rows, int64_t columns) {
     return source_.read(name, {rows, columns}, dtype_).to(device_);
   }
@@ -76,6 +84,7 @@ class Loader {
   const quant::QuantizationOptions& quantization_;
   at::Device device_;
   const WeightMaker& make_;
+  bool told_of_zeros_ = false;
   Progress progress_;
 };
 
@@ -117,14 +126,6 @@ void warn_about_unread(const WeightSource& source) {
                shown < names.size() ? ", ..." : "");
 }
 
-// That of the source, and the biases that its files hold without saying so.
-ModelConfig config_of(const WeightSource& source) {
-  ModelConfig config = source.config();
-  config.attention_bias |= source.has("model.layers.0.self_attn.q_proj.bias");
-  config.mlp_bias |= source.has("model.layers.0.mlp.gate_proj.bias");
-  return config;
-}
-
 }  // namespace
 
 at::ScalarType dtype_from_string(const std::string& name, const std::string& key) {
@@ -151,7 +152,7 @@ std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& o
   wake_autograd(device);
   at::NoGradGuard no_grad;
   const at::ScalarType dtype = dtype_from_string(options.dtype, "model.dtype");
-  const ModelConfig config = config_of(source);
+  const ModelConfig& config = source.config();
   auto model = std::make_unique<CausalLm>(config, device, compute);
   Loader load(source, dtype, quantization, device, make);
   if (options.upcast == "all") model->upcast_from = dtype;
@@ -178,7 +179,7 @@ ModelConfig stream_model(WeightSource& source, const ModelOptions& options,
                          const std::function<void(const StreamedPart&)>& take) {
   at::NoGradGuard no_grad;
   const at::ScalarType dtype = dtype_from_string(options.dtype, "model.dtype");
-  const ModelConfig config = config_of(source);
+  const ModelConfig& config = source.config();
   Loader load(source, dtype, quantization, device, make);
   const auto take_outer = [&](const std::string& name) {
     take({{{name, load.outer(name, config)}}});

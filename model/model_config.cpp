@@ -2,10 +2,34 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "base/error.h"
 
 namespace qlora::model {
+namespace {
+
+// Numbers that make frequencies.
+void validate_rope(const RopeConfig& rope, const std::string& where) {
+  constexpr double kLargest = std::numeric_limits<float>::max();  // frequencies are fp32
+  if (!(rope.theta > 1 && rope.theta <= kLargest))
+    fail<FormatError>("{}: rope_theta must be above 1 and at most {}, got {}", where, kLargest,
+                      rope.theta);
+  const auto positive = [&](const char* field, double value) {
+    if (!(value > 0 && value <= kLargest))
+      fail<FormatError>("{}: {} of RoPE's scaling must be above 0 and at most {}, got {}", where,
+                        field, kLargest, value);
+  };
+  positive("factor", rope.factor);
+  positive("low_freq_factor", rope.low_freq_factor);
+  positive("original_max_position_embeddings", rope.original_max_positions);
+  if (!(rope.high_freq_factor > rope.low_freq_factor && rope.high_freq_factor <= kLargest))
+    fail<FormatError>(
+        "{}: high_freq_factor of RoPE's scaling must be above low_freq_factor ({}), got {}", where,
+        rope.low_freq_factor, rope.high_freq_factor);
+}
+
+}  // namespace
 
 void ModelConfig::validate(const std::string& where) const {
   const auto need = [&](const char* field, int64_t value, int64_t most) {
@@ -26,8 +50,7 @@ void ModelConfig::validate(const std::string& where) const {
     fail<FormatError>("{}: head_dim must be even for RoPE, got {}", where, head_dim);
   if (!(rms_norm_eps > 0 && rms_norm_eps < 1))
     fail<FormatError>("{}: rms_norm_eps must be between 0 and 1, got {}", where, rms_norm_eps);
-  if (!(rope.theta > 1 && std::isfinite(rope.theta)))
-    fail<FormatError>("{}: rope_theta must be above 1, got {}", where, rope.theta);
+  validate_rope(rope, where);
 }
 
 RopeConfig recognise_llama3(RopeConfig rope, const std::vector<float>& divisors) {

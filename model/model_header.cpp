@@ -31,8 +31,6 @@ ModelHeader read_model_header(const std::string& path_or_id) {
   if (is_directory ? has_weights(path) : path.extension() != ".json") {
     header.weights = open_weights(header.place);
     header.config = header.weights->config();
-    header.config.attention_bias |= header.weights->has("model.layers.0.self_attn.q_proj.bias");
-    header.config.mlp_bias |= header.weights->has("model.layers.0.mlp.gate_proj.bias");
     if (!is_directory) return header;
   }
   const std::string file = is_directory ? (path / "config.json").string() : header.place;

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -9,6 +10,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/warn_once.h"
 #include "io/safetensors.h"
 #include "model/read_tensor.h"
 #include "model/stored_quantization.h"
@@ -38,7 +40,10 @@ class HuggingFaceDirectory final : public WeightSource {
     config_ = family_->from_hugging_face(json);
     if (const auto quantization = json.find("quantization_config"))
       stored_ = read_quantization_config(*quantization);
+    require_known_packing(json);
     file_ = io::read_safetensors_directory(directory);
+    part_different_embeddings();
+    take_stored_biases(json);
   }
 
   bool has(const std::string& name) const override { return file_.find(name) != nullptr; }
@@ -46,7 +51,10 @@ class HuggingFaceDirectory final : public WeightSource {
   at::Tensor read(const std::string& name, const std::vector<int64_t>& shape,
                   at::ScalarType dtype) override {
     const io::TensorView* view = file_.find(name);
+    // Tied matrices may lie under either name.
+    if (!view && name == kEmbedding && config_.tied_embeddings) view = file_.find(kHead);
     if (!view) fail<FormatError>("{}: the weights must hold a tensor {}", place_, name);
+    require_not_packed(*view, name);
     read_.insert(name);
     return read_tensor(*view, shape, dtype);
   }
@@ -70,7 +78,7 @@ class HuggingFaceDirectory final : public WeightSource {
 
   std::vector<std::string> unread() const override {
     std::vector<std::string> names = names_but(file_.tensors, read_);
-    // Computed buffers that old checkpoints carry, and the copy of tied embeddings.
+    // Computed buffers that old checkpoints carry, and the second copy of tied embeddings.
     std::erase_if(names, [this](const std::string& name) {
       return name.ends_with(".rotary_emb.inv_freq") ||
              (config_.tied_embeddings && name == "lm_head.weight");
@@ -79,6 +87,71 @@ class HuggingFaceDirectory final : public WeightSource {
   }
 
  private:
+  // Packed tensors in a directory whose config.json does not say so.
+  void require_not_packed(const io::TensorView& view, const std::string& name) const {
+    const std::string module = name.substr(0, name.rfind('.'));
+    if (view.dtype == io::DType::kU32 && file_.find(module + ".scales"))
+      fail<FormatError>(
+          "{}: tensor {} is packed with scales beside it, as MLX does, which this program does not "
+          "read; give the original 16-bit model",
+          view.file, name);
+    if (!stored_ && name.ends_with(".weight") && quant::is_bitsandbytes_module(file_, module))
+      fail<FormatError>(
+          "{}: tensor {} is packed ({}), but config.json has no quantization_config that says how; "
+          "take it from the directory that the weights were saved in",
+          view.file, name, io::dtype_name(view.dtype));
+  }
+
+  // MLX keeps its own packing under another key, in tensors of transformers' names.
+  static void require_known_packing(const io::JsonNode& json) {
+    const auto mlx = json.find("quantization");
+    if (!mlx || json.find("quantization_config")) return;
+    fail<FormatError>(
+        "{}: the weights are quantized by MLX, which this program does not read; give the original "
+        "16-bit model, or convert it back with mlx_lm.convert --dequantize",
+        mlx->place());
+  }
+
+  // As transformers 5: a head of its own is used though config.json ties it to the embedding.
+  void part_different_embeddings() {
+    const io::TensorView* head = file_.find(kHead);
+    const io::TensorView* embedding = file_.find(kEmbedding);
+    if (!config_.tied_embeddings || !head || !embedding || same_values(*head, *embedding)) return;
+    config_.tied_embeddings = false;
+    log::warning_once(
+        "{}: config.json says tie_word_embeddings true, but {} differs from {}; both are used, as "
+        "transformers does. Say tie_word_embeddings false to make them agree",
+        place_, kHead, kEmbedding);
+  }
+
+  // Biases that lie in the file are used where config.json leaves the question open.
+  void take_stored_biases(const io::JsonNode& json) {
+    take_stored_bias(json, "attention_bias", "q_proj.bias", config_.attention_bias);
+    take_stored_bias(json, "mlp_bias", "gate_proj.bias", config_.mlp_bias);
+  }
+
+  void take_stored_bias(const io::JsonNode& json, const char* key, const std::string& suffix,
+                        bool& promised) {
+    const auto stored = std::ranges::find_if(
+        file_.tensors, [&](const io::TensorView& tensor) { return tensor.name.ends_with(suffix); });
+    if (promised || stored == file_.tensors.end()) return;
+    if (const auto said = json.find(key))
+      fail<FormatError>(
+          "{} is false, but {} holds {}; say true to use the biases, or take them out of the file",
+          said->place(), stored->file, stored->name);
+    promised = true;
+    log::warning_once("{}: {} is not in config.json, and the file holds {}: the biases are used",
+                      place_, key, stored->name);
+  }
+
+  static bool same_values(const io::TensorView& a, const io::TensorView& b) {
+    if (a.shape != b.shape) return false;
+    if (a.dtype == b.dtype && std::ranges::equal(a.bytes, b.bytes)) return true;
+    return at::equal(read_tensor(a, a.shape, at::kFloat), read_tensor(b, b.shape, at::kFloat));
+  }
+
+  static constexpr const char* kHead = "lm_head.weight";
+  static constexpr const char* kEmbedding = "model.embed_tokens.weight";
   io::TensorFile file_;
   std::optional<quant::QuantizationOptions> stored_;
   std::set<std::string> read_;
@@ -101,9 +174,15 @@ class Gguf final : public WeightSource {
     if (const io::TensorView* divisors = file_.find(kRopeDivisors)) {
       const at::Tensor values = read_tensor(*divisors, {config_.head_dim / 2}, at::kFloat);
       const auto* first = values.const_data_ptr<float>();
+      if (!std::all_of(first, first + values.numel(), [](float d) { return d > 0; }))
+        fail<FormatError>(
+            "{}: tensor {} must hold numbers above 0, which divide RoPE's frequencies", path,
+            kRopeDivisors);
       config_.rope = recognise_llama3(config_.rope, {first, first + values.numel()});
       read_.insert(kRopeDivisors);
     }
+    config_.attention_bias = has("model.layers.0.self_attn.q_proj.bias");
+    config_.mlp_bias = has("model.layers.0.mlp.gate_proj.bias");
   }
 
   bool has(const std::string& name) const override {

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "model/families/rope_keys.h"
 
 namespace qlora::model {
 namespace {
@@ -20,36 +21,9 @@ double number_or(const io::JsonNode& node, const char* key, double otherwise) {
   return found ? found->as_number() : otherwise;
 }
 
-// rope_parameters of transformers 5, or rope_theta and rope_scaling before it.
-RopeConfig read_rope(const io::JsonNode& config, int64_t max_positions) {
-  RopeConfig rope;
-  const auto parameters = config.find("rope_parameters");
-  rope.theta = number_or(config, "rope_theta", 10000.0);
-  if (parameters) rope.theta = number_or(*parameters, "rope_theta", rope.theta);
-  const auto scaling = parameters ? parameters : config.find("rope_scaling");
-  if (!scaling) return rope;
-  rope.type = scaling->string_or("rope_type", scaling->string_or("type", "default"));
-  if (rope.type == "default") return rope;
-  if (rope.type != "linear" && rope.type != "llama3") {
-    fail<FormatError>(
-        "{}: RoPE scaling '{}' is not supported; this version knows default, linear and llama3",
-        scaling->place(), rope.type);
-  }
-  rope.factor = scaling->at("factor").as_number();
-  if (rope.type == "llama3") {
-    rope.low_freq_factor = scaling->at("low_freq_factor").as_number();
-    rope.high_freq_factor = scaling->at("high_freq_factor").as_number();
-    rope.original_max_positions =
-        number_or(*scaling, "original_max_position_embeddings", static_cast<double>(max_positions));
-  }
-  return rope;
-}
-
 ModelConfig from_hugging_face(const io::JsonNode& json) {
   const std::string activation = json.string_or("hidden_act", "silu");
   if (activation != "silu") json.at("hidden_act").reject("'silu'");
-  if (const auto partial = json.find("partial_rotary_factor"); partial && partial->as_number() != 1)
-    partial->reject("1 (a rotary embedding of whole heads)");
 
   ModelConfig config;
   config.family = "llama";
@@ -61,12 +35,14 @@ ModelConfig from_hugging_face(const io::JsonNode& json) {
   config.num_kv_heads = integer_or(json, "num_key_value_heads", config.num_heads);
   const int64_t heads = std::max<int64_t>(config.num_heads, 1);
   config.head_dim = integer_or(json, "head_dim", config.hidden_size / heads);
+  if (!json.find("head_dim") && config.hidden_size % heads != 0)
+    json.at("hidden_size").reject(fmt::format("a multiple of num_attention_heads, {}", heads));
   config.max_positions = integer_or(json, "max_position_embeddings", 2048);
   config.rms_norm_eps = number_or(json, "rms_norm_eps", 1e-6);
   config.attention_bias = json.bool_or("attention_bias", false);
   config.mlp_bias = json.bool_or("mlp_bias", false);
   config.tied_embeddings = json.bool_or("tie_word_embeddings", false);
-  config.rope = read_rope(json, config.max_positions);
+  config.rope = read_rope_keys(json, config.max_positions);
   config.validate(json.place());
   return config;
 }
