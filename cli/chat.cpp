@@ -9,6 +9,7 @@
 #include "cli/answer_stream.h"
 #include "cli/model_choice.h"
 #include "data/chat_renderer.h"
+#include "data/embedded_tokens.h"
 #include "model/generate.h"
 
 namespace {
@@ -33,6 +34,7 @@ void answer(const TrainedModel& trained, qlora::model::GenerateOptions options, 
   const auto& base = trained.base;
   const auto prompt =
       qlora::data::conversation_prompt(messages, *base.chat_template, *base.tokenizer);
+  qlora::data::require_embedded(prompt, *base.tokenizer, base.model->config().vocab_size);
   qlora::cli::AnswerStream stream(*base.tokenizer);
   ++options.seed;
   qlora::model::generate(*base.model, {prompt}, options, [&](int64_t, int32_t id) {

@@ -8,6 +8,7 @@
 #include "cli/answer_stream.h"
 #include "cli/model_choice.h"
 #include "data/chat_renderer.h"
+#include "data/embedded_tokens.h"
 #include "data/prompt_encoder.h"
 #include "io/json_text.h"
 #include "io/read_file.h"
@@ -34,7 +35,7 @@ Json read_messages(const std::string& path) {
   }
 }
 
-std::vector<int32_t> prompt_ids(const TrainedModel& trained, const Json& messages,
+std::vector<int32_t> encoded_prompt(const TrainedModel& trained, const Json& messages,
                                 const GenerateArguments& arguments) {
   const auto& tokenizer = *trained.base.tokenizer;
   if (arguments.raw) {
@@ -45,6 +46,14 @@ std::vector<int32_t> prompt_ids(const TrainedModel& trained, const Json& message
     throw ConfigError("the model has no chat template; give the text as --prompt TEXT --raw");
   }
   return qlora::data::conversation_prompt(messages, *trained.base.chat_template, tokenizer);
+}
+
+std::vector<int32_t> prompt_ids(const TrainedModel& trained, const Json& messages,
+                                const GenerateArguments& arguments) {
+  std::vector<int32_t> ids = encoded_prompt(trained, messages, arguments);
+  qlora::data::require_embedded(ids, *trained.base.tokenizer,
+                                trained.base.model->config().vocab_size);
+  return ids;
 }
 
 void run(GenerateArguments arguments) {

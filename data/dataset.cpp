@@ -9,6 +9,7 @@
 #include "base/parallel_for.h"
 #include "base/progress.h"
 #include "data/overlength.h"
+#include "data/readers/unread_keys.h"
 #include "data/row_source.h"
 #include "data/tokenize_row.h"
 
@@ -16,6 +17,7 @@ namespace qlora::data {
 namespace {
 
 constexpr int64_t kRowsInMemory = 4096;
+constexpr size_t kMostKeys = 20;  // of those that are not read, which a file may have any number of
 
 // Runs `work` on a row and puts the row's place in front of what it complains about.
 template <typename Work>
@@ -63,6 +65,16 @@ int64_t for_each_row(const DatasetOptions& dataset, const Work& work, const Take
   }
 }
 
+void require_rows(int64_t rows, const std::string& path) {
+  if (rows == 0)
+    fail<FormatError>("{}: a dataset must have at least one row, the file is empty", path);
+}
+
+LengthPolicy length_policy(const DataOptions& options, const Tokenizer& tokenizer) {
+  const auto& bos = tokenizer.special_tokens().bos;
+  return {options.on_overlength, options.sequence_length, bos ? bos->id : -1};
+}
+
 void count_tokens(const Dataset& dataset, const PromptEncoder& encoder, DatasetReport& report) {
   for (const Example& example : dataset.examples) {
     report.tokens += example.length();
@@ -79,10 +91,10 @@ void count_tokens(const Dataset& dataset, const PromptEncoder& encoder, DatasetR
 }  // namespace
 
 Dataset read_dataset(const DatasetOptions& dataset, int32_t source, const DataOptions& options,
-                     const Tokenizer& tokenizer, const ChatTemplate* chat_template) {
-  const RowTokenizer row_tokenizer(tokenizer, chat_template, options);
-  const auto& bos = tokenizer.special_tokens().bos;
-  const LengthPolicy policy{options.on_overlength, options.sequence_length, bos ? bos->id : -1};
+                     const Tokenizer& tokenizer, const ChatTemplate* chat_template,
+                     int64_t embedding_rows) {
+  const RowTokenizer row_tokenizer(tokenizer, chat_template, options, embedding_rows);
+  const LengthPolicy policy = length_policy(options, tokenizer);
   Dataset result;
   DatasetReport& report = result.report;
   report.path = dataset.path;
@@ -92,6 +104,12 @@ Dataset read_dataset(const DatasetOptions& dataset, int32_t source, const DataOp
       dataset, [&](const SourceRow& row) { return row_tokenizer.tokenize(row.value, dataset); },
       [&](const SourceRow& row, TokenizedRow tokenized) {
         report.tools_unwritten += tokenized.loses_tools;
+        report.marks_overruled += tokenized.overrules_marks;
+        report.marks_ignored += tokenized.ignores_marks;
+        report.run_together += tokenized.runs_together;
+        for (const std::string& key : tokenized.unread_keys)
+          if (report.unread_keys.size() < kMostKeys)
+            report.unread_keys.emplace(key, field_it_may_be(key, dataset));
         for (const TokenId id : tokenized.end_of_turns) {
           if (id >= 0) report.end_of_turn_ids.insert(id);
         }
@@ -106,17 +124,32 @@ Dataset read_dataset(const DatasetOptions& dataset, int32_t source, const DataOp
           keep_within_length(std::move(example), policy, report, result.examples);
         }
       });
-  if (report.rows == 0) {
-    fail<FormatError>("{}: a dataset must have at least one row, the file is empty", dataset.path);
-  }
+  require_rows(report.rows, dataset.path);
   count_tokens(result, row_tokenizer.encoder(), report);
   return result;
+}
+
+void check_first_rows(const DatasetOptions& dataset, int64_t count, const DataOptions& options,
+                      const Tokenizer& tokenizer, const ChatTemplate* chat_template,
+                      int64_t embedding_rows) {
+  const RowTokenizer row_tokenizer(tokenizer, chat_template, options, embedding_rows);
+  const LengthPolicy policy = length_policy(options, tokenizer);
+  const std::vector<SourceRow> rows = RowSource(dataset).next(count);
+  require_rows(static_cast<int64_t>(rows.size()), dataset.path);
+  DatasetReport report;
+  std::vector<Example> kept;
+  for (const SourceRow& row : rows)
+    at_row(dataset.path, row, [&] {
+      for (Example& example : row_tokenizer.tokenize(row.value, dataset).examples)
+        keep_within_length(std::move(example), policy, report, kept);
+    });
 }
 
 std::vector<PromptAndAnswer> read_prompts_and_answers(const DatasetOptions& dataset,
                                                       const DataOptions& options,
                                                       const Tokenizer& tokenizer,
-                                                      const ChatTemplate* chat_template) {
+                                                      const ChatTemplate* chat_template,
+                                                      int64_t embedding_rows) {
   if (!find_format(dataset.format).has_turns) {
     fail<ConfigError>(
         "{}: an evaluation by exact match needs prompts and answers, which format {} does not "
@@ -124,12 +157,11 @@ std::vector<PromptAndAnswer> read_prompts_and_answers(const DatasetOptions& data
         "use alpaca, chat, sharegpt or completion rows",
         dataset.path, dataset.format);
   }
-  const RowTokenizer row_tokenizer(tokenizer, chat_template, options);
+  const RowTokenizer row_tokenizer(tokenizer, chat_template, options, embedding_rows);
   std::vector<PromptAndAnswer> result;
   const auto last_turn = [&](const SourceRow& row) {
     const Turn turn = row_tokenizer.turns(row.value, dataset).back();
-    return PromptAndAnswer{row_tokenizer.encoder().encode(turn.prompt), turn.answer(tokenizer),
-                           row.index};
+    return PromptAndAnswer{row_tokenizer.prompt_ids(turn), turn.answer(tokenizer), row.index};
   };
   for_each_row(dataset, last_turn,
                [&](const SourceRow&, PromptAndAnswer pair) { result.push_back(std::move(pair)); });

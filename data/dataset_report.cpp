@@ -2,6 +2,8 @@
 
 #include "base/error.h"
 #include "data/prompt_encoder.h"
+#include "data/readers/unread_keys.h"
+#include "fmt/ranges.h"
 #include "io/json_text.h"
 #include "nlohmann/json.hpp"
 
@@ -37,6 +39,47 @@ void audit(const DatasetReport& report) {
   }
 }
 
+std::vector<std::string> keys_of(const std::map<std::string, std::string>& map) {
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : map) keys.push_back(key);
+  return keys;
+}
+
+void warn_of_unread_keys(const DatasetReport& report, std::vector<std::string>& warnings) {
+  std::vector<std::string> deciding;
+  for (const auto& [key, field] : report.unread_keys) {
+    if (!field.empty()) {
+      warnings.push_back(
+          fmt::format("{}: the rows' {} is not read; if it is what format {} calls {}, set fields: "
+                      "{{{}: {}}}",
+                      report.path, key, report.format, field, field, key));
+    } else if (may_decide_training(key)) {
+      deciding.push_back(key);
+    }
+  }
+  if (deciding.empty()) return;
+  warnings.push_back(fmt::format(
+      "{}: {} of the rows {} not read and changes nothing; if that says what is to be trained, or "
+      "how much, the rows are trained otherwise than meant (an assistant's turn is left out with "
+      "weight: 0 in its message)",
+      report.path, fmt::join(deciding, ", "), deciding.size() == 1 ? "is" : "are"));
+}
+
+void warn_of_marks(const DatasetReport& report, std::vector<std::string>& warnings) {
+  if (report.marks_overruled > 0) {
+    warnings.push_back(fmt::format(
+        "{}: {} rows mark turns as context only (weight: 0 and the like), which data.train_on: all "
+        "trains all the same; set data.train_on: assistant to leave them out",
+        report.path, report.marks_overruled));
+  }
+  if (report.marks_ignored > 0) {
+    warnings.push_back(fmt::format(
+        "{}: {} rows mark turns to be trained that are not an assistant's; only an assistant's "
+        "turns are (data.train_on: all trains everything)",
+        report.path, report.marks_ignored));
+  }
+}
+
 }  // namespace
 
 void audit_datasets(const std::vector<DatasetReport>& reports) {
@@ -60,6 +103,14 @@ std::vector<std::string> dataset_warnings(const DatasetReport& report, const Tok
                     "them; set data.chat_template to one that does",
                     report.path, report.tools_unwritten));
   }
+  if (report.run_together > 0) {
+    warnings.push_back(fmt::format(
+        "{}: {} of {} rows have no white space between prompt and completion, which are joined as "
+        "they are; if that is not meant, set separator: \"\\n\" (or \" \") for this data set",
+        report.path, report.run_together, report.rows));
+  }
+  warn_of_marks(report, warnings);
+  warn_of_unread_keys(report, warnings);
   return warnings;
 }
 
@@ -79,6 +130,8 @@ std::string to_text(const DatasetReport& report) {
       fmt::format("\n  {} tokens, {} supervised ({:.1f} %), longest row {} tokens", report.tokens,
                   report.supervised_tokens, 100.0 * report.supervised_share(), report.longest);
   if (report.has_turns) text += fmt::format(", {} ends of turn", report.end_of_turns);
+  if (!report.unread_keys.empty())
+    text += fmt::format("\n  keys not read: {}", fmt::join(keys_of(report.unread_keys), ", "));
   return text;
 }
 
@@ -101,6 +154,10 @@ std::string to_json(const DatasetReport& report) {
       {"end_of_turns", report.end_of_turns},
       {"double_bos", report.double_bos},
       {"tools_unwritten", report.tools_unwritten},
+      {"run_together", report.run_together},
+      {"marks_overruled", report.marks_overruled},
+      {"marks_ignored", report.marks_ignored},
+      {"unread_keys", keys_of(report.unread_keys)},
       {"end_of_turn_ids", report.end_of_turn_ids},
   };
   return io::json_text_in_utf8(json);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -33,6 +34,11 @@ struct DatasetReport {
   int64_t end_of_turns = 0;     // supervised end-of-turn tokens
   int64_t double_bos = 0;       // examples that begin with two BOS tokens
   int64_t tools_unwritten = 0;  // rows whose tools the template does not write
+  int64_t marks_overruled = 0;  // rows with turns marked as context only that train_on: all trains
+  int64_t marks_ignored = 0;    // rows with turns marked to be trained that no assistant says
+  int64_t run_together = 0;     // completion rows without white space behind the prompt
+  // Keys of the rows that nothing reads -> our field that each may be meant for, or "".
+  std::map<std::string, std::string> unread_keys;
   std::set<TokenId>
       end_of_turn_ids;  // the tokens that end the answers: generation must stop at them
 
@@ -46,7 +52,8 @@ struct DatasetReport {
 void audit_datasets(const std::vector<DatasetReport>& reports);
 
 // Sentences about what is allowed but probably not meant (end-of-turn tokens at which generation
-// does not stop, tools that the template leaves out); empty if all is well.
+// does not stop, tools that the template leaves out, keys that are not read though they may say
+// what is to be trained); empty if all is well.
 std::vector<std::string> dataset_warnings(const DatasetReport& report, const Tokenizer& tokenizer);
 
 // Several lines for people: rows, what was dropped and why, tokens, supervised share.

@@ -21,6 +21,12 @@ void validate_dataset(const DatasetOptions& dataset, const std::string& key) {
     }
     if (theirs.empty()) fail<ConfigError>("{}.fields.{} must name a field of the file", key, ours);
   }
+  if (!dataset.separator.empty() && dataset.format != "completion") {
+    fail<ConfigError>(
+        "{}.separator stands between prompt and completion, which format {} does not "
+        "have; leave it out",
+        key, dataset.format);
+  }
 }
 
 }  // namespace

@@ -34,7 +34,8 @@ struct DatasetOptions {
   std::string path;
   std::string format = "chat";  // alpaca | chat | sharegpt | completion | text | pretokenized
   std::map<std::string, std::string>
-      fields;  // our field -> the file's field, e.g. {"instruction": "question"}
+      fields;                  // our field -> the file's field, e.g. {"instruction": "question"}
+  std::string separator = {};  // completion: between prompt and completion, part of the prompt
 };
 
 struct DataOptions {

@@ -11,24 +11,46 @@
 #include "data/chat_renderer.h"
 #include "data/dataset.h"
 #include "data/permutation.h"
+#include "data/row_source.h"
 
 namespace qlora::data {
 namespace {
 
 using RowKey = std::pair<int32_t, int64_t>;  // dataset, row
 
+std::string fingerprint_of(const Example& example) { return examples_fingerprint({example}); }
+
 RowKey row_of(const Example& example) { return {example.source, example.row}; }
 
-void append(const std::vector<DatasetOptions>& datasets, const DataOptions& options,
-            const Tokenizer& tokenizer, const ChatTemplate* chat_template,
-            std::vector<Example>& examples, std::vector<DatasetReport>& reports) {
-  for (size_t i = 0; i < datasets.size(); ++i) {
-    Dataset dataset =
-        read_dataset(datasets[i], static_cast<int32_t>(i), options, tokenizer, chat_template);
-    std::move(dataset.examples.begin(), dataset.examples.end(), std::back_inserter(examples));
-    reports.push_back(std::move(dataset.report));
+// What was refused, so that all of it can be told together.
+class Refusals {
+ public:
+  template <typename Work>
+  void collect(const Work& work) {
+    try {
+      work();
+    } catch (const ConfigError& error) {
+      add(error.what(), false);
+    } catch (const FormatError& error) {
+      add(error.what(), true);
+    }
   }
-}
+  void throw_if_any() const {
+    if (text_.empty()) return;
+    if (of_format_) throw FormatError(text_);
+    throw ConfigError(text_);
+  }
+
+ private:
+  void add(const std::string& sentence, bool of_format) {
+    if (text_.find(sentence) != std::string::npos) return;  // one file, listed twice
+    of_format_ = text_.empty() ? of_format : of_format_ && of_format;
+    text_ += (text_.empty() ? "" : "\n") + sentence;
+  }
+
+  std::string text_;
+  bool of_format_ = false;
+};
 
 void split_off_eval(double fraction, uint64_t seed, PreparedData& data) {
   std::vector<RowKey> rows;  // examples of one row are neighbours
@@ -53,30 +75,75 @@ void split_off_eval(double fraction, uint64_t seed, PreparedData& data) {
   data.train.erase(first_eval, data.train.end());
 }
 
-}  // namespace
-
-PreparedData prepare_datasets(const DataOptions& options, const Tokenizer& tokenizer,
-                              const ChatTemplate* chat_template, uint64_t seed) {
-  options.validate();
-  PreparedData data;
-  append(options.train, options, tokenizer, chat_template, data.train, data.train_reports);
-  append(options.eval, options, tokenizer, chat_template, data.eval, data.eval_reports);
-  audit_datasets(data.train_reports);
-  audit_datasets(data.eval_reports);
-  for (const auto* reports : {&data.train_reports, &data.eval_reports}) {
-    for (const DatasetReport& report : *reports) {
-      for (std::string& warning : dataset_warnings(report, tokenizer)) {
-        data.warnings.push_back(std::move(warning));
-      }
-    }
+// Evaluation rows that are trained too: of the same file, or with the same tokens.
+void warn_of_trained_evaluation(const DataOptions& options, PreparedData& data) {
+  for (const DatasetOptions& eval : options.eval) {
+    const std::string sentence = trained_on_sentence(eval.path, options);
+    if (sentence.empty()) continue;
+    data.warnings.push_back(sentence);
+    return;
   }
+  std::set<std::string> trained;
+  for (const Example& example : data.train) trained.insert(fingerprint_of(example));
+  const auto repeated = std::count_if(data.eval.begin(), data.eval.end(), [&](const Example& e) {
+    return trained.contains(fingerprint_of(e));
+  });
+  if (repeated > 0)
+    data.warnings.push_back(
+        fmt::format("{} of the {} evaluation examples are trained on too, token for token; the "
+                    "evaluation loss will look better than it is",
+                    repeated, data.eval.size()));
+}
+
+void warn(const DataOptions& options, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
+          PreparedData& data) {
+  for (const auto* reports : {&data.train_reports, &data.eval_reports})
+    for (const DatasetReport& report : *reports)
+      for (std::string& warning : dataset_warnings(report, tokenizer))
+        data.warnings.push_back(std::move(warning));
   if (chat_template != nullptr && ChatRenderer(*chat_template, tokenizer).writes_the_date()) {
     data.warnings.emplace_back(
         "the chat template writes today's date into every prompt: resumed on another day, the run "
         "would see other rows and is refused; set data.chat_template to a copy without "
         "strftime_now");
   }
+  warn_of_trained_evaluation(options, data);
+}
+
+}  // namespace
+
+std::string trained_on_sentence(const std::string& path, const DataOptions& options) {
+  for (const DatasetOptions& train : options.train)
+    if (is_same_file(path, train.path))
+      return fmt::format(
+          "{} is evaluated on and trained on: the loss says how well it is learnt by heart; hold "
+          "rows out with data.eval_fraction, or in a file of their own",
+          path);
+  return "";
+}
+
+PreparedData prepare_datasets(const DataOptions& options, const Tokenizer& tokenizer,
+                              const ChatTemplate* chat_template, uint64_t seed,
+                              int64_t embedding_rows) {
+  options.validate();
+  PreparedData data;
+  Refusals refusals;
+  const auto read = [&](const std::vector<DatasetOptions>& datasets, std::vector<Example>& examples,
+                        std::vector<DatasetReport>& reports) {
+    for (size_t i = 0; i < datasets.size(); ++i)
+      refusals.collect([&] {
+        Dataset dataset = read_dataset(datasets[i], static_cast<int32_t>(i), options, tokenizer,
+                                       chat_template, embedding_rows);
+        audit_datasets({dataset.report});
+        std::move(dataset.examples.begin(), dataset.examples.end(), std::back_inserter(examples));
+        reports.push_back(std::move(dataset.report));
+      });
+  };
+  read(options.train, data.train, data.train_reports);
+  read(options.eval, data.eval, data.eval_reports);
+  refusals.throw_if_any();
   if (options.eval_fraction > 0.0) split_off_eval(options.eval_fraction, seed, data);
+  warn(options, tokenizer, chat_template, data);
   return data;
 }
 

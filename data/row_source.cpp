@@ -9,6 +9,8 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "data/data_file.h"
+#include "data/tokenizers/utf8.h"
 #include "io/json_text.h"
 
 namespace qlora::data {
@@ -46,6 +48,30 @@ class BracketScanner {
   bool in_string_ = false, escaped_ = false;
 };
 
+// Where JSON ends to be JSON, and what people write instead of it.
+std::string fault_of_json(std::string_view text, const Json::exception& error) {
+  if (const auto invalid = find_invalid_utf8(text))
+    return fmt::format(": byte {} of the row is not UTF-8", *invalid + 1);
+  const auto* parse_error = dynamic_cast<const Json::parse_error*>(&error);
+  if (parse_error == nullptr) return ": a number is too large";
+  constexpr size_t kShown = 20;
+  const size_t byte = std::clamp<size_t>(parse_error->byte, 1, text.size() + 1);
+  if (byte > text.size()) return ": the row ends before its last bracket or quote is closed";
+  const size_t begin = byte - 1 > kShown ? byte - 1 - kShown : 0;
+  const std::string_view before = text.substr(begin, byte - 1 - begin),
+                         rest = text.substr(byte - 1);
+  const std::string place =
+      fmt::format(" at byte {} of the row, {}'{}'", byte,
+                  before.empty() ? "" : fmt::format("behind '{}': ", replace_invalid_utf8(before)),
+                  replace_invalid_utf8(rest.substr(0, kShown)));
+  if (rest.starts_with("NaN") || rest.starts_with("Infinity"))
+    return place + "; JSON has no NaN or Infinity: write null";
+  if (rest.starts_with('\'')) return place + "; in JSON texts stand in double quotes";
+  if (rest.starts_with("True") || rest.starts_with("False") || rest.starts_with("None"))
+    return place + "; JSON writes true, false and null";
+  return place;
+}
+
 Json parse_row(std::string_view text, const std::string& path, int64_t line) {
   BracketScanner scanner;
   for (const char c : text) scanner.at_top(c);
@@ -55,9 +81,24 @@ Json parse_row(std::string_view text, const std::string& path, int64_t line) {
   }
   try {
     return io::ordered_json_from_text(text);
-  } catch (const Json::parse_error& error) {
-    fail<FormatError>("{}:{}: not valid JSON at byte {} of the row ({})", path, line, error.byte,
-                      std::string_view(error.what()).substr(0, 200));
+  } catch (const Json::exception& error) {
+    fail<FormatError>("{}:{}: not valid JSON{}", path, line, fault_of_json(text, error));
+  }
+}
+
+void open_dataset(const std::string& path, std::ifstream& file) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) {
+    fail<ConfigError>("{}: a dataset must be a file of rows, this is a directory", path);
+  }
+  for (const char* scheme : {"https:/", "http:/", "s3:/", "hf:/"}) {
+    if (path.find(scheme) == std::string::npos) continue;
+    fail<ConfigError>("{}: a dataset must be a file; nothing is downloaded, so fetch it first",
+                      path);
+  }
+  file.open(path, std::ios::binary);
+  if (!file) {
+    fail<ConfigError>("{}: the dataset cannot be opened ({})", path, std::strerror(errno));
   }
 }
 
@@ -72,7 +113,9 @@ struct RowSource::State {
   int64_t line = 1, rows = 0;
   bool ended = false;
 
+  void open(bool is_text);
   void open_array();
+  Json parse_first_row(const std::string& bytes, int64_t number) const;
   bool next_line(SourceRow& row);
   bool next_element(SourceRow& row);
 };
@@ -83,12 +126,24 @@ void RowSource::State::open_array() {
   line += std::count(text.begin(), text.begin() + static_cast<ptrdiff_t>(position), '\n');
 }
 
+Json RowSource::State::parse_first_row(const std::string& bytes, int64_t number) const {
+  try {
+    return parse_row(bytes, path, number);
+  } catch (const FormatError&) {
+    if (const std::string fault = whole_file_fault(path); !fault.empty())
+      fail<FormatError>("{} {}", path, fault);
+    throw;
+  }
+}
+
 bool RowSource::State::next_line(SourceRow& row) {
   std::string bytes;
   while (std::getline(file, bytes)) {
     const int64_t number = line++;
     if (bytes.find_first_not_of(kSpace) == std::string::npos) continue;
-    row = {parse_row(bytes, path, number), rows++, number};
+    row = {rows == 0 ? parse_first_row(bytes, number) : parse_row(bytes, path, number), rows,
+           number};
+    ++rows;
     return true;
   }
   if (file.bad()) fail<IoError>("{}: reading failed ({})", path, std::strerror(errno));
@@ -122,28 +177,29 @@ bool RowSource::State::next_element(SourceRow& row) {
   return true;
 }
 
+void RowSource::State::open(bool is_text) {
+  open_dataset(path, file);
+  std::string head(4096, '\0');
+  file.read(head.data(), static_cast<std::streamsize>(head.size()));
+  head.resize(static_cast<size_t>(file.gcount()));
+  constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
+  const size_t start = head.starts_with(kByteOrderMark) ? kByteOrderMark.size() : 0;
+  check_first_bytes(path, std::string_view(head).substr(start), !is_text);
+  file.clear();
+  file.seekg(static_cast<std::streamoff>(start));
+}
+
 RowSource::RowSource(const DatasetOptions& dataset) : state_(std::make_unique<State>()) {
   State& state = *state_;
   state.path = dataset.path;
-  std::error_code ignored;
-  if (std::filesystem::is_directory(dataset.path, ignored)) {
-    fail<ConfigError>("{}: a dataset must be a file, this is a directory", dataset.path);
-  }
-  state.file.open(dataset.path, std::ios::binary);
-  if (!state.file) {
-    fail<ConfigError>("{}: the dataset cannot be opened ({})", dataset.path, std::strerror(errno));
-  }
-  if (dataset.format == "text" && std::filesystem::path(dataset.path).extension() == ".txt") {
+  const bool is_text =
+      dataset.format == "text" && std::filesystem::path(dataset.path).extension() == ".txt";
+  state.open(is_text);
+  if (is_text) {
     state.text.assign(std::istreambuf_iterator<char>(state.file), {});
     return;
   }
-  constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
-  char mark[3] = {};
-  state.file.read(mark, 3);
-  state.file.clear();
-  const bool marked = std::string_view(mark, 3) == kByteOrderMark;
-  const auto start = marked ? std::streamoff{3} : std::streamoff{0};
-  state.file.seekg(start);
+  const std::streamoff start = state.file.tellg();
   char first = ' ';
   while (kSpace.find(first) != std::string_view::npos && state.file.get(first)) {
   }
@@ -177,6 +233,11 @@ std::vector<SourceRow> RowSource::next(int64_t count) {
     rows.push_back(std::move(row));
   }
   return rows;
+}
+
+bool is_same_file(const std::string& a, const std::string& b) {
+  std::error_code missing;
+  return std::filesystem::equivalent(a, b, missing) && !missing;
 }
 
 std::string row_location(const std::string& path, const SourceRow& row) {

@@ -35,6 +35,9 @@ class RowSource {
   std::unique_ptr<State> state_;
 };
 
+// Whether two paths lead to one file.
+bool is_same_file(const std::string& a, const std::string& b);
+
 // "train.jsonl:12": how messages point at a row.
 std::string row_location(const std::string& path, const SourceRow& row);
 

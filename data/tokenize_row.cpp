@@ -1,8 +1,11 @@
 #include "data/tokenize_row.h"
 
+#include <string_view>
 #include <utility>
 
 #include "base/error.h"
+#include "data/readers/turn_marks.h"
+#include "data/readers/unread_keys.h"
 
 namespace qlora::data {
 namespace {
@@ -15,12 +18,27 @@ Example fully_supervised(std::vector<TokenId> tokens) {
   return example;
 }
 
+bool is_letter_or_digit(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
+
+// Whether two texts of a script with spaces meet without one, as in "Answer:" and "yes".
+bool run_together(const std::string& first, const std::string& second) {
+  constexpr std::string_view kEndsOfWords = ".,:;?!";
+  return !first.empty() && !second.empty() && is_letter_or_digit(second.front()) &&
+         (is_letter_or_digit(first.back()) ||
+          kEndsOfWords.find(first.back()) != std::string_view::npos);
+}
+
 }  // namespace
 
 RowTokenizer::RowTokenizer(const Tokenizer& tokenizer, const ChatTemplate* chat_template,
-                           const DataOptions& options)
-    : encoder_(tokenizer), train_on_(options.train_on) {
-  if (chat_template != nullptr) renderer_.emplace(*chat_template, tokenizer);
+                           const DataOptions& options, int64_t embedding_rows)
+    : encoder_(tokenizer), train_on_(options.train_on), embedding_rows_(embedding_rows) {
+  if (chat_template != nullptr) {
+    renderer_.emplace(*chat_template, tokenizer);
+    template_source_ = chat_template->source();
+  }
   reader_options_.alpaca_prompt = options.prompt_style == "alpaca";
   reader_options_.template_writes_tool_calls = renderer_ && renderer_->writes_tool_calls();
 }
@@ -52,9 +70,20 @@ void RowTokenizer::append_eos(TokenizedRow& row) const {
   example.supervised.push_back(1);
 }
 
+void RowTokenizer::note_marks(const Conversation& conversation, TokenizedRow& row) const {
+  for (size_t i = 0; i < conversation.messages.size(); ++i) {
+    const auto mark = training_mark(conversation.messages[i], i);
+    if (!mark) continue;
+    row.overrules_marks |= train_on_ == TrainOn::kAll && !*mark;
+    row.ignores_marks |= train_on_ == TrainOn::kAssistant && *mark &&
+                         conversation.messages[i]["role"] != "assistant";
+  }
+}
+
 TokenizedRow RowTokenizer::tokenize_conversation(const Conversation& conversation) const {
   TokenizedRow row;
   row.loses_tools = conversation.context.contains("tools") && !renderer().writes_tools();
+  note_marks(conversation, row);
   if (train_on_ == TrainOn::kAll) {
     const std::string text = renderer().render(conversation.messages, conversation.context, false);
     row.end_of_turns = {make_turn("", text, encoder_).end_of_turn};
@@ -69,6 +98,7 @@ TokenizedRow RowTokenizer::tokenize_conversation(const Conversation& conversatio
 
 TokenizedRow RowTokenizer::tokenize_completion(const PromptCompletion& pair) const {
   TokenizedRow row;
+  row.runs_together = run_together(pair.prompt, pair.completion);
   row.examples =
       tokenize_turns({make_turn(pair.prompt, pair.prompt + pair.completion, encoder_)}, encoder_);
   append_eos(row);
@@ -91,8 +121,7 @@ TokenizedRow RowTokenizer::tokenize_ids(const TokenRow& record) const {
   return row;
 }
 
-TokenizedRow RowTokenizer::tokenize(const Json& json, const DatasetOptions& dataset) const {
-  const Record record = read(json, dataset);
+TokenizedRow RowTokenizer::tokenize_record(const Record& record) const {
   if (const auto* conversation = std::get_if<Conversation>(&record)) {
     return tokenize_conversation(*conversation);
   }
@@ -102,6 +131,20 @@ TokenizedRow RowTokenizer::tokenize(const Json& json, const DatasetOptions& data
   row.examples = {fully_supervised(encoder_.encode(std::get<PlainText>(record).text))};
   append_eos(row);
   return row;
+}
+
+TokenizedRow RowTokenizer::tokenize(const Json& json, const DatasetOptions& dataset) const {
+  TokenizedRow row = tokenize_record(read(json, dataset));
+  for (const Example& example : row.examples)
+    require_embedded(example.tokens, encoder_.tokenizer(), embedding_rows_);
+  row.unread_keys = unread_keys(json, dataset, template_source_);
+  return row;
+}
+
+std::vector<TokenId> RowTokenizer::prompt_ids(const Turn& turn) const {
+  std::vector<TokenId> ids = encoder_.encode(turn.prompt);
+  require_embedded(ids, encoder_.tokenizer(), embedding_rows_);
+  return ids;
 }
 
 std::vector<Turn> RowTokenizer::turns(const Json& row, const DatasetOptions& dataset) const {

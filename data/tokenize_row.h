@@ -10,9 +10,12 @@
 #pragma once
 
 #include <optional>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "data/chat_renderer.h"
+#include "data/embedded_tokens.h"
 #include "data/example.h"
 #include "data/prompt_encoder.h"
 #include "data/readers/reader.h"
@@ -23,26 +26,35 @@ struct TokenizedRow {
   std::vector<Example> examples;
   std::vector<TokenId> end_of_turns;  // the tokens that end its answers
   bool loses_tools = false;           // it brings tools that the template does not write
+  bool overrules_marks = false;       // train_on: all trains a turn marked as context only
+  bool ignores_marks = false;         // a turn marked to be trained is not an assistant's
+  bool runs_together = false;         // no white space between its prompt and its completion
+  std::set<std::string> unread_keys;  // unread_keys.h
 };
 
 class RowTokenizer {
  public:
   // `chat_template` may be null where no row is a conversation. Both must outlive this.
+  // `embedding_rows` is the model's, or kAnyRows.
   RowTokenizer(const Tokenizer& tokenizer, const ChatTemplate* chat_template,
-               const DataOptions& options);
+               const DataOptions& options, int64_t embedding_rows = kAnyRows);
 
-  // FormatError without file and line; ConfigError if the row needs a chat
-  // template and there is none.
+  // FormatError without file and line, also of a token that the model has no embedding for;
+  // ConfigError if the row needs a chat template and there is none.
   TokenizedRow tokenize(const Json& row, const DatasetOptions& dataset) const;
 
   // The turns of a row, for evaluations that generate the answers. None for text and token ids.
   std::vector<Turn> turns(const Json& row, const DatasetOptions& dataset) const;
+  // The ids that generation of a turn starts from; FormatError as above.
+  std::vector<TokenId> prompt_ids(const Turn& turn) const;
 
   const PromptEncoder& encoder() const { return encoder_; }
 
  private:
   Record read(const Json& row, const DatasetOptions& dataset) const;
+  void note_marks(const Conversation& conversation, TokenizedRow& row) const;
   const ChatRenderer& renderer() const;
+  TokenizedRow tokenize_record(const Record& record) const;
   TokenizedRow tokenize_conversation(const Conversation& conversation) const;
   TokenizedRow tokenize_completion(const PromptCompletion& pair) const;
   TokenizedRow tokenize_ids(const TokenRow& record) const;
@@ -50,7 +62,9 @@ class RowTokenizer {
 
   PromptEncoder encoder_;
   std::optional<ChatRenderer> renderer_;
+  std::string template_source_;  // empty: no template
   TrainOn train_on_;
+  int64_t embedding_rows_;
   ReaderOptions reader_options_;
 };
 

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "base/error.h"
+#include "data/readers/turn_marks.h"
 #include "io/json_text.h"
 
 namespace qlora::data {
@@ -43,17 +44,29 @@ void check_role(const Json& message, size_t index) {
       name == "human" || name == "gpt" ? " (human and gpt belong to format: sharegpt)" : "");
 }
 
+// What keeps a content part from being {"type": "text", "text": "..."}; empty if nothing does.
+std::string fault_of_part(const Json& part) {
+  if (!part.is_object()) return "is " + describe_type(part);
+  const auto type = part.find("type");
+  if (type == part.end()) return "has no type";
+  if (*type != "text") return "has the type " + shown(*type);
+  const auto text = part.find("text");
+  if (text == part.end()) return "has no text";
+  return text->is_string() ? "" : "has " + describe_type(*text) + " as its text";
+}
+
 // [{"type": "text", "text": "..."}, ...] -> one string.
 void join_content_parts(Json& content, size_t index) {
   std::string joined;
-  for (const Json& part : content) {
-    if (part.is_object() && part.value("type", "") == "text" && part.contains("text") &&
-        part["text"].is_string()) {
-      joined += part["text"].get<std::string>();
-    } else {
+  for (size_t i = 0; i < content.size(); ++i) {
+    const std::string fault = fault_of_part(content[i]);
+    if (!fault.empty()) {
       fail<FormatError>(
-          "message {} has a content part that is not text; only text can be trained here", index);
+          "message {} has a content part that is not text: part {} {}; only parts like "
+          "{{\"type\": \"text\", \"text\": \"...\"}} can be trained here",
+          index, i, fault);
     }
+    joined += content[i]["text"].get<std::string>();
   }
   content = joined;
 }
@@ -105,14 +118,6 @@ void normalize_tool_calls(Json& message, size_t index) {
   }
 }
 
-void check_weight(const Json& message, size_t index) {
-  const auto weight = message.find("weight");
-  if (weight == message.end() || weight->is_null()) return;
-  if (!weight->is_number() || (*weight != 0 && *weight != 1)) {
-    fail<FormatError>("the weight of message {} must be 0 or 1, found {}", index, weight->dump());
-  }
-}
-
 void check_order(const Json& messages) {
   std::string previous;
   for (size_t i = 0; i < messages.size(); ++i) {
@@ -137,9 +142,7 @@ void check_order(const Json& messages) {
 }  // namespace
 
 bool is_trained_turn(const Json& message) {
-  if (message["role"] != "assistant") return false;
-  const auto weight = message.find("weight");
-  return weight == message.end() || weight->is_null() || *weight != 0;
+  return message["role"] == "assistant" && training_mark(message, 0).value_or(true);
 }
 
 Json parse_tools(const Json& tools) {
@@ -160,19 +163,22 @@ Json parse_tools(const Json& tools) {
 void check_conversation(Conversation& conversation, bool needs_answer) {
   Json& messages = conversation.messages;
   if (messages.empty()) fail<FormatError>("a conversation must have messages, found none");
-  bool trained = false;
+  bool trained = false, answered = false;
   for (size_t i = 0; i < messages.size(); ++i) {
     Json& message = messages[i];
     check_role(message, i);
     normalize_tool_calls(message, i);
     normalize_content(message, i);
-    check_weight(message, i);
-    trained = trained || is_trained_turn(message);
+    const bool answers = message["role"] == "assistant";
+    answered = answered || answers;
+    trained = (training_mark(message, i).value_or(true) && answers) || trained;
   }
   check_order(messages);
   if (needs_answer && !trained) {
     fail<FormatError>("a conversation must have an assistant turn to train on, found none{}",
-                      messages.size() == 1 ? " (only one message)" : "");
+                      answered               ? "; all are marked as context only: remove the row"
+                      : messages.size() == 1 ? " (only one message)"
+                                             : "");
   }
 }
 

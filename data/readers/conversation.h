@@ -19,8 +19,8 @@ void check_conversation(Conversation& conversation, bool needs_answer = true);
 // null value.
 Json parse_tools(const Json& tools);
 
-// True for assistant messages that are trained: all but those with "weight": 0 (OpenAI's
-// per-message switch).
+// True for assistant messages that are trained: all but those marked as context only
+// (turn_marks.h).
 bool is_trained_turn(const Json& message);
 
 }  // namespace qlora::data

@@ -1,6 +1,7 @@
 // Rows of token ids: {"input_ids", "labels"} as transformers' data sets store them (labels repeat
-// the ids, -100 where nothing is trained), or {"input_ids", "mask"} with 0 and 1. Without both
-// every token is trained. Padding, told by a 0 in attention_mask, is cut off at either end.
+// the ids, -100 where nothing is trained), or {"input_ids", "mask"} with 0 and 1, which other tools
+// call loss_mask (Megatron), completion_mask (TRL) or assistant_masks (transformers). Without one
+// of them every token is trained. Padding, told by a 0 in attention_mask, is cut off at either end.
 #include <limits>
 
 #include "base/error.h"
@@ -39,13 +40,17 @@ std::vector<TokenId> integers(const Row& row, const std::string& name, int64_t l
 
 std::vector<uint8_t> mask_of(const Row& row, const std::vector<TokenId>& tokens) {
   std::vector<uint8_t> supervised(tokens.size(), 1);
-  const bool labelled = row.find("labels") != nullptr, masked = row.find("mask") != nullptr;
-  if (labelled && masked) {
-    fail<FormatError>("a row must have '{}' or '{}', found both", row.file_field("labels"),
-                      row.file_field("mask"));
+  std::string name;
+  for (const char* other : {"labels", "mask", "loss_mask", "completion_mask", "assistant_masks"}) {
+    if (row.find(other) == nullptr) continue;
+    if (!name.empty()) {
+      fail<FormatError>("a row must have '{}' or '{}', found both", row.file_field(name),
+                        row.file_field(other));
+    }
+    name = other;
   }
-  if (!labelled && !masked) return supervised;
-  const std::string name = labelled ? "labels" : "mask";
+  if (name.empty()) return supervised;
+  const bool labelled = name == "labels";
   const auto values = integers(row, name, labelled ? kIgnore : 0, tokens.size());
   for (size_t i = 0; i < tokens.size(); ++i) {
     const bool valid = labelled ? values[i] == kIgnore || values[i] == tokens[i] : values[i] <= 1;

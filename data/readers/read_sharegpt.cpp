@@ -1,11 +1,12 @@
-// Rows of ShareGPT: {"conversations": [{"from": "human", "value": "..."}, ...]}, with "system" and
-// "tools" beside them. function_call turns become assistant turns with tool_calls, observations
-// become tool turns.
+// Rows of ShareGPT: {"conversations": [{"from": "human", "value": "..."}, ...]}, with "system",
+// "tools" and "loss_mask" (whether each turn is trained) beside them. function_call turns become
+// assistant turns with tool_calls, observations become tool turns.
 #include <map>
 
 #include "base/error.h"
 #include "data/readers/conversation.h"
 #include "data/readers/reader.h"
+#include "data/readers/turn_marks.h"
 #include "io/json_text.h"
 
 namespace qlora::data {
@@ -84,7 +85,8 @@ Json read_message(const Json& turn, size_t index, const Row& row, const ReaderOp
     message["role"] = role->second;
     message["content"] = value;
   }
-  if (turn.contains("weight")) message["weight"] = turn["weight"];
+  for (const std::string& mark : turn_mark_keys())
+    if (turn.contains(mark)) message[mark] = turn[mark];
   return message;
 }
 
@@ -96,7 +98,8 @@ Record read_sharegpt(const Row& row, const ReaderOptions& options) {
   if (system && !system->empty()) {
     conversation.messages.push_back(Json{{"role", "system"}, {"content", *system}});
   }
-  const Json& turns = row.array("conversations");
+  Json turns = row.array("conversations");
+  if (const Json* loss_mask = row.find("loss_mask")) mark_turns(*loss_mask, turns);
   for (size_t i = 0; i < turns.size(); ++i) {
     conversation.messages.push_back(read_message(turns[i], i, row, options));
   }

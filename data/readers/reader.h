@@ -47,6 +47,7 @@ struct Format {
   std::vector<std::string> fields;  // the ones that data.train[].fields may map
   Record (*read)(const Row& row, const ReaderOptions& options);
   bool has_turns;  // rows end with an end-of-turn or end-of-text token that must be trained
+  bool keeps_message_keys = false;  // further keys of a message reach the template
 };
 
 // ConfigError that lists the formats if there is none of that name.

@@ -5,7 +5,9 @@
 #include <vector>
 
 #include "base/error.h"
+#include "data/readers/preference.h"
 #include "fmt/ranges.h"
+#include "io/json_text.h"
 
 namespace qlora::data {
 namespace {
@@ -62,9 +64,17 @@ std::string describe_type(const Json& value) {
   }
 }
 
+std::string shown(const Json& value) {
+  constexpr size_t kLongest = 60;
+  std::string text = io::json_text_in_utf8(value);
+  if (text.size() <= kLongest) return text;
+  size_t end = kLongest;
+  while ((static_cast<unsigned char>(text[end]) & 0xC0u) == 0x80u) --end;  // whole characters
+  return text.substr(0, end) + "...";
+}
+
 std::string guess_format(const Json& row) {
   if (!row.is_object()) return "";
-  if (has(row, {"chosen", "rejected"})) return "preference";
   if (has(row, {"instruction", "output"})) return "alpaca";
   for (const char* field : {"messages", "conversations"}) {
     if (!row.contains(field) || !row[field].is_array() || row[field].empty()) continue;
@@ -78,11 +88,21 @@ std::string guess_format(const Json& row) {
   return "";
 }
 
+std::string member_with_rows(const Json& object) {
+  for (const auto& [name, value] : object.items()) {
+    if (value.is_array() && !value.empty() &&
+        std::all_of(value.begin(), value.end(), [](const Json& row) { return row.is_object(); }))
+      return fmt::format("'{}', a list of {} objects", name.substr(0, 60), value.size());
+  }
+  return "";
+}
+
 Row::Row(const Json& value, const DatasetOptions& dataset) : value_(value), dataset_(dataset) {
   if (!value.is_object()) {
     fail<FormatError>("a row must be an object like {{\"{}\": ...}}, found {}",
                       dataset.format == "chat" ? "messages" : "field", describe_type(value));
   }
+  refuse_preference_data(value, dataset);
 }
 
 const std::string& Row::file_field(const std::string& name) const {
@@ -97,10 +117,6 @@ const Json* Row::find(const std::string& name) const {
 
 std::string Row::suggestion(const std::string& missing) const {
   const std::string guess = guess_format(value_);
-  if (guess == "preference") {
-    return "this looks like preference data (chosen, rejected), which supervised training cannot "
-           "read";
-  }
   const std::string list_field = value_.contains("messages") ? "messages" : "conversations";
   if (!guess.empty() && guess != dataset_.format) {
     const bool renamed = (guess == "sharegpt" && list_field == "messages") ||
@@ -117,6 +133,9 @@ std::string Row::suggestion(const std::string& missing) const {
       }
     }
   }
+  if (const std::string member = member_with_rows(value_); !member.empty())
+    return fmt::format("the rows may be in its member {}: write that list alone into the file",
+                       member);
   return fmt::format("name the file's field with fields: {{{}: ...}}, or set another format",
                      missing);
 }

@@ -16,10 +16,12 @@ using Json = nlohmann::ordered_json;
 
 class Row {
  public:
-  // Both must outlive the row. FormatError if the row is not an object.
+  // Both must outlive the row. FormatError if the row is not an object, or is preference data
+  // (preference.h).
   Row(const Json& value, const DatasetOptions& dataset);
 
   const Json& value() const { return value_; }
+  const DatasetOptions& dataset() const { return dataset_; }
   // What the file calls our field `name`: data.train[].fields, else the same name.
   const std::string& file_field(const std::string& name) const;
 
@@ -42,6 +44,12 @@ class Row {
 
 // "a string", "an array", ...: what an error says was found.
 std::string describe_type(const Json& value);
+// The value itself in one short line.
+std::string shown(const Json& value);
+
+// "'data', a list of 23 objects": the member of a JSON object that rows may lie in; empty if there
+// is none.
+std::string member_with_rows(const Json& object);
 
 // The format whose fields the row has ("alpaca", "chat", ...), empty if none. For suggestions only.
 std::string guess_format(const Json& row);

@@ -18,6 +18,7 @@ namespace {
 
 using test::ByteTokenizer;
 using test::TempDir;
+using testing::AllOf;
 using testing::HasSubstr;
 
 // ChatML, short.
@@ -238,6 +239,88 @@ TEST(Dataset, TokenIdsBeyondTheVocabularyAreErrors) {
   const auto path = dir.write("a.jsonl", R"({"input_ids": [1, 260]})");
   EXPECT_THAT(error_of<FormatError>([&] { read(path, "pretokenized", data_options(), tokenizer); }),
               HasSubstr("vocabulary size 260"));
+}
+
+TEST(Dataset, ATokenThatTheModelHasNoEmbeddingForIsNamedWithItsRow) {
+  const TempDir dir;
+  const ByteTokenizer tokenizer;
+  const ChatTemplate chat_template(kTemplate);
+  const auto refusal = [&](const std::string& rows, const char* format, int64_t embedding_rows) {
+    const std::string path = dir.write("a.jsonl", rows);
+    return error_of<FormatError>([&] {
+      read_dataset({path, format, {}}, 0, data_options(), tokenizer, &chat_template,
+                   embedding_rows);
+    });
+  };
+  const std::string texts = "{\"text\": \"ab\"}\n{\"text\": \"<|im_end|>\"}\n";
+  EXPECT_EQ(refusal(texts, "text", 260), "no error");
+  EXPECT_THAT(refusal(texts, "text", 259),
+              AllOf(HasSubstr("a.jsonl:2: token 0 is '<|im_end|>' (id 259)"),
+                    HasSubstr("259 rows, for the ids 0 to 258")));
+  EXPECT_THAT(refusal(texts, "text", 257),  // the appended EOS
+              HasSubstr("a.jsonl:1: token 2 is '</s>' (id 257)"));
+  EXPECT_THAT(refusal(R"({"input_ids": [1, 258, 2]})", "pretokenized", 258),
+              HasSubstr("a.jsonl:1: token 1 is '<|im_start|>' (id 258)"));
+  EXPECT_THAT(refusal(R"({"prompt": "<|im_end|>", "completion": "c"})", "completion", 259),
+              HasSubstr("(id 259)"));
+  const auto path = dir.write("b.jsonl", chat_row("q", "a"));
+  EXPECT_THAT(error_of<FormatError>([&] {
+                read_prompts_and_answers({path, "chat", {}}, data_options(), tokenizer,
+                                         &chat_template, 258);
+              }),
+              HasSubstr("b.jsonl:1: token 0 is '<|im_start|>' (id 258)"));
+}
+
+std::vector<std::string> warnings_of(const std::string& path, const char* format,
+                                     const DataOptions& options = data_options()) {
+  const ByteTokenizer tokenizer;
+  return dataset_warnings(read(path, format, options, tokenizer).report, tokenizer);
+}
+
+TEST(Dataset, KeysThatMaySayWhatIsTrainedAreNamedOnceAFile) {
+  const TempDir dir;
+  const auto path = dir.write(
+      "a.jsonl", R"({"prompt": "p ", "completion": "c", "sample_weight": 2, "mood": "m"})"
+                 "\n"
+                 R"({"prompt": "p ", "completion": "c", "score": 1, "sample_weight": 1, "id": 3})");
+  const auto warnings = warnings_of(path, "completion");
+  ASSERT_EQ(warnings.size(), 1u);
+  EXPECT_THAT(warnings[0], HasSubstr("a.jsonl: sample_weight, score of the rows are not read"));
+  const ByteTokenizer tokenizer;
+  EXPECT_THAT(to_text(read(path, "completion", data_options(), tokenizer).report),
+              HasSubstr("keys not read: mood, sample_weight, score"));
+}
+
+TEST(Dataset, AColumnThatFieldsForgetIsNamed) {
+  const TempDir dir;
+  const ByteTokenizer tokenizer;
+  const ChatTemplate chat_template(kTemplate);
+  const auto path = dir.write("a.jsonl", R"({"question": "q", "context": "c", "answer": "a"})");
+  const Dataset dataset =
+      read_dataset({path, "alpaca", {{"instruction", "question"}, {"output", "answer"}}}, 0,
+                   data_options(), tokenizer, &chat_template);
+  const auto warnings = dataset_warnings(dataset.report, tokenizer);
+  ASSERT_EQ(warnings.size(), 1u);
+  EXPECT_THAT(warnings[0], HasSubstr("the rows' context is not read; if it is what format alpaca "
+                                     "calls input, set fields: {input: context}"));
+}
+
+TEST(Dataset, MarksThatAreNotObeyedAreTold) {
+  const TempDir dir;
+  const auto marked = dir.write(
+      "a.jsonl",
+      R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "1",)"
+      R"( "train": false}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "2"}]})");
+  EXPECT_TRUE(warnings_of(marked, "chat").empty());
+  DataOptions all = data_options();
+  all.train_on = TrainOn::kAll;
+  ASSERT_EQ(warnings_of(marked, "chat", all).size(), 1u);
+  EXPECT_THAT(warnings_of(marked, "chat", all)[0], HasSubstr("train_on: all"));
+  const auto user =
+      dir.write("b.jsonl", R"({"messages": [{"role": "user", "content": "q", "train": true},)"
+                           R"( {"role": "assistant", "content": "a"}]})");
+  ASSERT_EQ(warnings_of(user, "chat").size(), 1u);
+  EXPECT_THAT(warnings_of(user, "chat")[0], HasSubstr("not an assistant's"));
 }
 
 TEST(Fingerprint, ChangesWithAnyTokenMaskOrBoundary) {

@@ -3,9 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <set>
 
 #include "base/error.h"
+#include "data/dataset.h"
 #include "tests/data/byte_tokenizer.h"
 #include "tests/support/temp_dir.h"
 
@@ -14,6 +16,7 @@ namespace {
 
 using test::ByteTokenizer;
 using test::TempDir;
+using testing::AllOf;
 using testing::HasSubstr;
 
 std::string completions(int count) {
@@ -132,6 +135,69 @@ TEST(Prepare, AnEndOfTurnThatDoesNotStopGenerationIsToldAsAWarning) {
   EXPECT_THAT(data.warnings[0], HasSubstr("answers end with <|im_end|>"));
 }
 
+TEST(Prepare, WhatIsWrongWithSeveralDatasetsIsToldAtOnce) {
+  const TempDir dir;
+  DataOptions options = completion_options(dir.write("a.jsonl", completions(3) + "{\"x\": 1}\n"));
+  options.train.push_back({dir / "none.jsonl", "completion", {}});
+  options.eval = {{dir.write("c.jsonl", "\n"), "completion", {}}};
+  EXPECT_THAT(config_error(options),
+              AllOf(HasSubstr("a.jsonl:4: "), HasSubstr("none.jsonl: the dataset cannot be opened"),
+                    HasSubstr("c.jsonl: a dataset must have at least one row")));
+}
+
+std::vector<std::string> warnings_of(const DataOptions& options) {
+  return prepare_datasets(options, ByteTokenizer(), nullptr, 1).warnings;
+}
+
+std::string spaced(int first, int count) {
+  std::string rows;
+  for (int i = first; i < first + count; ++i)
+    rows += R"({"prompt": "p ", "completion": ")" + std::to_string(i) + "\"}\n";
+  return rows;
+}
+
+TEST(Prepare, EvaluatingOnTrainedRowsIsSaid) {
+  const TempDir dir;
+  DataOptions options = completion_options(dir.write("a.jsonl", spaced(0, 8)));
+  options.eval = {{dir.write("b.jsonl", spaced(8, 4)), "completion", {}}};
+  EXPECT_TRUE(warnings_of(options).empty());
+  options.eval[0].path = dir / "../" + std::filesystem::path(dir.path()).filename().string() +
+                         "/a.jsonl";  // another way to the same file
+  ASSERT_EQ(warnings_of(options).size(), 1u);
+  EXPECT_THAT(warnings_of(options)[0], HasSubstr("is evaluated on and trained on"));
+  options.eval[0].path = dir.write("c.jsonl", spaced(6, 4));
+  ASSERT_EQ(warnings_of(options).size(), 1u);
+  EXPECT_THAT(warnings_of(options)[0], HasSubstr("2 of the 4 evaluation examples are trained on"));
+}
+
+TEST(Prepare, PromptsThatRunIntoTheirCompletionsAreToldWithTheCure) {
+  const TempDir dir;
+  const auto rows = [&](const std::string& prompt, const std::string& completion) {
+    return completion_options(dir.write(
+        "a.jsonl", R"({"prompt": ")" + prompt + R"(", "completion": ")" + completion + "\"}"));
+  };
+  ASSERT_EQ(warnings_of(rows("Answer:", "yes")).size(), 1u);
+  EXPECT_THAT(warnings_of(rows("Answer:", "yes"))[0], HasSubstr("set separator: \"\\n\""));
+  EXPECT_TRUE(warnings_of(rows("Answer:", " yes")).empty());
+  EXPECT_TRUE(warnings_of(rows("<|assistant|>", "yes")).empty());
+  DataOptions separated = rows("Answer:", "yes");
+  separated.train[0].separator = " ";
+  EXPECT_TRUE(warnings_of(separated).empty());
+}
+
+TEST(FirstRows, AreReadWithoutTheRest) {
+  const TempDir dir;
+  const ByteTokenizer tokenizer;
+  const auto path = dir.write("a.jsonl", completions(5) + "{\"x\": 1}\n");
+  DataOptions options = completion_options(path);
+  EXPECT_NO_THROW(check_first_rows(options.train[0], 5, options, tokenizer, nullptr));
+  EXPECT_THROW(check_first_rows(options.train[0], 6, options, tokenizer, nullptr), FormatError);
+  options.sequence_length = 4;
+  EXPECT_THROW(check_first_rows(options.train[0], 5, options, tokenizer, nullptr), FormatError);
+  options.on_overlength = OnOverlength::kDrop;
+  EXPECT_NO_THROW(check_first_rows(options.train[0], 5, options, tokenizer, nullptr));
+}
+
 TEST(DataOptions, ValidateNamesTheKey) {
   DataOptions options;
   EXPECT_THAT(config_error(options), HasSubstr("data.train"));
@@ -148,6 +214,10 @@ TEST(DataOptions, ValidateNamesTheKey) {
   options.train[0].fields = {{"question", "q"}};
   EXPECT_THAT(config_error(options),
               HasSubstr("data.train[0].fields: format completion has the fields prompt"));
+  options = completion_options("x");
+  options.train[0].format = "text";
+  options.train[0].separator = "\n";
+  EXPECT_THAT(config_error(options), HasSubstr("data.train[0].separator"));
   options = completion_options("x");
   options.eval = options.train;
   options.eval_fraction = 0.5;

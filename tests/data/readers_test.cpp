@@ -128,6 +128,21 @@ TEST(ReadChat, JoinsTextPartsAndRefusesOthers) {
               HasSubstr("message 0 has a content part that is not text"));
 }
 
+TEST(ReadChat, AContentPartThatIsNoTextIsNamed) {
+  const auto with_part = [](const std::string& part) {
+    return error("chat",
+                 (R"({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, )" +
+                  part + R"(]}, {"role": "assistant", "content": "c"}]})")
+                     .c_str());
+  };
+  EXPECT_THAT(with_part(R"({"type": null, "text": "hi"})"),
+              HasSubstr("message 0 has a content part that is not text: part 1 has the type null"));
+  EXPECT_THAT(with_part(R"({"type": "image_url"})"), HasSubstr("has the type \"image_url\""));
+  EXPECT_THAT(with_part(R"({"text": "hi"})"), HasSubstr("part 1 has no type"));
+  EXPECT_THAT(with_part(R"({"type": "text", "text": null})"), HasSubstr("has null as its text"));
+  EXPECT_THAT(with_part("null"), HasSubstr("part 1 is null"));
+}
+
 TEST(ReadChat, ArgumentsOfToolCallsBecomeObjects) {
   const auto conversation = std::get<Conversation>(read(
       "chat",
@@ -246,6 +261,50 @@ TEST(ReadPretokenized, BadNumbersAreErrors) {
               HasSubstr("found both"));
   EXPECT_THAT(error("pretokenized", R"({"input_ids": [5, 6, 7], "attention_mask": [1, 0, 1]})"),
               HasSubstr("padding"));
+}
+
+TEST(ReadPretokenized, MasksOfOtherToolsCount) {
+  for (const char* name : {"mask", "loss_mask", "completion_mask", "assistant_masks"}) {
+    const std::string json = std::string(R"({"input_ids": [5, 6], ")") + name + "\": [0, 1]}";
+    EXPECT_EQ(std::get<TokenRow>(read("pretokenized", json.c_str())).supervised,
+              (std::vector<uint8_t>{0, 1}));
+  }
+  EXPECT_THAT(error("pretokenized", R"({"input_ids": [5], "mask": [1], "loss_mask": [1]})"),
+              HasSubstr("'mask' or 'loss_mask', found both"));
+}
+
+TEST(ReadCompletion, TheSeparatorBelongsToThePrompt) {
+  const Json row = Json::parse(R"({"prompt": "p", "completion": "c"})");
+  const DatasetOptions dataset{"a.jsonl", "completion", {}, "\n"};
+  const auto pair =
+      std::get<PromptCompletion>(find_format("completion").read(Row(row, dataset), {}));
+  EXPECT_EQ(pair.prompt, "p\n");
+  EXPECT_EQ(pair.completion, "c");
+}
+
+TEST(Row, ARowThatHoldsTheRowsIsRecognised) {
+  EXPECT_THAT(error("text", R"({"version": 1, "data": [{"text": "a"}, {"text": "b"}]})"),
+              HasSubstr("the rows may be in its member 'data', a list of 2 objects"));
+}
+
+TEST(Formats, NamesOfOtherToolsGetAHint) {
+  const auto refusal = [](const char* name) {
+    try {
+      find_format(name);
+    } catch (const ConfigError& e) {
+      return std::string(e.what());
+    }
+    return std::string("no error");
+  };
+  EXPECT_THAT(refusal("messages"), HasSubstr("that is chat here"));
+  EXPECT_THAT(refusal("chat_template"), HasSubstr("that is chat here"));
+  EXPECT_THAT(refusal("ChatML"), HasSubstr("that is chat here"));
+  EXPECT_THAT(refusal("llama3"), HasSubstr("chat template: set format: chat"));
+  EXPECT_THAT(refusal("Llama-3.1"), HasSubstr("chat template: set format: chat"));
+  EXPECT_THAT(refusal("conversations"), HasSubstr("that is sharegpt here"));
+  EXPECT_THAT(refusal("pretrain"), HasSubstr("that is text here"));
+  EXPECT_THAT(refusal("dpo"), HasSubstr("demonstrations only"));
+  EXPECT_THAT(refusal("parquet"), HasSubstr("not what kind of file"));
 }
 
 TEST(Formats, AnUnknownOneListsTheKnown) {

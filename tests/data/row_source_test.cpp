@@ -10,7 +10,9 @@ namespace qlora::data {
 namespace {
 
 using test::TempDir;
+using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 std::vector<SourceRow> rows_of(const std::string& bytes, const std::string& name = "a.jsonl",
                                const std::string& format = "chat") {
@@ -82,6 +84,62 @@ TEST(RowSource, BadJsonNamesTheLine) {
   EXPECT_THAT(error_of("{\"a\": \"\xff\"}"), HasSubstr("not valid JSON"));
 }
 
+TEST(RowSource, WhatIsWrongWithJsonIsSaidInOurWords) {
+  EXPECT_THAT(
+      error_of("{\"a\": 1}\n{\"a\": NaN}\n"),
+      HasSubstr("a.jsonl:2: not valid JSON at byte 7 of the row, behind '{\"a\": ': 'NaN}'; "
+                "JSON has no NaN"));
+  EXPECT_THAT(error_of("{'a': 1}"), HasSubstr("in JSON texts stand in double quotes"));
+  EXPECT_THAT(error_of("{\"a\": True}"), HasSubstr("JSON writes true, false and null"));
+  EXPECT_THAT(error_of("{\"a\": 1e999}"), HasSubstr("a number is too large"));
+  EXPECT_THAT(error_of("{\"a\": 1}\n{\"a\": \"b"), HasSubstr("the row ends before"));
+  EXPECT_THAT(error_of("{\"a\": \"\xff\"}"), HasSubstr("byte 8 of the row is not UTF-8"));
+  for (const char* text :
+       {"{\"a\": NaN}", "{'a': 1}", "{\"a\": 1e999}", "{\"a\": \"\xff\"}", "{\"a\"", "[1,]", "{,}"})
+    EXPECT_THAT(error_of(text), Not(HasSubstr("json.exception"))) << text;
+}
+
+TEST(RowSource, AFileOfAnotherKindIsSaidToBeOne) {
+  const auto named = [](const std::string& bytes, const std::string& name) {
+    try {
+      rows_of(bytes, name);
+    } catch (const FormatError& e) {
+      return std::string(e.what());
+    }
+    return std::string("no error");
+  };
+  EXPECT_THAT(named("version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "a.jsonl"),
+              AllOf(HasSubstr("a.jsonl is a Git LFS pointer"), HasSubstr("git lfs pull")));
+  EXPECT_THAT(named(std::string("\x1f\x8b\x08\x00", 4), "a.jsonl.gz"), HasSubstr("gzip"));
+  EXPECT_THAT(named("PAR1\x15\x04", "a.parquet"),
+              AllOf(HasSubstr("Parquet"), HasSubstr("convert it to JSON Lines")));
+  EXPECT_THAT(named(std::string("ARROW1\0\0", 8), "a.arrow"), HasSubstr("is an Arrow file"));
+  const std::string wide("{\0\"\0a\0\"\0:\0001\0}\0", 14);
+  EXPECT_THAT(named("\xff\xfe" + wide, "a.jsonl"), HasSubstr("UTF-16"));
+  EXPECT_THAT(named(wide, "a.jsonl"), HasSubstr("UTF-16"));
+  EXPECT_THAT(named("\xff\xfe" + wide, "a.txt"), HasSubstr("UTF-16"));
+  EXPECT_THAT(named("text,label\nOnce,1\n", "a.csv"),
+              AllOf(HasSubstr("is a table (CSV)"), HasSubstr("'text,label'")));
+  EXPECT_THAT(named("text;label\nOnce;1\n", "a.jsonl"), HasSubstr("head of a table"));
+  EXPECT_THAT(named("Once upon a time\n", "a.txt"), HasSubstr("read with format: text"));
+  EXPECT_THAT(named("<!DOCTYPE html><html>", "a.jsonl"), HasSubstr("web page"));
+  EXPECT_THAT(named("PK\x03\x04", "a.zip"), HasSubstr("zip archive"));
+}
+
+TEST(RowSource, OneObjectAroundTheRowsIsNamedWithItsMember) {
+  EXPECT_THAT(error_of("{\n \"version\": 1,\n \"data\": [\n  {\"a\": 1},\n  {\"a\": 2}\n ]\n}\n"),
+              HasSubstr("a.jsonl is one JSON object; the rows may be in its member 'data', a list "
+                        "of 2 objects"));
+  EXPECT_THAT(error_of("{\n \"a\": 1\n}\n"), HasSubstr("is one JSON object over several lines"));
+  EXPECT_THAT(error_of("{\n \"a\": 1\n}\n{\n \"a\": 2\n}\n"),
+              HasSubstr("holds JSON objects over several lines"));
+}
+
+TEST(RowSource, AByteOrderMarkIsNoPartOfAText) {
+  const auto rows = rows_of("\xef\xbb\xbfone", "a.txt", "text");
+  EXPECT_EQ(rows[0].value["text"], "one");
+}
+
 TEST(RowSource, ARowThatNestsWithoutEndIsRefused) {
   EXPECT_THAT(error_of(std::string(100000, '[')), HasSubstr("must end with"));
   EXPECT_THAT(error_of("{\"a\": " + std::string(100000, '[') + std::string(100000, ']') + "}"),
@@ -91,6 +149,7 @@ TEST(RowSource, ARowThatNestsWithoutEndIsRefused) {
 TEST(RowSource, AFileThatIsNotThereIsTheUsersError) {
   EXPECT_THROW(RowSource({"/nowhere/a.jsonl", "chat", {}}), ConfigError);
   EXPECT_THROW(RowSource({"/", "chat", {}}), ConfigError);
+  EXPECT_THROW(RowSource({"https://example.org/a.jsonl", "chat", {}}), ConfigError);
 }
 
 }  // namespace

@@ -1,0 +1,103 @@
+#include "data/data_file.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/error.h"
+#include "data/readers/row.h"
+#include "data/tokenizers/utf8.h"
+#include "io/file_kind.h"
+#include "io/json_text.h"
+#include "io/read_file.h"
+
+namespace qlora::data {
+namespace {
+namespace fs = std::filesystem;
+
+constexpr const char* kToLines = "convert it to JSON Lines in UTF-8, one object a line";
+
+// Text whose letters take two bytes has a NUL in every other one, byte order mark or not.
+bool is_wide_text(std::string_view bytes) {
+  return bytes.size() >= 4 && (bytes[0] == '\0') != (bytes[1] == '\0') &&
+         (bytes[2] == '\0') == (bytes[0] == '\0') && (bytes[3] == '\0') == (bytes[1] == '\0');
+}
+
+bool is_arrow(std::string_view bytes) {
+  return bytes.starts_with("ARROW1") || bytes.starts_with("\xff\xff\xff\xff");
+}
+
+std::string first_line(std::string_view bytes) {
+  constexpr size_t kShown = 60;
+  std::string_view line = bytes.substr(0, std::min(bytes.find('\n'), bytes.size()));
+  if (line.ends_with('\r')) line.remove_suffix(1);
+  return replace_invalid_utf8(line.substr(0, kShown));
+}
+
+void check_json_begins(const std::string& path, std::string_view bytes) {
+  const size_t begin = bytes.find_first_not_of(" \t\r\n");
+  if (begin == std::string_view::npos || bytes[begin] == '{' || bytes[begin] == '[') return;
+  const std::string line = first_line(bytes.substr(begin));
+  const std::string extension = fs::path(path).extension().string();
+  if (extension == ".csv" || extension == ".tsv") {
+    fail<FormatError>("{} is a table ({}), with the line '{}' at its head; {}", path,
+                      extension == ".csv" ? "CSV" : "TSV", line, kToLines);
+  }
+  if (line.find_first_of(",;\t|") != std::string::npos && line.find('"') == std::string::npos) {
+    fail<FormatError>("{} is no JSON; its first line '{}' looks like the head of a table (CSV); {}",
+                      path, line, kToLines);
+  }
+  fail<FormatError>(
+      "{} must be JSON Lines, one object {{...}} a line, or one JSON array of objects, but begins "
+      "with '{}'{}",
+      path, line,
+      extension == ".txt" || extension == ".md"
+          ? "; plain text in a .txt file is read with format: text, as one row"
+          : "");
+}
+
+}  // namespace
+
+void check_first_bytes(const std::string& path, std::string_view bytes, bool is_json) {
+  if (const std::string kind = io::kind_by_first_bytes(bytes); !kind.empty()) {
+    const bool table = kind.find("Parquet") != std::string::npos;
+    fail<FormatError>("{} is {}{}", path, kind, table ? std::string("; ") + kToLines : "");
+  }
+  if (is_arrow(bytes)) fail<FormatError>("{} is an Arrow file; {}", path, kToLines);
+  if (is_wide_text(bytes)) {
+    fail<FormatError>("{} is text in UTF-16; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)", path);
+  }
+  if (bytes.find('\0') != std::string_view::npos) {
+    fail<FormatError>("{} must be text in UTF-8, but there are NUL bytes at its beginning; {}",
+                      path, kToLines);
+  }
+  if (is_json) check_json_begins(path, bytes);
+}
+
+std::string whole_file_fault(const std::string& path) {
+  constexpr uintmax_t kLargest = uintmax_t{1} << 28;  // beyond it no one spreads out by hand
+  std::error_code status;
+  const uintmax_t size = fs::file_size(path, status);
+  if (status || size > kLargest) return "";
+  std::string text = io::read_bytes(path);
+  text.resize(text.find_last_not_of(" \t\r\n") + 1);
+  if (text.find('\n', text.find_first_not_of(" \t\r\n")) == std::string::npos) return "";
+  const Json value = io::ordered_json_or_discarded(text);
+  if (value.is_object()) {
+    const std::string member = member_with_rows(value);
+    return member.empty() ? "is one JSON object over several lines; if that is a row, write it in "
+                            "one line"
+                          : fmt::format(
+                                "is one JSON object; the rows may be in its member {}: "
+                                "write that list alone into the file",
+                                member);
+  }
+  const size_t begin = text.find_first_not_of(" \t\r\n");
+  const size_t line_end = text.find('\n', begin);
+  const bool opens_alone =
+      begin != std::string::npos && line_end != std::string::npos &&
+      text.substr(begin, line_end - begin).find_first_not_of(" \t\r{") == std::string::npos;
+  return opens_alone ? "holds JSON objects over several lines; write each in one line (jq -c .)"
+                     : "";
+}
+
+}  // namespace qlora::data

@@ -1,0 +1,188 @@
+#include "data/readers/unread_keys.h"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <map>
+#include <vector>
+
+#include "data/readers/reader.h"
+#include "data/readers/turn_marks.h"
+
+namespace qlora::data {
+namespace {
+
+// What rows carry for people and programs, and no one trains by.
+constexpr std::array kHarmless = {"id",
+                                  "_id",
+                                  "idx",
+                                  "index",
+                                  "uid",
+                                  "uuid",
+                                  "row_id",
+                                  "sample_id",
+                                  "doc_id",
+                                  "hash",
+                                  "source",
+                                  "src",
+                                  "origin",
+                                  "dataset",
+                                  "data_source",
+                                  "split",
+                                  "subset",
+                                  "config",
+                                  "url",
+                                  "urls",
+                                  "link",
+                                  "file",
+                                  "filename",
+                                  "path",
+                                  "name",
+                                  "title",
+                                  "author",
+                                  "date",
+                                  "created",
+                                  "created_at",
+                                  "timestamp",
+                                  "time",
+                                  "lang",
+                                  "language",
+                                  "domain",
+                                  "topic",
+                                  "topics",
+                                  "tag",
+                                  "tags",
+                                  "category",
+                                  "categories",
+                                  "type",
+                                  "task",
+                                  "task_type",
+                                  "task_name",
+                                  "license",
+                                  "version",
+                                  "meta",
+                                  "metadata",
+                                  "info",
+                                  "comment",
+                                  "comments",
+                                  "note",
+                                  "notes",
+                                  "model",
+                                  "model_name",
+                                  "generator",
+                                  "num_tokens",
+                                  "num_turns",
+                                  "length",
+                                  "turns",
+                                  "user_id",
+                                  "conversation_id",
+                                  "conversation_hash",
+                                  "prompt_id",
+                                  "message_id",
+                                  "parent_id",
+                                  "tree_id",
+                                  "created_date"};
+
+// Keys of messages that templates may or may not write, which a reader cannot judge.
+constexpr std::array kOfMessages = {"role", "content", "tool_calls", "tool_call_id", "name"};
+
+// Keys of pretokenized rows that repeat what is known.
+constexpr std::array kOfTokenRows = {"special_tokens_mask", "token_type_ids", "text"};
+
+// Parts of names that speak of what is trained, how much, or which answer is the better one.
+constexpr std::array kDeciding = {"mask",         "weight",  "train",      "loss",   "label",
+                                  "prefer",       "reward",  "score",      "chosen", "reject",
+                                  "margin",       "rank",    "rating",     "ignore", "skip",
+                                  "position_ids", "segment", "cu_seqlens", "seq_len"};
+
+// What other data sets call fields that a row of ours may lack.
+const std::multimap<std::string, std::string>& other_names() {
+  static const std::multimap<std::string, std::string> names = {
+      {"context", "input"},           {"inputs", "input"},
+      {"passage", "input"},           {"system_prompt", "system"},
+      {"system_message", "system"},   {"functions", "tools"},
+      {"tool_definitions", "tools"},  {"past", "history"},
+      {"mask", "loss_mask"},          {"label_ids", "labels"},
+      {"attention", "attention_mask"}};
+  return names;
+}
+
+template <size_t size>
+bool is_one_of(const std::array<const char*, size>& names, const std::string& key) {
+  return std::find(names.begin(), names.end(), key) != names.end();
+}
+
+std::string lower_case(std::string text) {
+  for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return text;
+}
+
+std::string file_field(const DatasetOptions& dataset, const std::string& name) {
+  const auto mapped = dataset.fields.find(name);
+  return mapped == dataset.fields.end() ? name : mapped->second;
+}
+
+// ChatTemplate gives what a model thought under every name that templates know it by.
+bool is_written(const std::string& key, const std::string& template_source) {
+  const auto stands_there = [&](const std::string& name) {
+    return template_source.find(name) != std::string::npos;
+  };
+  const std::array thoughts = {"reasoning_content", "reasoning", "thinking"};
+  if (is_one_of(thoughts, key)) return std::any_of(thoughts.begin(), thoughts.end(), stands_there);
+  return stands_there(key);
+}
+
+void collect_of_messages(const Json& messages, const std::string& list,
+                         const std::set<std::string>& fields, const std::string& template_source,
+                         std::set<std::string>& unread) {
+  const auto& marks = turn_mark_keys();
+  const auto is_read = [&](const std::string& key) {
+    return fields.contains(key) || is_one_of(kOfMessages, key) ||
+           std::find(marks.begin(), marks.end(), key) != marks.end() ||
+           is_one_of(kHarmless, lower_case(key)) || is_written(key, template_source);
+  };
+  for (const Json& message : messages) {
+    if (!message.is_object()) continue;
+    for (const auto& [key, value] : message.items())
+      if (!value.is_null() && !is_read(key)) unread.insert(list + "[]." + key);
+  }
+}
+
+}  // namespace
+
+std::set<std::string> unread_keys(const Json& row, const DatasetOptions& dataset,
+                                  const std::string& template_source) {
+  const Format& format = find_format(dataset.format);
+  std::set<std::string> read, unread;
+  for (const std::string& field : format.fields) read.insert(file_field(dataset, field));
+  for (const auto& [key, value] : row.items()) {
+    const bool known = read.contains(key) || is_one_of(kHarmless, lower_case(key)) ||
+                       (!format.has_turns && is_one_of(kOfTokenRows, key));
+    if (!known && !value.is_null()) unread.insert(key);
+  }
+  for (const char* list : {"messages", "conversations"}) {
+    const std::string key = file_field(dataset, list);
+    if (read.contains(key) && row.contains(key) && row[key].is_array())
+      collect_of_messages(row[key], key, read, format.keeps_message_keys ? template_source : "",
+                          unread);
+  }
+  return unread;
+}
+
+bool may_decide_training(const std::string& key) {
+  const std::string name = lower_case(key);
+  return std::any_of(kDeciding.begin(), kDeciding.end(),
+                     [&](const char* part) { return name.find(part) != std::string::npos; });
+}
+
+std::string field_it_may_be(const std::string& key, const DatasetOptions& dataset) {
+  const Format& format = find_format(dataset.format);
+  const auto [begin, end] = other_names().equal_range(key);
+  for (auto name = begin; name != end; ++name)
+    if (!dataset.fields.contains(name->second) &&
+        std::find(format.fields.begin(), format.fields.end(), name->second) != format.fields.end())
+      return name->second;
+  return "";
+}
+
+}  // namespace qlora::data

@@ -1,0 +1,169 @@
+// What the keys of a row decide beside its texts: which turns are trained, that it is preference
+// data, and which keys nothing reads.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "data/readers/conversation.h"
+#include "data/readers/reader.h"
+#include "data/readers/unread_keys.h"
+
+namespace qlora::data {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+Record read(const std::string& format, const char* json,
+            std::map<std::string, std::string> fields = {}) {
+  const Json row = Json::parse(json);
+  const DatasetOptions dataset{"file.jsonl", format, std::move(fields)};
+  return find_format(format).read(Row(row, dataset), {});
+}
+
+std::string error(const std::string& format, const char* json) {
+  try {
+    read(format, json);
+  } catch (const FormatError& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+// Which of two answers are trained; the first carries the marks.
+std::string trained_turns(const std::string& format, const std::string& marks,
+                          const std::string& row_keys = "") {
+  const bool chat = format == "chat";
+  const std::string role = chat ? "role" : "from", content = chat ? "content" : "value";
+  const auto turn = [&](const std::string& who, const std::string& text, const std::string& more) {
+    return "{\"" + role + "\": \"" + who + "\", \"" + content + "\": \"" + text + "\"" + more + "}";
+  };
+  const std::string user = chat ? "user" : "human", assistant = chat ? "assistant" : "gpt";
+  const std::string json = "{\"" + std::string(chat ? "messages" : "conversations") + "\": [" +
+                           turn(user, "q", "") + ", " + turn(assistant, "first", marks) + ", " +
+                           turn(user, "q", "") + ", " + turn(assistant, "second", "") + "]" +
+                           row_keys + "}";
+  try {
+    const auto conversation = std::get<Conversation>(read(format, json.c_str()));
+    std::string trained;
+    for (const Json& message : conversation.messages)
+      if (is_trained_turn(message)) trained += message["content"].get<std::string>() + ".";
+    return trained;
+  } catch (const FormatError& e) {
+    return e.what();
+  }
+}
+
+TEST(TurnMarks, EveryToolsWordForContextOnlyIsHonoured) {
+  for (const char* format : {"chat", "sharegpt"}) {
+    for (const char* key : {"weight", "train", "training", "trainable", "loss", "loss_mask"})
+      for (const auto& [value, trained] :
+           {std::pair{"0", false}, {"1", true}, {"false", false}, {"true", true}, {"null", true}})
+        EXPECT_EQ(trained_turns(format, std::string(", \"") + key + "\": " + value),
+                  trained ? "first.second." : "second.")
+            << format << " " << key << " " << value;
+    EXPECT_EQ(trained_turns(format, R"(, "masked": true)"), "second.");
+    EXPECT_EQ(trained_turns(format, R"(, "masked": false)"), "first.second.");
+    EXPECT_EQ(trained_turns(format, R"(, "masked": true, "weight": 0)"), "second.");
+    EXPECT_EQ(trained_turns(format, "", R"(, "loss_mask": [0, 0, 0, 1])"), "second.");
+    EXPECT_EQ(trained_turns(format, "", R"(, "loss_mask": [false, true, false, false])"), "first.");
+    EXPECT_EQ(trained_turns(format, "", R"(, "system": "s", "loss_mask": [0, 0, 0, 1])"),
+              "second.");
+  }
+}
+
+TEST(TurnMarks, OnesThatSayNothingOrContradictEachOtherAreErrors) {
+  EXPECT_THAT(trained_turns("chat", R"(, "train": "no")"),
+              HasSubstr("the train of message 1 must be 0 or 1, or false or true, found \"no\""));
+  EXPECT_THAT(trained_turns("chat", R"(, "weight": 0.5)"), HasSubstr("found 0.5"));
+  EXPECT_THAT(trained_turns("chat", R"(, "masked": true, "train": true)"),
+              HasSubstr("train is true, masked is true"));
+  EXPECT_THAT(trained_turns("chat", "", R"(, "loss_mask": [0, 1])"),
+              HasSubstr("an entry for each of the 4 messages, found 2 entries"));
+  EXPECT_THAT(trained_turns("chat", "", R"(, "loss_mask": 1)"), HasSubstr("found a number"));
+  EXPECT_THAT(trained_turns("chat", R"(, "loss_mask": 1)", R"(, "loss_mask": [0, 0, 0, 1])"),
+              HasSubstr("the row's loss_mask is 0 for message 1, the message's own is 1"));
+  EXPECT_THAT(trained_turns("chat", "", R"(, "loss_mask": [0, 0, 0, 0])"),
+              HasSubstr("all are marked as context only"));
+}
+
+TEST(Preference, RowsAreRefusedByTheirKeysInThoseWords) {
+  const auto refused = [](const char* format, const char* json, const char* keys) {
+    EXPECT_THAT(error(format, json), AllOf(HasSubstr("this is preference data"), HasSubstr(keys),
+                                           HasSubstr("trains on demonstrations only")))
+        << json;
+  };
+  const char* turns =
+      R"("messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"},)"
+      R"( {"role": "user", "content": "r"}])";
+  const auto row = [](const std::string& inside) { return "{" + inside + "}"; };
+  refused("chat", row(std::string(turns) + R"(, "chosen": "c", "rejected": "d")").c_str(),
+          "by its keys chosen, rejected");
+  refused("chat",
+          R"({"messages": [{"role": "user", "content": "q"}], "chosen": "c", "rejected": "d"})",
+          "chosen, rejected");
+  refused("chat",
+          R"({"chosen": [{"role": "user", "content": "q"}], "rejected": [], "margin": 0.5})",
+          "chosen, rejected, margin");
+  refused("alpaca", R"({"instruction": "i", "output": "o", "rejected": "d"})", "rejected");
+  refused("completion",
+          R"({"prompt": "p", "chosen_response": "c", "rejected_response": "d",)"
+          R"( "score_chosen": 1})",
+          "chosen_response, rejected_response, score_chosen");
+  refused("completion", R"({"prompt": "p", "completion": "c", "label": false})",
+          "by its key label");
+  refused("completion", R"({"prompt": "p", "completion": "c", "label": true})", "label");
+  refused("chat", row(std::string(turns) + R"(, "label": false)").c_str(), "label");
+  refused("sharegpt", R"({"conversations": [], "kto_tag": true})", "kto_tag");
+  refused("completion", R"({"prompt": "p", "response_0": "a", "response_1": "b", "better": 1})",
+          "response_0, response_1");
+  refused("alpaca", R"({"instruction": "i", "output_1": "a", "output_2": "b", "preference": 2})",
+          "output_1, output_2");
+  refused("completion", R"({"prompt": "p", "completions": ["a", "b"], "scores": [1, 0]})",
+          "completions, scores");
+}
+
+TEST(Preference, WhoNamesTheChosenAnswerInFieldsTrainsOnIt) {
+  const auto pair = std::get<PromptCompletion>(
+      read("completion", R"({"prompt": "p", "chosen": "c", "rejected": "d"})",
+           {{"completion", "chosen"}}));
+  EXPECT_EQ(pair.completion, "c");
+  EXPECT_THAT(error("completion", R"({"prompt": "p", "chosen": "c", "rejected": "d"})"),
+              HasSubstr("set format: completion and fields: {completion: chosen}"));
+  EXPECT_THAT(error("chat", R"({"chosen": [], "rejected": []})"),
+              HasSubstr("set format: chat and fields: {messages: chosen}"));
+}
+
+TEST(Preference, LabelsAndScoresOfOtherRowsAreNoPreference) {
+  EXPECT_EQ(error("text", R"({"text": "t", "label": true})"), "no error");
+  EXPECT_EQ(error("completion", R"({"prompt": "p", "completion": "c", "score": 4})"), "no error");
+  EXPECT_EQ(error("completion", R"({"prompt": "p", "completion": "c", "chosen": null})"),
+            "no error");
+}
+
+TEST(UnreadKeys, AreThoseThatNeitherReaderNorTemplateKnow) {
+  const auto unread = [](const std::string& format, const char* json, const char* source = "",
+                         std::map<std::string, std::string> fields = {}) {
+    return unread_keys(Json::parse(json), {"a.jsonl", format, std::move(fields)}, source);
+  };
+  using Keys = std::set<std::string>;
+  EXPECT_EQ(unread("alpaca", R"({"instruction": "i", "output": "o", "id": 1, "Source": "s",)"
+                             R"( "quality": 3, "weight": 0.5, "comment": null})"),
+            (Keys{"quality", "weight"}));
+  EXPECT_EQ(unread("alpaca", R"({"q": "i", "output": "o"})", "", {{"instruction", "q"}}), Keys{});
+  const char* chat = R"({"messages": [{"role": "user", "content": "q", "mask": 1, "mood": "m",)"
+                     R"( "weight": 1}], "tools": [], "train_detail": []})";
+  EXPECT_EQ(unread("chat", chat, "{{ m.mood }}"), (Keys{"messages[].mask", "train_detail"}));
+  EXPECT_EQ(unread("sharegpt", R"({"conversations": [{"from": "human", "value": "q", "mood": 1}]})",
+                   "{{ m.mood }}"),
+            (Keys{"conversations[].mood"}));
+  EXPECT_TRUE(may_decide_training("messages[].mask"));
+  EXPECT_TRUE(may_decide_training("sampleWeight"));
+  EXPECT_FALSE(may_decide_training("difficulty"));
+  EXPECT_EQ(field_it_may_be("context", {"a", "alpaca", {{"output", "answer"}}}), "input");
+  EXPECT_EQ(field_it_may_be("context", {"a", "alpaca", {{"input", "other"}}}), "");
+  EXPECT_EQ(field_it_may_be("context", {"a", "text", {}}), "");
+}
+
+}  // namespace
+}  // namespace qlora::data
