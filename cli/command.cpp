@@ -5,6 +5,8 @@
 #include <optional>
 #include <utility>
 
+#include "io/user_path.h"
+
 namespace qlora::cli {
 
 Option Option::required() const { return Option(option_->required()); }
@@ -26,9 +28,25 @@ Command Command::add_subcommand(const std::string& name, const std::string& help
   return Command(app_->add_subcommand(name, help));
 }
 
+namespace {
+
+// The options and places that take paths. Shells leave a ~ behind "=" as it is.
+bool takes_path(const std::string& name) {
+  for (const char* path :
+       {"RECIPE", "RUN_DIR", "PATH", "--model", "--adapter", "--output", "--data", "--tokenizer",
+        "--template", "--messages", "--context", "--merge-base", "--resume", "--from"})
+    if (name == path) return true;
+  return false;
+}
+
+}  // namespace
+
 template <typename T>
 Option Command::add_option(const std::string& name, T& value, const std::string& help) const {
-  return Option(app_->add_option(name, value, help));
+  CLI::Option* option = app_->add_option(name, value, help);
+  if (takes_path(name))
+    option->transform([](const std::string& path) { return io::expand_home(path); });
+  return Option(option);
 }
 template Option Command::add_option(const std::string&, std::string&, const std::string&) const;
 template Option Command::add_option(const std::string&, int&, const std::string&) const;

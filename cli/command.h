@@ -43,7 +43,8 @@ class Command {
 
   Command add_subcommand(const std::string& name, const std::string& help) const;
   // T: a string, a number (int, int64_t, uint64_t, double), or a std::vector of strings or numbers
-  // (double); command.cpp lists them.
+  // (double); command.cpp lists them, and the names whose values are paths, where a leading ~/ is
+  // the home directory.
   template <typename T>
   Option add_option(const std::string& name, T& value, const std::string& help) const;
   Option add_flag(const std::string& name, bool& value, const std::string& help) const;

@@ -1,0 +1,21 @@
+#include "io/user_path.h"
+
+#include <cstdlib>
+
+#include "base/error.h"
+
+namespace qlora::io {
+
+std::string expand_home(const std::string& path) {
+  if (!path.starts_with('~')) return path;
+  if (path.size() > 1 && path[1] != '/')
+    fail<ConfigError>("{}: only ~/ is expanded here, to your own home; write the path in full",
+                      path);
+  const char* home = std::getenv("HOME");
+  if (home == nullptr || *home == '\0')
+    fail<ConfigError>("{}: ~ cannot be expanded, since HOME is not set; write the path in full",
+                      path);
+  return home + path.substr(1);
+}
+
+}  // namespace qlora::io

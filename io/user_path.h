@@ -1,0 +1,12 @@
+// Paths as people write them, where no shell has been at work: in a recipe, and behind "=".
+#pragma once
+
+#include <string>
+
+namespace qlora::io {
+
+// The path with a leading "~" or "~/" replaced by the user's home directory (HOME). ConfigError for
+// "~name", another user's, and if HOME is not set. Other paths come back as they are.
+std::string expand_home(const std::string& path);
+
+}  // namespace qlora::io

@@ -1,0 +1,28 @@
+#include "io/user_path.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "base/error.h"
+
+namespace qlora::io {
+namespace {
+
+TEST(UserPath, ATildeInFrontIsTheHomeDirectory) {
+  const std::string kept = std::getenv("HOME") != nullptr ? std::getenv("HOME") : "";
+  setenv("HOME", "/home/ann", 1);
+  EXPECT_EQ(expand_home("~/runs/a"), "/home/ann/runs/a");
+  EXPECT_EQ(expand_home("~"), "/home/ann");
+  for (const char* path : {"", "a/~/b", "./~", "/a~", "rows~.jsonl"})
+    EXPECT_EQ(expand_home(path), path);
+  EXPECT_THROW(expand_home("~bob/runs"), ConfigError);
+  unsetenv("HOME");
+  EXPECT_THROW(expand_home("~/runs"), ConfigError);
+  EXPECT_EQ(expand_home("runs"), "runs");
+  setenv("HOME", kept.c_str(), 1);
+}
+
+}  // namespace
+}  // namespace qlora::io
