@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -12,10 +14,15 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "cli/model_choice.h"
+#include "data/chat_renderer.h"
 #include "data/dataset.h"
 #include "data/prepare.h"
+#include "data/row_source.h"
 #include "io/json_text.h"
+#include "recipes/dataset_choice.h"
+#include "recipes/fields.h"
 #include "trainer/evaluate.h"
 
 namespace {
@@ -27,8 +34,8 @@ using qlora::trainer::ExactMatch;
 
 struct EvaluateArguments {
   qlora::recipes::ModelChoice choice;
-  std::vector<std::string> files;
-  std::string format = "chat";
+  std::vector<std::string> files, overrides;
+  std::map<std::string, std::string> dataset_keys;  // of --data, as in a recipe: "format", ...
   bool exact_match = false, compare_base = false, json = false;
   int64_t max_new_tokens = 128, show = 2;
 };
@@ -40,6 +47,12 @@ struct Result {
   std::optional<ExactMatch> exact;
 };
 
+bool sets_key(const EvaluateArguments& arguments, const std::string& key) {
+  return std::any_of(
+      arguments.overrides.begin(), arguments.overrides.end(),
+      [&](const std::string& override_text) { return override_text.starts_with(key + "="); });
+}
+
 struct Rows {
   std::vector<qlora::data::Example> examples;
   std::vector<qlora::data::PromptAndAnswer> questions;
@@ -50,44 +63,96 @@ Rows rows_set_aside(const TrainedModel& trained, bool with_questions) {
   const auto& recipe = trained.recipe;
   const auto& base = trained.base;
   Rows rows;
-  rows.examples = qlora::data::prepare_datasets(recipe.data, *base.tokenizer,
-                                                base.chat_template.get(), recipe.train.seed)
-                      .eval;
+  rows.examples =
+      qlora::data::prepare_datasets(recipe.data, *base.tokenizer, base.chat_template.get(),
+                                    recipe.train.seed, base.model->config().vocab_size)
+          .eval;
   std::set<std::pair<int32_t, int64_t>> chosen;  // dataset, row
   for (const auto& example : rows.examples) chosen.emplace(example.source, example.row);
   for (size_t i = 0; with_questions && i < recipe.data.train.size(); ++i)
     for (auto& question : qlora::data::read_prompts_and_answers(
-             recipe.data.train[i], recipe.data, *base.tokenizer, base.chat_template.get()))
+             recipe.data.train[i], recipe.data, *base.tokenizer, base.chat_template.get(),
+             base.model->config().vocab_size))
       if (chosen.contains({static_cast<int32_t>(i), question.row}))
         rows.questions.push_back(std::move(question));
   return rows;
 }
 
-Rows read_rows(const TrainedModel& trained, const EvaluateArguments& arguments) {
+// Those of --data, or of the recipe; rows in the format that the run was trained on, if not told.
+std::vector<DatasetOptions> chosen_datasets(const qlora::data::DataOptions& options,
+                                            const EvaluateArguments& arguments) {
+  if (arguments.files.empty()) return options.eval;
+  const DatasetOptions start = !options.eval.empty()    ? options.eval.front()
+                               : !options.train.empty() ? options.train.front()
+                                                        : DatasetOptions{};
+  std::vector<DatasetOptions> datasets;
+  for (const std::string& file : arguments.files)
+    datasets.push_back(qlora::recipes::dataset_choice(file, start, arguments.dataset_keys));
+  return datasets;
+}
+
+// The keys by which rows are read, checked.
+qlora::data::DataOptions options_for(const TrainedModel& trained,
+                                     const std::vector<DatasetOptions>& datasets,
+                                     const EvaluateArguments& arguments) {
   qlora::data::DataOptions options = trained.recipe.data;
-  std::vector<DatasetOptions> datasets = options.eval;
-  if (!arguments.files.empty()) datasets.clear();
-  for (const std::string& file : arguments.files) datasets.push_back({file, arguments.format, {}});
-  if (datasets.empty() && options.eval_fraction > 0)
-    return rows_set_aside(trained, arguments.exact_match);
-  if (datasets.empty()) {
-    throw qlora::ConfigError("give the rows to evaluate on with --data FILE");
-  }
-  if (arguments.choice.run_dir.empty()) {
+  if (arguments.choice.run_dir.empty() && !sets_key(arguments, "data.sequence_length"))
     options.sequence_length = trained.base.model->config().max_positions;
-  }
+  options.train = datasets;
+  options.eval.clear();
+  options.eval_fraction = 0;
+  options.validate();
+  return options;
+}
+
+void warn_of_rows(const qlora::data::DatasetReport& report, const TrainedModel& trained) {
+  for (const std::string& warning : qlora::data::dataset_warnings(report, *trained.base.tokenizer))
+    qlora::log::write_warning(warning);
+  const std::string sentence = qlora::data::trained_on_sentence(report.path, trained.recipe.data);
+  if (!sentence.empty()) qlora::log::write_warning(sentence);
+}
+
+Rows read_rows(const TrainedModel& trained, const EvaluateArguments& arguments) {
+  const auto datasets = chosen_datasets(trained.recipe.data, arguments);
+  if (datasets.empty() && trained.recipe.data.eval_fraction > 0)
+    return rows_set_aside(trained, arguments.exact_match);
+  if (datasets.empty()) throw qlora::ConfigError("give the rows to evaluate on with --data FILE");
+  const qlora::data::DataOptions options = options_for(trained, datasets, arguments);
   Rows rows;
   const auto& base = trained.base;
   for (size_t i = 0; i < datasets.size(); ++i) {
-    const auto part = qlora::data::read_dataset(datasets[i], static_cast<int32_t>(i), options,
-                                                *base.tokenizer, base.chat_template.get());
+    const auto part =
+        qlora::data::read_dataset(datasets[i], static_cast<int32_t>(i), options, *base.tokenizer,
+                                  base.chat_template.get(), base.model->config().vocab_size);
+    warn_of_rows(part.report, trained);
     rows.examples.insert(rows.examples.end(), part.examples.begin(), part.examples.end());
     if (!arguments.exact_match) continue;
     const auto questions = qlora::data::read_prompts_and_answers(
-        datasets[i], options, *base.tokenizer, base.chat_template.get());
+        datasets[i], options, *base.tokenizer, base.chat_template.get(),
+        base.model->config().vocab_size);
     rows.questions.insert(rows.questions.end(), questions.begin(), questions.end());
   }
   return rows;
+}
+
+// What is wrong with the files themselves, before a model is loaded for them.
+void look_at_files(const EvaluateArguments& arguments) {
+  for (const std::string& file : arguments.files)
+    qlora::data::RowSource(
+        qlora::recipes::dataset_choice(file, DatasetOptions{}, arguments.dataset_keys))
+        .next(1);
+  qlora::recipes::Recipe ignored;
+  qlora::recipes::set_data_keys(arguments.overrides, ignored);
+}
+
+TrainedModel open(const EvaluateArguments& arguments) {
+  look_at_files(arguments);
+  TrainedModel trained = qlora::recipes::open_model(arguments.choice);
+  qlora::recipes::set_data_keys(arguments.overrides, trained.recipe);
+  if (sets_key(arguments, "data.chat_template"))
+    trained.base.chat_template = qlora::data::choose_chat_template(
+        trained.recipe.data.chat_template, *trained.base.tokenizer);
+  return trained;
 }
 
 Result evaluate(const TrainedModel& trained, const Rows& rows, const std::string& name,
@@ -158,7 +223,7 @@ nlohmann::ordered_json to_json(const Result& result) {
 }
 
 void run(const EvaluateArguments& arguments) {
-  const TrainedModel trained = qlora::recipes::open_model(arguments.choice);
+  const TrainedModel trained = open(arguments);
   const Rows rows = read_rows(trained, arguments);
   std::vector<Result> results;
   const bool has_adapter = trained.adapters != nullptr;
@@ -188,7 +253,12 @@ void add_evaluate_command(qlora::cli::Command app) {
   qlora::cli::add_model_choice(command, arguments->choice);
   command.add_option("--data", arguments->files,
                      "Rows (default: those of the run's recipe, data.eval or data.eval_fraction)");
-  command.add_option("--format", arguments->format, "Format of --data").with_shown_default();
+  for (const auto& field : qlora::recipes::dataset_fields())
+    if (field.key != "path")
+      command.add_option("--" + field.key, arguments->dataset_keys[field.key],
+                         "Of --data, as in a recipe (default: the run's): " + field.type);
+  command.add_option("--set", arguments->overrides,
+                     "key=value of the recipe's section data, e.g. data.chat_template=chatml");
   command.add_flag("--exact-match", arguments->exact_match,
                    "Also answer each row greedily and compare to the letter");
   command.add_flag("--compare-base", arguments->compare_base,

@@ -16,6 +16,7 @@
 #include "io/safetensors.h"
 #include "lora/adapter_file.h"
 #include "model/hub_cache.h"
+#include "model/model_header.h"
 #include "recipes/recipe_yaml.h"
 #include "recipes/run_directory.h"
 #include "trainer/checkpoint.h"
@@ -113,12 +114,13 @@ void inspect_path(const std::string& path, bool json) {
 void inspect_data(const std::string& path, const std::vector<std::string>& overrides,
                   const qlora::cli::InspectDataOptions& options) {
   const qlora::recipes::Recipe recipe = qlora::recipes::read_recipe(path, overrides);
-  const auto tokenizer =
-      qlora::data::load_tokenizer(qlora::model::resolve_model_path(recipe.model.path));
+  const std::string path_of_model = qlora::model::resolve_model_path(recipe.model.path);
+  const auto tokenizer = qlora::data::load_tokenizer(path_of_model);
   const auto chat_template =
       qlora::data::choose_chat_template(recipe.data.chat_template, *tokenizer);
-  const auto data = qlora::data::prepare_datasets(recipe.data, *tokenizer, chat_template.get(),
-                                                  recipe.train.seed);
+  const auto data = qlora::data::prepare_datasets(
+      recipe.data, *tokenizer, chat_template.get(), recipe.train.seed,
+      qlora::model::read_model_header(path_of_model).config.vocab_size);
   qlora::cli::print_data(stdout, data, *tokenizer, options);
 }
 

@@ -37,11 +37,16 @@ std::vector<Field<Dataset>> make_dataset_fields() {
   std::vector<Field<Dataset>> fields = {
       dataset_field("path", "path", "A .jsonl or .json file of rows.", &Dataset::path),
       dataset_field("format", "alpaca | chat | sharegpt | completion | text | pretokenized",
-                    "What the rows look like.", &Dataset::format),
+                    "What the rows look like: which fields they have, and what is trained of them.",
+                    &Dataset::format),
       dataset_field("fields", "map",
                     "Names of our fields -> names in the file, where they differ: "
                     "`{instruction: question, output: answer}`.",
-                    &Dataset::fields)};
+                    &Dataset::fields),
+      dataset_field("separator", "text",
+                    "completion rows: stands between prompt and completion and belongs to the "
+                    "prompt, such as `\"\\n\"`. Empty: the two are joined as they are in the row.",
+                    &Dataset::separator)};
   fields[0].required = true;
   fields[1].read = decode_format;
   return fields;

@@ -34,6 +34,13 @@ bool ProblemList::names_covered_key(const std::string& sentence) const {
   });
 }
 
+bool ProblemList::is_covered_within(const std::string& part) const {
+  return std::any_of(covered_.begin(), covered_.end(), [&](const std::string& key) {
+    return key == part ||
+           (key.starts_with(part) && (key[part.size()] == '.' || key[part.size()] == '['));
+  });
+}
+
 void ProblemList::throw_if_any() const {
   if (problems_.empty()) return;
   std::vector<Problem> sorted = problems_;
@@ -45,7 +52,8 @@ void ProblemList::throw_if_any() const {
   std::string lines;
   for (const Problem& problem : sorted)
     lines +=
-        fmt::format("{}{}: {}", lines.empty() ? "" : "\n", problem.place.str(), problem.sentence);
+        fmt::format("{}{}{}{}", lines.empty() ? "" : "\n", problem.place.str(),
+                    problem.place.source.empty() ? "" : ": ", problem.sentence);
   throw ConfigError(lines);
 }
 

@@ -19,7 +19,9 @@ struct Place {
 class ProblemList {
  public:
   // `file` names the recipe where a problem has no place of its own.
-  explicit ProblemList(std::string file) : file_(std::move(file)) {}
+  // `places` are those of its keys, of a recipe that was read before.
+  explicit ProblemList(std::string file, std::map<std::string, Place> places = {})
+      : file_(std::move(file)), places_(std::move(places)) {}
 
   void add(const Place& place, const std::string& sentence);
   // At the place of `key`, or of the nearest part of the recipe that holds it.
@@ -33,6 +35,9 @@ class ProblemList {
   void covered(const std::string& key) { covered_.insert(key); }
   bool is_covered(const std::string& key) const { return covered_.contains(key); }
   bool names_covered_key(const std::string& sentence) const;
+  // Whether a key is covered that lies in `part`: "data.train[0]" holds "data.train[0].format".
+  bool is_covered_within(const std::string& part) const;
+  const std::map<std::string, Place>& places() const { return places_; }
 
   bool empty() const { return problems_.empty(); }
   // ConfigError with one line a problem in the order of the file, overrides last; nothing if there

@@ -3,6 +3,7 @@
 #include "base/stop.h"
 #include "data/prepare.h"
 #include "recipes/base_model.h"
+#include "recipes/before_loading.h"
 #include "recipes/forecast.h"
 #include "recipes/run_directory.h"
 #include "recipes/run_parts.h"
@@ -13,6 +14,7 @@ namespace qlora::recipes {
 
 trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
   const ObeyStop obey(stop);
+  check_before_loading(recipe);
   adopt_adapter_options(recipe);
   name_trained_tokens(recipe);
   const RunDirectory run(recipe);
@@ -20,10 +22,10 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
   const c10::Device device = set_up_machine(recipe, state);
 
   const Recipe as_begun = with_choices(run.checkpoint() ? with_saved_base(recipe) : recipe, state);
+  const data::PreparedData data = read_data(as_begun);
   const Forecast forecast(as_begun, state, device);
   BaseModel base = load_base(as_begun, device);
   base.model->narrow_gates = state.choices.narrow_gates;
-  const data::PreparedData data = read_data(recipe, base);
   data::Loader loader = make_loader(recipe, data);
   complete_state(recipe, base, data, loader, state);
 

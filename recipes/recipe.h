@@ -2,6 +2,7 @@
 // recipe_yaml.h makes it from a file and writes it back; qlora_finetune runs it.
 #pragma once
 
+#include <map>
 #include <string>
 
 #include "data/example.h"
@@ -9,6 +10,7 @@
 #include "model/model_options.h"
 #include "optim/optimizer_options.h"
 #include "quant/quantization_options.h"
+#include "recipes/problems.h"
 #include "trainer/train_options.h"
 
 namespace qlora::recipes {
@@ -21,7 +23,8 @@ struct Recipe {
   optim::OptimizerOptions optim;
   trainer::TrainOptions train;
   trainer::OutputOptions output;
-  std::string file;  // where it was read from; no key
+  std::string file;                     // where it was read from; no key
+  std::map<std::string, Place> places;  // where its keys stand there; no key
 
   // What one section alone cannot know. ConfigError naming the key.
   void validate_across_sections() const;

@@ -6,6 +6,8 @@
 
 #include "base/error.h"
 #include "io/read_file.h"
+#include "io/user_path.h"
+#include "recipes/before_loading.h"
 #include "recipes/fields.h"
 #include "recipes/overrides.h"
 
@@ -82,6 +84,32 @@ void make_absolute(std::string& path, const fs::path& directory) {
   if (!path.empty()) path = (directory / path).lexically_normal().string();
 }
 
+// Every text of the recipe that is, or may be, a path, with its key.
+template <typename Visit>
+void for_each_path(Recipe& recipe, const Visit& visit) {
+  visit("model.path", recipe.model.path);
+  visit("lora.from_adapter", recipe.lora.from_adapter);
+  visit("lora.loftq.original", recipe.lora.loftq.original);
+  visit("output.dir", recipe.output.dir);
+  for (const auto& [list, datasets] :
+       {std::pair{"data.train", &recipe.data.train}, std::pair{"data.eval", &recipe.data.eval}})
+    for (size_t i = 0; i < datasets->size(); ++i)
+      visit(fmt::format("{}[{}].path", list, i), (*datasets)[i].path);
+  visit("train.resume", recipe.train.resume);
+  visit("data.chat_template", recipe.data.chat_template);
+}
+
+void expand_homes(Recipe& recipe, ProblemList& problems) {
+  for_each_path(recipe, [&](const std::string& key, std::string& path) {
+    try {
+      path = io::expand_home(path);
+    } catch (const ConfigError& error) {
+      problems.covered(key);
+      problems.add(key, fmt::format("{}: {}", key, error.what()));
+    }
+  });
+}
+
 // org/name, which is not there as a path: a hub id.
 bool looks_like_hub_id(const std::string& path, const fs::path& directory) {
   if (fs::exists(directory / path) || path.starts_with('.') || path.starts_with('/')) return false;
@@ -90,20 +118,20 @@ bool looks_like_hub_id(const std::string& path, const fs::path& directory) {
          !path.ends_with(".gguf");
 }
 
-void anchor_paths(const fs::path& directory, Recipe& recipe) {
-  if (!looks_like_hub_id(recipe.model.path, directory)) make_absolute(recipe.model.path, directory);
-  make_absolute(recipe.lora.from_adapter, directory);
-  make_absolute(recipe.lora.loftq.original, directory);
-  make_absolute(recipe.output.dir, directory);
-  for (auto* datasets : {&recipe.data.train, &recipe.data.eval})
-    for (data::DatasetOptions& dataset : *datasets) make_absolute(dataset.path, directory);
-  if (recipe.train.resume != "auto" && recipe.train.resume != "never")
-    make_absolute(recipe.train.resume, directory);
+// Whether the value of a key that may hold something else than a path is one.
+bool is_path(const std::string& key, const std::string& value, const fs::path& directory) {
+  if (key == "model.path") return !looks_like_hub_id(value, directory);
+  if (key == "train.resume") return value != "auto" && value != "never";
+  if (key != "data.chat_template") return true;
   std::error_code ignored;  // a template's text may be too long for a path
-  if (const std::string& chosen = recipe.data.chat_template;
-      !chosen.empty() && chosen.find('\n') == std::string::npos &&
-      fs::is_regular_file(directory / chosen, ignored))
-    make_absolute(recipe.data.chat_template, directory);
+  return !value.empty() && value.find('\n') == std::string::npos &&
+         fs::is_regular_file(directory / value, ignored);
+}
+
+void anchor_paths(const fs::path& directory, Recipe& recipe) {
+  for_each_path(recipe, [&](const std::string& key, std::string& path) {
+    if (is_path(key, path, directory)) make_absolute(path, directory);
+  });
 }
 
 template <typename Visit>
@@ -117,9 +145,11 @@ void for_each_difference(const Recipe& before, const Recipe& now, const Visit& v
 
 }  // namespace
 
-Recipe parse_recipe(const std::string& text, const std::string& source,
-                    const std::string& directory, const std::vector<std::string>& overrides) {
-  ProblemList problems(source);
+namespace {
+
+// What is wrong with the text goes to `problems`.
+Recipe parse(const std::string& text, const std::string& source, const std::string& directory,
+             const std::vector<std::string>& overrides, ProblemList& problems) {
   Node root = parse_yaml(text, source, problems);
   if (root.kind == Node::Kind::kNull) root = Node::map({});
   if (!root.is_map())
@@ -128,11 +158,22 @@ Recipe parse_recipe(const std::string& text, const std::string& source,
   Recipe recipe;
   recipe.file = source;
   read_sections(root, problems, recipe);
+  expand_homes(recipe, problems);
   require_keys(recipe, problems);
   for (const Section& section : sections()) collect([&] { section.validate(recipe); }, problems);
   if (problems.empty()) collect([&] { recipe.validate_across_sections(); }, problems);
-  problems.throw_if_any();
   anchor_paths(directory.empty() ? fs::current_path() : fs::absolute(directory), recipe);
+  recipe.places = problems.places();
+  return recipe;
+}
+
+}  // namespace
+
+Recipe parse_recipe(const std::string& text, const std::string& source,
+                    const std::string& directory, const std::vector<std::string>& overrides) {
+  ProblemList problems(source);
+  Recipe recipe = parse(text, source, directory, overrides, problems);
+  problems.throw_if_any();
   return recipe;
 }
 
@@ -140,7 +181,12 @@ Recipe read_recipe(const std::string& path, const std::vector<std::string>& over
   if (fs::is_directory(path)) fail<ConfigError>("{} is a directory; a recipe is a YAML file", path);
   if (!fs::exists(path))
     fail<ConfigError>("{} does not exist; a recipe was to be read from it", path);
-  return parse_recipe(io::read_bytes(path), path, fs::path(path).parent_path().string(), overrides);
+  ProblemList problems(path);
+  Recipe recipe =
+      parse(io::read_bytes(path), path, fs::path(path).parent_path().string(), overrides, problems);
+  if (!problems.empty()) look_before_loading(recipe, problems);  // and tell all of it at once
+  problems.throw_if_any();
+  return recipe;
 }
 
 std::string write_recipe(const Recipe& recipe) {

@@ -11,7 +11,8 @@ namespace qlora::recipes {
 // Reads and checks the recipe in `path`. `overrides` are the arguments of --set: "optim.lr=1e-4",
 // "data.train[0].path=rows.jsonl", each value in YAML. Relative paths are taken relative to the
 // recipe and made absolute. ConfigError with one line a problem, each with file:line:column where
-// it has one; nothing is loaded before. IoError if the file cannot be read.
+// it has one, and with what is wrong with the files that it names (before_loading.h); no weights
+// are read before. IoError if the file cannot be read.
 Recipe read_recipe(const std::string& path, const std::vector<std::string>& overrides = {});
 
 // The same from text; `directory` is what relative paths are relative to.

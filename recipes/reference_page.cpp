@@ -41,10 +41,9 @@ std::string reference_page() {
   std::string text =
       "# Recipe keys\n\n"
       "Made by `qlora reference` from the lists that read a recipe; do not edit. Paths are "
-      "relative "
-      "to the recipe. `--set section.key=value` overrides any key. A key that is not listed here "
-      "is "
-      "an error. *On resume* says whether a run that has begun may go on with another value.\n";
+      "relative to the recipe; a leading `~/` is the home directory. `--set section.key=value` "
+      "overrides any key. A key that is not listed here is an error. *On resume* says whether a "
+      "run that has begun may go on with another value.\n";
   for (const Section& section : sections()) {
     text += fmt::format("\n## {}\n\n{}\n\n{}", section.name, section.meaning,
                         table(section.fields, Recipe(), true));

@@ -32,8 +32,9 @@ Recipe with_choices(Recipe recipe, const trainer::TrainState& state);
 // Applies the thread count and says what is computed on; gives the device.
 c10::Device set_up_machine(const Recipe& recipe, const trainer::TrainState& state);
 
-// Prepared and reported on the terminal.
-data::PreparedData read_data(const Recipe& recipe, const BaseModel& base);
+// Prepared and reported on the terminal. Before the weights are read, so that a row that is wrong
+// is told first.
+data::PreparedData read_data(const Recipe& recipe);
 data::Loader make_loader(const Recipe& recipe, const data::PreparedData& data);
 
 // Steps of the whole run.

@@ -143,10 +143,10 @@ TEST_F(LongPhases, CtrlCWhileRowsAreTokenizedLeavesNothing) {
   write_recipe_file(dir, long_phases(dir));
   write_tiny_rows(dir / "rows.jsonl", 100000);
   ChildProcess process(QLORA_PROGRAM, train(dir, "run"), dir.path());
-  const auto base_is_read = [&] {
-    return read_file(dir / "stderr.txt").find("base model") != std::string::npos;
+  const auto rows_are_next = [&] {
+    return read_file(dir / "stderr.txt").find("device ") != std::string::npos;
   };
-  ASSERT_TRUE(process.wait_until(base_is_read));
+  ASSERT_TRUE(process.wait_until(rows_are_next));
   process.send(SIGINT);
   const Finished stopped = process.wait();
   EXPECT_EQ(stopped.exit_code, 130) << stopped.err;

@@ -1,0 +1,18 @@
+// What can be known to be wrong with a run before its weights are read: the files that its recipe
+// names, the model's header, and the first rows of its data.
+#pragma once
+
+#include "recipes/problems.h"
+#include "recipes/recipe.h"
+
+namespace qlora::recipes {
+
+// Looks at the model's files and header, tokenizer and chat template, quantization and targets, and
+// at every dataset with its first rows, and adds what is wrong to `problems`, each at its key.
+// Parts of the recipe that have a problem already are passed over.
+void look_before_loading(const Recipe& recipe, ProblemList& problems);
+
+// The same for a recipe without problems; ConfigError with a line for each that is found.
+void check_before_loading(const Recipe& recipe);
+
+}  // namespace qlora::recipes

@@ -1,0 +1,207 @@
+// What a run says to wrong rows, files and targets: before its weights are read, and all at once.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/program.h"
+
+namespace qlora::test {
+namespace {
+namespace fs = std::filesystem;
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+
+void append_line(const std::string& path, const std::string& line) {
+  std::ofstream(path, std::ios::app) << line << '\n';
+}
+
+std::string chat_row(const std::string& question, const std::string& answer) {
+  return nlohmann::json{
+      {"messages",
+       {{{"role", "user"}, {"content", question}}, {{"role", "assistant"}, {"content", answer}}}}}
+      .dump();
+}
+
+// bf16 NaN (0x7fc0) into the last weight of the file, which only reading the weights finds.
+void spoil_weights(const std::string& model) {
+  std::fstream file(model + "/model.safetensors", std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(-2, std::ios::end);
+  file.write("\xc0\x7f", 2);
+}
+
+// The tokenizer of the tiny model knows one token more than its embedding has rows (258).
+void add_token_without_embedding(const std::string& model) {
+  const std::string path = model + "/tokenizer_config.json";
+  nlohmann::json config = nlohmann::json::parse(read_file(path));
+  config["added_tokens_decoder"] = {{"258",
+                                     {{"content", "<|note|>"},
+                                      {"special", true},
+                                      {"normalized", false},
+                                      {"lstrip", false},
+                                      {"rstrip", false},
+                                      {"single_word", false}}}};
+  std::ofstream(path) << config.dump();
+}
+
+TEST(WrongData, FilesRowsAndTargetsAreToldTogetherBeforeAWeightIsRead) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  recipe.data.train.push_back({dir / "absent.jsonl", "chat", {}});
+  recipe.data.eval[0].path = dir / "gone.jsonl";
+  recipe.lora.targets = {"no_such_proj"};
+  append_line(dir / "rows.jsonl", chat_row("q", std::string(200, 'x')));  // 128 tokens fit
+  spoil_weights(dir / "model");
+  const Finished done = run_qlora(dir, {"train", write_recipe_file(dir, recipe)});
+  EXPECT_EQ(done.exit_code, 2) << done.err;
+  EXPECT_THAT(
+      done.err,
+      AllOf(HasSubstr("data.train[1]: " + dir / "absent.jsonl"), HasSubstr("gone.jsonl"),
+            HasSubstr("lora.targets: 'no_such_proj' matches no module"),
+            HasSubstr("rows.jsonl:24: "), Not(HasSubstr("NaN")), Not(HasSubstr("base model"))));
+  EXPECT_THAT(done.err, testing::ContainsRegex("recipe.yaml:[0-9]+:[0-9]+: lora.targets"));
+  EXPECT_FALSE(fs::exists(dir / "run"));
+}
+
+TEST(WrongData, ProblemsOfTheRecipeAndOfItsFilesAreToldTogether) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  fs::remove(dir / "rows.jsonl");
+  const Finished done = run_qlora(dir, {"train", recipe, "--set", "optim.learning_rate=1", "--set",
+                                        "lora.targets=[no_such_proj]"});
+  EXPECT_EQ(done.exit_code, 2);
+  EXPECT_THAT(done.err, AllOf(HasSubstr("optim.lr"), HasSubstr("rows.jsonl: the dataset cannot"),
+                              HasSubstr("'no_such_proj' matches no module")));
+}
+
+TEST(WrongData, ALaterRowIsToldBeforeAWeightIsReadToo) {
+  TempDir dir;
+  const recipes::Recipe recipe = tiny_recipe(dir.path());
+  for (int i = 0; i < 200; ++i) append_line(dir / "rows.jsonl", chat_row("q", "a"));
+  append_line(dir / "rows.jsonl", R"({"question": "q"})");
+  spoil_weights(dir / "model");
+  const Finished done = run_qlora(dir, {"train", write_recipe_file(dir, recipe)});
+  EXPECT_EQ(done.exit_code, 2) << done.err;
+  EXPECT_THAT(done.err, AllOf(HasSubstr("rows.jsonl:224: "), Not(HasSubstr("base model"))));
+}
+
+TEST(WrongData, ATokenBeyondTheEmbeddingIsRefusedWhereverItComesFrom) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  add_token_without_embedding(dir / "model");
+  const std::string file = write_recipe_file(dir, recipe);
+  const std::string model = dir / "model";
+  const std::string row = dir.write("note.jsonl", chat_row("q", "see <|note|>") + "\n");
+  const std::string train = "data.train=[{path: " + row + "}]";
+  const auto refused = [&](const std::vector<std::string>& arguments, const std::string& place) {
+    const Finished done = run_qlora(dir, arguments);
+    EXPECT_EQ(done.exit_code, 2) << done.err;
+    EXPECT_THAT(done.err,
+                AllOf(HasSubstr(place), HasSubstr("'<|note|>' (id 258)"), HasSubstr("258 rows")));
+  };
+  refused({"train", file, "--set", train}, "note.jsonl:1: ");
+  refused({"inspect", "data", file, "--set", train}, "note.jsonl:1: ");
+  refused({"evaluate", "--model", model, "--data", row}, "note.jsonl:1: ");
+  refused({"evaluate", "--model", model, "--exact-match", "--data", row}, "note.jsonl:1: ");
+  refused({"generate", "--model", model, "--raw", "--prompt", "hi <|note|>"}, "token 3");
+  refused({"generate", "--model", model, "--prompt", "hi <|note|>"}, "token ");
+}
+
+class AtHome : public testing::Test {
+ protected:
+  AtHome() { setenv("HOME", dir.path().c_str(), 1); }
+  ~AtHome() override { setenv("HOME", kept_.c_str(), 1); }
+  TempDir dir;
+
+ private:
+  std::string kept_ = std::getenv("HOME") != nullptr ? std::getenv("HOME") : "/";
+};
+
+TEST_F(AtHome, ATildeIsTheHomeDirectoryInRecipesAndOptions) {
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  recipe.train.max_steps = 1;
+  recipe.data.eval.clear();
+  const std::string file = write_recipe_file(dir, recipe);
+  const Finished trained =
+      run_qlora(dir, {"train", file, "--set", "output.dir=~/runs/one", "--set",
+                      "model.path=~/model", "--set", "data.train=[{path: ~/rows.jsonl}]"});
+  ASSERT_EQ(trained.exit_code, 0) << trained.err;
+  EXPECT_TRUE(fs::exists(dir / "runs/one/adapter"));
+  EXPECT_FALSE(fs::exists(dir / "~"));
+  const Finished evaluated = run_qlora(
+      dir, {"evaluate", "--model=~/model", "--adapter=~/runs/one/adapter", "--data=~/eval.jsonl"});
+  EXPECT_EQ(evaluated.exit_code, 0) << evaluated.err;
+  EXPECT_EQ(run_qlora(dir, {"inspect", "~/model"}).exit_code, 0);
+  const Finished other = run_qlora(dir, {"train", file, "--set", "output.dir=~bob/run"});
+  EXPECT_EQ(other.exit_code, 2);
+  EXPECT_THAT(other.err, HasSubstr("output.dir: ~bob/run: only ~/ is expanded"));
+}
+
+class EvaluateOptions : public testing::Test {
+ protected:
+  // A run of two steps on alpaca rows whose instruction is called question.
+  EvaluateOptions() {
+    recipes::Recipe recipe = tiny_recipe(dir.path());
+    recipe.train.max_steps = 2;
+    recipe.data.eval.clear();
+    rows = dir.write("alpaca.jsonl", R"({"question": "q", "output": "a"})"
+                                     "\n"
+                                     R"({"question": "r", "output": "b"})"
+                                     "\n");
+    recipe.data.train = {{rows, "alpaca", {{"instruction", "question"}}}};
+    const Finished done = run_qlora(dir, {"train", write_recipe_file(dir, recipe)});
+    EXPECT_EQ(done.exit_code, 0) << done.err;
+  }
+  Finished evaluate(std::vector<std::string> arguments) const {
+    arguments.insert(arguments.begin(), {"evaluate", dir / "run", "--json"});
+    return run_qlora(dir, arguments);
+  }
+  TempDir dir;
+  std::string rows;
+};
+
+TEST_F(EvaluateOptions, AreThoseOfARecipesDataset) {
+  const std::string held_out = dir.write("held_out.jsonl", R"({"question": "s", "output": "c"})"
+                                                           "\n");
+  const Finished as_trained = evaluate({"--data", held_out});
+  ASSERT_EQ(as_trained.exit_code, 0) << as_trained.err;
+  EXPECT_THAT(as_trained.err, Not(HasSubstr("trained on")));
+  const std::string named = dir.write("named.jsonl", R"({"task": "s", "reply": "c"})"
+                                                     "\n");
+  const Finished mapped = evaluate(
+      {"--data", named, "--format", "alpaca", "--fields", "{instruction: task, output: reply}"});
+  ASSERT_EQ(mapped.exit_code, 0) << mapped.err;
+  EXPECT_EQ(nlohmann::json::parse(mapped.out)[0]["loss"],
+            nlohmann::json::parse(as_trained.out)[0]["loss"]);
+  const std::string pairs = dir.write("pairs.jsonl", R"({"prompt": "s", "completion": "c"})"
+                                                     "\n");
+  const Finished joined =
+      evaluate({"--data", pairs, "--format", "completion", "--separator", R"("\n")"});
+  EXPECT_EQ(joined.exit_code, 0) << joined.err;
+  const Finished styled = evaluate({"--data", held_out, "--set", "data.prompt_style=alpaca",
+                                    "--set", "data.sequence_length=200"});
+  ASSERT_EQ(styled.exit_code, 0) << styled.err;
+  EXPECT_NE(nlohmann::json::parse(styled.out)[0]["loss"],
+            nlohmann::json::parse(as_trained.out)[0]["loss"]);
+}
+
+TEST_F(EvaluateOptions, WrongOnesAreNamedAndTrainingRowsToldOf) {
+  EXPECT_THAT(evaluate({"--data", rows}).err, HasSubstr("is evaluated on and trained on"));
+  const Finished format = evaluate({"--data", rows, "--format", "llama3"});
+  EXPECT_EQ(format.exit_code, 2);
+  EXPECT_THAT(format.err, AllOf(HasSubstr("--format llama3"), HasSubstr("set format: chat")));
+  const Finished fields = evaluate({"--data", rows, "--fields", "{question: instruction}"});
+  EXPECT_EQ(fields.exit_code, 2);
+  EXPECT_THAT(fields.err, HasSubstr("write ours: theirs"));
+  const Finished key = evaluate({"--data", rows, "--set", "lora.rank=1"});
+  EXPECT_EQ(key.exit_code, 2);
+  EXPECT_THAT(key.err, HasSubstr("section data"));
+  const Finished absent = evaluate({"--data", dir / "absent.jsonl"});
+  EXPECT_EQ(absent.exit_code, 2);
+  EXPECT_THAT(absent.err, AllOf(HasSubstr("absent.jsonl"), Not(HasSubstr("base model"))));
+}
+
+}  // namespace
+}  // namespace qlora::test
