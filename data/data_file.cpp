@@ -58,7 +58,9 @@ void check_json_begins(const std::string& path, std::string_view bytes) {
 }  // namespace
 
 void check_first_bytes(const std::string& path, std::string_view bytes, bool is_json) {
-  if (const std::string kind = io::kind_by_first_bytes(bytes); !kind.empty()) {
+  const bool is_page = bytes.starts_with('<');  // which may be text to train on
+  const std::string kind = io::kind_by_first_bytes(bytes);
+  if (!kind.empty() && (is_json || !is_page)) {
     const bool table = kind.find("Parquet") != std::string::npos;
     fail<FormatError>("{} is {}{}", path, kind, table ? std::string("; ") + kToLines : "");
   }

@@ -135,6 +135,10 @@ TEST(RowSource, OneObjectAroundTheRowsIsNamedWithItsMember) {
               HasSubstr("holds JSON objects over several lines"));
 }
 
+TEST(RowSource, TextMayBeAWebPage) {
+  EXPECT_EQ(rows_of("<!DOCTYPE html>", "a.txt", "text")[0].value["text"], "<!DOCTYPE html>");
+}
+
 TEST(RowSource, AByteOrderMarkIsNoPartOfAText) {
   const auto rows = rows_of("\xef\xbb\xbfone", "a.txt", "text");
   EXPECT_EQ(rows[0].value["text"], "one");
