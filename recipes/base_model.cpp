@@ -1,6 +1,7 @@
 #include "recipes/base_model.h"
 
 #include <filesystem>
+#include <utility>
 
 #include "base/log.h"
 #include "base/stopwatch.h"
@@ -14,11 +15,18 @@
 
 namespace qlora::recipes {
 BaseModel load_base(const Recipe& recipe, c10::Device device) {
+  ModelText text;
+  text.tokenizer = data::load_tokenizer(model::resolve_model_path(recipe.model.path));
+  text.chat_template = data::choose_chat_template(recipe.data.chat_template, *text.tokenizer);
+  return load_base(recipe, device, std::move(text));
+}
+
+BaseModel load_base(const Recipe& recipe, c10::Device device, ModelText text) {
   const Stopwatch watch;
   BaseModel base;
   base.path = model::resolve_model_path(recipe.model.path);
-  base.tokenizer = data::load_tokenizer(base.path);
-  base.chat_template = data::choose_chat_template(recipe.data.chat_template, *base.tokenizer);
+  base.tokenizer = std::move(text.tokenizer);
+  base.chat_template = std::move(text.chat_template);
   const auto source = model::open_weights(base.path);
   const bool init = lora::init_changes_base(recipe.lora.init) && recipe.lora.from_adapter.empty();
   BaseInit base_init(recipe);

@@ -24,9 +24,18 @@ struct BaseModel {
   std::string init_table;      // JSON: what the initialisation did to each layer
 };
 
+// How texts become ids of a model: what is known of it before its weights are read.
+struct ModelText {
+  std::unique_ptr<data::Tokenizer> tokenizer;
+  std::unique_ptr<data::ChatTemplate> chat_template;  // nullptr: the model has none
+  int64_t embedding_rows = 0;                         // of its embedding, one an id
+};
+
 // Quantized as the recipe says, on `device`; the initialisations that need the original weights run
 // on the way, unless the adapter comes from elsewhere. ConfigError, FormatError, IoError.
 BaseModel load_base(const Recipe& recipe, c10::Device device);
+// The same with tokenizer and template that were read already.
+BaseModel load_base(const Recipe& recipe, c10::Device device, ModelText text);
 
 // Whether an adapter on this base holds a part of the weights that the model had before (LoftQ,
 // PiSSA, OLoRA): it then belongs to this base alone.

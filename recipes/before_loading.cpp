@@ -2,8 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <memory>
 #include <optional>
+#include <utility>
 
 #include "base/error.h"
 #include "data/chat_renderer.h"
@@ -14,7 +14,6 @@
 #include "model/hub_cache.h"
 #include "model/linear_shapes.h"
 #include "model/model_header.h"
-#include "recipes/base_model.h"
 #include "recipes/plan.h"
 #include "recipes/run_parts.h"
 
@@ -25,21 +24,22 @@ constexpr int64_t kFirstRows = 64;
 
 class Look {
  public:
-  Look(const Recipe& recipe, ProblemList& problems)
-      : recipe_(recipe.output.overwrite ? recipe : with_saved_base(recipe)), problems_(problems) {}
+  Look(const Recipe& recipe, ProblemList& problems) : recipe_(recipe), problems_(problems) {}
 
-  void at_everything() {
+  ModelText at_everything() {
     at("lora.from_adapter", [&] { adopt_adapter_options(recipe_); });
     at("model.path", [&] { at_model_files(); });
     at("data.chat_template", [&] {
-      if (tokenizer_)
-        template_ = data::choose_chat_template(recipe_.data.chat_template, *tokenizer_);
+      if (text_.tokenizer)
+        text_.chat_template =
+            data::choose_chat_template(recipe_.data.chat_template, *text_.tokenizer);
     });
-    if (tokenizer_) at("lora.trainable_tokens", [&] { name_trained_tokens(recipe_); });
+    if (text_.tokenizer) at("lora.trainable_tokens", [&] { name_trained_tokens(recipe_); });
     if (header_) at("quantization", [&] { quantization_of(recipe_, *header_); });
     if (header_) at("lora", [&] { at_targets(); });
     at_datasets("data.train", recipe_.data.train);
     at_datasets("data.eval", recipe_.data.eval);
+    return std::move(text_);
   }
 
  private:
@@ -60,8 +60,9 @@ class Look {
   void add(const std::string& key, const std::string& sentence) {
     problems_.covered(key);
     const std::string section = key.substr(0, key.find('.'));
-    if (sentence.starts_with(section + "."))
-      problems_.add(sentence.substr(0, sentence.find_first_of(" :,")), sentence);
+    const std::string first_word = sentence.substr(0, sentence.find_first_of(" :,"));
+    if (first_word == section || first_word.starts_with(section + "."))
+      problems_.add(first_word, sentence);
     else
       problems_.add(key, key + ": " + sentence);
   }
@@ -70,7 +71,8 @@ class Look {
     if (recipe_.model.path.empty()) return;
     const std::string path = model::resolve_model_path(recipe_.model.path);
     header_ = model::read_model_header(path);
-    tokenizer_ = data::load_tokenizer(path);
+    text_.embedding_rows = header_->config.vocab_size;
+    text_.tokenizer = data::load_tokenizer(path);
   }
 
   void at_targets() {
@@ -85,20 +87,20 @@ class Look {
     }
     linear.emplace_back(lora::kHeadName);
     lora::check_whole_modules(recipe_.lora, linear, others);
-    lora::match_targets(recipe_.lora, linear);
+    // An adapter's own patterns may name modules of other models.
+    if (recipe_.lora.from_adapter.empty()) lora::match_targets(recipe_.lora, linear);
     lora::trained_embeddings(recipe_.lora, config.tied_embeddings, config.vocab_size);
   }
 
   void at_datasets(const std::string& list, const std::vector<data::DatasetOptions>& datasets) {
     // Without tokenizer or template there are no tokens to speak of, but files.
-    const bool whole = tokenizer_ && !problems_.is_covered_within("data.chat_template") &&
+    const bool whole = text_.tokenizer && !problems_.is_covered_within("data.chat_template") &&
                        !problems_.is_covered_within("data.sequence_length");
     for (size_t i = 0; i < datasets.size(); ++i)
       at(fmt::format("{}[{}]", list, i), [&] {
         if (whole)
-          data::check_first_rows(datasets[i], kFirstRows, recipe_.data, *tokenizer_,
-                                 template_.get(),
-                                 header_ ? header_->config.vocab_size : data::kAnyRows);
+          data::check_first_rows(datasets[i], kFirstRows, recipe_.data, *text_.tokenizer,
+                                 text_.chat_template.get(), text_.embedding_rows);
         else
           data::RowSource(datasets[i]).next(kFirstRows);
       });
@@ -107,20 +109,30 @@ class Look {
   Recipe recipe_;
   ProblemList& problems_;
   std::optional<model::ModelHeader> header_;
-  std::unique_ptr<data::Tokenizer> tokenizer_;
-  std::unique_ptr<data::ChatTemplate> template_;
+  ModelText text_;
 };
 
 }  // namespace
 
-void look_before_loading(const Recipe& recipe, ProblemList& problems) {
-  Look(recipe, problems).at_everything();
+ModelText look_before_loading(const Recipe& recipe, ProblemList& problems) {
+  return Look(recipe, problems).at_everything();
 }
 
-void check_before_loading(const Recipe& recipe) {
+ModelText check_before_loading(const Recipe& recipe) {
   ProblemList problems(recipe.file, recipe.places);
-  look_before_loading(recipe, problems);
+  ModelText text = look_before_loading(recipe, problems);
   problems.throw_if_any();
+  return text;
+}
+
+void complete_recipe(Recipe& recipe) {
+  try {
+    adopt_adapter_options(recipe);
+    name_trained_tokens(recipe);
+  } catch (const Error&) {
+    check_before_loading(recipe);
+    throw;
+  }
 }
 
 }  // namespace qlora::recipes

@@ -2,6 +2,7 @@
 // names, the model's header, and the first rows of its data.
 #pragma once
 
+#include "recipes/base_model.h"
 #include "recipes/problems.h"
 #include "recipes/recipe.h"
 
@@ -9,10 +10,15 @@ namespace qlora::recipes {
 
 // Looks at the model's files and header, tokenizer and chat template, quantization and targets, and
 // at every dataset with its first rows, and adds what is wrong to `problems`, each at its key.
-// Parts of the recipe that have a problem already are passed over.
-void look_before_loading(const Recipe& recipe, ProblemList& problems);
+// Parts of the recipe that have a problem already are passed over. Gives what was read of the
+// model's text.
+ModelText look_before_loading(const Recipe& recipe, ProblemList& problems);
 
 // The same for a recipe without problems; ConfigError with a line for each that is found.
-void check_before_loading(const Recipe& recipe);
+ModelText check_before_loading(const Recipe& recipe);
+
+// Puts in what the recipe leaves to other files: options of lora.from_adapter, ids of
+// lora.trainable_tokens. ConfigError with a line for all that is wrong if that is not possible.
+void complete_recipe(Recipe& recipe);
 
 }  // namespace qlora::recipes

@@ -1,5 +1,7 @@
 #include "recipes/qlora_finetune.h"
 
+#include <utility>
+
 #include "base/stop.h"
 #include "data/prepare.h"
 #include "recipes/base_model.h"
@@ -14,17 +16,16 @@ namespace qlora::recipes {
 
 trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
   const ObeyStop obey(stop);
-  check_before_loading(recipe);
-  adopt_adapter_options(recipe);
-  name_trained_tokens(recipe);
+  complete_recipe(recipe);
   const RunDirectory run(recipe);
   trainer::TrainState state = begin_or_read_state(recipe, run);
+  const Recipe as_begun = with_choices(run.checkpoint() ? with_saved_base(recipe) : recipe, state);
+  ModelText text = check_before_loading(as_begun);
   const c10::Device device = set_up_machine(recipe, state);
 
-  const Recipe as_begun = with_choices(run.checkpoint() ? with_saved_base(recipe) : recipe, state);
-  const data::PreparedData data = read_data(as_begun);
+  const data::PreparedData data = read_data(recipe, text);
   const Forecast forecast(as_begun, state, device);
-  BaseModel base = load_base(as_begun, device);
+  BaseModel base = load_base(as_begun, device, std::move(text));
   base.model->narrow_gates = state.choices.narrow_gates;
   data::Loader loader = make_loader(recipe, data);
   complete_state(recipe, base, data, loader, state);

@@ -13,10 +13,8 @@
 #include "base/error.h"
 #include "base/instruction_set.h"
 #include "base/log.h"
-#include "data/chat_renderer.h"
 #include "export/adapter.h"
 #include "model/hub_cache.h"
-#include "model/model_header.h"
 #include "recipes/compute_dtype.h"
 #include "recipes/plan.h"
 #include "recipes/stop_sentence.h"
@@ -179,13 +177,10 @@ c10::Device set_up_machine(const Recipe& recipe, const trainer::TrainState& stat
   return device;
 }
 
-data::PreparedData read_data(const Recipe& recipe) {
-  const std::string path = model::resolve_model_path(recipe.model.path);
-  const auto tokenizer = data::load_tokenizer(path);
-  const auto chat_template = data::choose_chat_template(recipe.data.chat_template, *tokenizer);
+data::PreparedData read_data(const Recipe& recipe, const ModelText& text) {
   data::PreparedData data =
-      data::prepare_datasets(recipe.data, *tokenizer, chat_template.get(), recipe.train.seed,
-                             model::read_model_header(path).config.vocab_size);
+      data::prepare_datasets(recipe.data, *text.tokenizer, text.chat_template.get(),
+                             recipe.train.seed, text.embedding_rows);
   for (const auto* reports : {&data.train_reports, &data.eval_reports})
     for (const data::DatasetReport& report : *reports) log::write_info(data::to_text(report));
   for (const std::string& warning : data.warnings) log::write_warning(warning);

@@ -34,7 +34,7 @@ c10::Device set_up_machine(const Recipe& recipe, const trainer::TrainState& stat
 
 // Prepared and reported on the terminal. Before the weights are read, so that a row that is wrong
 // is told first.
-data::PreparedData read_data(const Recipe& recipe);
+data::PreparedData read_data(const Recipe& recipe, const ModelText& text);
 data::Loader make_loader(const Recipe& recipe, const data::PreparedData& data);
 
 // Steps of the whole run.

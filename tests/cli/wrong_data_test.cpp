@@ -62,7 +62,7 @@ TEST(WrongData, FilesRowsAndTargetsAreToldTogetherBeforeAWeightIsRead) {
             HasSubstr("lora.targets: 'no_such_proj' matches no module"),
             HasSubstr("rows.jsonl:24: "), Not(HasSubstr("NaN")), Not(HasSubstr("base model"))));
   EXPECT_THAT(done.err, testing::ContainsRegex("recipe.yaml:[0-9]+:[0-9]+: lora.targets"));
-  EXPECT_FALSE(fs::exists(dir / "run"));
+  EXPECT_FALSE(fs::exists(dir / "run/recipe.resolved.yaml"));
 }
 
 TEST(WrongData, ProblemsOfTheRecipeAndOfItsFilesAreToldTogether) {
@@ -74,6 +74,16 @@ TEST(WrongData, ProblemsOfTheRecipeAndOfItsFilesAreToldTogether) {
   EXPECT_EQ(done.exit_code, 2);
   EXPECT_THAT(done.err, AllOf(HasSubstr("optim.lr"), HasSubstr("rows.jsonl: the dataset cannot"),
                               HasSubstr("'no_such_proj' matches no module")));
+}
+
+TEST(WrongData, AnAdapterThatIsMissingIsToldWithTheRest) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  recipe.lora.from_adapter = dir / "no_adapter";
+  fs::remove(dir / "rows.jsonl");
+  const Finished done = run_qlora(dir, {"train", write_recipe_file(dir, recipe)});
+  EXPECT_EQ(done.exit_code, 2) << done.err;
+  EXPECT_THAT(done.err, AllOf(HasSubstr("no_adapter"), HasSubstr("rows.jsonl: the dataset")));
 }
 
 TEST(WrongData, ALaterRowIsToldBeforeAWeightIsReadToo) {
