@@ -8,21 +8,22 @@
 
 #include "base/progress.h"
 #include "base/shown_text.h"
+#include "base/terminal.h"
 
 namespace qlora::log {
 namespace {
+
+constexpr const char* kLogger = "qlora";
 
 struct Sinks {
   std::shared_ptr<spdlog::sinks::stderr_color_sink_mt> terminal =
       std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
   std::shared_ptr<spdlog::sinks::basic_file_sink_mt> file;
-  spdlog::logger logger{"qlora", terminal};
+  size_t width = terminal_width(stderr);
 
   Sinks() {
-    // An information line stands as it is; a warning or an error names itself in colour.
-    terminal->set_pattern("%v");
-    logger.set_level(spdlog::level::info);
-    logger.flush_on(spdlog::level::info);
+    terminal->set_color_mode(takes_colour(stderr) ? spdlog::color_mode::always
+                                                  : spdlog::color_mode::never);
   }
 };
 
@@ -31,17 +32,28 @@ Sinks& sinks() {
   return sinks;
 }
 
-void write(spdlog::level::level_enum level, const char* name, std::string_view text) {
+void send(spdlog::sinks::sink& sink, spdlog::level::level_enum level, std::string_view line) {
+  if (!sink.should_log(level)) return;
+  sink.log({kLogger, level, spdlog::string_view_t(line.data(), line.size())});
+  sink.flush();
+}
+
+// An information line stands as it is; a warning or an error names itself in colour.
+void write(spdlog::level::level_enum level, const char* name, std::string_view line,
+           std::string_view shown) {
   Sinks& s = sinks();
-  const std::string line = shown_text(text);
   const auto no_progress_line = hold_progress_line();
-  if (level > spdlog::level::info) {
-    s.terminal->set_pattern(fmt::format("%^{}:%$ %v", name));
-    s.logger.log(level, spdlog::string_view_t(line));
-    s.terminal->set_pattern("%v");
-  } else {
-    s.logger.log(level, spdlog::string_view_t(line));
-  }
+  const bool named = level > spdlog::level::info;
+  s.terminal->set_pattern(named ? fmt::format("%^{}:%$ %v", name) : "%v");
+  send(*s.terminal, level, shown);
+  if (s.file) send(*s.file, level, line);
+}
+
+void write(spdlog::level::level_enum level, const char* name, std::string_view text) {
+  const std::string line = shown_text(text);
+  const std::string label = level > spdlog::level::info ? fmt::format("{}: ", name) : "";
+  const std::string shown = wrapped(fmt::format("{}{}", label, line), sinks().width);
+  write(level, name, line, std::string_view(shown).substr(label.size()));
 }
 
 }  // namespace
@@ -51,19 +63,17 @@ void open_file(const std::string& path) {
   Sinks& s = sinks();
   s.file = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path, false);
   s.file->set_pattern("%Y-%m-%d %H:%M:%S %l %v");
-  s.logger.sinks().push_back(s.file);
 }
 
-void close_file() {
-  Sinks& s = sinks();
-  if (s.file) s.logger.sinks().pop_back();
-  s.file.reset();
-}
+void close_file() { sinks().file.reset(); }
 
 void set_quiet(bool quiet) {
   sinks().terminal->set_level(quiet ? spdlog::level::warn : spdlog::level::info);
 }
 
+void write_info(std::string_view line, std::string_view shown) {
+  write(spdlog::level::info, "info", line, shown);
+}
 void write_info(std::string_view line) { write(spdlog::level::info, "info", line); }
 void write_warning(std::string_view line) { write(spdlog::level::warn, "warning", line); }
 void write_error(std::string_view line) { write(spdlog::level::err, "error", line); }

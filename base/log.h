@@ -1,5 +1,5 @@
 // Lines for people. They go to the terminal (stderr) and, once a run is open, to its log.txt too.
-// Facts for programs go to stdout or metrics.jsonl instead.
+// On a terminal they break between words. Facts for programs go to stdout or metrics.jsonl instead.
 #pragma once
 
 #include <fmt/format.h>
@@ -17,6 +17,8 @@ void close_file();
 void set_quiet(bool quiet);
 
 void write_info(std::string_view line);
+// An information line that the terminal gets as `shown`: shorter, or in colour.
+void write_info(std::string_view line, std::string_view shown);
 void write_warning(std::string_view line);
 void write_error(std::string_view line);
 

@@ -1,7 +1,6 @@
 #include "base/progress.h"
 
 #include <fmt/format.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,14 +12,10 @@
 #include <vector>
 
 #include "base/progress_line.h"
+#include "base/terminal.h"
 
 namespace qlora {
 namespace {
-
-size_t terminal_width() {
-  winsize size{};
-  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
-}
 
 void write_to_stderr(std::string_view text) {
   std::fwrite(text.data(), 1, text.size(), stderr);
@@ -30,7 +25,7 @@ void write_to_stderr(std::string_view text) {
 // The open phases of the process and the thread that shows the innermost of them.
 class Display {
  public:
-  Display() : line_(isatty(STDERR_FILENO) != 0, terminal_width(), write_to_stderr) {
+  Display() : line_(isatty(STDERR_FILENO) != 0, terminal_width(stderr), write_to_stderr) {
     thread_ = std::jthread([this](const std::stop_token& end) { watch(end); });
   }
 
