@@ -37,7 +37,8 @@ std::vector<Field<Dataset>> make_dataset_fields() {
   std::vector<Field<Dataset>> fields = {
       dataset_field("path", "path", "A .jsonl or .json file of rows.", &Dataset::path),
       dataset_field("format", "alpaca | chat | sharegpt | completion | text | pretokenized",
-                    "What the rows look like: which fields they have, and what is trained of them.",
+                    "How a row is laid out: which fields it has, and what is trained of them. "
+                    "docs/formats.md shows a row of each.",
                     &Dataset::format),
       dataset_field("fields", "map",
                     "Names of our fields -> names in the file, where they differ: "

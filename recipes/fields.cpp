@@ -45,7 +45,8 @@ Section quantization_section() {
            "nf4: 4-bit NormalFloat. fp4: 4-bit floating point, a little less exact. int8: "
            "LLM.int8(), "
            "8-bit products. int8_weight_only: 8-bit weights, 16-bit products. none: 16 bit. "
-           "as_stored: what leaving out the section means. Required if the section is there."},
+           "as_stored: as the file has them, which is what a recipe without this section does. A "
+           "recipe that has this section must name a method."},
           &Options::method),
        in({"threshold", "number",
            "int8: columns of the input with a value this large are multiplied in 16 bit. 0: none."},
@@ -225,6 +226,17 @@ Section train_section() {
        in({"save_total_limit", "integer", "Checkpoints kept, besides the best and the last one."},
           &Options::save_total_limit) |
            Free{"Older checkpoints beyond the new limit are removed at the next save."},
+       in({"log_every", "integer",
+           "Steps between lines on the terminal. 0: every step, but no more than two lines a "
+           "second. "
+           "metrics.jsonl and TensorBoard get every step in any case."},
+          &Options::log_every) |
+           Free{"Training is the same."},
+       in({"audit", "boolean",
+           "Stops the run where tensors have got no gradient in 20 updates, and where the loss was "
+           "above twice its first value and above that of guessing in three steps in a row."},
+          &Options::audit) |
+           Free{"Training is the same."},
        in({"resume", "auto | never | path",
            "auto: continue an interrupted run of the same recipe in `output.dir`. A path: continue "
            "from that checkpoint."},

@@ -15,12 +15,6 @@
 namespace qlora::recipes {
 namespace {
 
-int64_t tokens_of(const std::vector<data::Example>& examples) {
-  int64_t tokens = 0;
-  for (const data::Example& example : examples) tokens += example.length();
-  return tokens;
-}
-
 // With the choices that the run made, or will make.
 trainer::PlannedRun run_of(const Recipe& recipe, const model::ModelHeader& header,
                            const trainer::TrainState& state, c10::Device device) {
@@ -80,9 +74,15 @@ void Forecast::tell(const trainer::TrainJob& job, const data::PreparedData& data
   if (length.steps > 0) log::info("estimate: {}", trainer::run_time(*plan_, length).to_text());
 }
 
+int64_t tokens_of(const std::vector<data::Example>& examples) {
+  int64_t tokens = 0;
+  for (const data::Example& example : examples) tokens += example.length();
+  return tokens;
+}
+
 trainer::RunLength rest_of(const trainer::TrainJob& job, const data::PreparedData& data,
                            int64_t planned_tokens_a_step) {
-  const int64_t done = job.state.step, total = job.total_steps, every = job.eval_every;
+  const int64_t done = job.state.step, total = job.total_steps;
   trainer::RunLength length;
   length.steps = total - done;
   length.planned_tokens_a_step = static_cast<double>(planned_tokens_a_step);
@@ -90,7 +90,7 @@ trainer::RunLength rest_of(const trainer::TrainJob& job, const data::PreparedDat
                          static_cast<double>(job.loader.steps_in_epoch(job.state.position.epoch));
   if (data.eval.empty()) return length;
   length.tokens_an_evaluation = tokens_of(data.eval);
-  length.evaluations = every > 0 ? total / every - done / every + (total % every > 0) : 1;
+  length.evaluations = trainer::evaluations_after(done, total, job.eval_every);
   return length;
 }
 

@@ -29,6 +29,8 @@ class Forecast {
   std::string no_plan_;  // why
 };
 
+int64_t tokens_of(const std::vector<data::Example>& examples);
+
 // What is left of the job.
 trainer::RunLength rest_of(const trainer::TrainJob& job, const data::PreparedData& data,
                            int64_t planned_tokens_a_step);

@@ -124,10 +124,12 @@ Section lora_section() {
           &Options::rank_pattern),
        in({"alpha_pattern", "map", "The same for alpha."}, &Options::alpha_pattern),
        in({"init", "default | gaussian | orthogonal | loftq | pissa | olora",
-           "default: A is random (Kaiming-uniform), B is zero. gaussian: A is normal. orthogonal: "
-           "neither is zero, their product is. loftq: the adapter starts as what quantizing lost. "
-           "pissa, olora: as the weight's principal part, which leaves the base. The last three "
-           "change the base, which is then written to `base` in the run directory."},
+           "How the adapter's matrices A and B start. default: A is random (Kaiming-uniform) and B "
+           "is zero. gaussian: A is drawn from a normal distribution and B is zero. orthogonal: "
+           "both are random and orthogonal to each other, so that their product is zero. loftq: "
+           "A and B approximate what quantizing the weight lost. pissa and olora: A and B take "
+           "over the weight's largest components, which are subtracted from the base. loftq, pissa "
+           "and olora change the base, which is then written to `base` in the run directory."},
           &Options::init),
        loftq(),
        in({"use_rslora", "boolean", "Multiplies by alpha / sqrt(rank) instead (rsLoRA)."},

@@ -6,6 +6,7 @@
 #include "data/prepare.h"
 #include "recipes/base_model.h"
 #include "recipes/before_loading.h"
+#include "recipes/finished_run.h"
 #include "recipes/forecast.h"
 #include "recipes/run_directory.h"
 #include "recipes/run_parts.h"
@@ -19,6 +20,10 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
   complete_recipe(recipe);
   const RunDirectory run(recipe);
   trainer::TrainState state = begin_or_read_state(recipe, run);
+  if (is_finished(recipe, run, state)) {
+    tell_finished(run, state);
+    return trainer::Outcome::kFinished;
+  }
   const Recipe as_begun = with_choices(run.checkpoint() ? with_saved_base(recipe) : recipe, state);
   ModelText text = check_before_loading(as_begun);
   const c10::Device device = set_up_machine(recipe, state);
@@ -39,7 +44,7 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
   const trainer::CheckpointParts parts{adapters, recipe.lora, base.record, *optimizer, state};
   if (run.checkpoint()) go_on_from(*run.checkpoint(), run.path(), parts);
 
-  trainer::RunReport report(run.path(), state.step);
+  trainer::RunReport report(run.path(), state.step, report_options(recipe, data));
   trainer::TrainJob job{
       *base.model, adapters, *optimizer, parameters, optim::LrSchedule(recipe.optim, state.horizon),
       loader,      state};

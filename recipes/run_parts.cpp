@@ -16,6 +16,7 @@
 #include "export/adapter.h"
 #include "model/hub_cache.h"
 #include "recipes/compute_dtype.h"
+#include "recipes/forecast.h"
 #include "recipes/plan.h"
 #include "recipes/stop_sentence.h"
 #include "trainer/memory_fit.h"
@@ -269,11 +270,16 @@ void go_on_from(const std::string& checkpoint, const std::string& run_dir,
   log::info("going on from {} (step {})", checkpoint, parts.state.step);
 }
 
+trainer::ReportOptions report_options(const Recipe& recipe, const data::PreparedData& data) {
+  return {recipe.train.log_every, recipe.train.eval_every, tokens_of(data.eval)};
+}
+
 void set_up_job(const Recipe& recipe, const data::PreparedData& data, const std::string& run_dir,
                 const trainer::CheckpointParts& parts, trainer::RunReport& report,
                 trainer::TrainJob& job) {
   job.total_steps = total_steps(recipe, job.loader);
   job.max_grad_norm = recipe.optim.max_grad_norm;
+  job.audit = recipe.train.audit;
   job.scales_loss = recipe.train.compute_dtype == "float16";
   job.seed = recipe.train.seed;
   job.rounding = {recipe.lora.dtype == "bfloat16", recipe.optim.stochastic_rounding,

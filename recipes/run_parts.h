@@ -57,6 +57,9 @@ std::vector<optim::Parameter> parameters_of(const Recipe& recipe, const lora::Ad
 void go_on_from(const std::string& checkpoint, const std::string& run_dir,
                 const trainer::CheckpointParts& parts);
 
+// What the run's lines show, and which evaluations its time left counts.
+trainer::ReportOptions report_options(const Recipe& recipe, const data::PreparedData& data);
+
 // Length, clipping, evaluation and saving of the loop. All arguments outlive the job.
 void set_up_job(const Recipe& recipe, const data::PreparedData& data, const std::string& run_dir,
                 const trainer::CheckpointParts& parts, trainer::RunReport& report,

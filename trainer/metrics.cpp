@@ -61,16 +61,4 @@ void MetricsLog::write_evaluation(int64_t step, double eval_loss, int64_t superv
   if (!file_) fail<IoError>("{}: cannot be written; is the disk full?", path_);
 }
 
-std::string console_line(const StepMetrics& m, double seconds_left) {
-  const auto left = static_cast<int64_t>(seconds_left + 0.5);
-  return fmt::format(
-      "step {:>4}/{}  loss {:.4f}  lr {:.2e}  grad {:.3f}  {:>6.0f} tok/s  supervised {:>3.0f}%  "
-      "{:.2f} GB  {}:{:02} left",
-      m.step, m.total_steps, m.loss, m.learning_rate, m.grad_norm,
-      static_cast<double>(m.tokens) / m.step_seconds,
-      100.0 * static_cast<double>(m.supervised_tokens) /
-          static_cast<double>(std::max<int64_t>(m.tokens, 1)),
-      static_cast<double>(m.peak_memory_bytes) / 1e9, left / 60, left % 60);
-}
-
 }  // namespace qlora::trainer

@@ -1,4 +1,4 @@
-// What a run reports of each step: a line on the terminal, a line of metrics.jsonl.
+// What a run reports of each step: a line on the terminal (step_line.h), a line of metrics.jsonl.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +31,5 @@ class MetricsLog {
   std::string path_;
   std::ofstream file_;
 };
-
-// "step 12/31  loss 0.4213  lr 2.9e-04  grad 1.32  1203 tok/s  supervised 31%  1.1 GB  0:42 left"
-std::string console_line(const StepMetrics& metrics, double seconds_left);
 
 }  // namespace qlora::trainer

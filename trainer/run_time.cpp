@@ -22,6 +22,12 @@ std::string rounded(double seconds) {
 
 }  // namespace
 
+int64_t evaluations_after(int64_t step, int64_t total_steps, int64_t every) {
+  if (step >= total_steps) return 0;
+  if (every == 0) return 1;
+  return total_steps / every - step / every + (total_steps % every > 0);
+}
+
 std::string RunTime::to_text() const {
   const std::string a_step = seconds_a_step < 10 ? fmt::format("{:.2g}", seconds_a_step)
                                                  : fmt::format("{:.0f}", seconds_a_step);
@@ -33,7 +39,6 @@ std::string RunTime::to_text() const {
 }
 
 RunTime run_time(const TimePlan& plan, const RunLength& length) {
-  constexpr double kForwardShare = 0.5;
   double by_tokens = 0, fixed = 0;
   for (const StagePlan& stage : plan.stages)
     (grows_with_tokens(stage.stage) ? by_tokens : fixed) += stage.seconds;

@@ -15,6 +15,12 @@ struct RunLength {
   int64_t evaluations = 0, tokens_an_evaluation = 0;
 };
 
+// A forward pass takes about this share of the same tokens' training.
+constexpr double kForwardShare = 0.5;
+
+// Evaluations after `step`: each `every` steps (0: none of these) and at the end.
+int64_t evaluations_after(int64_t step, int64_t total_steps, int64_t every);
+
 struct RunTime {
   int64_t steps = 0;
   double seconds_a_step = 0, evaluation_seconds = 0;  // of all evaluations

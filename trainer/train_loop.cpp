@@ -7,17 +7,11 @@
 #include "base/log.h"
 #include "base/stopwatch.h"
 #include "optim/grad_clip.h"
+#include "trainer/run_audit.h"
 #include "trainer/train_step.h"
 
 namespace qlora::trainer {
 namespace {
-
-// B moves first: its gradient is there in the first step. A has one as soon as B is not zero.
-void audit(const TrainJob& job, bool updated_before) {
-  const int64_t updates = job.optimizer.num_steps();
-  if (updates == 0) audit_gradients(job, "B");
-  if (updates > 0 && updates <= 2 && updated_before) audit_gradients(job, "A");
-}
 
 // A float16 gradient overflowed: the next step gets a smaller scale.
 void leave_out_step(TrainJob& job) {
@@ -35,7 +29,7 @@ bool has_settled(const TrainJob& job) {
 }
 
 // Window, gradients, update, report.
-void take_step(TrainJob& job, bool& updated) {
+void take_step(TrainJob& job, RunAudit& audit) {
   TrainState& state = job.state;
   Stopwatch watch;
   const data::StepWindow window = job.loader.next();
@@ -45,11 +39,11 @@ void take_step(TrainJob& job, bool& updated) {
   norm.norm /= loss_scale;
   const double lr = job.schedule.at(state.step) * state.plateau.factor;
   if (norm.finite()) {
-    audit(job, updated);
+    audit.look(loss, lr);
     job.optimizer.step(lr, norm.scale / loss_scale);
     optim::round_masters(job.rounding, job.parameters, state.step);
     job.adapters.publish();
-    updated = updated || lr > 0;
+    audit.count_update(lr);
     if (job.scales_loss) state.loss_scale.good();
   } else {
     leave_out_step(job);
@@ -81,7 +75,7 @@ void evaluate(TrainJob& job) {
 
 Outcome run(TrainJob& job) {
   TrainState& state = job.state;
-  bool updated = false;  // whether an update since the start of this call had a rate above zero
+  RunAudit audit(job);
   job.loader.seek(state.position);
   try {
     if (state.evaluation_due) {
@@ -90,7 +84,7 @@ Outcome run(TrainJob& job) {
     }
     while (state.step < job.total_steps && !has_settled(job)) {
       leave_if_stop_wanted();
-      take_step(job, updated);
+      take_step(job, audit);
       const bool last = state.step == job.total_steps;
       if (last || (job.eval_every > 0 && state.step % job.eval_every == 0)) evaluate(job);
       if (last || has_settled(job) || (job.save_every > 0 && state.step % job.save_every == 0))
@@ -101,6 +95,7 @@ Outcome run(TrainJob& job) {
     job.save();
     return Outcome::kInterrupted;
   }
+  audit.at_the_end();
   if (has_settled(job))
     log::info("stopped early: {} evaluations in a row without a gain, the best was at step {}",
               state.stale_evaluations, state.best_step);

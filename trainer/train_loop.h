@@ -1,6 +1,6 @@
 // The training loop: windows of micro-batches in, optimizer steps out, with evaluation, checkpoints
-// and the audit of what a first step must show. It knows neither the recipe nor where the model
-// came from.
+// and an audit of whether it trains at all (run_audit.h). It knows neither the recipe nor where the
+// model came from.
 #pragma once
 
 #include <functional>
@@ -31,6 +31,7 @@ struct TrainJob {
   TrainState& state;
   int64_t total_steps = 0;
   double max_grad_norm = 1.0;
+  bool audit = true;         // run_audit.h
   bool scales_loss = false;  // float16: state.loss_scale adapts
   uint64_t seed = 0;
   int64_t eval_every = 0, save_every = 0;
@@ -50,7 +51,7 @@ enum class Outcome { kFinished, kInterrupted };
 // until a stop is wanted (base/stop.h): the step or the evaluation that is under way is abandoned,
 // the state of its begin saved, and the resumed run takes it from there, to the same bits. Throws
 // DivergenceError at a non-finite loss or gradient (with loss scaling: once no smaller scale is
-// left), before the optimizer has seen it: the last checkpoint stays good.
+// left), before the optimizer has seen it: the last checkpoint stays good. Errors of RunAudit.
 Outcome run(TrainJob& job);
 
 }  // namespace qlora::trainer

@@ -68,6 +68,7 @@ void TrainOptions::validate() const {
     throw ConfigError(
         "train.early_stopping_patience needs train.eval_every: it counts evaluations");
   need_at_least("train.save_every", save_every, 0);
+  need_at_least("train.log_every", log_every, 0);
   need_at_least("train.save_total_limit", save_total_limit, 0);
   if (resume.empty()) throw ConfigError("train.resume must be auto, never or a checkpoint's path");
   if (!on_extend.empty()) need_one_of("train.on_extend", on_extend, {"continue", "rescale"});

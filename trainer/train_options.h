@@ -24,7 +24,10 @@ struct TrainOptions {
   int64_t save_every = 0;                 // steps; 0: only at the end
   int64_t save_total_limit = 3;  // rotating checkpoints; the best and the last are kept besides
   int64_t profile_steps = 0;     // how many of the first steps are profiled (step_profile.h)
-  std::string resume = "auto";   // auto | never | a checkpoint directory
+  int64_t log_every =
+      0;              // steps between lines on the terminal; 0: a line at most every half second
+  bool audit = true;  // stops a run that trains nothing, or to pieces (run_audit.h)
+  std::string resume = "auto";  // auto | never | a checkpoint directory
   std::string
       on_extend;  // continue | rescale: what the schedule does when a resumed run has more steps
 

@@ -12,13 +12,6 @@
 namespace qlora::trainer {
 namespace {
 
-// Whether a tensor must have a gradient when the matrices `which` of the adapters have one. What is
-// trained whole has it from the first step, like B. Single tokens may be absent from a batch.
-bool is_due(const std::string& name, const std::string& which) {
-  if (name.ends_with(".lora_" + which + ".weight")) return true;
-  return which == "B" && name.ends_with(".weight") && name.find(".lora_") == std::string::npos;
-}
-
 std::string name_of_step(const TrainJob& job) {
   if (job.total_steps == 0) return "measuring a step";
   return fmt::format("step {} of {}", job.state.step + 1, job.total_steps);
@@ -56,20 +49,6 @@ double accumulate_gradients(TrainJob& job, const data::StepWindow& window) {
     progress.advance();
   }
   return loss;
-}
-
-void audit_gradients(const TrainJob& job, const char* which) {
-  std::string missing;
-  int64_t count = 0;
-  for (const lora::AdapterTensor& tensor : job.adapters.tensors()) {
-    if (!is_due(tensor.name, which) || tensor.gradient.abs().max().item<float>() > 0) continue;
-    if (++count <= 3) missing += (missing.empty() ? "" : ", ") + tensor.name;
-  }
-  if (count > 0)
-    fail<ConfigError>(
-        "{} trained tensors got no gradient: {}{}; they would never be trained. Check "
-        "lora.targets, lora.modules_to_save and the data",
-        count, missing, count > 3 ? ", ..." : "");
 }
 
 }  // namespace qlora::trainer

@@ -12,9 +12,4 @@ namespace qlora::trainer {
 // is left then, which the next call clears.
 double accumulate_gradients(TrainJob& job, const data::StepWindow& window);
 
-// The self-audit of the first steps: after the first backward pass every B and everything
-// trained whole has a gradient, and after the first update that is not zero every A. Throws
-// ConfigError naming the tensors that have none.
-void audit_gradients(const TrainJob& job, const char* which);
-
 }  // namespace qlora::trainer

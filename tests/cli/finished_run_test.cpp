@@ -1,0 +1,62 @@
+// `qlora train` and `qlora resume` on a run that has nothing left to train.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "tests/cli/program.h"
+
+namespace qlora::test {
+namespace {
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+using testing::Not;
+
+TEST(FinishedRun, SaysSoAndTouchesNothing) {
+  for (const bool by_epochs : {false, true}) {
+    TempDir dir;
+    recipes::Recipe recipe = tiny_recipe(dir.path());
+    if (by_epochs) {
+      recipe.train.max_steps = 0;
+      recipe.train.epochs = 1;
+    }
+    const std::string path = write_recipe_file(dir, recipe);
+    ASSERT_EQ(run_qlora(dir, {"train", path}).exit_code, 0);
+    const std::string metrics = read_file(dir / "run/metrics.jsonl");
+    const auto written = fs::last_write_time(dir / "run/adapter/adapter_model.safetensors");
+    for (const auto& arguments :
+         {std::vector<std::string>{"train", path}, {"resume", dir / "run"}}) {
+      const Finished again = run_qlora(dir, arguments);
+      EXPECT_EQ(again.exit_code, 0) << again.err;
+      EXPECT_THAT(again.err,
+                  testing::AllOf(HasSubstr("was finished before: "), HasSubstr("train.on_extend"),
+                                 Not(HasSubstr("base model"))));
+    }
+    EXPECT_EQ(read_file(dir / "run/metrics.jsonl"), metrics);
+    EXPECT_EQ(fs::last_write_time(dir / "run/adapter/adapter_model.safetensors"), written);
+  }
+}
+
+TEST(FinishedRun, GoesOnWhereItIsToBeLonger) {
+  TempDir dir;
+  const std::string path = write_recipe_file(dir, tiny_recipe(dir.path()));
+  ASSERT_EQ(run_qlora(dir, {"train", path}).exit_code, 0);
+  const Finished longer = run_qlora(
+      dir, {"train", path, "--set", "train.max_steps=8", "--set", "train.on_extend=continue"});
+  EXPECT_EQ(longer.exit_code, 0) << longer.err;
+  EXPECT_THAT(longer.err, HasSubstr("finished: 8 steps"));
+}
+
+TEST(FinishedRun, ALearningRateThatIsFarTooHighIsADivergence) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  recipe.train.max_steps = 30;
+  recipe.optim.schedule = "constant";
+  recipe.optim.lr = 20;
+  const Finished done = run_qlora(dir, {"train", write_recipe_file(dir, recipe)});
+  EXPECT_EQ(done.exit_code, 3) << done.err;
+  EXPECT_THAT(done.err, HasSubstr("lower optim.lr"));
+}
+
+}  // namespace
+}  // namespace qlora::test
