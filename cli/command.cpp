@@ -1,11 +1,19 @@
 #include "cli/command.h"
 
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <utility>
 
+#include "base/error.h"
+#include "base/log.h"
+#include "base/terminal.h"
 #include "io/user_path.h"
+#include "recipes/did_you_mean.h"
 
 namespace qlora::cli {
 
@@ -68,18 +76,107 @@ void Command::callback(std::function<void()> run) const { app_->callback(std::mo
 
 bool Command::has_subcommand_given() const { return !app_->get_subcommands().empty(); }
 
+namespace {
+
+constexpr size_t kUsualWidth = 80;
+constexpr size_t kHelpColumn = 28;
+
+size_t help_width() {
+  const size_t width = terminal_width(stdout);
+  return width > 0 ? width : kUsualWidth;
+}
+
+// CLI11's help, its descriptions broken between words at the terminal's width.
+class HelpFormat : public CLI::Formatter {
+ public:
+  std::string make_option(const CLI::Option* option, bool is_positional) const override {
+    const std::string left =
+        "  " + make_option_name(option, is_positional) + make_option_opts(option);
+    return list_line(left, make_option_desc(option), kHelpColumn, help_width());
+  }
+  std::string make_subcommand(const CLI::App* command) const override {
+    return list_line("  " + command->get_name(), command->get_description(), kHelpColumn,
+                     help_width());
+  }
+  std::string make_description(const CLI::App* command) const override {
+    return wrapped(CLI::Formatter::make_description(command), help_width(), 0);
+  }
+};
+
+std::vector<std::string> names_of_commands(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(command->get_name());
+  return names;
+}
+
+std::vector<std::string> names_of_options(const CLI::App& command) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : command.get_options())
+    if (!option->get_lnames().empty()) names.push_back("--" + option->get_lnames().front());
+  return names;
+}
+
+// "; did you mean 'train'?", or nothing.
+std::string suggestion(const std::string& word, const std::vector<std::string>& known) {
+  const std::string near = recipes::nearest_word(word, known);
+  return near.empty() ? "" : "; did you mean '" + near + "'?";
+}
+
+// "qlora help inspect data" is "qlora inspect data --help".
+std::vector<std::string> arguments_of(int argc, char** argv) {
+  std::vector<std::string> arguments(argv + 1, argv + argc);
+  if (!arguments.empty() && arguments.front() == "help") {
+    arguments.erase(arguments.begin());
+    arguments.emplace_back("--help");
+  }
+  return arguments;
+}
+
+// What is wrong with the arguments of the command that was given, and where it says what is right.
+std::string sentence(const CLI::App& app, const CLI::ParseError& error) {
+  const CLI::App* command = &app;
+  std::string name = app.get_name();
+  while (!command->get_subcommands().empty()) {
+    command = command->get_subcommands().front();
+    name += " " + command->get_name();
+  }
+  std::string text = name + ": " + error.what();
+  if (error.get_name() == "ExtrasError")
+    for (const std::string& word : command->remaining())
+      if (word.starts_with("--"))
+        text += suggestion(word.substr(0, word.find('=')), names_of_options(*command));
+  return text + "\n" + name + " --help tells what it takes";
+}
+
+}  // namespace
+
 int run_command_line(const std::string& program, const std::string& description,
                      const std::string& version, const std::function<void(Command)>& add_commands,
                      int argc, char** argv) {
   CLI::App app(description, program);
-  app.set_version_flag("--version", version);
+  app.formatter(std::make_shared<HelpFormat>());
+  app.set_version_flag("--version", version, "Print the version and exit");
+  app.set_help_flag("-h,--help", "Print this help and exit");
   app.require_subcommand(1);
   add_commands(Command(&app));
+  app.add_subcommand("help", "Print the help of a command: help COMMAND")->allow_extras();
+  std::vector<std::string> arguments = arguments_of(argc, argv);
+  const std::string first = arguments.empty() ? "" : arguments.front();
+  const std::vector<std::string> commands = names_of_commands(app);
+  if (first.empty() || (!first.starts_with("-") && !std::ranges::count(commands, first))) {
+    if (!first.empty())
+      log::error("there is no command '{}'{}", first, suggestion(first, commands));
+    fmt::print(stderr, "{}\n{}", first.empty() ? "" : "\n", app.help());
+    return 2;
+  }
   try {
-    app.parse(argc, argv);
+    std::ranges::reverse(arguments);  // as CLI11 wants them
+    app.parse(arguments);
     return 0;
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;  // --help and --version are 0
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help and --version
+    throw ConfigError(sentence(app, error));
   }
 }
 

@@ -58,8 +58,9 @@ class Command {
 };
 
 // Reads the arguments with the commands that `add_commands` adds to the program, and runs the
-// command that was given. 0, or 2 after a message when the arguments are wrong; what a command
-// throws is passed on.
+// command that was given; `help COMMAND` is `COMMAND --help`. Without a command, or with one that
+// is not there, it lists them and returns 2. ConfigError if the arguments of a command are wrong;
+// what a command throws is passed on.
 int run_command_line(const std::string& program, const std::string& description,
                      const std::string& version, const std::function<void(Command)>& add_commands,
                      int argc, char** argv);

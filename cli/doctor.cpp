@@ -11,6 +11,7 @@
 #include "base/cgroup.h"
 #include "base/device.h"
 #include "base/instruction_set.h"
+#include "base/terminal.h"
 #include "io/json_text.h"
 #include "quant/product.h"
 #include "recipes/compute_dtype.h"
@@ -66,13 +67,16 @@ void add_doctor_command(qlora::cli::Command app) {
       app.add_subcommand("doctor", "What this machine and this build can do");
   command.add_flag("--json", *json, "As JSON");
   command.callback([json] {
+    constexpr size_t kColumn = 22;
     const Json all = facts();
     if (*json) {
       fmt::print("{}\n", qlora::io::json_text(all, 2));
       return;
     }
     for (const auto& [name, value] : all.items())
-      fmt::print("{:<20} {}\n", name,
-                 value.is_string() ? value.get<std::string>() : qlora::io::json_text(value));
+      fmt::print("{}", qlora::list_line(name,
+                                        value.is_string() ? value.get<std::string>()
+                                                          : qlora::io::json_text(value),
+                                        kColumn, qlora::terminal_width(stdout)));
   });
 }

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/terminal.h"
 #include "cli/inspect_data.h"
 #include "cli/inspect_model.h"
 #include "data/chat_renderer.h"
@@ -142,7 +143,7 @@ void add_data_command(qlora::cli::Command inspect,
   data.add_flag("--json", arguments->data.json, "One JSON object a line, with the token ids");
   data.add_flag("--no-colour", arguments->no_colour, "Brackets even on a terminal");
   data.callback([arguments] {
-    arguments->data.colour = !arguments->no_colour && qlora::cli::wants_colour(stdout);
+    arguments->data.colour = !arguments->no_colour && qlora::takes_colour(stdout);
     inspect_data(arguments->recipe, arguments->overrides, arguments->data);
   });
 }

@@ -1,9 +1,7 @@
 #include "cli/inspect_data.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <cstdlib>
 #include <map>
 #include <vector>
 
@@ -39,10 +37,6 @@ void print_reports(std::FILE* file, const char* part,
 }
 
 }  // namespace
-
-bool wants_colour(std::FILE* file) {
-  return isatty(fileno(file)) == 1 && std::getenv("NO_COLOR") == nullptr;
-}
 
 void print_example(std::FILE* file, const data::Example& example, const data::Tokenizer& tokenizer,
                    bool colour) {

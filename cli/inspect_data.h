@@ -18,9 +18,6 @@ struct InspectDataOptions {
   bool json = false;  // one object a line: reports (with "report"), then examples
 };
 
-// True if `file` is a terminal and the NO_COLOR variable is not set.
-bool wants_colour(std::FILE* file);
-
 // A head line (dataset, row, tokens, supervised share) and the text with its mask.
 void print_example(std::FILE* file, const data::Example& example, const data::Tokenizer& tokenizer,
                    bool colour);

@@ -180,17 +180,19 @@ void print_time(const Planned& planned) {
 }
 
 void print_fit(const Planned& planned) {
-  if (!planned.limit) return;
+  if (!planned.limit || !planned.fit.fits) return;
+  fmt::print("fits into {:.0f} MB with\n", static_cast<double>(*planned.limit) / 1e6);
+  for (const auto& [key, value] : keys_of(planned)) fmt::print("  {}: {}\n", key, value);
+}
+
+void need_fit(const Planned& planned) {
+  if (!planned.limit || planned.fit.fits) return;
   const double limit = static_cast<double>(*planned.limit) / 1e6;
   const double peak = static_cast<double>(planned.fit.plan.peak()) / 1e6;
-  if (!planned.fit.fits) {
-    fmt::print(
-        "nothing fits into {:.0f} MB: the least, with the settings above, is {:.0f} MB more\n",
-        limit, peak - limit);
-    return;
-  }
-  fmt::print("fits into {:.0f} MB with\n", limit);
-  for (const auto& [key, value] : keys_of(planned)) fmt::print("  {}: {}\n", key, value);
+  qlora::fail<ConfigError>(
+      "--fit: nothing fits into {:.0f} MB: the least, with the settings above, is {:.0f} MB more; "
+      "lower data.sequence_length, lora.rank or what lora.targets names, or choose a smaller model",
+      limit, peak - limit);
 }
 
 std::string recomputation_in_words(const Planned& planned) {
@@ -228,6 +230,7 @@ void plan(const PlanArguments& arguments) {
     fmt::print("{}\n", qlora::io::json_text(facts_of(planned), 2));
   else
     print(planned);
+  need_fit(planned);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "base/error.h"
+#include "base/terminal.h"
 #include "io/atomic_write.h"
 #include "recipes/ready_recipes.h"
 
@@ -16,8 +17,10 @@ struct RecipesArguments {
 };
 
 void list() {
+  constexpr size_t kColumn = 21;
+  const size_t width = qlora::terminal_width(stdout);
   for (const auto& recipe : qlora::recipes::ready_recipes())
-    fmt::print("{:<20} {}\n", recipe.name, recipe.summary());
+    fmt::print("{}", qlora::list_line(recipe.name, recipe.summary(), kColumn, width));
   fmt::print("\nCopy one with: qlora recipes NAME --output recipe.yaml\n");
 }
 

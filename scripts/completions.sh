@@ -9,6 +9,7 @@ set -euo pipefail
 program=$1 share=$2
 help=$(mktemp -d)
 trap 'rm -rf "$help"' EXIT
+export COLUMNS=10000  # a description on one line
 
 # Reads --help and prints lines "kind<TAB>name<TAB>description", where kind is option or command.
 read_help() {

@@ -63,8 +63,12 @@ TEST(PlanCommand, WhereNothingFitsItSaysByHowMuch) {
   TempDir dir;
   const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
   const Finished done = run_qlora(dir, {"plan", recipe, "--no-time", "--fit", "10MB"});
-  EXPECT_EQ(done.exit_code, 0) << done.err;
-  EXPECT_THAT(done.out, HasSubstr("nothing fits into 10 MB"));
+  EXPECT_EQ(done.exit_code, 2) << done.err;
+  EXPECT_THAT(done.out, HasSubstr("memory: "));
+  EXPECT_THAT(done.err, HasSubstr("nothing fits into 10 MB"));
+  const Finished json = run_qlora(dir, {"plan", recipe, "--no-time", "--json", "--fit", "10MB"});
+  EXPECT_EQ(json.exit_code, 2) << json.err;
+  EXPECT_EQ(nlohmann::json::parse(json.out)["fit"]["fits"], false);
 }
 
 TEST(PlanCommand, WrongInputIsToldInOneSentence) {

@@ -41,23 +41,6 @@ void write_nan_at_the_end(const std::string& path) {
   file.write("\xc0\x7f", 2);
 }
 
-TEST(WrongInput, WithoutACommandTheUsageIsShown) {
-  TempDir dir;
-  const Finished done = run_qlora(dir, {});
-  EXPECT_EQ(done.exit_code, 2);
-  EXPECT_THAT(done.out + done.err, HasSubstr("--help"));
-}
-
-TEST(WrongInput, HelpOfEveryCommandIsNoError) {
-  TempDir dir;
-  for (const char* command : {"train", "resume", "plan", "evaluate", "generate", "chat", "export",
-                              "inspect", "tokenize", "render", "doctor", "reference"}) {
-    const Finished done = run_qlora(dir, {command, "--help"});
-    EXPECT_EQ(done.exit_code, 0) << command;
-    EXPECT_THAT(done.out, HasSubstr("Usage: ")) << command;
-  }
-}
-
 TEST(WrongInput, ARecipeThatIsNotThere) {
   TempDir dir;
   const Finished done = run_qlora(dir, {"train", "absent.yaml"});
