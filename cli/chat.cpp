@@ -1,16 +1,27 @@
 #include "cli/chat.h"
 
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <cstdlib>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
+#include "base/log.h"
+#include "base/terminal.h"
 #include "cli/answer_stream.h"
+#include "cli/line_reader.h"
 #include "cli/model_choice.h"
 #include "data/chat_renderer.h"
 #include "data/embedded_tokens.h"
 #include "model/generate.h"
+#include "recipes/did_you_mean.h"
 
 namespace {
 
@@ -20,30 +31,166 @@ using qlora::recipes::TrainedModel;
 struct ChatArguments {
   qlora::recipes::ModelChoice choice;
   std::string system;
+  bool no_history = false;
   qlora::model::GenerateOptions options;
 };
 
-Json first_messages(const std::string& system) {
-  Json messages = Json::array();
-  if (!system.empty()) messages.push_back({{"role", "system"}, {"content", system}});
-  return messages;
+struct ChatCommand {
+  const char* name;
+  const char* help;
+};
+
+constexpr ChatCommand kCommands[] = {
+    {"/help", "what can be typed here"},
+    {"/reset", "start over; the system message stays (/new is the same)"},
+    {"/system TEXT", "start over with this system message; without TEXT, with none"},
+    {"/base", "the last message answered without the adapter, to compare; not kept"},
+    {"/quit", "end, as Ctrl-D does"}};
+
+std::string first_word(const std::string& text) { return text.substr(0, text.find(' ')); }
+
+void print_help() {
+  constexpr size_t kColumn = 16;
+  const size_t width = qlora::terminal_width(stderr);
+  for (const ChatCommand& command : kCommands)
+    std::cerr << qlora::list_line(std::string("  ") + command.name, command.help, kColumn, width);
+  std::cerr
+      << qlora::wrapped(
+             "Anything else is a message. Ctrl-C stops an answer, and at the prompt drops the "
+             "line. A message that begins with / is typed with a space before it.",
+             width, 0)
+      << '\n';
 }
 
-// Answers the conversation and puts the answer behind it.
-void answer(const TrainedModel& trained, qlora::model::GenerateOptions options, Json& messages) {
-  const auto& base = trained.base;
-  const auto prompt =
-      qlora::data::conversation_prompt(messages, *base.chat_template, *base.tokenizer);
-  qlora::data::require_embedded(prompt, *base.tokenizer, base.model->config().vocab_size);
-  qlora::cli::AnswerStream stream(*base.tokenizer);
-  ++options.seed;
-  qlora::model::generate(*base.model, {prompt}, options, [&](int64_t, int32_t id) {
-    stream.add(id);
+// While it lives, Ctrl-C is a wish to stop the answer; a second one ends the program, as it does
+// everywhere.
+class StopAnswer {
+ public:
+  StopAnswer() {
+    wanted_ = false;
+    struct sigaction action {};
+    action.sa_handler = [](int) {
+      constexpr int kExitInterrupted = 130;
+      if (wanted_.exchange(true)) _exit(kExitInterrupted);
+    };
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGINT, &action, &before_);
+  }
+  ~StopAnswer() { sigaction(SIGINT, &before_, nullptr); }
+  StopAnswer(const StopAnswer&) = delete;
+  StopAnswer& operator=(const StopAnswer&) = delete;
+
+  bool wanted() const { return wanted_; }
+
+ private:
+  static inline std::atomic<bool> wanted_{false};
+  struct sigaction before_ {};
+};
+
+class Chat {
+ public:
+  Chat(const TrainedModel& trained, const ChatArguments& arguments)
+      : trained_(trained), options_(arguments.options), system_(arguments.system) {
+    options_.stop_ids = trained.base.tokenizer->special_tokens().end_of_generation;
+    reset();
+  }
+
+  // False once the chat is to end.
+  bool take(const std::string& line) {
+    if (line.empty()) return true;
+    if (!line.starts_with('/')) {
+      answer_message(line.starts_with(' ') ? line.substr(1) : line);
+      return true;
+    }
+    return obey(first_word(line),
+                line.find(' ') == std::string::npos ? "" : line.substr(line.find(' ') + 1));
+  }
+
+ private:
+  void reset() {
+    messages_ = Json::array();
+    if (!system_.empty()) messages_.push_back({{"role", "system"}, {"content", system_}});
+  }
+
+  bool obey(const std::string& command, const std::string& text) {
+    if (command == "/quit" || command == "/exit") return false;
+    if (command == "/help") {
+      print_help();
+    } else if (command == "/reset" || command == "/new") {
+      reset();
+      std::cerr << "started over\n";
+    } else if (command == "/system") {
+      system_ = text;
+      reset();
+      std::cerr << (text.empty() ? "started over without a system message\n"
+                                 : "started over with this system message\n");
+    } else if (command == "/base") {
+      answer_by_base();
+    } else {
+      tell_unknown(command);
+    }
     return true;
-  });
-  stream.finish();
-  messages.push_back({{"role", "assistant"}, {"content", stream.text()}});
-}
+  }
+
+  static void tell_unknown(const std::string& command) {
+    std::vector<std::string> names;
+    for (const ChatCommand& known : kCommands) names.push_back(first_word(known.name));
+    const std::string near = qlora::recipes::nearest_word(command, names);
+    qlora::log::error("there is no command {}{} /help lists them", command,
+                      near.empty() ? ";" : "; did you mean " + near + "?");
+  }
+
+  void answer_message(const std::string& text) {
+    messages_.push_back({{"role", "user"}, {"content", text}});
+    if (const auto answer = answered(messages_, true))
+      messages_.push_back({{"role", "assistant"}, {"content", *answer}});
+    else
+      messages_.erase(messages_.size() - 1);
+  }
+
+  void answer_by_base() {
+    Json messages = messages_;
+    while (!messages.empty() && messages.back()["role"] != "user")
+      messages.erase(messages.size() - 1);
+    if (!trained_.adapters) {
+      qlora::log::error("/base: this model has no adapter; give a run, or --adapter");
+    } else if (messages.empty()) {
+      qlora::log::error("/base: there is no message to answer yet");
+    } else {
+      answered(messages, false);
+    }
+  }
+
+  // What was printed, also if it was stopped; nothing if the conversation is too long.
+  std::optional<std::string> answered(const Json& messages, bool adapters_enabled) {
+    const auto& base = trained_.base;
+    const auto prompt =
+        qlora::data::conversation_prompt(messages, *base.chat_template, *base.tokenizer);
+    qlora::data::require_embedded(prompt, *base.tokenizer, base.model->config().vocab_size);
+    const int64_t room = base.model->config().max_positions - static_cast<int64_t>(prompt.size());
+    if (room < 1) {
+      qlora::log::error("the conversation has {} tokens and the model takes {}; /reset starts over",
+                        prompt.size(), base.model->config().max_positions);
+      return std::nullopt;
+    }
+    qlora::cli::AnswerStream stream(*base.tokenizer);
+    ++options_.seed;
+    options_.adapters_enabled = adapters_enabled;
+    const StopAnswer stop;
+    qlora::model::generate(*base.model, {prompt}, options_, [&](int64_t, int32_t id) {
+      stream.add(id);
+      return !stop.wanted();
+    });
+    stream.finish();
+    if (stop.wanted()) std::cerr << "(stopped)\n";
+    return stream.text();
+  }
+
+  const TrainedModel& trained_;
+  qlora::model::GenerateOptions options_;
+  std::string system_;
+  Json messages_;
+};
 
 void run(ChatArguments arguments) {
   arguments.choice.few_rows = true;
@@ -52,18 +199,13 @@ void run(ChatArguments arguments) {
     throw qlora::ConfigError(
         "the model has no chat template; use qlora generate --prompt TEXT --raw");
   }
-  qlora::model::GenerateOptions options = arguments.options;
-  options.stop_ids = trained.base.tokenizer->special_tokens().end_of_generation;
-  std::cerr << "Type a message; /new starts over, /quit or Ctrl-D ends.\n";
-  Json messages = first_messages(arguments.system);
-  for (std::string line; std::cerr << "\n> " && std::getline(std::cin, line);) {
-    if (line == "/quit") break;
-    if (line == "/new") {
-      messages = first_messages(arguments.system);
-    } else if (!line.empty()) {
-      messages.push_back({{"role", "user"}, {"content", line}});
-      answer(trained, options, messages);
-    }
+  qlora::cli::LineReader lines(arguments.no_history ? "" : qlora::cli::state_file("chat_history"));
+  std::cerr << "Type a message; /help lists the commands, Ctrl-D ends.\n";
+  Chat chat(trained, arguments);
+  for (bool going = true; going;) {
+    std::cerr << '\n';
+    const auto line = lines.read("> ");
+    going = line && chat.take(*line);
   }
   std::cerr << '\n';
 }
@@ -89,5 +231,8 @@ void add_chat_command(qlora::cli::Command app) {
       .positive()
       .with_shown_default();
   command.add_option("--seed", options.seed, "Of the random choices").with_shown_default();
+  command.add_flag("--no-history", arguments->no_history,
+                   "Remember what is typed for this chat alone, and not in "
+                   "~/.local/state/qlora/chat_history");
   command.callback([arguments] { run(*arguments); });
 }

@@ -1,0 +1,173 @@
+// qlora chat as a user has it: through a pipe, and at a terminal.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <pty.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <poll.h>
+#include <chrono>
+#include <csignal>
+#include <filesystem>
+
+#include "tests/cli/program.h"
+
+namespace qlora::test {
+namespace {
+namespace fs = std::filesystem;
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+
+ChildProcess chat_process(const TempDir& dir, const std::string& input,
+                          const std::string& options) {
+  dir.write("input.txt", input);
+  return ChildProcess(
+      "/bin/sh",
+      {"-c", std::string("exec " QLORA_PROGRAM " chat --threads 1 ") + options + " < input.txt"},
+      dir.path());
+}
+
+Finished chat(const TempDir& dir, const std::string& input, const std::string& options) {
+  return chat_process(dir, input, options).wait();
+}
+
+TEST(Chat, CommandsAreObeyedAndUnknownOnesNamed) {
+  TempDir dir;
+  write_tiny_directory(dir / "model");
+  const Finished done = chat(dir, "/help\n/rest\n/nonsense\n/base\nhi\n/reset\n/system be brief\n",
+                             "--model model --max-new-tokens 3 --temperature 0");
+  EXPECT_EQ(done.exit_code, 0) << done.err;
+  EXPECT_THAT(done.err,
+              AllOf(HasSubstr("/system TEXT"), HasSubstr("/base"),
+                    HasSubstr("there is no command /rest; did you mean /reset? /help"),
+                    HasSubstr("there is no command /nonsense; /help lists them"),
+                    HasSubstr("/base: this model has no adapter"), HasSubstr("started over\n"),
+                    HasSubstr("started over with this system message")));
+}
+
+TEST(Chat, TheBaseAnswersTheLastMessageAndIsNotKept) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  recipe.train.threads = 1;
+  recipe.optim.lr = 0.1;
+  ASSERT_EQ(run_qlora(dir, {"train", write_recipe_file(dir, recipe), "--set", "train.audit=false"})
+                .exit_code,
+            0);
+  const std::string greedy = " --max-new-tokens 8 --temperature 0";
+  const std::string adapter = chat(dir, "say 9\n", "run" + greedy).out;
+  const std::string base = chat(dir, "say 9\n", "--model model --any-base" + greedy).out;
+  const Finished both = chat(dir, "say 9\n/base\n/reset\nsay 9\n", "run" + greedy);
+  EXPECT_EQ(both.exit_code, 0) << both.err;
+  EXPECT_TRUE(both.out.starts_with(adapter)) << both.out;
+  EXPECT_TRUE(both.out.ends_with(adapter)) << both.out;
+  EXPECT_GT(both.out.size(), 2 * adapter.size());  // and the base's between them
+}
+
+TEST(Chat, CtrlCStopsTheAnswerAndNotTheChat) {
+  TempDir dir;
+  write_tiny_directory(dir / "model");
+  ChildProcess process =
+      chat_process(dir, "hi\n/help\n", "--model model --max-new-tokens 1000000 --temperature 0.9");
+  ASSERT_TRUE(process.wait_until([&] { return read_file(dir / "stdout.txt").size() > 10; }));
+  process.send(SIGINT);
+  const Finished done = process.wait();
+  EXPECT_EQ(done.exit_code, 0) << done.err;
+  EXPECT_THAT(done.err, AllOf(HasSubstr("(stopped)"), HasSubstr("/system TEXT")));
+}
+
+TEST(Chat, AConversationThatIsTooLongIsSaidAndTheChatGoesOn) {
+  TempDir dir;
+  write_tiny_directory(dir / "model");
+  std::string input(10000, 'x');
+  input += "\n/help\n";
+  const Finished done = chat(dir, input, "--model model --max-new-tokens 2 --temperature 0");
+  EXPECT_EQ(done.exit_code, 0) << done.err;
+  EXPECT_THAT(done.err, AllOf(HasSubstr("; /reset starts over"), HasSubstr("/system TEXT")));
+}
+
+// The program at a terminal of its own.
+class AtATerminal {
+ public:
+  explicit AtATerminal(const TempDir& dir) {
+    pid_ = forkpty(&terminal_, nullptr, nullptr, nullptr);
+    if (pid_ != 0) return;
+    setenv("HOME", dir.path().c_str(), 1);
+    setenv("TERM", "xterm", 1);
+    unsetenv("XDG_STATE_HOME");
+    if (chdir(dir.path().c_str()) != 0) _exit(127);
+    execl(QLORA_PROGRAM, QLORA_PROGRAM, "chat", "--model", "model", "--threads", "1",
+          "--max-new-tokens", "3", "--temperature", "0", nullptr);
+    _exit(127);
+  }
+  ~AtATerminal() {
+    if (pid_ > 0) {
+      kill(pid_, SIGKILL);
+      waitpid(pid_, nullptr, 0);
+    }
+    close(terminal_);
+  }
+
+  void type(const std::string& keys) {
+    ASSERT_EQ(write(terminal_, keys.data(), keys.size()), static_cast<ssize_t>(keys.size()));
+  }
+
+  // Reads until `text` has come, after what earlier calls have read; a minute at most.
+  bool shows(const std::string& text) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+    for (;;) {
+      if (const size_t at = screen_.find(text); at != std::string::npos) {
+        screen_.erase(0, at + text.size());
+        return true;
+      }
+      pollfd ready = {terminal_, POLLIN, 0};
+      char bytes[4096];
+      if (std::chrono::steady_clock::now() > end || poll(&ready, 1, 60000) <= 0) return false;
+      const ssize_t count = read(terminal_, bytes, sizeof(bytes));
+      if (count <= 0) return false;
+      screen_.append(bytes, static_cast<size_t>(count));
+    }
+  }
+
+  int exit_code() {
+    int status = 0;
+    waitpid(pid_, &status, 0);
+    pid_ = -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  }
+
+ private:
+  int terminal_ = -1;
+  pid_t pid_;
+  std::string screen_;
+};
+
+TEST(Chat, AtATerminalLinesAreEditedAndRememberedAndCtrlCDropsThem) {
+  TempDir dir;
+  write_tiny_directory(dir / "model");
+  {
+    AtATerminal chat(dir);
+    ASSERT_TRUE(chat.shows("> "));
+    chat.type("/hexlp\x02\x02\x7f\n");  // two to the left, and the x away
+    EXPECT_TRUE(chat.shows("/system TEXT"));
+    ASSERT_TRUE(chat.shows("> "));
+    chat.type("half a line\x03");
+    ASSERT_TRUE(chat.shows("^C"));
+    ASSERT_TRUE(chat.shows("> "));
+    chat.type("\x04");
+    EXPECT_EQ(chat.exit_code(), 0);
+  }
+  const std::string file = dir / ".local/state/qlora/chat_history";
+  ASSERT_TRUE(fs::exists(file));
+  EXPECT_THAT(read_file(file), AllOf(HasSubstr("/help"), Not(HasSubstr("half"))));
+  EXPECT_EQ(fs::status(file).permissions(), fs::perms::owner_read | fs::perms::owner_write);
+  AtATerminal again(dir);
+  ASSERT_TRUE(again.shows("> "));
+  again.type("\x10\n");  // the line before
+  EXPECT_TRUE(again.shows("/system TEXT"));
+}
+
+}  // namespace
+}  // namespace qlora::test
