@@ -7,7 +7,7 @@ namespace qlora::recipes {
 namespace {
 
 constexpr const char* kAlwaysLogged =
-    "every step is logged to the console, metrics.jsonl and TensorBoard without a key";
+    "metrics.jsonl and TensorBoard files are written to output.dir without a key; leave it out";
 constexpr const char* kTargets = "write module names, or all-linear";
 
 std::vector<OtherName> model_names() {
@@ -19,8 +19,8 @@ std::vector<OtherName> model_names() {
           {"base_model_name_or_path", "model.name", ""},
           {"torch_dtype", "model.dtype", ""},
           {"bf16", "train.compute_dtype", "auto takes bfloat16 where the machine multiplies it"},
-          {"fp16", "train.compute_dtype",
-           "write float16; auto takes bfloat16 where the machine multiplies it"},
+          {"fp16", "train.compute_dtype", "auto takes bfloat16 where the machine multiplies it",
+           "float16"},
           {"tf32", "", "products are bfloat16 or float32 (train.compute_dtype); leave it out"},
           {"precision", "train.compute_dtype", "write bfloat16 or float32"},
           {"device_map", "", "the whole model lies on train.device; leave it out"},
@@ -32,11 +32,11 @@ std::vector<OtherName> model_names() {
 
 std::vector<OtherName> quantization_names() {
   return {
-      {"load_in_4bit", "quantization.method", "write nf4"},
-      {"load_in_8bit", "quantization.method", "write nf4; 8 bit is not in this version"},
-      {"quantization_bit", "quantization.method", "write nf4"},
-      {"quantize", "quantization.method", "write nf4"},
-      {"qlora_bnb", "quantization.method", "write nf4"},
+      {"load_in_4bit", "quantization.method", "", "nf4"},
+      {"load_in_8bit", "quantization.method", "", "int8"},
+      {"quantization_bit", "quantization.method", "4 is nf4, 8 is int8", "nf4"},
+      {"quantize", "quantization.method", "bnb.int8 is int8", "nf4"},
+      {"qlora_bnb", "quantization.method", "", "nf4"},
       {"bnb_4bit_quant_type", "quantization.method", ""},
       {"quantization_type", "quantization.method", ""},
       {"quant_type", "quantization.method", ""},
@@ -54,7 +54,7 @@ std::vector<OtherName> quantization_names() {
 }
 
 std::vector<OtherName> lora_names() {
-  return {{"adapter", "quantization.method", "for qlora write nf4; adapters are always LoRA"},
+  return {{"adapter", "quantization.method", "for qlora; adapters are always LoRA", "nf4"},
           {"finetuning_type", "", "adapters are always LoRA; leave it out"},
           {"r", "lora.rank", ""},
           {"lora_r", "lora.rank", ""},
@@ -63,16 +63,16 @@ std::vector<OtherName> lora_names() {
           {"lora_dropout", "lora.dropout", ""},
           {"target_modules", "lora.targets", ""},
           {"lora_target_modules", "lora.targets", ""},
-          {"lora_target_linear", "lora.targets", "write all-linear"},
+          {"lora_target_linear", "lora.targets", "", "all-linear"},
           {"lora_target", "lora.targets", "all is all-linear here"},
           {"lora_attn_modules", "lora.targets", kTargets},
           {"apply_lora_to_mlp", "lora.targets", kTargets},
           {"apply_lora_to_output", "lora.targets", "add lm_head"},
-          {"lora_query", "lora.targets", "write q_proj"},
-          {"lora_key", "lora.targets", "write k_proj"},
-          {"lora_value", "lora.targets", "write v_proj"},
-          {"lora_projection", "lora.targets", "write o_proj"},
-          {"lora_mlp", "lora.targets", "write gate_proj, up_proj, down_proj"},
+          {"lora_query", "lora.targets", "", "q_proj"},
+          {"lora_key", "lora.targets", "", "k_proj"},
+          {"lora_value", "lora.targets", "", "v_proj"},
+          {"lora_projection", "lora.targets", "", "o_proj"},
+          {"lora_mlp", "lora.targets", "", "[gate_proj, up_proj, down_proj]"},
           {"lora_head", "lora.targets", "add lm_head"},
           {"modules_to_save", "lora.modules_to_save", ""},
           {"lora_modules_to_save", "lora.modules_to_save", ""},
@@ -80,12 +80,14 @@ std::vector<OtherName> lora_names() {
           {"use_stochastic_rounding", "optim.stochastic_rounding", ""},
           {"bias", "lora.bias", ""},
           {"init_lora_weights", "lora.init", ""},
-          {"loftq_config", "", "LoftQ is not in this version; leave it out"},
-          {"loftq_bits", "", "LoftQ is not in this version; leave it out"},
-          {"peft", "", "LoftQ is not in this version; leave it out"},
+          {"loftq_config", "lora.loftq", "beside lora.init: loftq", "{iterations: 1}"},
+          {"loftq_iter", "lora.loftq", "beside lora.init: loftq", "{iterations: 1}"},
+          {"loftq_bits", "lora.init", "quantization.method gives the bits", "loftq"},
+          {"peft", "lora.init", "of loftq_config; lora.loftq has the iterations", "loftq"},
+          {"pissa_init", "lora.init", "", "pissa"},
+          {"loraplus_lr_ratio", "lora.plus_lr_ratio", ""},
           {"peft_use_rslora", "lora.use_rslora", ""},
-          {"peft_use_dora", "", "DoRA is not in this version; leave it out"},
-          {"use_dora", "", "DoRA is not in this version; leave it out"},
+          {"peft_use_dora", "lora.use_dora", ""},
           {"lora_model_dir", "lora.from_adapter", ""},
           {"adapter_name_or_path", "lora.from_adapter", ""},
           {"task_type", "", "models are causal language models; leave it out"}};
@@ -185,10 +187,10 @@ std::vector<OtherName> output_names() {
   return {{"output_dir", "output.dir", ""},
           {"out_dir", "output.dir", ""},
           {"overwrite_output_dir", "output.overwrite", ""},
-          {"logging_steps", "", kAlwaysLogged},
-          {"log_every_n_steps", "", kAlwaysLogged},
-          {"log_interval", "", kAlwaysLogged},
-          {"train.log_interval", "", kAlwaysLogged},
+          {"logging_steps", "train.log_every", "in steps"},
+          {"log_every_n_steps", "train.log_every", "in steps"},
+          {"log_interval", "train.log_every", "in steps"},
+          {"train.log_interval", "train.log_every", "in steps"},
           {"report_to", "", kAlwaysLogged},
           {"use_tensorboard", "", kAlwaysLogged},
           {"logger_name", "", kAlwaysLogged},
@@ -226,7 +228,8 @@ const OtherName* find_other_name(const std::string& section, const std::string& 
 
 std::string other_name_sentence(const OtherName& other) {
   if (other.here.empty()) return other.note;
-  return "it is " + other.here + " here" + (other.note.empty() ? "" : " (" + other.note + ")");
+  return "it is " + other.here + " here" + (other.value.empty() ? "" : ": write " + other.value) +
+         (other.note.empty() ? "" : " (" + other.note + ")");
 }
 
 }  // namespace qlora::recipes

@@ -12,6 +12,7 @@ struct OtherName {
   std::string name;  // theirs; "tokenizer.max_seq_len" where the section matters
   std::string here;  // our key; empty: there is none
   std::string note;  // how to write it, or why there is none
+  std::string value = {};  // what to write, where one value of ours is the same; YAML
 };
 
 const std::vector<OtherName>& other_names();
@@ -19,7 +20,7 @@ const std::vector<OtherName>& other_names();
 // nullptr if no other tool uses the name. `section` may be empty; the name with its section comes
 // first.
 const OtherName* find_other_name(const std::string& section, const std::string& name);
-// "it is optim.lr here", "it is quantization.method here: write nf4", or the note alone.
+// "it is optim.lr here", "it is lora.targets here: write q_proj (NOTE)", or the note alone.
 std::string other_name_sentence(const OtherName& other);
 
 }  // namespace qlora::recipes

@@ -1,5 +1,6 @@
 // What to tell about a key that a recipe does not have, in this order: it comes in a later version;
-// another tool's name for a key of ours; a key of another section; a typing mistake.
+// another tool's name for a key of ours; a key of another section; another tool's name for what
+// needs no key; a typing mistake.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -36,14 +37,16 @@ std::string unknown_key_sentence(const std::string& section, const std::string& 
   const std::string unknown = fmt::format("unknown key '{}'", key);
   const std::string prefix = section.empty() ? "" : section + ".";
   if (const std::string later = later_key(prefix + key); !later.empty()) return later;
-  if (const OtherName* other = find_other_name(section, key)) {
-    if (!other->here.empty()) problems.covered(other->here);
+  const OtherName* other = find_other_name(section, key);
+  if (other && !other->here.empty()) {
+    problems.covered(other->here);
     return unknown + "; " + other_name_sentence(*other);
   }
   if (const std::vector<std::string> elsewhere = keys_called(key); !elsewhere.empty()) {
     for (const std::string& ours : elsewhere) problems.covered(ours);
     return fmt::format("{}; it is {} here", unknown, fmt::join(elsewhere, " or "));
   }
+  if (other) return unknown + "; " + other_name_sentence(*other);
   if (const std::string near = nearest_word(key, known); !near.empty()) {
     problems.covered(prefix + near);
     return fmt::format("{}; did you mean '{}'?", unknown, near);

@@ -1,0 +1,115 @@
+// What the program says of other tools' names is held against the keys it has.
+#include "recipes/other_names.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <set>
+
+#include "base/error.h"
+#include "recipes/fields.h"
+#include "recipes/later_keys.h"
+#include "recipes/recipe_yaml.h"
+
+namespace qlora::recipes {
+namespace {
+using testing::HasSubstr;
+using testing::Not;
+
+constexpr const char* kSmall =
+    "model: {path: m}\n"
+    "data: {train: [{path: rows.jsonl}]}\n"
+    "train: {max_steps: 3}\n"
+    "output: {dir: run}\n";
+
+std::string refusal(const std::vector<std::string>& overrides) {
+  try {
+    parse_recipe(kSmall, "r.yaml", "/base", overrides);
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+std::set<std::string> own_keys() {
+  const std::vector<std::string> keys = all_keys();
+  return {keys.begin(), keys.end()};
+}
+
+std::string last_part(const std::string& key) { return key.substr(key.rfind('.') + 1); }
+
+TEST(OtherNames, PointToKeysThatTheProgramHas) {
+  const std::set<std::string> keys = own_keys();
+  for (const OtherName& other : other_names()) {
+    EXPECT_TRUE(other.here.empty() || keys.contains(other.here)) << other.name;
+  }
+}
+
+TEST(OtherNames, TheValuesTheyAdviseAreTaken) {
+  for (const OtherName& other : other_names()) {
+    if (other.value.empty()) continue;
+    EXPECT_EQ(refusal({other.here + "=" + other.value}), "") << other.name;
+  }
+}
+
+TEST(OtherNames, WhatIsSaidToNeedNoKeyHasNone) {
+  std::set<std::string> words;
+  for (const std::string& key : all_keys()) words.insert(last_part(key));
+  for (const OtherName& other : other_names()) {
+    EXPECT_FALSE(other.here.empty() && words.contains(last_part(other.name))) << other.name;
+  }
+}
+
+TEST(OtherNames, NoneClaimsThatSomethingIsMissing) {
+  for (const OtherName& other : other_names())
+    EXPECT_THAT(other.note, Not(HasSubstr("not in this version"))) << other.name;
+}
+
+TEST(OtherNames, EightBitsLoftqAndDoraAreToldByTheirKeys) {
+  EXPECT_THAT(refusal({"load_in_8bit=true"}), HasSubstr("quantization.method here: write int8"));
+  EXPECT_THAT(refusal({"use_dora=true"}), HasSubstr("it is lora.use_dora here"));
+  EXPECT_THAT(refusal({"peft_use_dora=true"}), HasSubstr("it is lora.use_dora here"));
+  EXPECT_THAT(refusal({"loftq_bits=4"}), HasSubstr("it is lora.init here: write loftq"));
+  EXPECT_THAT(refusal({"logging_steps=10"}), HasSubstr("it is train.log_every here"));
+}
+
+// Of each key of later work that takes words: whether the options themselves refuse the word.
+bool is_taken(const std::string& key, const std::string& word) {
+  Recipe recipe;
+  try {
+    if (key == "quantization.method") {
+      recipe.quantization.method = word;
+      recipe.quantization.validate();
+    } else if (key == "lora.init") {
+      recipe.lora.init = word;
+      recipe.lora.validate();
+    } else if (key == "optim.name") {
+      recipe.optim.name = word;
+      recipe.optim.validate();
+    } else {
+      recipe.data.train = {{"rows.jsonl", word, {}}};
+      recipe.data.validate();
+    }
+  } catch (const ConfigError&) {
+    return false;
+  }
+  return true;
+}
+
+TEST(LaterKeys, AreNoneThatTheProgramHas) {
+  const std::set<std::string> keys = own_keys();
+  for (const LaterKey& later : later_keys()) {
+    if (later.values.empty()) {
+      EXPECT_FALSE(keys.contains(later.key)) << later.key;
+      continue;
+    }
+    EXPECT_TRUE(keys.contains(later.key)) << later.key;
+    std::istringstream words(later.values);
+    for (std::string word; words >> word;)
+      EXPECT_FALSE(is_taken(later.key, word)) << later.key << ": " << word;
+  }
+}
+
+}  // namespace
+}  // namespace qlora::recipes
