@@ -9,14 +9,14 @@
 
 namespace qlora::exporting {
 
-// The files of such a directory, into one that exists.
+// The files of such a directory, into one that exists. `training`: of the card (model_card.h).
 void fill_adapter_directory(const std::string& directory, const lora::AdapterSet& adapters,
                             const lora::LoraOptions& options, const lora::AdapterBase& base,
-                            const data::Tokenizer& tokenizer);
+                            const data::Tokenizer& tokenizer, const std::string& training = "");
 // Complete or absent; replaces a directory that is itself an adapter. ConfigError if `directory`
 // holds anything else.
 void write_adapter_directory(const std::string& directory, const lora::AdapterSet& adapters,
                              const lora::LoraOptions& options, const lora::AdapterBase& base,
-                             const data::Tokenizer& tokenizer);
+                             const data::Tokenizer& tokenizer, const std::string& training = "");
 
 }  // namespace qlora::exporting

@@ -17,6 +17,7 @@
 #include "model/load.h"
 #include "recipes/merge_base.h"
 #include "recipes/sample_rows.h"
+#include "recipes/training_facts.h"
 
 namespace qlora::recipes {
 namespace {
@@ -168,7 +169,8 @@ exporting::Agreement export_model(TrainedModel& trained, const ExportOptions& op
   nlohmann::ordered_json report;
   if (options.format == "adapter") {
     exporting::fill_adapter_directory(target.path(), *trained.adapters, trained.recipe.lora,
-                                      trained.base.record, *trained.base.tokenizer);
+                                      trained.base.record, *trained.base.tokenizer,
+                                      training_facts(trained.recipe));
     agreement = check_adapter(target.path(), trained, reference);
     require_agreement(agreement, "");
     report = json_of(agreement);

@@ -19,6 +19,7 @@
 #include "recipes/forecast.h"
 #include "recipes/plan.h"
 #include "recipes/stop_sentence.h"
+#include "recipes/training_facts.h"
 #include "trainer/memory_fit.h"
 #include "trainer/memory_report.h"
 #include "trainer/step_profile.h"
@@ -347,7 +348,7 @@ void finish(const Recipe& recipe, const RunDirectory& run, const BaseModel& base
   }
   const std::string directory = run.file("adapter");
   exporting::write_adapter_directory(directory, job.adapters, recipe.lora, base.record,
-                                     *base.tokenizer);
+                                     *base.tokenizer, training_facts(recipe));
   log::info("finished: {} steps, {} tokens; the adapter is in {}", job.state.step, job.state.tokens,
             directory);
   log::info("try it: qlora chat {}", run.path());

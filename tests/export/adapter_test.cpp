@@ -3,11 +3,13 @@
 #include "export/adapter.h"
 
 #include <ATen/ATen.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
 
 #include "base/error.h"
+#include "export/model_card.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
 #include "tests/support/tiny_model.h"
@@ -16,6 +18,9 @@ namespace qlora::exporting {
 namespace {
 namespace fs = std::filesystem;
 using test::TempDir;
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
 
 struct TinyAdapter {
   TempDir dir;
@@ -94,6 +99,53 @@ TEST(AdapterExport, AnEarlierAdapterIsReplacedWhole) {
   const auto reloaded = test::tiny_adapters(*model, false);
   lora::read_adapter_tensors(trained.dir / "adapter", *reloaded);
   EXPECT_TRUE(at::equal(reloaded->values(), trained.adapters->values()));
+}
+
+std::string card_of(const lora::AdapterBase& base) {
+  return model_card(lora::LoraOptions(), base, "## Data\n");
+}
+
+TEST(ModelCard, AHubIdIsLoadedWithTheQuantizationOfTheTraining) {
+  lora::AdapterBase base{"org/name@abc", "/home/me/cache/name", {}, "bfloat16", "0123"};
+  base.quantization.method = "nf4";
+  const std::string card = card_of(base);
+  EXPECT_THAT(card, AllOf(HasSubstr("base_model: org/name\n"),
+                          HasSubstr("from_pretrained(\"org/name\", revision=\"abc\", "),
+                          HasSubstr("bnb_4bit_quant_type=\"nf4\""),
+                          HasSubstr("bnb_4bit_use_double_quant=True"),
+                          HasSubstr("llm_int8_skip_modules=[\"lm_head\"]"), HasSubstr("## Data")));
+  EXPECT_THAT(card, Not(HasSubstr("/home")));
+}
+
+TEST(ModelCard, AGgufFileIsNamedWithoutItsPlace) {
+  lora::AdapterBase base{"/home/me/m.Q4_1.gguf", "/home/me/m.Q4_1.gguf", {}, "bfloat16", "0123"};
+  EXPECT_THAT(card_of(base), HasSubstr("gguf_file=\"m.Q4_1.gguf\""));
+  base.quantization.method = "nf4";
+  base.quantization.double_quant = false;
+  base.quantization.block_size = 128;
+  const std::string card = card_of(base);
+  EXPECT_THAT(card, AllOf(HasSubstr("qlora quantize --model m.Q4_1.gguf --method nf4 --dtype "
+                                    "bfloat16 --output base --no-double-quant --block-size 128"),
+                          HasSubstr("from_pretrained(\"base\""), Not(HasSubstr("base_model:")),
+                          Not(HasSubstr("/home"))));
+}
+
+TEST(ModelCard, ABaseThatTheRunWroteIsAskedFor) {
+  lora::AdapterBase base{"/runs/a/base", "/runs/a/base", {}, "bfloat16", "0123"};
+  base.quantization.method = "nf4";
+  base.init = "loftq";
+  EXPECT_THAT(card_of(base), AllOf(HasSubstr("the directory `base`"), HasSubstr("\"path/to/base\""),
+                                   Not(HasSubstr("/runs"))));
+}
+
+TEST(ModelCard, EightBitsAreLoadedWithTheirThreshold) {
+  lora::AdapterBase base{"/models/m/", "/models/m/", {}, "float16", "0123"};
+  base.quantization.method = "int8";
+  base.quantization.threshold = 5;
+  EXPECT_THAT(card_of(base),
+              AllOf(HasSubstr("load_in_8bit=True"), HasSubstr("llm_int8_threshold=5.0"),
+                    HasSubstr("\"path/to/m\", quantization_config=quantization"),
+                    HasSubstr("dtype=torch.float16"), Not(HasSubstr("/models"))));
 }
 
 }  // namespace

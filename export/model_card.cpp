@@ -1,0 +1,153 @@
+#include "export/model_card.h"
+
+#include <fmt/ranges.h>
+
+#include <filesystem>
+#include <regex>
+
+#include "lora/weight_init.h"
+
+namespace qlora::exporting {
+namespace {
+namespace fs = std::filesystem;
+using quant::QuantizationOptions;
+
+bool is_hub_id(const std::string& name) {
+  static const std::regex id("[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+(@[A-Za-z0-9_.-]+)?");
+  return std::regex_match(name, id) && !name.ends_with(".gguf") && !fs::exists(name);
+}
+
+bool is_gguf(const lora::AdapterBase& base) { return base.path.ends_with(".gguf"); }
+
+std::string last_part(const std::string& path) {
+  const fs::path plain = fs::path(path).lexically_normal();
+  return (plain.has_filename() ? plain : plain.parent_path()).filename().string();
+}
+
+// "org/name", "model.gguf" or the name of a directory.
+std::string shown_name(const lora::AdapterBase& base) {
+  return is_hub_id(base.name) ? base.name.substr(0, base.name.find('@')) : last_part(base.name);
+}
+
+// What from_pretrained takes as the base: a hub id, with its revision, or a place to fill in.
+std::string base_argument(const lora::AdapterBase& base) {
+  if (!is_hub_id(base.name)) return fmt::format("\"path/to/{}\"", last_part(base.name));
+  const size_t at = base.name.find('@');
+  std::string argument = fmt::format("\"{}\"", base.name.substr(0, at));
+  if (at != std::string::npos)
+    argument += fmt::format(", revision=\"{}\"", base.name.substr(at + 1));
+  return argument;
+}
+
+const char* python_bool(bool value) { return value ? "True" : "False"; }
+
+bool is_quantized_by_training(const QuantizationOptions& quantization) {
+  return quantization.method != "none" && quantization.method != "as_stored";
+}
+
+// BitsAndBytesConfig(...) of the training.
+std::string quantization_config(const lora::AdapterBase& base) {
+  const QuantizationOptions& q = base.quantization;
+  const std::string skipped = q.skip_modules.empty()
+                                  ? ""
+                                  : fmt::format("    llm_int8_skip_modules=[\"{}\"],\n",
+                                                fmt::join(q.skip_modules, "\", \""));
+  if (q.method.starts_with("int8"))
+    return fmt::format(
+        "BitsAndBytesConfig(\n    load_in_8bit=True,\n    llm_int8_threshold={:.1f},\n{})",
+        q.method == "int8" ? q.threshold : 0.0, skipped);
+  return fmt::format(
+      "BitsAndBytesConfig(\n    load_in_4bit=True,\n    bnb_4bit_quant_type=\"{}\",\n"
+      "    bnb_4bit_use_double_quant={},\n    bnb_4bit_compute_dtype=torch.{},\n{})",
+      q.method, python_bool(q.double_quant), base.dtype, skipped);
+}
+
+std::string quantize_command(const lora::AdapterBase& base) {
+  const QuantizationOptions &q = base.quantization, defaults;
+  std::string command =
+      fmt::format("qlora quantize --model {} --method {} --dtype {} --output base",
+                  last_part(base.path), q.method, base.dtype);
+  if (q.method == "int8_weight_only")
+    command = fmt::format(
+        "qlora quantize --model {} --method int8 --threshold 0 --dtype {} "
+        "--output base",
+        last_part(base.path), base.dtype);
+  if (q.method == "int8" && q.threshold != defaults.threshold)
+    command += fmt::format(" --threshold {}", q.threshold);
+  if (q.method.ends_with("f4") || q.method.ends_with("p4")) {
+    if (!q.double_quant) command += " --no-double-quant";
+    if (q.block_size != defaults.block_size)
+      command += fmt::format(" --block-size {}", q.block_size);
+  }
+  if (q.skip_modules != defaults.skip_modules && !q.skip_modules.empty())
+    command += fmt::format(" --skip-modules {}", fmt::join(q.skip_modules, " "));
+  return command;
+}
+
+std::string python(const std::string& imports, const std::string& before,
+                   const std::string& arguments) {
+  return fmt::format(
+      "```python\nimport torch\nfrom peft import PeftModel\n"
+      "from transformers import AutoModelForCausalLM{}\n\n{}"
+      "model = AutoModelForCausalLM.from_pretrained({})\n"
+      "model = PeftModel.from_pretrained(model, \"path/to/this/directory\")\n```\n",
+      imports, before, arguments);
+}
+
+// transformers loads a GGUF file unquantized only: with quantized weights the base is written once.
+std::string load_gguf(const lora::AdapterBase& base) {
+  const std::string plain =
+      python("", "",
+             fmt::format("\"directory/of/the/file\", gguf_file=\"{}\", dtype=torch.{}",
+                         last_part(base.path), base.dtype));
+  if (!is_quantized_by_training(base.quantization)) return plain;
+  return fmt::format(
+      "transformers cannot quantize a GGUF file while it loads it. This writes the base as it was "
+      "in training, to the bit:\n\n```sh\n{}\n```\n\n{}\n"
+      "Without that, `from_pretrained(\"directory/of/the/file\", gguf_file=\"{}\")` loads the same "
+      "weights unquantized. The adapter works on them, but it was trained on the quantized ones.\n",
+      quantize_command(base), python("", "", fmt::format("\"base\", dtype=torch.{}", base.dtype)),
+      last_part(base.path));
+}
+
+std::string how_to_load(const lora::AdapterBase& base) {
+  if (lora::init_changes_base(base.init))
+    return fmt::format(
+               "The adapter started from a part of the base's weights ({}) and acts as it was "
+               "trained only on the base that its run wrote, the directory `{}`.\n\n",
+               base.init, last_part(base.name)) +
+           python("", "",
+                  fmt::format("\"path/to/{}\", dtype=torch.{}", last_part(base.name), base.dtype));
+  if (is_gguf(base)) return load_gguf(base);
+  if (!is_quantized_by_training(base.quantization))
+    return python("", "", fmt::format("{}, dtype=torch.{}", base_argument(base), base.dtype));
+  return python(", BitsAndBytesConfig",
+                fmt::format("quantization = {}\n", quantization_config(base)),
+                fmt::format("{}, quantization_config=quantization, dtype=torch.{}",
+                            base_argument(base), base.dtype));
+}
+
+}  // namespace
+
+std::string model_card(const lora::LoraOptions& options, const lora::AdapterBase& base,
+                       const std::string& training) {
+  const std::string name = shown_name(base);
+  std::string card = "---\nlibrary_name: peft\npipeline_tag: text-generation\n";
+  if (is_hub_id(base.name)) card += fmt::format("base_model: {}\n", name);
+  card += fmt::format(
+      "tags:\n- lora\n- qlora\n---\n\n# A LoRA adapter for {}\n\n"
+      "Rank {}, alpha {}, trained with qlora.cpp. The base's quantization in training: {}; what "
+      "was "
+      "not quantized was in {}.\n\n## How to load it\n\n",
+      name, options.rank, options.alpha, base.quantization.to_text(), base.dtype);
+  card += how_to_load(base);
+  const QuantizationOptions defaults;
+  if (base.quantization.block_size != defaults.block_size && !is_gguf(base))
+    card += fmt::format(
+        "\nThe block size was {}, which transformers has no setting for: `qlora quantize "
+        "--block-size {}` writes such a base.\n",
+        base.quantization.block_size, base.quantization.block_size);
+  return training.empty() ? card : card + "\n" + training;
+}
+
+}  // namespace qlora::exporting

@@ -1,0 +1,14 @@
+// What a model card says of a training: data, settings and figures, in Markdown.
+#pragma once
+
+#include <string>
+
+#include "recipes/recipe.h"
+
+namespace qlora::recipes {
+
+// Of the run that `recipe` describes, with the figures of the metrics.jsonl in its output.dir where
+// there is one; empty for a recipe without data. Files are named without their directories.
+std::string training_facts(const Recipe& recipe);
+
+}  // namespace qlora::recipes
