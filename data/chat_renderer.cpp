@@ -35,6 +35,69 @@ std::string head(const std::string& text) {
       message, head(whole.substr(shared.size())), tail(shared), head(prompt.substr(shared.size())));
 }
 
+// Texts of a conversation's beginnings over one base.
+class PrefixTexts {
+ public:
+  PrefixTexts(ChatTemplate::Prefixes of_prompts, ChatTemplate::Prefixes of_wholes)
+      : base_(std::make_shared<const std::string>(longest_text(of_wholes))),
+        prompts_(move_over(*base_, std::move(of_prompts))),
+        wholes_(move_over(*base_, std::move(of_wholes))) {}
+
+  const std::shared_ptr<const std::string>& base() const { return base_; }
+  // The text of the first `length` messages; `render` makes it where it is not known.
+  template <typename Render>
+  SharedText prompt(size_t length, const Render& render) const {
+    return find(prompts_, length, render);
+  }
+  template <typename Render>
+  SharedText whole(size_t length, const Render& render) const {
+    return find(wholes_, length, render);
+  }
+
+ private:
+  using Texts = std::map<size_t, SharedText>;
+
+  static std::string longest_text(const ChatTemplate::Prefixes& prefixes) {
+    if (prefixes.texts.empty()) return prefixes.base;
+    return prefixes.texts.rbegin()->second.over(prefixes.base);
+  }
+
+  // The same texts over another base, each sharing as much of it as it can.
+  static Texts move_over(std::string_view base, ChatTemplate::Prefixes prefixes) {
+    const size_t common = common_prefix(base, prefixes.base);
+    for (auto& [length, text] : prefixes.texts) {
+      if (text.shared > common) {
+        text.rest.insert(0, prefixes.base, common, text.shared - common);
+        text.shared = common;
+      }
+      const size_t more = common_prefix(base.substr(text.shared), text.rest);
+      text.rest.erase(0, more);
+      text.shared += more;
+    }
+    return std::move(prefixes.texts);
+  }
+
+  template <typename Render>
+  SharedText find(const Texts& texts, size_t length, const Render& render) const {
+    const auto found = texts.find(length);
+    if (found != texts.end()) return found->second;
+    const std::string text = render();
+    const size_t shared = common_prefix(*base_, text);
+    return {shared, text.substr(shared)};
+  }
+
+  std::shared_ptr<const std::string> base_;
+  Texts prompts_, wholes_;
+};
+
+// Over the same base.
+bool begins_with(const SharedText& whole, const SharedText& prompt, std::string_view base) {
+  if (prompt.size() > whole.size()) return false;
+  const size_t shared = std::min(whole.shared, prompt.shared);
+  const std::string rest = prompt.behind(shared, base);
+  return whole.behind(shared, base).starts_with(rest);
+}
+
 std::string read_template_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   std::ostringstream text;
@@ -57,26 +120,49 @@ ChatRenderer::ChatRenderer(const ChatTemplate& chat_template, const Tokenizer& t
 
 std::string ChatRenderer::render(const Json& messages, const Json& context,
                                  bool add_generation_prompt) const {
+  return template_.render(messages, variables_with(context), add_generation_prompt);
+}
+
+Json ChatRenderer::variables_with(const Json& context) const {
   Json variables = variables_;
   for (const auto& [name, value] : context.items()) variables[name] = value;
-  return template_.render(messages, variables, add_generation_prompt);
+  return variables;
+}
+
+ChatTemplate::Prefixes ChatRenderer::render_prefixes(const Conversation& conversation,
+                                                     bool add_generation_prompt,
+                                                     const std::vector<size_t>& lengths) const {
+  // One pass costs what rendering two or three prefixes does.
+  constexpr size_t kFewest = 3;
+  if (lengths.size() < kFewest) return {};
+  return template_.render_prefixes(conversation.messages, variables_with(conversation.context),
+                                   add_generation_prompt, lengths);
 }
 
 std::vector<Turn> ChatRenderer::turns(const Conversation& conversation,
                                       const PromptEncoder& encoder) const {
+  const Json& messages = conversation.messages;
+  std::vector<size_t> before, with;  // numbers of messages before each trained turn, and with it
+  for (size_t i = 0; i < messages.size(); ++i) {
+    if (!is_trained_turn(messages[i])) continue;
+    before.push_back(i);
+    with.push_back(i + 1);
+  }
+  const PrefixTexts texts(render_prefixes(conversation, true, before),
+                          render_prefixes(conversation, false, with));
+  const auto render_first = [&](size_t length, bool add_generation_prompt) {
+    const Json first(messages.begin(), messages.begin() + static_cast<ptrdiff_t>(length));
+    return render(first, conversation.context, add_generation_prompt);
+  };
   std::vector<Turn> turns;
-  Json messages = Json::array();
-  for (size_t i = 0; i < conversation.messages.size(); ++i) {
-    const Json& message = conversation.messages[i];
-    if (!is_trained_turn(message)) {
-      messages.push_back(message);
-      continue;
+  for (const size_t i : before) {
+    const Json& message = messages[i];
+    const SharedText prompt = texts.prompt(i, [&] { return render_first(i, true); });
+    SharedText whole = texts.whole(i + 1, [&] { return render_first(i + 1, false); });
+    if (!begins_with(whole, prompt, *texts.base())) {
+      fail_on_generation_prompt(i, prompt.over(*texts.base()), whole.over(*texts.base()));
     }
-    std::string prompt = render(messages, conversation.context, true);
-    messages.push_back(message);
-    std::string whole = render(messages, conversation.context, false);
-    if (!whole.starts_with(prompt)) fail_on_generation_prompt(i, prompt, whole);
-    turns.push_back(make_turn(std::move(prompt), std::move(whole), encoder));
+    turns.push_back(make_turn(texts.base(), std::move(whole), prompt.size(), encoder));
     if (turns.back().answer(encoder.tokenizer()).find_first_not_of(" \t\r\n") ==
         std::string::npos) {
       fail<FormatError>(

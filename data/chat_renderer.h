@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,11 @@ class ChatRenderer {
   bool writes_the_date() const;
 
  private:
+  ChatTemplate::Prefixes render_prefixes(const Conversation& conversation,
+                                         bool add_generation_prompt,
+                                         const std::vector<size_t>& lengths) const;
+  Json variables_with(const Json& context) const;
+
   const ChatTemplate& template_;
   Json variables_ = Json::object();
 };

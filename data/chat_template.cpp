@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "data/jinja/json_text.h"
 #include "data/jinja/parser.h"
+#include "data/jinja/prefixes.h"
 #include "data/jinja/source.h"
 
 namespace qlora::data {
@@ -37,6 +38,19 @@ Json with_reasoning_fields_in_all(const Json& messages) {
   return named;
 }
 
+// All variables but the messages.
+void define_variables(jinja::Runtime& runtime, const Json& context, bool add_generation_prompt) {
+  jinja::define_globals(runtime);
+  jinja::Scope& variables = runtime.globals();
+  // As in transformers, these two are always there, if only as none.
+  variables.set("tools", jinja::None{});
+  variables.set("documents", jinja::None{});
+  for (const auto& [name, value] : context.items()) {
+    variables.set(name, jinja::from_json(runtime, value));
+  }
+  variables.set("add_generation_prompt", jinja::Value::boolean(add_generation_prompt));
+}
+
 }  // namespace
 
 struct ChatTemplate::Parsed {
@@ -63,21 +77,39 @@ std::string ChatTemplate::render(const Json& messages, const Json& context,
   const Json conversation = with_reasoning_fields_in_all(messages);
   try {
     jinja::Runtime runtime;
-    jinja::define_globals(runtime);
-    jinja::Scope& variables = runtime.globals();
-    // As in transformers, these two are always there, if only as none.
-    variables.set("tools", jinja::None{});
-    variables.set("documents", jinja::None{});
-    for (const auto& [name, value] : context.items()) {
-      variables.set(name, jinja::from_json(runtime, value));
-    }
-    variables.set("messages", jinja::from_json(runtime, conversation));
-    variables.set("add_generation_prompt", jinja::Value::boolean(add_generation_prompt));
-    return jinja::capture(parsed_->tree.body, runtime, runtime.new_scope(&variables));
+    define_variables(runtime, context, add_generation_prompt);
+    runtime.globals().set("messages", jinja::from_json(runtime, conversation));
+    return jinja::capture(parsed_->tree.body, runtime, runtime.new_scope(&runtime.globals()));
   } catch (const jinja::Failure& failure) {
     const size_t offset = failure.offset == jinja::Failure::kNowhere ? 0 : failure.offset;
     parsed_->source.fail_at(parsed_->source.position_of(offset), failure.what());
   }
+}
+
+ChatTemplate::Prefixes ChatTemplate::render_prefixes(const Json& messages, const Json& context,
+                                                     bool add_generation_prompt,
+                                                     const std::vector<size_t>& lengths) const {
+  Prefixes result;
+  jinja::Prefixes prefixes(lengths, messages.size());
+  jinja::Runtime runtime;
+  jinja::Capture captured(runtime);
+  runtime.watch_output();
+  try {
+    define_variables(runtime, context, add_generation_prompt);
+    jinja::Values items;
+    for (const Json& message : messages) {
+      items.push_back(jinja::from_json(runtime, with_reasoning_fields(message)));
+    }
+    runtime.globals().set("messages",
+                          runtime.make<jinja::PrefixList>(std::move(items), 0, prefixes));
+    jinja::execute_all(parsed_->tree.body, runtime, runtime.new_scope(&runtime.globals()));
+  } catch (const jinja::PrefixesDone&) {
+  } catch (const jinja::Failure&) {
+    // what was found before it stands
+  }
+  result.base = captured.take();
+  result.texts = prefixes.take();
+  return result;
 }
 
 }  // namespace qlora::data

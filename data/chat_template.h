@@ -2,9 +2,12 @@
 // transformers' apply_chat_template gives.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "data/shared_text.h"
 #include "nlohmann/json_fwd.hpp"
 
 namespace qlora::data {
@@ -26,6 +29,16 @@ class ChatTemplate {
   // eos_token, tools, enable_thinking, ...), an object. Template errors and raise_exception become
   // FormatError with the template's line.
   std::string render(const Json& messages, const Json& context, bool add_generation_prompt) const;
+
+  // render() of the first lengths[0], lengths[1], ... messages (ascending, from 1 to the number of
+  // messages), as far as one pass over all messages can tell them (jinja/prefixes.h): exactly those
+  // texts, over `base`. Others are left out, also those whose rendering fails.
+  struct Prefixes {
+    std::string base;
+    std::map<size_t, SharedText> texts;  // by number of messages
+  };
+  Prefixes render_prefixes(const Json& messages, const Json& context, bool add_generation_prompt,
+                           const std::vector<size_t>& lengths) const;
 
   const std::string& source() const;
 

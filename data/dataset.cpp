@@ -161,7 +161,8 @@ std::vector<PromptAndAnswer> read_prompts_and_answers(const DatasetOptions& data
   std::vector<PromptAndAnswer> result;
   const auto last_turn = [&](const SourceRow& row) {
     const Turn turn = row_tokenizer.turns(row.value, dataset).back();
-    return PromptAndAnswer{row_tokenizer.prompt_ids(turn), turn.answer(tokenizer), row.index};
+    return PromptAndAnswer{row_tokenizer.prompt_ids(turn), turn.answer(tokenizer), row.index,
+                           turn.end_of_turn};
   };
   for_each_row(dataset, last_turn,
                [&](const SourceRow&, PromptAndAnswer pair) { result.push_back(std::move(pair)); });

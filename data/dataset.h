@@ -40,6 +40,7 @@ struct PromptAndAnswer {
   std::vector<TokenId> prompt;
   std::string answer;
   int64_t row = -1;
+  TokenId end_of_turn = -1;  // what the row ends the answer with; -1: no control token
 };
 
 // Of every row. ConfigError for formats without prompts (text, pretokenized).

@@ -30,10 +30,42 @@ PromptEncoder::PromptEncoder(const Tokenizer& tokenizer) : tokenizer_(tokenizer)
 
 std::vector<TokenId> PromptEncoder::encode(std::string_view text) const {
   std::vector<TokenId> ids = tokenizer_.encode(text, false);
-  if (!adds_bos_) return ids;
-  const TokenId bos = tokenizer_.special_tokens().bos->id;
-  if (ids.empty() || ids.front() != bos) ids.insert(ids.begin(), bos);
+  if (lacks_bos(ids)) ids.insert(ids.begin(), tokenizer_.special_tokens().bos->id);
   return ids;
+}
+
+bool PromptEncoder::lacks_bos(const std::vector<TokenId>& ids) const {
+  if (!adds_bos_) return false;
+  return ids.empty() || ids.front() != tokenizer_.special_tokens().bos->id;
+}
+
+EncodedText::EncodedText(std::string_view text, const PromptEncoder& encoder)
+    : text_(text),
+      encoder_(encoder),
+      ids_(encoder.tokenizer().encode_behind(text, TokenCut(), &cuts_)) {
+  if (!encoder.lacks_bos(ids_)) return;
+  ids_.insert(ids_.begin(), encoder.tokenizer().special_tokens().bos->id);
+  num_bos_ = 1;
+}
+
+std::optional<size_t> EncodedText::num_ids_of_beginning(size_t size) const {
+  const auto behind = std::partition_point(cuts_.begin(), cuts_.end(),
+                                           [&](const TokenCut& cut) { return cut.needed <= size; });
+  const std::string_view beginning = text_.substr(0, size);
+  std::vector<TokenId> rest;
+  size_t known = 0;
+  if (behind == cuts_.begin()) {
+    rest = encoder_.encode(beginning);
+  } else {
+    const TokenCut& cut = *std::prev(behind);
+    rest = encoder_.tokenizer().encode_behind(beginning, cut, nullptr);
+    known = num_bos_ + cut.num_ids;
+  }
+  const bool same =
+      ids_.size() - known >= rest.size() &&
+      std::equal(rest.begin(), rest.end(), ids_.begin() + static_cast<ptrdiff_t>(known));
+  if (!same) return std::nullopt;
+  return known + rest.size();
 }
 
 std::optional<std::vector<TokenId>> PromptEncoder::encode_rest(

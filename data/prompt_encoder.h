@@ -37,8 +37,32 @@ class PromptEncoder {
   int64_t leading_bos(const std::vector<TokenId>& tokens) const;
 
  private:
+  friend class EncodedText;
+  bool lacks_bos(const std::vector<TokenId>& ids) const;
+
   const Tokenizer& tokenizer_;
   bool adds_bos_ = false;
+};
+
+// The ids of a text and of its beginnings. A beginning costs what lies behind its last control
+// token but one.
+class EncodedText {
+ public:
+  // Both must outlive this.
+  EncodedText(std::string_view text, const PromptEncoder& encoder);
+
+  std::string_view text() const { return text_; }
+  const std::vector<TokenId>& ids() const { return ids_; }
+  // How many ids encode() gives for the text's first `size` bytes; nothing if these are not the
+  // first of ids().
+  std::optional<size_t> num_ids_of_beginning(size_t size) const;
+
+ private:
+  std::string_view text_;
+  const PromptEncoder& encoder_;
+  std::vector<TokenCut> cuts_;
+  std::vector<TokenId> ids_;
+  size_t num_bos_ = 0;  // put in front by the encoder
 };
 
 bool starts_with(const std::vector<TokenId>& ids, const std::vector<TokenId>& prefix);

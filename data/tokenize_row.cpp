@@ -142,7 +142,7 @@ TokenizedRow RowTokenizer::tokenize(const Json& json, const DatasetOptions& data
 }
 
 std::vector<TokenId> RowTokenizer::prompt_ids(const Turn& turn) const {
-  std::vector<TokenId> ids = encoder_.encode(turn.prompt);
+  std::vector<TokenId> ids = encoder_.encode(turn.prompt());
   require_embedded(ids, encoder_.tokenizer(), embedding_rows_);
   return ids;
 }

@@ -41,6 +41,12 @@ std::unique_ptr<Tokenizer> load_file(const fs::path& path, const std::string& st
 
 }  // namespace
 
+std::vector<TokenId> Tokenizer::encode_behind(std::string_view text, const TokenCut& from,
+                                              std::vector<TokenCut>*) const {
+  check(from.offset == 0, "encode_behind: this tokenizer knows no cuts");
+  return encode(text, false);
+}
+
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
   if (!fs::exists(path))
     fail<IoError>("{} does not exist; a tokenizer was to be read from it", path);

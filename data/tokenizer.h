@@ -27,6 +27,15 @@ struct SpecialTokens {
   std::vector<TokenId> end_of_generation;
 };
 
+// A place of a text behind a control token, where encoding may begin anew. For every text that has
+// the same first `needed` bytes, the ids up to there are the same and those behind it are what
+// encode_behind() gives.
+struct TokenCut {
+  size_t offset = 0;   // into the text
+  size_t needed = 0;   // bytes, at least offset
+  size_t num_ids = 0;  // in front of it, without special tokens added
+};
+
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
@@ -35,6 +44,12 @@ class Tokenizer {
   // written out in the text become their single id. `add_special_tokens`: what the tokenizer's own
   // post-processing adds (BOS, EOS).
   virtual std::vector<TokenId> encode(std::string_view text, bool add_special_tokens) const = 0;
+
+  // The ids of encode(text, false) behind `from` (a cut of this text, or of one that begins as far
+  // as it needs with the same bytes, or {}: all of them). Appends the cuts found to `cuts` if that
+  // is not null. Tokenizers that know no cuts take {} only and find none.
+  virtual std::vector<TokenId> encode_behind(std::string_view text, const TokenCut& from,
+                                             std::vector<TokenCut>* cuts) const;
 
   // Text of `ids`. Without skipping, decode(encode(x, false)) is x for byte-level vocabularies. Ids
   // out of range: Error.

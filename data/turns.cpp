@@ -21,36 +21,48 @@ std::string_view without_trailing_space(std::string_view text) {
   return text.substr(0, last == std::string_view::npos ? 0 : last + 1);
 }
 
-bool stands_in(const Turn& turn, std::string_view text) {
-  return text.substr(0, turn.end) == std::string_view(turn.whole).substr(0, turn.end);
+// How many bytes two turns' texts have in common.
+size_t common_size(const Turn& a, const Turn& b) {
+  if (a.base != b.base) return common_prefix(a.whole(), b.whole());
+  const size_t shared = std::min(a.text.shared, b.text.shared);
+  const auto& [longer, shorter] = a.text.shared > shared ? std::pair(&a, &b) : std::pair(&b, &a);
+  const std::string& rest = shorter->text.rest;
+  const auto begin = static_cast<ptrdiff_t>(shared);
+  const auto end = static_cast<ptrdiff_t>(std::min(longer->text.shared, shared + rest.size()));
+  const auto differ = std::mismatch(a.base->begin() + begin, a.base->begin() + end, rest.begin());
+  const auto same = static_cast<size_t>(differ.first - a.base->begin());
+  if (same < static_cast<size_t>(end) || same < longer->text.shared) return same;
+  return same + common_prefix(longer->text.rest, std::string_view(rest).substr(same - shared));
 }
 
-// Index behind the turn's last trained token in `ids`, the tokens of a text that begins with the
-// turn.
-std::optional<size_t> end_index(const Turn& turn, std::string_view text, const Ids& ids,
-                                size_t begin, const PromptEncoder& encoder) {
+// Index behind the turn's last trained token in the ids of a text that begins with the turn.
+std::optional<size_t> end_index(const Turn& turn, const EncodedText& coded, size_t begin,
+                                const PromptEncoder& encoder) {
+  const std::string_view text = coded.text();
+  const std::vector<TokenId>& ids = coded.ids();
   if (turn.end == text.size()) return ids.size();
   const std::string_view trained = text.substr(0, turn.end);
   if (turn.end_of_turn >= 0) {
     // Usually the end-of-turn token occurs once in the answer and its first occurrence is the end.
     const std::string spelled = encoder.tokenizer().id_to_token(turn.end_of_turn);
-    if (trained.find(spelled, turn.prompt.size()) + spelled.size() == turn.end) {
+    if (trained.find(spelled, turn.prompt_size) + spelled.size() == turn.end) {
       const auto found =
           std::find(ids.begin() + static_cast<ptrdiff_t>(begin), ids.end(), turn.end_of_turn);
       if (found != ids.end()) return static_cast<size_t>(found - ids.begin()) + 1;
     }
   }
-  const Ids upto = encoder.encode(trained);
-  if (!starts_with(ids, upto)) return std::nullopt;
-  return upto.size();
+  return coded.num_ids_of_beginning(turn.end);
 }
 
-std::optional<TokenSpan> locate(const Turn& turn, std::string_view text, const Ids& ids,
-                                const Ids& prompt_ids, const PromptEncoder& encoder) {
-  if (!stands_in(turn, text) || !starts_with(ids, prompt_ids)) return std::nullopt;
-  const auto end = end_index(turn, text, ids, prompt_ids.size(), encoder);
-  if (!end || *end <= prompt_ids.size()) return std::nullopt;
-  return TokenSpan{prompt_ids.size(), *end};
+// Where the turn is trained in `coded`, which begins as the turn's text does for `common` bytes.
+std::optional<TokenSpan> locate(const Turn& turn, size_t common, const EncodedText& coded,
+                                const PromptEncoder& encoder) {
+  if (common < turn.end) return std::nullopt;
+  const auto begin = coded.num_ids_of_beginning(turn.prompt_size);
+  if (!begin) return std::nullopt;
+  const auto end = end_index(turn, coded, *begin, encoder);
+  if (!end || *end <= *begin) return std::nullopt;
+  return TokenSpan{*begin, *end};
 }
 
 Example masked(Ids tokens, const std::vector<TokenSpan>& spans) {
@@ -67,11 +79,12 @@ Example masked(Ids tokens, const std::vector<TokenSpan>& spans) {
 
 // The prompt's own tokens, then the answer's: for a boundary that encode(whole) would merge away.
 // What the template writes behind the end of turn is left out; nothing reads it.
-Example cut_at_prompt(const Turn& turn, Ids prompt_ids, const PromptEncoder& encoder) {
-  const std::string_view trained = std::string_view(turn.whole).substr(0, turn.end);
+Example cut_at_prompt(const Turn& turn, std::string_view whole, const PromptEncoder& encoder) {
+  const std::string_view trained = whole.substr(0, turn.end);
+  const std::string_view prompt = whole.substr(0, turn.prompt_size);
+  Ids prompt_ids = encoder.encode(prompt);
   const size_t begin = prompt_ids.size();
-  const auto rest =
-      encoder.encode_rest(prompt_ids, turn.prompt, trained.substr(turn.prompt.size()));
+  const auto rest = encoder.encode_rest(prompt_ids, prompt, trained.substr(prompt.size()));
   if (rest) {
     prompt_ids.insert(prompt_ids.end(), rest->begin(), rest->end());
     const size_t end = prompt_ids.size();
@@ -89,28 +102,36 @@ Example cut_at_prompt(const Turn& turn, Ids prompt_ids, const PromptEncoder& enc
 }  // namespace
 
 std::string Turn::answer(const Tokenizer& tokenizer) const {
-  std::string text = whole.substr(prompt.size(), end - prompt.size());
-  if (end_of_turn < 0) return text;
+  std::string answer = text.behind(prompt_size, *base).substr(0, end - prompt_size);
+  if (end_of_turn < 0) return answer;
   const std::string spelled = tokenizer.id_to_token(end_of_turn);
-  if (text.ends_with(spelled)) text.resize(text.size() - spelled.size());
-  return text;
+  if (answer.ends_with(spelled)) answer.resize(answer.size() - spelled.size());
+  return answer;
 }
 
-Turn make_turn(std::string prompt, std::string whole, const PromptEncoder& encoder) {
+Turn make_turn(const std::string& prompt, std::string whole, const PromptEncoder& encoder) {
   check(whole.starts_with(prompt), "make_turn: the whole text must begin with the prompt");
-  Turn turn{std::move(prompt), std::move(whole)};
-  turn.end = turn.whole.size();
+  const size_t size = whole.size();
+  return make_turn(std::make_shared<const std::string>(std::move(whole)), {size, ""}, prompt.size(),
+                   encoder);
+}
+
+Turn make_turn(std::shared_ptr<const std::string> base, SharedText whole, size_t prompt_size,
+               const PromptEncoder& encoder) {
+  Turn turn{std::move(base), std::move(whole), prompt_size};
+  turn.end = turn.text.size();
   // Walk back over control tokens and white space. The first token there that ends a generation is
   // the end of turn (Phi-3 writes "<|end|>\n<|endoftext|>"); if the tokenizer names none of them,
   // it is the last one.
-  std::string_view rest = std::string_view(turn.whole).substr(turn.prompt.size());
+  const std::string behind_prompt = turn.text.behind(prompt_size, *turn.base);
+  std::string_view rest = behind_prompt;
   for (;;) {
     rest = without_trailing_space(rest);
     const auto special = encoder.trailing_special(rest);
     if (!special) break;
     const bool named = encoder.ends_generation(special->id);
     if (turn.end_of_turn < 0 || named) {
-      turn.end = turn.prompt.size() + rest.size();
+      turn.end = prompt_size + rest.size();
       turn.end_of_turn = special->id;
     }
     rest.remove_suffix(special->text.size());
@@ -120,28 +141,27 @@ Turn make_turn(std::string prompt, std::string whole, const PromptEncoder& encod
 
 std::vector<Example> tokenize_turns(const std::vector<Turn>& turns, const PromptEncoder& encoder) {
   std::vector<Example> examples;
-  std::vector<Ids> prompts;
-  for (const Turn& turn : turns) prompts.push_back(encoder.encode(turn.prompt));
   std::vector<bool> done(turns.size(), false);
   for (size_t last = turns.size(); last-- > 0;) {
     if (done[last]) continue;
-    const std::string& text = turns[last].whole;
-    Ids ids = encoder.encode(text);
-    const auto own = locate(turns[last], text, ids, prompts[last], encoder);
+    const std::string text = turns[last].whole();
+    const EncodedText coded(text, encoder);
+    const auto own = locate(turns[last], text.size(), coded, encoder);
     done[last] = true;
     if (!own) {
-      examples.push_back(cut_at_prompt(turns[last], prompts[last], encoder));
+      examples.push_back(cut_at_prompt(turns[last], text, encoder));
       continue;
     }
     std::vector<TokenSpan> spans = {*own};
     for (size_t i = 0; i < last; ++i) {
       if (done[i]) continue;
-      if (const auto span = locate(turns[i], text, ids, prompts[i], encoder)) {
+      const size_t common = common_size(turns[i], turns[last]);
+      if (const auto span = locate(turns[i], common, coded, encoder)) {
         spans.push_back(*span);
         done[i] = true;
       }
     }
-    examples.push_back(masked(std::move(ids), spans));
+    examples.push_back(masked(coded.ids(), spans));
   }
   std::reverse(examples.begin(), examples.end());  // the order of the conversation
   return examples;

@@ -18,27 +18,34 @@
 // in.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "data/example.h"
 #include "data/prompt_encoder.h"
+#include "data/shared_text.h"
 
 namespace qlora::data {
 
 struct Turn {
-  std::string prompt;
-  std::string whole;  // begins with prompt
-  size_t end = 0;     // of the trained text in whole
+  std::shared_ptr<const std::string> base;  // what the turns of a conversation share
+  SharedText text;                          // the whole, over base
+  size_t prompt_size = 0;                   // the prompt is what the whole begins with
+  size_t end = 0;                           // of the trained text in the whole
   TokenId end_of_turn =
       -1;  // the control token that `end` stands behind; -1: the template writes none
 
-  std::string answer(
-      const Tokenizer& tokenizer) const;  // the trained text without its end-of-turn token
+  std::string prompt() const { return whole().substr(0, prompt_size); }
+  std::string whole() const { return text.over(*base); }
+  // The trained text without its end-of-turn token.
+  std::string answer(const Tokenizer& tokenizer) const;
 };
 
 // Finds end and end_of_turn. Error if `whole` does not begin with `prompt`.
-Turn make_turn(std::string prompt, std::string whole, const PromptEncoder& encoder);
+Turn make_turn(const std::string& prompt, std::string whole, const PromptEncoder& encoder);
+Turn make_turn(std::shared_ptr<const std::string> base, SharedText whole, size_t prompt_size,
+               const PromptEncoder& encoder);
 
 // At least one example; the row and source are left to the caller. Turns stand in the order of the
 // conversation.

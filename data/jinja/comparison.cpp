@@ -4,14 +4,15 @@
 
 #include "data/jinja/containers.h"
 #include "data/jinja/operators.h"
+#include "data/jinja/prefixes.h"
 #include "data/jinja/runtime.h"
 
 namespace qlora::data::jinja {
 namespace {
 
 bool equal_items(Runtime& runtime, const List& a, const List& b) {
-  if (a.is_tuple != b.is_tuple || a.items.size() != b.items.size()) return false;
-  return std::equal(a.items.begin(), a.items.end(), b.items.begin(),
+  if (a.is_tuple != b.is_tuple || a.items().size() != b.items().size()) return false;
+  return std::equal(a.items().begin(), a.items().end(), b.items().begin(),
                     [&](const Value& x, const Value& y) { return equal(runtime, x, y); });
 }
 
@@ -82,12 +83,12 @@ std::partial_ordering compare(Runtime& runtime, const Value& a, const Value& b,
   const List* y = b.as<List>();
   if (x && y && x->is_tuple == y->is_tuple) {
     const DepthGuard guard(runtime);
-    for (size_t i = 0; i < std::min(x->items.size(), y->items.size()); ++i) {
-      if (!equal(runtime, x->items[i], y->items[i])) {
-        return compare(runtime, x->items[i], y->items[i], symbol);
+    for (size_t i = 0; i < std::min(x->items().size(), y->items().size()); ++i) {
+      if (!equal(runtime, x->items()[i], y->items()[i])) {
+        return compare(runtime, x->items()[i], y->items()[i], symbol);
       }
     }
-    return x->items.size() <=> y->items.size();
+    return x->items().size() <=> y->items().size();
   }
   for (const Value* one : {&a, &b}) {
     if (one->is_undefined()) throw Failure(one->undefined_message());
@@ -160,6 +161,14 @@ Value slice(Runtime& runtime, const Value& container, const Value& begin, const 
   if (!list && !is_range) {
     return Value::undefined("'" + std::string(container.type_name()) +
                             " object' has no element slice");
+  }
+  if (const auto* prefix = container.as<PrefixList>()) {
+    const bool to_the_end = end.is_missing() || end.is_none();
+    const bool one_by_one = step.is_missing() || step.is_none() || step.as_integer() == 1;
+    const auto first = begin.as_integer();
+    if (first && *first >= 0 && to_the_end && one_by_one) {
+      return prefix->tail(runtime, static_cast<size_t>(*first));
+    }
   }
   const Values source = collect(runtime, container);
   const Bounds bounds = clip(static_cast<int64_t>(source.size()), begin, end, step);

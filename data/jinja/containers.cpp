@@ -26,19 +26,19 @@ void write_items(Runtime& runtime, const Values& items, std::string& out) {
 }  // namespace
 
 Values List::collect(Runtime& runtime) {
-  runtime.charge(items.size());
-  return items;
+  runtime.charge(items_.size());
+  return items_;
 }
 
 std::optional<Value> List::item(Runtime&, const Value& key) {
-  const auto position = position_in(items.size(), key);
-  return position ? std::optional(items[*position]) : std::nullopt;
+  const auto position = position_in(items().size(), key);
+  return position ? std::optional(items()[*position]) : std::nullopt;
 }
 
 void List::write_repr(Runtime& runtime, std::string& out) {
   out += is_tuple ? '(' : '[';
-  write_items(runtime, items, out);
-  if (is_tuple && items.size() == 1) out += ',';
+  write_items(runtime, items(), out);
+  if (is_tuple && items().size() == 1) out += ',';
   out += is_tuple ? ')' : ']';
 }
 
@@ -61,7 +61,7 @@ std::string hash_key(Runtime& runtime, const Value& value) {
   if (list && list->is_tuple) {
     const DepthGuard guard(runtime);
     std::string key = "(";
-    for (const Value& item : list->items) {
+    for (const Value& item : list->items()) {
       const std::string part = hash_key(runtime, item);
       runtime.expect_text(key.size() + part.size());
       key += fmt::format("{}:{}", part.size(), part);
@@ -153,12 +153,14 @@ void Range::write_repr(Runtime&, std::string& out) {
                     : fmt::format("range({}, {}, {})", begin_, end_, step_);
 }
 
-std::optional<Value> Generator::next() {
+std::optional<Value> Generator::next(Runtime& runtime) {
   if (position_ >= items_.size()) return std::nullopt;
+  runtime.before_change([this, old = position_] { position_ = old; });
   return items_[position_++];
 }
 
-Values Generator::collect(Runtime&) {
+Values Generator::collect(Runtime& runtime) {
+  runtime.before_change([this, old = position_] { position_ = old; });
   Values rest(items_.begin() + static_cast<std::ptrdiff_t>(position_), items_.end());
   position_ = items_.size();
   return rest;
@@ -198,13 +200,14 @@ void Namespace::set(Runtime& runtime, std::string_view name, Value value) {
     fail_render("a namespace's attribute must not begin with an underscore, found '{}'", name);
   }
   runtime.charge(1 + attributes_.size() / 16);
-  for (auto& [held, old] : attributes_) {
-    if (held == name) {
-      old = std::move(value);
-      return;
-    }
+  for (size_t i = 0; i < attributes_.size(); ++i) {
+    if (attributes_[i].first != name) continue;
+    const Value old = std::exchange(attributes_[i].second, std::move(value));
+    runtime.before_change([this, i, old] { attributes_[i].second = old; });
+    return;
   }
   runtime.charge(4 + name.size() / 16);
+  runtime.before_change([this] { attributes_.pop_back(); });
   attributes_.emplace_back(name, std::move(value));
 }
 

@@ -14,10 +14,10 @@ namespace qlora::data::jinja {
 // list and tuple.
 class List : public Object {
  public:
-  List(Values values, bool tuple) : items(std::move(values)), is_tuple(tuple) {}
+  List(Values values, bool tuple) : is_tuple(tuple), items_(std::move(values)) {}
   std::string_view type_name() const override { return is_tuple ? "tuple" : "list"; }
   std::optional<int64_t> length(Runtime&) const override {
-    return static_cast<int64_t>(items.size());
+    return static_cast<int64_t>(items_.size());
   }
   bool is_iterable() const override { return true; }
   Values collect(Runtime& runtime) override;
@@ -25,7 +25,7 @@ class List : public Object {
   std::optional<Value> item(Runtime& runtime, const Value& key) override;
   void write_repr(Runtime& runtime, std::string& out) override;
 
-  const Values items;
+  virtual const Values& items() const { return items_; }
   const bool is_tuple;
 };
 
@@ -78,7 +78,7 @@ class Generator : public Object {
   std::string_view type_name() const override { return "generator"; }
   bool is_iterable() const override { return true; }
   Values collect(Runtime& runtime) override;  // what is left
-  std::optional<Value> next();
+  std::optional<Value> next(Runtime& runtime);
 
  private:
   Values items_;

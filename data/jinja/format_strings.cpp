@@ -47,7 +47,7 @@ class PercentFormat {
       : runtime_(runtime), reader_{format}, values_(values) {
     const List* list = values.as<List>();
     if (list && list->is_tuple) {
-      positional_ = list->items;
+      positional_ = list->items();
     } else {
       positional_ = {values};
     }

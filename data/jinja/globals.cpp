@@ -96,10 +96,18 @@ class Cycler : public Object {
   explicit Cycler(Values items) : items_(std::move(items)) {}
   std::string_view type_name() const override { return "Cycler"; }
   std::optional<Value> attribute(Runtime& runtime, std::string_view name) override;
-  Value next() { return items_[index_++ % items_.size()]; }
-  void reset() { index_ = 0; }
+  Value next(Runtime& runtime) {
+    set_index(runtime, index_ + 1);
+    return items_[(index_ - 1) % items_.size()];
+  }
+  void reset(Runtime& runtime) { set_index(runtime, 0); }
 
  private:
+  void set_index(Runtime& runtime, size_t index) {
+    runtime.before_change([this, old = index_] { index_ = old; });
+    index_ = index;
+  }
+
   const Values items_;
   size_t index_ = 0;
 };
@@ -107,13 +115,13 @@ class Cycler : public Object {
 std::optional<Value> Cycler::attribute(Runtime& runtime, std::string_view name) {
   if (name == "current") return items_[index_ % items_.size()];
   if (name == "next") {
-    return runtime.make<Method>(*this, [](Runtime&, const Value& self, const Arguments&) {
-      return self.as<Cycler>()->next();
+    return runtime.make<Method>(*this, [](Runtime& running, const Value& self, const Arguments&) {
+      return self.as<Cycler>()->next(running);
     });
   }
   if (name != "reset") return std::nullopt;
-  return runtime.make<Method>(*this, [](Runtime&, const Value& self, const Arguments&) {
-    self.as<Cycler>()->reset();
+  return runtime.make<Method>(*this, [](Runtime& running, const Value& self, const Arguments&) {
+    self.as<Cycler>()->reset(running);
     return Value(None{});
   });
 }
@@ -130,6 +138,7 @@ class Joiner : public Object {
   std::string_view type_name() const override { return "Joiner"; }
   bool is_callable() const override { return true; }
   Value call(Runtime& runtime, const Arguments&) override {
+    runtime.before_change([this, old = used_] { used_ = old; });
     return std::exchange(used_, true) ? separator_ : runtime.text("");
   }
 

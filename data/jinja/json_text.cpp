@@ -134,7 +134,7 @@ class JsonWriter {
   }
 
   void append_list(const List& list) {
-    append_members('[', ']', list.items.size(), [&](size_t i) { append(list.items[i]); });
+    append_members('[', ']', list.items().size(), [&](size_t i) { append(list.items()[i]); });
   }
 
   void append_dict(const Dict& dict) {

@@ -31,7 +31,7 @@ Value copy(Runtime&, const Value& self, const Arguments& arguments) {
 
 Value list_index(Runtime& runtime, const Value& self, const Arguments& arguments) {
   const Parameters given("index", {"value"}, arguments);
-  const Values& items = self.as<List>()->items;
+  const Values& items = self.as<List>()->items();
   for (size_t i = 0; i < items.size(); ++i) {
     if (equal(runtime, items[i], given.required(0))) return Value::integer(static_cast<int64_t>(i));
   }
@@ -40,7 +40,7 @@ Value list_index(Runtime& runtime, const Value& self, const Arguments& arguments
 
 Value list_count(Runtime& runtime, const Value& self, const Arguments& arguments) {
   const Parameters given("count", {"value"}, arguments);
-  const Values& items = self.as<List>()->items;
+  const Values& items = self.as<List>()->items();
   return Value::integer(std::count_if(items.begin(), items.end(), [&](const Value& item) {
     return equal(runtime, item, given.required(0));
   }));

@@ -32,12 +32,29 @@ Flow Statement::execute(Runtime& runtime, Scope& scope) const {
   });
 }
 
-Flow execute_all(const Body& body, Runtime& runtime, Scope& scope) {
-  for (const Statement* statement : body) {
-    const Flow flow = statement->execute(runtime, scope);
+Flow execute_all(const Body& body, Runtime& runtime, Scope& scope, Repeats repeats) {
+  Runtime::Frame frame(runtime, body, scope, repeats == Repeats::kYes);
+  while (frame.next < body.size()) {
+    const Flow flow = body[frame.next++]->execute(runtime, scope);
     if (flow != Flow::kNext) return flow;
   }
   return Flow::kNext;
+}
+
+bool Runtime::can_run_outer_rest() const {
+  if (output_ != watched_output_) return false;
+  for (const Frame* frame = innermost_; frame; frame = frame->outer) {
+    if (frame->repeats) return false;
+  }
+  return true;
+}
+
+void Runtime::run_outer_rest() {
+  for (const Frame* frame = innermost_; frame; frame = frame->outer) {
+    for (size_t i = frame->next; i < frame->body.size(); ++i) {
+      frame->body[i]->execute(*this, frame->scope);
+    }
+  }
 }
 
 std::string capture(const Body& body, Runtime& runtime, Scope& scope) {

@@ -41,7 +41,9 @@ struct Statement : Node {
 };
 
 using Body = std::vector<const Statement*>;
-Flow execute_all(const Body& body, Runtime& runtime, Scope& scope);
+// A loop's body is run again: what follows it is not only what stands behind the loop.
+enum class Repeats { kNo, kYes };
+Flow execute_all(const Body& body, Runtime& runtime, Scope& scope, Repeats repeats = Repeats::kNo);
 std::string capture(const Body& body, Runtime& runtime, Scope& scope);
 
 // f(a, *more, k=v, **others) as written.

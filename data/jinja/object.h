@@ -15,6 +15,10 @@ class Object {
 
   virtual std::string_view type_name() const = 0;
   virtual std::optional<int64_t> length(Runtime&) const { return std::nullopt; }
+  virtual bool is_true(Runtime& runtime) const {
+    const auto count = length(runtime);
+    return !count || *count > 0;
+  }
   virtual bool is_iterable() const { return false; }
   virtual Values collect(Runtime&) { return {}; }  // called only if is_iterable
   virtual bool is_callable() const { return false; }

@@ -86,13 +86,13 @@ Value repeat(Runtime& runtime, const Value& what, int64_t times) {
     return runtime.text(std::move(result), what.is_markup());
   }
   const List& list = *what.as<List>();
-  if (!list.items.empty() && count > Limits::kContainerLength / list.items.size()) {
+  if (!list.items().empty() && count > Limits::kContainerLength / list.items().size()) {
     runtime.expect_items(Limits::kContainerLength + 1);
   }
-  runtime.expect_items(list.items.size() * count);
+  runtime.expect_items(list.items().size() * count);
   Values items;
-  for (size_t i = 0; i < count && !list.items.empty(); ++i) {
-    items.insert(items.end(), list.items.begin(), list.items.end());
+  for (size_t i = 0; i < count && !list.items().empty(); ++i) {
+    items.insert(items.end(), list.items().begin(), list.items().end());
   }
   return list.is_tuple ? runtime.tuple(std::move(items)) : runtime.list(std::move(items));
 }
@@ -113,9 +113,9 @@ Value add(Runtime& runtime, const Value& a, const Value& b) {
   const List* x = a.as<List>();
   const List* y = b.as<List>();
   if (x && y && x->is_tuple == y->is_tuple) {
-    runtime.expect_items(x->items.size() + y->items.size());
-    Values items = x->items;
-    items.insert(items.end(), y->items.begin(), y->items.end());
+    runtime.expect_items(x->items().size() + y->items().size());
+    Values items = x->items();
+    items.insert(items.end(), y->items().begin(), y->items().end());
     return x->is_tuple ? runtime.tuple(std::move(items)) : runtime.list(std::move(items));
   }
   if (a.is_text() && !b.is_undefined()) {

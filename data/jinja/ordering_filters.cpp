@@ -17,8 +17,8 @@ class Group : public List {
  public:
   Group(Value grouper, Value members) : List({std::move(grouper), std::move(members)}, true) {}
   std::optional<Value> attribute(Runtime&, std::string_view name) override {
-    if (name == "grouper") return items[0];
-    return name == "list" ? std::optional(items[1]) : std::nullopt;
+    if (name == "grouper") return items()[0];
+    return name == "list" ? std::optional(items()[1]) : std::nullopt;
   }
 };
 

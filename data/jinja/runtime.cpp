@@ -79,4 +79,29 @@ void Runtime::expect_items(size_t count) {
   charge(2 * count);
 }
 
+Runtime::Aside::Aside(Runtime& runtime, Scope& scope)
+    : runtime_(runtime),
+      work_left_(runtime.work_left_),
+      output_size_(runtime.output_->size()),
+      num_objects_(runtime.objects_.size()),
+      num_scopes_(runtime.scopes_.size()) {
+  for (Scope* one = &scope; one; one = one->parent())
+    variables_.emplace_back(one, one->variables());
+  runtime.undo_log_ = &undo_log_;
+}
+
+Runtime::Aside::~Aside() {
+  runtime_.undo_log_ = nullptr;
+  for (auto undo = undo_log_.rbegin(); undo != undo_log_.rend(); ++undo) (*undo)();
+  for (auto& [scope, variables] : variables_) scope->set_back(std::move(variables));
+  runtime_.work_left_ = work_left_;
+  runtime_.output_->resize(output_size_);
+  runtime_.objects_.resize(num_objects_);
+  runtime_.scopes_.resize(num_scopes_);
+}
+
+SharedText Runtime::Aside::written() const {
+  return {output_size_, runtime_.output_->substr(output_size_)};
+}
+
 }  // namespace qlora::data::jinja

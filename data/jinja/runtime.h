@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <functional>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "data/jinja/object.h"
+#include "data/shared_text.h"
 
 namespace qlora::data::jinja {
 
@@ -39,15 +41,21 @@ template <typename... Args>
 // Variables of one block; those of the blocks around it show through.
 class Scope {
  public:
+  using Variables = std::vector<std::pair<std::string_view, Value>>;
   explicit Scope(Scope* parent) : parent_(parent) {}
+  Scope* parent() const { return parent_; }
+  const Variables& variables() const { return variables_; }
+  void set_back(Variables variables) { variables_ = std::move(variables); }
   void set(std::string_view name, Value value);  // `name` must outlive the render
   // nullptr: no scope has it. `scanned` counts the variables looked at.
   const Value* find(std::string_view name, size_t& scanned) const;
 
  private:
   Scope* parent_;
-  std::vector<std::pair<std::string_view, Value>> variables_;
+  Variables variables_;
 };
+
+struct Statement;
 
 class Runtime {
  public:
@@ -81,6 +89,44 @@ class Runtime {
   void expect_text(size_t bytes);
   void expect_items(size_t count);
 
+  // A body that is being executed, in one that is executed around it.
+  struct Frame {
+    Frame(Runtime& runtime, const std::vector<const Statement*>& its_body, Scope& its_scope,
+          bool is_repeated)
+        : body(its_body),
+          scope(its_scope),
+          repeats(is_repeated),
+          outer(runtime.innermost_),
+          running(runtime) {
+      runtime.innermost_ = this;
+    }
+    ~Frame() { running.innermost_ = outer; }
+    Frame(const Frame&) = delete;
+    Frame& operator=(const Frame&) = delete;
+
+    const std::vector<const Statement*>& body;
+    size_t next = 0;  // the statement behind the one that is executed
+    Scope& scope;
+    const bool repeats;
+    Frame* const outer;
+    Runtime& running;
+  };
+  // Runs what stands behind the running statement, to the end of the template. Only where no loop,
+  // macro or captured block is around it.
+  bool can_run_outer_rest() const;
+  void run_outer_rest();
+
+  // While it lives, whatever runs leaves no trace: variables, objects, output and the work that is
+  // left are set back.
+  class Aside;
+  // Called when an object changes that was there before: `undo` sets it back.
+  template <typename F>
+  void before_change(F undo) {
+    if (undo_log_) undo_log_->push_back(std::move(undo));
+  }
+  // The output that asides write to.
+  void watch_output() { watched_output_ = output_; }
+
   // Redirects what is written, until restored.
   std::string* exchange_output(std::string* output) { return std::exchange(output_, output); }
 
@@ -91,9 +137,29 @@ class Runtime {
   size_t work_left_ = Limits::kWork;
   int depth_ = 0;
   std::string* output_ = nullptr;
+  const std::string* watched_output_ = nullptr;
+  Frame* innermost_ = nullptr;
+  std::vector<std::function<void()>>* undo_log_ = nullptr;
   Scope* globals_ = nullptr;
   std::vector<std::unique_ptr<Object>> objects_;
   std::vector<std::unique_ptr<Scope>> scopes_;
+};
+
+class Runtime::Aside {
+ public:
+  // `scope`: the innermost one that was there before.
+  Aside(Runtime& runtime, Scope& scope);
+  ~Aside();
+  Aside(const Aside&) = delete;
+  Aside& operator=(const Aside&) = delete;
+  // What stood in the output before it (as a length), and what was written since.
+  SharedText written() const;
+
+ private:
+  Runtime& runtime_;
+  const size_t work_left_, output_size_, num_objects_, num_scopes_;
+  std::vector<std::pair<Scope*, Scope::Variables>> variables_;
+  std::vector<std::function<void()>> undo_log_;
 };
 
 // One level of nesting; stands in every function that calls itself through values or nodes.

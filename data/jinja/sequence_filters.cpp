@@ -29,7 +29,7 @@ Value part_of(Runtime& runtime, const Value& item, const Value& path, const Valu
 Value first(Runtime& runtime, const Value& value, const Arguments& arguments) {
   const Parameters given("first", {}, arguments);
   if (Generator* generator = value.as<Generator>()) {
-    if (auto next = generator->next()) return *next;
+    if (auto next = generator->next(runtime)) return *next;
     return Value::undefined("No first item, sequence was empty.");
   }
   const Values all = collect(runtime, value);

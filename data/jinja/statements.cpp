@@ -35,6 +35,8 @@ Flow For::run(Runtime& runtime, Scope& scope) const {
 }
 
 Flow For::iterate(Runtime& runtime, Scope& scope, const Value& over, int depth) const {
+  const auto* prefixes = over.as<PrefixList>();
+  if (prefixes && !condition) return iterate_prefixes(runtime, scope, *prefixes, depth);
   Values items = collect(runtime, over);
   if (condition) {
     std::erase_if(items, [&](const Value& item) {
@@ -45,13 +47,36 @@ Flow For::iterate(Runtime& runtime, Scope& scope, const Value& over, int depth) 
   }
   if (items.empty()) return execute_all(otherwise, runtime, runtime.new_scope(&scope));
   Loop& loop = runtime.make<Loop>(*this, scope, std::move(items), depth);
-  for (; loop.is_running(); loop.advance()) {
-    Scope& inner = runtime.new_scope(&scope);
-    inner.set("loop", loop);
-    target.assign(runtime, inner, loop.current());
-    if (execute_all(body, runtime, inner) == Flow::kBreak) break;
+  for (; loop.is_running(); loop.advance(runtime)) {
+    if (step(runtime, scope, loop) == Flow::kBreak) return Flow::kNext;
   }
   return Flow::kNext;
+}
+
+Flow For::iterate_prefixes(Runtime& runtime, Scope& scope, const PrefixList& list,
+                           int depth) const {
+  if (!list.is_true(runtime)) return execute_all(otherwise, runtime, runtime.new_scope(&scope));
+  runtime.charge(list.visible());
+  Loop& loop = runtime.make<Loop>(*this, scope, list, depth);
+  const auto finish = [&] {
+    for (; loop.is_running(); loop.advance(runtime)) {
+      if (step(runtime, scope, loop) == Flow::kBreak) return;
+    }
+  };
+  for (; loop.is_running(); loop.advance(runtime)) {
+    list.prefixes().reach(loop.length_up_to_here(), runtime, scope, finish);
+    list.prefixes().needs(loop.length_up_to_here());
+    if (step(runtime, scope, loop) == Flow::kBreak) return Flow::kNext;
+  }
+  list.prefixes().needs_all();
+  return Flow::kNext;
+}
+
+Flow For::step(Runtime& runtime, Scope& scope, Loop& loop) const {
+  Scope& inner = runtime.new_scope(&scope);
+  inner.set("loop", loop);
+  target.assign(runtime, inner, loop.current());
+  return execute_all(body, runtime, inner, Repeats::kYes);
 }
 
 Flow Set::run(Runtime& runtime, Scope& scope) const {

@@ -5,6 +5,9 @@
 
 namespace qlora::data::jinja {
 
+class Loop;
+class PrefixList;
+
 struct TextOutput final : Statement {
   TextOutput(size_t at, std::string its_text) : Statement(at), text(std::move(its_text)) {}
   Flow run(Runtime& runtime, Scope& scope) const override;
@@ -30,6 +33,10 @@ struct For final : Statement {
   Flow run(Runtime& runtime, Scope& scope) const override;
   // One run over the items, `depth` calls of a recursive loop deep.
   Flow iterate(Runtime& runtime, Scope& scope, const Value& over, int depth) const;
+  // The same over a list whose prefixes are wanted.
+  Flow iterate_prefixes(Runtime& runtime, Scope& scope, const PrefixList& list, int depth) const;
+  // Runs the body for the current item.
+  Flow step(Runtime& runtime, Scope& scope, Loop& loop) const;
   Target target;
   const Expression* iterable = nullptr;
   const Expression* condition = nullptr;  // nullptr: every item

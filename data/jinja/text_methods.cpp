@@ -119,7 +119,7 @@ Value starts_method(Runtime& runtime, const Value& self, const Arguments& argume
   };
   const List* list = given.required(0).as<List>();
   if (!list || !list->is_tuple) return Value::boolean(fits(given[0]));
-  return Value::boolean(std::any_of(list->items.begin(), list->items.end(), fits));
+  return Value::boolean(std::any_of(list->items().begin(), list->items().end(), fits));
 }
 
 enum class Search { kFind, kIndex };

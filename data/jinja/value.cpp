@@ -38,9 +38,7 @@ bool is_true(Runtime& runtime, const Value& value) {
   if (value.is_integer()) return value.integer() != 0;
   if (value.is_real()) return value.real() != 0;
   if (value.is_text()) return !value.bytes().empty();
-  if (!value.object()) return false;
-  const auto length = value.object()->length(runtime);
-  return !length || *length > 0;
+  return value.object() && value.object()->is_true(runtime);
 }
 
 std::optional<int64_t> length_of(Runtime& runtime, const Value& value) {

@@ -103,6 +103,7 @@ AddedTokens::AddedTokens(std::vector<AddedToken> tokens, const Normalizer* norma
     spellings_.push_back(rewritten ? normalizer->apply(token.content) : token.content);
     if (spellings_.back().empty()) continue;  // normalized away: it can never be found
     (token.normalized ? normalized_ : raw_).add(spellings_.back(), i);
+    if (!token.normalized) longest_raw_ = std::max(longest_raw_, spellings_.back().size());
   }
 }
 
@@ -120,10 +121,10 @@ const std::string& AddedTokens::spelling(const AddedToken& token) const {
   return spellings_[static_cast<size_t>(&token - tokens_.data())];
 }
 
-std::vector<Segment> AddedTokens::split(std::string_view text, const TokenTrie& trie) const {
+std::vector<Segment> AddedTokens::split(std::string_view text, const TokenTrie& trie,
+                                        size_t from) const {
   std::vector<Segment> segments;
-  size_t between = 0;  // end of the last token with the white space it swallowed
-  size_t from = 0;
+  size_t between = from;  // end of the last token with the white space it swallowed
   for (TokenTrie::Hit hit; trie.find(text, from, hit);) {
     from = hit.end;
     const AddedToken& token = tokens_[hit.value];

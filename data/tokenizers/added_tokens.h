@@ -67,10 +67,17 @@ class AddedTokens {
   AddedTokens(std::vector<AddedToken> tokens, const Normalizer* normalizer,
               const std::string& place);
 
-  std::vector<Segment> split_raw(std::string_view text) const { return split(text, raw_); }
-  std::vector<Segment> split_normalized(std::string_view text) const {
-    return split(text, normalized_);
+  // From `from` on, which must be 0 or stand behind a token.
+  std::vector<Segment> split_raw(std::string_view text, size_t from = 0) const {
+    return split(text, raw_, from);
   }
+  std::vector<Segment> split_normalized(std::string_view text) const {
+    return split(text, normalized_, 0);
+  }
+
+  // How far behind the end of a raw token a text must go on unchanged for the split up to there to
+  // stay as it is.
+  size_t raw_lookahead() const { return longest_raw_ + 4; }  // a token, or one character
 
   const std::vector<AddedToken>& tokens() const { return tokens_; }
   const AddedToken* find(std::string_view content) const;
@@ -79,13 +86,14 @@ class AddedTokens {
   const std::string& spelling(const AddedToken& token) const;
 
  private:
-  std::vector<Segment> split(std::string_view text, const TokenTrie& trie) const;
+  std::vector<Segment> split(std::string_view text, const TokenTrie& trie, size_t from) const;
 
   std::vector<AddedToken> tokens_;
   std::vector<std::string> spellings_;  // one a token
   std::map<std::string, size_t, std::less<>> by_content_;
   std::map<TokenId, size_t> by_id_;
   TokenTrie raw_, normalized_;
+  size_t longest_raw_ = 0;  // bytes
 };
 
 }  // namespace qlora::data

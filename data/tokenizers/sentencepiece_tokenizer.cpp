@@ -85,22 +85,30 @@ class SentencePieceTokenizer final : public Tokenizer {
   }
 
   std::vector<TokenId> encode(std::string_view text, bool add_special_tokens) const override {
-    check_utf8(text, "text to tokenize");
+    std::vector<TokenId> ids = encode_behind(text, {}, nullptr);
+    if (add_special_tokens && add_bos_) ids.insert(ids.begin(), special_.bos->id);
+    if (add_special_tokens && add_eos_) ids.push_back(special_.eos->id);
+    return ids;
+  }
+
+  std::vector<TokenId> encode_behind(std::string_view text, const TokenCut& from,
+                                     std::vector<TokenCut>* cuts) const override {
+    check_utf8(text.substr(from.offset), "text to tokenize");
     std::vector<TokenId> ids;
-    if (add_special_tokens && add_bos_) ids.push_back(special_.bos->id);
-    for (const Segment& segment : added_.split_raw(text)) {
+    for (const Segment& segment : added_.split_raw(text, from.offset)) {
+      const auto& [begin, end] = segment.span;
       if (segment.id >= 0) {
         ids.push_back(segment.id);
+        if (cuts) cuts->push_back({end, end + added_.raw_lookahead(), from.num_ids + ids.size()});
         continue;
       }
-      const auto chunk = text.substr(segment.span.begin, segment.span.end - segment.span.begin);
-      const bool prefix = legacy_ || segment.span.begin == 0;
+      const auto chunk = text.substr(begin, end - begin);
+      const bool prefix = legacy_ || begin == 0;
       std::vector<int> chunk_ids;
       const auto status = (prefix ? prefixed_ : plain_)->Encode(chunk, &chunk_ids);
       check(status.ok(), "sentencepiece cannot encode: {}", status.ToString());
       ids.insert(ids.end(), chunk_ids.begin(), chunk_ids.end());
     }
-    if (add_special_tokens && add_eos_) ids.push_back(special_.eos->id);
     return ids;
   }
 

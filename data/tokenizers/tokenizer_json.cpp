@@ -80,20 +80,27 @@ class JsonTokenizer final : public Tokenizer {
   }
 
   std::vector<TokenId> encode(std::string_view text, bool add_special_tokens) const override {
-    check_utf8(text, "text to tokenize");
+    std::vector<TokenId> ids = encode_behind(text, {}, nullptr);
+    if (add_special_tokens) {
+      ids.insert(ids.begin(), surrounding_.before.begin(), surrounding_.before.end());
+      ids.insert(ids.end(), surrounding_.after.begin(), surrounding_.after.end());
+    }
+    return ids;
+  }
+
+  std::vector<TokenId> encode_behind(std::string_view text, const TokenCut& from,
+                                     std::vector<TokenCut>* cuts) const override {
+    check_utf8(text.substr(from.offset), "text to tokenize");
     const WordCachePool::Lease cache(caches_);
     std::vector<TokenId> ids;
-    if (add_special_tokens) ids = surrounding_.before;
-    for (const Segment& segment : added_.split_raw(text)) {
-      if (segment.id >= 0) {
-        ids.push_back(segment.id);
-      } else {
-        const auto stretch = text.substr(segment.span.begin, segment.span.end - segment.span.begin);
-        encode_stretch(stretch, segment.span.begin == 0, *cache, ids);
+    for (const Segment& segment : added_.split_raw(text, from.offset)) {
+      const auto& [begin, end] = segment.span;
+      if (segment.id < 0) {
+        encode_stretch(text.substr(begin, end - begin), begin == 0, *cache, ids);
+        continue;
       }
-    }
-    if (add_special_tokens) {
-      ids.insert(ids.end(), surrounding_.after.begin(), surrounding_.after.end());
+      ids.push_back(segment.id);
+      if (cuts) cuts->push_back({end, end + added_.raw_lookahead(), from.num_ids + ids.size()});
     }
     return ids;
   }

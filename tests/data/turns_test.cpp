@@ -124,7 +124,7 @@ TEST(Turns, PromptTokensAreThoseOfTheGenerationPromptEvenIfTheTextWouldMerge) {
   tokenizer.merges = {"\n\n"};
   const PromptEncoder encoder(tokenizer);
   const Turn turn = make_turn("A\n", "A\n\nP<|im_end|>", encoder);
-  ASSERT_EQ(encoder.encode(turn.whole).size(), 4u);  // A, \n\n, P, end
+  ASSERT_EQ(encoder.encode(turn.whole()).size(), 4u);  // A, \n\n, P, end
   const auto examples = tokenize_turns({turn}, encoder);
   ASSERT_EQ(examples.size(), 1u);
   EXPECT_EQ(examples[0].tokens, (std::vector<TokenId>{'A', '\n', '\n', 'P', ByteTokenizer::kEnd}));

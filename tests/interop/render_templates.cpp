@@ -1,5 +1,6 @@
 // Renders many conversations in one process: a JSON object a line in, with "template", "messages",
-// "context" and "add_generation_prompt"; one a line out, {"text": ...} or {"error": ...}.
+// "context" and "add_generation_prompt"; one a line out, {"text": ...} or {"error": ...}. With
+// "prefixes", a list of lengths, {"prefixes": {length: text}}: those that one pass can tell.
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -14,8 +15,17 @@ int main() {
     try {
       const Json job = Json::parse(line);
       const qlora::data::ChatTemplate chat_template(job["template"].get<std::string>());
-      answer["text"] = chat_template.render(job["messages"], job["context"],
-                                            job["add_generation_prompt"].get<bool>());
+      if (const auto lengths = job.find("prefixes"); lengths != job.end()) {
+        const auto prefixes = chat_template.render_prefixes(
+            job["messages"], job["context"], job["add_generation_prompt"].get<bool>(), *lengths);
+        answer["prefixes"] = Json::object();
+        for (const auto& [length, text] : prefixes.texts) {
+          answer["prefixes"][std::to_string(length)] = text.over(prefixes.base);
+        }
+      } else {
+        answer["text"] = chat_template.render(job["messages"], job["context"],
+                                              job["add_generation_prompt"].get<bool>());
+      }
     } catch (const qlora::Error& error) {
       answer["error"] = error.what();
     }

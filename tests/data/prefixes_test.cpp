@@ -1,0 +1,214 @@
+// One pass over a conversation must give what each of its beginnings gives by itself.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "base/error.h"
+#include "data/chat_renderer.h"
+#include "data/chat_template.h"
+#include "tests/data/byte_tokenizer.h"
+
+namespace qlora::data {
+namespace {
+
+const Json kContext = {{"bos_token", "<s>"}, {"eos_token", "</s>"}, {"date_string", "1 May 2024"}};
+
+Json conversation(int turns, bool with_system, bool with_tools) {
+  Json messages = Json::array();
+  if (with_system) messages.push_back({{"role", "system"}, {"content", "Be kind."}});
+  for (int i = 0; i < turns; ++i) {
+    messages.push_back({{"role", "user"}, {"content", "question " + std::to_string(i)}});
+    if (with_tools && i % 2 == 0) {
+      const Json call = {{"type", "function"},
+                         {"function", {{"name", "f"}, {"arguments", {{"i", i}}}}}};
+      messages.push_back(
+          {{"role", "assistant"}, {"content", ""}, {"tool_calls", Json::array({call})}});
+      messages.push_back({{"role", "tool"}, {"content", "result"}});
+      messages.push_back({{"role", "tool"}, {"content", "another"}});
+    }
+    messages.push_back({{"role", "assistant"}, {"content", "answer " + std::to_string(i)}});
+  }
+  return messages;
+}
+
+// How many beginnings one pass told; each is compared with its own rendering.
+size_t count_told(const ChatTemplate& chat_template, const Json& messages, bool prompt) {
+  std::vector<size_t> lengths(messages.size());
+  std::iota(lengths.begin(), lengths.end(), 1);
+  const auto prefixes = chat_template.render_prefixes(messages, kContext, prompt, lengths);
+  for (const auto& [length, text] : prefixes.texts) {
+    const Json first(messages.begin(), messages.begin() + static_cast<ptrdiff_t>(length));
+    EXPECT_EQ(text.over(prefixes.base), chat_template.render(first, kContext, prompt)) << length;
+  }
+  return prefixes.texts.size();
+}
+
+size_t count_told(const std::string& source) {
+  const ChatTemplate chat_template(source);
+  size_t told = 0;
+  for (const bool with_system : {false, true}) {
+    for (const bool with_tools : {false, true}) {
+      const Json messages = conversation(5, with_system, with_tools);
+      for (const bool prompt : {false, true}) told += count_told(chat_template, messages, prompt);
+    }
+  }
+  return told;
+}
+
+size_t count_all() {
+  size_t all = 0;
+  for (const bool with_system : {false, true})
+    for (const bool with_tools : {false, true})
+      all += 2 * conversation(5, with_system, with_tools).size();
+  return all;
+}
+
+TEST(Prefixes, APlainLoopTellsAllBeginnings) {
+  EXPECT_EQ(count_told("{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}"
+                       "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"),
+            count_all());
+}
+
+TEST(Prefixes, BuiltInTemplatesTellWhatTheyGiveByThemselves) {
+  for (const char* name : {"chatml", "llama-3", "zephyr", "phi-3"}) {
+    EXPECT_EQ(count_told(builtin_chat_template(name)), count_all()) << name;
+  }
+  const Json plain = conversation(5, true, false);
+  for (const char* name : {"llama-2", "alpaca", "vicuna", "mistral", "gemma"}) {
+    const ChatTemplate chat_template(builtin_chat_template(name));
+    for (const bool prompt : {false, true}) EXPECT_GT(count_told(chat_template, plain, prompt), 5u);
+  }
+}
+
+TEST(Prefixes, TheEndIsSeenByTheLastMessageAlone) {
+  EXPECT_EQ(count_told("{% for m in messages %}{{ loop.index }}{{ m.content }}"
+                       "{% if loop.last %}!{% endif %}"
+                       "{% if m.role == 'tool' and (loop.last or messages[loop.index0 + 1].role != "
+                       "'tool') %}</tools>{% endif %}"
+                       "{% if loop.nextitem is defined %}{{ loop.nextitem.role }}{% endif %}"
+                       "{% endfor %}{{ messages | length }}{{ messages[-1].role }}"),
+            count_all());
+}
+
+TEST(Prefixes, MessagesBehindTheSystemTextAreALoopToo) {
+  const std::string source =
+      "{% if messages[0].role == 'system' %}{{ messages[0].content }}{% set rest = messages[1:] %}"
+      "{% else %}{% set rest = messages %}{% endif %}"
+      "{% for m in rest %}{{ loop.index }}{{ m.content }}{% else %}none{% endfor %}.";
+  EXPECT_EQ(count_told(source), count_all() - 4);  // not the system message alone
+}
+
+TEST(Prefixes, WhatATemplateChangesIsSetBack) {
+  EXPECT_EQ(
+      count_told("{% set ns = namespace(n=0) %}{% set c = cycler('a', 'b', 'c') %}"
+                 "{% set j = joiner('-') %}{% set g = ['x', 'y', 'z'] | map('upper') %}"
+                 "{% macro show(m) %}[{{ ns.n }}{{ m.content }}]{% endmacro %}"
+                 "{% for m in messages %}{% set ns.n = ns.n + 1 %}{% set ns.last = m.role %}"
+                 "{{ j() }}{{ c.next() }}{{ show(m) }}{% if loop.changed(m.role) %}*{% endif %}"
+                 "{% if loop.index == 3 %}{{ g | first }}{% endif %}{% endfor %}"
+                 "{{ ns.n }}{{ ns.last }}{{ c.current }}{{ g | list }}"),
+      count_all());
+}
+
+TEST(Prefixes, ALoopThatLooksAtTheEndFirstTellsNoneButTheWhole) {
+  EXPECT_EQ(count_told("{% set ns = namespace(last=messages | length - 1) %}"
+                       "{% for m in messages[::-1] %}{% if m.role == 'user' %}"
+                       "{% set ns.last = loop.index0 %}{% endif %}{% endfor %}"
+                       "{% for m in messages %}{{ m.content }}{{ ns.last }}{% endfor %}"),
+            0u);
+}
+
+TEST(Prefixes, LoopsWithinOthersAndBrokenOnesAreExactOrLeftOut) {
+  for (const char* source : {
+           "{% for i in [1, 2] %}{% for m in messages %}{{ i }}{{ m.content }}{% endfor %}{% "
+           "endfor %}",
+           "{% for m in messages %}{% if loop.index > 2 %}{% break %}{% endif %}{{ m.role }}"
+           "{% endfor %}{% for m in messages %}{{ m.content }}{% endfor %}",
+           "{% for m in messages %}{{ m.role }}{% endfor %}{% for m in messages %}{{ m.content }}"
+           "{% endfor %}",
+           "{% for m in messages if m.role != 'system' %}{{ loop.length }}{{ m.content }}{% endfor "
+           "%}",
+           "{% set all %}{% for m in messages %}{{ m.content }}{% endfor %}{% endset %}{{ all }}",
+           "{% for m in messages %}{% for n in messages %}{{ n.role }}{% endfor %}{% endfor %}",
+           "{{ messages }}{{ messages | tojson }}{{ messages[:2] }}{{ messages + messages }}",
+           "{% if messages %}{% with x = messages[0] %}{% for m in messages %}{{ m.content }}"
+           "{{ x.role }}{% endfor %}{% endwith %}{% endif %}",
+       }) {
+    count_told(source);
+  }
+}
+
+TEST(Prefixes, AnErrorBehindABeginningLeavesWhatCameBeforeIt) {
+  const ChatTemplate chat_template(
+      "{% for m in messages %}{% if loop.index == 4 %}{{ raise_exception('no fourth') }}{% endif %}"
+      "{{ m.content }}{% endfor %}");
+  EXPECT_EQ(count_told(chat_template, conversation(5, false, false), false), 3u);
+}
+
+// Tells how much it encodes; texts may be cut behind control tokens, as with real tokenizers.
+class CountingTokenizer : public test::ByteTokenizer {
+ public:
+  mutable size_t encoded = 0;  // bytes
+
+  std::vector<TokenId> encode(std::string_view text, bool add_special_tokens) const override {
+    encoded += text.size();
+    return ByteTokenizer::encode(text, add_special_tokens);
+  }
+  std::vector<TokenId> encode_behind(std::string_view text, const TokenCut& from,
+                                     std::vector<TokenCut>* cuts) const override {
+    std::vector<TokenId> ids = encode(text.substr(from.offset), false);
+    size_t offset = from.offset;
+    for (size_t i = 0; cuts && i < ids.size(); ++i) {
+      offset += id_to_token(ids[i]).size();
+      if (is_special(ids[i])) cuts->push_back({offset, offset, from.num_ids + i + 1});
+    }
+    return ids;
+  }
+};
+
+TEST(Prefixes, ARowOfManyTurnsIsTokenizedInProportionToItsLength) {
+  const ChatTemplate chat_template(builtin_chat_template("chatml"));
+  const auto encoded_for = [&](int turns) {
+    const CountingTokenizer tokenizer;
+    const PromptEncoder encoder(tokenizer);
+    const ChatRenderer renderer(chat_template, tokenizer);
+    const auto turns_of_row = renderer.turns({conversation(turns, false, false)}, encoder);
+    const auto examples = tokenize_turns(turns_of_row, encoder);
+    EXPECT_EQ(examples.size(), 1u);
+    EXPECT_EQ(turns_of_row.size(), static_cast<size_t>(turns));
+    return static_cast<double>(tokenizer.encoded);
+  };
+  EXPECT_LT(encoded_for(400) / encoded_for(100), 4.5);
+}
+
+TEST(Prefixes, CutsGiveTheMasksOfWholeEncodings) {
+  for (const bool adds_bos : {false, true}) {
+    for (const bool rewrites : {false, true}) {
+      CountingTokenizer cutting;
+      test::ByteTokenizer whole;
+      cutting.adds_bos = whole.adds_bos = adds_bos;
+      cutting.merges = whole.merges = {"\n\n", "an", ">q"};
+      const ChatTemplate chat_template(rewrites
+                                           ? "{% for m in messages %}<|im_start|>{% if loop.last "
+                                             "and m.role == 'assistant' %}(so)"
+                                             "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+                                             "{% if add_generation_prompt %}<|im_start|>{% endif %}"
+                                           : builtin_chat_template("chatml"));
+      const Conversation row{conversation(6, true, false), Json::object()};
+      const auto examples_of = [&](const Tokenizer& tokenizer) {
+        const PromptEncoder encoder(tokenizer);
+        return tokenize_turns(ChatRenderer(chat_template, tokenizer).turns(row, encoder), encoder);
+      };
+      const auto ours = examples_of(cutting), expected = examples_of(whole);
+      ASSERT_EQ(ours.size(), expected.size());
+      for (size_t i = 0; i < ours.size(); ++i) {
+        EXPECT_EQ(ours[i].tokens, expected[i].tokens);
+        EXPECT_EQ(ours[i].supervised, expected[i].supervised);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace qlora::data
