@@ -9,8 +9,8 @@
 #include "cli/model_choice.h"
 #include "data/chat_renderer.h"
 #include "data/embedded_tokens.h"
+#include "data/exact_json.h"
 #include "data/prompt_encoder.h"
-#include "io/json_text.h"
 #include "io/read_file.h"
 #include "model/generate.h"
 
@@ -29,14 +29,14 @@ struct GenerateArguments {
 
 Json read_messages(const std::string& path) {
   try {
-    return qlora::io::ordered_json_from_text(qlora::io::read_bytes(path));
+    return qlora::data::exact_json(qlora::io::read_bytes(path));
   } catch (const nlohmann::json::exception& error) {
     qlora::fail<qlora::FormatError>("{} must be a JSON array of messages: {}", path, error.what());
   }
 }
 
 std::vector<int32_t> encoded_prompt(const TrainedModel& trained, const Json& messages,
-                                const GenerateArguments& arguments) {
+                                    const GenerateArguments& arguments) {
   const auto& tokenizer = *trained.base.tokenizer;
   if (arguments.raw) {
     if (arguments.prompt.empty()) throw ConfigError("--raw goes with --prompt");

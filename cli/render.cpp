@@ -8,8 +8,8 @@
 #include "base/error.h"
 #include "data/chat_renderer.h"
 #include "data/chat_template.h"
+#include "data/exact_json.h"
 #include "data/tokenizer.h"
-#include "io/json_text.h"
 #include "io/read_file.h"
 
 namespace {
@@ -24,7 +24,7 @@ struct RenderOptions {
 
 Json read_json(const std::string& path) {
   try {
-    return qlora::io::ordered_json_from_text(qlora::io::read_bytes(path));
+    return qlora::data::exact_json(qlora::io::read_bytes(path));
   } catch (const nlohmann::json::exception& error) {
     qlora::fail<qlora::FormatError>("{} must be JSON: {}", path, error.what());
   }

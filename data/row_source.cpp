@@ -10,8 +10,8 @@
 
 #include "base/error.h"
 #include "data/data_file.h"
+#include "data/exact_json.h"
 #include "data/tokenizers/utf8.h"
-#include "io/json_text.h"
 
 namespace qlora::data {
 namespace {
@@ -80,7 +80,7 @@ Json parse_row(std::string_view text, const std::string& path, int64_t line) {
                       scanner.deepest());
   }
   try {
-    return io::ordered_json_from_text(text);
+    return exact_json(text);
   } catch (const Json::exception& error) {
     fail<FormatError>("{}:{}: not valid JSON{}", path, line, fault_of_json(text, error));
   }

@@ -63,6 +63,9 @@ bool equal(Runtime& runtime, const Value& a, const Value& b) {
   const Dict* dict = a.as<Dict>();
   if (dict && b.as<Dict>()) return equal_entries(runtime, *dict, *b.as<Dict>());
   const auto both = [&](auto* x, auto* y) { return x && y; };
+  if (const auto* x = a.as<LongInteger>(), *y = b.as<LongInteger>(); both(x, y)) {
+    return x->digits() == y->digits();
+  }
   if (both(a.as<Range>(), b.as<Range>())) {
     const Value x = runtime.list(collect(runtime, a)), y = runtime.list(collect(runtime, b));
     return equal_items(runtime, *x.as<List>(), *y.as<List>());

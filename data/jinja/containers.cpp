@@ -57,6 +57,7 @@ std::string hash_key(Runtime& runtime, const Value& value) {
   }
   if (value.is_none()) return "n";
   if (value.is_undefined()) return "u";
+  if (const auto* integer = value.as<LongInteger>()) return "i" + integer->digits();
   const List* list = value.as<List>();
   if (list && list->is_tuple) {
     const DepthGuard guard(runtime);

@@ -27,6 +27,22 @@ class List : public Object {
 
   virtual const Values& items() const { return items_; }
   const bool is_tuple;
+
+ private:
+  const Values items_;
+};
+
+// An int that does not fit in 64 bits. Templates write it, compare it and ask what it is; they
+// cannot count with it.
+class LongInteger : public Object {
+ public:
+  explicit LongInteger(std::string digits) : digits_(std::move(digits)) {}
+  std::string_view type_name() const override { return "int"; }
+  void write_repr(Runtime&, std::string& out) override { out += digits_; }
+  const std::string& digits() const { return digits_; }  // decimal, behind its sign
+
+ private:
+  const std::string digits_;
 };
 
 // dict: keeps the order in which keys came.

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "data/exact_json.h"
 #include "data/jinja/containers.h"
 #include "data/jinja/numbers.h"
 #include "data/jinja/operators.h"
@@ -62,6 +63,8 @@ class JsonWriter {
       append_real(value.real());
     } else if (value.is_text()) {
       append_text(value.bytes());
+    } else if (const auto* integer = value.as<LongInteger>()) {
+      out_ += integer->digits();
     } else if (const List* list = value.as<List>()) {
       append_list(*list);
     } else if (const Dict* dict = value.as<Dict>()) {
@@ -154,7 +157,7 @@ class JsonWriter {
 
   void append_key(const Value& key) {
     if (key.is_text()) return append_text(key.bytes());
-    if (key.object() || key.is_undefined()) {
+    if ((key.object() && !key.as<LongInteger>()) || key.is_undefined()) {
       fail_render("keys must be str, int, float, bool or None, not {}", key.type_name());
     }
     out_ += '"';
@@ -180,7 +183,8 @@ Value from_json(Runtime& runtime, const Json& json) {
     case Json::value_t::number_integer:
       return Value::integer(json.get<int64_t>());
     case Json::value_t::number_unsigned:
-      if (json.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) fail_on_integer_overflow();
+    case Json::value_t::binary:
+      if (auto digits = long_integer(json)) return runtime.make<LongInteger>(std::move(*digits));
       return Value::integer(json.get<int64_t>());
     case Json::value_t::number_float:
       return Value::real(json.get<double>());

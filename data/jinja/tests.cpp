@@ -24,9 +24,9 @@ bool is_none(const Value& value) { return value.is_none(); }
 bool is_boolean(const Value& value) { return value.is_boolean(); }
 bool is_true_itself(const Value& value) { return value.is_boolean() && value.boolean(); }
 bool is_false_itself(const Value& value) { return value.is_boolean() && !value.boolean(); }
-bool is_integer(const Value& value) { return value.is_integer(); }
+bool is_integer(const Value& value) { return value.is_integer() || value.as<LongInteger>(); }
 bool is_float(const Value& value) { return value.is_real(); }
-bool is_number(const Value& value) { return value.is_number(); }
+bool is_number(const Value& value) { return value.is_number() || value.as<LongInteger>(); }
 bool is_string(const Value& value) { return value.is_text(); }
 bool is_mapping(const Value& value) { return value.as<Dict>() != nullptr; }
 bool is_escaped(const Value& value) { return value.is_markup(); }

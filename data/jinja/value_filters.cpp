@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "data/jinja/containers.h"
 #include "data/jinja/filters.h"
 #include "data/jinja/numbers.h"
 #include "data/jinja/operators.h"
@@ -34,6 +35,7 @@ Value to_int(Runtime&, const Value& value, const Arguments& arguments) {
   if (value.is_undefined()) throw Failure(value.undefined_message());
   const Value fallback = given.has(0) ? given[0] : Value::integer(0);
   if (const auto integer = value.as_integer()) return Value::integer(*integer);
+  if (value.as<LongInteger>()) return value;
   std::optional<double> real;
   if (value.is_text()) {
     const int64_t base = given.integer(1, 10);

@@ -4,8 +4,8 @@
 #include <array>
 
 #include "base/error.h"
+#include "data/exact_json.h"
 #include "data/readers/turn_marks.h"
-#include "io/json_text.h"
 
 namespace qlora::data {
 namespace {
@@ -113,7 +113,7 @@ void normalize_tool_calls(Json& message, size_t index) {
       fail<FormatError>("a tool call of message {} must name its function", index);
     }
     if (!function.contains("arguments") || !function["arguments"].is_string()) continue;
-    Json parsed = io::ordered_json_or_discarded(function["arguments"].get<std::string>());
+    Json parsed = exact_json_or_discarded(function["arguments"].get<std::string>());
     if (parsed.is_object()) function["arguments"] = std::move(parsed);
   }
 }
@@ -151,7 +151,7 @@ Json parse_tools(const Json& tools) {
   if (tools.is_string()) {
     const auto text = tools.get<std::string>();
     if (is_blank(text)) return nullptr;
-    parsed = io::ordered_json_or_discarded(text);
+    parsed = exact_json_or_discarded(text);
   }
   if (!parsed.is_array()) {
     fail<FormatError>("tools must be an array of function descriptions, found {}",

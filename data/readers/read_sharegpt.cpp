@@ -4,10 +4,10 @@
 #include <map>
 
 #include "base/error.h"
+#include "data/exact_json.h"
 #include "data/readers/conversation.h"
 #include "data/readers/reader.h"
 #include "data/readers/turn_marks.h"
-#include "io/json_text.h"
 
 namespace qlora::data {
 namespace {
@@ -35,7 +35,7 @@ const std::map<std::string, std::string>& roles() {
 
 // {"name", "arguments"} or an array of them, as the calls of one turn.
 Json tool_calls(const std::string& value, size_t index) {
-  const Json parsed = io::ordered_json_or_discarded(value);
+  const Json parsed = exact_json_or_discarded(value);
   const Json calls = parsed.is_array() ? parsed : Json::array({parsed});
   Json result = Json::array();
   for (const Json& call : calls) {
