@@ -1,83 +1,26 @@
 #include "data/jinja/letter_case.h"
 
-#include <utf8proc.h>
-
-#include <algorithm>
-#include <array>
-
+#include "data/jinja/python_text_tables.h"
 #include "data/jinja/text.h"
 #include "data/tokenizers/utf8.h"
 
 namespace qlora::data::jinja {
 namespace {
 
-utf8proc_category_t category_of(char32_t code) {
-  return utf8proc_category(static_cast<utf8proc_int32_t>(code));
+namespace tables = python_text_tables;
+
+bool has(char32_t code, uint8_t properties) {
+  return (unicode_tables::value_at(tables::kProperties, code) & properties) != 0;
 }
 
-// Characters whose capital is more than one (Unicode's SpecialCasing.txt, without conditions);
-// Greek with iota subscript is left out.
-struct LongCapital {
-  char32_t code;
-  std::string_view upper, title;
-};
-constexpr std::array<LongCapital, 20> kLongCapitals = {{
-    {0x00DF, "SS", "Ss"},
-    {0x0149, "\u02BCN", "\u02BCN"},
-    {0x01F0, "J\u030C", "J\u030C"},
-    {0x0390, "\u0399\u0308\u0301", "\u0399\u0308\u0301"},
-    {0x03B0, "\u03A5\u0308\u0301", "\u03A5\u0308\u0301"},
-    {0x0587, "\u0535\u0552", "\u0535\u0582"},
-    {0x1E96, "H\u0331", "H\u0331"},
-    {0x1E97, "T\u0308", "T\u0308"},
-    {0x1E98, "W\u030A", "W\u030A"},
-    {0x1E99, "Y\u030A", "Y\u030A"},
-    {0x1E9A, "A\u02BE", "A\u02BE"},
-    {0xFB00, "FF", "Ff"},
-    {0xFB01, "FI", "Fi"},
-    {0xFB02, "FL", "Fl"},
-    {0xFB03, "FFI", "Ffi"},
-    {0xFB04, "FFL", "Ffl"},
-    {0xFB05, "ST", "St"},
-    {0xFB06, "ST", "St"},
-    {0xFB13, "\u0544\u0546", "\u0544\u0576"},
-    {0xFB14, "\u0544\u0535", "\u0544\u0565"},
-}};
-
-const LongCapital* find_long_capital(char32_t code) {
-  const auto* found = std::find_if(kLongCapitals.begin(), kLongCapitals.end(),
-                                   [&](const LongCapital& one) { return one.code == code; });
-  return found == kLongCapitals.end() ? nullptr : found;
-}
-
-void append_upper(char32_t code, std::string& out) {
-  if (const LongCapital* capital = find_long_capital(code)) {
-    out += capital->upper;
-  } else {
-    append_utf8(static_cast<char32_t>(utf8proc_toupper(static_cast<utf8proc_int32_t>(code))), out);
-  }
-}
-
-void append_title(char32_t code, std::string& out) {
-  if (const LongCapital* capital = find_long_capital(code)) {
-    out += capital->title;
-  } else {
-    append_utf8(static_cast<char32_t>(utf8proc_totitle(static_cast<utf8proc_int32_t>(code))), out);
-  }
+void append_mapped(char32_t code, const unicode_tables::Texts& texts, std::string& out) {
+  const std::u32string_view mapped = texts.find(code);
+  if (mapped.empty()) append_utf8(code, out);
+  for (const char32_t part : mapped) append_utf8(part, out);
 }
 
 bool is_case_ignorable(char32_t code) {
-  switch (category_of(code)) {
-    case UTF8PROC_CATEGORY_MN:
-    case UTF8PROC_CATEGORY_ME:
-    case UTF8PROC_CATEGORY_CF:
-    case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_SK:
-      return true;
-    default:
-      return std::u32string_view(U"'.:\u00B7\u2018\u2019\u2024\u2027").find(code) !=
-             std::u32string_view::npos;
-  }
+  return unicode_tables::value_at(tables::kCaseIgnorable, code) != 0;
 }
 
 // A sigma is written as a final one behind a letter and before none.
@@ -91,41 +34,34 @@ bool is_final_sigma(std::u32string_view text, size_t at) {
 }
 
 void append_lower(std::u32string_view text, size_t at, std::string& out) {
-  const char32_t code = text[at];
-  if (code == 0x3A3) {
+  if (text[at] == 0x3A3) {
     append_utf8(is_final_sigma(text, at) ? 0x3C2 : 0x3C3, out);
-  } else if (code == 0x130) {
-    out += "i\u0307";
   } else {
-    append_utf8(static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code))), out);
+    append_mapped(text[at], tables::kLower, out);
   }
 }
 
 }  // namespace
 
-bool is_upper(char32_t code) { return utf8proc_isupper(static_cast<utf8proc_int32_t>(code)) != 0; }
-
-bool is_lower(char32_t code) { return utf8proc_islower(static_cast<utf8proc_int32_t>(code)) != 0; }
-
+bool is_upper(char32_t code) { return has(code, tables::kUpperCase); }
+bool is_lower(char32_t code) { return has(code, tables::kLowerCase); }
 bool is_cased(char32_t code) {
-  return is_upper(code) || is_lower(code) || category_of(code) == UTF8PROC_CATEGORY_LT;
+  return has(code, tables::kUpperCase | tables::kLowerCase | tables::kTitleCase);
 }
-
-bool is_alphabetic(char32_t code) {
-  const utf8proc_category_t category = category_of(code);
-  return category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_LO;
+bool is_alphabetic(char32_t code) { return has(code, tables::kAlpha); }
+bool is_decimal(char32_t code) { return has(code, tables::kDecimal); }
+bool is_digit(char32_t code) { return has(code, tables::kDigit); }
+bool is_numeric(char32_t code) { return has(code, tables::kNumeric); }
+bool is_alphanumeric(char32_t code) {
+  return has(code, tables::kAlpha | tables::kDecimal | tables::kDigit | tables::kNumeric);
 }
-
-bool is_digit(char32_t code) {
-  constexpr std::u32string_view kOther = U"\u00B2\u00B3\u00B9\u2070";
-  return category_of(code) == UTF8PROC_CATEGORY_ND ||
-         kOther.find(code) != std::u32string_view::npos || (code >= 0x2074 && code <= 0x2079) ||
-         (code >= 0x2080 && code <= 0x2089) || (code >= 0x2460 && code <= 0x2468);
-}
+bool is_printable(char32_t code) { return has(code, tables::kPrintable); }
 
 std::string upper_case(std::string_view text) {
   std::string result;
-  for (size_t i = 0; i < text.size();) append_upper(next_code_point(text, i), result);
+  for (size_t i = 0; i < text.size();) {
+    append_mapped(next_code_point(text, i), tables::kUpper, result);
+  }
   return result;
 }
 
@@ -136,12 +72,27 @@ std::string lower_case(std::string_view text) {
   return result;
 }
 
+std::string swap_case(std::string_view text) {
+  const std::u32string code_points = to_code_points(text);
+  std::string result;
+  for (size_t i = 0; i < code_points.size(); ++i) {
+    if (is_upper(code_points[i])) {
+      append_lower(code_points, i, result);
+    } else if (is_lower(code_points[i])) {
+      append_mapped(code_points[i], tables::kUpper, result);
+    } else {
+      append_utf8(code_points[i], result);
+    }
+  }
+  return result;
+}
+
 std::string capitalize(std::string_view text) {
   const std::u32string code_points = to_code_points(text);
   std::string result;
   for (size_t i = 0; i < code_points.size(); ++i) {
     if (i == 0) {
-      append_title(code_points[0], result);
+      append_mapped(code_points[0], tables::kTitle, result);
     } else {
       append_lower(code_points, i, result);
     }
@@ -157,11 +108,23 @@ std::string title_case(std::string_view text) {
     if (behind_letter) {
       append_lower(code_points, i, result);
     } else {
-      append_title(code_points[i], result);
+      append_mapped(code_points[i], tables::kTitle, result);
     }
     behind_letter = is_cased(code_points[i]);
   }
   return result;
+}
+
+bool is_title(std::string_view text) {
+  bool any = false, behind_letter = false;
+  for (size_t i = 0; i < text.size();) {
+    const char32_t code = next_code_point(text, i);
+    const bool is_big = has(code, tables::kUpperCase | tables::kTitleCase);
+    if (is_big ? behind_letter : is_lower(code) && !behind_letter) return false;
+    behind_letter = is_big || is_lower(code);
+    any = any || behind_letter;
+  }
+  return any;
 }
 
 }  // namespace qlora::data::jinja

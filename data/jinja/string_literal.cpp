@@ -1,8 +1,8 @@
 #include "data/jinja/string_literal.h"
 
 #include <fmt/format.h>
-#include <utf8proc.h>
 
+#include "data/jinja/letter_case.h"
 #include "data/tokenizers/utf8.h"
 
 namespace qlora::data::jinja {
@@ -33,23 +33,6 @@ char32_t read_octal(std::string_view text, size_t& index) {
     code = code * 8 + static_cast<char32_t>(digit_of(text[index]));
   }
   return code;
-}
-
-bool is_printable(char32_t code) {
-  if (code == ' ') return true;
-  switch (utf8proc_category(static_cast<utf8proc_int32_t>(code))) {
-    case UTF8PROC_CATEGORY_CN:
-    case UTF8PROC_CATEGORY_ZS:
-    case UTF8PROC_CATEGORY_ZL:
-    case UTF8PROC_CATEGORY_ZP:
-    case UTF8PROC_CATEGORY_CC:
-    case UTF8PROC_CATEGORY_CF:
-    case UTF8PROC_CATEGORY_CS:
-    case UTF8PROC_CATEGORY_CO:
-      return false;
-    default:
-      return true;
-  }
 }
 
 }  // namespace

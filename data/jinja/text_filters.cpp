@@ -8,7 +8,6 @@
 #include "data/jinja/operators.h"
 #include "data/jinja/runtime.h"
 #include "data/jinja/split.h"
-#include "data/tokenizers/unicode.h"
 #include "data/tokenizers/utf8.h"
 
 namespace qlora::data::jinja::filters {
@@ -176,7 +175,7 @@ Value wordcount(Runtime& runtime, const Value& value, const Arguments& arguments
   int64_t count = 0;
   bool inside = false;
   for (const char32_t code : to_code_points(text)) {
-    const bool is_word = code == '_' || is_alphabetic(code) || is_number(code);
+    const bool is_word = code == '_' || is_alphanumeric(code);
     if (is_word && !inside) ++count;
     inside = is_word;
   }

@@ -178,6 +178,19 @@ Value all_method(Runtime& runtime, const Value& self, const Arguments& arguments
   return Value::boolean(!codes.empty() && std::all_of(codes.begin(), codes.end(), holds));
 }
 
+Value printable_method(Runtime& runtime, const Value& self, const Arguments& arguments) {
+  const Parameters given("isprintable", {}, arguments);
+  charge_for(runtime, self);
+  const std::u32string codes = to_code_points(self.bytes());
+  return Value::boolean(std::all_of(codes.begin(), codes.end(), is_printable));
+}
+
+Value title_method(Runtime& runtime, const Value& self, const Arguments& arguments) {
+  const Parameters given("istitle", {}, arguments);
+  charge_for(runtime, self);
+  return Value::boolean(is_title(self.bytes()));
+}
+
 // isupper, islower: some cased letter, and none of the other case.
 template <bool (*holds)(char32_t)>
 Value case_method(Runtime& runtime, const Value& self, const Arguments& arguments) {
@@ -191,7 +204,6 @@ Value case_method(Runtime& runtime, const Value& self, const Arguments& argument
   return Value::boolean(any);
 }
 
-bool is_letter_or_digit(char32_t code) { return is_alphabetic(code) || is_digit(code); }
 bool is_ascii(char32_t code) { return code < 0x80; }
 
 template <bool prefix>
@@ -267,17 +279,17 @@ constexpr std::array kMethods = {
     Entry{"format", format_braces},
     Entry{"format_map", unsupported},
     Entry{"index", find_method<Search::kIndex, false>},
-    Entry{"isalnum", all_method<is_letter_or_digit>},
+    Entry{"isalnum", all_method<is_alphanumeric>},
     Entry{"isalpha", all_method<is_alphabetic>},
     Entry{"isascii", all_method<is_ascii>},
-    Entry{"isdecimal", all_method<is_digit>},
+    Entry{"isdecimal", all_method<is_decimal>},
     Entry{"isdigit", all_method<is_digit>},
     Entry{"isidentifier", unsupported},
     Entry{"islower", case_method<is_lower>},
-    Entry{"isnumeric", all_method<is_digit>},
-    Entry{"isprintable", unsupported},
+    Entry{"isnumeric", all_method<is_numeric>},
+    Entry{"isprintable", printable_method},
     Entry{"isspace", all_method<is_python_space>},
-    Entry{"istitle", unsupported},
+    Entry{"istitle", title_method},
     Entry{"isupper", case_method<is_upper>},
     Entry{"join", join_method},
     Entry{"ljust", pad_method<'<'>},
@@ -298,7 +310,7 @@ constexpr std::array kMethods = {
     Entry{"splitlines", split_lines_method},
     Entry{"startswith", starts_method<false>},
     Entry{"strip", strip_method<true, true>},
-    Entry{"swapcase", unsupported},
+    Entry{"swapcase", changed_case<swap_case>},
     Entry{"title", changed_case<title_case>},
     Entry{"translate", unsupported},
     Entry{"upper", changed_case<upper_case>},

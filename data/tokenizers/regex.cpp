@@ -4,6 +4,8 @@
 #include <pcre2.h>
 
 #include "base/error.h"
+#include "data/tokenizers/stand_ins.h"
+#include "data/tokenizers/utf8.h"
 
 namespace qlora::data {
 namespace {
@@ -40,13 +42,17 @@ struct MatchState {
 struct Regex::Compiled {
   pcre2_code* code = nullptr;
   bool jit = false;  // where the system forbids executable memory, PCRE2 interprets
+  const StandIns stand_ins;
+
+  explicit Compiled(std::string_view pattern) : stand_ins(pattern) {}
 
   ~Compiled() { pcre2_code_free(code); }
 };
 
-Regex::Regex(const std::string& pattern, const std::string& where)
-    : compiled_(std::make_unique<Compiled>()) {
+Regex::Regex(const std::string& pattern, const std::string& where) {
+  check_utf8(pattern, where);
   const std::string translated = translate_oniguruma(pattern, where);
+  compiled_ = std::make_unique<Compiled>(pattern);
   int error = 0;
   PCRE2_SIZE offset = 0;
   pcre2_compile_context* context = pcre2_compile_context_create(nullptr);
@@ -67,6 +73,10 @@ Regex::Regex(const std::string& pattern, const std::string& where)
 Regex::~Regex() = default;
 Regex::Regex(Regex&&) noexcept = default;
 Regex& Regex::operator=(Regex&&) noexcept = default;
+
+std::optional<std::string> Regex::prepared(std::string_view text) const {
+  return compiled_->stand_ins.replace(text);
+}
 
 bool Regex::find(std::string_view text, size_t from, Match& match) const {
   thread_local const MatchState state;

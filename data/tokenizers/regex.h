@@ -5,17 +5,20 @@
 //
 //   \s \S     property White_Space (PCRE2's own \s also takes U+180E)
 //   \w \W     letters, marks, digits, connectors (PCRE2's own \w leaves out marks)
+//   \p{Han}   property Script, not Script_Extensions; so other scripts
 //   \b \B     a boundary of such characters, and no boundary
 //   \h \H     a hexadecimal digit (horizontal space in PCRE2)
 //   [a[bc]]   a class inside a class is a union
 //
-// Characters that Unicode added after the version PCRE2 was built with are in no class.
+// Which characters are in a class is decided by the program's tables, not by PCRE2's (stand_ins.h):
+// search what prepared() gives, where that gives something.
 //
 // What Oniguruma knows beyond that and no known tokenizer uses (class intersections, negated inner
 // classes, a + behind {n,m}) is refused by name.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -28,6 +31,9 @@ class Regex {
   ~Regex();
   Regex(Regex&&) noexcept;
   Regex& operator=(Regex&&) noexcept;
+
+  // The text to search instead of `text` (valid UTF-8), with the same offsets; nothing: itself.
+  std::optional<std::string> prepared(std::string_view text) const;
 
   struct Match {
     size_t begin, end;  // byte offsets into the searched text

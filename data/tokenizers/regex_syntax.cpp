@@ -1,7 +1,14 @@
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <fmt/format.h>
+#include <pcre2.h>
+
+#include <algorithm>
+#include <iterator>
 #include <map>
 
 #include "base/error.h"
 #include "data/tokenizers/regex.h"
+#include "data/tokenizers/unicode_tables.h"
 
 namespace qlora::data {
 namespace {
@@ -12,14 +19,16 @@ struct Respelled {
   const char* outside;
 };
 
-// Oniguruma's word characters: those of Unicode Technical Standard 18, and Latin-1's numbers.
-#define QLORA_WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
+// Oniguruma's word characters in a class: those of Unicode Technical Standard 18; outside of one
+// also Latin-1's numbers.
+#define QLORA_CLASS_WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define QLORA_WORD QLORA_CLASS_WORD "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
 
 const Respelled* respelled(char letter) {
   static const std::map<char, Respelled> table = {
       {'s', {"\\p{White_Space}", "\\p{White_Space}"}},
       {'S', {"\\P{White_Space}", "\\P{White_Space}"}},
-      {'w', {QLORA_WORD, "[" QLORA_WORD "]"}},
+      {'w', {QLORA_CLASS_WORD, "[" QLORA_WORD "]"}},
       {'W', {nullptr, "[^" QLORA_WORD "]"}},
       {'b',
        {"\\b",
@@ -32,6 +41,29 @@ const Respelled* respelled(char letter) {
   };
   const auto entry = table.find(letter);
   return entry == table.end() ? nullptr : &entry->second;
+}
+
+// Scripts that vocabularies cut by. In Oniguruma they mean property Script, in PCRE2 from 10.40 on
+// Script_Extensions unless it is told otherwise.
+bool is_script(std::string_view name) {
+  static constexpr std::string_view kScripts[] = {
+      "Arabic", "Armenian", "Bengali", "Cyrillic",  "Devanagari", "Ethiopic", "Georgian",
+      "Greek",  "Gujarati", "Hangul",  "Hebrew",    "Hiragana",   "Kannada",  "Katakana",
+      "Khmer",  "Lao",      "Latin",   "Malayalam", "Mongolian",  "Myanmar",  "Sinhala",
+      "Tamil",  "Telugu",   "Thai",    "Tibetan"};
+  return std::find(std::begin(kScripts), std::end(kScripts), name) != std::end(kScripts);
+}
+
+// The characters of script Han as the inside of a class.
+std::string han_ranges() {
+  std::string ranges;
+  const auto classes = unicode_tables::kClasses;
+  for (size_t run = 0; run + 1 < classes.size(); ++run) {
+    if (!(classes[run].value & unicode_tables::kHan)) continue;
+    ranges += fmt::format("\\x{{{:X}}}-\\x{{{:X}}}", static_cast<uint32_t>(classes[run].first),
+                          static_cast<uint32_t>(classes[run + 1].first) - 1);
+  }
+  return ranges;
 }
 
 class Translator {
@@ -72,7 +104,28 @@ class Translator {
       index_ += 2;
       return;
     }
+    if ((letter == 'p' || letter == 'P') && script(in_class)) return;
     copy(), copy();
+  }
+
+  // \p{Han} and its like; false: something else.
+  bool script(bool in_class) {
+    const std::string_view rest = pattern_.substr(index_);
+    const size_t end = rest.find('}');
+    if (!rest.substr(2).starts_with('{') || end == std::string_view::npos) return false;
+    const bool is_negated = rest[1] == 'P';
+    const std::string_view name = rest.substr(3, end - 3);
+    if (name == "Han") {
+      if (in_class && is_negated) refuse("a negated class of this kind inside a class");
+      const std::string ranges = han_ranges();
+      out_ += in_class ? ranges : fmt::format("[{}{}]", is_negated ? "^" : "", ranges);
+    } else if (PCRE2_MAJOR * 100 + PCRE2_MINOR >= 1040 && is_script(name)) {
+      out_ += fmt::format("\\{}{{sc:{}}}", rest[1], name);
+    } else {
+      return false;
+    }
+    index_ += end + 1;
+    return true;
   }
 
   // {n,m}+ repeats the repetition in Oniguruma and forbids backtracking in PCRE2.

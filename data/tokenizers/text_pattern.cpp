@@ -23,10 +23,12 @@ bool TextPattern::find(std::string_view text, size_t from, Regex::Match& match) 
 }
 
 void TextPattern::find_parts(std::string_view text, std::vector<Part>& parts) const {
+  const auto prepared = regex_ ? regex_->prepared(text) : std::nullopt;
+  const std::string_view searched = prepared ? std::string_view(*prepared) : text;
   size_t between = 0;  // end of the last match
   size_t from = 0;
   Regex::Match match;
-  while (from <= text.size() && find(text, from, match)) {
+  while (from <= text.size() && find(searched, from, match)) {
     const bool empty = match.begin == match.end;
     from = match.end;
     if (empty) from += match.end < text.size() ? utf8_length(text[match.end]) : 1;

@@ -1,4 +1,4 @@
-// Character classes and normal forms of Unicode, from utf8proc's tables.
+// Character classes and normal forms of Unicode, from the program's own tables (unicode_tables.h).
 #pragma once
 
 #include <string>

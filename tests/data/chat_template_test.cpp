@@ -50,6 +50,36 @@ TEST(ChatTemplate, OperatorsBindAndCountAsInPython) {
             "1e+16 1000000000000000.0 0.30000000000000004 1e-05 3.0");
 }
 
+TEST(ChatTemplate, IntegersBeyond64BitsAreWrittenAsTheyStand) {
+  const Json context = {{"n", exact_json("12345678901234567890")},
+                        {"m", exact_json("-123456789012345678901234567890")}};
+  EXPECT_EQ(render("{{ n }} {{ m }} {{ [n, m] | tojson }} {{ {'k': n} }}", context),
+            "12345678901234567890 -123456789012345678901234567890 "
+            "[12345678901234567890, -123456789012345678901234567890] "
+            "{'k': 12345678901234567890}");
+  EXPECT_EQ(
+      render("{{ n is integer }} {{ n is number }} {{ n is string }} {{ n == n }} {{ n == m }}"
+             " {{ n == 1 }} {{ n | int }} {{ n | string }}",
+             context),
+      "True True False True False False 12345678901234567890 12345678901234567890");
+}
+
+TEST(ChatTemplate, KindsOfCharactersAreThoseOfPython) {
+  EXPECT_EQ(
+      render(
+          "{{ '²'.isdigit() }} {{ '²'.isdecimal() }} {{ '½'.isnumeric() }} {{ '½'.isdigit() }}"
+          " {{ '四'.isnumeric() }} {{ '४'.isdecimal() }} {{ '½'.isalnum() }} {{ 'ª'.isalpha() }}"),
+      "True False True False True True True True");
+  EXPECT_EQ(
+      render("{{ 'ªb'.islower() }} {{ 'Ⓐ'.isupper() }} {{ 'ǅ'.istitle() }} {{ 'Ab Cd'.istitle() }}"
+             " {{ 'Ab cd'.istitle() }} {{ 'a b'.isprintable() }} {{ ''.isprintable() }}"),
+      "True True True True False False True");
+  EXPECT_EQ(
+      render(
+          "{{ 'ßx ǆ ﬁn'.title() }} {{ 'ᾳ'.upper() }} {{ 'ΑΣ Σ'.lower() }} {{ 'aBß'.swapcase() }}"),
+      "Ssx ǅ Fin ΑΙ ας σ AbSS");
+}
+
 TEST(ChatTemplate, ContainersPrintAsInPythonAndAsJson) {
   const Json context = {{"d", {{"b", 1}, {"a", {true, nullptr, 1.5, "it's ü\n"}}}}};
   EXPECT_EQ(render("{{ d }}", context), R"({'b': 1, 'a': [True, None, 1.5, "it's ü\n"]})");

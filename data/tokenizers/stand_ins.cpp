@@ -1,0 +1,117 @@
+#include "data/tokenizers/stand_ins.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <set>
+
+#include "data/tokenizers/unicode_tables.h"
+#include "data/tokenizers/utf8.h"
+
+namespace qlora::data {
+namespace {
+
+using unicode_tables::kClasses;
+using unicode_tables::kNew;
+
+struct Interval {
+  char32_t begin, end;
+};
+
+constexpr char32_t kLimit = 0x110000;
+
+char32_t end_of_run(size_t run) {
+  return run + 1 < kClasses.size() ? kClasses[run + 1].first : kLimit;
+}
+
+// The characters that a pattern names, and where its ranges end.
+std::set<char32_t> edges_of(std::string_view pattern) {
+  std::set<char32_t> edges = {0, 0x80, 0x800, 0x10000, kLimit};  // where UTF-8 takes a byte more
+  const auto add = [&](char32_t code) {
+    if (code < 0x80 || code >= kLimit) return;
+    edges.insert(code);
+    edges.insert(code + 1);
+  };
+  for (const char32_t code : {0xB2, 0xB3, 0xB9, 0xBC, 0xBE}) add(code);  // which \w means
+  for (size_t index = 0; index < pattern.size();) {
+    if (pattern.substr(index).starts_with("\\x{")) {
+      uint32_t code = 0;
+      const char* digits = pattern.data() + index + 3;
+      std::from_chars(digits, pattern.data() + pattern.size(), code, 16);
+      add(code);
+      index += 3;
+    } else {
+      add(next_code_point(pattern, index));
+    }
+  }
+  return edges;
+}
+
+// By the value of a class: the intervals of characters that every PCRE2 knows.
+const std::array<std::vector<Interval>, kNew>& known_characters() {
+  static const auto known = [] {
+    std::array<std::vector<Interval>, kNew> intervals;
+    for (size_t run = 0; run < kClasses.size(); ++run) {
+      const uint8_t value = kClasses[run].value;
+      if (value < kNew) intervals[value].push_back({kClasses[run].first, end_of_run(run)});
+    }
+    return intervals;
+  }();
+  return known;
+}
+
+// A known character of the class within `cell`; 0: there is none.
+char32_t known_in(uint8_t value, const Interval& cell) {
+  for (const Interval& known : known_characters()[value]) {
+    const char32_t first = std::max(known.begin, cell.begin);
+    if (first < std::min(known.end, cell.end)) return first;
+  }
+  return 0;
+}
+
+}  // namespace
+
+StandIns::StandIns(std::string_view pattern) {
+  const std::set<char32_t> edges = edges_of(pattern);
+  for (size_t run = 0; run < kClasses.size(); ++run) {
+    const auto& [first, value] = kClasses[run];
+    if (!(value & kNew) || first < 0x80) continue;
+    const char32_t end = end_of_run(run);
+    for (char32_t begin = first; begin < end;) {
+      const auto edge = edges.upper_bound(begin);
+      const Interval cell = {*std::prev(edge), *edge};
+      const char32_t cut = std::min(end, cell.end);
+      const char32_t stand_in = known_in(value & ~kNew, cell);
+      if (stand_in != 0) ranges_.push_back({begin, cut - 1, stand_in});
+      begin = cut;
+    }
+  }
+}
+
+const StandIns::Range* StandIns::find(char32_t code) const {
+  const auto range = std::lower_bound(ranges_.begin(), ranges_.end(), code,
+                                      [](const Range& one, char32_t c) { return one.last < c; });
+  return range != ranges_.end() && range->first <= code ? &*range : nullptr;
+}
+
+std::optional<std::string> StandIns::replace(std::string_view text) const {
+  std::optional<std::string> replaced;
+  size_t copied = 0;  // bytes of text that stand in `replaced`
+  for (size_t index = 0; index < text.size();) {
+    if (static_cast<unsigned char>(text[index]) < 0x80) {
+      ++index;
+      continue;
+    }
+    const size_t begin = index;
+    const Range* range = find(next_code_point(text, index));
+    if (!range) continue;
+    if (!replaced) replaced.emplace();
+    replaced->append(text.substr(copied, begin - copied));
+    append_utf8(range->stand_in, *replaced);
+    copied = index;
+  }
+  if (replaced) replaced->append(text.substr(copied));
+  return replaced;
+}
+
+}  // namespace qlora::data

@@ -1,0 +1,90 @@
+// Characters that the libraries of older and newer distributions disagree about.
+#include "data/tokenizers/unicode.h"
+
+#include <gtest/gtest.h>
+
+#include "data/tokenizers/regex.h"
+#include "data/tokenizers/stand_ins.h"
+#include "data/tokenizers/text_pattern.h"
+
+namespace qlora::data {
+namespace {
+
+// The parts of a text that a pattern takes.
+std::vector<std::string> matches(const std::string& pattern, const std::string& text) {
+  std::vector<Part> parts;
+  TextPattern(Regex(pattern)).find_parts(text, parts);
+  std::vector<std::string> found;
+  for (const Part& part : parts) {
+    if (part.is_delimiter)
+      found.push_back(text.substr(part.span.begin, part.span.end - part.span.begin));
+  }
+  return found;
+}
+
+using Texts = std::vector<std::string>;
+
+TEST(Regex, LettersOfUnicode16AreLettersWhicheverPcre2IsInstalled) {
+  // Garay, Todhri and Latin letters of 2024; Vithkuqi of 2021
+  EXPECT_EQ(matches("\\p{L}+", "a\U00010D50\U000105C0\uA7DA\U00010570 b"),
+            (Texts{"a\U00010D50\U000105C0\uA7DA\U00010570", "b"}));
+  EXPECT_EQ(matches("\\p{Lu}+", "\U00010D50\U00010D70\uA7DA\uA7DB"),
+            (Texts{"\U00010D50", "\uA7DA"}));
+  EXPECT_EQ(matches("\\p{N}+", "\U00010D40x\U0001CCF0"), (Texts{"\U00010D40", "\U0001CCF0"}));
+}
+
+TEST(Regex, NewEmojiAreSymbolsAndUnassignedOnesAreNothing) {
+  EXPECT_EQ(matches("\\p{So}+", "\U0001F970\U0001FAE9"), (Texts{"\U0001F970\U0001FAE9"}));
+  EXPECT_EQ(matches("\\p{Cn}", "\U00010940\U000323B0"), (Texts{"\U00010940", "\U000323B0"}));
+  EXPECT_EQ(matches("\\p{L}", "\U00010940\U000323B0"), Texts{});
+}
+
+TEST(Regex, ACharacterThatAPatternNamesIsNotExchanged) {
+  EXPECT_EQ(matches("\U0001F970", "\U0001F970\U0001FAE9\U0001F973"), (Texts{"\U0001F970"}));
+  // An Arabic letter of 2021 lies in the range, one of the Mende's does not.
+  EXPECT_EQ(matches("[ࠀ-一]+", "\u0870\uA7DA\u0889"), (Texts{"\u0870", "\u0889"}));
+  EXPECT_EQ(matches("[\\x{1F970}-\\x{1F972}]", "\U0001F970\U0001F976"), (Texts{"\U0001F970"}));
+}
+
+TEST(StandIns, TakeAsManyBytesAndLeaveKnownCharactersAlone) {
+  const StandIns stand_ins("\\p{L}");
+  EXPECT_FALSE(stand_ins.replace("Grüße, 世界! 😀"));
+  const std::string text = "a\u0870b\U0001FAE9c";
+  const auto replaced = stand_ins.replace(text);
+  ASSERT_TRUE(replaced);
+  EXPECT_EQ(replaced->size(), text.size());
+  EXPECT_EQ((*replaced)[0], 'a');
+  EXPECT_EQ((*replaced)[4], 'b');
+}
+
+TEST(NormalForm, FollowsTheAnnexWithTheTablesOfTokenizers) {
+  EXPECT_EQ(to_normal_form("e\u0301 \u00c5 \uac00", NormalForm::kNfd),
+            "e\u0301 A\u030a \u1100\u1161");
+  EXPECT_EQ(to_normal_form("e\u0301 A\u030a \u1112\u1161\u11ab", NormalForm::kNfc),
+            "\u00e9 \u00c5 \ud55c");
+  EXPECT_EQ(to_normal_form("ﬁ ① Å", NormalForm::kNfkc), "fi 1 Å");
+  EXPECT_EQ(to_normal_form("ﬁ ½", NormalForm::kNfkd), "fi 1\u20442");
+  // marks by their class: cedilla (202) in front of acute (230); the blocked one does not compose
+  EXPECT_EQ(to_normal_form("c\u0301\u0327", NormalForm::kNfd), "c\u0327\u0301");
+  EXPECT_EQ(to_normal_form("a\u0305\u0301", NormalForm::kNfc), "a\u0305\u0301");
+  EXPECT_EQ(to_normal_form("a\u0323\u0302", NormalForm::kNfc), "\u1ead");
+  // excluded from composition; later than the package's tables: a circled letter of 2018
+  EXPECT_EQ(to_normal_form("\u0958", NormalForm::kNfc), "\u0915\u093c");
+  EXPECT_EQ(to_normal_form("\U0001F12F", NormalForm::kNfkc), "\U0001F12F");
+}
+
+TEST(Unicode, ClassesOfCharacters) {
+  EXPECT_TRUE(is_number(U'\u00bd'));
+  EXPECT_TRUE(is_number(0x11DE0));  // Unicode 17
+  EXPECT_FALSE(is_number(U'四'));
+  EXPECT_TRUE(is_punctuation(U'$'));  // every sign of ASCII
+  EXPECT_FALSE(is_punctuation(U'\u20ac'));
+  EXPECT_FALSE(is_punctuation(0x2E52));    // later than the package's tables
+  EXPECT_TRUE(is_word_character(0x24B6));  // a letter in a circle
+  EXPECT_TRUE(is_word_character(0x200D));
+  EXPECT_FALSE(is_word_character(U'\u00b2'));
+  EXPECT_EQ(to_lower_case("ÀİΑΣ\u1C90\U00016EA0"), "ài\u0307ασ\u10D0\U00016EBB");
+}
+
+}  // namespace
+}  // namespace qlora::data

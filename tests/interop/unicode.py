@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""Token ids against the package tokenizers for every code point: classes of regular expressions, normal forms, lower case,
+digits, punctuation, words; and for made texts: white space around added tokens, characters that a vocabulary lacks.
+
+# make interop: "$PYTHON" tests/interop/unicode.py --program "$QLORA" --work "$WORK"
+
+Ran with tokenizers 0.23.3, which data/tokenizers/unicode_tables.cpp was made with; another version may know other characters.
+"""
+
+import argparse
+import itertools
+import json
+import pathlib
+import random
+import subprocess
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+CODES = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+CATEGORIES = "Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Co Cn".split()
+
+
+def cut_shower(pre_tokenizer):
+    """Its ids tell whether a piece ends behind an 'a'."""
+    model = models.BPE(vocab={"<unk>": 0, "a": 1, "a</w>": 2}, merges=[], unk_token="<unk>", end_of_word_suffix="</w>")
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizer
+    return tokenizer
+
+
+def byte_shower(normalizer):
+    """Its ids are the bytes of the normalized text."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def class_pattern(members):
+    return pre_tokenizers.Split(Regex(f"a?[{members}]|a"), "isolated")
+
+
+def every_code_point(pattern="a{}", size=4096):
+    return ["".join(pattern.replace("{}", chr(code)) for code in CODES[begin : begin + size]) + "a" for begin in range(0, len(CODES), size)]
+
+
+def marked_texts(rng, count):
+    """Letters, marks and Hangul in any order, also such as compose over a blocked mark."""
+    pool = [chr(c) for c in CODES if c < 0x3200 or 0xA000 <= c < 0xB000 or 0xF900 <= c < 0x10000]
+    marks = [chr(c) for c in (*range(0x300, 0x370), *range(0x591, 0x5C0), *range(0x900, 0x970), 0x1100, 0x1161, 0x11A8, 0x3099)]
+    return ["".join(rng.choice(marks if rng.random() < 0.6 else pool) for _ in range(rng.randint(1, 30))) for _ in range(count)]
+
+
+def jobs(rng):
+    for bit in range(5):
+        chosen = "".join(rf"\p{{{name}}}" for number, name in enumerate(CATEGORIES) if number >> bit & 1)
+        yield f"categories, bit {bit}", cut_shower(class_pattern(chosen)), every_code_point()
+    for single in (r"\w", r"\p{Han}", r"\P{Han}", r"\p{Katakana}", r"\W"):
+        yield single, cut_shower(pre_tokenizers.Split(Regex(f"a?{single}|a"), "isolated")), every_code_point()
+    for members in (r"\p{Alphabetic}", r"\p{Han}", r"\w", r"\s", r"\d", r"\p{L}一-龥ࠀ-一가-퟿"):
+        yield f"[{members}]", cut_shower(class_pattern(members)), every_code_point()
+    for pattern in (r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s+(?!\S)|\s+", r"\b"):
+        yield pattern, cut_shower(pre_tokenizers.Split(Regex(pattern), "isolated")), every_code_point()
+    for name in ("Digits", "Punctuation", "Whitespace", "WhitespaceSplit"):
+        yield name, cut_shower(getattr(pre_tokenizers, name)()), every_code_point()
+    for name in ("NFC", "NFD", "NFKC", "NFKD", "Lowercase"):
+        yield name, byte_shower(getattr(normalizers, name)()), every_code_point("{}a\u0323\u0301{}\u0334") + marked_texts(rng, 3000)
+    single = byte_shower(None)
+    single.add_tokens([AddedToken("[T]", single_word=True, normalized=False)])
+    yield "single_word", single, every_code_point("{}[T]{} [T]")
+    yield from added_token_jobs(rng)
+    yield from unknown_jobs(rng)
+
+
+def added_token_jobs(rng):
+    """Tokens that swallow white space, side by side and with white space of their own."""
+    contents = ["<x>", "<xy>", "<z>", " <s", "  ", "\n", "<q> "]
+    parts = [*contents, " ", "  ", "\t", "\n", "b", "<", "\u3000"]
+    for number in range(40):
+        tokenizer = byte_shower(None)
+        tokenizer.add_tokens([AddedToken(content, lstrip=rng.random() < 0.5, rstrip=rng.random() < 0.5, single_word=rng.random() < 0.2,
+                                         normalized=rng.random() < 0.3, special=False) for content in rng.sample(contents, 4)])
+        texts = ["".join(rng.choice(parts) for _ in range(rng.randint(1, 12))) for _ in range(300)]
+        yield f"added tokens {number}", tokenizer, texts
+
+
+def unknown_jobs(rng):
+    texts = ["".join(rng.choice("abcé世🥰 ") for _ in range(rng.randint(1, 12))) for _ in range(300)]
+    for fuse, fallback, unknown in itertools.product((False, True), (False, True), ("<unk>", None)):
+        vocab = {"<unk>": 0, "a": 1, "b": 2, "ab": 3, "c": 4}
+        if fallback:
+            vocab |= {f"<0x{byte:02X}>": 5 + byte for byte in range(256)}
+        for partial in (False, True) if fallback else (False,):
+            kept = {token: i for i, (token, _) in enumerate(vocab.items()) if not partial or token != "<0xC3>"}
+            kept = {token: i for i, token in enumerate(kept)}
+            tokenizer = Tokenizer(models.BPE(vocab=kept, merges=[("a", "b")], unk_token=unknown, fuse_unk=fuse, byte_fallback=fallback))
+            yield f"BPE fuse_unk={fuse} byte_fallback={fallback} partial={partial} unk={unknown}", tokenizer, texts
+    for fallback in (False, True):
+        pieces = [("<unk>", 0.0), ("a", -1.0), ("b", -2.0), ("ab", -2.5), ("c", -3.0)]
+        if fallback:
+            pieces += [(f"<0x{byte:02X}>", -10.0) for byte in range(256)]
+        yield f"Unigram byte_fallback={fallback}", Tokenizer(models.Unigram(pieces, 0, fallback)), texts
+
+
+def ids_of_program(program, path, texts):
+    lines = "".join(json.dumps(text) + "\n" for text in texts)
+    done = subprocess.run([program, "tokenize", "--tokenizer", path, "--jsonl"], input=lines, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{path}: {done.stderr}")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def first_difference(text, ours, theirs):
+    at = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
+    shown = text if len(text) < 80 else f"a text from U+{ord(max(text[0], text[1])):04X} on"
+    return f"{shown!r}: id {at} is {ours[at : at + 8]}, must be {theirs[at : at + 8]}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--program", required=True)
+    parser.add_argument("--work", required=True)
+    options = parser.parse_args()
+    failed = 0
+    for number, (name, tokenizer, texts) in enumerate(jobs(random.Random(14))):
+        path = str(pathlib.Path(options.work) / f"{number}.json")
+        tokenizer.save(path)
+        ours = ids_of_program(options.program, path, texts)
+        theirs = [coded.ids for coded in tokenizer.encode_batch(texts, add_special_tokens=False)]
+        different = [i for i in range(len(texts)) if ours[i] != theirs[i]]
+        if different:
+            failed += 1
+            i = min(different, key=lambda j: len(texts[j]))
+            print(f"FAILED {name}: {len(different)} of {len(texts)} texts; {first_difference(texts[i], ours[i], theirs[i])}")
+        elif not name.startswith("added tokens"):
+            print(f"equal  {name}: {len(texts)} texts, {sum(map(len, theirs))} ids")
+    print(f"{failed} failed")
+    raise SystemExit(failed > 0)
+
+
+if __name__ == "__main__":
+    main()
