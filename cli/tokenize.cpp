@@ -46,7 +46,14 @@ std::vector<TokenId> as_ids(const nlohmann::json& value, int64_t line) {
 // A JSON string becomes an id array, or (decode) an id array a JSON string.
 nlohmann::json convert(const Tokenizer& tokenizer, const nlohmann::json& value,
                        const TokenizeOptions& options, int64_t line) {
-  if (options.decode) return tokenizer.decode(as_ids(value, line), options.skip_special_tokens);
+  if (options.decode) {
+    const std::vector<TokenId> ids = as_ids(value, line);
+    try {
+      return tokenizer.decode(ids, options.skip_special_tokens);
+    } catch (const qlora::FormatError& error) {
+      qlora::fail<qlora::FormatError>("line {} of the input: {}", line, error.what());
+    }
+  }
   if (!value.is_string()) {
     qlora::fail<qlora::FormatError>("line {} of the input must be a JSON string", line);
   }

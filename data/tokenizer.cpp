@@ -8,6 +8,7 @@
 #include "data/tokenizers/tokenizer_files.h"
 #include "data/tokenizers/tokenizer_json.h"
 #include "data/tokenizers/vocab_merges.h"
+#include "data/tokenizers/vocabulary_kind.h"
 #include "io/json.h"
 #include "io/read_file.h"
 
@@ -15,14 +16,29 @@ namespace qlora::data {
 namespace {
 namespace fs = std::filesystem;
 
+std::unique_ptr<Tokenizer> make_tokenizer(TokenizerFiles files, const std::string& vocabulary,
+                                          const std::string& place, const std::string& name) {
+  require_known_vocabulary(files.at(vocabulary), name);
+  if (vocabulary == "tokenizer.json") return make_json_tokenizer(std::move(files), place, name);
+  return make_sentencepiece_tokenizer(std::move(files), place, name);
+}
+
 std::unique_ptr<Tokenizer> load_directory(TokenizerFiles files, const std::string& place) {
-  if (files.contains("tokenizer.json")) return make_json_tokenizer(std::move(files), place);
-  if (files.contains("tokenizer.model")) {
-    return make_sentencepiece_tokenizer(std::move(files), place);
+  for (const char* vocabulary : {"tokenizer.json", "tokenizer.model"}) {
+    if (!files.contains(vocabulary)) continue;
+    return make_tokenizer(std::move(files), vocabulary, place, place + "/" + vocabulary);
   }
   if (files.contains("vocab.json") && files.contains("merges.txt")) {
+    for (const char* name : {"vocab.json", "merges.txt"}) {
+      require_known_vocabulary(files.at(name), place + "/" + name);
+    }
     add_tokenizer_json(files, place);
-    return make_json_tokenizer(std::move(files), place);
+    return make_json_tokenizer(std::move(files), place, place + "/vocab.json and merges.txt");
+  }
+  for (const fs::directory_entry& entry : fs::directory_iterator(place)) {
+    const std::string name = entry.path().filename().string();
+    if (name != "tekken.json" && !name.ends_with(".tiktoken")) continue;
+    require_known_vocabulary(io::read_bytes(entry.path().string()), entry.path().string());
   }
   fail<FormatError>("{} must hold tokenizer.json, tokenizer.model, or vocab.json and merges.txt",
                     place);
@@ -35,8 +51,7 @@ std::unique_ptr<Tokenizer> load_file(const fs::path& path, const std::string& st
   if (path.filename() == standard_name) files = read_tokenizer_files(path.parent_path().string());
   files[standard_name] = io::read_bytes(path.string());
   const std::string place = path.parent_path().empty() ? "." : path.parent_path().string();
-  if (standard_name == "tokenizer.json") return make_json_tokenizer(std::move(files), place);
-  return make_sentencepiece_tokenizer(std::move(files), place);
+  return make_tokenizer(std::move(files), standard_name, place, path.string());
 }
 
 }  // namespace
@@ -54,6 +69,7 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
   const std::string extension = fs::path(path).extension().string();
   if (extension == ".json") return load_file(path, "tokenizer.json");
   if (extension == ".model") return load_file(path, "tokenizer.model");
+  if (extension == ".tiktoken") require_known_vocabulary(io::read_bytes(path), path);
   if (extension == ".gguf") return make_gguf_tokenizer(io::GgufFile(path));
   fail<ConfigError>(
       "a tokenizer must be a model directory, a tokenizer.json, a sentencepiece .model "

@@ -52,7 +52,7 @@ class Tokenizer {
                                              std::vector<TokenCut>* cuts) const;
 
   // Text of `ids`. Without skipping, decode(encode(x, false)) is x for byte-level vocabularies. Ids
-  // out of range: Error.
+  // that are no token's: FormatError.
   virtual std::string decode(std::span<const TokenId> ids, bool skip_special_tokens) const = 0;
 
   // The token's own spelling in the vocabulary ("Ġthe", "▁the", "<|im_end|>"), and back.

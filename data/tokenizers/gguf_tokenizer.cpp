@@ -181,8 +181,11 @@ TokenizerFiles tokenizer_files_of(const io::GgufFile& file) {
 
 std::unique_ptr<Tokenizer> make_gguf_tokenizer(const io::GgufFile& file) {
   TokenizerFiles files = tokenizer_files_of(file);
-  if (files.contains("tokenizer.json")) return make_json_tokenizer(std::move(files), file.path());
-  return make_sentencepiece_tokenizer(std::move(files), file.path());
+  const std::string name = file.path() + ": the tokenizer made of its metadata";
+  if (files.contains("tokenizer.json")) {
+    return make_json_tokenizer(std::move(files), file.path(), name);
+  }
+  return make_sentencepiece_tokenizer(std::move(files), file.path(), name);
 }
 
 }  // namespace qlora::data

@@ -16,24 +16,23 @@ namespace {
 
 using sentencepiece::SentencePieceProcessor;
 
-std::unique_ptr<SentencePieceProcessor> load(const std::string& model, const std::string& place) {
+std::unique_ptr<SentencePieceProcessor> load(const std::string& model, const std::string& name) {
   auto processor = std::make_unique<SentencePieceProcessor>();
   const auto status = processor->LoadFromSerializedProto(model);
   if (!status.ok()) {
-    fail<FormatError>("{}/tokenizer.model must be a sentencepiece model: {}", place,
-                      status.ToString());
+    fail<FormatError>("{} must be a sentencepiece model: {}", name, status.ToString());
   }
   if (processor->GetPieceSize() > kMaxVocabularySize) {
-    fail<FormatError>("{}/tokenizer.model must have at most {} pieces, found {}", place,
-                      kMaxVocabularySize, processor->GetPieceSize());
+    fail<FormatError>("{} must have at most {} pieces, found {}", name, kMaxVocabularySize,
+                      processor->GetPieceSize());
   }
   return processor;
 }
 
-Vocabulary read_pieces(const SentencePieceProcessor& processor, const std::string& place) {
+Vocabulary read_pieces(const SentencePieceProcessor& processor, const std::string& name) {
   Vocabulary vocabulary;
   for (int id = 0; id < processor.GetPieceSize(); ++id) {
-    vocabulary.add(processor.IdToPiece(id), id, place + "/tokenizer.model");
+    vocabulary.add(processor.IdToPiece(id), id, name);
   }
   return vocabulary;
 }
@@ -60,13 +59,14 @@ std::vector<AddedToken> control_pieces(const SentencePieceProcessor& processor) 
 
 class SentencePieceTokenizer final : public Tokenizer {
  public:
-  SentencePieceTokenizer(TokenizerFiles files, TokenizerConfig config, const std::string& place)
+  SentencePieceTokenizer(TokenizerFiles files, TokenizerConfig config, const std::string& place,
+                         const std::string& name)
       : files_(std::move(files)),
-        plain_(load(without_dummy_prefix(files_.at("tokenizer.model")), place)),
+        plain_(load(without_dummy_prefix(files_.at("tokenizer.model")), name)),
         prefixed_(config.add_prefix_space.value_or(true)
-                      ? load(files_.at("tokenizer.model"), place)
-                      : load(without_dummy_prefix(files_.at("tokenizer.model")), place)),
-        pieces_(read_pieces(*plain_, place)),
+                      ? load(files_.at("tokenizer.model"), name)
+                      : load(without_dummy_prefix(files_.at("tokenizer.model")), name)),
+        pieces_(read_pieces(*plain_, name)),
         added_({}, nullptr, place),
         legacy_(config.legacy.value_or(true)),
         chat_template_(config.chat_template) {
@@ -138,8 +138,7 @@ class SentencePieceTokenizer final : public Tokenizer {
         text += added->content;
         starts_text = false;
       } else {
-        check(pieces_.token(id), "a token id must be one of the vocabulary's {} ids, found {}",
-              vocab_size_, id);
+        if (!pieces_.token(id)) fail_on_id(id);
         run.push_back(id);
       }
     }
@@ -150,7 +149,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::string id_to_token(TokenId id) const override {
     if (const AddedToken* added = added_.find(id)) return added->content;
     const std::string* piece = pieces_.token(id);
-    check(piece, "a token id must be one of the vocabulary's {} ids, found {}", vocab_size_, id);
+    if (!piece) fail_on_id(id);
     return *piece;
   }
   std::optional<TokenId> token_to_id(std::string_view token) const override {
@@ -176,6 +175,11 @@ class SentencePieceTokenizer final : public Tokenizer {
   }
 
  private:
+  [[noreturn]] void fail_on_id(TokenId id) const {
+    fail<FormatError>("a token id must be one of the vocabulary's {} ids, found {}", vocab_size_,
+                      id);
+  }
+
   // The model's own pieces keep their ids and names.
   void check_id(const AddedToken& token, const std::string& place) const {
     const std::string* piece = pieces_.token(token.id);
@@ -201,9 +205,10 @@ class SentencePieceTokenizer final : public Tokenizer {
 }  // namespace
 
 std::unique_ptr<Tokenizer> make_sentencepiece_tokenizer(TokenizerFiles files,
-                                                        const std::string& place) {
+                                                        const std::string& place,
+                                                        const std::string& name) {
   TokenizerConfig config = parse_tokenizer_config(files, place);
-  return std::make_unique<SentencePieceTokenizer>(std::move(files), std::move(config), place);
+  return std::make_unique<SentencePieceTokenizer>(std::move(files), std::move(config), place, name);
 }
 
 }  // namespace qlora::data

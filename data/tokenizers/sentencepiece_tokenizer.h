@@ -19,9 +19,10 @@
 
 namespace qlora::data {
 
-// `files` must hold tokenizer.model. `place` is what messages call their directory. FormatError if
-// sentencepiece refuses the model.
+// `files` must hold tokenizer.model. `place` is what messages call their directory, `name` what
+// they call the vocabulary's file. FormatError if sentencepiece refuses the model.
 std::unique_ptr<Tokenizer> make_sentencepiece_tokenizer(TokenizerFiles files,
-                                                        const std::string& place);
+                                                        const std::string& place,
+                                                        const std::string& name);
 
 }  // namespace qlora::data

@@ -125,8 +125,9 @@ class JsonTokenizer final : public Tokenizer {
   std::string id_to_token(TokenId id) const override {
     if (const AddedToken* added = added_.find(id)) return added->content;
     const std::string* token = model_->vocabulary().token(id);
-    check(token, "a token id must be one of the vocabulary's {} ids, found {}", vocab_size_, id);
-    return *token;
+    if (token) return *token;
+    fail<FormatError>("a token id must be one of the vocabulary's {} ids, found {}", vocab_size_,
+                      id);
   }
   std::optional<TokenId> token_to_id(std::string_view token) const override {
     if (const AddedToken* added = added_.find(token)) return added->id;
@@ -203,8 +204,8 @@ class JsonTokenizer final : public Tokenizer {
 
 }  // namespace
 
-std::unique_ptr<Tokenizer> make_json_tokenizer(TokenizerFiles files, const std::string& place) {
-  const std::string name = place + "/tokenizer.json";
+std::unique_ptr<Tokenizer> make_json_tokenizer(TokenizerFiles files, const std::string& place,
+                                               const std::string& name) {
   nlohmann::json document;
   try {
     document = io::json_from_text(files.at("tokenizer.json"));

@@ -129,6 +129,56 @@ TEST(GgufTokenizer, MetadataThatContradictsItselfIsRefusedByItsKey) {
           [](Metadata& m) { m.erase("tokenizer.ggml.tokens"); });
 }
 
+TEST(Tokenizer, AnIdThatIsNoTokensIsWrongInput) {
+  test::TempDir dir;
+  for (const Metadata& metadata : {byte_level(), sentencepiece()}) {
+    const auto tokenizer = tokenizer_of(dir, metadata);
+    EXPECT_THROW(tokenizer->decode(std::vector<TokenId>{999}, false), FormatError);
+    EXPECT_THROW(tokenizer->id_to_token(-1), FormatError);
+  }
+}
+
+TEST(Tokenizer, CutsSplitAnEncodingBehindControlTokens) {
+  test::TempDir dir;
+  for (const Metadata& metadata : {byte_level(), sentencepiece()}) {
+    const auto tokenizer = tokenizer_of(dir, metadata);
+    const std::string end = tokenizer->special_tokens().eos->text;
+    const std::string text = "ab" + end + " ab" + end + end + "b";
+    std::vector<TokenCut> cuts;
+    const auto ids = tokenizer->encode_behind(text, {}, &cuts);
+    EXPECT_EQ(ids, tokenizer->encode(text, false));
+    ASSERT_EQ(cuts.size(), 3u);
+    for (const TokenCut& cut : cuts) {
+      std::vector<TokenId> joined(ids.begin(), ids.begin() + static_cast<ptrdiff_t>(cut.num_ids));
+      const auto rest = tokenizer->encode_behind(text, cut, nullptr);
+      joined.insert(joined.end(), rest.begin(), rest.end());
+      EXPECT_EQ(joined, ids);
+    }
+  }
+}
+
+TEST(Tokenizer, AFileOfAnotherKindIsNamedByItsOwnNameAndKind) {
+  test::TempDir dir;
+  const auto says = [&](const std::string& name, const std::string& bytes, const char* kind) {
+    const std::string path = dir.write(name, bytes);
+    EXPECT_THAT([&] { load_tokenizer(path); },
+                ThrowsMessage<FormatError>(AllOf(HasSubstr(path), HasSubstr(kind))));
+    const std::string directory = path.substr(0, path.rfind('/'));
+    EXPECT_THAT([&] { load_tokenizer(directory); },
+                ThrowsMessage<FormatError>(AllOf(HasSubstr(path), HasSubstr(kind))));
+  };
+  const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n";
+  says("a/tokenizer.json", pointer, "Git LFS");
+  says("b/tokenizer.model", pointer, "Git LFS");
+  says("c/tokenizer.model", "IQ== 0\nIg== 1\n", "tiktoken");
+  says("d/qwen.tiktoken", "IQ== 0\nIg== 1\n", "tiktoken");
+  says("e/tekken.json", R"({"config": {"pattern": ""}, "vocab": [{"token_bytes": "AA=="}]})",
+       "tekken");
+  const std::string broken = dir.write("my_own.json", "{");
+  EXPECT_THAT([&] { load_tokenizer(broken); },
+              ThrowsMessage<FormatError>(HasSubstr("my_own.json must be a JSON file")));
+}
+
 TEST(GgufTokenizer, TextThatIsNotUtf8IsRefusedWithThePlace) {
   test::TempDir dir;
   const auto tokenizer = tokenizer_of(dir, byte_level());
