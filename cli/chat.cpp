@@ -91,7 +91,8 @@ class Chat {
  public:
   Chat(const TrainedModel& trained, const ChatArguments& arguments)
       : trained_(trained), options_(arguments.options), system_(arguments.system) {
-    options_.stop_ids = trained.base.tokenizer->special_tokens().end_of_generation;
+    options_.stop_ids =
+        qlora::data::answer_end_ids(*trained.base.tokenizer, trained.base.chat_template.get());
     reset();
   }
 

@@ -65,7 +65,8 @@ void run(GenerateArguments arguments) {
                             : read_messages(arguments.messages);
   arguments.choice.few_rows = true;
   const TrainedModel trained = qlora::recipes::open_model(arguments.choice);
-  arguments.options.stop_ids = trained.base.tokenizer->special_tokens().end_of_generation;
+  arguments.options.stop_ids = qlora::data::answer_end_ids(
+      *trained.base.tokenizer, arguments.raw ? nullptr : trained.base.chat_template.get());
   arguments.options.adapters_enabled = !arguments.base_only;
   qlora::cli::AnswerStream stream(*trained.base.tokenizer);
   qlora::model::generate(*trained.base.model, {prompt_ids(trained, messages, arguments)},

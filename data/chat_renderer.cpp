@@ -200,6 +200,28 @@ std::vector<TokenId> conversation_prompt(const Json& messages, const ChatTemplat
       renderer.render(conversation.messages, conversation.context, true));
 }
 
+std::optional<TokenId> end_of_turn(const Tokenizer& tokenizer, const ChatTemplate& chat_template) {
+  const Conversation conversation{Json::array({{{"role", "user"}, {"content", "Hello"}},
+                                               {{"role", "assistant"}, {"content", "Hi"}}}),
+                                  Json::object()};
+  try {
+    const ChatRenderer renderer(chat_template, tokenizer);
+    const Turn turn = renderer.turns(conversation, PromptEncoder(tokenizer)).back();
+    if (turn.end_of_turn >= 0) return turn.end_of_turn;
+  } catch (const FormatError&) {
+    // a template that such a conversation is not for
+  }
+  return std::nullopt;
+}
+
+std::vector<TokenId> answer_end_ids(const Tokenizer& tokenizer, const ChatTemplate* chat_template) {
+  std::vector<TokenId> ids = tokenizer.special_tokens().end_of_generation;
+  const auto end = chat_template ? end_of_turn(tokenizer, *chat_template) : std::nullopt;
+  if (end && std::ranges::count(ids, *end) == 0) ids.push_back(*end);
+  std::ranges::sort(ids);
+  return ids;
+}
+
 std::unique_ptr<ChatTemplate> choose_chat_template(const std::string& choice,
                                                    const Tokenizer& tokenizer) {
   if (choice.empty()) {

@@ -53,6 +53,13 @@ std::vector<TokenId> conversation_prompt(const Json& messages, const ChatTemplat
                                          const Tokenizer& tokenizer,
                                          const Json& context = Json::object());
 
+// The control token that the template writes behind an answer; nothing if it writes none.
+std::optional<TokenId> end_of_turn(const Tokenizer& tokenizer, const ChatTemplate& chat_template);
+
+// The ids that end an answer: those of the tokenizer, and the template's end of turn (null: no
+// template), in ascending order.
+std::vector<TokenId> answer_end_ids(const Tokenizer& tokenizer, const ChatTemplate* chat_template);
+
 // The template that `choice` (data.chat_template) means: a file, a built-in's name, template text,
 // or, if empty, the tokenizer's own; nullptr if that has none. IoError if the file cannot be read.
 std::unique_ptr<ChatTemplate> choose_chat_template(const std::string& choice,

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "export/model_card.h"
+#include "export/tokenizer_directory.h"
 #include "io/atomic_write.h"
 
 namespace qlora::exporting {
@@ -14,22 +15,25 @@ namespace fs = std::filesystem;
 
 void fill_adapter_directory(const std::string& directory, const lora::AdapterSet& adapters,
                             const lora::LoraOptions& options, const lora::AdapterBase& base,
-                            const data::Tokenizer& tokenizer, const std::string& training) {
+                            const data::Tokenizer& tokenizer,
+                            const data::ChatTemplate* chat_template, const std::string& training) {
   lora::write_adapter(directory, adapters, options, base);
-  tokenizer.write_files(directory);
+  write_tokenizer(directory, tokenizer, chat_template);
   io::write_file_atomically((fs::path(directory) / "README.md").string(),
                             model_card(options, base, training));
 }
 
 void write_adapter_directory(const std::string& directory, const lora::AdapterSet& adapters,
                              const lora::LoraOptions& options, const lora::AdapterBase& base,
-                             const data::Tokenizer& tokenizer, const std::string& training) {
+                             const data::Tokenizer& tokenizer,
+                             const data::ChatTemplate* chat_template, const std::string& training) {
   io::require_free_space(directory, 2 * static_cast<uint64_t>(adapters.values().nbytes()),
                          "the adapter");
   using enum io::AtomicDirectory::Existing;
   const bool is_adapter = fs::exists(fs::path(directory) / "adapter_config.json");
   io::AtomicDirectory target(directory, is_adapter ? kReplace : kRefuse);
-  fill_adapter_directory(target.path(), adapters, options, base, tokenizer, training);
+  fill_adapter_directory(target.path(), adapters, options, base, tokenizer, chat_template,
+                         training);
   target.commit();
 }
 

@@ -4,19 +4,25 @@
 
 #include <string>
 
+#include "data/chat_template.h"
 #include "data/tokenizer.h"
 #include "lora/adapter_file.h"
 
 namespace qlora::exporting {
 
-// The files of such a directory, into one that exists. `training`: of the card (model_card.h).
+// The files of such a directory, into one that exists. `chat_template`: the one trained with, null
+// if there is none. `training`: of the card (model_card.h).
 void fill_adapter_directory(const std::string& directory, const lora::AdapterSet& adapters,
                             const lora::LoraOptions& options, const lora::AdapterBase& base,
-                            const data::Tokenizer& tokenizer, const std::string& training = "");
+                            const data::Tokenizer& tokenizer,
+                            const data::ChatTemplate* chat_template,
+                            const std::string& training = "");
 // Complete or absent; replaces a directory that is itself an adapter. ConfigError if `directory`
 // holds anything else.
 void write_adapter_directory(const std::string& directory, const lora::AdapterSet& adapters,
                              const lora::LoraOptions& options, const lora::AdapterBase& base,
-                             const data::Tokenizer& tokenizer, const std::string& training = "");
+                             const data::Tokenizer& tokenizer,
+                             const data::ChatTemplate* chat_template,
+                             const std::string& training = "");
 
 }  // namespace qlora::exporting

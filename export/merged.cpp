@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "export/config_file.h"
+#include "export/tokenizer_directory.h"
 #include "export/weight_files.h"
 #include "io/atomic_write.h"
 
@@ -125,11 +126,11 @@ std::vector<WeightPart> parts_of(const model::CausalLm& model, at::ScalarType dt
 }  // namespace
 
 void write_merged(const std::string& directory, const model::CausalLm& model,
-                  const data::Tokenizer& tokenizer, const std::string& source, at::ScalarType dtype,
-                  model::WeightSource* original) {
+                  const data::Tokenizer& tokenizer, const data::ChatTemplate* chat_template,
+                  const std::string& source, at::ScalarType dtype, model::WeightSource* original) {
   at::NoGradGuard no_grad;
   write_weight_files(directory, parts_of(model, dtype, original), "the merged model");
-  tokenizer.write_files(directory);
+  write_tokenizer(directory, tokenizer, chat_template);
   io::write_file_atomically((fs::path(directory) / "config.json").string(),
                             config_text(model.config(), tokenizer, source, dtype, std::nullopt,
                                         model.embeddings_still_tied()));

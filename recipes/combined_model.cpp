@@ -1,8 +1,26 @@
 #include "recipes/combined_model.h"
 
 #include "base/error.h"
+#include "base/log.h"
+#include "data/chat_renderer.h"
+#include "data/tokenizers/tokenizer_config.h"
 
 namespace qlora::recipes {
+namespace {
+
+// The chat template that all adapters bring; the base's where they bring none or do not agree.
+void take_chat_template(const std::vector<std::string>& adapters, BaseModel& base) {
+  const std::string common = data::chat_template_in(adapters.front());
+  for (const std::string& directory : adapters) {
+    if (data::chat_template_in(directory) == common) continue;
+    log::warning("{} and {} have different chat templates; the combined adapter gets the base's",
+                 adapters.front(), directory);
+    return;
+  }
+  base.chat_template = data::choose_chat_template(common, *base.tokenizer);
+}
+
+}  // namespace
 
 TrainedModel open_combined_model(const ModelChoice& choice,
                                  const std::vector<std::string>& adapters,
@@ -22,6 +40,7 @@ TrainedModel open_combined_model(const ModelChoice& choice,
     }
     read.push_back(lora::read_plain_adapter(directory, model.groups()));
   }
+  take_chat_template(adapters, trained.base);
   lora::CombinedAdapter combined = lora::combine_adapters(read, options);
   trained.recipe.lora = combined.options;
   trained.adapters = std::make_unique<lora::AdapterSet>(combined.options, model.groups(),

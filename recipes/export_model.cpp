@@ -78,6 +78,7 @@ Merge write_merge(const std::string& base, const std::string& directory,
                   model::WeightSource* original, const exporting::Reference& reference) {
   fs::create_directories(directory);
   exporting::write_merged(directory, *trained.base.model, *trained.base.tokenizer,
+                          trained.base.chat_template.get(),
                           original ? original->place() : trained.base.path,
                           model::dtype_from_string(options.dtype, "--dtype"), original);
   return {base, directory, check_merged(directory, trained, options.dtype, reference)};
@@ -168,9 +169,9 @@ exporting::Agreement export_model(TrainedModel& trained, const ExportOptions& op
   exporting::Agreement agreement;
   nlohmann::ordered_json report;
   if (options.format == "adapter") {
-    exporting::fill_adapter_directory(target.path(), *trained.adapters, trained.recipe.lora,
-                                      trained.base.record, *trained.base.tokenizer,
-                                      training_facts(trained.recipe));
+    exporting::fill_adapter_directory(
+        target.path(), *trained.adapters, trained.recipe.lora, trained.base.record,
+        *trained.base.tokenizer, trained.base.chat_template.get(), training_facts(trained.recipe));
     agreement = check_adapter(target.path(), trained, reference);
     require_agreement(agreement, "");
     report = json_of(agreement);

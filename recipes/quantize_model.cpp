@@ -164,7 +164,7 @@ void dequantize_model(const std::string& model, const std::string& output,
   const auto tokenizer = data::load_tokenizer(path);
   io::AtomicDirectory target(output);
   const auto loaded = load(path, dtype, {}, at::kCPU);
-  exporting::write_merged(target.path(), *loaded, *tokenizer, path,
+  exporting::write_merged(target.path(), *loaded, *tokenizer, nullptr, path,
                           model::dtype_from_string(dtype, "--dtype"));
   target.commit();
 }

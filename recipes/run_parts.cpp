@@ -348,7 +348,8 @@ void finish(const Recipe& recipe, const RunDirectory& run, const BaseModel& base
   }
   const std::string directory = run.file("adapter");
   exporting::write_adapter_directory(directory, job.adapters, recipe.lora, base.record,
-                                     *base.tokenizer, training_facts(recipe));
+                                     *base.tokenizer, base.chat_template.get(),
+                                     training_facts(recipe));
   log::info("finished: {} steps, {} tokens; the adapter is in {}", job.state.step, job.state.tokens,
             directory);
   log::info("try it: qlora chat {}", run.path());

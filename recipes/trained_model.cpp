@@ -3,6 +3,7 @@
 #include "base/arena_allocator.h"
 #include "base/device.h"
 #include "base/error.h"
+#include "data/tokenizers/tokenizer_config.h"
 #include "model/hub_cache.h"
 #include "model/linear_shapes.h"
 #include "model/weight_source.h"
@@ -39,6 +40,7 @@ Recipe recipe_of(const ModelChoice& choice) {
   if (choice.model.ends_with(".gguf") && !(choice.few_rows && has_fast_blocks(choice.model)))
     recipe.quantization.method = "none";
   if (choice.adapter.empty()) return recipe;
+  recipe.data.chat_template = data::chat_template_in(choice.adapter);
   if (const auto record = lora::read_adapter_base(choice.adapter)) {
     recipe.quantization = record->quantization;
     recipe.model.dtype = record->dtype;

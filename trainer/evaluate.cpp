@@ -16,8 +16,8 @@ namespace qlora::trainer {
 namespace {
 
 // The answer's text: ids up to the first that ends a generation.
-std::string answer_text(const data::Tokenizer& tokenizer, std::vector<int32_t> ids) {
-  const auto& ends = tokenizer.special_tokens().end_of_generation;
+std::string answer_text(const data::Tokenizer& tokenizer, const std::vector<int32_t>& ends,
+                        std::vector<int32_t> ids) {
   const auto end = std::find_first_of(ids.begin(), ids.end(), ends.begin(), ends.end());
   ids.erase(end, ids.end());
   return tokenizer.decode(ids, true);
@@ -102,7 +102,12 @@ ExactMatch evaluate_exact_match(model::CausalLm& model, const data::Tokenizer& t
   options.adapters_enabled = adapters_enabled;
   options.stop_ids = tokenizer.special_tokens().end_of_generation;
   std::vector<std::vector<int32_t>> prompts;
-  for (const data::PromptAndAnswer& question : questions) prompts.push_back(question.prompt);
+  for (const data::PromptAndAnswer& question : questions) {
+    prompts.push_back(question.prompt);
+    const bool is_new = question.end_of_turn >= 0 &&
+                        std::ranges::count(options.stop_ids, question.end_of_turn) == 0;
+    if (is_new) options.stop_ids.push_back(question.end_of_turn);
+  }
   Progress progress("answering " + std::to_string(prompts.size()) + " rows", 0, "tokens");
   const auto generated = model::generate(model, prompts, options, [&](int64_t, int32_t) {
     progress.advance();
@@ -110,7 +115,8 @@ ExactMatch evaluate_exact_match(model::CausalLm& model, const data::Tokenizer& t
   });
   ExactMatch result;
   for (size_t i = 0; i < questions.size(); ++i) {
-    Answer answer{questions[i].row, questions[i].answer, answer_text(tokenizer, generated[i])};
+    Answer answer{questions[i].row, questions[i].answer,
+                  answer_text(tokenizer, options.stop_ids, generated[i])};
     answer.matches = trimmed(answer.generated) == trimmed(answer.expected);
     result.matches += answer.matches;
     result.answers.push_back(std::move(answer));

@@ -160,6 +160,12 @@ TokenizerConfig parse_tokenizer_config(const TokenizerFiles& files, const std::s
   return config;
 }
 
+std::string chat_template_in(const std::string& directory) {
+  TokenizerConfig config;
+  read_chat_template(read_tokenizer_files(directory), directory, config);
+  return config.chat_template;
+}
+
 std::vector<AddedToken> merge_added_tokens(std::vector<AddedToken> of_file,
                                            const TokenizerConfig& config,
                                            const Vocabulary& vocabulary, const std::string& place) {

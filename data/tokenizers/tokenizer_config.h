@@ -34,6 +34,9 @@ struct TokenizerConfig {
 // `place` is what messages call the directory. FormatError if a file is not what it must be.
 TokenizerConfig parse_tokenizer_config(const TokenizerFiles& files, const std::string& place);
 
+// The chat template that a directory's files hold, empty if they hold none.
+std::string chat_template_in(const std::string& directory);
+
 // The model's added tokens as transformers makes them from both files: those of tokenizer.json,
 // then the config's (which override flags), then tokens with a role that neither lists. A token
 // that the vocabulary has keeps its id; a new one takes the id after the largest.

@@ -29,6 +29,7 @@ struct TinyAdapter {
   lora::LoraOptions options;
   lora::AdapterBase base{"tiny/base", "somewhere", {}, "bfloat16", "0123"};
   std::unique_ptr<data::Tokenizer> tokenizer;
+  std::unique_ptr<data::ChatTemplate> chat_template;
 
   TinyAdapter() {
     options.rank = 4;
@@ -38,7 +39,7 @@ struct TinyAdapter {
     tokenizer = data::load_tokenizer(dir / "model");
   }
   void write(const std::string& directory) {
-    write_adapter_directory(directory, *adapters, options, base, *tokenizer);
+    write_adapter_directory(directory, *adapters, options, base, *tokenizer, chat_template.get());
   }
   // Of the test's own directory: no partial one may be among them.
   std::vector<std::string> names() const {

@@ -8,9 +8,11 @@
 #include <atomic>
 #include <filesystem>
 #include <map>
+#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/stop.h"
+#include "data/chat_template.h"
 #include "export/adapter.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
@@ -66,6 +68,72 @@ TEST_F(Export, AnAdapterOpenedAgainHasTheSameTensors) {
   export_model(trained, {"adapter", dir / "out", "bfloat16"});
   const TrainedModel again = open_model(choice(dir / "out"));
   EXPECT_TRUE(at::equal(again.adapters->values(), trained.adapters->values()));
+}
+
+// The tiny model ends its turns with <|im_end|>; this template with <|im_start|>, which its files
+// do not know as an end.
+constexpr const char* kOtherTemplate =
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_start|>{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}";
+
+nlohmann::json json_file(const std::string& path) {
+  return nlohmann::json::parse(test::read_file(path));
+}
+
+void expect_speaks_as_trained(const std::string& directory) {
+  EXPECT_EQ(test::read_file(directory + "/chat_template.jinja"), kOtherTemplate);
+  const auto tokenizer = data::load_tokenizer(directory);
+  EXPECT_EQ(tokenizer->chat_template(), kOtherTemplate);
+  EXPECT_EQ(tokenizer->special_tokens().end_of_generation, (std::vector<int32_t>{256, 257}));
+  EXPECT_EQ(json_file(directory + "/generation_config.json")["eos_token_id"],
+            (nlohmann::json{256, 257}));
+  const auto config = json_file(directory + "/tokenizer_config.json");
+  EXPECT_FALSE(config.contains("chat_template"));
+  EXPECT_EQ(config["eos_token"], "<|im_start|>");
+}
+
+TEST_F(Export, HoldsTheTemplateThatWasTrainedWithAndItsEndOfTurn) {
+  trained.base.chat_template = std::make_unique<data::ChatTemplate>(kOtherTemplate);
+  export_model(trained, {.format = "adapter", .output = dir / "adapter"});
+  expect_speaks_as_trained(dir / "adapter");
+  export_model(trained, {.format = "merged", .output = dir / "merged"});
+  expect_speaks_as_trained(dir / "merged");
+}
+
+TEST_F(Export, AnAdapterBringsItsTemplateToTheBase) {
+  trained.base.chat_template = std::make_unique<data::ChatTemplate>(kOtherTemplate);
+  export_model(trained, {.format = "adapter", .output = dir / "adapter"});
+  EXPECT_EQ(open_model(choice(dir / "adapter")).base.chat_template->source(), kOtherTemplate);
+  EXPECT_NE(open_model(choice()).base.chat_template->source(), kOtherTemplate);
+}
+
+TEST_F(Export, ATemplateThatWritesEosTokenKeepsIt) {
+  trained.base.chat_template = std::make_unique<data::ChatTemplate>(
+      std::string(kOtherTemplate) + "{# eos_token #}{{ '' if eos_token else '' }}");
+  export_model(trained, {.format = "adapter", .output = dir / "adapter"});
+  EXPECT_EQ(json_file(dir / "adapter/tokenizer_config.json")["eos_token"], "<|im_end|>");
+  EXPECT_EQ(json_file(dir / "adapter/generation_config.json")["eos_token_id"],
+            (nlohmann::json{256, 257}));
+}
+
+TEST_F(Export, TheModelsOwnTemplateLeavesItsFilesAsTheyWere) {
+  export_model(trained, {.format = "adapter", .output = dir / "adapter"});
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json"})
+    EXPECT_EQ(test::read_file(dir / ("adapter/" + std::string(name))),
+              test::read_file(dir / ("model/" + std::string(name))));
+  EXPECT_FALSE(fs::exists(dir / "adapter/generation_config.json"));
+}
+
+TEST_F(Export, AGgufBasesExportSpeaksAsTrainedToo) {
+  test::write_tiny_gguf(dir / "base.gguf");
+  ModelChoice chosen = choice();
+  chosen.model = dir / "base.gguf";
+  trained = open_model(chosen);
+  trained.base.chat_template = std::make_unique<data::ChatTemplate>(kOtherTemplate);
+  export_model(trained, {.format = "merged", .output = dir / "merged"});
+  EXPECT_EQ(test::read_file(dir / "merged/chat_template.jinja"), kOtherTemplate);
+  EXPECT_THAT(json_file(dir / "merged/generation_config.json")["eos_token_id"],
+              testing::Contains(256));
 }
 
 TEST_F(Export, OneThatIsStoppedLeavesNothing) {

@@ -260,7 +260,7 @@ TEST_F(MergeBase, AnotherModelIsNotTheOriginal) {
   const auto tokenizer = data::load_tokenizer(dir / "model");
   std::filesystem::create_directory(dir / "stranger");
   exporting::write_merged(dir / "stranger", *test::tiny_model(at::kBFloat16, 2, 258), *tokenizer,
-                          dir / "model", at::kBFloat16);
+                          nullptr, dir / "model", at::kBFloat16);
   TrainedModel model = trained();
   ExportOptions options = merged("out", "original");
   options.original = dir / "stranger";

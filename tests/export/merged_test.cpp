@@ -77,7 +77,7 @@ struct TrainedTiny {
     return weight;
   }
   std::map<std::string, at::Tensor> write(at::ScalarType dtype) {
-    write_merged(dir / "merged", *model, *tokenizer, dir / "model", dtype);
+    write_merged(dir / "merged", *model, *tokenizer, nullptr, dir / "model", dtype);
     std::map<std::string, at::Tensor> written;
     for (auto& [name, tensor] : quant::read_tensors(dir / "merged/model.safetensors"))
       written.emplace(name, tensor);

@@ -75,8 +75,8 @@ void write_tiny_directory(const std::string& directory) {
   fs::create_directories(directory);
   write_tokenizer(directory);
   const auto tokenizer = data::load_tokenizer(directory);
-  exporting::write_merged(directory, *tiny_model(at::kBFloat16, 1, kVocabulary), *tokenizer, "",
-                          at::kBFloat16);
+  exporting::write_merged(directory, *tiny_model(at::kBFloat16, 1, kVocabulary), *tokenizer,
+                          nullptr, "", at::kBFloat16);
 }
 
 void write_tiny_gguf(const std::string& path) {

@@ -1,0 +1,81 @@
+#include "export/tokenizer_directory.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "data/chat_renderer.h"
+#include "io/atomic_write.h"
+#include "io/json_text.h"
+#include "io/read_file.h"
+
+namespace qlora::exporting {
+namespace {
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+// The file as JSON; an empty object if it is not there.
+Json read_object(const fs::path& path) {
+  if (!fs::exists(path)) return Json::object();
+  return io::ordered_json_from_text(io::read_bytes(path.string()));
+}
+
+void write_object(const fs::path& path, const Json& object) {
+  io::write_file_atomically(path.string(), io::json_text(object, 2) + "\n");
+}
+
+void write_template(const fs::path& directory, const data::ChatTemplate& chat_template) {
+  io::write_file_atomically((directory / "chat_template.jinja").string(), chat_template.source());
+  fs::remove(directory / "chat_template.json");
+  const fs::path config_path = directory / "tokenizer_config.json";
+  Json config = read_object(config_path);
+  if (config.erase("chat_template") > 0) write_object(config_path, config);
+}
+
+void write_stop_ids(const fs::path& directory, const data::Tokenizer& tokenizer,
+                    const std::vector<data::TokenId>& ids) {
+  const fs::path path = directory / "generation_config.json";
+  Json config = read_object(path);
+  config["eos_token_id"] = ids;
+  const data::SpecialTokens& special = tokenizer.special_tokens();
+  if (special.bos && !config.contains("bos_token_id")) config["bos_token_id"] = special.bos->id;
+  if (special.pad && !config.contains("pad_token_id")) config["pad_token_id"] = special.pad->id;
+  write_object(path, config);
+}
+
+bool puts_eos_behind_texts(const data::Tokenizer& tokenizer) {
+  const auto& eos = tokenizer.special_tokens().eos;
+  const auto ids = tokenizer.encode("a", true);
+  return eos && !ids.empty() && ids.back() == eos->id;
+}
+
+void write_eos_token(const fs::path& directory, const std::string& token) {
+  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
+    Json config = read_object(directory / name);
+    if (config.empty()) continue;
+    config["eos_token"] = token;
+    write_object(directory / name, config);
+  }
+}
+
+}  // namespace
+
+void write_tokenizer(const std::string& directory, const data::Tokenizer& tokenizer,
+                     const data::ChatTemplate* chat_template) {
+  tokenizer.write_files(directory);
+  if (!chat_template) return;
+  const fs::path place(directory);
+  const bool is_own = chat_template->source() == tokenizer.chat_template();
+  if (!is_own) write_template(place, *chat_template);
+  const data::SpecialTokens& special = tokenizer.special_tokens();
+  const std::vector<data::TokenId> ids = data::answer_end_ids(tokenizer, chat_template);
+  const bool is_known_end = ids.size() == special.end_of_generation.size();
+  if (is_own && is_known_end) return;  // the model's files say it already
+  write_stop_ids(place, tokenizer, ids);
+  if (is_known_end) return;
+  const bool writes_eos = chat_template->source().find("eos_token") != std::string::npos;
+  if (writes_eos || puts_eos_behind_texts(tokenizer)) return;
+  write_eos_token(place, tokenizer.id_to_token(*data::end_of_turn(tokenizer, *chat_template)));
+}
+
+}  // namespace qlora::exporting
