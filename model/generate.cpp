@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
+#include <span>
 
 #include "base/error.h"
 #include "base/seed.h"
@@ -61,13 +63,39 @@ class Batch {
       sequences_.push_back({i, 0, length});
       longest = std::max(longest, length);
     }
-    const int64_t capacity = longest + options_.max_new_tokens;
-    KvCache cache(model_.config(), end - begin, capacity, model_.compute_dtype(), model_.device());
+    const int64_t room = model_.config().max_positions - longest;
+    const int64_t most = longest + std::min(options_.max_new_tokens, room);
+    KvCache cache = empty_cache(end - begin, std::min(most, longest + kFirstRoom));
     prefill(cache);
-    while (!sequences_.empty()) decode(cache);
+    while (!sequences_.empty()) {
+      make_room(cache, most);
+      decode(cache);
+    }
   }
 
  private:
+  // Tokens there is room for behind the longest prompt before the cache grows.
+  static constexpr int64_t kFirstRoom = 256;
+
+  KvCache empty_cache(int64_t sequences, int64_t capacity) const {
+    return {model_.config(), sequences, capacity, model_.compute_dtype(), model_.device()};
+  }
+
+  // For one more token of each sequence: doubles a full cache, up to `most` tokens.
+  void make_room(KvCache& cache, int64_t most) const {
+    int64_t longest = 0;
+    for (const Sequence& sequence : sequences_) longest = std::max(longest, sequence.length);
+    if (longest <= cache.capacity()) return;
+    KvCache larger = empty_cache(cache.num_sequences(), std::min(most, 2 * cache.capacity()));
+    for (int64_t s = 0; s < cache.num_sequences(); ++s) {
+      const int64_t length = cache.length(s);
+      for (int64_t layer = 0; layer < model_.config().num_layers; ++layer)
+        larger.append(layer, s, cache.keys(layer, s, length), cache.values(layer, s, length));
+      larger.advance(s, length);
+    }
+    cache = std::move(larger);
+  }
+
   // All prompts in one pass; the last row of each gives its first token.
   void prefill(KvCache& cache) {
     ForwardInput input;
@@ -128,12 +156,24 @@ class Batch {
 
   int32_t pick(const at::Tensor& logits, const Sequence& sequence) const {
     const auto* values = logits.const_data_ptr<float>();
+    require_numbers({values, static_cast<size_t>(logits.numel())}, sequence);
     if (options_.temperature <= 0)
       return static_cast<int32_t>(std::max_element(values, values + logits.numel()) - values);
     const uint64_t key =
         random_key(random_key(options_.seed, "generate"), static_cast<uint64_t>(sequence.index));
     return sample(values, logits.numel(), options_,
                   uniform(key, static_cast<uint64_t>(sequence.length)));
+  }
+
+  // NaN has no place in the order of the tokens, and infinity takes all of the probability.
+  static void require_numbers(std::span<const float> logits, const Sequence& sequence) {
+    const auto bad = std::ranges::find_if(
+        logits, [](float logit) { return !(logit < std::numeric_limits<float>::infinity()); });
+    if (bad == logits.end()) return;
+    fail<DivergenceError>(
+        "the model's logits must be numbers, found {} for token {} after {} tokens: the adapter or "
+        "the base holds values that are not finite, as after a training that diverged",
+        *bad, bad - logits.begin(), sequence.length);
   }
 
   CausalLm& model_;

@@ -284,6 +284,32 @@ TEST(Generate, SamplingRepeatsWithItsSeedAndChangesWithAnother) {
   EXPECT_EQ(generate(*model, {{1, 2}}, options), narrow);
 }
 
+TEST(Generate, TheCacheGrowsWithTheAnswerAndNotWithTheLimit) {
+  const auto model = test::tiny_model();
+  GenerateOptions options;
+  options.max_new_tokens = 300;  // more than the cache has room for at first
+  const auto answer = generate(*model, {{1, 2, 3}, {4}}, options);
+  options.max_new_tokens = std::numeric_limits<int64_t>::max();
+  int64_t left = 2 * 300;
+  const auto unlimited =
+      generate(*model, {{1, 2, 3}, {4}}, options, [&](int64_t, int32_t) { return --left > 1; });
+  const size_t common = std::min(answer[0].size(), unlimited[0].size());
+  EXPECT_GT(common, 250u);
+  for (size_t i = 0; i < common; ++i) EXPECT_EQ(answer[0][i], unlimited[0][i]) << i;
+}
+
+TEST(Generate, LogitsThatAreNoNumbersAreADivergence) {
+  for (const float value : {NAN, INFINITY}) {
+    const auto model = test::tiny_model();
+    model->final_norm.frozen.fill_(value);
+    for (const double temperature : {0.0, 1.0}) {
+      GenerateOptions options;
+      options.temperature = temperature;
+      EXPECT_THROW(generate(*model, {{1, 2}}, options), DivergenceError);
+    }
+  }
+}
+
 TEST(Generate, AnEmptyPromptIsRefused) {
   const auto model = test::tiny_model();
   EXPECT_THROW(generate(*model, {{}}, {}), ConfigError);
