@@ -91,26 +91,23 @@ void refuse(const Keys& keys, const std::string& cure, const DatasetOptions& dat
       keys.size() == 1 ? "key" : "keys", fmt::join(keys, ", "), cure);
 }
 
-std::string cure_of_chosen(const Json& row, const DatasetOptions& dataset) {
-  const Format& format = find_format(dataset.format);
-  const bool list = row.contains("chosen") && row["chosen"].is_array();
-  const char* field = list                          ? "messages"
-                      : format.name == "alpaca"     ? "output"
-                      : format.name == "completion" ? "completion"
-                      : row.contains("instruction") ? "output"
-                                                    : "completion";
-  const char* wanted = list                                  ? "chat"
-                       : std::string_view(field) == "output" ? "alpaca"
-                                                             : "completion";
-  return fmt::format(
-      "to learn the preferred answers alone, set format: {} and fields: {{{}: chosen}}", wanted,
-      field);
+std::string cure_of_chosen(const Json& row) {
+  const auto advice = [](const char* format, const char* field) {
+    return fmt::format(
+        "to learn the preferred answers alone, set format: {} and fields: {{{}: chosen}}", format,
+        field);
+  };
+  if (row.contains("chosen") && row["chosen"].is_array()) return advice("chat", "messages");
+  if (row.contains("chosen") && row.contains("instruction")) return advice("alpaca", "output");
+  if (row.contains("chosen") && row.contains("prompt") && row["prompt"].is_string())
+    return advice("completion", "completion");
+  return "keep the preferred answer of each row as its answer, and leave the other out";
 }
 
 }  // namespace
 
 void refuse_preference_data(const Json& row, const DatasetOptions& dataset) {
-  refuse(chosen_and_rejected(row), cure_of_chosen(row, dataset), dataset);
+  refuse(chosen_and_rejected(row), cure_of_chosen(row), dataset);
   refuse(two_answers(row), "keep the better answer of each row, in a field of its own", dataset);
   refuse(answers_with_scores(row), "keep the best answer of each row, in a field of its own",
          dataset);
