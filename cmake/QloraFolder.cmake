@@ -14,7 +14,7 @@ function(qlora_folder name)
     $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}> $<INSTALL_INTERFACE:include/qlora>)
   target_link_libraries(qlora_${name}
     PUBLIC fmt::fmt nlohmann_json::nlohmann_json OpenMP::OpenMP_CXX
-    PRIVATE $<BUILD_INTERFACE:qlora_flags> hwy::hwy PkgConfig::xxhash spdlog::spdlog)
+    PRIVATE $<BUILD_INTERFACE:qlora_flags> PkgConfig::xxhash spdlog::spdlog)
   foreach(dependency IN LISTS arg_DEPENDS)
     target_link_libraries(qlora_${name} PUBLIC qlora_${dependency})
   endforeach()

@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 packages=(
   g++ cmake ninja-build ccache git pkg-config unzip python3 python3-pip ca-certificates
   libsentencepiece-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libspdlog-dev libfmt-dev
-  libpcre2-dev libhwy-dev libxxhash-dev libedit-dev libgtest-dev libgmock-dev libbenchmark-dev clang-format
+  libpcre2-dev libxxhash-dev libedit-dev libgtest-dev libgmock-dev libbenchmark-dev clang-format
 )
 
 # Each level holds the ones before it: cpu (runs on a CPU), link (a CUDA build links), cuda (and runs).
@@ -63,17 +63,14 @@ install_packages() {
 at_least() { [ "$(printf '%s\n' "$2" "$1" | sort -V | head -1)" = "$2" ]; }
 
 check_versions() {
-  local cmake gxx hwy
+  local cmake gxx
   command -v cmake >/dev/null && command -v g++ >/dev/null && command -v pkg-config >/dev/null ||
     fail "cmake, g++ and pkg-config are needed and not all in PATH."
   cmake=$(cmake --version | sed -n '1s/.* //p')
   gxx=$(g++ -dumpfullversion)
-  hwy=$(pkg-config --modversion libhwy 2>/dev/null || echo none)
   at_least "$cmake" 3.25 || fail "cmake 3.25 or newer is needed, found $cmake." \
     "A newer one comes with: python3 -m pip install cmake   (then put it first in PATH)"
   at_least "$gxx" 12 || fail "g++ 12 or newer is needed, found $gxx." "Install g++-12 and set CXX=g++-12."
-  at_least "$hwy" 1.0 || fail "Google Highway (libhwy) 1.0 or newer is needed, found $hwy." \
-    "Ubuntu 22.04 ships an older one: use Debian 12, Ubuntu 24.04, or a container of these."
 }
 
 has_level() {
