@@ -1,10 +1,14 @@
 #include "data/tokenizers/gguf_tokenizer.h"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <vector>
 
 #include "base/error.h"
+#include "base/warn_once.h"
 #include "data/tokenizers/byte_level_json.h"
 #include "data/tokenizers/sentencepiece_proto.h"
 #include "data/tokenizers/sentencepiece_tokenizer.h"
@@ -44,6 +48,18 @@ class GgufVocabulary {
     }
     return static_cast<PieceType>(type);
   }
+  // The id for what the vocabulary cannot spell.
+  int64_t unknown_id() const {
+    if (const auto token = role("unknown")) return token->id;
+    const auto first = std::ranges::find(types_, static_cast<int64_t>(PieceType::kUnknown));
+    return first == types_.end() ? 0 : first - types_.begin();
+  }
+  // As sentencepiece wants them, which knows one unknown token: others that have its type fill a
+  // vocabulary up, and no text becomes one.
+  PieceType piece_type(size_t id) const {
+    if (static_cast<int64_t>(id) == unknown_id()) return PieceType::kUnknown;
+    return type(id) == PieceType::kUnknown ? PieceType::kUnused : type(id);
+  }
   void require_length(const char* key, size_t length) const {
     if (length == tokens_.size()) return;
     fail<FormatError>("{}: {} must have an entry for each of the {} tokens, found {}", file_.path(),
@@ -70,10 +86,10 @@ json added_token(int64_t id, const std::string& text, bool special) {
 }
 
 // Control and user-defined tokens are found in a text before it is split into words.
-json added_tokens(const GgufVocabulary& vocabulary) {
+json added_tokens(const GgufVocabulary& vocabulary, bool sentencepiece) {
   json added = json::array();
   for (size_t id = 0; id < vocabulary.tokens().size(); ++id) {
-    const PieceType type = vocabulary.type(id);
+    const PieceType type = sentencepiece ? vocabulary.piece_type(id) : vocabulary.type(id);
     const bool special = type == PieceType::kControl || type == PieceType::kUnknown;
     if (special || type == PieceType::kUserDefined)
       added.push_back(added_token(static_cast<int64_t>(id), vocabulary.tokens()[id], special));
@@ -94,10 +110,11 @@ std::string tokenizer_json(const io::GgufFile& file, const GgufVocabulary& vocab
   const auto wanted = [&](const char* key, bool otherwise, const char* role) {
     return file.boolean_or(key, otherwise) ? vocabulary.role(role) : std::nullopt;
   };
-  return io::json_text(byte_level_document(
-      family, std::move(vocab), json(file.texts("tokenizer.ggml.merges")), added_tokens(vocabulary),
-      wanted("tokenizer.ggml.add_bos_token", family.adds_bos, "bos"),
-      wanted("tokenizer.ggml.add_eos_token", false, "eos")));
+  return io::json_text(
+      byte_level_document(family, std::move(vocab), json(file.texts("tokenizer.ggml.merges")),
+                          added_tokens(vocabulary, false),
+                          wanted("tokenizer.ggml.add_bos_token", family.adds_bos, "bos"),
+                          wanted("tokenizer.ggml.add_eos_token", false, "eos")));
 }
 
 std::string sentencepiece_model(const io::GgufFile& file, const GgufVocabulary& vocabulary) {
@@ -105,12 +122,12 @@ std::string sentencepiece_model(const io::GgufFile& file, const GgufVocabulary& 
   vocabulary.require_length("tokenizer.ggml.scores", scores.size());
   SentencePieceModel model;
   for (size_t id = 0; id < scores.size(); ++id)
-    model.pieces.push_back({vocabulary.tokens()[id], scores[id], vocabulary.type(id)});
+    model.pieces.push_back({vocabulary.tokens()[id], scores[id], vocabulary.piece_type(id)});
   const auto id_of = [&](const char* role, int64_t otherwise) {
     const auto token = vocabulary.role(role);
     return token ? token->id : otherwise;
   };
-  model.unk_id = id_of("unknown", 0);
+  model.unk_id = vocabulary.unknown_id();
   model.bos_id = id_of("bos", -1);
   model.eos_id = id_of("eos", -1);
   model.pad_id = id_of("padding", -1);
@@ -133,7 +150,7 @@ std::string config_json(const io::GgufFile& file, const GgufVocabulary& vocabula
   if (tokenizer_class == "LlamaTokenizer") {
     config["legacy"] = false;
     json decoder = json::object();
-    for (const json& token : added_tokens(vocabulary)) {
+    for (const json& token : added_tokens(vocabulary, true)) {
       json entry = token;
       entry.erase("id");
       decoder[std::to_string(token["id"].get<int64_t>())] = entry;
@@ -154,6 +171,37 @@ std::string generation_json(const GgufVocabulary& vocabulary) {
   return io::json_text(config, 2) + "\n";
 }
 
+// What follows "tokenizer." in keys that are read above, and in those that change no token: roles
+// without a part in encoding, templates of other names, the source's own file.
+constexpr std::string_view kKnownKeys[] = {"ggml.model",
+                                           "ggml.pre",
+                                           "ggml.tokens",
+                                           "ggml.token_type",
+                                           "ggml.token_type_count",
+                                           "ggml.scores",
+                                           "ggml.merges",
+                                           "ggml.add_bos_token",
+                                           "ggml.add_eos_token",
+                                           "ggml.add_space_prefix",
+                                           "chat_template",
+                                           "chat_templates",
+                                           "huggingface.json"};
+
+void warn_of_other_metadata(const io::GgufFile& file) {
+  constexpr std::string_view kPrefix = "tokenizer.";
+  std::vector<std::string> others;
+  for (const auto& [key, value] : file.metadata()) {
+    if (!key.starts_with(kPrefix) || key.ends_with("_token_id")) continue;
+    const std::string_view name = std::string_view(key).substr(kPrefix.size());
+    const bool* flag = std::get_if<bool>(&value);
+    if (name.starts_with("chat_template.") || (flag != nullptr && !*flag)) continue;
+    if (std::ranges::find(kKnownKeys, name) == std::end(kKnownKeys)) others.push_back(key);
+  }
+  if (!others.empty())
+    log::warning_once("{}: metadata that this version neither reads nor knows: {}", file.path(),
+                      fmt::join(others, ", "));
+}
+
 }  // namespace
 
 TokenizerFiles tokenizer_files_of(const io::GgufFile& file) {
@@ -164,6 +212,7 @@ TokenizerFiles tokenizer_files_of(const io::GgufFile& file) {
         "'{}'",
         file.path(), model);
   }
+  warn_of_other_metadata(file);
   const GgufVocabulary vocabulary(file);
   TokenizerFiles files;
   if (model == "gpt2") {

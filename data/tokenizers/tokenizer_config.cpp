@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "base/error.h"
+#include "data/tokenizers/config_keys.h"
 #include "data/tokenizers/utf8.h"
 #include "io/json_text.h"
 
@@ -142,6 +143,7 @@ std::optional<bool> optional_bool(const io::JsonNode& root, const char* key) {
 TokenizerConfig parse_tokenizer_config(const TokenizerFiles& files, const std::string& place) {
   TokenizerConfig config;
   with_json(files, "tokenizer_config.json", place, [&](const io::JsonNode& root) {
+    check_tokenizer_config_keys(root);
     config.tokenizer_class = root.string_or("tokenizer_class", "");
     config.add_bos_token = optional_bool(root, "add_bos_token");
     config.add_eos_token = optional_bool(root, "add_eos_token");

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "model/families/llama_keys.h"
 #include "model/families/rope_keys.h"
 
 namespace qlora::model {
@@ -23,7 +24,8 @@ double number_or(const io::JsonNode& node, const char* key, double otherwise) {
 
 ModelConfig from_hugging_face(const io::JsonNode& json) {
   const std::string activation = json.string_or("hidden_act", "silu");
-  if (activation != "silu") json.at("hidden_act").reject("'silu'");
+  if (activation != "silu" && activation != "swish") json.at("hidden_act").reject("'silu'");
+  check_llama_keys(json);
 
   ModelConfig config;
   config.family = "llama";
@@ -66,6 +68,11 @@ ModelConfig from_gguf(const io::GgufFile& file) {
     fail<FormatError>("{}: mixtures of experts are not supported in this version", file.path());
   }
   config.rope.theta = file.number_or(arch + "rope.freq_base", 10000.0);
+  // Before there was rope.scaling.type.
+  if (const double linear = file.number_or(arch + "rope.scale_linear", 1.0); linear != 1) {
+    config.rope.type = "linear";
+    config.rope.factor = linear;
+  }
   const std::string scaling = file.text_or(arch + "rope.scaling.type", "none");
   if (scaling == "linear") {
     config.rope.type = scaling;
@@ -83,6 +90,7 @@ ModelConfig from_gguf(const io::GgufFile& file) {
   }
   config.tied_embeddings = file.find("output.weight") == nullptr;
   config.validate(file.path());
+  check_llama_keys(file, config);
   return config;
 }
 
