@@ -40,13 +40,21 @@ void add_adapter(const lora::Adapter& adapter, bool other_base, at::Tensor& weig
   weight.mul_(factor.unsqueeze(1));
 }
 
+// Where `original` has the weight of a linear layer: a tied head lies there as the embedding alone.
+std::string name_in(const model::WeightSource& original, const std::string& name) {
+  const bool tied_head = name == "lm_head.weight" && original.config().tied_embeddings;
+  return tied_head ? "model.embed_tokens.weight" : name;
+}
+
 at::Tensor merged_weight(const lora::LoraLinear& linear, model::WeightSource* original) {
   if (linear.trained_weight) return linear.trained_weight->value;
   const std::string name = linear.name + ".weight";
-  at::Tensor weight =
-      original ? original->read(name, {linear.out_features(), linear.in_features()}, at::kFloat)
-                     .to(linear.base->device())
-               : dequantized(*linear.base, name);
+  at::Tensor weight = original
+                          ? original
+                                ->read(name_in(*original, name),
+                                       {linear.out_features(), linear.in_features()}, at::kFloat)
+                                .to(linear.base->device())
+                          : dequantized(*linear.base, name);
   if (linear.adapter) add_adapter(*linear.adapter, original != nullptr, weight);
   if (const lora::TrainedRows* trained = linear.trained_rows.get())
     weight.index_copy_(0, trained->index, trained->rows.value);

@@ -41,7 +41,7 @@ class MergeBase : public ::testing::Test {
     made.base = load_base(made.recipe, at::kCPU);
     made.sources = {made.base.path};
     made.adapters =
-        std::make_unique<lora::AdapterSet>(lora, made.base.model->groups(), at::kFloat, 3);
+        std::make_unique<lora::AdapterSet>(lora, made.base.model->parts(), at::kFloat, 3);
     for (const lora::AdapterTensor& tensor : made.adapters->tensors())
       if (tensor.name.ends_with(".lora_B.weight")) {
         at::Tensor b = tensor.value;
@@ -108,6 +108,20 @@ TEST_F(MergeBase, OnTheOriginalEachWeightIsTheFilesPlusTheDelta) {
     if (name.find("proj") != std::string::npos) continue;
     EXPECT_TRUE(at::equal(value, bf16.at(name))) << name;
   }
+}
+
+TEST_F(MergeBase, AnAdapterOnATiedHeadIsMergedIntoTheEmbeddingsMatrix) {
+  lora::LoraOptions lora;
+  lora.targets = {"q_proj", "lm_head"};
+  TrainedModel model = trained(lora);
+  export_model(model, merged("out", "original"));
+  const Weights file = written("model"), out = written("out");
+  ASSERT_FALSE(file.contains("lm_head.weight"));
+  const at::Tensor exact = file.at("model.embed_tokens.weight").to(at::kDouble) +
+                           delta(model.base.model->head.layers().front());
+  EXPECT_LE((out.at("lm_head.weight") - exact).abs().max().item<double>(), 5 * 6e-8);
+  EXPECT_TRUE(at::equal(out.at("model.embed_tokens.weight"),
+                        file.at("model.embed_tokens.weight").to(at::kFloat)));
 }
 
 TEST_F(MergeBase, OnTheDequantizedBaseItIsAnotherModel) {
