@@ -8,15 +8,14 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "io/tensor_view.h"
 
 namespace qlora::io {
 
-// Names of tensors to where they stand in a list.
-using TensorIndex = std::unordered_map<std::string, size_t>;
+// Names of tensors, in their order, to where they stand in a list.
+using TensorIndex = std::map<std::string, size_t>;
 
 struct TensorFile {
   std::vector<TensorView> tensors;              // in the order of their bytes

@@ -47,10 +47,7 @@ void require_weights(const at::Tensor& piece, at::ScalarType dtype, const io::Te
       first + place);
 }
 
-}  // namespace
-
-at::Tensor read_tensor(const io::TensorView& view, const std::vector<int64_t>& shape,
-                       at::ScalarType dtype) {
+void require_readable(const io::TensorView& view, const std::vector<int64_t>& shape) {
   if (view.shape != shape) {
     fail<FormatError>("{}: tensor {} must have shape [{}], found [{}]", view.file, view.name,
                       fmt::join(shape, ", "), fmt::join(view.shape, ", "));
@@ -59,22 +56,41 @@ at::Tensor read_tensor(const io::TensorView& view, const std::vector<int64_t>& s
     fail<FormatError>("{}: tensor {} must hold floating-point weights, found {}", view.file,
                       view.name, io::dtype_name(view.dtype));
   }
+}
+
+// The elements in order as fp32, each a weight that `dtype` holds: take(index of the first, piece).
+template <typename Take>
+void for_each_piece(const io::TensorView& view, at::ScalarType dtype, const Take& take) {
   at::NoGradGuard no_grad;
-  at::Tensor result = at::empty(shape, at::TensorOptions().dtype(dtype));
-  const at::Tensor flat = result.view({-1});
-  const int64_t count = view.num_elements();
-  at::Tensor decoded = at::empty({std::min(count, kPieceElements)}, at::kFloat);
-  const int64_t block = io::elements_per_block(view.dtype);
+  const int64_t count = view.num_elements(), block = io::elements_per_block(view.dtype);
+  const at::Tensor decoded = at::empty({std::min(count, kPieceElements)}, at::kFloat);
   for (int64_t first = 0; first < count; first += kPieceElements) {
     const int64_t length = std::min(kPieceElements, count - first);
     const std::byte* bytes = view.bytes.data() + first / block * io::bytes_per_block(view.dtype);
     quant::dequantize_gguf_blocks(view.dtype, bytes, length, decoded.data_ptr());
     const at::Tensor piece = decoded.narrow(0, 0, length);
     require_weights(piece, dtype, view, first);
-    flat.narrow(0, first, length).copy_(piece);
+    take(first, piece);
   }
+}
+
+}  // namespace
+
+at::Tensor read_tensor(const io::TensorView& view, const std::vector<int64_t>& shape,
+                       at::ScalarType dtype) {
+  require_readable(view, shape);
+  at::Tensor result = at::empty(shape, at::TensorOptions().dtype(dtype));
+  const at::Tensor flat = result.view({-1});
+  for_each_piece(view, dtype, [&](int64_t first, const at::Tensor& piece) {
+    flat.narrow(0, first, piece.numel()).copy_(piece);
+  });
   io::drop_pages(view.bytes);
   return result;
+}
+
+void check_tensor(const io::TensorView& view, const std::vector<int64_t>& shape) {
+  require_readable(view, shape);
+  for_each_piece(view, at::kFloat, [](int64_t, const at::Tensor&) {});
 }
 
 }  // namespace qlora::model

@@ -16,4 +16,7 @@ namespace qlora::model {
 at::Tensor read_tensor(const io::TensorView& view, const std::vector<int64_t>& shape,
                        at::ScalarType dtype);
 
+// The errors of read_tensor, without the memory of a decoded matrix: 4 MB at a time.
+void check_tensor(const io::TensorView& view, const std::vector<int64_t>& shape);
+
 }  // namespace qlora::model

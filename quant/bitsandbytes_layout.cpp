@@ -61,10 +61,12 @@ class Parts {
 
   // FormatError if the file has something of this layer that nobody took.
   void require_all_taken() const {
-    for (const io::TensorView& view : file_.tensors)
-      if (view.name.starts_with(module_ + ".weight.") && !read_.contains(view.name))
-        fail<FormatError>("{}: tensor {} is no part of a 4-bit layer that is known here", view.file,
-                          view.name);
+    const std::string prefix = module_ + ".weight.";
+    for (auto part = file_.index.lower_bound(prefix);
+         part != file_.index.end() && part->first.starts_with(prefix); ++part)
+      if (!read_.contains(part->first))
+        fail<FormatError>("{}: tensor {} is no part of a 4-bit layer that is known here",
+                          file_.tensors[part->second].file, part->first);
   }
 
  private:
