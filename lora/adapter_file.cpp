@@ -11,10 +11,11 @@
 #include <set>
 
 #include "base/error.h"
-#include "base/log.h"
+#include "base/warn_once.h"
 #include "io/atomic_write.h"
 #include "io/json.h"
 #include "io/json_text.h"
+#include "lora/adapter_names.h"
 #include "quant/tensor_file.h"
 
 namespace qlora::lora {
@@ -80,6 +81,7 @@ enum class Use {
   kRead,        // below, in read_adapter_options
   kIrrelevant,  // changes nothing in how the stored tensors act
   kOnlyUnset,   // would change it: refused unless null, false or empty
+  kFalseHere,   // PEFT takes it as false where the base's layers are torch.nn.Linear, and warns
 };
 constexpr std::pair<const char*, Use> kFields[] = {
     {"peft_type", Use::kRead},
@@ -112,7 +114,7 @@ constexpr std::pair<const char*, Use> kFields[] = {
     {"megatron_core", Use::kIrrelevant},
     {"qalora_group_size", Use::kIrrelevant},
     {"runtime_config", Use::kIrrelevant},
-    {"fan_in_fan_out", Use::kOnlyUnset},
+    {"fan_in_fan_out", Use::kFalseHere},
     {"lora_bias", Use::kOnlyUnset},
     {"target_parameters", Use::kOnlyUnset},
     {"layer_replication", Use::kOnlyUnset},
@@ -137,7 +139,12 @@ void check_fields(const io::JsonNode& config) {
     const auto* field = std::ranges::find_if(
         kFields, [&key = key](const auto& known) { return key == known.first; });
     if (field == std::end(kFields)) {
-      if (!is_unset(value)) log::warning("{}: unknown key '{}' is ignored", config.place(), key);
+      if (!is_unset(value))
+        log::warning_once("{}: unknown key '{}' is ignored", config.place(), key);
+    } else if (field->second == Use::kFalseHere && !is_unset(value)) {
+      log::warning_once(
+          "{} is set, but the layers of the base are not transposed: taken as false, as PEFT does",
+          config.at(key).place());
     } else if (field->second == Use::kOnlyUnset && !is_unset(value)) {
       config.at(key).reject("unset: this version does not have it");
     }
@@ -145,12 +152,6 @@ void check_fields(const io::JsonNode& config) {
 }
 
 constexpr int64_t kMostLayers = 1 << 20, kMostTokens = 1 << 30;
-
-// Some writers keep the suffix that DoRA's vector has in memory.
-std::string name_on_disk(const std::string& name) {
-  const std::string suffix = ".lora_magnitude_vector.weight";
-  return name.ends_with(suffix) ? name.substr(0, name.size() - 7) : name;
-}
 
 // A text, or a list of texts.
 std::vector<std::string> strings_of(const io::JsonNode& node) {
@@ -229,6 +230,17 @@ void take_out_frozen(const std::string& path, const AdapterSet& adapters,
 
 }  // namespace
 
+std::string adapter_tensor_file(const std::string& directory) {
+  std::string path = in(directory, kTensorFile);
+  if (!fs::exists(path) && fs::exists(in(directory, "adapter_model.bin")))
+    fail<FormatError>(
+        "{} must hold {}; its tensors are in adapter_model.bin, a pickle, which this program does "
+        "not read. Load the adapter with PEFT and save it again: save_pretrained writes "
+        "safetensors",
+        directory, kTensorFile);
+  return path;
+}
+
 void write_adapter(const std::string& directory, const AdapterSet& adapters,
                    const LoraOptions& options, const AdapterBase& base) {
   quant::NamedTensors tensors;
@@ -297,10 +309,16 @@ LoraOptions read_adapter_options(const std::string& directory) {
   return options;
 }
 
-void read_adapter_tensors(const std::string& directory, AdapterSet& adapters) {
-  const std::string path = in(directory, kTensorFile);
+void read_adapter_tensors(const std::string& directory, AdapterSet& adapters,
+                          const std::set<std::string>& base_copies) {
+  const std::string path = adapter_tensor_file(directory);
   std::map<std::string, at::Tensor> stored;
-  for (auto& [name, tensor] : quant::read_tensors(path)) stored.emplace(name_on_disk(name), tensor);
+  for (auto& [stored_name, tensor] : quant::read_tensors(path)) {
+    const std::string name = peft_tensor_name(stored_name);
+    if (base_copies.contains(name)) continue;
+    if (!stored.emplace(name, tensor).second)
+      fail<FormatError>("{}: two tensors are {}, one of them as {}", path, name, stored_name);
+  }
   at::NoGradGuard no_grad;
   take_out_copies(path, adapters, stored);
   take_out_frozen(path, adapters, stored);
@@ -308,8 +326,9 @@ void read_adapter_tensors(const std::string& directory, AdapterSet& adapters) {
     const auto found = stored.find(wanted.name);
     if (found == stored.end()) {
       fail<FormatError>(
-          "{}: there must be a tensor {}; the adapter was made for other target modules", path,
-          wanted.name);
+          "{}: there must be a tensor {}; the adapter was made for other target modules (it has "
+          "{})",
+          path, wanted.name, stored.empty() ? "no tensors" : stored.begin()->first);
     }
     if (found->second.sizes() != wanted.value.sizes() || !found->second.is_floating_point()) {
       fail<FormatError>("{}: tensor {} must have shape [{}], found [{}] of {}", path, wanted.name,

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <optional>
+#include <set>
 #include <string>
 
 #include "lora/attach.h"
@@ -32,9 +33,12 @@ void write_adapter(const std::string& directory, const AdapterSet& adapters,
 // FormatError naming the key of adapter_config.json for anything this version cannot reproduce
 // (layer_replication, lora_bias, another peft_type, ...).
 LoraOptions read_adapter_options(const std::string& directory);
+// adapter_model.safetensors of `directory`. FormatError if there is a pickle in its place.
+std::string adapter_tensor_file(const std::string& directory);
 // Copies the tensors into `adapters` and publishes them. FormatError if one is missing, superfluous
-// or of another shape.
-void read_adapter_tensors(const std::string& directory, AdapterSet& adapters);
+// or of another shape. `base_copies`: tensors to pass over (FittedAdapter::base_copies).
+void read_adapter_tensors(const std::string& directory, AdapterSet& adapters,
+                          const std::set<std::string>& base_copies = {});
 // From qlora_base.json; nothing if the adapter was made elsewhere.
 std::optional<AdapterBase> read_adapter_base(const std::string& directory);
 // AdapterBase::init; of an adapter made elsewhere what PEFT's init_lora_weights names.

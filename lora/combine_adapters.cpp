@@ -11,6 +11,7 @@
 #include "base/progress.h"
 #include "base/seed.h"
 #include "lora/adapter_file.h"
+#include "lora/adapter_fit.h"
 #include "lora/attach.h"
 
 namespace qlora::lora {
@@ -194,6 +195,11 @@ void CombineOptions::validate(size_t num_adapters) const {
 PlainAdapter read_plain_adapter(const std::string& directory,
                                 const std::vector<LinearGroup*>& groups) {
   PlainAdapter adapter{directory, read_adapter_options(directory), {}};
+  BaseView base;
+  base.place = "the model";
+  for (const LinearGroup* group : groups)
+    for (const LoraLinear& layer : group->layers()) base.linear.push_back(layer.name);
+  drop_unmatched_targets(directory, base, adapter.options);
   if (adapter.options.use_dora) {
     fail<ConfigError>(
         "{}: an adapter with DoRA magnitudes cannot be combined with others: a magnitude belongs "

@@ -68,15 +68,17 @@ WeightInit loftq(const Layer& layer, const at::Tensor& weight) {
   return best;
 }
 
+// pissa or olora.
+Factors principal_factors(const Layer& layer, const at::Tensor& weight) {
+  if (layer.options.init == "pissa") return layer.factors_of(weight);
+  const auto [q, r] = at::linalg_qr(weight, "reduced");
+  return {r.narrow(0, 0, layer.options.rank).contiguous(),
+          q.narrow(1, 0, layer.options.rank).contiguous()};
+}
+
 WeightInit principal_part(const Layer& layer, const at::Tensor& weight) {
   WeightInit result;
-  if (layer.options.init == "pissa") {
-    result.factors = layer.factors_of(weight);
-  } else {
-    const auto [q, r] = at::linalg_qr(weight, "reduced");
-    result.factors = {r.narrow(0, 0, layer.options.rank).contiguous(),
-                      q.narrow(1, 0, layer.options.rank).contiguous()};
-  }
+  result.factors = principal_factors(layer, weight);
   const at::Tensor rest = weight - layer.product(result.factors);
   result.base = layer.quantized(rest);
   result.error = (rest - values_of(*result.base, weight.device())).norm().item<double>();
@@ -117,6 +119,17 @@ WeightInit init_from_weight(const LoraOptions& options, const at::Tensor& weight
       options.init == "loftq" ? loftq(layer, values) : principal_part(layer, values);
   make_relative(result, values.norm().item<double>());
   return result;
+}
+
+at::Tensor without_principal_part(LoraOptions options, const std::string& init,
+                                  const at::Tensor& weight, const std::string& module) {
+  at::NoGradGuard no_grad;
+  options.init = init;
+  options.loftq.svd = "exact";
+  check_rank(options, weight, module);
+  const quant::QuantizationOptions none;
+  const Layer layer{options, none, module, at::kFloat, 0};
+  return weight - layer.product(principal_factors(layer, weight));
 }
 
 WeightInit init_from_original(const LoraOptions& options, const at::Tensor& original,

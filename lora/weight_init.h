@@ -41,6 +41,13 @@ WeightInit init_from_weight(const LoraOptions& options, const at::Tensor& weight
                             const quant::QuantizationOptions& quantization,
                             const std::string& module, uint64_t seed);
 
+// W - s B A of `init` pissa or olora, with the rank and scaling of `options`: what PEFT makes of a
+// base weight fp32 [out, in] as it loads an adapter that started so. The SVD is exact, also for
+// PEFT's pissa_niter_N, which draws an approximation of it each time. Error if the rank exceeds a
+// side.
+at::Tensor without_principal_part(LoraOptions options, const std::string& init,
+                                  const at::Tensor& weight, const std::string& module);
+
 // LoftQ for a base that is stored quantized and stays as it is: s B A = [original - base]_r.
 WeightInit init_from_original(const LoraOptions& options, const at::Tensor& original,
                               const quant::FrozenWeight& base, const std::string& module,

@@ -10,18 +10,43 @@
 #include "io/atomic_write.h"
 #include "model/hub_cache.h"
 #include "model/load.h"
+#include "recipes/adapter_on_base.h"
 #include "recipes/base_init.h"
 #include "recipes/compute_dtype.h"
 
 namespace qlora::recipes {
-BaseModel load_base(const Recipe& recipe, c10::Device device) {
+namespace {
+
+constexpr const char* kInitTable = "initialisation.json";
+
+bool has_init_table(const std::string& directory) {
+  return std::filesystem::exists(std::filesystem::path(directory) / kInitTable);
+}
+
+std::string saved_base(const Recipe& recipe) {
+  return (std::filesystem::path(recipe.output.dir) / "base").string();
+}
+
+// For an adapter from elsewhere.
+void fit_to_adapter(const Recipe& recipe, BaseUse use, BaseModel& base) {
+  const std::string& adapter = recipe.lora.from_adapter;
+  if (adapter.empty()) return;
+  base.record.init = lora::read_adapter_init(adapter);
+  if (use == BaseUse::kOfRun || has_init_table(base.path)) return;
+  take_off_initial_product(adapter, recipe.lora, recipe.quantization, base);
+  if (base.changed) base.init_table = "[]\n";
+}
+
+}  // namespace
+
+BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use) {
   ModelText text;
   text.tokenizer = data::load_tokenizer(model::resolve_model_path(recipe.model.path));
   text.chat_template = data::choose_chat_template(recipe.data.chat_template, *text.tokenizer);
-  return load_base(recipe, device, std::move(text));
+  return load_base(recipe, device, use, std::move(text));
 }
 
-BaseModel load_base(const Recipe& recipe, c10::Device device, ModelText text) {
+BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, ModelText text) {
   const Stopwatch watch;
   BaseModel base;
   base.path = model::resolve_model_path(recipe.model.path);
@@ -48,28 +73,16 @@ BaseModel load_base(const Recipe& recipe, c10::Device device, ModelText text) {
   base.record.path = base.path;
   base.record.quantization = recipe.quantization;
   base.record.dtype = recipe.model.dtype;
-  base.record.hash = base.model->base_hash();
   if (init) base.record.init = recipe.lora.init;
-  if (!recipe.lora.from_adapter.empty())
-    base.record.init = lora::read_adapter_init(recipe.lora.from_adapter);
+  fit_to_adapter(recipe, use, base);
+  base.record.hash = base.model->base_hash();
   log::info("base model {}: {} ({:.1f} s)", base.path, model::describe(*base.model),
             watch.seconds());
   return base;
 }
 
-namespace {
-
-constexpr const char* kInitTable = "initialisation.json";
-
-std::string saved_base(const Recipe& recipe) {
-  return (std::filesystem::path(recipe.output.dir) / "base").string();
-}
-
-}  // namespace
-
 bool adapter_holds_part_of(const BaseModel& base) {
-  return lora::init_changes_base(base.record.init) ||
-         std::filesystem::exists(std::filesystem::path(base.path) / kInitTable);
+  return lora::init_changes_base(base.record.init) || has_init_table(base.path);
 }
 
 Recipe with_saved_base(Recipe recipe) {

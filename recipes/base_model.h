@@ -31,11 +31,16 @@ struct ModelText {
   int64_t embedding_rows = 0;                         // of its embedding, one an id
 };
 
+// Whether a base is read for an adapter that is yet to be fitted to it, or as a run had it, which
+// then lies in the run's directory if it was changed.
+enum class BaseUse { kForAdapter, kOfRun };
+
 // Quantized as the recipe says, on `device`; the initialisations that need the original weights run
-// on the way, unless the adapter comes from elsewhere. ConfigError, FormatError, IoError.
-BaseModel load_base(const Recipe& recipe, c10::Device device);
+// on the way, unless the adapter comes from elsewhere: then the product that it began with is taken
+// off (adapter_on_base.h), for kForAdapter. ConfigError, FormatError, IoError.
+BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use = BaseUse::kForAdapter);
 // The same with tokenizer and template that were read already.
-BaseModel load_base(const Recipe& recipe, c10::Device device, ModelText text);
+BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, ModelText text);
 
 // Whether an adapter on this base holds a part of the weights that the model had before (LoftQ,
 // PiSSA, OLoRA): it then belongs to this base alone.

@@ -163,6 +163,13 @@ exporting::Agreement export_model(TrainedModel& trained, const ExportOptions& op
   check_export_options(options);
   if (options.format == "adapter" && !trained.adapters)
     throw ConfigError("--format adapter needs a run or --adapter; the model has none");
+  if (options.format == "adapter" && trained.base.changed &&
+      !trained.recipe.lora.from_adapter.empty())
+    fail<ConfigError>(
+        "--format adapter: {} belongs to the base less the product it began with "
+        "(init_lora_weights), and would be written for that base, which lies nowhere; use it as it "
+        "is, or export --format merged",
+        trained.recipe.lora.from_adapter);
   at::NoGradGuard no_grad;
   const exporting::Reference reference(*trained.base.model, sample_rows(trained));
   io::AtomicDirectory target(options.output);

@@ -30,7 +30,8 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
 
   const data::PreparedData data = read_data(recipe, text);
   const Forecast forecast(as_begun, state, device);
-  BaseModel base = load_base(as_begun, device, std::move(text));
+  BaseModel base = load_base(
+      as_begun, device, run.checkpoint() ? BaseUse::kOfRun : BaseUse::kForAdapter, std::move(text));
   base.model->narrow_gates = state.choices.narrow_gates;
   data::Loader loader = make_loader(recipe, data);
   complete_state(recipe, base, data, loader, state);

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "export/adapter.h"
 #include "model/hub_cache.h"
+#include "recipes/adapter_on_base.h"
 #include "recipes/compute_dtype.h"
 #include "recipes/forecast.h"
 #include "recipes/plan.h"
@@ -106,7 +107,11 @@ void report_recomputation(const BaseModel& base, const trainer::TrainState& stat
 
 void adopt_adapter_options(Recipe& recipe) {
   if (recipe.lora.from_adapter.empty()) return;
-  lora::LoraOptions adopted = lora::read_adapter_options(recipe.lora.from_adapter);
+  const bool has_model = model::find_model(recipe.model.path).has_value();
+  lora::LoraOptions adopted =
+      fit_adapter(recipe.lora.from_adapter,
+                  has_model ? recipe.model.path : with_saved_base(recipe).model.path)
+          .options;
   adopted.from_adapter = recipe.lora.from_adapter;
   adopted.init = recipe.lora.init;
   adopted.plus_lr_ratio = recipe.lora.plus_lr_ratio;
@@ -228,7 +233,7 @@ lora::AdapterSet attach_adapters(const Recipe& recipe, const BaseModel& base) {
                             recipe.train.seed, base.factors);
   if (const std::string& from = recipe.lora.from_adapter; !from.empty()) {
     require_same_base(from, base);
-    lora::read_adapter_tensors(from, adapters);
+    lora::read_adapter_tensors(from, adapters, fit_adapter(from, base.path).base_copies);
   }
   for (const lora::TargetMatch& match : adapters.matches())
     log::info("lora.targets {}: {} modules, {:.2f} M parameters", match.pattern, match.modules(),

@@ -8,6 +8,7 @@
 #include "model/linear_shapes.h"
 #include "model/weight_source.h"
 #include "quant/gguf_weight.h"
+#include "recipes/adapter_on_base.h"
 #include "recipes/run_directory.h"
 #include "recipes/run_parts.h"
 
@@ -55,7 +56,8 @@ TrainedModel base_of(const ModelChoice& choice, Recipe recipe) {
   if (!choice.compute_dtype.empty()) trained.recipe.train.compute_dtype = choice.compute_dtype;
   use_arena_for_cpu_tensors();
   set_num_threads(choice.threads);
-  trained.base = load_base(trained.recipe, device_from_string(choice.device));
+  trained.base = load_base(trained.recipe, device_from_string(choice.device),
+                           choice.run_dir.empty() ? BaseUse::kForAdapter : BaseUse::kOfRun);
   trained.sources = {trained.base.path};
   if (!choice.run_dir.empty())  // which may have saved a quantized base of its own
     trained.sources.push_back(read_run_recipe(choice.run_dir).model.path);
@@ -78,16 +80,23 @@ TrainedModel open_model(const ModelChoice& choice) {
   Recipe recipe = recipe_of(choice);
   const std::string adapter =
       choice.run_dir.empty() ? choice.adapter : adapter_of_run(choice.run_dir);
+  if (adapter.empty()) return base_of(choice, std::move(recipe));
+  lora::FittedAdapter fitted = fit_adapter(adapter, recipe.model.path);
+  fitted.options.dtype = recipe.lora.dtype;  // the file does not say it
+  if (choice.run_dir.empty()) {
+    if (!lora::initial_product_of(adapter).empty() && choice.model.ends_with(".gguf"))
+      recipe.quantization.method = "none";
+    recipe.lora = fitted.options;
+    recipe.lora.from_adapter = adapter;
+  }
   TrainedModel trained = base_of(choice, std::move(recipe));
-  if (adapter.empty()) return trained;
   require_base_of(adapter, choice, trained);
-  const std::string dtype = trained.recipe.lora.dtype;  // the file does not say it
-  trained.recipe.lora = lora::read_adapter_options(adapter);
-  trained.recipe.lora.dtype = dtype;
+  fitted.options.from_adapter = trained.recipe.lora.from_adapter;
+  trained.recipe.lora = fitted.options;
   model::CausalLm& model = *trained.base.model;
   trained.adapters = std::make_unique<lora::AdapterSet>(trained.recipe.lora, model.parts(),
                                                         model.compute_dtype(), 0);
-  lora::read_adapter_tensors(adapter, *trained.adapters);
+  lora::read_adapter_tensors(adapter, *trained.adapters, fitted.base_copies);
   return trained;
 }
 

@@ -1,0 +1,145 @@
+#include "lora/adapter_fit.h"
+
+#include <ATen/ATen.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/warn_once.h"
+#include "io/safetensors.h"
+#include "lora/adapter_file.h"
+#include "lora/adapter_names.h"
+#include "lora/targets.h"
+#include "lora/whole_modules.h"
+#include "quant/tensor_file.h"
+
+namespace qlora::lora {
+namespace {
+namespace fs = std::filesystem;
+
+bool matches_any(const std::string& target, const std::vector<std::string>& modules) {
+  LoraOptions alone;
+  alone.targets = {target};
+  return std::ranges::any_of(modules,
+                             [&](const std::string& module) { return is_target(alone, module); });
+}
+
+std::string file_name(const std::string& module) {
+  return "base_model.model." + module + ".weight";
+}
+
+// Whether `stored` is the base's weight, as it lies there or rounded to 16 bits on the way, as a
+// model that was loaded so saves it.
+bool is_base_weight(const at::Tensor& stored, const at::Tensor& base) {
+  const at::Tensor wide = stored.to(at::kFloat);
+  for (const at::ScalarType through : {at::kFloat, at::kBFloat16, at::kHalf})
+    if (at::equal(wide, base.to(through).to(stored.scalar_type()).to(at::kFloat))) return true;
+  return false;
+}
+
+void require_same_vocabulary(const io::TensorView& view, const std::string& path,
+                             const BaseView& base) {
+  if (view.shape.size() != 2 || view.shape[0] == base.vocab_size) return;
+  fail<FormatError>(
+      "{}: the adapter was made for a vocabulary of {} tokens ({}), the base {} has {}: resize the "
+      "base's embeddings first (transformers: resize_token_embeddings, then save_pretrained), or "
+      "give the base that was resized",
+      path, view.shape[0], view.name, base.place, base.vocab_size);
+}
+
+void fit_embeddings(const std::string& directory, const BaseView& base, FittedAdapter& fitted) {
+  const std::string path = adapter_tensor_file(directory);
+  const io::TensorFile file = io::read_safetensors(path);
+  std::vector<std::string> differing;
+  std::vector<at::Tensor> values;
+  for (const char* module : {kEmbeddingName, kHeadName}) {
+    const std::string name = file_name(module);
+    const auto view = std::ranges::find_if(file.tensors, [&](const io::TensorView& tensor) {
+      return peft_tensor_name(tensor.name) == name;
+    });
+    if (view == file.tensors.end()) continue;
+    require_same_vocabulary(*view, path, base);
+    if (is_trained_whole(fitted.options, module)) continue;
+    const at::Tensor stored = quant::tensor_of(*view);
+    const at::Tensor own = base.weight(module, at::kFloat);
+    if (!own.defined() || (stored.sizes() == own.sizes() && is_base_weight(stored, own))) {
+      fitted.base_copies.insert(name);
+    } else {
+      differing.emplace_back(module);
+      values.push_back(stored);
+    }
+  }
+  if (differing.empty()) return;
+  log::warning_once(
+      "{} holds {} of its own, which modules_to_save does not name: used in place of the base's, "
+      "as PEFT does",
+      path, fmt::join(differing, " and "));
+  for (const std::string& module : differing)
+    fitted.options.modules_to_save.push_back(module.substr(module.rfind('.') + 1));
+  fitted.options.ensure_weight_tying |=
+      base.tied && values.size() == 2 && at::equal(values[0], values[1]);
+}
+
+std::string init_of(const std::string& directory) {
+  return read_adapter_base(directory) ? "default" : read_adapter_init(directory);
+}
+
+void require_repeatable_init(const std::string& directory) {
+  const std::string init = init_of(directory);
+  const std::string key =
+      (fs::path(directory) / "adapter_config.json").string() + ".init_lora_weights";
+  for (const char* lost : {"corda", "lora_ga", "loftq"})
+    if (init == lost)
+      fail<FormatError>(
+          "{} is '{}': the initialisation changed the base's weights by data or quantization that "
+          "the adapter does not hold, so that it is right on that changed base alone. If the base "
+          "given here is the changed one, set the key to true; else convert the adapter with PEFT "
+          "(save_pretrained with path_initial_model_for_weight_conversion)",
+          key, init);
+  for (const char* known : {"default", "gaussian", "orthogonal", "eva", "mica", "olora", "pissa"})
+    if (init == known) return;
+  if (!init.starts_with("pissa_niter_"))
+    fail<FormatError>("{} is '{}', which this version does not know", key, init);
+}
+
+}  // namespace
+
+void drop_unmatched_targets(const std::string& directory, const BaseView& base,
+                            LoraOptions& options) {
+  std::vector<std::string> matched, others;
+  for (const std::string& target : options.targets)
+    (matches_any(target, base.linear) ? matched : others).push_back(target);
+  if (others.empty()) return;
+  const std::string key =
+      (fs::path(directory) / "adapter_config.json").string() + ".target_modules";
+  if (matched.empty()) {
+    std::set<std::string> names;
+    for (const std::string& module : base.linear)
+      names.insert(module.substr(module.rfind('.') + 1));
+    fail<FormatError>(
+        "{} ({}) names no module of {}, which has {}: the adapter was made for a model of another "
+        "architecture",
+        key, fmt::join(others, ", "), base.place, fmt::join(names, ", "));
+  }
+  log::warning_once("{}: {} has no module {}; the tensors decide what is adapted", key, base.place,
+                    fmt::join(others, ", "));
+  options.targets = matched;
+}
+
+FittedAdapter fit_adapter(const std::string& directory, const BaseView& base) {
+  FittedAdapter fitted{read_adapter_options(directory), {}};
+  require_repeatable_init(directory);
+  drop_unmatched_targets(directory, base, fitted.options);
+  fit_embeddings(directory, base, fitted);
+  return fitted;
+}
+
+std::string initial_product_of(const std::string& directory) {
+  const std::string init = init_of(directory);
+  if (init.starts_with("pissa")) return "pissa";
+  return init == "olora" ? init : "";
+}
+
+}  // namespace qlora::lora

@@ -1,0 +1,49 @@
+// What an adapter's file comes to on a base model. PEFT is the judge: of target_modules one must
+// match, the others may name modules of other models; embedding and head that it saved by itself
+// (after the vocabulary was resized) take the place of the base's; initialisations that changed the
+// base are known by their names.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "lora/lora_options.h"
+
+namespace qlora::lora {
+
+// Of a base model, what an adapter is compared with.
+struct BaseView {
+  std::string place;                // for messages
+  std::vector<std::string> linear;  // paths of the linear layers, the head among them
+  int64_t vocab_size = 0;
+  bool tied = false;
+  // The embedding or head, by its module path, as [vocab, hidden] on the CPU in this dtype. Empty
+  // where the weights are not at hand.
+  std::function<at::Tensor(const std::string& module, at::ScalarType dtype)> weight;
+};
+
+struct FittedAdapter {
+  LoraOptions options;                // of the slots that its tensors fill
+  std::set<std::string> base_copies;  // tensors of the file that are the base's own
+};
+
+// The options of adapter_config.json without the targets that match no module (a warning names
+// them). Embedding and head that the file holds without naming them in modules_to_save are trained
+// whole if they differ from the base's, else base_copies. FormatError if no target matches, the
+// file's vocabulary is another than the base's, or init_lora_weights names an initialisation that
+// changed the base in a way that cannot be repeated (corda, lora_ga, loftq).
+FittedAdapter fit_adapter(const std::string& directory, const BaseView& base);
+
+// Leaves out the targets that match none of the modules, with a warning; see fit_adapter().
+void drop_unmatched_targets(const std::string& directory, const BaseView& base,
+                            LoraOptions& options);
+
+// "pissa" or "olora" if PEFT takes the product that the adapter started from off the base's weights
+// whenever it loads it; empty if the base stays, or the adapter's own record says which base it is.
+std::string initial_product_of(const std::string& directory);
+
+}  // namespace qlora::lora

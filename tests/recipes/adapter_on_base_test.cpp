@@ -1,0 +1,276 @@
+// Adapters as PEFT and others write them, on a base model. What is expected of targets, tensors and
+// initialisations is what PEFT 0.21 does as it loads them.
+#include "recipes/adapter_on_base.h"
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/seed.h"
+#include "lora/adapter_names.h"
+#include "lora/weight_init.h"
+#include "quant/tensor_file.h"
+#include "recipes/export_model.h"
+#include "recipes/qlora_finetune.h"
+#include "recipes/trained_model.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/tiny_files.h"
+
+namespace qlora::recipes {
+namespace {
+namespace fs = std::filesystem;
+using nlohmann::json;
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::ThrowsMessage;
+
+constexpr int64_t kVocabulary = 258, kHidden = 32, kRank = 4;
+
+at::Tensor numbers(const std::string& key, at::IntArrayRef shape) {
+  at::Tensor tensor = at::empty(shape, at::kFloat);
+  for (int64_t i = 0; i < tensor.numel(); ++i)
+    tensor.data_ptr<float>()[i] = 0.05f * normal(random_key(3, key), static_cast<uint64_t>(i));
+  return tensor;
+}
+
+// The tiny model, and a directory as PEFT writes it, of q_proj.
+class AdapterOnBase : public testing::Test {
+ protected:
+  void SetUp() override {
+    test::write_tiny_directory(dir / "model");
+    for (int layer = 0; layer < 2; ++layer) {
+      const std::string module =
+          fmt::format("base_model.model.model.layers.{}.self_attn.q_proj.", layer);
+      tensors.emplace_back(module + "lora_A.weight", numbers(module + "a", {kRank, kHidden}));
+      tensors.emplace_back(module + "lora_B.weight", numbers(module + "b", {kHidden, kRank}));
+    }
+  }
+
+  void write() const {
+    fs::remove_all(dir / "adapter");
+    fs::create_directories(dir / "adapter");
+    dir.write("adapter/adapter_config.json", config.dump());
+    quant::write_tensors(dir / "adapter/adapter_model.safetensors", tensors);
+  }
+
+  TrainedModel open() const {
+    write();
+    ModelChoice choice;
+    choice.model = dir / "model";
+    choice.adapter = dir / "adapter";
+    choice.compute_dtype = "float32";
+    return open_model(choice);
+  }
+
+  std::string complaint() const {
+    try {
+      open();
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "accepted";
+  }
+
+  at::Tensor stored(const std::string& name) const {
+    for (const auto& [tensor, value] : quant::read_tensors(dir / "model/model.safetensors"))
+      if (tensor == name) return value;
+    return {};
+  }
+
+  static at::Tensor base_of(const TrainedModel& trained, int64_t layer) {
+    const quant::FrozenWeight& base =
+        *trained.base.model->layers[static_cast<size_t>(layer)].qkv.layers()[0].base;
+    at::Tensor values = at::empty({kHidden, kHidden}, at::kFloat);
+    base.dequantize_rows(0, 0, kHidden, values);
+    return values;
+  }
+
+  void add_embeddings(int64_t rows, float shift) {
+    const at::Tensor own = stored("model.embed_tokens.weight").to(at::kFloat);
+    at::Tensor more = at::zeros({rows, kHidden});
+    more.narrow(0, 0, kVocabulary).copy_(own + shift);
+    for (const char* module : {"model.embed_tokens", "lm_head"})
+      tensors.emplace_back(fmt::format("base_model.model.{}.weight", module), more);
+  }
+
+  test::TempDir dir;
+  quant::NamedTensors tensors;
+  json config = {{"peft_type", "LORA"},
+                 {"r", kRank},
+                 {"lora_alpha", 8},
+                 {"target_modules", {"q_proj"}},
+                 {"init_lora_weights", true}};
+};
+
+TEST_F(AdapterOnBase, TargetsOfOtherModelsAreNamedAndLeftOut) {
+  config["target_modules"] = {"q_proj", "qkv_proj", "Wqkv"};
+  testing::internal::CaptureStderr();
+  const TrainedModel trained = open();
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              AllOf(HasSubstr("qkv_proj, Wqkv"), HasSubstr("target_modules")));
+  EXPECT_EQ(trained.adapters->num_modules(), 2);
+}
+
+TEST_F(AdapterOnBase, TargetsOfOtherModelsAloneAreRefused) {
+  config["target_modules"] = {"c_attn"};
+  EXPECT_THAT(complaint(),
+              AllOf(HasSubstr("c_attn"), HasSubstr("another architecture"), HasSubstr("q_proj")));
+}
+
+TEST_F(AdapterOnBase, FanInFanOutIsTakenAsFalse) {
+  config["fan_in_fan_out"] = true;
+  testing::internal::CaptureStderr();
+  const TrainedModel trained = open();
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("fan_in_fan_out"));
+  EXPECT_EQ(trained.adapters->num_modules(), 2);
+}
+
+TEST_F(AdapterOnBase, EmbeddingsOfTheBaseItselfAreLeftOut) {
+  add_embeddings(kVocabulary, 0);
+  const TrainedModel trained = open();
+  EXPECT_TRUE(trained.recipe.lora.modules_to_save.empty());
+  EXPECT_EQ(trained.adapters->num_parameters(), 2 * kRank * 2 * kHidden);
+}
+
+TEST_F(AdapterOnBase, EmbeddingsOfItsOwnTakeThePlaceOfTheBases) {
+  add_embeddings(kVocabulary, 0.5);
+  testing::internal::CaptureStderr();
+  const TrainedModel trained = open();
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("modules_to_save does not name"));
+  const at::Tensor wanted = stored("model.embed_tokens.weight").to(at::kFloat) + 0.5;
+  EXPECT_TRUE(at::equal(trained.base.model->embedding.trained->value, wanted));
+  EXPECT_TRUE(trained.adapters->embeddings().shared);
+}
+
+TEST_F(AdapterOnBase, AnotherVocabularyIsRefusedWithBothSizes) {
+  add_embeddings(kVocabulary + 2, 0);
+  EXPECT_THAT(complaint(), AllOf(HasSubstr("260 tokens"), HasSubstr("has 258"),
+                                 HasSubstr("resize the base's embeddings")));
+}
+
+TEST_F(AdapterOnBase, TensorsThatNoTargetNamesAreRefused) {
+  config["target_modules"] = {"k_proj"};
+  EXPECT_THAT(complaint(), AllOf(HasSubstr("k_proj"), HasSubstr("q_proj")));
+}
+
+TEST_F(AdapterOnBase, APickleIsNamed) {
+  write();
+  fs::rename(dir / "adapter/adapter_model.safetensors", dir / "adapter/adapter_model.bin");
+  EXPECT_THAT([&] { fit_adapter(dir / "adapter", dir / "model"); },
+              ThrowsMessage<FormatError>(
+                  AllOf(HasSubstr("adapter_model.bin"), HasSubstr("save_pretrained"))));
+}
+
+TEST_F(AdapterOnBase, WhatOloraAddedIsTakenOffTheBase) {
+  config["init_lora_weights"] = "olora";
+  const TrainedModel trained = open();
+  const at::Tensor weight = stored("model.layers.1.self_attn.q_proj.weight").to(at::kFloat);
+  const auto [q, r] = at::linalg_qr(weight, "reduced");
+  const at::Tensor product = q.narrow(1, 0, kRank).mm(r.narrow(0, 0, kRank)) * 2;  // 8 / 4
+  EXPECT_TRUE(at::equal(base_of(trained, 1), (weight - product).to(at::kBFloat16).to(at::kFloat)));
+  EXPECT_TRUE(trained.base.changed);
+}
+
+TEST_F(AdapterOnBase, WhatPissaAddedIsTakenOffTheBase) {
+  const at::Tensor weight = stored("model.layers.0.self_attn.q_proj.weight").to(at::kFloat);
+  const auto [u, s, vh] = at::linalg_svd(weight, false);
+  const at::Tensor rest = u.narrow(1, kRank, kHidden - kRank)
+                              .mm(at::diag(s.narrow(0, kRank, kHidden - kRank)))
+                              .mm(vh.narrow(0, kRank, kHidden - kRank));
+  for (const char* init : {"pissa", "pissa_niter_16"}) {
+    config["init_lora_weights"] = init;
+    EXPECT_TRUE(at::allclose(base_of(open(), 0), rest, 0x1p-8, 1e-6)) << init;
+  }
+}
+
+TEST_F(AdapterOnBase, PlainInitialisationsLeaveTheBase) {
+  for (const json& init :
+       {json(true), json(false), json("gaussian"), json("eva"), json("mica"), json("orthogonal")}) {
+    config["init_lora_weights"] = init;
+    EXPECT_FALSE(open().base.changed) << init;
+  }
+}
+
+TEST_F(AdapterOnBase, InitialisationsThatCannotBeRepeatedAreRefused) {
+  for (const char* init : {"corda", "lora_ga", "loftq"}) {
+    config["init_lora_weights"] = init;
+    EXPECT_THAT(complaint(),
+                AllOf(HasSubstr("adapter_config.json.init_lora_weights"), HasSubstr(init)));
+  }
+  config["init_lora_weights"] = "of_tomorrow";
+  EXPECT_THAT(complaint(), HasSubstr("of_tomorrow"));
+}
+
+TEST_F(AdapterOnBase, PissaNeedsABaseOf16Bits) {
+  config["init_lora_weights"] = "pissa";
+  write();
+  Recipe recipe;
+  recipe.model.path = dir / "model";
+  recipe.quantization.method = "nf4";
+  recipe.lora = fit_adapter(dir / "adapter", dir / "model").options;
+  recipe.lora.from_adapter = dir / "adapter";
+  EXPECT_THAT([&] { load_base(recipe, at::kCPU); },
+              ThrowsMessage<ConfigError>(
+                  AllOf(HasSubstr("init_lora_weights"), HasSubstr("quantization.method: none"))));
+}
+
+TEST_F(AdapterOnBase, AnExportIsOfTheBaseThatItBelongsTo) {
+  config["init_lora_weights"] = "olora";
+  TrainedModel trained = open();
+  ExportOptions merged{"merged", dir / "merged", "float32"};
+  export_model(trained, merged);
+  for (const auto& [name, value] : quant::read_tensors(dir / "merged/model.safetensors"))
+    if (name == "model.layers.1.self_attn.q_proj.weight") {
+      const at::Tensor sum = base_of(trained, 1) + tensors[3].second.mm(tensors[2].second) * 2;
+      EXPECT_TRUE(at::allclose(value, sum, 1e-5, 1e-6));
+    }
+  EXPECT_THAT(
+      [&] {
+        export_model(trained, {"adapter", dir / "again", "float32"});
+      },
+      ThrowsMessage<ConfigError>(HasSubstr("init_lora_weights")));
+}
+
+TEST_F(AdapterOnBase, TrainingFromItKeepsTheChangedBaseWithTheRun) {
+  config["init_lora_weights"] = "olora";
+  write();
+  Recipe recipe = test::tiny_recipe(dir.path());
+  recipe.quantization.method = "none";
+  recipe.lora.from_adapter = dir / "adapter";
+  recipe.train.max_steps = 2;
+  finetune(recipe, std::atomic<bool>(false));
+  ModelChoice choice;
+  choice.run_dir = recipe.output.dir;
+  const TrainedModel run = open_model(choice);
+  EXPECT_TRUE(at::equal(base_of(run, 1), base_of(open(), 1)));
+  recipe.train.max_steps = 4;
+  recipe.train.on_extend = "continue";
+  finetune(recipe, std::atomic<bool>(false));  // on the base that was saved
+  EXPECT_TRUE(at::equal(base_of(open_model(choice), 1), base_of(open(), 1)));
+}
+
+TEST(AdapterNames, OfOtherWritersArePefts) {
+  const std::string peft = "base_model.model.model.layers.0.mlp.up_proj.lora_A.weight";
+  for (const char* name :
+       {"base_model.model.model.layers.0.mlp.up_proj.lora_A.weight",
+        "base_model.model.model.layers.0.mlp.up_proj.lora_A.default.weight",
+        "base_model.model.base_model.model.model.layers.0.mlp.up_proj.lora_A.weight",
+        "model.layers.0.mlp.up_proj.lora_A.weight",
+        "_orig_mod.base_model.model.model.layers.0.mlp.up_proj.lora_A.weight",
+        "module.base_model.model.model.layers.0.mlp.up_proj.lora_A.weight",
+        "base_model.model._orig_mod.model.layers.0.mlp.up_proj.lora_A.weight"})
+    EXPECT_EQ(lora::peft_tensor_name(name), peft) << name;
+  const std::string vector = "base_model.model.model.layers.0.mlp.up_proj.lora_magnitude_vector";
+  for (const char* suffix : {"", ".weight", ".default", ".default.weight"})
+    EXPECT_EQ(lora::peft_tensor_name(vector + suffix), vector) << suffix;
+  for (const char* other : {"base_model.model.lm_head.weight", "vision.layers.0.lora_A.weight"})
+    EXPECT_EQ(lora::peft_tensor_name(other), other);
+}
+
+}  // namespace
+}  // namespace qlora::recipes
