@@ -18,6 +18,7 @@
 #include "recipes/adapter_on_base.h"
 #include "recipes/compute_dtype.h"
 #include "recipes/forecast.h"
+#include "recipes/long_rows.h"
 #include "recipes/plan.h"
 #include "recipes/stop_sentence.h"
 #include "recipes/training_facts.h"
@@ -210,6 +211,10 @@ int64_t total_steps(const Recipe& recipe, const data::Loader& loader) {
 
 void complete_state(const Recipe& recipe, const BaseModel& base, const data::PreparedData& data,
                     const data::Loader& loader, trainer::TrainState& state) {
+  const model::ModelConfig& config = base.model->config();
+  warn_of_long_rows(data.train, recipe.data.train, config);
+  warn_of_long_rows(data.eval, recipe.data.eval.empty() ? recipe.data.train : recipe.data.eval,
+                    config);
   const int64_t total = total_steps(recipe, loader);
   if (state.horizon > 0) {
     compare_with_checkpoint(base, data, state);

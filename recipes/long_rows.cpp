@@ -1,0 +1,24 @@
+#include "recipes/long_rows.h"
+
+#include <algorithm>
+
+#include "base/warn_once.h"
+
+namespace qlora::recipes {
+
+void warn_of_long_rows(const std::vector<data::Example>& examples,
+                       const std::vector<data::DatasetOptions>& sets,
+                       const model::ModelConfig& config) {
+  const auto is_long = [&](const data::Example& example) {
+    return example.length() > config.max_positions;
+  };
+  const auto first = std::ranges::find_if(examples, is_long);
+  if (first == examples.end()) return;
+  log::warning_once(
+      "{}:{}: the row has {} tokens, and max_position_embeddings of the model is {}: it has learnt "
+      "no positions beyond ({} such rows in all). Set data.sequence_length to {} or less",
+      sets.at(static_cast<size_t>(first->source)).path, first->row + 1, first->length(),
+      config.max_positions, std::ranges::count_if(examples, is_long), config.max_positions);
+}
+
+}  // namespace qlora::recipes

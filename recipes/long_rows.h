@@ -1,0 +1,19 @@
+// Rows that are longer than what the model was made for.
+#pragma once
+
+#include <vector>
+
+#include "data/example.h"
+#include "model/model_config.h"
+
+namespace qlora::recipes {
+
+// Warns, with file, line and length of the first, of examples of more tokens than
+// max_position_embeddings. Rotary positions go on beyond it, where the model has learnt nothing; a
+// family whose positions are a table must refuse such rows instead. `sets`: data.train or
+// data.eval, from which the examples come.
+void warn_of_long_rows(const std::vector<data::Example>& examples,
+                       const std::vector<data::DatasetOptions>& sets,
+                       const model::ModelConfig& config);
+
+}  // namespace qlora::recipes
