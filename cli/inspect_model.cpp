@@ -140,9 +140,10 @@ Json run_footprint(const std::string& run_directory) {
   const recipes::Recipe recipe = recipes::with_saved_base(recipes::read_run_recipe(run_directory));
   const auto path = model::find_model(recipe.model.path);
   if (!path) return nullptr;
+  const auto source = model::open_weights(*path);
   auto rows = model::kept_footprint(tensors_of(*path), recipe.quantization,
-                                    model::dtype_from_string(recipe.model.dtype, "model.dtype"),
-                                    model::open_weights(*path)->config().tied_embeddings);
+                                    model::resolved_dtype(recipe.model.dtype, *source),
+                                    source->config().tied_embeddings);
   const std::string adapter = (fs::path(run_directory) / "adapter").string();
   if (fs::exists(adapter)) add_adapter(adapter, rows);
   return footprint_json(rows);

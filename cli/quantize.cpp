@@ -33,8 +33,9 @@ void add_quantize_command(qlora::cli::Command app) {
       .separated_by(',')
       .with_shown_default();
   command
-      .add_option("--dtype", options->dtype,
-                  "Of what stays unquantized: bfloat16, float16, float32")
+      .add_option(
+          "--dtype", options->dtype,
+          "Of what stays unquantized: auto (as the file has it), bfloat16, float16, float32")
       .with_shown_default();
   command.add_option("--device", options->device, "auto, cpu, cuda or cuda:N").with_shown_default();
   command.add_option("--threads", options->threads, "CPU threads; 0: one a core");

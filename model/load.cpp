@@ -135,6 +135,10 @@ at::ScalarType dtype_from_string(const std::string& name, const std::string& key
   fail<ConfigError>("{} must be bfloat16, float16 or float32, found '{}'", key, name);
 }
 
+at::ScalarType resolved_dtype(const std::string& dtype, const WeightSource& source) {
+  return dtype == "auto" ? source.dtype() : dtype_from_string(dtype, "model.dtype");
+}
+
 namespace {
 // Autograd has a thread of its own for a GPU, to which the first kernel launched there gives the
 // GPU's context. A first call of cuBLAS would do so too, but with a warning on the terminal.
@@ -151,7 +155,7 @@ std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& o
                                      const WeightMaker& make) {
   wake_autograd(device);
   at::NoGradGuard no_grad;
-  const at::ScalarType dtype = dtype_from_string(options.dtype, "model.dtype");
+  const at::ScalarType dtype = resolved_dtype(options.dtype, source);
   const ModelConfig& config = source.config();
   auto model = std::make_unique<CausalLm>(config, device, compute);
   Loader load(source, dtype, quantization, device, make);
@@ -178,7 +182,7 @@ ModelConfig stream_model(WeightSource& source, const ModelOptions& options,
                          const WeightMaker& make,
                          const std::function<void(const StreamedPart&)>& take) {
   at::NoGradGuard no_grad;
-  const at::ScalarType dtype = dtype_from_string(options.dtype, "model.dtype");
+  const at::ScalarType dtype = resolved_dtype(options.dtype, source);
   const ModelConfig& config = source.config();
   Loader load(source, dtype, quantization, device, make);
   const auto take_outer = [&](const std::string& name) {

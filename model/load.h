@@ -16,6 +16,9 @@ namespace qlora::model {
 // "bfloat16", "float16", "float32"; anything else is a ConfigError naming `key`.
 at::ScalarType dtype_from_string(const std::string& name, const std::string& key);
 
+// Of ModelOptions::dtype: "auto" is the source's own.
+at::ScalarType resolved_dtype(const std::string& dtype, const WeightSource& source);
+
 // How a linear layer's frozen weight is made from what the file holds, [out, in] in model.dtype on
 // the model's device. Initialisations that change the base, and reports, have their own.
 using WeightMaker = std::function<std::unique_ptr<quant::FrozenWeight>(const std::string& module,

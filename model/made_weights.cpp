@@ -15,7 +15,10 @@ class MadeWeights final : public WeightSource {
     family_ = &family_named(config.family);
     place_ = "made weights";
   }
-  bool has(const std::string& name) const override { return !name.ends_with(".bias"); }
+  bool has(const std::string& name) const override {
+    if (!name.ends_with(".bias")) return true;
+    return name.find(".mlp.") == std::string::npos ? config_.attention_bias : config_.mlp_bias;
+  }
   at::Tensor read(const std::string& name, const std::vector<int64_t>& shape,
                   at::ScalarType dtype) override {
     if (shape.size() == 1)
@@ -32,6 +35,7 @@ class MadeWeights final : public WeightSource {
                                                    at::Device device) override {
     return packed_ ? packed_(module, out, in, device) : nullptr;
   }
+  at::ScalarType dtype() const override { return at::kBFloat16; }
   std::string packing(const std::string&) const override { return ""; }
   std::vector<std::string> unread() const override { return {}; }
 

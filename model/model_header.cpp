@@ -7,6 +7,7 @@
 #include "io/json.h"
 #include "model/hub_cache.h"
 #include "model/stored_quantization.h"
+#include "quant/frozen_size.h"
 
 namespace qlora::model {
 namespace {
@@ -31,14 +32,18 @@ ModelHeader read_model_header(const std::string& path_or_id) {
   if (is_directory ? has_weights(path) : path.extension() != ".json") {
     header.weights = open_weights(header.place);
     header.config = header.weights->config();
+    header.dtype = quant::dense_format(header.weights->dtype());
     if (!is_directory) return header;
   }
   const std::string file = is_directory ? (path / "config.json").string() : header.place;
   const nlohmann::json document = io::read_json_file(file);
   const io::JsonNode json(document, file);
-  if (!header.weights)
+  if (!header.weights) {
     header.config =
         family_of_model_type(json.at("model_type").as_string(), file).from_hugging_face(json);
+    const std::string said = json.string_or("dtype", json.string_or("torch_dtype", ""));
+    if (said == "float16" || said == "float32") header.dtype = said;
+  }
   if (const auto quantization = json.find("quantization_config"))
     header.stored = read_quantization_config(*quantization);
   return header;

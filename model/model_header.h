@@ -14,6 +14,8 @@ struct ModelHeader {
   ModelConfig config;
   std::optional<quant::QuantizationOptions> stored;  // quantization_config of config.json
   std::unique_ptr<WeightSource> weights;             // null: the files are not there
+  // WeightSource::dtype() by its name; without the files what config.json says, or else bfloat16.
+  std::string dtype = "bfloat16";
 };
 
 // From a .gguf file, a Hugging Face directory with or without its weights, a config.json, or a hub

@@ -8,8 +8,10 @@ namespace qlora::model {
 struct ModelOptions {
   std::string
       path;  // Hugging Face directory, .gguf, or a hub id found in the local Hugging Face cache
-  std::string name;                // hub name written as base_model_name_or_path; empty: the path
-  std::string dtype = "bfloat16";  // modules that stay unquantized: bfloat16 | float16 | float32
+  std::string name;  // hub name written as base_model_name_or_path; empty: the path
+  // Of modules that stay unquantized: bfloat16 | float16 | float32, or auto: as the file has them
+  // (WeightSource::dtype).
+  std::string dtype = "auto";
 
   // none: the embedding and head stay in dtype | norms: the same, norms are float32 in any case |
   // all: the embedding and head are float32, as PEFT's prepare_model_for_kbit_training makes them.

@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 
 #include "base/error.h"
 #include "base/warn_once.h"
+#include "io/mapped_file.h"
 #include "io/safetensors.h"
 #include "model/read_tensor.h"
 #include "model/stored_quantization.h"
@@ -29,6 +31,18 @@ std::vector<std::string> names_but(const std::vector<io::TensorView>& tensors,
   return names;
 }
 
+at::ScalarType matrices_dtype(const std::vector<io::TensorView>& tensors) {
+  bool wide = false, half = false, bfloat16 = false;
+  for (const io::TensorView& tensor : tensors) {
+    if (tensor.shape.size() != 2) continue;  // norms are float32 in any file of GGUF
+    wide |= tensor.dtype == io::DType::kF32;
+    half |= tensor.dtype == io::DType::kF16;
+    bfloat16 |= tensor.dtype == io::DType::kBF16;
+  }
+  if (wide || (half && bfloat16)) return at::kFloat;
+  return half ? at::kHalf : at::kBFloat16;
+}
+
 class HuggingFaceDirectory final : public WeightSource {
  public:
   explicit HuggingFaceDirectory(const std::string& directory) {
@@ -38,9 +52,9 @@ class HuggingFaceDirectory final : public WeightSource {
     const io::JsonNode json(document, config_path);
     family_ = &family_of_model_type(json.at("model_type").as_string(), config_path);
     config_ = family_->from_hugging_face(json);
+    require_known_packing(json);
     if (const auto quantization = json.find("quantization_config"))
       stored_ = read_quantization_config(*quantization);
-    require_known_packing(json);
     file_ = io::read_safetensors_directory(directory);
     part_different_embeddings();
     take_stored_biases(json);
@@ -70,6 +84,15 @@ class HuggingFaceDirectory final : public WeightSource {
                                        as_stored ? stored_->threshold : options.threshold};
     return quant::read_bitsandbytes_module(file_, module, quant::WeightShape::matrix(out, in),
                                            products, device, read_);
+  }
+
+  at::ScalarType dtype() const override {
+    // Packed bytes may be stored as numbers of any type.
+    std::vector<io::TensorView> plain;
+    std::ranges::copy_if(file_.tensors, std::back_inserter(plain), [&](const io::TensorView& t) {
+      return file_.find(t.name + ".absmax") == nullptr;
+    });
+    return matrices_dtype(plain);
   }
 
   std::string packing(const std::string& module) const override {
@@ -105,7 +128,7 @@ class HuggingFaceDirectory final : public WeightSource {
   // MLX keeps its own packing under another key, in tensors of transformers' names.
   static void require_known_packing(const io::JsonNode& json) {
     const auto mlx = json.find("quantization");
-    if (!mlx || json.find("quantization_config")) return;
+    if (!mlx) return;
     fail<FormatError>(
         "{}: the weights are quantized by MLX, which this program does not read; give the original "
         "16-bit model, or convert it back with mlx_lm.convert --dequantize",
@@ -126,14 +149,15 @@ class HuggingFaceDirectory final : public WeightSource {
 
   // Biases that lie in the file are used where config.json leaves the question open.
   void take_stored_biases(const io::JsonNode& json) {
-    take_stored_bias(json, "attention_bias", "q_proj.bias", config_.attention_bias);
-    take_stored_bias(json, "mlp_bias", "gate_proj.bias", config_.mlp_bias);
+    take_stored_bias(json, "attention_bias", ".self_attn.", config_.attention_bias);
+    take_stored_bias(json, "mlp_bias", ".mlp.", config_.mlp_bias);
   }
 
-  void take_stored_bias(const io::JsonNode& json, const char* key, const std::string& suffix,
+  void take_stored_bias(const io::JsonNode& json, const char* key, const char* part,
                         bool& promised) {
-    const auto stored = std::ranges::find_if(
-        file_.tensors, [&](const io::TensorView& tensor) { return tensor.name.ends_with(suffix); });
+    const auto stored = std::ranges::find_if(file_.tensors, [&](const io::TensorView& tensor) {
+      return tensor.name.ends_with("_proj.bias") && tensor.name.find(part) != std::string::npos;
+    });
     if (promised || stored == file_.tensors.end()) return;
     if (const auto said = json.find(key))
       fail<FormatError>(
@@ -207,13 +231,16 @@ class Gguf final : public WeightSource {
     const std::string name = module + ".weight", stored = family_->gguf_name(name);
     const io::TensorView* view = file_.find(stored);
     if (options.method != "as_stored" || !view || !io::is_block_type(view->dtype)) return nullptr;
-    read_tensor(*view, {out, in}, at::kFloat);  // for its checks of shape and values
+    check_tensor(*view, {out, in});
     read_.insert(stored);
     at::Tensor blocks = at::empty({out, static_cast<int64_t>(view->bytes.size()) / out}, at::kByte);
     std::memcpy(blocks.mutable_data_ptr(), view->bytes.data(), view->bytes.size());
+    io::drop_pages(view->bytes);
     if (family_->interleaved_in_gguf(name)) blocks = halves_from_pairs(blocks, config_.head_dim);
     return std::make_unique<quant::GgufWeight>(blocks.to(device), view->dtype, in);
   }
+
+  at::ScalarType dtype() const override { return matrices_dtype(file_.tensors()); }
 
   std::string packing(const std::string& module) const override {
     const io::TensorView* view = file_.find(family_->gguf_name(module + ".weight"));

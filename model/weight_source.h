@@ -33,6 +33,9 @@ class WeightSource {
   virtual std::unique_ptr<quant::FrozenWeight> read_packed(
       const std::string& module, int64_t out, int64_t in, const quant::QuantizationOptions& options,
       at::Device device) = 0;
+  // The narrowest type that holds the file's floating-point matrices as they are: float32 where
+  // they are of two kinds, bfloat16 where there are none (blocks alone).
+  virtual at::ScalarType dtype() const = 0;
   // How the file packs the weight of a module: "Q4_1", "bitsandbytes' layout"; empty: it lies there
   // in floating point, or not at all.
   virtual std::string packing(const std::string& module) const = 0;

@@ -10,6 +10,7 @@
 #include "io/atomic_write.h"
 #include "model/hub_cache.h"
 #include "model/load.h"
+#include "quant/frozen_size.h"
 #include "recipes/adapter_on_base.h"
 #include "recipes/base_init.h"
 #include "recipes/compute_dtype.h"
@@ -72,7 +73,7 @@ BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, Model
   base.record.name = recipe.model.name.empty() ? recipe.model.path : recipe.model.name;
   base.record.path = base.path;
   base.record.quantization = recipe.quantization;
-  base.record.dtype = recipe.model.dtype;
+  base.record.dtype = quant::dense_format(model::resolved_dtype(recipe.model.dtype, *source));
   if (init) base.record.init = recipe.lora.init;
   fit_to_adapter(recipe, use, base);
   base.record.hash = base.model->base_hash();
@@ -100,8 +101,7 @@ void save_base(const Recipe& recipe, BaseModel& base) {
   if (base.path == directory) return;  // a resumed run reads it
   io::AtomicDirectory target(directory, io::AtomicDirectory::Existing::kReplace);
   exporting::write_quantized(target.path(), *base.model, recipe.quantization, *base.tokenizer,
-                             base.path,
-                             model::dtype_from_string(recipe.model.dtype, "model.dtype"));
+                             base.path, model::dtype_from_string(base.record.dtype, "model.dtype"));
   if (base.changed) {
     io::write_file_atomically((std::filesystem::path(target.path()) / kInitTable).string(),
                               base.init_table);

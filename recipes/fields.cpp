@@ -23,8 +23,9 @@ Section model_section() {
            "path."},
           &Options::name) |
            Free{"Adapters saved from then on carry the new name."},
-       in({"dtype", "bfloat16 | float16 | float32",
-           "Type in which the modules that stay unquantized are held."},
+       in({"dtype", "auto | bfloat16 | float16 | float32",
+           "Type in which the modules that stay unquantized are held. auto: the one that the file "
+           "has them in, bfloat16 where it holds blocks alone."},
           &Options::dtype),
        in({"upcast", "none | norms | all",
            "all: embedding and head are held and computed in float32, as PEFT's "

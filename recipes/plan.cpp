@@ -9,6 +9,7 @@
 
 #include "model/load.h"
 #include "model/stored_quantization.h"
+#include "quant/frozen_size.h"
 #include "quant/gguf_weight.h"
 #include "recipes/compute_dtype.h"
 #include "trainer/memory_fit.h"
@@ -33,11 +34,13 @@ int64_t host_bytes(const Recipe& recipe, int64_t vocabulary) {
   return bytes;
 }
 
-trainer::PlannedRun common(const Recipe& recipe, const model::ModelConfig& config, bool on_gpu) {
+trainer::PlannedRun common(const Recipe& recipe, const model::ModelConfig& config,
+                           const std::string& dtype, bool on_gpu) {
   trainer::PlannedRun run;
   run.on_gpu = on_gpu;
   run.config = config;
   run.model = recipe.model;
+  run.model.dtype = dtype;
   run.lora = recipe.lora;
   run.optim = recipe.optim;
   const at::Device device = on_gpu ? at::kCUDA : at::kCPU;
@@ -81,8 +84,9 @@ quant::QuantizationOptions quantization_of(const Recipe& recipe, const model::Mo
 
 trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& header,
                                 bool on_gpu) {
-  trainer::PlannedRun run = common(recipe, header.config, on_gpu);
-  const at::ScalarType dense = model::dtype_from_string(recipe.model.dtype, "model.dtype");
+  const std::string dtype = recipe.model.dtype == "auto" ? header.dtype : recipe.model.dtype;
+  trainer::PlannedRun run = common(recipe, header.config, dtype, on_gpu);
+  const at::ScalarType dense = model::dtype_from_string(dtype, "model.dtype");
   const quant::QuantizationOptions options = quantization_of(recipe, header);
   run.weight = [&recipe, &header, options, dense](const std::string& module,
                                                   const model::LinearShape& shape) {
@@ -95,7 +99,9 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& 
 
 trainer::PlannedRun planned_run(const Recipe& recipe, const model::CausalLm& model,
                                 int64_t sequence_length) {
-  trainer::PlannedRun run = common(recipe, model.config(), model.device().is_cuda());
+  const at::ScalarType dtype = model.upcast_from.value_or(model.embedding.weight.scalar_type());
+  trainer::PlannedRun run =
+      common(recipe, model.config(), quant::dense_format(dtype), model.device().is_cuda());
   run.compute = model.compute_dtype();
   run.narrow_gates = model.narrow_gates;
   run.sequence_length = sequence_length;

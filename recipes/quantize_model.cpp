@@ -17,6 +17,7 @@
 #include "model/base_hash.h"
 #include "model/hub_cache.h"
 #include "model/load.h"
+#include "quant/frozen_size.h"
 #include "quant/make_frozen_weight.h"
 #include "recipes/sample_rows.h"
 
@@ -127,13 +128,16 @@ std::string QuantizationReport::to_text() const {
   return text;
 }
 
-QuantizationReport quantize_model(const QuantizeOptions& options) {
+QuantizationReport quantize_model(const QuantizeOptions& wanted) {
+  QuantizeOptions options = wanted;
   options.quantization.validate();
   if (options.quantization.method == "none" || options.quantization.method == "as_stored")
     throw ConfigError("--method must be nf4, fp4 or int8");
   set_num_threads(options.threads);
   const at::Device device = device_from_string(options.device);
   const std::string path = model::resolve_model_path(options.model);
+  if (options.dtype == "auto")
+    options.dtype = quant::dense_format(model::open_weights(path)->dtype());
   const auto tokenizer = data::load_tokenizer(path);
   io::AtomicDirectory target(options.output);
 

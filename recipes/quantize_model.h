@@ -15,7 +15,7 @@ struct QuantizeOptions {
   std::string model;   // directory, .gguf or hub id
   std::string output;  // directory to write
   quant::QuantizationOptions quantization;
-  std::string dtype = "bfloat16";  // of what stays unquantized
+  std::string dtype = "auto";  // of what stays unquantized, as ModelOptions::dtype
   std::string device = "auto";
   int threads = 0;      // 0: all cores
   bool report = false;  // also compare with the 16-bit model

@@ -134,12 +134,20 @@ void anchor_paths(const fs::path& directory, Recipe& recipe) {
   });
 }
 
+// Whether the one recipe leaves open what the other decides: the run has kept what it came to.
+bool leaves_model_dtype_open(const Section& section, const Field<Recipe>& field,
+                             const Recipe& before, const Recipe& now) {
+  return section.name == "model" && field.key == "dtype" &&
+         (before.model.dtype == "auto" || now.model.dtype == "auto");
+}
+
 template <typename Visit>
 void for_each_difference(const Recipe& before, const Recipe& now, const Visit& visit) {
   for (const Section& section : sections())
     for (const Field<Recipe>& field : section.fields) {
       const std::string was = to_yaml(field.write(before)), is = to_yaml(field.write(now));
-      if (was != is) visit(fmt::format("{}.{}: {} -> {}", section.name, field.key, was, is), field);
+      if (was != is && !leaves_model_dtype_open(section, field, before, now))
+        visit(fmt::format("{}.{}: {} -> {}", section.name, field.key, was, is), field);
     }
 }
 

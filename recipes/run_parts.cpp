@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "export/adapter.h"
 #include "model/hub_cache.h"
+#include "model/model_header.h"
 #include "recipes/adapter_on_base.h"
 #include "recipes/compute_dtype.h"
 #include "recipes/forecast.h"
@@ -98,6 +99,14 @@ void report_trained_parts(const Recipe& recipe, const BaseModel& base,
   if (!refusal.empty()) log::write_warning(refusal);
 }
 
+// model.dtype auto: as an adapter to go on from says its base was held, or else as the file has it.
+std::string resolved_model_dtype(const Recipe& recipe) {
+  if (recipe.model.dtype != "auto") return recipe.model.dtype;
+  if (!recipe.lora.from_adapter.empty())
+    if (const auto record = lora::read_adapter_base(recipe.lora.from_adapter)) return record->dtype;
+  return model::read_model_header(recipe.model.path).dtype;
+}
+
 void report_recomputation(const BaseModel& base, const trainer::TrainState& state) {
   const int64_t layers = base.model->config().num_layers;
   if (const int64_t count = state.choices.recompute_layers.count(layers); count > 0)
@@ -154,6 +163,8 @@ trainer::TrainState begin_or_read_state(const Recipe& recipe, const RunDirectory
     if (state.choices.compute_dtype.empty())
       state.choices.compute_dtype =
           recipe.train.compute_dtype == "auto" ? "bfloat16" : recipe.train.compute_dtype;
+    if (state.choices.model_dtype.empty())
+      state.choices.model_dtype = recipe.model.dtype == "auto" ? "bfloat16" : recipe.model.dtype;
     return state;
   }
   state.choices.threads = recipe.train.threads > 0 ? recipe.train.threads : usable_cores();
@@ -161,6 +172,7 @@ trainer::TrainState begin_or_read_state(const Recipe& recipe, const RunDirectory
   state.choices.device = device;
   state.choices.compute_dtype =
       resolved_compute_dtype(recipe.train.compute_dtype, device_from_string(device));
+  state.choices.model_dtype = resolved_model_dtype(recipe);
   state.choices.narrow_gates =
       keeps_narrow_gates(recipe.train.compute_dtype, device_from_string(device));
   return state;
@@ -168,6 +180,7 @@ trainer::TrainState begin_or_read_state(const Recipe& recipe, const RunDirectory
 
 Recipe with_choices(Recipe recipe, const trainer::TrainState& state) {
   recipe.train.compute_dtype = state.choices.compute_dtype;
+  recipe.model.dtype = state.choices.model_dtype;
   return recipe;
 }
 

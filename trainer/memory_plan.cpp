@@ -50,7 +50,9 @@ class Planner {
         c_(run.config),
         shapes_(model::linear_shapes(run.config)),
         in_float_(!run.on_gpu && quant::multiplies_in_float(at::kCPU, run.compute)),
-        dtype_(model::dtype_from_string(run.model.dtype, "model.dtype")),
+        dtype_(run.model.dtype == "auto"
+                   ? at::kBFloat16
+                   : model::dtype_from_string(run.model.dtype, "model.dtype")),
         product_(in_float_ && run.compute == at::kHalf ? at::kFloat : run.compute),
         dtype_bytes_(bytes_of(dtype_)),
         compute_bytes_(bytes_of(run.compute)),

@@ -22,6 +22,7 @@ struct ResolvedChoices {
   std::string compute_dtype;    // of products: "bfloat16"; empty in what older versions wrote
   bool narrow_gates = false;    // model::CausalLm::narrow_gates
   model::RecomputedLayers recompute_layers;
+  std::string model_dtype = "";  // of what stays unquantized; empty as compute_dtype is
   bool operator==(const ResolvedChoices&) const = default;
 };
 

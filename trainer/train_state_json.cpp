@@ -56,6 +56,7 @@ std::string to_json(const TrainState& state) {
                                          {"instruction_set", state.choices.instruction_set},
                                          {"device", state.choices.device},
                                          {"compute_dtype", state.choices.compute_dtype},
+                                         {"model_dtype", state.choices.model_dtype},
                                          {"narrow_gates", state.choices.narrow_gates},
                                          {"recompute_layers", recomputed}}}};
   return io::json_text(json, 2) + "\n";
@@ -92,6 +93,7 @@ TrainState train_state_from_json(const io::JsonNode& node) {
   state.choices.instruction_set = choices.at("instruction_set").as_string();
   state.choices.device = choices.at("device").as_string();
   state.choices.compute_dtype = choices.string_or("compute_dtype", "");
+  state.choices.model_dtype = choices.string_or("model_dtype", "");
   state.choices.narrow_gates = choices.bool_or("narrow_gates", false);
   state.choices.recompute_layers = recomputed_layers_from(choices.at("recompute_layers"));
   return state;

@@ -90,7 +90,7 @@ TEST_F(Streamed, TheQuantizedDirectoryIsThatOfTheWholeModel) {
       const auto tokenizer = data::load_tokenizer(options.model);
       const test::TempDir written;
       write_quantized(written.path(), *whole, options.quantization, *tokenizer, options.model,
-                      at::kBFloat16);
+                      weights->dtype());
       EXPECT_EQ(files_in(options.output), files_in(written.path())) << source << " " << method;
       EXPECT_EQ(report.base_hash, whole->base_hash());
     }

@@ -140,7 +140,11 @@ TEST_F(DisagreeingSources, PackedWeightsWithoutAWordInTheConfigurationAreNamed) 
 }
 
 TEST_F(DisagreeingSources, MlxsPackingIsNamed) {
-  edit_config([](json& config) { config["quantization"] = {{"group_size", 64}, {"bits", 4}}; });
+  const json packing = {{"group_size", 64}, {"bits", 4}};
+  edit_config([&](json& config) {
+    config["quantization"] = packing;
+    config["quantization_config"] = packing;  // newer versions write both
+  });
   EXPECT_THAT([&] { load(); },
               ThrowsMessage<FormatError>(AllOf(HasSubstr("MLX"), HasSubstr("config.json"))));
 }

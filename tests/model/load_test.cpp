@@ -12,6 +12,7 @@
 #include "base/stop.h"
 #include "io/safetensors.h"
 #include "model/generate.h"
+#include "quant/frozen_size.h"
 #include "quant/product.h"
 #include "quant/tensor_file.h"
 #include "tests/support/temp_dir.h"
@@ -212,6 +213,42 @@ TEST(Load, UnknownArchitecturesAndStoredQuantizationAreRefused) {
   dir.write("m/config.json", config.dump());
   EXPECT_THAT([&] { load(dir / "m"); },
               ThrowsMessage<FormatError>(HasSubstr("quantization_config")));
+}
+
+TEST(Load, WhatStaysUnquantizedIsHeldAsTheFileHasIt) {
+  for (const at::ScalarType stored : {at::kFloat, at::kHalf, at::kBFloat16}) {
+    TempDir dir;
+    test::write_tiny_directory(dir / "m");
+    const std::string path = dir / "m/model.safetensors";
+    quant::NamedTensors tensors = quant::read_tensors(path);
+    at::Tensor embedding;
+    for (auto& [name, tensor] : tensors) {
+      tensor = (tensor.to(at::kFloat) * 1.001).to(stored);  // what bfloat16 would round
+      if (name == "model.embed_tokens.weight") embedding = tensor;
+    }
+    quant::write_tensors(path, tensors);
+    const auto plain = load(dir / "m"), quantized = load(dir / "m", "nf4");
+    for (const auto* model : {plain.get(), quantized.get()}) {
+      EXPECT_EQ(model->embedding.weight.scalar_type(), stored);
+      EXPECT_TRUE(at::equal(model->embedding.weight, embedding));
+    }
+    EXPECT_EQ(plain->layers[0].o.layers()[0].base->format(), quant::dense_format(stored));
+    ModelOptions narrow;
+    narrow.dtype = "bfloat16";
+    const auto asked = load_model(*open_weights(dir / "m"), narrow, {}, at::kCPU, at::kFloat);
+    EXPECT_EQ(asked->embedding.weight.scalar_type(), at::kBFloat16);
+  }
+}
+
+TEST(Load, AFileOfTwoTypesIsHeldInFloat32) {
+  TempDir dir;
+  test::write_tiny_directory(dir / "m");
+  const std::string path = dir / "m/model.safetensors";
+  quant::NamedTensors tensors = quant::read_tensors(path);
+  for (auto& [name, tensor] : tensors)
+    if (name.ends_with("q_proj.weight")) tensor = tensor.to(at::kHalf);
+  quant::write_tensors(path, tensors);
+  EXPECT_EQ(open_weights(dir / "m")->dtype(), at::kFloat);
 }
 
 TEST(Load, Llama3ScalingIsRecognisedByItsDivisors) {

@@ -150,6 +150,15 @@ TEST(RecipeYaml, DifferencesAreSortedByWhetherARunMayChangeThem) {
   EXPECT_THAT(free_differences(before, now), ElementsAre(HasSubstr("train.save_every: 0 -> 5")));
 }
 
+TEST(RecipeDifferences, ADtypeThatIsLeftOpenIsTheOneTheRunBeganWith) {
+  Recipe before, now;
+  before.model.dtype = "bfloat16";  // as older versions wrote where nothing was said
+  EXPECT_THAT(fixed_differences(before, now), IsEmpty());
+  EXPECT_THAT(fixed_differences(now, before), IsEmpty());
+  now.model.dtype = "float32";
+  EXPECT_THAT(fixed_differences(before, now), ElementsAre("model.dtype: bfloat16 -> float32"));
+}
+
 TEST(RecipeYaml, TheReferencePageIsUpToDate) {
   EXPECT_EQ(test::read_file(QLORA_SOURCE_DIR "/docs/recipes.md"), reference_page())
       << "run: build/bin/qlora reference > docs/recipes.md";
