@@ -71,8 +71,9 @@ Json describe_run(const std::string& path) {
       {"model", recipe.model.path},
       {"quantization", recipe.quantization.to_text()},
       {"adapter", fs::exists(fs::path(path) / "adapter") ? "adapter" : "not written yet"}};
-  const auto checkpoint = qlora::trainer::latest_checkpoint(path);
-  facts["last_checkpoint"] = checkpoint ? describe_checkpoint(*checkpoint) : Json(nullptr);
+  const auto newest = qlora::trainer::newest_checkpoint(path, qlora::trainer::Look::kHashes);
+  facts["last_checkpoint"] = newest.whole ? describe_checkpoint(*newest.whole) : Json(nullptr);
+  for (const auto& [directory, fault] : newest.passed_over) facts["not_whole"].push_back(fault);
   facts["footprint"] = qlora::cli::run_footprint(path);
   return facts;
 }

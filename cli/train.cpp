@@ -33,9 +33,13 @@ void train(TrainArguments arguments) {
   run(qlora::recipes::read_recipe(arguments.recipe, arguments.overrides));
 }
 
-void resume(const std::string& run_dir) {
-  Recipe recipe = qlora::recipes::read_run_recipe(run_dir);
-  recipe.train.resume = "auto";
+struct ResumeArguments {
+  std::string run_dir, from;
+};
+
+void resume(const ResumeArguments& arguments) {
+  Recipe recipe = qlora::recipes::read_run_recipe(arguments.run_dir);
+  recipe.train.resume = arguments.from.empty() ? "auto" : arguments.from;
   recipe.output.overwrite = false;
   run(recipe);
 }
@@ -60,8 +64,11 @@ void add_train_command(qlora::cli::Command app) {
 }
 
 void add_resume_command(qlora::cli::Command app) {
-  auto run_dir = std::make_shared<std::string>();
+  auto arguments = std::make_shared<ResumeArguments>();
   qlora::cli::Command command = app.add_subcommand("resume", "Go on with an interrupted run");
-  command.add_option("RUN_DIR", *run_dir, "Directory of the run").required();
-  command.callback([run_dir] { resume(*run_dir); });
+  command.add_option("RUN_DIR", arguments->run_dir, "Directory of the run").required();
+  command.add_option("--from", arguments->from,
+                     "A checkpoint of the run, e.g. checkpoint-000040 or best, instead of the last "
+                     "whole one; what the run holds of later steps is set aside");
+  command.callback([arguments] { resume(*arguments); });
 }

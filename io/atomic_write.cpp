@@ -1,15 +1,17 @@
 #include "io/atomic_write.h"
 
 #include <fcntl.h>
-#include <signal.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <memory>
+#include <random>
 
 #include "base/error.h"
 #include "base/progress.h"
@@ -19,17 +21,28 @@ namespace qlora::io {
 namespace {
 namespace fs = std::filesystem;
 
-constexpr const char* kPartial = ".partial-";
+constexpr std::string_view kPartial = ".partial-";
+constexpr std::string_view kReplaced = ".before-replacement";
 
+// A name that no other process uses: process numbers repeat across containers and hosts.
 std::string partial_name(const std::string& target) {
-  return target + kPartial + std::to_string(getpid());
+  return fmt::format("{}{}{:08x}", target, kPartial, std::random_device()());
+}
+
+// The name that "<name>.partial-<random>" stands for; empty for other names.
+std::string name_of_partial(const std::string& name) {
+  const size_t mark = name.rfind(kPartial);
+  if (mark == std::string::npos || mark == 0) return "";
+  const size_t random = mark + kPartial.size();
+  const bool is_hex = name.find_first_not_of("0123456789abcdef", random) == std::string::npos;
+  return random < name.size() && is_hex ? name.substr(0, mark) : "";
 }
 
 [[noreturn]] void fail_on(const std::string& path, const char* what) {
   fail<IoError>("{} cannot be {}: {}", path, what, std::strerror(errno));
 }
 
-void sync(const fs::path& path) {
+void sync_file(const fs::path& path) {
   const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file < 0) fail_on(path.string(), "opened");
   const int status = fsync(file);
@@ -37,20 +50,34 @@ void sync(const fs::path& path) {
   if (status != 0) fail_on(path.string(), "flushed to disk");
 }
 
-fs::path parent_of(const std::string& path) {
-  const fs::path parent = fs::path(path).parent_path();
+// Some file systems flush no directories, and one that may be written to need not be readable:
+// the names in it are then as safe as they can be.
+void sync_directory(const fs::path& path) {
+  const int file = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (file < 0 && errno == EACCES) return;
+  if (file < 0) fail_on(path.string(), "opened");
+  const bool failed = fsync(file) != 0 && errno != EINVAL && errno != ENOTSUP;
+  close(file);
+  if (failed) fail_on(path.string(), "flushed to disk");
+}
+
+fs::path parent_of(const fs::path& path) {
+  const fs::path parent = path.parent_path();
   return parent.empty() ? "." : parent;
 }
 
 void rename_into_place(const std::string& from, const std::string& to) {
   if (std::rename(from.c_str(), to.c_str()) != 0) fail_on(to, "put in place");
-  sync(parent_of(to));
+  sync_directory(parent_of(to));
 }
 
-void make_directories(const fs::path& path) {
+void make_directory(const fs::path& path) {
   std::error_code status;
-  fs::create_directories(path, status);
-  if (status) fail<IoError>("{} cannot be created: {}", path.string(), status.message());
+  if (path.empty() || fs::is_directory(path, status)) return;
+  make_directory(path.parent_path());
+  if (mkdir(path.c_str(), 0777) != 0 && !(errno == EEXIST && fs::is_directory(path, status)))
+    fail_on(path.string(), "created");
+  sync_directory(parent_of(path));
 }
 
 void remove_tree(const fs::path& path) {
@@ -59,18 +86,75 @@ void remove_tree(const fs::path& path) {
   if (status) fail<IoError>("{} cannot be removed: {}", path.string(), status.message());
 }
 
-// The process that a name of partial_name() tells of; 0 for other names.
-pid_t maker_of(const std::string& name) {
-  const size_t mark = name.rfind(kPartial);
-  if (mark == std::string::npos) return 0;
-  const char* first = name.data() + mark + std::strlen(kPartial);
-  const char* last = name.data() + name.size();
-  pid_t process = 0;
-  const auto [end, error] = std::from_chars(first, last, process);
-  return error == std::errc() && end == last && process > 0 ? process : 0;
+bool exists(const std::string& path) {
+  std::error_code status;
+  return fs::exists(fs::symlink_status(path, status));
 }
 
-bool is_alive(pid_t process) { return kill(process, 0) == 0 || errno == EPERM; }
+// Both names keep something to stand for at any moment. False if the file system has no such call.
+bool exchange_names(const std::string& a, const std::string& b) {
+  if (renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE) == 0) {
+    sync_directory(parent_of(b));
+    return true;
+  }
+  if (errno == EINVAL || errno == ENOSYS || errno == ENOTSUP) return false;
+  fail_on(b, "put in place");
+}
+
+// What the names in a directory are; none if it is not there.
+std::vector<std::string> names_in(const fs::path& directory) {
+  std::vector<std::string> names;
+  std::error_code status;
+  fs::directory_iterator entries(directory, status);
+  if (status == std::errc::no_such_file_or_directory) return names;
+  for (; !status && entries != fs::directory_iterator(); entries.increment(status))
+    names.push_back(entries->path().filename().string());
+  if (status) fail<IoError>("{} cannot be listed: {}", directory.string(), status.message());
+  return names;
+}
+
+// Removes a directory whose lock no living process holds, and holds the lock meanwhile, so that
+// nobody begins to fill it. Where the file system cannot tell, `otherwise` decides. Whether it is
+// gone.
+bool remove_if_abandoned(const fs::path& path, bool otherwise) {
+  const int file = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  bool abandoned = otherwise;  // a file or a link cannot tell
+  if (file >= 0 && flock(file, LOCK_EX | LOCK_NB) == 0)
+    abandoned = true;
+  else if (file >= 0 && errno == EWOULDBLOCK)
+    abandoned = false;
+  const std::shared_ptr<void> closed(nullptr, [file](void*) {
+    if (file >= 0) close(file);
+  });
+  if (abandoned) remove_tree(path);
+  return abandoned;
+}
+
+void recover(const std::string& target) {
+  const std::string replaced = target + std::string(kReplaced);
+  if (!exists(replaced)) return;
+  if (exists(target))
+    remove_tree(replaced);
+  else
+    rename_into_place(replaced, target);
+}
+
+// A fresh locked directory beside `target`: its path, and the file that holds the lock. Where there
+// are no locks the file holds none, and nobody can find the directory abandoned either.
+std::pair<std::string, int> make_locked_directory(const std::string& target) {
+  while (true) {
+    const std::string path = partial_name(target);
+    if (mkdir(path.c_str(), 0777) != 0) {
+      if (errno == EEXIST) continue;
+      fail_on(path, "created");
+    }
+    const int lock = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const bool taken = lock >= 0 && flock(lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    // Before it was locked it may have been taken for an abandoned one, and be going or gone.
+    if (!taken && exists(path)) return {path, lock};
+    if (lock >= 0) close(lock);
+  }
+}
 
 }  // namespace
 
@@ -87,62 +171,87 @@ void write_file_atomically(const std::string& path, std::string_view bytes) {
   }
 }
 
+void make_directories(const std::string& path) { make_directory(path); }
+
+void replace_link(const std::string& path, const std::string& target) {
+  const std::string partial = partial_name(path);
+  if (symlink(target.c_str(), partial.c_str()) != 0) fail_on(partial, "created");
+  rename_into_place(partial, path);
+}
+
 AtomicDirectory::AtomicDirectory(const std::string& target, Existing existing)
     : target_(target), replace_(existing == Existing::kReplace) {
   while (target_.size() > 1 && target_.ends_with('/')) target_.pop_back();
+  if (replace_) recover(target_);
   std::error_code status;
   const bool there = fs::exists(target_, status);
   if (!replace_ && there && !(fs::is_directory(target_, status) && fs::is_empty(target_, status))) {
     fail<ConfigError>("{} must not exist or be an empty directory; choose another or remove it",
                       target_);
   }
-  path_ = partial_name(target_);
-  remove_tree(path_);
-  make_directories(path_);
+  const fs::path parent = parent_of(target_);
+  make_directory(parent);
+  const std::string name = fs::path(target_).filename().string();
+  if (access(parent.c_str(), R_OK) == 0)
+    for (const std::string& other : names_in(parent))
+      if (name_of_partial(other) == name) remove_if_abandoned(parent / other, false);
+  std::tie(path_, lock_) = make_locked_directory(target_);
 }
 
 AtomicDirectory::~AtomicDirectory() {
-  if (committed_) return;
   std::error_code ignored;
-  fs::remove_all(path_, ignored);
+  if (!committed_) fs::remove_all(path_, ignored);
+  if (lock_ >= 0) close(lock_);
 }
 
 void AtomicDirectory::commit() {
   const Progress progress("flushing " + target_ + " to disk");
   std::error_code status;
   fs::recursive_directory_iterator entries(path_, status);
-  for (; !status && entries != fs::recursive_directory_iterator(); entries.increment(status))
-    if (!entries->is_symlink()) sync(entries->path());
+  for (; !status && entries != fs::recursive_directory_iterator(); entries.increment(status)) {
+    if (entries->is_symlink()) continue;
+    if (entries->is_directory())
+      sync_directory(entries->path());
+    else
+      sync_file(entries->path());
+  }
   if (status) fail<IoError>("{} cannot be listed: {}", path_, status.message());
-  sync(path_);
-  std::string old;
-  if (replace_ && fs::exists(target_, status)) old = move_aside(target_);
+  sync_directory(path_);
+  const bool replaces = replace_ && exists(target_);
+  if (replaces && exchange_names(path_, target_)) {
+    committed_ = true;
+    return remove_tree(path_);  // now the old one
+  }
+  if (replaces) rename_into_place(target_, target_ + std::string(kReplaced));
   rename_into_place(path_, target_);  // replaces an empty directory
   committed_ = true;
-  if (!old.empty()) remove_tree(old);
+  if (replaces) recover(target_);
 }
 
-std::vector<std::string> remove_partial_directories(const std::string& directory) {
-  std::error_code status;
-  fs::directory_iterator entries(directory, status);
-  if (status == std::errc::no_such_file_or_directory) return {};
+void recover_replaced(const std::string& directory) {
+  for (const std::string& name : names_in(directory))
+    if (name.ends_with(kReplaced) && name.size() > kReplaced.size())
+      recover((fs::path(directory) / name.substr(0, name.size() - kReplaced.size())).string());
+}
+
+std::vector<std::string> remove_partial(const std::string& directory,
+                                        const std::function<bool(const std::string&)>& ours) {
   std::vector<std::string> removed;
-  for (; !status && entries != fs::directory_iterator(); entries.increment(status)) {
-    const std::string name = entries->path().filename().string();
-    const pid_t process = maker_of(name);
-    // In a container every program has the same number: a namesake of this process is a dead one.
-    if (process == 0 || (process != getpid() && is_alive(process))) continue;
-    remove_tree(entries->path());
-    removed.push_back(name);
+  for (const std::string& entry : names_in(directory)) {
+    const std::string name = name_of_partial(entry);
+    if (name.empty() || !ours(name)) continue;
+    if (remove_if_abandoned(fs::path(directory) / entry, true)) removed.push_back(entry);
   }
-  if (status) fail<IoError>("{} cannot be listed: {}", directory, status.message());
   return removed;
 }
 
+void move(const std::string& from, const std::string& to) {
+  rename_into_place(from, to);
+  sync_directory(parent_of(from));
+}
+
 std::string move_aside(const std::string& path) {
-  const std::string aside =
-      partial_name(path + ".old");  // not the name of a directory in the making
-  remove_tree(aside);
+  const std::string aside = partial_name(path);
   rename_into_place(path, aside);
   return aside;
 }

@@ -1,8 +1,10 @@
 // Files and directories that are complete or absent, whatever kills the program: written beside
-// their place, flushed to disk, then renamed into it.
+// their place under a name of their own, "<name>.partial-<random>", flushed to disk, then renamed
+// into it. A directory that is replaced changes places with the new one in one call.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,8 +14,18 @@ namespace qlora::io {
 // Replaces or creates the file. IoError (path, reason) leaves the old one as it was.
 void write_file_atomically(const std::string& path, std::string_view bytes);
 
+// Makes the directory and what is missing above it; each is on disk with its name. IoError.
+void make_directories(const std::string& path);
+
+// Makes or replaces the symbolic link `path` -> `target` in one move. IoError.
+void replace_link(const std::string& path, const std::string& target);
+
 // A directory in the making: fill path(), then commit(). Without commit the destructor removes it;
-// a kill leaves "<name>.partial-<pid>" behind, which nothing takes for the real one.
+// a kill leaves "<name>.partial-<random>" behind, which nothing takes for the real one.
+//
+// Its maker holds a lock (flock) on it, so that whoever finds it knows whether it is still being
+// filled, from another container or host too. Making one removes what dead makers left of the same
+// name.
 class AtomicDirectory {
  public:
   enum class Existing { kRefuse, kReplace };
@@ -25,23 +37,34 @@ class AtomicDirectory {
   AtomicDirectory& operator=(const AtomicDirectory&) = delete;
 
   const std::string& path() const { return path_; }
-  // fsync of every file and directory in it, rename, fsync of the parent. What is replaced stays
-  // in its place until then.
+  // fsync of every file and directory in it, then the place's old content and the new one are
+  // exchanged, fsync of the parent. A file system that cannot exchange gets two renames; after a
+  // kill between them the old content is at "<name>.before-replacement", see recover_replaced().
   void commit();
 
  private:
   std::string target_, path_;
   bool replace_, committed_ = false;
+  int lock_ = -1;
 };
 
-// Removes what dead processes left half made in `directory` ("<name>.partial-<pid>"); gives the
-// names. Call it before making anything there: this process's own number counts as a dead one's.
-// A directory that is not there holds none. IoError.
-std::vector<std::string> remove_partial_directories(const std::string& directory);
+// Finishes replacements in `directory` that a kill interrupted between two renames: the old content
+// gets its name back, or is removed if the new one has it. For the one process that may write to
+// what is there. A directory that is not there holds none. IoError.
+void recover_replaced(const std::string& directory);
 
-// Renames a directory to "<name>.old.partial-<pid>" and gives that path: on its way out, it is
-// taken for the real one no more, and remove_partial_directories() finishes what a kill interrupts.
-// IoError.
+// Removes what was left half made in `directory`, "<name>.partial-<random>" with a name that is
+// `ours`; gives what was removed. For the one process that may write to these names (it holds the
+// lock of a run); a directory that another process has locked is spared all the same. A directory
+// that is not there holds none. IoError.
+std::vector<std::string> remove_partial(const std::string& directory,
+                                        const std::function<bool(const std::string& name)>& ours);
+
+// Renames a file or directory, on disk in both places. IoError.
+void move(const std::string& from, const std::string& to);
+
+// Renames a directory to "<name>.partial-<random>" and gives that path: on its way out, it is taken
+// for the real one no more, and remove_partial() finishes what a kill interrupts. IoError.
 std::string move_aside(const std::string& path);
 
 // IoError unless the file system of `path` (or of its nearest existing parent) has `bytes` free:

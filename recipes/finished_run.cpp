@@ -1,26 +1,26 @@
 #include "recipes/finished_run.h"
 
-#include <filesystem>
+#include <fmt/format.h>
 
 #include "base/log.h"
+#include "trainer/checkpoint.h"
 
 namespace qlora::recipes {
+namespace {
 
-bool is_finished(const Recipe& recipe, const RunDirectory& run, const trainer::TrainState& state) {
-  if (!run.checkpoint() || state.evaluation_due || !std::filesystem::exists(run.file("adapter")))
-    return false;
-  const trainer::TrainOptions& now = recipe.train;
-  if (now.early_stopping_patience > 0 && state.stale_evaluations >= now.early_stopping_patience)
-    return true;
-  if (now.max_steps > 0) return state.step >= now.max_steps;
-  return state.step >= state.horizon && now.epochs == read_run_recipe(run.path()).train.epochs;
+// "10 steps, 492 tokens", or where the adapter is if the checkpoints were deleted.
+std::string what_is_there(const RunDirectory& run) {
+  const auto newest = trainer::newest_checkpoint(run.path(), trainer::Look::kSizes);
+  if (!newest.whole) return fmt::format("its adapter is in {}", run.file("adapter"));
+  const trainer::TrainState state = trainer::read_train_state(*newest.whole);
+  return fmt::format("{} steps, {} tokens", state.step, state.tokens);
 }
 
-void tell_finished(const RunDirectory& run, const trainer::TrainState& state) {
-  log::info(
-      "{} was finished before: {} steps, {} tokens; nothing is left to train and nothing was "
-      "changed",
-      run.path(), state.step, state.tokens);
+}  // namespace
+
+void tell_finished(const RunDirectory& run) {
+  log::info("{} was finished before: {}; nothing is left to train and nothing was changed",
+            run.path(), what_is_there(run));
   log::write_info(
       "longer: --set train.max_steps=N (or train.epochs) --set train.on_extend=continue; anew: "
       "--overwrite, or another output.dir");

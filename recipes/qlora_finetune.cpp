@@ -19,11 +19,11 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
   const ObeyStop obey(stop);
   complete_recipe(recipe);
   const RunDirectory run(recipe);
-  trainer::TrainState state = begin_or_read_state(recipe, run);
-  if (is_finished(recipe, run, state)) {
-    tell_finished(run, state);
+  if (run.finished()) {
+    tell_finished(run);
     return trainer::Outcome::kFinished;
   }
+  trainer::TrainState state = begin_or_read_state(recipe, run);
   const Recipe as_begun = with_choices(run.checkpoint() ? with_saved_base(recipe) : recipe, state);
   ModelText text = check_before_loading(as_begun);
   const c10::Device device = set_up_machine(recipe, state);
@@ -40,10 +40,11 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
   look_for_trained_tokens(adapters, data);
   const std::vector<optim::Parameter> parameters = parameters_of(recipe, adapters);
   const auto optimizer = optim::make_optimizer(recipe.optim, parameters);
-  run.begin(recipe);
-  save_base(recipe, base);
   const trainer::CheckpointParts parts{adapters, recipe.lora, base.record, *optimizer, state};
-  if (run.checkpoint()) go_on_from(*run.checkpoint(), run.path(), parts);
+  if (run.checkpoint()) go_on_from(*run.checkpoint(), parts);
+  run.begin(recipe, state.step);
+  if (run.checkpoint()) trainer::point_best_at(run.path(), state.best_step);
+  save_base(recipe, base);
 
   trainer::RunReport report(run.path(), state.step, report_options(recipe, data));
   trainer::TrainJob job{

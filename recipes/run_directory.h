@@ -11,27 +11,36 @@ namespace qlora::recipes {
 
 class RunDirectory {
  public:
-  // Finds out what output.dir holds and takes hold of it; log.txt is all that is written. A run of
-  // the same recipe goes on from its last checkpoint, or from the one that train.resume names.
+  // Finds out what output.dir holds and takes hold of it; log.txt is written, and what a kill left
+  // half made of a run's own files is cleared away. A run of the same recipe is finished, or goes
+  // on from its last whole checkpoint, or from the one that train.resume names, or begins again
+  // where it saved none. One that wrote nothing of value yet makes room for any recipe.
+  //
   // ConfigError if the directory holds another run (naming each key that differs), something else,
-  // or is in use by another process.
+  // or is in use by another process. FormatError if none of its checkpoints is whole, or the named
+  // one is not.
   explicit RunDirectory(const Recipe& recipe);
 
-  // Writes recipe.resolved.yaml, and removes the run that this one replaces: to be called when
-  // model and data have been read, so that a mistake in them costs no earlier run.
-  void begin(const Recipe& recipe) const;
+  // Writes recipe.resolved.yaml, removes the run that this one replaces, and sets aside what the
+  // directory holds of steps after `step`, from which the run goes on (set_aside.h): to be called
+  // when model, data and checkpoint have been read, so that a mistake in them costs nothing.
+  void begin(const Recipe& recipe, int64_t step) const;
 
   const std::string& path() const { return path_; }
   std::string file(const std::string& name) const;
+  // Nothing is left to train: the adapter of the run's end is there.
+  bool finished() const { return finished_; }
   // Where to go on from; nothing: from the start.
   const std::optional<std::string>& checkpoint() const { return checkpoint_; }
 
  private:
+  void compare_recipes(const Recipe& before, const Recipe& recipe) const;
   void continue_run(const Recipe& recipe);
+  void continue_from(const std::string& named);
 
   std::string path_;
   std::optional<std::string> checkpoint_;
-  bool replaces_a_run_ = false;
+  bool replaces_a_run_ = false, finished_ = false;
   std::shared_ptr<const void> lock_;  // held as long as this lives
 };
 
@@ -39,8 +48,8 @@ class RunDirectory {
 // directory, wherever it was moved to.
 Recipe read_run_recipe(const std::string& run_dir);
 
-// The adapter of a run: RUN/adapter, or that of its last checkpoint while it is not done.
-// ConfigError if there is none yet.
+// The adapter of a run: RUN/adapter, or that of its last whole checkpoint while it is not done.
+// Reads alone. ConfigError if there is none yet.
 std::string adapter_of_run(const std::string& run_dir);
 
 }  // namespace qlora::recipes

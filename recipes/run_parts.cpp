@@ -285,12 +285,10 @@ std::vector<optim::Parameter> parameters_of(const Recipe& recipe,
   return parameters;
 }
 
-void go_on_from(const std::string& checkpoint, const std::string& run_dir,
-                const trainer::CheckpointParts& parts) {
+void go_on_from(const std::string& checkpoint, const trainer::CheckpointParts& parts) {
   const int64_t horizon = parts.state.horizon;  // train.on_extend may have changed it
   trainer::load_checkpoint(checkpoint, parts);
   parts.state.horizon = horizon;
-  trainer::drop_checkpoints_after(run_dir, parts.state.step);
   log::info("going on from {} (step {})", checkpoint, parts.state.step);
 }
 
@@ -324,8 +322,12 @@ void set_up_job(const Recipe& recipe, const data::PreparedData& data, const std:
     report.step(metrics);
     memory.after_step(metrics.step == metrics.total_steps);
   };
-  job.save = [&recipe, run_dir, parts] {
+  job.save = [&recipe, &report, run_dir, parts] {
+    report.sync();
     trainer::save_checkpoint(run_dir, parts);
+    // Before the rotation, which may remove what was the best one.
+    if (parts.state.best_step == parts.state.step)
+      trainer::point_best_at(run_dir, parts.state.best_step);
     trainer::rotate_checkpoints(run_dir, recipe.train.save_total_limit, parts.state.best_step);
   };
   job.evaluate = [&data, &report, run_dir, parts, save = job.save, &model = job.model,
@@ -348,7 +350,6 @@ void set_up_job(const Recipe& recipe, const data::PreparedData& data, const std:
     state.best_eval_loss = evaluation.loss;
     state.best_step = state.step;
     save();
-    trainer::point_best_at(run_dir, state.step);
   };
 }
 

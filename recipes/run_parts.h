@@ -54,8 +54,7 @@ void look_for_trained_tokens(const lora::AdapterSet& adapters, const data::Prepa
 std::vector<optim::Parameter> parameters_of(const Recipe& recipe, const lora::AdapterSet& adapters);
 
 // Loads the checkpoint into the parts.
-void go_on_from(const std::string& checkpoint, const std::string& run_dir,
-                const trainer::CheckpointParts& parts);
+void go_on_from(const std::string& checkpoint, const trainer::CheckpointParts& parts);
 
 // What the run's lines show, and which evaluations its time left counts.
 trainer::ReportOptions report_options(const Recipe& recipe, const data::PreparedData& data);

@@ -1,6 +1,7 @@
 #include "trainer/checkpoint.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -10,7 +11,6 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "base/log.h"
 #include "base/progress.h"
 #include "io/atomic_write.h"
 #include "io/hashing.h"
@@ -57,8 +57,113 @@ uint64_t bytes_needed(const CheckpointParts& parts) {
          kTexts;
 }
 
-// Steps of the complete checkpoints in a run, ascending.
-std::vector<int64_t> steps_in(const std::string& run_dir) {
+// FormatError for a file that is missing, cut off or changed. Gives the files that the manifest
+// does not list.
+std::map<std::string, fs::path> require_listed_files(const std::string& directory, Look look) {
+  const std::string path = in(directory, kManifest);
+  if (!fs::exists(path)) {
+    fail<FormatError>("{}: {} is missing; it was not written or not copied to its end", directory,
+                      kManifest);
+  }
+  const nlohmann::json document = io::read_json_file(path);
+  const io::JsonNode manifest(document, path);
+  manifest.at("format_version").as_integer(1, 1);
+  const io::JsonNode listed = manifest.at("files");
+  std::map<std::string, fs::path> found = files_of(directory);
+  if (!listed.value().is_object()) listed.reject("an object");
+  for (const auto& [name, ignored] : listed.value().items()) {
+    const io::JsonNode entry = listed.at(name);
+    const auto file = found.find(name);
+    if (file == found.end()) fail<FormatError>("{}: the file {} is missing", directory, name);
+    const int64_t bytes = entry.at("bytes").as_integer(0, INT64_MAX);
+    if (fs::file_size(file->second) != static_cast<uintmax_t>(bytes)) {
+      fail<FormatError>("{}: {} must have {} bytes, found {}", directory, name, bytes,
+                        fs::file_size(file->second));
+    }
+    if (look == Look::kHashes &&
+        io::hash_file(file->second.string()) != entry.at("xxh3_128").as_string()) {
+      fail<FormatError>("{}: {} has changed since it was written", directory, name);
+    }
+    found.erase(file);
+  }
+  for (const char* required : {"state.json", "optimizer.safetensors"})
+    if (!listed.value().contains(required))
+      fail<FormatError>("{}: the manifest does not list {}", directory, required);
+  return found;
+}
+
+// What require_listed_files() has to say; empty: nothing.
+std::string fault_of(const std::string& directory, Look look) {
+  try {
+    require_listed_files(directory, look);
+    return "";
+  } catch (const Error& error) {
+    return error.what();
+  } catch (const fs::filesystem_error& error) {
+    return fmt::format("{} cannot be read: {}", directory, error.code().message());
+  }
+}
+
+// Renamed first: a removal cut short leaves nothing that looks like a checkpoint.
+void remove_checkpoint(const std::string& run_dir, int64_t step) {
+  fs::remove_all(io::move_aside(in(run_dir, checkpoint_name(step))));
+}
+
+}  // namespace
+
+std::string checkpoint_name(int64_t step) { return fmt::format("{}{:06}", kPrefix, step); }
+
+void save_checkpoint(const std::string& run_dir, const CheckpointParts& parts) {
+  const std::string target = in(run_dir, checkpoint_name(parts.state.step));
+  if (fs::exists(target) && fault_of(target, Look::kSizes).empty() &&
+      !read_train_state(target).evaluation_due)
+    return;
+  const Progress progress("saving " + target);
+  io::require_free_space(run_dir, bytes_needed(parts), "a checkpoint");
+  io::AtomicDirectory directory(target, io::AtomicDirectory::Existing::kReplace);
+  const std::string adapter = in(directory.path(), "adapter");
+  fs::create_directory(adapter);
+  lora::write_adapter(adapter, parts.adapters, parts.lora_options, parts.base);
+  quant::write_tensors(in(directory.path(), "optimizer.safetensors"), parts.optimizer.state());
+  parts.state.optimizer_steps = parts.optimizer.num_steps();
+  io::write_file_atomically(in(directory.path(), "state.json"), to_json(parts.state));
+  write_manifest(directory.path());
+  directory.commit();
+}
+
+void verify_checkpoint(const std::string& directory) {
+  const auto superfluous = require_listed_files(directory, Look::kHashes);
+  if (!superfluous.empty()) {
+    fail<FormatError>("{}: the file {} does not belong to the checkpoint; remove it", directory,
+                      superfluous.begin()->first);
+  }
+}
+
+TrainState read_train_state(const std::string& directory) {
+  const std::string path = in(directory, "state.json");
+  const nlohmann::json document = io::read_json_file(path);
+  return train_state_from_json(io::JsonNode(document, path));
+}
+
+void load_checkpoint(const std::string& directory, CheckpointParts parts) {
+  verify_checkpoint(directory);
+  TrainState state = read_train_state(directory);
+  const auto optimizer = quant::read_tensors(in(directory, "optimizer.safetensors"));
+  const at::Tensor before = parts.adapters.values().clone();
+  lora::read_adapter_tensors(in(directory, "adapter"), parts.adapters);
+  try {
+    parts.optimizer.load_state(optimizer, state.optimizer_steps);
+  } catch (...) {
+    const at::NoGradGuard no_grad;
+    at::Tensor values = parts.adapters.values();
+    values.copy_(before);
+    parts.adapters.publish();
+    throw;
+  }
+  parts.state = std::move(state);
+}
+
+std::vector<int64_t> checkpoint_steps(const std::string& run_dir) {
   std::vector<int64_t> steps;
   if (!fs::exists(run_dir)) return steps;
   for (const fs::directory_entry& entry : fs::directory_iterator(run_dir)) {
@@ -75,106 +180,31 @@ std::vector<int64_t> steps_in(const std::string& run_dir) {
   return steps;
 }
 
-// Renamed first: a removal cut short leaves nothing that looks like a checkpoint.
-void remove_checkpoint(const std::string& run_dir, int64_t step) {
-  fs::remove_all(io::move_aside(in(run_dir, checkpoint_name(step))));
-}
-
-}  // namespace
-
-std::string checkpoint_name(int64_t step) { return fmt::format("{}{:06}", kPrefix, step); }
-
-void save_checkpoint(const std::string& run_dir, const CheckpointParts& parts) {
-  const std::string target = in(run_dir, checkpoint_name(parts.state.step));
-  if (fs::exists(target) && !read_train_state(target).evaluation_due) return;
-  const Progress progress("saving " + target);
-  io::require_free_space(run_dir, bytes_needed(parts), "a checkpoint");
-  io::AtomicDirectory directory(target, io::AtomicDirectory::Existing::kReplace);
-  const std::string adapter = in(directory.path(), "adapter");
-  fs::create_directory(adapter);
-  lora::write_adapter(adapter, parts.adapters, parts.lora_options, parts.base);
-  quant::write_tensors(in(directory.path(), "optimizer.safetensors"), parts.optimizer.state());
-  parts.state.optimizer_steps = parts.optimizer.num_steps();
-  io::write_file_atomically(in(directory.path(), "state.json"), to_json(parts.state));
-  write_manifest(directory.path());
-  directory.commit();
-}
-
-void verify_checkpoint(const std::string& directory) {
-  const std::string path = in(directory, kManifest);
-  const nlohmann::json document = io::read_json_file(path);
-  const io::JsonNode manifest(document, path);
-  manifest.at("format_version").as_integer(1, 1);
-  const io::JsonNode listed = manifest.at("files");
-  std::map<std::string, fs::path> found = files_of(directory);
-  if (!listed.value().is_object()) listed.reject("an object");
-  for (const auto& [name, ignored] : listed.value().items()) {
-    const io::JsonNode entry = listed.at(name);
-    const auto file = found.find(name);
-    if (file == found.end()) fail<FormatError>("{}: the file {} is missing", directory, name);
-    const int64_t bytes = entry.at("bytes").as_integer(0, INT64_MAX);
-    if (fs::file_size(file->second) != static_cast<uintmax_t>(bytes)) {
-      fail<FormatError>("{}: {} must have {} bytes, found {}; resume from an older checkpoint",
-                        directory, name, bytes, fs::file_size(file->second));
-    }
-    if (io::hash_file(file->second.string()) != entry.at("xxh3_128").as_string()) {
-      fail<FormatError>("{}: {} has changed since it was written; resume from an older checkpoint",
-                        directory, name);
-    }
-    found.erase(file);
+NewestCheckpoint newest_checkpoint(const std::string& run_dir, Look look) {
+  NewestCheckpoint newest;
+  std::vector<int64_t> steps = checkpoint_steps(run_dir);
+  for (; !newest.whole && !steps.empty(); steps.pop_back()) {
+    const std::string directory = in(run_dir, checkpoint_name(steps.back()));
+    std::string fault = fault_of(directory, look);
+    if (fault.empty())
+      newest.whole = directory;
+    else
+      newest.passed_over.push_back({directory, std::move(fault)});
   }
-  for (const char* required : {"state.json", "optimizer.safetensors"})
-    if (!listed.value().contains(required))
-      fail<FormatError>("{}: the manifest does not list {}", directory, required);
-  if (!found.empty()) {
-    fail<FormatError>("{}: the file {} does not belong to the checkpoint; remove it", directory,
-                      found.begin()->first);
-  }
-}
-
-TrainState read_train_state(const std::string& directory) {
-  const std::string path = in(directory, "state.json");
-  const nlohmann::json document = io::read_json_file(path);
-  return train_state_from_json(io::JsonNode(document, path));
-}
-
-void load_checkpoint(const std::string& directory, CheckpointParts parts) {
-  verify_checkpoint(directory);
-  TrainState state = read_train_state(directory);
-  lora::read_adapter_tensors(in(directory, "adapter"), parts.adapters);
-  parts.optimizer.load_state(quant::read_tensors(in(directory, "optimizer.safetensors")),
-                             state.optimizer_steps);
-  parts.state = std::move(state);
-}
-
-std::optional<std::string> latest_checkpoint(const std::string& run_dir) {
-  if (!fs::exists(run_dir)) return std::nullopt;
-  for (const std::string& name : io::remove_partial_directories(run_dir))
-    log::warning("{}: removed {}, which was never finished", run_dir, name);
-  const std::vector<int64_t> steps = steps_in(run_dir);
-  if (steps.empty()) return std::nullopt;
-  return in(run_dir, checkpoint_name(steps.back()));
-}
-
-void drop_checkpoints_after(const std::string& run_dir, int64_t step) {
-  for (const int64_t later : steps_in(run_dir)) {
-    if (later <= step) continue;
-    log::warning("{}: removed {}, since the run goes on from step {}", run_dir,
-                 checkpoint_name(later), step);
-    remove_checkpoint(run_dir, later);
-  }
+  return newest;
 }
 
 void point_best_at(const std::string& run_dir, int64_t step) {
-  const std::string fresh = in(run_dir, "best.new");
-  fs::remove(fresh);
-  fs::create_directory_symlink(checkpoint_name(step), fresh);
-  fs::rename(fresh, in(run_dir, "best"));
+  const std::string link = in(run_dir, "best");
+  if (fs::is_directory(in(run_dir, checkpoint_name(step))))
+    io::replace_link(link, checkpoint_name(step));
+  else
+    fs::remove(link);
 }
 
 void rotate_checkpoints(const std::string& run_dir, int64_t limit, int64_t best_step) {
   if (limit == 0) return;
-  std::vector<int64_t> steps = steps_in(run_dir);
+  std::vector<int64_t> steps = checkpoint_steps(run_dir);
   std::erase(steps, best_step);
   while (static_cast<int64_t>(steps.size()) > std::max<int64_t>(limit, 1)) {
     remove_checkpoint(run_dir, steps.front());

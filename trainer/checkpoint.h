@@ -30,25 +30,37 @@ struct CheckpointParts {
 std::string checkpoint_name(int64_t step);
 
 // Writes RUN/checkpoint-<step>; keeps the one that is there already, which holds the same, unless
-// its evaluation was still due: that one is replaced. IoError
-// before anything is written if the disk has no room for it, and whenever a write fails: older
-// checkpoints are untouched.
+// its evaluation was still due or it is not whole: that one is replaced. IoError before anything is
+// written if the disk has no room for it, and whenever a write fails: older checkpoints are
+// untouched.
 void save_checkpoint(const std::string& run_dir, const CheckpointParts& parts);
 
 // FormatError naming the first file that is missing, superfluous, cut off or changed.
 void verify_checkpoint(const std::string& directory);
 // state.json alone.
 TrainState read_train_state(const std::string& directory);
-// Verifies, then fills adapters, optimizer and state. FormatError if the tensors do not fit.
+// Verifies, then fills adapters, optimizer and state. FormatError if the tensors do not fit; the
+// parts are then as before.
 void load_checkpoint(const std::string& directory, CheckpointParts parts);
 
-// The checkpoint with the most steps; warns about partial ones and removes what dead processes
-// left.
-std::optional<std::string> latest_checkpoint(const std::string& run_dir);
-// Removes those with more steps than `step`: a run that goes on from an older checkpoint leaves
-// them behind.
-void drop_checkpoints_after(const std::string& run_dir, int64_t step);
-// RUN/best -> checkpoint-<step>, replaced in one move.
+// The steps of what is called a checkpoint in a run, whole or not, ascending.
+std::vector<int64_t> checkpoint_steps(const std::string& run_dir);
+
+// How closely a checkpoint is looked at: sizes takes no time, hashes reads all of it.
+enum class Look { kSizes, kHashes };
+struct PassedOver {
+  std::string directory;
+  std::string fault;  // "RUN/checkpoint-000008: MANIFEST.json is missing; ..."
+};
+struct NewestCheckpoint {
+  std::optional<std::string> whole;     // the one with the most steps
+  std::vector<PassedOver> passed_over;  // those with more steps, of which a file is missing,
+                                        // cut off or changed
+};
+// Reads, and changes nothing.
+NewestCheckpoint newest_checkpoint(const std::string& run_dir, Look look);
+
+// RUN/best -> checkpoint-<step>, replaced in one move. Without such a checkpoint there is no link.
 void point_best_at(const std::string& run_dir, int64_t step);
 // Removes all but the `limit` newest checkpoints (0: keep all), the best one and the last.
 void rotate_checkpoints(const std::string& run_dir, int64_t limit, int64_t best_step);

@@ -4,36 +4,43 @@
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <vector>
+#include <sstream>
 
-#include "base/error.h"
+#include "io/atomic_write.h"
 #include "io/json_text.h"
+#include "io/read_file.h"
 
 namespace qlora::trainer {
 namespace {
 
-std::vector<std::string> lines_up_to(const std::string& path, int64_t last_step) {
-  std::vector<std::string> kept;
-  std::ifstream file(path);
-  for (std::string line; std::getline(file, line);) {
+// Lines that a program can read and that are of no later step. One that was cut off by a kill does
+// not parse: it belongs to a step that is run again.
+std::string lines_up_to(const std::string& text, int64_t last_step) {
+  std::string kept;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
     const auto json = io::json_or_discarded(line);
-    // A line cut off by a kill does not parse: it belongs to a step that is run again.
-    if (json.is_object() && json.value("step", int64_t{0}) <= last_step) kept.push_back(line);
+    if (!json.is_object()) continue;
+    const auto step = json.find("step");
+    if (step == json.end() || !step->is_number_integer() || step->get<int64_t>() <= last_step)
+      kept += line + '\n';
   }
   return kept;
 }
 
+// The path of a file that holds nothing of later steps.
+std::string cut_after(const std::string& path, int64_t last_step) {
+  if (!std::filesystem::exists(path)) return path;
+  const std::string text = io::read_bytes(path);
+  if (const std::string kept = lines_up_to(text, last_step); kept != text)
+    io::write_file_atomically(path, kept);
+  return path;
+}
+
 }  // namespace
 
-MetricsLog::MetricsLog(const std::string& path, int64_t last_step) : path_(path) {
-  const auto kept =
-      std::filesystem::exists(path) ? lines_up_to(path, last_step) : std::vector<std::string>{};
-  file_.open(path, std::ios::trunc);
-  for (const std::string& line : kept) file_ << line << '\n';
-  file_.flush();
-  if (!file_)
-    fail<IoError>("{}: cannot be written; check the folder's permissions and the free space", path);
-}
+MetricsLog::MetricsLog(const std::string& path, int64_t last_step)
+    : file_(cut_after(path, last_step)) {}
 
 void MetricsLog::write(const StepMetrics& m) {
   nlohmann::ordered_json line = {
@@ -47,8 +54,7 @@ void MetricsLog::write(const StepMetrics& m) {
       {"tokens_per_second", static_cast<double>(m.tokens) / m.step_seconds},
       {"step_seconds", m.step_seconds},
       {"peak_memory_bytes", m.peak_memory_bytes}};
-  file_ << io::json_text(line) << std::endl;
-  if (!file_) fail<IoError>("{}: cannot be written; is the disk full?", path_);
+  file_.append(io::json_text(line) + '\n');
 }
 
 void MetricsLog::write_evaluation(int64_t step, double eval_loss, int64_t supervised_tokens,
@@ -57,8 +63,7 @@ void MetricsLog::write_evaluation(int64_t step, double eval_loss, int64_t superv
                                  {"eval_loss", eval_loss},
                                  {"eval_supervised_tokens", supervised_tokens},
                                  {"eval_seconds", seconds}};
-  file_ << io::json_text(line) << std::endl;
-  if (!file_) fail<IoError>("{}: cannot be written; is the disk full?", path_);
+  file_.append(io::json_text(line) + '\n');
 }
 
 }  // namespace qlora::trainer

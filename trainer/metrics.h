@@ -2,8 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <fstream>
 #include <string>
+
+#include "io/append_file.h"
 
 namespace qlora::trainer {
 
@@ -17,19 +18,21 @@ struct StepMetrics {
   int64_t peak_memory_bytes = 0;
 };
 
-// metrics.jsonl: one JSON object a line, flushed line by line. A resumed run appends after cutting
-// the lines of steps that its checkpoint has not seen.
+// metrics.jsonl: one JSON object a line, written line by line. A resumed run appends after the
+// lines of steps that its checkpoint has seen; those of later steps go.
 class MetricsLog {
  public:
-  // Opens for appending and keeps only lines with step <= `last_step`. IoError if it cannot be
-  // written.
+  // Opens for appending and keeps only lines with step <= `last_step`. Where there are others, the
+  // file is replaced by a new one (io/atomic_write.h), so that a kill loses none that is kept.
+  // IoError if it cannot be written.
   MetricsLog(const std::string& path, int64_t last_step);
   void write(const StepMetrics& metrics);
   void write_evaluation(int64_t step, double eval_loss, int64_t supervised_tokens, double seconds);
+  // Waits until every line is on the disk.
+  void sync() { file_.sync(); }
 
  private:
-  std::string path_;
-  std::ofstream file_;
+  io::AppendFile file_;
 };
 
 }  // namespace qlora::trainer

@@ -20,7 +20,7 @@ const std::string kGreen = "\x1b[32m", kPlain = "\x1b[0m";
 RunReport::RunReport(const std::string& run_dir, int64_t last_step, const ReportOptions& options)
     : options_(options),
       metrics_((std::filesystem::path(run_dir) / "metrics.jsonl").string(), last_step),
-      tensorboard_(run_dir) {}
+      tensorboard_(run_dir, last_step) {}
 
 bool RunReport::wants_line(const StepMetrics& m) const {
   constexpr double kSecondsBetweenLines = 0.5;

@@ -24,6 +24,8 @@ class RunReport {
   // evaluations to come, by what those so far took.
   void step(const StepMetrics& metrics);
   void evaluation(int64_t step, const Evaluation& evaluation, bool is_best);
+  // Waits until the lines of metrics.jsonl are on the disk: before a checkpoint that follows them.
+  void sync() { metrics_.sync(); }
 
  private:
   bool wants_line(const StepMetrics& metrics) const;

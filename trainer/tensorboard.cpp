@@ -8,7 +8,7 @@
 #include <cstring>
 #include <filesystem>
 
-#include "base/error.h"
+#include <fmt/format.h>
 
 namespace qlora::trainer {
 namespace {
@@ -62,16 +62,28 @@ double seconds_since_epoch() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
+// A name that no file has: TensorBoard reads files in the order of their names, so a second start
+// within a second comes after the first. Process numbers repeat in containers.
+std::string new_path(const std::string& directory) {
+  const std::string name = fmt::format("events.out.tfevents.{}.{}",
+                                       static_cast<int64_t>(seconds_since_epoch()), getpid());
+  for (int number = 0;; ++number) {
+    const std::string path =
+        (std::filesystem::path(directory) / fmt::format("{}.{}.qlora", name, number)).string();
+    if (!std::filesystem::exists(path)) return path;
+  }
+}
+
 }  // namespace
 
-// Event: wall_time 1, step 2, file_version 3, summary 5; Summary: value 1; Value: tag 1,
-// simple_value 2.
-TensorboardLog::TensorboardLog(const std::string& directory) {
-  const std::string name = fmt::format("events.out.tfevents.{}.{}.qlora",
-                                       static_cast<int64_t>(seconds_since_epoch()), getpid());
-  path_ = (std::filesystem::path(directory) / name).string();
-  file_.open(path_, std::ios::binary);
+// Event: wall_time 1, step 2, file_version 3, summary 5, session_log 7; Summary: value 1; Value:
+// tag 1, simple_value 2; SessionLog: status 1, of which START is 1.
+TensorboardLog::TensorboardLog(const std::string& directory, int64_t last_step)
+    : file_(new_path(directory), io::AppendFile::Existing::kRefuse) {
   write_record(double_field(1, seconds_since_epoch()) + bytes_field(3, "brain.Event:2"));
+  write_record(double_field(1, seconds_since_epoch()) +
+               integer_field(2, static_cast<uint64_t>(last_step + 1)) +
+               bytes_field(7, integer_field(1, 1)));
 }
 
 void TensorboardLog::write(int64_t step,
@@ -85,10 +97,8 @@ void TensorboardLog::write(int64_t step,
 
 void TensorboardLog::write_record(const std::string& event) {
   const std::string length = little_endian(static_cast<uint64_t>(event.size()));
-  file_ << length << little_endian(masked(crc32c(length))) << event
-        << little_endian(masked(crc32c(event)));
-  file_.flush();
-  if (!file_) fail<IoError>("{}: cannot be written; is the disk full?", path_);
+  file_.append(length + little_endian(masked(crc32c(length))) + event +
+               little_endian(masked(crc32c(event))));
 }
 
 }  // namespace qlora::trainer

@@ -5,24 +5,25 @@
 #pragma once
 
 #include <cstdint>
-#include <fstream>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "io/append_file.h"
 
 namespace qlora::trainer {
 
 class TensorboardLog {
  public:
-  // A new events.out.tfevents.* file in `directory`; TensorBoard reads all files of a run together.
-  // IoError if it cannot be written.
-  explicit TensorboardLog(const std::string& directory);
+  // A new events.out.tfevents.* file in `directory`; TensorBoard reads all files of a run together,
+  // and forgets what earlier ones hold of steps after `last_step`, which are run again. IoError if
+  // it cannot be written.
+  TensorboardLog(const std::string& directory, int64_t last_step);
   void write(int64_t step, const std::vector<std::pair<std::string, double>>& scalars);
 
  private:
   void write_record(const std::string& event);
-  std::string path_;
-  std::ofstream file_;
+  io::AppendFile file_;
 };
 
 }  // namespace qlora::trainer

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "io/output_file.h"
+#include "tests/support/killed_work.h"
 #include "tests/support/temp_dir.h"
 
 namespace qlora::io {
@@ -27,14 +28,6 @@ std::vector<std::string> names_in(const std::string& directory) {
     names.push_back(entry.path().filename().string());
   std::ranges::sort(names);
   return names;
-}
-
-// A number that belonged to a process which has ended.
-pid_t dead_process() {
-  const pid_t child = fork();
-  if (child == 0) _exit(0);
-  waitpid(child, nullptr, 0);
-  return child;
 }
 
 // Files larger than this fail, as on a full disk, until the end of the scope.
@@ -136,37 +129,80 @@ TEST(AtomicDirectory, TakesAnEmptyDirectorysPlaceAndNoFullOnes) {
   EXPECT_THROW(AtomicDirectory(dir / "file/below"), IoError);
 }
 
-TEST(AtomicDirectory, AKilledProcessLeavesOnlyAPartialOneThatIsClearedAway) {
-  TempDir dir;
-  const pid_t child = fork();
-  if (child == 0) {
-    AtomicDirectory made(dir / "checkpoint");
-    write_file_atomically(made.path() + "/a", "bytes");
-    kill(getpid(), SIGKILL);
-  }
-  waitpid(child, nullptr, 0);
-  const std::string left = "checkpoint.partial-" + std::to_string(child);
-  EXPECT_THAT(names_in(dir.path()), ElementsAre(left));
-  EXPECT_THAT(remove_partial_directories(dir.path()), ElementsAre(left));
-  EXPECT_THAT(names_in(dir.path()), ElementsAre());
+// "<name>.partial-<random>" alone in `directory`, apart from `others`.
+std::string only_partial(const std::string& directory,
+                         const std::vector<std::string>& others = {}) {
+  std::vector<std::string> partial;
+  for (const std::string& name : names_in(directory))
+    if (std::ranges::find(others, name) == others.end()) partial.push_back(name);
+  return partial.size() == 1 ? partial[0] : "";
 }
 
-TEST(RemovePartialDirectories, SparesLivingProcessesAndOtherNames) {
+bool any_name(const std::string&) { return true; }
+
+// Makes `path`.partial-... in a process of its own, which is killed at once or, with `lives`, when
+// the test has closed the pipe that is returned.
+int make_half_a_directory(const std::string& path, bool lives) {
+  int made[2], end[2];
+  EXPECT_EQ(pipe(made) + pipe(end), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    close(end[1]);
+    AtomicDirectory directory(path);
+    write_file_atomically(directory.path() + "/a", "bytes");
+    char byte = 0;
+    [[maybe_unused]] ssize_t ignored = write(made[1], &byte, 1);
+    if (lives) ignored = read(end[0], &byte, 1);
+    kill(getpid(), SIGKILL);
+  }
+  char byte = 0;
+  EXPECT_EQ(read(made[0], &byte, 1), 1);
+  for (const int file : {made[0], made[1], end[0]}) close(file);
+  if (!lives) waitpid(child, nullptr, 0);
+  return end[1];
+}
+
+TEST(AtomicDirectory, WhatAKilledProcessLeftIsClearedAwayByTheNext) {
   TempDir dir;
-  const std::string living = "a.partial-" + std::to_string(getppid());
-  const std::string dead = "b.partial-" + std::to_string(dead_process());
-  for (const std::string& name : {living, dead, std::string("c.partial-"),
-                                  std::string("d.partial-1x"), std::string("e.partial--1"),
-                                  std::string("f.partial-99999999999"), std::string("partial-1")})
+  close(make_half_a_directory(dir / "checkpoint", false));
+  EXPECT_THAT(only_partial(dir.path()), testing::StartsWith("checkpoint.partial-"));
+  dir.write("another.partial-1/a", "of another name");
+  { const AtomicDirectory next(dir / "checkpoint"); }
+  EXPECT_THAT(names_in(dir.path()), ElementsAre("another.partial-1"));
+}
+
+TEST(AtomicDirectory, WhatALivingProcessFillsIsSparedWhateverItsNumber) {
+  TempDir dir;
+  const int end = make_half_a_directory(dir / "checkpoint", true);
+  const std::string name = only_partial(dir.path());
+  EXPECT_THAT(remove_partial(dir.path(), any_name), ElementsAre());
+  {
+    AtomicDirectory other(dir / "checkpoint");
+    EXPECT_TRUE(fs::exists(dir / (name + "/a")));
+    other.commit();
+  }
+  EXPECT_THAT(names_in(dir.path()), ElementsAre("checkpoint", name));
+  close(end);
+  wait(nullptr);
+  EXPECT_THAT(remove_partial(dir.path(), any_name), ElementsAre(name));
+}
+
+TEST(RemovePartial, TakesFilesAndDirectoriesOfTheNamesGivenAndSparesOthers) {
+  TempDir dir;
+  for (const char* name : {"a.partial-00ff", "b.partial-12", "c.partial-", "d.partial-1x",
+                           "e.partial--1", "partial-1", ".partial-1"})
     fs::create_directory(dir / name);
-  EXPECT_THAT(remove_partial_directories(dir.path()), ElementsAre(dead));
+  dir.write("metrics.jsonl.partial-0a", "bytes");
+  const auto ours = [](const std::string& name) { return name != "b"; };
+  EXPECT_THAT(remove_partial(dir.path(), ours),
+              testing::UnorderedElementsAre("a.partial-00ff", "metrics.jsonl.partial-0a"));
   EXPECT_EQ(names_in(dir.path()).size(), 6u);
 }
 
-TEST(RemovePartialDirectories, FindsNothingWhereThereIsNoDirectory) {
+TEST(RemovePartial, FindsNothingWhereThereIsNoDirectory) {
   TempDir dir;
-  EXPECT_THAT(remove_partial_directories(dir / "absent"), ElementsAre());
-  EXPECT_THROW(remove_partial_directories(dir.write("file", "x")), IoError);
+  EXPECT_THAT(remove_partial(dir / "absent", any_name), ElementsAre());
+  EXPECT_THROW(remove_partial(dir.write("file", "x"), any_name), IoError);
 }
 
 TEST(RequireFreeSpace, SaysWhatIsNeededForWhat) {
@@ -195,6 +231,117 @@ TEST(AtomicDirectory, WhatItReplacesStaysUntilTheNewOneIsWhole) {
   EXPECT_EQ(test::read_file(dir / "out/new.txt"), "new");
   EXPECT_FALSE(std::filesystem::exists(dir / "out/old.txt"));
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir.path()), {}), 1);
+}
+
+TEST(MakeDirectories, MakesWhatIsMissingAndSaysWhatCannotBeMade) {
+  TempDir dir;
+  make_directories(dir / "a/b/c/");
+  make_directories(dir / "a/b");
+  EXPECT_TRUE(fs::is_directory(dir / "a/b/c"));
+  dir.write("file", "x");
+  EXPECT_THROW(make_directories(dir / "file"), IoError);
+  EXPECT_THROW(make_directories(dir / "file/below"), IoError);
+}
+
+// Each of these is killed at every system call that changes a file.
+
+TEST(AKillAtAnyCall, LeavesAFileOldOrNew) {
+  TempDir dir;
+  const auto kills =
+      test::kill_at_each_call([&] { write_file_atomically(dir / "a", "old"); },
+                              [&] { write_file_atomically(dir / "a", "new, and longer"); },
+                              [&] {
+                                const std::string bytes = test::read_file(dir / "a");
+                                EXPECT_TRUE(bytes == "old" || bytes == "new, and longer") << bytes;
+                              });
+  EXPECT_GE(kills, 4);  // write, fsync, rename, fsync of the directory
+}
+
+TEST(AKillAtAnyCall, LeavesALinkOldOrNew) {
+  TempDir dir;
+  const auto kills = test::kill_at_each_call(
+      [&] { replace_link(dir / "best", "old"); }, [&] { replace_link(dir / "best", "new"); },
+      [&] {
+        const std::string target = fs::read_symlink(dir / "best").string();
+        EXPECT_TRUE(target == "old" || target == "new") << target;
+      });
+  EXPECT_GE(kills, 3);
+}
+
+void write_two_files(const std::string& target, const std::string& bytes,
+                     AtomicDirectory::Existing existing) {
+  AtomicDirectory directory(target, existing);
+  for (const char* name : {"/a", "/b"}) write_file_atomically(directory.path() + name, bytes);
+  directory.commit();
+}
+
+// The bytes of both files where they agree; empty: there is no directory.
+std::string bytes_of_both(const std::string& directory) {
+  if (!fs::exists(directory)) return "";
+  EXPECT_THAT(names_in(directory), ElementsAre("a", "b"));
+  const std::string a = test::read_file(directory + "/a");
+  EXPECT_EQ(a, test::read_file(directory + "/b"));
+  return a;
+}
+
+TEST(AKillAtAnyCall, LeavesANewDirectoryWholeOrAbsent) {
+  TempDir dir;
+  using enum AtomicDirectory::Existing;
+  const auto kills =
+      test::kill_at_each_call([&] { fs::remove_all(dir / "parent"); },
+                              [&] { write_two_files(dir / "parent/out", "new", kRefuse); },
+                              [&] {
+                                const std::string bytes = bytes_of_both(dir / "parent/out");
+                                EXPECT_TRUE(bytes.empty() || bytes == "new") << bytes;
+                              });
+  EXPECT_GE(kills, 15);
+}
+
+// Also where the file system cannot exchange, after the recovery that the next writer begins with.
+TEST(AKillAtAnyCall, LeavesAReplacedDirectoryOldOrNew) {
+  using enum AtomicDirectory::Existing;
+  for (const bool exchanges : {true, false}) {
+    SCOPED_TRACE(exchanges ? "by exchange" : "by two renames");
+    TempDir dir;
+    refuse_exchange(!exchanges);
+    int recovered = 0;
+    const auto kills =
+        test::kill_at_each_call([&] { write_two_files(dir / "out", "old", kReplace); },
+                                [&] { write_two_files(dir / "out", "new", kReplace); },
+                                [&] {
+                                  if (exchanges) {
+                                    EXPECT_TRUE(fs::exists(dir / "out"));
+                                  }
+                                  recovered += fs::exists(dir / "out") ? 0 : 1;
+                                  recover_replaced(dir.path());
+                                  const std::string bytes = bytes_of_both(dir / "out");
+                                  EXPECT_TRUE(bytes == "old" || bytes == "new") << bytes;
+                                  remove_partial(dir.path(), any_name);
+                                  EXPECT_THAT(names_in(dir.path()), ElementsAre("out"));
+                                });
+    refuse_exchange(0);
+    EXPECT_GE(kills, 15);
+    EXPECT_EQ(recovered > 0, !exchanges);
+  }
+}
+
+TEST(AKillAtAnyCall, LeavesARecoveryThatTheNextOneFinishes) {
+  for (const bool new_is_there : {false, true}) {
+    TempDir dir;
+    test::kill_at_each_call(
+        [&] {
+          fs::remove_all(dir / "out");
+          dir.write("out.before-replacement/a", "old");
+          dir.write("out.before-replacement/b", "old");
+          if (new_is_there) write_two_files(dir / "out", "new", AtomicDirectory::Existing::kRefuse);
+        },
+        [&] { recover_replaced(dir.path()); },
+        [&] {
+          recover_replaced(dir.path());
+          EXPECT_EQ(bytes_of_both(dir / "out"), new_is_there ? "new" : "old");
+          EXPECT_THAT(names_in(dir.path()), ElementsAre("out"));
+        });
+  }
 }
 
 }  // namespace

@@ -22,7 +22,9 @@ Recipe idle_recipe(const test::TempDir& dir) {
 }
 
 int64_t last_step(const Recipe& recipe) {
-  return trainer::read_train_state(*trainer::latest_checkpoint(recipe.output.dir)).step;
+  return trainer::read_train_state(
+             *trainer::newest_checkpoint(recipe.output.dir, trainer::Look::kSizes).whole)
+      .step;
 }
 
 trainer::Outcome train(const Recipe& recipe) {

@@ -4,8 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <filesystem>
+#include <fstream>
 #include <map>
 
 #include "base/error.h"
@@ -14,6 +16,7 @@
 #include "recipes/recipe_yaml.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
+#include "trainer/checkpoint.h"
 
 namespace qlora::recipes {
 namespace {
@@ -42,6 +45,10 @@ class RunDirectories : public testing::Test {
     recipe.train.save_every = 1;
     const std::atomic<bool> never{false};
     ASSERT_EQ(finetune(recipe, never), trainer::Outcome::kFinished);
+  }
+  void remove_checkpoints() const {
+    for (const int64_t step : trainer::checkpoint_steps(recipe.output.dir))
+      fs::remove_all(recipe.output.dir + "/" + trainer::checkpoint_name(step));
   }
   // ConfigError with `part` in it, and no file of the run changed.
   void expect_refused(const Recipe& other, const std::string& part) {
@@ -125,10 +132,70 @@ TEST_F(RunDirectories, AMovedRunIsFoundWhereItIsNow) {
 
 TEST_F(RunDirectories, TheSameRecipeGoesOnFromTheLastCheckpoint) {
   train();
+  fs::remove_all(recipe.output.dir + "/adapter");
   const auto before = contents(recipe.output.dir);
   const RunDirectory run(recipe);
+  EXPECT_FALSE(run.finished());
   EXPECT_EQ(run.checkpoint(), recipe.output.dir + "/checkpoint-000002");
   EXPECT_EQ(contents(recipe.output.dir), before);
+}
+
+TEST_F(RunDirectories, AFinishedRunIsNotTouchedWithOrWithoutItsCheckpoints) {
+  train();
+  const std::atomic<bool> never{false};
+  for (const bool with_checkpoints : {true, false}) {
+    if (!with_checkpoints) remove_checkpoints();
+    const auto before = contents(recipe.output.dir);
+    EXPECT_TRUE(RunDirectory(recipe).finished());
+    EXPECT_EQ(finetune(recipe, never), trainer::Outcome::kFinished);
+    EXPECT_EQ(contents(recipe.output.dir), before);
+  }
+}
+
+TEST_F(RunDirectories, AnotherRecipeTakesNothingThatARunWrote) {
+  train();
+  remove_checkpoints();
+  Recipe other = recipe;
+  other.lora.rank = 8;
+  expect_refused(other, "lora.rank: 4 -> 8");  // an adapter and metrics are left
+  fs::remove_all(recipe.output.dir + "/adapter");
+  expect_refused(other, "--overwrite");  // metrics
+  const std::string metrics = recipe.output.dir + "/metrics.jsonl";
+  fs::remove(metrics);
+  for (const char* name : {"run/base/config.json", "run/checkpoint-000002/state.json",
+                           "run/set-aside-1/adapter/adapter_config.json"}) {
+    dir.write(name, "{}");
+    expect_refused(other, "lora.rank");
+    fs::remove_all(fs::path(dir / name).parent_path());
+  }
+  fs::remove_all(recipe.output.dir + "/set-aside-1");
+  std::ofstream(metrics).close();  // a run that was ended before its first step
+  fs::create_directory(recipe.output.dir + "/checkpoint-000001");
+  const RunDirectory run(other);
+  EXPECT_FALSE(run.checkpoint() || run.finished());
+}
+
+TEST_F(RunDirectories, WithoutACheckpointTheSameRecipeBeginsAgain) {
+  train();
+  remove_checkpoints();
+  fs::remove_all(recipe.output.dir + "/adapter");
+  const RunDirectory run(recipe);
+  EXPECT_FALSE(run.checkpoint() || run.finished());
+}
+
+TEST_F(RunDirectories, AFinishedRunGoesOnWhenItIsMadeLongerAndKeepsWhatItHad) {
+  train();
+  const std::string adapter = "/adapter/adapter_model.safetensors";
+  const std::string before = test::read_file(recipe.output.dir + adapter);
+  recipe.train.max_steps = 3;
+  recipe.train.on_extend = "rescale";
+  const std::atomic<bool> never{false};
+  ASSERT_EQ(finetune(recipe, never), trainer::Outcome::kFinished);
+  EXPECT_TRUE(test::read_file(recipe.output.dir + adapter) != before);
+  EXPECT_TRUE(test::read_file(recipe.output.dir + "/set-aside-1" + adapter) == before);
+  remove_checkpoints();
+  recipe.train.max_steps = 4;
+  expect_refused(recipe, "lora.from_adapter");
 }
 
 TEST_F(RunDirectories, ACheckpointCanBeNamed) {
@@ -154,16 +221,81 @@ TEST_F(RunDirectories, ResumeNeverRefusesARun) {
   expect_refused(recipe, "train.resume");
 }
 
-TEST_F(RunDirectories, ADamagedCheckpointIsNotGoneOnFrom) {
+TEST_F(RunDirectories, ACheckpointOfNoRunIsAnError) {
+  recipe.train.resume = dir / "elsewhere/checkpoint-000001";
+  EXPECT_THAT([&] { RunDirectory run(recipe); },
+              testing::ThrowsMessage<ConfigError>(HasSubstr("holds no run")));
+}
+
+TEST_F(RunDirectories, GoingBackSetsAsideWhatCameLater) {
   train();
+  const auto before = contents(recipe.output.dir);
+  recipe.train.resume = "checkpoint-000001";  // a name within the run
+  const std::atomic<bool> never{false};
+  ASSERT_EQ(finetune(recipe, never), trainer::Outcome::kFinished);
+  const std::string aside = recipe.output.dir + "/set-aside-1";
+  for (const std::string part : {"/checkpoint-000002", "/adapter", "/metrics.jsonl"})
+    for (const auto& [path, bytes] : before)
+      if (path.starts_with(recipe.output.dir + part)) {
+        EXPECT_EQ(test::read_file(aside + path.substr(recipe.output.dir.size())), bytes) << path;
+        if (part != "/metrics.jsonl") {
+          EXPECT_EQ(test::read_file(path), bytes) << path;  // the same again
+        }
+      }
+  EXPECT_EQ(fs::read_symlink(recipe.output.dir + "/best"), "checkpoint-000002");
+}
+
+TEST_F(RunDirectories, ADamagedCheckpointIsPassedOverForTheOneBefore) {
+  train();
+  fs::remove_all(recipe.output.dir + "/adapter");
   const std::string state = recipe.output.dir + "/checkpoint-000002/optimizer.safetensors";
   fs::resize_file(state, fs::file_size(state) - 1);
-  try {
-    RunDirectory run(recipe);
-    FAIL() << "was not refused";
-  } catch (const FormatError& error) {
-    EXPECT_THAT(error.what(), HasSubstr("optimizer.safetensors"));
-  }
+  EXPECT_EQ(RunDirectory(recipe).checkpoint(), recipe.output.dir + "/checkpoint-000001");
+  const std::atomic<bool> never{false};
+  ASSERT_EQ(finetune(recipe, never), trainer::Outcome::kFinished);
+  EXPECT_TRUE(fs::exists(recipe.output.dir + "/set-aside-1/checkpoint-000002/state.json"));
+  EXPECT_NO_THROW(trainer::verify_checkpoint(recipe.output.dir + "/checkpoint-000002"));
+}
+
+TEST_F(RunDirectories, WhereNoneIsWholeAndWhereTheNamedOneIsNotTheWayOutIsNamed) {
+  train();
+  fs::remove_all(recipe.output.dir + "/adapter");
+  const std::string run = recipe.output.dir;
+  fs::remove(run + "/checkpoint-000002/MANIFEST.json");
+  recipe.train.resume = run + "/checkpoint-000002";
+  EXPECT_THAT([&] { RunDirectory directory(recipe); },
+              testing::ThrowsMessage<FormatError>(testing::AllOf(
+                  HasSubstr("MANIFEST.json is missing"),
+                  HasSubstr("qlora resume " + run + " --from " + run + "/checkpoint-000001"))));
+  fs::remove(run + "/checkpoint-000001/state.json");
+  recipe.train.resume = "auto";
+  const auto before = contents(run);
+  EXPECT_THAT([&] { RunDirectory directory(recipe); },
+              testing::ThrowsMessage<FormatError>(
+                  testing::AllOf(HasSubstr("state.json is missing"),
+                                 HasSubstr("MANIFEST.json is missing"), HasSubstr("--overwrite"))));
+  EXPECT_EQ(contents(run), before);
+}
+
+TEST_F(RunDirectories, WhatAKillLeftHalfMadeIsClearedAwayByTheNextRunAlone) {
+  train();
+  fs::remove_all(recipe.output.dir + "/adapter");
+  dir.write("run/checkpoint-000003.partial-00ab/state.json", "{}");
+  dir.write("run/metrics.jsonl.partial-00ab", "{}");
+  dir.write("run/thesis.partial-00ab", "mine");
+  adapter_of_run(recipe.output.dir);
+  EXPECT_TRUE(fs::exists(dir / "run/checkpoint-000003.partial-00ab"));
+  const RunDirectory run(recipe);
+  EXPECT_FALSE(fs::exists(dir / "run/checkpoint-000003.partial-00ab"));
+  EXPECT_FALSE(fs::exists(dir / "run/metrics.jsonl.partial-00ab"));
+  EXPECT_TRUE(fs::exists(dir / "run/thesis.partial-00ab"));
+}
+
+TEST_F(RunDirectories, AReplacementThatAKillInterruptedGetsItsNameBack) {
+  train();
+  remove_checkpoints();
+  fs::rename(dir / "run/adapter", dir / "run/adapter.before-replacement");
+  EXPECT_TRUE(RunDirectory(recipe).finished());
 }
 
 TEST_F(RunDirectories, OverwriteReplacesWhatARunWroteAndNothingElse) {

@@ -4,10 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "base/error.h"
+#include "io/atomic_write.h"
 #include "io/json.h"
+#include "tests/support/killed_work.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_model.h"
 #include "trainer/tensorboard.h"
@@ -111,14 +114,151 @@ TEST(Checkpoint, EachDamagedFileIsNamed) {
               ThrowsMessage<FormatError>(HasSubstr("notes.txt")));
 }
 
-TEST(Checkpoint, TheLatestIsTheOneWithTheMostStepsAndNeverAPartialOne) {
+// Checkpoints of steps 1 to `steps`.
+void save_steps(const TempDir& dir, SmallParts& small, int64_t steps) {
+  for (small.state.step = 1; small.state.step <= steps; ++small.state.step)
+    save_checkpoint(dir.path(), small.parts());
+}
+
+TEST(Checkpoint, TheNewestIsTheWholeOneWithTheMostSteps) {
   TempDir dir;
-  EXPECT_EQ(latest_checkpoint(dir.path()), std::nullopt);
-  for (const char* name : {"checkpoint-000002", "checkpoint-000010",
-                           "checkpoint-000012.partial-999999999", "checkpoint-x"})
+  EXPECT_EQ(newest_checkpoint(dir.path(), Look::kHashes).whole, std::nullopt);
+  SmallParts small;
+  small.state.step = 2;
+  save_checkpoint(dir.path(), small.parts());
+  small.state.step = 10;
+  save_checkpoint(dir.path(), small.parts());
+  for (const char* name : {"checkpoint-000012.partial-999999999", "checkpoint-x"})
     fs::create_directory(dir / name);
-  EXPECT_EQ(latest_checkpoint(dir.path()), dir / "checkpoint-000010");
-  EXPECT_FALSE(fs::exists(dir / "checkpoint-000012.partial-999999999"));
+  const NewestCheckpoint newest = newest_checkpoint(dir.path(), Look::kHashes);
+  EXPECT_EQ(newest.whole, dir / "checkpoint-000010");
+  EXPECT_TRUE(newest.passed_over.empty());
+  EXPECT_TRUE(fs::exists(dir / "checkpoint-000012.partial-999999999"));  // it only reads
+}
+
+TEST(Checkpoint, WhatIsNotWholeIsPassedOverAndNamed) {
+  TempDir dir;
+  SmallParts small;
+  save_steps(dir, small, 4);
+  fs::remove(dir / "checkpoint-000003/MANIFEST.json");
+  fs::resize_file(dir / "checkpoint-000004/optimizer.safetensors", 100);
+  fs::create_directory(dir / "checkpoint-000008");
+  const NewestCheckpoint newest = newest_checkpoint(dir.path(), Look::kSizes);
+  EXPECT_EQ(newest.whole, dir / "checkpoint-000002");
+  ASSERT_EQ(newest.passed_over.size(), 3u);
+  EXPECT_EQ(newest.passed_over[0].directory, dir / "checkpoint-000008");
+  EXPECT_THAT(newest.passed_over[0].fault, HasSubstr("MANIFEST.json is missing"));
+  EXPECT_THAT(newest.passed_over[1].fault, HasSubstr("optimizer.safetensors must have"));
+  EXPECT_THAT(newest.passed_over[2].fault, HasSubstr("checkpoint-000003: MANIFEST.json"));
+}
+
+TEST(Checkpoint, AChangedByteIsSeenByHashesAndAForeignFilePassesNothingOver) {
+  TempDir dir;
+  SmallParts small;
+  save_steps(dir, small, 2);
+  dir.write("checkpoint-000002/notes.txt", "mine");
+  EXPECT_EQ(newest_checkpoint(dir.path(), Look::kHashes).whole, dir / "checkpoint-000002");
+  const std::string file = "checkpoint-000002/optimizer.safetensors";
+  std::string bytes = test::read_file(dir / file);
+  bytes.back() ^= 1;
+  dir.write(file, bytes);
+  EXPECT_EQ(newest_checkpoint(dir.path(), Look::kSizes).whole, dir / "checkpoint-000002");
+  EXPECT_EQ(newest_checkpoint(dir.path(), Look::kHashes).whole, dir / "checkpoint-000001");
+}
+
+TEST(Checkpoint, SavingReplacesOneThatIsNotWhole) {
+  TempDir dir;
+  SmallParts small;
+  save_checkpoint(dir.path(), small.parts());
+  fs::remove(dir / "checkpoint-000001/MANIFEST.json");
+  save_checkpoint(dir.path(), small.parts());
+  EXPECT_NO_THROW(verify_checkpoint(dir / "checkpoint-000001"));
+  fs::remove_all(dir / "checkpoint-000001");
+  fs::create_directory(dir / "checkpoint-000001");
+  save_checkpoint(dir.path(), small.parts());
+  EXPECT_NO_THROW(verify_checkpoint(dir / "checkpoint-000001"));
+}
+
+TEST(Checkpoint, OneThatDoesNotFitLeavesAllPartsAsTheyWere) {
+  TempDir dir;
+  SmallParts saved;
+  save_checkpoint(dir.path(), saved.parts());
+  SmallParts other;
+  optim::OptimizerOptions options;
+  options.name = "lion";  // has one state where the saved AdamW has two
+  std::vector<optim::Parameter> parameters;
+  for (const auto& t : other.adapters->tensors())
+    parameters.push_back({t.name, t.value, t.gradient});
+  other.optimizer = optim::make_optimizer(options, parameters);
+  at::Tensor values = other.adapters->values();
+  values.fill_(0.25f);
+  other.state.step = 77;
+  EXPECT_THROW(load_checkpoint(dir / "checkpoint-000001", other.parts()), FormatError);
+  EXPECT_TRUE(at::equal(other.adapters->values(), at::full_like(values, 0.25f)));
+  EXPECT_EQ(other.optimizer->num_steps(), 0);
+  EXPECT_EQ(other.state.step, 77);
+}
+
+// Each of these is killed at every system call that changes a file.
+
+TEST(AKillAtAnyCall, OfASaveLeavesTheCheckpointBeforeOrTheNewOne) {
+  TempDir dir;
+  SmallParts small;
+  save_checkpoint(dir.path(), small.parts());
+  small.state.step = 2;
+  const auto kills = test::kill_at_each_call(
+      [&] { fs::remove_all(dir / "checkpoint-000002"); },
+      [&] { save_checkpoint(dir.path(), small.parts()); },
+      [&] {
+        const auto newest = newest_checkpoint(dir.path(), Look::kHashes);
+        EXPECT_TRUE(newest.whole.has_value());
+        EXPECT_TRUE(newest.passed_over.empty()) << newest.passed_over[0].fault;
+      });
+  EXPECT_GE(kills, 20);
+}
+
+TEST(AKillAtAnyCall, OfASaveThatReplacesLeavesTheOldOneOrTheNewOne) {
+  SmallParts small;
+  TempDir old;
+  small.state.evaluation_due = true;
+  save_checkpoint(old.path(), small.parts());
+  small.state.evaluation_due = false;
+  for (const bool exchanges : {true, false}) {
+    TempDir dir;
+    refuse_exchange(!exchanges);
+    test::kill_at_each_call(
+        [&] {
+          fs::remove_all(dir / "checkpoint-000001");
+          fs::copy(old.path(), dir.path(), fs::copy_options::recursive);
+        },
+        [&] { save_checkpoint(dir.path(), small.parts()); },
+        [&] {
+          io::recover_replaced(dir.path());
+          EXPECT_NO_THROW(verify_checkpoint(dir / "checkpoint-000001"));
+        });
+    refuse_exchange(0);
+  }
+}
+
+TEST(AKillAtAnyCall, OfARotationLeavesTheNewestAndTheBest) {
+  TempDir dir;
+  SmallParts small;
+  test::kill_at_each_call(
+      [&] {
+        save_steps(dir, small, 4);
+        point_best_at(dir.path(), 2);
+      },
+      [&] {
+        point_best_at(dir.path(), 3);
+        rotate_checkpoints(dir.path(), 1, 3);
+      },
+      [&] {
+        const auto newest = newest_checkpoint(dir.path(), Look::kHashes);
+        EXPECT_EQ(newest.whole, dir / "checkpoint-000004");
+        EXPECT_NO_THROW(verify_checkpoint(dir / "best"));
+        for (const int64_t step : checkpoint_steps(dir.path()))
+          EXPECT_NO_THROW(verify_checkpoint(dir / checkpoint_name(step)));
+      });
 }
 
 TEST(Checkpoint, RotationKeepsTheNewestAndTheBest) {
@@ -161,20 +301,48 @@ TEST(Checkpoint, StateReadsBackAsItWasWritten) {
               ThrowsMessage<FormatError>(HasSubstr("tokens")));
 }
 
+// The events of a file, whose framing must hold: length, checksum, event, checksum.
+std::vector<std::string> events_in(const std::string& path) {
+  const std::string bytes = test::read_file(path);
+  std::vector<std::string> events;
+  size_t at = 0;
+  while (at + 12 <= bytes.size()) {
+    uint64_t length = 0;
+    std::memcpy(&length, bytes.data() + at, sizeof(length));
+    events.push_back(bytes.substr(at + 12, length));
+    at += 12 + length + 4;
+  }
+  EXPECT_EQ(at, bytes.size());
+  return events;
+}
+
 TEST(Tensorboard, RecordsAreFramedByLengthAndChecksum) {
   TempDir dir;
   {
-    TensorboardLog log(dir.path());
+    TensorboardLog log(dir.path(), 4);
     log.write(5, {{"a", 1.0}});
   }
-  const std::string bytes = test::read_file(dir / names_in(dir.path()).at(0));
-  // The version record: wall time (9 bytes), then field 3 with 13 characters.
-  EXPECT_EQ(static_cast<uint8_t>(bytes[0]), 9 + 2 + 13);
-  EXPECT_EQ(bytes.substr(12 + 9 + 2, 13), "brain.Event:2");
-  const size_t second = 12 + 24 + 4;
-  uint64_t length = 0;
-  std::memcpy(&length, bytes.data() + second, sizeof(length));
-  EXPECT_EQ(bytes.size(), second + 12 + length + 4);
+  const auto events = events_in(dir / names_in(dir.path()).at(0));
+  ASSERT_EQ(events.size(), 3u);
+  // Wall time takes 9 bytes; field 3 with 13 characters follows.
+  EXPECT_EQ(events[0].size(), 9u + 2 + 13);
+  EXPECT_EQ(events[0].substr(9 + 2, 13), "brain.Event:2");
+  // A session begins at step 5 (field 2), by field 7 with status (field 1) START.
+  EXPECT_EQ(events[1].substr(9), std::string("\x10\x05\x3a\x02\x08\x01"));
+  EXPECT_EQ(events[2].substr(9, 2), std::string("\x10\x05"));
+}
+
+TEST(Tensorboard, ASecondStartWithinASecondWritesAFileOfItsOwnThatComesAfterTheFirst) {
+  TempDir dir;
+  TensorboardLog(dir.path(), 0).write(1, {{"a", 1.0}});
+  const std::string first = names_in(dir.path()).at(0);
+  const std::string bytes = test::read_file(dir / first);
+  const TensorboardLog second(dir.path(), 1);
+  auto names = names_in(dir.path());
+  std::ranges::sort(names);
+  ASSERT_EQ(names.size(), 2u);
+  EXPECT_EQ(names[0], first);
+  EXPECT_EQ(test::read_file(dir / first), bytes);
 }
 
 }  // namespace

@@ -1,0 +1,39 @@
+#include "io/append_file.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/error.h"
+
+namespace qlora::io {
+
+AppendFile::AppendFile(std::string path, Existing existing) : path_(std::move(path)) {
+  const int exclusive = existing == Existing::kRefuse ? O_EXCL : 0;
+  file_ = open(path_.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | exclusive, 0666);
+  if (file_ < 0) {
+    fail<IoError>("{} cannot be written: {}; check the folder's permissions and the free space",
+                  path_, std::strerror(errno));
+  }
+}
+
+AppendFile::~AppendFile() { close(file_); }
+
+void AppendFile::append(std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = write(file_, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) fail<IoError>("{} cannot be written: {}", path_, std::strerror(errno));
+    bytes.remove_prefix(static_cast<size_t>(written));
+  }
+}
+
+void AppendFile::sync() {
+  if (fsync(file_) != 0)
+    fail<IoError>("{} cannot be flushed to disk: {}", path_, std::strerror(errno));
+}
+
+}  // namespace qlora::io

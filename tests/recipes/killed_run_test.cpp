@@ -1,0 +1,107 @@
+// The directory of a run that is changed and killed at every system call on the way.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <filesystem>
+#include <map>
+
+#include "base/log.h"
+#include "recipes/qlora_finetune.h"
+#include "recipes/run_directory.h"
+#include "tests/support/killed_work.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/tiny_files.h"
+#include "trainer/checkpoint.h"
+#include "trainer/metrics.h"
+
+namespace qlora::recipes {
+namespace {
+namespace fs = std::filesystem;
+using test::TempDir;
+
+class AKillAtAnyCall : public testing::Test {
+ protected:
+  void TearDown() override { log::close_file(); }
+
+  // Two steps, with a checkpoint after each.
+  void train() {
+    recipe.train.max_steps = 2;
+    recipe.train.save_every = 1;
+    const std::atomic<bool> never{false};
+    ASSERT_EQ(finetune(recipe, never), trainer::Outcome::kFinished);
+  }
+
+  TempDir dir;
+  Recipe recipe = test::tiny_recipe(dir.path());
+};
+
+// Whole under one of the places where it may be.
+bool is_whole_in_one_of(const std::vector<std::string>& places,
+                        const std::map<std::string, std::string>& files) {
+  return std::ranges::any_of(places, [&](const std::string& place) {
+    return fs::exists(place) && std::ranges::all_of(files, [&](const auto& file) {
+             return test::read_file(place + file.first) == file.second;
+           });
+  });
+}
+
+// The bytes of every file by its path within `directory`.
+std::map<std::string, std::string> files_of(const std::string& directory) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : fs::recursive_directory_iterator(directory))
+    if (entry.is_regular_file())
+      files[entry.path().string().substr(directory.size())] = test::read_file(entry.path());
+  return files;
+}
+
+TEST_F(AKillAtAnyCall, WhileARunGoesBackLosesNothing) {
+  train();
+  const std::string trained = dir / "trained", run = recipe.output.dir;
+  fs::rename(run, trained);
+  const std::vector<std::string> parts = {"/checkpoint-000001", "/checkpoint-000002", "/adapter"};
+  const std::string metrics = test::read_file(trained + "/metrics.jsonl");
+  const std::string first_lines = metrics.substr(0, metrics.find("{\"step\":2"));
+  recipe.train.resume = run + "/checkpoint-000001";
+  const auto kills = test::kill_at_each_call(
+      [&] {
+        fs::remove_all(run);
+        fs::copy(trained, run, fs::copy_options::recursive | fs::copy_options::copy_symlinks);
+      },
+      [&] {
+        const RunDirectory directory(recipe);
+        directory.begin(recipe, 1);
+        trainer::point_best_at(run, 1);
+        const trainer::MetricsLog log(run + "/metrics.jsonl", 1);
+      },
+      [&] {
+        for (const std::string& part : parts) {
+          const std::vector<std::string> places = {run + part, run + "/set-aside-1" + part};
+          EXPECT_TRUE(is_whole_in_one_of(places, files_of(trained + part))) << part;
+        }
+        EXPECT_TRUE(test::read_file(run + "/metrics.jsonl").starts_with(first_lines));
+        EXPECT_TRUE(RunDirectory(recipe).checkpoint().has_value());
+      });
+  EXPECT_GE(kills, 20);
+}
+
+TEST_F(AKillAtAnyCall, WhileARunIsReplacedLeavesADirectoryThatCanBeReplaced) {
+  train();
+  const std::string trained = dir / "trained", run = recipe.output.dir;
+  fs::rename(run, trained);
+  recipe.output.overwrite = true;
+  test::kill_at_each_call(
+      [&] {
+        fs::remove_all(run);
+        fs::copy(trained, run, fs::copy_options::recursive | fs::copy_options::copy_symlinks);
+      },
+      [&] { RunDirectory(recipe).begin(recipe, 0); },
+      [&] {
+        for (const int64_t step : trainer::checkpoint_steps(run))
+          EXPECT_NO_THROW(trainer::verify_checkpoint(run + "/" + trainer::checkpoint_name(step)));
+        EXPECT_NO_THROW(RunDirectory(recipe).begin(recipe, 0));
+      });
+}
+
+}  // namespace
+}  // namespace qlora::recipes
