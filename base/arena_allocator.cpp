@@ -4,7 +4,11 @@
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/impl/alloc_cpu.h>
 #include <sys/mman.h>
+#include <sys/sysinfo.h>
 
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 #include <map>
 #include <mutex>
 #include <new>
@@ -17,6 +21,14 @@ namespace {
 
 constexpr size_t kReserved = size_t{1} << 42;  // addresses, not memory
 constexpr size_t kUnit = 4 << 10;              // sizes are rounded up to this
+
+// More than this no machine keeps: a size from a damaged file, say. Addresses are there for it, and
+// the kernel would end the process while it fills them.
+size_t largest_buffer() {
+  struct sysinfo machine {};
+  if (sysinfo(&machine) != 0) return kReserved;
+  return std::min(kReserved, (machine.totalram + machine.totalswap) * machine.mem_unit);
+}
 
 size_t rounded(size_t bytes) { return (bytes + kUnit - 1) / kUnit * kUnit; }
 
@@ -34,6 +46,7 @@ class Arena {
   }
 
   void* allocate(size_t bytes) {
+    if (bytes > largest_) throw std::bad_alloc();
     const size_t size = rounded(bytes);
     const std::lock_guard lock(mutex_);
     size_t offset = end_;
@@ -61,6 +74,11 @@ class Arena {
   void free(void* pointer) {
     const std::lock_guard lock(mutex_);
     const auto found = live_.find(static_cast<size_t>(static_cast<char*>(pointer) - begin_));
+    if (found == live_.end()) {
+      // As free() does with such a pointer: what else is wrong cannot be known.
+      std::fputs("a tensor's memory was given back twice, or is not the allocator's\n", stderr);
+      std::abort();
+    }
     size_t offset = found->first, size = found->second;
     live_.erase(found);
     used_ -= size;
@@ -107,6 +125,7 @@ class Arena {
   }
 
   char* begin_;
+  const size_t largest_ = largest_buffer();
   std::mutex mutex_;
   std::map<size_t, size_t> free_;                // offset -> size
   std::set<std::pair<size_t, size_t>> by_size_;  // (size, offset): the lowest of equals first

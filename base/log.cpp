@@ -32,10 +32,14 @@ Sinks& sinks() {
   return sinks;
 }
 
+// A line that a full disk or a lost terminal does not take ends no work.
 void send(spdlog::sinks::sink& sink, spdlog::level::level_enum level, std::string_view line) {
   if (!sink.should_log(level)) return;
-  sink.log({kLogger, level, spdlog::string_view_t(line.data(), line.size())});
-  sink.flush();
+  try {
+    sink.log({kLogger, level, spdlog::string_view_t(line.data(), line.size())});
+    sink.flush();
+  } catch (const spdlog::spdlog_ex&) {
+  }
 }
 
 // An information line stands as it is; a warning or an error names itself in colour.

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <exception>
 #include <new>
+#include <stdexcept>
 
 #include "base/error.h"
 #include "base/instruction_set.h"
@@ -47,6 +48,11 @@ void add_commands(qlora::cli::Command app) {
   add_reference_command(app);
 }
 
+constexpr const char* kTooMuchMemory =
+    "more memory was asked for than the machine has. In training, lower train.micro_batch_size or "
+    "data.sequence_length, or quantize the base; while a file is read, a damaged one may claim to "
+    "hold more than it does";
+
 int failed(const std::exception& error, int code) {
   qlora::log::write_error(error.what());
   return code;
@@ -70,10 +76,9 @@ int run(int argc, char** argv) {
   } catch (const qlora::DivergenceError& error) {
     return failed(error, 3);
   } catch (const std::bad_alloc&) {
-    qlora::log::write_error(
-        "the machine's memory does not suffice; lower train.micro_batch_size or "
-        "data.sequence_length, or quantize the base");
-    return 1;
+    return failed(std::runtime_error(kTooMuchMemory), 1);
+  } catch (const std::length_error&) {
+    return failed(std::runtime_error(kTooMuchMemory), 1);
   } catch (const std::exception& error) {
     return failed(error, 1);
   }

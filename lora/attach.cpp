@@ -54,6 +54,38 @@ int64_t numbers_of(const LoraLinear& layer, bool use_dora) {
   return numbers;
 }
 
+// The model's slots, emptied again unless attaching came to its end.
+class SlotsInTheFilling {
+ public:
+  explicit SlotsInTheFilling(const TrainableParts& parts) : parts_(parts) {}
+  ~SlotsInTheFilling() {
+    if (!filled_) empty();
+  }
+  void keep() { filled_ = true; }
+
+ private:
+  void empty() {
+    for (LinearGroup* group : parts_.all_groups()) {
+      for (LoraLinear& layer : group->layers()) {
+        layer.adapter.reset();
+        layer.trained_bias.reset();
+        layer.trained_weight.reset();
+        layer.trained_rows.reset();
+      }
+      group->set_stacked_a({});
+      group->set_anchor({});
+    }
+    if (parts_.embedding != nullptr) {
+      parts_.embedding->trained.reset();
+      parts_.embedding->rows.reset();
+    }
+    for (const auto& [name, norm] : parts_.norms) norm->trained.reset();
+  }
+
+  const TrainableParts& parts_;
+  bool filled_ = false;
+};
+
 }  // namespace
 
 int64_t AdapterSet::fill_slots(const LoraOptions& options, const TrainableParts& parts) {
@@ -98,6 +130,7 @@ AdapterSet::AdapterSet(const LoraOptions& options, const TrainableParts& parts,
                        at::ScalarType compute, uint64_t seed, const GivenFactors& given)
     : bfloat16_(options.dtype == "bfloat16") {
   at::NoGradGuard no_grad;
+  SlotsInTheFilling slots(parts);
   if (parts.embedding != nullptr)
     embeddings_ = trained_embeddings(options, parts.tied, parts.embedding->weight.size(0));
   const int64_t in_layers = fill_slots(options, parts);
@@ -136,6 +169,7 @@ AdapterSet::AdapterSet(const LoraOptions& options, const TrainableParts& parts,
     round_to_dtype();
     publish();
   }
+  slots.keep();
 }
 
 void AdapterSet::publish() {

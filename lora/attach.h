@@ -34,7 +34,7 @@ class AdapterSet {
  public:
   // `given` wins over options.init where it has the module.
   // Attaches to every chosen part, whose frozen weights must be in place. `compute` is the
-  // products' dtype.
+  // products' dtype. When it throws, the model's slots are empty.
   AdapterSet(const LoraOptions& options, const TrainableParts& parts, at::ScalarType compute,
              uint64_t seed, const GivenFactors& given = {});
 

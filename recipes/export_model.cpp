@@ -41,17 +41,22 @@ std::vector<std::vector<int32_t>> sample_rows(const TrainedModel& trained) {
   return sample_sentences(*base.tokenizer);
 }
 
-// The adapter as it lies on disk, in the slots of the trained model.
+// The adapter as it lies on disk, in the slots of the trained model, which then has its own again.
 exporting::Agreement check_adapter(const std::string& directory, TrainedModel& trained,
                                    const exporting::Reference& reference) {
-  const at::Tensor kept = trained.adapters->values().clone();
   at::Tensor values = trained.adapters->values();
+  const at::Tensor kept = values.clone();
   values.zero_();
-  lora::read_adapter_tensors(directory, *trained.adapters);
-  const exporting::Agreement agreement = reference.compare(*trained.base.model);
-  check(at::equal(kept, trained.adapters->values()),
-        "{}: the adapter was not written as it was trained", directory);
-  return agreement;
+  try {
+    lora::read_adapter_tensors(directory, *trained.adapters);
+    const exporting::Agreement agreement = reference.compare(*trained.base.model);
+    check(at::equal(kept, values), "{}: the adapter was not written as it was trained", directory);
+    return agreement;
+  } catch (...) {
+    values.copy_(kept);
+    trained.adapters->publish();
+    throw;
+  }
 }
 
 exporting::Agreement check_merged(const std::string& directory, const TrainedModel& trained,

@@ -1,8 +1,11 @@
 #include "base/arena_allocator.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/CPUAllocator.h>
 #include <gtest/gtest.h>
 
+#include <cstdint>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -69,6 +72,25 @@ TEST(ArenaAllocator, ReleasedPagesLeaveLiveTensorsAlone) {
   at::empty({1 << 22}, at::kFloat).fill_(1.0f);
   release_free_arena_pages();
   EXPECT_TRUE((kept == 3.0f).all().item<bool>());
+}
+
+TEST(ArenaAllocator, ASizeThatNoMachineHasIsRefusedAndNotWrappedAround) {
+  use_arena_for_cpu_tensors();
+  const int64_t before = live();
+  for (const size_t bytes : {size_t{1} << 41, size_t{1} << 60, SIZE_MAX - 5})
+    EXPECT_THROW(c10::GetCPUAllocator()->allocate(bytes), std::bad_alloc) << bytes;
+  EXPECT_EQ(live(), before);
+}
+
+TEST(ArenaAllocatorDeathTest, GivingBackTwiceEndsTheProcessWithASentence) {
+  use_arena_for_cpu_tensors();
+  const auto twice = [] {
+    c10::Allocator* allocator = c10::GetCPUAllocator();
+    void* pointer = allocator->raw_allocate(1 << 20);
+    allocator->raw_deallocate(pointer);
+    allocator->raw_deallocate(pointer);
+  };
+  EXPECT_DEATH(twice(), "given back twice");
 }
 
 }  // namespace

@@ -138,5 +138,26 @@ TEST(WholeModules, ThirtyTwoBitHeadReadsTheMastersInASixteenBitModel) {
   EXPECT_EQ(head.compute.data_ptr(), head.value.data_ptr());
 }
 
+TEST(AdapterSet, AFailureOnTheWayLeavesAModelWithoutAdapters) {
+  const auto model = test::tiny_model();
+  LoraOptions options = saving({"norm", "embed_tokens"});
+  // Slots are full and most tensors in place when these factors turn out not to fit.
+  const at::Tensor wrong = at::zeros({3, 5});
+  const GivenFactors given = {{"model.layers.1.mlp.down_proj", {wrong, wrong}}};
+  EXPECT_ANY_THROW(AdapterSet(options, model->parts(), at::kFloat, 1, given));
+  const TrainableParts parts = model->parts();
+  for (LinearGroup* group : parts.all_groups()) {
+    EXPECT_FALSE(group->has_adapters());
+    EXPECT_FALSE(group->anchor().defined());
+    for (const LoraLinear& layer : group->layers()) {
+      EXPECT_EQ(layer.adapter, nullptr) << layer.name;
+      EXPECT_EQ(layer.trained_weight, nullptr) << layer.name;
+    }
+  }
+  EXPECT_EQ(parts.embedding->trained, nullptr);
+  for (const auto& [name, norm] : parts.norms) EXPECT_EQ(norm->trained, nullptr) << name;
+  EXPECT_NO_THROW(AdapterSet(options, model->parts(), at::kFloat, 1));
+}
+
 }  // namespace
 }  // namespace qlora::lora
