@@ -38,8 +38,9 @@ void run(const ExportArguments& arguments) {
   const qlora::ObeyStop obey(qlora::cli::watch_stop_signals());
   qlora::recipes::TrainedModel trained = open(arguments);
   const auto agreement = qlora::recipes::export_model(trained, arguments.options);
-  fmt::print("written to {}\nreloaded and compared with the trained model: {}\n",
-             arguments.options.output, agreement.to_text());
+  qlora::cli::print_result(
+      fmt::format("written to {}\nreloaded and compared with the trained model: {}\n",
+                  arguments.options.output, agreement.to_text()));
 }
 
 void add_merge_options(qlora::cli::Command command, qlora::recipes::ExportOptions& options) {

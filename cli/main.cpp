@@ -94,5 +94,6 @@ QLORA_SHORT_WAITS
 
 int main(int argc, char** argv) {
   bound_kernel_cache();
+  qlora::cli::end_without_reader();
   return run(argc, argv);
 }

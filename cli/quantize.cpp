@@ -47,12 +47,12 @@ void add_quantize_command(qlora::cli::Command app) {
           "--double-quant is of nf4 and fp4; int8 has one scale a row, which is not quantized");
     const qlora::ObeyStop obey(qlora::cli::watch_stop_signals());
     const auto report = qlora::recipes::quantize_model(*options);
-    fmt::print(
+    qlora::cli::print_result(fmt::format(
         "{}written to {}: {:.0f} MB, quantized in {:.1f} s, peak memory {:.0f} MB; read back "
         "and equal, hash {}\n",
         options->report ? report.to_text() : "", options->output,
         static_cast<double>(report.bytes) / 1e6, report.seconds,
-        static_cast<double>(qlora::peak_resident_bytes()) / 1e6, report.base_hash);
+        static_cast<double>(qlora::peak_resident_bytes()) / 1e6, report.base_hash));
   });
 }
 
@@ -70,6 +70,6 @@ void add_dequantize_command(qlora::cli::Command app) {
   command.callback([arguments] {
     const qlora::ObeyStop obey(qlora::cli::watch_stop_signals());
     qlora::recipes::dequantize_model(arguments->model, arguments->output, arguments->dtype);
-    fmt::print("written to {}\n", arguments->output);
+    qlora::cli::print_result(fmt::format("written to {}\n", arguments->output));
   });
 }

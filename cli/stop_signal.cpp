@@ -2,8 +2,9 @@
 
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
-#include <cstring>
+#include <cstdio>
 
 namespace qlora::cli {
 namespace {
@@ -12,10 +13,22 @@ constexpr int kExitInterrupted = 130;
 std::atomic<bool> stop_wanted{false};
 static_assert(std::atomic<bool>::is_always_lock_free);
 
-void on_signal(int) {
-  if (stop_wanted.exchange(true)) _exit(kExitInterrupted);
-  constexpr char kMessage[] = "\nstopping; press Ctrl-C again to stop at once, unsaved\n";
-  [[maybe_unused]] const auto written = write(STDERR_FILENO, kMessage, sizeof(kMessage) - 1);
+// A terminal that closes may send SIGHUP twice, a batch system SIGTERM: only who presses Ctrl-C
+// again means it.
+void on_signal(int signal) {
+  const int error = errno;
+  if (stop_wanted.exchange(true)) {
+    if (signal == SIGINT) _exit(kExitInterrupted);
+  } else {
+    constexpr char kMessage[] = "\nstopping; press Ctrl-C again to stop at once, unsaved\n";
+    [[maybe_unused]] const auto written = write(STDERR_FILENO, kMessage, sizeof(kMessage) - 1);
+  }
+  errno = error;
+}
+
+bool is_ignored(int signal) {
+  struct sigaction now {};
+  return sigaction(signal, nullptr, &now) == 0 && now.sa_handler == SIG_IGN;
 }
 
 }  // namespace
@@ -26,7 +39,16 @@ const std::atomic<bool>& watch_stop_signals() {
   action.sa_flags = SA_RESTART;  // reads and writes go on; the work looks between two of them
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+  if (!is_ignored(SIGHUP)) sigaction(SIGHUP, &action, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
   return stop_wanted;
+}
+
+void end_without_reader() { std::signal(SIGPIPE, SIG_DFL); }
+
+void print_result(std::string_view line) {
+  std::fwrite(line.data(), 1, line.size(), stdout);
+  std::fflush(stdout);
 }
 
 }  // namespace qlora::cli

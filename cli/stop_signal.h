@@ -1,17 +1,29 @@
-// SIGINT and SIGTERM as a wish to stop.
+// SIGINT, SIGTERM and SIGHUP (the terminal is gone) as a wish to stop, and output without a reader.
 #pragma once
 
 #include <atomic>
+#include <string_view>
 
 namespace qlora::cli {
 
 // Thrown when a command ended early because of a signal, its work saved: exit code 130.
 struct Interrupted {};
 
-// Installs the handlers and gives the flag that the first signal sets; a second SIGINT ends the
+// Installs the handlers and gives the flag that the first signal sets; a SIGINT after it ends the
 // process at once with exit code 130. Commands that write a directory obey it (base/stop.h), so
 // that nothing half-written stays; those that only read keep the system's own way, which ends them
-// at once.
+// at once. A SIGHUP that is ignored already (nohup) stays ignored.
+//
+// From then on output whose reader is gone (SIGPIPE: "| head") is dropped and the work goes on: a
+// run has its log.txt.
 const std::atomic<bool>& watch_stop_signals();
+
+// Output without a reader ends the process without a word, as it does other programs, also where
+// the one that started it ignores SIGPIPE. For the begin of the program: commands that print what
+// they read have nothing to do without a reader.
+void end_without_reader();
+
+// A line on stdout for what is done and on the disk: it is no failure if nobody reads it.
+void print_result(std::string_view line);
 
 }  // namespace qlora::cli
