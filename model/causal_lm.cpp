@@ -104,8 +104,8 @@ at::Tensor CausalLm::hidden(const ForwardInput& input) {
             input.cu_seqlens.size() >= 2 && input.cu_seqlens.back() == num_tokens,
         "CausalLm: positions and cu_seqlens must describe the {} tokens", num_tokens);
   for (const int32_t token : input.tokens)  // a GPU would read past the matrix
-    check(token >= 0 && token < config_.vocab_size, "CausalLm: the model has {} tokens, not token {}",
-          config_.vocab_size, token);
+    check(token >= 0 && token < config_.vocab_size,
+          "CausalLm: the model has {} tokens, not token {}", config_.vocab_size, token);
   Stream stream{lora::embed(embedding, input.tokens, input.adapters_enabled), at::Tensor()};
   const lora::ForwardContext shared = context(input);
   AttentionContext attention_context{input.cu_seqlens, rotary_.at_positions(input.positions),

@@ -9,9 +9,9 @@
 namespace qlora::recipes {
 
 struct OtherName {
-  std::string name;  // theirs; "tokenizer.max_seq_len" where the section matters
-  std::string here;  // our key; empty: there is none
-  std::string note;  // how to write it, or why there is none
+  std::string name;        // theirs; "tokenizer.max_seq_len" where the section matters
+  std::string here;        // our key; empty: there is none
+  std::string note;        // how to write it, or why there is none
   std::string value = {};  // what to write, where one value of ours is the same; YAML
 };
 

@@ -51,9 +51,8 @@ void ProblemList::throw_if_any() const {
                    [&](const Problem& a, const Problem& b) { return order(a) < order(b); });
   std::string lines;
   for (const Problem& problem : sorted)
-    lines +=
-        fmt::format("{}{}{}{}", lines.empty() ? "" : "\n", problem.place.str(),
-                    problem.place.source.empty() ? "" : ": ", problem.sentence);
+    lines += fmt::format("{}{}{}{}", lines.empty() ? "" : "\n", problem.place.str(),
+                         problem.place.source.empty() ? "" : ": ", problem.sentence);
   throw ConfigError(lines);
 }
 
