@@ -17,7 +17,12 @@ wrong=0
 says() { grep -qaF -- "$1" "$out" || { missing+=" [no '$1']"; return 1; }; }
 count() { local n; n=$(grep -caF -- "$2" "$out"); [ "$n" -eq "$1" ] || { missing+=" [$n times '$2', not $1]"; return 1; }; }
 never() { ! grep -qaF -- "$1" "$out" || { missing+=" ['$1']"; return 1; }; }
-losses() { local found; found=$(grep -aoE 'loss[^0-9]*[0-9]+\.[0-9]+' "$out" | grep -oE '[0-9]+\.[0-9]+' | tr '\n' ' '); [ "$found" = "$* " ] || { missing+=" [losses $found, not $*]"; return 1; }; }
+# losses L...: the last loss of each table of evaluations.
+losses() {
+  local found
+  found=$(awk '/^model +loss/ { if (last) print last; last = ""; inside = 1; next } inside && $2 ~ /^[0-9.]+$/ { last = $2; next } { inside = 0 } END { if (last) print last }' "$out" | tr '\n' ' ')
+  [ "$found" = "$* " ] || { missing+=" [losses $found, not $*]"; return 1; }
+}
 
 right_01() { count 2 'rc=2'; says 'rows.jsonl:'; says '512'; never 'index out of range'; }
 right_02() { says 'rc=0'; }
@@ -34,7 +39,12 @@ right_15() { says 'part.jsonl:1'; says 'rc=2'; says 'rc=0'; never 'json.exceptio
 right_16() { never 'has no chat template'; says 'run/adapter: 1 chat_template.jinja'; says 'merged: 1 chat_template.jinja'; says 'rc=0'; }
 right_17() { says 'rc=130'; says 'rc=0'; says 'checkpoint-'; }
 right_18() { count 3 'rc=0'; says 'checkpoint-000008'; says 'checkpoint-000006'; }
-right_19() { :; }
+# The time of 1,000 turns is at most three times that of 500.
+right_19() {
+  local seconds
+  seconds=$(sed -n 's/^user.*m\([0-9.]*\)s$/\1/p' "$out")
+  awk 'NR == 2 { half = $1 } NR == 3 { exit !($1 <= 3 * half) }' <<<"$seconds" || missing+=" [user seconds $(tr '\n' ' ' <<<"$seconds")]"
+}
 right_21() { never './~'; says 'rc=2'; }
 right_23() { count 9 'rc=2'; says 'Git LFS'; says 'gzip'; says 'Parquet'; says 'UTF-16'; says 'CSV'; never 'json.exception'; never 'Internal:'; }
 
