@@ -85,7 +85,9 @@ const std::vector<std::string> kTokenizerFiles = {
 void read_tokenizer_json(std::string_view bytes) {
   Parts parts = split_parts(bytes);
   parts.try_emplace("tokenizer.json");
-  taken_or_refused([&] { use(*data::make_json_tokenizer({parts.begin(), parts.end()}, "model")); });
+  taken_or_refused([&] {
+    use(*data::make_json_tokenizer({parts.begin(), parts.end()}, "model", "model/tokenizer.json"));
+  });
 }
 
 std::vector<std::string> tokenizer_json_seeds() {
@@ -125,7 +127,8 @@ void read_sentencepiece(std::string_view bytes) {
   Parts parts = split_parts(bytes);
   parts.try_emplace("tokenizer.model");
   taken_or_refused([&] {
-    use(*data::make_sentencepiece_tokenizer({parts.begin(), parts.end()}, "model"));
+    use(*data::make_sentencepiece_tokenizer({parts.begin(), parts.end()}, "model",
+                                            "model/tokenizer.model"));
   });
 }
 
