@@ -112,6 +112,16 @@ def ids_of_program(program, path, texts):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def ids_of_package(tokenizer, text):
+    """None where the package panics: tokens that begin in white space which the one before them swallowed."""
+    try:
+        return tokenizer.encode(text, add_special_tokens=False).ids
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        return None
+
+
 def first_difference(text, ours, theirs):
     at = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
     shown = text if len(text) < 80 else f"a text from U+{ord(max(text[0], text[1])):04X} on"
@@ -128,14 +138,14 @@ def main():
         path = str(pathlib.Path(options.work) / f"{number}.json")
         tokenizer.save(path)
         ours = ids_of_program(options.program, path, texts)
-        theirs = [coded.ids for coded in tokenizer.encode_batch(texts, add_special_tokens=False)]
-        different = [i for i in range(len(texts)) if ours[i] != theirs[i]]
+        theirs = [ids_of_package(tokenizer, text) for text in texts]
+        different = [i for i in range(len(texts)) if theirs[i] is not None and ours[i] != theirs[i]]
         if different:
             failed += 1
             i = min(different, key=lambda j: len(texts[j]))
             print(f"FAILED {name}: {len(different)} of {len(texts)} texts; {first_difference(texts[i], ours[i], theirs[i])}")
         elif not name.startswith("added tokens"):
-            print(f"equal  {name}: {len(texts)} texts, {sum(map(len, theirs))} ids")
+            print(f"equal  {name}: {len(texts)} texts, {sum(map(len, ours))} ids")
     print(f"{failed} failed")
     raise SystemExit(failed > 0)
 
