@@ -134,6 +134,8 @@ std::vector<Segment> AddedTokens::split(std::string_view text, const TokenTrie& 
     }
     if (token.lstrip) hit.begin = skip_white_space_leftwards(text, hit.begin, between);
     if (token.rstrip) hit.end = skip_white_space_rightwards(text, hit.end);
+    if (hit.end <= between) continue;  // white space that the token before it swallowed
+    hit.begin = std::max(hit.begin, between);
     if (between < hit.begin) segments.push_back({{between, hit.begin}, -1});
     segments.push_back({{hit.begin, hit.end}, token.id});
     between = hit.end;
