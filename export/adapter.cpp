@@ -8,10 +8,7 @@
 #include "io/atomic_write.h"
 
 namespace qlora::exporting {
-namespace {
 namespace fs = std::filesystem;
-
-}  // namespace
 
 void fill_adapter_directory(const std::string& directory, const lora::AdapterSet& adapters,
                             const lora::LoraOptions& options, const lora::AdapterBase& base,
