@@ -117,9 +117,11 @@ std::vector<std::string> names_of_options(const CLI::App& command) {
   return names;
 }
 
-// "; did you mean 'train'?", or nothing.
+// "; did you mean 'train'?", or nothing. Of what was cut short the first that begins so.
 std::string suggestion(const std::string& word, const std::vector<std::string>& known) {
-  const std::string near = recipes::nearest_word(word, known);
+  std::string near = recipes::nearest_word(word, known);
+  for (const std::string& name : known)
+    if (near.empty() && word.size() > 1 && name.starts_with(word)) near = name;
   return near.empty() ? "" : "; did you mean '" + near + "'?";
 }
 
