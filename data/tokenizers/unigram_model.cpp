@@ -114,8 +114,8 @@ void UnigramModel::append_unknown(std::string_view run, std::vector<TokenId>& id
     for (const char c : run) ids.push_back(token_of(c));
     return;
   }
-  check(unknown_.has_value(), "the unigram vocabulary has no unknown token, but '{}' needs one",
-        run);
+  if (!unknown_)
+    fail<FormatError>("the unigram vocabulary has no unknown token, but '{}' needs one", run);
   ids.push_back(*unknown_);
 }
 

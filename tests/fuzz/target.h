@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <map>
+#include <ostream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,6 +21,9 @@ struct Target {
   // Texts worth inserting: keywords and keys of the format.
   std::vector<std::string> words;
 };
+
+// So that tests are called by the name.
+inline void PrintTo(const Target& target, std::ostream* out) { *out << target.name; }
 
 const std::vector<Target>& targets();
 // Error if there is none of that name.

@@ -4,11 +4,11 @@
 #   tests/interop/cases.sh CASES QLORA [NAME...]
 #
 # CASES holds a folder for each case with make.py, which makes its input, and run.sh, which runs the program in $Q. What is right stands
-# below; losses are those of transformers 5.23.0 and PEFT 0.21.2 on the same files. Prints a line a case; exit code 1 if one is wrong.
+# below; losses are those of transformers 5.23.0 and PEFT 0.21.2 on the same files (on float32 weights, as the files hold them). Prints a line a case; exit code 1 if one is wrong.
 set -uo pipefail
 cases=$(realpath "$1") Q=$(realpath "$2")
 shift 2
-export Q OMP_NUM_THREADS=1
+export Q OMP_NUM_THREADS=1 QLORA_INSTRUCTION_SET=avx2  # float32 products on every processor
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 wrong=0
@@ -28,16 +28,16 @@ right_01() { count 2 'rc=2'; says 'rows.jsonl:'; says '512'; never 'index out of
 right_02() { says 'rc=0'; }
 right_03() { says 'rc=0'; }
 right_04() { losses 8.4942 8.4942 || { missing=""; says 'tie_word_embeddings'; says 'lm_head.weight'; }; }
-right_05() { losses 3.3244 3.3244; says 'index'; }
-right_06() { losses 4.5872 4.5872; }
-right_08() { count 2 'rc=0' || { missing=""; count 2 'rc=2'; says 'split'; }; }
+right_05() { losses 3.3247 3.3247; says 'index'; }
+right_06() { losses 4.5864 4.5864; says 'rope_parameters'; }
+right_08() { count 1 'rc=0'; count 1 'rc=2'; says 'give the first part, m-00001-of-00002.gguf'; }
 right_09() { losses 5.9960 3.2975 || { missing=""; says 'init_lora_weights'; }; }
 right_10() { losses 3.2975; says 'rc=0'; }
 right_12() { losses 3.2978; says 'rc=0'; says 'rc=2'; says '514'; says '512'; }
 right_14() { count 7 ': 0 times WRONG'; }
 right_15() { says 'part.jsonl:1'; says 'rc=2'; says 'rc=0'; never 'json.exception'; }
 right_16() { never 'has no chat template'; says 'run/adapter: 1 chat_template.jinja'; says 'merged: 1 chat_template.jinja'; says 'rc=0'; }
-right_17() { says 'rc=130'; says 'rc=0'; says 'checkpoint-'; }
+right_17() { says 'rc=130'; says 'rc=0'; says 'checkpoint-'; says '"step":20000,'; }
 right_18() { count 3 'rc=0'; says 'checkpoint-000008'; says 'checkpoint-000006'; }
 # The time of 1,000 turns is at most three times that of 500.
 right_19() {
@@ -45,8 +45,11 @@ right_19() {
   seconds=$(sed -n 's/^user.*m\([0-9.]*\)s$/\1/p' "$out")
   awk 'NR == 2 { half = $1 } NR == 3 { exit !($1 <= 3 * half) }' <<<"$seconds" || missing+=" [user seconds $(tr '\n' ' ' <<<"$seconds")]"
 }
-right_21() { never './~'; says 'rc=2'; }
+right_21() { says "cannot access './~'"; says 'home/qlora_run'; says 'rc=2'; }
 right_23() { count 9 'rc=2'; says 'Git LFS'; says 'gzip'; says 'Parquet'; says 'UTF-16'; says 'CSV'; never 'json.exception'; never 'Internal:'; }
+
+# The run that goes on without a terminal shall come to its end here.
+shorten() { sed -i 's/max_steps: 1000000/max_steps: 20000/' recipe.yaml 2>/dev/null || true; }
 
 for case in "$cases"/[0-9]*/; do
   name=$(basename "$case") number=$(basename "$case" | cut -c1-2)
@@ -54,7 +57,7 @@ for case in "$cases"/[0-9]*/; do
   cp -r "$case" "$work/$name"
   cp "$cases"/*.py "$work/" 2>/dev/null
   out=$work/$name.out missing=""
-  (cd "$work/$name" && HOME=$work/home && export HOME && mkdir -p "$HOME" && python3 make.py && time bash ./run.sh) >"$out" 2>&1 || true
+  (cd "$work/$name" && HOME=$work/home && export HOME && mkdir -p "$HOME" && python3 make.py && shorten && time bash ./run.sh) >"$out" 2>&1 || true
   if "right_$number" && [ -z "$missing" ]; then
     echo "right  $name"
   else

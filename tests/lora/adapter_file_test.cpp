@@ -119,7 +119,6 @@ TEST_F(AdapterFile, AnAdapterMadeElsewhereHasNoRecordOfItsBase) {
 TEST_F(AdapterFile, WhatCannotBeReproducedIsRefusedByTheNameOfItsKey) {
   const std::vector<std::pair<std::string, nlohmann::json>> keys = {
       {"peft_type", "IA3"},
-      {"fan_in_fan_out", true},
       {"lora_bias", true},
       {"megatron_config", {{"tensor_model_parallel_size", 2}}},
       {"layer_replication", {{0, 1}}},

@@ -240,6 +240,7 @@ TEST_F(AdapterOnBase, TrainingFromItKeepsTheChangedBaseWithTheRun) {
   config["init_lora_weights"] = "olora";
   write();
   Recipe recipe = test::tiny_recipe(dir.path());
+  recipe.quantization = {};
   recipe.quantization.method = "none";
   recipe.lora.from_adapter = dir / "adapter";
   recipe.train.max_steps = 2;
