@@ -32,8 +32,8 @@ right_05() { losses 3.3247 3.3247; says 'index'; }
 right_06() { losses 4.5864 4.5864; says 'rope_parameters'; }
 right_08() { count 1 'rc=0'; count 1 'rc=2'; says 'give the first part, m-00001-of-00002.gguf'; }
 right_09() { losses 5.9960 3.2975 || { missing=""; says 'init_lora_weights'; }; }
-right_10() { losses 3.2975; says 'rc=0'; }
-right_12() { losses 3.2978; says 'rc=0'; says 'rc=2'; says '514'; says '512'; }
+right_10() { losses 3.2979; says 'rc=0'; }
+right_12() { losses 3.2979; says 'rc=0'; says 'rc=2'; says '514'; says '512'; }
 right_14() { count 7 ': 0 times WRONG'; }
 right_15() { says 'part.jsonl:1'; says 'rc=2'; says 'rc=0'; never 'json.exception'; }
 right_16() { never 'has no chat template'; says 'run/adapter: 1 chat_template.jinja'; says 'merged: 1 chat_template.jinja'; says 'rc=0'; }
