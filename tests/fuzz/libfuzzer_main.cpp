@@ -65,8 +65,10 @@ const Target* chosen = nullptr;
 
 extern "C" {
 
+// What GCC calls at each block: libFuzzer has a function of that name, which does nothing; the
+// linker puts this one in its place (--wrap, see CMakeLists.txt).
 __attribute__((no_sanitize_coverage, no_sanitize("address", "undefined"))) void
-__sanitizer_cov_trace_pc() {
+__wrap___sanitizer_cov_trace_pc() {
   const auto place = reinterpret_cast<uintptr_t>(__builtin_return_address(0));
   uint8_t& counter = qlora::fuzz::counters[(place ^ (place >> 16)) % qlora::fuzz::kCounters];
   if (counter < 255) ++counter;
