@@ -113,11 +113,15 @@ std::optional<double> quota(const fs::path& folder, bool unified) {
   return static_cast<double>(*quota) / static_cast<double>(*period);
 }
 
+// Version 1 writes the largest multiple of a page that fits where there is no limit.
+constexpr int64_t kNoLimit = int64_t{1} << 62;
+
 std::optional<int64_t> free_bytes(const fs::path& folder, bool unified) {
   std::optional<int64_t> limit;
   for (const char* name :
        unified ? std::vector{"memory.max", "memory.high"} : std::vector{"memory.limit_in_bytes"})
-    if (const auto bytes = number_in(folder / name)) tighten(limit, *bytes);
+    if (const auto bytes = number_in(folder / name); bytes && *bytes < kNoLimit)
+      tighten(limit, *bytes);
   const auto used = number_in(folder / (unified ? "memory.current" : "memory.usage_in_bytes"));
   if (!limit || !used) return std::nullopt;
   const int64_t cache =

@@ -151,7 +151,10 @@ TEST(Cgroup, Version1WithoutQuotaSetsNoLimit) {
   mount_version1(machine);
   machine.group("cpu,cpuacct/cpu.cfs_quota_us", "-1\n");
   machine.group("cpu,cpuacct/cpu.cfs_period_us", "100000\n");
+  machine.group("memory/memory.limit_in_bytes", "9223372036854771712\n");
+  machine.group("memory/memory.usage_in_bytes", "5000000\n");
   EXPECT_FALSE(machine.limits().cores.has_value());
+  EXPECT_FALSE(machine.limits().free_bytes.has_value());
 }
 
 TEST(Cgroup, UsableMemoryIsTheSmallerOfMachineAndGroup) {
