@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks what the compiler cannot: which folder may include which, and what stays in one place.
-# The rules are those of docs/architecture.md. Prints one line a violation; exit code 1 when there is any.
+# The rules are those of docs/walkthrough.md. Prints one line a violation; exit code 1 when there is any.
 #
 #   tests/layers/check_layers.sh [ROOT]
 set -euo pipefail
