@@ -143,10 +143,11 @@ class Chat {
 
   void answer_message(const std::string& text) {
     messages_.push_back({{"role", "user"}, {"content", text}});
-    if (const auto answer = answered(messages_, true))
+    const auto answer = answered(messages_, true);
+    if (answer && answer->find_first_not_of(" \t\r\n") != std::string::npos)
       messages_.push_back({{"role", "assistant"}, {"content", *answer}});
     else
-      messages_.erase(messages_.size() - 1);
+      messages_.erase(messages_.size() - 1);  // templates refuse an answer without text
   }
 
   void answer_by_base() {
@@ -162,12 +163,25 @@ class Chat {
     }
   }
 
-  // What was printed, also if it was stopped; nothing if the conversation is too long.
+  // Nothing, after a line that says why, if the template or the model refuses the messages.
+  std::optional<std::vector<qlora::data::TokenId>> prompt_of(const Json& messages) const {
+    const auto& base = trained_.base;
+    try {
+      auto ids = qlora::data::conversation_prompt(messages, *base.chat_template, *base.tokenizer);
+      qlora::data::require_embedded(ids, *base.tokenizer, base.model->config().vocab_size);
+      return ids;
+    } catch (const qlora::FormatError& refusal) {
+      qlora::log::write_error(refusal.what());
+      return std::nullopt;
+    }
+  }
+
+  // What was printed, also if it was stopped; nothing if the conversation is refused or too long.
   std::optional<std::string> answered(const Json& messages, bool adapters_enabled) {
     const auto& base = trained_.base;
-    const auto prompt =
-        qlora::data::conversation_prompt(messages, *base.chat_template, *base.tokenizer);
-    qlora::data::require_embedded(prompt, *base.tokenizer, base.model->config().vocab_size);
+    const auto ids = prompt_of(messages);
+    if (!ids) return std::nullopt;
+    const auto& prompt = *ids;
     const int64_t room = base.model->config().max_positions - static_cast<int64_t>(prompt.size());
     if (room < 1) {
       qlora::log::error("the conversation has {} tokens and the model takes {}; /reset starts over",

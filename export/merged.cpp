@@ -88,6 +88,9 @@ class Parts {
     const std::string bias = linear.name + ".bias";
     if (linear.trained_bias)
       trained(bias, linear.trained_bias->value);
+    else if (linear.bias.defined() && original_ && !original_->has(bias))
+      trained(bias,
+              linear.bias);  // the zeros of a bias that the configuration promises and no file has
     else if (linear.bias.defined())
       frozen(bias, linear.bias);
   }

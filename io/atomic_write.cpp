@@ -189,6 +189,13 @@ AtomicDirectory::AtomicDirectory(const std::string& target, Existing existing)
     fail<ConfigError>("{} must not exist or be an empty directory; choose another or remove it",
                       target_);
   }
+  // What a rename at the end would fail on is refused before the work.
+  if (!replace_ &&
+      (fs::is_symlink(fs::symlink_status(target_, status)) ||
+       (there && (rmdir(target_.c_str()) != 0 || mkdir(target_.c_str(), 0777) != 0)))) {
+    fail<ConfigError>(
+        "{} is a link or a mount point, which cannot be replaced; name a directory in it", target_);
+  }
   const fs::path parent = parent_of(target_);
   make_directory(parent);
   const std::string name = fs::path(target_).filename().string();

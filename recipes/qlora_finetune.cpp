@@ -23,9 +23,10 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
     tell_finished(run);
     return trainer::Outcome::kFinished;
   }
+  const Recipe on_base = run.checkpoint() ? with_saved_base(recipe) : recipe;
+  ModelText text = check_before_loading(on_base);
   trainer::TrainState state = begin_or_read_state(recipe, run);
-  const Recipe as_begun = with_choices(run.checkpoint() ? with_saved_base(recipe) : recipe, state);
-  ModelText text = check_before_loading(as_begun);
+  const Recipe as_begun = with_choices(on_base, state);
   const c10::Device device = set_up_machine(recipe, state);
 
   const data::PreparedData data = read_data(recipe, text);
@@ -42,7 +43,9 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
   const auto optimizer = optim::make_optimizer(recipe.optim, parameters);
   const trainer::CheckpointParts parts{adapters, recipe.lora, base.record, *optimizer, state};
   if (run.checkpoint()) go_on_from(*run.checkpoint(), parts);
-  run.begin(recipe, state.step);
+  Recipe resolved = recipe;
+  resolved.model.dtype = state.choices.model_dtype;
+  run.begin(resolved, state.step);
   if (run.checkpoint()) trainer::point_best_at(run.path(), state.best_step);
   save_base(recipe, base);
 

@@ -134,11 +134,10 @@ void anchor_paths(const fs::path& directory, Recipe& recipe) {
   });
 }
 
-// Whether the one recipe leaves open what the other decides: the run has kept what it came to.
+// Whether the recipe leaves open what the run has decided and kept.
 bool leaves_model_dtype_open(const Section& section, const Field<Recipe>& field,
-                             const Recipe& before, const Recipe& now) {
-  return section.name == "model" && field.key == "dtype" &&
-         (before.model.dtype == "auto" || now.model.dtype == "auto");
+                             const Recipe& now) {
+  return section.name == "model" && field.key == "dtype" && now.model.dtype == "auto";
 }
 
 template <typename Visit>
@@ -146,7 +145,7 @@ void for_each_difference(const Recipe& before, const Recipe& now, const Visit& v
   for (const Section& section : sections())
     for (const Field<Recipe>& field : section.fields) {
       const std::string was = to_yaml(field.write(before)), is = to_yaml(field.write(now));
-      if (was != is && !leaves_model_dtype_open(section, field, before, now))
+      if (was != is && !leaves_model_dtype_open(section, field, now))
         visit(fmt::format("{}.{}: {} -> {}", section.name, field.key, was, is), field);
     }
 }

@@ -116,7 +116,10 @@ void RunDirectory::begin(const Recipe& recipe, int64_t step) const {
     remove_run(path_);
   else
     set_aside_after(path_, step);
-  io::write_file_atomically(file(kRecipe), write_recipe(recipe));
+  Recipe kept = recipe;
+  kept.output.overwrite = false;  // what was asked of this start, not of the run
+  kept.train.resume = "auto";
+  io::write_file_atomically(file(kRecipe), write_recipe(kept));
 }
 
 void RunDirectory::compare_recipes(const Recipe& before, const Recipe& recipe) const {
@@ -169,9 +172,9 @@ void RunDirectory::continue_run(const Recipe& recipe) {
   if (checkpoint_) trainer::verify_checkpoint(*checkpoint_);
 }
 
-// A path, or a name within the run.
+// A name within the run, or a path.
 void RunDirectory::continue_from(const std::string& named) {
-  for (const std::string& path : {named, file(named)})
+  for (const std::string& path : {file(named), named})
     if (!checkpoint_ && fs::is_directory(path)) checkpoint_ = path;
   const auto newest = trainer::newest_checkpoint(path_, trainer::Look::kHashes);
   const std::string other =

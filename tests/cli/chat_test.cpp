@@ -49,6 +49,21 @@ TEST(Chat, CommandsAreObeyedAndUnknownOnesNamed) {
                     HasSubstr("started over with this system message")));
 }
 
+TEST(Chat, WhatTheTemplateRefusesIsToldAndTheChatGoesOn) {
+  TempDir dir;
+  write_tiny_directory(dir / "model");
+  dir.write(
+      "model/chat_template.jinja",
+      "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system here') }}"
+      "{% endif %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+      "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}");
+  const Finished done = chat(dir, "/system be brief\nhi\n/system\nhi\n/nonsense\n",
+                             "--model model --max-new-tokens 3 --temperature 0");
+  EXPECT_EQ(done.exit_code, 0) << done.err;
+  EXPECT_THAT(done.err, AllOf(HasSubstr("no system here"), HasSubstr("started over without"),
+                              HasSubstr("there is no command /nonsense")));
+}
+
 TEST(Chat, TheBaseAnswersTheLastMessageAndIsNotKept) {
   TempDir dir;
   recipes::Recipe recipe = tiny_recipe(dir.path());

@@ -76,6 +76,17 @@ TEST(WrongData, ProblemsOfTheRecipeAndOfItsFilesAreToldTogether) {
                               HasSubstr("'no_such_proj' matches no module")));
 }
 
+TEST(WrongData, AModelThatIsMissingIsToldWithTheRest) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  recipe.model.path = dir / "no-model";
+  recipe.model.dtype = "auto";
+  recipe.data.train[0].path = dir / "absent.jsonl";
+  const Finished done = run_qlora(dir, {"train", write_recipe_file(dir, recipe)});
+  EXPECT_EQ(done.exit_code, 2) << done.err;
+  EXPECT_THAT(done.err, AllOf(HasSubstr("no-model"), HasSubstr("absent.jsonl")));
+}
+
 TEST(WrongData, AnAdapterThatIsMissingIsToldWithTheRest) {
   TempDir dir;
   recipes::Recipe recipe = tiny_recipe(dir.path());

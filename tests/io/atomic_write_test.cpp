@@ -162,6 +162,22 @@ int make_half_a_directory(const std::string& path, bool lives) {
   return end[1];
 }
 
+TEST(AtomicDirectory, ALinkIsRefusedBeforeTheWorkAndNotAfterIt) {
+  const TempDir dir;
+  fs::create_directory(dir / "elsewhere");
+  for (const char* end : {"elsewhere", "nowhere"}) {
+    const std::string link = dir / (std::string("to-") + end);
+    fs::create_symlink(dir / end, link);
+    try {
+      AtomicDirectory directory(link);
+      ADD_FAILURE() << link << " was taken";
+    } catch (const ConfigError& error) {
+      EXPECT_THAT(error.what(), HasSubstr("is a link or a mount point"));
+    }
+    EXPECT_TRUE(fs::is_symlink(link));
+  }
+}
+
 TEST(AtomicDirectory, WhatAKilledProcessLeftIsClearedAwayByTheNext) {
   TempDir dir;
   close(make_half_a_directory(dir / "checkpoint", false));

@@ -154,7 +154,6 @@ TEST(RecipeDifferences, ADtypeThatIsLeftOpenIsTheOneTheRunBeganWith) {
   Recipe before, now;
   before.model.dtype = "bfloat16";  // as older versions wrote where nothing was said
   EXPECT_THAT(fixed_differences(before, now), IsEmpty());
-  EXPECT_THAT(fixed_differences(now, before), IsEmpty());
   now.model.dtype = "float32";
   EXPECT_THAT(fixed_differences(before, now), ElementsAre("model.dtype: bfloat16 -> float32"));
 }

@@ -119,6 +119,7 @@ TEST_F(RunDirectories, TheResolvedRecipeReadsBackAsTheRecipeOfTheRun) {
   recipe.optim.lr = 1.0 / 3;
   train();
   const Recipe read = read_run_recipe(recipe.output.dir);
+  recipe.model.dtype = "bfloat16";  // what auto came to
   EXPECT_EQ(write_recipe(read), write_recipe(recipe));
   EXPECT_EQ(read.optim.lr, 1.0 / 3);
 }
@@ -173,6 +174,16 @@ TEST_F(RunDirectories, AnotherRecipeTakesNothingThatARunWrote) {
   fs::create_directory(recipe.output.dir + "/checkpoint-000001");
   const RunDirectory run(other);
   EXPECT_FALSE(run.checkpoint() || run.finished());
+}
+
+TEST_F(RunDirectories, TheRunsOwnRecipeKeepsNothingThatWasAskedOfOneStart) {
+  recipe.output.overwrite = true;
+  recipe.model.dtype = "auto";
+  train();
+  const Recipe kept = read_run_recipe(recipe.output.dir);
+  EXPECT_FALSE(kept.output.overwrite) << "training its file again would remove the run";
+  EXPECT_EQ(kept.train.resume, "auto");
+  EXPECT_EQ(kept.model.dtype, "bfloat16") << "of the tiny model's file";
 }
 
 TEST_F(RunDirectories, WithoutACheckpointTheSameRecipeBeginsAgain) {
