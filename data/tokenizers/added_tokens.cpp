@@ -132,10 +132,12 @@ std::vector<Segment> AddedTokens::split(std::string_view text, const TokenTrie& 
         (touches_word_on_left(text, hit.begin) || touches_word_on_right(text, hit.end))) {
       continue;
     }
-    if (token.lstrip) hit.begin = skip_white_space_leftwards(text, hit.begin, between);
+    // In white space that the token before it swallowed, one that strips on its left has nothing
+    // left and is dropped; another one stands there all the same.
+    if (token.lstrip)
+      hit.begin = std::max(skip_white_space_leftwards(text, hit.begin, between), between);
     if (token.rstrip) hit.end = skip_white_space_rightwards(text, hit.end);
-    if (hit.end <= between) continue;  // white space that the token before it swallowed
-    hit.begin = std::max(hit.begin, between);
+    if (hit.begin >= hit.end) continue;
     if (between < hit.begin) segments.push_back({{between, hit.begin}, -1});
     segments.push_back({{hit.begin, hit.end}, token.id});
     between = hit.end;

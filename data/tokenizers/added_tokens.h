@@ -3,8 +3,8 @@
 //
 // Two passes: tokens with normalized=false are looked for in the raw text, the others (normalized
 // themselves) in the normalized text between them. Each pass takes, from left to right, the longest
-// token that starts at a place; one that lies in white space that the token before it swallowed is
-// dropped. (Hugging Face tokenizers' added vocabulary.)
+// token that starts at a place; one that strips on its left and lies in white space that the token
+// before it swallowed is dropped. (Hugging Face tokenizers' added vocabulary.)
 #pragma once
 
 #include <map>

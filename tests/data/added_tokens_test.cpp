@@ -31,12 +31,14 @@ TEST(AddedTokens, SideBySideTheFirstTakesTheWhiteSpace) {
   EXPECT_EQ(split(tokens, "<b> \t<b>"), (Parts{{"<b>", 2}, {" \t<b>", 2}}));
 }
 
-TEST(AddedTokens, AWhiteSpaceTokenThatWasSwallowedIsNone) {
-  const std::vector<AddedToken> tokens = {{.id = 1, .content = "<a>", .rstrip = true},
-                                          {.id = 2, .content = "  "},
-                                          {.id = 3, .content = " <s", .lstrip = true}};
-  EXPECT_EQ(split(tokens, "<a>    x  "), (Parts{{"<a>    ", 1}, {"x", -1}, {"  ", 2}}));
-  EXPECT_EQ(split(tokens, "<a> <sy"), (Parts{{"<a> ", 1}, {"<s", 3}, {"y", -1}}));
+TEST(AddedTokens, AWhiteSpaceTokenThatWasSwallowedIsDroppedIfItStripsOnItsLeft) {
+  const AddedToken swallows{.id = 1, .content = "<a>", .rstrip = true};
+  EXPECT_EQ(split({swallows, {.id = 2, .content = "  ", .lstrip = true}}, "<a>  x  "),
+            (Parts{{"<a>  ", 1}, {"x", -1}, {"  ", 2}}));
+  EXPECT_EQ(split({swallows, {.id = 2, .content = "  "}}, "<a>  x"),
+            (Parts{{"<a>  ", 1}, {"  ", 2}, {"x", -1}}));
+  EXPECT_EQ(split({swallows, {.id = 3, .content = " <s", .lstrip = true}}, "<a> <sy"),
+            (Parts{{"<a> ", 1}, {"<s", 3}, {"y", -1}}));
 }
 
 }  // namespace
