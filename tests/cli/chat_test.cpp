@@ -6,6 +6,7 @@
 #include <pty.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -147,14 +148,24 @@ class AtATerminal {
     }
   }
 
-  // Types `keys` until the program ends, a minute at most: between two lines the terminal belongs
-  // to no one for a moment, and what is typed then may be lost.
-  int exit_code_after(const std::string& keys) {
+  // Whether a line is asked for and edited: libedit takes the terminal over a moment after the
+  // prompt, and keys that edit mean nothing before.
+  bool prompts() {
+    if (!shows("> ")) return false;
+    termios mode{};
+    for (int i = 0; i < 6000; ++i) {
+      if (tcgetattr(terminal_, &mode) == 0 && (mode.c_lflag & ICANON) == 0) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return false;
+  }
+
+  // -1 if the program has not ended after a minute.
+  int exit_code() {
     int status = -1;
-    for (int i = 0; i < 240 && pid_ > 0; ++i) {
-      if (i % 4 == 0) type(keys);
-      std::this_thread::sleep_for(std::chrono::milliseconds(250));
+    for (int i = 0; i < 600 && pid_ > 0; ++i) {
       if (waitpid(pid_, &status, WNOHANG) == pid_) pid_ = -1;
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
     }
     return pid_ < 0 && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
   }
@@ -170,21 +181,22 @@ TEST(Chat, AtATerminalLinesAreEditedAndRememberedAndCtrlCDropsThem) {
   write_tiny_directory(dir / "model");
   {
     AtATerminal chat(dir);
-    ASSERT_TRUE(chat.shows("> "));
+    ASSERT_TRUE(chat.prompts());
     chat.type("/hexlp\x02\x02\x7f\n");  // two to the left, and the x away
     EXPECT_TRUE(chat.shows("/system TEXT"));
-    ASSERT_TRUE(chat.shows("> "));
+    ASSERT_TRUE(chat.prompts());
     chat.type("half a line\x03");
     ASSERT_TRUE(chat.shows("^C"));
-    ASSERT_TRUE(chat.shows("> "));
-    EXPECT_EQ(chat.exit_code_after("\x04"), 0);
+    ASSERT_TRUE(chat.prompts());
+    chat.type("\x04");
+    EXPECT_EQ(chat.exit_code(), 0);
   }
   const std::string file = dir / ".local/state/qlora/chat_history";
   ASSERT_TRUE(fs::exists(file));
   EXPECT_THAT(read_file(file), AllOf(HasSubstr("/help"), Not(HasSubstr("half"))));
   EXPECT_EQ(fs::status(file).permissions(), fs::perms::owner_read | fs::perms::owner_write);
   AtATerminal again(dir);
-  ASSERT_TRUE(again.shows("> "));
+  ASSERT_TRUE(again.prompts());
   again.type("\x10\n");  // the line before
   EXPECT_TRUE(again.shows("/system TEXT"));
 }
