@@ -30,11 +30,6 @@ std::vector<std::string> train(const TempDir& dir, const std::string& run) {
   return {"train", dir / "recipe.yaml", "--set", "output.dir=" + dir / run};
 }
 
-int64_t steps_logged(const TempDir& dir, const std::string& run) {
-  const std::string text = read_file(dir / (run + "/metrics.jsonl"));
-  return std::count(text.begin(), text.end(), '\n');
-}
-
 std::string adapter(const TempDir& dir, const std::string& run) {
   return read_file(dir / (run + "/adapter/adapter_model.safetensors"));
 }

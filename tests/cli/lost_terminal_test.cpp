@@ -25,10 +25,6 @@ class LostTerminal : public testing::Test {
  protected:
   LostTerminal() { write_recipe_file(dir, long_recipe(dir)); }
 
-  int64_t steps_logged() const {
-    const std::string text = read_file(dir / "run/metrics.jsonl");
-    return std::count(text.begin(), text.end(), '\n');
-  }
   // A line of sh in the folder; $Q is the program.
   Finished shell(const std::string& line) const {
     return ChildProcess("/bin/sh", {"-c", std::string("Q=") + QLORA_PROGRAM + "; " + line},
@@ -41,7 +37,7 @@ class LostTerminal : public testing::Test {
 
 TEST_F(LostTerminal, AHangUpSavesAndStopsHoweverOftenItComes) {
   ChildProcess process(QLORA_PROGRAM, {"train", dir / "recipe.yaml"}, dir.path());
-  ASSERT_TRUE(process.wait_until([&] { return steps_logged() >= 5; }));
+  ASSERT_TRUE(process.wait_until([&] { return steps_logged(dir, "run") >= 5; }));
   for (int i = 0; i < 3; ++i) process.send(SIGHUP);
   const Finished stopped = process.wait();
   EXPECT_EQ(stopped.exit_code, 130) << stopped.err;
@@ -54,7 +50,7 @@ TEST_F(LostTerminal, UnderNohupAHangUpIsNothing) {
   ChildProcess process(
       "/bin/sh", {"-c", std::string("trap '' HUP; exec ") + QLORA_PROGRAM + " train recipe.yaml"},
       dir.path());
-  ASSERT_TRUE(process.wait_until([&] { return steps_logged() >= 5; }));
+  ASSERT_TRUE(process.wait_until([&] { return steps_logged(dir, "run") >= 5; }));
   process.send(SIGHUP);
   EXPECT_EQ(process.wait().exit_code, 0);
   EXPECT_TRUE(fs::exists(dir / "run/adapter"));
@@ -63,7 +59,7 @@ TEST_F(LostTerminal, UnderNohupAHangUpIsNothing) {
 TEST_F(LostTerminal, ARunGoesOnWithoutAReaderAndLogsToItsFile) {
   shell("($Q train recipe.yaml 2>&1; echo $? > status) | head -n 1");
   EXPECT_EQ(read_file(dir / "status"), "0\n");
-  EXPECT_EQ(steps_logged(), 101);  // and an evaluation
+  EXPECT_EQ(steps_logged(dir, "run"), 101);  // and an evaluation
   EXPECT_THAT(read_file(dir / "run/log.txt"), HasSubstr("finished: 100 steps"));
 }
 

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -122,6 +123,35 @@ TEST_F(MergeBase, AnAdapterOnATiedHeadIsMergedIntoTheEmbeddingsMatrix) {
   EXPECT_LE((out.at("lm_head.weight") - exact).abs().max().item<double>(), 5 * 6e-8);
   EXPECT_TRUE(at::equal(out.at("model.embed_tokens.weight"),
                         file.at("model.embed_tokens.weight").to(at::kFloat)));
+}
+
+TEST_F(MergeBase, ABiasThatTheConfigurationPromisesAndNoFileHasIsZero) {
+  const std::string config_path = dir / "model/config.json";
+  auto config = nlohmann::json::parse(test::read_file(config_path));
+  config["attention_bias"] = true;
+  dir.write("model/config.json", config.dump());
+  quant::NamedTensors tensors = quant::read_tensors(dir / "model/model.safetensors");
+  std::vector<std::string> biases;
+  const size_t count = tensors.size();
+  for (size_t i = 0; i < count; ++i) {
+    const auto [name, weight] = tensors[i];
+    if (name.find("q_proj") == std::string::npos && name.find("k_proj") == std::string::npos &&
+        name.find("v_proj") == std::string::npos)
+      continue;
+    biases.push_back(name.substr(0, name.rfind('.')) + ".bias");
+    tensors.emplace_back(biases.back(), at::full({weight.size(0)}, 0.25, at::kBFloat16));
+  }
+  std::filesystem::remove(dir / "model/model.safetensors");
+  quant::write_tensors(dir / "model/model.safetensors", tensors, {{"format", "pt"}});
+  TrainedModel model = trained();
+  export_model(model, merged("out", "original"));
+  const Weights out = written("out");
+  ASSERT_EQ(biases.size(), 6u);
+  for (const std::string& bias : biases) EXPECT_TRUE((out.at(bias) == 0.25).all().item<bool>());
+  for (const char* layer : {"0", "1"}) {
+    const std::string name = std::string("model.layers.") + layer + ".self_attn.o_proj.bias";
+    EXPECT_TRUE((out.at(name) == 0).all().item<bool>()) << name;
+  }
 }
 
 TEST_F(MergeBase, OnTheDequantizedBaseItIsAnotherModel) {
