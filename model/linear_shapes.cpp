@@ -21,4 +21,11 @@ std::vector<LinearShape> linear_shapes(const ModelConfig& c) {
           {Group::kDown, "mlp.down_proj", hidden, inner, m}};
 }
 
+std::vector<std::string> linear_modules(const ModelConfig& config) {
+  std::vector<std::string> modules;
+  for (int64_t layer = 0; layer < config.num_layers; ++layer)
+    for (const LinearShape& shape : linear_shapes(config)) modules.push_back(shape.module(layer));
+  return modules;
+}
+
 }  // namespace qlora::model

@@ -26,4 +26,7 @@ struct LinearShape {
 
 std::vector<LinearShape> linear_shapes(const ModelConfig& config);
 
+// The modules of all decoder layers, layer by layer, without the head.
+std::vector<std::string> linear_modules(const ModelConfig& config);
+
 }  // namespace qlora::model

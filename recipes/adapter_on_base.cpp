@@ -19,9 +19,7 @@ lora::BaseView view_of(model::ModelHeader& header) {
   const model::ModelConfig& config = header.config;
   lora::BaseView view;
   view.place = header.place;
-  for (const model::LinearShape& shape : model::linear_shapes(config))
-    for (int64_t layer = 0; layer < config.num_layers; ++layer)
-      view.linear.push_back(shape.module(layer));
+  view.linear = model::linear_modules(config);
   view.linear.emplace_back(lora::kHeadName);
   view.vocab_size = config.vocab_size;
   view.tied = config.tied_embeddings;

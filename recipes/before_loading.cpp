@@ -77,10 +77,9 @@ class Look {
 
   void at_targets() {
     const model::ModelConfig& config = header_->config;
-    std::vector<std::string> linear, others = {lora::kEmbeddingName, "model.norm"};
+    std::vector<std::string> linear = model::linear_modules(config),
+                             others = {lora::kEmbeddingName, "model.norm"};
     for (int64_t layer = 0; layer < config.num_layers; ++layer) {
-      for (const model::LinearShape& shape : model::linear_shapes(config))
-        linear.push_back(shape.module(layer));
       const std::string prefix = fmt::format("model.layers.{}.", layer);
       others.push_back(prefix + "input_layernorm");
       others.push_back(prefix + "post_attention_layernorm");

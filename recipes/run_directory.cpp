@@ -45,20 +45,13 @@ bool holds_anything(const std::string& path) {
   return false;
 }
 
-bool holds_a_file(const fs::path& path) {
-  if (!fs::is_directory(path)) return fs::is_regular_file(path) && fs::file_size(path) > 0;
-  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(path))
-    if (!entry.is_directory()) return true;
-  return false;
-}
-
 // Whether a run has written what would be missed: an adapter, a base, a checkpoint, a line of
 // metrics.
 bool holds_value(const std::string& path) {
   for (const fs::directory_entry& entry : fs::directory_iterator(path)) {
     const std::string name = entry.path().filename().string();
     if (belongs_to_a_run(name) && name != kRecipe && !name.starts_with("events.") &&
-        holds_a_file(entry.path()))
+        holds_a_file(entry.path().string()))
       return true;
   }
   return false;
@@ -169,23 +162,24 @@ void RunDirectory::continue_run(const Recipe& recipe) {
   for (const trainer::PassedOver& checkpoint : newest.passed_over)
     log::warning("passed over: {}", checkpoint.fault);
   checkpoint_ = newest.whole;
-  if (checkpoint_) trainer::verify_checkpoint(*checkpoint_);
+  if (checkpoint_) trainer::verify_checkpoint(*checkpoint_, trainer::Look::kSizes);
 }
 
 // A name within the run, or a path.
 void RunDirectory::continue_from(const std::string& named) {
   for (const std::string& path : {file(named), named})
     if (!checkpoint_ && fs::is_directory(path)) checkpoint_ = path;
-  const auto newest = trainer::newest_checkpoint(path_, trainer::Look::kHashes);
-  const std::string other =
-      newest.whole && newest.whole != checkpoint_
-          ? fmt::format("; the newest whole one: qlora resume {} --from {}", path_, *newest.whole)
-          : "";
-  if (!checkpoint_) fail<ConfigError>("train.resume: there is no checkpoint {}{}", named, other);
+  const auto way_out = [&]() -> std::string {
+    const auto newest = trainer::newest_checkpoint(path_, trainer::Look::kHashes);
+    if (!newest.whole || newest.whole == checkpoint_) return "";
+    return fmt::format("; the newest whole one: qlora resume {} --from {}", path_, *newest.whole);
+  };
+  if (!checkpoint_)
+    fail<ConfigError>("train.resume: there is no checkpoint {}{}", named, way_out());
   try {
     trainer::verify_checkpoint(*checkpoint_);
   } catch (const FormatError& error) {
-    fail<FormatError>("{}{}", error.what(), other);
+    fail<FormatError>("{}{}", error.what(), way_out());
   }
 }
 

@@ -22,19 +22,13 @@ fs::path unused_name(const fs::path& run_dir) {
       return path;
 }
 
-bool holds_a_file(const fs::path& directory) {
-  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(directory))
-    if (!entry.is_directory()) return true;
-  return false;
-}
-
 // Checkpoints of later steps, the last one first.
 std::vector<std::string> later_checkpoints(const fs::path& run_dir, int64_t step) {
   std::vector<std::string> names;
   std::vector<int64_t> steps = trainer::checkpoint_steps(run_dir.string());
   for (; !steps.empty() && steps.back() > step; steps.pop_back()) {
     std::string name = trainer::checkpoint_name(steps.back());
-    if (holds_a_file(run_dir / name)) {
+    if (holds_a_file((run_dir / name).string())) {
       names.push_back(std::move(name));
     } else {
       log::info("{} is empty and was removed", (run_dir / name).string());
@@ -47,6 +41,13 @@ std::vector<std::string> later_checkpoints(const fs::path& run_dir, int64_t step
 }  // namespace
 
 bool is_set_aside(const std::string& name) { return name.starts_with(kPrefix); }
+
+bool holds_a_file(const std::string& path) {
+  if (!fs::is_directory(path)) return fs::is_regular_file(path) && fs::file_size(path) > 0;
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(path))
+    if (!entry.is_directory()) return true;
+  return false;
+}
 
 void set_aside_after(const std::string& run_dir, int64_t step) {
   const fs::path run(run_dir);

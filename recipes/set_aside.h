@@ -9,6 +9,9 @@ namespace qlora::recipes {
 // Whether RUN/set-aside-<n> is this name.
 bool is_set_aside(const std::string& name);
 
+// Whether there is a file that is not empty at `path`, or any file in the directory there.
+bool holds_a_file(const std::string& path);
+
 // Moves what RUN holds of steps after `step` to RUN/set-aside-<n>: checkpoints, whole or not, and
 // the adapter that its end wrote; with a checkpoint a copy of metrics.jsonl goes, whose later lines
 // a resumed run cuts. Nothing is removed but checkpoint directories without any file. Says what was

@@ -1,5 +1,8 @@
 #include "recipes/trained_model.h"
 
+#include <algorithm>
+#include <filesystem>
+
 #include "base/arena_allocator.h"
 #include "base/device.h"
 #include "base/error.h"
@@ -12,8 +15,6 @@
 #include "recipes/run_directory.h"
 #include "recipes/run_parts.h"
 
-#include <filesystem>
-
 namespace qlora::recipes {
 namespace {
 
@@ -21,10 +22,9 @@ namespace {
 // once, since generation reads every weight for every token.
 bool has_fast_blocks(const std::string& file) {
   const auto source = model::open_weights(model::resolve_model_path(file));
-  for (const model::LinearShape& shape : model::linear_shapes(source->config()))
-    for (int64_t layer = 0; layer < source->config().num_layers; ++layer)
-      if (!quant::has_few_rows_kernel(source->packing(shape.module(layer)))) return false;
-  return true;
+  return std::ranges::all_of(model::linear_modules(source->config()), [&](const auto& module) {
+    return quant::has_few_rows_kernel(source->packing(module));
+  });
 }
 
 Recipe recipe_of(const ModelChoice& choice) {

@@ -131,8 +131,8 @@ void save_checkpoint(const std::string& run_dir, const CheckpointParts& parts) {
   directory.commit();
 }
 
-void verify_checkpoint(const std::string& directory) {
-  const auto superfluous = require_listed_files(directory, Look::kHashes);
+void verify_checkpoint(const std::string& directory, Look look) {
+  const auto superfluous = require_listed_files(directory, look);
   if (!superfluous.empty()) {
     fail<FormatError>("{}: the file {} does not belong to the checkpoint; remove it", directory,
                       superfluous.begin()->first);

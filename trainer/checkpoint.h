@@ -35,8 +35,10 @@ std::string checkpoint_name(int64_t step);
 // untouched.
 void save_checkpoint(const std::string& run_dir, const CheckpointParts& parts);
 
-// FormatError naming the first file that is missing, superfluous, cut off or changed.
-void verify_checkpoint(const std::string& directory);
+// How closely a checkpoint is looked at: sizes takes no time, hashes reads all of it.
+enum class Look { kSizes, kHashes };
+// FormatError naming the first file that is missing, superfluous, cut off or (by its hash) changed.
+void verify_checkpoint(const std::string& directory, Look look = Look::kHashes);
 // state.json alone.
 TrainState read_train_state(const std::string& directory);
 // Verifies, then fills adapters, optimizer and state. FormatError if the tensors do not fit; the
@@ -46,8 +48,6 @@ void load_checkpoint(const std::string& directory, CheckpointParts parts);
 // The steps of what is called a checkpoint in a run, whole or not, ascending.
 std::vector<int64_t> checkpoint_steps(const std::string& run_dir);
 
-// How closely a checkpoint is looked at: sizes takes no time, hashes reads all of it.
-enum class Look { kSizes, kHashes };
 struct PassedOver {
   std::string directory;
   std::string fault;  // "RUN/checkpoint-000008: MANIFEST.json is missing; ..."
