@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
+#include <map>
 #include <set>
 #include <utility>
 
@@ -83,11 +84,14 @@ void warn_of_trained_evaluation(const DataOptions& options, PreparedData& data) 
     data.warnings.push_back(sentence);
     return;
   }
-  std::set<std::string> trained;
-  for (const Example& example : data.train) trained.insert(fingerprint_of(example));
-  const auto repeated = std::count_if(data.eval.begin(), data.eval.end(), [&](const Example& e) {
-    return trained.contains(fingerprint_of(e));
-  });
+  // Of the evaluation, which is small; there may be millions of training examples.
+  std::map<std::string, int64_t> evaluated;
+  for (const Example& example : data.eval) ++evaluated[fingerprint_of(example)];
+  int64_t repeated = 0;
+  for (auto example = data.train.begin(); example != data.train.end() && !evaluated.empty();
+       ++example)
+    if (const auto found = evaluated.extract(fingerprint_of(*example)); !found.empty())
+      repeated += found.mapped();
   if (repeated > 0)
     data.warnings.push_back(
         fmt::format("{} of the {} evaluation examples are trained on too, token for token; the "
