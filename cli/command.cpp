@@ -135,13 +135,6 @@ std::vector<std::string> arguments_of(int argc, char** argv) {
   return arguments;
 }
 
-// The first word of a message that is an option: "--overwite" of "... not expected: --overwite=1".
-std::string first_option(const std::string& message) {
-  const size_t begin = message.find(" --");
-  if (begin == std::string::npos) return "";
-  return message.substr(begin + 1, message.find_first_of(" =,", begin + 1) - begin - 1);
-}
-
 // What is wrong with the arguments of the command that was given, and where it says what is right.
 std::string sentence(const CLI::App& app, const CLI::ParseError& error) {
   const CLI::App* command = &app;
@@ -152,7 +145,9 @@ std::string sentence(const CLI::App& app, const CLI::ParseError& error) {
   }
   std::string text = name + ": " + error.what();
   if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::ExtrasError))
-    text += suggestion(first_option(error.what()), names_of_options(*command));
+    for (const std::string& word : command->remaining())
+      if (word.starts_with("--"))
+        text += suggestion(word.substr(0, word.find('=')), names_of_options(*command));
   return text + "\n" + name + " --help tells what it takes";
 }
 

@@ -86,11 +86,10 @@ class Parts {
     add(linear.name + ".weight", {linear.out_features(), linear.in_features()},
         [&linear, original = original_] { return merged_weight(linear, original); });
     const std::string bias = linear.name + ".bias";
-    if (linear.trained_bias)
-      trained(bias, linear.trained_bias->value);
+    if (linear.trained_bias) trained(bias, linear.trained_bias->value);
+    // The zeros of a bias that the configuration promises and no file has.
     else if (linear.bias.defined() && original_ && !original_->has(bias))
-      trained(bias,
-              linear.bias);  // the zeros of a bias that the configuration promises and no file has
+      trained(bias, linear.bias);
     else if (linear.bias.defined())
       frozen(bias, linear.bias);
   }
