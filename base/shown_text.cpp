@@ -4,30 +4,12 @@
 
 #include <cstdint>
 
+#include "base/utf8.h"
+
 namespace qlora {
 namespace {
 
 constexpr size_t kLongest = 4000, kKeptOfEachEnd = 1900;
-
-// How many bytes of UTF-8 the character at the front takes; 0 if it is none.
-size_t character_bytes(std::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<uint8_t>(text[i]); };
-  const uint8_t first = byte(0);
-  if (first < 0x80) return 1;
-  const size_t count = first >= 0xF5   ? 0
-                       : first >= 0xF0 ? 4
-                       : first >= 0xE0 ? 3
-                       : first >= 0xC2 ? 2
-                                       : 0;
-  if (count == 0 || text.size() < count) return 0;
-  for (size_t i = 1; i < count; ++i)
-    if ((byte(i) & 0xC0) != 0x80) return 0;
-  const uint8_t second = byte(1);
-  const bool overlong = (first == 0xE0 && second < 0xA0) || (first == 0xF0 && second < 0x90);
-  const bool surrogate = first == 0xED && second >= 0xA0;
-  const bool beyond = first == 0xF4 && second >= 0x90;
-  return overlong || surrogate || beyond ? 0 : count;
-}
 
 bool is_control(std::string_view character) {
   const auto first = static_cast<uint8_t>(character[0]);
@@ -40,7 +22,7 @@ std::string escaped(std::string_view text) {
   std::string shown;
   shown.reserve(text.size());
   while (!text.empty()) {
-    const size_t count = character_bytes(text);
+    const size_t count = whole_utf8_character(text, 0);
     const std::string_view character = text.substr(0, count);
     if (count == 0) {
       shown += "\uFFFD";

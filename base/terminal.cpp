@@ -8,12 +8,14 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "base/utf8.h"
+
 namespace qlora {
 namespace {
 
 size_t columns_of(std::string_view text) {
   size_t columns = 0;
-  for (const char c : text) columns += (static_cast<unsigned char>(c) & 0xC0) != 0x80;
+  for (const char c : text) columns += !is_utf8_continuation(c);
   return columns;
 }
 

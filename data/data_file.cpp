@@ -4,8 +4,8 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "data/readers/row.h"
-#include "data/tokenizers/utf8.h"
 #include "io/file_kind.h"
 #include "io/json_text.h"
 #include "io/read_file.h"

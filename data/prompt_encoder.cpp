@@ -2,13 +2,13 @@
 
 #include <algorithm>
 
+#include "base/utf8.h"
+
 namespace qlora::data {
 namespace {
 
 // No control token is spelled longer.
 constexpr size_t kLongestSpecial = 96;
-
-bool is_continuation_byte(char c) { return (static_cast<unsigned char>(c) & 0xc0u) == 0x80u; }
 
 std::vector<TokenId> joined(std::vector<TokenId> first, const std::vector<TokenId>& second) {
   first.insert(first.end(), second.begin(), second.end());
@@ -91,7 +91,7 @@ std::optional<std::vector<TokenId>> PromptEncoder::encode_rest(
 
 std::optional<SpecialToken> PromptEncoder::trailing_special(std::string_view text) const {
   size_t begin = text.size() > kLongestSpecial ? text.size() - kLongestSpecial : 0;
-  while (begin < text.size() && is_continuation_byte(text[begin])) ++begin;
+  while (begin < text.size() && is_utf8_continuation(text[begin])) ++begin;
   const auto ids = tokenizer_.encode(text.substr(begin), false);
   if (ids.empty()) return std::nullopt;
   const TokenId last = ids.back();

@@ -9,9 +9,9 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "data/data_file.h"
 #include "data/exact_json.h"
-#include "data/tokenizers/utf8.h"
 
 namespace qlora::data {
 namespace {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/utf8.h"
 #include "recipes/yaml_node.h"
 
 namespace qlora::recipes {
@@ -97,13 +98,7 @@ const Node::Entry* Node::find(const std::string& key) const {
 }
 
 std::string Node::describe() const {
-  constexpr size_t kLongest = 60;
-  const auto shortened = [](const std::string& full) {
-    if (full.size() <= kLongest) return full;
-    size_t end = kLongest;
-    while (end > 0 && (full[end] & 0xC0) == 0x80) --end;  // whole UTF-8 characters
-    return full.substr(0, end) + "...";
-  };
+  const auto shortened = [](const std::string& full) { return shortened_utf8(full, 60); };
   switch (kind) {
     case Kind::kNull:
       return "nothing";

@@ -1,11 +1,11 @@
 // The two format languages: "%s" % x and "{}".format(x).
 #include <optional>
 
+#include "base/utf8.h"
 #include "data/jinja/containers.h"
 #include "data/jinja/formatting.h"
 #include "data/jinja/numbers.h"
 #include "data/jinja/runtime.h"
-#include "data/tokenizers/utf8.h"
 
 namespace qlora::data::jinja {
 namespace {

@@ -4,10 +4,10 @@
 
 #include <cmath>
 
+#include "base/utf8.h"
 #include "data/jinja/containers.h"
 #include "data/jinja/numbers.h"
 #include "data/jinja/runtime.h"
-#include "data/tokenizers/utf8.h"
 
 namespace qlora::data::jinja {
 namespace {

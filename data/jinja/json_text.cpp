@@ -4,12 +4,12 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "base/utf8.h"
 #include "data/exact_json.h"
 #include "data/jinja/containers.h"
 #include "data/jinja/numbers.h"
 #include "data/jinja/operators.h"
 #include "data/jinja/runtime.h"
-#include "data/tokenizers/utf8.h"
 
 namespace qlora::data::jinja {
 namespace {

@@ -1,8 +1,8 @@
 #include "data/jinja/letter_case.h"
 
+#include "base/utf8.h"
 #include "data/jinja/python_text_tables.h"
 #include "data/jinja/text.h"
-#include "data/tokenizers/utf8.h"
 
 namespace qlora::data::jinja {
 namespace {

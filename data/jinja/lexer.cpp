@@ -5,10 +5,10 @@
 #include <array>
 #include <cctype>
 
+#include "base/utf8.h"
 #include "data/jinja/string_literal.h"
 #include "data/jinja/text.h"
 #include "data/tokenizers/unicode.h"
-#include "data/tokenizers/utf8.h"
 
 namespace qlora::data::jinja {
 namespace {

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "base/utf8.h"
 #include "data/jinja/runtime.h"
-#include "data/tokenizers/utf8.h"
 
 namespace qlora::data::jinja {
 namespace {

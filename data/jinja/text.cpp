@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "base/utf8.h"
 #include "data/tokenizers/unicode.h"
-#include "data/tokenizers/utf8.h"
 
 namespace qlora::data::jinja {
 
@@ -13,9 +13,8 @@ TextRef make_text(std::string bytes, bool markup) {
 }
 
 size_t count_code_points(std::string_view bytes) {
-  return static_cast<size_t>(std::count_if(bytes.begin(), bytes.end(), [](char c) {
-    return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
-  }));
+  return static_cast<size_t>(
+      std::count_if(bytes.begin(), bytes.end(), [](char c) { return !is_utf8_continuation(c); }));
 }
 
 std::u32string to_code_points(std::string_view bytes) {

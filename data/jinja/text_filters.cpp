@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "base/utf8.h"
 #include "data/jinja/containers.h"
 #include "data/jinja/filters.h"
 #include "data/jinja/formatting.h"
@@ -8,7 +9,6 @@
 #include "data/jinja/operators.h"
 #include "data/jinja/runtime.h"
 #include "data/jinja/split.h"
-#include "data/tokenizers/utf8.h"
 
 namespace qlora::data::jinja::filters {
 namespace {

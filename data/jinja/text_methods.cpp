@@ -2,13 +2,13 @@
 #include <algorithm>
 #include <array>
 
+#include "base/utf8.h"
 #include "data/jinja/containers.h"
 #include "data/jinja/formatting.h"
 #include "data/jinja/letter_case.h"
 #include "data/jinja/methods.h"
 #include "data/jinja/runtime.h"
 #include "data/jinja/split.h"
-#include "data/tokenizers/utf8.h"
 
 namespace qlora::data::jinja {
 namespace {

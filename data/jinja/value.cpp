@@ -2,12 +2,12 @@
 
 #include <fmt/format.h>
 
+#include "base/utf8.h"
 #include "data/jinja/containers.h"
 #include "data/jinja/methods.h"
 #include "data/jinja/numbers.h"
 #include "data/jinja/runtime.h"
 #include "data/jinja/string_literal.h"
-#include "data/tokenizers/utf8.h"
 
 namespace qlora::data::jinja {
 

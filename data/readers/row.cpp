@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "data/readers/preference.h"
 #include "fmt/ranges.h"
 #include "io/json_text.h"
@@ -66,11 +67,7 @@ std::string describe_type(const Json& value) {
 
 std::string shown(const Json& value) {
   constexpr size_t kLongest = 60;
-  std::string text = io::json_text_in_utf8(value);
-  if (text.size() <= kLongest) return text;
-  size_t end = kLongest;
-  while ((static_cast<unsigned char>(text[end]) & 0xC0u) == 0x80u) --end;  // whole characters
-  return text.substr(0, end) + "...";
+  return shortened_utf8(io::json_text_in_utf8(value), kLongest);
 }
 
 std::string guess_format(const Json& row) {

@@ -3,8 +3,8 @@
 #include <queue>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "data/tokenizers/metaspace.h"
-#include "data/tokenizers/utf8.h"
 
 namespace qlora::data {
 namespace {

@@ -3,7 +3,7 @@
 #include <array>
 #include <cstdint>
 
-#include "data/tokenizers/utf8.h"
+#include "base/utf8.h"
 
 namespace qlora::data {
 namespace {

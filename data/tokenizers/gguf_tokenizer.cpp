@@ -8,12 +8,12 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "base/warn_once.h"
 #include "data/tokenizers/byte_level_json.h"
 #include "data/tokenizers/sentencepiece_proto.h"
 #include "data/tokenizers/sentencepiece_tokenizer.h"
 #include "data/tokenizers/tokenizer_json.h"
-#include "data/tokenizers/utf8.h"
 #include "data/tokenizers/vocabulary.h"
 #include "io/json_text.h"
 

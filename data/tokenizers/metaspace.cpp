@@ -1,6 +1,6 @@
 #include "data/tokenizers/metaspace.h"
 
-#include "data/tokenizers/utf8.h"
+#include "base/utf8.h"
 
 namespace qlora::data {
 namespace {

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <optional>
 
+#include "base/utf8.h"
 #include "data/tokenizers/unicode.h"
 #include "data/tokenizers/unicode_tables.h"
-#include "data/tokenizers/utf8.h"
 
 namespace qlora::data {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "data/tokenizers/utf8.h"
+#include "base/utf8.h"
 
 namespace qlora::data {
 namespace {

@@ -3,12 +3,12 @@
 #include <map>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "data/tokenizers/byte_alphabet.h"
 #include "data/tokenizers/metaspace.h"
 #include "data/tokenizers/regex.h"
 #include "data/tokenizers/text_pattern.h"
 #include "data/tokenizers/unicode.h"
-#include "data/tokenizers/utf8.h"
 
 namespace qlora::data {
 

@@ -4,8 +4,8 @@
 #include <pcre2.h>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "data/tokenizers/stand_ins.h"
-#include "data/tokenizers/utf8.h"
 
 namespace qlora::data {
 namespace {

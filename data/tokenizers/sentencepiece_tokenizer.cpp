@@ -5,11 +5,11 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "data/tokenizers/added_tokens.h"
 #include "data/tokenizers/fingerprint.h"
 #include "data/tokenizers/sentencepiece_proto.h"
 #include "data/tokenizers/tokenizer_config.h"
-#include "data/tokenizers/utf8.h"
 
 namespace qlora::data {
 namespace {

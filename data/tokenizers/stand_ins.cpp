@@ -5,8 +5,8 @@
 #include <charconv>
 #include <set>
 
+#include "base/utf8.h"
 #include "data/tokenizers/unicode_tables.h"
-#include "data/tokenizers/utf8.h"
 
 namespace qlora::data {
 namespace {

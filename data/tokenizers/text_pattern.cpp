@@ -1,6 +1,6 @@
 #include "data/tokenizers/text_pattern.h"
 
-#include "data/tokenizers/utf8.h"
+#include "base/utf8.h"
 
 namespace qlora::data {
 

@@ -2,10 +2,10 @@
 
 #include <optional>
 
+#include "base/utf8.h"
 #include "data/tokenizers/byte_alphabet.h"
 #include "data/tokenizers/metaspace.h"
 #include "data/tokenizers/text_pattern.h"
-#include "data/tokenizers/utf8.h"
 
 namespace qlora::data {
 namespace {

@@ -4,8 +4,8 @@
 #include <charconv>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "data/tokenizers/config_keys.h"
-#include "data/tokenizers/utf8.h"
 #include "io/json_text.h"
 
 namespace qlora::data {

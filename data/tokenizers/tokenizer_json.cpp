@@ -1,6 +1,7 @@
 #include "data/tokenizers/tokenizer_json.h"
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "data/tokenizers/added_tokens.h"
 #include "data/tokenizers/fingerprint.h"
 #include "data/tokenizers/normalizer.h"
@@ -9,7 +10,6 @@
 #include "data/tokenizers/token_decoder.h"
 #include "data/tokenizers/token_model.h"
 #include "data/tokenizers/tokenizer_config.h"
-#include "data/tokenizers/utf8.h"
 #include "data/tokenizers/word_cache.h"
 #include "io/json_text.h"
 

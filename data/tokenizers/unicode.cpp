@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "base/utf8.h"
 #include "data/tokenizers/unicode_tables.h"
-#include "data/tokenizers/utf8.h"
 
 namespace qlora::data {
 

@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "base/error.h"
-#include "data/tokenizers/utf8.h"
+#include "base/utf8.h"
 
 namespace qlora::data {
 namespace {

@@ -3,9 +3,9 @@
 #include <sstream>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "data/tokenizers/byte_level_json.h"
 #include "data/tokenizers/tokenizer_config.h"
-#include "data/tokenizers/utf8.h"
 #include "io/json_text.h"
 
 namespace qlora::data {

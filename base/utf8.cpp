@@ -1,11 +1,11 @@
-#include "data/tokenizers/utf8.h"
+#include "base/utf8.h"
 
 #include <cstdint>
 #include <cstring>
 
 #include "base/error.h"
 
-namespace qlora::data {
+namespace qlora {
 namespace {
 
 // What stands at `index`: a whole character, or how many bytes of one before it breaks off.
@@ -74,6 +74,18 @@ std::string replace_invalid_utf8(std::string_view text) {
   return out;
 }
 
+size_t whole_utf8_character(std::string_view text, size_t index) {
+  const Sequence sequence = sequence_at(text, index);
+  return sequence.valid ? sequence.length : 0;
+}
+
+std::string shortened_utf8(const std::string& text, size_t longest) {
+  if (text.size() <= longest) return text;
+  size_t end = longest;
+  while (end > 0 && is_utf8_continuation(text[end])) --end;
+  return text.substr(0, end) + "...";
+}
+
 void append_utf8(char32_t code, std::string& out) {
   const auto put = [&](char32_t byte) { out.push_back(static_cast<char>(byte)); };
   if (code < 0x80) {
@@ -88,4 +100,4 @@ void append_utf8(char32_t code, std::string& out) {
   }
 }
 
-}  // namespace qlora::data
+}  // namespace qlora

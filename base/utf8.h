@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-namespace qlora::data {
+namespace qlora {
 
 // Offset of the first byte that is not part of well-formed UTF-8 (RFC 3629: no overlong forms, no
 // surrogates, nothing above U+10FFFF); nothing if all of it is.
@@ -18,6 +18,16 @@ void check_utf8(std::string_view text, std::string_view what);
 
 // `text` with every maximal ill-formed part replaced by U+FFFD, as the Unicode standard recommends.
 std::string replace_invalid_utf8(std::string_view text);
+
+// Bytes of the well-formed character that starts at `index`; 0 if none does.
+size_t whole_utf8_character(std::string_view text, size_t index);
+
+// `text`, cut between two characters to at most `longest` bytes with "..." behind them if it is
+// longer.
+std::string shortened_utf8(const std::string& text, size_t longest);
+
+// Whether a byte goes on with a character that began before it.
+inline bool is_utf8_continuation(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
 
 // Bytes of the character that starts with this byte, in valid UTF-8.
 inline size_t utf8_length(char first) {
@@ -43,10 +53,10 @@ inline char32_t next_code_point(std::string_view text, size_t& index) {
 // Where the character before `index` starts, in valid UTF-8 and for index > 0.
 inline size_t previous_code_point(std::string_view text, size_t index) {
   do --index;
-  while (index > 0 && (static_cast<unsigned char>(text[index]) & 0xC0) == 0x80);
+  while (index > 0 && is_utf8_continuation(text[index]));
   return index;
 }
 
 void append_utf8(char32_t code, std::string& out);
 
-}  // namespace qlora::data
+}  // namespace qlora
