@@ -58,7 +58,7 @@ endif()
 if(QLORA_SANITIZE)
   # _GLIBCXX_ASSERTIONS: checked indices; it leaves the library's layout, and so LibTorch, alone.
   target_compile_options(qlora_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=address,undefined
-    -fno-sanitize-recover=undefined -fno-omit-frame-pointer -D_GLIBCXX_ASSERTIONS>)
+    -fno-sanitize-recover=undefined -fno-omit-frame-pointer -D_GLIBCXX_ASSERTIONS -Wno-maybe-uninitialized>)
   target_link_options(qlora_flags INTERFACE -fsanitize=address,undefined)
 endif()
 set(CMAKE_CXX_FLAGS_RELEASE "-O3 -DNDEBUG")
