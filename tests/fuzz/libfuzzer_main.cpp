@@ -74,6 +74,10 @@ __wrap___sanitizer_cov_trace_pc() {
   if (counter < 255) ++counter;
 }
 
+// GCC reports comparisons of floating-point numbers too, which libFuzzer has no use for.
+void __sanitizer_cov_trace_cmpf(float, float) {}
+void __sanitizer_cov_trace_cmpd(double, double) {}
+
 int LLVMFuzzerInitialize(int* count, char*** arguments) {
   using namespace qlora;
   if (fuzz::option(*count, *arguments, "--list")) {
