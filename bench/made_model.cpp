@@ -1,9 +1,10 @@
 #include "bench/made_model.h"
 
 #include "base/error.h"
+#include "model/families/llama_like.h"
 
 namespace qlora::bench {
-model::ModelConfig shape_named(const std::string& name) {
+model::Architecture shape_named(const std::string& name) {
   struct Shape {
     const char* name;
     int64_t vocab, hidden, inner, layers, heads, kv_heads, head_dim;
@@ -16,8 +17,7 @@ model::ModelConfig shape_named(const std::string& name) {
                                {"8b", 128256, 4096, 14336, 32, 32, 8, 128, false}};
   for (const Shape& s : kShapes) {
     if (name != s.name) continue;
-    model::ModelConfig config;
-    config.family = "llama";
+    model::LlamaSizes config;
     config.vocab_size = s.vocab;
     config.hidden_size = s.hidden;
     config.intermediate_size = s.inner;
@@ -28,8 +28,8 @@ model::ModelConfig shape_named(const std::string& name) {
     config.tied_embeddings = s.tied;
     config.max_positions = 131072;
     config.rms_norm_eps = 1e-5;
-    config.rope.theta = 100000.0;
-    return config;
+    config.rotary.rope.theta = 100000.0;
+    return model::llama_like("llama", config);
   }
   fail<ConfigError>(
       "--model must be a file, a directory, or one of 135m, 360m, 1.7b, 3b, 8b; found '{}'", name);

@@ -3,11 +3,11 @@
 
 #include <string>
 
-#include "model/model_config.h"
+#include "model/architecture.h"
 
 namespace qlora::bench {
 
 // "135m" (SmolLM2), "360m", "1.7b", "3b" (Llama 3.2), "8b" (Llama 3.1). ConfigError otherwise.
-model::ModelConfig shape_named(const std::string& name);
+model::Architecture shape_named(const std::string& name);
 
 }  // namespace qlora::bench

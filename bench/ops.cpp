@@ -117,7 +117,7 @@ void count_bytes(benchmark::State& state, int64_t bytes, double seconds) {
 // What an attention pass gets.
 struct AttentionInput {
   explicit AttentionInput(const Lengths& lengths, const char* model = "135m")
-      : config(shape_named(model)) {
+      : architecture(shape_named(model)), spec(architecture.block(0).attention()) {
     std::vector<int32_t> positions;
     context.cu_seqlens = {0};
     for (const int64_t length : lengths) {
@@ -126,20 +126,19 @@ struct AttentionInput {
       squares += static_cast<double>(length * length);
     }
     tokens = static_cast<int64_t>(positions.size());
-    context.rotary = model::Rotary(config, at::kCPU).at_positions(positions);
-    q = differentiable(random(tokens, config.num_heads * config.head_dim));
-    k = differentiable(random(tokens, config.num_kv_heads * config.head_dim));
-    v = differentiable(random(tokens, config.num_kv_heads * config.head_dim));
+    context.rotary = model::Rotary(architecture.rotaries[0], spec.shape.head_dim, at::kCPU)
+                         .at_positions(positions);
+    q = differentiable(random(tokens, spec.queries()));
+    k = differentiable(random(tokens, spec.keys()));
+    v = differentiable(random(tokens, spec.keys()));
   }
   torch::autograd::variable_list forward() const {
-    return {model::attention(q, k, v, {config.num_heads, config.num_kv_heads, config.head_dim},
-                             context, 0)};
+    return {model::attention(q, k, v, spec.shape, context, 0)};
   }
   // Of one product of scores with keys or values, below the diagonal.
-  double flops_of_a_product() const {
-    return squares * static_cast<double>(config.num_heads * config.head_dim);
-  }
-  model::ModelConfig config;
+  double flops_of_a_product() const { return squares * static_cast<double>(spec.queries()); }
+  model::Architecture architecture;
+  const model::AttentionSpec& spec;
   model::AttentionContext context;
   at::Tensor q, k, v;
   int64_t tokens = 0;

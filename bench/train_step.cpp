@@ -69,18 +69,17 @@ std::unique_ptr<model::CausalLm> load(const Setting& s) {
 class Floor {
  public:
   Floor(const model::CausalLm& model, const Setting& s)
-      : layers_(model.config().num_layers),
+      : layers_(model.architecture().num_layers()),
         tokens_(s.batch * s.sequence),
         recompute_(s.recompute),
         options_(at::TensorOptions().dtype(model.compute_dtype()).device(model.device())) {
-    for (const lora::LinearGroup* group : {&model.layers[0].qkv, &model.layers[0].o,
-                                           &model.layers[0].gate_up, &model.layers[0].down})
+    for (const lora::LinearGroup* group : model.layers[0].groups())
       for (const lora::LoraLinear& linear : group->layers())
         products_.push_back({random(linear.out_features(), linear.in_features()),
                              random(tokens_, linear.in_features()),
                              random(tokens_, linear.out_features())});
     constexpr int64_t kRows = 256;
-    const auto& c = model.config();
+    const auto& c = model.architecture();
     head_ = {random(c.vocab_size, c.hidden_size), random(kRows, c.hidden_size),
              random(kRows, c.vocab_size)};
     head_passes_ = (tokens_ + kRows - 1) / kRows;
@@ -152,7 +151,7 @@ void run(const Setting& s) {
   loader_options.sequence_length = s.sequence;
   loader_options.packing = false;
   loader_options.micro_batch_size = s.batch;
-  data::Loader loader(random_rows(s, model->config().vocab_size), loader_options);
+  data::Loader loader(random_rows(s, model->architecture().vocab_size), loader_options);
   trainer::TrainState state;
   state.choices.recompute_layers = s.recompute;
   trainer::TrainJob job{
@@ -212,7 +211,7 @@ void run(const Setting& s) {
       "\"tensors_mb\":{:.0f},\"held_mb\":{:.0f},"
       "\"load_seconds\":{:.2f},\"first_loss\":{:.4f}}}\n",
       s.model, device.str(), s.quantization, s.batch, s.sequence,
-      s.recompute.count(model->config().num_layers), c10::toString(model->compute_dtype()),
+      s.recompute.count(model->architecture().num_layers()), c10::toString(model->compute_dtype()),
       s.threads, tokens / median(times), median(times), floors.empty() ? 0.0 : median(floors),
       ratio, processor_step, processor_ratio, peak / 1e6, after_two / 1e6,
       static_cast<double>(tensors.used) / 1e6, static_cast<double>(tensors.held) / 1e6,

@@ -168,7 +168,7 @@ class Chat {
     const auto& base = trained_.base;
     try {
       auto ids = qlora::data::conversation_prompt(messages, *base.chat_template, *base.tokenizer);
-      qlora::data::require_embedded(ids, *base.tokenizer, base.model->config().vocab_size);
+      qlora::data::require_embedded(ids, *base.tokenizer, base.model->architecture().vocab_size);
       return ids;
     } catch (const qlora::FormatError& refusal) {
       qlora::log::write_error(refusal.what());
@@ -182,10 +182,11 @@ class Chat {
     const auto ids = prompt_of(messages);
     if (!ids) return std::nullopt;
     const auto& prompt = *ids;
-    const int64_t room = base.model->config().max_positions - static_cast<int64_t>(prompt.size());
+    const int64_t room =
+        base.model->architecture().max_positions - static_cast<int64_t>(prompt.size());
     if (room < 1) {
       qlora::log::error("the conversation has {} tokens and the model takes {}; /reset starts over",
-                        prompt.size(), base.model->config().max_positions);
+                        prompt.size(), base.model->architecture().max_positions);
       return std::nullopt;
     }
     qlora::cli::AnswerStream stream(*base.tokenizer);

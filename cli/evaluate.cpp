@@ -65,14 +65,14 @@ Rows rows_set_aside(const TrainedModel& trained, bool with_questions) {
   Rows rows;
   rows.examples =
       qlora::data::prepare_datasets(recipe.data, *base.tokenizer, base.chat_template.get(),
-                                    recipe.train.seed, base.model->config().vocab_size)
+                                    recipe.train.seed, base.model->architecture().vocab_size)
           .eval;
   std::set<std::pair<int32_t, int64_t>> chosen;  // dataset, row
   for (const auto& example : rows.examples) chosen.emplace(example.source, example.row);
   for (size_t i = 0; with_questions && i < recipe.data.train.size(); ++i)
     for (auto& question : qlora::data::read_prompts_and_answers(
              recipe.data.train[i], recipe.data, *base.tokenizer, base.chat_template.get(),
-             base.model->config().vocab_size))
+             base.model->architecture().vocab_size))
       if (chosen.contains({static_cast<int32_t>(i), question.row}))
         rows.questions.push_back(std::move(question));
   return rows;
@@ -97,7 +97,7 @@ qlora::data::DataOptions options_for(const TrainedModel& trained,
                                      const EvaluateArguments& arguments) {
   qlora::data::DataOptions options = trained.recipe.data;
   if (arguments.choice.run_dir.empty() && !sets_key(arguments, "data.sequence_length"))
-    options.sequence_length = trained.base.model->config().max_positions;
+    options.sequence_length = trained.base.model->architecture().max_positions;
   options.train = datasets;
   options.eval.clear();
   options.eval_fraction = 0;
@@ -123,13 +123,13 @@ Rows read_rows(const TrainedModel& trained, const EvaluateArguments& arguments) 
   for (size_t i = 0; i < datasets.size(); ++i) {
     const auto part =
         qlora::data::read_dataset(datasets[i], static_cast<int32_t>(i), options, *base.tokenizer,
-                                  base.chat_template.get(), base.model->config().vocab_size);
+                                  base.chat_template.get(), base.model->architecture().vocab_size);
     warn_of_rows(part.report, trained);
     rows.examples.insert(rows.examples.end(), part.examples.begin(), part.examples.end());
     if (!arguments.exact_match) continue;
     const auto questions = qlora::data::read_prompts_and_answers(
         datasets[i], options, *base.tokenizer, base.chat_template.get(),
-        base.model->config().vocab_size);
+        base.model->architecture().vocab_size);
     rows.questions.insert(rows.questions.end(), questions.begin(), questions.end());
   }
   return rows;

@@ -52,7 +52,7 @@ std::vector<int32_t> prompt_ids(const TrainedModel& trained, const Json& message
                                 const GenerateArguments& arguments) {
   std::vector<int32_t> ids = encoded_prompt(trained, messages, arguments);
   qlora::data::require_embedded(ids, *trained.base.tokenizer,
-                                trained.base.model->config().vocab_size);
+                                trained.base.model->architecture().vocab_size);
   return ids;
 }
 

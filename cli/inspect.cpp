@@ -122,7 +122,7 @@ void inspect_data(const std::string& path, const std::vector<std::string>& overr
       qlora::data::choose_chat_template(recipe.data.chat_template, *tokenizer);
   const auto data = qlora::data::prepare_datasets(
       recipe.data, *tokenizer, chat_template.get(), recipe.train.seed,
-      qlora::model::read_model_header(path_of_model).config.vocab_size);
+      qlora::model::read_model_header(path_of_model).architecture.vocab_size);
   qlora::cli::print_data(stdout, data, *tokenizer, options);
 }
 

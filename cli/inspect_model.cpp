@@ -143,7 +143,7 @@ Json run_footprint(const std::string& run_directory) {
   const auto source = model::open_weights(*path);
   auto rows = model::kept_footprint(tensors_of(*path), recipe.quantization,
                                     model::resolved_dtype(recipe.model.dtype, *source),
-                                    source->config().tied_embeddings);
+                                    source->architecture().tied_embeddings);
   const std::string adapter = (fs::path(run_directory) / "adapter").string();
   if (fs::exists(adapter)) add_adapter(adapter, rows);
   return footprint_json(rows);

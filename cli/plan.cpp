@@ -120,7 +120,7 @@ void plan_time(const PlanArguments& arguments, Planned& planned) {
 std::vector<std::pair<std::string, std::string>> keys_of(const Planned& planned) {
   const MemoryFit& fit = planned.fit;
   const auto& recomputed = fit.run.recompute_layers;
-  const int64_t count = recomputed.count(planned.header.config.num_layers);
+  const int64_t count = recomputed.count(planned.header.architecture.num_layers());
   const bool some = recomputed.any() && !recomputed.all();
   std::vector<std::pair<std::string, std::string>> keys = {
       {"train.micro_batch_size", std::to_string(fit.run.micro_batch_size)},
@@ -137,13 +137,13 @@ std::vector<std::pair<std::string, std::string>> keys_of(const Planned& planned)
 
 Json facts_of(const Planned& planned) {
   const MemoryFit& fit = planned.fit;
-  Json facts = {
-      {"model", planned.header.place},
-      {"device", planned.on_gpu ? "cuda" : "cpu"},
-      {"micro_batch_size", fit.run.micro_batch_size},
-      {"sequence_length", fit.run.sequence_length},
-      {"gradient_accumulation_steps", fit.gradient_accumulation_steps},
-      {"recomputed_layers", fit.run.recompute_layers.count(planned.header.config.num_layers)}};
+  Json facts = {{"model", planned.header.place},
+                {"device", planned.on_gpu ? "cuda" : "cpu"},
+                {"micro_batch_size", fit.run.micro_batch_size},
+                {"sequence_length", fit.run.sequence_length},
+                {"gradient_accumulation_steps", fit.gradient_accumulation_steps},
+                {"recomputed_layers",
+                 fit.run.recompute_layers.count(planned.header.architecture.num_layers())}};
   facts["memory"] = Json::array();
   for (const MemoryLine& line : fit.plan.lines)
     facts["memory"].push_back({{"purpose", line.purpose},
@@ -197,7 +197,7 @@ void need_fit(const Planned& planned) {
 
 std::string recomputation_in_words(const Planned& planned) {
   const auto& recomputed = planned.fit.run.recompute_layers;
-  const int64_t layers = planned.header.config.num_layers;
+  const int64_t layers = planned.header.architecture.num_layers();
   if (!recomputed.any()) return "no recomputation";
   if (recomputed.all()) return "layers recomputed";
   return fmt::format("{} of {} layers recomputed", recomputed.count(layers), layers);

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "base/error.h"
 #include "io/json_text.h"
 #include "io/read_file.h"
 #include "model/families/family.h"
@@ -15,7 +16,22 @@ const char* dtype_name(at::ScalarType dtype) {
   return dtype == at::kHalf ? "float16" : "float32";
 }
 
-std::string config_text(const model::ModelConfig& model, const data::Tokenizer& tokenizer,
+namespace {
+
+nlohmann::ordered_json config_of_gguf(const model::Architecture& architecture,
+                                      const std::string& dtype) {
+  const model::Family& family = model::family_named(architecture.family);
+  if (!family.to_hugging_face)
+    fail<ConfigError>(
+        "a config.json of a {} model from a GGUF file is not written by this version; export the "
+        "adapter (qlora export --format peft), or start from the model's Hugging Face directory",
+        architecture.family);
+  return family.to_hugging_face(architecture, dtype);
+}
+
+}  // namespace
+
+std::string config_text(const model::Architecture& architecture, const data::Tokenizer& tokenizer,
                         const std::string& source, at::ScalarType dtype,
                         const std::optional<nlohmann::ordered_json>& quantization,
                         bool tied_embeddings) {
@@ -27,13 +43,13 @@ std::string config_text(const model::ModelConfig& model, const data::Tokenizer& 
     config.erase("dtype");
     config["torch_dtype"] = dtype_name(dtype);
   } else {
-    config = model::family_named(model.family).to_hugging_face(model, dtype_name(dtype));
+    config = config_of_gguf(architecture, dtype_name(dtype));
     const data::SpecialTokens& special = tokenizer.special_tokens();
     if (special.bos) config["bos_token_id"] = special.bos->id;
     if (special.eos) config["eos_token_id"] = special.eos->id;
     if (special.pad) config["pad_token_id"] = special.pad->id;
   }
-  const bool tied = model.tied_embeddings && tied_embeddings;
+  const bool tied = architecture.tied_embeddings && tied_embeddings;
   if (!config.contains("tie_word_embeddings") || config["tie_word_embeddings"] != tied)
     config["tie_word_embeddings"] = tied;
   if (quantization) config["quantization_config"] = *quantization;

@@ -8,7 +8,7 @@
 #include <string>
 
 #include "data/tokenizer.h"
-#include "model/model_config.h"
+#include "model/architecture.h"
 
 namespace qlora::exporting {
 
@@ -17,7 +17,7 @@ const char* dtype_name(at::ScalarType dtype);
 // The one of `source`, where the base came from, or else one that says the same; with the dtype,
 // and the quantization if there is one. `tied_embeddings`: whether the weights beside it have one
 // matrix for head and embedding where the source has.
-std::string config_text(const model::ModelConfig& model, const data::Tokenizer& tokenizer,
+std::string config_text(const model::Architecture& architecture, const data::Tokenizer& tokenizer,
                         const std::string& source, at::ScalarType dtype,
                         const std::optional<nlohmann::ordered_json>& quantization,
                         bool tied_embeddings);

@@ -42,8 +42,9 @@ void add_adapter(const lora::Adapter& adapter, bool other_base, at::Tensor& weig
 
 // Where `original` has the weight of a linear layer: a tied head lies there as the embedding alone.
 std::string name_in(const model::WeightSource& original, const std::string& name) {
-  const bool tied_head = name == "lm_head.weight" && original.config().tied_embeddings;
-  return tied_head ? "model.embed_tokens.weight" : name;
+  const model::Architecture& a = original.architecture();
+  const bool tied_head = a.tied_embeddings && name == a.head.names.hugging_face + ".weight";
+  return tied_head ? a.embedding.hugging_face + ".weight" : name;
 }
 
 at::Tensor merged_weight(const lora::LoraLinear& linear, model::WeightSource* original) {
@@ -78,7 +79,8 @@ class Parts {
     });
   }
 
-  void norm(const std::string& name, const lora::NormWeight& norm) {
+  void norm(const std::string& module, const lora::NormWeight& norm) {
+    const std::string name = module + ".weight";
     norm.trained ? trained(name, norm.trained->value) : frozen(name, norm.frozen);
   }
 
@@ -119,16 +121,20 @@ class Parts {
 std::vector<WeightPart> parts_of(const model::CausalLm& model, at::ScalarType dtype,
                                  model::WeightSource* original) {
   Parts parts(dtype, original);
-  parts.embedding("model.embed_tokens.weight", model.embedding);
+  const model::Architecture& a = model.architecture();
+  parts.embedding(a.embedding.hugging_face + ".weight", model.embedding);
   for (size_t i = 0; i < model.layers.size(); ++i) {
-    const model::DecoderLayer& layer = model.layers[i];
-    const std::string prefix = fmt::format("model.layers.{}.", i);
-    parts.norm(prefix + "input_layernorm.weight", layer.input_norm);
-    parts.norm(prefix + "post_attention_layernorm.weight", layer.post_attention_norm);
-    for (const lora::LinearGroup* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
+    const model::Block& layer = model.layers[i];
+    const auto index = static_cast<int64_t>(i);
+    visit_norms(a.block(index), layer,
+                [&](const model::NormSpec& spec, const lora::NormWeight& norm) {
+                  parts.norm(a.module(index, spec.names), norm);
+                });
+    for (const lora::LinearGroup* group : layer.groups())
       for (const lora::LoraLinear& linear : group->layers()) parts.linear(linear);
   }
-  parts.norm("model.norm.weight", model.final_norm);
+  if (const model::NormSpec& last = a.decoder.final_norm; last.present())
+    parts.norm(last.names.hugging_face, model.final_norm);
   if (!model.embeddings_still_tied()) parts.linear(model.head.layers()[0]);
   return parts.take();
 }
@@ -142,8 +148,8 @@ void write_merged(const std::string& directory, const model::CausalLm& model,
   write_weight_files(directory, parts_of(model, dtype, original), "the merged model");
   write_tokenizer(directory, tokenizer, chat_template);
   io::write_file_atomically((fs::path(directory) / "config.json").string(),
-                            config_text(model.config(), tokenizer, source, dtype, std::nullopt,
-                                        model.embeddings_still_tied()));
+                            config_text(model.architecture(), tokenizer, source, dtype,
+                                        std::nullopt, model.embeddings_still_tied()));
 }
 
 }  // namespace qlora::exporting

@@ -48,7 +48,7 @@ at::ScalarType stored_dtype(const std::string& name, const at::Tensor& tensor,
   return tensor.is_floating_point() && !part_of_packed ? dtype : tensor.scalar_type();
 }
 
-void write_rest(const std::string& directory, const model::ModelConfig& config,
+void write_rest(const std::string& directory, const model::Architecture& config,
                 const data::Tokenizer& tokenizer, const std::string& source, at::ScalarType dtype,
                 const std::optional<nlohmann::ordered_json>& quantization) {
   tokenizer.write_files(directory);
@@ -60,8 +60,8 @@ constexpr const char* kPurpose = "the quantized model";
 
 }  // namespace
 
-void PackedLayers::add(const model::DecoderLayer& layer) {
-  for (const lora::LinearGroup* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
+void PackedLayers::add(const model::Block& layer) {
+  for (const lora::LinearGroup* group : layer.groups())
     for (const lora::LoraLinear& linear : group->layers()) {
       if (is_dense(*linear.base))
         skipped.push_back(linear.name);
@@ -75,14 +75,14 @@ void write_quantized(const std::string& directory, const model::CausalLm& model,
                      const std::string& source, at::ScalarType dtype) {
   at::NoGradGuard no_grad;
   PackedLayers packed;
-  for (const model::DecoderLayer& layer : model.layers) packed.add(layer);
+  for (const model::Block& layer : model.layers) packed.add(layer);
   const auto quantization = quantization_of(packed, options, source, dtype);
   std::vector<WeightPart> parts;
   for (const auto& [name, tensor] : model.frozen_state())
     parts.push_back({name, tensor.sizes().vec(), stored_dtype(name, tensor, dtype),
                      [tensor = tensor] { return tensor; }});
   write_weight_files(directory, parts, kPurpose);
-  write_rest(directory, model.config(), tokenizer, source, dtype, quantization);
+  write_rest(directory, model.architecture(), tokenizer, source, dtype, quantization);
 }
 
 QuantizedStream::QuantizedStream(std::string directory, quant::QuantizationOptions options,
@@ -98,7 +98,7 @@ void QuantizedStream::add(const model::StreamedPart& part) {
     weights_.add(name, tensor, stored_dtype(name, tensor, dtype_));
 }
 
-void QuantizedStream::finish(const model::ModelConfig& config, const data::Tokenizer& tokenizer,
+void QuantizedStream::finish(const model::Architecture& config, const data::Tokenizer& tokenizer,
                              const std::string& source) {
   weights_.finish();
   write_rest(directory_, config, tokenizer, source, dtype_,

@@ -25,7 +25,7 @@ void write_quantized(const std::string& directory, const model::CausalLm& model,
 struct PackedLayers {
   std::vector<std::string> skipped = {"lm_head"};
   bool any = false;
-  void add(const model::DecoderLayer& layer);
+  void add(const model::Block& layer);
 };
 
 // The same directory from a model that is never whole in memory (model::stream_model()).
@@ -33,7 +33,7 @@ class QuantizedStream {
  public:
   QuantizedStream(std::string directory, quant::QuantizationOptions options, at::ScalarType dtype);
   void add(const model::StreamedPart& part);
-  void finish(const model::ModelConfig& config, const data::Tokenizer& tokenizer,
+  void finish(const model::Architecture& config, const data::Tokenizer& tokenizer,
               const std::string& source);
 
  private:

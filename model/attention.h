@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "model/attention_shape.h"
 #include "model/kv_cache.h"
 #include "model/rotary.h"
 
@@ -20,10 +21,6 @@ struct AttentionContext {
   at::Tensor boundaries = {};       // cu_seqlens on the GPU that the model is on, else undefined
 
   int64_t longest() const;  // tokens of the longest document
-};
-
-struct AttentionShape {
-  int64_t heads, kv_heads, head_dim;
 };
 
 // q and k are rotated where they lie.

@@ -12,20 +12,14 @@
 #include "lora/embedding.h"
 #include "lora/linear_group.h"
 #include "lora/trainable_parts.h"
-#include "model/attention.h"
-#include "model/model_config.h"
+#include "model/block.h"
 #include "model/recomputed_layers.h"
 
 namespace qlora::model {
 
-// One pre-norm decoder layer of the Llama family (formats spec 6.1).
-struct DecoderLayer {
-  lora::NormWeight input_norm, post_attention_norm;
-  lora::LinearGroup qkv, o, gate_up, down;
-
-  // Its frozen tensors by their Hugging Face names, where it is layer `index`.
-  quant::NamedTensors frozen_state(int64_t index) const;
-};
+struct BlockPass;
+class KvCache;
+class Rotary;
 
 // A batch of documents laid end to end, and how the pass is run.
 struct ForwardInput {
@@ -41,7 +35,8 @@ struct ForwardInput {
 
 class CausalLm {
  public:
-  CausalLm(ModelConfig config, at::Device device, at::ScalarType compute);
+  CausalLm(Architecture architecture, at::Device device, at::ScalarType compute);
+  ~CausalLm();
 
   // Final normed hidden states [tokens, hidden] in the compute dtype, or in float32 if the head is
   // upcast. Differentiable towards the adapters.
@@ -51,7 +46,10 @@ class CausalLm {
   // What the linear layers of a pass share, the head included.
   lora::ForwardContext context(const ForwardInput& input);
 
-  const ModelConfig& config() const { return config_; }
+  const Architecture& architecture() const { return architecture_; }
+  const BlockSpec& block(int64_t layer) const { return architecture_.block(layer); }
+  // Of a KvCache for this model.
+  std::vector<int64_t> cache_widths() const;
   at::Device device() const { return device_; }
   at::ScalarType compute_dtype() const { return compute_; }
   quant::Workspace& workspace() { return workspace_; }
@@ -66,7 +64,7 @@ class CausalLm {
   lora::Embedding embedding;
   lora::NormWeight final_norm;
   lora::LinearGroup head;  // one layer, lm_head; shares the embedding's memory when tied
-  std::vector<DecoderLayer> layers;
+  std::vector<Block> layers;
   // weight [vocab, hidden]
   void set_head(std::unique_ptr<quant::FrozenWeight> weight);
 
@@ -82,28 +80,13 @@ class CausalLm {
   std::string base_hash() const;
 
  private:
-  // The residual stream, fp32, and what is still to be added to it: undefined, or of the compute
-  // dtype. The next norm adds it on its way.
-  struct Stream {
-    at::Tensor residual, delta;
-    at::Tensor sum() const { return delta.defined() ? residual.add(delta) : residual; }
-    bool requires_grad() const {
-      return residual.requires_grad() || (delta.defined() && delta.requires_grad());
-    }
-  };
-  // residual + the group's product with x.
-  static Stream added(const at::Tensor& residual, const lora::LinearGroup& group,
-                      const at::Tensor& x, const lora::ForwardContext& context,
-                      const lora::RemadeInput* remade = nullptr);
-  // `output_unused`: of what is returned only the gradient counts, its values are unspecified.
-  Stream layer_forward(const DecoderLayer& layer, int64_t index, const Stream& stream,
-                       const AttentionContext& attention, const lora::ForwardContext& context,
-                       bool output_unused = false) const;
+  // Shared with what is run again in the backward pass.
+  std::shared_ptr<const BlockPass> pass_of(const ForwardInput& input) const;
 
-  ModelConfig config_;
+  Architecture architecture_;
   at::Device device_;
   at::ScalarType compute_;
-  Rotary rotary_;
+  std::vector<Rotary> rotaries_;  // as Architecture::rotaries
   quant::Workspace workspace_;
 };
 

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/seed.h"
+#include "model/kv_cache.h"
 
 namespace qlora::model {
 namespace {
@@ -63,7 +64,7 @@ class Batch {
       sequences_.push_back({i, 0, length});
       longest = std::max(longest, length);
     }
-    const int64_t room = model_.config().max_positions - longest;
+    const int64_t room = model_.architecture().max_positions - longest;
     const int64_t most = longest + std::min(options_.max_new_tokens, room);
     KvCache cache = empty_cache(end - begin, std::min(most, longest + kFirstRoom));
     prefill(cache);
@@ -78,7 +79,7 @@ class Batch {
   static constexpr int64_t kFirstRoom = 256;
 
   KvCache empty_cache(int64_t sequences, int64_t capacity) const {
-    return {model_.config(), sequences, capacity, model_.compute_dtype(), model_.device()};
+    return {model_.cache_widths(), sequences, capacity, model_.compute_dtype(), model_.device()};
   }
 
   // For one more token of each sequence: doubles a full cache, up to `most` tokens.
@@ -89,7 +90,7 @@ class Batch {
     KvCache larger = empty_cache(cache.num_sequences(), std::min(most, 2 * cache.capacity()));
     for (int64_t s = 0; s < cache.num_sequences(); ++s) {
       const int64_t length = cache.length(s);
-      for (int64_t layer = 0; layer < model_.config().num_layers; ++layer)
+      for (int64_t layer = 0; layer < model_.architecture().num_layers(); ++layer)
         larger.append(layer, s, cache.keys(layer, s, length), cache.values(layer, s, length));
       larger.advance(s, length);
     }
@@ -145,7 +146,7 @@ class Batch {
       const bool stopped = std::ranges::count(options_.stop_ids, sequence.last) > 0;
       const bool wanted = !on_token_ || on_token_(sequence.index, sequence.last);
       if (stopped || !wanted || static_cast<int64_t>(result.size()) >= options_.max_new_tokens ||
-          sequence.length >= model_.config().max_positions)
+          sequence.length >= model_.architecture().max_positions)
         continue;
       going.push_back(sequence);
       kept.push_back(static_cast<int64_t>(i));
@@ -192,10 +193,10 @@ std::vector<std::vector<int32_t>> generate(CausalLm& model,
                                            const OnToken& on_token) {
   for (const auto& prompt : prompts) {
     if (prompt.empty()) throw ConfigError("a prompt must hold at least one token");
-    if (static_cast<int64_t>(prompt.size()) >= model.config().max_positions) {
+    if (static_cast<int64_t>(prompt.size()) >= model.architecture().max_positions) {
       fail<ConfigError>(
           "a prompt of {} tokens leaves no room to generate: the model has {} positions",
-          prompt.size(), model.config().max_positions);
+          prompt.size(), model.architecture().max_positions);
     }
   }
   check(options.max_new_tokens > 0 && options.max_batch > 0,

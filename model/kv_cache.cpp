@@ -8,13 +8,12 @@
 
 namespace qlora::model {
 
-KvCache::KvCache(const ModelConfig& config, int64_t sequences, int64_t capacity,
+KvCache::KvCache(const std::vector<int64_t>& widths, int64_t sequences, int64_t capacity,
                  at::ScalarType dtype, at::Device device)
     : capacity_(capacity), lengths_(static_cast<size_t>(sequences), 0) {
   const auto options = at::TensorOptions().dtype(dtype).device(device);
-  for (int64_t i = 0; i < config.num_layers; ++i) {
-    keys_.push_back(
-        at::empty({sequences, capacity, config.num_kv_heads * config.head_dim}, options));
+  for (const int64_t width : widths) {
+    keys_.push_back(at::empty({sequences, capacity, width}, options));
     values_.push_back(at::empty_like(keys_.back()));
   }
 }

@@ -6,15 +6,14 @@
 
 #include <vector>
 
-#include "model/model_config.h"
-
 namespace qlora::model {
 
 class KvCache {
  public:
-  // Room for `capacity` tokens in each of `sequences` sequences.
-  KvCache(const ModelConfig& config, int64_t sequences, int64_t capacity, at::ScalarType dtype,
-          at::Device device);
+  // Room for `capacity` tokens in each of `sequences` sequences. `widths`: the numbers of a token's
+  // keys, kv_heads * head_dim, in each layer.
+  KvCache(const std::vector<int64_t>& widths, int64_t sequences, int64_t capacity,
+          at::ScalarType dtype, at::Device device);
 
   // Puts `count` tokens' k and v [count, kv_heads * head_dim] of one layer behind the sequence's
   // length (which `advance` moves once all layers are done). Error if they do not fit.

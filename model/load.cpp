@@ -14,10 +14,8 @@
 namespace qlora::model {
 namespace {
 
-constexpr int64_t kMatricesOfALayer = 7;
-
-int64_t num_matrices(const ModelConfig& config) {
-  return config.num_layers * kMatricesOfALayer + (config.tied_embeddings ? 1 : 2);
+int64_t num_matrices(const Architecture& a) {
+  return static_cast<int64_t>(a.linear_modules().size()) + (a.tied_embeddings ? 1 : 2);
 }
 
 std::string phase_of(const WeightSource& source, const quant::QuantizationOptions& quantization) {
@@ -36,22 +34,27 @@ class Loader {
         quantization_(quantization),
         device_(device),
         make_(make),
-        progress_(phase_of(source, quantization), num_matrices(source.config()), "matrices") {}
+        progress_(phase_of(source, quantization), num_matrices(source.architecture()), "matrices") {
+  }
 
   // The embedding or the head.
-  at::Tensor outer(const std::string& name, const ModelConfig& c) {
-    at::Tensor weight = matrix(name, c.vocab_size, c.hidden_size);
+  at::Tensor outer(const TensorNames& names, const Architecture& a) {
+    at::Tensor weight = matrix(names.hugging_face + ".weight", a.vocab_size, a.hidden_size);
     progress_.advance();
     return weight;
   }
 
-  at::Tensor norm(const std::string& name, int64_t size) {
-    return source_.read(name, {size}, dtype_).to(device_, at::kFloat);
+  lora::NormWeight norm(const std::string& module, const NormSpec& spec) {
+    const std::vector<int64_t> shape = spec.groups > 1
+                                           ? std::vector<int64_t>{spec.groups, spec.size}
+                                           : std::vector<int64_t>{spec.size};
+    return source_.read(module + ".weight", shape, dtype_).to(device_, at::kFloat);
   }
 
-  // `with_bias`: the configuration promises one, which is zero where the file has none, as in
+  // A bias that the configuration promises is zero where the file has none, as in
   // transformers; one that is there is read in any case.
-  lora::LoraLinear linear(const std::string& name, int64_t out, int64_t in, bool with_bias) {
+  lora::LoraLinear linear(const std::string& name, const LinearSpec& spec) {
+    const int64_t out = spec.out, in = spec.in;
     lora::LoraLinear layer;
     layer.name = name;
     layer.base = source_.read_packed(name, out, in, quantization_, device_);
@@ -60,7 +63,7 @@ class Loader {
       layer.base =
           make_ ? make_(name, weight) : quant::make_frozen_weight(weight, quantization_, name);
     }
-    layer.bias = bias(name + ".bias", out, with_bias);
+    layer.bias = bias(name + ".bias", out, spec.bias);
     progress_.advance();
     return layer;
   }
@@ -88,32 +91,24 @@ class Loader {
   Progress progress_;
 };
 
-template <typename... Layers>
-lora::LinearGroup group_of(Layers... layers) {
-  std::vector<lora::LoraLinear> all;
-  (all.push_back(std::move(layers)), ...);
-  return lora::LinearGroup(std::move(all));
-}
-
-DecoderLayer load_layer(Loader& load, const ModelConfig& c, int64_t index) {
-  const std::string layer = fmt::format("model.layers.{}.", index);
-  const std::string attention = layer + "self_attn.", mlp = layer + "mlp.";
-  const int64_t queries = c.num_heads * c.head_dim, keys = c.num_kv_heads * c.head_dim;
-  const int64_t hidden = c.hidden_size, inner = c.intermediate_size;
-  const bool bias = c.attention_bias;
-  DecoderLayer result;
-  result.input_norm = load.norm(layer + "input_layernorm.weight", hidden);
-  lora::LoraLinear q = load.linear(attention + "q_proj", queries, hidden, bias);
-  lora::LoraLinear k = load.linear(attention + "k_proj", keys, hidden, bias);
-  lora::LoraLinear v = load.linear(attention + "v_proj", keys, hidden, bias);
-  result.qkv = group_of(std::move(q), std::move(k), std::move(v));
-  result.o = group_of(load.linear(attention + "o_proj", hidden, queries, bias));
-  result.post_attention_norm = load.norm(layer + "post_attention_layernorm.weight", hidden);
-  lora::LoraLinear gate = load.linear(mlp + "gate_proj", inner, hidden, c.mlp_bias);
-  lora::LoraLinear up = load.linear(mlp + "up_proj", inner, hidden, c.mlp_bias);
-  result.gate_up = group_of(std::move(gate), std::move(up));
-  result.down = group_of(load.linear(mlp + "down_proj", hidden, inner, c.mlp_bias));
-  return result;
+Block load_block(Loader& load, const Architecture& a, int64_t layer) {
+  const BlockSpec& spec = a.block(layer);
+  const auto linear = [&](const LinearSpec& of) {
+    return load.linear(a.module(layer, of.names), of);
+  };
+  Block block;
+  block.branches.resize(spec.branches.size());
+  visit_norms(spec, block, [&](const NormSpec& of, lora::NormWeight& norm) {
+    norm = load.norm(a.module(layer, of.names), of);
+  });
+  for (size_t b = 0; b < spec.branches.size(); ++b) {
+    std::vector<lora::LoraLinear> in, out;
+    for (const LinearSpec& of : spec.branches[b].in()) in.push_back(linear(of));
+    out.push_back(linear(spec.branches[b].out()));
+    block.branches[b].in = lora::LinearGroup(std::move(in));
+    block.branches[b].out = lora::LinearGroup(std::move(out));
+  }
+  return block;
 }
 
 void warn_about_unread(const WeightSource& source) {
@@ -156,47 +151,49 @@ std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& o
   wake_autograd(device);
   at::NoGradGuard no_grad;
   const at::ScalarType dtype = resolved_dtype(options.dtype, source);
-  const ModelConfig& config = source.config();
-  auto model = std::make_unique<CausalLm>(config, device, compute);
+  const Architecture& a = source.architecture();
+  auto model = std::make_unique<CausalLm>(a, device, compute);
   Loader load(source, dtype, quantization, device, make);
   if (options.upcast == "all") model->upcast_from = dtype;
-  const auto outer = [&](const char* name) {
-    at::Tensor matrix = load.outer(name, config);
+  const auto outer = [&](const TensorNames& names) {
+    at::Tensor matrix = load.outer(names, a);
     return model->upcast_from ? matrix.to(at::kFloat) : matrix;
   };
-  model->embedding = outer("model.embed_tokens.weight");
-  model->final_norm = load.norm("model.norm.weight", config.hidden_size);
-  if (config.tied_embeddings) {
-    model->set_head(std::make_unique<quant::DenseWeight>(model->embedding.weight));
-  } else {
-    model->set_head(std::make_unique<quant::DenseWeight>(outer("lm_head.weight")));
-  }
-  for (int64_t i = 0; i < config.num_layers; ++i)
-    model->layers.push_back(load_layer(load, config, i));
+  model->embedding = outer(a.embedding);
+  const NormSpec& last = a.decoder.final_norm;
+  if (last.present()) model->final_norm = load.norm(last.names.hugging_face, last);
+  model->set_head(std::make_unique<quant::DenseWeight>(a.tied_embeddings ? model->embedding.weight
+                                                                         : outer(a.head.names)));
+  for (int64_t layer = 0; layer < a.num_layers(); ++layer)
+    model->layers.push_back(load_block(load, a, layer));
   warn_about_unread(source);
   return model;
 }
 
-ModelConfig stream_model(WeightSource& source, const ModelOptions& options,
-                         const quant::QuantizationOptions& quantization, at::Device device,
-                         const WeightMaker& make,
-                         const std::function<void(const StreamedPart&)>& take) {
+Architecture stream_model(WeightSource& source, const ModelOptions& options,
+                          const quant::QuantizationOptions& quantization, at::Device device,
+                          const WeightMaker& make,
+                          const std::function<void(const StreamedPart&)>& take) {
   at::NoGradGuard no_grad;
   const at::ScalarType dtype = resolved_dtype(options.dtype, source);
-  const ModelConfig& config = source.config();
+  const Architecture& a = source.architecture();
   Loader load(source, dtype, quantization, device, make);
-  const auto take_outer = [&](const std::string& name) {
-    take({{{name, load.outer(name, config)}}});
+  const auto take_outer = [&](const TensorNames& names) {
+    take({{{names.hugging_face + ".weight", load.outer(names, a)}}});
   };
-  take_outer("model.embed_tokens.weight");
-  take({{{"model.norm.weight", load.norm("model.norm.weight", config.hidden_size)}}});
-  if (!config.tied_embeddings) take_outer("lm_head.weight");
-  for (int64_t i = 0; i < config.num_layers; ++i) {
-    const DecoderLayer layer = load_layer(load, config, i);
-    take({layer.frozen_state(i), &layer});
+  take_outer(a.embedding);
+  if (const NormSpec& last = a.decoder.final_norm; last.present()) {
+    StreamedPart part;
+    append_norm(last.names.hugging_face, load.norm(last.names.hugging_face, last), part.tensors);
+    take(part);
+  }
+  if (!a.tied_embeddings) take_outer(a.head.names);
+  for (int64_t layer = 0; layer < a.num_layers(); ++layer) {
+    const Block block = load_block(load, a, layer);
+    take({block.frozen_state(a, layer), &block});
   }
   warn_about_unread(source);
-  return config;
+  return a;
 }
 
 std::string describe(const CausalLm& model) {
@@ -206,8 +203,8 @@ std::string describe(const CausalLm& model) {
   std::map<std::string, Share> shares;
   const at::Tensor& embedding = model.embedding.weight;
   int64_t weights = embedding.numel();
-  for (const DecoderLayer& layer : model.layers)
-    for (const lora::LinearGroup* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
+  for (const Block& layer : model.layers)
+    for (const lora::LinearGroup* group : layer.groups())
       for (const lora::LoraLinear& linear : group->layers()) {
         Share& share = shares[linear.base->format()];
         ++share.layers;
@@ -215,7 +212,7 @@ std::string describe(const CausalLm& model) {
         weights += linear.in_features() * linear.out_features();
       }
   int64_t rest = static_cast<int64_t>(embedding.nbytes());
-  if (!model.config().tied_embeddings) {
+  if (!model.architecture().tied_embeddings) {
     rest += model.head.layers().front().base->bytes();
     weights += embedding.numel();
   }

@@ -35,17 +35,18 @@ std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& o
 
 // What of a model is in memory at a time while it streams by.
 struct StreamedPart {
-  quant::NamedTensors tensors;          // by their Hugging Face names
-  const DecoderLayer* layer = nullptr;  // whose tensors they are; null outside of the layers
+  quant::NamedTensors tensors;   // by their Hugging Face names
+  const Block* layer = nullptr;  // whose tensors they are; null outside of the layers
 };
 
 // The model of load_model() in parts, each forgotten before the next is read: its frozen tensors in
 // the order of CausalLm::frozen_state(), embedding, last norm and head one by one, then layer by
-// layer. Returns the configuration.
-ModelConfig stream_model(WeightSource& source, const ModelOptions& options,
-                         const quant::QuantizationOptions& quantization, at::Device device,
-                         const WeightMaker& make,
-                         const std::function<void(const StreamedPart&)>& take);
+// layer. Returns the
+// model's description.
+Architecture stream_model(WeightSource& source, const ModelOptions& options,
+                          const quant::QuantizationOptions& quantization, at::Device device,
+                          const WeightMaker& make,
+                          const std::function<void(const StreamedPart&)>& take);
 
 // "134.5 M weights, nf4+dq: 71 MB (210 layers), bfloat16: 57 MB"
 std::string describe(const CausalLm& model);

@@ -4,21 +4,21 @@
 #include <ATen/CPUGeneratorImpl.h>
 
 #include <algorithm>
+#include <set>
 
 namespace qlora::model {
 namespace {
 
 class MadeWeights final : public WeightSource {
  public:
-  MadeWeights(const ModelConfig& config, PackedMaker packed) : packed_(std::move(packed)) {
-    config_ = config;
-    family_ = &family_named(config.family);
+  MadeWeights(const Architecture& architecture, PackedMaker packed) : packed_(std::move(packed)) {
+    architecture_ = architecture;
     place_ = "made weights";
+    for_each_linear(architecture, [this](const std::string& module, const LinearSpec& linear) {
+      if (!linear.bias) without_bias_.insert(module + ".bias");
+    });
   }
-  bool has(const std::string& name) const override {
-    if (!name.ends_with(".bias")) return true;
-    return name.find(".mlp.") == std::string::npos ? config_.attention_bias : config_.mlp_bias;
-  }
+  bool has(const std::string& name) const override { return !without_bias_.contains(name); }
   at::Tensor read(const std::string& name, const std::vector<int64_t>& shape,
                   at::ScalarType dtype) override {
     if (shape.size() == 1)
@@ -41,13 +41,15 @@ class MadeWeights final : public WeightSource {
 
  private:
   PackedMaker packed_;
+  std::set<std::string> without_bias_;
   at::Generator generator_ = at::make_generator<at::CPUGeneratorImpl>(1);  // not the program's
 };
 
 }  // namespace
 
-std::unique_ptr<WeightSource> made_weights(const ModelConfig& config, const PackedMaker& packed) {
-  return std::make_unique<MadeWeights>(config, packed);
+std::unique_ptr<WeightSource> made_weights(const Architecture& architecture,
+                                           const PackedMaker& packed) {
+  return std::make_unique<MadeWeights>(architecture, packed);
 }
 
 }  // namespace qlora::model

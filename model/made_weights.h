@@ -13,7 +13,7 @@ namespace qlora::model {
 using PackedMaker = std::function<std::unique_ptr<quant::FrozenWeight>(
     const std::string& module, int64_t out, int64_t in, at::Device device)>;
 
-std::unique_ptr<WeightSource> made_weights(const ModelConfig& config,
+std::unique_ptr<WeightSource> made_weights(const Architecture& architecture,
                                            const PackedMaker& packed = {});
 
 }  // namespace qlora::model

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "io/json.h"
+#include "model/families/family.h"
 #include "model/hub_cache.h"
 #include "model/stored_quantization.h"
 #include "quant/frozen_size.h"
@@ -31,7 +32,7 @@ ModelHeader read_model_header(const std::string& path_or_id) {
   const bool is_directory = fs::is_directory(path);
   if (is_directory ? has_weights(path) : path.extension() != ".json") {
     header.weights = open_weights(header.place);
-    header.config = header.weights->config();
+    header.architecture = header.weights->architecture();
     header.dtype = quant::dense_format(header.weights->dtype());
     if (!is_directory) return header;
   }
@@ -39,8 +40,7 @@ ModelHeader read_model_header(const std::string& path_or_id) {
   const nlohmann::json document = io::read_json_file(file);
   const io::JsonNode json(document, file);
   if (!header.weights) {
-    header.config =
-        family_of_model_type(json.at("model_type").as_string(), file).from_hugging_face(json);
+    header.architecture = read_architecture(json);
     const std::string said = json.string_or("dtype", json.string_or("torch_dtype", ""));
     if (said == "float16" || said == "float32") header.dtype = said;
   }

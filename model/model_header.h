@@ -11,7 +11,7 @@ namespace qlora::model {
 
 struct ModelHeader {
   std::string place;  // for messages
-  ModelConfig config;
+  Architecture architecture;
   std::optional<quant::QuantizationOptions> stored;  // quantization_config of config.json
   std::unique_ptr<WeightSource> weights;             // null: the files are not there
   // WeightSource::dtype() by its name; without the files what config.json says, or else bfloat16.

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
+
 #include "base/device.h"
 #include "base/dispatch.h"
 #include "base/profile.h"
@@ -11,23 +13,55 @@
 
 namespace qlora::model {
 
-Rotary::Rotary(const ModelConfig& config, at::Device device) {
-  const auto frequencies = inverse_frequencies(config.rope, config.head_dim);
-  inverse_frequencies_ = at::tensor(frequencies, at::kFloat).to(device);
+Rotary::Rotary(RotarySpec spec, int64_t head_dim, at::Device device)
+    : spec_(std::move(spec)), head_dim_(head_dim) {
+  check(spec_.width > 0 && spec_.width % 2 == 0 && spec_.width <= head_dim,
+        "Rotary: the width must be even and within the head's {} elements, got {}", head_dim,
+        spec_.width);
+  inverse_frequencies_ =
+      at::tensor(inverse_frequencies(spec_.rope, spec_.width), at::kFloat).to(device);
 }
 
-RotaryTable Rotary::at_positions(const std::vector<int32_t>& positions) const {
+at::Tensor Rotary::frequencies(const std::vector<int32_t>& positions,
+                               const std::vector<int32_t>& cu_seqlens) const {
+  if (!depends_on_length(spec_.rope) || positions.empty()) return inverse_frequencies_;
+  const std::vector<int32_t> whole = {0, static_cast<int32_t>(positions.size())};
+  const std::vector<int32_t>& bounds = cu_seqlens.empty() ? whole : cu_seqlens;
+  const int64_t half = spec_.width / 2;
+  const at::Tensor rows = at::empty({static_cast<int64_t>(positions.size()), half}, at::kFloat);
+  for (size_t d = 0; d + 1 < bounds.size(); ++d) {
+    if (bounds[d] == bounds[d + 1]) continue;
+    const int64_t length =
+        *std::max_element(positions.begin() + bounds[d], positions.begin() + bounds[d + 1]) + 1;
+    rows.narrow(0, bounds[d], bounds[d + 1] - bounds[d])
+        .copy_(at::tensor(inverse_frequencies(spec_.rope, spec_.width, length), at::kFloat));
+  }
+  return rows.to(inverse_frequencies_.device());
+}
+
+RotaryTable Rotary::at_positions(const std::vector<int32_t>& positions,
+                                 const std::vector<int32_t>& cu_seqlens) const {
+  check(cu_seqlens.empty() || cu_seqlens.back() == static_cast<int64_t>(positions.size()),
+        "Rotary: the documents must hold the {} positions", positions.size());
   at::NoGradGuard no_grad;
   const at::Tensor p =
       at::tensor(positions, at::kInt).to(inverse_frequencies_.device(), at::kFloat);
-  const at::Tensor angles = p.unsqueeze(1) * inverse_frequencies_.unsqueeze(0);
-  return {at::cos(angles), at::sin(angles)};
+  const at::Tensor angles = p.unsqueeze(1) * frequencies(positions, cu_seqlens);
+  RotaryTable table{at::cos(angles), at::sin(angles), spec_.pairs, head_dim_};
+  if (const double factor = spec_.rope.attention_factor; factor != 1) {
+    table.cos.mul_(factor);
+    table.sin.mul_(factor);
+  }
+  return table;
 }
 
 at::Tensor rotate(at::Tensor x, const RotaryTable& table, bool inverse) {
   const ProfileScope scope("rotary");
-  const int64_t tokens = x.size(0), half = table.cos.size(1), heads = x.size(1) / (2 * half);
-  check(x.stride(1) == 1 && table.cos.size(0) == tokens && x.size(1) == heads * 2 * half,
+  const int64_t tokens = x.size(0), half = table.cos.size(1);
+  const int64_t head_dim = table.head_dim > 0 ? table.head_dim : 2 * half;
+  const int64_t heads = x.size(1) / head_dim;
+  check(x.stride(1) == 1 && table.cos.size(0) == tokens && x.size(1) == heads * head_dim &&
+            2 * half <= head_dim,
         "rotate: x must be [tokens, heads * head_dim] with contiguous rows, and have a table row "
         "per token");
   const Rotate arguments{x.mutable_data_ptr(),
@@ -37,7 +71,9 @@ at::Tensor rotate(at::Tensor x, const RotaryTable& table, bool inverse) {
                          table.sin.const_data_ptr<float>(),
                          tokens,
                          heads,
+                         head_dim,
                          half,
+                         table.pairs,
                          inverse ? -1.0f : 1.0f};
   QLORA_DISPATCH(x.device(), cpu::rotate(arguments),
                  cuda::rotate(arguments, current_stream(x.device())));

@@ -8,42 +8,61 @@ namespace qlora::model::cpu {
 namespace {
 
 template <typename T>
-[[gnu::always_inline]] inline void rows(T* x, int64_t stride, const float* __restrict cos,
-                                        const float* __restrict sin, int64_t begin, int64_t end,
-                                        int64_t heads, int64_t half, float sign) {
+[[gnu::always_inline]] inline void halves(T* head, const float* cos, const float* sin, int64_t half,
+                                          float sign) {
+  T* __restrict first = head;
+  T* __restrict second = head + half;
+  for (int64_t i = 0; i < half; ++i) {
+    const float a = load(first[i]), b = load(second[i]), s = sign * sin[i];
+    store(a * cos[i] - b * s, first[i]);
+    store(b * cos[i] + a * s, second[i]);
+  }
+}
+
+template <typename T>
+[[gnu::always_inline]] inline void neighbours(T* __restrict head, const float* cos,
+                                              const float* sin, int64_t half, float sign) {
+  for (int64_t i = 0; i < half; ++i) {
+    const float a = load(head[2 * i]), b = load(head[2 * i + 1]), s = sign * sin[i];
+    store(a * cos[i] - b * s, head[2 * i]);
+    store(b * cos[i] + a * s, head[2 * i + 1]);
+  }
+}
+
+template <typename T>
+[[gnu::always_inline]] inline void rows(const Rotate& a, int64_t begin, int64_t end) {
   for (int64_t t = begin; t < end; ++t) {
-    const float *c = cos + t * half, *s = sin + t * half;
-    for (int64_t h = 0; h < heads; ++h) {
-      T* __restrict first = x + t * stride + h * 2 * half;
-      T* __restrict second = first + half;
-      for (int64_t i = 0; i < half; ++i) {
-        const float a = load(first[i]), b = load(second[i]), si = sign * s[i];
-        store(a * c[i] - b * si, first[i]);
-        store(b * c[i] + a * si, second[i]);
-      }
+    const float* __restrict cos = a.cos + t * a.half;
+    const float* __restrict sin = a.sin + t * a.half;
+    for (int64_t h = 0; h < a.heads; ++h) {
+      T* head = static_cast<T*>(a.x) + t * a.stride + h * a.head_dim;
+      if (a.pairs)
+        neighbours(head, cos, sin, a.half, a.sign);
+      else
+        halves(head, cos, sin, a.half, a.sign);
     }
   }
 }
 
 // The loops for each type of element, compiled for several instruction sets.
-#define QLORA_ROTARY_RANGE(T)                                                                  \
-  QLORA_VECTORIZED void range(T* x, int64_t stride, const float* c, const float* s, int64_t b, \
-                              int64_t e, int64_t heads, int64_t half, float sign) {            \
-    rows(x, stride, c, s, b, e, heads, half, sign);                                            \
-  }
-
-QLORA_ROTARY_RANGE(float)
-QLORA_ROTARY_RANGE(uint16_t)
-QLORA_ROTARY_RANGE(Float16)
-#undef QLORA_ROTARY_RANGE
+QLORA_VECTORIZED void range(const Rotate& a, int64_t begin, int64_t end,
+                            std::type_identity<float>) {
+  rows<float>(a, begin, end);
+}
+QLORA_VECTORIZED void range(const Rotate& a, int64_t begin, int64_t end,
+                            std::type_identity<uint16_t>) {
+  rows<uint16_t>(a, begin, end);
+}
+QLORA_VECTORIZED void range(const Rotate& a, int64_t begin, int64_t end,
+                            std::type_identity<Float16>) {
+  rows<Float16>(a, begin, end);
+}
 
 }  // namespace
 
 void rotate(const Rotate& a) {
-  quant::with_element_type(a.type, [&]<typename T>(std::type_identity<T>) {
-    parallel_for(a.tokens, 16, [&](int64_t begin, int64_t end) {
-      range(static_cast<T*>(a.x), a.stride, a.cos, a.sin, begin, end, a.heads, a.half, a.sign);
-    });
+  quant::with_element_type(a.type, [&]<typename T>(std::type_identity<T> type) {
+    parallel_for(a.tokens, 16, [&](int64_t begin, int64_t end) { range(a, begin, end, type); });
   });
 }
 

@@ -1,4 +1,4 @@
-// A thread block for each token; a thread turns pairs of a head's halves.
+// A thread block for each token; a thread turns two elements of a head at a time.
 #include "model/rotary_kernels.h"
 #include "quant/device_arithmetic.cuh"
 #include "quant/with_device_type.cuh"
@@ -16,8 +16,8 @@ __global__ void rotate_kernel(Rotate a) {
   const int64_t token = blockIdx.x;
   T* x = static_cast<T*>(a.x) + token * a.stride;
   for (int64_t pair = threadIdx.x; pair < a.heads * a.half; pair += kThreads) {
-    const int64_t i = pair % a.half, first = pair / a.half * 2 * a.half + i,
-                  second = first + a.half;
+    const int64_t i = pair % a.half, head = pair / a.half * a.head_dim;
+    const int64_t first = head + (a.pairs ? 2 * i : i), second = first + (a.pairs ? 1 : a.half);
     const float c = a.cos[token * a.half + i], s = a.sign * a.sin[token * a.half + i];
     const float u = to_float(x[first]), v = to_float(x[second]);
     store(u * c - v * s, x[first]);

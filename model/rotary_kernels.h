@@ -7,11 +7,12 @@
 namespace qlora::model {
 
 struct Rotate {
-  void* x;         // [tokens, heads * 2 * half], rotated in place
+  void* x;         // [tokens, heads * head_dim]; the first 2 * half of a head turn in place
   int64_t stride;  // elements from token to token
   quant::ElementType type;
   const float *cos, *sin;  // [tokens, half]
-  int64_t tokens, heads, half;
+  int64_t tokens, heads, head_dim, half;
+  bool pairs;  // elements 2i and 2i + 1 turn together; else i and i + half
   float sign;  // -1 rotates back
 };
 

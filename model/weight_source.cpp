@@ -14,6 +14,8 @@
 #include "base/warn_once.h"
 #include "io/mapped_file.h"
 #include "io/safetensors.h"
+#include "model/families/family.h"
+#include "model/gguf_names.h"
 #include "model/read_tensor.h"
 #include "model/stored_quantization.h"
 #include "quant/bitsandbytes_layout.h"
@@ -43,6 +45,15 @@ at::ScalarType matrices_dtype(const std::vector<io::TensorView>& tensors) {
   return half ? at::kHalf : at::kBFloat16;
 }
 
+// Calls visit(linear) for the linear layers of a block.
+template <typename Visit>
+void for_each_linear(BlockSpec& block, const Visit& visit) {
+  for (Branch& branch : block.branches) {
+    for (LinearSpec& linear : branch.in()) visit(linear);
+    visit(branch.out());
+  }
+}
+
 class HuggingFaceDirectory final : public WeightSource {
  public:
   explicit HuggingFaceDirectory(const std::string& directory) {
@@ -50,8 +61,9 @@ class HuggingFaceDirectory final : public WeightSource {
     const std::string config_path = (fs::path(directory) / "config.json").string();
     const nlohmann::json document = io::read_json_file(config_path);
     const io::JsonNode json(document, config_path);
-    family_ = &family_of_model_type(json.at("model_type").as_string(), config_path);
-    config_ = family_->from_hugging_face(json);
+    architecture_ = read_architecture(json);
+    head_ = architecture_.head.names.hugging_face + ".weight";
+    embedding_ = architecture_.embedding.hugging_face + ".weight";
     require_known_packing(json);
     if (const auto quantization = json.find("quantization_config"))
       stored_ = read_quantization_config(*quantization);
@@ -66,7 +78,7 @@ class HuggingFaceDirectory final : public WeightSource {
                   at::ScalarType dtype) override {
     const io::TensorView* view = file_.find(name);
     // Tied matrices may lie under either name.
-    if (!view && name == kEmbedding && config_.tied_embeddings) view = file_.find(kHead);
+    if (!view && name == embedding_ && architecture_.tied_embeddings) view = file_.find(head_);
     if (!view) fail<FormatError>("{}: the weights must hold a tensor {}", place_, name);
     require_not_packed(*view, name);
     read_.insert(name);
@@ -104,7 +116,7 @@ class HuggingFaceDirectory final : public WeightSource {
     // Computed buffers that old checkpoints carry, and the second copy of tied embeddings.
     std::erase_if(names, [this](const std::string& name) {
       return name.ends_with(".rotary_emb.inv_freq") ||
-             (config_.tied_embeddings && name == "lm_head.weight");
+             (architecture_.tied_embeddings && name == head_);
     });
     return names;
   }
@@ -137,35 +149,41 @@ class HuggingFaceDirectory final : public WeightSource {
 
   // As transformers 5: a head of its own is used though config.json ties it to the embedding.
   void part_different_embeddings() {
-    const io::TensorView* head = file_.find(kHead);
-    const io::TensorView* embedding = file_.find(kEmbedding);
-    if (!config_.tied_embeddings || !head || !embedding || same_values(*head, *embedding)) return;
-    config_.tied_embeddings = false;
+    const io::TensorView* head = file_.find(head_);
+    const io::TensorView* embedding = file_.find(embedding_);
+    if (!architecture_.tied_embeddings || !head || !embedding || same_values(*head, *embedding))
+      return;
+    architecture_.tied_embeddings = false;
     log::warning_once(
         "{}: config.json says tie_word_embeddings true, but {} differs from {}; both are used, as "
         "transformers does. Say tie_word_embeddings false to make them agree",
-        place_, kHead, kEmbedding);
+        place_, head_, embedding_);
   }
 
   // Biases that lie in the file are used where config.json leaves the question open.
   void take_stored_biases(const io::JsonNode& json) {
-    take_stored_bias(json, "attention_bias", ".self_attn.", config_.attention_bias);
-    take_stored_bias(json, "mlp_bias", ".mlp.", config_.mlp_bias);
+    for (int64_t layer = 0; layer < architecture_.num_layers(); ++layer)
+      for_each_linear(
+          architecture_.decoder.kinds[architecture_.decoder.kind_of[static_cast<size_t>(layer)]],
+          [&](LinearSpec& linear) {
+            const io::TensorView* stored =
+                file_.find(architecture_.module(layer, linear.names) + ".bias");
+            if (stored && !linear.bias) take_stored_bias(json, *stored, linear);
+          });
   }
 
-  void take_stored_bias(const io::JsonNode& json, const char* key, const char* part,
-                        bool& promised) {
-    const auto stored = std::ranges::find_if(file_.tensors, [&](const io::TensorView& tensor) {
-      return tensor.name.ends_with("_proj.bias") && tensor.name.find(part) != std::string::npos;
-    });
-    if (promised || stored == file_.tensors.end()) return;
-    if (const auto said = json.find(key))
+  void take_stored_bias(const io::JsonNode& json, const io::TensorView& stored,
+                        LinearSpec& linear) const {
+    if (linear.bias_key.empty())
+      fail<FormatError>("{} holds {}, but the layer has no bias in the model family {}",
+                        stored.file, stored.name, architecture_.family);
+    if (const auto said = json.find(linear.bias_key))
       fail<FormatError>(
           "{} is false, but {} holds {}; say true to use the biases, or take them out of the file",
-          said->place(), stored->file, stored->name);
-    promised = true;
+          said->place(), stored.file, stored.name);
+    linear.bias = true;
     log::warning_once("{}: {} is not in config.json, and the file holds {}: the biases are used",
-                      place_, key, stored->name);
+                      place_, linear.bias_key, stored.name);
   }
 
   static bool same_values(const io::TensorView& a, const io::TensorView& b) {
@@ -174,8 +192,7 @@ class HuggingFaceDirectory final : public WeightSource {
     return at::equal(read_tensor(a, a.shape, at::kFloat), read_tensor(b, b.shape, at::kFloat));
   }
 
-  static constexpr const char* kHead = "lm_head.weight";
-  static constexpr const char* kEmbedding = "model.embed_tokens.weight";
+  std::string head_, embedding_;  // tensors
   io::TensorFile file_;
   std::optional<quant::QuantizationOptions> stored_;
   std::set<std::string> read_;
@@ -193,64 +210,76 @@ class Gguf final : public WeightSource {
  public:
   explicit Gguf(const std::string& path) : file_(path) {
     place_ = path;
-    family_ = &family_of_gguf(file_.text("general.architecture"), path);
-    config_ = family_->from_gguf(file_);
-    if (const io::TensorView* divisors = file_.find(kRopeDivisors)) {
-      const at::Tensor values = read_tensor(*divisors, {config_.head_dim / 2}, at::kFloat);
-      const auto* first = values.const_data_ptr<float>();
-      if (!std::all_of(first, first + values.numel(), [](float d) { return d > 0; }))
-        fail<FormatError>(
-            "{}: tensor {} must hold numbers above 0, which divide RoPE's frequencies", path,
-            kRopeDivisors);
-      config_.rope = recognise_llama3(config_.rope, {first, first + values.numel()});
-      read_.insert(kRopeDivisors);
-    }
-    config_.attention_bias = has("model.layers.0.self_attn.q_proj.bias");
-    config_.mlp_bias = has("model.layers.0.mlp.gate_proj.bias");
+    architecture_ = read_architecture(file_);
+    names_ = GgufNames(architecture_);
+    take_rope_divisors();
+    for (BlockSpec& block : architecture_.decoder.kinds)
+      for_each_linear(block, [](LinearSpec& linear) { linear.bias = false; });
+    for (int64_t layer = 0; layer < architecture_.num_layers(); ++layer)
+      for_each_linear(
+          architecture_.decoder.kinds[architecture_.decoder.kind_of[static_cast<size_t>(layer)]],
+          [&](LinearSpec& linear) {
+            linear.bias |= has(architecture_.module(layer, linear.names) + ".bias");
+          });
   }
 
   bool has(const std::string& name) const override {
-    return file_.find(family_->gguf_name(name)) != nullptr;
+    return file_.find(names_.of_tensor(name).name) != nullptr;
   }
 
   at::Tensor read(const std::string& name, const std::vector<int64_t>& shape,
                   at::ScalarType dtype) override {
-    const std::string stored = family_->gguf_name(name);
-    const io::TensorView* view = file_.find(stored);
-    if (!view) fail<FormatError>("{}: the weights must hold a tensor {}", place_, stored);
-    read_.insert(stored);
+    const GgufTensor stored = names_.of_tensor(name);
+    const io::TensorView* view = file_.find(stored.name);
+    if (!view) fail<FormatError>("{}: the weights must hold a tensor {}", place_, stored.name);
+    read_.insert(stored.name);
     at::Tensor tensor = read_tensor(*view, shape, dtype);
-    return family_->interleaved_in_gguf(name) ? halves_from_pairs(tensor, config_.head_dim)
-                                              : tensor;
+    if (stored.rows == RowOrder::kRotaryPairs) return halves_from_pairs(tensor, stored.head_dim);
+    return stored.added != 0 ? tensor.sub_(stored.added) : tensor;
   }
 
   std::unique_ptr<quant::FrozenWeight> read_packed(const std::string& module, int64_t out,
                                                    int64_t in,
                                                    const quant::QuantizationOptions& options,
                                                    at::Device device) override {
-    const std::string name = module + ".weight", stored = family_->gguf_name(name);
-    const io::TensorView* view = file_.find(stored);
+    const GgufTensor stored = names_.of_tensor(module + ".weight");
+    const io::TensorView* view = file_.find(stored.name);
     if (options.method != "as_stored" || !view || !io::is_block_type(view->dtype)) return nullptr;
     check_tensor(*view, {out, in});
-    read_.insert(stored);
+    read_.insert(stored.name);
     at::Tensor blocks = at::empty({out, static_cast<int64_t>(view->bytes.size()) / out}, at::kByte);
     std::memcpy(blocks.mutable_data_ptr(), view->bytes.data(), view->bytes.size());
     io::drop_pages(view->bytes);
-    if (family_->interleaved_in_gguf(name)) blocks = halves_from_pairs(blocks, config_.head_dim);
+    if (stored.rows == RowOrder::kRotaryPairs) blocks = halves_from_pairs(blocks, stored.head_dim);
     return std::make_unique<quant::GgufWeight>(blocks.to(device), view->dtype, in);
   }
 
   at::ScalarType dtype() const override { return matrices_dtype(file_.tensors()); }
 
   std::string packing(const std::string& module) const override {
-    const io::TensorView* view = file_.find(family_->gguf_name(module + ".weight"));
+    const io::TensorView* view = file_.find(names_.of_tensor(module + ".weight").name);
     return view && io::is_block_type(view->dtype) ? io::dtype_name(view->dtype) : "";
   }
 
   std::vector<std::string> unread() const override { return names_but(file_.tensors(), read_); }
 
  private:
+  void take_rope_divisors() {
+    const io::TensorView* divisors = file_.find(kRopeDivisors);
+    if (!divisors) return;
+    if (architecture_.rotaries.empty()) return;  // unread, and warned of
+    RotarySpec& rotary = architecture_.rotaries.front();
+    const at::Tensor values = read_tensor(*divisors, {rotary.width / 2}, at::kFloat);
+    const auto* first = values.const_data_ptr<float>();
+    if (!std::all_of(first, first + values.numel(), [](float d) { return d > 0; }))
+      fail<FormatError>("{}: tensor {} must hold numbers above 0, which divide RoPE's frequencies",
+                        place_, kRopeDivisors);
+    rotary.rope = recognise_llama3(rotary.rope, {first, first + values.numel()});
+    read_.insert(kRopeDivisors);
+  }
+
   static constexpr const char* kRopeDivisors = "rope_freqs.weight";
+  GgufNames names_;
   io::GgufFile file_;
   std::set<std::string> read_;
 };

@@ -8,8 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "model/families/family.h"
-#include "model/model_config.h"
+#include "model/architecture.h"
 #include "quant/frozen_weight.h"
 #include "quant/quantization_options.h"
 
@@ -19,8 +18,7 @@ class WeightSource {
  public:
   virtual ~WeightSource() = default;
 
-  const ModelConfig& config() const { return config_; }
-  const Family& family() const { return *family_; }
+  const Architecture& architecture() const { return architecture_; }
   const std::string& place() const { return place_; }  // for messages
 
   virtual bool has(const std::string& name) const = 0;
@@ -43,8 +41,7 @@ class WeightSource {
   virtual std::vector<std::string> unread() const = 0;
 
  protected:
-  ModelConfig config_;
-  const Family* family_ = nullptr;
+  Architecture architecture_;
   std::string place_;
 };
 

@@ -8,7 +8,7 @@
 #include "base/progress.h"
 #include "lora/targets.h"
 #include "lora/weight_init.h"
-#include "model/linear_shapes.h"
+#include "model/architecture.h"
 #include "model/model_header.h"
 #include "quant/make_frozen_weight.h"
 
@@ -16,18 +16,19 @@ namespace qlora::recipes {
 namespace {
 
 lora::BaseView view_of(model::ModelHeader& header) {
-  const model::ModelConfig& config = header.config;
+  const model::Architecture& a = header.architecture;
   lora::BaseView view;
   view.place = header.place;
-  view.linear = model::linear_modules(config);
+  view.linear = a.linear_modules();
   view.linear.emplace_back(lora::kHeadName);
-  view.vocab_size = config.vocab_size;
-  view.tied = config.tied_embeddings;
+  view.vocab_size = a.vocab_size;
+  view.tied = a.tied_embeddings;
   view.weight = [&header](const std::string& module, at::ScalarType dtype) {
     if (!header.weights) return at::Tensor();
-    const bool tied_head = module == lora::kHeadName && header.config.tied_embeddings;
+    const bool tied_head = module == lora::kHeadName && header.architecture.tied_embeddings;
     return header.weights->read((tied_head ? lora::kEmbeddingName : module) + ".weight",
-                                {header.config.vocab_size, header.config.hidden_size}, dtype);
+                                {header.architecture.vocab_size, header.architecture.hidden_size},
+                                dtype);
   };
   return view;
 }
@@ -74,7 +75,7 @@ void take_off_initial_product(const std::string& adapter, const lora::LoraOption
   const std::string init = lora::initial_product_of(adapter);
   if (init.empty()) return;
   at::NoGradGuard no_grad;
-  if (lora::is_target(fitted, lora::kHeadName) && base.model->config().tied_embeddings)
+  if (lora::is_target(fitted, lora::kHeadName) && base.model->architecture().tied_embeddings)
     refuse(adapter, "and lm_head, one of target_modules, is tied to the embedding of this base");
   int64_t count = 0;
   Progress progress("taking " + init + "'s product off the base", 0, "modules");

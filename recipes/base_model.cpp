@@ -66,9 +66,9 @@ BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, Model
     base.changed = base_init.changed_base();
     base.init_table = base_init.table_json();
   }
-  if (base.tokenizer->vocab_size() > base.model->config().vocab_size) {
+  if (base.tokenizer->vocab_size() > base.model->architecture().vocab_size) {
     log::warning("the tokenizer knows {} tokens, the model {}: the last ones cannot be used",
-                 base.tokenizer->vocab_size(), base.model->config().vocab_size);
+                 base.tokenizer->vocab_size(), base.model->architecture().vocab_size);
   }
   base.record.name = recipe.model.name.empty() ? recipe.model.path : recipe.model.name;
   base.record.path = base.path;

@@ -11,8 +11,8 @@
 #include "data/row_source.h"
 #include "lora/targets.h"
 #include "lora/whole_modules.h"
+#include "model/architecture.h"
 #include "model/hub_cache.h"
-#include "model/linear_shapes.h"
 #include "model/model_header.h"
 #include "recipes/plan.h"
 #include "recipes/run_parts.h"
@@ -71,24 +71,20 @@ class Look {
     if (recipe_.model.path.empty()) return;
     const std::string path = model::resolve_model_path(recipe_.model.path);
     header_ = model::read_model_header(path);
-    text_.embedding_rows = header_->config.vocab_size;
+    text_.embedding_rows = header_->architecture.vocab_size;
     text_.tokenizer = data::load_tokenizer(path);
   }
 
   void at_targets() {
-    const model::ModelConfig& config = header_->config;
-    std::vector<std::string> linear = model::linear_modules(config),
-                             others = {lora::kEmbeddingName, "model.norm"};
-    for (int64_t layer = 0; layer < config.num_layers; ++layer) {
-      const std::string prefix = fmt::format("model.layers.{}.", layer);
-      others.push_back(prefix + "input_layernorm");
-      others.push_back(prefix + "post_attention_layernorm");
-    }
-    linear.emplace_back(lora::kHeadName);
+    const model::Architecture& a = header_->architecture;
+    std::vector<std::string> linear = a.linear_modules(), others = {a.embedding.hugging_face};
+    for_each_norm(
+        a, [&](const std::string& module, const model::NormSpec&) { others.push_back(module); });
+    linear.push_back(a.head.names.hugging_face);
     lora::check_whole_modules(recipe_.lora, linear, others);
     // An adapter's own patterns may name modules of other models.
     if (recipe_.lora.from_adapter.empty()) lora::match_targets(recipe_.lora, linear);
-    lora::trained_embeddings(recipe_.lora, config.tied_embeddings, config.vocab_size);
+    lora::trained_embeddings(recipe_.lora, a.tied_embeddings, a.vocab_size);
   }
 
   void at_datasets(const std::string& list, const std::vector<data::DatasetOptions>& datasets) {

@@ -34,7 +34,7 @@ std::vector<std::vector<int32_t>> sample_rows(const TrainedModel& trained) {
   if (!datasets.empty() && fs::exists(datasets[0].path)) {
     const data::Dataset dataset =
         data::read_dataset(datasets[0], 0, data, *base.tokenizer, base.chat_template.get(),
-                           base.model->config().vocab_size);
+                           base.model->architecture().vocab_size);
     for (const data::Example& example : dataset.examples) rows.push_back(example.tokens);
     return rows;
   }

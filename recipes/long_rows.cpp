@@ -8,9 +8,9 @@ namespace qlora::recipes {
 
 void warn_of_long_rows(const std::vector<data::Example>& examples,
                        const std::vector<data::DatasetOptions>& sets,
-                       const model::ModelConfig& config) {
+                       const model::Architecture& architecture) {
   const auto is_long = [&](const data::Example& example) {
-    return example.length() > config.max_positions;
+    return example.length() > architecture.max_positions;
   };
   const auto first = std::ranges::find_if(examples, is_long);
   if (first == examples.end()) return;
@@ -18,7 +18,8 @@ void warn_of_long_rows(const std::vector<data::Example>& examples,
       "{}:{}: the row has {} tokens, and max_position_embeddings of the model is {}: it has learnt "
       "no positions beyond ({} such rows in all). Set data.sequence_length to {} or less",
       sets.at(static_cast<size_t>(first->source)).path, first->row + 1, first->length(),
-      config.max_positions, std::ranges::count_if(examples, is_long), config.max_positions);
+      architecture.max_positions, std::ranges::count_if(examples, is_long),
+      architecture.max_positions);
 }
 
 }  // namespace qlora::recipes

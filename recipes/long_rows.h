@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "data/example.h"
-#include "model/model_config.h"
+#include "model/architecture.h"
 
 namespace qlora::recipes {
 
@@ -14,6 +14,6 @@ namespace qlora::recipes {
 // data.eval, from which the examples come.
 void warn_of_long_rows(const std::vector<data::Example>& examples,
                        const std::vector<data::DatasetOptions>& sets,
-                       const model::ModelConfig& config);
+                       const model::Architecture& architecture);
 
 }  // namespace qlora::recipes

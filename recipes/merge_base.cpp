@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <filesystem>
+#include <map>
 
 #include "base/error.h"
 #include "lora/weight_init.h"
@@ -25,24 +26,41 @@ std::string packed_module(const model::WeightSource& source, model::CausalLm& mo
   for (const lora::LinearGroup* group : model.groups())
     for (const lora::LoraLinear& linear : group->layers())
       if (std::string found = packed(linear.name); !found.empty()) return found;
-  if (std::string found = packed("model.embed_tokens"); !found.empty()) return found;
-  return packed("lm_head");
+  const model::Architecture& a = model.architecture();
+  if (std::string found = packed(a.embedding.hugging_face); !found.empty()) return found;
+  return packed(a.head.names.hugging_face);
 }
 
-void require_same_shape(const model::WeightSource& original, const model::ModelConfig& base) {
-  const model::ModelConfig& found = original.config();
+// "[1536, 576]" of each linear module.
+std::map<std::string, std::string> shapes_of(const model::Architecture& a) {
+  std::map<std::string, std::string> shapes;
+  for_each_linear(a, [&](const std::string& module, const model::LinearSpec& linear) {
+    shapes[module] = fmt::format("[{}, {}]", linear.out, linear.in);
+  });
+  return shapes;
+}
+
+void require_same_shape(const model::WeightSource& original, const model::Architecture& base) {
+  const model::Architecture& found = original.architecture();
   const auto same = [&original](const char* what, auto wanted, auto has) {
     if (wanted == has) return;
     fail<ConfigError>("--original: {} is not the model of the base: {} is {}, in the base {}",
                       original.place(), what, has, wanted);
   };
   same("the family", base.family, found.family);
-  same("the number of layers", base.num_layers, found.num_layers);
+  same("the number of layers", base.num_layers(), found.num_layers());
   same("the hidden size", base.hidden_size, found.hidden_size);
-  same("the intermediate size", base.intermediate_size, found.intermediate_size);
-  same("the number of heads", base.num_heads, found.num_heads);
-  same("the number of key-value heads", base.num_kv_heads, found.num_kv_heads);
-  same("the head size", base.head_dim, found.head_dim);
+  const model::AttentionShape &in_base = base.block(0).attention().shape,
+                              &in_found = found.block(0).attention().shape;
+  same("the number of heads", in_base.heads, in_found.heads);
+  same("the number of key-value heads", in_base.kv_heads, in_found.kv_heads);
+  same("the head size", in_base.head_dim, in_found.head_dim);
+  const auto wanted = shapes_of(base), has = shapes_of(found);
+  for (const auto& [module, shape] : wanted) {
+    const auto other = has.find(module);
+    same(("the shape of " + module).c_str(), shape,
+         other == has.end() ? std::string("none") : other->second);
+  }
   same("the vocabulary", base.vocab_size, found.vocab_size);
   same("tied embeddings", base.tied_embeddings, found.tied_embeddings);
 }
@@ -97,7 +115,7 @@ std::unique_ptr<model::WeightSource> open_original(const TrainedModel& trained,
       reason = fmt::format("in {} {}", path, packed);
       continue;
     }
-    require_same_shape(*source, model.config());
+    require_same_shape(*source, model.architecture());
     require_same_weights(*source, model.groups().front()->layers().front());
     return source;
   }

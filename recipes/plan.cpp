@@ -34,11 +34,11 @@ int64_t host_bytes(const Recipe& recipe, int64_t vocabulary) {
   return bytes;
 }
 
-trainer::PlannedRun common(const Recipe& recipe, const model::ModelConfig& config,
+trainer::PlannedRun common(const Recipe& recipe, const model::Architecture& architecture,
                            const std::string& dtype, bool on_gpu) {
   trainer::PlannedRun run;
   run.on_gpu = on_gpu;
-  run.config = config;
+  run.architecture = architecture;
   run.model = recipe.model;
   run.model.dtype = dtype;
   run.lora = recipe.lora;
@@ -47,14 +47,15 @@ trainer::PlannedRun common(const Recipe& recipe, const model::ModelConfig& confi
   run.compute = compute_dtype_of(recipe.train.compute_dtype, device);
   run.narrow_gates = keeps_narrow_gates(recipe.train.compute_dtype, device);
   run.recompute_layers =
-      trainer::recomputed_layers(recipe.train.gradient_checkpointing, config.num_layers);
+      trainer::recomputed_layers(recipe.train.gradient_checkpointing, architecture.num_layers());
   run.evaluates = !recipe.data.eval.empty() || recipe.data.eval_fraction > 0;
   run.micro_batch_size = recipe.train.micro_batch_size;
   run.sequence_length = recipe.data.sequence_length;
-  run.host_bytes = host_bytes(recipe, config.vocab_size);
+  run.host_bytes = host_bytes(recipe, architecture.vocab_size);
   // Tokens that are named by their spelling count as rows; which rows does not matter here.
   auto& tokens = run.lora.trainable_token_indices;
-  for (int64_t id = config.vocab_size - 1; !run.lora.trainable_tokens.empty() && id >= 0; --id)
+  for (int64_t id = architecture.vocab_size - 1; !run.lora.trainable_tokens.empty() && id >= 0;
+       --id)
     if (auto& ids = tokens["embed_tokens"]; std::ranges::find(ids, id) == ids.end()) {
       ids.push_back(id);
       run.lora.trainable_tokens.pop_back();
@@ -85,14 +86,14 @@ quant::QuantizationOptions quantization_of(const Recipe& recipe, const model::Mo
 trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& header,
                                 bool on_gpu) {
   const std::string dtype = recipe.model.dtype == "auto" ? header.dtype : recipe.model.dtype;
-  trainer::PlannedRun run = common(recipe, header.config, dtype, on_gpu);
+  trainer::PlannedRun run = common(recipe, header.architecture, dtype, on_gpu);
   const at::ScalarType dense = model::dtype_from_string(dtype, "model.dtype");
   const quant::QuantizationOptions options = quantization_of(recipe, header);
   run.weight = [&recipe, &header, options, dense](const std::string& module,
-                                                  const model::LinearShape& shape) {
+                                                  const model::LinearSpec& linear) {
     if (const auto type = kept_blocks(recipe, header, module))
-      return quant::planned_block_bytes(*type, shape.out, shape.in);
-    return quant::planned_weight_bytes(options, module, shape.out, shape.in, dense);
+      return quant::planned_block_bytes(*type, linear.out, linear.in);
+    return quant::planned_weight_bytes(options, module, linear.out, linear.in, dense);
   };
   return run;
 }
@@ -101,25 +102,25 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::CausalLm& mod
                                 int64_t sequence_length) {
   const at::ScalarType dtype = model.upcast_from.value_or(model.embedding.weight.scalar_type());
   trainer::PlannedRun run =
-      common(recipe, model.config(), quant::dense_format(dtype), model.device().is_cuda());
+      common(recipe, model.architecture(), quant::dense_format(dtype), model.device().is_cuda());
   run.compute = model.compute_dtype();
   run.narrow_gates = model.narrow_gates;
   run.sequence_length = sequence_length;
   std::map<std::string, quant::WeightBytes> loaded;
-  for (const model::DecoderLayer& layer : model.layers)
-    for (const lora::LinearGroup* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
+  for (const model::Block& layer : model.layers)
+    for (const lora::LinearGroup* group : layer.groups())
       for (const lora::LoraLinear& linear : group->layers()) {
         loaded[linear.name] =
             quant::loaded_weight_bytes(linear.base->format(), linear.base->bytes());
       }
-  run.weight = [loaded](const std::string& module, const model::LinearShape&) {
+  run.weight = [loaded](const std::string& module, const model::LinearSpec&) {
     return loaded.at(module);
   };
   return run;
 }
 
 model::PackedMaker packed_maker(const Recipe& recipe, const model::ModelHeader& header) {
-  if (!kept_blocks(recipe, header, "model.layers.0.self_attn.q_proj")) return {};
+  if (!kept_blocks(recipe, header, header.architecture.linear_modules().front())) return {};
   return [&recipe, &header](const std::string& module, int64_t out, int64_t in,
                             at::Device device) -> std::unique_ptr<quant::FrozenWeight> {
     const auto type = kept_blocks(recipe, header, module);

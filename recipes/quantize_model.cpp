@@ -81,13 +81,13 @@ void quantize_to(const std::string& directory, const std::string& path,
                                     model::dtype_from_string(options.dtype, "--dtype"));
   model::BaseHasher hasher;
   const auto source = model::open_weights(path);
-  const model::ModelConfig config =
+  const model::Architecture architecture =
       model::stream_model(*source, model_options(path, options.dtype), options.quantization, device,
                           make, [&](const model::StreamedPart& part) {
                             hasher.add(part.tensors);
                             target.add(part);
                           });
-  target.finish(config, tokenizer, path);
+  target.finish(architecture, tokenizer, path);
   report.bytes = hasher.bytes();
   report.base_hash = hasher.hex();
 }

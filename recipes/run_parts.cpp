@@ -92,8 +92,9 @@ void report_trained_parts(const Recipe& recipe, const BaseModel& base,
     log::info("trained beside the adapters: {} tensors, {:.2f} M parameters", tensors,
               static_cast<double>(numbers) / 1e6);
   const bool adapter_on_head = base.model->head.layers().front().adapter != nullptr;
-  const std::string tying = lora::tying_sentence(
-      recipe.lora, adapters.embeddings(), base.model->config().tied_embeddings, adapter_on_head);
+  const std::string tying =
+      lora::tying_sentence(recipe.lora, adapters.embeddings(),
+                           base.model->architecture().tied_embeddings, adapter_on_head);
   if (!tying.empty()) log::write_info(tying);
   const std::string refusal = lora::refusal_sentence(recipe.lora);
   if (!refusal.empty()) log::write_warning(refusal);
@@ -108,7 +109,7 @@ std::string resolved_model_dtype(const Recipe& recipe) {
 }
 
 void report_recomputation(const BaseModel& base, const trainer::TrainState& state) {
-  const int64_t layers = base.model->config().num_layers;
+  const int64_t layers = base.model->architecture().num_layers();
   if (const int64_t count = state.choices.recompute_layers.count(layers); count > 0)
     log::info("{} of {} layers are recomputed in the backward pass", count, layers);
 }
@@ -224,10 +225,10 @@ int64_t total_steps(const Recipe& recipe, const data::Loader& loader) {
 
 void complete_state(const Recipe& recipe, const BaseModel& base, const data::PreparedData& data,
                     const data::Loader& loader, trainer::TrainState& state) {
-  const model::ModelConfig& config = base.model->config();
-  warn_of_long_rows(data.train, recipe.data.train, config);
+  const model::Architecture& architecture = base.model->architecture();
+  warn_of_long_rows(data.train, recipe.data.train, architecture);
   warn_of_long_rows(data.eval, recipe.data.eval.empty() ? recipe.data.train : recipe.data.eval,
-                    config);
+                    architecture);
   const int64_t total = total_steps(recipe, loader);
   if (state.horizon > 0) {
     compare_with_checkpoint(base, data, state);

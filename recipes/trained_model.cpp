@@ -7,8 +7,8 @@
 #include "base/device.h"
 #include "base/error.h"
 #include "data/tokenizers/tokenizer_config.h"
+#include "model/architecture.h"
 #include "model/hub_cache.h"
-#include "model/linear_shapes.h"
 #include "model/weight_source.h"
 #include "quant/gguf_weight.h"
 #include "recipes/adapter_on_base.h"
@@ -22,7 +22,7 @@ namespace {
 // once, since generation reads every weight for every token.
 bool has_fast_blocks(const std::string& file) {
   const auto source = model::open_weights(model::resolve_model_path(file));
-  return std::ranges::all_of(model::linear_modules(source->config()), [&](const auto& module) {
+  return std::ranges::all_of(source->architecture().linear_modules(), [&](const auto& module) {
     return quant::has_few_rows_kernel(source->packing(module));
   });
 }

@@ -42,7 +42,7 @@ struct Recomputation {
 // which it is least.
 template <typename Taken>
 Recomputation fewest_recomputed(PlannedRun run, const Taken& taken, int64_t limit) {
-  const int64_t num_layers = run.config.num_layers;
+  const int64_t num_layers = run.architecture.num_layers();
   const auto with = [&](int64_t count) {
     run.recompute_layers = first_of(count, num_layers);
     return taken(plan_memory(run));
@@ -67,9 +67,9 @@ Recomputation fewest_recomputed(PlannedRun run, const Taken& taken, int64_t limi
 // Of a step, in tokens that pass once.
 double cost(const MemoryFit& fit) {
   const double overhead = fit.run.on_gpu ? kGpuOverhead : kCpuOverhead;
-  const auto layers = static_cast<double>(fit.run.config.num_layers);
+  const auto layers = static_cast<double>(fit.run.architecture.num_layers());
   const auto recomputed =
-      static_cast<double>(fit.run.recompute_layers.count(fit.run.config.num_layers));
+      static_cast<double>(fit.run.recompute_layers.count(fit.run.architecture.num_layers()));
   return static_cast<double>(fit.gradient_accumulation_steps) *
          (static_cast<double>(fit.run.tokens()) + overhead) *
          (1 + kRecomputation * recomputed / layers);
@@ -118,7 +118,7 @@ RecomputedLayers recomputed_layers(const std::string& option, int64_t num_layers
 
 RecomputedLayers choose_recomputation(const std::string& option, const PlannedRun& run,
                                       int64_t free_bytes) {
-  if (option != "auto") return recomputed_layers(option, run.config.num_layers);
+  if (option != "auto") return recomputed_layers(option, run.architecture.num_layers());
   const auto usable = static_cast<int64_t>(kUsableShare * static_cast<double>(free_bytes));
   const auto to_come = [](const MemoryPlan& plan) { return plan.after_loading(); };
   return fewest_recomputed(run, to_come, usable).layers;

@@ -1,7 +1,5 @@
 #include "trainer/memory_plan.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <array>
 #include <numeric>
@@ -11,6 +9,7 @@
 #include "lora/targets.h"
 #include "lora/weight_init.h"
 #include "lora/whole_modules.h"
+#include "model/block_memory.h"
 #include "model/flash_attention_kernels.h"
 #include "model/load.h"
 #include "optim/optimizer.h"
@@ -47,8 +46,7 @@ class Planner {
  public:
   explicit Planner(const PlannedRun& run)
       : run_(run),
-        c_(run.config),
-        shapes_(model::linear_shapes(run.config)),
+        a_(run.architecture),
         in_float_(!run.on_gpu && quant::multiplies_in_float(at::kCPU, run.compute)),
         dtype_(run.model.dtype == "auto"
                    ? at::kBFloat16
@@ -60,7 +58,7 @@ class Planner {
         tokens_(run.tokens()) {
     check(run.weight != nullptr && tokens_ > 0, "plan_memory: nothing to plan for");
     plan_.on_gpu = run.on_gpu;
-    embeddings_ = lora::trained_embeddings(run.lora, c_.tied_embeddings, c_.vocab_size);
+    embeddings_ = lora::trained_embeddings(run.lora, a_.tied_embeddings, a_.vocab_size);
   }
 
   MemoryPlan plan() {
@@ -91,17 +89,11 @@ class Planner {
     if (bytes > 0) plan_.lines.push_back({purpose, bytes, Phase::kAlways, true});
   }
 
-  template <typename Visit>
-  void for_each_linear(const Visit& visit) const {
-    for (int64_t layer = 0; layer < c_.num_layers; ++layer)
-      for (const model::LinearShape& shape : shapes_) visit(layer, shape, shape.module(layer));
-  }
-
   void add_base();
   struct Adapted;
   void add_adapters();
-  void adapt(const std::string& module, bool chosen, int64_t out, int64_t in, bool bias,
-             Adapted* adapted, model::Group group_in_layer);
+  void adapt(const std::string& module, bool chosen, const model::LinearSpec& linear,
+             model::GroupUse* use);
   void train_beside_layers();
   void add_optimizer();
   void add_activations();
@@ -115,13 +107,15 @@ class Planner {
     if (in_int32()) return kEightBitOtherLengths;
     return in_float_ || has_own_kernels() ? kOtherLengths : kOneDnnOtherLengths;
   }
-  LayerPass pass(int64_t tokens, int64_t longest) const;
+  model::PassShape pass(int64_t tokens, int64_t longest) const;
   // Of the micro-batch, with the adapters of this layer.
-  LayerPass layer_pass(int64_t layer) const;
+  model::PassShape layer_pass(int64_t layer) const;
+  // The most that any block takes.
+  int64_t most_of_blocks(int64_t (*bytes)(const model::BlockSpec&, const model::PassShape&),
+                         const model::PassShape& pass) const;
 
   const PlannedRun& run_;
-  const model::ModelConfig& c_;
-  std::vector<model::LinearShape> shapes_;
+  const model::Architecture& a_;
   bool in_float_;                   // products take factors of any type (quant/product.h)
   at::ScalarType dtype_, product_;  // of what is not quantized, and of the matrix products
   int64_t dtype_bytes_, compute_bytes_, outer_bytes_, tokens_;
@@ -130,10 +124,13 @@ class Planner {
   MemoryPlan plan_;
 
   struct Adapted {
-    std::array<bool, model::kNumGroups> trained = {};
-    std::array<int64_t, model::kNumGroups> ranks = {}, dora = {};
+    std::vector<model::BranchUse> branches;
     bool norms = false;
-    bool any() const { return norms || std::ranges::count(trained, true) > 0; }
+    bool any() const {
+      return norms || std::ranges::any_of(branches, [](const model::BranchUse& use) {
+               return use.in.trained || use.out.trained;
+             });
+    }
   };
   std::vector<Adapted> adapted_;          // a layer
   std::vector<int64_t> parameter_sizes_;  // of the trained tensors
@@ -141,38 +138,67 @@ class Planner {
   int64_t dora_norms_ = 0;  // bytes that DoRA keeps beside what is trained
 };
 
+// Of the matrices that weights are unpacked to: the largest.
+class PanelSize {
+ public:
+  PanelSize(bool joins_groups, bool in_float, at::ScalarType dtype, at::ScalarType product)
+      : joins_groups_(joins_groups), in_float_(in_float), dtype_(dtype), product_(product) {}
+
+  // The linear layers that share an input.
+  void add(const std::vector<std::pair<int64_t, quant::WeightBytes>>& group, bool own_kernels) {
+    int64_t together = 0;
+    for (const auto& [count, bytes] : group) {
+      together += count;
+      const bool joined = joins_groups_ && (!bytes.in_eight_bits || own_kernels);
+      const bool narrow = in_float_ && bytes.rounded;  // to the type of what is not quantized
+      const int64_t element =
+          narrow ? std::min(bytes_of(dtype_), bytes_of(product_)) : bytes_of(product_);
+      if (bytes.quantized && joined && together > count)
+        panel_ = std::max(panel_, together * element);
+      if (!bytes.quantized && (dtype_ == product_ || in_float_)) continue;
+      const int64_t rounded =
+          product_ == at::kFloat && bytes.rounded && !in_float_ ? bytes_of(dtype_) : 0;
+      panel_ = std::max(panel_, count * (element + rounded));
+    }
+  }
+  int64_t bytes() const { return panel_; }
+
+ private:
+  bool joins_groups_, in_float_;
+  at::ScalarType dtype_, product_;
+  int64_t panel_ = 0;
+};
+
 void Planner::add_base() {
-  const int64_t hidden = c_.hidden_size;
-  int64_t weights = 0, scales = 0, biases = 0, panel = 0, largest = 0, group = 0;
-  model::Group group_of = model::Group::kDown;
-  for_each_linear([&](int64_t, const model::LinearShape& shape, const std::string& module) {
-    const quant::WeightBytes bytes = run_.weight(module, shape);
-    const int64_t count = shape.out * shape.in;
+  int64_t weights = 0, scales = 0, biases = 0, norms = 0, largest = 0;
+  std::vector<std::vector<std::pair<int64_t, quant::WeightBytes>>> groups;
+  const auto weigh = [&](int64_t layer, const model::LinearSpec& linear) {
+    const quant::WeightBytes bytes = run_.weight(a_.module(layer, linear.names), linear);
     weights += bytes.weights;
     scales += bytes.scales;
-    if (shape.bias) biases += shape.out * dtype_bytes_;
+    if (linear.bias) biases += linear.out * dtype_bytes_;
     in_eight_bits_ |= bytes.in_eight_bits;
-    largest = std::max(largest, count);
-    // Weights that share an input lie in one panel.
-    group = shape.group == group_of ? group + count : count;
-    group_of = shape.group;
-    const bool joined = !bytes.in_eight_bits || has_own_kernels();
-    const bool narrow = in_float_ && bytes.rounded;  // to the type of what is not quantized
-    const int64_t element =
-        narrow ? std::min(dtype_bytes_, bytes_of(product_)) : bytes_of(product_);
-    if (bytes.quantized && joined && !run_.lora.use_dora && group > count)
-      panel = std::max(panel, group * element);
-    if (!bytes.quantized && (dtype_ == product_ || in_float_)) return;
-    const int64_t rounded =
-        product_ == at::kFloat && bytes.rounded && !in_float_ ? dtype_bytes_ : 0;
-    panel = std::max(panel, count * (element + rounded));
+    largest = std::max(largest, linear.numbers());
+    groups.back().emplace_back(linear.numbers(), bytes);
+  };
+  for (int64_t layer = 0; layer < a_.num_layers(); ++layer)
+    for (const model::Branch& branch : a_.block(layer).branches) {
+      groups.emplace_back();
+      for (const model::LinearSpec& linear : branch.in()) weigh(layer, linear);
+      groups.emplace_back();
+      weigh(layer, branch.out());
+    }
+  for_each_norm(a_, [&](const std::string&, const model::NormSpec& norm) {
+    norms += norm.numbers() * kFloat;
   });
-  const int64_t matrix = c_.vocab_size * hidden;
-  const int64_t norms = (2 * c_.num_layers + 1) * hidden * kFloat;
+  PanelSize size(!run_.lora.use_dora, in_float_, dtype_, product_);
+  for (const auto& group : groups) size.add(group, has_own_kernels());
+  int64_t panel = size.bytes();
+  const int64_t matrix = a_.vocab_size * a_.hidden_size;
   add_loaded("base weights", weights);
   add_loaded("quantization scales", scales);
   add_loaded("embedding, head, norms, biases",
-             matrix * outer_bytes_ * (c_.tied_embeddings ? 1 : 2) + norms + biases);
+             matrix * outer_bytes_ * (a_.tied_embeddings ? 1 : 2) + norms + biases);
   if (run_.model.upcast != "all" && dtype_ != product_ && !in_float_)
     panel = std::max(panel, matrix * bytes_of(product_));
   add("dequantization panel", panel, Phase::kTraining);
@@ -187,22 +213,28 @@ void Planner::add_base() {
 }
 
 void Planner::add_adapters() {
-  std::vector<std::string> names;
-  for_each_linear([&](int64_t, const model::LinearShape&, const std::string& module) {
-    names.push_back(module);
-  });
-  names.emplace_back(lora::kHeadName);
+  std::vector<std::string> names = a_.linear_modules();
+  names.push_back(a_.head.names.hugging_face);
   const lora::Targets targets = lora::match_targets(run_.lora, names);
-  adapted_.resize(static_cast<size_t>(c_.num_layers));
+  adapted_.resize(static_cast<size_t>(a_.num_layers()));
   size_t next = 0;
-  for_each_linear([&](int64_t layer, const model::LinearShape& shape, const std::string& module) {
-    adapt(module, targets.chosen[next++], shape.out, shape.in, shape.bias,
-          &adapted_[static_cast<size_t>(layer)], shape.group);
-  });
+  for (int64_t layer = 0; layer < a_.num_layers(); ++layer) {
+    auto& uses = adapted_[static_cast<size_t>(layer)].branches;
+    const auto& branches = a_.block(layer).branches;
+    uses.resize(branches.size());
+    for (size_t b = 0; b < branches.size(); ++b) {
+      for (const model::LinearSpec& linear : branches[b].in()) {
+        adapt(names[next], targets.chosen[next], linear, &uses[b].in);
+        ++next;
+      }
+      adapt(names[next], targets.chosen[next], branches[b].out(), &uses[b].out);
+      ++next;
+    }
+  }
   const auto sum = [this] {
     return std::accumulate(parameter_sizes_.begin(), parameter_sizes_.end(), int64_t{0});
   };
-  adapt(lora::kHeadName, targets.chosen[next], c_.vocab_size, c_.hidden_size, false, nullptr, {});
+  adapt(names[next], targets.chosen[next], a_.head, nullptr);
   const int64_t in_products = sum();
   train_beside_layers();
   add("adapters (float32)", sum() * kFloat + dora_norms_, Phase::kAlways);
@@ -211,16 +243,16 @@ void Planner::add_adapters() {
     add("adapters' copies for the products", in_products * compute_bytes_, Phase::kAlways);
 }
 
-// What is trained of a linear layer [out, in]; `adapted`: of its decoder layer, if it is in one.
-void Planner::adapt(const std::string& module, bool chosen, int64_t out, int64_t in, bool bias,
-                    Adapted* adapted, model::Group group_in_layer) {
+// What is trained of a linear layer; `use`: of its group, null for the head.
+void Planner::adapt(const std::string& module, bool chosen, const model::LinearSpec& linear,
+                    model::GroupUse* use) {
   const lora::LoraOptions& options = run_.lora;
-  const bool head = adapted == nullptr;
+  const int64_t out = linear.out, in = linear.in;
+  const bool head = use == nullptr;
   const bool whole = head ? embeddings_.whole_head : lora::is_trained_whole(options, module);
   const bool trains_bias =
-      bias && (whole || options.bias == "all" || (options.bias == "lora_only" && chosen));
-  const auto group = static_cast<size_t>(group_in_layer);
-  if (adapted != nullptr) adapted->trained[group] |= chosen || whole || trains_bias;
+      linear.bias && (whole || options.bias == "all" || (options.bias == "lora_only" && chosen));
+  if (use) use->trained |= chosen || whole || trains_bias;
   if (trains_bias) parameter_sizes_.push_back(out);
   if (whole) parameter_sizes_.push_back(out * in);
   if (head && !embeddings_.head_ids.empty())
@@ -229,31 +261,31 @@ void Planner::adapt(const std::string& module, bool chosen, int64_t out, int64_t
   const int64_t rank = options.of_module(module).rank;
   parameter_sizes_.push_back(rank * in);
   parameter_sizes_.push_back(out * rank);
-  if (adapted != nullptr) adapted->ranks[group] += rank;
+  if (use) use->ranks += rank;
   if (!options.use_dora) return;
   parameter_sizes_.push_back(out);
   dora_norms_ += 3 * out * kFloat;
-  if (adapted != nullptr) adapted->dora[group] += out;
+  if (use) use->dora += out;
 }
 
 void Planner::train_beside_layers() {
   if (!embeddings_.shared) {
     const auto rows = embeddings_.whole_embedding
-                          ? c_.vocab_size
+                          ? a_.vocab_size
                           : static_cast<int64_t>(embeddings_.embedding_ids.size());
-    if (rows > 0) parameter_sizes_.push_back(rows * c_.hidden_size);
+    if (rows > 0) parameter_sizes_.push_back(rows * a_.hidden_size);
   }
-  const auto norm = [&](const std::string& module) {
+  const auto train = [this](const std::string& module, const model::NormSpec& norm) {
     const bool trained = lora::is_trained_whole(run_.lora, module);
-    if (trained) parameter_sizes_.push_back(c_.hidden_size);
+    if (trained) parameter_sizes_.push_back(norm.numbers());
     return trained;
   };
-  for (int64_t i = 0; i < c_.num_layers; ++i) {
-    const std::string layer = fmt::format("model.layers.{}.", i);
-    const bool first = norm(layer + "input_layernorm");
-    adapted_[static_cast<size_t>(i)].norms = norm(layer + "post_attention_layernorm") || first;
-  }
-  norm("model.norm");
+  for (int64_t layer = 0; layer < a_.num_layers(); ++layer)
+    a_.block(layer).for_each_norm([&](const model::NormSpec& norm) {
+      adapted_[static_cast<size_t>(layer)].norms |= train(a_.module(layer, norm.names), norm);
+    });
+  if (const model::NormSpec& last = a_.decoder.final_norm; last.present())
+    train(last.names.hugging_face, last);
 }
 
 void Planner::add_optimizer() {
@@ -263,13 +295,9 @@ void Planner::add_optimizer() {
   add("optimizer state, paged out", state.host, run_.on_gpu ? Phase::kHost : Phase::kAlways);
 }
 
-LayerPass Planner::pass(int64_t tokens, int64_t longest) const {
-  LayerPass pass;
-  pass.hidden = c_.hidden_size;
-  pass.queries = c_.num_heads * c_.head_dim;
-  pass.keys = c_.num_kv_heads * c_.head_dim;
-  pass.inner = c_.intermediate_size;
-  pass.heads = c_.num_heads;
+model::PassShape Planner::pass(int64_t tokens, int64_t longest) const {
+  model::PassShape pass;
+  pass.hidden = a_.hidden_size;
   pass.compute_bytes = compute_bytes_;
   pass.gate_bytes = run_.narrow_gates ? 2 : compute_bytes_;
   pass.dropout = run_.lora.dropout > 0;
@@ -278,52 +306,62 @@ LayerPass Planner::pass(int64_t tokens, int64_t longest) const {
   pass.sums_onto = has_own_kernels();
   pass.on_gpu = run_.on_gpu;
   pass.flash = !run_.on_gpu || run_.compute != at::kFloat;
-  pass.attends_in_float = !run_.on_gpu && !(run_.compute == at::kBFloat16 &&
-                                            model::cpu::supports_flash_avx512(c_.head_dim));
+  pass.attends_in_float =
+      !run_.on_gpu && !(run_.compute == at::kBFloat16 &&
+                        model::cpu::supports_flash_avx512(a_.block(0).attention().shape.head_dim));
   pass.tokens = tokens;
   pass.longest = longest;
   return pass;
 }
 
-LayerPass Planner::layer_pass(int64_t layer) const {
-  LayerPass result = pass(tokens_, run_.sequence_length);
+model::PassShape Planner::layer_pass(int64_t layer) const {
+  model::PassShape result = pass(tokens_, run_.sequence_length);
   result.remakes_inputs = !run_.recompute_layers.contains(layer);
-  result.trained = adapted_[static_cast<size_t>(layer)].trained;
-  result.ranks = adapted_[static_cast<size_t>(layer)].ranks;
-  result.dora = adapted_[static_cast<size_t>(layer)].dora;
+  result.branches = adapted_[static_cast<size_t>(layer)].branches;
   return result;
 }
 
+int64_t Planner::most_of_blocks(int64_t (*bytes)(const model::BlockSpec&, const model::PassShape&),
+                                const model::PassShape& pass) const {
+  int64_t most = 0;
+  for (const model::BlockSpec& block : a_.decoder.kinds) most = std::max(most, bytes(block, pass));
+  return most;
+}
+
 void Planner::add_activations() {
-  const int64_t residual = tokens_ * c_.hidden_size * kFloat;
+  const int64_t residual = tokens_ * a_.hidden_size * kFloat;
   // Of the layers that keep their activations, and of those that are recomputed.
   int64_t kept = 0, buffers = 0, inputs = 0, layer_kept = 0, layer_buffers = 0;
   bool differentiated = embeddings_.whole_embedding || !embeddings_.embedding_ids.empty();
-  for (int64_t i = 0; i < c_.num_layers; ++i) {
+  for (int64_t i = 0; i < a_.num_layers(); ++i) {
     // Below the first trained layer nothing is differentiated.
     differentiated |= adapted_[static_cast<size_t>(i)].any();
     if (!differentiated) continue;
-    const LayerPass layer = layer_pass(i);
-    const int64_t forward = forward_bytes(layer), backward = backward_bytes(layer);
+    const model::BlockSpec& block = a_.block(i);
+    const model::PassShape layer = layer_pass(i);
+    const int64_t forward = forward_bytes(block, layer), backward = backward_bytes(block, layer);
     if (!run_.recompute_layers.contains(i)) {
-      kept += kept_bytes(layer);
+      kept += kept_bytes(block, layer);
       buffers = std::max({buffers, forward, backward});
       continue;
     }
     inputs += residual;
-    layer_kept = std::max(layer_kept, kept_bytes(layer));
+    layer_kept = std::max(layer_kept, kept_bytes(block, layer));
     // The layer's input is kept already, but the gradient of its output waits for it, and that
     // output lives as long as it is differentiated.
     layer_buffers = std::max({layer_buffers, forward, backward + residual});
   }
-  const LayerPass any = pass(tokens_, run_.sequence_length);
-  add("rotary tables and positions", tokens_ * (c_.head_dim + 2) * kFloat, Phase::kTraining);
-  add("attention's buffers", attention_buffer_bytes(any), Phase::kTraining);
+  const model::PassShape any = pass(tokens_, run_.sequence_length);
+  int64_t rotary_width = 0;
+  for (const model::RotarySpec& rotary : a_.rotaries) rotary_width += rotary.width;
+  add("rotary tables and positions", tokens_ * (rotary_width + 2) * kFloat, Phase::kTraining);
+  add("attention's buffers", most_of_blocks(model::attention_buffer_bytes, any), Phase::kTraining);
   add("the last norm's input", residual, Phase::kForward);
   add("activations kept (layers' inputs)", inputs, Phase::kTraining);
   // The backward pass comes to the recomputed layers when the others have freed what they kept.
   if (inputs > 0)
-    layer_buffers = std::max(layer_buffers, graphless_bytes(any) - layer_kept - residual);
+    layer_buffers = std::max(layer_buffers,
+                             most_of_blocks(model::graphless_bytes, any) - layer_kept - residual);
   recomputation_is_fullest_ = layer_kept + layer_buffers > kept + buffers;
   if (!recomputation_is_fullest_) {
     add("activations kept", kept, Phase::kTraining);
@@ -340,16 +378,17 @@ void Planner::add_loss() {
   const int64_t element = wide ? kFloat : compute_bytes_;
   const int64_t rows = std::min(loss_chunk_rows(element), tokens_);
   // The hidden states and their gradient; rows of both while their logits are at hand.
-  add("final hidden states", 2 * tokens_ * c_.hidden_size * element, Phase::kForward);
-  add("logits chunk", rows * (c_.vocab_size + 2 * c_.hidden_size) * element, Phase::kForward);
+  add("final hidden states", 2 * tokens_ * a_.hidden_size * element, Phase::kForward);
+  add("logits chunk", rows * (a_.vocab_size + 2 * a_.hidden_size) * element, Phase::kForward);
 }
 
 void Planner::add_evaluation() {
   if (!run_.evaluates) return;
   const int64_t tokens = std::max(kEvaluationTokens, run_.sequence_length);
   const int64_t rows = std::min(loss_chunk_rows(compute_bytes_), tokens);
-  const LayerPass any = pass(tokens, run_.sequence_length);
-  add("evaluation", std::max(graphless_bytes(any), rows * c_.vocab_size * compute_bytes_),
+  const model::PassShape any = pass(tokens, run_.sequence_length);
+  add("evaluation",
+      std::max(most_of_blocks(model::graphless_bytes, any), rows * a_.vocab_size * compute_bytes_),
       Phase::kEvaluation);
 }
 

@@ -14,18 +14,17 @@
 #include <vector>
 
 #include "lora/lora_options.h"
-#include "model/linear_shapes.h"
+#include "model/architecture.h"
 #include "model/model_options.h"
 #include "model/recomputed_layers.h"
 #include "optim/optimizer_options.h"
 #include "quant/planned_bytes.h"
-#include "trainer/layer_memory.h"
 
 namespace qlora::trainer {
 
 // What decides a run's memory.
 struct PlannedRun {
-  model::ModelConfig config;
+  model::Architecture architecture;
   model::ModelOptions model;
   lora::LoraOptions lora;
   optim::OptimizerOptions optim;
@@ -37,7 +36,7 @@ struct PlannedRun {
   int64_t micro_batch_size = 1, sequence_length = 0;
   int64_t host_bytes = 0;  // of the data and the tokenizer
   // How a linear layer's frozen weight lies in memory, by its module path.
-  std::function<quant::WeightBytes(const std::string& module, const model::LinearShape& shape)>
+  std::function<quant::WeightBytes(const std::string& module, const model::LinearSpec& linear)>
       weight;
 
   int64_t tokens() const { return micro_batch_size * sequence_length; }

@@ -8,7 +8,7 @@ namespace qlora::trainer {
 RunAudit::RunAudit(const TrainJob& job)
     : job_(job),
       gradients_(job.adapters, job.optimizer.num_steps()),
-      losses_(job.model.config().vocab_size) {}
+      losses_(job.model.architecture().vocab_size) {}
 
 void RunAudit::look(double loss, double learning_rate) {
   if (!job_.audit) return;

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 
 #include "base/device.h"
@@ -31,10 +32,17 @@ constexpr int kMostSteps = 8;
 constexpr double kLongestSample = 2;
 constexpr char kRest[] = "elementwise and the rest";
 
-// The model's shape with so many layers at most.
-model::ModelConfig with_layers(model::ModelConfig config, int64_t num_layers) {
-  config.num_layers = std::min(config.num_layers, num_layers);
-  return config;
+// The model with so many layers at most.
+model::Architecture with_layers(model::Architecture architecture, int64_t num_layers) {
+  std::vector<uint8_t>& kind_of = architecture.decoder.kind_of;
+  if (architecture.num_layers() > num_layers) kind_of.resize(static_cast<size_t>(num_layers));
+  return architecture;
+}
+
+// All of its layers of one kind.
+model::Architecture of_kind(model::Architecture architecture, uint8_t kind) {
+  std::ranges::fill(architecture.decoder.kind_of, kind);
+  return architecture;
 }
 
 // How much of a micro-batch is measured.
@@ -43,22 +51,24 @@ struct Sample {
   int64_t tokens() const { return rows * length; }
 };
 
-double weights_of_layer(const model::ModelConfig& config) {
+// On average.
+double weights_of_layer(const model::Architecture& architecture) {
   double weights = 0;
-  for (const model::LinearShape& shape : model::linear_shapes(config))
-    weights += static_cast<double>(shape.out) * static_cast<double>(shape.in);
-  return weights;
+  for (int64_t layer = 0; layer < architecture.num_layers(); ++layer)
+    weights += static_cast<double>(architecture.numbers_of_layer(layer));
+  return weights / static_cast<double>(architecture.num_layers());
 }
 
 // Multiplications and additions of the products of a step, forward and towards the input, and once
 // more forward in layers that are recomputed.
-double operations_a_token(const model::ModelConfig& config, double layers, double recomputed) {
-  const auto head = static_cast<double>(config.vocab_size * config.hidden_size);
-  return (4 * layers + 2 * recomputed) * weights_of_layer(config) + 4 * head;
+double operations_a_token(const model::Architecture& architecture, double layers,
+                          double recomputed) {
+  const auto head = static_cast<double>(architecture.head.numbers());
+  return (4 * layers + 2 * recomputed) * weights_of_layer(architecture) + 4 * head;
 }
 
 double operations_a_sample_token(const PlannedRun& run) {
-  return operations_a_token(run.config, kLayers, kLayers);
+  return operations_a_token(run.architecture, kLayers, kLayers);
 }
 
 Sample sample_of(const PlannedRun& run, double operations) {
@@ -69,9 +79,10 @@ Sample sample_of(const PlannedRun& run, double operations) {
 }
 
 // Adapters on those modules of two adapted layers that the options choose, under the names that the
-// layers have in the whole model.
+// layers have in the whole model. The model's layers are of one kind.
 lora::LoraOptions adapters_of(const PlannedRun& run, model::CausalLm& model) {
-  const auto shapes = model::linear_shapes(run.config);
+  const model::StackSpec& whole = run.architecture.decoder;
+  const uint8_t kind = model.architecture().decoder.kind_of.front();
   lora::LoraOptions options = run.lora;
   options.targets.clear();
   options.exclude_modules.clear();
@@ -80,16 +91,20 @@ lora::LoraOptions adapters_of(const PlannedRun& run, model::CausalLm& model) {
   if (lora::is_target(run.lora, lora::kHeadName)) options.targets.emplace_back(lora::kHeadName);
   options.init = "default";
   size_t found = 0;
-  for (int64_t layer = 0; layer < run.config.num_layers && found < model.layers.size(); ++layer) {
-    std::vector<std::string> chosen;
-    for (const model::LinearShape& shape : shapes)
-      if (lora::is_target(run.lora, shape.module(layer))) chosen.push_back(shape.module(layer));
+  for (int64_t layer = 0; layer < whole.num_layers() && found < model.layers.size(); ++layer) {
+    if (whole.kind_of[static_cast<size_t>(layer)] != kind) continue;
+    std::vector<std::string> modules, chosen;
+    whole.block(layer).for_each_linear([&](const model::LinearSpec& linear) {
+      modules.push_back(run.architecture.module(layer, linear.names));
+    });
+    std::ranges::copy_if(modules, std::back_inserter(chosen), [&](const std::string& module) {
+      return lora::is_target(run.lora, module);
+    });
     if (chosen.empty()) continue;
     options.targets.insert(options.targets.end(), chosen.begin(), chosen.end());
-    model::DecoderLayer& place = model.layers[found++];
     size_t index = 0;
-    for (lora::LinearGroup* group : {&place.qkv, &place.o, &place.gate_up, &place.down})
-      for (lora::LoraLinear& linear : group->layers()) linear.name = shapes[index++].module(layer);
+    for (lora::LinearGroup* group : model.layers[found++].groups())
+      for (lora::LoraLinear& linear : group->layers()) linear.name = modules[index++];
   }
   return options;
 }
@@ -113,14 +128,14 @@ data::Loader loader_of(const Sample& sample, int64_t vocab) {
 // A small run whose steps are taken one by one.
 class SampleRun {
  public:
-  SampleRun(const Calibration& calibration, const Sample& sample, int64_t num_layers,
+  SampleRun(const Calibration& calibration, const Sample& sample, uint8_t kind, int64_t num_layers,
             Progress& progress)
-      : loader_(loader_of(sample, calibration.run.config.vocab_size)),
+      : loader_(loader_of(sample, calibration.run.architecture.vocab_size)),
         progress_(progress),
         seconds_(calibration.seconds) {
     const PlannedRun& run = calibration.run;
-    const auto source =
-        model::made_weights(with_layers(run.config, num_layers), calibration.packed);
+    const auto source = model::made_weights(
+        of_kind(with_layers(run.architecture, num_layers), kind), calibration.packed);
     model_ = model::load_model(*source, run.model, calibration.quantization, calibration.device,
                                run.compute);
     model_->narrow_gates = run.narrow_gates;
@@ -210,7 +225,7 @@ std::vector<StagePlan> measure(SampleRun& sample, c10::Device device) {
 // has such layers.
 template <typename Visit>
 void for_each_kind(SampleRun& sample, const Calibration& calibration, const Visit& visit) {
-  const int64_t num_layers = calibration.run.config.num_layers;
+  const int64_t num_layers = calibration.run.architecture.num_layers();
   const double share = static_cast<double>(calibration.run.recompute_layers.count(num_layers)) /
                        static_cast<double>(num_layers);
   for (const auto& [recomputed, weight] : {std::pair(false, 1 - share), std::pair(true, share)}) {
@@ -222,18 +237,17 @@ void for_each_kind(SampleRun& sample, const Calibration& calibration, const Visi
 
 // How many layers' forward products the measured ones and the head's, which are one stage, stand
 // for.
-double linear_growth(const PlannedRun& run, double measured, bool recomputed) {
-  const auto count = [](int64_t out, int64_t in) {
-    return static_cast<double>(out) * static_cast<double>(in);
-  };
-  const double head = count(run.config.vocab_size, run.config.hidden_size);
+double linear_growth(const PlannedRun& run, const model::BlockSpec& block, double measured,
+                     bool recomputed) {
+  const auto head = static_cast<double>(run.architecture.head.numbers());
   double layer = 0;
-  for (const model::LinearShape& shape : model::linear_shapes(run.config)) {
+  block.for_each_linear([&](const model::LinearSpec& linear) {
     // A recomputed layer's last product is taken once.
-    const bool twice = recomputed && shape.group != model::Group::kDown;
-    layer += (twice ? 2 : 1) * count(shape.out, shape.in);
-  }
-  return (static_cast<double>(run.config.num_layers) * layer + head) / (measured * layer + head);
+    const bool twice = recomputed && &linear != &block.branches.back().out();
+    layer += (twice ? 2 : 1) * static_cast<double>(linear.numbers());
+  });
+  return (static_cast<double>(run.architecture.num_layers()) * layer + head) /
+         (measured * layer + head);
 }
 
 double measure_step(SampleRun& sample, const Calibration& calibration) {
@@ -248,13 +262,13 @@ double measure_step(SampleRun& sample, const Calibration& calibration) {
 // A GPU works beside the program, so that stages that are waited for one by one take longer than a
 // step. A layer takes what a sample of two takes more than one of one layer.
 double gpu_step_seconds(SampleRun& two, const Calibration& calibration, const Sample& sample,
-                        Progress& progress) {
+                        uint8_t kind, Progress& progress) {
   const PlannedRun& run = calibration.run;
   const double of_two = measure_step(two, calibration);
-  SampleRun one(calibration, sample, 1, progress);
+  SampleRun one(calibration, sample, kind, 1, progress);
   const double a_layer = std::max(of_two - measure_step(one, calibration), 0.0);
   const auto more_layers =
-      static_cast<double>(std::max<int64_t>(run.config.num_layers - kLayers, 0));
+      static_cast<double>(std::max<int64_t>(run.architecture.num_layers() - kLayers, 0));
   const double times = static_cast<double>(calibration.gradient_accumulation_steps * run.tokens()) /
                        static_cast<double>(sample.tokens());
   return times * (of_two + more_layers * a_layer);
@@ -262,11 +276,11 @@ double gpu_step_seconds(SampleRun& two, const Calibration& calibration, const Sa
 
 // How often a stage of the sample fits into a step of the run.
 double growth(const std::string& stage, const Calibration& calibration, const Sample& sample,
-              bool recomputed) {
+              const model::BlockSpec& block, bool recomputed) {
   const PlannedRun& run = calibration.run;
   const auto micro_batches = static_cast<double>(calibration.gradient_accumulation_steps);
-  const auto measured = static_cast<double>(std::min(run.config.num_layers, kLayers));
-  const auto num_layers = static_cast<double>(run.config.num_layers);
+  const auto measured = static_cast<double>(std::min(run.architecture.num_layers(), kLayers));
+  const auto num_layers = static_cast<double>(run.architecture.num_layers());
   const double layers = num_layers / measured;
   const double tokens =
       micro_batches * static_cast<double>(run.tokens()) / static_cast<double>(sample.tokens());
@@ -276,18 +290,23 @@ double growth(const std::string& stage, const Calibration& calibration, const Sa
   if (stage == "optimizer" || stage == "publish" || stage == "gradient norm") return layers;
   if (stage == "attention" || stage == "attention backward") return layers * tokens * length;
   if (stage == "head" || stage == "softmax and loss" || stage == "data") return tokens;
-  if (stage == "linear") return tokens * linear_growth(run, measured, recomputed);
-  if (stage.starts_with("norm")) return tokens * (2 * num_layers + 1) / (2 * measured + 1);
+  if (stage == "linear") return tokens * linear_growth(run, block, measured, recomputed);
+  if (stage.starts_with("norm")) {
+    double norms = 0;
+    block.for_each_norm([&](const model::NormSpec&) { ++norms; });
+    return tokens * (norms * num_layers + 1) / (norms * measured + 1);
+  }
   return layers * tokens;
 }
 
 // Seconds of each stage of the run's step, with the run's share of recomputed layers.
 std::map<std::string, double> planned_stages(SampleRun& sample_run, const Sample& sample,
+                                             const model::BlockSpec& block,
                                              const Calibration& calibration) {
   std::map<std::string, double> stages;
   for_each_kind(sample_run, calibration, [&](bool recomputed, double share) {
     for (const auto& [stage, seconds] : measure(sample_run, calibration.device))
-      stages[stage] += share * seconds * growth(stage, calibration, sample, recomputed);
+      stages[stage] += share * seconds * growth(stage, calibration, sample, block, recomputed);
   });
   return stages;
 }
@@ -300,27 +319,43 @@ double operations_at_most(const Calibration& calibration, double rate) {
 // Where even the shortest sample takes too long: what the products alone take.
 std::vector<StagePlan> arithmetic(const Calibration& calibration, double rate) {
   const PlannedRun& run = calibration.run;
-  const int64_t layers = run.config.num_layers;
+  const int64_t layers = run.architecture.num_layers();
   const double a_token =
-      operations_a_token(run.config, static_cast<double>(layers),
+      operations_a_token(run.architecture, static_cast<double>(layers),
                          static_cast<double>(run.recompute_layers.count(layers)));
   const auto tokens = static_cast<double>(calibration.gradient_accumulation_steps * run.tokens());
   return {{kProductsAlone, tokens * a_token / rate}};
 }
 
+// Seconds of each stage, were all layers of this kind.
+std::map<std::string, double> measured_kind(const Calibration& calibration, const Sample& sample,
+                                            uint8_t kind, Progress& progress) {
+  const model::BlockSpec& block = calibration.run.architecture.decoder.kinds[kind];
+  SampleRun run(calibration, sample, kind, kLayers, progress);
+  std::map<std::string, double> stages = planned_stages(run, sample, block, calibration);
+  if (calibration.device.is_cpu()) return stages;
+  double sum = 0;
+  for (const auto& [stage, seconds] : stages) sum += seconds;
+  const double step = gpu_step_seconds(run, calibration, sample, kind, progress);
+  for (auto& [stage, seconds] : stages) seconds *= step / sum;
+  return stages;
+}
+
 std::vector<StagePlan> measured(const Calibration& calibration, const Sample& sample) {
   Progress progress("measuring two layers of the model", 0, "steps");
-  SampleRun run(calibration, sample, kLayers, progress);
-  std::vector<StagePlan> stages;
-  double sum = 0;
-  for (const auto& [stage, seconds] : planned_stages(run, sample, calibration)) {
-    stages.push_back({stage, seconds});
-    sum += seconds;
+  const model::StackSpec& decoder = calibration.run.architecture.decoder;
+  std::map<std::string, double> stages;
+  for (size_t kind = 0; kind < decoder.kinds.size(); ++kind) {
+    const auto layers = std::ranges::count(decoder.kind_of, static_cast<uint8_t>(kind));
+    if (layers == 0) continue;
+    const double share = static_cast<double>(layers) / static_cast<double>(decoder.num_layers());
+    for (const auto& [stage, seconds] :
+         measured_kind(calibration, sample, static_cast<uint8_t>(kind), progress))
+      stages[stage] += share * seconds;
   }
-  if (calibration.device.is_cpu()) return stages;
-  const double step = gpu_step_seconds(run, calibration, sample, progress);
-  for (StagePlan& stage : stages) stage.seconds *= step / sum;
-  return stages;
+  std::vector<StagePlan> all;
+  for (const auto& [stage, seconds] : stages) all.push_back({stage, seconds});
+  return all;
 }
 
 }  // namespace
@@ -347,7 +382,7 @@ TimePlan plan_time(const Calibration& calibration) {
 
 PlannedRun calibration_run(const PlannedRun& run) {
   PlannedRun small = run;
-  small.config = with_layers(run.config, kLayers);
+  small.architecture = with_layers(run.architecture, kLayers);
   const Sample sample = sample_of(run, run.on_gpu ? kGpuOperations : kCpuOperations);
   small.sequence_length = sample.length;
   small.micro_batch_size = sample.rows;

@@ -9,6 +9,9 @@
 //   everything else in a layer      layers · tokens
 //   optimizer, publishing           layers · steps
 //
+// Where layers are of several kinds (windows, experts), each kind is measured as a model made of it
+// alone, and counts as often as there are such layers.
+//
 // Where some layers are recomputed and others not, two recomputed and two kept ones are measured,
 // and each counts as often as there are such layers.
 //

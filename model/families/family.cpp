@@ -42,4 +42,20 @@ const Family& family_named(const std::string& name) {
   fail<Error>("there is no model family '{}'", name);
 }
 
+Architecture read_architecture(const io::JsonNode& config) {
+  ConfigReader reader(config);
+  Architecture architecture =
+      family_of_model_type(config.at("model_type").as_string(), config.place()).read(reader);
+  reader.finish();
+  return architecture;
+}
+
+Architecture read_architecture(const io::GgufFile& file) {
+  ConfigReader reader(file);
+  Architecture architecture =
+      family_of_gguf(file.text("general.architecture"), file.path()).read(reader);
+  reader.finish();
+  return architecture;
+}
+
 }  // namespace qlora::model

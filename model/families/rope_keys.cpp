@@ -12,7 +12,9 @@
 namespace qlora::model {
 namespace {
 
-constexpr double kDefaultTheta = 10000.0;
+constexpr const char* kFull = "full_attention";
+constexpr const char* kSliding = "sliding_attention";
+constexpr const char* kOriginalPositions = "original_max_position_embeddings";
 
 // What a dictionary says with the defaults filled in, so that two can be compared.
 using Said = std::map<std::string, nlohmann::json>;
@@ -26,36 +28,39 @@ std::optional<io::JsonNode> filled(const io::JsonNode& config, const char* key) 
   return node;
 }
 
-Said said_by(const io::JsonNode& config, const io::JsonNode& dictionary) {
+Said said_by(const io::JsonNode& config, const io::JsonNode& dictionary,
+             const RopeDefaults& defaults) {
   Said said;
   for (const auto& [key, value] : dictionary.value().items())
     if (!value.is_null()) said[key] = value;
   if (const auto type = said.extract("type"); !type.empty())
     said.try_emplace("rope_type", type.mapped());
   said.try_emplace("rope_type", "default");
-  const auto theta = config.find("rope_theta");
-  said.try_emplace("rope_theta", theta ? theta->value() : nlohmann::json(kDefaultTheta));
+  const auto theta = config.find(defaults.theta_key);
+  said.try_emplace("rope_theta", theta ? theta->value() : nlohmann::json(defaults.theta));
   return said;
 }
 
 void warn_of_disagreement(const io::JsonNode& config, const io::JsonNode& scaling,
-                          const io::JsonNode& parameters) {
-  if (said_by(config, scaling) == said_by(config, parameters)) return;
+                          const io::JsonNode& parameters, const RopeDefaults& defaults) {
+  if (said_by(config, scaling, defaults) == said_by(config, parameters, defaults)) return;
   log::warning_once(
       "{}: rope_scaling {} and rope_parameters {} disagree; rope_scaling is used, as transformers "
       "does",
       config.place(), io::json_text(scaling.value()), io::json_text(parameters.value()));
 }
 
-double read_theta(const io::JsonNode& config, const std::optional<io::JsonNode>& dictionary) {
-  const auto beside = config.find("rope_theta");
-  const auto within = dictionary ? dictionary->find("rope_theta") : std::nullopt;
-  if (!within) return beside ? beside->as_number() : kDefaultTheta;
-  const double theta = within->as_number();
-  if (beside && beside->as_number() != theta)
+// The number `key` within the dictionary, else `beside_key` beside it, else `otherwise`.
+double within_or_beside(const io::JsonNode& config, const std::optional<io::JsonNode>& dictionary,
+                        const std::string& key, const std::string& beside_key, double otherwise) {
+  const auto beside = config.find(beside_key);
+  const auto within = dictionary ? dictionary->find(key) : std::nullopt;
+  if (!within) return beside ? beside->as_number() : otherwise;
+  const double number = within->as_number();
+  if (beside && beside->as_number() != number)
     log::warning_once("{} is {} and {} is {}; the former is used, as transformers does",
-                      within->place(), theta, beside->place(), beside->as_number());
-  return theta;
+                      within->place(), number, beside->place(), beside->as_number());
+  return number;
 }
 
 std::string read_type(const io::JsonNode& dictionary) {
@@ -67,11 +72,10 @@ std::string read_type(const io::JsonNode& dictionary) {
   return old ? old->as_string() : "default";
 }
 
-// Llama 3's context before scaling. Beside the dictionary it goes first.
+// The context before scaling. Beside the dictionary it goes first.
 double read_original_positions(const io::JsonNode& config, const io::JsonNode& dictionary,
                                int64_t max_positions) {
-  constexpr const char* kKey = "original_max_position_embeddings";
-  const auto beside = config.find(kKey), within = dictionary.find(kKey);
+  const auto beside = config.find(kOriginalPositions), within = dictionary.find(kOriginalPositions);
   if (beside && within && beside->as_number() != within->as_number())
     log::warning_once("{} is {} and {} is {}; the former is used, as transformers does",
                       beside->place(), beside->as_number(), within->place(), within->as_number());
@@ -79,56 +83,211 @@ double read_original_positions(const io::JsonNode& config, const io::JsonNode& d
   return within ? within->as_number() : static_cast<double>(max_positions);
 }
 
-double read_positive(const io::JsonNode& dictionary, const char* key) {
-  const io::JsonNode node = dictionary.at(key);
+double positive(const io::JsonNode& node) {
   const double number = node.as_number();
   if (!(number > 0)) node.reject("a number above 0");
   return number;
 }
 
-void warn_of_unread(const io::JsonNode& dictionary, const std::string& type) {
-  std::set<std::string> read = {"rope_type", "type", "rope_theta", "partial_rotary_factor"};
-  if (type != "default") read.insert("factor");
-  if (type == "llama3")
-    read.insert({"low_freq_factor", "high_freq_factor", "original_max_position_embeddings"});
+double positive_or(const io::JsonNode& dictionary, const char* key, double otherwise) {
+  const auto node = dictionary.find(key);
+  return node ? positive(*node) : otherwise;
+}
+
+double number_or(const io::JsonNode& dictionary, const char* key, double otherwise) {
+  const auto node = dictionary.find(key);
+  return node ? node->as_number() : otherwise;
+}
+
+std::vector<float> read_factors(const io::JsonNode& list, int64_t width) {
+  std::vector<float> factors;
+  for (const io::JsonNode& element : list.elements())
+    factors.push_back(static_cast<float>(positive(element)));
+  if (static_cast<int64_t>(factors.size()) != width / 2)
+    list.reject(fmt::format("a list of {} numbers, one for each frequency", width / 2));
+  return factors;
+}
+
+std::set<std::string> keys_of(const std::string& type) {
+  std::set<std::string> keys = {"rope_type", "type", "rope_theta", "partial_rotary_factor"};
+  if (type != "default") keys.insert("factor");
+  if (type == "llama3") keys.insert({"low_freq_factor", "high_freq_factor"});
+  if (type == "yarn")
+    keys.insert({"beta_fast", "beta_slow", "truncate", "mscale", "mscale_all_dim"});
+  if (type == "longrope") keys.insert({"short_factor", "long_factor"});
+  if (type == "yarn" || type == "longrope") keys.insert("attention_factor");
+  if (type == "llama3" || type == "yarn" || type == "longrope") keys.insert(kOriginalPositions);
+  return keys;
+}
+
+void warn_of_unread(const io::JsonNode& dictionary, const std::string& type,
+                    const RopeDefaults& defaults) {
+  std::set<std::string> read = keys_of(type);
+  read.insert(defaults.read_elsewhere.begin(), defaults.read_elsewhere.end());
   for (const auto& [key, value] : dictionary.value().items())
     if (!value.is_null() && !read.contains(key))
       log::warning_once("{}.{} is not read: it is no key of rope_type '{}'", dictionary.place(),
                         key, type);
 }
 
-void require_whole_heads(const io::JsonNode& node) {
-  if (const auto partial = node.find("partial_rotary_factor"); partial && partial->as_number() != 1)
-    partial->reject("1 (a rotary embedding of whole heads)");
+// The key that says how much of a head turns, for complaints.
+io::JsonNode partial_key(const io::JsonNode& config, const std::optional<io::JsonNode>& dictionary,
+                         const RopeDefaults& defaults) {
+  const auto within = dictionary ? dictionary->find("partial_rotary_factor") : std::nullopt;
+  if (within) return *within;
+  return config.find(defaults.partial_key).value_or(config);
+}
+
+int64_t read_width(const io::JsonNode& config, const std::optional<io::JsonNode>& dictionary,
+                   const RopeSizes& sizes, const RopeDefaults& defaults) {
+  const double factor = within_or_beside(config, dictionary, "partial_rotary_factor",
+                                         defaults.partial_key, defaults.partial_factor);
+  if (defaults.whole_heads) {
+    if (factor != 1)
+      partial_key(config, dictionary, defaults).reject("1 (a rotary embedding of whole heads)");
+    return sizes.head_dim;
+  }
+  const double wanted = static_cast<double>(sizes.head_dim) * factor;
+  const bool is_part = wanted >= 2 && factor <= 1;
+  const int64_t width = is_part ? static_cast<int64_t>(wanted) : 0;
+  if (!is_part || width % 2 != 0)
+    partial_key(config, dictionary, defaults)
+        .reject(fmt::format("a part of a head's {} elements that is an even number of them",
+                            sizes.head_dim));
+  return width;
+}
+
+std::string read_known_type(const io::JsonNode& dictionary, const RopeDefaults& defaults) {
+  const std::string type = read_type(dictionary);
+  if (type == "su" || (type == "yarn" && defaults.yarn_is_longrope)) return "longrope";
+  for (const char* known : {"default", "linear", "dynamic", "llama3", "yarn", "longrope"})
+    if (type == known) return type;
+  fail<FormatError>(
+      "{}: RoPE scaling '{}' is not supported; this version knows default, linear, dynamic, "
+      "llama3, yarn and longrope",
+      dictionary.place(), type);
+}
+
+void read_yarn(const io::JsonNode& dictionary, RopeConfig& rope) {
+  rope.beta_fast = positive_or(dictionary, "beta_fast", rope.beta_fast);
+  rope.beta_slow = positive_or(dictionary, "beta_slow", rope.beta_slow);
+  rope.truncate = dictionary.bool_or("truncate", rope.truncate);
+  rope.attention_factor =
+      positive_or(dictionary, "attention_factor",
+                  yarn_attention_factor(rope.factor, number_or(dictionary, "mscale", 0),
+                                        number_or(dictionary, "mscale_all_dim", 0)));
+}
+
+void read_longrope(const io::JsonNode& dictionary, int64_t width, RopeConfig& rope) {
+  rope.short_factor = read_factors(dictionary.at("short_factor"), width);
+  rope.long_factor = read_factors(dictionary.at("long_factor"), width);
+  rope.attention_factor =
+      positive_or(dictionary, "attention_factor",
+                  longrope_attention_factor(rope.factor, rope.original_max_positions));
+}
+
+void read_scaling(const io::JsonNode& config, const io::JsonNode& dictionary,
+                  const RopeSizes& sizes, int64_t width, RopeConfig& rope) {
+  if (rope.type == "dynamic")
+    rope.original_max_positions = static_cast<double>(sizes.max_positions);
+  else if (rope.type != "linear")
+    rope.original_max_positions = read_original_positions(config, dictionary, sizes.max_positions);
+  if (rope.type == "yarn" || rope.type == "longrope")
+    rope.factor =
+        positive_or(dictionary, "factor",
+                    static_cast<double>(sizes.max_positions) / rope.original_max_positions);
+  else
+    rope.factor = positive(dictionary.at("factor"));
+  if (rope.type == "llama3") {
+    rope.low_freq_factor = positive(dictionary.at("low_freq_factor"));
+    rope.high_freq_factor = positive(dictionary.at("high_freq_factor"));
+  }
+  if (rope.type == "yarn") read_yarn(dictionary, rope);
+  if (rope.type == "longrope") read_longrope(dictionary, width, rope);
+}
+
+RotarySpec read_dictionary(const io::JsonNode& config,
+                           const std::optional<io::JsonNode>& dictionary, const RopeSizes& sizes,
+                           const RopeDefaults& defaults) {
+  RotarySpec spec{{}, read_width(config, dictionary, sizes, defaults), defaults.pairs};
+  spec.rope.theta =
+      within_or_beside(config, dictionary, "rope_theta", defaults.theta_key, defaults.theta);
+  if (!dictionary) return spec;
+  spec.rope.type = read_known_type(*dictionary, defaults);
+  warn_of_unread(*dictionary, spec.rope.type, defaults);
+  if (spec.rope.type != "default") read_scaling(config, *dictionary, sizes, spec.width, spec.rope);
+  validate(spec, dictionary->place());
+  return spec;
+}
+
+bool is_by_layer(const io::JsonNode& parameters) {
+  return parameters.find(kFull) || parameters.find(kSliding);
+}
+
+// The dictionaries of rope_parameters by layer type.
+struct ByLayer {
+  std::optional<io::JsonNode> full, sliding;
+};
+
+ByLayer parameters_by_layer(const io::JsonNode& config) {
+  const auto parameters = filled(config, "rope_parameters");
+  if (!parameters) return {};
+  for (const auto& [key, value] : parameters->value().items())
+    if (key != kFull && key != kSliding)
+      fail<FormatError>("{}.{}: in this family every key must be a type of layer, {} or {}",
+                        parameters->place(), key, kFull, kSliding);
+  return {filled(*parameters, kFull), filled(*parameters, kSliding)};
 }
 
 }  // namespace
 
-RopeConfig read_rope_keys(const io::JsonNode& config, int64_t max_positions) {
+RotarySpec read_rope_keys(const io::JsonNode& config, const RopeSizes& sizes,
+                          const RopeDefaults& defaults) {
   const auto scaling = filled(config, "rope_scaling"),
              parameters = filled(config, "rope_parameters");
-  if (scaling && parameters) warn_of_disagreement(config, *scaling, *parameters);
-  const auto& chosen = scaling ? scaling : parameters;
-  require_whole_heads(config);
-  RopeConfig rope;
-  rope.theta = read_theta(config, chosen);
-  if (!chosen) return rope;
-  require_whole_heads(*chosen);
-  rope.type = read_type(*chosen);
-  if (rope.type != "default" && rope.type != "linear" && rope.type != "llama3") {
-    fail<FormatError>(
-        "{}: RoPE scaling '{}' is not supported; this version knows default, linear and llama3",
-        chosen->place(), rope.type);
+  if (parameters && is_by_layer(*parameters))
+    parameters->reject("one set of parameters for all layers");
+  if (scaling && parameters) warn_of_disagreement(config, *scaling, *parameters, defaults);
+  return read_dictionary(config, scaling ? scaling : parameters, sizes, defaults);
+}
+
+LayerRotaries read_layer_rope_keys(const io::JsonNode& config, const RopeSizes& sizes,
+                                   const RopeDefaults& full, const RopeDefaults& sliding) {
+  const auto scaling = filled(config, "rope_scaling");
+  const ByLayer parameters = parameters_by_layer(config);
+  nlohmann::json updated;  // transformers lays rope_scaling over the parameters of full layers
+  std::optional<io::JsonNode> full_dictionary = scaling ? scaling : parameters.full;
+  if (scaling && parameters.full) {
+    warn_of_disagreement(config, *scaling, *parameters.full, full);
+    updated = parameters.full->value();
+    updated.update(scaling->value());
+    full_dictionary.emplace(updated, scaling->place());
   }
-  warn_of_unread(*chosen, rope.type);
-  if (rope.type == "default") return rope;
-  rope.factor = read_positive(*chosen, "factor");
+  return {read_dictionary(config, full_dictionary, sizes, full),
+          read_dictionary(config, parameters.sliding, sizes, sliding)};
+}
+
+nlohmann::ordered_json rope_scaling_of(const RopeConfig& rope) {
+  if (rope.type == "default") return nullptr;
+  nlohmann::ordered_json json = {{"rope_type", rope.type}, {"factor", rope.factor}};
   if (rope.type == "llama3") {
-    rope.low_freq_factor = read_positive(*chosen, "low_freq_factor");
-    rope.high_freq_factor = read_positive(*chosen, "high_freq_factor");
-    rope.original_max_positions = read_original_positions(config, *chosen, max_positions);
+    json["low_freq_factor"] = rope.low_freq_factor;
+    json["high_freq_factor"] = rope.high_freq_factor;
   }
-  return rope;
+  if (rope.type == "yarn") {
+    json["beta_fast"] = rope.beta_fast;
+    json["beta_slow"] = rope.beta_slow;
+    if (!rope.truncate) json["truncate"] = false;
+  }
+  if (rope.type == "longrope") {
+    json["short_factor"] = rope.short_factor;
+    json["long_factor"] = rope.long_factor;
+  }
+  if (rope.type == "yarn" || rope.type == "longrope")
+    json["attention_factor"] = rope.attention_factor;
+  if (keys_of(rope.type).contains(kOriginalPositions))
+    json[kOriginalPositions] = static_cast<int64_t>(rope.original_max_positions);
+  return json;
 }
 
 }  // namespace qlora::model

@@ -258,7 +258,8 @@ TEST(Merged, TiedEmbeddingsThatStayedTiedAreWrittenOnce) {
 TEST(Merged, NormsAndLinearModulesTrainedWholeReplaceTheBases) {
   TrainedTiny trained;
   const at::Tensor norm = trained.model->final_norm.frozen.clone();
-  const at::Tensor o = TrainedTiny::dequantized(trained.model->layers[0].o.layers()[0]);
+  const at::Tensor o =
+      TrainedTiny::dequantized(trained.model->layers[0].branches[0].out.layers()[0]);
   lora::LoraOptions options;
   options.modules_to_save = {"norm", "o_proj"};
   write_with(options, trained);

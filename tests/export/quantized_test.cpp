@@ -94,8 +94,8 @@ TEST_F(Quantized, DequantizingGivesTheValuesTheQuantizedModelStandsFor) {
   options.dtype = "float32";
   const auto a = model::load_model(*packed, options, {}, at::kCPU, at::kFloat);
   const auto b = model::load_model(*dense, options, {}, at::kCPU, at::kFloat);
-  const auto& x = a->layers[1].gate_up.layers()[1].base;
-  const auto& y = b->layers[1].gate_up.layers()[1].base;
+  const auto& x = a->layers[1].branches[1].in.layers()[1].base;
+  const auto& y = b->layers[1].branches[1].in.layers()[1].base;
   at::Tensor left = at::empty({48, 32}, at::kFloat), right = at::empty({48, 32}, at::kFloat);
   x->dequantize_rows(0, 0, 48, left);
   y->dequantize_rows(0, 0, 48, right);

@@ -114,7 +114,7 @@ TEST_F(Streamed, PartsAreTheFrozenStateInItsOrder) {
         }
       });
   EXPECT_EQ(next, expected.size());
-  EXPECT_EQ(layers, config.num_layers);
+  EXPECT_EQ(layers, config.num_layers());
 }
 
 }  // namespace

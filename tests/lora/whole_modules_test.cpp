@@ -122,7 +122,7 @@ TEST(WholeModules, ALinearModuleTrainedWholeGetsNoAdapterAndStartsAsTheBase) {
   const AdapterSet set(options, model->parts(), at::kFloat, 1);
   for (const AdapterTensor& tensor : set.tensors())
     EXPECT_EQ(tensor.name.find("o_proj.lora"), std::string::npos) << tensor.name;
-  const LoraLinear& o = model->layers[1].o.layers()[0];
+  const LoraLinear& o = model->layers[1].branches[0].out.layers()[0];
   ASSERT_TRUE(o.trained_weight);
   at::Tensor base = at::empty({32, 32});
   o.base->dequantize_rows(0, 0, 32, base);

@@ -1,4 +1,5 @@
 #include "model/causal_lm.h"
+#include "model/kv_cache.h"
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
@@ -143,7 +144,7 @@ TEST(CausalLm, CachedGenerationAgreesWithTheWholePass) {
   at::NoGradGuard no_grad;
   const auto whole = tiny_input({8, 8});
   const at::Tensor expected = model->hidden(whole);
-  model::KvCache cache(model->config(), 2, 8, at::kFloat, at::kCPU);
+  model::KvCache cache(model->cache_widths(), 2, 8, at::kFloat, at::kCPU);
   model::ForwardInput prefix;  // five tokens of each document, then the rest one by one
   prefix.cu_seqlens = {0, 5, 10};
   for (int d = 0; d < 2; ++d)

@@ -68,16 +68,10 @@ INSTANTIATE_TEST_SUITE_P(Types, DecodeAttention,
                          ::testing::Values(at::kFloat, at::kBFloat16, at::kHalf),
                          [](const auto& info) { return c10::toString(info.param); });
 
-ModelConfig one_layer() {
-  ModelConfig config;
-  config.num_layers = 1;
-  config.num_kv_heads = 2;
-  config.head_dim = 4;
-  return config;
-}
+const std::vector<int64_t> kOneLayer = {8};
 
 TEST(KvCache, OneTokenForEachSequenceGoesBehindWhatItHolds) {
-  KvCache cache(one_layer(), 2, 5, at::kFloat, at::kCPU);
+  KvCache cache(kOneLayer, 2, 5, at::kFloat, at::kCPU);
   const at::Tensor first = at::randn({3, 8}), step = at::randn({2, 20});
   cache.append(0, 1, first, -first);
   cache.advance(1, 3);
@@ -90,7 +84,7 @@ TEST(KvCache, OneTokenForEachSequenceGoesBehindWhatItHolds) {
 }
 
 TEST(KvCache, AFullSequenceIsNamed) {
-  KvCache cache(one_layer(), 2, 1, at::kFloat, at::kCPU);
+  KvCache cache(kOneLayer, 2, 1, at::kFloat, at::kCPU);
   cache.advance(1, 1);
   try {
     cache.append_one_each(0, at::zeros({2, 8}), at::zeros({2, 8}));

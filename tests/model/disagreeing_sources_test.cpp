@@ -78,14 +78,14 @@ TEST_F(DisagreeingSources, AHeadOfItsOwnIsUsedThoughTheConfigurationTiesIt) {
   const at::Tensor other = embedding().neg();
   add("lm_head.weight", other);
   const auto model = load();
-  EXPECT_FALSE(model->config().tied_embeddings);
+  EXPECT_FALSE(model->architecture().tied_embeddings);
   EXPECT_TRUE(at::equal(head_of(*model), other.to(at::kFloat)));
   EXPECT_THAT(said, AllOf(HasSubstr("tie_word_embeddings"), HasSubstr("lm_head.weight")));
 }
 
 TEST_F(DisagreeingSources, AnEqualHeadStaysTied) {
   add("lm_head.weight", embedding().to(at::kFloat));
-  EXPECT_TRUE(load()->config().tied_embeddings);
+  EXPECT_TRUE(load()->architecture().tied_embeddings);
   EXPECT_EQ(said, "");
 }
 
@@ -96,7 +96,7 @@ TEST_F(DisagreeingSources, TiedEmbeddingsMayLieUnderTheHeadsNameAlone) {
       if (name == "model.embed_tokens.weight") name = "lm_head.weight";
   });
   const auto model = load();
-  EXPECT_TRUE(model->config().tied_embeddings);
+  EXPECT_TRUE(model->architecture().tied_embeddings);
   EXPECT_TRUE(at::equal(model->embedding.weight.to(at::kFloat), wanted));
 }
 
@@ -118,14 +118,14 @@ TEST_F(DisagreeingSources, BiasesOfQAndKAndVNeedNoneOfO) {
   EXPECT_THAT(said, HasSubstr("there is no model.layers.0.self_attn.o_proj.bias"));
   EXPECT_EQ(said.find("layers.1"), std::string::npos) << "said once";
   const auto& layer = model->layers[1];
-  EXPECT_TRUE(at::equal(layer.qkv.layers()[1].bias, at::full({16}, 0.5, at::kBFloat16)));
-  EXPECT_TRUE(at::equal(layer.o.layers()[0].bias, at::zeros({32}, at::kBFloat16)));
+  EXPECT_TRUE(at::equal(layer.branches[0].in.layers()[1].bias, at::full({16}, 0.5, at::kBFloat16)));
+  EXPECT_TRUE(at::equal(layer.branches[0].out.layers()[0].bias, at::zeros({32}, at::kBFloat16)));
 }
 
 TEST_F(DisagreeingSources, BiasesThatTheConfigurationLeavesOpenAreUsed) {
   edit_config([](json& config) { config.erase("attention_bias"); });
   add("model.layers.0.self_attn.q_proj.bias", at::ones({32}, at::kBFloat16));
-  EXPECT_TRUE(load()->layers[0].qkv.layers()[0].bias.defined());
+  EXPECT_TRUE(load()->layers[0].branches[0].in.layers()[0].bias.defined());
   EXPECT_THAT(said, HasSubstr("attention_bias is not in config.json"));
 }
 
@@ -170,7 +170,7 @@ Rope rope_of(const json& keys) {
   const io::JsonNode node(keys, fmt::format("config-{}.json", ++count));
   testing::internal::CaptureStderr();
   try {
-    const RopeConfig config = read_rope_keys(node, 2048);
+    const RopeConfig config = read_rope_keys(node, {64, 2048}, {.whole_heads = true}).rope;
     return {config, testing::internal::GetCapturedStderr()};
   } catch (...) {
     testing::internal::GetCapturedStderr();
@@ -239,9 +239,9 @@ TEST(RopeKeys, PartsOfHeadsAndScalingsThatAreNotKnownAreRefused) {
       ThrowsMessage<FormatError>(HasSubstr("partial_rotary_factor")));
   EXPECT_THAT(
       [] {
-        rope_of({{"rope_scaling", {{"type", "yarn"}, {"factor", 2}}}});
+        rope_of({{"rope_scaling", {{"type", "axial"}, {"factor", 2}}}});
       },
-      ThrowsMessage<FormatError>(HasSubstr("yarn")));
+      ThrowsMessage<FormatError>(HasSubstr("axial")));
 }
 
 TEST(RopeKeys, NumbersThatMakeNoFrequenciesAreRefused) {
@@ -254,12 +254,12 @@ TEST(RopeKeys, NumbersThatMakeNoFrequenciesAreRefused) {
   }
 }
 
-TEST(ModelConfig, RopeWhoseFrequenciesAreNotFiniteIsRefused) {
+TEST(RopeConfig, RopeWhoseFrequenciesAreNotFiniteIsRefused) {
   const auto complaint = [](const std::function<void(RopeConfig&)>& edit) -> std::string {
-    ModelConfig config = test::tiny_model()->config();
-    edit(config.rope);
+    RopeConfig rope;
+    edit(rope);
     try {
-      config.validate("config.json");
+      validate(RotarySpec{.rope = rope, .width = 64}, "config.json");
     } catch (const FormatError& error) {
       return error.what();
     }

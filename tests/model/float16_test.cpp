@@ -9,6 +9,7 @@
 #include "lora/dropout.h"
 #include "model/attention.h"
 #include "model/generate.h"
+#include "model/kv_cache.h"
 #include "model/norm.h"
 #include "model/rotary.h"
 #include "model/swiglu.h"
@@ -77,10 +78,7 @@ TEST(Float16Kernels, TheNormRoundsItsOutputsOnce) {
 }
 
 TEST(Float16Kernels, RotationRoundsOnceBothWays) {
-  model::ModelConfig config;
-  config.head_dim = 10;
-  config.max_positions = 64;
-  const model::Rotary rotary(config, at::kCPU);
+  const model::Rotary rotary({.rope = {}, .width = 10}, 10, at::kCPU);
   const auto table = rotary.at_positions({0, 1, 17, 40});
   const at::Tensor x = draw({4, 30}, 6);
   for (const bool inverse : {false, true})
@@ -113,9 +111,7 @@ TEST(Float16Kernels, DropoutKeepsTheSameElements) {
 
 TEST(Float16Kernels, AttentionAndItsGradientsAreFinerThanBfloat16s) {
   const model::AttentionShape shape{4, 2, 8};
-  model::ModelConfig config;
-  config.head_dim = 8;
-  const model::Rotary rotary(config, at::kCPU);
+  const model::Rotary rotary({.rope = {}, .width = 8}, 8, at::kCPU);
   model::AttentionContext context;
   context.cu_seqlens = {0, 9, 30};
   std::vector<int32_t> positions;
@@ -175,7 +171,7 @@ TEST(Float16Model, CachedGenerationAgreesWithTheWholePass) {
   at::NoGradGuard no_grad;
   const auto whole = test::tiny_input({8});
   const at::Tensor expected = model->hidden(whole);
-  model::KvCache cache(model->config(), 1, 8, at::kHalf, at::kCPU);
+  model::KvCache cache(model->cache_widths(), 1, 8, at::kHalf, at::kCPU);
   for (int i = 0; i < 8; ++i) {
     model::ForwardInput step;
     step.tokens = {whole.tokens[static_cast<size_t>(i)]};

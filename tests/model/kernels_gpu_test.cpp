@@ -104,16 +104,15 @@ TEST_F(ModelKernelsGpu, TheActivationIsThatOfTheCpu) {
 }
 
 TEST_F(ModelKernelsGpu, RotationGoesWhereTheRowsLieAndBack) {
-  ModelConfig config;
-  config.head_dim = 64;
-  config.max_positions = 4096;
+  const RotarySpec rotary{.rope = {}, .width = 64};
   const std::vector<int32_t> positions = {0, 1, 17, 40, 3000};
   for (const at::ScalarType type : kTypes) {
     const at::Tensor all = at::randn({5, 400}).to(type);
     for (const bool inverse : {false, true}) {
       at::Tensor cpu = all.clone(), gpu = all.to(at::Device("cuda:0"));
-      rotate(cpu.narrow(1, 10, 192), Rotary(config, at::kCPU).at_positions(positions), inverse);
-      rotate(gpu.narrow(1, 10, 192), Rotary(config, gpu.device()).at_positions(positions), inverse);
+      rotate(cpu.narrow(1, 10, 192), Rotary(rotary, 64, at::kCPU).at_positions(positions), inverse);
+      rotate(gpu.narrow(1, 10, 192), Rotary(rotary, 64, gpu.device()).at_positions(positions),
+             inverse);
       // Angles of some thousand radians differ by the last bit of their product.
       expect_close(gpu, cpu, std::max(tolerance(type), 1e-3), "rotation");
       EXPECT_TRUE(at::equal(gpu.cpu().narrow(1, 202, 198), all.narrow(1, 202, 198)));
@@ -125,9 +124,7 @@ TEST_F(ModelKernelsGpu, RotationGoesWhereTheRowsLieAndBack) {
 TEST_F(ModelKernelsGpu, AttentionIsThatOfTheCpuInEveryDocument) {
   const AttentionShape shapes[] = {{4, 2, 64}, {9, 3, 64}, {4, 4, 128}, {2, 1, 40}};
   for (const AttentionShape& shape : shapes) {
-    ModelConfig config;
-    config.head_dim = shape.head_dim;
-    config.max_positions = 4096;
+    const RotarySpec rotary{.rope = {}, .width = shape.head_dim};
     AttentionContext context;
     context.cu_seqlens = {0, 1, 71, 300, 301};
     std::vector<int32_t> positions;
@@ -141,7 +138,7 @@ TEST_F(ModelKernelsGpu, AttentionIsThatOfTheCpuInEveryDocument) {
       // Probabilities are rounded to the type on the way, here and there at other places.
       expect_alike(inputs, 4 * tolerance(type), [&](const std::vector<at::Tensor>& x) {
         const at::Device device = x[0].device();
-        context.rotary = Rotary(config, device).at_positions(positions);
+        context.rotary = Rotary(rotary, shape.head_dim, device).at_positions(positions);
         if (device.is_cuda())
           context.boundaries = at::tensor(context.cu_seqlens, at::kInt).to(device);
         // Copies: attention rotates its inputs.

@@ -72,7 +72,7 @@ TEST(Load, ADirectoryGivesTheModelItWasWrittenFrom) {
   const auto model = load(dir / "m");
   const auto original = test::tiny_model(at::kBFloat16, 1, 258);
   EXPECT_TRUE(at::equal(model->embedding.weight, original->embedding.weight));
-  EXPECT_EQ(model->config().num_kv_heads, 2);
+  EXPECT_EQ(model->block(0).attention().shape.kv_heads, 2);
   for (const auto& [name, tensor] : original->frozen_state())
     for (const auto& [other, loaded] : model->frozen_state())
       if (name == other) {
@@ -97,7 +97,7 @@ TEST(Load, QuantizedLayersAreFourBitAndTheRestIsNot) {
   TempDir dir;
   test::write_tiny_directory(dir / "m");
   const auto model = load(dir / "m", "nf4");
-  EXPECT_EQ(model->layers[0].qkv.layers()[0].base->format(), "nf4+dq");
+  EXPECT_EQ(model->layers[0].branches[0].in.layers()[0].base->format(), "nf4+dq");
   EXPECT_EQ(model->embedding.weight.scalar_type(), at::kBFloat16);
   EXPECT_NE(load(dir / "m")->base_hash(), model->base_hash());
 }
@@ -120,7 +120,7 @@ TEST(Load, UpcastAllHoldsEmbeddingAndHeadInFloat32AndNoValueChanges) {
   EXPECT_EQ(upcast->embedding.weight.scalar_type(), at::kFloat);
   EXPECT_EQ(upcast->head.layers()[0].base->format(), "float32");
   EXPECT_TRUE(at::equal(upcast->embedding.weight, plain->embedding.weight.to(at::kFloat)));
-  EXPECT_EQ(upcast->layers[0].o.layers()[0].base->format(), "nf4+dq");
+  EXPECT_EQ(upcast->layers[0].branches[0].out.layers()[0].base->format(), "nf4+dq");
   EXPECT_EQ(upcast->base_hash(), plain->base_hash());  // adapters fit both
   EXPECT_EQ(load_upcast(dir / "m", "norms", at::kBFloat16)->embedding.weight.scalar_type(),
             at::kBFloat16);
@@ -238,7 +238,8 @@ TEST(Load, WhatStaysUnquantizedIsHeldAsTheFileHasIt) {
       EXPECT_EQ(model->embedding.weight.scalar_type(), stored);
       EXPECT_TRUE(at::equal(model->embedding.weight, embedding));
     }
-    EXPECT_EQ(plain->layers[0].o.layers()[0].base->format(), quant::dense_format(stored));
+    EXPECT_EQ(plain->layers[0].branches[0].out.layers()[0].base->format(),
+              quant::dense_format(stored));
     ModelOptions narrow;
     narrow.dtype = "bfloat16";
     const auto asked = load_model(*open_weights(dir / "m"), narrow, {}, at::kCPU, at::kFloat);

@@ -84,7 +84,7 @@ class AdapterOnBase : public testing::Test {
 
   static at::Tensor base_of(const TrainedModel& trained, int64_t layer) {
     const quant::FrozenWeight& base =
-        *trained.base.model->layers[static_cast<size_t>(layer)].qkv.layers()[0].base;
+        *trained.base.model->layers[static_cast<size_t>(layer)].branches[0].in.layers()[0].base;
     at::Tensor values = at::empty({kHidden, kHidden}, at::kFloat);
     base.dequantize_rows(0, 0, kHidden, values);
     return values;

@@ -11,7 +11,7 @@
 #include "data/tokenizers/byte_level_json.h"
 #include "export/merged.h"
 #include "io/gguf.h"
-#include "model/families/family.h"
+#include "model/gguf_names.h"
 #include "tests/support/tiny_model.h"
 
 namespace qlora::test {
@@ -81,18 +81,19 @@ void write_tiny_directory(const std::string& directory) {
 
 void write_tiny_gguf(const std::string& path) {
   const auto model = tiny_model(at::kBFloat16, 1, kVocabulary);
-  const model::ModelConfig& c = model->config();
-  const model::Family& family = model::family_named("llama");
+  const model::Architecture& c = model->architecture();
+  const model::GgufNames names(c);
+  const model::AttentionSpec& attention = c.block(0).attention();
   std::vector<int64_t> types(256, 1);
   types.resize(kVocabulary, 3);
   const std::vector<std::pair<std::string, io::GgufValue>> metadata = {
       {"general.architecture", std::string("llama")},
-      {"llama.block_count", static_cast<uint64_t>(c.num_layers)},
+      {"llama.block_count", static_cast<uint64_t>(c.num_layers())},
       {"llama.embedding_length", static_cast<uint64_t>(c.hidden_size)},
-      {"llama.feed_forward_length", static_cast<uint64_t>(c.intermediate_size)},
-      {"llama.attention.head_count", static_cast<uint64_t>(c.num_heads)},
-      {"llama.attention.head_count_kv", static_cast<uint64_t>(c.num_kv_heads)},
-      {"llama.attention.layer_norm_rms_epsilon", static_cast<float>(c.rms_norm_eps)},
+      {"llama.feed_forward_length", static_cast<uint64_t>(c.block(0).branches[1].mlp()->inner)},
+      {"llama.attention.head_count", static_cast<uint64_t>(attention.shape.heads)},
+      {"llama.attention.head_count_kv", static_cast<uint64_t>(attention.shape.kv_heads)},
+      {"llama.attention.layer_norm_rms_epsilon", static_cast<float>(c.decoder.final_norm.eps)},
       {"llama.context_length", static_cast<uint64_t>(c.max_positions)},
       {"tokenizer.ggml.model", std::string("gpt2")},
       {"tokenizer.ggml.pre", std::string("gpt-2")},
@@ -105,9 +106,11 @@ void write_tiny_gguf(const std::string& path) {
   std::vector<at::Tensor> values;
   for (const auto& [name, tensor] : model->frozen_state()) {
     at::Tensor value = tensor.to(at::kFloat).contiguous();
-    if (family.interleaved_in_gguf(name)) value = pairs_from_halves(value, c.head_dim);
+    const model::GgufTensor stored = names.of_tensor(name);
+    if (stored.rows == model::RowOrder::kRotaryPairs)
+      value = pairs_from_halves(value, stored.head_dim);
     io::TensorView header;
-    header.name = family.gguf_name(name);
+    header.name = stored.name;
     header.dtype = io::DType::kF32;
     header.shape = value.sizes().vec();
     headers.push_back(header);

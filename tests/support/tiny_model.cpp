@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "base/seed.h"
+#include "model/families/llama_like.h"
 
 namespace qlora::test {
 namespace {
@@ -41,8 +42,7 @@ lora::LinearGroup group_of(Layers... layers) {
 
 std::unique_ptr<model::CausalLm> tiny_model(at::ScalarType compute, uint64_t seed,
                                             int64_t vocab_size) {
-  model::ModelConfig config;
-  config.family = "llama";
+  model::LlamaSizes config;
   config.vocab_size = vocab_size;
   config.hidden_size = 32;
   config.intermediate_size = 48;
@@ -51,22 +51,26 @@ std::unique_ptr<model::CausalLm> tiny_model(at::ScalarType compute, uint64_t see
   config.num_kv_heads = 2;
   config.head_dim = 8;
   config.tied_embeddings = true;
-  auto model = std::make_unique<model::CausalLm>(config, at::kCPU, compute);
+  model::Architecture architecture = model::llama_like("llama", config);
+  model::keep_rotary_pairs(architecture);
+  auto model = std::make_unique<model::CausalLm>(std::move(architecture), at::kCPU, compute);
   model->embedding = random({vocab_size, 32}, seed, "embedding", 0.5f).to(compute);
   model->final_norm = random({32}, seed, "norm", 0.1f) + 1.0;
   model->set_head(std::make_unique<quant::DenseWeight>(model->embedding.weight));
   for (int i = 0; i < 2; ++i) {
     const std::string p = fmt::format("model.layers.{}.", i);
-    model::DecoderLayer layer;
-    layer.input_norm = random({32}, seed, p + "n1", 0.1f) + 1.0;
-    layer.post_attention_norm = random({32}, seed, p + "n2", 0.1f) + 1.0;
-    layer.qkv = group_of(linear(p + "self_attn.q_proj", 32, 32, compute, seed),
-                         linear(p + "self_attn.k_proj", 16, 32, compute, seed),
-                         linear(p + "self_attn.v_proj", 16, 32, compute, seed));
-    layer.o = group_of(linear(p + "self_attn.o_proj", 32, 32, compute, seed));
-    layer.gate_up = group_of(linear(p + "mlp.gate_proj", 48, 32, compute, seed),
-                             linear(p + "mlp.up_proj", 48, 32, compute, seed));
-    layer.down = group_of(linear(p + "mlp.down_proj", 32, 48, compute, seed));
+    model::Block layer;
+    layer.branches.resize(2);
+    model::BranchWeights &attention = layer.branches[0], &mlp = layer.branches[1];
+    attention.before = random({32}, seed, p + "n1", 0.1f) + 1.0;
+    mlp.before = random({32}, seed, p + "n2", 0.1f) + 1.0;
+    attention.in = group_of(linear(p + "self_attn.q_proj", 32, 32, compute, seed),
+                            linear(p + "self_attn.k_proj", 16, 32, compute, seed),
+                            linear(p + "self_attn.v_proj", 16, 32, compute, seed));
+    attention.out = group_of(linear(p + "self_attn.o_proj", 32, 32, compute, seed));
+    mlp.in = group_of(linear(p + "mlp.gate_proj", 48, 32, compute, seed),
+                      linear(p + "mlp.up_proj", 48, 32, compute, seed));
+    mlp.out = group_of(linear(p + "mlp.down_proj", 32, 48, compute, seed));
     model->layers.push_back(std::move(layer));
   }
   return model;

@@ -138,7 +138,7 @@ TEST(Float16Run, AGradientThatOverflowsAtEveryScaleEndsTheRun) {
     at::Tensor(small.adapters->values()).mul_(1000);
     small.adapters->publish();
   }
-  small.model->layers[1].down.layers()[0].adapter->scaling = 1e38;
+  small.model->layers[1].branches[1].out.layers()[0].adapter->scaling = 1e38;
   const at::Tensor before = small.adapters->values().clone();
   EXPECT_THROW(run(*small.job), DivergenceError);
   EXPECT_EQ(small.state.step, 16);  // 65,536 = 2^16, halved to 1
@@ -153,7 +153,7 @@ TEST(Float16Run, ABfloat16RunKnowsNoScaleAndStopsAtOnce) {
     at::Tensor(small.adapters->values()).mul_(1000);
     small.adapters->publish();
   }
-  small.model->layers[1].down.layers()[0].adapter->scaling = 1e38;
+  small.model->layers[1].branches[1].out.layers()[0].adapter->scaling = 1e38;
   EXPECT_THROW(run(*small.job), DivergenceError);
   EXPECT_EQ(small.state.step, 0);
   EXPECT_EQ(small.state.loss_scale.value, 1.0);

@@ -5,6 +5,8 @@
 
 #include "base/arena_allocator.h"
 #include "base/error.h"
+#include "model/block_memory.h"
+#include "model/families/llama_like.h"
 #include "model/load.h"
 #include "model/made_weights.h"
 #include "trainer/memory_fit.h"
@@ -14,18 +16,17 @@ namespace qlora::trainer {
 namespace {
 
 // Large enough that nearly every tensor comes from the arena, whose figures are exact.
-model::ModelConfig small_shape() {
-  model::ModelConfig config;
-  config.family = "llama";
+model::Architecture small_shape(int64_t num_layers = 3) {
+  model::LlamaSizes config;
   config.vocab_size = 1024;
   config.hidden_size = 256;
   config.intermediate_size = 512;
-  config.num_layers = 3;
+  config.num_layers = num_layers;
   config.num_heads = 8;
   config.num_kv_heads = 4;
   config.head_dim = 32;
   config.tied_embeddings = true;
-  return config;
+  return model::llama_like("llama", config);
 }
 
 lora::LoraOptions rank_64() {
@@ -36,11 +37,11 @@ lora::LoraOptions rank_64() {
 
 PlannedRun planned(const quant::QuantizationOptions& quantization, int64_t tokens) {
   PlannedRun run;
-  run.config = small_shape();
+  run.architecture = small_shape();
   run.lora = rank_64();
   run.sequence_length = tokens;
-  run.weight = [quantization](const std::string& module, const model::LinearShape& shape) {
-    return quant::planned_weight_bytes(quantization, module, shape.out, shape.in, at::kBFloat16);
+  run.weight = [quantization](const std::string& module, const model::LinearSpec& linear) {
+    return quant::planned_weight_bytes(quantization, module, linear.out, linear.in, at::kBFloat16);
   };
   return run;
 }
@@ -76,8 +77,8 @@ struct SmallRun {
     plan.recompute_layers = recompute;
     plan.compute = compute;
     plan.lora = lora;
-    model = model::load_model(*model::made_weights(plan.config), plan.model, quantization, at::kCPU,
-                              plan.compute);
+    model = model::load_model(*model::made_weights(plan.architecture), plan.model, quantization,
+                              at::kCPU, plan.compute);
     adapters = std::make_unique<lora::AdapterSet>(plan.lora, model->parts(), plan.compute, 1);
     for (const auto& t : adapters->tensors()) parameters.push_back({t.name, t.value, t.gradient});
     optimizer = optim::make_optimizer(plan.optim, parameters);
@@ -111,16 +112,13 @@ int64_t in_arena(int64_t bytes) {
   return bytes < static_cast<int64_t>(kSmallBuffer) ? 0 : (bytes + 4095) / 4096 * 4096;
 }
 
-LayerPass pass_of(const PlannedRun& run) {
-  LayerPass pass;
+model::PassShape pass_of(const PlannedRun& run) {
+  model::PassShape pass;
   pass.hidden = 256;
-  pass.queries = 256;
-  pass.keys = 128;
-  pass.inner = 512;
-  pass.heads = 8;
-  pass.trained.fill(true);
+  const int64_t rank = run.lora.rank;
+  pass.branches = {{.in = {true, 3 * rank}, .out = {true, rank}},
+                   {.in = {true, 2 * rank}, .out = {true, rank}}};
   pass.remakes_inputs = true;
-  pass.ranks = {3 * run.lora.rank, run.lora.rank, 2 * run.lora.rank, run.lora.rank};
   pass.tokens = pass.longest = run.sequence_length;
   return pass;
 }
@@ -185,16 +183,17 @@ TEST(MemoryPlan, ALayerKeepsWhatItsTableSays) {
   const int64_t before = arena_statistics().used_bytes;
   const at::Tensor hidden = run.model->hidden(run.input());
   int64_t expected = in_arena(512 * 256 * 2) + in_arena(512 * 256 * 4);
-  for (const KeptTensor& tensor : kept_tensors(pass_of(run.plan))) {
-    // Rotated queries and keys, and values, share a line but not a buffer.
-    const std::vector<int64_t> elements = tensor.node == Stage::kAttention && tensor.elements == 512
-                                              ? std::vector<int64_t>{256, 128, 128}
-                                          : tensor.node == Stage::kSwiglu
-                                              ? std::vector<int64_t>{512, 512}
-                                          : tensor.elements == 257 ? std::vector<int64_t>{256, 1}
-                                                                   : std::vector{tensor.elements};
-    for (const int64_t count : elements) expected += 3 * in_arena(512 * count * tensor.bytes);
-  }
+  const auto nodes = node_memory(run.plan.architecture.block(0), pass_of(run.plan));
+  for (const model::NodeMemory& node : nodes)
+    for (const model::KeptTensor& tensor : node.kept) {
+      // Rotated queries and keys, and values, share a line but not a buffer; so do gate and up.
+      const std::vector<int64_t> elements =
+          node.node == "attention" && tensor.elements == 512 ? std::vector<int64_t>{256, 128, 128}
+          : node.node == "activation"                        ? std::vector<int64_t>{512, 512}
+          : tensor.elements == 257                           ? std::vector<int64_t>{256, 1}
+                                                             : std::vector{tensor.elements};
+      for (const int64_t count : elements) expected += 3 * in_arena(512 * count * tensor.bytes);
+    }
   EXPECT_EQ(arena_statistics().used_bytes - before, expected);
 }
 
@@ -284,7 +283,7 @@ TEST(MemoryFit, TheFastestSettingsThatFitAreTaken) {
 
 TEST(MemoryFit, AsFewLayersAreRecomputedAsItFitsWith) {
   PlannedRun run = planned(method("nf4"), 4096);
-  run.config.num_layers = 12;
+  run.architecture = small_shape(12);
   for (int64_t layers = 1; layers < 11; ++layers) {
     run.recompute_layers = model::RecomputedLayers::first(layers);
     const int64_t limit = plan_memory(run).peak();
@@ -298,7 +297,7 @@ TEST(MemoryFit, AsFewLayersAreRecomputedAsItFitsWith) {
 // GPU idle.
 TEST(MemoryFit, AMicroBatchIsHalvedWhereThatCostsLessThanRecomputation) {
   PlannedRun run = planned(method("nf4"), 2048);
-  run.config.num_layers = 12;
+  run.architecture = small_shape(12);
   run.micro_batch_size = 2;
   const auto fit_of_half = [&run] {
     run.recompute_layers = model::RecomputedLayers::first(6);

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "base/instruction_set.h"
+#include "model/families/llama_like.h"
 #include "model/generate.h"
 #include "model/load.h"
 #include "model/made_weights.h"
@@ -120,9 +121,8 @@ std::vector<Variant> variants() {
 }
 
 // Sizes that no vector divides, beside those that all do.
-model::ModelConfig config() {
-  model::ModelConfig c;
-  c.family = "llama";
+model::Architecture architecture() {
+  model::LlamaSizes c;
   c.vocab_size = 131;
   c.hidden_size = 64;
   c.intermediate_size = 70;
@@ -130,7 +130,7 @@ model::ModelConfig config() {
   c.num_heads = 4;
   c.num_kv_heads = 2;
   c.head_dim = 16;
-  return c;
+  return model::llama_like("llama", c);
 }
 
 std::vector<data::Example> rows() {
@@ -142,7 +142,7 @@ std::vector<data::Example> rows() {
 
 // A training step, an evaluation and an answer.
 void use(const Variant& v, at::ScalarType compute) {
-  const auto source = model::made_weights(config());
+  const auto source = model::made_weights(architecture());
   const auto model = model::load_model(*source, v.model, v.quantization, at::kCPU, compute);
   lora::AdapterSet adapters(v.lora, model->parts(), compute, 1);
   std::vector<optim::Parameter> parameters;

@@ -10,21 +10,23 @@
 
 #include "base/profile.h"
 #include "base/stop.h"
+#include "model/families/llama_like.h"
 
 namespace qlora::trainer {
 namespace {
 
 PlannedRun tiny(int64_t tokens) {
   PlannedRun run;
-  run.config.family = "llama";
-  run.config.vocab_size = 300;
-  run.config.hidden_size = 64;
-  run.config.intermediate_size = 128;
-  run.config.num_layers = 5;
-  run.config.num_heads = 2;
-  run.config.num_kv_heads = 1;
-  run.config.head_dim = 32;
-  run.config.tied_embeddings = true;
+  model::LlamaSizes sizes;
+  sizes.vocab_size = 300;
+  sizes.hidden_size = 64;
+  sizes.intermediate_size = 128;
+  sizes.num_layers = 5;
+  sizes.num_heads = 2;
+  sizes.num_kv_heads = 1;
+  sizes.head_dim = 32;
+  sizes.tied_embeddings = true;
+  run.architecture = model::llama_like("llama", sizes);
   run.sequence_length = tokens;
   return run;
 }

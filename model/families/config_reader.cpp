@@ -1,4 +1,4 @@
-#include "model/families/llama_keys.h"
+#include "model/families/config_reader.h"
 
 #include <fmt/ranges.h>
 
@@ -14,30 +14,11 @@
 namespace qlora::model {
 namespace {
 
-constexpr std::string_view kRead[] = {"model_type",
-                                      "vocab_size",
-                                      "hidden_size",
-                                      "intermediate_size",
-                                      "num_hidden_layers",
-                                      "num_attention_heads",
-                                      "num_key_value_heads",
-                                      "head_dim",
-                                      "hidden_act",
-                                      "rms_norm_eps",
-                                      "attention_bias",
-                                      "mlp_bias",
-                                      "tie_word_embeddings",
-                                      "rope_theta",
-                                      "rope_scaling",
-                                      "rope_parameters",
-                                      "partial_rotary_factor",
-                                      "max_position_embeddings",
-                                      "original_max_position_embeddings",
-                                      "quantization_config",
-                                      "attention_dropout",
-                                      "pruned_heads",
+constexpr int64_t kMost = int64_t{1} << 31;
 
-                                      "architectures"};
+// Keys of a config.json that concern all families.
+constexpr std::string_view kAlwaysRead[] = {"model_type", "architectures", "quantization_config",
+                                            "attention_dropout", "pruned_heads"};
 
 // How the model was made, is served, or is held in memory; legacy settings of generation.
 constexpr std::string_view kHarmless[] = {"_attn_implementation",
@@ -125,79 +106,102 @@ void require_causal_lm(const io::JsonNode& config) {
                     architectures->place(), name);
 }
 
-// Keys after "llama." that are read in llama.cpp of this folder, or below.
-constexpr std::string_view kGgufRead[] = {"embedding_length",
-                                          "feed_forward_length",
-                                          "block_count",
-                                          "attention.head_count",
-                                          "attention.head_count_kv",
-                                          "attention.key_length",
-                                          "attention.value_length",
-                                          "context_length",
-                                          "attention.layer_norm_rms_epsilon",
-                                          "expert_count",
-                                          "expert_used_count",
-                                          "rope.freq_base",
-                                          "rope.scaling.type",
-                                          "rope.scaling.factor",
-                                          "rope.scale_linear",
-                                          "rope.dimension_count",
-                                          "vocab_size"};
-
 // Of linear scaling and of none they are notes.
 constexpr std::string_view kGgufHarmless[] = {"rope.scaling.original_context_length",
-                                              "rope.scaling.finetuned", "tensor_data_layout",
-                                              "attention.causal"};
-
-void require_equal(const io::GgufFile& file, const std::string& key, int64_t wanted,
-                   const char* what) {
-  if (!file.has(key)) return;
-  const int64_t found = file.integer(key, 0, int64_t{1} << 31);
-  if (found != wanted)
-    fail<FormatError>("{}: {} is {}, and {} is {}; this version computes equal ones only",
-                      file.path(), key, found, what, wanted);
-}
+                                              "rope.scaling.finetuned", "tensor_data_layout"};
 
 }  // namespace
 
-void check_llama_keys(const io::JsonNode& config) {
-  for (const std::string_view name : kOnlyFalse)
-    if (const auto node = config.find(std::string(name)); node && node->as_bool())
-      node->reject("false: this version does not have it");
-  if (const auto heads = config.find("pruned_heads"); heads && !heads->value().empty())
-    heads->reject("empty: this version computes all heads");
-  if (const auto dropout = config.find("attention_dropout"); dropout && dropout->as_number() != 0)
-    log::warning_once("{} is {}; attention is trained without dropout here", dropout->place(),
-                      dropout->as_number());
-  require_causal_lm(config);
-  io::warn_of_other_keys(config, {kRead, kHarmless, kOnlyFalse});
+ConfigReader::ConfigReader(const io::GgufFile& file)
+    : gguf_(&file), place_(file.path()), prefix_(file.text("general.architecture") + ".") {}
+
+std::optional<io::JsonNode> ConfigReader::node(const ConfigKey& key) {
+  std::optional<io::JsonNode> found;
+  for (const char* spelling : key.hugging_face) {
+    read_.insert(spelling);
+    if (json_ && !found) found = json_->find(spelling);
+  }
+  return found;
 }
 
-void check_llama_keys(const io::GgufFile& file, const ModelConfig& config) {
-  const std::string prefix = file.text("general.architecture") + ".";
-  if (const std::string type = file.text_or("general.type", "model"); type != "model")
-    fail<FormatError>("{}: general.type is '{}'; a model is wanted here", file.path(), type);
-  require_equal(file, prefix + "rope.dimension_count", config.head_dim, "the size of a head");
-  require_equal(file, prefix + "attention.value_length", config.head_dim,
-                "the size of a key's head");
-  const int64_t vocab = file.integer_or(prefix + "vocab_size", 1, 1 << 30, config.vocab_size);
-  if (vocab != config.vocab_size)
-    log::warning_once(
-        "{}: {}vocab_size is {}, but token_embd.weight has {} rows; the rows are used", file.path(),
-        prefix, vocab, config.vocab_size);
-  if (!file.boolean_or(prefix + "attention.causal", true))
+bool ConfigReader::in_gguf(const ConfigKey& key) {
+  if (!gguf_ || !key.gguf) return false;
+  read_.insert(key.gguf);
+  return key.needed_in_gguf || gguf_->has(prefix_ + key.gguf);
+}
+
+int64_t ConfigReader::integer(const ConfigKey& key, int64_t otherwise) {
+  if (in_gguf(key)) return gguf_->integer(prefix_ + key.gguf, 0, kMost);
+  const auto found = node(key);
+  return found ? found->as_integer(0, kMost) : otherwise;
+}
+
+double ConfigReader::number(const ConfigKey& key, double otherwise) {
+  if (in_gguf(key)) return gguf_->number(prefix_ + key.gguf);
+  const auto found = node(key);
+  return found ? found->as_number() : otherwise;
+}
+
+bool ConfigReader::boolean(const ConfigKey& key, bool otherwise) {
+  if (in_gguf(key)) return gguf_->boolean(prefix_ + key.gguf);
+  const auto found = node(key);
+  return found ? found->as_bool() : otherwise;
+}
+
+std::string ConfigReader::text(const ConfigKey& key, const std::string& otherwise) {
+  if (in_gguf(key)) return gguf_->text(prefix_ + key.gguf);
+  const auto found = node(key);
+  return found ? found->as_string() : otherwise;
+}
+
+bool ConfigReader::has(const ConfigKey& key) {
+  if (gguf_) return key.gguf && gguf_->has(prefix_ + key.gguf);
+  return node(key).has_value();
+}
+
+std::string ConfigReader::place_of(const ConfigKey& key) {
+  if (gguf_) return fmt::format("{}: {}{}", place_, prefix_, key.gguf ? key.gguf : "");
+  const auto found = node(key);
+  return found ? found->place() : fmt::format("{}.{}", place_, key.hugging_face.front());
+}
+
+void ConfigReader::note_read(std::initializer_list<const char*> hugging_face,
+                             std::initializer_list<const char*> gguf) {
+  read_.insert(hugging_face.begin(), hugging_face.end());
+  read_.insert(gguf.begin(), gguf.end());
+}
+
+void ConfigReader::finish() { gguf_ ? finish_gguf() : finish_json(); }
+
+void ConfigReader::finish_json() {
+  for (const std::string_view name : kOnlyFalse)
+    if (const auto found = json_->find(std::string(name)); found && found->as_bool())
+      found->reject("false: this version does not have it");
+  if (const auto heads = json_->find("pruned_heads"); heads && !heads->value().empty())
+    heads->reject("empty: this version computes all heads");
+  if (const auto dropout = json_->find("attention_dropout"); dropout && dropout->as_number() != 0)
+    log::warning_once("{} is {}; attention is trained without dropout here", dropout->place(),
+                      dropout->as_number());
+  require_causal_lm(*json_);
+  const std::vector<std::string_view> read(read_.begin(), read_.end());
+  io::warn_of_other_keys(*json_, {kAlwaysRead, kHarmless, kOnlyFalse, read});
+}
+
+void ConfigReader::finish_gguf() {
+  if (const std::string type = gguf_->text_or("general.type", "model"); type != "model")
+    fail<FormatError>("{}: general.type is '{}'; a model is wanted here", place_, type);
+  if (!boolean({{}, "attention.causal"}, true))
     fail<FormatError>("{}: {}attention.causal is false; only causal attention is computed here",
-                      file.path(), prefix);
+                      place_, prefix_);
   std::vector<std::string> others;
-  for (const auto& [key, value] : file.metadata()) {
-    if (!key.starts_with(prefix)) continue;
-    const std::string_view name = std::string_view(key).substr(prefix.size());
-    if (std::ranges::find(kGgufRead, name) == std::end(kGgufRead) &&
-        std::ranges::find(kGgufHarmless, name) == std::end(kGgufHarmless))
+  for (const auto& [key, value] : gguf_->metadata()) {
+    if (!key.starts_with(prefix_)) continue;
+    const std::string name = key.substr(prefix_.size());
+    if (!read_.contains(name) && std::ranges::find(kGgufHarmless, name) == std::end(kGgufHarmless))
       others.push_back(key);
   }
   if (!others.empty())
-    log::warning_once("{}: metadata that this version neither reads nor knows: {}", file.path(),
+    log::warning_once("{}: metadata that this version neither reads nor knows: {}", place_,
                       fmt::join(others, ", "));
 }
 

@@ -1,0 +1,51 @@
+// The weights of one block, in the shape of its description (model/block_spec.h).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "lora/linear_group.h"
+#include "lora/trained_tensor.h"
+#include "model/architecture.h"
+#include "quant/frozen_weight.h"
+
+namespace qlora::model {
+
+struct BranchWeights {
+  lora::NormWeight before, after, q_norm, k_norm;
+  lora::LinearGroup in, out;  // what reads the branch's input; what ends in the stream
+};
+
+struct Block {
+  std::vector<BranchWeights> branches;
+
+  // The groups of linear layers in the order of the forward pass.
+  std::vector<lora::LinearGroup*> groups();
+  std::vector<const lora::LinearGroup*> groups() const;
+  // A leaf of the block's autograd nodes if anything in it is trained, else undefined.
+  at::Tensor anchor(const BlockSpec& spec) const;
+  // Its frozen tensors by their Hugging Face names, where it is layer `layer`.
+  quant::NamedTensors frozen_state(const Architecture& architecture, int64_t layer) const;
+};
+
+// Calls visit(spec, weight) for the norms that are there, in the order of for_each_norm().
+template <typename Weights, typename Visit>
+void visit_norms(const BlockSpec& spec, Weights& block, const Visit& visit) {
+  for (size_t b = 0; b < spec.branches.size(); ++b) {
+    const Branch& branch = spec.branches[b];
+    auto& weights = block.branches[b];
+    if (branch.before.present() && !branch.same_norm) visit(branch.before, weights.before);
+    if (const AttentionSpec* attention = branch.attention()) {
+      if (attention->q_norm.present()) visit(attention->q_norm, weights.q_norm);
+      if (attention->k_norm.present()) visit(attention->k_norm, weights.k_norm);
+    }
+    if (branch.after.present()) visit(branch.after, weights.after);
+  }
+}
+
+// Weight and bias of a norm, as far as it has them, and the same of a linear layer, each by its
+// name.
+void append_norm(const std::string& module, const lora::NormWeight& norm, quant::NamedTensors& all);
+void append_linear(const lora::LoraLinear& linear, quant::NamedTensors& all);
+
+}  // namespace qlora::model

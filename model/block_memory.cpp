@@ -1,0 +1,255 @@
+#include "model/block_memory.h"
+
+#include <algorithm>
+
+namespace qlora::model {
+namespace {
+
+constexpr int64_t kFloat = 4;
+
+// Where attention is composed of stock operations, queries and keys stay beside their rotated
+// copies.
+bool copies_rotated(const PassShape& p) { return p.on_gpu && !p.flash; }
+
+// What attention has of its own in the backward pass on a GPU, elements of float32: sums of the
+// queries' gradient, with each head's gradients of the keys and values where heads share them.
+int64_t fused_backward_bytes(const AttentionSpec& a, const PassShape& p) {
+  if (!p.on_gpu) return 0;
+  const int64_t shared = a.queries() > a.keys() ? 2 * p.compute_bytes * a.queries() : 0;
+  return kFloat * (a.queries() + a.shape.heads) + shared;
+}
+
+// Attention in float32 of 16-bit tensors: all that goes in and comes out once more.
+int64_t float_copies(const AttentionSpec& a, const PassShape& p) {
+  if (!p.attends_in_float || p.compute_bytes == kFloat) return 0;
+  return kFloat * (4 * a.queries() + 4 * a.keys());
+}
+
+// A recomputed block is passed from its input, which is kept for it, to the sum that it ends with;
+// any other has the sum in the next block's first norm.
+bool is_alone(const PassShape& p) { return !p.remakes_inputs; }
+
+// Where what an activation reads is kept in a narrower type, its result is made again of that.
+bool remakes_activated(const PassShape& p) {
+  return p.remakes_inputs || p.gate_bytes != p.compute_bytes;
+}
+
+// What an activation reads: gate and up, or up alone. Elements of a token.
+int64_t activation_inputs(const MlpSpec& m) { return (m.gated ? 2 : 1) * m.inner; }
+
+// The same in the compute dtype beside what is kept of it in a narrower one: as products made it,
+// until the block's forward pass ends, and again while the backward pass needs it. Bytes of one
+// token.
+int64_t widened_gates(const MlpSpec& m, const PassShape& p) {
+  return p.gate_bytes != p.compute_bytes ? p.compute_bytes * activation_inputs(m) : 0;
+}
+
+// A sum of a float32 and a 16-bit tensor makes a copy on the CPU.
+bool casts_sums(const PassShape& p) { return !p.on_gpu && p.compute_bytes != kFloat; }
+
+const BranchUse& use_of(const PassShape& p, size_t branch) {
+  static const BranchUse nothing;
+  return branch < p.branches.size() ? p.branches[branch] : nothing;
+}
+
+// The nodes of one branch.
+class BranchNodes {
+ public:
+  BranchNodes(const BlockSpec& block, size_t index, const PassShape& p)
+      : branch_(block.branches[index]),
+        use_(use_of(p, index)),
+        p_(p),
+        first_(index == 0),
+        residual_(kFloat * p.hidden),
+        // What recomputes a block holds the gradient of its output, which the last branch's norm
+        // replaces.
+        held_(is_alone(p) && index + 1 < block.branches.size() ? residual_ : 0),
+        copies_(p.dropout ? 3 : 1) {}
+
+  std::vector<NodeMemory> backward_order() const {
+    std::vector<NodeMemory> nodes;
+    if (branch_.after.present()) nodes.push_back(after());
+    nodes.push_back(last_product());
+    if (const AttentionSpec* a = branch_.attention()) {
+      nodes.push_back(attention(*a));
+      if (a->q_norm.present()) nodes.push_back(head_norms(*a));
+    } else {
+      nodes.push_back(activation(*branch_.mlp()));
+    }
+    nodes.push_back(first_products());
+    if (!branch_.same_norm) nodes.push_back(norm());
+    return nodes;
+  }
+
+ private:
+  int64_t input(const GroupUse& use, int64_t features) const {
+    if (p_.remakes_inputs) return 0;
+    return use.trained ? features : 0;  // only its gradient needs it
+  }
+  // What the nodes of the adapters keep.
+  std::vector<KeptTensor> products(const GroupUse& use) const {
+    return {{"low-rank inputs", use.ranks, p_.compute_bytes},
+            {"products before DoRA's magnitude", use.dora, p_.compute_bytes}};
+  }
+
+  NodeMemory after() const {
+    return {branch_.after.names.hugging_face,
+            {{"branch's output", p_.hidden, p_.compute_bytes}, {"scale", 1, kFloat}},
+            residual_ + held_ + 2 * p_.compute_bytes * p_.hidden};
+  }
+
+  NodeMemory last_product() const {
+    const int64_t c = p_.compute_bytes, width = branch_.out_width();
+    NodeMemory node{branch_.out().names.hugging_face, products(use_.out)};
+    int64_t remade = 0, wide = 0;
+    if (const MlpSpec* m = branch_.mlp()) {
+      remade = remakes_activated(p_) ? c * width : 0;
+      wide = widened_gates(*m, p_);
+      node.kept.push_back(
+          {"activated product", remakes_activated(p_) ? 0 : input(use_.out, width), c});
+    }
+    node.backward = residual_ + held_ + c * p_.hidden +
+                    std::max(copies_ * c * width + remade, wide + c * width);
+    return node;
+  }
+
+  NodeMemory attention(const AttentionSpec& a) const {
+    const int64_t c = p_.compute_bytes, q = a.queries(), k = a.keys();
+    return {"attention",
+            {{"rotated queries and keys, values", q + 2 * k, c},
+             {"output, which is the next product's input", q, c},
+             {"sums of the softmax", a.shape.heads, kFloat}},
+            residual_ + held_ + c * (2 * q + 2 * k) + fused_backward_bytes(a, p_) +
+                float_copies(a, p_)};
+  }
+
+  NodeMemory head_norms(const AttentionSpec& a) const {
+    const int64_t c = p_.compute_bytes, both = a.queries() + a.keys();
+    return {"norms of queries and keys",
+            {{"queries and keys before them", both, c}, {"scales", both / a.q_norm.size, kFloat}},
+            residual_ + held_ + c * (2 * both + a.keys())};
+  }
+
+  NodeMemory activation(const MlpSpec& m) const {
+    const int64_t inputs = activation_inputs(m);
+    return {"activation",
+            {{"gate and up", inputs, p_.gate_bytes}},
+            residual_ + held_ + p_.compute_bytes * (inputs + m.inner) + widened_gates(m, p_)};
+  }
+
+  NodeMemory first_products() const {
+    const int64_t c = p_.compute_bytes;
+    NodeMemory node{branch_.in().front().names.hugging_face, products(use_.in)};
+    node.kept.push_back({"normed input", input(use_.in, p_.hidden), c});
+    int64_t outputs = 0;
+    for (const LinearSpec& linear : branch_.in()) outputs += linear.out;
+    // A GPU's gradients of queries, keys and values do not lie side by side yet.
+    const int64_t times = p_.on_gpu && branch_.attention() ? 2 : 1;
+    const int64_t remade = p_.remakes_inputs ? c : 0;  // of an element of the input
+    node.backward = residual_ + held_ + times * c * outputs + (copies_ * c + remade) * p_.hidden;
+    return node;
+  }
+
+  // With a scale for each token. The input of a block that is alone is kept for it.
+  NodeMemory norm() const {
+    const bool has_input = first_ ? !is_alone(p_) : !branch_.beside;
+    const bool no_delta = p_.sums_onto || (first_ && is_alone(p_));
+    return {branch_.before.names.hugging_face,
+            {{"residual", (has_input ? p_.hidden : 0) + 1, kFloat}},
+            2 * residual_ + held_ + (no_delta ? 1 : 2) * p_.compute_bytes * p_.hidden};
+  }
+
+  const Branch& branch_;
+  const BranchUse& use_;
+  const PassShape& p_;
+  bool first_;
+  int64_t residual_;  // the gradient that bypasses the node
+  int64_t held_;
+  int64_t copies_;  // of an input gradient
+};
+
+}  // namespace
+
+std::vector<NodeMemory> node_memory(const BlockSpec& block, const PassShape& pass) {
+  std::vector<NodeMemory> nodes;
+  for (size_t i = block.branches.size(); i-- > 0;)
+    for (NodeMemory& node : BranchNodes(block, i, pass).backward_order())
+      nodes.push_back(std::move(node));
+  return nodes;
+}
+
+int64_t kept_bytes(const BlockSpec& block, const PassShape& p) {
+  int64_t bytes = 0;
+  for (const NodeMemory& node : node_memory(block, p))
+    for (const KeptTensor& tensor : node.kept) bytes += tensor.elements * tensor.bytes;
+  return bytes * p.tokens;
+}
+
+int64_t backward_bytes(const BlockSpec& block, const PassShape& p) {
+  int64_t freed = 0, most = 0;
+  for (const NodeMemory& node : node_memory(block, p)) {
+    most = std::max(most, (node.backward - freed) * p.tokens);
+    for (const KeptTensor& tensor : node.kept) freed += tensor.elements * tensor.bytes;
+  }
+  return most;
+}
+
+int64_t forward_bytes(const BlockSpec& block, const PassShape& p) {
+  const int64_t c = p.compute_bytes, h = p.hidden;
+  const int64_t width = block.branches.back().out_width();
+  // Alive to the end of the block: what is not yet added to the residual, by the block before and
+  // by all branches but the last; queries and keys before a rotation that copies them, and the
+  // inputs of products that are not kept.
+  const auto branches = static_cast<int64_t>(block.branches.size());
+  int64_t locals = p.sums_onto ? 0 : (branches - (is_alone(p) ? 1 : 0)) * c * h;
+  for (const Branch& branch : block.branches) {
+    if (p.remakes_inputs && !branch.same_norm) locals += c * h;
+    if (const AttentionSpec* a = branch.attention()) {
+      if (copies_rotated(p)) locals += c * (a->queries() + a->keys());
+    } else {
+      locals +=
+          (remakes_activated(p) ? c * branch.out_width() : 0) + widened_gates(*branch.mlp(), p);
+    }
+  }
+  // The last product, or the sum with it, or both.
+  int64_t most = locals + (p.sums_onto ? kFloat : c) * h;
+  if (is_alone(p) && !p.sums_onto) most += (casts_sums(p) ? 2 : 1) * kFloat * h;
+  if (p.dropout) most = std::max(most, locals + c * width);  // an adapter's input
+  // 8-bit inputs of the last layer, and of one before the activation; int32 products of both.
+  const int64_t integers = p.in_int32 ? kFloat : 0;
+  if (p.in_eight_bits)
+    most = std::max({most, locals + (p.sums_onto ? kFloat : c) * h + integers * h + width,
+                     locals - c * width + integers * width + h});
+  return most * p.tokens;
+}
+
+int64_t graphless_bytes(const BlockSpec& block, const PassShape& p) {
+  const int64_t c = p.compute_bytes, h = p.hidden;
+  int64_t q = 0, k = 0, activation = 0, width = 0;
+  for (const Branch& branch : block.branches) {
+    if (const AttentionSpec* a = branch.attention()) {
+      q = std::max(q, a->queries());
+      k = std::max(k, a->keys());
+    } else {
+      activation = std::max(activation, activation_inputs(*branch.mlp()) + branch.mlp()->inner);
+      width = std::max(width, branch.out_width());
+    }
+  }
+  const int64_t attention = (p.sums_onto ? 1 : 2) * kFloat * h + c * (h + 3 * q + 3 * k);
+  const int64_t residuals = p.sums_onto ? 3 : casts_sums(p) ? 5 : 4;
+  const int64_t end = residuals * kFloat * h + c * ((p.sums_onto ? 2 : 4) * h + q) +
+                      (copies_rotated(p) ? 2 : 1) * c * (q + 2 * k) + c * activation;
+  const int64_t eight_bits = p.in_int32 ? (kFloat - c) * width + h : p.in_eight_bits ? width : 0;
+  return std::max(attention, end + std::max<int64_t>(eight_bits, 0)) * p.tokens;
+}
+
+int64_t attention_buffer_bytes(const BlockSpec& block, const PassShape& p) {
+  if (p.on_gpu || !p.flash) return 0;
+  const AttentionSpec& a = block.attention();
+  if (p.attends_in_float) return p.tokens * kFloat * a.shape.heads;
+  // Values packed for the forward pass; the queries' gradients in float32 and a number for each
+  // head in the backward pass.
+  return p.tokens * (p.compute_bytes * a.keys() + kFloat * (a.queries() + a.shape.heads));
+}
+
+}  // namespace qlora::model

@@ -1,0 +1,145 @@
+// What the blocks of a model are made of, as data. A block is a list of branches: each reads the
+// residual stream, mixes it, and is added to the stream. Whoever has to know a block asks this
+// description: loading, the forward pass, LoRA's targets, the plans, the exporters. A family
+// (families/) fills it in from a config.json or the metadata of a GGUF file, and nobody else has to
+// know the family.
+//
+//   Llama, Qwen, Mistral, SmolLM3, Granite   [norm attention] [norm mlp]
+//   Gemma 2 and 3, GLM-4                     [norm attention norm] [norm mlp norm]
+//   OLMo 2                                   [attention norm] [mlp norm]
+//   GPT-NeoX                                 [norm attention] beside [norm mlp]
+//   Falcon-7B, Phi-2, Cohere                 [norm attention] beside [mlp of the same normed
+//   stream]
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "model/attention_shape.h"
+
+namespace qlora::model {
+
+// A module's name in the two kinds of files, within its block or the whole model:
+// "self_attn.q_proj" and "attn_q". GGUF's is empty where GGUF has no such tensor.
+struct TensorNames {
+  std::string hugging_face, gguf;
+};
+
+// How a GGUF file orders the rows of a matrix that transformers has head by head (formats spec
+// 9.7).
+enum class RowOrder : uint8_t {
+  kAsIs,
+  kRotaryPairs,  // the two halves of each head interleaved
+};
+
+// A linear layer: y = x Wᵀ + bias, W [out, in].
+struct LinearSpec {
+  TensorNames names;
+  int64_t out = 0, in = 0;
+  bool bias = false;
+  // The key of config.json that promises or denies the bias; empty: the family itself does.
+  std::string bias_key = {};
+  RowOrder gguf_rows = RowOrder::kAsIs;
+
+  int64_t numbers() const { return out * in; }
+};
+
+enum class NormKind : uint8_t { kNone, kRms, kLayer };
+// RMSNorm (Zhang & Sennrich 2019) or LayerNorm (Ba et al. 2016) of rows of `size` numbers.
+struct NormSpec {
+  NormKind kind = NormKind::kNone;
+  TensorNames names = {};
+  int64_t size = 0;
+  double eps = 1e-6;
+  double offset = 0;              // what is computed with is offset + weight (Gemma: 1)
+  bool gguf_adds_offset = false;  // the weight in GGUF is that sum already
+  bool weight = true, bias = false;
+  int64_t groups = 1;  // rows of weights, one for each head (StableLM, Cohere)
+
+  bool present() const { return kind != NormKind::kNone; }
+  int64_t numbers() const { return groups * size * ((weight ? 1 : 0) + (bias ? 1 : 0)); }
+};
+
+constexpr int kNotRotated = -1;
+struct AttentionSpec {
+  AttentionShape shape;
+  int rotary = kNotRotated;           // an index into Architecture::rotaries
+  double clamp = 0;                   // of queries, keys and values (OLMo's clip_qkv); 0: none
+  NormSpec q_norm = {}, k_norm = {};  // before the rotation, of each head or of a whole row
+  std::vector<LinearSpec> in;         // q, k and v, or one that gives all three
+  LinearSpec out;
+
+  int64_t queries() const { return shape.heads * shape.head_dim; }  // of a token, in numbers
+  int64_t keys() const { return shape.kv_heads * shape.head_dim; }
+};
+
+enum class Activation : uint8_t { kSilu, kGelu, kGeluTanh, kRelu, kRelu2 };
+struct MlpSpec {
+  int64_t inner = 0;
+  Activation activation = Activation::kSilu;
+  bool gated = true;
+  std::vector<LinearSpec> in;  // gate and up, or one that gives both, or up alone
+  LinearSpec out;
+};
+
+struct Branch {
+  NormSpec before, after;  // of what it reads, of what it gives
+  std::variant<AttentionSpec, MlpSpec> mixer;
+  double multiplier = 1;   // of what is added to the stream (Granite)
+  bool beside = false;     // reads what the branch before it read: a parallel residual
+  bool same_norm = false;  // ... as that branch normed it
+
+  const AttentionSpec* attention() const { return std::get_if<AttentionSpec>(&mixer); }
+  const MlpSpec* mlp() const { return std::get_if<MlpSpec>(&mixer); }
+  const std::vector<LinearSpec>& in() const { return attention() ? attention()->in : mlp()->in; }
+  const LinearSpec& out() const { return attention() ? attention()->out : mlp()->out; }
+  std::vector<LinearSpec>& in() {
+    return const_cast<std::vector<LinearSpec>&>(std::as_const(*this).in());
+  }
+  LinearSpec& out() { return const_cast<LinearSpec&>(std::as_const(*this).out()); }
+  int64_t out_width() const { return out().in; }  // of what the last product reads
+};
+
+struct BlockSpec {
+  std::vector<Branch> branches;
+
+  // The first one that attends, and the first one that does not.
+  Branch& attention();
+  Branch& mlp();
+  const AttentionSpec& attention() const;
+  // Calls visit(norm) and visit(linear) in the order in which they are hashed and written: the
+  // norms of all branches, then the linear layers.
+  template <typename Visit>
+  void for_each_norm(const Visit& visit) const;
+  template <typename Visit>
+  void for_each_linear(const Visit& visit) const;
+};
+
+// The norms of a branch that are there, in order.
+template <typename Visit>
+void for_each_norm(const Branch& branch, const Visit& visit) {
+  if (branch.before.present() && !branch.same_norm) visit(branch.before);
+  if (const AttentionSpec* attention = branch.attention()) {
+    if (attention->q_norm.present()) visit(attention->q_norm);
+    if (attention->k_norm.present()) visit(attention->k_norm);
+  }
+  if (branch.after.present()) visit(branch.after);
+}
+
+template <typename Visit>
+void BlockSpec::for_each_norm(const Visit& visit) const {
+  for (const Branch& branch : branches) model::for_each_norm(branch, visit);
+}
+
+template <typename Visit>
+void BlockSpec::for_each_linear(const Visit& visit) const {
+  for (const Branch& branch : branches) {
+    for (const LinearSpec& linear : branch.in()) visit(linear);
+    visit(branch.out());
+  }
+}
+
+}  // namespace qlora::model

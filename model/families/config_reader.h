@@ -1,0 +1,65 @@
+// One reading of a model's shape from two kinds of files: a Hugging Face config.json, whose keys
+// have several spellings (families spec 2.1), and the metadata of a GGUF file (formats spec 9.4). A
+// family asks for a value by its ConfigKey and need not know which of the two it reads. Every key
+// that was asked for counts as read; finish() names the others.
+#pragma once
+
+#include <set>
+#include <string>
+#include <vector>
+
+#include "io/gguf.h"
+#include "io/json.h"
+
+namespace qlora::model {
+
+struct ConfigKey {
+  std::vector<const char*> hugging_face;  // its spellings; the first that is set counts
+  const char* gguf = nullptr;  // after the architecture's name: "attention.head_count"; null: none
+  bool needed_in_gguf = false;
+};
+
+class ConfigReader {
+ public:
+  // Both borrow what they read.
+  explicit ConfigReader(const io::JsonNode& config) : json_(&config), place_(config.place()) {}
+  explicit ConfigReader(const io::GgufFile& file);
+
+  const std::string& place() const { return place_; }
+  // The one of the two that is read; the other is null.
+  const io::JsonNode* json() const { return json_; }
+  const io::GgufFile* gguf() const { return gguf_; }
+  // "llama.": before the keys of a GGUF file.
+  const std::string& gguf_prefix() const { return prefix_; }
+
+  // The value, or `otherwise` where it is absent or null. FormatError naming file and key if it is
+  // of another type, or is absent from a GGUF file that needs it.
+  int64_t integer(const ConfigKey& key, int64_t otherwise);
+  double number(const ConfigKey& key, double otherwise);
+  bool boolean(const ConfigKey& key, bool otherwise);
+  std::string text(const ConfigKey& key, const std::string& otherwise);
+  bool has(const ConfigKey& key);
+  // The value in a config.json; null where it is absent, null, or a GGUF file is read.
+  std::optional<io::JsonNode> node(const ConfigKey& key);
+  // How the file spells the key: "config.json.hidden_size", "model.gguf: llama.embedding_length".
+  std::string place_of(const ConfigKey& key);
+
+  // Counts as read, by a reader of its own.
+  void note_read(std::initializer_list<const char*> hugging_face,
+                 std::initializer_list<const char*> gguf = {});
+  // What no family reads: warns of keys that are set and that nobody asked for, refuses values that
+  // would make another model of any family.
+  void finish();
+
+ private:
+  bool in_gguf(const ConfigKey& key);
+  void finish_json();
+  void finish_gguf();
+
+  const io::JsonNode* json_ = nullptr;
+  const io::GgufFile* gguf_ = nullptr;
+  std::string place_, prefix_;
+  std::set<std::string> read_;
+};
+
+}  // namespace qlora::model

@@ -1,0 +1,229 @@
+#include "model/families/llama_like.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/warn_once.h"
+
+namespace qlora::model {
+namespace {
+
+const ConfigKey kHidden{{"hidden_size"}, "embedding_length", true};
+const ConfigKey kInner{{"intermediate_size"}, "feed_forward_length", true};
+const ConfigKey kLayers{{"num_hidden_layers"}, "block_count", true};
+const ConfigKey kHeads{{"num_attention_heads"}, "attention.head_count", true};
+const ConfigKey kKvHeads{{"num_key_value_heads"}, "attention.head_count_kv"};
+const ConfigKey kHeadDim{{"head_dim"}, "attention.key_length"};
+const ConfigKey kPositions{{"max_position_embeddings"}, "context_length"};
+const ConfigKey kNormEps{{"rms_norm_eps"}, "attention.layer_norm_rms_epsilon", true};
+
+// In GGUF what the embedding has; its metadata may say another number.
+int64_t read_vocabulary(ConfigReader& config, int64_t hidden_size) {
+  const ConfigKey key{{"vocab_size"}, "vocab_size"};
+  if (!config.gguf()) return config.integer(key, 32000);
+  const io::TensorView* embedding = config.gguf()->find("token_embd.weight");
+  if (!embedding || embedding->shape.size() != 2)
+    fail<FormatError>("{}: there must be a tensor token_embd.weight [vocabulary, {}]",
+                      config.place(), hidden_size);
+  const int64_t rows = embedding->shape[0];
+  if (const int64_t said = config.integer(key, rows); said != rows)
+    log::warning_once(
+        "{}: {}vocab_size is {}, but token_embd.weight has {} rows; the rows are used",
+        config.place(), config.gguf_prefix(), said, rows);
+  return rows;
+}
+
+bool read_tied(ConfigReader& config, bool otherwise) {
+  if (config.gguf()) return config.gguf()->find("output.weight") == nullptr;
+  return config.boolean({{"tie_word_embeddings"}}, otherwise);
+}
+
+int64_t read_head_dim(ConfigReader& config, const LlamaSizes& sizes, int64_t otherwise) {
+  const int64_t heads = std::max<int64_t>(sizes.num_heads, 1);
+  if (config.has(kHeadDim) || otherwise > 0) return config.integer(kHeadDim, otherwise);
+  config.node(kHeadDim);
+  if (sizes.hidden_size % heads != 0 && config.json())
+    config.json()
+        ->at("hidden_size")
+        .reject(fmt::format("a multiple of num_attention_heads, {}", heads));
+  return sizes.hidden_size / heads;
+}
+
+// A key of GGUF that must say what is computed in any case.
+void require_equal(ConfigReader& config, const char* key, int64_t wanted, const char* what) {
+  const int64_t found = config.integer({{}, key}, wanted);
+  if (found != wanted)
+    fail<FormatError>("{}: {}{} is {}, and {} is {}; this version computes equal ones only",
+                      config.place(), config.gguf_prefix(), key, found, what, wanted);
+}
+
+RotarySpec read_gguf_rotary(ConfigReader& config, int64_t head_dim, const RopeDefaults& defaults) {
+  const std::string& prefix = config.gguf_prefix();
+  RopeConfig rope;
+  rope.theta = config.number({{}, "rope.freq_base"}, defaults.theta);
+  // Before there was rope.scaling.type.
+  if (const double linear = config.number({{}, "rope.scale_linear"}, 1.0); linear != 1) {
+    rope.type = "linear";
+    rope.factor = linear;
+  }
+  const std::string scaling = config.text({{}, "rope.scaling.type"}, "none");
+  const double factor = config.number({{}, "rope.scaling.factor"}, 0);
+  if (scaling == "linear") {
+    rope.type = scaling;
+    rope.factor = factor != 0 ? factor : config.gguf()->number(prefix + "rope.scaling.factor");
+  } else if (scaling != "none") {
+    fail<FormatError>("{}: {}rope.scaling.type '{}' is not supported; this version knows linear",
+                      config.place(), prefix, scaling);
+  }
+  if (defaults.whole_heads)
+    require_equal(config, "rope.dimension_count", head_dim, "the size of a head");
+  return {.rope = rope,
+          .width = config.integer({{}, "rope.dimension_count"}, head_dim),
+          .pairs = defaults.pairs};
+}
+
+RotarySpec whole_if_unset(RotarySpec rotary, int64_t head_dim) {
+  if (rotary.width == 0) rotary.width = head_dim;
+  return rotary;
+}
+
+LinearSpec linear(const char* hugging_face, const char* gguf, int64_t out, int64_t in, bool bias,
+                  const char* bias_key) {
+  return {{hugging_face, gguf}, out, in, bias, bias_key};
+}
+
+NormSpec norm(const char* hugging_face, const char* gguf, const LlamaSizes& s) {
+  return {.kind = NormKind::kRms,
+          .names = {hugging_face, gguf},
+          .size = s.hidden_size,
+          .eps = s.rms_norm_eps};
+}
+
+AttentionSpec attention(const LlamaSizes& s) {
+  AttentionSpec a;
+  a.shape = {.heads = s.num_heads,
+             .kv_heads = s.num_kv_heads,
+             .head_dim = s.head_dim,
+             .scale = scale_of_width(s.head_dim)};
+  a.rotary = 0;
+  const char* key = "attention_bias";
+  a.in = {linear("self_attn.q_proj", "attn_q", a.queries(), s.hidden_size, s.attention_bias, key),
+          linear("self_attn.k_proj", "attn_k", a.keys(), s.hidden_size, s.attention_bias, key),
+          linear("self_attn.v_proj", "attn_v", a.keys(), s.hidden_size, s.attention_bias, key)};
+  a.out =
+      linear("self_attn.o_proj", "attn_output", s.hidden_size, a.queries(), s.attention_bias, key);
+  return a;
+}
+
+MlpSpec mlp(const LlamaSizes& s) {
+  MlpSpec m;
+  m.inner = s.intermediate_size;
+  m.activation = s.activation;
+  const char* key = "mlp_bias";
+  m.in = {linear("mlp.gate_proj", "ffn_gate", m.inner, s.hidden_size, s.mlp_bias, key),
+          linear("mlp.up_proj", "ffn_up", m.inner, s.hidden_size, s.mlp_bias, key)};
+  m.out = linear("mlp.down_proj", "ffn_down", s.hidden_size, m.inner, s.mlp_bias, key);
+  return m;
+}
+
+}  // namespace
+
+void LlamaSizes::validate(const std::string& where) const {
+  const auto need = [&](const char* field, int64_t value, int64_t most) {
+    if (value < 1 || value > most)
+      fail<FormatError>("{}: {} must be between 1 and {}, got {}", where, field, most, value);
+  };
+  need("vocab_size", vocab_size, 1 << 24);
+  need("hidden_size", hidden_size, 1 << 20);
+  need("intermediate_size", intermediate_size, 1 << 22);
+  need("num_hidden_layers", num_layers, 4096);
+  need("num_attention_heads", num_heads, 65536);
+  need("num_key_value_heads", num_kv_heads, 65536);
+  need("head_dim", head_dim, 65536);
+  if (num_heads % num_kv_heads != 0)
+    fail<FormatError>("{}: num_attention_heads ({}) must be a multiple of num_key_value_heads ({})",
+                      where, num_heads, num_kv_heads);
+  if (head_dim % 2 != 0)
+    fail<FormatError>("{}: head_dim must be even for RoPE, got {}", where, head_dim);
+  if (!(rms_norm_eps > 0 && rms_norm_eps < 1))
+    fail<FormatError>("{}: rms_norm_eps must be between 0 and 1, got {}", where, rms_norm_eps);
+  model::validate(whole_if_unset(rotary, head_dim), where);
+}
+
+Activation read_activation(ConfigReader& config, const ConfigKey& key, const char* otherwise) {
+  static const std::vector<std::pair<const char*, Activation>> known = {
+      {"silu", Activation::kSilu},          {"swish", Activation::kSilu},
+      {"gelu", Activation::kGelu},          {"gelu_new", Activation::kGeluTanh},
+      {"gelu_fast", Activation::kGeluTanh}, {"gelu_pytorch_tanh", Activation::kGeluTanh},
+      {"relu", Activation::kRelu},          {"relu2", Activation::kRelu2}};
+  const std::string name = config.text(key, otherwise);
+  for (const auto& [spelling, activation] : known)
+    if (name == spelling) return activation;
+  std::vector<std::string> spellings;
+  for (const auto& [spelling, activation] : known) spellings.emplace_back(spelling);
+  fail<FormatError>("{} must be one of {}, found '{}'", config.place_of(key),
+                    fmt::join(spellings, ", "), name);
+}
+
+LlamaSizes read_llama_sizes(ConfigReader& config, const LlamaDefaults& defaults) {
+  LlamaSizes sizes;
+  sizes.activation = read_activation(config, {{"hidden_act"}}, defaults.activation);
+  sizes.hidden_size = config.integer(kHidden, 4096);
+  sizes.vocab_size = read_vocabulary(config, sizes.hidden_size);
+  sizes.intermediate_size = config.integer(kInner, 11008);
+  sizes.num_layers = config.integer(kLayers, 32);
+  sizes.num_heads = config.integer(kHeads, 32);
+  sizes.num_kv_heads =
+      config.integer(kKvHeads, config.json() && defaults.num_kv_heads > 0 ? defaults.num_kv_heads
+                                                                          : sizes.num_heads);
+  sizes.head_dim = read_head_dim(config, sizes, config.json() ? defaults.head_dim : 0);
+  sizes.max_positions = config.integer(kPositions, defaults.max_positions);
+  sizes.rms_norm_eps = config.number(kNormEps, defaults.norm_eps);
+  sizes.attention_bias = config.boolean({{"attention_bias"}}, defaults.attention_bias);
+  sizes.mlp_bias = config.boolean({{"mlp_bias"}}, false);
+  sizes.tied_embeddings = read_tied(config, defaults.tied_embeddings);
+  if (config.json()) {
+    config.note_read({"rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor",
+                      "original_max_position_embeddings"});
+    sizes.rotary =
+        read_rope_keys(*config.json(), {sizes.head_dim, sizes.max_positions}, defaults.rope);
+  } else {
+    sizes.rotary = read_gguf_rotary(config, sizes.head_dim, defaults.rope);
+  }
+  sizes.validate(config.place());
+  if (config.gguf()) {
+    require_equal(config, "attention.value_length", sizes.head_dim, "the size of a key's head");
+  }
+  return sizes;
+}
+
+Architecture llama_like(const std::string& family, const LlamaSizes& sizes) {
+  BlockSpec block;
+  block.branches.resize(2);
+  block.branches[0].before = norm("input_layernorm", "attn_norm", sizes);
+  block.branches[0].mixer = attention(sizes);
+  block.branches[1].before = norm("post_attention_layernorm", "ffn_norm", sizes);
+  block.branches[1].mixer = mlp(sizes);
+  Architecture a;
+  a.family = family;
+  a.vocab_size = sizes.vocab_size;
+  a.hidden_size = sizes.hidden_size;
+  a.max_positions = sizes.max_positions;
+  a.decoder =
+      stack_of(std::move(block), sizes.num_layers, norm("model.norm", "output_norm", sizes));
+  a.head = linear("lm_head", "output", sizes.vocab_size, sizes.hidden_size, false, "");
+  a.tied_embeddings = sizes.tied_embeddings;
+  a.rotaries = {whole_if_unset(sizes.rotary, sizes.head_dim)};
+  return a;
+}
+
+void keep_rotary_pairs(Architecture& architecture) {
+  for (BlockSpec& block : architecture.decoder.kinds) {
+    std::vector<LinearSpec>& in = std::get<AttentionSpec>(block.attention().mixer).in;
+    in[0].gguf_rows = in[1].gguf_rows = RowOrder::kRotaryPairs;
+  }
+}
+
+}  // namespace qlora::model

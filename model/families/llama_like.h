@@ -1,0 +1,51 @@
+// What most families have in common with Llama (Touvron et al. 2023): its numbers, and a block of
+// RMSNorm, rotated grouped-query attention and a gated MLP. A relative reads them with its own
+// defaults, takes the description that they make, and changes what it does otherwise.
+#pragma once
+
+#include <string>
+
+#include "model/architecture.h"
+#include "model/families/config_reader.h"
+#include "model/families/rope_keys.h"
+
+namespace qlora::model {
+
+// Of transformers' configuration classes: what holds where a config.json does not say it (families
+// spec 5). 0: as many as there are heads; hidden size / heads.
+struct LlamaDefaults {
+  int64_t num_kv_heads = 0, head_dim = 0;
+  double norm_eps = 1e-6;
+  RopeDefaults rope = {};
+  bool tied_embeddings = false, attention_bias = false;
+  int64_t max_positions = 2048;
+  const char* activation = "silu";
+};
+
+struct LlamaSizes {
+  int64_t vocab_size = 0, hidden_size = 0, intermediate_size = 0;
+  int64_t num_layers = 0, num_heads = 0, num_kv_heads = 0, head_dim = 0;
+  int64_t max_positions = 2048;
+  double rms_norm_eps = 1e-6;
+  Activation activation = Activation::kSilu;
+  bool attention_bias = false, mlp_bias = false, tied_embeddings = false;
+  RotarySpec rotary = {};  // of width 0: of whole heads
+
+  // FormatError naming the field if a size is missing, not positive, too large or inconsistent
+  // (heads, head_dim).
+  void validate(const std::string& where) const;
+};
+
+// FormatError naming file and key.
+LlamaSizes read_llama_sizes(ConfigReader& config, const LlamaDefaults& defaults = {});
+
+Architecture llama_like(const std::string& family, const LlamaSizes& sizes);
+
+// llama.cpp's files of this family hold the rows of queries and keys as the pairs that rotate
+// (formats spec 9.7).
+void keep_rotary_pairs(Architecture& architecture);
+
+// "silu", "gelu", "gelu_pytorch_tanh", ... FormatError naming the key for one that is not known.
+Activation read_activation(ConfigReader& config, const ConfigKey& key, const char* otherwise);
+
+}  // namespace qlora::model

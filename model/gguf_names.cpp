@@ -1,0 +1,41 @@
+#include "model/gguf_names.h"
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+
+namespace qlora::model {
+
+GgufNames::GgufNames(const Architecture& a) {
+  const auto outside = [&](const TensorNames& names, double added) {
+    modules_[names.hugging_face] = {.name = names.gguf, .added = added};
+  };
+  const auto added = [](const NormSpec& norm) { return norm.gguf_adds_offset ? norm.offset : 0.0; };
+  outside(a.embedding, 0);
+  outside(a.head.names, 0);
+  outside(a.decoder.final_norm.names, added(a.decoder.final_norm));
+  for (int64_t layer = 0; layer < a.num_layers(); ++layer) {
+    const std::string prefix = fmt::format("{}{}.", a.decoder.prefix.gguf, layer);
+    const int64_t head_dim = a.block(layer).attention().shape.head_dim;
+    a.block(layer).for_each_norm([&](const NormSpec& norm) {
+      modules_[a.module(layer, norm.names)] = {.name = prefix + norm.names.gguf,
+                                               .added = added(norm)};
+    });
+    a.block(layer).for_each_linear([&](const LinearSpec& linear) {
+      modules_[a.module(layer, linear.names)] = {
+          .name = prefix + linear.names.gguf, .rows = linear.gguf_rows, .head_dim = head_dim};
+    });
+  }
+}
+
+GgufTensor GgufNames::of_tensor(const std::string& hugging_face) const {
+  const size_t dot = hugging_face.rfind('.');
+  const auto found = modules_.find(hugging_face.substr(0, dot));
+  if (found == modules_.end() || found->second.name.empty() || found->second.name.ends_with('.'))
+    fail<Error>("no GGUF name is known for {}", hugging_face);
+  GgufTensor tensor = found->second;
+  tensor.name += hugging_face.substr(dot);
+  return tensor;
+}
+
+}  // namespace qlora::model

@@ -1,0 +1,30 @@
+// Where a GGUF file keeps what transformers knows by another name (formats spec 9.6 and 9.7).
+#pragma once
+
+#include <string>
+#include <unordered_map>
+
+#include "model/architecture.h"
+
+namespace qlora::model {
+
+struct GgufTensor {
+  std::string name;  // "blk.3.attn_q.weight"
+  RowOrder rows = RowOrder::kAsIs;
+  int64_t head_dim = 0;  // of rows in the order of rotary pairs
+  double added = 0;      // to the weight of a norm
+};
+
+class GgufNames {
+ public:
+  GgufNames() = default;
+  explicit GgufNames(const Architecture& architecture);
+  // Of "model.layers.3.self_attn.q_proj.weight". Error if the architecture has no such tensor, or
+  // GGUF none for it.
+  GgufTensor of_tensor(const std::string& hugging_face) const;
+
+ private:
+  std::unordered_map<std::string, GgufTensor> modules_;  // by their Hugging Face names
+};
+
+}  // namespace qlora::model

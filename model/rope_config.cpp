@@ -1,0 +1,173 @@
+#include "model/rope_config.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numbers>
+
+#include "base/error.h"
+
+namespace qlora::model {
+namespace {
+
+constexpr double kLargest = std::numeric_limits<float>::max();  // frequencies are fp32
+
+void require_positive(const char* field, double value, const std::string& where) {
+  if (!(value > 0 && value <= kLargest))
+    fail<FormatError>("{}: {} of RoPE's scaling must be above 0 and at most {}, got {}", where,
+                      field, kLargest, value);
+}
+
+void require_factors(const char* field, const std::vector<float>& factors, int64_t half,
+                     const std::string& where) {
+  if (static_cast<int64_t>(factors.size()) != half)
+    fail<FormatError>(
+        "{}: {} of RoPE's scaling must have a number for each of the {} frequencies, got {}", where,
+        field, half, factors.size());
+  for (const float factor : factors) require_positive(field, factor, where);
+}
+
+// Base ^ (2i / width), in fp32 as transformers computes it.
+float power(float base, int64_t i, int64_t width) {
+  return std::pow(base, static_cast<float>(2 * i) / static_cast<float>(width));
+}
+
+float llama3(const RopeConfig& rope, float inverse) {
+  const double wavelength = 2 * std::numbers::pi / inverse;
+  const double low = rope.original_max_positions / rope.low_freq_factor;
+  const double high = rope.original_max_positions / rope.high_freq_factor;
+  if (wavelength > low) return static_cast<float>(inverse / rope.factor);
+  if (wavelength < high) return inverse;
+  const double smooth = (rope.original_max_positions / wavelength - rope.low_freq_factor) /
+                        (rope.high_freq_factor - rope.low_freq_factor);
+  return static_cast<float>((1 - smooth) * inverse / rope.factor + smooth * inverse);
+}
+
+// Between these dimensions yarn goes over from the frequencies themselves to those of the longer
+// context.
+struct Ramp {
+  float begin, end;
+
+  float at(int64_t i) const {
+    return std::clamp((static_cast<float>(i) - begin) / (end - begin), 0.0f, 1.0f);
+  }
+};
+
+Ramp yarn_ramp(const RopeConfig& rope, int64_t width) {
+  const auto dimensions = static_cast<double>(width);
+  // The dimension that turns `turns` times within the original context.
+  const auto dimension = [&](double turns) {
+    return dimensions * std::log(rope.original_max_positions / (turns * 2 * std::numbers::pi)) /
+           (2 * std::log(rope.theta));
+  };
+  double begin = dimension(rope.beta_fast), end = dimension(rope.beta_slow);
+  if (rope.truncate) {
+    begin = std::floor(begin);
+    end = std::ceil(end);
+  }
+  begin = std::max(begin, 0.0);
+  end = std::min(end, dimensions - 1);
+  if (begin == end) end += 0.001;
+  return {static_cast<float>(begin), static_cast<float>(end)};
+}
+
+float yarn(const RopeConfig& rope, const Ramp& ramp, float power_of_theta, int64_t i) {
+  const float kept = 1.0f - ramp.at(i);
+  const float slower = 1.0f / (static_cast<float>(rope.factor) * power_of_theta);
+  return slower * (1.0f - kept) + 1.0f / power_of_theta * kept;
+}
+
+// The base that stretches the lowest frequency over a document beyond the context.
+double dynamic_theta(const RopeConfig& rope, int64_t width, int64_t length) {
+  const double stretch =
+      std::max(static_cast<double>(length) / rope.original_max_positions, 1.0) * rope.factor -
+      (rope.factor - 1);
+  const auto d = static_cast<double>(width);
+  return rope.theta * std::pow(stretch, d / (d - 2));
+}
+
+}  // namespace
+
+void validate(const RotarySpec& spec, const std::string& where) {
+  const RopeConfig& rope = spec.rope;
+  if (!(rope.theta > 1 && rope.theta <= kLargest))
+    fail<FormatError>("{}: rope_theta must be above 1 and at most {}, got {}", where, kLargest,
+                      rope.theta);
+  const auto positive = [&](const char* field, double value) {
+    require_positive(field, value, where);
+  };
+  positive("factor", rope.factor);
+  positive("low_freq_factor", rope.low_freq_factor);
+  positive("original_max_position_embeddings", rope.original_max_positions);
+  if (!(rope.high_freq_factor > rope.low_freq_factor && rope.high_freq_factor <= kLargest))
+    fail<FormatError>(
+        "{}: high_freq_factor of RoPE's scaling must be above low_freq_factor ({}), got {}", where,
+        rope.low_freq_factor, rope.high_freq_factor);
+  positive("attention_factor", rope.attention_factor);
+  positive("beta_slow", rope.beta_slow);
+  if (!(rope.beta_fast >= rope.beta_slow && rope.beta_fast <= kLargest))
+    fail<FormatError>("{}: beta_fast of RoPE's scaling must be at least beta_slow ({}), got {}",
+                      where, rope.beta_slow, rope.beta_fast);
+  const int64_t least = rope.type == "dynamic" ? 4 : 2;  // its exponent is d / (d - 2)
+  if (spec.width < least || spec.width % 2 != 0)
+    fail<FormatError>(
+        "{}: the number of a head's elements that RoPE turns must be even and at least {}, got {}",
+        where, least, spec.width);
+  if (rope.type == "longrope") {
+    require_factors("short_factor", rope.short_factor, spec.width / 2, where);
+    require_factors("long_factor", rope.long_factor, spec.width / 2, where);
+  }
+}
+
+bool depends_on_length(const RopeConfig& rope) {
+  return rope.type == "dynamic" || rope.type == "longrope";
+}
+
+std::vector<float> inverse_frequencies(const RopeConfig& rope, int64_t width, int64_t length) {
+  const double theta = rope.type == "dynamic" ? dynamic_theta(rope, width, length) : rope.theta;
+  const bool is_long = static_cast<double>(length) > rope.original_max_positions;
+  const Ramp ramp = rope.type == "yarn" ? yarn_ramp(rope, width) : Ramp{};
+  std::vector<float> result(static_cast<size_t>(width / 2));
+  for (int64_t i = 0; i < width / 2; ++i) {
+    const auto at = static_cast<size_t>(i);
+    const float power_of_theta = power(static_cast<float>(theta), i, width);
+    float inverse = 1.0f / power_of_theta;
+    if (rope.type == "linear") inverse /= static_cast<float>(rope.factor);
+    if (rope.type == "llama3") inverse = llama3(rope, inverse);
+    if (rope.type == "yarn") inverse = yarn(rope, ramp, power_of_theta, i);
+    if (rope.type == "longrope")
+      inverse = 1.0f / ((is_long ? rope.long_factor : rope.short_factor)[at] * power_of_theta);
+    if (!rope.divisors.empty()) inverse /= rope.divisors[at];
+    result[at] = inverse;
+  }
+  return result;
+}
+
+double yarn_attention_factor(double factor, double mscale, double mscale_all_dim) {
+  const auto scale = [&](double m) { return factor <= 1 ? 1.0 : 0.1 * m * std::log(factor) + 1; };
+  return mscale != 0 && mscale_all_dim != 0 ? scale(mscale) / scale(mscale_all_dim) : scale(1);
+}
+
+double longrope_attention_factor(double factor, double original_max_positions) {
+  return factor <= 1 ? 1.0 : std::sqrt(1 + std::log(factor) / std::log(original_max_positions));
+}
+
+RopeConfig recognise_llama3(RopeConfig rope, const std::vector<float>& divisors) {
+  constexpr double kTolerance = 1e-4;
+  const auto head_dim = static_cast<int64_t>(2 * divisors.size());
+  RopeConfig scaled = rope, plain = rope;
+  scaled.type = "llama3";
+  scaled.factor = *std::max_element(divisors.begin(), divisors.end());
+  const std::vector<float> expected = inverse_frequencies(scaled, head_dim);
+  const std::vector<float> base = inverse_frequencies(plain, head_dim);
+  for (size_t i = 0; i < divisors.size(); ++i) {
+    const double found = base[i] / divisors[i];
+    if (!(std::abs(found - expected[i]) <= kTolerance * expected[i])) {
+      plain.divisors = divisors;
+      return plain;
+    }
+  }
+  return scaled;
+}
+
+}  // namespace qlora::model
