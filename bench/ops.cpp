@@ -19,9 +19,9 @@
 #include "base/stopwatch.h"
 #include "bench/made_model.h"
 #include "lora/low_rank.h"
+#include "model/activation.h"
 #include "model/attention.h"
 #include "model/norm.h"
-#include "model/swiglu.h"
 #include "trainer/loss_kernels.h"
 
 namespace qlora::bench {
@@ -126,20 +126,21 @@ struct AttentionInput {
       squares += static_cast<double>(length * length);
     }
     tokens = static_cast<int64_t>(positions.size());
-    context.rotary = model::Rotary(architecture.rotaries[0], spec.shape.head_dim, at::kCPU)
-                         .at_positions(positions);
+    rotary = model::Rotary(architecture.rotaries[0], spec.shape.head_dim, at::kCPU)
+                 .at_positions(positions);
     q = differentiable(random(tokens, spec.queries()));
     k = differentiable(random(tokens, spec.keys()));
     v = differentiable(random(tokens, spec.keys()));
   }
   torch::autograd::variable_list forward() const {
-    return {model::attention(q, k, v, spec.shape, context, 0)};
+    return {model::attention({q, k, v}, spec.shape, &rotary, context, 0)};
   }
   // Of one product of scores with keys or values, below the diagonal.
   double flops_of_a_product() const { return squares * static_cast<double>(spec.queries()); }
   model::Architecture architecture;
   const model::AttentionSpec& spec;
   model::AttentionContext context;
+  model::RotaryTable rotary;
   at::Tensor q, k, v;
   int64_t tokens = 0;
   double squares = 0;
@@ -173,10 +174,8 @@ void attention(benchmark::State& state, const char* model, const Lengths& length
 void rotary(benchmark::State& state) {
   const AttentionInput input({512});
   const at::Tensor q = input.q.detach();
-  const double seconds =
-      mean_seconds_of(state, [&] { model::rotate(q, input.context.rotary, false); });
-  count_bytes(state, 2 * static_cast<int64_t>(q.nbytes() + input.context.rotary.cos.nbytes()),
-              seconds);
+  const double seconds = mean_seconds_of(state, [&] { model::rotate(q, input.rotary, false); });
+  count_bytes(state, 2 * static_cast<int64_t>(q.nbytes() + input.rotary.cos.nbytes()), seconds);
 }
 
 void rms_norm(benchmark::State& state, bool backward) {
@@ -185,7 +184,8 @@ void rms_norm(benchmark::State& state, bool backward) {
   const at::Tensor delta = differentiable(random(kTokens, kHidden));
   const at::Tensor weight = at::ones({kHidden}, at::kFloat);
   const double seconds = seconds_of_pass(state, backward, {residual, delta}, [&] {
-    const auto out = model::add_rms_norm(residual, delta, weight, 1e-5, at::kBFloat16);
+    const auto out = model::add_norm(residual, delta, weight, {model::NormKind::kRms, 1e-5},
+                                     at::kBFloat16, true);
     return torch::autograd::variable_list{out.residual, out.normed};
   });
   // An fp32 and a 16-bit row in, and both out; backward the kept residual besides.
@@ -197,7 +197,7 @@ void swiglu(benchmark::State& state, bool backward) {
   const at::Tensor gate = differentiable(random(kTokens, kInner));
   const at::Tensor up = differentiable(random(kTokens, kInner));
   const double seconds = seconds_of_pass(state, backward, {gate, up}, [&] {
-    return torch::autograd::variable_list{model::swiglu(gate, up)};
+    return torch::autograd::variable_list{model::activate(gate, up)};
   });
   count_bytes(state, kTokens * kInner * 2 * (backward ? 5 : 3), seconds);
 }

@@ -80,8 +80,11 @@ class Parts {
   }
 
   void norm(const std::string& module, const lora::NormWeight& norm) {
-    const std::string name = module + ".weight";
-    norm.trained ? trained(name, norm.trained->value) : frozen(name, norm.frozen);
+    const std::string weight = module + ".weight", bias = module + ".bias";
+    if (norm.frozen.defined())
+      norm.trained ? trained(weight, norm.trained->value) : frozen(weight, norm.frozen);
+    if (norm.frozen_bias.defined())
+      norm.trained_bias ? trained(bias, norm.trained_bias->value) : frozen(bias, norm.frozen_bias);
   }
 
   void linear(const lora::LoraLinear& linear) {

@@ -79,7 +79,10 @@ class SlotsInTheFilling {
       parts_.embedding->trained.reset();
       parts_.embedding->rows.reset();
     }
-    for (const auto& [name, norm] : parts_.norms) norm->trained.reset();
+    for (const auto& [name, norm] : parts_.norms) {
+      norm->trained.reset();
+      norm->trained_bias.reset();
+    }
   }
 
   const TrainableParts& parts_;
@@ -143,8 +146,10 @@ AdapterSet::AdapterSet(const LoraOptions& options, const TrainableParts& parts,
         "lora.ensure_weight_tying: lm_head is one of lora.targets, and adapters of tied embeddings "
         "cannot be tied in this version; leave one of the two out");
   int64_t total = in_layers + count_beside_layers(parts);
-  for (const auto& [name, norm] : parts.norms)
-    if (is_trained_whole(options, name)) total += norm->frozen.numel();
+  for (const auto& [name, norm] : parts.norms) {
+    if (trains_norm_weight(options, name, *norm)) total += norm->frozen.numel();
+    if (trains_norm_bias(options, name, *norm)) total += norm->frozen_bias.numel();
+  }
 
   const auto device = parts.groups.front()->layers().front().base->device();
   values_ = at::zeros({total}, at::TensorOptions().dtype(at::kFloat).device(device));

@@ -180,10 +180,15 @@ void AdapterSet::place_embedding(const TrainableParts& parts) {
 
 void AdapterSet::place_norms(const LoraOptions& options, const TrainableParts& parts) {
   for (const auto& [name, norm] : parts.norms) {
-    if (!is_trained_whole(options, name)) continue;
-    norm->trained = std::make_unique<TrainedTensor>(take(norm->frozen.sizes()));
-    norm->trained->value.copy_(norm->frozen);
-    list(file_name(name, ".weight"), *norm->trained);
+    const auto train = [&](const at::Tensor& frozen, const char* suffix) {
+      auto trained = std::make_unique<TrainedTensor>(take(frozen.sizes()));
+      trained->value.copy_(frozen);
+      list(file_name(name, suffix), *trained);
+      return trained;
+    };
+    if (trains_norm_weight(options, name, *norm)) norm->trained = train(norm->frozen, ".weight");
+    if (trains_norm_bias(options, name, *norm))
+      norm->trained_bias = train(norm->frozen_bias, ".bias");
   }
 }
 

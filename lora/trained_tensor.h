@@ -26,20 +26,29 @@ struct TrainedRows {
   TrainedTensor rows;
 };
 
-// The weight of a norm, fp32 [hidden].
+// What a norm multiplies by and adds: a weight and a bias, both fp32 and of one shape: [hidden],
+// or for norms of heads [head_dim] or [heads, head_dim].
 struct NormWeight {
   NormWeight() = default;
-  NormWeight(at::Tensor frozen_weight) : frozen(std::move(frozen_weight)) {}
+  NormWeight(at::Tensor frozen_weight, at::Tensor frozen_bias = {})
+      : frozen(std::move(frozen_weight)), frozen_bias(std::move(frozen_bias)) {}
 
-  at::Tensor frozen;
-  std::unique_ptr<TrainedTensor> trained;  // null: the norm is frozen
+  at::Tensor frozen;       // undefined: a norm without a weight (OLMo 1)
+  at::Tensor frozen_bias;  // undefined: a norm without a bias
+  std::unique_ptr<TrainedTensor> trained, trained_bias;  // null: frozen
 
   const at::Tensor& value(bool adapters_enabled) const {
     return trained && adapters_enabled ? trained->value : frozen;
   }
+  const at::Tensor& bias(bool adapters_enabled) const {
+    return trained_bias && adapters_enabled ? trained_bias->value : frozen_bias;
+  }
   // Where the weight's gradient goes; undefined for a frozen one.
   at::Tensor gradient(bool adapters_enabled) const {
     return trained && adapters_enabled ? trained->gradient : at::Tensor();
+  }
+  at::Tensor bias_gradient(bool adapters_enabled) const {
+    return trained_bias && adapters_enabled ? trained_bias->gradient : at::Tensor();
   }
 };
 

@@ -48,6 +48,16 @@ bool is_trained_whole(const LoraOptions& options, const std::string& module) {
                              [&](const std::string& name) { return module.ends_with(name); });
 }
 
+bool trains_norm_weight(const LoraOptions& options, const std::string& module,
+                        const NormWeight& norm) {
+  return norm.frozen.defined() && is_trained_whole(options, module);
+}
+
+bool trains_norm_bias(const LoraOptions& options, const std::string& module,
+                      const NormWeight& norm) {
+  return norm.frozen_bias.defined() && (options.bias == "all" || is_trained_whole(options, module));
+}
+
 TrainedEmbeddings trained_embeddings(const LoraOptions& options, bool tied, int64_t vocab) {
   TrainedEmbeddings trained;
   trained.whole_embedding = is_trained_whole(options, kEmbeddingName);

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "lora/lora_options.h"
+#include "lora/trained_tensor.h"
 
 namespace qlora::lora {
 
@@ -22,6 +23,12 @@ constexpr const char* kEmbeddingName = "model.embed_tokens";
 constexpr const char* kHeadName = "lm_head";
 
 bool is_trained_whole(const LoraOptions& options, const std::string& module);
+
+// Of a norm: its weight with the module, its bias also by lora.bias all, as in PEFT.
+bool trains_norm_weight(const LoraOptions& options, const std::string& module,
+                        const NormWeight& norm);
+bool trains_norm_bias(const LoraOptions& options, const std::string& module,
+                      const NormWeight& norm);
 
 // What is trained of the embeddings.
 struct TrainedEmbeddings {

@@ -16,9 +16,12 @@ auto& first_branch(Block& block, bool attends) {
 
 }  // namespace
 
-Branch& BlockSpec::attention() { return first_branch(*this, true); }
-Branch& BlockSpec::mlp() { return first_branch(*this, false); }
+Branch& BlockSpec::attention_branch() { return first_branch(*this, true); }
+Branch& BlockSpec::mlp_branch() { return first_branch(*this, false); }
+AttentionSpec& BlockSpec::attention() { return std::get<AttentionSpec>(attention_branch().mixer); }
 const AttentionSpec& BlockSpec::attention() const { return *first_branch(*this, true).attention(); }
+MlpSpec& BlockSpec::mlp() { return std::get<MlpSpec>(mlp_branch().mixer); }
+const MlpSpec& BlockSpec::mlp() const { return *first_branch(*this, false).mlp(); }
 
 StackSpec stack_of(BlockSpec block, int64_t num_layers, NormSpec final_norm) {
   StackSpec stack;

@@ -19,7 +19,8 @@ std::vector<const lora::LinearGroup*> Block::groups() const {
 at::Tensor Block::anchor(const BlockSpec& spec) const {
   at::Tensor anchor;
   visit_norms(spec, *this, [&](const NormSpec&, const lora::NormWeight& norm) {
-    if (norm.trained && !anchor.defined()) anchor = lora::anchor_of(*norm.trained);
+    for (const auto* trained : {&norm.trained, &norm.trained_bias})
+      if (*trained && !anchor.defined()) anchor = lora::anchor_of(**trained);
   });
   for (const lora::LinearGroup* group : groups())
     if (!anchor.defined()) anchor = group->anchor();
@@ -28,7 +29,8 @@ at::Tensor Block::anchor(const BlockSpec& spec) const {
 
 void append_norm(const std::string& module, const lora::NormWeight& norm,
                  quant::NamedTensors& all) {
-  all.emplace_back(module + ".weight", norm.frozen);
+  if (norm.frozen.defined()) all.emplace_back(module + ".weight", norm.frozen);
+  if (norm.frozen_bias.defined()) all.emplace_back(module + ".bias", norm.frozen_bias);
 }
 
 void append_linear(const lora::LoraLinear& linear, quant::NamedTensors& all) {

@@ -5,8 +5,9 @@
 
 #include <optional>
 
+#include "model/activation.h"
+#include "model/clip.h"
 #include "model/norm.h"
-#include "model/swiglu.h"
 
 namespace qlora::model {
 namespace {
@@ -18,7 +19,8 @@ struct Entry {
   lora::RemadeInput again;
 };
 
-// A branch's group of linear layers with what reads its result.
+at::Tensor times(const at::Tensor& x, double factor) { return factor == 1 ? x : x * factor; }
+
 class BlockRun {
  public:
   BlockRun(const BlockSpec& spec, const Block& block, int64_t layer, const BlockPass& pass,
@@ -31,67 +33,98 @@ class BlockRun {
         output_unused_(output_unused) {}
 
   Stream run(Stream stream) {
+    Entry entry;
     for (size_t b = 0; b < spec_.branches.size(); ++b) {
-      const bool last = b + 1 == spec_.branches.size();
-      stream = branch(spec_.branches[b], block_.branches[b], stream, output_unused_ && last);
+      const Branch& branch = spec_.branches[b];
+      const BranchWeights& weights = block_.branches[b];
+      entry = enter(branch, weights, stream, entry);
+      // Beside another branch the stream has that one's result in it already.
+      const Stream onto = branch.beside ? stream : Stream{entry.in.residual, at::Tensor()};
+      // A norm behind the last product reads it in the backward pass.
+      const bool unused =
+          output_unused_ && b + 1 == spec_.branches.size() && !branch.after.present();
+      const auto outputs = weights.in.forward(entry.in.normed, context_,
+                                              context_.remakes_inputs ? &entry.again : nullptr);
+      stream = branch.attention()
+                   ? leave(branch, weights, onto, attend(branch, weights, outputs), nullptr, unused)
+                   : activate_and_leave(branch, weights, onto, outputs, unused);
     }
     return stream;
   }
 
  private:
-  Stream branch(const Branch& spec, const BranchWeights& weights, const Stream& stream,
-                bool output_unused) {
-    const Entry entry = enter(spec, weights, stream);
-    const auto outputs = weights.in.forward(entry.in.normed, context_,
-                                            context_.remakes_inputs ? &entry.again : nullptr);
-    if (const AttentionSpec* attention_spec = spec.attention())
-      return leave(spec, weights, entry.in.residual, attend(*attention_spec, outputs), nullptr,
-                   output_unused);
-    return activate_and_leave(spec, weights, entry.in.residual, outputs, output_unused);
-  }
-
-  Entry enter(const Branch& spec, const BranchWeights& weights, const Stream& stream) const {
+  // `before`: what the branch before this one entered with.
+  Entry enter(const Branch& spec, const BranchWeights& weights, const Stream& stream,
+              const Entry& before) const {
+    if (spec.same_norm) return before;
+    const Stream read = spec.beside ? Stream{before.in.residual, at::Tensor()} : stream;
     const bool enabled = context_.adapters_enabled;
     Entry entry;
-    entry.in = add_rms_norm(stream.residual, stream.delta, weights.before.value(enabled),
-                            spec.before.eps, pass_.compute, weights.before.gradient(enabled));
+    entry.in = add_norm(read.residual, read.delta, weights.before, spec.before.rule, pass_.compute,
+                        enabled);
     entry.again = {{entry.in.residual.detach()},
-                   [weight = weights.before.value(enabled), eps = spec.before.eps,
-                    compute = pass_.compute](const std::vector<at::Tensor>& kept) {
-                     return rms_norm(kept[0], weight, eps, compute);
+                   [&weight = weights.before, rule = spec.before.rule, compute = pass_.compute,
+                    enabled](const std::vector<at::Tensor>& kept) {
+                     return norm_again(kept[0], weight, rule, compute, enabled);
                    }};
     return entry;
   }
 
-  at::Tensor attend(const AttentionSpec& spec, const std::vector<at::Tensor>& qkv) const {
-    return attention(qkv[0], qkv[1], qkv[2], spec.shape, pass_.attention, layer_);
+  at::Tensor attend(const Branch& branch, const BranchWeights& weights,
+                    std::vector<at::Tensor> qkv) const {
+    const AttentionSpec& spec = *branch.attention();
+    const auto norm = [&](at::Tensor& x, const NormSpec& of, const lora::NormWeight& weight) {
+      if (of.present())
+        x = norm_rows(x, x.size(1) / of.size, weight, of.rule, context_.adapters_enabled);
+    };
+    norm(qkv.front(), spec.q_norm, weights.q_norm);
+    if (spec.k_norm.present()) norm(qkv.at(1), spec.k_norm, weights.k_norm);
+    if (spec.clamp > 0)
+      for (at::Tensor& x : qkv) x = clip(x, spec.clamp);
+    const RotaryTable* rotary =
+        spec.rotary == kNotRotated ? nullptr : &pass_.rotaries[static_cast<size_t>(spec.rotary)];
+    return attention(qkv, spec.shape, rotary, pass_.attention, layer_);
   }
 
-  Stream activate_and_leave(const Branch& spec, const BranchWeights& weights,
-                            const at::Tensor& residual, const std::vector<at::Tensor>& gate_up,
-                            bool output_unused) const {
+  Stream activate_and_leave(const Branch& branch, const BranchWeights& weights, const Stream& onto,
+                            const std::vector<at::Tensor>& inputs, bool output_unused) const {
+    const MlpSpec& spec = *branch.mlp();
+    const ActivationRule& rule = spec.activation;
     const bool narrow = pass_.narrow_gates && at::GradMode::is_enabled();
-    const KeptGates gates =
-        keep_gates(gate_up[0], gate_up[1], narrow ? at::kBFloat16 : gate_up[0].scalar_type());
-    const at::Tensor activated = swiglu(gate_up[0], gate_up[1], gates);
+    const at::ScalarType kept_type = narrow ? at::kBFloat16 : inputs[0].scalar_type();
+    const bool halves = spec.gated && inputs.size() == 1;
+    const at::Tensor up = inputs.size() > 1 ? inputs[1] : at::Tensor();
+    const KeptGates kept =
+        halves ? keep_halves(inputs[0], kept_type) : keep_gates(inputs[0], up, kept_type);
+    const at::Tensor activated =
+        halves ? activate_halves(inputs[0], kept, rule) : activate(inputs[0], up, kept, rule);
     // Made again of the narrow ones wherever there are such, so that recomputation changes no bit.
     if (!context_.remakes_inputs && !narrow)
-      return leave(spec, weights, residual, activated, nullptr, output_unused);
-    const lora::RemadeInput again{{gates.gate, gates.up},
-                                  [compute = pass_.compute](const std::vector<at::Tensor>& kept) {
-                                    return swiglu_again({kept[0], kept[1]}, compute);
-                                  }};
-    return leave(spec, weights, residual, activated, &again, output_unused);
+      return leave(branch, weights, onto, activated, nullptr, output_unused);
+    std::vector<at::Tensor> from;
+    from.reserve(2);
+    from.push_back(kept.gate);
+    if (kept.up.defined()) from.push_back(kept.up);
+    const lora::RemadeInput again{
+        std::move(from), [compute = pass_.compute, rule](const std::vector<at::Tensor>& tensors) {
+          return activate_again({tensors[0], tensors.size() > 1 ? tensors[1] : at::Tensor()},
+                                compute, rule);
+        }};
+    return leave(branch, weights, onto, activated, &again, output_unused);
   }
 
   // The last product's result is added to the stream.
-  Stream leave(const Branch&, const BranchWeights& weights, const at::Tensor& residual,
+  Stream leave(const Branch& branch, const BranchWeights& weights, const Stream& onto,
                const at::Tensor& x, const lora::RemadeInput* again, bool output_unused) const {
     lora::ForwardContext context = context_;
     context.output_unused = output_unused;
-    if (weights.out.sums_onto(x, context))
-      return {weights.out.forward_onto_residual(residual, x, context, again), at::Tensor()};
-    return {residual, weights.out.forward(x, context, again)[0]};
+    const bool as_it_is = !branch.after.present() && branch.multiplier == 1;
+    if (as_it_is && weights.out.sums_onto(x, context))
+      return {weights.out.forward_onto_residual(onto.sum(), x, context, again), at::Tensor()};
+    at::Tensor delta = weights.out.forward(x, context, again)[0];
+    if (branch.after.present())
+      delta = norm_rows(delta, 1, weights.after, branch.after.rule, context_.adapters_enabled);
+    return {onto.sum(), times(delta, branch.multiplier)};
   }
 
   const BlockSpec& spec_;

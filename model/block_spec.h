@@ -18,7 +18,9 @@
 #include <variant>
 #include <vector>
 
+#include "model/activation_rule.h"
 #include "model/attention_shape.h"
+#include "model/norm_rule.h"
 
 namespace qlora::model {
 
@@ -47,20 +49,20 @@ struct LinearSpec {
   int64_t numbers() const { return out * in; }
 };
 
-enum class NormKind : uint8_t { kNone, kRms, kLayer };
-// RMSNorm (Zhang & Sennrich 2019) or LayerNorm (Ba et al. 2016) of rows of `size` numbers.
+// A norm of rows of `size` numbers.
 struct NormSpec {
-  NormKind kind = NormKind::kNone;
+  NormRule rule = {.kind = NormKind::kNone};
   TensorNames names = {};
   int64_t size = 0;
-  double eps = 1e-6;
-  double offset = 0;              // what is computed with is offset + weight (Gemma: 1)
-  bool gguf_adds_offset = false;  // the weight in GGUF is that sum already
-  bool weight = true, bias = false;
-  int64_t groups = 1;  // rows of weights, one for each head (StableLM, Cohere)
+  bool weight = true, bias = false;  // OLMo 1 has neither
+  int64_t groups = 1;                // rows of weights, one for each head (StableLM, Cohere)
+  bool gguf_adds_offset = false;     // the weight in GGUF has the rule's offset in it
 
-  bool present() const { return kind != NormKind::kNone; }
-  int64_t numbers() const { return groups * size * ((weight ? 1 : 0) + (bias ? 1 : 0)); }
+  bool present() const { return rule.kind != NormKind::kNone; }
+  std::vector<int64_t> shape() const {
+    return groups > 1 ? std::vector{groups, size} : std::vector{size};
+  }
+  int64_t numbers() const { return groups * size; }  // of the weight, of the bias
 };
 
 constexpr int kNotRotated = -1;
@@ -76,10 +78,9 @@ struct AttentionSpec {
   int64_t keys() const { return shape.kv_heads * shape.head_dim; }
 };
 
-enum class Activation : uint8_t { kSilu, kGelu, kGeluTanh, kRelu, kRelu2 };
 struct MlpSpec {
   int64_t inner = 0;
-  Activation activation = Activation::kSilu;
+  ActivationRule activation;
   bool gated = true;
   std::vector<LinearSpec> in;  // gate and up, or one that gives both, or up alone
   LinearSpec out;
@@ -106,10 +107,13 @@ struct Branch {
 struct BlockSpec {
   std::vector<Branch> branches;
 
-  // The first one that attends, and the first one that does not.
-  Branch& attention();
-  Branch& mlp();
+  // The first branch that attends, the first that does not, and their mixers.
+  Branch& attention_branch();
+  Branch& mlp_branch();
+  AttentionSpec& attention();
   const AttentionSpec& attention() const;
+  MlpSpec& mlp();
+  const MlpSpec& mlp() const;
   // Calls visit(norm) and visit(linear) in the order in which they are hashed and written: the
   // norms of all branches, then the linear layers.
   template <typename Visit>

@@ -38,12 +38,11 @@ lora::ForwardContext CausalLm::context(const ForwardInput& input) {
 
 std::shared_ptr<const BlockPass> CausalLm::pass_of(const ForwardInput& input) const {
   auto pass = std::make_shared<BlockPass>();
-  pass->attention = {input.cu_seqlens, {}, input.cache};
+  pass->attention = {input.cu_seqlens, input.cache};
   if (device_.is_cuda())
     pass->attention.boundaries = at::tensor(input.cu_seqlens, at::kInt).to(device_);
   for (const Rotary& rotary : rotaries_)
     pass->rotaries.push_back(rotary.at_positions(input.positions, input.cu_seqlens));
-  pass->attention.rotary = pass->rotaries.front();
   pass->compute = compute_;
   pass->narrow_gates = narrow_gates;
   return pass;
@@ -58,6 +57,8 @@ at::Tensor CausalLm::hidden(const ForwardInput& input) {
     check(token >= 0 && token < architecture_.vocab_size,
           "CausalLm: the model has {} tokens, not token {}", architecture_.vocab_size, token);
   Stream stream{lora::embed(embedding, input.tokens, input.adapters_enabled), at::Tensor()};
+  if (architecture_.embedding_multiplier != 1)
+    stream.residual = stream.residual * architecture_.embedding_multiplier;
   const lora::ForwardContext shared = context(input);
   const std::shared_ptr<const BlockPass> pass = pass_of(input);
   for (size_t i = 0; i < layers.size(); ++i) {
@@ -86,10 +87,12 @@ at::Tensor CausalLm::hidden(const ForwardInput& input) {
                                   input.cu_seqlens[static_cast<size_t>(s)]);
   if (upcast_from)
     stream = {stream.sum(), at::Tensor()};  // the norm gives another type than delta's
-  return add_rms_norm(stream.residual, stream.delta, final_norm.value(input.adapters_enabled),
-                      architecture_.decoder.final_norm.eps, upcast_from ? at::kFloat : compute_,
-                      final_norm.gradient(input.adapters_enabled))
-      .normed;
+  const at::Tensor last =
+      add_norm(stream.residual, stream.delta, final_norm, architecture_.decoder.final_norm.rule,
+               upcast_from ? at::kFloat : compute_, input.adapters_enabled)
+          .normed;
+  // Of the logits, which are products with it.
+  return architecture_.logit_multiplier == 1 ? last : last * architecture_.logit_multiplier;
 }
 
 at::Tensor CausalLm::logits(const at::Tensor& hidden_rows, bool adapters_enabled) {
@@ -97,7 +100,9 @@ at::Tensor CausalLm::logits(const at::Tensor& hidden_rows, bool adapters_enabled
   lora::ForwardContext context;
   context.workspace = &workspace_;
   context.adapters_enabled = adapters_enabled;
-  return head.forward(hidden_rows.detach(), context)[0].to(at::kFloat);
+  const at::Tensor logits = head.forward(hidden_rows.detach(), context)[0].to(at::kFloat);
+  const double cap = architecture_.logit_softcap;
+  return cap > 0 ? at::tanh(logits / cap) * cap : logits;
 }
 
 void CausalLm::set_head(std::unique_ptr<quant::FrozenWeight> weight) {

@@ -68,11 +68,6 @@ inline std::vector<Document> documents_of(const FlashAttention& a) {
   return all;
 }
 
-template <typename T>
-const T* head_of(const HeadRows<const T>& rows, int64_t token, int64_t head, int64_t head_dim) {
-  return rows.data + token * rows.stride + head * head_dim;
-}
-
 // Calls visit(worker, item) for [0, count) on all threads, whichever is free next, in order; each
 // thread has a worker of its own.
 template <typename MakeWorker, typename Visit>

@@ -208,7 +208,7 @@ class KeyChunk {
     keys.started = true;
     const HeadRows<uint16_t>& to = b_.gradients.q;
     float* dq = b_.dq + (queries.head * a_.tokens() + queries.token) * dim;
-    uint16_t* out = to.data + (queries.token + begin) * to.stride + queries.head * dim;
+    uint16_t* out = head_of(to, queries.token + begin, queries.head, dim);
     const auto own_keys = [&](int64_t query, int count) {
       return Range(0, std::min<int64_t>((query + count) / 2, (keys.count + 1) / 2));
     };
@@ -279,10 +279,10 @@ class KeyChunk {
 
   void store(const float* sum, int64_t count, const HeadRows<uint16_t>& to, int64_t first,
              int64_t kv_head) {
+    uint16_t* out = head_of(to, first, kv_head, a_.head_dim);
     for (int64_t t = 0; t < count; ++t)
       for (int64_t c = 0; c < a_.head_dim; c += kWords)
-        store_bfloat16(_mm512_loadu_ps(sum + t * a_.head_dim + c),
-                       to.data + (first + t) * to.stride + kv_head * a_.head_dim + c, 0xffff);
+        store_bfloat16(_mm512_loadu_ps(sum + t * a_.head_dim + c), out + t * to.stride + c, 0xffff);
   }
 
   Backward& b_;

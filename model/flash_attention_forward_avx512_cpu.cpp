@@ -60,7 +60,7 @@ class QueryBlock {
                              kBlock, j == 0);
       meet<vectors, true>(head_of(a_.k, first, kv_head, dim), values + block * kPairs * dim, rows,
                           block == 0);
-      finish<vectors>(rows, out.data + first * out.stride + head * dim, out.stride,
+      finish<vectors>(rows, head_of(out, first, head, dim), out.stride,
                       lse + head * a_.tokens() + first);
     });
   }

@@ -7,17 +7,12 @@
 #include <cstdint>
 #include <vector>
 
+#include "model/head_rows.h"
+
 namespace qlora::model::cpu {
 
-// Rows of tokens; `stride` elements from token to token.
-template <typename T>
-struct HeadRows {
-  T* data;
-  int64_t stride;
-};
-
 struct FlashAttention {
-  HeadRows<const uint16_t> q, k, v;  // bf16 bits, rotated; heads side by side in a row
+  HeadRows<const uint16_t> q, k, v;  // bf16 bits, rotated
   int64_t heads, kv_heads, head_dim;
   float scale;                      // of the scores
   std::vector<int32_t> cu_seqlens;  // document d is tokens [cu_seqlens[d], cu_seqlens[d + 1])

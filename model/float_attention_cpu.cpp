@@ -17,13 +17,6 @@ constexpr float kLog2e = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
 
 int64_t blocks_of(int64_t count) { return (count + kBlock - 1) / kBlock; }
 
-const float* head_of(const ConstFloatRows& rows, int64_t token, int64_t head, int64_t dim) {
-  return rows.data + token * rows.stride + head * dim;
-}
-float* head_of(const FloatRows& rows, int64_t token, int64_t head, int64_t dim) {
-  return rows.data + token * rows.stride + head * dim;
-}
-
 // The backward pass as all threads see it.
 struct Backward {
   const FloatAttention& a;

@@ -9,17 +9,12 @@
 #include <cstdint>
 #include <vector>
 
+#include "model/head_rows.h"
+
 namespace qlora::model::cpu {
 
-// Rows of tokens, heads side by side; `stride` floats from token to token.
-struct FloatRows {
-  float* data;
-  int64_t stride;
-};
-struct ConstFloatRows {
-  const float* data;
-  int64_t stride;
-};
+using FloatRows = HeadRows<float>;
+using ConstFloatRows = HeadRows<const float>;
 
 // Queries whose first one comes after `past` keys of the same document: query i sees keys up to
 // past + i. Rows of q begin at token `query`, those of k and v at token `key`.

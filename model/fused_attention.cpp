@@ -3,8 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
-#include <algorithm>
-#include <cmath>
+#include <optional>
 
 #include "base/profile.h"
 #include "lora/autograd_function.h"
@@ -17,11 +16,11 @@ using lora::Variable;
 using lora::variable_list;
 
 // [tokens, heads * d] -> [tokens, heads, d], over the same memory.
-at::Tensor by_heads(const at::Tensor& x, int64_t d) {
-  return x.view({x.size(0), x.size(1) / d, d});
-}
+at::Tensor by_heads(const at::Tensor& x, int64_t d) { return x.unflatten(1, {x.size(1) / d, d}); }
 
-double scale_of(int64_t head_dim) { return 1.0 / std::sqrt(static_cast<double>(head_dim)); }
+// A window's keys before the query; -1: all.
+int64_t keys_before(const AttentionShape& s) { return s.window > 0 ? s.window - 1 : -1; }
+int64_t keys_behind(const AttentionShape& s) { return s.causal ? 0 : -1; }
 
 // What the backward pass needs beside the inputs.
 struct Forward {
@@ -30,24 +29,33 @@ struct Forward {
   at::Tensor random, seed;  // of a dropout that is never applied; the kernel wants them back
 };
 
+struct Kept : torch::CustomClassHolder {
+  Kept(const AttentionCall& call) : shape(call.shape), longest(call.context.longest()) {
+    if (call.rotary != nullptr) rotary = *call.rotary;
+  }
+  AttentionShape shape;
+  int64_t longest;
+  std::optional<RotaryTable> rotary;
+};
+
 // q, k rotated.
-Forward attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t d,
-               const AttentionContext& context) {
+Forward attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+               const AttentionShape& s, const AttentionContext& context) {
+  const int64_t d = s.head_dim;
   const auto [out, lse, random, seed, unused] = at::_flash_attention_forward(
       by_heads(q, d), by_heads(k, d), by_heads(v, d), context.boundaries, context.boundaries,
-      context.longest(), context.longest(), 0.0, true, false, scale_of(d));
+      context.longest(), context.longest(), 0.0, s.causal, false, s.scale, keys_before(s),
+      keys_behind(s));
   return {out.view(q.sizes()), lse, random, seed};
 }
 
 struct FusedAttentionNode : lora::Function<FusedAttentionNode> {
   static Variable forward(AutogradContext* ctx, const Variable& q, const Variable& k,
-                          const Variable& v, int64_t head_dim, const AttentionContext* context) {
-    const at::Tensor rq = rotate(q, context->rotary, false), rk = rotate(k, context->rotary, false);
-    const Forward f = attend(rq, rk, v, head_dim, *context);
-    ctx->save_for_backward({rq, rk, v, f.out, f.lse, f.random, f.seed, context->boundaries,
-                            context->rotary.cos, context->rotary.sin});
-    ctx->saved_data["head_dim"] = head_dim;
-    ctx->saved_data["longest"] = context->longest();
+                          const Variable& v, const AttentionCall* call) {
+    rotate_heads({q, k, v}, call->shape, call->rotary, false);
+    const Forward f = attend(q, k, v, call->shape, call->context);
+    ctx->save_for_backward({q, k, v, f.out, f.lse, f.random, f.seed, call->context.boundaries});
+    ctx->saved_data["kept"] = c10::IValue::make_capsule(c10::make_intrusive<Kept>(*call));
     return f.out;
   }
 
@@ -55,32 +63,33 @@ struct FusedAttentionNode : lora::Function<FusedAttentionNode> {
     const ProfileScope scope("attention backward");
     const auto saved = ctx->get_saved_variables();
     const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], &boundaries = saved[7];
-    const int64_t d = ctx->saved_data["head_dim"].toInt(),
-                  longest = ctx->saved_data["longest"].toInt();
+    const auto capsule = ctx->saved_data["kept"].toCapsule();
+    const auto& kept = static_cast<const Kept&>(*capsule);
+    const AttentionShape& s = kept.shape;
+    const int64_t d = s.head_dim;
     const auto [dq, dk, dv] = at::_flash_attention_backward(
         by_heads(gradients[0].contiguous(), d), by_heads(q, d), by_heads(k, d), by_heads(v, d),
-        by_heads(saved[3], d), saved[4], boundaries, boundaries, longest, longest, 0.0, true,
-        saved[5], saved[6], scale_of(d));
-    const RotaryTable table{saved[8], saved[9]};
-    return {rotate(dq.reshape(q.sizes()), table, true), rotate(dk.reshape(k.sizes()), table, true),
-            dv.reshape(v.sizes()), Variable(), Variable()};
+        by_heads(saved[3], d), saved[4], boundaries, boundaries, kept.longest, kept.longest, 0.0,
+        s.causal, saved[5], saved[6], s.scale, keys_before(s), keys_behind(s));
+    variable_list d_qkv = {dq.reshape(q.sizes()), dk.reshape(k.sizes()), dv.reshape(v.sizes())};
+    rotate_heads(d_qkv, s, kept.rotary ? &*kept.rotary : nullptr, true);
+    d_qkv.emplace_back();
+    return d_qkv;
   }
 };
 
 }  // namespace
 
-bool has_fused_attention(const at::Tensor& q, const AttentionShape& shape) {
-  return q.is_cuda() && q.scalar_type() != at::kFloat && shape.head_dim % 8 == 0 &&
-         shape.head_dim <= 256;
+bool has_fused_attention(const AttentionShape& shape, at::ScalarType dtype) {
+  return (dtype == at::kBFloat16 || dtype == at::kHalf) && shape.head_dim % 8 == 0 &&
+         shape.head_dim <= 256 && shape.softcap == 0 && !shape.position_bias && !shape.sinks;
 }
 
-at::Tensor fused_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                           const AttentionShape& shape, const AttentionContext& context) {
-  if (at::GradMode::is_enabled())
-    return FusedAttentionNode::apply(q, k, v, shape.head_dim, &context);
-  return attend(rotate(q, context.rotary, false), rotate(k, context.rotary, false), v,
-                shape.head_dim, context)
-      .out;
+at::Tensor fused_attention(const AttentionCall& call) {
+  const variable_list qkv = separate_heads(call.qkv, call.shape);
+  if (at::GradMode::is_enabled()) return FusedAttentionNode::apply(qkv[0], qkv[1], qkv[2], &call);
+  rotate_heads(qkv, call.shape, call.rotary, false);
+  return attend(qkv[0], qkv[1], qkv[2], call.shape, call.context).out;
 }
 
 }  // namespace qlora::model

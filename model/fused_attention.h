@@ -3,15 +3,14 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/ScalarType.h>
 
-#include "model/attention.h"
+#include "model/attention_call.h"
 
 namespace qlora::model {
 
-bool has_fused_attention(const at::Tensor& q, const AttentionShape& shape);
+bool has_fused_attention(const AttentionShape& shape, at::ScalarType dtype);
 
-// As attention() without a cache: q and k are rotated where they lie.
-at::Tensor fused_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                           const AttentionShape& shape, const AttentionContext& context);
+at::Tensor fused_attention(const AttentionCall& call);
 
 }  // namespace qlora::model

@@ -10,7 +10,9 @@ GgufNames::GgufNames(const Architecture& a) {
   const auto outside = [&](const TensorNames& names, double added) {
     modules_[names.hugging_face] = {.name = names.gguf, .added = added};
   };
-  const auto added = [](const NormSpec& norm) { return norm.gguf_adds_offset ? norm.offset : 0.0; };
+  const auto added = [](const NormSpec& norm) {
+    return norm.gguf_adds_offset ? norm.rule.offset : 0.0;
+  };
   outside(a.embedding, 0);
   outside(a.head.names, 0);
   outside(a.decoder.final_norm.names, added(a.decoder.final_norm));

@@ -10,8 +10,8 @@ namespace qlora::model {
 
 class KvCache {
  public:
-  // Room for `capacity` tokens in each of `sequences` sequences. `widths`: the numbers of a token's
-  // keys, kv_heads * head_dim, in each layer.
+  // Room for `capacity` tokens in each of `sequences` sequences. A layer's keys of a token are
+  // `widths[layer]` elements, kv_heads * head_dim, and so are its values.
   KvCache(const std::vector<int64_t>& widths, int64_t sequences, int64_t capacity,
           at::ScalarType dtype, at::Device device);
 

@@ -45,10 +45,13 @@ class Loader {
   }
 
   lora::NormWeight norm(const std::string& module, const NormSpec& spec) {
-    const std::vector<int64_t> shape = spec.groups > 1
-                                           ? std::vector<int64_t>{spec.groups, spec.size}
-                                           : std::vector<int64_t>{spec.size};
-    return source_.read(module + ".weight", shape, dtype_).to(device_, at::kFloat);
+    const auto read = [&](const char* suffix) {
+      return source_.read(module + suffix, spec.shape(), dtype_).to(device_, at::kFloat);
+    };
+    lora::NormWeight norm;
+    if (spec.weight) norm.frozen = read(".weight");
+    if (spec.bias) norm.frozen_bias = read(".bias");
+    return norm;
   }
 
   // A bias that the configuration promises is zero where the file has none, as in

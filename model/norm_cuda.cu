@@ -1,4 +1,7 @@
-// A thread block for each token.
+// A thread block for each group of a token.
+#include <algorithm>
+#include <type_traits>
+
 #include "model/norm_kernels.h"
 #include "quant/device_arithmetic.cuh"
 #include "quant/device_sums.cuh"
@@ -14,88 +17,151 @@ using quant::cuda::Sum;
 using quant::cuda::to_float;
 using quant::cuda::with_device_type;
 
-constexpr int kThreads = 256;
+constexpr int kMostThreads = 256;
 
-template <typename T>
-__global__ void forward(AddRmsNorm a) {
-  __shared__ float shared[32];
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * a.hidden;
-  const T* delta = static_cast<const T*>(a.delta);
-  T* normed = static_cast<T*>(a.normed);
-  float sum = 0.0f;
-  for (int64_t i = threadIdx.x; i < a.hidden; i += kThreads) {
-    const float x = a.residual[row + i] + (delta ? to_float(delta[row + i]) : 0.0f);
-    if (a.residual_out) a.residual_out[row + i] = x;
-    sum += x * x;
-  }
-  sum = reduce_block<Sum>(sum, shared);
-  const float scale = 1.0f / sqrtf(sum / static_cast<float>(a.hidden) + a.eps);
-  if (threadIdx.x == 0) a.rstd[blockIdx.x] = scale;
-  const float* x = a.residual_out ? a.residual_out : a.residual;
-  for (int64_t i = threadIdx.x; i < a.hidden; i += kThreads)
-    store(x[row + i] * scale * a.weight[i], normed[row + i]);
+// Where a block's group lies.
+struct Place {
+  int64_t in_x, in_rows, in_weight;
+};
+
+__device__ inline Place place_of(const NormShape& s, int64_t stride, int64_t row) {
+  const int64_t token = row / s.groups, column = row % s.groups * s.size;
+  return {token * stride + column, row * s.size, s.weight_for_each_group ? column : 0};
 }
 
-template <typename T>
-__global__ void backward(AddRmsNormBackward a) {
+template <typename X, typename T>
+__global__ void forward(Norm a) {
   __shared__ float shared[32];
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * a.hidden;
-  const T* dy = static_cast<const T*>(a.d_normed);
-  T* d_delta = static_cast<T*>(a.d_delta);
-  float dot = 0.0f;
-  for (int64_t i = threadIdx.x; i < a.hidden; i += kThreads)
-    dot += to_float(dy[row + i]) * a.weight[i] * a.residual[row + i];
-  const float rstd = a.rstd[blockIdx.x];
-  dot = reduce_block<Sum>(dot, shared) * rstd * rstd * rstd / static_cast<float>(a.hidden);
-  for (int64_t i = threadIdx.x; i < a.hidden; i += kThreads) {
-    const float d_out = a.d_residual_out ? a.d_residual_out[row + i] : 0.0f;
-    const float dx = d_out + rstd * a.weight[i] * to_float(dy[row + i]) - a.residual[row + i] * dot;
-    a.d_residual[row + i] = dx;
-    if (d_delta) store(dx, d_delta[row + i]);
+  const int64_t row = blockIdx.x, size = a.shape.size;
+  const Place at = place_of(a.shape, a.in.stride, row);
+  const X* x = static_cast<const X*>(a.in.x) + at.in_x;
+  const float *weight = a.weight + at.in_weight, *bias = a.bias ? a.bias + at.in_weight : nullptr;
+  T* normed = static_cast<T*>(a.normed) + at.in_rows;
+  if constexpr (std::is_same_v<X, float>)
+    if (a.delta) {
+      const T* delta = static_cast<const T*>(a.delta) + at.in_rows;
+      float* sum = a.sum + at.in_rows;
+      for (int64_t i = threadIdx.x; i < size; i += blockDim.x)
+        sum[i] = x[i] + to_float(delta[i]);  // read again by the same thread
+      x = sum;
+    }
+  float mean = 0.0f;
+  if (a.shape.layer) {
+    for (int64_t i = threadIdx.x; i < size; i += blockDim.x) mean += to_float(x[i]);
+    mean = reduce_block<Sum>(mean, shared) / static_cast<float>(size);
+    if (threadIdx.x == 0) a.mean[row] = mean;
+  }
+  float squares = 0.0f;
+  for (int64_t i = threadIdx.x; i < size; i += blockDim.x) {
+    const float centred = to_float(x[i]) - mean;
+    squares += centred * centred;
+  }
+  squares = reduce_block<Sum>(squares, shared);
+  const float scale = 1.0f / sqrtf(squares / static_cast<float>(size) + a.eps);
+  if (threadIdx.x == 0) a.rstd[row] = scale;
+  for (int64_t i = threadIdx.x; i < size; i += blockDim.x) {
+    const float value = (to_float(x[i]) - mean) * scale * weight[i];
+    store(bias ? value + bias[i] : value, normed[i]);
   }
 }
 
-// A thread for each column, which takes the tokens in their order.
-template <typename T>
-__global__ void weight_gradient(RmsNormWeightGradient a) {
+template <typename X, typename T>
+__global__ void backward(NormBackward a) {
+  __shared__ float shared[32];
+  const int64_t row = blockIdx.x, size = a.shape.size;
+  const Place at = place_of(a.shape, a.in.stride, row);
+  const X* x = static_cast<const X*>(a.in.x) + at.in_x;
+  const float* weight = a.weight + at.in_weight;
+  const T* dy = static_cast<const T*>(a.d_normed) + at.in_rows;
+  X* dx = static_cast<X*>(a.d_x) + at.in_rows;
+  T* d_delta = a.d_delta ? static_cast<T*>(a.d_delta) + at.in_rows : nullptr;
+  const float* d_sum = a.d_sum ? a.d_sum + at.in_rows : nullptr;
+  const float mean = a.shape.layer ? a.mean[row] : 0.0f, rstd = a.rstd[row];
+  float dot = 0.0f, shift = 0.0f;
+  for (int64_t i = threadIdx.x; i < size; i += blockDim.x) {
+    const float through_weight = to_float(dy[i]) * weight[i];
+    dot += through_weight * (to_float(x[i]) - mean);
+    shift += through_weight;
+  }
+  dot = reduce_block<Sum>(dot, shared) * rstd * rstd * rstd / static_cast<float>(size);
+  shift = a.shape.layer ? reduce_block<Sum>(shift, shared) * rstd / static_cast<float>(size) : 0.0f;
+  for (int64_t i = threadIdx.x; i < size; i += blockDim.x) {
+    const float d = (d_sum ? d_sum[i] : 0.0f) + rstd * weight[i] * to_float(dy[i]) -
+                    (to_float(x[i]) - mean) * dot - shift;
+    store(d, dx[i]);
+    if (d_delta) store(d, d_delta[i]);
+  }
+}
+
+// A thread for each column of the weight, which takes the tokens in their order.
+template <typename X, typename T>
+__global__ void weight_gradient(NormWeightGradient a) {
+  const NormShape& s = a.shape;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= a.hidden) return;
-  const T* dy = static_cast<const T*>(a.d_normed);
-  double sum = 0.0;
-  for (int64_t t = 0; t < a.tokens; ++t)
-    sum += static_cast<double>(to_float(dy[t * a.hidden + i]) *
-                               (a.residual[t * a.hidden + i] * a.rstd[t]));
-  a.d_weight[i] += static_cast<float>(sum);
+  const int64_t weight_groups = s.weight_for_each_group ? s.groups : 1;
+  if (i >= weight_groups * s.size) return;
+  const int64_t each = s.groups / weight_groups, width = s.groups * s.size;
+  double weight = 0.0, bias = 0.0;
+  for (int64_t t = 0; t < s.tokens; ++t)
+    for (int64_t g = 0; g < each; ++g) {
+      const int64_t column = i + g * s.size, row = t * s.groups + column / s.size;
+      const float x = to_float(static_cast<const X*>(a.in.x)[t * a.in.stride + column]);
+      const float dy = to_float(static_cast<const T*>(a.d_normed)[t * width + column]);
+      const float mean = s.layer ? a.mean[row] : 0.0f;
+      weight += static_cast<double>(dy * ((x - mean) * a.rstd[row]));
+      bias += static_cast<double>(dy);
+    }
+  if (a.d_weight) a.d_weight[i] += static_cast<float>(weight);
+  if (a.d_bias) a.d_bias[i] += static_cast<float>(bias);
+}
+
+// Calls body(tag of x, tag of the other matrices).
+template <typename Body>
+void with_types(const NormShape& shape, const NormInput& in, const Body& body) {
+  with_device_type(shape.type, [&](auto tag) {
+    if (in.is_stream)
+      body(quant::cuda::TypeTag<float>(), tag);
+    else
+      body(tag, tag);
+  });
+}
+
+unsigned blocks_of(const NormShape& s) { return static_cast<unsigned>(s.tokens * s.groups); }
+
+// Whole warps.
+int threads_of(const NormShape& s) {
+  return static_cast<int>(std::min<int64_t>(kMostThreads, (s.size + 31) / 32 * 32));
 }
 
 }  // namespace
 
-void add_rms_norm(const AddRmsNorm& a, void* stream) {
-  if (a.tokens == 0) return;
-  with_device_type(a.type, [&](auto tag) {
-    forward<typename decltype(tag)::Type>
-        <<<static_cast<unsigned>(a.tokens), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(a);
+void norm(const Norm& a, void* stream) {
+  if (a.shape.tokens == 0) return;
+  with_types(a.shape, a.in, [&](auto x, auto tag) {
+    forward<typename decltype(x)::Type, typename decltype(tag)::Type>
+        <<<blocks_of(a.shape), threads_of(a.shape), 0, static_cast<cudaStream_t>(stream)>>>(a);
   });
-  check_launch("add_rms_norm");
+  check_launch("norm");
 }
 
-void add_rms_norm_backward(const AddRmsNormBackward& a, void* stream) {
-  if (a.tokens == 0) return;
-  with_device_type(a.type, [&](auto tag) {
-    backward<typename decltype(tag)::Type>
-        <<<static_cast<unsigned>(a.tokens), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(a);
+void norm_backward(const NormBackward& a, void* stream) {
+  if (a.shape.tokens == 0) return;
+  with_types(a.shape, a.in, [&](auto x, auto tag) {
+    backward<typename decltype(x)::Type, typename decltype(tag)::Type>
+        <<<blocks_of(a.shape), threads_of(a.shape), 0, static_cast<cudaStream_t>(stream)>>>(a);
   });
-  check_launch("add_rms_norm_backward");
+  check_launch("norm_backward");
 }
 
-void rms_norm_weight_gradient(const RmsNormWeightGradient& a, void* stream) {
+void norm_weight_gradient(const NormWeightGradient& a, void* stream) {
   constexpr int kColumns = 32;
-  const auto blocks = static_cast<unsigned>((a.hidden + kColumns - 1) / kColumns);
-  with_device_type(a.type, [&](auto tag) {
-    weight_gradient<typename decltype(tag)::Type>
+  const int64_t columns = a.shape.weight_groups() * a.shape.size;
+  const auto blocks = static_cast<unsigned>((columns + kColumns - 1) / kColumns);
+  with_types(a.shape, a.in, [&](auto x, auto tag) {
+    weight_gradient<typename decltype(x)::Type, typename decltype(tag)::Type>
         <<<blocks, kColumns, 0, static_cast<cudaStream_t>(stream)>>>(a);
   });
-  check_launch("rms_norm_weight_gradient");
+  check_launch("norm_weight_gradient");
 }
 
 }  // namespace qlora::model::cuda

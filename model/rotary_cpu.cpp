@@ -7,62 +7,44 @@
 namespace qlora::model::cpu {
 namespace {
 
-template <typename T>
-[[gnu::always_inline]] inline void halves(T* head, const float* cos, const float* sin, int64_t half,
-                                          float sign) {
-  T* __restrict first = head;
-  T* __restrict second = head + half;
-  for (int64_t i = 0; i < half; ++i) {
-    const float a = load(first[i]), b = load(second[i]), s = sign * sin[i];
-    store(a * cos[i] - b * s, first[i]);
-    store(b * cos[i] + a * s, second[i]);
-  }
-}
-
-template <typename T>
-[[gnu::always_inline]] inline void neighbours(T* __restrict head, const float* cos,
-                                              const float* sin, int64_t half, float sign) {
-  for (int64_t i = 0; i < half; ++i) {
-    const float a = load(head[2 * i]), b = load(head[2 * i + 1]), s = sign * sin[i];
-    store(a * cos[i] - b * s, head[2 * i]);
-    store(b * cos[i] + a * s, head[2 * i + 1]);
-  }
-}
-
-template <typename T>
-[[gnu::always_inline]] inline void rows(const Rotate& a, int64_t begin, int64_t end) {
+template <bool kPairs, typename T>
+[[gnu::always_inline]] inline void rows(T* x, const Rotate& a, const float* __restrict cos,
+                                        const float* __restrict sin, int64_t begin, int64_t end) {
+  const int64_t heads = a.heads, head_dim = a.head_dim, half = a.half, stride = a.stride;
+  const float sign = a.sign;
   for (int64_t t = begin; t < end; ++t) {
-    const float* __restrict cos = a.cos + t * a.half;
-    const float* __restrict sin = a.sin + t * a.half;
-    for (int64_t h = 0; h < a.heads; ++h) {
-      T* head = static_cast<T*>(a.x) + t * a.stride + h * a.head_dim;
-      if (a.pairs)
-        neighbours(head, cos, sin, a.half, a.sign);
-      else
-        halves(head, cos, sin, a.half, a.sign);
+    const float *c = cos + t * half, *s = sin + t * half;
+    for (int64_t h = 0; h < heads; ++h) {
+      T* __restrict first = x + t * stride + h * head_dim;
+      T* __restrict second = first + (kPairs ? 1 : half);
+      constexpr int64_t kStep = kPairs ? 2 : 1;
+      for (int64_t i = 0; i < half; ++i) {
+        const float u = load(first[kStep * i]), v = load(second[kStep * i]), si = sign * s[i];
+        store(u * c[i] - v * si, first[kStep * i]);
+        store(v * c[i] + u * si, second[kStep * i]);
+      }
     }
   }
 }
 
 // The loops for each type of element, compiled for several instruction sets.
-QLORA_VECTORIZED void range(const Rotate& a, int64_t begin, int64_t end,
-                            std::type_identity<float>) {
-  rows<float>(a, begin, end);
-}
-QLORA_VECTORIZED void range(const Rotate& a, int64_t begin, int64_t end,
-                            std::type_identity<uint16_t>) {
-  rows<uint16_t>(a, begin, end);
-}
-QLORA_VECTORIZED void range(const Rotate& a, int64_t begin, int64_t end,
-                            std::type_identity<Float16>) {
-  rows<Float16>(a, begin, end);
-}
+#define QLORA_ROTARY_RANGE(T)                                                      \
+  QLORA_VECTORIZED void range(T* x, const Rotate& a, int64_t begin, int64_t end) { \
+    if (a.pairs) return rows<true>(x, a, a.cos, a.sin, begin, end);                \
+    rows<false>(x, a, a.cos, a.sin, begin, end);                                   \
+  }
+
+QLORA_ROTARY_RANGE(float)
+QLORA_ROTARY_RANGE(uint16_t)
+QLORA_ROTARY_RANGE(Float16)
+#undef QLORA_ROTARY_RANGE
 
 }  // namespace
 
 void rotate(const Rotate& a) {
-  quant::with_element_type(a.type, [&]<typename T>(std::type_identity<T> type) {
-    parallel_for(a.tokens, 16, [&](int64_t begin, int64_t end) { range(a, begin, end, type); });
+  quant::with_element_type(a.type, [&]<typename T>(std::type_identity<T>) {
+    parallel_for(a.tokens, 16,
+                 [&](int64_t begin, int64_t end) { range(static_cast<T*>(a.x), a, begin, end); });
   });
 }
 

@@ -70,7 +70,8 @@ Evaluation evaluate_loss(model::CausalLm& model, const std::vector<data::Example
     input.cu_seqlens = batch.cu_seqlens;
     input.adapters_enabled = adapters_enabled;
     add_losses(batch,
-               token_losses(model.hidden(input), batch.targets, model.head, model.context(input)),
+               token_losses(model.hidden(input), batch.targets, model.head, model.context(input),
+                            model.architecture().logit_softcap),
                result.rows);
     progress.advance(static_cast<int64_t>(indices.size()));
     indices.clear();

@@ -55,6 +55,11 @@ at::Tensor chunk_losses(at::Tensor& logits, const at::Tensor& targets, int64_t b
   return losses;
 }
 
+// cap tanh(z / cap) where the logits lie.
+void cap_logits(at::Tensor& logits, double cap) {
+  if (cap > 0) logits.div_(cap).tanh_().mul_(cap);
+}
+
 int64_t vocabulary(const lora::LinearGroup& head) { return head.layers().front().out_features(); }
 
 // Visits the supervised rows chunk by chunk: (first, rows, indices of the rows in hidden).
@@ -72,12 +77,15 @@ void for_each_chunk(const at::Tensor& hidden, const Supervised& s, const Visit& 
 // and the gradients of what is trained of the head.
 at::Tensor chunk_gradient(const at::Tensor& rows, bool wanted, const lora::LinearGroup& head,
                           const lora::ForwardContext& context, const at::Tensor& targets,
-                          int64_t begin, double scale, at::Tensor& sum) {
+                          int64_t begin, double scale, double softcap, at::Tensor& sum) {
   at::AutoGradMode with_grad(true);
   const at::Tensor leaf = rows.detach().requires_grad_(wanted);
   const at::Tensor logits = head.forward(leaf, context)[0];
   at::Tensor gradient = logits.detach();  // the same memory: logits turn into their gradient
+  cap_logits(gradient, softcap);
+  const at::Tensor capped = softcap > 0 ? gradient.clone() : at::Tensor();
   sum.add_(chunk_losses(gradient, targets, begin, scale, true).sum(at::kDouble));
+  if (softcap > 0) gradient.mul_(1 - (capped / softcap).square_());  // of tanh
   if (logits.requires_grad()) logits.backward(gradient);
   return leaf.grad();
 }
@@ -87,21 +95,21 @@ struct CrossEntropyNode : lora::Function<CrossEntropyNode> {
   static Variable forward(AutogradContext* ctx, const Variable& hidden,
                           const std::optional<Variable>& anchor,
                           const std::vector<int32_t>& targets, const lora::LinearGroup* head,
-                          double scale, const lora::ForwardContext* context) {
+                          double scale, const lora::ForwardContext* context, double softcap) {
     (void)anchor;
     const ProfileScope scope("head");
     const Supervised s = supervised(targets, vocabulary(*head), hidden.device());
     const bool wanted = hidden.requires_grad();
     at::Tensor d_hidden = wanted ? at::zeros_like(hidden) : at::Tensor();
     at::Tensor sum = at::zeros({}, hidden.options().dtype(at::kDouble));
-    for_each_chunk(hidden.detach(), s,
-                   [&](int64_t begin, const at::Tensor& rows, const at::Tensor& index) {
-                     lora::ForwardContext own = *context;  // each chunk drops other inputs
-                     own.dropout_key = random_key(own.dropout_key, static_cast<uint64_t>(begin));
-                     const at::Tensor d_rows =
-                         chunk_gradient(rows, wanted, *head, own, s.targets, begin, scale, sum);
-                     if (wanted) d_hidden.index_copy_(0, index, d_rows);
-                   });
+    for_each_chunk(
+        hidden.detach(), s, [&](int64_t begin, const at::Tensor& rows, const at::Tensor& index) {
+          lora::ForwardContext own = *context;  // each chunk drops other inputs
+          own.dropout_key = random_key(own.dropout_key, static_cast<uint64_t>(begin));
+          const at::Tensor d_rows =
+              chunk_gradient(rows, wanted, *head, own, s.targets, begin, scale, softcap, sum);
+          if (wanted) d_hidden.index_copy_(0, index, d_rows);
+        });
     ctx->save_for_backward({d_hidden});
     return (sum * scale).to(at::kFloat);
   }
@@ -109,7 +117,7 @@ struct CrossEntropyNode : lora::Function<CrossEntropyNode> {
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
     at::Tensor d_hidden = ctx->get_saved_variables()[0];
     if (d_hidden.defined()) d_hidden = d_hidden * gradients[0].to(d_hidden.scalar_type());
-    return {d_hidden, Variable(), Variable(), Variable(), Variable(), Variable()};
+    return {d_hidden, Variable(), Variable(), Variable(), Variable(), Variable(), Variable()};
   }
 };
 
@@ -117,22 +125,23 @@ struct CrossEntropyNode : lora::Function<CrossEntropyNode> {
 
 at::Tensor fused_cross_entropy(const at::Tensor& hidden, const std::vector<int32_t>& targets,
                                const lora::LinearGroup& head, double scale,
-                               const lora::ForwardContext& context) {
+                               const lora::ForwardContext& context, double softcap) {
   check(hidden.size(0) == static_cast<int64_t>(targets.size()),
         "cross entropy: {} hidden rows but {} targets", hidden.size(0), targets.size());
   const auto anchor =
       head.anchor().defined() ? std::optional<Variable>(head.anchor()) : std::nullopt;
-  return CrossEntropyNode::apply(hidden, anchor, targets, &head, scale, &context);
+  return CrossEntropyNode::apply(hidden, anchor, targets, &head, scale, &context, softcap);
 }
 
 std::vector<float> token_losses(const at::Tensor& hidden, const std::vector<int32_t>& targets,
-                                const lora::LinearGroup& head,
-                                const lora::ForwardContext& context) {
+                                const lora::LinearGroup& head, const lora::ForwardContext& context,
+                                double softcap) {
   at::NoGradGuard no_grad;
   const Supervised s = supervised(targets, vocabulary(head), hidden.device());
   std::vector<float> losses;
   for_each_chunk(hidden, s, [&](int64_t begin, const at::Tensor& rows, const at::Tensor&) {
     at::Tensor logits = head.forward(rows, context)[0];
+    cap_logits(logits, softcap);
     const at::Tensor chunk = chunk_losses(logits, s.targets, begin, 1.0, false).cpu();
     losses.insert(losses.end(), chunk.data_ptr<float>(), chunk.data_ptr<float>() + chunk.numel());
   });

@@ -23,13 +23,15 @@ constexpr int64_t loss_chunk_rows(int64_t element_bytes) { return element_bytes 
 // hidden [tokens, hidden] in the compute dtype; targets: one per token, -100 where nothing is
 // supervised; head: one layer. Returns a scalar fp32 tensor, differentiable towards hidden, whose
 // backward() must be called with 1 and at most once: the head's own gradients are already added. No
-// supervised target gives 0, not NaN.
+// supervised target gives 0, not NaN. `softcap`: logits z become cap tanh(z / cap) (Gemma 2); 0:
+// they do not.
 at::Tensor fused_cross_entropy(const at::Tensor& hidden, const std::vector<int32_t>& targets,
                                const lora::LinearGroup& head, double scale,
-                               const lora::ForwardContext& context);
+                               const lora::ForwardContext& context, double softcap = 0);
 
 // The negative log-likelihood (nats) of each supervised target, in order; no gradient.
 std::vector<float> token_losses(const at::Tensor& hidden, const std::vector<int32_t>& targets,
-                                const lora::LinearGroup& head, const lora::ForwardContext& context);
+                                const lora::LinearGroup& head, const lora::ForwardContext& context,
+                                double softcap = 0);
 
 }  // namespace qlora::trainer

@@ -9,8 +9,8 @@
 #include "lora/targets.h"
 #include "lora/weight_init.h"
 #include "lora/whole_modules.h"
+#include "model/attention_routes.h"
 #include "model/block_memory.h"
-#include "model/flash_attention_kernels.h"
 #include "model/load.h"
 #include "optim/optimizer.h"
 #include "quant/product.h"
@@ -189,7 +189,7 @@ void Planner::add_base() {
       weigh(layer, branch.out());
     }
   for_each_norm(a_, [&](const std::string&, const model::NormSpec& norm) {
-    norms += norm.numbers() * kFloat;
+    norms += norm.numbers() * ((norm.weight ? 1 : 0) + (norm.bias ? 1 : 0)) * kFloat;
   });
   PanelSize size(!run_.lora.use_dora, in_float_, dtype_, product_);
   for (const auto& group : groups) size.add(group, has_own_kernels());
@@ -276,9 +276,11 @@ void Planner::train_beside_layers() {
     if (rows > 0) parameter_sizes_.push_back(rows * a_.hidden_size);
   }
   const auto train = [this](const std::string& module, const model::NormSpec& norm) {
-    const bool trained = lora::is_trained_whole(run_.lora, module);
-    if (trained) parameter_sizes_.push_back(norm.numbers());
-    return trained;
+    const bool whole = lora::is_trained_whole(run_.lora, module);
+    const bool bias = norm.bias && (whole || run_.lora.bias == "all");
+    if (whole && norm.weight) parameter_sizes_.push_back(norm.numbers());
+    if (bias) parameter_sizes_.push_back(norm.numbers());
+    return (whole && norm.weight) || bias;
   };
   for (int64_t layer = 0; layer < a_.num_layers(); ++layer)
     a_.block(layer).for_each_norm([&](const model::NormSpec& norm) {
@@ -305,10 +307,11 @@ model::PassShape Planner::pass(int64_t tokens, int64_t longest) const {
   pass.in_int32 = in_int32();
   pass.sums_onto = has_own_kernels();
   pass.on_gpu = run_.on_gpu;
-  pass.flash = !run_.on_gpu || run_.compute != at::kFloat;
-  pass.attends_in_float =
-      !run_.on_gpu && !(run_.compute == at::kBFloat16 &&
-                        model::cpu::supports_flash_avx512(a_.block(0).attention().shape.head_dim));
+  const model::AttentionRoute& route =
+      model::attention_route(a_.block(0).attention().shape, run_.compute,
+                             run_.on_gpu ? at::DeviceType::CUDA : at::DeviceType::CPU);
+  pass.flash = !route.holds_scores;
+  pass.attends_in_float = route.copies_to_float;
   pass.tokens = tokens;
   pass.longest = longest;
   return pass;

@@ -36,8 +36,9 @@ double accumulate_gradients(TrainJob& job, const data::StepWindow& window) {
     input.training = true;
     input.recompute_layers = job.state.choices.recompute_layers;
     input.dropout_key = random_key(random_key(job.seed, static_cast<uint64_t>(job.state.step)), i);
-    const at::Tensor part = fused_cross_entropy(job.model.hidden(input), batch.targets,
-                                                job.model.head, scale, job.model.context(input));
+    const at::Tensor part =
+        fused_cross_entropy(job.model.hidden(input), batch.targets, job.model.head, scale,
+                            job.model.context(input), job.model.architecture().logit_softcap);
     const double value = part.item<double>() / loss_scale;
     if (!std::isfinite(value))
       fail<DivergenceError>(

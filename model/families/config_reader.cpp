@@ -159,6 +159,13 @@ bool ConfigReader::has(const ConfigKey& key) {
   return node(key).has_value();
 }
 
+bool ConfigReader::is_spelled(const ConfigKey& key) {
+  if (gguf_) return has(key);
+  return has(key) || std::ranges::any_of(key.hugging_face, [this](const char* spelling) {
+           return json_->value().contains(spelling);
+         });
+}
+
 std::string ConfigReader::place_of(const ConfigKey& key) {
   if (gguf_) return fmt::format("{}: {}{}", place_, prefix_, key.gguf ? key.gguf : "");
   const auto found = node(key);

@@ -39,6 +39,8 @@ class ConfigReader {
   bool boolean(const ConfigKey& key, bool otherwise);
   std::string text(const ConfigKey& key, const std::string& otherwise);
   bool has(const ConfigKey& key);
+  // Also where it is null.
+  bool is_spelled(const ConfigKey& key);
   // The value in a config.json; null where it is absent, null, or a GGUF file is read.
   std::optional<io::JsonNode> node(const ConfigKey& key);
   // How the file spells the key: "config.json.hidden_size", "model.gguf: llama.embedding_length".

@@ -5,13 +5,17 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "model/families/llama.h"
+#include "model/families/families.h"
 
 namespace qlora::model {
 namespace {
 
 const std::vector<Family>& families() {
-  static const std::vector<Family> all = {llama_family()};
+  static const std::vector<Family> all = {
+      llama_family(),  mistral_family(), ministral_family(), qwen2_family(),
+      qwen3_family(),  smollm3_family(), granite_family(),   olmo_family(),
+      olmo2_family(),  olmo3_family(),   gemma_family(),     gemma2_family(),
+      gemma3_family(), phi3_family(),    glm_family(),       glm4_family()};
   return all;
 }
 

@@ -13,11 +13,11 @@
 namespace qlora::model {
 
 struct Family {
-  std::string name;                             // "llama"
-  std::vector<std::string> model_types;         // of config.json
-  std::vector<std::string> gguf_architectures;  // empty: there are no GGUF files of it
+  std::string name;                                  // "llama"
+  std::vector<std::string> model_types;              // of config.json
+  std::vector<std::string> gguf_architectures = {};  // empty: there are no GGUF files of it
   // FormatError naming file and key.
-  Architecture (*read)(ConfigReader& config);
+  Architecture (*read)(ConfigReader& config) = nullptr;
   // config.json of a model that came from a GGUF file, for transformers: `dtype` is that of its
   // weights. Null: nobody has written it.
   nlohmann::ordered_json (*to_hugging_face)(const Architecture& architecture,

@@ -1,8 +1,8 @@
-#include "model/families/llama.h"
-
+// Llama 1 to 3 and what shares their block: SmolLM2, TinyLlama, Falcon 3 (formats spec 6.1, 9.6).
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "model/families/families.h"
 #include "model/families/llama_like.h"
 
 namespace qlora::model {
@@ -37,7 +37,7 @@ nlohmann::ordered_json to_hugging_face(const Architecture& a, const std::string&
                                  {"num_attention_heads", attention.shape.heads},
                                  {"num_hidden_layers", a.num_layers()},
                                  {"num_key_value_heads", attention.shape.kv_heads},
-                                 {"rms_norm_eps", block.branches[0].before.eps},
+                                 {"rms_norm_eps", block.branches[0].before.rule.eps},
                                  {"rope_theta", rope.theta},
                                  {"rope_scaling", nullptr},
                                  {"tie_word_embeddings", a.tied_embeddings},

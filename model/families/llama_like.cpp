@@ -17,7 +17,6 @@ const ConfigKey kHeads{{"num_attention_heads"}, "attention.head_count", true};
 const ConfigKey kKvHeads{{"num_key_value_heads"}, "attention.head_count_kv"};
 const ConfigKey kHeadDim{{"head_dim"}, "attention.key_length"};
 const ConfigKey kPositions{{"max_position_embeddings"}, "context_length"};
-const ConfigKey kNormEps{{"rms_norm_eps"}, "attention.layer_norm_rms_epsilon", true};
 
 // In GGUF what the embedding has; its metadata may say another number.
 int64_t read_vocabulary(ConfigReader& config, int64_t hidden_size) {
@@ -95,10 +94,9 @@ LinearSpec linear(const char* hugging_face, const char* gguf, int64_t out, int64
 }
 
 NormSpec norm(const char* hugging_face, const char* gguf, const LlamaSizes& s) {
-  return {.kind = NormKind::kRms,
+  return {.rule = {.kind = NormKind::kRms, .eps = s.rms_norm_eps},
           .names = {hugging_face, gguf},
-          .size = s.hidden_size,
-          .eps = s.rms_norm_eps};
+          .size = s.hidden_size};
 }
 
 AttentionSpec attention(const LlamaSizes& s) {
@@ -106,7 +104,7 @@ AttentionSpec attention(const LlamaSizes& s) {
   a.shape = {.heads = s.num_heads,
              .kv_heads = s.num_kv_heads,
              .head_dim = s.head_dim,
-             .scale = scale_of_width(s.head_dim)};
+             .scale = inverse_root(s.head_dim)};
   a.rotary = 0;
   const char* key = "attention_bias";
   a.in = {linear("self_attn.q_proj", "attn_q", a.queries(), s.hidden_size, s.attention_bias, key),
@@ -120,7 +118,7 @@ AttentionSpec attention(const LlamaSizes& s) {
 MlpSpec mlp(const LlamaSizes& s) {
   MlpSpec m;
   m.inner = s.intermediate_size;
-  m.activation = s.activation;
+  m.activation.kind = s.activation;
   const char* key = "mlp_bias";
   m.in = {linear("mlp.gate_proj", "ffn_gate", m.inner, s.hidden_size, s.mlp_bias, key),
           linear("mlp.up_proj", "ffn_up", m.inner, s.hidden_size, s.mlp_bias, key)};
@@ -169,7 +167,7 @@ Activation read_activation(ConfigReader& config, const ConfigKey& key, const cha
 
 LlamaSizes read_llama_sizes(ConfigReader& config, const LlamaDefaults& defaults) {
   LlamaSizes sizes;
-  sizes.activation = read_activation(config, {{"hidden_act"}}, defaults.activation);
+  sizes.activation = read_activation(config, defaults.activation_key, defaults.activation);
   sizes.hidden_size = config.integer(kHidden, 4096);
   sizes.vocab_size = read_vocabulary(config, sizes.hidden_size);
   sizes.intermediate_size = config.integer(kInner, 11008);
@@ -180,15 +178,16 @@ LlamaSizes read_llama_sizes(ConfigReader& config, const LlamaDefaults& defaults)
                                                                           : sizes.num_heads);
   sizes.head_dim = read_head_dim(config, sizes, config.json() ? defaults.head_dim : 0);
   sizes.max_positions = config.integer(kPositions, defaults.max_positions);
-  sizes.rms_norm_eps = config.number(kNormEps, defaults.norm_eps);
+  sizes.rms_norm_eps = config.number(defaults.norm_eps_key, defaults.norm_eps);
   sizes.attention_bias = config.boolean({{"attention_bias"}}, defaults.attention_bias);
   sizes.mlp_bias = config.boolean({{"mlp_bias"}}, false);
   sizes.tied_embeddings = read_tied(config, defaults.tied_embeddings);
   if (config.json()) {
     config.note_read({"rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor",
                       "original_max_position_embeddings"});
-    sizes.rotary =
-        read_rope_keys(*config.json(), {sizes.head_dim, sizes.max_positions}, defaults.rope);
+    if (defaults.reads_rope)
+      sizes.rotary =
+          read_rope_keys(*config.json(), {sizes.head_dim, sizes.max_positions}, defaults.rope);
   } else {
     sizes.rotary = read_gguf_rotary(config, sizes.head_dim, defaults.rope);
   }
@@ -219,9 +218,32 @@ Architecture llama_like(const std::string& family, const LlamaSizes& sizes) {
   return a;
 }
 
+NormSpec head_norm(const char* hugging_face, const char* gguf, const LlamaSizes& sizes) {
+  NormSpec spec = norm(hugging_face, gguf, sizes);
+  spec.size = sizes.head_dim;
+  return spec;
+}
+
+void fuse_qkv(Architecture& architecture, const TensorNames& names) {
+  AttentionSpec& a = architecture.decoder.kinds[0].attention();
+  LinearSpec fused = a.in[0];
+  fused.names = names;
+  fused.out = a.queries() + 2 * a.keys();
+  a.in = {fused};
+  a.shape.layout = heads_in_order(a.shape.heads, a.shape.kv_heads, a.shape.head_dim);
+}
+
+void fuse_gate_up(Architecture& architecture, const TensorNames& names) {
+  MlpSpec& mlp = architecture.decoder.kinds[0].mlp();
+  LinearSpec fused = mlp.in[0];
+  fused.names = names;
+  fused.out = 2 * mlp.inner;
+  mlp.in = {fused};
+}
+
 void keep_rotary_pairs(Architecture& architecture) {
   for (BlockSpec& block : architecture.decoder.kinds) {
-    std::vector<LinearSpec>& in = std::get<AttentionSpec>(block.attention().mixer).in;
+    std::vector<LinearSpec>& in = block.attention().in;
     in[0].gguf_rows = in[1].gguf_rows = RowOrder::kRotaryPairs;
   }
 }

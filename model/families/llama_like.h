@@ -20,6 +20,9 @@ struct LlamaDefaults {
   bool tied_embeddings = false, attention_bias = false;
   int64_t max_positions = 2048;
   const char* activation = "silu";
+  ConfigKey activation_key = {{"hidden_act"}};
+  ConfigKey norm_eps_key = {{"rms_norm_eps"}, "attention.layer_norm_rms_epsilon", true};
+  bool reads_rope = true;  // false: the family does, where its layers are rotated differently
 };
 
 struct LlamaSizes {
@@ -40,6 +43,14 @@ struct LlamaSizes {
 LlamaSizes read_llama_sizes(ConfigReader& config, const LlamaDefaults& defaults = {});
 
 Architecture llama_like(const std::string& family, const LlamaSizes& sizes);
+
+// A norm of each head's queries or keys.
+NormSpec head_norm(const char* hugging_face, const char* gguf, const LlamaSizes& sizes);
+
+// Queries, keys and values, or gate and up, from one matrix, one below the other. Adapters are of
+// that matrix, as PEFT's are.
+void fuse_qkv(Architecture& architecture, const TensorNames& names);
+void fuse_gate_up(Architecture& architecture, const TensorNames& names);
 
 // llama.cpp's files of this family hold the rows of queries and keys as the pairs that rotate
 // (formats spec 9.7).

@@ -68,10 +68,8 @@ INSTANTIATE_TEST_SUITE_P(Types, DecodeAttention,
                          ::testing::Values(at::kFloat, at::kBFloat16, at::kHalf),
                          [](const auto& info) { return c10::toString(info.param); });
 
-const std::vector<int64_t> kOneLayer = {8};
-
 TEST(KvCache, OneTokenForEachSequenceGoesBehindWhatItHolds) {
-  KvCache cache(kOneLayer, 2, 5, at::kFloat, at::kCPU);
+  KvCache cache({8}, 2, 5, at::kFloat, at::kCPU);
   const at::Tensor first = at::randn({3, 8}), step = at::randn({2, 20});
   cache.append(0, 1, first, -first);
   cache.advance(1, 3);
@@ -84,7 +82,7 @@ TEST(KvCache, OneTokenForEachSequenceGoesBehindWhatItHolds) {
 }
 
 TEST(KvCache, AFullSequenceIsNamed) {
-  KvCache cache(kOneLayer, 2, 1, at::kFloat, at::kCPU);
+  KvCache cache({8}, 2, 1, at::kFloat, at::kCPU);
   cache.advance(1, 1);
   try {
     cache.append_one_each(0, at::zeros({2, 8}), at::zeros({2, 8}));

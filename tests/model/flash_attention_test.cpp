@@ -18,17 +18,12 @@ struct Pass {
   at::Tensor out, dq, dk, dv;
 };
 
-// Positions are zero, so that RoPE turns nothing.
-RotaryTable no_rotation(int64_t tokens, int64_t head_dim) {
-  return {at::ones({tokens, head_dim / 2}), at::zeros({tokens, head_dim / 2})};
-}
-
 Pass pass(const Case& c, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
           const at::Tensor& d_out) {
   const at::Tensor lq = q.clone().requires_grad_(), lk = k.clone().requires_grad_(),
                    lv = v.clone().requires_grad_();
-  const AttentionContext context{c.cu_seqlens, no_rotation(q.size(0), c.shape.head_dim)};
-  const at::Tensor out = attention(lq, lk, lv, c.shape, context, 0);
+  const AttentionContext context{c.cu_seqlens};
+  const at::Tensor out = attention({lq, lk, lv}, c.shape, nullptr, context, 0);
   out.backward(d_out);
   return {out.detach(), lq.grad(), lk.grad(), lv.grad()};
 }
@@ -140,27 +135,30 @@ TEST_P(FlashAttention, ADocumentDoesNotNoticeItsNeighbours) {
 }
 
 TEST(FlashAttentionNan, AScoreThatIsNoNumberIsNotHidden) {
-  const AttentionShape shape{1, 1, 16};
+  const AttentionShape shape = causal_attention(1, 1, 16);
   const at::Tensor k = at::randn({70, 16}).to(at::kBFloat16);
   at::Tensor q = k.clone();
   q[65][3] = NAN;
-  const AttentionContext context{{0, 70}, no_rotation(70, 16)};
+  const AttentionContext context{{0, 70}};
   at::NoGradGuard no_grad;
-  const at::Tensor out = attention(q, k, k, shape, context, 0);
+  const at::Tensor out = attention({q, k, k}, shape, nullptr, context, 0);
   EXPECT_TRUE(at::isnan(out[65]).all().item<bool>());
   EXPECT_EQ(at::isnan(out).sum().item<int64_t>(), 16);
 }
 
 // The long ones have several blocks of keys in a chunk of the backward pass.
 INSTANTIATE_TEST_SUITE_P(Shapes, FlashAttention,
-                         testing::Values(Case{{4, 2, 16}, {0, 3}}, Case{{9, 3, 64}, {0, 130}},
-                                         Case{{2, 2, 64}, {0, 64, 65, 129, 256}},
-                                         Case{{4, 1, 128}, {0, 33, 100}}, Case{{3, 3, 80}, {0, 77}},
-                                         Case{{6, 2, 48}, {0, 5, 10, 200}},
-                                         Case{{3, 1, 64}, {0, 1100}},
-                                         Case{{2, 1, 128}, {0, 40, 1090}},
-                                         Case{{1, 1, 32}, {0, 2100}}, Case{{2, 1, 256}, {0, 150}},
-                                         Case{{2, 2, 96}, {0, 17, 49, 97}}),
+                         testing::Values(Case{causal_attention(4, 2, 16), {0, 3}},
+                                         Case{causal_attention(9, 3, 64), {0, 130}},
+                                         Case{causal_attention(2, 2, 64), {0, 64, 65, 129, 256}},
+                                         Case{causal_attention(4, 1, 128), {0, 33, 100}},
+                                         Case{causal_attention(3, 3, 80), {0, 77}},
+                                         Case{causal_attention(6, 2, 48), {0, 5, 10, 200}},
+                                         Case{causal_attention(3, 1, 64), {0, 1100}},
+                                         Case{causal_attention(2, 1, 128), {0, 40, 1090}},
+                                         Case{causal_attention(1, 1, 32), {0, 2100}},
+                                         Case{causal_attention(2, 1, 256), {0, 150}},
+                                         Case{causal_attention(2, 2, 96), {0, 17, 49, 97}}),
                          [](const auto& info) { return "case" + std::to_string(info.index); });
 
 }  // namespace

@@ -7,12 +7,13 @@
 #include <functional>
 
 #include "lora/dropout.h"
+#include "model/activation.h"
 #include "model/attention.h"
 #include "model/generate.h"
 #include "model/kv_cache.h"
 #include "model/norm.h"
 #include "model/rotary.h"
-#include "model/swiglu.h"
+#include "tests/support/norms.h"
 #include "tests/support/tiny_model.h"
 #include "trainer/loss.h"
 
@@ -62,7 +63,7 @@ TEST(Float16Kernels, TheNormRoundsItsOutputsOnce) {
   for (const auto type : {at::kHalf, at::kFloat}) {
     const at::Tensor r = leaf(residual, at::kFloat);
     const at::Tensor d = leaf(delta, type);
-    const auto out = model::add_rms_norm(r, d, weight, 1e-5, type);
+    const auto out = test::add_rms_norm(r, d, weight, 1e-5, type);
     at::Tensor(
         ((out.normed * d_normed.to(type)).to(at::kFloat).sum() + (out.residual * d_residual).sum()))
         .backward();
@@ -91,7 +92,7 @@ TEST(Float16Kernels, TheActivationRoundsItsOutputsOnce) {
   const at::Tensor gate = draw({3, 41}, 7) * 4, up = draw({3, 41}, 8), dy = draw({3, 41}, 9);
   for (const auto type : {at::kHalf, at::kFloat}) {
     const at::Tensor g = leaf(gate, type), u = leaf(up, type);
-    const at::Tensor out = model::swiglu(g, u);
+    const at::Tensor out = model::activate(g, u);
     out.backward(dy.to(type));
     y.push_back(out.detach());
     d_gate.push_back(g.grad());
@@ -110,19 +111,19 @@ TEST(Float16Kernels, DropoutKeepsTheSameElements) {
 }
 
 TEST(Float16Kernels, AttentionAndItsGradientsAreFinerThanBfloat16s) {
-  const model::AttentionShape shape{4, 2, 8};
+  const model::AttentionShape shape = model::causal_attention(4, 2, 8);
   const model::Rotary rotary({.rope = {}, .width = 8}, 8, at::kCPU);
   model::AttentionContext context;
   context.cu_seqlens = {0, 9, 30};
   std::vector<int32_t> positions;
   for (int i = 0; i < 30; ++i) positions.push_back(i < 9 ? i : i - 9);
-  context.rotary = rotary.at_positions(positions);
+  const model::RotaryTable table = rotary.at_positions(positions);
   const at::Tensor q = draw({30, 32}, 11), k = draw({30, 16}, 12), v = draw({30, 16}, 13);
   const at::Tensor dy = draw({30, 32}, 14);
   for (const int which : {0, 1, 2, 3})
     expect_finer_than_bfloat16([&](at::ScalarType type) {
       const at::Tensor tq = leaf(q, type), tk = leaf(k, type), tv = leaf(v, type);
-      const at::Tensor out = model::attention(tq, tk, tv, shape, context, 0);
+      const at::Tensor out = model::attention({tq, tk, tv}, shape, &table, context, 0);
       out.backward(dy.to(type));
       return std::vector<at::Tensor>{out.detach(), tq.grad(), tk.grad(),
                                      tv.grad()}[static_cast<size_t>(which)];

@@ -35,13 +35,17 @@ struct Pass {
   at::Tensor out, lse, dq, dk, dv;
 };
 
-cpu::ConstFloatRows rows(const at::Tensor& t) { return {t.const_data_ptr<float>(), t.stride(0)}; }
-cpu::FloatRows out_rows(const at::Tensor& t) { return {t.data_ptr<float>(), t.stride(0)}; }
+cpu::ConstFloatRows rows(const at::Tensor& t, int64_t dim) {
+  return {t.const_data_ptr<float>(), t.stride(0), dim};
+}
+cpu::FloatRows out_rows(const at::Tensor& t, int64_t dim) {
+  return {t.data_ptr<float>(), t.stride(0), dim};
+}
 
 cpu::FloatAttention attention_of(const Case& c, const Tensors& t) {
-  cpu::FloatAttention a{rows(t.q),
-                        rows(t.k),
-                        rows(t.v),
+  cpu::FloatAttention a{rows(t.q, c.dim),
+                        rows(t.k, c.dim),
+                        rows(t.v, c.dim),
                         c.heads,
                         c.kv_heads,
                         c.dim,
@@ -61,9 +65,10 @@ Pass pass(const Case& c, const Tensors& t) {
   // Every element must be written.
   const auto unset = [](const at::Tensor& like) { return at::full_like(like, NAN); };
   Pass p{unset(t.q), at::full({c.heads, t.q.size(0)}, NAN), unset(t.q), unset(t.k), unset(t.v)};
-  cpu::float_attention(a, out_rows(p.out), p.lse.data_ptr<float>());
-  cpu::float_attention_backward(a, rows(p.out), rows(t.d_out), p.lse.const_data_ptr<float>(),
-                                {out_rows(p.dq), out_rows(p.dk), out_rows(p.dv)});
+  cpu::float_attention(a, out_rows(p.out, c.dim), p.lse.data_ptr<float>());
+  cpu::float_attention_backward(
+      a, rows(p.out, c.dim), rows(t.d_out, c.dim), p.lse.const_data_ptr<float>(),
+      {out_rows(p.dq, c.dim), out_rows(p.dk, c.dim), out_rows(p.dv, c.dim)});
   return p;
 }
 
@@ -139,10 +144,10 @@ TEST(FloatAttention, QueriesAfterAPastGetWhatTheyGetAmongAllQueries) {
     const int64_t left = 140 - past;
     cpu::FloatAttention a = attention_of(c, t);
     const at::Tensor q = t.q.narrow(0, past, left), out = at::full_like(q, NAN);
-    a.q = rows(q);
+    a.q = rows(q, c.dim);
     a.documents = {{0, left, 0, past}};
     a.tokens = left;
-    cpu::float_attention(a, out_rows(out), nullptr);
+    cpu::float_attention(a, out_rows(out, c.dim), nullptr);
     EXPECT_TRUE(at::allclose(out, whole.out.narrow(0, past, left), 1e-5, 1e-6)) << past;
   }
 }

@@ -4,10 +4,10 @@
 #include <gtest/gtest.h>
 
 #include "base/device.h"
+#include "model/activation.h"
 #include "model/attention.h"
-#include "model/norm.h"
 #include "model/rotary.h"
-#include "model/swiglu.h"
+#include "tests/support/norms.h"
 #include "trainer/loss.h"
 
 namespace qlora::model {
@@ -72,7 +72,7 @@ TEST_F(ModelKernelsGpu, TheNormIsThatOfTheCpu) {
       expect_alike({at::randn({50, hidden}), at::randn({50, hidden}).to(type)}, tolerance(type),
                    [&](const std::vector<at::Tensor>& x) {
                      const auto out =
-                         add_rms_norm(x[0], x[1], weight.to(x[0].device()), 1e-5, type);
+                         test::add_rms_norm(x[0], x[1], weight.to(x[0].device()), 1e-5, type);
                      return std::vector<at::Tensor>{out.normed, out.residual};
                    });
     }
@@ -85,7 +85,7 @@ TEST_F(ModelKernelsGpu, ATrainedNormsGradientIsThatOfTheCpu) {
   for (const at::Device device : {at::Device("cpu"), at::Device("cuda:0")}) {
     const at::Tensor gradient = at::zeros({200}, at::TensorOptions().device(device));
     const at::Tensor leaf = residual.to(device).requires_grad_(true);
-    add_rms_norm(leaf, at::Tensor(), weight.to(device), 1e-5, at::kFloat, gradient)
+    test::add_rms_norm(leaf, at::Tensor(), weight.to(device), 1e-5, at::kFloat, gradient)
         .normed.square()
         .sum()
         .backward();
@@ -99,8 +99,81 @@ TEST_F(ModelKernelsGpu, TheActivationIsThatOfTheCpu) {
     for (const int64_t width : {1, 1500, 8192})
       expect_alike({at::randn({33, width}).mul(3).to(type), at::randn({33, width}).to(type)},
                    tolerance(type), [](const std::vector<at::Tensor>& x) {
-                     return std::vector<at::Tensor>{swiglu(x[0], x[1])};
+                     return std::vector<at::Tensor>{activate(x[0], x[1])};
                    });
+}
+
+TEST_F(ModelKernelsGpu, EachActivationIsThatOfTheCpu) {
+  for (const Activation kind :
+       {Activation::kGelu, Activation::kGeluTanh, Activation::kRelu, Activation::kRelu2}) {
+    const ActivationRule rule{kind};
+    for (const at::ScalarType type : kTypes) {
+      const at::Tensor x = at::randn({33, 1500}).to(type), up = at::randn({33, 1500}).to(type);
+      expect_alike({x, up}, tolerance(type), [&](const std::vector<at::Tensor>& t) {
+        return std::vector<at::Tensor>{activate(t[0], t[1], rule)};
+      });
+      expect_alike({x}, tolerance(type), [&](const std::vector<at::Tensor>& t) {
+        return std::vector<at::Tensor>{activate(t[0], at::Tensor(), rule)};
+      });
+    }
+  }
+  const ActivationRule clamped{Activation::kClampedSilu, 1.5, 1.3};
+  for (const at::ScalarType type : kTypes)
+    expect_alike(
+        {at::randn({33, 3000}).to(type)}, tolerance(type), [&](const std::vector<at::Tensor>& t) {
+          return std::vector<at::Tensor>{activate_halves(t[0], keep_halves(t[0], type), clamped)};
+        });
+}
+
+TEST_F(ModelKernelsGpu, NormsOfOtherKindsAreThoseOfTheCpu) {
+  const NormRule rules[] = {{NormKind::kRms, 1e-6, 1.0}, {NormKind::kLayer, 1e-5}};
+  for (const NormRule& rule : rules)
+    for (const at::ScalarType type : kTypes)
+      for (const int64_t size : {37, 128}) {
+        const at::Tensor weight = at::rand({4, size}) + 0.5;
+        const at::Tensor bias =
+            rule.kind == NormKind::kLayer ? at::randn({4 * size}) : at::Tensor();
+        expect_alike({at::randn({50, 4 * size}), at::randn({50, 4 * size}).to(type)},
+                     tolerance(type), [&](const std::vector<at::Tensor>& x) {
+                       const at::Device device = x[0].device();
+                       const lora::NormWeight of_stream(weight.view({-1}).to(device),
+                                                        bias.defined() ? bias.to(device) : bias);
+                       const auto out = add_norm(x[0], x[1], of_stream, rule, type, true);
+                       const at::Tensor own = norm_rows(x[1], 4, weight.to(device), rule, true);
+                       const at::Tensor shared =
+                           norm_rows(x[1], 4, weight[0].to(device), rule, true);
+                       return std::vector<at::Tensor>{out.normed, out.residual, own, shared};
+                     });
+      }
+}
+
+TEST_F(ModelKernelsGpu, GradientsOfTrainedNormsOfHeadsAreThoseOfTheCpu) {
+  const at::Tensor x = at::randn({70, 120}), weight = at::rand({3, 40}), dy = at::randn({70, 120});
+  std::vector<at::Tensor> weights, biases;
+  for (const at::Device device : {at::Device("cpu"), at::Device("cuda:0")}) {
+    lora::NormWeight norm = test::norm_weight(weight.to(device), at::zeros({3, 40}).to(device));
+    norm.frozen_bias = weight.to(device);
+    norm.trained_bias = std::make_unique<lora::TrainedTensor>(
+        lora::TrainedTensor{norm.frozen_bias, at::zeros({3, 40}).to(device), {}});
+    norm_rows(x.to(device), 3, norm, {NormKind::kLayer, 1e-5}, true).backward(dy.to(device));
+    weights.push_back(norm.trained->gradient);
+    biases.push_back(norm.trained_bias->gradient);
+  }
+  expect_close(weights[1], weights[0], 1e-5, "weight gradient");
+  expect_close(biases[1], biases[0], 1e-5, "bias gradient");
+}
+
+TEST_F(ModelKernelsGpu, PartsOfHeadsAndPairsTurnAsOnTheCpu) {
+  for (const bool pairs : {false, true}) {
+    const RotarySpec spec{{}, 24, pairs};
+    const at::Tensor x = at::randn({3, 120});
+    for (const bool inverse : {false, true}) {
+      at::Tensor cpu = x.clone(), gpu = x.to(at::Device("cuda:0"));
+      rotate(cpu, Rotary(spec, 40, at::kCPU).at_positions({0, 5, 90}), inverse);
+      rotate(gpu, Rotary(spec, 40, gpu.device()).at_positions({0, 5, 90}), inverse);
+      expect_close(gpu, cpu, 1e-4, "rotation");
+    }
+  }
 }
 
 TEST_F(ModelKernelsGpu, RotationGoesWhereTheRowsLieAndBack) {
@@ -122,7 +195,8 @@ TEST_F(ModelKernelsGpu, RotationGoesWhereTheRowsLieAndBack) {
 }
 
 TEST_F(ModelKernelsGpu, AttentionIsThatOfTheCpuInEveryDocument) {
-  const AttentionShape shapes[] = {{4, 2, 64}, {9, 3, 64}, {4, 4, 128}, {2, 1, 40}};
+  const AttentionShape shapes[] = {causal_attention(4, 2, 64), causal_attention(9, 3, 64),
+                                   causal_attention(4, 4, 128), causal_attention(2, 1, 40)};
   for (const AttentionShape& shape : shapes) {
     const RotarySpec rotary{.rope = {}, .width = shape.head_dim};
     AttentionContext context;
@@ -138,14 +212,15 @@ TEST_F(ModelKernelsGpu, AttentionIsThatOfTheCpuInEveryDocument) {
       // Probabilities are rounded to the type on the way, here and there at other places.
       expect_alike(inputs, 4 * tolerance(type), [&](const std::vector<at::Tensor>& x) {
         const at::Device device = x[0].device();
-        context.rotary = Rotary(rotary, shape.head_dim, device).at_positions(positions);
+        const RotaryTable table = Rotary(rotary, shape.head_dim, device).at_positions(positions);
         if (device.is_cuda())
           context.boundaries = at::tensor(context.cu_seqlens, at::kInt).to(device);
         // Copies: attention rotates its inputs.
-        const at::Tensor y = attention(x[0].clone(), x[1].clone(), x[2].clone(), shape, context, 0);
+        const at::Tensor y =
+            attention({x[0].clone(), x[1].clone(), x[2].clone()}, shape, &table, context, 0);
         at::NoGradGuard no_grad;
         const at::Tensor again =
-            attention(x[0].clone(), x[1].clone(), x[2].clone(), shape, context, 0);
+            attention({x[0].clone(), x[1].clone(), x[2].clone()}, shape, &table, context, 0);
         EXPECT_TRUE(at::equal(y, again)) << "without a graph";
         return std::vector<at::Tensor>{y};
       });

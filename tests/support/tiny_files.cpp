@@ -93,7 +93,7 @@ void write_tiny_gguf(const std::string& path) {
       {"llama.feed_forward_length", static_cast<uint64_t>(c.block(0).branches[1].mlp()->inner)},
       {"llama.attention.head_count", static_cast<uint64_t>(attention.shape.heads)},
       {"llama.attention.head_count_kv", static_cast<uint64_t>(attention.shape.kv_heads)},
-      {"llama.attention.layer_norm_rms_epsilon", static_cast<float>(c.decoder.final_norm.eps)},
+      {"llama.attention.layer_norm_rms_epsilon", static_cast<float>(c.decoder.final_norm.rule.eps)},
       {"llama.context_length", static_cast<uint64_t>(c.max_positions)},
       {"tokenizer.ggml.model", std::string("gpt2")},
       {"tokenizer.ggml.pre", std::string("gpt-2")},

@@ -1,5 +1,5 @@
 // bf16 from and to two instructions a vector of fp32, and a reciprocal instead of a division.
-#include "model/swiglu_kernels.h"
+#include "model/activation_kernels.h"
 
 // GCC 12 takes the deliberately undefined operands inside its own intrinsics for mistakes (GCC bug
 // 105593).
@@ -73,7 +73,7 @@ void for_each_vector(int64_t tokens, int64_t width, const Visit& visit) {
 
 }  // namespace
 
-void swiglu_bfloat16_avx512(const Swiglu& a) {
+void swiglu_bfloat16_avx512(const Activate& a) {
   for_each_vector(a.tokens, a.width, [&](int64_t t, int64_t i, __mmask32 mask) {
     const Two gate = two_at(row(a.gate, t) + i, mask), up = two_at(row(a.up, t) + i, mask);
     store_two({forward(gate.first, up.first), forward(gate.second, up.second)}, row(a.out, t) + i,
@@ -81,7 +81,7 @@ void swiglu_bfloat16_avx512(const Swiglu& a) {
   });
 }
 
-void swiglu_backward_bfloat16_avx512(const SwigluBackward& a) {
+void swiglu_backward_bfloat16_avx512(const ActivateBackward& a) {
   for_each_vector(a.tokens, a.width, [&](int64_t t, int64_t i, __mmask32 mask) {
     const Two gate = two_at(row(a.gate, t) + i, mask), up = two_at(row(a.up, t) + i, mask),
               dy = two_at(row(a.dy, t) + i, mask);

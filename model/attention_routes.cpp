@@ -1,0 +1,46 @@
+#include "model/attention_routes.h"
+
+#include <algorithm>
+
+#include "model/composed_attention.h"
+#include "model/cpu_attention.h"
+#include "model/flash_attention_kernels.h"
+#include "model/fused_attention.h"
+
+namespace qlora::model {
+namespace {
+
+bool flash_runs(const AttentionShape& shape, at::ScalarType dtype, at::DeviceType device) {
+  return device == at::kCPU && dtype == at::kBFloat16 && shape.is_plain() &&
+         cpu::supports_flash_avx512(shape.head_dim);
+}
+
+bool is_on_cpu(const AttentionShape& shape, at::ScalarType dtype, at::DeviceType device) {
+  return device == at::kCPU && dtype != at::kDouble && shape.is_plain();
+}
+
+bool fused_runs(const AttentionShape& shape, at::ScalarType dtype, at::DeviceType device) {
+  return device == at::kCUDA && has_fused_attention(shape, dtype);
+}
+
+bool always(const AttentionShape&, at::ScalarType, at::DeviceType) { return true; }
+
+}  // namespace
+
+const std::vector<AttentionRoute>& attention_routes() {
+  static const std::vector<AttentionRoute> routes = {
+      {"AVX-512 BF16", flash_runs, flash_attention_on_cpu, false, false},
+      {"fp32", is_on_cpu, float_attention_on_cpu, false, true},
+      {"FlashAttention", fused_runs, fused_attention, false, false},
+      {"composed", always, composed_attention, true, true}};
+  return routes;
+}
+
+const AttentionRoute& attention_route(const AttentionShape& shape, at::ScalarType dtype,
+                                      at::DeviceType device) {
+  return *std::ranges::find_if(attention_routes(), [&](const AttentionRoute& route) {
+    return route.supports(shape, dtype, device);
+  });
+}
+
+}  // namespace qlora::model

@@ -1,0 +1,25 @@
+// The families there are, each in a file of its own; family.cpp lists them.
+#pragma once
+
+#include "model/families/family.h"
+
+namespace qlora::model {
+
+Family llama_family();
+Family mistral_family();
+Family ministral_family();
+Family qwen2_family();
+Family qwen3_family();
+Family smollm3_family();
+Family granite_family();
+Family olmo_family();
+Family olmo2_family();
+Family olmo3_family();
+Family gemma_family();
+Family gemma2_family();
+Family gemma3_family();
+Family phi3_family();
+Family glm_family();
+Family glm4_family();
+
+}  // namespace qlora::model

@@ -1,0 +1,58 @@
+#include "model/families/layer_kinds.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace qlora::model {
+
+int64_t read_window(ConfigReader& config, int64_t absent) {
+  const ConfigKey key{{"sliding_window"}, "attention.sliding_window"};
+  return config.is_spelled(key) ? config.integer(key, 0) : absent;
+}
+
+std::optional<std::vector<bool>> read_layer_types(ConfigReader& config, int64_t num_layers) {
+  const auto types = config.node({{"layer_types"}});
+  if (!types) return std::nullopt;
+  std::vector<bool> slides;
+  for (const io::JsonNode& type : types->elements()) {
+    const std::string name = type.as_string();
+    if (name != "full_attention" && name != "sliding_attention")
+      type.reject("full_attention or sliding_attention");
+    slides.push_back(name == "sliding_attention");
+  }
+  if (static_cast<int64_t>(slides.size()) != num_layers)
+    fail<FormatError>("{} must name the kind of each of the {} layers, found {}", types->place(),
+                      num_layers, slides.size());
+  return slides;
+}
+
+void edit_layers(Architecture& architecture, const std::vector<bool>& changes,
+                 const std::function<void(BlockSpec&)>& edit) {
+  StackSpec& decoder = architecture.decoder;
+  check(decoder.kinds.size() == 1, "edit_layers: the layers must be of one kind before");
+  if (std::ranges::find(changes, true) == changes.end()) return;
+  BlockSpec edited = decoder.kinds.front();
+  edit(edited);
+  if (std::ranges::find(changes, false) == changes.end()) {
+    decoder.kinds.front() = std::move(edited);
+    return;
+  }
+  decoder.kinds.push_back(std::move(edited));
+  for (size_t i = 0; i < changes.size(); ++i) decoder.kind_of[i] = changes[i] ? 1 : 0;
+}
+
+void give_windows(Architecture& architecture, int64_t window, const std::vector<bool>& slides) {
+  if (window == 0) return;
+  edit_layers(architecture, slides, [window](BlockSpec& block) {
+    block.attention().shape.window = window;
+  });
+}
+
+std::vector<bool> layers_where(int64_t num_layers, const std::function<bool(int64_t)>& pattern) {
+  std::vector<bool> all;
+  for (int64_t i = 0; i < num_layers; ++i) all.push_back(pattern(i));
+  return all;
+}
+
+}  // namespace qlora::model

@@ -1,0 +1,30 @@
+// Models whose layers are of two kinds: some see a window of the text only, or are not rotated.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "model/architecture.h"
+#include "model/families/config_reader.h"
+
+namespace qlora::model {
+
+// sliding_window: 0 where it is null (or 0 in GGUF), `absent` where there is no such key.
+int64_t read_window(ConfigReader& config, int64_t absent);
+
+// layer_types: which layers slide; nullopt where the key is absent. FormatError for a type that is
+// neither full_attention nor sliding_attention, or another number of them than layers.
+std::optional<std::vector<bool>> read_layer_types(ConfigReader& config, int64_t num_layers);
+
+// Layers of one kind become those that `changes` has, edited, and the others.
+void edit_layers(Architecture& architecture, const std::vector<bool>& changes,
+                 const std::function<void(BlockSpec&)>& edit);
+
+// The layers that slide see `window` keys.
+void give_windows(Architecture& architecture, int64_t window, const std::vector<bool>& slides);
+
+// true where pattern(layer).
+std::vector<bool> layers_where(int64_t num_layers, const std::function<bool(int64_t)>& pattern);
+
+}  // namespace qlora::model

@@ -1,0 +1,84 @@
+// OLMo 1 to 3 (Groeneveld et al. 2024; OLMo team 2024, 2025). The first has norms without weights;
+// the others norm what a branch gives, not what it reads, and all queries and keys of a row
+// together.
+#include "model/families/families.h"
+#include "model/families/layer_kinds.h"
+#include "model/families/llama_like.h"
+
+namespace qlora::model {
+namespace {
+
+void take_weight(NormSpec& norm) {
+  norm.rule = {.kind = NormKind::kLayer, .eps = 1e-5};
+  norm.weight = false;
+}
+
+Architecture olmo(ConfigReader& config) {
+  Architecture a = llama_like("olmo", read_llama_sizes(config, {.norm_eps_key = {{}}}));
+  keep_rotary_pairs(a);
+  config.note_read({}, {"attention.layer_norm_epsilon"});
+  BlockSpec& block = a.decoder.kinds[0];
+  for (Branch& branch : block.branches) take_weight(branch.before);
+  take_weight(a.decoder.final_norm);
+  block.attention().clamp = config.number({{"clip_qkv"}, "attention.clamp_kqv"}, 0);
+  return a;
+}
+
+NormSpec row_norm(const char* hugging_face, const char* gguf, int64_t size, double eps) {
+  return {
+      .rule = {.kind = NormKind::kRms, .eps = eps}, .names = {hugging_face, gguf}, .size = size};
+}
+
+Architecture olmo_of_outputs(const std::string& family, const LlamaSizes& sizes) {
+  Architecture a = llama_like(family, sizes);
+  BlockSpec& block = a.decoder.kinds[0];
+  Branch &attention = block.attention_branch(), &mlp = block.mlp_branch();
+  attention.before = mlp.before = {};
+  attention.after = row_norm("post_attention_layernorm", "post_attention_norm", sizes.hidden_size,
+                             sizes.rms_norm_eps);
+  mlp.after = row_norm("post_feedforward_layernorm", "post_ffw_norm", sizes.hidden_size,
+                       sizes.rms_norm_eps);
+  AttentionSpec& spec = block.attention();
+  spec.q_norm = row_norm("self_attn.q_norm", "attn_q_norm", spec.queries(), sizes.rms_norm_eps);
+  spec.k_norm = row_norm("self_attn.k_norm", "attn_k_norm", spec.keys(), sizes.rms_norm_eps);
+  return a;
+}
+
+Architecture olmo2(ConfigReader& config) {
+  return olmo_of_outputs("olmo2", read_llama_sizes(config, {.norm_eps = 1e-5}));
+}
+
+Architecture olmo3(ConfigReader& config) {
+  const LlamaSizes sizes =
+      read_llama_sizes(config, {.norm_eps = 1e-5, .max_positions = 65536, .reads_rope = false});
+  Architecture a = olmo_of_outputs("olmo3", sizes);
+  const RopeDefaults full{.theta = 5e5};
+  RopeDefaults sliding = full;
+  sliding.theta_key = "";  // transformers does not read the one beside the dictionary for these
+  const LayerRotaries rotaries =
+      read_layer_rope_keys(*config.json(), {sizes.head_dim, sizes.max_positions}, full, sliding);
+  const int64_t window = read_window(config, 4096);
+  const auto fourth = layers_where(a.num_layers(), [](int64_t i) { return (i + 1) % 4 != 0; });
+  a.rotaries = {rotaries.full, rotaries.sliding};
+  edit_layers(a, read_layer_types(config, a.num_layers()).value_or(fourth),
+              [window](BlockSpec& block) {
+                block.attention().shape.window = window;
+                block.attention().rotary = 1;
+              });
+  return a;
+}
+
+}  // namespace
+
+Family olmo_family() {
+  return {.name = "olmo", .model_types = {"olmo"}, .gguf_architectures = {"olmo"}, .read = olmo};
+}
+
+Family olmo2_family() {
+  return {
+      .name = "olmo2", .model_types = {"olmo2"}, .gguf_architectures = {"olmo2"}, .read = olmo2};
+}
+
+Family olmo3_family() { return {.name = "olmo3", .model_types = {"olmo3"}, .read = olmo3}; }
+
+}  // namespace qlora::model

@@ -1,0 +1,57 @@
+// SmolLM3 (Bakouch et al. 2025): Llama's block, not rotated in every fourth layer (Yang et al. 2025,
+// "NoPE").
+#include "base/error.h"
+#include "model/families/families.h"
+#include "model/families/layer_kinds.h"
+#include "model/families/llama_like.h"
+
+namespace qlora::model {
+namespace {
+
+// no_rope_layers: 0 for each layer that is not rotated.
+std::vector<bool> layers_without_rotation(ConfigReader& config, int64_t num_layers) {
+  const int64_t interval = config.integer({{"no_rope_layer_interval"}}, 4);
+  const auto listed = config.node({{"no_rope_layers"}});
+  if (!listed)
+    return layers_where(num_layers, [interval](int64_t layer) {
+      return interval > 0 && (layer + 1) % interval == 0;
+    });
+  std::vector<bool> still;
+  for (const io::JsonNode& rotated : listed->elements())
+    still.push_back(rotated.as_integer(0, 1) == 0);
+  if (static_cast<int64_t>(still.size()) != num_layers)
+    fail<FormatError>("{} must have a number for each of the {} layers, found {}", listed->place(),
+                      num_layers, still.size());
+  return still;
+}
+
+Architecture smollm3(ConfigReader& config) {
+  Architecture a = llama_like(
+      "smollm3", read_llama_sizes(config, {.num_kv_heads = 4,
+                                           .rope = {.theta = 2e6},
+                                           .tied_embeddings = true,
+                                           .max_positions = 32768}));
+  keep_rotary_pairs(a);
+  const int64_t window = read_window(config, 0);
+  const bool slides = config.boolean({{"use_sliding_window"}}, false);
+  const auto types = read_layer_types(config, a.num_layers());
+  const std::vector<bool> still = layers_without_rotation(config, a.num_layers());
+  if (types && slides && window > 0 && *types != still)
+    fail<FormatError>(
+        "{}: layer_types must let those layers slide that no_rope_layers does not rotate",
+        config.place());
+  edit_layers(a, still, [&](BlockSpec& block) {
+    block.attention().rotary = kNotRotated;
+    if (slides) block.attention().shape.window = window;
+  });
+  return a;
+}
+
+}  // namespace
+
+Family smollm3_family() {
+  return {.name = "smollm3", .model_types = {"smollm3"}, .gguf_architectures = {"smollm3"},
+          .read = smollm3};
+}
+
+}  // namespace qlora::model
