@@ -18,6 +18,11 @@ def make_model(path, **more):
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, mean=float(parameter.dim() == 1), std=0.1)
     model.save_pretrained(path)
+    save_tokenizer(path)
+
+
+def save_tokenizer(path):
+    """One token a byte, and the end of a text."""
     vocab = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -211,20 +211,22 @@ def compare(name, keys, model_dir, folder, eos, vocabulary, lr=2e-3):
     return difference <= 0.01 * change and loss <= 1e-4 and least >= 0.9999 and merged <= 1e-3
 
 
-logging.disable_progress_bar()
-folder = sys.argv[1]
-made = {"tiny": {}, "biased": {"attention_bias": True, "mlp_bias": True}, "untied": {"tie_word_embeddings": False}}
-for name, more in made.items():
-    make_model(os.path.join(folder, name), **more)
-
-
-def model_of(keys):
+def model_of(keys, folder):
     kind = "biased" if "bias" in keys or "biased" in keys else "untied" if "untied" in keys else "tiny"
     return os.path.join(folder, kind)
 
 
-chosen = {name: keys for name, keys in CASES.items() if os.environ.get("ONLY", "") in name}  # ONLY: while working on one
-good = [compare(name, keys, model_of(keys), folder, EOS, VOCABULARY) for name, keys in chosen.items()]
-if len(sys.argv) > 2:
-    good.append(compare("the given model", {}, sys.argv[2], folder, 2, 49152, 2e-4))
-sys.exit(not all(good))
+def main(folder, real_model=None):
+    logging.disable_progress_bar()
+    made = {"tiny": {}, "biased": {"attention_bias": True, "mlp_bias": True}, "untied": {"tie_word_embeddings": False}}
+    for name, more in made.items():
+        make_model(os.path.join(folder, name), **more)
+    chosen = {name: keys for name, keys in CASES.items() if os.environ.get("ONLY", "") in name}  # ONLY: while working on one
+    good = [compare(name, keys, model_of(keys, folder), folder, EOS, VOCABULARY) for name, keys in chosen.items()]
+    if real_model:
+        good.append(compare("the given model", {}, real_model, folder, 2, 49152, 2e-4))
+    return not all(good)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
