@@ -68,21 +68,31 @@ VOCABULARY = 300
 # Sizes, in each family's own keys.
 
 TOKENS = dict(vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=EOS, pad_token_id=None)
-LLAMA = TOKENS | dict(hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
-                      max_position_embeddings=256, tie_word_embeddings=False)
-ONE_HEAD_EACH = LLAMA | dict(num_key_value_heads=4)
-GPT2 = TOKENS | dict(n_embd=64, n_layer=3, n_head=4, n_positions=256, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
-GPT_NEO = TOKENS | dict(hidden_size=64, num_layers=4, num_heads=4, max_position_embeddings=256, window_size=WINDOW,
-                        attention_types=[[["global", "local"], 2]])
-NEOX = TOKENS | dict(hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=256,
-                     tie_word_embeddings=False)
+SIZES = TOKENS | dict(hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+                      max_position_embeddings=256)
+GPT2_SIZES = TOKENS | dict(n_embd=64, n_layer=3, n_head=4, n_positions=256, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+GPT_NEO_SIZES = TOKENS | dict(hidden_size=64, num_layers=4, num_heads=4, max_position_embeddings=256,
+                              attention_types=[[["global", "local"], 2]])
+NEOX_SIZES = TOKENS | dict(hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=256)
 OPT = TOKENS | dict(hidden_size=64, ffn_dim=96, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=256, dropout=0.0,
                     pad_token_id=1)
-BLOOM = TOKENS | dict(hidden_size=64, n_layer=3, n_head=4)
-FALCON = TOKENS | dict(hidden_size=64, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=256)
-MPT = TOKENS | dict(d_model=64, n_layers=3, n_heads=4, max_seq_len=256)
+BLOOM_SIZES = TOKENS | dict(hidden_size=64, n_layer=3, n_head=4)
+FALCON_SIZES = TOKENS | dict(hidden_size=64, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=256)
+MPT_SIZES = TOKENS | dict(d_model=64, n_layers=3, n_heads=4, max_seq_len=256)
+T5_SIZES = TOKENS | dict(d_model=64, d_ff=96, num_layers=3, num_heads=4, pad_token_id=0, decoder_start_token_id=0, dropout_rate=0.0)
+
+# With an epsilon that is no class's default.
+EPS = 3e-4
+OLMO = SIZES | dict(tie_word_embeddings=False)
+LLAMA = OLMO | dict(rms_norm_eps=EPS)
+COHERE = OLMO | dict(layer_norm_eps=EPS)
+STARCODER2 = OLMO | dict(norm_epsilon=EPS)
+NEOX = NEOX_SIZES | dict(tie_word_embeddings=False, layer_norm_eps=EPS)
+GPT2, BLOOM, FALCON, MPT = (sizes | dict(layer_norm_epsilon=EPS) for sizes in (GPT2_SIZES, BLOOM_SIZES, FALCON_SIZES, MPT_SIZES))
+GPT_NEO = GPT_NEO_SIZES | dict(layer_norm_epsilon=EPS, window_size=WINDOW)
+T5 = T5_SIZES | dict(layer_norm_epsilon=EPS, d_kv=16)
+ONE_HEAD_EACH = dict(num_key_value_heads=4)
 MOE = LLAMA | dict(num_experts_per_tok=2)
-T5 = TOKENS | dict(d_model=64, d_ff=96, d_kv=16, num_layers=3, num_heads=4, pad_token_id=0, decoder_start_token_id=0, dropout_rate=0.0)
 
 # RoPE.
 YARN = dict(rope_type="yarn", rope_theta=10000.0, factor=8.0, original_max_position_embeddings=L0)
@@ -137,7 +147,7 @@ def old_gemma3(config):
     full = rope["full_attention"]
     config |= dict(rope_theta=full.pop("rope_theta"), rope_scaling=full, rope_local_base_freq=rope["sliding_attention"]["rope_theta"],
                    sliding_window_pattern=6)
-    config.pop("layer_types")
+    config.pop("layer_types", None)
 
 
 def old_olmo3(config):
@@ -182,11 +192,20 @@ def without(*keys):
     return rewrite
 
 
-def sizes_absent(config):
-    """As released multimodal Gemma 3 configs, which omit what is the class's default."""
-    text = config["text_config"]
-    without("num_attention_heads", "num_key_value_heads", "head_dim", "rms_norm_eps", "hidden_activation")(text)
-    old_gemma3(text)
+def defaults_absent(config):
+    """Without every key that has its class's default, and what follows from those."""
+    defaults = AutoConfig.for_model(config["model_type"]).to_dict()
+    for key in [key for key in config if key != "model_type" and key in defaults and config[key] == defaults[key]]:
+        del config[key]
+    for key in ("layer_types", "no_rope_layers", "attention_layers", "ffn_hidden_size", "num_kv_heads", "num_decoder_layers"):
+        config.pop(key, None)
+
+
+def as_released_gemma3(config):
+    """Multimodal, transformers 4."""
+    defaults_absent(config["text_config"])
+    config["text_config"].setdefault("rope_parameters", GEMMA3_ROPE | {})
+    old_gemma3(config["text_config"])
 
 
 def renamed(pattern, replacement):
@@ -258,7 +277,8 @@ FAMILIES = {
         ("ministral", "layer_types absent, old spelling", LLAMA | dict(head_dim=16, sliding_window=WINDOW), dict(rewrite=old_qwen)),
         ("ministral3", "window", LLAMA | dict(sliding_window=WINDOW, head_dim=32, rope_parameters=dict(
             YARN, mscale=1.0, mscale_all_dim=0.7, llama_4_scaling_beta=0.3)), dict(gguf=False, vectors=True)),
-        ("ministral3", "rope_parameters absent", LLAMA | dict(head_dim=32), dict(rewrite=without("rope_parameters"))),
+        ("ministral3", "scaled queries", LLAMA | dict(head_dim=32, rope_parameters=dict(
+            YARN, mscale=1.0, mscale_all_dim=1.0, llama_4_scaling_beta=0.3)), {}),
         ("qwen2", "plain, tied", LLAMA | dict(tie_word_embeddings=True), dict(vectors=True)),
         ("qwen2", "windows", LLAMA | dict(use_sliding_window=True, sliding_window=WINDOW, max_window_layers=1),
          dict(rewrite=without("layer_types"), gguf=False, vectors=True)),
@@ -276,8 +296,8 @@ FAMILIES = {
         ("granite", "plain", LLAMA | GRANITE, dict(vectors=True)),
         ("granite", "biases, tied, old spelling", LLAMA | GRANITE | dict(attention_bias=True, mlp_bias=True, tie_word_embeddings=True),
          dict(rewrite=old_rope, gguf=False)),
-        ("olmo", "clipped", LLAMA | dict(clip_qkv=0.8), dict(vectors=True)),
-        ("olmo", "biases, tied, old spelling", LLAMA | dict(attention_bias=True, tie_word_embeddings=True),
+        ("olmo", "clipped", OLMO | dict(clip_qkv=0.8), dict(vectors=True)),
+        ("olmo", "biases, tied, old spelling", OLMO | dict(attention_bias=True, tie_word_embeddings=True),
          dict(rewrite=old_rope, gguf=False)),
         ("olmo2", "plain", LLAMA, dict(vectors=True)),
         ("olmo2", "biases, old spelling", LLAMA | dict(attention_bias=True), dict(rewrite=old_rope, gguf=False)),
@@ -302,9 +322,10 @@ FAMILIES = {
         ("gemma3", "multimodal", GEMMA3_BOTH, dict(regex=TEXT_LINEARS, gguf=False)),
         ("gemma3", "multimodal, other prefix", GEMMA3_BOTH,
          dict(rename=renamed(r"^language_model\.model\.", "model.language_model."), regex=TEXT_LINEARS, gguf=False)),
-        ("gemma3", "multimodal, sizes absent", GEMMA3_BOTH | dict(text_config=GEMMA3 | dict(
-            num_attention_heads=8, num_key_value_heads=4, head_dim=256)), dict(rewrite=sizes_absent, regex=TEXT_LINEARS, gguf=False)),
-        ("phi3", "plain", ONE_HEAD_EACH, dict(vectors=True)),
+        ("gemma3", "multimodal, as released, defaults absent", GEMMA3_BOTH | dict(text_config=SIZES | dict(
+            num_hidden_layers=6, num_attention_heads=8, num_key_value_heads=4, sliding_window=WINDOW, rope_parameters=GEMMA3_ROPE)),
+         dict(rewrite=as_released_gemma3, regex=TEXT_LINEARS, gguf=False)),
+        ("phi3", "plain", LLAMA | ONE_HEAD_EACH, dict(vectors=True)),
         ("phi3", "longrope", LLAMA | dict(rope_parameters=longrope(16), original_max_position_embeddings=L0), dict(vectors=True)),
         ("phi3", "longrope, window, old spelling", LLAMA | dict(
             rope_parameters=longrope(16), original_max_position_embeddings=L0, sliding_window=WINDOW), dict(rewrite=old_phi3)),
@@ -315,10 +336,10 @@ FAMILIES = {
         ("glm", "no biases, old spelling", LLAMA | dict(head_dim=32, attention_bias=False), dict(rewrite=old_rope)),
         ("glm4", "plain", LLAMA | dict(head_dim=16), dict(vectors=True)),
         ("glm4", "no biases, old spelling", LLAMA | dict(head_dim=32, attention_bias=False), dict(rewrite=old_rope)),
-        ("stablelm", "plain", LLAMA, dict(vectors=True)),
-        ("stablelm", "parallel, norms of heads, biases", LLAMA | dict(
+        ("stablelm", "plain", COHERE, dict(vectors=True)),
+        ("stablelm", "parallel, norms of heads, biases", COHERE | dict(
             use_qkv_bias=True, qk_layernorm=True, use_parallel_residual=True), dict(vectors=True)),
-        ("stablelm", "old spelling", LLAMA | dict(use_qkv_bias=True), dict(rewrite=old_stablelm)),
+        ("stablelm", "old spelling", COHERE | dict(use_qkv_bias=True), dict(rewrite=old_stablelm)),
     ],
     3: [
         ("gpt2", "plain", GPT2, dict(vectors=True)),
@@ -353,17 +374,17 @@ FAMILIES = {
         ("mpt", "plain", MPT, dict(vectors=True)),
         ("mpt", "clipped, scaled, six heads", MPT | dict(
             d_model=96, n_heads=6, attn_config=dict(clip_qkv=0.8, softmax_scale=0.3)), dict(gguf=False)),
-        ("starcoder2", "plain", LLAMA | dict(tie_word_embeddings=True), dict(vectors=True)),
-        ("starcoder2", "window, no biases, old spelling", LLAMA | dict(sliding_window=WINDOW, use_bias=False),
+        ("starcoder2", "plain", STARCODER2 | dict(tie_word_embeddings=True), dict(vectors=True)),
+        ("starcoder2", "window, no biases, old spelling", STARCODER2 | dict(sliding_window=WINDOW, use_bias=False),
          dict(rewrite=old_rope, gguf=False)),
-        ("phi", "plain", ONE_HEAD_EACH, dict(vectors=True)),
-        ("phi", "norms of heads, old spelling", LLAMA | dict(qk_layernorm=True), dict(rewrite=old_rope, gguf=False)),
-        ("cohere", "plain", LLAMA | dict(logit_scale=0.3, tie_word_embeddings=True), dict(vectors=True)),
-        ("cohere", "norms of heads, biases, old spelling", LLAMA | dict(
+        ("phi", "plain", COHERE | ONE_HEAD_EACH, dict(vectors=True)),
+        ("phi", "norms of heads, old spelling", COHERE | dict(qk_layernorm=True), dict(rewrite=old_rope, gguf=False)),
+        ("cohere", "plain", COHERE | dict(logit_scale=0.3, tie_word_embeddings=True), dict(vectors=True)),
+        ("cohere", "norms of heads, biases, old spelling", COHERE | dict(
             logit_scale=0.3, use_qk_norm=True, attention_bias=True, tie_word_embeddings=True), dict(rewrite=old_rope, gguf=False)),
-        ("cohere2", "plain", LLAMA | dict(num_hidden_layers=4, logit_scale=0.3, sliding_window=WINDOW, tie_word_embeddings=True),
+        ("cohere2", "plain", COHERE | dict(num_hidden_layers=4, logit_scale=0.3, sliding_window=WINDOW, tie_word_embeddings=True),
          dict(vectors=True)),
-        ("cohere2", "own layer_types, biases", LLAMA | dict(
+        ("cohere2", "own layer_types, biases", COHERE | dict(
             layer_types=mixed_layers(3), logit_scale=0.3, sliding_window=WINDOW, attention_bias=True, tie_word_embeddings=True),
          dict(gguf=False)),
     ],
@@ -388,9 +409,6 @@ FAMILIES = {
         ("gpt_oss", "plain", MOE | dict(
             num_hidden_layers=4, num_local_experts=4, head_dim=16, sliding_window=WINDOW, swiglu_limit=1.0,
             rope_parameters=dict(YARN, truncate=False, beta_fast=32.0, beta_slow=1.0)), {}),
-        ("gpt_oss", "rope_parameters and layer_types absent", MOE | dict(
-            num_hidden_layers=4, num_local_experts=4, head_dim=16, sliding_window=WINDOW, swiglu_limit=1.0),
-         dict(rewrite=without("rope_parameters", "layer_types"))),
     ],
     5: [
         ("t5", "plain", T5, {}),
@@ -401,6 +419,26 @@ FAMILIES = {
         ("mt5", "tied", T5 | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=True), {}),
     ],
 }
+
+
+DEFAULTS = {  # sizes for a variant of each family that says nothing else and is therefore what the class's defaults make of it
+    2: {family: SIZES for family in ("llama", "qwen2", "qwen3", "granite", "olmo2", "gemma", "phi3", "glm", "glm4", "stablelm", "olmo",
+                                     "ministral3")}
+    | {"smollm3": SIZES | dict(num_hidden_layers=4), "olmo3": SIZES | dict(num_hidden_layers=4, sliding_window=WINDOW),
+       "gemma2": SIZES | dict(sliding_window=WINDOW), "gemma3_text": SIZES | dict(num_hidden_layers=6, sliding_window=WINDOW)},
+    3: {"gpt2": GPT2_SIZES, "gpt_neo": GPT_NEO_SIZES, "gptj": GPT2_SIZES | dict(n_embd=256), "gpt_neox": NEOX_SIZES, "opt": OPT,
+        "bloom": BLOOM_SIZES, "falcon": FALCON_SIZES, "mpt": MPT_SIZES, "starcoder2": SIZES, "phi": SIZES, "cohere": SIZES,
+        "cohere2": SIZES | dict(num_hidden_layers=4, sliding_window=WINDOW)},
+    4: {"mixtral": SIZES | dict(num_local_experts=4), "qwen2_moe": SIZES | dict(
+            num_experts=6, moe_intermediate_size=32, shared_expert_intermediate_size=48),
+        "qwen3_moe": SIZES | dict(num_experts=10, moe_intermediate_size=32), "granitemoe": SIZES | dict(num_local_experts=4),
+        "olmoe": SIZES | dict(num_experts=10),
+        "gpt_oss": SIZES | dict(num_hidden_layers=4, num_local_experts=6, sliding_window=WINDOW)},
+    5: {"t5": T5_SIZES, "mt5": T5_SIZES},
+}
+for step, sizes in DEFAULTS.items():
+    for family, keys in sizes.items():
+        FAMILIES[step].append((family, "defaults absent", keys, dict(rewrite=defaults_absent, gguf=False)))
 
 
 class Variant:
@@ -418,7 +456,8 @@ class Variant:
         return torch.randint(2, VOCABULARY - 3, (sum(self.lengths),), generator=torch.Generator().manual_seed(3))
 
 
-VARIANTS = [Variant(step, *row) for step, rows in FAMILIES.items() for row in rows]
+ORDER = {step: list(dict.fromkeys(row[0] for row in rows)) for step, rows in FAMILIES.items()}
+VARIANTS = [Variant(step, *row) for step, rows in FAMILIES.items() for row in sorted(rows, key=lambda row: ORDER[step].index(row[0]))]
 
 
 # ---------------------------------------------------------------------------------------------------------------------------
