@@ -32,6 +32,7 @@ the tensor's name and the value's index in row-major order, with 32-bit unsigned
 Ran with transformers 5.23.0, peft 0.21.2, torch 2.11.0, gguf 0.19.0.
 """
 import argparse
+import copy
 import itertools
 import json
 import math
@@ -201,7 +202,6 @@ def defaults_absent(config):
 def as_released_gemma3(config):
     """Multimodal, transformers 4."""
     defaults_absent(config["text_config"])
-    config["text_config"].setdefault("rope_parameters", GEMMA3_ROPE | {})
     old_gemma3(config["text_config"])
 
 
@@ -342,7 +342,8 @@ FAMILIES = {
         ("phi3", "plain", LLAMA | ONE_HEAD_EACH, dict(vectors=True)),
         ("phi3", "longrope", LLAMA | dict(rope_parameters=longrope(16), original_max_position_embeddings=L0), dict(vectors=True)),
         ("phi3", "longrope, window, old spelling", LLAMA | dict(
-            rope_parameters=longrope(16), original_max_position_embeddings=L0, sliding_window=WINDOW), dict(rewrite=old_phi3, vectors=True)),
+            rope_parameters=longrope(16), original_max_position_embeddings=L0, sliding_window=WINDOW),
+         dict(rewrite=old_phi3, vectors=True)),
         ("phi3", "as Phi-4-mini", LLAMA | dict(
             rope_parameters=longrope(12, partial_rotary_factor=0.75), original_max_position_embeddings=L0,
             tie_word_embeddings=True), dict(vectors=True)),
@@ -362,7 +363,8 @@ FAMILIES = {
          dict(rename=with_buffers, rewrite=lambda config: config.update(n_ctx=256), gguf=False, vectors=True)),
         ("gpt2", "scores not scaled", GPT2 | dict(scale_attn_weights=False), dict(gguf=False)),
         ("gpt_neo", "plain", GPT_NEO, dict(vectors=True)),
-        ("gpt_neo", "own width", GPT_NEO | dict(intermediate_size=96, attention_types=[[["local"], 3], [["global"], 1]]),dict(vectors=True)),
+        ("gpt_neo", "own width", GPT_NEO | dict(intermediate_size=96, attention_types=[[["local"], 3], [["global"], 1]]),
+         dict(vectors=True)),
         ("gptj", "plain", GPT2 | dict(rotary_dim=8), dict(vectors=True)),
         ("gpt_neox", "parallel", NEOX | dict(rope_parameters=dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.25)),
          dict(vectors=True)),
@@ -396,7 +398,8 @@ FAMILIES = {
         ("phi", "norms of heads, old spelling", COHERE | dict(qk_layernorm=True), dict(rewrite=old_rope, gguf=False, vectors=True)),
         ("cohere", "plain", COHERE | dict(logit_scale=0.3, tie_word_embeddings=True), dict(vectors=True)),
         ("cohere", "norms of heads, biases, old spelling", COHERE | dict(
-            logit_scale=0.3, use_qk_norm=True, attention_bias=True, tie_word_embeddings=True), dict(rewrite=old_rope, gguf=False, vectors=True)),
+            logit_scale=0.3, use_qk_norm=True, attention_bias=True, tie_word_embeddings=True),
+         dict(rewrite=old_rope, gguf=False, vectors=True)),
         ("cohere2", "plain", COHERE | dict(num_hidden_layers=4, logit_scale=0.3, sliding_window=WINDOW, tie_word_embeddings=True),
          dict(vectors=True)),
         ("cohere2", "own layer_types, biases", COHERE | dict(
@@ -491,6 +494,10 @@ def tensors_of(path):
     return {name: tensor for file in files for name, tensor in load_file(os.path.join(path, file)).items()}
 
 
+def save_tensors(tensors, *path):
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, os.path.join(*path), {"format": "pt"})
+
+
 def read_json(*parts):
     with open(os.path.join(*parts)) as file:
         return json.load(file)
@@ -510,7 +517,7 @@ def draw(model):
 
 def make_checkpoint(variant, path):
     """Saved by transformers, then brought into the variant's spelling."""
-    config = AutoConfig.for_model(variant.family, **variant.keys)
+    config = AutoConfig.for_model(variant.family, **copy.deepcopy(variant.keys))
     kind = AutoModelForSeq2SeqLM if variant.seq2seq else AutoModelForCausalLM
     model = kind.from_config(config).float()
     draw(model)
@@ -520,7 +527,7 @@ def make_checkpoint(variant, path):
     save_tokenizer(path)
     if "rename" in variant.special:
         tensors = variant.special["rename"](tensors_of(path))
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, os.path.join(path, "model.safetensors"), {"format": "pt"})
+        save_tensors(tensors, path, "model.safetensors")
     if "rewrite" in variant.special:
         config = read_json(path, "config.json")
         variant.special["rewrite"](config)
@@ -621,7 +628,7 @@ def theirs(variant, folder):
     np.save(os.path.join(here, "logits.npy"), logits.numpy())
     make_adapter(variant, checkpoint, adapter)
     losses, trained = train_peer(variant, checkpoint, adapter, rows_of(variant, rows_path))
-    save_file({name: tensor.contiguous() for name, tensor in trained.items()}, os.path.join(here, "trained.safetensors"))
+    save_tensors(trained, here, "trained.safetensors")
     write_json(losses, here, "losses.json")
     write_json(stamp, here, "made.json")
     return here
@@ -1030,9 +1037,11 @@ def folded(shapes):
     return result
 
 
-NOISE = ("transformers_version", "architectures", "initializer_range", "init_std", "use_cache", "bos_token_id", "eos_token_id", "dtype",
-         "attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "classifier_dropout", "pretraining_tp",
-         "residual_dropout", "_name_or_path", "return_dict", "problem_type", "chunk_size_feed_forward", "embedding_dropout", "resid_dropout", "embed_dropout", "dropout", "layerdrop", "_from_model_config")
+NOISE = {  # keys of config.json that say nothing of a forward pass
+    "transformers_version", "architectures", "initializer_range", "init_std", "use_cache", "bos_token_id", "eos_token_id", "dtype",
+    "pretraining_tp", "_name_or_path", "_from_model_config", "return_dict", "problem_type", "chunk_size_feed_forward", "layerdrop",
+    "dropout", "attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "emb_pdrop", "resid_dropout",
+    "embed_dropout", "residual_dropout", "embedding_dropout", "classifier_dropout", "router_aux_loss_coef"}
 NOISE_STARTS = ("summary_", "output_", "id2label", "label2id", "is_", "torch_dtype")
 
 
@@ -1044,7 +1053,8 @@ def without_noise(config):
 def row_losses(model, rows):
     """Of each next token of each row."""
     with torch.no_grad():
-        return [torch.nn.functional.cross_entropy(model(ids[None]).logits[0, :-1], ids[1:], reduction="none") for ids in map(torch.tensor, rows)]
+        return [torch.nn.functional.cross_entropy(model(ids[None]).logits[0, :-1], ids[1:], reduction="none")
+                for ids in map(torch.tensor, rows)]
 
 
 def vectors_of(variant, rows, folder):
@@ -1052,7 +1062,7 @@ def vectors_of(variant, rows, folder):
     shutil.rmtree(path, ignore_errors=True)
     make_checkpoint(variant, path)
     shapes = {name: tensor.shape for name, tensor in tensors_of(path).items()}
-    save_file({name: rule(name, shape) for name, shape in shapes.items()}, os.path.join(path, "model.safetensors"), {"format": "pt"})
+    save_tensors({name: rule(name, shape) for name, shape in shapes.items()}, path, "model.safetensors")
     config = without_noise(read_json(path, "config.json"))
     write_json(config, path, "config.json")
     model = load(path)
