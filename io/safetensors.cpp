@@ -16,6 +16,12 @@
 
 namespace qlora::io {
 namespace {
+
+TensorIndex index_of(const std::vector<TensorView>& tensors) {
+  TensorIndex index;
+  for (size_t i = 0; i < tensors.size(); ++i) index.emplace(tensors[i].name, i);
+  return index;
+}
 namespace fs = std::filesystem;
 
 constexpr uint64_t kLengthBytes = 8;
@@ -106,12 +112,6 @@ std::string shard_path(const std::string& directory, const JsonNode& node) {
 bool is_there(const fs::path& path) {
   std::error_code unreadable;
   return fs::exists(path, unreadable);
-}
-
-TensorIndex index_of(const std::vector<TensorView>& tensors) {
-  TensorIndex index;
-  for (size_t i = 0; i < tensors.size(); ++i) index.emplace(tensors[i].name, i);
-  return index;
 }
 
 // Weights of another kind in a directory without safetensors, as the end of a sentence.
@@ -234,6 +234,11 @@ TensorFile read_shards(const std::string& index, const ShardOf& shard_of) {
 }
 
 }  // namespace
+
+void TensorFile::rename(const std::function<std::string(const std::string&)>& name_of) {
+  for (TensorView& tensor : tensors) tensor.name = name_of(tensor.name);
+  index = index_of(tensors);
+}
 
 const TensorView* TensorFile::find(const std::string& name) const {
   const auto found = index.find(name);

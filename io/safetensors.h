@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -24,6 +25,9 @@ struct TensorFile {
 
   // nullptr if there is none of that name.
   const TensorView* find(const std::string& name) const;
+  // Gives every tensor the name that name_of() makes of its own; of two that become alike find()
+  // has the first.
+  void rename(const std::function<std::string(const std::string&)>& name_of);
 };
 
 // One file, mapped. FormatError naming file, tensor and offsets if the header is truncated, lies

@@ -19,17 +19,22 @@ namespace {
 
 // One new token a sequence. q rotated, k and v are in the cache already.
 template <typename T>
-void decode_cpu(const at::Tensor& q, const AttentionShape& s, const KvCache& cache, int64_t layer,
+void decode_cpu(const at::Tensor& q, const AttentionCall& call, int64_t layer,
                 const at::Tensor& out) {
+  const AttentionShape& s = call.shape;
+  const KvCache& cache = *call.context.cache;
+  const cpu::ScoreRules rules = score_rules(call);
+  const int64_t width = s.kv_heads * s.head_dim;
   std::vector<cpu::DecodeRow<T>> rows;
   for (int64_t i = 0; i < q.size(0); ++i) {
-    const int64_t length = cache.length(i) + 1;
-    rows.push_back({static_cast<const T*>(q.const_data_ptr()) + i * q.stride(0),
-                    static_cast<const T*>(cache.keys(layer, i, length).const_data_ptr()),
-                    static_cast<const T*>(cache.values(layer, i, length).const_data_ptr()),
-                    static_cast<T*>(out.mutable_data_ptr()) + i * q.size(1), length});
+    const int64_t length = cache.length(i) + 1, first = rules.first_key(length - 1);
+    rows.push_back(
+        {static_cast<const T*>(q.const_data_ptr()) + i * q.stride(0),
+         static_cast<const T*>(cache.keys(layer, i, length).const_data_ptr()) + first * width,
+         static_cast<const T*>(cache.values(layer, i, length).const_data_ptr()) + first * width,
+         static_cast<T*>(out.mutable_data_ptr()) + i * q.size(1), length - first, first});
   }
-  cpu::decode_attention(rows.data(), q.size(0), s.heads, s.kv_heads, s.head_dim, s.scale);
+  cpu::decode_attention(rows.data(), q.size(0), s.heads, s.kv_heads, s.head_dim, rules);
 }
 
 // Generation: new tokens join the cache, then attend to all of their sequence.
@@ -44,8 +49,7 @@ at::Tensor cached(const AttentionCall& call, int64_t layer) {
   at::Tensor out = at::empty(q.sizes(), q.options());
   if (q.is_cpu() && q.size(0) == sequences) {  // one new token each
     cache.append_one_each(layer, k, v);
-    with_elements(out,
-                  [&](auto* y) { decode_cpu<ElementOf<decltype(y)>>(q, s, cache, layer, out); });
+    with_elements(out, [&](auto* y) { decode_cpu<ElementOf<decltype(y)>>(q, call, layer, out); });
     return out;
   }
   const auto attend = q.is_cpu() ? continue_on_cpu : composed_document;
@@ -73,6 +77,28 @@ void check_widths(const std::vector<at::Tensor>& qkv, const AttentionShape& s) {
         q, kv, s.width());
 }
 
+void check_additions(const AttentionCall& call, int64_t longest) {
+  const AttentionShape& s = call.shape;
+  const at::Tensor& bias = call.context.position_bias;
+  check(!s.position_bias ||
+            (bias.defined() && bias.scalar_type() == at::kFloat && bias.dim() == 2 &&
+             bias.size(0) == s.heads && bias.size(1) >= longest && bias.stride(1) == 1),
+        "attention: needs a position bias in float32 [{}, {} or more]", s.heads, longest);
+  check(!s.sinks || (call.sinks.defined() && call.sinks.scalar_type() == at::kFloat &&
+                     call.sinks.dim() == 1 && call.sinks.size(0) == s.heads),
+        "attention: needs sinks in float32 [{}]", s.heads);
+}
+
+// Keys of the longest document, with those that a cache has of it.
+int64_t most_keys(const AttentionContext& context) {
+  int64_t most = 0;
+  for (size_t d = 0; d + 1 < context.cu_seqlens.size(); ++d)
+    most = std::max<int64_t>(
+        most, context.cu_seqlens[d + 1] - context.cu_seqlens[d] +
+                  (context.cache ? context.cache->length(static_cast<int64_t>(d)) : 0));
+  return most;
+}
+
 }  // namespace
 
 int64_t AttentionContext::longest() const {
@@ -88,6 +114,7 @@ at::Tensor attention(const std::vector<at::Tensor>& qkv, const AttentionShape& s
   check_widths(qkv, shape);
   AttentionCall call{qkv, shape, rotary, context};
   if (shape.sinks) call.sinks = context.sinks.at(static_cast<size_t>(layer));
+  if (shape.position_bias || shape.sinks) check_additions(call, most_keys(context));
   if (context.cache) {
     at::NoGradGuard no_grad;
     return cached(call, layer);

@@ -39,6 +39,17 @@ void rotate_columns(const at::Tensor& all, const Columns& c, const RotaryTable& 
 
 }  // namespace
 
+cpu::ScoreRules score_rules(const AttentionCall& call) {
+  const AttentionShape& s = call.shape;
+  cpu::ScoreRules rules{s.scale, static_cast<float>(s.softcap), s.window};
+  if (s.position_bias) {
+    rules.bias = call.context.position_bias.const_data_ptr<float>();
+    rules.bias_stride = call.context.position_bias.stride(0);
+  }
+  if (s.sinks) rules.sinks = call.sinks.const_data_ptr<float>();
+  return rules;
+}
+
 std::vector<at::Tensor> separate_heads(const std::vector<at::Tensor>& qkv,
                                        const AttentionShape& shape) {
   if (qkv.size() == 3) return qkv;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "model/attention.h"
+#include "model/score_rules.h"
 
 namespace qlora::model {
 
@@ -18,6 +19,10 @@ struct AttentionCall {
 
   int64_t tokens() const { return qkv[0].size(0); }
 };
+
+// The shape's rules for the scores as the kernels of the CPU take them, which read the call's bias
+// and sinks.
+cpu::ScoreRules score_rules(const AttentionCall& call);
 
 // q, k and v as tensors of their own, [tokens, heads * head_dim] and [tokens, kv_heads * head_dim]:
 // views where the heads of one lie side by side, else copies. Differentiable.

@@ -12,9 +12,9 @@ namespace {
 // Compiled for several instruction sets, for each type of element.
 #define QLORA_DECODE_HEAD(T)                                                            \
   QLORA_VECTORIZED void decode_head(const DecodeRow<T>& row, int64_t head, int64_t kv,  \
-                                    int64_t stride, int64_t d, float scale, bool first, \
-                                    float* p) {                                         \
-    decode_row(row, head, kv, stride, d, scale, first, p);                              \
+                                    int64_t stride, int64_t d, const ScoreRules& rules, \
+                                    bool first, float* p) {                             \
+    decode_row(row, head, kv, stride, d, rules, first, p);                              \
   }
 
 constexpr int64_t kPair = 2 * kLanes;
@@ -73,13 +73,28 @@ template <typename T>
   for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(row + i);
 }
 
+// Scaled scores as the other rules leave them; the greatest.
+[[gnu::always_inline]] inline float change_scores(const ScoreRules& rules, const float* bias,
+                                                  int64_t length, float* p) {
+  const float cap = rules.softcap;
+  if (cap != 0)
+    for (int64_t t = 0; t < length; ++t)
+      p[t] = cap - 2.0f * cap / (vector_exp(2.0f * p[t] / cap) + 1.0f);  // cap * tanh(p / cap)
+  if (bias != nullptr)
+    for (int64_t t = 0; t < length; ++t) p[t] += bias[t];
+  float top = -3.0e38f;
+  for (int64_t t = 0; t < length; ++t) top = p[t] > top ? p[t] : top;
+  return top;
+}
+
 // p [row.length] is room for the probabilities.
 template <typename T>
 [[gnu::always_inline]] inline void decode_row(const DecodeRow<T>& row, int64_t head, int64_t kv,
-                                              int64_t stride, int64_t d, float scale, bool first,
-                                              float* p) {
+                                              int64_t stride, int64_t d, const ScoreRules& rules,
+                                              bool first, float* p) {
   const T *q = row.q + head * d, *k = row.k + kv * d, *v = row.v + kv * d;
   T* out = row.out + head * d;
+  const float scale = rules.scale;
   float top = -3.0e38f, lanes[kLanes] = {};
   for (int64_t t = 0; t < row.length; ++t) {
     if (first) {
@@ -88,6 +103,13 @@ template <typename T>
     }
     p[t] = dot(q, k + t * stride, d) * scale;
     top = p[t] > top ? p[t] : top;
+  }
+  if (rules.softcap != 0 || rules.bias != nullptr)
+    top = change_scores(rules, rules.bias == nullptr ? nullptr : rules.bias_of(head) + row.first,
+                        row.length, p);
+  if (rules.sinks != nullptr) {
+    top = rules.sinks[head] > top ? rules.sinks[head] : top;
+    lanes[0] = vector_exp(rules.sinks[head] - top);
   }
   const int64_t whole = row.length / kLanes * kLanes;
   for (int64_t t = 0; t < whole; t += kLanes)
@@ -110,23 +132,24 @@ QLORA_DECODE_HEAD(Float16)
 
 template <typename T>
 void decode_attention(const DecodeRow<T>* rows, int64_t num_rows, int64_t heads, int64_t kv_heads,
-                      int64_t head_dim, float scale) {
+                      int64_t head_dim, const ScoreRules& rules) {
   parallel_for(num_rows * heads, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> p;
     for (int64_t i = begin; i < end; ++i) {
       const DecodeRow<T>& row = rows[i / heads];
       const int64_t head = i % heads;
       p.resize(static_cast<size_t>(row.length));
-      decode_head(row, head, head / (heads / kv_heads), kv_heads * head_dim, head_dim, scale,
+      decode_head(row, head, head / (heads / kv_heads), kv_heads * head_dim, head_dim, rules,
                   i == begin || head == 0, p.data());
     }
   });
 }
 
-template void decode_attention(const DecodeRow<float>*, int64_t, int64_t, int64_t, int64_t, float);
+template void decode_attention(const DecodeRow<float>*, int64_t, int64_t, int64_t, int64_t,
+                               const ScoreRules&);
 template void decode_attention(const DecodeRow<uint16_t>*, int64_t, int64_t, int64_t, int64_t,
-                               float);
+                               const ScoreRules&);
 template void decode_attention(const DecodeRow<Float16>*, int64_t, int64_t, int64_t, int64_t,
-                               float);
+                               const ScoreRules&);
 
 }  // namespace qlora::model::cpu

@@ -11,12 +11,12 @@ namespace qlora::model {
 namespace {
 
 bool flash_runs(const AttentionShape& shape, at::ScalarType dtype, at::DeviceType device) {
-  return device == at::kCPU && dtype == at::kBFloat16 && shape.is_plain() &&
+  return device == at::kCPU && dtype == at::kBFloat16 && shape.causal &&
          cpu::supports_flash_avx512(shape.head_dim);
 }
 
-bool is_on_cpu(const AttentionShape& shape, at::ScalarType dtype, at::DeviceType device) {
-  return device == at::kCPU && dtype != at::kDouble && shape.is_plain();
+bool is_on_cpu(const AttentionShape&, at::ScalarType dtype, at::DeviceType device) {
+  return device == at::kCPU && dtype != at::kDouble;
 }
 
 bool fused_runs(const AttentionShape& shape, at::ScalarType dtype, at::DeviceType device) {

@@ -74,9 +74,16 @@ at::Tensor out_like(const at::Tensor& q, const AttentionShape& s) {
 // What backward needs beside the tensors of the graph.
 struct Kept : torch::CustomClassHolder {
   Kept(const AttentionCall& call, bool flash)
-      : shape(call.shape), cu_seqlens(call.context.cu_seqlens), is_flash(flash) {
+      : rules(score_rules(call)),
+        shape(call.shape),
+        cu_seqlens(call.context.cu_seqlens),
+        is_flash(flash) {
     if (call.rotary != nullptr) rotary = *call.rotary;
+    if (shape.position_bias) position_bias = call.context.position_bias;
+    rules.sinks = nullptr;  // they are in the log-sum-exp
   }
+  cpu::ScoreRules rules;  // its bias lies in position_bias
+  at::Tensor position_bias;
   AttentionShape shape;
   std::vector<int32_t> cu_seqlens;
   std::optional<RotaryTable> rotary;
@@ -85,23 +92,29 @@ struct Kept : torch::CustomClassHolder {
 
 std::vector<cpu::FloatDocument> documents_of(const std::vector<int32_t>& cu_seqlens) {
   std::vector<cpu::FloatDocument> all;
-  for (size_t d = 0; d + 1 < cu_seqlens.size(); ++d)
-    all.push_back({cu_seqlens[d], cu_seqlens[d + 1] - cu_seqlens[d], cu_seqlens[d], 0});
+  for (size_t d = 0; d + 1 < cu_seqlens.size(); ++d) {
+    const int64_t begin = cu_seqlens[d], length = cu_seqlens[d + 1] - begin;
+    all.push_back({begin, length, begin, length});
+  }
   return all;
 }
 
 // qkv fp32.
 cpu::FloatAttention float_attention_of(const variable_list& qkv, const AttentionShape& s,
+                                       const cpu::ScoreRules& rules,
                                        std::vector<cpu::FloatDocument> documents) {
   const auto [q, k, v] = rows_of<const float>(qkv, s);
-  return {q, k, v, s.heads, s.kv_heads, s.head_dim, s.scale, std::move(documents), qkv[0].size(0)};
+  return {
+      q,       k, v, s.heads, s.kv_heads, s.head_dim, rules, std::move(documents), qkv[0].size(0),
+      s.causal};
 }
 
-at::Tensor attend_in_float(const variable_list& qkv, const AttentionShape& s,
+at::Tensor attend_in_float(const variable_list& qkv, const AttentionCall& call,
                            std::vector<cpu::FloatDocument> documents, float* lse) {
+  const AttentionShape& s = call.shape;
   const variable_list wide = to_float(qkv);
   const at::Tensor out = out_like(wide[0], s);
-  cpu::float_attention(float_attention_of(wide, s, std::move(documents)),
+  cpu::float_attention(float_attention_of(wide, s, score_rules(call), std::move(documents)),
                        rows_of<float>(out, s.head_dim), lse);
   return out.to(qkv[0].scalar_type());
 }
@@ -114,10 +127,10 @@ variable_list differentiate_in_float(const variable_list& qkv, const Kept& kept,
   const at::Tensor f_out = out.to(at::kFloat), fd_out = d_out.to(at::kFloat);
   const variable_list d = gradients_like(wide);
   const auto [dq, dk, dv] = rows_of<float>(d, s);
-  cpu::float_attention_backward(float_attention_of(wide, s, documents_of(kept.cu_seqlens)),
-                                rows_of<const float>(f_out, s.head_dim),
-                                rows_of<const float>(fd_out, s.head_dim),
-                                lse.const_data_ptr<float>(), {dq, dk, dv});
+  cpu::float_attention_backward(
+      float_attention_of(wide, s, kept.rules, documents_of(kept.cu_seqlens)),
+      rows_of<const float>(f_out, s.head_dim), rows_of<const float>(fd_out, s.head_dim),
+      lse.const_data_ptr<float>(), {dq, dk, dv});
   if (qkv[0].scalar_type() == at::kFloat) return d;
   variable_list narrow = gradients_like(qkv);
   for (size_t i = 0; i < d.size(); ++i) narrow[i].copy_(d[i]);
@@ -125,9 +138,10 @@ variable_list differentiate_in_float(const variable_list& qkv, const Kept& kept,
 }
 
 cpu::FlashAttention flash_attention_of(const variable_list& qkv, const AttentionShape& s,
+                                       const cpu::ScoreRules& rules,
                                        const std::vector<int32_t>& cu_seqlens) {
   const auto [q, k, v] = rows_of<const uint16_t>(qkv, s);
-  return {q, k, v, s.heads, s.kv_heads, s.head_dim, s.scale, cu_seqlens};
+  return {q, k, v, s.heads, s.kv_heads, s.head_dim, rules, cu_seqlens};
 }
 
 variable_list differentiate_flash(const variable_list& qkv, const Kept& kept, const at::Tensor& out,
@@ -135,9 +149,10 @@ variable_list differentiate_flash(const variable_list& qkv, const Kept& kept, co
   const AttentionShape& s = kept.shape;
   variable_list d = gradients_like(qkv);
   const auto [dq, dk, dv] = rows_of<uint16_t>(d, s);
-  cpu::flash_backward(
-      flash_attention_of(qkv, s, kept.cu_seqlens), rows_of<const uint16_t>(out, s.head_dim),
-      rows_of<const uint16_t>(d_out, s.head_dim), lse.const_data_ptr<float>(), {dq, dk, dv});
+  cpu::flash_backward(flash_attention_of(qkv, s, kept.rules, kept.cu_seqlens),
+                      rows_of<const uint16_t>(out, s.head_dim),
+                      rows_of<const uint16_t>(d_out, s.head_dim), lse.const_data_ptr<float>(),
+                      {dq, dk, dv});
   return d;
 }
 
@@ -146,9 +161,9 @@ at::Tensor attend(const AttentionCall& call, bool flash, const at::Tensor& lse) 
   const AttentionShape& s = call.shape;
   const std::vector<int32_t>& cu_seqlens = call.context.cu_seqlens;
   if (!flash)
-    return attend_in_float(call.qkv, s, documents_of(cu_seqlens), lse.mutable_data_ptr<float>());
+    return attend_in_float(call.qkv, call, documents_of(cu_seqlens), lse.mutable_data_ptr<float>());
   at::Tensor out = out_like(call.qkv[0], s);
-  cpu::flash_forward(flash_attention_of(call.qkv, s, cu_seqlens),
+  cpu::flash_forward(flash_attention_of(call.qkv, s, score_rules(call), cu_seqlens),
                      rows_of<uint16_t>(out, s.head_dim), lse.mutable_data_ptr<float>());
   return out;
 }
@@ -213,7 +228,7 @@ at::Tensor float_attention_on_cpu(const AttentionCall& call) {
 at::Tensor continue_on_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                            const AttentionCall& call) {
   const int64_t past = k.size(0) - q.size(0);
-  return attend_in_float({q, k, v}, call.shape, {{0, q.size(0), 0, past}}, nullptr);
+  return attend_in_float({q, k, v}, call, {{0, q.size(0), 0, k.size(0), past}}, nullptr);
 }
 
 }  // namespace qlora::model

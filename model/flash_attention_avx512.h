@@ -19,6 +19,7 @@
 namespace qlora::model::cpu {
 using namespace avx512;
 
+constexpr float kLeast = -1e30f;            // below all scores
 constexpr int kBlock = 64;                  // queries and keys of a block
 constexpr int kPairs = kBlock / 2;          // of neighbouring tokens in it
 constexpr int kSegments = kBlock / kWords;  // of 16 tokens; a block on the diagonal is met by them
@@ -53,6 +54,19 @@ struct Document {
   int64_t rows(int64_t block) const { return std::min<int64_t>(kBlock, length - block * kBlock); }
   int64_t token(int64_t block) const { return begin + block * kBlock; }
 };
+
+// tanh(x) = 1 - 2 / (e^2x + 1), to 2e-6.
+[[gnu::always_inline]] inline __m512 tanh_of(__m512 x) {
+  const __m512 power = exp2_of(_mm512_mul_ps(x, _mm512_set1_ps(2.0f * kLog2e)));
+  return _mm512_sub_ps(
+      _mm512_set1_ps(1.0f),
+      _mm512_div_ps(_mm512_set1_ps(2.0f), _mm512_add_ps(power, _mm512_set1_ps(1.0f))));
+}
+
+// The lanes below `count`, of which there may be none or more than there are lanes.
+[[gnu::always_inline]] inline __mmask16 lanes_below(int64_t count) {
+  return count <= 0 ? static_cast<__mmask16>(0) : first_lanes(count);
+}
 
 // The longest first, so that threads which take one block after the other end together.
 inline std::vector<Document> documents_of(const FlashAttention& a) {

@@ -12,6 +12,7 @@
 #include <cmath>
 #include <memory>
 #include <thread>
+#include <type_traits>
 
 #include "base/parallel_for.h"
 
@@ -109,9 +110,9 @@ class KeyChunk {
     uint32_t* next_words = d_outs_ + 2 * words;
     float* next_sums = sums_.get();
     for (KeyBlock& keys : blocks_) {
-      keys = {next_words, next_words + words, next_words + 2 * words,
-              next_sums,  next_sums + sums,   0,
-              false};
+      keys = {
+          next_words, next_words + words, next_words + 2 * words, next_sums, next_sums + sums, 0, 0,
+          false};
       next_words += 3 * words;
       next_sums += 2 * sums;
     }
@@ -122,12 +123,16 @@ class KeyChunk {
     for (int64_t j = begin; j < end; ++j) pack_keys(d, kv_head, j, block(j - begin));
     for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
       for (int64_t first = begin / 2 * kQueries; first < d.length; first += kQueries) {
+        const int64_t first_block = a_.rules.first_key(first) / kBlock;  // that these queries meet
+        if (first_block >= end) break;
         std::atomic<int32_t>& met =
             b_.met[static_cast<size_t>(head * num_blocks() + d.first_block + first / kBlock)];
-        while (met.load(std::memory_order_acquire) < begin) std::this_thread::yield();
+        while (first_block < begin && met.load(std::memory_order_acquire) < begin)
+          std::this_thread::yield();
         const Queries queries = pack_queries(d, head, first);
-        for (int64_t j = begin; j < end && j * kBlock < first + queries.count; ++j)
-          meet(queries, j * kBlock - first, j == 0, block(j - begin));
+        for (int64_t j = std::max(begin, first_block);
+             j < end && j * kBlock < first + queries.count; ++j)
+          meet(queries, j * kBlock - first, j == first_block, block(j - begin));
         met.store(static_cast<int32_t>(end), std::memory_order_release);
       }
     for (int64_t j = begin; j < end; ++j) {
@@ -143,13 +148,13 @@ class KeyChunk {
   struct KeyBlock {
     uint32_t *keys_t, *values_t, *keys;  // packed over head_dim or over the tokens
     float *dk, *dv;                      // [64, head_dim]
-    int64_t count;                       // of keys
+    int64_t count, first;                // of keys; the position of the first
     bool started;                        // whether anything is in dk and dv
   };
 
   // Up to 128 rows of a head.
   struct Queries {
-    int64_t head, token, count;
+    int64_t head, token, position, count;
     const uint16_t *q, *d_out;
   };
 
@@ -158,6 +163,7 @@ class KeyChunk {
   void pack_keys(const Document& d, int64_t kv_head, int64_t j, KeyBlock& to) {
     const int64_t dim = a_.head_dim;
     to.count = d.rows(j);
+    to.first = j * kBlock;
     to.started = false;
     const uint16_t* k = head_of(a_.k, d.token(j), kv_head, dim);
     const uint16_t* v = head_of(a_.v, d.token(j), kv_head, dim);
@@ -181,10 +187,10 @@ class KeyChunk {
       _mm512_store_ps(lse_ + r,
                       _mm512_mul_ps(_mm512_set1_ps(kLog2e),
                                     _mm512_mask_loadu_ps(_mm512_set1_ps(INFINITY), mask, lse + r)));
-      _mm512_store_ps(
-          dot_ + r, _mm512_mul_ps(_mm512_set1_ps(a_.scale), _mm512_maskz_loadu_ps(mask, dot + r)));
+      _mm512_store_ps(dot_ + r, _mm512_mul_ps(_mm512_set1_ps(a_.rules.scale),
+                                              _mm512_maskz_loadu_ps(mask, dot + r)));
     }
-    return {head, first, rows, q, d_out};
+    return {head, first, row, rows, q, d_out};
   }
 
   // `own`: the row of the block's first key among the queries, negative if before them. The block's
@@ -193,11 +199,17 @@ class KeyChunk {
     const int64_t dim = a_.head_dim, pairs = (queries.count + 1) / 2;
     const int64_t begin = std::max<int64_t>(own, 0);
     const int64_t whole = std::clamp<int64_t>(own + kBlock, 0, queries.count);
-    for (int64_t r = begin; r < whole; r += kWords)
-      with_vectors((r - own) / kWords + 1, [&](auto vectors) {
-        score<vectors, true>(queries, keys, r, std::min(r + kWords, whole));
-      });
-    score<kSegments, false>(queries, keys, whole, queries.count);
+    const auto score_all = [&](auto changed) {
+      for (int64_t r = begin; r < whole; r += kWords)
+        with_vectors((r - own) / kWords + 1, [&](auto vectors) {
+          score<vectors, true, changed>(queries, keys, r, std::min(r + kWords, whole));
+        });
+      score<kSegments, false, changed>(queries, keys, whole, queries.count);
+    };
+    if (a_.rules.change_scores())
+      score_all(std::true_type());
+    else
+      score_all(std::false_type());
     const auto queries_of = [&](int64_t key, int) {
       return Range(std::max<int64_t>(own + key, 0) / 2, pairs);
     };
@@ -222,28 +234,32 @@ class KeyChunk {
   int64_t num_blocks() const { return static_cast<int64_t>(b_.met.size()) / a_.heads; }
 
   // P and dS of queries [begin, end), a tile at a time.
-  template <int kVectors, bool kDiagonal>
+  template <int kVectors, bool kDiagonal, bool kChanged>
   void score(const Queries& queries, const KeyBlock& keys, int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r += kTileRows<kVectors>) {
-      probabilities<kVectors, kDiagonal>(queries.q + r * a_.q.stride, keys.keys_t, r, end - r,
-                                         r - begin);
-      score_gradients<kVectors>(queries.d_out + r * b_.d_out.stride, keys.values_t, r, end - r);
+      probabilities<kVectors, kDiagonal, kChanged>(queries, keys, r, end - r, r - begin);
+      score_gradients<kVectors, kChanged>(queries.d_out + r * b_.d_out.stride, keys.values_t, r,
+                                          end - r);
     }
   }
 
   // P of queries from r on: in fp32, and pairs of rows woven for the product over queries. On the
   // diagonal query r is number `own` of the segment of keys that it is in.
-  template <int kVectors, bool kDiagonal>
-  [[gnu::noinline]] void probabilities(const uint16_t* q, const uint32_t* keys_t, int64_t r,
+  template <int kVectors, bool kDiagonal, bool kChanged>
+  [[gnu::noinline]] void probabilities(const Queries& queries, const KeyBlock& keys, int64_t r,
                                        int64_t rows, int64_t own) {
     constexpr int kRows = kTileRows<kVectors>;
     __m512 p[kRows][kVectors];
     clear_tile(p);
-    multiply_tile(q, a_.q.stride, 2, rows, keys_t, kBlock, a_.head_dim / 2, p);
-    const __m512 scale = _mm512_set1_ps(a_.scale * kLog2e);
+    multiply_tile(queries.q + r * a_.q.stride, a_.q.stride, 2, rows, keys.keys_t, kBlock,
+                  a_.head_dim / 2, p);
+    const __m512 scale = _mm512_set1_ps((kChanged ? 1.0f : a_.rules.scale) * kLog2e);
     for (int i = 0; i < kRows; i += 2)
       for (int j = 0; j < kVectors; ++j) {
         for (int l = i; l < i + 2; ++l) {
+          if constexpr (kChanged)
+            p[l][j] =
+                change(p[l][j], queries, keys, r + l, j, slopes_ + (l * kVectors + j) * kWords);
           p[l][j] = exp2_of(_mm512_fmsub_ps(p[l][j], scale, _mm512_set1_ps(lse_[r + l])));
           if (kDiagonal && j + 1 == kVectors)
             p[l][j] = _mm512_maskz_mov_ps(first_lanes(own + l + 1), p[l][j]);
@@ -254,20 +270,45 @@ class KeyChunk {
       }
   }
 
+  // What the rules make of the products of query `row` and the keys of vector j: minus infinity
+  // where they are not in its window. slope, with a softcap: what their gradient is multiplied by.
+  __m512 change(__m512 s, const Queries& queries, const KeyBlock& keys, int64_t row, int64_t j,
+                float* slope) const {
+    const ScoreRules& rules = a_.rules;
+    s = _mm512_mul_ps(s, _mm512_set1_ps(rules.scale));
+    if (rules.softcap != 0) {
+      const __m512 t = tanh_of(_mm512_mul_ps(s, _mm512_set1_ps(1.0f / rules.softcap)));
+      _mm512_store_ps(slope, _mm512_fnmadd_ps(t, t, _mm512_set1_ps(1.0f)));
+      s = _mm512_mul_ps(t, _mm512_set1_ps(rules.softcap));
+    }
+    if (rules.bias != nullptr)
+      s = _mm512_add_ps(
+          s, _mm512_maskz_loadu_ps(lanes_below(keys.count - j * kWords),
+                                   rules.bias_of(queries.head) + keys.first + j * kWords));
+    if (rules.window == 0) return s;
+    const int64_t first_seen = queries.position + row - rules.window + 1 - keys.first - j * kWords;
+    return _mm512_mask_mov_ps(s, lanes_below(first_seen), _mm512_set1_ps(-INFINITY));
+  }
+
   // dS of the same queries: rows as the product over keys takes them, and woven.
-  template <int kVectors>
+  template <int kVectors, bool kChanged>
   [[gnu::noinline]] void score_gradients(const uint16_t* d_out, const uint32_t* values_t, int64_t r,
                                          int64_t rows) {
     constexpr int kRows = kTileRows<kVectors>;
     __m512 ds[kRows][kVectors];
     clear_tile(ds);
     multiply_tile(d_out, b_.d_out.stride, 2, rows, values_t, kBlock, a_.head_dim / 2, ds);
-    const __m512 scale = _mm512_set1_ps(a_.scale);
+    const __m512 scale = _mm512_set1_ps(a_.rules.scale);
+    const bool has_slopes = kChanged && a_.rules.softcap != 0;
     for (int i = 0; i < kRows; i += 2)
       for (int j = 0; j < kVectors; ++j) {
-        for (int l = i; l < i + 2; ++l)
-          ds[l][j] = _mm512_mul_ps(_mm512_load_ps(p_ + (l * kVectors + j) * kWords),
+        for (int l = i; l < i + 2; ++l) {
+          const int at = (l * kVectors + j) * kWords;
+          ds[l][j] = _mm512_mul_ps(_mm512_load_ps(p_ + at),
                                    _mm512_fmsub_ps(ds[l][j], scale, _mm512_set1_ps(dot_[r + l])));
+          if (kChanged && has_slopes)
+            ds[l][j] = _mm512_mul_ps(ds[l][j], _mm512_load_ps(slopes_ + at));
+        }
         const __m512i both = rounded(ds[i][j], ds[i + 1][j]);
         uint16_t* to = ds_ + (r + i) * kBlock + j * kWords;
         _mm256_store_si256(reinterpret_cast<__m256i*>(to), _mm512_castsi512_si256(both));
@@ -292,7 +333,8 @@ class KeyChunk {
   std::unique_ptr<float[]> sums_;
   uint32_t *queries_ = nullptr, *d_outs_ = nullptr;  // a block's, packed over the tokens
   alignas(64) float lse_[kQueries], dot_[kQueries];  // lse in base 2, dot scaled
-  alignas(64) float p_[kTileRows<3> * 3 * kWords];   // of the greatest tile
+  // Of the greatest tile: probabilities, and what a softcap multiplies their gradient by.
+  alignas(64) float p_[kTileRows<3> * 3 * kWords], slopes_[kTileRows<3> * 3 * kWords];
   alignas(64) uint32_t woven_p_[kBlock * kBlock], woven_ds_[kBlock * kBlock];
   alignas(64) uint16_t ds_[kQueries * kBlock];
 };

@@ -9,6 +9,7 @@
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "base/instruction_set.h"
 #include "base/parallel_for.h"
@@ -41,7 +42,7 @@ class QueryBlock {
  public:
   explicit QueryBlock(const FlashAttention& a)
       : a_(a),
-        scale_(_mm512_set1_ps(a.scale * kLog2e)),
+        scale_(_mm512_set1_ps((a.rules.change_scores() ? 1.0f : a.rules.scale) * kLog2e)),
         queries_(static_cast<size_t>(kPairs * a.head_dim)),
         sum_(static_cast<size_t>(kBlock * a.head_dim)) {}
 
@@ -52,29 +53,51 @@ class QueryBlock {
     const int64_t kv_head = head / (a_.heads / a_.kv_heads);
     pack_transposed(head_of(a_.q, first, head, dim), a_.q.stride, dim, rows, queries_.data(),
                     kBlock);
+    start(head, block);
     with_vectors((rows + kWords - 1) / kWords, [&](auto vectors) {
-      std::fill_n(most_, kSegments, _mm512_set1_ps(-INFINITY));
-      std::fill_n(total_, kSegments, _mm512_setzero_ps());
-      for (int64_t j = 0; j < block; ++j)
-        meet<vectors, false>(head_of(a_.k, d.token(j), kv_head, dim), values + j * kPairs * dim,
-                             kBlock, j == 0);
-      meet<vectors, true>(head_of(a_.k, first, kv_head, dim), values + block * kPairs * dim, rows,
-                          block == 0);
+      const auto meet_all = [&](auto changed) {
+        const int64_t first_block = a_.rules.first_key(block * kBlock) / kBlock;
+        for (int64_t j = first_block; j < block; ++j)
+          meet<vectors, false, changed>(head_of(a_.k, d.token(j), kv_head, dim),
+                                        values + j * kPairs * dim, j, kBlock, j == first_block);
+        meet<vectors, true, changed>(head_of(a_.k, first, kv_head, dim),
+                                     values + block * kPairs * dim, block, rows,
+                                     block == first_block);
+      };
+      if (a_.rules.change_scores())
+        meet_all(std::true_type());
+      else
+        meet_all(std::false_type());
       finish<vectors>(rows, head_of(out, first, head, dim), out.stride,
                       lse + head * a_.tokens() + first);
     });
   }
 
  private:
+  // A sink is a key that all have met. The maximum of queries that have seen no key of their window
+  // yet is a number, so that probabilities relative to it are none.
+  void start(int64_t head, int64_t block) {
+    const ScoreRules& rules = a_.rules;
+    bias_ = rules.bias_of(head);
+    position_ = block * kBlock;
+    const float most = rules.sinks != nullptr ? rules.sinks[head] * kLog2e
+                       : rules.window > 0     ? kLeast
+                                              : -INFINITY;
+    std::fill_n(most_, kSegments, _mm512_set1_ps(most));
+    std::fill_n(total_, kSegments, _mm512_set1_ps(rules.sinks != nullptr ? 1.0f : 0.0f));
+  }
+
   // On the diagonal, 16 keys meet the queries from themselves on.
-  template <int kVectors, bool kDiagonal>
-  void meet(const uint16_t* keys, const uint32_t* values, int64_t count, bool first) {
+  template <int kVectors, bool kDiagonal, bool kChanged>
+  void meet(const uint16_t* keys, const uint32_t* values, int64_t block, int64_t count,
+            bool first) {
+    key_ = block * kBlock;
     __m512 top[kVectors];
     std::fill_n(top, kVectors, _mm512_set1_ps(-INFINITY));
     if constexpr (kDiagonal) {
-      diagonal_scores<0>(keys, count, top);
+      diagonal_scores<0, kChanged>(keys, count, top);
     } else {
-      score<0, kVectors, false>(keys, 0, count, top);
+      score<0, kVectors, false, kChanged>(keys, 0, count, top);
     }
     __m512 factors[kVectors];
     raise_maxima(top, factors);
@@ -88,11 +111,13 @@ class QueryBlock {
     }
   }
 
-  template <int kSegment, int kVectors>
+  template <int kSegment, bool kChanged, int kVectors>
   void diagonal_scores(const uint16_t* keys, int64_t count, __m512 (&top)[kVectors]) {
     const int64_t begin = kSegment * kWords;
-    score<kSegment, kVectors, true>(keys, begin, std::min<int64_t>(begin + kWords, count), top);
-    if constexpr (kSegment + 1 < kVectors) diagonal_scores<kSegment + 1>(keys, count, top);
+    score<kSegment, kVectors, true, kChanged>(keys, begin, std::min<int64_t>(begin + kWords, count),
+                                              top);
+    if constexpr (kSegment + 1 < kVectors)
+      diagonal_scores<kSegment + 1, kChanged>(keys, count, top);
   }
 
   template <int kSegment, int kVectors>
@@ -112,9 +137,10 @@ class QueryBlock {
       diagonal_values<kVector + kNow, kVectors>(values, pairs, first, factors);
   }
 
-  // Scores of keys [begin, end), not scaled yet, with the queries from vector kFirst on; top: the
-  // greatest of each. Rows of a tile past `end` repeat the last: on the diagonal nobody sees them.
-  template <int kFirst, int kVectors, bool kDiagonal>
+  // Scores of keys [begin, end), not scaled yet where no other rule changes them, with the queries
+  // from vector kFirst on; top: the greatest of each. Rows of a tile past `end` repeat the last: on
+  // the diagonal nobody sees them.
+  template <int kFirst, int kVectors, bool kDiagonal, bool kChanged>
   [[gnu::noinline]] void score(const uint16_t* keys, int64_t begin, int64_t end,
                                __m512 (&top)[kVectors]) {
     constexpr int kRows = kTileRows<kVectors - kFirst>;
@@ -125,11 +151,26 @@ class QueryBlock {
                             kBlock, a_.head_dim / 2, acc);
       for (int i = 0; i < kRows; ++i)
         for (int j = kFirst; j < kVectors; ++j) {
+          if constexpr (kChanged) acc[i][j] = change(acc[i][j], std::min(k + i, end - 1), j);
           const __mmask16 sees = visible<kDiagonal>(j == kFirst, k + i - begin);
           top[j] = _mm512_mask_max_ps(top[j], sees, top[j], acc[i][j]);
           _mm512_store_ps(block_ + (k + i) * kBlock + j * kWords, acc[i][j]);
         }
     }
+  }
+
+  // What the rules make of the products of key `k` of the block and the queries of vector j: minus
+  // infinity where it is not in the window.
+  __m512 change(__m512 s, int64_t k, int64_t j) const {
+    const ScoreRules& rules = a_.rules;
+    s = _mm512_mul_ps(s, _mm512_set1_ps(rules.scale));
+    if (rules.softcap != 0)
+      s = _mm512_mul_ps(tanh_of(_mm512_mul_ps(s, _mm512_set1_ps(1.0f / rules.softcap))),
+                        _mm512_set1_ps(rules.softcap));
+    if (bias_ != nullptr) s = _mm512_add_ps(s, _mm512_set1_ps(bias_[key_ + k]));
+    if (rules.window == 0) return s;
+    const __mmask16 sees = lanes_below(key_ + k + rules.window - position_ - j * kWords);
+    return _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), sees, s);
   }
 
   // Lanes of queries that see key `key` of their segment.
@@ -222,7 +263,9 @@ class QueryBlock {
   }
 
   const FlashAttention& a_;
-  const __m512 scale_;  // of scores, in base 2
+  const __m512 scale_;              // of scores once the rules have changed them, in base 2
+  const float* bias_ = nullptr;     // the head's, or null
+  int64_t position_ = 0, key_ = 0;  // of the first query and key, in their document
   std::vector<uint32_t> queries_;
   std::vector<float> sum_;  // [head_dim, queries]
   __m512 most_[kSegments], total_[kSegments];

@@ -8,13 +8,14 @@
 #include <vector>
 
 #include "model/head_rows.h"
+#include "model/score_rules.h"
 
 namespace qlora::model::cpu {
 
 struct FlashAttention {
   HeadRows<const uint16_t> q, k, v;  // bf16 bits, rotated
   int64_t heads, kv_heads, head_dim;
-  float scale;                      // of the scores
+  ScoreRules rules;
   std::vector<int32_t> cu_seqlens;  // document d is tokens [cu_seqlens[d], cu_seqlens[d + 1])
 
   int64_t tokens() const { return cu_seqlens.back(); }
@@ -23,7 +24,7 @@ struct FlashAttention {
 // AVX-512 BF16; head_dim a multiple of 16.
 bool supports_flash_avx512(int64_t head_dim);
 
-// out like q; lse [heads, tokens]: log-sum-exp of each row of scaled scores.
+// out like q; heads side by side; lse [heads, tokens]: log-sum-exp of each row of scores.
 void flash_forward(const FlashAttention& a, HeadRows<uint16_t> out, float* lse);
 
 struct FlashGradients {

@@ -12,7 +12,8 @@
 namespace qlora::model::cpu {
 namespace {
 
-constexpr int64_t kBlock = 64;  // queries and keys of a block
+constexpr int64_t kBlock = 64;    // queries and keys of a block
+constexpr float kLeast = -1e30f;  // below all scores
 constexpr float kLog2e = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
 
 int64_t blocks_of(int64_t count) { return (count + kBlock - 1) / kBlock; }
@@ -79,10 +80,9 @@ void backward(Backward& b) {
   std::vector<Item> items;  // a thread waits only for what another one has begun
   int64_t first = 0;
   for (const FloatDocument& d : by_length(b.a)) {
-    const int64_t blocks = blocks_of(d.queries);
-    for (int64_t block = 0; block < blocks; ++block)
+    for (int64_t block = 0; block < blocks_of(d.keys); ++block)
       for (int64_t head = 0; head < b.a.kv_heads; ++head) items.push_back({d, head, block, first});
-    first += blocks;
+    first += blocks_of(d.queries);
   }
   b.met = std::vector<std::atomic<int32_t>>(static_cast<size_t>(b.a.heads * first));
   for_each_free<Keys>(static_cast<int64_t>(items.size()), b, [&](Keys& keys, int64_t i) {

@@ -1,4 +1,4 @@
-// Causal attention in fp32 without the matrix of scores in memory, as flash_attention_kernels.h has
+// Attention in fp32 without the matrix of scores in memory, as flash_attention_kernels.h has
 // it for bf16: blocks of 64 queries against blocks of 64 keys, an online softmax in the forward
 // pass, probabilities made again from their log-sum-exp in the backward pass (Dao et al. 2022).
 // Scores lie the other way round, [keys, queries], so that a softmax's maxima and sums go from
@@ -10,29 +10,30 @@
 #include <vector>
 
 #include "model/head_rows.h"
+#include "model/score_rules.h"
 
 namespace qlora::model::cpu {
 
 using FloatRows = HeadRows<float>;
 using ConstFloatRows = HeadRows<const float>;
 
-// Queries whose first one comes after `past` keys of the same document: query i sees keys up to
-// past + i. Rows of q begin at token `query`, those of k and v at token `key`.
+// Queries whose first one is at position `past` of the document: where attention is causal, query i
+// sees keys up to past + i, and there are past + queries of them. Rows of q begin at token `query`,
+// those of k and v at token `key`.
 struct FloatDocument {
-  int64_t query, queries, key, past;
-
-  int64_t keys() const { return past + queries; }
+  int64_t query, queries, key, keys, past = 0;
 };
 
 struct FloatAttention {
   ConstFloatRows q, k, v;  // rotated
   int64_t heads, kv_heads, head_dim;
-  float scale;  // of the scores
+  ScoreRules rules;
   std::vector<FloatDocument> documents;
   int64_t tokens;  // of q
+  bool causal = true;
 };
 
-// out like q; lse [heads, tokens], log-sum-exp of each row of scaled scores, or null.
+// out like q, heads side by side; lse [heads, tokens], log-sum-exp of each row of scores, or null.
 void float_attention(const FloatAttention& a, FloatRows out, float* lse);
 
 struct FloatAttentionGradients {

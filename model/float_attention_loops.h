@@ -10,6 +10,8 @@ using model::cpu::FloatDocument;
 using model::cpu::FloatRows;
 using model::cpu::head_of;
 using model::cpu::kBlock;
+using model::cpu::kLeast;
+using model::cpu::ScoreRules;
 
 // Columns of a block of 64 in vectors of a whole panel or less; a panel never spans blocks.
 constexpr int64_t kQueryPanel = (kBlock % kPanel == 0 ? kVectors : 2) * kLanes;
@@ -48,6 +50,14 @@ void multiply_columns(Strip s, int64_t rows, int64_t dim, const float* b, int64_
 // Room that multiply_columns needs for a block.
 constexpr int64_t kColumnsRoom = 2 * kBlock * kPanel;
 
+// tanh(x) = 1 - 2 / (e^2x + 1), to 2e-7.
+inline Vector tanh_of(Vector x) {
+  constexpr float kFar = 30.0f;  // where it is 1, of 2 log2(e) x
+  const Vector far = subtract(zero(), multiply(x, all(2.0f * model::cpu::kLog2e)));
+  const Vector power = exp2_of(subtract(zero(), greater(all(-kFar), far)));
+  return subtract(all(1.0f), divide(all(2.0f), add(power, all(1.0f))));
+}
+
 // [keys, 64 queries]: scores and what is made of them.
 using Scores = float[kBlock * kBlock];
 
@@ -64,13 +74,6 @@ void score_block(const float* rows, int64_t stride, int64_t keys, const float* p
   }
 }
 
-// Rows [count, dim] -> panels of kQueryPanel of them, [dim, kQueryPanel] each.
-void pack_queries(const float* rows, int64_t stride, int64_t count, int64_t dim, float* packed) {
-  for (int64_t n = 0; n < count; n += kQueryPanel)
-    pack_columns(rows + n * stride, stride, dim, count - n, kQueryPanel, all(1.0f),
-                 packed + n * dim);
-}
-
 // 0, 1, 2, ...
 inline Vector lane_numbers() {
   float numbers[kLanes];
@@ -78,7 +81,43 @@ inline Vector lane_numbers() {
   return load(numbers);
 }
 
-// log2(x) of x >= 1, lane by lane: once a query.
+// Where a block is in its document: the positions of its first query and key.
+struct Place {
+  int64_t query, key;
+};
+
+// What the rules make of the products of a vector of queries from `n` on, in their place: minus
+// infinity where a key is not in the window. slopes, if there is a softcap and they are asked for:
+// what a score's gradient is multiplied by.
+void change_scores(const ScoreRules& rules, int64_t head, const Place& place, int64_t n,
+                   int64_t keys, float* scores, float* slopes) {
+  const Vector scale = all(rules.scale), numbers = lane_numbers();
+  const float* bias = rules.bias_of(head);
+  for (int64_t k = 0; k < keys; ++k) {
+    float* at = scores + k * kBlock + n;
+    Vector s = multiply(load(at), scale);
+    if (rules.softcap != 0) {
+      const Vector t = tanh_of(multiply(s, all(1.0f / rules.softcap)));
+      s = multiply(t, all(rules.softcap));
+      if (slopes != nullptr) store(subtract(all(1.0f), multiply(t, t)), slopes + k * kBlock + n);
+    }
+    if (bias != nullptr) s = add(s, all(bias[place.key + k]));
+    if (rules.window > 0) {
+      const int64_t last = place.key + k + rules.window - place.query - n;  // behind those that see
+      s = choose_below(numbers, all(static_cast<float>(last)), s, all(-INFINITY));
+    }
+    store(s, at);
+  }
+}
+
+// Rows [count, dim] -> panels of kQueryPanel of them, [dim, kQueryPanel] each.
+void pack_queries(const float* rows, int64_t stride, int64_t count, int64_t dim, float* packed) {
+  for (int64_t n = 0; n < count; n += kQueryPanel)
+    pack_columns(rows + n * stride, stride, dim, count - n, kQueryPanel, all(1.0f),
+                 packed + n * dim);
+}
+
+// log2(x), lane by lane: once a query.
 inline Vector log2_of(Vector x) {
   float lanes[kLanes];
   store(x, lanes);
@@ -91,34 +130,50 @@ class QueryBlock {
  public:
   explicit QueryBlock(const FloatAttention& a)
       : a_(a),
+        scale_(a.rules.change_scores() ? 1.0f : a.rules.scale),
         queries_(static_cast<size_t>(kBlock * a.head_dim)),
         sum_(static_cast<size_t>(kBlock * a.head_dim)) {}
 
   void attend(const FloatDocument& d, int64_t head, int64_t block, FloatRows out, float* lse) {
     const int64_t dim = a_.head_dim, first = block * kBlock,
                   kv_head = head / (a_.heads / a_.kv_heads);
-    const int64_t count = least(kBlock, d.queries - first), last = d.past + first + count;
+    const int64_t count = least(kBlock, d.queries - first), position = d.past + first;
+    const int64_t last = a_.causal ? position + count : d.keys;
     pack_queries(head_of(a_.q, d.query + first, head, dim), a_.q.stride, count, dim,
                  queries_.data());
-    for (int64_t n = 0; n < kBlock; n += kLanes) {
-      store(all(-INFINITY), most_ + n);
-      store(zero(), total_ + n);
-    }
-    for (int64_t key = 0; key < last; key += kBlock)
+    start(head);
+    const int64_t first_key = a_.rules.first_key(position) / kBlock * kBlock;
+    for (int64_t key = first_key; key < last; key += kBlock)
       meet(head_of(a_.k, d.key + key, kv_head, dim), head_of(a_.v, d.key + key, kv_head, dim),
-           least(kBlock, last - key), count, d.past + first - key, key == 0);
+           least(kBlock, last - key), count, head, {position, key}, key == first_key);
     finish(count, head_of(out, d.query + first, head, dim), out.stride,
            lse == nullptr ? nullptr : lse + head * a_.tokens + d.query + first);
   }
 
  private:
-  // Query q sees keys up to q + own of these.
-  void meet(const float* keys, const float* values, int64_t num_keys, int64_t count, int64_t own,
-            bool first) {
+  // A sink is a key that all have met. The maximum of queries that have seen no key of their window
+  // yet is a number, so that probabilities relative to it are none.
+  void start(int64_t head) {
+    const float* sinks = a_.rules.sinks;
+    const Vector most = sinks != nullptr      ? all(sinks[head] * model::cpu::kLog2e)
+                        : a_.rules.window > 0 ? all(kLeast)
+                                              : all(-INFINITY);
+    const Vector total = sinks != nullptr ? all(1.0f) : zero();
+    for (int64_t n = 0; n < kBlock; n += kLanes) {
+      store(most, most_ + n);
+      store(total, total_ + n);
+    }
+  }
+
+  void meet(const float* keys, const float* values, int64_t num_keys, int64_t count, int64_t head,
+            const Place& place, bool first) {
     const int64_t dim = a_.head_dim;
+    // Query q sees keys up to q + own of these.
+    const int64_t own = a_.causal ? place.query - place.key : kBlock;
     score_block(keys, a_.k.stride, num_keys, queries_.data(), dim, count, own, scores_);
     for (int64_t n = 0; n < count; n += kLanes) {
       const int64_t seen = least(num_keys, greatest(0, n + kLanes + own));
+      if (a_.rules.change_scores()) change_scores(a_.rules, head, place, n, seen, scores_, nullptr);
       soften(n, seen, own, first);
     }
     for (int64_t n = 0; n < count; n += kQueryPanel) {
@@ -131,7 +186,7 @@ class QueryBlock {
   // Scores of a vector of queries -> probabilities relative to the greatest so far; the sums so far
   // are made relative to it, too.
   void soften(int64_t n, int64_t seen, int64_t own, bool first) {
-    const Vector scale = all(a_.scale * model::cpu::kLog2e);
+    const Vector scale = all(scale_ * model::cpu::kLog2e);
     const Vector numbers = add(lane_numbers(), all(static_cast<float>(n + own)));
     Vector top = all(-INFINITY);
     // A key is seen by the lanes whose number is not below its own.
@@ -184,6 +239,7 @@ class QueryBlock {
   }
 
   const FloatAttention& a_;
+  const float scale_;           // of scores once the rules have changed them
   std::vector<float> queries_;  // packed
   std::vector<float> sum_;      // [head_dim, 64 queries]
   float most_[kBlock], total_[kBlock];
@@ -199,6 +255,7 @@ class KeyBlock {
   explicit KeyBlock(model::cpu::Backward& b)
       : b_(b),
         a_(b.a),
+        scale_(b.a.rules.change_scores() ? 1.0f : b.a.rules.scale),
         queries_(static_cast<size_t>(kBlock * b.a.head_dim)),
         d_outs_(static_cast<size_t>(kBlock * b.a.head_dim)),
         room_(static_cast<size_t>(kColumnsRoom)) {}
@@ -206,18 +263,21 @@ class KeyBlock {
   void differentiate(const FloatDocument& d, int64_t kv_head, int64_t block, int64_t first_block,
                      int64_t all_blocks) {
     const int64_t dim = a_.head_dim, group = a_.heads / a_.kv_heads;
-    const int64_t row = block * kBlock, keys = least(kBlock, d.queries - row);
+    const int64_t row = block * kBlock, keys = least(kBlock, d.keys - row);
     const float* k = head_of(a_.k, d.key + row, kv_head, dim);
     const float* v = head_of(a_.v, d.key + row, kv_head, dim);
     const Sums dk{head_of(b_.gradients.k, d.key + row, kv_head, dim), b_.gradients.k.stride};
     const Sums dv{head_of(b_.gradients.v, d.key + row, kv_head, dim), b_.gradients.v.stride};
     bool begun = false;
     for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
-      for (int64_t q = block; q < blocks_of(d.queries); ++q) {
+      for (int64_t q = a_.causal ? block : 0; q < blocks_of(d.queries); ++q) {
+        const int64_t first = a_.rules.first_key(q * kBlock) / kBlock;  // that these queries meet
+        if (first > block) break;
         std::atomic<int32_t>& met =
             b_.met[static_cast<size_t>(head * all_blocks + first_block + q)];
-        while (met.load(std::memory_order_acquire) < block) std::this_thread::yield();
-        meet(d, head, q, block, keys, k, v, dk, dv, begun);
+        while (first < block && met.load(std::memory_order_acquire) < block)
+          std::this_thread::yield();
+        meet(d, head, q, block, keys, k, v, dk, dv, begun, first < block);
         met.store(static_cast<int32_t>(block + 1), std::memory_order_release);
         begun = true;
       }
@@ -225,18 +285,22 @@ class KeyBlock {
 
  private:
   void meet(const FloatDocument& d, int64_t head, int64_t q_block, int64_t block, int64_t keys,
-            const float* k, const float* v, Sums dk, Sums dv, bool begun) {
+            const float* k, const float* v, Sums dk, Sums dv, bool begun, bool dq_begun) {
     const int64_t dim = a_.head_dim, row = q_block * kBlock, count = least(kBlock, d.queries - row);
     const float* q = head_of(a_.q, d.query + row, head, dim);
     const float* d_out = head_of(b_.d_out, d.query + row, head, dim);
-    const int64_t own = row - block * kBlock;  // 0 on the diagonal
+    const int64_t own = a_.causal ? row - block * kBlock : kBlock;  // 0 on the diagonal
     pack_queries(q, a_.q.stride, count, dim, queries_.data());
     pack_queries(d_out, b_.d_out.stride, count, dim, d_outs_.data());
     score_block(k, a_.k.stride, keys, queries_.data(), dim, count, own, p_);
     score_block(v, a_.v.stride, keys, d_outs_.data(), dim, count, own, ds_);
     const int64_t first = head * a_.tokens + d.query + row;
-    for (int64_t n = 0; n < count; n += kLanes)
+    for (int64_t n = 0; n < count; n += kLanes) {
+      if (a_.rules.change_scores())
+        change_scores(a_.rules, head, {row, block * kBlock}, n, keys, p_, slopes_);
       differentiate_scores(n, least(kLanes, count - n), keys, own, b_.lse + first, b_.dot + first);
+      if (a_.rules.softcap != 0) take_slopes(n, keys);
+    }
     // Keys in groups of whole tiles: each meets the queries from the first that sees it on.
     constexpr int64_t kGroup = 24;
     for (int64_t g = 0; g < keys; g += kGroup) {
@@ -253,7 +317,7 @@ class KeyBlock {
     float* dq = head_of(to, d.query + row, head, dim);
     for (int64_t g = 0; g < count; g += kGroup) {
       const int64_t rows = least(kGroup, count - g), seen = least(keys, own + g + rows);
-      multiply_columns({ds_ + g, 1, kBlock, nullptr, 0, seen}, rows, dim, k, a_.k.stride, block > 0,
+      multiply_columns({ds_ + g, 1, kBlock, nullptr, 0, seen}, rows, dim, k, a_.k.stride, dq_begun,
                        {dq + g * to.stride, to.stride}, room_.data());
     }
   }
@@ -262,7 +326,7 @@ class KeyBlock {
   // where a key is not seen.
   void differentiate_scores(int64_t n, int64_t queries, int64_t keys, int64_t own, const float* lse,
                             const float* dot) {
-    const Vector scale = all(a_.scale), scale2 = all(a_.scale * model::cpu::kLog2e);
+    const Vector scale = all(a_.rules.scale), scale2 = all(scale_ * model::cpu::kLog2e);
     const Vector most = multiply(load_first(lse + n, queries), all(model::cpu::kLog2e));
     const Vector dots = load_first(dot + n, queries);
     const Vector numbers = add(lane_numbers(), all(static_cast<float>(n + own)));
@@ -275,11 +339,19 @@ class KeyBlock {
     }
   }
 
+  void take_slopes(int64_t n, int64_t keys) {
+    for (int64_t k = 0; k < keys; ++k) {
+      float* at = ds_ + k * kBlock + n;
+      store(multiply(load(at), load(slopes_ + k * kBlock + n)), at);
+    }
+  }
+
   model::cpu::Backward& b_;
   const FloatAttention& a_;
+  const float scale_;                    // of scores once the rules have changed them
   std::vector<float> queries_, d_outs_;  // packed
   std::vector<float> room_;
-  alignas(64) Scores p_, ds_;
+  alignas(64) Scores p_, ds_, slopes_;
 };
 
 }  // namespace

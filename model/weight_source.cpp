@@ -18,6 +18,7 @@
 #include "model/gguf_names.h"
 #include "model/read_tensor.h"
 #include "model/stored_quantization.h"
+#include "model/tensor_spellings.h"
 #include "quant/bitsandbytes_layout.h"
 #include "quant/gguf_weight.h"
 
@@ -68,8 +69,9 @@ class HuggingFaceDirectory final : public WeightSource {
     if (const auto quantization = json.find("quantization_config"))
       stored_ = read_quantization_config(*quantization);
     file_ = io::read_safetensors_directory(directory);
+    name_as_transformers_does(architecture_, file_);
     part_different_embeddings();
-    take_stored_biases(json);
+    take_stored_biases(json.find("text_config").value_or(json));
   }
 
   bool has(const std::string& name) const override { return file_.find(name) != nullptr; }
@@ -115,8 +117,7 @@ class HuggingFaceDirectory final : public WeightSource {
     std::vector<std::string> names = names_but(file_.tensors, read_);
     // Computed buffers that old checkpoints carry, and the second copy of tied embeddings.
     std::erase_if(names, [this](const std::string& name) {
-      return name.ends_with(".rotary_emb.inv_freq") ||
-             (architecture_.tied_embeddings && name == head_);
+      return architecture_.tied_embeddings && name == head_;
     });
     return names;
   }
@@ -213,6 +214,7 @@ class Gguf final : public WeightSource {
     architecture_ = read_architecture(file_);
     names_ = GgufNames(architecture_);
     take_rope_divisors();
+    take_rope_factors();
     for (BlockSpec& block : architecture_.decoder.kinds)
       for_each_linear(block, [](LinearSpec& linear) { linear.bias = false; });
     for (int64_t layer = 0; layer < architecture_.num_layers(); ++layer)
@@ -276,6 +278,31 @@ class Gguf final : public WeightSource {
                         place_, kRopeDivisors);
     rotary.rope = recognise_llama3(rotary.rope, {first, first + values.numel()});
     read_.insert(kRopeDivisors);
+  }
+
+  // Of longrope, whose frequencies depend on the length of a text (Phi-3).
+  void take_rope_factors() {
+    const io::TensorView *short_factors = file_.find("rope_factors_short.weight"),
+                         *long_factors = file_.find("rope_factors_long.weight");
+    if (!short_factors || !long_factors || architecture_.rotaries.empty()) return;
+    RotarySpec& rotary = architecture_.rotaries.front();
+    const auto numbers = [&](const io::TensorView& view) {
+      const at::Tensor values = read_tensor(view, {rotary.width / 2}, at::kFloat);
+      read_.insert(view.name);
+      const auto* first = values.const_data_ptr<float>();
+      return std::vector<float>(first, first + values.numel());
+    };
+    const std::string prefix = file_.text("general.architecture") + ".rope.scaling.";
+    rotary.rope.type = "longrope";
+    rotary.rope.short_factor = numbers(*short_factors);
+    rotary.rope.long_factor = numbers(*long_factors);
+    rotary.rope.original_max_positions = file_.number(prefix + "original_context_length");
+    rotary.rope.attention_factor =
+        file_.number_or(prefix + "attn_factor",
+                        longrope_attention_factor(static_cast<double>(architecture_.max_positions) /
+                                                      rotary.rope.original_max_positions,
+                                                  rotary.rope.original_max_positions));
+    validate(rotary, place_);
   }
 
   static constexpr const char* kRopeDivisors = "rope_freqs.weight";

@@ -39,10 +39,19 @@ model::Architecture with_layers(model::Architecture architecture, int64_t num_la
   return architecture;
 }
 
-// All of its layers of one kind.
-model::Architecture of_kind(model::Architecture architecture, uint8_t kind) {
-  std::ranges::fill(architecture.decoder.kind_of, kind);
+int64_t layers_of_kind(const model::Architecture& architecture, uint8_t kind) {
+  return std::ranges::count(architecture.decoder.kind_of, kind);
+}
+
+// So many layers of one kind.
+model::Architecture of_kind(model::Architecture architecture, uint8_t kind, int64_t num_layers) {
+  architecture.decoder.kind_of.assign(static_cast<size_t>(num_layers), kind);
   return architecture;
+}
+
+// How many of them are measured.
+int64_t sampled_layers(const model::Architecture& architecture, uint8_t kind) {
+  return std::min(layers_of_kind(architecture, kind), kLayers);
 }
 
 // How much of a micro-batch is measured.
@@ -109,6 +118,30 @@ lora::LoraOptions adapters_of(const PlannedRun& run, model::CausalLm& model) {
   return options;
 }
 
+// The options for a model of the first layers alone: of each, what they choose of the first layers
+// that they adapt.
+lora::LoraOptions lora_of_sample(const PlannedRun& run, const model::Architecture& sample) {
+  lora::LoraOptions options = run.lora;
+  options.targets.clear();
+  if (lora::is_target(run.lora, lora::kHeadName)) options.targets.emplace_back(lora::kHeadName);
+  int64_t next = 0;
+  for (int64_t layer = 0; layer < run.architecture.num_layers(); ++layer) {
+    bool any = false;
+    run.architecture.block(layer).for_each_linear([&](const model::LinearSpec& linear) {
+      if (next >= sample.num_layers() ||
+          !lora::is_target(run.lora, run.architecture.module(layer, linear.names)))
+        return;
+      any = true;
+      options.targets.push_back(sample.module(next, linear.names));
+    });
+    if (any) ++next;
+  }
+  if (options.targets.empty()) return run.lora;
+  options.exclude_modules.clear();
+  options.layers_to_transform.clear();
+  return options;
+}
+
 // Rows of made-up tokens, all of them supervised.
 data::Loader loader_of(const Sample& sample, int64_t vocab) {
   std::vector<data::Example> rows(static_cast<size_t>(sample.rows));
@@ -134,8 +167,8 @@ class SampleRun {
         progress_(progress),
         seconds_(calibration.seconds) {
     const PlannedRun& run = calibration.run;
-    const auto source = model::made_weights(
-        of_kind(with_layers(run.architecture, num_layers), kind), calibration.packed);
+    const auto source =
+        model::made_weights(of_kind(run.architecture, kind, num_layers), calibration.packed);
     model_ = model::load_model(*source, run.model, calibration.quantization, calibration.device,
                                run.compute);
     model_->narrow_gates = run.narrow_gates;
@@ -265,10 +298,12 @@ double gpu_step_seconds(SampleRun& two, const Calibration& calibration, const Sa
                         uint8_t kind, Progress& progress) {
   const PlannedRun& run = calibration.run;
   const double of_two = measure_step(two, calibration);
+  const int64_t measured = sampled_layers(run.architecture, kind);
   SampleRun one(calibration, sample, kind, 1, progress);
-  const double a_layer = std::max(of_two - measure_step(one, calibration), 0.0);
+  const double of_one = measured > 1 ? measure_step(one, calibration) : 0.0;
+  const double a_layer = std::max(of_two - of_one, 0.0);
   const auto more_layers =
-      static_cast<double>(std::max<int64_t>(run.architecture.num_layers() - kLayers, 0));
+      static_cast<double>(std::max<int64_t>(run.architecture.num_layers() - measured, 0));
   const double times = static_cast<double>(calibration.gradient_accumulation_steps * run.tokens()) /
                        static_cast<double>(sample.tokens());
   return times * (of_two + more_layers * a_layer);
@@ -276,10 +311,11 @@ double gpu_step_seconds(SampleRun& two, const Calibration& calibration, const Sa
 
 // How often a stage of the sample fits into a step of the run.
 double growth(const std::string& stage, const Calibration& calibration, const Sample& sample,
-              const model::BlockSpec& block, bool recomputed) {
+              uint8_t kind, bool recomputed) {
   const PlannedRun& run = calibration.run;
   const auto micro_batches = static_cast<double>(calibration.gradient_accumulation_steps);
-  const auto measured = static_cast<double>(std::min(run.architecture.num_layers(), kLayers));
+  const model::BlockSpec& block = run.architecture.decoder.kinds[kind];
+  const auto measured = static_cast<double>(sampled_layers(run.architecture, kind));
   const auto num_layers = static_cast<double>(run.architecture.num_layers());
   const double layers = num_layers / measured;
   const double tokens =
@@ -301,12 +337,11 @@ double growth(const std::string& stage, const Calibration& calibration, const Sa
 
 // Seconds of each stage of the run's step, with the run's share of recomputed layers.
 std::map<std::string, double> planned_stages(SampleRun& sample_run, const Sample& sample,
-                                             const model::BlockSpec& block,
-                                             const Calibration& calibration) {
+                                             uint8_t kind, const Calibration& calibration) {
   std::map<std::string, double> stages;
   for_each_kind(sample_run, calibration, [&](bool recomputed, double share) {
     for (const auto& [stage, seconds] : measure(sample_run, calibration.device))
-      stages[stage] += share * seconds * growth(stage, calibration, sample, block, recomputed);
+      stages[stage] += share * seconds * growth(stage, calibration, sample, kind, recomputed);
   });
   return stages;
 }
@@ -330,9 +365,9 @@ std::vector<StagePlan> arithmetic(const Calibration& calibration, double rate) {
 // Seconds of each stage, were all layers of this kind.
 std::map<std::string, double> measured_kind(const Calibration& calibration, const Sample& sample,
                                             uint8_t kind, Progress& progress) {
-  const model::BlockSpec& block = calibration.run.architecture.decoder.kinds[kind];
-  SampleRun run(calibration, sample, kind, kLayers, progress);
-  std::map<std::string, double> stages = planned_stages(run, sample, block, calibration);
+  const int64_t layers = sampled_layers(calibration.run.architecture, kind);
+  SampleRun run(calibration, sample, kind, layers, progress);
+  std::map<std::string, double> stages = planned_stages(run, sample, kind, calibration);
   if (calibration.device.is_cpu()) return stages;
   double sum = 0;
   for (const auto& [stage, seconds] : stages) sum += seconds;
@@ -346,7 +381,7 @@ std::vector<StagePlan> measured(const Calibration& calibration, const Sample& sa
   const model::StackSpec& decoder = calibration.run.architecture.decoder;
   std::map<std::string, double> stages;
   for (size_t kind = 0; kind < decoder.kinds.size(); ++kind) {
-    const auto layers = std::ranges::count(decoder.kind_of, static_cast<uint8_t>(kind));
+    const int64_t layers = layers_of_kind(calibration.run.architecture, static_cast<uint8_t>(kind));
     if (layers == 0) continue;
     const double share = static_cast<double>(layers) / static_cast<double>(decoder.num_layers());
     for (const auto& [stage, seconds] :
@@ -383,6 +418,7 @@ TimePlan plan_time(const Calibration& calibration) {
 PlannedRun calibration_run(const PlannedRun& run) {
   PlannedRun small = run;
   small.architecture = with_layers(run.architecture, kLayers);
+  small.lora = lora_of_sample(run, small.architecture);
   const Sample sample = sample_of(run, run.on_gpu ? kGpuOperations : kCpuOperations);
   small.sequence_length = sample.length;
   small.micro_batch_size = sample.rows;

@@ -154,6 +154,10 @@ std::string ConfigReader::text(const ConfigKey& key, const std::string& otherwis
   return found ? found->as_string() : otherwise;
 }
 
+std::vector<int64_t> ConfigReader::integers(const ConfigKey& key) {
+  return in_gguf(key) ? gguf_->integers(prefix_ + key.gguf) : std::vector<int64_t>();
+}
+
 bool ConfigReader::has(const ConfigKey& key) {
   if (gguf_) return key.gguf && gguf_->has(prefix_ + key.gguf);
   return node(key).has_value();

@@ -38,6 +38,7 @@ class ConfigReader {
   double number(const ConfigKey& key, double otherwise);
   bool boolean(const ConfigKey& key, bool otherwise);
   std::string text(const ConfigKey& key, const std::string& otherwise);
+  std::vector<int64_t> integers(const ConfigKey& key);  // of GGUF; booleans are 0 and 1
   bool has(const ConfigKey& key);
   // Also where it is null.
   bool is_spelled(const ConfigKey& key);

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/warn_once.h"
 #include "model/families/families.h"
 
 namespace qlora::model {
@@ -46,11 +47,31 @@ const Family& family_named(const std::string& name) {
   fail<Error>("there is no model family '{}'", name);
 }
 
+namespace {
+
+// A model of text and images keeps its text model under a name of its own, as does PEFT.
+void place_in_multimodal(Architecture& a) {
+  const auto within = [](TensorNames& names) {
+    names.hugging_face.replace(0, std::string("model.").size(), "model.language_model.");
+  };
+  within(a.embedding);
+  within(a.decoder.prefix);
+  within(a.decoder.final_norm.names);
+}
+
+}  // namespace
+
 Architecture read_architecture(const io::JsonNode& config) {
-  ConfigReader reader(config);
+  const auto text = config.find("text_config");
+  const io::JsonNode& read = text ? *text : config;
+  ConfigReader reader(read);
   Architecture architecture =
-      family_of_model_type(config.at("model_type").as_string(), config.place()).read(reader);
+      family_of_model_type(read.at("model_type").as_string(), read.place()).read(reader);
   reader.finish();
+  if (!text) return architecture;
+  place_in_multimodal(architecture);
+  log::warning_once("{}: the model reads images, too; its text part alone is read here",
+                    config.place());
   return architecture;
 }
 

@@ -98,8 +98,9 @@ Architecture gemma3(ConfigReader& config) {
   attention.k_norm = plus_one(head_norm("self_attn.k_norm", "attn_k_norm", sizes));
   a.logit_softcap = config.number({{"final_logit_softcapping"}, "final_logit_softcapping"}, 0);
   if (config.json()) {
-    const LayerRotaries rotaries = read_layer_rope_keys(
-        *config.json(), {sizes.head_dim, sizes.max_positions}, {.theta = 1e6}, {.theta = 1e4});
+    const LayerRotaries rotaries =
+        read_layer_rope_keys(*config.json(), {sizes.head_dim, sizes.max_positions}, {.theta = 1e6},
+                             {.theta = 1e4, .theta_key = "rope_local_base_freq"});
     a.rotaries = {rotaries.full, rotaries.sliding};
   } else {
     RotarySpec sliding{.rope = {}, .width = sizes.head_dim};

@@ -58,6 +58,17 @@ void require_equal(ConfigReader& config, const char* key, int64_t wanted, const 
                       config.place(), config.gguf_prefix(), key, found, what, wanted);
 }
 
+void read_gguf_yarn(ConfigReader& config, double factor, RopeConfig& rope) {
+  rope.type = "yarn";
+  rope.factor = factor;
+  rope.original_max_positions =
+      config.number({{}, "rope.scaling.original_context_length", true}, 0);
+  rope.beta_fast = config.number({{}, "rope.scaling.yarn_beta_fast"}, 32);
+  rope.beta_slow = config.number({{}, "rope.scaling.yarn_beta_slow"}, 1);
+  rope.attention_factor =
+      yarn_attention_factor(factor, 0, 0) * config.number({{}, "rope.scaling.yarn_attn_factor"}, 1);
+}
+
 RotarySpec read_gguf_rotary(ConfigReader& config, int64_t head_dim, const RopeDefaults& defaults) {
   const std::string& prefix = config.gguf_prefix();
   RopeConfig rope;
@@ -72,10 +83,15 @@ RotarySpec read_gguf_rotary(ConfigReader& config, int64_t head_dim, const RopeDe
   if (scaling == "linear") {
     rope.type = scaling;
     rope.factor = factor != 0 ? factor : config.gguf()->number(prefix + "rope.scaling.factor");
-  } else if (scaling != "none") {
-    fail<FormatError>("{}: {}rope.scaling.type '{}' is not supported; this version knows linear",
-                      config.place(), prefix, scaling);
+  } else if (scaling == "yarn") {
+    read_gguf_yarn(config, factor, rope);
+  } else if (scaling != "none" && scaling != "longrope") {
+    fail<FormatError>(
+        "{}: {}rope.scaling.type '{}' is not supported; this version knows linear, yarn and "
+        "longrope",
+        config.place(), prefix, scaling);
   }
+  config.note_read({}, {"rope.scaling.attn_factor"});  // of longrope, whose lists are tensors
   if (defaults.whole_heads)
     require_equal(config, "rope.dimension_count", head_dim, "the size of a head");
   return {.rope = rope,

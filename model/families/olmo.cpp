@@ -1,6 +1,7 @@
 // OLMo 1 to 3 (Groeneveld et al. 2024; OLMo team 2024, 2025). The first has norms without weights;
 // the others norm what a branch gives, not what it reads, and all queries and keys of a row
 // together.
+#include "base/error.h"
 #include "model/families/families.h"
 #include "model/families/layer_kinds.h"
 #include "model/families/llama_like.h"
@@ -44,8 +45,29 @@ Architecture olmo_of_outputs(const std::string& family, const LlamaSizes& sizes)
   return a;
 }
 
+// GGUF files of the third say that they are of the second. Layers that slide are not scaled.
+void read_gguf_windows(ConfigReader& config, Architecture& a) {
+  const int64_t window = read_window(config, 0);
+  const ConfigKey pattern{{}, "attention.sliding_window_pattern"};
+  if (window == 0 || !config.has(pattern)) return;
+  std::vector<bool> slides;
+  for (const int64_t slide : config.integers(pattern)) slides.push_back(slide != 0);
+  if (static_cast<int64_t>(slides.size()) != a.num_layers())
+    fail<FormatError>("{} must have a value for each of the {} layers, found {}",
+                      config.place_of(pattern), a.num_layers(), slides.size());
+  RotarySpec sliding{.rope = {}, .width = a.rotaries.front().width};
+  sliding.rope.theta = a.rotaries.front().rope.theta;
+  a.rotaries.push_back(sliding);
+  edit_layers(a, slides, [window](BlockSpec& block) {
+    block.attention().shape.window = window;
+    block.attention().rotary = 1;
+  });
+}
+
 Architecture olmo2(ConfigReader& config) {
-  return olmo_of_outputs("olmo2", read_llama_sizes(config, {.norm_eps = 1e-5}));
+  Architecture a = olmo_of_outputs("olmo2", read_llama_sizes(config, {.norm_eps = 1e-5}));
+  if (config.gguf()) read_gguf_windows(config, a);
+  return a;
 }
 
 Architecture olmo3(ConfigReader& config) {

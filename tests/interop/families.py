@@ -265,7 +265,7 @@ def stacked(down, gate, up):
 #   regex             target_modules, where all-linear picks more than the text model
 
 VISION = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
-GEMMA3 = LLAMA | dict(num_hidden_layers=6, head_dim=32, sliding_window=WINDOW, query_pre_attn_scalar=20, rope_parameters=GEMMA3_ROPE,
+GEMMA3 = LLAMA | dict(num_hidden_layers=6, head_dim=32, sliding_window=WINDOW, query_pre_attn_scalar=32, rope_parameters=GEMMA3_ROPE,
                       tie_word_embeddings=True)
 GEMMA3_BOTH = dict(text_config=GEMMA3, vision_config=VISION, mm_tokens_per_image=4, boi_token_index=297, eoi_token_index=298,
                    image_token_index=299)
@@ -330,7 +330,7 @@ FAMILIES = {
             tie_word_embeddings=True), dict(rewrite=old_gemma2, gguf=False, vectors=True)),
         ("gemma3_text", "plain", GEMMA3, dict(vectors=True)),
         ("gemma3_text", "capped, biases, own layer_types", GEMMA3 | dict(
-            num_hidden_layers=3, layer_types=mixed_layers(3), final_logit_softcapping=3.0, attn_logit_softcapping=1.5,
+            num_hidden_layers=3, layer_types=mixed_layers(3), query_pre_attn_scalar=20, final_logit_softcapping=3.0, attn_logit_softcapping=1.5,
             attention_bias=True), dict(gguf=False, vectors=True)),
         ("gemma3_text", "old spelling", GEMMA3, dict(rewrite=old_gemma3, vectors=True)),
         ("gemma3", "multimodal", GEMMA3_BOTH, dict(regex=TEXT_LINEARS, gguf=False)),

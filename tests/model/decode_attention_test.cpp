@@ -25,7 +25,7 @@ at::Tensor attended(const at::Tensor& q, const at::Tensor& k, const at::Tensor& 
   with_elements(out, [&](auto* y) {
     using T = ElementOf<decltype(y)>;
     const cpu::DecodeRow<T> row{elements<T>(q), elements<T>(k), elements<T>(v), y, s.length};
-    cpu::decode_attention(&row, 1, s.heads, s.kv_heads, s.head_dim, scale);
+    cpu::decode_attention(&row, 1, s.heads, s.kv_heads, s.head_dim, {scale});
   });
   return out;
 }

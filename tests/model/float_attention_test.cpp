@@ -49,12 +49,12 @@ cpu::FloatAttention attention_of(const Case& c, const Tensors& t) {
                         c.heads,
                         c.kv_heads,
                         c.dim,
-                        1.0f / std::sqrt(static_cast<float>(c.dim)),
+                        {1.0f / std::sqrt(static_cast<float>(c.dim))},
                         {},
                         t.q.size(0)};
   int64_t begin = 0;
   for (const int64_t length : c.lengths) {
-    a.documents.push_back({begin, length, begin, 0});
+    a.documents.push_back({begin, length, begin, length});
     begin += length;
   }
   return a;
@@ -145,7 +145,7 @@ TEST(FloatAttention, QueriesAfterAPastGetWhatTheyGetAmongAllQueries) {
     cpu::FloatAttention a = attention_of(c, t);
     const at::Tensor q = t.q.narrow(0, past, left), out = at::full_like(q, NAN);
     a.q = rows(q, c.dim);
-    a.documents = {{0, left, 0, past}};
+    a.documents = {{0, left, 0, 140, past}};
     a.tokens = left;
     cpu::float_attention(a, out_rows(out, c.dim), nullptr);
     EXPECT_TRUE(at::allclose(out, whole.out.narrow(0, past, left), 1e-5, 1e-6)) << past;
