@@ -79,6 +79,8 @@ std::vector<int64_t> GgufFile::integers(const std::string& key) const {
     }
     return {u->begin(), u->end()};
   }
+  if (const auto* flags = std::get_if<std::vector<uint8_t>>(&value))  // booleans, and bytes
+    return {flags->begin(), flags->end()};
   return typed<std::vector<int64_t>>(*this, key, "an array of integers");
 }
 

@@ -19,7 +19,8 @@ std::vector<std::string> module_names(const std::vector<LinearGroup*>& groups) {
   return names;
 }
 
-std::vector<std::string> peft_targets(const std::vector<LinearGroup*>& groups) {
+std::vector<std::string> peft_targets(const std::vector<LinearGroup*>& groups,
+                                      bool names_are_shared) {
   const auto last_name = [](const std::string& path) { return path.substr(path.rfind('.') + 1); };
   std::set<std::string> partly, targets;
   for (const LinearGroup* group : groups)
@@ -29,7 +30,7 @@ std::vector<std::string> peft_targets(const std::vector<LinearGroup*>& groups) {
     for (const LoraLinear& layer : group->layers()) {
       if (!layer.adapter) continue;
       const std::string last = last_name(layer.name);
-      targets.insert(partly.contains(last) ? layer.name : last);
+      targets.insert(names_are_shared || partly.contains(last) ? layer.name : last);
     }
   return {targets.begin(), targets.end()};
 }
@@ -124,7 +125,7 @@ int64_t AdapterSet::fill_slots(const LoraOptions& options, const TrainableParts&
     }
   for (TargetMatch& match : targets.matches)
     for (const size_t index : match.indices) match.parameters += sizes[index];
-  target_modules_ = peft_targets(groups);
+  target_modules_ = peft_targets(groups, parts.names_are_shared);
   matches_ = std::move(targets.matches);
   return total;
 }

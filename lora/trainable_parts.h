@@ -22,6 +22,9 @@ struct TrainableParts {
   Embedding* embedding = nullptr;
   bool tied = false;                                       // head and embedding are one matrix
   std::vector<std::pair<std::string, NormWeight*>> norms;  // by module path
+  // Parts of the model that are not trained here have modules of the same last names (the vision
+  // tower of a multimodal model).
+  bool names_are_shared = false;
 
   // The groups and the head, which is the last.
   std::vector<LinearGroup*> all_groups() const {

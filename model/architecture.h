@@ -46,6 +46,7 @@ struct Architecture {
   bool tied_embeddings = false;      // head and embedding are one matrix
   double logit_multiplier = 1;       // of the head's products
   double logit_softcap = 0;          // cap tanh(logit / cap); 0: none
+  bool is_multimodal = false;        // the text part of a model that reads images, too
   std::vector<RotarySpec> rotaries;  // the different ones of its attentions
 
   int64_t num_layers() const { return decoder.num_layers(); }

@@ -125,6 +125,7 @@ lora::TrainableParts CausalLm::parts() {
   parts.fp32_head = upcast_from.has_value();
   parts.embedding = &embedding;
   parts.tied = architecture_.tied_embeddings;
+  parts.names_are_shared = architecture_.is_multimodal;
   for (int64_t layer = 0; layer < architecture_.num_layers(); ++layer)
     visit_norms(block(layer), layers[static_cast<size_t>(layer)],
                 [&](const NormSpec& spec, lora::NormWeight& norm) {

@@ -23,6 +23,7 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kTokens = "tokenizer.ggml.tokens";
+constexpr const char* kMerges = "tokenizer.ggml.merges";
 
 // The vocabulary of a GGUF: tokens in the order of their ids, with types.
 class GgufVocabulary {
@@ -110,9 +111,10 @@ std::string tokenizer_json(const io::GgufFile& file, const GgufVocabulary& vocab
   const auto wanted = [&](const char* key, bool otherwise, const char* role) {
     return file.boolean_or(key, otherwise) ? vocabulary.role(role) : std::nullopt;
   };
+  const std::vector<std::string>& merges = file.texts(kMerges);
+  for (const std::string& merge : merges) check_utf8(merge, file.path() + ": " + kMerges);
   return io::json_text(
-      byte_level_document(family, std::move(vocab), json(file.texts("tokenizer.ggml.merges")),
-                          added_tokens(vocabulary, false),
+      byte_level_document(family, std::move(vocab), json(merges), added_tokens(vocabulary, false),
                           wanted("tokenizer.ggml.add_bos_token", family.adds_bos, "bos"),
                           wanted("tokenizer.ggml.add_eos_token", false, "eos")));
 }

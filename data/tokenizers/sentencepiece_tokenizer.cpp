@@ -18,10 +18,16 @@ using sentencepiece::SentencePieceProcessor;
 
 std::unique_ptr<SentencePieceProcessor> load(const std::string& model, const std::string& name) {
   auto processor = std::make_unique<SentencePieceProcessor>();
-  const auto status = processor->LoadFromSerializedProto(model);
-  if (!status.ok()) {
-    fail<FormatError>("{} must be a sentencepiece model: {}", name, status.ToString());
-  }
+  const auto load = [&]() -> std::string {
+    try {
+      const auto status = processor->LoadFromSerializedProto(model);
+      return status.ok() ? "" : status.ToString();
+    } catch (const std::exception& error) {  // a piece with a null character, for one
+      return error.what();
+    }
+  };
+  if (const std::string reason = load(); !reason.empty())
+    fail<FormatError>("{} must be a sentencepiece model: {}", name, reason);
   if (processor->GetPieceSize() > kMaxVocabularySize) {
     fail<FormatError>("{} must have at most {} pieces, found {}", name, kMaxVocabularySize,
                       processor->GetPieceSize());

@@ -57,6 +57,7 @@ void place_in_multimodal(Architecture& a) {
   within(a.embedding);
   within(a.decoder.prefix);
   within(a.decoder.final_norm.names);
+  a.is_multimodal = true;
 }
 
 }  // namespace

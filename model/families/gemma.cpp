@@ -84,6 +84,12 @@ Architecture gemma2(ConfigReader& config) {
 Architecture gemma3(ConfigReader& config) {
   LlamaDefaults defaults = later_defaults();
   defaults.max_positions = 131072;
+  // Released files leave these out.
+  defaults.vocab_size = 262208;
+  defaults.hidden_size = 2304;
+  defaults.intermediate_size = 9216;
+  defaults.num_layers = 26;
+  defaults.num_heads = 8;
   defaults.reads_rope = config.gguf() != nullptr;
   defaults.rope.theta = 1e6;
   const LlamaSizes sizes = read_llama_sizes(config, defaults);

@@ -19,9 +19,9 @@ const ConfigKey kHeadDim{{"head_dim"}, "attention.key_length"};
 const ConfigKey kPositions{{"max_position_embeddings"}, "context_length"};
 
 // In GGUF what the embedding has; its metadata may say another number.
-int64_t read_vocabulary(ConfigReader& config, int64_t hidden_size) {
+int64_t read_vocabulary(ConfigReader& config, int64_t hidden_size, int64_t otherwise) {
   const ConfigKey key{{"vocab_size"}, "vocab_size"};
-  if (!config.gguf()) return config.integer(key, 32000);
+  if (!config.gguf()) return config.integer(key, otherwise);
   const io::TensorView* embedding = config.gguf()->find("token_embd.weight");
   if (!embedding || embedding->shape.size() != 2)
     fail<FormatError>("{}: there must be a tensor token_embd.weight [vocabulary, {}]",
@@ -184,11 +184,11 @@ Activation read_activation(ConfigReader& config, const ConfigKey& key, const cha
 LlamaSizes read_llama_sizes(ConfigReader& config, const LlamaDefaults& defaults) {
   LlamaSizes sizes;
   sizes.activation = read_activation(config, defaults.activation_key, defaults.activation);
-  sizes.hidden_size = config.integer(kHidden, 4096);
-  sizes.vocab_size = read_vocabulary(config, sizes.hidden_size);
-  sizes.intermediate_size = config.integer(kInner, 11008);
-  sizes.num_layers = config.integer(kLayers, 32);
-  sizes.num_heads = config.integer(kHeads, 32);
+  sizes.hidden_size = config.integer(kHidden, defaults.hidden_size);
+  sizes.vocab_size = read_vocabulary(config, sizes.hidden_size, defaults.vocab_size);
+  sizes.intermediate_size = config.integer(kInner, defaults.intermediate_size);
+  sizes.num_layers = config.integer(kLayers, defaults.num_layers);
+  sizes.num_heads = config.integer(kHeads, defaults.num_heads);
   sizes.num_kv_heads =
       config.integer(kKvHeads, config.json() && defaults.num_kv_heads > 0 ? defaults.num_kv_heads
                                                                           : sizes.num_heads);

@@ -15,6 +15,8 @@ namespace qlora::model {
 // spec 5). 0: as many as there are heads; hidden size / heads.
 struct LlamaDefaults {
   int64_t num_kv_heads = 0, head_dim = 0;
+  int64_t vocab_size = 32000, hidden_size = 4096, intermediate_size = 11008;
+  int64_t num_layers = 32, num_heads = 32;
   double norm_eps = 1e-6;
   RopeDefaults rope = {};
   bool tied_embeddings = false, attention_bias = false;

@@ -122,6 +122,11 @@ TEST(GgufTokenizer, MetadataThatContradictsItselfIsRefusedByItsKey) {
   refused("tokenizer.ggml.tokens", byte_level(),
           [](Metadata& m) { std::get<Texts>(m["tokenizer.ggml.tokens"])[257] = "\xff"; });
   refused("zz", byte_level(), [](Metadata& m) { m["tokenizer.ggml.merges"] = Texts{"a zz"}; });
+  refused("tokenizer.ggml.merges", byte_level(),
+          [](Metadata& m) { m["tokenizer.ggml.merges"] = Texts{"a \xff"}; });
+  refused("null character", sentencepiece(), [](Metadata& m) {
+    std::get<Texts>(m["tokenizer.ggml.tokens"]).back() = std::string("a\0b", 3);
+  });
   refused("tokenizer.ggml.scores", sentencepiece(), [](Metadata& m) {
     m["tokenizer.ggml.scores"] = std::vector<float>{1, 2};
   });

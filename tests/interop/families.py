@@ -323,10 +323,10 @@ FAMILIES = {
         ("gemma", "biases, old spelling, tie key absent", LLAMA | dict(head_dim=16, attention_bias=True, tie_word_embeddings=True),
          dict(rewrite=lambda config: (old_rope(config), config.pop("tie_word_embeddings", None)), gguf=False)),
         ("gemma2", "caps that bite", LLAMA | dict(
-            head_dim=32, sliding_window=WINDOW, query_pre_attn_scalar=20, attn_logit_softcapping=1.5, final_logit_softcapping=3.0,
+            head_dim=32, sliding_window=WINDOW, query_pre_attn_scalar=32, attn_logit_softcapping=1.5, final_logit_softcapping=3.0,
             tie_word_embeddings=True), dict(vectors=True)),
         ("gemma2", "no caps, biases, old spelling", LLAMA | dict(
-            head_dim=16, sliding_window=WINDOW, attn_logit_softcapping=None, final_logit_softcapping=None, attention_bias=True,
+            head_dim=16, query_pre_attn_scalar=20, sliding_window=WINDOW, attn_logit_softcapping=None, final_logit_softcapping=None, attention_bias=True,
             tie_word_embeddings=True), dict(rewrite=old_gemma2, gguf=False, vectors=True)),
         ("gemma3_text", "plain", GEMMA3, dict(vectors=True)),
         ("gemma3_text", "capped, biases, own layer_types", GEMMA3 | dict(
@@ -847,7 +847,7 @@ def write_rope(writer, family, config, tensors, head_dim):
         writer.add_rope_scaling_orig_ctx_len(original)
         writer.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(scale) / math.log(original)))
         for which in ("long", "short"):
-            tensors[f"rope_factors_{which}.weight"] = torch.tensor(rope[f"{which}_factor"])
+            tensors[f"rope_factors_{which}.weight"] = torch.tensor(rope[f"{which}_factor"], dtype=torch.float32)
     elif kind != "default":
         raise AssertionError(f"GGUF has no RoPE scaling {kind}")
 
