@@ -1,6 +1,7 @@
 #include "cli/doctor.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <torch/version.h>
 
 #include <filesystem>
@@ -13,6 +14,7 @@
 #include "base/instruction_set.h"
 #include "base/terminal.h"
 #include "io/json_text.h"
+#include "model/families/family.h"
 #include "quant/product.h"
 #include "recipes/compute_dtype.h"
 
@@ -59,6 +61,25 @@ Json facts() {
   return all;
 }
 
+// Each with what its files say of themselves.
+Json families() {
+  Json all;
+  for (const qlora::model::Family& family : qlora::model::families())
+    all[family.name] = {{"model_type", family.model_types}, {"gguf", family.gguf_architectures}};
+  return all;
+}
+
+void print_families() {
+  fmt::print("{:<14}{:<26}{}\n", "family", "model_type of config.json",
+             "architecture of GGUF files");
+  for (const qlora::model::Family& family : qlora::model::families())
+    fmt::print("{:<14}{:<26}{}\n", family.name,
+               fmt::format("{}", fmt::join(family.model_types, ", ")),
+               family.gguf_architectures.empty()
+                   ? "none"
+                   : fmt::format("{}", fmt::join(family.gguf_architectures, ", ")));
+}
+
 }  // namespace
 
 void add_doctor_command(qlora::cli::Command app) {
@@ -66,7 +87,13 @@ void add_doctor_command(qlora::cli::Command app) {
   qlora::cli::Command command =
       app.add_subcommand("doctor", "What this machine and this build can do");
   command.add_flag("--json", *json, "As JSON");
-  command.callback([json] {
+  auto lists_families = std::make_shared<bool>(false);
+  command.add_flag("--families", *lists_families, "The model families that can be trained");
+  command.callback([json, lists_families] {
+    if (*lists_families) {
+      *json ? fmt::print("{}\n", qlora::io::json_text(families(), 2)) : print_families();
+      return;
+    }
     constexpr size_t kColumn = 22;
     const Json all = facts();
     if (*json) {

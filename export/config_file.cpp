@@ -24,7 +24,7 @@ nlohmann::ordered_json config_of_gguf(const model::Architecture& architecture,
   if (!family.to_hugging_face)
     fail<ConfigError>(
         "a config.json of a {} model from a GGUF file is not written by this version; export the "
-        "adapter (qlora export --format peft), or start from the model's Hugging Face directory",
+        "adapter (qlora export --format adapter), or start from the model's Hugging Face directory",
         architecture.family);
   return family.to_hugging_face(architecture, dtype);
 }

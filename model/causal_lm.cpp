@@ -105,10 +105,11 @@ at::Tensor CausalLm::logits(const at::Tensor& hidden_rows, bool adapters_enabled
   return cap > 0 ? at::tanh(logits / cap) * cap : logits;
 }
 
-void CausalLm::set_head(std::unique_ptr<quant::FrozenWeight> weight) {
+void CausalLm::set_head(std::unique_ptr<quant::FrozenWeight> weight, at::Tensor bias) {
   std::vector<lora::LoraLinear> layer(1);
   layer[0].name = architecture_.head.names.hugging_face;
   layer[0].base = std::move(weight);
+  layer[0].bias = std::move(bias);
   head = lora::LinearGroup(std::move(layer));
 }
 

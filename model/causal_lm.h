@@ -65,8 +65,8 @@ class CausalLm {
   lora::NormWeight final_norm;
   lora::LinearGroup head;  // one layer, lm_head; shares the embedding's memory when tied
   std::vector<Block> layers;
-  // weight [vocab, hidden]
-  void set_head(std::unique_ptr<quant::FrozenWeight> weight);
+  // weight [vocab, hidden]; bias [vocab] or undefined
+  void set_head(std::unique_ptr<quant::FrozenWeight> weight, at::Tensor bias = {});
 
   // The linear groups of the decoder, layer by layer.
   std::vector<lora::LinearGroup*> groups();

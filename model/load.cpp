@@ -44,6 +44,10 @@ class Loader {
     return weight;
   }
 
+  at::Tensor head_bias(const Architecture& a) {
+    return source_.read(a.head.names.hugging_face + ".bias", {a.vocab_size}, dtype_).to(device_);
+  }
+
   lora::NormWeight norm(const std::string& module, const NormSpec& spec) {
     const auto read = [&](const char* suffix) {
       return source_.read(module + suffix, spec.shape(), dtype_).to(device_, at::kFloat);
@@ -165,8 +169,11 @@ std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& o
   model->embedding = outer(a.embedding);
   const NormSpec& last = a.decoder.final_norm;
   if (last.present()) model->final_norm = load.norm(last.names.hugging_face, last);
+  at::Tensor bias = a.head.bias ? load.head_bias(a) : at::Tensor();
+  if (bias.defined() && model->upcast_from) bias = bias.to(at::kFloat);
   model->set_head(std::make_unique<quant::DenseWeight>(a.tied_embeddings ? model->embedding.weight
-                                                                         : outer(a.head.names)));
+                                                                         : outer(a.head.names)),
+                  bias);
   for (int64_t layer = 0; layer < a.num_layers(); ++layer)
     model->layers.push_back(load_block(load, a, layer));
   warn_about_unread(source);
@@ -191,6 +198,7 @@ Architecture stream_model(WeightSource& source, const ModelOptions& options,
     take(part);
   }
   if (!a.tied_embeddings) take_outer(a.head.names);
+  if (a.head.bias) take({{{a.head.names.hugging_face + ".bias", load.head_bias(a)}}});
   for (int64_t layer = 0; layer < a.num_layers(); ++layer) {
     const Block block = load_block(load, a, layer);
     take({block.frozen_state(a, layer), &block});

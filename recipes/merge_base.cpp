@@ -47,7 +47,6 @@ void require_same_shape(const model::WeightSource& original, const model::Archit
     fail<ConfigError>("--original: {} is not the model of the base: {} is {}, in the base {}",
                       original.place(), what, has, wanted);
   };
-  same("the family", base.family, found.family);
   same("the number of layers", base.num_layers(), found.num_layers());
   same("the hidden size", base.hidden_size, found.hidden_size);
   const model::AttentionShape &in_base = base.block(0).attention().shape,

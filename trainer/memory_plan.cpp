@@ -188,6 +188,7 @@ void Planner::add_base() {
       groups.emplace_back();
       weigh(layer, branch.out());
     }
+  if (a_.head.bias) biases += a_.vocab_size * outer_bytes_;
   for_each_norm(a_, [&](const std::string&, const model::NormSpec& norm) {
     norms += norm.numbers() * ((norm.weight ? 1 : 0) + (norm.bias ? 1 : 0)) * kFloat;
   });

@@ -21,5 +21,10 @@ Family gemma3_family();
 Family phi3_family();
 Family glm_family();
 Family glm4_family();
+Family stablelm_family();
+Family starcoder2_family();
+Family phi_family();
+Family cohere_family();
+Family cohere2_family();
 
 }  // namespace qlora::model

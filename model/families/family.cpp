@@ -9,16 +9,17 @@
 #include "model/families/families.h"
 
 namespace qlora::model {
-namespace {
-
 const std::vector<Family>& families() {
   static const std::vector<Family> all = {
-      llama_family(),  mistral_family(), ministral_family(), qwen2_family(),
-      qwen3_family(),  smollm3_family(), granite_family(),   olmo_family(),
-      olmo2_family(),  olmo3_family(),   gemma_family(),     gemma2_family(),
-      gemma3_family(), phi3_family(),    glm_family(),       glm4_family()};
+      llama_family(),   mistral_family(),  ministral_family(),  qwen2_family(), qwen3_family(),
+      smollm3_family(), granite_family(),  olmo_family(),       olmo2_family(), olmo3_family(),
+      gemma_family(),   gemma2_family(),   gemma3_family(),     phi3_family(),  glm_family(),
+      glm4_family(),    stablelm_family(), starcoder2_family(), phi_family(),   cohere_family(),
+      cohere2_family()};
   return all;
 }
+
+namespace {
 
 const Family& find(std::vector<std::string> Family::*names, const std::string& name,
                    const std::string& place, const char* what) {

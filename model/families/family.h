@@ -24,6 +24,9 @@ struct Family {
                                             const std::string& dtype) = nullptr;
 };
 
+// All, in the order in which they are listed.
+const std::vector<Family>& families();
+
 // FormatError that lists the known ones.
 const Family& family_of_model_type(const std::string& model_type, const std::string& place);
 const Family& family_of_gguf(const std::string& architecture, const std::string& place);

@@ -1,5 +1,5 @@
-// GLM-4 (GLM team 2024): Llama's block with pairs of half of each head rotated, gate and up from one
-// matrix; its 0414 release (glm4) norms what each branch gives, too.
+// GLM-4 (GLM team 2024): Llama's block with pairs of half of each head rotated, gate and up from
+// one matrix; its 0414 release (glm4) norms what each branch gives, too.
 #include "model/families/families.h"
 #include "model/families/llama_like.h"
 
@@ -7,13 +7,12 @@ namespace qlora::model {
 namespace {
 
 Architecture glm_like(const std::string& family, ConfigReader& config) {
-  const LlamaSizes sizes =
-      read_llama_sizes(config, {.num_kv_heads = 2,
-                                .head_dim = 128,
-                                .norm_eps = 1.5625e-7,
-                                .rope = {.partial_factor = 0.5, .pairs = true},
-                                .attention_bias = true,
-                                .max_positions = 131072});
+  const LlamaSizes sizes = read_llama_sizes(config, {.num_kv_heads = 2,
+                                                     .head_dim = 128,
+                                                     .norm_eps = 1.5625e-7,
+                                                     .rope = {.partial_factor = 0.5, .pairs = true},
+                                                     .attention_bias = true,
+                                                     .max_positions = 131072});
   Architecture a = llama_like(family, sizes);
   a.decoder.kinds[0].attention().out.bias = false;  // in spite of attention_bias
   a.decoder.kinds[0].attention().out.bias_key.clear();

@@ -27,7 +27,9 @@ Architecture granite(ConfigReader& config) {
 }  // namespace
 
 Family granite_family() {
-  return {.name = "granite", .model_types = {"granite"}, .gguf_architectures = {"granite"},
+  return {.name = "granite",
+          .model_types = {"granite"},
+          .gguf_architectures = {"granite"},
           .read = granite};
 }
 

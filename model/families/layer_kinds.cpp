@@ -44,9 +44,8 @@ void edit_layers(Architecture& architecture, const std::vector<bool>& changes,
 
 void give_windows(Architecture& architecture, int64_t window, const std::vector<bool>& slides) {
   if (window == 0) return;
-  edit_layers(architecture, slides, [window](BlockSpec& block) {
-    block.attention().shape.window = window;
-  });
+  edit_layers(architecture, slides,
+              [window](BlockSpec& block) { block.attention().shape.window = window; });
 }
 
 std::vector<bool> layers_where(int64_t num_layers, const std::function<bool(int64_t)>& pattern) {

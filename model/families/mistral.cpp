@@ -28,9 +28,7 @@ Architecture ministral(ConfigReader& config) {
 
 }  // namespace
 
-Family mistral_family() {
-  return {.name = "mistral", .model_types = {"mistral"}, .read = mistral};
-}
+Family mistral_family() { return {.name = "mistral", .model_types = {"mistral"}, .read = mistral}; }
 
 Family ministral_family() {
   return {.name = "ministral", .model_types = {"ministral"}, .read = ministral};

@@ -1,5 +1,5 @@
-// Phi-3, 3.5, 4 and 4-mini (Abdin et al. 2024): Llama's block with queries, keys and values from one
-// matrix, gate and up from another.
+// Phi-3, 3.5, 4 and 4-mini (Abdin et al. 2024): Llama's block with queries, keys and values from
+// one matrix, gate and up from another.
 #include "model/families/families.h"
 #include "model/families/layer_kinds.h"
 #include "model/families/llama_like.h"

@@ -1,5 +1,5 @@
-// Qwen 2, 2.5 and 3 (Yang et al. 2024, 2025): Llama's block with biases of queries, keys and values,
-// or with norms of each head's queries and keys.
+// Qwen 2, 2.5 and 3 (Yang et al. 2024, 2025): Llama's block with biases of queries, keys and
+// values, or with norms of each head's queries and keys.
 #include "model/families/families.h"
 #include "model/families/layer_kinds.h"
 #include "model/families/llama_like.h"
@@ -20,8 +20,8 @@ void read_windows(ConfigReader& config, Architecture& a) {
 }
 
 Architecture qwen2(ConfigReader& config) {
-  Architecture a = llama_like(
-      "qwen2", read_llama_sizes(config, {.num_kv_heads = 32, .max_positions = 32768}));
+  Architecture a =
+      llama_like("qwen2", read_llama_sizes(config, {.num_kv_heads = 32, .max_positions = 32768}));
   AttentionSpec& attention = a.decoder.kinds[0].attention();
   for (LinearSpec& linear : attention.in) linear.bias = true;
   for (LinearSpec& linear : attention.in) linear.bias_key.clear();
@@ -31,8 +31,8 @@ Architecture qwen2(ConfigReader& config) {
 }
 
 Architecture qwen3(ConfigReader& config) {
-  const LlamaSizes sizes = read_llama_sizes(
-      config, {.num_kv_heads = 32, .head_dim = 128, .max_positions = 32768});
+  const LlamaSizes sizes =
+      read_llama_sizes(config, {.num_kv_heads = 32, .head_dim = 128, .max_positions = 32768});
   Architecture a = llama_like("qwen3", sizes);
   AttentionSpec& attention = a.decoder.kinds[0].attention();
   attention.q_norm = head_norm("self_attn.q_norm", "attn_q_norm", sizes);
@@ -44,13 +44,13 @@ Architecture qwen3(ConfigReader& config) {
 }  // namespace
 
 Family qwen2_family() {
-  return {.name = "qwen2", .model_types = {"qwen2"}, .gguf_architectures = {"qwen2"},
-          .read = qwen2};
+  return {
+      .name = "qwen2", .model_types = {"qwen2"}, .gguf_architectures = {"qwen2"}, .read = qwen2};
 }
 
 Family qwen3_family() {
-  return {.name = "qwen3", .model_types = {"qwen3"}, .gguf_architectures = {"qwen3"},
-          .read = qwen3};
+  return {
+      .name = "qwen3", .model_types = {"qwen3"}, .gguf_architectures = {"qwen3"}, .read = qwen3};
 }
 
 }  // namespace qlora::model

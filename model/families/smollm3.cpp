@@ -1,5 +1,5 @@
-// SmolLM3 (Bakouch et al. 2025): Llama's block, not rotated in every fourth layer (Yang et al. 2025,
-// "NoPE").
+// SmolLM3 (Bakouch et al. 2025): Llama's block, not rotated in every fourth layer (Yang et al.
+// 2025, "NoPE").
 #include "base/error.h"
 #include "model/families/families.h"
 #include "model/families/layer_kinds.h"
@@ -26,11 +26,10 @@ std::vector<bool> layers_without_rotation(ConfigReader& config, int64_t num_laye
 }
 
 Architecture smollm3(ConfigReader& config) {
-  Architecture a = llama_like(
-      "smollm3", read_llama_sizes(config, {.num_kv_heads = 4,
-                                           .rope = {.theta = 2e6},
-                                           .tied_embeddings = true,
-                                           .max_positions = 32768}));
+  Architecture a = llama_like("smollm3", read_llama_sizes(config, {.num_kv_heads = 4,
+                                                                   .rope = {.theta = 2e6},
+                                                                   .tied_embeddings = true,
+                                                                   .max_positions = 32768}));
   keep_rotary_pairs(a);
   const int64_t window = read_window(config, 0);
   const bool slides = config.boolean({{"use_sliding_window"}}, false);
@@ -50,7 +49,9 @@ Architecture smollm3(ConfigReader& config) {
 }  // namespace
 
 Family smollm3_family() {
-  return {.name = "smollm3", .model_types = {"smollm3"}, .gguf_architectures = {"smollm3"},
+  return {.name = "smollm3",
+          .model_types = {"smollm3"},
+          .gguf_architectures = {"smollm3"},
           .read = smollm3};
 }
 

@@ -1,0 +1,37 @@
+// StarCoder2 (Lozhkov et al. 2024): LayerNorms, biases, and an MLP without a gate.
+#include "model/families/families.h"
+#include "model/families/layer_kinds.h"
+#include "model/families/layer_norm_like.h"
+
+namespace qlora::model {
+namespace {
+
+Architecture starcoder2(ConfigReader& config) {
+  const LlamaSizes sizes =
+      read_llama_sizes(config, {.num_kv_heads = 2,
+                                .norm_eps = 1e-5,
+                                .tied_embeddings = true,
+                                .max_positions = 4096,
+                                .activation = "gelu_pytorch_tanh",
+                                .norm_eps_key = layer_norm_eps("norm_epsilon")});
+  config.note_read({"residual_dropout", "embedding_dropout"});
+  const bool bias = config.boolean({{"use_bias"}}, true);
+  Architecture a = llama_like("starcoder2", sizes);
+  use_layer_norms(a);
+  set_attention_bias(a, bias, bias);
+  use_plain_mlp(a, {"mlp.c_fc", "ffn_up"}, {"mlp.c_proj", "ffn_down"}, bias);
+  give_windows(a, read_window(config, 0),
+               std::vector<bool>(static_cast<size_t>(a.num_layers()), true));
+  return a;
+}
+
+}  // namespace
+
+Family starcoder2_family() {
+  return {.name = "starcoder2",
+          .model_types = {"starcoder2"},
+          .gguf_architectures = {"starcoder2"},
+          .read = starcoder2};
+}
+
+}  // namespace qlora::model
