@@ -79,9 +79,12 @@ class Parts {
     });
   }
 
-  void norm(const std::string& module, const lora::NormWeight& norm) {
+  void norm(const std::string& module, const model::NormSpec& spec, const lora::NormWeight& norm) {
     const std::string weight = module + ".weight", bias = module + ".bias";
-    if (norm.frozen.defined())
+    if (spec.by_group)
+      for (int64_t group = 0; group < spec.groups; ++group)
+        frozen(spec.tensor(module, group), norm.frozen[group]);
+    else if (norm.frozen.defined())
       norm.trained ? trained(weight, norm.trained->value) : frozen(weight, norm.frozen);
     if (norm.frozen_bias.defined())
       norm.trained_bias ? trained(bias, norm.trained_bias->value) : frozen(bias, norm.frozen_bias);
@@ -131,13 +134,13 @@ std::vector<WeightPart> parts_of(const model::CausalLm& model, at::ScalarType dt
     const auto index = static_cast<int64_t>(i);
     visit_norms(a.block(index), layer,
                 [&](const model::NormSpec& spec, const lora::NormWeight& norm) {
-                  parts.norm(a.module(index, spec.names), norm);
+                  parts.norm(a.module(index, spec.names), spec, norm);
                 });
     for (const lora::LinearGroup* group : layer.groups())
       for (const lora::LoraLinear& linear : group->layers()) parts.linear(linear);
   }
   if (const model::NormSpec& last = a.decoder.final_norm; last.present())
-    parts.norm(last.names.hugging_face, model.final_norm);
+    parts.norm(last.names.hugging_face, last, model.final_norm);
   if (!model.embeddings_still_tied()) parts.linear(model.head.layers()[0]);
   return parts.take();
 }

@@ -27,9 +27,13 @@ at::Tensor Block::anchor(const BlockSpec& spec) const {
   return anchor;
 }
 
-void append_norm(const std::string& module, const lora::NormWeight& norm,
+void append_norm(const std::string& module, const NormSpec& spec, const lora::NormWeight& norm,
                  quant::NamedTensors& all) {
-  if (norm.frozen.defined()) all.emplace_back(module + ".weight", norm.frozen);
+  if (spec.by_group)
+    for (int64_t group = 0; group < spec.groups; ++group)
+      all.emplace_back(spec.tensor(module, group), norm.frozen[group]);
+  else if (norm.frozen.defined())
+    all.emplace_back(module + ".weight", norm.frozen);
   if (norm.frozen_bias.defined()) all.emplace_back(module + ".bias", norm.frozen_bias);
 }
 
@@ -43,7 +47,7 @@ quant::NamedTensors Block::frozen_state(const Architecture& architecture, int64_
   quant::NamedTensors all;
   visit_norms(architecture.block(layer), *this,
               [&](const NormSpec& spec, const lora::NormWeight& norm) {
-                append_norm(architecture.module(layer, spec.names), norm, all);
+                append_norm(architecture.module(layer, spec.names), spec, norm, all);
               });
   for (const lora::LinearGroup* group : groups())
     for (const lora::LoraLinear& linear : group->layers()) append_linear(linear, all);

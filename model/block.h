@@ -45,7 +45,8 @@ void visit_norms(const BlockSpec& spec, Weights& block, const Visit& visit) {
 
 // Weight and bias of a norm, as far as it has them, and the same of a linear layer, each by its
 // name.
-void append_norm(const std::string& module, const lora::NormWeight& norm, quant::NamedTensors& all);
+void append_norm(const std::string& module, const NormSpec& spec, const lora::NormWeight& norm,
+                 quant::NamedTensors& all);
 void append_linear(const lora::LoraLinear& linear, quant::NamedTensors& all);
 
 }  // namespace qlora::model

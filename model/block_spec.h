@@ -56,11 +56,16 @@ struct NormSpec {
   int64_t size = 0;
   bool weight = true, bias = false;  // OLMo 1 has neither
   int64_t groups = 1;                // rows of weights, one for each head (StableLM, Cohere)
-  bool gguf_adds_offset = false;     // the weight in GGUF has the rule's offset in it
+  bool by_group = false;          // Hugging Face has a tensor for each group: NAME.norms.J.weight
+  bool gguf_adds_offset = false;  // the weight in GGUF has the rule's offset in it
 
   bool present() const { return rule.kind != NormKind::kNone; }
   std::vector<int64_t> shape() const {
     return groups > 1 ? std::vector{groups, size} : std::vector{size};
+  }
+  // "model.layers.0.self_attn.q_layernorm.norms.3.weight"
+  std::string tensor(const std::string& module, int64_t group) const {
+    return module + ".norms." + std::to_string(group) + ".weight";
   }
   int64_t numbers() const { return groups * size; }  // of the weight, of the bias
 };

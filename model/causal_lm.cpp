@@ -153,7 +153,7 @@ bool CausalLm::embeddings_still_tied() const {
 quant::NamedTensors CausalLm::frozen_state() const {
   quant::NamedTensors all{{architecture_.embedding.hugging_face + ".weight", embedding.weight}};
   if (const NormSpec& last = architecture_.decoder.final_norm; last.present())
-    append_norm(last.names.hugging_face, final_norm, all);
+    append_norm(last.names.hugging_face, last, final_norm, all);
   if (!architecture_.tied_embeddings) append_linear(head.layers().front(), all);
   for (size_t i = 0; i < layers.size(); ++i)
     for (auto& named : layers[i].frozen_state(architecture_, static_cast<int64_t>(i)))

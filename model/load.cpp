@@ -53,7 +53,10 @@ class Loader {
       return source_.read(module + suffix, spec.shape(), dtype_).to(device_, at::kFloat);
     };
     lora::NormWeight norm;
-    if (spec.weight) norm.frozen = read(".weight");
+    if (spec.by_group && !source_.has(module + ".weight"))
+      norm.frozen = stacked(module, spec);
+    else if (spec.weight)
+      norm.frozen = read(".weight");
     if (spec.bias) norm.frozen_bias = read(".bias");
     return norm;
   }
@@ -76,6 +79,14 @@ class Loader {
   }
 
  private:
+  // The weights of all groups, [groups, size].
+  at::Tensor stacked(const std::string& module, const NormSpec& spec) {
+    std::vector<at::Tensor> rows;
+    for (int64_t group = 0; group < spec.groups; ++group)
+      rows.push_back(source_.read(spec.tensor(module, group), {spec.size}, dtype_));
+    return at::stack(rows).to(device_, at::kFloat);
+  }
+
   at::Tensor bias(const std::string& name, int64_t size, bool promised) {
     if (source_.has(name)) return source_.read(name, {size}, dtype_).to(device_);
     if (!promised) return {};
@@ -194,7 +205,8 @@ Architecture stream_model(WeightSource& source, const ModelOptions& options,
   take_outer(a.embedding);
   if (const NormSpec& last = a.decoder.final_norm; last.present()) {
     StreamedPart part;
-    append_norm(last.names.hugging_face, load.norm(last.names.hugging_face, last), part.tensors);
+    append_norm(last.names.hugging_face, last, load.norm(last.names.hugging_face, last),
+                part.tensors);
     take(part);
   }
   if (!a.tied_embeddings) take_outer(a.head.names);

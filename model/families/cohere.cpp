@@ -28,7 +28,7 @@ Architecture cohere_like(const std::string& family, ConfigReader& config, double
 
 Architecture cohere(ConfigReader& config) {
   Architecture a = cohere_like("cohere", config, 500000);
-  if (!config.boolean({{"use_qk_norm"}}, false)) return a;
+  if (!has_head_norms(config, "use_qk_norm")) return a;
   AttentionSpec& attention = a.decoder.kinds[0].attention();
   const auto norm = [&](const char* hugging_face, const char* gguf, int64_t heads) {
     NormSpec spec = a.decoder.final_norm;

@@ -48,6 +48,11 @@ void set_attention_bias(Architecture& architecture, bool qkv, bool out) {
   }
 }
 
+bool has_head_norms(ConfigReader& config, const char* key) {
+  if (config.gguf()) return config.gguf()->find("blk.0.attn_q_norm.weight") != nullptr;
+  return config.boolean({{key}}, false);
+}
+
 ConfigKey layer_norm_eps(const char* hugging_face) {
   return {{hugging_face}, "attention.layer_norm_epsilon", true};
 }

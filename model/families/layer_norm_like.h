@@ -20,6 +20,10 @@ void put_side_by_side(Architecture& architecture, bool same_norm);
 // Biases of queries, keys and values, and of what attention gives.
 void set_attention_bias(Architecture& architecture, bool qkv, bool out);
 
+// Whether each head's queries and keys are normed: as the key of config.json says, or by the
+// tensors of a GGUF file.
+bool has_head_norms(ConfigReader& config, const char* key);
+
 // The reading of "layer_norm_eps" and its like.
 ConfigKey layer_norm_eps(const char* hugging_face);
 

@@ -1,11 +1,20 @@
 // StableLM 2 (Bellagente et al. 2024): Llama's block with LayerNorms and a quarter of each head
 // rotated; attention and MLP may stand side by side.
-#include "base/error.h"
 #include "model/families/families.h"
 #include "model/families/layer_norm_like.h"
 
 namespace qlora::model {
 namespace {
+
+// LayerNorm without a bias, of each head by a weight of its own.
+NormSpec norm_of_heads(const char* hugging_face, const char* gguf, int64_t heads,
+                       const LlamaSizes& sizes) {
+  NormSpec spec = head_norm(hugging_face, gguf, sizes);
+  spec.rule.kind = NormKind::kLayer;
+  spec.groups = heads;
+  spec.by_group = true;
+  return spec;
+}
 
 Architecture stablelm(ConfigReader& config) {
   const LlamaSizes sizes =
@@ -15,15 +24,18 @@ Architecture stablelm(ConfigReader& config) {
                                 .max_positions = 4096,
                                 .norm_eps_key = layer_norm_eps("layer_norm_eps")});
   config.note_read({"hidden_dropout", "rope_pct"});
-  const ConfigKey head_norms{{"qk_layernorm"}};
-  if (config.boolean(head_norms, false))
-    fail<FormatError>("{} must be false: norms of each head's queries and keys are not read here",
-                      config.place_of(head_norms));
   const ConfigKey parallel{{"use_parallel_residual"}, "use_parallel_residual"};
   Architecture a = llama_like("stablelm", sizes);
   use_layer_norms(a);
   set_attention_bias(a, config.boolean({{"use_qkv_bias"}}, false), false);
   if (config.boolean(parallel, false)) put_side_by_side(a, true);
+  AttentionSpec& attention = a.decoder.kinds[0].attention();
+  if (has_head_norms(config, "qk_layernorm")) {
+    attention.q_norm =
+        norm_of_heads("self_attn.q_layernorm", "attn_q_norm", attention.shape.heads, sizes);
+    attention.k_norm =
+        norm_of_heads("self_attn.k_layernorm", "attn_k_norm", attention.shape.kv_heads, sizes);
+  }
   return a;
 }
 
