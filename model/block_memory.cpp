@@ -115,12 +115,15 @@ class BranchNodes {
 
   NodeMemory attention(const AttentionSpec& a) const {
     const int64_t c = p_.compute_bytes, q = a.queries(), k = a.keys();
+    // Capped scores and the softmax of them, where no kernel spares them.
+    const int64_t scores = p_.flash || a.shape.is_plain() ? 0 : 2 * a.shape.heads * p_.longest;
     return {"attention",
             {{"rotated queries and keys, values", q + 2 * k, c},
              {"output, which is the next product's input", q, c},
-             {"sums of the softmax", a.shape.heads, kFloat}},
+             {"sums of the softmax", a.shape.heads, kFloat},
+             {"scores", scores, kFloat}},
             residual_ + held_ + c * (2 * q + 2 * k) + fused_backward_bytes(a, p_) +
-                float_copies(a, p_)};
+                float_copies(a, p_) + kFloat * scores};
   }
 
   NodeMemory head_norms(const AttentionSpec& a) const {
