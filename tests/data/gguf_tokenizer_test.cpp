@@ -124,14 +124,26 @@ TEST(GgufTokenizer, MetadataThatContradictsItselfIsRefusedByItsKey) {
   refused("zz", byte_level(), [](Metadata& m) { m["tokenizer.ggml.merges"] = Texts{"a zz"}; });
   refused("tokenizer.ggml.merges", byte_level(),
           [](Metadata& m) { m["tokenizer.ggml.merges"] = Texts{"a \xff"}; });
-  refused("null character", sentencepiece(), [](Metadata& m) {
-    std::get<Texts>(m["tokenizer.ggml.tokens"]).back() = std::string("a\0b", 3);
-  });
   refused("tokenizer.ggml.scores", sentencepiece(), [](Metadata& m) {
     m["tokenizer.ggml.scores"] = std::vector<float>{1, 2};
   });
   refused("tokenizer.ggml.tokens", byte_level(),
           [](Metadata& m) { m.erase("tokenizer.ggml.tokens"); });
+}
+
+// A piece of sentencepiece's ModelProto: field 1 of the model with text, score 0 and type.
+std::string proto_piece(const std::string& text, char type) {
+  std::string piece = "\x0a" + std::string(1, static_cast<char>(text.size())) + text;
+  piece += std::string("\x15\0\0\0\0", 5) + "\x18" + std::string(1, type);
+  return "\x0a" + std::string(1, static_cast<char>(piece.size())) + piece;
+}
+
+// The library's tables throw an exception of their own.
+TEST(SentencePiece, AModelWhoseTablesCannotBeMadeIsRefused) {
+  const test::TempDir dir;
+  dir.write("m/tokenizer.model", proto_piece("<unk>", 2) + proto_piece(std::string("a\0b", 3), 1));
+  EXPECT_THAT([&] { load_tokenizer(dir / "m"); },
+              ThrowsMessage<FormatError>(HasSubstr("must be a sentencepiece model")));
 }
 
 TEST(Tokenizer, AnIdThatIsNoTokensIsWrongInput) {
