@@ -141,7 +141,7 @@ std::string proto_piece(const std::string& text, char type) {
 // The library's tables throw an exception of their own.
 TEST(SentencePiece, AModelWhoseTablesCannotBeMadeIsRefused) {
   const test::TempDir dir;
-  dir.write("m/tokenizer.model", proto_piece("<unk>", 2) + proto_piece(std::string("a\0b", 3), 1));
+  dir.write("m/tokenizer.model", proto_piece("<unk>", 2) + proto_piece(std::string("\0b", 2), 1));
   EXPECT_THAT([&] { load_tokenizer(dir / "m"); },
               ThrowsMessage<FormatError>(HasSubstr("must be a sentencepiece model")));
 }
