@@ -21,6 +21,7 @@ struct Shape {
   const char* name;
   int64_t hidden, inner, layers, heads, kv_heads, vocab;
   bool tied;
+  const char* type = "llama";
 };
 
 // config.json of published models.
@@ -29,14 +30,18 @@ constexpr Shape kShapes[] = {{"SmolLM2-135M", 576, 1536, 30, 9, 3, 49152, true},
                              {"Llama-3.1-8B", 4096, 14336, 32, 32, 8, 128256, false},
                              {"Llama-2-13b", 5120, 13824, 40, 40, 40, 32000, false},
                              {"llama-65b", 8192, 22016, 80, 64, 64, 32000, false},
-                             {"Llama-3.1-70B", 8192, 28672, 80, 64, 8, 128256, false}};
+                             {"Llama-3.1-70B", 8192, 28672, 80, 64, 8, 128256, false},
+                             {"Qwen3-8B", 4096, 12288, 36, 32, 8, 151936, false, "qwen3"},
+                             {"gemma-3-4b", 2560, 10240, 34, 8, 4, 262208, true, "gemma3_text"},
+                             {"Mistral-7B", 4096, 14336, 32, 32, 8, 32768, false, "mistral"},
+                             {"phi-4", 5120, 17920, 40, 40, 10, 100352, false, "phi3"}};
 
 // Writes the config.json of one; the file's path.
 std::string config_of(const test::TempDir& dir, const std::string& model) {
   for (const Shape& s : kShapes) {
     if (model.find(s.name) == std::string::npos) continue;
     const nlohmann::json config = {
-        {"model_type", "llama"},          {"hidden_size", s.hidden},
+        {"model_type", s.type},           {"hidden_size", s.hidden},
         {"intermediate_size", s.inner},   {"num_hidden_layers", s.layers},
         {"num_attention_heads", s.heads}, {"num_key_value_heads", s.kv_heads},
         {"vocab_size", s.vocab},          {"rms_norm_eps", 1e-5},
@@ -74,6 +79,7 @@ TEST(Plan, ReadyRecipesFitTheMemoryTheirNamesPromise) {
   EXPECT_LT(gigabytes(plan_of(ready(dir, "llama-13b-16gb"), true)), 16);
   EXPECT_LT(gigabytes(plan_of(ready(dir, "llama-8b-24gb"), true)), 24);
   EXPECT_LT(gigabytes(plan_of(ready(dir, "llama-70b-48gb"), true)), 48);
+  EXPECT_LT(gigabytes(plan_of(ready(dir, "phi4-24gb"), true)), 24);
   EXPECT_LT(gigabytes(plan_of(ready(dir, "smollm2-135m-cpu"), false)), 2);
   EXPECT_LT(gigabytes(plan_of(ready(dir, "llama-1b"), false)), 8);
 }
