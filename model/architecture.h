@@ -20,20 +20,11 @@ struct StackSpec {
 
   int64_t num_layers() const { return static_cast<int64_t>(kind_of.size()); }
   const BlockSpec& block(int64_t layer) const { return kinds[kind_of[static_cast<size_t>(layer)]]; }
+  BlockSpec& block(int64_t layer) { return kinds[kind_of[static_cast<size_t>(layer)]]; }
 };
 
 // All layers alike.
 StackSpec stack_of(BlockSpec block, int64_t num_layers, NormSpec final_norm);
-// Layer i is of kind kind_of(i).
-template <typename KindOf>
-StackSpec stack_of(std::vector<BlockSpec> kinds, int64_t num_layers, NormSpec final_norm,
-                   const KindOf& kind_of) {
-  StackSpec stack = stack_of(BlockSpec(), num_layers, std::move(final_norm));
-  stack.kinds = std::move(kinds);
-  for (int64_t i = 0; i < num_layers; ++i)
-    stack.kind_of[static_cast<size_t>(i)] = static_cast<uint8_t>(kind_of(i));
-  return stack;
-}
 
 struct Architecture {
   std::string family;  // "llama"

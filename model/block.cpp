@@ -2,7 +2,27 @@
 
 #include <ATen/ATen.h>
 
+#include <utility>
+
 namespace qlora::model {
+
+const lora::NormWeight& BranchWeights::norm(NormPlace place) const {
+  switch (place) {
+    case NormPlace::kBefore:
+      return before;
+    case NormPlace::kQueries:
+      return q_norm;
+    case NormPlace::kKeys:
+      return k_norm;
+    case NormPlace::kAfter:
+      break;
+  }
+  return after;
+}
+
+lora::NormWeight& BranchWeights::norm(NormPlace place) {
+  return const_cast<lora::NormWeight&>(std::as_const(*this).norm(place));
+}
 
 std::vector<lora::LinearGroup*> Block::groups() {
   std::vector<lora::LinearGroup*> all;

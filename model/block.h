@@ -14,6 +14,9 @@ namespace qlora::model {
 struct BranchWeights {
   lora::NormWeight before, after, q_norm, k_norm;
   lora::LinearGroup in, out;  // what reads the branch's input; what ends in the stream
+
+  lora::NormWeight& norm(NormPlace place);
+  const lora::NormWeight& norm(NormPlace place) const;
 };
 
 struct Block {
@@ -31,16 +34,10 @@ struct Block {
 // Calls visit(spec, weight) for the norms that are there, in the order of for_each_norm().
 template <typename Weights, typename Visit>
 void visit_norms(const BlockSpec& spec, Weights& block, const Visit& visit) {
-  for (size_t b = 0; b < spec.branches.size(); ++b) {
-    const Branch& branch = spec.branches[b];
-    auto& weights = block.branches[b];
-    if (branch.before.present() && !branch.same_norm) visit(branch.before, weights.before);
-    if (const AttentionSpec* attention = branch.attention()) {
-      if (attention->q_norm.present()) visit(attention->q_norm, weights.q_norm);
-      if (attention->k_norm.present()) visit(attention->k_norm, weights.k_norm);
-    }
-    if (branch.after.present()) visit(branch.after, weights.after);
-  }
+  for (size_t b = 0; b < spec.branches.size(); ++b)
+    for_each_norm(spec.branches[b], [&](NormPlace place, const NormSpec& norm) {
+      visit(norm, block.branches[b].norm(place));
+    });
 }
 
 // Weight and bias of a norm, as far as it has them, and the same of a linear layer, each by its

@@ -3,8 +3,6 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
-#include <optional>
-
 #include "model/activation.h"
 #include "model/clip.h"
 #include "model/norm.h"
@@ -13,7 +11,7 @@ namespace qlora::model {
 namespace {
 
 // What the products of a branch read, and how the backward pass makes it again instead of keeping
-// it.
+// it, where the context wants that.
 struct Entry {
   NormOutput in;
   lora::RemadeInput again;
@@ -62,6 +60,7 @@ class BlockRun {
     Entry entry;
     entry.in = add_norm(read.residual, read.delta, weights.before, spec.before.rule, pass_.compute,
                         enabled);
+    if (!context_.remakes_inputs) return entry;
     entry.again = {{entry.in.residual.detach()},
                    [&weight = weights.before, rule = spec.before.rule, compute = pass_.compute,
                     enabled](const std::vector<at::Tensor>& kept) {

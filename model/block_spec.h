@@ -14,7 +14,6 @@
 
 #include <cstdint>
 #include <string>
-#include <utility>
 #include <variant>
 #include <vector>
 
@@ -91,6 +90,9 @@ struct MlpSpec {
   LinearSpec out;
 };
 
+// The norms of a branch, in the order in which they are hashed and written.
+enum class NormPlace : uint8_t { kBefore, kQueries, kKeys, kAfter };
+
 struct Branch {
   NormSpec before, after;  // of what it reads, of what it gives
   std::variant<AttentionSpec, MlpSpec> mixer;
@@ -102,10 +104,6 @@ struct Branch {
   const MlpSpec* mlp() const { return std::get_if<MlpSpec>(&mixer); }
   const std::vector<LinearSpec>& in() const { return attention() ? attention()->in : mlp()->in; }
   const LinearSpec& out() const { return attention() ? attention()->out : mlp()->out; }
-  std::vector<LinearSpec>& in() {
-    return const_cast<std::vector<LinearSpec>&>(std::as_const(*this).in());
-  }
-  LinearSpec& out() { return const_cast<LinearSpec&>(std::as_const(*this).out()); }
   int64_t out_width() const { return out().in; }  // of what the last product reads
 };
 
@@ -125,30 +123,46 @@ struct BlockSpec {
   void for_each_norm(const Visit& visit) const;
   template <typename Visit>
   void for_each_linear(const Visit& visit) const;
+  template <typename Visit>
+  void for_each_linear(const Visit& visit);
 };
 
-// The norms of a branch that are there, in order.
+// Calls visit(place, norm) for the norms of a branch that are there.
 template <typename Visit>
 void for_each_norm(const Branch& branch, const Visit& visit) {
-  if (branch.before.present() && !branch.same_norm) visit(branch.before);
+  if (branch.before.present() && !branch.same_norm) visit(NormPlace::kBefore, branch.before);
   if (const AttentionSpec* attention = branch.attention()) {
-    if (attention->q_norm.present()) visit(attention->q_norm);
-    if (attention->k_norm.present()) visit(attention->k_norm);
+    if (attention->q_norm.present()) visit(NormPlace::kQueries, attention->q_norm);
+    if (attention->k_norm.present()) visit(NormPlace::kKeys, attention->k_norm);
   }
-  if (branch.after.present()) visit(branch.after);
+  if (branch.after.present()) visit(NormPlace::kAfter, branch.after);
 }
 
 template <typename Visit>
 void BlockSpec::for_each_norm(const Visit& visit) const {
-  for (const Branch& branch : branches) model::for_each_norm(branch, visit);
+  for (const Branch& branch : branches)
+    model::for_each_norm(branch, [&](NormPlace, const NormSpec& norm) { visit(norm); });
+}
+
+template <typename Branches, typename Visit>
+void visit_linears(Branches& branches, const Visit& visit) {
+  for (auto& branch : branches)
+    std::visit(
+        [&](auto& mixer) {
+          for (auto& linear : mixer.in) visit(linear);
+          visit(mixer.out);
+        },
+        branch.mixer);
 }
 
 template <typename Visit>
 void BlockSpec::for_each_linear(const Visit& visit) const {
-  for (const Branch& branch : branches) {
-    for (const LinearSpec& linear : branch.in()) visit(linear);
-    visit(branch.out());
-  }
+  visit_linears(branches, visit);
+}
+
+template <typename Visit>
+void BlockSpec::for_each_linear(const Visit& visit) {
+  visit_linears(branches, visit);
 }
 
 }  // namespace qlora::model

@@ -61,16 +61,16 @@ at::Tensor CausalLm::hidden(const ForwardInput& input) {
     stream.residual = stream.residual * architecture_.embedding_multiplier;
   const lora::ForwardContext shared = context(input);
   const std::shared_ptr<const BlockPass> pass = pass_of(input);
+  const bool with_grad = at::GradMode::is_enabled();
   for (size_t i = 0; i < layers.size(); ++i) {
     const auto index = static_cast<int64_t>(i);
     const BlockSpec& spec = block(index);
     const Block& weights = layers[i];
-    const at::Tensor anchor = weights.anchor(spec);
-    const bool differentiable =
-        at::GradMode::is_enabled() && (anchor.defined() || stream.requires_grad());
+    const at::Tensor anchor = with_grad ? weights.anchor(spec) : at::Tensor();
+    const bool differentiable = with_grad && (anchor.defined() || stream.requires_grad());
     lora::ForwardContext own = shared;
     if (!differentiable || !input.recompute_layers.contains(index)) {
-      own.remakes_inputs = at::GradMode::is_enabled() && input.training;
+      own.remakes_inputs = with_grad && input.training;
       stream = block_forward(spec, weights, index, stream, *pass, own);
       continue;
     }

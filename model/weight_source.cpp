@@ -46,15 +46,6 @@ at::ScalarType matrices_dtype(const std::vector<io::TensorView>& tensors) {
   return half ? at::kHalf : at::kBFloat16;
 }
 
-// Calls visit(linear) for the linear layers of a block.
-template <typename Visit>
-void for_each_linear(BlockSpec& block, const Visit& visit) {
-  for (Branch& branch : block.branches) {
-    for (LinearSpec& linear : branch.in()) visit(linear);
-    visit(branch.out());
-  }
-}
-
 class HuggingFaceDirectory final : public WeightSource {
  public:
   explicit HuggingFaceDirectory(const std::string& directory) {
@@ -115,7 +106,7 @@ class HuggingFaceDirectory final : public WeightSource {
 
   std::vector<std::string> unread() const override {
     std::vector<std::string> names = names_but(file_.tensors, read_);
-    // Computed buffers that old checkpoints carry, and the second copy of tied embeddings.
+    // The second copy of tied embeddings.
     std::erase_if(names, [this](const std::string& name) {
       return architecture_.tied_embeddings && name == head_;
     });
@@ -164,13 +155,11 @@ class HuggingFaceDirectory final : public WeightSource {
   // Biases that lie in the file are used where config.json leaves the question open.
   void take_stored_biases(const io::JsonNode& json) {
     for (int64_t layer = 0; layer < architecture_.num_layers(); ++layer)
-      for_each_linear(
-          architecture_.decoder.kinds[architecture_.decoder.kind_of[static_cast<size_t>(layer)]],
-          [&](LinearSpec& linear) {
-            const io::TensorView* stored =
-                file_.find(architecture_.module(layer, linear.names) + ".bias");
-            if (stored && !linear.bias) take_stored_bias(json, *stored, linear);
-          });
+      architecture_.decoder.block(layer).for_each_linear([&](LinearSpec& linear) {
+        const io::TensorView* stored =
+            file_.find(architecture_.module(layer, linear.names) + ".bias");
+        if (stored && !linear.bias) take_stored_bias(json, *stored, linear);
+      });
   }
 
   void take_stored_bias(const io::JsonNode& json, const io::TensorView& stored,
@@ -216,13 +205,11 @@ class Gguf final : public WeightSource {
     take_rope_divisors();
     take_rope_factors();
     for (BlockSpec& block : architecture_.decoder.kinds)
-      for_each_linear(block, [](LinearSpec& linear) { linear.bias = false; });
+      block.for_each_linear([](LinearSpec& linear) { linear.bias = false; });
     for (int64_t layer = 0; layer < architecture_.num_layers(); ++layer)
-      for_each_linear(
-          architecture_.decoder.kinds[architecture_.decoder.kind_of[static_cast<size_t>(layer)]],
-          [&](LinearSpec& linear) {
-            linear.bias |= has(architecture_.module(layer, linear.names) + ".bias");
-          });
+      architecture_.decoder.block(layer).for_each_linear([&](LinearSpec& linear) {
+        linear.bias |= has(architecture_.module(layer, linear.names) + ".bias");
+      });
   }
 
   bool has(const std::string& name) const override {
@@ -266,18 +253,25 @@ class Gguf final : public WeightSource {
   std::vector<std::string> unread() const override { return names_but(file_.tensors(), read_); }
 
  private:
+  // One for each frequency of the first rotation.
+  std::vector<float> rope_numbers(const io::TensorView& view) {
+    const at::Tensor values =
+        read_tensor(view, {architecture_.rotaries.front().width / 2}, at::kFloat);
+    read_.insert(view.name);
+    const auto* first = values.const_data_ptr<float>();
+    return {first, first + values.numel()};
+  }
+
   void take_rope_divisors() {
     const io::TensorView* divisors = file_.find(kRopeDivisors);
     if (!divisors) return;
     if (architecture_.rotaries.empty()) return;  // unread, and warned of
     RotarySpec& rotary = architecture_.rotaries.front();
-    const at::Tensor values = read_tensor(*divisors, {rotary.width / 2}, at::kFloat);
-    const auto* first = values.const_data_ptr<float>();
-    if (!std::all_of(first, first + values.numel(), [](float d) { return d > 0; }))
+    const std::vector<float> values = rope_numbers(*divisors);
+    if (!std::ranges::all_of(values, [](float d) { return d > 0; }))
       fail<FormatError>("{}: tensor {} must hold numbers above 0, which divide RoPE's frequencies",
                         place_, kRopeDivisors);
-    rotary.rope = recognise_llama3(rotary.rope, {first, first + values.numel()});
-    read_.insert(kRopeDivisors);
+    rotary.rope = recognise_llama3(rotary.rope, values);
   }
 
   // Of longrope, whose frequencies depend on the length of a text (Phi-3).
@@ -286,16 +280,10 @@ class Gguf final : public WeightSource {
                          *long_factors = file_.find("rope_factors_long.weight");
     if (!short_factors || !long_factors || architecture_.rotaries.empty()) return;
     RotarySpec& rotary = architecture_.rotaries.front();
-    const auto numbers = [&](const io::TensorView& view) {
-      const at::Tensor values = read_tensor(view, {rotary.width / 2}, at::kFloat);
-      read_.insert(view.name);
-      const auto* first = values.const_data_ptr<float>();
-      return std::vector<float>(first, first + values.numel());
-    };
     const std::string prefix = file_.text("general.architecture") + ".rope.scaling.";
     rotary.rope.type = "longrope";
-    rotary.rope.short_factor = numbers(*short_factors);
-    rotary.rope.long_factor = numbers(*long_factors);
+    rotary.rope.short_factor = rope_numbers(*short_factors);
+    rotary.rope.long_factor = rope_numbers(*long_factors);
     rotary.rope.original_max_positions = file_.number(prefix + "original_context_length");
     rotary.rope.attention_factor =
         file_.number_or(prefix + "attn_factor",

@@ -87,18 +87,22 @@ Sample sample_of(const PlannedRun& run, double operations) {
   return {std::clamp<int64_t>(most / length, 1, run.micro_batch_size), length};
 }
 
+// The options with other targets, which are modules, and the head if it is one.
+lora::LoraOptions with_targets(const lora::LoraOptions& given, std::vector<std::string> modules) {
+  lora::LoraOptions options = given;
+  if (lora::is_target(given, lora::kHeadName)) modules.emplace_back(lora::kHeadName);
+  options.targets = std::move(modules);
+  options.exclude_modules.clear();
+  options.layers_to_transform.clear();
+  return options;
+}
+
 // Adapters on those modules of two adapted layers that the options choose, under the names that the
 // layers have in the whole model. The model's layers are of one kind.
 lora::LoraOptions adapters_of(const PlannedRun& run, model::CausalLm& model) {
   const model::StackSpec& whole = run.architecture.decoder;
   const uint8_t kind = model.architecture().decoder.kind_of.front();
-  lora::LoraOptions options = run.lora;
-  options.targets.clear();
-  options.exclude_modules.clear();
-  options.layers_to_transform.clear();
-  options.from_adapter.clear();
-  if (lora::is_target(run.lora, lora::kHeadName)) options.targets.emplace_back(lora::kHeadName);
-  options.init = "default";
+  std::vector<std::string> targets;
   size_t found = 0;
   for (int64_t layer = 0; layer < whole.num_layers() && found < model.layers.size(); ++layer) {
     if (whole.kind_of[static_cast<size_t>(layer)] != kind) continue;
@@ -110,36 +114,33 @@ lora::LoraOptions adapters_of(const PlannedRun& run, model::CausalLm& model) {
       return lora::is_target(run.lora, module);
     });
     if (chosen.empty()) continue;
-    options.targets.insert(options.targets.end(), chosen.begin(), chosen.end());
+    targets.insert(targets.end(), chosen.begin(), chosen.end());
     size_t index = 0;
     for (lora::LinearGroup* group : model.layers[found++].groups())
       for (lora::LoraLinear& linear : group->layers()) linear.name = modules[index++];
   }
+  lora::LoraOptions options = with_targets(run.lora, std::move(targets));
+  options.from_adapter.clear();
+  options.init = "default";
   return options;
 }
 
 // The options for a model of the first layers alone: of each, what they choose of the first layers
 // that they adapt.
 lora::LoraOptions lora_of_sample(const PlannedRun& run, const model::Architecture& sample) {
-  lora::LoraOptions options = run.lora;
-  options.targets.clear();
-  if (lora::is_target(run.lora, lora::kHeadName)) options.targets.emplace_back(lora::kHeadName);
+  std::vector<std::string> targets;
   int64_t next = 0;
-  for (int64_t layer = 0; layer < run.architecture.num_layers(); ++layer) {
-    bool any = false;
+  for (int64_t layer = 0; layer < run.architecture.num_layers() && next < sample.num_layers();
+       ++layer) {
+    const size_t before = targets.size();
     run.architecture.block(layer).for_each_linear([&](const model::LinearSpec& linear) {
-      if (next >= sample.num_layers() ||
-          !lora::is_target(run.lora, run.architecture.module(layer, linear.names)))
-        return;
-      any = true;
-      options.targets.push_back(sample.module(next, linear.names));
+      if (lora::is_target(run.lora, run.architecture.module(layer, linear.names)))
+        targets.push_back(sample.module(next, linear.names));
     });
-    if (any) ++next;
+    if (targets.size() > before) ++next;
   }
-  if (options.targets.empty()) return run.lora;
-  options.exclude_modules.clear();
-  options.layers_to_transform.clear();
-  return options;
+  lora::LoraOptions options = with_targets(run.lora, std::move(targets));
+  return options.targets.empty() ? run.lora : options;
 }
 
 // Rows of made-up tokens, all of them supervised.
