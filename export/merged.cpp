@@ -11,6 +11,7 @@
 #include "export/tokenizer_directory.h"
 #include "export/weight_files.h"
 #include "io/atomic_write.h"
+#include "model/file_layout.h"
 
 namespace qlora::exporting {
 namespace {
@@ -44,7 +45,7 @@ void add_adapter(const lora::Adapter& adapter, bool other_base, at::Tensor& weig
 std::string name_in(const model::WeightSource& original, const std::string& name) {
   const model::Architecture& a = original.architecture();
   const bool tied_head = a.tied_embeddings && name == a.head.names.hugging_face + ".weight";
-  return tied_head ? a.embedding.hugging_face + ".weight" : name;
+  return tied_head ? a.embedding.names.hugging_face + ".weight" : name;
 }
 
 at::Tensor merged_weight(const lora::LoraLinear& linear, model::WeightSource* original) {
@@ -65,7 +66,8 @@ at::Tensor merged_weight(const lora::LoraLinear& linear, model::WeightSource* or
 // The tensors of the merged model in the order of the layers, each made when its turn comes.
 class Parts {
  public:
-  Parts(at::ScalarType dtype, model::WeightSource* original) : dtype_(dtype), original_(original) {}
+  Parts(at::ScalarType dtype, model::WeightSource* original, model::FileLayout layout)
+      : dtype_(dtype), original_(original), layout_(std::move(layout)) {}
 
   void embedding(const std::string& name, const lora::Embedding& embedding) {
     if (embedding.trained) return trained(name, embedding.trained->value);
@@ -93,6 +95,10 @@ class Parts {
   void linear(const lora::LoraLinear& linear) {
     add(linear.name + ".weight", {linear.out_features(), linear.in_features()},
         [&linear, original = original_] { return merged_weight(linear, original); });
+    bias(linear);
+  }
+
+  void bias(const lora::LoraLinear& linear) {
     const std::string bias = linear.name + ".bias";
     if (linear.trained_bias) trained(bias, linear.trained_bias->value);
     // The zeros of a bias that the configuration promises and no file has.
@@ -102,33 +108,50 @@ class Parts {
       frozen(bias, linear.bias);
   }
 
-  std::vector<WeightPart> take() { return std::move(parts_); }
-
- private:
-  void trained(const std::string& name, const at::Tensor& value) {
-    add(name, value.sizes().vec(), [value] { return value; });
+  void group(const lora::LinearGroup& group) {
+    for (const lora::LoraLinear& layer : group.layers()) linear(layer);
   }
+
   // One that no training changed.
   void frozen(const std::string& name, const at::Tensor& value) {
     add(name, value.sizes().vec(), [original = original_, name, value, dtype = dtype_] {
       return original ? original->read(name, value.sizes().vec(), dtype) : value;
     });
   }
+
+  std::vector<WeightPart> take() { return std::move(parts_); }
+
+ private:
+  void trained(const std::string& name, const at::Tensor& value) {
+    add(name, value.sizes().vec(), [value] { return value; });
+  }
   void add(const std::string& name, const std::vector<int64_t>& shape,
            std::function<at::Tensor()> make) {
-    parts_.push_back({name, shape, dtype_, std::move(make)});
+    if (!layout_.is_by_inputs(name)) {
+      parts_.push_back({layout_.in_files(name), shape, dtype_, std::move(make)});
+      return;
+    }
+    parts_.push_back(
+        {name, {shape[1], shape[0]}, dtype_, [make = std::move(make)] { return make().t(); }});
   }
 
   at::ScalarType dtype_;
   model::WeightSource* original_;
+  model::FileLayout layout_;
   std::vector<WeightPart> parts_;
 };
 
 std::vector<WeightPart> parts_of(const model::CausalLm& model, at::ScalarType dtype,
                                  model::WeightSource* original) {
-  Parts parts(dtype, original);
   const model::Architecture& a = model.architecture();
-  parts.embedding(a.embedding.hugging_face + ".weight", model.embedding);
+  Parts parts(dtype, original, model::FileLayout(a));
+  const model::EmbeddingSpec& first = a.embedding;
+  parts.embedding(first.names.hugging_face + ".weight", model.embedding);
+  if (first.positions.present())
+    parts.frozen(first.positions.names.hugging_face + ".weight", model.positions);
+  if (first.norm.present())
+    parts.norm(first.norm.names.hugging_face, first.norm, model.embedding_norm);
+  parts.group(model.projection);
   for (size_t i = 0; i < model.layers.size(); ++i) {
     const model::Block& layer = model.layers[i];
     const auto index = static_cast<int64_t>(i);
@@ -136,12 +159,13 @@ std::vector<WeightPart> parts_of(const model::CausalLm& model, at::ScalarType dt
                 [&](const model::NormSpec& spec, const lora::NormWeight& norm) {
                   parts.norm(a.module(index, spec.names), spec, norm);
                 });
-    for (const lora::LinearGroup* group : layer.groups())
-      for (const lora::LoraLinear& linear : group->layers()) parts.linear(linear);
+    for (const lora::LinearGroup* group : layer.groups()) parts.group(*group);
   }
+  parts.group(model.head_projection);
   if (const model::NormSpec& last = a.decoder.final_norm; last.present())
     parts.norm(last.names.hugging_face, last, model.final_norm);
-  if (!model.embeddings_still_tied()) parts.linear(model.head.layers()[0]);
+  const lora::LoraLinear& head = model.head.layers().front();
+  model.embeddings_still_tied() ? parts.bias(head) : parts.linear(head);
   return parts.take();
 }
 

@@ -60,48 +60,59 @@ constexpr const char* kPurpose = "the quantized model";
 
 }  // namespace
 
-void PackedLayers::add(const model::Block& layer) {
-  for (const lora::LinearGroup* group : layer.groups())
-    for (const lora::LoraLinear& linear : group->layers()) {
-      if (is_dense(*linear.base))
-        skipped.push_back(linear.name);
-      else
-        any = true;
-    }
+// Versions of transformers differ in what they call the module of a head that files name otherwise.
+PackedLayers::PackedLayers(const model::Architecture& architecture)
+    : skipped{architecture.head.names.hugging_face} {
+  if (!architecture.head_in_files.empty()) skipped.push_back(architecture.head_in_files);
+}
+
+void PackedLayers::add(const lora::LinearGroup& group) {
+  for (const lora::LoraLinear& linear : group.layers()) {
+    if (is_dense(*linear.base))
+      skipped.push_back(linear.name);
+    else
+      any = true;
+  }
 }
 
 void write_quantized(const std::string& directory, const model::CausalLm& model,
                      const quant::QuantizationOptions& options, const data::Tokenizer& tokenizer,
                      const std::string& source, at::ScalarType dtype) {
   at::NoGradGuard no_grad;
-  PackedLayers packed;
-  for (const model::Block& layer : model.layers) packed.add(layer);
+  const model::FileLayout layout(model.architecture());
+  PackedLayers packed(model.architecture());
+  for (const lora::LinearGroup* group : model.groups()) packed.add(*group);
   const auto quantization = quantization_of(packed, options, source, dtype);
   std::vector<WeightPart> parts;
-  for (const auto& [name, tensor] : model.frozen_state())
-    parts.push_back({name, tensor.sizes().vec(), stored_dtype(name, tensor, dtype),
-                     [tensor = tensor] { return tensor; }});
+  for (const auto& [name, tensor] : model.frozen_state()) {
+    const at::Tensor stored = layout.in_files(name, tensor);
+    parts.push_back({layout.in_files(name), stored.sizes().vec(), stored_dtype(name, stored, dtype),
+                     [stored] { return stored; }});
+  }
   write_weight_files(directory, parts, kPurpose);
   write_rest(directory, model.architecture(), tokenizer, source, dtype, quantization);
 }
 
-QuantizedStream::QuantizedStream(std::string directory, quant::QuantizationOptions options,
-                                 at::ScalarType dtype)
+QuantizedStream::QuantizedStream(std::string directory, const model::Architecture& architecture,
+                                 quant::QuantizationOptions options, at::ScalarType dtype)
     : directory_(std::move(directory)),
+      architecture_(architecture),
+      layout_(architecture),
       options_(std::move(options)),
       dtype_(dtype),
-      weights_(directory_, kPurpose) {}
+      weights_(directory_, kPurpose),
+      packed_(architecture) {}
 
 void QuantizedStream::add(const model::StreamedPart& part) {
-  if (part.layer) packed_.add(*part.layer);
+  for (const lora::LinearGroup* group : part.groups) packed_.add(*group);
   for (const auto& [name, tensor] : part.tensors)
-    weights_.add(name, tensor, stored_dtype(name, tensor, dtype_));
+    weights_.add(layout_.in_files(name), layout_.in_files(name, tensor),
+                 stored_dtype(name, tensor, dtype_));
 }
 
-void QuantizedStream::finish(const model::Architecture& config, const data::Tokenizer& tokenizer,
-                             const std::string& source) {
+void QuantizedStream::finish(const data::Tokenizer& tokenizer, const std::string& source) {
   weights_.finish();
-  write_rest(directory_, config, tokenizer, source, dtype_,
+  write_rest(directory_, architecture_, tokenizer, source, dtype_,
              quantization_of(packed_, options_, source, dtype_));
 }
 

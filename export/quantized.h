@@ -9,6 +9,7 @@
 #include "data/tokenizer.h"
 #include "export/weight_stream.h"
 #include "model/causal_lm.h"
+#include "model/file_layout.h"
 #include "model/load.h"
 #include "quant/quantization_options.h"
 
@@ -23,21 +24,24 @@ void write_quantized(const std::string& directory, const model::CausalLm& model,
 
 // Which linear layers are packed and which are not: what quantization_config says of a model.
 struct PackedLayers {
-  std::vector<std::string> skipped = {"lm_head"};
+  explicit PackedLayers(const model::Architecture& architecture);
+  std::vector<std::string> skipped;
   bool any = false;
-  void add(const model::Block& layer);
+  void add(const lora::LinearGroup& group);
 };
 
 // The same directory from a model that is never whole in memory (model::stream_model()).
 class QuantizedStream {
  public:
-  QuantizedStream(std::string directory, quant::QuantizationOptions options, at::ScalarType dtype);
+  QuantizedStream(std::string directory, const model::Architecture& architecture,
+                  quant::QuantizationOptions options, at::ScalarType dtype);
   void add(const model::StreamedPart& part);
-  void finish(const model::Architecture& config, const data::Tokenizer& tokenizer,
-              const std::string& source);
+  void finish(const data::Tokenizer& tokenizer, const std::string& source);
 
  private:
   std::string directory_;
+  model::Architecture architecture_;
+  model::FileLayout layout_;
   quant::QuantizationOptions options_;
   at::ScalarType dtype_;
   WeightStream weights_;

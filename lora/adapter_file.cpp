@@ -55,7 +55,7 @@ std::string config_text(const AdapterSet& adapters, const LoraOptions& options,
       {"bias", options.bias},
       {"ensure_weight_tying", options.ensure_weight_tying},
       {"exclude_modules", none},
-      {"fan_in_fan_out", false},
+      {"fan_in_fan_out", adapters.fan_in_fan_out()},
       {"inference_mode", true},
       {"init_lora_weights", true},
       {"layers_pattern", none},
@@ -81,7 +81,6 @@ enum class Use {
   kRead,        // below, in read_adapter_options
   kIrrelevant,  // changes nothing in how the stored tensors act
   kOnlyUnset,   // would change it: refused unless null, false or empty
-  kFalseHere,   // PEFT takes it as false where the base's layers are torch.nn.Linear, and warns
 };
 constexpr std::pair<const char*, Use> kFields[] = {
     {"peft_type", Use::kRead},
@@ -114,7 +113,7 @@ constexpr std::pair<const char*, Use> kFields[] = {
     {"megatron_core", Use::kIrrelevant},
     {"qalora_group_size", Use::kIrrelevant},
     {"runtime_config", Use::kIrrelevant},
-    {"fan_in_fan_out", Use::kFalseHere},
+    {"fan_in_fan_out", Use::kRead},
     {"lora_bias", Use::kOnlyUnset},
     {"target_parameters", Use::kOnlyUnset},
     {"layer_replication", Use::kOnlyUnset},
@@ -141,10 +140,6 @@ void check_fields(const io::JsonNode& config) {
     if (field == std::end(kFields)) {
       if (!is_unset(value))
         log::warning_once("{}: unknown key '{}' is ignored", config.place(), key);
-    } else if (field->second == Use::kFalseHere && !is_unset(value)) {
-      log::warning_once(
-          "{} is set, but the layers of the base are not transposed: taken as false, as PEFT does",
-          config.at(key).place());
     } else if (field->second == Use::kOnlyUnset && !is_unset(value)) {
       config.at(key).reject("unset: this version does not have it");
     }
@@ -172,6 +167,11 @@ at::Tensor tensor_named(const quant::NamedTensors& tensors, const std::string& n
       std::ranges::find(tensors, name, [](const auto& entry) { return entry.first; });
   check(found != tensors.end(), "there is no tensor {}", name);
   return found->second;
+}
+
+// A view of the tensor in the form that files have.
+at::Tensor in_file(const AdapterTensor& tensor) {
+  return tensor.transposed ? tensor.value.t() : tensor.value;
 }
 
 std::vector<std::pair<std::string, io::JsonNode>> entries_of(const io::JsonNode& object) {
@@ -246,7 +246,7 @@ void write_adapter(const std::string& directory, const AdapterSet& adapters,
   quant::NamedTensors tensors;
   const at::ScalarType dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
   for (const AdapterTensor& tensor : adapters.tensors())
-    tensors.emplace_back(tensor.name, tensor.value.to(dtype));
+    tensors.emplace_back(tensor.name, in_file(tensor).to(dtype).contiguous());
   for (const auto& [name, original] : adapters.copies())
     tensors.emplace_back(name, tensor_named(tensors, original));
   quant::write_tensors(in(directory, kTensorFile), tensors, {{"format", "pt"}});
@@ -263,6 +263,12 @@ void write_adapter(const std::string& directory, const AdapterSet& adapters,
                                          {"dtype", base.dtype},
                                          {"init", base.init}};
   io::write_file_atomically(in(directory, kBaseFile), io::json_text(record, 2) + "\n");
+}
+
+bool read_fan_in_fan_out(const std::string& directory) {
+  const std::string path = in(directory, kConfigFile);
+  const nlohmann::json document = io::read_json_file(path);
+  return io::JsonNode(document, path).bool_or("fan_in_fan_out", false);
 }
 
 LoraOptions read_adapter_options(const std::string& directory) {
@@ -330,9 +336,10 @@ void read_adapter_tensors(const std::string& directory, AdapterSet& adapters,
           "{})",
           path, wanted.name, stored.empty() ? "no tensors" : stored.begin()->first);
     }
-    if (found->second.sizes() != wanted.value.sizes() || !found->second.is_floating_point()) {
+    const at::Tensor stored_form = in_file(wanted);
+    if (found->second.sizes() != stored_form.sizes() || !found->second.is_floating_point()) {
       fail<FormatError>("{}: tensor {} must have shape [{}], found [{}] of {}", path, wanted.name,
-                        fmt::join(wanted.value.sizes(), ", "),
+                        fmt::join(stored_form.sizes(), ", "),
                         fmt::join(found->second.sizes(), ", "),
                         c10::toString(found->second.scalar_type()));
     }
@@ -346,8 +353,7 @@ void read_adapter_tensors(const std::string& directory, AdapterSet& adapters,
                       stored.begin()->first);
   }
   for (const AdapterTensor& wanted : adapters.tensors()) {
-    at::Tensor value = wanted.value;
-    value.copy_(stored.at(wanted.name));
+    in_file(wanted).copy_(stored.at(wanted.name));
   }
   adapters.round_to_dtype();
   adapters.publish();

@@ -33,6 +33,9 @@ void write_adapter(const std::string& directory, const AdapterSet& adapters,
 // FormatError naming the key of adapter_config.json for anything this version cannot reproduce
 // (layer_replication, lora_bias, another peft_type, ...).
 LoraOptions read_adapter_options(const std::string& directory);
+// "fan_in_fan_out" of adapter_config.json: the adapted layers of the base are Conv1Ds. It changes
+// nothing in how the tensors act.
+bool read_fan_in_fan_out(const std::string& directory);
 // adapter_model.safetensors of `directory`. FormatError if there is a pickle in its place.
 std::string adapter_tensor_file(const std::string& directory);
 // Copies the tensors into `adapters` and publishes them. FormatError if one is missing, superfluous

@@ -54,7 +54,7 @@ void fit_embeddings(const std::string& directory, const BaseView& base, FittedAd
   const io::TensorFile file = io::read_safetensors(path);
   std::vector<std::string> differing;
   std::vector<at::Tensor> values;
-  for (const char* module : {kEmbeddingName, kHeadName}) {
+  for (const std::string& module : {base.names.embedding, base.names.head}) {
     const std::string name = file_name(module);
     const auto view = std::ranges::find_if(file.tensors, [&](const io::TensorView& tensor) {
       return peft_tensor_name(tensor.name) == name;
@@ -67,7 +67,7 @@ void fit_embeddings(const std::string& directory, const BaseView& base, FittedAd
     if (!own.defined() || (stored.sizes() == own.sizes() && is_base_weight(stored, own))) {
       fitted.base_copies.insert(name);
     } else {
-      differing.emplace_back(module);
+      differing.push_back(module);
       values.push_back(stored);
     }
   }
@@ -131,6 +131,11 @@ void drop_unmatched_targets(const std::string& directory, const BaseView& base,
 FittedAdapter fit_adapter(const std::string& directory, const BaseView& base) {
   FittedAdapter fitted{read_adapter_options(directory), {}};
   require_repeatable_init(directory);
+  if (!base.has_conv1d && read_fan_in_fan_out(directory))
+    log::warning_once(
+        "{}.fan_in_fan_out is set, but the layers of the base are not transposed: taken as false, "
+        "as PEFT does",
+        (fs::path(directory) / "adapter_config.json").string());
   drop_unmatched_targets(directory, base, fitted.options);
   fit_embeddings(directory, base, fitted);
   return fitted;

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "lora/embedding_names.h"
 #include "lora/lora_options.h"
 
 namespace qlora::lora {
@@ -21,6 +22,8 @@ struct BaseView {
   std::vector<std::string> linear;  // paths of the linear layers, the head among them
   int64_t vocab_size = 0;
   bool tied = false;
+  EmbeddingNames names = {};
+  bool has_conv1d = false;  // linear layers that are LoraLinear::stored_by_inputs
   // The embedding or head, by its module path, as [vocab, hidden] on the CPU in this dtype. Empty
   // where the weights are not at hand.
   std::function<at::Tensor(const std::string& module, at::ScalarType dtype)> weight;

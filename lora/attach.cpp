@@ -39,7 +39,7 @@ void check_names(const LoraOptions& options, const TrainableParts& parts,
                  const std::vector<std::string>& linear) {
   if (options.modules_to_save.empty()) return;
   std::vector<std::string> others;
-  if (parts.embedding != nullptr) others.emplace_back(kEmbeddingName);
+  if (parts.embedding != nullptr) others.push_back(parts.names.embedding);
   for (const auto& [name, norm] : parts.norms) others.push_back(name);
   check_whole_modules(options, linear, others);
 }
@@ -120,6 +120,7 @@ int64_t AdapterSet::fill_slots(const LoraOptions& options, const TrainableParts&
         layer.adapter = std::make_unique<Adapter>();
         layer.adapter->rank = rank;
         ++num_modules_;
+        fan_in_fan_out_ |= layer.stored_by_inputs;
       }
       total += numbers_of(layer, options.use_dora);
     }
@@ -132,11 +133,12 @@ int64_t AdapterSet::fill_slots(const LoraOptions& options, const TrainableParts&
 
 AdapterSet::AdapterSet(const LoraOptions& options, const TrainableParts& parts,
                        at::ScalarType compute, uint64_t seed, const GivenFactors& given)
-    : bfloat16_(options.dtype == "bfloat16") {
+    : names_(parts.names), bfloat16_(options.dtype == "bfloat16") {
   at::NoGradGuard no_grad;
   SlotsInTheFilling slots(parts);
   if (parts.embedding != nullptr)
-    embeddings_ = trained_embeddings(options, parts.tied, parts.embedding->weight.size(0));
+    embeddings_ =
+        trained_embeddings(options, parts.tied, parts.embedding->weight.size(0), parts.names);
   const int64_t in_layers = fill_slots(options, parts);
   const bool adapter_on_head = parts.head != nullptr && parts.head->layers().front().adapter;
   if (adapter_on_head && !embeddings_.head_ids.empty())

@@ -26,8 +26,9 @@ namespace qlora::lora {
 // of modules trained whole, ".token_adapter.trainable_tokens_delta" of trained rows.
 struct AdapterTensor {
   std::string name;
-  at::Tensor value;     // view of AdapterSet::values
-  at::Tensor gradient;  // view of AdapterSet::gradients
+  at::Tensor value;         // view of AdapterSet::values
+  at::Tensor gradient;      // view of AdapterSet::gradients
+  bool transposed = false;  // in files (a Conv1D that is trained whole)
 };
 
 class AdapterSet {
@@ -49,6 +50,8 @@ class AdapterSet {
   const std::vector<std::pair<std::string, const quant::FrozenWeight*>>& frozen_beside() const {
     return frozen_beside_;
   }
+  // Whether an adapted layer is a Conv1D (LoraLinear::stored_by_inputs): PEFT's fan_in_fan_out.
+  bool fan_in_fan_out() const { return fan_in_fan_out_; }
   const std::vector<TargetMatch>& matches() const { return matches_; }
   const TrainedEmbeddings& embeddings() const { return embeddings_; }
   int64_t num_parameters() const { return values_.numel(); }
@@ -88,10 +91,11 @@ class AdapterSet {
   void place_norms(const LoraOptions& options, const TrainableParts& parts);
 
   at::Tensor values_, gradients_;
-  at::Tensor compute_values_;   // of the numbers that come first: those of the linear layers
+  at::Tensor compute_values_;  // of the numbers that come first: those of the linear layers
+  EmbeddingNames names_;
   bool fp32_products_ = false;  // for the group that is being placed
   int64_t placed_ = 0;
-  bool bfloat16_ = false;
+  bool bfloat16_ = false, fan_in_fan_out_ = false;
   std::vector<AdapterTensor> tensors_;
   std::vector<std::pair<std::string, std::string>> copies_;
   std::vector<std::pair<std::string, const quant::FrozenWeight*>> frozen_beside_;

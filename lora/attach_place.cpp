@@ -106,7 +106,7 @@ void AdapterSet::place_factors(const LoraOptions& options, LinearGroup& group, u
     adapter.b.copy_(initial_b[next++]);
     tensors_.push_back({file_name(layer.name, ".lora_A.weight"), adapter.a, adapter.grad_a});
     tensors_.push_back({file_name(layer.name, ".lora_B.weight"), adapter.b, adapter.grad_b});
-    if (layer.name == kHeadName)
+    if (layer.name == names_.head)
       frozen_beside_.emplace_back(file_name(layer.name, ".base_layer.weight"), layer.base.get());
     if (options.use_dora) place_magnitude(layer);
     if (!group.anchor().defined()) group.set_anchor(adapter.a.detach().requires_grad_(true));
@@ -140,10 +140,10 @@ void AdapterSet::place_trained_weight(LoraLinear& layer) {
   trained = take({layer.out_features(), layer.in_features()});
   layer.base->dequantize_rows(0, 0, layer.out_features(), trained.value);
   const std::string name = file_name(layer.name, ".weight");
-  if (embeddings_.shared && layer.name == kHeadName)
-    copies_.emplace_back(name, file_name(kEmbeddingName, ".weight"));
+  if (embeddings_.shared && layer.name == names_.head)
+    copies_.emplace_back(name, file_name(names_.embedding, ".weight"));
   else
-    list(name, trained);
+    tensors_.push_back({name, trained.value, trained.gradient, layer.stored_by_inputs});
 }
 
 int64_t AdapterSet::count_beside_layers(const TrainableParts& parts) const {
@@ -163,7 +163,7 @@ void AdapterSet::place_embedding(const TrainableParts& parts) {
       *embedding.trained = take(embedding.weight.sizes());
       embedding.trained->value.copy_(embedding.weight);
     }
-    list(file_name(kEmbeddingName, ".weight"), *embedding.trained);
+    list(file_name(names_.embedding, ".weight"), *embedding.trained);
   }
   if (embeddings_.embedding_ids.empty()) return;
   embedding.rows = std::make_unique<TrainedRows>();
@@ -175,7 +175,7 @@ void AdapterSet::place_embedding(const TrainableParts& parts) {
         take({static_cast<int64_t>(embeddings_.embedding_ids.size()), embedding.weight.size(1)});
     start_rows(*embedding.rows, embedding.weight);
   }
-  list(file_name(kEmbeddingName, kRowsSuffix), embedding.rows->rows);
+  list(file_name(names_.embedding, kRowsSuffix), embedding.rows->rows);
 }
 
 void AdapterSet::place_norms(const LoraOptions& options, const TrainableParts& parts) {

@@ -49,6 +49,7 @@ struct LoraLinear {
   std::string name;  // Hugging Face module path: "model.layers.0.self_attn.q_proj"
   std::unique_ptr<quant::FrozenWeight> base;
   at::Tensor bias;                   // [out] or undefined; frozen
+  bool stored_by_inputs = false;     // files of Hugging Face hold Wᵀ, [in, out] (Conv1D)
   std::unique_ptr<Adapter> adapter;  // empty slot: the base alone
 
   // What is trained in place of the frozen parts; each may be null.

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lora/embedding.h"
+#include "lora/embedding_names.h"
 #include "lora/linear_group.h"
 
 namespace qlora::lora {
@@ -17,7 +18,8 @@ struct TrainableParts {
   TrainableParts(std::initializer_list<LinearGroup*> linear_groups) : groups(linear_groups) {}
 
   std::vector<LinearGroup*> groups;  // of the layers
-  LinearGroup* head = nullptr;       // of one layer, lm_head
+  EmbeddingNames names;              // of embedding and head
+  LinearGroup* head = nullptr;       // of one layer
   bool fp32_head = false;            // the head's products are fp32 whatever the others are
   Embedding* embedding = nullptr;
   bool tied = false;                                       // head and embedding are one matrix

@@ -29,15 +29,17 @@ std::vector<int64_t> checked_ids(const std::string& key, const std::vector<int64
 }
 
 // The ids of each embedding as they are written.
-void read_ids(const LoraOptions& options, int64_t vocab, TrainedEmbeddings& trained) {
+void read_ids(const LoraOptions& options, int64_t vocab, const EmbeddingNames& names,
+              TrainedEmbeddings& trained) {
   for (const auto& [module, ids] : options.trainable_token_indices) {
     const std::string key = "lora.trainable_token_indices." + module;
-    if (is_whole_name(kEmbeddingName, module))
+    if (is_whole_name(names.embedding, module) || module == kAnyEmbedding)
       trained.embedding_ids = checked_ids(key, ids, vocab);
-    else if (is_whole_name(kHeadName, module))
+    else if (is_whole_name(names.head, module))
       trained.head_ids = checked_ids(key, ids, vocab);
     else
-      fail<ConfigError>("{}: only embed_tokens and lm_head have tokens", key);
+      fail<ConfigError>("{}: only {} and {} have tokens", key, last_name(names.embedding),
+                        last_name(names.head));
   }
 }
 
@@ -58,11 +60,12 @@ bool trains_norm_bias(const LoraOptions& options, const std::string& module,
   return norm.frozen_bias.defined() && (options.bias == "all" || is_trained_whole(options, module));
 }
 
-TrainedEmbeddings trained_embeddings(const LoraOptions& options, bool tied, int64_t vocab) {
+TrainedEmbeddings trained_embeddings(const LoraOptions& options, bool tied, int64_t vocab,
+                                     const EmbeddingNames& names) {
   TrainedEmbeddings trained;
-  trained.whole_embedding = is_trained_whole(options, kEmbeddingName);
-  trained.whole_head = is_trained_whole(options, kHeadName);
-  read_ids(options, vocab, trained);
+  trained.whole_embedding = is_trained_whole(options, names.embedding);
+  trained.whole_head = is_trained_whole(options, names.head);
+  read_ids(options, vocab, names, trained);
   if (tied && options.ensure_weight_tying && (trained.whole_embedding || trained.whole_head))
     trained.whole_embedding = trained.whole_head = trained.shared = true;
   if (tied && !trained.embedding_ids.empty()) {
@@ -135,13 +138,13 @@ std::string tying_sentence(const LoraOptions& options, const TrainedEmbeddings& 
       adapter_on_head ? "" : "; lora.ensure_weight_tying trains one matrix for both");
 }
 
-std::string refusal_sentence(const LoraOptions& options) {
+std::string refusal_sentence(const LoraOptions& options, const EmbeddingNames& names) {
   std::vector<std::string> features;
   if (!options.modules_to_save.empty()) features.emplace_back("modules_to_save");
   if (!options.trainable_token_indices.empty()) features.emplace_back("trainable_token_indices");
   const bool embeddings = !options.trainable_token_indices.empty() ||
-                          is_trained_whole(options, kEmbeddingName) ||
-                          is_trained_whole(options, kHeadName);
+                          is_trained_whole(options, names.embedding) ||
+                          is_trained_whole(options, names.head);
   if (options.use_dora) features.emplace_back("use_dora");
   if (features.empty()) return "";
   return fmt::format(

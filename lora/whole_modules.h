@@ -14,13 +14,14 @@
 #include <string>
 #include <vector>
 
+#include "lora/embedding_names.h"
 #include "lora/lora_options.h"
 #include "lora/trained_tensor.h"
 
 namespace qlora::lora {
 
-constexpr const char* kEmbeddingName = "model.embed_tokens";
-constexpr const char* kHeadName = "lm_head";
+// Names the input embedding in trainable_token_indices whatever the model calls it.
+constexpr const char* kAnyEmbedding = "embed_tokens";
 
 bool is_trained_whole(const LoraOptions& options, const std::string& module);
 
@@ -39,7 +40,8 @@ struct TrainedEmbeddings {
 
 // `tied`: the model's head and embedding are one matrix, of `vocab` rows. ConfigError if ids repeat
 // or are no tokens, a module is both trained whole and by the row, or tied ones cannot be kept so.
-TrainedEmbeddings trained_embeddings(const LoraOptions& options, bool tied, int64_t vocab);
+TrainedEmbeddings trained_embeddings(const LoraOptions& options, bool tied, int64_t vocab,
+                                     const EmbeddingNames& names = {});
 
 // ConfigError if a name of modules_to_save matches nothing, or a linear module by part of its name.
 // `linear`: paths of the linear modules; `others`: of norms and embedding.
@@ -51,6 +53,6 @@ std::string tying_sentence(const LoraOptions& options, const TrainedEmbeddings& 
                            bool adapter_on_head);
 
 // For the log: which programs refuse such an adapter; empty if none does.
-std::string refusal_sentence(const LoraOptions& options);
+std::string refusal_sentence(const LoraOptions& options, const EmbeddingNames& names = {});
 
 }  // namespace qlora::lora

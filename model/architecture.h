@@ -3,9 +3,12 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
+#include "lora/embedding_names.h"
+#include "model/alibi.h"
 #include "model/block_spec.h"
 #include "model/rope_config.h"
 
@@ -26,41 +29,86 @@ struct StackSpec {
 // All layers alike.
 StackSpec stack_of(BlockSpec block, int64_t num_layers, NormSpec final_norm);
 
+// Learned positions: a token's row of the table is its position in the document plus `offset`.
+struct PositionSpec {
+  TensorNames names;
+  int64_t rows = 0, offset = 0;  // no rows: there are none
+
+  bool present() const { return rows > 0; }
+};
+
+// What a token's stream begins with: norm(projection(multiplier E[token]) + P[position]), each step
+// as far as it is there.
+struct EmbeddingSpec {
+  TensorNames names = {"model.embed_tokens", "token_embd"};
+  int64_t width = 0;  // of E's rows; the hidden size, unless they are projected
+  double multiplier = 1;
+  LinearSpec projection = {};   // OPT-350m
+  PositionSpec positions = {};  // GPT-2, GPT-Neo, OPT
+  NormSpec norm = {};           // BLOOM
+};
+
+// Queries far in a document are larger, so that the softmax over many keys stays as sharp: times
+// 1 + beta ln(1 + floor(position / step)) (Llama 4, Ministral 3).
+struct QueryScaling {
+  double beta = 0, step = 1;
+};
+
 struct Architecture {
   std::string family;  // "llama"
   int64_t vocab_size = 0, hidden_size = 0;
   int64_t max_positions = 2048;
-  TensorNames embedding = {"model.embed_tokens", "token_embd"};
-  double embedding_multiplier = 1;
+  EmbeddingSpec embedding;
   StackSpec decoder;
-  LinearSpec head;                   // "lm_head" [vocab_size, hidden_size]
+  LinearSpec head_projection = {};   // of what the head reads (OPT-350m)
+  LinearSpec head;                   // "lm_head" [vocab_size, embedding.width]
+  std::string head_in_files = {};    // its name in Hugging Face files where that is another
   bool tied_embeddings = false;      // head and embedding are one matrix
   double logit_multiplier = 1;       // of the head's products
   double logit_softcap = 0;          // cap tanh(logit / cap); 0: none
   bool is_multimodal = false;        // the text part of a model that reads images, too
   std::vector<RotarySpec> rotaries;  // the different ones of its attentions
+  AlibiSpec alibi = {};              // of attentions whose shape says position_bias
+  QueryScaling query_scaling = {};   // of attentions that say scales_queries
 
   int64_t num_layers() const { return decoder.num_layers(); }
   const BlockSpec& block(int64_t layer) const { return decoder.block(layer); }
+  // In tokens: as many positions as were learned, or any number.
+  int64_t longest_document() const {
+    const PositionSpec& learned = embedding.positions;
+    return learned.present() ? learned.rows - learned.offset : std::numeric_limits<int64_t>::max();
+  }
+  // Of embedding and head.
+  lora::EmbeddingNames embedding_names() const {
+    return {embedding.names.hugging_face, head.names.hugging_face};
+  }
   // "model.layers.3.self_attn.q_proj"
   std::string module(int64_t layer, const TensorNames& names) const;
-  // The linear modules of all blocks, layer by layer, without the head.
+  // The linear modules, layer by layer, without the head.
   std::vector<std::string> linear_modules() const;
   // Multiplications a token of a layer's linear layers.
   int64_t numbers_of_layer(int64_t layer) const;
 };
 
-// Calls visit(module, linear) for the linear layers of all blocks, layer by layer.
+// Calls visit(module, linear) for the linear layers but the head: the embedding's projection, those
+// of all blocks, layer by layer, and the head's projection.
 template <typename Visit>
 void for_each_linear(const Architecture& architecture, const Visit& visit) {
+  const auto visit_outer = [&](const LinearSpec& linear) {
+    if (linear.present()) visit(linear.names.hugging_face, linear);
+  };
+  visit_outer(architecture.embedding.projection);
   for (int64_t layer = 0; layer < architecture.num_layers(); ++layer)
     architecture.block(layer).for_each_linear(
         [&](const LinearSpec& linear) { visit(architecture.module(layer, linear.names), linear); });
+  visit_outer(architecture.head_projection);
 }
 
-// The same with visit(module, norm) for the norms, the last one behind those of the blocks.
+// The same with visit(module, norm) for the norms: the embedding's, those of the blocks, the last.
 template <typename Visit>
 void for_each_norm(const Architecture& architecture, const Visit& visit) {
+  if (const NormSpec& first = architecture.embedding.norm; first.present())
+    visit(first.names.hugging_face, first);
   for (int64_t layer = 0; layer < architecture.num_layers(); ++layer)
     architecture.block(layer).for_each_norm(
         [&](const NormSpec& norm) { visit(architecture.module(layer, norm.names), norm); });

@@ -89,16 +89,6 @@ void check_additions(const AttentionCall& call, int64_t longest) {
         "attention: needs sinks in float32 [{}]", s.heads);
 }
 
-// Keys of the longest document, with those that a cache has of it.
-int64_t most_keys(const AttentionContext& context) {
-  int64_t most = 0;
-  for (size_t d = 0; d + 1 < context.cu_seqlens.size(); ++d)
-    most = std::max<int64_t>(
-        most, context.cu_seqlens[d + 1] - context.cu_seqlens[d] +
-                  (context.cache ? context.cache->length(static_cast<int64_t>(d)) : 0));
-  return most;
-}
-
 }  // namespace
 
 int64_t AttentionContext::longest() const {
@@ -108,13 +98,21 @@ int64_t AttentionContext::longest() const {
   return most;
 }
 
+int64_t AttentionContext::most_keys() const {
+  int64_t most = 0;
+  for (size_t d = 0; d + 1 < cu_seqlens.size(); ++d)
+    most = std::max<int64_t>(most, cu_seqlens[d + 1] - cu_seqlens[d] +
+                                       (cache ? cache->length(static_cast<int64_t>(d)) : 0));
+  return most;
+}
+
 at::Tensor attention(const std::vector<at::Tensor>& qkv, const AttentionShape& shape,
                      const RotaryTable* rotary, const AttentionContext& context, int64_t layer) {
   const ProfileScope scope("attention");
   check_widths(qkv, shape);
   AttentionCall call{qkv, shape, rotary, context};
   if (shape.sinks) call.sinks = context.sinks.at(static_cast<size_t>(layer));
-  if (shape.position_bias || shape.sinks) check_additions(call, most_keys(context));
+  if (shape.position_bias || shape.sinks) check_additions(call, context.most_keys());
   if (context.cache) {
     at::NoGradGuard no_grad;
     return cached(call, layer);

@@ -27,7 +27,8 @@ struct AttentionContext {
   // gives no value (gpt-oss).
   std::vector<at::Tensor> sinks = {};
 
-  int64_t longest() const;  // tokens of the longest document
+  int64_t longest() const;    // tokens of the longest document
+  int64_t most_keys() const;  // of it, with those that the cache has
 };
 
 // qkv: q [tokens, heads * head_dim] and k, v [tokens, kv_heads * head_dim], each of which may be

@@ -15,9 +15,11 @@ const lora::NormWeight& BranchWeights::norm(NormPlace place) const {
     case NormPlace::kKeys:
       return k_norm;
     case NormPlace::kAfter:
+      return after;
+    case NormPlace::kSum:
       break;
   }
-  return after;
+  return sum;
 }
 
 lora::NormWeight& BranchWeights::norm(NormPlace place) {

@@ -12,7 +12,7 @@
 namespace qlora::model {
 
 struct BranchWeights {
-  lora::NormWeight before, after, q_norm, k_norm;
+  lora::NormWeight before, after, sum, q_norm, k_norm;
   lora::LinearGroup in, out;  // what reads the branch's input; what ends in the stream
 
   lora::NormWeight& norm(NormPlace place);

@@ -36,21 +36,36 @@ class BlockRun {
       const Branch& branch = spec_.branches[b];
       const BranchWeights& weights = block_.branches[b];
       entry = enter(branch, weights, stream, entry);
-      // Beside another branch the stream has that one's result in it already.
-      const Stream onto = branch.beside ? stream : Stream{entry.in.residual, at::Tensor()};
+      const Stream onto = stream_below(branch, stream, entry);
       // A norm behind the last product reads it in the backward pass.
-      const bool unused =
-          output_unused_ && b + 1 == spec_.branches.size() && !branch.after.present();
+      const bool unused = output_unused_ && b + 1 == spec_.branches.size() &&
+                          !branch.after.present() && !branch.sum.present();
       const auto outputs = weights.in.forward(entry.in.normed, context_,
                                               context_.remakes_inputs ? &entry.again : nullptr);
       stream = branch.attention()
                    ? leave(branch, weights, onto, attend(branch, weights, outputs), nullptr, unused)
                    : activate_and_leave(branch, weights, onto, outputs, unused);
+      if (branch.sum.present()) stream = normed_sum(branch, weights, stream);
     }
     return stream;
   }
 
  private:
+  // What a branch's result is added to. Beside another branch the stream has that one's in it
+  // already.
+  static Stream stream_below(const Branch& branch, const Stream& stream, const Entry& entry) {
+    if (branch.onto_normed) return {entry.in.normed.to(at::kFloat), at::Tensor()};
+    return branch.beside ? stream : Stream{entry.in.residual, at::Tensor()};
+  }
+
+  Stream normed_sum(const Branch& branch, const BranchWeights& weights,
+                    const Stream& stream) const {
+    return {add_norm(stream.sum(), at::Tensor(), weights.sum, branch.sum.rule, at::kFloat,
+                     context_.adapters_enabled)
+                .normed,
+            at::Tensor()};
+  }
+
   // `before`: what the branch before this one entered with.
   Entry enter(const Branch& spec, const BranchWeights& weights, const Stream& stream,
               const Entry& before) const {
@@ -80,6 +95,8 @@ class BlockRun {
     if (spec.k_norm.present()) norm(qkv.at(1), spec.k_norm, weights.k_norm);
     if (spec.clamp > 0)
       for (at::Tensor& x : qkv) x = clip(x, spec.clamp);
+    if (spec.scales_queries && pass_.query_factors.defined())
+      qkv.front() = qkv.front() * pass_.query_factors.to(qkv.front().scalar_type());
     const RotaryTable* rotary =
         spec.rotary == kNotRotated ? nullptr : &pass_.rotaries[static_cast<size_t>(spec.rotary)];
     return attention(qkv, spec.shape, rotary, pass_.attention, layer_);

@@ -22,6 +22,8 @@ struct Stream {
 struct BlockPass {
   AttentionContext attention;
   std::vector<RotaryTable> rotaries;  // as Architecture::rotaries
+  // fp32 [tokens, 1] by Architecture::query_scaling; undefined where all are 1.
+  at::Tensor query_factors;
   at::ScalarType compute;
   bool narrow_gates = false;  // CausalLm::narrow_gates
 };

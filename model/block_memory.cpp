@@ -68,6 +68,7 @@ class BranchNodes {
 
   std::vector<NodeMemory> backward_order() const {
     std::vector<NodeMemory> nodes;
+    if (branch_.sum.present()) nodes.push_back(normed_sum());
     if (branch_.after.present()) nodes.push_back(after());
     nodes.push_back(last_product());
     if (const AttentionSpec* a = branch_.attention()) {
@@ -96,6 +97,12 @@ class BranchNodes {
     return {branch_.after.names.hugging_face,
             {{"branch's output", p_.hidden, p_.compute_bytes}, {"scale", 1, kFloat}},
             residual_ + held_ + 2 * p_.compute_bytes * p_.hidden};
+  }
+
+  NodeMemory normed_sum() const {
+    return {branch_.sum.names.hugging_face,
+            {{"sum", p_.hidden, kFloat}, {"scale", 1, kFloat}},
+            2 * residual_ + held_};
   }
 
   NodeMemory last_product() const {

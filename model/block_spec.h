@@ -7,8 +7,10 @@
 //   Llama, Qwen, Mistral, SmolLM3, Granite   [norm attention] [norm mlp]
 //   Gemma 2 and 3, GLM-4                     [norm attention norm] [norm mlp norm]
 //   OLMo 2                                   [attention norm] [mlp norm]
-//   GPT-NeoX                                 [norm attention] beside [norm mlp]
-//   Falcon-7B, Phi-2, Cohere                 [norm attention] beside [mlp of the same normed
+//   GPT-2, GPT-Neo, OPT, BLOOM, MPT          [norm attention] [norm mlp]
+//   OPT-350m                                 [attention] norm [mlp] norm   of the sum
+//   GPT-NeoX, Falcon-40B                     [norm attention] beside [norm mlp]
+//   GPT-J, Falcon-7B, Phi-2, Cohere          [norm attention] beside [mlp of the same normed
 //   stream]
 #pragma once
 
@@ -33,7 +35,8 @@ struct TensorNames {
 // 9.7).
 enum class RowOrder : uint8_t {
   kAsIs,
-  kRotaryPairs,  // the two halves of each head interleaved
+  kRotaryPairs,      // the two halves of each head interleaved
+  kQueriesThenKeys,  // all queries, keys and values of a matrix that has them in groups of heads
 };
 
 // A linear layer: y = x Wᵀ + bias, W [out, in].
@@ -44,7 +47,10 @@ struct LinearSpec {
   // The key of config.json that promises or denies the bias; empty: the family itself does.
   std::string bias_key = {};
   RowOrder gguf_rows = RowOrder::kAsIs;
+  // Hugging Face files hold Wᵀ, [in, out] (the Conv1D of GPT-2); GGUF files do not.
+  bool stored_by_inputs = false;
 
+  bool present() const { return out > 0; }
   int64_t numbers() const { return out * in; }
 };
 
@@ -74,6 +80,7 @@ struct AttentionSpec {
   AttentionShape shape;
   int rotary = kNotRotated;           // an index into Architecture::rotaries
   double clamp = 0;                   // of queries, keys and values (OLMo's clip_qkv); 0: none
+  bool scales_queries = false;        // by Architecture::query_scaling
   NormSpec q_norm = {}, k_norm = {};  // before the rotation, of each head or of a whole row
   std::vector<LinearSpec> in;         // q, k and v, or one that gives all three
   LinearSpec out;
@@ -91,14 +98,16 @@ struct MlpSpec {
 };
 
 // The norms of a branch, in the order in which they are hashed and written.
-enum class NormPlace : uint8_t { kBefore, kQueries, kKeys, kAfter };
+enum class NormPlace : uint8_t { kBefore, kQueries, kKeys, kAfter, kSum };
 
 struct Branch {
   NormSpec before, after;  // of what it reads, of what it gives
+  NormSpec sum = {};       // of the stream when the branch was added to it (post-norm)
   std::variant<AttentionSpec, MlpSpec> mixer;
-  double multiplier = 1;   // of what is added to the stream (Granite)
-  bool beside = false;     // reads what the branch before it read: a parallel residual
-  bool same_norm = false;  // ... as that branch normed it
+  double multiplier = 1;     // of what is added to the stream (Granite)
+  bool beside = false;       // reads what the branch before it read: a parallel residual
+  bool same_norm = false;    // ... as that branch normed it
+  bool onto_normed = false;  // is added to what `before` gives, which becomes the stream
 
   const AttentionSpec* attention() const { return std::get_if<AttentionSpec>(&mixer); }
   const MlpSpec* mlp() const { return std::get_if<MlpSpec>(&mixer); }
@@ -136,6 +145,7 @@ void for_each_norm(const Branch& branch, const Visit& visit) {
     if (attention->k_norm.present()) visit(NormPlace::kKeys, attention->k_norm);
   }
   if (branch.after.present()) visit(NormPlace::kAfter, branch.after);
+  if (branch.sum.present()) visit(NormPlace::kSum, branch.sum);
 }
 
 template <typename Visit>

@@ -3,6 +3,10 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
 #include "base/error.h"
 #include "lora/whole_modules.h"
 #include "model/base_hash.h"
@@ -11,6 +15,22 @@
 #include "model/recompute.h"
 
 namespace qlora::model {
+
+namespace {
+
+at::Tensor query_factors(const QueryScaling& scaling, const std::vector<int32_t>& positions,
+                         at::Device device) {
+  std::vector<float> factors;
+  bool all_one = true;
+  for (const int32_t position : positions) {
+    factors.push_back(
+        static_cast<float>(1 + scaling.beta * std::log1p(std::floor(position / scaling.step))));
+    all_one &= factors.back() == 1;
+  }
+  return all_one ? at::Tensor() : at::tensor(factors).to(device).unsqueeze(1);
+}
+
+}  // namespace
 
 CausalLm::CausalLm(Architecture architecture, at::Device device, at::ScalarType compute)
     : architecture_(std::move(architecture)), device_(device), compute_(compute) {
@@ -36,16 +56,47 @@ lora::ForwardContext CausalLm::context(const ForwardInput& input) {
   return context;
 }
 
-std::shared_ptr<const BlockPass> CausalLm::pass_of(const ForwardInput& input) const {
+// Biases of all positions that keys have, with those in the cache.
+at::Tensor CausalLm::position_bias(const AttentionContext& context) {
+  if (!architecture_.alibi.present()) return {};
+  const int64_t positions = context.most_keys();
+  if (!alibi_.defined() || alibi_.size(1) < positions)
+    alibi_ = alibi_biases(architecture_.alibi, std::max(positions, int64_t{256}), device_);
+  return alibi_;
+}
+
+std::shared_ptr<const BlockPass> CausalLm::pass_of(const ForwardInput& input) {
   auto pass = std::make_shared<BlockPass>();
   pass->attention = {input.cu_seqlens, input.cache};
   if (device_.is_cuda())
     pass->attention.boundaries = at::tensor(input.cu_seqlens, at::kInt).to(device_);
+  pass->attention.position_bias = position_bias(pass->attention);
   for (const Rotary& rotary : rotaries_)
     pass->rotaries.push_back(rotary.at_positions(input.positions, input.cu_seqlens));
+  pass->query_factors = query_factors(architecture_.query_scaling, input.positions, device_);
   pass->compute = compute_;
   pass->narrow_gates = narrow_gates;
   return pass;
+}
+
+Stream CausalLm::first_stream(const ForwardInput& input, const lora::ForwardContext& context) {
+  const EmbeddingSpec& spec = architecture_.embedding;
+  at::Tensor x = lora::embed(embedding, input.tokens, input.adapters_enabled);
+  if (spec.multiplier != 1) x = x * spec.multiplier;
+  if (spec.projection.present()) x = projection.forward(x.to(compute_), context)[0].to(at::kFloat);
+  if (const PositionSpec& learned = spec.positions; learned.present()) {
+    const int32_t last = *std::ranges::max_element(input.positions);
+    check(last + learned.offset < learned.rows,
+          "CausalLm: the model has learnt {} positions; a document has more tokens",
+          learned.rows - learned.offset);
+    const at::Tensor row = at::tensor(input.positions, at::kInt).to(device_) + learned.offset;
+    x = x + at::embedding(positions, row).to(at::kFloat);
+  }
+  if (spec.norm.present())
+    x = add_norm(x, at::Tensor(), embedding_norm, spec.norm.rule, at::kFloat,
+                 input.adapters_enabled)
+            .normed;
+  return {x, at::Tensor()};
 }
 
 at::Tensor CausalLm::hidden(const ForwardInput& input) {
@@ -56,10 +107,8 @@ at::Tensor CausalLm::hidden(const ForwardInput& input) {
   for (const int32_t token : input.tokens)  // a GPU would read past the matrix
     check(token >= 0 && token < architecture_.vocab_size,
           "CausalLm: the model has {} tokens, not token {}", architecture_.vocab_size, token);
-  Stream stream{lora::embed(embedding, input.tokens, input.adapters_enabled), at::Tensor()};
-  if (architecture_.embedding_multiplier != 1)
-    stream.residual = stream.residual * architecture_.embedding_multiplier;
   const lora::ForwardContext shared = context(input);
+  Stream stream = first_stream(input, shared);
   const std::shared_ptr<const BlockPass> pass = pass_of(input);
   const bool with_grad = at::GradMode::is_enabled();
   for (size_t i = 0; i < layers.size(); ++i) {
@@ -87,10 +136,11 @@ at::Tensor CausalLm::hidden(const ForwardInput& input) {
                                   input.cu_seqlens[static_cast<size_t>(s)]);
   if (upcast_from)
     stream = {stream.sum(), at::Tensor()};  // the norm gives another type than delta's
-  const at::Tensor last =
+  at::Tensor last =
       add_norm(stream.residual, stream.delta, final_norm, architecture_.decoder.final_norm.rule,
                upcast_from ? at::kFloat : compute_, input.adapters_enabled)
           .normed;
+  if (architecture_.head_projection.present()) last = head_projection.forward(last, shared)[0];
   // Of the logits, which are products with it.
   return architecture_.logit_multiplier == 1 ? last : last * architecture_.logit_multiplier;
 }
@@ -113,10 +163,19 @@ void CausalLm::set_head(std::unique_ptr<quant::FrozenWeight> weight, at::Tensor 
   head = lora::LinearGroup(std::move(layer));
 }
 
+std::vector<const lora::LinearGroup*> CausalLm::groups() const {
+  std::vector<const lora::LinearGroup*> all;
+  if (architecture_.embedding.projection.present()) all.push_back(&projection);
+  for (const Block& layer : layers)
+    for (const lora::LinearGroup* group : layer.groups()) all.push_back(group);
+  if (architecture_.head_projection.present()) all.push_back(&head_projection);
+  return all;
+}
+
 std::vector<lora::LinearGroup*> CausalLm::groups() {
   std::vector<lora::LinearGroup*> all;
-  for (Block& layer : layers)
-    for (lora::LinearGroup* group : layer.groups()) all.push_back(group);
+  for (const lora::LinearGroup* group : std::as_const(*this).groups())
+    all.push_back(const_cast<lora::LinearGroup*>(group));
   return all;
 }
 
@@ -125,8 +184,11 @@ lora::TrainableParts CausalLm::parts() {
   parts.head = &head;
   parts.fp32_head = upcast_from.has_value();
   parts.embedding = &embedding;
+  parts.names = architecture_.embedding_names();
   parts.tied = architecture_.tied_embeddings;
   parts.names_are_shared = architecture_.is_multimodal;
+  if (const NormSpec& first = architecture_.embedding.norm; first.present())
+    parts.norms.emplace_back(first.names.hugging_face, &embedding_norm);
   for (int64_t layer = 0; layer < architecture_.num_layers(); ++layer)
     visit_norms(block(layer), layers[static_cast<size_t>(layer)],
                 [&](const NormSpec& spec, lora::NormWeight& norm) {
@@ -151,10 +213,21 @@ bool CausalLm::embeddings_still_tied() const {
 }
 
 quant::NamedTensors CausalLm::frozen_state() const {
-  quant::NamedTensors all{{architecture_.embedding.hugging_face + ".weight", embedding.weight}};
+  const EmbeddingSpec& first = architecture_.embedding;
+  quant::NamedTensors all{{first.names.hugging_face + ".weight", embedding.weight}};
+  if (first.positions.present())
+    all.emplace_back(first.positions.names.hugging_face + ".weight", positions);
+  if (first.norm.present())
+    append_norm(first.norm.names.hugging_face, first.norm, embedding_norm, all);
+  for (const lora::LinearGroup* group : {&projection, &head_projection})
+    for (const lora::LoraLinear& linear : group->layers()) append_linear(linear, all);
   if (const NormSpec& last = architecture_.decoder.final_norm; last.present())
     append_norm(last.names.hugging_face, last, final_norm, all);
-  if (!architecture_.tied_embeddings) append_linear(head.layers().front(), all);
+  const lora::LoraLinear& output = head.layers().front();
+  if (!architecture_.tied_embeddings)
+    append_linear(output, all);
+  else if (output.bias.defined())
+    all.emplace_back(output.name + ".bias", output.bias);
   for (size_t i = 0; i < layers.size(); ++i)
     for (auto& named : layers[i].frozen_state(architecture_, static_cast<int64_t>(i)))
       all.push_back(std::move(named));
@@ -165,7 +238,7 @@ std::string CausalLm::base_hash() const {
   BaseHasher hasher;
   // Upcasting changes no value: the hash is that of the weights as they were.
   for (const auto& [name, tensor] : frozen_state()) {
-    const bool outer = name.starts_with(architecture_.embedding.hugging_face + ".") ||
+    const bool outer = name.starts_with(architecture_.embedding.names.hugging_face + ".") ||
                        name.starts_with(architecture_.head.names.hugging_face + ".");
     hasher.add({{name, upcast_from && outer ? tensor.to(*upcast_from) : tensor}});
   }

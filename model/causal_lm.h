@@ -17,7 +17,9 @@
 
 namespace qlora::model {
 
+struct AttentionContext;
 struct BlockPass;
+struct Stream;
 class KvCache;
 class Rotary;
 
@@ -38,8 +40,8 @@ class CausalLm {
   CausalLm(Architecture architecture, at::Device device, at::ScalarType compute);
   ~CausalLm();
 
-  // Final normed hidden states [tokens, hidden] in the compute dtype, or in float32 if the head is
-  // upcast. Differentiable towards the adapters.
+  // What the head reads of each token, [tokens, head.in] in the compute dtype, or in float32 if the
+  // head is upcast. Differentiable towards the adapters.
   at::Tensor hidden(const ForwardInput& input);
   // Logits [rows, vocab] fp32 of some hidden rows; no gradient.
   at::Tensor logits(const at::Tensor& hidden_rows, bool adapters_enabled = true);
@@ -62,14 +64,17 @@ class CausalLm {
   // their rounding reaches the gradients alone.
   bool narrow_gates = false;
   lora::Embedding embedding;
-  lora::NormWeight final_norm;
+  at::Tensor positions;                           // as PositionSpec; undefined for none
+  lora::NormWeight embedding_norm, final_norm;    // as far as the architecture has them
+  lora::LinearGroup projection, head_projection;  // of the embedding; without layers for none
   lora::LinearGroup head;  // one layer, lm_head; shares the embedding's memory when tied
   std::vector<Block> layers;
   // weight [vocab, hidden]; bias [vocab] or undefined
   void set_head(std::unique_ptr<quant::FrozenWeight> weight, at::Tensor bias = {});
 
-  // The linear groups of the decoder, layer by layer.
+  // The linear groups below the head, in the order of for_each_linear().
   std::vector<lora::LinearGroup*> groups();
+  std::vector<const lora::LinearGroup*> groups() const;
   // Everything that can be trained.
   lora::TrainableParts parts();
   // Whether head and embedding are one matrix with what was trained of them.
@@ -81,12 +86,15 @@ class CausalLm {
 
  private:
   // Shared with what is run again in the backward pass.
-  std::shared_ptr<const BlockPass> pass_of(const ForwardInput& input) const;
+  std::shared_ptr<const BlockPass> pass_of(const ForwardInput& input);
+  Stream first_stream(const ForwardInput& input, const lora::ForwardContext& context);
+  at::Tensor position_bias(const AttentionContext& context);
 
   Architecture architecture_;
   at::Device device_;
   at::ScalarType compute_;
   std::vector<Rotary> rotaries_;  // as Architecture::rotaries
+  at::Tensor alibi_;              // of as many positions as a pass needed
   quant::Workspace workspace_;
 };
 

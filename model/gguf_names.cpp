@@ -13,19 +13,21 @@ GgufNames::GgufNames(const Architecture& a) {
   const auto added = [](const NormSpec& norm) {
     return norm.gguf_adds_offset ? norm.rule.offset : 0.0;
   };
-  outside(a.embedding, 0);
+  outside(a.embedding.names, 0);
+  outside(a.embedding.positions.names, 0);
+  outside(a.embedding.norm.names, added(a.embedding.norm));
   outside(a.head.names, 0);
   outside(a.decoder.final_norm.names, added(a.decoder.final_norm));
   for (int64_t layer = 0; layer < a.num_layers(); ++layer) {
     const std::string prefix = fmt::format("{}{}.", a.decoder.prefix.gguf, layer);
-    const int64_t head_dim = a.block(layer).attention().shape.head_dim;
+    const AttentionShape& attention = a.block(layer).attention().shape;
     a.block(layer).for_each_norm([&](const NormSpec& norm) {
       modules_[a.module(layer, norm.names)] = {.name = prefix + norm.names.gguf,
                                                .added = added(norm)};
     });
     a.block(layer).for_each_linear([&](const LinearSpec& linear) {
       modules_[a.module(layer, linear.names)] = {
-          .name = prefix + linear.names.gguf, .rows = linear.gguf_rows, .head_dim = head_dim};
+          .name = prefix + linear.names.gguf, .rows = linear.gguf_rows, .attention = attention};
     });
   }
 }

@@ -11,8 +11,8 @@ namespace qlora::model {
 struct GgufTensor {
   std::string name;  // "blk.3.attn_q.weight"
   RowOrder rows = RowOrder::kAsIs;
-  int64_t head_dim = 0;  // of rows in the order of rotary pairs
-  double added = 0;      // to the weight of a norm
+  AttentionShape attention = {};  // whose rows they are
+  double added = 0;               // to the weight of a norm
 };
 
 class GgufNames {

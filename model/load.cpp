@@ -15,7 +15,8 @@ namespace qlora::model {
 namespace {
 
 int64_t num_matrices(const Architecture& a) {
-  return static_cast<int64_t>(a.linear_modules().size()) + (a.tied_embeddings ? 1 : 2);
+  return static_cast<int64_t>(a.linear_modules().size()) + (a.tied_embeddings ? 1 : 2) +
+         (a.embedding.positions.present() ? 1 : 0);
 }
 
 std::string phase_of(const WeightSource& source, const quant::QuantizationOptions& quantization) {
@@ -39,9 +40,16 @@ class Loader {
 
   // The embedding or the head.
   at::Tensor outer(const TensorNames& names, const Architecture& a) {
-    at::Tensor weight = matrix(names.hugging_face + ".weight", a.vocab_size, a.hidden_size);
+    at::Tensor weight = matrix(names.hugging_face + ".weight", a.vocab_size, a.embedding.width);
     progress_.advance();
     return weight;
+  }
+
+  at::Tensor positions(const Architecture& a) {
+    const PositionSpec& learned = a.embedding.positions;
+    at::Tensor rows = matrix(learned.names.hugging_face + ".weight", learned.rows, a.hidden_size);
+    progress_.advance();
+    return rows;
   }
 
   at::Tensor head_bias(const Architecture& a) {
@@ -67,6 +75,7 @@ class Loader {
     const int64_t out = spec.out, in = spec.in;
     lora::LoraLinear layer;
     layer.name = name;
+    layer.stored_by_inputs = spec.stored_by_inputs;
     layer.base = source_.read_packed(name, out, in, quantization_, device_);
     if (!layer.base) {
       const at::Tensor weight = matrix(name + ".weight", out, in);
@@ -129,6 +138,14 @@ Block load_block(Loader& load, const Architecture& a, int64_t layer) {
   return block;
 }
 
+// Of a layer outside of the blocks; without layers where there is none.
+lora::LinearGroup load_projection(Loader& load, const LinearSpec& spec) {
+  if (!spec.present()) return {};
+  std::vector<lora::LoraLinear> layer;
+  layer.push_back(load.linear(spec.names.hugging_face, spec));
+  return lora::LinearGroup(std::move(layer));
+}
+
 void warn_about_unread(const WeightSource& source) {
   const std::vector<std::string> names = source.unread();
   if (names.empty()) return;
@@ -177,8 +194,12 @@ std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& o
     at::Tensor matrix = load.outer(names, a);
     return model->upcast_from ? matrix.to(at::kFloat) : matrix;
   };
-  model->embedding = outer(a.embedding);
-  const NormSpec& last = a.decoder.final_norm;
+  model->embedding = outer(a.embedding.names);
+  if (a.embedding.positions.present()) model->positions = load.positions(a);
+  const NormSpec &first = a.embedding.norm, &last = a.decoder.final_norm;
+  if (first.present()) model->embedding_norm = load.norm(first.names.hugging_face, first);
+  model->projection = load_projection(load, a.embedding.projection);
+  model->head_projection = load_projection(load, a.head_projection);
   if (last.present()) model->final_norm = load.norm(last.names.hugging_face, last);
   at::Tensor bias = a.head.bias ? load.head_bias(a) : at::Tensor();
   if (bias.defined() && model->upcast_from) bias = bias.to(at::kFloat);
@@ -202,18 +223,31 @@ Architecture stream_model(WeightSource& source, const ModelOptions& options,
   const auto take_outer = [&](const TensorNames& names) {
     take({{{names.hugging_face + ".weight", load.outer(names, a)}}});
   };
-  take_outer(a.embedding);
-  if (const NormSpec& last = a.decoder.final_norm; last.present()) {
+  const auto take_norm = [&](const NormSpec& norm) {
+    if (!norm.present()) return;
     StreamedPart part;
-    append_norm(last.names.hugging_face, last, load.norm(last.names.hugging_face, last),
+    append_norm(norm.names.hugging_face, norm, load.norm(norm.names.hugging_face, norm),
                 part.tensors);
     take(part);
-  }
+  };
+  take_outer(a.embedding.names);
+  if (a.embedding.positions.present())
+    take({{{a.embedding.positions.names.hugging_face + ".weight", load.positions(a)}}});
+  take_norm(a.embedding.norm);
+  for (const LinearSpec* projection : {&a.embedding.projection, &a.head_projection})
+    if (const lora::LinearGroup group = load_projection(load, *projection);
+        !group.layers().empty()) {
+      StreamedPart part;
+      append_linear(group.layers().front(), part.tensors);
+      part.groups.push_back(&group);
+      take(part);
+    }
+  take_norm(a.decoder.final_norm);
   if (!a.tied_embeddings) take_outer(a.head.names);
   if (a.head.bias) take({{{a.head.names.hugging_face + ".bias", load.head_bias(a)}}});
   for (int64_t layer = 0; layer < a.num_layers(); ++layer) {
     const Block block = load_block(load, a, layer);
-    take({block.frozen_state(a, layer), &block});
+    take({block.frozen_state(a, layer), std::as_const(block).groups()});
   }
   warn_about_unread(source);
   return a;
@@ -226,15 +260,18 @@ std::string describe(const CausalLm& model) {
   std::map<std::string, Share> shares;
   const at::Tensor& embedding = model.embedding.weight;
   int64_t weights = embedding.numel();
-  for (const Block& layer : model.layers)
-    for (const lora::LinearGroup* group : layer.groups())
-      for (const lora::LoraLinear& linear : group->layers()) {
-        Share& share = shares[linear.base->format()];
-        ++share.layers;
-        share.bytes += linear.base->bytes();
-        weights += linear.in_features() * linear.out_features();
-      }
+  for (const lora::LinearGroup* group : model.groups())
+    for (const lora::LoraLinear& linear : group->layers()) {
+      Share& share = shares[linear.base->format()];
+      ++share.layers;
+      share.bytes += linear.base->bytes();
+      weights += linear.in_features() * linear.out_features();
+    }
   int64_t rest = static_cast<int64_t>(embedding.nbytes());
+  if (model.positions.defined()) {
+    rest += static_cast<int64_t>(model.positions.nbytes());
+    weights += model.positions.numel();
+  }
   if (!model.architecture().tied_embeddings) {
     rest += model.head.layers().front().base->bytes();
     weights += embedding.numel();

@@ -35,8 +35,8 @@ std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& o
 
 // What of a model is in memory at a time while it streams by.
 struct StreamedPart {
-  quant::NamedTensors tensors;   // by their Hugging Face names
-  const Block* layer = nullptr;  // whose tensors they are; null outside of the layers
+  quant::NamedTensors tensors;                        // by their Hugging Face names
+  std::vector<const lora::LinearGroup*> groups = {};  // linear layers whose tensors are among them
 };
 
 // The model of load_model() in parts, each forgotten before the next is read: its frozen tensors in

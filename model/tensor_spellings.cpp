@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <string_view>
+#include <vector>
+
+#include "model/file_layout.h"
 
 namespace qlora::model {
 namespace {
@@ -24,16 +27,31 @@ bool is_left_out(std::string_view name) {
 
 // "model.language_model." of "model.language_model.embed_tokens".
 std::string base_prefix(const Architecture& a) {
-  const std::string& embedding = a.embedding.hugging_face;
+  const std::string& embedding = a.embedding.names.hugging_face;
   return embedding.substr(0, embedding.rfind('.') + 1);
 }
 
-// Published without a prefix.
-bool is_bare(const std::string& name, const Architecture& a, const std::string& prefix) {
-  for (const std::string& module : {a.embedding.hugging_face + ".", a.decoder.prefix.hugging_face,
-                                    a.decoder.final_norm.names.hugging_face + "."})
-    if (module.starts_with(prefix) && name.starts_with(module.substr(prefix.size()))) return true;
-  return false;
+// Whether it is the name of a module that follows the prefix.
+bool is_below(std::string_view name, const Architecture& a, const std::string& prefix) {
+  std::vector<std::string> modules = {
+      a.embedding.names.hugging_face + ".",           a.decoder.prefix.hugging_face,
+      a.decoder.final_norm.names.hugging_face + ".",  a.embedding.norm.names.hugging_face + ".",
+      a.embedding.positions.names.hugging_face + ".", a.head_projection.names.hugging_face + ".",
+      a.embedding.projection.names.hugging_face + "."};
+  return std::ranges::any_of(modules, [&](const std::string& module) {
+    return module.starts_with(prefix) && name.starts_with(module.substr(prefix.size()));
+  });
+}
+
+// Without the prefix, or with its end alone ("decoder." of "model.decoder.").
+std::string completed(const std::string& name, const Architecture& a, const std::string& prefix) {
+  if (name.starts_with(prefix)) return name;
+  for (size_t dot = 0; dot != std::string::npos; dot = prefix.find('.', dot + 1)) {
+    const std::string end = prefix.substr(dot == 0 ? 0 : dot + 1);
+    if (name.starts_with(end) && is_below(std::string_view(name).substr(end.size()), a, prefix))
+      return prefix + name.substr(end.size());
+  }
+  return name;
 }
 
 std::string named(const std::string& name, const Architecture& a, const std::string& prefix) {
@@ -43,8 +61,9 @@ std::string named(const std::string& name, const Architecture& a, const std::str
                                     : std::string_view(name);
   if (bare.starts_with(head)) return std::string(bare);
   for (const std::string_view spelling : kPrefixes)
-    if (name.starts_with(spelling)) return prefix + name.substr(spelling.size());
-  return is_bare(name, a, prefix) ? prefix + name : name;
+    if (name.starts_with(spelling) && is_below(name.substr(spelling.size()), a, prefix))
+      return prefix + name.substr(spelling.size());
+  return completed(name, a, prefix);
 }
 
 }  // namespace
@@ -52,7 +71,9 @@ std::string named(const std::string& name, const Architecture& a, const std::str
 void name_as_transformers_does(const Architecture& architecture, io::TensorFile& file) {
   std::erase_if(file.tensors, [](const io::TensorView& t) { return is_left_out(t.name); });
   const std::string prefix = base_prefix(architecture);
-  file.rename([&](const std::string& name) { return named(name, architecture, prefix); });
+  const FileLayout layout(architecture);
+  file.rename(
+      [&](const std::string& name) { return named(layout.in_model(name), architecture, prefix); });
 }
 
 }  // namespace qlora::model

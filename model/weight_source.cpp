@@ -15,6 +15,7 @@
 #include "io/mapped_file.h"
 #include "io/safetensors.h"
 #include "model/families/family.h"
+#include "model/file_layout.h"
 #include "model/gguf_names.h"
 #include "model/read_tensor.h"
 #include "model/stored_quantization.h"
@@ -55,7 +56,7 @@ class HuggingFaceDirectory final : public WeightSource {
     const io::JsonNode json(document, config_path);
     architecture_ = read_architecture(json);
     head_ = architecture_.head.names.hugging_face + ".weight";
-    embedding_ = architecture_.embedding.hugging_face + ".weight";
+    embedding_ = architecture_.embedding.names.hugging_face + ".weight";
     require_known_packing(json);
     if (const auto quantization = json.find("quantization_config"))
       stored_ = read_quantization_config(*quantization);
@@ -63,6 +64,7 @@ class HuggingFaceDirectory final : public WeightSource {
     name_as_transformers_does(architecture_, file_);
     part_different_embeddings();
     take_stored_biases(json.find("text_config").value_or(json));
+    layout_ = FileLayout(architecture_);
   }
 
   bool has(const std::string& name) const override { return file_.find(name) != nullptr; }
@@ -75,6 +77,8 @@ class HuggingFaceDirectory final : public WeightSource {
     if (!view) fail<FormatError>("{}: the weights must hold a tensor {}", place_, name);
     require_not_packed(*view, name);
     read_.insert(name);
+    if (layout_.is_by_inputs(name))
+      return read_tensor(*view, {shape[1], shape[0]}, dtype).t().contiguous();
     return read_tensor(*view, shape, dtype);
   }
 
@@ -186,6 +190,7 @@ class HuggingFaceDirectory final : public WeightSource {
   io::TensorFile file_;
   std::optional<quant::QuantizationOptions> stored_;
   std::set<std::string> read_;
+  FileLayout layout_;
 };
 
 // Rows of each head from RoPE's interleaved order (pairs side by side) to halves.
@@ -194,6 +199,28 @@ at::Tensor halves_from_pairs(const at::Tensor& rows, int64_t head_dim) {
   std::vector<int64_t> shape = {heads, head_dim / 2, 2};
   for (int64_t d = 1; d < rows.dim(); ++d) shape.push_back(rows.size(d));
   return rows.view(shape).transpose(1, 2).contiguous().view(rows.sizes());
+}
+
+// Rows of all queries, then all keys, then all values in the groups of heads_in_groups().
+at::Tensor groups_from_order(const at::Tensor& rows, const AttentionShape& shape) {
+  const auto in_groups = [&](int64_t first, int64_t heads) {
+    std::vector<int64_t> sizes = rows.sizes().vec();
+    sizes[0] = heads / shape.kv_heads * shape.head_dim;
+    sizes.insert(sizes.begin(), shape.kv_heads);
+    return rows.narrow(0, first * shape.head_dim, heads * shape.head_dim).view(sizes);
+  };
+  return at::cat({in_groups(0, shape.heads), in_groups(shape.heads, shape.kv_heads),
+                  in_groups(shape.heads + shape.kv_heads, shape.kv_heads)},
+                 1)
+      .view(rows.sizes());
+}
+
+// As Hugging Face orders the rows.
+at::Tensor reordered(const at::Tensor& rows, const GgufTensor& stored) {
+  if (stored.rows == RowOrder::kRotaryPairs)
+    return halves_from_pairs(rows, stored.attention.head_dim);
+  if (stored.rows == RowOrder::kQueriesThenKeys) return groups_from_order(rows, stored.attention);
+  return rows;
 }
 
 class Gguf final : public WeightSource {
@@ -223,8 +250,7 @@ class Gguf final : public WeightSource {
     if (!view) fail<FormatError>("{}: the weights must hold a tensor {}", place_, stored.name);
     read_.insert(stored.name);
     at::Tensor tensor = read_tensor(*view, shape, dtype);
-    if (stored.rows == RowOrder::kRotaryPairs) return halves_from_pairs(tensor, stored.head_dim);
-    return stored.added != 0 ? tensor.sub_(stored.added) : tensor;
+    return stored.added != 0 ? tensor.sub_(stored.added) : reordered(tensor, stored);
   }
 
   std::unique_ptr<quant::FrozenWeight> read_packed(const std::string& module, int64_t out,
@@ -236,11 +262,12 @@ class Gguf final : public WeightSource {
     if (options.method != "as_stored" || !view || !io::is_block_type(view->dtype)) return nullptr;
     check_tensor(*view, {out, in});
     read_.insert(stored.name);
-    at::Tensor blocks = at::empty({out, static_cast<int64_t>(view->bytes.size()) / out}, at::kByte);
+    const at::Tensor blocks =
+        at::empty({out, static_cast<int64_t>(view->bytes.size()) / out}, at::kByte);
     std::memcpy(blocks.mutable_data_ptr(), view->bytes.data(), view->bytes.size());
     io::drop_pages(view->bytes);
-    if (stored.rows == RowOrder::kRotaryPairs) blocks = halves_from_pairs(blocks, stored.head_dim);
-    return std::make_unique<quant::GgufWeight>(blocks.to(device), view->dtype, in);
+    return std::make_unique<quant::GgufWeight>(reordered(blocks, stored).to(device), view->dtype,
+                                               in);
   }
 
   at::ScalarType dtype() const override { return matrices_dtype(file_.tensors()); }

@@ -1,5 +1,5 @@
 // Where a model's weights come from: one tensor at a time by its Hugging Face name, whatever the
-// file format calls it and in whatever order it stores the rows.
+// file format calls it and in whatever order it stores rows and columns: matrices are [out, in].
 #pragma once
 
 #include <ATen/core/Tensor.h>

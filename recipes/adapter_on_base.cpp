@@ -20,15 +20,20 @@ lora::BaseView view_of(model::ModelHeader& header) {
   lora::BaseView view;
   view.place = header.place;
   view.linear = a.linear_modules();
-  view.linear.emplace_back(lora::kHeadName);
+  view.names = a.embedding_names();
+  view.linear.push_back(view.names.head);
+  for_each_linear(a, [&view](const std::string&, const model::LinearSpec& linear) {
+    view.has_conv1d |= linear.stored_by_inputs;
+  });
   view.vocab_size = a.vocab_size;
   view.tied = a.tied_embeddings;
   view.weight = [&header](const std::string& module, at::ScalarType dtype) {
     if (!header.weights) return at::Tensor();
-    const bool tied_head = module == lora::kHeadName && header.architecture.tied_embeddings;
-    return header.weights->read((tied_head ? lora::kEmbeddingName : module) + ".weight",
-                                {header.architecture.vocab_size, header.architecture.hidden_size},
-                                dtype);
+    const model::Architecture& of = header.architecture;
+    const lora::EmbeddingNames names = of.embedding_names();
+    const bool tied_head = module == names.head && of.tied_embeddings;
+    return header.weights->read((tied_head ? names.embedding : module) + ".weight",
+                                {of.vocab_size, of.embedding.width}, dtype);
   };
   return view;
 }
@@ -75,7 +80,8 @@ void take_off_initial_product(const std::string& adapter, const lora::LoraOption
   const std::string init = lora::initial_product_of(adapter);
   if (init.empty()) return;
   at::NoGradGuard no_grad;
-  if (lora::is_target(fitted, lora::kHeadName) && base.model->architecture().tied_embeddings)
+  const model::Architecture& a = base.model->architecture();
+  if (lora::is_target(fitted, a.head.names.hugging_face) && a.tied_embeddings)
     refuse(adapter, "and lm_head, one of target_modules, is tied to the embedding of this base");
   int64_t count = 0;
   Progress progress("taking " + init + "'s product off the base", 0, "modules");

@@ -77,14 +77,14 @@ class Look {
 
   void at_targets() {
     const model::Architecture& a = header_->architecture;
-    std::vector<std::string> linear = a.linear_modules(), others = {a.embedding.hugging_face};
+    std::vector<std::string> linear = a.linear_modules(), others = {a.embedding.names.hugging_face};
     for_each_norm(
         a, [&](const std::string& module, const model::NormSpec&) { others.push_back(module); });
     linear.push_back(a.head.names.hugging_face);
     lora::check_whole_modules(recipe_.lora, linear, others);
     // An adapter's own patterns may name modules of other models.
     if (recipe_.lora.from_adapter.empty()) lora::match_targets(recipe_.lora, linear);
-    lora::trained_embeddings(recipe_.lora, a.tied_embeddings, a.vocab_size);
+    lora::trained_embeddings(recipe_.lora, a.tied_embeddings, a.vocab_size, a.embedding_names());
   }
 
   void at_datasets(const std::string& list, const std::vector<data::DatasetOptions>& datasets) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "base/warn_once.h"
 
 namespace qlora::recipes {
@@ -13,13 +14,21 @@ void warn_of_long_rows(const std::vector<data::Example>& examples,
     return example.length() > architecture.max_positions;
   };
   const auto first = std::ranges::find_if(examples, is_long);
-  if (first == examples.end()) return;
+  if (first == examples.end() || architecture.alibi.present()) return;
+  const auto place = [&] {
+    return fmt::format("{}:{}", sets.at(static_cast<size_t>(first->source)).path, first->row + 1);
+  };
+  if (architecture.embedding.positions.present())
+    fail<ConfigError>(
+        "{}: the row has {} tokens, and the model has learnt {} positions and no more ({} such "
+        "rows in all). Set data.sequence_length to {} or less",
+        place(), first->length(), architecture.max_positions,
+        std::ranges::count_if(examples, is_long), architecture.max_positions);
   log::warning_once(
-      "{}:{}: the row has {} tokens, and max_position_embeddings of the model is {}: it has learnt "
+      "{}: the row has {} tokens, and max_position_embeddings of the model is {}: it has learnt "
       "no positions beyond ({} such rows in all). Set data.sequence_length to {} or less",
-      sets.at(static_cast<size_t>(first->source)).path, first->row + 1, first->length(),
-      architecture.max_positions, std::ranges::count_if(examples, is_long),
-      architecture.max_positions);
+      place(), first->length(), architecture.max_positions,
+      std::ranges::count_if(examples, is_long), architecture.max_positions);
 }
 
 }  // namespace qlora::recipes

@@ -27,7 +27,7 @@ std::string packed_module(const model::WeightSource& source, model::CausalLm& mo
     for (const lora::LoraLinear& linear : group->layers())
       if (std::string found = packed(linear.name); !found.empty()) return found;
   const model::Architecture& a = model.architecture();
-  if (std::string found = packed(a.embedding.hugging_face); !found.empty()) return found;
+  if (std::string found = packed(a.embedding.names.hugging_face); !found.empty()) return found;
   return packed(a.head.names.hugging_face);
 }
 

@@ -107,12 +107,9 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::CausalLm& mod
   run.narrow_gates = model.narrow_gates;
   run.sequence_length = sequence_length;
   std::map<std::string, quant::WeightBytes> loaded;
-  for (const model::Block& layer : model.layers)
-    for (const lora::LinearGroup* group : layer.groups())
-      for (const lora::LoraLinear& linear : group->layers()) {
-        loaded[linear.name] =
-            quant::loaded_weight_bytes(linear.base->format(), linear.base->bytes());
-      }
+  for (const lora::LinearGroup* group : model.groups())
+    for (const lora::LoraLinear& linear : group->layers())
+      loaded[linear.name] = quant::loaded_weight_bytes(linear.base->format(), linear.base->bytes());
   run.weight = [loaded](const std::string& module, const model::LinearSpec&) {
     return loaded.at(module);
   };

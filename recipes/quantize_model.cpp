@@ -77,17 +77,16 @@ void quantize_to(const std::string& directory, const std::string& path,
     if (options.report) report.layers.push_back(error_of(module, weight, *frozen));
     return frozen;
   };
-  exporting::QuantizedStream target(directory, options.quantization,
+  const auto source = model::open_weights(path);
+  exporting::QuantizedStream target(directory, source->architecture(), options.quantization,
                                     model::dtype_from_string(options.dtype, "--dtype"));
   model::BaseHasher hasher;
-  const auto source = model::open_weights(path);
-  const model::Architecture architecture =
-      model::stream_model(*source, model_options(path, options.dtype), options.quantization, device,
-                          make, [&](const model::StreamedPart& part) {
-                            hasher.add(part.tensors);
-                            target.add(part);
-                          });
-  target.finish(architecture, tokenizer, path);
+  model::stream_model(*source, model_options(path, options.dtype), options.quantization, device,
+                      make, [&](const model::StreamedPart& part) {
+                        hasher.add(part.tensors);
+                        target.add(part);
+                      });
+  target.finish(tokenizer, path);
   report.bytes = hasher.bytes();
   report.base_hash = hasher.hex();
 }

@@ -58,7 +58,8 @@ class Planner {
         tokens_(run.tokens()) {
     check(run.weight != nullptr && tokens_ > 0, "plan_memory: nothing to plan for");
     plan_.on_gpu = run.on_gpu;
-    embeddings_ = lora::trained_embeddings(run.lora, a_.tied_embeddings, a_.vocab_size);
+    embeddings_ =
+        lora::trained_embeddings(run.lora, a_.tied_embeddings, a_.vocab_size, a_.embedding_names());
   }
 
   MemoryPlan plan() {
@@ -132,6 +133,7 @@ class Planner {
              });
     }
   };
+  model::GroupUse first_, last_;          // below the blocks, between them and the head
   std::vector<Adapted> adapted_;          // a layer
   std::vector<int64_t> parameter_sizes_;  // of the trained tensors
   lora::TrainedEmbeddings embeddings_;
@@ -172,8 +174,8 @@ class PanelSize {
 void Planner::add_base() {
   int64_t weights = 0, scales = 0, biases = 0, norms = 0, largest = 0;
   std::vector<std::vector<std::pair<int64_t, quant::WeightBytes>>> groups;
-  const auto weigh = [&](int64_t layer, const model::LinearSpec& linear) {
-    const quant::WeightBytes bytes = run_.weight(a_.module(layer, linear.names), linear);
+  const auto weigh = [&](const std::string& module, const model::LinearSpec& linear) {
+    const quant::WeightBytes bytes = run_.weight(module, linear);
     weights += bytes.weights;
     scales += bytes.scales;
     if (linear.bias) biases += linear.out * dtype_bytes_;
@@ -181,12 +183,18 @@ void Planner::add_base() {
     largest = std::max(largest, linear.numbers());
     groups.back().emplace_back(linear.numbers(), bytes);
   };
+  for (const model::LinearSpec* outer : {&a_.embedding.projection, &a_.head_projection}) {
+    if (!outer->present()) continue;
+    groups.emplace_back();
+    weigh(outer->names.hugging_face, *outer);
+  }
   for (int64_t layer = 0; layer < a_.num_layers(); ++layer)
     for (const model::Branch& branch : a_.block(layer).branches) {
       groups.emplace_back();
-      for (const model::LinearSpec& linear : branch.in()) weigh(layer, linear);
+      for (const model::LinearSpec& linear : branch.in())
+        weigh(a_.module(layer, linear.names), linear);
       groups.emplace_back();
-      weigh(layer, branch.out());
+      weigh(a_.module(layer, branch.out().names), branch.out());
     }
   if (a_.head.bias) biases += a_.vocab_size * outer_bytes_;
   for_each_norm(a_, [&](const std::string&, const model::NormSpec& norm) {
@@ -195,11 +203,12 @@ void Planner::add_base() {
   PanelSize size(!run_.lora.use_dora, in_float_, dtype_, product_);
   for (const auto& group : groups) size.add(group, has_own_kernels());
   int64_t panel = size.bytes();
-  const int64_t matrix = a_.vocab_size * a_.hidden_size;
+  const int64_t matrix = a_.vocab_size * a_.embedding.width;
+  const int64_t positions = a_.embedding.positions.rows * a_.hidden_size * dtype_bytes_;
   add_loaded("base weights", weights);
   add_loaded("quantization scales", scales);
   add_loaded("embedding, head, norms, biases",
-             matrix * outer_bytes_ * (a_.tied_embeddings ? 1 : 2) + norms + biases);
+             matrix * outer_bytes_ * (a_.tied_embeddings ? 1 : 2) + positions + norms + biases);
   if (run_.model.upcast != "all" && dtype_ != product_ && !in_float_)
     panel = std::max(panel, matrix * bytes_of(product_));
   add("dequantization panel", panel, Phase::kTraining);
@@ -219,6 +228,10 @@ void Planner::add_adapters() {
   const lora::Targets targets = lora::match_targets(run_.lora, names);
   adapted_.resize(static_cast<size_t>(a_.num_layers()));
   size_t next = 0;
+  if (a_.embedding.projection.present()) {
+    adapt(names[next], targets.chosen[next], a_.embedding.projection, &first_);
+    ++next;
+  }
   for (int64_t layer = 0; layer < a_.num_layers(); ++layer) {
     auto& uses = adapted_[static_cast<size_t>(layer)].branches;
     const auto& branches = a_.block(layer).branches;
@@ -231,6 +244,10 @@ void Planner::add_adapters() {
       adapt(names[next], targets.chosen[next], branches[b].out(), &uses[b].out);
       ++next;
     }
+  }
+  if (a_.head_projection.present()) {
+    adapt(names[next], targets.chosen[next], a_.head_projection, &last_);
+    ++next;
   }
   const auto sum = [this] {
     return std::accumulate(parameter_sizes_.begin(), parameter_sizes_.end(), int64_t{0});
@@ -274,7 +291,7 @@ void Planner::train_beside_layers() {
     const auto rows = embeddings_.whole_embedding
                           ? a_.vocab_size
                           : static_cast<int64_t>(embeddings_.embedding_ids.size());
-    if (rows > 0) parameter_sizes_.push_back(rows * a_.hidden_size);
+    if (rows > 0) parameter_sizes_.push_back(rows * a_.embedding.width);
   }
   const auto train = [this](const std::string& module, const model::NormSpec& norm) {
     const bool whole = lora::is_trained_whole(run_.lora, module);
@@ -283,6 +300,8 @@ void Planner::train_beside_layers() {
     if (bias) parameter_sizes_.push_back(norm.numbers());
     return (whole && norm.weight) || bias;
   };
+  if (const model::NormSpec& first = a_.embedding.norm; first.present())
+    first_.trained |= train(first.names.hugging_face, first);
   for (int64_t layer = 0; layer < a_.num_layers(); ++layer)
     a_.block(layer).for_each_norm([&](const model::NormSpec& norm) {
       adapted_[static_cast<size_t>(layer)].norms |= train(a_.module(layer, norm.names), norm);
@@ -336,7 +355,8 @@ void Planner::add_activations() {
   const int64_t residual = tokens_ * a_.hidden_size * kFloat;
   // Of the layers that keep their activations, and of those that are recomputed.
   int64_t kept = 0, buffers = 0, inputs = 0, layer_kept = 0, layer_buffers = 0;
-  bool differentiated = embeddings_.whole_embedding || !embeddings_.embedding_ids.empty();
+  bool differentiated =
+      first_.trained || embeddings_.whole_embedding || !embeddings_.embedding_ids.empty();
   for (int64_t i = 0; i < a_.num_layers(); ++i) {
     // Below the first trained layer nothing is differentiated.
     differentiated |= adapted_[static_cast<size_t>(i)].any();

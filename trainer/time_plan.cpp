@@ -83,14 +83,15 @@ double operations_a_sample_token(const PlannedRun& run) {
 Sample sample_of(const PlannedRun& run, double operations) {
   const double tokens = operations / operations_a_sample_token(run);
   const auto most = std::max(static_cast<int64_t>(tokens) / 64 * 64, kFewestTokens);
-  const int64_t length = std::min(run.sequence_length, most);
+  const int64_t length = std::min({run.sequence_length, most, run.architecture.longest_document()});
   return {std::clamp<int64_t>(most / length, 1, run.micro_batch_size), length};
 }
 
 // The options with other targets, which are modules, and the head if it is one.
-lora::LoraOptions with_targets(const lora::LoraOptions& given, std::vector<std::string> modules) {
+lora::LoraOptions with_targets(const lora::LoraOptions& given, std::vector<std::string> modules,
+                               const std::string& head) {
   lora::LoraOptions options = given;
-  if (lora::is_target(given, lora::kHeadName)) modules.emplace_back(lora::kHeadName);
+  if (lora::is_target(given, head)) modules.push_back(head);
   options.targets = std::move(modules);
   options.exclude_modules.clear();
   options.layers_to_transform.clear();
@@ -119,7 +120,8 @@ lora::LoraOptions adapters_of(const PlannedRun& run, model::CausalLm& model) {
     for (lora::LinearGroup* group : model.layers[found++].groups())
       for (lora::LoraLinear& linear : group->layers()) linear.name = modules[index++];
   }
-  lora::LoraOptions options = with_targets(run.lora, std::move(targets));
+  lora::LoraOptions options =
+      with_targets(run.lora, std::move(targets), run.architecture.head.names.hugging_face);
   options.from_adapter.clear();
   options.init = "default";
   return options;
@@ -139,7 +141,8 @@ lora::LoraOptions lora_of_sample(const PlannedRun& run, const model::Architectur
     });
     if (targets.size() > before) ++next;
   }
-  lora::LoraOptions options = with_targets(run.lora, std::move(targets));
+  lora::LoraOptions options =
+      with_targets(run.lora, std::move(targets), run.architecture.head.names.hugging_face);
   return options.targets.empty() ? run.lora : options;
 }
 

@@ -182,6 +182,18 @@ void ConfigReader::note_read(std::initializer_list<const char*> hugging_face,
   read_.insert(gguf.begin(), gguf.end());
 }
 
+void ConfigReader::note_dropout(std::initializer_list<const char*> hugging_face) {
+  note_read(hugging_face);
+  if (!json_) return;
+  std::vector<std::string> set;
+  for (const char* key : hugging_face)
+    if (const auto found = json_->find(key); found && found->as_number() != 0)
+      set.push_back(fmt::format("{} {}", key, found->as_number()));
+  if (!set.empty())
+    log::warning_once("{} says {}: the base is trained without dropout here", place_,
+                      fmt::join(set, ", "));
+}
+
 void ConfigReader::finish() { gguf_ ? finish_gguf() : finish_json(); }
 
 void ConfigReader::finish_json() {

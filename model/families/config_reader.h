@@ -50,6 +50,8 @@ class ConfigReader {
   // Counts as read, by a reader of its own.
   void note_read(std::initializer_list<const char*> hugging_face,
                  std::initializer_list<const char*> gguf = {});
+  // Dropout of the base, which is not applied here: warned of where it is not 0.
+  void note_dropout(std::initializer_list<const char*> hugging_face);
   // What no family reads: warns of keys that are set and that nobody asked for, refuses values that
   // would make another model of any family.
   void finish();

@@ -8,6 +8,7 @@ namespace qlora::model {
 Family llama_family();
 Family mistral_family();
 Family ministral_family();
+Family ministral3_family();
 Family qwen2_family();
 Family qwen3_family();
 Family smollm3_family();
@@ -26,5 +27,13 @@ Family starcoder2_family();
 Family phi_family();
 Family cohere_family();
 Family cohere2_family();
+Family gpt2_family();
+Family gpt_neo_family();
+Family gptj_family();
+Family gpt_neox_family();
+Family opt_family();
+Family bloom_family();
+Family falcon_family();
+Family mpt_family();
 
 }  // namespace qlora::model

@@ -11,11 +11,12 @@
 namespace qlora::model {
 const std::vector<Family>& families() {
   static const std::vector<Family> all = {
-      llama_family(),   mistral_family(),  ministral_family(),  qwen2_family(), qwen3_family(),
-      smollm3_family(), granite_family(),  olmo_family(),       olmo2_family(), olmo3_family(),
-      gemma_family(),   gemma2_family(),   gemma3_family(),     phi3_family(),  glm_family(),
-      glm4_family(),    stablelm_family(), starcoder2_family(), phi_family(),   cohere_family(),
-      cohere2_family()};
+      llama_family(),    mistral_family(), ministral_family(), ministral3_family(), qwen2_family(),
+      qwen3_family(),    smollm3_family(), granite_family(),   olmo_family(),       olmo2_family(),
+      olmo3_family(),    gemma_family(),   gemma2_family(),    gemma3_family(),     phi3_family(),
+      glm_family(),      glm4_family(),    stablelm_family(),  starcoder2_family(), phi_family(),
+      cohere_family(),   cohere2_family(), gpt2_family(),      gpt_neo_family(),    gptj_family(),
+      gpt_neox_family(), opt_family(),     bloom_family(),     falcon_family(),     mpt_family()};
   return all;
 }
 
@@ -55,7 +56,7 @@ void place_in_multimodal(Architecture& a) {
   const auto within = [](TensorNames& names) {
     names.hugging_face.replace(0, std::string("model.").size(), "model.language_model.");
   };
-  within(a.embedding);
+  within(a.embedding.names);
   within(a.decoder.prefix);
   within(a.decoder.final_norm.names);
   a.is_multimodal = true;

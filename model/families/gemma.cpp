@@ -18,7 +18,7 @@ NormSpec plus_one(NormSpec norm) {
 
 Architecture gemma_like(const std::string& family, const LlamaSizes& sizes) {
   Architecture a = llama_like(family, sizes);
-  a.embedding_multiplier = std::sqrt(static_cast<double>(a.hidden_size));
+  a.embedding.multiplier = std::sqrt(static_cast<double>(a.hidden_size));
   for (Branch& branch : a.decoder.kinds[0].branches) branch.before = plus_one(branch.before);
   a.decoder.final_norm = plus_one(a.decoder.final_norm);
   return a;

@@ -11,7 +11,7 @@ Architecture granite(ConfigReader& config) {
   Architecture a = llama_like("granite", read_llama_sizes(config));
   keep_rotary_pairs(a);
   BlockSpec& block = a.decoder.kinds[0];
-  a.embedding_multiplier = config.number({{"embedding_multiplier"}, "embedding_scale"}, 1);
+  a.embedding.multiplier = config.number({{"embedding_multiplier"}, "embedding_scale"}, 1);
   const double residual = config.number({{"residual_multiplier"}, "residual_scale"}, 1);
   for (Branch& branch : block.branches) branch.multiplier = residual;
   block.attention().shape.scale =

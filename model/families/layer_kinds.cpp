@@ -1,6 +1,7 @@
 #include "model/families/layer_kinds.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "base/error.h"
 
@@ -40,6 +41,20 @@ void edit_layers(Architecture& architecture, const std::vector<bool>& changes,
   }
   decoder.kinds.push_back(std::move(edited));
   for (size_t i = 0; i < changes.size(); ++i) decoder.kind_of[i] = changes[i] ? 1 : 0;
+}
+
+void edit_each_layer(Architecture& architecture,
+                     const std::function<void(BlockSpec&, int64_t layer)>& edit) {
+  StackSpec& decoder = architecture.decoder;
+  check(decoder.kinds.size() == 1, "edit_each_layer: the layers must be of one kind before");
+  if (decoder.num_layers() > std::numeric_limits<uint8_t>::max() + 1)
+    fail<FormatError>("{} layers, each of another kind, are more than this version holds",
+                      decoder.num_layers());
+  decoder.kinds.resize(decoder.kind_of.size(), BlockSpec(decoder.kinds.front()));
+  for (int64_t layer = 0; layer < decoder.num_layers(); ++layer) {
+    decoder.kind_of[static_cast<size_t>(layer)] = static_cast<uint8_t>(layer);
+    edit(decoder.block(layer), layer);
+  }
 }
 
 void give_windows(Architecture& architecture, int64_t window, const std::vector<bool>& slides) {

@@ -21,6 +21,10 @@ std::optional<std::vector<bool>> read_layer_types(ConfigReader& config, int64_t 
 void edit_layers(Architecture& architecture, const std::vector<bool>& changes,
                  const std::function<void(BlockSpec&)>& edit);
 
+// Layers of one kind become as many kinds as there are layers. FormatError for more than 256.
+void edit_each_layer(Architecture& architecture,
+                     const std::function<void(BlockSpec&, int64_t layer)>& edit);
+
 // The layers that slide see `window` keys.
 void give_windows(Architecture& architecture, int64_t window, const std::vector<bool>& slides);
 

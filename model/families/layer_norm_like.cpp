@@ -48,6 +48,35 @@ void set_attention_bias(Architecture& architecture, bool qkv, bool out) {
   }
 }
 
+void fuse_qkv_in_groups(Architecture& architecture, const TensorNames& names) {
+  fuse_qkv(architecture, names);
+  AttentionSpec& a = architecture.decoder.kinds[0].attention();
+  a.shape.layout = heads_in_groups(a.shape.heads, a.shape.kv_heads, a.shape.head_dim);
+  a.in[0].gguf_rows = RowOrder::kQueriesThenKeys;
+}
+
+void leave_unrotated(Architecture& architecture) {
+  for (BlockSpec& block : architecture.decoder.kinds) block.attention().rotary = kNotRotated;
+  architecture.rotaries.clear();
+}
+
+void use_alibi(Architecture& architecture, AlibiSpec alibi) {
+  leave_unrotated(architecture);
+  for (BlockSpec& block : architecture.decoder.kinds) block.attention().shape.position_bias = true;
+  architecture.alibi = std::move(alibi);
+}
+
+void name_modules(Architecture& architecture, const GptNames& names) {
+  architecture.embedding.names.hugging_face = names.base + names.embedding;
+  architecture.decoder.prefix.hugging_face = names.base + names.layers;
+  architecture.decoder.final_norm.names.hugging_face = names.base + names.last_norm;
+  for (BlockSpec& block : architecture.decoder.kinds) {
+    block.attention_branch().before.names.hugging_face = names.attention_norm;
+    block.mlp_branch().before.names.hugging_face = names.mlp_norm;
+    block.attention().out.names.hugging_face = names.out;
+  }
+}
+
 bool has_head_norms(ConfigReader& config, const char* key) {
   if (config.gguf()) return config.gguf()->find("blk.0.attn_q_norm.weight") != nullptr;
   return config.boolean({{key}}, false);

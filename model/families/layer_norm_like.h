@@ -20,6 +20,24 @@ void put_side_by_side(Architecture& architecture, bool same_norm);
 // Biases of queries, keys and values, and of what attention gives.
 void set_attention_bias(Architecture& architecture, bool qkv, bool out);
 
+// One matrix with the queries, keys and values of each key head below each other, which llama.cpp's
+// files have in the order of fuse_qkv().
+void fuse_qkv_in_groups(Architecture& architecture, const TensorNames& names);
+
+// Attention that ALiBi's biases tell positions, instead of RoPE.
+void use_alibi(Architecture& architecture, AlibiSpec alibi);
+
+// Attention that is not told positions.
+void leave_unrotated(Architecture& architecture);
+
+// What a family of GPT's kind calls its modules in Hugging Face files, in place of Llama's names.
+struct GptNames {
+  std::string base;                                         // "transformer."
+  const char *embedding, *layers;                           // "wte", "h."
+  const char *attention_norm, *mlp_norm, *out, *last_norm;  // "ln_1", ..., "ln_f"
+};
+void name_modules(Architecture& architecture, const GptNames& names);
+
 // Whether each head's queries and keys are normed: as the key of config.json says, or by the
 // tensors of a GGUF file.
 bool has_head_norms(ConfigReader& config, const char* key);

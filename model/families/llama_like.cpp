@@ -10,14 +10,6 @@
 namespace qlora::model {
 namespace {
 
-const ConfigKey kHidden{{"hidden_size"}, "embedding_length", true};
-const ConfigKey kInner{{"intermediate_size"}, "feed_forward_length", true};
-const ConfigKey kLayers{{"num_hidden_layers"}, "block_count", true};
-const ConfigKey kHeads{{"num_attention_heads"}, "attention.head_count", true};
-const ConfigKey kKvHeads{{"num_key_value_heads"}, "attention.head_count_kv"};
-const ConfigKey kHeadDim{{"head_dim"}, "attention.key_length"};
-const ConfigKey kPositions{{"max_position_embeddings"}, "context_length"};
-
 // In GGUF what the embedding has; its metadata may say another number.
 int64_t read_vocabulary(ConfigReader& config, int64_t hidden_size, int64_t otherwise) {
   const ConfigKey key{{"vocab_size"}, "vocab_size"};
@@ -39,14 +31,14 @@ bool read_tied(ConfigReader& config, bool otherwise) {
   return config.boolean({{"tie_word_embeddings"}}, otherwise);
 }
 
-int64_t read_head_dim(ConfigReader& config, const LlamaSizes& sizes, int64_t otherwise) {
+int64_t read_head_dim(ConfigReader& config, const LlamaSizes& sizes, const SizeKeys& keys,
+                      int64_t otherwise) {
   const int64_t heads = std::max<int64_t>(sizes.num_heads, 1);
-  if (config.has(kHeadDim) || otherwise > 0) return config.integer(kHeadDim, otherwise);
-  config.node(kHeadDim);
-  if (sizes.hidden_size % heads != 0 && config.json())
-    config.json()
-        ->at("hidden_size")
-        .reject(fmt::format("a multiple of num_attention_heads, {}", heads));
+  if (config.has(keys.head_dim) || otherwise > 0) return config.integer(keys.head_dim, otherwise);
+  config.node(keys.head_dim);
+  if (sizes.hidden_size % heads != 0)
+    fail<FormatError>("{} is {}; it must be a multiple of {}, {}", config.place_of(keys.hidden),
+                      sizes.hidden_size, keys.heads.hugging_face.front(), heads);
   return sizes.hidden_size / heads;
 }
 
@@ -65,8 +57,9 @@ void read_gguf_yarn(ConfigReader& config, double factor, RopeConfig& rope) {
       config.number({{}, "rope.scaling.original_context_length", true}, 0);
   rope.beta_fast = config.number({{}, "rope.scaling.yarn_beta_fast"}, 32);
   rope.beta_slow = config.number({{}, "rope.scaling.yarn_beta_slow"}, 1);
-  rope.attention_factor =
-      yarn_attention_factor(factor, 0, 0) * config.number({{}, "rope.scaling.yarn_attn_factor"}, 1);
+  const double all_dims = config.number({{}, "rope.scaling.yarn_log_multiplier"}, 0);
+  rope.attention_factor = yarn_attention_factor(factor, all_dims != 0 ? 1 : 0, all_dims) *
+                          config.number({{}, "rope.scaling.yarn_attn_factor"}, 1);
 }
 
 RotarySpec read_gguf_rotary(ConfigReader& config, int64_t head_dim, const RopeDefaults& defaults) {
@@ -144,17 +137,20 @@ MlpSpec mlp(const LlamaSizes& s) {
 
 }  // namespace
 
-void LlamaSizes::validate(const std::string& where) const {
+void LlamaSizes::validate(const std::string& where, const SizeKeys& keys) const {
   const auto need = [&](const char* field, int64_t value, int64_t most) {
     if (value < 1 || value > most)
       fail<FormatError>("{}: {} must be between 1 and {}, got {}", where, field, most, value);
   };
+  const auto spelled = [](const ConfigKey& key, const char* otherwise) {
+    return key.hugging_face.empty() ? otherwise : key.hugging_face.front();
+  };
   need("vocab_size", vocab_size, 1 << 24);
-  need("hidden_size", hidden_size, 1 << 20);
-  need("intermediate_size", intermediate_size, 1 << 22);
-  need("num_hidden_layers", num_layers, 4096);
-  need("num_attention_heads", num_heads, 65536);
-  need("num_key_value_heads", num_kv_heads, 65536);
+  need(spelled(keys.hidden, "hidden_size"), hidden_size, 1 << 20);
+  need(spelled(keys.inner, "intermediate_size"), intermediate_size, 1 << 22);
+  need(spelled(keys.layers, "num_hidden_layers"), num_layers, 4096);
+  need(spelled(keys.heads, "num_attention_heads"), num_heads, 65536);
+  need(spelled(keys.kv_heads, "num_key_value_heads"), num_kv_heads, 65536);
   need("head_dim", head_dim, 65536);
   if (num_heads % num_kv_heads != 0)
     fail<FormatError>("{}: num_attention_heads ({}) must be a multiple of num_key_value_heads ({})",
@@ -182,22 +178,29 @@ Activation read_activation(ConfigReader& config, const ConfigKey& key, const cha
 }
 
 LlamaSizes read_llama_sizes(ConfigReader& config, const LlamaDefaults& defaults) {
+  const SizeKeys& keys = defaults.keys;
   LlamaSizes sizes;
   sizes.activation = read_activation(config, defaults.activation_key, defaults.activation);
-  sizes.hidden_size = config.integer(kHidden, defaults.hidden_size);
+  sizes.hidden_size = config.integer(keys.hidden, defaults.hidden_size);
   sizes.vocab_size = read_vocabulary(config, sizes.hidden_size, defaults.vocab_size);
-  sizes.intermediate_size = config.integer(kInner, defaults.intermediate_size);
-  sizes.num_layers = config.integer(kLayers, defaults.num_layers);
-  sizes.num_heads = config.integer(kHeads, defaults.num_heads);
-  sizes.num_kv_heads =
-      config.integer(kKvHeads, config.json() && defaults.num_kv_heads > 0 ? defaults.num_kv_heads
-                                                                          : sizes.num_heads);
-  sizes.head_dim = read_head_dim(config, sizes, config.json() ? defaults.head_dim : 0);
-  sizes.max_positions = config.integer(kPositions, defaults.max_positions);
+  sizes.intermediate_size =
+      config.integer(keys.inner, defaults.intermediate_size > 0 ? defaults.intermediate_size
+                                                                : 4 * sizes.hidden_size);
+  sizes.num_layers = config.integer(keys.layers, defaults.num_layers);
+  sizes.num_heads = config.integer(keys.heads, defaults.num_heads);
+  sizes.num_kv_heads = config.integer(keys.kv_heads, config.json() && defaults.num_kv_heads > 0
+                                                         ? defaults.num_kv_heads
+                                                         : sizes.num_heads);
+  sizes.head_dim = read_head_dim(config, sizes, keys, config.json() ? defaults.head_dim : 0);
+  sizes.max_positions = config.integer(keys.positions, defaults.max_positions);
   sizes.rms_norm_eps = config.number(defaults.norm_eps_key, defaults.norm_eps);
   sizes.attention_bias = config.boolean({{"attention_bias"}}, defaults.attention_bias);
   sizes.mlp_bias = config.boolean({{"mlp_bias"}}, false);
   sizes.tied_embeddings = read_tied(config, defaults.tied_embeddings);
+  if (!defaults.rotates) {
+    sizes.validate(config.place(), keys);
+    return sizes;
+  }
   if (config.json()) {
     config.note_read({"rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor",
                       "original_max_position_embeddings"});
@@ -207,7 +210,7 @@ LlamaSizes read_llama_sizes(ConfigReader& config, const LlamaDefaults& defaults)
   } else {
     sizes.rotary = read_gguf_rotary(config, sizes.head_dim, defaults.rope);
   }
-  sizes.validate(config.place());
+  sizes.validate(config.place(), keys);
   if (config.gguf()) {
     require_equal(config, "attention.value_length", sizes.head_dim, "the size of a key's head");
   }
@@ -224,7 +227,7 @@ Architecture llama_like(const std::string& family, const LlamaSizes& sizes) {
   Architecture a;
   a.family = family;
   a.vocab_size = sizes.vocab_size;
-  a.hidden_size = sizes.hidden_size;
+  a.hidden_size = a.embedding.width = sizes.hidden_size;
   a.max_positions = sizes.max_positions;
   a.decoder =
       stack_of(std::move(block), sizes.num_layers, norm("model.norm", "output_norm", sizes));

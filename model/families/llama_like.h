@@ -11,8 +11,19 @@
 
 namespace qlora::model {
 
+// How a family spells Llama's sizes; without spellings a size is its default.
+struct SizeKeys {
+  ConfigKey hidden{{"hidden_size"}, "embedding_length", true};
+  ConfigKey inner{{"intermediate_size"}, "feed_forward_length", true};
+  ConfigKey layers{{"num_hidden_layers"}, "block_count", true};
+  ConfigKey heads{{"num_attention_heads"}, "attention.head_count", true};
+  ConfigKey kv_heads{{"num_key_value_heads"}, "attention.head_count_kv"};
+  ConfigKey head_dim{{"head_dim"}, "attention.key_length"};
+  ConfigKey positions{{"max_position_embeddings"}, "context_length"};
+};
+
 // Of transformers' configuration classes: what holds where a config.json does not say it (families
-// spec 5). 0: as many as there are heads; hidden size / heads.
+// spec 5). 0: as many as there are heads; hidden size / heads; 4 hidden sizes.
 struct LlamaDefaults {
   int64_t num_kv_heads = 0, head_dim = 0;
   int64_t vocab_size = 32000, hidden_size = 4096, intermediate_size = 11008;
@@ -25,6 +36,8 @@ struct LlamaDefaults {
   ConfigKey activation_key = {{"hidden_act"}};
   ConfigKey norm_eps_key = {{"rms_norm_eps"}, "attention.layer_norm_rms_epsilon", true};
   bool reads_rope = true;  // false: the family does, where its layers are rotated differently
+  bool rotates = true;     // false: there is no RoPE, nor a key for it
+  SizeKeys keys = {};
 };
 
 struct LlamaSizes {
@@ -38,7 +51,7 @@ struct LlamaSizes {
 
   // FormatError naming the field if a size is missing, not positive, too large or inconsistent
   // (heads, head_dim).
-  void validate(const std::string& where) const;
+  void validate(const std::string& where, const SizeKeys& keys = {}) const;
 };
 
 // FormatError naming file and key.

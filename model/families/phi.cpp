@@ -13,7 +13,7 @@ Architecture phi(ConfigReader& config) {
                                 .max_positions = 2048,
                                 .activation = "gelu_new",
                                 .norm_eps_key = layer_norm_eps("layer_norm_eps")});
-  config.note_read({"embd_pdrop", "resid_pdrop"});
+  config.note_dropout({"embd_pdrop", "resid_pdrop"});
   Architecture a = llama_like("phi", sizes);
   use_layer_norms(a);
   set_attention_bias(a, true, true);

@@ -10,7 +10,7 @@ namespace {
 Architecture phi3(ConfigReader& config) {
   const LlamaSizes sizes = read_llama_sizes(
       config, {.norm_eps = 1e-5, .rope = {.yarn_is_longrope = true}, .max_positions = 4096});
-  config.note_read({"embd_pdrop", "resid_pdrop"});
+  config.note_dropout({"embd_pdrop", "resid_pdrop"});
   Architecture a = llama_like("phi3", sizes);
   fuse_qkv(a, {"self_attn.qkv_proj", "attn_qkv"});
   fuse_gate_up(a, {"mlp.gate_up_proj", "ffn_up"});

@@ -248,7 +248,19 @@ RotarySpec read_rope_keys(const io::JsonNode& config, const RopeSizes& sizes,
   if (parameters && is_by_layer(*parameters))
     parameters->reject("one set of parameters for all layers");
   if (scaling && parameters) warn_of_disagreement(config, *scaling, *parameters, defaults);
-  return read_dictionary(config, scaling ? scaling : parameters, sizes, defaults);
+  if (scaling || parameters || defaults.when_absent.empty())
+    return read_dictionary(config, scaling ? scaling : parameters, sizes, defaults);
+  const nlohmann::json absent = nlohmann::json::parse(defaults.when_absent);
+  return read_dictionary(config, io::JsonNode(absent, config.place() + ".rope_parameters"), sizes,
+                         defaults);
+}
+
+double rope_number(const io::JsonNode& config, const RopeDefaults& defaults, const char* key,
+                   double otherwise) {
+  for (const char* name : {"rope_scaling", "rope_parameters"})
+    if (const auto dictionary = filled(config, name)) return number_or(*dictionary, key, otherwise);
+  if (defaults.when_absent.empty()) return otherwise;
+  return nlohmann::json::parse(defaults.when_absent).value(key, otherwise);
 }
 
 LayerRotaries read_layer_rope_keys(const io::JsonNode& config, const RopeSizes& sizes,

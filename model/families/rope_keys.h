@@ -28,6 +28,7 @@ struct RopeDefaults {
   std::string theta_key = "rope_theta";               // beside the dictionary
   std::string partial_key = "partial_rotary_factor";  // beside the dictionary
   std::vector<std::string> read_elsewhere = {};       // keys within that the family itself reads
+  std::string when_absent = "";                       // the dictionary, in JSON, of files without
 };
 
 // Warns, once a file, where two keys disagree, and of keys of the dictionary that are not read.
@@ -44,6 +45,10 @@ struct LayerRotaries {
 // files rope_scaling is that of full layers, and the theta of each kind stands beside it.
 LayerRotaries read_layer_rope_keys(const io::JsonNode& config, const RopeSizes& sizes,
                                    const RopeDefaults& full, const RopeDefaults& sliding);
+
+// A number of the dictionary that counts (RopeDefaults::read_elsewhere).
+double rope_number(const io::JsonNode& config, const RopeDefaults& defaults, const char* key,
+                   double otherwise);
 
 // The rope_scaling of a config.json that says this; null for none.
 nlohmann::ordered_json rope_scaling_of(const RopeConfig& rope);

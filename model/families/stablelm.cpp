@@ -23,7 +23,8 @@ Architecture stablelm(ConfigReader& config) {
                                 .rope = {.partial_factor = 0.25},
                                 .max_positions = 4096,
                                 .norm_eps_key = layer_norm_eps("layer_norm_eps")});
-  config.note_read({"hidden_dropout", "rope_pct"});
+  config.note_dropout({"hidden_dropout"});
+  config.note_read({"rope_pct"});
   const ConfigKey parallel{{"use_parallel_residual"}, "use_parallel_residual"};
   Architecture a = llama_like("stablelm", sizes);
   use_layer_norms(a);

@@ -14,7 +14,7 @@ Architecture starcoder2(ConfigReader& config) {
                                 .max_positions = 4096,
                                 .activation = "gelu_pytorch_tanh",
                                 .norm_eps_key = layer_norm_eps("norm_epsilon")});
-  config.note_read({"residual_dropout", "embedding_dropout"});
+  config.note_dropout({"residual_dropout", "embedding_dropout"});
   const bool bias = config.boolean({{"use_bias"}}, true);
   Architecture a = llama_like("starcoder2", sizes);
   use_layer_norms(a);

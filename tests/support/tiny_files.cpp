@@ -108,7 +108,7 @@ void write_tiny_gguf(const std::string& path) {
     at::Tensor value = tensor.to(at::kFloat).contiguous();
     const model::GgufTensor stored = names.of_tensor(name);
     if (stored.rows == model::RowOrder::kRotaryPairs)
-      value = pairs_from_halves(value, stored.head_dim);
+      value = pairs_from_halves(value, stored.attention.head_dim);
     io::TensorView header;
     header.name = stored.name;
     header.dtype = io::DType::kF32;

@@ -1,0 +1,65 @@
+// GPT-2 (Radford et al. 2019): learned positions, LayerNorms, and matrices that files hold as
+// [in, out].
+#include "model/families/families.h"
+#include "model/families/layer_kinds.h"
+#include "model/families/layer_norm_like.h"
+
+namespace qlora::model {
+namespace {
+
+LlamaDefaults defaults() {
+  return {.vocab_size = 50257,
+          .hidden_size = 768,
+          .intermediate_size = 0,
+          .num_layers = 12,
+          .num_heads = 12,
+          .norm_eps = 1e-5,
+          .tied_embeddings = true,
+          .max_positions = 1024,
+          .activation = "gelu_new",
+          .activation_key = {{"activation_function"}},
+          .norm_eps_key = layer_norm_eps("layer_norm_epsilon"),
+          .rotates = false,
+          .keys = {.hidden = {{"n_embd", "hidden_size"}, "embedding_length", true},
+                   .inner = {{"n_inner"}, "feed_forward_length"},
+                   .layers = {{"n_layer", "num_hidden_layers"}, "block_count", true},
+                   .heads = {{"n_head", "num_attention_heads"}, "attention.head_count", true},
+                   .kv_heads = {{}, "attention.head_count_kv"},
+                   .head_dim = {},
+                   .positions = {{"n_positions", "max_position_embeddings"}, "context_length"}}};
+}
+
+void scale_scores(ConfigReader& config, Architecture& a) {
+  if (!config.boolean({{"scale_attn_weights"}}, true))
+    a.decoder.kinds[0].attention().shape.scale = 1;
+  if (!config.boolean({{"scale_attn_by_inverse_layer_idx"}}, false)) return;
+  edit_each_layer(a, [](BlockSpec& block, int64_t layer) {
+    block.attention().shape.scale /= static_cast<float>(layer + 1);
+  });
+}
+
+Architecture gpt2(ConfigReader& config) {
+  Architecture a = llama_like("gpt2", read_llama_sizes(config, defaults()));
+  config.note_dropout({"attn_pdrop", "embd_pdrop", "resid_pdrop"});
+  config.note_read({"n_ctx", "reorder_and_upcast_attn", "summary_activation",
+                    "summary_first_dropout", "summary_proj_to_labels", "summary_type",
+                    "summary_use_proj"});
+  use_layer_norms(a);
+  set_attention_bias(a, true, true);
+  fuse_qkv(a, {"attn.c_attn", "attn_qkv"});
+  use_plain_mlp(a, {"mlp.c_fc", "ffn_up"}, {"mlp.c_proj", "ffn_down"}, true);
+  name_modules(a, {"transformer.", "wte", "h.", "ln_1", "ln_2", "attn.c_proj", "ln_f"});
+  leave_unrotated(a);
+  a.embedding.positions = {{"transformer.wpe", "position_embd"}, a.max_positions};
+  a.decoder.kinds[0].for_each_linear([](LinearSpec& linear) { linear.stored_by_inputs = true; });
+  scale_scores(config, a);
+  return a;
+}
+
+}  // namespace
+
+Family gpt2_family() {
+  return {.name = "gpt2", .model_types = {"gpt2"}, .gguf_architectures = {"gpt2"}, .read = gpt2};
+}
+
+}  // namespace qlora::model

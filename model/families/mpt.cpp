@@ -1,0 +1,76 @@
+// MPT (MosaicML 2023): ALiBi with slopes of its own, LayerNorms without biases, no biases at all.
+#include "base/error.h"
+#include "model/families/families.h"
+#include "model/families/layer_norm_like.h"
+
+namespace qlora::model {
+namespace {
+
+LlamaDefaults defaults() {
+  return {.vocab_size = 50368,
+          .hidden_size = 2048,
+          .intermediate_size = 0,
+          .num_layers = 24,
+          .num_heads = 16,
+          .norm_eps = 1e-5,
+          .tied_embeddings = true,
+          .activation = "gelu",
+          .activation_key = {},
+          .norm_eps_key = layer_norm_eps("layer_norm_epsilon"),
+          .rotates = false,
+          .keys = {.hidden = {{"d_model", "hidden_size"}, "embedding_length", true},
+                   .inner = {{}, "feed_forward_length"},
+                   .layers = {{"n_layers", "num_hidden_layers"}, "block_count", true},
+                   .heads = {{"n_heads", "num_attention_heads"}, "attention.head_count", true},
+                   .kv_heads = {{}, "attention.head_count_kv"},
+                   .head_dim = {},
+                   .positions = {{"max_seq_len"}, "context_length"}}};
+}
+
+// attn_config of config.json. What transformers ignores is refused where it would make another
+// model of MosaicML's own program.
+void read_attention(ConfigReader& config, AttentionSpec& attention) {
+  attention.clamp = config.number({{}, "attention.clamp_kqv"}, 0);
+  const auto node = config.node({{"attn_config"}});
+  if (!node) return;
+  attention.clamp = node->find("clip_qkv") ? node->at("clip_qkv").as_number() : 0;
+  if (const auto scale = node->find("softmax_scale"))
+    attention.shape.scale = static_cast<float>(scale->as_number());
+  if (const auto alibi = node->find("alibi"); alibi && !alibi->as_bool())
+    alibi->reject("true: MPT models without ALiBi are not supported");
+  if (const auto norms = node->find("qk_ln"); norms && norms->as_bool())
+    norms->reject("false: norms of queries and keys are not supported");
+  if (const auto most = node->find("alibi_bias_max"); most && most->as_number() != 8)
+    most->reject("8");
+  if (const auto heads = node->find("kv_n_heads");
+      heads && heads->as_integer(1, 1 << 16) != attention.shape.heads)
+    heads->reject("absent: queries that share keys are not supported");
+}
+
+Architecture mpt(ConfigReader& config) {
+  const LlamaSizes sizes = read_llama_sizes(config, defaults());
+  config.note_dropout({"resid_pdrop", "emb_pdrop"});
+  config.note_read({"learned_pos_emb", "init_device", "no_bias", "embedding_fraction", "norm_type",
+                    "expansion_ratio", "verbose", "fc_type", "ffn_config", "init_config"},
+                   {"attention.max_alibi_bias"});
+  if (const auto scale = config.node({{"logit_scale"}}))
+    scale->reject("null: scaled logits are not supported");
+  Architecture a = llama_like("mpt", sizes);
+  use_layer_norms(a, false);
+  set_attention_bias(a, false, false);
+  fuse_qkv(a, {"attn.Wqkv", "attn_qkv"});
+  use_plain_mlp(a, {"ffn.up_proj", "ffn_up"}, {"ffn.down_proj", "ffn_down"}, false);
+  name_modules(a,
+               {"transformer.", "wte", "blocks.", "norm_1", "norm_2", "attn.out_proj", "norm_f"});
+  use_alibi(a, {.slopes = alibi_slopes_of_mpt(sizes.num_heads)});
+  read_attention(config, a.decoder.kinds[0].attention());
+  return a;
+}
+
+}  // namespace
+
+Family mpt_family() {
+  return {.name = "mpt", .model_types = {"mpt"}, .gguf_architectures = {"mpt"}, .read = mpt};
+}
+
+}  // namespace qlora::model
