@@ -14,9 +14,9 @@
 #include "base/error.h"
 #include "io/json_text.h"
 #include "model/model_header.h"
+#include "recipes/options_from_files.h"
 #include "recipes/plan.h"
 #include "recipes/recipe_yaml.h"
-#include "recipes/run_parts.h"
 #include "trainer/memory_fit.h"
 #include "trainer/time_plan.h"
 

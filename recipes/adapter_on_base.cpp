@@ -99,4 +99,15 @@ void take_off_initial_product(const std::string& adapter, const lora::LoraOption
       init, count);
 }
 
+void require_same_base(const std::string& adapter, const BaseModel& base) {
+  const auto record = lora::read_adapter_base(adapter);
+  if (!record || record->hash == base.record.hash) return;
+  fail<ConfigError>(
+      "{}: the adapter was trained on another base ({}, quantization {}, hash {}) than {} "
+      "(quantization {}, hash {}); give that base, or remove qlora_base.json from the adapter to "
+      "use it here",
+      adapter, record->path, record->quantization.to_text(), record->hash, base.path,
+      base.record.quantization.to_text(), base.record.hash);
+}
+
 }  // namespace qlora::recipes

@@ -22,4 +22,7 @@ lora::FittedAdapter fit_adapter(const std::string& adapter, const std::string& m
 void take_off_initial_product(const std::string& adapter, const lora::LoraOptions& fitted,
                               const quant::QuantizationOptions& quantization, BaseModel& base);
 
+// ConfigError unless the adapter's record, if it has one, names this base.
+void require_same_base(const std::string& adapter, const BaseModel& base);
+
 }  // namespace qlora::recipes

@@ -14,8 +14,8 @@
 #include "model/architecture.h"
 #include "model/hub_cache.h"
 #include "model/model_header.h"
+#include "recipes/options_from_files.h"
 #include "recipes/plan.h"
-#include "recipes/run_parts.h"
 
 namespace qlora::recipes {
 namespace {

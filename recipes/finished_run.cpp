@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
+#include "export/adapter.h"
+#include "recipes/stop_sentence.h"
+#include "recipes/training_facts.h"
 #include "trainer/checkpoint.h"
 
 namespace qlora::recipes {
@@ -17,6 +20,22 @@ std::string what_is_there(const RunDirectory& run) {
 }
 
 }  // namespace
+
+void finish(const Recipe& recipe, const RunDirectory& run, const BaseModel& base,
+            const trainer::TrainJob& job) {
+  if (job.stopped) {
+    log::write_info(stop_sentence(*job.stopped, job.state, run.path()));
+    return;
+  }
+  const std::string directory = run.file("adapter");
+  exporting::write_adapter_directory(directory, job.adapters, recipe.lora, base.record,
+                                     *base.tokenizer, base.chat_template.get(),
+                                     training_facts(recipe));
+  log::info("finished: {} steps, {} tokens; the adapter is in {}", job.state.step, job.state.tokens,
+            directory);
+  log::info("try it: qlora chat {}", run.path());
+  log::info("export: qlora export {} --format merged --output DIR", run.path());
+}
 
 void tell_finished(const RunDirectory& run) {
   log::info("{} was finished before: {}; nothing is left to train and nothing was changed",

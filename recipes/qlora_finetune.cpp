@@ -4,12 +4,16 @@
 
 #include "base/stop.h"
 #include "data/prepare.h"
+#include "recipes/attached_adapters.h"
 #include "recipes/base_model.h"
 #include "recipes/before_loading.h"
 #include "recipes/finished_run.h"
 #include "recipes/forecast.h"
+#include "recipes/machine.h"
 #include "recipes/run_directory.h"
-#include "recipes/run_parts.h"
+#include "recipes/starting_state.h"
+#include "recipes/train_job.h"
+#include "recipes/training_data.h"
 #include "trainer/checkpoint.h"
 #include "trainer/run_report.h"
 

@@ -13,7 +13,6 @@
 #include "quant/gguf_weight.h"
 #include "recipes/adapter_on_base.h"
 #include "recipes/run_directory.h"
-#include "recipes/run_parts.h"
 
 namespace qlora::recipes {
 namespace {

@@ -1,0 +1,16 @@
+// What a recipe leaves to the files that it names: the options of an adapter to go on from, the ids
+// of tokens that it spells out.
+#pragma once
+
+#include "recipes/recipe.h"
+
+namespace qlora::recipes {
+
+// With lora.from_adapter, rank, alpha, dropout and targets are those of that adapter.
+void adopt_adapter_options(Recipe& recipe);
+
+// Turns lora.trainable_tokens into lora.trainable_token_indices. ConfigError if the model's
+// tokenizer has no such token.
+void name_trained_tokens(Recipe& recipe);
+
+}  // namespace qlora::recipes
