@@ -35,6 +35,6 @@ if(TARGET qlora)
   install(CODE "execute_process(COMMAND \"${CMAKE_SOURCE_DIR}/scripts/completions.sh\" \"$<TARGET_FILE:qlora>\"
     \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_DATADIR}\" COMMAND_ERROR_IS_FATAL ANY)" COMPONENT qlora)
 endif()
-install(DIRECTORY "${CMAKE_SOURCE_DIR}/recipes/" DESTINATION "${CMAKE_INSTALL_DATADIR}/qlora/recipes"
-  COMPONENT qlora FILES_MATCHING PATTERN "*.yaml")
+install(FILES "${CMAKE_SOURCE_DIR}/recipes/quickstart.yaml" DESTINATION "${CMAKE_INSTALL_DATADIR}/qlora/recipes" COMPONENT qlora)
+install(DIRECTORY "${CMAKE_SOURCE_DIR}/recipes/ready" DESTINATION "${CMAKE_INSTALL_DATADIR}/qlora/recipes" COMPONENT qlora)
 install(DIRECTORY "${QLORA_TORCH_ROOT}/" DESTINATION "${libtorch_dir}" USE_SOURCE_PERMISSIONS COMPONENT libtorch)
