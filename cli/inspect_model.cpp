@@ -2,18 +2,24 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <type_traits>
 
+#include "base/error.h"
+#include "base/shown_text.h"
 #include "io/gguf.h"
+#include "io/json.h"
 #include "io/json_text.h"
 #include "io/read_file.h"
 #include "io/safetensors.h"
+#include "model/families/family.h"
 #include "model/footprint.h"
 #include "model/hub_cache.h"
-#include "model/load.h"
+#include "model/weight_source.h"
 #include "recipes/base_model.h"
 #include "recipes/run_directory.h"
 
@@ -47,6 +53,26 @@ Json footprint_json(const std::vector<FootprintRow>& rows) {
   return table;
 }
 
+// What `read` says of the model. Null for a family that this version does not read; the facts say
+// why, and are told all the same.
+template <typename Read>
+std::optional<model::Architecture> description_by(const Read& read, Json& facts) {
+  std::optional<model::Architecture> architecture;
+  try {
+    architecture = read();
+    facts["family"] = architecture->family;
+  } catch (const FormatError& error) {
+    facts["family"] = nullptr;
+    facts["not_read"] = error.what();
+  }
+  return architecture;
+}
+
+Json stored_footprint_json(const std::vector<io::TensorView>& tensors,
+                           const std::optional<model::Architecture>& architecture) {
+  return footprint_json(model::stored_footprint(tensors, architecture ? &*architecture : nullptr));
+}
+
 bool is_gguf(const std::string& path) { return path.ends_with(".gguf"); }
 
 std::vector<io::TensorView> tensors_of(const std::string& path) {
@@ -76,10 +102,11 @@ std::string grouped(int64_t number) {
   return text;
 }
 
-std::string line(const std::string& module, const std::string& format, const Json& facts) {
-  const auto number = [&facts](const char* key) { return facts.at(key).get<int64_t>(); };
-  return fmt::format("  {:<14} {:>6} {:>17} {:<13} {:>17}\n", module, number("count"),
-                     grouped(number("parameters")), format, grouped(number("bytes")));
+std::string line(size_t width, const std::string& module, const std::string& count,
+                 const std::string& parameters, const std::string& format,
+                 const std::string& bytes) {
+  return fmt::format("  {:<{}} {:>6} {:>17} {:<13} {:>17}\n", module, width, count, parameters,
+                     format, bytes);
 }
 
 }  // namespace
@@ -121,18 +148,25 @@ Json describe_gguf(const std::string& path) {
         value);
   }
   facts["tokenizer"] = file.text_or("tokenizer.ggml.model", "none");
+  const auto architecture = description_by([&] { return model::read_architecture(file); }, facts);
   facts["tensors"] = tensor_facts(file.tensors());
-  facts["footprint"] = footprint_json(model::stored_footprint(file.tensors()));
+  facts["footprint"] = stored_footprint_json(file.tensors(), architecture);
   return facts;
 }
 
 Json describe_model_directory(const std::string& path) {
   Json facts = {{"kind", "Hugging Face model"}, {"path", path}};
-  facts["config"] =
-      io::ordered_json_from_text(io::read_bytes((fs::path(path) / "config.json").string()));
+  const std::string config = (fs::path(path) / "config.json").string();
+  facts["config"] = io::ordered_json_from_text(io::read_bytes(config));
+  const auto architecture = description_by(
+      [&] {
+        const nlohmann::json document = io::read_json_file(config);
+        return model::read_architecture(io::JsonNode(document, config));
+      },
+      facts);
   const auto tensors = io::read_safetensors_directory(path).tensors;
   facts["tensors"] = tensor_facts(tensors);
-  facts["footprint"] = footprint_json(model::stored_footprint(tensors));
+  facts["footprint"] = stored_footprint_json(tensors, architecture);
   return facts;
 }
 
@@ -141,22 +175,31 @@ Json run_footprint(const std::string& run_directory) {
   const auto path = model::find_model(recipe.model.path);
   if (!path) return nullptr;
   const auto source = model::open_weights(*path);
-  auto rows = model::kept_footprint(tensors_of(*path), recipe.quantization,
-                                    model::resolved_dtype(recipe.model.dtype, *source),
-                                    source->architecture().tied_embeddings);
+  auto rows = model::kept_footprint(*source, tensors_of(*path), recipe.model, recipe.quantization);
   const std::string adapter = (fs::path(run_directory) / "adapter").string();
   if (fs::exists(adapter)) add_adapter(adapter, rows);
   return footprint_json(rows);
 }
 
 std::string footprint_text(const Json& footprint) {
-  std::string text = fmt::format("  {:<14} {:>6} {:>17} {:<13} {:>17}\n", "module", "count",
-                                 "parameters", "format", "bytes");
+  const auto text_of = [](const Json& row, const char* key) {
+    return shown_text(row.at(key).get<std::string>());
+  };
+  size_t width = 14;
   for (const Json& row : footprint.at("rows"))
-    text += line(row.at("module").get<std::string>(), row.at("format").get<std::string>(), row);
+    width = std::max(width, text_of(row, "module").size());
+  const auto line_of = [width](const std::string& module, const std::string& format,
+                               const Json& facts) {
+    const auto number = [&facts](const char* key) { return facts.at(key).get<int64_t>(); };
+    return line(width, module, fmt::format("{}", number("count")), grouped(number("parameters")),
+                format, grouped(number("bytes")));
+  };
+  std::string text = line(width, "module", "count", "parameters", "format", "bytes");
+  for (const Json& row : footprint.at("rows"))
+    text += line_of(text_of(row, "module"), text_of(row, "format"), row);
   for (const auto& [format, sum] : footprint.at("formats").items())
-    text += line("all", format, sum);
-  return text + line("total", "", footprint.at("total"));
+    text += line_of("all", format, sum);
+  return text + line_of("total", "", footprint.at("total"));
 }
 
 }  // namespace qlora::cli

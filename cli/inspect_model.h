@@ -9,8 +9,9 @@
 
 namespace qlora::cli {
 
-// Facts as JSON. "footprint" is a table: rows of module, count, parameters, format and bytes, sums
-// by format, and the total.
+// Facts as JSON. "family" is the model's, null where this version reads no such family, and then
+// "not_read" says why. "footprint" is a table: rows of module, count, parameters, format and bytes,
+// sums by format, and the total.
 nlohmann::ordered_json describe_gguf(const std::string& path);
 nlohmann::ordered_json describe_model_directory(const std::string& path);
 // The footprint of a run's base as the run keeps it in memory, with the adapter's; null if the base

@@ -1,52 +1,55 @@
 #include "model/footprint.h"
 
-#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <unordered_map>
+#include <utility>
 
-#include "base/error.h"
 #include "io/json.h"
+#include "model/load.h"
+#include "model/tensor_kinds.h"
 #include "quant/frozen_size.h"
 
 namespace qlora::model {
 namespace {
 
-constexpr const char* kOrder[] = {"embedding", "q_proj",    "k_proj",  "v_proj",    "o_proj",
-                                  "qkv_proj",  "gate_proj", "up_proj", "down_proj", "gate_up_proj",
-                                  "norms",     "biases",    "head",    "other"};
 constexpr const char* kPackedState = ".quant_state.bitsandbytes__";
+constexpr int64_t kMostElements = int64_t{1} << 40;  // of one packed weight
 
-// One weight, its packed parts gathered.
-struct Weight {
-  std::string module;  // "model.layers.0.self_attn.q_proj", "blk.0.attn_q"
+// What is counted as one, its parts gathered: a weight, or a norm with its bias.
+struct StoredWeight {
   std::string kind, format;
-  std::vector<int64_t> shape;
-  int64_t bytes = 0;
+  int64_t parameters = 0;
+  int64_t bytes = 0;    // in the files
+  int64_t held = 0;     // in memory, if it stays as it is stored
   bool packed = false;  // by bitsandbytes
   bool blocks = false;  // of GGUF
-
-  int64_t parameters() const {
-    int64_t n = 1;
-    for (const int64_t size : shape) n *= size;
-    return n;
-  }
 };
+using StoredWeights = std::unordered_map<std::string, StoredWeight>;  // by TensorKind::module
 
-std::string kind_of(const std::string& module) {
-  static const std::map<std::string, std::string> of_gguf = {
-      {"attn_q", "q_proj"},     {"attn_k", "k_proj"},          {"attn_v", "v_proj"},
-      {"attn_qkv", "qkv_proj"}, {"attn_output", "o_proj"},     {"ffn_gate", "gate_proj"},
-      {"ffn_up", "up_proj"},    {"ffn_down", "down_proj"},     {"token_embd", "embedding"},
-      {"output", "head"},       {"embed_tokens", "embedding"}, {"lm_head", "head"}};
-  const std::string last = module.substr(module.rfind('.') + 1);
-  if (const auto found = of_gguf.find(last); found != of_gguf.end()) return found->second;
-  if (last.ends_with("norm")) return "norms";
-  for (const char* kind : kOrder)
-    if (last == kind) return last;
-  return "other";
-}
+class Rows {
+ public:
+  explicit Rows(const TensorKinds& kinds) : kinds_(kinds) {}
 
-bool is_linear(const std::string& kind) { return kind.ends_with("_proj"); }
+  void add(const std::string& kind, const std::string& format, int64_t parameters, int64_t bytes) {
+    FootprintRow& row = rows_[{kinds_.rank(kind), format}];
+    row.kind = kind;
+    row.format = format;
+    ++row.count;
+    row.parameters += parameters;
+    row.bytes += bytes;
+  }
+
+  std::vector<FootprintRow> in_order() const {
+    std::vector<FootprintRow> rows;
+    for (const auto& [place, row] : rows_) rows.push_back(row);
+    return rows;
+  }
+
+ private:
+  const TensorKinds& kinds_;
+  std::map<std::pair<size_t, std::string>, FootprintRow> rows_;
+};
 
 std::string format_of(io::DType dtype) {
   switch (dtype) {
@@ -61,107 +64,110 @@ std::string format_of(io::DType dtype) {
   }
 }
 
-// "a.q_proj.weight.absmax" -> "a.q_proj" and ".weight.absmax".
-std::pair<std::string, std::string> split_name(const std::string& name) {
-  if (const size_t part = name.find(".weight."); part != std::string::npos)
-    return {name.substr(0, part), name.substr(part)};
-  const size_t dot = name.rfind('.');
-  return dot == std::string::npos ? std::pair(name, std::string())
-                                  : std::pair(name.substr(0, dot), name.substr(dot));
+int64_t num_elements(const io::JsonNode& shape) {
+  int64_t elements = 1;
+  for (const io::JsonNode& size : shape.elements())
+    elements *= size.as_integer(1, kMostElements / elements);
+  return elements;
 }
 
-void read_packed_state(const io::TensorView& view, const std::string& code, Weight& weight) {
+void read_packed_state(const io::TensorView& view, const std::string& code, StoredWeight& weight) {
   const std::string place = view.file + ": " + view.name;
   const std::string_view text(reinterpret_cast<const char*>(view.bytes.data()), view.bytes.size());
   const nlohmann::json document = io::parse_json(text, place);
   const io::JsonNode state(document, place);
-  weight.shape.clear();
-  for (const io::JsonNode& size : state.at("shape").elements())
-    weight.shape.push_back(size.as_integer(1, int64_t{1} << 40));
-  weight.format = code + (state.find("nested_blocksize") ? "+dq" : "");
+  const bool nested = state.find("nested_blocksize").has_value();
+  weight.parameters = num_elements(state.at("shape"));
+  weight.format = code + (nested ? "+dq" : "");
   weight.packed = true;
+  if (nested) weight.held += 4;  // the offset of the scales, a float32
 }
 
-void add_part(const io::TensorView& view, const std::string& suffix, Weight& weight) {
-  weight.bytes += static_cast<int64_t>(view.bytes.size());
-  if (const size_t state = suffix.find(kPackedState); state != std::string::npos) {
-    read_packed_state(view, suffix.substr(state + std::string(kPackedState).size()), weight);
-  } else if (suffix == ".SCB") {
+void add_part(const io::TensorView& view, const std::string& part, StoredWeight& weight) {
+  const auto bytes = static_cast<int64_t>(view.bytes.size());
+  weight.bytes += bytes;
+  if (const size_t state = part.find(kPackedState); state != std::string::npos)
+    return read_packed_state(view, part.substr(state + std::string(kPackedState).size()), weight);
+  if (part == ".weight.quant_map" || part == ".weight_format") return;  // known by the format
+  weight.held += bytes;
+  const bool in_four_bits = weight.packed && weight.format != "int8";
+  if (part == ".SCB") {
     weight.format = "int8";
     weight.packed = true;
-  } else if (suffix == ".weight" && !weight.packed) {
-    weight.shape = view.shape;
-    weight.format = format_of(view.dtype);
+  } else if (part == ".weight" && !in_four_bits) {
+    weight.parameters += view.num_elements();
     weight.blocks = io::is_block_type(view.dtype);
-  } else if (suffix == ".weight" && weight.format == "int8") {
-    weight.shape = view.shape;
+    if (!weight.packed) weight.format = format_of(view.dtype);
+  } else if (part == ".bias") {
+    weight.parameters += view.num_elements();
   }
+  if (weight.format.empty()) weight.format = format_of(view.dtype);
 }
 
-std::vector<Weight> weights_of(const std::vector<io::TensorView>& tensors) {
-  std::map<std::string, Weight> weights;
+StoredWeights stored_weights(const std::vector<io::TensorView>& tensors, const TensorKinds& kinds) {
+  StoredWeights weights;
   for (const io::TensorView& view : tensors) {
-    auto [module, suffix] = split_name(view.name);
-    const bool bias = suffix == ".bias";
-    Weight& weight = weights[bias ? view.name : module];
-    weight.module = module;
-    weight.kind = bias ? "biases" : kind_of(module);
-    add_part(view, bias ? ".weight" : suffix, weight);
+    const TensorKind of = kinds.of(view);
+    StoredWeight& weight = weights[of.module];
+    weight.kind = of.kind;
+    add_part(view, of.part, weight);
   }
-  std::vector<Weight> all;
-  for (auto& [name, weight] : weights)
-    if (!weight.shape.empty()) all.push_back(std::move(weight));
-  return all;
+  return weights;
 }
 
-void keep_as_loaded(Weight& weight, const quant::QuantizationOptions& options,
-                    at::ScalarType dtype) {
-  const bool kept_blocks = weight.blocks && is_linear(weight.kind) && options.method == "as_stored";
-  if (weight.packed || kept_blocks || weight.kind == "other") return;
-  const at::ScalarType held = weight.kind == "norms" ? at::kFloat : dtype;
-  if (is_linear(weight.kind)) {
-    const auto size = quant::frozen_size(quant::WeightShape::of(weight.shape, "footprint"), held,
-                                         options, weight.module);
-    weight.format = size.format;
-    weight.bytes = size.bytes;
-  } else {
-    weight.format = quant::dense_format(held);
-    weight.bytes = weight.parameters() * static_cast<int64_t>(c10::elementSize(held));
+// Of a linear layer that lies in the files as `stored`, null where it does not.
+quant::FrozenSize kept_size(const std::string& module, const LinearSpec& linear,
+                            const StoredWeight* stored, at::ScalarType dtype,
+                            const quant::QuantizationOptions& options) {
+  const bool in_blocks = stored && stored->blocks && options.method == "as_stored";
+  if (in_blocks || (stored && stored->packed)) {
+    const bool weight_only = stored->format == "int8" && options.method == "int8_weight_only";
+    return {weight_only ? "int8 (W8A16)" : stored->format, stored->held};
   }
-}
-
-std::vector<FootprintRow> rows_of(const std::vector<Weight>& weights) {
-  std::vector<FootprintRow> rows;
-  for (const char* kind : kOrder) {
-    std::map<std::string, FootprintRow> of_kind;
-    for (const Weight& weight : weights) {
-      if (weight.kind != kind) continue;
-      FootprintRow& row = of_kind[weight.format];
-      row.kind = kind;
-      row.format = weight.format;
-      ++row.count;
-      row.parameters += weight.parameters();
-      row.bytes += weight.bytes;
-    }
-    for (auto& [format, row] : of_kind) rows.push_back(std::move(row));
-  }
-  return rows;
+  return quant::frozen_size(quant::WeightShape::matrix(linear.out, linear.in), dtype, options,
+                            module);
 }
 
 }  // namespace
 
-std::vector<FootprintRow> stored_footprint(const std::vector<io::TensorView>& tensors) {
-  return rows_of(weights_of(tensors));
+std::vector<FootprintRow> stored_footprint(const std::vector<io::TensorView>& tensors,
+                                           const Architecture* architecture) {
+  const TensorKinds kinds(tensors, architecture);
+  Rows rows(kinds);
+  for (const auto& [module, weight] : stored_weights(tensors, kinds))
+    rows.add(weight.kind, weight.format, weight.parameters, weight.bytes);
+  return rows.in_order();
 }
 
-std::vector<FootprintRow> kept_footprint(const std::vector<io::TensorView>& tensors,
-                                         const quant::QuantizationOptions& options,
-                                         at::ScalarType dtype, bool tied_embeddings) {
-  std::vector<Weight> weights = weights_of(tensors);
-  if (tied_embeddings)
-    std::erase_if(weights, [](const Weight& weight) { return weight.kind == "head"; });
-  for (Weight& weight : weights) keep_as_loaded(weight, options, dtype);
-  return rows_of(weights);
+std::vector<FootprintRow> kept_footprint(const WeightSource& source,
+                                         const std::vector<io::TensorView>& tensors,
+                                         const ModelOptions& options,
+                                         const quant::QuantizationOptions& quantization) {
+  const Architecture& a = source.architecture();
+  const at::ScalarType dtype = resolved_dtype(options.dtype, source);
+  const at::ScalarType outer = options.upcast == "all" ? at::kFloat : dtype;
+  const TensorKinds kinds(tensors, &a);
+  const StoredWeights stored = stored_weights(tensors, kinds);
+  Rows rows(kinds);
+  const auto add_dense = [&](const std::string& kind, int64_t numbers, at::ScalarType type) {
+    if (numbers > 0)
+      rows.add(kind, quant::dense_format(type), numbers,
+               numbers * static_cast<int64_t>(c10::elementSize(type)));
+  };
+  for (const LookupTable& table : lookup_tables(a)) add_dense(table.kind, table.numbers, outer);
+  for_each_linear(a, [&](const std::string& module, const LinearSpec& linear) {
+    const auto found = stored.find(module);
+    const auto size = kept_size(module, linear, found == stored.end() ? nullptr : &found->second,
+                                dtype, quantization);
+    rows.add(last_name(module), size.format, linear.numbers(), size.bytes);
+    if (linear.bias) add_dense("biases", linear.out, dtype);
+  });
+  for_each_norm(a, [&](const std::string&, const NormSpec& norm) {
+    add_dense("norms", norm.numbers() * ((norm.weight ? 1 : 0) + (norm.bias ? 1 : 0)), at::kFloat);
+  });
+  if (a.head.bias) add_dense("biases", a.head.out, outer);
+  if (!a.tied_embeddings) add_dense("head", a.head.numbers(), outer);
+  return rows.in_order();
 }
 
 }  // namespace qlora::model
