@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/shown_text.h"
 #include "base/terminal.h"
 #include "cli/inspect_data.h"
 #include "cli/inspect_model.h"
@@ -99,7 +100,8 @@ void print(const Json& facts, const std::string& indent) {
       print(value, indent + "  ");
     } else {
       fmt::print("{}{}: {}\n", indent, key,
-                 value.is_string() ? value.get<std::string>() : qlora::io::json_text(value));
+                 value.is_string() ? qlora::shown_text(value.get<std::string>())
+                                   : qlora::io::json_text(value));
     }
   }
 }

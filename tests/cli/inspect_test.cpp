@@ -1,10 +1,14 @@
 // `qlora inspect` of models and runs.
+#include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
 
+#include "quant/tensor_file.h"
 #include "recipes/quantize_model.h"
 #include "tests/cli/program.h"
 
@@ -38,6 +42,7 @@ TEST(Inspect, AQuantizedDirectoryIsATableByModuleAndFormat) {
   options.quantization.method = "nf4";
   recipes::quantize_model(options);
   const json facts = inspected(dir, dir / "quantized");
+  EXPECT_EQ(facts.at("family").get<std::string>(), "llama");
   EXPECT_EQ(format(row_of(facts, "down_proj")), "nf4+dq");
   EXPECT_EQ(number(row_of(facts, "down_proj"), "parameters"), 2 * 48 * 32);
   EXPECT_EQ(number(row_of(facts, "embedding"), "bytes"), 2 * 258 * 32);
@@ -49,6 +54,52 @@ TEST(Inspect, AQuantizedDirectoryIsATableByModuleAndFormat) {
   EXPECT_THAT(text.out, HasSubstr("down_proj"));
   EXPECT_THAT(text.out, HasSubstr("nf4+dq"));
   EXPECT_THAT(text.out, HasSubstr("total"));
+}
+
+// Tensors of a family that no version reads, a linear layer with a long name among them.
+void write_unknown_family(const TempDir& dir, const std::string& linear) {
+  dir.write("unknown/config.json", R"({"model_type": "gpt99", "n_embd": 32})");
+  quant::write_tensors(dir / "unknown/model.safetensors",
+                       {{"wte.weight", at::zeros({61, 32}, at::kHalf)},
+                        {"h.0.ln_1.weight", at::zeros({32}, at::kHalf)},
+                        {"h.0." + linear + ".weight", at::zeros({96, 32}, at::kHalf)},
+                        {"h.0." + linear + ".bias", at::zeros({96}, at::kHalf)}});
+}
+
+TEST(Inspect, AFamilyThatIsNotReadIsATableByTheNamesOfItsTensors) {
+  TempDir dir;
+  write_unknown_family(dir, "attn.c_attn");
+  const json facts = inspected(dir, dir / "unknown");
+  EXPECT_TRUE(facts.at("family").is_null());
+  EXPECT_THAT(facts.at("not_read").get<std::string>(), HasSubstr("gpt99"));
+  EXPECT_EQ(number(row_of(facts, "wte"), "parameters"), 61 * 32);
+  EXPECT_EQ(number(row_of(facts, "c_attn"), "parameters"), 96 * 32);
+  EXPECT_EQ(number(row_of(facts, "norms"), "bytes"), 2 * 32);
+  EXPECT_EQ(number(row_of(facts, "biases"), "bytes"), 2 * 96);
+  EXPECT_EQ(number(facts.at("footprint").at("total"), "bytes"), 2 * (61 * 32 + 32 + 96 * 32 + 96));
+}
+
+TEST(Inspect, TheColumnsOfTheTableAreAsWideAsTheLongestName) {
+  TempDir dir;
+  write_unknown_family(dir, "a_linear_layer_with_a_long_name");
+  const Finished text = run_qlora(dir, {"inspect", dir / "unknown"});
+  EXPECT_EQ(text.exit_code, 0) << text.err;
+  std::istringstream table(text.out.substr(text.out.find("footprint:\n") + 11));
+  std::set<size_t> lengths;
+  for (std::string line; std::getline(table, line);) lengths.insert(line.size());
+  EXPECT_EQ(lengths.size(), 1u) << text.out;
+  EXPECT_THAT(text.out, HasSubstr("a_linear_layer_with_a_long_name"));
+}
+
+TEST(Inspect, NamesInFilesDoNotSteerTheTerminal) {
+  TempDir dir;
+  write_unknown_family(dir, "red\x1b[31m");
+  dir.write("unknown/config.json", R"({"model_type": "blue\u001b[34m"})");
+  const Finished text = run_qlora(dir, {"inspect", dir / "unknown"});
+  EXPECT_EQ(text.exit_code, 0) << text.err;
+  EXPECT_EQ(text.out.find('\x1b'), std::string::npos);
+  EXPECT_THAT(text.out, HasSubstr("red\\x1B[31m"));
+  EXPECT_THAT(text.out, HasSubstr("model_type: blue\\x1B[34m"));
 }
 
 TEST(Inspect, ARunShowsWhatItKeepsInMemory) {
