@@ -154,7 +154,8 @@ std::vector<FootprintRow> kept_footprint(const WeightSource& source,
       rows.add(kind, quant::dense_format(type), numbers,
                numbers * static_cast<int64_t>(c10::elementSize(type)));
   };
-  for (const LookupTable& table : lookup_tables(a)) add_dense(table.kind, table.numbers, outer);
+  for (const LookupTable& table : lookup_tables(a))
+    add_dense(table.kind, table.numbers, table.kind == "embedding" ? outer : dtype);
   for_each_linear(a, [&](const std::string& module, const LinearSpec& linear) {
     const auto found = stored.find(module);
     const auto size = kept_size(module, linear, found == stored.end() ? nullptr : &found->second,

@@ -52,7 +52,12 @@ TensorKind by_own_name(const std::string& name) {
 }  // namespace
 
 std::vector<LookupTable> lookup_tables(const Architecture& a) {
-  return {{"embedding", a.embedding, a.vocab_size * a.hidden_size}};
+  const EmbeddingSpec& embedding = a.embedding;
+  std::vector<LookupTable> tables = {
+      {"embedding", embedding.names, a.vocab_size * embedding.width}};
+  if (const PositionSpec& learned = embedding.positions; learned.present())
+    tables.push_back({"positions", learned.names, learned.rows * a.hidden_size});
+  return tables;
 }
 
 std::string last_name(const std::string& module) { return module.substr(module.rfind('.') + 1); }

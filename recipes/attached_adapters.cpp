@@ -28,7 +28,8 @@ void report_trained_parts(const Recipe& recipe, const BaseModel& base,
       lora::tying_sentence(recipe.lora, adapters.embeddings(),
                            base.model->architecture().tied_embeddings, adapter_on_head);
   if (!tying.empty()) log::write_info(tying);
-  const std::string refusal = lora::refusal_sentence(recipe.lora);
+  const std::string refusal =
+      lora::refusal_sentence(recipe.lora, base.model->architecture().embedding_names());
   if (!refusal.empty()) log::write_warning(refusal);
 }
 

@@ -7,7 +7,7 @@
 
 namespace qlora::recipes {
 
-void warn_of_long_rows(const std::vector<data::Example>& examples,
+void check_row_lengths(const std::vector<data::Example>& examples,
                        const std::vector<data::DatasetOptions>& sets,
                        const model::Architecture& architecture) {
   const auto is_long = [&](const data::Example& example) {

@@ -9,10 +9,10 @@
 namespace qlora::recipes {
 
 // Warns, with file, line and length of the first, of examples of more tokens than
-// max_position_embeddings. Rotary positions go on beyond it, where the model has learnt nothing; a
-// family whose positions are a table must refuse such rows instead. `sets`: data.train or
+// max_position_embeddings: rotary positions go on beyond it, where the model has learnt nothing.
+// ConfigError where positions are a table (GPT-2, OPT), which ends there. `sets`: data.train or
 // data.eval, from which the examples come.
-void warn_of_long_rows(const std::vector<data::Example>& examples,
+void check_row_lengths(const std::vector<data::Example>& examples,
                        const std::vector<data::DatasetOptions>& sets,
                        const model::Architecture& architecture);
 

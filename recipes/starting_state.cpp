@@ -120,8 +120,8 @@ Recipe with_choices(Recipe recipe, const trainer::TrainState& state) {
 void complete_state(const Recipe& recipe, const BaseModel& base, const data::PreparedData& data,
                     const data::Loader& loader, trainer::TrainState& state) {
   const model::Architecture& architecture = base.model->architecture();
-  warn_of_long_rows(data.train, recipe.data.train, architecture);
-  warn_of_long_rows(data.eval, recipe.data.eval.empty() ? recipe.data.train : recipe.data.eval,
+  check_row_lengths(data.train, recipe.data.train, architecture);
+  check_row_lengths(data.eval, recipe.data.eval.empty() ? recipe.data.train : recipe.data.eval,
                     architecture);
   const int64_t total = total_steps(recipe, loader);
   if (state.horizon > 0) {

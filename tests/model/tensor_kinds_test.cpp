@@ -43,7 +43,7 @@ LlamaSizes tiny_sizes() {
 Architecture gpt_like() {
   Architecture a = llama_like("gpt", tiny_sizes());
   a.tied_embeddings = true;
-  a.embedding = {"transformer.wte", "token_embd"};
+  a.embedding.names = {"transformer.wte", "token_embd"};
   a.decoder.prefix.hugging_face = "transformer.h.";
   a.decoder.final_norm.names.hugging_face = "transformer.ln_f";
   BlockSpec& block = a.decoder.kinds[0];

@@ -48,6 +48,7 @@ BytesByKind bytes_of(model::CausalLm& model) {
     add("norms", norm->frozen_bias);
   }
   add("embedding", model.embedding.weight);
+  add("positions", model.positions);
   const lora::LoraLinear& head = model.head.layers().front();
   if (!model.architecture().tied_embeddings) bytes["head"] += head.base->bytes();
   add("biases", head.bias);
