@@ -11,6 +11,8 @@
 #include "export/tokenizer_directory.h"
 #include "export/weight_files.h"
 #include "io/atomic_write.h"
+#include "lora/expert_names.h"
+#include "model/expert_tensors.h"
 #include "model/file_layout.h"
 
 namespace qlora::exporting {
@@ -112,6 +114,25 @@ class Parts {
     for (const lora::LoraLinear& layer : group.layers()) linear(layer);
   }
 
+  // As the family's files hold them; `block`: "model.layers.0.".
+  void experts(const std::string& block, const model::ExpertsSpec& spec,
+               const std::vector<model::ExpertWeights>& weights) {
+    const model::ExpertFiles& files = spec.files;
+    if (files.gate.empty()) {
+      stack(block + files.stacked_gate_up, spec, spec.gate_up, weights, &Expert::gate_up);
+      stack(block + files.stacked_down, spec, spec.down, weights, &Expert::down);
+      return;
+    }
+    for (size_t e = 0; e < weights.size(); ++e) {
+      const auto index = static_cast<int64_t>(e);
+      const lora::LoraLinear& gate_up = weights[e].gate_up.layers().front();
+      const lora::LoraLinear& down = weights[e].down.layers().front();
+      rows(block + model::numbered(files.gate, index), gate_up, 0, spec.inner);
+      rows(block + model::numbered(files.up, index), gate_up, spec.inner, spec.inner);
+      rows(block + model::numbered(files.down, index), down, 0, spec.down.out);
+    }
+  }
+
   // One that no training changed.
   void frozen(const std::string& name, const at::Tensor& value) {
     add(name, value.sizes().vec(), [original = original_, name, value, dtype = dtype_] {
@@ -122,6 +143,45 @@ class Parts {
   std::vector<WeightPart> take() { return std::move(parts_); }
 
  private:
+  using Expert = model::ExpertWeights;
+
+  void rows(const std::string& module, const lora::LoraLinear& linear, int64_t first,
+            int64_t count) {
+    add(module + ".weight", {count, linear.in_features()},
+        [&linear, first, count, original = original_] {
+          return merged_weight(linear, original).narrow(0, first, count);
+        });
+  }
+
+  // One matrix of all experts.
+  void stack(const std::string& name, const model::ExpertsSpec& spec,
+             const model::LinearSpec& matrix, const std::vector<Expert>& weights,
+             lora::LinearGroup Expert::*which) {
+    const auto count = static_cast<int64_t>(weights.size());
+    const bool by_inputs = spec.files.stacked_by_inputs;
+    const bool in_turn = by_inputs && which == &Expert::gate_up;
+    const auto of_all = [&weights, which, in_turn](const auto& of) {
+      std::vector<at::Tensor> all;
+      for (const Expert& expert : weights) {
+        const at::Tensor tensor = of((expert.*which).layers().front());
+        all.push_back(in_turn ? model::rows_in_turn(tensor) : tensor);
+      }
+      return at::stack(all);
+    };
+    add(name,
+        by_inputs ? std::vector{count, matrix.in, matrix.out}
+                  : std::vector{count, matrix.out, matrix.in},
+        [of_all, by_inputs, original = original_] {
+          const at::Tensor all = of_all([original](const lora::LoraLinear& linear) {
+            return merged_weight(linear, original);
+          });
+          return by_inputs ? all.transpose(1, 2) : all;
+        });
+    if (matrix.bias)
+      add(name + "_bias", {count, matrix.out},
+          [of_all] { return of_all([](const lora::LoraLinear& linear) { return linear.bias; }); });
+  }
+
   void trained(const std::string& name, const at::Tensor& value) {
     add(name, value.sizes().vec(), [value] { return value; });
   }
@@ -159,7 +219,15 @@ std::vector<WeightPart> parts_of(const model::CausalLm& model, at::ScalarType dt
                 [&](const model::NormSpec& spec, const lora::NormWeight& norm) {
                   parts.norm(a.module(index, spec.names), spec, norm);
                 });
-    for (const lora::LinearGroup* group : layer.groups()) parts.group(*group);
+    for (const auto& [name, sinks] : layer.named_sinks(a, index)) parts.frozen(name, sinks);
+    const auto& branches = a.block(index).branches;
+    for (size_t b = 0; b < branches.size(); ++b) {
+      if (const model::ExpertsSpec* experts = branches[b].experts())
+        parts.experts(a.decoder.prefix.hugging_face + std::to_string(i) + ".", *experts,
+                      layer.branches[b].experts);
+      for (const lora::LinearGroup* group : layer.branches[b].groups())
+        if (!lora::expert_name(group->layers().front().name)) parts.group(*group);
+    }
   }
   parts.group(model.head_projection);
   if (const model::NormSpec& last = a.decoder.final_norm; last.present())

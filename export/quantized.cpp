@@ -63,7 +63,8 @@ constexpr const char* kPurpose = "the quantized model";
 // Versions of transformers differ in what they call the module of a head that files name otherwise.
 PackedLayers::PackedLayers(const model::Architecture& architecture)
     : skipped{architecture.head.names.hugging_face} {
-  if (!architecture.head_in_files.empty()) skipped.push_back(architecture.head_in_files);
+  const std::string in_files = model::FileLayout(architecture).in_files(skipped.front());
+  if (in_files != skipped.front()) skipped.push_back(in_files);
 }
 
 void PackedLayers::add(const lora::LinearGroup& group) {

@@ -16,6 +16,7 @@
 #include "io/json.h"
 #include "io/json_text.h"
 #include "lora/adapter_names.h"
+#include "lora/expert_adapters.h"
 #include "quant/tensor_file.h"
 
 namespace qlora::lora {
@@ -47,7 +48,7 @@ nlohmann::json tokens_json(const std::map<std::string, std::vector<int64_t>>& to
 std::string config_text(const AdapterSet& adapters, const LoraOptions& options,
                         const AdapterBase& base) {
   const nlohmann::json none = nullptr;
-  const nlohmann::json config = {
+  nlohmann::json config = {
       {"alpha_pattern",
        nlohmann::json::object_t(options.alpha_pattern.begin(), options.alpha_pattern.end())},
       {"auto_mapping", none},
@@ -73,6 +74,9 @@ std::string config_text(const AdapterSet& adapters, const LoraOptions& options,
       {"trainable_token_indices", tokens_json(options.trainable_token_indices)},
       {"use_dora", options.use_dora},
       {"use_rslora", options.use_rslora}};
+  // Versions of PEFT before 0.17 do not know it.
+  if (!adapters.target_parameters().empty())
+    config["target_parameters"] = adapters.target_parameters();
   return io::json_text(config, 2) + "\n";
 }
 
@@ -115,7 +119,7 @@ constexpr std::pair<const char*, Use> kFields[] = {
     {"runtime_config", Use::kIrrelevant},
     {"fan_in_fan_out", Use::kRead},
     {"lora_bias", Use::kOnlyUnset},
-    {"target_parameters", Use::kOnlyUnset},
+    {"target_parameters", Use::kRead},
     {"layer_replication", Use::kOnlyUnset},
     {"alora_invocation_tokens", Use::kOnlyUnset},
     {"use_qalora", Use::kOnlyUnset},
@@ -249,7 +253,8 @@ void write_adapter(const std::string& directory, const AdapterSet& adapters,
     tensors.emplace_back(tensor.name, in_file(tensor).to(dtype).contiguous());
   for (const auto& [name, original] : adapters.copies())
     tensors.emplace_back(name, tensor_named(tensors, original));
-  quant::write_tensors(in(directory, kTensorFile), tensors, {{"format", "pt"}});
+  quant::write_tensors(in(directory, kTensorFile), with_experts_stacked(tensors),
+                       {{"format", "pt"}});
   io::write_file_atomically(in(directory, kConfigFile), config_text(adapters, options, base));
   const nlohmann::ordered_json record = {{"base_hash", base.hash},
                                          {"model_path", base.path},
@@ -290,7 +295,11 @@ LoraOptions read_adapter_options(const std::string& directory) {
   options.use_rslora = config.bool_or("use_rslora", false);
   options.use_dora = config.bool_or("use_dora", false);
   if (const auto bias = config.find("bias")) options.bias = bias->as_string();
-  options.targets = strings_of(config.at("target_modules"));
+  options.targets.clear();
+  if (const auto modules = config.find("target_modules")) options.targets = strings_of(*modules);
+  if (const auto parameters = config.find("target_parameters"))
+    options.target_parameters = strings_of(*parameters);
+  if (options.targets.empty() && options.target_parameters.empty()) config.at("target_modules");
   if (const auto excluded = config.find("exclude_modules"))
     options.exclude_modules = strings_of(*excluded);
   read_trained_parts(config, options);
@@ -328,6 +337,7 @@ void read_adapter_tensors(const std::string& directory, AdapterSet& adapters,
   at::NoGradGuard no_grad;
   take_out_copies(path, adapters, stored);
   take_out_frozen(path, adapters, stored);
+  take_experts_apart(path, adapters.tensors(), stored);
   for (const AdapterTensor& wanted : adapters.tensors()) {
     const auto found = stored.find(wanted.name);
     if (found == stored.end()) {

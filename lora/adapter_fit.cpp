@@ -11,6 +11,7 @@
 #include "io/safetensors.h"
 #include "lora/adapter_file.h"
 #include "lora/adapter_names.h"
+#include "lora/expert_adapters.h"
 #include "lora/targets.h"
 #include "lora/whole_modules.h"
 #include "quant/tensor_file.h"
@@ -104,6 +105,31 @@ void require_repeatable_init(const std::string& directory) {
     fail<FormatError>("{} is '{}', which this version does not know", key, init);
 }
 
+// An adapter of single matrices of experts, as transformers 4 had them, becomes one of parameters:
+// gate and up together, with both ranks.
+void adopt_separate_experts(const std::string& directory, LoraOptions& options) {
+  std::set<std::string> matrices;
+  const io::TensorFile file = io::read_safetensors(adapter_tensor_file(directory));
+  for (const io::TensorView& view : file.tensors) {
+    const std::string name = peft_tensor_name(view.name);
+    matrices.insert(separate_expert_matrix(name.substr(0, name.rfind(".lora_"))));
+  }
+  const auto add = [&options](const char* parameter) {
+    if (std::ranges::find(options.target_parameters, parameter) == options.target_parameters.end())
+      options.target_parameters.emplace_back(parameter);
+  };
+  if (matrices.contains("down")) add("down_proj");
+  if (matrices.contains("gate") != matrices.contains("up"))
+    fail<FormatError>(
+        "{}: experts have adapters of one of gate and up alone, which this version "
+        "does not read",
+        directory);
+  if (!matrices.contains("gate")) return;
+  add("gate_up_proj");
+  options.rank_pattern.try_emplace(".*\\.gate_up_proj", 2 * options.rank);
+  options.alpha_pattern.try_emplace(".*\\.gate_up_proj", 2 * options.alpha);
+}
+
 }  // namespace
 
 void drop_unmatched_targets(const std::string& directory, const BaseView& base,
@@ -114,7 +140,7 @@ void drop_unmatched_targets(const std::string& directory, const BaseView& base,
   if (others.empty()) return;
   const std::string key =
       (fs::path(directory) / "adapter_config.json").string() + ".target_modules";
-  if (matched.empty()) {
+  if (matched.empty() && options.target_parameters.empty()) {
     std::set<std::string> names;
     for (const std::string& module : base.linear)
       names.insert(module.substr(module.rfind('.') + 1));
@@ -136,6 +162,7 @@ FittedAdapter fit_adapter(const std::string& directory, const BaseView& base) {
         "{}.fan_in_fan_out is set, but the layers of the base are not transposed: taken as false, "
         "as PEFT does",
         (fs::path(directory) / "adapter_config.json").string());
+  adopt_separate_experts(directory, fitted.options);
   drop_unmatched_targets(directory, base, fitted.options);
   fit_embeddings(directory, base, fitted);
   return fitted;

@@ -1,6 +1,8 @@
 #include "lora/adapter_names.h"
 
+#include <algorithm>
 #include <regex>
+#include <string_view>
 
 namespace qlora::lora {
 namespace {
@@ -36,7 +38,9 @@ std::string peft_tensor_name(const std::string& stored) {
   erase_all(name, "_fsdp_wrapped_module.");
   erase_prefix(name, "module.");
   erase_prefix(name, kPrefix);
-  if (!name.starts_with("model.") && !name.starts_with("lm_head.")) return stored;
+  constexpr std::string_view kRoots[] = {"model.", "lm_head.", "transformer.", "gpt_neox."};
+  if (std::ranges::none_of(kRoots, [&](auto root) { return name.starts_with(root); }))
+    return stored;
   return kPrefix + without_adapter_name(name);
 }
 

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/profile.h"
 #include "lora/dora_norms.h"
+#include "lora/expert_names.h"
 
 namespace qlora::lora {
 namespace {
@@ -19,18 +20,26 @@ std::vector<std::string> module_names(const std::vector<LinearGroup*>& groups) {
   return names;
 }
 
+// PEFT's target_parameters, or else its target_modules.
 std::vector<std::string> peft_targets(const std::vector<LinearGroup*>& groups,
-                                      bool names_are_shared) {
-  const auto last_name = [](const std::string& path) { return path.substr(path.rfind('.') + 1); };
+                                      bool names_are_shared, bool parameters) {
+  const auto last_name = [](const std::string& name) {
+    const std::string last = name.substr(name.rfind('.') + 1);
+    return is_parameter(name) && !expert_name(name) ? last + ".weight" : last;
+  };
+  const auto path = [parameters](const std::string& name) {
+    return parameters ? parameter_path(name) : name;
+  };
   std::set<std::string> partly, targets;
   for (const LinearGroup* group : groups)
     for (const LoraLinear& layer : group->layers())
-      if (!layer.adapter) partly.insert(last_name(layer.name));
+      if (!layer.adapter && is_parameter(layer.name) == parameters)
+        partly.insert(last_name(layer.name));
   for (const LinearGroup* group : groups)
     for (const LoraLinear& layer : group->layers()) {
-      if (!layer.adapter) continue;
+      if (!layer.adapter || is_parameter(layer.name) != parameters) continue;
       const std::string last = last_name(layer.name);
-      targets.insert(names_are_shared || partly.contains(last) ? layer.name : last);
+      targets.insert(names_are_shared || partly.contains(last) ? path(layer.name) : last);
     }
   return {targets.begin(), targets.end()};
 }
@@ -42,6 +51,22 @@ void check_names(const LoraOptions& options, const TrainableParts& parts,
   if (parts.embedding != nullptr) others.push_back(parts.names.embedding);
   for (const auto& [name, norm] : parts.norms) others.push_back(name);
   check_whole_modules(options, linear, others);
+}
+
+// What PEFT's adapters of parameters cannot be.
+void require_plain_adapter(const LoraOptions& options, const std::string& module, bool chosen,
+                           bool whole) {
+  if (whole)
+    fail<ConfigError>(
+        "lora.modules_to_save: {} is an expert or a router, which is not trained "
+        "whole by this version",
+        module);
+  if (chosen && (options.use_dora || options.dropout > 0))
+    fail<ConfigError>(
+        "{}: adapters of experts and routers ({}) have {}, as in PEFT; leave them "
+        "out of lora.target_parameters, or set it to {}",
+        options.use_dora ? "lora.use_dora" : "lora.dropout", module,
+        options.use_dora ? "no magnitude" : "no dropout", options.use_dora ? "false" : "0");
 }
 
 // Numbers that the filled slots of a layer take.
@@ -107,9 +132,10 @@ int64_t AdapterSet::fill_slots(const LoraOptions& options, const TrainableParts&
                       (options.use_dora ? layer.out_features() : 0));
       const bool whole =
           group == parts.head ? embeddings_.whole_head : is_trained_whole(options, layer.name);
+      if (is_parameter(layer.name)) require_plain_adapter(options, layer.name, chosen, whole);
       if (whole) layer.trained_weight = std::make_unique<TrainedTensor>();
       // PEFT's copy of a module has the module's bias in it.
-      if (layer.bias.defined() &&
+      if (layer.bias.defined() && !is_parameter(layer.name) &&
           (whole || options.bias == "all" || (options.bias == "lora_only" && chosen)))
         layer.trained_bias = std::make_unique<TrainedTensor>();
       if (group == parts.head && !embeddings_.head_ids.empty()) {
@@ -126,7 +152,8 @@ int64_t AdapterSet::fill_slots(const LoraOptions& options, const TrainableParts&
     }
   for (TargetMatch& match : targets.matches)
     for (const size_t index : match.indices) match.parameters += sizes[index];
-  target_modules_ = peft_targets(groups, parts.names_are_shared);
+  target_modules_ = peft_targets(groups, parts.names_are_shared, false);
+  target_parameters_ = peft_targets(groups, parts.names_are_shared, true);
   matches_ = std::move(targets.matches);
   return total;
 }

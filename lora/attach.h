@@ -59,6 +59,8 @@ class AdapterSet {
   // The adapted modules as PEFT's target_modules, sorted: by last name ("q_proj") where every
   // module of that name is adapted, else by path.
   const std::vector<std::string>& target_modules() const { return target_modules_; }
+  // The adapted experts and routers as PEFT's target_parameters, likewise.
+  const std::vector<std::string>& target_parameters() const { return target_parameters_; }
 
   // Casts the masters into the copies the products read and takes the norms of DoRA's rows anew.
   // Call after every change of the masters.
@@ -101,7 +103,7 @@ class AdapterSet {
   std::vector<std::pair<std::string, const quant::FrozenWeight*>> frozen_beside_;
   std::vector<LoraLinear*> dora_layers_, layers_with_bias_;
   std::vector<TargetMatch> matches_;
-  std::vector<std::string> target_modules_;
+  std::vector<std::string> target_modules_, target_parameters_;
   TrainedEmbeddings embeddings_;
   int64_t num_modules_ = 0;
 };

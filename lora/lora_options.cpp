@@ -4,6 +4,7 @@
 #include <regex>
 
 #include "base/error.h"
+#include "lora/expert_names.h"
 #include "lora/initial_factors.h"
 
 namespace qlora::lora {
@@ -21,9 +22,13 @@ void check_alpha(const std::string& key, double alpha) {
     fail<ConfigError>("{} must be positive, got {}", key, alpha);
 }
 
-std::regex ending_in(const std::string& key, const std::string& pattern) {
+// Compiled once: a mixture of experts asks for each of thousands of modules.
+const std::regex& ending_in(const std::string& key, const std::string& pattern) {
+  thread_local std::map<std::string, std::regex> compiled;
+  const auto found = compiled.find(pattern);
+  if (found != compiled.end()) return found->second;
   try {
-    return std::regex("(.*\\.)?(" + pattern + ")");
+    return compiled.emplace(pattern, std::regex("(.*\\.)?(" + pattern + ")")).first->second;
   } catch (const std::regex_error& error) {
     fail<ConfigError>("{}: '{}' is not a valid regular expression ({})", key, pattern,
                       error.what());
@@ -49,8 +54,9 @@ double LoraOptions::scaling() const {
 
 LoraOptions LoraOptions::of_module(const std::string& module) const {
   LoraOptions own = *this;
-  apply("lora.rank_pattern", rank_pattern, module, own.rank);
-  apply("lora.alpha_pattern", alpha_pattern, module, own.alpha);
+  const std::string name = is_parameter(module) ? parameter_path(module) : module;
+  apply("lora.rank_pattern", rank_pattern, name, own.rank);
+  apply("lora.alpha_pattern", alpha_pattern, name, own.alpha);
   return own;
 }
 
@@ -82,7 +88,7 @@ void LoraOptions::validate() const {
       fail<ConfigError>("lora.trainable_token_indices: {} must name at least one token", module);
   if (dtype != "float32" && dtype != "bfloat16")
     fail<ConfigError>("lora.dtype must be float32 or bfloat16, found '{}'", dtype);
-  if (targets.empty())
+  if (targets.empty() && target_parameters.empty())
     throw ConfigError("lora.targets must name at least one pattern, e.g. all-linear");
   check_init(init, rank);
   if (loftq.iterations < 1 || loftq.iterations > 100)

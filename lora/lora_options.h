@@ -21,6 +21,8 @@ struct LoraOptions {
   double dropout = 0.0;
   std::vector<std::string> targets = {
       "all-linear"};  // or module names, or patterns (regex on the module path)
+  // Experts and routers (expert_names.h), by the end of their path: "gate_up_proj", "gate.weight".
+  std::vector<std::string> target_parameters;
   std::vector<std::string> exclude_modules;  // matched like targets; these get no adapter
   std::vector<int64_t> layers_to_transform;  // only these decoder layers; empty: all
   // Rank and alpha of modules whose path ends in a match of the regex (whole components, the first

@@ -7,15 +7,20 @@
 #include <fmt/ranges.h>
 
 #include "base/error.h"
+#include "lora/expert_names.h"
 #include "lora/whole_modules.h"
 
 namespace qlora::lora {
 namespace {
 
+bool ends_path(const std::string& path, const std::string& end) {
+  return path == end || (path.size() > end.size() && path.ends_with("." + end));
+}
+
 bool matches(const std::string& pattern, const std::string& name) {
+  if (is_parameter(name)) return false;
   if (pattern == "all-linear") return name != "lm_head";
-  if (pattern.find_first_of("*+?[](){}|^$\\") == std::string::npos)
-    return name == pattern || (name.size() > pattern.size() && name.ends_with("." + pattern));
+  if (pattern.find_first_of("*+?[](){}|^$\\") == std::string::npos) return ends_path(name, pattern);
   try {
     return std::regex_match(name, std::regex(pattern));
   } catch (const std::regex_error& error) {
@@ -35,10 +40,44 @@ bool in_chosen_layer(const LoraOptions& options, const std::string& module) {
 }
 
 // The distinct last components: what a user can name.
-std::string known_names(const std::vector<std::string>& names) {
+std::string known_names(const std::vector<std::string>& names, bool parameters) {
   std::set<std::string> last;
-  for (const std::string& name : names) last.insert(name.substr(name.rfind('.') + 1));
-  return fmt::format("{}", fmt::join(last, ", "));
+  for (const std::string& name : names) {
+    if (is_parameter(name) != parameters) continue;
+    const auto expert = expert_name(name);
+    const std::string own = name.substr(name.rfind('.') + 1);
+    last.insert(parameters && !expert ? own + ".weight" : own);
+  }
+  return last.empty() ? "none" : fmt::format("{}", fmt::join(last, ", "));
+}
+
+// Adds what matched(name) says to the targets, as `pattern`.
+template <typename Matched>
+void add_match(const LoraOptions& options, const std::vector<std::string>& names,
+               const std::string& pattern, const char* key, const Matched& matched,
+               Targets& targets) {
+  TargetMatch match{pattern, {}};
+  bool any = false;
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (!matched(names[i])) continue;
+    any = true;
+    if (!is_target(options, names[i])) continue;
+    match.indices.push_back(i);
+    targets.chosen[i] = true;
+  }
+  if (!any) {
+    const bool parameters = key == std::string("lora.target_parameters");
+    fail<ConfigError>("{}: '{}' matches no {}; the model has {}", key, pattern,
+                      parameters ? "expert or router" : "module", known_names(names, parameters));
+  }
+  targets.matches.push_back(match);
+}
+
+bool is_target_parameter(const LoraOptions& options, const std::string& module) {
+  const std::string path = parameter_path(module);
+  return std::ranges::any_of(options.target_parameters, [&](const std::string& parameter) {
+    return ends_path(path, parameter);
+  });
 }
 
 }  // namespace
@@ -48,31 +87,28 @@ bool is_target(const LoraOptions& options, const std::string& module) {
     return std::ranges::any_of(
         patterns, [&](const std::string& pattern) { return matches(pattern, module); });
   };
-  return chosen_by(options.targets) && !chosen_by(options.exclude_modules) &&
-         in_chosen_layer(options, module) && !is_trained_whole(options, module);
+  const bool chosen =
+      is_parameter(module) ? is_target_parameter(options, module) : chosen_by(options.targets);
+  return chosen && !chosen_by(options.exclude_modules) && in_chosen_layer(options, module) &&
+         !is_trained_whole(options, module);
 }
 
 Targets match_targets(const LoraOptions& options, const std::vector<std::string>& names) {
-  const std::vector<std::string>& patterns = options.targets;
-  if (patterns.empty())
+  if (options.targets.empty() && options.target_parameters.empty())
     throw ConfigError("lora.targets must name at least one pattern, e.g. all-linear");
   Targets targets;
   targets.chosen.assign(names.size(), false);
-  for (const std::string& pattern : patterns) {
-    TargetMatch match{pattern, {}};
-    bool matched = false;
-    for (size_t i = 0; i < names.size(); ++i) {
-      if (!matches(pattern, names[i])) continue;
-      matched = true;
-      if (!is_target(options, names[i])) continue;
-      match.indices.push_back(i);
-      targets.chosen[i] = true;
-    }
-    if (!matched)
-      fail<ConfigError>("lora.targets: '{}' matches no module; the model has {}", pattern,
-                        known_names(names));
-    targets.matches.push_back(match);
-  }
+  for (const std::string& pattern : options.targets)
+    add_match(
+        options, names, pattern, "lora.targets",
+        [&](const std::string& name) { return matches(pattern, name); }, targets);
+  for (const std::string& path : options.target_parameters)
+    add_match(
+        options, names, path, "lora.target_parameters",
+        [&](const std::string& name) {
+          return is_parameter(name) && ends_path(parameter_path(name), path);
+        },
+        targets);
   if (std::ranges::find(targets.chosen, true) == targets.chosen.end())
     throw ConfigError(
         "lora.targets: lora.exclude_modules, lora.layers_to_transform and lora.modules_to_save "

@@ -1,6 +1,7 @@
 // Which linear layers get an adapter: "all-linear" (every linear layer but the output embedding),
 // or names and patterns, matched as PEFT does: a name equals the module path or ends it after a
-// dot; anything with regex characters is matched against the whole path.
+// dot; anything with regex characters is matched against the whole path. Experts and routers are
+// chosen by target_parameters alone (expert_names.h).
 #pragma once
 
 #include <cstdint>
@@ -24,8 +25,8 @@ struct Targets {
   std::vector<TargetMatch> matches;  // one a pattern
 };
 
-// Whether the module gets an adapter: chosen by targets, not by exclude_modules or
-// modules_to_save, and in one of layers_to_transform.
+// Whether the module gets an adapter: chosen by targets or target_parameters, not by
+// exclude_modules or modules_to_save, and in one of layers_to_transform.
 bool is_target(const LoraOptions& options, const std::string& module);
 
 // The modules that is_target() chooses. ConfigError if a pattern matches no module (the message

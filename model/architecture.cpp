@@ -23,6 +23,35 @@ const AttentionSpec& BlockSpec::attention() const { return *first_branch(*this, 
 MlpSpec& BlockSpec::mlp() { return std::get<MlpSpec>(mlp_branch().mixer); }
 const MlpSpec& BlockSpec::mlp() const { return *first_branch(*this, false).mlp(); }
 
+LinearSpec ExpertsSpec::of_expert(const LinearSpec& linear, int64_t expert) const {
+  LinearSpec own = linear;
+  std::string& name = own.names.hugging_face;
+  name.replace(name.find("{}"), 2, std::to_string(expert));
+  return own;
+}
+
+std::vector<std::vector<LinearSpec>> Branch::groups() const {
+  if (const AttentionSpec* a = attention()) return {a->in, {a->out}};
+  if (const MlpSpec* m = mlp()) return {m->in, {m->out}};
+  const ExpertsSpec& e = *experts();
+  std::vector<std::vector<LinearSpec>> all = {{e.router}};
+  for (int64_t i = 0; i < e.routing.experts; ++i) {
+    all.push_back({e.of_expert(e.gate_up, i)});
+    all.push_back({e.of_expert(e.down, i)});
+  }
+  if (e.shared) {
+    all.push_back(e.shared->in);
+    all.push_back({e.shared->out});
+  }
+  if (e.shared_gate.present()) all.push_back({e.shared_gate});
+  return all;
+}
+
+int64_t Branch::out_width() const {
+  if (const AttentionSpec* a = attention()) return a->out.in;
+  return mlp() ? mlp()->out.in : experts()->down.in;
+}
+
 StackSpec stack_of(BlockSpec block, int64_t num_layers, NormSpec final_norm) {
   StackSpec stack;
   stack.kinds.push_back(std::move(block));
@@ -42,9 +71,15 @@ std::vector<std::string> Architecture::linear_modules() const {
   return modules;
 }
 
-int64_t Architecture::numbers_of_layer(int64_t layer) const {
+int64_t BlockSpec::active_numbers() const {
   int64_t numbers = 0;
-  block(layer).for_each_linear([&](const LinearSpec& linear) { numbers += linear.numbers(); });
+  for (const Branch& branch : branches) {
+    for (const std::vector<LinearSpec>& group : branch.groups())
+      for (const LinearSpec& linear : group) numbers += linear.numbers();
+    if (const ExpertsSpec* e = branch.experts())
+      numbers -=
+          (e->routing.experts - e->routing.active) * (e->gate_up.numbers() + e->down.numbers());
+  }
   return numbers;
 }
 

@@ -48,6 +48,12 @@ struct EmbeddingSpec {
   NormSpec norm = {};           // BLOOM
 };
 
+// A module, or a part of its path, that Hugging Face files call otherwise: "lm_head" and
+// "embed_out".
+struct FileName {
+  std::string module, file;
+};
+
 // Queries far in a document are larger, so that the softmax over many keys stays as sharp: times
 // 1 + beta ln(1 + floor(position / step)) (Llama 4, Ministral 3).
 struct QueryScaling {
@@ -60,13 +66,16 @@ struct Architecture {
   int64_t max_positions = 2048;
   EmbeddingSpec embedding;
   StackSpec decoder;
-  LinearSpec head_projection = {};   // of what the head reads (OPT-350m)
-  LinearSpec head;                   // "lm_head" [vocab_size, embedding.width]
-  std::string head_in_files = {};    // its name in Hugging Face files where that is another
-  bool tied_embeddings = false;      // head and embedding are one matrix
-  double logit_multiplier = 1;       // of the head's products
-  double logit_softcap = 0;          // cap tanh(logit / cap); 0: none
-  bool is_multimodal = false;        // the text part of a model that reads images, too
+  LinearSpec head_projection = {};  // of what the head reads (OPT-350m)
+  LinearSpec head;                  // "lm_head" [vocab_size, embedding.width]
+  std::vector<FileName> file_names = {};
+  bool tied_embeddings = false;  // head and embedding are one matrix
+  double logit_multiplier = 1;   // of the head's products
+  double logit_softcap = 0;      // cap tanh(logit / cap); 0: none
+  bool is_multimodal = false;    // the text part of a model that reads images, too
+  // PEFT takes all-linear, and the names of an expert's matrices among the targets, for attention,
+  // router and experts of such a model alone (expert_targets.h).
+  bool targets_mean_experts = false;
   std::vector<RotarySpec> rotaries;  // the different ones of its attentions
   AlibiSpec alibi = {};              // of attentions whose shape says position_bias
   QueryScaling query_scaling = {};   // of attentions that say scales_queries
@@ -86,8 +95,6 @@ struct Architecture {
   std::string module(int64_t layer, const TensorNames& names) const;
   // The linear modules, layer by layer, without the head.
   std::vector<std::string> linear_modules() const;
-  // Multiplications a token of a layer's linear layers.
-  int64_t numbers_of_layer(int64_t layer) const;
 };
 
 // Calls visit(module, linear) for the linear layers but the head: the embedding's projection, those

@@ -11,22 +11,36 @@
 
 namespace qlora::model {
 
+struct ExpertWeights {
+  lora::LinearGroup gate_up, down;  // of one layer each
+};
+
 struct BranchWeights {
   lora::NormWeight before, after, sum, q_norm, k_norm;
+  at::Tensor sinks;           // fp32 [heads] of an attention that has them
   lora::LinearGroup in, out;  // what reads the branch's input; what ends in the stream
+  // Of experts, where `in` and `out` are the shared one's, if there is one.
+  lora::LinearGroup router, shared_gate;
+  std::vector<ExpertWeights> experts;
 
   lora::NormWeight& norm(NormPlace place);
   const lora::NormWeight& norm(NormPlace place) const;
+  // In the order of Branch::groups(), those that are there.
+  std::vector<const lora::LinearGroup*> groups() const;
+  void set_groups(const Branch& spec, std::vector<lora::LinearGroup> groups);
 };
 
 struct Block {
   std::vector<BranchWeights> branches;
 
-  // The groups of linear layers in the order of the forward pass.
+  // The groups of linear layers in the order of Branch::groups(); those without layers are left
+  // out.
   std::vector<lora::LinearGroup*> groups();
   std::vector<const lora::LinearGroup*> groups() const;
   // A leaf of the block's autograd nodes if anything in it is trained, else undefined.
   at::Tensor anchor(const BlockSpec& spec) const;
+  // The sinks of its attentions by their Hugging Face names.
+  quant::NamedTensors named_sinks(const Architecture& architecture, int64_t layer) const;
   // Its frozen tensors by their Hugging Face names, where it is layer `layer`.
   quant::NamedTensors frozen_state(const Architecture& architecture, int64_t layer) const;
 };

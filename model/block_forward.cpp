@@ -3,8 +3,11 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <optional>
+
 #include "model/activation.h"
 #include "model/clip.h"
+#include "model/expert_routing.h"
 #include "model/norm.h"
 
 namespace qlora::model {
@@ -15,6 +18,12 @@ namespace {
 struct Entry {
   NormOutput in;
   lora::RemadeInput again;
+};
+
+// What the last product of an MLP reads, and how the backward pass makes it again, if it does.
+struct Activated {
+  at::Tensor x;
+  std::optional<lora::RemadeInput> again;
 };
 
 at::Tensor times(const at::Tensor& x, double factor) { return factor == 1 ? x : x * factor; }
@@ -40,11 +49,7 @@ class BlockRun {
       // A norm behind the last product reads it in the backward pass.
       const bool unused = output_unused_ && b + 1 == spec_.branches.size() &&
                           !branch.after.present() && !branch.sum.present();
-      const auto outputs = weights.in.forward(entry.in.normed, context_,
-                                              context_.remakes_inputs ? &entry.again : nullptr);
-      stream = branch.attention()
-                   ? leave(branch, weights, onto, attend(branch, weights, outputs), nullptr, unused)
-                   : activate_and_leave(branch, weights, onto, outputs, unused);
+      stream = mix(branch, weights, onto, entry, unused);
       if (branch.sum.present()) stream = normed_sum(branch, weights, stream);
     }
     return stream;
@@ -56,6 +61,20 @@ class BlockRun {
   static Stream stream_below(const Branch& branch, const Stream& stream, const Entry& entry) {
     if (branch.onto_normed) return {entry.in.normed.to(at::kFloat), at::Tensor()};
     return branch.beside ? stream : Stream{entry.in.residual, at::Tensor()};
+  }
+
+  Stream mix(const Branch& branch, const BranchWeights& weights, const Stream& onto,
+             const Entry& entry, bool unused) const {
+    const lora::RemadeInput* again = context_.remakes_inputs ? &entry.again : nullptr;
+    if (const ExpertsSpec* experts = branch.experts())
+      return {onto.sum() +
+                  times(use_experts(*experts, weights, entry.in.normed, again), branch.multiplier),
+              at::Tensor()};
+    const auto outputs = weights.in.forward(entry.in.normed, context_, again);
+    if (branch.attention())
+      return leave(branch, weights, onto, attend(branch, weights, outputs), nullptr, unused);
+    const Activated inner = activated(*branch.mlp(), outputs);
+    return leave(branch, weights, onto, inner.x, inner.again ? &*inner.again : nullptr, unused);
   }
 
   Stream normed_sum(const Branch& branch, const BranchWeights& weights,
@@ -102,31 +121,63 @@ class BlockRun {
     return attention(qkv, spec.shape, rotary, pass_.attention, layer_);
   }
 
-  Stream activate_and_leave(const Branch& branch, const BranchWeights& weights, const Stream& onto,
-                            const std::vector<at::Tensor>& inputs, bool output_unused) const {
-    const MlpSpec& spec = *branch.mlp();
-    const ActivationRule& rule = spec.activation;
+  // Gated if there are two inputs, or both are halves of one.
+  Activated activated(const ActivationRule& rule, const std::vector<at::Tensor>& inputs,
+                      bool halves) const {
     const bool narrow = pass_.narrow_gates && at::GradMode::is_enabled();
     const at::ScalarType kept_type = narrow ? at::kBFloat16 : inputs[0].scalar_type();
-    const bool halves = spec.gated && inputs.size() == 1;
     const at::Tensor up = inputs.size() > 1 ? inputs[1] : at::Tensor();
     const KeptGates kept =
         halves ? keep_halves(inputs[0], kept_type) : keep_gates(inputs[0], up, kept_type);
-    const at::Tensor activated =
-        halves ? activate_halves(inputs[0], kept, rule) : activate(inputs[0], up, kept, rule);
+    Activated inner{
+        halves ? activate_halves(inputs[0], kept, rule) : activate(inputs[0], up, kept, rule), {}};
     // Made again of the narrow ones wherever there are such, so that recomputation changes no bit.
-    if (!context_.remakes_inputs && !narrow)
-      return leave(branch, weights, onto, activated, nullptr, output_unused);
+    if (!context_.remakes_inputs && !narrow) return inner;
     std::vector<at::Tensor> from;
     from.reserve(2);
     from.push_back(kept.gate);
     if (kept.up.defined()) from.push_back(kept.up);
-    const lora::RemadeInput again{
+    inner.again = lora::RemadeInput{
         std::move(from), [compute = pass_.compute, rule](const std::vector<at::Tensor>& tensors) {
           return activate_again({tensors[0], tensors.size() > 1 ? tensors[1] : at::Tensor()},
                                 compute, rule);
         }};
-    return leave(branch, weights, onto, activated, &again, output_unused);
+    return inner;
+  }
+
+  Activated activated(const MlpSpec& spec, const std::vector<at::Tensor>& inputs) const {
+    return activated(spec.activation, inputs, spec.gated && inputs.size() == 1);
+  }
+
+  // fp32 [tokens, hidden], what the chosen experts give and the shared one.
+  at::Tensor use_experts(const ExpertsSpec& spec, const BranchWeights& weights, const at::Tensor& x,
+                         const lora::RemadeInput* again) const {
+    const Routed routed = route(weights.router.forward(x, context_, again)[0], spec.routing);
+    const std::vector<at::Tensor> rows =
+        to_experts(x, routed).split_with_sizes(routed.rows_of_expert);
+    std::vector<at::Tensor> outputs;
+    for (size_t e = 0; e < rows.size(); ++e)
+      if (rows[e].size(0) > 0)
+        outputs.push_back(expert(spec.activation, weights.experts[e], rows[e]));
+    at::Tensor sum = from_experts(at::cat(outputs), routed);
+    if (spec.shared) sum = sum + shared_expert(spec, weights, x, again);
+    return sum;
+  }
+
+  at::Tensor expert(const ActivationRule& rule, const ExpertWeights& weights,
+                    const at::Tensor& x) const {
+    const Activated inner = activated(rule, weights.gate_up.forward(x, context_), true);
+    return weights.down.forward(inner.x, context_, inner.again ? &*inner.again : nullptr)[0];
+  }
+
+  at::Tensor shared_expert(const ExpertsSpec& spec, const BranchWeights& weights,
+                           const at::Tensor& x, const lora::RemadeInput* again) const {
+    const Activated inner = activated(*spec.shared, weights.in.forward(x, context_, again));
+    const at::Tensor y =
+        weights.out.forward(inner.x, context_, inner.again ? &*inner.again : nullptr)[0];
+    if (!spec.shared_gate.present()) return y.to(at::kFloat);
+    const at::Tensor gate = weights.shared_gate.forward(x, context_, again)[0];
+    return at::sigmoid(gate.to(at::kFloat)) * y;
   }
 
   // The last product's result is added to the stream.

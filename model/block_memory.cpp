@@ -70,14 +70,16 @@ class BranchNodes {
     std::vector<NodeMemory> nodes;
     if (branch_.sum.present()) nodes.push_back(normed_sum());
     if (branch_.after.present()) nodes.push_back(after());
-    nodes.push_back(last_product());
-    if (const AttentionSpec* a = branch_.attention()) {
+    if (const ExpertsSpec* e = branch_.experts()) {
+      add_experts(*e, nodes);
+    } else if (const AttentionSpec* a = branch_.attention()) {
+      nodes.push_back(last_product(a->out, nullptr));
       nodes.push_back(attention(*a));
       if (a->q_norm.present()) nodes.push_back(head_norms(*a));
+      nodes.push_back(first_products(a->in));
     } else {
-      nodes.push_back(activation(*branch_.mlp()));
+      add_mlp(*branch_.mlp(), nodes);
     }
-    nodes.push_back(first_products());
     if (!branch_.same_norm) nodes.push_back(norm());
     return nodes;
   }
@@ -105,11 +107,46 @@ class BranchNodes {
             2 * residual_ + held_};
   }
 
-  NodeMemory last_product() const {
-    const int64_t c = p_.compute_bytes, width = branch_.out_width();
-    NodeMemory node{branch_.out().names.hugging_face, products(use_.out)};
+  void add_mlp(const MlpSpec& m, std::vector<NodeMemory>& nodes) const {
+    nodes.push_back(last_product(m.out, &m));
+    nodes.push_back(activation(m));
+    nodes.push_back(first_products(m.in));
+  }
+
+  // Of each token as many rows as experts are active. The experts' inputs are copies, which are
+  // kept; their outputs are kept for the gradient of their weights.
+  void add_experts(const ExpertsSpec& e, std::vector<NodeMemory>& nodes) const {
+    const int64_t c = p_.compute_bytes, h = p_.hidden, k = e.routing.active;
+    const int64_t hold = residual_ + held_;
+    if (e.shared) add_mlp(*e.shared, nodes);
+    const auto rows = [k](std::vector<KeptTensor> kept) {
+      for (KeptTensor& tensor : kept) tensor.elements *= k;
+      return kept;
+    };
+    const int64_t share = p_.gate_bytes != c ? c * 2 * e.inner : 0;  // one expert's at a time
+    nodes.push_back({"sum of the experts",
+                     rows({{"experts' outputs", h, c}, {"places and weights", 1, 12}}),
+                     hold + 2 * k * c * h});
+    std::vector<KeptTensor> down = products(use_.expert_out);
+    down.push_back({"activated product", remakes_activated(p_) ? 0 : e.inner, c});
+    nodes.push_back({e.down.names.hugging_face, rows(down), hold + k * c * (h + e.inner) + share});
+    nodes.push_back({"activation", rows({{"gate and up", 2 * e.inner, p_.gate_bytes}}),
+                     hold + k * c * (h + 2 * e.inner) + share});
+    std::vector<KeptTensor> gate_up = products(use_.expert_in);
+    gate_up.push_back({"rows of experts", use_.expert_in.trained ? h : 0, c});
+    nodes.push_back({e.gate_up.names.hugging_face, rows(gate_up), hold + 2 * k * c * h});
+    std::vector<KeptTensor> router = products(use_.router);
+    router.push_back({"choice and softmax", e.routing.renormalise ? k : e.routing.experts, 12});
+    router.push_back({"normed input", input(use_.router, h), c});
+    nodes.push_back({e.router.names.hugging_face, router, hold + 2 * c * h});
+  }
+
+  // `m`: whose product it is; null for attention's.
+  NodeMemory last_product(const LinearSpec& out, const MlpSpec* m) const {
+    const int64_t c = p_.compute_bytes, width = out.in;
+    NodeMemory node{out.names.hugging_face, products(use_.out)};
     int64_t remade = 0, wide = 0;
-    if (const MlpSpec* m = branch_.mlp()) {
+    if (m) {
       remade = remakes_activated(p_) ? c * width : 0;
       wide = widened_gates(*m, p_);
       node.kept.push_back(
@@ -147,12 +184,12 @@ class BranchNodes {
             residual_ + held_ + p_.compute_bytes * (inputs + m.inner) + widened_gates(m, p_)};
   }
 
-  NodeMemory first_products() const {
+  NodeMemory first_products(const std::vector<LinearSpec>& in) const {
     const int64_t c = p_.compute_bytes;
-    NodeMemory node{branch_.in().front().names.hugging_face, products(use_.in)};
+    NodeMemory node{in.front().names.hugging_face, products(use_.in)};
     node.kept.push_back({"normed input", input(use_.in, p_.hidden), c});
     int64_t outputs = 0;
-    for (const LinearSpec& linear : branch_.in()) outputs += linear.out;
+    for (const LinearSpec& linear : in) outputs += linear.out;
     // A GPU's gradients of queries, keys and values do not lie side by side yet.
     const int64_t times = p_.on_gpu && branch_.attention() ? 2 : 1;
     const int64_t remade = p_.remakes_inputs ? c : 0;  // of an element of the input
@@ -179,6 +216,17 @@ class BranchNodes {
 };
 
 }  // namespace
+
+GroupUse* BranchUse::of_group(const Branch& branch, size_t index) {
+  const ExpertsSpec* experts = branch.experts();
+  if (!experts) return index == 0 ? &in : &out;
+  const auto shared = static_cast<size_t>(1 + 2 * experts->routing.experts);
+  if (index == 0) return &router;
+  if (index == 1) return &expert_in;
+  if (index == 2) return &expert_out;
+  if (index == shared) return experts->shared ? &in : nullptr;
+  return index == shared + 1 ? &out : nullptr;
+}
 
 std::vector<NodeMemory> node_memory(const BlockSpec& block, const PassShape& pass) {
   std::vector<NodeMemory> nodes;
@@ -216,9 +264,10 @@ int64_t forward_bytes(const BlockSpec& block, const PassShape& p) {
     if (p.remakes_inputs && !branch.same_norm) locals += c * h;
     if (const AttentionSpec* a = branch.attention()) {
       if (copies_rotated(p)) locals += c * (a->queries() + a->keys());
+    } else if (const MlpSpec* m = branch.mlp()) {
+      locals += (remakes_activated(p) ? c * m->out.in : 0) + widened_gates(*m, p);
     } else {
-      locals +=
-          (remakes_activated(p) ? c * branch.out_width() : 0) + widened_gates(*branch.mlp(), p);
+      locals += branch.experts()->routing.active * c * h;  // the rows of the experts
     }
   }
   // The last product, or the sum with it, or both.
@@ -240,9 +289,12 @@ int64_t graphless_bytes(const BlockSpec& block, const PassShape& p) {
     if (const AttentionSpec* a = branch.attention()) {
       q = std::max(q, a->queries());
       k = std::max(k, a->keys());
+    } else if (const MlpSpec* m = branch.mlp()) {
+      activation = std::max(activation, activation_inputs(*m) + m->inner);
+      width = std::max(width, m->out.in);
     } else {
-      activation = std::max(activation, activation_inputs(*branch.mlp()) + branch.mlp()->inner);
-      width = std::max(width, branch.out_width());
+      const ExpertsSpec& e = *branch.experts();
+      activation = std::max(activation, e.routing.active * 3 * h + 3 * e.inner);
     }
   }
   const int64_t attention = (p.sums_onto ? 1 : 2) * kFloat * h + c * (h + 3 * q + 3 * k);

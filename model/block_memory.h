@@ -18,7 +18,15 @@ struct GroupUse {
   int64_t ranks = 0, dora = 0;  // sums: of its adapters' ranks, of outputs with a DoRA magnitude
 };
 struct BranchUse {
-  GroupUse in, out;
+  GroupUse in, out;                        // of experts, those of the shared one
+  GroupUse router, expert_in, expert_out;  // the latter of one expert
+
+  bool any() const {
+    return in.trained || out.trained || router.trained || expert_in.trained || expert_out.trained;
+  }
+  // Of group `index` of Branch::groups(); null for those of all experts but the first, which are
+  // alike, and of the shared expert's gate.
+  GroupUse* of_group(const Branch& branch, size_t index);
 };
 
 // How a block is run.

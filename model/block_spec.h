@@ -12,15 +12,18 @@
 //   GPT-NeoX, Falcon-40B                     [norm attention] beside [norm mlp]
 //   GPT-J, Falcon-7B, Phi-2, Cohere          [norm attention] beside [mlp of the same normed
 //   stream]
+//   Mixtral, Qwen2-MoE, gpt-oss              [norm attention] [norm experts]
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "model/activation_rule.h"
 #include "model/attention_shape.h"
+#include "model/expert_routing_rule.h"
 #include "model/norm_rule.h"
 
 namespace qlora::model {
@@ -49,6 +52,7 @@ struct LinearSpec {
   RowOrder gguf_rows = RowOrder::kAsIs;
   // Hugging Face files hold Wᵀ, [in, out] (the Conv1D of GPT-2); GGUF files do not.
   bool stored_by_inputs = false;
+  bool never_quantized = false;  // routers: small, and what they decide is all or nothing
 
   bool present() const { return out > 0; }
   int64_t numbers() const { return out * in; }
@@ -80,6 +84,7 @@ struct AttentionSpec {
   AttentionShape shape;
   int rotary = kNotRotated;           // an index into Architecture::rotaries
   double clamp = 0;                   // of queries, keys and values (OLMo's clip_qkv); 0: none
+  TensorNames sinks = {};             // [heads], where shape.sinks: whole names of the tensor
   bool scales_queries = false;        // by Architecture::query_scaling
   NormSpec q_norm = {}, k_norm = {};  // before the rotation, of each head or of a whole row
   std::vector<LinearSpec> in;         // q, k and v, or one that gives all three
@@ -97,13 +102,38 @@ struct MlpSpec {
   LinearSpec out;
 };
 
+// Where the files of a family hold its experts' matrices, within a block. "{}" stands for an
+// expert's number; empty: files of the family never have them so.
+struct ExpertFiles {
+  std::string gate, up, down;                 // of one expert: "block_sparse_moe.experts.{}.w1"
+  std::string stacked_gate_up, stacked_down;  // of all: [experts, 2 inner, hidden], the gate first
+  // They are [experts, hidden, 2 inner] instead, gate and up taking turns, the other [experts,
+  // inner, hidden], and have biases (gpt-oss). MXFP4 files have them as [experts, out, in].
+  bool stacked_by_inputs = false;
+};
+
+// MLPs of which a router chooses some for each token (model/expert_routing.h). They are gated, gate
+// and up one matrix.
+struct ExpertsSpec {
+  RoutingRule routing;
+  int64_t inner = 0;
+  ActivationRule activation = {};
+  LinearSpec router;         // [experts, hidden]
+  LinearSpec gate_up, down;  // of one expert: "mlp.experts.{}.gate_up_proj" [2 inner, hidden]
+  ExpertFiles files = {};
+  std::optional<MlpSpec> shared = {};  // an expert that every token uses, times the logistic
+  LinearSpec shared_gate = {};         // function of this, [1, hidden]
+
+  LinearSpec of_expert(const LinearSpec& linear, int64_t expert) const;
+};
+
 // The norms of a branch, in the order in which they are hashed and written.
 enum class NormPlace : uint8_t { kBefore, kQueries, kKeys, kAfter, kSum };
 
 struct Branch {
   NormSpec before, after;  // of what it reads, of what it gives
   NormSpec sum = {};       // of the stream when the branch was added to it (post-norm)
-  std::variant<AttentionSpec, MlpSpec> mixer;
+  std::variant<AttentionSpec, MlpSpec, ExpertsSpec> mixer;
   double multiplier = 1;     // of what is added to the stream (Granite)
   bool beside = false;       // reads what the branch before it read: a parallel residual
   bool same_norm = false;    // ... as that branch normed it
@@ -111,9 +141,13 @@ struct Branch {
 
   const AttentionSpec* attention() const { return std::get_if<AttentionSpec>(&mixer); }
   const MlpSpec* mlp() const { return std::get_if<MlpSpec>(&mixer); }
-  const std::vector<LinearSpec>& in() const { return attention() ? attention()->in : mlp()->in; }
-  const LinearSpec& out() const { return attention() ? attention()->out : mlp()->out; }
-  int64_t out_width() const { return out().in; }  // of what the last product reads
+  const ExpertsSpec* experts() const { return std::get_if<ExpertsSpec>(&mixer); }
+  // The linear layers, those that share an input together: what reads the branch's input and what
+  // gives its output; of experts the router, those two of each expert, and of the shared one, whose
+  // gate is last.
+  std::vector<std::vector<LinearSpec>> groups() const;
+  // What the last product reads, of one token.
+  int64_t out_width() const;
 };
 
 struct BlockSpec {
@@ -126,14 +160,17 @@ struct BlockSpec {
   const AttentionSpec& attention() const;
   MlpSpec& mlp();
   const MlpSpec& mlp() const;
+  // Multiplications a token of the linear layers; of experts, of those that are active.
+  int64_t active_numbers() const;
   // Calls visit(norm) and visit(linear) in the order in which they are hashed and written: the
   // norms of all branches, then the linear layers.
   template <typename Visit>
   void for_each_norm(const Visit& visit) const;
   template <typename Visit>
   void for_each_linear(const Visit& visit) const;
+  // Calls visit(linear) to change it; experts are all alike, and not visited.
   template <typename Visit>
-  void for_each_linear(const Visit& visit);
+  void edit_each_linear(const Visit& visit);
 };
 
 // Calls visit(place, norm) for the norms of a branch that are there.
@@ -154,25 +191,29 @@ void BlockSpec::for_each_norm(const Visit& visit) const {
     model::for_each_norm(branch, [&](NormPlace, const NormSpec& norm) { visit(norm); });
 }
 
-template <typename Branches, typename Visit>
-void visit_linears(Branches& branches, const Visit& visit) {
-  for (auto& branch : branches)
-    std::visit(
-        [&](auto& mixer) {
-          for (auto& linear : mixer.in) visit(linear);
-          visit(mixer.out);
-        },
-        branch.mixer);
-}
-
 template <typename Visit>
 void BlockSpec::for_each_linear(const Visit& visit) const {
-  visit_linears(branches, visit);
+  for (const Branch& branch : branches)
+    for (const std::vector<LinearSpec>& group : branch.groups())
+      for (const LinearSpec& linear : group) visit(linear);
 }
 
 template <typename Visit>
-void BlockSpec::for_each_linear(const Visit& visit) {
-  visit_linears(branches, visit);
+void BlockSpec::edit_each_linear(const Visit& visit) {
+  const auto visit_all = [&visit](auto& mixer) {
+    for (LinearSpec& linear : mixer.in) visit(linear);
+    visit(mixer.out);
+  };
+  for (Branch& branch : branches) {
+    if (auto* experts = std::get_if<ExpertsSpec>(&branch.mixer)) {
+      visit(experts->router);
+      if (experts->shared) visit_all(*experts->shared);
+    } else if (auto* attention = std::get_if<AttentionSpec>(&branch.mixer)) {
+      visit_all(*attention);
+    } else {
+      visit_all(std::get<MlpSpec>(branch.mixer));
+    }
+  }
 }
 
 }  // namespace qlora::model

@@ -71,6 +71,9 @@ std::shared_ptr<const BlockPass> CausalLm::pass_of(const ForwardInput& input) {
   if (device_.is_cuda())
     pass->attention.boundaries = at::tensor(input.cu_seqlens, at::kInt).to(device_);
   pass->attention.position_bias = position_bias(pass->attention);
+  for (const Block& layer : layers)
+    for (const BranchWeights& branch : layer.branches)
+      if (branch.sinks.defined()) pass->attention.sinks.push_back(branch.sinks);
   for (const Rotary& rotary : rotaries_)
     pass->rotaries.push_back(rotary.at_positions(input.positions, input.cu_seqlens));
   pass->query_factors = query_factors(architecture_.query_scaling, input.positions, device_);

@@ -1,11 +1,12 @@
 // How the tensors of a model lie in Hugging Face files where that is not as its modules have them:
-// the head under another name (GPT-NeoX), matrices as [in, out] (the Conv1D of GPT-2).
+// under other names (Architecture::file_names), matrices as [in, out] (the Conv1D of GPT-2).
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <string>
 #include <unordered_set>
+#include <vector>
 
 #include "model/architecture.h"
 #include "quant/frozen_weight.h"
@@ -26,7 +27,7 @@ class FileLayout {
   at::Tensor in_files(const std::string& name, const at::Tensor& tensor) const;
 
  private:
-  std::string head_, head_in_files_;  // "lm_head.", "embed_out."; both empty where they are alike
+  std::vector<FileName> names_;
   std::unordered_set<std::string> by_inputs_;
 };
 

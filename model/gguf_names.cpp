@@ -20,6 +20,9 @@ GgufNames::GgufNames(const Architecture& a) {
   outside(a.decoder.final_norm.names, added(a.decoder.final_norm));
   for (int64_t layer = 0; layer < a.num_layers(); ++layer) {
     const std::string prefix = fmt::format("{}{}.", a.decoder.prefix.gguf, layer);
+    for (const Branch& branch : a.block(layer).branches)
+      if (const AttentionSpec* of = branch.attention(); of && of->shape.sinks)
+        tensors_[a.module(layer, of->sinks)] = prefix + of->sinks.gguf;
     const AttentionShape& attention = a.block(layer).attention().shape;
     a.block(layer).for_each_norm([&](const NormSpec& norm) {
       modules_[a.module(layer, norm.names)] = {.name = prefix + norm.names.gguf,
@@ -33,6 +36,8 @@ GgufNames::GgufNames(const Architecture& a) {
 }
 
 GgufTensor GgufNames::of_tensor(const std::string& hugging_face) const {
+  if (const auto found = tensors_.find(hugging_face); found != tensors_.end())
+    return {.name = found->second};
   const size_t dot = hugging_face.rfind('.');
   const auto found = modules_.find(hugging_face.substr(0, dot));
   if (found == modules_.end() || found->second.name.empty() || found->second.name.ends_with('.'))

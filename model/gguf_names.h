@@ -24,7 +24,8 @@ class GgufNames {
   GgufTensor of_tensor(const std::string& hugging_face) const;
 
  private:
-  std::unordered_map<std::string, GgufTensor> modules_;  // by their Hugging Face names
+  std::unordered_map<std::string, GgufTensor> modules_;   // by their Hugging Face names
+  std::unordered_map<std::string, std::string> tensors_;  // that are no weight or bias of a module
 };
 
 }  // namespace qlora::model

@@ -56,6 +56,10 @@ class Loader {
     return source_.read(a.head.names.hugging_face + ".bias", {a.vocab_size}, dtype_).to(device_);
   }
 
+  at::Tensor vector(const std::string& tensor, int64_t size) {
+    return source_.read(tensor, {size}, dtype_).to(device_, at::kFloat);
+  }
+
   lora::NormWeight norm(const std::string& module, const NormSpec& spec) {
     const auto read = [&](const char* suffix) {
       return source_.read(module + suffix, spec.shape(), dtype_).to(device_, at::kFloat);
@@ -79,8 +83,9 @@ class Loader {
     layer.base = source_.read_packed(name, out, in, quantization_, device_);
     if (!layer.base) {
       const at::Tensor weight = matrix(name + ".weight", out, in);
-      layer.base =
-          make_ ? make_(name, weight) : quant::make_frozen_weight(weight, quantization_, name);
+      layer.base = spec.never_quantized ? std::make_unique<quant::DenseWeight>(weight)
+                   : make_              ? make_(name, weight)
+                                        : quant::make_frozen_weight(weight, quantization_, name);
     }
     layer.bias = bias(name + ".bias", out, spec.bias);
     progress_.advance();
@@ -129,11 +134,17 @@ Block load_block(Loader& load, const Architecture& a, int64_t layer) {
     norm = load.norm(a.module(layer, of.names), of);
   });
   for (size_t b = 0; b < spec.branches.size(); ++b) {
-    std::vector<lora::LoraLinear> in, out;
-    for (const LinearSpec& of : spec.branches[b].in()) in.push_back(linear(of));
-    out.push_back(linear(spec.branches[b].out()));
-    block.branches[b].in = lora::LinearGroup(std::move(in));
-    block.branches[b].out = lora::LinearGroup(std::move(out));
+    const Branch& branch = spec.branches[b];
+    std::vector<lora::LinearGroup> groups;
+    for (const std::vector<LinearSpec>& group : branch.groups()) {
+      std::vector<lora::LoraLinear> layers;
+      for (const LinearSpec& of : group) layers.push_back(linear(of));
+      groups.emplace_back(std::move(layers));
+    }
+    block.branches[b].set_groups(branch, std::move(groups));
+    if (const AttentionSpec* attention = branch.attention(); attention && attention->shape.sinks)
+      block.branches[b].sinks =
+          load.vector(a.module(layer, attention->sinks), attention->shape.heads);
   }
   return block;
 }

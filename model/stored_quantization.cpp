@@ -6,8 +6,9 @@
 
 namespace qlora::model {
 
-quant::QuantizationOptions read_quantization_config(const io::JsonNode& config) {
+std::optional<quant::QuantizationOptions> read_quantization_config(const io::JsonNode& config) {
   const std::string method = config.string_or("quant_method", "bitsandbytes");
+  if (method == "mxfp4") return std::nullopt;
   if (method != "bitsandbytes") {
     fail<FormatError>(
         "{}: the weights are quantized by '{}', which this version does not read; give the "

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,8 +12,9 @@
 
 namespace qlora::model {
 
-// FormatError for other quantization methods, or contradictory keys.
-quant::QuantizationOptions read_quantization_config(const io::JsonNode& config);
+// FormatError for other quantization methods, or contradictory keys. Nothing for MXFP4, in which
+// files hold experts (mxfp4.h): they are decoded as they are read.
+std::optional<quant::QuantizationOptions> read_quantization_config(const io::JsonNode& config);
 
 // `skipped`: paths of the linear layers that stay in 16 bit, the head among them.
 nlohmann::ordered_json quantization_config_json(const quant::QuantizationOptions& options,

@@ -14,6 +14,7 @@
 #include "base/warn_once.h"
 #include "io/mapped_file.h"
 #include "io/safetensors.h"
+#include "model/expert_tensors.h"
 #include "model/families/family.h"
 #include "model/file_layout.h"
 #include "model/gguf_names.h"
@@ -38,7 +39,7 @@ std::vector<std::string> names_but(const std::vector<io::TensorView>& tensors,
 at::ScalarType matrices_dtype(const std::vector<io::TensorView>& tensors) {
   bool wide = false, half = false, bfloat16 = false;
   for (const io::TensorView& tensor : tensors) {
-    if (tensor.shape.size() != 2) continue;  // norms are float32 in any file of GGUF
+    if (tensor.shape.size() < 2) continue;  // norms are float32 in any file of GGUF
     wide |= tensor.dtype == io::DType::kF32;
     half |= tensor.dtype == io::DType::kF16;
     bfloat16 |= tensor.dtype == io::DType::kBF16;
@@ -65,12 +66,19 @@ class HuggingFaceDirectory final : public WeightSource {
     part_different_embeddings();
     take_stored_biases(json.find("text_config").value_or(json));
     layout_ = FileLayout(architecture_);
+    experts_ = ExpertTensors(architecture_);
   }
 
-  bool has(const std::string& name) const override { return file_.find(name) != nullptr; }
+  bool has(const std::string& name) const override {
+    return file_.find(name) != nullptr || !parts_of(name).views.empty();
+  }
 
   at::Tensor read(const std::string& name, const std::vector<int64_t>& shape,
                   at::ScalarType dtype) override {
+    if (const ExpertParts parts = parts_of(name); !parts.views.empty()) {
+      for (const io::TensorView& part : parts.views) read_.insert(part.name);
+      return read_expert(*experts_.find(name), parts, dtype);
+    }
     const io::TensorView* view = file_.find(name);
     // Tied matrices may lie under either name.
     if (!view && name == embedding_ && architecture_.tied_embeddings) view = file_.find(head_);
@@ -118,6 +126,13 @@ class HuggingFaceDirectory final : public WeightSource {
   }
 
  private:
+  // Of an expert whose tensor is no tensor of the file.
+  ExpertParts parts_of(const std::string& name) const {
+    const ExpertTensor* expert = experts_.find(name);
+    if (!expert || file_.find(name)) return {};
+    return in_hugging_face(*expert, [this](const std::string& n) { return file_.find(n); });
+  }
+
   // Packed tensors in a directory whose config.json does not say so.
   void require_not_packed(const io::TensorView& view, const std::string& name) const {
     const std::string module = name.substr(0, name.rfind('.'));
@@ -159,7 +174,7 @@ class HuggingFaceDirectory final : public WeightSource {
   // Biases that lie in the file are used where config.json leaves the question open.
   void take_stored_biases(const io::JsonNode& json) {
     for (int64_t layer = 0; layer < architecture_.num_layers(); ++layer)
-      architecture_.decoder.block(layer).for_each_linear([&](LinearSpec& linear) {
+      architecture_.decoder.block(layer).edit_each_linear([&](LinearSpec& linear) {
         const io::TensorView* stored =
             file_.find(architecture_.module(layer, linear.names) + ".bias");
         if (stored && !linear.bias) take_stored_bias(json, *stored, linear);
@@ -191,6 +206,7 @@ class HuggingFaceDirectory final : public WeightSource {
   std::optional<quant::QuantizationOptions> stored_;
   std::set<std::string> read_;
   FileLayout layout_;
+  ExpertTensors experts_;
 };
 
 // Rows of each head from RoPE's interleaved order (pairs side by side) to halves.
@@ -229,22 +245,29 @@ class Gguf final : public WeightSource {
     place_ = path;
     architecture_ = read_architecture(file_);
     names_ = GgufNames(architecture_);
+    experts_ = ExpertTensors(architecture_);
     take_rope_divisors();
     take_rope_factors();
     for (BlockSpec& block : architecture_.decoder.kinds)
-      block.for_each_linear([](LinearSpec& linear) { linear.bias = false; });
+      block.edit_each_linear([](LinearSpec& linear) { linear.bias = false; });
     for (int64_t layer = 0; layer < architecture_.num_layers(); ++layer)
-      architecture_.decoder.block(layer).for_each_linear([&](LinearSpec& linear) {
+      architecture_.decoder.block(layer).edit_each_linear([&](LinearSpec& linear) {
         linear.bias |= has(architecture_.module(layer, linear.names) + ".bias");
       });
   }
 
   bool has(const std::string& name) const override {
+    if (const ExpertTensor* expert = experts_.find(name)) return !parts_of(*expert).views.empty();
     return file_.find(names_.of_tensor(name).name) != nullptr;
   }
 
   at::Tensor read(const std::string& name, const std::vector<int64_t>& shape,
                   at::ScalarType dtype) override {
+    if (const ExpertTensor* expert = experts_.find(name)) {
+      const ExpertParts parts = required_parts(*expert, name);
+      for (const io::TensorView& part : parts.views) read_.insert(part.name);
+      return read_expert(*expert, parts, dtype);
+    }
     const GgufTensor stored = names_.of_tensor(name);
     const io::TensorView* view = file_.find(stored.name);
     if (!view) fail<FormatError>("{}: the weights must hold a tensor {}", place_, stored.name);
@@ -257,15 +280,13 @@ class Gguf final : public WeightSource {
                                                    int64_t in,
                                                    const quant::QuantizationOptions& options,
                                                    at::Device device) override {
+    if (const ExpertTensor* expert = experts_.find(module + ".weight"))
+      return read_packed_expert(required_parts(*expert, module), in, options, device);
     const GgufTensor stored = names_.of_tensor(module + ".weight");
     const io::TensorView* view = file_.find(stored.name);
     if (options.method != "as_stored" || !view || !io::is_block_type(view->dtype)) return nullptr;
     check_tensor(*view, {out, in});
-    read_.insert(stored.name);
-    const at::Tensor blocks =
-        at::empty({out, static_cast<int64_t>(view->bytes.size()) / out}, at::kByte);
-    std::memcpy(blocks.mutable_data_ptr(), view->bytes.data(), view->bytes.size());
-    io::drop_pages(view->bytes);
+    const at::Tensor blocks = blocks_of(*view);
     return std::make_unique<quant::GgufWeight>(reordered(blocks, stored).to(device), view->dtype,
                                                in);
   }
@@ -273,13 +294,53 @@ class Gguf final : public WeightSource {
   at::ScalarType dtype() const override { return matrices_dtype(file_.tensors()); }
 
   std::string packing(const std::string& module) const override {
-    const io::TensorView* view = file_.find(names_.of_tensor(module + ".weight").name);
+    const ExpertTensor* expert = experts_.find(module + ".weight");
+    const ExpertParts parts = expert ? parts_of(*expert) : ExpertParts();
+    const io::TensorView* view = parts.views.empty() ? nullptr : &parts.views.front();
+    if (!expert) view = file_.find(names_.of_tensor(module + ".weight").name);
     return view && io::is_block_type(view->dtype) ? io::dtype_name(view->dtype) : "";
   }
 
   std::vector<std::string> unread() const override { return names_but(file_.tensors(), read_); }
 
  private:
+  ExpertParts parts_of(const ExpertTensor& expert) const {
+    return in_gguf(expert, [this](const std::string& name) { return file_.find(name); });
+  }
+  ExpertParts required_parts(const ExpertTensor& expert, const std::string& name) const {
+    ExpertParts parts = parts_of(expert);
+    if (parts.views.empty())
+      fail<FormatError>("{}: the weights must hold {}, a part of {}ffn_*_exps", place_, name,
+                        expert.gguf_block);
+    return parts;
+  }
+
+  // [rows, bytes of a row]
+  at::Tensor blocks_of(const io::TensorView& view) {
+    read_.insert(view.name);
+    const auto bytes = static_cast<int64_t>(view.bytes.size());
+    at::Tensor blocks = at::empty({view.shape[0], bytes / view.shape[0]}, at::kByte);
+    std::memcpy(blocks.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
+    io::drop_pages(view.bytes);
+    return blocks;
+  }
+
+  // Gate and up below each other, if both are in blocks of one kind.
+  std::unique_ptr<quant::FrozenWeight> read_packed_expert(const ExpertParts& parts, int64_t in,
+                                                          const quant::QuantizationOptions& options,
+                                                          at::Device device) {
+    const io::DType type = parts.views.front().dtype;
+    if (options.method != "as_stored" || !io::is_block_type(type) ||
+        parts.views.back().dtype != type)
+      return nullptr;
+    std::vector<at::Tensor> rows;
+    for (const io::TensorView& view : parts.views) {
+      check_tensor(view, view.shape);
+      rows.push_back(blocks_of(view));
+    }
+    return std::make_unique<quant::GgufWeight>(at::cat(rows).to(device), type, in);
+  }
+
   // One for each frequency of the first rotation.
   std::vector<float> rope_numbers(const io::TensorView& view) {
     const at::Tensor values =
@@ -322,6 +383,7 @@ class Gguf final : public WeightSource {
 
   static constexpr const char* kRopeDivisors = "rope_freqs.weight";
   GgufNames names_;
+  ExpertTensors experts_;
   io::GgufFile file_;
   std::set<std::string> read_;
 };

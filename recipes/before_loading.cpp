@@ -12,6 +12,7 @@
 #include "lora/targets.h"
 #include "lora/whole_modules.h"
 #include "model/architecture.h"
+#include "model/expert_targets.h"
 #include "model/hub_cache.h"
 #include "model/model_header.h"
 #include "recipes/options_from_files.h"
@@ -77,6 +78,7 @@ class Look {
 
   void at_targets() {
     const model::Architecture& a = header_->architecture;
+    model::resolve_expert_targets(a, recipe_.lora);
     std::vector<std::string> linear = a.linear_modules(), others = {a.embedding.names.hugging_face};
     for_each_norm(
         a, [&](const std::string& module, const model::NormSpec&) { others.push_back(module); });
@@ -124,6 +126,7 @@ void complete_recipe(Recipe& recipe) {
   try {
     adopt_adapter_options(recipe);
     name_trained_tokens(recipe);
+    name_expert_targets(recipe);
   } catch (const Error&) {
     check_before_loading(recipe);
     throw;

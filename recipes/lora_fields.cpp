@@ -91,6 +91,11 @@ Section lora_section() {
            "Which linear layers get an adapter: `all-linear`, module names (`q_proj`), or regular "
            "expressions on the whole module path. A pattern without a match is an error."},
           &Options::targets),
+       in({"target_parameters", "list of texts",
+           "Experts and routers that get an adapter, by the end of their path, which no pattern of "
+           "`targets` matches: `gate_up_proj`, `down_proj`, `gate.weight`. For Mixtral, Qwen3-MoE "
+           "and OLMoE `all-linear` has them in it, as in PEFT."},
+          &Options::target_parameters),
        in({"exclude_modules", "list of texts", "Matched like `targets`; these get no adapter."},
           &Options::exclude_modules),
        in({"layers_to_transform", "list of integers",

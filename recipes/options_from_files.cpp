@@ -4,7 +4,9 @@
 
 #include "base/error.h"
 #include "data/tokenizer.h"
+#include "model/expert_targets.h"
 #include "model/hub_cache.h"
+#include "model/model_header.h"
 #include "recipes/adapter_on_base.h"
 #include "recipes/base_model.h"
 
@@ -36,6 +38,12 @@ void name_trained_tokens(Recipe& recipe) {
     if (std::ranges::find(ids, *id) == ids.end()) ids.push_back(*id);
   }
   lora.trainable_tokens.clear();
+}
+
+void name_expert_targets(Recipe& recipe) {
+  if (!recipe.lora.from_adapter.empty() || !model::find_model(recipe.model.path)) return;
+  model::resolve_expert_targets(model::read_model_header(recipe.model.path).architecture,
+                                recipe.lora);
 }
 
 }  // namespace qlora::recipes

@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 
+#include "model/expert_targets.h"
 #include "model/load.h"
 #include "model/stored_quantization.h"
 #include "quant/frozen_size.h"
@@ -42,6 +43,7 @@ trainer::PlannedRun common(const Recipe& recipe, const model::Architecture& arch
   run.model = recipe.model;
   run.model.dtype = dtype;
   run.lora = recipe.lora;
+  model::resolve_expert_targets(architecture, run.lora);
   run.optim = recipe.optim;
   const at::Device device = on_gpu ? at::kCUDA : at::kCPU;
   run.compute = compute_dtype_of(recipe.train.compute_dtype, device);

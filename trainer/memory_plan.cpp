@@ -6,6 +6,7 @@
 
 #include "base/device.h"
 #include "base/error.h"
+#include "lora/expert_names.h"
 #include "lora/targets.h"
 #include "lora/weight_init.h"
 #include "lora/whole_modules.h"
@@ -128,9 +129,8 @@ class Planner {
     std::vector<model::BranchUse> branches;
     bool norms = false;
     bool any() const {
-      return norms || std::ranges::any_of(branches, [](const model::BranchUse& use) {
-               return use.in.trained || use.out.trained;
-             });
+      return norms ||
+             std::ranges::any_of(branches, [](const model::BranchUse& use) { return use.any(); });
     }
   };
   model::GroupUse first_, last_;          // below the blocks, between them and the head
@@ -189,13 +189,11 @@ void Planner::add_base() {
     weigh(outer->names.hugging_face, *outer);
   }
   for (int64_t layer = 0; layer < a_.num_layers(); ++layer)
-    for (const model::Branch& branch : a_.block(layer).branches) {
-      groups.emplace_back();
-      for (const model::LinearSpec& linear : branch.in())
-        weigh(a_.module(layer, linear.names), linear);
-      groups.emplace_back();
-      weigh(a_.module(layer, branch.out().names), branch.out());
-    }
+    for (const model::Branch& branch : a_.block(layer).branches)
+      for (const std::vector<model::LinearSpec>& group : branch.groups()) {
+        groups.emplace_back();
+        for (const model::LinearSpec& linear : group) weigh(a_.module(layer, linear.names), linear);
+      }
   if (a_.head.bias) biases += a_.vocab_size * outer_bytes_;
   for_each_norm(a_, [&](const std::string&, const model::NormSpec& norm) {
     norms += norm.numbers() * ((norm.weight ? 1 : 0) + (norm.bias ? 1 : 0)) * kFloat;
@@ -237,12 +235,12 @@ void Planner::add_adapters() {
     const auto& branches = a_.block(layer).branches;
     uses.resize(branches.size());
     for (size_t b = 0; b < branches.size(); ++b) {
-      for (const model::LinearSpec& linear : branches[b].in()) {
-        adapt(names[next], targets.chosen[next], linear, &uses[b].in);
-        ++next;
-      }
-      adapt(names[next], targets.chosen[next], branches[b].out(), &uses[b].out);
-      ++next;
+      const auto groups = branches[b].groups();
+      for (size_t g = 0; g < groups.size(); ++g)
+        for (const model::LinearSpec& linear : groups[g]) {
+          adapt(names[next], targets.chosen[next], linear, uses[b].of_group(branches[b], g));
+          ++next;
+        }
     }
   }
   if (a_.head_projection.present()) {
@@ -261,15 +259,16 @@ void Planner::add_adapters() {
     add("adapters' copies for the products", in_products * compute_bytes_, Phase::kAlways);
 }
 
-// What is trained of a linear layer; `use`: of its group, null for the head.
+// What is trained of a linear layer; `use`: of its group, or null.
 void Planner::adapt(const std::string& module, bool chosen, const model::LinearSpec& linear,
                     model::GroupUse* use) {
   const lora::LoraOptions& options = run_.lora;
   const int64_t out = linear.out, in = linear.in;
-  const bool head = use == nullptr;
+  const bool head = &linear == &a_.head;
   const bool whole = head ? embeddings_.whole_head : lora::is_trained_whole(options, module);
   const bool trains_bias =
-      linear.bias && (whole || options.bias == "all" || (options.bias == "lora_only" && chosen));
+      linear.bias && !lora::is_parameter(module) &&
+      (whole || options.bias == "all" || (options.bias == "lora_only" && chosen));
   if (use) use->trained |= chosen || whole || trains_bias;
   if (trains_bias) parameter_sizes_.push_back(out);
   if (whole) parameter_sizes_.push_back(out * in);

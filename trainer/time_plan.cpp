@@ -11,6 +11,7 @@
 #include "base/progress.h"
 #include "base/seed.h"
 #include "base/stopwatch.h"
+#include "lora/expert_names.h"
 #include "lora/targets.h"
 #include "lora/whole_modules.h"
 #include "model/load.h"
@@ -64,7 +65,7 @@ struct Sample {
 double weights_of_layer(const model::Architecture& architecture) {
   double weights = 0;
   for (int64_t layer = 0; layer < architecture.num_layers(); ++layer)
-    weights += static_cast<double>(architecture.numbers_of_layer(layer));
+    weights += static_cast<double>(architecture.block(layer).active_numbers());
   return weights / static_cast<double>(architecture.num_layers());
 }
 
@@ -92,6 +93,11 @@ lora::LoraOptions with_targets(const lora::LoraOptions& given, std::vector<std::
                                const std::string& head) {
   lora::LoraOptions options = given;
   if (lora::is_target(given, head)) modules.push_back(head);
+  std::set<std::string> parameters;
+  for (const std::string& module : modules)
+    if (lora::is_parameter(module)) parameters.insert(lora::parameter_path(module));
+  std::erase_if(modules, lora::is_parameter);
+  options.target_parameters.assign(parameters.begin(), parameters.end());
   options.targets = std::move(modules);
   options.exclude_modules.clear();
   options.layers_to_transform.clear();
@@ -277,12 +283,11 @@ void for_each_kind(SampleRun& sample, const Calibration& calibration, const Visi
 double linear_growth(const PlannedRun& run, const model::BlockSpec& block, double measured,
                      bool recomputed) {
   const auto head = static_cast<double>(run.architecture.head.numbers());
-  double layer = 0;
-  block.for_each_linear([&](const model::LinearSpec& linear) {
-    // A recomputed layer's last product is taken once.
-    const bool twice = recomputed && &linear != &block.branches.back().out();
-    layer += (twice ? 2 : 1) * static_cast<double>(linear.numbers());
-  });
+  auto layer = static_cast<double>(block.active_numbers());
+  if (recomputed) layer *= 2;
+  // A recomputed layer's last product is taken once, if it is known which one that is.
+  if (recomputed && !block.branches.back().experts())
+    layer -= static_cast<double>(block.branches.back().groups().back().back().numbers());
   return (static_cast<double>(run.architecture.num_layers()) * layer + head) /
          (measured * layer + head);
 }

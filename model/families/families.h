@@ -35,5 +35,14 @@ Family opt_family();
 Family bloom_family();
 Family falcon_family();
 Family mpt_family();
+Family mixtral_family();
+Family qwen2_moe_family();
+Family qwen3_moe_family();
+Family granitemoe_family();
+Family olmoe_family();
+Family gpt_oss_family();
+
+// GGUF files of Mixtral say that they are Llama's.
+Architecture read_mixtral(ConfigReader& config);
 
 }  // namespace qlora::model

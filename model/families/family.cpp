@@ -11,12 +11,15 @@
 namespace qlora::model {
 const std::vector<Family>& families() {
   static const std::vector<Family> all = {
-      llama_family(),    mistral_family(), ministral_family(), ministral3_family(), qwen2_family(),
-      qwen3_family(),    smollm3_family(), granite_family(),   olmo_family(),       olmo2_family(),
-      olmo3_family(),    gemma_family(),   gemma2_family(),    gemma3_family(),     phi3_family(),
-      glm_family(),      glm4_family(),    stablelm_family(),  starcoder2_family(), phi_family(),
-      cohere_family(),   cohere2_family(), gpt2_family(),      gpt_neo_family(),    gptj_family(),
-      gpt_neox_family(), opt_family(),     bloom_family(),     falcon_family(),     mpt_family()};
+      llama_family(),     mistral_family(),    ministral_family(),  ministral3_family(),
+      qwen2_family(),     qwen3_family(),      smollm3_family(),    granite_family(),
+      olmo_family(),      olmo2_family(),      olmo3_family(),      gemma_family(),
+      gemma2_family(),    gemma3_family(),     phi3_family(),       glm_family(),
+      glm4_family(),      stablelm_family(),   starcoder2_family(), phi_family(),
+      cohere_family(),    cohere2_family(),    gpt2_family(),       gpt_neo_family(),
+      gptj_family(),      gpt_neox_family(),   opt_family(),        bloom_family(),
+      falcon_family(),    mpt_family(),        mixtral_family(),    qwen2_moe_family(),
+      qwen3_moe_family(), granitemoe_family(), olmoe_family(),      gpt_oss_family()};
   return all;
 }
 

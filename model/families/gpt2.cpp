@@ -51,7 +51,7 @@ Architecture gpt2(ConfigReader& config) {
   name_modules(a, {"transformer.", "wte", "h.", "ln_1", "ln_2", "attn.c_proj", "ln_f"});
   leave_unrotated(a);
   a.embedding.positions = {{"transformer.wpe", "position_embd"}, a.max_positions};
-  a.decoder.kinds[0].for_each_linear([](LinearSpec& linear) { linear.stored_by_inputs = true; });
+  a.decoder.kinds[0].edit_each_linear([](LinearSpec& linear) { linear.stored_by_inputs = true; });
   scale_scores(config, a);
   return a;
 }

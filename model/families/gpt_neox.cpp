@@ -29,7 +29,7 @@ Architecture gpt_neox(ConfigReader& config) {
   use_plain_mlp(a, {"mlp.dense_h_to_4h", "ffn_up"}, {"mlp.dense_4h_to_h", "ffn_down"}, true);
   name_modules(a, {"gpt_neox.", "embed_in", "layers.", "input_layernorm",
                    "post_attention_layernorm", "attention.dense", "final_layer_norm"});
-  a.head_in_files = "embed_out";
+  a.file_names = {{a.head.names.hugging_face, "embed_out"}};
   if (config.boolean({{"use_parallel_residual"}, "use_parallel_residual"}, true))
     put_side_by_side(a, false);
   return a;

@@ -1,14 +1,16 @@
 // Granite 3 (IBM 2024): Llama's block with a multiplier for the embedding, the scores, what each
-// branch adds, and the logits.
+// branch adds, and the logits; with an MLP or with experts.
 #include "base/error.h"
+#include "model/families/expert_like.h"
 #include "model/families/families.h"
 #include "model/families/llama_like.h"
 
 namespace qlora::model {
 namespace {
 
-Architecture granite(ConfigReader& config) {
-  Architecture a = llama_like("granite", read_llama_sizes(config));
+Architecture granite_like(const std::string& family, ConfigReader& config,
+                          const LlamaSizes& sizes) {
+  Architecture a = llama_like(family, sizes);
   keep_rotary_pairs(a);
   BlockSpec& block = a.decoder.kinds[0];
   a.embedding.multiplier = config.number({{"embedding_multiplier"}, "embedding_scale"}, 1);
@@ -24,6 +26,27 @@ Architecture granite(ConfigReader& config) {
   return a;
 }
 
+Architecture granite(ConfigReader& config) {
+  return granite_like("granite", config, read_llama_sizes(config));
+}
+
+Architecture granitemoe(ConfigReader& config) {
+  const LlamaSizes sizes = read_llama_sizes(config);
+  ExpertsSpec experts = experts_of(sizes, read_expert_sizes(config, sizes, {}));
+  experts.router.names.hugging_face = "block_sparse_moe.router";
+  experts.gate_up.names.hugging_face = "block_sparse_moe.experts.{}.gate_up_proj";
+  experts.down.names.hugging_face = "block_sparse_moe.experts.{}.down_proj";
+  experts.files = {.gate = "",
+                   .up = "",
+                   .down = "",
+                   .stacked_gate_up = "block_sparse_moe.input_linear.weight",
+                   .stacked_down = "block_sparse_moe.output_linear.weight"};
+  Architecture a = granite_like("granitemoe", config, sizes);
+  use_experts(a, experts);
+  a.file_names = {{"block_sparse_moe.router", "block_sparse_moe.router.layer"}};
+  return a;
+}
+
 }  // namespace
 
 Family granite_family() {
@@ -31,6 +54,13 @@ Family granite_family() {
           .model_types = {"granite"},
           .gguf_architectures = {"granite"},
           .read = granite};
+}
+
+Family granitemoe_family() {
+  return {.name = "granitemoe",
+          .model_types = {"granitemoe"},
+          .gguf_architectures = {"granitemoe"},
+          .read = granitemoe};
 }
 
 }  // namespace qlora::model

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "base/error.h"
 
@@ -31,16 +32,21 @@ std::optional<std::vector<bool>> read_layer_types(ConfigReader& config, int64_t 
 void edit_layers(Architecture& architecture, const std::vector<bool>& changes,
                  const std::function<void(BlockSpec&)>& edit) {
   StackSpec& decoder = architecture.decoder;
-  check(decoder.kinds.size() == 1, "edit_layers: the layers must be of one kind before");
-  if (std::ranges::find(changes, true) == changes.end()) return;
-  BlockSpec edited = decoder.kinds.front();
-  edit(edited);
-  if (std::ranges::find(changes, false) == changes.end()) {
-    decoder.kinds.front() = std::move(edited);
-    return;
-  }
-  decoder.kinds.push_back(std::move(edited));
-  for (size_t i = 0; i < changes.size(); ++i) decoder.kind_of[i] = changes[i] ? 1 : 0;
+  check(changes.size() == decoder.kind_of.size(), "edit_layers: each layer changes or does not");
+  const std::vector<BlockSpec> before = std::exchange(decoder.kinds, {});
+  const std::vector<uint8_t> kind_before = decoder.kind_of;
+  for (size_t kind = 0; kind < before.size(); ++kind)
+    for (const bool changed : {false, true}) {
+      bool is_used = false;
+      for (size_t layer = 0; layer < changes.size(); ++layer)
+        if (kind_before[layer] == kind && changes[layer] == changed) {
+          decoder.kind_of[layer] = static_cast<uint8_t>(decoder.kinds.size());
+          is_used = true;
+        }
+      if (!is_used) continue;
+      decoder.kinds.push_back(before[kind]);
+      if (changed) edit(decoder.kinds.back());
+    }
 }
 
 void edit_each_layer(Architecture& architecture,

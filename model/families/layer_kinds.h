@@ -17,7 +17,7 @@ int64_t read_window(ConfigReader& config, int64_t absent);
 // neither full_attention nor sliding_attention, or another number of them than layers.
 std::optional<std::vector<bool>> read_layer_types(ConfigReader& config, int64_t num_layers);
 
-// Layers of one kind become those that `changes` has, edited, and the others.
+// Of each kind, those layers that `changes` has become another one, edited.
 void edit_layers(Architecture& architecture, const std::vector<bool>& changes,
                  const std::function<void(BlockSpec&)>& edit);
 

@@ -9,10 +9,9 @@ namespace qlora::model {
 namespace {
 
 Architecture read(ConfigReader& config) {
-  const LlamaSizes sizes = read_llama_sizes(config, {.rope = {.whole_heads = true}});
-  if (config.integer({{}, "expert_count"}, 0) > 0)
-    fail<FormatError>("{}: mixtures of experts are not supported in this version", config.place());
   config.note_read({}, {"expert_used_count"});
+  if (config.integer({{}, "expert_count"}, 0) > 0) return read_mixtral(config);
+  const LlamaSizes sizes = read_llama_sizes(config, {.rope = {.whole_heads = true}});
   Architecture architecture = llama_like("llama", sizes);
   keep_rotary_pairs(architecture);
   return architecture;

@@ -2,6 +2,7 @@
 // the others norm what a branch gives, not what it reads, and all queries and keys of a row
 // together.
 #include "base/error.h"
+#include "model/families/expert_like.h"
 #include "model/families/families.h"
 #include "model/families/layer_kinds.h"
 #include "model/families/llama_like.h"
@@ -30,6 +31,12 @@ NormSpec row_norm(const char* hugging_face, const char* gguf, int64_t size, doub
       .rule = {.kind = NormKind::kRms, .eps = eps}, .names = {hugging_face, gguf}, .size = size};
 }
 
+// All queries of a row together, all keys.
+void norm_whole_rows(AttentionSpec& a, const LlamaSizes& sizes) {
+  a.q_norm = row_norm("self_attn.q_norm", "attn_q_norm", a.queries(), sizes.rms_norm_eps);
+  a.k_norm = row_norm("self_attn.k_norm", "attn_k_norm", a.keys(), sizes.rms_norm_eps);
+}
+
 Architecture olmo_of_outputs(const std::string& family, const LlamaSizes& sizes) {
   Architecture a = llama_like(family, sizes);
   BlockSpec& block = a.decoder.kinds[0];
@@ -39,9 +46,7 @@ Architecture olmo_of_outputs(const std::string& family, const LlamaSizes& sizes)
                              sizes.rms_norm_eps);
   mlp.after = row_norm("post_feedforward_layernorm", "post_ffw_norm", sizes.hidden_size,
                        sizes.rms_norm_eps);
-  AttentionSpec& spec = block.attention();
-  spec.q_norm = row_norm("self_attn.q_norm", "attn_q_norm", spec.queries(), sizes.rms_norm_eps);
-  spec.k_norm = row_norm("self_attn.k_norm", "attn_k_norm", spec.keys(), sizes.rms_norm_eps);
+  norm_whole_rows(block.attention(), sizes);
   return a;
 }
 
@@ -90,7 +95,34 @@ Architecture olmo3(ConfigReader& config) {
   return a;
 }
 
+// The first one's order of norms, with experts.
+Architecture olmoe(ConfigReader& config) {
+  const LlamaSizes sizes = read_llama_sizes(config, {.vocab_size = 50304,
+                                                     .hidden_size = 2048,
+                                                     .intermediate_size = 2048,
+                                                     .num_layers = 16,
+                                                     .num_heads = 16,
+                                                     .norm_eps = 1e-5,
+                                                     .max_positions = 4096});
+  const ExpertsSpec experts = experts_of(
+      sizes, read_expert_sizes(
+                 config, sizes,
+                 {.experts = 64, .active = 8, .renormalise = false, .reads_norm_topk = true}));
+  Architecture a = llama_like("olmoe", sizes);
+  AttentionSpec& attention = a.decoder.kinds[0].attention();
+  norm_whole_rows(attention, sizes);
+  attention.clamp = config.number({{"clip_qkv"}, "attention.clamp_kqv"}, 0);
+  use_experts(a, experts);
+  a.targets_mean_experts = true;
+  return a;
+}
+
 }  // namespace
+
+Family olmoe_family() {
+  return {
+      .name = "olmoe", .model_types = {"olmoe"}, .gguf_architectures = {"olmoe"}, .read = olmoe};
+}
 
 Family olmo_family() {
   return {.name = "olmo", .model_types = {"olmo"}, .gguf_architectures = {"olmo"}, .read = olmo};

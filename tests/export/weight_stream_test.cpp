@@ -105,7 +105,7 @@ TEST_F(Streamed, PartsAreTheFrozenStateInItsOrder) {
   const auto source = model::open_weights(dir_ / "directory");
   const auto config =
       model::stream_model(*source, {}, {}, at::kCPU, {}, [&](const model::StreamedPart& part) {
-        layers += part.layer ? 1 : 0;
+        layers += part.groups.empty() ? 0 : 1;
         for (const auto& [name, tensor] : part.tensors) {
           ASSERT_LT(next, expected.size());
           EXPECT_EQ(name, expected[next].first);

@@ -426,7 +426,10 @@ FAMILIES = {
         ("olmoe", "renormalised", MOE | dict(num_experts=6, norm_topk_prob=True), dict(gguf=False)),
         ("gpt_oss", "plain", MOE | dict(
             num_hidden_layers=4, num_local_experts=4, head_dim=16, sliding_window=WINDOW, swiglu_limit=1.0,
-            rope_parameters=dict(YARN, truncate=False)), dict(vectors=True)),
+            rope_parameters=dict(YARN, truncate=False)), dict(gguf=False, vectors=True)),  # GGUF files do not hold the limit
+        ("gpt_oss", "usual limit", MOE | dict(
+            num_hidden_layers=4, num_local_experts=4, head_dim=16, sliding_window=WINDOW,
+            rope_parameters=dict(YARN, truncate=False)), {}),
         ("gpt_oss", "MXFP4 file", MOE | dict(num_local_experts=4, head_dim=16, sliding_window=WINDOW),
          dict(rename=mxfp4_experts, rewrite=mxfp4_config, other_weights=True, gguf=False)),
     ],

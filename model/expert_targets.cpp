@@ -1,0 +1,62 @@
+#include "model/expert_targets.h"
+
+#include <algorithm>
+#include <set>
+
+#include "lora/expert_names.h"
+
+namespace qlora::model {
+namespace {
+
+constexpr const char* kGateUp = "gate_up_proj";
+
+// The parameter that a target stands for; empty for another module.
+std::string parameter_of(const std::string& target) {
+  for (const char* name : {"w1", "w3", "gate_proj", "up_proj", kGateUp})
+    if (target == name) return kGateUp;
+  if (target == "w2" || target == "down_proj") return "down_proj";
+  return target == "gate" ? "gate.weight" : "";
+}
+
+std::string last_name(const std::string& path) { return path.substr(path.rfind('.') + 1); }
+
+// The last names of all attention's layers, and of the routers' and experts' parameters.
+void add_all(const Architecture& a, std::set<std::string>& modules,
+             std::set<std::string>& parameters) {
+  for (const BlockSpec& block : a.decoder.kinds)
+    for (const Branch& branch : block.branches)
+      for (const std::vector<LinearSpec>& group : branch.groups())
+        for (const LinearSpec& linear : group) {
+          const std::string module = a.module(0, linear.names);
+          if (branch.attention()) modules.insert(last_name(module));
+          if (!lora::is_parameter(module)) continue;
+          const bool is_expert = lora::expert_name(module).has_value();
+          parameters.insert(last_name(module) + (is_expert ? "" : ".weight"));
+        }
+}
+
+}  // namespace
+
+void resolve_expert_targets(const Architecture& a, lora::LoraOptions& options) {
+  if (!a.targets_mean_experts) return;
+  std::set<std::string> modules,
+      parameters(options.target_parameters.begin(), options.target_parameters.end());
+  const bool given = parameters.contains(kGateUp);
+  for (const std::string& target : options.targets) {
+    const std::string parameter = parameter_of(target);
+    if (target == "all-linear")
+      add_all(a, modules, parameters);
+    else if (parameter.empty())
+      modules.insert(target);
+    else
+      parameters.insert(parameter);
+  }
+  options.targets.assign(modules.begin(), modules.end());
+  options.target_parameters.assign(parameters.begin(), parameters.end());
+  if (given || !parameters.contains(kGateUp)) return;
+  const std::string pattern = std::string(".*\\.") + kGateUp;
+  options.rank_pattern.try_emplace(pattern, 2 * options.rank);
+  options.alpha_pattern.try_emplace(pattern, 2 * options.alpha);
+}
+
+}  // namespace qlora::model

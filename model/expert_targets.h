@@ -1,0 +1,17 @@
+// What the targets of a recipe mean where a model has experts, as PEFT 0.21 with transformers 5 has
+// it.
+#pragma once
+
+#include "lora/lora_options.h"
+#include "model/architecture.h"
+
+namespace qlora::model {
+
+// In models whose targets mean experts (Mixtral, Qwen3-MoE, OLMoE), all-linear and the names of an
+// expert's matrices (w1, w2, w3, gate_proj, up_proj, down_proj) become target_parameters, of which
+// gate_up_proj has twice the rank and alpha, for it is two matrices; all-linear is attention,
+// router and experts, and dense layers' MLPs get nothing. Any other model's options stay as they
+// are: all-linear leaves experts and routers out.
+void resolve_expert_targets(const Architecture& architecture, lora::LoraOptions& options);
+
+}  // namespace qlora::model

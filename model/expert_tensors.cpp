@@ -1,0 +1,167 @@
+#include "model/expert_tensors.h"
+
+#include <ATen/ATen.h>
+#include <fmt/ranges.h>
+
+#include "base/error.h"
+#include "model/mxfp4.h"
+#include "model/read_tensor.h"
+
+namespace qlora::model {
+namespace {
+
+struct Sizes {
+  int64_t out, in;
+};
+
+Sizes sizes_of(const ExpertTensor& t) {
+  const LinearSpec& linear = t.is_gate_up ? t.spec->gate_up : t.spec->down;
+  return {linear.out, linear.in};
+}
+
+// The expert's part of a stack, which must be [experts, ...shape].
+io::TensorView part_of(const io::TensorView& stack, const ExpertTensor& t,
+                       const std::vector<int64_t>& shape) {
+  std::vector<int64_t> wanted = shape;
+  wanted.insert(wanted.begin(), t.spec->routing.experts);
+  if (stack.shape != wanted)
+    fail<FormatError>("{}: tensor {} must have shape [{}], found [{}]", stack.file, stack.name,
+                      fmt::join(wanted, ", "), fmt::join(stack.shape, ", "));
+  const size_t size = stack.bytes.size() / static_cast<size_t>(wanted[0]);
+  io::TensorView part = stack;
+  part.shape = shape;
+  part.bytes = stack.bytes.subspan(static_cast<size_t>(t.expert) * size, size);
+  return part;
+}
+
+// Its own tensors: gate and up, or down.
+ExpertParts separate(const ExpertTensor& t, const FindView& find) {
+  ExpertParts parts;
+  const ExpertFiles& files = t.spec->files;
+  const std::vector<std::string> names =
+      t.is_gate_up ? std::vector{files.gate, files.up} : std::vector{files.down};
+  for (const std::string& name : names) {
+    const io::TensorView* view =
+        name.empty() ? nullptr : find(t.block + numbered(name, t.expert) + ".weight");
+    if (!view) return {};
+    parts.views.push_back(*view);
+  }
+  return parts;
+}
+
+ExpertParts mxfp4_blocks(const ExpertTensor& t, const std::string& name, const FindView& find) {
+  const io::TensorView *blocks = find(name + "_blocks"), *scales = find(name + "_scales");
+  if (!blocks || !scales) return {};
+  const auto [out, in] = sizes_of(t);
+  ExpertParts parts;
+  parts.views = {part_of(*blocks, t, {out, in / kMxfp4Block, kMxfp4Block / 2}),
+                 part_of(*scales, t, {out, in / kMxfp4Block})};
+  parts.in_turn = t.is_gate_up;
+  parts.scales = scales;
+  return parts;
+}
+
+at::Tensor in_order(const at::Tensor& rows) {
+  const auto turn = [&](int64_t first) { return rows.slice(0, first, std::nullopt, 2); };
+  return at::cat({turn(0), turn(1)});
+}
+
+}  // namespace
+
+std::string numbered(std::string name, int64_t expert) {
+  if (const size_t at = name.find("{}"); at != std::string::npos)
+    name.replace(at, 2, std::to_string(expert));
+  return name;
+}
+
+at::Tensor rows_in_turn(const at::Tensor& halves) {
+  return at::stack(halves.chunk(2), 1).flatten(0, 1);
+}
+
+ExpertTensors::ExpertTensors(const Architecture& a) {
+  for (int64_t layer = 0; layer < a.num_layers(); ++layer)
+    for (const Branch& branch : a.block(layer).branches) {
+      const ExpertsSpec* spec = branch.experts();
+      if (!spec) continue;
+      const std::string number = std::to_string(layer) + ".";
+      for (int64_t expert = 0; expert < spec->routing.experts; ++expert)
+        for (const bool is_gate_up : {true, false}) {
+          const LinearSpec linear =
+              spec->of_expert(is_gate_up ? spec->gate_up : spec->down, expert);
+          for (const bool is_bias : {false, true})
+            tensors_[a.module(layer, linear.names) + (is_bias ? ".bias" : ".weight")] = {
+                spec,
+                a.decoder.prefix.hugging_face + number,
+                a.decoder.prefix.gguf + number,
+                expert,
+                is_gate_up,
+                is_bias};
+        }
+    }
+}
+
+const ExpertTensor* ExpertTensors::find(const std::string& name) const {
+  const auto found = tensors_.find(name);
+  return found == tensors_.end() ? nullptr : &found->second;
+}
+
+ExpertParts in_hugging_face(const ExpertTensor& t, const FindView& find) {
+  if (!t.is_bias)
+    if (ExpertParts parts = separate(t, find); !parts.views.empty()) return parts;
+  const ExpertFiles& files = t.spec->files;
+  const std::string stacked = t.is_gate_up ? files.stacked_gate_up : files.stacked_down;
+  if (stacked.empty()) return {};
+  const auto [out, in] = sizes_of(t);
+  const std::string name = t.block + stacked;
+  if (!t.is_bias)
+    if (ExpertParts parts = mxfp4_blocks(t, name, find); !parts.views.empty()) return parts;
+  const io::TensorView* stack = find(t.is_bias ? name + "_bias" : name);
+  if (!stack) return {};
+  ExpertParts parts;
+  parts.by_inputs = files.stacked_by_inputs && !t.is_bias;
+  parts.in_turn = files.stacked_by_inputs && t.is_gate_up;
+  parts.views = {part_of(*stack, t,
+                         t.is_bias         ? std::vector{out}
+                         : parts.by_inputs ? std::vector{in, out}
+                                           : std::vector{out, in})};
+  return parts;
+}
+
+ExpertParts in_gguf(const ExpertTensor& t, const FindView& find) {
+  const std::string suffix = t.is_bias ? ".bias" : ".weight";
+  const std::vector<std::string> names =
+      t.is_gate_up ? std::vector<std::string>{"ffn_gate_exps", "ffn_up_exps"}
+                   : std::vector<std::string>{"ffn_down_exps"};
+  const auto [out, in] = sizes_of(t);
+  const int64_t rows = out / static_cast<int64_t>(names.size());
+  ExpertParts parts;
+  for (const std::string& name : names) {
+    const io::TensorView* stack = find(t.gguf_block + name + suffix);
+    if (!stack) return {};
+    parts.views.push_back(
+        part_of(*stack, t, t.is_bias ? std::vector{rows} : std::vector{rows, in}));
+  }
+  return parts;
+}
+
+at::Tensor read_expert(const ExpertTensor& t, const ExpertParts& parts, at::ScalarType dtype) {
+  const auto [out, in] = sizes_of(t);
+  at::Tensor tensor;
+  if (parts.scales) {
+    tensor = decode_mxfp4(parts.views[0], parts.views[1]).to(dtype);
+  } else {
+    std::vector<at::Tensor> rows;
+    const int64_t height = out / static_cast<int64_t>(parts.views.size());
+    for (const io::TensorView& view : parts.views)
+      rows.push_back(read_tensor(view,
+                                 t.is_bias         ? std::vector{height}
+                                 : parts.by_inputs ? std::vector{in, out}
+                                                   : std::vector{height, in},
+                                 dtype));
+    tensor = rows.size() == 1 ? rows[0] : at::cat(rows);
+  }
+  if (parts.by_inputs) tensor = tensor.t();
+  return (parts.in_turn ? in_order(tensor) : tensor).contiguous();
+}
+
+}  // namespace qlora::model

@@ -1,0 +1,60 @@
+// The matrices and biases of single experts, by the names of their modules' tensors, from files
+// that hold them as two, as one, or stacked (ExpertFiles).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "io/tensor_view.h"
+#include "model/architecture.h"
+
+namespace qlora::model {
+
+// One of them: "model.layers.3.mlp.experts.7.gate_up_proj.weight".
+struct ExpertTensor {
+  const ExpertsSpec* spec;
+  std::string block, gguf_block;  // "model.layers.3.", "blk.3."
+  int64_t expert;
+  bool is_gate_up, is_bias;
+};
+
+// "mlp.experts.7.w1" of "mlp.experts.{}.w1".
+std::string numbered(std::string name, int64_t expert);
+// Rows of the first half and of the second in turn, [2 n, ...].
+at::Tensor rows_in_turn(const at::Tensor& halves);
+
+class ExpertTensors {
+ public:
+  ExpertTensors() = default;
+  // Borrows the architecture.
+  explicit ExpertTensors(const Architecture& architecture);
+  // Null for any other tensor.
+  const ExpertTensor* find(const std::string& name) const;
+
+ private:
+  std::unordered_map<std::string, ExpertTensor> tensors_;
+};
+
+// A tensor of the file by its name, or null.
+using FindView = std::function<const io::TensorView*(const std::string& name)>;
+
+// The parts of the file's tensors that make the expert's, one below the other, and their names;
+// empty if the file does not have it. [out, in], or [out] of a bias; FormatError if a stack is of
+// another shape.
+struct ExpertParts {
+  std::vector<io::TensorView> views;
+  bool by_inputs = false;  // [in, out]
+  bool in_turn = false;    // rows (or columns, if by_inputs) of gate and up take turns
+  const io::TensorView* scales = nullptr;  // of MXFP4 blocks
+};
+ExpertParts in_hugging_face(const ExpertTensor& tensor, const FindView& find);
+ExpertParts in_gguf(const ExpertTensor& tensor, const FindView& find);
+
+// In `dtype`. FormatError as of read_tensor().
+at::Tensor read_expert(const ExpertTensor& tensor, const ExpertParts& parts, at::ScalarType dtype);
+
+}  // namespace qlora::model
