@@ -1,6 +1,10 @@
 #include "bench/made_model.h"
 
+#include <nlohmann/json.hpp>
+
 #include "base/error.h"
+#include "io/json.h"
+#include "model/families/family.h"
 #include "model/families/llama_like.h"
 
 namespace qlora::bench {
@@ -15,6 +19,10 @@ model::Architecture shape_named(const std::string& name) {
                                {"1.7b", 49152, 2048, 8192, 24, 32, 32, 64, true},
                                {"3b", 128256, 3072, 8192, 28, 24, 8, 128, true},
                                {"8b", 128256, 4096, 14336, 32, 32, 8, 128, false}};
+  if (name.ends_with(".json")) {
+    const nlohmann::json config = io::read_json_file(name);
+    return model::read_architecture(io::JsonNode(config, name));
+  }
   for (const Shape& s : kShapes) {
     if (name != s.name) continue;
     model::LlamaSizes config;

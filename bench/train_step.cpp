@@ -20,6 +20,8 @@
 #include "base/short_waits.h"
 #include "base/stopwatch.h"
 #include "bench/made_model.h"
+#include "lora/expert_names.h"
+#include "model/expert_targets.h"
 #include "model/load.h"
 #include "model/made_weights.h"
 #include "optim/grad_clip.h"
@@ -56,8 +58,9 @@ std::unique_ptr<model::CausalLm> load(const Setting& s) {
   model::ModelOptions options;
   quant::QuantizationOptions quantization;
   quantization.method = s.quantization;
-  const auto source = std::filesystem::exists(s.model) ? model::open_weights(s.model)
-                                                       : model::made_weights(shape_named(s.model));
+  const bool is_made = s.model.ends_with(".json") || !std::filesystem::exists(s.model);
+  const auto source =
+      is_made ? model::made_weights(shape_named(s.model)) : model::open_weights(s.model);
   const c10::Device device = device_from_string(s.device);
   auto model = model::load_model(*source, options, quantization, device,
                                  recipes::compute_dtype_of(s.dtype, device));
@@ -69,32 +72,30 @@ std::unique_ptr<model::CausalLm> load(const Setting& s) {
 class Floor {
  public:
   Floor(const model::CausalLm& model, const Setting& s)
-      : layers_(model.architecture().num_layers()),
-        tokens_(s.batch * s.sequence),
+      : tokens_(s.batch * s.sequence),
         recompute_(s.recompute),
         options_(at::TensorOptions().dtype(model.compute_dtype()).device(model.device())) {
-    for (const lora::LinearGroup* group : model.layers[0].groups())
-      for (const lora::LoraLinear& linear : group->layers())
-        products_.push_back({random(linear.out_features(), linear.in_features()),
-                             random(tokens_, linear.in_features()),
-                             random(tokens_, linear.out_features())});
-    constexpr int64_t kRows = 256;
     const auto& c = model.architecture();
-    head_ = {random(c.vocab_size, c.hidden_size), random(kRows, c.hidden_size),
+    kind_of_ = c.decoder.kind_of;
+    for (const model::BlockSpec& kind : c.decoder.kinds) products_.push_back(products_of(kind));
+    constexpr int64_t kRows = 256;
+    head_ = {random(c.vocab_size, c.head.in), random(kRows, c.head.in),
              random(kRows, c.vocab_size)};
     head_passes_ = (tokens_ + kRows - 1) / kRows;
   }
 
   double seconds() const {
     const Stopwatch watch;
-    for (int64_t layer = 0; layer < layers_; ++layer)
-      for (size_t i = 0; i < products_.size(); ++i) {
-        at::mm(products_[i].x, products_[i].weight.t());
+    for (size_t layer = 0; layer < kind_of_.size(); ++layer) {
+      const std::vector<Product>& products = products_[kind_of_[layer]];
+      const bool recomputed = recompute_.contains(static_cast<int64_t>(layer));
+      for (size_t i = 0; i < products.size(); ++i) {
+        at::mm(products[i].x, products[i].weight.t());
         // A recomputed layer needs no second product of its last matrix.
-        if (recompute_.contains(layer) && i + 1 < products_.size())
-          at::mm(products_[i].x, products_[i].weight.t());
-        at::mm(products_[i].dy, products_[i].weight);
+        if (recomputed && i + 1 < products.size()) at::mm(products[i].x, products[i].weight.t());
+        at::mm(products[i].dy, products[i].weight);
       }
+    }
     for (int64_t i = 0; i < head_passes_; ++i) {
       at::mm(head_.x, head_.weight.t());
       at::mm(head_.dy, head_.weight);
@@ -107,14 +108,30 @@ class Floor {
   struct Product {
     at::Tensor weight, x, dy;
   };
+  // An expert gets its share of the tokens.
+  std::vector<Product> products_of(const model::BlockSpec& kind) const {
+    std::vector<Product> products;
+    for (const model::Branch& branch : kind.branches)
+      for (const std::vector<model::LinearSpec>& group : branch.groups())
+        for (const model::LinearSpec& linear : group) {
+          const bool is_expert = lora::expert_name(linear.names.hugging_face).has_value();
+          const int64_t rows = is_expert ? tokens_ * branch.experts()->routing.active /
+                                               branch.experts()->routing.experts
+                                         : tokens_;
+          products.push_back(
+              {random(linear.out, linear.in), random(rows, linear.in), random(rows, linear.out)});
+        }
+    return products;
+  }
   at::Tensor random(int64_t rows, int64_t columns) const {
     return at::empty({rows, columns}, options_).normal_(0.0, 0.02);
   }
 
-  int64_t layers_, tokens_;
+  int64_t tokens_;
   model::RecomputedLayers recompute_;
   at::TensorOptions options_;
-  std::vector<Product> products_;
+  std::vector<uint8_t> kind_of_;                // of each layer
+  std::vector<std::vector<Product>> products_;  // of each kind
   Product head_;
   int64_t head_passes_ = 0;
 };
@@ -140,6 +157,7 @@ void run(const Setting& s) {
   lora::LoraOptions lora;
   lora.rank = s.rank;
   lora.alpha = static_cast<double>(s.rank);
+  model::resolve_expert_targets(model->architecture(), lora);
   lora::AdapterSet adapters(lora, model->groups(), model->compute_dtype(), 1);
   std::vector<optim::Parameter> parameters;
   for (const lora::AdapterTensor& tensor : adapters.tensors())
@@ -226,7 +244,8 @@ QLORA_SHORT_WAITS
 int main(int argc, char** argv) {
   CLI::App app("Training steps beside their floor");
   qlora::bench::Setting s;
-  app.add_option("--model", s.model, "file, directory, or 135m, 360m, 1.7b, 3b, 8b (made weights)");
+  app.add_option("--model", s.model,
+                 "file, directory, or for made weights 135m, 360m, 1.7b, 3b, 8b or a config.json");
   app.add_option("--quantization", s.quantization, "nf4, fp4, int8, int8_weight_only, none");
   app.add_option("--dtype", s.dtype, "of the products; auto as train.compute_dtype");
   app.add_option("--device", s.device, "cpu, cuda or cuda:N");

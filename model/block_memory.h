@@ -18,8 +18,8 @@ struct GroupUse {
   int64_t ranks = 0, dora = 0;  // sums: of its adapters' ranks, of outputs with a DoRA magnitude
 };
 struct BranchUse {
-  GroupUse in, out;                        // of experts, those of the shared one
-  GroupUse router, expert_in, expert_out;  // the latter of one expert
+  GroupUse in, out;                                       // of experts, those of the shared one
+  GroupUse router = {}, expert_in = {}, expert_out = {};  // the latter of one expert
 
   bool any() const {
     return in.trained || out.trained || router.trained || expert_in.trained || expert_out.trained;
