@@ -47,7 +47,8 @@ Architecture falcon(ConfigReader& config) {
   LlamaSizes sizes = read_llama_sizes(config, defaults(alibi));
   if (config.json() && !grouped) sizes.num_kv_heads = shares_one ? 1 : sizes.num_heads;
   config.note_dropout({"hidden_dropout"});
-  config.note_read({"hidden_size", "max_position_embeddings", "rope_theta", "rope_scaling"});
+  config.note_read(
+      {"hidden_size", "max_position_embeddings", "rope_theta", "rope_scaling", "rope_parameters"});
   const bool bias = config.boolean({{"bias"}}, false);
   Architecture a = llama_like("falcon", sizes);
   use_layer_norms(a);
