@@ -54,8 +54,14 @@ const Family& family_named(const std::string& name) {
 
 namespace {
 
-// A model of text and images keeps its text model under a name of its own, as does PEFT.
-void place_in_multimodal(Architecture& a) {
+// A model of text and images keeps its text model under a name of its own, as does PEFT. Known of
+// text models whose modules lie right below "model.".
+void place_in_multimodal(Architecture& a, const std::string& place) {
+  if (a.decoder.prefix.hugging_face != "model.layers.")
+    fail<FormatError>(
+        "{} is of the model family {}, which this version does not read as part of a model of text "
+        "and images; give the text model in a directory of its own",
+        place, a.family);
   const auto within = [](TensorNames& names) {
     names.hugging_face.replace(0, std::string("model.").size(), "model.language_model.");
   };
@@ -75,7 +81,7 @@ Architecture read_architecture(const io::JsonNode& config) {
       family_of_model_type(read.at("model_type").as_string(), read.place()).read(reader);
   reader.finish();
   if (!text) return architecture;
-  place_in_multimodal(architecture);
+  place_in_multimodal(architecture, read.place());
   log::warning_once("{}: the model reads images, too; its text part alone is read here",
                     config.place());
   return architecture;
