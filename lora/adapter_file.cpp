@@ -26,7 +26,6 @@ namespace fs = std::filesystem;
 constexpr const char* kConfigFile = "adapter_config.json";
 constexpr const char* kTensorFile = "adapter_model.safetensors";
 constexpr const char* kBaseFile = "qlora_base.json";
-constexpr const char* kEmbedTokens = "embed_tokens";  // what a bare list of tokens means
 
 std::string in(const std::string& directory, const char* name) {
   return (fs::path(directory) / name).string();
@@ -36,12 +35,17 @@ nlohmann::json list_or_none(const std::vector<std::string>& values) {
   return values.empty() ? nlohmann::json(nullptr) : nlohmann::json(values);
 }
 
-// A list where only the input embedding has trained tokens, as PEFT users write it.
-nlohmann::json tokens_json(const std::map<std::string, std::vector<int64_t>>& tokens) {
+// A list where only the input embedding has trained tokens, as PEFT users write it. In a map PEFT
+// looks for modules of the model's own names.
+nlohmann::json tokens_json(std::map<std::string, std::vector<int64_t>> tokens,
+                           const std::string& embedding) {
   if (tokens.empty()) return nullptr;
-  const auto& [module, ids] = *tokens.begin();
-  return tokens.size() == 1 && module == kEmbedTokens ? nlohmann::json(ids)
-                                                      : nlohmann::json(tokens);
+  if (tokens.size() == 1 && tokens.begin()->first == kAnyEmbedding) return tokens.begin()->second;
+  if (auto found = tokens.extract(kAnyEmbedding)) {
+    found.key() = embedding.substr(embedding.rfind('.') + 1);
+    tokens.insert(std::move(found));
+  }
+  return tokens;
 }
 
 // adapter_config.json with its keys sorted, as PEFT writes it.
@@ -71,7 +75,8 @@ std::string config_text(const AdapterSet& adapters, const LoraOptions& options,
       {"revision", none},
       {"target_modules", adapters.target_modules()},
       {"task_type", "CAUSAL_LM"},
-      {"trainable_token_indices", tokens_json(options.trainable_token_indices)},
+      {"trainable_token_indices",
+       tokens_json(options.trainable_token_indices, adapters.names().embedding)},
       {"use_dora", options.use_dora},
       {"use_rslora", options.use_rslora}};
   // Versions of PEFT before 0.17 do not know it.
@@ -194,7 +199,7 @@ void read_trained_parts(const io::JsonNode& config, LoraOptions& options) {
   const auto tokens = config.find("trainable_token_indices");
   if (!tokens || tokens->value().empty()) return;
   if (tokens->value().is_array())
-    options.trainable_token_indices[kEmbedTokens] = token_ids(*tokens);
+    options.trainable_token_indices[kAnyEmbedding] = token_ids(*tokens);
   else
     for (const auto& [module, ids] : entries_of(*tokens))
       options.trainable_token_indices[module] = token_ids(ids);

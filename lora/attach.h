@@ -54,6 +54,7 @@ class AdapterSet {
   bool fan_in_fan_out() const { return fan_in_fan_out_; }
   const std::vector<TargetMatch>& matches() const { return matches_; }
   const TrainedEmbeddings& embeddings() const { return embeddings_; }
+  const EmbeddingNames& names() const { return names_; }  // of embedding and head
   int64_t num_parameters() const { return values_.numel(); }
   int64_t num_modules() const { return num_modules_; }
   // The adapted modules as PEFT's target_modules, sorted: by last name ("q_proj") where every

@@ -31,15 +31,19 @@ std::vector<int64_t> checked_ids(const std::string& key, const std::vector<int64
 // The ids of each embedding as they are written.
 void read_ids(const LoraOptions& options, int64_t vocab, const EmbeddingNames& names,
               TrainedEmbeddings& trained) {
+  std::string embedding_name, head_name;  // which the options use
   for (const auto& [module, ids] : options.trainable_token_indices) {
     const std::string key = "lora.trainable_token_indices." + module;
-    if (is_whole_name(names.embedding, module) || module == kAnyEmbedding)
-      trained.embedding_ids = checked_ids(key, ids, vocab);
-    else if (is_whole_name(names.head, module))
-      trained.head_ids = checked_ids(key, ids, vocab);
-    else
+    const bool of_head = is_whole_name(names.head, module);
+    if (!of_head && !is_whole_name(names.embedding, module) && module != kAnyEmbedding)
       fail<ConfigError>("{}: only {} and {} have tokens", key, last_name(names.embedding),
                         last_name(names.head));
+    std::string& name = of_head ? head_name : embedding_name;
+    if (!name.empty())
+      fail<ConfigError>("{}: {} is the same module; give all of its tokens under one name", key,
+                        name);
+    name = module;
+    (of_head ? trained.head_ids : trained.embedding_ids) = checked_ids(key, ids, vocab);
   }
 }
 

@@ -20,7 +20,8 @@
 
 namespace qlora::lora {
 
-// Names the input embedding in trainable_token_indices whatever the model calls it.
+// Names the input embedding in trainable_token_indices whatever the model calls it, as does a bare
+// list of tokens.
 constexpr const char* kAnyEmbedding = "embed_tokens";
 
 bool is_trained_whole(const LoraOptions& options, const std::string& module);
