@@ -31,6 +31,10 @@ LlamaDefaults defaults() {
 // model of MosaicML's own program.
 void read_attention(ConfigReader& config, AttentionSpec& attention) {
   attention.clamp = config.number({{}, "attention.clamp_kqv"}, 0);
+  const ConfigKey largest{{}, "attention.max_alibi_bias"};  // 0: learned positions
+  if (const double bias = config.number(largest, 8); bias != 8)
+    fail<FormatError>("{} is {}; MPT models are supported with ALiBi's 8 alone",
+                      config.place_of(largest), bias);
   const auto node = config.node({{"attn_config"}});
   if (!node) return;
   attention.clamp = node->find("clip_qkv") ? node->at("clip_qkv").as_number() : 0;
@@ -51,8 +55,7 @@ Architecture mpt(ConfigReader& config) {
   const LlamaSizes sizes = read_llama_sizes(config, defaults());
   config.note_dropout({"resid_pdrop", "emb_pdrop"});
   config.note_read({"learned_pos_emb", "init_device", "no_bias", "embedding_fraction", "norm_type",
-                    "expansion_ratio", "verbose", "fc_type", "ffn_config", "init_config"},
-                   {"attention.max_alibi_bias"});
+                    "expansion_ratio", "verbose", "fc_type", "ffn_config", "init_config"});
   if (const auto scale = config.node({{"logit_scale"}}))
     scale->reject("null: scaled logits are not supported");
   Architecture a = llama_like("mpt", sizes);
