@@ -1,5 +1,9 @@
 // MPT (MosaicML 2023): ALiBi with slopes of its own, LayerNorms without biases, no biases at all.
+#include <string_view>
+
 #include "base/error.h"
+#include "base/warn_once.h"
+#include "io/known_keys.h"
 #include "model/families/families.h"
 #include "model/families/layer_norm_like.h"
 
@@ -27,8 +31,36 @@ LlamaDefaults defaults() {
                    .positions = {{"max_seq_len"}, "context_length"}}};
 }
 
-// attn_config of config.json. What transformers ignores is refused where it would make another
-// model of MosaicML's own program.
+// What transformers ignores is refused where it would make another model of MosaicML's own program.
+void refuse_other_attention(const io::JsonNode& node, int64_t num_heads) {
+  const auto differs = [&](const char* key, bool otherwise) {
+    return node.bool_or(key, otherwise) != otherwise;
+  };
+  if (differs("alibi", true))
+    node.at("alibi").reject("true: MPT models without ALiBi are not supported");
+  if (differs("qk_ln", false))
+    node.at("qk_ln").reject("false: norms of queries and keys are not supported");
+  if (differs("prefix_lm", false))
+    node.at("prefix_lm").reject("false: attention is causal from the first token on");
+  if (const auto most = node.find("alibi_bias_max"); most && most->as_number() != 8)
+    most->reject("8");
+  if (const auto heads = node.find("kv_n_heads");
+      heads && heads->as_integer(1, 1 << 16) != num_heads)
+    heads->reject("absent: queries that share keys are not supported");
+}
+
+void warn_of_unread(const io::JsonNode& node) {
+  if (const auto dropout = node.find("attn_pdrop"); dropout && dropout->as_number() != 0)
+    log::warning_once("{} is {}; attention is trained without dropout here", dropout->place(),
+                      dropout->as_number());
+  constexpr std::string_view kKnown[] = {"alibi",      "alibi_bias_max", "attn_impl",
+                                         "attn_pdrop", "attn_type",      "attn_uses_sequence_id",
+                                         "clip_qkv",   "kv_n_heads",     "model_type",
+                                         "prefix_lm",  "qk_ln",          "softmax_scale"};
+  io::warn_of_other_keys(node, {kKnown});
+}
+
+// attn_config of config.json.
 void read_attention(ConfigReader& config, AttentionSpec& attention) {
   attention.clamp = config.number({{}, "attention.clamp_kqv"}, 0);
   const ConfigKey largest{{}, "attention.max_alibi_bias"};  // 0: learned positions
@@ -40,15 +72,8 @@ void read_attention(ConfigReader& config, AttentionSpec& attention) {
   attention.clamp = node->find("clip_qkv") ? node->at("clip_qkv").as_number() : 0;
   if (const auto scale = node->find("softmax_scale"))
     attention.shape.scale = static_cast<float>(scale->as_number());
-  if (const auto alibi = node->find("alibi"); alibi && !alibi->as_bool())
-    alibi->reject("true: MPT models without ALiBi are not supported");
-  if (const auto norms = node->find("qk_ln"); norms && norms->as_bool())
-    norms->reject("false: norms of queries and keys are not supported");
-  if (const auto most = node->find("alibi_bias_max"); most && most->as_number() != 8)
-    most->reject("8");
-  if (const auto heads = node->find("kv_n_heads");
-      heads && heads->as_integer(1, 1 << 16) != attention.shape.heads)
-    heads->reject("absent: queries that share keys are not supported");
+  refuse_other_attention(*node, attention.shape.heads);
+  warn_of_unread(*node);
 }
 
 Architecture mpt(ConfigReader& config) {
