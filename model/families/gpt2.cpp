@@ -32,8 +32,9 @@ LlamaDefaults defaults() {
 void scale_scores(ConfigReader& config, Architecture& a) {
   if (!config.boolean({{"scale_attn_weights"}}, true))
     a.decoder.kinds[0].attention().shape.scale = 1;
-  if (!config.boolean({{"scale_attn_by_inverse_layer_idx"}}, false)) return;
-  edit_each_layer(a, [](BlockSpec& block, int64_t layer) {
+  const ConfigKey by_layer{{"scale_attn_by_inverse_layer_idx"}};
+  if (!config.boolean(by_layer, false)) return;
+  edit_each_layer(a, config.place_of(by_layer), [](BlockSpec& block, int64_t layer) {
     block.attention().shape.scale /= static_cast<float>(layer + 1);
   });
 }

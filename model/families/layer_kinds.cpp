@@ -49,13 +49,14 @@ void edit_layers(Architecture& architecture, const std::vector<bool>& changes,
     }
 }
 
-void edit_each_layer(Architecture& architecture,
+void edit_each_layer(Architecture& architecture, const std::string& place,
                      const std::function<void(BlockSpec&, int64_t layer)>& edit) {
   StackSpec& decoder = architecture.decoder;
   check(decoder.kinds.size() == 1, "edit_each_layer: the layers must be of one kind before");
   if (decoder.num_layers() > std::numeric_limits<uint8_t>::max() + 1)
-    fail<FormatError>("{} layers, each of another kind, are more than this version holds",
-                      decoder.num_layers());
+    fail<FormatError>(
+        "{} makes each layer another kind, of which this version holds 256; found {} layers", place,
+        decoder.num_layers());
   decoder.kinds.resize(decoder.kind_of.size(), BlockSpec(decoder.kinds.front()));
   for (int64_t layer = 0; layer < decoder.num_layers(); ++layer) {
     decoder.kind_of[static_cast<size_t>(layer)] = static_cast<uint8_t>(layer);

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "model/architecture.h"
@@ -21,8 +22,9 @@ std::optional<std::vector<bool>> read_layer_types(ConfigReader& config, int64_t 
 void edit_layers(Architecture& architecture, const std::vector<bool>& changes,
                  const std::function<void(BlockSpec&)>& edit);
 
-// Layers of one kind become as many kinds as there are layers. FormatError for more than 256.
-void edit_each_layer(Architecture& architecture,
+// Layers of one kind become as many kinds as there are layers. FormatError with `place`, the key
+// that wants it, for more than 256.
+void edit_each_layer(Architecture& architecture, const std::string& place,
                      const std::function<void(BlockSpec&, int64_t layer)>& edit);
 
 // The layers that slide see `window` keys.
