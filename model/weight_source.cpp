@@ -82,7 +82,8 @@ class HuggingFaceDirectory final : public WeightSource {
     const io::TensorView* view = file_.find(name);
     // Tied matrices may lie under either name.
     if (!view && name == embedding_ && architecture_.tied_embeddings) view = file_.find(head_);
-    if (!view) fail<FormatError>("{}: the weights must hold a tensor {}", place_, name);
+    if (!view)
+      fail<FormatError>("{}: the weights must hold a tensor {}", place_, layout_.in_files(name));
     require_not_packed(*view, name);
     read_.insert(name);
     if (layout_.is_by_inputs(name))
