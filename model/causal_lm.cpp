@@ -139,11 +139,13 @@ at::Tensor CausalLm::hidden(const ForwardInput& input) {
                                   input.cu_seqlens[static_cast<size_t>(s)]);
   if (upcast_from)
     stream = {stream.sum(), at::Tensor()};  // the norm gives another type than delta's
+  const at::ScalarType read_by_head = upcast_from ? at::kFloat : compute_;
+  const bool projects = architecture_.head_projection.present();
   at::Tensor last =
       add_norm(stream.residual, stream.delta, final_norm, architecture_.decoder.final_norm.rule,
-               upcast_from ? at::kFloat : compute_, input.adapters_enabled)
+               projects ? compute_ : read_by_head, input.adapters_enabled)
           .normed;
-  if (architecture_.head_projection.present()) last = head_projection.forward(last, shared)[0];
+  if (projects) last = head_projection.forward(last, shared)[0].to(read_by_head);
   // Of the logits, which are products with it.
   return architecture_.logit_multiplier == 1 ? last : last * architecture_.logit_multiplier;
 }
