@@ -27,17 +27,6 @@ std::vector<float> alibi_slopes(int64_t heads) {
   return slopes;
 }
 
-std::vector<float> alibi_slopes_of_mpt(int64_t heads) {
-  const auto above = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(heads)));
-  const std::vector<float> all = powers(above);
-  if (above == heads) return all;
-  std::vector<float> slopes;
-  for (const size_t first : {1, 0})
-    for (size_t i = first; i < all.size() && slopes.size() < static_cast<size_t>(heads); i += 2)
-      slopes.push_back(all[i]);
-  return slopes;
-}
-
 at::Tensor alibi_biases(const AlibiSpec& alibi, int64_t positions, at::Device device) {
   at::Tensor slopes = at::tensor(alibi.slopes).to(device).unsqueeze(1);
   at::Tensor at_position = at::arange(positions, slopes.options()).unsqueeze(0);

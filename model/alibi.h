@@ -20,11 +20,10 @@ struct AlibiSpec {
 };
 
 // Of a power of two of heads 2^(-8 i / heads), i = 1, 2, ..., heads. Of other numbers those of the
-// largest power of two below, then every other one of twice that power (BLOOM, Falcon).
+// largest power of two below, then every other one of twice that power. MPT says the same
+// otherwise: every other slope of the next power of two, from the second one on and then from the
+// first one on.
 std::vector<float> alibi_slopes(int64_t heads);
-// Of other numbers than powers of two every other slope of the next power, from the second one on,
-// and then from the first one on (MPT).
-std::vector<float> alibi_slopes_of_mpt(int64_t heads);
 
 // AttentionContext::position_bias for documents of up to so many positions: fp32 [heads,
 // positions].

@@ -1,4 +1,4 @@
-// MPT (MosaicML 2023): ALiBi with slopes of its own, LayerNorms without biases, no biases at all.
+// MPT (MosaicML 2023): ALiBi, LayerNorms without biases, no biases at all.
 #include <string_view>
 
 #include "base/error.h"
@@ -90,7 +90,7 @@ Architecture mpt(ConfigReader& config) {
   use_plain_mlp(a, {"ffn.up_proj", "ffn_up"}, {"ffn.down_proj", "ffn_down"}, false);
   name_modules(a,
                {"transformer.", "wte", "blocks.", "norm_1", "norm_2", "attn.out_proj", "norm_f"});
-  use_alibi(a, {.slopes = alibi_slopes_of_mpt(sizes.num_heads)});
+  use_alibi(a, {.slopes = alibi_slopes(sizes.num_heads)});
   read_attention(config, a.decoder.kinds[0].attention());
   return a;
 }
