@@ -12,8 +12,8 @@ namespace qlora::model {
 struct AlibiSpec {
   std::vector<float> slopes;  // one for each head; empty: there are no such biases
   float scale = 1;            // of the products of slope and position
-  // Slopes, and then their products with the positions, are rounded to bfloat16 (Falcon): scores
-  // depend on where in the document the keys are, not only on distances.
+  // Slopes and positions, and then their products, are rounded to bfloat16 (Falcon): scores depend
+  // on where in the document the keys are, not only on distances.
   bool rounds_to_bfloat16 = false;
 
   bool present() const { return !slopes.empty(); }
