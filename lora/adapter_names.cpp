@@ -37,10 +37,12 @@ std::string peft_tensor_name(const std::string& stored) {
   erase_all(name, "_orig_mod.");
   erase_all(name, "_fsdp_wrapped_module.");
   erase_prefix(name, "module.");
+  const bool is_marked = name.starts_with(kPrefix);
   erase_prefix(name, kPrefix);
   constexpr std::string_view kRoots[] = {"model.", "lm_head.", "transformer.", "gpt_neox."};
-  if (std::ranges::none_of(kRoots, [&](auto root) { return name.starts_with(root); }))
-    return stored;
+  const bool is_known =
+      std::ranges::any_of(kRoots, [&](auto root) { return name.starts_with(root); });
+  if (!is_marked && !is_known) return stored;
   return kPrefix + without_adapter_name(name);
 }
 
