@@ -91,11 +91,6 @@ bool machine_sums_bfloat16() {
   return has_avx512_bfloat16() && has_avx512_vnni() && !has_amx_bfloat16();
 }
 
-bool sums_products_of(at::ScalarType dtype) {
-  return multiplies_in_float(at::kCPU, dtype) ||
-         (dtype == at::kBFloat16 && machine_sums_bfloat16());
-}
-
 bool sums_products(const LeftOperand& a, int64_t k, int64_t r) {
   if (multiplies_in_float(a.device, a.dtype)) return a.rows > kFewRows;
   return sums_in_bfloat16(a) && a.rows >= kLeastRows && k % 2 == 0 && r % 2 == 0;

@@ -36,8 +36,6 @@ struct SummedProduct {
 // Whether this machine's own bf16 and int8 sums are used: AVX-512 BF16 and VNNI, and no AMX, with
 // which oneDNN multiplies several times faster.
 bool machine_sums_bfloat16();
-// Whether products of a type on the CPU have such sums at all: for plans.
-bool sums_products_of(at::ScalarType dtype);
 // Whether there is a kernel for a product with this left factor [m, k] and terms of rank r.
 bool sums_products(const LeftOperand& a, int64_t k, int64_t r);
 

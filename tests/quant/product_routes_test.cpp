@@ -8,7 +8,9 @@
 #include <string>
 
 #include "base/instruction_set.h"
+#include "quant/gguf_weight.h"
 #include "quant/make_frozen_weight.h"
+#include "quant/planned_bytes.h"
 #include "quant/summed_product.h"
 
 namespace qlora::quant {
@@ -194,6 +196,22 @@ TEST(ProductRoutes, WhatIsDecodedIsTheRowsOfAllLayersWhereTheyAreJoined) {
   EXPECT_EQ(decoded_bytes(facts_of(gpu, {kNf4, kNf4})), 2 * kLayer * 4);
   EXPECT_EQ(decoded_bytes(facts_of(gpu, {stored(at::kBFloat16)})), kLayer * 4);
   EXPECT_EQ(decoded_bytes(facts_of(gpu, {stored(at::kFloat)})), 0);
+}
+
+TEST(WeightTraits, ArePlannedAsTheMadeWeightHasThem) {
+  for (const char* method : {"none", "as_stored", "nf4", "fp4", "int8", "int8_weight_only"})
+    for (const at::ScalarType dtype : {at::kFloat, at::kHalf, at::kBFloat16})
+      for (const char* module : {"q_proj", "lm_head"}) {
+        QuantizationOptions options;
+        options.method = method;
+        const auto made = make_frozen_weight(at::randn({48, 64}).to(dtype), options, module);
+        const WeightBytes told = planned_weight_bytes(options, module, 48, 64, dtype);
+        EXPECT_EQ(told.traits, made->traits()) << method << " " << c10::toString(dtype);
+        EXPECT_EQ(loaded_weight_bytes(*made).traits, made->traits());
+        EXPECT_EQ(told.weights + told.scales, loaded_weight_bytes(*made).weights) << method;
+      }
+  const GgufWeight blocks(at::zeros({48, 2 * 34}, at::kByte), io::DType::kQ8_0, 64);
+  EXPECT_EQ(planned_block_bytes(io::DType::kQ8_0, 48, 64).traits, blocks.traits());
 }
 
 // A format's rows must be what its traits promise, or sums would round them once more.
