@@ -12,33 +12,16 @@ int64_t rank_of(const lora::LoraOptions& options) {
   return odd == options.rank_pattern.end() ? options.rank : odd->second;
 }
 
-bool in_float(const PlannedRun& run) {
-  return !run.on_gpu && quant::multiplies_in_float(at::kCPU, run.compute);
-}
-
-// Where bfloat16 is multiplied as such, sums with what was of another type are not planned.
-bool plans_sums(const PlannedRun& run) {
-  return run.model.dtype == "auto" || run.model.dtype == "bfloat16" || in_float(run);
-}
-
-// What is multiplied in float32 is planned without copies of rows that are stored.
-quant::WeightTraits planned_traits(const PlannedRun& run, const quant::WeightTraits& weight) {
-  const bool as_it_is = weight.kind == quant::WeightKind::kStored && in_float(run);
-  return as_it_is && run.compute == at::kBFloat16
-             ? quant::WeightTraits{quant::WeightKind::kStored, run.compute}
-             : weight;
-}
-
 }  // namespace
 
 quant::ProductFacts planned_products(const PlannedRun& run) {
   const at::DeviceType device = run.on_gpu ? at::kCUDA : at::kCPU;
-  return {.left = {device, run.compute, run.tokens()}, .sums = plans_sums(run)};
+  return {.left = {device, run.compute, run.tokens()}, .sums = true};
 }
 
 quant::LayerFacts planned_layer(const PlannedRun& run, const model::LinearSpec& linear,
                                 const quant::WeightTraits& weight) {
-  return {.weight = planned_traits(run, weight),
+  return {.weight = weight,
           .out = linear.out,
           .in = linear.in,
           .rank = rank_of(run.lora),

@@ -70,22 +70,23 @@ TEST(ProductPlan, ThePassesTakeTheRoutesThatArePlanned) {
   for (const auto set : {InstructionSet::kAvx2, InstructionSet::kAvx512Bfloat16}) {
     const AtMost most(set);
     for (const char* method : {"nf4", "fp4", "int8", "int8_weight_only", "none"})
-      for (const at::ScalarType compute : {at::kBFloat16, at::kHalf, at::kFloat})
-        for (const int64_t rank : {4, 3})
-          for (const bool dora : {false, true}) {
-            SCOPED_TRACE(fmt::format("{} {} {} rank {}{}", to_string(set), method,
-                                     c10::toString(compute), rank, dora ? " DoRA" : ""));
-            quant::QuantizationOptions quantization;
-            quantization.method = method;
-            PlannedRun run;
-            run.architecture = small_shape();
-            run.model.dtype = "bfloat16";
-            run.compute = compute;
-            run.lora.rank = rank;
-            run.lora.use_dora = dora;
-            run.sequence_length = 40;
-            expect_agreement(run, quantization);
-          }
+      for (const char* dtype : {"bfloat16", "float16", "float32"})
+        for (const at::ScalarType compute : {at::kBFloat16, at::kHalf, at::kFloat})
+          for (const int64_t rank : {4, 3})
+            for (const bool dora : {false, true}) {
+              SCOPED_TRACE(fmt::format("{} {} of {} in {} rank {}{}", to_string(set), method, dtype,
+                                       c10::toString(compute), rank, dora ? " DoRA" : ""));
+              quant::QuantizationOptions quantization;
+              quantization.method = method;
+              PlannedRun run;
+              run.architecture = small_shape();
+              run.model.dtype = dtype;
+              run.compute = compute;
+              run.lora.rank = rank;
+              run.lora.use_dora = dora;
+              run.sequence_length = 40;
+              expect_agreement(run, quantization);
+            }
   }
 }
 
