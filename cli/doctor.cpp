@@ -15,7 +15,7 @@
 #include "base/terminal.h"
 #include "io/json_text.h"
 #include "model/families/family.h"
-#include "quant/product.h"
+#include "quant/product_routes.h"
 #include "recipes/compute_dtype.h"
 
 namespace {

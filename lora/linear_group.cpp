@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "base/error.h"
 #include "base/profile.h"
@@ -85,20 +86,30 @@ bool add_bias_and_adapter(const LoraLinear& layer, const at::Tensor& h, bool acc
   return true;
 }
 
-// The layers' products, each added to what its part of y holds if it is `begun`.
-void weight_products_into(const LinearGroup& group, const at::Tensor& x,
-                          const std::vector<bool>& begun, const at::Tensor& all, variable_list& y,
-                          const ForwardContext& context) {
+// The outputs y_i of a group.
+struct Outputs {
+  at::Tensor all;  // side by side
+  variable_list y = {};
+  std::vector<bool> begun = {};  // whether y_i holds something to which its product is added
+};
+
+// The layers' products, by the route that the group takes.
+void weight_products_into(const LinearGroup& group, quant::ProductRun run, const at::Tensor& x,
+                          Outputs& to, const ForwardContext& context) {
   const ProfileScope scope("linear");
-  if (!can_stack(group.layers())) {
-    for (size_t i = 0; i < y.size(); ++i)
-      weight_product_into(group.layers()[i], x, begun[i], y[i], context);
+  const bool at_once = run == quant::ProductRun::kFewRows || run == quant::ProductRun::kJoined;
+  if (!at_once) {
+    for (size_t i = 0; i < to.y.size(); ++i)
+      weight_product_into(group.layers()[i], x, to.begun[i], to.y[i], context);
     return;
   }
-  const bool any = std::ranges::find(begun, true) != begun.end();
-  for (size_t i = 0; any && i < y.size(); ++i)
-    if (!begun[i]) y[i].zero_();
-  stacked_forward_into(group.layers(), x, any, all, *context.workspace);
+  const bool any = std::ranges::find(to.begun, true) != to.begun.end();
+  for (size_t i = 0; any && i < to.y.size(); ++i)
+    if (!to.begun[i]) to.y[i].zero_();
+  if (run == quant::ProductRun::kFewRows)
+    few_rows_forward_into(group.layers(), x, any, to.all);
+  else
+    stacked_forward_into(group.layers(), x, any, to.all, *context.workspace);
 }
 
 // Frozen products plus scaling * H_i B_iᵀ. `h` is undefined where adapters are off. What DoRA's
@@ -112,36 +123,39 @@ variable_list outputs(const LinearGroup& group, const at::Tensor& x, const at::T
   const at::Tensor all =
       at::empty({x.size(0), std::accumulate(widths.begin(), widths.end(), int64_t{0})},
                 residual.defined() ? residual.options() : x.options());
-  variable_list result = columns_of(all, widths), parts_of_h;
-  std::vector<bool> begun;
-  const bool summed = residual.defined() || (h.defined() && can_sum(group.layers(), x));
+  Outputs to{.all = all, .y = columns_of(all, widths)};
+  const bool sums = h.defined() || residual.defined();
+  const quant::ProductRoute& route =
+      quant::product_route(product_facts(group.layers(), x, sums), quant::Pass::kForward);
+  variable_list parts_of_h;
   int64_t column = 0;
-  for (size_t i = 0; i < result.size(); ++i) {
+  for (size_t i = 0; i < to.y.size(); ++i) {
     const LoraLinear& layer = group.layers()[i];
     const bool adapted = layer.adapter && h.defined();
     parts_of_h.push_back(adapted ? h.narrow(1, column, layer.adapter->rank) : at::Tensor());
     if (adapted) column += layer.adapter->rank;
-    begun.push_back(adds_before_product(layer) &&
-                    (summed
-                         ? add_bias(layer, false, result[i], context)
-                         : add_bias_and_adapter(layer, parts_of_h[i], false, result[i], context)));
+    to.begun.push_back(adds_before_product(layer) &&
+                       (route.sums
+                            ? add_bias(layer, false, to.y[i], context)
+                            : add_bias_and_adapter(layer, parts_of_h[i], false, to.y[i], context)));
   }
-  if (summed) {
+  if (route.sums) {
     const ProfileScope scope("linear");
-    summed_forward_into(group.layers(), x, parts_of_h, begun, result, residual, *context.workspace);
-    return result;
+    const auto targets = sum_targets(group.layers(), parts_of_h, to.begun, to.y, residual);
+    summed_forward_into(group.layers(), route.run, x, targets, *context.workspace);
+    return std::move(to.y);
   }
-  weight_products_into(group, x, begun, all, result, context);
-  for (size_t i = 0; i < result.size(); ++i) {
+  weight_products_into(group, route.run, x, to, context);
+  for (size_t i = 0; i < to.y.size(); ++i) {
     const LoraLinear& layer = group.layers()[i];
     if (adds_before_product(layer)) continue;
     if (parts_of_h[i].defined() && layer.adapter->is_dora()) {
-      const at::Tensor z = apply_magnitude(layer, x, parts_of_h[i], result[i], context);
+      const at::Tensor z = apply_magnitude(layer, x, parts_of_h[i], to.y[i], context);
       if (scaled != nullptr) scaled->push_back(z);
     }
-    add_bias_and_adapter(layer, parts_of_h[i], true, result[i], context);
+    add_bias_and_adapter(layer, parts_of_h[i], true, to.y[i], context);
   }
-  return result;
+  return std::move(to.y);
 }
 
 // Whether the backward pass needs anything that outputs() makes.
@@ -180,17 +194,12 @@ at::Tensor side_by_side(const variable_list& parts) {
   return joined.defined() ? joined : at::cat(parts, 1);
 }
 
-// dx (+)= the share of the weights' products in the gradient towards x; nothing if dx is undefined.
-// Trained weights get their own gradient in any case.
+// dx (+)= the share of the weights' products in the gradient towards x, layer by layer; nothing if
+// dx is undefined. Trained weights get their own gradient in any case.
 void add_weights_gradients(const LinearGroup& group, const at::Tensor& x, const variable_list& dy,
                            const variable_list& inner, bool accumulate, at::Tensor& dx,
                            const ForwardContext& context) {
   const ProfileScope scope("linear backward");
-  if (can_stack(group.layers())) {
-    if (dx.defined())
-      stacked_input_gradient(group.layers(), side_by_side(dy), accumulate, dx, *context.workspace);
-    return;
-  }
   for (size_t i = 0; i < dy.size(); ++i) {
     const LoraLinear& layer = group.layers()[i];
     const bool split = layer.adapter && layer.adapter->is_dora() && drops(*layer.adapter, context);
@@ -200,6 +209,13 @@ void add_weights_gradients(const LinearGroup& group, const at::Tensor& x, const 
     layer.base->input_gradient_into(inner[i] - dy[i], towards_dropped, false, *context.workspace);
     dx.add_(dropped(towards_dropped, *layer.adapter, context));
   }
+}
+
+// The same at once, where nothing but frozen weights has a part in it.
+void add_joined_gradient(const LinearGroup& group, const variable_list& dy, bool accumulate,
+                         at::Tensor& dx, quant::Workspace& workspace) {
+  const ProfileScope scope("linear backward");
+  stacked_input_gradient(group.layers(), side_by_side(dy), accumulate, dx, workspace);
 }
 
 // Carries the maker of an input through the node's saved data.
@@ -276,14 +292,20 @@ struct GroupNode : Function<GroupNode> {
     at::Tensor dx = ctx->needs_input_grad(0) ? at::empty_like(x) : at::Tensor();
     const at::Tensor g = h.defined() ? low_rank_gradients(*group, inner, h) : at::Tensor();
     // Before the products, as in the forward pass: their sum is rounded once.
-    const bool begun = dx.defined() && g.defined() && !drops(any_adapter(*group), context);
-    if (dx.defined() && g.defined() && can_sum(group->layers(), dx)) {
+    const bool adapted = dx.defined() && g.defined();
+    const bool begun = adapted && !drops(any_adapter(*group), context);
+    const quant::ProductRoute& route =
+        quant::product_route(product_facts(group->layers(), x, adapted), quant::Pass::kBackward);
+    if (route.sums) {
       const ProfileScope products("linear backward");
       summed_input_gradient(group->layers(), side_by_side(dy), begun ? g : at::Tensor(),
                             group->stacked_a().compute, dx, *context.workspace);
     } else {
       if (begun) low_rank_up(g, group->stacked_a().compute.t(), 1.0, false, dx);
-      add_weights_gradients(*group, x, dy, inner, begun, dx, context);
+      if (dx.defined() && route.run == quant::ProductRun::kJoined)
+        add_joined_gradient(*group, dy, begun, dx, *context.workspace);
+      else
+        add_weights_gradients(*group, x, dy, inner, begun, dx, context);
     }
     if (g.defined()) add_low_rank_gradients(*group, x, g, dx, context);
     return {dx, Variable(), d_residual, Variable(), Variable(), Variable()};
@@ -315,7 +337,9 @@ struct FrozenGroupNode : Function<FrozenGroupNode> {
     auto& workspace = *reinterpret_cast<quant::Workspace*>(ctx->saved_data["workspace"].toInt());
     const at::Tensor d_residual = take_residual_gradient(ctx, dy);
     at::Tensor dx = at::empty({dy[0].size(0), group->layers()[0].in_features()}, dy[0].options());
-    if (can_stack(group->layers())) {
+    const quant::ProductRoute& route =
+        quant::product_route(product_facts(group->layers(), dx, false), quant::Pass::kBackward);
+    if (route.run == quant::ProductRun::kJoined) {
       stacked_input_gradient(group->layers(), side_by_side(dy), false, dx, workspace);
     } else {
       for (size_t i = 0; i < dy.size(); ++i)
@@ -328,7 +352,8 @@ struct FrozenGroupNode : Function<FrozenGroupNode> {
 }  // namespace
 
 bool LinearGroup::sums_onto(const at::Tensor& x, const ForwardContext& context) const {
-  return can_sum_onto(layers_, x, context.adapters_enabled);
+  return layers_.size() == 1 && !layers_.front().active_bias(context.adapters_enabled).defined() &&
+         quant::product_route(product_facts(layers_, x, true), quant::Pass::kForward).sums;
 }
 
 std::vector<at::Tensor> LinearGroup::forward_onto(const at::Tensor& residual, const at::Tensor& x,

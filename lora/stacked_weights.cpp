@@ -4,19 +4,14 @@
 
 #include <algorithm>
 
-#include "quant/product.h"
 #include "quant/rows_product.h"
-#include "quant/summed_product.h"
 
 namespace qlora::lora {
 namespace {
 
 // The type in which a product with x takes the rows of all layers.
 at::ScalarType dtype_for(const std::vector<LoraLinear>& layers, const at::Tensor& x) {
-  const at::ScalarType first = layers.front().base->dtype_for(x);
-  const bool alike = std::ranges::all_of(
-      layers, [&](const LoraLinear& layer) { return layer.base->dtype_for(x) == first; });
-  return alike ? first : quant::product_dtype(x);
+  return quant::rows_dtype(product_facts(layers, x, false));
 }
 
 at::Tensor panel_of(const std::vector<LoraLinear>& layers, at::ScalarType dtype,
@@ -41,11 +36,9 @@ bool is_plain(const LoraLinear& layer) {
          !(layer.adapter && layer.adapter->is_dora());
 }
 
-bool is_int8(const LoraLinear& layer) { return layer.base->int8_factor().has_value(); }
-
 bool are_stored(const std::vector<LoraLinear>& layers, at::ScalarType dtype) {
   return std::ranges::all_of(layers, [dtype](const LoraLinear& layer) {
-    return layer.base->stored_rows(dtype).defined();
+    return quant::is_stored_as(layer.base->traits(), dtype);
   });
 }
 
@@ -64,20 +57,38 @@ std::vector<at::Tensor> rows_of(const std::vector<LoraLinear>& layers, at::Scala
   return rows;
 }
 
+void summed_int8_forward_into(const std::vector<LoraLinear>& layers, const at::Tensor& x,
+                              const std::vector<quant::SumTarget>& targets) {
+  std::vector<quant::SummedInt8Product> products;
+  for (size_t i = 0; i < layers.size(); ++i)
+    products.push_back({layers[i].base->int8_factor().value().weight, targets[i]});
+  // The threshold is one of the whole model.
+  quant::multiply_summed_int8(x, layers.front().base->int8_factor().value().threshold, products);
+}
+
 }  // namespace
 
-bool can_stack(const std::vector<LoraLinear>& layers) {
-  if (layers.size() < 2) return false;
+quant::ProductFacts product_facts(const std::vector<LoraLinear>& layers, const at::Tensor& x,
+                                  bool sums) {
+  quant::ProductFacts facts{.left = quant::left_operand(x), .sums = sums};
   for (const LoraLinear& layer : layers)
-    if (!layer.base->multiplies_dequantized() || !is_plain(layer)) return false;
-  return true;
+    facts.layers.push_back({.weight = layer.base->traits(),
+                            .out = layer.out_features(),
+                            .in = layer.in_features(),
+                            .rank = layer.adapter ? layer.adapter->rank : 0,
+                            .plain = is_plain(layer)});
+  return facts;
+}
+
+void few_rows_forward_into(const std::vector<LoraLinear>& layers, const at::Tensor& x,
+                           bool accumulate, at::Tensor y) {
+  std::vector<const quant::FrozenWeight*> weights;
+  for (const LoraLinear& layer : layers) weights.push_back(layer.base.get());
+  quant::multiply_few_rows(weights, x, accumulate, y);
 }
 
 void stacked_forward_into(const std::vector<LoraLinear>& layers, const at::Tensor& x,
                           bool accumulate, at::Tensor y, quant::Workspace& workspace) {
-  std::vector<const quant::FrozenWeight*> weights;
-  for (const LoraLinear& layer : layers) weights.push_back(layer.base.get());
-  if (quant::multiply_few_rows(weights, x, accumulate, y)) return;
   quant::multiply_into(x, panel_of(layers, dtype_for(layers, x), workspace).t(), accumulate, y);
 }
 
@@ -86,30 +97,11 @@ void stacked_input_gradient(const std::vector<LoraLinear>& layers, const at::Ten
   quant::multiply_into(dy, panel_of(layers, dtype_for(layers, dy), workspace), accumulate, dx);
 }
 
-bool can_sum(const std::vector<LoraLinear>& layers, const at::Tensor& x) {
-  const bool in_int8 = is_int8(layers.front());
-  return std::ranges::all_of(layers, [&](const LoraLinear& layer) {
-    const int64_t in = layer.in_features(), rank = layer.adapter ? layer.adapter->rank : 0;
-    // An input gradient has the output features as its depth.
-    if (!is_plain(layer) || !quant::sums_products(x, in, rank) ||
-        !quant::sums_products(x, layer.out_features(), rank) || is_int8(layer) != in_int8)
-      return false;
-    return in_int8 ? quant::sums_int8_products(x, in, rank)
-                   : layer.base->multiplies_dequantized() ||
-                         layer.base->stored_rows(layer.base->dtype_for(x)).defined();
-  });
-}
-
-bool can_sum_onto(const std::vector<LoraLinear>& layers, const at::Tensor& x,
-                  bool adapters_enabled) {
-  return layers.size() == 1 && can_sum(layers, x) &&
-         !layers.front().active_bias(adapters_enabled).defined();
-}
-
-void summed_forward_into(const std::vector<LoraLinear>& layers, const at::Tensor& x,
-                         const std::vector<at::Tensor>& h, const std::vector<bool>& accumulate,
-                         const std::vector<at::Tensor>& y, const at::Tensor& onto,
-                         quant::Workspace& workspace) {
+std::vector<quant::SumTarget> sum_targets(const std::vector<LoraLinear>& layers,
+                                          const std::vector<at::Tensor>& h,
+                                          const std::vector<bool>& accumulate,
+                                          const std::vector<at::Tensor>& y,
+                                          const at::Tensor& onto) {
   std::vector<quant::SumTarget> targets;
   for (size_t i = 0; i < layers.size(); ++i) {
     targets.push_back({.out = y[i], .accumulate = accumulate[i], .h = h[i], .onto = onto});
@@ -117,14 +109,13 @@ void summed_forward_into(const std::vector<LoraLinear>& layers, const at::Tensor
     targets.back().c = layers[i].adapter->b_compute.t();
     targets.back().scale = layers[i].adapter->scaling;
   }
-  if (is_int8(layers.front())) {
-    std::vector<quant::SummedInt8Product> products;
-    for (size_t i = 0; i < layers.size(); ++i)
-      products.push_back({layers[i].base->int8_factor()->weight, targets[i]});
-    // The threshold is one of the whole model.
-    quant::multiply_summed_int8(x, layers.front().base->int8_factor()->threshold, products);
-    return;
-  }
+  return targets;
+}
+
+void summed_forward_into(const std::vector<LoraLinear>& layers, quant::ProductRun run,
+                         const at::Tensor& x, const std::vector<quant::SumTarget>& targets,
+                         quant::Workspace& workspace) {
+  if (run == quant::ProductRun::kSummedInt8) return summed_int8_forward_into(layers, x, targets);
   const std::vector<at::Tensor> rows = rows_of(layers, dtype_for(layers, x), workspace);
   std::vector<quant::SummedProduct> products;
   for (size_t i = 0; i < layers.size(); ++i) products.push_back({rows[i].t(), targets[i]});

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "base/instruction_set.h"
 #include "quant/dense_product_kernels.h"
 #include "quant/frozen_weight.h"
@@ -97,6 +98,9 @@ class DequantizedRows final : public RowsProduct {
 }  // namespace
 
 std::unique_ptr<RowsProduct> dense_rows_product(const at::Tensor& weight, const at::Tensor& x) {
+  check(weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kBFloat16,
+        "dense_rows_product: the weight must be float32 or bfloat16, got {}",
+        c10::toString(weight.scalar_type()));
   return std::make_unique<DenseRows>(weight, x);
 }
 

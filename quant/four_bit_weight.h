@@ -24,12 +24,10 @@ class FourBitWeight final : public FrozenWeight {
   int64_t in_features() const override { return shape_.in; }
   at::Device device() const override { return quantized_.packed.device(); }
   std::string format() const override;
+  // Values are rounded to the original's type.
+  WeightTraits traits() const override { return {WeightKind::kDecoded, dtype_}; }
   int64_t bytes() const override { return quantized_.bytes(); }
   void dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const override;
-  // Values are rounded to the original's type, which is narrower than fp32 or that.
-  at::ScalarType decoded_dtype(at::ScalarType product) const override {
-    return product == at::kFloat ? dtype_ : product;
-  }
   // Straight from the packed codes where rows are whole blocks.
   std::unique_ptr<RowsProduct> rows_product(const at::Tensor& x, int64_t expert) const override;
   NamedTensors state() const override;

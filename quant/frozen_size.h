@@ -1,4 +1,4 @@
-// What a frozen weight would take in memory, told without making it.
+// What a frozen weight would be and take in memory, told without making it.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -6,14 +6,16 @@
 #include <cstdint>
 #include <string>
 
+#include "quant/product_routes.h"
 #include "quant/quantization_options.h"
 #include "quant/weight_shape.h"
 
 namespace qlora::quant {
 
 struct FrozenSize {
-  std::string format;  // as FrozenWeight::format()
-  int64_t bytes = 0;   // as FrozenWeight::bytes()
+  std::string format;        // as FrozenWeight::format()
+  int64_t bytes = 0;         // as FrozenWeight::bytes()
+  WeightTraits traits = {};  // as FrozenWeight::traits()
 };
 
 // Of what make_frozen_weight() makes of a weight of this shape and dtype.

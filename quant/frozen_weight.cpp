@@ -7,13 +7,21 @@
 #include "quant/product.h"
 
 namespace qlora::quant {
+namespace {
 
-at::ScalarType FrozenWeight::dtype_for(const at::Tensor& x) const {
-  return multiplies_in_float(x) ? decoded_dtype(product_dtype(x)) : product_dtype(x);
+// y (+)= x Wᵀ. The integer product comes rounded, as bitsandbytes has it.
+void multiply_int8_into(const at::Tensor& x, const Int8Factor& factor, bool accumulate,
+                        at::Tensor& y) {
+  const at::Tensor product = int8_linear(x, factor.weight, factor.threshold);
+  accumulate ? y.add_(product) : y.copy_(product);
 }
+
+}  // namespace
 
 at::Tensor FrozenWeight::materialize(at::ScalarType dtype, Workspace& workspace,
                                      int64_t expert) const {
+  const at::Tensor stored = stored_rows(dtype, expert);
+  if (stored.defined()) return stored;
   at::Tensor rows =
       workspace.matrix(Workspace::Slot::kWeight, out_features(), in_features(), dtype, device());
   dequantize_rows(expert, 0, out_features(), rows);
@@ -32,17 +40,28 @@ at::Tensor FrozenWeight::forward(const at::Tensor& x, Workspace& workspace, int6
 
 void FrozenWeight::forward_into(const at::Tensor& x, at::Tensor& y, bool accumulate,
                                 Workspace& workspace, int64_t expert) const {
-  if (multiply_few_rows({this}, x, accumulate, y, expert)) return;
-  multiply_into(x, materialize(dtype_for(x), workspace, expert).t(), accumulate, y);
+  ProductFacts facts{.left = left_operand(x)};
+  facts.layers.push_back({traits(), out_features(), in_features()});
+  switch (product_route(facts, Pass::kForward).run) {
+    case ProductRun::kFewRows:
+      return multiply_few_rows({this}, x, accumulate, y, expert);
+    case ProductRun::kInt8:
+      return multiply_int8_into(x, int8_factor(expert).value(), accumulate, y);
+    default:
+      return multiply_into(x, materialize(rows_dtype(facts), workspace, expert).t(), accumulate, y);
+  }
 }
 
 std::unique_ptr<RowsProduct> FrozenWeight::rows_product(const at::Tensor& x, int64_t expert) const {
-  return multiplies_dequantized() ? dequantized_rows_product(*this, expert, x) : nullptr;
+  const at::Tensor stored = stored_rows(traits().dtype, expert);
+  return stored.defined() ? dense_rows_product(stored, x)
+                          : dequantized_rows_product(*this, expert, x);
 }
 
 void FrozenWeight::input_gradient_into(const at::Tensor& dy, at::Tensor& dx, bool accumulate,
                                        Workspace& workspace, int64_t expert) const {
-  multiply_into(dy, materialize(dtype_for(dy), workspace, expert), accumulate, dx);
+  const at::ScalarType dtype = rows_dtype(left_operand(dy), traits());
+  multiply_into(dy, materialize(dtype, workspace, expert), accumulate, dx);
 }
 
 DenseWeight::DenseWeight(at::Tensor weight)
@@ -72,21 +91,6 @@ at::Tensor DenseWeight::stored_rows(at::ScalarType dtype, int64_t expert) const 
   if (weight_.scalar_type() != dtype) return at::Tensor();
   const int64_t first = shape_.first_row(expert, 0, shape_.out, "DenseWeight");
   return weight_.view({-1, shape_.in}).narrow(0, first, shape_.out);
-}
-
-std::unique_ptr<RowsProduct> DenseWeight::rows_product(const at::Tensor& x, int64_t expert) const {
-  // What is wider than the product is rounded first, and the kernels know no float16.
-  const at::ScalarType stored = weight_.scalar_type();
-  if (stored == at::kHalf || (stored == at::kFloat && x.scalar_type() == at::kBFloat16))
-    return nullptr;
-  const int64_t first = shape_.first_row(expert, 0, shape_.out, "DenseWeight");
-  return dense_rows_product(weight_.view({-1, shape_.in}).narrow(0, first, shape_.out), x);
-}
-
-at::Tensor DenseWeight::materialize(at::ScalarType dtype, Workspace& workspace,
-                                    int64_t expert) const {
-  const at::Tensor stored = stored_rows(dtype, expert);
-  return stored.defined() ? stored : FrozenWeight::materialize(dtype, workspace, expert);
 }
 
 }  // namespace qlora::quant

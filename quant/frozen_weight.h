@@ -2,11 +2,10 @@
 // later int8, GGUF blocks, GPTQ, ... One interface for all of them: a new format is one set of
 // files beside this one and a line in make_frozen_weight.cpp.
 //
-// Shape [experts, out, in] (weight_shape.h); experts is 1 for an ordinary linear layer. The default
-// products dequantize into a reused buffer and multiply, or few rows at a time where x has few; a
-// format overrides what it does better.
-// Autograd nodes keep a pointer to the weight, never a 16-bit copy: the backward pass dequantizes
-// again (QLoRA section 3).
+// Shape [experts, out, in] (weight_shape.h); experts is 1 for an ordinary linear layer. What makes
+// a product follows from the format's traits (product_routes.h); most dequantize into a reused
+// buffer and multiply. Autograd nodes keep a pointer to the weight, never a 16-bit copy: the
+// backward pass dequantizes again (QLoRA section 3).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -19,6 +18,7 @@
 #include <vector>
 
 #include "quant/int8.h"
+#include "quant/product_routes.h"
 #include "quant/rows_product.h"
 #include "quant/weight_shape.h"
 #include "quant/workspace.h"
@@ -45,6 +45,8 @@ class FrozenWeight {
   virtual at::Device device() const = 0;
   // What the format is called in reports: "bfloat16", "nf4", "nf4+dq".
   virtual std::string format() const = 0;
+  // By which the code for its products is chosen.
+  virtual WeightTraits traits() const = 0;
   // Bytes of everything the weight keeps.
   virtual int64_t bytes() const = 0;
 
@@ -56,38 +58,33 @@ class FrozenWeight {
   // y = x Wᵀ: x [tokens, in] of a floating dtype gives a new [tokens, out] of the same dtype.
   at::Tensor forward(const at::Tensor& x, Workspace& workspace, int64_t expert = 0) const;
   // y (+)= x Wᵀ. The sum with what is in y is taken before it is rounded to y's dtype.
-  virtual void forward_into(const at::Tensor& x, at::Tensor& y, bool accumulate,
-                            Workspace& workspace, int64_t expert = 0) const;
+  void forward_into(const at::Tensor& x, at::Tensor& y, bool accumulate, Workspace& workspace,
+                    int64_t expert = 0) const;
   // dx (+)= dy W: dy [tokens, out], dx [tokens, in], same dtype.
-  virtual void input_gradient_into(const at::Tensor& dy, at::Tensor& dx, bool accumulate,
-                                   Workspace& workspace, int64_t expert = 0) const;
+  void input_gradient_into(const at::Tensor& dy, at::Tensor& dx, bool accumulate,
+                           Workspace& workspace, int64_t expert = 0) const;
 
   // The narrowest type that holds the rows decoded for a product in `product` without a rounding.
-  virtual at::ScalarType decoded_dtype(at::ScalarType product) const { return product; }
-  // The type in which a product with x takes the rows.
-  at::ScalarType dtype_for(const at::Tensor& x) const;
+  at::ScalarType decoded_dtype(at::ScalarType product) const {
+    return traits().decoded_dtype(product);
+  }
 
   // The rows of an expert as they are stored, where that is as `dtype`; else undefined.
   virtual at::Tensor stored_rows(at::ScalarType dtype, int64_t expert = 0) const;
 
-  // Whether products are those of the dequantized rows, so that weights which share an input may be
-  // dequantized one below the other and multiplied at once. False for a format with products of its
-  // own, and for one that needs no copy.
-  virtual bool multiplies_dequantized() const { return true; }
-
-  // The codes that the format's products multiply as integers, if they do.
+  // The codes that products of WeightKind::kInt8 multiply; none of other kinds.
   virtual std::optional<Int8Factor> int8_factor(int64_t expert = 0) const;
 
-  // The product of few rows (rows_product.h) with an expert on the CPU; must not outlive the
-  // weight. Null if the format has none for such an x.
+  // The product of few rows (rows_product.h) with an expert on the CPU, where that is the route of
+  // products with x; must not outlive the weight.
   virtual std::unique_ptr<RowsProduct> rows_product(const at::Tensor& x, int64_t expert) const;
 
   // Every stored tensor, for hashing and for writing the base to disk.
   virtual NamedTensors state() const = 0;
 
- protected:
+ private:
   // All rows of an expert as `dtype`; may be the stored tensor itself.
-  virtual at::Tensor materialize(at::ScalarType dtype, Workspace& workspace, int64_t expert) const;
+  at::Tensor materialize(at::ScalarType dtype, Workspace& workspace, int64_t expert) const;
 };
 
 // A weight kept as it is: [out, in] or [experts, out, in], bf16, fp16 or fp32.
@@ -99,18 +96,11 @@ class DenseWeight final : public FrozenWeight {
   int64_t in_features() const override { return shape_.in; }
   at::Device device() const override { return weight_.device(); }
   std::string format() const override;
+  WeightTraits traits() const override { return {WeightKind::kStored, weight_.scalar_type()}; }
   int64_t bytes() const override { return static_cast<int64_t>(weight_.nbytes()); }
   void dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const override;
-  at::ScalarType decoded_dtype(at::ScalarType product) const override {
-    return product == at::kFloat ? weight_.scalar_type() : product;
-  }
   at::Tensor stored_rows(at::ScalarType dtype, int64_t expert = 0) const override;
-  bool multiplies_dequantized() const override { return false; }
-  std::unique_ptr<RowsProduct> rows_product(const at::Tensor& x, int64_t expert) const override;
   NamedTensors state() const override { return {{"weight", weight_}}; }
-
- protected:
-  at::Tensor materialize(at::ScalarType dtype, Workspace& workspace, int64_t expert) const override;
 
  private:
   at::Tensor weight_;

@@ -23,6 +23,7 @@ class GgufWeight final : public FrozenWeight {
   int64_t in_features() const override { return shape_.in; }
   at::Device device() const override { return blocks_.device(); }
   std::string format() const override { return io::dtype_name(type_); }
+  WeightTraits traits() const override { return {WeightKind::kDecoded, at::kFloat}; }
   int64_t bytes() const override { return static_cast<int64_t>(blocks_.nbytes()); }
   void dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const override;
   // Straight from the blocks of the types that have such a kernel (gguf_product_kernels.h).

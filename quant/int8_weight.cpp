@@ -37,14 +37,6 @@ Int8Tensor Int8Weight::expert(int64_t index) const {
   return {weight_.codes.narrow(0, first, shape_.out), weight_.absmax.narrow(0, first, shape_.out)};
 }
 
-void Int8Weight::forward_into(const at::Tensor& x, at::Tensor& y, bool accumulate,
-                              Workspace& workspace, int64_t expert) const {
-  if (products_.weight_only) return FrozenWeight::forward_into(x, y, accumulate, workspace, expert);
-  // The integer product comes rounded, as bitsandbytes has it.
-  const at::Tensor product = int8_linear(x, this->expert(expert), products_.threshold);
-  accumulate ? y.add_(product) : y.copy_(product);
-}
-
 std::optional<Int8Factor> Int8Weight::int8_factor(int64_t expert) const {
   if (products_.weight_only) return std::nullopt;
   return Int8Factor{this->expert(expert), products_.threshold};

@@ -25,11 +25,11 @@ class Int8Weight final : public FrozenWeight {
   int64_t in_features() const override { return shape_.in; }
   at::Device device() const override { return weight_.codes.device(); }
   std::string format() const override { return products_.weight_only ? "int8 (W8A16)" : "int8"; }
+  WeightTraits traits() const override {
+    return {products_.weight_only ? WeightKind::kDecoded : WeightKind::kInt8, at::kFloat};
+  }
   int64_t bytes() const override;
   void dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const override;
-  void forward_into(const at::Tensor& x, at::Tensor& y, bool accumulate, Workspace& workspace,
-                    int64_t expert) const override;
-  bool multiplies_dequantized() const override { return products_.weight_only; }
   std::optional<Int8Factor> int8_factor(int64_t expert = 0) const override;
   NamedTensors state() const override;
 

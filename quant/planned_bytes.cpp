@@ -2,19 +2,15 @@
 
 namespace qlora::quant {
 
-WeightBytes loaded_weight_bytes(const std::string& format, int64_t bytes) {
-  const bool dense = format == "bfloat16" || format == "float16" || format == "float32";
-  return {.weights = bytes,
-          .quantized = !dense,
-          .in_eight_bits = format == "int8",
-          .rounded = format.starts_with("nf4") || format.starts_with("fp4")};
+WeightBytes loaded_weight_bytes(const FrozenWeight& weight) {
+  return {.weights = weight.bytes(), .traits = weight.traits()};
 }
 
 WeightBytes planned_weight_bytes(const QuantizationOptions& options, const std::string& module,
                                  int64_t out, int64_t in, at::ScalarType dtype) {
   const FrozenSize size = frozen_size(WeightShape::matrix(out, in), dtype, options, module);
-  WeightBytes result = loaded_weight_bytes(size.format, size.bytes);
-  if (!result.quantized) return result;
+  WeightBytes result{.weights = size.bytes, .traits = size.traits};
+  if (size.traits.kind == WeightKind::kStored) return result;
   const bool eight = size.format.starts_with("int8");
   result.weights = eight ? out * in : (out * in + 1) / 2;
   result.scales = size.bytes - result.weights;
@@ -23,7 +19,7 @@ WeightBytes planned_weight_bytes(const QuantizationOptions& options, const std::
 
 WeightBytes planned_block_bytes(io::DType type, int64_t out, int64_t in) {
   return {.weights = out * in / io::elements_per_block(type) * io::bytes_per_block(type),
-          .quantized = true};
+          .traits = {WeightKind::kDecoded, at::kFloat}};
 }
 
 }  // namespace qlora::quant

@@ -7,15 +7,14 @@
 
 #include "io/tensor_view.h"
 #include "quant/frozen_size.h"
+#include "quant/frozen_weight.h"
 
 namespace qlora::quant {
 
 struct WeightBytes {
   int64_t weights = 0;
-  int64_t scales = 0;          // of a quantized weight
-  bool quantized = false;      // a product needs it dequantized, or in 8 bits
-  bool in_eight_bits = false;  // forward products are taken in 8 bits
-  bool rounded = false;        // decoded values are rounded to the original's type: 4 bits
+  int64_t scales = 0;  // of a quantized weight
+  WeightTraits traits = {};
 };
 
 // Of what make_frozen_weight() makes of a weight [out, in] of `dtype`.
@@ -23,7 +22,7 @@ WeightBytes planned_weight_bytes(const QuantizationOptions& options, const std::
                                  int64_t out, int64_t in, at::ScalarType dtype);
 // Of one that stays in the blocks of its GGUF file; scales are part of the blocks.
 WeightBytes planned_block_bytes(io::DType type, int64_t out, int64_t in);
-// Of one that lies in memory, by FrozenWeight::format() and bytes(); scales are not told apart.
-WeightBytes loaded_weight_bytes(const std::string& format, int64_t bytes);
+// Of one that lies in memory; scales are not told apart.
+WeightBytes loaded_weight_bytes(const FrozenWeight& weight);
 
 }  // namespace qlora::quant

@@ -6,7 +6,6 @@
 #include "base/error.h"
 #include "base/instruction_set.h"
 #include "quant/float_product.h"
-#include "quant/summed_product.h"
 
 namespace qlora::quant {
 namespace {
@@ -43,9 +42,15 @@ void multiply_by_library(const at::Tensor& a, const at::Tensor& b, bool accumula
 
 }  // namespace
 
-at::ScalarType product_dtype(const at::Tensor& a) {
-  return a.is_cpu() && a.scalar_type() == at::kHalf ? at::kFloat : a.scalar_type();
+LeftOperand left_operand(const at::Tensor& a) {
+  return {a.device().type(), a.scalar_type(), a.size(0)};
 }
+
+at::ScalarType product_dtype(const LeftOperand& a) {
+  return a.device == at::kCPU && a.dtype == at::kHalf ? at::kFloat : a.dtype;
+}
+
+at::ScalarType product_dtype(const at::Tensor& a) { return product_dtype(left_operand(a)); }
 
 bool cpu_multiplies_bfloat16() { return has_avx512_bfloat16(); }
 
@@ -70,18 +75,6 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
   at::Tensor out = at::empty({a.size(0), b.size(1)}, a.options());
   multiply_into(a, b, false, out);
   return out;
-}
-
-std::vector<ProductRoute> cpu_product_routes() {
-  const std::string own = "own kernels, " + to_string(instruction_set());
-  const std::string in_float = own + ", summed in float32";
-  const bool sums = machine_sums_bfloat16();
-  return {{"float32", in_float},
-          {"float16", in_float},
-          {"bfloat16", !cpu_multiplies_bfloat16() ? in_float
-                       : sums                     ? own
-                                                  : "oneDNN"},
-          {"int8", sums ? own + " (VNNI)" : "oneDNN"}};
 }
 
 }  // namespace qlora::quant

@@ -76,16 +76,17 @@ void multiply_parts(const std::vector<Part>& parts, int64_t in, const Target& y)
 
 }  // namespace
 
-bool multiply_few_rows(const std::vector<const FrozenWeight*>& weights, const at::Tensor& x,
+void multiply_few_rows(const std::vector<const FrozenWeight*>& weights, const at::Tensor& x,
                        bool accumulate, at::Tensor& y, int64_t expert) {
   const int64_t tokens = x.size(0), in = x.size(1);
-  if (tokens == 0 || tokens > kFewRows || !x.is_cpu()) return false;
+  check(0 < tokens && tokens <= kFewRows && x.is_cpu(),
+        "multiply_few_rows: x must have 1 to {} rows on the CPU, got {} on {}", kFewRows, tokens,
+        x.device().str());
   std::vector<std::unique_ptr<RowsProduct>> products;
   std::vector<Part> parts;
   int64_t out = 0;
   for (const FrozenWeight* weight : weights) {
     products.push_back(weight->rows_product(x, expert));
-    if (!products.back()) return false;
     parts.push_back({products.back().get(), out, out + weight->out_features()});
     out = parts.back().end;
   }
@@ -93,7 +94,6 @@ bool multiply_few_rows(const std::vector<const FrozenWeight*>& weights, const at
             y.scalar_type() == x.scalar_type(),
         "multiply_few_rows: y must be [{}, {}] of x's dtype with contiguous rows", tokens, out);
   multiply_parts(parts, in, Target(y, 1.0f, accumulate));
-  return true;
 }
 
 void multiply_few_rows(const RowsProduct& product, int64_t in, float scale, bool accumulate,

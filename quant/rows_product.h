@@ -28,9 +28,8 @@ class RowsProduct {
 };
 
 // y [tokens, sum of out] (+)= x [W_1; W_2; ...]ᵀ, with an expert of each; x and y of one dtype with
-// contiguous rows. False, and nothing done, unless x has few rows on the CPU and every weight a
-// product for them.
-bool multiply_few_rows(const std::vector<const FrozenWeight*>& weights, const at::Tensor& x,
+// contiguous rows, for which this is the products' route (product_routes.h).
+void multiply_few_rows(const std::vector<const FrozenWeight*>& weights, const at::Tensor& x,
                        bool accumulate, at::Tensor& y, int64_t expert = 0);
 
 // y (+)= scale x Wᵀ with one product; `in` is the number of terms of a sum.

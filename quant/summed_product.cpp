@@ -66,8 +66,8 @@ at::Tensor even_columns(const at::Tensor& t, const at::Tensor& index) {
   return columns;
 }
 
-bool sums_in_bfloat16(const at::Tensor& a) {
-  return a.is_cpu() && a.scalar_type() == at::kBFloat16 && machine_sums_bfloat16();
+bool sums_in_bfloat16(const LeftOperand& a) {
+  return a.device == at::kCPU && a.dtype == at::kBFloat16 && machine_sums_bfloat16();
 }
 
 void multiply_summed_in_float(const at::Tensor& a, const std::vector<SummedProduct>& products) {
@@ -91,23 +91,18 @@ bool machine_sums_bfloat16() {
   return has_avx512_bfloat16() && has_avx512_vnni() && !has_amx_bfloat16();
 }
 
-bool sums_products_of(at::ScalarType dtype) {
-  return multiplies_in_float(at::kCPU, dtype) ||
-         (dtype == at::kBFloat16 && machine_sums_bfloat16());
+bool sums_products(const LeftOperand& a, int64_t k, int64_t r) {
+  if (multiplies_in_float(a.device, a.dtype)) return a.rows > kFewRows;
+  return sums_in_bfloat16(a) && a.rows >= kLeastRows && k % 2 == 0 && r % 2 == 0;
 }
 
-bool sums_products(const at::Tensor& a, int64_t k, int64_t r) {
-  if (multiplies_in_float(a)) return a.size(0) > kFewRows;
-  return sums_in_bfloat16(a) && a.size(0) >= kLeastRows && k % 2 == 0 && r % 2 == 0;
-}
-
-bool sums_int8_products(const at::Tensor& x, int64_t k, int64_t r) {
+bool sums_int8_products(const LeftOperand& x, int64_t k, int64_t r) {
   return sums_in_bfloat16(x) && sums_products(x, k, r) && k % 4 == 0 && k <= kMostCodes;
 }
 
 void multiply_summed(const at::Tensor& a, const std::vector<SummedProduct>& products) {
   check(a.stride(1) == 1, "multiply_summed: rows must be contiguous");
-  if (!sums_in_bfloat16(a)) return multiply_summed_in_float(a, products);
+  if (!sums_in_bfloat16(left_operand(a))) return multiply_summed_in_float(a, products);
   std::vector<cpu::SummedProductArguments> arguments;
   for (const SummedProduct& p : products) {
     check(p.b.size(0) == a.size(1), "multiply_summed: the shapes of a product do not fit");

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "quant/int8.h"
+#include "quant/product.h"
 
 namespace qlora::quant {
 
@@ -35,10 +36,8 @@ struct SummedProduct {
 // Whether this machine's own bf16 and int8 sums are used: AVX-512 BF16 and VNNI, and no AMX, with
 // which oneDNN multiplies several times faster.
 bool machine_sums_bfloat16();
-// Whether products of a type on the CPU have such sums at all: for plans.
-bool sums_products_of(at::ScalarType dtype);
 // Whether there is a kernel for a product with this left factor [m, k] and terms of rank r.
-bool sums_products(const at::Tensor& a, int64_t k, int64_t r);
+bool sums_products(const LeftOperand& a, int64_t k, int64_t r);
 
 // Factors on the right may be transposed views, and where a is multiplied in fp32 (product.h) of
 // any floating type. Bits do not depend on the number of threads.
@@ -49,7 +48,7 @@ struct SummedInt8Product {
   SumTarget to;
 };
 
-bool sums_int8_products(const at::Tensor& x, int64_t k, int64_t r);
+bool sums_int8_products(const LeftOperand& x, int64_t k, int64_t r);
 
 // a b_i is int8_linear(x, weight_i, threshold) before its roundings. The input is quantized once.
 void multiply_summed_int8(const at::Tensor& x, double threshold,

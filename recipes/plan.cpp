@@ -111,7 +111,7 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::CausalLm& mod
   std::map<std::string, quant::WeightBytes> loaded;
   for (const lora::LinearGroup* group : model.groups())
     for (const lora::LoraLinear& linear : group->layers())
-      loaded[linear.name] = quant::loaded_weight_bytes(linear.base->format(), linear.base->bytes());
+      loaded[linear.name] = quant::loaded_weight_bytes(*linear.base);
   run.weight = [loaded](const std::string& module, const model::LinearSpec&) {
     return loaded.at(module);
   };

@@ -14,9 +14,8 @@
 #include "model/block_memory.h"
 #include "model/load.h"
 #include "optim/optimizer.h"
-#include "quant/product.h"
-#include "quant/summed_product.h"
 #include "trainer/loss.h"
+#include "trainer/product_plan.h"
 
 namespace qlora::trainer {
 namespace {
@@ -48,11 +47,9 @@ class Planner {
   explicit Planner(const PlannedRun& run)
       : run_(run),
         a_(run.architecture),
-        in_float_(!run.on_gpu && quant::multiplies_in_float(at::kCPU, run.compute)),
         dtype_(run.model.dtype == "auto"
                    ? at::kBFloat16
                    : model::dtype_from_string(run.model.dtype, "model.dtype")),
-        product_(in_float_ && run.compute == at::kHalf ? at::kFloat : run.compute),
         dtype_bytes_(bytes_of(dtype_)),
         compute_bytes_(bytes_of(run.compute)),
         outer_bytes_(run.model.upcast == "all" ? kFloat : dtype_bytes_),
@@ -74,8 +71,8 @@ class Planner {
       add("tokenizer and data", run_.host_bytes, Phase::kHost);
     else
       add_loaded("tokenizer and data", run_.host_bytes);
-    const int64_t cpu_runtime =
-        kCpuRuntime + (in_int32() ? kEightBitRuntime : 0) + (cuda_available() ? kCudaProgram : 0);
+    const int64_t cpu_runtime = kCpuRuntime + (products_.in_int32 ? kEightBitRuntime : 0) +
+                                (cuda_available() ? kCudaProgram : 0);
     add_loaded("run-time libraries", run_.on_gpu ? kGpuRuntime : cpu_runtime);
     if (run_.on_gpu) add("cuBLAS's workspaces", kGpuWorkspaces, Phase::kTraining);
     if (!run_.on_gpu) add("kernels for other lengths", other_lengths(), Phase::kAlways);
@@ -92,6 +89,7 @@ class Planner {
   }
 
   void add_base();
+  int64_t head_copy_bytes() const;
   struct Adapted;
   void add_adapters();
   void adapt(const std::string& module, bool chosen, const model::LinearSpec& linear,
@@ -102,12 +100,9 @@ class Planner {
   void add_loss();
   void add_evaluation();
   void add_gaps();
-  bool has_own_kernels() const;
-  // 8-bit products as tensors of their own.
-  bool in_int32() const { return in_eight_bits_ && !has_own_kernels(); }
   int64_t other_lengths() const {
-    if (in_int32()) return kEightBitOtherLengths;
-    return in_float_ || has_own_kernels() ? kOtherLengths : kOneDnnOtherLengths;
+    if (products_.in_int32) return kEightBitOtherLengths;
+    return products_.in_library ? kOneDnnOtherLengths : kOtherLengths;
   }
   model::PassShape pass(int64_t tokens, int64_t longest) const;
   // Of the micro-batch, with the adapters of this layer.
@@ -118,10 +113,9 @@ class Planner {
 
   const PlannedRun& run_;
   const model::Architecture& a_;
-  bool in_float_;                   // products take factors of any type (quant/product.h)
-  at::ScalarType dtype_, product_;  // of what is not quantized, and of the matrix products
+  at::ScalarType dtype_;  // of what is not quantized
   int64_t dtype_bytes_, compute_bytes_, outer_bytes_, tokens_;
-  bool in_eight_bits_ = false;
+  ProductNeeds products_;
   bool recomputation_is_fullest_ = false;  // of a step's moments
   MemoryPlan plan_;
 
@@ -140,75 +134,44 @@ class Planner {
   int64_t dora_norms_ = 0;  // bytes that DoRA keeps beside what is trained
 };
 
-// Of the matrices that weights are unpacked to: the largest.
-class PanelSize {
- public:
-  PanelSize(bool joins_groups, bool in_float, at::ScalarType dtype, at::ScalarType product)
-      : joins_groups_(joins_groups), in_float_(in_float), dtype_(dtype), product_(product) {}
-
-  // The linear layers that share an input.
-  void add(const std::vector<std::pair<int64_t, quant::WeightBytes>>& group, bool own_kernels) {
-    int64_t together = 0;
-    for (const auto& [count, bytes] : group) {
-      together += count;
-      const bool joined = joins_groups_ && (!bytes.in_eight_bits || own_kernels);
-      const bool narrow = in_float_ && bytes.rounded;  // to the type of what is not quantized
-      const int64_t element =
-          narrow ? std::min(bytes_of(dtype_), bytes_of(product_)) : bytes_of(product_);
-      if (bytes.quantized && joined && together > count)
-        panel_ = std::max(panel_, together * element);
-      if (!bytes.quantized && (dtype_ == product_ || in_float_)) continue;
-      const int64_t rounded =
-          product_ == at::kFloat && bytes.rounded && !in_float_ ? bytes_of(dtype_) : 0;
-      panel_ = std::max(panel_, count * (element + rounded));
-    }
-  }
-  int64_t bytes() const { return panel_; }
-
- private:
-  bool joins_groups_, in_float_;
-  at::ScalarType dtype_, product_;
-  int64_t panel_ = 0;
-};
-
 void Planner::add_base() {
   int64_t weights = 0, scales = 0, biases = 0, norms = 0, largest = 0;
-  std::vector<std::vector<std::pair<int64_t, quant::WeightBytes>>> groups;
   const auto weigh = [&](const std::string& module, const model::LinearSpec& linear) {
     const quant::WeightBytes bytes = run_.weight(module, linear);
     weights += bytes.weights;
     scales += bytes.scales;
     if (linear.bias) biases += linear.out * dtype_bytes_;
-    in_eight_bits_ |= bytes.in_eight_bits;
     largest = std::max(largest, linear.numbers());
-    groups.back().emplace_back(linear.numbers(), bytes);
+    return planned_layer(run_, linear, bytes.traits);
   };
   for (const model::LinearSpec* outer : {&a_.embedding.projection, &a_.head_projection}) {
     if (!outer->present()) continue;
-    groups.emplace_back();
-    weigh(outer->names.hugging_face, *outer);
+    quant::ProductFacts facts = planned_products(run_);
+    facts.layers.push_back(weigh(outer->names.hugging_face, *outer));
+    products_.add(facts, false);
   }
   for (int64_t layer = 0; layer < a_.num_layers(); ++layer)
-    for (const model::Branch& branch : a_.block(layer).branches)
-      for (const std::vector<model::LinearSpec>& group : branch.groups()) {
-        groups.emplace_back();
-        for (const model::LinearSpec& linear : group) weigh(a_.module(layer, linear.names), linear);
+    for (const model::Branch& branch : a_.block(layer).branches) {
+      const auto groups = branch.groups();
+      for (size_t g = 0; g < groups.size(); ++g) {
+        quant::ProductFacts facts = planned_products(run_);
+        for (const model::LinearSpec& linear : groups[g])
+          facts.layers.push_back(weigh(a_.module(layer, linear.names), linear));
+        products_.add(facts, !branch.experts() && g + 1 == groups.size());
       }
+    }
   if (a_.head.bias) biases += a_.vocab_size * outer_bytes_;
   for_each_norm(a_, [&](const std::string&, const model::NormSpec& norm) {
     norms += norm.numbers() * ((norm.weight ? 1 : 0) + (norm.bias ? 1 : 0)) * kFloat;
   });
-  PanelSize size(!run_.lora.use_dora, in_float_, dtype_, product_);
-  for (const auto& group : groups) size.add(group, has_own_kernels());
-  int64_t panel = size.bytes();
+  int64_t panel = products_.decoded_bytes;
   const int64_t matrix = a_.vocab_size * a_.embedding.width;
   const int64_t positions = a_.embedding.positions.rows * a_.hidden_size * dtype_bytes_;
   add_loaded("base weights", weights);
   add_loaded("quantization scales", scales);
   add_loaded("embedding, head, norms, biases",
              matrix * outer_bytes_ * (a_.tied_embeddings ? 1 : 2) + positions + norms + biases);
-  if (run_.model.upcast != "all" && dtype_ != product_ && !in_float_)
-    panel = std::max(panel, matrix * bytes_of(product_));
+  if (run_.model.upcast != "all") panel = std::max(panel, head_copy_bytes());
   add("dequantization panel", panel, Phase::kTraining);
   // A linear layer's matrix as it was read, in another order, and the pages of its file, beside
   // what becomes of it; or those pages of the embedding, which comes first.
@@ -218,6 +181,13 @@ void Planner::add_base() {
   const int64_t element = lora::init_changes_base(run_.lora.init) ? 4 * kFloat : 3 * dtype_bytes_;
   add("a matrix while it is loaded", std::max(largest * element, first) + kDecodedPiece,
       Phase::kLoading);
+}
+
+// Of the head in the type in which it is multiplied, if it lies in memory in another.
+int64_t Planner::head_copy_bytes() const {
+  quant::ProductFacts head = planned_products(run_);
+  head.layers.push_back(planned_layer(run_, a_.head, {quant::WeightKind::kStored, dtype_}));
+  return quant::decoded_bytes(head);
 }
 
 void Planner::add_adapters() {
@@ -322,9 +292,9 @@ model::PassShape Planner::pass(int64_t tokens, int64_t longest) const {
   pass.compute_bytes = compute_bytes_;
   pass.gate_bytes = run_.narrow_gates ? 2 : compute_bytes_;
   pass.dropout = run_.lora.dropout > 0;
-  pass.in_eight_bits = in_eight_bits_;
-  pass.in_int32 = in_int32();
-  pass.sums_onto = has_own_kernels();
+  pass.in_eight_bits = products_.in_int8;
+  pass.in_int32 = products_.in_int32;
+  pass.sums_onto = products_.sums_onto;
   pass.on_gpu = run_.on_gpu;
   const model::AttentionRoute& route =
       model::attention_route(a_.block(0).attention().shape, run_.compute,
@@ -415,19 +385,9 @@ void Planner::add_evaluation() {
       Phase::kEvaluation);
 }
 
-// Products go to oneDNN where the project's own kernels (quant/summed_product.h), which serve all
-// lengths, do not run. Modules that stay out of them for reasons of their own are not looked for.
-bool Planner::has_own_kernels() const {
-  if (run_.on_gpu || !quant::sums_products_of(run_.compute) || run_.lora.use_dora) return false;
-  if (in_float_) return !in_eight_bits_;
-  const auto is_odd = [](const auto& pattern) { return pattern.second % 2 != 0; };
-  return dtype_ == at::kBFloat16 && run_.lora.rank % 2 == 0 &&
-         std::ranges::none_of(run_.lora.rank_pattern, is_odd);
-}
-
 void Planner::add_gaps() {
   const auto step = static_cast<double>(plan_.bytes_in_step());
-  const bool alternating = recomputation_is_fullest_ || in_int32();
+  const bool alternating = recomputation_is_fullest_ || products_.in_int32;
   const double share = alternating ? kGapsAlternating : run_.on_gpu ? kGpuGaps : kGaps;
   add("gaps between buffers", static_cast<int64_t>(step * share), Phase::kTraining);
 }

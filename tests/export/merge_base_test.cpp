@@ -213,17 +213,15 @@ class Dissembling final : public quant::FrozenWeight {
   int64_t in_features() const override { return weight_.size(1); }
   at::Device device() const override { return weight_.device(); }
   std::string format() const override { return "dissembling"; }
-  bool multiplies_dequantized() const override { return false; }
+  quant::WeightTraits traits() const override {
+    return {quant::WeightKind::kStored, weight_.scalar_type()};
+  }
   int64_t bytes() const override { return static_cast<int64_t>(weight_.nbytes()); }
   void dequantize_rows(int64_t, int64_t begin, int64_t end, at::Tensor& out) const override {
     out.copy_(weight_.narrow(0, begin, end - begin) * 1.05);
   }
+  at::Tensor stored_rows(at::ScalarType dtype, int64_t) const override { return weight_.to(dtype); }
   quant::NamedTensors state() const override { return {{"weight", weight_}}; }
-
- protected:
-  at::Tensor materialize(at::ScalarType dtype, quant::Workspace&, int64_t) const override {
-    return weight_.to(dtype);
-  }
 
  private:
   at::Tensor weight_;

@@ -46,11 +46,11 @@ std::vector<LoraLinear> layers_of(const std::string& method, std::vector<int64_t
 
 TEST(StackedWeights, OneProductIsThatOfTheLayersOneByOne) {
   const auto layers = layers_of("nf4", {16, 8, 24});
-  ASSERT_TRUE(can_stack(layers));
   quant::Workspace workspace;
   const at::Tensor x = at::randn({7, 64}), before = at::randn({7, 48}), dy = at::randn({7, 48});
-  at::Tensor y = before.clone(), dx = at::full({7, 64}, NAN);
+  at::Tensor y = before.clone(), of_few_rows = before.clone(), dx = at::full({7, 64}, NAN);
   stacked_forward_into(layers, x, true, y, workspace);
+  few_rows_forward_into(layers, x, true, of_few_rows);
   stacked_input_gradient(layers, dy, false, dx, workspace);
 
   std::vector<at::Tensor> parts;
@@ -62,14 +62,58 @@ TEST(StackedWeights, OneProductIsThatOfTheLayersOneByOne) {
   }
   // fp32 sums of 64 and 48 terms in another order.
   EXPECT_TRUE(at::allclose(y, before + at::cat(parts, 1), 1e-5, 1e-4));
+  EXPECT_TRUE(at::allclose(of_few_rows, before + at::cat(parts, 1), 1e-5, 1e-4));
   EXPECT_TRUE(at::allclose(dx, wanted_dx, 1e-5, 1e-4));
 }
 
+quant::ProductRun run_of(const std::vector<LoraLinear>& layers, int64_t tokens, bool sums) {
+  return quant::product_route(product_facts(layers, at::randn({tokens, 64}), sums),
+                              quant::Pass::kForward)
+      .run;
+}
+
 TEST(StackedWeights, FormatsWithProductsOfTheirOwnAndSingleLayersAreNotStacked) {
-  EXPECT_FALSE(can_stack(layers_of("int8", {16, 16})));
-  EXPECT_FALSE(can_stack(layers_of("none", {16, 16})));
-  EXPECT_FALSE(can_stack(layers_of("nf4", {16})));
-  EXPECT_TRUE(can_stack(layers_of("int8_weight_only", {16, 16})));
+  EXPECT_EQ(run_of(layers_of("int8", {16, 16}), 40, false), quant::ProductRun::kInt8);
+  EXPECT_EQ(run_of(layers_of("none", {16, 16}), 40, false), quant::ProductRun::kEach);
+  EXPECT_EQ(run_of(layers_of("nf4", {16}), 40, false), quant::ProductRun::kEach);
+  EXPECT_EQ(run_of(layers_of("nf4", {16, 16}), 40, false), quant::ProductRun::kJoined);
+  EXPECT_EQ(run_of(layers_of("int8_weight_only", {16, 16}), 40, false), quant::ProductRun::kJoined);
+}
+
+TEST(StackedWeights, WhatIsTrainedWholeOrHasAMagnitudeIsMultipliedByItself) {
+  for (const bool sums : {false, true})
+    for (const int64_t tokens : {1, 40}) {
+      std::vector<LoraLinear> layers = layers_of("nf4", {16, 16});
+      EXPECT_NE(run_of(layers, tokens, sums), quant::ProductRun::kEach);
+      layers[1].adapter = std::make_unique<Adapter>();
+      layers[1].adapter->rank = 4;
+      EXPECT_NE(run_of(layers, tokens, sums), quant::ProductRun::kEach);
+      layers[1].adapter->magnitude = at::ones({16});
+      EXPECT_EQ(run_of(layers, tokens, sums), quant::ProductRun::kEach);
+      layers[1].adapter.reset();
+      layers[0].trained_rows = std::make_unique<TrainedRows>();
+      EXPECT_EQ(run_of(layers, tokens, sums), quant::ProductRun::kEach);
+      layers[0].trained_rows.reset();
+      layers[0].trained_weight = std::make_unique<TrainedTensor>();
+      EXPECT_EQ(run_of(layers, tokens, sums), quant::ProductRun::kEach);
+    }
+}
+
+TEST(StackedWeights, TheFactsAreThoseOfTheLayers) {
+  std::vector<LoraLinear> layers = layers_of("nf4", {16, 24});
+  layers[1].adapter = std::make_unique<Adapter>();
+  layers[1].adapter->rank = 6;
+  const auto facts = product_facts(layers, at::ones({5, 64}).to(at::kBFloat16), true);
+  EXPECT_EQ(facts.left.rows, 5);
+  EXPECT_EQ(facts.left.dtype, at::kBFloat16);
+  EXPECT_EQ(facts.left.device, at::kCPU);
+  EXPECT_TRUE(facts.sums);
+  ASSERT_EQ(facts.layers.size(), 2u);
+  EXPECT_EQ(facts.layers[0].rank, 0);
+  EXPECT_EQ(facts.layers[1].rank, 6);
+  EXPECT_EQ(facts.layers[1].out, 24);
+  EXPECT_EQ(facts.layers[1].in, 64);
+  EXPECT_EQ(facts.layers[1].weight, layers[1].base->traits());
 }
 
 }  // namespace

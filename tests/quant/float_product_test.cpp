@@ -114,7 +114,7 @@ TEST(FloatProducts, AnAdapterAndAResidualAreInOneSum) {
     const at::Tensor x = at::randn({40, 96}), weight = at::randn({70, 96}).to(at::kBFloat16);
     const at::Tensor h = at::randn({40, 3}), up = at::randn({70, 3}),
                      onto = at::randn({40, 70}) * 50;
-    ASSERT_TRUE(sums_products(x, 96, 3));
+    ASSERT_TRUE(sums_products(left_operand(x), 96, 3));
     at::Tensor out = at::empty({40, 70});
     multiply_summed(
         x, {{weight.t(),

@@ -180,11 +180,14 @@ TEST_F(SummedProducts, BitsDoNotDependOnTheThreads) {
 }
 
 TEST_F(SummedProducts, FewRowsAndOddRanksGoElsewhere) {
-  EXPECT_FALSE(sums_products(random(31, 8), 8, 4));
-  EXPECT_FALSE(sums_products(random(64, 8), 8, 3));
-  EXPECT_FALSE(sums_products(random(64, 7), 7, 4));
-  EXPECT_FALSE(sums_int8_products(random(64, 6), 6, 4));
-  EXPECT_FALSE(sums_int8_products(random(64, 8), 65540, 4));  // int32 would not hold its sums
+  const LeftOperand few{.rows = 31}, many{.rows = 64};
+  EXPECT_TRUE(sums_products(many, 8, 4));
+  EXPECT_FALSE(sums_products(few, 8, 4));
+  EXPECT_FALSE(sums_products(many, 8, 3));
+  EXPECT_FALSE(sums_products(many, 7, 4));
+  EXPECT_TRUE(sums_int8_products(many, 8, 4));
+  EXPECT_FALSE(sums_int8_products(many, 6, 4));
+  EXPECT_FALSE(sums_int8_products(many, 65540, 4));  // int32 would not hold its sums
 }
 
 TEST_F(SummedProducts, ShapesThatDoNotFitAreRefused) {

@@ -13,7 +13,7 @@
 #include "model/generate.h"
 #include "model/load.h"
 #include "model/made_weights.h"
-#include "quant/product.h"
+#include "quant/product_routes.h"
 #include "trainer/evaluate.h"
 #include "trainer/train_step.h"
 
@@ -193,7 +193,7 @@ TEST(ProductRoutes, EachKindOfProductHasARouteOnEachInstructionSet) {
     const AtMost most(set);
     for (const at::ScalarType type : {at::kFloat, at::kBFloat16, at::kHalf})
       EXPECT_TRUE(quant::multiplies_in_float(at::kCPU, type)) << to_string(set);
-    for (const quant::ProductRoute& route : quant::cpu_product_routes())
+    for (const quant::MachineProduct& route : quant::cpu_product_routes())
       EXPECT_FALSE(route.route.empty()) << route.kind;
   }
 }
