@@ -124,8 +124,10 @@ quant::FrozenSize kept_size(const std::string& module, const LinearSpec& linear,
     const bool weight_only = stored->format == "int8" && options.method == "int8_weight_only";
     return {weight_only ? "int8 (W8A16)" : stored->format, stored->held};
   }
-  return quant::frozen_size(quant::WeightShape::matrix(linear.out, linear.in), dtype, options,
-                            module);
+  quant::QuantizationOptions unquantized;
+  unquantized.method = "none";
+  return quant::frozen_size(quant::WeightShape::matrix(linear.out, linear.in), dtype,
+                            linear.never_quantized ? unquantized : options, module);
 }
 
 }  // namespace
@@ -166,6 +168,10 @@ std::vector<FootprintRow> kept_footprint(const WeightSource& source,
   for_each_norm(a, [&](const std::string&, const NormSpec& norm) {
     add_dense("norms", norm.numbers() * ((norm.weight ? 1 : 0) + (norm.bias ? 1 : 0)), at::kFloat);
   });
+  for (int64_t layer = 0; layer < a.num_layers(); ++layer)
+    for (const Branch& branch : a.block(layer).branches)
+      if (const AttentionSpec* attention = branch.attention(); attention && attention->shape.sinks)
+        add_dense("sinks", attention->shape.heads, at::kFloat);
   if (a.head.bias) add_dense("biases", a.head.out, outer);
   if (!a.tied_embeddings) add_dense("head", a.head.numbers(), outer);
   return rows.in_order();

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "io/safetensors.h"
+#include "model/expert_tensors.h"
 #include "model/gguf_names.h"
 #include "model/tensor_spellings.h"
 
@@ -103,7 +104,47 @@ void TensorKinds::add_modules(const Architecture& a) {
     for (int64_t group = 0; group < norm.groups; ++group)
       modules_.emplace(split_name(norm.tensor(module, group)).first, Module{"norms", module});
   });
+  for (int64_t layer = 0; layer < a.num_layers(); ++layer)
+    for (const Branch& branch : a.block(layer).branches) {
+      const std::string number = std::to_string(layer) + ".";
+      if (const ExpertsSpec* experts = branch.experts())
+        add_expert_files(*experts, a.decoder.prefix.hugging_face + number,
+                         a.decoder.prefix.gguf + number);
+      if (const AttentionSpec* attention = branch.attention();
+          attention && attention->shape.sinks) {
+        ranks_.try_emplace("sinks", ranks_.size());
+        for (const std::string& name : {a.module(layer, attention->sinks),
+                                        a.decoder.prefix.gguf + number + attention->sinks.gguf})
+          modules_.emplace(name, Module{"sinks", name});
+      }
+    }
   add("head", a.head.names.hugging_face, a.head.names);
+}
+
+// The tensors of which experts' matrices are made.
+void TensorKinds::add_expert_files(const ExpertsSpec& experts, const std::string& block,
+                                   const std::string& gguf_block) {
+  const auto add = [this](const std::string& module, const char* kind) {
+    modules_.emplace(module, Module{kind, module});
+  };
+  const auto add_matrix = [&](const std::vector<std::string>& separate, const std::string& stacked,
+                              const std::vector<std::string>& gguf, const std::string& kind) {
+    for (int64_t e = 0; e < experts.routing.experts; ++e)
+      for (const std::string& name : separate)
+        if (!name.empty()) add(block + numbered(name, e), kind.c_str());
+    if (!stacked.empty()) {
+      add(split_name(block + stacked + (stacked.ends_with(".weight") ? "" : ".weight")).first,
+          kind.c_str());
+      for (const char* part : {"_blocks", "_scales"}) add(block + stacked + part, kind.c_str());
+      add(block + stacked + "_bias", "biases");
+    }
+    for (const std::string& name : gguf) add(gguf_block + name, kind.c_str());
+  };
+  const ExpertFiles& files = experts.files;
+  add_matrix({files.gate, files.up}, files.stacked_gate_up, {"ffn_gate_exps", "ffn_up_exps"},
+             last_name(experts.gate_up.names.hugging_face));
+  add_matrix({files.down}, files.stacked_down, {"ffn_down_exps"},
+             last_name(experts.down.names.hugging_face));
 }
 
 std::optional<TensorKind> TensorKinds::find(const std::string& name) const {

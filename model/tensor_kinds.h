@@ -43,6 +43,8 @@ class TensorKinds {
     std::string kind, name;
   };
   void add_modules(const Architecture& architecture);
+  void add_expert_files(const ExpertsSpec& experts, const std::string& block,
+                        const std::string& gguf_block);
   std::optional<TensorKind> find(const std::string& name) const;
 
   bool described_ = false;

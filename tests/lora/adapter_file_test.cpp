@@ -130,8 +130,7 @@ TEST_F(AdapterFile, WhatCannotBeReproducedIsRefusedByTheNameOfItsKey) {
       {"arrow_config", {{"top_k", 3}}},
       {"kasa_config", {{"beta", 1}}},
       {"layers_pattern", {"h"}},
-      {"rank_pattern", {"q_proj"}},
-      {"target_parameters", {"experts.down_proj"}}};
+      {"rank_pattern", {"q_proj"}}};
   const std::string config = test::read_file(dir / kConfig);
   for (const auto& [key, value] : keys) {
     edit_config(key, value);

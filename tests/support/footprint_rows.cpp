@@ -49,6 +49,8 @@ BytesByKind bytes_of(model::CausalLm& model) {
   }
   add("embedding", model.embedding.weight);
   add("positions", model.positions);
+  for (const model::Block& layer : model.layers)
+    for (const model::BranchWeights& branch : layer.branches) add("sinks", branch.sinks);
   const lora::LoraLinear& head = model.head.layers().front();
   if (!model.architecture().tied_embeddings) bytes["head"] += head.base->bytes();
   add("biases", head.bias);
