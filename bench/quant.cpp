@@ -14,12 +14,12 @@
 #include "base/error.h"
 #include "base/parallel_for.h"
 #include "base/short_waits.h"
-#include "quant/blockwise8.h"
-#include "quant/blockwise8_kernels.h"
-#include "quant/four_bit_weight.h"
-#include "quant/nf4.h"
-#include "quant/nf4_block_decoders.h"
-#include "quant/rows_product.h"
+#include "quant/blockwise8/blockwise8.h"
+#include "quant/blockwise8/blockwise8_kernels.h"
+#include "quant/few_rows/rows_product.h"
+#include "quant/formats/four_bit_weight.h"
+#include "quant/nf4/nf4.h"
+#include "quant/nf4/nf4_block_decoders.h"
 
 namespace qlora::quant {
 namespace {

@@ -25,7 +25,7 @@
 #include "model/load.h"
 #include "model/made_weights.h"
 #include "optim/grad_clip.h"
-#include "recipes/compute_dtype.h"
+#include "recipes/models/compute_dtype.h"
 #include "trainer/train_step.h"
 
 namespace qlora::bench {

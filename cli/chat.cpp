@@ -21,7 +21,7 @@
 #include "data/chat_renderer.h"
 #include "data/embedded_tokens.h"
 #include "model/generate.h"
-#include "recipes/did_you_mean.h"
+#include "recipes/fields/did_you_mean.h"
 
 namespace {
 

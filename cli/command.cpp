@@ -13,7 +13,7 @@
 #include "base/log.h"
 #include "base/terminal.h"
 #include "io/user_path.h"
-#include "recipes/did_you_mean.h"
+#include "recipes/fields/did_you_mean.h"
 
 namespace qlora::cli {
 

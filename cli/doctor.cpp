@@ -15,8 +15,8 @@
 #include "base/terminal.h"
 #include "io/json_text.h"
 #include "model/families/family.h"
-#include "quant/product_routes.h"
-#include "recipes/compute_dtype.h"
+#include "quant/products/product_routes.h"
+#include "recipes/models/compute_dtype.h"
 
 namespace {
 

@@ -21,8 +21,8 @@
 #include "data/prepare.h"
 #include "data/row_source.h"
 #include "io/json_text.h"
-#include "recipes/dataset_choice.h"
-#include "recipes/fields.h"
+#include "recipes/fields/fields.h"
+#include "recipes/yaml/dataset_choice.h"
 #include "trainer/evaluate.h"
 
 namespace {

@@ -10,8 +10,8 @@
 #include "base/stop.h"
 #include "cli/model_choice.h"
 #include "cli/stop_signal.h"
-#include "recipes/combined_model.h"
-#include "recipes/export_model.h"
+#include "recipes/exports/export_model.h"
+#include "recipes/models/combined_model.h"
 
 namespace {
 

@@ -19,8 +19,8 @@
 #include "lora/adapter_file.h"
 #include "model/hub_cache.h"
 #include "model/model_header.h"
-#include "recipes/recipe_yaml.h"
-#include "recipes/run_directory.h"
+#include "recipes/run_files/run_directory.h"
+#include "recipes/yaml/recipe_yaml.h"
 #include "trainer/checkpoint.h"
 
 namespace {

@@ -20,8 +20,8 @@
 #include "model/footprint.h"
 #include "model/hub_cache.h"
 #include "model/weight_source.h"
-#include "recipes/base_model.h"
-#include "recipes/run_directory.h"
+#include "recipes/models/base_model.h"
+#include "recipes/run_files/run_directory.h"
 
 namespace qlora::cli {
 namespace {

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "cli/command.h"
-#include "recipes/trained_model.h"
+#include "recipes/models/trained_model.h"
 
 namespace qlora::cli {
 

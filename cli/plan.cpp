@@ -15,8 +15,8 @@
 #include "io/json_text.h"
 #include "model/model_header.h"
 #include "recipes/options_from_files.h"
-#include "recipes/plan.h"
-#include "recipes/recipe_yaml.h"
+#include "recipes/plan/plan.h"
+#include "recipes/yaml/recipe_yaml.h"
 #include "trainer/memory_fit.h"
 #include "trainer/time_plan.h"
 

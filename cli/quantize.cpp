@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "base/stop.h"
 #include "cli/stop_signal.h"
-#include "recipes/quantize_model.h"
+#include "recipes/exports/quantize_model.h"
 
 void add_quantize_command(qlora::cli::Command app) {
   auto options = std::make_shared<qlora::recipes::QuantizeOptions>();

@@ -2,7 +2,7 @@
 
 #include <iostream>
 
-#include "recipes/reference_page.h"
+#include "recipes/fields/reference_page.h"
 
 void add_reference_command(qlora::cli::Command app) {
   app.add_subcommand("reference", "The keys of a recipe, as Markdown").callback([] {

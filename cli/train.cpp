@@ -6,8 +6,8 @@
 
 #include "cli/stop_signal.h"
 #include "recipes/qlora_finetune.h"
-#include "recipes/recipe_yaml.h"
-#include "recipes/run_directory.h"
+#include "recipes/run_files/run_directory.h"
+#include "recipes/yaml/recipe_yaml.h"
 
 namespace {
 

@@ -1,6 +1,6 @@
 // A quantized base as a Hugging Face directory in bitsandbytes' layout
-// (quant/bitsandbytes_layout.h): what transformers and PEFT load, and what model.path reads without
-// quantizing again.
+// (quant/formats/bitsandbytes_layout.h): what transformers and PEFT load, and what model.path reads
+// without quantizing again.
 #pragma once
 
 #include <string>

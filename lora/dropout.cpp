@@ -6,7 +6,7 @@
 #include "base/dispatch.h"
 #include "base/seed.h"
 #include "lora/dropout_kernels.h"
-#include "quant/element_tensor.h"
+#include "quant/elements/element_tensor.h"
 
 namespace qlora::lora {
 

@@ -6,7 +6,7 @@
 #include "base/philox.h"
 #include "base/vectorize.h"
 #include "lora/dropout_kernels.h"
-#include "quant/with_element_type.h"
+#include "quant/elements/with_element_type.h"
 
 namespace qlora::lora::cpu {
 namespace {

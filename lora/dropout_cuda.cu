@@ -4,7 +4,7 @@
 
 #include "base/philox.h"
 #include "lora/dropout_kernels.h"
-#include "quant/device_arithmetic.cuh"
+#include "quant/cuda/device_arithmetic.cuh"
 
 namespace qlora::lora::cuda {
 namespace {

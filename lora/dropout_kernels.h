@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "quant/element_type.h"
+#include "quant/elements/element_type.h"
 
 namespace qlora::lora {
 

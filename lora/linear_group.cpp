@@ -16,7 +16,7 @@
 #include "lora/low_rank.h"
 #include "lora/magnitude.h"
 #include "lora/stacked_weights.h"
-#include "quant/product.h"
+#include "quant/products/product.h"
 
 namespace qlora::lora {
 namespace {

@@ -6,8 +6,8 @@
 #include "base/instruction_set.h"
 #include "base/profile.h"
 #include "lora/low_rank_kernels.h"
-#include "quant/dense_rows_product.h"
-#include "quant/product.h"
+#include "quant/few_rows/dense_rows_product.h"
+#include "quant/products/product.h"
 
 namespace qlora::lora {
 namespace {

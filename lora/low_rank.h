@@ -1,7 +1,7 @@
 // The products of adapters: thin matrices of rank rows or columns against activations. In bf16 on
 // CPUs with AVX-512 BF16 they have kernels of their own (low_rank_kernels.h); few rows on any CPU
-// are multiplied as with frozen weights (quant/rows_product.h); everything else as quant/product.h
-// chooses.
+// are multiplied as with frozen weights (quant/few_rows/rows_product.h); everything else as
+// quant/products/product.h chooses.
 //
 // Factors are 2-D and may be transposed views; activations have contiguous rows.
 #pragma once

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "quant/rows_product.h"
+#include "quant/few_rows/rows_product.h"
 
 namespace qlora::lora {
 namespace {

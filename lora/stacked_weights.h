@@ -3,8 +3,8 @@
 //
 //   [y_1 | y_2 | ...] = x [W_1; W_2; ...]ᵀ        dx = [dy_1 | dy_2 | ...] [W_1; W_2; ...]
 //
-// Each function here runs some of the routes of quant/product_routes.h, of which LinearGroup takes
-// the first that supports a group's facts.
+// Each function here runs some of the routes of quant/products/product_routes.h, of which
+// LinearGroup takes the first that supports a group's facts.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "lora/lora_linear.h"
-#include "quant/product_routes.h"
-#include "quant/summed_product.h"
+#include "quant/products/product_routes.h"
+#include "quant/products/summed_product.h"
 #include "quant/workspace.h"
 
 namespace qlora::lora {

@@ -9,7 +9,7 @@
 #include "lora/autograd_function.h"
 #include "lora/columns.h"
 #include "model/activation_kernels.h"
-#include "quant/element_tensor.h"
+#include "quant/elements/element_tensor.h"
 
 namespace qlora::model {
 namespace {

@@ -6,7 +6,7 @@
 #include "base/vectorize.h"
 #include "model/activation_functions.h"
 #include "model/activation_kernels.h"
-#include "quant/with_element_type.h"
+#include "quant/elements/with_element_type.h"
 
 namespace qlora::model::cpu {
 namespace {

@@ -2,8 +2,8 @@
 #include <type_traits>
 
 #include "model/activation_kernels.h"
-#include "quant/device_arithmetic.cuh"
-#include "quant/with_device_type.cuh"
+#include "quant/cuda/device_arithmetic.cuh"
+#include "quant/cuda/with_device_type.cuh"
 
 namespace qlora::model::cuda {
 namespace {

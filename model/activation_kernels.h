@@ -3,7 +3,7 @@
 #include <cstdint>
 
 #include "model/activation_rule.h"
-#include "quant/element_type.h"
+#include "quant/elements/element_type.h"
 
 namespace qlora::model {
 

@@ -10,7 +10,7 @@
 #include "lora/autograd_function.h"
 #include "model/composed_expert_routing.h"
 #include "model/expert_routing_kernels.h"
-#include "quant/element_tensor.h"
+#include "quant/elements/element_tensor.h"
 
 namespace qlora::model {
 namespace {

@@ -8,7 +8,7 @@
 #include "base/profile.h"
 #include "lora/autograd_function.h"
 #include "model/norm_kernels.h"
-#include "quant/element_tensor.h"
+#include "quant/elements/element_tensor.h"
 
 namespace qlora::model {
 namespace {

@@ -5,7 +5,7 @@
 #include "base/parallel_for.h"
 #include "base/vectorize.h"
 #include "model/norm_kernels.h"
-#include "quant/with_element_type.h"
+#include "quant/elements/with_element_type.h"
 
 namespace qlora::model::cpu {
 namespace {

@@ -3,9 +3,9 @@
 #include <type_traits>
 
 #include "model/norm_kernels.h"
-#include "quant/device_arithmetic.cuh"
-#include "quant/device_sums.cuh"
-#include "quant/with_device_type.cuh"
+#include "quant/cuda/device_arithmetic.cuh"
+#include "quant/cuda/device_sums.cuh"
+#include "quant/cuda/with_device_type.cuh"
 
 namespace qlora::model::cuda {
 namespace {

@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 #include "io/mapped_file.h"
-#include "quant/gguf_blocks.h"
+#include "quant/gguf/gguf_blocks.h"
 
 namespace qlora::model {
 namespace {

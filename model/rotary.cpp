@@ -9,7 +9,7 @@
 #include "base/dispatch.h"
 #include "base/profile.h"
 #include "model/rotary_kernels.h"
-#include "quant/element_tensor.h"
+#include "quant/elements/element_tensor.h"
 
 namespace qlora::model {
 

@@ -1,7 +1,7 @@
 // A thread block for each token; a thread turns two elements of a head at a time.
 #include "model/rotary_kernels.h"
-#include "quant/device_arithmetic.cuh"
-#include "quant/with_device_type.cuh"
+#include "quant/cuda/device_arithmetic.cuh"
+#include "quant/cuda/with_device_type.cuh"
 
 namespace qlora::model::cuda {
 namespace {

@@ -21,8 +21,8 @@
 #include "model/read_tensor.h"
 #include "model/stored_quantization.h"
 #include "model/tensor_spellings.h"
-#include "quant/bitsandbytes_layout.h"
-#include "quant/gguf_weight.h"
+#include "quant/formats/bitsandbytes_layout.h"
+#include "quant/formats/gguf_weight.h"
 
 namespace qlora::model {
 namespace {

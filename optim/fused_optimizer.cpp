@@ -12,7 +12,7 @@
 #include "base/error.h"
 #include "base/profile.h"
 #include "optim/optimizer_names.h"
-#include "quant/dynamic_map.h"
+#include "quant/blockwise8/dynamic_map.h"
 
 namespace qlora::optim {
 namespace {

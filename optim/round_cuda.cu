@@ -1,7 +1,7 @@
 #include <cuda_runtime.h>
 
 #include "optim/round_kernels.h"
-#include "quant/device_arithmetic.cuh"
+#include "quant/cuda/device_arithmetic.cuh"
 
 namespace qlora::optim::cuda {
 namespace {

@@ -5,8 +5,8 @@
 #include "base/parallel_for.h"
 #include "base/vectorize.h"
 #include "optim/update_kernels.h"
-#include "quant/blockwise8_kernels.h"
-#include "quant/dynamic_map.h"
+#include "quant/blockwise8/blockwise8_kernels.h"
+#include "quant/blockwise8/dynamic_map.h"
 
 namespace qlora::optim::cpu {
 namespace {

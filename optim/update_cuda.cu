@@ -3,8 +3,8 @@
 #include <cfloat>
 
 #include "optim/update_kernels.h"
-#include "quant/device_arithmetic.cuh"
-#include "quant/nearest_code.cuh"
+#include "quant/blockwise8/nearest_code.cuh"
+#include "quant/cuda/device_arithmetic.cuh"
 
 namespace qlora::optim::cuda {
 namespace {

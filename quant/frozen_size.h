@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <string>
 
-#include "quant/product_routes.h"
+#include "quant/products/product_routes.h"
 #include "quant/quantization_options.h"
 #include "quant/weight_shape.h"
 

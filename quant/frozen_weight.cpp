@@ -3,8 +3,8 @@
 #include <ATen/ATen.h>
 
 #include "base/error.h"
-#include "quant/dense_rows_product.h"
-#include "quant/product.h"
+#include "quant/few_rows/dense_rows_product.h"
+#include "quant/products/product.h"
 
 namespace qlora::quant {
 namespace {

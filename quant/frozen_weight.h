@@ -1,11 +1,11 @@
 // A weight that training never changes, in whatever format it is stored: dense 16/32 bit, NF4,
-// later int8, GGUF blocks, GPTQ, ... One interface for all of them: a new format is one set of
-// files beside this one and a line in make_frozen_weight.cpp.
+// later int8, GGUF blocks, GPTQ, ... One interface for all of them: a new format is a file in
+// formats/, a room for its kernels and a line in make_frozen_weight.cpp.
 //
 // Shape [experts, out, in] (weight_shape.h); experts is 1 for an ordinary linear layer. What makes
-// a product follows from the format's traits (product_routes.h); most dequantize into a reused
-// buffer and multiply. Autograd nodes keep a pointer to the weight, never a 16-bit copy: the
-// backward pass dequantizes again (QLoRA section 3).
+// a product follows from the format's traits (quant/products/product_routes.h); most dequantize
+// into a reused buffer and multiply. Autograd nodes keep a pointer to the weight, never a 16-bit
+// copy: the backward pass dequantizes again (QLoRA section 3).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -17,9 +17,9 @@
 #include <utility>
 #include <vector>
 
-#include "quant/int8.h"
-#include "quant/product_routes.h"
-#include "quant/rows_product.h"
+#include "quant/few_rows/rows_product.h"
+#include "quant/int8/int8.h"
+#include "quant/products/product_routes.h"
 #include "quant/weight_shape.h"
 #include "quant/workspace.h"
 
@@ -29,7 +29,7 @@ namespace qlora::quant {
 // "weight.absmax", "SCB", ...).
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
-// What LLM.int8() multiplies (int8.h).
+// What LLM.int8() multiplies (quant/int8/int8.h).
 struct Int8Factor {
   Int8Tensor weight;  // codes [out, in]
   double threshold;
@@ -75,8 +75,8 @@ class FrozenWeight {
   // The codes that products of WeightKind::kInt8 multiply; none of other kinds.
   virtual std::optional<Int8Factor> int8_factor(int64_t expert = 0) const;
 
-  // The product of few rows (rows_product.h) with an expert on the CPU, where that is the route of
-  // products with x; must not outlive the weight.
+  // The product of few rows (quant/few_rows/rows_product.h) with an expert on the CPU, where that
+  // is the route of products with x; must not outlive the weight.
   virtual std::unique_ptr<RowsProduct> rows_product(const at::Tensor& x, int64_t expert) const;
 
   // Every stored tensor, for hashing and for writing the base to disk.

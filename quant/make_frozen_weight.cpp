@@ -1,8 +1,8 @@
 #include "quant/make_frozen_weight.h"
 
 #include "base/error.h"
-#include "quant/four_bit_weight.h"
-#include "quant/int8_weight.h"
+#include "quant/formats/four_bit_weight.h"
+#include "quant/formats/int8_weight.h"
 
 namespace qlora::quant {
 

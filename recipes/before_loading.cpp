@@ -16,7 +16,7 @@
 #include "model/hub_cache.h"
 #include "model/model_header.h"
 #include "recipes/options_from_files.h"
-#include "recipes/plan.h"
+#include "recipes/plan/plan.h"
 
 namespace qlora::recipes {
 namespace {

@@ -2,9 +2,9 @@
 // names, the model's header, and the first rows of its data.
 #pragma once
 
-#include "recipes/base_model.h"
-#include "recipes/problems.h"
+#include "recipes/models/base_model.h"
 #include "recipes/recipe.h"
+#include "recipes/yaml/problems.h"
 
 namespace qlora::recipes {
 

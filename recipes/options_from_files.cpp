@@ -7,8 +7,8 @@
 #include "model/expert_targets.h"
 #include "model/hub_cache.h"
 #include "model/model_header.h"
-#include "recipes/adapter_on_base.h"
-#include "recipes/base_model.h"
+#include "recipes/models/adapter_on_base.h"
+#include "recipes/models/base_model.h"
 
 namespace qlora::recipes {
 

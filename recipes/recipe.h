@@ -1,5 +1,5 @@
 // A run as its user describes it: one struct a section, each owned by the module that obeys it.
-// recipe_yaml.h makes it from a file and writes it back; qlora_finetune runs it.
+// recipes/yaml/recipe_yaml.h makes it from a file and writes it back; qlora_finetune runs it.
 #pragma once
 
 #include <map>
@@ -10,7 +10,7 @@
 #include "model/model_options.h"
 #include "optim/optimizer_options.h"
 #include "quant/quantization_options.h"
-#include "recipes/problems.h"
+#include "recipes/yaml/problems.h"
 #include "trainer/train_options.h"
 
 namespace qlora::recipes {

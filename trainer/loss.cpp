@@ -8,7 +8,7 @@
 #include "base/profile.h"
 #include "base/seed.h"
 #include "lora/autograd_function.h"
-#include "quant/element_tensor.h"
+#include "quant/elements/element_tensor.h"
 #include "trainer/loss_kernels.h"
 
 namespace qlora::trainer {

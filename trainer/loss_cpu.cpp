@@ -4,7 +4,7 @@
 #include "base/instruction_set.h"
 #include "base/parallel_for.h"
 #include "base/vectorize.h"
-#include "quant/with_element_type.h"
+#include "quant/elements/with_element_type.h"
 #include "trainer/loss_kernels.h"
 
 namespace qlora::trainer::cpu {

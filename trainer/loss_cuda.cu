@@ -1,7 +1,7 @@
 // A thread block for each row of logits, which is read three times and written once.
-#include "quant/device_arithmetic.cuh"
-#include "quant/device_sums.cuh"
-#include "quant/with_device_type.cuh"
+#include "quant/cuda/device_arithmetic.cuh"
+#include "quant/cuda/device_sums.cuh"
+#include "quant/cuda/with_device_type.cuh"
 #include "trainer/loss_kernels.h"
 
 namespace qlora::trainer::cuda {

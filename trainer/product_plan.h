@@ -1,11 +1,11 @@
 // What a run's products with its frozen weights need beside what goes in and comes out, by the
-// routes that its passes will take (quant/product_routes.h).
+// routes that its passes will take (quant/products/product_routes.h).
 #pragma once
 
 #include <cstdint>
 
 #include "model/block_spec.h"
-#include "quant/product_routes.h"
+#include "quant/products/product_routes.h"
 #include "trainer/memory_plan.h"
 
 namespace qlora::trainer {

@@ -2,7 +2,7 @@
 // written with the names of base/simd/*.h (Vector, kLanes, load, store, multiply_add, ...) in the
 // namespace QLORA_SIMD; its .cpp includes everything that the loops need, and then
 //
-//   #define QLORA_SIMD_LOOPS "quant/float_product_loops.h"
+//   #define QLORA_SIMD_LOOPS "quant/products/float_product_loops.h"
 //   #include "base/simd/for_each.h"
 //
 // which includes the loops as simd::baseline, simd::avx2 and simd::avx512. Which of them runs, the

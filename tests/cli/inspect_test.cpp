@@ -9,7 +9,7 @@
 #include <sstream>
 
 #include "quant/tensor_file.h"
-#include "recipes/quantize_model.h"
+#include "recipes/exports/quantize_model.h"
 #include "tests/cli/program.h"
 
 namespace qlora::test {

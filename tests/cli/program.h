@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "recipes/recipe_yaml.h"
+#include "recipes/yaml/recipe_yaml.h"
 #include "tests/support/child_process.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"

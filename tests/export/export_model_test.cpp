@@ -1,5 +1,5 @@
 // An export as `qlora export` makes it: complete or absent, and never over something else.
-#include "recipes/export_model.h"
+#include "recipes/exports/export_model.h"
 
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>

@@ -1,5 +1,5 @@
 // What an adapter is merged into: the quantized base or the weights before quantization.
-#include "recipes/merge_base.h"
+#include "recipes/exports/merge_base.h"
 
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
@@ -13,8 +13,8 @@
 #include "base/seed.h"
 #include "export/merged.h"
 #include "quant/tensor_file.h"
-#include "recipes/export_model.h"
-#include "recipes/quantize_model.h"
+#include "recipes/exports/export_model.h"
+#include "recipes/exports/quantize_model.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
 #include "tests/support/tiny_model.h"

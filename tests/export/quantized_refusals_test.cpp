@@ -14,7 +14,7 @@
 #include "base/error.h"
 #include "model/load.h"
 #include "quant/tensor_file.h"
-#include "recipes/quantize_model.h"
+#include "recipes/exports/quantize_model.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
 

@@ -1,4 +1,4 @@
-#include "recipes/quantize_model.h"
+#include "recipes/exports/quantize_model.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>

@@ -13,7 +13,7 @@
 #include "io/safetensors.h"
 #include "model/base_hash.h"
 #include "model/load.h"
-#include "recipes/quantize_model.h"
+#include "recipes/exports/quantize_model.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
 

@@ -2,7 +2,7 @@
 #include "lora/adapter_file.h"
 #include "optim/optimizer.h"
 #include "quant/tensor_file.h"
-#include "recipes/recipe_yaml.h"
+#include "recipes/yaml/recipe_yaml.h"
 #include "tests/fuzz/target.h"
 #include "tests/support/small_run.h"
 #include "tests/support/temp_dir.h"

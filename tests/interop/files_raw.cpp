@@ -15,7 +15,7 @@
 #include "io/output_file.h"
 #include "io/read_file.h"
 #include "io/safetensors.h"
-#include "quant/gguf_blocks.h"
+#include "quant/gguf/gguf_blocks.h"
 
 namespace {
 

@@ -22,7 +22,7 @@
 #include "lora/adapter_file.h"
 #include "model/load.h"
 #include "optim/grad_clip.h"
-#include "recipes/compute_dtype.h"
+#include "recipes/models/compute_dtype.h"
 #include "trainer/train_step.h"
 
 namespace {

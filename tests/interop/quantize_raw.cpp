@@ -24,9 +24,9 @@
 #include "base/device.h"
 #include "base/error.h"
 #include "base/stopwatch.h"
-#include "quant/blockwise8.h"
-#include "quant/int8.h"
-#include "quant/nf4.h"
+#include "quant/blockwise8/blockwise8.h"
+#include "quant/int8/int8.h"
+#include "quant/nf4/nf4.h"
 
 namespace {
 

@@ -10,7 +10,7 @@
 #include "io/safetensors.h"
 #include "quant/frozen_size.h"
 #include "quant/make_frozen_weight.h"
-#include "recipes/quantize_model.h"
+#include "recipes/exports/quantize_model.h"
 #include "tests/support/footprint_rows.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"

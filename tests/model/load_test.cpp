@@ -13,7 +13,7 @@
 #include "io/safetensors.h"
 #include "model/generate.h"
 #include "quant/frozen_size.h"
-#include "quant/product.h"
+#include "quant/products/product.h"
 #include "quant/tensor_file.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"

@@ -1,4 +1,4 @@
-#include "quant/blockwise8.h"
+#include "quant/blockwise8/blockwise8.h"
 
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
@@ -9,7 +9,7 @@
 
 #include "base/device.h"
 #include "base/error.h"
-#include "quant/blockwise8_kernels.h"
+#include "quant/blockwise8/blockwise8_kernels.h"
 #include "tests/support/quant_golden.h"
 #include "tests/support/quant_reference.h"
 

@@ -1,11 +1,11 @@
-#include "quant/double_quant.h"
+#include "quant/blockwise8/double_quant.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "quant/blockwise8.h"
-#include "quant/nf4.h"
+#include "quant/blockwise8/blockwise8.h"
+#include "quant/nf4/nf4.h"
 #include "tests/support/quant_golden.h"
 
 namespace qlora::quant {

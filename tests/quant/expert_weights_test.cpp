@@ -7,8 +7,8 @@
 
 #include "base/error.h"
 #include "io/safetensors.h"
-#include "quant/bitsandbytes_layout.h"
-#include "quant/int8.h"
+#include "quant/formats/bitsandbytes_layout.h"
+#include "quant/int8/int8.h"
 #include "quant/make_frozen_weight.h"
 #include "quant/tensor_file.h"
 #include "tests/support/temp_dir.h"

@@ -4,8 +4,8 @@
 #include "base/device.h"
 #include "base/error.h"
 #include "base/instruction_set.h"
-#include "quant/product.h"
-#include "quant/summed_product.h"
+#include "quant/products/product.h"
+#include "quant/products/summed_product.h"
 
 namespace qlora::quant {
 namespace {

@@ -1,5 +1,5 @@
 // Agreement with gguf-py over random blocks of every type is checked by tests/interop/io_files.py.
-#include "quant/gguf_blocks.h"
+#include "quant/gguf/gguf_blocks.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

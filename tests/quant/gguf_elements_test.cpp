@@ -1,5 +1,5 @@
 // The formulas of the CUDA kernel, run on the CPU; and the kernel itself where there is a GPU.
-#include "quant/gguf_elements.h"
+#include "quant/gguf/gguf_elements.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -12,8 +12,8 @@
 #include "base/device.h"
 #include "base/error.h"
 #include "base/instruction_set.h"
-#include "quant/gguf_blocks.h"
-#include "quant/gguf_weight.h"
+#include "quant/formats/gguf_weight.h"
+#include "quant/gguf/gguf_blocks.h"
 
 namespace qlora::quant {
 namespace {

@@ -1,4 +1,4 @@
-#include "quant/int8.h"
+#include "quant/int8/int8.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -7,8 +7,8 @@
 #include <limits>
 
 #include "base/error.h"
-#include "quant/int8_weight.h"
-#include "quant/product.h"
+#include "quant/formats/int8_weight.h"
+#include "quant/products/product.h"
 
 namespace qlora::quant {
 namespace {

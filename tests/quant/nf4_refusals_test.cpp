@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "base/error.h"
-#include "quant/nf4.h"
+#include "quant/nf4/nf4.h"
 
 namespace qlora::quant {
 namespace {

@@ -1,4 +1,4 @@
-#include "quant/nf4.h"
+#include "quant/nf4/nf4.h"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -11,7 +11,7 @@
 
 #include "base/device.h"
 #include "base/error.h"
-#include "quant/nf4_block_decoders.h"
+#include "quant/nf4/nf4_block_decoders.h"
 #include "tests/support/quant_golden.h"
 #include "tests/support/quant_reference.h"
 

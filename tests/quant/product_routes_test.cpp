@@ -1,4 +1,4 @@
-#include "quant/product_routes.h"
+#include "quant/products/product_routes.h"
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
@@ -8,10 +8,10 @@
 #include <string>
 
 #include "base/instruction_set.h"
-#include "quant/gguf_weight.h"
+#include "quant/formats/gguf_weight.h"
 #include "quant/make_frozen_weight.h"
 #include "quant/planned_bytes.h"
-#include "quant/summed_product.h"
+#include "quant/products/summed_product.h"
 
 namespace qlora::quant {
 namespace {

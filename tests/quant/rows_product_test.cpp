@@ -1,7 +1,7 @@
 // Products of few rows. What they are held to: with n terms in fp32, in any order, a sum is off by
 // at most (n + 1) u Σ |x w| with u = 2^-24 (n - 1 additions, a product, and what (1 + u)^n has
 // beyond 1 + n u); its rounding to a result of u_y = 2^-8 (bf16) or 2^-11 (fp16) adds u_y |y|.
-#include "quant/rows_product.h"
+#include "quant/few_rows/rows_product.h"
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
@@ -12,10 +12,10 @@
 
 #include "base/device.h"
 #include "base/error.h"
-#include "quant/four_bit_weight.h"
-#include "quant/gguf_weight.h"
-#include "quant/int8_weight.h"
-#include "quant/nf4_product_kernels.h"
+#include "quant/formats/four_bit_weight.h"
+#include "quant/formats/gguf_weight.h"
+#include "quant/formats/int8_weight.h"
+#include "quant/nf4/nf4_product_kernels.h"
 #include "tests/support/quant_golden.h"
 
 namespace qlora::quant {

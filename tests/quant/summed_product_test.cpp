@@ -1,4 +1,4 @@
-#include "quant/summed_product.h"
+#include "quant/products/summed_product.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -65,7 +65,7 @@ TEST_F(SummedProducts, TheSumIsRoundedOnce) {
   }
 }
 
-// Σ codes_x codes_w scaled, and the outlier columns in bf16, in float64 (int8.h).
+// Σ codes_x codes_w scaled, and the outlier columns in bf16, in float64 (quant/int8/int8.h).
 at::Tensor int8_product(const at::Tensor& x, const Int8Tensor& w, double threshold,
                         at::Tensor& magnitude) {
   const Int8Activation input = quantize_int8_activation(x, threshold);

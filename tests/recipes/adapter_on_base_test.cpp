@@ -1,6 +1,6 @@
 // Adapters as PEFT and others write them, on a base model. What is expected of targets, tensors and
 // initialisations is what PEFT 0.21 does as it loads them.
-#include "recipes/adapter_on_base.h"
+#include "recipes/models/adapter_on_base.h"
 
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
@@ -14,9 +14,9 @@
 #include "lora/adapter_names.h"
 #include "lora/weight_init.h"
 #include "quant/tensor_file.h"
-#include "recipes/export_model.h"
+#include "recipes/exports/export_model.h"
+#include "recipes/models/trained_model.h"
 #include "recipes/qlora_finetune.h"
-#include "recipes/trained_model.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
 

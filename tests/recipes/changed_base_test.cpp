@@ -8,10 +8,10 @@
 
 #include "base/error.h"
 #include "quant/tensor_file.h"
-#include "recipes/export_model.h"
+#include "recipes/exports/export_model.h"
+#include "recipes/exports/quantize_model.h"
+#include "recipes/models/trained_model.h"
 #include "recipes/qlora_finetune.h"
-#include "recipes/quantize_model.h"
-#include "recipes/trained_model.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
 

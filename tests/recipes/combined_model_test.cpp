@@ -1,5 +1,5 @@
 // Several adapters opened as one model, as `qlora export --combine` does.
-#include "recipes/combined_model.h"
+#include "recipes/models/combined_model.h"
 
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 #include "base/seed.h"
-#include "recipes/export_model.h"
+#include "recipes/exports/export_model.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
 

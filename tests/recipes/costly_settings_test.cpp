@@ -1,4 +1,4 @@
-#include "recipes/costly_settings.h"
+#include "recipes/plan/costly_settings.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "recipes/forecast.h"
+#include "recipes/plan/forecast.h"
 
 #include <gtest/gtest.h>
 

@@ -8,7 +8,7 @@
 
 #include "base/log.h"
 #include "recipes/qlora_finetune.h"
-#include "recipes/run_directory.h"
+#include "recipes/run_files/run_directory.h"
 #include "tests/support/killed_work.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"

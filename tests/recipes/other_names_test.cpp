@@ -1,5 +1,5 @@
 // What the program says of other tools' names is held against the keys it has.
-#include "recipes/other_names.h"
+#include "recipes/fields/other_names.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,9 +8,9 @@
 #include <set>
 
 #include "base/error.h"
-#include "recipes/fields.h"
-#include "recipes/later_keys.h"
-#include "recipes/recipe_yaml.h"
+#include "recipes/fields/fields.h"
+#include "recipes/fields/later_keys.h"
+#include "recipes/yaml/recipe_yaml.h"
 
 namespace qlora::recipes {
 namespace {

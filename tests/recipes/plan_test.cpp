@@ -1,4 +1,4 @@
-#include "recipes/plan.h"
+#include "recipes/plan/plan.h"
 
 #include <gtest/gtest.h>
 
@@ -7,9 +7,9 @@
 
 #include "base/error.h"
 #include "model/load.h"
-#include "recipes/compute_dtype.h"
+#include "recipes/models/compute_dtype.h"
 #include "recipes/ready_recipes.h"
-#include "recipes/recipe_yaml.h"
+#include "recipes/yaml/recipe_yaml.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
 #include "trainer/memory_fit.h"

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "recipes/recipe_yaml.h"
+#include "recipes/yaml/recipe_yaml.h"
 #include "tests/support/temp_dir.h"
 
 namespace qlora::recipes {

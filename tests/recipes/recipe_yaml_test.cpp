@@ -1,10 +1,10 @@
-#include "recipes/recipe_yaml.h"
+#include "recipes/yaml/recipe_yaml.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "recipes/reference_page.h"
+#include "recipes/fields/reference_page.h"
 #include "tests/support/temp_dir.h"
 
 namespace qlora::recipes {

@@ -1,5 +1,5 @@
 // Who may write to the directory of a run, and what it may do there.
-#include "recipes/run_directory.h"
+#include "recipes/run_files/run_directory.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -13,7 +13,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "recipes/qlora_finetune.h"
-#include "recipes/recipe_yaml.h"
+#include "recipes/yaml/recipe_yaml.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
 #include "trainer/checkpoint.h"

@@ -1,4 +1,4 @@
-#include "recipes/stop_sentence.h"
+#include "recipes/run/stop_sentence.h"
 
 #include <gtest/gtest.h>
 

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <utility>
 
-#include "quant/dynamic_map.h"
+#include "quant/blockwise8/dynamic_map.h"
 
 namespace qlora::test {
 namespace {

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "quant/four_bit_tables.h"
+#include "quant/nf4/four_bit_tables.h"
 
 namespace qlora::test {
 

@@ -1,4 +1,5 @@
-// The plan and the passes ask one list (quant/product_routes.h); here, that they ask it the same.
+// The plan and the passes ask one list (quant/products/product_routes.h); here, that they ask it
+// the same.
 #include "trainer/product_plan.h"
 
 #include <ATen/ATen.h>

@@ -1,6 +1,6 @@
-// Who multiplies (quant/product.h): whatever is trained and on whatever instruction set, no 16-bit
-// matrix product reaches ATen where it has only scalar code for it, which is a hundred times
-// slower.
+// Who multiplies (quant/products/product.h): whatever is trained and on whatever instruction set,
+// no 16-bit matrix product reaches ATen where it has only scalar code for it, which is a hundred
+// times slower.
 #include <ATen/ATen.h>
 #include <ATen/record_function.h>
 #include <gtest/gtest.h>
@@ -13,7 +13,7 @@
 #include "model/generate.h"
 #include "model/load.h"
 #include "model/made_weights.h"
-#include "quant/product_routes.h"
+#include "quant/products/product_routes.h"
 #include "trainer/evaluate.h"
 #include "trainer/train_step.h"
 

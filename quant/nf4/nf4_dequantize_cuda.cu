@@ -1,0 +1,121 @@
+// 4-bit dequantization on CUDA, double-quantized scales decoded on the way: one launch, bound by
+// memory. A chunk is 8 codes, a 4-byte load and one or two 16-byte stores; neighbouring threads
+// take neighbouring chunks, so that every warp reads 128 and writes 512 bytes in a row. The 16
+// table entries lie in 16 different banks of shared memory, where any mix of codes is free of
+// conflicts.
+#include "quant/cuda/device_arithmetic.cuh"
+#include "quant/nf4/nf4_kernels.h"
+
+namespace qlora::quant::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kPerChunk = 8;
+constexpr int kChunksPerThread = 4;
+
+struct Table {
+  float value[kNumFourBitCodes];
+};
+
+Table table_of(FourBitCode code) {
+  Table table;
+  for (int i = 0; i < kNumFourBitCodes; ++i)
+    table.value[i] = code == FourBitCode::kNf4 ? kNf4Table[i] : kFp4Table[i];
+  if (code == FourBitCode::kFp4)
+    table.value[8] = -0.0f;  // sign and magnitude, as bitsandbytes' CUDA path decodes it
+  return table;
+}
+
+__device__ float scale_of(const FourBitScales& scales, int64_t block) {
+  if (scales.absmax != nullptr) return __ldg(scales.absmax + block);
+  const float product =
+      multiply_flushed(__ldg(scales.map + __ldg(scales.codes + block)),
+                       __ldg(scales.nested_absmax + (block >> scales.nested_shift)));
+  return __fadd_rn(product, __ldg(scales.offset));
+}
+
+// Whole chunks [0, chunks) of 8 elements from `begin`, a multiple of 8: a chunk lies within one
+// block.
+template <typename T>
+__global__ void dequantize_chunks(const uint32_t* words, FourBitScales scales, int64_t begin,
+                                  int64_t chunks, int block_shift, Table table, T* out) {
+  __shared__ float values[kNumFourBitCodes];
+  if (threadIdx.x < kNumFourBitCodes) values[threadIdx.x] = table.value[threadIdx.x];
+  __syncthreads();
+  const int64_t first =
+      static_cast<int64_t>(blockIdx.x) * kThreads * kChunksPerThread + threadIdx.x;
+  uint32_t word[kChunksPerThread];
+  float scale[kChunksPerThread];
+#pragma unroll
+  for (int k = 0; k < kChunksPerThread; ++k) {
+    const int64_t chunk = first + k * kThreads;
+    if (chunk >= chunks) break;
+    word[k] = __ldg(words + chunk);
+    scale[k] = scale_of(scales, (begin + chunk * kPerChunk) >> block_shift);
+  }
+#pragma unroll
+  for (int k = 0; k < kChunksPerThread; ++k) {
+    const int64_t chunk = first + k * kThreads;
+    if (chunk >= chunks) break;
+    Vector<T, kPerChunk> result;
+#pragma unroll
+    for (int i = 0; i < kPerChunk; ++i) {
+      const uint32_t code = (word[k] >> (8 * (i / 2) + (i % 2 == 0 ? 4 : 0))) & 15u;
+      store(multiply_flushed(values[code], scale[k]), result.element[i]);
+    }
+    copy_vector<T, kPerChunk>(&result, out + chunk * kPerChunk);
+  }
+}
+
+// Any range, an element a thread: ends of a range, and rows that begin within a chunk.
+template <typename T>
+__global__ void dequantize_elements(const uint8_t* packed, FourBitScales scales, int64_t begin,
+                                    int64_t count, int block_shift, Table table, T* out) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= count) return;
+  const int64_t element = begin + i;
+  const uint8_t byte = __ldg(packed + element / 2);
+  const int code = element % 2 == 0 ? byte >> 4 : byte & 15;
+  store(multiply_flushed(table.value[code], scale_of(scales, element >> block_shift)), out[i]);
+}
+
+template <typename T>
+void launch(const FourBitDequantizeArguments& a, cudaStream_t stream) {
+  int block_shift = 0;
+  while ((int64_t{1} << block_shift) < a.block_size) ++block_shift;
+  const Table table = table_of(a.code);
+  T* out = static_cast<T*>(a.out);
+  const uint8_t* first_byte = a.packed + a.begin / 2;
+  int64_t done = 0;
+  if (a.begin % kPerChunk == 0 && aligned_to(first_byte, 4) && aligned_to(out, 16)) {
+    const int64_t chunks = (a.end - a.begin) / kPerChunk;
+    constexpr int64_t kPerGroup = int64_t{kThreads} * kChunksPerThread;
+    if (chunks > 0)
+      dequantize_chunks<<<static_cast<unsigned>((chunks + kPerGroup - 1) / kPerGroup), kThreads, 0,
+                          stream>>>(reinterpret_cast<const uint32_t*>(first_byte), a.scales,
+                                    a.begin, chunks, block_shift, table, out);
+    done = chunks * kPerChunk;
+  }
+  const int64_t rest = a.end - a.begin - done;
+  if (rest > 0)
+    dequantize_elements<<<static_cast<unsigned>((rest + kThreads - 1) / kThreads), kThreads, 0,
+                          stream>>>(a.packed, a.scales, a.begin + done, rest, block_shift, table,
+                                    out + done);
+  check_launch("dequantize_four_bit");
+}
+
+}  // namespace
+
+void dequantize_four_bit(const FourBitDequantizeArguments& a, void* stream) {
+  const auto s = static_cast<cudaStream_t>(stream);
+  switch (a.type) {
+    case ElementType::kFloat32:
+      return launch<float>(a, s);
+    case ElementType::kBFloat16:
+      return launch<__nv_bfloat16>(a, s);
+    case ElementType::kFloat16:
+      return launch<__half>(a, s);
+  }
+}
+
+}  // namespace qlora::quant::cuda

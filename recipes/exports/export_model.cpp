@@ -1,0 +1,204 @@
+#include "recipes/exports/export_model.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <malloc.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "data/dataset.h"
+#include "export/adapter.h"
+#include "export/merged.h"
+#include "io/atomic_write.h"
+#include "io/json_text.h"
+#include "model/load.h"
+#include "recipes/exports/merge_base.h"
+#include "recipes/exports/sample_rows.h"
+#include "recipes/exports/training_facts.h"
+
+namespace qlora::recipes {
+namespace {
+namespace fs = std::filesystem;
+
+constexpr double kLeastAgreement = 0.8;
+
+// Rows of the recipe where their files are at hand, else a few sentences.
+std::vector<std::vector<int32_t>> sample_rows(const TrainedModel& trained) {
+  std::vector<std::vector<int32_t>> rows;
+  const BaseModel& base = trained.base;
+  const data::DataOptions& data = trained.recipe.data;
+  const auto& datasets = data.eval.empty() ? data.train : data.eval;
+  if (!datasets.empty() && fs::exists(datasets[0].path)) {
+    const data::Dataset dataset =
+        data::read_dataset(datasets[0], 0, data, *base.tokenizer, base.chat_template.get(),
+                           base.model->architecture().vocab_size);
+    for (const data::Example& example : dataset.examples) rows.push_back(example.tokens);
+    return rows;
+  }
+  return sample_sentences(*base.tokenizer);
+}
+
+// The adapter as it lies on disk, in the slots of the trained model, which then has its own again.
+exporting::Agreement check_adapter(const std::string& directory, TrainedModel& trained,
+                                   const exporting::Reference& reference) {
+  at::Tensor values = trained.adapters->values();
+  const at::Tensor kept = values.clone();
+  values.zero_();
+  try {
+    lora::read_adapter_tensors(directory, *trained.adapters);
+    const exporting::Agreement agreement = reference.compare(*trained.base.model);
+    check(at::equal(kept, values), "{}: the adapter was not written as it was trained", directory);
+    return agreement;
+  } catch (...) {
+    values.copy_(kept);
+    trained.adapters->publish();
+    throw;
+  }
+}
+
+exporting::Agreement check_merged(const std::string& directory, const TrainedModel& trained,
+                                  const std::string& dtype, const exporting::Reference& reference) {
+  // What was written tensor by tensor left holes in the heap, and the reload needs the room.
+  malloc_trim(0);
+  const auto source = model::open_weights(directory);
+  model::ModelOptions options;
+  options.path = directory;
+  options.dtype = dtype;
+  const auto reloaded = model::load_model(*source, options, {}, trained.base.model->device(),
+                                          trained.base.model->compute_dtype());
+  return reference.compare(*reloaded);
+}
+
+struct Merge {
+  std::string base;       // dequantized | original
+  std::string directory;  // where it was written
+  exporting::Agreement agreement;
+};
+
+Merge write_merge(const std::string& base, const std::string& directory,
+                  const TrainedModel& trained, const ExportOptions& options,
+                  model::WeightSource* original, const exporting::Reference& reference) {
+  fs::create_directories(directory);
+  exporting::write_merged(directory, *trained.base.model, *trained.base.tokenizer,
+                          trained.base.chat_template.get(),
+                          original ? original->place() : trained.base.path,
+                          model::dtype_from_string(options.dtype, "--dtype"), original);
+  return {base, directory, check_merged(directory, trained, options.dtype, reference)};
+}
+
+// Both in directories of their own; the better one's files move up, the other's go.
+std::vector<Merge> write_both(const std::string& directory, const TrainedModel& trained,
+                              const ExportOptions& options, model::WeightSource& original,
+                              const exporting::Reference& reference) {
+  std::vector<Merge> merges;
+  for (const char* base : {"dequantized", "original"})
+    merges.push_back(write_merge(base, (fs::path(directory) / base).string(), trained, options,
+                                 base == std::string("original") ? &original : nullptr, reference));
+  if (merges[1].agreement.kl_mean < merges[0].agreement.kl_mean) std::swap(merges[0], merges[1]);
+  for (const fs::directory_entry& file : fs::directory_iterator(merges[0].directory))
+    fs::rename(file.path(), fs::path(directory) / file.path().filename());
+  for (const Merge& merge : merges) fs::remove_all(merge.directory);
+  log::info(
+      "--merge-base auto: KL to the trained model {:.3e} on {} weights, {:.3e} on {}; the "
+      "first is kept",
+      merges[0].agreement.kl_mean, merges[0].base, merges[1].agreement.kl_mean, merges[1].base);
+  return merges;
+}
+
+// What was measured, the merge that was kept first.
+std::vector<Merge> export_merged(const std::string& directory, const TrainedModel& trained,
+                                 const ExportOptions& options,
+                                 const exporting::Reference& reference) {
+  if (options.merge_base == "dequantized")
+    return {write_merge("dequantized", directory, trained, options, nullptr, reference)};
+  const auto original = open_original(trained, options.original);
+  if (options.merge_base == "auto")
+    return write_both(directory, trained, options, *original, reference);
+  return {write_merge("original", directory, trained, options, original.get(), reference)};
+}
+
+nlohmann::ordered_json json_of(const exporting::Agreement& agreement) {
+  return io::ordered_json_from_text(agreement.to_json());
+}
+
+nlohmann::ordered_json report_of(const std::vector<Merge>& merges, const ExportOptions& options) {
+  nlohmann::ordered_json report = json_of(merges[0].agreement);
+  report["dtype"] = options.dtype;
+  report["merge_base"] = merges[0].base;
+  if (merges.size() < 2) return report;
+  report["chosen_by"] = "the lower kl_mean, to the trained model";
+  for (const Merge& merge : merges) report["measured"][merge.base] = json_of(merge.agreement);
+  return report;
+}
+
+void require_agreement(const exporting::Agreement& agreement, const std::string& merge_base) {
+  if (agreement.top1 >= kLeastAgreement) return;
+  if (merge_base == "original") {
+    log::warning(
+        "on the original weights the model is not the one that was trained ({}); the adapter was "
+        "trained on the errors of the quantized ones",
+        agreement.to_text());
+    return;
+  }
+  fail<Error>(
+      "the export was reloaded and is not the model that was trained ({}); nothing was written",
+      agreement.to_text());
+}
+
+}  // namespace
+
+void check_export_options(const ExportOptions& options) {
+  if (options.format == "gguf" || options.format == "gguf-lora")
+    fail<ConfigError>("--format {} is not in this version; export adapter or merged",
+                      options.format);
+  if (options.format != "adapter" && options.format != "merged")
+    fail<ConfigError>("--format must be adapter or merged, found '{}'", options.format);
+  model::dtype_from_string(options.dtype, "--dtype");
+  check_merge_base(options.merge_base);
+  if (options.merge_base != "dequantized" && options.format != "merged")
+    fail<ConfigError>("--merge-base {} goes with --format merged", options.merge_base);
+  if (options.merge_base == "dequantized" && !options.original.empty())
+    throw ConfigError("--original goes with --merge-base original or auto");
+}
+
+exporting::Agreement export_model(TrainedModel& trained, const ExportOptions& options) {
+  check_export_options(options);
+  if (options.format == "adapter" && !trained.adapters)
+    throw ConfigError("--format adapter needs a run or --adapter; the model has none");
+  if (options.format == "adapter" && trained.base.changed &&
+      !trained.recipe.lora.from_adapter.empty())
+    fail<ConfigError>(
+        "--format adapter: {} belongs to the base less the product it began with "
+        "(init_lora_weights), and would be written for that base, which lies nowhere; use it as it "
+        "is, or export --format merged",
+        trained.recipe.lora.from_adapter);
+  at::NoGradGuard no_grad;
+  const exporting::Reference reference(*trained.base.model, sample_rows(trained));
+  io::AtomicDirectory target(options.output);
+  exporting::Agreement agreement;
+  nlohmann::ordered_json report;
+  if (options.format == "adapter") {
+    exporting::fill_adapter_directory(
+        target.path(), *trained.adapters, trained.recipe.lora, trained.base.record,
+        *trained.base.tokenizer, trained.base.chat_template.get(), training_facts(trained.recipe));
+    agreement = check_adapter(target.path(), trained, reference);
+    require_agreement(agreement, "");
+    report = json_of(agreement);
+  } else {
+    const std::vector<Merge> merges = export_merged(target.path(), trained, options, reference);
+    for (const Merge& merge : merges)  // the other one of auto, too, where it ought to agree
+      if (&merge == &merges[0] || merge.base == "dequantized")
+        require_agreement(merge.agreement, merge.base);
+    agreement = merges[0].agreement;
+    report = report_of(merges, options);
+  }
+  io::write_file_atomically((fs::path(target.path()) / "verification.json").string(),
+                            io::json_text(report, 2) + "\n");
+  target.commit();
+  return agreement;
+}
+
+}  // namespace qlora::recipes

@@ -1,0 +1,36 @@
+// Exports a trained model, reloads what was written and compares it with the model in memory.
+#pragma once
+
+#include <string>
+
+#include "export/verify.h"
+#include "recipes/models/trained_model.h"
+
+namespace qlora::recipes {
+
+struct ExportOptions {
+  std::string format;              // adapter | merged
+  std::string output;              // directory, which must not exist or be empty
+  std::string dtype = "bfloat16";  // of merged weights
+  // What the adapter is merged into: dequantized (the base as it was trained on), original (the
+  // 16-bit weights before quantization), or auto: both are written and compared with the trained
+  // model, and the one with the lower KL divergence from it is kept.
+  std::string merge_base = "dequantized";
+  std::string original = "";  // where the 16-bit weights lie; empty: where the base came from
+};
+
+// ConfigError unless format, dtype and merge base are known and go together; asked before a model
+// is loaded.
+void check_export_options(const ExportOptions& options);
+
+// Memory: writing takes the trained model and one tensor in fp32, whatever the merge base; the
+// comparison then takes the trained model and the merged one.
+//
+// Complete or absent: verification.json lies in the directory with what the comparison found, for
+// merged weights also dtype and merge base, under auto for both bases. ConfigError for a format
+// that needs an adapter where there is none, errors of open_original; Error if the reloaded export
+// is not the model that was trained (top-1 agreement below 80 %). On original weights, which make
+// another model, that is a warning.
+exporting::Agreement export_model(TrainedModel& trained, const ExportOptions& options);
+
+}  // namespace qlora::recipes

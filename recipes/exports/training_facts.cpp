@@ -1,0 +1,111 @@
+#include "recipes/exports/training_facts.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "io/json_text.h"
+
+namespace qlora::recipes {
+namespace {
+namespace fs = std::filesystem;
+
+struct Figures {
+  int64_t steps = 0, tokens = 0, supervised_tokens = 0;
+  double epochs = 0, first_loss = 0, last_loss = 0;
+  std::optional<double> last_eval_loss, best_eval_loss;
+};
+
+void add_line(const nlohmann::json& line, Figures& figures) {
+  if (!line.is_object()) return;
+  if (const auto loss = line.find("eval_loss"); loss != line.end() && loss->is_number()) {
+    figures.last_eval_loss = loss->get<double>();
+    figures.best_eval_loss =
+        std::min(*figures.last_eval_loss, figures.best_eval_loss.value_or(*figures.last_eval_loss));
+  }
+  const auto loss = line.find("loss");
+  if (loss == line.end() || !loss->is_number()) return;
+  figures.last_loss = loss->get<double>();
+  if (figures.steps == 0) figures.first_loss = figures.last_loss;
+  figures.steps = line.value("step", int64_t{0});
+  figures.epochs = line.value("epoch", 0.0);
+  figures.tokens += line.value("tokens", int64_t{0});
+  figures.supervised_tokens += line.value("supervised_tokens", int64_t{0});
+}
+
+Figures figures_of(const std::string& run_dir) {
+  Figures figures;
+  std::ifstream file(fs::path(run_dir) / "metrics.jsonl");
+  for (std::string line; std::getline(file, line);) add_line(io::json_or_discarded(line), figures);
+  return figures;
+}
+
+std::string list_of(const std::vector<data::DatasetOptions>& datasets) {
+  std::string text;
+  for (const data::DatasetOptions& dataset : datasets)
+    text += fmt::format("{}`{}` ({})", text.empty() ? "" : ", ",
+                        fs::path(dataset.path).filename().string(), dataset.format);
+  return text;
+}
+
+bool trains_all(const data::DataOptions& data) {
+  return data.train_on == data::TrainOn::kAll ||
+         std::ranges::all_of(data.train, [](const auto& rows) { return rows.format == "text"; });
+}
+
+std::string data_section(const Recipe& recipe) {
+  const data::DataOptions& data = recipe.data;
+  std::string text = "## Data\n\nTrained on " + list_of(data.train);
+  if (!data.eval.empty()) text += ", evaluated on " + list_of(data.eval);
+  if (data.eval_fraction > 0)
+    text += fmt::format(", of which {:.3g} % of the rows were set aside for evaluation",
+                        100 * data.eval_fraction);
+  return text + fmt::format(". Loss on {}; sequences of up to {} tokens{}.\n",
+                            trains_all(data) ? "all tokens" : "the answers alone",
+                            data.sequence_length, data.packing ? ", packed" : "");
+}
+
+std::string settings_section(const Recipe& recipe) {
+  std::string text = "\n## Settings\n\n| setting | value |\n|---|---|\n";
+  const auto add = [&text](const char* name, const auto& value) {
+    text += fmt::format("| {} | {} |\n", name, value);
+  };
+  const lora::LoraOptions& lora = recipe.lora;
+  add("lora.rank, alpha, dropout", fmt::format("{}, {}, {}", lora.rank, lora.alpha, lora.dropout));
+  add("lora.targets", fmt::format("{}", fmt::join(lora.targets, ", ")));
+  add("lora.init", lora.init);
+  add("optim.name", recipe.optim.name);
+  add("optim.lr, schedule", fmt::format("{}, {}", recipe.optim.lr, recipe.optim.schedule));
+  add("sequences a step", recipe.train.micro_batch_size * recipe.train.gradient_accumulation_steps);
+  add("train.compute_dtype", recipe.train.compute_dtype);
+  add("train.seed", recipe.train.seed);
+  return text;
+}
+
+std::string figures_section(const Figures& figures) {
+  if (figures.steps == 0) return "";
+  std::string text = fmt::format(
+      "\n## Figures\n\n{} steps, {:.2f} epochs, {} tokens, {} of them trained on. Loss {:.4f} in "
+      "the "
+      "first step, {:.4f} in the last",
+      figures.steps, figures.epochs, figures.tokens, figures.supervised_tokens, figures.first_loss,
+      figures.last_loss);
+  if (figures.last_eval_loss)
+    text += fmt::format("; on the rows held out {:.4f} at the end, {:.4f} at best",
+                        *figures.last_eval_loss, *figures.best_eval_loss);
+  return text + ".\n";
+}
+
+}  // namespace
+
+std::string training_facts(const Recipe& recipe) {
+  if (recipe.data.train.empty()) return "";
+  return data_section(recipe) + settings_section(recipe) +
+         figures_section(figures_of(recipe.output.dir));
+}
+
+}  // namespace qlora::recipes

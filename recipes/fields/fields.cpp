@@ -1,0 +1,289 @@
+#include "recipes/fields/fields.h"
+
+#include <fmt/format.h>
+
+#include "recipes/fields/field_makers.h"
+
+namespace qlora::recipes {
+namespace {
+
+Section model_section() {
+  using Options = model::ModelOptions;
+  const Members<Options> in{&Recipe::model};
+  return section(
+      "model", "The base model, which stays frozen.", &Recipe::model,
+      {in({"path", "path",
+           "A Hugging Face directory, a .gguf file, or a hub id (`org/name`) that lies in the "
+           "local "
+           "Hugging Face cache."},
+          &Options::path) |
+           Required{} | Free{"The model may have moved; one with other weights is refused."},
+       in({"name", "text",
+           "What the adapter names as its base model. Empty: the hub id if there is one, else the "
+           "path."},
+          &Options::name) |
+           Free{"Adapters saved from then on carry the new name."},
+       in({"dtype", "auto | bfloat16 | float16 | float32",
+           "Type in which the modules that stay unquantized are held. auto: the one that the file "
+           "has them in, bfloat16 where it holds blocks alone."},
+          &Options::dtype),
+       in({"upcast", "none | norms | all",
+           "all: embedding and head are held and computed in float32, as PEFT's "
+           "prepare_model_for_kbit_training has it, which takes more memory. Norms are float32 in "
+           "any case."},
+          &Options::upcast)});
+}
+
+Section quantization_section() {
+  using Options = quant::QuantizationOptions;
+  const Members<Options> in{&Recipe::quantization};
+  return section(
+      "quantization",
+      "How the frozen weights are stored. Without this section they stay as the file has them: 16 "
+      "bit, GGUF blocks, or what bitsandbytes wrote.",
+      &Recipe::quantization,
+      {in({"method", "nf4 | fp4 | int8 | int8_weight_only | none | as_stored",
+           "nf4: 4-bit NormalFloat. fp4: 4-bit floating point, a little less exact. int8: "
+           "LLM.int8(), "
+           "8-bit products. int8_weight_only: 8-bit weights, 16-bit products. none: 16 bit. "
+           "as_stored: as the file has them, which is what a recipe without this section does. A "
+           "recipe that has this section must name a method."},
+          &Options::method),
+       in({"threshold", "number",
+           "int8: columns of the input with a value this large are multiplied in 16 bit. 0: none."},
+          &Options::threshold),
+       in({"double_quant", "boolean",
+           "Quantizes the scales of the 4-bit blocks too, which saves 0.37 bit a weight."},
+          &Options::double_quant),
+       in({"block_size", "integer", "Weights that share one scale: a power of two, 32 to 4096."},
+          &Options::block_size),
+       in({"skip_modules", "list of texts",
+           "Modules kept in 16 bit: a full path or a part between dots, such as `lm_head` or "
+           "`down_proj`."},
+          &Options::skip_modules)});
+}
+
+Section data_section() {
+  using Options = data::DataOptions;
+  const Members<Options> in{&Recipe::data};
+  return section(
+      "data", "What is trained on.", &Recipe::data,
+      {in({"train", "list of datasets",
+           "Rows to train on; the keys of a dataset are listed below."},
+          &Options::train) |
+           Required{},
+       in({"eval", "list of datasets", "Rows to evaluate on, with the same keys."}, &Options::eval),
+       in({"eval_fraction", "number",
+           "Instead of `eval`: this share of the training rows is set aside, in [0, 1)."},
+          &Options::eval_fraction),
+       in({"sequence_length", "integer", "Longest sequence, in tokens."},
+          &Options::sequence_length),
+       in({"packing", "boolean",
+           "Puts several rows into one sequence; they do not see each other."},
+          &Options::packing),
+       in({"shuffle", "boolean",
+           "Rows in random order, another one each epoch; false: file order."},
+          &Options::shuffle),
+       in({"train_on", "assistant | all", "assistant: only answers are learnt. all: prompts too."},
+          &Options::train_on),
+       in({"on_overlength", "error | drop | truncate_left | truncate_right | split",
+           "What happens to a row longer than `sequence_length`. Each case is counted and "
+           "reported."},
+          &Options::on_overlength),
+       in({"chat_template", "path or text",
+           "Jinja template: a file (with a `/` or an extension in its name), the name of a "
+           "built-in "
+           "one, or the text itself. Empty: the model's."},
+          &Options::chat_template),
+       in({"prompt_style", "chat_template | alpaca",
+           "How alpaca rows become prompts: through the chat template, or in Alpaca's own words."},
+          &Options::prompt_style)});
+}
+
+Section optim_section() {
+  using Options = optim::OptimizerOptions;
+  const Members<Options> in{&Recipe::optim};
+  return section(
+      "optim", "The optimizer and the learning rate.", &Recipe::optim,
+      {in({"name", "adamw | adam | lion | ademamix | sgd | rmsprop | adagrad | lamb",
+           "All but lamb also as `NAME_8bit`, `paged_NAME` and `paged_NAME_8bit`. 8bit: the "
+           "optimizer's state takes a quarter of the memory. paged: it may leave the GPU."},
+          &Options::name),
+       in({"lr", "number", "Peak learning rate."}, &Options::lr),
+       in({"betas", "list of numbers",
+           "Decay rates of the moving averages, in [0, 1): two for adamw, lion and lamb, three for "
+           "ademamix, one for sgd (its momentum) and rmsprop. Empty: the optimizer's usual ones."},
+          &Options::betas),
+       in({"eps", "number", "Added to the root in the denominator."}, &Options::eps),
+       in({"alpha", "number", "Weight of ademamix's slow average."}, &Options::alpha),
+       in({"alpha_ramp", "integer", "Steps in which ademamix's alpha and third beta rise."},
+          &Options::alpha_ramp),
+       in({"weight_decay", "number",
+           "Decoupled from the gradient as in AdamW; sgd, rmsprop and adagrad add it to the "
+           "gradient."},
+          &Options::weight_decay),
+       in({"weight_decay_pattern", "map",
+           "Decay of trained tensors whose name matches, instead: `{lora_B: 0.1, bias: 0}`. Keys "
+           "are regular expressions."},
+          &Options::weight_decay_pattern),
+       in({"max_grad_norm", "number",
+           "Gradients are scaled down to this norm if theirs is larger. 0: never."},
+          &Options::max_grad_norm),
+       in({"schedule",
+           "constant | linear | cosine | cosine_with_restarts | polynomial | inverse_sqrt | wsd | "
+           "reduce_on_plateau",
+           "Course of the learning rate after warm-up. wsd: it stays, and falls at the end. "
+           "reduce_on_plateau: it falls when the evaluation loss no longer does."},
+          &Options::schedule),
+       in({"plateau_factor", "number", "What reduce_on_plateau multiplies the rate by."},
+          &Options::plateau_factor),
+       in({"plateau_patience", "integer",
+           "Evaluations in a row without a gain that reduce_on_plateau lets pass."},
+          &Options::plateau_patience),
+       in({"min_lr_ratio", "number",
+           "Where the cosines, polynomial and wsd end, as a share of `lr`, in [0, 1]."},
+          &Options::min_lr_ratio),
+       in({"num_cycles", "integer", "Falls of cosine_with_restarts."}, &Options::num_cycles),
+       in({"power", "number", "Exponent of polynomial."}, &Options::power),
+       in({"decay_ratio", "number", "Share of all steps in which wsd falls, in [0, 1]."},
+          &Options::decay_ratio),
+       in({"warmup_ratio", "number",
+           "Share of all steps in which the rate rises from 0, in [0, 1]."},
+          &Options::warmup_ratio),
+       in({"warmup_steps", "integer", "The same in steps; wins over the ratio if above 0."},
+          &Options::warmup_steps),
+       in({"stochastic_rounding", "boolean",
+           "With `lora.dtype: bfloat16`: rounds up or down at random, so that small updates add up "
+           "instead of being lost."},
+          &Options::stochastic_rounding),
+       in({"paged_resident_bytes", "integer",
+           "Paged: bytes of optimizer state kept on the device. 0: half of it on a GPU, all of it "
+           "on the CPU."},
+          &Options::paged_resident_bytes) |
+           Free{"State lies elsewhere; the numbers stay the same."}});
+}
+
+RecipeField gradient_checkpointing() {
+  RecipeField field{"gradient_checkpointing", "auto | true | false | integer",
+                    "Recomputes layers in the backward pass, which trades time for memory: all of "
+                    "them, or the first so many. auto: as few as memory demands."};
+  field.read = [](const Node& node, const std::string& key, ProblemList& problems, Recipe& recipe) {
+    decode_word_or_boolean(node, key, problems, recipe.train.gradient_checkpointing);
+  };
+  field.write = [](const Recipe& recipe) {
+    return Node::scalar(recipe.train.gradient_checkpointing);
+  };
+  return field;
+}
+
+Section train_section() {
+  using Options = trainer::TrainOptions;
+  const Members<Options> in{&Recipe::train};
+  return section(
+      "train", "The run itself. One of `max_steps` and `epochs` must be set.", &Recipe::train,
+      {in({"max_steps", "integer", "Length of the run in optimizer steps. 0: by `epochs`."},
+          &Options::max_steps) |
+           Free{"The run ends earlier or later; later needs `on_extend`."},
+       in({"epochs", "number", "Length of the run in passes over the rows. 0: by `max_steps`."},
+          &Options::epochs) |
+           Free{"The run ends earlier or later; later needs `on_extend`."},
+       in({"micro_batch_size", "integer", "Sequences that go through the model at once."},
+          &Options::micro_batch_size),
+       in({"gradient_accumulation_steps", "integer", "Micro-batches in one optimizer step."},
+          &Options::gradient_accumulation_steps),
+       gradient_checkpointing(),
+       in({"compute_dtype", "auto | bfloat16 | float16 | float32",
+           "Type of the matrix products; adapters, norms and sums are float32 in any case. auto: "
+           "bfloat16 where the processor (AVX-512 BF16) or GPU multiplies it, else float32; the "
+           "run "
+           "says which and keeps to it when it is resumed. float16 is for GPUs without bfloat16: "
+           "the loss is scaled, and a step that overflows is left out. A 16-bit type that the "
+           "processor does not multiply takes as long as float32."},
+          &Options::compute_dtype),
+       in({"seed", "integer", "Decides shuffling, dropout and initial adapters."}, &Options::seed),
+       in({"device", "auto | cpu | cuda | cuda:N",
+           "auto: a GPU if this build and machine have one."},
+          &Options::device),
+       in({"threads", "integer", "CPU threads. 0: one a core."}, &Options::threads),
+       in({"profile_steps", "integer",
+           "How many of the first steps are profiled: a table on the terminal, and profile.json, a "
+           "Chrome trace, in the run directory."},
+          &Options::profile_steps) |
+           Free{"Training is the same."},
+       in({"eval_every", "integer", "Steps between evaluations. 0: only at the end."},
+          &Options::eval_every) |
+           Free{"Evaluates at other steps; training is the same, the best checkpoint may not be."},
+       in({"early_stopping_patience", "integer",
+           "Ends the run after this many evaluations in a row without a gain. 0: never."},
+          &Options::early_stopping_patience) |
+           Free{"The run ends earlier or later."},
+       in({"early_stopping_min_delta", "number",
+           "A gain is a fall of the evaluation loss by more than this."},
+          &Options::early_stopping_min_delta) |
+           Free{"The run ends earlier or later."},
+       in({"save_every", "integer", "Steps between checkpoints. 0: only at the end."},
+          &Options::save_every) |
+           Free{"Saves at other steps; training is the same."},
+       in({"save_total_limit", "integer", "Checkpoints kept, besides the best and the last one."},
+          &Options::save_total_limit) |
+           Free{"Older checkpoints beyond the new limit are removed at the next save."},
+       in({"log_every", "integer",
+           "Steps between lines on the terminal. 0: every step, but no more than two lines a "
+           "second. "
+           "metrics.jsonl and TensorBoard get every step in any case."},
+          &Options::log_every) |
+           Free{"Training is the same."},
+       in({"audit", "boolean",
+           "Stops the run where tensors have got no gradient in 20 updates, and where the loss was "
+           "above twice its first value and above that of guessing in three steps in a row."},
+          &Options::audit) |
+           Free{"Training is the same."},
+       in({"resume", "auto | never | path",
+           "auto: continue an interrupted run of the same recipe in `output.dir`. A path: continue "
+           "from that checkpoint."},
+          &Options::resume) |
+           Free{"Decides where this start continues; training is the same."},
+       in({"on_extend", "continue | rescale",
+           "What the learning rate does when a resumed run is longer than it was: keep its old "
+           "course and stay at its end, or follow the course of the new length. Empty: an error "
+           "asks."},
+          &Options::on_extend) |
+           Free{"Taken into account when the length changes."}});
+}
+
+Section output_section() {
+  using Options = trainer::OutputOptions;
+  const Members<Options> in{&Recipe::output};
+  return section(
+      "output", "What is written where.", &Recipe::output,
+      {in({"dir", "path", "Directory of the run."}, &Options::dir) | Required{} |
+           Free{"The run may have moved."},
+       in({"save_base", "boolean",
+           "Also writes the quantized base, to `base` in the run directory."},
+          &Options::save_base) |
+           Free{"Written or not at the end."},
+       in({"overwrite", "boolean", "Replaces another run found in `dir`."}, &Options::overwrite) |
+           Free{"Only asked when a run starts anew."}});
+}
+
+}  // namespace
+
+const std::vector<Section>& sections() {
+  static const std::vector<Section> all = {model_section(), quantization_section(), lora_section(),
+                                           data_section(),  optim_section(),        train_section(),
+                                           output_section()};
+  return all;
+}
+
+std::vector<std::string> all_keys() {
+  std::vector<std::string> keys;
+  for (const Section& section : sections()) {
+    for (const RecipeField& field : section.fields) keys.push_back(section.name + "." + field.key);
+    if (section.name != "data") continue;
+    for (const char* list : {"data.train[].", "data.eval[]."})
+      for (const auto& field : dataset_fields()) keys.push_back(list + field.key);
+  }
+  return keys;
+}
+
+}  // namespace qlora::recipes

@@ -1,0 +1,114 @@
+#include "recipes/models/base_model.h"
+
+#include <filesystem>
+#include <utility>
+
+#include "base/log.h"
+#include "base/stopwatch.h"
+#include "data/chat_renderer.h"
+#include "export/quantized.h"
+#include "io/atomic_write.h"
+#include "model/hub_cache.h"
+#include "model/load.h"
+#include "quant/frozen_size.h"
+#include "recipes/models/adapter_on_base.h"
+#include "recipes/models/base_init.h"
+#include "recipes/models/compute_dtype.h"
+
+namespace qlora::recipes {
+namespace {
+
+constexpr const char* kInitTable = "initialisation.json";
+
+bool has_init_table(const std::string& directory) {
+  return std::filesystem::exists(std::filesystem::path(directory) / kInitTable);
+}
+
+std::string saved_base(const Recipe& recipe) {
+  return (std::filesystem::path(recipe.output.dir) / "base").string();
+}
+
+// For an adapter from elsewhere.
+void fit_to_adapter(const Recipe& recipe, BaseUse use, BaseModel& base) {
+  const std::string& adapter = recipe.lora.from_adapter;
+  if (adapter.empty()) return;
+  base.record.init = lora::read_adapter_init(adapter);
+  if (use == BaseUse::kOfRun || has_init_table(base.path)) return;
+  take_off_initial_product(adapter, recipe.lora, recipe.quantization, base);
+  if (base.changed) base.init_table = "[]\n";
+}
+
+}  // namespace
+
+BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use) {
+  ModelText text;
+  text.tokenizer = data::load_tokenizer(model::resolve_model_path(recipe.model.path));
+  text.chat_template = data::choose_chat_template(recipe.data.chat_template, *text.tokenizer);
+  return load_base(recipe, device, use, std::move(text));
+}
+
+BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, ModelText text) {
+  const Stopwatch watch;
+  BaseModel base;
+  base.path = model::resolve_model_path(recipe.model.path);
+  base.tokenizer = std::move(text.tokenizer);
+  base.chat_template = std::move(text.chat_template);
+  const auto source = model::open_weights(base.path);
+  const bool init = lora::init_changes_base(recipe.lora.init) && recipe.lora.from_adapter.empty();
+  BaseInit base_init(recipe);
+  base.model = model::load_model(*source, recipe.model, recipe.quantization, device,
+                                 compute_dtype_of(recipe.train.compute_dtype, device),
+                                 init ? base_init.maker() : model::WeightMaker());
+  if (init) {
+    base_init.add_packed_layers(*base.model);
+    base_init.report();
+    base.factors = base_init.factors();
+    base.changed = base_init.changed_base();
+    base.init_table = base_init.table_json();
+  }
+  if (base.tokenizer->vocab_size() > base.model->architecture().vocab_size) {
+    log::warning("the tokenizer knows {} tokens, the model {}: the last ones cannot be used",
+                 base.tokenizer->vocab_size(), base.model->architecture().vocab_size);
+  }
+  base.record.name = recipe.model.name.empty() ? recipe.model.path : recipe.model.name;
+  base.record.path = base.path;
+  base.record.quantization = recipe.quantization;
+  base.record.dtype = quant::dense_format(model::resolved_dtype(recipe.model.dtype, *source));
+  if (init) base.record.init = recipe.lora.init;
+  fit_to_adapter(recipe, use, base);
+  base.record.hash = base.model->base_hash();
+  log::info("base model {}: {} ({:.1f} s)", base.path, model::describe(*base.model),
+            watch.seconds());
+  return base;
+}
+
+bool adapter_holds_part_of(const BaseModel& base) {
+  return lora::init_changes_base(base.record.init) || has_init_table(base.path);
+}
+
+Recipe with_saved_base(Recipe recipe) {
+  const std::string saved = saved_base(recipe);
+  if (!std::filesystem::exists(std::filesystem::path(saved) / "config.json")) return recipe;
+  recipe.model.path = saved;
+  recipe.quantization = {};
+  if (lora::init_changes_base(recipe.lora.init)) recipe.lora.init = "default";
+  return recipe;
+}
+
+void save_base(const Recipe& recipe, BaseModel& base) {
+  if (!base.changed && !recipe.output.save_base) return;
+  const std::string directory = saved_base(recipe);
+  if (base.path == directory) return;  // a resumed run reads it
+  io::AtomicDirectory target(directory, io::AtomicDirectory::Existing::kReplace);
+  exporting::write_quantized(target.path(), *base.model, recipe.quantization, *base.tokenizer,
+                             base.path, model::dtype_from_string(base.record.dtype, "model.dtype"));
+  if (base.changed) {
+    io::write_file_atomically((std::filesystem::path(target.path()) / kInitTable).string(),
+                              base.init_table);
+  }
+  target.commit();
+  log::info("base model written to {}", directory);
+  if (base.changed) base.record.name = base.record.path = directory;
+}
+
+}  // namespace qlora::recipes

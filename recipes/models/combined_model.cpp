@@ -1,0 +1,51 @@
+#include "recipes/models/combined_model.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "data/chat_renderer.h"
+#include "data/tokenizers/tokenizer_config.h"
+
+namespace qlora::recipes {
+namespace {
+
+// The chat template that all adapters bring; the base's where they bring none or do not agree.
+void take_chat_template(const std::vector<std::string>& adapters, BaseModel& base) {
+  const std::string common = data::chat_template_in(adapters.front());
+  for (const std::string& directory : adapters) {
+    if (data::chat_template_in(directory) == common) continue;
+    log::warning("{} and {} have different chat templates; the combined adapter gets the base's",
+                 adapters.front(), directory);
+    return;
+  }
+  base.chat_template = data::choose_chat_template(common, *base.tokenizer);
+}
+
+}  // namespace
+
+TrainedModel open_combined_model(const ModelChoice& choice,
+                                 const std::vector<std::string>& adapters,
+                                 const lora::CombineOptions& options) {
+  options.validate(adapters.size());
+  TrainedModel trained = open_base(choice);
+  model::CausalLm& model = *trained.base.model;
+  std::vector<lora::PlainAdapter> read;
+  for (const std::string& directory : adapters) {
+    require_base_of(directory, choice, trained);
+    if (adapter_holds_part_of(trained.base)) {
+      fail<ConfigError>(
+          "--combine: {} started from a part of the base's weights ({}), which a weight would "
+          "scale "
+          "with it; combine adapters of an unchanged base",
+          directory, trained.base.record.init);
+    }
+    read.push_back(lora::read_plain_adapter(directory, model.groups()));
+  }
+  take_chat_template(adapters, trained.base);
+  lora::CombinedAdapter combined = lora::combine_adapters(read, options);
+  trained.recipe.lora = combined.options;
+  trained.adapters = std::make_unique<lora::AdapterSet>(combined.options, model.groups(),
+                                                        model.compute_dtype(), 0, combined.factors);
+  return trained;
+}
+
+}  // namespace qlora::recipes

@@ -1,0 +1,102 @@
+#include "recipes/models/trained_model.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/arena_allocator.h"
+#include "base/device.h"
+#include "base/error.h"
+#include "data/tokenizers/tokenizer_config.h"
+#include "model/architecture.h"
+#include "model/hub_cache.h"
+#include "model/weight_source.h"
+#include "quant/formats/gguf_weight.h"
+#include "recipes/models/adapter_on_base.h"
+#include "recipes/run_files/run_directory.h"
+
+namespace qlora::recipes {
+namespace {
+
+// Whether products of few rows take a GGUF file's blocks as they are. Other blocks are decoded
+// once, since generation reads every weight for every token.
+bool has_fast_blocks(const std::string& file) {
+  const auto source = model::open_weights(model::resolve_model_path(file));
+  return std::ranges::all_of(source->architecture().linear_modules(), [&](const auto& module) {
+    return quant::has_few_rows_kernel(source->packing(module));
+  });
+}
+
+Recipe recipe_of(const ModelChoice& choice) {
+  if (choice.run_dir.empty() == choice.model.empty()) {
+    throw ConfigError("give either a run directory or --model");
+  }
+  if (!choice.run_dir.empty()) {
+    if (!choice.adapter.empty())
+      throw ConfigError("--adapter goes with --model; a run directory has its own adapter");
+    return with_saved_base(read_run_recipe(choice.run_dir));
+  }
+  Recipe recipe;
+  recipe.model.path = choice.model;
+  if (choice.model.ends_with(".gguf") && !(choice.few_rows && has_fast_blocks(choice.model)))
+    recipe.quantization.method = "none";
+  if (choice.adapter.empty()) return recipe;
+  recipe.data.chat_template = data::chat_template_in(choice.adapter);
+  if (const auto record = lora::read_adapter_base(choice.adapter)) {
+    recipe.quantization = record->quantization;
+    recipe.model.dtype = record->dtype;
+    recipe.model.name = record->name;
+  }
+  return recipe;
+}
+
+TrainedModel base_of(const ModelChoice& choice, Recipe recipe) {
+  TrainedModel trained;
+  trained.recipe = std::move(recipe);
+  if (!choice.compute_dtype.empty()) trained.recipe.train.compute_dtype = choice.compute_dtype;
+  use_arena_for_cpu_tensors();
+  set_num_threads(choice.threads);
+  trained.base = load_base(trained.recipe, device_from_string(choice.device),
+                           choice.run_dir.empty() ? BaseUse::kForAdapter : BaseUse::kOfRun);
+  trained.sources = {trained.base.path};
+  if (!choice.run_dir.empty())  // which may have saved a quantized base of its own
+    trained.sources.push_back(read_run_recipe(choice.run_dir).model.path);
+  return trained;
+}
+
+}  // namespace
+
+TrainedModel open_base(const ModelChoice& choice) { return base_of(choice, recipe_of(choice)); }
+
+void require_base_of(const std::string& directory, const ModelChoice& choice,
+                     TrainedModel& trained) {
+  if (!choice.any_base) require_same_base(directory, trained.base);
+  trained.base.record.init = lora::read_adapter_init(directory);
+  if (const auto record = lora::read_adapter_base(directory))
+    trained.sources.push_back(record->path);
+}
+
+TrainedModel open_model(const ModelChoice& choice) {
+  Recipe recipe = recipe_of(choice);
+  const std::string adapter =
+      choice.run_dir.empty() ? choice.adapter : adapter_of_run(choice.run_dir);
+  if (adapter.empty()) return base_of(choice, std::move(recipe));
+  lora::FittedAdapter fitted = fit_adapter(adapter, recipe.model.path);
+  fitted.options.dtype = recipe.lora.dtype;  // the file does not say it
+  if (choice.run_dir.empty()) {
+    if (!lora::initial_product_of(adapter).empty() && choice.model.ends_with(".gguf"))
+      recipe.quantization.method = "none";
+    recipe.lora = fitted.options;
+    recipe.lora.from_adapter = adapter;
+  }
+  TrainedModel trained = base_of(choice, std::move(recipe));
+  require_base_of(adapter, choice, trained);
+  fitted.options.from_adapter = trained.recipe.lora.from_adapter;
+  trained.recipe.lora = fitted.options;
+  model::CausalLm& model = *trained.base.model;
+  trained.adapters = std::make_unique<lora::AdapterSet>(trained.recipe.lora, model.parts(),
+                                                        model.compute_dtype(), 0);
+  lora::read_adapter_tensors(adapter, *trained.adapters, fitted.base_copies);
+  return trained;
+}
+
+}  // namespace qlora::recipes

@@ -1,0 +1,48 @@
+// A model to use: of a run, or a base with or without an adapter. What evaluate, generate, chat and
+// export work on.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lora/attach.h"
+#include "recipes/models/base_model.h"
+#include "recipes/recipe.h"
+
+namespace qlora::recipes {
+
+struct ModelChoice {
+  std::string run_dir;         // or
+  std::string model, adapter;  // adapter may be empty
+  std::string device = "auto";
+  int threads = 0;            // 0: all cores
+  std::string compute_dtype;  // empty: the run's, or auto
+  bool any_base = false;      // take the adapter though it was trained on another base
+  bool few_rows = false;      // it will answer token by token
+};
+
+struct TrainedModel {
+  Recipe
+      recipe;  // the run's; for a chosen model only the sections model, quantization and lora hold
+  BaseModel base;
+  std::unique_ptr<lora::AdapterSet> adapters;  // nullptr: the base alone
+  // Where the base's weights may lie unquantized: where they were read from now, as the run began,
+  // and as the adapter was trained. Paths that may be gone.
+  std::vector<std::string> sources;
+};
+
+// The base of a choice, as the run or the adapter records it, without the adapter. ConfigError if
+// the choice is not one of the two kinds.
+TrainedModel open_base(const ModelChoice& choice);
+// Takes over what the adapter in `directory` records of its base. ConfigError if it was trained on
+// another one, unless the choice takes any.
+void require_base_of(const std::string& directory, const ModelChoice& choice,
+                     TrainedModel& trained);
+
+// The base is rebuilt as the run or the adapter records it. ConfigError if the choice is not one of
+// the two kinds, or the adapter belongs to another base.
+TrainedModel open_model(const ModelChoice& choice);
+
+}  // namespace qlora::recipes

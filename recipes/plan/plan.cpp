@@ -1,0 +1,136 @@
+#include "recipes/plan/plan.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <optional>
+
+#include "model/expert_targets.h"
+#include "model/load.h"
+#include "model/stored_quantization.h"
+#include "quant/formats/gguf_weight.h"
+#include "quant/frozen_size.h"
+#include "recipes/models/compute_dtype.h"
+#include "trainer/memory_fit.h"
+
+namespace qlora::recipes {
+namespace {
+namespace fs = std::filesystem;
+
+// Of the tokenizer, an entry of the vocabulary (measured). Of the rows, a byte of their file: a
+// token is four or five letters there, takes four bytes and one of the mask, and is held twice, as
+// it was prepared and by the loader.
+constexpr int64_t kBytesAToken = 480, kRowBytesAByte = 2;
+
+int64_t host_bytes(const Recipe& recipe, int64_t vocabulary) {
+  int64_t bytes = vocabulary * kBytesAToken;
+  for (const auto* sets : {&recipe.data.train, &recipe.data.eval})
+    for (const data::DatasetOptions& set : *sets) {
+      std::error_code missing;
+      const auto size = fs::file_size(set.path, missing);
+      if (!missing) bytes += kRowBytesAByte * static_cast<int64_t>(size);
+    }
+  return bytes;
+}
+
+trainer::PlannedRun common(const Recipe& recipe, const model::Architecture& architecture,
+                           const std::string& dtype, bool on_gpu) {
+  trainer::PlannedRun run;
+  run.on_gpu = on_gpu;
+  run.architecture = architecture;
+  run.model = recipe.model;
+  run.model.dtype = dtype;
+  run.lora = recipe.lora;
+  model::resolve_expert_targets(architecture, run.lora);
+  run.optim = recipe.optim;
+  const at::Device device = on_gpu ? at::kCUDA : at::kCPU;
+  run.compute = compute_dtype_of(recipe.train.compute_dtype, device);
+  run.narrow_gates = keeps_narrow_gates(recipe.train.compute_dtype, device);
+  run.recompute_layers =
+      trainer::recomputed_layers(recipe.train.gradient_checkpointing, architecture.num_layers());
+  run.evaluates = !recipe.data.eval.empty() || recipe.data.eval_fraction > 0;
+  run.micro_batch_size = recipe.train.micro_batch_size;
+  run.sequence_length = recipe.data.sequence_length;
+  run.host_bytes = host_bytes(recipe, architecture.vocab_size);
+  // Tokens that are named by their spelling count as rows; which rows does not matter here.
+  auto& tokens = run.lora.trainable_token_indices;
+  for (int64_t id = architecture.vocab_size - 1; !run.lora.trainable_tokens.empty() && id >= 0;
+       --id)
+    if (auto& ids = tokens["embed_tokens"]; std::ranges::find(ids, id) == ids.end()) {
+      ids.push_back(id);
+      run.lora.trainable_tokens.pop_back();
+    }
+  return run;
+}
+
+// The blocks in which a GGUF file packs a module, if it stays in them.
+std::optional<io::DType> kept_blocks(const Recipe& recipe, const model::ModelHeader& header,
+                                     const std::string& module) {
+  if (recipe.quantization.method != "as_stored" || !header.weights) return std::nullopt;
+  const std::string packing = header.weights->packing(module);
+  for (int i = static_cast<int>(io::DType::kQ4_0); i <= static_cast<int>(io::DType::kQ6_K); ++i)
+    if (const auto type = static_cast<io::DType>(i); io::dtype_name(type) == packing) return type;
+  return std::nullopt;
+}
+
+}  // namespace
+
+quant::QuantizationOptions quantization_of(const Recipe& recipe, const model::ModelHeader& header) {
+  if (!header.stored) return recipe.quantization;
+  model::require_stored_quantization(recipe.quantization, *header.stored, header.place);
+  quant::QuantizationOptions stored = *header.stored;
+  if (recipe.quantization.method == "int8_weight_only") stored.method = "int8_weight_only";
+  return stored;
+}
+
+trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& header,
+                                bool on_gpu) {
+  const std::string dtype = recipe.model.dtype == "auto" ? header.dtype : recipe.model.dtype;
+  trainer::PlannedRun run = common(recipe, header.architecture, dtype, on_gpu);
+  const at::ScalarType dense = model::dtype_from_string(dtype, "model.dtype");
+  const quant::QuantizationOptions options = quantization_of(recipe, header);
+  quant::QuantizationOptions unquantized;
+  unquantized.method = "none";
+  run.weight = [&recipe, &header, options, unquantized, dense](const std::string& module,
+                                                               const model::LinearSpec& linear) {
+    if (const auto type = kept_blocks(recipe, header, module))
+      return quant::planned_block_bytes(*type, linear.out, linear.in);
+    return quant::planned_weight_bytes(linear.never_quantized ? unquantized : options, module,
+                                       linear.out, linear.in, dense);
+  };
+  return run;
+}
+
+trainer::PlannedRun planned_run(const Recipe& recipe, const model::CausalLm& model,
+                                int64_t sequence_length) {
+  const at::ScalarType dtype = model.upcast_from.value_or(model.embedding.weight.scalar_type());
+  trainer::PlannedRun run =
+      common(recipe, model.architecture(), quant::dense_format(dtype), model.device().is_cuda());
+  run.compute = model.compute_dtype();
+  run.narrow_gates = model.narrow_gates;
+  run.sequence_length = sequence_length;
+  std::map<std::string, quant::WeightBytes> loaded;
+  for (const lora::LinearGroup* group : model.groups())
+    for (const lora::LoraLinear& linear : group->layers())
+      loaded[linear.name] = quant::loaded_weight_bytes(*linear.base);
+  run.weight = [loaded](const std::string& module, const model::LinearSpec&) {
+    return loaded.at(module);
+  };
+  return run;
+}
+
+model::PackedMaker packed_maker(const Recipe& recipe, const model::ModelHeader& header) {
+  if (!kept_blocks(recipe, header, header.architecture.linear_modules().front())) return {};
+  return [&recipe, &header](const std::string& module, int64_t out, int64_t in,
+                            at::Device device) -> std::unique_ptr<quant::FrozenWeight> {
+    const auto type = kept_blocks(recipe, header, module);
+    if (!type) return nullptr;
+    const int64_t row = in / io::elements_per_block(*type) * io::bytes_per_block(*type);
+    const auto options = at::TensorOptions().dtype(at::kByte).device(device);
+    return std::make_unique<quant::GgufWeight>(at::zeros({out, row}, options), *type, in);
+  };
+}
+
+}  // namespace qlora::recipes

@@ -1,0 +1,77 @@
+#include "recipes/run/attached_adapters.h"
+
+#include <fmt/ranges.h>
+
+#include <set>
+#include <string>
+
+#include "base/log.h"
+#include "recipes/models/adapter_on_base.h"
+
+namespace qlora::recipes {
+namespace {
+
+// What is trained beside the adapters, and what follows from it.
+void report_trained_parts(const Recipe& recipe, const BaseModel& base,
+                          const lora::AdapterSet& adapters) {
+  int64_t tensors = 0, numbers = 0;
+  for (const lora::AdapterTensor& tensor : adapters.tensors()) {
+    if (tensor.name.find(".lora_") != std::string::npos || tensor.name.ends_with(".bias")) continue;
+    ++tensors;
+    numbers += tensor.value.numel();
+  }
+  if (tensors > 0)
+    log::info("trained beside the adapters: {} tensors, {:.2f} M parameters", tensors,
+              static_cast<double>(numbers) / 1e6);
+  const bool adapter_on_head = base.model->head.layers().front().adapter != nullptr;
+  const std::string tying =
+      lora::tying_sentence(recipe.lora, adapters.embeddings(),
+                           base.model->architecture().tied_embeddings, adapter_on_head);
+  if (!tying.empty()) log::write_info(tying);
+  const std::string refusal =
+      lora::refusal_sentence(recipe.lora, base.model->architecture().embedding_names());
+  if (!refusal.empty()) log::write_warning(refusal);
+}
+
+}  // namespace
+
+lora::AdapterSet attach_adapters(const Recipe& recipe, const BaseModel& base) {
+  lora::AdapterSet adapters(recipe.lora, base.model->parts(), base.model->compute_dtype(),
+                            recipe.train.seed, base.factors);
+  if (const std::string& from = recipe.lora.from_adapter; !from.empty()) {
+    require_same_base(from, base);
+    lora::read_adapter_tensors(from, adapters, fit_adapter(from, base.path).base_copies);
+  }
+  for (const lora::TargetMatch& match : adapters.matches())
+    log::info("lora.targets {}: {} modules, {:.2f} M parameters", match.pattern, match.modules(),
+              static_cast<double>(match.parameters) / 1e6);
+  report_trained_parts(recipe, base, adapters);
+  return adapters;
+}
+
+void look_for_trained_tokens(const lora::AdapterSet& adapters, const data::PreparedData& data) {
+  const lora::TrainedEmbeddings& trained = adapters.embeddings();
+  std::set<int64_t> unseen(trained.embedding_ids.begin(), trained.embedding_ids.end());
+  for (const data::Example& example : data.train)
+    for (const int32_t token : example.tokens) unseen.erase(token);
+  if (!unseen.empty())
+    log::warning("lora.trainable_token_indices: no training row holds {} of the {} tokens ({}): {}",
+                 unseen.size(), trained.embedding_ids.size(), fmt::join(unseen, ", "),
+                 trained.shared ? "lm_head learns only not to say them" : "they stay as they are");
+}
+
+std::vector<optim::Parameter> parameters_of(const Recipe& recipe,
+                                            const lora::AdapterSet& adapters) {
+  std::vector<optim::Parameter> parameters;
+  for (const lora::AdapterTensor& tensor : adapters.tensors()) {
+    const bool is_b = tensor.name.ends_with(".lora_B.weight");
+    parameters.push_back({.name = tensor.name,
+                          .value = tensor.value,
+                          .gradient = tensor.gradient,
+                          .lr_scale = is_b ? recipe.lora.plus_lr_ratio : 1.0,
+                          .weight_decay = recipe.optim.weight_decay_of(tensor.name)});
+  }
+  return parameters;
+}
+
+}  // namespace qlora::recipes

@@ -1,0 +1,34 @@
+#include "recipes/run/long_rows.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/warn_once.h"
+
+namespace qlora::recipes {
+
+void check_row_lengths(const std::vector<data::Example>& examples,
+                       const std::vector<data::DatasetOptions>& sets,
+                       const model::Architecture& architecture) {
+  const auto is_long = [&](const data::Example& example) {
+    return example.length() > architecture.max_positions;
+  };
+  const auto first = std::ranges::find_if(examples, is_long);
+  if (first == examples.end() || architecture.alibi.present()) return;
+  const auto place = [&] {
+    return fmt::format("{}:{}", sets.at(static_cast<size_t>(first->source)).path, first->row + 1);
+  };
+  if (architecture.embedding.positions.present())
+    fail<ConfigError>(
+        "{}: the row has {} tokens, and the model has learnt {} positions and no more ({} such "
+        "rows in all). Set data.sequence_length to {} or less",
+        place(), first->length(), architecture.max_positions,
+        std::ranges::count_if(examples, is_long), architecture.max_positions);
+  log::warning_once(
+      "{}: the row has {} tokens, and max_position_embeddings of the model is {}: it has learnt "
+      "no positions beyond ({} such rows in all). Set data.sequence_length to {} or less",
+      place(), first->length(), architecture.max_positions,
+      std::ranges::count_if(examples, is_long), architecture.max_positions);
+}
+
+}  // namespace qlora::recipes

@@ -1,0 +1,151 @@
+#include "recipes/run/starting_state.h"
+
+#include <cstdint>
+
+#include "base/cgroup.h"
+#include "base/device.h"
+#include "base/error.h"
+#include "base/instruction_set.h"
+#include "base/log.h"
+#include "lora/adapter_file.h"
+#include "model/model_header.h"
+#include "recipes/models/compute_dtype.h"
+#include "recipes/plan/plan.h"
+#include "recipes/run/long_rows.h"
+#include "recipes/run/training_data.h"
+#include "trainer/memory_fit.h"
+
+namespace qlora::recipes {
+namespace {
+
+// model.dtype auto: as an adapter to go on from says its base was held, or else as the file has it.
+std::string resolved_model_dtype(const Recipe& recipe) {
+  if (recipe.model.dtype != "auto") return recipe.model.dtype;
+  if (!recipe.lora.from_adapter.empty())
+    if (const auto record = lora::read_adapter_base(recipe.lora.from_adapter)) return record->dtype;
+  return model::read_model_header(recipe.model.path).dtype;
+}
+
+// Those of a run that begins now.
+trainer::ResolvedChoices new_choices(const Recipe& recipe, c10::Device device) {
+  trainer::ResolvedChoices choices;
+  choices.threads = recipe.train.threads > 0 ? recipe.train.threads : usable_cores();
+  choices.instruction_set = to_string(instruction_set());
+  choices.device = device.str();
+  choices.compute_dtype = resolved_compute_dtype(recipe.train.compute_dtype, device);
+  choices.model_dtype = resolved_model_dtype(recipe);
+  choices.narrow_gates = keeps_narrow_gates(recipe.train.compute_dtype, device);
+  return choices;
+}
+
+void compare_with_machine(const trainer::ResolvedChoices& choices, const std::string& device) {
+  if (choices.device != device) {
+    fail<ConfigError>(
+        "train.device: the run began on {} and would go on on {}, where sums are rounded "
+        "differently; set train.device to {}, or start another run with lora.from_adapter",
+        choices.device, device, choices.device);
+  }
+  if (choices.instruction_set != to_string(instruction_set())) {
+    log::warning(
+        "the run began with the instructions {}, now there are {}: the last bits may differ",
+        choices.instruction_set, to_string(instruction_set()));
+  }
+}
+
+// Versions that did not record them had bfloat16 where nothing was said.
+void fill_in_dtypes(const Recipe& recipe, trainer::ResolvedChoices& choices) {
+  const auto recorded_as = [](const std::string& wish) {
+    return wish == "auto" ? "bfloat16" : wish;
+  };
+  if (choices.compute_dtype.empty())
+    choices.compute_dtype = recorded_as(recipe.train.compute_dtype);
+  if (choices.model_dtype.empty()) choices.model_dtype = recorded_as(recipe.model.dtype);
+}
+
+void compare_with_checkpoint(const BaseModel& base, const data::PreparedData& data,
+                             const trainer::TrainState& state) {
+  if (state.base_hash != base.record.hash) {
+    fail<ConfigError>(
+        "model.path: {} holds other weights than the run began with (hash {}, then {}); give the "
+        "same model, or start another run",
+        base.path, base.record.hash, state.base_hash);
+  }
+  if (state.data_fingerprint != data.fingerprint()) {
+    fail<ConfigError>(
+        "data.train: the rows are others than the run began with (fingerprint {}, then {}); "
+        "restore the files, or start another run",
+        data.fingerprint(), state.data_fingerprint);
+  }
+}
+
+void extend(const Recipe& recipe, int64_t total, trainer::TrainState& state) {
+  if (total <= state.horizon) return;
+  if (recipe.train.on_extend.empty()) {
+    fail<ConfigError>(
+        "train.on_extend: the run was laid out for {} steps and is now to have {}; say what the "
+        "learning rate does: continue (stays at the end of its course) or rescale (follows the "
+        "longer course)",
+        state.horizon, total);
+  }
+  if (recipe.train.on_extend == "rescale") state.horizon = total;
+}
+
+void report_recomputation(const BaseModel& base, const trainer::TrainState& state) {
+  const int64_t layers = base.model->architecture().num_layers();
+  if (const int64_t count = state.choices.recompute_layers.count(layers); count > 0)
+    log::info("{} of {} layers are recomputed in the backward pass", count, layers);
+}
+
+}  // namespace
+
+trainer::TrainState begin_or_read_state(const Recipe& recipe, const RunDirectory& run) {
+  const c10::Device device = device_from_string(recipe.train.device);
+  trainer::TrainState state;
+  if (run.checkpoint()) {
+    state = trainer::read_train_state(*run.checkpoint());
+    compare_with_machine(state.choices, device.str());
+    fill_in_dtypes(recipe, state.choices);
+  } else {
+    state.choices = new_choices(recipe, device);
+  }
+  return state;
+}
+
+Recipe with_choices(Recipe recipe, const trainer::TrainState& state) {
+  recipe.train.compute_dtype = state.choices.compute_dtype;
+  recipe.model.dtype = state.choices.model_dtype;
+  return recipe;
+}
+
+void complete_state(const Recipe& recipe, const BaseModel& base, const data::PreparedData& data,
+                    const data::Loader& loader, trainer::TrainState& state) {
+  const model::Architecture& architecture = base.model->architecture();
+  check_row_lengths(data.train, recipe.data.train, architecture);
+  check_row_lengths(data.eval, recipe.data.eval.empty() ? recipe.data.train : recipe.data.eval,
+                    architecture);
+  const int64_t total = total_steps(recipe, loader);
+  if (state.horizon > 0) {
+    compare_with_checkpoint(base, data, state);
+    extend(recipe, total, state);
+    report_recomputation(base, state);
+    return;
+  }
+  state.horizon = total;
+  if (recipe.train.compute_dtype == "float16") state.loss_scale.value = trainer::kFirstLossScale;
+  state.base_hash = base.record.hash;
+  state.data_fingerprint = data.fingerprint();
+  state.choices.recompute_layers = trainer::choose_recomputation(
+      recipe.train.gradient_checkpointing,
+      planned_run(recipe, *base.model, longest_sequence(recipe, loader)),
+      free_memory_bytes(base.model->device()));
+  report_recomputation(base, state);
+}
+
+void go_on_from(const std::string& checkpoint, const trainer::CheckpointParts& parts) {
+  const int64_t horizon = parts.state.horizon;  // train.on_extend may have changed it
+  trainer::load_checkpoint(checkpoint, parts);
+  parts.state.horizon = horizon;
+  log::info("going on from {} (step {})", checkpoint, parts.state.step);
+}
+
+}  // namespace qlora::recipes

@@ -1,0 +1,32 @@
+// The state that a run starts with: a new run's own, or that of a checkpoint, which must fit to
+// what it goes on with.
+#pragma once
+
+#include <string>
+
+#include "data/loader.h"
+#include "data/prepare.h"
+#include "recipes/models/base_model.h"
+#include "recipes/recipe.h"
+#include "recipes/run_files/run_directory.h"
+#include "trainer/checkpoint.h"
+#include "trainer/train_state.h"
+
+namespace qlora::recipes {
+
+// A new run's choices (threads, device), or all that a checkpoint has kept. ConfigError if the
+// checkpoint was made on another kind of device.
+trainer::TrainState begin_or_read_state(const Recipe& recipe, const RunDirectory& run);
+// The recipe with what `auto` resolved to when the run began.
+Recipe with_choices(Recipe recipe, const trainer::TrainState& state);
+
+// What a new run records of base, data and length; for a resumed one it is compared. ConfigError if
+// base or data are others than the run began with, or the run is longer and train.on_extend does
+// not say what the learning rate does.
+void complete_state(const Recipe& recipe, const BaseModel& base, const data::PreparedData& data,
+                    const data::Loader& loader, trainer::TrainState& state);
+
+// Loads the checkpoint into the parts, whose state complete_state() has compared.
+void go_on_from(const std::string& checkpoint, const trainer::CheckpointParts& parts);
+
+}  // namespace qlora::recipes

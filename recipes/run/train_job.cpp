@@ -1,0 +1,107 @@
+#include "recipes/run/train_job.h"
+
+#include <filesystem>
+#include <functional>
+#include <utility>
+
+#include "base/log.h"
+#include "recipes/plan/forecast.h"
+#include "recipes/plan/plan.h"
+#include "recipes/run/training_data.h"
+#include "trainer/evaluate.h"
+#include "trainer/memory_report.h"
+#include "trainer/step_profile.h"
+
+namespace qlora::recipes {
+namespace {
+namespace fs = std::filesystem;
+
+int64_t planned_peak(const Recipe& recipe, const trainer::TrainJob& job) {
+  trainer::PlannedRun planned =
+      planned_run(recipe, job.model, longest_sequence(recipe, job.loader));
+  planned.recompute_layers = job.state.choices.recompute_layers;
+  return trainer::plan_memory(planned).training_peak();
+}
+
+std::function<void(const trainer::StepMetrics&)> step_reporter(const Recipe& recipe,
+                                                               const std::string& run_dir,
+                                                               const trainer::TrainJob& job,
+                                                               trainer::RunReport& report) {
+  const c10::Device device = job.model.device();
+  return [&report,
+          profile = trainer::StepProfile((fs::path(run_dir) / "profile.json").string(),
+                                         recipe.train.profile_steps, device),
+          memory = trainer::MemoryReport(planned_peak(recipe, job), device)](
+             const trainer::StepMetrics& metrics) mutable {
+    profile.after_step();
+    report.step(metrics);
+    memory.after_step(metrics.step == metrics.total_steps);
+  };
+}
+
+std::function<void()> saver(const Recipe& recipe, const std::string& run_dir,
+                            const trainer::CheckpointParts& parts, trainer::RunReport& report) {
+  return [limit = recipe.train.save_total_limit, run_dir, parts, &report] {
+    report.sync();
+    trainer::save_checkpoint(run_dir, parts);
+    // Before the rotation, which may remove what was the best one.
+    if (parts.state.best_step == parts.state.step)
+      trainer::point_best_at(run_dir, parts.state.best_step);
+    trainer::rotate_checkpoints(run_dir, limit, parts.state.best_step);
+  };
+}
+
+void follow_plateau(const optim::OptimizerOptions& options, double loss, optim::Plateau& plateau) {
+  if (options.schedule != "reduce_on_plateau") return;
+  const double before = plateau.factor;
+  plateau.evaluated(loss, options);
+  if (plateau.factor < before)
+    log::info("the evaluation loss stays; the learning rate is now {:.3g}",
+              options.lr * plateau.factor);
+}
+
+// Saves with `save` what is the best so far.
+std::function<void()> evaluator(const Recipe& recipe, const data::PreparedData& data,
+                                model::CausalLm& model, trainer::TrainState& state,
+                                trainer::RunReport& report, std::function<void()> save) {
+  return [&recipe, &data, &model, &state, &report, save = std::move(save)] {
+    if (data.eval.empty()) return;
+    const trainer::Evaluation evaluation = trainer::evaluate_loss(model, data.eval);
+    const bool is_best = evaluation.loss < state.best_eval_loss;
+    const bool gained =
+        evaluation.loss < state.best_eval_loss - recipe.train.early_stopping_min_delta;
+    state.stale_evaluations = gained ? 0 : state.stale_evaluations + 1;
+    follow_plateau(recipe.optim, evaluation.loss, state.plateau);
+    report.evaluation(state.step, evaluation, is_best);
+    if (!is_best) return;
+    state.best_eval_loss = evaluation.loss;
+    state.best_step = state.step;
+    save();
+  };
+}
+
+}  // namespace
+
+trainer::ReportOptions report_options(const Recipe& recipe, const data::PreparedData& data) {
+  return {recipe.train.log_every, recipe.train.eval_every, tokens_of(data.eval)};
+}
+
+void set_up_job(const Recipe& recipe, const data::PreparedData& data, const std::string& run_dir,
+                const trainer::CheckpointParts& parts, trainer::RunReport& report,
+                trainer::TrainJob& job) {
+  job.total_steps = total_steps(recipe, job.loader);
+  job.max_grad_norm = recipe.optim.max_grad_norm;
+  job.audit = recipe.train.audit;
+  job.scales_loss = recipe.train.compute_dtype == "float16";
+  job.seed = recipe.train.seed;
+  job.rounding = {recipe.lora.dtype == "bfloat16", recipe.optim.stochastic_rounding,
+                  recipe.train.seed};
+  job.eval_every = recipe.train.eval_every;
+  job.save_every = recipe.train.save_every;
+  job.patience = recipe.train.early_stopping_patience;
+  job.report = step_reporter(recipe, run_dir, job, report);
+  job.save = saver(recipe, run_dir, parts, report);
+  job.evaluate = evaluator(recipe, data, job.model, job.state, report, job.save);
+}
+
+}  // namespace qlora::recipes

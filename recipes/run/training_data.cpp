@@ -1,0 +1,57 @@
+#include "recipes/run/training_data.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "base/log.h"
+
+namespace qlora::recipes {
+namespace {
+
+data::LoaderOptions loader_options(const Recipe& recipe) {
+  data::LoaderOptions options;
+  options.sequence_length = recipe.data.sequence_length;
+  options.packing = recipe.data.packing;
+  options.shuffle = recipe.data.shuffle;
+  options.micro_batch_size = recipe.train.micro_batch_size;
+  options.gradient_accumulation_steps = recipe.train.gradient_accumulation_steps;
+  options.seed = recipe.train.seed;
+  return options;
+}
+
+}  // namespace
+
+data::PreparedData read_data(const Recipe& recipe, const ModelText& text) {
+  data::PreparedData data =
+      data::prepare_datasets(recipe.data, *text.tokenizer, text.chat_template.get(),
+                             recipe.train.seed, text.embedding_rows);
+  for (const auto* reports : {&data.train_reports, &data.eval_reports})
+    for (const data::DatasetReport& report : *reports) log::write_info(data::to_text(report));
+  for (const std::string& warning : data.warnings) log::write_warning(warning);
+  return data;
+}
+
+data::Loader make_loader(const Recipe& recipe, const data::PreparedData& data) {
+  return data::Loader(data.train, loader_options(recipe));
+}
+
+int64_t total_steps(const Recipe& recipe, const data::Loader& loader) {
+  if (recipe.train.max_steps > 0) return recipe.train.max_steps;
+  const auto whole = static_cast<int64_t>(std::floor(recipe.train.epochs));
+  int64_t steps = 0;
+  for (int64_t epoch = 0; epoch < whole; ++epoch) steps += loader.steps_in_epoch(epoch);
+  const double part = recipe.train.epochs - static_cast<double>(whole);
+  if (part > 0) steps += std::llround(part * static_cast<double>(loader.steps_in_epoch(whole)));
+  return std::max<int64_t>(steps, 1);
+}
+
+int64_t longest_sequence(const Recipe& recipe, const data::Loader& loader) {
+  if (recipe.data.packing) return recipe.data.sequence_length;
+  int64_t longest = 1;
+  for (const data::Example& example : loader.examples())
+    longest = std::max(longest, example.length());
+  return longest;
+}
+
+}  // namespace qlora::recipes

@@ -1,0 +1,211 @@
+#include "recipes/run_files/run_directory.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "io/atomic_write.h"
+#include "recipes/run_files/run_lock.h"
+#include "recipes/run_files/set_aside.h"
+#include "recipes/yaml/recipe_yaml.h"
+#include "trainer/checkpoint.h"
+
+namespace qlora::recipes {
+namespace {
+namespace fs = std::filesystem;
+
+constexpr const char* kRecipe = "recipe.resolved.yaml";
+
+// What a run writes, and nothing else: --overwrite removes this.
+bool belongs_to_a_run(const std::string& name) {
+  if (name.starts_with("checkpoint-") || name.starts_with("events.out.tfevents.")) return true;
+  for (const char* own : {kRecipe, "metrics.jsonl", "adapter", "best", "base", "profile.json"})
+    if (name == own) return true;
+  return is_set_aside(name);
+}
+
+// All but the log, which the new run is already writing, and the recipe, which makes the directory
+// a run's until the new one takes its place. Renamed first: after a kill nothing half removed looks
+// whole.
+void remove_run(const std::string& path) {
+  std::vector<fs::path> own;
+  for (const fs::directory_entry& entry : fs::directory_iterator(path))
+    if (const std::string name = entry.path().filename().string();
+        belongs_to_a_run(name) && name != kRecipe)
+      own.push_back(entry.path());
+  for (const fs::path& entry : own) fs::remove_all(io::move_aside(entry.string()));
+}
+
+bool holds_anything(const std::string& path) {
+  for (const fs::directory_entry& entry : fs::directory_iterator(path))
+    if (entry.path().filename() != "log.txt" && entry.path().filename() != kLockFile) return true;
+  return false;
+}
+
+// Whether a run has written what would be missed: an adapter, a base, a checkpoint, a line of
+// metrics.
+bool holds_value(const std::string& path) {
+  for (const fs::directory_entry& entry : fs::directory_iterator(path)) {
+    const std::string name = entry.path().filename().string();
+    if (belongs_to_a_run(name) && name != kRecipe && !name.starts_with("events.") &&
+        holds_a_file(entry.path().string()))
+      return true;
+  }
+  return false;
+}
+
+bool names_checkpoint(const Recipe& recipe) {
+  return recipe.train.resume != "auto" && recipe.train.resume != "never";
+}
+
+// Whether a run of `before` that is done is done for `now` too.
+bool is_no_longer(const Recipe& before, const Recipe& now) {
+  return now.train.max_steps <= before.train.max_steps && now.train.epochs <= before.train.epochs &&
+         now.train.early_stopping_patience == before.train.early_stopping_patience;
+}
+
+std::string faults_of(const std::vector<trainer::PassedOver>& passed_over) {
+  std::string text;
+  for (const trainer::PassedOver& checkpoint : passed_over) text += "\n  " + checkpoint.fault;
+  return text;
+}
+
+}  // namespace
+
+std::string RunDirectory::file(const std::string& name) const {
+  return (fs::path(path_) / name).string();
+}
+
+RunDirectory::RunDirectory(const Recipe& recipe) : path_(recipe.output.dir) {
+  io::make_directories(path_);
+  RunLock lock = lock_run(path_);
+  lock_ = lock.held;
+  if (lock.is_certain) {
+    io::recover_replaced(path_);
+    io::remove_partial(path_, belongs_to_a_run);
+  }
+  const bool has_run = fs::exists(file(kRecipe));
+  if (!has_run && holds_anything(path_)) {
+    fail<ConfigError>(
+        "output.dir: {} is not empty and holds no run; choose another directory or empty it",
+        path_);
+  }
+  log::open_file(file("log.txt"));
+  if (has_run && recipe.output.overwrite) {
+    replaces_a_run_ = true;
+  } else if (has_run && holds_value(path_)) {
+    continue_run(recipe);
+  } else if (names_checkpoint(recipe)) {
+    fail<ConfigError>("train.resume: {} holds no run that could go on from {}", path_,
+                      recipe.train.resume);
+  }
+}
+
+void RunDirectory::begin(const Recipe& recipe, int64_t step) const {
+  if (replaces_a_run_)
+    remove_run(path_);
+  else
+    set_aside_after(path_, step);
+  Recipe kept = recipe;
+  kept.output.overwrite = false;  // what was asked of this start, not of the run
+  kept.train.resume = "auto";
+  io::write_file_atomically(file(kRecipe), write_recipe(kept));
+}
+
+void RunDirectory::compare_recipes(const Recipe& before, const Recipe& recipe) const {
+  const std::vector<std::string> changes = fixed_differences(before, recipe);
+  if (!changes.empty()) {
+    fail<ConfigError>(
+        "output.dir: {} holds a run of another recipe, which cannot be continued with these "
+        "changes:\n  {}\nSet another output.dir, or replace that run with --overwrite",
+        path_, fmt::join(changes, "\n  "));
+  }
+  for (const std::string& change : free_differences(before, recipe))
+    if (!change.starts_with("output.dir") && !change.starts_with("output.overwrite") &&
+        !change.starts_with("train.resume"))
+      log::info("changed since the run began: {}", change);
+}
+
+void RunDirectory::continue_run(const Recipe& recipe) {
+  if (recipe.train.resume == "never") {
+    fail<ConfigError>(
+        "output.dir: {} holds a run and train.resume is never; choose another directory, or "
+        "replace the run with --overwrite",
+        path_);
+  }
+  const Recipe before = read_run_recipe(path_);
+  compare_recipes(before, recipe);
+  if (names_checkpoint(recipe)) return continue_from(recipe.train.resume);
+  const bool has_adapter = fs::exists(file("adapter"));
+  if (has_adapter && is_no_longer(before, recipe)) {
+    finished_ = true;
+    return;
+  }
+  const auto newest = trainer::newest_checkpoint(path_, trainer::Look::kHashes);
+  if (!newest.whole && has_adapter) {
+    fail<ConfigError>(
+        "output.dir: {} holds a finished run without a whole checkpoint, which cannot be made "
+        "longer; start another run with lora.from_adapter: {}, or replace it with --overwrite{}",
+        path_, file("adapter"), faults_of(newest.passed_over));
+  }
+  if (!newest.whole && std::ranges::any_of(newest.passed_over, [](const auto& checkpoint) {
+        return holds_a_file(checkpoint.directory);
+      })) {
+    fail<FormatError>(
+        "output.dir: {} holds a run of which no checkpoint is whole:{}\nRestore one, set another "
+        "output.dir, or replace the run: qlora train {} --overwrite",
+        path_, faults_of(newest.passed_over), file(kRecipe));
+  }
+  for (const trainer::PassedOver& checkpoint : newest.passed_over)
+    log::warning("passed over: {}", checkpoint.fault);
+  checkpoint_ = newest.whole;
+  if (checkpoint_) trainer::verify_checkpoint(*checkpoint_, trainer::Look::kSizes);
+}
+
+// A name within the run, or a path.
+void RunDirectory::continue_from(const std::string& named) {
+  for (const std::string& path : {file(named), named})
+    if (!checkpoint_ && fs::is_directory(path)) checkpoint_ = path;
+  const auto way_out = [&]() -> std::string {
+    const auto newest = trainer::newest_checkpoint(path_, trainer::Look::kHashes);
+    if (!newest.whole || newest.whole == checkpoint_) return "";
+    return fmt::format("; the newest whole one: qlora resume {} --from {}", path_, *newest.whole);
+  };
+  if (!checkpoint_)
+    fail<ConfigError>("train.resume: there is no checkpoint {}{}", named, way_out());
+  try {
+    trainer::verify_checkpoint(*checkpoint_);
+  } catch (const FormatError& error) {
+    fail<FormatError>("{}{}", error.what(), way_out());
+  }
+}
+
+Recipe read_run_recipe(const std::string& run_dir) {
+  const fs::path path = fs::path(run_dir) / kRecipe;
+  if (!fs::exists(path)) {
+    fail<ConfigError>("{} is no run: it holds no {}", run_dir, kRecipe);
+  }
+  Recipe recipe = read_recipe(path.string());
+  recipe.output.dir = fs::absolute(run_dir).lexically_normal().string();
+  return recipe;
+}
+
+std::string adapter_of_run(const std::string& run_dir) {
+  const fs::path adapter = fs::path(run_dir) / "adapter";
+  if (fs::exists(adapter)) return adapter.string();
+  const auto newest = trainer::newest_checkpoint(run_dir, trainer::Look::kSizes);
+  for (const trainer::PassedOver& checkpoint : newest.passed_over)
+    log::warning("passed over: {}", checkpoint.fault);
+  if (!newest.whole) {
+    fail<ConfigError>("{} has no adapter yet: the run has saved no {}checkpoint", run_dir,
+                      newest.passed_over.empty() ? "" : "whole ");
+  }
+  log::warning("{}: the run is not finished; its last checkpoint is used ({})", run_dir,
+               *newest.whole);
+  return (fs::path(*newest.whole) / "adapter").string();
+}
+
+}  // namespace qlora::recipes

@@ -1,0 +1,71 @@
+#include "recipes/run_files/set_aside.h"
+
+#include <fmt/ranges.h>
+
+#include <filesystem>
+#include <vector>
+
+#include "base/log.h"
+#include "io/atomic_write.h"
+#include "io/read_file.h"
+#include "trainer/checkpoint.h"
+
+namespace qlora::recipes {
+namespace {
+namespace fs = std::filesystem;
+
+constexpr const char* kPrefix = "set-aside-";
+
+fs::path unused_name(const fs::path& run_dir) {
+  for (int number = 1;; ++number)
+    if (const fs::path path = run_dir / (kPrefix + std::to_string(number)); !fs::exists(path))
+      return path;
+}
+
+// Checkpoints of later steps, the last one first.
+std::vector<std::string> later_checkpoints(const fs::path& run_dir, int64_t step) {
+  std::vector<std::string> names;
+  std::vector<int64_t> steps = trainer::checkpoint_steps(run_dir.string());
+  for (; !steps.empty() && steps.back() > step; steps.pop_back()) {
+    std::string name = trainer::checkpoint_name(steps.back());
+    if (holds_a_file((run_dir / name).string())) {
+      names.push_back(std::move(name));
+    } else {
+      log::info("{} is empty and was removed", (run_dir / name).string());
+      fs::remove_all(run_dir / name);
+    }
+  }
+  return names;
+}
+
+}  // namespace
+
+bool is_set_aside(const std::string& name) { return name.starts_with(kPrefix); }
+
+bool holds_a_file(const std::string& path) {
+  if (!fs::is_directory(path)) return fs::is_regular_file(path) && fs::file_size(path) > 0;
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(path))
+    if (!entry.is_directory()) return true;
+  return false;
+}
+
+void set_aside_after(const std::string& run_dir, int64_t step) {
+  const fs::path run(run_dir);
+  const std::vector<std::string> checkpoints = later_checkpoints(run, step);
+  // The adapter first: while it is there the run counts as finished.
+  std::vector<std::string> moved;
+  if (fs::exists(run / "adapter")) moved.emplace_back("adapter");
+  moved.insert(moved.end(), checkpoints.begin(), checkpoints.end());
+  if (moved.empty()) return;
+  const fs::path aside = unused_name(run);
+  io::make_directories(aside.string());
+  if (const fs::path metrics = run / "metrics.jsonl"; !checkpoints.empty() && fs::exists(metrics))
+    io::write_file_atomically((aside / "metrics.jsonl").string(), io::read_bytes(metrics.string()));
+  for (const std::string& name : moved) io::move((run / name).string(), (aside / name).string());
+  log::warning(
+      "the run goes on from step {}; what it wrote after that is now in {} ({}), "
+      "which may be deleted",
+      step, aside.string(), fmt::join(moved, ", "));
+}
+
+}  // namespace qlora::recipes

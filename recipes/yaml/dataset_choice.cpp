@@ -1,0 +1,48 @@
+#include "recipes/yaml/dataset_choice.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "io/user_path.h"
+#include "recipes/fields/fields.h"
+#include "recipes/yaml/overrides.h"
+
+namespace qlora::recipes {
+
+data::DatasetOptions dataset_choice(const std::string& path, data::DatasetOptions start,
+                                    const std::map<std::string, std::string>& values) {
+  ProblemList problems("--data");
+  start.path = path;
+  const std::string started_as = start.format;
+  for (const Field<data::DatasetOptions>& field : dataset_fields()) {
+    const auto value = values.find(field.key);
+    if (value == values.end() || value->second.empty()) continue;
+    const std::string option = "--" + field.key;
+    const Node node = parse_override(value->second, option + " " + value->second, problems);
+    field.read(node, option, problems, start);
+    if (start.format != started_as && field.key == "format") start = {path, start.format, {}};
+  }
+  problems.throw_if_any();
+  return start;
+}
+
+void set_data_keys(const std::vector<std::string>& overrides, Recipe& recipe) {
+  ProblemList problems("--set");
+  Node root = Node::map({});
+  for (const std::string& override_text : overrides) apply_override(override_text, problems, root);
+  for (const Node::Entry& entry : root.entries) {
+    if (entry.key != "data" || !entry.value.is_map()) {
+      problems.add(entry.place,
+                   "only keys of the section data can be set here, such as data.chat_template");
+      continue;
+    }
+    for (const Section& section : sections())
+      if (section.name == "data")
+        read_fields(entry.value, "data", section.fields, problems, recipe);
+  }
+  problems.throw_if_any();
+  recipe.data.chat_template = io::expand_home(recipe.data.chat_template);
+}
+
+}  // namespace qlora::recipes
