@@ -29,13 +29,13 @@ model::Architecture small_shape() {
 }
 
 quant::ProductFacts planned(const PlannedRun& run, const quant::QuantizationOptions& quantization,
-                            const std::vector<const model::LinearSpec*>& linears) {
+                            const std::vector<model::LinearSpec>& linears) {
   const at::ScalarType dtype = model::dtype_from_string(run.model.dtype, "model.dtype");
   quant::ProductFacts facts = planned_products(run);
-  for (const model::LinearSpec* linear : linears) {
+  for (const model::LinearSpec& linear : linears) {
     const auto bytes = quant::planned_weight_bytes(
-        quantization, run.architecture.module(0, linear->names), linear->out, linear->in, dtype);
-    facts.layers.push_back(planned_layer(run, *linear, bytes.traits));
+        quantization, run.architecture.module(0, linear.names), linear.out, linear.in, dtype);
+    facts.layers.push_back(planned_layer(run, linear, bytes.traits));
   }
   return facts;
 }
@@ -49,9 +49,7 @@ void expect_agreement(const PlannedRun& run, const quant::QuantizationOptions& q
   const at::Tensor x = at::zeros({run.tokens(), 64}, run.compute);
   size_t group = 0;
   for (const model::Branch& branch : run.architecture.block(0).branches) {
-    std::vector<const model::LinearSpec*> in;
-    for (const model::LinearSpec& linear : branch.in()) in.push_back(&linear);
-    for (const auto& linears : {in, std::vector{&branch.out()}}) {
+    for (const std::vector<model::LinearSpec>& linears : branch.groups()) {
       const auto told = planned(run, quantization, linears);
       const auto found = lora::product_facts(groups.at(group)->layers(), x, true);
       for (const auto pass : {quant::Pass::kForward, quant::Pass::kBackward})
