@@ -51,8 +51,9 @@ class Tokenizer {
   virtual std::vector<TokenId> encode_behind(std::string_view text, const TokenCut& from,
                                              std::vector<TokenCut>* cuts) const;
 
-  // Text of `ids`. Without skipping, decode(encode(x, false)) is x for byte-level vocabularies. Ids
-  // that are no token's: FormatError.
+  // Text of `ids`. Without skipping, decode(encode(x, false)) is x for byte-level vocabularies, and
+  // ids that are no token's are a FormatError. Skipping leaves these out too: a model whose
+  // embedding has more rows than there are tokens may choose one.
   virtual std::string decode(std::span<const TokenId> ids, bool skip_special_tokens) const = 0;
 
   // The token's own spelling in the vocabulary ("Ġthe", "▁the", "<|im_end|>"), and back.

@@ -144,8 +144,10 @@ class SentencePieceTokenizer final : public Tokenizer {
         text += added->content;
         starts_text = false;
       } else {
-        if (!pieces_.token(id)) fail_on_id(id);
-        run.push_back(id);
+        if (pieces_.token(id))
+          run.push_back(id);
+        else if (!skip_special_tokens)
+          fail_on_id(id);
       }
     }
     flush();

@@ -111,6 +111,7 @@ class JsonTokenizer final : public Tokenizer {
     for (const TokenId id : ids) {
       const AddedToken* added = added_.find(id);
       if (added && added->special && skip_special_tokens) continue;
+      if (!added && skip_special_tokens && !model_->vocabulary().token(id)) continue;
       tokens.push_back(added ? added_.spelling(*added) : id_to_token(id));
     }
     if (decoder_) decoder_->apply(tokens);

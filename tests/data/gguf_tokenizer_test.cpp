@@ -151,6 +151,7 @@ TEST(Tokenizer, AnIdThatIsNoTokensIsWrongInput) {
   for (const Metadata& metadata : {byte_level(), sentencepiece()}) {
     const auto tokenizer = tokenizer_of(dir, metadata);
     EXPECT_THROW(tokenizer->decode(std::vector<TokenId>{999}, false), FormatError);
+    EXPECT_EQ(tokenizer->decode(std::vector<TokenId>{999}, true), "");
     EXPECT_THROW(tokenizer->id_to_token(-1), FormatError);
   }
 }
