@@ -40,6 +40,8 @@ void BaseInit::add_packed_layers(model::CausalLm& model) {
   for (lora::LinearGroup* group : model.groups())
     for (lora::LoraLinear& layer : group->layers()) {
       if (factors_.contains(layer.name) || !lora::is_target(recipe_.lora, layer.name)) continue;
+      // A router is never quantized and stays as it is; its adapter starts as by default.
+      if (dynamic_cast<const quant::DenseWeight*>(layer.base.get())) continue;
       if (recipe_.lora.init != "loftq") {
         fail<ConfigError>(
             "lora.init: {} needs 16-bit weights, and {} is stored as {}; give the original model "

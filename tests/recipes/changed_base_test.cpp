@@ -149,5 +149,35 @@ TEST_F(ChangedBase, AStoredQuantizationNeedsTheOriginal) {
   EXPECT_THROW(train(recipe_), ConfigError);
 }
 
+std::vector<at::Tensor> routers(const std::string& model) {
+  std::vector<at::Tensor> all;
+  for (const auto& [name, tensor] : quant::read_tensors(model + "/model.safetensors"))
+    if (name.ends_with(".gate.weight")) all.push_back(tensor);
+  return all;
+}
+
+TEST_F(ChangedBase, ARouterStaysAsItIs) {
+  recipe_.model.path = dir_ / "mixtral";
+  test::write_made_directory(recipe_.model.path, R"({"model_type": "mixtral", "vocab_size": 258,
+      "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+      "num_key_value_heads": 2, "num_local_experts": 3, "num_experts_per_tok": 2,
+      "max_position_embeddings": 256, "tie_word_embeddings": false})");
+  recipe_.lora.dropout = 0;
+  for (const char* init : {"loftq", "pissa"}) {
+    recipe_.lora.init = init;
+    recipe_.output.dir = dir_ / init;
+    train(recipe_);
+    bool has_router = false;
+    for (const auto& [name, tensor] : adapter(recipe_.output.dir))
+      has_router |=
+          name.ends_with("mlp.gate.lora_B.weight") && tensor.abs().max().item<float>() > 0;
+    EXPECT_TRUE(has_router) << init;
+    const auto before = routers(recipe_.model.path), after = routers(recipe_.output.dir + "/base");
+    ASSERT_EQ(before.size(), 2u);
+    ASSERT_EQ(after.size(), 2u);
+    for (size_t i = 0; i < before.size(); ++i) EXPECT_TRUE(at::equal(before[i], after[i])) << init;
+  }
+}
+
 }  // namespace
 }  // namespace qlora::recipes

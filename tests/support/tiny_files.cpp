@@ -11,7 +11,11 @@
 #include "data/tokenizers/byte_level_json.h"
 #include "export/merged.h"
 #include "io/gguf.h"
+#include "io/json.h"
+#include "model/families/family.h"
 #include "model/gguf_names.h"
+#include "model/load.h"
+#include "model/made_weights.h"
 #include "tests/support/tiny_model.h"
 
 namespace qlora::test {
@@ -77,6 +81,22 @@ void write_tiny_directory(const std::string& directory) {
   const auto tokenizer = data::load_tokenizer(directory);
   exporting::write_merged(directory, *tiny_model(at::kBFloat16, 1, kVocabulary), *tokenizer,
                           nullptr, "", at::kBFloat16);
+}
+
+void write_made_directory(const std::string& directory, const std::string& config) {
+  fs::create_directories(directory);
+  write_tokenizer(directory);
+  write(fs::path(directory) / "config.json", config);
+  const nlohmann::json parsed = nlohmann::json::parse(config);
+  const auto source =
+      model::made_weights(model::read_architecture(io::JsonNode(parsed, "config.json")));
+  model::ModelOptions options;
+  options.dtype = "bfloat16";
+  quant::QuantizationOptions none;
+  none.method = "none";
+  const auto model = model::load_model(*source, options, none, at::kCPU, at::kFloat);
+  exporting::write_merged(directory, *model, *data::load_tokenizer(directory), nullptr, directory,
+                          at::kBFloat16);
 }
 
 void write_tiny_gguf(const std::string& path) {

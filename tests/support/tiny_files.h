@@ -10,6 +10,9 @@ namespace qlora::test {
 // config.json, model.safetensors (bf16), tokenizer.json, tokenizer_config.json with a chat
 // template.
 void write_tiny_directory(const std::string& directory);
+// A model of any family, with made weights in bf16 and the same tokenizer of 258 tokens; `config`
+// is the text of its config.json.
+void write_made_directory(const std::string& directory, const std::string& config);
 // The same model as GGUF: F32 tensors, rows of q and k in pairs, byte-level vocabulary.
 void write_tiny_gguf(const std::string& path);
 // Chat rows of a few words; row i is a function of i.
