@@ -86,8 +86,10 @@ class Parts {
   void norm(const std::string& module, const model::NormSpec& spec, const lora::NormWeight& norm) {
     const std::string weight = module + ".weight", bias = module + ".bias";
     if (spec.by_group)
-      for (int64_t group = 0; group < spec.groups; ++group)
-        frozen(spec.tensor(module, group), norm.frozen[group]);
+      for (int64_t group = 0; group < spec.groups; ++group) {
+        const std::string name = spec.tensor(module, group);
+        norm.trained ? trained(name, norm.trained->value[group]) : frozen(name, norm.frozen[group]);
+      }
     else if (norm.frozen.defined())
       norm.trained ? trained(weight, norm.trained->value) : frozen(weight, norm.frozen);
     if (norm.frozen_bias.defined())

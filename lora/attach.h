@@ -81,6 +81,7 @@ class AdapterSet {
   // What a group's products read of the next numbers.
   at::Tensor next_compute(at::IntArrayRef shape) const;
   void list(const std::string& name, const TrainedTensor& trained);
+  void list_rows(const std::vector<std::string>& names, const TrainedTensor& trained);
 
   // The tensors of a group, and of what lies beside the groups.
   void place_bias(LoraLinear& layer);

@@ -43,6 +43,13 @@ void AdapterSet::list(const std::string& name, const TrainedTensor& trained) {
   tensors_.push_back({name, trained.value, trained.gradient});
 }
 
+void AdapterSet::list_rows(const std::vector<std::string>& names, const TrainedTensor& trained) {
+  for (size_t i = 0; i < names.size(); ++i) {
+    const auto row = static_cast<int64_t>(i);
+    tensors_.push_back({file_name(names[i], ""), trained.value[row], trained.gradient[row]});
+  }
+}
+
 void AdapterSet::place(const LoraOptions& options, LinearGroup& group, uint64_t seed,
                        const GivenFactors& given) {
   place_factors(options, group, seed, given);
@@ -180,15 +187,20 @@ void AdapterSet::place_embedding(const TrainableParts& parts) {
 
 void AdapterSet::place_norms(const LoraOptions& options, const TrainableParts& parts) {
   for (const auto& [name, norm] : parts.norms) {
-    const auto train = [&](const at::Tensor& frozen, const char* suffix) {
+    const auto train = [&](const at::Tensor& frozen) {
       auto trained = std::make_unique<TrainedTensor>(take(frozen.sizes()));
       trained->value.copy_(frozen);
-      list(file_name(name, suffix), *trained);
       return trained;
     };
-    if (trains_norm_weight(options, name, *norm)) norm->trained = train(norm->frozen, ".weight");
-    if (trains_norm_bias(options, name, *norm))
-      norm->trained_bias = train(norm->frozen_bias, ".bias");
+    if (trains_norm_weight(options, name, *norm)) {
+      norm->trained = train(norm->frozen);
+      if (norm->row_names.empty()) list(file_name(name, ".weight"), *norm->trained);
+      list_rows(norm->row_names, *norm->trained);
+    }
+    if (trains_norm_bias(options, name, *norm)) {
+      norm->trained_bias = train(norm->frozen_bias);
+      list(file_name(name, ".bias"), *norm->trained_bias);
+    }
   }
 }
 

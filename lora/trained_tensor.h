@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 namespace qlora::lora {
@@ -33,8 +34,9 @@ struct NormWeight {
   NormWeight(at::Tensor frozen_weight, at::Tensor frozen_bias = {})
       : frozen(std::move(frozen_weight)), frozen_bias(std::move(frozen_bias)) {}
 
-  at::Tensor frozen;       // undefined: a norm without a weight (OLMo 1)
-  at::Tensor frozen_bias;  // undefined: a norm without a bias
+  at::Tensor frozen;                   // undefined: a norm without a weight (OLMo 1)
+  at::Tensor frozen_bias;              // undefined: a norm without a bias
+  std::vector<std::string> row_names;  // of the weight's rows, where files have a tensor for each
   std::unique_ptr<TrainedTensor> trained, trained_bias;  // null: frozen
 
   const at::Tensor& value(bool adapters_enabled) const {

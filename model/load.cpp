@@ -70,6 +70,8 @@ class Loader {
     else if (spec.weight)
       norm.frozen = read(".weight");
     if (spec.bias) norm.frozen_bias = read(".bias");
+    for (int64_t group = 0; spec.by_group && group < spec.groups; ++group)
+      norm.row_names.push_back(spec.tensor(module, group));
     return norm;
   }
 

@@ -129,6 +129,28 @@ TEST(WholeModules, ALinearModuleTrainedWholeGetsNoAdapterAndStartsAsTheBase) {
   EXPECT_TRUE(at::equal(o.trained_weight->value, base));
 }
 
+TEST(WholeModules, ANormWhoseRowsAreModulesOfTheirOwnIsListedRowByRow) {
+  const auto model = test::tiny_model();
+  NormWeight norm(at::arange(8, at::kFloat).view({2, 4}));
+  norm.row_names = {"model.layers.0.self_attn.q_layernorm.norms.0.weight",
+                    "model.layers.0.self_attn.q_layernorm.norms.1.weight"};
+  TrainableParts parts = model->parts();
+  parts.norms.emplace_back("model.layers.0.self_attn.q_layernorm", &norm);
+  const AdapterSet set(saving({"q_layernorm"}), parts, at::kFloat, 1);
+  ASSERT_TRUE(norm.trained);
+  std::vector<std::string> names;
+  for (const AdapterTensor& tensor : set.tensors()) {
+    if (tensor.name.find("q_layernorm") == std::string::npos) continue;
+    const auto row = static_cast<int64_t>(names.size());
+    EXPECT_TRUE(at::equal(tensor.value, norm.frozen[row])) << tensor.name;
+    EXPECT_EQ(tensor.value.data_ptr(), norm.trained->value[row].data_ptr()) << tensor.name;
+    EXPECT_EQ(tensor.gradient.data_ptr(), norm.trained->gradient[row].data_ptr()) << tensor.name;
+    names.push_back(tensor.name);
+  }
+  EXPECT_THAT(names, ElementsAre("base_model.model." + norm.row_names[0],
+                                 "base_model.model." + norm.row_names[1]));
+}
+
 TEST(WholeModules, ThirtyTwoBitHeadReadsTheMastersInASixteenBitModel) {
   auto model = test::tiny_model(at::kBFloat16);
   model->upcast_from = at::kBFloat16;
