@@ -104,6 +104,18 @@ lora::LoraOptions with_targets(const lora::LoraOptions& given, std::vector<std::
   return options;
 }
 
+// Without those of modules_to_save that only other layers of the whole model have.
+void leave_out_absent_modules(const lora::TrainableParts& sample, lora::LoraOptions& options) {
+  std::vector<std::string> present = {sample.names.embedding, sample.names.head};
+  for (const lora::LinearGroup* group : sample.groups)
+    for (const lora::LoraLinear& layer : group->layers()) present.push_back(layer.name);
+  for (const auto& [name, norm] : sample.norms) present.push_back(name);
+  std::erase_if(options.modules_to_save, [&](const std::string& name) {
+    return std::ranges::none_of(present,
+                                [&](const std::string& module) { return module.ends_with(name); });
+  });
+}
+
 // Adapters on those modules of two adapted layers that the options choose, under the names that the
 // layers have in the whole model. The model's layers are of one kind.
 lora::LoraOptions adapters_of(const PlannedRun& run, model::CausalLm& model) {
@@ -128,6 +140,7 @@ lora::LoraOptions adapters_of(const PlannedRun& run, model::CausalLm& model) {
   }
   lora::LoraOptions options =
       with_targets(run.lora, std::move(targets), run.architecture.head.names.hugging_face);
+  leave_out_absent_modules(model.parts(), options);
   options.from_adapter.clear();
   options.init = "default";
   return options;

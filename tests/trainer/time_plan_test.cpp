@@ -79,6 +79,13 @@ TEST(TimePlan, AdaptersOfLaterLayersAloneAreMeasuredToo) {
   EXPECT_FALSE(stages(plan).contains("dequantize"));  // the base stays in 16 bit
 }
 
+TEST(TimePlan, ModulesOfLaterLayersMayBeTrainedWhole) {
+  PlannedRun run = tiny(64);
+  run.lora.modules_to_save = {"model.layers.3.input_layernorm", "model.layers.4.mlp.up_proj",
+                              "model.norm"};
+  EXPECT_GT(plan_time({run, 1, {}}).seconds_a_step, 0);
+}
+
 TEST(TimePlan, WhereEvenAShortSampleTakesTooLongTheProductsAloneAreCounted) {
   PlannedRun run = tiny(1 << 20);
   Calibration calibration{run, 2, {}};
