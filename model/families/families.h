@@ -41,6 +41,7 @@ Family qwen3_moe_family();
 Family granitemoe_family();
 Family olmoe_family();
 Family gpt_oss_family();
+Family arcee_family();
 
 // GGUF files of Mixtral say that they are Llama's.
 Architecture read_mixtral(ConfigReader& config);

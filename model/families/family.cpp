@@ -19,7 +19,8 @@ const std::vector<Family>& families() {
       cohere_family(),    cohere2_family(),    gpt2_family(),       gpt_neo_family(),
       gptj_family(),      gpt_neox_family(),   opt_family(),        bloom_family(),
       falcon_family(),    mpt_family(),        mixtral_family(),    qwen2_moe_family(),
-      qwen3_moe_family(), granitemoe_family(), olmoe_family(),      gpt_oss_family()};
+      qwen3_moe_family(), granitemoe_family(), olmoe_family(),      gpt_oss_family(),
+      arcee_family()};
   return all;
 }
 

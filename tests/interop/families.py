@@ -307,6 +307,11 @@ FAMILIES = {
             mlp_bias=True), dict(rewrite=without("layer_types"), gguf=False, vectors=True)),
         ("smollm3", "old spelling, patterns absent", LLAMA | dict(num_hidden_layers=4),
          dict(rewrite=lambda config: (old_qwen(config), without("no_rope_layers")(config)))),
+        ("arcee", "plain", LLAMA, dict(vectors=True)),
+        ("arcee", "RoPE yarn", LLAMA | dict(rope_parameters=YARN), {}),
+        ("arcee", "biases, tied, old spelling", LLAMA | dict(
+            attention_bias=True, mlp_bias=True, tie_word_embeddings=True, rope_parameters=YARN),
+         dict(rewrite=old_rope, gguf=False, vectors=True)),
         ("granite", "plain", LLAMA | GRANITE, dict(vectors=True)),
         ("granite", "biases, tied, old spelling", LLAMA | GRANITE | dict(attention_bias=True, mlp_bias=True, tie_word_embeddings=True),
          dict(rewrite=old_rope, gguf=False, vectors=True)),
@@ -445,8 +450,8 @@ FAMILIES = {
 
 
 DEFAULTS = {  # sizes for a variant of each family that says nothing else and is therefore what the class's defaults make of it
-    2: {family: SIZES for family in ("llama", "qwen2", "qwen3", "granite", "olmo2", "gemma", "phi3", "glm", "glm4", "stablelm", "olmo",
-                                     "ministral3")}
+    2: {family: SIZES for family in ("llama", "qwen2", "qwen3", "arcee", "granite", "olmo2", "gemma", "phi3", "glm", "glm4",
+                                     "stablelm", "olmo", "ministral3")}
     | {"smollm3": SIZES | dict(num_hidden_layers=4), "olmo3": SIZES | dict(num_hidden_layers=4, sliding_window=WINDOW),
        "gemma2": SIZES | dict(sliding_window=WINDOW), "gemma3_text": SIZES | dict(num_hidden_layers=6, sliding_window=WINDOW)},
     3: {"gpt2": GPT2_SIZES, "gpt_neo": GPT_NEO_SIZES, "gptj": GPT2_SIZES | dict(n_embd=256), "gpt_neox": NEOX_SIZES, "opt": OPT,
@@ -722,7 +727,7 @@ ARCHITECTURES = {  # family: GGUF's name, tokenizer.ggml.pre, how its tensors ch
     "cohere2": ("cohere2", "command-r", ""), "falcon": ("falcon", "falcon", "group"), "gpt2": ("gpt2", "gpt-2", "transpose"),
     "gpt_neox": ("gptneox", "olmo", "group"), "bloom": ("bloom", "bloom", "group"), "mpt": ("mpt", "mpt", ""),
     "stablelm": ("stablelm", "stablelm2", ""), "glm": ("chatglm", "glm4", ""), "glm4": ("glm4", "glm4", ""),
-    "gpt_oss": ("gpt-oss", "gpt-4o", ""), "t5": ("t5", "default", ""), "mt5": ("t5", "default", ""),
+    "gpt_oss": ("gpt-oss", "gpt-4o", ""), "t5": ("t5", "default", ""), "mt5": ("t5", "default", ""), "arcee": ("arcee", "llama-bpe", "permute"),
 }
 
 
