@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -36,8 +37,40 @@ constexpr Shape kShapes[] = {{"SmolLM2-135M", 576, 1536, 30, 9, 3, 49152, true},
                              {"Mistral-7B", 4096, 14336, 32, 32, 8, 32768, false, "mistral"},
                              {"phi-4", 5120, 17920, 40, 40, 10, 100352, false, "phi3"}};
 
+// The same of models whose keys are not Llama's.
+struct Config {
+  const char* name;
+  const char* json;
+};
+
+constexpr Config kConfigs[] = {
+    {"gpt2-xl", R"({"model_type": "gpt2", "activation_function": "gelu_new", "n_ctx": 1024,
+                    "layer_norm_epsilon": 1e-5, "n_embd": 1600, "n_head": 25, "n_layer": 48,
+                    "n_positions": 1024, "vocab_size": 50257})"},
+    {"opt-1.3b", R"({"model_type": "opt", "activation_function": "relu", "ffn_dim": 8192,
+                     "do_layer_norm_before": true, "hidden_size": 2048, "vocab_size": 50272,
+                     "max_position_embeddings": 2048, "num_attention_heads": 32,
+                     "num_hidden_layers": 24, "word_embed_proj_dim": 2048})"},
+    {"bloom-1b7", R"({"model_type": "bloom", "layer_norm_epsilon": 1e-5, "n_embed": 2048,
+                      "n_layer": 24, "num_attention_heads": 16, "vocab_size": 250880})"},
+    {"Mixtral-8x7B", R"({"model_type": "mixtral", "hidden_size": 4096, "intermediate_size": 14336,
+                         "max_position_embeddings": 32768, "num_attention_heads": 32,
+                         "num_experts_per_tok": 2, "num_hidden_layers": 32,
+                         "num_key_value_heads": 8, "num_local_experts": 8, "rope_theta": 1e6,
+                         "rms_norm_eps": 1e-5, "sliding_window": null, "vocab_size": 32000})"},
+    {"gpt-oss-20b", R"({"model_type": "gpt_oss", "head_dim": 64, "hidden_size": 2880,
+                        "intermediate_size": 2880, "max_position_embeddings": 131072,
+                        "num_attention_heads": 64, "num_experts_per_tok": 4,
+                        "num_hidden_layers": 24, "num_key_value_heads": 8,
+                        "num_local_experts": 32, "rms_norm_eps": 1e-5, "sliding_window": 128,
+                        "swiglu_limit": 7.0, "tie_word_embeddings": false, "vocab_size": 201088,
+                        "quantization_config": {"quant_method": "mxfp4"}})"}};
+
 // Writes the config.json of one; the file's path.
 std::string config_of(const test::TempDir& dir, const std::string& model) {
+  for (const Config& c : kConfigs)
+    if (model.find(c.name) != std::string::npos)
+      return dir.write(std::string(c.name) + "/config.json", c.json);
   for (const Shape& s : kShapes) {
     if (model.find(s.name) == std::string::npos) continue;
     const nlohmann::json config = {
@@ -62,6 +95,10 @@ trainer::MemoryPlan plan_of(const Recipe& recipe, bool on_gpu) {
   return trainer::plan_memory(planned_run(recipe, header, on_gpu));
 }
 
+int64_t adapter_bytes(const trainer::MemoryPlan& plan) {
+  return std::ranges::find(plan.lines, "adapters (float32)", &trainer::MemoryLine::purpose)->bytes;
+}
+
 double gigabytes(const trainer::MemoryPlan& plan) { return static_cast<double>(plan.peak()) / 1e9; }
 
 TEST(Plan, EveryReadyRecipeIsPlannedFromItsConfigAlone) {
@@ -74,14 +111,44 @@ TEST(Plan, EveryReadyRecipeIsPlannedFromItsConfigAlone) {
   }
 }
 
+TEST(Plan, NoReadyRecipeHasLongerSequencesThanItsModelHasLearnedPositions) {
+  const test::TempDir dir;
+  for (const ReadyRecipe& each : ready_recipes()) {
+    const Recipe recipe = ready(dir, each.name);
+    const model::ModelHeader header = model::read_model_header(recipe.model.path);
+    EXPECT_LE(recipe.data.sequence_length, header.architecture.longest_document()) << each.name;
+  }
+}
+
 TEST(Plan, ReadyRecipesFitTheMemoryTheirNamesPromise) {
   const test::TempDir dir;
   EXPECT_LT(gigabytes(plan_of(ready(dir, "llama-13b-16gb"), true)), 16);
   EXPECT_LT(gigabytes(plan_of(ready(dir, "llama-8b-24gb"), true)), 24);
   EXPECT_LT(gigabytes(plan_of(ready(dir, "llama-70b-48gb"), true)), 48);
   EXPECT_LT(gigabytes(plan_of(ready(dir, "phi4-24gb"), true)), 24);
+  EXPECT_LT(gigabytes(plan_of(ready(dir, "gpt-oss-20b-24gb"), true)), 24);
+  EXPECT_LT(gigabytes(plan_of(ready(dir, "mixtral-8x7b-48gb"), true)), 48);
   EXPECT_LT(gigabytes(plan_of(ready(dir, "smollm2-135m-cpu"), false)), 2);
-  EXPECT_LT(gigabytes(plan_of(ready(dir, "llama-1b"), false)), 8);
+  for (const char* small : {"llama-1b", "gpt2-xl", "opt-1b", "bloom-1b7"}) {
+    EXPECT_LT(gigabytes(plan_of(ready(dir, small), true)), 8) << small;
+    EXPECT_LT(gigabytes(plan_of(ready(dir, small), false)), 8) << small;
+  }
+}
+
+TEST(Plan, AllLinearAdaptsAttentionAloneInGptOssAndEveryExpertInMixtral) {
+  const test::TempDir dir;
+  const auto adapters = [&dir](const char* name, const std::vector<std::string>& targets) {
+    Recipe recipe = ready(dir, name);
+    recipe.lora.targets = targets;
+    return adapter_bytes(plan_of(recipe, true));
+  };
+  const std::vector<std::string> attention = {"q_proj", "k_proj", "v_proj", "o_proj"};
+  EXPECT_EQ(adapters("gpt-oss-20b-24gb", {"all-linear"}), adapters("gpt-oss-20b-24gb", attention));
+  // A router has 8 outputs, an expert's gate_up_proj [2 x 14336, 4096] twice the rank of 16.
+  const int64_t experts = 8 * (32 * (2 * 14336 + 4096) + 16 * (4096 + 14336));
+  EXPECT_EQ(
+      adapters("mixtral-8x7b-48gb", {"all-linear"}) - adapters("mixtral-8x7b-48gb", attention),
+      4 * 32 * (16 * (4096 + 8) + experts));
 }
 
 TEST(Plan, SixtyFiveBillionFitIntoFortyEightGigabytesAndNotWithoutDoubleQuantizationOrFourBits) {
