@@ -6,6 +6,7 @@
 #   make build-cost  build all from nothing without a compiler cache, in build-cost/; say what processor time it took
 #   make cuda        the program with CUDA kernels, in build-cuda/bin/qlora (needs nvcc)
 #   make interop     compare with PEFT, bitsandbytes and transformers, in a Python environment of its own
+#                    (INTEROP_FAMILIES= all variants of all model families; "gpt2 opt" those of these two)
 #   make fuzz        feed the readers of files with broken ones (needs clang; FUZZ_FLAGS="gguf --seconds 600")
 #   make bench       build and run the benchmarks
 #   make peers       beside PEFT, bitsandbytes and transformers on the CPU (bench/peers/README.md)
@@ -51,8 +52,10 @@ cuda:
 	cmake --preset cuda $(CMAKE_FLAGS)
 	cmake --build --preset cuda --parallel $(JOBS) --target qlora
 
+# One variant of each model family; tests/interop/run.sh has more settings.
+INTEROP_FAMILIES ?= --first
 interop: all
-	@tests/interop/run.sh $(BUILD)
+	@INTEROP_FAMILIES="$(INTEROP_FAMILIES)" tests/interop/run.sh $(BUILD)
 
 FUZZ_FLAGS ?=
 fuzz: bootstrap

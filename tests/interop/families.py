@@ -1,10 +1,11 @@
-# make interop: QLORA_INTEROP_LOGITS=$BUILD/bin/interop_logits $PYTHON tests/interop/families.py $WORK llama --program $QLORA
+# make interop: QLORA_INTEROP_LOGITS=$BUILD/bin/interop_logits $PYTHON tests/interop/families.py ${INTEROP_FOLDER:-$WORK} $INTEROP_FAMILIES --program $QLORA
 """Every model family against transformers and PEFT, fp32, on tiny made checkpoints: one line a family and variant.
 
-    python tests/interop/families.py FOLDER [FAMILY...] [--program build/bin/qlora]
+    python tests/interop/families.py FOLDER [FAMILY...] [--first] [--program build/bin/qlora]
     python tests/interop/families.py --vectors OUT.json
 
-FAMILY is a model_type (qwen3), a whole variant ("qwen3, windows") or a step (step2); without one, all. FOLDER keeps the checkpoints and
+FAMILY is a model_type (qwen3), a whole variant ("qwen3, windows") or a step (step2); without one, all that the program reads
+(`qlora doctor --families`), each of which must have a variant here. --first: of each family the first variant alone. FOLDER keeps the checkpoints and
 what transformers and PEFT made of them, so that another run only runs the program (and interop_logits beside it, or where
 QLORA_INTEROP_LOGITS says). A line shows
 - names: tensors of the checkpoint that the program left unread;
@@ -478,7 +479,7 @@ class Variant:
         self.documents = [n for i, n in enumerate(self.lengths) if i % 2 or not self.seq2seq]  # those that have logits
 
     def is_one_of(self, names):
-        return not names or any(name in (self.family, self.name, f"step{self.step}") for name in names)
+        return any(name in (self.family, self.name, f"step{self.step}") for name in names)
 
     def ids(self):
         return torch.randint(2, VOCABULARY - 3, (sum(self.lengths),), generator=torch.Generator().manual_seed(3))
@@ -1094,11 +1095,33 @@ def write_vectors(path):
     print(f"{path}: {len(models)} models, {os.path.getsize(path)} bytes")
 
 
+def read_by_program():
+    """model_types of config.json."""
+    listed = json.loads(subprocess.check_output([PROGRAM, "doctor", "--families", "--json"]))
+    return [model_type for family in listed.values() for model_type in family["model_type"]]
+
+
+def choose(names, first_only):
+    here = dict.fromkeys(variant.family for variant in VARIANTS)
+    if not names:
+        names = read_by_program()
+        if unknown := [name for name in names if name not in here]:
+            sys.exit(f"the program reads {', '.join(unknown)}, of which there is no variant here")
+    chosen = [variant for variant in VARIANTS if variant.is_one_of(names)]
+    if not chosen:
+        sys.exit(f"no such family; there are {', '.join(here)}")
+    first = {}
+    for variant in chosen:
+        first.setdefault(variant.family, variant)
+    return list(first.values()) if first_only else chosen
+
+
 def main():
     global PROGRAM, LOGITS
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", nargs="?")
     parser.add_argument("families", nargs="*")
+    parser.add_argument("--first", action="store_true")
     parser.add_argument("--program", default=PROGRAM)
     parser.add_argument("--vectors", metavar="OUT.json")
     arguments = parser.parse_args()
@@ -1110,10 +1133,7 @@ def main():
         parser.error("FOLDER is needed")
     PROGRAM = arguments.program
     LOGITS = LOGITS or os.path.join(os.path.dirname(PROGRAM), "interop_logits")
-    chosen = [variant for variant in VARIANTS if variant.is_one_of(arguments.families)]
-    if not chosen:
-        parser.error(f"no such family; there are {', '.join(dict.fromkeys(variant.family for variant in VARIANTS))}")
-    good = [compare(variant, arguments.folder) for variant in chosen]
+    good = [compare(variant, arguments.folder) for variant in choose(arguments.families, arguments.first)]
     print(f"{sum(good)} of {len(good)} pass")
     return not all(good)
 

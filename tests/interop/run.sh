@@ -9,7 +9,9 @@
 #   tests/interop/run.sh BUILD_DIR [NAME...]      NAME: only these scripts, without .py
 #
 # INTEROP_PYTHON=PATH uses that interpreter instead of making .venv-interop. INTEROP_MODEL=DIR is the unquantized chat model that
-# real losses and logits are compared on; by default the quickstart's, once that was fetched.
+# real losses and logits are compared on; by default the quickstart's, once that was fetched. INTEROP_FAMILIES are families.py's
+# families and options; by default --first, one variant of each family, and empty all variants. INTEROP_FOLDER=DIR keeps what
+# transformers and PEFT made of them for another run.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 BUILD=$(realpath "${1:?the build folder is needed}")
@@ -24,7 +26,7 @@ if [ -z "${INTEROP_MODEL:-}" ] && [ -e "$quickstart_model" ]; then
   INTEROP_MODEL=$exported/model
   "$QLORA" export --model "$quickstart_model" --format merged --output "$INTEROP_MODEL"
 fi
-export PYTHON BUILD QLORA WORK INTEROP_MODEL=${INTEROP_MODEL:-}
+export PYTHON BUILD QLORA WORK INTEROP_MODEL=${INTEROP_MODEL:-} INTEROP_FAMILIES=${INTEROP_FAMILIES---first}
 
 scripts=()
 for name in "${@:-*}"; do
