@@ -39,6 +39,7 @@ run_all() {
   kind cohere "$gqa" "$@"
   kind cohere2 "$gqa, \"sliding_window\": 256" "$@"
   kind stablelm "$gqa, \"use_qkv_bias\": true, \"qk_layernorm\": true" "$@"
+  kind arcee "$mha" "$@"
   kind starcoder2 "$mha" "$@"
   kind phi "$mha" "$@"
   kind gpt2 "$gpt" "$@"

@@ -98,6 +98,8 @@ qlora::data::DataOptions options_for(const TrainedModel& trained,
   qlora::data::DataOptions options = trained.recipe.data;
   if (arguments.choice.run_dir.empty() && !sets_key(arguments, "data.sequence_length"))
     options.sequence_length = trained.base.model->architecture().max_positions;
+  const int64_t longest = trained.base.model->architecture().longest_document();
+  options.sequence_length = std::min(options.sequence_length, longest);
   options.train = datasets;
   options.eval.clear();
   options.eval_fraction = 0;

@@ -318,7 +318,8 @@ LoraOptions read_adapter_options(const std::string& directory) {
   }
   if (const auto pattern = config.find("layers_pattern"))
     for (const std::string& name : strings_of(*pattern))
-      if (name != "layers") pattern->reject("layers, the name of the list of layers");
+      if (name != "layers" && name != "h" && name != "blocks")
+        pattern->reject("layers, h or blocks, the name of the list of layers");
   if (const auto ranks = config.find("rank_pattern"))
     for (const auto& [pattern, value] : entries_of(*ranks))
       options.rank_pattern[pattern] = value.as_integer(1, 1 << 16);

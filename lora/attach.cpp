@@ -63,8 +63,9 @@ void require_plain_adapter(const LoraOptions& options, const std::string& module
         module);
   if (chosen && (options.use_dora || options.dropout > 0))
     fail<ConfigError>(
-        "{}: adapters of experts and routers ({}) have {}, as in PEFT; leave them "
-        "out of lora.target_parameters, or set it to {}",
+        "{}: adapters of experts and routers ({}) have {}, as in PEFT; leave them out of "
+        "lora.target_parameters (for Mixtral, Qwen3-MoE and OLMoE all-linear has them in it: name "
+        "the modules of attention in lora.targets), or set it to {}",
         options.use_dora ? "lora.use_dora" : "lora.dropout", module,
         options.use_dora ? "no magnitude" : "no dropout", options.use_dora ? "false" : "0");
 }

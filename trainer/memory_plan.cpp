@@ -127,7 +127,7 @@ class Planner {
              std::ranges::any_of(branches, [](const model::BranchUse& use) { return use.any(); });
     }
   };
-  model::GroupUse first_, last_;          // below the blocks, between them and the head
+  model::GroupUse first_;                 // below the blocks
   std::vector<Adapted> adapted_;          // a layer
   std::vector<int64_t> parameter_sizes_;  // of the trained tensors
   lora::TrainedEmbeddings embeddings_;
@@ -214,7 +214,7 @@ void Planner::add_adapters() {
     }
   }
   if (a_.head_projection.present()) {
-    adapt(names[next], targets.chosen[next], a_.head_projection, &last_);
+    adapt(names[next], targets.chosen[next], a_.head_projection, nullptr);
     ++next;
   }
   const auto sum = [this] {
@@ -302,7 +302,7 @@ model::PassShape Planner::pass(int64_t tokens, int64_t longest) const {
   pass.flash = !route.holds_scores;
   pass.attends_in_float = route.copies_to_float;
   pass.tokens = tokens;
-  pass.longest = longest;
+  pass.longest = std::min(longest, a_.longest_document());
   return pass;
 }
 
@@ -371,8 +371,8 @@ void Planner::add_loss() {
   const int64_t element = wide ? kFloat : compute_bytes_;
   const int64_t rows = std::min(loss_chunk_rows(element), tokens_);
   // The hidden states and their gradient; rows of both while their logits are at hand.
-  add("final hidden states", 2 * tokens_ * a_.hidden_size * element, Phase::kForward);
-  add("logits chunk", rows * (a_.vocab_size + 2 * a_.hidden_size) * element, Phase::kForward);
+  add("final hidden states", 2 * tokens_ * a_.head.in * element, Phase::kForward);
+  add("logits chunk", rows * (a_.vocab_size + 2 * a_.head.in) * element, Phase::kForward);
 }
 
 void Planner::add_evaluation() {

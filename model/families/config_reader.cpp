@@ -101,7 +101,7 @@ void require_causal_lm(const io::JsonNode& config) {
   if (!architectures || !architectures->value().is_array() || architectures->value().empty())
     return;
   const std::string name = architectures->elements().front().as_string();
-  if (name.ends_with("ForCausalLM")) return;
+  if (name.ends_with("ForCausalLM") || name.ends_with("LMHeadModel")) return;
   log::warning_once("{}: the weights are of a {}; they are read as those of a language model",
                     architectures->place(), name);
 }

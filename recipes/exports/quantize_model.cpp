@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/stopwatch.h"
+#include "base/warn_once.h"
 #include "data/tokenizer.h"
 #include "export/merged.h"
 #include "export/quantized.h"
@@ -68,6 +69,18 @@ void check_written(const std::string& directory, const std::string& dtype, at::D
         directory);
 }
 
+// transformers 5 holds experts stacked, and bitsandbytes packs no stacks.
+void warn_of_packed_experts(const model::Architecture& architecture) {
+  for (const model::BlockSpec& block : architecture.decoder.kinds)
+    for (const model::Branch& branch : block.branches)
+      if (branch.experts()) {
+        log::warning_once(
+            "the experts are packed one by one, which this program reads and transformers does "
+            "not: there they would start at random");
+        return;
+      }
+}
+
 // Reads, quantizes, writes and forgets, a layer at a time.
 void quantize_to(const std::string& directory, const std::string& path,
                  const data::Tokenizer& tokenizer, const QuantizeOptions& options,
@@ -78,6 +91,7 @@ void quantize_to(const std::string& directory, const std::string& path,
     return frozen;
   };
   const auto source = model::open_weights(path);
+  warn_of_packed_experts(source->architecture());
   exporting::QuantizedStream target(directory, source->architecture(), options.quantization,
                                     model::dtype_from_string(options.dtype, "--dtype"));
   model::BaseHasher hasher;

@@ -4,12 +4,26 @@
 
 #include <set>
 #include <string>
+#include <utility>
 
 #include "base/log.h"
+#include "lora/expert_names.h"
 #include "recipes/models/adapter_on_base.h"
 
 namespace qlora::recipes {
 namespace {
+
+void warn_about_frozen_biases(const BaseModel& base) {
+  for (const lora::LinearGroup* group : std::as_const(*base.model).groups())
+    for (const lora::LoraLinear& layer : group->layers())
+      if (layer.bias.defined() && lora::is_parameter(layer.name)) {
+        log::warning(
+            "lora.bias all: the biases of experts and routers ({}, ...) stay frozen in this "
+            "version; PEFT trains them too",
+            layer.name);
+        return;
+      }
+}
 
 // What is trained beside the adapters, and what follows from it.
 void report_trained_parts(const Recipe& recipe, const BaseModel& base,
@@ -45,6 +59,7 @@ lora::AdapterSet attach_adapters(const Recipe& recipe, const BaseModel& base) {
   for (const lora::TargetMatch& match : adapters.matches())
     log::info("lora.targets {}: {} modules, {:.2f} M parameters", match.pattern, match.modules(),
               static_cast<double>(match.parameters) / 1e6);
+  if (recipe.lora.bias == "all") warn_about_frozen_biases(base);
   report_trained_parts(recipe, base, adapters);
   return adapters;
 }

@@ -129,7 +129,7 @@ TEST_F(AdapterFile, WhatCannotBeReproducedIsRefusedByTheNameOfItsKey) {
       {"monteclora_config", {{"samples", 2}}},
       {"arrow_config", {{"top_k", 3}}},
       {"kasa_config", {{"beta", 1}}},
-      {"layers_pattern", {"h"}},
+      {"layers_pattern", {"stages"}},
       {"rank_pattern", {"q_proj"}}};
   const std::string config = test::read_file(dir / kConfig);
   for (const auto& [key, value] : keys) {

@@ -1,0 +1,204 @@
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "base/error.h"
+#include "io/mapped_file.h"
+#include "model/expert_tensors.h"
+#include "model/families/family.h"
+#include "model/gguf_names.h"
+#include "model/read_tensor.h"
+#include "model/weight_files.h"
+#include "quant/formats/gguf_weight.h"
+
+namespace qlora::model {
+namespace {
+
+// Rows of each head from RoPE's interleaved order (pairs side by side) to halves.
+at::Tensor halves_from_pairs(const at::Tensor& rows, int64_t head_dim) {
+  const int64_t heads = rows.size(0) / head_dim;
+  std::vector<int64_t> shape = {heads, head_dim / 2, 2};
+  for (int64_t d = 1; d < rows.dim(); ++d) shape.push_back(rows.size(d));
+  return rows.view(shape).transpose(1, 2).contiguous().view(rows.sizes());
+}
+
+// Rows of all queries, then all keys, then all values in the groups of heads_in_groups().
+at::Tensor groups_from_order(const at::Tensor& rows, const AttentionShape& shape) {
+  const auto in_groups = [&](int64_t first, int64_t heads) {
+    std::vector<int64_t> sizes = rows.sizes().vec();
+    sizes[0] = heads / shape.kv_heads * shape.head_dim;
+    sizes.insert(sizes.begin(), shape.kv_heads);
+    return rows.narrow(0, first * shape.head_dim, heads * shape.head_dim).view(sizes);
+  };
+  return at::cat({in_groups(0, shape.heads), in_groups(shape.heads, shape.kv_heads),
+                  in_groups(shape.heads + shape.kv_heads, shape.kv_heads)},
+                 1)
+      .view(rows.sizes());
+}
+
+// As Hugging Face orders the rows.
+at::Tensor reordered(const at::Tensor& rows, const GgufTensor& stored) {
+  if (stored.rows == RowOrder::kRotaryPairs)
+    return halves_from_pairs(rows, stored.attention.head_dim);
+  if (stored.rows == RowOrder::kQueriesThenKeys) return groups_from_order(rows, stored.attention);
+  return rows;
+}
+
+class Gguf final : public WeightSource {
+ public:
+  explicit Gguf(const std::string& path) : file_(path) {
+    place_ = path;
+    architecture_ = read_architecture(file_);
+    names_ = GgufNames(architecture_);
+    experts_ = ExpertTensors(architecture_);
+    take_rope_divisors();
+    take_rope_factors();
+    for (BlockSpec& block : architecture_.decoder.kinds)
+      block.edit_each_linear([](LinearSpec& linear) { linear.bias = false; });
+    for (int64_t layer = 0; layer < architecture_.num_layers(); ++layer)
+      architecture_.decoder.block(layer).edit_each_linear([&](LinearSpec& linear) {
+        linear.bias |= has(architecture_.module(layer, linear.names) + ".bias");
+      });
+  }
+
+  bool has(const std::string& name) const override {
+    if (const ExpertTensor* expert = experts_.find(name)) return !parts_of(*expert).views.empty();
+    return file_.find(names_.of_tensor(name).name) != nullptr;
+  }
+
+  at::Tensor read(const std::string& name, const std::vector<int64_t>& shape,
+                  at::ScalarType dtype) override {
+    if (const ExpertTensor* expert = experts_.find(name)) {
+      const ExpertParts parts = required_parts(*expert, name);
+      for (const io::TensorView& part : parts.views) read_.insert(part.name);
+      return read_expert(*expert, parts, dtype);
+    }
+    const GgufTensor stored = names_.of_tensor(name);
+    const io::TensorView* view = file_.find(stored.name);
+    if (!view) fail<FormatError>("{}: the weights must hold a tensor {}", place_, stored.name);
+    read_.insert(stored.name);
+    at::Tensor tensor = read_tensor(*view, shape, dtype);
+    return stored.added != 0 ? tensor.sub_(stored.added) : reordered(tensor, stored);
+  }
+
+  std::unique_ptr<quant::FrozenWeight> read_packed(const std::string& module, int64_t out,
+                                                   int64_t in,
+                                                   const quant::QuantizationOptions& options,
+                                                   at::Device device) override {
+    if (const ExpertTensor* expert = experts_.find(module + ".weight"))
+      return read_packed_expert(required_parts(*expert, module), in, options, device);
+    const GgufTensor stored = names_.of_tensor(module + ".weight");
+    const io::TensorView* view = file_.find(stored.name);
+    if (options.method != "as_stored" || !view || !io::is_block_type(view->dtype)) return nullptr;
+    check_tensor(*view, {out, in});
+    const at::Tensor blocks = blocks_of(*view);
+    return std::make_unique<quant::GgufWeight>(reordered(blocks, stored).to(device), view->dtype,
+                                               in);
+  }
+
+  at::ScalarType dtype() const override { return matrices_dtype(file_.tensors()); }
+
+  std::string packing(const std::string& module) const override {
+    const ExpertTensor* expert = experts_.find(module + ".weight");
+    const ExpertParts parts = expert ? parts_of(*expert) : ExpertParts();
+    const io::TensorView* view = parts.views.empty() ? nullptr : &parts.views.front();
+    if (!expert) view = file_.find(names_.of_tensor(module + ".weight").name);
+    return view && io::is_block_type(view->dtype) ? io::dtype_name(view->dtype) : "";
+  }
+
+  std::vector<std::string> unread() const override { return names_but(file_.tensors(), read_); }
+
+ private:
+  ExpertParts parts_of(const ExpertTensor& expert) const {
+    return in_gguf(expert, [this](const std::string& name) { return file_.find(name); });
+  }
+  ExpertParts required_parts(const ExpertTensor& expert, const std::string& name) const {
+    ExpertParts parts = parts_of(expert);
+    if (parts.views.empty())
+      fail<FormatError>("{}: the weights must hold {}, a part of {}ffn_*_exps", place_, name,
+                        expert.gguf_block);
+    return parts;
+  }
+
+  // [rows, bytes of a row]
+  at::Tensor blocks_of(const io::TensorView& view) {
+    read_.insert(view.name);
+    const auto bytes = static_cast<int64_t>(view.bytes.size());
+    at::Tensor blocks = at::empty({view.shape[0], bytes / view.shape[0]}, at::kByte);
+    std::memcpy(blocks.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
+    io::drop_pages(view.bytes);
+    return blocks;
+  }
+
+  // Gate and up below each other, if both are in blocks of one kind.
+  std::unique_ptr<quant::FrozenWeight> read_packed_expert(const ExpertParts& parts, int64_t in,
+                                                          const quant::QuantizationOptions& options,
+                                                          at::Device device) {
+    const io::DType type = parts.views.front().dtype;
+    if (options.method != "as_stored" || !io::is_block_type(type) ||
+        parts.views.back().dtype != type)
+      return nullptr;
+    std::vector<at::Tensor> rows;
+    for (const io::TensorView& view : parts.views) {
+      check_tensor(view, view.shape);
+      rows.push_back(blocks_of(view));
+    }
+    return std::make_unique<quant::GgufWeight>(at::cat(rows).to(device), type, in);
+  }
+
+  // One for each frequency of the first rotation.
+  std::vector<float> rope_numbers(const io::TensorView& view) {
+    const at::Tensor values =
+        read_tensor(view, {architecture_.rotaries.front().width / 2}, at::kFloat);
+    read_.insert(view.name);
+    const auto* first = values.const_data_ptr<float>();
+    return {first, first + values.numel()};
+  }
+
+  void take_rope_divisors() {
+    const io::TensorView* divisors = file_.find(kRopeDivisors);
+    if (!divisors) return;
+    if (architecture_.rotaries.empty()) return;  // unread, and warned of
+    RotarySpec& rotary = architecture_.rotaries.front();
+    const std::vector<float> values = rope_numbers(*divisors);
+    if (!std::ranges::all_of(values, [](float d) { return d > 0; }))
+      fail<FormatError>("{}: tensor {} must hold numbers above 0, which divide RoPE's frequencies",
+                        place_, kRopeDivisors);
+    rotary.rope = recognise_llama3(rotary.rope, values);
+  }
+
+  // Of longrope, whose frequencies depend on the length of a text (Phi-3).
+  void take_rope_factors() {
+    const io::TensorView *short_factors = file_.find("rope_factors_short.weight"),
+                         *long_factors = file_.find("rope_factors_long.weight");
+    if (!short_factors || !long_factors || architecture_.rotaries.empty()) return;
+    RotarySpec& rotary = architecture_.rotaries.front();
+    const std::string prefix = file_.text("general.architecture") + ".rope.scaling.";
+    rotary.rope.type = "longrope";
+    rotary.rope.short_factor = rope_numbers(*short_factors);
+    rotary.rope.long_factor = rope_numbers(*long_factors);
+    rotary.rope.original_max_positions = file_.number(prefix + "original_context_length");
+    rotary.rope.attention_factor =
+        file_.number_or(prefix + "attn_factor",
+                        longrope_attention_factor(static_cast<double>(architecture_.max_positions) /
+                                                      rotary.rope.original_max_positions,
+                                                  rotary.rope.original_max_positions));
+    validate(rotary, place_);
+  }
+
+  static constexpr const char* kRopeDivisors = "rope_freqs.weight";
+  GgufNames names_;
+  ExpertTensors experts_;
+  io::GgufFile file_;
+  std::set<std::string> read_;
+};
+
+}  // namespace
+
+std::unique_ptr<WeightSource> open_gguf_file(const std::string& path) {
+  return std::make_unique<Gguf>(path);
+}
+
+}  // namespace qlora::model

@@ -1,0 +1,194 @@
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+
+#include "base/error.h"
+#include "base/warn_once.h"
+#include "io/safetensors.h"
+#include "model/expert_tensors.h"
+#include "model/families/family.h"
+#include "model/file_layout.h"
+#include "model/read_tensor.h"
+#include "model/stored_quantization.h"
+#include "model/tensor_spellings.h"
+#include "model/weight_files.h"
+#include "quant/formats/bitsandbytes_layout.h"
+
+namespace qlora::model {
+namespace {
+namespace fs = std::filesystem;
+
+class HuggingFaceDirectory final : public WeightSource {
+ public:
+  explicit HuggingFaceDirectory(const std::string& directory) {
+    place_ = directory;
+    const std::string config_path = (fs::path(directory) / "config.json").string();
+    const nlohmann::json document = io::read_json_file(config_path);
+    const io::JsonNode json(document, config_path);
+    architecture_ = read_architecture(json);
+    head_ = architecture_.head.names.hugging_face + ".weight";
+    embedding_ = architecture_.embedding.names.hugging_face + ".weight";
+    require_known_packing(json);
+    if (const auto quantization = json.find("quantization_config"))
+      stored_ = read_quantization_config(*quantization);
+    file_ = io::read_safetensors_directory(directory);
+    name_as_transformers_does(architecture_, file_);
+    part_different_embeddings();
+    take_stored_biases(json.find("text_config").value_or(json));
+    layout_ = FileLayout(architecture_);
+    experts_ = ExpertTensors(architecture_);
+  }
+
+  bool has(const std::string& name) const override {
+    return file_.find(name) != nullptr || !parts_of(name).views.empty();
+  }
+
+  at::Tensor read(const std::string& name, const std::vector<int64_t>& shape,
+                  at::ScalarType dtype) override {
+    if (const ExpertParts parts = parts_of(name); !parts.views.empty()) {
+      for (const io::TensorView& part : parts.views) read_.insert(part.name);
+      return read_expert(*experts_.find(name), parts, dtype);
+    }
+    const io::TensorView* view = file_.find(name);
+    // Tied matrices may lie under either name.
+    if (!view && name == embedding_ && architecture_.tied_embeddings) view = file_.find(head_);
+    if (!view)
+      fail<FormatError>("{}: the weights must hold a tensor {}", place_, layout_.in_files(name));
+    require_not_packed(*view, name);
+    read_.insert(name);
+    if (layout_.is_by_inputs(name))
+      return read_tensor(*view, {shape[1], shape[0]}, dtype).t().contiguous();
+    return read_tensor(*view, shape, dtype);
+  }
+
+  std::unique_ptr<quant::FrozenWeight> read_packed(const std::string& module, int64_t out,
+                                                   int64_t in,
+                                                   const quant::QuantizationOptions& options,
+                                                   at::Device device) override {
+    if (!stored_ || !quant::is_bitsandbytes_module(file_, module)) return nullptr;
+    require_stored_quantization(options, *stored_, place_);
+    const bool as_stored = options.method == "as_stored";
+    const quant::Int8Products products{options.method == "int8_weight_only",
+                                       as_stored ? stored_->threshold : options.threshold};
+    return quant::read_bitsandbytes_module(file_, module, quant::WeightShape::matrix(out, in),
+                                           products, device, read_);
+  }
+
+  at::ScalarType dtype() const override {
+    // Packed bytes may be stored as numbers of any type.
+    std::vector<io::TensorView> plain;
+    std::ranges::copy_if(file_.tensors, std::back_inserter(plain), [&](const io::TensorView& t) {
+      return file_.find(t.name + ".absmax") == nullptr;
+    });
+    return matrices_dtype(plain);
+  }
+
+  std::string packing(const std::string& module) const override {
+    return quant::is_bitsandbytes_module(file_, module) ? "bitsandbytes' layout" : "";
+  }
+
+  std::vector<std::string> unread() const override {
+    std::vector<std::string> names = names_but(file_.tensors, read_);
+    // The second copy of tied embeddings.
+    std::erase_if(names, [this](const std::string& name) {
+      return architecture_.tied_embeddings && name == head_;
+    });
+    return names;
+  }
+
+ private:
+  // Of an expert whose tensor is no tensor of the file.
+  ExpertParts parts_of(const std::string& name) const {
+    const ExpertTensor* expert = experts_.find(name);
+    if (!expert || file_.find(name)) return {};
+    return in_hugging_face(*expert, [this](const std::string& n) { return file_.find(n); });
+  }
+
+  // Packed tensors in a directory whose config.json does not say so.
+  void require_not_packed(const io::TensorView& view, const std::string& name) const {
+    const std::string module = name.substr(0, name.rfind('.'));
+    if (view.dtype == io::DType::kU32 && file_.find(module + ".scales"))
+      fail<FormatError>(
+          "{}: tensor {} is packed with scales beside it, as MLX does, which this program does not "
+          "read; give the original 16-bit model",
+          view.file, name);
+    if (!stored_ && name.ends_with(".weight") && quant::is_bitsandbytes_module(file_, module))
+      fail<FormatError>(
+          "{}: tensor {} is packed ({}), but config.json has no quantization_config that says how; "
+          "take it from the directory that the weights were saved in",
+          view.file, name, io::dtype_name(view.dtype));
+  }
+
+  // MLX keeps its own packing under another key, in tensors of transformers' names.
+  static void require_known_packing(const io::JsonNode& json) {
+    const auto mlx = json.find("quantization");
+    if (!mlx) return;
+    fail<FormatError>(
+        "{}: the weights are quantized by MLX, which this program does not read; give the original "
+        "16-bit model, or convert it back with mlx_lm.convert --dequantize",
+        mlx->place());
+  }
+
+  // As transformers 5: a head of its own is used though config.json ties it to the embedding.
+  void part_different_embeddings() {
+    const io::TensorView* head = file_.find(head_);
+    const io::TensorView* embedding = file_.find(embedding_);
+    if (!architecture_.tied_embeddings || !head || !embedding || same_values(*head, *embedding))
+      return;
+    architecture_.tied_embeddings = false;
+    log::warning_once(
+        "{}: config.json says tie_word_embeddings true, but {} differs from {}; both are used, as "
+        "transformers does. Say tie_word_embeddings false to make them agree",
+        place_, head_, embedding_);
+  }
+
+  // Biases that lie in the file are used where config.json leaves the question open.
+  void take_stored_biases(const io::JsonNode& json) {
+    for (int64_t layer = 0; layer < architecture_.num_layers(); ++layer)
+      architecture_.decoder.block(layer).edit_each_linear([&](LinearSpec& linear) {
+        const io::TensorView* stored =
+            file_.find(architecture_.module(layer, linear.names) + ".bias");
+        if (stored && !linear.bias) take_stored_bias(json, *stored, linear);
+      });
+  }
+
+  void take_stored_bias(const io::JsonNode& json, const io::TensorView& stored,
+                        LinearSpec& linear) const {
+    if (linear.bias_key.empty())
+      fail<FormatError>("{} holds {}, but the layer has no bias in the model family {}",
+                        stored.file, stored.name, architecture_.family);
+    if (const auto said = json.find(linear.bias_key))
+      fail<FormatError>(
+          "{} is false, but {} holds {}; say true to use the biases, or take them out of the file",
+          said->place(), stored.file, stored.name);
+    linear.bias = true;
+    log::warning_once("{}: {} is not in config.json, and the file holds {}: the biases are used",
+                      place_, linear.bias_key, stored.name);
+  }
+
+  static bool same_values(const io::TensorView& a, const io::TensorView& b) {
+    if (a.shape != b.shape) return false;
+    if (a.dtype == b.dtype && std::ranges::equal(a.bytes, b.bytes)) return true;
+    return at::equal(read_tensor(a, a.shape, at::kFloat), read_tensor(b, b.shape, at::kFloat));
+  }
+
+  std::string head_, embedding_;  // tensors
+  io::TensorFile file_;
+  std::optional<quant::QuantizationOptions> stored_;
+  std::set<std::string> read_;
+  FileLayout layout_;
+  ExpertTensors experts_;
+};
+
+}  // namespace
+
+std::unique_ptr<WeightSource> open_hugging_face_directory(const std::string& directory) {
+  return std::make_unique<HuggingFaceDirectory>(directory);
+}
+
+}  // namespace qlora::model
