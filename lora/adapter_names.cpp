@@ -39,7 +39,8 @@ std::string peft_tensor_name(const std::string& stored) {
   erase_prefix(name, "module.");
   const bool is_marked = name.starts_with(kPrefix);
   erase_prefix(name, kPrefix);
-  constexpr std::string_view kRoots[] = {"model.", "lm_head.", "transformer.", "gpt_neox."};
+  constexpr std::string_view kRoots[] = {"model.",   "lm_head.", "transformer.", "gpt_neox.",
+                                         "encoder.", "decoder.", "shared."};
   const bool is_known =
       std::ranges::any_of(kRoots, [&](auto root) { return name.starts_with(root); });
   if (!is_marked && !is_known) return stored;

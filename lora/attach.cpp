@@ -161,7 +161,7 @@ int64_t AdapterSet::fill_slots(const LoraOptions& options, const TrainableParts&
 
 AdapterSet::AdapterSet(const LoraOptions& options, const TrainableParts& parts,
                        at::ScalarType compute, uint64_t seed, const GivenFactors& given)
-    : names_(parts.names), bfloat16_(options.dtype == "bfloat16") {
+    : names_(parts.names), bfloat16_(options.dtype == "bfloat16"), has_encoder_(parts.has_encoder) {
   at::NoGradGuard no_grad;
   SlotsInTheFilling slots(parts);
   if (parts.embedding != nullptr)

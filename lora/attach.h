@@ -52,6 +52,8 @@ class AdapterSet {
   }
   // Whether an adapted layer is a Conv1D (LoraLinear::stored_by_inputs): PEFT's fan_in_fan_out.
   bool fan_in_fan_out() const { return fan_in_fan_out_; }
+  // TrainableParts::has_encoder.
+  bool has_encoder() const { return has_encoder_; }
   const std::vector<TargetMatch>& matches() const { return matches_; }
   const TrainedEmbeddings& embeddings() const { return embeddings_; }
   const EmbeddingNames& names() const { return names_; }  // of embedding and head
@@ -99,7 +101,7 @@ class AdapterSet {
   EmbeddingNames names_;
   bool fp32_products_ = false;  // for the group that is being placed
   int64_t placed_ = 0;
-  bool bfloat16_ = false, fan_in_fan_out_ = false;
+  bool bfloat16_ = false, fan_in_fan_out_ = false, has_encoder_ = false;
   std::vector<AdapterTensor> tensors_;
   std::vector<std::pair<std::string, std::string>> copies_;
   std::vector<std::pair<std::string, const quant::FrozenWeight*>> frozen_beside_;

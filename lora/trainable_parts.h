@@ -24,6 +24,7 @@ struct TrainableParts {
   Embedding* embedding = nullptr;
   bool tied = false;                                       // head and embedding are one matrix
   std::vector<std::pair<std::string, NormWeight*>> norms;  // by module path
+  bool has_encoder = false;  // an encoder-decoder model: PEFT's SEQ_2_SEQ_LM, else CAUSAL_LM
   // Parts of the model that are not trained here have modules of the same last names (the vision
   // tower of a multimodal model).
   bool names_are_shared = false;

@@ -31,7 +31,10 @@ LinearSpec ExpertsSpec::of_expert(const LinearSpec& linear, int64_t expert) cons
 }
 
 std::vector<std::vector<LinearSpec>> Branch::groups() const {
-  if (const AttentionSpec* a = attention()) return {a->in, {a->out}};
+  if (const AttentionSpec* a = attention()) {
+    if (a->shape.cross) return {a->in, a->of_encoder, {a->out}};
+    return {a->in, {a->out}};
+  }
   if (const MlpSpec* m = mlp()) return {m->in, {m->out}};
   const ExpertsSpec& e = *experts();
   std::vector<std::vector<LinearSpec>> all = {{e.router}};
@@ -61,7 +64,8 @@ StackSpec stack_of(BlockSpec block, int64_t num_layers, NormSpec final_norm) {
 }
 
 std::string Architecture::module(int64_t layer, const TensorNames& names) const {
-  return fmt::format("{}{}.{}", decoder.prefix.hugging_face, layer, names.hugging_face);
+  return fmt::format("{}{}.{}", stack_of(layer).prefix.hugging_face, index_in_stack(layer),
+                     names.hugging_face);
 }
 
 std::vector<std::string> Architecture::linear_modules() const {

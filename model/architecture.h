@@ -5,21 +5,25 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "lora/embedding_names.h"
 #include "model/alibi.h"
 #include "model/block_spec.h"
+#include "model/relative_bias.h"
 #include "model/rope_config.h"
 
 namespace qlora::model {
 
-// The decoder's blocks. Most models have one kind, Gemma 2 two: every other block has a window.
+// The blocks of a decoder or an encoder. Most models have one kind, Gemma 2 two: every other block
+// has a window.
 struct StackSpec {
   TensorNames prefix = {"model.layers.", "blk."};
   std::vector<BlockSpec> kinds;
   std::vector<uint8_t> kind_of;  // of each layer, an index into kinds
   NormSpec final_norm;
+  RelativeBiasSpec relative_bias = {};  // of attentions whose shape says so (T5)
 
   int64_t num_layers() const { return static_cast<int64_t>(kind_of.size()); }
   const BlockSpec& block(int64_t layer) const { return kinds[kind_of[static_cast<size_t>(layer)]]; }
@@ -54,6 +58,12 @@ struct FileName {
   std::string module, file;
 };
 
+// What the decoder of a model with an encoder reads: the tokens that it is to give, one behind the
+// other, with `start` in front of them and `pad` in place of those that are not trained.
+struct DecoderTokens {
+  int32_t start = 0, pad = 0;
+};
+
 // Queries far in a document are larger, so that the softmax over many keys stays as sharp: times
 // 1 + beta ln(1 + floor(position / step)) (Llama 4, Ministral 3).
 struct QueryScaling {
@@ -65,14 +75,18 @@ struct Architecture {
   int64_t vocab_size = 0, hidden_size = 0;
   int64_t max_positions = 2048;
   EmbeddingSpec embedding;
+  StackSpec encoder = {};  // T5; without layers: there is none
   StackSpec decoder;
-  LinearSpec head_projection = {};  // of what the head reads (OPT-350m)
-  LinearSpec head;                  // "lm_head" [vocab_size, embedding.width]
+  DecoderTokens decoder_tokens = {};  // with an encoder
+  LinearSpec head_projection = {};    // of what the head reads (OPT-350m)
+  LinearSpec head;                    // "lm_head" [vocab_size, embedding.width]
   std::vector<FileName> file_names = {};
   bool tied_embeddings = false;  // head and embedding are one matrix
   double logit_multiplier = 1;   // of the head's products
   double logit_softcap = 0;      // cap tanh(logit / cap); 0: none
-  bool is_multimodal = false;    // the text part of a model that reads images, too
+  // Tensors that files may hold beside the embedding, equal to it.
+  std::vector<std::string> embedding_copies = {};
+  bool is_multimodal = false;  // the text part of a model that reads images, too
   // PEFT takes all-linear, and the names of an expert's matrices among the targets, for attention,
   // router and experts of such a model alone (expert_targets.h).
   bool targets_mean_experts = false;
@@ -80,8 +94,21 @@ struct Architecture {
   AlibiSpec alibi = {};              // of attentions whose shape says position_bias
   QueryScaling query_scaling = {};   // of attentions that say scales_queries
 
-  int64_t num_layers() const { return decoder.num_layers(); }
-  const BlockSpec& block(int64_t layer) const { return decoder.block(layer); }
+  bool has_encoder() const { return encoder.num_layers() > 0; }
+  // Of encoder and decoder. Layers are counted through both, the encoder's first.
+  int64_t num_layers() const { return encoder.num_layers() + decoder.num_layers(); }
+  const StackSpec& stack_of(int64_t layer) const {
+    return layer < encoder.num_layers() ? encoder : decoder;
+  }
+  int64_t index_in_stack(int64_t layer) const {
+    return layer < encoder.num_layers() ? layer : layer - encoder.num_layers();
+  }
+  const BlockSpec& block(int64_t layer) const {
+    return stack_of(layer).block(index_in_stack(layer));
+  }
+  BlockSpec& block(int64_t layer) {
+    return const_cast<BlockSpec&>(std::as_const(*this).block(layer));
+  }
   // In tokens: as many positions as were learned, or any number.
   int64_t longest_document() const {
     const PositionSpec& learned = embedding.positions;
@@ -111,7 +138,8 @@ void for_each_linear(const Architecture& architecture, const Visit& visit) {
   visit_outer(architecture.head_projection);
 }
 
-// The same with visit(module, norm) for the norms: the embedding's, those of the blocks, the last.
+// The same with visit(module, norm) for the norms: the embedding's, those of the blocks, those
+// behind the stacks.
 template <typename Visit>
 void for_each_norm(const Architecture& architecture, const Visit& visit) {
   if (const NormSpec& first = architecture.embedding.norm; first.present())
@@ -119,8 +147,8 @@ void for_each_norm(const Architecture& architecture, const Visit& visit) {
   for (int64_t layer = 0; layer < architecture.num_layers(); ++layer)
     architecture.block(layer).for_each_norm(
         [&](const NormSpec& norm) { visit(architecture.module(layer, norm.names), norm); });
-  if (architecture.decoder.final_norm.present())
-    visit(architecture.decoder.final_norm.names.hugging_face, architecture.decoder.final_norm);
+  for (const StackSpec* stack : {&architecture.encoder, &architecture.decoder})
+    if (stack->final_norm.present()) visit(stack->final_norm.names.hugging_face, stack->final_norm);
 }
 
 }  // namespace qlora::model

@@ -47,12 +47,13 @@ at::Tensor cached(const AttentionCall& call, int64_t layer) {
   const auto& cu = call.context.cu_seqlens;
   const int64_t sequences = static_cast<int64_t>(cu.size()) - 1;
   at::Tensor out = at::empty(q.sizes(), q.options());
-  if (q.is_cpu() && q.size(0) == sequences) {  // one new token each
+  const bool by_kernels = q.is_cpu() && !s.relative_bias;
+  if (by_kernels && q.size(0) == sequences) {  // one new token each
     cache.append_one_each(layer, k, v);
     with_elements(out, [&](auto* y) { decode_cpu<ElementOf<decltype(y)>>(q, call, layer, out); });
     return out;
   }
-  const auto attend = q.is_cpu() ? continue_on_cpu : composed_document;
+  const auto attend = by_kernels ? continue_on_cpu : composed_document;
   for (int64_t i = 0; i < sequences; ++i) {
     const int64_t begin = cu[static_cast<size_t>(i)], rows = cu[static_cast<size_t>(i) + 1] - begin;
     cache.append(layer, i, k.narrow(0, begin, rows), v.narrow(0, begin, rows));
@@ -87,6 +88,12 @@ void check_additions(const AttentionCall& call, int64_t longest) {
   check(!s.sinks || (call.sinks.defined() && call.sinks.scalar_type() == at::kFloat &&
                      call.sinks.dim() == 1 && call.sinks.size(0) == s.heads),
         "attention: needs sinks in float32 [{}]", s.heads);
+  const at::Tensor& relative = call.context.relative_bias;
+  check(!s.relative_bias ||
+            (relative.defined() && relative.scalar_type() == at::kFloat && relative.dim() == 2 &&
+             relative.size(0) == s.heads && relative.size(1) >= 2 * longest - 1),
+        "attention: needs a bias by distance in float32 [{}, {} or more]", s.heads,
+        2 * longest - 1);
 }
 
 }  // namespace
@@ -112,7 +119,10 @@ at::Tensor attention(const std::vector<at::Tensor>& qkv, const AttentionShape& s
   check_widths(qkv, shape);
   AttentionCall call{qkv, shape, rotary, context};
   if (shape.sinks) call.sinks = context.sinks.at(static_cast<size_t>(layer));
-  if (shape.position_bias || shape.sinks) check_additions(call, context.most_keys());
+  check(!shape.cross || context.key_seqlens.size() == context.cu_seqlens.size(),
+        "attention: each document needs a text whose keys it sees");
+  if (shape.position_bias || shape.sinks || shape.relative_bias)
+    check_additions(call, context.most_keys());
   if (context.cache) {
     at::NoGradGuard no_grad;
     return cached(call, layer);

@@ -26,6 +26,12 @@ struct AttentionContext {
   // fp32 [heads] of each layer, of those whose shape says sinks: a logit that takes probability and
   // gives no value (gpt-oss).
   std::vector<at::Tensor> sinks = {};
+  // fp32 [heads, 2 reach - 1] on the model's device, of layers whose shape says relative_bias: what
+  // relative_bias.h gives for a reach of most_keys() or more.
+  at::Tensor relative_bias = {};
+  // Of layers whose shape says cross: document d sees rows [key_seqlens[d], key_seqlens[d + 1]) of
+  // the keys and values that it is given.
+  std::vector<int32_t> key_seqlens = {};
 
   int64_t longest() const;    // tokens of the longest document
   int64_t most_keys() const;  // of it, with those that the cache has

@@ -29,13 +29,16 @@ struct AttentionShape {
   bool causal = true;  // a query sees no key behind it
   bool position_bias = false;  // AttentionContext::position_bias is added (ALiBi)
   bool sinks = false;          // AttentionContext::sinks take probability and give no value
+  bool relative_bias = false;  // AttentionContext::relative_bias is added (T5)
+  bool cross = false;          // keys and values are another text's: AttentionContext::key_seqlens
   HeadLayout layout = {};      // used where q, k and v are one tensor
 
   int64_t share() const { return heads / kv_heads; }                   // query heads of a key head
   int64_t width() const { return (heads + 2 * kv_heads) * head_dim; }  // of a row of q, k and v
   // Nothing but products, the causal mask and the softmax.
   bool is_plain() const {
-    return softcap == 0 && window == 0 && causal && !position_bias && !sinks;
+    return softcap == 0 && window == 0 && causal && !position_bias && !sinks && !relative_bias &&
+           !cross;
   }
 };
 

@@ -37,6 +37,7 @@ std::vector<const lora::LinearGroup*> BranchWeights::groups() const {
     add(expert.down);
   }
   add(in);
+  add(of_encoder);
   add(out);
   add(shared_gate);
   return all;
@@ -60,6 +61,7 @@ void BranchWeights::set_groups(const Branch& spec, std::vector<lora::LinearGroup
     return;
   }
   take(in);
+  if (spec.attention() && spec.attention()->shape.cross) take(of_encoder);
   take(out);
 }
 

@@ -17,8 +17,9 @@ struct ExpertWeights {
 
 struct BranchWeights {
   lora::NormWeight before, after, sum, q_norm, k_norm;
-  at::Tensor sinks;           // fp32 [heads] of an attention that has them
-  lora::LinearGroup in, out;  // what reads the branch's input; what ends in the stream
+  at::Tensor sinks;              // fp32 [heads] of an attention that has them
+  lora::LinearGroup in, out;     // what reads the branch's input; what ends in the stream
+  lora::LinearGroup of_encoder;  // what cross-attention reads the encoder's output by
   // Of experts, where `in` and `out` are the shared one's, if there is one.
   lora::LinearGroup router, shared_gate;
   std::vector<ExpertWeights> experts;

@@ -31,13 +31,14 @@ at::Tensor times(const at::Tensor& x, double factor) { return factor == 1 ? x : 
 class BlockRun {
  public:
   BlockRun(const BlockSpec& spec, const Block& block, int64_t layer, const BlockPass& pass,
-           const lora::ForwardContext& context, bool output_unused)
+           const lora::ForwardContext& context, bool output_unused, const at::Tensor& encoded)
       : spec_(spec),
         block_(block),
         layer_(layer),
         pass_(pass),
         context_(context),
-        output_unused_(output_unused) {}
+        output_unused_(output_unused),
+        encoded_(encoded) {}
 
   Stream run(Stream stream) {
     Entry entry;
@@ -116,9 +117,22 @@ class BlockRun {
       for (at::Tensor& x : qkv) x = clip(x, spec.clamp);
     if (spec.scales_queries && pass_.query_factors.defined())
       qkv.front() = qkv.front() * pass_.query_factors.to(qkv.front().scalar_type());
+    if (spec.shape.cross) {
+      for (at::Tensor& x : keys_and_values(weights)) qkv.push_back(std::move(x));
+      return attention(qkv, spec.shape, nullptr, pass_.cross, layer_);
+    }
     const RotaryTable* rotary =
         spec.rotary == kNotRotated ? nullptr : &pass_.rotaries[static_cast<size_t>(spec.rotary)];
     return attention(qkv, spec.shape, rotary, pass_.attention, layer_);
+  }
+
+  // Of the encoder's output. A cache has them from the first tokens on.
+  std::vector<at::Tensor> keys_and_values(const BranchWeights& weights) const {
+    KvCache* cache = pass_.attention.cache;
+    if (cache && !encoded_.defined()) return cache->encoded(layer_);
+    std::vector<at::Tensor> made = weights.of_encoder.forward(encoded_, context_);
+    if (cache) cache->keep_encoded(layer_, made);
+    return made;
   }
 
   // Gated if there are two inputs, or both are halves of one.
@@ -200,6 +214,7 @@ class BlockRun {
   const BlockPass& pass_;
   const lora::ForwardContext& context_;
   bool output_unused_;
+  const at::Tensor& encoded_;
 };
 
 }  // namespace
@@ -211,9 +226,9 @@ bool Stream::requires_grad() const {
 }
 
 Stream block_forward(const BlockSpec& spec, const Block& block, int64_t layer, Stream stream,
-                     const BlockPass& pass, const lora::ForwardContext& context,
-                     bool output_unused) {
-  return BlockRun(spec, block, layer, pass, context, output_unused).run(std::move(stream));
+                     const BlockPass& pass, const lora::ForwardContext& context, bool output_unused,
+                     const at::Tensor& encoded) {
+  return BlockRun(spec, block, layer, pass, context, output_unused, encoded).run(std::move(stream));
 }
 
 }  // namespace qlora::model

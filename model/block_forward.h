@@ -21,6 +21,7 @@ struct Stream {
 // What the blocks of a pass share.
 struct BlockPass {
   AttentionContext attention;
+  AttentionContext cross = {};        // of cross-attention, whose cache is attention's
   std::vector<RotaryTable> rotaries;  // as Architecture::rotaries
   // fp32 [tokens, 1] by Architecture::query_scaling; undefined where all are 1.
   at::Tensor query_factors;
@@ -29,9 +30,10 @@ struct BlockPass {
 };
 
 // `layer` indexes the cache. `output_unused`: of what is returned only the gradient counts, its
-// values are unspecified.
+// values are unspecified. `encoded`: the encoder's output, [its tokens, hidden] in the compute
+// dtype, for cross-attention; undefined where the cache has what becomes of it.
 Stream block_forward(const BlockSpec& spec, const Block& block, int64_t layer, Stream stream,
                      const BlockPass& pass, const lora::ForwardContext& context,
-                     bool output_unused = false);
+                     bool output_unused = false, const at::Tensor& encoded = {});
 
 }  // namespace qlora::model

@@ -76,6 +76,7 @@ class BranchNodes {
       nodes.push_back(last_product(a->out, nullptr));
       nodes.push_back(attention(*a));
       if (a->q_norm.present()) nodes.push_back(head_norms(*a));
+      if (a->shape.cross) nodes.push_back(encoder_products(*a));
       nodes.push_back(first_products(a->in));
     } else {
       add_mlp(*branch_.mlp(), nodes);
@@ -160,14 +161,23 @@ class BranchNodes {
   NodeMemory attention(const AttentionSpec& a) const {
     const int64_t c = p_.compute_bytes, q = a.queries(), k = a.keys();
     // Capped scores and the softmax of them, where no kernel spares them.
-    const int64_t scores = p_.flash || a.shape.is_plain() ? 0 : 2 * a.shape.heads * p_.longest;
+    const bool alone = a.shape.relative_bias || a.shape.cross;  // the softmax
+    const int64_t scores =
+        p_.flash || a.shape.is_plain() ? 0 : (alone ? 1 : 2) * a.shape.heads * p_.longest;
     return {"attention",
             {{"rotated queries and keys, values", q + 2 * k, c},
              {"output, which is the next product's input", q, c},
              {"sums of the softmax", a.shape.heads, kFloat},
              {"scores", scores, kFloat}},
             residual_ + held_ + c * (2 * q + 2 * k) + fused_backward_bytes(a, p_) +
-                float_copies(a, p_) + kFloat * scores};
+                float_copies(a, p_) + kFloat * (alone ? 2 : 1) * scores};
+  }
+
+  // Of cross-attention; their input is the encoder's output, which all layers share.
+  NodeMemory encoder_products(const AttentionSpec& a) const {
+    const int64_t c = p_.compute_bytes;
+    return {a.of_encoder.front().names.hugging_face, products(use_.of_encoder),
+            residual_ + held_ + c * (2 * a.keys() + (copies_ + 1) * p_.hidden)};
   }
 
   NodeMemory head_norms(const AttentionSpec& a) const {
@@ -219,7 +229,9 @@ class BranchNodes {
 
 GroupUse* BranchUse::of_group(const Branch& branch, size_t index) {
   const ExpertsSpec* experts = branch.experts();
-  if (!experts) return index == 0 ? &in : &out;
+  if (!experts && index > 0)
+    return index == 1 && branch.attention() && branch.attention()->shape.cross ? &of_encoder : &out;
+  if (!experts) return &in;
   const auto shared = static_cast<size_t>(1 + 2 * experts->routing.experts);
   if (index == 0) return &router;
   if (index == 1) return &expert_in;

@@ -20,9 +20,11 @@ struct GroupUse {
 struct BranchUse {
   GroupUse in, out;                                       // of experts, those of the shared one
   GroupUse router = {}, expert_in = {}, expert_out = {};  // the latter of one expert
+  GroupUse of_encoder = {};                               // of cross-attention's keys and values
 
   bool any() const {
-    return in.trained || out.trained || router.trained || expert_in.trained || expert_out.trained;
+    return in.trained || of_encoder.trained || out.trained || router.trained || expert_in.trained ||
+           expert_out.trained;
   }
   // Of group `index` of Branch::groups(); null for those of all experts but the first, which are
   // alike, and of the shared expert's gate.

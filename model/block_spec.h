@@ -13,6 +13,7 @@
 //   GPT-J, Falcon-7B, Phi-2, Cohere          [norm attention] beside [mlp of the same normed
 //   stream]
 //   Mixtral, Qwen2-MoE, gpt-oss              [norm attention] [norm experts]
+//   T5's decoder                             [norm attention] [norm cross-attention] [norm mlp]
 #pragma once
 
 #include <cstdint>
@@ -57,6 +58,7 @@ struct AttentionSpec {
   bool scales_queries = false;        // by Architecture::query_scaling
   NormSpec q_norm = {}, k_norm = {};  // before the rotation, of each head or of a whole row
   std::vector<LinearSpec> in;         // q, k and v, or one that gives all three
+  std::vector<LinearSpec> of_encoder = {};  // k and v, where shape.cross; `in` is q
   LinearSpec out;
 
   int64_t queries() const { return shape.heads * shape.head_dim; }  // of a token, in numbers
@@ -78,9 +80,9 @@ struct Branch {
   const AttentionSpec* attention() const { return std::get_if<AttentionSpec>(&mixer); }
   const MlpSpec* mlp() const { return std::get_if<MlpSpec>(&mixer); }
   const ExpertsSpec* experts() const { return std::get_if<ExpertsSpec>(&mixer); }
-  // The linear layers, those that share an input together: what reads the branch's input and what
-  // gives its output; of experts the router, those two of each expert, and of the shared one, whose
-  // gate is last.
+  // The linear layers, those that share an input together: what reads the branch's input, what
+  // reads the encoder's output, and what gives the branch's; of experts the router, those two of
+  // each expert, and of the shared one, whose gate is last.
   std::vector<std::vector<LinearSpec>> groups() const;
   // What the last product reads, of one token.
   int64_t out_width() const;
@@ -146,6 +148,7 @@ void BlockSpec::edit_each_linear(const Visit& visit) {
       if (experts->shared) visit_all(*experts->shared);
     } else if (auto* attention = std::get_if<AttentionSpec>(&branch.mixer)) {
       visit_all(*attention);
+      for (LinearSpec& linear : attention->of_encoder) visit(linear);
     } else {
       visit_all(std::get<MlpSpec>(branch.mixer));
     }

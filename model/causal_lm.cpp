@@ -11,6 +11,7 @@
 #include "lora/whole_modules.h"
 #include "model/base_hash.h"
 #include "model/block_forward.h"
+#include "model/kv_cache.h"
 #include "model/norm.h"
 #include "model/recompute.h"
 
@@ -42,8 +43,10 @@ CausalLm::~CausalLm() = default;
 
 std::vector<int64_t> CausalLm::cache_widths() const {
   std::vector<int64_t> widths;
-  for (int64_t layer = 0; layer < architecture_.num_layers(); ++layer)
-    widths.push_back(block(layer).attention().keys());
+  for (int64_t layer = 0; layer < architecture_.num_layers(); ++layer) {
+    const bool encodes = layer < architecture_.encoder.num_layers();
+    widths.push_back(encodes ? 0 : block(layer).attention().keys());
+  }
   return widths;
 }
 
@@ -71,12 +74,29 @@ std::shared_ptr<const BlockPass> CausalLm::pass_of(const ForwardInput& input) {
   if (device_.is_cuda())
     pass->attention.boundaries = at::tensor(input.cu_seqlens, at::kInt).to(device_);
   pass->attention.position_bias = position_bias(pass->attention);
+  pass->attention.relative_bias =
+      decoder_bias.by_distance(architecture_.decoder.relative_bias, pass->attention.most_keys());
+  if (architecture_.has_encoder())
+    pass->cross = {.cu_seqlens = input.cu_seqlens,
+                   .key_seqlens = input.source.cu_seqlens.empty() && input.cache
+                                      ? input.cache->encoded_seqlens()
+                                      : input.source.cu_seqlens};
   for (const Block& layer : layers)
     for (const BranchWeights& branch : layer.branches)
       if (branch.sinks.defined()) pass->attention.sinks.push_back(branch.sinks);
   for (const Rotary& rotary : rotaries_)
     pass->rotaries.push_back(rotary.at_positions(input.positions, input.cu_seqlens));
   pass->query_factors = query_factors(architecture_.query_scaling, input.positions, device_);
+  pass->compute = compute_;
+  pass->narrow_gates = narrow_gates;
+  return pass;
+}
+
+std::shared_ptr<const BlockPass> CausalLm::pass_of(const SourceTexts& source) {
+  auto pass = std::make_shared<BlockPass>();
+  pass->attention = {source.cu_seqlens};
+  pass->attention.relative_bias =
+      encoder_bias.by_distance(architecture_.encoder.relative_bias, pass->attention.longest());
   pass->compute = compute_;
   pass->narrow_gates = narrow_gates;
   return pass;
@@ -102,37 +122,73 @@ Stream CausalLm::first_stream(const ForwardInput& input, const lora::ForwardCont
   return {x, at::Tensor()};
 }
 
+void CausalLm::require_tokens(const std::vector<int32_t>& tokens) const {
+  for (const int32_t token : tokens)  // a GPU would read past the matrix
+    check(token >= 0 && token < architecture_.vocab_size,
+          "CausalLm: the model has {} tokens, not token {}", architecture_.vocab_size, token);
+}
+
+Stream CausalLm::through_layers(int64_t begin, int64_t end, Stream stream,
+                                const std::shared_ptr<const BlockPass>& pass,
+                                const ForwardInput& input, const at::Tensor& encoded) {
+  const lora::ForwardContext shared = context(input);
+  const bool with_grad = at::GradMode::is_enabled();
+  const bool encoder_is_trained = encoded.defined() && encoded.requires_grad();
+  for (int64_t index = begin; index < end; ++index) {
+    const BlockSpec& spec = block(index);
+    const Block& weights = layers[static_cast<size_t>(index)];
+    const at::Tensor anchor = with_grad ? weights.anchor(spec) : at::Tensor();
+    const bool differentiable =
+        with_grad && (anchor.defined() || stream.requires_grad() || encoder_is_trained);
+    lora::ForwardContext own = shared;
+    if (!differentiable || !input.recompute_layers.contains(index)) {
+      own.remakes_inputs = with_grad && input.training;
+      stream = block_forward(spec, weights, index, stream, *pass, own, false, encoded);
+      continue;
+    }
+    const auto summed = [=, &spec, &weights](const at::Tensor& residual, const at::Tensor& memory) {
+      const bool again = at::GradMode::is_enabled();
+      return block_forward(spec, weights, index, {residual, at::Tensor()}, *pass, own, again,
+                           memory)
+          .sum();
+    };
+    const at::Tensor residual = stream.sum();
+    stream = {recompute(residual, encoded, anchor.defined() ? anchor : residual, summed),
+              at::Tensor()};
+  }
+  return stream;
+}
+
+at::Tensor CausalLm::encode(const ForwardInput& input) {
+  const bool is_cached = input.cache && !input.cache->encoded_seqlens().empty();
+  if (!architecture_.has_encoder() || is_cached) return {};
+  const SourceTexts& source = input.source;
+  const auto num_tokens = static_cast<int64_t>(source.tokens.size());
+  check(num_tokens > 0 && source.cu_seqlens.size() == input.cu_seqlens.size() &&
+            source.cu_seqlens.back() == num_tokens,
+        "CausalLm: each of the {} documents needs a source; they have {} tokens",
+        input.cu_seqlens.size() - 1, num_tokens);
+  require_tokens(source.tokens);
+  const Stream stream =
+      through_layers(0, architecture_.encoder.num_layers(),
+                     {lora::embed(embedding, source.tokens, input.adapters_enabled), at::Tensor()},
+                     pass_of(source), input, at::Tensor());
+  if (input.cache) input.cache->set_encoded_seqlens(source.cu_seqlens);
+  return add_norm(stream.residual, stream.delta, encoder_norm,
+                  architecture_.encoder.final_norm.rule, compute_, input.adapters_enabled)
+      .normed;
+}
+
 at::Tensor CausalLm::hidden(const ForwardInput& input) {
   const auto num_tokens = static_cast<int64_t>(input.tokens.size());
   check(num_tokens > 0 && input.positions.size() == input.tokens.size() &&
             input.cu_seqlens.size() >= 2 && input.cu_seqlens.back() == num_tokens,
         "CausalLm: positions and cu_seqlens must describe the {} tokens", num_tokens);
-  for (const int32_t token : input.tokens)  // a GPU would read past the matrix
-    check(token >= 0 && token < architecture_.vocab_size,
-          "CausalLm: the model has {} tokens, not token {}", architecture_.vocab_size, token);
+  require_tokens(input.tokens);
+  const at::Tensor encoded = encode(input);
   const lora::ForwardContext shared = context(input);
-  Stream stream = first_stream(input, shared);
-  const std::shared_ptr<const BlockPass> pass = pass_of(input);
-  const bool with_grad = at::GradMode::is_enabled();
-  for (size_t i = 0; i < layers.size(); ++i) {
-    const auto index = static_cast<int64_t>(i);
-    const BlockSpec& spec = block(index);
-    const Block& weights = layers[i];
-    const at::Tensor anchor = with_grad ? weights.anchor(spec) : at::Tensor();
-    const bool differentiable = with_grad && (anchor.defined() || stream.requires_grad());
-    lora::ForwardContext own = shared;
-    if (!differentiable || !input.recompute_layers.contains(index)) {
-      own.remakes_inputs = with_grad && input.training;
-      stream = block_forward(spec, weights, index, stream, *pass, own);
-      continue;
-    }
-    const auto summed = [=, &spec, &weights](const at::Tensor& residual) {
-      const bool again = at::GradMode::is_enabled();
-      return block_forward(spec, weights, index, {residual, at::Tensor()}, *pass, own, again).sum();
-    };
-    const at::Tensor residual = stream.sum();
-    stream = {recompute(residual, anchor.defined() ? anchor : residual, summed), at::Tensor()};
-  }
+  Stream stream = through_layers(architecture_.encoder.num_layers(), architecture_.num_layers(),
+                                 first_stream(input, shared), pass_of(input), input, encoded);
   if (input.cache)
     for (int64_t s = 0; s + 1 < static_cast<int64_t>(input.cu_seqlens.size()); ++s)
       input.cache->advance(s, input.cu_seqlens[static_cast<size_t>(s) + 1] -
@@ -192,6 +248,7 @@ lora::TrainableParts CausalLm::parts() {
   parts.names = architecture_.embedding_names();
   parts.tied = architecture_.tied_embeddings;
   parts.names_are_shared = architecture_.is_multimodal;
+  parts.has_encoder = architecture_.has_encoder();
   if (const NormSpec& first = architecture_.embedding.norm; first.present())
     parts.norms.emplace_back(first.names.hugging_face, &embedding_norm);
   for (int64_t layer = 0; layer < architecture_.num_layers(); ++layer)
@@ -199,6 +256,8 @@ lora::TrainableParts CausalLm::parts() {
                 [&](const NormSpec& spec, lora::NormWeight& norm) {
                   parts.norms.emplace_back(architecture_.module(layer, spec.names), &norm);
                 });
+  if (const NormSpec& last = architecture_.encoder.final_norm; last.present())
+    parts.norms.emplace_back(last.names.hugging_face, &encoder_norm);
   if (const NormSpec& last = architecture_.decoder.final_norm; last.present())
     parts.norms.emplace_back(last.names.hugging_face, &final_norm);
   return parts;
@@ -217,6 +276,15 @@ bool CausalLm::embeddings_still_tied() const {
          same(rows_of(embedding.rows), rows_of(output.trained_rows));
 }
 
+quant::NamedTensors CausalLm::relative_tables() const {
+  quant::NamedTensors all;
+  if (const RelativeBiasSpec& spec = architecture_.encoder.relative_bias; spec.present())
+    all.emplace_back(spec.tensor(), encoder_bias.table);
+  if (const RelativeBiasSpec& spec = architecture_.decoder.relative_bias; spec.present())
+    all.emplace_back(spec.tensor(), decoder_bias.table);
+  return all;
+}
+
 quant::NamedTensors CausalLm::frozen_state() const {
   const EmbeddingSpec& first = architecture_.embedding;
   quant::NamedTensors all{{first.names.hugging_face + ".weight", embedding.weight}};
@@ -226,6 +294,9 @@ quant::NamedTensors CausalLm::frozen_state() const {
     append_norm(first.norm.names.hugging_face, first.norm, embedding_norm, all);
   for (const lora::LinearGroup* group : {&projection, &head_projection})
     for (const lora::LoraLinear& linear : group->layers()) append_linear(linear, all);
+  for (const auto& [name, table] : relative_tables()) all.emplace_back(name, table);
+  if (const NormSpec& last = architecture_.encoder.final_norm; last.present())
+    append_norm(last.names.hugging_face, last, encoder_norm, all);
   if (const NormSpec& last = architecture_.decoder.final_norm; last.present())
     append_norm(last.names.hugging_face, last, final_norm, all);
   const lora::LoraLinear& output = head.layers().front();

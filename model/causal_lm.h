@@ -1,5 +1,6 @@
-// A decoder-only language model on frozen weights: embedding, decoder layers, final norm, head.
-// What the trainer sees is hidden() for training and loss, logits() for generation.
+// A language model on frozen weights: embedding, decoder layers, final norm, head, and with some
+// an encoder, whose output the decoder's layers read (T5). What the trainer sees is hidden() for
+// training and loss, logits() for generation.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -23,6 +24,13 @@ struct Stream;
 class KvCache;
 class Rotary;
 
+// What an encoder reads, laid end to end: text d, from cu_seqlens[d] to cu_seqlens[d + 1], is the
+// source of document d.
+struct SourceTexts {
+  std::vector<int32_t> tokens = {};
+  std::vector<int32_t> cu_seqlens = {};
+};
+
 // A batch of documents laid end to end, and how the pass is run.
 struct ForwardInput {
   std::vector<int32_t> tokens;
@@ -33,6 +41,8 @@ struct ForwardInput {
   bool training = false;
   RecomputedLayers recompute_layers;  // gradient checkpointing
   uint64_t dropout_key = 0;
+  // Of a model with an encoder; none where the cache has been given what the encoder makes of it.
+  SourceTexts source = {};
 };
 
 class CausalLm {
@@ -66,9 +76,11 @@ class CausalLm {
   lora::Embedding embedding;
   at::Tensor positions;                           // as PositionSpec; undefined for none
   lora::NormWeight embedding_norm, final_norm;    // as far as the architecture has them
+  lora::NormWeight encoder_norm;                  // behind the encoder's layers
+  RelativeBias encoder_bias, decoder_bias;        // as StackSpec::relative_bias
   lora::LinearGroup projection, head_projection;  // of the embedding; without layers for none
-  lora::LinearGroup head;  // one layer, lm_head; shares the embedding's memory when tied
-  std::vector<Block> layers;
+  lora::LinearGroup head;     // one layer, lm_head; shares the embedding's memory when tied
+  std::vector<Block> layers;  // as Architecture::block(): the encoder's, the decoder's
   // weight [vocab, hidden]; bias [vocab] or undefined
   void set_head(std::unique_ptr<quant::FrozenWeight> weight, at::Tensor bias = {});
 
@@ -79,6 +91,8 @@ class CausalLm {
   lora::TrainableParts parts();
   // Whether head and embedding are one matrix with what was trained of them.
   bool embeddings_still_tied() const;
+  // The tables of encoder_bias and decoder_bias by their Hugging Face names.
+  quant::NamedTensors relative_tables() const;
   // Every frozen tensor by its Hugging Face name, packed as it is stored.
   quant::NamedTensors frozen_state() const;
   // BaseHasher over frozen_state().
@@ -87,7 +101,15 @@ class CausalLm {
  private:
   // Shared with what is run again in the backward pass.
   std::shared_ptr<const BlockPass> pass_of(const ForwardInput& input);
+  std::shared_ptr<const BlockPass> pass_of(const SourceTexts& source);
+  // What the encoder gives, [source tokens, hidden] in the compute dtype; undefined without one.
+  at::Tensor encode(const ForwardInput& input);
+  // The stream through layers [begin, end).
+  Stream through_layers(int64_t begin, int64_t end, Stream stream,
+                        const std::shared_ptr<const BlockPass>& pass, const ForwardInput& input,
+                        const at::Tensor& encoded);
   Stream first_stream(const ForwardInput& input, const lora::ForwardContext& context);
+  void require_tokens(const std::vector<int32_t>& tokens) const;
   at::Tensor position_bias(const AttentionContext& context);
 
   Architecture architecture_;

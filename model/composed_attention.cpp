@@ -58,6 +58,13 @@ at::Tensor plain(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
       .squeeze(0);
 }
 
+// What is added to the scores of each query and key, [heads, queries, keys]: a row of the biases by
+// distance lies one further to the left for each query.
+at::Tensor by_distance(const at::Tensor& biases, int64_t queries, int64_t keys) {
+  const int64_t past = keys - queries, reach = (biases.size(1) + 1) / 2;
+  return biases.unfold(1, keys, 1).narrow(1, reach - past - queries, queries).flip(1);
+}
+
 // Scores in fp32, or in double.
 at::Tensor scored(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                   const AttentionCall& call) {
@@ -69,7 +76,9 @@ at::Tensor scored(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   at::Tensor scores = at::matmul(q.to(type), shared_k.to(type).transpose(1, 2)) * s.scale;
   if (s.softcap > 0) scores = at::tanh(scores / s.softcap) * s.softcap;
   if (s.position_bias) scores = scores + call.context.position_bias.narrow(1, 0, keys).unsqueeze(1);
-  scores = scores.masked_fill(visible(queries, keys, s, q.options()).logical_not(), -INFINITY);
+  if (s.relative_bias) scores = scores + by_distance(call.context.relative_bias, queries, keys);
+  if (s.causal || s.window > 0)
+    scores = scores.masked_fill(visible(queries, keys, s, q.options()).logical_not(), -INFINITY);
   if (s.sinks)
     scores =
         at::cat({scores, call.sinks.view({-1, 1, 1}).expand({s.heads, queries, 1}).to(type)}, 2);
@@ -94,13 +103,14 @@ at::Tensor composed_attention(const AttentionCall& call) {
   if (call.rotary != nullptr)
     for (size_t i : {0, 1}) qkv[i] = RotateNode::apply(qkv[i], call.rotary);
   const std::vector<int32_t>& cu = call.context.cu_seqlens;
+  const std::vector<int32_t>& cu_keys = call.shape.cross ? call.context.key_seqlens : cu;
   variable_list parts;
   for (size_t i = 0; i + 1 < cu.size(); ++i) {
-    const auto of_document = [&](const at::Tensor& x) {
-      return x.narrow(0, cu[i], cu[i + 1] - cu[i]);
+    const auto of_document = [i](const at::Tensor& x, const std::vector<int32_t>& bounds) {
+      return x.narrow(0, bounds[i], bounds[i + 1] - bounds[i]);
     };
-    parts.push_back(
-        composed_document(of_document(qkv[0]), of_document(qkv[1]), of_document(qkv[2]), call));
+    parts.push_back(composed_document(of_document(qkv[0], cu), of_document(qkv[1], cu_keys),
+                                      of_document(qkv[2], cu_keys), call));
   }
   return at::cat(parts);
 }

@@ -46,6 +46,7 @@ struct Sequence {
   int64_t length = 0;
 };
 
+// Where the model has an encoder, a prompt is what that reads, and the decoder begins by itself.
 class Batch {
  public:
   Batch(CausalLm& model, const std::vector<std::vector<int32_t>>& prompts,
@@ -60,7 +61,7 @@ class Batch {
   void run(int64_t begin, int64_t end) {
     int64_t longest = 0;
     for (int64_t i = begin; i < end; ++i) {
-      const auto length = static_cast<int64_t>(prompts_[static_cast<size_t>(i)].size());
+      const int64_t length = static_cast<int64_t>(begins_with(i).size());
       sequences_.push_back({i, 0, length});
       longest = std::max(longest, length);
     }
@@ -78,6 +79,19 @@ class Batch {
   // Tokens there is room for behind the longest prompt before the cache grows.
   static constexpr int64_t kFirstRoom = 256;
 
+  bool encodes() const { return model_.architecture().has_encoder(); }
+
+  // What the decoder reads first.
+  std::vector<int32_t> begins_with(int64_t index) const {
+    if (encodes()) return {model_.architecture().decoder_tokens.start};
+    return prompts_[static_cast<size_t>(index)];
+  }
+
+  void add_source(const std::vector<int32_t>& prompt, SourceTexts& source) const {
+    source.tokens.insert(source.tokens.end(), prompt.begin(), prompt.end());
+    source.cu_seqlens.push_back(static_cast<int32_t>(source.tokens.size()));
+  }
+
   KvCache empty_cache(int64_t sequences, int64_t capacity) const {
     return {model_.cache_widths(), sequences, capacity, model_.compute_dtype(), model_.device()};
   }
@@ -94,6 +108,7 @@ class Batch {
         larger.append(layer, s, cache.keys(layer, s, length), cache.values(layer, s, length));
       larger.advance(s, length);
     }
+    larger.take_encoded(cache);
     cache = std::move(larger);
   }
 
@@ -101,9 +116,11 @@ class Batch {
   void prefill(KvCache& cache) {
     ForwardInput input;
     input.cu_seqlens = {0};
+    if (encodes()) input.source.cu_seqlens = {0};
     std::vector<int64_t> last_rows;
     for (const Sequence& sequence : sequences_) {
-      const auto& prompt = prompts_[static_cast<size_t>(sequence.index)];
+      if (encodes()) add_source(prompts_[static_cast<size_t>(sequence.index)], input.source);
+      const std::vector<int32_t> prompt = begins_with(sequence.index);
       input.tokens.insert(input.tokens.end(), prompt.begin(), prompt.end());
       for (int64_t p = 0; p < sequence.length; ++p)
         input.positions.push_back(static_cast<int32_t>(p));

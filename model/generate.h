@@ -22,9 +22,9 @@ struct GenerateOptions {
 // Called with (sequence, token) as each token is chosen; false ends the sequence.
 using OnToken = std::function<bool(int64_t, int32_t)>;
 
-// New ids of each prompt, without the prompt. The cache grows with the answers, at most to the
-// model's positions. ConfigError if a prompt is empty or leaves no room within the model's
-// positions; DivergenceError if a logit is NaN or infinite.
+// New ids of each prompt, without the prompt, which of a model with an encoder is the source. The
+// cache grows with the answers, at most to the model's positions. ConfigError if a prompt is empty
+// or leaves no room within the model's positions; DivergenceError if a logit is NaN or infinite.
 std::vector<std::vector<int32_t>> generate(CausalLm& model,
                                            const std::vector<std::vector<int32_t>>& prompts,
                                            const GenerateOptions& options,

@@ -19,7 +19,8 @@ GgufNames::GgufNames(const Architecture& a) {
   outside(a.head.names, 0);
   outside(a.decoder.final_norm.names, added(a.decoder.final_norm));
   for (int64_t layer = 0; layer < a.num_layers(); ++layer) {
-    const std::string prefix = fmt::format("{}{}.", a.decoder.prefix.gguf, layer);
+    const std::string prefix =
+        fmt::format("{}{}.", a.stack_of(layer).prefix.gguf, a.index_in_stack(layer));
     for (const Branch& branch : a.block(layer).branches)
       if (const AttentionSpec* of = branch.attention(); of && of->shape.sinks)
         tensors_[a.module(layer, of->sinks)] = prefix + of->sinks.gguf;

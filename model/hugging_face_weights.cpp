@@ -39,6 +39,7 @@ class HuggingFaceDirectory final : public WeightSource {
     file_ = io::read_safetensors_directory(directory);
     name_as_transformers_does(architecture_, file_);
     part_different_embeddings();
+    require_equal_copies();
     take_stored_biases(json.find("text_config").value_or(json));
     layout_ = FileLayout(architecture_);
     experts_ = ExpertTensors(architecture_);
@@ -96,7 +97,8 @@ class HuggingFaceDirectory final : public WeightSource {
     std::vector<std::string> names = names_but(file_.tensors, read_);
     // The second copy of tied embeddings.
     std::erase_if(names, [this](const std::string& name) {
-      return architecture_.tied_embeddings && name == head_;
+      return (architecture_.tied_embeddings && name == head_) ||
+             std::ranges::count(architecture_.embedding_copies, name) > 0;
     });
     return names;
   }
@@ -147,10 +149,20 @@ class HuggingFaceDirectory final : public WeightSource {
         place_, head_, embedding_);
   }
 
+  void require_equal_copies() const {
+    const io::TensorView* embedding = file_.find(embedding_);
+    for (const std::string& name : architecture_.embedding_copies)
+      if (const io::TensorView* copy = file_.find(name); copy && embedding)
+        if (!same_values(*copy, *embedding))
+          fail<FormatError>(
+              "{}: {} differs from {}; this version has one embedding for encoder and decoder",
+              place_, name, embedding_);
+  }
+
   // Biases that lie in the file are used where config.json leaves the question open.
   void take_stored_biases(const io::JsonNode& json) {
     for (int64_t layer = 0; layer < architecture_.num_layers(); ++layer)
-      architecture_.decoder.block(layer).edit_each_linear([&](LinearSpec& linear) {
+      architecture_.block(layer).edit_each_linear([&](LinearSpec& linear) {
         const io::TensorView* stored =
             file_.find(architecture_.module(layer, linear.names) + ".bias");
         if (stored && !linear.bias) take_stored_bias(json, *stored, linear);

@@ -63,6 +63,39 @@ void KvCache::keep(const std::vector<int64_t>& sequences) {
   std::vector<int64_t> lengths;
   for (int64_t s : sequences) lengths.push_back(length(s));
   lengths_ = std::move(lengths);
+  if (!encoded_seqlens_.empty()) keep_sources(sequences);
+}
+
+void KvCache::keep_encoded(int64_t layer, std::vector<at::Tensor> keys_and_values) {
+  encoded_.resize(keys_.size());
+  encoded_[static_cast<size_t>(layer)] = std::move(keys_and_values);
+}
+
+const std::vector<at::Tensor>& KvCache::encoded(int64_t layer) const {
+  const auto i = static_cast<size_t>(layer);
+  check(i < encoded_.size() && !encoded_[i].empty(),
+        "KvCache: layer {} has no keys of the encoder's output", layer);
+  return encoded_[i];
+}
+
+void KvCache::take_encoded(KvCache& other) {
+  encoded_ = std::move(other.encoded_);
+  encoded_seqlens_ = std::move(other.encoded_seqlens_);
+}
+
+void KvCache::keep_sources(const std::vector<int64_t>& sequences) {
+  std::vector<int64_t> rows;
+  std::vector<int32_t> seqlens = {0};
+  for (const int64_t s : sequences) {
+    const auto i = static_cast<size_t>(s);
+    for (int32_t row = encoded_seqlens_[i]; row < encoded_seqlens_[i + 1]; ++row)
+      rows.push_back(row);
+    seqlens.push_back(static_cast<int32_t>(rows.size()));
+  }
+  encoded_seqlens_ = std::move(seqlens);
+  const at::Tensor index = at::tensor(rows, at::kLong).to(keys_.front().device());
+  for (std::vector<at::Tensor>& layer : encoded_)
+    for (at::Tensor& x : layer) x = x.index_select(0, index);
 }
 
 }  // namespace qlora::model

@@ -24,6 +24,13 @@ class KvCache {
   at::Tensor keys(int64_t layer, int64_t sequence, int64_t length) const;
   at::Tensor values(int64_t layer, int64_t sequence, int64_t length) const;
 
+  // Keys and values of a layer's cross-attention, of all sequences' sources laid end to end, as
+  // encoded_seqlens() says.
+  void keep_encoded(int64_t layer, std::vector<at::Tensor> keys_and_values);
+  const std::vector<at::Tensor>& encoded(int64_t layer) const;
+  const std::vector<int32_t>& encoded_seqlens() const { return encoded_seqlens_; }
+  void set_encoded_seqlens(std::vector<int32_t> seqlens) { encoded_seqlens_ = std::move(seqlens); }
+
   int64_t length(int64_t sequence) const { return lengths_[static_cast<size_t>(sequence)]; }
   void advance(int64_t sequence, int64_t count) {
     lengths_[static_cast<size_t>(sequence)] += count;
@@ -32,11 +39,17 @@ class KvCache {
   int64_t capacity() const { return capacity_; }
   // Keeps only these sequences, in this order: the finished ones leave the batch.
   void keep(const std::vector<int64_t>& sequences);
+  // Takes what another cache has of the sources.
+  void take_encoded(KvCache& other);
 
  private:
+  void keep_sources(const std::vector<int64_t>& sequences);
+
   int64_t capacity_;
   std::vector<at::Tensor> keys_, values_;  // per layer [sequences, capacity, kv_heads * head_dim]
   std::vector<int64_t> lengths_;
+  std::vector<std::vector<at::Tensor>> encoded_;  // per layer, as far as it has cross-attention
+  std::vector<int32_t> encoded_seqlens_;
 };
 
 }  // namespace qlora::model

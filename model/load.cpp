@@ -52,6 +52,10 @@ class Loader {
     return rows;
   }
 
+  at::Tensor relative_table(const RelativeBiasSpec& spec) {
+    return matrix(spec.tensor(), spec.buckets, spec.heads);
+  }
+
   at::Tensor head_bias(const Architecture& a) {
     return source_.read(a.head.names.hugging_face + ".bias", {a.vocab_size}, dtype_).to(device_);
   }
@@ -213,6 +217,12 @@ std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& o
   if (first.present()) model->embedding_norm = load.norm(first.names.hugging_face, first);
   model->projection = load_projection(load, a.embedding.projection);
   model->head_projection = load_projection(load, a.head_projection);
+  if (const RelativeBiasSpec& bias = a.encoder.relative_bias; bias.present())
+    model->encoder_bias.table = load.relative_table(bias);
+  if (const RelativeBiasSpec& bias = a.decoder.relative_bias; bias.present())
+    model->decoder_bias.table = load.relative_table(bias);
+  if (const NormSpec& norm = a.encoder.final_norm; norm.present())
+    model->encoder_norm = load.norm(norm.names.hugging_face, norm);
   if (last.present()) model->final_norm = load.norm(last.names.hugging_face, last);
   at::Tensor bias = a.head.bias ? load.head_bias(a) : at::Tensor();
   if (bias.defined() && model->upcast_from) bias = bias.to(at::kFloat);
@@ -255,6 +265,10 @@ Architecture stream_model(WeightSource& source, const ModelOptions& options,
       part.groups.push_back(&group);
       take(part);
     }
+  for (const StackSpec* stack : {&a.encoder, &a.decoder})
+    if (const RelativeBiasSpec& bias = stack->relative_bias; bias.present())
+      take({{{bias.tensor(), load.relative_table(bias)}}});
+  take_norm(a.encoder.final_norm);
   take_norm(a.decoder.final_norm);
   if (!a.tied_embeddings) take_outer(a.head.names);
   if (a.head.bias) take({{{a.head.names.hugging_face + ".bias", load.head_bias(a)}}});

@@ -16,4 +16,9 @@ namespace qlora::model {
 at::Tensor recompute(const at::Tensor& input, const at::Tensor& anchor,
                      std::function<at::Tensor(const at::Tensor&)> segment);
 
+// The same of a segment(input, encoded) that reads a second tensor, which is kept, too, and gets
+// its gradient; it may be undefined.
+at::Tensor recompute(const at::Tensor& input, const at::Tensor& encoded, const at::Tensor& anchor,
+                     std::function<at::Tensor(const at::Tensor&, const at::Tensor&)> segment);
+
 }  // namespace qlora::model

@@ -58,6 +58,9 @@ std::vector<LookupTable> lookup_tables(const Architecture& a) {
       {"embedding", embedding.names, a.vocab_size * embedding.width}};
   if (const PositionSpec& learned = embedding.positions; learned.present())
     tables.push_back({"positions", learned.names, learned.rows * a.hidden_size});
+  for (const StackSpec* stack : {&a.encoder, &a.decoder})
+    if (const RelativeBiasSpec& bias = stack->relative_bias; bias.present())
+      tables.push_back({last_name(bias.module), {bias.module, ""}, bias.buckets * bias.heads});
   return tables;
 }
 

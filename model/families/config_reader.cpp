@@ -198,14 +198,15 @@ void ConfigReader::finish() { gguf_ ? finish_gguf() : finish_json(); }
 
 void ConfigReader::finish_json() {
   for (const std::string_view name : kOnlyFalse)
-    if (const auto found = json_->find(std::string(name)); found && found->as_bool())
+    if (const auto found = json_->find(std::string(name));
+        found && found->as_bool() && !read_.contains(std::string(name)))
       found->reject("false: this version does not have it");
   if (const auto heads = json_->find("pruned_heads"); heads && !heads->value().empty())
     heads->reject("empty: this version computes all heads");
   if (const auto dropout = json_->find("attention_dropout"); dropout && dropout->as_number() != 0)
     log::warning_once("{} is {}; attention is trained without dropout here", dropout->place(),
                       dropout->as_number());
-  require_causal_lm(*json_);
+  if (!read_.contains("is_encoder_decoder")) require_causal_lm(*json_);
   const std::vector<std::string_view> read(read_.begin(), read_.end());
   io::warn_of_other_keys(*json_, {kAlwaysRead, kHarmless, kOnlyFalse, read});
 }

@@ -41,6 +41,8 @@ Family qwen3_moe_family();
 Family granitemoe_family();
 Family olmoe_family();
 Family gpt_oss_family();
+Family t5_family();
+Family mt5_family();
 Family arcee_family();
 
 // GGUF files of Mixtral say that they are Llama's.

@@ -20,7 +20,7 @@ const std::vector<Family>& families() {
       gptj_family(),      gpt_neox_family(),   opt_family(),        bloom_family(),
       falcon_family(),    mpt_family(),        mixtral_family(),    qwen2_moe_family(),
       qwen3_moe_family(), granitemoe_family(), olmoe_family(),      gpt_oss_family(),
-      arcee_family()};
+      t5_family(),        mt5_family(),        arcee_family()};
   return all;
 }
 
@@ -44,6 +44,11 @@ const Family& family_of_model_type(const std::string& model_type, const std::str
 }
 
 const Family& family_of_gguf(const std::string& architecture, const std::string& place) {
+  if (architecture == "t5" || architecture == "t5encoder")
+    fail<FormatError>(
+        "{}: models of T5's kind are not read from GGUF files, which do not say whether the "
+        "decoder's outputs are scaled; give the model's Hugging Face directory",
+        place);
   return find(&Family::gguf_architectures, architecture, place, "the architecture");
 }
 

@@ -4,8 +4,9 @@
 //   interop_logits MODEL ADAPTER QUANTIZATION COMPUTE_DTYPE TOKENS OUTPUT LENGTH...
 //
 // ADAPTER is a PEFT directory, or - for none. TOKENS holds int32 ids of documents laid end to end,
-// LENGTH... their lengths. OUTPUT gets [tokens, vocabulary]. QUANTIZATION: none | as_stored | nf4
-// (double quantization, block size 64).
+// LENGTH... their lengths; of a model with an encoder they alternate: a source, what the decoder
+// reads. OUTPUT gets [tokens, vocabulary], of the decoder's tokens alone. QUANTIZATION: none |
+// as_stored | nf4 (double quantization, block size 64).
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
@@ -25,18 +26,26 @@ namespace {
 
 using namespace qlora;  // NOLINT
 
-model::ForwardInput documents(const std::string& ids, int count, char** lengths) {
+model::ForwardInput documents(const std::string& ids, int count, char** lengths, bool has_encoder) {
+  std::vector<int32_t> tokens(ids.size() / sizeof(int32_t));
+  std::memcpy(tokens.data(), ids.data(), tokens.size() * sizeof(int32_t));
   model::ForwardInput input;
-  input.tokens.resize(ids.size() / sizeof(int32_t));
-  std::memcpy(input.tokens.data(), ids.data(), input.tokens.size() * sizeof(int32_t));
   input.cu_seqlens = {0};
+  if (has_encoder) input.source.cu_seqlens = {0};
+  auto next = tokens.begin();
   for (int i = 0; i < count; ++i) {
     const int length = std::stoi(lengths[i]);
-    for (int position = 0; position < length; ++position) input.positions.push_back(position);
-    input.cu_seqlens.push_back(input.cu_seqlens.back() + length);
+    check(tokens.end() - next >= length, "the lengths must add up to {} tokens", tokens.size());
+    const bool is_source = has_encoder && i % 2 == 0;
+    std::vector<int32_t>& to = is_source ? input.source.tokens : input.tokens;
+    to.insert(to.end(), next, next + length);
+    next += length;
+    (is_source ? input.source.cu_seqlens : input.cu_seqlens)
+        .push_back(static_cast<int32_t>(to.size()));
+    for (int position = 0; !is_source && position < length; ++position)
+      input.positions.push_back(position);
   }
-  check(input.positions.size() == input.tokens.size(), "the lengths must add up to {} tokens",
-        input.tokens.size());
+  check(next == tokens.end(), "the lengths must add up to {} tokens", tokens.size());
   return input;
 }
 
@@ -55,7 +64,8 @@ void run(int argc, char** argv) {
     adapters.emplace(lora::read_adapter_options(adapter), model->groups(), compute, 0);
     lora::read_adapter_tensors(adapter, *adapters);
   }
-  const model::ForwardInput input = documents(io::read_bytes(argv[5]), argc - 7, argv + 7);
+  const model::ForwardInput input =
+      documents(io::read_bytes(argv[5]), argc - 7, argv + 7, source->architecture().has_encoder());
   const at::Tensor logits = model->logits(model->hidden(input)).contiguous();
   io::OutputFile file(argv[6]);
   file.write({static_cast<const std::byte*>(logits.const_data_ptr()), logits.nbytes()});
