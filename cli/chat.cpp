@@ -211,6 +211,9 @@ class Chat {
 void run(ChatArguments arguments) {
   arguments.choice.few_rows = true;
   const TrainedModel trained = qlora::recipes::open_model(arguments.choice);
+  if (trained.base.model->architecture().has_encoder())
+    throw qlora::ConfigError(
+        "the model has an encoder and knows no conversations; use qlora generate --prompt TEXT");
   if (!trained.base.chat_template) {
     throw qlora::ConfigError(
         "the model has no chat template; use qlora generate --prompt TEXT --raw");

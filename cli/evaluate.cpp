@@ -22,6 +22,7 @@
 #include "data/row_source.h"
 #include "io/json_text.h"
 #include "recipes/fields/fields.h"
+#include "recipes/models/model_tokens.h"
 #include "recipes/yaml/dataset_choice.h"
 #include "trainer/evaluate.h"
 
@@ -63,16 +64,16 @@ Rows rows_set_aside(const TrainedModel& trained, bool with_questions) {
   const auto& recipe = trained.recipe;
   const auto& base = trained.base;
   Rows rows;
-  rows.examples =
-      qlora::data::prepare_datasets(recipe.data, *base.tokenizer, base.chat_template.get(),
-                                    recipe.train.seed, base.model->architecture().vocab_size)
-          .eval;
+  rows.examples = qlora::data::prepare_datasets(
+                      recipe.data, *base.tokenizer, base.chat_template.get(), recipe.train.seed,
+                      qlora::recipes::model_tokens(base.model->architecture()))
+                      .eval;
   std::set<std::pair<int32_t, int64_t>> chosen;  // dataset, row
   for (const auto& example : rows.examples) chosen.emplace(example.source, example.row);
   for (size_t i = 0; with_questions && i < recipe.data.train.size(); ++i)
     for (auto& question : qlora::data::read_prompts_and_answers(
              recipe.data.train[i], recipe.data, *base.tokenizer, base.chat_template.get(),
-             base.model->architecture().vocab_size))
+             qlora::recipes::model_tokens(base.model->architecture())))
       if (chosen.contains({static_cast<int32_t>(i), question.row}))
         rows.questions.push_back(std::move(question));
   return rows;
@@ -123,15 +124,15 @@ Rows read_rows(const TrainedModel& trained, const EvaluateArguments& arguments) 
   Rows rows;
   const auto& base = trained.base;
   for (size_t i = 0; i < datasets.size(); ++i) {
-    const auto part =
-        qlora::data::read_dataset(datasets[i], static_cast<int32_t>(i), options, *base.tokenizer,
-                                  base.chat_template.get(), base.model->architecture().vocab_size);
+    const auto part = qlora::data::read_dataset(
+        datasets[i], static_cast<int32_t>(i), options, *base.tokenizer, base.chat_template.get(),
+        qlora::recipes::model_tokens(base.model->architecture()));
     warn_of_rows(part.report, trained);
     rows.examples.insert(rows.examples.end(), part.examples.begin(), part.examples.end());
     if (!arguments.exact_match) continue;
     const auto questions = qlora::data::read_prompts_and_answers(
         datasets[i], options, *base.tokenizer, base.chat_template.get(),
-        base.model->architecture().vocab_size);
+        qlora::recipes::model_tokens(base.model->architecture()));
     rows.questions.insert(rows.questions.end(), questions.begin(), questions.end());
   }
   return rows;

@@ -38,6 +38,11 @@ Json read_messages(const std::string& path) {
 std::vector<int32_t> encoded_prompt(const TrainedModel& trained, const Json& messages,
                                     const GenerateArguments& arguments) {
   const auto& tokenizer = *trained.base.tokenizer;
+  if (trained.base.model->architecture().has_encoder()) {
+    if (arguments.prompt.empty())
+      throw ConfigError("the model has an encoder and knows no conversations; give --prompt TEXT");
+    return qlora::data::PromptEncoder(tokenizer).encode_with_eos(arguments.prompt);
+  }
   if (arguments.raw) {
     if (arguments.prompt.empty()) throw ConfigError("--raw goes with --prompt");
     return qlora::data::PromptEncoder(tokenizer).encode(arguments.prompt);

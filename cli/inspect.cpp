@@ -19,6 +19,7 @@
 #include "lora/adapter_file.h"
 #include "model/hub_cache.h"
 #include "model/model_header.h"
+#include "recipes/models/model_tokens.h"
 #include "recipes/run_files/run_directory.h"
 #include "recipes/yaml/recipe_yaml.h"
 #include "trainer/checkpoint.h"
@@ -124,7 +125,7 @@ void inspect_data(const std::string& path, const std::vector<std::string>& overr
       qlora::data::choose_chat_template(recipe.data.chat_template, *tokenizer);
   const auto data = qlora::data::prepare_datasets(
       recipe.data, *tokenizer, chat_template.get(), recipe.train.seed,
-      qlora::model::read_model_header(path_of_model).architecture.vocab_size);
+      qlora::recipes::model_tokens(qlora::model::read_model_header(path_of_model).architecture));
   qlora::cli::print_data(stdout, data, *tokenizer, options);
 }
 

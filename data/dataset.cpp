@@ -92,8 +92,8 @@ void count_tokens(const Dataset& dataset, const PromptEncoder& encoder, DatasetR
 
 Dataset read_dataset(const DatasetOptions& dataset, int32_t source, const DataOptions& options,
                      const Tokenizer& tokenizer, const ChatTemplate* chat_template,
-                     int64_t embedding_rows) {
-  const RowTokenizer row_tokenizer(tokenizer, chat_template, options, embedding_rows);
+                     const ModelTokens& model) {
+  const RowTokenizer row_tokenizer(tokenizer, chat_template, options, model);
   const LengthPolicy policy = length_policy(options, tokenizer);
   Dataset result;
   DatasetReport& report = result.report;
@@ -131,8 +131,8 @@ Dataset read_dataset(const DatasetOptions& dataset, int32_t source, const DataOp
 
 void check_first_rows(const DatasetOptions& dataset, int64_t count, const DataOptions& options,
                       const Tokenizer& tokenizer, const ChatTemplate* chat_template,
-                      int64_t embedding_rows) {
-  const RowTokenizer row_tokenizer(tokenizer, chat_template, options, embedding_rows);
+                      const ModelTokens& model) {
+  const RowTokenizer row_tokenizer(tokenizer, chat_template, options, model);
   const LengthPolicy policy = length_policy(options, tokenizer);
   const std::vector<SourceRow> rows = RowSource(dataset).next(count);
   require_rows(static_cast<int64_t>(rows.size()), dataset.path);
@@ -149,7 +149,7 @@ std::vector<PromptAndAnswer> read_prompts_and_answers(const DatasetOptions& data
                                                       const DataOptions& options,
                                                       const Tokenizer& tokenizer,
                                                       const ChatTemplate* chat_template,
-                                                      int64_t embedding_rows) {
+                                                      const ModelTokens& model) {
   if (!find_format(dataset.format).has_turns) {
     fail<ConfigError>(
         "{}: an evaluation by exact match needs prompts and answers, which format {} does not "
@@ -157,7 +157,7 @@ std::vector<PromptAndAnswer> read_prompts_and_answers(const DatasetOptions& data
         "use alpaca, chat, sharegpt or completion rows",
         dataset.path, dataset.format);
   }
-  const RowTokenizer row_tokenizer(tokenizer, chat_template, options, embedding_rows);
+  const RowTokenizer row_tokenizer(tokenizer, chat_template, options, model);
   std::vector<PromptAndAnswer> result;
   const auto last_turn = [&](const SourceRow& row) {
     const Turn turn = row_tokenizer.turns(row.value, dataset).back();

@@ -20,18 +20,17 @@ struct Dataset {
 };
 
 // `source` is the index of the dataset in its list of the recipe. `chat_template` may be null if no
-// row needs one. FormatError for a token that the model with `embedding_rows` rows has no embedding
-// for.
+// row needs one. FormatError for a token that `model` has no embedding for.
 Dataset read_dataset(const DatasetOptions& dataset, int32_t source, const DataOptions& options,
                      const Tokenizer& tokenizer, const ChatTemplate* chat_template,
-                     int64_t embedding_rows = kAnyRows);
+                     const ModelTokens& model = {});
 
 // Reads and tokenizes no more than the first `count` rows: FormatError or ConfigError for what is
 // wrong with the file or with them, also a row that is too long where the options say that is an
 // error. For a look at a data set before anything that takes time.
 void check_first_rows(const DatasetOptions& dataset, int64_t count, const DataOptions& options,
                       const Tokenizer& tokenizer, const ChatTemplate* chat_template,
-                      int64_t embedding_rows = kAnyRows);
+                      const ModelTokens& model = {});
 
 // What an evaluation by exact match needs of a row: the ids that generation starts from, and the
 // text of the last assistant turn (or completion) that must come out, without its end-of-turn
@@ -48,6 +47,6 @@ std::vector<PromptAndAnswer> read_prompts_and_answers(const DatasetOptions& data
                                                       const DataOptions& options,
                                                       const Tokenizer& tokenizer,
                                                       const ChatTemplate* chat_template,
-                                                      int64_t embedding_rows = kAnyRows);
+                                                      const ModelTokens& model = {});
 
 }  // namespace qlora::data

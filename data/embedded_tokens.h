@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "data/tokenizer.h"
@@ -13,6 +14,20 @@ namespace qlora::data {
 
 // Of a model that is not at hand: any id may be read.
 constexpr int64_t kAnyRows = 0;
+
+// What the decoder of a model with an encoder reads in front of its labels, and in place of labels
+// that are not trained.
+struct DecoderTokens {
+  TokenId start = 0, pad = 0;
+};
+
+// What of a model decides how rows become ids.
+struct ModelTokens {
+  ModelTokens(int64_t rows = kAnyRows) : embedding_rows(rows) {}
+
+  int64_t embedding_rows;                // or kAnyRows
+  std::optional<DecoderTokens> decoder;  // of a model with an encoder
+};
 
 // FormatError that names the first id of `ids` without a row among `embedding_rows` (the model's,
 // or kAnyRows), and its spelling.

@@ -21,7 +21,8 @@ void validate_dataset(const DatasetOptions& dataset, const std::string& key) {
     }
     if (theirs.empty()) fail<ConfigError>("{}.fields.{} must name a field of the file", key, ours);
   }
-  if (!dataset.separator.empty() && dataset.format != "completion") {
+  if (!dataset.separator.empty() && dataset.format != "completion" &&
+      dataset.format != "input_output") {
     fail<ConfigError>(
         "{}.separator stands between prompt and completion, which format {} does not "
         "have; leave it out",
@@ -43,7 +44,9 @@ std::string examples_fingerprint(const std::vector<Example>& examples) {
     const int64_t length = example.length();
     hasher.update(std::as_bytes(std::span(&length, 1)));
     hasher.update(std::as_bytes(std::span(example.tokens)));
-    if (length > 1) hasher.update(std::as_bytes(std::span(example.supervised).subspan(1)));
+    if (example.supervised.size() > 1)
+      hasher.update(std::as_bytes(std::span(example.supervised).subspan(1)));
+    hasher.update(std::as_bytes(std::span(example.encoded)));
   }
   return hasher.hex();
 }

@@ -11,14 +11,21 @@
 namespace qlora::data {
 
 // Tokens and, for each, whether the model is trained to produce it. supervised[0] never counts:
-// nothing predicts it.
+// nothing predicts it. Of a model with an encoder these are the decoder's: its start, and the
+// labels.
 struct Example {
   std::vector<TokenId> tokens;
-  std::vector<uint8_t> supervised;  // same length, 0 or 1
-  int64_t row = -1;                 // position in its file, from 0
-  int32_t source = 0;               // index of its dataset in the recipe
+  std::vector<uint8_t> supervised;    // same length, 0 or 1
+  int64_t row = -1;                   // position in its file, from 0
+  int32_t source = 0;                 // index of its dataset in the recipe
+  std::vector<TokenId> encoded = {};  // what an encoder reads; empty for a model without one
 
-  int64_t length() const { return static_cast<int64_t>(tokens.size()); }
+  // What the model reads of it: with an encoder nothing follows on the last token, which is not
+  // read.
+  int64_t length() const {
+    return static_cast<int64_t>(encoded.empty() ? tokens.size()
+                                                : encoded.size() + tokens.size() - 1);
+  }
   int64_t num_supervised() const;  // over positions 1..n-1
 };
 
@@ -32,10 +39,11 @@ enum class OnOverlength { kError, kDrop, kTruncateLeft, kTruncateRight, kSplit }
 // One entry of data.train or data.eval in the recipe.
 struct DatasetOptions {
   std::string path;
-  std::string format = "chat";  // alpaca | chat | sharegpt | completion | text | pretokenized
+  std::string format =
+      "chat";  // alpaca | chat | sharegpt | completion | input_output | text | pretokenized
   std::map<std::string, std::string>
       fields;                  // our field -> the file's field, e.g. {"instruction": "question"}
-  std::string separator = {};  // completion: between prompt and completion, part of the prompt
+  std::string separator = {};  // completion, input_output: between the two, part of the prompt
 };
 
 struct DataOptions {

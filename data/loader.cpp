@@ -50,14 +50,22 @@ MicroBatch make_micro_batch(const std::vector<Example>& examples,
   batch.cu_seqlens.push_back(0);
   for (const int64_t index : indices) {
     const Example& example = examples.at(static_cast<size_t>(index));
-    const size_t length = example.tokens.size();
-    batch.tokens.insert(batch.tokens.end(), example.tokens.begin(), example.tokens.end());
+    const size_t all = example.tokens.size();
+    // Nothing follows on the last token; decoders of an encoder's output are not given it, as in
+    // transformers.
+    const size_t length = example.encoded.empty() ? all : all - 1;
+    batch.tokens.insert(batch.tokens.end(), example.tokens.begin(),
+                        example.tokens.begin() + static_cast<ptrdiff_t>(length));
     for (size_t i = 0; i < length; ++i) {
-      const bool trained = i + 1 < length && example.supervised[i + 1] != 0;
+      const bool trained = i + 1 < all && example.supervised[i + 1] != 0;
       batch.targets.push_back(trained ? example.tokens[i + 1] : kIgnore);
       batch.positions.push_back(static_cast<int32_t>(i));
     }
     batch.cu_seqlens.push_back(static_cast<int32_t>(batch.tokens.size()));
+    if (example.encoded.empty()) continue;
+    if (batch.encoded.empty()) batch.encoded_cu_seqlens.push_back(0);
+    batch.encoded.insert(batch.encoded.end(), example.encoded.begin(), example.encoded.end());
+    batch.encoded_cu_seqlens.push_back(static_cast<int32_t>(batch.encoded.size()));
   }
   return batch;
 }

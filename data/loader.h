@@ -22,8 +22,13 @@ struct MicroBatch {
   std::vector<int32_t> positions;   // restart at 0 in each document
   std::vector<int32_t> cu_seqlens;  // size documents + 1, from 0 to tokens.size()
   std::vector<int64_t> examples;    // index into the dataset of each document
+  // What an encoder reads, likewise: the source of document d, which sees no other. Empty for
+  // models without one.
+  std::vector<TokenId> encoded = {};
+  std::vector<int32_t> encoded_cu_seqlens = {};
 
-  int64_t num_tokens() const { return static_cast<int64_t>(tokens.size()); }
+  // Of decoder and encoder.
+  int64_t num_tokens() const { return static_cast<int64_t>(tokens.size() + encoded.size()); }
   int64_t num_supervised() const;  // targets that are not kIgnore
 };
 

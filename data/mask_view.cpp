@@ -40,6 +40,8 @@ std::string masked_text(const Example& example, const Tokenizer& tokenizer, bool
   const std::string open[2] = {colour ? "\x1b[90m" : "", colour ? "\x1b[32m" : "⟦"};
   const std::string close[2] = {colour ? "\x1b[0m" : "", colour ? "\x1b[0m" : "⟧"};
   std::string text;
+  if (!example.encoded.empty())
+    text = open[0] + printable(tokenizer.decode(example.encoded, false)) + close[0] + "\n";
   const size_t length = example.tokens.size();
   for (size_t begin = 0; begin < length;) {
     const bool trained = example.supervised[begin] != 0;
@@ -53,11 +55,12 @@ std::string masked_text(const Example& example, const Tokenizer& tokenizer, bool
 }
 
 std::string example_json(const Example& example) {
-  const nlohmann::ordered_json json = {{"source", example.source},
-                                       {"row", example.row},
-                                       {"tokens", example.tokens},
-                                       {"supervised", example.supervised},
-                                       {"num_supervised", example.num_supervised()}};
+  nlohmann::ordered_json json = {{"source", example.source},
+                                 {"row", example.row},
+                                 {"tokens", example.tokens},
+                                 {"supervised", example.supervised},
+                                 {"num_supervised", example.num_supervised()}};
+  if (!example.encoded.empty()) json["encoded"] = example.encoded;
   return io::json_text(json);
 }
 

@@ -35,12 +35,38 @@ void keep(Example example, DatasetReport& report, std::vector<Example>& kept) {
   kept.push_back(std::move(example));
 }
 
+// Of a source and its answer the source is what can be cut, in front of its last token.
+void keep_pair_within_length(Example example, const LengthPolicy& policy, DatasetReport& report,
+                             std::vector<Example>& kept) {
+  const int64_t beyond = example.length() - policy.sequence_length;
+  const auto source = static_cast<int64_t>(example.encoded.size());
+  const bool cuts = policy.on_overlength == OnOverlength::kTruncateRight ||
+                    policy.on_overlength == OnOverlength::kTruncateLeft;
+  if (policy.on_overlength == OnOverlength::kDrop) {
+    ++report.dropped_overlength;
+    return;
+  }
+  if (!cuts || source - beyond < 2)
+    fail<FormatError>(
+        "the row has {} tokens, {} of its source and {} of its answer, more than "
+        "data.sequence_length {}; raise it, or choose with data.on_overlength: drop, truncate_left "
+        "or truncate_right, which shorten the source",
+        example.length(), source, example.length() - source, policy.sequence_length);
+  ++report.truncated;
+  const bool left = policy.on_overlength == OnOverlength::kTruncateLeft;
+  const auto begin = left ? example.encoded.begin() : example.encoded.end() - 1 - beyond;
+  example.encoded.erase(begin, begin + beyond);
+  keep(std::move(example), report, kept);
+}
+
 }  // namespace
 
 void keep_within_length(Example example, const LengthPolicy& policy, DatasetReport& report,
                         std::vector<Example>& kept) {
   const int64_t length = example.length(), most = policy.sequence_length;
   if (length <= most) return keep(std::move(example), report, kept);
+  if (!example.encoded.empty())
+    return keep_pair_within_length(std::move(example), policy, report, kept);
   switch (policy.on_overlength) {
     case OnOverlength::kError:
       fail<FormatError>(

@@ -6,6 +6,8 @@
 //   truncate_left   the last ones stay; a BOS token keeps its place in front
 //   split           consecutive pieces that overlap by one token, so that every token is still
 //   predicted exactly once
+// Of rows for a model with an encoder the source is shortened, in front of its last token; they are
+// not split.
 #pragma once
 
 #include <vector>

@@ -128,7 +128,7 @@ std::string trained_on_sentence(const std::string& path, const DataOptions& opti
 
 PreparedData prepare_datasets(const DataOptions& options, const Tokenizer& tokenizer,
                               const ChatTemplate* chat_template, uint64_t seed,
-                              int64_t embedding_rows) {
+                              const ModelTokens& model) {
   options.validate();
   PreparedData data;
   Refusals refusals;
@@ -137,7 +137,7 @@ PreparedData prepare_datasets(const DataOptions& options, const Tokenizer& token
     for (size_t i = 0; i < datasets.size(); ++i)
       refusals.collect([&] {
         Dataset dataset = read_dataset(datasets[i], static_cast<int32_t>(i), options, tokenizer,
-                                       chat_template, embedding_rows);
+                                       chat_template, model);
         audit_datasets({dataset.report});
         std::move(dataset.examples.begin(), dataset.examples.end(), std::back_inserter(examples));
         reports.push_back(std::move(dataset.report));

@@ -27,11 +27,10 @@ struct PreparedData {
 // wrong with several datasets is told together, a line each. With
 // eval_fraction, whole rows are set aside by a keyed permutation of the seed, so that no piece of
 // an evaluated row is trained; ConfigError if that leaves either side empty. ConfigError if the
-// audit fails (audit_datasets), FormatError for a token that the model with `embedding_rows` rows
-// has no embedding for.
+// audit fails (audit_datasets), FormatError for a token that `model` has no embedding for.
 PreparedData prepare_datasets(const DataOptions& options, const Tokenizer& tokenizer,
                               const ChatTemplate* chat_template, uint64_t seed,
-                              int64_t embedding_rows = kAnyRows);
+                              const ModelTokens& model = {});
 
 // A sentence that says so if `path` is one of the files that `options` trains on; empty if not.
 std::string trained_on_sentence(const std::string& path, const DataOptions& options);

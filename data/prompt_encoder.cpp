@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "base/utf8.h"
 
 namespace qlora::data {
@@ -31,6 +32,22 @@ PromptEncoder::PromptEncoder(const Tokenizer& tokenizer) : tokenizer_(tokenizer)
 std::vector<TokenId> PromptEncoder::encode(std::string_view text) const {
   std::vector<TokenId> ids = tokenizer_.encode(text, false);
   if (lacks_bos(ids)) ids.insert(ids.begin(), tokenizer_.special_tokens().bos->id);
+  return ids;
+}
+
+TokenId PromptEncoder::required_eos() const {
+  const auto& eos = tokenizer_.special_tokens().eos;
+  if (!eos) {
+    throw ConfigError(
+        "the tokenizer names no EOS token, which rows of this format must end with; add eos_token "
+        "to its tokenizer_config.json");
+  }
+  return eos->id;
+}
+
+std::vector<TokenId> PromptEncoder::encode_with_eos(std::string_view text) const {
+  std::vector<TokenId> ids = encode(text);
+  if (ids.empty() || ids.back() != required_eos()) ids.push_back(required_eos());
   return ids;
 }
 

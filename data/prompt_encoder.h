@@ -22,6 +22,11 @@ class PromptEncoder {
   // not begin with it already (most chat templates write it themselves). EOS is never added.
   std::vector<TokenId> encode(std::string_view text) const;
 
+  // The same with the EOS token at the end, as encoders are given texts. ConfigError if the
+  // tokenizer names none.
+  std::vector<TokenId> encode_with_eos(std::string_view text) const;
+  TokenId required_eos() const;
+
   // Ids that follow `prompt_ids` so that the whole decodes to prompt + rest, without a merge across
   // the boundary: what a model that was given prompt_ids has to produce. nullopt if the tokenizer
   // cannot write it so.

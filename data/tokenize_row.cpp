@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "data/loader.h"
 #include "data/readers/turn_marks.h"
 #include "data/readers/unread_keys.h"
 
@@ -33,13 +34,14 @@ bool run_together(const std::string& first, const std::string& second) {
 }  // namespace
 
 RowTokenizer::RowTokenizer(const Tokenizer& tokenizer, const ChatTemplate* chat_template,
-                           const DataOptions& options, int64_t embedding_rows)
-    : encoder_(tokenizer), train_on_(options.train_on), embedding_rows_(embedding_rows) {
+                           const DataOptions& options, const ModelTokens& model)
+    : encoder_(tokenizer), train_on_(options.train_on), model_(model) {
   if (chat_template != nullptr) {
     renderer_.emplace(*chat_template, tokenizer);
     template_source_ = chat_template->source();
   }
   reader_options_.alpaca_prompt = options.prompt_style == "alpaca";
+  reader_options_.labels_apart = model.decoder.has_value();
   reader_options_.template_writes_tool_calls = renderer_ && renderer_->writes_tool_calls();
 }
 
@@ -57,16 +59,11 @@ Record RowTokenizer::read(const Json& row, const DatasetOptions& dataset) const 
 }
 
 void RowTokenizer::append_eos(TokenizedRow& row) const {
-  const auto& eos = encoder_.tokenizer().special_tokens().eos;
-  if (!eos) {
-    throw ConfigError(
-        "the tokenizer names no EOS token, which rows of this format must end with; add eos_token "
-        "to its tokenizer_config.json");
-  }
-  row.end_of_turns = {eos->id};
+  const TokenId end = encoder_.required_eos();
+  row.end_of_turns = {end};
   Example& example = row.examples.back();
-  if (!example.tokens.empty() && example.tokens.back() == eos->id) return;
-  example.tokens.push_back(eos->id);
+  if (!example.tokens.empty() && example.tokens.back() == end) return;
+  example.tokens.push_back(end);
   example.supervised.push_back(1);
 }
 
@@ -121,7 +118,37 @@ TokenizedRow RowTokenizer::tokenize_ids(const TokenRow& record) const {
   return row;
 }
 
+Example RowTokenizer::labelled(std::vector<TokenId> source,
+                               const std::vector<TokenId>& labels) const {
+  Example example{{model_.decoder->start}, {0}};
+  for (const TokenId label : labels) {
+    example.tokens.push_back(label == kIgnore ? model_.decoder->pad : label);
+    example.supervised.push_back(label == kIgnore ? 0 : 1);
+  }
+  example.encoded = std::move(source);
+  return example;
+}
+
+TokenizedRow RowTokenizer::tokenize_pair(const Record& record) const {
+  TokenizedRow row;
+  if (const auto* ids = std::get_if<LabelledSource>(&record)) {
+    row.examples = {labelled(ids->source, ids->labels)};
+    return row;
+  }
+  const auto* pair = std::get_if<PromptCompletion>(&record);
+  if (!pair)
+    throw ConfigError(
+        "the model has an encoder, whose rows are a source and its answer; use format "
+        "input_output, "
+        "completion or pretokenized, or alpaca with data.prompt_style: alpaca");
+  row.end_of_turns = {encoder_.required_eos()};
+  row.examples = {
+      labelled(encoder_.encode_with_eos(pair->prompt), encoder_.encode_with_eos(pair->completion))};
+  return row;
+}
+
 TokenizedRow RowTokenizer::tokenize_record(const Record& record) const {
+  if (model_.decoder) return tokenize_pair(record);
   if (const auto* conversation = std::get_if<Conversation>(&record)) {
     return tokenize_conversation(*conversation);
   }
@@ -136,14 +163,16 @@ TokenizedRow RowTokenizer::tokenize_record(const Record& record) const {
 TokenizedRow RowTokenizer::tokenize(const Json& json, const DatasetOptions& dataset) const {
   TokenizedRow row = tokenize_record(read(json, dataset));
   for (const Example& example : row.examples)
-    require_embedded(example.tokens, encoder_.tokenizer(), embedding_rows_);
+    for (const auto* ids : {&example.tokens, &example.encoded})
+      require_embedded(*ids, encoder_.tokenizer(), model_.embedding_rows);
   row.unread_keys = unread_keys(json, dataset, template_source_);
   return row;
 }
 
 std::vector<TokenId> RowTokenizer::prompt_ids(const Turn& turn) const {
-  std::vector<TokenId> ids = encoder_.encode(turn.prompt());
-  require_embedded(ids, encoder_.tokenizer(), embedding_rows_);
+  std::vector<TokenId> ids =
+      model_.decoder ? encoder_.encode_with_eos(turn.prompt()) : encoder_.encode(turn.prompt());
+  require_embedded(ids, encoder_.tokenizer(), model_.embedding_rows);
   return ids;
 }
 

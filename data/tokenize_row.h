@@ -6,6 +6,8 @@
 //   prompt, completion the completion and the EOS token behind it are trained
 //   text               everything is trained, and the EOS token behind it
 //   token ids          as the file says
+// For a model with an encoder the prompt is the source and the completion the labels, each with the
+// EOS token behind it; conversations and texts have no source.
 // One BOS token stands in front where the tokenizer or the template wants one (prompt_encoder.h).
 #pragma once
 
@@ -35,9 +37,8 @@ struct TokenizedRow {
 class RowTokenizer {
  public:
   // `chat_template` may be null where no row is a conversation. Both must outlive this.
-  // `embedding_rows` is the model's, or kAnyRows.
   RowTokenizer(const Tokenizer& tokenizer, const ChatTemplate* chat_template,
-               const DataOptions& options, int64_t embedding_rows = kAnyRows);
+               const DataOptions& options, const ModelTokens& model = {});
 
   // FormatError without file and line, also of a token that the model has no embedding for;
   // ConfigError if the row needs a chat template and there is none.
@@ -59,12 +60,15 @@ class RowTokenizer {
   TokenizedRow tokenize_completion(const PromptCompletion& pair) const;
   TokenizedRow tokenize_ids(const TokenRow& record) const;
   void append_eos(TokenizedRow& row) const;
+  // Of a model with an encoder.
+  TokenizedRow tokenize_pair(const Record& record) const;
+  Example labelled(std::vector<TokenId> source, const std::vector<TokenId>& labels) const;
 
   PromptEncoder encoder_;
   std::optional<ChatRenderer> renderer_;
   std::string template_source_;  // empty: no template
   TrainOn train_on_;
-  int64_t embedding_rows_;
+  ModelTokens model_;
   ReaderOptions reader_options_;
 };
 

@@ -232,6 +232,9 @@ std::vector<WeightPart> parts_of(const model::CausalLm& model, at::ScalarType dt
     }
   }
   parts.group(model.head_projection);
+  for (const auto& [name, table] : model.relative_tables()) parts.frozen(name, table);
+  if (const model::NormSpec& last = a.encoder.final_norm; last.present())
+    parts.norm(last.names.hugging_face, last, model.encoder_norm);
   if (const model::NormSpec& last = a.decoder.final_norm; last.present())
     parts.norm(last.names.hugging_face, last, model.final_norm);
   const lora::LoraLinear& head = model.head.layers().front();

@@ -21,6 +21,7 @@ at::Tensor logits_of(model::CausalLm& model, const std::vector<int32_t>& tokens)
   input.tokens = tokens;
   for (size_t i = 0; i < tokens.size(); ++i) input.positions.push_back(static_cast<int32_t>(i));
   input.cu_seqlens = {0, static_cast<int32_t>(tokens.size())};
+  if (model.architecture().has_encoder()) input.source = {tokens, input.cu_seqlens};
   return model.logits(model.hidden(input)).cpu();
 }
 

@@ -1,5 +1,5 @@
 // Is an export the model that was trained? Both run over the same rows; their next-token
-// distributions are compared.
+// distributions are compared. An encoder is given each row, too.
 #pragma once
 
 #include <cstdint>

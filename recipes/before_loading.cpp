@@ -15,6 +15,7 @@
 #include "model/expert_targets.h"
 #include "model/hub_cache.h"
 #include "model/model_header.h"
+#include "recipes/models/model_tokens.h"
 #include "recipes/options_from_files.h"
 #include "recipes/plan/plan.h"
 
@@ -72,7 +73,7 @@ class Look {
     if (recipe_.model.path.empty()) return;
     const std::string path = model::resolve_model_path(recipe_.model.path);
     header_ = model::read_model_header(path);
-    text_.embedding_rows = header_->architecture.vocab_size;
+    text_.tokens = model_tokens(header_->architecture);
     text_.tokenizer = data::load_tokenizer(path);
   }
 
@@ -97,7 +98,7 @@ class Look {
       at(fmt::format("{}[{}]", list, i), [&] {
         if (whole)
           data::check_first_rows(datasets[i], kFirstRows, recipe_.data, *text_.tokenizer,
-                                 text_.chat_template.get(), text_.embedding_rows);
+                                 text_.chat_template.get(), text_.tokens);
         else
           data::RowSource(datasets[i]).next(kFirstRows);
       });

@@ -10,6 +10,7 @@
 #include "base/stopwatch.h"
 #include "data/loader.h"
 #include "model/generate.h"
+#include "trainer/forward_input.h"
 #include "trainer/loss.h"
 
 namespace qlora::trainer {
@@ -64,10 +65,7 @@ Evaluation evaluate_loss(model::CausalLm& model, const std::vector<data::Example
   const auto flush = [&] {
     if (indices.empty()) return;
     const data::MicroBatch batch = data::make_micro_batch(examples, indices);
-    model::ForwardInput input;
-    input.tokens = batch.tokens;
-    input.positions = batch.positions;
-    input.cu_seqlens = batch.cu_seqlens;
+    model::ForwardInput input = forward_input(batch);
     input.adapters_enabled = adapters_enabled;
     add_losses(batch,
                token_losses(model.hidden(input), batch.targets, model.head, model.context(input),

@@ -53,7 +53,8 @@ class Planner {
         dtype_bytes_(bytes_of(dtype_)),
         compute_bytes_(bytes_of(run.compute)),
         outer_bytes_(run.model.upcast == "all" ? kFloat : dtype_bytes_),
-        tokens_(run.tokens()) {
+        tokens_(of_a_stack(run.tokens())),
+        length_(of_a_stack(run.sequence_length)) {
     check(run.weight != nullptr && tokens_ > 0, "plan_memory: nothing to plan for");
     plan_.on_gpu = run.on_gpu;
     embeddings_ =
@@ -88,6 +89,9 @@ class Planner {
     if (bytes > 0) plan_.lines.push_back({purpose, bytes, Phase::kAlways, true});
   }
 
+  // With an encoder a row is a source and an answer, taken to be as long.
+  int64_t of_a_stack(int64_t tokens) const { return a_.has_encoder() ? (tokens + 1) / 2 : tokens; }
+
   void add_base();
   int64_t head_copy_bytes() const;
   struct Adapted;
@@ -114,7 +118,8 @@ class Planner {
   const PlannedRun& run_;
   const model::Architecture& a_;
   at::ScalarType dtype_;  // of what is not quantized
-  int64_t dtype_bytes_, compute_bytes_, outer_bytes_, tokens_;
+  int64_t dtype_bytes_, compute_bytes_, outer_bytes_;
+  int64_t tokens_, length_;  // that a layer is given
   ProductNeeds products_;
   bool recomputation_is_fullest_ = false;  // of a step's moments
   MemoryPlan plan_;
@@ -307,7 +312,7 @@ model::PassShape Planner::pass(int64_t tokens, int64_t longest) const {
 }
 
 model::PassShape Planner::layer_pass(int64_t layer) const {
-  model::PassShape result = pass(tokens_, run_.sequence_length);
+  model::PassShape result = pass(tokens_, length_);
   result.remakes_inputs = !run_.recompute_layers.contains(layer);
   result.branches = adapted_[static_cast<size_t>(layer)].branches;
   return result;
@@ -344,11 +349,14 @@ void Planner::add_activations() {
     // output lives as long as it is differentiated.
     layer_buffers = std::max({layer_buffers, forward, backward + residual});
   }
-  const model::PassShape any = pass(tokens_, run_.sequence_length);
+  const model::PassShape any = pass(tokens_, length_);
   int64_t rotary_width = 0;
   for (const model::RotarySpec& rotary : a_.rotaries) rotary_width += rotary.width;
   add("rotary tables and positions", tokens_ * (rotary_width + 2) * kFloat, Phase::kTraining);
   add("attention's buffers", most_of_blocks(model::attention_buffer_bytes, any), Phase::kTraining);
+  if (a_.has_encoder())
+    add("the encoder's output and its gradient", 2 * tokens_ * a_.hidden_size * compute_bytes_,
+        Phase::kTraining);
   add("the last norm's input", residual, Phase::kForward);
   add("activations kept (layers' inputs)", inputs, Phase::kTraining);
   // The backward pass comes to the recomputed layers when the others have freed what they kept.
@@ -377,9 +385,9 @@ void Planner::add_loss() {
 
 void Planner::add_evaluation() {
   if (!run_.evaluates) return;
-  const int64_t tokens = std::max(kEvaluationTokens, run_.sequence_length);
+  const int64_t tokens = of_a_stack(std::max(kEvaluationTokens, run_.sequence_length));
   const int64_t rows = std::min(loss_chunk_rows(compute_bytes_), tokens);
-  const model::PassShape any = pass(tokens, run_.sequence_length);
+  const model::PassShape any = pass(tokens, length_);
   add("evaluation",
       std::max(most_of_blocks(model::graphless_bytes, any), rows * a_.vocab_size * compute_bytes_),
       Phase::kEvaluation);

@@ -1,5 +1,6 @@
 // Where a run's memory goes, by purpose, before anything is loaded: from the shape of the model and
-// the options alone, by the sizes of what the run allocates.
+// the options alone, by the sizes of what the run allocates. With an encoder half of the tokens are
+// taken to be sources, half answers.
 //
 //   peak = the larger of: what is loaded + what loading takes;
 //          what is there all the time + the fullest of: the end of the forward pass (all that the

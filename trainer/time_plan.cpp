@@ -373,7 +373,7 @@ double operations_at_most(const Calibration& calibration, double rate) {
   return std::min(kCpuOperations, rate * calibration.seconds);
 }
 
-// Where even the shortest sample takes too long: what the products alone take.
+// Where even the shortest sample takes too long, and with an encoder: what the products alone take.
 std::vector<StagePlan> arithmetic(const Calibration& calibration, double rate) {
   const PlannedRun& run = calibration.run;
   const int64_t layers = run.architecture.num_layers();
@@ -381,7 +381,9 @@ std::vector<StagePlan> arithmetic(const Calibration& calibration, double rate) {
       operations_a_token(run.architecture, static_cast<double>(layers),
                          static_cast<double>(run.recompute_layers.count(layers)));
   const auto tokens = static_cast<double>(calibration.gradient_accumulation_steps * run.tokens());
-  return {{kProductsAlone, tokens * a_token / rate}};
+  // Sources pass the encoder's layers, answers the decoder's; half of the tokens are either.
+  const double share = run.architecture.has_encoder() ? 0.5 : 1.0;
+  return {{kProductsAlone, share * tokens * a_token / rate}};
 }
 
 // Seconds of each stage, were all layers of this kind.
@@ -427,7 +429,9 @@ TimePlan plan_time(const Calibration& calibration) {
   const bool too_long =
       calibration.device.is_cpu() && sample_seconds > kLongestSample * calibration.seconds;
   TimePlan plan;
-  plan.stages = too_long ? arithmetic(calibration, rate) : measured(calibration, sample);
+  plan.stages = too_long || calibration.run.architecture.has_encoder()
+                    ? arithmetic(calibration, rate)
+                    : measured(calibration, sample);
   for (const StagePlan& stage : plan.stages) plan.seconds_a_step += stage.seconds;
   std::ranges::sort(plan.stages, std::ranges::greater{}, &StagePlan::seconds);
   plan.tokens_a_second =
@@ -438,6 +442,7 @@ TimePlan plan_time(const Calibration& calibration) {
 }
 
 PlannedRun calibration_run(const PlannedRun& run) {
+  if (run.architecture.has_encoder()) return run;
   PlannedRun small = run;
   small.architecture = with_layers(run.architecture, kLayers);
   small.lora = lora_of_sample(run, small.architecture);

@@ -18,8 +18,9 @@
 // Sequences are taken as one document each: packed short rows cost less attention.
 //
 // A sample takes as long as products do on this machine (trainer/product_rate.h): where 64 tokens
-// would take too long, the step is what its products take by arithmetic, and nothing else is
-// measured. Measuring draws no random number of the program's, and is left when a stop is wanted.
+// would take too long, or the model has an encoder, the step is what its products take by
+// arithmetic, and nothing else is measured. Measuring draws no random number of the program's, and
+// is left when a stop is wanted.
 #pragma once
 
 #include <c10/core/Device.h>
@@ -62,7 +63,7 @@ constexpr char kProductsAlone[] = "products, by arithmetic";
 // on the processor, else the time on the clock.
 TimePlan plan_time(const Calibration& calibration);
 
-// What plan_time() takes memory for, as a run to plan: two layers on the longest sample.
+// What plan_time() takes memory for at most, as a run to plan: two layers on the longest sample.
 PlannedRun calibration_run(const PlannedRun& run);
 
 }  // namespace qlora::trainer

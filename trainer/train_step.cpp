@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "base/seed.h"
+#include "trainer/forward_input.h"
 #include "trainer/loss.h"
 
 namespace qlora::trainer {
@@ -29,10 +30,7 @@ double accumulate_gradients(TrainJob& job, const data::StepWindow& window) {
   double loss = 0;
   for (size_t i = 0; i < window.micro_batches.size(); ++i) {
     const data::MicroBatch& batch = window.micro_batches[i];
-    model::ForwardInput input;
-    input.tokens = batch.tokens;
-    input.positions = batch.positions;
-    input.cu_seqlens = batch.cu_seqlens;
+    model::ForwardInput input = forward_input(batch);
     input.training = true;
     input.recompute_layers = job.state.choices.recompute_layers;
     input.dropout_key = random_key(random_key(job.seed, static_cast<uint64_t>(job.state.step)), i);

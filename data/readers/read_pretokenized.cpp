@@ -1,8 +1,10 @@
 // Rows of token ids: {"input_ids", "labels"} as transformers' data sets store them (labels repeat
 // the ids, -100 where nothing is trained), or {"input_ids", "mask"} with 0 and 1, which other tools
 // call loss_mask (Megatron), completion_mask (TRL) or assistant_masks (transformers). Without one
-// of them every token is trained. Padding, told by a 0 in attention_mask, is cut off at either end.
+// of them every token is trained. For a model with an encoder labels are the answer's own ids, of
+// any number. Padding, told by a 0 in attention_mask, is cut off at either end.
 #include <limits>
+#include <utility>
 
 #include "base/error.h"
 #include "data/loader.h"
@@ -80,12 +82,27 @@ std::pair<size_t, size_t> unpadded(const Row& row, size_t length) {
   return {begin, end};
 }
 
+// Padding at the end of the labels is -100 there.
+Record labelled_source(const Row& row, const std::vector<TokenId>& tokens) {
+  std::vector<TokenId> labels = integers(row, "labels", kIgnore, 0);
+  while (!labels.empty() && labels.back() == kIgnore) labels.pop_back();
+  if (labels.empty())
+    fail<FormatError>("'{}' has no token to train; remove the row", row.file_field("labels"));
+  const auto [begin, end] = unpadded(row, tokens.size());
+  if (begin == end)
+    fail<FormatError>("'{}' is padding alone; remove the row", row.file_field("input_ids"));
+  return LabelledSource{{tokens.begin() + static_cast<ptrdiff_t>(begin),
+                         tokens.begin() + static_cast<ptrdiff_t>(end)},
+                        std::move(labels)};
+}
+
 }  // namespace
 
-Record read_pretokenized(const Row& row, const ReaderOptions&) {
+Record read_pretokenized(const Row& row, const ReaderOptions& options) {
   const auto tokens = integers(row, "input_ids", 0, 0);
   if (tokens.empty())
     fail<FormatError>("'{}' is empty; remove the row", row.file_field("input_ids"));
+  if (options.labels_apart) return labelled_source(row, tokens);
   const auto supervised = mask_of(row, tokens);
   const auto [begin, end] = unpadded(row, tokens.size());
   const auto first = static_cast<ptrdiff_t>(begin), last = static_cast<ptrdiff_t>(end);

@@ -28,6 +28,7 @@ const std::vector<Format>& formats() {
         "assistant_masks"},
        read_pretokenized,
        false},
+      {"input_output", {"input", "output"}, read_input_output, true},
   };
   return table;
 }
@@ -47,7 +48,9 @@ const std::map<std::string, std::string>& other_names() {
       {"instruction", "alpaca"},
       {"instruct", "alpaca"},
       {"prompt_completion", "completion"},
-      {"input_output", "completion"},
+      {"seq2seq", "input_output"},
+      {"text2text", "input_output"},
+      {"source_target", "input_output"},
       {"pretrain", "text"},
       {"pretraining", "text"},
       {"pt", "text"},

@@ -34,12 +34,19 @@ struct TokenRow {
   std::vector<uint8_t> supervised;
 };
 
-using Record = std::variant<Conversation, PromptCompletion, PlainText, TokenRow>;
+// Token ids of a source and of the labels that it is to be answered with, kIgnore where one is not
+// trained: of a model with an encoder.
+struct LabelledSource {
+  std::vector<TokenId> source, labels;
+};
+
+using Record = std::variant<Conversation, PromptCompletion, PlainText, TokenRow, LabelledSource>;
 
 // What a reader must know besides the row.
 struct ReaderOptions {
   bool alpaca_prompt = false;              // data.prompt_style: alpaca
   bool template_writes_tool_calls = true;  // false: sharegpt's function_call turns stay text
+  bool labels_apart = false;  // labels are a text of their own, not a mask of input_ids
 };
 
 struct Format {
@@ -59,7 +66,9 @@ Record read_chat(const Row& row, const ReaderOptions& options);    // OpenAI-sty
 Record read_sharegpt(const Row& row,
                      const ReaderOptions& options);  // conversations of from / value
 Record read_completion(const Row& row, const ReaderOptions& options);  // prompt, completion
-Record read_text(const Row& row, const ReaderOptions& options);        // text
+Record read_input_output(const Row& row,
+                         const ReaderOptions& options);          // input, output
+Record read_text(const Row& row, const ReaderOptions& options);  // text
 Record read_pretokenized(const Row& row,
                          const ReaderOptions& options);  // input_ids, labels or mask
 

@@ -80,6 +80,7 @@ std::string guess_format(const Json& row) {
     if (first.is_object() && has(first, {"role", "content"})) return "chat";
   }
   if (has(row, {"prompt", "completion"})) return "completion";
+  if (has(row, {"input", "output"})) return "input_output";
   if (has(row, {"input_ids"})) return "pretokenized";
   if (has(row, {"text"})) return "text";
   return "";

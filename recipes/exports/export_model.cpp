@@ -18,6 +18,7 @@
 #include "recipes/exports/merge_base.h"
 #include "recipes/exports/sample_rows.h"
 #include "recipes/exports/training_facts.h"
+#include "recipes/models/model_tokens.h"
 
 namespace qlora::recipes {
 namespace {
@@ -34,7 +35,7 @@ std::vector<std::vector<int32_t>> sample_rows(const TrainedModel& trained) {
   if (!datasets.empty() && fs::exists(datasets[0].path)) {
     const data::Dataset dataset =
         data::read_dataset(datasets[0], 0, data, *base.tokenizer, base.chat_template.get(),
-                           base.model->architecture().vocab_size);
+                           model_tokens(base.model->architecture()));
     for (const data::Example& example : dataset.examples) rows.push_back(example.tokens);
     return rows;
   }

@@ -36,7 +36,8 @@ void decode_format(const Node& node, const std::string& key, ProblemList& proble
 std::vector<Field<Dataset>> make_dataset_fields() {
   std::vector<Field<Dataset>> fields = {
       dataset_field("path", "path", "A .jsonl or .json file of rows.", &Dataset::path),
-      dataset_field("format", "alpaca | chat | sharegpt | completion | text | pretokenized",
+      dataset_field("format",
+                    "alpaca | chat | sharegpt | completion | text | pretokenized | input_output",
                     "How a row is laid out: which fields it has, and what is trained of them. "
                     "docs/formats.md shows a row of each.",
                     &Dataset::format),
@@ -45,8 +46,9 @@ std::vector<Field<Dataset>> make_dataset_fields() {
                     "`{instruction: question, output: answer}`.",
                     &Dataset::fields),
       dataset_field("separator", "text",
-                    "completion rows: stands between prompt and completion and belongs to the "
-                    "prompt, such as `\"\\n\"`. Empty: the two are joined as they are in the row.",
+                    "completion and input_output rows: stands between prompt and completion and "
+                    "belongs to the prompt, such as `\"\\n\"`. Empty: the two are joined as they "
+                    "are in the row.",
                     &Dataset::separator)};
   fields[0].required = true;
   fields[1].read = decode_format;

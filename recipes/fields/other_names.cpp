@@ -90,7 +90,7 @@ std::vector<OtherName> lora_names() {
           {"peft_use_dora", "lora.use_dora", ""},
           {"lora_model_dir", "lora.from_adapter", ""},
           {"adapter_name_or_path", "lora.from_adapter", ""},
-          {"task_type", "", "models are causal language models; leave it out"}};
+          {"task_type", "", "the model's architecture says it; leave it out"}};
 }
 
 std::vector<OtherName> data_names() {

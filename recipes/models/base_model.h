@@ -6,6 +6,7 @@
 #include <string>
 
 #include "data/chat_template.h"
+#include "data/embedded_tokens.h"
 #include "data/tokenizer.h"
 #include "lora/adapter_file.h"
 #include "model/causal_lm.h"
@@ -28,7 +29,7 @@ struct BaseModel {
 struct ModelText {
   std::unique_ptr<data::Tokenizer> tokenizer;
   std::unique_ptr<data::ChatTemplate> chat_template;  // nullptr: the model has none
-  int64_t embedding_rows = 0;                         // of its embedding, one an id
+  data::ModelTokens tokens;
 };
 
 // Whether a base is read for an adapter that is yet to be fitted to it, or as a run had it, which

@@ -23,9 +23,8 @@ data::LoaderOptions loader_options(const Recipe& recipe) {
 }  // namespace
 
 data::PreparedData read_data(const Recipe& recipe, const ModelText& text) {
-  data::PreparedData data =
-      data::prepare_datasets(recipe.data, *text.tokenizer, text.chat_template.get(),
-                             recipe.train.seed, text.embedding_rows);
+  data::PreparedData data = data::prepare_datasets(
+      recipe.data, *text.tokenizer, text.chat_template.get(), recipe.train.seed, text.tokens);
   for (const auto* reports : {&data.train_reports, &data.eval_reports})
     for (const data::DatasetReport& report : *reports) log::write_info(data::to_text(report));
   for (const std::string& warning : data.warnings) log::write_warning(warning);
