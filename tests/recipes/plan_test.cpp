@@ -64,7 +64,11 @@ constexpr Config kConfigs[] = {
                         "num_hidden_layers": 24, "num_key_value_heads": 8,
                         "num_local_experts": 32, "rms_norm_eps": 1e-5, "sliding_window": 128,
                         "swiglu_limit": 7.0, "tie_word_embeddings": false, "vocab_size": 201088,
-                        "quantization_config": {"quant_method": "mxfp4"}})"}};
+                        "quantization_config": {"quant_method": "mxfp4"}})"},
+    {"flan-t5-large", R"({"model_type": "t5", "d_ff": 2816, "d_kv": 64, "d_model": 1024,
+                          "feed_forward_proj": "gated-gelu", "num_decoder_layers": 24,
+                          "num_heads": 16, "num_layers": 24, "tie_word_embeddings": false,
+                          "vocab_size": 32128})"}};
 
 // Writes the config.json of one; the file's path.
 std::string config_of(const test::TempDir& dir, const std::string& model) {
