@@ -23,7 +23,8 @@ Encoder-decoder models: documents alternate, source and decoder input; interop_l
 and writes the logits of the decoder's tokens.
 
 --vectors writes numbers for a test without Python: for each variant that is marked for it, config.json, the tensors'
-names and shapes ("a.{0-2}.b" stands for a.0.b, a.1.b, a.2.b) and the loss of each next token of each row. Weights follow from
+names and shapes ("a.{0-2}.b" stands for a.0.b, a.1.b, a.2.b) and the loss of each next token of each row; an encoder reads the row
+backwards. Weights follow from
 the tensor's name and the value's index in row-major order, with 32-bit unsigned arithmetic:
     seed = FNV-1a of the name's bytes (start 2166136261, prime 16777619)
     h = seed + index * 0x9E3779B9;  h ^= h >> 16;  h *= 0x85EBCA6B;  h ^= h >> 13;  h *= 0xC2B2AE35;  h ^= h >> 16
@@ -440,11 +441,12 @@ FAMILIES = {
          dict(rename=mxfp4_experts, rewrite=mxfp4_config, other_weights=True, gguf=False)),
     ],
     5: [
-        ("t5", "plain", T5, {}),
+        ("t5", "plain", T5, dict(vectors=True)),
         ("t5", "other depth of the decoder, old spelling", T5 | dict(num_decoder_layers=2),
          dict(rename=with_stack_embeddings, rewrite=lambda config: config.pop("scale_decoder_outputs", None))),
-        ("t5", "as FLAN, other start", T5 | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False, decoder_start_token_id=5), {}),
-        ("mt5", "plain", T5 | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False, d_kv=8), {}),
+        ("t5", "as FLAN, other start", T5 | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False, decoder_start_token_id=5),
+         dict(vectors=True)),
+        ("mt5", "plain", T5 | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False, d_kv=8), dict(vectors=True)),
         ("mt5", "tied", T5 | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=True), {}),
     ],
 }
@@ -1060,10 +1062,13 @@ def without_noise(config):
 
 
 def row_losses(model, rows):
-    """Of each next token of each row."""
+    """Of each next token of each row. An encoder reads the row backwards."""
+    def logits(ids):
+        if model.config.is_encoder_decoder:
+            return model(input_ids=ids.flip(0)[None], decoder_input_ids=ids[None]).logits[0]
+        return model(ids[None]).logits[0]
     with torch.no_grad():
-        return [torch.nn.functional.cross_entropy(model(ids[None]).logits[0, :-1], ids[1:], reduction="none")
-                for ids in map(torch.tensor, rows)]
+        return [torch.nn.functional.cross_entropy(logits(ids)[:-1], ids[1:], reduction="none") for ids in map(torch.tensor, rows)]
 
 
 def vectors_of(variant, rows, folder):

@@ -146,7 +146,9 @@ std::vector<std::vector<int32_t>> rows() {
   return families_file().at("rows").get<std::vector<std::vector<int32_t>>>();
 }
 
-ForwardInput laid_end_to_end(const std::vector<std::vector<int32_t>>& documents) {
+// An encoder reads each document backwards.
+ForwardInput laid_end_to_end(const CausalLm& model,
+                             const std::vector<std::vector<int32_t>>& documents) {
   ForwardInput input;
   input.cu_seqlens = {0};
   for (const std::vector<int32_t>& tokens : documents) {
@@ -154,8 +156,11 @@ ForwardInput laid_end_to_end(const std::vector<std::vector<int32_t>>& documents)
       input.tokens.push_back(tokens[i]);
       input.positions.push_back(static_cast<int32_t>(i));
     }
+    if (model.architecture().has_encoder())
+      input.source.tokens.insert(input.source.tokens.end(), tokens.rbegin(), tokens.rend());
     input.cu_seqlens.push_back(static_cast<int32_t>(input.tokens.size()));
   }
+  if (model.architecture().has_encoder()) input.source.cu_seqlens = input.cu_seqlens;
   return input;
 }
 
@@ -194,7 +199,8 @@ TEST_P(EveryFamily, GivesTheLossesOfTransformers) {
   ASSERT_EQ(losses.size(), documents.size());
   for (size_t row = 0; row < documents.size(); ++row) {
     SCOPED_TRACE(testing::Message() << "row " << row);
-    expect_losses(next_token_losses(*model, laid_end_to_end({documents[row]})), losses[row]);
+    expect_losses(next_token_losses(*model, laid_end_to_end(*model, {documents[row]})),
+                  losses[row]);
   }
 }
 
@@ -203,7 +209,7 @@ TEST_P(EveryFamily, GivesRowsInOnePassTheSameLosses) {
   std::vector<double> losses;
   for (const std::vector<double>& row : expected())
     losses.insert(losses.end(), row.begin(), row.end());
-  expect_losses(next_token_losses(*model, laid_end_to_end(rows())), losses);
+  expect_losses(next_token_losses(*model, laid_end_to_end(*model, rows())), losses);
 }
 
 struct Step {
@@ -223,7 +229,7 @@ Step step_of(CausalLm& model, lora::AdapterSet& adapters, const ForwardInput& in
 TEST_P(EveryFamily, RecomputedLayersGiveTheSameBits) {
   const auto model = load(entry());
   const auto adapters = test::tiny_adapters(*model, true);
-  ForwardInput input = laid_end_to_end(rows());
+  ForwardInput input = laid_end_to_end(*model, rows());
   input.training = true;
   const Step kept = step_of(*model, *adapters, input);
   EXPECT_GT(kept.gradients.abs().max().item<float>(), 0);
