@@ -52,6 +52,9 @@ std::string config_text(const model::Architecture& architecture, const data::Tok
   const bool tied = architecture.tied_embeddings && tied_embeddings;
   if (!config.contains("tie_word_embeddings") || config["tie_word_embeddings"] != tied)
     config["tie_word_embeddings"] = tied;
+  // Where nothing says it, T5's outputs are scaled if its head is the embedding.
+  if (architecture.has_encoder() && architecture.logit_multiplier != 1 && !tied)
+    config["scale_decoder_outputs"] = true;
   if (quantization) config["quantization_config"] = *quantization;
   return io::json_text(config, 2) + "\n";
 }

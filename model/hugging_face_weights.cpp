@@ -143,6 +143,7 @@ class HuggingFaceDirectory final : public WeightSource {
     if (!architecture_.tied_embeddings || !head || !embedding || same_values(*head, *embedding))
       return;
     architecture_.tied_embeddings = false;
+    if (architecture_.has_encoder()) return;  // transformers 5 writes true for every T5
     log::warning_once(
         "{}: config.json says tie_word_embeddings true, but {} differs from {}; both are used, as "
         "transformers does. Say tie_word_embeddings false to make them agree",
