@@ -45,6 +45,12 @@ void report_trained_parts(const Recipe& recipe, const BaseModel& base,
   const std::string refusal =
       lora::refusal_sentence(recipe.lora, base.model->architecture().embedding_names());
   if (!refusal.empty()) log::write_warning(refusal);
+  if (base.model->architecture().has_encoder() && adapters.embeddings().whole_embedding)
+    log::warning(
+        "lora.modules_to_save: PEFT trains and loads {} apart from what encoder and decoder read, "
+        "which stays the base's: there the adapter acts otherwise; merge it (qlora export --format "
+        "merged)",
+        base.model->architecture().embedding.names.hugging_face);
 }
 
 }  // namespace
@@ -68,7 +74,8 @@ void look_for_trained_tokens(const lora::AdapterSet& adapters, const data::Prepa
   const lora::TrainedEmbeddings& trained = adapters.embeddings();
   std::set<int64_t> unseen(trained.embedding_ids.begin(), trained.embedding_ids.end());
   for (const data::Example& example : data.train)
-    for (const int32_t token : example.tokens) unseen.erase(token);
+    for (const auto* tokens : {&example.tokens, &example.encoded})
+      for (const int32_t token : *tokens) unseen.erase(token);
   if (!unseen.empty())
     log::warning("lora.trainable_token_indices: no training row holds {} of the {} tokens ({}): {}",
                  unseen.size(), trained.embedding_ids.size(), fmt::join(unseen, ", "),

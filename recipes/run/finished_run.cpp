@@ -33,7 +33,10 @@ void finish(const Recipe& recipe, const RunDirectory& run, const BaseModel& base
                                      training_facts(recipe));
   log::info("finished: {} steps, {} tokens; the adapter is in {}", job.state.step, job.state.tokens,
             directory);
-  log::info("try it: qlora chat {}", run.path());
+  if (base.model->architecture().has_encoder())
+    log::info("try it: qlora generate {} --prompt TEXT", run.path());
+  else
+    log::info("try it: qlora chat {}", run.path());
   log::info("export: qlora export {} --format merged --output DIR", run.path());
 }
 
