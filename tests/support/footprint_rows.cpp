@@ -51,6 +51,7 @@ BytesByKind bytes_of(model::CausalLm& model) {
   add("positions", model.positions);
   for (const model::Block& layer : model.layers)
     for (const model::BranchWeights& branch : layer.branches) add("sinks", branch.sinks);
+  for (const auto& [name, table] : model.relative_tables()) add("relative_attention_bias", table);
   const lora::LoraLinear& head = model.head.layers().front();
   if (!model.architecture().tied_embeddings) bytes["head"] += head.base->bytes();
   add("biases", head.bias);
