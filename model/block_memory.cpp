@@ -160,17 +160,30 @@ class BranchNodes {
 
   NodeMemory attention(const AttentionSpec& a) const {
     const int64_t c = p_.compute_bytes, q = a.queries(), k = a.keys();
+    if (!p_.flash && (a.shape.relative_bias || a.shape.cross)) return composed_attention(a);
     // Capped scores and the softmax of them, where no kernel spares them.
-    const bool alone = a.shape.relative_bias || a.shape.cross;  // the softmax
-    const int64_t scores =
-        p_.flash || a.shape.is_plain() ? 0 : (alone ? 1 : 2) * a.shape.heads * p_.longest;
+    const int64_t scores = p_.flash || a.shape.is_plain() ? 0 : 2 * a.shape.heads * p_.longest;
     return {"attention",
             {{"rotated queries and keys, values", q + 2 * k, c},
              {"output, which is the next product's input", q, c},
              {"sums of the softmax", a.shape.heads, kFloat},
              {"scores", scores, kFloat}},
             residual_ + held_ + c * (2 * q + 2 * k) + fused_backward_bytes(a, p_) +
-                float_copies(a, p_) + kFloat * (alone ? 2 : 1) * scores};
+                float_copies(a, p_) + kFloat * scores};
+  }
+
+  // composed_attention.cpp without a cap: scores are products of queries and keys in float32, and
+  // the values are summed by the softmax in the compute dtype.
+  NodeMemory composed_attention(const AttentionSpec& a) const {
+    const int64_t c = p_.compute_bytes, q = a.queries(), k = a.keys();
+    const int64_t scores = a.shape.heads * p_.longest;
+    return {"attention",
+            {{"queries and keys", q + k, kFloat},
+             {"values", k, c},
+             {"softmax", scores, kFloat},
+             {"softmax in the compute dtype", c == kFloat ? 0 : scores, c},
+             {"output, which is the next product's input", q, c}},
+            residual_ + held_ + c * (2 * q + 2 * k) + float_copies(a, p_) + 2 * kFloat * scores};
   }
 
   // Of cross-attention; their input is the encoder's output, which all layers share.
