@@ -12,6 +12,11 @@ namespace qlora::model {
 // gate_up_proj has twice the rank and alpha, for it is two matrices; all-linear is attention,
 // router and experts, and dense layers' MLPs get nothing. Any other model's options stay as they
 // are: all-linear leaves experts and routers out.
+// Errors of refuse_rows_in_turn().
 void resolve_expert_targets(const Architecture& architecture, lora::LoraOptions& options);
+
+// ConfigError if target_parameters name matrices whose rows files hold in turn (gate_up_proj of
+// gpt-oss): PEFT's adapters have the rows of B so, and this version does not.
+void refuse_rows_in_turn(const Architecture& architecture, const lora::LoraOptions& options);
 
 }  // namespace qlora::model
