@@ -85,7 +85,7 @@ at::Tensor chunk_gradient(const at::Tensor& rows, bool wanted, const lora::Linea
   cap_logits(gradient, softcap);
   const at::Tensor capped = softcap > 0 ? gradient.clone() : at::Tensor();
   sum.add_(chunk_losses(gradient, targets, begin, scale, true).sum(at::kDouble));
-  if (softcap > 0) gradient.mul_(1 - (capped / softcap).square_());  // of tanh
+  if (softcap > 0) gradient.mul_(capped.div_(softcap).square_().neg_().add_(1));  // of tanh
   if (logits.requires_grad()) logits.backward(gradient);
   return leaf.grad();
 }

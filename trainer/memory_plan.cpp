@@ -380,7 +380,8 @@ void Planner::add_loss() {
   const int64_t rows = std::min(loss_chunk_rows(element), tokens_);
   // The hidden states and their gradient; rows of both while their logits are at hand.
   add("final hidden states", 2 * tokens_ * a_.head.in * element, Phase::kForward);
-  add("logits chunk", rows * (a_.vocab_size + 2 * a_.head.in) * element, Phase::kForward);
+  const int64_t copies = a_.logit_softcap > 0 ? 2 : 1;  // capped logits beside their gradient
+  add("logits chunk", rows * (copies * a_.vocab_size + 2 * a_.head.in) * element, Phase::kForward);
 }
 
 void Planner::add_evaluation() {
