@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "model/expert_tensors.h"
 
 namespace qlora::model {
 namespace {
@@ -25,8 +26,7 @@ const MlpSpec& BlockSpec::mlp() const { return *first_branch(*this, false).mlp()
 
 LinearSpec ExpertsSpec::of_expert(const LinearSpec& linear, int64_t expert) const {
   LinearSpec own = linear;
-  std::string& name = own.names.hugging_face;
-  name.replace(name.find("{}"), 2, std::to_string(expert));
+  own.names.hugging_face = numbered(own.names.hugging_face, expert);
   return own;
 }
 

@@ -3,7 +3,10 @@
 #include <ATen/ATen.h>
 #include <fmt/ranges.h>
 
+#include <charconv>
+
 #include "base/error.h"
+#include "lora/expert_names.h"
 #include "model/mxfp4.h"
 #include "model/read_tensor.h"
 
@@ -57,7 +60,7 @@ ExpertParts mxfp4_blocks(const ExpertTensor& t, const std::string& name, const F
   parts.views = {part_of(*blocks, t, {out, in / kMxfp4Block, kMxfp4Block / 2}),
                  part_of(*scales, t, {out, in / kMxfp4Block})};
   parts.in_turn = t.is_gate_up;
-  parts.scales = scales;
+  parts.is_mxfp4 = true;
   return parts;
 }
 
@@ -78,31 +81,30 @@ at::Tensor rows_in_turn(const at::Tensor& halves) {
   return at::stack(halves.chunk(2), 1).flatten(0, 1);
 }
 
-ExpertTensors::ExpertTensors(const Architecture& a) {
-  for (int64_t layer = 0; layer < a.num_layers(); ++layer)
-    for (const Branch& branch : a.block(layer).branches) {
-      const ExpertsSpec* spec = branch.experts();
-      if (!spec) continue;
-      const std::string number = std::to_string(layer) + ".";
-      for (int64_t expert = 0; expert < spec->routing.experts; ++expert)
-        for (const bool is_gate_up : {true, false}) {
-          const LinearSpec linear =
-              spec->of_expert(is_gate_up ? spec->gate_up : spec->down, expert);
-          for (const bool is_bias : {false, true})
-            tensors_[a.module(layer, linear.names) + (is_bias ? ".bias" : ".weight")] = {
-                spec,
-                a.decoder.prefix.hugging_face + number,
-                a.decoder.prefix.gguf + number,
-                expert,
-                is_gate_up,
-                is_bias};
-        }
+std::optional<ExpertTensor> expert_tensor(const Architecture& a, const std::string& name) {
+  const size_t dot = name.rfind('.');
+  const std::string& prefix = a.decoder.prefix.hugging_face;
+  const auto expert = lora::expert_name(name.substr(0, dot));
+  if (!expert || !name.starts_with(prefix)) return std::nullopt;
+  const std::string number =
+      name.substr(prefix.size(), name.find('.', prefix.size()) + 1 - prefix.size());
+  int64_t layer = 0;
+  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), layer);
+  if (error != std::errc() || *end != '.' || layer >= a.decoder.num_layers()) return std::nullopt;
+  for (const Branch& branch : a.decoder.block(layer).branches) {
+    const ExpertsSpec* spec = branch.experts();
+    if (!spec || expert->index >= spec->routing.experts) continue;
+    for (const bool is_gate_up : {true, false}) {
+      const std::string module =
+          prefix + number +
+          numbered((is_gate_up ? spec->gate_up : spec->down).names.hugging_face, expert->index);
+      for (const bool is_bias : {false, true})
+        if (name == module + (is_bias ? ".bias" : ".weight"))
+          return ExpertTensor{spec,          prefix + number, a.decoder.prefix.gguf + number,
+                              expert->index, is_gate_up,      is_bias};
     }
-}
-
-const ExpertTensor* ExpertTensors::find(const std::string& name) const {
-  const auto found = tensors_.find(name);
-  return found == tensors_.end() ? nullptr : &found->second;
+  }
+  return std::nullopt;
 }
 
 ExpertParts in_hugging_face(const ExpertTensor& t, const FindView& find) {
@@ -147,7 +149,7 @@ ExpertParts in_gguf(const ExpertTensor& t, const FindView& find) {
 at::Tensor read_expert(const ExpertTensor& t, const ExpertParts& parts, at::ScalarType dtype) {
   const auto [out, in] = sizes_of(t);
   at::Tensor tensor;
-  if (parts.scales) {
+  if (parts.is_mxfp4) {
     tensor = decode_mxfp4(parts.views[0], parts.views[1]).to(dtype);
   } else {
     std::vector<at::Tensor> rows;

@@ -5,8 +5,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <optional>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "io/tensor_view.h"
@@ -27,17 +27,9 @@ std::string numbered(std::string name, int64_t expert);
 // Rows of the first half and of the second in turn, [2 n, ...].
 at::Tensor rows_in_turn(const at::Tensor& halves);
 
-class ExpertTensors {
- public:
-  ExpertTensors() = default;
-  // Borrows the architecture.
-  explicit ExpertTensors(const Architecture& architecture);
-  // Null for any other tensor.
-  const ExpertTensor* find(const std::string& name) const;
-
- private:
-  std::unordered_map<std::string, ExpertTensor> tensors_;
-};
+// Of that name; nothing for any other tensor. Borrows the architecture.
+std::optional<ExpertTensor> expert_tensor(const Architecture& architecture,
+                                          const std::string& name);
 
 // A tensor of the file by its name, or null.
 using FindView = std::function<const io::TensorView*(const std::string& name)>;
@@ -49,7 +41,7 @@ struct ExpertParts {
   std::vector<io::TensorView> views;
   bool by_inputs = false;  // [in, out]
   bool in_turn = false;    // rows (or columns, if by_inputs) of gate and up take turns
-  const io::TensorView* scales = nullptr;  // of MXFP4 blocks
+  bool is_mxfp4 = false;   // blocks, and their scales
 };
 ExpertParts in_hugging_face(const ExpertTensor& tensor, const FindView& find);
 ExpertParts in_gguf(const ExpertTensor& tensor, const FindView& find);

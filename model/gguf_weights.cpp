@@ -52,7 +52,6 @@ class Gguf final : public WeightSource {
     place_ = path;
     architecture_ = read_architecture(file_);
     names_ = GgufNames(architecture_);
-    experts_ = ExpertTensors(architecture_);
     take_rope_divisors();
     take_rope_factors();
     for (BlockSpec& block : architecture_.decoder.kinds)
@@ -64,13 +63,14 @@ class Gguf final : public WeightSource {
   }
 
   bool has(const std::string& name) const override {
-    if (const ExpertTensor* expert = experts_.find(name)) return !parts_of(*expert).views.empty();
+    if (const auto expert = expert_tensor(architecture_, name))
+      return !parts_of(*expert).views.empty();
     return file_.find(names_.of_tensor(name).name) != nullptr;
   }
 
   at::Tensor read(const std::string& name, const std::vector<int64_t>& shape,
                   at::ScalarType dtype) override {
-    if (const ExpertTensor* expert = experts_.find(name)) {
+    if (const auto expert = expert_tensor(architecture_, name)) {
       const ExpertParts parts = required_parts(*expert, name);
       for (const io::TensorView& part : parts.views) read_.insert(part.name);
       return read_expert(*expert, parts, dtype);
@@ -87,7 +87,7 @@ class Gguf final : public WeightSource {
                                                    int64_t in,
                                                    const quant::QuantizationOptions& options,
                                                    at::Device device) override {
-    if (const ExpertTensor* expert = experts_.find(module + ".weight"))
+    if (const auto expert = expert_tensor(architecture_, module + ".weight"))
       return read_packed_expert(required_parts(*expert, module), in, options, device);
     const GgufTensor stored = names_.of_tensor(module + ".weight");
     const io::TensorView* view = file_.find(stored.name);
@@ -101,7 +101,7 @@ class Gguf final : public WeightSource {
   at::ScalarType dtype() const override { return matrices_dtype(file_.tensors()); }
 
   std::string packing(const std::string& module) const override {
-    const ExpertTensor* expert = experts_.find(module + ".weight");
+    const auto expert = expert_tensor(architecture_, module + ".weight");
     const ExpertParts parts = expert ? parts_of(*expert) : ExpertParts();
     const io::TensorView* view = parts.views.empty() ? nullptr : &parts.views.front();
     if (!expert) view = file_.find(names_.of_tensor(module + ".weight").name);
@@ -190,7 +190,6 @@ class Gguf final : public WeightSource {
 
   static constexpr const char* kRopeDivisors = "rope_freqs.weight";
   GgufNames names_;
-  ExpertTensors experts_;
   io::GgufFile file_;
   std::set<std::string> read_;
 };

@@ -42,7 +42,6 @@ class HuggingFaceDirectory final : public WeightSource {
     require_equal_copies();
     take_stored_biases(json.find("text_config").value_or(json));
     layout_ = FileLayout(architecture_);
-    experts_ = ExpertTensors(architecture_);
   }
 
   bool has(const std::string& name) const override {
@@ -53,7 +52,7 @@ class HuggingFaceDirectory final : public WeightSource {
                   at::ScalarType dtype) override {
     if (const ExpertParts parts = parts_of(name); !parts.views.empty()) {
       for (const io::TensorView& part : parts.views) read_.insert(part.name);
-      return read_expert(*experts_.find(name), parts, dtype);
+      return read_expert(*expert_tensor(architecture_, name), parts, dtype);
     }
     const io::TensorView* view = file_.find(name);
     // Tied matrices may lie under either name.
@@ -106,7 +105,7 @@ class HuggingFaceDirectory final : public WeightSource {
  private:
   // Of an expert whose tensor is no tensor of the file.
   ExpertParts parts_of(const std::string& name) const {
-    const ExpertTensor* expert = experts_.find(name);
+    const auto expert = expert_tensor(architecture_, name);
     if (!expert || file_.find(name)) return {};
     return in_hugging_face(*expert, [this](const std::string& n) { return file_.find(n); });
   }
@@ -195,7 +194,6 @@ class HuggingFaceDirectory final : public WeightSource {
   std::optional<quant::QuantizationOptions> stored_;
   std::set<std::string> read_;
   FileLayout layout_;
-  ExpertTensors experts_;
 };
 
 }  // namespace
