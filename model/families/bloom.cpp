@@ -6,26 +6,23 @@
 namespace qlora::model {
 namespace {
 
+LlamaDefaults defaults() {
+  LlamaDefaults d = gpt_defaults();
+  d.vocab_size = 250880;
+  d.hidden_size = 64;
+  d.num_layers = 2;
+  d.num_heads = 8;
+  d.activation_key = {};
+  d.keys.hidden.hugging_face = {"n_embed", "hidden_size"};
+  d.keys.inner = {{}, "feed_forward_length"};
+  d.keys.layers.hugging_face = {"n_layer", "num_hidden_layers"};
+  d.keys.heads.hugging_face = {"n_head", "num_attention_heads"};
+  d.keys.positions.hugging_face = {"seq_length"};
+  return d;
+}
+
 Architecture bloom(ConfigReader& config) {
-  const LlamaSizes sizes = read_llama_sizes(
-      config, {.vocab_size = 250880,
-               .hidden_size = 64,
-               .intermediate_size = 0,
-               .num_layers = 2,
-               .num_heads = 8,
-               .norm_eps = 1e-5,
-               .tied_embeddings = true,
-               .activation = "gelu_new",
-               .activation_key = {},
-               .norm_eps_key = layer_norm_eps("layer_norm_epsilon"),
-               .rotates = false,
-               .keys = {.hidden = {{"n_embed", "hidden_size"}, "embedding_length", true},
-                        .inner = {{}, "feed_forward_length"},
-                        .layers = {{"n_layer", "num_hidden_layers"}, "block_count", true},
-                        .heads = {{"n_head", "num_attention_heads"}, "attention.head_count", true},
-                        .kv_heads = {{}, "attention.head_count_kv"},
-                        .head_dim = {},
-                        .positions = {{"seq_length"}, "context_length"}}});
+  const LlamaSizes sizes = read_llama_sizes(config, defaults());
   config.note_dropout({"hidden_dropout"});
   config.note_read({"attention_softmax_in_fp32", "bias_dropout_fusion", "masked_softmax_fusion",
                     "offset_alibi", "skip_bias_add", "skip_bias_add_qkv", "slow_but_exact",

@@ -8,25 +8,13 @@ namespace qlora::model {
 namespace {
 
 LlamaDefaults defaults() {
-  return {.vocab_size = 50257,
-          .hidden_size = 768,
-          .intermediate_size = 0,
-          .num_layers = 12,
-          .num_heads = 12,
-          .norm_eps = 1e-5,
-          .tied_embeddings = true,
-          .max_positions = 1024,
-          .activation = "gelu_new",
-          .activation_key = {{"activation_function"}},
-          .norm_eps_key = layer_norm_eps("layer_norm_epsilon"),
-          .rotates = false,
-          .keys = {.hidden = {{"n_embd", "hidden_size"}, "embedding_length", true},
-                   .inner = {{"n_inner"}, "feed_forward_length"},
-                   .layers = {{"n_layer", "num_hidden_layers"}, "block_count", true},
-                   .heads = {{"n_head", "num_attention_heads"}, "attention.head_count", true},
-                   .kv_heads = {{}, "attention.head_count_kv"},
-                   .head_dim = {},
-                   .positions = {{"n_positions", "max_position_embeddings"}, "context_length"}}};
+  LlamaDefaults d = gpt_defaults();
+  d.vocab_size = 50257;
+  d.hidden_size = 768;
+  d.num_layers = d.num_heads = 12;
+  d.max_positions = 1024;
+  d.keys = gpt2_size_keys();
+  return d;
 }
 
 void scale_scores(ConfigReader& config, Architecture& a) {
@@ -42,9 +30,8 @@ void scale_scores(ConfigReader& config, Architecture& a) {
 Architecture gpt2(ConfigReader& config) {
   Architecture a = llama_like("gpt2", read_llama_sizes(config, defaults()));
   config.note_dropout({"attn_pdrop", "embd_pdrop", "resid_pdrop"});
-  config.note_read({"n_ctx", "reorder_and_upcast_attn", "summary_activation",
-                    "summary_first_dropout", "summary_proj_to_labels", "summary_type",
-                    "summary_use_proj"});
+  config.note_read({"n_ctx", "reorder_and_upcast_attn"});
+  note_summary_keys(config);
   use_layer_norms(a);
   set_attention_bias(a, true, true);
   fuse_qkv(a, {"attn.c_attn", "attn_qkv"});

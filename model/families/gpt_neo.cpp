@@ -10,21 +10,14 @@ namespace qlora::model {
 namespace {
 
 LlamaDefaults neo_defaults() {
-  return {.vocab_size = 50257,
-          .hidden_size = 2048,
-          .intermediate_size = 0,
-          .num_layers = 24,
-          .num_heads = 16,
-          .norm_eps = 1e-5,
-          .tied_embeddings = true,
-          .activation = "gelu_new",
-          .activation_key = {{"activation_function"}},
-          .norm_eps_key = layer_norm_eps("layer_norm_epsilon"),
-          .rotates = false,
-          .keys = {.layers = {{"num_layers", "num_hidden_layers"}},
-                   .heads = {{"num_heads", "num_attention_heads"}},
-                   .kv_heads = {},
-                   .head_dim = {}}};
+  LlamaDefaults d = gpt_defaults();
+  d.vocab_size = 50257;
+  d.hidden_size = 2048;
+  d.num_layers = 24;
+  d.num_heads = 16;
+  d.keys.layers = {{"num_layers", "num_hidden_layers"}};
+  d.keys.heads = {{"num_heads", "num_attention_heads"}};
+  return d;
 }
 
 // attention_types: [[["global", "local"], 12]] is twelve times the two kinds in turn.
@@ -52,41 +45,29 @@ std::vector<bool> read_local_layers(ConfigReader& config, int64_t num_layers) {
 Architecture gpt_neo(ConfigReader& config) {
   Architecture a = llama_like("gpt_neo", read_llama_sizes(config, neo_defaults()));
   config.note_dropout({"resid_dropout", "embed_dropout"});
-  config.note_read({"classifier_dropout", "summary_activation", "summary_first_dropout",
-                    "summary_proj_to_labels", "summary_type", "summary_use_proj"});
+  config.note_read({"classifier_dropout"});
+  note_summary_keys(config);
   use_layer_norms(a);
   set_attention_bias(a, false, true);
   use_plain_mlp(a, {"mlp.c_fc", ""}, {"mlp.c_proj", ""}, true);
   name_modules(a, {"transformer.", "wte", "h.", "ln_1", "ln_2", "attn.attention.out_proj", "ln_f"});
   leave_unrotated(a);
   a.embedding.positions = {{"transformer.wpe", ""}, a.max_positions};
-  AttentionSpec& attention = a.decoder.kinds[0].attention();
-  attention.shape.scale = 1;
-  attention.in[0].names.hugging_face = "attn.attention.q_proj";
-  attention.in[1].names.hugging_face = "attn.attention.k_proj";
-  attention.in[2].names.hugging_face = "attn.attention.v_proj";
+  name_queries_keys_values(a, "attn.attention.");
+  a.decoder.kinds[0].attention().shape.scale = 1;
   give_windows(a, config.integer({{"window_size"}}, 256),
                read_local_layers(config, a.num_layers()));
   return a;
 }
 
 LlamaDefaults j_defaults() {
-  return {.vocab_size = 50400,
-          .intermediate_size = 0,
-          .num_layers = 28,
-          .num_heads = 16,
-          .norm_eps = 1e-5,
-          .activation = "gelu_new",
-          .activation_key = {{"activation_function"}},
-          .norm_eps_key = layer_norm_eps("layer_norm_epsilon"),
-          .rotates = false,
-          .keys = {.hidden = {{"n_embd", "hidden_size"}},
-                   .inner = {{"n_inner"}},
-                   .layers = {{"n_layer", "num_hidden_layers"}},
-                   .heads = {{"n_head", "num_attention_heads"}},
-                   .kv_heads = {},
-                   .head_dim = {},
-                   .positions = {{"n_positions", "max_position_embeddings"}}}};
+  LlamaDefaults d = gpt_defaults();
+  d.vocab_size = 50400;
+  d.num_layers = 28;
+  d.num_heads = 16;
+  d.tied_embeddings = false;
+  d.keys = gpt2_size_keys();
+  return d;
 }
 
 RotarySpec rotary_of(ConfigReader& config, int64_t head_dim) {
@@ -105,19 +86,15 @@ RotarySpec rotary_of(ConfigReader& config, int64_t head_dim) {
 Architecture gptj(ConfigReader& config) {
   Architecture a = llama_like("gptj", read_llama_sizes(config, j_defaults()));
   config.note_dropout({"attn_pdrop", "embd_pdrop", "resid_pdrop"});
-  config.note_read({"rotary", "n_ctx", "scale_attn_weights", "summary_activation",
-                    "summary_first_dropout", "summary_proj_to_labels", "summary_type",
-                    "summary_use_proj"});
+  config.note_read({"rotary", "n_ctx", "scale_attn_weights"});
+  note_summary_keys(config);
   use_layer_norms(a);
   set_attention_bias(a, false, false);
   use_plain_mlp(a, {"mlp.fc_in", ""}, {"mlp.fc_out", ""}, true);
   name_modules(a, {"transformer.", "wte", "h.", "ln_1", "", "attn.out_proj", "ln_f"});
   put_side_by_side(a, true);
-  AttentionSpec& attention = a.decoder.kinds[0].attention();
-  attention.in[0].names.hugging_face = "attn.q_proj";
-  attention.in[1].names.hugging_face = "attn.k_proj";
-  attention.in[2].names.hugging_face = "attn.v_proj";
-  a.rotaries = {rotary_of(config, attention.shape.head_dim)};
+  name_queries_keys_values(a, "attn.");
+  a.rotaries = {rotary_of(config, a.block(0).attention().shape.head_dim)};
   a.head.bias = true;
   return a;
 }

@@ -2,6 +2,38 @@
 
 namespace qlora::model {
 
+LlamaDefaults gpt_defaults() {
+  return {.intermediate_size = 0,
+          .norm_eps = 1e-5,
+          .tied_embeddings = true,
+          .activation = "gelu_new",
+          .activation_key = {{"activation_function"}},
+          .norm_eps_key = layer_norm_eps("layer_norm_epsilon"),
+          .rotates = false,
+          .keys = {.kv_heads = {{}, "attention.head_count_kv"}, .head_dim = {}}};
+}
+
+SizeKeys gpt2_size_keys() {
+  return {.hidden = {{"n_embd", "hidden_size"}, "embedding_length", true},
+          .inner = {{"n_inner"}, "feed_forward_length"},
+          .layers = {{"n_layer", "num_hidden_layers"}, "block_count", true},
+          .heads = {{"n_head", "num_attention_heads"}, "attention.head_count", true},
+          .kv_heads = {{}, "attention.head_count_kv"},
+          .head_dim = {},
+          .positions = {{"n_positions", "max_position_embeddings"}, "context_length"}};
+}
+
+void note_summary_keys(ConfigReader& config) {
+  config.note_read({"summary_activation", "summary_first_dropout", "summary_proj_to_labels",
+                    "summary_type", "summary_use_proj"});
+}
+
+void name_queries_keys_values(Architecture& architecture, const std::string& prefix) {
+  constexpr const char* kNames[] = {"q_proj", "k_proj", "v_proj"};
+  std::vector<LinearSpec>& in = architecture.decoder.kinds[0].attention().in;
+  for (size_t i = 0; i < in.size(); ++i) in[i].names.hugging_face = prefix + kNames[i];
+}
+
 void use_layer_norms(Architecture& architecture, bool bias) {
   const auto change = [bias](NormSpec& norm) {
     norm.rule.kind = NormKind::kLayer;

@@ -6,6 +6,16 @@
 
 namespace qlora::model {
 
+// What GPT-2, GPT-Neo, GPT-J, BLOOM and MPT have in common: MLPs of four times the hidden size,
+// tied embeddings, no RoPE, no key for the size of a head or for key heads, layer_norm_epsilon.
+LlamaDefaults gpt_defaults();
+// n_embd, n_inner, n_layer, n_head, n_positions: of GPT-2 and GPT-J.
+SizeKeys gpt2_size_keys();
+// Keys of GPT-2's kind that are for other heads than a language model's.
+void note_summary_keys(ConfigReader& config);
+// "attn." + q_proj, k_proj, v_proj.
+void name_queries_keys_values(Architecture& architecture, const std::string& prefix);
+
 // LayerNorm with weight and bias in place of every norm of the stream.
 void use_layer_norms(Architecture& architecture, bool bias = true);
 

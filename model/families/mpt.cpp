@@ -11,24 +11,19 @@ namespace qlora::model {
 namespace {
 
 LlamaDefaults defaults() {
-  return {.vocab_size = 50368,
-          .hidden_size = 2048,
-          .intermediate_size = 0,
-          .num_layers = 24,
-          .num_heads = 16,
-          .norm_eps = 1e-5,
-          .tied_embeddings = true,
-          .activation = "gelu",
-          .activation_key = {},
-          .norm_eps_key = layer_norm_eps("layer_norm_epsilon"),
-          .rotates = false,
-          .keys = {.hidden = {{"d_model", "hidden_size"}, "embedding_length", true},
-                   .inner = {{}, "feed_forward_length"},
-                   .layers = {{"n_layers", "num_hidden_layers"}, "block_count", true},
-                   .heads = {{"n_heads", "num_attention_heads"}, "attention.head_count", true},
-                   .kv_heads = {{}, "attention.head_count_kv"},
-                   .head_dim = {},
-                   .positions = {{"max_seq_len"}, "context_length"}}};
+  LlamaDefaults d = gpt_defaults();
+  d.vocab_size = 50368;
+  d.hidden_size = 2048;
+  d.num_layers = 24;
+  d.num_heads = 16;
+  d.activation = "gelu";
+  d.activation_key = {};
+  d.keys.hidden.hugging_face = {"d_model", "hidden_size"};
+  d.keys.inner = {{}, "feed_forward_length"};
+  d.keys.layers.hugging_face = {"n_layers", "num_hidden_layers"};
+  d.keys.heads.hugging_face = {"n_heads", "num_attention_heads"};
+  d.keys.positions.hugging_face = {"max_seq_len"};
+  return d;
 }
 
 // What transformers ignores is refused where it would make another model of MosaicML's own program.
