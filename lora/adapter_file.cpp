@@ -17,6 +17,7 @@
 #include "io/json_text.h"
 #include "lora/adapter_names.h"
 #include "lora/expert_adapters.h"
+#include "lora/module_path.h"
 #include "quant/tensor_file.h"
 
 namespace qlora::lora {
@@ -42,7 +43,7 @@ nlohmann::json tokens_json(std::map<std::string, std::vector<int64_t>> tokens,
   if (tokens.empty()) return nullptr;
   if (tokens.size() == 1 && tokens.begin()->first == kAnyEmbedding) return tokens.begin()->second;
   if (auto found = tokens.extract(kAnyEmbedding)) {
-    found.key() = embedding.substr(embedding.rfind('.') + 1);
+    found.key() = last_name(embedding);
     tokens.insert(std::move(found));
   }
   return tokens;

@@ -12,6 +12,7 @@
 #include "lora/adapter_file.h"
 #include "lora/adapter_names.h"
 #include "lora/expert_adapters.h"
+#include "lora/module_path.h"
 #include "lora/targets.h"
 #include "lora/whole_modules.h"
 #include "quant/tensor_file.h"
@@ -50,9 +51,8 @@ void require_same_vocabulary(const io::TensorView& view, const std::string& path
       path, view.shape[0], view.name, base.place, base.vocab_size);
 }
 
-void fit_embeddings(const std::string& directory, const BaseView& base, FittedAdapter& fitted) {
-  const std::string path = adapter_tensor_file(directory);
-  const io::TensorFile file = io::read_safetensors(path);
+void fit_embeddings(const std::string& path, const io::TensorFile& file, const BaseView& base,
+                    FittedAdapter& fitted) {
   std::vector<std::string> differing;
   std::vector<at::Tensor> values;
   for (const std::string& module : {base.names.embedding, base.names.head}) {
@@ -78,7 +78,7 @@ void fit_embeddings(const std::string& directory, const BaseView& base, FittedAd
       "as PEFT does",
       path, fmt::join(differing, " and "));
   for (const std::string& module : differing)
-    fitted.options.modules_to_save.push_back(module.substr(module.rfind('.') + 1));
+    fitted.options.modules_to_save.push_back(last_name(module));
   fitted.options.ensure_weight_tying |=
       base.tied && values.size() == 2 && at::equal(values[0], values[1]);
 }
@@ -107,9 +107,9 @@ void require_repeatable_init(const std::string& directory) {
 
 // An adapter of single matrices of experts, as transformers 4 had them, becomes one of parameters:
 // gate and up together, with both ranks.
-void adopt_separate_experts(const std::string& directory, LoraOptions& options) {
+void adopt_separate_experts(const std::string& path, const io::TensorFile& file,
+                            LoraOptions& options) {
   std::set<std::string> matrices;
-  const io::TensorFile file = io::read_safetensors(adapter_tensor_file(directory));
   for (const io::TensorView& view : file.tensors) {
     const std::string name = peft_tensor_name(view.name);
     matrices.insert(separate_expert_matrix(name.substr(0, name.rfind(".lora_"))));
@@ -123,11 +123,10 @@ void adopt_separate_experts(const std::string& directory, LoraOptions& options) 
     fail<FormatError>(
         "{}: experts have adapters of one of gate and up alone, which this version "
         "does not read",
-        directory);
+        path);
   if (!matrices.contains("gate")) return;
   add("gate_up_proj");
-  options.rank_pattern.try_emplace(".*\\.gate_up_proj", 2 * options.rank);
-  options.alpha_pattern.try_emplace(".*\\.gate_up_proj", 2 * options.alpha);
+  give_gate_up_both_ranks(options);
 }
 
 }  // namespace
@@ -142,8 +141,7 @@ void drop_unmatched_targets(const std::string& directory, const BaseView& base,
       (fs::path(directory) / "adapter_config.json").string() + ".target_modules";
   if (matched.empty() && options.target_parameters.empty()) {
     std::set<std::string> names;
-    for (const std::string& module : base.linear)
-      names.insert(module.substr(module.rfind('.') + 1));
+    for (const std::string& module : base.linear) names.insert(last_name(module));
     fail<FormatError>(
         "{} ({}) names no module of {}, which has {}: the adapter was made for a model of another "
         "architecture",
@@ -162,9 +160,11 @@ FittedAdapter fit_adapter(const std::string& directory, const BaseView& base) {
         "{}.fan_in_fan_out is set, but the layers of the base are not transposed: taken as false, "
         "as PEFT does",
         (fs::path(directory) / "adapter_config.json").string());
-  adopt_separate_experts(directory, fitted.options);
+  const std::string path = adapter_tensor_file(directory);
+  const io::TensorFile file = io::read_safetensors(path);
+  adopt_separate_experts(path, file, fitted.options);
   drop_unmatched_targets(directory, base, fitted.options);
-  fit_embeddings(directory, base, fitted);
+  fit_embeddings(path, file, base, fitted);
   return fitted;
 }
 

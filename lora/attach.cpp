@@ -9,6 +9,7 @@
 #include "base/profile.h"
 #include "lora/dora_norms.h"
 #include "lora/expert_names.h"
+#include "lora/module_path.h"
 
 namespace qlora::lora {
 namespace {
@@ -23,8 +24,8 @@ std::vector<std::string> module_names(const std::vector<LinearGroup*>& groups) {
 // PEFT's target_parameters, or else its target_modules.
 std::vector<std::string> peft_targets(const std::vector<LinearGroup*>& groups,
                                       bool names_are_shared, bool parameters) {
-  const auto last_name = [](const std::string& name) {
-    const std::string last = name.substr(name.rfind('.') + 1);
+  const auto target_of = [](const std::string& name) {
+    const std::string last = last_name(name);
     return is_parameter(name) && !expert_name(name) ? last + ".weight" : last;
   };
   const auto path = [parameters](const std::string& name) {
@@ -34,11 +35,11 @@ std::vector<std::string> peft_targets(const std::vector<LinearGroup*>& groups,
   for (const LinearGroup* group : groups)
     for (const LoraLinear& layer : group->layers())
       if (!layer.adapter && is_parameter(layer.name) == parameters)
-        partly.insert(last_name(layer.name));
+        partly.insert(target_of(layer.name));
   for (const LinearGroup* group : groups)
     for (const LoraLinear& layer : group->layers()) {
       if (!layer.adapter || is_parameter(layer.name) != parameters) continue;
-      const std::string last = last_name(layer.name);
+      const std::string last = target_of(layer.name);
       targets.insert(names_are_shared || partly.contains(last) ? path(layer.name) : last);
     }
   return {targets.begin(), targets.end()};

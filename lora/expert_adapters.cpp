@@ -86,10 +86,18 @@ void join_separate(std::map<std::string, at::Tensor>& stored) {
 
 }  // namespace
 
+void give_gate_up_both_ranks(LoraOptions& options) {
+  const std::string pattern = ".*\\.gate_up_proj";
+  options.rank_pattern.try_emplace(pattern, 2 * options.rank);
+  options.alpha_pattern.try_emplace(pattern, 2 * options.alpha);
+}
+
 std::string separate_expert_matrix(const std::string& module) {
   const auto expert = expert_name(module);
-  if (!expert) return "";
-  const std::string& name = expert->parameter;
+  return expert ? expert_matrix(expert->parameter) : "";
+}
+
+std::string expert_matrix(const std::string& name) {
   if (name == "gate_proj" || name == "w1") return "gate";
   if (name == "up_proj" || name == "w3") return "up";
   return name == "w2" || name == "down_proj" ? "down" : "";

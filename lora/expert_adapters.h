@@ -25,8 +25,14 @@ quant::NamedTensors with_experts_stacked(const quant::NamedTensors& tensors);
 void take_experts_apart(const std::string& path, const std::vector<AdapterTensor>& wanted,
                         std::map<std::string, at::Tensor>& stored);
 
-// "gate" of "...experts.3.gate_proj" and "...experts.3.w1", or "up", "down"; empty for another
-// module: an adapter in the form of transformers 4.
+// What gate_proj and w1 are of an expert: "gate"; or "up", "down", and empty for another name.
+std::string expert_matrix(const std::string& name);
+// The same of "...experts.3.gate_proj"; empty for another module: an adapter in the form of
+// transformers 4.
 std::string separate_expert_matrix(const std::string& module);
+
+// As PEFT: gate_up_proj, which is two matrices, has twice the rank and alpha unless the patterns
+// say otherwise.
+void give_gate_up_both_ranks(LoraOptions& options);
 
 }  // namespace qlora::lora

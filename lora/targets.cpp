@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "lora/expert_names.h"
+#include "lora/module_path.h"
 #include "lora/whole_modules.h"
 
 namespace qlora::lora {
@@ -45,7 +46,7 @@ std::string known_names(const std::vector<std::string>& names, bool parameters) 
   for (const std::string& name : names) {
     if (is_parameter(name) != parameters) continue;
     const auto expert = expert_name(name);
-    const std::string own = name.substr(name.rfind('.') + 1);
+    const std::string own = last_name(name);
     last.insert(parameters && !expert ? own + ".weight" : own);
   }
   return last.empty() ? "none" : fmt::format("{}", fmt::join(last, ", "));

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "lora/module_path.h"
 
 namespace qlora::lora {
 namespace {
@@ -14,8 +15,6 @@ namespace {
 bool is_whole_name(const std::string& path, const std::string& name) {
   return path == name || path.ends_with("." + name);
 }
-
-std::string last_name(const std::string& path) { return path.substr(path.rfind('.') + 1); }
 
 std::vector<int64_t> checked_ids(const std::string& key, const std::vector<int64_t>& ids,
                                  int64_t vocab) {

@@ -4,7 +4,9 @@
 #include <set>
 
 #include "base/error.h"
+#include "lora/expert_adapters.h"
 #include "lora/expert_names.h"
+#include "lora/module_path.h"
 
 namespace qlora::model {
 namespace {
@@ -13,13 +15,11 @@ constexpr const char* kGateUp = "gate_up_proj";
 
 // The parameter that a target stands for; empty for another module.
 std::string parameter_of(const std::string& target) {
-  for (const char* name : {"w1", "w3", "gate_proj", "up_proj", kGateUp})
-    if (target == name) return kGateUp;
-  if (target == "w2" || target == "down_proj") return "down_proj";
+  const std::string matrix = lora::expert_matrix(target);
+  if (matrix == "down") return "down_proj";
+  if (!matrix.empty() || target == kGateUp) return kGateUp;
   return target == "gate" ? "gate.weight" : "";
 }
-
-std::string last_name(const std::string& path) { return path.substr(path.rfind('.') + 1); }
 
 // The last names of all attention's layers, and of the routers' and experts' parameters.
 void add_all(const Architecture& a, std::set<std::string>& modules,
@@ -29,10 +29,10 @@ void add_all(const Architecture& a, std::set<std::string>& modules,
       for (const std::vector<LinearSpec>& group : branch.groups())
         for (const LinearSpec& linear : group) {
           const std::string module = a.module(0, linear.names);
-          if (branch.attention()) modules.insert(last_name(module));
+          if (branch.attention()) modules.insert(lora::last_name(module));
           if (!lora::is_parameter(module)) continue;
           const bool is_expert = lora::expert_name(module).has_value();
-          parameters.insert(last_name(module) + (is_expert ? "" : ".weight"));
+          parameters.insert(lora::last_name(module) + (is_expert ? "" : ".weight"));
         }
 }
 
@@ -44,7 +44,7 @@ void refuse_rows_in_turn(const Architecture& a, const lora::LoraOptions& options
       const ExpertsSpec* experts = branch.experts();
       if (!experts || !experts->files.stacked_by_inputs) continue;
       for (const std::string& parameter : options.target_parameters)
-        if (last_name(parameter) == kGateUp)
+        if (lora::last_name(parameter) == kGateUp)
           fail<ConfigError>(
               "lora.target_parameters: adapters of {} are not supported for the family {}, whose "
               "files have the rows of gate and up in turn; name down_proj and modules of attention",
@@ -70,9 +70,7 @@ void resolve_expert_targets(const Architecture& a, lora::LoraOptions& options) {
   options.targets.assign(modules.begin(), modules.end());
   options.target_parameters.assign(parameters.begin(), parameters.end());
   if (given || !parameters.contains(kGateUp)) return;
-  const std::string pattern = std::string(".*\\.") + kGateUp;
-  options.rank_pattern.try_emplace(pattern, 2 * options.rank);
-  options.alpha_pattern.try_emplace(pattern, 2 * options.alpha);
+  lora::give_gate_up_both_ranks(options);
 }
 
 }  // namespace qlora::model

@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "io/json.h"
+#include "lora/module_path.h"
+#include "model/layer_quantization.h"
 #include "model/load.h"
 #include "model/tensor_kinds.h"
 #include "quant/frozen_size.h"
@@ -124,10 +126,8 @@ quant::FrozenSize kept_size(const std::string& module, const LinearSpec& linear,
     const bool weight_only = stored->format == "int8" && options.method == "int8_weight_only";
     return {weight_only ? "int8 (W8A16)" : stored->format, stored->held};
   }
-  quant::QuantizationOptions unquantized;
-  unquantized.method = "none";
   return quant::frozen_size(quant::WeightShape::matrix(linear.out, linear.in), dtype,
-                            linear.never_quantized ? unquantized : options, module);
+                            quantization_of_layer(linear, options), module);
 }
 
 }  // namespace
@@ -162,7 +162,7 @@ std::vector<FootprintRow> kept_footprint(const WeightSource& source,
     const auto found = stored.find(module);
     const auto size = kept_size(module, linear, found == stored.end() ? nullptr : &found->second,
                                 dtype, quantization);
-    rows.add(last_name(module), size.format, linear.numbers(), size.bytes);
+    rows.add(lora::last_name(module), size.format, linear.numbers(), size.bytes);
     if (linear.bias) add_dense("biases", linear.out, dtype);
   });
   for_each_norm(a, [&](const std::string&, const NormSpec& norm) {

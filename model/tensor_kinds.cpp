@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "io/safetensors.h"
+#include "lora/module_path.h"
 #include "model/expert_tensors.h"
 #include "model/gguf_names.h"
 #include "model/tensor_spellings.h"
@@ -30,7 +31,7 @@ bool is_part_of_weight(const std::string& part) {
 // The last part of a path that is no number.
 std::string last_word(std::string path) {
   for (;;) {
-    const std::string last = last_name(path);
+    const std::string last = lora::last_name(path);
     if (last.size() == path.size() || last.find_first_not_of("0123456789") != std::string::npos)
       return last;
     path.resize(path.size() - last.size() - 1);
@@ -60,11 +61,10 @@ std::vector<LookupTable> lookup_tables(const Architecture& a) {
     tables.push_back({"positions", learned.names, learned.rows * a.hidden_size});
   for (const StackSpec* stack : {&a.encoder, &a.decoder})
     if (const RelativeBiasSpec& bias = stack->relative_bias; bias.present())
-      tables.push_back({last_name(bias.module), {bias.module, ""}, bias.buckets * bias.heads});
+      tables.push_back(
+          {lora::last_name(bias.module), {bias.module, ""}, bias.buckets * bias.heads});
   return tables;
 }
-
-std::string last_name(const std::string& module) { return module.substr(module.rfind('.') + 1); }
 
 TensorKinds::TensorKinds(const std::vector<io::TensorView>& tensors,
                          const Architecture* architecture)
@@ -97,7 +97,7 @@ void TensorKinds::add_modules(const Architecture& a) {
     add(table.kind, table.names.hugging_face, table.names);
   }
   for_each_linear(a, [&](const std::string& module, const LinearSpec& linear) {
-    const std::string kind = last_name(module);
+    const std::string kind = lora::last_name(module);
     ranks_.try_emplace(kind, ranks_.size());
     add(kind, module, linear.names);
   });
@@ -145,9 +145,9 @@ void TensorKinds::add_expert_files(const ExpertsSpec& experts, const std::string
   };
   const ExpertFiles& files = experts.files;
   add_matrix({files.gate, files.up}, files.stacked_gate_up, {"ffn_gate_exps", "ffn_up_exps"},
-             last_name(experts.gate_up.names.hugging_face));
+             lora::last_name(experts.gate_up.names.hugging_face));
   add_matrix({files.down}, files.stacked_down, {"ffn_down_exps"},
-             last_name(experts.down.names.hugging_face));
+             lora::last_name(experts.down.names.hugging_face));
 }
 
 std::optional<TensorKind> TensorKinds::find(const std::string& name) const {

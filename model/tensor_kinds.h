@@ -62,7 +62,4 @@ struct LookupTable {
 };
 std::vector<LookupTable> lookup_tables(const Architecture& architecture);
 
-// "q_proj" of "model.layers.0.self_attn.q_proj": the kind of a linear layer.
-std::string last_name(const std::string& module);
-
 }  // namespace qlora::model
