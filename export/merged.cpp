@@ -211,8 +211,7 @@ std::vector<WeightPart> parts_of(const model::CausalLm& model, at::ScalarType dt
   parts.embedding(first.names.hugging_face + ".weight", model.embedding);
   if (first.positions.present())
     parts.frozen(first.positions.names.hugging_face + ".weight", model.positions);
-  if (first.norm.present())
-    parts.norm(first.norm.names.hugging_face, first.norm, model.embedding_norm);
+  parts.norm(first.norm.names.hugging_face, first.norm, model.embedding_norm);
   parts.group(model.projection);
   for (size_t i = 0; i < model.layers.size(); ++i) {
     const model::Block& layer = model.layers[i];
@@ -233,10 +232,9 @@ std::vector<WeightPart> parts_of(const model::CausalLm& model, at::ScalarType dt
   }
   parts.group(model.head_projection);
   for (const auto& [name, table] : model.relative_tables()) parts.frozen(name, table);
-  if (const model::NormSpec& last = a.encoder.final_norm; last.present())
-    parts.norm(last.names.hugging_face, last, model.encoder_norm);
-  if (const model::NormSpec& last = a.decoder.final_norm; last.present())
-    parts.norm(last.names.hugging_face, last, model.final_norm);
+  const model::NormSpec &encoded = a.encoder.final_norm, &last = a.decoder.final_norm;
+  parts.norm(encoded.names.hugging_face, encoded, model.encoder_norm);
+  parts.norm(last.names.hugging_face, last, model.final_norm);
   const lora::LoraLinear& head = model.head.layers().front();
   model.embeddings_still_tied() ? parts.bias(head) : parts.linear(head);
   return parts.take();

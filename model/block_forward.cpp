@@ -24,6 +24,8 @@ struct Entry {
 struct Activated {
   at::Tensor x;
   std::optional<lora::RemadeInput> again;
+
+  const lora::RemadeInput* remade() const { return again ? &*again : nullptr; }
 };
 
 at::Tensor times(const at::Tensor& x, double factor) { return factor == 1 ? x : x * factor; }
@@ -75,7 +77,7 @@ class BlockRun {
     if (branch.attention())
       return leave(branch, weights, onto, attend(branch, weights, outputs), nullptr, unused);
     const Activated inner = activated(*branch.mlp(), outputs);
-    return leave(branch, weights, onto, inner.x, inner.again ? &*inner.again : nullptr, unused);
+    return leave(branch, weights, onto, inner.x, inner.remade(), unused);
   }
 
   Stream normed_sum(const Branch& branch, const BranchWeights& weights,
@@ -181,14 +183,13 @@ class BlockRun {
   at::Tensor expert(const ActivationRule& rule, const ExpertWeights& weights,
                     const at::Tensor& x) const {
     const Activated inner = activated(rule, weights.gate_up.forward(x, context_), true);
-    return weights.down.forward(inner.x, context_, inner.again ? &*inner.again : nullptr)[0];
+    return weights.down.forward(inner.x, context_, inner.remade())[0];
   }
 
   at::Tensor shared_expert(const ExpertsSpec& spec, const BranchWeights& weights,
                            const at::Tensor& x, const lora::RemadeInput* again) const {
     const Activated inner = activated(*spec.shared, weights.in.forward(x, context_, again));
-    const at::Tensor y =
-        weights.out.forward(inner.x, context_, inner.again ? &*inner.again : nullptr)[0];
+    const at::Tensor y = weights.out.forward(inner.x, context_, inner.remade())[0];
     if (!spec.shared_gate.present()) return y.to(at::kFloat);
     const at::Tensor gate = weights.shared_gate.forward(x, context_, again)[0];
     return at::sigmoid(gate.to(at::kFloat)) * y;

@@ -21,6 +21,7 @@ namespace {
 
 at::Tensor query_factors(const QueryScaling& scaling, const std::vector<int32_t>& positions,
                          at::Device device) {
+  if (scaling.beta == 0) return {};
   std::vector<float> factors;
   bool all_one = true;
   for (const int32_t position : positions) {
@@ -290,15 +291,14 @@ quant::NamedTensors CausalLm::frozen_state() const {
   quant::NamedTensors all{{first.names.hugging_face + ".weight", embedding.weight}};
   if (first.positions.present())
     all.emplace_back(first.positions.names.hugging_face + ".weight", positions);
-  if (first.norm.present())
-    append_norm(first.norm.names.hugging_face, first.norm, embedding_norm, all);
+  append_norm(first.norm.names.hugging_face, first.norm, embedding_norm, all);
   for (const lora::LinearGroup* group : {&projection, &head_projection})
     for (const lora::LoraLinear& linear : group->layers()) append_linear(linear, all);
   for (const auto& [name, table] : relative_tables()) all.emplace_back(name, table);
-  if (const NormSpec& last = architecture_.encoder.final_norm; last.present())
-    append_norm(last.names.hugging_face, last, encoder_norm, all);
-  if (const NormSpec& last = architecture_.decoder.final_norm; last.present())
-    append_norm(last.names.hugging_face, last, final_norm, all);
+  const NormSpec &encoded = architecture_.encoder.final_norm,
+                 &last = architecture_.decoder.final_norm;
+  append_norm(encoded.names.hugging_face, encoded, encoder_norm, all);
+  append_norm(last.names.hugging_face, last, final_norm, all);
   const lora::LoraLinear& output = head.layers().front();
   if (!architecture_.tied_embeddings)
     append_linear(output, all);

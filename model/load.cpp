@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "model/layer_quantization.h"
 #include "quant/make_frozen_weight.h"
 
 namespace qlora::model {
@@ -52,8 +53,9 @@ class Loader {
     return rows;
   }
 
+  // Undefined where there is none.
   at::Tensor relative_table(const RelativeBiasSpec& spec) {
-    return matrix(spec.tensor(), spec.buckets, spec.heads);
+    return spec.present() ? matrix(spec.tensor(), spec.buckets, spec.heads) : at::Tensor();
   }
 
   at::Tensor head_bias(const Architecture& a) {
@@ -62,6 +64,11 @@ class Loader {
 
   at::Tensor vector(const std::string& tensor, int64_t size) {
     return source_.read(tensor, {size}, dtype_).to(device_, at::kFloat);
+  }
+
+  // Outside of the blocks; empty where there is none.
+  lora::NormWeight outer_norm(const NormSpec& spec) {
+    return spec.present() ? norm(spec.names.hugging_face, spec) : lora::NormWeight();
   }
 
   lora::NormWeight norm(const std::string& module, const NormSpec& spec) {
@@ -89,9 +96,10 @@ class Loader {
     layer.base = source_.read_packed(name, out, in, quantization_, device_);
     if (!layer.base) {
       const at::Tensor weight = matrix(name + ".weight", out, in);
-      layer.base = spec.never_quantized ? std::make_unique<quant::DenseWeight>(weight)
-                   : make_              ? make_(name, weight)
-                                        : quant::make_frozen_weight(weight, quantization_, name);
+      layer.base =
+          make_ && !spec.never_quantized
+              ? make_(name, weight)
+              : quant::make_frozen_weight(weight, quantization_of_layer(spec, quantization_), name);
     }
     layer.bias = bias(name + ".bias", out, spec.bias);
     progress_.advance();
@@ -213,17 +221,13 @@ std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& o
   };
   model->embedding = outer(a.embedding.names);
   if (a.embedding.positions.present()) model->positions = load.positions(a);
-  const NormSpec &first = a.embedding.norm, &last = a.decoder.final_norm;
-  if (first.present()) model->embedding_norm = load.norm(first.names.hugging_face, first);
+  model->embedding_norm = load.outer_norm(a.embedding.norm);
   model->projection = load_projection(load, a.embedding.projection);
   model->head_projection = load_projection(load, a.head_projection);
-  if (const RelativeBiasSpec& bias = a.encoder.relative_bias; bias.present())
-    model->encoder_bias.table = load.relative_table(bias);
-  if (const RelativeBiasSpec& bias = a.decoder.relative_bias; bias.present())
-    model->decoder_bias.table = load.relative_table(bias);
-  if (const NormSpec& norm = a.encoder.final_norm; norm.present())
-    model->encoder_norm = load.norm(norm.names.hugging_face, norm);
-  if (last.present()) model->final_norm = load.norm(last.names.hugging_face, last);
+  model->encoder_bias.table = load.relative_table(a.encoder.relative_bias);
+  model->decoder_bias.table = load.relative_table(a.decoder.relative_bias);
+  model->encoder_norm = load.outer_norm(a.encoder.final_norm);
+  model->final_norm = load.outer_norm(a.decoder.final_norm);
   at::Tensor bias = a.head.bias ? load.head_bias(a) : at::Tensor();
   if (bias.defined() && model->upcast_from) bias = bias.to(at::kFloat);
   model->set_head(std::make_unique<quant::DenseWeight>(a.tied_embeddings ? model->embedding.weight
@@ -249,8 +253,7 @@ Architecture stream_model(WeightSource& source, const ModelOptions& options,
   const auto take_norm = [&](const NormSpec& norm) {
     if (!norm.present()) return;
     StreamedPart part;
-    append_norm(norm.names.hugging_face, norm, load.norm(norm.names.hugging_face, norm),
-                part.tensors);
+    append_norm(norm.names.hugging_face, norm, load.outer_norm(norm), part.tensors);
     take(part);
   };
   take_outer(a.embedding.names);

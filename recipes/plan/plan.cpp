@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "model/expert_targets.h"
+#include "model/layer_quantization.h"
 #include "model/load.h"
 #include "model/stored_quantization.h"
 #include "quant/formats/gguf_weight.h"
@@ -91,13 +92,11 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& 
   trainer::PlannedRun run = common(recipe, header.architecture, dtype, on_gpu);
   const at::ScalarType dense = model::dtype_from_string(dtype, "model.dtype");
   const quant::QuantizationOptions options = quantization_of(recipe, header);
-  quant::QuantizationOptions unquantized;
-  unquantized.method = "none";
-  run.weight = [&recipe, &header, options, unquantized, dense](const std::string& module,
-                                                               const model::LinearSpec& linear) {
+  run.weight = [&recipe, &header, options, dense](const std::string& module,
+                                                  const model::LinearSpec& linear) {
     if (const auto type = kept_blocks(recipe, header, module))
       return quant::planned_block_bytes(*type, linear.out, linear.in);
-    return quant::planned_weight_bytes(linear.never_quantized ? unquantized : options, module,
+    return quant::planned_weight_bytes(model::quantization_of_layer(linear, options), module,
                                        linear.out, linear.in, dense);
   };
   return run;

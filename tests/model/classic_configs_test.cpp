@@ -10,29 +10,17 @@
 #include "base/error.h"
 #include "io/json.h"
 #include "model/families/family.h"
+#include "tests/support/read_config.h"
 #include "tests/support/small_models.h"
 
 namespace qlora::model {
 namespace {
 using nlohmann::json;
+using test::said_of;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Not;
-
-// Warnings and refusal of a config.json.
-std::string said_of(const json& config) {
-  static int count = 0;  // a warning is said once a file
-  const io::JsonNode node(config, fmt::format("{}.config.json", ++count));
-  testing::internal::CaptureStderr();
-  std::string refusal;
-  try {
-    read_architecture(node);
-  } catch (const FormatError& error) {
-    refusal = error.what();
-  }
-  return testing::internal::GetCapturedStderr() + refusal;
-}
 
 json gpt2(const json& more = json::object()) {
   json config = {{"model_type", "gpt2"}, {"n_embd", 32}, {"n_layer", 3}, {"n_head", 4}};

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "io/known_keys.h"
 #include "model/families/family.h"
+#include "tests/support/read_config.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
 
@@ -20,19 +21,10 @@ using testing::Not;
 
 // What reading a config.json with these keys says.
 std::string said_of(const json& more) {
-  static int count = 0;  // a warning is said once a file
   json keys = {{"model_type", "llama"}, {"hidden_size", 64},      {"num_attention_heads", 4},
                {"vocab_size", 100},     {"num_hidden_layers", 1}, {"intermediate_size", 128}};
   keys.update(more);
-  const io::JsonNode node(keys, fmt::format("{}.config.json", ++count));
-  testing::internal::CaptureStderr();
-  std::string refusal;
-  try {
-    read_architecture(node);
-  } catch (const FormatError& error) {
-    refusal = error.what();
-  }
-  return testing::internal::GetCapturedStderr() + refusal;
+  return test::said_of(keys);
 }
 
 TEST(ConfigKeys, WhatTransformersWritesIsSilent) {
