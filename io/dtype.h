@@ -21,6 +21,9 @@ enum class DType {
   kBF16,
   kF32,
   kF64,
+  kF8_E4M3,  // without infinities ("fn")
+  kF8_E5M2,
+  kF8_E8M0,  // 2^(byte - 127)
   kQ4_0,
   kQ4_1,
   kQ5_0,

@@ -31,7 +31,7 @@ constexpr uint64_t kMostElements = uint64_t{1} << 56;  // times 8 bytes still fi
 
 DType dtype_named(const JsonNode& node) {
   const std::string name = node.as_string();
-  for (int i = 0; i <= static_cast<int>(DType::kF64); ++i)
+  for (int i = 0; i <= static_cast<int>(DType::kF8_E8M0); ++i)
     if (dtype_name(static_cast<DType>(i)) == name) return static_cast<DType>(i);
   node.reject("a known element type (BF16, F16, F32, U8, ...)");
 }

@@ -16,15 +16,18 @@ struct Pair {
   io::DType file;
 };
 
-constexpr std::array<Pair, 9> kPairs = {{{at::kBool, io::DType::kBool},
-                                         {at::kByte, io::DType::kU8},
-                                         {at::kChar, io::DType::kI8},
-                                         {at::kInt, io::DType::kI32},
-                                         {at::kLong, io::DType::kI64},
-                                         {at::kHalf, io::DType::kF16},
-                                         {at::kBFloat16, io::DType::kBF16},
-                                         {at::kFloat, io::DType::kF32},
-                                         {at::kDouble, io::DType::kF64}}};
+constexpr std::array<Pair, 12> kPairs = {{{at::kBool, io::DType::kBool},
+                                          {at::kByte, io::DType::kU8},
+                                          {at::kChar, io::DType::kI8},
+                                          {at::kInt, io::DType::kI32},
+                                          {at::kLong, io::DType::kI64},
+                                          {at::kHalf, io::DType::kF16},
+                                          {at::kBFloat16, io::DType::kBF16},
+                                          {at::kFloat, io::DType::kF32},
+                                          {at::kDouble, io::DType::kF64},
+                                          {at::kFloat8_e4m3fn, io::DType::kF8_E4M3},
+                                          {at::kFloat8_e5m2, io::DType::kF8_E5M2},
+                                          {at::kFloat8_e8m0fnu, io::DType::kF8_E8M0}}};
 
 }  // namespace
 
