@@ -98,6 +98,11 @@ void add_export_command(qlora::cli::Command app) {
       .required();
   command.add_option("--output", options.output, "Directory to write").required();
   add_merge_options(command, options);
+  command
+      .add_option("--experts", options.experts,
+                  "Adapters of a mixture's experts. stacked: as PEFT has them with transformers 5. "
+                  "separate: one for each matrix of an expert, as with transformers 4 and in vLLM")
+      .with_shown_default();
   command.callback([arguments, combine] {
     arguments->combine = combine.is_given();
     run(*arguments);

@@ -13,8 +13,9 @@ namespace fs = std::filesystem;
 void fill_adapter_directory(const std::string& directory, const lora::AdapterSet& adapters,
                             const lora::LoraOptions& options, const lora::AdapterBase& base,
                             const data::Tokenizer& tokenizer,
-                            const data::ChatTemplate* chat_template, const std::string& training) {
-  lora::write_adapter(directory, adapters, options, base);
+                            const data::ChatTemplate* chat_template, const std::string& training,
+                            const lora::SeparateNames* separate) {
+  lora::write_adapter(directory, adapters, options, base, separate);
   write_tokenizer(directory, tokenizer, chat_template);
   io::write_file_atomically((fs::path(directory) / "README.md").string(),
                             model_card(options, base, training));

@@ -11,12 +11,13 @@
 namespace qlora::exporting {
 
 // The files of such a directory, into one that exists. `chat_template`: the one trained with, null
-// if there is none. `training`: of the card (model_card.h).
+// if there is none. `training`: of the card (model_card.h). `separate`: as write_adapter()'s.
 void fill_adapter_directory(const std::string& directory, const lora::AdapterSet& adapters,
                             const lora::LoraOptions& options, const lora::AdapterBase& base,
                             const data::Tokenizer& tokenizer,
                             const data::ChatTemplate* chat_template,
-                            const std::string& training = "");
+                            const std::string& training = "",
+                            const lora::SeparateNames* separate = nullptr);
 // Complete or absent; replaces a directory that is itself an adapter. ConfigError if `directory`
 // holds anything else.
 void write_adapter_directory(const std::string& directory, const lora::AdapterSet& adapters,

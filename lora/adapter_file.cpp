@@ -49,7 +49,8 @@ nlohmann::json tokens_json(std::map<std::string, std::vector<int64_t>> tokens,
   return tokens;
 }
 
-// adapter_config.json with its keys sorted, as PEFT writes it.
+// adapter_config.json with its keys sorted, as PEFT writes it. The targets of `options` are those
+// of the adapter.
 std::string config_text(const AdapterSet& adapters, const LoraOptions& options,
                         const AdapterBase& base) {
   const nlohmann::json none = nullptr;
@@ -74,15 +75,14 @@ std::string config_text(const AdapterSet& adapters, const LoraOptions& options,
       {"rank_pattern",
        nlohmann::json::object_t(options.rank_pattern.begin(), options.rank_pattern.end())},
       {"revision", none},
-      {"target_modules", adapters.target_modules()},
+      {"target_modules", options.targets},
       {"task_type", adapters.has_encoder() ? "SEQ_2_SEQ_LM" : "CAUSAL_LM"},
       {"trainable_token_indices",
        tokens_json(options.trainable_token_indices, adapters.names().embedding)},
       {"use_dora", options.use_dora},
       {"use_rslora", options.use_rslora}};
   // Versions of PEFT before 0.17 do not know it.
-  if (!adapters.target_parameters().empty())
-    config["target_parameters"] = adapters.target_parameters();
+  if (!options.target_parameters.empty()) config["target_parameters"] = options.target_parameters;
   return io::json_text(config, 2) + "\n";
 }
 
@@ -252,15 +252,25 @@ std::string adapter_tensor_file(const std::string& directory) {
 }
 
 void write_adapter(const std::string& directory, const AdapterSet& adapters,
-                   const LoraOptions& options, const AdapterBase& base) {
+                   const LoraOptions& given, const AdapterBase& base,
+                   const SeparateNames* separate) {
+  LoraOptions options = given;
+  options.targets = adapters.target_modules();
+  options.target_parameters = adapters.target_parameters();
   quant::NamedTensors tensors;
   const at::ScalarType dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
   for (const AdapterTensor& tensor : adapters.tensors())
     tensors.emplace_back(tensor.name, in_file(tensor).to(dtype).contiguous());
   for (const auto& [name, original] : adapters.copies())
     tensors.emplace_back(name, tensor_named(tensors, original));
-  quant::write_tensors(in(directory, kTensorFile), with_experts_stacked(tensors),
-                       {{"format", "pt"}});
+  if (separate) {
+    SeparateAdapter separated = separate_experts(tensors, options, *separate);
+    tensors = std::move(separated.tensors);
+    options = std::move(separated.options);
+  } else {
+    tensors = with_experts_stacked(tensors);
+  }
+  quant::write_tensors(in(directory, kTensorFile), tensors, {{"format", "pt"}});
   io::write_file_atomically(in(directory, kConfigFile), config_text(adapters, options, base));
   const nlohmann::ordered_json record = {{"base_hash", base.hash},
                                          {"model_path", base.path},

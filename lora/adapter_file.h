@@ -9,6 +9,7 @@
 
 #include "lora/attach.h"
 #include "lora/lora_options.h"
+#include "lora/separate_experts.h"
 #include "quant/quantization_options.h"
 
 namespace qlora::lora {
@@ -26,8 +27,10 @@ struct AdapterBase {
 };
 
 // Writes the three files into `directory`, which must exist. Each is flushed to disk. IoError.
+// `separate`: experts in the form of transformers 4, with these names; null: in PEFT's of today.
 void write_adapter(const std::string& directory, const AdapterSet& adapters,
-                   const LoraOptions& options, const AdapterBase& base);
+                   const LoraOptions& options, const AdapterBase& base,
+                   const SeparateNames* separate = nullptr);
 
 // What is needed to attach slots that the tensors of `directory` fit: rank, alpha, targets, ...
 // FormatError naming the key of adapter_config.json for anything this version cannot reproduce

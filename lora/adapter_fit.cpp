@@ -11,8 +11,8 @@
 #include "io/safetensors.h"
 #include "lora/adapter_file.h"
 #include "lora/adapter_names.h"
-#include "lora/expert_adapters.h"
 #include "lora/module_path.h"
+#include "lora/separate_experts.h"
 #include "lora/targets.h"
 #include "lora/whole_modules.h"
 #include "quant/tensor_file.h"
@@ -103,30 +103,6 @@ void require_repeatable_init(const std::string& directory) {
     if (init == known) return;
   if (!init.starts_with("pissa_niter_"))
     fail<FormatError>("{} is '{}', which this version does not know", key, init);
-}
-
-// An adapter of single matrices of experts, as transformers 4 had them, becomes one of parameters:
-// gate and up together, with both ranks.
-void adopt_separate_experts(const std::string& path, const io::TensorFile& file,
-                            LoraOptions& options) {
-  std::set<std::string> matrices;
-  for (const io::TensorView& view : file.tensors) {
-    const std::string name = peft_tensor_name(view.name);
-    matrices.insert(separate_expert_matrix(name.substr(0, name.rfind(".lora_"))));
-  }
-  const auto add = [&options](const char* parameter) {
-    if (std::ranges::find(options.target_parameters, parameter) == options.target_parameters.end())
-      options.target_parameters.emplace_back(parameter);
-  };
-  if (matrices.contains("down")) add("down_proj");
-  if (matrices.contains("gate") != matrices.contains("up"))
-    fail<FormatError>(
-        "{}: experts have adapters of one of gate and up alone, which this version "
-        "does not read",
-        path);
-  if (!matrices.contains("gate")) return;
-  add("gate_up_proj");
-  give_gate_up_both_ranks(options);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "lora/expert_names.h"
+#include "lora/separate_experts.h"
 
 namespace qlora::lora {
 namespace {
@@ -48,59 +49,12 @@ at::Tensor stacked(const std::vector<at::Tensor>& experts, bool is_b) {
   return at::stack(experts, 2).flatten(1);  // [out, rank, experts]
 }
 
-// The factors of gate and up as those of the two below each other.
-at::Tensor joined(const at::Tensor& gate, const at::Tensor& up, bool is_b) {
-  return is_b ? at::block_diag({gate, up}) : at::cat({gate, up});
-}
-
-// From the form of transformers 4.
-void join_separate(std::map<std::string, at::Tensor>& stored) {
-  std::map<std::string, std::map<std::string, at::Tensor>> parts;  // by joined name, then matrix
-  for (auto it = stored.begin(); it != stored.end();) {
-    const size_t at = it->first.rfind(".lora_");
-    const std::string module = it->first.substr(0, at);
-    const std::string matrix = separate_expert_matrix(module);
-    if (matrix.empty()) {
-      ++it;
-      continue;
-    }
-    const std::string own = matrix == "down" ? "down_proj" : "gate_up_proj";
-    std::string joined_module = module.substr(0, module.rfind('.') + 1) + own;
-    if (const size_t old = joined_module.find(".block_sparse_moe.experts.");
-        old != std::string::npos)
-      joined_module.replace(old, std::string(".block_sparse_moe").size(), ".mlp");
-    parts[joined_module + it->first.substr(at)][matrix] = it->second;
-    it = stored.erase(it);
-  }
-  for (const auto& [name, matrices] : parts) {
-    const bool is_b = name.ends_with(".lora_B.weight");
-    if (const auto down = matrices.find("down"); down != matrices.end()) {
-      stored[name] = down->second;
-      continue;
-    }
-    const auto gate = matrices.find("gate"), up = matrices.find("up");
-    if (gate != matrices.end() && up != matrices.end())
-      stored[name] = joined(gate->second, up->second, is_b);
-  }
-}
-
 }  // namespace
 
 void give_gate_up_both_ranks(LoraOptions& options) {
   const std::string pattern = ".*\\.gate_up_proj";
   options.rank_pattern.try_emplace(pattern, 2 * options.rank);
   options.alpha_pattern.try_emplace(pattern, 2 * options.alpha);
-}
-
-std::string separate_expert_matrix(const std::string& module) {
-  const auto expert = expert_name(module);
-  return expert ? expert_matrix(expert->parameter) : "";
-}
-
-std::string expert_matrix(const std::string& name) {
-  if (name == "gate_proj" || name == "w1") return "gate";
-  if (name == "up_proj" || name == "w3") return "up";
-  return name == "w2" || name == "down_proj" ? "down" : "";
 }
 
 quant::NamedTensors with_experts_stacked(const quant::NamedTensors& tensors) {
@@ -125,7 +79,7 @@ quant::NamedTensors with_experts_stacked(const quant::NamedTensors& tensors) {
 
 void take_experts_apart(const std::string& path, const std::vector<AdapterTensor>& wanted,
                         std::map<std::string, at::Tensor>& stored) {
-  join_separate(stored);
+  join_separate_experts(stored);
   const auto outer =
       stacks_with_down(wanted, [](const AdapterTensor& tensor) { return tensor.name; });
   std::map<std::string, std::vector<std::string>> stacks;  // the experts' names, in their order

@@ -4,8 +4,7 @@
 //   lora_A [rank * experts, in], expert by expert     lora_B [out, rank * experts], rank by rank
 //
 // beside "...experts", or beside "...experts.base_layer" for gate_up_proj where down_proj is
-// adapted too. transformers 4 had a Linear for each matrix of an expert, and its adapters gate and
-// up apart.
+// adapted too. The form of transformers 4 is that of separate_experts.h.
 #pragma once
 
 #include <map>
@@ -24,12 +23,6 @@ quant::NamedTensors with_experts_stacked(const quant::NamedTensors& tensors);
 // FormatError, naming `path`, if a stack does not divide into them.
 void take_experts_apart(const std::string& path, const std::vector<AdapterTensor>& wanted,
                         std::map<std::string, at::Tensor>& stored);
-
-// What gate_proj and w1 are of an expert: "gate"; or "up", "down", and empty for another name.
-std::string expert_matrix(const std::string& name);
-// The same of "...experts.3.gate_proj"; empty for another module: an adapter in the form of
-// transformers 4.
-std::string separate_expert_matrix(const std::string& module);
 
 // As PEFT: gate_up_proj, which is two matrices, has twice the rank and alpha unless the patterns
 // say otherwise.

@@ -53,10 +53,13 @@ double LoraOptions::scaling() const {
 }
 
 LoraOptions LoraOptions::of_module(const std::string& module) const {
+  return of_path(is_parameter(module) ? parameter_path(module) : module);
+}
+
+LoraOptions LoraOptions::of_path(const std::string& path) const {
   LoraOptions own = *this;
-  const std::string name = is_parameter(module) ? parameter_path(module) : module;
-  apply("lora.rank_pattern", rank_pattern, name, own.rank);
-  apply("lora.alpha_pattern", alpha_pattern, name, own.alpha);
+  apply("lora.rank_pattern", rank_pattern, path, own.rank);
+  apply("lora.alpha_pattern", alpha_pattern, path, own.alpha);
   return own;
 }
 

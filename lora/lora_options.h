@@ -47,8 +47,11 @@ struct LoraOptions {
 
   // Factor on B A x (LoRA section 4.1; rsLoRA, Kalajdzievski 2023).
   double scaling() const;
-  // These options with rank and alpha as the patterns give them to one module.
+  // These options with rank and alpha as the patterns give them to one module; experts and routers
+  // by parameter_path().
   LoraOptions of_module(const std::string& module) const;
+  // ... to a module of this very path.
+  LoraOptions of_path(const std::string& path) const;
   // Throws ConfigError naming the key.
   void validate() const;
 };

@@ -220,12 +220,15 @@ class BranchNodes {
     return node;
   }
 
-  // With a scale for each token. The input of a block that is alone is kept for it.
+  // With a scale for each token. The input of a block that is alone is kept for it. Without a norm
+  // nothing but the making of the next product's input once more needs the residual stream.
   NodeMemory norm() const {
     const bool has_input = first_ ? !is_alone(p_) : !branch_.beside;
     const bool no_delta = p_.sums_onto || (first_ && is_alone(p_));
+    const bool is_needed = branch_.before.present() || p_.remakes_inputs;
+    const int64_t kept = is_needed ? (has_input ? p_.hidden : 0) + 1 : 0;
     return {branch_.before.names.hugging_face,
-            {{"residual", (has_input ? p_.hidden : 0) + 1, kFloat}},
+            {{"residual", kept, kFloat}},
             2 * residual_ + held_ + (no_delta ? 1 : 2) * p_.compute_bytes * p_.hidden};
   }
 

@@ -73,4 +73,19 @@ void resolve_expert_targets(const Architecture& a, lora::LoraOptions& options) {
   lora::give_gate_up_both_ranks(options);
 }
 
+std::optional<lora::SeparateNames> separate_names(const Architecture& a) {
+  for (const BlockSpec& block : a.decoder.kinds)
+    for (const Branch& branch : block.branches) {
+      const ExpertsSpec* experts = branch.experts();
+      if (!experts || experts->files.gate.empty()) continue;
+      const auto last = [](const std::string& path) { return lora::last_name(path); };
+      lora::SeparateNames names{"mlp", last(experts->files.gate), last(experts->files.up),
+                                last(experts->files.down)};
+      for (const auto& [module, in_files] : a.file_names)
+        if (module == names.mlp) names.mlp = in_files;
+      return names;
+    }
+  return std::nullopt;
+}
+
 }  // namespace qlora::model

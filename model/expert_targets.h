@@ -2,7 +2,10 @@
 // it.
 #pragma once
 
+#include <optional>
+
 #include "lora/lora_options.h"
+#include "lora/separate_experts.h"
 #include "model/architecture.h"
 
 namespace qlora::model {
@@ -18,5 +21,9 @@ void resolve_expert_targets(const Architecture& architecture, lora::LoraOptions&
 // ConfigError if target_parameters name matrices whose rows files hold in turn (gate_up_proj of
 // gpt-oss): PEFT's adapters have the rows of B so, and this version does not.
 void refuse_rows_in_turn(const Architecture& architecture, const lora::LoraOptions& options);
+
+// What the experts' matrices are called where each is a Linear, as in transformers 4; nothing for
+// families that had them stacked then too, and for models without experts.
+std::optional<lora::SeparateNames> separate_names(const Architecture& architecture);
 
 }  // namespace qlora::model

@@ -40,12 +40,8 @@ io::TensorView part_of(const io::TensorView& stack, const ExpertTensor& t,
 // Its own tensors: gate and up, or down.
 ExpertParts separate(const ExpertTensor& t, const FindView& find) {
   ExpertParts parts;
-  const ExpertFiles& files = t.spec->files;
-  const std::vector<std::string> names =
-      t.is_gate_up ? std::vector{files.gate, files.up} : std::vector{files.down};
-  for (const std::string& name : names) {
-    const io::TensorView* view =
-        name.empty() ? nullptr : find(t.block + numbered(name, t.expert) + ".weight");
+  for (const std::string& module : separate_modules(t)) {
+    const io::TensorView* view = find(module + ".weight");
     if (!view) return {};
     parts.views.push_back(*view);
   }
@@ -79,6 +75,14 @@ std::string numbered(std::string name, int64_t expert) {
 
 at::Tensor rows_in_turn(const at::Tensor& halves) {
   return at::stack(halves.chunk(2), 1).flatten(0, 1);
+}
+
+std::vector<std::string> separate_modules(const ExpertTensor& t) {
+  const ExpertFiles& files = t.spec->files;
+  if (files.gate.empty()) return {};
+  const auto module = [&t](const std::string& name) { return t.block + numbered(name, t.expert); };
+  if (!t.is_gate_up) return {module(files.down)};
+  return {module(files.gate), module(files.up)};
 }
 
 std::optional<ExpertTensor> expert_tensor(const Architecture& a, const std::string& name) {

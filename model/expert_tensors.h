@@ -31,6 +31,10 @@ at::Tensor rows_in_turn(const at::Tensor& halves);
 std::optional<ExpertTensor> expert_tensor(const Architecture& architecture,
                                           const std::string& name);
 
+// The modules of gate and up, or of down, where files have a matrix for each; none in families that
+// stack them.
+std::vector<std::string> separate_modules(const ExpertTensor& tensor);
+
 // A tensor of the file by its name, or null.
 using FindView = std::function<const io::TensorView*(const std::string& name)>;
 

@@ -14,6 +14,7 @@
 #include "export/merged.h"
 #include "io/atomic_write.h"
 #include "io/json_text.h"
+#include "model/expert_targets.h"
 #include "model/load.h"
 #include "recipes/exports/merge_base.h"
 #include "recipes/exports/sample_rows.h"
@@ -40,6 +41,19 @@ std::vector<std::vector<int32_t>> sample_rows(const TrainedModel& trained) {
     return rows;
   }
   return sample_sentences(*base.tokenizer);
+}
+
+// Nothing where experts are to be stacked.
+std::optional<lora::SeparateNames> expert_names(const TrainedModel& trained,
+                                                const ExportOptions& options) {
+  if (options.experts == "stacked") return std::nullopt;
+  const model::Architecture& architecture = trained.base.model->architecture();
+  const auto names = model::separate_names(architecture);
+  if (!names)
+    fail<ConfigError>(
+        "--experts separate: {} has no experts that were Linears of their own in transformers 4",
+        architecture.family);
+  return names;
 }
 
 // The adapter as it lies on disk, in the slots of the trained model, which then has its own again.
@@ -161,6 +175,10 @@ void check_export_options(const ExportOptions& options) {
   check_merge_base(options.merge_base);
   if (options.merge_base != "dequantized" && options.format != "merged")
     fail<ConfigError>("--merge-base {} goes with --format merged", options.merge_base);
+  if (options.experts != "stacked" && options.experts != "separate")
+    fail<ConfigError>("--experts must be stacked or separate, found '{}'", options.experts);
+  if (options.experts == "separate" && options.format != "adapter")
+    fail<ConfigError>("--experts separate goes with --format adapter");
   if (options.merge_base == "dequantized" && !options.original.empty())
     throw ConfigError("--original goes with --merge-base original or auto");
 }
@@ -182,9 +200,11 @@ exporting::Agreement export_model(TrainedModel& trained, const ExportOptions& op
   exporting::Agreement agreement;
   nlohmann::ordered_json report;
   if (options.format == "adapter") {
+    const auto separate = expert_names(trained, options);
     exporting::fill_adapter_directory(
         target.path(), *trained.adapters, trained.recipe.lora, trained.base.record,
-        *trained.base.tokenizer, trained.base.chat_template.get(), training_facts(trained.recipe));
+        *trained.base.tokenizer, trained.base.chat_template.get(), training_facts(trained.recipe),
+        separate ? &*separate : nullptr);
     agreement = check_adapter(target.path(), trained, reference);
     require_agreement(agreement, "");
     report = json_of(agreement);

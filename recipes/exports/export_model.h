@@ -17,6 +17,9 @@ struct ExportOptions {
   // model, and the one with the lower KL divergence from it is kept.
   std::string merge_base = "dequantized";
   std::string original = "";  // where the 16-bit weights lie; empty: where the base came from
+  // Of an adapter: stacked, as PEFT has them with transformers 5, or separate, a Linear for each
+  // matrix, as with transformers 4 (lora/separate_experts.h).
+  std::string experts = "stacked";
 };
 
 // ConfigError unless format, dtype and merge base are known and go together; asked before a model

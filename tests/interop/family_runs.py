@@ -15,6 +15,7 @@ that repeat themselves, with products in float32. A line shows
 - greedy: answers of qlora evaluate --exact-match to prompts longer than the windows, against transformers' argmax of whole sequences;
 - merged: the nf4 run merged in float32, in transformers, against qlora evaluate of the run: difference of a row's loss;
 - adapter: the export as adapter holds the run's tensors;
+- separate: so does one with an adapter for each matrix of an expert, after it was read and exported as adapter again;
 - quantized: the first loss on what qlora quantize wrote less that of the nf4 run;
 - memory: of the nf4 run, measured / predicted.
 A "!" marks what fails. What the program refuses shows its last line.
@@ -290,6 +291,20 @@ class Checks:
         same = adapter_hash(path) == adapter_hash(os.path.join(self.nf4_run(), "adapter"))
         return "same" if same else "other bytes", same
 
+    def separate(self):
+        """Experts in the form of transformers 4 and, read from it, in today's again."""
+        if not self.model.has_experts:
+            return "-", True
+        path, again = (os.path.join(self.model.here, name) for name in ("separate", "stacked_again"))
+        run(families.PROGRAM, "export", self.nf4_run(), "--format", "adapter", "--experts", "separate", "--threads", "1", "--output", path)
+        modules = {key.split(".lora_")[0] for key in load_file(os.path.join(path, "adapter_model.safetensors"))}
+        if not any(re.search(r"experts\.\d+\.", module) for module in modules):
+            return "no experts apart", not self.model.parameters
+        run(families.PROGRAM, "export", "--model", self.model.checkpoint, "--adapter", path, "--format", "adapter", "--threads", "1",
+            "--output", again)
+        same = adapter_hash(again) == adapter_hash(os.path.join(self.nf4_run(), "adapter"))
+        return "same" if same else "other bytes", same
+
     def quantized(self):
         path = os.path.join(self.model.here, "quantized")
         run(families.PROGRAM, "quantize", "--model", self.model.checkpoint, "--threads", "1", "--output", path)
@@ -304,7 +319,7 @@ class Checks:
 
 
 CHECKS = ("fp32", "nf4", "int8", "bf16", "recompute", "resume", "packed", "loftq", "dora", "whole", "tokens", "experts", "greedy",
-          "merged", "adapter", "quantized", "memory")
+          "merged", "adapter", "separate", "quantized", "memory")
 
 
 def line_of(index, arguments):

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from made_model import EOS, save_tokenizer
 
@@ -41,6 +41,9 @@ KINDS = {
     "mixtral": ("mixtral", GQA | dict(intermediate_size=768, num_local_experts=8, num_experts_per_tok=2)),
     "qwen2_moe": ("qwen2_moe", GQA | dict(moe_intermediate_size=384, shared_expert_intermediate_size=768, num_experts=16,
                                           num_experts_per_tok=4)),
+    "qwen3_moe, 3,072 experts": ("qwen3_moe", GQA | dict(moe_intermediate_size=64, num_experts=128, num_experts_per_tok=8)),
+    "t5": ("t5", dict(vocab_size=VOCABULARY, d_model=576, d_ff=1536, d_kv=64, num_heads=9, num_layers=12, num_decoder_layers=12,
+                      feed_forward_proj="gated-gelu", tie_word_embeddings=False, decoder_start_token_id=0)),
 }
 
 
@@ -50,19 +53,23 @@ def make(folder, kind):
         return path
     family, keys = KINDS[kind]
     torch.manual_seed(3)
-    config = AutoConfig.for_model(family, **keys, bos_token_id=1, eos_token_id=EOS, pad_token_id=None)
-    AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(path)
+    config = AutoConfig.for_model(family, **keys, bos_token_id=1, eos_token_id=EOS, pad_token_id=0 if family == "t5" else None)
+    kind_of_model = AutoModelForSeq2SeqLM if family == "t5" else AutoModelForCausalLM
+    kind_of_model.from_config(config).to(torch.bfloat16).save_pretrained(path)
     save_tokenizer(path)
     return path
 
 
-def rows(folder):
-    path = os.path.join(folder, "rows.jsonl")
+def rows(folder, family):
+    """For an encoder and a decoder half of the tokens each."""
+    is_t5 = family == "t5"
+    path = os.path.join(folder, "rows_t5.jsonl" if is_t5 else "rows.jsonl")
     generator = random.Random(1)
     with open(path, "w") as file:
         for _ in range(32):
             ids = [generator.randrange(2, 250) for _ in range(LENGTH - 1)] + [EOS]
-            file.write(json.dumps({"input_ids": ids, "labels": ids}) + "\n")
+            row = {"input_ids": ids[:LENGTH // 2], "labels": ids[LENGTH // 2:]} if is_t5 else {"input_ids": ids, "labels": ids}
+            file.write(json.dumps(row) + "\n")
     return path
 
 
@@ -91,12 +98,11 @@ def main():
     parser.add_argument("--program", default="build/bin/qlora")
     given = parser.parse_args()
     os.makedirs(given.folder, exist_ok=True)
-    data = rows(given.folder)
     print("| block | kept: predicted, measured (MB) | recomputed: predicted, measured (MB) |\n|---|---|---|")
     for kind in given.kinds or KINDS:
         cells = []
         for recompute in (False, True):
-            predicted, measured = run(given.program, make(given.folder, kind), data, recompute, given.folder)
+            predicted, measured = run(given.program, make(given.folder, kind), rows(given.folder, KINDS[kind][0]), recompute, given.folder)
             off = predicted / measured - 1
             cells.append(f"{predicted}, {measured} ({off:+.1%}{'' if abs(off) <= 0.05 else ' !'})")
         print(f"| {kind} | {' | '.join(cells)} |", flush=True)
