@@ -59,7 +59,7 @@ inline Vector choose_below(Vector x, Vector bound, Vector below, Vector value) {
   return _mm256_blendv_ps(value, below, _mm256_cmp_ps(x, bound, _CMP_LT_OQ));
 }
 
-// kLanes bytes as floats: the low halves, the high halves, or as signed numbers.
+// kLanes bytes as floats: the low halves, the high halves, or as signed or unsigned numbers.
 inline __m256i bytes_at(const uint8_t* from) {
   return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
 }
@@ -73,6 +73,7 @@ inline Vector signed_bytes(const uint8_t* from) {
   return _mm256_cvtepi32_ps(
       _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
 }
+inline Vector unsigned_bytes(const uint8_t* from) { return _mm256_cvtepi32_ps(bytes_at(from)); }
 // An fp16 number that may lie unaligned.
 inline float half_at(const uint8_t* from) {
   return _mm_cvtss_f32(_mm_cvtph_ps(_mm_loadu_si16(from)));

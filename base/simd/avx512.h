@@ -58,7 +58,7 @@ inline Vector choose_below(Vector x, Vector bound, Vector below, Vector value) {
   return _mm512_mask_mov_ps(value, _mm512_cmp_ps_mask(x, bound, _CMP_LT_OQ), below);
 }
 
-// kLanes bytes as floats: the low halves, the high halves, or as signed numbers.
+// kLanes bytes as floats: the low halves, the high halves, or as signed or unsigned numbers.
 inline __m512i bytes_at(const uint8_t* from) {
   return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 }
@@ -72,6 +72,7 @@ inline Vector signed_bytes(const uint8_t* from) {
   return _mm512_cvtepi32_ps(
       _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
 }
+inline Vector unsigned_bytes(const uint8_t* from) { return _mm512_cvtepi32_ps(bytes_at(from)); }
 // An fp16 number that may lie unaligned.
 inline float half_at(const uint8_t* from) {
   return _mm_cvtss_f32(_mm_cvtph_ps(_mm_loadu_si16(from)));

@@ -64,7 +64,7 @@ inline Vector choose_below(Vector x, Vector bound, Vector below, Vector value) {
   return x < bound ? below : value;
 }
 
-// kLanes bytes as floats: the low halves, the high halves, or as signed numbers.
+// kLanes bytes as floats: the low halves, the high halves, or as signed or unsigned numbers.
 inline Vector low_nibbles(const uint8_t* from) {
   Vector values;
   for (int i = 0; i < kLanes; ++i) values[i] = static_cast<float>(from[i] & 15);
@@ -78,6 +78,11 @@ inline Vector high_nibbles(const uint8_t* from) {
 inline Vector signed_bytes(const uint8_t* from) {
   Vector values;
   for (int i = 0; i < kLanes; ++i) values[i] = static_cast<float>(static_cast<int8_t>(from[i]));
+  return values;
+}
+inline Vector unsigned_bytes(const uint8_t* from) {
+  Vector values;
+  for (int i = 0; i < kLanes; ++i) values[i] = static_cast<float>(from[i]);
   return values;
 }
 // An fp16 number that may lie unaligned.

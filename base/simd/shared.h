@@ -4,7 +4,7 @@ namespace qlora::simd::QLORA_SIMD {
 
 // The first `count` elements, of kLanes at most; zeros behind them.
 template <typename T>
-inline Vector load_first(const T* from, int64_t count) {
+[[gnu::always_inline]] inline Vector load_first(const T* from, int64_t count) {
   if (count >= kLanes) return load(from);
   T values[kLanes] = {};
   for (int64_t i = 0; i < count; ++i) values[i] = from[i];
@@ -12,7 +12,7 @@ inline Vector load_first(const T* from, int64_t count) {
 }
 
 template <typename T>
-inline void store_first(Vector values, T* to, int64_t count) {
+[[gnu::always_inline]] inline void store_first(Vector values, T* to, int64_t count) {
   if (count >= kLanes) return store(values, to);
   T stored[kLanes];
   store(values, stored);
