@@ -1,5 +1,6 @@
 // A frozen weight of codes with a scale and a zero a group (quant/grouped/grouped.h): what GPTQ,
-// AWQ, compressed-tensors and others leave. Rows are decoded into a reused buffer for each product.
+// AWQ, compressed-tensors and others leave. Rows are decoded into a reused buffer for each product;
+// few rows of x are multiplied straight from the codes where there is a kernel for them.
 #pragma once
 
 #include <string>
@@ -21,8 +22,10 @@ class GroupedWeight final : public FrozenWeight {
   WeightTraits traits() const override { return {WeightKind::kDecoded, at::kFloat}; }
   int64_t bytes() const override { return weight_.bytes(); }
   void dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const override;
+  // Of a weight for which grouped_rows_product() has no kernel, some rows are decoded at a time.
   std::unique_ptr<RowsProduct> rows_product(const at::Tensor& x, int64_t expert) const override;
-  // "codes", "scales", and "zeros" and "group_of" where there are some.
+  // "codes", "scales", "zeros" (a single number where there are none), and "group_of" where there
+  // is one.
   NamedTensors state() const override;
 
   const GroupedTensor& tensor() const { return weight_; }

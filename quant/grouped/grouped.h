@@ -5,12 +5,16 @@
 //   W[r, i] = (code[r, i] - zero[r, g]) * scale[r, g],    g = group_of[i], or i / group_size
 //
 // in float32 on the stored scale, rounded once to what a product takes
-// (formats spec 7; prequantized spec 12).
+// (formats spec 7; prequantized spec 12). All devices and instruction sets give the same bits.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
+#include <string>
+
+#include "quant/few_rows/rows_product.h"
 
 namespace qlora::quant {
 
@@ -25,7 +29,9 @@ struct GroupedTensor {
   // [rows, groups]: uint8, or of a floating type; undefined: every zero is `zero`.
   at::Tensor zeros;
   float zero = 0;
-  at::Tensor group_of;  // int32 [in]; undefined: groups of group_size columns in their order
+  // int32 [in]; undefined: groups of group_size columns in their order, which are decoded several
+  // times faster. Where it is defined, group_size says nothing.
+  at::Tensor group_of;
 
   int64_t rows() const { return codes.size(0); }
   int64_t groups() const { return scales.size(1); }
@@ -34,16 +40,22 @@ struct GroupedTensor {
 
 int64_t grouped_row_bytes(int bits, int64_t in);
 
-// Error naming `name` and the part unless shapes, types and devices fit each other and each entry
-// of group_of is one of the groups.
+// Error naming `name` and the part unless all parts are contiguous, shapes, types and devices fit
+// each other and each entry of group_of is one of the groups.
 void check_grouped(const GroupedTensor& weight, const std::string& name);
 
-// Codes as numbers, uint8 [rows, in] below 2^bits, to the packed rows, and back.
+// Codes as numbers, uint8 [rows, in] below 2^bits, to the packed rows, and back; on the CPU. Error
+// if a code is larger.
 at::Tensor pack_codes(const at::Tensor& codes, int bits);
 at::Tensor unpack_codes(const at::Tensor& packed, int bits, int64_t in);
 
-// Rows [begin, end) to `out` [end - begin, in], contiguous, bf16, fp16 or fp32, on the weight's
-// device.
+// Rows [begin, end) of a weight that check_grouped() took to `out` [end - begin, in], contiguous,
+// bf16, fp16 or fp32, on the weight's device.
 void dequantize_grouped(const GroupedTensor& weight, int64_t begin, int64_t end, at::Tensor& out);
+
+// The product of all rows with x [tokens, in] on the CPU, straight from the packed codes; must not
+// outlive the weight. Null where there is no kernel for it: there are some for 4 and 8 bits where
+// rows and groups are multiples of 32 columns and group_of is undefined.
+std::unique_ptr<RowsProduct> grouped_rows_product(const GroupedTensor& weight, const at::Tensor& x);
 
 }  // namespace qlora::quant
