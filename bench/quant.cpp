@@ -1,6 +1,6 @@
 // Quantization and dequantization on the CPU, beside a memcpy of the same bytes: bytes_per_second
-// counts what is written. Products of few rows, beside reading as many bytes from memory:
-// bytes_per_second counts what is read of the weights.
+// counts what is written, packed_bytes_per_second what is read. Products of few rows, beside
+// reading as many bytes from memory: bytes_per_second counts what is read of the weights.
 //
 //   OMP_NUM_THREADS=2 build/bin/bench_quant
 #include <ATen/ATen.h>
@@ -18,6 +18,8 @@
 #include "quant/blockwise8/blockwise8_kernels.h"
 #include "quant/few_rows/rows_product.h"
 #include "quant/formats/four_bit_weight.h"
+#include "quant/formats/grouped_weight.h"
+#include "quant/grouped/grouped.h"
 #include "quant/nf4/nf4.h"
 #include "quant/nf4/nf4_block_decoders.h"
 
@@ -66,6 +68,34 @@ void dequantize_panel(benchmark::State& state, at::ScalarType dtype, bool double
   at::Tensor out = at::zeros(weight.sizes(), dtype);
   for (auto _ : state) dequantize_range(quantized, 0, quantized.num_elements, out);
   count_output(state, out);
+}
+
+// Groups of 128 columns with float16 scales and integer zeros, as GPTQ and AWQ leave them.
+GroupedTensor made_grouped(int64_t rows, int64_t columns, int bits) {
+  at::manual_seed(1);
+  constexpr int64_t kGroupSize = 128;
+  const int64_t groups = (columns - 1) / kGroupSize + 1;
+  GroupedTensor made;
+  made.bits = bits;
+  made.in = columns;
+  made.group_size = kGroupSize;
+  made.codes = pack_codes(at::randint(0, 1 << bits, {rows, columns}, at::kByte), bits);
+  made.scales = (at::rand({rows, groups}) * 0.01).to(at::kHalf);
+  made.zeros = at::randint(0, 1 << bits, {rows, groups}, at::kByte);
+  return made;
+}
+
+// `scattered`: each column names its group, as in GPTQ with act-order.
+void dequantize_grouped_panel(benchmark::State& state, int bits, at::ScalarType dtype,
+                              bool scattered) {
+  GroupedTensor weight = made_grouped(state.range(0), state.range(1), bits);
+  if (scattered) weight.group_of = at::randint(0, weight.groups(), {weight.in}, at::kInt);
+  at::Tensor out = at::zeros({weight.rows(), weight.in}, dtype);
+  for (auto _ : state) dequantize_grouped(weight, 0, weight.rows(), out);
+  count_output(state, out);
+  state.counters["packed_bytes_per_second"] =
+      benchmark::Counter(static_cast<double>(state.iterations() * weight.bytes()),
+                         benchmark::Counter::kIsRate, benchmark::Counter::kIs1024);
 }
 
 // One decoder on one thread.
@@ -146,6 +176,17 @@ Weights streamed_nf4(const benchmark::State& state) {
   });
 }
 
+Weights streamed_grouped(const benchmark::State& state, int bits) {
+  const GroupedTensor weight = made_grouped(state.range(0), state.range(1), bits);
+  return streamed([&] {
+    GroupedTensor copy = weight;
+    copy.codes = weight.codes.clone();
+    copy.scales = weight.scales.clone();
+    copy.zeros = weight.zeros.clone();
+    return std::make_unique<GroupedWeight>(copy, "grouped");
+  });
+}
+
 Weights streamed_dense(const benchmark::State& state) {
   const at::Tensor weight = made_weight(state.range(0), state.range(1), at::kBFloat16);
   return streamed([&] { return std::make_unique<DenseWeight>(weight.clone()); });
@@ -170,6 +211,10 @@ void multiply_few(const FrozenWeight& weight, const at::Tensor& x, at::Tensor& y
 
 void few_rows_nf4(benchmark::State& state) {
   multiply_streamed(state, streamed_nf4(state), multiply_few);
+}
+
+void few_rows_grouped(benchmark::State& state, int bits) {
+  multiply_streamed(state, streamed_grouped(state, bits), multiply_few);
 }
 
 void few_rows_bfloat16(benchmark::State& state) {
@@ -205,6 +250,8 @@ void few_rows(benchmark::internal::Benchmark* benchmark) {
 
 BENCHMARK(read_memory)->UseRealTime();
 BENCHMARK(few_rows_nf4)->Apply(few_rows);
+BENCHMARK_CAPTURE(few_rows_grouped, 4_bit, 4)->Apply(few_rows);
+BENCHMARK_CAPTURE(few_rows_grouped, 8_bit, 8)->Apply(few_rows);
 BENCHMARK(dequantize_and_multiply_nf4)->Apply(few_rows);
 BENCHMARK(few_rows_bfloat16)->Apply(few_rows);
 BENCHMARK(copy_panel)->Apply(panels);
@@ -213,6 +260,13 @@ BENCHMARK_CAPTURE(dequantize_panel, bfloat16, at::kBFloat16, false)->Apply(panel
 BENCHMARK_CAPTURE(dequantize_panel, bfloat16_double_quant, at::kBFloat16, true)->Apply(panels);
 BENCHMARK_CAPTURE(dequantize_panel, float16, at::kHalf, false)->Apply(panels);
 BENCHMARK_CAPTURE(dequantize_panel, float32, at::kFloat, false)->Apply(panels);
+BENCHMARK_CAPTURE(dequantize_grouped_panel, 4_bit_bfloat16, 4, at::kBFloat16, false)->Apply(panels);
+BENCHMARK_CAPTURE(dequantize_grouped_panel, 4_bit_float32, 4, at::kFloat, false)->Apply(panels);
+BENCHMARK_CAPTURE(dequantize_grouped_panel, 8_bit_bfloat16, 8, at::kBFloat16, false)->Apply(panels);
+BENCHMARK_CAPTURE(dequantize_grouped_panel, 8_bit_float32, 8, at::kFloat, false)->Apply(panels);
+BENCHMARK_CAPTURE(dequantize_grouped_panel, 3_bit_bfloat16, 3, at::kBFloat16, false)->Apply(panels);
+BENCHMARK_CAPTURE(dequantize_grouped_panel, 4_bit_act_order_bfloat16, 4, at::kBFloat16, true)
+    ->Apply(panels);
 BENCHMARK_CAPTURE(quantize_weight, bfloat16, at::kBFloat16, false)
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
