@@ -8,6 +8,7 @@
 #include <limits>
 #include <numeric>
 #include <span>
+#include <utility>
 
 #include "base/error.h"
 #include "base/seed.h"
@@ -135,12 +136,44 @@ class Batch {
   void decode(KvCache& cache) {
     ForwardInput input;
     input.cu_seqlens = {0};
-    for (const Sequence& sequence : sequences_) {
-      input.tokens.push_back(sequence.last);
-      input.positions.push_back(static_cast<int32_t>(sequence.length - 1));
+    std::vector<int64_t> last_rows;
+    for (size_t i = 0; i < sequences_.size(); ++i) {
+      const Sequence& sequence = sequences_[i];
+      if (outgrows_short_frequencies(sequence)) {
+        cache.forget(static_cast<int64_t>(i));
+        add_text(sequence, input);
+      } else {
+        input.tokens.push_back(sequence.last);
+        input.positions.push_back(static_cast<int32_t>(sequence.length - 1));
+      }
       input.cu_seqlens.push_back(static_cast<int32_t>(input.tokens.size()));
+      last_rows.push_back(static_cast<int64_t>(input.tokens.size()) - 1);
     }
-    choose(hidden(input, cache), cache);
+    const bool one_each = input.tokens.size() == sequences_.size();
+    const at::Tensor rows = hidden(input, cache);
+    choose(one_each ? rows
+                    : rows.index_select(0, at::tensor(last_rows, at::kLong).to(model_.device())),
+           cache);
+  }
+
+  // Whether the next token is the first beyond the context that longrope scales: in a longer text
+  // all tokens are rotated by other frequencies, so that its keys are made anew, as transformers
+  // does for Phi-3.
+  bool outgrows_short_frequencies(const Sequence& sequence) const {
+    return std::ranges::any_of(
+        model_.architecture().rotaries, [&sequence](const RotarySpec& rotary) {
+          return rotary.rope.type == "longrope" &&
+                 sequence.length - 1 == static_cast<int64_t>(rotary.rope.original_max_positions);
+        });
+  }
+
+  // The prompt and what was generated.
+  void add_text(const Sequence& sequence, ForwardInput& input) const {
+    const auto index = static_cast<size_t>(sequence.index);
+    for (const std::vector<int32_t>* part : {&prompts_[index], &std::as_const(results_)[index]})
+      input.tokens.insert(input.tokens.end(), part->begin(), part->end());
+    for (int64_t p = 0; p < sequence.length; ++p)
+      input.positions.push_back(static_cast<int32_t>(p));
   }
 
   at::Tensor hidden(ForwardInput& input, KvCache& cache) {

@@ -35,6 +35,8 @@ class KvCache {
   void advance(int64_t sequence, int64_t count) {
     lengths_[static_cast<size_t>(sequence)] += count;
   }
+  // As if none of the sequence's tokens had been seen.
+  void forget(int64_t sequence) { lengths_[static_cast<size_t>(sequence)] = 0; }
   int64_t num_sequences() const { return static_cast<int64_t>(lengths_.size()); }
   int64_t capacity() const { return capacity_; }
   // Keeps only these sequences, in this order: the finished ones leave the batch.
