@@ -1,0 +1,66 @@
+// The tensors of one packed layer in a file, taken one by one: each must be there, of its type and
+// shape, and none may be left over.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <initializer_list>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "io/safetensors.h"
+#include "quant/quantization_options.h"
+#include "quant/weight_shape.h"
+
+namespace qlora::quant {
+
+class StoredParts {
+ public:
+  // The tensors whose names are `module`, a dot and the name of the part. Those that are taken are
+  // added to `read`. `format` is for messages. Borrows `file` and `read`.
+  StoredParts(const io::TensorFile& file, std::string module, std::string format,
+              std::set<std::string>& read);
+
+  const std::string& module() const { return module_; }
+  // The file that holds the layer's first tensor.
+  const std::string& place() const { return place_; }
+
+  // nullptr if there is none.
+  const io::TensorView* find(const std::string& part) const;
+  // Whether the part is there with this shape.
+  bool has(const std::string& part, const std::vector<int64_t>& shape) const;
+  // The size of a dimension of a part that must have two; 0 if the part is absent or has not.
+  int64_t size(const std::string& part, size_t dimension) const;
+
+  // A copy of the part. FormatError naming file and tensor unless it is there, of this type and
+  // shape.
+  at::Tensor take(const std::string& part, io::DType dtype, const std::vector<int64_t>& shape);
+  // Of float16, bfloat16 or float32, all finite.
+  at::Tensor take_scales(const std::string& part, const std::vector<int64_t>& shape);
+  // Parts that change nothing in training, where they are there.
+  void ignore(std::initializer_list<const char*> parts);
+  // FormatError if the layer has a tensor that nobody took, biases aside.
+  void require_all_taken() const;
+  // FormatError "FILE: tensor MODULE.PART " and the sentence.
+  [[noreturn]] void reject(const std::string& part, const std::string& sentence) const;
+
+ private:
+  const io::TensorView& part_of(const std::string& part, const std::vector<int64_t>& shape,
+                                std::initializer_list<io::DType> dtypes);
+
+  const io::TensorFile& file_;
+  std::string module_, format_, place_;
+  std::set<std::string>& read_;
+};
+
+// ConfigError unless the options take weights as they are stored: `stored` is the format of what
+// `place` holds.
+void require_as_stored(const QuantizationOptions& options, const std::string& stored,
+                       const std::string& place);
+
+// FormatError if the layer is one of stacked experts, which none of these tools packs.
+void require_matrix(const WeightShape& shape, const StoredParts& parts);
+
+}  // namespace qlora::quant
