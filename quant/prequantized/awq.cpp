@@ -1,0 +1,167 @@
+#include "quant/prequantized/awq.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+
+#include "base/error.h"
+#include "quant/prequantized/code_words.h"
+#include "quant/prequantized/grouped_layer.h"
+#include "quant/prequantized/module_settings.h"
+#include "quant/prequantized/stored_parts.h"
+
+namespace qlora::quant {
+namespace {
+
+constexpr std::array kBits = {2, 3, 4, 5, 6, 7, 8};
+constexpr const char* kParts[] = {"qweight", "qzeros", "scales"};
+
+bool is_gemv(const io::JsonNode& config) {
+  if (const auto backend = config.find("backend"); backend && backend->value() == "llm-awq")
+    backend->reject("a writer of version gemm or gemv: llm-awq's words of 16 bits are not read");
+  auto version = config.find("version");
+  if (!version) version = config.find("checkpoint_format");
+  if (!version) version = config.find("format");
+  if (!version) return false;
+  std::string name = version->as_string();
+  std::ranges::transform(name, name.begin(),
+                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  if (name != "gemm" && name != "gemv")
+    version->reject("'gemm' or 'gemv', the orders of codes that are read");
+  return name == "gemv";
+}
+
+// Models whose MLP has no gate may have scales of its activation, which are no part of a layer.
+void require_no_scaled_activation(const io::TensorFile& file, const std::string& module) {
+  const size_t parent = module.rfind('.');
+  if (parent == std::string::npos) return;
+  if (const io::TensorView* scales = file.find(module.substr(0, parent) + ".act.scales"))
+    fail<FormatError>(
+        "{}: tensor {} scales the output of an activation, which this version does not read; give "
+        "the original 16-bit model",
+        scales->file, scales->name);
+}
+
+// Words of a row of gemv's zeros.
+int64_t gemv_zero_words(int64_t groups, int64_t group_size) {
+  const int64_t multiple = group_size >= 128 ? 1 : group_size >= 64 ? 2 : group_size >= 32 ? 4 : 8;
+  const int64_t words = (groups + 7) / 8;
+  return (words + multiple - 1) / multiple * multiple;
+}
+
+GroupedTensor decode_gemm(StoredParts& parts, const WeightShape& shape,
+                          const ModuleSettings& settings) {
+  const int bits = settings.bits;
+  const int64_t columns = num_words(shape.out, bits);
+  const int64_t groups = num_groups(shape.in, settings.group_size);
+  const at::Tensor words = parts.take("qweight", io::DType::kI32, {shape.in, columns});
+  const at::Tensor zeros = parts.take("qzeros", io::DType::kI32, {groups, columns});
+  GroupedTensor weight;
+  weight.bits = kept_bits(bits);
+  weight.in = shape.in;
+  weight.group_size = group_columns(shape.in, settings.group_size);
+  const bool interleaved = bits == 4;
+  weight.codes = interleaved ? rows_of_awq_words(words, shape.out)
+                             : rows_of_input_streams(words, bits, shape.out);
+  weight.zeros =
+      (interleaved ? unpack_awq_words(zeros, shape.out) : unpack_stream(zeros, bits, shape.out))
+          .t()
+          .contiguous();
+  weight.scales = parts.take_scales("scales", {groups, shape.out}).t().contiguous();
+  return weight;
+}
+
+GroupedTensor decode_gemv(StoredParts& parts, const WeightShape& shape,
+                          const ModuleSettings& settings) {
+  constexpr int kGemvBits = 4;
+  const int64_t size = group_columns(shape.in, settings.group_size);
+  if (shape.in % size != 0)
+    parts.reject("qweight", fmt::format("must have inputs in whole groups of {}, found {} inputs",
+                                        size, shape.in));
+  const int64_t groups = shape.in / size, zero_words = gemv_zero_words(groups, size);
+  GroupedTensor weight;
+  weight.bits = kGemvBits;
+  weight.in = shape.in;
+  weight.group_size = size;
+  weight.codes = rows_of_stream(
+      parts.take("qweight", io::DType::kI32, {shape.out, num_words(shape.in, kGemvBits)}),
+      kGemvBits, shape.in);
+  weight.zeros = unpack_stream(parts.take("qzeros", io::DType::kI32, {shape.out, zero_words}),
+                               kGemvBits, 8 * zero_words)
+                     .narrow(1, 0, groups)
+                     .contiguous();
+  weight.scales =
+      parts.take_scales("scales", {shape.out, 8 * zero_words}).narrow(1, 0, groups).contiguous();
+  return weight;
+}
+
+class Awq final : public StoredFormat {
+ public:
+  explicit Awq(const io::JsonNode& config) : gemv_(is_gemv(config)), settings_(config, kBits) {
+    if (gemv_ && settings_.of("").back().bits != 4)
+      config.at(config.find("bits") ? "bits" : "w_bit").reject("4, the bits of version gemv");
+  }
+
+  std::string name() const override { return "AWQ"; }
+  std::span<const char* const> parts() const override { return kParts; }
+
+  bool holds(const io::TensorFile& file, const std::string& module) const override {
+    return file.find(module + ".qweight") != nullptr;
+  }
+
+  std::unique_ptr<FrozenWeight> read(const io::TensorFile& file, const std::string& module,
+                                     const WeightShape& shape, const QuantizationOptions& options,
+                                     at::Device device,
+                                     std::set<std::string>& read) const override {
+    StoredParts parts(file, module, name(), read);
+    require_as_stored(options, name(), parts.place());
+    require_matrix(shape, parts);
+    require_no_scaled_activation(file, module);
+    GroupedTensor weight = gemv_ ? decode_gemv(parts, shape, settings_.of(module).front())
+                                 : decode_gemm(parts, shape, fitting_settings(parts, shape));
+    parts.require_all_taken();
+    return grouped_layer(std::move(weight), "awq", module, device);
+  }
+
+  FrozenSize size(const std::string& module, const WeightShape& shape) const override {
+    const ModuleSettings settings = settings_.of(module).front();
+    return grouped_size(
+        shape, {.bits = settings.bits, .group_size = settings.group_size, .zeros = !settings.sym},
+        "awq");
+  }
+
+ private:
+  // The first of the config's that agree with the tensors; else bits and groups by the tensors
+  // where these leave no choice; else the likeliest, to say what does not agree.
+  ModuleSettings fitting_settings(const StoredParts& parts, const WeightShape& shape) const {
+    const std::vector<ModuleSettings> said = settings_.of(parts.module());
+    const auto has_bits = [&](int bits) {
+      return parts.has("qweight", {shape.in, num_words(shape.out, bits)});
+    };
+    for (const ModuleSettings& one : said)
+      if (has_bits(one.bits) &&
+          parts.has("scales", {num_groups(shape.in, one.group_size), shape.out}))
+        return one;
+    ModuleSettings settings = said.front();
+    const int64_t groups = parts.size("scales", 0);
+    if (groups <= 0 || shape.in % groups != 0) return settings;
+    settings.group_size = shape.in / groups;
+    if (has_bits(settings.bits)) return settings;
+    for (const int bits : kBits)
+      if (has_bits(bits)) settings.bits = bits;
+    return settings;
+  }
+
+  bool gemv_;
+  SettingsOfModules settings_;
+};
+
+}  // namespace
+
+std::unique_ptr<StoredFormat> awq_format(const io::JsonNode& config) {
+  return std::make_unique<Awq>(config);
+}
+
+}  // namespace qlora::quant

@@ -1,0 +1,56 @@
+// What a GPTQ or AWQ config says of single modules: bits and group_size for all, and `dynamic`, an
+// object of patterns to what differs where they match (prequantized spec 1.5). The tensors have the
+// last word: tools drop these settings when they save a model again.
+#pragma once
+
+#include <cstdint>
+#include <regex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "io/json.h"
+
+namespace qlora::quant {
+
+struct ModuleSettings {
+  int bits = 4;
+  int64_t group_size = 128;  // -1: a whole row
+  bool sym = true;           // all zeros are 2^(bits - 1)
+  bool desc_act = false;     // columns lie in groups of an order of their own
+};
+
+class SettingsOfModules {
+ public:
+  // `bits`: those that the format may have. FormatError naming the key of another value or of a
+  // pattern that is no regular expression. AutoAWQ's names (w_bit, q_group_size, zero_point) are
+  // taken too.
+  SettingsOfModules(const io::JsonNode& config, std::span<const int> bits);
+
+  // What may hold for the module, the likeliest first: of the patterns that match, of a quantized
+  // lm_head, of all modules. Patterns come in the order of their text, as objects are read in.
+  std::vector<ModuleSettings> of(const std::string& module) const;
+
+ private:
+  struct Override {
+    std::string text;
+    bool is_plain = false;  // no character of it is one of regular expressions
+    std::regex pattern;
+    ModuleSettings settings;
+
+    bool matches(const std::string& module) const;
+  };
+
+  void add_override(const io::JsonNode& dynamic, const std::string& key, std::span<const int> bits);
+
+  ModuleSettings all_;
+  std::vector<Override> overrides_;
+  bool lm_head_ = false;  // quantized
+};
+
+// A regular expression that must match from the start of a name and need not reach its end.
+// FormatError of `node`, which holds it, if it is none.
+std::regex name_pattern(const std::string& text, const io::JsonNode& node);
+bool matches_start(const std::regex& pattern, const std::string& name);
+
+}  // namespace qlora::quant
