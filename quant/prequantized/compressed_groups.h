@@ -1,0 +1,44 @@
+// The config_groups of a compressed-tensors config: which modules are quantized how.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <regex>
+#include <string>
+#include <vector>
+
+#include "io/json.h"
+
+namespace qlora::quant {
+
+// How the weights of a group are stored.
+struct CompressedWeights {
+  int bits = 4;
+  bool is_float = false;
+  bool symmetric = true;
+  int64_t group_size = -1;  // -1: a whole row
+  bool ordered = true;      // columns lie in groups one after the other (no actorder "group")
+};
+
+class CompressedGroups {
+ public:
+  // FormatError naming the key of what is not read.
+  explicit CompressedGroups(const io::JsonNode& config);
+
+  bool any_float() const;
+  // By the first group that names the module, or else all linear layers, or that is the only one.
+  std::optional<CompressedWeights> of(const std::string& module) const;
+
+ private:
+  struct Group {
+    std::vector<std::string> names;    // of modules, or "Linear"
+    std::vector<std::regex> patterns;  // that match from a name's start
+    CompressedWeights weights;
+  };
+
+  void add_group(const io::JsonNode& node);
+
+  std::vector<Group> groups_;
+};
+
+}  // namespace qlora::quant
