@@ -74,6 +74,13 @@ inline Vector signed_bytes(const uint8_t* from) {
       _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
 }
 inline Vector unsigned_bytes(const uint8_t* from) { return _mm256_cvtepi32_ps(bytes_at(from)); }
+// kLanes numbers of type E4M3 but NaN (base/float8.h).
+inline Vector e4m3_bytes(const uint8_t* from) {
+  const __m128i bytes = _mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+  const __m128i sign = _mm_slli_epi16(_mm_and_si128(bytes, _mm_set1_epi16(0x80)), 8);
+  const __m128i magnitude = _mm_slli_epi16(_mm_and_si128(bytes, _mm_set1_epi16(0x7f)), 7);
+  return _mm256_mul_ps(_mm256_cvtph_ps(_mm_or_si128(sign, magnitude)), _mm256_set1_ps(256.0f));
+}
 // An fp16 number that may lie unaligned.
 inline float half_at(const uint8_t* from) {
   return _mm_cvtss_f32(_mm_cvtph_ps(_mm_loadu_si16(from)));
@@ -104,6 +111,12 @@ inline __m256i nibble_codes(const uint8_t* packed, int first) {
       _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(packed)));
   const __m256i shifts = _mm256_set_epi32(4, 4, 4, 4, 0, 0, 0, 0);
   return _mm256_srlv_epi32(twice, _mm256_add_epi32(shifts, _mm256_set1_epi32(4 * first)));
+}
+// Lane l: byte l / 2 of kLanes / 2, shifted right by 4 where l is odd; what counts of it are the
+// lowest 4 bits.
+inline __m256i nibbles_in_turn(const uint8_t* packed) {
+  const __m256i bytes = _mm256_cvtepu8_epi64(_mm_loadu_si32(packed));
+  return _mm256_or_si256(bytes, _mm256_slli_epi64(bytes, 28));
 }
 inline Vector look_up(const Table& table, __m256i codes) {
   return _mm256_blendv_ps(_mm256_permutevar8x32_ps(table.lower, codes),

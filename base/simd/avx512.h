@@ -73,6 +73,14 @@ inline Vector signed_bytes(const uint8_t* from) {
       _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
 }
 inline Vector unsigned_bytes(const uint8_t* from) { return _mm512_cvtepi32_ps(bytes_at(from)); }
+// kLanes numbers of type E4M3 but NaN (base/float8.h).
+inline Vector e4m3_bytes(const uint8_t* from) {
+  const __m256i bytes =
+      _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  const __m256i sign = _mm256_slli_epi16(_mm256_and_si256(bytes, _mm256_set1_epi16(0x80)), 8);
+  const __m256i magnitude = _mm256_slli_epi16(_mm256_and_si256(bytes, _mm256_set1_epi16(0x7f)), 7);
+  return _mm512_mul_ps(_mm512_cvtph_ps(_mm256_or_si256(sign, magnitude)), _mm512_set1_ps(256.0f));
+}
 // An fp16 number that may lie unaligned.
 inline float half_at(const uint8_t* from) {
   return _mm_cvtss_f32(_mm_cvtph_ps(_mm_loadu_si16(from)));
@@ -103,6 +111,13 @@ inline __m512i nibble_codes(const uint8_t* packed, int first) {
       _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(packed)));
   const __m512i shifts = _mm512_set_epi32(12, 12, 12, 12, 8, 8, 8, 8, 4, 4, 4, 4, 0, 0, 0, 0);
   return _mm512_srlv_epi32(four, _mm512_add_epi32(shifts, _mm512_set1_epi32(4 * first)));
+}
+// Lane l: byte l / 2 of kLanes / 2, shifted right by 4 where l is odd; what counts of it are the
+// lowest 4 bits.
+inline __m512i nibbles_in_turn(const uint8_t* packed) {
+  const __m512i bytes =
+      _mm512_cvtepu8_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(packed)));
+  return _mm512_or_si512(bytes, _mm512_slli_epi64(bytes, 28));
 }
 inline Vector look_up(const Table& table, __m512i codes) {
   return _mm512_permutexvar_ps(codes, table.values);

@@ -8,6 +8,7 @@
 
 #include "base/element.h"
 #include "base/float16.h"
+#include "base/float8.h"
 
 namespace qlora::simd::baseline {
 
@@ -85,6 +86,12 @@ inline Vector unsigned_bytes(const uint8_t* from) {
   for (int i = 0; i < kLanes; ++i) values[i] = static_cast<float>(from[i]);
   return values;
 }
+// kLanes numbers of type E4M3 but NaN (base/float8.h).
+inline Vector e4m3_bytes(const uint8_t* from) {
+  Vector values;
+  for (int i = 0; i < kLanes; ++i) values[i] = e4m3_to_float(from[i]);
+  return values;
+}
 // An fp16 number that may lie unaligned.
 inline float half_at(const uint8_t* from) {
   uint16_t bits;
@@ -120,6 +127,13 @@ inline Codes nibble_codes(const uint8_t* packed, int first) {
   Codes codes;
   std::memcpy(codes.lanes, packed, sizeof(codes.lanes));
   for (uint32_t& lane : codes.lanes) lane >>= 4 * first;
+  return codes;
+}
+// Lane l: byte l / 2 of kLanes / 2, shifted right by 4 where l is odd; what counts of it are the
+// lowest 4 bits.
+inline Codes nibbles_in_turn(const uint8_t* packed) {
+  Codes codes;
+  for (int i = 0; i < kLanes; ++i) codes.lanes[i] = packed[i / 2] >> (i % 2 == 0 ? 0 : 4);
   return codes;
 }
 inline Vector look_up(const Table& table, const Codes& codes) {
