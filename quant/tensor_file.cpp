@@ -16,9 +16,10 @@ struct Pair {
   io::DType file;
 };
 
-constexpr std::array<Pair, 12> kPairs = {{{at::kBool, io::DType::kBool},
+constexpr std::array<Pair, 13> kPairs = {{{at::kBool, io::DType::kBool},
                                           {at::kByte, io::DType::kU8},
                                           {at::kChar, io::DType::kI8},
+                                          {at::kShort, io::DType::kI16},
                                           {at::kInt, io::DType::kI32},
                                           {at::kLong, io::DType::kI64},
                                           {at::kHalf, io::DType::kF16},
