@@ -9,6 +9,7 @@
 #include "lora/expert_names.h"
 #include "model/mxfp4.h"
 #include "model/read_tensor.h"
+#include "quant/formats/mxfp4_weight.h"
 
 namespace qlora::model {
 namespace {
@@ -168,6 +169,17 @@ at::Tensor read_expert(const ExpertTensor& t, const ExpertParts& parts, at::Scal
   }
   if (parts.by_inputs) tensor = tensor.t();
   return (parts.in_turn ? in_order(tensor) : tensor).contiguous();
+}
+
+std::unique_ptr<quant::FrozenWeight> read_packed_expert(const ExpertParts& parts,
+                                                        at::Device device) {
+  if (!parts.is_mxfp4) return nullptr;
+  auto [blocks, scales] = read_mxfp4(parts.views[0], parts.views[1]);
+  if (parts.in_turn) {
+    blocks = in_order(blocks);
+    scales = in_order(scales);
+  }
+  return std::make_unique<quant::Mxfp4Weight>(blocks.to(device), scales.to(device));
 }
 
 }  // namespace qlora::model

@@ -5,12 +5,14 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "io/tensor_view.h"
 #include "model/architecture.h"
+#include "quant/frozen_weight.h"
 
 namespace qlora::model {
 
@@ -52,5 +54,10 @@ ExpertParts in_gguf(const ExpertTensor& tensor, const FindView& find);
 
 // In `dtype`. FormatError as of read_tensor().
 at::Tensor read_expert(const ExpertTensor& tensor, const ExpertParts& parts, at::ScalarType dtype);
+
+// The matrix in MXFP4 as the file has it, with the rows of gate and up one below the other; null if
+// the file holds it in another form. FormatError as of read_mxfp4().
+std::unique_ptr<quant::FrozenWeight> read_packed_expert(const ExpertParts& parts,
+                                                        at::Device device);
 
 }  // namespace qlora::model

@@ -10,9 +10,18 @@ namespace qlora::model {
 
 constexpr int64_t kMxfp4Block = 32;
 
-// blocks uint8 [rows, n, 16], a byte's low half first; scales uint8 [rows, n], exponents plus 127
-// -> fp32 [rows, 32 n]. FormatError naming the tensor if they are of another type, or a number is
+// The bytes of a matrix as a quant::Mxfp4Weight takes them.
+struct Mxfp4Matrix {
+  at::Tensor blocks;  // uint8 [rows, 16 n]
+  at::Tensor scales;  // uint8 [rows, n]
+};
+
+// A copy of blocks uint8 [rows, n, 16], a byte's low half first, and scales uint8 [rows, n],
+// exponents plus 127. FormatError naming the tensor if they are of another type, or a number is
 // beyond what a weight can be.
+Mxfp4Matrix read_mxfp4(const io::TensorView& blocks, const io::TensorView& scales);
+
+// The same decoded to fp32 [rows, 32 n].
 at::Tensor decode_mxfp4(const io::TensorView& blocks, const io::TensorView& scales);
 
 }  // namespace qlora::model
