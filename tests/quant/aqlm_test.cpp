@@ -9,7 +9,7 @@
 #include "quant/formats/aqlm_weight.h"
 #include "quant/prequantized/aqlm.h"
 #include "tests/support/quant_golden.h"
-#include "tests/support/stored_layer.h"
+#include "tests/support/layer_file.h"
 
 namespace qlora::quant {
 namespace {
@@ -17,7 +17,7 @@ namespace {
 using test::complaint_of;
 using test::decoded_rows;
 using test::same_bytes;
-using test::StoredLayer;
+using test::LayerFile;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
@@ -133,7 +133,7 @@ NamedTensors stored(const AqlmTensor& tensor) {
 TEST(AqlmFormat, ReadsTheLayerAndTellsItsSizeBefore) {
   for (const Kind& kind : kKinds) {
     const AqlmTensor tensor = random_weight(kind);
-    StoredLayer layer(stored(tensor));
+    LayerFile layer(stored(tensor));
     const auto format = test::format_from(aqlm_format, kind.config());
     ASSERT_TRUE(layer.is_packed(*format));
     const auto weight = layer.read(*format, kind.out(), kind.in());
@@ -153,7 +153,7 @@ TEST(AqlmFormat, CodesThatAForwardPassTransposedAreTurnedBack) {
     const AqlmTensor tensor = random_weight(kind);
     NamedTensors parts = stored(tensor);
     parts[0].second = tensor.codes.transpose(0, 1).contiguous();
-    StoredLayer layer(parts);
+    LayerFile layer(parts);
     const auto weight =
         layer.read(*test::format_from(aqlm_format, kind.config()), kind.out(), kind.in());
     EXPECT_TRUE(same_bytes(decoded_rows(*weight), by_definition(tensor)));
@@ -164,7 +164,7 @@ TEST(AqlmFormat, CodesOfASquareMatrixAreTakenAsTheyLie) {
   Kind kind = kKinds[0];
   kind.columns = kind.rows;
   const AqlmTensor tensor = random_weight(kind);
-  StoredLayer layer(stored(tensor));
+  LayerFile layer(stored(tensor));
   const auto weight =
       layer.read(*test::format_from(aqlm_format, kind.config()), kind.out(), kind.in());
   EXPECT_TRUE(same_bytes(decoded_rows(*weight), by_definition(tensor)));
@@ -172,7 +172,7 @@ TEST(AqlmFormat, CodesOfASquareMatrixAreTakenAsTheyLie) {
 
 TEST(AqlmFormat, AMatrixOf16BitsIsNotPacked) {
   const auto format = test::format_from(aqlm_format, kKinds[0].config());
-  EXPECT_FALSE(StoredLayer({{"weight", at::zeros({4, 8}, at::kHalf)}}).is_packed(*format));
+  EXPECT_FALSE(LayerFile({{"weight", at::zeros({4, 8}, at::kHalf)}}).is_packed(*format));
 }
 
 class AqlmFormatRefusals : public ::testing::Test {
@@ -182,7 +182,7 @@ class AqlmFormatRefusals : public ::testing::Test {
     AqlmTensor tensor = random_weight(kKinds[0]);
     change(tensor);
     return complaint_of<FormatError>([&] {
-      StoredLayer(stored(tensor))
+      LayerFile(stored(tensor))
           .read(*test::format_from(aqlm_format, kKinds[0].config()), kKinds[0].out(),
                 kKinds[0].in());
     });
@@ -222,7 +222,7 @@ TEST_F(AqlmFormatRefusals, AMissingPartIsNamed) {
   parts.pop_back();
   const auto format = test::format_from(aqlm_format, kKinds[0].config());
   EXPECT_THAT(complaint_of<FormatError>(
-                  [&] { StoredLayer(parts).read(*format, kKinds[0].out(), kKinds[0].in()); }),
+                  [&] { LayerFile(parts).read(*format, kKinds[0].out(), kKinds[0].in()); }),
               AllOf(HasSubstr("model.safetensors"), HasSubstr("layer.scales")));
 }
 
@@ -230,7 +230,7 @@ TEST_F(AqlmFormatRefusals, WhatCannotBeIsRefusedBeforeTensorsAreRead) {
   EXPECT_THAT(complaint_of<FormatError>(
                   [] { test::format_from(aqlm_format, R"({"nbits_per_codebook": 17})"); }),
               HasSubstr("nbits_per_codebook"));
-  StoredLayer layer(stored(random_weight(kKinds[0])));
+  LayerFile layer(stored(random_weight(kKinds[0])));
   const auto format = test::format_from(aqlm_format, kKinds[0].config());
   EXPECT_THAT(complaint_of<ConfigError>(
                   [&] { layer.read(*format, kKinds[0].out(), kKinds[0].in(), "int8"); }),

@@ -10,7 +10,7 @@
 #include "quant/formats/fp8_weight.h"
 #include "quant/prequantized/fp8.h"
 #include "tests/support/quant_golden.h"
-#include "tests/support/stored_layer.h"
+#include "tests/support/layer_file.h"
 
 namespace qlora::quant {
 namespace {
@@ -18,7 +18,7 @@ namespace {
 using test::complaint_of;
 using test::decoded_rows;
 using test::same_bytes;
-using test::StoredLayer;
+using test::LayerFile;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
@@ -198,7 +198,7 @@ TEST(Fp8Format, ReadsWhatEachToolWrites) {
   for (const Written& written : all) {
     SCOPED_TRACE(written.config);
     const Fp8Tensor tensor = random_weight(written.blocks, written.dtype);
-    StoredLayer layer({{"weight", stored(tensor.codes)},
+    LayerFile layer({{"weight", stored(tensor.codes)},
                        {written.scale, stored_scales(tensor.scales)},
                        {"input_scale", at::ones({1})}});
     const auto format = test::format_from(fp8_format, written.config);
@@ -212,13 +212,13 @@ TEST(Fp8Format, ReadsWhatEachToolWrites) {
 
 TEST(Fp8Format, ExponentsMayBeStoredAsBytesAndScalesWithoutSecondSize) {
   const Fp8Tensor tensor = random_weight({5, 96, 1, 32}, at::kByte);
-  StoredLayer layer({{"weight", stored(tensor.codes)}, {"weight_scale", tensor.scales}});
+  LayerFile layer({{"weight", stored(tensor.codes)}, {"weight_scale", tensor.scales}});
   EXPECT_TRUE(
       same_bytes(decoded_rows(*layer.read(
                      *test::format_from(fp8_format, R"({"quant_method": "mxfp8"})"), 5, 96)),
                  by_definition(tensor)));
   const Fp8Tensor channel = random_weight({7, 12, 1, 12}, at::kFloat);
-  StoredLayer flat({{"weight", stored(channel.codes)}, {"weight_scale", channel.scales.flatten()}});
+  LayerFile flat({{"weight", stored(channel.codes)}, {"weight_scale", channel.scales.flatten()}});
   EXPECT_TRUE(
       same_bytes(decoded_rows(*flat.read(*test::format_from(fp8_format, kChannelConfig), 7, 12)),
                  by_definition(channel)));
@@ -226,7 +226,7 @@ TEST(Fp8Format, ExponentsMayBeStoredAsBytesAndScalesWithoutSecondSize) {
 
 TEST(Fp8Format, AGridThatDividesTheMatrixTellsItsBlocks) {
   const Fp8Tensor tensor = random_weight({24, 40, 8, 20}, at::kFloat);
-  StoredLayer layer({{"weight", stored(tensor.codes)}, {"weight_scale_inv", tensor.scales}});
+  LayerFile layer({{"weight", stored(tensor.codes)}, {"weight_scale_inv", tensor.scales}});
   const auto weight =
       layer.read(*test::format_from(fp8_format, R"({"quant_method": "fp8"})"), 24, 40);
   EXPECT_EQ(weight->format(), "fp8 (8x20)");
@@ -236,8 +236,8 @@ TEST(Fp8Format, AGridThatDividesTheMatrixTellsItsBlocks) {
 TEST(Fp8Format, AMatrixOf16BitsIsNotPacked) {
   const auto format = test::format_from(fp8_format, kBlockConfig);
   for (const at::ScalarType dtype : test::kFloatingTypes)
-    EXPECT_FALSE(StoredLayer({{"weight", at::zeros({4, 4}, dtype)}}).is_packed(*format));
-  EXPECT_FALSE(StoredLayer({{"bias", at::zeros({4})}}).is_packed(*format));
+    EXPECT_FALSE(LayerFile({{"weight", at::zeros({4, 4}, dtype)}}).is_packed(*format));
+  EXPECT_FALSE(LayerFile({{"bias", at::zeros({4})}}).is_packed(*format));
 }
 
 TEST(Fp8Format, TheSizeToldIsThatOfTheWeightRead) {
@@ -253,7 +253,7 @@ TEST(Fp8Format, TheSizeToldIsThatOfTheWeightRead) {
       {kChannelConfig, "weight_scale", {12, 20, 1, 20}, at::kBFloat16}};
   for (const Written& written : all) {
     const Fp8Tensor tensor = random_weight(written.blocks, written.dtype);
-    StoredLayer layer(
+    LayerFile layer(
         {{"weight", stored(tensor.codes)}, {written.scale, stored_scales(tensor.scales)}});
     const auto format = test::format_from(fp8_format, written.config);
     const auto weight = layer.read(*format, written.blocks.out, written.blocks.in);
@@ -266,7 +266,7 @@ TEST(Fp8Format, TheSizeToldIsThatOfTheWeightRead) {
 
 std::string refusal(const NamedTensors& parts, const char* config = kBlockConfig) {
   return complaint_of<FormatError>(
-      [&] { StoredLayer(parts).read(*test::format_from(fp8_format, config), 64, 64); });
+      [&] { LayerFile(parts).read(*test::format_from(fp8_format, config), 64, 64); });
 }
 
 TEST(Fp8FormatRefusals, ValuesThatAreNoNumbersAreNamedWithTheirPlace) {
@@ -323,7 +323,7 @@ TEST(Fp8FormatRefusals, AConfigurationThatCannotBeIsNamed) {
 }
 
 TEST(Fp8FormatRefusals, ARecipeThatAsksForAnotherQuantizationIsTold) {
-  StoredLayer layer(
+  LayerFile layer(
       {{"weight", stored(random_codes(64, 64))}, {"weight_scale_inv", at::ones({2, 2})}});
   const auto format = test::format_from(fp8_format, kBlockConfig);
   EXPECT_THAT(complaint_of<ConfigError>([&] { layer.read(*format, 64, 64, "nf4"); }),

@@ -13,7 +13,7 @@
 #include "quant/formats/hqq_weight.h"
 #include "quant/prequantized/hqq.h"
 #include "tests/support/quant_golden.h"
-#include "tests/support/stored_layer.h"
+#include "tests/support/layer_file.h"
 
 namespace qlora::quant {
 namespace {
@@ -21,7 +21,7 @@ namespace {
 using test::complaint_of;
 using test::decoded_rows;
 using test::same_bytes;
-using test::StoredLayer;
+using test::LayerFile;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
@@ -167,7 +167,7 @@ std::string config_of(const Kind& k) {
 }
 
 std::unique_ptr<FrozenWeight> read(const NamedTensors& parts, const Kind& k) {
-  return StoredLayer(parts).read(*test::format_from(hqq_format, config_of(k)), k.out, k.in);
+  return LayerFile(parts).read(*test::format_from(hqq_format, config_of(k)), k.out, k.in);
 }
 
 TEST(HqqWeight, RowsAreCodesLessAZeroTimesAScale) {
@@ -234,7 +234,7 @@ TEST(HqqFormat, ReadsEachWidthAlongBothAxes) {
     for (const Kind& kind : kinds) {
       SCOPED_TRACE(kind.name());
       const Made made = make(kind);
-      StoredLayer layer(stored(made));
+      LayerFile layer(stored(made));
       const auto format = test::format_from(hqq_format, config_of(kind));
       ASSERT_TRUE(layer.is_packed(*format));
       const auto weight = layer.read(*format, kind.out, kind.in);
@@ -288,7 +288,7 @@ TEST(HqqFormat, SettingsThatAreNoNumbersMayBeMissing) {
 
 TEST(HqqFormat, TensorsOfTheLayerDecideOverTheConfiguration) {
   const Made made = make(kKinds[0]);
-  StoredLayer layer(stored(made));
+  LayerFile layer(stored(made));
   const auto format = test::format_from(hqq_format, config_of(kGrouped[4]));
   EXPECT_TRUE(
       same_bytes(decoded_rows(*layer.read(*format, made.kind.out, made.kind.in)), made.expected));
@@ -309,7 +309,7 @@ TEST(HqqFormat, TagsOfTheConfigurationTellTheSizesOfTheirLayers) {
 
 TEST(HqqFormat, AMatrixOf16BitsIsNotPacked) {
   const auto format = test::format_from(hqq_format, config_of(kKinds[0]));
-  EXPECT_FALSE(StoredLayer({{"weight", at::zeros({4, 8}, at::kHalf)}}).is_packed(*format));
+  EXPECT_FALSE(LayerFile({{"weight", at::zeros({4, 8}, at::kHalf)}}).is_packed(*format));
 }
 
 std::string refusal(const std::string& part, const at::Tensor& tensor,
@@ -367,7 +367,7 @@ TEST(HqqFormatRefusals, AConfigurationThatCannotBeIsNamed) {
                                   R"({"quant_config": {"weight_quant_params": {"nbits": 9}}})");
               }),
               HasSubstr("quant_config.weight_quant_params.nbits"));
-  StoredLayer layer(stored(make(kKinds[0])));
+  LayerFile layer(stored(make(kKinds[0])));
   const auto format = test::format_from(hqq_format, config_of(kKinds[0]));
   EXPECT_THAT(complaint_of<ConfigError>([&] { layer.read(*format, 12, 20, "nf4"); }),
               AllOf(HasSubstr("HQQ"), HasSubstr("nf4")));

@@ -9,7 +9,7 @@
 #include "base/device.h"
 #include "quant/formats/mxfp4_weight.h"
 #include "tests/support/quant_golden.h"
-#include "tests/support/stored_layer.h"
+#include "tests/support/layer_file.h"
 
 namespace qlora::quant {
 namespace {

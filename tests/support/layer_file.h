@@ -25,9 +25,9 @@ constexpr InstructionSet kInstructionSets[] = {InstructionSet::kBaseline, Instru
                                                InstructionSet::kAvx512Bfloat16};
 
 // The tensors lie in a file as "layer." and their names.
-class StoredLayer {
+class LayerFile {
  public:
-  explicit StoredLayer(const quant::NamedTensors& parts) {
+  explicit LayerFile(const quant::NamedTensors& parts) {
     quant::NamedTensors named;
     for (const auto& [name, tensor] : parts) named.emplace_back("layer." + name, tensor);
     quant::write_tensors(dir_ / "model.safetensors", named);
