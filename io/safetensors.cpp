@@ -17,11 +17,6 @@
 namespace qlora::io {
 namespace {
 
-TensorIndex index_of(const std::vector<TensorView>& tensors) {
-  TensorIndex index;
-  for (size_t i = 0; i < tensors.size(); ++i) index.emplace(tensors[i].name, i);
-  return index;
-}
 namespace fs = std::filesystem;
 
 constexpr uint64_t kLengthBytes = 8;
@@ -228,22 +223,12 @@ TensorFile read_shards(const std::string& index, const ShardOf& shard_of) {
     }
     result.metadata.insert(shard.metadata.begin(), shard.metadata.end());
   }
-  result.index = index_of(result.tensors);
+  result.index_tensors();
   for (auto& [path, tensor] : unlisted) take_unlisted(index, path, std::move(tensor), result);
   return result;
 }
 
 }  // namespace
-
-void TensorFile::rename(const std::function<std::string(const std::string&)>& name_of) {
-  for (TensorView& tensor : tensors) tensor.name = name_of(tensor.name);
-  index = index_of(tensors);
-}
-
-const TensorView* TensorFile::find(const std::string& name) const {
-  const auto found = index.find(name);
-  return found == index.end() ? nullptr : &tensors[found->second];
-}
 
 TensorFile read_safetensors(const std::string& path) {
   const std::shared_ptr<const MappedFile> file = MappedFile::open(path);
@@ -271,7 +256,7 @@ TensorFile read_safetensors(const std::string& path) {
     return key(a) < key(b);
   });
   require_seamless(result, data, path);
-  result.index = index_of(result.tensors);
+  result.index_tensors();
   return result;
 }
 

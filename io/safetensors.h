@@ -4,31 +4,15 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "io/tensor_view.h"
+#include "io/tensor_file.h"
 
 namespace qlora::io {
-
-// Names of tensors, in their order, to where they stand in a list.
-using TensorIndex = std::map<std::string, size_t>;
-
-struct TensorFile {
-  std::vector<TensorView> tensors;              // in the order of their bytes
-  std::map<std::string, std::string> metadata;  // "__metadata__"
-  TensorIndex index;                            // of `tensors`
-
-  // nullptr if there is none of that name.
-  const TensorView* find(const std::string& name) const;
-  // Gives every tensor the name that name_of() makes of its own; of two that become alike find()
-  // has the first.
-  void rename(const std::function<std::string(const std::string&)>& name_of);
-};
 
 // One file, mapped. FormatError naming file, tensor and offsets if the header is truncated, lies
 // about sizes, leaves gaps or overlaps, or names a dtype that is not in DType; IoError if it cannot

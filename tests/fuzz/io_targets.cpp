@@ -1,12 +1,16 @@
-// safetensors, GGUF, JSON.
+// safetensors, torch.save, GGUF, JSON.
 #include <variant>
 
 #include "io/gguf.h"
 #include "io/json.h"
 #include "io/safetensors.h"
+#include "io/torch_file/pickle.h"
+#include "io/torch_file/torch_file.h"
+#include "io/torch_file/torch_globals.h"
 #include "tests/fuzz/target.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
+#include "tests/support/torch_writer.h"
 
 namespace qlora::fuzz {
 namespace {
@@ -39,6 +43,42 @@ std::vector<std::string> safetensors_seeds() {
     writer.write(header.name, std::vector<std::byte>(io::bytes_of(header)));
   writer.finish();
   return {test::read_file(dir / "m.safetensors")};
+}
+
+void read_torch_bytes(std::string_view bytes) {
+  const MemoryFile file(bytes);
+  taken_or_refused([&] { touch(io::read_torch_file(file.path()).tensors); });
+}
+
+std::string state_dict_pickle() {
+  namespace pk = test::pickle;
+  return pk::whole(pk::dict(
+      {{"a.weight", pk::tensor(pk::storage("HalfStorage", "0", 6), 0, {3, 2}, {1, 3})},
+       {"b", pk::call(pk::global("torch._utils", "_rebuild_parameter"),
+                      {pk::tensor(pk::storage("ByteStorage", "1", 2), 1, {1}, {1}), pk::kTrue,
+                       pk::ordered_dict()})},
+       {"layer", pk::dict({{"nbits", pk::integer(4)},
+                           {"shape", pk::call(pk::global("torch", "Size"), {pk::integers({3, 4})})},
+                           {"dtype", pk::global("torch", "float16")},
+                           {"list", pk::list({pk::text("x"), pk::kNone})}})}},
+      pk::ordered_dict()));
+}
+
+std::vector<std::string> torch_seeds() {
+  const std::string pickle = state_dict_pickle();
+  const std::vector<std::string> storages = {"abcdefghijkl", "xy"};
+  return {test::torch_file(pickle, storages), test::zip(test::torch_entries(pickle, storages))};
+}
+
+// Without an archive around it, whose sizes a changed pickle would contradict.
+void read_pickle_bytes(std::string_view bytes) {
+  taken_or_refused([&] { io::read_pickle(bytes, "data.pkl", io::is_torch_global); });
+}
+
+std::vector<std::string> pickle_seeds() {
+  const std::string key = "\x8c\x01k\x94";
+  return {state_dict_pickle(),
+          "\x80\x04\x95" + test::little_endian(15, 8) + "}" + key + "K\x01s" + key + "Ns."};
 }
 
 void read_gguf_bytes(std::string_view bytes) {
@@ -116,6 +156,16 @@ std::vector<Target> io_targets() {
            safetensors_seeds,
            {"__metadata__", "\"dtype\"", "\"shape\"", "\"data_offsets\"", "F32", "BF16", "I64",
             "F8_E4M3", "null"}},
+          {"torch_file",
+           read_torch_bytes,
+           torch_seeds,
+           {"PK\x01\x02", "PK\x05\x06", "PK\x06\x06", "archive/data/0", "torch\nFloatStorage\n",
+            "(K\x02t", "\x8a\x08"}},
+          {"pickle",
+           read_pickle_bytes,
+           pickle_seeds,
+           {"collections\nOrderedDict\n", "torch\nSize\n", "}(u", "](e", ")R", "\x86", "\x94",
+            "h\x01", "\x93", "\x8c\x01", "\x8d", "cos\nsystem\n"}},
           {"gguf",
            read_gguf_bytes,
            gguf_seeds,
