@@ -16,6 +16,7 @@
 #include "io/json_text.h"
 #include "io/read_file.h"
 #include "io/safetensors.h"
+#include "io/weight_directory.h"
 #include "model/families/family.h"
 #include "model/footprint.h"
 #include "model/hub_cache.h"
@@ -76,8 +77,7 @@ Json stored_footprint_json(const std::vector<io::TensorView>& tensors,
 bool is_gguf(const std::string& path) { return path.ends_with(".gguf"); }
 
 std::vector<io::TensorView> tensors_of(const std::string& path) {
-  return is_gguf(path) ? io::GgufFile(path).tensors()
-                       : io::read_safetensors_directory(path).tensors;
+  return is_gguf(path) ? io::GgufFile(path).tensors() : io::read_weight_directory(path).tensors;
 }
 
 void add_adapter(const std::string& directory, std::vector<FootprintRow>& rows) {
@@ -164,7 +164,7 @@ Json describe_model_directory(const std::string& path) {
         return model::read_architecture(io::JsonNode(document, config));
       },
       facts);
-  const auto tensors = io::read_safetensors_directory(path).tensors;
+  const auto tensors = io::read_weight_directory(path).tensors;
   facts["tensors"] = tensor_facts(tensors);
   facts["footprint"] = stored_footprint_json(tensors, architecture);
   return facts;

@@ -2,12 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "base/error.h"
-#include "base/warn_once.h"
 #include "io/file_kind.h"
 #include "io/json.h"
 #include "io/json_text.h"
@@ -16,8 +14,6 @@
 
 namespace qlora::io {
 namespace {
-
-namespace fs = std::filesystem;
 
 constexpr uint64_t kLengthBytes = 8;
 constexpr uint64_t kLongestHeader = 100'000'000;  // as the reference reader
@@ -94,49 +90,6 @@ void require_seamless(const TensorFile& file, std::span<const std::byte> data,
   }
 }
 
-// A file beside the index; a path that leads elsewhere is refused.
-std::string shard_path(const std::string& directory, const JsonNode& node) {
-  const std::string name = node.as_string();
-  if (name.empty() || name == "." || name == ".." ||
-      name.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos) {
-    node.reject("a plain file name");
-  }
-  return (fs::path(directory) / name).string();
-}
-
-bool is_there(const fs::path& path) {
-  std::error_code unreadable;
-  return fs::exists(path, unreadable);
-}
-
-// Weights of another kind in a directory without safetensors, as the end of a sentence.
-std::string what_lies_there(const fs::path& directory) {
-  const auto has = [&](const char* name) { return is_there(directory / name); };
-  if (has("adapter_config.json"))
-    return "; it is an adapter: give its base model, and the directory with --adapter or "
-           "lora.from_adapter";
-  for (const char* name :
-       {"pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth",
-        "consolidated.pth", "tf_model.h5", "flax_model.msgpack"})
-    if (has(name))
-      return fmt::format(
-          "; its weights are in {}, which this program does not read. Load it with transformers "
-          "and save it again: save_pretrained writes safetensors",
-          name);
-  std::error_code unreadable;
-  for (const auto& entry : fs::directory_iterator(directory, unreadable)) {
-    const std::string extension = entry.path().extension().string();
-    if (extension == ".gguf")
-      return fmt::format("; there is a {}, give that file", entry.path().string());
-    if (extension == ".safetensors")
-      return fmt::format(
-          "; there is {}, a shard without the index, which says where each tensor lies; download "
-          "model.safetensors.index.json too",
-          entry.path().filename().string());
-  }
-  return "; there are no weights";
-}
-
 // As a JSON string; Error for what JSON cannot hold.
 std::string quoted(const std::string& text) {
   try {
@@ -172,62 +125,6 @@ std::string_view header_text(std::span<const std::byte> bytes, const std::string
   return {text, length};
 }
 
-// What an index says: the shard of each tensor.
-using ShardOf = std::map<std::string, std::string>;
-
-bool same_bytes(const TensorView& a, const TensorView& b) {
-  return a.dtype == b.dtype && a.shape == b.shape && std::ranges::equal(a.bytes, b.bytes);
-}
-
-// A tensor that its shard holds without the index saying so. transformers reads whole shards, so
-// one that the index does not know is taken; of one that lies in another shard, that is.
-void take_unlisted(const std::string& index, const std::string& shard, TensorView tensor,
-                   TensorFile& result) {
-  if (const TensorView* other = result.find(tensor.name)) {
-    if (!same_bytes(*other, tensor))
-      log::warning_once("{}: {} and {} hold tensors {} that differ; the former is used", index,
-                        other->file, shard, tensor.name);
-    return;
-  }
-  log::warning_once("{} does not name the tensor {} of {}; it is used, as transformers does", index,
-                    tensor.name, shard);
-  result.index.emplace(tensor.name, result.tensors.size());
-  result.tensors.push_back(std::move(tensor));
-}
-
-void require_listed(const std::string& path, const std::string& index, const ShardOf& shard_of,
-                    const TensorFile& shard) {
-  for (const auto& [name, its_path] : shard_of)
-    if (its_path == path && !shard.find(name))
-      fail<FormatError>("{}: there must be a tensor {}, as {} says", path, name, index);
-}
-
-// All shards' tensors, first those that the index places in them, in the order of their bytes.
-TensorFile read_shards(const std::string& index, const ShardOf& shard_of) {
-  std::set<std::string> paths;
-  for (const auto& [name, path] : shard_of) paths.insert(path);
-  TensorFile result;
-  std::vector<std::pair<std::string, TensorView>> unlisted;
-  for (const std::string& path : paths) {
-    if (!is_there(path)) {
-      fail<FormatError>("{}: the shard is missing, which {} names; download it again", path, index);
-    }
-    TensorFile shard = read_safetensors(path);
-    require_listed(path, index, shard_of, shard);
-    for (TensorView& tensor : shard.tensors) {
-      const auto listed = shard_of.find(tensor.name);
-      if (listed == shard_of.end() || listed->second != path)
-        unlisted.emplace_back(path, std::move(tensor));
-      else
-        result.tensors.push_back(std::move(tensor));
-    }
-    result.metadata.insert(shard.metadata.begin(), shard.metadata.end());
-  }
-  result.index_tensors();
-  for (auto& [path, tensor] : unlisted) take_unlisted(index, path, std::move(tensor), result);
-  return result;
-}
-
 }  // namespace
 
 TensorFile read_safetensors(const std::string& path) {
@@ -258,29 +155,6 @@ TensorFile read_safetensors(const std::string& path) {
   require_seamless(result, data, path);
   result.index_tensors();
   return result;
-}
-
-TensorFile read_safetensors_directory(const std::string& directory) {
-  const std::string index = (fs::path(directory) / "model.safetensors.index.json").string();
-  const std::string single = (fs::path(directory) / "model.safetensors").string();
-  if (is_there(single)) {
-    if (is_there(index))
-      log::warning_once(
-          "{} is read, as transformers does; {} and the shards that it names are left aside",
-          single, index);
-    return read_safetensors(single);
-  }
-  if (!is_there(index)) {
-    fail<FormatError>("{} must hold model.safetensors or model.safetensors.index.json{}", directory,
-                      what_lies_there(directory));
-  }
-  const nlohmann::json document = read_json_file(index);
-  const JsonNode map = JsonNode(document, index).at("weight_map");
-  if (!map.value().is_object()) map.reject("an object");
-  ShardOf shard_of;
-  for (const auto& [name, ignored] : map.value().items())
-    shard_of[name] = shard_path(directory, map.at(name));
-  return read_shards(index, shard_of);
 }
 
 size_t bytes_of(const TensorHeader& tensor) {

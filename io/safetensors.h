@@ -18,11 +18,6 @@ namespace qlora::io {
 // about sizes, leaves gaps or overlaps, or names a dtype that is not in DType; IoError if it cannot
 // be read.
 TensorFile read_safetensors(const std::string& path);
-// The one model.safetensors of a directory, or else the shards of its model.safetensors.index.json
-// (each named tensor must be in the shard that the index says), as transformers chooses. Warns if
-// both are there, and of tensors of a shard that the index does not place there. FormatError if
-// there is neither; it says what lies there instead (pytorch_model.bin, an adapter, ...).
-TensorFile read_safetensors_directory(const std::string& directory);
 
 // What the header must say of a tensor before its bytes are there.
 struct TensorHeader {

@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 #include "base/warn_once.h"
-#include "io/safetensors.h"
+#include "io/weight_directory.h"
 #include "model/expert_tensors.h"
 #include "model/families/family.h"
 #include "model/file_layout.h"
@@ -36,7 +36,7 @@ class HuggingFaceDirectory final : public WeightSource {
     require_known_packing(json);
     if (const auto quantization = json.find("quantization_config"))
       stored_ = read_quantization_config(*quantization);
-    file_ = io::read_safetensors_directory(directory);
+    file_ = io::read_weight_directory(directory);
     name_as_transformers_does(architecture_, file_);
     part_different_embeddings();
     require_equal_copies();

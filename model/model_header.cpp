@@ -1,36 +1,25 @@
 #include "model/model_header.h"
 
-#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "io/json.h"
+#include "io/weight_directory.h"
 #include "model/families/family.h"
 #include "model/hub_cache.h"
 #include "model/stored_quantization.h"
 #include "quant/frozen_size.h"
 
 namespace qlora::model {
-namespace {
 namespace fs = std::filesystem;
-
-// Whether any weights lie there; a directory that holds some of its files is for open_weights to
-// complain about.
-bool has_weights(const fs::path& directory) {
-  return std::ranges::any_of(fs::directory_iterator(directory), [](const auto& entry) {
-    return entry.path().extension() == ".safetensors" ||
-           entry.path().filename() == "model.safetensors.index.json";
-  });
-}
-
-}  // namespace
 
 ModelHeader read_model_header(const std::string& path_or_id) {
   const fs::path path = resolve_model_path(path_or_id);
   ModelHeader header;
   header.place = path.string();
   const bool is_directory = fs::is_directory(path);
-  if (is_directory ? has_weights(path) : path.extension() != ".json") {
+  // A directory that holds some of its files is for open_weights to complain about.
+  if (is_directory ? io::holds_weights(header.place) : path.extension() != ".json") {
     header.weights = open_weights(header.place);
     header.architecture = header.weights->architecture();
     header.dtype = quant::dense_format(header.weights->dtype());

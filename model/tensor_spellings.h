@@ -2,7 +2,7 @@
 // 2.4): with or without the base model's, or within a model of text and images.
 #pragma once
 
-#include "io/safetensors.h"
+#include "io/tensor_file.h"
 #include "model/architecture.h"
 
 namespace qlora::model {

@@ -7,7 +7,7 @@
 #include <tuple>
 
 #include "io/gguf.h"
-#include "io/safetensors.h"
+#include "io/weight_directory.h"
 #include "quant/frozen_size.h"
 #include "quant/make_frozen_weight.h"
 #include "recipes/exports/quantize_model.h"
@@ -44,7 +44,7 @@ class Footprint : public ::testing::Test {
  protected:
   Footprint() { test::write_tiny_directory(dir_ / "model"); }
   std::vector<io::TensorView> tensors(const std::string& name) const {
-    return io::read_safetensors_directory(dir_ / name).tensors;
+    return io::read_weight_directory(dir_ / name).tensors;
   }
   std::vector<FootprintRow> stored(const std::string& name) const {
     return stored_footprint(tensors(name), &open_weights(dir_ / name)->architecture());

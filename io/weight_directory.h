@@ -1,0 +1,25 @@
+// The weights of a model directory, in whichever files they lie.
+#pragma once
+
+#include <string>
+
+#include "io/tensor_file.h"
+
+namespace qlora::io {
+
+// The tensors of the first of these files that is there:
+//   model.safetensors, model.safetensors.index.json,
+//   pytorch_model.bin, pytorch_model.bin.index.json   as transformers looks for them
+//   the file of quantize_config.json                  AutoGPTQ's: model_file_base_name, or else
+//                                                     gptq_model-4bit-128g by bits and group_size,
+//                                                     or the only .safetensors file
+//   qmodel.pt                                         hqq's
+// An index names shards, and each named tensor must be in the shard that the index says. Warns if
+// an index lies beside the one file, and of tensors of a shard that the index does not place there.
+// FormatError if there is none; it says what lies there instead (an adapter, a .gguf file, ...).
+TensorFile read_weight_directory(const std::string& directory);
+
+// Whether a file of weights, or a part of one, lies there.
+bool holds_weights(const std::string& directory);
+
+}  // namespace qlora::io
