@@ -314,8 +314,10 @@ std::string CausalLm::base_hash() const {
   BaseHasher hasher;
   // Upcasting changes no value: the hash is that of the weights as they were.
   for (const auto& [name, tensor] : frozen_state()) {
-    const bool outer = name.starts_with(architecture_.embedding.names.hugging_face + ".") ||
-                       name.starts_with(architecture_.head.names.hugging_face + ".");
+    const auto is_of = [&name](const TensorNames& outer) {
+      return name == outer.hugging_face + ".weight" || name == outer.hugging_face + ".bias";
+    };
+    const bool outer = is_of(architecture_.embedding.names) || is_of(architecture_.head.names);
     hasher.add({{name, upcast_from && outer ? tensor.to(*upcast_from) : tensor}});
   }
   return hasher.hex();

@@ -2,6 +2,7 @@
 
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <unordered_map>
 #include <utility>
 
@@ -117,15 +118,17 @@ StoredWeights stored_weights(const std::vector<io::TensorView>& tensors, const T
   return weights;
 }
 
-// Of a linear layer that lies in the files as `stored`, null where it does not.
+// Of a linear layer that lies in the files as `stored`, null where it does not, or as `packed`.
 quant::FrozenSize kept_size(const std::string& module, const LinearSpec& linear,
-                            const StoredWeight* stored, at::ScalarType dtype,
+                            const StoredWeight* stored,
+                            const std::optional<quant::FrozenSize>& packed, at::ScalarType dtype,
                             const quant::QuantizationOptions& options) {
   const bool in_blocks = stored && stored->blocks && options.method == "as_stored";
   if (in_blocks || (stored && stored->packed)) {
     const bool weight_only = stored->format == "int8" && options.method == "int8_weight_only";
     return {weight_only ? "int8 (W8A16)" : stored->format, stored->held};
   }
+  if (packed) return *packed;
   return quant::frozen_size(quant::WeightShape::matrix(linear.out, linear.in), dtype,
                             quantization_of_layer(linear, options), module);
 }
@@ -160,8 +163,9 @@ std::vector<FootprintRow> kept_footprint(const WeightSource& source,
     add_dense(table.kind, table.numbers, table.kind == "embedding" ? outer : dtype);
   for_each_linear(a, [&](const std::string& module, const LinearSpec& linear) {
     const auto found = stored.find(module);
-    const auto size = kept_size(module, linear, found == stored.end() ? nullptr : &found->second,
-                                dtype, quantization);
+    const auto size =
+        kept_size(module, linear, found == stored.end() ? nullptr : &found->second,
+                  source.packed_size(module, linear.out, linear.in), dtype, quantization);
     rows.add(lora::last_name(module), size.format, linear.numbers(), size.bytes);
     if (linear.bias) add_dense("biases", linear.out, dtype);
   });

@@ -13,8 +13,8 @@
 #include "model/expert_tensors.h"
 #include "model/families/family.h"
 #include "model/file_layout.h"
+#include "model/packed_layers.h"
 #include "model/read_tensor.h"
-#include "model/stored_quantization.h"
 #include "model/tensor_spellings.h"
 #include "model/weight_files.h"
 #include "quant/formats/bitsandbytes_layout.h"
@@ -34,9 +34,8 @@ class HuggingFaceDirectory final : public WeightSource {
     head_ = architecture_.head.names.hugging_face + ".weight";
     embedding_ = architecture_.embedding.names.hugging_face + ".weight";
     require_known_packing(json);
-    if (const auto quantization = json.find("quantization_config"))
-      stored_ = read_quantization_config(*quantization);
     file_ = io::read_weight_directory(directory);
+    read_packing(json);
     name_as_transformers_does(architecture_, file_);
     part_different_embeddings();
     require_equal_copies();
@@ -70,27 +69,30 @@ class HuggingFaceDirectory final : public WeightSource {
                                                    int64_t in,
                                                    const quant::QuantizationOptions& options,
                                                    at::Device device) override {
-    if (!stored_ || !quant::is_bitsandbytes_module(file_, module)) return nullptr;
-    require_stored_quantization(options, *stored_, place_);
-    const bool as_stored = options.method == "as_stored";
-    const quant::Int8Products products{options.method == "int8_weight_only",
-                                       as_stored ? stored_->threshold : options.threshold};
-    return quant::read_bitsandbytes_module(file_, module, quant::WeightShape::matrix(out, in),
-                                           products, device, read_);
+    if (auto weight = packed_.read(module, out, in, options, device, read_)) return weight;
+    if (options.method != "as_stored") return nullptr;
+    const ExpertParts parts = parts_of(module + ".weight");
+    auto weight = read_packed_expert(parts, device);
+    for (const io::TensorView& part : parts.views)
+      if (weight) read_.insert(part.name);
+    return weight;
+  }
+
+  std::optional<quant::FrozenSize> packed_size(const std::string& module, int64_t out,
+                                               int64_t in) const override {
+    return packed_.size(module, out, in);
   }
 
   at::ScalarType dtype() const override {
     // Packed bytes may be stored as numbers of any type.
     std::vector<io::TensorView> plain;
     std::ranges::copy_if(file_.tensors, std::back_inserter(plain), [&](const io::TensorView& t) {
-      return file_.find(t.name + ".absmax") == nullptr;
+      return file_.find(t.name + ".absmax") == nullptr && !packed_.is_part(t.name);
     });
     return matrices_dtype(plain);
   }
 
-  std::string packing(const std::string& module) const override {
-    return quant::is_bitsandbytes_module(file_, module) ? "bitsandbytes' layout" : "";
-  }
+  std::string packing(const std::string& module) const override { return packed_.packing(module); }
 
   std::vector<std::string> unread() const override {
     std::vector<std::string> names = names_but(file_.tensors, read_);
@@ -110,6 +112,20 @@ class HuggingFaceDirectory final : public WeightSource {
     return in_hugging_face(*expert, [this](const std::string& n) { return file_.find(n); });
   }
 
+  // By config.json, or what AutoGPTQ wrote beside it; hqq's own file says all by itself.
+  void read_packing(const io::JsonNode& json) {
+    const fs::path beside = fs::path(place_) / "quantize_config.json";
+    if (const auto quantization = json.find("quantization_config")) {
+      packed_.read_config(*quantization);
+    } else if (fs::exists(beside)) {
+      const nlohmann::json document = io::read_json_file(beside.string());
+      packed_.read_config(io::JsonNode(document, beside.string()));
+    } else if (!file_.tensors.empty() && file_.tensors.front().file.ends_with(".pt")) {
+      const nlohmann::json document = {{"quant_method", "hqq"}};
+      packed_.read_config(io::JsonNode(document, file_.tensors.front().file));
+    }
+  }
+
   // Packed tensors in a directory whose config.json does not say so.
   void require_not_packed(const io::TensorView& view, const std::string& name) const {
     const std::string module = name.substr(0, name.rfind('.'));
@@ -118,7 +134,7 @@ class HuggingFaceDirectory final : public WeightSource {
           "{}: tensor {} is packed with scales beside it, as MLX does, which this program does not "
           "read; give the original 16-bit model",
           view.file, name);
-    if (!stored_ && name.ends_with(".weight") && quant::is_bitsandbytes_module(file_, module))
+    if (!packed_.any() && name.ends_with(".weight") && quant::is_bitsandbytes_module(file_, module))
       fail<FormatError>(
           "{}: tensor {} is packed ({}), but config.json has no quantization_config that says how; "
           "take it from the directory that the weights were saved in",
@@ -191,7 +207,7 @@ class HuggingFaceDirectory final : public WeightSource {
 
   std::string head_, embedding_;  // tensors
   io::TensorFile file_;
-  std::optional<quant::QuantizationOptions> stored_;
+  PackedLayers packed_{architecture_, file_};
   std::set<std::string> read_;
   FileLayout layout_;
 };

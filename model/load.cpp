@@ -46,6 +46,14 @@ class Loader {
     return weight;
   }
 
+  // Null where the file has it as numbers.
+  std::unique_ptr<quant::FrozenWeight> packed_head(const Architecture& a) {
+    auto head = source_.read_packed(a.head.names.hugging_face, a.head.out, a.head.in, quantization_,
+                                    device_);
+    if (head) progress_.advance();
+    return head;
+  }
+
   at::Tensor positions(const Architecture& a) {
     const PositionSpec& learned = a.embedding.positions;
     at::Tensor rows = matrix(learned.names.hugging_face + ".weight", learned.rows, a.hidden_size);
@@ -230,9 +238,11 @@ std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& o
   model->final_norm = load.outer_norm(a.decoder.final_norm);
   at::Tensor bias = a.head.bias ? load.head_bias(a) : at::Tensor();
   if (bias.defined() && model->upcast_from) bias = bias.to(at::kFloat);
-  model->set_head(std::make_unique<quant::DenseWeight>(a.tied_embeddings ? model->embedding.weight
-                                                                         : outer(a.head.names)),
-                  bias);
+  std::unique_ptr<quant::FrozenWeight> head =
+      a.tied_embeddings ? std::make_unique<quant::DenseWeight>(model->embedding.weight)
+                        : load.packed_head(a);
+  if (!head) head = std::make_unique<quant::DenseWeight>(outer(a.head.names));
+  model->set_head(std::move(head), bias);
   for (int64_t layer = 0; layer < a.num_layers(); ++layer)
     model->layers.push_back(load_block(load, a, layer));
   warn_about_unread(source);
@@ -273,7 +283,18 @@ Architecture stream_model(WeightSource& source, const ModelOptions& options,
       take({{{bias.tensor(), load.relative_table(bias)}}});
   take_norm(a.encoder.final_norm);
   take_norm(a.decoder.final_norm);
-  if (!a.tied_embeddings) take_outer(a.head.names);
+  if (!a.tied_embeddings) {
+    lora::LoraLinear head;
+    head.name = a.head.names.hugging_face;
+    head.base = load.packed_head(a);
+    if (head.base) {
+      StreamedPart part;
+      append_linear(head, part.tensors);
+      take(part);
+    } else {
+      take_outer(a.head.names);
+    }
+  }
   if (a.head.bias) take({{{a.head.names.hugging_face + ".bias", load.head_bias(a)}}});
   for (int64_t layer = 0; layer < a.num_layers(); ++layer) {
     const Block block = load_block(load, a, layer);

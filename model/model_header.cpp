@@ -7,7 +7,6 @@
 #include "io/weight_directory.h"
 #include "model/families/family.h"
 #include "model/hub_cache.h"
-#include "model/stored_quantization.h"
 #include "quant/frozen_size.h"
 
 namespace qlora::model {
@@ -34,7 +33,7 @@ ModelHeader read_model_header(const std::string& path_or_id) {
     if (said == "float16" || said == "float32") header.dtype = said;
   }
   if (const auto quantization = json.find("quantization_config"))
-    header.stored = read_quantization_config(*quantization);
+    header.stored = quant::make_stored_format(*quantization);
   return header;
 }
 

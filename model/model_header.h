@@ -2,18 +2,18 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "model/weight_source.h"
+#include "quant/prequantized/stored_format.h"
 
 namespace qlora::model {
 
 struct ModelHeader {
   std::string place;  // for messages
   Architecture architecture;
-  std::optional<quant::QuantizationOptions> stored;  // quantization_config of config.json
-  std::unique_ptr<WeightSource> weights;             // null: the files are not there
+  std::unique_ptr<quant::StoredFormat> stored;  // quantization_config of config.json; null: none
+  std::unique_ptr<WeightSource> weights;        // null: the files are not there
   // WeightSource::dtype() by its name; without the files what config.json says, or else bfloat16.
   std::string dtype = "bfloat16";
 };

@@ -5,10 +5,12 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "model/architecture.h"
+#include "quant/frozen_size.h"
 #include "quant/frozen_weight.h"
 #include "quant/quantization_options.h"
 
@@ -31,6 +33,11 @@ class WeightSource {
   virtual std::unique_ptr<quant::FrozenWeight> read_packed(
       const std::string& module, int64_t out, int64_t in, const quant::QuantizationOptions& options,
       at::Device device) = 0;
+  // What read_packed() makes of the layer where another tool packed it; nothing else is told.
+  virtual std::optional<quant::FrozenSize> packed_size(const std::string& /*module*/,
+                                                       int64_t /*out*/, int64_t /*in*/) const {
+    return std::nullopt;
+  }
   // The narrowest type that holds the file's floating-point matrices as they are: float32 where
   // they are of two kinds, bfloat16 where there are none (blocks alone).
   virtual at::ScalarType dtype() const = 0;

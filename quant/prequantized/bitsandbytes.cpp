@@ -27,21 +27,6 @@ at::ScalarType compute_dtype(const io::JsonNode& config) {
 
 bool is_four_bit(const QuantizationOptions& options) { return !options.method.starts_with("int8"); }
 
-// ConfigError unless `wanted` is what `place` holds.
-void require_stored(const QuantizationOptions& wanted, const QuantizationOptions& stored,
-                    const std::string& place) {
-  if (wanted.method == "as_stored") return;
-  const bool same = wanted.method == stored.method ||
-                    (wanted.method == "int8_weight_only" && stored.method == "int8");
-  if (!same) require_as_stored(wanted, stored.method, place);
-  if (is_four_bit(stored) && wanted.double_quant != stored.double_quant) {
-    fail<ConfigError>(
-        "quantization.double_quant: {} holds weights {} double quantization; leave out the section "
-        "quantization to take them as they are",
-        place, stored.double_quant ? "with" : "without");
-  }
-}
-
 class Bitsandbytes final : public StoredFormat {
  public:
   explicit Bitsandbytes(const io::JsonNode& config)
@@ -58,11 +43,25 @@ class Bitsandbytes final : public StoredFormat {
                                      const WeightShape& shape, const QuantizationOptions& options,
                                      at::Device device,
                                      std::set<std::string>& read) const override {
-    require_stored(options, stored_, StoredParts(file, module, name(), read).place());
+    require(options, StoredParts(file, module, name(), read).place());
     const double threshold = options.method == "as_stored" ? stored_.threshold : options.threshold;
     return read_bitsandbytes_module(
         file, module, shape, {options.method == "int8_weight_only", threshold}, device, read);
   }
+
+  void require(const QuantizationOptions& wanted, const std::string& place) const override {
+    if (wanted.method == "as_stored") return;
+    const bool same = wanted.method == stored_.method ||
+                      (wanted.method == "int8_weight_only" && stored_.method == "int8");
+    if (!same) require_as_stored(wanted, stored_.method, place);
+    if (is_four_bit(stored_) && wanted.double_quant != stored_.double_quant) {
+      fail<ConfigError>(
+          "quantization.double_quant: {} holds weights {} double quantization; leave out the "
+          "section quantization to take them as they are",
+          place, stored_.double_quant ? "with" : "without");
+    }
+  }
+  std::optional<QuantizationOptions> options() const override { return stored_; }
 
   FrozenSize size(const std::string& module, const WeightShape& shape) const override {
     QuantizationOptions packed = stored_;

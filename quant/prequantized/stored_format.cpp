@@ -16,6 +16,7 @@
 #include "quant/prequantized/fp8.h"
 #include "quant/prequantized/gptq.h"
 #include "quant/prequantized/hqq.h"
+#include "quant/prequantized/stored_parts.h"
 #include "quant/prequantized/torchao.h"
 
 namespace qlora::quant {
@@ -54,6 +55,10 @@ std::string method_by_keys(const io::JsonNode& config) {
 }
 
 }  // namespace
+
+void StoredFormat::require(const QuantizationOptions& options, const std::string& place) const {
+  require_as_stored(options, name(), place);
+}
 
 std::unique_ptr<StoredFormat> make_stored_format(const io::JsonNode& config) {
   const auto said = config.find("quant_method");

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -34,6 +35,10 @@ class StoredFormat {
                                              const WeightShape& shape,
                                              const QuantizationOptions& options, at::Device device,
                                              std::set<std::string>& read) const = 0;
+  // ConfigError if the options ask for another quantization than that of `place`.
+  virtual void require(const QuantizationOptions& options, const std::string& place) const;
+  // The options that make such weights of others, where this program can.
+  virtual std::optional<QuantizationOptions> options() const { return std::nullopt; }
   // What read() would make of a layer of this shape, told from config.json alone.
   virtual FrozenSize size(const std::string& module, const WeightShape& shape) const = 0;
 };

@@ -10,7 +10,6 @@
 #include "model/expert_targets.h"
 #include "model/layer_quantization.h"
 #include "model/load.h"
-#include "model/stored_quantization.h"
 #include "quant/formats/gguf_weight.h"
 #include "quant/frozen_size.h"
 #include "recipes/models/compute_dtype.h"
@@ -76,12 +75,25 @@ std::optional<io::DType> kept_blocks(const Recipe& recipe, const model::ModelHea
   return std::nullopt;
 }
 
+// A layer that another tool packed in a format that this program does not make. Without the files
+// every linear layer of the blocks is taken to be packed.
+std::optional<quant::FrozenSize> packed_size(const model::ModelHeader& header,
+                                             const std::string& module,
+                                             const model::LinearSpec& linear) {
+  if (!header.stored || header.stored->options()) return std::nullopt;
+  if (header.weights) return header.weights->packed_size(module, linear.out, linear.in);
+  if (linear.never_quantized || module == header.architecture.head.names.hugging_face)
+    return std::nullopt;
+  return header.stored->size(module, quant::WeightShape::matrix(linear.out, linear.in));
+}
+
 }  // namespace
 
 quant::QuantizationOptions quantization_of(const Recipe& recipe, const model::ModelHeader& header) {
   if (!header.stored) return recipe.quantization;
-  model::require_stored_quantization(recipe.quantization, *header.stored, header.place);
-  quant::QuantizationOptions stored = *header.stored;
+  header.stored->require(recipe.quantization, header.place);
+  if (!header.stored->options()) return recipe.quantization;
+  quant::QuantizationOptions stored = *header.stored->options();
   if (recipe.quantization.method == "int8_weight_only") stored.method = "int8_weight_only";
   return stored;
 }
@@ -96,6 +108,8 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& 
                                                   const model::LinearSpec& linear) {
     if (const auto type = kept_blocks(recipe, header, module))
       return quant::planned_block_bytes(*type, linear.out, linear.in);
+    if (const auto size = packed_size(header, module, linear))
+      return quant::WeightBytes{size->bytes, 0, size->traits};
     return quant::planned_weight_bytes(model::quantization_of_layer(linear, options), module,
                                        linear.out, linear.in, dense);
   };
@@ -121,6 +135,11 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::CausalLm& mod
 }
 
 model::PackedMaker packed_maker(const Recipe& recipe, const model::ModelHeader& header) {
+  if (header.weights && header.stored && !header.stored->options())
+    return
+        [&recipe, &header](const std::string& module, int64_t out, int64_t in, at::Device device) {
+          return header.weights->read_packed(module, out, in, recipe.quantization, device);
+        };
   if (!kept_blocks(recipe, header, header.architecture.linear_modules().front())) return {};
   return [&recipe, &header](const std::string& module, int64_t out, int64_t in,
                             at::Device device) -> std::unique_ptr<quant::FrozenWeight> {
