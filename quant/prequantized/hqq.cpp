@@ -95,16 +95,18 @@ std::map<std::string, LayerConfig> layer_configs(const io::JsonNode& config) {
   return layers;
 }
 
-// A number that is stored as a tensor of one element.
-double number_in(const io::TensorView& view) {
-  if (view.num_elements() != 1 || view.dtype == io::DType::kU16 || view.dtype == io::DType::kU32 ||
-      view.dtype == io::DType::kU64 || io::is_block_type(view.dtype))
-    reject_tensor(view, "be one number");
-  return tensor_of(view).to(at::kDouble).item<double>();
-}
-
 bool is_float(io::DType dtype) {
   return dtype == io::DType::kF32 || dtype == io::DType::kBF16 || dtype == io::DType::kF16;
+}
+
+// A number that is stored as a tensor of one element.
+double number_in(const io::TensorView& view) {
+  constexpr std::array kWhole = {io::DType::kBool, io::DType::kU8,  io::DType::kI8,
+                                 io::DType::kI16,  io::DType::kI32, io::DType::kI64};
+  const bool is_number = is_float(view.dtype) || view.dtype == io::DType::kF64 ||
+                         std::ranges::find(kWhole, view.dtype) != kWhole.end();
+  if (view.num_elements() != 1 || !is_number) reject_tensor(view, "be one number");
+  return tensor_of(view).to(at::kDouble).item<double>();
 }
 
 int64_t integer_in(const io::TensorView& view) {
