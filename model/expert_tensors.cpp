@@ -53,6 +53,9 @@ ExpertParts mxfp4_blocks(const ExpertTensor& t, const std::string& name, const F
   const io::TensorView *blocks = find(name + "_blocks"), *scales = find(name + "_scales");
   if (!blocks || !scales) return {};
   const auto [out, in] = sizes_of(t);
+  if (in % kMxfp4Block != 0)
+    fail<FormatError>("{}: tensor {} holds blocks of {} columns, and the experts have {}",
+                      blocks->file, blocks->name, kMxfp4Block, in);
   ExpertParts parts;
   parts.views = {part_of(*blocks, t, {out, in / kMxfp4Block, kMxfp4Block / 2}),
                  part_of(*scales, t, {out, in / kMxfp4Block})};

@@ -86,6 +86,16 @@ TEST(PackedExperts, AreNoneWhereTheFileHoldsNumbersOf16Bits) {
   EXPECT_EQ(read_packed_expert(parts, at::kCPU), nullptr);
 }
 
+TEST(PackedExperts, ColumnsThatAreNoWholeBlocksAreRefused) {
+  ExpertsSpec spec = stacked_spec();
+  spec.down.in = kInner + 8;
+  const StoredLayer layer(random_stacks());
+  EXPECT_THAT(test::complaint_of<FormatError>([&] {
+                parts_of(layer, {&spec, "layer.", "", 0, false, false});
+              }),
+              AllOf(HasSubstr("experts.down_proj_blocks"), HasSubstr("the experts have 40")));
+}
+
 TEST(PackedExperts, AScaleBeyondWeightsIsRefused) {
   const ExpertsSpec spec = stacked_spec();
   for (const int exponent : {188, 255}) {
