@@ -148,9 +148,8 @@ class Awq final : public StoredFormat {
     const int64_t groups = parts.size("scales", 0);
     if (groups <= 0 || shape.in % groups != 0) return settings;
     settings.group_size = shape.in / groups;
-    if (has_bits(settings.bits)) return settings;
-    for (const int bits : kBits)
-      if (has_bits(bits)) settings.bits = bits;
+    if (!has_bits(settings.bits))
+      settings.bits = only_fitting(kBits, has_bits).value_or(settings.bits);
     return settings;
   }
 

@@ -139,20 +139,22 @@ class Gptq final : public StoredFormat {
     return weight;
   }
 
-  // The first of the config's that agree with the tensors. If none does: its bits by those of
-  // qweight, where g_idx leaves nothing else open; else the likeliest, to say what does not agree.
+  // The first of the config's that agree with the tensors. If none does: bits by qweight where
+  // g_idx has the groups; else the likeliest, to say what does not agree.
   ModuleSettings fitting_settings(const StoredParts& parts, const WeightShape& shape) const {
     const std::vector<ModuleSettings> said = settings_.of(parts.module());
+    const auto has_bits = [&](int bits) {
+      return parts.has("qweight", {num_words(shape.in, bits), shape.out});
+    };
     for (const ModuleSettings& one : said)
-      if (parts.has("qweight", {num_words(shape.in, one.bits), shape.out}) &&
+      if (has_bits(one.bits) &&
           parts.has("scales", {num_groups(shape.in, one.group_size), shape.out}))
         return one;
     ModuleSettings settings = said.front();
     if (!parts.find("g_idx")) return settings;
     for (const ModuleSettings& one : said)
-      if (parts.has("qweight", {num_words(shape.in, one.bits), shape.out})) return one;
-    for (const int bits : kBits)
-      if (parts.has("qweight", {num_words(shape.in, bits), shape.out})) settings.bits = bits;
+      if (has_bits(one.bits)) return one;
+    settings.bits = only_fitting(kBits, has_bits).value_or(settings.bits);
     return settings;
   }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <regex>
 #include <span>
 #include <string>
@@ -47,6 +48,18 @@ class SettingsOfModules {
   std::vector<Override> overrides_;
   bool lm_head_ = false;  // quantized
 };
+
+// The one of `bits` that fits; nothing if none or several do.
+template <typename Fits>
+std::optional<int> only_fitting(std::span<const int> bits, const Fits& fits) {
+  std::optional<int> found;
+  for (const int width : bits) {
+    if (!fits(width)) continue;
+    if (found) return std::nullopt;
+    found = width;
+  }
+  return found;
+}
 
 // A regular expression that must match from the start of a name and need not reach its end.
 // FormatError of `node`, which holds it, if it is none.

@@ -127,10 +127,16 @@ TEST(Awq, ThePackedLayersAreThoseOfTheFile) {
 }
 
 TEST(Awq, SettingsThatTheConfigLostAreThoseOfTheTensors) {
-  StoredLayer layer = made({8, 64, 24, 16});
+  StoredLayer layer = made({8, 64, 32, 16});
   layer.config["bits"] = 4;
   layer.config["group_size"] = 64;
   expect_exact(layer, false);
+}
+
+TEST(Awq, BitsAreNotGuessed) {
+  StoredLayer layer = made({8, 64, 24, 32});  // 24 outputs of 7 bits fill as many words
+  layer.config["bits"] = 4;
+  EXPECT_THAT(refusal_of(layer), HasSubstr("qweight must be I32 [64, 3], found I32 [64, 6]"));
 }
 
 TEST(Awq, WhatDoesNotFitIsNamed) {
