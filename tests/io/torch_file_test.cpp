@@ -231,7 +231,7 @@ TEST(TorchFile, DictsWithinADictAreFlattened) {
 
 TEST(TorchFile, NewerProtocolsAreReadAsWell) {
   const auto short_text = [](const std::string& value) {
-    return "\x8c" + test::little_endian(value.size(), 1) + value;
+    return test::pickle::joined({"\x8c", test::little_endian(value.size(), 1), value});
   };
   const auto remembered = [](const std::string& value) { return value + "\x94"; };
   const auto global = [&](const std::string& module, const std::string& name) {

@@ -20,22 +20,22 @@ namespace pickle {
 
 inline const std::string kNone = "N", kTrue = "\x88", kFalse = "\x89";
 
-inline std::string text(const std::string& value) {
-  return "X" + little_endian(value.size(), 4) + value;
-}
-inline std::string integer(int64_t value) {
-  return "\x8a\x08" + little_endian(static_cast<uint64_t>(value), 8);
-}
 inline std::string joined(const std::vector<std::string>& parts) {
   std::string all;
   for (const std::string& part : parts) all += part;
   return all;
 }
+inline std::string text(const std::string& value) {
+  return joined({"X", little_endian(value.size(), 4), value});
+}
+inline std::string integer(int64_t value) {
+  return joined({"\x8a\x08", little_endian(static_cast<uint64_t>(value), 8)});
+}
 inline std::string tuple(const std::vector<std::string>& items) {
-  return "(" + joined(items) + "t";
+  return joined({"(", joined(items), "t"});
 }
 inline std::string list(const std::vector<std::string>& items) {
-  return "](" + joined(items) + "e";
+  return joined({"](", joined(items), "e"});
 }
 inline std::string integers(const std::vector<int64_t>& values) {
   std::vector<std::string> items;
