@@ -3,8 +3,12 @@
 // towards `hidden` is made in the forward pass, chunk by chunk, while the logits are at hand. What
 // is trained of the head (a copy, rows, an adapter) gets its gradient there, too.
 //
-//   loss = Σ_supervised -log softmax(hidden_i Wᵀ)[target_i] · scale,   scale = 1 / supervised
-//   tokens of the whole step
+//   loss = Σ_supervised -log softmax(hidden_i Wᵀ)[target_i] · weight_i
+//
+// In training on demonstrations every weight is 1 / supervised tokens of the whole step. A loss
+// that depends on the log-probabilities of whole answers (preference_loss.h) takes two passes over
+// the chunks: token_losses() gives the log-probabilities, and the derivatives of that loss towards
+// them are the weights of weighted_cross_entropy().
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -24,12 +28,18 @@ constexpr int64_t loss_chunk_rows(int64_t element_bytes) { return element_bytes 
 // supervised; head: one layer. Returns a scalar fp32 tensor, differentiable towards hidden, whose
 // backward() must be called with 1 and at most once: the head's own gradients are already added. No
 // supervised target gives 0, not NaN. `softcap`: logits z become cap tanh(z / cap) (Gemma 2); 0:
-// they do not.
+// they do not. All weights are `scale`.
 at::Tensor fused_cross_entropy(const at::Tensor& hidden, const std::vector<int32_t>& targets,
                                const lora::LinearGroup& head, double scale,
                                const lora::ForwardContext& context, double softcap = 0);
 
-// The negative log-likelihood (nats) of each supervised target, in order; no gradient.
+// The same with weights of any sign, one a token; those of tokens without a target are not read.
+at::Tensor weighted_cross_entropy(const at::Tensor& hidden, const std::vector<int32_t>& targets,
+                                  const std::vector<double>& weights, const lora::LinearGroup& head,
+                                  const lora::ForwardContext& context, double softcap = 0);
+
+// The negative log-likelihood (nats) of each supervised target, in order; no gradient. In training
+// (context) the head drops the same inputs as in a cross entropy of the same targets.
 std::vector<float> token_losses(const at::Tensor& hidden, const std::vector<int32_t>& targets,
                                 const lora::LinearGroup& head, const lora::ForwardContext& context,
                                 double softcap = 0);

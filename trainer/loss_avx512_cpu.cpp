@@ -88,8 +88,8 @@ void softmax_cross_entropy_bfloat16_avx512(const SoftmaxCrossEntropy& a) {
   parallel_for(a.rows, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> powers(static_cast<size_t>(a.vocab + kPairs));
     for (int64_t r = begin; r < end; ++r)
-      a.loss[r] = row_loss({logits + r * a.vocab, a.vocab}, a.targets[r], a.scale, a.gradient,
-                           powers.data());
+      a.loss[r] = row_loss({logits + r * a.vocab, a.vocab}, a.targets[r],
+                           a.gradient ? a.scale[r] : 0.0f, a.gradient, powers.data());
   });
 }
 

@@ -46,12 +46,13 @@ template <typename T>
 }
 
 // The loops for each type of element, compiled for several instruction sets.
-#define QLORA_LOSS_ROWS(T)                                                                  \
-  QLORA_VECTORIZED void rows(T* logits, const int64_t* targets, int64_t begin, int64_t end, \
-                             int64_t vocab, float scale, bool gradient, float* powers,      \
-                             float* loss) {                                                 \
-    for (int64_t r = begin; r < end; ++r)                                                   \
-      loss[r] = row_loss(logits + r * vocab, targets[r], vocab, scale, gradient, powers);   \
+#define QLORA_LOSS_ROWS(T)                                                                    \
+  QLORA_VECTORIZED void rows(T* logits, const int64_t* targets, int64_t begin, int64_t end,   \
+                             int64_t vocab, const float* scale, bool gradient, float* powers, \
+                             float* loss) {                                                   \
+    for (int64_t r = begin; r < end; ++r)                                                     \
+      loss[r] = row_loss(logits + r * vocab, targets[r], vocab, gradient ? scale[r] : 0.0f,   \
+                         gradient, powers);                                                   \
   }
 
 QLORA_LOSS_ROWS(float)

@@ -28,9 +28,10 @@ __global__ void row_loss(SoftmaxCrossEntropy a) {
   sum = reduce_block<Sum>(sum, shared);
   if (threadIdx.x == 0) a.loss[blockIdx.x] = logf(sum) + top - at_target;
   if (!a.gradient) return;
-  const float factor = a.scale / sum;
+  const float scale = a.scale[blockIdx.x];
+  const float factor = scale / sum;
   for (int64_t i = threadIdx.x; i < a.vocab; i += kThreads)
-    store(expf(to_float(row[i]) - top) * factor - (i == target ? a.scale : 0.0f), row[i]);
+    store(expf(to_float(row[i]) - top) * factor - (i == target ? scale : 0.0f), row[i]);
 }
 
 }  // namespace

@@ -7,13 +7,13 @@
 namespace qlora::trainer {
 
 // For each row of logits: loss[row] = logsumexp - logits[target], and, if `gradient`, the logits
-// become scale · (softmax - onehot(target)) in place.
+// become scale[row] · (softmax - onehot(target)) in place.
 struct SoftmaxCrossEntropy {
   void* logits;  // [rows, vocab], contiguous
   quant::ElementType type;
   const int64_t* targets;  // on the logits' device
   int64_t rows, vocab;
-  float scale;
+  const float* scale;  // [rows], on the logits' device; null without a gradient
   bool gradient;
   float* loss;  // [rows]
 };

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "base/error.h"
 #include "trainer/loss_kernels.h"
 
 namespace qlora::trainer {
@@ -53,12 +54,15 @@ TEST(SoftmaxCrossEntropy, OfBfloat16IsTheFormulaRoundedOnce) {
     const at::Tensor wide = logits.to(at::kDouble);
     const at::Tensor exact_loss =
         at::cross_entropy_loss(wide, targets, {}, at::Reduction::None, -100);
+    const at::Tensor scale = at::linspace(-1.0, 2.0, kRows, at::kFloat);
     const at::Tensor exact_gradient =
-        0.5 * (wide.softmax(1) - at::one_hot(targets, vocab).to(at::kDouble));
+        scale.to(at::kDouble).unsqueeze(1) *
+        (wide.softmax(1) - at::one_hot(targets, vocab).to(at::kDouble));
     for (const bool gradient : {false, true}) {
       at::Tensor found = logits.clone(), losses = at::empty({kRows}, at::kFloat);
       cpu::softmax_cross_entropy({found.mutable_data_ptr(), quant::ElementType::kBFloat16,
-                                  targets.const_data_ptr<int64_t>(), kRows, vocab, 0.5f, gradient,
+                                  targets.const_data_ptr<int64_t>(), kRows, vocab,
+                                  gradient ? scale.const_data_ptr<float>() : nullptr, gradient,
                                   losses.data_ptr<float>()});
       // Of a loss near zero the last bit is that of its largest logit.
       EXPECT_TRUE(at::allclose(losses.to(at::kDouble), exact_loss, 1e-5, 4e-3)) << vocab;
@@ -74,6 +78,35 @@ TEST(SoftmaxCrossEntropy, OfBfloat16IsTheFormulaRoundedOnce) {
           << vocab << ": " << apart.max().item<double>();
     }
   }
+}
+
+TEST(WeightedCrossEntropy, WeighsEachTargetByItsOwnFactorOfEitherSign) {
+  at::manual_seed(6);
+  const int64_t rows = 300;  // two chunks of float32
+  const at::Tensor hidden = at::randn({rows, 16}).requires_grad_(true);
+  const at::Tensor weight = at::randn({37, 16});
+  const Head head(weight);
+  std::vector<int32_t> targets;
+  std::vector<double> weights;
+  for (int64_t i = 0; i < rows; ++i) {
+    targets.push_back(i % 5 == 0 ? -100 : static_cast<int32_t>(i * i % 37));
+    weights.push_back(i % 5 == 0 ? 1e30 : 0.01 * static_cast<double>(i % 7 - 3));
+  }
+  const at::Tensor loss =
+      weighted_cross_entropy(hidden, targets, weights, head.group, head.context);
+  loss.backward();
+
+  const at::Tensor leaf = hidden.detach().clone().requires_grad_(true);
+  const at::Tensor labels = at::tensor(std::vector<int64_t>(targets.begin(), targets.end()));
+  const at::Tensor each =
+      at::cross_entropy_loss(at::mm(leaf, weight.t()), labels, {}, at::Reduction::None, -100);
+  const at::Tensor factors =
+      at::where(labels == -100, at::zeros({rows}, at::kDouble), at::tensor(weights, at::kDouble));
+  const at::Tensor reference = (each.to(at::kDouble) * factors).sum();
+  reference.backward();
+  EXPECT_NEAR(loss.item<float>(), reference.item<double>(), 1e-5);
+  EXPECT_TRUE(at::allclose(hidden.grad(), leaf.grad(), 1e-4, 1e-6));
+  EXPECT_THROW(weighted_cross_entropy(hidden, targets, {1.0}, head.group, head.context), Error);
 }
 
 TEST(FusedCrossEntropy, ATrainedHeadGetsItsGradientOverAllChunks) {
