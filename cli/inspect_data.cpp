@@ -14,7 +14,8 @@ void print_examples(std::FILE* file, const char* part, const std::vector<data::E
                     const data::Tokenizer& tokenizer, const InspectDataOptions& options) {
   std::map<int32_t, int64_t> shown;
   for (const data::Example& example : examples) {
-    if (options.num_rows >= 0 && shown[example.source]++ >= options.num_rows) continue;
+    const bool begins_row = example.side != data::Side::kRejected;
+    if (options.num_rows >= 0 && (shown[example.source] += begins_row) > options.num_rows) continue;
     if (options.json) {
       fmt::print(file, "{{\"part\":\"{}\",\"example\":{}}}\n", part, data::example_json(example));
     } else {
@@ -41,8 +42,11 @@ void print_reports(std::FILE* file, const char* part,
 void print_example(std::FILE* file, const data::Example& example, const data::Tokenizer& tokenizer,
                    bool colour) {
   const int64_t trained = example.num_supervised();
-  fmt::print(file, "dataset {} row {}: {} tokens, {} supervised ({:.1f} %)\n{}\n", example.source,
-             example.row, example.length(), trained,
+  const char* side = example.side == data::Side::kNone     ? ""
+                     : example.side == data::Side::kChosen ? " chosen"
+                                                           : " rejected";
+  fmt::print(file, "dataset {} row {}{}: {} tokens, {} supervised ({:.1f} %)\n{}\n", example.source,
+             example.row, side, example.length(), trained,
              100.0 * static_cast<double>(trained) / static_cast<double>(example.length()),
              data::masked_text(example, tokenizer, colour));
 }

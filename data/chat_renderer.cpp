@@ -156,23 +156,37 @@ std::vector<Turn> ChatRenderer::turns(const Conversation& conversation,
   };
   std::vector<Turn> turns;
   for (const size_t i : before) {
-    const Json& message = messages[i];
     const SharedText prompt = texts.prompt(i, [&] { return render_first(i, true); });
     SharedText whole = texts.whole(i + 1, [&] { return render_first(i + 1, false); });
     if (!begins_with(whole, prompt, *texts.base())) {
       fail_on_generation_prompt(i, prompt.over(*texts.base()), whole.over(*texts.base()));
     }
     turns.push_back(make_turn(texts.base(), std::move(whole), prompt.size(), encoder));
-    if (turns.back().answer(encoder.tokenizer()).find_first_not_of(" \t\r\n") ==
-        std::string::npos) {
-      fail<FormatError>(
-          "the chat template writes nothing of message {} (assistant){}", i,
-          message.contains("tool_calls") && !writes_tool_calls()
-              ? ": it does not know tool_calls; set data.chat_template to one that does"
-              : "");
-    }
+    require_answer(turns.back(), messages, i, encoder.tokenizer());
   }
   return turns;
+}
+
+Turn ChatRenderer::turn_behind(const Conversation& conversation, size_t prompt_messages,
+                               const PromptEncoder& encoder) const {
+  const Json& messages = conversation.messages;
+  const Json first(messages.begin(), messages.begin() + static_cast<ptrdiff_t>(prompt_messages));
+  const std::string prompt = render(first, conversation.context, true);
+  const std::string whole = render(messages, conversation.context, false);
+  if (!whole.starts_with(prompt)) fail_on_generation_prompt(prompt_messages, prompt, whole);
+  Turn turn = make_turn(prompt, whole, encoder);
+  require_answer(turn, messages, prompt_messages, encoder.tokenizer());
+  return turn;
+}
+
+// FormatError if the template writes nothing of the turn that begins with message `index`.
+void ChatRenderer::require_answer(const Turn& turn, const Json& messages, size_t index,
+                                  const Tokenizer& tokenizer) const {
+  if (turn.answer(tokenizer).find_first_not_of(" \t\r\n") != std::string::npos) return;
+  fail<FormatError>("the chat template writes nothing of message {} (assistant){}", index,
+                    messages[index].contains("tool_calls") && !writes_tool_calls()
+                        ? ": it does not know tool_calls; set data.chat_template to one that does"
+                        : "");
 }
 
 bool ChatRenderer::writes_tools() const {

@@ -32,6 +32,11 @@ class ChatRenderer {
   // writes nothing of it.
   std::vector<Turn> turns(const Conversation& conversation, const PromptEncoder& encoder) const;
 
+  // What stands behind the first `prompt_messages` messages, all of it, as one turn; these are
+  // rendered with the generation prompt. FormatError as above.
+  Turn turn_behind(const Conversation& conversation, size_t prompt_messages,
+                   const PromptEncoder& encoder) const;
+
   // Does the template read these at all? If not, they would be lost without a word.
   bool writes_tools() const;
   bool writes_tool_calls() const;
@@ -43,6 +48,8 @@ class ChatRenderer {
                                          bool add_generation_prompt,
                                          const std::vector<size_t>& lengths) const;
   Json variables_with(const Json& context) const;
+  void require_answer(const Turn& turn, const Json& messages, size_t index,
+                      const Tokenizer& tokenizer) const;
 
   const ChatTemplate& template_;
   Json variables_ = Json::object();

@@ -100,6 +100,7 @@ Dataset read_dataset(const DatasetOptions& dataset, int32_t source, const DataOp
   report.path = dataset.path;
   report.format = dataset.format;
   report.has_turns = find_format(dataset.format).has_turns;
+  report.has_pairs = dataset.format == kPreferenceFormat;
   report.rows = for_each_row(
       dataset, [&](const SourceRow& row) { return row_tokenizer.tokenize(row.value, dataset); },
       [&](const SourceRow& row, TokenizedRow tokenized) {
@@ -116,13 +117,13 @@ Dataset read_dataset(const DatasetOptions& dataset, int32_t source, const DataOp
         for (Example& example : tokenized.examples) {
           example.row = row.index;
           example.source = source;
-          ++report.rendered;
+          report.rendered += example.side != Side::kRejected;
           if (example.length() > report.longest) {
             report.longest = example.length();
             report.longest_row = row.index;
           }
-          keep_within_length(std::move(example), policy, report, result.examples);
         }
+        keep_row_within_length(std::move(tokenized.examples), policy, report, result.examples);
       });
   require_rows(report.rows, dataset.path);
   count_tokens(result, row_tokenizer.encoder(), report);
@@ -140,8 +141,8 @@ void check_first_rows(const DatasetOptions& dataset, int64_t count, const DataOp
   std::vector<Example> kept;
   for (const SourceRow& row : rows)
     at_row(dataset.path, row, [&] {
-      for (Example& example : row_tokenizer.tokenize(row.value, dataset).examples)
-        keep_within_length(std::move(example), policy, report, kept);
+      keep_row_within_length(row_tokenizer.tokenize(row.value, dataset).examples, policy, report,
+                             kept);
     });
 }
 
@@ -154,7 +155,7 @@ std::vector<PromptAndAnswer> read_prompts_and_answers(const DatasetOptions& data
     fail<ConfigError>(
         "{}: an evaluation by exact match needs prompts and answers, which format {} does not "
         "have; "
-        "use alpaca, chat, sharegpt or completion rows",
+        "use alpaca, chat, sharegpt, completion or preference rows",
         dataset.path, dataset.format);
   }
   const RowTokenizer row_tokenizer(tokenizer, chat_template, options, model);

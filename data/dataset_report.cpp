@@ -115,8 +115,8 @@ std::vector<std::string> dataset_warnings(const DatasetReport& report, const Tok
 }
 
 std::string to_text(const DatasetReport& report) {
-  std::string text = fmt::format("{} ({}): {} rows, {} examples", report.path, report.format,
-                                 report.rows, report.examples);
+  std::string text = fmt::format("{} ({}): {} rows, {} {}", report.path, report.format, report.rows,
+                                 report.examples, report.has_pairs ? "pairs" : "examples");
   const auto count = [&](int64_t number, const char* what) {
     if (number > 0) text += fmt::format(", {} {}", number, what);
   };

@@ -18,6 +18,7 @@ struct DatasetReport {
   std::string path, format;
   bool has_turns =
       true;  // its rows end with an end-of-turn or end-of-text token that must be trained
+  bool has_pairs = false;  // two answers a row, which count as one example
 
   int64_t rows = 0;  // in the file
   int64_t rendered =

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <span>
+#include <utility>
 
 #include "base/error.h"
 #include "data/readers/reader.h"
@@ -22,12 +23,31 @@ void validate_dataset(const DatasetOptions& dataset, const std::string& key) {
     if (theirs.empty()) fail<ConfigError>("{}.fields.{} must name a field of the file", key, ours);
   }
   if (!dataset.separator.empty() && dataset.format != "completion" &&
-      dataset.format != "input_output") {
+      dataset.format != "input_output" && dataset.format != kPreferenceFormat) {
     fail<ConfigError>(
         "{}.separator stands between prompt and completion, which format {} does not "
         "have; leave it out",
         key, dataset.format);
   }
+}
+
+bool holds_pairs(const DatasetOptions& dataset) { return dataset.format == kPreferenceFormat; }
+
+// All rows are learnt from in one way.
+void validate_pairs(const DataOptions& options) {
+  const bool pairs = options.has_pairs();
+  for (const auto& [key, datasets] :
+       {std::pair("data.train", &options.train), {"data.eval", &options.eval}})
+    for (size_t i = 0; i < datasets->size(); ++i)
+      if (holds_pairs((*datasets)[i]) != pairs)
+        fail<ConfigError>(
+            "{}[{}].format is {}, that of data.train[0] is {}: pairs of answers (preference) and "
+            "demonstrations (all other formats) are not trained in one run",
+            key, i, (*datasets)[i].format, options.train[0].format);
+  if (pairs && options.on_overlength == OnOverlength::kSplit)
+    throw ConfigError(
+        "data.on_overlength: split has no meaning for pairs of answers, which are compared whole; "
+        "use error, drop, truncate_left or truncate_right");
 }
 
 }  // namespace
@@ -51,6 +71,8 @@ std::string examples_fingerprint(const std::vector<Example>& examples) {
   return hasher.hex();
 }
 
+bool DataOptions::has_pairs() const { return !train.empty() && holds_pairs(train.front()); }
+
 void DataOptions::validate() const {
   if (train.empty()) fail<ConfigError>("data.train must list at least one dataset");
   for (size_t i = 0; i < train.size(); ++i) {
@@ -59,6 +81,7 @@ void DataOptions::validate() const {
   for (size_t i = 0; i < eval.size(); ++i) {
     validate_dataset(eval[i], fmt::format("data.eval[{}]", i));
   }
+  validate_pairs(*this);
   if (!(eval_fraction >= 0.0 && eval_fraction < 1.0)) {
     fail<ConfigError>("data.eval_fraction must be at least 0 and below 1, got {}", eval_fraction);
   }

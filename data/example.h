@@ -10,6 +10,13 @@
 
 namespace qlora::data {
 
+// Rows of a chosen and a rejected answer to one prompt (readers/read_preference.cpp).
+constexpr const char* kPreferenceFormat = "preference";
+
+// Which of two answers to one prompt an example ends in. The two of a pair are neighbours, the
+// chosen one first.
+enum class Side : uint8_t { kNone, kChosen, kRejected };
+
 // Tokens and, for each, whether the model is trained to produce it. supervised[0] never counts:
 // nothing predicts it. Of a model with an encoder these are the decoder's: its start, and the
 // labels.
@@ -19,6 +26,7 @@ struct Example {
   int64_t row = -1;                   // position in its file, from 0
   int32_t source = 0;                 // index of its dataset in the recipe
   std::vector<TokenId> encoded = {};  // what an encoder reads; empty for a model without one
+  Side side = Side::kNone;
 
   // What the model reads of it: with an encoder nothing follows on the last token, which is not
   // read.
@@ -39,11 +47,12 @@ enum class OnOverlength { kError, kDrop, kTruncateLeft, kTruncateRight, kSplit }
 // One entry of data.train or data.eval in the recipe.
 struct DatasetOptions {
   std::string path;
-  std::string format =
-      "chat";  // alpaca | chat | sharegpt | completion | input_output | text | pretokenized
+  std::string format = "chat";  // alpaca | chat | sharegpt | completion | input_output | text |
+                                // pretokenized | preference
   std::map<std::string, std::string>
-      fields;                  // our field -> the file's field, e.g. {"instruction": "question"}
-  std::string separator = {};  // completion, input_output: between the two, part of the prompt
+      fields;  // our field -> the file's field, e.g. {"instruction": "question"}
+  // completion, input_output, preference of texts: between prompt and answer, part of the prompt
+  std::string separator = {};
 };
 
 struct DataOptions {
@@ -56,6 +65,9 @@ struct DataOptions {
   OnOverlength on_overlength = OnOverlength::kError;
   std::string chat_template;  // a file, a built-in's name or template text; empty: the model's
   std::string prompt_style = "chat_template";  // for alpaca rows: chat_template | alpaca
+
+  // Whether the rows are pairs: those of every dataset are, or of none.
+  bool has_pairs() const;
 
   // Throws ConfigError naming the key.
   void validate() const;

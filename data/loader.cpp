@@ -21,7 +21,8 @@ void check_options(const LoaderOptions& options) {
   check(options.gradient_accumulation_steps >= 1,
         "loader: gradient_accumulation_steps must be at least 1, got {}",
         options.gradient_accumulation_steps);
-  check(options.sequence_length <= std::numeric_limits<int32_t>::max() / options.micro_batch_size,
+  check(options.sequence_length <=
+            std::numeric_limits<int32_t>::max() / (2 * options.micro_batch_size),
         "loader: a micro-batch must stay below 2^31 tokens, got {} sequences of {}",
         options.micro_batch_size, options.sequence_length);
 }
@@ -37,6 +38,26 @@ void check_example(const Example& example, int64_t index, int64_t sequence_lengt
         "loader: example {} must have a supervised token after its first, got none", index);
 }
 
+std::vector<int64_t> examples_of_pairs(const std::vector<int64_t>& pairs) {
+  std::vector<int64_t> examples;
+  for (const int64_t pair : pairs) {
+    examples.push_back(2 * pair);
+    examples.push_back(2 * pair + 1);
+  }
+  return examples;
+}
+
+// Whether the examples are pairs, chosen and rejected in turn.
+bool are_pairs(const std::vector<Example>& examples) {
+  const bool pairs = examples.front().side != Side::kNone;
+  for (size_t i = 0; i < examples.size(); ++i) {
+    const Side expected = !pairs ? Side::kNone : i % 2 == 0 ? Side::kChosen : Side::kRejected;
+    check(examples[i].side == expected, "loader: example {} breaks the order of pairs", i);
+  }
+  check(!pairs || examples.size() % 2 == 0, "loader: the last chosen answer has no rejected one");
+  return pairs;
+}
+
 }  // namespace
 
 int64_t MicroBatch::num_supervised() const {
@@ -50,6 +71,7 @@ MicroBatch make_micro_batch(const std::vector<Example>& examples,
   batch.cu_seqlens.push_back(0);
   for (const int64_t index : indices) {
     const Example& example = examples.at(static_cast<size_t>(index));
+    batch.num_pairs += example.side == Side::kChosen;
     const size_t all = example.tokens.size();
     // Nothing follows on the last token; decoders of an encoder's output are not given it, as in
     // transformers.
@@ -77,26 +99,29 @@ Loader::Loader(std::vector<Example> examples, LoaderOptions options)
   for (int64_t i = 0; i < num_examples(); ++i) {
     check_example(examples_[static_cast<size_t>(i)], i, options_.sequence_length);
   }
+  has_pairs_ = are_pairs(examples_);
 }
 
 const std::vector<std::vector<int64_t>>& Loader::sequences_of(int64_t epoch) const {
   if (planned_epoch_ == epoch) return sequences_;
-  const int64_t count = num_examples();
+  const int64_t together = examples_a_row(), count = num_examples() / together;
   std::vector<int64_t> order(static_cast<size_t>(count));
   for (int64_t i = 0; i < count; ++i) {
     order[static_cast<size_t>(i)] =
         options_.shuffle ? permuted_index(i, count, options_.seed, epoch) : i;
   }
   if (options_.packing) {
-    std::vector<int64_t> lengths;
-    lengths.reserve(examples_.size());
-    for (const Example& example : examples_) lengths.push_back(example.length());
-    sequences_ = pack_first_fit(lengths, order, options_.sequence_length);
+    std::vector<int64_t> lengths(order.size(), 0);
+    for (size_t i = 0; i < examples_.size(); ++i)
+      lengths[i / static_cast<size_t>(together)] += examples_[i].length();
+    sequences_ = pack_first_fit(lengths, order, together * options_.sequence_length);
   } else {
     sequences_.clear();
     sequences_.reserve(order.size());
     for (const int64_t index : order) sequences_.push_back({index});
   }
+  if (has_pairs_)
+    for (std::vector<int64_t>& sequence : sequences_) sequence = examples_of_pairs(sequence);
   planned_epoch_ = epoch;
   return sequences_;
 }
@@ -126,6 +151,7 @@ StepWindow Loader::next() {
     window.micro_batches.push_back(make_micro_batch(examples_, indices));
     window.num_supervised += window.micro_batches.back().num_supervised();
     window.num_tokens += window.micro_batches.back().num_tokens();
+    window.num_pairs += window.micro_batches.back().num_pairs;
   }
   if (++position_.step_in_epoch == steps) position_ = {position_.epoch + 1, 0};
   return window;
@@ -155,7 +181,7 @@ double Loader::fill(int64_t epoch) const {
   int64_t tokens = 0;
   for (const Example& example : examples_) tokens += example.length();
   const double room = static_cast<double>(sequences_of(epoch).size()) *
-                      static_cast<double>(options_.sequence_length);
+                      static_cast<double>(examples_a_row() * options_.sequence_length);
   return static_cast<double>(tokens) / room;
 }
 

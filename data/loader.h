@@ -22,6 +22,7 @@ struct MicroBatch {
   std::vector<int32_t> positions;   // restart at 0 in each document
   std::vector<int32_t> cu_seqlens;  // size documents + 1, from 0 to tokens.size()
   std::vector<int64_t> examples;    // index into the dataset of each document
+  int64_t num_pairs = 0;            // above 0: documents 2p and 2p + 1 are pair p (Side)
   // What an encoder reads, likewise: the source of document d, which sees no other. Empty for
   // models without one.
   std::vector<TokenId> encoded = {};
@@ -32,11 +33,12 @@ struct MicroBatch {
   int64_t num_supervised() const;  // targets that are not kIgnore
 };
 
-// All micro-batches of one optimizer step and the divisor of its loss.
+// All micro-batches of one optimizer step and the divisors of its loss.
 struct StepWindow {
   std::vector<MicroBatch> micro_batches;
   int64_t num_supervised = 0;
   int64_t num_tokens = 0;
+  int64_t num_pairs = 0;
 };
 
 struct LoaderOptions {
@@ -55,10 +57,13 @@ struct LoaderPosition {
   bool operator==(const LoaderPosition&) const = default;
 };
 
+// The two examples of a pair stay together, in one sequence, which then has room for twice
+// sequence_length tokens: each answer may have sequence_length with its prompt. Where rows are not
+// packed, a pair is a sequence.
 class Loader {
  public:
   // Error if there is no example, or one is empty, longer than sequence_length or without anything
-  // supervised.
+  // supervised, or if there are pairs and other examples too.
   Loader(std::vector<Example> examples, LoaderOptions options);
 
   int64_t num_examples() const { return static_cast<int64_t>(examples_.size()); }
@@ -82,10 +87,13 @@ class Loader {
 
  private:
   const std::vector<std::vector<int64_t>>& sequences_of(int64_t epoch) const;
+  // Examples that are dealt together.
+  int64_t examples_a_row() const { return has_pairs_ ? 2 : 1; }
 
   std::vector<Example> examples_;
   LoaderOptions options_;
   LoaderPosition position_;
+  bool has_pairs_ = false;
   mutable int64_t planned_epoch_ = -1;
   mutable std::vector<std::vector<int64_t>>
       sequences_;  // example indices of each sequence of planned_epoch_

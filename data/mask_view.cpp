@@ -61,6 +61,8 @@ std::string example_json(const Example& example) {
                                  {"supervised", example.supervised},
                                  {"num_supervised", example.num_supervised()}};
   if (!example.encoded.empty()) json["encoded"] = example.encoded;
+  if (example.side != Side::kNone)
+    json["side"] = example.side == Side::kChosen ? "chosen" : "rejected";
   return io::json_text(json);
 }
 

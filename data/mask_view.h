@@ -14,7 +14,8 @@ namespace qlora::data {
 // no row can talk to the terminal.
 std::string masked_text(const Example& example, const Tokenizer& tokenizer, bool colour);
 
-// One line: {"source", "row", "tokens": [...], "supervised": [...], "num_supervised"}.
+// One line: {"source", "row", "tokens": [...], "supervised": [...], "num_supervised"}; of a pair
+// also "side", chosen or rejected.
 std::string example_json(const Example& example);
 
 }  // namespace qlora::data

@@ -12,6 +12,7 @@ Example slice(const Example& example, int64_t begin, int64_t end) {
   Example part;
   part.row = example.row;
   part.source = example.source;
+  part.side = example.side;
   part.tokens.assign(example.tokens.begin() + begin, example.tokens.begin() + end);
   part.supervised.assign(example.supervised.begin() + begin, example.supervised.begin() + end);
   part.supervised.front() = 0;  // nothing in this part predicts its first token
@@ -59,7 +60,54 @@ void keep_pair_within_length(Example example, const LengthPolicy& policy, Datase
   keep(std::move(example), report, kept);
 }
 
+// Cut to the policy's length.
+Example truncated(const Example& example, const LengthPolicy& policy) {
+  if (example.length() <= policy.sequence_length) return example;
+  return policy.on_overlength == OnOverlength::kTruncateLeft
+             ? truncated_left(example, policy)
+             : slice(example, 0, policy.sequence_length);
+}
+
+void keep_answers_within_length(Example chosen, Example rejected, const LengthPolicy& policy,
+                                DatasetReport& report, std::vector<Example>& kept) {
+  const int64_t longest = std::max(chosen.length(), rejected.length());
+  if (longest > policy.sequence_length) {
+    switch (policy.on_overlength) {
+      case OnOverlength::kError:
+      case OnOverlength::kSplit:
+        fail<FormatError>(
+            "the prompt has {} tokens with the chosen answer and {} with the rejected one, more "
+            "than data.sequence_length {}; raise it, or choose with data.on_overlength: drop, "
+            "truncate_left or truncate_right",
+            chosen.length(), rejected.length(), policy.sequence_length);
+      case OnOverlength::kDrop:
+        ++report.dropped_overlength;
+        return;
+      case OnOverlength::kTruncateLeft:
+      case OnOverlength::kTruncateRight:
+        ++report.truncated;
+        chosen = truncated(chosen, policy);
+        rejected = truncated(rejected, policy);
+    }
+  }
+  if (chosen.num_supervised() == 0 || rejected.num_supervised() == 0) {
+    ++report.dropped_unsupervised;
+    return;
+  }
+  ++report.examples;
+  kept.push_back(std::move(chosen));
+  kept.push_back(std::move(rejected));
+}
+
 }  // namespace
+
+void keep_row_within_length(std::vector<Example> examples, const LengthPolicy& policy,
+                            DatasetReport& report, std::vector<Example>& kept) {
+  if (!examples.empty() && examples.front().side != Side::kNone)
+    return keep_answers_within_length(std::move(examples[0]), std::move(examples[1]), policy,
+                                      report, kept);
+  for (Example& example : examples) keep_within_length(std::move(example), policy, report, kept);
+}
 
 void keep_within_length(Example example, const LengthPolicy& policy, DatasetReport& report,
                         std::vector<Example>& kept) {

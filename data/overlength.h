@@ -8,6 +8,9 @@
 //   predicted exactly once
 // Of rows for a model with an encoder the source is shortened, in front of its last token; they are
 // not split.
+//
+// Of two answers to one prompt both stay or neither does, and the pair counts as one example; they
+// are not split.
 #pragma once
 
 #include <vector>
@@ -27,5 +30,8 @@ struct LengthPolicy {
 // whatever their length.
 void keep_within_length(Example example, const LengthPolicy& policy, DatasetReport& report,
                         std::vector<Example>& kept);
+// The same of all examples of a row, which may be a pair.
+void keep_row_within_length(std::vector<Example> examples, const LengthPolicy& policy,
+                            DatasetReport& report, std::vector<Example>& kept);
 
 }  // namespace qlora::data

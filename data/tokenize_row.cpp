@@ -105,6 +105,34 @@ TokenizedRow RowTokenizer::tokenize_completion(const PromptCompletion& pair) con
   return row;
 }
 
+void RowTokenizer::append_answer(Turn turn, Side side, TokenizedRow& row) const {
+  row.end_of_turns.push_back(turn.end_of_turn);
+  turn.end = turn.text.size();
+  row.examples.push_back(std::move(tokenize_turns({std::move(turn)}, encoder_).front()));
+  row.examples.back().side = side;
+}
+
+TokenizedRow RowTokenizer::tokenize_answers(const TextPair& pair) const {
+  TokenizedRow row;
+  row.runs_together = run_together(pair.prompt, pair.chosen);
+  append_answer(make_turn(pair.prompt, pair.prompt + pair.chosen, encoder_), Side::kChosen, row);
+  append_eos(row);
+  append_answer(make_turn(pair.prompt, pair.prompt + pair.rejected, encoder_), Side::kRejected,
+                row);
+  append_eos(row);
+  return row;
+}
+
+TokenizedRow RowTokenizer::tokenize_answers(const ConversationPair& pair) const {
+  TokenizedRow row;
+  row.loses_tools = pair.chosen.context.contains("tools") && !renderer().writes_tools();
+  append_answer(renderer().turn_behind(pair.chosen, pair.prompt_messages, encoder_), Side::kChosen,
+                row);
+  append_answer(renderer().turn_behind(pair.rejected, pair.prompt_messages, encoder_),
+                Side::kRejected, row);
+  return row;
+}
+
 TokenizedRow RowTokenizer::tokenize_ids(const TokenRow& record) const {
   const int64_t vocab_size = encoder_.tokenizer().vocab_size();
   for (size_t i = 0; i < record.tokens.size(); ++i) {
@@ -140,7 +168,8 @@ TokenizedRow RowTokenizer::tokenize_pair(const Record& record) const {
     throw ConfigError(
         "the model has an encoder, whose rows are a source and its answer; use format "
         "input_output, "
-        "completion or pretokenized, or alpaca with data.prompt_style: alpaca");
+        "completion or pretokenized, or alpaca with data.prompt_style: alpaca; pairs of answers "
+        "are not compared by such a model in this version");
   row.end_of_turns = {encoder_.required_eos()};
   row.examples = {
       labelled(encoder_.encode_with_eos(pair->prompt), encoder_.encode_with_eos(pair->completion))};
@@ -154,6 +183,8 @@ TokenizedRow RowTokenizer::tokenize_record(const Record& record) const {
   }
   if (const auto* pair = std::get_if<PromptCompletion>(&record)) return tokenize_completion(*pair);
   if (const auto* ids = std::get_if<TokenRow>(&record)) return tokenize_ids(*ids);
+  if (const auto* pair = std::get_if<TextPair>(&record)) return tokenize_answers(*pair);
+  if (const auto* pair = std::get_if<ConversationPair>(&record)) return tokenize_answers(*pair);
   TokenizedRow row;
   row.examples = {fully_supervised(encoder_.encode(std::get<PlainText>(record).text))};
   append_eos(row);
@@ -162,6 +193,11 @@ TokenizedRow RowTokenizer::tokenize_record(const Record& record) const {
 
 TokenizedRow RowTokenizer::tokenize(const Json& json, const DatasetOptions& dataset) const {
   TokenizedRow row = tokenize_record(read(json, dataset));
+  if (!row.examples.empty() && row.examples.front().side != Side::kNone &&
+      row.examples.front().tokens == row.examples.back().tokens)
+    throw FormatError(
+        "the chosen and the rejected answer come to the same tokens: there is nothing to prefer; "
+        "remove the row");
   for (const Example& example : row.examples)
     for (const auto* ids : {&example.tokens, &example.encoded})
       require_embedded(*ids, encoder_.tokenizer(), model_.embedding_rows);
@@ -184,6 +220,10 @@ std::vector<Turn> RowTokenizer::turns(const Json& row, const DatasetOptions& dat
   if (const auto* pair = std::get_if<PromptCompletion>(&record)) {
     return {make_turn(pair->prompt, pair->prompt + pair->completion, encoder_)};
   }
+  if (const auto* pair = std::get_if<TextPair>(&record))
+    return {make_turn(pair->prompt, pair->prompt + pair->chosen, encoder_)};
+  if (const auto* pair = std::get_if<ConversationPair>(&record))
+    return {renderer().turn_behind(pair->chosen, pair->prompt_messages, encoder_)};
   return {};
 }
 

@@ -6,6 +6,9 @@
 //   prompt, completion the completion and the EOS token behind it are trained
 //   text               everything is trained, and the EOS token behind it
 //   token ids          as the file says
+//   two answers        an example each, the chosen one first; trained is, as in TRL, all that
+//                      stands behind the prompt: also what a template writes behind the end of
+//                      turn, and of texts the EOS token
 // For a model with an encoder the prompt is the source and the completion the labels, each with the
 // EOS token behind it; conversations and texts have no source.
 // One BOS token stands in front where the tokenizer or the template wants one (prompt_encoder.h).
@@ -44,7 +47,8 @@ class RowTokenizer {
   // ConfigError if the row needs a chat template and there is none.
   TokenizedRow tokenize(const Json& row, const DatasetOptions& dataset) const;
 
-  // The turns of a row, for evaluations that generate the answers. None for text and token ids.
+  // The turns of a row, for evaluations that generate the answers: of two the chosen one. None for
+  // text and token ids.
   std::vector<Turn> turns(const Json& row, const DatasetOptions& dataset) const;
   // The ids that generation of a turn starts from; FormatError as above.
   std::vector<TokenId> prompt_ids(const Turn& turn) const;
@@ -60,6 +64,9 @@ class RowTokenizer {
   TokenizedRow tokenize_completion(const PromptCompletion& pair) const;
   TokenizedRow tokenize_ids(const TokenRow& record) const;
   void append_eos(TokenizedRow& row) const;
+  TokenizedRow tokenize_answers(const TextPair& pair) const;
+  TokenizedRow tokenize_answers(const ConversationPair& pair) const;
+  void append_answer(Turn turn, Side side, TokenizedRow& row) const;
   // Of a model with an encoder.
   TokenizedRow tokenize_pair(const Record& record) const;
   Example labelled(std::vector<TokenId> source, const std::vector<TokenId>& labels) const;

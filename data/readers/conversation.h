@@ -19,6 +19,10 @@ void check_conversation(Conversation& conversation, bool needs_answer = true);
 // null value.
 Json parse_tools(const Json& tools);
 
+// A turn of ShareGPT's, {"from", "value"} or as `row` calls these, as a message; FormatError that
+// names message `index` if it is none.
+Json sharegpt_message(const Json& turn, size_t index, const Row& row, const ReaderOptions& options);
+
 // True for assistant messages that are trained: all but those marked as context only
 // (turn_marks.h).
 bool is_trained_turn(const Json& message);

@@ -86,22 +86,25 @@ bool is_mapped(const DatasetOptions& dataset, const Keys& keys) {
 void refuse(const Keys& keys, const std::string& cure, const DatasetOptions& dataset) {
   if (keys.empty() || is_mapped(dataset, keys)) return;
   fail<FormatError>(
-      "this is preference data, by its {} {}: this version trains on demonstrations only, one "
-      "answer a row that is to be learnt; {}",
-      keys.size() == 1 ? "key" : "keys", fmt::join(keys, ", "), cure);
+      "this is preference data, by its {} {}: format {} trains on demonstrations only, one answer "
+      "a row that is to be learnt; {}",
+      keys.size() == 1 ? "key" : "keys", fmt::join(keys, ", "), dataset.format, cure);
 }
 
 std::string cure_of_chosen(const Json& row) {
+  constexpr const char* kBoth =
+      "to learn from both answers, set format: preference and train.objective: dpo (or orpo); ";
   const auto advice = [](const char* format, const char* field) {
     return fmt::format(
-        "to learn the preferred answers alone, set format: {} and fields: {{{}: chosen}}", format,
-        field);
+        "{}to learn the preferred answers alone, set format: {} and fields: {{{}: chosen}}", kBoth,
+        format, field);
   };
   if (row.contains("chosen") && row["chosen"].is_array()) return advice("chat", "messages");
   if (row.contains("chosen") && row.contains("instruction")) return advice("alpaca", "output");
   if (row.contains("chosen") && row.contains("prompt") && row["prompt"].is_string())
     return advice("completion", "completion");
-  return "keep the preferred answer of each row as its answer, and leave the other out";
+  return std::string(kBoth) +
+         "or keep the preferred answer of each row as its answer, and leave the other out";
 }
 
 }  // namespace

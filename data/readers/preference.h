@@ -1,6 +1,7 @@
 // Rows of preference data (DPO, ORPO, KTO, reward models), told by their keys: a chosen and a
 // rejected answer, two answers to compare, several with scores, or one with a label that says
-// whether it was liked. Read as demonstrations they would teach what they reject.
+// whether it was liked. Read as demonstrations they would teach what they reject. The first are
+// what format preference reads (read_preference.cpp).
 #pragma once
 
 #include "data/example.h"

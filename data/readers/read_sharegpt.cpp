@@ -50,7 +50,10 @@ Json tool_calls(const std::string& value, size_t index) {
   return result;
 }
 
-Json read_message(const Json& turn, size_t index, const Row& row, const ReaderOptions& options) {
+}  // namespace
+
+Json sharegpt_message(const Json& turn, size_t index, const Row& row,
+                      const ReaderOptions& options) {
   const std::string from_field = row.file_field("from"), value_field = row.file_field("value");
   if (!turn.is_object() || !turn.contains(from_field) || !turn.contains(value_field)) {
     const bool chat = turn.is_object() && turn.contains("role") && turn.contains("content");
@@ -90,8 +93,6 @@ Json read_message(const Json& turn, size_t index, const Row& row, const ReaderOp
   return message;
 }
 
-}  // namespace
-
 Record read_sharegpt(const Row& row, const ReaderOptions& options) {
   Conversation conversation;
   const auto system = row.optional_text("system");
@@ -101,7 +102,7 @@ Record read_sharegpt(const Row& row, const ReaderOptions& options) {
   Json turns = row.array("conversations");
   if (const Json* loss_mask = row.find("loss_mask")) mark_turns(*loss_mask, turns);
   for (size_t i = 0; i < turns.size(); ++i) {
-    conversation.messages.push_back(read_message(turns[i], i, row, options));
+    conversation.messages.push_back(sharegpt_message(turns[i], i, row, options));
   }
   if (const Json* tools = row.find("tools")) {
     Json parsed = parse_tools(*tools);

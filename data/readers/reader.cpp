@@ -29,6 +29,11 @@ const std::vector<Format>& formats() {
        read_pretokenized,
        false},
       {"input_output", {"input", "output"}, read_input_output, true},
+      {kPreferenceFormat,
+       {"prompt", "chosen", "rejected", "conversations", "from", "value", "system", "tools",
+        "chat_template_kwargs"},
+       read_preference,
+       true},
   };
   return table;
 }
@@ -61,6 +66,12 @@ const std::map<std::string, std::string>& other_names() {
       {"tokenized", "pretokenized"},
       {"tokens", "pretokenized"},
       {"input_ids", "pretokenized"},
+      {"preferences", "preference"},
+      {"pairs", "preference"},
+      {"paired", "preference"},
+      {"ranking", "preference"},
+      {"dpo", "preference"},
+      {"orpo", "preference"},
   };
   return names;
 }
@@ -78,9 +89,10 @@ std::string hint_for(const std::string& name) {
   const std::string plain = only_letters_and_digits(name);
   for (const auto& [other, ours] : other_names())
     if (plain == only_letters_and_digits(other)) return fmt::format("; that is {} here", ours);
-  for (const char* method : {"preference", "dpo", "kto", "orpo", "simpo", "rm", "reward", "rlhf"})
+  for (const char* method : {"kto", "simpo", "rm", "reward", "rlhf"})
     if (plain == method)
-      return "; this version trains on demonstrations only, not on preference data";
+      return "; this version learns from demonstrations, and from pairs of a chosen and a rejected "
+             "answer (format: preference) by DPO and ORPO";
   for (const char* kind : {"json", "jsonl", "csv", "parquet", "arrow"})
     if (plain == kind) return "; it says what the rows look like, not what kind of file holds them";
   for (const char* family : {"llama", "qwen", "mistral", "gemma", "phi", "zephyr", "deepseek"})

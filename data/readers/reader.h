@@ -40,7 +40,20 @@ struct LabelledSource {
   std::vector<TokenId> source, labels;
 };
 
-using Record = std::variant<Conversation, PromptCompletion, PlainText, TokenRow, LabelledSource>;
+// A prompt as it is and two texts that may follow it, of which the first is preferred; the
+// end-of-text token comes after each.
+struct TextPair {
+  std::string prompt, chosen, rejected;
+};
+
+// Two conversations with the same first messages, of which the first goes on as is preferred.
+struct ConversationPair {
+  Conversation chosen, rejected;
+  size_t prompt_messages = 0;  // that are the same
+};
+
+using Record = std::variant<Conversation, PromptCompletion, PlainText, TokenRow, LabelledSource,
+                            TextPair, ConversationPair>;
 
 // What a reader must know besides the row.
 struct ReaderOptions {
@@ -71,5 +84,7 @@ Record read_input_output(const Row& row,
 Record read_text(const Row& row, const ReaderOptions& options);  // text
 Record read_pretokenized(const Row& row,
                          const ReaderOptions& options);  // input_ids, labels or mask
+Record read_preference(const Row& row,
+                       const ReaderOptions& options);  // prompt, chosen, rejected
 
 }  // namespace qlora::data

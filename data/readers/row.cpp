@@ -25,6 +25,8 @@ const std::vector<std::vector<std::string>>& synonyms() {
       {"messages", "conversation", "conversations", "dialog", "chat"},
       {"conversations", "conversation", "messages", "dialog"},
       {"input_ids", "tokens", "ids"},
+      {"chosen", "chosen_response", "response_chosen", "preferred", "positive"},
+      {"rejected", "rejected_response", "response_rejected", "dispreferred", "negative"},
   };
   return groups;
 }
@@ -72,6 +74,7 @@ std::string shown(const Json& value) {
 
 std::string guess_format(const Json& row) {
   if (!row.is_object()) return "";
+  if (has(row, {"chosen", "rejected"})) return kPreferenceFormat;
   if (has(row, {"instruction", "output"})) return "alpaca";
   for (const char* field : {"messages", "conversations"}) {
     if (!row.contains(field) || !row[field].is_array() || row[field].empty()) continue;
@@ -100,7 +103,7 @@ Row::Row(const Json& value, const DatasetOptions& dataset) : value_(value), data
     fail<FormatError>("a row must be an object like {{\"{}\": ...}}, found {}",
                       dataset.format == "chat" ? "messages" : "field", describe_type(value));
   }
-  refuse_preference_data(value, dataset);
+  if (dataset.format != kPreferenceFormat) refuse_preference_data(value, dataset);
 }
 
 const std::string& Row::file_field(const std::string& name) const {

@@ -17,7 +17,7 @@ using Json = nlohmann::ordered_json;
 class Row {
  public:
   // Both must outlive the row. FormatError if the row is not an object, or is preference data
-  // (preference.h).
+  // (preference.h) of a dataset of another format.
   Row(const Json& value, const DatasetOptions& dataset);
 
   const Json& value() const { return value_; }

@@ -37,7 +37,8 @@ std::vector<Field<Dataset>> make_dataset_fields() {
   std::vector<Field<Dataset>> fields = {
       dataset_field("path", "path", "A .jsonl or .json file of rows.", &Dataset::path),
       dataset_field("format",
-                    "alpaca | chat | sharegpt | completion | text | pretokenized | input_output",
+                    "alpaca | chat | sharegpt | completion | text | pretokenized | input_output | "
+                    "preference",
                     "How a row is laid out: which fields it has, and what is trained of them. "
                     "docs/formats.md shows a row of each.",
                     &Dataset::format),
@@ -46,9 +47,9 @@ std::vector<Field<Dataset>> make_dataset_fields() {
                     "`{instruction: question, output: answer}`.",
                     &Dataset::fields),
       dataset_field("separator", "text",
-                    "completion and input_output rows: stands between prompt and completion and "
-                    "belongs to the prompt, such as `\"\\n\"`. Empty: the two are joined as they "
-                    "are in the row.",
+                    "completion and input_output rows, and preference rows of texts: stands "
+                    "between prompt and completion and belongs to the prompt, such as `\"\\n\"`. "
+                    "Empty: the two are joined as they are in the row.",
                     &Dataset::separator)};
   fields[0].required = true;
   fields[1].read = decode_format;

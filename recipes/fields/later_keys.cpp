@@ -27,8 +27,6 @@ const std::vector<LaterKey>& later_keys() {
       {"data.train[].weight", "",
        "rows of all datasets count alike; repeat a dataset to weigh it more"},
       {"data.eval[].weight", "", "rows of all datasets count alike"},
-      {"data.train[].format", "preference", "use chat or completion with the preferred answers"},
-      {"data.eval[].format", "preference", "use chat or completion with the preferred answers"},
       {"optim.name", "adafactor lars", "use adamw or adamw_8bit, or their paged_ forms"},
   };
   return table;

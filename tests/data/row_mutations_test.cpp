@@ -49,6 +49,15 @@ std::vector<FormatAndRow> whole_rows() {
       {"pretokenized", Json::parse(R"({"input_ids": [1, 2, 3], "labels": [-100, 2, 3],
            "attention_mask": [1, 1, 0]})")},
       {"pretokenized", Json::parse(R"({"input_ids": [1, 2, 3], "loss_mask": [0, 1, 1]})")},
+      {"preference", Json::parse(R"({"prompt": "p", "chosen": "c", "rejected": "d", "id": 1})")},
+      {"preference", Json::parse(R"({"chosen": "How? So.", "rejected": "How? Not so."})")},
+      {"preference", Json::parse(R"({"prompt": [{"role": "user", "content": "q"}],
+           "chosen": [{"role": "assistant", "content": "a"}],
+           "rejected": [{"role": "assistant", "content": [{"type": "text", "text": "b"}]}],
+           "tools": [{"name": "f"}], "chat_template_kwargs": {"enable_thinking": false}})")},
+      {"preference", Json::parse(R"({"conversations": [{"from": "human", "value": "q"}],
+           "chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"},
+           "system": "s"})")},
   };
 }
 

@@ -23,8 +23,8 @@ constexpr const char* kText = "Hello  wörld\n\t<|im_start|>12 3\xF0\x9F\x98\x80
 
 // ---- rows: the first byte chooses the format, the rest is the file
 
-constexpr std::array kFormats = {"chat",       "sharegpt", "alpaca",
-                                 "completion", "text",     "pretokenized"};
+constexpr std::array kFormats = {"chat", "sharegpt",     "alpaca",    "completion",
+                                 "text", "pretokenized", "preference"};
 
 void read_rows(std::string_view bytes) {
   if (bytes.empty()) return;
@@ -59,7 +59,13 @@ std::vector<std::string> row_seeds() {
       {3, R"({"prompt": "p", "completion": "c"})"},
       {4, R"({"text": "t"})"},
       {5, R"({"input_ids": [1, 2, 3], "labels": [-100, 2, 3]})"},
-      {5, R"({"input_ids": [1, 2, 3], "mask": [0, 1, 1]})"}};
+      {5, R"({"input_ids": [1, 2, 3], "mask": [0, 1, 1]})"},
+      {6, R"({"prompt": "p", "chosen": "c", "rejected": "d"})"},
+      {6, R"({"chosen": "Wie? Gut.", "rejected": "Wie? Schlecht."})"},
+      {6,
+       R"({"prompt": [{"role": "user", "content": "q"}], "chosen": [{"role": "assistant", "content": "a"}], "rejected": [{"role": "assistant", "content": "b"}], "tools": []})"},
+      {6,
+       R"({"conversations": [{"from": "human", "value": "q"}], "chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"}})"}};
   std::vector<std::string> seeds;
   for (const auto& [format, row] : rows) seeds.push_back(std::string(1, format) + row + "\n");
   return seeds;
