@@ -1,8 +1,6 @@
 #include "trainer/evaluate.h"
 
-#include <ATen/ATen.h>
-#include <ATen/core/grad_mode.h>
-
+#include <algorithm>
 #include <cmath>
 #include <string_view>
 
@@ -10,8 +8,7 @@
 #include "base/stopwatch.h"
 #include "data/loader.h"
 #include "model/generate.h"
-#include "trainer/forward_input.h"
-#include "trainer/loss.h"
+#include "trainer/evaluation_passes.h"
 
 namespace qlora::trainer {
 namespace {
@@ -51,36 +48,16 @@ double Evaluation::perplexity() const { return std::exp(loss); }
 
 Evaluation evaluate_loss(model::CausalLm& model, const std::vector<data::Example>& examples,
                          bool adapters_enabled, int64_t tokens_per_pass) {
-  at::NoGradGuard no_grad;
   const Stopwatch watch;
   Evaluation result;
   for (const data::Example& example : examples) {
     result.rows.push_back({example.row, example.source, 0, 0});
     result.tokens += example.length();
   }
-  std::vector<int64_t> indices;
-  int64_t tokens = 0;
-  Progress progress("evaluation", static_cast<int64_t>(examples.size()), "rows");
-  progress.leave_if_stop_wanted();
-  const auto flush = [&] {
-    if (indices.empty()) return;
-    const data::MicroBatch batch = data::make_micro_batch(examples, indices);
-    model::ForwardInput input = forward_input(batch);
-    input.adapters_enabled = adapters_enabled;
-    add_losses(batch,
-               token_losses(model.hidden(input), batch.targets, model.head, model.context(input),
-                            model.architecture().logit_softcap),
-               result.rows);
-    progress.advance(static_cast<int64_t>(indices.size()));
-    indices.clear();
-    tokens = 0;
-  };
-  for (size_t i = 0; i < examples.size(); ++i) {
-    if (tokens + examples[i].length() > tokens_per_pass) flush();
-    indices.push_back(static_cast<int64_t>(i));
-    tokens += examples[i].length();
-  }
-  flush();
+  for_each_pass(model, examples,
+                {.adapters_enabled = adapters_enabled, .tokens_per_pass = tokens_per_pass},
+                [&](const data::MicroBatch& batch, const std::vector<int32_t>&,
+                    const std::vector<float>& losses) { add_losses(batch, losses, result.rows); });
   double sum = 0;
   for (const RowLoss& row : result.rows) {
     sum += row.nll;

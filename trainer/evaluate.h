@@ -3,12 +3,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "data/dataset.h"
 #include "data/example.h"
 #include "model/causal_lm.h"
+#include "trainer/preference_loss.h"
 
 namespace qlora::trainer {
 
@@ -24,7 +26,8 @@ struct Evaluation {
   double loss = 0;  // nats a supervised token
   int64_t tokens = 0, supervised_tokens = 0;
   double seconds = 0;
-  std::vector<RowLoss> rows;  // in the order of the examples
+  std::vector<RowLoss> rows;                         // in the order of the examples
+  std::optional<PreferenceMetrics> preference = {};  // of preference_evaluation.h
 
   double perplexity() const;
 };

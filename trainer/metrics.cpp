@@ -37,6 +37,12 @@ std::string cut_after(const std::string& path, int64_t last_step) {
   return path;
 }
 
+void add_preference(const std::optional<PreferenceMetrics>& preference, const std::string& prefix,
+                    nlohmann::ordered_json& line) {
+  if (!preference) return;
+  for (const auto& [name, value] : preference->named()) line[prefix + name] = value;
+}
+
 }  // namespace
 
 MetricsLog::MetricsLog(const std::string& path, int64_t last_step)
@@ -54,15 +60,18 @@ void MetricsLog::write(const StepMetrics& m) {
       {"tokens_per_second", static_cast<double>(m.tokens) / m.step_seconds},
       {"step_seconds", m.step_seconds},
       {"peak_memory_bytes", m.peak_memory_bytes}};
+  add_preference(m.preference, "", line);
   file_.append(io::json_text(line) + '\n');
 }
 
 void MetricsLog::write_evaluation(int64_t step, double eval_loss, int64_t supervised_tokens,
-                                  double seconds) {
+                                  double seconds,
+                                  const std::optional<PreferenceMetrics>& preference) {
   nlohmann::ordered_json line = {{"step", step},
                                  {"eval_loss", eval_loss},
                                  {"eval_supervised_tokens", supervised_tokens},
                                  {"eval_seconds", seconds}};
+  add_preference(preference, "eval_", line);
   file_.append(io::json_text(line) + '\n');
 }
 

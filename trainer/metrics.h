@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "io/append_file.h"
+#include "trainer/preference_loss.h"
 
 namespace qlora::trainer {
 
@@ -16,6 +18,7 @@ struct StepMetrics {
   int64_t tokens = 0, supervised_tokens = 0;  // of this step
   double step_seconds = 0;
   int64_t peak_memory_bytes = 0;
+  std::optional<PreferenceMetrics> preference = {};  // of pairs of answers
 };
 
 // metrics.jsonl: one JSON object a line, written line by line. A resumed run appends after the
@@ -27,7 +30,8 @@ class MetricsLog {
   // IoError if it cannot be written.
   MetricsLog(const std::string& path, int64_t last_step);
   void write(const StepMetrics& metrics);
-  void write_evaluation(int64_t step, double eval_loss, int64_t supervised_tokens, double seconds);
+  void write_evaluation(int64_t step, double eval_loss, int64_t supervised_tokens, double seconds,
+                        const std::optional<PreferenceMetrics>& preference = {});
   // Waits until every line is on the disk.
   void sync() { file_.sync(); }
 

@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <optional>
+#include <utility>
+#include <vector>
 
 #include "base/log.h"
 #include "base/terminal.h"
@@ -14,6 +17,25 @@ namespace qlora::trainer {
 namespace {
 
 const std::string kGreen = "\x1b[32m", kPlain = "\x1b[0m";
+
+using Scalars = std::vector<std::pair<std::string, double>>;
+
+void add_preference(const std::optional<PreferenceMetrics>& preference, const std::string& prefix,
+                    Scalars& scalars) {
+  if (!preference) return;
+  for (const auto& [name, value] : preference->named()) scalars.emplace_back(prefix + name, value);
+}
+
+// "loss 0.4213, perplexity 1.524 over 1109 tokens", or what is said of pairs instead of the
+// perplexity.
+std::string in_words(const Evaluation& evaluation) {
+  if (!evaluation.preference)
+    return fmt::format("loss {:.4f}, perplexity {:.3f} over {} tokens", evaluation.loss,
+                       evaluation.perplexity(), evaluation.supervised_tokens);
+  return fmt::format("loss {:.4f}, margin {:.3f}, accuracy {:.0f} % of {} pairs", evaluation.loss,
+                     evaluation.preference->margin(), 100 * evaluation.preference->accuracy,
+                     evaluation.rows.size() / 2);
+}
 
 }  // namespace
 
@@ -47,11 +69,12 @@ void RunReport::step(const StepMetrics& m) {
   seconds_a_step_ = seconds_a_step_ == 0 ? m.step_seconds
                                          : kKept * seconds_a_step_ + (1 - kKept) * m.step_seconds;
   metrics_.write(m);
-  tensorboard_.write(m.step,
-                     {{"train/loss", m.loss},
-                      {"train/learning_rate", m.learning_rate},
-                      {"train/grad_norm", m.grad_norm},
-                      {"train/tokens_per_second", static_cast<double>(m.tokens) / m.step_seconds}});
+  Scalars scalars = {{"train/loss", m.loss},
+                     {"train/learning_rate", m.learning_rate},
+                     {"train/grad_norm", m.grad_norm},
+                     {"train/tokens_per_second", static_cast<double>(m.tokens) / m.step_seconds}};
+  add_preference(m.preference, "train/", scalars);
+  tensorboard_.write(m.step, scalars);
   if (!wants_line(m)) return;
   const double left = seconds_left(m);
   log::write_info(step_line(m, left),
@@ -61,14 +84,15 @@ void RunReport::step(const StepMetrics& m) {
 }
 
 void RunReport::evaluation(int64_t step, const Evaluation& evaluation, bool is_best) {
-  metrics_.write_evaluation(step, evaluation.loss, evaluation.supervised_tokens,
-                            evaluation.seconds);
-  tensorboard_.write(step, {{"eval/loss", evaluation.loss}});
+  metrics_.write_evaluation(step, evaluation.loss, evaluation.supervised_tokens, evaluation.seconds,
+                            evaluation.preference);
+  Scalars scalars = {{"eval/loss", evaluation.loss}};
+  add_preference(evaluation.preference, "eval/", scalars);
+  tensorboard_.write(step, scalars);
   seconds_an_evaluation_ = evaluation.seconds;
-  const std::string line = fmt::format(
-      "evaluation at step {}: loss {:.4f}, perplexity {:.3f} over {} tokens ({:.1f} s){}", step,
-      evaluation.loss, evaluation.perplexity(), evaluation.supervised_tokens, evaluation.seconds,
-      is_best ? ", the best so far" : "");
+  const std::string line =
+      fmt::format("evaluation at step {}: {} ({:.1f} s){}", step, in_words(evaluation),
+                  evaluation.seconds, is_best ? ", the best so far" : "");
   const std::string shown = wrapped(line, terminal_width(stderr));
   log::write_info(line, is_best && takes_colour(stderr) ? kGreen + shown + kPlain : shown);
 }

@@ -33,7 +33,7 @@ struct Part {
 std::vector<Part> parts_of(const StepMetrics& m, double seconds_left) {
   const auto tokens = static_cast<double>(std::max<int64_t>(m.tokens, 1));
   const double supervised = 100.0 * static_cast<double>(m.supervised_tokens) / tokens;
-  return {
+  std::vector<Part> parts = {
       {"step ", fmt::format("{:>4}/{}", m.step, m.total_steps), "", 0},
       {"epoch ", fmt::format("{:.2f}", m.epoch), "", 2},
       {"loss ", fmt::format("{:.4f}", m.loss), "", 0, kBold},
@@ -43,6 +43,12 @@ std::vector<Part> parts_of(const StepMetrics& m, double seconds_left) {
       {"supervised ", fmt::format("{:>3.0f}%", supervised), "", 6},
       {"", fmt::format("{:.2f}", static_cast<double>(m.peak_memory_bytes) / 1e9), " GB", 5},
       {"", clock_text(seconds_left), " left", 0}};
+  if (!m.preference) return parts;
+  constexpr ptrdiff_t kBehindLoss = 3;
+  parts.insert(parts.begin() + kBehindLoss,
+               {{"margin ", fmt::format("{:.3f}", m.preference->margin()), "", 2},
+                {"accuracy ", fmt::format("{:>3.0f}%", 100 * m.preference->accuracy), "", 1}});
+  return parts;
 }
 
 size_t columns_of(const std::vector<Part>& parts) {

@@ -57,7 +57,8 @@ void take_step(TrainJob& job, RunAudit& audit) {
                        static_cast<double>(state.position.step_in_epoch) /
                            static_cast<double>(job.loader.steps_in_epoch(state.position.epoch));
   job.report({state.step, job.total_steps, epoch, loss, lr, norm.norm, window.num_tokens,
-              window.num_supervised, watch.seconds(), peak_resident_bytes()});
+              window.num_supervised, watch.seconds(), peak_resident_bytes(),
+              job.objective->metrics()});
 }
 
 // An evaluation that is left is due again when the run goes on.

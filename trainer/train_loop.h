@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "optim/optimizer.h"
 #include "optim/round.h"
 #include "trainer/metrics.h"
+#include "trainer/objective.h"
 #include "trainer/train_state.h"
 
 namespace qlora::trainer {
@@ -43,6 +45,7 @@ struct TrainJob {
   std::function<void()> evaluate = {};
   std::function<void()> save = {};
   std::optional<Stopped> stopped = {};  // where the run was left, once it is interrupted
+  std::unique_ptr<Objective> objective = cross_entropy_objective();
 };
 
 enum class Outcome { kFinished, kInterrupted };

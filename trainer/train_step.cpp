@@ -1,6 +1,6 @@
 #include "trainer/train_step.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <cmath>
 
@@ -8,7 +8,6 @@
 #include "base/progress.h"
 #include "base/seed.h"
 #include "trainer/forward_input.h"
-#include "trainer/loss.h"
 
 namespace qlora::trainer {
 namespace {
@@ -22,9 +21,7 @@ std::string name_of_step(const TrainJob& job) {
 
 double accumulate_gradients(TrainJob& job, const data::StepWindow& window) {
   job.adapters.zero_gradients();
-  const double loss_scale = job.state.loss_scale.value;
-  const double scale =
-      window.num_supervised > 0 ? loss_scale / static_cast<double>(window.num_supervised) : 0.0;
+  job.objective->begin(window, job.state.loss_scale.value);
   Progress progress(name_of_step(job), static_cast<int64_t>(window.micro_batches.size()),
                     "micro-batches");
   double loss = 0;
@@ -34,17 +31,14 @@ double accumulate_gradients(TrainJob& job, const data::StepWindow& window) {
     input.training = true;
     input.recompute_layers = job.state.choices.recompute_layers;
     input.dropout_key = random_key(random_key(job.seed, static_cast<uint64_t>(job.state.step)), i);
-    const at::Tensor part =
-        fused_cross_entropy(job.model.hidden(input), batch.targets, job.model.head, scale,
-                            job.model.context(input), job.model.architecture().logit_softcap);
-    const double value = part.item<double>() / loss_scale;
-    if (!std::isfinite(value))
+    const MicroBatchLoss part = job.objective->loss(job.model, input, batch);
+    if (!std::isfinite(part.value))
       fail<DivergenceError>(
           "step {}: the loss is {} (micro-batch {}, first row {}); lower optim.lr or check that "
           "row",
-          job.state.step + 1, value, i, batch.examples.empty() ? -1 : batch.examples.front());
-    part.backward();
-    loss += value;
+          job.state.step + 1, part.value, i, batch.examples.empty() ? -1 : batch.examples.front());
+    part.gradient.backward();
+    loss += part.value;
     progress.advance();
   }
   return loss;

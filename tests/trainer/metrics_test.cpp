@@ -52,6 +52,25 @@ TEST(MetricsLog, AFileThatNeedsNoCutStaysTheSameFile) {
       test::read_file(path).starts_with(std::string(kKept) + "{\"step\":2,\"eval_loss\":0.5"));
 }
 
+TEST(MetricsLog, PairsOfAnswersHaveTheirOwnKeys) {
+  const TempDir dir;
+  const std::string path = dir / "metrics.jsonl";
+  MetricsLog log(path, 0);
+  StepMetrics metrics;
+  metrics.step = 1;
+  metrics.step_seconds = 1;
+  metrics.preference =
+      PreferenceMetrics{.chosen_reward = 0.5, .rejected_reward = -0.25, .accuracy = 1};
+  log.write(metrics);
+  log.write_evaluation(1, 0.5, 10, 1.0, metrics.preference);
+  const std::string text = test::read_file(path);
+  for (const char* key :
+       {"\"rewards_chosen\":0.5", "\"rewards_rejected\":-0.25", "\"rewards_margin\":0.75",
+        "\"rewards_accuracy\":1.0", "\"logps_chosen\":0.0", "\"eval_rewards_margin\":0.75"})
+    EXPECT_NE(text.find(key), std::string::npos) << key;
+  EXPECT_EQ(text.find("\"nll\""), std::string::npos);
+}
+
 TEST(MetricsLog, AKillAtAnyCallLosesNoLineOfTheResumedHistory) {
   const TempDir dir;
   const std::string path = dir / "metrics.jsonl";

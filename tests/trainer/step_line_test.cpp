@@ -29,6 +29,16 @@ TEST(StepLine, HasEverythingWhereThereIsRoom) {
             "supervised  32%  0.62 GB  1:02:05 left");
 }
 
+TEST(StepLine, OfPairsItHasTheirMarginAndAccuracyBehindTheLoss) {
+  StepMetrics m = some_step();
+  m.preference =
+      PreferenceMetrics{.chosen_reward = 0.5, .rejected_reward = -0.25, .accuracy = 0.75};
+  EXPECT_EQ(step_line(m, 3725),
+            "step   22/30  epoch 1.47  loss 0.0173  margin 0.750  accuracy  75%  lr 2.34e-04  "
+            "grad 0.084    2000 tok/s  supervised  32%  0.62 GB  1:02:05 left");
+  EXPECT_LE(step_line(m, 5, 80).size(), 80u);
+}
+
 TEST(StepLine, InEightyColumnsItKeepsWhatIsWatched) {
   EXPECT_EQ(step_line(some_step(), 5, 80),
             "step   22/30  epoch 1.47  loss 0.0173  lr 2.34e-04    2000 tok/s  0:05 left");

@@ -1,0 +1,30 @@
+// Examples through the model without gradients, several a pass.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "data/example.h"
+#include "data/loader.h"
+#include "model/causal_lm.h"
+
+namespace qlora::trainer {
+
+struct EvaluationPasses {
+  const char* name = "evaluation";  // of the progress that is shown
+  bool adapters_enabled = true;
+  int64_t tokens_per_pass = 2048;  // about; the two examples of a pair stay together
+  // What is to be predicted of a batch; by default its own targets.
+  std::function<std::vector<int32_t>(const data::MicroBatch&)> targets = {};
+};
+
+// Calls visit(batch, targets, losses of these as token_losses() gives them) for pass after pass, in
+// the examples' order. Throws Stopped between two passes if a stop is wanted.
+void for_each_pass(
+    model::CausalLm& model, const std::vector<data::Example>& examples,
+    const EvaluationPasses& passes,
+    const std::function<void(const data::MicroBatch&, const std::vector<int32_t>& targets,
+                             const std::vector<float>& losses)>& visit);
+
+}  // namespace qlora::trainer

@@ -1,0 +1,36 @@
+// What a step minimises: the loss of a window's micro-batches, and what is reported of it besides.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <optional>
+
+#include "data/loader.h"
+#include "model/causal_lm.h"
+#include "trainer/preference_loss.h"
+
+namespace qlora::trainer {
+
+// Of one micro-batch.
+struct MicroBatchLoss {
+  double value = 0;     // its part of the step's loss
+  at::Tensor gradient;  // a scalar whose backward() gives the gradient of value · loss scale
+};
+
+class Objective {
+ public:
+  virtual ~Objective() = default;
+  // Before the micro-batches of each window, which have its divisors in common. `loss_scale`:
+  // loss_scale.h.
+  virtual void begin(const data::StepWindow& window, double loss_scale) = 0;
+  virtual MicroBatchLoss loss(model::CausalLm& model, const model::ForwardInput& input,
+                              const data::MicroBatch& batch) = 0;
+  // Of the micro-batches since begin(); nothing for demonstrations.
+  virtual std::optional<PreferenceMetrics> metrics() const { return std::nullopt; }
+};
+
+// Cross entropy of the supervised tokens, divided by their number in the window.
+std::unique_ptr<Objective> cross_entropy_objective();
+
+}  // namespace qlora::trainer
