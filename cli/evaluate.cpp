@@ -44,8 +44,9 @@ struct EvaluateArguments {
 // What one model does on all rows.
 struct Result {
   std::string name;
-  Evaluation loss;
+  Evaluation loss;  // of pairs of answers: of the chosen ones
   std::optional<ExactMatch> exact;
+  std::optional<int64_t> likelier;  // pairs whose chosen answer is likelier than the rejected one
 };
 
 bool sets_key(const EvaluateArguments& arguments, const std::string& key) {
@@ -158,10 +159,32 @@ TrainedModel open(const EvaluateArguments& arguments) {
   return trained;
 }
 
+bool are_pairs(const Rows& rows) {
+  return !rows.examples.empty() && rows.examples.front().side != qlora::data::Side::kNone;
+}
+
+// Turns what was found of all answers of pairs into what is told of them.
+void compare_answers(const Rows& rows, Result& result) {
+  const std::vector<qlora::trainer::RowLoss>& losses = result.loss.rows;
+  double nll = 0;
+  int64_t likelier = 0, tokens = 0, supervised = 0;
+  for (size_t i = 0; i + 1 < losses.size(); i += 2) {
+    likelier += losses[i].nll < losses[i + 1].nll;
+    nll += losses[i].nll;
+    tokens += rows.examples[i].length();
+    supervised += losses[i].supervised_tokens;
+  }
+  result.likelier = likelier;
+  result.loss.loss = nll / static_cast<double>(std::max<int64_t>(supervised, 1));
+  result.loss.tokens = tokens;
+  result.loss.supervised_tokens = supervised;
+}
+
 Result evaluate(const TrainedModel& trained, const Rows& rows, const std::string& name,
                 bool adapters, const EvaluateArguments& arguments) {
   Result result{name, qlora::trainer::evaluate_loss(*trained.base.model, rows.examples, adapters),
-                std::nullopt};
+                std::nullopt, std::nullopt};
+  if (are_pairs(rows)) compare_answers(rows, result);
   if (arguments.exact_match) {
     result.exact =
         qlora::trainer::evaluate_exact_match(*trained.base.model, *trained.base.tokenizer,
@@ -181,6 +204,9 @@ void print_table(const std::vector<Result>& results) {
                           100.0 * static_cast<double>(r.exact->matches) /
                               static_cast<double>(std::max<size_t>(rows, 1)));
     }
+    if (r.likelier)
+      exact += fmt::format("{}chosen likelier in {} of {} pairs", exact.empty() ? "" : ", ",
+                           *r.likelier, r.loss.rows.size() / 2);
     fmt::print("{:<10} {:>9.4f} {:>11.3f} {:>8} {:>8.1f}  {}\n", r.name, r.loss.loss,
                r.loss.perplexity(), r.loss.supervised_tokens,
                r.loss.seconds + (r.exact ? r.exact->seconds : 0.0), exact);
@@ -214,6 +240,10 @@ nlohmann::ordered_json to_json(const Result& result) {
                     {"dataset", row.source},
                     {"nll", row.nll},
                     {"supervised_tokens", row.supervised_tokens}});
+  if (result.likelier) {
+    json["pairs"] = result.loss.rows.size() / 2;
+    json["chosen_likelier"] = *result.likelier;
+  }
   if (!result.exact) return json;
   json["exact_match"] = result.exact->matches;
   auto& answers = json["answers"] = nlohmann::ordered_json::array();

@@ -45,6 +45,8 @@ struct Planned {
   MemoryFit fit;
   std::optional<TimePlan> time;
   std::string no_time;  // why there is none
+  // Of the pass over all rows before the first step (train.objective dpo).
+  double reference_seconds = 0;
 };
 
 // "16GB", "800 MB", "15.5GiB", bytes.
@@ -113,6 +115,7 @@ void plan_time(const PlanArguments& arguments, Planned& planned) {
         {planned.fit.run, planned.fit.gradient_accumulation_steps,
          qlora::recipes::quantization_of(planned.recipe, planned.header),
          qlora::recipes::packed_maker(planned.recipe, planned.header), *planned.device});
+    planned.reference_seconds = qlora::recipes::reference_seconds(planned.recipe, *planned.time);
   }
 }
 
@@ -159,6 +162,7 @@ Json facts_of(const Planned& planned) {
   facts["time"] = {{"seconds_a_step", planned.time->seconds_a_step},
                    {"tokens_a_second", planned.time->tokens_a_second},
                    {"calibration_seconds", planned.time->calibration_seconds},
+                   {"reference_seconds", planned.reference_seconds},
                    {"stages", Json::object()}};
   for (const auto& stage : planned.time->stages)
     facts["time"]["stages"][stage.stage] = stage.seconds;
@@ -177,6 +181,9 @@ void print_time(const Planned& planned) {
   fmt::print("time: {:.2f} s a step, {:.0f} tokens/s ({} on this machine in {:.1f} s)\n",
              time.seconds_a_step, time.tokens_a_second,
              measured ? "measured" : "products alone, by what they take", time.calibration_seconds);
+  if (planned.reference_seconds > 0)
+    fmt::print("reference: about {:.0f} s before the first step, for a pass over all pairs\n",
+               planned.reference_seconds);
 }
 
 void print_fit(const Planned& planned) {
@@ -206,7 +213,7 @@ std::string recomputation_in_words(const Planned& planned) {
 void print(const Planned& planned) {
   const MemoryFit& fit = planned.fit;
   fmt::print("{} on the {}: {} x {} tokens a micro-batch, {} micro-batches a step, {}\n",
-             planned.header.place, planned.on_gpu ? "GPU" : "CPU", fit.run.micro_batch_size,
+             planned.header.place, planned.on_gpu ? "GPU" : "CPU", fit.run.sequences(),
              fit.run.sequence_length, fit.gradient_accumulation_steps,
              recomputation_in_words(planned));
   for (const MemoryLine& line : fit.plan.lines)

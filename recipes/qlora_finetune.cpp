@@ -10,6 +10,7 @@
 #include "recipes/run/attached_adapters.h"
 #include "recipes/run/finished_run.h"
 #include "recipes/run/machine.h"
+#include "recipes/run/preferences.h"
 #include "recipes/run/starting_state.h"
 #include "recipes/run/train_job.h"
 #include "recipes/run/training_data.h"
@@ -45,6 +46,7 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
   look_for_trained_tokens(adapters, data);
   const std::vector<optim::Parameter> parameters = parameters_of(recipe, adapters);
   const auto optimizer = optim::make_optimizer(recipe.optim, parameters);
+  const Reference reference = reference_of(recipe, run, base, data);
   const trainer::CheckpointParts parts{adapters, recipe.lora, base.record, *optimizer, state};
   if (run.checkpoint()) go_on_from(*run.checkpoint(), parts);
   Recipe resolved = recipe;
@@ -52,12 +54,13 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
   run.begin(resolved, state.step);
   if (run.checkpoint()) trainer::point_best_at(run.path(), state.best_step);
   save_base(recipe, base);
+  save_reference(run, data, reference);
 
   trainer::RunReport report(run.path(), state.step, report_options(recipe, data));
   trainer::TrainJob job{
       *base.model, adapters, *optimizer, parameters, optim::LrSchedule(recipe.optim, state.horizon),
       loader,      state};
-  set_up_job(recipe, data, run.path(), parts, report, job);
+  set_up_job(recipe, data, reference, run.path(), parts, report, job);
   forecast.tell(job, data);
   const trainer::Outcome outcome = trainer::run(job);
   finish(recipe, run, base, job);

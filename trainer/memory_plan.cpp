@@ -386,7 +386,8 @@ void Planner::add_loss() {
 
 void Planner::add_evaluation() {
   if (!run_.evaluates) return;
-  const int64_t tokens = of_a_stack(std::max(kEvaluationTokens, run_.sequence_length));
+  const int64_t longest = (run_.pairs ? 2 : 1) * run_.sequence_length;
+  const int64_t tokens = of_a_stack(std::max(kEvaluationTokens, longest));
   const int64_t rows = std::min(loss_chunk_rows(compute_bytes_), tokens);
   const model::PassShape any = pass(tokens, length_);
   add("evaluation",

@@ -35,12 +35,14 @@ struct PlannedRun {
   model::RecomputedLayers recompute_layers;
   bool evaluates = false;
   int64_t micro_batch_size = 1, sequence_length = 0;
+  bool pairs = false;      // of answers: a micro-batch has two sequences for each of its size
   int64_t host_bytes = 0;  // of the data and the tokenizer
   // How a linear layer's frozen weight lies in memory, by its module path.
   std::function<quant::WeightBytes(const std::string& module, const model::LinearSpec& linear)>
       weight;
 
-  int64_t tokens() const { return micro_batch_size * sequence_length; }
+  int64_t sequences() const { return (pairs ? 2 : 1) * micro_batch_size; }
+  int64_t tokens() const { return sequences() * sequence_length; }
 };
 
 enum class Phase { kAlways, kLoading, kTraining, kForward, kBackward, kEvaluation, kHost };

@@ -81,11 +81,16 @@ double operations_a_sample_token(const PlannedRun& run) {
   return operations_a_token(run.architecture, kLayers, kLayers);
 }
 
+// How often the head is passed forward: for pairs of answers once more (preference_objective.h).
+double head_passes(const PlannedRun& run) { return run.pairs ? 2 : 1; }
+// What that makes of the head's stages, of which half is the way back.
+double head_growth(const PlannedRun& run) { return (1 + head_passes(run)) / 2; }
+
 Sample sample_of(const PlannedRun& run, double operations) {
   const double tokens = operations / operations_a_sample_token(run);
   const auto most = std::max(static_cast<int64_t>(tokens) / 64 * 64, kFewestTokens);
   const int64_t length = std::min({run.sequence_length, most, run.architecture.longest_document()});
-  return {std::clamp<int64_t>(most / length, 1, run.micro_batch_size), length};
+  return {std::clamp<int64_t>(most / length, 1, run.sequences()), length};
 }
 
 // The options with other targets, which are modules, and the head if it is one.
@@ -301,7 +306,7 @@ double linear_growth(const PlannedRun& run, const model::BlockSpec& block, doubl
   // A recomputed layer's last product is taken once, if it is known which one that is.
   if (recomputed && !block.branches.back().experts())
     layer -= static_cast<double>(block.branches.back().groups().back().back().numbers());
-  return (static_cast<double>(run.architecture.num_layers()) * layer + head) /
+  return (static_cast<double>(run.architecture.num_layers()) * layer + head_passes(run) * head) /
          (measured * layer + head);
 }
 
@@ -347,7 +352,8 @@ double growth(const std::string& stage, const Calibration& calibration, const Sa
   if (stage == "dequantize") return layers * micro_batches;
   if (stage == "optimizer" || stage == "publish" || stage == "gradient norm") return layers;
   if (stage == "attention" || stage == "attention backward") return layers * tokens * length;
-  if (stage == "head" || stage == "softmax and loss" || stage == "data") return tokens;
+  if (stage == "data") return tokens;
+  if (stage == "head" || stage == "softmax and loss") return tokens * head_growth(run);
   if (stage == "linear") return tokens * linear_growth(run, block, measured, recomputed);
   if (stage.starts_with("norm")) {
     double norms = 0;
@@ -449,6 +455,7 @@ PlannedRun calibration_run(const PlannedRun& run) {
   const Sample sample = sample_of(run, run.on_gpu ? kGpuOperations : kCpuOperations);
   small.sequence_length = sample.length;
   small.micro_batch_size = sample.rows;
+  small.pairs = false;
   small.recompute_layers = run.recompute_layers.all();
   small.host_bytes = 0;
   small.evaluates = false;

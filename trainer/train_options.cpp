@@ -32,6 +32,29 @@ bool is_device(const std::string& name) {
   return !number.empty() && number.size() < 4 && std::ranges::all_of(number, is_digit);
 }
 
+// Those of the objective, and that no key is set which it does not obey.
+void validate_objective(const TrainOptions& options) {
+  need_one_of("train.objective", options.objective, {"sft", "dpo", "orpo"});
+  need_one_of("train.loss_type", options.loss_type, {"sigmoid", "hinge", "ipo"});
+  if (!(options.beta > 0 && std::isfinite(options.beta)))
+    fail<ConfigError>("train.beta must be above 0, found {}", options.beta);
+  if (!(options.label_smoothing >= 0 && options.label_smoothing < 0.5))
+    fail<ConfigError>("train.label_smoothing must be at least 0 and below 0.5, found {}",
+                      options.label_smoothing);
+  const TrainOptions defaults;
+  const bool dpo = options.objective == "dpo";
+  if (options.objective == "sft" && options.beta != defaults.beta)
+    throw ConfigError("train.beta belongs to train.objective dpo and orpo, found sft");
+  if (!dpo && options.loss_type != defaults.loss_type)
+    fail<ConfigError>("train.loss_type belongs to train.objective dpo, found {}",
+                      options.objective);
+  if (options.label_smoothing > 0 && !(dpo && options.loss_type == "sigmoid"))
+    fail<ConfigError>(
+        "train.label_smoothing belongs to train.objective dpo with train.loss_type sigmoid, found "
+        "{} with {}",
+        options.objective, options.loss_type);
+}
+
 // Of train.gradient_checkpointing; how many layers there are, the model says.
 bool is_word_or_count(const std::string& value) {
   if (value == "auto" || value == "true" || value == "false") return true;
@@ -41,6 +64,7 @@ bool is_word_or_count(const std::string& value) {
 }  // namespace
 
 void TrainOptions::validate() const {
+  validate_objective(*this);
   need_at_least("train.max_steps", max_steps, 0);
   if (!(epochs >= 0 && std::isfinite(epochs)))
     fail<ConfigError>("train.epochs must be 0 or more, found {}", epochs);

@@ -7,8 +7,12 @@
 namespace qlora::trainer {
 
 struct TrainOptions {
-  int64_t max_steps = 0;  // 0: by epochs
-  double epochs = 0.0;    // 0: by max_steps; one of the two must be set
+  std::string objective = "sft";      // sft | dpo | orpo (preference_loss.h)
+  double beta = 0.1;                  // of dpo and orpo
+  std::string loss_type = "sigmoid";  // of dpo: sigmoid | hinge | ipo
+  double label_smoothing = 0.0;  // of dpo's sigmoid: the share of pairs taken to be mislabelled
+  int64_t max_steps = 0;         // 0: by epochs
+  double epochs = 0.0;           // 0: by max_steps; one of the two must be set
   int64_t micro_batch_size = 1;
   int64_t gradient_accumulation_steps = 1;
   std::string gradient_checkpointing =

@@ -64,6 +64,11 @@ std::string data_section(const Recipe& recipe) {
   if (data.eval_fraction > 0)
     text += fmt::format(", of which {:.3g} % of the rows were set aside for evaluation",
                         100 * data.eval_fraction);
+  if (data.has_pairs())
+    return text + fmt::format(
+                      ". Pairs of answers, {} with beta {}; answers with their prompts of up "
+                      "to {} tokens.\n",
+                      recipe.train.objective, recipe.train.beta, data.sequence_length);
   return text + fmt::format(". Loss on {}; sequences of up to {} tokens{}.\n",
                             trains_all(data) ? "all tokens" : "the answers alone",
                             data.sequence_length, data.packing ? ", packed" : "");

@@ -85,7 +85,9 @@ Section data_section() {
        in({"shuffle", "boolean",
            "Rows in random order, another one each epoch; false: file order."},
           &Options::shuffle),
-       in({"train_on", "assistant | all", "assistant: only answers are learnt. all: prompts too."},
+       in({"train_on", "assistant | all",
+           "assistant: only answers are learnt. all: prompts too. With `train.objective: orpo` it "
+           "decides about the likelihood of the chosen answers alone; TRL has all there."},
           &Options::train_on),
        in({"on_overlength", "error | drop | truncate_left | truncate_right | split",
            "What happens to a row longer than `sequence_length`. Each case is counted and "
@@ -182,13 +184,32 @@ Section train_section() {
   const Members<Options> in{&Recipe::train};
   return section(
       "train", "The run itself. One of `max_steps` and `epochs` must be set.", &Recipe::train,
-      {in({"max_steps", "integer", "Length of the run in optimizer steps. 0: by `epochs`."},
+      {in({"objective", "sft | dpo | orpo",
+           "sft: the answers of the rows are learnt. dpo and orpo learn from rows of format "
+           "preference, which have a chosen and a rejected answer. dpo raises the chosen one's "
+           "likelihood against the rejected one's, both measured by what the model before the run "
+           "gave them; orpo learns the chosen one and raises it against the rejected one, without "
+           "such a reference."},
+          &Options::objective),
+       in({"beta", "number",
+           "dpo: how strongly the model is held to what it was before the run. orpo: weight of the "
+           "comparison, lambda in its paper."},
+          &Options::beta),
+       in({"loss_type", "sigmoid | hinge | ipo",
+           "dpo: the loss of a pair. ipo compares means a token."},
+          &Options::loss_type),
+       in({"label_smoothing", "number",
+           "dpo with sigmoid: the share of pairs taken to be the wrong way round, in [0, 0.5)."},
+          &Options::label_smoothing),
+       in({"max_steps", "integer", "Length of the run in optimizer steps. 0: by `epochs`."},
           &Options::max_steps) |
            Free{"The run ends earlier or later; later needs `on_extend`."},
        in({"epochs", "number", "Length of the run in passes over the rows. 0: by `max_steps`."},
           &Options::epochs) |
            Free{"The run ends earlier or later; later needs `on_extend`."},
-       in({"micro_batch_size", "integer", "Sequences that go through the model at once."},
+       in({"micro_batch_size", "integer",
+           "Sequences that go through the model at once. A sequence of preference rows holds "
+           "pairs, and up to twice `data.sequence_length`."},
           &Options::micro_batch_size),
        in({"gradient_accumulation_steps", "integer", "Micro-batches in one optimizer step."},
           &Options::gradient_accumulation_steps),

@@ -162,6 +162,19 @@ std::vector<OtherName> optim_names() {
 
 std::vector<OtherName> train_names() {
   return {
+      {"rl", "train.objective", "dpo or orpo; ipo is dpo with train.loss_type: ipo"},
+      {"stage", "train.objective", "dpo; orpo is pref_loss there"},
+      {"pref_loss", "train.loss_type", "orpo is train.objective: orpo"},
+      {"pref_beta", "train.beta", ""},
+      {"rl_beta", "train.beta", ""},
+      {"dpo_beta", "train.beta", ""},
+      {"orpo_alpha", "train.beta", ""},
+      {"dpo_label_smoothing", "train.label_smoothing", ""},
+      {"ref_model", "", "the reference is the model as it was before the run; leave it out"},
+      {"ref_model_adapters", "",
+       "the reference is the model as it was before the run; leave it out"},
+      {"precompute_ref_log_probs", "",
+       "the reference is always computed before the run; leave it out"},
       {"num_train_epochs", "train.epochs", ""},
       {"num_epochs", "train.epochs", ""},
       {"max_steps_per_epoch", "train.max_steps", "which counts steps of the whole run"},

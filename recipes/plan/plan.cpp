@@ -14,6 +14,7 @@
 #include "quant/frozen_size.h"
 #include "recipes/models/compute_dtype.h"
 #include "trainer/memory_fit.h"
+#include "trainer/run_time.h"
 
 namespace qlora::recipes {
 namespace {
@@ -24,15 +25,20 @@ namespace fs = std::filesystem;
 // it was prepared and by the loader.
 constexpr int64_t kBytesAToken = 480, kRowBytesAByte = 2;
 
-int64_t host_bytes(const Recipe& recipe, int64_t vocabulary) {
-  int64_t bytes = vocabulary * kBytesAToken;
+// Of all files of rows that are there.
+int64_t file_bytes(const Recipe& recipe) {
+  int64_t bytes = 0;
   for (const auto* sets : {&recipe.data.train, &recipe.data.eval})
     for (const data::DatasetOptions& set : *sets) {
       std::error_code missing;
       const auto size = fs::file_size(set.path, missing);
-      if (!missing) bytes += kRowBytesAByte * static_cast<int64_t>(size);
+      if (!missing) bytes += static_cast<int64_t>(size);
     }
   return bytes;
+}
+
+int64_t host_bytes(const Recipe& recipe, int64_t vocabulary) {
+  return vocabulary * kBytesAToken + kRowBytesAByte * file_bytes(recipe);
 }
 
 trainer::PlannedRun common(const Recipe& recipe, const model::Architecture& architecture,
@@ -50,7 +56,10 @@ trainer::PlannedRun common(const Recipe& recipe, const model::Architecture& arch
   run.narrow_gates = keeps_narrow_gates(recipe.train.compute_dtype, device);
   run.recompute_layers =
       trainer::recomputed_layers(recipe.train.gradient_checkpointing, architecture.num_layers());
-  run.evaluates = !recipe.data.eval.empty() || recipe.data.eval_fraction > 0;
+  // What the reference says of the rows is found as an evaluation is.
+  run.evaluates =
+      !recipe.data.eval.empty() || recipe.data.eval_fraction > 0 || recipe.train.objective == "dpo";
+  run.pairs = recipe.data.has_pairs();
   run.micro_batch_size = recipe.train.micro_batch_size;
   run.sequence_length = recipe.data.sequence_length;
   run.host_bytes = host_bytes(recipe, architecture.vocab_size);
@@ -132,6 +141,13 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::CausalLm& mod
     return loaded.at(module);
   };
   return run;
+}
+
+double reference_seconds(const Recipe& recipe, const trainer::TimePlan& time) {
+  constexpr double kBytesOfText = 4;  // a token; the prompt of a pair is passed twice
+  if (recipe.train.objective != "dpo" || time.tokens_a_second <= 0) return 0;
+  const double tokens = static_cast<double>(file_bytes(recipe)) / kBytesOfText;
+  return trainer::kForwardShare * tokens / time.tokens_a_second;
 }
 
 model::PackedMaker packed_maker(const Recipe& recipe, const model::ModelHeader& header) {

@@ -6,6 +6,7 @@
 #include "model/model_header.h"
 #include "recipes/recipe.h"
 #include "trainer/memory_plan.h"
+#include "trainer/time_plan.h"
 
 namespace qlora::recipes {
 
@@ -22,5 +23,9 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::CausalLm& mod
 quant::QuantizationOptions quantization_of(const Recipe& recipe, const model::ModelHeader& header);
 // For layers that the file packs in blocks and the recipe leaves so; empty if there are none.
 model::PackedMaker packed_maker(const Recipe& recipe, const model::ModelHeader& header);
+
+// Seconds of what a run with train.objective dpo does before its first step: a forward pass over
+// all rows, whose tokens are told by the size of their files. 0 for other objectives.
+double reference_seconds(const Recipe& recipe, const trainer::TimePlan& time);
 
 }  // namespace qlora::recipes

@@ -10,6 +10,7 @@
 #include "recipes/run/training_data.h"
 #include "trainer/evaluate.h"
 #include "trainer/memory_report.h"
+#include "trainer/preference_evaluation.h"
 #include "trainer/step_profile.h"
 
 namespace qlora::recipes {
@@ -60,13 +61,20 @@ void follow_plateau(const optim::OptimizerOptions& options, double loss, optim::
               options.lr * plateau.factor);
 }
 
-// Saves with `save` what is the best so far.
+trainer::Evaluation evaluation_of(const Recipe& recipe, const std::vector<data::Example>& examples,
+                                  const Reference& reference, model::CausalLm& model) {
+  if (recipe.train.objective == "sft") return trainer::evaluate_loss(model, examples);
+  return trainer::evaluate_preferences(model, examples, preference_options(recipe), reference.eval);
+}
+
+// Saves what is the best so far, as the job does.
 std::function<void()> evaluator(const Recipe& recipe, const data::PreparedData& data,
-                                model::CausalLm& model, trainer::TrainState& state,
-                                trainer::RunReport& report, std::function<void()> save) {
-  return [&recipe, &data, &model, &state, &report, save = std::move(save)] {
+                                const Reference& reference, const trainer::TrainJob& job,
+                                trainer::RunReport& report) {
+  return [&recipe, &data, &reference, &report, &model = job.model, &state = job.state,
+          save = job.save] {
     if (data.eval.empty()) return;
-    const trainer::Evaluation evaluation = trainer::evaluate_loss(model, data.eval);
+    const trainer::Evaluation evaluation = evaluation_of(recipe, data.eval, reference, model);
     const bool is_best = evaluation.loss < state.best_eval_loss;
     const bool gained =
         evaluation.loss < state.best_eval_loss - recipe.train.early_stopping_min_delta;
@@ -86,9 +94,10 @@ trainer::ReportOptions report_options(const Recipe& recipe, const data::Prepared
   return {recipe.train.log_every, recipe.train.eval_every, tokens_of(data.eval)};
 }
 
-void set_up_job(const Recipe& recipe, const data::PreparedData& data, const std::string& run_dir,
-                const trainer::CheckpointParts& parts, trainer::RunReport& report,
-                trainer::TrainJob& job) {
+void set_up_job(const Recipe& recipe, const data::PreparedData& data, const Reference& reference,
+                const std::string& run_dir, const trainer::CheckpointParts& parts,
+                trainer::RunReport& report, trainer::TrainJob& job) {
+  job.objective = objective_of(recipe, reference);
   job.total_steps = total_steps(recipe, job.loader);
   job.max_grad_norm = recipe.optim.max_grad_norm;
   job.audit = recipe.train.audit;
@@ -101,7 +110,7 @@ void set_up_job(const Recipe& recipe, const data::PreparedData& data, const std:
   job.patience = recipe.train.early_stopping_patience;
   job.report = step_reporter(recipe, run_dir, job, report);
   job.save = saver(recipe, run_dir, parts, report);
-  job.evaluate = evaluator(recipe, data, job.model, job.state, report, job.save);
+  job.evaluate = evaluator(recipe, data, reference, job, report);
 }
 
 }  // namespace qlora::recipes

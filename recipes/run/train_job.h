@@ -6,6 +6,7 @@
 
 #include "data/prepare.h"
 #include "recipes/recipe.h"
+#include "recipes/run/preferences.h"
 #include "trainer/checkpoint.h"
 #include "trainer/run_report.h"
 #include "trainer/train_loop.h"
@@ -15,9 +16,9 @@ namespace qlora::recipes {
 // What the run's lines show, and which evaluations its time left counts.
 trainer::ReportOptions report_options(const Recipe& recipe, const data::PreparedData& data);
 
-// Length, clipping, evaluation and saving of the loop. All arguments outlive the job.
-void set_up_job(const Recipe& recipe, const data::PreparedData& data, const std::string& run_dir,
-                const trainer::CheckpointParts& parts, trainer::RunReport& report,
-                trainer::TrainJob& job);
+// Objective, length, clipping, evaluation and saving of the loop. All arguments outlive the job.
+void set_up_job(const Recipe& recipe, const data::PreparedData& data, const Reference& reference,
+                const std::string& run_dir, const trainer::CheckpointParts& parts,
+                trainer::RunReport& report, trainer::TrainJob& job);
 
 }  // namespace qlora::recipes

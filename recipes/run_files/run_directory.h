@@ -9,6 +9,9 @@
 
 namespace qlora::recipes {
 
+// What a reference model says of the rows (run/preferences.h).
+constexpr const char* kReferenceFile = "reference.json";
+
 class RunDirectory {
  public:
   // Finds out what output.dir holds and takes hold of it; log.txt is written, and what a kill left

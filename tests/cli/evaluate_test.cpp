@@ -37,5 +37,25 @@ TEST(EvaluateCommand, TakesTheRowsThatTheRunSetAside) {
   for (size_t i = 0; i < 7; ++i) EXPECT_EQ(result["answers"][i]["row"], result["rows"][i]["row"]);
 }
 
+TEST(EvaluateCommand, OfPairsItSaysWhichAnswersAreLikelier) {
+  TempDir dir;
+  write_tiny_directory(dir / "model");
+  const std::string rows =
+      dir.write("pairs.jsonl",
+                "{\"prompt\": \"a\", \"chosen\": \"bc\", \"rejected\": \"d\"}\n"
+                "{\"prompt\": \"a\", \"chosen\": \"d\", \"rejected\": \"bc\"}\n");
+  const Finished done = run_qlora(dir, {"evaluate", "--model", dir / "model", "--data", rows,
+                                        "--format", "preference", "--json"});
+  ASSERT_EQ(done.exit_code, 0) << done.err;
+  const auto result = nlohmann::json::parse(done.out)[0];
+  EXPECT_EQ(result["pairs"], 2);
+  EXPECT_EQ(result["chosen_likelier"], 1);  // the two rows are each other's reverse
+  ASSERT_EQ(result["rows"].size(), 4U);
+  EXPECT_EQ(result["supervised_tokens"], 5);  // bc, d and an end of text each
+  const double nll =
+      result["rows"][0]["nll"].get<double>() + result["rows"][2]["nll"].get<double>();
+  EXPECT_NEAR(result["loss"].get<double>(), nll / 5, 1e-6);
+}
+
 }  // namespace
 }  // namespace qlora::test

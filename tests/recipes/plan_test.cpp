@@ -133,7 +133,7 @@ TEST(Plan, ReadyRecipesFitTheMemoryTheirNamesPromise) {
   EXPECT_LT(gigabytes(plan_of(ready(dir, "gpt-oss-20b-24gb"), true)), 24);
   EXPECT_LT(gigabytes(plan_of(ready(dir, "mixtral-8x7b-48gb"), true)), 48);
   EXPECT_LT(gigabytes(plan_of(ready(dir, "smollm2-135m-cpu"), false)), 2);
-  for (const char* small : {"llama-1b", "gpt2-xl", "opt-1b", "bloom-1b7"}) {
+  for (const char* small : {"llama-1b", "llama-1b-dpo", "gpt2-xl", "opt-1b", "bloom-1b7"}) {
     EXPECT_LT(gigabytes(plan_of(ready(dir, small), true)), 8) << small;
     EXPECT_LT(gigabytes(plan_of(ready(dir, small), false)), 8) << small;
   }
@@ -172,6 +172,17 @@ TEST(Plan, DoubleQuantizationSavesSixtyFiveBillionThreeGigabytes) {
   recipe.quantization.double_quant = false;
   // 0.373 bit of 64.8 G weights in linear layers.
   EXPECT_NEAR(gigabytes(plan_of(recipe, true)) - with, 0.373 / 8 * 64.8, 0.02);
+}
+
+TEST(Plan, APairOfAnswersTakesTheMemoryOfTwoSequences) {
+  const test::TempDir dir;
+  const Recipe pairs = ready(dir, "llama-1b-dpo");
+  Recipe rows = pairs;
+  rows.data.train[0].format = "chat";
+  rows.train.objective = "sft";
+  EXPECT_GT(plan_of(pairs, true).training_peak(), plan_of(rows, true).training_peak());
+  rows.train.micro_batch_size *= 2;
+  EXPECT_EQ(plan_of(pairs, true).training_peak(), plan_of(rows, true).training_peak());
 }
 
 TEST(Plan, AModelsFilesAndItsLoadedWeightsGiveTheSamePlan) {
