@@ -94,7 +94,7 @@ void refuse(const Keys& keys, const std::string& cure, const DatasetOptions& dat
 std::string cure_of_chosen(const Json& row) {
   constexpr const char* kBoth =
       "to learn from both answers, set format: preference and train.objective: dpo (or orpo); ";
-  const auto advice = [](const char* format, const char* field) {
+  const auto advice = [kBoth](const char* format, const char* field) {
     return fmt::format(
         "{}to learn the preferred answers alone, set format: {} and fields: {{{}: chosen}}", kBoth,
         format, field);

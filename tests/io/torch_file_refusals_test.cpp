@@ -1,4 +1,5 @@
 // What the reader of torch.save's files must refuse, each with what is wrong.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -287,8 +288,7 @@ TEST(TorchFileRefusals, ATensorThatLiesIsRefusedByItsName) {
 
 TEST(TorchFileRefusals, CopiesAreBoundedByTheFilesSize) {
   pk::Items items;
-  for (int i = 0; i < 400; ++i)
-    items.emplace_back("t" + std::to_string(i), "h" + std::string(1, '\0'));
+  for (int i = 0; i < 400; ++i) items.emplace_back(fmt::format("t{}", i), std::string{'h', '\0'});
   const std::string turned =
       pk::tensor(pk::storage("ByteStorage", "0", 100'000), 0, {250, 400}, {1, 250});
   items.front().second = turned + "q" + std::string(1, '\0');

@@ -256,7 +256,7 @@ TEST(TorchFile, NewerProtocolsAreReadAsWell) {
 
 TEST(TorchFile, IntegersOfAnyLengthUpTo64BitsAreRead) {
   const auto value = [](const std::string& digits) {
-    const std::string integer = "\x8a" + test::little_endian(digits.size(), 1) + digits;
+    const std::string integer = pk::joined({"\x8a", test::little_endian(digits.size(), 1), digits});
     return numbers_of<int64_t>(read(pk::whole(pk::dict({{"n", integer}}))).tensors.at(0)).at(0);
   };
   EXPECT_EQ(value(""), 0);

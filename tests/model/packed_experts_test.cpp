@@ -6,14 +6,14 @@
 #include "model/expert_tensors.h"
 #include "quant/formats/mxfp4_weight.h"
 #include "tests/support/quant_golden.h"
-#include "tests/support/stored_layer.h"
+#include "tests/support/layer_file.h"
 
 namespace qlora::model {
 namespace {
 
 using test::decoded_rows;
 using test::same_bytes;
-using test::StoredLayer;
+using test::LayerFile;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
@@ -45,13 +45,13 @@ quant::NamedTensors random_stacks() {
           {"experts.down_proj_scales", scales(kHidden, kInner)}};
 }
 
-ExpertParts parts_of(const StoredLayer& layer, const ExpertTensor& tensor) {
+ExpertParts parts_of(const LayerFile& layer, const ExpertTensor& tensor) {
   return in_hugging_face(tensor, [&](const std::string& name) { return layer.file.find(name); });
 }
 
 TEST(PackedExperts, HoldWhatTheDecodedExpertHolds) {
   const ExpertsSpec spec = stacked_spec();
-  const StoredLayer layer(random_stacks());
+  const LayerFile layer(random_stacks());
   for (int64_t expert = 0; expert < kExperts; ++expert)
     for (const bool is_gate_up : {true, false}) {
       const ExpertTensor tensor{&spec, "layer.", "", expert, is_gate_up, false};
@@ -66,7 +66,7 @@ TEST(PackedExperts, HoldWhatTheDecodedExpertHolds) {
 TEST(PackedExperts, HaveTheGatesRowsBeforeThoseOfUp) {
   const ExpertsSpec spec = stacked_spec();
   const quant::NamedTensors stacks = random_stacks();
-  const StoredLayer layer(stacks);
+  const LayerFile layer(stacks);
   const ExpertTensor tensor{&spec, "layer.", "", 1, true, false};
   const at::Tensor rows = decoded_rows(*read_packed_expert(parts_of(layer, tensor), at::kCPU));
   const quant::Mxfp4Weight in_turn(stacks[0].second[1].flatten(1), stacks[1].second[1]);
@@ -79,7 +79,7 @@ TEST(PackedExperts, HaveTheGatesRowsBeforeThoseOfUp) {
 
 TEST(PackedExperts, AreNoneWhereTheFileHoldsNumbersOf16Bits) {
   const ExpertsSpec spec = stacked_spec();
-  const StoredLayer layer({{"experts.down_proj", at::zeros({kExperts, kInner, kHidden}, at::kHalf)},
+  const LayerFile layer({{"experts.down_proj", at::zeros({kExperts, kInner, kHidden}, at::kHalf)},
                            {"experts.down_proj_bias", at::zeros({kExperts, kHidden})}});
   const ExpertParts parts = parts_of(layer, {&spec, "layer.", "", 0, false, false});
   ASSERT_FALSE(parts.views.empty());
@@ -89,7 +89,7 @@ TEST(PackedExperts, AreNoneWhereTheFileHoldsNumbersOf16Bits) {
 TEST(PackedExperts, ColumnsThatAreNoWholeBlocksAreRefused) {
   ExpertsSpec spec = stacked_spec();
   spec.down.in = kInner + 8;
-  const StoredLayer layer(random_stacks());
+  const LayerFile layer(random_stacks());
   EXPECT_THAT(test::complaint_of<FormatError>([&] {
                 parts_of(layer, {&spec, "layer.", "", 0, false, false});
               }),
@@ -101,7 +101,7 @@ TEST(PackedExperts, AScaleBeyondWeightsIsRefused) {
   for (const int exponent : {188, 255}) {
     quant::NamedTensors stacks = random_stacks();
     stacks[3].second[2][7][0] = exponent;
-    const StoredLayer layer(stacks);
+    const LayerFile layer(stacks);
     const ExpertParts parts = parts_of(layer, {&spec, "layer.", "", 2, false, false});
     EXPECT_THAT(test::complaint_of<FormatError>([&] { read_packed_expert(parts, at::kCPU); }),
                 AllOf(HasSubstr("experts.down_proj_scales"), HasSubstr("2^")));
