@@ -1,12 +1,21 @@
-// What one forward pass shares between its layers: scratch memory, whether adapters act, and the
-// key of its dropout.
+// What one forward pass shares between its layers: scratch memory, whether adapters act, the key of
+// its dropout, and who watches it.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
+#include <functional>
 
 #include "quant/workspace.h"
 
 namespace qlora::lora {
+
+class LinearGroup;
+
+// Is shown what a group of linear layers reads, [tokens, in], before it computes with it. May leave
+// the pass by an exception.
+using InputObserver = std::function<void(const LinearGroup& group, const at::Tensor& x)>;
 
 struct ForwardContext {
   quant::Workspace* workspace = nullptr;
@@ -20,6 +29,7 @@ struct ForwardContext {
   // Changes with every micro-batch and is the same when a layer is recomputed, so that its dropout
   // mask is, too.
   uint64_t dropout_key = 0;
+  const InputObserver* observer = nullptr;
 };
 
 }  // namespace qlora::lora

@@ -360,6 +360,7 @@ std::vector<at::Tensor> LinearGroup::forward_onto(const at::Tensor& residual, co
                                                   const ForwardContext& context,
                                                   const RemadeInput* remade) const {
   check(!residual.defined() || sums_onto(x, context), "LinearGroup: no sum onto a residual here");
+  if (context.observer != nullptr) (*context.observer)(*this, x);
   const bool adapted = has_adapters() && context.adapters_enabled;
   if (!at::GradMode::is_enabled())
     return outputs(*this, x, adapted ? low_rank_inputs(*this, x, context) : at::Tensor(), residual,

@@ -57,6 +57,7 @@ lora::ForwardContext CausalLm::context(const ForwardInput& input) {
   context.adapters_enabled = input.adapters_enabled;
   context.training = input.training;
   context.dropout_key = input.dropout_key;
+  context.observer = input.observer;
   return context;
 }
 
@@ -82,9 +83,10 @@ std::shared_ptr<const BlockPass> CausalLm::pass_of(const ForwardInput& input) {
                    .key_seqlens = input.source.cu_seqlens.empty() && input.cache
                                       ? input.cache->encoded_seqlens()
                                       : input.source.cu_seqlens};
-  for (const Block& layer : layers)
-    for (const BranchWeights& branch : layer.branches)
-      if (branch.sinks.defined()) pass->attention.sinks.push_back(branch.sinks);
+  pass->attention.sinks.resize(layers.size());
+  for (size_t layer = 0; layer < layers.size(); ++layer)
+    for (const BranchWeights& branch : layers[layer].branches)
+      if (branch.sinks.defined()) pass->attention.sinks[layer] = branch.sinks;
   for (const Rotary& rotary : rotaries_)
     pass->rotaries.push_back(rotary.at_positions(input.positions, input.cu_seqlens));
   pass->query_factors = query_factors(architecture_.query_scaling, input.positions, device_);
@@ -205,6 +207,21 @@ at::Tensor CausalLm::hidden(const ForwardInput& input) {
   if (projects) last = head_projection.forward(last, shared)[0].to(read_by_head);
   // Of the logits, which are products with it.
   return architecture_.logit_multiplier == 1 ? last : last * architecture_.logit_multiplier;
+}
+
+at::Tensor CausalLm::first_residual(const ForwardInput& input) {
+  at::NoGradGuard no_grad;
+  check(!architecture_.has_encoder(), "CausalLm: layers of an encoder cannot be run one by one");
+  require_tokens(input.tokens);
+  return first_stream(input, context(input)).sum();
+}
+
+at::Tensor CausalLm::residual_behind(int64_t index, const at::Tensor& residual,
+                                     const ForwardInput& input) {
+  at::NoGradGuard no_grad;
+  check(!architecture_.has_encoder(), "CausalLm: layers of an encoder cannot be run one by one");
+  return through_layers(index, index + 1, {residual, at::Tensor()}, pass_of(input), input, {})
+      .sum();
 }
 
 at::Tensor CausalLm::logits(const at::Tensor& hidden_rows, bool adapters_enabled) {

@@ -43,6 +43,7 @@ struct ForwardInput {
   uint64_t dropout_key = 0;
   // Of a model with an encoder; none where the cache has been given what the encoder makes of it.
   SourceTexts source = {};
+  const lora::InputObserver* observer = nullptr;  // must outlive the pass
 };
 
 class CausalLm {
@@ -55,6 +56,11 @@ class CausalLm {
   at::Tensor hidden(const ForwardInput& input);
   // Logits [rows, vocab] fp32 of some hidden rows; no gradient.
   at::Tensor logits(const at::Tensor& hidden_rows, bool adapters_enabled = true);
+  // The residual stream in steps, fp32 [tokens, hidden], for what works layer by layer, without
+  // gradient: what the decoder's first layer reads, and what layer `index` makes of it. Of `layers`
+  // that layer alone must be there. Not of models with an encoder.
+  at::Tensor first_residual(const ForwardInput& input);
+  at::Tensor residual_behind(int64_t index, const at::Tensor& residual, const ForwardInput& input);
   // What the linear layers of a pass share, the head included.
   lora::ForwardContext context(const ForwardInput& input);
 

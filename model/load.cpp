@@ -20,8 +20,10 @@ int64_t num_matrices(const Architecture& a) {
          (a.embedding.positions.present() ? 1 : 0);
 }
 
-std::string phase_of(const WeightSource& source, const quant::QuantizationOptions& quantization) {
-  const bool quantizes = quantization.method != "none" && quantization.method != "as_stored";
+std::string phase_of(const WeightSource& source, const quant::QuantizationOptions& quantization,
+                     bool changes) {
+  const bool quantizes =
+      changes || (quantization.method != "none" && quantization.method != "as_stored");
   return (quantizes ? "reading and quantizing " : "reading ") + source.place();
 }
 
@@ -30,14 +32,17 @@ std::string phase_of(const WeightSource& source, const quant::QuantizationOption
 class Loader {
  public:
   Loader(WeightSource& source, at::ScalarType dtype, const quant::QuantizationOptions& quantization,
-         at::Device device, const WeightMaker& make)
+         at::Device device, const WeightMaker& make, bool changes = false)
       : source_(source),
         dtype_(dtype),
         quantization_(quantization),
         device_(device),
         make_(make),
-        progress_(phase_of(source, quantization), num_matrices(source.architecture()), "matrices") {
-  }
+        counts_blocks_(!changes),
+        progress_(phase_of(source, quantization, changes), num_matrices(source.architecture()),
+                  "matrices") {}
+
+  Progress& progress() { return progress_; }
 
   // The embedding or the head.
   at::Tensor outer(const TensorNames& names, const Architecture& a) {
@@ -97,6 +102,19 @@ class Loader {
   // A bias that the configuration promises is zero where the file has none, as in
   // transformers; one that is there is read in any case.
   lora::LoraLinear linear(const std::string& name, const LinearSpec& spec) {
+    lora::LoraLinear layer = read_linear(name, spec);
+    progress_.advance();
+    return layer;
+  }
+  // Of a block, whose matrices are counted when they have been changed, if they are.
+  lora::LoraLinear block_linear(const std::string& name, const LinearSpec& spec) {
+    if (counts_blocks_) return linear(name, spec);
+    progress_.leave_if_stop_wanted();
+    return read_linear(name, spec);
+  }
+
+ private:
+  lora::LoraLinear read_linear(const std::string& name, const LinearSpec& spec) {
     const int64_t out = spec.out, in = spec.in;
     lora::LoraLinear layer;
     layer.name = name;
@@ -110,11 +128,9 @@ class Loader {
               : quant::make_frozen_weight(weight, quantization_of_layer(spec, quantization_), name);
     }
     layer.bias = bias(name + ".bias", out, spec.bias);
-    progress_.advance();
     return layer;
   }
 
- private:
   // The weights of all groups, [groups, size].
   at::Tensor stacked(const std::string& module, const NormSpec& spec) {
     std::vector<at::Tensor> rows;
@@ -142,13 +158,14 @@ class Loader {
   at::Device device_;
   const WeightMaker& make_;
   bool told_of_zeros_ = false;
+  const bool counts_blocks_;
   Progress progress_;
 };
 
 Block load_block(Loader& load, const Architecture& a, int64_t layer) {
   const BlockSpec& spec = a.block(layer);
   const auto linear = [&](const LinearSpec& of) {
-    return load.linear(a.module(layer, of.names), of);
+    return load.block_linear(a.module(layer, of.names), of);
   };
   Block block;
   block.branches.resize(spec.branches.size());
@@ -212,16 +229,12 @@ void wake_autograd(at::Device device) {
 }
 }  // namespace
 
-std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& options,
-                                     const quant::QuantizationOptions& quantization,
-                                     at::Device device, at::ScalarType compute,
-                                     const WeightMaker& make) {
-  wake_autograd(device);
-  at::NoGradGuard no_grad;
-  const at::ScalarType dtype = resolved_dtype(options.dtype, source);
-  const Architecture& a = source.architecture();
+namespace {
+// Everything but the blocks.
+std::unique_ptr<CausalLm> load_outer(Loader& load, const Architecture& a,
+                                     const ModelOptions& options, at::ScalarType dtype,
+                                     at::Device device, at::ScalarType compute) {
   auto model = std::make_unique<CausalLm>(a, device, compute);
-  Loader load(source, dtype, quantization, device, make);
   if (options.upcast == "all") model->upcast_from = dtype;
   const auto outer = [&](const TensorNames& names) {
     at::Tensor matrix = load.outer(names, a);
@@ -243,20 +256,49 @@ std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& o
                         : load.packed_head(a);
   if (!head) head = std::make_unique<quant::DenseWeight>(outer(a.head.names));
   model->set_head(std::move(head), bias);
+  return model;
+}
+}  // namespace
+
+std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& options,
+                                     const quant::QuantizationOptions& quantization,
+                                     at::Device device, at::ScalarType compute,
+                                     const WeightMaker& make) {
+  wake_autograd(device);
+  at::NoGradGuard no_grad;
+  const at::ScalarType dtype = resolved_dtype(options.dtype, source);
+  const Architecture& a = source.architecture();
+  Loader load(source, dtype, quantization, device, make);
+  auto model = load_outer(load, a, options, dtype, device, compute);
   for (int64_t layer = 0; layer < a.num_layers(); ++layer)
     model->layers.push_back(load_block(load, a, layer));
   warn_about_unread(source);
   return model;
 }
 
-Architecture stream_model(WeightSource& source, const ModelOptions& options,
-                          const quant::QuantizationOptions& quantization, at::Device device,
-                          const WeightMaker& make,
-                          const std::function<void(const StreamedPart&)>& take) {
+std::unique_ptr<CausalLm> load_without_blocks(WeightSource& source, const ModelOptions& options,
+                                              at::Device device, at::ScalarType compute) {
   at::NoGradGuard no_grad;
   const at::ScalarType dtype = resolved_dtype(options.dtype, source);
   const Architecture& a = source.architecture();
-  Loader load(source, dtype, quantization, device, make);
+  quant::QuantizationOptions none;
+  none.method = "none";
+  const WeightMaker as_it_is;
+  Loader load(source, dtype, none, device, as_it_is);
+  auto model = load_outer(load, a, options, dtype, device, compute);
+  model->layers.resize(static_cast<size_t>(a.num_layers()));
+  return model;
+}
+
+Architecture stream_model(WeightSource& source, const ModelOptions& options,
+                          const quant::QuantizationOptions& quantization, at::Device device,
+                          const WeightMaker& make,
+                          const std::function<void(const StreamedPart&)>& take,
+                          const BlockChange& change) {
+  at::NoGradGuard no_grad;
+  const at::ScalarType dtype = resolved_dtype(options.dtype, source);
+  const Architecture& a = source.architecture();
+  Loader load(source, dtype, quantization, device, make, static_cast<bool>(change));
   const auto take_outer = [&](const TensorNames& names) {
     take({{{names.hugging_face + ".weight", load.outer(names, a)}}});
   };
@@ -297,7 +339,8 @@ Architecture stream_model(WeightSource& source, const ModelOptions& options,
   }
   if (a.head.bias) take({{{a.head.names.hugging_face + ".bias", load.head_bias(a)}}});
   for (int64_t layer = 0; layer < a.num_layers(); ++layer) {
-    const Block block = load_block(load, a, layer);
+    Block block = load_block(load, a, layer);
+    if (change) change(layer, block, load.progress());
     take({block.frozen_state(a, layer), std::as_const(block).groups()});
   }
   warn_about_unread(source);

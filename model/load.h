@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "base/progress.h"
 #include "model/causal_lm.h"
 #include "model/model_options.h"
 #include "model/weight_source.h"
@@ -33,20 +34,27 @@ std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& o
                                      at::Device device, at::ScalarType compute,
                                      const WeightMaker& make = {});
 
+// The same without its blocks: `layers` has an empty one for each.
+std::unique_ptr<CausalLm> load_without_blocks(WeightSource& source, const ModelOptions& options,
+                                              at::Device device, at::ScalarType compute);
+
 // What of a model is in memory at a time while it streams by.
 struct StreamedPart {
   quant::NamedTensors tensors;                        // by their Hugging Face names
   std::vector<const lora::LinearGroup*> groups = {};  // linear layers whose tensors are among them
 };
 
+// Changes the linear layers of a block that was just read, and counts each in `progress`.
+using BlockChange = std::function<void(int64_t layer, Block& block, Progress& progress)>;
+
 // The model of load_model() in parts, each forgotten before the next is read: its frozen tensors in
 // the order of CausalLm::frozen_state(), embedding, last norm and head one by one, then layer by
-// layer. Returns the
-// model's description.
+// layer, each block as `change` leaves it. Returns the model's description.
 Architecture stream_model(WeightSource& source, const ModelOptions& options,
                           const quant::QuantizationOptions& quantization, at::Device device,
                           const WeightMaker& make,
-                          const std::function<void(const StreamedPart&)>& take);
+                          const std::function<void(const StreamedPart&)>& take,
+                          const BlockChange& change = {});
 
 // "134.5 M weights, nf4+dq: 71 MB (210 layers), bfloat16: 57 MB"
 std::string describe(const CausalLm& model);
