@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -38,13 +39,16 @@ std::optional<nlohmann::ordered_json> quantization_of(const PackedLayers& layers
         "weights in GGUF blocks have no place in a Hugging Face directory; name a "
         "quantization.method");
   }
-  return model::quantization_config_json(options, layers.skipped, dtype_name(dtype));
+  return bitsandbytes_config(options, dtype)(layers);
 }
 
-// Norms are held in fp32 and quantized parts in their own types; scales stay fp32.
+// Norms are held in fp32 and quantized parts in their own types, in which they are written.
 at::ScalarType stored_dtype(const std::string& name, const at::Tensor& tensor,
                             at::ScalarType dtype) {
-  const bool part_of_packed = name.ends_with(".SCB") || name.find(".weight.") != std::string::npos;
+  constexpr const char* kParts[] = {".SCB", ".scales", ".scale", ".zero"};
+  const bool part_of_packed =
+      name.find(".weight.") != std::string::npos ||
+      std::ranges::any_of(kParts, [&name](const char* part) { return name.ends_with(part); });
   return tensor.is_floating_point() && !part_of_packed ? dtype : tensor.scalar_type();
 }
 
@@ -62,15 +66,21 @@ constexpr const char* kPurpose = "the quantized model";
 
 // Versions of transformers differ in what they call the module of a head that files name otherwise.
 PackedLayers::PackedLayers(const model::Architecture& architecture)
-    : skipped{architecture.head.names.hugging_face} {
-  const std::string in_files = model::FileLayout(architecture).in_files(skipped.front());
-  if (in_files != skipped.front()) skipped.push_back(in_files);
+    : heads{architecture.head.names.hugging_face} {
+  const std::string in_files = model::FileLayout(architecture).in_files(heads.front());
+  if (in_files != heads.front()) heads.push_back(in_files);
+}
+
+std::vector<std::string> PackedLayers::skipped() const {
+  std::vector<std::string> all = heads;
+  all.insert(all.end(), unpacked.begin(), unpacked.end());
+  return all;
 }
 
 void PackedLayers::add(const lora::LinearGroup& group) {
   for (const lora::LoraLinear& linear : group.layers()) {
     if (is_dense(*linear.base))
-      skipped.push_back(linear.name);
+      unpacked.push_back(linear.name);
     else
       any = true;
   }
@@ -94,12 +104,19 @@ void write_quantized(const std::string& directory, const model::CausalLm& model,
   write_rest(directory, model.architecture(), tokenizer, source, dtype, quantization);
 }
 
+QuantizationConfig bitsandbytes_config(const quant::QuantizationOptions& options,
+                                       at::ScalarType dtype) {
+  return [options, dtype](const PackedLayers& layers) {
+    return model::quantization_config_json(options, layers.skipped(), dtype_name(dtype));
+  };
+}
+
 QuantizedStream::QuantizedStream(std::string directory, const model::Architecture& architecture,
-                                 quant::QuantizationOptions options, at::ScalarType dtype)
+                                 QuantizationConfig config, at::ScalarType dtype)
     : directory_(std::move(directory)),
       architecture_(architecture),
       layout_(architecture),
-      options_(std::move(options)),
+      config_(std::move(config)),
       dtype_(dtype),
       weights_(directory_, kPurpose),
       packed_(architecture) {}
@@ -113,8 +130,9 @@ void QuantizedStream::add(const model::StreamedPart& part) {
 
 void QuantizedStream::finish(const data::Tokenizer& tokenizer, const std::string& source) {
   weights_.finish();
-  write_rest(directory_, architecture_, tokenizer, source, dtype_,
-             quantization_of(packed_, options_, source, dtype_));
+  std::optional<nlohmann::ordered_json> quantization;
+  if (packed_.any) quantization = config_(packed_);
+  write_rest(directory_, architecture_, tokenizer, source, dtype_, quantization);
 }
 
 }  // namespace qlora::exporting

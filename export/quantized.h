@@ -1,8 +1,11 @@
-// A quantized base as a Hugging Face directory in bitsandbytes' layout
-// (quant/formats/bitsandbytes_layout.h): what transformers and PEFT load, and what model.path reads
-// without quantizing again.
+// A quantized base as a Hugging Face directory in the layout of another tool: what transformers and
+// PEFT load, and what model.path reads without quantizing again. A weight is written as its
+// FrozenWeight::state(): bitsandbytes' layout (quant/formats/bitsandbytes_layout.h), or that of an
+// ExportedWeight.
 #pragma once
 
+#include <functional>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -25,16 +28,23 @@ void write_quantized(const std::string& directory, const model::CausalLm& model,
 // Which linear layers are packed and which are not: what quantization_config says of a model.
 struct PackedLayers {
   explicit PackedLayers(const model::Architecture& architecture);
-  std::vector<std::string> skipped;
+  std::vector<std::string> heads;     // every name that the head has, which is never packed
+  std::vector<std::string> unpacked;  // below the head
   bool any = false;
   void add(const lora::LinearGroup& group);
+  // The heads, then the others.
+  std::vector<std::string> skipped() const;
 };
+
+// quantization_config of a directory with these layers.
+using QuantizationConfig = std::function<nlohmann::ordered_json(const PackedLayers& layers)>;
 
 // The same directory from a model that is never whole in memory (model::stream_model()).
 class QuantizedStream {
  public:
+  // The rest of the tensors is written in `dtype`.
   QuantizedStream(std::string directory, const model::Architecture& architecture,
-                  quant::QuantizationOptions options, at::ScalarType dtype);
+                  QuantizationConfig config, at::ScalarType dtype);
   void add(const model::StreamedPart& part);
   void finish(const data::Tokenizer& tokenizer, const std::string& source);
 
@@ -42,10 +52,14 @@ class QuantizedStream {
   std::string directory_;
   model::Architecture architecture_;
   model::FileLayout layout_;
-  quant::QuantizationOptions options_;
+  QuantizationConfig config_;
   at::ScalarType dtype_;
   WeightStream weights_;
   PackedLayers packed_;
 };
+
+// The quantization_config of bitsandbytes' layout.
+QuantizationConfig bitsandbytes_config(const quant::QuantizationOptions& options,
+                                       at::ScalarType dtype);
 
 }  // namespace qlora::exporting

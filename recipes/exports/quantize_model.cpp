@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "base/device.h"
@@ -20,6 +21,7 @@
 #include "model/load.h"
 #include "quant/frozen_size.h"
 #include "quant/make_frozen_weight.h"
+#include "recipes/exports/grouped_export.h"
 #include "recipes/exports/sample_rows.h"
 
 namespace qlora::recipes {
@@ -42,31 +44,23 @@ std::unique_ptr<model::CausalLm> load(const std::string& path, const std::string
   return model::load_model(*source, model_options(path, dtype), quantization, device, compute);
 }
 
-LayerError error_of(const std::string& module, const at::Tensor& weight,
-                    const quant::FrozenWeight& frozen) {
-  at::Tensor restored = at::empty(weight.sizes(), weight.options().dtype(at::kFloat));
-  frozen.dequantize_rows(0, 0, weight.size(0), restored);
-  const at::Tensor original = weight.to(at::kFloat);
-  const double norm = original.norm().item<double>();
-  restored.sub_(original);
-  return {module,
-          frozen.format(),
-          weight.numel(),
-          frozen.bytes(),
-          norm > 0 ? restored.norm().item<double>() / norm : 0.0,
-          restored.abs().max().item<double>()};
+bool is_grouped(const QuantizeOptions& options) {
+  return options.quantization.method == "hqq" || options.quantization.method == "gptq";
 }
 
-// What was written is what was in memory, bit for bit.
-void check_written(const std::string& directory, const std::string& dtype, at::Device device,
-                   const std::string& base_hash) {
+// Reads the directory and gives each part to `take`; what the reader keeps goes to the report.
+void read_back(const std::string& directory, const std::string& dtype, at::Device device,
+               QuantizationReport& report,
+               const std::function<void(const model::StreamedPart&)>& take) {
   model::BaseHasher hasher;
   const auto source = model::open_weights(directory);
   model::stream_model(*source, model_options(directory, dtype), {}, device, {},
-                      [&](const model::StreamedPart& part) { hasher.add(part.tensors); });
-  check(hasher.hex() == base_hash,
-        "{}: the quantized model was not read back as it was written; nothing is left there",
-        directory);
+                      [&](const model::StreamedPart& part) {
+                        hasher.add(part.tensors);
+                        take(part);
+                      });
+  report.bytes = hasher.bytes();
+  report.base_hash = hasher.hex();
 }
 
 // transformers 5 holds experts stacked, and bitsandbytes packs no stacks.
@@ -81,19 +75,20 @@ void warn_of_packed_experts(const model::Architecture& architecture) {
       }
 }
 
-// Reads, quantizes, writes and forgets, a layer at a time.
-void quantize_to(const std::string& directory, const std::string& path,
-                 const data::Tokenizer& tokenizer, const QuantizeOptions& options,
-                 at::Device device, QuantizationReport& report) {
+// Reads, quantizes, writes and forgets, a layer at a time. The hash of what was in memory.
+std::string quantize_to(const std::string& directory, const std::string& path,
+                        const data::Tokenizer& tokenizer, const QuantizeOptions& options,
+                        at::Device device, QuantizationReport& report) {
   const model::WeightMaker make = [&](const std::string& module, const at::Tensor& weight) {
     auto frozen = quant::make_frozen_weight(weight, options.quantization, module);
     if (options.report) report.layers.push_back(error_of(module, weight, *frozen));
     return frozen;
   };
   const auto source = model::open_weights(path);
-  warn_of_packed_experts(source->architecture());
-  exporting::QuantizedStream target(directory, source->architecture(), options.quantization,
-                                    model::dtype_from_string(options.dtype, "--dtype"));
+  const at::ScalarType dtype = model::dtype_from_string(options.dtype, "--dtype");
+  exporting::QuantizedStream target(directory, source->architecture(),
+                                    exporting::bitsandbytes_config(options.quantization, dtype),
+                                    dtype);
   model::BaseHasher hasher;
   model::stream_model(*source, model_options(path, options.dtype), options.quantization, device,
                       make, [&](const model::StreamedPart& part) {
@@ -101,11 +96,61 @@ void quantize_to(const std::string& directory, const std::string& path,
                         target.add(part);
                       });
   target.finish(tokenizer, path);
-  report.bytes = hasher.bytes();
-  report.base_hash = hasher.hex();
+  return hasher.hex();
+}
+
+void quantize_and_check(const std::string& directory, const std::string& path,
+                        const data::Tokenizer& tokenizer, const CalibrationRows& rows,
+                        const QuantizeOptions& options, at::Device device,
+                        QuantizationReport& report) {
+  warn_of_packed_experts(model::open_weights(path)->architecture());
+  const Stopwatch watch;
+  std::string written;
+  if (options.quantization.method == "hqq")
+    written = quantize_hqq_to(directory, path, tokenizer, options, device, report);
+  else if (options.quantization.method == "gptq")
+    written = quantize_gptq_to(directory, path, tokenizer, rows, options, device, report);
+  else
+    written = quantize_to(directory, path, tokenizer, options, device, report);
+  report.seconds = watch.seconds();
+  const bool by_values = is_grouped(options);
+  ValuesHasher values;
+  read_back(directory, options.dtype, device, report, [&](const model::StreamedPart& part) {
+    if (by_values) values.add(part);
+  });
+  check((by_values ? values.hex() : report.base_hash) == written,
+        "{}: the quantized model was not read back as it was written; nothing is left there",
+        directory);
 }
 
 }  // namespace
+
+void QuantizeOptions::validate() const {
+  const std::string& method = quantization.method;
+  if (method == "hqq") return hqq.validate();
+  if (method == "gptq") {
+    gptq.validate();
+    return calibration.validate();
+  }
+  if (method != "nf4" && method != "fp4" && !method.starts_with("int8"))
+    fail<ConfigError>("--method must be nf4, fp4, int8, hqq or gptq, found '{}'", method);
+  quantization.validate();
+}
+
+LayerError error_of(const std::string& module, const at::Tensor& weight,
+                    const quant::FrozenWeight& quantized) {
+  at::Tensor restored = at::empty(weight.sizes(), weight.options().dtype(at::kFloat));
+  quantized.dequantize_rows(0, 0, weight.size(0), restored);
+  const at::Tensor original = weight.to(at::kFloat);
+  const double norm = original.norm().item<double>();
+  restored.sub_(original);
+  return {module,
+          quantized.format(),
+          weight.numel(),
+          quantized.bytes(),
+          norm > 0 ? restored.norm().item<double>() / norm : 0.0,
+          restored.abs().max().item<double>()};
+}
 
 std::string QuantizationReport::to_json() const {
   nlohmann::ordered_json json = {{"base_hash", base_hash}, {"bytes", bytes}, {"seconds", seconds}};
@@ -143,15 +188,19 @@ std::string QuantizationReport::to_text() const {
 
 QuantizationReport quantize_model(const QuantizeOptions& wanted) {
   QuantizeOptions options = wanted;
-  options.quantization.validate();
-  if (options.quantization.method == "none" || options.quantization.method == "as_stored")
-    throw ConfigError("--method must be nf4, fp4 or int8");
+  options.validate();
   set_num_threads(options.threads);
   const at::Device device = device_from_string(options.device);
   const std::string path = model::resolve_model_path(options.model);
   if (options.dtype == "auto")
     options.dtype = quant::dense_format(model::open_weights(path)->dtype());
   const auto tokenizer = data::load_tokenizer(path);
+  CalibrationRows rows;
+  if (options.quantization.method == "gptq") {
+    const auto source = model::open_weights(path);
+    require_calibratable(source->architecture());
+    rows = read_calibration_rows(options.calibration, *tokenizer, source->architecture());
+  }
   io::AtomicDirectory target(options.output);
 
   std::optional<exporting::Reference> reference;
@@ -162,10 +211,7 @@ QuantizationReport quantize_model(const QuantizeOptions& wanted) {
     reference.emplace(*original, sample_sentences(*tokenizer));
   }
   QuantizationReport report;
-  const Stopwatch watch;
-  quantize_to(target.path(), path, *tokenizer, options, device, report);
-  report.seconds = watch.seconds();
-  check_written(target.path(), options.dtype, device, report.base_hash);
+  quantize_and_check(target.path(), path, *tokenizer, rows, options, device, report);
   if (reference)
     report.agreement = reference->compare(*load(target.path(), options.dtype, {}, device));
   if (options.report)

@@ -1,0 +1,116 @@
+#include "recipes/exports/calibration_rows.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "data/chat_renderer.h"
+#include "data/dataset.h"
+#include "data/packing.h"
+#include "data/permutation.h"
+#include "recipes/models/model_tokens.h"
+
+namespace qlora::recipes {
+namespace {
+
+data::DataOptions data_options(const CalibrationOptions& options,
+                               const model::Architecture& architecture) {
+  data::DataOptions data;
+  data.train = {options.data};
+  data.sequence_length = std::min(
+      {options.sequence_length, architecture.max_positions, architecture.longest_document()});
+  data.train_on = data::TrainOn::kAll;
+  data.on_overlength = data::OnOverlength::kSplit;
+  data.validate();
+  return data;
+}
+
+// As many of the examples, drawn from all of them, as have `tokens` tokens.
+std::vector<data::Example> drawn(std::vector<data::Example> examples, int64_t tokens) {
+  std::vector<data::Example> chosen;
+  const auto count = static_cast<int64_t>(examples.size());
+  for (int64_t i = 0; i < count && tokens > 0; ++i) {
+    const int64_t index = data::permuted_index(i, count, /*seed=*/0, /*epoch=*/0);
+    tokens -= examples[static_cast<size_t>(index)].length();
+    chosen.push_back(std::move(examples[static_cast<size_t>(index)]));
+  }
+  return chosen;
+}
+
+void append(const data::Example& example, model::ForwardInput& sequence) {
+  if (sequence.cu_seqlens.empty()) sequence.cu_seqlens.push_back(0);
+  for (size_t i = 0; i < example.tokens.size(); ++i) {
+    sequence.tokens.push_back(example.tokens[i]);
+    sequence.positions.push_back(static_cast<int32_t>(i));
+  }
+  sequence.cu_seqlens.push_back(static_cast<int32_t>(sequence.tokens.size()));
+}
+
+std::vector<std::vector<int64_t>> packed(const std::vector<data::Example>& examples,
+                                         int64_t sequence_length) {
+  std::vector<int64_t> lengths, order;
+  for (const data::Example& example : examples) {
+    order.push_back(static_cast<int64_t>(lengths.size()));
+    lengths.push_back(example.length());
+  }
+  return data::pack_first_fit(lengths, order, sequence_length);
+}
+
+}  // namespace
+
+void CalibrationOptions::validate() const {
+  if (data.path.empty())
+    throw ConfigError(
+        "gptq rounds weights by what they do to rows like those that the model will see: give some "
+        "hundred with --data FILE (--format says what they are; text, if it is left out)");
+  if (samples < 1) fail<ConfigError>("--samples must be at least 1, found {}", samples);
+  if (sequence_length < 1)
+    fail<ConfigError>("--sequence-length must be at least 1, found {}", sequence_length);
+  if (max_memory_bytes < 0)
+    fail<ConfigError>("--max-memory must not be negative, found {}", max_memory_bytes);
+}
+
+std::vector<int64_t> CalibrationRows::lengths() const {
+  std::vector<int64_t> lengths;
+  for (const model::ForwardInput& sequence : sequences)
+    lengths.push_back(static_cast<int64_t>(sequence.tokens.size()));
+  return lengths;
+}
+
+CalibrationRows read_calibration_rows(const CalibrationOptions& options,
+                                      const data::Tokenizer& tokenizer,
+                                      const model::Architecture& architecture) {
+  const data::DataOptions data = data_options(options, architecture);
+  const auto chat_template = data::choose_chat_template("", tokenizer);
+  data::Dataset dataset = data::read_dataset(options.data, 0, data, tokenizer, chat_template.get(),
+                                             model_tokens(architecture));
+  if (dataset.examples.empty())
+    fail<ConfigError>("{}: no row is left to calibrate on", options.data.path);
+  const std::vector<data::Example> examples =
+      drawn(std::move(dataset.examples), options.samples * data.sequence_length);
+  CalibrationRows rows;
+  std::vector<data::Example> used;
+  for (const std::vector<int64_t>& members : packed(examples, data.sequence_length)) {
+    if (static_cast<int64_t>(rows.sequences.size()) == options.samples) break;
+    rows.sequences.emplace_back();
+    for (const int64_t member : members) {
+      used.push_back(examples[static_cast<size_t>(member)]);
+      append(used.back(), rows.sequences.back());
+      rows.facts.tokens += used.back().length();
+    }
+  }
+  rows.facts.name = std::filesystem::path(options.data.path).filename().string();
+  rows.facts.hash = data::examples_fingerprint(used);
+  rows.facts.sequences = static_cast<int64_t>(rows.sequences.size());
+  log::info("calibration: {} tokens of {} in {} sequences", rows.facts.tokens, rows.facts.name,
+            rows.facts.sequences);
+  if (rows.facts.tokens < 4 * architecture.hidden_size)
+    log::warning(
+        "{} tokens are few to calibrate a model of width {} on; 262,144 are usual (128 sequences "
+        "of 2,048), and with too few the weights fit these rows alone",
+        rows.facts.tokens, architecture.hidden_size);
+  return rows;
+}
+
+}  // namespace qlora::recipes

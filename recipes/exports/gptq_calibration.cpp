@@ -1,0 +1,213 @@
+#include "recipes/exports/gptq_calibration.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+#include "quant/formats/exported_weight.h"
+#include "quant/gptq/gptq_pack.h"
+#include "quant/make_frozen_weight.h"
+
+namespace qlora::recipes {
+namespace {
+
+// Hessians of many experts are made in several runs, each of no more than this.
+constexpr int64_t kHessianBytes = int64_t{4} << 30;
+constexpr double kLeastShareOfTokens = 0.005;
+
+// Leaves a run behind the group whose inputs were wanted.
+struct SeenEnough {};
+
+// Groups of linear layers whose inputs do not depend on each other.
+struct Stage {
+  std::vector<lora::LinearGroup*> groups;
+  double share_of_tokens = 1;  // that a group's inputs are expected to be
+};
+
+std::vector<Stage> stages_of(const model::BlockSpec& spec, model::Block& block) {
+  std::vector<Stage> stages;
+  for (size_t b = 0; b < spec.branches.size(); ++b) {
+    model::BranchWeights& weights = block.branches[b];
+    if (const model::ExpertsSpec* experts = spec.branches[b].experts()) {
+      Stage gate_up{{},
+                    static_cast<double>(experts->routing.active) /
+                        static_cast<double>(experts->routing.experts)};
+      Stage down{{}, gate_up.share_of_tokens};
+      for (model::ExpertWeights& expert : weights.experts) {
+        gate_up.groups.push_back(&expert.gate_up);
+        down.groups.push_back(&expert.down);
+      }
+      stages.push_back(std::move(gate_up));
+      stages.push_back(std::move(down));
+    }
+    for (lora::LinearGroup* group : {&weights.in, &weights.out})
+      if (!group->layers().empty()) stages.push_back(Stage{{group}});
+  }
+  return stages;
+}
+
+int64_t inputs_of(const lora::LinearGroup& group) { return group.layers().front().in_features(); }
+
+// In runs whose Hessians lie in memory together.
+std::vector<std::vector<lora::LinearGroup*>> runs_of(
+    const std::vector<lora::LinearGroup*>& groups) {
+  std::vector<std::vector<lora::LinearGroup*>> runs;
+  int64_t bytes = kHessianBytes;
+  for (lora::LinearGroup* group : groups) {
+    const int64_t more = inputs_of(*group) * inputs_of(*group) * int64_t{sizeof(float)};
+    if (bytes + more > kHessianBytes) {
+      runs.emplace_back();
+      bytes = 0;
+    }
+    runs.back().push_back(group);
+    bytes += more;
+  }
+  return runs;
+}
+
+at::Tensor float_rows(const quant::FrozenWeight& weight) {
+  at::Tensor rows = at::empty({weight.out_features(), weight.in_features()},
+                              at::TensorOptions().dtype(at::kFloat).device(weight.device()));
+  weight.dequantize_rows(0, 0, weight.out_features(), rows);
+  return rows;
+}
+
+at::Tensor decoded(const quant::GroupedTensor& weight) {
+  at::Tensor rows = at::empty({weight.rows(), weight.in}, at::kFloat);
+  quant::dequantize_grouped(weight, 0, weight.rows(), rows);
+  return rows;
+}
+
+}  // namespace
+
+GptqCalibration::GptqCalibration(model::CausalLm& model, const CalibrationRows& rows,
+                                 ActivationStore& activations, const quant::GptqOptions& options,
+                                 const quant::QuantizationOptions& skip, Watch watch)
+    : model_(model),
+      rows_(rows),
+      activations_(activations),
+      options_(options),
+      skip_(skip),
+      watch_(std::move(watch)) {
+  Progress progress("embedding the calibration rows", rows.facts.sequences, "sequences");
+  for (size_t s = 0; s < rows_.sequences.size(); ++s) {
+    activations_.of_sequence(s).copy_(model_.first_residual(rows_.sequences[s]));
+    progress.advance();
+  }
+}
+
+bool GptqCalibration::is_quantized(const lora::LoraLinear& linear) const {
+  return !quant::is_skipped(skip_, linear.name) &&
+         std::ranges::find(never_, linear.name) == never_.end();
+}
+
+// Adds what each group reads to its Hessian.
+void GptqCalibration::run_to(int64_t layer, Hessians& hessians, const Progress& progress) {
+  const lora::InputObserver observer = [&](const lora::LinearGroup& group, const at::Tensor& x) {
+    const auto hessian = hessians.find(&group);
+    if (hessian == hessians.end()) return;
+    hessian->second.add(x);
+    if (hessians.size() == 1) throw SeenEnough();
+  };
+  for (size_t s = 0; s < rows_.sequences.size(); ++s) {
+    progress.leave_if_stop_wanted();
+    model::ForwardInput input = rows_.sequences[s];
+    input.observer = &observer;
+    try {
+      model_.residual_behind(layer, activations_.of_sequence(s).to(model_.device()), input);
+    } catch (const SeenEnough&) {
+    }
+  }
+}
+
+void GptqCalibration::run_through(int64_t layer, const Progress& progress) {
+  for (size_t s = 0; s < rows_.sequences.size(); ++s) {
+    progress.leave_if_stop_wanted();
+    const at::Tensor residual = activations_.of_sequence(s);
+    residual.copy_(model_.residual_behind(layer, residual.to(model_.device()), rows_.sequences[s]));
+  }
+}
+
+void GptqCalibration::quantize(lora::LoraLinear& linear, const quant::GptqFactor* factor) {
+  const at::Tensor weight = float_rows(*linear.base);
+  const quant::GroupedTensor result =
+      factor != nullptr ? quant::gptq_quantize(weight, *factor, options_, linear.name)
+                        : quant::round_to_nearest(weight, options_, linear.name);
+  const at::Tensor values = decoded(result);
+  auto exported = std::make_unique<quant::ExportedWeight>(
+      quant::gptq_pack(result), result.rows(), result.in,
+      fmt::format("gptq, {} bit", options_.bits), [result] { return decoded(result); });
+  if (watch_) watch_(linear.name, weight.cpu(), *exported);
+  linear.base = std::make_unique<quant::DenseWeight>(
+      values.to(model_.device(), model_.compute_dtype()).contiguous());
+  exported_[linear.name] = std::move(exported);
+}
+
+void GptqCalibration::quantize_group(lora::LinearGroup& group, const quant::GptqHessian& hessian,
+                                     double tokens_expected, Progress& progress) {
+  const auto tokens = static_cast<double>(hessian.tokens());
+  const bool has_inputs = tokens > 0 && tokens >= kLeastShareOfTokens * tokens_expected;
+  quant::GptqFactor factor;
+  if (has_inputs)
+    factor = quant::gptq_factor(hessian.matrix(), options_, group.layers().front().name);
+  for (lora::LoraLinear& linear : group.layers()) {
+    if (is_quantized(linear)) {
+      quantize(linear, has_inputs ? &factor : nullptr);
+      num_without_inputs_ += has_inputs ? 0 : 1;
+    }
+    progress.advance();
+  }
+}
+
+void GptqCalibration::quantize_groups(int64_t layer, const std::vector<lora::LinearGroup*>& groups,
+                                      double tokens_expected, Progress& progress) {
+  std::vector<lora::LinearGroup*> wanted;
+  for (lora::LinearGroup* group : groups) {
+    const bool any = std::ranges::any_of(
+        group->layers(), [this](const lora::LoraLinear& linear) { return is_quantized(linear); });
+    if (any)
+      wanted.push_back(group);
+    else
+      progress.advance(static_cast<int64_t>(group->layers().size()));
+  }
+  for (const std::vector<lora::LinearGroup*>& run : runs_of(wanted)) {
+    Hessians hessians;
+    for (const lora::LinearGroup* group : run)
+      hessians.emplace(group, quant::GptqHessian(inputs_of(*group)));
+    run_to(layer, hessians, progress);
+    for (lora::LinearGroup* group : run) {
+      const auto hessian = hessians.find(group);
+      quantize_group(*group, hessian->second, tokens_expected, progress);
+      hessians.erase(hessian);
+    }
+  }
+}
+
+void GptqCalibration::quantize_block(int64_t layer, model::Block& given, Progress& progress) {
+  at::NoGradGuard no_grad;
+  const model::Architecture& architecture = model_.architecture();
+  never_.clear();
+  architecture.block(layer).for_each_linear([&](const model::LinearSpec& linear) {
+    if (linear.never_quantized) never_.push_back(architecture.module(layer, linear.names));
+  });
+  model::Block& block = model_.layers.at(static_cast<size_t>(layer));
+  block = std::move(given);
+  const std::vector<Stage> stages = stages_of(architecture.block(layer), block);
+  progress.advance(static_cast<int64_t>(never_.size()));
+  const auto tokens = static_cast<double>(rows_.facts.tokens);
+  for (const Stage& stage : stages)
+    quantize_groups(layer, stage.groups, stage.share_of_tokens * tokens, progress);
+  if (layer + 1 < architecture.num_layers()) run_through(layer, progress);
+  for (lora::LinearGroup* group : block.groups())
+    for (lora::LoraLinear& linear : group->layers())
+      if (const auto exported = exported_.find(linear.name); exported != exported_.end())
+        linear.base = std::move(exported->second);
+  exported_.clear();
+  given = std::move(block);
+  block = model::Block();
+}
+
+}  // namespace qlora::recipes
