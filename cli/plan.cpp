@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -12,6 +11,7 @@
 #include "base/arena_allocator.h"
 #include "base/device.h"
 #include "base/error.h"
+#include "cli/byte_count.h"
 #include "io/json_text.h"
 #include "model/model_header.h"
 #include "recipes/options_from_files.h"
@@ -49,25 +49,12 @@ struct Planned {
   double reference_seconds = 0;
 };
 
-// "16GB", "800 MB", "15.5GiB", bytes.
 int64_t bytes_from(const std::string& text) {
-  const std::pair<const char*, double> units[] = {
-      {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"GB", 1e9}, {"MB", 1e6}, {"", 1}};
-  size_t used = 0;
-  double number = 0;
-  try {
-    number = std::stod(text, &used);
-  } catch (const std::exception&) {
-    used = 0;
-  }
-  std::string unit = text.substr(used);
-  unit.erase(0, unit.find_first_not_of(' '));
-  for (const auto& [name, factor] : units)
-    if (used > 0 && number > 0 && std::isfinite(number * factor) && number * factor < 1e18 &&
-        unit == name)
-      return static_cast<int64_t>(number * factor);
-  qlora::fail<ConfigError>(
-      "--fit must be auto or a size such as 16GB, 15.5GiB or 800MB, found '{}'", text);
+  const auto bytes = qlora::cli::byte_count(text);
+  if (!bytes)
+    qlora::fail<ConfigError>(
+        "--fit must be auto or a size such as 16GB, 15.5GiB or 800MB, found '{}'", text);
+  return *bytes;
 }
 
 void choose_device(const PlanArguments& arguments, Planned& planned) {

@@ -1,59 +1,246 @@
 #include "cli/quantize.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
+#include <map>
 #include <memory>
+#include <set>
+#include <string>
+#include <vector>
 
 #include "base/device.h"
 #include "base/error.h"
 #include "base/stop.h"
+#include "cli/byte_count.h"
 #include "cli/stop_signal.h"
 #include "recipes/exports/quantize_model.h"
+#include "recipes/fields/fields.h"
+#include "recipes/yaml/dataset_choice.h"
 
-void add_quantize_command(qlora::cli::Command app) {
-  auto options = std::make_shared<qlora::recipes::QuantizeOptions>();
-  options->quantization.method = "nf4";
-  qlora::cli::Command command = app.add_subcommand(
+namespace {
+
+using qlora::ConfigError;
+using qlora::cli::Command;
+using qlora::cli::Option;
+using qlora::quant::GptqOrder;
+using qlora::recipes::QuantizeOptions;
+
+// An option that only some methods have.
+struct MethodOption {
+  std::string name;
+  Option option;
+  std::set<std::string> methods;
+};
+
+const std::set<std::string> kFourBit = {"nf4", "fp4"}, kInt8 = {"int8", "int8_weight_only"},
+                            kGptq = {"gptq"}, kHqq = {"hqq"}, kGrouped = {"gptq", "hqq"};
+
+struct QuantizeArguments {
+  QuantizeOptions options;
+  int bits = 4;
+  int64_t group_size = 0;
+  bool act_order = false, no_reorder = false, asymmetric = false;
+  std::string max_memory;
+  std::map<std::string, std::string> dataset_keys;  // of --data, as in a recipe: "format", ...
+  std::vector<MethodOption> method_options;
+
+  bool is_given(const std::string& name) const {
+    return std::ranges::any_of(method_options, [&](const MethodOption& option) {
+      return option.name == name && option.option.is_given();
+    });
+  }
+};
+
+void require_options_of_method(const QuantizeArguments& arguments) {
+  const std::string& method = arguments.options.quantization.method;
+  for (const MethodOption& option : arguments.method_options) {
+    if (!option.option.is_given() || option.methods.contains(method)) continue;
+    if (option.name == "--double-quant" && method.starts_with("int8"))
+      throw ConfigError(
+          "--double-quant is of nf4 and fp4; int8 has one scale a row, which is not quantized");
+    qlora::fail<ConfigError>("{} is of {}, and the method is {}; leave it out", option.name,
+                             fmt::join(option.methods, " and "), method);
+  }
+}
+
+// The options as the methods have them, from how they are written.
+QuantizeOptions chosen(const QuantizeArguments& arguments) {
+  require_options_of_method(arguments);
+  QuantizeOptions options = arguments.options;
+  options.gptq.bits = options.hqq.bits = arguments.bits;
+  if (arguments.is_given("--group-size")) {
+    const bool whole = arguments.group_size == 0 || arguments.group_size == -1;
+    options.gptq.group_size = whole ? -1 : arguments.group_size;
+    options.hqq.group_size = whole ? 0 : arguments.group_size;
+  }
+  options.gptq.symmetric = !arguments.asymmetric;
+  if (arguments.act_order && arguments.no_reorder)
+    throw ConfigError("--act-order and --no-reorder exclude each other");
+  if (arguments.act_order) options.gptq.order = GptqOrder::kActivations;
+  if (arguments.no_reorder) options.gptq.order = GptqOrder::kPlain;
+  auto& calibration = options.calibration;
+  if (!calibration.data.path.empty())
+    calibration.data = qlora::recipes::dataset_choice(calibration.data.path, calibration.data,
+                                                      arguments.dataset_keys);
+  if (!arguments.max_memory.empty()) {
+    const auto bytes = qlora::cli::byte_count(arguments.max_memory);
+    if (!bytes)
+      qlora::fail<ConfigError>("--max-memory must be a size such as 16GB or 800MB, found '{}'",
+                               arguments.max_memory);
+    calibration.max_memory_bytes = *bytes;
+  }
+  return options;
+}
+
+void add_bitsandbytes_options(const Command& command, QuantizeArguments& arguments) {
+  auto& quantization = arguments.options.quantization;
+  auto& list = arguments.method_options;
+  list.push_back(
+      {"--block-size",
+       command
+           .add_option("--block-size", quantization.block_size, "4 bit: weights that share a scale")
+           .with_shown_default(),
+       kFourBit});
+  list.push_back({"--double-quant",
+                  command.add_flag("--double-quant,!--no-double-quant", quantization.double_quant,
+                                   "4 bit: quantize the scales too (on unless turned off)"),
+                  kFourBit});
+  list.push_back({"--threshold",
+                  command
+                      .add_option("--threshold", quantization.threshold,
+                                  "int8: outlier threshold that the files name")
+                      .with_shown_default(),
+                  kInt8});
+}
+
+void add_group_options(const Command& command, QuantizeArguments& arguments) {
+  auto& options = arguments.options;
+  auto& list = arguments.method_options;
+  list.push_back(
+      {"--bits",
+       command.add_option("--bits", arguments.bits, "gptq: 2, 3, 4 or 8; hqq: 1, 2, 3, 4 or 8")
+           .with_shown_default(),
+       kGrouped});
+  list.push_back({"--group-size",
+                  command.add_option("--group-size", arguments.group_size,
+                                     "gptq, hqq: weights that share a scale (default: 128 of gptq, "
+                                     "64 of hqq); 0: those of a row"),
+                  kGrouped});
+  list.push_back({"--axis",
+                  command
+                      .add_option("--axis", options.hqq.axis,
+                                  "hqq: groups lie along rows (1) or across them (0)")
+                      .with_shown_default(),
+                  kHqq});
+  list.push_back({"--act-order",
+                  command.add_flag("--act-order", arguments.act_order,
+                                   "gptq: columns that matter most first, in groups of their own "
+                                   "(g_idx); slower to use than the default, which only reorders "
+                                   "within and between groups"),
+                  kGptq});
+  list.push_back({"--no-reorder",
+                  command.add_flag("--no-reorder", arguments.no_reorder,
+                                   "gptq: columns one after the other, as they are"),
+                  kGptq});
+  list.push_back({"--static-groups",
+                  command.add_flag("--static-groups", options.gptq.static_groups,
+                                   "gptq: groups are those of the weight before any rounding"),
+                  kGptq});
+  list.push_back({"--asymmetric",
+                  command.add_flag("--asymmetric", arguments.asymmetric,
+                                   "gptq: each group has a zero of its own (gptq_v2)"),
+                  kGptq});
+  list.push_back({"--damp",
+                  command
+                      .add_option("--damp", options.gptq.damp,
+                                  "gptq: share of the mean diagonal that is added to it")
+                      .with_shown_default(),
+                  kGptq});
+  list.push_back({"--mse",
+                  command.add_option("--mse", options.gptq.mse,
+                                     "gptq: search ranges with the least sum of |error|^MSE, such "
+                                     "as 2.4 (default: ranges that hold all weights)"),
+                  kGptq});
+}
+
+void add_calibration_options(const Command& command, QuantizeArguments& arguments) {
+  auto& calibration = arguments.options.calibration;
+  auto& list = arguments.method_options;
+  list.push_back({"--data",
+                  command.add_option("--data", calibration.data.path,
+                                     "gptq: rows to calibrate on, like those of the training"),
+                  kGptq});
+  for (const auto& field : qlora::recipes::dataset_fields())
+    if (field.key != "path")
+      list.push_back({"--" + field.key,
+                      command.add_option("--" + field.key, arguments.dataset_keys[field.key],
+                                         "Of --data, as in a recipe (format: text, if it is left "
+                                         "out): " +
+                                             field.type),
+                      kGptq});
+  list.push_back({"--samples",
+                  command
+                      .add_option("--samples", calibration.samples,
+                                  "gptq: sequences of --data to calibrate on, at most")
+                      .with_shown_default(),
+                  kGptq});
+  list.push_back({"--sequence-length",
+                  command
+                      .add_option("--sequence-length", calibration.sequence_length,
+                                  "gptq: tokens of each, at most")
+                      .with_shown_default(),
+                  kGptq});
+  list.push_back({"--max-memory",
+                  command.add_option("--max-memory", arguments.max_memory,
+                                     "gptq: what the sequences' activations may take, such as 8GB "
+                                     "(default: half of what is free); else they lie on disk"),
+                  kGptq});
+}
+
+void quantize(const QuantizeOptions& options) {
+  const qlora::ObeyStop obey(qlora::cli::watch_stop_signals());
+  const auto report = qlora::recipes::quantize_model(options);
+  qlora::cli::print_result(fmt::format(
+      "{}written to {}: {:.0f} MB, quantized in {:.1f} s, peak memory {:.0f} MB; read back "
+      "and equal, hash {}\n",
+      options.report ? report.to_text() : "", options.output,
+      static_cast<double>(report.bytes) / 1e6, report.seconds,
+      static_cast<double>(qlora::peak_resident_bytes()) / 1e6, report.base_hash));
+}
+
+}  // namespace
+
+void add_quantize_command(Command app) {
+  auto arguments = std::make_shared<QuantizeArguments>();
+  QuantizeOptions& options = arguments->options;
+  options.quantization.method = "nf4";
+  Command command = app.add_subcommand(
       "quantize", "Write a quantized model that transformers and PEFT load, and train it as it is");
-  command.add_option("--model", options->model, "Hugging Face directory, .gguf file or hub id")
+  command.add_option("--model", options.model, "Hugging Face directory, .gguf file or hub id")
       .required();
-  auto& quantization = options->quantization;
-  command.add_option("--method", quantization.method, "nf4, fp4 or int8").with_shown_default();
-  command.add_option("--output", options->output, "Directory to write").required();
-  command.add_option("--block-size", quantization.block_size, "4 bit: weights that share a scale")
+  command.add_option("--method", options.quantization.method, "nf4, fp4, int8, hqq or gptq")
       .with_shown_default();
-  const qlora::cli::Option double_quant =
-      command.add_flag("--double-quant,!--no-double-quant", quantization.double_quant,
-                       "4 bit: quantize the scales too (on unless turned off)");
+  command.add_option("--output", options.output, "Directory to write").required();
+  add_bitsandbytes_options(command, *arguments);
+  add_group_options(command, *arguments);
+  add_calibration_options(command, *arguments);
   command
-      .add_option("--threshold", quantization.threshold,
-                  "int8: outlier threshold that the files name")
-      .with_shown_default();
-  command.add_option("--skip-modules", quantization.skip_modules, "Modules that stay in 16 bit")
+      .add_option("--skip-modules", options.quantization.skip_modules,
+                  "Modules that stay in 16 bit")
       .separated_by(',')
       .with_shown_default();
   command
       .add_option(
-          "--dtype", options->dtype,
+          "--dtype", options.dtype,
           "Of what stays unquantized: auto (as the file has it), bfloat16, float16, float32")
       .with_shown_default();
-  command.add_option("--device", options->device, "auto, cpu, cuda or cuda:N").with_shown_default();
-  command.add_option("--threads", options->threads, "CPU threads; 0: one a core");
-  command.add_flag("--report", options->report,
+  command.add_option("--device", options.device, "auto, cpu, cuda or cuda:N").with_shown_default();
+  command.add_option("--threads", options.threads, "CPU threads; 0: one a core");
+  command.add_flag("--report", options.report,
                    "Print and save the error of each layer and the distance from the 16-bit model");
-  command.callback([options, double_quant] {
-    if (double_quant.is_given() && options->quantization.method.starts_with("int8"))
-      throw qlora::ConfigError(
-          "--double-quant is of nf4 and fp4; int8 has one scale a row, which is not quantized");
-    const qlora::ObeyStop obey(qlora::cli::watch_stop_signals());
-    const auto report = qlora::recipes::quantize_model(*options);
-    qlora::cli::print_result(fmt::format(
-        "{}written to {}: {:.0f} MB, quantized in {:.1f} s, peak memory {:.0f} MB; read back "
-        "and equal, hash {}\n",
-        options->report ? report.to_text() : "", options->output,
-        static_cast<double>(report.bytes) / 1e6, report.seconds,
-        static_cast<double>(qlora::peak_resident_bytes()) / 1e6, report.base_hash));
-  });
+  command.callback([arguments] { quantize(chosen(*arguments)); });
 }
 
 void add_dequantize_command(qlora::cli::Command app) {
