@@ -207,9 +207,10 @@ void softmax_cross_entropy(benchmark::State& state) {
   constexpr int64_t kRows = 256, kVocab = 49152;
   at::Tensor logits = random(kRows, kVocab), losses = at::empty({kRows}, at::kFloat);
   const std::vector<int64_t> targets(kRows, 7);
+  const std::vector<float> scales(kRows, 1.0f);
   const double seconds = mean_seconds_of(state, [&] {
     trainer::cpu::softmax_cross_entropy({logits.data_ptr(), quant::ElementType::kBFloat16,
-                                         targets.data(), kRows, kVocab, 1.0f, true,
+                                         targets.data(), kRows, kVocab, scales.data(), true,
                                          losses.data_ptr<float>()});
   });
   count_bytes(state, 2 * static_cast<int64_t>(logits.nbytes()), seconds);
