@@ -19,7 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 
 bool is_dense(const quant::FrozenWeight& weight) {
-  return dynamic_cast<const quant::DenseWeight*>(&weight) != nullptr;
+  return weight.traits().kind == quant::WeightKind::kStored;
 }
 
 // The quantization_config, none if every weight is dense. One that was stored is kept.

@@ -52,7 +52,7 @@ std::unique_ptr<quant::FrozenWeight> residual(const std::string& adapter, const 
                                               const quant::QuantizationOptions& quantization,
                                               const lora::LoraLinear& layer) {
   const quant::FrozenWeight& base = *layer.base;
-  const bool dense = dynamic_cast<const quant::DenseWeight*>(&base) != nullptr;
+  const bool dense = base.traits().kind == quant::WeightKind::kStored;
   if (!dense && init == "pissa")
     refuse(adapter, fmt::format("which PEFT finds in 16-bit weights only, and {} is {}; leave the "
                                 "base unquantized (quantization.method: none)",

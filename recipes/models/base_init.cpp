@@ -41,7 +41,7 @@ void BaseInit::add_packed_layers(model::CausalLm& model) {
     for (lora::LoraLinear& layer : group->layers()) {
       if (factors_.contains(layer.name) || !lora::is_target(recipe_.lora, layer.name)) continue;
       // A router is never quantized and stays as it is; its adapter starts as by default.
-      if (dynamic_cast<const quant::DenseWeight*>(layer.base.get())) continue;
+      if (layer.base->traits().kind == quant::WeightKind::kStored) continue;
       if (recipe_.lora.init != "loftq") {
         fail<ConfigError>(
             "lora.init: {} needs 16-bit weights, and {} is stored as {}; give the original model "
