@@ -42,11 +42,35 @@ MappedFile::~MappedFile() {
   if (!bytes_.empty()) munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
 }
 
-void drop_pages(std::span<const std::byte> bytes) {
-  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const auto first = (reinterpret_cast<uintptr_t>(bytes.data()) + page - 1) / page * page;
-  const auto end = (reinterpret_cast<uintptr_t>(bytes.data()) + bytes.size()) / page * page;
-  if (end > first) madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED);
+namespace {
+
+uintptr_t page_size() {
+  static const auto size = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  return size;
 }
+
+// For the pages that lie wholly within the bytes.
+void advise_within(std::span<const std::byte> bytes, int advice) {
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(bytes.data()), end = begin + bytes.size();
+  const uintptr_t first = (begin + page_size() - 1) / page_size() * page_size();
+  const uintptr_t last = end / page_size() * page_size();
+  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, advice);
+}
+
+// For the pages that hold some of them.
+void advise_around(std::span<const std::byte> bytes, int advice) {
+  if (bytes.empty()) return;
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(bytes.data()), end = begin + bytes.size();
+  const uintptr_t first = begin / page_size() * page_size();
+  madvise(reinterpret_cast<void*>(first), end - first, advice);
+}
+
+}  // namespace
+
+void drop_pages(std::span<const std::byte> bytes) { advise_within(bytes, MADV_DONTNEED); }
+
+void drop_touched_pages(std::span<const std::byte> bytes) { advise_around(bytes, MADV_DONTNEED); }
+
+void read_ahead(std::span<const std::byte> bytes) { advise_around(bytes, MADV_WILLNEED); }
 
 }  // namespace qlora::io

@@ -28,5 +28,11 @@ class MappedFile {
 // Lets the system take back the pages that lie wholly within `bytes` of a mapped file: they count
 // for the process's memory no more and are read again when touched. A hint; never fails.
 void drop_pages(std::span<const std::byte> bytes);
+// The same of every page that holds some of them, for mapped bytes whose neighbours may be read
+// again.
+void drop_touched_pages(std::span<const std::byte> bytes);
+// Has the system read the pages that hold `bytes` of a mapped file, ahead of their use. A hint as
+// well.
+void read_ahead(std::span<const std::byte> bytes);
 
 }  // namespace qlora::io

@@ -1,0 +1,99 @@
+#include "io/spill_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+
+#include "base/error.h"
+
+namespace qlora::io {
+namespace {
+namespace fs = std::filesystem;
+
+constexpr int64_t kAlignment = 64, kPage = 4096, kRegion = int64_t{64} << 20;
+
+int64_t rounded_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
+
+int open_nameless(const std::string& directory) {
+  const int file = ::open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  if (file >= 0) return file;  // some file systems have no such files
+  std::string name = (fs::path(directory) / "spilled-XXXXXX").string();
+  const int named = mkostemp(name.data(), O_CLOEXEC);
+  if (named >= 0) unlink(name.c_str());
+  return named;
+}
+
+void require_room(const std::string& directory, int64_t planned_bytes) {
+  std::error_code error;
+  const fs::space_info space = fs::space(directory, error);
+  if (error) fail<IoError>("{} cannot be looked at: {}", directory, error.message());
+  if (static_cast<uintmax_t>(std::max<int64_t>(planned_bytes, 0)) <= space.available) return;
+  fail<IoError>(
+      "{}: weights of {:.0f} MB are to lie there while the program runs, and {:.0f} MB are free; "
+      "make room, or let model.offload_dir name a directory on another disk",
+      directory, static_cast<double>(planned_bytes) / 1e6,
+      static_cast<double>(space.available) / 1e6);
+}
+
+}  // namespace
+
+SpillFile::SpillFile(const std::string& directory, int64_t planned_bytes) : directory_(directory) {
+  std::error_code error;
+  fs::create_directories(directory, error);
+  if (error) fail<IoError>("{} cannot be made: {}", directory, error.message());
+  require_room(directory, planned_bytes);
+  file_ = open_nameless(directory);
+  if (file_ < 0)
+    fail<IoError>("{}: no file can be made there: {}", directory, std::strerror(errno));
+}
+
+SpillFile::~SpillFile() {
+  for (const Region& region : regions_) munmap(region.address, static_cast<size_t>(region.size));
+  if (file_ >= 0) close(file_);
+}
+
+void SpillFile::add_region(int64_t at_least) {
+  Region region{nullptr, 0, rounded_up(at_least, kRegion), 0};
+  if (!regions_.empty()) region.offset = regions_.back().offset + regions_.back().size;
+  // The part of the file is there, without bytes of its own, before it is mapped.
+  if (ftruncate(file_, region.offset + region.size) != 0)
+    fail<IoError>("{}: the file of weights cannot grow: {}", directory_, std::strerror(errno));
+  void* address =
+      mmap(nullptr, static_cast<size_t>(region.size), PROT_READ, MAP_SHARED, file_, region.offset);
+  if (address == MAP_FAILED)
+    fail<IoError>("{}: the file of weights cannot be mapped into memory: {}", directory_,
+                  std::strerror(errno));
+  region.address = static_cast<std::byte*>(address);
+  regions_.push_back(region);
+}
+
+std::span<const std::byte> SpillFile::append(std::span<const std::byte> bytes) {
+  const auto size = static_cast<int64_t>(bytes.size());
+  check(size > 0, "SpillFile: nothing to append");
+  if (regions_.empty() || regions_.back().used + size > regions_.back().size) add_region(size);
+  Region& region = regions_.back();
+  for (int64_t done = 0; done < size;) {
+    const ssize_t written = pwrite(file_, bytes.data() + done, static_cast<size_t>(size - done),
+                                   region.offset + region.used + done);
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0)
+      fail<IoError>("{}: weights cannot be written there: {}", directory_, std::strerror(errno));
+    done += written;
+  }
+  const std::byte* address = region.address + region.used;
+  region.used = rounded_up(region.used + size, kAlignment);
+  bytes_ += size;
+  return {address, bytes.size()};
+}
+
+void SpillFile::begin_page() {
+  if (!regions_.empty()) regions_.back().used = rounded_up(regions_.back().used, kPage);
+}
+
+}  // namespace qlora::io
