@@ -42,6 +42,7 @@ class FrozenWeight {
   virtual int64_t num_experts() const { return 1; }
   virtual int64_t out_features() const = 0;
   virtual int64_t in_features() const = 0;
+  // Where its products are made.
   virtual at::Device device() const = 0;
   // What the format is called in reports: "bfloat16", "nf4", "nf4+dq".
   virtual std::string format() const = 0;
@@ -82,6 +83,10 @@ class FrozenWeight {
   // Every stored tensor, for hashing and for writing the base to disk.
   virtual NamedTensors state() const = 0;
 
+  // The tensors that hold the weight's bytes, which may be replaced by equal ones elsewhere
+  // (quant/offload/offload.h). Some may be undefined.
+  virtual std::vector<at::Tensor*> parts() = 0;
+
  private:
   // All rows of an expert as `dtype`; may be the stored tensor itself.
   at::Tensor materialize(at::ScalarType dtype, Workspace& workspace, int64_t expert) const;
@@ -101,6 +106,7 @@ class DenseWeight final : public FrozenWeight {
   void dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const override;
   at::Tensor stored_rows(at::ScalarType dtype, int64_t expert = 0) const override;
   NamedTensors state() const override { return {{"weight", weight_}}; }
+  std::vector<at::Tensor*> parts() override { return {&weight_}; }
 
  private:
   at::Tensor weight_;

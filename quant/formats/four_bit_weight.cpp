@@ -52,6 +52,12 @@ std::unique_ptr<RowsProduct> FourBitWeight::rows_product(const at::Tensor& x,
                                in_float ? dtype_ : x.scalar_type(), x);
 }
 
+std::vector<at::Tensor*> FourBitWeight::parts() {
+  FourBitTensor& q = quantized_;
+  if (!q.scales) return {&q.packed, &q.absmax};
+  return {&q.packed, &q.scales->codes, &q.scales->nested_absmax, &q.scales->offset, &q.scales->map};
+}
+
 NamedTensors FourBitWeight::state() const {
   const FourBitTensor& q = quantized_;
   NamedTensors all{{"weight", q.packed.view({-1, 1})}};

@@ -31,6 +31,7 @@ class FourBitWeight final : public FrozenWeight {
   // Straight from the packed codes where rows are whole blocks.
   std::unique_ptr<RowsProduct> rows_product(const at::Tensor& x, int64_t expert) const override;
   NamedTensors state() const override;
+  std::vector<at::Tensor*> parts() override;
 
  private:
   WeightShape shape_;

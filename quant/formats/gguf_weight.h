@@ -30,6 +30,7 @@ class GgufWeight final : public FrozenWeight {
   // (quant/gguf/gguf_product_kernels.h).
   std::unique_ptr<RowsProduct> rows_product(const at::Tensor& x, int64_t expert) const override;
   NamedTensors state() const override;
+  std::vector<at::Tensor*> parts() override { return {&blocks_}; }
 
  private:
   at::Tensor blocks_;

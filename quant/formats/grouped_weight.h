@@ -27,6 +27,9 @@ class GroupedWeight final : public FrozenWeight {
   // "codes", "scales", "zeros" (a single number where there are none), and "group_of" where there
   // is one.
   NamedTensors state() const override;
+  std::vector<at::Tensor*> parts() override {
+    return {&weight_.codes, &weight_.scales, &weight_.zeros, &weight_.group_of};
+  }
 
   const GroupedTensor& tensor() const { return weight_; }
 

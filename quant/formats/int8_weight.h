@@ -32,6 +32,7 @@ class Int8Weight final : public FrozenWeight {
   void dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const override;
   std::optional<Int8Factor> int8_factor(int64_t expert = 0) const override;
   NamedTensors state() const override;
+  std::vector<at::Tensor*> parts() override { return {&weight_.codes, &weight_.absmax}; }
 
  private:
   Int8Tensor expert(int64_t index) const;

@@ -222,6 +222,7 @@ class Dissembling final : public quant::FrozenWeight {
   }
   at::Tensor stored_rows(at::ScalarType dtype, int64_t) const override { return weight_.to(dtype); }
   quant::NamedTensors state() const override { return {{"weight", weight_}}; }
+  std::vector<at::Tensor*> parts() override { return {&weight_}; }
 
  private:
   at::Tensor weight_;
