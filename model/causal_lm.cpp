@@ -303,7 +303,7 @@ quant::NamedTensors CausalLm::relative_tables() const {
   return all;
 }
 
-quant::NamedTensors CausalLm::frozen_state() const {
+quant::NamedTensors CausalLm::outer_state() const {
   const EmbeddingSpec& first = architecture_.embedding;
   quant::NamedTensors all{{first.names.hugging_face + ".weight", embedding.weight}};
   if (first.positions.present())
@@ -321,6 +321,11 @@ quant::NamedTensors CausalLm::frozen_state() const {
     append_linear(output, all);
   else if (output.bias.defined())
     all.emplace_back(output.name + ".bias", output.bias);
+  return all;
+}
+
+quant::NamedTensors CausalLm::frozen_state() const {
+  quant::NamedTensors all = outer_state();
   for (size_t i = 0; i < layers.size(); ++i)
     for (auto& named : layers[i].frozen_state(architecture_, static_cast<int64_t>(i)))
       all.push_back(std::move(named));
@@ -330,12 +335,17 @@ quant::NamedTensors CausalLm::frozen_state() const {
 std::string CausalLm::base_hash() const {
   BaseHasher hasher;
   // Upcasting changes no value: the hash is that of the weights as they were.
-  for (const auto& [name, tensor] : frozen_state()) {
+  for (const auto& [name, tensor] : outer_state()) {
     const auto is_of = [&name](const TensorNames& outer) {
       return name == outer.hugging_face + ".weight" || name == outer.hugging_face + ".bias";
     };
     const bool outer = is_of(architecture_.embedding.names) || is_of(architecture_.head.names);
     hasher.add({{name, upcast_from && outer ? tensor.to(*upcast_from) : tensor}});
+  }
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const auto layer = static_cast<int64_t>(i);
+    hasher.add(layers[i].frozen_state(architecture_, layer));
+    if (offload) offload->leave(layer);
   }
   return hasher.hex();
 }

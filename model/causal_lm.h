@@ -14,6 +14,7 @@
 #include "lora/linear_group.h"
 #include "lora/trainable_parts.h"
 #include "model/block.h"
+#include "model/placement.h"
 #include "model/recomputed_layers.h"
 
 namespace qlora::model {
@@ -73,6 +74,10 @@ class CausalLm {
   quant::Workspace& workspace() { return workspace_; }
 
   // Filled by load.cpp.
+  // Where the layers' frozen weights lie, and what fetches those that are not on the device; null
+  // if all are.
+  Placement placement;
+  std::shared_ptr<quant::Offload> offload;
   // model.upcast all: embedding and head are float32 copies of this dtype, and the head's product
   // is float32.
   std::optional<at::ScalarType> upcast_from;
@@ -105,6 +110,8 @@ class CausalLm {
   std::string base_hash() const;
 
  private:
+  // Of frozen_state() what is not in the layers.
+  quant::NamedTensors outer_state() const;
   // Shared with what is run again in the backward pass.
   std::shared_ptr<const BlockPass> pass_of(const ForwardInput& input);
   std::shared_ptr<const BlockPass> pass_of(const SourceTexts& source);

@@ -83,6 +83,8 @@ class HuggingFaceDirectory final : public WeightSource {
     return packed_.size(module, out, in);
   }
 
+  const io::TensorView* stored(const std::string& name) const override { return file_.find(name); }
+
   at::ScalarType dtype() const override {
     // Packed bytes may be stored as numbers of any type.
     std::vector<io::TensorView> plain;

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "model/layer_quantization.h"
+#include "model/offload_blocks.h"
 #include "quant/make_frozen_weight.h"
 
 namespace qlora::model {
@@ -32,12 +33,14 @@ std::string phase_of(const WeightSource& source, const quant::QuantizationOption
 class Loader {
  public:
   Loader(WeightSource& source, at::ScalarType dtype, const quant::QuantizationOptions& quantization,
-         at::Device device, const WeightMaker& make, bool changes = false)
+         at::Device device, const WeightMaker& make, bool changes = false,
+         BlockOffload* offload = nullptr)
       : source_(source),
         dtype_(dtype),
         quantization_(quantization),
         device_(device),
         make_(make),
+        offload_(offload),
         counts_blocks_(!changes),
         progress_(phase_of(source, quantization, changes), num_matrices(source.architecture()),
                   "matrices") {}
@@ -127,6 +130,7 @@ class Loader {
               ? make_(name, weight)
               : quant::make_frozen_weight(weight, quantization_of_layer(spec, quantization_), name);
     }
+    if (offload_) layer.base = offload_->placed(name, std::move(layer.base));
     layer.bias = bias(name + ".bias", out, spec.bias);
     return layer;
   }
@@ -157,6 +161,7 @@ class Loader {
   const quant::QuantizationOptions& quantization_;
   at::Device device_;
   const WeightMaker& make_;
+  BlockOffload* offload_;  // null: all weights stay
   bool told_of_zeros_ = false;
   const bool counts_blocks_;
   Progress progress_;
@@ -263,15 +268,21 @@ std::unique_ptr<CausalLm> load_outer(Loader& load, const Architecture& a,
 std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& options,
                                      const quant::QuantizationOptions& quantization,
                                      at::Device device, at::ScalarType compute,
-                                     const WeightMaker& make) {
+                                     const WeightMaker& make, const Placement& placement) {
   wake_autograd(device);
   at::NoGradGuard no_grad;
   const at::ScalarType dtype = resolved_dtype(options.dtype, source);
   const Architecture& a = source.architecture();
-  Loader load(source, dtype, quantization, device, make);
+  BlockOffload offload(source, options, quantization, dtype, device, placement);
+  Loader load(source, dtype, quantization, device, make, false, &offload);
   auto model = load_outer(load, a, options, dtype, device, compute);
-  for (int64_t layer = 0; layer < a.num_layers(); ++layer)
+  model->placement = placement;
+  model->offload = offload.offload();
+  for (int64_t layer = 0; layer < a.num_layers(); ++layer) {
+    offload.begin_block(layer);
     model->layers.push_back(load_block(load, a, layer));
+    offload.end_block();
+  }
   warn_about_unread(source);
   return model;
 }
@@ -374,7 +385,9 @@ std::string describe(const CausalLm& model) {
   for (const auto& [format, share] : shares)
     text += fmt::format(", {} linear layers in {}: {:.0f} MB", share.layers, format,
                         static_cast<double>(share.bytes) / 1e6);
-  return text + fmt::format(", embeddings: {:.0f} MB", static_cast<double>(rest) / 1e6);
+  text += fmt::format(", embeddings: {:.0f} MB", static_cast<double>(rest) / 1e6);
+  const std::string places = model.placement.to_text();
+  return places.empty() ? text : text + "; " + places;
 }
 
 }  // namespace qlora::model

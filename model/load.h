@@ -29,10 +29,15 @@ using WeightMaker = std::function<std::unique_ptr<quant::FrozenWeight>(const std
 // stay in model.dtype; layers that the file holds packed are taken as they are. Norm weights are
 // kept as fp32 values rounded to it. Warns about tensors that no one asked for. Errors of
 // open_weights, read_tensor and make_frozen_weight.
+//
+// Blocks that the placement has elsewhere go there layer by layer (quant/offload/offload.h). On
+// disk, what the model's file holds as it is kept stays in that file; the rest is written to one in
+// options.offload_dir. IoError if there is no room for it; ConfigError if there is to be such a
+// file and no directory is named.
 std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& options,
                                      const quant::QuantizationOptions& quantization,
                                      at::Device device, at::ScalarType compute,
-                                     const WeightMaker& make = {});
+                                     const WeightMaker& make = {}, const Placement& placement = {});
 
 // The same without its blocks: `layers` has an empty one for each.
 std::unique_ptr<CausalLm> load_without_blocks(WeightSource& source, const ModelOptions& options,

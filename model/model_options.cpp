@@ -1,8 +1,54 @@
 #include "model/model_options.h"
 
+#include <algorithm>
+
+#include "base/byte_size.h"
 #include "base/error.h"
 
 namespace qlora::model {
+namespace {
+
+// "cuda", "cuda:1", and "1" as accelerate writes it.
+bool names_gpu(const std::string& name) {
+  if (name == "cuda") return true;
+  const std::string index = name.starts_with("cuda:") ? name.substr(5) : name;
+  return !index.empty() && std::ranges::all_of(index, [](char c) { return c >= '0' && c <= '9'; });
+}
+
+void require_places(const std::map<std::string, std::string>& device_map) {
+  for (const auto& [module, place] : device_map) {
+    if (place == "cpu" || place == "disk" || names_gpu(place)) continue;
+    if (module.empty() && place == "auto") {
+      if (device_map.size() == 1) continue;
+      throw ConfigError(
+          "model.device_map: auto stands for the whole map; leave the other modules out");
+    }
+    fail<ConfigError>(
+        "model.device_map{} must be {}cpu, disk or the device that computes, such as cuda:0, found "
+        "'{}'",
+        module.empty() ? "" : "." + module, module.empty() ? "auto, " : "", place);
+  }
+}
+
+void require_sizes(const ModelOptions& options) {
+  for (const auto& [device, size] : options.max_memory) {
+    if (device != "cpu" && !names_gpu(device))
+      fail<ConfigError>("model.max_memory must name cpu or a GPU, such as cuda:0, found '{}'",
+                        device);
+    if (!byte_size(size))
+      fail<ConfigError>(
+          "model.max_memory.{} must be a size such as 20GiB, 800MB or bytes, found '{}'", device,
+          size);
+  }
+  const auto whole = options.device_map.find("");
+  const bool automatic = whole != options.device_map.end() && whole->second == "auto";
+  if (!options.max_memory.empty() && !automatic)
+    throw ConfigError(
+        "model.max_memory is for model.device_map: auto, which fills memory up to it; write that, "
+        "or leave max_memory out");
+}
+
+}  // namespace
 
 void ModelOptions::validate() const {
   if (path.empty()) {
@@ -14,6 +60,8 @@ void ModelOptions::validate() const {
   }
   if (upcast != "none" && upcast != "norms" && upcast != "all")
     fail<ConfigError>("model.upcast must be none, norms or all, found '{}'", upcast);
+  require_places(device_map);
+  require_sizes(*this);
 }
 
 }  // namespace qlora::model

@@ -1,6 +1,7 @@
 // What the recipe's `model` section decides. Defaults live here and nowhere else.
 #pragma once
 
+#include <map>
 #include <string>
 
 namespace qlora::model {
@@ -16,6 +17,15 @@ struct ModelOptions {
   // none: the embedding and head stay in dtype | norms: the same, norms are float32 in any case |
   // all: the embedding and head are float32, as PEFT's prepare_model_for_kbit_training makes them.
   std::string upcast = "none";
+
+  // Where the blocks' weights lie, by module path, the longest that holds a block: cpu (host
+  // memory), disk, or the device that computes ("cuda:0"). {"": "auto"}: as many as fit on the
+  // device. Empty: all on the device. model/placement.h reads it.
+  std::map<std::string, std::string> device_map = {};
+  // With auto: what a run may plan to take of a device's memory, "cuda:0" or "cpu": "20GiB".
+  std::map<std::string, std::string> max_memory = {};
+  // Of the file of weights on disk that lie in no file yet; empty: the run's directory.
+  std::string offload_dir = {};
 
   // Throws ConfigError naming the key.
   void validate() const;

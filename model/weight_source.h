@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "io/tensor_view.h"
 #include "model/architecture.h"
 #include "quant/frozen_size.h"
 #include "quant/frozen_weight.h"
@@ -37,6 +38,12 @@ class WeightSource {
   virtual std::optional<quant::FrozenSize> packed_size(const std::string& /*module*/,
                                                        int64_t /*out*/, int64_t /*in*/) const {
     return std::nullopt;
+  }
+  // Where the file holds a tensor of this name, whatever it is; null: nowhere, or not as it is
+  // read.
+  virtual const io::TensorView* stored(const std::string& name) const {
+    (void)name;
+    return nullptr;
   }
   // The narrowest type that holds the file's floating-point matrices as they are: float32 where
   // they are of two kinds, bfloat16 where there are none (blocks alone).

@@ -1,0 +1,100 @@
+#include "model/placement.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/byte_size.h"
+#include "base/error.h"
+#include "tests/support/tiny_model.h"
+
+namespace qlora::model {
+namespace {
+using quant::Home;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
+using Map = std::map<std::string, std::string>;
+
+std::vector<Home> placed(const Map& device_map, c10::Device device = at::kCPU) {
+  ModelOptions options;
+  options.device_map = device_map;
+  return placement_of(options, test::tiny_model()->architecture(), device).layers;
+}
+
+void expect_refused(const Map& device_map, const std::string& word, c10::Device device = at::kCPU) {
+  EXPECT_THAT([&] { placed(device_map, device); },
+              ThrowsMessage<ConfigError>(AllOf(HasSubstr("model.device_map"), HasSubstr(word))));
+}
+
+TEST(Placement, WithoutAMapAllBlocksStayOnTheDevice) {
+  EXPECT_TRUE(placed({}).empty());
+  EXPECT_FALSE(Placement().elsewhere());
+  EXPECT_EQ(Placement().of(7), Home::kDevice);
+}
+
+TEST(Placement, TheLongestModuleThatHoldsABlockCounts) {
+  EXPECT_THAT(placed({{"", "disk"}}), ElementsAre(Home::kDisk, Home::kDisk));
+  EXPECT_THAT(placed({{"model.layers.1", "disk"}}), ElementsAre(Home::kDevice, Home::kDisk));
+  EXPECT_THAT(placed({{"", "disk"}, {"model.layers.0", "cpu"}}),
+              ElementsAre(Home::kDevice, Home::kDisk));
+  EXPECT_THAT(placed({{"model", "cpu"}, {"model.layers", "disk"}, {"lm_head", "cpu"}}),
+              ElementsAre(Home::kDisk, Home::kDisk));
+}
+
+TEST(Placement, HostMemoryIsAPlaceOfItsOwnForAGpuAlone) {
+  const c10::Device gpu("cuda:1");
+  EXPECT_THAT(placed({{"", "cpu"}}), ElementsAre(Home::kDevice, Home::kDevice));
+  EXPECT_THAT(placed({{"", "cpu"}}, gpu), ElementsAre(Home::kHost, Home::kHost));
+  EXPECT_THAT(placed({{"", "cuda:1"}, {"model.layers.0", "cpu"}}, gpu),
+              ElementsAre(Home::kHost, Home::kDevice));
+  EXPECT_THAT(placed({{"", "1"}, {"model.layers.0", "disk"}}, gpu),
+              ElementsAre(Home::kDisk, Home::kDevice));
+  expect_refused({{"", "cuda:0"}}, "the device is cuda:1", gpu);
+}
+
+TEST(Placement, ModulesThatAreNotThereOrCannotMoveAreNamed) {
+  expect_refused({{"model.layers.2", "disk"}}, "no such module");
+  expect_refused({{"model.layer", "disk"}}, "model.layers.0 to model.layers.1");
+  expect_refused({{"model.layers.0.mlp", "disk"}}, "as a whole");
+  expect_refused({{"lm_head", "disk"}}, "stay on train.device");
+  expect_refused({{"model.embed_tokens", "disk"}}, "stay on train.device");
+}
+
+TEST(Placement, TheOptionsSayWhatPlacesAndSizesThereAre) {
+  const auto expect = [](const Map& device_map, const Map& max_memory, const std::string& word) {
+    ModelOptions options;
+    options.path = "m";
+    options.device_map = device_map;
+    options.max_memory = max_memory;
+    if (word.empty())
+      options.validate();
+    else
+      EXPECT_THAT([&] { options.validate(); }, ThrowsMessage<ConfigError>(HasSubstr(word)));
+  };
+  expect({{"", "auto"}}, {{"cuda:0", "20GiB"}, {"cpu", "30 GB"}, {"1", "4000000000"}}, "");
+  expect({{"", "disk"}, {"model.layers.3", "0"}}, {}, "");
+  expect({{"", "balanced"}}, {}, "must be auto, cpu, disk or the device");
+  expect({{"model.layers", "auto"}}, {}, "model.device_map.model.layers must be cpu, disk");
+  expect({{"", "auto"}, {"model.layers", "cpu"}}, {}, "auto stands for the whole map");
+  expect({{"", "auto"}}, {{"gpu", "2GB"}}, "must name cpu or a GPU");
+  for (const char* size : {"many", "", "-1GB", "0", "3 parsecs", "1e30GB"})
+    expect({{"", "auto"}}, {{"cpu", size}}, "model.max_memory.cpu must be a size");
+  expect({{"", "disk"}}, {{"cpu", "2GB"}}, "is for model.device_map: auto");
+}
+
+TEST(Placement, SizesAreReadWithTheirUnits) {
+  EXPECT_EQ(byte_size("20GiB"), int64_t{20} << 30);
+  EXPECT_EQ(byte_size("1.5 MiB"), 3 << 19);
+  EXPECT_EQ(byte_size("800 MB"), 800'000'000);
+  EXPECT_EQ(byte_size("4096"), 4096);
+  EXPECT_EQ(byte_size("GB"), std::nullopt);
+  ModelOptions options;
+  options.max_memory = {{"cuda", "1GB"}, {"cpu", "2GB"}};
+  EXPECT_EQ(memory_limit(options, c10::Device("cuda:0")), 1'000'000'000);
+  EXPECT_EQ(memory_limit(options, at::kCPU), 2'000'000'000);
+  EXPECT_EQ(memory_limit(options, c10::Device("cuda:1")), std::nullopt);
+}
+
+}  // namespace
+}  // namespace qlora::model
