@@ -42,6 +42,21 @@ constexpr int64_t kDecodedPiece = 4 << 20;   // read_tensor.cpp
 
 int64_t bytes_of(at::ScalarType type) { return static_cast<int64_t>(c10::elementSize(type)); }
 
+// Weights of blocks that do not lie on the device.
+struct Elsewhere {
+  int64_t host = 0, disk = 0;             // bytes
+  int64_t blocks = 0, largest_block = 0;  // how many, and the most bytes of one
+
+  // Takes a block's bytes; whether they are elsewhere.
+  bool take(quant::Home home, int64_t bytes) {
+    if (home == quant::Home::kDevice) return false;
+    (home == quant::Home::kHost ? host : disk) += bytes;
+    ++blocks;
+    largest_block = std::max(largest_block, bytes);
+    return true;
+  }
+};
+
 class Planner {
  public:
   explicit Planner(const PlannedRun& run)
@@ -93,6 +108,7 @@ class Planner {
   int64_t of_a_stack(int64_t tokens) const { return a_.has_encoder() ? (tokens + 1) / 2 : tokens; }
 
   void add_base();
+  void add_elsewhere(const Elsewhere& blocks);
   int64_t head_copy_bytes() const;
   struct Adapted;
   void add_adapters();
@@ -155,7 +171,9 @@ void Planner::add_base() {
     facts.layers.push_back(weigh(outer->names.hugging_face, *outer));
     products_.add(facts, false);
   }
-  for (int64_t layer = 0; layer < a_.num_layers(); ++layer)
+  Elsewhere elsewhere;
+  for (int64_t layer = 0; layer < a_.num_layers(); ++layer) {
+    const int64_t weights_before = weights, scales_before = scales;
     for (const model::Branch& branch : a_.block(layer).branches) {
       const auto groups = branch.groups();
       for (size_t g = 0; g < groups.size(); ++g) {
@@ -165,6 +183,11 @@ void Planner::add_base() {
         products_.add(facts, !branch.experts() && g + 1 == groups.size());
       }
     }
+    const int64_t block = weights - weights_before + scales - scales_before;
+    if (!elsewhere.take(run_.placement.of(layer), block)) continue;
+    weights = weights_before;
+    scales = scales_before;
+  }
   if (a_.head.bias) biases += a_.vocab_size * outer_bytes_;
   for_each_norm(a_, [&](const std::string&, const model::NormSpec& norm) {
     norms += norm.numbers() * ((norm.weight ? 1 : 0) + (norm.bias ? 1 : 0)) * kFloat;
@@ -174,6 +197,7 @@ void Planner::add_base() {
   const int64_t positions = a_.embedding.positions.rows * a_.hidden_size * dtype_bytes_;
   add_loaded("base weights", weights);
   add_loaded("quantization scales", scales);
+  add_elsewhere(elsewhere);
   add_loaded("embedding, head, norms, biases",
              matrix * outer_bytes_ * (a_.tied_embeddings ? 1 : 2) + positions + norms + biases);
   if (run_.model.upcast != "all") panel = std::max(panel, head_copy_bytes());
@@ -186,6 +210,14 @@ void Planner::add_base() {
   const int64_t element = lora::init_changes_base(run_.lora.init) ? 4 * kFloat : 3 * dtype_bytes_;
   add("a matrix while it is loaded", std::max(largest * element, first) + kDecodedPiece,
       Phase::kLoading);
+}
+
+void Planner::add_elsewhere(const Elsewhere& elsewhere) {
+  add("base weights in host memory", elsewhere.host, Phase::kHost);
+  add("base weights on disk", elsewhere.disk, Phase::kDisk);
+  // Two at a time are near (quant/offload/offload.h).
+  add("blocks fetched from elsewhere",
+      std::min<int64_t>(elsewhere.blocks, 2) * elsewhere.largest_block, Phase::kAlways);
 }
 
 // Of the head in the type in which it is multiplied, if it lies in memory in another.
@@ -408,7 +440,7 @@ const char* name_of(Phase phase) {
   // In the order of the enumeration.
   constexpr std::array kNames = {
       "always",        "loading",    "training", "end of the forward pass",
-      "backward pass", "evaluation", "host"};
+      "backward pass", "evaluation", "host",     "disk"};
   return kNames.at(static_cast<size_t>(phase));
 }
 

@@ -17,6 +17,7 @@
 #include "lora/lora_options.h"
 #include "model/architecture.h"
 #include "model/model_options.h"
+#include "model/placement.h"
 #include "model/recomputed_layers.h"
 #include "optim/optimizer_options.h"
 #include "quant/planned_bytes.h"
@@ -40,19 +41,20 @@ struct PlannedRun {
   // How a linear layer's frozen weight lies in memory, by its module path.
   std::function<quant::WeightBytes(const std::string& module, const model::LinearSpec& linear)>
       weight;
+  model::Placement placement = {};  // of the blocks' weights
 
   int64_t sequences() const { return (pairs ? 2 : 1) * micro_batch_size; }
   int64_t tokens() const { return sequences() * sequence_length; }
 };
 
-enum class Phase { kAlways, kLoading, kTraining, kForward, kBackward, kEvaluation, kHost };
+enum class Phase { kAlways, kLoading, kTraining, kForward, kBackward, kEvaluation, kHost, kDisk };
 const char* name_of(Phase phase);
 
 struct MemoryLine {
   std::string purpose;
   int64_t bytes = 0;
   // kTraining: in the forward and the backward phase. kHost: in the host's memory, of a run whose
-  // peak is the GPU's.
+  // peak is the GPU's. kDisk: in no memory.
   Phase phase = Phase::kAlways;
   bool loaded = false;  // there as soon as base and data are
 };

@@ -457,6 +457,7 @@ PlannedRun calibration_run(const PlannedRun& run) {
   small.micro_batch_size = sample.rows;
   small.pairs = false;
   small.recompute_layers = run.recompute_layers.all();
+  small.placement = {};
   small.host_bytes = 0;
   small.evaluates = false;
   return small;
