@@ -9,12 +9,13 @@
 #include <vector>
 
 #include "base/arena_allocator.h"
+#include "base/byte_size.h"
 #include "base/device.h"
 #include "base/error.h"
-#include "cli/byte_count.h"
 #include "io/json_text.h"
 #include "model/model_header.h"
 #include "recipes/options_from_files.h"
+#include "recipes/plan/placement.h"
 #include "recipes/plan/plan.h"
 #include "recipes/yaml/recipe_yaml.h"
 #include "trainer/memory_fit.h"
@@ -49,8 +50,8 @@ struct Planned {
   double reference_seconds = 0;
 };
 
-int64_t bytes_from(const std::string& text) {
-  const auto bytes = qlora::cli::byte_count(text);
+int64_t fit_limit(const std::string& text) {
+  const std::optional<int64_t> bytes = qlora::byte_size(text);
   if (!bytes)
     qlora::fail<ConfigError>(
         "--fit must be auto or a size such as 16GB, 15.5GiB or 800MB, found '{}'", text);
@@ -66,7 +67,7 @@ void choose_device(const PlanArguments& arguments, Planned& planned) {
 
 std::optional<int64_t> limit_of(const PlanArguments& arguments, const Planned& planned) {
   if (arguments.fit.empty()) return std::nullopt;
-  if (arguments.fit != "auto") return bytes_from(arguments.fit);
+  if (arguments.fit != "auto") return fit_limit(arguments.fit);
   if (!planned.device)
     throw ConfigError("--fit auto needs the GPU at hand; give its memory instead, e.g. --fit 16GB");
   return static_cast<int64_t>(qlora::trainer::kUsableShare *
@@ -84,7 +85,8 @@ void plan_memory(Planned& planned) {
   }
   if (recipe.train.gradient_checkpointing == "auto" && planned.device)
     run.recompute_layers = qlora::trainer::choose_recomputation(
-        "auto", run, qlora::free_memory_bytes(*planned.device));
+        "auto", run,
+        qlora::recipes::free_within_limit(recipe, run, qlora::free_memory_bytes(*planned.device)));
   planned.fit = {run, accumulation, qlora::trainer::plan_memory(run), true};
 }
 
@@ -140,6 +142,7 @@ Json facts_of(const Planned& planned) {
                                {"bytes", line.bytes},
                                {"phase", qlora::trainer::name_of(line.phase)}});
   facts["peak_bytes"] = fit.plan.peak();
+  if (fit.run.placement.elsewhere()) facts["placement"] = fit.run.placement.to_text();
   if (planned.limit) {
     facts["fit"] = {{"limit_bytes", *planned.limit}, {"fits", fit.fits}, {"keys", Json::object()}};
     for (const auto& [key, value] : keys_of(planned)) facts["fit"]["keys"][key] = value;
@@ -207,6 +210,8 @@ void print(const Planned& planned) {
     fmt::print("  {:<34}{:>10.1f} MB  {}\n", line.purpose, static_cast<double>(line.bytes) / 1e6,
                qlora::trainer::name_of(line.phase));
   fmt::print("memory: {:.0f} MB at the peak\n", static_cast<double>(fit.plan.peak()) / 1e6);
+  if (const std::string placement = fit.run.placement.to_text(); !placement.empty())
+    fmt::print("placement: {}\n", placement);
   print_fit(planned);
   print_time(planned);
 }

@@ -11,9 +11,9 @@
 #include <vector>
 
 #include "base/device.h"
+#include "base/byte_size.h"
 #include "base/error.h"
 #include "base/stop.h"
-#include "cli/byte_count.h"
 #include "cli/stop_signal.h"
 #include "recipes/exports/quantize_model.h"
 #include "recipes/fields/fields.h"
@@ -85,7 +85,7 @@ QuantizeOptions chosen(const QuantizeArguments& arguments) {
     calibration.data = qlora::recipes::dataset_choice(calibration.data.path, calibration.data,
                                                       arguments.dataset_keys);
   if (!arguments.max_memory.empty()) {
-    const auto bytes = qlora::cli::byte_count(arguments.max_memory);
+    const auto bytes = qlora::byte_size(arguments.max_memory);
     if (!bytes)
       qlora::fail<ConfigError>("--max-memory must be a size such as 16GB or 800MB, found '{}'",
                                arguments.max_memory);

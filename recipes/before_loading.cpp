@@ -15,6 +15,7 @@
 #include "model/expert_targets.h"
 #include "model/hub_cache.h"
 #include "model/model_header.h"
+#include "model/placement.h"
 #include "recipes/models/model_tokens.h"
 #include "recipes/options_from_files.h"
 #include "recipes/plan/plan.h"
@@ -38,6 +39,7 @@ class Look {
     });
     if (text_.tokenizer) at("lora.trainable_tokens", [&] { name_trained_tokens(recipe_); });
     if (header_) at("quantization", [&] { quantization_of(recipe_, *header_); });
+    if (header_) at("model.device_map", [&] { at_device_map(); });
     if (header_) at("lora", [&] { at_targets(); });
     at_datasets("data.train", recipe_.data.train);
     at_datasets("data.eval", recipe_.data.eval);
@@ -75,6 +77,12 @@ class Look {
     header_ = model::read_model_header(path);
     text_.tokens = model_tokens(header_->architecture);
     text_.tokenizer = data::load_tokenizer(path);
+  }
+
+  // Its modules; the planner looks at the device.
+  void at_device_map() {
+    if (!model::is_automatic(recipe_.model))
+      model::placement_of(recipe_.model, header_->architecture, at::kCPU);
   }
 
   void at_targets() {

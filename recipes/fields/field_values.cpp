@@ -217,6 +217,22 @@ void decode_word_or_boolean(const Node& node, const std::string& key, ProblemLis
     decode(node, key, problems, value);
 }
 
+void decode_word_or_map(const Node& node, const std::string& key, ProblemList& problems,
+                        std::map<std::string, std::string>& value) {
+  value.clear();
+  if (!node.is_scalar())
+    return decode_map(node, key, problems,
+                      "a word such as auto, or a map such as {model.layers: disk}", value);
+  std::string word;
+  decode(node, key, problems, word);
+  if (!problems.is_covered(key)) value[""] = word;
+}
+
+Node encode_word_or_map(const std::map<std::string, std::string>& value) {
+  const bool is_word = value.size() == 1 && value.begin()->first.empty();
+  return is_word ? encode(value.begin()->second) : encode_map(value);
+}
+
 Node encode(int value) { return Node::scalar(fmt::format("{}", value)); }
 Node encode(int64_t value) { return Node::scalar(fmt::format("{}", value)); }
 Node encode(uint64_t value) { return Node::scalar(fmt::format("{}", value)); }

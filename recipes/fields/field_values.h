@@ -44,6 +44,11 @@ void decode(const Node& node, const std::string& key, ProblemList& problems,
 void decode_word_or_boolean(const Node& node, const std::string& key, ProblemList& problems,
                             std::string& value);
 
+// A map, or a word that stands for the map in which the empty key has it: auto, {a: b}.
+void decode_word_or_map(const Node& node, const std::string& key, ProblemList& problems,
+                        std::map<std::string, std::string>& value);
+Node encode_word_or_map(const std::map<std::string, std::string>& value);
+
 Node encode(int value);
 Node encode(int64_t value);
 Node encode(uint64_t value);

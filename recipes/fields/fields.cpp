@@ -7,6 +7,23 @@
 namespace qlora::recipes {
 namespace {
 
+RecipeField device_map() {
+  RecipeField field{
+      "device_map", "auto | cpu | disk | map",
+      "Where the blocks' frozen weights lie. Those that are not on the device that "
+      "computes (`train.device`) are fetched for use, two blocks at a time. cpu: in "
+      "the memory of the host of a GPU. disk: in the model's file where that holds "
+      "them as they are used, else in a file that is written while loading and goes "
+      "with the run. auto: as many on the device as a run has room for. A map gives "
+      "places to modules: `{model.layers: disk, model.layers.7: cuda:0}`; the longest "
+      "path that holds a block counts. Empty: all on the device."};
+  field.read = [](const Node& node, const std::string& key, ProblemList& problems, Recipe& recipe) {
+    decode_word_or_map(node, key, problems, recipe.model.device_map);
+  };
+  field.write = [](const Recipe& recipe) { return encode_word_or_map(recipe.model.device_map); };
+  return field;
+}
+
 Section model_section() {
   using Options = model::ModelOptions;
   const Members<Options> in{&Recipe::model};
@@ -32,7 +49,19 @@ Section model_section() {
            "all: embedding and head are held and computed in float32, as PEFT's "
            "prepare_model_for_kbit_training has it, which takes more memory. Norms are float32 in "
            "any case."},
-          &Options::upcast)});
+          &Options::upcast),
+       device_map() | Free{"Weights lie elsewhere; the numbers stay the same."},
+       in({"max_memory", "map",
+           "With `device_map: auto`: what the run may take of a device's memory, by the plan's "
+           "count: `{cuda:0: 20GiB, cpu: 30GiB}`. A device that is not named: 90 % of what is "
+           "free."},
+          &Options::max_memory) |
+           Free{"Weights lie elsewhere; the numbers stay the same."},
+       in({"offload_dir", "path",
+           "Directory for the file of weights on disk, which has no name and is gone when the "
+           "program ends. Empty: `output.dir`."},
+          &Options::offload_dir) |
+           Free{"The file lies elsewhere."}});
 }
 
 Section quantization_section() {

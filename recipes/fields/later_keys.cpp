@@ -20,8 +20,6 @@ std::string sentence(const LaterKey& later, const std::string& subject) {
 
 const std::vector<LaterKey>& later_keys() {
   static const std::vector<LaterKey> table = {
-      {"model.device_map", "", "the whole model lies on train.device"},
-      {"model.max_memory", "", "the whole model lies on train.device"},
       {"quantization.method", "int4 gptq awq hqq aqlm eetq", "use nf4, fp4, int8 or none"},
       {"lora.init", "eva corda", "use default or loftq"},
       {"data.train[].weight", "",

@@ -23,8 +23,9 @@ std::vector<OtherName> model_names() {
            "float16"},
           {"tf32", "", "products are bfloat16 or float32 (train.compute_dtype); leave it out"},
           {"precision", "train.compute_dtype", "write bfloat16 or float32"},
-          {"device_map", "", "the whole model lies on train.device; leave it out"},
-          {"max_memory", "", "the whole model lies on train.device; leave it out"},
+          {"device_map", "model.device_map", ""},
+          {"max_memory", "model.max_memory", ""},
+          {"offload_folder", "model.offload_dir", ""},
           {"attn_implementation", "", "attention needs no key here; leave it out"},
           {"flash_attention", "", "attention needs no key here; leave it out"},
           {"flash_attn", "", "attention needs no key here; leave it out"}};

@@ -10,10 +10,12 @@
 #include "io/atomic_write.h"
 #include "model/hub_cache.h"
 #include "model/load.h"
+#include "model/model_header.h"
 #include "quant/frozen_size.h"
 #include "recipes/models/adapter_on_base.h"
 #include "recipes/models/base_init.h"
 #include "recipes/models/compute_dtype.h"
+#include "recipes/plan/plan.h"
 
 namespace qlora::recipes {
 namespace {
@@ -26,6 +28,11 @@ bool has_init_table(const std::string& directory) {
 
 std::string saved_base(const Recipe& recipe) {
   return (std::filesystem::path(recipe.output.dir) / "base").string();
+}
+
+model::Placement placement_on(const Recipe& recipe, const std::string& path, c10::Device device) {
+  if (recipe.model.device_map.empty()) return {};
+  return planned_run(recipe, model::read_model_header(path), device.is_cuda()).placement;
 }
 
 // For an adapter from elsewhere.
@@ -56,9 +63,12 @@ BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, Model
   const auto source = model::open_weights(base.path);
   const bool init = lora::init_changes_base(recipe.lora.init) && recipe.lora.from_adapter.empty();
   BaseInit base_init(recipe);
-  base.model = model::load_model(*source, recipe.model, recipe.quantization, device,
+  model::ModelOptions options = recipe.model;
+  if (options.offload_dir.empty()) options.offload_dir = recipe.output.dir;
+  base.model = model::load_model(*source, options, recipe.quantization, device,
                                  compute_dtype_of(recipe.train.compute_dtype, device),
-                                 init ? base_init.maker() : model::WeightMaker());
+                                 init ? base_init.maker() : model::WeightMaker(),
+                                 placement_on(recipe, base.path, device));
   if (init) {
     base_init.add_packed_layers(*base.model);
     base_init.report();

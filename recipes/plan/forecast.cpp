@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "model/model_header.h"
 #include "recipes/plan/costly_settings.h"
+#include "recipes/plan/placement.h"
 #include "recipes/plan/plan.h"
 #include "trainer/memory_fit.h"
 #include "trainer/product_rate.h"
@@ -21,11 +22,13 @@ trainer::PlannedRun run_of(const Recipe& recipe, const model::ModelHeader& heade
   trainer::PlannedRun run = planned_run(recipe, header, device.is_cuda());
   run.narrow_gates = state.choices.narrow_gates;
   const bool goes_on = state.horizon > 0;
-  run.recompute_layers =
-      goes_on ? state.choices.recompute_layers
-              : trainer::choose_recomputation(
-                    recipe.train.gradient_checkpointing, run,
-                    free_memory_bytes(device) - trainer::plan_memory(run).loaded_bytes());
+  run.recompute_layers = goes_on
+                             ? state.choices.recompute_layers
+                             : trainer::choose_recomputation(
+                                   recipe.train.gradient_checkpointing, run,
+                                   free_within_limit(recipe, run,
+                                                     free_memory_bytes(device) -
+                                                         trainer::plan_memory(run).loaded_bytes()));
   return run;
 }
 

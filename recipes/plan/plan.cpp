@@ -13,6 +13,7 @@
 #include "quant/formats/gguf_weight.h"
 #include "quant/frozen_size.h"
 #include "recipes/models/compute_dtype.h"
+#include "recipes/plan/placement.h"
 #include "trainer/memory_fit.h"
 #include "trainer/run_time.h"
 
@@ -122,6 +123,7 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& 
     return quant::planned_weight_bytes(model::quantization_of_layer(linear, options), module,
                                        linear.out, linear.in, dense);
   };
+  run.placement = placement_of(recipe, run);
   return run;
 }
 
@@ -140,6 +142,7 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::CausalLm& mod
   run.weight = [loaded](const std::string& module, const model::LinearSpec&) {
     return loaded.at(module);
   };
+  run.placement = model.placement;
   return run;
 }
 

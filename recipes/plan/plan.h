@@ -12,7 +12,8 @@ namespace qlora::recipes {
 
 // Of a model whose weights are not loaded. The sequences are as long as data.sequence_length lets
 // them be. train.gradient_checkpointing auto counts as false here. ConfigError if the recipe asks
-// for another quantization than the model is stored in, or for more layers than it has.
+// for another quantization than the model is stored in, or for more layers than it has, or of
+// placement_of().
 trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& header,
                                 bool on_gpu);
 // Of a loaded one.

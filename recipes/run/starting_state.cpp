@@ -10,6 +10,7 @@
 #include "lora/adapter_file.h"
 #include "model/model_header.h"
 #include "recipes/models/compute_dtype.h"
+#include "recipes/plan/placement.h"
 #include "recipes/plan/plan.h"
 #include "recipes/run/long_rows.h"
 #include "recipes/run/training_data.h"
@@ -134,10 +135,11 @@ void complete_state(const Recipe& recipe, const BaseModel& base, const data::Pre
   if (recipe.train.compute_dtype == "float16") state.loss_scale.value = trainer::kFirstLossScale;
   state.base_hash = base.record.hash;
   state.data_fingerprint = data.fingerprint();
+  const trainer::PlannedRun run =
+      planned_run(recipe, *base.model, longest_sequence(recipe, loader));
   state.choices.recompute_layers = trainer::choose_recomputation(
-      recipe.train.gradient_checkpointing,
-      planned_run(recipe, *base.model, longest_sequence(recipe, loader)),
-      free_memory_bytes(base.model->device()));
+      recipe.train.gradient_checkpointing, run,
+      free_within_limit(recipe, run, free_memory_bytes(base.model->device())));
   report_recomputation(base, state);
 }
 

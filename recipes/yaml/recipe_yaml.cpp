@@ -88,6 +88,7 @@ void make_absolute(std::string& path, const fs::path& directory) {
 template <typename Visit>
 void for_each_path(Recipe& recipe, const Visit& visit) {
   visit("model.path", recipe.model.path);
+  visit("model.offload_dir", recipe.model.offload_dir);
   visit("lora.from_adapter", recipe.lora.from_adapter);
   visit("lora.loftq.original", recipe.lora.loftq.original);
   visit("output.dir", recipe.output.dir);

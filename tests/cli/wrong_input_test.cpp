@@ -66,7 +66,7 @@ TEST(WrongInput, AValueOfTheWrongTypeAndAKeyOfLaterWork) {
   const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
   expect_refused(dir, {"train", recipe, "--set", "train.max_steps=many"}, "train.max_steps",
                  "many");
-  expect_refused(dir, {"train", recipe, "--set", "model.device_map=auto"}, "model.device_map");
+  expect_refused(dir, {"train", recipe, "--set", "data.train[0].weight=2"}, "data.train[0].weight");
 }
 
 TEST(WrongInput, AHubIdThatIsNotInTheCacheGivesTheDownloadCommand) {

@@ -104,8 +104,8 @@ TEST(RecipeYaml, OtherToolsNamesLeadToOurs) {
 }
 
 TEST(RecipeYaml, KeysOfLaterWorkAreRefusedByName) {
-  EXPECT_THAT(refusal(kSmall, {"model.device_map=auto"}),
-              HasSubstr("model.device_map is not in this version"));
+  EXPECT_THAT(refusal(kSmall, {"data.train[0].weight=2"}),
+              HasSubstr("data.train[0].weight is not in this version"));
   EXPECT_THAT(refusal(std::string(kSmall) + "quantization: {method: gptq}\n"),
               HasSubstr("gptq is not in this version"));
 }
