@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# One training step of 512 tokens on a 7B base in NF4 (4 GB) whose blocks lie on disk, within a limit of memory:
+#
+#   bench/offload.sh TOKENIZER FOLDER [LIMIT]
+#   KIND=plain bench/offload.sh TOKENIZER FOLDER none     # all blocks in memory, without a limit, to compare
+#
+# TOKENIZER: a model's directory or .gguf file, for its tokenizer, with VOCABULARY=49152 tokens at most. FOLDER takes the made base,
+# which the next run uses again, rows and runs. LIMIT: such as 2G (the default), set by systemd-run --user, or by a control group where
+# this user may make one; with neither the step runs unlimited, and the script says so. Needs bench programs (make bench).
+# Prints the step's time, and the most that the process had resident: all of it, and without pages of files.
+set -euo pipefail
+tokenizer=$(realpath "$1") folder=$2 limit=${3:-2G}
+bin=$(realpath "${BUILD:-$(dirname "$0")/../build}/bin")
+mkdir -p "$folder" && folder=$(realpath "$folder")
+
+if [ ! -d "$folder/base" ]; then
+  mkdir -p "$folder/shape"
+  cat >"$folder/shape/config.json" <<JSON
+{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+ "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": ${VOCABULARY:-49152}, "max_position_embeddings": 4096,
+ "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": true}
+JSON
+  "$bin/made_base" --config "$folder/shape/config.json" --tokenizer "$tokenizer" --output "$folder/base"
+fi
+
+rm -rf "$folder/run"
+for i in $(seq 1 200); do
+  printf '{"text": "Row %d of two hundred: the quick brown fox jumps over %d lazy dogs, one after the other, until it is tired."}\n' "$i" "$i"
+done >"$folder/rows.jsonl"
+cat >"$folder/recipe.yaml" <<YAML
+model: {path: $folder/base$([ "${KIND:-disk}" = plain ] || echo ", device_map: disk")}
+lora: {rank: 8, alpha: 16, targets: all-linear}
+data: {train: [{path: $folder/rows.jsonl, format: text}], sequence_length: 512}
+train: {max_steps: 1, micro_batch_size: 1, gradient_checkpointing: true, device: cpu}
+output: {dir: $folder/run}
+YAML
+
+# What runs a command within the limit.
+within=() group=
+if [ "$limit" = none ]; then
+  echo "no limit"
+elif systemd-run --user --scope --quiet true 2>/dev/null; then
+  echo "limit $limit by systemd-run"
+  within=(systemd-run --user --scope --quiet -p MemoryMax="$limit" -p MemorySwapMax=0)
+else
+  group=/sys/fs/cgroup/qlora-offload-$$
+  if mkdir "$group" 2>/dev/null && echo "$limit" 2>/dev/null >"$group/memory.max"; then
+    echo "limit $limit by a control group"
+    echo 0 2>/dev/null >"$group/memory.swap.max" || true
+    within=(bash -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$group")
+  else
+    [ ! -d "$group" ] || rmdir "$group"
+    group=
+    echo "no limit: neither systemd-run --user nor a control group of one's own is to be had"
+  fi
+fi
+
+# The process writes its number, and every tenth of a second its resident sizes are read.
+"${within[@]}" bash -c 'echo $$ >"$0/pid" && exec "$@"' "$folder" "$bin/qlora" train "$folder/recipe.yaml" >"$folder/log.txt" 2>&1 &
+job=$!
+all=0 anonymous=0
+while kill -0 "$job" 2>/dev/null; do
+  if [ -s "$folder/pid" ] && status=$(cat "/proc/$(cat "$folder/pid")/status" 2>/dev/null); then
+    now=$(awk '/^VmHWM:/ {print $2}' <<<"$status") && [ "${now:-0}" -le "$all" ] || all=$now
+    now=$(awk '/^RssAnon:/ {print $2}' <<<"$status") && [ "${now:-0}" -le "$anonymous" ] || anonymous=$now
+  fi
+  sleep 0.1
+done
+failed=0
+wait "$job" || failed=$?
+rm -f "$folder/pid"
+[ -z "$group" ] || rmdir "$group" 2>/dev/null || true
+grep -E 'base model|step +1/|memory:|error' "$folder/log.txt" || true
+echo "peak: $((all / 1024)) MiB resident, $((anonymous / 1024)) MiB of them not pages of files"
+exit "$failed"
