@@ -101,28 +101,29 @@ at::Tensor Offload::keep_in_host_memory(const at::Tensor& tensor) {
   return home;
 }
 
+template <typename Visit>
+void Offload::for_each_part(int64_t block, const Visit& visit) {
+  for (std::vector<OffloadedPart>* weight : blocks_[static_cast<size_t>(block)].weights)
+    for (OffloadedPart& part : *weight) visit(part);
+}
+
 void Offload::add(int64_t block, std::vector<OffloadedPart>* parts) {
   check(block >= 0, "Offload: a block must have a number >= 0, found {}", block);
   if (block >= static_cast<int64_t>(blocks_.size())) blocks_.resize(static_cast<size_t>(block) + 1);
   if (slot_of(block) != nullptr) leave(block);
   Block& to = blocks_[static_cast<size_t>(block)];
   to.weights.push_back(parts);
-  for (OffloadedPart& part : *parts) {
-    if (!part.copied) continue;
+  to.slot_bytes = 0;  // others may have been removed
+  for_each_part(block, [&to](OffloadedPart& part) {
+    if (!part.copied) return;
     part.slot_offset = to.slot_bytes;
     to.slot_bytes += aligned(static_cast<int64_t>(part.home.nbytes()));
-  }
+  });
   largest_ = std::max(largest_, to.slot_bytes);
 }
 
 void Offload::remove(int64_t block, std::vector<OffloadedPart>* parts) {
   std::erase(blocks_[static_cast<size_t>(block)].weights, parts);
-}
-
-template <typename Visit>
-void Offload::for_each_part(int64_t block, const Visit& visit) {
-  for (std::vector<OffloadedPart>* weight : blocks_[static_cast<size_t>(block)].weights)
-    for (OffloadedPart& part : *weight) visit(part);
 }
 
 int64_t Offload::neighbour(int64_t block, int64_t step) const {

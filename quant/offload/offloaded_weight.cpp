@@ -34,7 +34,7 @@ const io::TensorView* same_in_file(const at::Tensor& part, const NamedTensors& s
 OffloadedWeight::OffloadedWeight(std::unique_ptr<FrozenWeight> weight,
                                  std::shared_ptr<Offload> offload, int64_t block, Home home,
                                  const FindInFile& find)
-    : weight_(std::move(weight)), offload_(std::move(offload)), block_(block) {
+    : weight_(std::move(weight)), offload_(std::move(offload)), block_(block), home_(home) {
   const NamedTensors state = home == Home::kDisk ? weight_->state() : NamedTensors();
   for (at::Tensor* part : weight_->parts()) {
     if (!part->defined() || part->numel() == 0) continue;
@@ -73,6 +73,12 @@ std::unique_ptr<RowsProduct> OffloadedWeight::rows_product(const at::Tensor& x,
 NamedTensors OffloadedWeight::state() const {
   offload_->leave(block_);
   return weight_->state();
+}
+
+std::unique_ptr<FrozenWeight> placed_as(const FrozenWeight& before,
+                                        std::unique_ptr<FrozenWeight> weight) {
+  const auto* elsewhere = dynamic_cast<const OffloadedWeight*>(&before);
+  return elsewhere ? elsewhere->replaced_by(std::move(weight)) : std::move(weight);
 }
 
 }  // namespace qlora::quant

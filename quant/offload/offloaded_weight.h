@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "io/tensor_view.h"
@@ -37,6 +38,10 @@ class OffloadedWeight final : public FrozenWeight {
   std::optional<Int8Factor> int8_factor(int64_t expert) const override;
   std::unique_ptr<RowsProduct> rows_product(const at::Tensor& x, int64_t expert) const override;
   NamedTensors state() const override;
+  // Another weight in the place of this one.
+  std::unique_ptr<FrozenWeight> replaced_by(std::unique_ptr<FrozenWeight> weight) const {
+    return std::make_unique<OffloadedWeight>(std::move(weight), offload_, block_, home_);
+  }
   std::vector<at::Tensor*> parts() override { return weight_->parts(); }
 
  private:
@@ -45,7 +50,12 @@ class OffloadedWeight final : public FrozenWeight {
   std::unique_ptr<FrozenWeight> weight_;
   std::shared_ptr<Offload> offload_;
   int64_t block_;
+  Home home_;
   std::vector<OffloadedPart> parts_;
 };
+
+// `weight`, moved to where `before` lies.
+std::unique_ptr<FrozenWeight> placed_as(const FrozenWeight& before,
+                                        std::unique_ptr<FrozenWeight> weight);
 
 }  // namespace qlora::quant

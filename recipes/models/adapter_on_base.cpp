@@ -12,6 +12,7 @@
 #include "model/expert_targets.h"
 #include "model/model_header.h"
 #include "quant/make_frozen_weight.h"
+#include "quant/offload/offloaded_weight.h"
 
 namespace qlora::recipes {
 namespace {
@@ -91,7 +92,8 @@ void take_off_initial_product(const std::string& adapter, const lora::LoraOption
   for (lora::LinearGroup* group : base.model->parts().all_groups())
     for (lora::LoraLinear& layer : group->layers()) {
       if (!lora::is_target(fitted, layer.name)) continue;
-      layer.base = residual(adapter, init, fitted.of_module(layer.name), quantization, layer);
+      layer.base = quant::placed_as(
+          *layer.base, residual(adapter, init, fitted.of_module(layer.name), quantization, layer));
       ++count;
       progress.advance();
     }

@@ -127,6 +127,21 @@ TEST(Offload, AReplacedWeightIsForgottenAndTheOthersAreFetchedAsBefore) {
   }
 }
 
+TEST(Offload, AWeightInThePlaceOfAnotherLiesWhereThatDid) {
+  for (const Home home : {Home::kHost, Home::kDisk}) {
+    Blocks blocks(home, 2);
+    blocks.expect_equal(0);
+    const at::Tensor weight = made(64, 96, 0.7);
+    const auto other = placed_as(*blocks.away[0], std::make_unique<DenseWeight>(weight.clone()));
+    blocks.away[0].reset();
+    EXPECT_TRUE(at::equal(other->stored_rows(at::kFloat), weight));
+    EXPECT_THAT(blocks.offload->near(), ElementsAre(0, 1));
+    blocks.expect_equal(1);
+    const auto stays = placed_as(*blocks.plain[1], std::make_unique<DenseWeight>(weight));
+    EXPECT_EQ(stays->state()[0].second.const_data_ptr(), weight.const_data_ptr());
+  }
+}
+
 TEST(Offload, BlocksOfOtherSizesShareTheSlots) {
   const auto offload = std::make_shared<Offload>(at::kCPU, nullptr);
   std::vector<std::unique_ptr<OffloadedWeight>> away;
