@@ -8,6 +8,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "base/device.h"
 #include "base/error.h"
 #include "model/generate.h"
 #include "model/load.h"
@@ -60,7 +61,7 @@ class OffloadedModel : public ::testing::Test {
     quantization.method = method;
     ModelOptions options;
     options.offload_dir = dir_ / "spilled";
-    return load_model(*open_weights(dir_ / "m"), options, quantization, at::kCPU, compute, {},
+    return load_model(*open_weights(dir_ / "m"), options, quantization, device_, compute, {},
                       placement);
   }
 
@@ -105,33 +106,49 @@ class OffloadedModel : public ::testing::Test {
     return kilobytes * 1024;
   }
 
+  // The loss, gradients and answers of a model in memory, and of one with its blocks elsewhere.
+  void expect_the_same(const std::string& method, at::ScalarType compute) const {
+    const Given expected = given(*load({}, method, compute), false);
+    ASSERT_GT(expected.gradients.norm().item<float>(), 0);
+    for (const Home home : {Home::kDisk, Home::kHost})
+      for (const Placement& placement : {all_in(home), some_in(home)}) {
+        SCOPED_TRACE(method + ", " + placement.to_text());
+        const auto model = load(placement, method, compute);
+        EXPECT_EQ(model->offload->near().size(), 0u);
+        EXPECT_EQ(given(*model, false), expected);
+        EXPECT_EQ(given(*model, true), expected);
+        EXPECT_LE(model->offload->near().size(), 2u);
+      }
+  }
+
   TempDir dir_;
+  at::Device device_ = at::kCPU;
+};
+
+class OffloadedModelGpu : public OffloadedModel {
+ protected:
+  void SetUp() override {
+    if (!cuda_available()) GTEST_SKIP() << "no GPU";
+    device_ = at::Device("cuda:0");
+  }
 };
 
 TEST_F(OffloadedModel, LossGradientsAndAnswersAreThoseOfTheModelInMemory) {
   for (const at::ScalarType compute : {at::kFloat, at::kBFloat16})
-    for (const char* method : {"nf4", "int8", "none"}) {
-      const Given expected = given(*load({}, method, compute), false);
-      ASSERT_GT(expected.gradients.norm().item<float>(), 0);
-      for (const Home home : {Home::kDisk, Home::kHost})
-        for (const Placement& placement : {all_in(home), some_in(home)}) {
-          SCOPED_TRACE(std::string(method) + ", " + placement.to_text());
-          const auto model = load(placement, method, compute);
-          EXPECT_EQ(model->offload->near().size(), 0u);
-          EXPECT_EQ(given(*model, false), expected);
-          EXPECT_LE(model->offload->near().size(), 2u);
-        }
-    }
+    for (const char* method : {"nf4", "int8", "none"}) expect_the_same(method, compute);
 }
 
-TEST_F(OffloadedModel, SoTheyAreWithRecomputedLayers) {
+TEST_F(OffloadedModelGpu, LossGradientsAndAnswersAreThoseOfTheModelOnTheGpu) {
+  for (const char* method : {"nf4", "int8", "none"}) expect_the_same(method, at::kBFloat16);
+}
+
+TEST_F(OffloadedModel, SoTheyAreWithSomeLayersRecomputed) {
   const Given expected = given(*load({}), false);
-  for (const RecomputedLayers recompute : {RecomputedLayers(true), RecomputedLayers::first(3)})
-    for (const Home home : {Home::kDisk, Home::kHost})
-      for (const Placement& placement : {all_in(home), some_in(home)}) {
-        SCOPED_TRACE(placement.to_text());
-        EXPECT_EQ(given(*load(placement), recompute), expected);
-      }
+  for (const Home home : {Home::kDisk, Home::kHost})
+    for (const Placement& placement : {all_in(home), some_in(home)}) {
+      SCOPED_TRACE(placement.to_text());
+      EXPECT_EQ(given(*load(placement), RecomputedLayers::first(3)), expected);
+    }
 }
 
 TEST_F(OffloadedModel, TheBackwardPassEndsWithTheFirstBlocksNear) {
