@@ -168,6 +168,8 @@ void print_time(const Planned& planned) {
   for (const auto& stage : time.stages)
     fmt::print("  {:<34}{:>10.3f} s\n", stage.stage, stage.seconds);
   const bool measured = time.stages.front().stage != qlora::trainer::kProductsAlone;
+  if (planned.fit.run.placement.elsewhere())
+    fmt::print("the time does not count the fetching of blocks that lie elsewhere\n");
   fmt::print("time: {:.2f} s a step, {:.0f} tokens/s ({} on this machine in {:.1f} s)\n",
              time.seconds_a_step, time.tokens_a_second,
              measured ? "measured" : "products alone, by what they take", time.calibration_seconds);

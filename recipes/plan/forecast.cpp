@@ -74,7 +74,10 @@ void Forecast::tell(const trainer::TrainJob& job, const data::PreparedData& data
     return;
   }
   const auto length = rest_of(job, data, planned_tokens_a_step_);
-  if (length.steps > 0) log::info("estimate: {}", trainer::run_time(*plan_, length).to_text());
+  const bool fetches = job.model.placement.elsewhere();
+  if (length.steps > 0)
+    log::info("estimate{}: {}", fetches ? " without the time for fetching blocks" : "",
+              trainer::run_time(*plan_, length).to_text());
 }
 
 int64_t tokens_of(const std::vector<data::Example>& examples) {
