@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 packages=(
   g++ cmake ninja-build ccache git pkg-config unzip python3 python3-pip ca-certificates
   libsentencepiece-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libspdlog-dev libfmt-dev
-  libpcre2-dev libxxhash-dev libedit-dev libgtest-dev libgmock-dev libbenchmark-dev clang-format
+  libpcre2-dev libxxhash-dev zlib1g-dev libzstd-dev libedit-dev libgtest-dev libgmock-dev libbenchmark-dev clang-format
 )
 
 # Each level holds the ones before it: cpu (runs on a CPU), link (a CUDA build links), cuda (and runs).
