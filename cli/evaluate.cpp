@@ -109,10 +109,11 @@ qlora::data::DataOptions options_for(const TrainedModel& trained,
   return options;
 }
 
-void warn_of_rows(const qlora::data::DatasetReport& report, const TrainedModel& trained) {
+void warn_of_rows(const qlora::data::DatasetReport& report, const DatasetOptions& dataset,
+                  const TrainedModel& trained) {
   for (const std::string& warning : qlora::data::dataset_warnings(report, *trained.base.tokenizer))
     qlora::log::write_warning(warning);
-  const std::string sentence = qlora::data::trained_on_sentence(report.path, trained.recipe.data);
+  const std::string sentence = qlora::data::trained_on_sentence(dataset, trained.recipe.data);
   if (!sentence.empty()) qlora::log::write_warning(sentence);
 }
 
@@ -128,7 +129,7 @@ Rows read_rows(const TrainedModel& trained, const EvaluateArguments& arguments) 
     const auto part = qlora::data::read_dataset(
         datasets[i], static_cast<int32_t>(i), options, *base.tokenizer, base.chat_template.get(),
         qlora::recipes::model_tokens(base.model->architecture()));
-    warn_of_rows(part.report, trained);
+    warn_of_rows(part.report, datasets[i], trained);
     rows.examples.insert(rows.examples.end(), part.examples.begin(), part.examples.end());
     if (!arguments.exact_match) continue;
     const auto questions = qlora::data::read_prompts_and_answers(

@@ -6,9 +6,9 @@
 #include "base/error.h"
 #include "base/utf8.h"
 #include "data/readers/row.h"
+#include "io/byte_reader.h"
 #include "io/file_kind.h"
 #include "io/json_text.h"
-#include "io/read_file.h"
 
 namespace qlora::data {
 namespace {
@@ -22,10 +22,6 @@ bool is_wide_text(std::string_view bytes) {
          (bytes[2] == '\0') == (bytes[0] == '\0') && (bytes[3] == '\0') == (bytes[1] == '\0');
 }
 
-bool is_arrow(std::string_view bytes) {
-  return bytes.starts_with("ARROW1") || bytes.starts_with("\xff\xff\xff\xff");
-}
-
 std::string first_line(std::string_view bytes) {
   constexpr size_t kShown = 60;
   std::string_view line = bytes.substr(0, std::min(bytes.find('\n'), bytes.size()));
@@ -37,15 +33,13 @@ void check_json_begins(const std::string& path, std::string_view bytes) {
   const size_t begin = bytes.find_first_not_of(" \t\r\n");
   if (begin == std::string_view::npos || bytes[begin] == '{' || bytes[begin] == '[') return;
   const std::string line = first_line(bytes.substr(begin));
-  const std::string extension = fs::path(path).extension().string();
-  if (extension == ".csv" || extension == ".tsv") {
-    fail<FormatError>("{} is a table ({}), with the line '{}' at its head; {}", path,
-                      extension == ".csv" ? "CSV" : "TSV", line, kToLines);
-  }
   if (line.find_first_of(",;\t|") != std::string::npos && line.find('"') == std::string::npos) {
-    fail<FormatError>("{} is no JSON; its first line '{}' looks like the head of a table (CSV); {}",
-                      path, line, kToLines);
+    fail<FormatError>(
+        "{} is no JSON; its first line '{}' looks like the head of a table; give it a "
+        "name that ends in .csv (divided by commas) or .tsv (divided by tabs)",
+        path, line);
   }
+  const std::string extension = fs::path(path).extension().string();
   fail<FormatError>(
       "{} must be JSON Lines, one object {{...}} a line, or one JSON array of objects, but begins "
       "with '{}'{}",
@@ -57,14 +51,11 @@ void check_json_begins(const std::string& path, std::string_view bytes) {
 
 }  // namespace
 
-void check_first_bytes(const std::string& path, std::string_view bytes, bool is_json) {
+void check_first_bytes(const std::string& path, std::string_view bytes, RowText kind) {
   const bool is_page = bytes.starts_with('<');  // which may be text to train on
-  const std::string kind = io::kind_by_first_bytes(bytes);
-  if (!kind.empty() && (is_json || !is_page)) {
-    const bool table = kind.find("Parquet") != std::string::npos;
-    fail<FormatError>("{} is {}{}", path, kind, table ? std::string("; ") + kToLines : "");
-  }
-  if (is_arrow(bytes)) fail<FormatError>("{} is an Arrow file; {}", path, kToLines);
+  const std::string found = io::kind_by_first_bytes(bytes);
+  if (!found.empty() && (kind != RowText::kPlain || !is_page))
+    fail<FormatError>("{} is {}", path, found);
   if (is_wide_text(bytes)) {
     fail<FormatError>("{} is text in UTF-16; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)", path);
   }
@@ -72,15 +63,14 @@ void check_first_bytes(const std::string& path, std::string_view bytes, bool is_
     fail<FormatError>("{} must be text in UTF-8, but there are NUL bytes at its beginning; {}",
                       path, kToLines);
   }
-  if (is_json) check_json_begins(path, bytes);
+  if (kind == RowText::kJson) check_json_begins(path, bytes);
 }
 
 std::string whole_file_fault(const std::string& path) {
-  constexpr uintmax_t kLargest = uintmax_t{1} << 28;  // beyond it no one spreads out by hand
-  std::error_code status;
-  const uintmax_t size = fs::file_size(path, status);
-  if (status || size > kLargest) return "";
-  std::string text = io::read_bytes(path);
+  constexpr size_t kLargest = size_t{1} << 28;  // beyond it no one spreads out by hand
+  io::ByteReader bytes(path);
+  std::string text(bytes.peek(kLargest));
+  if (text.size() == kLargest) return "";
   text.resize(text.find_last_not_of(" \t\r\n") + 1);
   if (text.find('\n', text.find_first_not_of(" \t\r\n")) == std::string::npos) return "";
   const Json value = io::ordered_json_or_discarded(text);

@@ -1,5 +1,5 @@
 // What is wrong with a file that was given as rows and holds something else: what people really
-// hand over is compressed, a table, a web page, or one JSON object around the rows.
+// hand over is a pointer, a web page, text of another encoding, or one JSON object around the rows.
 #pragma once
 
 #include <string>
@@ -7,13 +7,15 @@
 
 namespace qlora::data {
 
-// FormatError if the first bytes of the file say that it is not text in UTF-8, or not JSON
-// (`is_json`: it is to hold JSON Lines or one array).
-void check_first_bytes(const std::string& path, std::string_view bytes, bool is_json);
+// JSON Lines or one array; a table; text to train on as it is.
+enum class RowText { kJson, kTable, kPlain };
+
+// FormatError if the first bytes of the file say that it is not text in UTF-8, or not of this kind.
+void check_first_bytes(const std::string& path, std::string_view bytes, RowText kind);
 
 // What a file of JSON whose first line is no row on its own holds: one object over several lines
 // (and which of its members may be the rows), several such objects, or nothing that is known
-// (empty). Reads the whole file.
+// (empty). Reads the whole file, unpacked if it is an archive.
 std::string whole_file_fault(const std::string& path);
 
 }  // namespace qlora::data

@@ -21,35 +21,39 @@ constexpr size_t kMostKeys = 20;  // of those that are not read, which a file ma
 
 // Runs `work` on a row and puts the row's place in front of what it complains about.
 template <typename Work>
-auto at_row(const std::string& path, const SourceRow& row, const Work& work) {
+auto at_row(const SourceRow& row, const Work& work) {
   try {
     return work();
   } catch (const FormatError& error) {
-    throw FormatError(row_location(path, row) + ": " + error.what());
+    throw FormatError(row.location + ": " + error.what());
   } catch (const ConfigError& error) {
-    throw ConfigError(row_location(path, row) + ": " + error.what());
+    throw ConfigError(row.location + ": " + error.what());
   }
 }
 
-// work(row) for all rows of a file on all cores, then take(row, result) in the order of the rows.
-// The first row that fails, in file order, is the one whose error is thrown.
+struct RowCounts {
+  int64_t files = 0, rows = 0;
+};
+
+// work(row) for all rows of a dataset on all cores, then take(row, result) in the order of the
+// rows. The first row that fails, in file order, is the one whose error is thrown.
 template <typename Work, typename Take>
-int64_t for_each_row(const DatasetOptions& dataset, const Work& work, const Take& take) {
+RowCounts for_each_row(const DatasetOptions& dataset, const Work& work, const Take& take) {
   using Result = std::invoke_result_t<Work, const SourceRow&>;
   RowSource source(dataset);
   Progress progress("tokenizing " + dataset.path, 0, "rows");
-  int64_t count = 0;
+  RowCounts counts{source.num_files(), 0};
   for (;;) {
     const std::vector<SourceRow> rows = source.next(kRowsInMemory);
-    if (rows.empty()) return count;
-    count += static_cast<int64_t>(rows.size());
+    if (rows.empty()) return counts;
+    counts.rows += static_cast<int64_t>(rows.size());
     std::vector<Result> results(rows.size());
     std::vector<std::exception_ptr> errors(rows.size());
     parallel_for(static_cast<int64_t>(rows.size()), 8, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end && !stop_wanted(); ++i) {
         const auto at = static_cast<size_t>(i);
         try {
-          results[at] = at_row(dataset.path, rows[at], [&] { return work(rows[at]); });
+          results[at] = at_row(rows[at], [&] { return work(rows[at]); });
         } catch (...) {
           errors[at] = std::current_exception();
           return;  // later rows of this range cannot be the first bad one
@@ -60,7 +64,7 @@ int64_t for_each_row(const DatasetOptions& dataset, const Work& work, const Take
     progress.leave_if_stop_wanted();  // with rows that no thread took
     for (size_t i = 0; i < rows.size(); ++i) {
       if (errors[i]) std::rethrow_exception(errors[i]);
-      at_row(dataset.path, rows[i], [&] { take(rows[i], std::move(results[i])); });
+      at_row(rows[i], [&] { take(rows[i], std::move(results[i])); });
     }
   }
 }
@@ -101,7 +105,7 @@ Dataset read_dataset(const DatasetOptions& dataset, int32_t source, const DataOp
   report.format = dataset.format;
   report.has_turns = find_format(dataset.format).has_turns;
   report.has_pairs = dataset.format == kPreferenceFormat;
-  report.rows = for_each_row(
+  const RowCounts counts = for_each_row(
       dataset, [&](const SourceRow& row) { return row_tokenizer.tokenize(row.value, dataset); },
       [&](const SourceRow& row, TokenizedRow tokenized) {
         report.tools_unwritten += tokenized.loses_tools;
@@ -125,6 +129,8 @@ Dataset read_dataset(const DatasetOptions& dataset, int32_t source, const DataOp
         }
         keep_row_within_length(std::move(tokenized.examples), policy, report, result.examples);
       });
+  report.files = counts.files;
+  report.rows = counts.rows;
   require_rows(report.rows, dataset.path);
   count_tokens(result, row_tokenizer.encoder(), report);
   return result;
@@ -140,7 +146,7 @@ void check_first_rows(const DatasetOptions& dataset, int64_t count, const DataOp
   DatasetReport report;
   std::vector<Example> kept;
   for (const SourceRow& row : rows)
-    at_row(dataset.path, row, [&] {
+    at_row(row, [&] {
       keep_row_within_length(row_tokenizer.tokenize(row.value, dataset).examples, policy, report,
                              kept);
     });

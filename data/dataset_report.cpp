@@ -115,8 +115,10 @@ std::vector<std::string> dataset_warnings(const DatasetReport& report, const Tok
 }
 
 std::string to_text(const DatasetReport& report) {
-  std::string text = fmt::format("{} ({}): {} rows, {} {}", report.path, report.format, report.rows,
-                                 report.examples, report.has_pairs ? "pairs" : "examples");
+  std::string text =
+      fmt::format("{} ({}): {}{} rows, {} {}", report.path, report.format,
+                  report.files > 1 ? fmt::format("{} files, ", report.files) : "", report.rows,
+                  report.examples, report.has_pairs ? "pairs" : "examples");
   const auto count = [&](int64_t number, const char* what) {
     if (number > 0) text += fmt::format(", {} {}", number, what);
   };
@@ -139,6 +141,7 @@ std::string to_json(const DatasetReport& report) {
   const nlohmann::ordered_json json = {
       {"path", report.path},
       {"format", report.format},
+      {"files", report.files},
       {"rows", report.rows},
       {"rendered", report.rendered},
       {"dropped_overlength", report.dropped_overlength},

@@ -20,7 +20,8 @@ struct DatasetReport {
       true;  // its rows end with an end-of-turn or end-of-text token that must be trained
   bool has_pairs = false;  // two answers a row, which count as one example
 
-  int64_t rows = 0;  // in the file
+  int64_t files = 1;  // that the rows come from
+  int64_t rows = 0;   // in the files
   int64_t rendered =
       0;  // examples before the length policy; above rows where a template rewrites turns
   int64_t dropped_overlength = 0;    // on_overlength: drop

@@ -13,7 +13,7 @@ namespace qlora::data {
 namespace {
 
 void validate_dataset(const DatasetOptions& dataset, const std::string& key) {
-  if (dataset.path.empty()) fail<ConfigError>("{}.path must name a file, it is empty", key);
+  if (dataset.path.empty()) fail<ConfigError>("{}.path must name a file or a folder, it is empty", key);
   const Format& format = find_format(dataset.format);
   for (const auto& [ours, theirs] : dataset.fields) {
     if (std::find(format.fields.begin(), format.fields.end(), ours) == format.fields.end()) {

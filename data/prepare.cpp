@@ -12,7 +12,7 @@
 #include "data/chat_renderer.h"
 #include "data/dataset.h"
 #include "data/permutation.h"
-#include "data/row_source.h"
+#include "data/shards.h"
 
 namespace qlora::data {
 namespace {
@@ -79,7 +79,7 @@ void split_off_eval(double fraction, uint64_t seed, PreparedData& data) {
 // Evaluation rows that are trained too: of the same file, or with the same tokens.
 void warn_of_trained_evaluation(const DataOptions& options, PreparedData& data) {
   for (const DatasetOptions& eval : options.eval) {
-    const std::string sentence = trained_on_sentence(eval.path, options);
+    const std::string sentence = trained_on_sentence(eval, options);
     if (sentence.empty()) continue;
     data.warnings.push_back(sentence);
     return;
@@ -116,13 +116,13 @@ void warn(const DataOptions& options, const Tokenizer& tokenizer, const ChatTemp
 
 }  // namespace
 
-std::string trained_on_sentence(const std::string& path, const DataOptions& options) {
+std::string trained_on_sentence(const DatasetOptions& evaluated, const DataOptions& options) {
   for (const DatasetOptions& train : options.train)
-    if (is_same_file(path, train.path))
+    if (share_a_file(evaluated, train))
       return fmt::format(
           "{} is evaluated on and trained on: the loss says how well it is learnt by heart; hold "
           "rows out with data.eval_fraction, or in a file of their own",
-          path);
+          evaluated.path);
   return "";
 }
 

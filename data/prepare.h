@@ -32,7 +32,8 @@ PreparedData prepare_datasets(const DataOptions& options, const Tokenizer& token
                               const ChatTemplate* chat_template, uint64_t seed,
                               const ModelTokens& model = {});
 
-// A sentence that says so if `path` is one of the files that `options` trains on; empty if not.
-std::string trained_on_sentence(const std::string& path, const DataOptions& options);
+// A sentence that says so if a file of `evaluated` is one of those that `options` trains on; empty
+// if not.
+std::string trained_on_sentence(const DatasetOptions& evaluated, const DataOptions& options);
 
 }  // namespace qlora::data

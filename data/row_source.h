@@ -1,5 +1,5 @@
-// The rows of a dataset file in order, a chunk at a time: JSON Lines, one JSON array, or (format:
-// text) a .txt file, which is one row.
+// The rows of a dataset in order, a chunk at a time, through all of its files (shards.h), of
+// whatever kinds these are (row_files/row_file.h).
 #pragma once
 
 #include <cstdint>
@@ -8,37 +8,30 @@
 #include <vector>
 
 #include "data/example.h"
-#include "nlohmann/json.hpp"
+#include "data/row_files/row_file.h"
 
 namespace qlora::data {
 
-using Json = nlohmann::ordered_json;
-
-struct SourceRow {
-  Json value;
-  int64_t index = 0;  // from 0
-  int64_t line = 0;   // from 1
-};
-
 class RowSource {
  public:
-  // IoError if the file cannot be read, FormatError if it is no file of rows.
+  // IoError if the first file cannot be read, ConfigError if there is none, FormatError if it is no
+  // file of rows.
   explicit RowSource(const DatasetOptions& dataset);
-  ~RowSource();
 
   // Up to `count` further rows; none at the end. FormatError with file and line if a row is not
-  // JSON.
+  // what its file must hold.
   std::vector<SourceRow> next(int64_t count);
 
+  int64_t num_files() const { return static_cast<int64_t>(shards_.size()); }
+
  private:
-  struct State;
-  std::unique_ptr<State> state_;
+  bool next_row(SourceRow& row);
+
+  DatasetOptions dataset_;
+  std::vector<std::string> shards_;
+  size_t opened_ = 0;  // of the shards
+  std::unique_ptr<RowFile> file_;
+  int64_t rows_ = 0;
 };
-
-// Whether two paths lead to one file.
-bool is_same_file(const std::string& a, const std::string& b);
-
-// "train.jsonl:12": how messages point at a row.
-std::string row_location(const std::string& path, const SourceRow& row);
 
 }  // namespace qlora::data

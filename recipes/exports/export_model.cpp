@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "data/dataset.h"
+#include "data/shards.h"
 #include "export/adapter.h"
 #include "export/merged.h"
 #include "io/atomic_write.h"
@@ -33,7 +34,7 @@ std::vector<std::vector<int32_t>> sample_rows(const TrainedModel& trained) {
   const BaseModel& base = trained.base;
   const data::DataOptions& data = trained.recipe.data;
   const auto& datasets = data.eval.empty() ? data.train : data.eval;
-  if (!datasets.empty() && fs::exists(datasets[0].path)) {
+  if (!datasets.empty() && data::is_at_hand(datasets[0])) {
     const data::Dataset dataset =
         data::read_dataset(datasets[0], 0, data, *base.tokenizer, base.chat_template.get(),
                            model_tokens(base.model->architecture()));

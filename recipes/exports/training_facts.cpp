@@ -46,9 +46,12 @@ Figures figures_of(const std::string& run_dir) {
 
 std::string list_of(const std::vector<data::DatasetOptions>& datasets) {
   std::string text;
-  for (const data::DatasetOptions& dataset : datasets)
+  for (const data::DatasetOptions& dataset : datasets) {
+    const fs::path path = dataset.path;  // of a folder it may end with '/'
     text += fmt::format("{}`{}` ({})", text.empty() ? "" : ", ",
-                        fs::path(dataset.path).filename().string(), dataset.format);
+                        (path.has_filename() ? path : path.parent_path()).filename().string(),
+                        dataset.format);
+  }
   return text;
 }
 

@@ -35,7 +35,12 @@ void decode_format(const Node& node, const std::string& key, ProblemList& proble
 
 std::vector<Field<Dataset>> make_dataset_fields() {
   std::vector<Field<Dataset>> fields = {
-      dataset_field("path", "path", "A .jsonl or .json file of rows.", &Dataset::path),
+      dataset_field("path", "path",
+                    "Rows: a .jsonl, .json, .csv, .tsv, .parquet or .arrow file, packed as .gz or "
+                    ".zst or not; a folder of such files, or a pattern such as "
+                    "`\"train-*.parquet\"`, both in the order of the names; a folder that "
+                    "`save_to_disk` of `datasets` wrote.",
+                    &Dataset::path),
       dataset_field("format",
                     "alpaca | chat | sharegpt | completion | text | pretokenized | input_output | "
                     "preference",

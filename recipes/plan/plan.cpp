@@ -3,10 +3,10 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <map>
 #include <optional>
 
+#include "data/shards.h"
 #include "model/expert_targets.h"
 #include "model/layer_quantization.h"
 #include "model/load.h"
@@ -19,8 +19,6 @@
 
 namespace qlora::recipes {
 namespace {
-namespace fs = std::filesystem;
-
 // Of the tokenizer, an entry of the vocabulary (measured). Of the rows, a byte of their file: a
 // token is four or five letters there, takes four bytes and one of the mask, and is held twice, as
 // it was prepared and by the loader.
@@ -30,11 +28,7 @@ constexpr int64_t kBytesAToken = 480, kRowBytesAByte = 2;
 int64_t file_bytes(const Recipe& recipe) {
   int64_t bytes = 0;
   for (const auto* sets : {&recipe.data.train, &recipe.data.eval})
-    for (const data::DatasetOptions& set : *sets) {
-      std::error_code missing;
-      const auto size = fs::file_size(set.path, missing);
-      if (!missing) bytes += static_cast<int64_t>(size);
-    }
+    for (const data::DatasetOptions& set : *sets) bytes += data::estimated_text_bytes(set);
   return bytes;
 }
 

@@ -1,6 +1,7 @@
 #include "recipes/run/long_rows.h"
 
 #include <algorithm>
+#include <filesystem>
 
 #include "base/error.h"
 #include "base/warn_once.h"
@@ -16,7 +17,10 @@ void check_row_lengths(const std::vector<data::Example>& examples,
   const auto first = std::ranges::find_if(examples, is_long);
   if (first == examples.end() || architecture.alibi.present()) return;
   const auto place = [&] {
-    return fmt::format("{}:{}", sets.at(static_cast<size_t>(first->source)).path, first->row + 1);
+    const std::string& path = sets.at(static_cast<size_t>(first->source)).path;
+    // Of a folder or pattern the rows are counted through all of its files.
+    return fmt::format("{}{}{}", path, std::filesystem::is_regular_file(path) ? ":" : ", row ",
+                       first->row + 1);
   };
   if (architecture.embedding.positions.present())
     fail<ConfigError>(

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "tests/data/read_rows.h"
 #include "tests/support/temp_dir.h"
 
 namespace qlora::data {
@@ -17,13 +18,7 @@ using testing::Not;
 std::vector<SourceRow> rows_of(const std::string& bytes, const std::string& name = "a.jsonl",
                                const std::string& format = "chat") {
   const TempDir dir;
-  RowSource source({dir.write(name, bytes), format, {}});
-  std::vector<SourceRow> all;
-  for (;;) {
-    std::vector<SourceRow> some = source.next(2);
-    if (some.empty()) return all;
-    for (SourceRow& row : some) all.push_back(std::move(row));
-  }
+  return test::read_rows({dir.write(name, bytes), format, {}});
 }
 
 std::string error_of(const std::string& bytes) {
@@ -111,16 +106,12 @@ TEST(RowSource, AFileOfAnotherKindIsSaidToBeOne) {
   EXPECT_THAT(named("version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "a.jsonl"),
               AllOf(HasSubstr("a.jsonl is a Git LFS pointer"), HasSubstr("git lfs pull")));
   EXPECT_THAT(named(std::string("\x1f\x8b\x08\x00", 4), "a.jsonl.gz"), HasSubstr("gzip"));
-  EXPECT_THAT(named("PAR1\x15\x04", "a.parquet"),
-              AllOf(HasSubstr("Parquet"), HasSubstr("convert it to JSON Lines")));
-  EXPECT_THAT(named(std::string("ARROW1\0\0", 8), "a.arrow"), HasSubstr("is an Arrow file"));
   const std::string wide("{\0\"\0a\0\"\0:\0001\0}\0", 14);
   EXPECT_THAT(named("\xff\xfe" + wide, "a.jsonl"), HasSubstr("UTF-16"));
   EXPECT_THAT(named(wide, "a.jsonl"), HasSubstr("UTF-16"));
   EXPECT_THAT(named("\xff\xfe" + wide, "a.txt"), HasSubstr("UTF-16"));
-  EXPECT_THAT(named("text,label\nOnce,1\n", "a.csv"),
-              AllOf(HasSubstr("is a table (CSV)"), HasSubstr("'text,label'")));
-  EXPECT_THAT(named("text;label\nOnce;1\n", "a.jsonl"), HasSubstr("head of a table"));
+  EXPECT_THAT(named("text;label\nOnce;1\n", "a.jsonl"),
+              AllOf(HasSubstr("head of a table"), HasSubstr("ends in .csv")));
   EXPECT_THAT(named("Once upon a time\n", "a.txt"), HasSubstr("read with format: text"));
   EXPECT_THAT(named("<!DOCTYPE html><html>", "a.jsonl"), HasSubstr("web page"));
   EXPECT_THAT(named("PK\x03\x04", "a.zip"), HasSubstr("zip archive"));
@@ -152,7 +143,8 @@ TEST(RowSource, ARowThatNestsWithoutEndIsRefused) {
 
 TEST(RowSource, AFileThatIsNotThereIsTheUsersError) {
   EXPECT_THROW(RowSource({"/nowhere/a.jsonl", "chat", {}}), ConfigError);
-  EXPECT_THROW(RowSource({"/", "chat", {}}), ConfigError);
+  const TempDir empty;
+  EXPECT_THROW(RowSource({empty.path(), "chat", {}}), ConfigError);
   EXPECT_THROW(RowSource({"https://example.org/a.jsonl", "chat", {}}), ConfigError);
 }
 

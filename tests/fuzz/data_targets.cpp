@@ -1,4 +1,4 @@
-// Rows of every format, tokenizer files, chat templates.
+// Rows of every format, tables, tokenizer files, chat templates.
 #include <array>
 
 #include "base/error.h"
@@ -68,6 +68,34 @@ std::vector<std::string> row_seeds() {
        R"({"conversations": [{"from": "human", "value": "q"}], "chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"}})"}};
   std::vector<std::string> seeds;
   for (const auto& [format, row] : rows) seeds.push_back(std::string(1, format) + row + "\n");
+  return seeds;
+}
+
+// ---- tables: the first byte chooses the delimiter and the format, the rest is the file
+
+void read_table(std::string_view bytes) {
+  if (bytes.empty()) return;
+  const auto first = static_cast<unsigned char>(bytes[0]);
+  data::DatasetOptions dataset;
+  dataset.format = kFormats[first / 2 % kFormats.size()];
+  const MemoryFile file(bytes.substr(1));
+  taken_or_refused([&] {
+    const auto rows =
+        data::open_table_rows(io::ByteReader(file.path()), first % 2 == 0 ? ',' : '\t', dataset);
+    for (data::SourceRow row; rows->next(row);) {
+    }
+  });
+}
+
+std::vector<std::string> table_seeds() {
+  const std::vector<std::pair<char, std::string>> tables = {
+      {0, "id,messages\r\n1,\"[{\"\"role\"\": \"\"user\"\"}]\"\r\n"},
+      {4, "instruction,input,output\na,,\"b, \"\"c\"\"\nd\"\n\n"},
+      {7, "prompt\tcompletion\na\tb \"c\"\n"},
+      {8, "text\rone\rtwo\r"},
+      {10, "input_ids,labels\n\"[1, 2]\",\"[-100, 2]\"\n"}};
+  std::vector<std::string> seeds;
+  for (const auto& [choice, table] : tables) seeds.push_back(std::string(1, choice) + table);
   return seeds;
 }
 
@@ -233,6 +261,10 @@ std::vector<Target> data_targets() {
             "\"text\"",
             "\"chosen\"",
             "\"rejected\""}},
+          {"table",
+           read_table,
+           table_seeds,
+           {"\"", "\"\"", ",", "\t", "\r\n", "\n", "\"\n\"", "messages", "text", "[]"}},
           {"tokenizer_json",
            read_tokenizer_json,
            tokenizer_json_seeds,
