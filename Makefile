@@ -19,6 +19,12 @@ PREFIX ?= /usr/local
 # As many as cores and memory allow, also in a container.
 JOBS ?= $(shell scripts/jobs.sh)
 CMAKE_FLAGS ?=
+# OFF: without Apache Arrow, for a program that reads no Parquet files.
+QLORA_PARQUET ?= ON
+export QLORA_PARQUET
+ifneq ($(QLORA_PARQUET),ON)
+override CMAKE_FLAGS += -DQLORA_PARQUET=$(QLORA_PARQUET)
+endif
 CTEST_FLAGS ?= --output-on-failure
 
 .PHONY: all build build-cost quickstart test fuzz cuda interop bench peers install package format clean bootstrap

@@ -1,5 +1,6 @@
 # What the libraries link; scripts/bootstrap.sh installs or unpacks all of it. Read by the build and, installed
-# beside qloraConfig.cmake, by programs that find_package(qlora). Expects QLORA_TORCH_ROOT and QLORA_CUDA_ENABLED.
+# beside qloraConfig.cmake, by programs that find_package(qlora). Expects QLORA_TORCH_ROOT, QLORA_CUDA_ENABLED, QLORA_PARQUET and,
+# with it, QLORA_ARROW_ROOT.
 find_package(Threads REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(fmt REQUIRED)
@@ -42,4 +43,24 @@ if(QLORA_CUDA_ENABLED)
   target_link_libraries(qlora::torch INTERFACE
     "-Wl,--no-as-needed,${qlora_torch_lib}/libtorch_cuda.so,${qlora_torch_lib}/libc10_cuda.so,--as-needed" CUDA::cudart)
   target_compile_definitions(qlora::torch INTERFACE QLORA_CUDA=1)
+endif()
+
+# Apache Arrow: headers and libraries of the unpacked PyPI wheel, of which nothing of Python's is used. Its libraries are built with
+# the C++11 ABI of libstdc++, as LibTorch is, export Arrow's names alone, and find each other by their own RPATH.
+if(QLORA_PARQUET)
+  file(GLOB qlora_arrow_library "${QLORA_ARROW_ROOT}/pyarrow/libarrow.so.*")
+  file(GLOB qlora_parquet_library "${QLORA_ARROW_ROOT}/pyarrow/libparquet.so.*")
+  if(NOT qlora_arrow_library OR NOT qlora_parquet_library)
+    message(FATAL_ERROR "Apache Arrow is not in '${QLORA_ARROW_ROOT}'. Run scripts/bootstrap.sh, set QLORA_ARROW_ROOT to a folder "
+      "that holds pyarrow/ as the PyPI wheel has it, or set QLORA_PARQUET=OFF for a program that reads no Parquet files.")
+  endif()
+  foreach(library arrow parquet)
+    add_library(qlora::${library} SHARED IMPORTED GLOBAL)
+    set_target_properties(qlora::${library} PROPERTIES IMPORTED_LOCATION "${qlora_${library}_library}")
+  endforeach()
+  set_target_properties(qlora::arrow PROPERTIES INTERFACE_COMPILE_DEFINITIONS QLORA_PARQUET=1)
+  if(EXISTS "${QLORA_ARROW_ROOT}/pyarrow/include")  # which an installed package lacks: programs that use it only link
+    set_target_properties(qlora::arrow PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${QLORA_ARROW_ROOT}/pyarrow/include")
+  endif()
+  set_target_properties(qlora::parquet PROPERTIES INTERFACE_LINK_LIBRARIES qlora::arrow)
 endif()

@@ -1,8 +1,11 @@
 # qlora_folder(NAME [TORCH] [DEPENDS other...]): the static library of one top-level folder.
-# Every .cpp below it belongs to it; *_cuda.cu only in a CUDA build.
+# Every .cpp below it belongs to it; *_cuda.cu only in a CUDA build, folders called arrow only with QLORA_PARQUET.
 function(qlora_folder name)
   cmake_parse_arguments(arg "TORCH" "" "DEPENDS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/${name}/*.cpp")
+  if(NOT QLORA_PARQUET)
+    list(FILTER sources EXCLUDE REGEX "/arrow/[^/]*$")
+  endif()
   if(QLORA_CUDA_ENABLED)
     file(GLOB_RECURSE kernels CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/${name}/*_cuda.cu")
   endif()

@@ -15,6 +15,9 @@ endif()
 
 set(QLORA_TORCH_ROOT "${CMAKE_SOURCE_DIR}/third_party/libtorch" CACHE PATH
     "Folder that holds torch/ and nvidia/ (made by scripts/bootstrap.sh)")
+option(QLORA_PARQUET "Read Parquet and Arrow files, by Apache Arrow's library" ON)
+set(QLORA_ARROW_ROOT "${CMAKE_SOURCE_DIR}/third_party/arrow" CACHE PATH
+    "Folder that holds pyarrow/ with headers and libraries (made by scripts/bootstrap.sh)")
 set(QLORA_CUDA "OFF" CACHE STRING "CUDA kernels: ON, OFF, or AUTO (ON where nvcc is found)")
 set_property(CACHE QLORA_CUDA PROPERTY STRINGS ON OFF AUTO)
 option(QLORA_WERROR "Treat warnings as errors (default: with GCC 12)" ${werror})

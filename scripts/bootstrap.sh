@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Installs what the build needs: system packages (apt) and LibTorch (from PyPI, into third_party/libtorch).
+# Installs what the build needs: system packages (apt), LibTorch and Apache Arrow (from PyPI, into third_party/libtorch
+# and third_party/arrow).
 # Safe to repeat and to interrupt; done work is not done again.
 #
 #   scripts/bootstrap.sh             what a CPU build needs; with nvcc in PATH also what a CUDA build links
 #   scripts/bootstrap.sh --cuda      also what a CUDA build needs to run (2.5 GB more)
 #   scripts/bootstrap.sh --packages  only prints the names of the system packages
 #
+# QLORA_PARQUET=OFF leaves Arrow out; the build then needs -DQLORA_PARQUET=OFF (make does both: make QLORA_PARQUET=OFF).
 # QLORA_WHEELS=FOLDER takes the wheels of scripts/wheels_*.txt from FOLDER instead of the network.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -113,6 +115,22 @@ install_libtorch() {
   rm -rf "$wheels"
 }
 
+# Arrow's C++ libraries and headers, without what the wheel has for Python.
+install_arrow() {
+  local wheels=third_party/wheels
+  unpacked=third_party/arrow.partial
+  rm -rf "$unpacked"
+  require_space 250 third_party
+  fetch_wheels scripts/wheels_arrow.txt "$wheels"
+  say "unpacking Arrow into third_party/arrow"
+  unpack "$wheels"/pyarrow-*.whl 'pyarrow/include/arrow/*' 'pyarrow/include/parquet/*' \
+    'pyarrow/libarrow.so.*' 'pyarrow/libparquet.so.*'
+  printf '%s\n' "$arrow_pin" >"$unpacked/complete"
+  rm -rf third_party/arrow
+  mv "$unpacked" third_party/arrow
+  rm -rf "$wheels"
+}
+
 parse_arguments "$@"
 check_machine
 install_packages
@@ -123,3 +141,5 @@ exec 9>third_party/lock
 flock 9  # two builds at once: the second waits for the first
 pins=$(echo layout 1 | cat - scripts/wheels_libtorch.txt scripts/wheels_cuda.txt | sha256sum | cut -c1-16)
 if ! has_level "$level"; then install_libtorch; fi
+arrow_pin=$(sha256sum <scripts/wheels_arrow.txt | cut -c1-16)
+if [ "${QLORA_PARQUET:-ON}" != OFF ] && ! grep -qsx "$arrow_pin" third_party/arrow/complete; then install_arrow; fi

@@ -2,7 +2,7 @@
 # Packs a finished CPU build for machines without a compiler, into BUILD/packages:
 #
 #   qlora-VERSION-linux-x86_64.tar.zst  runs from wherever it is unpacked, and brings all but the C library
-#   qlora_VERSION_amd64.deb             brings LibTorch; the other libraries are Debian packages that it depends on
+#   qlora_VERSION_amd64.deb             brings LibTorch and Arrow; the other libraries are Debian packages that it depends on
 #
 # Both hold the program, recipes, completions, README, documentation and licences. Machines need the C library of the machine
 # that built them, or a newer one.
@@ -14,6 +14,7 @@ cd "$(dirname "$0")/.."
 build=${1:-build}
 packages=$build/packages
 work=$packages/work
+arrow_root=$(sed -n 's/^QLORA_ARROW_ROOT:PATH=//p' "$build/CMakeCache.txt")
 torch_root=$(sed -n 's/^QLORA_TORCH_ROOT:PATH=//p' "$build/CMakeCache.txt")
 version=$(sed -n 's/^CMAKE_PROJECT_VERSION:STATIC=//p' "$build/CMakeCache.txt")
 
@@ -30,12 +31,13 @@ check_tools() {
 
 # What the loader finds for the program, one path a line.
 libraries() { ldd "$build/bin/qlora" | awk '$3 ~ /^\// {print $3}'; }
-torch_libraries() { libraries | while read -r library; do
-  case $(realpath "$library") in "$(realpath "$torch_root")"/*) echo "$library" ;; esac
+# LibTorch's and Arrow's.
+bundled_libraries() { libraries | while read -r library; do
+  case $(realpath "$library") in "$(realpath "$torch_root")"/* | "$(realpath -m "$arrow_root")"/*) echo "$library" ;; esac
 done; }
-# Neither LibTorch's nor the C library's own, which belongs to the machine.
+# Neither these nor the C library's own, which belongs to the machine.
 system_libraries() {
-  libraries | grep -vxF -f <(torch_libraries) |
+  libraries | grep -vxF -f <(bundled_libraries) |
     grep -vE '/(ld-linux-x86-64|libc|libm|libdl|librt|libutil|libpthread|libresolv)\.so'
 }
 
@@ -78,16 +80,18 @@ document() {
   cp "$work/licences"/* "$1/licences"
 }
 
-# The licences of LibTorch and of the libraries that it brings stand in the wheels alone.
+# The licences of LibTorch, of the libraries that it brings, and of Arrow stand in the wheels alone.
 collect_licences() {
   local wheel library package folder=$work/licences wheels=third_party/wheels
   mkdir -p "$folder"
-  if [ ! -d third_party/licences ]; then
+  if ! compgen -G 'third_party/licences/pyarrow-*' >/dev/null; then
     fetch_wheels scripts/wheels_libtorch.txt "$wheels"
+    fetch_wheels scripts/wheels_arrow.txt "$wheels"
     rm -rf third_party/licences.partial
-    for wheel in "$wheels"/{torch,nvidia_cuda_runtime,nvidia_cuda_cupti}-*.whl; do
+    for wheel in "$wheels"/{torch,nvidia_cuda_runtime,nvidia_cuda_cupti,pyarrow}-*.whl; do
       unzip -q -o "$wheel" '*.dist-info/*' -d third_party/licences.partial
     done
+    rm -rf third_party/licences
     mv third_party/licences.partial third_party/licences
     rm -rf "$wheels"
   fi
@@ -106,7 +110,7 @@ collect_licences() {
 make_archive() {
   local name=qlora-$version-linux-x86_64
   say "packing $name.tar.zst"
-  mapfile -t all < <(torch_libraries && system_libraries)
+  mapfile -t all < <(bundled_libraries && system_libraries)
   stage "$work/$name" "${all[@]}"
   tar -C "$work" --sort=name --owner=0 --group=0 --numeric-owner -I 'zstd -12 -T0 -q' -cf "$packages/$name.tar.zst" "$name"
 }
@@ -119,7 +123,7 @@ dependencies() { # FILES...
     library=$(ldd "$build/bin/qlora" | awk -v name="$library" '$1 == name && $3 ~ /^\// {print $3}')
     [ -n "$library" ] || continue
     package=$(owner "$library")
-    [ -n "$package" ] || continue  # LibTorch's own
+    [ -n "$package" ] || continue  # LibTorch's and Arrow's own
     case $package in
       libc6 | libstdc++6 | libgcc-s1 | libgomp1)
         echo "$package (>= $(dpkg-query -W -f='${source:Upstream-Version}' "$package"))" ;;
@@ -131,9 +135,9 @@ dependencies() { # FILES...
 make_deb() {
   local name=qlora_${version}_amd64 root=$work/deb
   say "packing $name.deb"
-  mapfile -t torch < <(torch_libraries)
+  mapfile -t bundled < <(bundled_libraries)
   rm -rf "$root"
-  stage "$root/usr" "${torch[@]}"
+  stage "$root/usr" "${bundled[@]}"
   mv "$root/usr/share/doc/qlora/LICENSE" "$root/usr/share/doc/qlora/copyright"
   mv "$root/usr/share/zsh/site-functions" "$root/usr/share/zsh/vendor-completions"  # where Debian's zsh looks
   mkdir -p "$root/DEBIAN"
