@@ -34,6 +34,9 @@ class AqlmWeight final : public FrozenWeight {
   void dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const override;
   // "codes", "codebooks" and "scales".
   NamedTensors state() const override;
+  std::vector<at::Tensor*> parts() override {
+    return {&weight_.codes, &weight_.codebooks, &weight_.scales};
+  }
 
  private:
   AqlmTensor weight_;

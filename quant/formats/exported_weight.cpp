@@ -29,4 +29,10 @@ void ExportedWeight::dequantize_rows(int64_t expert, int64_t begin, int64_t end,
   out.copy_(decode_().narrow(0, begin, end - begin));
 }
 
+std::vector<at::Tensor*> ExportedWeight::parts() {
+  std::vector<at::Tensor*> all;
+  for (auto& [name, tensor] : parts_) all.push_back(&tensor);
+  return all;
+}
+
 }  // namespace qlora::quant

@@ -23,6 +23,7 @@ class ExportedWeight final : public FrozenWeight {
   int64_t bytes() const override;
   void dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const override;
   NamedTensors state() const override { return parts_; }
+  std::vector<at::Tensor*> parts() override;
 
  private:
   NamedTensors parts_;

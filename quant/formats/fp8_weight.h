@@ -40,6 +40,7 @@ class Fp8Weight final : public FrozenWeight {
   void dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const override;
   // "weight.F8_E4M3" and "weight_scale", of E8M0 "weight_scale.F8_E8M0".
   NamedTensors state() const override;
+  std::vector<at::Tensor*> parts() override { return {&weight_.codes, &weight_.scales}; }
 
  private:
   Fp8Tensor weight_;

@@ -52,6 +52,9 @@ class HqqWeight final : public FrozenWeight {
   void dequantize_rows(int64_t expert, int64_t begin, int64_t end, at::Tensor& out) const override;
   // "W_q", "scale" and "zero".
   NamedTensors state() const override;
+  std::vector<at::Tensor*> parts() override {
+    return {&weight_.packed, &weight_.scales, &weight_.zeros};
+  }
 
  private:
   HqqTensor weight_;

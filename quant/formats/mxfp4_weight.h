@@ -30,6 +30,7 @@ class Mxfp4Weight final : public FrozenWeight {
   NamedTensors state() const override {
     return {{"weight_blocks", blocks_}, {"weight_scales", scales_}};
   }
+  std::vector<at::Tensor*> parts() override { return {&blocks_, &scales_}; }
 
  private:
   at::Tensor blocks_, scales_;

@@ -106,4 +106,11 @@ NamedTensors RowsOfSeveral::state() const {
   return all;
 }
 
+std::vector<at::Tensor*> RowsOfSeveral::parts() {
+  std::vector<at::Tensor*> all;
+  for (const auto& part : parts_)
+    for (at::Tensor* tensor : part->parts()) all.push_back(tensor);
+  return all;
+}
+
 }  // namespace qlora::quant

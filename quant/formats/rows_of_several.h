@@ -28,6 +28,7 @@ class RowsOfSeveral final : public FrozenWeight {
   std::unique_ptr<RowsProduct> rows_product(const at::Tensor& x, int64_t expert) const override;
   // Those of the parts: "0.codes", "0.scales", "1.codes", ...
   NamedTensors state() const override;
+  std::vector<at::Tensor*> parts() override;
 
  private:
   std::vector<std::unique_ptr<FrozenWeight>> parts_;

@@ -67,7 +67,7 @@ void require_whole_words(int64_t rows, const HqqOptions& options, const std::str
       options.axis == 1 ? "groups" : "numbers of a group");
 }
 
-at::Tensor packed(const HqqTensor& weight) {
+at::Tensor packed(const QuantizedHqq& weight) {
   const int count = codes_of_a_word(weight.bits);
   at::Tensor codes = weight.bits == 3 ? weight.codes.to(at::kInt) : weight.codes;
   const int64_t step = (codes.size(0) + count - 1) / count;
@@ -115,11 +115,11 @@ std::string HqqOptions::to_text() const {
   return fmt::format("hqq, {} bit, {}, axis {}", bits, groups, axis);
 }
 
-HqqTensor hqq_quantize(const at::Tensor& weight, const HqqOptions& options, at::ScalarType stored,
-                       const std::string& module) {
+QuantizedHqq hqq_quantize(const at::Tensor& weight, const HqqOptions& options,
+                          at::ScalarType stored, const std::string& module) {
   check(weight.dim() == 2, "hqq_quantize: {} must be a matrix", module);
   const int64_t whole = options.axis == 1 ? weight.size(1) : weight.size(0);
-  HqqTensor result;
+  QuantizedHqq result;
   result.bits = options.bits;
   result.axis = options.axis;
   result.out = weight.size(0);
@@ -143,14 +143,14 @@ HqqTensor hqq_quantize(const at::Tensor& weight, const HqqOptions& options, at::
   return result;
 }
 
-at::Tensor hqq_dequantize(const HqqTensor& weight) {
+at::Tensor hqq_dequantize(const QuantizedHqq& weight) {
   return weight.codes.to(at::kFloat)
       .sub_(weight.zeros.to(at::kFloat))
       .mul_(weight.scales.to(at::kFloat))
       .view({weight.out, weight.in});
 }
 
-NamedTensors hqq_file_tensors(const HqqTensor& weight) {
+NamedTensors hqq_file_tensors(const QuantizedHqq& weight) {
   const bool in_words = weight.bits == 3;
   const std::string packing = in_words ? "3bit_32" : fmt::format("{}bit_u8", weight.bits);
   at::Tensor shape = at::empty({2}, at::kLong);

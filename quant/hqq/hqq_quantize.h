@@ -31,7 +31,7 @@ struct HqqOptions {
   std::string to_text() const;
 };
 
-struct HqqTensor {
+struct QuantizedHqq {
   int bits = 4, axis = 1;
   int64_t out = 0, in = 0, group_size = 0;
   at::Tensor codes;          // uint8 [groups, group_size], or [group_size, groups] of axis 0
@@ -41,16 +41,16 @@ struct HqqTensor {
 // weight: [out, in] of a floating type. The codes are made with the float32 scales and zeros, which
 // are then rounded to `stored`. The result lies on the CPU. ConfigError naming the module if the
 // groups do not divide the weight, or fill no whole bytes.
-HqqTensor hqq_quantize(const at::Tensor& weight, const HqqOptions& options, at::ScalarType stored,
-                       const std::string& module);
+QuantizedHqq hqq_quantize(const at::Tensor& weight, const HqqOptions& options,
+                          at::ScalarType stored, const std::string& module);
 
 // float32 [out, in], from the scales and zeros as they are stored.
-at::Tensor hqq_dequantize(const HqqTensor& weight);
+at::Tensor hqq_dequantize(const QuantizedHqq& weight);
 
 // The layer's tensors as transformers 4.57 writes them: "W_q", "scale", "zero" and what describes
 // them, each a tensor of its own. Packing goes along the first dimension: a byte holds codes of
 // rows that lie a half (4 bits), a quarter or an eighth of the matrix apart; 3-bit codes lie ten to
 // an int32.
-NamedTensors hqq_file_tensors(const HqqTensor& weight);
+NamedTensors hqq_file_tensors(const QuantizedHqq& weight);
 
 }  // namespace qlora::quant

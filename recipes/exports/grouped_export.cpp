@@ -41,7 +41,7 @@ quant::QuantizationOptions unquantized(const QuantizeOptions& options) {
 
 std::unique_ptr<quant::FrozenWeight> hqq_weight(const std::string& module, const at::Tensor& weight,
                                                 const quant::HqqOptions& options) {
-  const quant::HqqTensor result =
+  const quant::QuantizedHqq result =
       quant::hqq_quantize(weight, options, weight.scalar_type(), module);
   return std::make_unique<quant::ExportedWeight>(
       quant::hqq_file_tensors(result), result.out, result.in,

@@ -263,10 +263,11 @@ TEST(TorchFile, IntegersOfAnyLengthUpTo64BitsAreRead) {
   EXPECT_EQ(value("\xff"), -1);
   EXPECT_EQ(value("\x7f"), 127);
   EXPECT_EQ(value("\x80"), -128);
-  EXPECT_EQ(value("\xff" + std::string(1, '\0')), 255);
+  EXPECT_EQ(value(std::string{'\xff', '\0'}), 255);
   EXPECT_EQ(value(std::string(7, '\0') + "\x80"), std::numeric_limits<int64_t>::min());
-  EXPECT_THAT(complaint(pk::whole(pk::dict({{"n", "\x8a\x09" + std::string(9, '\1')}}))),
-              HasSubstr("64 bits"));
+  EXPECT_THAT(
+      complaint(pk::whole(pk::dict({{"n", pk::joined({"\x8a\x09", std::string(9, '\1')})}}))),
+      HasSubstr("64 bits"));
 }
 
 TEST(TorchFile, ArchivesWithoutZip64AreRead) {

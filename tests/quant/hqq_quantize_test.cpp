@@ -24,8 +24,8 @@ HqqOptions options_of(int bits, int64_t group_size, int axis) {
   return options;
 }
 
-HqqTensor quantized(const at::Tensor& weight, const HqqOptions& options,
-                    at::ScalarType stored = at::kFloat) {
+QuantizedHqq quantized(const at::Tensor& weight, const HqqOptions& options,
+                       at::ScalarType stored = at::kFloat) {
   return hqq_quantize(weight, options, stored, "m");
 }
 
@@ -36,12 +36,12 @@ at::Tensor normal_weight(int64_t out, int64_t in) {
   return values * at::exp(0.5 * at::randn({out, 1}));
 }
 
-at::Tensor grouped(const at::Tensor& weight, const HqqTensor& like) {
+at::Tensor grouped(const at::Tensor& weight, const QuantizedHqq& like) {
   return like.axis == 1 ? weight.view({-1, like.group_size}) : weight.view({like.group_size, -1});
 }
 
 // What min and max of each group alone give.
-double mean_error_of_ranges(const at::Tensor& weight, const HqqTensor& like) {
+double mean_error_of_ranges(const at::Tensor& weight, const QuantizedHqq& like) {
   const at::Tensor w = grouped(weight, like);
   const double most = (1 << like.bits) - 1;
   const at::Tensor low = at::amin(w, like.axis, true);
@@ -49,7 +49,7 @@ double mean_error_of_ranges(const at::Tensor& weight, const HqqTensor& like) {
   return (at::round((w - low) / step) * step + low - w).abs().mean().item<double>();
 }
 
-std::map<std::string, at::Tensor> file_tensors(const HqqTensor& weight) {
+std::map<std::string, at::Tensor> file_tensors(const QuantizedHqq& weight) {
   std::map<std::string, at::Tensor> tensors;
   for (const auto& [name, tensor] : hqq_file_tensors(weight)) tensors[name] = tensor;
   return tensors;
@@ -82,7 +82,7 @@ TEST(Hqq, WeightsOnTheGridOfTheirCodesAreKept) {
       const at::Tensor group = codes * 0.25 - 1.0;  // every code in each group
       const at::Tensor groups = group.expand({8, 256});
       const at::Tensor weight = (axis == 1 ? groups : groups.t()).contiguous();
-      const HqqTensor result = quantized(weight, options_of(bits, 256, axis));
+      const QuantizedHqq result = quantized(weight, options_of(bits, 256, axis));
       EXPECT_TRUE(at::allclose(hqq_dequantize(result), weight, 1e-5, 1e-6))
           << bits << " bits, axis " << axis;
     }
@@ -92,7 +92,7 @@ TEST(Hqq, FittedZerosLowerTheMeanErrorOfTheRanges) {
   const at::Tensor weight = normal_weight(64, 128);
   for (const int bits : {2, 3})
     for (const int axis : {0, 1}) {
-      const HqqTensor result = quantized(weight, options_of(bits, 64, axis));
+      const QuantizedHqq result = quantized(weight, options_of(bits, 64, axis));
       const double error = (hqq_dequantize(result) - weight).abs().mean().item<double>();
       EXPECT_LT(error, 0.98 * mean_error_of_ranges(weight, result)) << bits << ", axis " << axis;
       EXPECT_GT(error, 0.5 * mean_error_of_ranges(weight, result));
@@ -109,23 +109,23 @@ TEST(Hqq, AGroupOfEqualWeightsIsNotDividedByItsRange) {
 
 TEST(Hqq, GroupsRunOverTheFlatWeightOrAcrossIt) {
   const at::Tensor weight = normal_weight(24, 40);  // rows shorter than a group
-  const HqqTensor along = quantized(weight, options_of(4, 80, 1));
+  const QuantizedHqq along = quantized(weight, options_of(4, 80, 1));
   EXPECT_EQ(along.codes.sizes(), at::IntArrayRef({12, 80}));
   EXPECT_EQ(along.scales.sizes(), at::IntArrayRef({12, 1}));
-  const HqqTensor across = quantized(weight, options_of(4, 80, 0));
+  const QuantizedHqq across = quantized(weight, options_of(4, 80, 0));
   EXPECT_EQ(across.codes.sizes(), at::IntArrayRef({80, 12}));
   EXPECT_EQ(across.zeros.sizes(), at::IntArrayRef({1, 12}));
-  const HqqTensor rows = quantized(weight, options_of(4, 0, 1));
+  const QuantizedHqq rows = quantized(weight, options_of(4, 0, 1));
   EXPECT_EQ(rows.group_size, 40);
   EXPECT_EQ(quantized(weight, options_of(4, 0, 0)).group_size, 24);
-  for (const HqqTensor& result : {along, across, rows})
+  for (const QuantizedHqq& result : {along, across, rows})
     EXPECT_LT((hqq_dequantize(result) - weight).abs().mean().item<double>(), 0.02);
 }
 
 TEST(Hqq, CodesAreMadeWithTheUnroundedScalesAndDecodedWithTheStoredOnes) {
   const at::Tensor weight = normal_weight(64, 64);
-  const HqqTensor exact = quantized(weight, options_of(4, 64, 1));
-  const HqqTensor half = quantized(weight, options_of(4, 64, 1), at::kHalf);
+  const QuantizedHqq exact = quantized(weight, options_of(4, 64, 1));
+  const QuantizedHqq half = quantized(weight, options_of(4, 64, 1), at::kHalf);
   EXPECT_TRUE(at::equal(exact.codes, half.codes));
   EXPECT_TRUE(at::equal(exact.scales.to(at::kHalf), half.scales));
   EXPECT_TRUE(at::equal(exact.zeros.to(at::kHalf), half.zeros));
@@ -137,7 +137,7 @@ TEST(Hqq, CodesAreMadeWithTheUnroundedScalesAndDecodedWithTheStoredOnes) {
 TEST(Hqq, FilesHoldTheCodesPackedAlongTheFirstDimension) {
   for (const int bits : kAllBits)
     for (const int axis : {0, 1}) {
-      const HqqTensor result = quantized(normal_weight(24, 64), options_of(bits, 64, axis));
+      const QuantizedHqq result = quantized(normal_weight(24, 64), options_of(bits, 64, axis));
       const auto tensors = file_tensors(result);
       const at::Tensor& words = tensors.at("W_q");
       EXPECT_EQ(words.scalar_type(), bits == 3 ? at::kInt : at::kByte);
