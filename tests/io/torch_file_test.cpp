@@ -239,15 +239,16 @@ TEST(TorchFile, NewerProtocolsAreReadAsWell) {
   };
   // The first value remembered is the key, the second the module that OrderedDict is taken from.
   const std::string key = remembered(short_text("t"));
-  const std::string storage = "(" + short_text("storage") + global("torch", "IntStorage") +
-                              short_text("0") + short_text("cpu") + "K\x02tQ";
-  const std::string tensor = global("torch._utils", "_rebuild_tensor_v2") + "(" + storage +
-                             "K\x01" + "K\x01\x85" + "M\x01" + std::string(1, '\0') + "\x85" +
-                             pk::kFalse + "}tR";
-  const std::string value = "}" + key + tensor + "s" + short_text("again") + "h" +
-                            std::string(1, '\0') + "s" + short_text("word") + "J\xfe\xff\xff\xff" +
-                            "s" + short_text("raw") + "C\x02\xff\xfe" + "s.";
-  const std::string pickle = "\x80\x05\x95" + test::little_endian(value.size(), 8) + value;
+  const std::string storage = pk::joined({"(", short_text("storage"), global("torch", "IntStorage"),
+                                          short_text("0"), short_text("cpu"), "K\x02tQ"});
+  const std::string tensor =
+      pk::joined({global("torch._utils", "_rebuild_tensor_v2"), "(", storage, "K\x01", "K\x01\x85",
+                  "M\x01", std::string(1, '\0'), "\x85", pk::kFalse, "}tR"});
+  const std::string value = pk::joined(
+      {"}", key, tensor, "s", short_text("again"), "h", std::string(1, '\0'), "s",
+       short_text("word"), "J\xfe\xff\xff\xff", "s", short_text("raw"), "C\x02\xff\xfe", "s."});
+  const std::string pickle =
+      pk::joined({"\x80\x05\x95", test::little_endian(value.size(), 8), value});
   const TensorFile file = read(pickle, {"abcdefgh"});
   ASSERT_EQ(file.tensors.size(), 2u);
   EXPECT_EQ(text_of(*file.find("t")), "efgh");
