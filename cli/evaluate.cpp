@@ -288,8 +288,9 @@ void add_evaluate_command(qlora::cli::Command app) {
   command.add_option("--data", arguments->files,
                      "Rows (default: those of the run's recipe, data.eval or data.eval_fraction)");
   for (const auto& field : qlora::recipes::dataset_fields())
-    if (field.key != "path")
-      command.add_option("--" + field.key, arguments->dataset_keys[field.key],
+    if (field.key != "path" && field.key != "weight")
+      command.add_option(qlora::recipes::dataset_option(field.key),
+                         arguments->dataset_keys[field.key],
                          "Of --data, as in a recipe (default: the run's): " + field.type);
   command.add_option("--set", arguments->overrides,
                      "key=value of the recipe's section data, e.g. data.chat_template=chatml");

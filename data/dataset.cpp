@@ -79,7 +79,21 @@ LengthPolicy length_policy(const DataOptions& options, const Tokenizer& tokenize
   return {options.on_overlength, options.sequence_length, bos ? bos->id : -1};
 }
 
+// Takes the examples of a row that are outside of the dataset's bounds out of `examples`, and both
+// of a pair if either is. Returns their number, a pair counting once.
+int64_t take_out_by_length(const DatasetOptions& dataset, std::vector<Example>& examples) {
+  const auto is_outside = [&](const Example& example) {
+    return !dataset.keeps_length(example.length());
+  };
+  if (examples.empty() || examples.front().side == Side::kNone)
+    return static_cast<int64_t>(std::erase_if(examples, is_outside));
+  if (std::ranges::none_of(examples, is_outside)) return 0;
+  examples.clear();
+  return 1;
+}
+
 void count_tokens(const Dataset& dataset, const PromptEncoder& encoder, DatasetReport& report) {
+  report.tokens = report.supervised_tokens = report.double_bos = report.end_of_turns = 0;
   for (const Example& example : dataset.examples) {
     report.tokens += example.length();
     report.supervised_tokens += example.num_supervised();
@@ -127,6 +141,7 @@ Dataset read_dataset(const DatasetOptions& dataset, int32_t source, const DataOp
             report.longest_row = row.index;
           }
         }
+        report.filtered += take_out_by_length(dataset, tokenized.examples);
         keep_row_within_length(std::move(tokenized.examples), policy, report, result.examples);
       });
   report.files = counts.files;
@@ -134,6 +149,12 @@ Dataset read_dataset(const DatasetOptions& dataset, int32_t source, const DataOp
   require_rows(report.rows, dataset.path);
   count_tokens(result, row_tokenizer.encoder(), report);
   return result;
+}
+
+void recount(Dataset& dataset, const Tokenizer& tokenizer) {
+  dataset.report.examples = std::ranges::count_if(
+      dataset.examples, [](const Example& example) { return example.side != Side::kRejected; });
+  count_tokens(dataset, PromptEncoder(tokenizer), dataset.report);
 }
 
 void check_first_rows(const DatasetOptions& dataset, int64_t count, const DataOptions& options,
@@ -147,8 +168,9 @@ void check_first_rows(const DatasetOptions& dataset, int64_t count, const DataOp
   std::vector<Example> kept;
   for (const SourceRow& row : rows)
     at_row(row, [&] {
-      keep_row_within_length(row_tokenizer.tokenize(row.value, dataset).examples, policy, report,
-                             kept);
+      std::vector<Example> examples = row_tokenizer.tokenize(row.value, dataset).examples;
+      take_out_by_length(dataset, examples);
+      keep_row_within_length(std::move(examples), policy, report, kept);
     });
 }
 
@@ -166,13 +188,21 @@ std::vector<PromptAndAnswer> read_prompts_and_answers(const DatasetOptions& data
   }
   const RowTokenizer row_tokenizer(tokenizer, chat_template, options, model);
   std::vector<PromptAndAnswer> result;
+  const auto is_kept = [&](const SourceRow& row) {
+    if (dataset.min_tokens == 0 && dataset.max_tokens == 0) return true;
+    std::vector<Example> examples = row_tokenizer.tokenize(row.value, dataset).examples;
+    take_out_by_length(dataset, examples);
+    return !examples.empty();
+  };
   const auto last_turn = [&](const SourceRow& row) {
+    if (!is_kept(row)) return PromptAndAnswer{};
     const Turn turn = row_tokenizer.turns(row.value, dataset).back();
     return PromptAndAnswer{row_tokenizer.prompt_ids(turn), turn.answer(tokenizer), row.index,
                            turn.end_of_turn};
   };
-  for_each_row(dataset, last_turn,
-               [&](const SourceRow&, PromptAndAnswer pair) { result.push_back(std::move(pair)); });
+  for_each_row(dataset, last_turn, [&](const SourceRow&, PromptAndAnswer pair) {
+    if (pair.row >= 0) result.push_back(std::move(pair));
+  });
   return result;
 }
 

@@ -25,6 +25,9 @@ Dataset read_dataset(const DatasetOptions& dataset, int32_t source, const DataOp
                      const Tokenizer& tokenizer, const ChatTemplate* chat_template,
                      const ModelTokens& model = {});
 
+// Counts the examples and their tokens anew in the report, after some were taken out.
+void recount(Dataset& dataset, const Tokenizer& tokenizer);
+
 // Reads and tokenizes no more than the first `count` rows: FormatError or ConfigError for what is
 // wrong with the file or with them, also a row that is too long where the options say that is an
 // error. For a look at a data set before anything that takes time.
@@ -42,7 +45,8 @@ struct PromptAndAnswer {
   TokenId end_of_turn = -1;  // what the row ends the answer with; -1: no control token
 };
 
-// Of every row. ConfigError for formats without prompts (text, pretokenized).
+// Of every row that the dataset's bounds of length keep. ConfigError for formats without prompts
+// (text, pretokenized).
 std::vector<PromptAndAnswer> read_prompts_and_answers(const DatasetOptions& dataset,
                                                       const DataOptions& options,
                                                       const Tokenizer& tokenizer,

@@ -13,9 +13,11 @@ namespace {
 void audit(const DatasetReport& report) {
   if (report.examples == 0) {
     fail<ConfigError>(
-        "{}: no example is left to train on ({} rows; {} too long, {} without a supervised token); "
-        "raise data.sequence_length or change data.on_overlength",
-        report.path, report.rows, report.dropped_overlength, report.dropped_unsupervised);
+        "{}: no example is left to train on ({} rows; {} too long, {} without a supervised token, "
+        "{} outside of min_tokens and max_tokens, {} repeated); raise data.sequence_length or "
+        "change data.on_overlength",
+        report.path, report.rows, report.dropped_overlength, report.dropped_unsupervised,
+        report.filtered, report.repeated);
   }
   if (report.supervised_tokens == 0) {
     fail<ConfigError>("{}: none of the {} tokens is supervised, so nothing would be learnt",
@@ -123,6 +125,9 @@ std::string to_text(const DatasetReport& report) {
     if (number > 0) text += fmt::format(", {} {}", number, what);
   };
   count(report.rendered - report.rows, "more because the template rewrites earlier turns");
+  count(report.filtered, "left out by their length");
+  count(report.repeated,
+        report.has_pairs ? "pairs left out as repeated" : "rows left out as repeated");
   count(report.dropped_overlength, "dropped as too long");
   count(report.truncated, "truncated");
   if (report.split > 0)
@@ -144,6 +149,8 @@ std::string to_json(const DatasetReport& report) {
       {"files", report.files},
       {"rows", report.rows},
       {"rendered", report.rendered},
+      {"filtered", report.filtered},
+      {"repeated", report.repeated},
       {"dropped_overlength", report.dropped_overlength},
       {"truncated", report.truncated},
       {"split", report.split},

@@ -12,8 +12,8 @@
 
 namespace qlora::data {
 
-// Examples are counted after rendering; examples = rendered - dropped_overlength - split + pieces -
-// dropped_unsupervised.
+// Examples are counted after rendering; examples = rendered - filtered - dropped_overlength - split
+// + pieces - dropped_unsupervised, less those of repeated rows.
 struct DatasetReport {
   std::string path, format;
   bool has_turns =
@@ -24,6 +24,8 @@ struct DatasetReport {
   int64_t rows = 0;   // in the files
   int64_t rendered =
       0;  // examples before the length policy; above rows where a template rewrites turns
+  int64_t filtered = 0;              // outside of min_tokens and max_tokens
+  int64_t repeated = 0;              // rows left out by deduplicate
   int64_t dropped_overlength = 0;    // on_overlength: drop
   int64_t truncated = 0;             // on_overlength: truncate_left, truncate_right
   int64_t split = 0, pieces = 0;     // on_overlength: split, and what it made of them

@@ -1,6 +1,7 @@
 #include "data/example.h"
 
 #include <algorithm>
+#include <cmath>
 #include <span>
 #include <utility>
 
@@ -12,8 +13,19 @@
 namespace qlora::data {
 namespace {
 
+void validate_bounds(const DatasetOptions& dataset, const std::string& key) {
+  for (const auto& [name, value] :
+       {std::pair{"max_rows", dataset.max_rows}, std::pair{"min_tokens", dataset.min_tokens},
+        std::pair{"max_tokens", dataset.max_tokens}})
+    if (value < 0) fail<ConfigError>("{}.{} must not be negative, got {}", key, name, value);
+  if (dataset.max_tokens > 0 && dataset.max_tokens < dataset.min_tokens)
+    fail<ConfigError>("{}.max_tokens must be at least min_tokens, which is {}, got {}", key,
+                      dataset.min_tokens, dataset.max_tokens);
+}
+
 void validate_dataset(const DatasetOptions& dataset, const std::string& key) {
-  if (dataset.path.empty()) fail<ConfigError>("{}.path must name a file or a folder, it is empty", key);
+  if (dataset.path.empty())
+    fail<ConfigError>("{}.path must name a file or a folder, it is empty", key);
   const Format& format = find_format(dataset.format);
   for (const auto& [ours, theirs] : dataset.fields) {
     if (std::find(format.fields.begin(), format.fields.end(), ours) == format.fields.end()) {
@@ -29,6 +41,17 @@ void validate_dataset(const DatasetOptions& dataset, const std::string& key) {
         "have; leave it out",
         key, dataset.format);
   }
+  validate_bounds(dataset, key);
+}
+
+void validate_weights(const std::vector<DatasetOptions>& train) {
+  const bool mixes = std::ranges::any_of(train, [](const auto& set) { return set.weight != 0; });
+  for (size_t i = 0; i < train.size() && mixes; ++i)
+    if (!(train[i].weight > 0 && std::isfinite(train[i].weight)))
+      fail<ConfigError>(
+          "data.train[{}].weight must be above 0, got {}; give every dataset of data.train a "
+          "weight, or none",
+          i, train[i].weight);
 }
 
 bool holds_pairs(const DatasetOptions& dataset) { return dataset.format == kPreferenceFormat; }
@@ -58,6 +81,10 @@ int64_t Example::num_supervised() const {
 }
 
 std::string examples_fingerprint(const std::vector<Example>& examples) {
+  return examples_fingerprint(std::span(examples));
+}
+
+std::string examples_fingerprint(std::span<const Example> examples) {
   io::Hasher hasher;
   for (const Example& example : examples) {
     // The length in front keeps neighbouring examples apart; the first token's mask has no effect.
@@ -78,10 +105,16 @@ void DataOptions::validate() const {
   for (size_t i = 0; i < train.size(); ++i) {
     validate_dataset(train[i], fmt::format("data.train[{}]", i));
   }
+  validate_weights(train);
   for (size_t i = 0; i < eval.size(); ++i) {
     validate_dataset(eval[i], fmt::format("data.eval[{}]", i));
+    if (eval[i].weight != 0)
+      fail<ConfigError>(
+          "data.eval[{}].weight has no meaning, every row is evaluated once; leave it out", i);
   }
   validate_pairs(*this);
+  if (mix_by != "rows" && mix_by != "tokens")
+    fail<ConfigError>("data.mix_by must be rows or tokens, got '{}'", mix_by);
   if (!(eval_fraction >= 0.0 && eval_fraction < 1.0)) {
     fail<ConfigError>("data.eval_fraction must be at least 0 and below 1, got {}", eval_fraction);
   }

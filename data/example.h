@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -40,6 +41,7 @@ struct Example {
 // XXH3-128 over the tokens and masks of all examples in order, as hex. A resumed run must find the
 // same one.
 std::string examples_fingerprint(const std::vector<Example>& examples);
+std::string examples_fingerprint(std::span<const Example> examples);
 
 enum class TrainOn { kAssistant, kAll };
 enum class OnOverlength { kError, kDrop, kTruncateLeft, kTruncateRight, kSplit };
@@ -53,11 +55,21 @@ struct DatasetOptions {
       fields;  // our field -> the file's field, e.g. {"instruction": "question"}
   // completion, input_output, preference of texts: between prompt and answer, part of the prompt
   std::string separator = {};
+  int64_t max_rows = 0;  // the first so many of its files; 0: all
+  // Of an example; others are left out, and pairs of which either answer is outside. 0: no bound.
+  int64_t min_tokens = 0, max_tokens = 0;
+  double weight = 0.0;  // in data.train: its part of an epoch (mixture.h); 0: none
+
+  bool keeps_length(int64_t tokens) const {
+    return tokens >= min_tokens && (max_tokens == 0 || tokens <= max_tokens);
+  }
 };
 
 struct DataOptions {
   std::vector<DatasetOptions> train, eval;
-  double eval_fraction = 0.0;  // of the training rows, chosen by keyed permutation; 0: none
+  std::string mix_by = "rows";  // what the weights share out: rows | tokens
+  bool deduplicate = false;     // leaves out training rows that an earlier one repeats
+  double eval_fraction = 0.0;   // of the training rows, chosen by keyed permutation; 0: none
   int64_t sequence_length = 1024;
   bool packing = true;
   bool shuffle = true;

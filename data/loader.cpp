@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 #include <utility>
 
 #include "base/error.h"
 #include "base/profile.h"
+#include "base/seed.h"
 #include "data/packing.h"
 
 namespace qlora::data {
@@ -52,10 +54,25 @@ bool are_pairs(const std::vector<Example>& examples) {
   const bool pairs = examples.front().side != Side::kNone;
   for (size_t i = 0; i < examples.size(); ++i) {
     const Side expected = !pairs ? Side::kNone : i % 2 == 0 ? Side::kChosen : Side::kRejected;
-    check(examples[i].side == expected, "loader: example {} breaks the order of pairs", i);
+    const bool goes_on =
+        expected != Side::kRejected || examples[i].source == examples[i - 1].source;
+    check(examples[i].side == expected && goes_on, "loader: example {} breaks the order of pairs",
+          i);
   }
   check(!pairs || examples.size() % 2 == 0, "loader: the last chosen answer has no rejected one");
   return pairs;
+}
+
+void check_sources(const std::vector<Example>& examples, const std::vector<int64_t>& counts) {
+  check(std::ranges::is_sorted(examples, {}, &Example::source),
+        "loader: with a mixture the examples must stand in the order of their sources");
+  check(
+      examples.front().source >= 0 && examples.back().source < static_cast<int64_t>(counts.size()),
+      "loader: a mixture must have a count for each source, got {} for source {}", counts.size(),
+      examples.back().source);
+  check(std::ranges::all_of(counts, [](int64_t count) { return count >= 0; }) &&
+            std::accumulate(counts.begin(), counts.end(), int64_t{0}) > 0,
+        "loader: the counts of a mixture must not be negative, nor all of them 0");
 }
 
 }  // namespace
@@ -100,25 +117,61 @@ Loader::Loader(std::vector<Example> examples, LoaderOptions options)
     check_example(examples_[static_cast<size_t>(i)], i, options_.sequence_length);
   }
   has_pairs_ = are_pairs(examples_);
+  if (!options_.examples_of_source.empty()) check_sources(examples_, options_.examples_of_source);
+}
+
+// Each source is a stream of passes through its rows, every pass in another order; an epoch takes
+// the next ones of each.
+std::vector<int64_t> Loader::mixed_rows(int64_t epoch) const {
+  std::vector<int64_t> mixed;
+  auto first = examples_.begin();
+  for (size_t source = 0; source < options_.examples_of_source.size(); ++source) {
+    const auto last = std::find_if(first, examples_.end(), [&](const Example& example) {
+      return example.source != static_cast<int32_t>(source);
+    });
+    const int64_t begin = (first - examples_.begin()) / examples_a_row();
+    const int64_t count = (last - first) / examples_a_row();
+    const int64_t wanted = count == 0 ? 0 : options_.examples_of_source[source];
+    const uint64_t seed = random_key(random_key(options_.seed, "mixture"), uint64_t{source});
+    for (int64_t i = epoch * wanted; i < (epoch + 1) * wanted; ++i)
+      mixed.push_back(begin + (options_.shuffle ? permuted_index(i % count, count, seed, i / count)
+                                                : i % count));
+    first = last;
+  }
+  return mixed;
+}
+
+std::vector<int64_t> Loader::rows_of(int64_t epoch) const {
+  const bool mixes = !options_.examples_of_source.empty();
+  const std::vector<int64_t> mixed = mixes ? mixed_rows(epoch) : std::vector<int64_t>{};
+  const int64_t count =
+      mixes ? static_cast<int64_t>(mixed.size()) : num_examples() / examples_a_row();
+  std::vector<int64_t> rows(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t at = options_.shuffle ? permuted_index(i, count, options_.seed, epoch) : i;
+    rows[static_cast<size_t>(i)] = mixes ? mixed[static_cast<size_t>(at)] : at;
+  }
+  return rows;
+}
+
+std::vector<int64_t> Loader::order_of(int64_t epoch) const {
+  const std::vector<int64_t> rows = rows_of(epoch);
+  return has_pairs_ ? examples_of_pairs(rows) : rows;
 }
 
 const std::vector<std::vector<int64_t>>& Loader::sequences_of(int64_t epoch) const {
   if (planned_epoch_ == epoch) return sequences_;
-  const int64_t together = examples_a_row(), count = num_examples() / together;
-  std::vector<int64_t> order(static_cast<size_t>(count));
-  for (int64_t i = 0; i < count; ++i) {
-    order[static_cast<size_t>(i)] =
-        options_.shuffle ? permuted_index(i, count, options_.seed, epoch) : i;
-  }
+  const int64_t together = examples_a_row();
+  const std::vector<int64_t> rows = rows_of(epoch);
   if (options_.packing) {
-    std::vector<int64_t> lengths(order.size(), 0);
+    std::vector<int64_t> lengths(static_cast<size_t>(num_examples() / together), 0);
     for (size_t i = 0; i < examples_.size(); ++i)
       lengths[i / static_cast<size_t>(together)] += examples_[i].length();
-    sequences_ = pack_first_fit(lengths, order, together * options_.sequence_length);
+    sequences_ = pack_first_fit(lengths, rows, together * options_.sequence_length);
   } else {
     sequences_.clear();
-    sequences_.reserve(order.size());
-    for (const int64_t index : order) sequences_.push_back({index});
+    sequences_.reserve(rows.size());
+    for (const int64_t row : rows) sequences_.push_back({row});
   }
   if (has_pairs_)
     for (std::vector<int64_t>& sequence : sequences_) sequence = examples_of_pairs(sequence);
@@ -179,7 +232,8 @@ double Loader::supervised_share() const {
 
 double Loader::fill(int64_t epoch) const {
   int64_t tokens = 0;
-  for (const Example& example : examples_) tokens += example.length();
+  for (const std::vector<int64_t>& sequence : sequences_of(epoch))
+    for (const int64_t index : sequence) tokens += examples_[static_cast<size_t>(index)].length();
   const double room = static_cast<double>(sequences_of(epoch).size()) *
                       static_cast<double>(examples_a_row() * options_.sequence_length);
   return static_cast<double>(tokens) / room;

@@ -48,6 +48,10 @@ struct LoaderOptions {
   int64_t micro_batch_size = 1;  // sequences in a micro-batch
   int64_t gradient_accumulation_steps = 1;
   uint64_t seed = 0;
+  // Examples, or pairs, of each source in an epoch (mixture.h), which then go on from epoch to
+  // epoch: a source of ten that has four an epoch gives all of them before it gives one again.
+  // Empty: every one once an epoch.
+  std::vector<int64_t> examples_of_source = {};
 };
 
 // Where the loader stands. Part of TrainState.
@@ -63,13 +67,18 @@ struct LoaderPosition {
 class Loader {
  public:
   // Error if there is no example, or one is empty, longer than sequence_length or without anything
-  // supervised, or if there are pairs and other examples too.
+  // supervised, or if there are pairs and other examples too; with examples_of_source also if the
+  // examples are not in the order of their sources.
   Loader(std::vector<Example> examples, LoaderOptions options);
 
   int64_t num_examples() const { return static_cast<int64_t>(examples_.size()); }
   // Steps of one epoch; the last may be short. With packing it can differ between epochs (other
   // order, other packing).
   int64_t steps_in_epoch(int64_t epoch) const;
+
+  // The examples of an epoch in the order in which they are dealt out before they are packed, those
+  // of a pair one after the other.
+  std::vector<int64_t> order_of(int64_t epoch) const;
 
   // The window at the position, and moves on (into the next epoch at its end).
   StepWindow next();
@@ -87,8 +96,11 @@ class Loader {
 
  private:
   const std::vector<std::vector<int64_t>>& sequences_of(int64_t epoch) const;
-  // Examples that are dealt together.
+  // Rows are what is dealt together: examples, or pairs. Row r has the examples from
+  // r * examples_a_row() on.
   int64_t examples_a_row() const { return has_pairs_ ? 2 : 1; }
+  std::vector<int64_t> rows_of(int64_t epoch) const;
+  std::vector<int64_t> mixed_rows(int64_t epoch) const;
 
   std::vector<Example> examples_;
   LoaderOptions options_;

@@ -12,6 +12,7 @@
 #include "data/chat_renderer.h"
 #include "data/dataset.h"
 #include "data/permutation.h"
+#include "data/seen_rows.h"
 #include "data/shards.h"
 
 namespace qlora::data {
@@ -132,12 +133,17 @@ PreparedData prepare_datasets(const DataOptions& options, const Tokenizer& token
   options.validate();
   PreparedData data;
   Refusals refusals;
+  SeenRows seen;
   const auto read = [&](const std::vector<DatasetOptions>& datasets, std::vector<Example>& examples,
                         std::vector<DatasetReport>& reports) {
     for (size_t i = 0; i < datasets.size(); ++i)
       refusals.collect([&] {
         Dataset dataset = read_dataset(datasets[i], static_cast<int32_t>(i), options, tokenizer,
                                        chat_template, model);
+        if (options.deduplicate && &datasets == &options.train) {
+          dataset.report.repeated = seen.take_out_repeated(dataset.examples);
+          recount(dataset, tokenizer);
+        }
         audit_datasets({dataset.report});
         std::move(dataset.examples.begin(), dataset.examples.end(), std::back_inserter(examples));
         reports.push_back(std::move(dataset.report));

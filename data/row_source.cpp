@@ -12,6 +12,7 @@ RowSource::RowSource(const DatasetOptions& dataset)
 }
 
 bool RowSource::next_row(SourceRow& row) {
+  if (dataset_.max_rows > 0 && rows_ == dataset_.max_rows) return false;
   while (file_ != nullptr) {
     if (file_->next(row)) {
       row.index = rows_++;

@@ -18,8 +18,8 @@ class RowSource {
   // file of rows.
   explicit RowSource(const DatasetOptions& dataset);
 
-  // Up to `count` further rows; none at the end. FormatError with file and line if a row is not
-  // what its file must hold.
+  // Up to `count` further rows; none at the end, or after the dataset's max_rows. FormatError with
+  // file and line if a row is not what its file must hold.
   std::vector<SourceRow> next(int64_t count);
 
   int64_t num_files() const { return static_cast<int64_t>(shards_.size()); }

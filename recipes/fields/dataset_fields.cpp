@@ -55,7 +55,25 @@ std::vector<Field<Dataset>> make_dataset_fields() {
                     "completion and input_output rows, and preference rows of texts: stands "
                     "between prompt and completion and belongs to the prompt, such as `\"\\n\"`. "
                     "Empty: the two are joined as they are in the row.",
-                    &Dataset::separator)};
+                    &Dataset::separator),
+      dataset_field(
+          "weight", "number",
+          "In `data.train`: the part of an epoch that this dataset has, beside the weights "
+          "of the others; `data.mix_by` says of what. An epoch stays as long as it was: "
+          "rows of one dataset come several times, of another one in some epochs only. "
+          "0: no dataset has a weight, and every row comes once an epoch.",
+          &Dataset::weight),
+      dataset_field("max_rows", "integer", "Reads the first so many rows. 0: all.",
+                    &Dataset::max_rows),
+      dataset_field("min_tokens", "integer",
+                    "Leaves out rows of fewer tokens, and preference rows of which either answer "
+                    "has fewer with the prompt. 0: none.",
+                    &Dataset::min_tokens),
+      dataset_field(
+          "max_tokens", "integer",
+          "Leaves out rows of more tokens, and preference rows of which either answer has more "
+          "with the prompt, before `data.on_overlength` is asked. 0: none.",
+          &Dataset::max_tokens)};
   fields[0].required = true;
   fields[1].read = decode_format;
   return fields;

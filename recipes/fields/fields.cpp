@@ -103,6 +103,12 @@ Section data_section() {
           &Options::train) |
            Required{},
        in({"eval", "list of datasets", "Rows to evaluate on, with the same keys."}, &Options::eval),
+       in({"mix_by", "rows | tokens",
+           "What the weights of the datasets share out: the rows of an epoch, or its tokens."},
+          &Options::mix_by),
+       in({"deduplicate", "boolean",
+           "Leaves out training rows that repeat an earlier one of any dataset, token for token."},
+          &Options::deduplicate),
        in({"eval_fraction", "number",
            "Instead of `eval`: this share of the training rows is set aside, in [0, 1)."},
           &Options::eval_fraction),

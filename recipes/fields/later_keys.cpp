@@ -22,9 +22,6 @@ const std::vector<LaterKey>& later_keys() {
   static const std::vector<LaterKey> table = {
       {"quantization.method", "int4 gptq awq hqq aqlm eetq", "use nf4, fp4, int8 or none"},
       {"lora.init", "eva corda", "use default or loftq"},
-      {"data.train[].weight", "",
-       "rows of all datasets count alike; repeat a dataset to weigh it more"},
-      {"data.eval[].weight", "", "rows of all datasets count alike"},
       {"optim.name", "adafactor lars", "use adamw or adamw_8bit, or their paged_ forms"},
   };
   return table;

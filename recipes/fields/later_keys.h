@@ -8,7 +8,7 @@
 namespace qlora::recipes {
 
 struct LaterKey {
-  std::string key;     // "lora.use_dora", "data.train[].weight"
+  std::string key;     // "quantization.method", "data.train[].format"
   std::string values;  // words separated by spaces; empty: the key as a whole
   std::string instead;
 };

@@ -131,7 +131,10 @@ std::vector<OtherName> data_names() {
           {"type", "data.train[].format", ""},
           {"ds_type", "data.train[].format", ""},
           {"formatting", "data.train[].format", ""},
-          {"columns", "data.train[].fields", ""}};
+          {"columns", "data.train[].fields", ""},
+          {"max_samples", "data.train[].max_rows", ""},
+          {"interleave_probs", "data.train[].weight", "one in each dataset"},
+          {"dataset_exact_deduplication", "data.deduplicate", ""}};
 }
 
 std::vector<OtherName> optim_names() {

@@ -5,11 +5,12 @@
 #include <string>
 
 #include "base/log.h"
+#include "data/mixture.h"
 
 namespace qlora::recipes {
 namespace {
 
-data::LoaderOptions loader_options(const Recipe& recipe) {
+data::LoaderOptions loader_options(const Recipe& recipe, const data::PreparedData& data) {
   data::LoaderOptions options;
   options.sequence_length = recipe.data.sequence_length;
   options.packing = recipe.data.packing;
@@ -17,6 +18,7 @@ data::LoaderOptions loader_options(const Recipe& recipe) {
   options.micro_batch_size = recipe.train.micro_batch_size;
   options.gradient_accumulation_steps = recipe.train.gradient_accumulation_steps;
   options.seed = recipe.train.seed;
+  options.examples_of_source = data::examples_an_epoch(recipe.data, data.train);
   return options;
 }
 
@@ -32,7 +34,10 @@ data::PreparedData read_data(const Recipe& recipe, const ModelText& text) {
 }
 
 data::Loader make_loader(const Recipe& recipe, const data::PreparedData& data) {
-  return data::Loader(data.train, loader_options(recipe));
+  data::Loader loader(data.train, loader_options(recipe, data));
+  if (const std::string mixture = data::mixture_text(recipe.data, loader); !mixture.empty())
+    log::write_info(mixture);
+  return loader;
 }
 
 int64_t total_steps(const Recipe& recipe, const data::Loader& loader) {

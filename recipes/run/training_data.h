@@ -13,6 +13,7 @@ namespace qlora::recipes {
 // Prepared and reported on the terminal. Before the weights are read, so that a row that is wrong
 // is told first.
 data::PreparedData read_data(const Recipe& recipe, const ModelText& text);
+// Tells what the datasets' weights make of an epoch.
 data::Loader make_loader(const Recipe& recipe, const data::PreparedData& data);
 
 // Steps of the whole run.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "io/user_path.h"
@@ -10,15 +11,21 @@
 
 namespace qlora::recipes {
 
+std::string dataset_option(const std::string& key) {
+  std::string option = "--" + key;
+  std::ranges::replace(option, '_', '-');
+  return option;
+}
+
 data::DatasetOptions dataset_choice(const std::string& path, data::DatasetOptions start,
                                     const std::map<std::string, std::string>& values) {
   ProblemList problems("--data");
-  start.path = path;
+  start = {path, start.format, start.fields, start.separator};
   const std::string started_as = start.format;
   for (const Field<data::DatasetOptions>& field : dataset_fields()) {
     const auto value = values.find(field.key);
     if (value == values.end() || value->second.empty()) continue;
-    const std::string option = "--" + field.key;
+    const std::string option = dataset_option(field.key);
     const Node node = parse_override(value->second, option + " " + value->second, problems);
     field.read(node, option, problems, start);
     if (start.format != started_as && field.key == "format") start = {path, start.format, {}};
