@@ -19,18 +19,6 @@
 #endif
 
 namespace qlora {
-namespace {
-
-#ifdef QLORA_CUDA
-// Segments that grow: where the sizes of buffers alternate, as with recomputation, the allocator
-// else holds a sixth more than tensors take. What the user has set for it stands.
-void grow_gpu_segments() {
-  if (std::getenv("PYTORCH_ALLOC_CONF") || std::getenv("PYTORCH_CUDA_ALLOC_CONF")) return;
-  c10::CachingAllocator::setAllocatorSettings("expandable_segments:True");
-}
-#endif
-
-}  // namespace
 
 bool cuda_compiled() {
 #ifdef QLORA_CUDA
@@ -71,10 +59,18 @@ c10::Device device_from_string(const std::string& name) {
     fail<ConfigError>("device '{}' was asked for, but there are {} GPUs", name,
                       c10::cuda::device_count());
   c10::cuda::set_device(device.index());
-  static const bool once = (grow_gpu_segments(), true);
-  (void)once;
 #endif
   return device;
+}
+
+void grow_gpu_segments() {
+#ifdef QLORA_CUDA
+  if (!cuda_available()) return;
+  if (std::getenv("PYTORCH_ALLOC_CONF") || std::getenv("PYTORCH_CUDA_ALLOC_CONF")) return;
+  static const bool once =
+      (c10::CachingAllocator::setAllocatorSettings("expandable_segments:True"), true);
+  (void)once;
+#endif
 }
 
 void* current_stream([[maybe_unused]] c10::Device device) {

@@ -15,8 +15,14 @@ bool cuda_compiled();
 bool cuda_available();
 
 // "auto" -> the GPU if one is usable, else the CPU; "cpu"; "cuda" or "cuda:N". A GPU that is asked
-// for and missing is a ConfigError that says why (not compiled in, or no device).
+// for and missing is a ConfigError that says why (not compiled in, or no device). A GPU becomes the
+// current device of this thread.
 c10::Device device_from_string(const std::string& name);
+
+// From now on, torch's allocator of GPU memory takes segments that grow: where the sizes of buffers
+// alternate, as with recomputation, it else holds a sixth more than tensors take. What the user has
+// set for it (PYTORCH_ALLOC_CONF) stands. For the whole process; without effect without CUDA.
+void grow_gpu_segments();
 
 // The CUDA stream torch uses on the current device, as the kernels take it; nullptr on the CPU.
 void* current_stream(c10::Device device);

@@ -150,6 +150,7 @@ double median(std::vector<double> values) {
 
 void run(const Setting& s) {
   if (s.arena) use_arena_for_cpu_tensors();
+  grow_gpu_segments();
   set_num_threads(s.threads);
   const Stopwatch since_start;
   const auto model = load(s);

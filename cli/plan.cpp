@@ -99,6 +99,7 @@ void plan_time(const PlanArguments& arguments, Planned& planned) {
     planned.no_time = "not measured: the run does not fit into what is free here";
   } else {
     qlora::use_arena_for_cpu_tensors();
+    qlora::grow_gpu_segments();
     qlora::set_num_threads(planned.recipe.train.threads);
     planned.time = qlora::trainer::plan_time(
         {planned.fit.run, planned.fit.gradient_accumulation_steps,

@@ -189,6 +189,7 @@ std::string QuantizationReport::to_text() const {
 QuantizationReport quantize_model(const QuantizeOptions& wanted) {
   QuantizeOptions options = wanted;
   options.validate();
+  grow_gpu_segments();
   set_num_threads(options.threads);
   const at::Device device = device_from_string(options.device);
   const std::string path = model::resolve_model_path(options.model);

@@ -54,6 +54,7 @@ TrainedModel base_of(const ModelChoice& choice, Recipe recipe) {
   trained.recipe = std::move(recipe);
   if (!choice.compute_dtype.empty()) trained.recipe.train.compute_dtype = choice.compute_dtype;
   use_arena_for_cpu_tensors();
+  grow_gpu_segments();
   set_num_threads(choice.threads);
   trained.base = load_base(trained.recipe, device_from_string(choice.device),
                            choice.run_dir.empty() ? BaseUse::kForAdapter : BaseUse::kOfRun);

@@ -10,6 +10,7 @@ namespace qlora::recipes {
 
 c10::Device set_up_machine(const Recipe& recipe, const trainer::TrainState& state) {
   use_arena_for_cpu_tensors();
+  grow_gpu_segments();
   set_num_threads(state.choices.threads);
   log::info("device {}, {} threads, {}", state.choices.device, state.choices.threads,
             state.choices.instruction_set);
