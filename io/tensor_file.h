@@ -20,6 +20,8 @@ struct TensorFile {
 
   // nullptr if there is none of that name.
   const TensorView* find(const std::string& name) const;
+  // FormatError, naming the file, if there is none of that name.
+  const TensorView& at(const std::string& name) const;
   // Makes `index` that of `tensors`; of two of one name find() has the first.
   void index_tensors();
   // Gives every tensor the name that name_of() makes of its own; of two that become alike find()

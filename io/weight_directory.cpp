@@ -201,6 +201,11 @@ TensorFile read_weight_directory(const std::string& directory) {
   return name.ends_with(kIndex) ? read_shards(path, read_index(path)) : read_file(path);
 }
 
+TensorFile read_weights(const std::string& path) {
+  std::error_code unreadable;
+  return fs::is_directory(path, unreadable) ? read_weight_directory(path) : read_file(path);
+}
+
 bool holds_weights(const std::string& directory) {
   const auto is_part = [](const std::string& name) { return name.starts_with("pytorch_model"); };
   return !first_file(directory).empty() || !names_ending(directory, kSafetensors).empty() ||

@@ -1,4 +1,4 @@
-// The weights of a model directory, in whichever files they lie.
+// The weights of a model, in whichever files they lie.
 #pragma once
 
 #include <string>
@@ -18,6 +18,10 @@ namespace qlora::io {
 // an index lies beside the one file, and of tensors of a shard that the index does not place there.
 // FormatError if there is none; it says what lies there instead (an adapter, a .gguf file, ...).
 TensorFile read_weight_directory(const std::string& directory);
+
+// Those of read_weight_directory() if the path is a directory; else those of the one file: a
+// safetensors file if its name ends so, else one of torch.save. FormatError, IoError.
+TensorFile read_weights(const std::string& path);
 
 // Whether a file of weights, or a part of one, lies there.
 bool holds_weights(const std::string& directory);

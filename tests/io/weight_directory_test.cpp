@@ -81,6 +81,26 @@ TEST(WeightDirectory, FilesAreLookedForInTheOrderOfTransformers) {
   EXPECT_EQ(letter_of(dir), "m");
 }
 
+TEST(WeightDirectory, OneFileIsReadByItsEnding) {
+  TempDir dir;
+  write_torch_file(dir, "mine.bin", "t", "b");
+  write_safetensors(dir, "mine.safetensors", "t", "s");
+  write_safetensors(dir, "model.safetensors", "t", "d");
+  EXPECT_EQ(text_of(read_weights(dir / "mine.bin").at("t")), "b");
+  EXPECT_EQ(text_of(read_weights(dir / "mine.safetensors").at("t")), "s");
+  EXPECT_EQ(text_of(read_weights(dir.path()).at("t")), "d");
+  EXPECT_THROW(read_weights(dir / "none.safetensors"), IoError);
+}
+
+TEST(WeightDirectory, ATensorThatMustBeThereIsMissedByName) {
+  TempDir dir;
+  write_safetensors(dir, "model.safetensors", "t", "d");
+  const TensorFile file = read_weights(dir.path());
+  EXPECT_THAT([&] { file.at("u"); }, testing::ThrowsMessage<FormatError>(AllOf(
+                                         HasSubstr("model.safetensors"), HasSubstr("a tensor u"))));
+  EXPECT_THROW(TensorFile().at("u"), FormatError);
+}
+
 TEST(WeightDirectory, TensorsOfTorchsShardsAreFoundByTheirIndex) {
   TempDir dir;
   write_torch_file(dir, "pytorch_model-00001-of-00002.bin", "a", "x");
