@@ -85,39 +85,58 @@ int64_t numbers_of(const LoraLinear& layer, bool use_dora) {
 // The model's slots, emptied again unless attaching came to its end.
 class SlotsInTheFilling {
  public:
-  explicit SlotsInTheFilling(const TrainableParts& parts) : parts_(parts) {}
+  explicit SlotsInTheFilling(const TrainableParts& parts) : parts_(parts) { empty_slots(parts_); }
   ~SlotsInTheFilling() {
-    if (!filled_) empty();
+    if (!filled_) empty_slots(parts_);
   }
+  SlotsInTheFilling(const SlotsInTheFilling&) = delete;
+  SlotsInTheFilling& operator=(const SlotsInTheFilling&) = delete;
   void keep() { filled_ = true; }
 
  private:
-  void empty() {
-    for (LinearGroup* group : parts_.all_groups()) {
-      for (LoraLinear& layer : group->layers()) {
-        layer.adapter.reset();
-        layer.trained_bias.reset();
-        layer.trained_weight.reset();
-        layer.trained_rows.reset();
-      }
-      group->set_stacked_a({});
-      group->set_anchor({});
-    }
-    if (parts_.embedding != nullptr) {
-      parts_.embedding->trained.reset();
-      parts_.embedding->rows.reset();
-    }
-    for (const auto& [name, norm] : parts_.norms) {
-      norm->trained.reset();
-      norm->trained_bias.reset();
-    }
-  }
-
   const TrainableParts& parts_;
   bool filled_ = false;
 };
 
+// The weights to which adapters are fitted; gives the device of the first one.
+at::Device require_weights(const TrainableParts& parts) {
+  const LoraLinear* first = nullptr;
+  for (const LinearGroup* group : parts.all_groups())
+    for (const LoraLinear& layer : group->layers()) {
+      check(layer.base != nullptr, "AdapterSet: {} must have its frozen weight, and has none yet",
+            layer.name);
+      const LoraLinear& beside = group->layers().front();
+      check(layer.in_features() == beside.in_features(),
+            "AdapterSet: layers of one group must have one input; {} has {} features, {} has {}",
+            beside.name, beside.in_features(), layer.name, layer.in_features());
+      if (first == nullptr) first = &layer;
+    }
+  check(first != nullptr, "AdapterSet: the model must have a linear layer, and has none");
+  return first->base->device();
+}
+
 }  // namespace
+
+void empty_slots(const TrainableParts& parts) {
+  for (LinearGroup* group : parts.all_groups()) {
+    for (LoraLinear& layer : group->layers()) {
+      layer.adapter.reset();
+      layer.trained_bias.reset();
+      layer.trained_weight.reset();
+      layer.trained_rows.reset();
+    }
+    group->set_stacked_a({});
+    group->set_anchor({});
+  }
+  if (parts.embedding != nullptr) {
+    parts.embedding->trained.reset();
+    parts.embedding->rows.reset();
+  }
+  for (const auto& [name, norm] : parts.norms) {
+    norm->trained.reset();
+    norm->trained_bias.reset();
+  }
+}
 
 int64_t AdapterSet::fill_slots(const LoraOptions& options, const TrainableParts& parts) {
   const std::vector<LinearGroup*> groups = parts.all_groups();
@@ -165,6 +184,7 @@ AdapterSet::AdapterSet(const LoraOptions& options, const TrainableParts& parts,
     : names_(parts.names), bfloat16_(options.dtype == "bfloat16"), has_encoder_(parts.has_encoder) {
   at::NoGradGuard no_grad;
   SlotsInTheFilling slots(parts);
+  const at::Device device = require_weights(parts);
   if (parts.embedding != nullptr)
     embeddings_ =
         trained_embeddings(options, parts.tied, parts.embedding->weight.size(0), parts.names);
@@ -183,7 +203,6 @@ AdapterSet::AdapterSet(const LoraOptions& options, const TrainableParts& parts,
     if (trains_norm_bias(options, name, *norm)) total += norm->frozen_bias.numel();
   }
 
-  const auto device = parts.groups.front()->layers().front().base->device();
   values_ = at::zeros({total}, at::TensorOptions().dtype(at::kFloat).device(device));
   gradients_ = at::zeros_like(values_);
   compute_values_ =

@@ -31,11 +31,17 @@ struct AdapterTensor {
   bool transposed = false;  // in files (a Conv1D that is trained whole)
 };
 
+// Empties all slots: the model is then its frozen base. Adapters and what was trained live on in
+// the set that made them.
+void empty_slots(const TrainableParts& parts);
+
 class AdapterSet {
  public:
-  // `given` wins over options.init where it has the module.
-  // Attaches to every chosen part, whose frozen weights must be in place. `compute` is the
-  // products' dtype. When it throws, the model's slots are empty.
+  // Attaches to every chosen part; what an earlier set filled is emptied first, so that one set
+  // acts on a model at a time. The frozen weights must be in place, of a group's layers with one
+  // number of inputs: Error else. `compute` is the products' dtype. `given` wins over options.init
+  // where it has the module. ConfigError if a target matches nothing, or two of the options exclude
+  // each other (options.validate() is for the caller). When it throws, the model's slots are empty.
   AdapterSet(const LoraOptions& options, const TrainableParts& parts, at::ScalarType compute,
              uint64_t seed, const GivenFactors& given = {});
 

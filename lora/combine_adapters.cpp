@@ -164,6 +164,18 @@ LoraOptions options_of(const LoraOptions& first, const GivenFactors& factors) {
   return options;
 }
 
+// Leaves a model's slots empty.
+class BorrowedSlots {
+ public:
+  explicit BorrowedSlots(const std::vector<LinearGroup*>& groups) : parts_(groups) {}
+  ~BorrowedSlots() { empty_slots(parts_); }
+  BorrowedSlots(const BorrowedSlots&) = delete;
+  BorrowedSlots& operator=(const BorrowedSlots&) = delete;
+
+ private:
+  TrainableParts parts_;
+};
+
 }  // namespace
 
 void CombineOptions::validate(size_t num_adapters) const {
@@ -211,17 +223,12 @@ PlainAdapter read_plain_adapter(const std::string& directory,
         "{}: an adapter with trained biases (bias: {}) cannot be combined with others", directory,
         adapter.options.bias);
   }
+  const BorrowedSlots borrowed(groups);
   AdapterSet slots(adapter.options, groups, at::kFloat, 0);
   read_adapter_tensors(directory, slots);
-  for (LinearGroup* group : groups) {
-    for (LoraLinear& layer : group->layers()) {
-      if (!layer.adapter) continue;
-      adapter.factors[layer.name] = {layer.adapter->a, layer.adapter->b};
-      layer.adapter.reset();
-    }
-    group->set_stacked_a({});
-    group->set_anchor({});
-  }
+  for (const LinearGroup* group : groups)
+    for (const LoraLinear& layer : group->layers())
+      if (layer.adapter) adapter.factors[layer.name] = {layer.adapter->a, layer.adapter->b};
   return adapter;
 }
 

@@ -57,9 +57,9 @@ struct CombinedAdapter {
   GivenFactors factors;
 };
 
-// Reads an adapter by way of the slots of `groups`, which must be empty and are so again: its
-// tensors fit the model. ConfigError for what cannot be combined: magnitudes (DoRA) and trained
-// biases. Errors of read_adapter_options and read_adapter_tensors.
+// Reads an adapter by way of the slots of `groups`, which are empty afterwards, also when it
+// throws: its tensors fit the model. ConfigError for what cannot be combined: magnitudes (DoRA) and
+// trained biases. Errors of read_adapter_options and read_adapter_tensors.
 PlainAdapter read_plain_adapter(const std::string& directory,
                                 const std::vector<LinearGroup*>& groups);
 

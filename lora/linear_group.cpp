@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <numeric>
@@ -349,6 +350,18 @@ struct FrozenGroupNode : Function<FrozenGroupNode> {
   }
 };
 
+void check_call(const std::vector<LoraLinear>& layers, const at::Tensor& x,
+                const ForwardContext& context) {
+  check(!layers.empty(), "LinearGroup: a group must have a layer to be called");
+  check(context.workspace != nullptr, "LinearGroup: the context must have a workspace");
+  for (const LoraLinear& layer : layers)
+    check(layer.base != nullptr, "LinearGroup: {} must have its frozen weight, and has none yet",
+          layer.name);
+  check(x.dim() == 2 && x.size(1) == layers.front().in_features(),
+        "LinearGroup: the input of {} must be [tokens, {}], found [{}]", layers.front().name,
+        layers.front().in_features(), fmt::join(x.sizes(), ", "));
+}
+
 }  // namespace
 
 bool LinearGroup::sums_onto(const at::Tensor& x, const ForwardContext& context) const {
@@ -359,6 +372,7 @@ bool LinearGroup::sums_onto(const at::Tensor& x, const ForwardContext& context) 
 std::vector<at::Tensor> LinearGroup::forward_onto(const at::Tensor& residual, const at::Tensor& x,
                                                   const ForwardContext& context,
                                                   const RemadeInput* remade) const {
+  check_call(layers_, x, context);
   check(!residual.defined() || sums_onto(x, context), "LinearGroup: no sum onto a residual here");
   if (context.observer != nullptr) (*context.observer)(*this, x);
   const bool adapted = has_adapters() && context.adapters_enabled;

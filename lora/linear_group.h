@@ -32,13 +32,16 @@ struct RemadeInput {
   std::function<at::Tensor(const std::vector<at::Tensor>&)> make;
 };
 
+// A forward pass keeps pointers to the group and to context.workspace until its backward pass is
+// done: neither may move or end before. One group, and one workspace, at a time on one thread.
 class LinearGroup {
  public:
   LinearGroup() = default;
   explicit LinearGroup(std::vector<LoraLinear> layers) : layers_(std::move(layers)) {}
 
-  // x [tokens, in] in the compute dtype -> one [tokens, out_i] per layer, in the layers' order.
-  // With `remade`, x itself is not kept for the backward pass.
+  // x [tokens, in] in the compute dtype, rows contiguous -> one [tokens, out_i] per layer, in the
+  // layers' order. With `remade`, x itself is not kept for the backward pass. Error if the context
+  // has no workspace, a layer no weight, or x another shape.
   std::vector<at::Tensor> forward(const at::Tensor& x, const ForwardContext& context,
                                   const RemadeInput* remade = nullptr) const {
     return forward_onto(at::Tensor(), x, context, remade);

@@ -260,6 +260,23 @@ TEST_F(CombineFromDisk, RanksAndScalesOfPatternsAreThoseOfEachModule) {
     }
 }
 
+TEST_F(CombineFromDisk, AnAdapterThatDoesNotFitLeavesTheSlotsEmpty) {
+  LoraOptions options;
+  options.rank = 4;
+  write("one", options);
+  std::string config = test::read_file(dir / "one/adapter_config.json");
+  const size_t rank = config.find("\"r\": 4");
+  ASSERT_NE(rank, std::string::npos);
+  dir.write("one/adapter_config.json", config.replace(rank, 6, "\"r\": 3"));
+  const auto model = test::tiny_model();
+  EXPECT_THROW(read_plain_adapter(dir / "one", model->groups()), FormatError);
+  for (const LinearGroup* group : model->groups()) {
+    EXPECT_FALSE(group->has_adapters());
+    EXPECT_FALSE(group->anchor().defined());
+    for (const LoraLinear& layer : group->layers()) EXPECT_EQ(layer.adapter, nullptr);
+  }
+}
+
 TEST_F(CombineFromDisk, MagnitudesAreRefusedByName) {
   LoraOptions options;
   options.rank = 4;
