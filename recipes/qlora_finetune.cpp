@@ -16,6 +16,7 @@
 #include "recipes/run/training_data.h"
 #include "recipes/run_files/run_directory.h"
 #include "trainer/checkpoint.h"
+#include "trainer/optimizer_parameters.h"
 #include "trainer/run_report.h"
 
 namespace qlora::recipes {
@@ -44,7 +45,8 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
 
   lora::AdapterSet adapters = attach_adapters(recipe, base);
   look_for_trained_tokens(adapters, data);
-  const std::vector<optim::Parameter> parameters = parameters_of(recipe, adapters);
+  const std::vector<optim::Parameter> parameters =
+      trainer::optimizer_parameters(adapters, recipe.lora, recipe.optim);
   const auto optimizer = optim::make_optimizer(recipe.optim, parameters);
   const Reference reference = reference_of(recipe, run, base, data);
   const trainer::CheckpointParts parts{adapters, recipe.lora, base.record, *optimizer, state};

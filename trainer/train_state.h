@@ -16,7 +16,7 @@ namespace qlora::trainer {
 
 // Choices that `auto` made, resolved once: the bits of a run depend on them.
 struct ResolvedChoices {
-  int threads = 0;
+  int threads = 0;              // 0: not recorded
   std::string instruction_set;  // base/device.h
   std::string device;           // "cpu", "cuda:0"
   std::string compute_dtype;    // of products: "bfloat16"; empty in what older versions wrote

@@ -89,7 +89,7 @@ TrainState train_state_from_json(const io::JsonNode& node) {
   state.base_hash = node.at("base_hash").as_string();
   state.data_fingerprint = node.at("data_fingerprint").as_string();
   const io::JsonNode choices = node.at("choices");
-  state.choices.threads = static_cast<int>(choices.at("threads").as_integer(1, 1 << 16));
+  state.choices.threads = static_cast<int>(choices.at("threads").as_integer(0, 1 << 16));
   state.choices.instruction_set = choices.at("instruction_set").as_string();
   state.choices.device = choices.at("device").as_string();
   state.choices.compute_dtype = choices.string_or("compute_dtype", "");

@@ -82,18 +82,4 @@ void look_for_trained_tokens(const lora::AdapterSet& adapters, const data::Prepa
                  trained.shared ? "lm_head learns only not to say them" : "they stay as they are");
 }
 
-std::vector<optim::Parameter> parameters_of(const Recipe& recipe,
-                                            const lora::AdapterSet& adapters) {
-  std::vector<optim::Parameter> parameters;
-  for (const lora::AdapterTensor& tensor : adapters.tensors()) {
-    const bool is_b = tensor.name.ends_with(".lora_B.weight");
-    parameters.push_back({.name = tensor.name,
-                          .value = tensor.value,
-                          .gradient = tensor.gradient,
-                          .lr_scale = is_b ? recipe.lora.plus_lr_ratio : 1.0,
-                          .weight_decay = recipe.optim.weight_decay_of(tensor.name)});
-  }
-  return parameters;
-}
-
 }  // namespace qlora::recipes

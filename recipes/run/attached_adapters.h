@@ -1,11 +1,8 @@
 // What a run trains: adapters on its base, and what lies beside them.
 #pragma once
 
-#include <vector>
-
 #include "data/prepare.h"
 #include "lora/attach.h"
-#include "optim/optimizer.h"
 #include "recipes/models/base_model.h"
 #include "recipes/recipe.h"
 
@@ -17,8 +14,5 @@ lora::AdapterSet attach_adapters(const Recipe& recipe, const BaseModel& base);
 
 // Warns of trained tokens that no training row holds.
 void look_for_trained_tokens(const lora::AdapterSet& adapters, const data::PreparedData& data);
-
-// The trained tensors with their learning rates and weight decays, as the optimizer takes them.
-std::vector<optim::Parameter> parameters_of(const Recipe& recipe, const lora::AdapterSet& adapters);
 
 }  // namespace qlora::recipes

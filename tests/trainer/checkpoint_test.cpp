@@ -273,6 +273,14 @@ TEST(Checkpoint, RotationKeepsTheNewestAndTheBest) {
   EXPECT_EQ(fs::read_symlink(dir / "best"), "checkpoint-000006");
 }
 
+TEST(Checkpoint, AStateInWhichNoChoicesWereRecordedReadsBack) {
+  const TrainState state;
+  const auto json = nlohmann::json::parse(to_json(state));
+  const TrainState back = train_state_from_json(io::JsonNode(json, "state.json"));
+  EXPECT_EQ(to_json(back), to_json(state));
+  EXPECT_EQ(back.choices, state.choices);
+}
+
 TEST(Checkpoint, StateReadsBackAsItWasWritten) {
   TrainState state;
   state.step = 7;
