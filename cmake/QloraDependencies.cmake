@@ -13,6 +13,14 @@ pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET GLOBAL libxxhash)
 pkg_check_modules(zlib REQUIRED IMPORTED_TARGET GLOBAL zlib)
 pkg_check_modules(zstd REQUIRED IMPORTED_TARGET GLOBAL libzstd)
 
+if(QLORA_CUDA_ENABLED)
+  find_package(CUDAToolkit REQUIRED)
+endif()
+
+# A project may find the package in several of its folders; what is GLOBAL is there by then.
+if(TARGET qlora::torch)
+  return()
+endif()
 find_library(SENTENCEPIECE_LIBRARY sentencepiece REQUIRED)
 find_path(SENTENCEPIECE_INCLUDE_DIR sentencepiece_processor.h REQUIRED)
 add_library(qlora::sentencepiece UNKNOWN IMPORTED GLOBAL)
@@ -38,7 +46,6 @@ if(QLORA_CUDA_ENABLED)
   if(NOT EXISTS "${qlora_torch_lib}/libtorch_cuda.so")
     message(FATAL_ERROR "${qlora_torch_lib} has no libtorch_cuda.so. Run scripts/bootstrap.sh --cuda.")
   endif()
-  find_package(CUDAToolkit REQUIRED)
   # --no-as-needed: the CUDA backend registers itself when it is loaded.
   target_link_libraries(qlora::torch INTERFACE
     "-Wl,--no-as-needed,${qlora_torch_lib}/libtorch_cuda.so,${qlora_torch_lib}/libc10_cuda.so,--as-needed" CUDA::cudart)

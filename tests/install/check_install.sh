@@ -1,16 +1,29 @@
 #!/usr/bin/env bash
-# Installs a finished build into a temporary folder, builds a program against the package there, and runs it
-# and the installed qlora. LibTorch stays where the build found it.
+# Installs a finished build into a temporary folder, builds the programs that use the package there, and
+# runs them and the installed qlora. LibTorch stays where the build found it.
 #
 #   tests/install/check_install.sh BUILD_DIR
 set -euo pipefail
-consumer=$(cd "$(dirname "$0")" && pwd)/consumer
+here=$(cd "$(dirname "$0")" && pwd)
 build=$1
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 cmake --install "$build" --component qlora --prefix "$work/prefix" >"$work/log" || { cat "$work/log"; exit 1; }
 "$work/prefix/bin/qlora" --help >/dev/null
-cmake -S "$consumer" -B "$work/build" -G Ninja -DCMAKE_PREFIX_PATH="$work/prefix" -DCMAKE_BUILD_TYPE=Release
-cmake --build "$work/build"
-"$work/build/consumer"
+
+# build SOURCE: its program, in $work and its name
+build() {
+  local place
+  place=$work/$(basename "$1")
+  cmake -S "$1" -B "$place" -G Ninja -DCMAKE_PREFIX_PATH="$work/prefix" -DCMAKE_BUILD_TYPE=Release &&
+    cmake --build "$place"
+}
+build "$here/../../examples/own_model" >"$work/own_model.log" 2>&1 &
+own_model=$!
+build "$here/consumer"
+"$work/consumer/consumer"
+wait "$own_model" || { cat "$work/own_model.log"; exit 1; }
+# In a run of the second one, the files of the first are there.
+"$work/own_model/own_model" "$work/files"
+"$work/own_model/own_model" "$work/files" "$work/files/made.safetensors"

@@ -195,10 +195,10 @@ TEST(TorchFile, DictsWithinADictAreFlattened) {
       {{"W_q", kLetters},
        {"nbits", pk::integer(4)},
        {"axis", pk::integer(-1)},
-       {"scale", "G\x3f\xf8" + std::string(6, '\0')},  // 1.5, big-endian
+       {"scale", pk::joined({"G\x3f\xf8", std::string(6, '\0')})},  // 1.5, big-endian
        {"view_as_float", pk::kTrue},
        {"shape", pk::call(pk::global("torch", "Size"), {pk::integers({7, int64_t{1} << 40})})},
-       {"ratios", pk::list({pk::integer(2), "G\x3f\xe0" + std::string(6, '\0')})},
+       {"ratios", pk::list({pk::integer(2), pk::joined({"G\x3f\xe0", std::string(6, '\0')})})},
        {"parts", pk::list({kLetters, pk::kNone})},
        {"none", pk::tuple({})},
        {"packing", pk::text("4bit_u8")},
@@ -206,7 +206,7 @@ TEST(TorchFile, DictsWithinADictAreFlattened) {
        {"device", pk::call(pk::global("torch", "device"), {pk::text("cuda"), pk::integer(0)})},
        {"bytes", pk::call(pk::global("_codecs", "encode"), {pk::text("x"), pk::text("latin1")})},
        {"meta", pk::kNone}});
-  const std::string by_number = "}" + pk::integer(3) + kLetters + "s";
+  const std::string by_number = pk::joined({"}", pk::integer(3), kLetters, "s"});
   const TensorFile file = read(pk::whole(pk::dict({{"layers.0", layer}, {"state", by_number}})));
   std::vector<std::string> names;
   for (const TensorView& tensor : file.tensors) names.push_back(tensor.name);
