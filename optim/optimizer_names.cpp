@@ -57,9 +57,10 @@ bool remove(std::string& name, const std::string& part) {
   return true;
 }
 
-// What adamw_torch_fused, PagedAdamW8bit, bitsandbytes.optim.Lion8bit, paged_adamw_32bit and the
-// like are called here; empty if nothing.
-std::string our_name(std::string name) {
+}  // namespace
+
+std::string optimizer_name_here(const std::string& theirs) {
+  std::string name = theirs;
   if (const size_t dot = name.rfind('.'); dot != std::string::npos) name.erase(0, dot + 1);
   std::transform(name.begin(), name.end(), name.begin(),
                  [](unsigned char c) { return std::tolower(c); });
@@ -75,8 +76,6 @@ std::string our_name(std::string name) {
   return "";
 }
 
-}  // namespace
-
 std::string optimizer_names() {
   std::string list;
   for (const Family& family : families())
@@ -87,7 +86,7 @@ std::string optimizer_names() {
 const OptimizerKind& optimizer_kind(const std::string& name) {
   for (const OptimizerKind& kind : kinds())
     if (name == kind.name) return kind;
-  if (const std::string ours = our_name(name); !ours.empty())
+  if (const std::string ours = optimizer_name_here(name); !ours.empty())
     fail<ConfigError>("optim.name: '{}' is called {} here (known: {})", name, ours,
                       optimizer_names());
   fail<ConfigError>("optim.name must be one of {}; got '{}'", optimizer_names(), name);

@@ -21,6 +21,10 @@ struct OptimizerKind {
 // another tool, says which of them it is here.
 const OptimizerKind& optimizer_kind(const std::string& name);
 
+// What a name of transformers, bitsandbytes or PyTorch ("adamw_bnb_8bit", "torch.optim.AdamW") is
+// called here; empty if nothing.
+std::string optimizer_name_here(const std::string& name);
+
 // "adamw | ... (also ..)", for the reference page.
 std::string optimizer_names();
 
