@@ -20,7 +20,9 @@ std::string sentence(const LaterKey& later, const std::string& subject) {
 
 const std::vector<LaterKey>& later_keys() {
   static const std::vector<LaterKey> table = {
-      {"quantization.method", "int4 gptq awq hqq aqlm eetq", "use nf4, fp4, int8 or none"},
+      {"quantization.method", "int4 gptq awq hqq aqlm eetq",
+       "a directory that is quantized so needs no key (as_stored); to quantize, use nf4, fp4, int8 "
+       "or qlora quantize"},
       {"lora.init", "eva corda", "use default or loftq"},
       {"optim.name", "adafactor lars", "use adamw or adamw_8bit, or their paged_ forms"},
   };

@@ -1,6 +1,7 @@
 // What other fine-tuning tools call the keys of a recipe: Hugging Face (transformers, PEFT, TRL),
 // Axolotl, LLaMA-Factory, torchtune, LitGPT and surogate. Their users should be told our name, not
-// that theirs is unknown.
+// that theirs is unknown. The names are those of the tables by which `qlora import` reads the files
+// of these tools (recipes/import/tool.h), and a few of tools whose files are not imported.
 #pragma once
 
 #include <string>
@@ -9,7 +10,8 @@
 namespace qlora::recipes {
 
 struct OtherName {
-  std::string name;        // theirs; "tokenizer.max_seq_len" where the section matters
+  // Theirs; "tokenizer.max_seq_len" where the section matters, "wandb_*" for all that begin so.
+  std::string name;
   std::string here;        // our key; empty: there is none
   std::string note;        // how to write it, or why there is none
   std::string value = {};  // what to write, where one value of ours is the same; YAML

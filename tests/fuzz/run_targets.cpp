@@ -2,6 +2,7 @@
 #include "lora/adapter_file.h"
 #include "optim/optimizer.h"
 #include "quant/tensor_file.h"
+#include "recipes/import/import_recipe.h"
 #include "recipes/yaml/recipe_yaml.h"
 #include "tests/fuzz/target.h"
 #include "tests/support/small_run.h"
@@ -23,6 +24,28 @@ std::vector<std::string> recipe_seeds() {
           "model: {path: m}\nquantization: {method: nf4}\ndata:\n  train: [{path: a.jsonl, format: "
           "alpaca, fields: {instruction: q}}]\n"
           "lora: {targets: [all-linear]}\noutput: {dir: out}\n"};
+}
+
+// What an import gives as complete is a recipe.
+void import_file(std::string_view bytes) {
+  taken_or_refused([&] {
+    const auto imported =
+        recipes::import_recipe_text(std::string(bytes), "theirs.yaml", "/nowhere");
+    if (imported.missing.empty()) recipes::parse_recipe(imported.text, "recipe.yaml", "/nowhere");
+  });
+}
+
+std::vector<std::string> import_seeds() {
+  return {
+      "base_model: m\nadapter: qlora\nload_in_4bit: true\nlora_r: 8\nlora_target_linear: "
+      "true\nval_set_size: 0.1\ndatasets: [{path: a.jsonl, type: alpaca, ds_type: json}]\n",
+      "model_name_or_path: m\nstage: dpo\nfinetuning_type: lora\nlora_target: all\ndataset: "
+      "a, b\ninterleave_probs: 0.5,0.5\neval_strategy: steps\neval_steps: 0.1\n",
+      "model: {_component_: x.qlora_llama, lora_attn_modules: [q_proj], lora_rank: 8}\ndataset: "
+      "{_component_: x.alpaca_dataset, source: json, data_files: a.json}\noutput_dir: "
+      "${seed}/${x}\nseed: 1\nepochs: 2\nmax_steps_per_epoch: 5\n",
+      "{\"peft_type\": \"LORA\", \"r\": 8, \"target_modules\": [\"q_proj\"], "
+      "\"rank_pattern\": {\"a\": 4}, \"init_lora_weights\": true}"};
 }
 
 const std::vector<std::string> kCheckpointFiles = {"MANIFEST.json", "state.json",
@@ -81,6 +104,12 @@ std::vector<Target> run_targets() {
                                                  "<<: ",     "!!binary ", "|\n  ",
                                                  "1e999",    ".inf",      ".nan",
                                                  "0x7f"}},
+          {"import",
+           import_file,
+           import_seeds,
+           {"lr_scheduler_kwargs: {min_lr: 1}", "learning_rate: ", "dataset_name: ", "beta: ",
+            "special_tokens:\n  eos_token: ", "bnb_config_kwargs: {}", "${", "}", "- ", "true",
+            "null", "[]", "{}", "1e999", "\"\"", "\"\\n\""}},
           {"checkpoint",
            read_checkpoint,
            checkpoint_seeds,

@@ -5,11 +5,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "base/error.h"
 #include "recipes/fields/fields.h"
 #include "recipes/fields/later_keys.h"
+#include "recipes/import/tool.h"
 #include "recipes/yaml/recipe_yaml.h"
 
 namespace qlora::recipes {
@@ -42,7 +44,8 @@ std::string last_part(const std::string& key) { return key.substr(key.rfind('.')
 TEST(OtherNames, PointToKeysThatTheProgramHas) {
   const std::set<std::string> keys = own_keys();
   for (const OtherName& other : other_names()) {
-    EXPECT_TRUE(other.here.empty() || keys.contains(other.here)) << other.name;
+    EXPECT_TRUE(other.here.empty() || keys.contains(other.here) || !later_key(other.here).empty())
+        << other.name;
   }
 }
 
@@ -62,8 +65,38 @@ TEST(OtherNames, WhatIsSaidToNeedNoKeyHasNone) {
 }
 
 TEST(OtherNames, NoneClaimsThatSomethingIsMissing) {
-  for (const OtherName& other : other_names())
+  const std::set<std::string> keys = own_keys();
+  for (const OtherName& other : other_names()) {
     EXPECT_THAT(other.note, Not(HasSubstr("not in this version"))) << other.name;
+    if (keys.contains(other.here)) {
+      EXPECT_THAT(other_name_sentence(other), Not(HasSubstr("not in this version"))) << other.name;
+    }
+  }
+}
+
+// What `qlora import` does with a key and what a recipe that has it is told come from one table.
+TEST(OtherNames, SayOfEveryKeyThatIsImportedWhatTheImportMakesOfIt) {
+  std::map<std::string, std::set<std::string>> imported;
+  for (const Tool& tool : tools())
+    for (const ToolKey& key : tool.keys)
+      if (!key.here.empty() && key.name.find('[') == std::string::npos)
+        imported[key.name].insert(key.here);
+  EXPECT_GT(imported.size(), 100U);
+  for (const auto& [name, here] : imported) {
+    const OtherName* other = find_other_name("", name);
+    ASSERT_NE(other, nullptr) << name;
+    EXPECT_TRUE(here.contains(other->here)) << name << ": " << other->here;
+  }
+}
+
+TEST(OtherNames, WhatAnImportRefusesIsToldWithTheSameReason) {
+  for (const Tool& tool : tools())
+    for (const ToolKey& key : tool.keys) {
+      if (!key.is_refused || key.name.find_first_of(".[*") != std::string::npos) continue;
+      EXPECT_NE(find_other_name("", key.name), nullptr) << key.name;
+    }
+  EXPECT_THAT(refusal({"deepspeed=zero2.json"}), HasSubstr("training is one process"));
+  EXPECT_THAT(refusal({"wandb_project=mine"}), HasSubstr("without a key; leave it out"));
 }
 
 TEST(OtherNames, EightBitsLoftqAndDoraAreToldByTheirKeys) {

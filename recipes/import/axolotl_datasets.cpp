@@ -1,0 +1,124 @@
+// Axolotl's `datasets`: a path and the type of its rows, which says the names of their fields.
+#include <fmt/format.h>
+
+#include "recipes/import/conversions.h"
+#include "recipes/import/datasets.h"
+
+namespace qlora::recipes {
+namespace {
+
+std::string text_in(const Node& entry, const std::string& key, const std::string& otherwise = "") {
+  return text(in_file(entry, key), otherwise);
+}
+
+// A type that is a map names the fields of an instruction.
+void read_own_type(const Node& type, DraftedDataset& dataset) {
+  dataset.format = "alpaca";
+  dataset.field("instruction", text_in(type, "field_instruction", "instruction"));
+  dataset.field("input", text_in(type, "field_input", "input"));
+  dataset.field("output", text_in(type, "field_output", "output"));
+  dataset.field("system", text_in(type, "field_system", "system"));
+  for (const char* words : {"format", "no_input_format", "system_format", "system_prompt"})
+    if (in_file(type, words))
+      dataset.missing = fmt::format(
+          "{} of its type words the prompt: write rows of format completion, or leave the chat "
+          "template to word it",
+          words);
+}
+
+void read_messages(const Node& entry, DraftedDataset& dataset) {
+  const Node* names = in_file(entry, "message_property_mappings");
+  const std::string role =
+      names ? text_in(*names, "role", "role") : text_in(entry, "message_field_role", "role");
+  const std::string content = names ? text_in(*names, "content", "content")
+                                    : text_in(entry, "message_field_content", "content");
+  const std::string messages = text_in(entry, "field_messages", "messages");
+  if (role == "from" || content == "value") {
+    dataset.format = "sharegpt";
+    dataset.field("conversations", messages);
+    dataset.field("from", role);
+    dataset.field("value", content);
+  } else {
+    dataset.format = "chat";
+    dataset.field("messages", messages);
+    dataset.field("role", role);
+    dataset.field("content", content);
+  }
+  dataset.field("tools", text_in(entry, "field_tools", "tools"));
+}
+
+void read_preferences(const Node& entry, const std::string& type, DraftedDataset& dataset) {
+  dataset.format = "preference";
+  dataset.field("chosen", text_in(entry, "field_chosen", "chosen"));
+  dataset.field("rejected", text_in(entry, "field_rejected", "rejected"));
+  if (type.ends_with(".intel")) dataset.field("prompt", "question");
+  if (type.starts_with("chat_template"))
+    dataset.field("prompt", text_in(entry, "field_messages", "messages"));
+}
+
+void read_type(const Node& entry, DraftedDataset& dataset) {
+  const std::string type = text_in(entry, "type"), base = type.substr(0, type.find_first_of(":."));
+  if (base.empty()) {
+    dataset.format = "pretokenized";
+  } else if (base == "alpaca") {
+    dataset.format = "alpaca";
+  } else if (base == "sharegpt") {
+    dataset.format = "sharegpt";
+    dataset.field("conversations", text_in(entry, "field_messages", "conversations"));
+  } else if (base == "chat_template") {
+    read_messages(entry, dataset);
+  } else if (base == "completion" || base == "pretrain") {
+    dataset.format = "text";
+    dataset.field("text", text_in(entry, base == "pretrain" ? "text_column" : "field", "text"));
+  } else {
+    dataset.missing =
+        fmt::format("rows of type {} are not read; docs/formats.md has the formats", type);
+  }
+}
+
+DraftedDataset read_entry(const Node& entry, const Node& root) {
+  DraftedDataset dataset{text_in(entry, "path")};
+  if (const std::string files = text_in(entry, "data_files"); !files.empty()) dataset.path = files;
+  const std::string way = text(in_file(root, "rl"));
+  const Node* type = in_file(entry, "type");
+  if (way == "dpo" || way == "ipo" || way == "orpo")
+    read_preferences(entry, text(type), dataset);
+  else if (type && type->is_map())
+    read_own_type(*type, dataset);
+  else
+    read_type(entry, dataset);
+  return dataset;
+}
+
+}  // namespace
+
+void read_axolotl_datasets(const Found& found, const ToolKey& key, Draft& draft) {
+  for (const Node& entry : found.value.items) {
+    if (!entry.is_map()) return draft.refuse(found, "its entries must be maps");
+    DraftedDataset dataset = read_entry(entry, found.root);
+    take_entry_keys(found, "datasets", entry, find_tool("axolotl"), draft);
+    if (text_in(entry, "type") == "alpaca")  // which words its prompts as Alpaca does
+      draft.set(found, "data.prompt_style", Node::string("alpaca"));
+    look_for_rows(dataset, draft);
+    draft.add_dataset(key.here, dataset.node(), dataset.missing);
+  }
+  draft.take(found, key.here);
+}
+
+void read_axolotl_pretraining(const Found& found, const ToolKey& key, Draft& draft) {
+  const std::vector<Node> entries =
+      found.value.is_list() ? found.value.items : std::vector<Node>{found.value};
+  for (const Node& entry : entries) {
+    DraftedDataset dataset{entry.is_map() ? text_in(entry, "path") : entry.text};
+    dataset.format = "text";
+    if (entry.is_map()) {
+      dataset.field("text", text_in(entry, "text_column", "text"));
+      take_entry_keys(found, "datasets", entry, find_tool("axolotl"), draft);
+    }
+    look_for_rows(dataset, draft);
+    draft.add_dataset(key.here, dataset.node(), dataset.missing);
+  }
+  draft.take(found, key.here);
+}
+
+}  // namespace qlora::recipes

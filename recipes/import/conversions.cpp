@@ -1,0 +1,195 @@
+#include "recipes/import/conversions.h"
+
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <optional>
+#include <sstream>
+
+namespace qlora::recipes {
+namespace {
+
+std::string lower(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
+  return text;
+}
+
+bool is_number(const std::string& text) {
+  const char* begin = text.data() + (text.starts_with('+') ? 1 : 0);
+  const char* end = text.data() + text.size();
+  double number = 0;
+  const auto [stop, error] = std::from_chars(begin, end, number);
+  return begin != end && error == std::errc() && stop == end &&
+         std::isdigit(static_cast<unsigned char>(text.back() == '.' ? '0' : text.back()));
+}
+
+std::string translated(const Words& words, const std::string& word) {
+  for (const auto& [theirs, ours] : words)
+    if (lower(word) == lower(theirs)) return ours;
+  return word;
+}
+
+Node list_node(const std::vector<std::string>& items) {
+  std::vector<Node> nodes;
+  for (const std::string& item : items) nodes.push_back(plain(Node::string(item)));
+  return Node::list(std::move(nodes));
+}
+
+std::string trimmed(const std::string& text) {
+  const size_t begin = text.find_first_not_of(" \t\n");
+  return begin == std::string::npos
+             ? ""
+             : text.substr(begin, text.find_last_not_of(" \t\n") - begin + 1);
+}
+
+}  // namespace
+
+Node plain(const Node& node) {
+  Node value = node;
+  value.place = {};
+  for (Node& item : value.items) item = plain(item);
+  for (Node::Entry& entry : value.entries) entry.value = plain(entry.value);
+  if (!node.is_scalar()) return value;
+  const std::string word = lower(node.text);
+  if (!node.quoted && (word == "true" || word == "yes" || word == "on"))
+    return Node::scalar("true");
+  if (!node.quoted && (word == "false" || word == "no" || word == "off"))
+    return Node::scalar("false");
+  return is_number(node.text) ? Node::scalar(node.text) : Node::string(node.text);
+}
+
+bool is_true(const Node* node) {
+  return node && node->is_scalar() && (plain(*node).text == "true" || lower(node->text) == "true");
+}
+
+bool is_off(const Node& node) {
+  if (node.kind == Node::Kind::kNull) return true;
+  if (node.is_list()) return node.items.empty();
+  if (node.is_map()) return node.entries.empty();
+  const std::string word = lower(node.text);
+  for (const char* off : {"", "false", "no", "off", "none", "null"})
+    if (word == off) return true;
+  double number = 1;
+  const char* end = word.data() + word.size();
+  const auto [stop, error] = std::from_chars(word.data(), end, number);
+  return error == std::errc() && stop == end && number == 0;
+}
+
+const Node* beside(const Found& found, const std::string& key) {
+  const Node::Entry* entry = found.siblings.find(key);
+  return entry && entry->value.kind != Node::Kind::kNull ? &entry->value : nullptr;
+}
+
+const Node* in_file(const Node& root, const std::string& path) {
+  const Node* node = &root;
+  std::istringstream parts(path);
+  for (std::string part; std::getline(parts, part, '.');) {
+    const Node::Entry* entry = node->is_map() ? node->find(part) : nullptr;
+    if (!entry || entry->value.kind == Node::Kind::kNull) return nullptr;
+    node = &entry->value;
+  }
+  return node;
+}
+
+std::string text(const Node* node, const std::string& otherwise) {
+  return node && node->is_scalar() ? node->text : otherwise;
+}
+
+std::vector<std::string> texts(const Node& node) {
+  std::vector<std::string> items;
+  if (node.is_list()) {
+    for (const Node& item : node.items) items.push_back(item.text);
+    return items;
+  }
+  std::istringstream parts(node.text);
+  for (std::string part; std::getline(parts, part, ',');)
+    if (!trimmed(part).empty()) items.push_back(trimmed(part));
+  return items;
+}
+
+ToolKey read_by(std::string name, std::string here, std::string note,
+                std::function<void(const Found&, const ToolKey&, Draft&)> convert,
+                std::string value) {
+  return {std::move(name),  std::move(here), std::move(note),
+          std::move(value), false,           std::move(convert)};
+}
+
+ToolKey same(std::string name, std::string here, std::string note) {
+  return read_by(std::move(name), std::move(here), std::move(note),
+                 [](const Found& found, const ToolKey& key, Draft& draft) {
+                   if (!found.value.is_scalar() && is_off(found.value))
+                     return draft.without_effect(found, "it is empty");
+                   draft.set(found, key.here, plain(found.value));
+                 });
+}
+
+ToolKey when_true(std::string name, std::string here, std::string value, std::string note) {
+  return read_by(
+      std::move(name), std::move(here), std::move(note),
+      [](const Found& found, const ToolKey& key, Draft& draft) {
+        if (!is_true(&found.value)) return draft.without_effect(found, "it is off");
+        ProblemList none("");
+        draft.set(found, key.here, plain(parse_override(key.value, "", none)));
+      },
+      std::move(value));
+}
+
+ToolKey inverted(std::string name, std::string here, std::string note) {
+  return read_by(std::move(name), std::move(here), std::move(note),
+                 [](const Found& found, const ToolKey& key, Draft& draft) {
+                   draft.set(found, key.here,
+                             Node::scalar(is_true(&found.value) ? "false" : "true"));
+                 });
+}
+
+ToolKey renamed(std::string name, std::string here, Words words, std::string note) {
+  return read_by(std::move(name), std::move(here), std::move(note),
+                 [words = std::move(words)](const Found& found, const ToolKey& key, Draft& draft) {
+                   if (!found.value.is_scalar())
+                     return draft.set(found, key.here, plain(found.value));
+                   const std::string word = translated(words, found.value.text);
+                   draft.set(found, key.here, plain(Node::string(word)));
+                 });
+}
+
+ToolKey list_of(std::string name, std::string here, Words words, std::string note) {
+  return read_by(std::move(name), std::move(here), std::move(note),
+                 [words = std::move(words)](const Found& found, const ToolKey& key, Draft& draft) {
+                   std::vector<std::string> items = texts(found.value);
+                   for (std::string& item : items) item = translated(words, item);
+                   if (items.empty()) return draft.without_effect(found, "it is empty");
+                   draft.set(found, key.here, list_node(items));
+                 });
+}
+
+ToolKey idle(std::string name, std::string note) {
+  return read_by(std::move(name), "", std::move(note),
+                 [](const Found& found, const ToolKey& key, Draft& draft) {
+                   draft.without_effect(found, key.note);
+                 });
+}
+
+ToolKey refused(std::string name, std::string note) {
+  ToolKey key = read_by(std::move(name), "", std::move(note),
+                        [](const Found& found, const ToolKey& key, Draft& draft) {
+                          if (is_off(found.value)) return draft.without_effect(found, "it is off");
+                          draft.refuse(found, key.note);
+                        });
+  key.is_refused = true;
+  return key;
+}
+
+std::vector<ToolKey> idle_all(const std::vector<std::string>& names, const std::string& note) {
+  std::vector<ToolKey> keys;
+  for (const std::string& name : names) keys.push_back(idle(name, note));
+  return keys;
+}
+
+std::vector<ToolKey> refused_all(const std::vector<std::string>& names, const std::string& note) {
+  std::vector<ToolKey> keys;
+  for (const std::string& name : names) keys.push_back(refused(name, note));
+  return keys;
+}
+
+}  // namespace qlora::recipes

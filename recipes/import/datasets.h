@@ -1,0 +1,45 @@
+// Data sets of other tools as entries of data.train and data.eval.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "recipes/import/draft.h"
+#include "recipes/import/tool.h"
+
+namespace qlora::recipes {
+
+struct DraftedDataset {
+  std::string path;
+  std::string format = "chat";
+  std::map<std::string, std::string> fields = {};  // ours -> theirs, where they differ
+  std::vector<Node::Entry> more = {};              // other keys of the entry
+  std::string missing = {};                        // what must be filled in
+
+  // Names a field of the file, where it is another name than ours.
+  void field(const std::string& ours, const std::string& theirs);
+  Node node() const;
+};
+
+// Notes what is missing where `path` is no file but a name of the Hub: nothing is downloaded.
+void look_for_rows(DraftedDataset& dataset, const Draft& draft);
+
+// Whether train.objective has been drafted as one that compares answers.
+bool learns_preferences(const Draft& draft);
+
+// Notes every key of one entry of a list by the tool's rows "LIST[].KEY": rows with a conversion
+// are converted, the keys of the others are noted as read.
+void take_entry_keys(const Found& found, const std::string& list, const Node& entry,
+                     const Tool& tool, Draft& draft);
+
+// -- readers of the tools, for their tables
+
+void read_trl_dataset_name(const Found& found, const ToolKey& key, Draft& draft);
+void read_trl_datasets(const Found& found, const ToolKey& key, Draft& draft);
+void read_axolotl_datasets(const Found& found, const ToolKey& key, Draft& draft);
+void read_axolotl_pretraining(const Found& found, const ToolKey& key, Draft& draft);
+void read_llama_factory_datasets(const Found& found, const ToolKey& key, Draft& draft);
+void read_torchtune_dataset(const Found& found, const ToolKey& key, Draft& draft);
+
+}  // namespace qlora::recipes

@@ -1,0 +1,162 @@
+#include "recipes/import/draft.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "recipes/fields/fields.h"
+#include "recipes/fields/later_keys.h"
+
+namespace qlora::recipes {
+namespace {
+
+// Problems then begin with the key instead of a line of the other tool's file.
+Node without_places(Node node) {
+  node.place = {};
+  for (Node& item : node.items) item = without_places(std::move(item));
+  for (Node::Entry& entry : node.entries) {
+    entry.place = {};
+    entry.value = without_places(std::move(entry.value));
+  }
+  return node;
+}
+
+// A recipe whose sections are complete, so that they only refuse what is put into it.
+Recipe complete_but_for(const std::string& here) {
+  Recipe recipe;
+  recipe.model.path = "model";
+  recipe.data.train.resize(1);
+  recipe.data.train[0].path = "rows.jsonl";
+  if (here != "train.epochs") recipe.train.max_steps = 1;
+  recipe.output.dir = "run";
+  return recipe;
+}
+
+std::string on_one_line(std::string text) {
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  return text;
+}
+
+}  // namespace
+
+std::string problem_of_value(const std::string& here, const Node& value) {
+  if (const std::string later = later_key(here); !later.empty()) return later;
+  Recipe recipe = complete_but_for(here);
+  ProblemList problems("");
+  for (const Section& section : sections())
+    for (const Field<Recipe>& field : section.fields) {
+      if (section.name + "." + field.key != here) continue;
+      try {
+        field.read(without_places(value), here, problems, recipe);
+        problems.throw_if_any();
+        section.validate(recipe);
+      } catch (const ConfigError& error) {
+        const std::string sentence = on_one_line(error.what());
+        return !problems.empty() || sentence.starts_with(here) ? sentence : "";
+      }
+    }
+  return "";
+}
+
+std::string default_origin(const std::string& tool) { return "default of " + tool; }
+
+void Draft::note(const Found& found, Fate fate, const std::string& here,
+                 const std::string& reason) {
+  outcomes_.push_back({found.key, found.place, fate, here, reason});
+}
+
+void Draft::set(const Found& found, const std::string& here, Node value) {
+  if (const std::string problem = problem_of_value(here, value); !problem.empty())
+    return refuse(found, problem);
+  const auto there = values_.find(here);
+  if (there == values_.end()) {
+    values_[here] = {std::move(value), found.key};
+  } else if (to_yaml(there->second.value) != to_yaml(value)) {
+    return refuse(found, fmt::format("{} says that {} is {}, this one {}", there->second.origin,
+                                     here, to_yaml(there->second.value), to_yaml(value)));
+  } else if (there->second.origin != found.key) {
+    there->second.origin += ", " + found.key;
+  }
+  note(found, Fate::kMapped, here, "");
+}
+
+void Draft::append(const Found& found, const std::string& here,
+                   const std::vector<std::string>& items) {
+  Node list = has(here) ? values_[here].value : Node::list({});
+  for (const std::string& item : items)
+    if (std::none_of(list.items.begin(), list.items.end(),
+                     [&](const Node& there) { return there.text == item; }))
+      list.items.push_back(Node::string(item));
+  if (list.items.empty()) return without_effect(found, "it is empty");
+  const std::string before = has(here) ? values_[here].origin + ", " : "";
+  values_.erase(here);
+  set(found, here, std::move(list));
+  if (has(here)) values_[here].origin = before + found.key;
+}
+
+void Draft::add_dataset(const std::string& list, Node entry, const std::string& missing) {
+  datasets_[list].push_back(std::move(entry));
+  if (!missing.empty()) fill_in(list, "", missing);
+}
+
+void Draft::set_in_datasets(const Found& found, const std::string& key, Node value) {
+  const std::string here = "data.train[]." + key;
+  if (const std::string problem = problem_of_value(here, value); !problem.empty())
+    return refuse(found, problem);
+  in_datasets_.push_back(Node::entry(key, std::move(value)));
+  note(found, Fate::kMapped, here, "");
+}
+
+void Draft::take(const Found& found, const std::string& here) {
+  note(found, Fate::kMapped, here, "");
+}
+void Draft::without_effect(const Found& found, const std::string& reason) {
+  note(found, Fate::kWithoutEffect, "", reason);
+}
+void Draft::refuse(const Found& found, const std::string& reason) {
+  note(found, Fate::kRefused, "", reason);
+}
+void Draft::unknown(const Found& found, const std::string& reason) {
+  note(found, Fate::kUnknown, "", reason);
+}
+
+void Draft::set_default(const std::string& here, Node value, const std::string& tool) {
+  if (lacks(here)) values_[here] = {std::move(value), default_origin(tool)};
+}
+
+void Draft::withdraw(const std::string& here, const std::string& reason) {
+  values_.erase(here);
+  for (Outcome& outcome : outcomes_)
+    if (outcome.fate == Fate::kMapped && outcome.here == here)
+      outcome = {outcome.key, outcome.place, Fate::kWithoutEffect, "", reason};
+}
+
+void Draft::fill_in(const std::string& here, const std::string& line, const std::string& reason) {
+  fill_ins_.push_back({here, line, reason});
+}
+
+std::string Draft::text_of(const std::string& here) const {
+  const auto found = values_.find(here);
+  return found == values_.end() ? "" : to_yaml(found->second.value);
+}
+
+bool Draft::has_datasets(const std::string& list) const { return datasets_.contains(list); }
+
+bool Draft::lacks(const std::string& here) const {
+  return !has(here) && !has_datasets(here) &&
+         std::none_of(fill_ins_.begin(), fill_ins_.end(),
+                      [&](const FillIn& fill) { return fill.here == here; });
+}
+
+std::vector<Node> Draft::datasets(const std::string& list) const {
+  const auto found = datasets_.find(list);
+  if (found == datasets_.end()) return {};
+  std::vector<Node> entries = found->second;
+  for (Node& entry : entries)
+    for (const Node::Entry& value : in_datasets_)
+      if (!entry.find(value.key)) entry.entries.push_back(value);
+  return entries;
+}
+
+}  // namespace qlora::recipes

@@ -1,0 +1,42 @@
+// Rows that several tools' tables have.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "recipes/import/tool.h"
+
+namespace qlora::recipes {
+
+inline constexpr const char* kAlwaysLogged =
+    "metrics.jsonl and TensorBoard files are written to output.dir without a key";
+inline constexpr const char* kOneProcess = "training is one process on one device";
+inline constexpr const char* kAttention = "attention needs no key here";
+inline constexpr const char* kFused = "kernels need no key here; the loss is fused in any case";
+inline constexpr const char* kTokenizer = "the tokenizer is that of model.path";
+inline constexpr const char* kNoNetwork =
+    "nothing is downloaded or uploaded; model.path and data.train name files";
+inline constexpr const char* kNoUpload =
+    "nothing is uploaded; output.dir/adapter can be, afterwards";
+inline constexpr const char* kWholeModel =
+    "adapters are trained here, and the model as a whole is not";
+
+// transformers.TrainingArguments.
+std::vector<ToolKey> training_argument_keys();
+// When transformers' trainer evaluates and saves. With `always` eval_steps counts without a
+// strategy, as in Axolotl.
+std::vector<ToolKey> evaluation_keys(bool always);
+// Programs that draw curves.
+std::vector<ToolKey> logger_keys();
+
+// train.objective and its keys in TRL, Axolotl, LLaMA-Factory and torchtune.
+std::vector<ToolKey> trl_preference_keys();
+std::vector<ToolKey> axolotl_preference_keys();
+std::vector<ToolKey> llama_factory_preference_keys();
+std::vector<ToolKey> torchtune_preference_keys();
+
+// Which rows of a data set are taken, and how often.
+std::vector<ToolKey> llama_factory_share_keys();
+std::vector<ToolKey> axolotl_share_keys();
+
+}  // namespace qlora::recipes

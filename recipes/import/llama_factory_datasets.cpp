@@ -1,0 +1,135 @@
+// LLaMA-Factory's `dataset`: names that dataset_info.json explains. It lies in dataset_dir, or else
+// beside the file.
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <optional>
+
+#include "base/error.h"
+#include "io/read_file.h"
+#include "recipes/import/conversions.h"
+#include "recipes/import/datasets.h"
+
+namespace qlora::recipes {
+namespace {
+namespace fs = std::filesystem;
+
+struct DatasetInfo {
+  std::string directory;  // as the recipe writes it
+  Node names;
+};
+
+// Where LLaMA-Factory is started is not known: its dataset_dir is looked for there and beside the
+// file.
+std::optional<DatasetInfo> read_info(const Node& root, const std::string& directory) {
+  const std::string folder = text(in_file(root, "dataset_dir"), "data");
+  for (const fs::path& place :
+       {fs::path(directory) / folder, fs::path(folder), fs::path(directory)}) {
+    const fs::path file = place / "dataset_info.json";
+    std::error_code none;
+    if (!fs::exists(file, none)) continue;
+    ProblemList problems(file.string());
+    Node names = parse_yaml(io::read_bytes(file.string()), file.string(), problems);
+    return DatasetInfo{place == fs::path(directory) ? "" : folder, std::move(names)};
+  }
+  return std::nullopt;
+}
+
+std::string text_in(const Node& map, const std::string& key, const std::string& otherwise) {
+  return text(in_file(map, key), otherwise);
+}
+
+void read_alpaca(const Node& about, DraftedDataset& dataset) {
+  dataset.format = "alpaca";
+  dataset.field("instruction", text_in(about, "columns.prompt", "instruction"));
+  dataset.field("input", text_in(about, "columns.query", "input"));
+  dataset.field("output", text_in(about, "columns.response", "output"));
+  dataset.field("system", text_in(about, "columns.system", "system"));
+  dataset.field("history", text_in(about, "columns.history", "history"));
+}
+
+void read_conversations(const Node& about, DraftedDataset& dataset) {
+  const std::string role = text_in(about, "tags.role_tag", "from");
+  const std::string content = text_in(about, "tags.content_tag", "value");
+  const std::string messages = text_in(about, "columns.messages", "conversations");
+  if (role == "role") {
+    dataset.format = "chat";
+    dataset.field("messages", messages);
+    dataset.field("content", content);
+  } else {
+    dataset.format = "sharegpt";
+    dataset.field("conversations", messages);
+    dataset.field("from", role);
+    dataset.field("value", content);
+    dataset.field("system", text_in(about, "columns.system", "system"));
+  }
+  dataset.field("tools", text_in(about, "columns.tools", "tools"));
+}
+
+void read_pairs(const Node& about, bool conversations, DraftedDataset& dataset) {
+  dataset.format = "preference";
+  dataset.field("chosen", text_in(about, "columns.chosen", "chosen"));
+  dataset.field("rejected", text_in(about, "columns.rejected", "rejected"));
+  if (conversations)
+    dataset.field("conversations", text_in(about, "columns.messages", "conversations"));
+  else
+    dataset.field("prompt", text_in(about, "columns.prompt", "instruction"));
+}
+
+DraftedDataset read_named(const std::string& name, const DatasetInfo& info, bool plain_text) {
+  DraftedDataset dataset{name};
+  const Node* about = in_file(info.names, name);
+  if (!about) {
+    dataset.missing = fmt::format("dataset_info.json has no {}", name);
+    return dataset;
+  }
+  for (const char* hub : {"hf_hub_url", "ms_hub_url", "om_hub_url", "script_url"})
+    if (dataset.path == name) dataset.path = text_in(*about, hub, name);
+  const std::string file = text_in(*about, "file_name", "");
+  if (!file.empty() && !in_file(*about, "hf_hub_url"))
+    dataset.path = (fs::path(info.directory) / file).string();
+  const bool conversations = text_in(*about, "formatting", "alpaca") != "alpaca";
+  if (is_true(in_file(*about, "ranking"))) {
+    read_pairs(*about, conversations, dataset);
+  } else if (plain_text) {
+    dataset.format = "text";
+    dataset.field("text", text_in(*about, "columns.prompt", "text"));
+  } else if (conversations) {
+    read_conversations(*about, dataset);
+  } else {
+    read_alpaca(*about, dataset);
+  }
+  for (const char* unread : {"columns.images", "columns.videos", "columns.audios",
+                             "columns.kto_tag", "subset", "num_samples"})
+    if (in_file(*about, unread))
+      dataset.missing = fmt::format("{} has {}, which is not read", name, unread);
+  return dataset;
+}
+
+}  // namespace
+
+void read_llama_factory_datasets(const Found& found, const ToolKey& key, Draft& draft) {
+  const auto info = read_info(found.root, draft.directory());
+  const bool plain_text = text(in_file(found.root, "stage")) == "pt";
+  const Node* shares = in_file(found.root, "interleave_probs");
+  const std::vector<std::string> names = texts(found.value);
+  const std::vector<std::string> weights = shares ? texts(*shares) : std::vector<std::string>();
+  const bool weighted = key.here == "data.train" && weights.size() == names.size() &&
+                        problem_of_value("data.train[].weight", Node::scalar("1")).empty();
+  for (size_t i = 0; i < names.size(); ++i) {
+    DraftedDataset dataset{names[i]};
+    if (info)
+      dataset = read_named(names[i], *info, plain_text);
+    else
+      dataset.missing = fmt::format(
+          "{} is a name of dataset_info.json, which is not in dataset_dir "
+          "nor beside the file; write the file of its rows",
+          names[i]);
+    if (weighted) dataset.more.push_back(Node::entry("weight", Node::scalar(weights[i])));
+    look_for_rows(dataset, draft);
+    draft.add_dataset(key.here, dataset.node(), dataset.missing);
+  }
+  draft.take(found, key.here);
+}
+
+}  // namespace qlora::recipes

@@ -1,0 +1,216 @@
+#include <fmt/format.h>
+
+#include "recipes/import/conversions.h"
+#include "recipes/import/datasets.h"
+#include "recipes/import/key_groups.h"
+
+namespace qlora::recipes {
+namespace {
+
+constexpr const char* kOtherTuning = "adapters are LoRA, rsLoRA and DoRA here";
+constexpr const char* kOtherOptimizer = "optim.name has no such optimizer";
+
+void read_bits(const Found& found, const ToolKey& key, Draft& draft) {
+  const std::string method = text(beside(found, "quantization_method"), "bnb");
+  if (method != "bnb" && method != "bitsandbytes")
+    return draft.refuse(found, fmt::format("quantization_method {} is not had; quantization.method "
+                                           "is nf4, fp4 or int8",
+                                           method));
+  if (found.value.text == "4")
+    return draft.set(found, key.here,
+                     Node::string(text(beside(found, "quantization_type"), "nf4")));
+  if (found.value.text == "8") return draft.set(found, key.here, Node::string("int8"));
+  draft.refuse(found, "4 bits are nf4 or fp4, 8 bits int8");
+}
+
+void read_quantization(const Found& found, const ToolKey&, Draft& draft) {
+  draft.without_effect(found, "it is read with quantization_bit");
+}
+
+void read_double(const Found& found, const ToolKey& key, Draft& draft) {
+  if (text(beside(found, "quantization_bit")) != "4")
+    return draft.without_effect(found, "quantization_bit is not 4");
+  draft.set(found, key.here, plain(found.value));
+}
+
+void read_finetuning(const Found& found, const ToolKey&, Draft& draft) {
+  if (found.value.text == "lora") return draft.without_effect(found, "adapters are LoRA");
+  draft.refuse(found, found.value.text == "full" ? kWholeModel : kOtherTuning);
+}
+
+void read_use_pissa(const Found& found, const ToolKey& key, Draft& draft) {
+  if (!is_true(&found.value)) return draft.without_effect(found, "it is off");
+  draft.set(found, key.here, Node::string("pissa"));
+}
+
+void read_template(const Found& found, const ToolKey& key, Draft& draft) {
+  for (const char* plain_text : {"default", "empty", "fewshot"})
+    if (found.value.text == plain_text)
+      return draft.refuse(found,
+                          "it is no chat template; rows of format completion are taken as "
+                          "they stand");
+  chat_template("").convert(found, key, draft);
+}
+
+void read_packing(const Found& found, const ToolKey& key, Draft& draft) {
+  const bool neat = is_true(beside(found, "neat_packing"));
+  const bool packs = is_true(beside(found, "packing"));
+  draft.set(found, key.here, Node::scalar(neat || packs ? "true" : "false"));
+}
+
+void read_upcast(const Found& found, const ToolKey& key, Draft& draft) {
+  if (!is_true(&found.value)) return draft.without_effect(found, "it is off");
+  draft.set(found, key.here, Node::string("norms"));
+}
+
+std::vector<ToolKey> model_keys() {
+  std::vector<ToolKey> keys = {
+      same("model_name_or_path", "model.path"),
+      read_by("adapter_name_or_path", "lora.from_adapter", "",
+              [](const Found& found, const ToolKey& key, Draft& draft) {
+                if (texts(found.value).size() > 1)
+                  return draft.refuse(found, "a run goes on from one adapter");
+                draft.set(found, key.here, plain(found.value));
+              }),
+      refused("adapter_folder", "lora.from_adapter names the adapter's directory"),
+      refused("create_new_adapter", "`qlora export --format merged` first merges the old one"),
+      read_by("quantization_bit", "quantization.method", "4 is nf4, 8 is int8", read_bits, "nf4"),
+      read_by("quantization_method", "quantization.method", "nf4, fp4 or int8", read_quantization),
+      read_by("quantization_type", "quantization.method", "", read_quantization),
+      read_by("double_quantization", "quantization.double_quant", "", read_double),
+      refused("model_revision", "model.path names the revision's directory"),
+      refused("rope_scaling", "model.path's config.json holds its sizes"),
+      refused("shift_attn", "attention is that of the model"),
+      refused("mixture_of_depths", "layers are those of the model"),
+      refused("train_from_scratch", "the base is that of model.path"),
+      read_by("upcast_layernorm", "model.upcast", "", read_upcast),
+      inverted("disable_gradient_checkpointing", "train.gradient_checkpointing",
+               "the other way round"),
+      refused("moe_aux_loss_coef", "no loss of routers is added"),
+      idle("flash_attn", kAttention),
+      idle("trust_remote_code", "no code of a model's directory is run")};
+  add_missing(keys,
+              refused_all({"resize_vocab", "add_tokens", "add_special_tokens",
+                           "new_special_tokens_config", "init_special_tokens"},
+                          "no tokens are added to the vocabulary; lora.trainable_tokens trains "
+                          "those that it has"));
+  add_missing(keys, idle_all({"use_fast_tokenizer", "split_special_tokens", "cache_dir",
+                              "hf_hub_token", "ms_hub_token", "om_hub_token"},
+                             kTokenizer));
+  add_missing(
+      keys, idle_all({"low_cpu_mem_usage", "quantization_device_map", "device_map",
+                      "offload_folder", "use_unsloth", "use_unsloth_gc", "enable_liger_kernel",
+                      "use_reentrant_gc", "upcast_lmhead_output", "use_kv_cache", "use_v1_kernels",
+                      "print_param_status", "infer_backend", "infer_dtype", "compute_dtype",
+                      "model_max_length", "block_diag_attn"},
+                     kFused));
+  add_missing(keys, idle_all({"vllm_*", "sglang_*", "export_*"},
+                             "`qlora export` and `qlora generate` have options of their own"));
+  add_missing(keys, refused_all({"image_*", "video_*", "audio_*", "crop_to_patches",
+                                 "use_audio_in_video", "media_dir"},
+                                "rows are text"));
+  add_missing(keys, refused_all({"use_kt", "kt_*", "use_mca", "use_megatron_bridge",
+                                 "megatron_bridge_args", "use_hyper_parallel", "hyper_parallel_*",
+                                 "ray_*", "master_addr", "master_port"},
+                                kOneProcess));
+  return keys;
+}
+
+std::vector<ToolKey> tuning_keys() {
+  std::vector<ToolKey> keys = {
+      read_by("finetuning_type", "", "adapters are LoRA", read_finetuning),
+      same("lora_rank", "lora.rank"),
+      same("lora_alpha", "lora.alpha"),
+      same("lora_dropout", "lora.dropout"),
+      list_of("lora_target", "lora.targets", {{"all", "all-linear"}}, "all is all-linear here"),
+      list_of("additional_target", "lora.modules_to_save"),
+      same("loraplus_lr_ratio", "lora.plus_lr_ratio"),
+      refused("loraplus_lr_embedding", "embeddings learn at optim.lr"),
+      same("use_rslora", "lora.use_rslora"),
+      same("use_dora", "lora.use_dora"),
+      read_by("pissa_init", "lora.init", "", read_use_pissa, "pissa"),
+      idle("pissa_iter", "lora.init: pissa decomposes exactly"),
+      refused("pissa_convert", "the base that PiSSA changed is written beside the adapter"),
+      idle("pure_bf16", "adapters are float32 (lora.dtype)"),
+      same("early_stopping_steps", "train.early_stopping_patience"),
+      inverted("disable_shuffling", "data.shuffle", "the other way round"),
+      idle("plot_loss", kAlwaysLogged),
+      idle("compute_accuracy", "evaluation measures the loss"),
+      idle("include_effective_tokens_per_second", kAlwaysLogged)};
+  add_missing(keys, refused_all({"freeze_*", "module_dropout", "oft_*"}, kOtherTuning));
+  add_missing(keys,
+              refused_all({"use_galore", "use_apollo", "use_badam", "use_adam_mini", "use_muon"},
+                          kOtherOptimizer));
+  add_missing(keys, idle_all({"galore_*", "apollo_*", "badam_*"},
+                             "it acts only beside keys that are refused"));
+  add_missing(keys, refused_all({"use_llama_pro", "use_dft_loss", "use_asft_loss", "asft_alpha",
+                                 "use_eaft_loss", "eaft_alpha", "fp8", "fp8_*"},
+                                "layers and loss are those of the model"));
+  add_missing(keys, idle_all({"enable_torch_profiler", "profiler_*", "profile_modules"},
+                             "train.profile_steps profiles"));
+  return keys;
+}
+
+std::vector<ToolKey> data_keys() {
+  std::vector<ToolKey> keys = {
+      read_by("dataset", "data.train", "", read_llama_factory_datasets),
+      read_by("eval_dataset", "data.eval", "", read_llama_factory_datasets),
+      idle("dataset_dir", "data.train names files with their folder"),
+      read_by("template", "data.chat_template", "", read_template),
+      same("cutoff_len", "data.sequence_length"),
+      share("val_size", "data.eval_fraction"),
+      renamed("train_on_prompt", "data.train_on", {{"true", "all"}, {"false", "assistant"}},
+              "true is all, false is assistant"),
+      read_by("packing", "data.packing", "", read_packing),
+      read_by("neat_packing", "data.packing", "rows in one sequence never see each other",
+              read_packing),
+      refused("mask_history", "all answers of a conversation are trained"),
+      refused("default_system", "rows have their own system messages"),
+      refused("tool_format", "the model's template words tools"),
+      idle("mix_strategy", "data sets are taken one after another and shuffled together"),
+      idle("enable_thinking", "a row has chat_template_kwargs of its own"),
+      idle("preserve_thinking", "a row has chat_template_kwargs of its own"),
+      refused("tokenized_path", "rows of format pretokenized hold tokens")};
+  add_missing(keys, llama_factory_share_keys());
+  add_missing(keys, idle_all({"streaming", "buffer_size", "overwrite_cache", "preprocessing_*",
+                              "data_shared_file_system", "ignore_pad_token_for_loss",
+                              "eval_num_beams", "eval_on_each_dataset"},
+                             "rows are prepared before training and need no key"));
+  add_missing(keys, idle_all({"predict_with_generate", "do_sample", "temperature", "top_p", "top_k",
+                              "num_beams", "max_length", "max_new_tokens", "repetition_penalty",
+                              "length_penalty", "skip_special_tokens", "generation_max_length"},
+                             "`qlora generate` has options of its own"));
+  return keys;
+}
+
+void finish(const Node& root, Draft& draft) {
+  // LLaMA-Factory's alpha is twice the rank.
+  const std::string rank = text(in_file(root, "lora_rank"), "8");
+  const bool is_count = !rank.empty() && rank.find_first_not_of("0123456789") == std::string::npos;
+  if (is_count && rank.size() < 6)
+    draft.set_default("lora.alpha", Node::scalar(fmt::format("{}", 2 * std::stoi(rank))),
+                      "LLaMA-Factory");
+  const bool plain_text = text(in_file(root, "stage")) == "pt";
+  draft.set_default("data.packing", Node::scalar(plain_text ? "true" : "false"), "LLaMA-Factory");
+}
+
+}  // namespace
+
+Tool llama_factory_tool() {
+  Tool tool{"llama-factory", "LLaMA-Factory", {}, {}, finish};
+  for (const auto& part : {model_keys(), tuning_keys(), data_keys(),
+                           llama_factory_preference_keys(), training_argument_keys()})
+    add_missing(tool.keys, part);
+  tool.defaults = {{"lora.rank", "8"},
+                   {"data.sequence_length", "2048"},
+                   {"data.on_overlength", "truncate_right"},
+                   {"optim.name", "adamw"},
+                   {"optim.lr", "5e-05"},
+                   {"optim.schedule", "linear"},
+                   {"train.epochs", "3"},
+                   {"train.micro_batch_size", "8"},
+                   {"output.dir", "imported-run"}};
+  return tool;
+}
+
+}  // namespace qlora::recipes

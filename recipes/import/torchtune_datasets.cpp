@@ -1,0 +1,101 @@
+// torchtune's `dataset`: a component that knows its rows, and a source.
+#include <fmt/format.h>
+
+#include "recipes/import/conversions.h"
+#include "recipes/import/datasets.h"
+
+namespace qlora::recipes {
+namespace {
+
+std::string text_in(const Node& entry, const std::string& key, const std::string& otherwise = "") {
+  return text(in_file(entry, key), otherwise);
+}
+
+// What a component takes where the file says nothing.
+struct Component {
+  const char* name;
+  const char* format;
+  const char* source;
+  bool trains_on_input;
+};
+
+constexpr Component kComponents[] = {
+    {"alpaca_dataset", "alpaca", "tatsu-lab/alpaca", true},
+    {"alpaca_cleaned_dataset", "alpaca", "yahma/alpaca-cleaned", true},
+    {"instruct_dataset", "completion", "", false},
+    {"chat_dataset", "sharegpt", "", false},
+    {"text_completion_dataset", "text", "", false},
+    {"preference_dataset", "preference", "", false},
+    {"slimorca_dataset", "sharegpt", "Open-Orca/SlimOrca-Dedup", false},
+};
+
+void name_fields(const Node& entry, const std::string& component, DraftedDataset& dataset) {
+  const Node* map = in_file(entry, "column_map");
+  const auto column = [&](const std::string& name) {
+    return map ? text_in(*map, name, name) : name;
+  };
+  if (component == "instruct_dataset") {
+    dataset.format = "alpaca";  // rows of one question and one answer
+    dataset.field("instruction", column("input"));
+    dataset.field("output", column("output"));
+  } else if (dataset.format == "alpaca") {
+    for (const char* field : {"instruction", "input", "output"})
+      dataset.field(field, column(field));
+  } else if (dataset.format == "preference") {
+    dataset.field("chosen", column("chosen"));
+    dataset.field("rejected", column("rejected"));
+  } else if (dataset.format == "text") {
+    dataset.field("text", text_in(entry, "column", "text"));
+  } else if (text_in(entry, "conversation_style") == "openai") {
+    dataset.format = "chat";
+    dataset.field("messages", text_in(entry, "conversation_column", "messages"));
+  } else {
+    dataset.field("conversations", text_in(entry, "conversation_column", "conversations"));
+  }
+}
+
+// What a component does to all rows.
+void set_data_keys(const Found& found, const Node& entry, const Component& component,
+                   Draft& draft) {
+  const Node* packed = in_file(entry, "packed");
+  if (packed) draft.set(found, "data.packing", plain(*packed));
+  const std::string format = component.format;
+  if (format == "preference" || format == "text") return;
+  const Node* input = in_file(entry, "train_on_input");
+  const bool all = input ? is_true(input) : component.trains_on_input;
+  draft.set(found, "data.train_on", Node::string(all ? "all" : "assistant"));
+  if (format == "alpaca") draft.set(found, "data.prompt_style", Node::string("alpaca"));
+}
+
+void read_entry(const Found& found, const ToolKey& key, const Node& entry, Draft& draft) {
+  const std::string full = text_in(entry, "_component_");
+  const std::string name = full.substr(full.rfind('.') + 1);
+  const std::string files = text_in(entry, "data_files");
+  DraftedDataset dataset{files.empty() ? text_in(entry, "source") : files};
+  dataset.missing = fmt::format("rows of {} are not read; docs/formats.md has the formats", name);
+  for (const Component& component : kComponents) {
+    if (name != component.name) continue;
+    dataset.missing.clear();
+    dataset.format = component.format;
+    if (dataset.path.empty()) dataset.path = component.source;
+    name_fields(entry, name, dataset);
+    if (key.here == "data.train") set_data_keys(found, entry, component, draft);
+  }
+  take_entry_keys(found, "dataset", entry, find_tool("torchtune"), draft);
+  look_for_rows(dataset, draft);
+  draft.add_dataset(key.here, dataset.node(), dataset.missing);
+}
+
+}  // namespace
+
+void read_torchtune_dataset(const Found& found, const ToolKey& key, Draft& draft) {
+  const std::vector<Node> entries =
+      found.value.is_list() ? found.value.items : std::vector<Node>{found.value};
+  for (const Node& entry : entries) {
+    if (!entry.is_map()) return draft.refuse(found, "it must be a map with a _component_");
+    read_entry(found, key, entry, draft);
+  }
+  draft.take(found, key.here);
+}
+
+}  // namespace qlora::recipes

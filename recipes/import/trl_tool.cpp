@@ -1,0 +1,194 @@
+// The arguments of `trl sft`, `trl dpo` and scripts like them: transformers' TrainingArguments,
+// TRL's configurations, model and script arguments.
+#include <fmt/format.h>
+
+#include "recipes/import/conversions.h"
+#include "recipes/import/datasets.h"
+#include "recipes/import/key_groups.h"
+
+namespace qlora::recipes {
+namespace {
+
+constexpr const char* kSplits = "a split is a file here: name it in data.train or data.eval";
+
+// Which of the two 4-bit types; nothing without load_in_4bit.
+void read_quant_type(const Found& found, const ToolKey& key, Draft& draft) {
+  if (!is_true(beside(found, "load_in_4bit")))
+    return draft.without_effect(found, "load_in_4bit is off");
+  draft.set(found, key.here, plain(found.value));
+}
+
+void read_four_bit(const Found& found, const ToolKey& key, Draft& draft) {
+  if (!is_true(&found.value)) return draft.without_effect(found, "it is off");
+  draft.set(found, key.here, Node::string(text(beside(found, "bnb_4bit_quant_type"), "nf4")));
+}
+
+void read_double_quant(const Found& found, const ToolKey& key, Draft& draft) {
+  if (!is_true(beside(found, "load_in_4bit")))
+    return draft.without_effect(found, "load_in_4bit is off");
+  draft.set(found, key.here, plain(found.value));
+}
+
+void read_answers_only(const Found& found, const ToolKey& key, Draft& draft) {
+  const bool other = is_true(beside(
+      found, found.key == "completion_only_loss" ? "assistant_only_loss" : "completion_only_loss"));
+  if (other && !is_true(&found.value)) return draft.without_effect(found, "it is off");
+  draft.set(found, key.here, Node::string(is_true(&found.value) ? "assistant" : "all"));
+}
+
+void read_truncation(const Found& found, const ToolKey& key, Draft& draft) {
+  const bool end = found.value.text == "keep_end";
+  draft.set(found, key.here, Node::string(end ? "truncate_left" : "truncate_right"));
+}
+
+void read_packing_strategy(const Found& found, const ToolKey&, Draft& draft) {
+  if (found.value.text == "wrapped")
+    return draft.refuse(found,
+                        "rows are not cut where a sequence ends; data.packing puts whole "
+                        "rows into one");
+  draft.without_effect(found, "data.packing puts whole rows into a sequence");
+}
+
+void read_split(const Found& found, const ToolKey&, Draft& draft) {
+  if (found.value.text == "train" || found.value.text == "test")
+    return draft.without_effect(found, kSplits);
+  draft.refuse(found, kSplits);
+}
+
+void read_use_peft(const Found& found, const ToolKey&, Draft& draft) {
+  if (!is_true(&found.value)) return draft.refuse(found, kWholeModel);
+  draft.without_effect(found, "adapters are what is trained");
+}
+
+void read_text_field(const Found& found, const ToolKey& key, Draft& draft) {
+  draft.take(found, key.here);  // read with dataset_name
+}
+
+std::vector<ToolKey> model_keys() {
+  return {same("model_name_or_path", "model.path"),
+          dtype("dtype", "model.dtype"),
+          dtype("torch_dtype", "model.dtype"),
+          refused("model_revision", "model.path names the revision's directory"),
+          idle("trust_remote_code", "no code of a model's directory is run"),
+          idle("attn_implementation", kAttention),
+          same("device_map", "model.device_map"),
+          idle("max_memory", "the whole model lies on train.device"),
+          refused("model_init_kwargs", "model.dtype is what a model takes here"),
+          read_by("load_in_4bit", "quantization.method", "", read_four_bit, "nf4"),
+          when_true("load_in_8bit", "quantization.method", "int8"),
+          read_by("bnb_4bit_quant_type", "quantization.method", "", read_quant_type),
+          read_by("use_bnb_nested_quant", "quantization.double_quant", "", read_double_quant),
+          read_by("bnb_4bit_use_double_quant", "quantization.double_quant", "", read_double_quant),
+          idle("bnb_4bit_quant_storage", "weights are stored as their 4 bits"),
+          read_by("bnb_4bit_compute_dtype", "train.compute_dtype", "",
+                  dtype("", "train.compute_dtype").convert)};
+}
+
+std::vector<ToolKey> lora_keys() {
+  return {read_by("use_peft", "", "adapters are what is trained", read_use_peft),
+          same("lora_r", "lora.rank"),
+          same("lora_alpha", "lora.alpha"),
+          same("lora_dropout", "lora.dropout"),
+          list_of("lora_target_modules", "lora.targets"),
+          list_of("lora_target_parameters", "lora.target_parameters"),
+          list_of("lora_modules_to_save", "lora.modules_to_save"),
+          idle("lora_task_type", "the model's architecture says it"),
+          same("use_rslora", "lora.use_rslora"),
+          same("use_dora", "lora.use_dora")};
+}
+
+std::vector<ToolKey> data_keys() {
+  return {read_by("dataset_name", "data.train", "", read_trl_dataset_name),
+          read_by("datasets", "data.train", "", read_trl_datasets),
+          {"datasets[].path", "data.train[].path"},
+          {"datasets[].data_files", "data.train[].path"},
+          read_by("datasets[].split", "", kSplits, read_split),
+          refused("datasets[].name", "a configuration is a file here: name it in data.train"),
+          refused("datasets[].data_dir", "data.train names files"),
+          idle("datasets[].columns", "data.train[].fields names columns where that is needed"),
+          refused("datasets[].fraction", "the file must hold the rows to train on"),
+          refused("dataset_config", "a configuration is a file here: name it in data.train"),
+          read_by("dataset_train_split", "", kSplits, read_split),
+          read_by("dataset_test_split", "", kSplits, read_split),
+          share("test_split_size", "data.eval_fraction"),
+          read_by("dataset_text_field", "data.train[].fields", "of rows of format text",
+                  read_text_field),
+          idle("dataset_streaming", "rows are read a piece at a time in any case"),
+          idle("streaming", "rows are read a piece at a time in any case"),
+          idle("dataset_num_proc", "rows are prepared on all processors"),
+          idle("dataset_batch_size", "rows are prepared on all processors"),
+          refused("dataset_kwargs", "nothing of it has a key here"),
+          same("max_length", "data.sequence_length"),
+          same("max_seq_length", "data.sequence_length"),
+          read_by("truncation_mode", "data.on_overlength", "", read_truncation),
+          same("packing", "data.packing"),
+          read_by("packing_strategy", "", "data.packing puts whole rows into a sequence",
+                  read_packing_strategy),
+          same("shuffle_dataset", "data.shuffle"),
+          read_by("completion_only_loss", "data.train_on", "true is assistant", read_answers_only),
+          read_by("assistant_only_loss", "data.train_on", "true is assistant", read_answers_only),
+          same("chat_template_path", "data.chat_template")};
+}
+
+std::vector<ToolKey> other_keys() {
+  std::vector<ToolKey> keys = {
+      idle("env", "no variables are set from a recipe"), idle("ignore_bias_buffers", kOneProcess),
+      refused("router_aux_loss_coef", "no loss of routers is added"),
+      refused("eos_token", "answers end with the token that the model's template has"),
+      idle("pad_token", "rows are masked by their length")};
+  add_missing(keys, idle_all({"padding_free", "pad_to_multiple_of", "eval_packing",
+                              "activation_offloading"},
+                             "memory needs no key here (train.gradient_checkpointing: auto)"));
+  return keys;
+}
+
+void finish(const Node& root, Draft& draft) {
+  if (!in_file(root, "use_peft") && !in_file(root, "lora_r"))
+    draft.warn("TRL trains the whole model without use_peft; here adapters are trained");
+  if (is_true(in_file(root, "load_in_4bit")))
+    draft.set_default("quantization.double_quant", Node::scalar("false"), "TRL");
+  const bool compares = learns_preferences(draft);
+  draft.set_default("optim.lr", Node::scalar(compares ? "1e-06" : "2e-05"), "TRL");
+  if (!compares) draft.set_default("data.train_on", Node::string("all"), "TRL");
+}
+
+}  // namespace
+
+Tool trl_tool() {
+  Tool tool{"trl", "TRL", {}, {}, finish};
+  for (const auto& part : {model_keys(), lora_keys(), data_keys(), trl_preference_keys(),
+                           other_keys(), training_argument_keys()})
+    add_missing(tool.keys, part);
+  tool.defaults = {{"lora.dropout", "0.05"},    {"lora.targets", "[q_proj, v_proj]"},
+                   {"data.packing", "false"},   {"data.on_overlength", "truncate_right"},
+                   {"optim.name", "adamw"},     {"optim.schedule", "linear"},
+                   {"train.epochs", "3"},       {"train.micro_batch_size", "8"},
+                   {"output.dir", "trl_output"}};
+  return tool;
+}
+
+void read_trl_dataset_name(const Found& found, const ToolKey& key, Draft& draft) {
+  DraftedDataset dataset{text(&found.value)};
+  if (in_file(found.root, "dataset_text_field")) {
+    dataset.format = "text";
+    dataset.field("text", text(in_file(found.root, "dataset_text_field")));
+  }
+  if (in_file(found.root, "beta")) dataset.format = "preference";
+  look_for_rows(dataset, draft);
+  draft.take(found, key.here);
+  draft.add_dataset(key.here, dataset.node(), dataset.missing);
+}
+
+void read_trl_datasets(const Found& found, const ToolKey& key, Draft& draft) {
+  for (const Node& entry : found.value.items) {
+    const Node* files = entry.is_map() ? in_file(entry, "data_files") : nullptr;
+    DraftedDataset dataset{files ? text(files) : text(in_file(entry, "path"))};
+    if (in_file(found.root, "beta")) dataset.format = "preference";
+    take_entry_keys(found, "datasets", entry, find_tool("trl"), draft);
+    look_for_rows(dataset, draft);
+    draft.add_dataset(key.here, dataset.node(), dataset.missing);
+  }
+  draft.take(found, key.here);
+}
+
+}  // namespace qlora::recipes
