@@ -40,9 +40,9 @@ namespace {
 
 // The options and places that take paths. Shells leave a ~ behind "=" as it is.
 bool takes_path(const std::string& name) {
-  for (const char* path :
-       {"RECIPE", "RUN_DIR", "PATH", "--model", "--adapter", "--output", "--data", "--tokenizer",
-        "--template", "--messages", "--context", "--merge-base", "--resume", "--from"})
+  for (const char* path : {"RECIPE", "RUN_DIR", "PATH", "FILE", "--model", "--adapter", "--output",
+                           "-o,--output", "--data", "--tokenizer", "--template", "--messages",
+                           "--context", "--merge-base", "--resume", "--from"})
     if (name == path) return true;
   return false;
 }

@@ -18,6 +18,7 @@
 #include "cli/evaluate.h"
 #include "cli/export_model.h"
 #include "cli/generate.h"
+#include "cli/import.h"
 #include "cli/inspect.h"
 #include "cli/plan.h"
 #include "cli/quantize.h"
@@ -39,6 +40,7 @@ void add_commands(qlora::cli::Command app) {
   add_chat_command(app);
   add_export_command(app);
   add_recipes_command(app);
+  add_import_command(app);
   add_quantize_command(app);
   add_dequantize_command(app);
   add_inspect_command(app);

@@ -13,8 +13,8 @@ using testing::AllOf;
 using testing::HasSubstr;
 
 const std::vector<std::string> kCommands = {
-    "train",    "resume",     "plan",    "evaluate", "generate", "chat",   "export",   "recipes",
-    "quantize", "dequantize", "inspect", "tokenize", "render",   "doctor", "reference"};
+    "train",  "resume",   "plan",       "evaluate", "generate", "chat",   "export", "recipes",
+    "import", "quantize", "dequantize", "inspect",  "tokenize", "render", "doctor", "reference"};
 
 void expect_list(const std::string& text) {
   for (const std::string& command : kCommands)

@@ -1,0 +1,52 @@
+#include "cli/import.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <memory>
+
+#include "base/error.h"
+#include "io/atomic_write.h"
+#include "recipes/import/import_recipe.h"
+
+namespace {
+
+struct ImportArguments {
+  std::string file, from, output;
+};
+
+void run(const ImportArguments& arguments) {
+  if (!arguments.output.empty() && std::filesystem::exists(arguments.output))
+    qlora::fail<qlora::ConfigError>("{} exists; name another file", arguments.output);
+  const auto imported = qlora::recipes::import_recipe(arguments.file, arguments.from);
+  fmt::print(stderr, "{}", qlora::recipes::to_text(imported));
+  if (arguments.output.empty())
+    fmt::print("{}", imported.text);
+  else
+    qlora::io::write_file_atomically(arguments.output, imported.text);
+  if (!imported.missing.empty())
+    throw qlora::ConfigError(
+        "the recipe cannot be trained yet; its commented lines and the list above say what is "
+        "missing");
+  if (!arguments.output.empty())
+    fmt::print("written to {}; read it, then: qlora train {}\n", arguments.output,
+               arguments.output);
+}
+
+}  // namespace
+
+void add_import_command(qlora::cli::Command app) {
+  auto arguments = std::make_shared<ImportArguments>();
+  qlora::cli::Command command = app.add_subcommand(
+      "import", "Make a recipe of the file of Axolotl, LLaMA-Factory, torchtune, TRL or PEFT");
+  command.add_option("FILE", arguments->file, "Their YAML or JSON file, or adapter_config.json")
+      .required();
+  command
+      .add_option("--from", arguments->from,
+                  "The tool that the file is of; without it, its keys tell: axolotl, "
+                  "llama-factory, torchtune, trl, peft")
+      .one_of({"axolotl", "llama-factory", "torchtune", "trl", "peft"});
+  command.add_option("-o,--output", arguments->output,
+                     "Recipe to write; without it, to the terminal");
+  command.callback([arguments] { run(*arguments); });
+}
