@@ -2,8 +2,7 @@
 // layout, a block at a time: bases of any size for bench/offload.sh, on machines that could not
 // hold them.
 //
-//   build/bin/made_base --config 7b/config.json --tokenizer models/SmolLM2-135M-Instruct --output
-//   base
+//   build/bin/made_base --config 7b/config.json --tokenizer models/SmolLM2-135M --output base
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>

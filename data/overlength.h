@@ -1,11 +1,13 @@
 // What happens to examples of more than sequence_length tokens (data.on_overlength), counted in the
 // report.
+//
 //   error           FormatError
 //   drop            left out
 //   truncate_right  the first sequence_length tokens stay
 //   truncate_left   the last ones stay; a BOS token keeps its place in front
 //   split           consecutive pieces that overlap by one token, so that every token is still
-//   predicted exactly once
+//                   predicted exactly once
+//
 // Of rows for a model with an encoder the source is shortened, in front of its last token; they are
 // not split.
 //

@@ -1,14 +1,15 @@
 // Record -> examples: the template, the tokenizer and the mask of one row.
 //
-//   conversation       the chat template; assistant turns are trained with their end-of-turn token
-//   (turns.h). With
-//                      train_on: all, one example of the whole text in which everything is trained
-//   prompt, completion the completion and the EOS token behind it are trained
-//   text               everything is trained, and the EOS token behind it
-//   token ids          as the file says
-//   two answers        an example each, the chosen one first; trained is, as in TRL, all that
-//                      stands behind the prompt: also what a template writes behind the end of
-//                      turn, and of texts the EOS token
+//   conversation        in the chat template; assistant turns are trained with their end-of-turn
+//                       token (turns.h). With train_on: all, one example of the whole text in which
+//                       everything is trained
+//   prompt, completion  the completion and the EOS token behind it are trained
+//   text                everything is trained, and the EOS token behind it
+//   token ids           as the file says
+//   two answers         an example each, the chosen one first; trained is, as in TRL, all that
+//                       stands behind the prompt: also what a template writes behind the end of
+//                       turn, and of texts the EOS token
+//
 // For a model with an encoder the prompt is the source and the completion the labels, each with the
 // EOS token behind it; conversations and texts have no source.
 // One BOS token stands in front where the tokenizer or the template wants one (prompt_encoder.h).

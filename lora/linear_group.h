@@ -2,8 +2,9 @@
 // autograd node runs the frozen products, adds the adapters' low-rank products, and in the backward
 // pass
 //
-//   dx  = Σ_i dy_i W_i + (scaling_i dy_i B_i) A_i      through dropout's mask where there is one
-//   dA_i += (scaling_i dy_i B_i)ᵀ x        dB_i += scaling_i dy_iᵀ (x A_iᵀ)
+//   dx    = Σ_i dy_i W_i + (scaling_i dy_i B_i) A_i   through dropout's mask where there is one
+//   dA_i += (scaling_i dy_i B_i)ᵀ x
+//   dB_i += scaling_i dy_iᵀ (x A_iᵀ)
 //
 // writes the adapters' gradients straight into their fp32 buffers and returns dx alone. The base
 // gets no gradient.

@@ -2,14 +2,13 @@
 // start; quantizing changes the storage inside, attaching fills the slot, and no module is ever
 // replaced.
 //
-//   y = x Wᵀ + bias + scaling · (dropout(x) Aᵀ) Bᵀ            LoRA, Hu et al. 2021, section 4.1
+//   LoRA:               y = x Wᵀ + scaling (x' Aᵀ) Bᵀ + bias
+//   DoRA:               y = m/n (x Wᵀ + scaling (x Aᵀ) Bᵀ) + bias,   n = |W + scaling B A|
+//   DoRA with dropout:  y = x Wᵀ + (m/n - 1) x' Wᵀ + m/n scaling (x' Aᵀ) Bᵀ + bias
 //
-//   y = m / |W + scaling B A| · (x Wᵀ + scaling · (x Aᵀ) Bᵀ) + bias   DoRA, Liu et al. 2024,
-//   section 4
-//
-// |·| is the norm of each row; no gradient passes through it. With dropout x Wᵀ stays apart from
-// what the magnitude scales, as in PEFT: y = x Wᵀ + (m/n - 1) x' Wᵀ + m/n scaling (x' Aᵀ) Bᵀ +
-// bias.
+// x' = dropout(x). |·| is the norm of each row; no gradient passes through it. With dropout x Wᵀ
+// stays apart from what the magnitude m scales, as in PEFT. (Hu et al. 2021, section 4.1; Liu et
+// al. 2024, section 4.)
 //
 // A [rank, in] and B [out, rank] have fp32 masters, which are views of one flat buffer (see
 // attach.h); the products use copies in the compute dtype, cast once a step. With B = 0 the layer's

@@ -10,8 +10,7 @@
 //   GPT-2, GPT-Neo, OPT, BLOOM, MPT          [norm attention] [norm mlp]
 //   OPT-350m                                 [attention] norm [mlp] norm   of the sum
 //   GPT-NeoX, Falcon-40B                     [norm attention] beside [norm mlp]
-//   GPT-J, Falcon-7B, Phi-2, Cohere          [norm attention] beside [mlp of the same normed
-//   stream]
+//   GPT-J, Falcon-7B, Phi-2, Cohere          [norm attention] beside [mlp]   of the same norm
 //   Mixtral, Qwen2-MoE, gpt-oss              [norm attention] [norm experts]
 //   T5's decoder                             [norm attention] [norm cross-attention] [norm mlp]
 #pragma once

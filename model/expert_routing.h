@@ -1,8 +1,9 @@
 // What lies around the experts of a mixture (Shazeer et al. 2017, top-k gating; Mixtral, Jiang et
 // al. 2024). The router's logits choose a token's k = `active` experts and their weights,
 //
-//   p = softmax(logits of all experts)      w_j = p_j or, renormalised, p_j / Σ_i p_i   over the k
-//   y = Σ_j w_j expert_j(x)
+//   p   = softmax(logits of all experts)
+//   w_j = p_j or, renormalised, p_j / Σ_i p_i over the k
+//   y   = Σ_j w_j expert_j(x)
 //
 // The tokens of an expert are copied beside each other, so that each expert is a product with a
 // matrix of rows, and what the experts give is summed by token:

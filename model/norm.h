@@ -1,9 +1,10 @@
 // Norms of the residual stream, fused with the addition before them, and of rows anywhere else:
 //
 //   r = residual + delta
-//   RMS (Zhang & Sennrich 2019):       n = r · rstd · (w + offset),         rstd = 1 /
-//   sqrt(mean(r²) + eps) LayerNorm (Ba, Kiros, Hinton 2016): n = (r - mean) · rstd · (w + offset) +
-//   b,  of the variance
+//   RMS:        n = r · rstd · (w + offset),               rstd = 1 / sqrt(mean(r²) + eps)
+//   LayerNorm:  n = (r - mean) · rstd · (w + offset) + b,  rstd = 1 / sqrt(variance(r) + eps)
+//
+// (Zhang and Sennrich 2019; Ba, Kiros and Hinton 2016).
 //
 // The residual stream is fp32 whatever the compute dtype: it is small, and rounding it at every
 // layer is what costs a bf16 run its gradient accuracy. Statistics are fp32. The gradients of a

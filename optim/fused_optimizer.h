@@ -3,11 +3,12 @@
 // update_kernels.h, where the state lives in pager.h.
 //
 // With 8-bit state, tensors below 4096 elements keep fp32 state. State by name, [..] the
-// parameter's shape; state2 where the rule has one; ademamix has [2, ..] for state1 and absmax1:
+// parameter's shape; state2 and absmax2 where the rule has a second state; ademamix has [2, ..] for
+// state1 and absmax1:
 //
-//   fp32   <name>.state1 fp32 [..], <name>.state2 fp32 [..]
-//   8-bit  <name>.state1 uint8 [..], <name>.state2 uint8 [..], <name>.absmax1 and <name>.absmax2
-//   fp32 [ceil(numel / 256)]
+//   fp32   <name>.state1, <name>.state2    fp32 [..]
+//   8-bit  <name>.state1, <name>.state2    uint8 [..]
+//          <name>.absmax1, <name>.absmax2  fp32 [ceil(numel / 256)]
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -5,8 +5,8 @@
 // window, through two slots at the end of the arena: while one window is updated the next is on its
 // way. That moves the least a fixed arena allows: twice what does not fit.
 //
-//   arena:  | resident pages ................ | slot 0 | slot 1 |        host: | streamed pages
-//   ............ |
+//   arena:  | resident pages ................ | slot 0 | slot 1 |
+//   host:   | streamed pages ............................................. |
 //
 // A window is a run of pages that are updated together (one launch); window 0 is the resident ones
 // if there are any.

@@ -2,8 +2,9 @@
 // of double quantization (Dettmers et al. 2022, 8-bit Optimizers via Block-wise Quantization,
 // section 2.1).
 //
-//   absmax[b] = max |x| over block b of the flat index;  code = nearest map entry to x / absmax;  x
-//   ~ map[code] * absmax[b]
+//   absmax[b] = max |x| over block b of the flat index
+//   code      = the entry of the map that is nearest to x / absmax[b]
+//   x         ~ map[code] * absmax[b]
 //
 // Codes follow bitsandbytes' backend of the same device byte for byte. Both take the nearest entry;
 // they differ near ties: the CPU path looks the code up in a table of 65,536 bins over [-1, 1], the

@@ -1,9 +1,12 @@
 // Double quantization (QLoRA, section 3): the fp32 scales of a 4-bit weight, one per block, are
 // themselves quantized to 8 bits.
 //
-//   offset = mean(absmax);  codes, nested_absmax = blockwise 8-bit of (absmax - offset), signed
-//   dynamic map, blocks of 256 absmax[b] ~ map[codes[b]] * nested_absmax[b / 256] + offset, in fp32
-//   with two roundings
+//   offset               = mean(absmax)
+//   codes, nested_absmax = blockwise 8-bit of (absmax - offset)
+//   absmax[b]            ~ map[codes[b]] * nested_absmax[b / 256] + offset
+//
+// in blocks of 256 with the signed dynamic map (blockwise8.h). The last line is computed in fp32
+// with two roundings.
 //
 // With 4-bit blocks of 64 a weight then takes 4 + 8/64 + 32/(64*256) = 4.127 bits instead of 4.5.
 #pragma once

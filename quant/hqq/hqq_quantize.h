@@ -2,8 +2,11 @@
 // Quantization"; formats spec 7.4). The weight, read row by row, is cut into groups of group_size
 // numbers that share a scale and a zero:
 //
-//   axis 1   [groups, group_size], a group is a row       axis 0   [group_size, groups], a column
-//   code = clamp(round(w s + z), 0, 2^b - 1)              w ~ (code - z) / s
+//   axis 1  [groups, group_size], a group is a row
+//   axis 0  [group_size, groups], a group is a column
+//
+//   code = clamp(round(w s + z), 0, 2^b - 1)
+//   w    ~ (code - z) / s
 //
 // s spans the group's range. z is found by up to 20 steps of a proximal solver for |W - W'|_p^p,
 // p = 0.7: with W_e the error shrunk towards zero, z = mean(code - (W - W_e) s). It ends with the

@@ -1,11 +1,13 @@
 // LLM.int8() (Dettmers et al. 2022): a linear layer whose weight is kept in 8 bits, one scale a
 // row, and whose input is quantized per row (token) when it arrives.
 //
-//   weight      absmax[o] = max |W[o, :]|;   W[o, i] ~ codes[o, i] absmax[o] / 127
-//   activation  columns in which any |x| >= threshold are outliers; the others likewise per token
-//   y[t, o]     = (Σ_i codes_x[t, i] codes_w[o, i]) absmax_x[t] absmax_w[o] / 127²     sums in
-//   int32
-//               + Σ_outliers x[t, i] W[o, i]                                      in x's own dtype
+//   absmax_w[o] = max |W[o, :]|
+//   W[o, i]     ~ codes_w[o, i] absmax_w[o] / 127
+//   y[t, o]     = (Σ_i codes_x[t, i] codes_w[o, i]) absmax_x[t] absmax_w[o] / 127²
+//                 + Σ_outliers x[t, i] W[o, i]
+//
+// Outliers are the columns in which any |x| >= threshold; the other columns of x get their codes
+// token by token, as W row by row. The first sum is in int32, the second in x's own dtype.
 //
 // Codes are those of bitsandbytes' int8_vectorwise_quant on the same device: the input is rounded
 // to fp16 first, codes to the nearest integer, ties to even. Two deliberate differences:

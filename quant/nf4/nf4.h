@@ -2,19 +2,22 @@
 // distribution, and FP4 (Dettmers et al. 2023, QLoRA, section 3). It stands between the 16-bit
 // weight in a file and every product of training.
 //
-//   blocks of `block_size` consecutive elements of the flat (row-major) weight, the last one
-//   possibly short absmax[b] = max |w| over block b;   code = entry of the table nearest to w /
-//   absmax (four_bit_tables.h) w ~ round(table[code] * absmax[b]): the product in fp32, rounded
-//   once to bf16, fp16 or fp32
+//   absmax[b] = max |w| over block b
+//   code      = the entry of the table that is nearest to w / absmax[b]
+//   w         ~ round(table[code] * absmax[b])
+//
+// A block is `block_size` consecutive elements of the flat (row-major) weight; the last one may be
+// shorter. The tables are in four_bit_tables.h. The product is fp32, rounded once to bf16, fp16 or
+// fp32.
 //
 // Storage is bitsandbytes': elements 2j and 2j+1 share byte j, 2j in the high nibble; an odd count
 // is padded with the code of 0. Codes and scales equal those of bitsandbytes' backend for the same
 // device byte for byte. What differs between the devices:
 // - an all-zero block takes code 7 (NF4) on the CPU and 0 on CUDA; both decode to zeros;
-// - a short last block is divided by its absmax on the CPU, multiplied by the reciprocal elsewhere;
-// its absmax is at least 1e-38;
-// - CUDA uses the approximate reciprocal and flushes subnormals, and bounds that differ in the last
-// bit.
+// - on the CPU a short last block is divided by its absmax, which is kept as at least 1e-38; all
+//   other blocks are multiplied by the reciprocal;
+// - CUDA uses the approximate reciprocal, flushes subnormals, and has bounds between the codes that
+//   differ in the last bit.
 #pragma once
 
 #include <ATen/core/Tensor.h>
