@@ -1,3 +1,6 @@
+// 4-bit dequantization on the CPU of any range of elements: whole blocks by the decoder of the
+// instruction set in use, shared out among threads, and what is left of a block at either end by
+// itself. The portable decoder is here too.
 #include <algorithm>
 
 #include "base/instruction_set.h"

@@ -1,5 +1,5 @@
-// Quantization on the CPU. Plain loops that the compiler vectorises for each instruction set; all
-// give the same bits.
+// 4-bit quantization on the CPU. Plain loops that the compiler vectorises for each instruction set;
+// all give the same bits.
 #include <algorithm>
 #include <cstring>
 
