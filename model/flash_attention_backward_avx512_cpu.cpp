@@ -206,7 +206,7 @@ class KeyChunk {
         });
       score<kSegments, false, changed>(queries, keys, whole, queries.count);
     };
-    if (a_.rules.change_scores())
+    if (a_.rules.changes_scores())
       score_all(std::true_type());
     else
       score_all(std::false_type());

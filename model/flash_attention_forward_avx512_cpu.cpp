@@ -42,7 +42,7 @@ class QueryBlock {
  public:
   explicit QueryBlock(const FlashAttention& a)
       : a_(a),
-        scale_(_mm512_set1_ps((a.rules.change_scores() ? 1.0f : a.rules.scale) * kLog2e)),
+        scale_(_mm512_set1_ps((a.rules.changes_scores() ? 1.0f : a.rules.scale) * kLog2e)),
         queries_(static_cast<size_t>(kPairs * a.head_dim)),
         sum_(static_cast<size_t>(kBlock * a.head_dim)) {}
 
@@ -64,7 +64,7 @@ class QueryBlock {
                                      values + block * kPairs * dim, block, rows,
                                      block == first_block);
       };
-      if (a_.rules.change_scores())
+      if (a_.rules.changes_scores())
         meet_all(std::true_type());
       else
         meet_all(std::false_type());

@@ -130,7 +130,7 @@ class QueryBlock {
  public:
   explicit QueryBlock(const FloatAttention& a)
       : a_(a),
-        scale_(a.rules.change_scores() ? 1.0f : a.rules.scale),
+        scale_(a.rules.changes_scores() ? 1.0f : a.rules.scale),
         queries_(static_cast<size_t>(kBlock * a.head_dim)),
         sum_(static_cast<size_t>(kBlock * a.head_dim)) {}
 
@@ -173,7 +173,8 @@ class QueryBlock {
     score_block(keys, a_.k.stride, num_keys, queries_.data(), dim, count, own, scores_);
     for (int64_t n = 0; n < count; n += kLanes) {
       const int64_t seen = least(num_keys, greatest(0, n + kLanes + own));
-      if (a_.rules.change_scores()) change_scores(a_.rules, head, place, n, seen, scores_, nullptr);
+      if (a_.rules.changes_scores())
+        change_scores(a_.rules, head, place, n, seen, scores_, nullptr);
       soften(n, seen, own, first);
     }
     for (int64_t n = 0; n < count; n += kQueryPanel) {
@@ -255,7 +256,7 @@ class KeyBlock {
   explicit KeyBlock(model::cpu::Backward& b)
       : b_(b),
         a_(b.a),
-        scale_(b.a.rules.change_scores() ? 1.0f : b.a.rules.scale),
+        scale_(b.a.rules.changes_scores() ? 1.0f : b.a.rules.scale),
         queries_(static_cast<size_t>(kBlock * b.a.head_dim)),
         d_outs_(static_cast<size_t>(kBlock * b.a.head_dim)),
         room_(static_cast<size_t>(kColumnsRoom)) {}
@@ -296,7 +297,7 @@ class KeyBlock {
     score_block(v, a_.v.stride, keys, d_outs_.data(), dim, count, own, ds_);
     const int64_t first = head * a_.tokens + d.query + row;
     for (int64_t n = 0; n < count; n += kLanes) {
-      if (a_.rules.change_scores())
+      if (a_.rules.changes_scores())
         change_scores(a_.rules, head, {row, block * kBlock}, n, keys, p_, slopes_);
       differentiate_scores(n, least(kLanes, count - n), keys, own, b_.lse + first, b_.dot + first);
       if (a_.rules.softcap != 0) take_slopes(n, keys);

@@ -15,7 +15,7 @@ struct ScoreRules {
   const float* sinks = nullptr;  // [heads]: the logit of a key without a value
 
   // Whether scores are more than scaled products under the causal mask.
-  bool change_scores() const { return softcap != 0 || window > 0 || bias != nullptr; }
+  bool changes_scores() const { return softcap != 0 || window > 0 || bias != nullptr; }
   const float* bias_of(int64_t head) const {
     return bias == nullptr ? nullptr : bias + head * bias_stride;
   }
