@@ -33,8 +33,8 @@ at::Tensor low_rank_inputs(const LinearGroup& group, const at::Tensor& x,
   return h;
 }
 
-at::Tensor low_rank_gradients(const LinearGroup& group, const std::vector<at::Tensor>& dy,
-                              const at::Tensor& h) {
+at::Tensor gradient_of_b(const LinearGroup& group, const std::vector<at::Tensor>& dy,
+                         const at::Tensor& h) {
   at::Tensor g = at::empty_like(h);
   int64_t column = 0;
   for (size_t i = 0; i < group.layers().size(); ++i) {
@@ -49,8 +49,8 @@ at::Tensor low_rank_gradients(const LinearGroup& group, const std::vector<at::Te
   return g;
 }
 
-void add_low_rank_gradients(const LinearGroup& group, const at::Tensor& x, const at::Tensor& g,
-                            at::Tensor& dx, const ForwardContext& context) {
+void gradient_of_a(const LinearGroup& group, const at::Tensor& x, const at::Tensor& g,
+                   at::Tensor& dx, const ForwardContext& context) {
   if (!drops(any_adapter(group), context)) {
     low_rank_gradient(g, x, 1.0, group.stacked_a().gradient);
     return;

@@ -19,14 +19,14 @@ const Adapter& any_adapter(const LinearGroup& group);
 at::Tensor low_rank_inputs(const LinearGroup& group, const at::Tensor& x,
                            const ForwardContext& context);
 
-// G_i = scaling dy_i B_i side by side, and dB_i += scaling dy_iᵀ H_i on the way. dy: one of
-// [tokens, out_i] a layer.
-at::Tensor low_rank_gradients(const LinearGroup& group, const std::vector<at::Tensor>& dy,
-                              const at::Tensor& h);
+// dB_i += scaling dy_iᵀ H_i; returns G, the gradient of H: scaling dy_i B_i side by side. dy: one
+// of [tokens, out_i] a layer.
+at::Tensor gradient_of_b(const LinearGroup& group, const std::vector<at::Tensor>& dy,
+                         const at::Tensor& h);
 
-// dA += Gᵀ x and, through each module's mask where there is dropout, dx += G A unless dx is
-// undefined.
-void add_low_rank_gradients(const LinearGroup& group, const at::Tensor& x, const at::Tensor& g,
-                            at::Tensor& dx, const ForwardContext& context);
+// dA += Gᵀ x. With dropout also dx += G A through each module's mask, unless dx is undefined;
+// without it the caller has put G A into dx already.
+void gradient_of_a(const LinearGroup& group, const at::Tensor& x, const at::Tensor& g,
+                   at::Tensor& dx, const ForwardContext& context);
 
 }  // namespace qlora::lora

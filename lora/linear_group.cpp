@@ -291,7 +291,7 @@ struct GroupNode : Function<GroupNode> {
 
     const variable_list inner = inner_gradients(*group, dy, {saved.begin() + 1, inputs});
     at::Tensor dx = ctx->needs_input_grad(0) ? at::empty_like(x) : at::Tensor();
-    const at::Tensor g = h.defined() ? low_rank_gradients(*group, inner, h) : at::Tensor();
+    const at::Tensor g = h.defined() ? gradient_of_b(*group, inner, h) : at::Tensor();
     // Before the products, as in the forward pass: their sum is rounded once.
     const bool adapted = dx.defined() && g.defined();
     const bool begun = adapted && !drops(any_adapter(*group), context);
@@ -308,7 +308,7 @@ struct GroupNode : Function<GroupNode> {
       else
         add_weights_gradients(*group, x, dy, inner, begun, dx, context);
     }
-    if (g.defined()) add_low_rank_gradients(*group, x, g, dx, context);
+    if (g.defined()) gradient_of_a(*group, x, g, dx, context);
     return {dx, Variable(), d_residual, Variable(), Variable(), Variable()};
   }
 
