@@ -14,8 +14,10 @@ namespace qlora::trainer {
 
 // Of one micro-batch.
 struct MicroBatchLoss {
-  double value = 0;     // its part of the step's loss
-  at::Tensor gradient;  // a scalar whose backward() gives the gradient of value · loss scale
+  double value = 0;  // its part of the step's loss
+  // A scalar to call backward() on: its gradient is that of value · loss scale. Of preferences it
+  // has another value, the sum of the tokens' losses by what each weighs in that gradient.
+  at::Tensor scaled_loss;
 };
 
 class Objective {

@@ -37,7 +37,7 @@ double accumulate_gradients(TrainJob& job, const data::StepWindow& window) {
           "step {}: the loss is {} (micro-batch {}, first row {}); lower optim.lr or check that "
           "row",
           job.state.step + 1, part.value, i, batch.examples.empty() ? -1 : batch.examples.front());
-    part.gradient.backward();
+    part.scaled_loss.backward();
     loss += part.value;
     progress.advance();
   }
