@@ -41,6 +41,7 @@ std::optional<quant::FrozenSize> PackedLayers::size(const std::string& module, i
   quant::FrozenSize size =
       format_->size(modules.front(), quant::WeightShape::matrix(out / parts, in));
   size.bytes *= parts;
+  size.scale_bytes *= parts;
   return size;
 }
 

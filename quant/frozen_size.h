@@ -16,6 +16,7 @@ struct FrozenSize {
   std::string format;        // as FrozenWeight::format()
   int64_t bytes = 0;         // as FrozenWeight::bytes()
   WeightTraits traits = {};  // as FrozenWeight::traits()
+  int64_t scale_bytes = 0;   // those of `bytes` that are scales, where they are told apart
 };
 
 // Of what make_frozen_weight() makes of a weight of this shape and dtype.

@@ -2,19 +2,18 @@
 
 namespace qlora::quant {
 
+WeightBytes by_purpose(const FrozenSize& size) {
+  return {
+      .weights = size.bytes - size.scale_bytes, .scales = size.scale_bytes, .traits = size.traits};
+}
+
 WeightBytes loaded_weight_bytes(const FrozenWeight& weight) {
   return {.weights = weight.bytes(), .traits = weight.traits()};
 }
 
 WeightBytes planned_weight_bytes(const QuantizationOptions& options, const std::string& module,
                                  int64_t out, int64_t in, at::ScalarType dtype) {
-  const FrozenSize size = frozen_size(WeightShape::matrix(out, in), dtype, options, module);
-  WeightBytes result{.weights = size.bytes, .traits = size.traits};
-  if (size.traits.kind == WeightKind::kStored) return result;
-  const bool eight = size.format.starts_with("int8");
-  result.weights = eight ? out * in : (out * in + 1) / 2;
-  result.scales = size.bytes - result.weights;
-  return result;
+  return by_purpose(frozen_size(WeightShape::matrix(out, in), dtype, options, module));
 }
 
 WeightBytes planned_block_bytes(io::DType type, int64_t out, int64_t in) {

@@ -1,5 +1,5 @@
-// A linear layer's frozen weight by purpose, told without making it: frozen_size.h with codes and
-// scales apart.
+// What a linear layer's frozen weight takes, by purpose, told without making it where frozen_size.h
+// does.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +16,8 @@ struct WeightBytes {
   int64_t scales = 0;  // of a quantized weight
   WeightTraits traits = {};
 };
+
+WeightBytes by_purpose(const FrozenSize& size);
 
 // Of what make_frozen_weight() makes of a weight [out, in] of `dtype`.
 WeightBytes planned_weight_bytes(const QuantizationOptions& options, const std::string& module,

@@ -40,6 +40,19 @@ TEST(FrozenSize, IsWhatTheWeightTakes) {
         }
 }
 
+TEST(FrozenSize, TellsScalesFromCodes) {
+  const auto shape = quant::WeightShape::matrix(48, 32);
+  const auto codes = [&shape](const std::string& method, const std::string& module) {
+    const auto size = quant::frozen_size(shape, at::kHalf, options_of(method), module);
+    return size.bytes - size.scale_bytes;
+  };
+  EXPECT_EQ(codes("nf4", "q_proj"), 48 * 32 / 2);
+  EXPECT_EQ(codes("fp4", "q_proj"), 48 * 32 / 2);
+  EXPECT_EQ(codes("int8", "q_proj"), 48 * 32);
+  EXPECT_EQ(codes("int8_weight_only", "q_proj"), 48 * 32);
+  EXPECT_EQ(codes("nf4", "lm_head"), 2 * 48 * 32);  // not quantized
+}
+
 class Footprint : public ::testing::Test {
  protected:
   Footprint() { test::write_tiny_directory(dir_ / "model"); }
