@@ -163,9 +163,9 @@ std::vector<FootprintRow> kept_footprint(const WeightSource& source,
     add_dense(table.kind, table.numbers, table.kind == "embedding" ? outer : dtype);
   for_each_linear(a, [&](const std::string& module, const LinearSpec& linear) {
     const auto found = stored.find(module);
-    const auto size =
-        kept_size(module, linear, found == stored.end() ? nullptr : &found->second,
-                  source.packed_size(module, linear.out, linear.in), dtype, quantization);
+    const auto size = kept_size(module, linear, found == stored.end() ? nullptr : &found->second,
+                                source.packed_size(module, linear.out, linear.in, quantization),
+                                dtype, quantization);
     rows.add(lora::last_name(module), size.format, linear.numbers(), size.bytes);
     if (linear.bias) add_dense("biases", linear.out, dtype);
   });

@@ -18,6 +18,7 @@
 #include "model/tensor_spellings.h"
 #include "model/weight_files.h"
 #include "quant/formats/bitsandbytes_layout.h"
+#include "quant/formats/mxfp4_weight.h"
 
 namespace qlora::model {
 namespace {
@@ -78,9 +79,13 @@ class HuggingFaceDirectory final : public WeightSource {
     return weight;
   }
 
-  std::optional<quant::FrozenSize> packed_size(const std::string& module, int64_t out,
-                                               int64_t in) const override {
-    return packed_.size(module, out, in);
+  std::optional<quant::FrozenSize> packed_size(
+      const std::string& module, int64_t out, int64_t in,
+      const quant::QuantizationOptions& options) const override {
+    if (auto size = packed_.size(module, out, in)) return size;
+    if (options.method != "as_stored" || !parts_of(module + ".weight").is_mxfp4)
+      return std::nullopt;
+    return quant::mxfp4_size(out, in);
   }
 
   const io::TensorView* stored(const std::string& name) const override { return file_.find(name); }

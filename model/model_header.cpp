@@ -32,8 +32,10 @@ ModelHeader read_model_header(const std::string& path_or_id) {
     const std::string said = json.string_or("dtype", json.string_or("torch_dtype", ""));
     if (said == "float16" || said == "float32") header.dtype = said;
   }
-  if (const auto quantization = json.find("quantization_config"))
+  if (const auto quantization = json.find("quantization_config")) {
     header.stored = quant::make_stored_format(*quantization);
+    header.mxfp4_experts = quantization->string_or("quant_method", "") == "mxfp4";
+  }
   return header;
 }
 

@@ -13,7 +13,9 @@ struct ModelHeader {
   std::string place;  // for messages
   Architecture architecture;
   std::unique_ptr<quant::StoredFormat> stored;  // quantization_config of config.json; null: none
-  std::unique_ptr<WeightSource> weights;        // null: the files are not there
+  // config.json says that its experts are in MXFP4 (model/mxfp4.h), for which `stored` is null.
+  bool mxfp4_experts = false;
+  std::unique_ptr<WeightSource> weights;  // null: the files are not there
   // WeightSource::dtype() by its name; without the files what config.json says, or else bfloat16.
   std::string dtype = "bfloat16";
 };

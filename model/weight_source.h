@@ -35,8 +35,9 @@ class WeightSource {
       const std::string& module, int64_t out, int64_t in, const quant::QuantizationOptions& options,
       at::Device device) = 0;
   // What read_packed() makes of the layer where another tool packed it; nothing else is told.
-  virtual std::optional<quant::FrozenSize> packed_size(const std::string& /*module*/,
-                                                       int64_t /*out*/, int64_t /*in*/) const {
+  virtual std::optional<quant::FrozenSize> packed_size(
+      const std::string& /*module*/, int64_t /*out*/, int64_t /*in*/,
+      const quant::QuantizationOptions& /*options*/) const {
     return std::nullopt;
   }
   // Where the file holds a tensor of this name, whatever it is; null: nowhere, or not as it is

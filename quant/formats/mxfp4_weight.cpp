@@ -42,4 +42,9 @@ void Mxfp4Weight::dequantize_rows(int64_t expert, int64_t begin, int64_t end,
                  cuda::dequantize_mxfp4(arguments, current_stream(device())));
 }
 
+FrozenSize mxfp4_size(int64_t out, int64_t in) {
+  const int64_t scales = out * (in / kMxfp4Block);
+  return {"mxfp4", kBlockBytes * scales + scales, {WeightKind::kDecoded, at::kFloat}, scales};
+}
+
 }  // namespace qlora::quant

@@ -7,6 +7,7 @@
 // in float32, which holds it exactly, rounded once to what a product takes.
 #pragma once
 
+#include "quant/frozen_size.h"
 #include "quant/frozen_weight.h"
 
 namespace qlora::quant {
@@ -35,5 +36,8 @@ class Mxfp4Weight final : public FrozenWeight {
  private:
   at::Tensor blocks_, scales_;
 };
+
+// What an Mxfp4Weight [out, in] is and takes. `in` is a multiple of 32.
+FrozenSize mxfp4_size(int64_t out, int64_t in);
 
 }  // namespace qlora::quant

@@ -8,9 +8,11 @@
 
 #include "data/shards.h"
 #include "model/expert_targets.h"
+#include "model/expert_tensors.h"
 #include "model/layer_quantization.h"
 #include "model/load.h"
 #include "quant/formats/gguf_weight.h"
+#include "quant/formats/mxfp4_weight.h"
 #include "quant/frozen_size.h"
 #include "recipes/models/compute_dtype.h"
 #include "recipes/plan/placement.h"
@@ -79,13 +81,28 @@ std::optional<io::DType> kept_blocks(const Recipe& recipe, const model::ModelHea
   return std::nullopt;
 }
 
+// Whether an expert's matrix [out, in] stays in MXFP4. Without the files every expert is taken to
+// lie so if config.json names the format.
+bool stays_mxfp4(const Recipe& recipe, const model::ModelHeader& header, const std::string& module,
+                 int64_t out, int64_t in) {
+  if (recipe.quantization.method != "as_stored") return false;
+  if (header.weights) {
+    const auto size = header.weights->packed_size(module, out, in, recipe.quantization);
+    return size && size->format == quant::mxfp4_size(out, in).format;
+  }
+  return header.mxfp4_experts && model::expert_tensor(header.architecture, module + ".weight");
+}
+
 // A layer that another tool packed in a format that this program does not make. Without the files
 // every linear layer of the blocks is taken to be packed.
-std::optional<quant::FrozenSize> packed_size(const model::ModelHeader& header,
+std::optional<quant::FrozenSize> packed_size(const Recipe& recipe, const model::ModelHeader& header,
                                              const std::string& module,
                                              const model::LinearSpec& linear) {
+  if (stays_mxfp4(recipe, header, module, linear.out, linear.in))
+    return quant::mxfp4_size(linear.out, linear.in);
   if (!header.stored || header.stored->options()) return std::nullopt;
-  if (header.weights) return header.weights->packed_size(module, linear.out, linear.in);
+  if (header.weights)
+    return header.weights->packed_size(module, linear.out, linear.in, recipe.quantization);
   if (linear.never_quantized || module == header.architecture.head.names.hugging_face)
     return std::nullopt;
   return header.stored->size(module, quant::WeightShape::matrix(linear.out, linear.in));
@@ -112,8 +129,8 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& 
                                                   const model::LinearSpec& linear) {
     if (const auto type = kept_blocks(recipe, header, module))
       return quant::planned_block_bytes(*type, linear.out, linear.in);
-    if (const auto size = packed_size(header, module, linear))
-      return quant::WeightBytes{size->bytes, 0, size->traits};
+    if (const auto size = packed_size(recipe, header, module, linear))
+      return quant::by_purpose(*size);
     return quant::planned_weight_bytes(model::quantization_of_layer(linear, options), module,
                                        linear.out, linear.in, dense);
   };
@@ -153,6 +170,16 @@ model::PackedMaker packed_maker(const Recipe& recipe, const model::ModelHeader& 
         [&recipe, &header](const std::string& module, int64_t out, int64_t in, at::Device device) {
           return header.weights->read_packed(module, out, in, recipe.quantization, device);
         };
+  if (header.mxfp4_experts && recipe.quantization.method == "as_stored")
+    return [&recipe, &header](const std::string& module, int64_t out, int64_t in,
+                              at::Device device) -> std::unique_ptr<quant::FrozenWeight> {
+      if (!stays_mxfp4(recipe, header, module, out, in)) return nullptr;
+      const quant::FrozenSize size = quant::mxfp4_size(out, in);
+      const auto options = at::TensorOptions().dtype(at::kByte).device(device);
+      return std::make_unique<quant::Mxfp4Weight>(
+          at::zeros({out, (size.bytes - size.scale_bytes) / out}, options),
+          at::zeros({out, size.scale_bytes / out}, options));
+    };
   if (!kept_blocks(recipe, header, header.architecture.linear_modules().front())) return {};
   return [&recipe, &header](const std::string& module, int64_t out, int64_t in,
                             at::Device device) -> std::unique_ptr<quant::FrozenWeight> {

@@ -22,7 +22,7 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::CausalLm& mod
 
 // The quantization that loading this model comes to: as_stored is what the file says.
 quant::QuantizationOptions quantization_of(const Recipe& recipe, const model::ModelHeader& header);
-// For layers that the file packs in blocks and the recipe leaves so; empty if there are none.
+// For layers that the file packs and the recipe leaves so; empty if there are none.
 model::PackedMaker packed_maker(const Recipe& recipe, const model::ModelHeader& header);
 
 // Seconds of what a run with train.objective dpo does before its first step: a forward pass over

@@ -114,6 +114,17 @@ TEST_F(Footprint, APackedLayerIsOneWeightWithAllItsParts) {
   }
 }
 
+TEST_F(Footprint, ExpertsInMxfp4StayThereUnlessTheyAreQuantizedAnew) {
+  test::write_mxfp4_directory(dir_ / "experts");
+  for (const auto& [method, format] : {std::pair("as_stored", "mxfp4"),
+                                       std::pair("none", "bfloat16"), std::pair("nf4", "nf4+dq")}) {
+    const auto source = open_weights(dir_ / "experts");
+    const auto rows = kept_footprint(*source, tensors("experts"), {}, options_of(method));
+    EXPECT_EQ(row_of(rows, "gate_up_proj").format, format);
+    EXPECT_EQ(bytes_of(rows), bytes_of(*loaded(*source, options_of(method)))) << method;
+  }
+}
+
 TEST_F(Footprint, WhatARunKeepsIsWhatTheModelTakes) {
   for (const char* method : {"none", "nf4", "int8"})
     for (const char* upcast : {"none", "all"}) {

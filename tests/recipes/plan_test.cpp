@@ -203,6 +203,39 @@ TEST(Plan, AModelsFilesAndItsLoadedWeightsGiveTheSamePlan) {
   }
 }
 
+TEST(Plan, ExpertsThatStayInMxfp4AreCountedSoFromTheirFilesAndFromConfigJson) {
+  const test::TempDir dir;
+  Recipe recipe = test::tiny_recipe(dir.path());
+  recipe.quantization = {};
+  test::write_mxfp4_directory(dir / "experts");
+  const auto source = model::open_weights(dir / "experts");
+  const auto loaded = model::load_model(*source, recipe.model, recipe.quantization, at::kCPU,
+                                        compute_dtype_of(recipe.train.compute_dtype, at::kCPU));
+  loaded->narrow_gates = keeps_narrow_gates(recipe.train.compute_dtype, at::kCPU);
+  const trainer::MemoryPlan right =
+      trainer::plan_memory(planned_run(recipe, *loaded, recipe.data.sequence_length));
+  for (const std::string& path : {dir / "experts", dir / "experts/config.json"}) {
+    recipe.model.path = path;
+    EXPECT_EQ(plan_of(recipe, false).peak(), right.peak()) << path;
+  }
+}
+
+TEST(Plan, WithoutAQuantizationSectionTheExpertsOfGptOssStayInMxfp4) {
+  const test::TempDir dir;
+  Recipe recipe = ready(dir, "gpt-oss-20b-24gb");
+  const auto base_bytes = [&recipe](const char* method) {
+    recipe.quantization = {.method = method};
+    const trainer::MemoryPlan plan = plan_of(recipe, true);
+    int64_t bytes = 0;
+    for (const trainer::MemoryLine& line : plan.lines)
+      if (line.purpose == "base weights" || line.purpose == "quantization scales")
+        bytes += line.bytes;
+    return bytes;
+  };
+  const int64_t experts = int64_t{24} * 32 * 3 * 2880 * 2880;
+  EXPECT_EQ(base_bytes("none") - base_bytes("as_stored"), 2 * experts - 17 * experts / 32);
+}
+
 TEST(Plan, MoreRecomputedLayersThanTheModelHasAreRefused) {
   const test::TempDir dir;
   Recipe recipe = ready(dir, "smollm2-135m-cpu");

@@ -16,6 +16,7 @@
 #include "model/gguf_names.h"
 #include "model/load.h"
 #include "model/made_weights.h"
+#include "quant/tensor_file.h"
 #include "tests/support/tiny_model.h"
 
 namespace qlora::test {
@@ -97,6 +98,31 @@ void write_made_directory(const std::string& directory, const std::string& confi
   const auto model = model::load_model(*source, options, none, at::kCPU, at::kFloat);
   exporting::write_merged(directory, *model, *data::load_tokenizer(directory), nullptr, directory,
                           at::kBFloat16);
+}
+
+void write_mxfp4_directory(const std::string& directory) {
+  write_made_directory(directory, R"({
+    "model_type": "gpt_oss", "vocab_size": 258, "hidden_size": 64, "intermediate_size": 32,
+    "head_dim": 16, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2,
+    "num_local_experts": 4, "num_experts_per_tok": 2, "tie_word_embeddings": false})");
+  const std::string weights = (fs::path(directory) / "model.safetensors").string();
+  quant::NamedTensors tensors;
+  for (const auto& [name, tensor] : quant::read_tensors(weights)) {
+    if (!name.ends_with("experts.gate_up_proj") && !name.ends_with("experts.down_proj")) {
+      tensors.emplace_back(name, tensor);
+      continue;
+    }
+    // Files have [experts, in, out] in 16 bit.
+    const int64_t experts = tensor.size(0), out = tensor.size(2), blocks = tensor.size(1) / 32;
+    tensors.emplace_back(name + "_blocks",
+                         at::randint(0, 256, {experts, out, blocks, 16}, at::kByte));
+    tensors.emplace_back(name + "_scales", at::full({experts, out, blocks}, 120, at::kByte));
+  }
+  quant::write_tensors(weights, tensors, {{"format", "pt"}});
+  const std::string file = (fs::path(directory) / "config.json").string();
+  nlohmann::json config = io::read_json_file(file);
+  config["quantization_config"] = {{"quant_method", "mxfp4"}};
+  write(file, config.dump());
 }
 
 void write_tiny_gguf(const std::string& path) {

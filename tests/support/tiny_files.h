@@ -13,7 +13,10 @@ void write_tiny_directory(const std::string& directory);
 // A model of any family, with made weights in bf16 and the same tokenizer of 258 tokens; `config`
 // is the text of its config.json.
 void write_made_directory(const std::string& directory, const std::string& config);
-// The same model as GGUF: F32 tensors, rows of q and k in pairs, byte-level vocabulary.
+// A small gpt-oss of 258 tokens and two layers of four experts, which its files hold in MXFP4; the
+// rest is in bf16. The tokenizer is the same.
+void write_mxfp4_directory(const std::string& directory);
+// The tiny model as GGUF: F32 tensors, rows of q and k in pairs, byte-level vocabulary.
 void write_tiny_gguf(const std::string& path);
 // Chat rows of a few words; row i is a function of i.
 void write_tiny_rows(const std::string& path, int count);
