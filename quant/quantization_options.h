@@ -9,7 +9,8 @@ namespace qlora::quant {
 
 struct QuantizationOptions {
   // nf4 | fp4 | int8 (LLM.int8()) | int8_weight_only (W8A16) | none | as_stored (section left out:
-  // 16-bit stays 16-bit, GGUF blocks and bitsandbytes' formats stay what they are)
+  // 16 bit stays 16 bit, GGUF blocks, layers that other tools quantized (prequantized/) and experts
+  // in MXFP4 stay what they are)
   std::string method = "as_stored";
   bool double_quant = true;  // QLoRA section 3: 8-bit scales of scales, 0.37 bit a weight less
   int64_t block_size = 64;

@@ -45,7 +45,8 @@ class StoredFormat {
 
 // By quant_method of `config`, the quantization_config of a config.json or a quantize_config.json.
 // FormatError, with the formats that are read, for others; for contradictory or unknown values the
-// key is named. Null where weights only pass through the format (MXFP4 experts: model/mxfp4.h).
+// key is named. Null for MXFP4, whose stacks of experts are no linear layers: the files' reader
+// takes them (model/expert_tensors.h).
 std::unique_ptr<StoredFormat> make_stored_format(const io::JsonNode& config);
 
 }  // namespace qlora::quant

@@ -70,7 +70,8 @@ Section quantization_section() {
   return section(
       "quantization",
       "How the frozen weights are stored. Without this section they stay as the file has them: 16 "
-      "bit, GGUF blocks, or what bitsandbytes wrote.",
+      "bit, GGUF blocks, MXFP4 experts, or what another tool quantized (bitsandbytes, GPTQ, AWQ, "
+      "auto-round, compressed-tensors, FP8, HQQ, AQLM, EETQ, torchao).",
       &Recipe::quantization,
       {in({"method", "nf4 | fp4 | int8 | int8_weight_only | none | as_stored",
            "nf4: 4-bit NormalFloat. fp4: 4-bit floating point, a little less exact. int8: "
