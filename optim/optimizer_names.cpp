@@ -57,6 +57,17 @@ bool remove(std::string& name, const std::string& part) {
   return true;
 }
 
+std::string joined_families(const std::string& between) {
+  std::string list;
+  for (const Family& family : families())
+    list += (list.empty() ? "" : between) + std::string(family.name);
+  return list;
+}
+
+std::string known_names() {
+  return joined_families(", ") + "; all but lamb also as paged_NAME, NAME_8bit and paged_NAME_8bit";
+}
+
 }  // namespace
 
 std::string optimizer_name_here(const std::string& theirs) {
@@ -76,20 +87,14 @@ std::string optimizer_name_here(const std::string& theirs) {
   return "";
 }
 
-std::string optimizer_names() {
-  std::string list;
-  for (const Family& family : families())
-    list += (list.empty() ? "" : ", ") + std::string(family.name);
-  return list + "; all but lamb also as paged_NAME, NAME_8bit and paged_NAME_8bit";
-}
+std::string optimizer_families() { return joined_families(" | "); }
 
 const OptimizerKind& optimizer_kind(const std::string& name) {
   for (const OptimizerKind& kind : kinds())
     if (name == kind.name) return kind;
   if (const std::string ours = optimizer_name_here(name); !ours.empty())
-    fail<ConfigError>("optim.name: '{}' is called {} here (known: {})", name, ours,
-                      optimizer_names());
-  fail<ConfigError>("optim.name must be one of {}; got '{}'", optimizer_names(), name);
+    fail<ConfigError>("optim.name: '{}' is called {} here (known: {})", name, ours, known_names());
+  fail<ConfigError>("optim.name must be one of {}; got '{}'", known_names(), name);
 }
 
 }  // namespace qlora::optim

@@ -25,7 +25,8 @@ const OptimizerKind& optimizer_kind(const std::string& name);
 // called here; empty if nothing.
 std::string optimizer_name_here(const std::string& name);
 
-// "adamw | ... (also ..)", for the reference page.
-std::string optimizer_names();
+// "adamw | adam | ...": the names without what stands before and behind them, as the reference page
+// lists them.
+std::string optimizer_families();
 
 }  // namespace qlora::optim

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "optim/optimizer_names.h"
 #include "recipes/fields/field_makers.h"
 
 namespace qlora::recipes {
@@ -142,9 +143,10 @@ Section data_section() {
 Section optim_section() {
   using Options = optim::OptimizerOptions;
   const Members<Options> in{&Recipe::optim};
+  const std::string names = optim::optimizer_families();
   return section(
       "optim", "The optimizer and the learning rate.", &Recipe::optim,
-      {in({"name", "adamw | adam | lion | ademamix | sgd | rmsprop | adagrad | lamb",
+      {in({"name", names.c_str(),
            "All but lamb also as `NAME_8bit`, `paged_NAME` and `paged_NAME_8bit`. 8bit: the "
            "optimizer's state takes a quarter of the memory. paged: it may leave the GPU."},
           &Options::name),
