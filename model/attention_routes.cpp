@@ -34,7 +34,7 @@ const std::vector<AttentionRoute>& attention_routes() {
   static const std::vector<AttentionRoute> routes = {
       {"AVX-512 BF16", flash_runs, flash_attention_on_cpu, false, false},
       {"fp32", is_on_cpu, float_attention_on_cpu, false, true},
-      {"FlashAttention", fused_runs, fused_attention, false, false},
+      {"ATen's FlashAttention", fused_runs, fused_attention, false, false},
       {"composed", always, composed_attention, true, true}};
   return routes;
 }

@@ -310,10 +310,10 @@ TEST(AttentionRoutes, AreThoseThatTheShapeTypeAndDeviceAllow) {
   };
   EXPECT_EQ(name(at::kFloat, at::kCPU), "fp32");
   EXPECT_EQ(name(at::kHalf, at::kCPU), "fp32");
-  EXPECT_EQ(name(at::kHalf, at::kCUDA), "FlashAttention");
+  EXPECT_EQ(name(at::kHalf, at::kCUDA), "ATen's FlashAttention");
   EXPECT_EQ(name(at::kFloat, at::kCUDA), "composed");
   shape.window = 9;
-  EXPECT_EQ(name(at::kBFloat16, at::kCUDA), "FlashAttention");
+  EXPECT_EQ(name(at::kBFloat16, at::kCUDA), "ATen's FlashAttention");
   shape.softcap = 50;
   EXPECT_EQ(name(at::kBFloat16, at::kCUDA), "composed");
   const AtMost avx2(InstructionSet::kAvx2);
