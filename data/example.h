@@ -14,6 +14,9 @@ namespace qlora::data {
 // Rows of a chosen and a rejected answer to one prompt (readers/read_preference.cpp).
 constexpr const char* kPreferenceFormat = "preference";
 
+// In place of a token that is not trained, among labels and targets; as transformers has it.
+constexpr TokenId kIgnore = -100;
+
 // Which of two answers to one prompt an example ends in. The two of a pair are neighbours, the
 // chosen one first.
 enum class Side : uint8_t { kNone, kChosen, kRejected };

@@ -12,8 +12,6 @@
 
 namespace qlora::data {
 
-constexpr TokenId kIgnore = -100;
-
 // Rows laid end to end: no padding anywhere. Document d is tokens[cu_seqlens[d], cu_seqlens[d+1])
 // and attends to itself.
 struct MicroBatch {

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "base/error.h"
-#include "data/loader.h"
 #include "data/readers/turn_marks.h"
 #include "data/readers/unread_keys.h"
 

@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "base/error.h"
-#include "data/loader.h"
+#include "data/example.h"
 #include "data/readers/reader.h"
 #include "io/json_text.h"
 
