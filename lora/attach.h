@@ -80,8 +80,8 @@ class AdapterSet {
   void round_to_dtype();
 
  private:
-  // Which layers get what, by filled but empty slots; the numbers it takes, of which the first ones
-  // are read as `compute` too.
+  // Which layers get what: fills their slots, whose tensors place() makes. Returns how many numbers
+  // that takes; they come first in the flat buffers, and are read as `compute` too.
   int64_t fill_slots(const LoraOptions& options, const TrainableParts& parts);
   int64_t count_beside_layers(const TrainableParts& parts) const;
   // The next numbers of the flat buffers as a tensor of this shape.

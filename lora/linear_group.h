@@ -59,7 +59,7 @@ class LinearGroup {
   std::vector<LoraLinear>& layers() { return layers_; }
   const std::vector<LoraLinear>& layers() const { return layers_; }
 
-  // Set by attach() once the slots are filled.
+  // Set by AdapterSet::place_factors() once the slots are filled.
   void set_stacked_a(StackedA stacked) { stacked_a_ = std::move(stacked); }
   const StackedA& stacked_a() const { return stacked_a_; }
   bool has_adapters() const { return stacked_a_.compute.defined(); }

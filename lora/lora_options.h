@@ -17,7 +17,7 @@ struct LoftqOptions {
 
 struct LoraOptions {
   int64_t rank = 16;
-  double alpha = 32.0;
+  double alpha = 32.0;  // over rank: the factor on what the adapter adds, scaling()
   double dropout = 0.0;
   std::vector<std::string> targets = {
       "all-linear"};  // or module names, or patterns (regex on the module path)

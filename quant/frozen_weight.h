@@ -1,11 +1,13 @@
 // A weight that training never changes, in whatever format it is stored: dense 16/32 bit, NF4,
-// later int8, GGUF blocks, GPTQ, ... One interface for all of them: a new format is a file in
-// formats/, a room for its kernels and a line in make_frozen_weight.cpp.
+// int8, GGUF blocks, GPTQ, ... One interface for all of them. Formats are in formats/;
+// make_frozen_weight.cpp makes those that this program quantizes to, prequantized/ those that files
+// bring.
 //
-// Shape [experts, out, in] (weight_shape.h); experts is 1 for an ordinary linear layer. What makes
-// a product follows from the format's traits (quant/products/product_routes.h); most dequantize
-// into a reused buffer and multiply. Autograd nodes keep a pointer to the weight, never a 16-bit
-// copy: the backward pass dequantizes again (QLoRA section 3).
+// Shape [experts, out, in] (weight_shape.h). In a loaded model experts is 1: the matrices of a
+// mixture's experts are weights of their own. What makes a product follows from the format's traits
+// (quant/products/product_routes.h); most dequantize into a reused buffer and multiply. Autograd
+// nodes keep a pointer to the weight, never a 16-bit copy: the backward pass dequantizes again
+// (QLoRA section 3).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -58,7 +60,8 @@ class FrozenWeight {
 
   // y = x Wᵀ: x [tokens, in] of a floating dtype gives a new [tokens, out] of the same dtype.
   at::Tensor forward(const at::Tensor& x, Workspace& workspace, int64_t expert = 0) const;
-  // y (+)= x Wᵀ. The sum with what is in y is taken before it is rounded to y's dtype.
+  // y (+)= x Wᵀ. The sum with what is in y is taken before it is rounded to y's dtype. One layer by
+  // itself; a group's layers: lora/stacked_weights.h.
   void forward_into(const at::Tensor& x, at::Tensor& y, bool accumulate, Workspace& workspace,
                     int64_t expert = 0) const;
   // dx (+)= dy W: dy [tokens, out], dx [tokens, in], same dtype.

@@ -29,9 +29,11 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
     tell_finished(run);
     return trainer::Outcome::kFinished;
   }
+  // Reads the base from where the run wrote one of its own (init: loftq, ...).
   const Recipe on_base = run.checkpoint() ? with_saved_base(recipe) : recipe;
   ModelText text = check_before_loading(on_base);
   trainer::TrainState state = begin_or_read_state(recipe, run);
+  // With the dtypes that `auto` came to when the run began.
   const Recipe as_begun = with_choices(on_base, state);
   const c10::Device device = set_up_machine(recipe, state);
 
@@ -51,6 +53,7 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
   const Reference reference = reference_of(recipe, run, base, data);
   const trainer::CheckpointParts parts{adapters, recipe.lora, base.record, *optimizer, state};
   if (run.checkpoint()) go_on_from(*run.checkpoint(), parts);
+  // What the run directory records: the recipe with the dtype that `auto` found in the base's file.
   Recipe resolved = recipe;
   resolved.model.dtype = state.choices.model_dtype;
   run.begin(resolved, state.step);

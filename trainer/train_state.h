@@ -17,7 +17,7 @@ namespace qlora::trainer {
 // Choices that `auto` made, resolved once: the bits of a run depend on them.
 struct ResolvedChoices {
   int threads = 0;              // 0: not recorded
-  std::string instruction_set;  // base/device.h
+  std::string instruction_set;  // base/instruction_set.h
   std::string device;           // "cpu", "cuda:0"
   std::string compute_dtype;    // of products: "bfloat16"; empty in what older versions wrote
   bool narrow_gates = false;    // model::CausalLm::narrow_gates

@@ -1,6 +1,6 @@
 // A family of architectures: how its config.json, or the metadata of its GGUF files, becomes the
-// description that everything else reads (model/architecture.h). A new family is one file here and
-// a line in family.cpp.
+// description that everything else reads (model/architecture.h). A new family is one file here, its
+// function's declaration in families.h and a line in family.cpp.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>

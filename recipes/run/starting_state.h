@@ -14,7 +14,8 @@
 
 namespace qlora::recipes {
 
-// A new run's choices (threads, device), or all that a checkpoint has kept. ConfigError if the
+// A new run's choices (threads, device), or what a checkpoint's state.json has kept. Its tensors
+// are loaded once there is something to load them into, by go_on_from(). ConfigError if the
 // checkpoint was made on another kind of device.
 trainer::TrainState begin_or_read_state(const Recipe& recipe, const RunDirectory& run);
 // The recipe with what `auto` resolved to when the run began.
