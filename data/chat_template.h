@@ -1,5 +1,5 @@
-// Renders conversations with the Jinja templates that models ship (formats spec 8.6): the same text
-// transformers' apply_chat_template gives.
+// Renders conversations with the Jinja templates that models ship: the same text transformers'
+// apply_chat_template gives.
 #pragma once
 
 #include <map>

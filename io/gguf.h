@@ -1,4 +1,4 @@
-// GGUF files, versions 2 and 3 (the same layout), little-endian (formats spec 9): metadata of
+// GGUF files, versions 2 and 3 (the same layout), little-endian (ggml's docs/gguf.md): metadata of
 // llama.cpp's key names, tensors whose dims are stored fastest first and handed out here in PyTorch
 // order.
 #pragma once

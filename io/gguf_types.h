@@ -1,4 +1,4 @@
-// The numbers of GGUF files (formats spec 9.1), shared by reader and writer.
+// The numbers of GGUF files (ggml's docs/gguf.md), shared by reader and writer.
 #pragma once
 
 #include <cstdint>

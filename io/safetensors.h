@@ -1,6 +1,6 @@
-// safetensors files (formats spec 5): named tensors behind a JSON header. The reader maps the file
-// and believes nothing in its header; the writer streams, so that one tensor at a time is in
-// memory.
+// safetensors files (the format in huggingface/safetensors' README): named tensors behind a JSON
+// header. The reader maps the file and believes nothing in its header; the writer streams, so that
+// one tensor at a time is in memory.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,5 @@
-// An adapter on disk as PEFT lays it out (formats spec 4): adapter_config.json beside
-// adapter_model.safetensors. Beside them qlora_base.json records which base the adapter was trained
-// on.
+// An adapter on disk as PEFT lays it out: adapter_config.json beside adapter_model.safetensors.
+// Beside them qlora_base.json records which base the adapter was trained on.
 #pragma once
 
 #include <optional>

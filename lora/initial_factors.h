@@ -1,5 +1,5 @@
-// What an adapter starts from (formats spec 4.6). Drawn on the CPU, so that every device starts
-// alike.
+// What an adapter starts from (init_lora_weights of PEFT). Drawn on the CPU, so that every device
+// starts alike.
 //
 //   default     A uniform in [-1/sqrt(in), 1/sqrt(in)) (Kaiming), B zero
 //   gaussian    A normal with deviation 1/rank, B zero

@@ -1,6 +1,5 @@
 // Initialisations that look at the frozen weight W and change it, layer by layer while the base is
-// loaded (formats spec 4.6, 4.8). Q() quantizes and dequantizes, s is the adapter's scaling, [.]_r
-// the truncated SVD.
+// loaded. Q() quantizes and dequantizes, s is the adapter's scaling, [.]_r the truncated SVD.
 //
 //   loftq   repeat: D = Q(W - s B A);  s B A = [W - D]_r        base D, of the iteration whose
 //           |W - D - s B A| is least (LoftQ, Li et al. 2023, algorithm 1)

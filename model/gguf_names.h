@@ -1,4 +1,5 @@
-// Where a GGUF file keeps what transformers knows by another name (formats spec 9.6 and 9.7).
+// Where a GGUF file keeps what transformers knows by another name, as llama.cpp's
+// convert_hf_to_gguf.py and the package gguf (tensor_mapping.py) have it.
 #pragma once
 
 #include <string>

@@ -17,8 +17,8 @@ struct TensorNames {
   std::string hugging_face, gguf;
 };
 
-// How a GGUF file orders the rows of a matrix that transformers has head by head (formats spec
-// 9.7).
+// How a GGUF file orders the rows of a matrix that transformers has head by head, as llama.cpp's
+// convert_hf_to_gguf.py permutes them.
 enum class RowOrder : uint8_t {
   kAsIs,
   kRotaryPairs,      // the two halves of each head interleaved

@@ -1,5 +1,6 @@
 // Rotary position embeddings as data: which elements of a head turn, how fast, and how the speeds
-// are scaled for contexts longer than the model was trained on (formats spec 6.2).
+// are scaled for contexts longer than the model was trained on, as transformers'
+// modeling_rope_utils.py does it.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Rotary position embedding (Su et al. 2021; formats spec 6.1): two elements x1, x2 of a head turn
+// Rotary position embedding (Su et al. 2021, section 3.2): two elements x1, x2 of a head turn
 // together, out = (x1 cos - x2 sin, x2 cos + x1 sin). They are the halves of what turns of a head,
 // or neighbours. Tables and arithmetic are fp32.
 #pragma once

@@ -1,5 +1,5 @@
 // quantization_config in the config.json of a directory that this program quantized, as
-// transformers writes it for bitsandbytes (formats spec 1.10).
+// transformers writes it for bitsandbytes (BitsAndBytesConfig of transformers 5.23).
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>

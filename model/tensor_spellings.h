@@ -1,5 +1,5 @@
-// Checkpoints whose tensors lie under another prefix than transformers' modules have (families spec
-// 2.4): with or without the base model's, or within a model of text and images.
+// Checkpoints whose tensors lie under another prefix than transformers' modules have: with or
+// without the base model's, or within a model of text and images.
 #pragma once
 
 #include "io/tensor_file.h"

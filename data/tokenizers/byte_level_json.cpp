@@ -13,8 +13,8 @@ namespace {
 
 using nlohmann::json;
 
-// The patterns are those of the families' own tokenizer.json files (formats spec 8.3), or
-// llama.cpp's where it cuts on its own terms.
+// The patterns are those of the families' own tokenizer.json files, or llama.cpp's where it cuts on
+// its own terms.
 const char kLlama3[] =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 const char kQwen2[] =

@@ -1,5 +1,6 @@
-// Tokenizers out of GGUF metadata (formats spec 9.5). The files of a Hugging Face directory are
-// generated from it and read as such, so that what is encoded with is what write_files() writes.
+// Tokenizers out of GGUF metadata (tokenizer.ggml.* of ggml's docs/gguf.md). The files of a Hugging
+// Face directory are generated from it and read as such, so that what is encoded with is what
+// write_files() writes.
 #pragma once
 
 #include <memory>

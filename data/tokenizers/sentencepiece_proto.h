@@ -1,6 +1,6 @@
-// sentencepiece's ModelProto, written by hand in protobuf's wire format (formats spec 8.5): what a
-// GGUF's "llama" vocabulary is turned into, so that the sentencepiece library itself encodes with
-// it.
+// sentencepiece's ModelProto, written by hand in protobuf's wire format
+// (sentencepiece_model.proto): what a GGUF's "llama" vocabulary is turned into, so that the
+// sentencepiece library itself encodes with it.
 #pragma once
 
 #include <cstdint>

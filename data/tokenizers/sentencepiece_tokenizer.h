@@ -1,5 +1,5 @@
-// A sentencepiece .model with what Hugging Face's Llama tokenizer adds on top of it (formats spec
-// 8.5):
+// A sentencepiece .model with what Hugging Face's Llama tokenizer adds on top of it (LlamaTokenizer
+// of transformers):
 //
 // - Added tokens and control pieces are split off first and become one id; each chunk of text
 //   between them is encoded on its own.

@@ -1,5 +1,5 @@
 // What stands beside the vocabulary: tokenizer_config.json, special_tokens_map.json,
-// added_tokens.json, generation_config.json and the chat template (formats spec 8.1, 8.6).
+// added_tokens.json, generation_config.json and the chat template.
 #pragma once
 
 #include <map>

@@ -1,7 +1,7 @@
 // One reading of a model's shape from two kinds of files: a Hugging Face config.json, whose keys
-// have several spellings (families spec 2.1), and the metadata of a GGUF file (formats spec 9.4). A
-// family asks for a value by its ConfigKey and need not know which of the two it reads. Every key
-// that was asked for counts as read; finish() names the others.
+// have several spellings, and the metadata of a GGUF file. A family asks for a value by its
+// ConfigKey and need not know which of the two it reads. Every key that was asked for counts as
+// read; finish() names the others.
 #pragma once
 
 #include <set>

@@ -1,4 +1,4 @@
-// Llama 1 to 3 and what shares their block: SmolLM2, TinyLlama, Falcon 3 (formats spec 6.1, 9.6).
+// Llama 1 to 3 and what shares their block: SmolLM2, TinyLlama, Falcon 3.
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"

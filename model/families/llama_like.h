@@ -22,8 +22,8 @@ struct SizeKeys {
   ConfigKey positions{{"max_position_embeddings"}, "context_length"};
 };
 
-// Of transformers' configuration classes: what holds where a config.json does not say it (families
-// spec 5). 0: as many as there are heads; hidden size / heads; 4 hidden sizes.
+// Of transformers' configuration classes: what holds where a config.json does not say it. 0: as
+// many as there are heads; hidden size / heads; 4 hidden sizes.
 struct LlamaDefaults {
   int64_t num_kv_heads = 0, head_dim = 0;
   int64_t vocab_size = 32000, hidden_size = 4096, intermediate_size = 11008;
@@ -68,7 +68,7 @@ void fuse_qkv(Architecture& architecture, const TensorNames& names);
 void fuse_gate_up(Architecture& architecture, const TensorNames& names);
 
 // llama.cpp's files of this family hold the rows of queries and keys as the pairs that rotate
-// (formats spec 9.7).
+// (permute() in convert_hf_to_gguf.py).
 void keep_rotary_pairs(Architecture& architecture);
 
 // "silu", "gelu", "gelu_pytorch_tanh", ... FormatError naming the key for one that is not known.

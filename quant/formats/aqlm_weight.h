@@ -1,7 +1,7 @@
 // A frozen weight as AQLM holds it (Egiazarian et al. 2024, Extreme Compression of Large Language
-// Models via Additive Quantization; formats spec 7.5): each block of out_group rows and in_group
-// columns is a sum of one entry of each codebook, times a scale of its rows (aqlm_kernels.h), in
-// float32 and rounded once to what a product takes.
+// Models via Additive Quantization): each block of out_group rows and in_group columns is a sum of
+// one entry of each codebook, times a scale of its rows (aqlm_kernels.h), in float32 and rounded
+// once to what a product takes.
 #pragma once
 
 #include "quant/frozen_weight.h"

@@ -1,5 +1,5 @@
-// Quantized linear layers as bitsandbytes serializes them and transformers stores them (formats
-// spec 1.8, 1.9). For a layer at path P:
+// Quantized linear layers as bitsandbytes serializes them and transformers stores them
+// (bitsandbytes 0.50, QuantState.as_dict() and Linear8bitLt). For a layer at path P:
 //
 //   4 bit  P.weight (packed), P.weight.absmax, P.weight.quant_map, with double quantization
 //          P.weight.nested_absmax and P.weight.nested_quant_map, and

@@ -1,5 +1,5 @@
 // A frozen weight of 8-bit floating-point codes (E4M3) with a scale for each block of rows and
-// columns, as FP8 and MXFP8 models hold it (prequantized spec 6):
+// columns, as FP8 and MXFP8 models hold it:
 //
 //   W[r, i] = E4M3(code[r, i]) * scale[r / block_rows, i / block_columns]
 //

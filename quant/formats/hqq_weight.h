@@ -1,6 +1,6 @@
-// A frozen weight as HQQ packs it (Badri and Shaji 2023, Half-Quadratic Quantization; formats spec
-// 7.4): codes of a grouped matrix with a floating scale and zero a group. The flat weight, row by
-// row of [out, in], is cut into
+// A frozen weight as HQQ packs it (Badri and Shaji 2023, Half-Quadratic Quantization): codes of a
+// grouped matrix with a floating scale and zero a group. The flat weight, row by row of [out, in],
+// is cut into
 //
 //   axis 1: a matrix [out * in / group_size, group_size], of which each row is a group
 //   axis 0: a matrix [group_size, out * in / group_size], of which each column is a group

@@ -1,6 +1,6 @@
 // A frozen weight of 4-bit floating-point numbers (E2M1) in blocks of 32 columns with a power of
 // two each (E8M0), as gpt-oss' files hold the matrices of experts (OCP Microscaling Formats 1.0,
-// MXFP4; prequantized spec 8):
+// MXFP4):
 //
 //   W[r, i] = E2M1(code[r, i]) * 2^(scale[r, i / 32] - 127)
 //

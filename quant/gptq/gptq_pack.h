@@ -1,4 +1,4 @@
-// A weight in groups as GPTQ directories store it (formats spec 7.1, prequantized spec 1).
+// A weight in groups as GPTQ directories store it (quant/prequantized/gptq.h).
 #pragma once
 
 #include "quant/frozen_weight.h"

@@ -1,6 +1,6 @@
 // GPTQ: columns of a weight are rounded one after the other, and what rounding one does to the
-// layer's outputs is made up for by those that are not rounded yet (Frantar et al. 2022; formats
-// spec 7.2). With inputs x of calibration tokens,
+// layer's outputs is made up for by those that are not rounded yet (Frantar et al. 2022, algorithm
+// 1). With inputs x of calibration tokens,
 //
 //   H = 2/N Σ x xᵀ,    U upper triangular with Uᵀ U = (H + damp mean(diag H) I)⁻¹
 //   e = (w_i - w'_i) / U_ii,    w_j -= e U_ij  for j > i        of each row, columns i in order

@@ -4,8 +4,8 @@
 //
 //   W[r, i] = (code[r, i] - zero[r, g]) * scale[r, g],    g = group_of[i], or i / group_size
 //
-// in float32 on the stored scale, rounded once to what a product takes
-// (formats spec 7; prequantized spec 12). All devices and instruction sets give the same bits.
+// in float32 on the stored scale, rounded once to what a product takes. All devices and instruction
+// sets give the same bits.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,6 +1,6 @@
 // HQQ: b-bit codes whose zeros are fitted without data (Badri and Shaji 2023, "Half-Quadratic
-// Quantization"; formats spec 7.4). The weight, read row by row, is cut into groups of group_size
-// numbers that share a scale and a zero:
+// Quantization"). The weight, read row by row, is cut into groups of group_size numbers that share
+// a scale and a zero:
 //
 //   axis 1  [groups, group_size], a group is a row
 //   axis 0  [group_size, groups], a group is a column

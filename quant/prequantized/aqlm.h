@@ -1,5 +1,5 @@
-// AQLM layers (formats spec 7.5, prequantized spec 4): codes, codebooks and scales, as the aqlm
-// package and transformers write them.
+// AQLM layers (Egiazarian et al. 2024): codes, codebooks and scales, as the aqlm package and
+// transformers write them.
 #pragma once
 
 #include <memory>

@@ -1,5 +1,5 @@
 // auto-round (Cheng et al. 2023): rounding of its own, stored in the layout of GPTQ or AWQ, which
-// `packing_format` names; `extra_config` has what differs for single layers (prequantized spec 9).
+// `packing_format` names; `extra_config` has what differs for single layers.
 #pragma once
 
 #include <memory>

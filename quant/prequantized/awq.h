@@ -1,5 +1,5 @@
-// AWQ (Lin et al. 2023) as AutoAWQ and GPTQModel store it (formats spec 7.3, prequantized spec 2).
-// For a layer at path P of b bits, groups of gs inputs, G = ⌈in / gs⌉, version "gemm":
+// AWQ (Lin et al. 2023) as AutoAWQ and GPTQModel store it. For a layer at path P of b bits, groups
+// of gs inputs, G = ⌈in / gs⌉, version "gemm":
 //
 //   P.qweight  int32 [in, ⌈out b / 32⌉]   each input's codes along the outputs
 //   P.qzeros   int32 [G, ⌈out b / 32⌉]    each group's zeros along the outputs

@@ -1,5 +1,5 @@
 // What bitsandbytes stores (quant/formats/bitsandbytes_layout.h), by the quantization_config that
-// transformers writes beside it (formats spec 1.10).
+// transformers writes beside it.
 #pragma once
 
 #include <memory>

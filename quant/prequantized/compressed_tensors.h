@@ -1,5 +1,5 @@
-// compressed-tensors, as llm-compressor stores models (prequantized spec 7). For a layer at path P
-// of b bits, G groups of a row's inputs:
+// compressed-tensors, as llm-compressor stores models. For a layer at path P of b bits, G groups of
+// a row's inputs:
 //
 //   pack-quantized   P.weight_packed  int32 [out, ⌈in b / 32⌉]: q + 2^(b-1), a stream of bits along
 //                    the inputs; older releases put ⌊32 / b⌋ codes in a word

@@ -1,4 +1,4 @@
-// EETQ: 8-bit weights in the order that its kernels take (formats spec 7.6). For a layer at path P:
+// EETQ: 8-bit weights in the order that its kernels take. For a layer at path P:
 //
 //   P.weight (in EETQ's own modules P.qweight)  int8 [in, out] in the order of sm_75 to sm_89
 //   P.weight_scales                             fp16 (bf16, fp32) [out]

@@ -1,7 +1,7 @@
-// FP8 layers (prequantized spec 6): `weight` of type F8_E4M3 with scales of the tensor, of rows or
-// of blocks beside it, as DeepSeek, Qwen and transformers (quant_method "fp8"), fbgemm
-// ("fbgemm_fp8"), MXFP8 files ("mxfp8") and compressed-tensors ("float-quantized") write them. The
-// stored scale multiplies, also where it is called weight_scale_inv.
+// FP8 layers: `weight` of type F8_E4M3 with scales of the tensor, of rows or of blocks beside it,
+// as DeepSeek, Qwen and transformers (quant_method "fp8"), fbgemm ("fbgemm_fp8"), MXFP8 files
+// ("mxfp8") and compressed-tensors ("float-quantized") write them. The stored scale multiplies,
+// also where it is called weight_scale_inv.
 #pragma once
 
 #include <memory>

@@ -1,5 +1,5 @@
-// GPTQ (Frantar et al. 2022) as AutoGPTQ, GPTQModel and transformers store it (formats spec 7.1,
-// prequantized spec 1). For a layer at path P of b bits, groups of gs inputs, G = ⌈in / gs⌉:
+// GPTQ (Frantar et al. 2022) as AutoGPTQ, GPTQModel and transformers store it. For a layer at path
+// P of b bits, groups of gs inputs, G = ⌈in / gs⌉:
 //
 //   P.qweight  int32 [⌈in b / 32⌉, out]   each output's codes, a stream of bits along the inputs
 //   P.qzeros   int32 [G, ⌈out b / 32⌉]    each group's zeros, a stream of bits along the outputs

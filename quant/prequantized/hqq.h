@@ -1,4 +1,4 @@
-// HQQ layers (prequantized spec 3): packed codes W_q, scale and zero, and beside them the settings
+// HQQ layers (Badri and Shaji 2023): packed codes W_q, scale and zero, and beside them the settings
 // of the layer as tensors, which decide over config.json. transformers up to 4.57 writes them; the
 // same names come from hqq's own qmodel.pt, where settings that are no numbers may be missing.
 #pragma once

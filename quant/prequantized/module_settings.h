@@ -1,6 +1,6 @@
 // What a GPTQ or AWQ config says of single modules: bits and group_size for all, and `dynamic`, an
-// object of patterns to what differs where they match (prequantized spec 1.5). The tensors have the
-// last word: tools drop these settings when they save a model again.
+// object of patterns to what differs where they match (GPTQModel's QuantizeConfig). The tensors
+// have the last word: tools drop these settings when they save a model again.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,4 @@
-// torchao's 8-bit weights as transformers stores them in safetensors files (prequantized spec 9).
-// For a layer at path P:
+// torchao's 8-bit weights as transformers stores them in safetensors files. For a layer at path P:
 //
 //   P._weight_qdata  int8 [out, in], P._weight_scale [out, G], P._weight_zero_point int8 [out, G]
 //

@@ -1,5 +1,5 @@
-// What the config.json of a directory says of weights that were quantized as GPTQ or HQQ do
-// (formats spec 7.1, 7.4; prequantized spec 1, 3, 12).
+// What the config.json of a directory says of weights that were quantized as GPTQ or HQQ do, in the
+// keys of GPTQModel's QuantizeConfig and of HqqConfig in transformers 4.57.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
