@@ -259,6 +259,13 @@ GgufFile::GgufFile(const std::string& path) : path_(path) {
   if (count > 1) read_other_parts(count);
 }
 
+GgufFile::GgufFile(const std::string& path,
+                   const std::vector<std::pair<std::string, GgufValue>>& metadata,
+                   std::vector<TensorView> headers)
+    : path_(path), metadata_(metadata.begin(), metadata.end()), tensors_(std::move(headers)) {
+  for (size_t i = 0; i < tensors_.size(); ++i) index_.emplace(tensors_[i].name, i);
+}
+
 void GgufFile::read_other_parts(int64_t count) {
   const int64_t number = integer("split.no", 0, count - 1);
   const std::string first = part_path(path_, 0, count);

@@ -31,6 +31,9 @@ class GgufFile {
   // types. The first of several parts (split.count) stands for all of them, which lie beside it by
   // their names; FormatError naming the first for another part, and a part that is missing.
   explicit GgufFile(const std::string& path);
+  // What a file that is yet to be written will say: its metadata, and tensors without bytes.
+  GgufFile(const std::string& path, const std::vector<std::pair<std::string, GgufValue>>& metadata,
+           std::vector<TensorView> headers);
 
   const std::string& path() const { return path_; }
   // Tensors in file order.

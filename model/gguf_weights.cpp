@@ -9,42 +9,13 @@
 #include "model/expert_tensors.h"
 #include "model/families/family.h"
 #include "model/gguf_names.h"
+#include "model/gguf_rows.h"
 #include "model/read_tensor.h"
 #include "model/weight_files.h"
 #include "quant/formats/gguf_weight.h"
 
 namespace qlora::model {
 namespace {
-
-// Rows of each head from RoPE's interleaved order (pairs side by side) to halves.
-at::Tensor halves_from_pairs(const at::Tensor& rows, int64_t head_dim) {
-  const int64_t heads = rows.size(0) / head_dim;
-  std::vector<int64_t> shape = {heads, head_dim / 2, 2};
-  for (int64_t d = 1; d < rows.dim(); ++d) shape.push_back(rows.size(d));
-  return rows.view(shape).transpose(1, 2).contiguous().view(rows.sizes());
-}
-
-// Rows of all queries, then all keys, then all values in the groups of heads_in_groups().
-at::Tensor groups_from_order(const at::Tensor& rows, const AttentionShape& shape) {
-  const auto in_groups = [&](int64_t first, int64_t heads) {
-    std::vector<int64_t> sizes = rows.sizes().vec();
-    sizes[0] = heads / shape.kv_heads * shape.head_dim;
-    sizes.insert(sizes.begin(), shape.kv_heads);
-    return rows.narrow(0, first * shape.head_dim, heads * shape.head_dim).view(sizes);
-  };
-  return at::cat({in_groups(0, shape.heads), in_groups(shape.heads, shape.kv_heads),
-                  in_groups(shape.heads + shape.kv_heads, shape.kv_heads)},
-                 1)
-      .view(rows.sizes());
-}
-
-// As Hugging Face orders the rows.
-at::Tensor reordered(const at::Tensor& rows, const GgufTensor& stored) {
-  if (stored.rows == RowOrder::kRotaryPairs)
-    return halves_from_pairs(rows, stored.attention.head_dim);
-  if (stored.rows == RowOrder::kQueriesThenKeys) return groups_from_order(rows, stored.attention);
-  return rows;
-}
 
 class Gguf final : public WeightSource {
  public:
@@ -80,7 +51,7 @@ class Gguf final : public WeightSource {
     if (!view) fail<FormatError>("{}: the weights must hold a tensor {}", place_, stored.name);
     read_.insert(stored.name);
     at::Tensor tensor = read_tensor(*view, shape, dtype);
-    return stored.added != 0 ? tensor.sub_(stored.added) : reordered(tensor, stored);
+    return stored.added != 0 ? tensor.sub_(stored.added) : rows_from_gguf(tensor, stored);
   }
 
   std::unique_ptr<quant::FrozenWeight> read_packed(const std::string& module, int64_t out,
@@ -94,8 +65,8 @@ class Gguf final : public WeightSource {
     if (options.method != "as_stored" || !view || !io::is_block_type(view->dtype)) return nullptr;
     check_tensor(*view, {out, in});
     const at::Tensor blocks = blocks_of(*view);
-    return std::make_unique<quant::GgufWeight>(reordered(blocks, stored).to(device), view->dtype,
-                                               in);
+    return std::make_unique<quant::GgufWeight>(rows_from_gguf(blocks, stored).to(device),
+                                               view->dtype, in);
   }
 
   at::ScalarType dtype() const override { return matrices_dtype(file_.tensors()); }

@@ -22,6 +22,9 @@ struct Family {
   // weights. Null: nobody has written it.
   nlohmann::ordered_json (*to_hugging_face)(const Architecture& architecture,
                                             const std::string& dtype) = nullptr;
+  // The GGUF architecture its models are written as, where no files are read as the family's own:
+  // Mistral's are Llama's. Empty: the first of gguf_architectures, or none.
+  std::string gguf_written_as = {};
 };
 
 // All, in the order in which they are listed.

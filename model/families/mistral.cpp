@@ -60,7 +60,10 @@ Architecture ministral3(ConfigReader& config) {
 
 }  // namespace
 
-Family mistral_family() { return {.name = "mistral", .model_types = {"mistral"}, .read = mistral}; }
+Family mistral_family() {
+  return {
+      .name = "mistral", .model_types = {"mistral"}, .read = mistral, .gguf_written_as = "llama"};
+}
 
 Family ministral3_family() {
   return {.name = "ministral3",
@@ -70,7 +73,10 @@ Family ministral3_family() {
 }
 
 Family ministral_family() {
-  return {.name = "ministral", .model_types = {"ministral"}, .read = ministral};
+  return {.name = "ministral",
+          .model_types = {"ministral"},
+          .read = ministral,
+          .gguf_written_as = "llama"};
 }
 
 }  // namespace qlora::model

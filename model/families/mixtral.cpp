@@ -26,7 +26,10 @@ Architecture read_mixtral(ConfigReader& config) {
 }
 
 Family mixtral_family() {
-  return {.name = "mixtral", .model_types = {"mixtral"}, .read = read_mixtral};
+  return {.name = "mixtral",
+          .model_types = {"mixtral"},
+          .read = read_mixtral,
+          .gguf_written_as = "llama"};
 }
 
 }  // namespace qlora::model

@@ -133,6 +133,8 @@ Family olmo2_family() {
       .name = "olmo2", .model_types = {"olmo2"}, .gguf_architectures = {"olmo2"}, .read = olmo2};
 }
 
-Family olmo3_family() { return {.name = "olmo3", .model_types = {"olmo3"}, .read = olmo3}; }
+Family olmo3_family() {
+  return {.name = "olmo3", .model_types = {"olmo3"}, .read = olmo3, .gguf_written_as = "olmo2"};
+}
 
 }  // namespace qlora::model
