@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -71,6 +72,8 @@ class Tokenizer {
   // same tokenizer: copies of the source's files where it is such a directory, generated
   // tokenizer.json / tokenizer_config.json (with the chat template) otherwise.
   virtual void write_files(const std::string& directory) const = 0;
+  // The same files as name -> bytes ("tokenizer.json", ...). Empty for tokenizers without files.
+  virtual const std::map<std::string, std::string>& files() const = 0;
 
   // Hash of everything that decides the ids and the template: part of what a resume checks.
   virtual std::string fingerprint() const = 0;

@@ -20,6 +20,10 @@ struct ByteLevelFamily {
 // names `place` and lists the known names for any other.
 ByteLevelFamily byte_level_family(const std::string& pre, const std::string& place);
 
+// The name of tokenizer.ggml.pre that reads text as this tokenizer.json does, as far as its
+// normalizer and pre-tokenizer say; nothing if none does.
+std::optional<std::string> byte_level_pre(const nlohmann::json& document);
+
 // The document: `vocab` is {token: id}, `merges` a list, `added_tokens` a list with ids.
 // `bos`, `eos`: what goes around a text.
 struct SurroundingToken {

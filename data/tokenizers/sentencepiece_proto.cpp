@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
+
+#include "base/error.h"
 
 namespace qlora::data {
 namespace {
 
-enum WireType { kVarint = 0, kLengthDelimited = 2, kFixed32 = 5 };
+enum WireType { kVarint = 0, kFixed64 = 1, kLengthDelimited = 2, kFixed32 = 5 };
 
 void append_varint(uint64_t value, std::string& out) {
   for (; value >= 0x80; value >>= 7) out.push_back(static_cast<char>(value | 0x80));
@@ -77,7 +80,108 @@ std::string normalizer_spec(bool add_dummy_prefix) {
   return message;
 }
 
+// One field of a message: its number, and its value as the wire type has it.
+struct Field {
+  uint64_t number = 0, value = 0;  // of kVarint
+  std::string_view bytes;          // of the other types
+};
+
+// Reads a message field by field and believes no length.
+class Message {
+ public:
+  Message(std::string_view bytes, const std::string& place) : bytes_(bytes), place_(place) {}
+
+  bool next(Field& field) {
+    if (bytes_.empty()) return false;
+    const uint64_t tag = varint();
+    field = {tag >> 3, 0, {}};
+    switch (tag & 7) {
+      case kVarint:
+        field.value = varint();
+        break;
+      case kFixed64:
+        field.bytes = take(8);
+        break;
+      case kLengthDelimited:
+        field.bytes = take(varint());
+        break;
+      case kFixed32:
+        field.bytes = take(4);
+        break;
+      default:
+        reject();
+    }
+    return true;
+  }
+
+ private:
+  uint64_t varint() {
+    uint64_t value = 0;
+    for (int shift = 0; shift < 64; shift += 7) {
+      const auto byte = static_cast<unsigned char>(take(1)[0]);
+      value |= static_cast<uint64_t>(byte & 0x7f) << shift;
+      if (byte < 0x80) return value;
+    }
+    reject();
+  }
+  std::string_view take(uint64_t count) {
+    if (count > bytes_.size()) reject();
+    const std::string_view taken = bytes_.substr(0, count);
+    bytes_.remove_prefix(count);
+    return taken;
+  }
+  [[noreturn]] void reject() const {
+    fail<FormatError>("{} must be a sentencepiece model; the file is damaged or cut off", place_);
+  }
+
+  std::string_view bytes_;
+  const std::string& place_;
+};
+
+SentencePiece parse_piece(std::string_view bytes, const std::string& place) {
+  SentencePiece piece;
+  Message message(bytes, place);
+  for (Field field; message.next(field);) {
+    if (field.number == 1) piece.text = field.bytes;
+    if (field.number == 2 && field.bytes.size() == sizeof(float))
+      std::memcpy(&piece.score, field.bytes.data(), sizeof(float));
+    if (field.number == 3 && field.value >= 1 && field.value <= 6)
+      piece.type = static_cast<PieceType>(field.value);
+  }
+  return piece;
+}
+
+void parse_trainer(std::string_view bytes, const std::string& place, SentencePieceModel& model) {
+  constexpr uint64_t kModelType = 3, kBpe = 2, kFirstRole = 40;
+  int64_t* roles[] = {&model.unk_id, &model.bos_id, &model.eos_id, &model.pad_id};
+  Message message(bytes, place);
+  for (Field field; message.next(field);) {
+    if (field.number == kModelType) model.is_bpe = field.value == kBpe;
+    if (field.number >= kFirstRole && field.number < kFirstRole + std::size(roles))
+      *roles[field.number - kFirstRole] = static_cast<int64_t>(field.value);
+  }
+}
+
 }  // namespace
+
+SentencePieceModel parse_model(std::string_view serialized_model, const std::string& place) {
+  // What the format's defaults are.
+  SentencePieceModel model;
+  model.bos_id = 1;
+  model.eos_id = 2;
+  model.is_bpe = false;
+  Message message(serialized_model, place);
+  for (Field field; message.next(field);) {
+    if (field.number == kPieces) model.pieces.push_back(parse_piece(field.bytes, place));
+    if (field.number == kTrainerSpec) parse_trainer(field.bytes, place, model);
+    if (field.number != kNormalizerSpec) continue;
+    Message normalizer(field.bytes, place);
+    for (Field inner; normalizer.next(inner);)
+      if (inner.number == kAddDummyPrefix) model.add_dummy_prefix = inner.value != 0;
+  }
+  if (model.pieces.empty()) fail<FormatError>("{} must be a sentencepiece model", place);
+  return model;
+}
 
 std::string serialize_model(const SentencePieceModel& model) {
   std::string out;

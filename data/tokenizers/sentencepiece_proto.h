@@ -1,6 +1,6 @@
-// sentencepiece's ModelProto, written by hand in protobuf's wire format
+// sentencepiece's ModelProto, written and read by hand in protobuf's wire format
 // (sentencepiece_model.proto): what a GGUF's "llama" vocabulary is turned into, so that the
-// sentencepiece library itself encodes with it.
+// sentencepiece library itself encodes with it, and what such a vocabulary is written from.
 #pragma once
 
 #include <cstdint>
@@ -31,11 +31,15 @@ struct SentencePieceModel {
   // Ids of the roles; -1: the vocabulary has none.
   int64_t unk_id = 0, bos_id = -1, eos_id = -1, pad_id = -1;
   bool add_dummy_prefix = true;
+  bool is_bpe = true;  // false: unigram, words or characters
 };
 
 // A BPE model with scores, byte fallback if it has byte pieces, blanks written as U+2581 and
 // otherwise no normalization.
 std::string serialize_model(const SentencePieceModel& model);
+
+// Of a model that some other program may have written. FormatError naming `place` if it is none.
+SentencePieceModel parse_model(std::string_view serialized_model, const std::string& place);
 
 // The serialized model with add_dummy_prefix turned off: protobuf merges what is appended.
 std::string without_dummy_prefix(std::string serialized_model);

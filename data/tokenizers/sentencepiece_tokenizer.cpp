@@ -174,6 +174,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   void write_files(const std::string& directory) const override {
     write_tokenizer_files(files_, directory);
   }
+  const TokenizerFiles& files() const override { return files_; }
 
   std::string fingerprint() const override {
     const bool has_prefix = prefixed_->EncodeAsIds("a") != plain_->EncodeAsIds("a");

@@ -144,6 +144,7 @@ class JsonTokenizer final : public Tokenizer {
   void write_files(const std::string& directory) const override {
     write_tokenizer_files(files_, directory);
   }
+  const TokenizerFiles& files() const override { return files_; }
 
   std::string fingerprint() const override {
     return tokenizer_fingerprint(files_.at("tokenizer.json"), added_, special_, chat_template_, "");

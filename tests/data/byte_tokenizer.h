@@ -61,6 +61,10 @@ class ByteTokenizer : public data::Tokenizer {
   const std::string& chat_template() const override { return template_text; }
   const data::SpecialTokens& special_tokens() const override { return special; }
   void write_files(const std::string&) const override { throw Error("not needed"); }
+  const std::map<std::string, std::string>& files() const override {
+    static const std::map<std::string, std::string> none;
+    return none;
+  }
   std::string fingerprint() const override { return "bytes"; }
 
  private:
