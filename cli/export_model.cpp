@@ -10,6 +10,7 @@
 #include "base/stop.h"
 #include "cli/model_choice.h"
 #include "cli/stop_signal.h"
+#include "recipes/exports/export_gguf.h"
 #include "recipes/exports/export_model.h"
 #include "recipes/models/combined_model.h"
 
@@ -35,12 +36,24 @@ qlora::recipes::TrainedModel open(const ExportArguments& arguments) {
 
 void run(const ExportArguments& arguments) {
   qlora::recipes::check_export_options(arguments.options);
+  if (qlora::recipes::is_gguf_format(arguments.options.format))
+    qlora::recipes::require_gguf_base(arguments.choice);
   const qlora::ObeyStop obey(qlora::cli::watch_stop_signals());
   qlora::recipes::TrainedModel trained = open(arguments);
   const auto agreement = qlora::recipes::export_model(trained, arguments.options);
   qlora::cli::print_result(
       fmt::format("written to {}\nreloaded and compared with the trained model: {}\n",
                   arguments.options.output, agreement.to_text()));
+}
+
+void add_file_options(qlora::cli::Command command, qlora::recipes::ExportOptions& options) {
+  command.add_option("--type", options.type,
+                     "Of GGUF files: f16 (default), bf16, f32 (default of gguf-lora), q8_0, q4_0, "
+                     "q4_1, q5_0, q5_1, q4_k_m, q5_k_m, q6_k");
+  command
+      .add_option("--max-shard-size", options.max_shard_size,
+                  "Of each file of merged weights: 5GB, 800MB")
+      .with_shown_default();
 }
 
 void add_merge_options(qlora::cli::Command command, qlora::recipes::ExportOptions& options) {
@@ -94,9 +107,11 @@ void add_export_command(qlora::cli::Command app) {
   auto& options = arguments->options;
   command
       .add_option("--format", options.format,
-                  "adapter: for PEFT and vLLM. merged: a Hugging Face model directory")
+                  "adapter: for PEFT and vLLM. merged: a Hugging Face model directory. gguf: the "
+                  "merged model for llama.cpp and Ollama. gguf-lora: the adapter for these")
       .required();
   command.add_option("--output", options.output, "Directory to write").required();
+  add_file_options(command, options);
   add_merge_options(command, options);
   command
       .add_option("--experts", options.experts,

@@ -29,6 +29,8 @@ class Reference {
   Reference(model::CausalLm& trained, std::vector<std::vector<int32_t>> rows);
   // Error if the exported model's logits are not finite.
   Agreement compare(model::CausalLm& exported) const;
+  // As they were compared.
+  const std::vector<std::vector<int32_t>>& rows() const { return rows_; }
 
  private:
   std::vector<std::vector<int32_t>> rows_;

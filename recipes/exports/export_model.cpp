@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "base/byte_size.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "data/dataset.h"
@@ -17,6 +18,7 @@
 #include "io/json_text.h"
 #include "model/expert_targets.h"
 #include "model/load.h"
+#include "recipes/exports/export_gguf.h"
 #include "recipes/exports/merge_base.h"
 #include "recipes/exports/sample_rows.h"
 #include "recipes/exports/training_facts.h"
@@ -98,10 +100,15 @@ Merge write_merge(const std::string& base, const std::string& directory,
                   const TrainedModel& trained, const ExportOptions& options,
                   model::WeightSource* original, const exporting::Reference& reference) {
   fs::create_directories(directory);
+  if (options.format == "gguf") {
+    write_gguf(directory, trained, options, original);
+    return {base, directory, check_gguf(directory, trained, options, reference)};
+  }
   exporting::write_merged(directory, *trained.base.model, *trained.base.tokenizer,
                           trained.base.chat_template.get(),
                           original ? original->place() : trained.base.path,
-                          model::dtype_from_string(options.dtype, "--dtype"), original);
+                          model::dtype_from_string(options.dtype, "--dtype"), original,
+                          byte_size(options.max_shard_size).value());
   return {base, directory, check_merged(directory, trained, options.dtype, reference)};
 }
 
@@ -142,7 +149,10 @@ nlohmann::ordered_json json_of(const exporting::Agreement& agreement) {
 
 nlohmann::ordered_json report_of(const std::vector<Merge>& merges, const ExportOptions& options) {
   nlohmann::ordered_json report = json_of(merges[0].agreement);
-  report["dtype"] = options.dtype;
+  if (options.format == "gguf")
+    report["type"] = options.type.empty() ? "f16" : options.type;
+  else
+    report["dtype"] = options.dtype;
   report["merge_base"] = merges[0].base;
   if (merges.size() < 2) return report;
   report["chosen_by"] = "the lower kl_mean, to the trained model";
@@ -150,8 +160,16 @@ nlohmann::ordered_json report_of(const std::vector<Merge>& merges, const ExportO
   return report;
 }
 
-void require_agreement(const exporting::Agreement& agreement, const std::string& merge_base) {
+void require_agreement(const exporting::Agreement& agreement, const std::string& merge_base,
+                       bool is_quantized) {
   if (agreement.top1 >= kLeastAgreement) return;
+  if (is_quantized) {
+    log::warning(
+        "quantized, the model is not the one that was trained ({}); a type of more bits "
+        "comes nearer",
+        agreement.to_text());
+    return;
+  }
   if (merge_base == "original") {
     log::warning(
         "on the original weights the model is not the one that was trained ({}); the adapter was "
@@ -164,18 +182,52 @@ void require_agreement(const exporting::Agreement& agreement, const std::string&
       agreement.to_text());
 }
 
+bool is_adapter_format(const std::string& format) {
+  return format == "adapter" || format == "gguf-lora";
+}
+
+void require_adapter(const TrainedModel& trained, const std::string& format) {
+  if (!trained.adapters)
+    fail<ConfigError>("--format {} needs a run or --adapter; the model has none", format);
+  if (trained.base.changed && !trained.recipe.lora.from_adapter.empty())
+    fail<ConfigError>(
+        "--format {}: {} belongs to the base less the product it began with (init_lora_weights), "
+        "and would be written for that base, which lies nowhere; use it as it is, or export "
+        "--format merged",
+        format, trained.recipe.lora.from_adapter);
+}
+
+exporting::Agreement export_adapter(const std::string& directory, TrainedModel& trained,
+                                    const ExportOptions& options,
+                                    const exporting::Reference& reference) {
+  if (options.format == "gguf-lora")
+    return export_gguf_adapter(directory, trained, options, reference);
+  const auto separate = expert_names(trained, options);
+  exporting::fill_adapter_directory(
+      directory, *trained.adapters, trained.recipe.lora, trained.base.record,
+      *trained.base.tokenizer, trained.base.chat_template.get(), training_facts(trained.recipe),
+      separate ? &*separate : nullptr);
+  return check_adapter(directory, trained, reference);
+}
+
 }  // namespace
 
 void check_export_options(const ExportOptions& options) {
-  if (options.format == "gguf" || options.format == "gguf-lora")
-    fail<ConfigError>("--format {} is not in this version; export adapter or merged",
+  const bool is_gguf = options.format == "gguf" || options.format == "gguf-lora";
+  if (options.format != "adapter" && options.format != "merged" && !is_gguf)
+    fail<ConfigError>("--format must be adapter, merged, gguf or gguf-lora, found '{}'",
                       options.format);
-  if (options.format != "adapter" && options.format != "merged")
-    fail<ConfigError>("--format must be adapter or merged, found '{}'", options.format);
+  if (is_gguf)
+    check_gguf_options(options);
+  else if (!options.type.empty())
+    fail<ConfigError>("--type {} goes with --format gguf or gguf-lora", options.type);
+  if (!byte_size(options.max_shard_size))
+    fail<ConfigError>("--max-shard-size must be a size such as 5GB or 800MB, found '{}'",
+                      options.max_shard_size);
   model::dtype_from_string(options.dtype, "--dtype");
   check_merge_base(options.merge_base);
-  if (options.merge_base != "dequantized" && options.format != "merged")
-    fail<ConfigError>("--merge-base {} goes with --format merged", options.merge_base);
+  if (options.merge_base != "dequantized" && options.format != "merged" && options.format != "gguf")
+    fail<ConfigError>("--merge-base {} goes with --format merged or gguf", options.merge_base);
   if (options.experts != "stacked" && options.experts != "separate")
     fail<ConfigError>("--experts must be stacked or separate, found '{}'", options.experts);
   if (options.experts == "separate" && options.format != "adapter")
@@ -186,34 +238,22 @@ void check_export_options(const ExportOptions& options) {
 
 exporting::Agreement export_model(TrainedModel& trained, const ExportOptions& options) {
   check_export_options(options);
-  if (options.format == "adapter" && !trained.adapters)
-    throw ConfigError("--format adapter needs a run or --adapter; the model has none");
-  if (options.format == "adapter" && trained.base.changed &&
-      !trained.recipe.lora.from_adapter.empty())
-    fail<ConfigError>(
-        "--format adapter: {} belongs to the base less the product it began with "
-        "(init_lora_weights), and would be written for that base, which lies nowhere; use it as it "
-        "is, or export --format merged",
-        trained.recipe.lora.from_adapter);
+  if (is_adapter_format(options.format)) require_adapter(trained, options.format);
   at::NoGradGuard no_grad;
   const exporting::Reference reference(*trained.base.model, sample_rows(trained));
   io::AtomicDirectory target(options.output);
   exporting::Agreement agreement;
   nlohmann::ordered_json report;
-  if (options.format == "adapter") {
-    const auto separate = expert_names(trained, options);
-    exporting::fill_adapter_directory(
-        target.path(), *trained.adapters, trained.recipe.lora, trained.base.record,
-        *trained.base.tokenizer, trained.base.chat_template.get(), training_facts(trained.recipe),
-        separate ? &*separate : nullptr);
-    agreement = check_adapter(target.path(), trained, reference);
-    require_agreement(agreement, "");
+  if (is_adapter_format(options.format)) {
+    agreement = export_adapter(target.path(), trained, options, reference);
+    require_agreement(agreement, "", false);
     report = json_of(agreement);
   } else {
+    const bool quantized = is_quantized_gguf(options);
     const std::vector<Merge> merges = export_merged(target.path(), trained, options, reference);
     for (const Merge& merge : merges)  // the other one of auto, too, where it ought to agree
       if (&merge == &merges[0] || merge.base == "dequantized")
-        require_agreement(merge.agreement, merge.base);
+        require_agreement(merge.agreement, merge.base, quantized);
     agreement = merges[0].agreement;
     report = report_of(merges, options);
   }

@@ -9,7 +9,7 @@
 namespace qlora::recipes {
 
 struct ExportOptions {
-  std::string format;              // adapter | merged
+  std::string format;              // adapter | merged | gguf | gguf-lora
   std::string output;              // directory, which must not exist or be empty
   std::string dtype = "bfloat16";  // of merged weights
   // What the adapter is merged into: dequantized (the base as it was trained on), original (the
@@ -20,6 +20,10 @@ struct ExportOptions {
   // Of an adapter: stacked, as PEFT has them with transformers 5, or separate, a Linear for each
   // matrix, as with transformers 4 (lora/separate_experts.h).
   std::string experts = "stacked";
+  // Of GGUF files (export/gguf_types.h). Empty: f16, of an adapter f32.
+  std::string type = "";
+  // Of the files of merged weights: "5GB", "800MB".
+  std::string max_shard_size = "5GB";
 };
 
 // ConfigError unless format, dtype and merge base are known and go together; asked before a model
@@ -30,10 +34,11 @@ void check_export_options(const ExportOptions& options);
 // comparison then takes the trained model and the merged one.
 //
 // Complete or absent: verification.json lies in the directory with what the comparison found, for
-// merged weights also dtype and merge base, under auto for both bases. ConfigError for a format
+// merged weights also dtype (of GGUF files the type) and merge base, under auto for both bases.
+// ConfigError for a format
 // that needs an adapter where there is none, errors of open_original; Error if the reloaded export
 // is not the model that was trained (top-1 agreement below 80 %). On original weights, which make
-// another model, that is a warning.
+// another model, and of GGUF files in a quantized type, that is a warning.
 exporting::Agreement export_model(TrainedModel& trained, const ExportOptions& options);
 
 }  // namespace qlora::recipes

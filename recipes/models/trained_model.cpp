@@ -66,6 +66,10 @@ TrainedModel base_of(const ModelChoice& choice, Recipe recipe) {
 
 }  // namespace
 
+std::string base_path_of(const ModelChoice& choice) {
+  return model::resolve_model_path(recipe_of(choice).model.path);
+}
+
 TrainedModel open_base(const ModelChoice& choice) { return base_of(choice, recipe_of(choice)); }
 
 void require_base_of(const std::string& directory, const ModelChoice& choice,

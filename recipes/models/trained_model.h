@@ -33,6 +33,9 @@ struct TrainedModel {
   std::vector<std::string> sources;
 };
 
+// Where the weights of a choice's base lie: a directory or a .gguf file. ConfigError if the choice
+// is not one of the two kinds, or they are not there.
+std::string base_path_of(const ModelChoice& choice);
 // The base of a choice, as the run or the adapter records it, without the adapter. ConfigError if
 // the choice is not one of the two kinds.
 TrainedModel open_base(const ModelChoice& choice);

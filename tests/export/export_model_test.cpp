@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/error.h"
 #include "base/stop.h"
@@ -137,7 +138,7 @@ TEST_F(Export, AGgufBasesExportSpeaksAsTrainedToo) {
 }
 
 TEST_F(Export, OneThatIsStoppedLeavesNothing) {
-  for (const char* format : {"adapter", "merged"}) {
+  for (const char* format : {"adapter", "merged", "gguf", "gguf-lora"}) {
     const std::atomic<bool> stop = true;
     const ObeyStop obey(stop);
     EXPECT_THROW(export_model(trained, {format, dir / "out", "bfloat16"}), Stopped);
@@ -157,6 +158,23 @@ TEST_F(Export, ADirectoryWithContentIsRefusedAndLeftAsItWas) {
     }
     EXPECT_EQ(contents(dir.path()), before) << format;
   }
+}
+
+TEST_F(Export, ShardsAreAsLargeAsAsked) {
+  ExportOptions options{.format = "merged", .output = dir / "out"};
+  options.max_shard_size = "0.02MB";
+  export_model(trained, options);
+  const auto index = json_file(dir / "out/model.safetensors.index.json");
+  EXPECT_GT(index["weight_map"].size(), 10u);
+  EXPECT_FALSE(fs::exists(dir / "out/model.safetensors"));
+  std::set<std::string> shards;
+  for (const auto& [tensor, shard] : index["weight_map"].items()) shards.insert(shard);
+  EXPECT_GT(shards.size(), 1u);
+  for (const std::string& shard : shards)  // the largest tensor takes 16,512 bytes, headers less
+    EXPECT_LT(fs::file_size(dir / ("out/" + shard)), 25'000u) << shard;
+  options.max_shard_size = "much";
+  options.output = dir / "other";
+  EXPECT_THROW(export_model(trained, options), ConfigError);
 }
 
 TEST_F(Export, AnEmptyDirectoryIsTaken) {
@@ -188,7 +206,7 @@ TEST_F(Export, AnAdapterOfABaseAloneIsRefused) {
 
 TEST_F(Export, UnknownFormatsAndDtypesAreRefusedByName) {
   for (const auto& [format, dtype, named] : {std::tuple{"onnx", "bfloat16", "onnx"},
-                                             {"gguf", "bfloat16", "gguf"},
+                                             {"ggml", "bfloat16", "ggml"},
                                              {"merged", "int3", "--dtype"}}) {
     try {
       export_model(trained, {format, dir / "out", dtype});

@@ -1,0 +1,19 @@
+// The Modelfile by which Ollama makes a model of a .gguf file beside it: `ollama create NAME -f
+// Modelfile`.
+#pragma once
+
+#include <string>
+
+#include "data/chat_template.h"
+#include "data/tokenizer.h"
+
+namespace qlora::exporting {
+
+// `from`: the lines that name the files ("FROM ./model.gguf\n"). TEMPLATE is written where the chat
+// template (null: there is none) renders conversations as one of ChatML, Llama 3, Mistral, Gemma,
+// Phi-3 or Zephyr does; else Ollama looks at the one in the file. Every token that ends an answer
+// is a stop.
+std::string modelfile(const std::string& from, const data::Tokenizer& tokenizer,
+                      const data::ChatTemplate* chat_template);
+
+}  // namespace qlora::exporting

@@ -1,0 +1,144 @@
+#include "recipes/exports/export_gguf.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <malloc.h>
+
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "data/tokenizers/gguf_tokenizer_metadata.h"
+#include "export/gguf_adapter.h"
+#include "export/gguf_model.h"
+#include "export/modelfile.h"
+#include "io/atomic_write.h"
+#include "model/load.h"
+
+namespace qlora::recipes {
+namespace {
+namespace fs = std::filesystem;
+
+constexpr const char *kModelFile = "model.gguf", *kAdapterFile = "adapter.gguf";
+
+std::string in(const std::string& directory, const char* name) {
+  return (fs::path(directory) / name).string();
+}
+
+const exporting::GgufType& type_of(const ExportOptions& options) {
+  const std::string otherwise = options.format == "gguf-lora" ? "f32" : "f16";
+  return exporting::gguf_type(options.type.empty() ? otherwise : options.type);
+}
+
+// "SmolLM2-135M" of a hub id or a path.
+std::string name_of(const TrainedModel& trained) {
+  const std::string& name = trained.base.record.name;
+  const fs::path path(name.empty() ? trained.base.path : name);
+  return (path.has_filename() ? path : path.parent_path()).filename().string();
+}
+
+void write_modelfile(const std::string& directory, const std::string& from,
+                     const TrainedModel& trained) {
+  io::write_file_atomically(
+      in(directory, "Modelfile"),
+      exporting::modelfile(from, *trained.base.tokenizer, trained.base.chat_template.get()));
+}
+
+// What blocks do not hold: norms and the like are F32 in the file.
+std::string dtype_to_load(const exporting::GgufType& type) {
+  return type.name == "f32" ? "float32" : type.name == "f16" ? "float16" : "bfloat16";
+}
+
+void warn_of_other_ids(const std::string& path, const TrainedModel& trained,
+                       const exporting::Reference& reference) {
+  const auto written = data::load_tokenizer(path);
+  const data::Tokenizer& own = *trained.base.tokenizer;
+  for (const std::vector<int32_t>& row : reference.rows()) {
+    const std::string text = own.decode(row, true);
+    if (written->encode(text, true) == own.encode(text, true)) continue;
+    log::warning(
+        "the tokenizer of the GGUF file, which cannot hold everything that the model's own files "
+        "say, makes other tokens of some texts than the model's own");
+    return;
+  }
+}
+
+}  // namespace
+
+bool is_gguf_format(const std::string& format) { return format.starts_with("gguf"); }
+
+bool is_quantized_gguf(const ExportOptions& options) {
+  return options.format == "gguf" && type_of(options).is_quantized();
+}
+
+void check_gguf_options(const ExportOptions& options) {
+  const exporting::GgufType& type = type_of(options);
+  if (options.format == "gguf-lora" && type.is_quantized())
+    fail<ConfigError>("--format gguf-lora: --type must be f32, f16 or bf16, found '{}'", type.name);
+}
+
+void require_gguf_base(const ModelChoice& choice) {
+  const std::string path = base_path_of(choice);
+  const model::Architecture& architecture = model::open_weights(path)->architecture();
+  model::describe_for_gguf(architecture);
+  data::gguf_tokenizer_metadata(*data::load_tokenizer(path), {.rows = architecture.vocab_size});
+}
+
+void write_gguf(const std::string& directory, const TrainedModel& trained,
+                const ExportOptions& options, model::WeightSource* original) {
+  exporting::write_gguf_model(in(directory, kModelFile), *trained.base.model,
+                              *trained.base.tokenizer, trained.base.chat_template.get(),
+                              name_of(trained), type_of(options), original);
+  write_modelfile(directory, fmt::format("FROM ./{}\n", kModelFile), trained);
+}
+
+exporting::Agreement check_gguf(const std::string& directory, const TrainedModel& trained,
+                                const ExportOptions& options,
+                                const exporting::Reference& reference) {
+  malloc_trim(0);  // what was written tensor by tensor left holes in the heap
+  const std::string path = in(directory, kModelFile);
+  warn_of_other_ids(path, trained, reference);
+  const auto source = model::open_weights(path);
+  model::ModelOptions loaded;
+  loaded.path = path;
+  loaded.dtype = dtype_to_load(type_of(options));
+  const auto reloaded = model::load_model(*source, loaded, {}, trained.base.model->device(),
+                                          trained.base.model->compute_dtype());
+  return reference.compare(*reloaded);
+}
+
+exporting::Agreement export_gguf_adapter(const std::string& directory, TrainedModel& trained,
+                                         const ExportOptions& options,
+                                         const exporting::Reference& reference) {
+  at::NoGradGuard no_grad;
+  const std::string path = in(directory, kAdapterFile);
+  const exporting::GgufType& type = type_of(options);
+  exporting::write_gguf_adapter(path, *trained.base.model, *trained.adapters, name_of(trained),
+                                type);
+  write_modelfile(directory,
+                  fmt::format("# the base as a GGUF file, or its name in Ollama's library\n"
+                              "FROM ./base.gguf\nADAPTER ./{}\n",
+                              kAdapterFile),
+                  trained);
+  at::Tensor values = trained.adapters->values();
+  const at::Tensor kept = values.clone();
+  const auto restore = [&] {
+    values.copy_(kept);
+    trained.adapters->publish();
+  };
+  values.zero_();
+  try {
+    exporting::read_gguf_adapter(path, *trained.base.model);
+    check(type.name != "f32" || at::equal(kept, values),
+          "{}: the adapter was not written as it was trained", path);
+    trained.adapters->publish();
+    const exporting::Agreement agreement = reference.compare(*trained.base.model);
+    restore();
+    return agreement;
+  } catch (...) {
+    restore();
+    throw;
+  }
+}
+
+}  // namespace qlora::recipes

@@ -1,0 +1,40 @@
+// Exports to llama.cpp and Ollama: a GGUF file of the merged model or of the adapter, a Modelfile
+// beside it, and what reading them again finds.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+#include "export/verify.h"
+#include "model/weight_source.h"
+#include "recipes/exports/export_model.h"
+#include "recipes/models/trained_model.h"
+
+namespace qlora::recipes {
+
+bool is_gguf_format(const std::string& format);  // gguf or gguf-lora
+// Whether the weights are rounded to blocks: the model then is another one.
+bool is_quantized_gguf(const ExportOptions& options);
+// ConfigError unless --type is one that the format takes.
+void check_gguf_options(const ExportOptions& options);
+// From config.json and tokenizer alone: ConfigError if GGUF files cannot hold the chosen base.
+// Nothing is loaded.
+void require_gguf_base(const ModelChoice& choice);
+
+// Writes model.gguf and Modelfile into `directory`. `original`: what the adapter is merged into,
+// null: the base as it was trained on.
+void write_gguf(const std::string& directory, const TrainedModel& trained,
+                const ExportOptions& options, model::WeightSource* original);
+// model.gguf loaded again, its blocks as they are, and compared. Warns if its tokenizer makes other
+// ids of the reference's rows.
+exporting::Agreement check_gguf(const std::string& directory, const TrainedModel& trained,
+                                const ExportOptions& options,
+                                const exporting::Reference& reference);
+
+// adapter.gguf and Modelfile, read again into the slots of the trained model, which then has its
+// own factors again.
+exporting::Agreement export_gguf_adapter(const std::string& directory, TrainedModel& trained,
+                                         const ExportOptions& options,
+                                         const exporting::Reference& reference);
+
+}  // namespace qlora::recipes

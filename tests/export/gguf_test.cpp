@@ -1,0 +1,305 @@
+// Exports to GGUF: what is written is read again by the program's own reader, which other tools'
+// files are tested with.
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/error.h"
+#include "export/gguf_adapter.h"
+#include "export/gguf_model.h"
+#include "export/modelfile.h"
+#include "io/gguf.h"
+#include "io/json.h"
+#include "model/families/family.h"
+#include "model/gguf_description.h"
+#include "model/load.h"
+#include "model/made_weights.h"
+#include "recipes/exports/export_gguf.h"
+#include "tests/support/small_models.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/tiny_files.h"
+#include "tests/support/tiny_model.h"
+
+namespace qlora::recipes {
+namespace {
+namespace fs = std::filesystem;
+using test::TempDir;
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+using testing::ThrowsMessage;
+
+class GgufExport : public testing::Test {
+ protected:
+  void SetUp() override {
+    test::write_tiny_directory(dir / "model");
+    trained = open_model(choice(dir / "model"));
+    attach({});
+  }
+  void attach(lora::LoraOptions options) {
+    options.rank = 4;
+    options.alpha = 8;
+    trained.recipe.lora = options;
+    trained.adapters = std::make_unique<lora::AdapterSet>(options, trained.base.model->parts(),
+                                                          trained.base.model->compute_dtype(), 1);
+    at::NoGradGuard no_grad;
+    at::Tensor values = trained.adapters->values();
+    values.add_(at::sin(at::arange(values.numel(), at::kFloat)), 0.05);
+    trained.adapters->publish();
+  }
+  static ModelChoice choice(const std::string& path) {
+    ModelChoice chosen;
+    chosen.compute_dtype = "float32";
+    chosen.model = path;
+    chosen.device = "cpu";
+    chosen.threads = 2;
+    return chosen;
+  }
+  ExportOptions options(const std::string& type, const std::string& format = "gguf") const {
+    ExportOptions options{.format = format, .output = dir / "out"};
+    options.type = type;
+    return options;
+  }
+
+  TempDir dir;
+  TrainedModel trained;
+};
+
+TEST_F(GgufExport, AnF32FileIsTheTrainedModel) {
+  const auto agreement = export_model(trained, options("f32"));
+  EXPECT_EQ(agreement.top1, 1.0);
+  EXPECT_LT(agreement.largest_difference, 1e-4);  // sums of fp32 products in another order
+  const auto report = nlohmann::json::parse(test::read_file(dir / "out/verification.json"));
+  EXPECT_EQ(report["type"], "f32");
+  EXPECT_FALSE(report.contains("dtype"));
+}
+
+TEST_F(GgufExport, ItsTokenizerMakesTheSameIdsAndHasTheTemplate) {
+  export_model(trained, options("f16"));
+  const auto found = data::load_tokenizer(dir / "out/model.gguf");
+  const data::Tokenizer& own = *trained.base.tokenizer;
+  for (const char* text : {"Two words, 12.5 é!", "<|im_start|>user\n  x<|im_end|>", ""})
+    EXPECT_EQ(found->encode(text, true), own.encode(text, true)) << text;
+  EXPECT_EQ(found->chat_template(), own.chat_template());
+  EXPECT_EQ(found->special_tokens().end_of_generation, own.special_tokens().end_of_generation);
+}
+
+// Rows of 32 fit no block of 256.
+TEST_F(GgufExport, TypesAreAsAskedOrTheNextThatFits) {
+  export_model(trained, options("q4_k_m"));
+  const io::GgufFile file(dir / "out/model.gguf");
+  EXPECT_EQ(file.integer("general.file_type", 0, 99), 15);
+  EXPECT_EQ(file.find("blk.0.attn_q.weight")->dtype, io::DType::kQ5_0);
+  EXPECT_EQ(file.find("token_embd.weight")->dtype, io::DType::kQ8_0);  // the head, too
+  EXPECT_EQ(file.find("blk.0.attn_norm.weight")->dtype, io::DType::kF32);
+  EXPECT_EQ(file.find("output.weight"), nullptr);
+}
+
+TEST_F(GgufExport, EveryTypeIsWrittenAndReadAgain) {
+  double kl_of_8_bits = 0;
+  for (const char* type : {"bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "q5_k_m", "q6_k"}) {
+    fs::remove_all(dir / "out");
+    const auto agreement = export_model(trained, options(type));
+    EXPECT_LT(agreement.kl_mean, 1) << type;
+    if (type == std::string("q8_0")) kl_of_8_bits = agreement.kl_mean;
+  }
+  fs::remove_all(dir / "out");
+  EXPECT_LT(kl_of_8_bits, export_model(trained, options("q4_0")).kl_mean);
+}
+
+TEST_F(GgufExport, AGgufBaseIsWrittenAsItWas) {
+  test::write_tiny_gguf(dir / "base.gguf");
+  trained = open_model(choice(dir / "base.gguf"));
+  EXPECT_LT(export_model(trained, options("f32")).largest_difference, 1e-5);
+  const io::GgufFile wanted(dir / "base.gguf"), found(dir / "out/model.gguf");
+  ASSERT_EQ(found.tensors().size(), wanted.tensors().size());
+  for (const io::TensorView& tensor : wanted.tensors()) {
+    const io::TensorView* other = found.find(tensor.name);
+    ASSERT_NE(other, nullptr) << tensor.name;
+    EXPECT_TRUE(std::ranges::equal(other->bytes, tensor.bytes)) << tensor.name;
+  }
+  for (const auto& [key, value] : wanted.metadata()) {
+    if (key == "general.architecture" || key.starts_with("tokenizer.ggml.eos")) continue;
+    ASSERT_TRUE(found.has(key)) << key;
+    EXPECT_EQ(found.metadata().at(key), value) << key;
+  }
+}
+
+TEST_F(GgufExport, OtherTypesAndOptionsThatDoNotGoTogetherAreRefused) {
+  const auto refused = [&](const ExportOptions& options, const char* named) {
+    EXPECT_THAT([&] { export_model(trained, options); },
+                ThrowsMessage<ConfigError>(HasSubstr(named)));
+    EXPECT_FALSE(fs::exists(dir / "out"));
+  };
+  refused(options("q2_k"), "q2_k");
+  refused(options("q8_0", "merged"), "--type");
+  refused(options("q8_0", "gguf-lora"), "--type");
+}
+
+TEST_F(GgufExport, AnAdapterIsReadAgainBitForBit) {
+  const at::Tensor kept = trained.adapters->values().clone();
+  EXPECT_EQ(export_model(trained, options("", "gguf-lora")).largest_difference, 0.0);
+  EXPECT_TRUE(at::equal(trained.adapters->values(), kept));
+  const io::GgufFile file(dir / "out/adapter.gguf");
+  EXPECT_EQ(file.text("general.type"), "adapter");
+  EXPECT_EQ(file.text("adapter.type"), "lora");
+  EXPECT_EQ(file.text("general.architecture"), "llama");
+  EXPECT_EQ(file.number("adapter.lora.alpha"), 8.0);
+  EXPECT_EQ(file.tensors().size(), 2 * 14u);
+  EXPECT_THAT(test::read_file(dir / "out/Modelfile"), HasSubstr("ADAPTER ./adapter.gguf\n"));
+}
+
+// Row 2i of B in the file is row i of a head, row 2i + 1 its row i + head_dim / 2; A stays.
+TEST_F(GgufExport, RowsOfBAreInTheOrderOfTheWeights) {
+  export_model(trained, options("f32", "gguf-lora"));
+  const io::GgufFile file(dir / "out/adapter.gguf");
+  const lora::LoraLinear& q = trained.base.model->layers[0].branches[0].in.layers()[0];
+  const int64_t rank = q.adapter->rank;
+  const auto* b = q.adapter->b.const_data_ptr<float>();
+  const io::TensorView& view = *file.find("blk.0.attn_q.weight.lora_b");
+  std::vector<float> found(static_cast<size_t>(view.num_elements()));
+  std::memcpy(found.data(), view.bytes.data(), view.bytes.size());
+  for (const int64_t i : {0, 1, 3})
+    for (int64_t r = 0; r < rank; ++r) {
+      EXPECT_EQ(found[static_cast<size_t>(2 * i * rank + r)], b[i * rank + r]);
+      EXPECT_EQ(found[static_cast<size_t>((2 * i + 1) * rank + r)], b[(i + 4) * rank + r]);
+    }
+}
+
+TEST_F(GgufExport, AdaptersThatSuchAFileCannotHoldAreRefusedWithAHint) {
+  const auto refused = [&](const lora::LoraOptions& lora, const char* named) {
+    trained = open_model(choice(dir / "model"));
+    attach(lora);
+    EXPECT_THAT([&] { export_model(trained, options("f32", "gguf-lora")); },
+                ThrowsMessage<ConfigError>(AllOf(HasSubstr(named), HasSubstr("--format gguf"))));
+    EXPECT_FALSE(fs::exists(dir / "out"));
+  };
+  lora::LoraOptions dora, saved, rows, alphas;
+  dora.use_dora = true;
+  refused(dora, "magnitude");
+  saved.modules_to_save = {"norm"};
+  refused(saved, "norm");
+  rows.trainable_token_indices["embed_tokens"] = {3};
+  refused(rows, "embed_tokens");
+  alphas.alpha_pattern["q_proj"] = 3;
+  refused(alphas, "alpha");
+  // Other ranks with the same alpha are one alpha.
+  lora::LoraOptions ranks;
+  ranks.rank_pattern["q_proj"] = 2;
+  trained = open_model(choice(dir / "model"));
+  attach(ranks);
+  EXPECT_EQ(export_model(trained, options("f32", "gguf-lora")).largest_difference, 0.0);
+}
+
+TEST_F(GgufExport, TheModelfileHasTheTemplateAndWhereAnswersEnd) {
+  export_model(trained, options("q8_0"));
+  EXPECT_EQ(test::read_file(dir / "out/Modelfile"),
+            "FROM ./model.gguf\n"
+            "TEMPLATE \"\"\"{{ range .Messages }}<|im_start|>{{ .Role }}\n"
+            "{{ .Content }}<|im_end|>\n"
+            "{{ end }}<|im_start|>assistant\n"
+            "\"\"\"\n"
+            "PARAMETER stop \"<|im_end|>\"\n");
+  const data::ChatTemplate other("{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}");
+  EXPECT_THAT(exporting::modelfile("FROM x\n", *trained.base.tokenizer, &other),
+              Not(HasSubstr("TEMPLATE")));
+}
+
+TEST_F(GgufExport, ABaseThatCannotBeWrittenIsRefusedByNameBeforeItIsLoaded) {
+  test::small_opt().write(dir / "opt");
+  EXPECT_NO_THROW(require_gguf_base(choice(dir / "model")));
+  EXPECT_THAT([&] { require_gguf_base(choice(dir / "opt")); },
+              ThrowsMessage<ConfigError>(HasSubstr("opt")));
+  const auto refused = [](const nlohmann::json& config, const char* named, const char* what) {
+    EXPECT_THAT([&] { model::describe_for_gguf(test::described(config)); },
+                ThrowsMessage<ConfigError>(AllOf(HasSubstr(named), HasSubstr(what))));
+  };
+  refused({{"model_type", "opt"}, {"dropout", 0.0}}, "opt", "--format merged");
+  refused({{"model_type", "gptj"}, {"n_layer", 2}}, "gptj", "--format merged");
+  refused({{"model_type", "gemma2"}, {"query_pre_attn_scalar", 144}}, "gemma2",
+          "the scale of scores");
+  refused({{"model_type", "llama"}, {"rope_scaling", {{"rope_type", "dynamic"}, {"factor", 2.0}}}},
+          "llama", "RoPE's scaling");
+  refused({{"model_type", "smollm3"}, {"no_rope_layer_interval", 3}}, "smollm3",
+          "whether heads are rotated");
+}
+
+TEST(GgufDescription, AWindowThatTheArchitectureDoesNotKnowShortensTheContext) {
+  const model::Architecture a = test::described(
+      {{"model_type", "mistral"}, {"sliding_window", 64}, {"max_position_embeddings", 256}});
+  const model::GgufDescription found = model::describe_for_gguf(a);
+  EXPECT_EQ(found.architecture, "llama");
+  EXPECT_EQ(found.model.max_positions, 64);
+}
+
+// What a model says to a few tokens.
+at::Tensor logits_of(model::CausalLm& model, int count) {
+  at::NoGradGuard no_grad;
+  model::ForwardInput input;
+  for (int i = 0; i < count; ++i) {
+    input.tokens.push_back(i * 37 % 250);
+    input.positions.push_back(i);
+  }
+  input.cu_seqlens = {0, count};
+  return model.logits(model.hidden(input));
+}
+
+void expect_same_from_gguf(const std::string& name, const model::Architecture& architecture,
+                           const data::Tokenizer& tokenizer, const TempDir& dir) {
+  const auto made = model::made_weights(architecture);
+  model::ModelOptions options;
+  options.dtype = "float32";
+  quant::QuantizationOptions none;
+  none.method = "none";
+  const auto model = model::load_model(*made, options, none, at::kCPU, at::kFloat);
+  const std::string path = dir / "family.gguf";
+  exporting::write_gguf_model(path, *model, tokenizer, nullptr, name, exporting::gguf_type("f32"));
+  const auto source = model::open_weights(path);
+  const auto found = model::load_model(*source, options, none, at::kCPU, at::kFloat);
+  EXPECT_THAT(source->unread(), IsEmpty()) << name;
+  // Within the context, which a window may have shortened.
+  const int count = static_cast<int>(std::min<int64_t>(20, found->architecture().max_positions));
+  const at::Tensor wanted = logits_of(*model, count);
+  EXPECT_LT((logits_of(*found, count) - wanted).abs().max().item<double>(),
+            1e-4 * std::max(1.0, wanted.abs().max().item<double>()))
+      << name;
+}
+
+// Every variant of every family: either it says the same from its GGUF file, or it is refused by
+// its name.
+TEST(GgufFamilies, EachSaysTheSameFromItsFileOrIsRefused) {
+  const TempDir dir;
+  test::write_tiny_directory(dir / "model");
+  const auto tokenizer = data::load_tokenizer(dir / "model");
+  const auto all =
+      nlohmann::json::parse(test::read_file(QLORA_SOURCE_DIR "/tests/data/families.json"));
+  std::set<std::string> written;
+  for (const auto& entry : all["models"]) {
+    const nlohmann::json& config = entry["config"];
+    const std::string name = entry["name"];
+    const model::Architecture a = model::read_architecture(io::JsonNode(config, name));
+    try {
+      expect_same_from_gguf(name, a, *tokenizer, dir);
+      written.insert(a.family);
+    } catch (const ConfigError& error) {
+      EXPECT_THAT(error.what(), HasSubstr(a.family)) << name;
+    }
+  }
+  for (const char* family :
+       {"llama",      "mistral", "mixtral", "qwen2",     "qwen3",    "gemma", "gemma2",
+        "gemma3",     "phi3",    "phi",     "smollm3",   "granite",  "olmo",  "olmo2",
+        "starcoder2", "cohere",  "falcon",  "gpt2",      "gpt_neox", "bloom", "mpt",
+        "stablelm",   "glm",     "glm4",    "qwen3_moe", "gpt_oss",  "arcee"})
+    EXPECT_TRUE(written.contains(family)) << family;
+}
+
+}  // namespace
+}  // namespace qlora::recipes
