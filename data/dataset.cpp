@@ -157,9 +157,9 @@ void recount(Dataset& dataset, const Tokenizer& tokenizer) {
   count_tokens(dataset, PromptEncoder(tokenizer), dataset.report);
 }
 
-void check_first_rows(const DatasetOptions& dataset, int64_t count, const DataOptions& options,
-                      const Tokenizer& tokenizer, const ChatTemplate* chat_template,
-                      const ModelTokens& model) {
+std::vector<Example> read_first_rows(const DatasetOptions& dataset, int32_t source, int64_t count,
+                                     const DataOptions& options, const Tokenizer& tokenizer,
+                                     const ChatTemplate* chat_template, const ModelTokens& model) {
   const RowTokenizer row_tokenizer(tokenizer, chat_template, options, model);
   const LengthPolicy policy = length_policy(options, tokenizer);
   const std::vector<SourceRow> rows = RowSource(dataset).next(count);
@@ -169,9 +169,14 @@ void check_first_rows(const DatasetOptions& dataset, int64_t count, const DataOp
   for (const SourceRow& row : rows)
     at_row(row, [&] {
       std::vector<Example> examples = row_tokenizer.tokenize(row.value, dataset).examples;
+      for (Example& example : examples) {
+        example.row = row.index;
+        example.source = source;
+      }
       take_out_by_length(dataset, examples);
       keep_row_within_length(std::move(examples), policy, report, kept);
     });
+  return kept;
 }
 
 std::vector<PromptAndAnswer> read_prompts_and_answers(const DatasetOptions& dataset,

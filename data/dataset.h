@@ -28,12 +28,14 @@ Dataset read_dataset(const DatasetOptions& dataset, int32_t source, const DataOp
 // Counts the examples and their tokens anew in the report, after some were taken out.
 void recount(Dataset& dataset, const Tokenizer& tokenizer);
 
-// Reads and tokenizes no more than the first `count` rows: FormatError or ConfigError for what is
-// wrong with the file or with them, also a row that is too long where the options say that is an
-// error. For a look at a data set before anything that takes time.
-void check_first_rows(const DatasetOptions& dataset, int64_t count, const DataOptions& options,
-                      const Tokenizer& tokenizer, const ChatTemplate* chat_template,
-                      const ModelTokens& model = {});
+// Reads and tokenizes no more than the first `count` rows, and gives their examples: FormatError or
+// ConfigError for what is wrong with the file or with them, also a row that is too long where the
+// options say that is an error. For a look at a data set before anything that takes time. `source`
+// as in read_dataset().
+std::vector<Example> read_first_rows(const DatasetOptions& dataset, int32_t source, int64_t count,
+                                     const DataOptions& options, const Tokenizer& tokenizer,
+                                     const ChatTemplate* chat_template,
+                                     const ModelTokens& model = {});
 
 // What an evaluation by exact match needs of a row: the ids that generation starts from, and the
 // text of the last assistant turn (or completion) that must come out, without its end-of-turn

@@ -36,21 +36,31 @@ std::string printable(const std::string& text) {
 
 }  // namespace
 
-std::string masked_text(const Example& example, const Tokenizer& tokenizer, bool colour) {
-  const std::string open[2] = {colour ? "\x1b[90m" : "", colour ? "\x1b[32m" : "⟦"};
-  const std::string close[2] = {colour ? "\x1b[0m" : "", colour ? "\x1b[0m" : "⟧"};
-  std::string text;
-  if (!example.encoded.empty())
-    text = open[0] + printable(tokenizer.decode(example.encoded, false)) + close[0] + "\n";
+std::vector<MaskedSpan> masked_spans(const Example& example, const Tokenizer& tokenizer) {
+  std::vector<MaskedSpan> spans;
   const size_t length = example.tokens.size();
   for (size_t begin = 0; begin < length;) {
     const bool trained = example.supervised[begin] != 0;
     size_t end = begin;
     while (end < length && (example.supervised[end] != 0) == trained) ++end;
     const std::span<const TokenId> run(example.tokens.data() + begin, end - begin);
-    text += open[trained] + printable(tokenizer.decode(run, false)) + close[trained];
+    spans.push_back({printable(tokenizer.decode(run, false)), trained});
     begin = end;
   }
+  return spans;
+}
+
+std::string encoded_text(const Example& example, const Tokenizer& tokenizer) {
+  return example.encoded.empty() ? "" : printable(tokenizer.decode(example.encoded, false));
+}
+
+std::string masked_text(const Example& example, const Tokenizer& tokenizer, bool colour) {
+  const std::string open[2] = {colour ? "\x1b[90m" : "", colour ? "\x1b[32m" : "⟦"};
+  const std::string close[2] = {colour ? "\x1b[0m" : "", colour ? "\x1b[0m" : "⟧"};
+  std::string text;
+  if (!example.encoded.empty()) text = open[0] + encoded_text(example, tokenizer) + close[0] + "\n";
+  for (const MaskedSpan& span : masked_spans(example, tokenizer))
+    text += open[span.trained] + span.text + close[span.trained];
   return text;
 }
 

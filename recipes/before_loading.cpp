@@ -105,8 +105,8 @@ class Look {
     for (size_t i = 0; i < datasets.size(); ++i)
       at(fmt::format("{}[{}]", list, i), [&] {
         if (whole)
-          data::check_first_rows(datasets[i], kFirstRows, recipe_.data, *text_.tokenizer,
-                                 text_.chat_template.get(), text_.tokens);
+          data::read_first_rows(datasets[i], static_cast<int32_t>(i), kFirstRows, recipe_.data,
+                                *text_.tokenizer, text_.chat_template.get(), text_.tokens);
         else
           data::RowSource(datasets[i]).next(kFirstRows);
       });

@@ -24,6 +24,18 @@ TEST(MaskView, ARowCannotSendEscapesToTheTerminal) {
   EXPECT_EQ(masked_text(example, tokenizer, false), "\\x1b]\\x7f\\xc2\\x9bé");
 }
 
+TEST(MaskView, SpansFollowTheMaskAndHoldNoControlCharacters) {
+  const ByteTokenizer tokenizer;
+  const Example example{{'q', 27, 'a', 'b', '\n'}, {0, 0, 1, 1, 0}};
+  const std::vector<MaskedSpan> spans = masked_spans(example, tokenizer);
+  ASSERT_EQ(spans.size(), 3U);
+  EXPECT_EQ(spans[0].text, "q\\x1b");
+  EXPECT_EQ(spans[1].text, "ab");
+  EXPECT_TRUE(spans[1].trained);
+  EXPECT_EQ(spans[2].text, "\n");
+  EXPECT_FALSE(spans[2].trained);
+}
+
 TEST(MaskView, JsonHoldsTokensAndMask) {
   const Example example{{5, 6}, {0, 1}, 7, 2};
   EXPECT_EQ(example_json(example),

@@ -214,10 +214,10 @@ TEST(LeftOutPairs, APairOutsideOfTheBoundsIsNotTooLong) {
       pair_options({dir.write("a.jsonl", pair_row("aaaaaaaaa", "b") + pair_row("aaa", "bbb"))});
   options.sequence_length = 8;
   EXPECT_THROW(prepared(options), FormatError);
-  EXPECT_THROW(check_first_rows(options.train[0], 2, options, tokenizer, nullptr), FormatError);
+  EXPECT_THROW(read_first_rows(options.train[0], 0, 2, options, tokenizer, nullptr), FormatError);
   options.train[0].min_tokens = 4;  // the rejected answer is too short for it
   EXPECT_EQ(prepared(options).train.size(), 2u);
-  EXPECT_NO_THROW(check_first_rows(options.train[0], 2, options, tokenizer, nullptr));
+  EXPECT_NO_THROW(read_first_rows(options.train[0], 0, 2, options, tokenizer, nullptr));
 }
 
 TEST(LeftOutPairs, PromptsOfPairsOutsideOfTheBoundsAreLeftOut) {

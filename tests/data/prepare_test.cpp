@@ -190,12 +190,15 @@ TEST(FirstRows, AreReadWithoutTheRest) {
   const ByteTokenizer tokenizer;
   const auto path = dir.write("a.jsonl", completions(5) + "{\"x\": 1}\n");
   DataOptions options = completion_options(path);
-  EXPECT_NO_THROW(check_first_rows(options.train[0], 5, options, tokenizer, nullptr));
-  EXPECT_THROW(check_first_rows(options.train[0], 6, options, tokenizer, nullptr), FormatError);
+  const auto examples = read_first_rows(options.train[0], 3, 5, options, tokenizer, nullptr);
+  ASSERT_EQ(examples.size(), 5U);
+  EXPECT_EQ(examples[4].row, 4);
+  EXPECT_EQ(examples[4].source, 3);
+  EXPECT_THROW(read_first_rows(options.train[0], 0, 6, options, tokenizer, nullptr), FormatError);
   options.sequence_length = 4;
-  EXPECT_THROW(check_first_rows(options.train[0], 5, options, tokenizer, nullptr), FormatError);
+  EXPECT_THROW(read_first_rows(options.train[0], 0, 5, options, tokenizer, nullptr), FormatError);
   options.on_overlength = OnOverlength::kDrop;
-  EXPECT_NO_THROW(check_first_rows(options.train[0], 5, options, tokenizer, nullptr));
+  EXPECT_NO_THROW(read_first_rows(options.train[0], 0, 5, options, tokenizer, nullptr));
 }
 
 TEST(DataOptions, ValidateNamesTheKey) {
