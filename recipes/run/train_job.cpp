@@ -17,11 +17,11 @@ namespace qlora::recipes {
 namespace {
 namespace fs = std::filesystem;
 
-int64_t planned_peak(const Recipe& recipe, const trainer::TrainJob& job) {
+trainer::MemoryPlan memory_plan(const Recipe& recipe, const trainer::TrainJob& job) {
   trainer::PlannedRun planned =
       planned_run(recipe, job.model, longest_sequence(recipe, job.loader));
   planned.recompute_layers = job.state.choices.recompute_layers;
-  return trainer::plan_memory(planned).training_peak();
+  return trainer::plan_memory(planned);
 }
 
 std::function<void(const trainer::StepMetrics&)> step_reporter(const Recipe& recipe,
@@ -32,7 +32,8 @@ std::function<void(const trainer::StepMetrics&)> step_reporter(const Recipe& rec
   return [&report,
           profile = trainer::StepProfile((fs::path(run_dir) / "profile.json").string(),
                                          recipe.train.profile_steps, device),
-          memory = trainer::MemoryReport(planned_peak(recipe, job), device)](
+          memory = trainer::MemoryReport(memory_plan(recipe, job), device,
+                                         (fs::path(run_dir) / trainer::kMemoryFile).string())](
              const trainer::StepMetrics& metrics) mutable {
     profile.after_step();
     report.step(metrics);

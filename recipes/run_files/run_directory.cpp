@@ -22,8 +22,8 @@ constexpr const char* kRecipe = "recipe.resolved.yaml";
 // What a run writes, and nothing else: --overwrite removes this.
 bool belongs_to_a_run(const std::string& name) {
   if (name.starts_with("checkpoint-") || name.starts_with("events.out.tfevents.")) return true;
-  for (const char* own :
-       {kRecipe, "metrics.jsonl", "adapter", "best", "base", "profile.json", kReferenceFile})
+  for (const char* own : {kRecipe, "metrics.jsonl", "samples.jsonl", "memory.json", "adapter",
+                          "best", "base", "profile.json", kReferenceFile})
     if (name == own) return true;
   return is_set_aside(name);
 }
@@ -52,7 +52,8 @@ bool holds_value(const std::string& path) {
   for (const fs::directory_entry& entry : fs::directory_iterator(path)) {
     const std::string name = entry.path().filename().string();
     if (belongs_to_a_run(name) && name != kRecipe && name != kReferenceFile &&
-        !name.starts_with("events.") && holds_a_file(entry.path().string()))
+        name != "samples.jsonl" && name != "memory.json" && !name.starts_with("events.") &&
+        holds_a_file(entry.path().string()))
       return true;
   }
   return false;
