@@ -19,6 +19,7 @@
 #include "recipes/models/model_tokens.h"
 #include "recipes/options_from_files.h"
 #include "recipes/plan/plan.h"
+#include "recipes/run/samples.h"
 
 namespace qlora::recipes {
 namespace {
@@ -43,6 +44,7 @@ class Look {
     if (header_) at("lora", [&] { at_targets(); });
     at_datasets("data.train", recipe_.data.train);
     at_datasets("data.eval", recipe_.data.eval);
+    at("train.sample_prompts", [&] { read_sample_prompts(recipe_.train); });
     return std::move(text_);
   }
 

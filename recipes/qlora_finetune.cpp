@@ -11,6 +11,7 @@
 #include "recipes/run/finished_run.h"
 #include "recipes/run/machine.h"
 #include "recipes/run/preferences.h"
+#include "recipes/run/samples.h"
 #include "recipes/run/starting_state.h"
 #include "recipes/run/train_job.h"
 #include "recipes/run/training_data.h"
@@ -66,6 +67,7 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
       *base.model, adapters, *optimizer, parameters, optim::LrSchedule(recipe.optim, state.horizon),
       loader,      state};
   set_up_job(recipe, data, reference, run.path(), parts, report, job);
+  set_up_samples(recipe, base, report, job);
   forecast.tell(job, data);
   const trainer::Outcome outcome = trainer::run(job);
   finish(recipe, run, base, job);

@@ -25,9 +25,8 @@ struct StepMetrics {
 // lines of steps that its checkpoint has seen; those of later steps go.
 class MetricsLog {
  public:
-  // Opens for appending and keeps only lines with step <= `last_step`. Where there are others, the
-  // file is replaced by a new one (io/atomic_write.h), so that a kill loses none that is kept.
-  // IoError if it cannot be written.
+  // Opens for appending and keeps only lines with step <= `last_step` (cut_lines.h). IoError if it
+  // cannot be written.
   MetricsLog(const std::string& path, int64_t last_step);
   void write(const StepMetrics& metrics);
   void write_evaluation(int64_t step, double eval_loss, int64_t supervised_tokens, double seconds,

@@ -4,12 +4,14 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "base/log.h"
 #include "base/terminal.h"
+#include "io/json_text.h"
 #include "trainer/run_time.h"
 #include "trainer/step_line.h"
 
@@ -37,11 +39,22 @@ std::string in_words(const Evaluation& evaluation) {
                      evaluation.rows.size() / 2);
 }
 
+// On one line, in quotes, its line ends written as \n.
+std::string quoted(const std::string& text) { return io::json_text_in_utf8(nlohmann::json(text)); }
+
+// As Markdown that shows a text as it is.
+std::string as_code(const std::string& text) {
+  std::string code = "    ";
+  for (const char c : text) code += c == '\n' ? "\n    " : std::string(1, c);
+  return code;
+}
+
 }  // namespace
 
 RunReport::RunReport(const std::string& run_dir, int64_t last_step, const ReportOptions& options)
     : options_(options),
       metrics_((std::filesystem::path(run_dir) / "metrics.jsonl").string(), last_step),
+      samples_((std::filesystem::path(run_dir) / "samples.jsonl").string(), last_step),
       tensorboard_(run_dir, last_step) {}
 
 bool RunReport::wants_line(const StepMetrics& m) const {
@@ -95,6 +108,21 @@ void RunReport::evaluation(int64_t step, const Evaluation& evaluation, bool is_b
                   evaluation.seconds, is_best ? ", the best so far" : "");
   const std::string shown = wrapped(line, terminal_width(stderr));
   log::write_info(line, is_best && takes_colour(stderr) ? kGreen + shown + kPlain : shown);
+}
+
+void RunReport::samples(int64_t step, const std::vector<Sample>& samples) {
+  samples_.write(step, samples);
+  for (size_t i = 0; i < samples.size(); ++i) {
+    const auto& [prompt, answer] = samples[i];
+    log::info("sample at step {}: {} -> {}", step, quoted(prompt), quoted(answer));
+    tensorboard_.write_text(step, fmt::format("samples/{}", i + 1),
+                            as_code(prompt) + "\n\n**answer**\n\n" + as_code(answer));
+  }
+}
+
+void RunReport::sync() {
+  metrics_.sync();
+  samples_.sync();
 }
 
 }  // namespace qlora::trainer

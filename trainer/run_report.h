@@ -1,11 +1,14 @@
-// Where a run's numbers go: the terminal, metrics.jsonl and TensorBoard.
+// Where a run's numbers and sample answers go: the terminal, metrics.jsonl, samples.jsonl and
+// TensorBoard.
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/stopwatch.h"
 #include "trainer/evaluate.h"
 #include "trainer/metrics.h"
+#include "trainer/samples.h"
 #include "trainer/tensorboard.h"
 
 namespace qlora::trainer {
@@ -24,8 +27,12 @@ class RunReport {
   // evaluations to come, by what those so far took.
   void step(const StepMetrics& metrics);
   void evaluation(int64_t step, const Evaluation& evaluation, bool is_best);
-  // Waits until the lines of metrics.jsonl are on the disk: before a checkpoint that follows them.
-  void sync() { metrics_.sync(); }
+  bool has_samples(int64_t step) const { return samples_.holds(step); }
+  // Into log.txt, samples.jsonl and, as text samples/1, samples/2, ..., TensorBoard.
+  void samples(int64_t step, const std::vector<Sample>& samples);
+  // Waits until the lines of metrics.jsonl and samples.jsonl are on the disk: before a checkpoint
+  // that follows them.
+  void sync();
 
  private:
   bool wants_line(const StepMetrics& metrics) const;
@@ -33,6 +40,7 @@ class RunReport {
 
   ReportOptions options_;
   MetricsLog metrics_;
+  SampleLog samples_;
   TensorboardLog tensorboard_;
   Stopwatch since_line_;
   bool any_line_ = false;

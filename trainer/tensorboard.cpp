@@ -77,7 +77,9 @@ std::string new_path(const std::string& directory) {
 }  // namespace
 
 // Event: wall_time 1, step 2, file_version 3, summary 5, session_log 7; Summary: value 1; Value:
-// tag 1, simple_value 2; SessionLog: status 1, of which START is 1.
+// tag 1, simple_value 2, tensor 8, metadata 9; SessionLog: status 1, of which START is 1;
+// TensorProto: dtype 1 (DT_STRING 7), tensor_shape 2, string_val 8; SummaryMetadata: plugin_data 1
+// (plugin_name 1), data_class 4 (DATA_CLASS_TENSOR 2).
 TensorboardLog::TensorboardLog(const std::string& directory, int64_t last_step)
     : file_(new_path(directory), io::AppendFile::Existing::kRefuse) {
   write_record(double_field(1, seconds_since_epoch()) + bytes_field(3, "brain.Event:2"));
@@ -91,6 +93,17 @@ void TensorboardLog::write(int64_t step,
   std::string summary;
   for (const auto& [tag, value] : scalars)
     summary += bytes_field(1, bytes_field(1, tag) + float_field(2, static_cast<float>(value)));
+  write_summary(step, summary);
+}
+
+void TensorboardLog::write_text(int64_t step, const std::string& tag, const std::string& markdown) {
+  const std::string metadata = bytes_field(1, bytes_field(1, "text")) + integer_field(4, 2);
+  const std::string tensor = integer_field(1, 7) + bytes_field(2, "") + bytes_field(8, markdown);
+  write_summary(step, bytes_field(1, bytes_field(1, tag) + bytes_field(8, tensor) +
+                                         bytes_field(9, metadata)));
+}
+
+void TensorboardLog::write_summary(int64_t step, const std::string& summary) {
   write_record(double_field(1, seconds_since_epoch()) +
                integer_field(2, static_cast<uint64_t>(step)) + bytes_field(5, summary));
 }

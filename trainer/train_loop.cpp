@@ -28,6 +28,8 @@ bool has_settled(const TrainJob& job) {
   return job.patience > 0 && job.state.stale_evaluations >= job.patience;
 }
 
+bool is_done(const TrainJob& job) { return job.state.step >= job.total_steps || has_settled(job); }
+
 // Window, gradients, update, report.
 void take_step(TrainJob& job, RunAudit& audit) {
   TrainState& state = job.state;
@@ -83,13 +85,14 @@ Outcome run(TrainJob& job) {
       evaluate(job);
       job.save();
     }
-    while (state.step < job.total_steps && !has_settled(job)) {
+    job.sample(is_done(job));
+    while (!is_done(job)) {
       leave_if_stop_wanted();
       take_step(job, audit);
       const bool last = state.step == job.total_steps;
       if (last || (job.eval_every > 0 && state.step % job.eval_every == 0)) evaluate(job);
-      if (last || has_settled(job) || (job.save_every > 0 && state.step % job.save_every == 0))
-        job.save();
+      job.sample(is_done(job));
+      if (is_done(job) || (job.save_every > 0 && state.step % job.save_every == 0)) job.save();
     }
   } catch (const Stopped& stopped) {
     job.stopped = stopped;

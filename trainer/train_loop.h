@@ -39,10 +39,13 @@ struct TrainJob {
   int64_t eval_every = 0, save_every = 0;
   int64_t patience = 0;  // evaluations without a gain before the run ends; 0: never
   optim::MasterRounding rounding = {};
-  // Called between steps. `evaluate` and `save` leave no trace in the run; an evaluation that
-  // leaves by Stopped has changed nothing in the state.
+  // Called between steps. `evaluate`, `sample` and `save` leave no trace in the run; an evaluation
+  // or a sample that leaves by Stopped has changed nothing in the state.
   std::function<void(const StepMetrics&)> report = {};
   std::function<void()> evaluate = {};
+  // Before the first step and after each; `at_end`: of the last one. Knows by itself whether
+  // sample answers are due.
+  std::function<void(bool at_end)> sample = [](bool) {};
   std::function<void()> save = {};
   std::optional<Stopped> stopped = {};  // where the run was left, once it is interrupted
   std::unique_ptr<Objective> objective = cross_entropy_objective();

@@ -61,7 +61,22 @@ bool is_word_or_count(const std::string& value) {
   return !value.empty() && std::ranges::all_of(value, is_digit);
 }
 
+void validate_samples(const TrainOptions& options) {
+  need_at_least("train.sample_every", options.sample_every, 0);
+  if (options.sample_every > 0 && options.sample_prompts.empty())
+    throw ConfigError(
+        "train.sample_every needs train.sample_prompts: the prompts that are to be answered");
+  for (const std::string& prompt : options.sample_prompts)
+    if (prompt.find_first_not_of(" \t\r\n") == std::string::npos)
+      throw ConfigError("train.sample_prompts must not hold an empty text; leave it out");
+}
+
 }  // namespace
+
+bool TrainOptions::samples_from_file() const {
+  return sample_prompts.size() == 1 &&
+         (sample_prompts[0].ends_with(".txt") || sample_prompts[0].ends_with(".jsonl"));
+}
 
 void TrainOptions::validate() const {
   validate_objective(*this);
@@ -94,6 +109,7 @@ void TrainOptions::validate() const {
   need_at_least("train.save_every", save_every, 0);
   need_at_least("train.log_every", log_every, 0);
   need_at_least("train.save_total_limit", save_total_limit, 0);
+  validate_samples(*this);
   if (resume.empty()) throw ConfigError("train.resume must be auto, never or a checkpoint's path");
   if (!on_extend.empty()) need_one_of("train.on_extend", on_extend, {"continue", "rescale"});
 }

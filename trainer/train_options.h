@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace qlora::trainer {
 
@@ -29,11 +30,17 @@ struct TrainOptions {
   int64_t save_total_limit = 3;  // rotating checkpoints; the best and the last are kept besides
   int64_t profile_steps = 0;     // how many of the first steps are profiled (step_profile.h)
   int64_t log_every =
-      0;              // steps between lines on the terminal; 0: a line at most every half second
-  bool audit = true;  // stops a run that trains nothing, or to pieces (run_audit.h)
+      0;  // steps between lines on the terminal; 0: a line at most every half second
+  std::vector<std::string>
+      sample_prompts;  // answered on the way (samples.h); one that ends in .txt or .jsonl: a file
+  int64_t sample_every = 0;     // steps; 0: only before the first step and at the end
+  bool audit = true;            // stops a run that trains nothing, or to pieces (run_audit.h)
   std::string resume = "auto";  // auto | never | a checkpoint directory
   std::string
       on_extend;  // continue | rescale: what the schedule does when a resumed run has more steps
+
+  // Whether sample_prompts is one text that names a file of prompts.
+  bool samples_from_file() const;
 
   // Throws ConfigError naming the key.
   void validate() const;

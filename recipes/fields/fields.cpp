@@ -293,6 +293,19 @@ Section train_section() {
            "metrics.jsonl and TensorBoard get every step in any case."},
           &Options::log_every) |
            Free{"Training is the same."},
+       in({"sample_prompts", "list of texts",
+           "Prompts that the model as it is answers before the first step, on the way and at the "
+           "end: greedily, up to 128 tokens each, into log.txt, samples.jsonl and TensorBoard. One "
+           "entry that ends in .txt (a prompt a line) or .jsonl (lines `{\"prompt\": ...}` or "
+           "`{\"messages\": [...]}`) is a file. Where conversations are trained they pass through "
+           "the chat template."},
+          &Options::sample_prompts) |
+           Free{"Training is the same."},
+       in({"sample_every", "integer",
+           "Steps between answers to `sample_prompts`. 0: only before the first step and at the "
+           "end."},
+          &Options::sample_every) |
+           Free{"Training is the same."},
        in({"audit", "boolean",
            "Stops the run where tensors have got no gradient in 20 updates, and where the loss was "
            "above twice its first value and above that of guessing in three steps in a row."},

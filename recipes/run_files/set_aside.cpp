@@ -59,8 +59,9 @@ void set_aside_after(const std::string& run_dir, int64_t step) {
   if (moved.empty()) return;
   const fs::path aside = unused_name(run);
   io::make_directories(aside.string());
-  if (const fs::path metrics = run / "metrics.jsonl"; !checkpoints.empty() && fs::exists(metrics))
-    io::write_file_atomically((aside / "metrics.jsonl").string(), io::read_bytes(metrics.string()));
+  for (const char* lines : {"metrics.jsonl", "samples.jsonl"})
+    if (!checkpoints.empty() && fs::exists(run / lines))
+      io::write_file_atomically((aside / lines).string(), io::read_bytes((run / lines).string()));
   for (const std::string& name : moved) io::move((run / name).string(), (aside / name).string());
   log::warning(
       "the run goes on from step {}; what it wrote after that is now in {} ({}), "

@@ -13,10 +13,10 @@ bool is_set_aside(const std::string& name);
 bool holds_a_file(const std::string& path);
 
 // Moves what RUN holds of steps after `step` to RUN/set-aside-<n>: checkpoints, whole or not, and
-// the adapter that its end wrote; with a checkpoint a copy of metrics.jsonl goes, whose later lines
-// a resumed run cuts. Nothing is removed but checkpoint directories without any file. Says what was
-// moved. Each move is one rename: after a kill between two of them the rest is still in its place.
-// IoError.
+// the adapter that its end wrote; with a checkpoint copies of metrics.jsonl and samples.jsonl go,
+// whose later lines a resumed run cuts. Nothing is removed but checkpoint directories without any
+// file. Says what was moved. Each move is one rename: after a kill between two of them the rest is
+// still in its place. IoError.
 void set_aside_after(const std::string& run_dir, int64_t step);
 
 }  // namespace qlora::recipes

@@ -98,6 +98,8 @@ void for_each_path(Recipe& recipe, const Visit& visit) {
       visit(fmt::format("{}[{}].path", list, i), (*datasets)[i].path);
   visit("train.resume", recipe.train.resume);
   visit("data.chat_template", recipe.data.chat_template);
+  if (recipe.train.samples_from_file())
+    visit("train.sample_prompts", recipe.train.sample_prompts.front());
 }
 
 void expand_homes(Recipe& recipe, ProblemList& problems) {

@@ -1,0 +1,33 @@
+// train.sample_prompts: what the model as it is answers to a few prompts, on the way of a run.
+#pragma once
+
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "recipes/models/base_model.h"
+#include "recipes/recipe.h"
+#include "trainer/run_report.h"
+#include "trainer/train_loop.h"
+
+namespace qlora::recipes {
+
+// A prompt as the recipe or its file gives it.
+struct PromptText {
+  std::string text;                 // as it is shown: of messages the last one's
+  nlohmann::ordered_json messages;  // as in a chat row, without a last answer; null: the text alone
+};
+
+// Those of the recipe, or of the file it names. ConfigError if that is not there or holds none,
+// FormatError naming file and line for a line that is no prompt.
+std::vector<PromptText> read_sample_prompts(const trainer::TrainOptions& options);
+
+// Makes the job take samples before its first step, every train.sample_every steps and at the end,
+// where samples.jsonl holds none of that step. Texts pass through the chat template where the
+// recipe trains conversations. ConfigError if the model has no template for messages, FormatError
+// for a token it has no embedding for. All arguments outlive the job.
+void set_up_samples(const Recipe& recipe, const BaseModel& base, trainer::RunReport& report,
+                    trainer::TrainJob& job);
+
+}  // namespace qlora::recipes

@@ -1,0 +1,168 @@
+// train.sample_prompts: answers on the way, which leave no trace in the run.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "base/error.h"
+#include "recipes/qlora_finetune.h"
+#include "recipes/run/samples.h"
+#include "recipes/yaml/recipe_yaml.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/tiny_files.h"
+
+namespace qlora::recipes {
+namespace {
+namespace fs = std::filesystem;
+using test::read_file;
+using test::TempDir;
+using test::tiny_recipe;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+const std::atomic<bool> kNever{false};
+
+std::vector<nlohmann::json> lines_of(const std::string& path) {
+  std::vector<nlohmann::json> lines;
+  std::istringstream text(read_file(path));
+  for (std::string line; std::getline(text, line);) lines.push_back(nlohmann::json::parse(line));
+  return lines;
+}
+
+std::vector<int64_t> sampled_steps(const std::string& run) {
+  std::vector<int64_t> steps;
+  for (const nlohmann::json& line : lines_of(run + "/samples.jsonl")) steps.push_back(line["step"]);
+  return steps;
+}
+
+Recipe sampling_recipe(const std::string& directory) {
+  Recipe recipe = tiny_recipe(directory);
+  recipe.train.sample_prompts = {"say 4", "say\n\"9\""};
+  recipe.train.sample_every = 3;
+  return recipe;
+}
+
+std::string bytes_of(const std::string& run, const char* name) {
+  return read_file(run + "/" + name);
+}
+
+TEST(Samples, ChangeNoBitOfTheTraining) {
+  TempDir dir;
+  const Recipe sampling = sampling_recipe(dir.path());
+  Recipe plain = sampling;
+  plain.train.sample_prompts.clear();
+  plain.train.sample_every = 0;
+  plain.output.dir = dir / "plain";
+  finetune(sampling, kNever);
+  finetune(plain, kNever);
+  for (const char* name :
+       {"adapter/adapter_model.safetensors", "checkpoint-000006/optimizer.safetensors"})
+    EXPECT_EQ(bytes_of(sampling.output.dir, name), bytes_of(plain.output.dir, name)) << name;
+  EXPECT_FALSE(fs::exists(dir / "plain/samples.jsonl"));
+}
+
+TEST(Samples, AreTakenBeforeTheFirstStepOnTheWayAndAtTheEnd) {
+  TempDir dir;
+  Recipe recipe = sampling_recipe(dir.path());
+  recipe.train.max_steps = 5;
+  finetune(recipe, kNever);
+  EXPECT_THAT(sampled_steps(recipe.output.dir), ElementsAre(0, 3, 5));
+  const nlohmann::json first = lines_of(dir / "run/samples.jsonl")[0]["samples"];
+  ASSERT_EQ(first.size(), 2U);
+  EXPECT_EQ(first[1]["prompt"], "say\n\"9\"");
+  EXPECT_TRUE(first[1]["answer"].is_string());
+  EXPECT_THAT(read_file(dir / "run/log.txt"), HasSubstr(R"(sample at step 5: "say\n\"9\"" -> )"));
+  std::string events;
+  for (const fs::directory_entry& entry : fs::directory_iterator(recipe.output.dir))
+    if (entry.path().filename().string().starts_with("events."))
+      events = read_file(entry.path().string());
+  EXPECT_THAT(events, testing::AllOf(HasSubstr("samples/2"), HasSubstr("text")));
+}
+
+TEST(Samples, WithoutAnIntervalAreThoseBeforeAndAfter) {
+  TempDir dir;
+  Recipe recipe = sampling_recipe(dir.path());
+  recipe.train.sample_every = 0;
+  finetune(recipe, kNever);
+  EXPECT_THAT(sampled_steps(recipe.output.dir), ElementsAre(0, 6));
+}
+
+TEST(Samples, AResumedRunWritesTheSameOnes) {
+  TempDir dir;
+  Recipe recipe = sampling_recipe(dir.path());
+  recipe.train.sample_every = 1;
+  finetune(recipe, kNever);
+  const std::string whole = read_file(dir / "run/samples.jsonl");
+  // As a kill behind the samples of step 3 leaves it, one of them cut off.
+  fs::remove_all(dir / "run/adapter");
+  fs::remove_all(dir / "run/checkpoint-000004");
+  fs::remove_all(dir / "run/checkpoint-000006");
+  fs::remove(dir / "run/best");
+  const size_t cut = whole.find("{\"step\":4");
+  ASSERT_NE(cut, std::string::npos);
+  dir.write("run/samples.jsonl", whole.substr(0, cut + 20));
+  finetune(recipe, kNever);
+  EXPECT_EQ(read_file(dir / "run/samples.jsonl"), whole);
+}
+
+TEST(Samples, PromptsComeFromAFileOfLinesOrOfRows) {
+  TempDir dir;
+  trainer::TrainOptions options;
+  options.sample_prompts = {dir.write("prompts.txt", "one\n\ntwo\r\n")};
+  auto prompts = read_sample_prompts(options);
+  ASSERT_EQ(prompts.size(), 2U);
+  EXPECT_EQ(prompts[1].text, "two");
+  options.sample_prompts = {dir.write("prompts.jsonl", R"("three"
+{"prompt": "four"}
+{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "five"}, {"role": "assistant", "content": "a"}]}
+)")};
+  prompts = read_sample_prompts(options);
+  ASSERT_EQ(prompts.size(), 3U);
+  EXPECT_EQ(prompts[0].text, "three");
+  EXPECT_EQ(prompts[2].text, "five");
+  EXPECT_EQ(prompts[2].messages.size(), 2U);
+  options.sample_prompts = {"What is in notes.txt", "?"};
+  EXPECT_EQ(read_sample_prompts(options).size(), 2U);
+}
+
+TEST(Samples, WhatIsNoPromptIsNamedWithFileAndLine) {
+  TempDir dir;
+  trainer::TrainOptions options;
+  const auto refusal = [&]() -> std::string {
+    try {
+      read_sample_prompts(options);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  options.sample_prompts = {dir.write("prompts.jsonl", "\"one\"\n{\"text\": 1}\n")};
+  EXPECT_THAT(refusal(), HasSubstr("prompts.jsonl:2: "));
+  options.sample_prompts = {
+      dir.write("prompts.jsonl", R"({"messages": [{"role": "assistant", "content": "a"}]})")};
+  EXPECT_THAT(refusal(), HasSubstr("prompts.jsonl:1: "));
+  options.sample_prompts = {dir / "absent.txt"};
+  EXPECT_THAT(refusal(), HasSubstr("train.sample_prompts: there is no file"));
+}
+
+TEST(Samples, AnIntervalNeedsPromptsAndAFileIsFoundBesideItsRecipe) {
+  trainer::TrainOptions options;
+  options.max_steps = 1;
+  options.sample_every = 5;
+  EXPECT_THROW(options.validate(), ConfigError);
+  options.sample_prompts = {"a", " "};
+  EXPECT_THROW(options.validate(), ConfigError);
+  options.sample_prompts = {"a"};
+  EXPECT_NO_THROW(options.validate());
+  TempDir dir;
+  Recipe recipe = tiny_recipe(dir.path());
+  recipe.train.sample_prompts = {"prompts.txt"};
+  const Recipe read = read_recipe(dir.write("recipe.yaml", write_recipe(recipe)));
+  EXPECT_EQ(read.train.sample_prompts.front(), dir / "prompts.txt");
+}
+
+}  // namespace
+}  // namespace qlora::recipes
