@@ -40,9 +40,10 @@ namespace {
 
 // The options and places that take paths. Shells leave a ~ behind "=" as it is.
 bool takes_path(const std::string& name) {
-  for (const char* path : {"RECIPE", "RUN_DIR", "PATH", "FILE", "--model", "--adapter", "--output",
-                           "-o,--output", "--data", "--tokenizer", "--template", "--messages",
-                           "--context", "--merge-base", "--resume", "--from"})
+  for (const char* path :
+       {"RECIPE", "RUN_DIR", "PATH", "FILE", "--model", "--adapter", "--output", "-o,--output",
+        "--data", "--tokenizer", "--template", "--messages", "--context", "--merge-base",
+        "--resume", "--from", "--html", "--export", "--original"})
     if (name == path) return true;
   return false;
 }
@@ -75,6 +76,49 @@ Option Command::add_flag(const std::string& name, bool& value, const std::string
 void Command::callback(std::function<void()> run) const { app_->callback(std::move(run)); }
 
 bool Command::has_subcommand_given() const { return !app_->get_subcommands().empty(); }
+
+namespace {
+
+// "TEXT:{auto,cpu}" -> TEXT, and auto and cpu.
+void read_type(const std::string& type, OptionFacts& facts) {
+  facts.value = type.substr(0, type.find(':'));
+  const size_t open = type.find(":{"), close = type.find('}');
+  if (open == std::string::npos || close == std::string::npos) return;
+  const std::string list = type.substr(open + 2, close - open - 2);
+  for (size_t at = 0; at <= list.size();) {
+    const size_t end = std::min(list.find(',', at), list.size());
+    facts.choices.push_back(list.substr(at, end - at));
+    at = end + 1;
+  }
+}
+
+OptionFacts facts_of(const CLI::Option& option) {
+  OptionFacts facts;
+  facts.is_place = option.get_positional();
+  if (facts.is_place) facts.names.push_back(option.get_name(true, false));
+  for (const std::string& name : option.get_lnames()) facts.names.push_back("--" + name);
+  for (const std::string& name : option.get_snames()) facts.names.push_back("-" + name);
+  if (option.get_expected_max() > 0) read_type(option.get_type_name(), facts);
+  facts.help = option.get_description();
+  facts.standard = option.get_default_str();
+  facts.takes_path = takes_path(facts.names.front());
+  facts.is_required = option.get_required();
+  facts.repeats = option.get_expected_max() >= CLI::detail::expected_max_vector_size;
+  return facts;
+}
+
+CommandFacts facts_of(const CLI::App& app) {
+  CommandFacts facts{app.get_name(), app.get_description(), {}, {}};
+  for (const CLI::Option* option : app.get_options()) facts.options.push_back(facts_of(*option));
+  std::ranges::stable_partition(facts.options, &OptionFacts::is_place);
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
+    facts.commands.push_back(facts_of(*command));
+  return facts;
+}
+
+}  // namespace
+
+CommandFacts Command::facts() const { return facts_of(*app_); }
 
 namespace {
 

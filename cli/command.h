@@ -35,6 +35,21 @@ class Option {
   CLI::Option* option_;
 };
 
+// What --help tells of an option or a place, for shells and manual pages.
+struct OptionFacts {
+  std::vector<std::string> names;    // "--help", "-h"; of a place its one name
+  std::string value;                 // "TEXT", "FLOAT"; empty: a flag
+  std::vector<std::string> choices;  // the only values it takes; empty: any
+  std::string help, standard;        // the default, where --help prints it
+  bool is_place = false, takes_path = false, is_required = false, repeats = false;
+};
+
+struct CommandFacts {
+  std::string name, help;            // of a command within another its own name alone
+  std::vector<OptionFacts> options;  // places first
+  std::vector<CommandFacts> commands;
+};
+
 // A command with its options. A handle: the command line owns the command. A name with dashes is an
 // option, without them a place; `value` must live until the command has run.
 class Command {
@@ -52,6 +67,8 @@ class Command {
   void callback(std::function<void()> run) const;
 
   bool has_subcommand_given() const;
+  // With all commands below it that have been added by now.
+  CommandFacts facts() const;
 
  private:
   CLI::App* app_;

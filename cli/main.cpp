@@ -25,6 +25,7 @@
 #include "cli/recipes.h"
 #include "cli/reference.h"
 #include "cli/render.h"
+#include "cli/shell_files.h"
 #include "cli/stop_signal.h"
 #include "cli/tokenize.h"
 #include "cli/train.h"
@@ -48,6 +49,8 @@ void add_commands(qlora::cli::Command app) {
   add_render_command(app);
   add_doctor_command(app);
   add_reference_command(app);
+  add_completion_command(app);
+  add_man_command(app);
 }
 
 constexpr const char* kTooMuchMemory =

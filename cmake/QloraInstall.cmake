@@ -37,8 +37,9 @@ if(TARGET qlora)
     INSTALL_RPATH "${rpath}"
     INSTALL_RPATH_USE_LINK_PATH ON)
   install(TARGETS qlora RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}" COMPONENT qlora)
-  install(CODE "execute_process(COMMAND \"${CMAKE_SOURCE_DIR}/scripts/completions.sh\" \"$<TARGET_FILE:qlora>\"
-    \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_DATADIR}\" COMMAND_ERROR_IS_FATAL ANY)" COMPONENT qlora)
+  if(NOT QLORA_SANITIZE)
+    include(ShellFiles)
+  endif()
 endif()
 install(FILES "${CMAKE_SOURCE_DIR}/recipes/quickstart.yaml" DESTINATION "${CMAKE_INSTALL_DATADIR}/qlora/recipes" COMPONENT qlora)
 install(DIRECTORY "${CMAKE_SOURCE_DIR}/recipes/ready" DESTINATION "${CMAKE_INSTALL_DATADIR}/qlora/recipes" COMPONENT qlora)

@@ -13,8 +13,9 @@ using testing::AllOf;
 using testing::HasSubstr;
 
 const std::vector<std::string> kCommands = {
-    "train",  "resume",   "plan",       "evaluate", "generate", "chat",   "export", "recipes",
-    "import", "quantize", "dequantize", "inspect",  "tokenize", "render", "doctor", "reference"};
+    "train",    "resume",  "plan",   "evaluate",  "generate",   "chat",
+    "export",   "recipes", "import", "quantize",  "dequantize", "inspect",
+    "tokenize", "render",  "doctor", "reference", "completion", "man"};
 
 void expect_list(const std::string& text) {
   for (const std::string& command : kCommands)
@@ -83,6 +84,8 @@ TEST(Help, LinesFitTheTerminalAndBreakBetweenWords) {
                                 {"train", "--help"},
                                 {"export", "--help"},
                                 {"quantize", "--help"},
+                                {"--help"},
+                                {"man", "--help"},
                                 {"recipes"},
                                 {"doctor"}}) {
     std::istringstream lines(run_qlora(dir, arguments).out);

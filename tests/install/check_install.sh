@@ -11,7 +11,9 @@ trap 'rm -rf "$work"' EXIT
 
 cmake --install "$build" --component qlora --prefix "$work/prefix" >"$work/log" || { cat "$work/log"; exit 1; }
 "$work/prefix/bin/qlora" --help >/dev/null
-
+for file in bash-completion/completions/qlora zsh/site-functions/_qlora fish/vendor_completions.d/qlora.fish man/man1/qlora-train.1; do
+  [ -s "$work/prefix/share/$file" ] || { echo "$file was not installed"; exit 1; }
+done
 # build SOURCE: its program, in $work and its name
 build() {
   local place

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Lets bash complete as a user would who presses the tab key, with what scripts/completions.sh writes for a program.
+# Lets bash complete as a user would who presses the tab key, with what qlora completion writes.
 #
 #   tests/scripts/completions_test.sh PATH_OF_qlora
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-"$(dirname "$0")/../../scripts/completions.sh" "$1" "$work"
-. "$work/bash-completion/completions/qlora"
+for shell in bash zsh fish; do "$1" completion $shell --output "$work/$shell/qlora"; done
+. "$work/bash/qlora"
 failures=0
 
 # completed WORD...: what the last word becomes.
@@ -23,9 +23,13 @@ expect "commands that begin alike are all offered" "$(completed qlora re)" "resu
 expect "an option of a command is completed" "$(completed qlora train r.yaml --overw)" --overwrite
 expect "an option of another command is not" "$(completed qlora resume --overw)" ""
 expect "a command of a command is completed" "$(completed qlora inspect da)" data
+expect "an option of a command of a command is completed" "$(completed qlora inspect data my.yaml --no-c)" --no-colour
+expect "a value is completed where only some are taken" "$(completed qlora evaluate run --compute-dtype bf)" bfloat16
+expect "the value of another option is left to the shell" "$(completed qlora train my.yaml --set -)" ""
+expect "a place that takes some words alone is completed" "$(completed qlora completion z)" zsh
 expect "other words are left to the shell, as files" "$(completed qlora train my)" ""
 for command in $("$1" --help | sed -n '/^Subcommands:/,$s/^  \([a-z]*\) .*/\1/p'); do
-  for file in "$work"/*/*/*qlora*; do grep -q "\b$command\b" "$file" || { echo "$file lacks $command"; failures=$((failures + 1)); }; done
+  for file in "$work"/*/qlora; do grep -q "\b$command\b" "$file" || { echo "$file lacks $command"; failures=$((failures + 1)); }; done
 done
 [ "$failures" -eq 0 ] || exit 1
 echo "ok"
