@@ -13,6 +13,7 @@
 #include "base/terminal.h"
 #include "cli/inspect_data.h"
 #include "cli/inspect_model.h"
+#include "cli/page_line.h"
 #include "data/chat_renderer.h"
 #include "io/json_text.h"
 #include "io/safetensors.h"
@@ -20,6 +21,8 @@
 #include "model/hub_cache.h"
 #include "model/model_header.h"
 #include "recipes/models/model_tokens.h"
+#include "recipes/report/page.h"
+#include "recipes/report/rows.h"
 #include "recipes/run_files/run_directory.h"
 #include "recipes/yaml/recipe_yaml.h"
 #include "trainer/checkpoint.h"
@@ -116,8 +119,9 @@ void inspect_path(const std::string& path, bool json) {
   }
 }
 
+// Printed, or with `html` written to that file as a page.
 void inspect_data(const std::string& path, const std::vector<std::string>& overrides,
-                  const qlora::cli::InspectDataOptions& options) {
+                  const qlora::cli::InspectDataOptions& options, const std::string& html) {
   const qlora::recipes::Recipe recipe = qlora::recipes::read_recipe(path, overrides);
   const std::string path_of_model = qlora::model::resolve_model_path(recipe.model.path);
   const auto tokenizer = qlora::data::load_tokenizer(path_of_model);
@@ -126,11 +130,15 @@ void inspect_data(const std::string& path, const std::vector<std::string>& overr
   const auto data = qlora::data::prepare_datasets(
       recipe.data, *tokenizer, chat_template.get(), recipe.train.seed,
       qlora::recipes::model_tokens(qlora::model::read_model_header(path_of_model).architecture));
-  qlora::cli::print_data(stdout, data, *tokenizer, options);
+  if (html.empty()) return qlora::cli::print_data(stdout, data, *tokenizer, options);
+  Json record = qlora::recipes::data_record("Rows of " + path, data, *tokenizer, options.num_rows);
+  record["made"] = qlora::cli::page_line();
+  qlora::recipes::write_page(html, record);
+  fmt::print("written to {}; open it in a browser\n", html);
 }
 
 struct InspectArguments {
-  std::string path, recipe;
+  std::string path, recipe, html;
   std::vector<std::string> overrides;
   bool json = false, no_colour = false;
   qlora::cli::InspectDataOptions data;
@@ -144,11 +152,12 @@ void add_data_command(qlora::cli::Command inspect,
   data.add_option("--set", arguments->overrides, "key=value that replaces one of the recipe");
   data.add_option("--rows", arguments->data.num_rows, "Rows of each dataset; -1: all")
       .with_shown_default();
+  data.add_option("--html", arguments->html, "File to write: the rows as a page for a browser");
   data.add_flag("--json", arguments->data.json, "One JSON object a line, with the token ids");
   data.add_flag("--no-colour", arguments->no_colour, "Brackets even on a terminal");
   data.callback([arguments] {
     arguments->data.colour = !arguments->no_colour && qlora::takes_colour(stdout);
-    inspect_data(arguments->recipe, arguments->overrides, arguments->data);
+    inspect_data(arguments->recipe, arguments->overrides, arguments->data, arguments->html);
   });
 }
 

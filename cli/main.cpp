@@ -25,6 +25,7 @@
 #include "cli/recipes.h"
 #include "cli/reference.h"
 #include "cli/render.h"
+#include "cli/report.h"
 #include "cli/shell_files.h"
 #include "cli/stop_signal.h"
 #include "cli/tokenize.h"
@@ -40,6 +41,7 @@ void add_commands(qlora::cli::Command app) {
   add_generate_command(app);
   add_chat_command(app);
   add_export_command(app);
+  add_report_command(app);
   add_recipes_command(app);
   add_import_command(app);
   add_quantize_command(app);

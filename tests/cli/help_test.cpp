@@ -13,9 +13,9 @@ using testing::AllOf;
 using testing::HasSubstr;
 
 const std::vector<std::string> kCommands = {
-    "train",    "resume",  "plan",   "evaluate",  "generate",   "chat",
-    "export",   "recipes", "import", "quantize",  "dequantize", "inspect",
-    "tokenize", "render",  "doctor", "reference", "completion", "man"};
+    "train",  "resume",  "plan",      "evaluate",   "generate",   "chat",    "export",
+    "report", "recipes", "import",    "quantize",   "dequantize", "inspect", "tokenize",
+    "render", "doctor",  "reference", "completion", "man"};
 
 void expect_list(const std::string& text) {
   for (const std::string& command : kCommands)
@@ -84,7 +84,7 @@ TEST(Help, LinesFitTheTerminalAndBreakBetweenWords) {
                                 {"train", "--help"},
                                 {"export", "--help"},
                                 {"quantize", "--help"},
-                                {"--help"},
+                                {"report", "--help"},
                                 {"man", "--help"},
                                 {"recipes"},
                                 {"doctor"}}) {

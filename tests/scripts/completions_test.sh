@@ -19,7 +19,7 @@ completed() {
 expect() { [ "$2" = "$3" ] || { echo "$1: expected '$3', found '$2'"; failures=$((failures + 1)); }; }
 
 expect "a command is completed" "$(completed qlora tra)" train
-expect "commands that begin alike are all offered" "$(completed qlora re)" "resume recipes render reference"
+expect "commands that begin alike are all offered" "$(completed qlora re)" "resume report recipes render reference"
 expect "an option of a command is completed" "$(completed qlora train r.yaml --overw)" --overwrite
 expect "an option of another command is not" "$(completed qlora resume --overw)" ""
 expect "a command of a command is completed" "$(completed qlora inspect da)" data
