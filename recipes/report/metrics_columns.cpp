@@ -26,7 +26,7 @@ MetricsColumns metrics_columns(const std::string& text) {
   std::istringstream lines(text);
   for (std::string line; std::getline(lines, line);) {
     const Json json = io::ordered_json_or_discarded(line);
-    if (!json.is_object() || !json.contains("step") || !json["step"].is_number()) continue;
+    if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer()) continue;
     if (json.contains("eval_loss"))
       add_line(json, columns.evaluations);
     else if (json.contains("loss"))

@@ -82,11 +82,30 @@ std::string status_of(const std::string& run_dir, bool finished, const MetricsCo
   return error.empty() ? text : text + "; its log ends with the error: " + error;
 }
 
+std::string text_of(const Json& object, const char* key) {
+  return object.contains(key) && object[key].is_string() ? object[key].get<std::string>() : "";
+}
+
+// What of memory.json the page reads; anything else is left out.
+Json read_memory(const std::string& text) {
+  const Json file = io::ordered_json_or_discarded(text);
+  Json memory = Json::object();
+  if (!file.is_object()) return memory;
+  for (const char* key : {"predicted_bytes", "measured_bytes"})
+    if (file.contains(key) && file[key].is_number()) memory[key] = file[key];
+  if (!file.contains("lines") || !file["lines"].is_array()) return memory;
+  for (const Json& line : file["lines"])
+    if (line.is_object() && line.contains("bytes") && line["bytes"].is_number())
+      memory["lines"].push_back({{"purpose", text_of(line, "purpose")},
+                                 {"phase", text_of(line, "phase")},
+                                 {"bytes", line["bytes"]}});
+  return memory;
+}
+
 // Of memory.json, or else of what older versions said in log.txt; null if neither says anything.
 Json memory_of(const std::string& run_dir, const std::string& log, const MetricsColumns& metrics) {
-  Json memory = io::ordered_json_or_discarded(text_in(run_dir, trainer::kMemoryFile));
-  if (!memory.is_object()) {
-    memory = Json::object();
+  Json memory = read_memory(text_in(run_dir, trainer::kMemoryFile));
+  if (memory.empty()) {
     constexpr double kMegabyte = 1e6;
     double predicted = 0, measured = 0;
     const size_t at = log.rfind("memory: ");
@@ -107,12 +126,14 @@ Json samples_of(const std::string& text) {
   std::istringstream lines(text);
   for (std::string line; std::getline(lines, line);) {
     const Json json = io::ordered_json_or_discarded(line);
-    if (!json.is_object() || !json.contains("step") || !json.contains("samples")) continue;
+    if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer() ||
+        !json.contains("samples"))
+      continue;
     for (const Json& sample : json["samples"])
       if (sample.is_object())
         samples.push_back({{"step", json["step"]},
-                           {"prompt", sample.value("prompt", "")},
-                           {"answer", sample.value("answer", "")}});
+                           {"prompt", text_of(sample, "prompt")},
+                           {"answer", text_of(sample, "answer")}});
   }
   return samples;
 }

@@ -3,6 +3,8 @@
 #include "optim/optimizer.h"
 #include "quant/tensor_file.h"
 #include "recipes/import/import_recipe.h"
+#include "recipes/report/metrics_columns.h"
+#include "recipes/run/samples.h"
 #include "recipes/yaml/recipe_yaml.h"
 #include "tests/fuzz/target.h"
 #include "tests/support/small_run.h"
@@ -78,6 +80,7 @@ void read_metrics(std::string_view bytes) {
   static const test::TempDir dir;
   const std::string path = dir.write("metrics.jsonl", std::string(bytes));
   taken_or_refused([&] { trainer::MetricsLog log(path, 3); });
+  taken_or_refused([&] { recipes::metrics_columns(std::string(bytes)); });
 }
 
 std::vector<std::string> metrics_seeds() {
@@ -88,6 +91,19 @@ std::vector<std::string> metrics_seeds() {
     log.write_evaluation(5, 1.25, 100, 0.5);
   }
   return {test::read_file(dir / "metrics.jsonl")};
+}
+
+void read_prompts(std::string_view bytes) {
+  static const test::TempDir dir;
+  trainer::TrainOptions options;
+  options.sample_prompts = {dir.write("prompts.jsonl", std::string(bytes))};
+  taken_or_refused([&] { recipes::read_sample_prompts(options); });
+}
+
+std::vector<std::string> prompt_seeds() {
+  return {"\"one\"\n{\"prompt\": \"two\"}\n",
+          "{\"messages\": [{\"role\": \"user\", \"content\": \"three\"}, {\"role\": "
+          "\"assistant\", \"content\": \"3\"}]}\n"};
 }
 
 }  // namespace
@@ -118,7 +134,11 @@ std::vector<Target> run_targets() {
           {"metrics",
            read_metrics,
            metrics_seeds,
-           {"\"step\"", "\"eval_loss\"", "null", "-1", "1e99", "\n"}}};
+           {"\"step\"", "\"eval_loss\"", "null", "-1", "1e99", "\n"}},
+          {"prompts",
+           read_prompts,
+           prompt_seeds,
+           {"\"messages\"", "\"role\"", "\"content\"", "\"prompt\"", "null", "[]", "{}", "\n"}}};
 }
 
 }  // namespace qlora::fuzz
