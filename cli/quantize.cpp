@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "base/device.h"
 #include "base/byte_size.h"
+#include "base/device.h"
 #include "base/error.h"
 #include "base/stop.h"
 #include "cli/stop_signal.h"

@@ -5,15 +5,15 @@
 
 #include "model/expert_tensors.h"
 #include "quant/formats/mxfp4_weight.h"
-#include "tests/support/quant_golden.h"
 #include "tests/support/layer_file.h"
+#include "tests/support/quant_golden.h"
 
 namespace qlora::model {
 namespace {
 
 using test::decoded_rows;
-using test::same_bytes;
 using test::LayerFile;
+using test::same_bytes;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
@@ -80,7 +80,7 @@ TEST(PackedExperts, HaveTheGatesRowsBeforeThoseOfUp) {
 TEST(PackedExperts, AreNoneWhereTheFileHoldsNumbersOf16Bits) {
   const ExpertsSpec spec = stacked_spec();
   const LayerFile layer({{"experts.down_proj", at::zeros({kExperts, kInner, kHidden}, at::kHalf)},
-                           {"experts.down_proj_bias", at::zeros({kExperts, kHidden})}});
+                         {"experts.down_proj_bias", at::zeros({kExperts, kHidden})}});
   const ExpertParts parts = parts_of(layer, {&spec, "layer.", "", 0, false, false});
   ASSERT_FALSE(parts.views.empty());
   EXPECT_EQ(read_packed_expert(parts, at::kCPU), nullptr);

@@ -8,16 +8,16 @@
 #include "base/device.h"
 #include "quant/formats/aqlm_weight.h"
 #include "quant/prequantized/aqlm.h"
-#include "tests/support/quant_golden.h"
 #include "tests/support/layer_file.h"
+#include "tests/support/quant_golden.h"
 
 namespace qlora::quant {
 namespace {
 
 using test::complaint_of;
 using test::decoded_rows;
-using test::same_bytes;
 using test::LayerFile;
+using test::same_bytes;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 

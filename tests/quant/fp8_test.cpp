@@ -9,16 +9,16 @@
 #include "base/device.h"
 #include "quant/formats/fp8_weight.h"
 #include "quant/prequantized/fp8.h"
-#include "tests/support/quant_golden.h"
 #include "tests/support/layer_file.h"
+#include "tests/support/quant_golden.h"
 
 namespace qlora::quant {
 namespace {
 
 using test::complaint_of;
 using test::decoded_rows;
-using test::same_bytes;
 using test::LayerFile;
+using test::same_bytes;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
@@ -199,8 +199,8 @@ TEST(Fp8Format, ReadsWhatEachToolWrites) {
     SCOPED_TRACE(written.config);
     const Fp8Tensor tensor = random_weight(written.blocks, written.dtype);
     LayerFile layer({{"weight", stored(tensor.codes)},
-                       {written.scale, stored_scales(tensor.scales)},
-                       {"input_scale", at::ones({1})}});
+                     {written.scale, stored_scales(tensor.scales)},
+                     {"input_scale", at::ones({1})}});
     const auto format = test::format_from(fp8_format, written.config);
     ASSERT_TRUE(layer.is_packed(*format));
     const auto weight = layer.read(*format, written.blocks.out, written.blocks.in);

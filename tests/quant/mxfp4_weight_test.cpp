@@ -8,8 +8,8 @@
 
 #include "base/device.h"
 #include "quant/formats/mxfp4_weight.h"
-#include "tests/support/quant_golden.h"
 #include "tests/support/layer_file.h"
+#include "tests/support/quant_golden.h"
 
 namespace qlora::quant {
 namespace {
