@@ -1,6 +1,6 @@
-// A model as a GGUF file describes it: the inverse of what the families read from one (formats spec
-// 9.4). The keys are made from the description alone; that they say the same is found by reading
-// them again, before there is a file.
+// A model as a GGUF file describes it: the inverse of what the families read from one. The keys are
+// made from the description alone; that they say the same is found by reading them again, before
+// there is a file.
 #pragma once
 
 #include <string>

@@ -1,5 +1,5 @@
-// The order in which GGUF files hold the rows of queries, keys and values (formats spec 9.7), as a
-// matrix [rows, ...] or a bias [rows].
+// The order in which GGUF files hold the rows of queries, keys and values (RowOrder in mlp_spec.h),
+// as a matrix [rows, ...] or a bias [rows].
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,5 +1,5 @@
-// A tokenizer as the metadata of a GGUF file (formats spec 9.5), from which gguf_tokenizer.h makes
-// it again.
+// A tokenizer as the metadata of a GGUF file (tokenizer.ggml.* of ggml's docs/gguf.md), from
+// which gguf_tokenizer.h makes it again.
 #pragma once
 
 #include <string>
