@@ -21,6 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr uint64_t kQuantizationVersion = 2;  // of the block formats
+constexpr double kLargestHalf = 65504;
 
 data::GgufTokenizerOptions tokenizer_options(const model::Architecture& model,
                                              const data::Tokenizer& tokenizer,
@@ -72,8 +73,11 @@ uint64_t bytes_of(const io::TensorView& header) {
 // The bytes of a tensor as the file has them.
 std::vector<std::byte> encoded(const io::TensorView& header, const at::Tensor& value) {
   const at::Tensor floats = stored_value(header.name, value, at::kFloat);
-  check(header.dtype != io::DType::kF16 || floats.abs().max().item<double>() <= 65504,
-        "the weight {} does not fit into f16; export with --type bf16", header.name);
+  if (header.dtype == io::DType::kF16) {
+    const auto [smallest, largest] = at::aminmax(floats);
+    check(std::max(-smallest.item<double>(), largest.item<double>()) <= kLargestHalf,
+          "the weight {} does not fit into f16; export with --type bf16", header.name);
+  }
   std::vector<std::byte> bytes(bytes_of(header));
   quant::quantize_gguf_blocks(header.dtype, floats.const_data_ptr<float>(), floats.numel(),
                               bytes.data());
