@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <map>
@@ -77,8 +78,8 @@ TEST(GgufQuantize, TheBlocksAreThoseOfLlamaCpp) {
         << io::dtype_name(type);
 }
 
-// Half a step of the codes, over the range of 32 numbers, and as much again for scales and minima
-// in fp16 and six bits.
+// Half a step of the codes over the range of a block, and as much again for scales and minima in
+// fp16 and six bits, and for the side of zero that Q4_0 and Q5_0 have a code less on.
 TEST(GgufQuantize, NoNumberIsOffByMoreThanAStep) {
   const std::map<DType, float> codes = {{DType::kQ4_0, 15}, {DType::kQ4_1, 15},  {DType::kQ5_0, 31},
                                         {DType::kQ5_1, 31}, {DType::kQ8_0, 254}, {DType::kQ4_K, 15},
@@ -86,12 +87,13 @@ TEST(GgufQuantize, NoNumberIsOffByMoreThanAStep) {
   const std::vector<float> values = golden_numbers();
   for (const auto& [type, steps] : codes) {
     const std::vector<float> found = round_trip(type, values);
-    for (size_t first = 0; first < kElements; first += 32) {
-      float largest = 0;  // of 256 numbers, whose scales are stored as parts of the largest
-      const size_t begin = io::elements_per_block(type) == 256 ? first / 256 * 256 : first;
-      for (size_t i = begin; i < begin + (begin == first ? 32 : 256) && i < kElements; ++i)
+    // Scales of a block of 256 are stored as parts of the largest.
+    const auto block = static_cast<size_t>(io::elements_per_block(type));
+    for (size_t first = 0; first < kElements; first += block) {
+      float largest = 0;
+      for (size_t i = first; i < first + block; ++i)
         largest = std::max(largest, std::fabs(values[i]));
-      for (size_t i = first; i < first + 32; ++i)
+      for (size_t i = first; i < first + block; ++i)
         EXPECT_LE(std::fabs(found[i] - values[i]), 2 * largest / steps * 1.1f)
             << io::dtype_name(type) << " " << i;
     }
