@@ -2,7 +2,6 @@
 // beside it, and what reading them again finds.
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "export/verify.h"
