@@ -7,6 +7,7 @@
 #include <ctime>
 #include <deque>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <sstream>
@@ -149,6 +150,14 @@ std::string name_of_run(const std::string& run_dir) {
   return (path.has_filename() ? path : path.parent_path()).filename().string();
 }
 
+// Runs of the same name get their paths as names.
+void name_apart(Json& runs) {
+  std::map<std::string, int> counts;
+  for (const Json& run : runs) ++counts[run["name"].get<std::string>()];
+  for (Json& run : runs)
+    if (counts[run["name"].get<std::string>()] > 1) run["name"] = run["path"];
+}
+
 // Keys whose values are not the same in all recipes.
 Json differences(const std::vector<Recipe>& recipes) {
   Json all = Json::array();
@@ -205,6 +214,7 @@ Json runs_record(const std::vector<std::string>& run_dirs, const RunRecordOption
     title += (title.empty() ? "" : ", ") + name_of_run(run_dir);
   }
   record["title"] = title;
+  name_apart(record["runs"]);
   record["differences"] = differences(recipes);
   return record;
 }

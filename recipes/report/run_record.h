@@ -21,7 +21,8 @@ struct RunRecordOptions {
 nlohmann::ordered_json run_record(const std::string& run_dir, const RunRecordOptions& options);
 
 // All of one page: {"kind": "runs", "title", "runs", "differences": [[key, [text of each run]],
-// ...]}, the last of the keys of the recipes that are not the same in all runs.
+// ...]}, the last of the keys of the recipes that are not the same in all runs. Runs of the same
+// name get their paths as names.
 nlohmann::ordered_json runs_record(const std::vector<std::string>& run_dirs,
                                    const RunRecordOptions& options);
 

@@ -120,7 +120,7 @@ function comparison(lists) {
     const found = list.find(([name]) => name === label);
     return element('td', {}, found ? found[1] : '–');
   })));
-  return element('div', {class: 'scroll'}, element('table', {}, ...head, element('tbody', {}, ...body)));
+  return element('div', {class: 'scroll'}, element('table', {class: runs.length > 1 ? 'several' : 'one'}, ...head, element('tbody', {}, ...body)));
 }
 
 // A card for each run that has something to show; `bare`: the content has cards of its own.
