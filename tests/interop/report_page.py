@@ -4,7 +4,7 @@
 
 Each page must run without a script error, load nothing, run no script that a row or an answer holds, be no wider than the
 window, and show what its data say: a chart for each kind of number, each row, each prompt. Needs the Python package playwright and a
-Chromium: its own (`playwright install chromium`), or that of $CHROMIUM. Last run with playwright 1.63 and Chromium 156.
+Chromium: its own (`playwright install chromium`), or that of $CHROMIUM. Last run with playwright 1.65 and Chromium 156.
 """
 import argparse
 import json
