@@ -70,8 +70,10 @@ std::optional<model::Architecture> description_by(const Read& read, Json& facts)
 }
 
 Json stored_footprint_json(const std::vector<io::TensorView>& tensors,
-                           const std::optional<model::Architecture>& architecture) {
-  return footprint_json(model::stored_footprint(tensors, architecture ? &*architecture : nullptr));
+                           const std::optional<model::Architecture>& architecture,
+                           const model::WeightSource* source = nullptr) {
+  return footprint_json(
+      model::stored_footprint(tensors, architecture ? &*architecture : nullptr, source));
 }
 
 bool is_gguf(const std::string& path) { return path.ends_with(".gguf"); }
@@ -158,15 +160,18 @@ Json describe_model_directory(const std::string& path) {
   Json facts = {{"kind", "Hugging Face model"}, {"path", path}};
   const std::string config = (fs::path(path) / "config.json").string();
   facts["config"] = io::ordered_json_from_text(io::read_bytes(config));
+  std::unique_ptr<model::WeightSource> source;
   const auto architecture = description_by(
       [&] {
         const nlohmann::json document = io::read_json_file(config);
-        return model::read_architecture(io::JsonNode(document, config));
+        const model::Architecture read = model::read_architecture(io::JsonNode(document, config));
+        source = model::open_weights(path);
+        return read;
       },
       facts);
   const auto tensors = io::read_weight_directory(path).tensors;
   facts["tensors"] = tensor_facts(tensors);
-  facts["footprint"] = stored_footprint_json(tensors, architecture);
+  facts["footprint"] = stored_footprint_json(tensors, architecture, source.get());
   return facts;
 }
 

@@ -107,9 +107,32 @@ void add_part(const io::TensorView& view, const std::string& part, StoredWeight&
   if (weight.format.empty()) weight.format = format_of(view.dtype);
 }
 
-StoredWeights stored_weights(const std::vector<io::TensorView>& tensors, const TensorKinds& kinds) {
+// The layers that another tool packed, by their modules, still without their bytes.
+StoredWeights packed_weights(const WeightSource* source) {
   StoredWeights weights;
+  if (!source) return weights;
+  for_each_linear(source->architecture(), [&](const std::string& module, const LinearSpec& linear) {
+    const auto size = source->packed_size(module, linear.out, linear.in, {});
+    if (!size || source->packing(module).empty() ||
+        source->packing(module).starts_with("bitsandbytes"))
+      return;
+    StoredWeight& weight = weights[module];
+    weight.kind = lora::last_name(module);
+    weight.format = size->format;
+    weight.parameters = linear.numbers();
+  });
+  return weights;
+}
+
+StoredWeights stored_weights(const std::vector<io::TensorView>& tensors, const TensorKinds& kinds,
+                             const WeightSource* source = nullptr) {
+  StoredWeights weights = packed_weights(source);
   for (const io::TensorView& view : tensors) {
+    const auto packed = weights.find(view.name.substr(0, view.name.rfind('.')));
+    if (packed != weights.end() && !view.name.ends_with(".bias")) {
+      packed->second.bytes += static_cast<int64_t>(view.bytes.size());
+      continue;
+    }
     const TensorKind of = kinds.of(view);
     StoredWeight& weight = weights[of.module];
     weight.kind = of.kind;
@@ -136,10 +159,11 @@ quant::FrozenSize kept_size(const std::string& module, const LinearSpec& linear,
 }  // namespace
 
 std::vector<FootprintRow> stored_footprint(const std::vector<io::TensorView>& tensors,
-                                           const Architecture* architecture) {
+                                           const Architecture* architecture,
+                                           const WeightSource* source) {
   const TensorKinds kinds(tensors, architecture);
   Rows rows(kinds);
-  for (const auto& [module, weight] : stored_weights(tensors, kinds))
+  for (const auto& [module, weight] : stored_weights(tensors, kinds, source))
     rows.add(weight.kind, weight.format, weight.parameters, weight.bytes);
   return rows.in_order();
 }

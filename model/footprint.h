@@ -24,8 +24,11 @@ struct FootprintRow {
 // it, and a norm's bias with the norm. `architecture` is null for a family that is not read: then
 // the rows are the last parts of the tensors' names. FormatError if the state of a packed layer is
 // damaged.
+// `source`: a layer that another tool packed counts as one weight in the format's name; null: its
+// tensors count by themselves.
 std::vector<FootprintRow> stored_footprint(const std::vector<io::TensorView>& tensors,
-                                           const Architecture* architecture);
+                                           const Architecture* architecture,
+                                           const WeightSource* source = nullptr);
 
 // As load_model() keeps the model with these options: norms in float32, embedding and head in
 // model.dtype or upcast, the linear layers quantized unless they stay as they are stored. Tensors
