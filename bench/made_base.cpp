@@ -32,7 +32,9 @@ void write_base(const Wish& wish) {
   quant::QuantizationOptions quantization;
   quantization.method = wish.method;
   io::AtomicDirectory target(wish.output);
-  exporting::QuantizedStream stream(target.path(), architecture, quantization, at::kBFloat16);
+  exporting::QuantizedStream stream(target.path(), architecture,
+                                    exporting::bitsandbytes_config(quantization, at::kBFloat16),
+                                    at::kBFloat16);
   model::stream_model(*source, {}, quantization, at::kCPU, {},
                       [&](const model::StreamedPart& part) { stream.add(part); });
   const bool is_file = wish.config.ends_with(".json");

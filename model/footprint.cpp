@@ -126,11 +126,11 @@ StoredWeights packed_weights(const WeightSource* source) {
 
 StoredWeights stored_weights(const std::vector<io::TensorView>& tensors, const TensorKinds& kinds,
                              const WeightSource* source = nullptr) {
-  StoredWeights weights = packed_weights(source);
+  StoredWeights packed = packed_weights(source), weights;
   for (const io::TensorView& view : tensors) {
-    const auto packed = weights.find(view.name.substr(0, view.name.rfind('.')));
-    if (packed != weights.end() && !view.name.ends_with(".bias")) {
-      packed->second.bytes += static_cast<int64_t>(view.bytes.size());
+    const auto layer = packed.find(view.name.substr(0, view.name.rfind('.')));
+    if (layer != packed.end() && !view.name.ends_with(".bias")) {
+      layer->second.bytes += static_cast<int64_t>(view.bytes.size());
       continue;
     }
     const TensorKind of = kinds.of(view);
@@ -138,6 +138,7 @@ StoredWeights stored_weights(const std::vector<io::TensorView>& tensors, const T
     weight.kind = of.kind;
     add_part(view, of.part, weight);
   }
+  weights.merge(packed);
   return weights;
 }
 

@@ -79,7 +79,7 @@ void check_gguf_options(const ExportOptions& options) {
 
 void require_gguf_base(const ModelChoice& choice) {
   const std::string path = base_path_of(choice);
-  const model::Architecture& architecture = model::open_weights(path)->architecture();
+  const model::Architecture architecture = model::open_weights(path)->architecture();
   model::describe_for_gguf(architecture);
   data::gguf_tokenizer_metadata(*data::load_tokenizer(path), {.rows = architecture.vocab_size});
 }

@@ -146,10 +146,10 @@ TEST(Awq, WhatDoesNotFitIsNamed) {
     return refusal_of(layer);
   };
   EXPECT_THAT(changed([](auto& l) {
-                l.replace("qweight", at::zeros({64, 5}, at::kInt));
+                l.replace("qweight", at::zeros({64, 7}, at::kInt));
               }),
               AllOf(HasSubstr("model.safetensors"), HasSubstr("layers.0.q_proj.qweight"),
-                    HasSubstr("must be I32 [64, 3], found I32 [64, 5]")));
+                    HasSubstr("must be I32 [64, 3], found I32 [64, 7]")));
   EXPECT_THAT(changed([](auto& l) {
                 l.replace("qweight", at::zeros({64, 3}, at::kChar));
               }),

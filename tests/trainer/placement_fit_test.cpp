@@ -69,15 +69,18 @@ TEST(PlacementFit, BesideAGpuTheHostTakesWhatItHasRoomForAndTheDiskTheRest) {
   PlannedRun whole = run;
   whole.placement.layers.assign(12, Home::kHost);
   const MemoryPlan on_host = plan_memory(whole);
-  const int64_t host = on_host.bytes_in(Phase::kHost);
-  const PlacementFit fit = fit_placement(run, {1000, host / 2});
+  whole.placement.layers.assign(12, Home::kDisk);
+  const MemoryPlan on_disk = plan_memory(whole);
+  const int64_t blocks = on_disk.bytes_in(Phase::kDisk), rest = on_disk.bytes_in(Phase::kHost);
+  EXPECT_EQ(on_host.bytes_in(Phase::kHost), blocks + rest);
+  const PlacementFit fit = fit_placement(run, {1000, blocks / 2});
   EXPECT_EQ(fit.placement.count(Home::kHost), 6);
   EXPECT_EQ(fit.placement.count(Home::kDisk), 6);
   PlannedRun placed = run;
   placed.placement = fit.placement;
   const MemoryPlan plan = plan_memory(placed);
-  EXPECT_EQ(plan.bytes_in(Phase::kHost), host / 2);
-  EXPECT_EQ(plan.bytes_in(Phase::kDisk), host / 2);
+  EXPECT_EQ(plan.bytes_in(Phase::kHost), blocks / 2 + rest);
+  EXPECT_EQ(plan.bytes_in(Phase::kDisk), blocks / 2);
   EXPECT_EQ(plan.peak(), on_host.peak());
 }
 
