@@ -174,8 +174,9 @@ void add_calibration_options(const Command& command, QuantizeArguments& argument
                   kGptq});
   for (const auto& field : qlora::recipes::dataset_fields())
     if (field.key != "path")
-      list.push_back({"--" + field.key,
-                      command.add_option("--" + field.key, arguments.dataset_keys[field.key],
+      list.push_back({qlora::recipes::dataset_option(field.key),
+                      command.add_option(qlora::recipes::dataset_option(field.key),
+                                         arguments.dataset_keys[field.key],
                                          "Of --data, as in a recipe (format: text, if it is left "
                                          "out): " +
                                              field.type),

@@ -30,6 +30,9 @@ Recipe complete_but_for(const std::string& here) {
   recipe.data.train[0].path = "rows.jsonl";
   if (here != "train.epochs") recipe.train.max_steps = 1;
   recipe.output.dir = "run";
+  // Keys of objectives that learn from pairs.
+  for (const char* key : {"train.beta", "train.loss_type", "train.label_smoothing"})
+    if (here == key) recipe.train.objective = "dpo";
   return recipe;
 }
 

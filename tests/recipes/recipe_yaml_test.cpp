@@ -129,7 +129,7 @@ TEST(RecipeYaml, OverridesReplaceAddAndReachIntoLists) {
   EXPECT_EQ(recipe.train.max_steps, 9);
   EXPECT_THAT(refusal(kSmall, {"data.train[1].path=x"}), HasSubstr("--set data.train[1].path=x"));
   EXPECT_THAT(refusal(kSmall, {"optim.lr"}), HasSubstr("section.key=value"));
-  EXPECT_THAT(refusal(kSmall, {"optim.rl=1"}), HasSubstr("did you mean"));
+  EXPECT_THAT(refusal(kSmall, {"optim.lrr=1"}), HasSubstr("did you mean"));
 }
 
 TEST(RecipeYaml, RunsMustHaveOneLength) {
