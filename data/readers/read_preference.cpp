@@ -2,6 +2,7 @@
 //
 //   {"prompt": "...", "chosen": "...", "rejected": "..."}           texts, taken as they stand
 //   {"prompt": [messages], "chosen": [messages], "rejected": [messages]}
+//   {"messages": [messages], "chosen": "...", "rejected": "..."}    answers of the assistant
 //   {"conversations": [{"from", "value"}, ...], "chosen": {"from", "value"}, "rejected": {...}}
 //
 // with "system", "tools" and "chat_template_kwargs" beside messages. Without a prompt it is what
@@ -75,6 +76,17 @@ Json messages_of(const Row& row, const std::string& name, const ReaderOptions& o
   return messages;
 }
 
+// An answer: messages, or the text of an assistant's one.
+Json answer_of(const Row& row, const std::string& name, const ReaderOptions& options) {
+  if (!row.required(name).is_string()) return messages_of(row, name, options);
+  return Json::array({Json{{"role", "assistant"}, {"content", row.text(name)}}});
+}
+
+// "prompt", or "messages" where there is none.
+std::string prompt_name(const Row& row) {
+  return row.find("prompt") == nullptr && row.find("messages") != nullptr ? "messages" : "prompt";
+}
+
 Json user_turn(const std::string& text) { return Json{{"role", "user"}, {"content", text}}; }
 
 bool begins_with_answer(const Json& messages) {
@@ -86,10 +98,11 @@ bool begins_with_answer(const Json& messages) {
 // The messages in front of both answers, as far as fields of their own hold them.
 Json prompt_messages(const Row& row, const Json& chosen, const ReaderOptions& options) {
   if (row.find("conversations") != nullptr) return messages_of(row, "conversations", options);
-  const Json* prompt = row.find("prompt");
+  const std::string name = prompt_name(row);
+  const Json* prompt = row.find(name);
   if (prompt == nullptr) return Json::array();
-  if (is_messages(*prompt)) return messages_of(row, "prompt", options);
-  const std::string text = row.text("prompt");
+  if (is_messages(*prompt)) return messages_of(row, name, options);
+  const std::string text = row.text(name);
   return begins_with_answer(chosen) ? Json::array({user_turn(text)}) : Json::array();
 }
 
@@ -133,8 +146,8 @@ Record read_conversations(const Row& row, const ReaderOptions& options) {
   Json prompt = Json::array();
   if (const auto system = row.optional_text("system"); system && !system->empty())
     prompt.push_back(Json{{"role", "system"}, {"content", *system}});
-  const Json chosen = messages_of(row, "chosen", options);
-  const Json rejected = messages_of(row, "rejected", options);
+  const Json chosen = answer_of(row, "chosen", options);
+  const Json rejected = answer_of(row, "rejected", options);
   const Json given = prompt_messages(row, chosen, options);
   for (const Json& message : given) prompt.push_back(message);
   ConversationPair pair{conversation_with(prompt, chosen, row, "chosen"),
@@ -160,13 +173,13 @@ Record read_conversations(const Row& row, const ReaderOptions& options) {
 Record read_preference(const Row& row, const ReaderOptions& options) {
   const Json& chosen = row.required("chosen");
   const Json& rejected = row.required("rejected");
-  const Json* prompt = row.find("prompt");
+  const Json* prompt = row.find(prompt_name(row));
   const bool turns = row.find("conversations") != nullptr;
   if (chosen.is_string() && rejected.is_string() && !turns &&
       (prompt == nullptr || prompt->is_string()))
     return read_texts(row);
   for (const auto& [name, value] : {std::pair("chosen", &chosen), {"rejected", &rejected}})
-    if (!is_messages(*value))
+    if (!is_messages(*value) && !(prompt != nullptr && value->is_string()))
       fail<FormatError>(
           "'{}' must be messages, as the row's others are, found {}; an answer to messages is "
           "{{\"role\": \"assistant\", \"content\": \"...\"}}",
