@@ -11,7 +11,7 @@ Mitchell's smoothed labels, Zhao et al. 2023 (hinge), Azar et al. 2023 (IPO, of 
 Fails if a weight of the final adapter differs by more than 0.1 % of the largest change that the training made to any, or a loss or a
 mean margin by 1e-3 of the largest (with the formulas 1e-4). Adam's epsilon is 1e-5, so that gradients near zero turn no last bit into a step.
 
-Written for transformers 5.23.0, peft 0.21.2, torch 2.11.0; the first form needs trl 1.10 or later (and datasets), which has smoothed
+Ran with transformers 5.23.0, peft 0.21.2, torch 2.11.0; the first form with trl 1.16.0 (1.10 or later, and datasets), which has smoothed
 labels no more with the sigmoid loss: that case runs with the formulas alone.
 """
 import json
