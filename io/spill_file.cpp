@@ -1,12 +1,10 @@
 #include "io/spill_file.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 
@@ -20,15 +18,6 @@ constexpr int64_t kAlignment = 64, kPage = 4096, kRegion = int64_t{64} << 20;
 
 int64_t rounded_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
 
-int open_nameless(const std::string& directory) {
-  const int file = ::open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-  if (file >= 0) return file;  // some file systems have no such files
-  std::string name = (fs::path(directory) / "spilled-XXXXXX").string();
-  const int named = mkostemp(name.data(), O_CLOEXEC);
-  if (named >= 0) unlink(name.c_str());
-  return named;
-}
-
 void require_room(const std::string& directory, int64_t planned_bytes) {
   std::error_code error;
   const fs::space_info space = fs::space(directory, error);
@@ -41,31 +30,31 @@ void require_room(const std::string& directory, int64_t planned_bytes) {
       static_cast<double>(space.available) / 1e6);
 }
 
-}  // namespace
-
-SpillFile::SpillFile(const std::string& directory, int64_t planned_bytes) : directory_(directory) {
+const std::string& made_with_room(const std::string& directory, int64_t planned_bytes) {
   std::error_code error;
   fs::create_directories(directory, error);
   if (error) fail<IoError>("{} cannot be made: {}", directory, error.message());
   require_room(directory, planned_bytes);
-  file_ = open_nameless(directory);
-  if (file_ < 0)
-    fail<IoError>("{}: no file can be made there: {}", directory, std::strerror(errno));
+  return directory;
 }
+
+}  // namespace
+
+SpillFile::SpillFile(const std::string& directory, int64_t planned_bytes)
+    : directory_(directory), file_(made_with_room(directory, planned_bytes)) {}
 
 SpillFile::~SpillFile() {
   for (const Region& region : regions_) munmap(region.address, static_cast<size_t>(region.size));
-  if (file_ >= 0) close(file_);
 }
 
 void SpillFile::add_region(int64_t at_least) {
   Region region{nullptr, 0, rounded_up(at_least, kRegion), 0};
   if (!regions_.empty()) region.offset = regions_.back().offset + regions_.back().size;
   // The part of the file is there, without bytes of its own, before it is mapped.
-  if (ftruncate(file_, region.offset + region.size) != 0)
+  if (ftruncate(file_.descriptor(), region.offset + region.size) != 0)
     fail<IoError>("{}: the file of weights cannot grow: {}", directory_, std::strerror(errno));
-  void* address =
-      mmap(nullptr, static_cast<size_t>(region.size), PROT_READ, MAP_SHARED, file_, region.offset);
+  void* address = mmap(nullptr, static_cast<size_t>(region.size), PROT_READ, MAP_SHARED,
+                       file_.descriptor(), region.offset);
   if (address == MAP_FAILED)
     fail<IoError>("{}: the file of weights cannot be mapped into memory: {}", directory_,
                   std::strerror(errno));
@@ -79,8 +68,9 @@ std::span<const std::byte> SpillFile::append(std::span<const std::byte> bytes) {
   if (regions_.empty() || regions_.back().used + size > regions_.back().size) add_region(size);
   Region& region = regions_.back();
   for (int64_t done = 0; done < size;) {
-    const ssize_t written = pwrite(file_, bytes.data() + done, static_cast<size_t>(size - done),
-                                   region.offset + region.used + done);
+    const ssize_t written =
+        pwrite(file_.descriptor(), bytes.data() + done, static_cast<size_t>(size - done),
+               region.offset + region.used + done);
     if (written < 0 && errno == EINTR) continue;
     if (written <= 0)
       fail<IoError>("{}: weights cannot be written there: {}", directory_, std::strerror(errno));

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "io/nameless_file.h"
+
 namespace qlora::io {
 
 class SpillFile {
@@ -38,7 +40,7 @@ class SpillFile {
   void add_region(int64_t at_least);
 
   std::string directory_;
-  int file_ = -1;
+  NamelessFile file_;
   int64_t bytes_ = 0;
   std::vector<Region> regions_;
 };
