@@ -8,7 +8,7 @@
 #include "quant/formats/bitsandbytes_layout.h"
 #include "quant/frozen_size.h"
 #include "quant/make_frozen_weight.h"
-#include "quant/prequantized/layer_parts.h"
+#include "quant/prequantized/stored_parts.h"
 
 namespace qlora::quant {
 namespace {

@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "quant/formats/aqlm_weight.h"
-#include "quant/prequantized/layer_parts.h"
+#include "quant/prequantized/stored_parts.h"
 
 namespace qlora::quant {
 namespace {
@@ -73,11 +73,11 @@ class AqlmFormat final : public StoredFormat {
                                      const WeightShape& shape, const QuantizationOptions& options,
                                      at::Device device,
                                      std::set<std::string>& read) const override {
-    LayerParts parts(file, module, read);
+    StoredParts parts(file, module, name(), read);
+    require_as_stored(options, name(), parts.place());
+    require_matrix(shape, parts);
     const io::TensorView &codes = parts.take("codes"), &codebooks = parts.take("codebooks"),
                          &scales = parts.take("scales");
-    require_as_stored(options, codes, name());
-    if (shape.stacked) reject_tensor(codes, "be of one matrix");
     require_codebooks(codebooks, shape);
     const int64_t rows = shape.out / codebooks.shape[2], columns = shape.in / codebooks.shape[3];
     if (!is_float(scales.dtype) || scales.num_elements() != rows)

@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 #include "quant/formats/fp8_weight.h"
-#include "quant/prequantized/layer_parts.h"
+#include "quant/prequantized/stored_parts.h"
 
 namespace qlora::quant {
 namespace {
@@ -107,11 +107,11 @@ class Fp8Format final : public StoredFormat {
                                      const WeightShape& shape, const QuantizationOptions& options,
                                      at::Device device,
                                      std::set<std::string>& read) const override {
-    LayerParts parts(file, module, read);
+    StoredParts parts(file, module, name(), read);
+    require_as_stored(options, name(), parts.place());
+    require_matrix(shape, parts);
     const io::TensorView& weight = parts.take("weight");
-    require_as_stored(options, weight, name());
     require_tensor(weight, {io::DType::kF8_E4M3}, shape.sizes());
-    if (shape.stacked) reject_tensor(weight, "be a matrix");
     const io::TensorView& scale = scale_of(parts, weight);
     for (const char* ignored : kIgnoredNames) parts.take_if_there(ignored);
     const BlockSize block = block_size(scale, shape);
@@ -137,7 +137,7 @@ class Fp8Format final : public StoredFormat {
   }
 
  private:
-  static const io::TensorView& scale_of(LayerParts& parts, const io::TensorView& weight) {
+  static const io::TensorView& scale_of(StoredParts& parts, const io::TensorView& weight) {
     for (const char* name : kScaleNames)
       if (const io::TensorView* scale = parts.take_if_there(name)) return *scale;
     fail<FormatError>("{}: tensor {} is F8_E4M3 and must have a scale beside it, called {}",

@@ -11,7 +11,7 @@
 #include "quant/formats/grouped_weight.h"
 #include "quant/formats/hqq_weight.h"
 #include "quant/hqq/hqq_kernels.h"
-#include "quant/prequantized/layer_parts.h"
+#include "quant/prequantized/stored_parts.h"
 #include "quant/tensor_file.h"
 
 namespace qlora::quant {
@@ -116,7 +116,7 @@ int64_t integer_in(const io::TensorView& view) {
   return static_cast<int64_t>(number);
 }
 
-void refuse_quantized_scales(const LayerParts& parts) {
+void refuse_quantized_scales(const StoredParts& parts) {
   const std::string why =
       ": scales that are quantized themselves, which HQQ has given up, are not read";
   for (const char* part : {"quant_scale", "quant_zero"})
@@ -129,7 +129,7 @@ void refuse_quantized_scales(const LayerParts& parts) {
 // The settings of one layer, read from its tensors.
 class Layer {
  public:
-  Layer(LayerParts& parts, const WeightShape& shape)
+  Layer(StoredParts& parts, const WeightShape& shape)
       : codes_(parts.take("W_q")),
         scale_(parts.take("scale")),
         zero_(parts.take("zero")),
@@ -165,7 +165,7 @@ class Layer {
   }
 
  private:
-  void require_shape(LayerParts& parts) const {
+  void require_shape(StoredParts& parts) const {
     const io::TensorView* stored = parts.take_if_there("shape");
     if (!stored) return;
     require_tensor(*stored, {io::DType::kI64, io::DType::kI32}, {2});
@@ -177,7 +177,7 @@ class Layer {
   }
 
   // Scales lie as a column for groups that are rows, and as a row for those that are columns.
-  void read_axis(LayerParts& parts) {
+  void read_axis(StoredParts& parts) {
     const io::TensorView* stored = parts.take_if_there("axis");
     const bool column = scale_.shape.size() == 2 && scale_.shape[1] == 1;
     const int64_t axis = stored ? integer_in(*stored) : column ? 1 : 0;
@@ -185,7 +185,7 @@ class Layer {
     axis_ = static_cast<int>(axis);
   }
 
-  void read_group_size(LayerParts& parts) {
+  void read_group_size(StoredParts& parts) {
     const io::TensorView* stored = parts.take_if_there("group_size");
     const int64_t elements = shape_.num_elements(), groups = scale_.num_elements();
     if (!stored && (groups == 0 || elements % groups != 0))
@@ -276,10 +276,9 @@ class HqqFormat final : public StoredFormat {
                                      const WeightShape& shape, const QuantizationOptions& options,
                                      at::Device device,
                                      std::set<std::string>& read) const override {
-    LayerParts parts(file, module, read);
-    const io::TensorView& codes = parts.take("W_q");
-    require_as_stored(options, codes, name());
-    if (shape.stacked) reject_tensor(codes, "be of one matrix");
+    StoredParts parts(file, module, name(), read);
+    require_as_stored(options, name(), parts.place());
+    require_matrix(shape, parts);
     refuse_quantized_scales(parts);
     const Layer layer(parts, shape);
     HqqTensor weight = layer.read();

@@ -10,13 +10,6 @@
 #include "quant/tensor_file.h"
 
 namespace qlora::quant {
-namespace {
-
-std::string type_and_shape(const std::string& type, const std::vector<int64_t>& shape) {
-  return fmt::format("{} [{}]", type, fmt::join(shape, ", "));
-}
-
-}  // namespace
 
 StoredParts::StoredParts(const io::TensorFile& file, std::string module, std::string format,
                          std::set<std::string>& read)
@@ -39,44 +32,35 @@ int64_t StoredParts::size(const std::string& part, size_t dimension) const {
   return view && view->shape.size() == 2 ? view->shape[dimension] : 0;
 }
 
-const io::TensorView& StoredParts::part_of(const std::string& part,
-                                           const std::vector<int64_t>& shape,
-                                           std::initializer_list<io::DType> dtypes) {
+const io::TensorView* StoredParts::take_if_there(const std::string& part) {
   const io::TensorView* view = find(part);
-  if (!view)
-    fail<FormatError>("{}: the {} layer {} must have a tensor {}.{}", place_, format_, module_,
-                      module_, part);
-  if (view->shape != shape || std::ranges::find(dtypes, view->dtype) == dtypes.end()) {
-    std::vector<std::string> types;
-    for (const io::DType dtype : dtypes) types.push_back(io::dtype_name(dtype));
-    reject(part, fmt::format("must be {}, found {}",
-                             type_and_shape(fmt::format("{}", fmt::join(types, " or ")), shape),
-                             type_and_shape(io::dtype_name(view->dtype), view->shape)));
-  }
-  read_.insert(view->name);
-  return *view;
+  if (view) read_.insert(view->name);
+  return view;
+}
+
+const io::TensorView& StoredParts::take(const std::string& part) {
+  if (const io::TensorView* view = take_if_there(part)) return *view;
+  fail<FormatError>("{}: the {} layer {} must have a tensor {}.{}", place_, format_, module_,
+                    module_, part);
 }
 
 at::Tensor StoredParts::take(const std::string& part, io::DType dtype,
                              const std::vector<int64_t>& shape) {
-  const io::TensorView& view = part_of(part, shape, {dtype});
-  at::Tensor tensor = tensor_of(view);
-  io::drop_pages(view.bytes);
-  return tensor;
+  const io::TensorView& view = take(part);
+  require_tensor(view, {dtype}, shape);
+  return take_tensor(view);
 }
 
 at::Tensor StoredParts::take_scales(const std::string& part, const std::vector<int64_t>& shape) {
-  const io::TensorView& view =
-      part_of(part, shape, {io::DType::kF16, io::DType::kBF16, io::DType::kF32});
-  at::Tensor scales = tensor_of(view);
-  if (!at::isfinite(scales).all().item<bool>())
-    reject(part, "holds a scale that is NaN or infinite; the file is damaged");
+  const io::TensorView& view = take(part);
+  require_tensor(view, {io::DType::kF16, io::DType::kBF16, io::DType::kF32}, shape);
+  at::Tensor scales = take_tensor(view);
+  refuse_values(view, at::isfinite(scales).logical_not(), "a scale that is NaN or infinite");
   return scales;
 }
 
 void StoredParts::ignore(std::initializer_list<const char*> parts) {
-  for (const char* part : parts)
-    if (const io::TensorView* view = find(part)) read_.insert(view->name);
+  for (const char* part : parts) take_if_there(part);
 }
 
 void StoredParts::require_all_taken() const {
@@ -109,6 +93,40 @@ void require_matrix(const WeightShape& shape, const StoredParts& parts) {
       "{}: {} has the experts of a layer in one matrix of codes, which this version does not read; "
       "give the original 16-bit model",
       parts.place(), parts.module());
+}
+
+void reject_tensor(const io::TensorView& view, const std::string& requirement) {
+  fail<FormatError>("{}: tensor {} must {}, found {} [{}]", view.file, view.name, requirement,
+                    io::dtype_name(view.dtype), fmt::join(view.shape, ", "));
+}
+
+void require_tensor(const io::TensorView& view, std::initializer_list<io::DType> dtypes,
+                    const std::vector<int64_t>& shape) {
+  if (view.shape == shape && std::ranges::find(dtypes, view.dtype) != dtypes.end()) return;
+  std::vector<std::string> names;
+  for (const io::DType dtype : dtypes) names.push_back(io::dtype_name(dtype));
+  reject_tensor(view, fmt::format("be {} [{}]", fmt::join(names, " or "), fmt::join(shape, ", ")));
+}
+
+at::Tensor take_tensor(const io::TensorView& view) {
+  at::Tensor tensor = tensor_of(view);
+  io::drop_pages(view.bytes);
+  return tensor;
+}
+
+void refuse_values(const io::TensorView& view, const at::Tensor& bad, const std::string& what) {
+  if (!bad.any().item<bool>()) return;
+  const at::Tensor first = at::nonzero(bad)[0];
+  std::vector<int64_t> place;
+  for (int64_t i = 0; i < first.numel(); ++i) place.push_back(first[i].item<int64_t>());
+  fail<FormatError>("{}: tensor {} holds {} at [{}]; the file is damaged", view.file, view.name,
+                    what, fmt::join(place, ", "));
+}
+
+at::Tensor take_finite(const io::TensorView& view) {
+  at::Tensor tensor = take_tensor(view);
+  refuse_values(view, at::isfinite(tensor).logical_not(), "a value that is NaN or infinite");
+  return tensor;
 }
 
 }  // namespace qlora::quant

@@ -1,5 +1,5 @@
 // The tensors of one packed layer in a file, taken one by one: each must be there, of its type and
-// shape, and none may be left over.
+// shape, and none may be left over. Below the class, what readers ask of a single tensor.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -34,6 +34,10 @@ class StoredParts {
   // The size of a dimension of a part that must have two; 0 if the part is absent or has not.
   int64_t size(const std::string& part, size_t dimension) const;
 
+  // The part as it lies in the file; FormatError naming the layer if it is not there.
+  const io::TensorView& take(const std::string& part);
+  // nullptr if there is none.
+  const io::TensorView* take_if_there(const std::string& part);
   // A copy of the part. FormatError naming file and tensor unless it is there, of this type and
   // shape.
   at::Tensor take(const std::string& part, io::DType dtype, const std::vector<int64_t>& shape);
@@ -47,11 +51,8 @@ class StoredParts {
   [[noreturn]] void reject(const std::string& part, const std::string& sentence) const;
 
  private:
-  const io::TensorView& part_of(const std::string& part, const std::vector<int64_t>& shape,
-                                std::initializer_list<io::DType> dtypes);
-
   const io::TensorFile& file_;
-  std::string module_, format_, place_;
+  std::string module_, format_, place_ = "the model's file";
   std::set<std::string>& read_;
 };
 
@@ -62,5 +63,19 @@ void require_as_stored(const QuantizationOptions& options, const std::string& st
 
 // FormatError if the layer is one of stacked experts, which none of these tools packs.
 void require_matrix(const WeightShape& shape, const StoredParts& parts);
+
+// FormatError "FILE: tensor NAME must REQUIREMENT, found DTYPE [SHAPE]".
+[[noreturn]] void reject_tensor(const io::TensorView& view, const std::string& requirement);
+// FormatError unless the tensor is of this shape, and of one of these types.
+void require_tensor(const io::TensorView& view, std::initializer_list<io::DType> dtypes,
+                    const std::vector<int64_t>& shape);
+
+// A copy in memory; the file's pages are dropped.
+at::Tensor take_tensor(const io::TensorView& view);
+// FormatError naming the first place at which `bad`, a boolean tensor of the view's shape, is true:
+// "FILE: tensor NAME holds WHAT at [3, 7]; the file is damaged".
+void refuse_values(const io::TensorView& view, const at::Tensor& bad, const std::string& what);
+// A copy of float32, bfloat16 or float16, of which no value is NaN or infinite.
+at::Tensor take_finite(const io::TensorView& view);
 
 }  // namespace qlora::quant
