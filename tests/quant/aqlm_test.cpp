@@ -1,23 +1,26 @@
 // AQLM weights: sums of codebook entries times a scale, and the layers of files that hold them.
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <limits>
 
 #include "base/device.h"
+#include "base/error.h"
 #include "quant/formats/aqlm_weight.h"
-#include "quant/prequantized/aqlm.h"
-#include "tests/support/layer_file.h"
+#include "tests/support/decoded_rows.h"
 #include "tests/support/quant_golden.h"
+#include "tests/support/stored_layer.h"
 
 namespace qlora::quant {
 namespace {
 
-using test::complaint_of;
 using test::decoded_rows;
-using test::LayerFile;
+using test::LayerRead;
+using test::refusal_of;
 using test::same_bytes;
+using test::StoredLayer;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
@@ -130,20 +133,22 @@ NamedTensors stored(const AqlmTensor& tensor) {
           {"scales", tensor.scales.view({-1, 1, 1, 1})}};
 }
 
+StoredLayer layer_of(const AqlmTensor& tensor, const Kind& kind) {
+  return test::layer_of(stored(tensor), kind.config(), by_definition(tensor));
+}
+
 TEST(AqlmFormat, ReadsTheLayerAndTellsItsSizeBefore) {
   for (const Kind& kind : kKinds) {
     const AqlmTensor tensor = random_weight(kind);
-    LayerFile layer(stored(tensor));
-    const auto format = test::format_from(aqlm_format, kind.config());
-    ASSERT_TRUE(layer.is_packed(*format));
-    const auto weight = layer.read(*format, kind.out(), kind.in());
-    EXPECT_TRUE(layer.is_all_taken());
-    EXPECT_TRUE(same_bytes(decoded_rows(*weight), by_definition(tensor)));
-    const FrozenSize size = format->size("layer", WeightShape::matrix(kind.out(), kind.in()));
-    EXPECT_EQ(size.format, weight->format());
+    const StoredLayer layer = layer_of(tensor, kind);
+    const LayerRead found = read_layer(layer);
+    EXPECT_EQ(found.read.size(), layer.tensors.size());
+    EXPECT_TRUE(same_bytes(found.rows, layer.expected));
+    const FrozenSize size = found.format->size("layer", WeightShape::matrix(kind.out(), kind.in()));
+    EXPECT_EQ(size.format, found.weight->format());
     // Codebooks of float32, and codes wider than they need, config.json does not tell.
     if (kind.codebooks != at::kFloat) {
-      EXPECT_EQ(size.bytes, weight->bytes());
+      EXPECT_EQ(size.bytes, found.weight->bytes());
     }
   }
 }
@@ -151,45 +156,32 @@ TEST(AqlmFormat, ReadsTheLayerAndTellsItsSizeBefore) {
 TEST(AqlmFormat, CodesThatAForwardPassTransposedAreTurnedBack) {
   for (const Kind& kind : kKinds) {
     const AqlmTensor tensor = random_weight(kind);
-    NamedTensors parts = stored(tensor);
-    parts[0].second = tensor.codes.transpose(0, 1).contiguous();
-    LayerFile layer(parts);
-    const auto weight =
-        layer.read(*test::format_from(aqlm_format, kind.config()), kind.out(), kind.in());
-    EXPECT_TRUE(same_bytes(decoded_rows(*weight), by_definition(tensor)));
+    StoredLayer layer = layer_of(tensor, kind);
+    layer.replace("codes", tensor.codes.transpose(0, 1).contiguous());
+    EXPECT_TRUE(same_bytes(read_layer(layer).rows, layer.expected));
   }
 }
 
 TEST(AqlmFormat, CodesOfASquareMatrixAreTakenAsTheyLie) {
   Kind kind = kKinds[0];
   kind.columns = kind.rows;
-  const AqlmTensor tensor = random_weight(kind);
-  LayerFile layer(stored(tensor));
-  const auto weight =
-      layer.read(*test::format_from(aqlm_format, kind.config()), kind.out(), kind.in());
-  EXPECT_TRUE(same_bytes(decoded_rows(*weight), by_definition(tensor)));
+  const StoredLayer layer = layer_of(random_weight(kind), kind);
+  EXPECT_TRUE(same_bytes(read_layer(layer).rows, layer.expected));
 }
 
 TEST(AqlmFormat, AMatrixOf16BitsIsNotPacked) {
-  const auto format = test::format_from(aqlm_format, kKinds[0].config());
-  EXPECT_FALSE(LayerFile({{"weight", at::zeros({4, 8}, at::kHalf)}}).is_packed(*format));
+  EXPECT_FALSE(test::is_packed({{"weight", at::zeros({4, 8}, at::kHalf)}}, kKinds[0].config()));
 }
 
-class AqlmFormatRefusals : public ::testing::Test {
- protected:
-  template <typename Change>
-  std::string refusal(const Change& change) {
-    AqlmTensor tensor = random_weight(kKinds[0]);
-    change(tensor);
-    return complaint_of<FormatError>([&] {
-      LayerFile(stored(tensor))
-          .read(*test::format_from(aqlm_format, kKinds[0].config()), kKinds[0].out(),
-                kKinds[0].in());
-    });
-  }
-};
+template <typename Change>
+std::string refusal(const Change& change) {
+  AqlmTensor tensor = random_weight(kKinds[0]);
+  const at::Tensor expected = by_definition(tensor);
+  change(tensor);
+  return refusal_of(test::layer_of(stored(tensor), kKinds[0].config(), expected));
+}
 
-TEST_F(AqlmFormatRefusals, TensorsThatDoNotFitAreNamed) {
+TEST(AqlmFormatRefusals, TensorsThatDoNotFitAreNamed) {
   EXPECT_THAT(refusal([](AqlmTensor& t) { t.codes = t.codes.narrow(0, 0, 5).contiguous(); }),
               AllOf(HasSubstr("layer.codes"), HasSubstr("[6, 5, 2]"), HasSubstr("[5, 5, 2]")));
   EXPECT_THAT(refusal([](AqlmTensor& t) { t.codes = t.codes.to(at::kInt); }),
@@ -208,7 +200,7 @@ TEST_F(AqlmFormatRefusals, TensorsThatDoNotFitAreNamed) {
               AllOf(HasSubstr("layer.scales"), HasSubstr("[6, 1, 1, 1]")));
 }
 
-TEST_F(AqlmFormatRefusals, ValuesThatAreNoNumbersAreNamedWithTheirPlace) {
+TEST(AqlmFormatRefusals, ValuesThatAreNoNumbersAreNamedWithTheirPlace) {
   EXPECT_THAT(refusal([](AqlmTensor& t) {
                 t.codebooks[1][7][0][3] = std::numeric_limits<float>::infinity();
               }),
@@ -217,24 +209,19 @@ TEST_F(AqlmFormatRefusals, ValuesThatAreNoNumbersAreNamedWithTheirPlace) {
               AllOf(HasSubstr("layer.scales"), HasSubstr("[2, 0, 0, 0]")));
 }
 
-TEST_F(AqlmFormatRefusals, AMissingPartIsNamed) {
-  NamedTensors parts = stored(random_weight(kKinds[0]));
-  parts.pop_back();
-  const auto format = test::format_from(aqlm_format, kKinds[0].config());
-  EXPECT_THAT(complaint_of<FormatError>(
-                  [&] { LayerFile(parts).read(*format, kKinds[0].out(), kKinds[0].in()); }),
-              AllOf(HasSubstr("model.safetensors"), HasSubstr("layer.scales")));
+TEST(AqlmFormatRefusals, AMissingPartIsNamed) {
+  StoredLayer layer = layer_of(random_weight(kKinds[0]), kKinds[0]);
+  layer.remove("scales");
+  EXPECT_THAT(refusal_of(layer), AllOf(HasSubstr("model.safetensors"), HasSubstr("layer.scales")));
 }
 
-TEST_F(AqlmFormatRefusals, WhatCannotBeIsRefusedBeforeTensorsAreRead) {
-  EXPECT_THAT(complaint_of<FormatError>(
-                  [] { test::format_from(aqlm_format, R"({"nbits_per_codebook": 17})"); }),
-              HasSubstr("nbits_per_codebook"));
-  LayerFile layer(stored(random_weight(kKinds[0])));
-  const auto format = test::format_from(aqlm_format, kKinds[0].config());
-  EXPECT_THAT(complaint_of<ConfigError>(
-                  [&] { layer.read(*format, kKinds[0].out(), kKinds[0].in(), "int8"); }),
-              AllOf(HasSubstr("AQLM"), HasSubstr("int8")));
+TEST(AqlmFormatRefusals, WhatCannotBeIsRefusedBeforeTensorsAreRead) {
+  const nlohmann::json config = {{"quant_method", "aqlm"}, {"nbits_per_codebook", 17}};
+  EXPECT_THAT(refusal_of(config), HasSubstr("nbits_per_codebook"));
+  QuantizationOptions options;
+  options.method = "int8";
+  EXPECT_THAT(refusal_of(layer_of(random_weight(kKinds[0]), kKinds[0]), options),
+              AllOf(HasSubstr("ConfigError"), HasSubstr("AQLM"), HasSubstr("int8")));
 }
 
 class AqlmGpu : public ::testing::Test {

@@ -1,5 +1,6 @@
 // FP8 weights: codes times the scales of blocks, and the layers of files that hold them.
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -7,18 +8,21 @@
 #include <limits>
 
 #include "base/device.h"
+#include "base/error.h"
 #include "quant/formats/fp8_weight.h"
-#include "quant/prequantized/fp8.h"
-#include "tests/support/layer_file.h"
+#include "tests/support/decoded_rows.h"
 #include "tests/support/quant_golden.h"
+#include "tests/support/stored_layer.h"
 
 namespace qlora::quant {
 namespace {
 
-using test::complaint_of;
 using test::decoded_rows;
-using test::LayerFile;
+using test::layer_of;
+using test::LayerRead;
+using test::refusal_of;
 using test::same_bytes;
+using test::StoredLayer;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
@@ -176,7 +180,8 @@ struct Written {
 constexpr const char* kBlockConfig =
     R"({"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [32, 32]})";
 constexpr const char* kChannelConfig = R"({"quant_method": "compressed-tensors", "config_groups":
-    {"group_0": {"weights": {"num_bits": 8, "type": "float", "strategy": "channel"}}}})";
+    {"group_0": {"targets": ["Linear"],
+                 "weights": {"num_bits": 8, "type": "float", "strategy": "channel"}}}})";
 
 TEST(Fp8Format, ReadsWhatEachToolWrites) {
   const Written all[] = {
@@ -190,54 +195,53 @@ TEST(Fp8Format, ReadsWhatEachToolWrites) {
       {R"({"quant_method": "fbgemm_fp8"})", "weight_scale", {12, 20, 1, 20}, at::kFloat},
       {R"({"quant_method": "mxfp8"})", "weight_scale", {5, 96, 1, 32}, at::kByte},
       {kChannelConfig, "weight_scale", {12, 20, 1, 20}, at::kBFloat16},
-      {R"({"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"num_bits": 8,
-           "type": "float", "strategy": "block", "block_structure": [16, 8]}}}})",
+      {R"({"quant_method": "compressed-tensors", "config_groups": {"g": {"targets": ["Linear"],
+           "weights": {"num_bits": 8, "type": "float", "strategy": "block",
+                       "block_structure": [16, 8]}}}})",
        "weight_scale",
        {20, 20, 16, 8},
        at::kBFloat16}};
   for (const Written& written : all) {
     SCOPED_TRACE(written.config);
     const Fp8Tensor tensor = random_weight(written.blocks, written.dtype);
-    LayerFile layer({{"weight", stored(tensor.codes)},
-                     {written.scale, stored_scales(tensor.scales)},
-                     {"input_scale", at::ones({1})}});
-    const auto format = test::format_from(fp8_format, written.config);
-    ASSERT_TRUE(layer.is_packed(*format));
-    const auto weight = layer.read(*format, written.blocks.out, written.blocks.in);
-    EXPECT_TRUE(layer.is_all_taken());
-    EXPECT_EQ(weight->format(), Fp8Weight(tensor).format());
-    EXPECT_TRUE(same_bytes(decoded_rows(*weight), by_definition(tensor)));
+    const StoredLayer layer = layer_of({{"weight", stored(tensor.codes)},
+                                        {written.scale, stored_scales(tensor.scales)},
+                                        {"input_scale", at::ones({1})}},
+                                       written.config, by_definition(tensor));
+    const LayerRead found = read_layer(layer);
+    EXPECT_EQ(found.read.size(), layer.tensors.size());
+    EXPECT_EQ(found.weight->format(), Fp8Weight(tensor).format());
+    EXPECT_TRUE(same_bytes(found.rows, layer.expected));
   }
 }
 
 TEST(Fp8Format, ExponentsMayBeStoredAsBytesAndScalesWithoutSecondSize) {
   const Fp8Tensor tensor = random_weight({5, 96, 1, 32}, at::kByte);
-  LayerFile layer({{"weight", stored(tensor.codes)}, {"weight_scale", tensor.scales}});
-  EXPECT_TRUE(
-      same_bytes(decoded_rows(*layer.read(
-                     *test::format_from(fp8_format, R"({"quant_method": "mxfp8"})"), 5, 96)),
-                 by_definition(tensor)));
+  const StoredLayer layer =
+      layer_of({{"weight", stored(tensor.codes)}, {"weight_scale", tensor.scales}},
+               R"({"quant_method": "mxfp8"})", by_definition(tensor));
+  EXPECT_TRUE(same_bytes(read_layer(layer).rows, layer.expected));
   const Fp8Tensor channel = random_weight({7, 12, 1, 12}, at::kFloat);
-  LayerFile flat({{"weight", stored(channel.codes)}, {"weight_scale", channel.scales.flatten()}});
-  EXPECT_TRUE(
-      same_bytes(decoded_rows(*flat.read(*test::format_from(fp8_format, kChannelConfig), 7, 12)),
-                 by_definition(channel)));
+  const StoredLayer flat =
+      layer_of({{"weight", stored(channel.codes)}, {"weight_scale", channel.scales.flatten()}},
+               kChannelConfig, by_definition(channel));
+  EXPECT_TRUE(same_bytes(read_layer(flat).rows, flat.expected));
 }
 
 TEST(Fp8Format, AGridThatDividesTheMatrixTellsItsBlocks) {
   const Fp8Tensor tensor = random_weight({24, 40, 8, 20}, at::kFloat);
-  LayerFile layer({{"weight", stored(tensor.codes)}, {"weight_scale_inv", tensor.scales}});
-  const auto weight =
-      layer.read(*test::format_from(fp8_format, R"({"quant_method": "fp8"})"), 24, 40);
-  EXPECT_EQ(weight->format(), "fp8 (8x20)");
-  EXPECT_TRUE(same_bytes(decoded_rows(*weight), by_definition(tensor)));
+  const StoredLayer layer =
+      layer_of({{"weight", stored(tensor.codes)}, {"weight_scale_inv", tensor.scales}},
+               R"({"quant_method": "fp8"})", by_definition(tensor));
+  const LayerRead found = read_layer(layer);
+  EXPECT_EQ(found.weight->format(), "fp8 (8x20)");
+  EXPECT_TRUE(same_bytes(found.rows, layer.expected));
 }
 
 TEST(Fp8Format, AMatrixOf16BitsIsNotPacked) {
-  const auto format = test::format_from(fp8_format, kBlockConfig);
   for (const at::ScalarType dtype : test::kFloatingTypes)
-    EXPECT_FALSE(LayerFile({{"weight", at::zeros({4, 4}, dtype)}}).is_packed(*format));
-  EXPECT_FALSE(LayerFile({{"bias", at::zeros({4})}}).is_packed(*format));
+    EXPECT_FALSE(test::is_packed({{"weight", at::zeros({4, 4}, dtype)}}, kBlockConfig));
+  EXPECT_FALSE(test::is_packed({{"bias", at::zeros({4})}}, kBlockConfig));
 }
 
 TEST(Fp8Format, TheSizeToldIsThatOfTheWeightRead) {
@@ -253,20 +257,18 @@ TEST(Fp8Format, TheSizeToldIsThatOfTheWeightRead) {
       {kChannelConfig, "weight_scale", {12, 20, 1, 20}, at::kBFloat16}};
   for (const Written& written : all) {
     const Fp8Tensor tensor = random_weight(written.blocks, written.dtype);
-    LayerFile layer(
-        {{"weight", stored(tensor.codes)}, {written.scale, stored_scales(tensor.scales)}});
-    const auto format = test::format_from(fp8_format, written.config);
-    const auto weight = layer.read(*format, written.blocks.out, written.blocks.in);
+    const LayerRead found = read_layer(
+        layer_of({{"weight", stored(tensor.codes)}, {written.scale, stored_scales(tensor.scales)}},
+                 written.config, by_definition(tensor)));
     const FrozenSize size =
-        format->size("layer", WeightShape::matrix(written.blocks.out, written.blocks.in));
-    EXPECT_EQ(size.format, weight->format()) << written.config;
-    EXPECT_EQ(size.bytes, weight->bytes()) << written.config;
+        found.format->size("layer", WeightShape::matrix(written.blocks.out, written.blocks.in));
+    EXPECT_EQ(size.format, found.weight->format()) << written.config;
+    EXPECT_EQ(size.bytes, found.weight->bytes()) << written.config;
   }
 }
 
 std::string refusal(const NamedTensors& parts, const char* config = kBlockConfig) {
-  return complaint_of<FormatError>(
-      [&] { LayerFile(parts).read(*test::format_from(fp8_format, config), 64, 64); });
+  return refusal_of(layer_of(parts, config, at::empty({64, 64})));
 }
 
 TEST(Fp8FormatRefusals, ValuesThatAreNoNumbersAreNamedWithTheirPlace) {
@@ -313,7 +315,7 @@ TEST(Fp8FormatRefusals, TensorsThatDoNotFitAreNamed) {
 
 TEST(Fp8FormatRefusals, AConfigurationThatCannotBeIsNamed) {
   const auto complaint = [](const char* config) {
-    return complaint_of<FormatError>([&] { test::format_from(fp8_format, config); });
+    return refusal_of(nlohmann::json::parse(config));
   };
   EXPECT_THAT(complaint(R"({"quant_method": "fp8", "weight_block_size": [128]})"),
               HasSubstr("weight_block_size"));
@@ -323,11 +325,13 @@ TEST(Fp8FormatRefusals, AConfigurationThatCannotBeIsNamed) {
 }
 
 TEST(Fp8FormatRefusals, ARecipeThatAsksForAnotherQuantizationIsTold) {
-  LayerFile layer(
-      {{"weight", stored(random_codes(64, 64))}, {"weight_scale_inv", at::ones({2, 2})}});
-  const auto format = test::format_from(fp8_format, kBlockConfig);
-  EXPECT_THAT(complaint_of<ConfigError>([&] { layer.read(*format, 64, 64, "nf4"); }),
-              AllOf(HasSubstr("FP8"), HasSubstr("nf4")));
+  const StoredLayer layer =
+      layer_of({{"weight", stored(random_codes(64, 64))}, {"weight_scale_inv", at::ones({2, 2})}},
+               kBlockConfig, at::empty({64, 64}));
+  QuantizationOptions options;
+  options.method = "nf4";
+  EXPECT_THAT(refusal_of(layer, options),
+              AllOf(HasSubstr("ConfigError"), HasSubstr("FP8"), HasSubstr("nf4")));
 }
 
 class Fp8Gpu : public ::testing::Test {

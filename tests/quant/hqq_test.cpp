@@ -1,6 +1,7 @@
 // HQQ weights: both axes, all widths, groups that are parts of rows or span them; and the layers of
 // files that hold them.
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -10,18 +11,20 @@
 #include <vector>
 
 #include "base/device.h"
+#include "base/error.h"
 #include "quant/formats/hqq_weight.h"
-#include "quant/prequantized/hqq.h"
-#include "tests/support/layer_file.h"
+#include "tests/support/decoded_rows.h"
 #include "tests/support/quant_golden.h"
+#include "tests/support/stored_layer.h"
 
 namespace qlora::quant {
 namespace {
 
-using test::complaint_of;
 using test::decoded_rows;
-using test::LayerFile;
+using test::LayerRead;
+using test::refusal_of;
 using test::same_bytes;
+using test::StoredLayer;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
@@ -152,22 +155,14 @@ NamedTensors stored(const Made& made) {
           {"round_zero", flag(k.nbits == 4)}};
 }
 
-void replace(NamedTensors& parts, const std::string& name, const at::Tensor& tensor) {
-  for (auto& [part, stored] : parts)
-    if (part == name) stored = tensor;
-}
-
-void remove(NamedTensors& parts, const std::string& name) {
-  std::erase_if(parts, [&](const auto& part) { return part.first == name; });
-}
 std::string config_of(const Kind& k) {
   return fmt::format(R"({{"quant_method": "hqq", "quant_config": {{"weight_quant_params":
       {{"nbits": {}, "group_size": {}, "axis": {}}}}}}})",
                      k.width(), k.group_size, k.axis);
 }
 
-std::unique_ptr<FrozenWeight> read(const NamedTensors& parts, const Kind& k) {
-  return LayerFile(parts).read(*test::format_from(hqq_format, config_of(k)), k.out, k.in);
+StoredLayer layer_of(const Made& made) {
+  return test::layer_of(stored(made), config_of(made.kind), made.expected);
 }
 
 TEST(HqqWeight, RowsAreCodesLessAZeroTimesAScale) {
@@ -234,17 +229,15 @@ TEST(HqqFormat, ReadsEachWidthAlongBothAxes) {
     for (const Kind& kind : kinds) {
       SCOPED_TRACE(kind.name());
       const Made made = make(kind);
-      LayerFile layer(stored(made));
-      const auto format = test::format_from(hqq_format, config_of(kind));
-      ASSERT_TRUE(layer.is_packed(*format));
-      const auto weight = layer.read(*format, kind.out, kind.in);
-      EXPECT_TRUE(layer.is_all_taken());
-      EXPECT_EQ(weight->format(), "hqq, " + kind.width() + " bit");
-      EXPECT_TRUE(same_bytes(decoded_rows(*weight), made.expected));
-      const FrozenSize size = format->size("layer", WeightShape::matrix(kind.out, kind.in));
-      EXPECT_EQ(size.format, weight->format());
+      const StoredLayer layer = layer_of(made);
+      const LayerRead found = read_layer(layer);
+      EXPECT_EQ(found.read.size(), layer.tensors.size());
+      EXPECT_EQ(found.weight->format(), "hqq, " + kind.width() + " bit");
+      EXPECT_TRUE(same_bytes(found.rows, made.expected));
+      const FrozenSize size = found.format->size("layer", WeightShape::matrix(kind.out, kind.in));
+      EXPECT_EQ(size.format, found.weight->format());
       if (kind.scales != at::kFloat) {
-        EXPECT_EQ(size.bytes, weight->bytes());
+        EXPECT_EQ(size.bytes, found.weight->bytes());
       }
     }
   };
@@ -256,20 +249,20 @@ TEST(HqqFormat, BytesMayBeViewedAsNumbers) {
   for (const Kind& kind : {Kind{4, 0, 16, 12, 20}, Kind{3, 0, 64, 24, 40}, Kind{4, 1, 16, 8, 48}})
     for (const at::ScalarType dtype : {at::kHalf, at::kBFloat16}) {
       const Made made = make(kind);
-      NamedTensors parts = stored(made);
+      StoredLayer layer = layer_of(made);
       const at::Tensor bytes = made.packed.view(at::kByte).flatten();
-      replace(parts, "W_q", bytes.view(dtype));
-      replace(parts, "view_as_float", flag(true));
-      EXPECT_TRUE(same_bytes(decoded_rows(*read(parts, kind)), made.expected)) << kind.name();
+      layer.replace("W_q", bytes.view(dtype));
+      layer.replace("view_as_float", flag(true));
+      EXPECT_TRUE(same_bytes(read_layer(layer).rows, made.expected)) << kind.name();
     }
 }
 
 TEST(HqqFormat, ScalesAndZerosMayBeOfTwoTypes) {
   for (const Kind& kind : {kKinds[0], kGrouped[0]}) {
     const Made made = make(kind);
-    NamedTensors parts = stored(made);
-    replace(parts, "zero", one_a_group(made.zeros.to(at::kFloat), kind));
-    EXPECT_TRUE(same_bytes(decoded_rows(*read(parts, kind)), made.expected));
+    StoredLayer layer = layer_of(made);
+    layer.replace("zero", one_a_group(made.zeros.to(at::kFloat), kind));
+    EXPECT_TRUE(same_bytes(read_layer(layer).rows, made.expected));
   }
 }
 
@@ -282,22 +275,22 @@ TEST(HqqFormat, SettingsThatAreNoNumbersMayBeMissing) {
                                 {"zero", one_a_group(made.zeros, kind)},
                                 {"nbits", at::full({}, kind.nbits, at::kLong)},
                                 {"shape", at::tensor({kind.out, kind.in}, at::kLong)}};
-    EXPECT_TRUE(same_bytes(decoded_rows(*read(parts, kind)), made.expected)) << kind.name();
+    const StoredLayer layer = test::layer_of(parts, config_of(kind), made.expected);
+    EXPECT_TRUE(same_bytes(read_layer(layer).rows, made.expected)) << kind.name();
   }
 }
 
 TEST(HqqFormat, TensorsOfTheLayerDecideOverTheConfiguration) {
   const Made made = make(kKinds[0]);
-  LayerFile layer(stored(made));
-  const auto format = test::format_from(hqq_format, config_of(kGrouped[4]));
-  EXPECT_TRUE(
-      same_bytes(decoded_rows(*layer.read(*format, made.kind.out, made.kind.in)), made.expected));
+  const StoredLayer layer = test::layer_of(stored(made), config_of(kGrouped[4]), made.expected);
+  EXPECT_TRUE(same_bytes(read_layer(layer).rows, made.expected));
 }
 
 TEST(HqqFormat, TagsOfTheConfigurationTellTheSizesOfTheirLayers) {
-  const auto format = test::format_from(hqq_format, R"({"quant_config": {
+  const auto config = nlohmann::json::parse(R"({"quant_method": "hqq", "quant_config": {
       "self_attn.q_proj": {"weight_quant_params": {"nbits": 8, "group_size": null, "axis": 1}},
       "mlp.down_proj": {"weight_quant_params": {"nbits": 3, "group_size": 64, "axis": 0}}}})");
+  const auto format = make_stored_format(io::JsonNode(config, "config.json"));
   const WeightShape shape = WeightShape::matrix(64, 32);
   const FrozenSize q = format->size("model.layers.7.self_attn.q_proj", shape);
   EXPECT_EQ(q.format, "hqq, 8 bit");
@@ -308,15 +301,14 @@ TEST(HqqFormat, TagsOfTheConfigurationTellTheSizesOfTheirLayers) {
 }
 
 TEST(HqqFormat, AMatrixOf16BitsIsNotPacked) {
-  const auto format = test::format_from(hqq_format, config_of(kKinds[0]));
-  EXPECT_FALSE(LayerFile({{"weight", at::zeros({4, 8}, at::kHalf)}}).is_packed(*format));
+  EXPECT_FALSE(test::is_packed({{"weight", at::zeros({4, 8}, at::kHalf)}}, config_of(kKinds[0])));
 }
 
 std::string refusal(const std::string& part, const at::Tensor& tensor,
                     const Kind& kind = kKinds[0]) {
-  NamedTensors parts = stored(make(kind));
-  replace(parts, part, tensor);
-  return complaint_of<FormatError>([&] { read(parts, kind); });
+  StoredLayer layer = layer_of(make(kind));
+  layer.replace(part, tensor);
+  return refusal_of(layer);
 }
 
 TEST(HqqFormatRefusals, SettingsThatCannotBeAreNamed) {
@@ -342,15 +334,13 @@ TEST(HqqFormatRefusals, TensorsOfAnotherSizeOrTypeAreNamed) {
   EXPECT_THAT(refusal("scale", at::ones({1, 14}, at::kHalf)),
               AllOf(HasSubstr("layer.scale"), HasSubstr("15 groups")));
   EXPECT_THAT(refusal("zero", at::ones({1, 15}, at::kByte)), HasSubstr("layer.zero"));
-  NamedTensors parts = stored(make({4, 1, 16, 6, 48}));
-  replace(parts, "nbits", scalar(2));
-  remove(parts, "packing");
-  const Kind uneven{2, 1, 16, 6, 48};  // 18 rows of the grouped matrix
-  EXPECT_THAT(complaint_of<FormatError>([&] { read(parts, uneven); }),
-              AllOf(HasSubstr("layer.W_q"), HasSubstr("18 rows")));
-  parts = stored(make(kKinds[0]));
-  remove(parts, "zero");
-  EXPECT_THAT(complaint_of<FormatError>([&] { read(parts, kKinds[0]); }), HasSubstr("layer.zero"));
+  StoredLayer uneven = layer_of(make({4, 1, 16, 6, 48}));  // 18 rows of the grouped matrix
+  uneven.replace("nbits", scalar(2));
+  uneven.remove("packing");
+  EXPECT_THAT(refusal_of(uneven), AllOf(HasSubstr("layer.W_q"), HasSubstr("18 rows")));
+  StoredLayer without = layer_of(make(kKinds[0]));
+  without.remove("zero");
+  EXPECT_THAT(refusal_of(without), HasSubstr("layer.zero"));
 }
 
 TEST(HqqFormatRefusals, DamagedValuesAreNamed) {
@@ -362,15 +352,13 @@ TEST(HqqFormatRefusals, DamagedValuesAreNamed) {
 }
 
 TEST(HqqFormatRefusals, AConfigurationThatCannotBeIsNamed) {
-  EXPECT_THAT(complaint_of<FormatError>([] {
-                test::format_from(hqq_format,
-                                  R"({"quant_config": {"weight_quant_params": {"nbits": 9}}})");
-              }),
-              HasSubstr("quant_config.weight_quant_params.nbits"));
-  LayerFile layer(stored(make(kKinds[0])));
-  const auto format = test::format_from(hqq_format, config_of(kKinds[0]));
-  EXPECT_THAT(complaint_of<ConfigError>([&] { layer.read(*format, 12, 20, "nf4"); }),
-              AllOf(HasSubstr("HQQ"), HasSubstr("nf4")));
+  const auto config = nlohmann::json::parse(
+      R"({"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 9}}})");
+  EXPECT_THAT(refusal_of(config), HasSubstr("quant_config.weight_quant_params.nbits"));
+  QuantizationOptions options;
+  options.method = "nf4";
+  EXPECT_THAT(refusal_of(layer_of(make(kKinds[0])), options),
+              AllOf(HasSubstr("ConfigError"), HasSubstr("HQQ"), HasSubstr("nf4")));
 }
 
 class HqqGpu : public ::testing::Test {

@@ -1,5 +1,6 @@
 // Weights in MXFP4: E2M1 codes, two a byte, with a power of two for 32 columns.
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -7,8 +8,9 @@
 #include <vector>
 
 #include "base/device.h"
+#include "base/error.h"
 #include "quant/formats/mxfp4_weight.h"
-#include "tests/support/layer_file.h"
+#include "tests/support/decoded_rows.h"
 #include "tests/support/quant_golden.h"
 
 namespace qlora::quant {

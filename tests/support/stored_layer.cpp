@@ -36,6 +36,13 @@ at::Tensor StoredLayer::part(const std::string& part) const {
   return {};
 }
 
+StoredLayer layer_of(const quant::NamedTensors& parts, const std::string& config,
+                     const at::Tensor& expected) {
+  StoredLayer layer{nlohmann::json::parse(config), {}, expected, "layer"};
+  for (const auto& [name, tensor] : parts) layer.add(name, tensor);
+  return layer;
+}
+
 LayerRead read_layer(const StoredLayer& layer, const quant::QuantizationOptions& options) {
   LayerRead result;
   result.format = quant::make_stored_format(io::JsonNode(layer.config, "config.json"));
@@ -64,6 +71,12 @@ void expect_exact(const StoredLayer& layer, bool sizes_agree) {
   EXPECT_EQ(told.format, found.weight->format());
   EXPECT_EQ(told.bytes, found.weight->bytes());
   EXPECT_TRUE(told.traits == found.weight->traits());
+}
+
+bool is_packed(const quant::NamedTensors& parts, const std::string& config) {
+  const StoredLayer layer = layer_of(parts, config, {});
+  const auto format = quant::make_stored_format(io::JsonNode(layer.config, "config.json"));
+  return format->holds(stored_file(layer.tensors), layer.module);
 }
 
 std::string refusal_of(const StoredLayer& layer, const quant::QuantizationOptions& options) {

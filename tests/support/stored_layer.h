@@ -31,6 +31,10 @@ struct StoredLayer {
   at::Tensor part(const std::string& part) const;
 };
 
+// The layer "layer" with these parts and the text of its config.
+StoredLayer layer_of(const quant::NamedTensors& parts, const std::string& config,
+                     const at::Tensor& expected);
+
 struct LayerRead {
   std::unique_ptr<quant::StoredFormat> format;
   std::unique_ptr<quant::FrozenWeight> weight;
@@ -43,6 +47,8 @@ LayerRead read_layer(const StoredLayer& layer, const quant::QuantizationOptions&
 // read, and that format, bytes and traits are those that were told from the config alone, unless
 // `sizes_agree` is false.
 void expect_exact(const StoredLayer& layer, bool sizes_agree = true);
+// Whether the format of the config takes the layer "layer" of these parts for its own.
+bool is_packed(const quant::NamedTensors& parts, const std::string& config);
 // What is said of the layer that is refused; "read" if it is not.
 std::string refusal_of(const StoredLayer& layer, const quant::QuantizationOptions& options = {});
 // ... of a config alone.
