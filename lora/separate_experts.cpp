@@ -34,7 +34,12 @@ bool all_alike(const std::map<std::string, Sizes>& modules) {
 class Separator {
  public:
   Separator(const LoraOptions& options, const SeparateNames& names)
-      : given_(options), names_(names) {}
+      : given_(options),
+        names_(names),
+        in_all_layers_(
+            std::ranges::none_of(options.target_parameters, [](const std::string& parameter) {
+              return parameter.find(".layers.") != std::string::npos;
+            })) {}
 
   void add(const std::string& name, const at::Tensor& tensor) {
     const size_t at = name.rfind(".lora_");
@@ -92,10 +97,7 @@ class Separator {
   void put(const Module& module, const std::string& factor, const at::Tensor& tensor,
            const Sizes& sizes) {
     tensors_.emplace_back(kPrefix + module.path + factor, tensor);
-    const bool in_all_layers = std::ranges::none_of(
-        given_.target_parameters,
-        [](const std::string& parameter) { return parameter.find(".layers.") != parameter.npos; });
-    if (!module.end.empty()) targets_.insert(in_all_layers ? module.end : module.path);
+    if (!module.end.empty()) targets_.insert(in_all_layers_ ? module.end : module.path);
     sizes_[module.kind][module.path] = sizes;
   }
 
@@ -115,6 +117,7 @@ class Separator {
 
   const LoraOptions& given_;
   const SeparateNames& names_;
+  const bool in_all_layers_;  // else the adapted layers are named by their paths
   quant::NamedTensors tensors_;
   std::set<std::string> targets_;
   std::map<std::string, std::map<std::string, Sizes>> sizes_;  // by kind, then module
@@ -125,7 +128,6 @@ struct Part {
   std::string prefix;  // "base_model.model.<stack>.<expert>."
   std::string matrix;  // gate | up | down
   std::string factor;  // ".lora_A.weight"
-  std::string parameter() const { return matrix == "down" ? "down_proj" : "gate_up_proj"; }
 };
 
 std::optional<Part> part_of(const std::string& name) {
