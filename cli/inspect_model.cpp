@@ -156,20 +156,28 @@ Json describe_gguf(const std::string& path) {
   return facts;
 }
 
+// Every packing has tensors of its own beside weights and biases. Without any, the directory need
+// not be opened a second time.
+bool may_be_packed(const std::vector<io::TensorView>& tensors) {
+  return std::ranges::any_of(tensors, [](const io::TensorView& tensor) {
+    return !tensor.name.ends_with(".weight") && !tensor.name.ends_with(".bias");
+  });
+}
+
 Json describe_model_directory(const std::string& path) {
   Json facts = {{"kind", "Hugging Face model"}, {"path", path}};
   const std::string config = (fs::path(path) / "config.json").string();
   facts["config"] = io::ordered_json_from_text(io::read_bytes(config));
+  const auto tensors = io::read_weight_directory(path).tensors;
   std::unique_ptr<model::WeightSource> source;
   const auto architecture = description_by(
       [&] {
         const nlohmann::json document = io::read_json_file(config);
         const model::Architecture read = model::read_architecture(io::JsonNode(document, config));
-        source = model::open_weights(path);
+        if (may_be_packed(tensors)) source = model::open_weights(path);
         return read;
       },
       facts);
-  const auto tensors = io::read_weight_directory(path).tensors;
   facts["tensors"] = tensor_facts(tensors);
   facts["footprint"] = stored_footprint_json(tensors, architecture, source.get());
   return facts;
