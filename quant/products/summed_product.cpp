@@ -12,8 +12,6 @@
 namespace qlora::quant {
 namespace {
 
-// Below, packing a weight costs more than it gains.
-constexpr int64_t kLeastRows = 32;
 // Of which int32 holds any sum of products of 8 bits with 7.
 constexpr int64_t kMostCodes = 65536;
 
@@ -93,7 +91,7 @@ bool machine_sums_bfloat16() {
 
 bool sums_products(const LeftOperand& a, int64_t k, int64_t r) {
   if (multiplies_in_float(a.device, a.dtype)) return a.rows > kFewRows;
-  return sums_in_bfloat16(a) && a.rows >= kLeastRows && k % 2 == 0 && r % 2 == 0;
+  return sums_in_bfloat16(a) && a.rows > kFewRows && k % 2 == 0 && r % 2 == 0;
 }
 
 bool sums_int8_products(const LeftOperand& x, int64_t k, int64_t r) {

@@ -180,7 +180,7 @@ TEST_F(SummedProducts, BitsDoNotDependOnTheThreads) {
 }
 
 TEST_F(SummedProducts, FewRowsAndOddRanksGoElsewhere) {
-  const LeftOperand few{.rows = 31}, many{.rows = 64};
+  const LeftOperand few{.rows = 8}, many{.rows = 9};
   EXPECT_TRUE(sums_products(many, 8, 4));
   EXPECT_FALSE(sums_products(few, 8, 4));
   EXPECT_FALSE(sums_products(many, 8, 3));
