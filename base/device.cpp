@@ -28,13 +28,15 @@ bool cuda_compiled() {
 #endif
 }
 
-bool cuda_available() {
+int num_gpus() {
 #ifdef QLORA_CUDA
-  return c10::cuda::device_count() > 0;
+  return c10::cuda::device_count();
 #else
-  return false;
+  return 0;
 #endif
 }
+
+bool cuda_available() { return num_gpus() > 0; }
 
 c10::Device device_from_string(const std::string& name) {
   if (name == "auto") return device_from_string(cuda_available() ? "cuda:0" : "cpu");
@@ -55,9 +57,8 @@ c10::Device device_from_string(const std::string& name) {
         name);
   c10::Device device(name == "cuda" ? "cuda:0" : name);
 #ifdef QLORA_CUDA
-  if (device.index() >= c10::cuda::device_count())
-    fail<ConfigError>("device '{}' was asked for, but there are {} GPUs", name,
-                      c10::cuda::device_count());
+  if (device.index() >= num_gpus())
+    fail<ConfigError>("device '{}' was asked for, but there are {} GPUs", name, num_gpus());
   c10::cuda::set_device(device.index());
 #endif
   return device;

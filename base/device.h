@@ -14,6 +14,9 @@ bool cuda_compiled();
 // True if, besides, a usable GPU is present.
 bool cuda_available();
 
+// Usable GPUs; 0 without CUDA.
+int num_gpus();
+
 // "auto" -> the GPU if one is usable, else the CPU; "cpu"; "cuda" or "cuda:N". A GPU that is asked
 // for and missing is a ConfigError that says why (not compiled in, or no device). A GPU becomes the
 // current device of this thread.

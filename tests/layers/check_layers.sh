@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "${1:-$(dirname "$0")/../..}"
 
-folders=(base io quant data lora optim model trainer export recipes cli capi tests bench scripts)
+folders=(base io quant data lora optim model distributed trainer export recipes cli capi tests bench scripts)
 present=()
 for folder in "${folders[@]}"; do [ ! -d "$folder" ] || present+=("$folder"); done
 [ ${#present[@]} -gt 0 ] || { echo "check_layers: no source folder in $PWD" >&2; exit 1; }
@@ -21,11 +21,12 @@ find "${present[@]}" -type f \( -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o
     may["lora"] = "base io quant"
     may["optim"] = "base quant"
     may["model"] = "base io quant lora"
-    may["trainer"] = "base io data lora model optim quant"
-    may["export"] = "base io data lora model optim quant trainer"
+    may["distributed"] = "base"
+    may["trainer"] = "base distributed io data lora model optim quant"
+    may["export"] = "base distributed io data lora model optim quant trainer"
     may["recipes"] = may["export"] " export"
     may["cli"] = may["capi"] = may["scripts"] = may["recipes"] " recipes"
-    split("base io quant data lora optim model trainer export recipes cli capi tests bench scripts", list, " ")
+    split("base io quant data lora optim model distributed trainer export recipes cli capi tests bench scripts", list, " ")
     for (i in list) is_folder[list[i]] = 1
   }
   function report(what) { printf "%s:%d: %s\n", FILENAME, FNR, what; violations++ }

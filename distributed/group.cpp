@@ -1,0 +1,171 @@
+#include "distributed/group.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <functional>
+#include <optional>
+#include <utility>
+
+#include "base/device.h"
+#include "distributed/engine.h"
+
+namespace qlora::distributed {
+namespace {
+
+// c10d's messages go on with the frames of its stack.
+std::string first_line(const std::exception& error) {
+  const auto* ours = dynamic_cast<const c10::Error*>(&error);
+  const std::string text = ours != nullptr ? ours->what_without_backtrace() : error.what();
+  return text.substr(0, text.find('\n'));
+}
+
+// Rows added in pairs of neighbours, pairs of pairs, ...; the sum is in the first.
+void add_rows(const at::Tensor& rows) {
+  const int64_t count = rows.size(0);
+  for (int64_t step = 1; step < count; step *= 2)
+    for (int64_t i = 0; i + step < count; i += 2 * step) rows[i].add_(rows[i + step]);
+}
+
+// Waits for what an engine is told to do.
+void finish(const Place& place, std::chrono::milliseconds patience,
+            const std::function<c10::intrusive_ptr<c10d::Work>()>& start) {
+  try {
+    start()->wait(patience);
+  } catch (const std::exception& error) {
+    fail<LostRank>(
+        "rank {} of {}: another rank is gone or silent ({}); go on from the last checkpoint with "
+        "the same command",
+        place.rank, place.size, first_line(error));
+  }
+}
+
+}  // namespace
+
+struct Group::Engines {
+  Store store;
+  Engine host;                // of tensors on the CPU
+  std::optional<Engine> gpu;  // of those on a GPU, once there were any; null: through the host
+  at::Tensor parts, rows;     // what sum() needs, kept for the next time
+};
+
+Group::Group() = default;
+Group::~Group() = default;
+Group::Group(Group&&) noexcept = default;
+Group& Group::operator=(Group&&) noexcept = default;
+
+Group::Group(const Place& place, std::chrono::milliseconds patience)
+    : place_(place), patience_(patience) {
+  if (place.size == 1) return;
+  engines_ = std::make_unique<Engines>();
+  try {
+    engines_->store = open_store(place, patience);
+    engines_->host = gloo_engine(engines_->store, place, patience);
+    meet();
+  } catch (const ConfigError&) {
+    throw;
+  } catch (const std::exception& error) {
+    fail<LostRank>(
+        "rank {} of {} did not meet the others at {}:{} (MASTER_ADDR, MASTER_PORT) within {} s: {}",
+        place.rank, place.size, place.address, place.port, patience.count() / 1000,
+        first_line(error));
+  }
+}
+
+// NCCL where every rank of every machine has a GPU of its own.
+bool Group::travels_alone(const at::Tensor& tensor) {
+  if (tensor.is_cpu()) return true;
+  if (!engines_->gpu) {
+    const at::Tensor sharing =
+        at::full({1}, place_.local_size > num_gpus() ? 1.0 : 0.0, at::kFloat);
+    sum(sharing);
+    engines_->gpu =
+        sharing.item<float>() > 0 ? Engine() : nccl_engine(engines_->store, place_, patience_);
+  }
+  return engines_->gpu->defined();
+}
+
+c10d::Backend& Group::engine_of(const at::Tensor& tensor) {
+  return tensor.is_cpu() ? *engines_->host : **engines_->gpu;
+}
+
+void Group::sum(const at::Tensor& numbers) {
+  if (!engines_ || numbers.numel() == 0) return;
+  check(numbers.is_contiguous() &&
+            (numbers.scalar_type() == at::kFloat || numbers.scalar_type() == at::kDouble),
+        "Group::sum: the numbers must be contiguous, fp32 or fp64");
+  if (!travels_alone(numbers)) {
+    const at::Tensor on_host = numbers.cpu();
+    sum(on_host);
+    numbers.copy_(on_host);
+    return;
+  }
+  const int64_t ranks = place_.size, part = (numbers.numel() + ranks - 1) / ranks;
+  at::Tensor& parts = engines_->parts;
+  at::Tensor& rows = engines_->rows;
+  if (!parts.defined() || parts.numel() != ranks * part ||
+      parts.scalar_type() != numbers.scalar_type() || parts.device() != numbers.device()) {
+    parts = at::zeros({ranks, part}, numbers.options());
+    rows = at::empty({ranks, part}, numbers.options());
+  }
+  const at::Tensor flat = numbers.view({-1});
+  parts.view({-1}).narrow(0, 0, flat.numel()).copy_(flat);
+  // Rank r gets the rth part of every rank, adds, and gives the sum to all.
+  std::vector<int64_t> equal;
+  finish(place_, patience_,
+         [&] { return engine_of(numbers).alltoall_base(rows, parts, equal, equal); });
+  add_rows(rows);
+  at::Tensor own = rows.narrow(0, 0, 1);
+  finish(place_, patience_, [&] { return engine_of(numbers)._allgather_base(parts, own); });
+  flat.copy_(parts.view({-1}).narrow(0, 0, flat.numel()));
+}
+
+void Group::broadcast(const at::Tensor& tensor, int from) {
+  if (!engines_ || tensor.numel() == 0) return;
+  check(tensor.is_contiguous(), "Group::broadcast: the tensor must be contiguous");
+  if (!travels_alone(tensor)) {
+    const at::Tensor on_host = tensor.cpu();
+    broadcast(on_host, from);
+    tensor.copy_(on_host);
+    return;
+  }
+  // As bytes: the engines do not carry every dtype.
+  std::vector<at::Tensor> tensors = {tensor.view({-1}).view(at::kByte)};
+  c10d::BroadcastOptions options;
+  options.rootRank = from;
+  finish(place_, patience_, [&] { return engine_of(tensor).broadcast(tensors, options); });
+}
+
+std::string Group::broadcast(const std::string& text, int from) {
+  if (!engines_) return text;
+  const at::Tensor length = at::full({1}, static_cast<int64_t>(text.size()), at::kLong);
+  broadcast(length, from);
+  const at::Tensor bytes = at::empty({length.item<int64_t>()}, at::kByte);
+  if (place_.rank == from) std::copy(text.begin(), text.end(), bytes.mutable_data_ptr<uint8_t>());
+  broadcast(bytes, from);
+  const auto* begin = bytes.const_data_ptr<uint8_t>();
+  return {begin, begin + bytes.numel()};
+}
+
+void Group::require_same(const std::string& what, const std::string& text) {
+  if (!engines_) return;
+  const std::string first = broadcast(text);
+  const at::Tensor differs = at::zeros({place_.size}, at::kFloat);
+  differs[place_.rank] = text == first ? 0 : 1;
+  sum(differs);
+  for (int rank = 0; rank < place_.size; ++rank) {
+    if (differs[rank].item<float>() == 0) continue;
+    const std::string odd = broadcast(text, rank);
+    fail<ConfigError>(
+        "the ranks of a run must agree on {}: rank {} has {}, rank 0 has {}; give every machine "
+        "the same recipe, files and program",
+        what, rank, odd, first);
+  }
+}
+
+void Group::meet() {
+  if (!engines_) return;
+  finish(place_, patience_, [&] { return engines_->host->barrier(); });
+}
+
+}  // namespace qlora::distributed

@@ -1,0 +1,142 @@
+#include "distributed/group.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstring>
+
+#include "base/stopwatch.h"
+#include "tests/support/ranks.h"
+
+namespace qlora::distributed {
+namespace {
+
+using test::run_ranks;
+
+// What rank `rank` brings: numbers whose sum depends on the order of additions.
+at::Tensor numbers_of(int rank, int64_t count, at::ScalarType dtype) {
+  at::Tensor numbers = at::empty({count}, at::kDouble);
+  auto* values = numbers.mutable_data_ptr<double>();
+  for (int64_t i = 0; i < count; ++i)
+    values[i] = (rank % 2 == 0 ? 1e7 : -1e7) + 1.0 / static_cast<double>(3 + i + 7 * rank);
+  return numbers.to(dtype);
+}
+
+at::Tensor tree(std::vector<at::Tensor> numbers) {
+  while (numbers.size() > 1) {
+    std::vector<at::Tensor> pairs;
+    for (size_t i = 0; i < numbers.size(); i += 2)
+      pairs.push_back(i + 1 < numbers.size() ? numbers[i] + numbers[i + 1] : numbers[i]);
+    numbers = pairs;
+  }
+  return numbers.front();
+}
+
+bool same_bits(const at::Tensor& a, const at::Tensor& b) {
+  return a.nbytes() == b.nbytes() &&
+         std::memcmp(a.const_data_ptr(), b.const_data_ptr(), a.nbytes()) == 0;
+}
+
+class GroupOf : public testing::TestWithParam<int> {};
+
+TEST_P(GroupOf, AddsInPairsWhateverTheLength) {
+  const int size = GetParam();
+  const auto codes = run_ranks(size, [size](Group& group) {
+    for (const at::ScalarType dtype : {at::kFloat, at::kDouble})
+      for (const int64_t count : {0, 1, 2, 7, 1000, 4099}) {
+        std::vector<at::Tensor> all;
+        for (int rank = 0; rank < size; ++rank) all.push_back(numbers_of(rank, count, dtype));
+        const at::Tensor own = all[static_cast<size_t>(group.rank())].clone();
+        group.sum(own);
+        EXPECT_TRUE(same_bits(own, tree(all))) << count << " numbers on rank " << group.rank();
+      }
+  });
+  EXPECT_EQ(codes, std::vector<int>(static_cast<size_t>(size), 0));
+}
+
+TEST_P(GroupOf, HandsOnTensorsAndTexts) {
+  const int size = GetParam();
+  const auto codes = run_ranks(size, [size](Group& group) {
+    const int last = size - 1;
+    at::Tensor tensor = at::full({3, 5}, group.rank(), at::kBFloat16);
+    group.broadcast(tensor, last);
+    EXPECT_TRUE((tensor == last).all().item<bool>());
+    EXPECT_EQ(group.broadcast(group.leads() ? "of rank 0" : ""), "of rank 0");
+    EXPECT_EQ(group.broadcast(std::string(), last), "");
+    group.require_same("the number of ranks", std::to_string(size));
+  });
+  EXPECT_EQ(codes, std::vector<int>(static_cast<size_t>(size), 0));
+}
+
+INSTANTIATE_TEST_SUITE_P(Ranks, GroupOf, testing::Values(1, 2, 3, 4));
+
+TEST(Group, TheRankThatDiffersIsNamedOnAllRanks) {
+  const auto codes = run_ranks(3, [](Group& group) {
+    try {
+      group.require_same("the base model", group.rank() == 1 ? "5f0a" : "77b1");
+      ADD_FAILURE() << "rank " << group.rank() << " saw no difference";
+    } catch (const ConfigError& error) {
+      EXPECT_NE(std::string(error.what()).find("the base model: rank 1 has 5f0a, rank 0 has 77b1"),
+                std::string::npos)
+          << error.what();
+    }
+  });
+  EXPECT_EQ(codes, (std::vector<int>{0, 0, 0}));
+}
+
+TEST(Group, ARankThatIsKilledIsNoticedAtOnce) {
+  const auto codes = run_ranks(2, [](Group& group) {
+    if (group.rank() == 1) kill(getpid(), SIGKILL);
+    const Stopwatch watch;
+    const at::Tensor numbers = at::ones({5});
+    EXPECT_THROW(group.sum(numbers), LostRank);
+    EXPECT_LT(watch.seconds(), 5);
+    _exit(testing::Test::HasFailure() ? 1 : 0);
+  });
+  EXPECT_EQ(codes, (std::vector<int>{0, 128 + SIGKILL}));
+}
+
+TEST(Group, ASilentRankIsGivenUpAfterThePatience) {
+  const auto codes = run_ranks(
+      2,
+      [](Group& group) {
+        if (group.rank() == 1) {
+          sleep(4);
+          _exit(0);
+        }
+        const Stopwatch watch;
+        const at::Tensor numbers = at::ones({5});
+        EXPECT_THROW(group.sum(numbers), LostRank);
+        EXPECT_GT(watch.seconds(), 1.5);
+        EXPECT_LT(watch.seconds(), 4);
+        _exit(testing::Test::HasFailure() ? 1 : 0);
+      },
+      std::chrono::seconds(2));
+  EXPECT_EQ(codes, (std::vector<int>{0, 0}));
+}
+
+TEST(Group, ARankThatNobodyJoinsSaysWhereItWaited) {
+  const int port = test::free_port();
+  try {
+    Group group({1, 2, 1, 2, "127.0.0.1", port}, std::chrono::seconds(1));
+    FAIL() << "met nobody";
+  } catch (const LostRank& error) {
+    EXPECT_NE(std::string(error.what()).find(fmt::format("127.0.0.1:{}", port)), std::string::npos)
+        << error.what();
+  }
+}
+
+TEST(Group, OneRankIsConnectedToNothing) {
+  Group group;
+  const at::Tensor numbers = at::ones({3});
+  group.sum(numbers);
+  EXPECT_TRUE((numbers == 1).all().item<bool>());
+  EXPECT_EQ(group.broadcast("text"), "text");
+  EXPECT_TRUE(group.leads());
+}
+
+}  // namespace
+}  // namespace qlora::distributed
