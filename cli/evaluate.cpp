@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/model_choice.h"
+#include "data/cache/cached_dataset.h"
 #include "data/chat_renderer.h"
 #include "data/dataset.h"
 #include "data/prepare.h"
@@ -56,7 +57,7 @@ bool sets_key(const EvaluateArguments& arguments, const std::string& key) {
 }
 
 struct Rows {
-  std::vector<qlora::data::Example> examples;
+  qlora::data::Examples examples;
   std::vector<qlora::data::PromptAndAnswer> questions;
 };
 
@@ -70,7 +71,8 @@ Rows rows_set_aside(const TrainedModel& trained, bool with_questions) {
                       qlora::recipes::model_tokens(base.model->architecture()))
                       .eval;
   std::set<std::pair<int32_t, int64_t>> chosen;  // dataset, row
-  for (const auto& example : rows.examples) chosen.emplace(example.source, example.row);
+  for (const qlora::data::ExampleView& example : rows.examples)
+    chosen.emplace(example.source, example.row);
   for (size_t i = 0; with_questions && i < recipe.data.train.size(); ++i)
     for (auto& question : qlora::data::read_prompts_and_answers(
              recipe.data.train[i], recipe.data, *base.tokenizer, base.chat_template.get(),
@@ -126,11 +128,12 @@ Rows read_rows(const TrainedModel& trained, const EvaluateArguments& arguments) 
   Rows rows;
   const auto& base = trained.base;
   for (size_t i = 0; i < datasets.size(); ++i) {
-    const auto part = qlora::data::read_dataset(
+    const auto part = qlora::data::load_dataset(
         datasets[i], static_cast<int32_t>(i), options, *base.tokenizer, base.chat_template.get(),
         qlora::recipes::model_tokens(base.model->architecture()));
     warn_of_rows(part.report, datasets[i], trained);
-    rows.examples.insert(rows.examples.end(), part.examples.begin(), part.examples.end());
+    for (const std::string& note : part.notes) qlora::log::write_info(note);
+    rows.examples.append(part.examples);
     if (!arguments.exact_match) continue;
     const auto questions = qlora::data::read_prompts_and_answers(
         datasets[i], options, *base.tokenizer, base.chat_template.get(),

@@ -10,10 +10,10 @@
 namespace qlora::cli {
 namespace {
 
-void print_examples(std::FILE* file, const char* part, const std::vector<data::Example>& examples,
+void print_examples(std::FILE* file, const char* part, const data::Examples& examples,
                     const data::Tokenizer& tokenizer, const InspectDataOptions& options) {
   std::map<int32_t, int64_t> shown;
-  for (const data::Example& example : examples) {
+  for (const data::ExampleView& example : examples) {
     const bool begins_row = example.side != data::Side::kRejected;
     if (options.num_rows >= 0 && (shown[example.source] += begins_row) > options.num_rows) continue;
     if (options.json) {
@@ -39,8 +39,8 @@ void print_reports(std::FILE* file, const char* part,
 
 }  // namespace
 
-void print_example(std::FILE* file, const data::Example& example, const data::Tokenizer& tokenizer,
-                   bool colour) {
+void print_example(std::FILE* file, const data::ExampleView& example,
+                   const data::Tokenizer& tokenizer, bool colour) {
   const int64_t trained = example.num_supervised();
   const char* side = example.side == data::Side::kNone     ? ""
                      : example.side == data::Side::kChosen ? " chosen"
@@ -60,6 +60,7 @@ void print_data(std::FILE* file, const data::PreparedData& data, const data::Tok
   print_reports(file, "train", data.train_reports, options.json);
   print_reports(file, "eval", data.eval_reports, options.json);
   if (!options.json) {
+    for (const std::string& note : data.cache_notes) fmt::print(file, "{}\n", note);
     for (const std::string& warning : data.warnings) fmt::print(file, "warning: {}\n", warning);
   }
   print_examples(file, "train", data.train, tokenizer, options);

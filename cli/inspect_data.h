@@ -6,7 +6,7 @@
 #include <string>
 
 #include "data/dataset_report.h"
-#include "data/example.h"
+#include "data/examples.h"
 #include "data/prepare.h"
 #include "data/tokenizer.h"
 
@@ -19,8 +19,8 @@ struct InspectDataOptions {
 };
 
 // A head line (dataset, row, tokens, supervised share) and the text with its mask.
-void print_example(std::FILE* file, const data::Example& example, const data::Tokenizer& tokenizer,
-                   bool colour);
+void print_example(std::FILE* file, const data::ExampleView& example,
+                   const data::Tokenizer& tokenizer, bool colour);
 void print_report(std::FILE* file, const data::DatasetReport& report);
 
 // Reports, warnings and the first examples of each dataset of training, then of evaluation.

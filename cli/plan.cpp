@@ -15,6 +15,7 @@
 #include "io/json_text.h"
 #include "model/model_header.h"
 #include "recipes/options_from_files.h"
+#include "recipes/plan/cached_rows.h"
 #include "recipes/plan/placement.h"
 #include "recipes/plan/plan.h"
 #include "recipes/yaml/recipe_yaml.h"
@@ -46,6 +47,7 @@ struct Planned {
   MemoryFit fit;
   std::optional<TimePlan> time;
   std::string no_time;  // why there is none
+  std::optional<qlora::recipes::CachedRows> rows;
   // Of the pass over all rows before the first step (train.objective dpo).
   double reference_seconds = 0;
 };
@@ -105,7 +107,8 @@ void plan_time(const PlanArguments& arguments, Planned& planned) {
         {planned.fit.run, planned.fit.gradient_accumulation_steps,
          qlora::recipes::quantization_of(planned.recipe, planned.header),
          qlora::recipes::packed_maker(planned.recipe, planned.header), *planned.device});
-    planned.reference_seconds = qlora::recipes::reference_seconds(planned.recipe, *planned.time);
+    planned.reference_seconds =
+        qlora::recipes::reference_seconds(planned.recipe, *planned.time, planned.rows);
   }
 }
 
@@ -148,6 +151,8 @@ Json facts_of(const Planned& planned) {
     facts["fit"] = {{"limit_bytes", *planned.limit}, {"fits", fit.fits}, {"keys", Json::object()}};
     for (const auto& [key, value] : keys_of(planned)) facts["fit"]["keys"][key] = value;
   }
+  if (planned.rows)
+    facts["rows"] = {{"examples", planned.rows->examples}, {"tokens", planned.rows->tokens}};
   facts["time"] = nullptr;
   if (!planned.time) return facts;
   facts["time"] = {{"seconds_a_step", planned.time->seconds_a_step},
@@ -215,6 +220,9 @@ void print(const Planned& planned) {
   fmt::print("memory: {:.0f} MB at the peak\n", static_cast<double>(fit.plan.peak()) / 1e6);
   if (const std::string placement = fit.run.placement.to_text(); !placement.empty())
     fmt::print("placement: {}\n", placement);
+  if (planned.rows)
+    fmt::print("rows: {} examples, {} tokens, as the data cache has them\n", planned.rows->examples,
+               planned.rows->tokens);
   print_fit(planned);
   print_time(planned);
 }
@@ -224,6 +232,7 @@ void plan(const PlanArguments& arguments) {
   planned.recipe = qlora::recipes::read_recipe(arguments.recipe, arguments.overrides);
   qlora::recipes::adopt_adapter_options(planned.recipe);
   planned.header = qlora::model::read_model_header(planned.recipe.model.path);
+  planned.rows = qlora::recipes::cached_rows(planned.recipe, planned.header.architecture);
   choose_device(arguments, planned);
   planned.limit = limit_of(arguments, planned);
   plan_memory(planned);

@@ -11,6 +11,7 @@
 #include "data/overlength.h"
 #include "data/readers/unread_keys.h"
 #include "data/row_source.h"
+#include "data/token_counts.h"
 #include "data/tokenize_row.h"
 
 namespace qlora::data {
@@ -92,29 +93,27 @@ int64_t take_out_by_length(const DatasetOptions& dataset, std::vector<Example>& 
   return 1;
 }
 
-void count_tokens(const Dataset& dataset, const PromptEncoder& encoder, DatasetReport& report) {
-  report.tokens = report.supervised_tokens = report.double_bos = report.end_of_turns = 0;
-  for (const Example& example : dataset.examples) {
-    report.tokens += example.length();
-    report.supervised_tokens += example.num_supervised();
-    report.double_bos += encoder.leading_bos(example.tokens) > 1;
-    for (size_t i = 1; i < example.tokens.size(); ++i) {
-      const TokenId id = example.tokens[i];
-      report.end_of_turns += example.supervised[i] != 0 &&
-                             (report.end_of_turn_ids.contains(id) || encoder.ends_generation(id));
-    }
-  }
-}
-
 }  // namespace
 
 Dataset read_dataset(const DatasetOptions& dataset, int32_t source, const DataOptions& options,
                      const Tokenizer& tokenizer, const ChatTemplate* chat_template,
                      const ModelTokens& model) {
+  Dataset result;
+  result.report =
+      read_dataset(dataset, source, options, tokenizer, chat_template, model,
+                   [&](Example example) { result.examples.push_back(std::move(example)); });
+  return result;
+}
+
+DatasetReport read_dataset(const DatasetOptions& dataset, int32_t source,
+                           const DataOptions& options, const Tokenizer& tokenizer,
+                           const ChatTemplate* chat_template, const ModelTokens& model,
+                           const std::function<void(Example)>& take) {
   const RowTokenizer row_tokenizer(tokenizer, chat_template, options, model);
   const LengthPolicy policy = length_policy(options, tokenizer);
-  Dataset result;
-  DatasetReport& report = result.report;
+  DatasetReport report;
+  TokenCounts tokens(tokenizer);
+  std::vector<Example> kept;  // of one row
   report.path = dataset.path;
   report.format = dataset.format;
   report.has_turns = find_format(dataset.format).has_turns;
@@ -142,19 +141,28 @@ Dataset read_dataset(const DatasetOptions& dataset, int32_t source, const DataOp
           }
         }
         report.filtered += take_out_by_length(dataset, tokenized.examples);
-        keep_row_within_length(std::move(tokenized.examples), policy, report, result.examples);
+        kept.clear();
+        keep_row_within_length(std::move(tokenized.examples), policy, report, kept);
+        for (Example& example : kept) {
+          tokens.add(example);
+          take(std::move(example));
+        }
       });
   report.files = counts.files;
   report.rows = counts.rows;
   require_rows(report.rows, dataset.path);
-  count_tokens(result, row_tokenizer.encoder(), report);
-  return result;
+  tokens.write_to(report);
+  return report;
 }
 
-void recount(Dataset& dataset, const Tokenizer& tokenizer) {
-  dataset.report.examples = std::ranges::count_if(
-      dataset.examples, [](const Example& example) { return example.side != Side::kRejected; });
-  count_tokens(dataset, PromptEncoder(tokenizer), dataset.report);
+void recount(const Examples& examples, const Tokenizer& tokenizer, DatasetReport& report) {
+  TokenCounts tokens(tokenizer);
+  report.examples = 0;
+  for_each_example(examples, [&](const ExampleView& example) {
+    report.examples += example.side != Side::kRejected;
+    tokens.add(example);
+  });
+  tokens.write_to(report);
 }
 
 std::vector<Example> read_first_rows(const DatasetOptions& dataset, int32_t source, int64_t count,

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "data/dataset_report.h"
 #include "data/embedded_tokens.h"
 #include "data/example.h"
+#include "data/examples.h"
 
 namespace qlora::data {
 
@@ -25,8 +27,15 @@ Dataset read_dataset(const DatasetOptions& dataset, int32_t source, const DataOp
                      const Tokenizer& tokenizer, const ChatTemplate* chat_template,
                      const ModelTokens& model = {});
 
-// Counts the examples and their tokens anew in the report, after some were taken out.
-void recount(Dataset& dataset, const Tokenizer& tokenizer);
+// The same with the examples handed on one by one as they are made, in their order: a bounded
+// number of rows is in memory.
+DatasetReport read_dataset(const DatasetOptions& dataset, int32_t source,
+                           const DataOptions& options, const Tokenizer& tokenizer,
+                           const ChatTemplate* chat_template, const ModelTokens& model,
+                           const std::function<void(Example)>& take);
+
+// Counts the examples and their tokens anew in their report, after some were taken out.
+void recount(const Examples& examples, const Tokenizer& tokenizer, DatasetReport& report);
 
 // Reads and tokenizes no more than the first `count` rows, and gives their examples: FormatError or
 // ConfigError for what is wrong with the file or with them, also a row that is too long where the

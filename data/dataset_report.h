@@ -14,6 +14,7 @@ namespace qlora::data {
 
 // Examples are counted after rendering; examples = rendered - filtered - dropped_overlength - split
 // + pieces - dropped_unsupervised, less those of repeated rows.
+// Numbers are kept with tokenized rows by their names in cache/stored_report.cpp.
 struct DatasetReport {
   std::string path, format;
   bool has_turns =

@@ -2,13 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <span>
 #include <utility>
 
 #include "base/error.h"
 #include "data/readers/reader.h"
 #include "fmt/ranges.h"
-#include "io/hashing.h"
 
 namespace qlora::data {
 namespace {
@@ -75,29 +73,6 @@ void validate_pairs(const DataOptions& options) {
 
 }  // namespace
 
-int64_t Example::num_supervised() const {
-  if (supervised.size() < 2) return 0;
-  return std::count_if(supervised.begin() + 1, supervised.end(), [](uint8_t s) { return s != 0; });
-}
-
-std::string examples_fingerprint(const std::vector<Example>& examples) {
-  return examples_fingerprint(std::span(examples));
-}
-
-std::string examples_fingerprint(std::span<const Example> examples) {
-  io::Hasher hasher;
-  for (const Example& example : examples) {
-    // The length in front keeps neighbouring examples apart; the first token's mask has no effect.
-    const int64_t length = example.length();
-    hasher.update(std::as_bytes(std::span(&length, 1)));
-    hasher.update(std::as_bytes(std::span(example.tokens)));
-    if (example.supervised.size() > 1)
-      hasher.update(std::as_bytes(std::span(example.supervised).subspan(1)));
-    hasher.update(std::as_bytes(std::span(example.encoded)));
-  }
-  return hasher.hex();
-}
-
 bool DataOptions::has_pairs() const { return !train.empty() && holds_pairs(train.front()); }
 
 void DataOptions::validate() const {
@@ -124,6 +99,8 @@ void DataOptions::validate() const {
   if (sequence_length < 2) {
     fail<ConfigError>("data.sequence_length must be at least 2, got {}", sequence_length);
   }
+  if (cache != "auto" && cache != "true" && cache != "false")
+    fail<ConfigError>("data.cache must be auto, true or false, got '{}'", cache);
   if (prompt_style != "chat_template" && prompt_style != "alpaca") {
     fail<ConfigError>("data.prompt_style must be chat_template or alpaca, got '{}'", prompt_style);
   }

@@ -80,6 +80,10 @@ struct DataOptions {
   OnOverlength on_overlength = OnOverlength::kError;
   std::string chat_template;  // a file, a built-in's name or template text; empty: the model's
   std::string prompt_style = "chat_template";  // for alpaca rows: chat_template | alpaca
+  // Where tokenized rows lie: auto (on disk if the files are large) | true (on disk) | false (in
+  // memory). The same examples come of each (cache/cached_dataset.h).
+  std::string cache = "auto";
+  std::string cache_dir;  // empty: ~/.cache/qlora/tokenized
 
   // Whether the rows are pairs: those of every dataset are, or of none.
   bool has_pairs() const;

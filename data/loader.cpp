@@ -29,7 +29,7 @@ void check_options(const LoaderOptions& options) {
         options.micro_batch_size, options.sequence_length);
 }
 
-void check_example(const Example& example, int64_t index, int64_t sequence_length) {
+void check_example(const ExampleView& example, int64_t index, int64_t sequence_length) {
   check(example.tokens.size() == example.supervised.size(),
         "loader: example {} must have one mask entry a token, got {} for {}", index,
         example.supervised.size(), example.tokens.size());
@@ -50,21 +50,22 @@ std::vector<int64_t> examples_of_pairs(const std::vector<int64_t>& pairs) {
 }
 
 // Whether the examples are pairs, chosen and rejected in turn.
-bool are_pairs(const std::vector<Example>& examples) {
+bool are_pairs(const Examples& examples) {
   const bool pairs = examples.front().side != Side::kNone;
+  int32_t source = 0;  // of the chosen answer
   for (size_t i = 0; i < examples.size(); ++i) {
+    const ExampleView example = examples[i];
     const Side expected = !pairs ? Side::kNone : i % 2 == 0 ? Side::kChosen : Side::kRejected;
-    const bool goes_on =
-        expected != Side::kRejected || examples[i].source == examples[i - 1].source;
-    check(examples[i].side == expected && goes_on, "loader: example {} breaks the order of pairs",
-          i);
+    const bool goes_on = expected != Side::kRejected || example.source == source;
+    check(example.side == expected && goes_on, "loader: example {} breaks the order of pairs", i);
+    source = example.source;
   }
   check(!pairs || examples.size() % 2 == 0, "loader: the last chosen answer has no rejected one");
   return pairs;
 }
 
-void check_sources(const std::vector<Example>& examples, const std::vector<int64_t>& counts) {
-  check(std::ranges::is_sorted(examples, {}, &Example::source),
+void check_sources(const Examples& examples, const std::vector<int64_t>& counts) {
+  check(std::ranges::is_sorted(examples, {}, &ExampleView::source),
         "loader: with a mixture the examples must stand in the order of their sources");
   check(
       examples.front().source >= 0 && examples.back().source < static_cast<int64_t>(counts.size()),
@@ -75,19 +76,26 @@ void check_sources(const std::vector<Example>& examples, const std::vector<int64
         "loader: the counts of a mixture must not be negative, nor all of them 0");
 }
 
+// The first example of each of so many sources, in whose order they stand, and the number of all.
+std::vector<int64_t> begins_of_sources(const Examples& examples, size_t num_sources) {
+  std::vector<int64_t> begins(num_sources + 1, 0);
+  for (const ExampleView& example : examples) ++begins[static_cast<size_t>(example.source) + 1];
+  std::partial_sum(begins.begin(), begins.end(), begins.begin());
+  return begins;
+}
+
 }  // namespace
 
 int64_t MicroBatch::num_supervised() const {
   return std::count_if(targets.begin(), targets.end(), [](TokenId t) { return t != kIgnore; });
 }
 
-MicroBatch make_micro_batch(const std::vector<Example>& examples,
-                            const std::vector<int64_t>& indices) {
+MicroBatch make_micro_batch(const Examples& examples, const std::vector<int64_t>& indices) {
   MicroBatch batch;
   batch.examples = indices;
   batch.cu_seqlens.push_back(0);
   for (const int64_t index : indices) {
-    const Example& example = examples.at(static_cast<size_t>(index));
+    const ExampleView example = examples.at(static_cast<size_t>(index));
     batch.num_pairs += example.side == Side::kChosen;
     const size_t all = example.tokens.size();
     // Nothing follows on the last token; decoders of an encoder's output are not given it, as in
@@ -101,15 +109,17 @@ MicroBatch make_micro_batch(const std::vector<Example>& examples,
       batch.positions.push_back(static_cast<int32_t>(i));
     }
     batch.cu_seqlens.push_back(static_cast<int32_t>(batch.tokens.size()));
-    if (example.encoded.empty()) continue;
-    if (batch.encoded.empty()) batch.encoded_cu_seqlens.push_back(0);
-    batch.encoded.insert(batch.encoded.end(), example.encoded.begin(), example.encoded.end());
-    batch.encoded_cu_seqlens.push_back(static_cast<int32_t>(batch.encoded.size()));
+    if (!example.encoded.empty()) {
+      if (batch.encoded.empty()) batch.encoded_cu_seqlens.push_back(0);
+      batch.encoded.insert(batch.encoded.end(), example.encoded.begin(), example.encoded.end());
+      batch.encoded_cu_seqlens.push_back(static_cast<int32_t>(batch.encoded.size()));
+    }
+    examples.drop_pages_of(static_cast<size_t>(index));
   }
   return batch;
 }
 
-Loader::Loader(std::vector<Example> examples, LoaderOptions options)
+Loader::Loader(Examples examples, LoaderOptions options)
     : examples_(std::move(examples)), options_(options) {
   check_options(options_);
   check(!examples_.empty(), "loader: a dataset must have at least one example, got none");
@@ -117,26 +127,26 @@ Loader::Loader(std::vector<Example> examples, LoaderOptions options)
     check_example(examples_[static_cast<size_t>(i)], i, options_.sequence_length);
   }
   has_pairs_ = are_pairs(examples_);
-  if (!options_.examples_of_source.empty()) check_sources(examples_, options_.examples_of_source);
+  if (!options_.examples_of_source.empty()) {
+    check_sources(examples_, options_.examples_of_source);
+    begins_of_sources_ = begins_of_sources(examples_, options_.examples_of_source.size());
+  }
+  examples_.drop_pages();
 }
 
 // Each source is a stream of passes through its rows, every pass in another order; an epoch takes
 // the next ones of each.
 std::vector<int64_t> Loader::mixed_rows(int64_t epoch) const {
   std::vector<int64_t> mixed;
-  auto first = examples_.begin();
   for (size_t source = 0; source < options_.examples_of_source.size(); ++source) {
-    const auto last = std::find_if(first, examples_.end(), [&](const Example& example) {
-      return example.source != static_cast<int32_t>(source);
-    });
-    const int64_t begin = (first - examples_.begin()) / examples_a_row();
+    const int64_t first = begins_of_sources_[source], last = begins_of_sources_[source + 1];
+    const int64_t begin = first / examples_a_row();
     const int64_t count = (last - first) / examples_a_row();
     const int64_t wanted = count == 0 ? 0 : options_.examples_of_source[source];
     const uint64_t seed = random_key(random_key(options_.seed, "mixture"), uint64_t{source});
     for (int64_t i = epoch * wanted; i < (epoch + 1) * wanted; ++i)
       mixed.push_back(begin + (options_.shuffle ? permuted_index(i % count, count, seed, i / count)
                                                 : i % count));
-    first = last;
   }
   return mixed;
 }
@@ -175,6 +185,7 @@ const std::vector<std::vector<int64_t>>& Loader::sequences_of(int64_t epoch) con
   }
   if (has_pairs_)
     for (std::vector<int64_t>& sequence : sequences_) sequence = examples_of_pairs(sequence);
+  examples_.drop_pages();
   planned_epoch_ = epoch;
   return sequences_;
 }
@@ -223,7 +234,7 @@ void Loader::seek(LoaderPosition position) {
 
 double Loader::supervised_share() const {
   int64_t supervised = 0, tokens = 0;
-  for (const Example& example : examples_) {
+  for (const ExampleView& example : examples_) {
     supervised += example.num_supervised();
     tokens += example.length();
   }

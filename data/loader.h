@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "data/example.h"
+#include "data/examples.h"
 #include "data/permutation.h"
 
 namespace qlora::data {
@@ -67,7 +67,7 @@ class Loader {
   // Error if there is no example, or one is empty, longer than sequence_length or without anything
   // supervised, or if there are pairs and other examples too; with examples_of_source also if the
   // examples are not in the order of their sources.
-  Loader(std::vector<Example> examples, LoaderOptions options);
+  Loader(Examples examples, LoaderOptions options);
 
   int64_t num_examples() const { return static_cast<int64_t>(examples_.size()); }
   // Steps of one epoch; the last may be short. With packing it can differ between epochs (other
@@ -90,7 +90,7 @@ class Loader {
   // packing.
   double fill(int64_t epoch) const;
 
-  const std::vector<Example>& examples() const { return examples_; }
+  const Examples& examples() const { return examples_; }
 
  private:
   const std::vector<std::vector<int64_t>>& sequences_of(int64_t epoch) const;
@@ -100,17 +100,18 @@ class Loader {
   std::vector<int64_t> rows_of(int64_t epoch) const;
   std::vector<int64_t> mixed_rows(int64_t epoch) const;
 
-  std::vector<Example> examples_;
+  Examples examples_;
   LoaderOptions options_;
   LoaderPosition position_;
   bool has_pairs_ = false;
+  std::vector<int64_t>
+      begins_of_sources_;  // with examples_of_source: its first example, and an end
   mutable int64_t planned_epoch_ = -1;
   mutable std::vector<std::vector<int64_t>>
       sequences_;  // example indices of each sequence of planned_epoch_
 };
 
 // Lays examples end to end with restarting positions and shifted targets.
-MicroBatch make_micro_batch(const std::vector<Example>& examples,
-                            const std::vector<int64_t>& indices);
+MicroBatch make_micro_batch(const Examples& examples, const std::vector<int64_t>& indices);
 
 }  // namespace qlora::data

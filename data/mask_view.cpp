@@ -1,7 +1,5 @@
 #include "data/mask_view.h"
 
-#include <span>
-
 #include "fmt/format.h"
 #include "io/json_text.h"
 #include "nlohmann/json.hpp"
@@ -36,25 +34,25 @@ std::string printable(const std::string& text) {
 
 }  // namespace
 
-std::vector<MaskedSpan> masked_spans(const Example& example, const Tokenizer& tokenizer) {
+std::vector<MaskedSpan> masked_spans(const ExampleView& example, const Tokenizer& tokenizer) {
   std::vector<MaskedSpan> spans;
   const size_t length = example.tokens.size();
   for (size_t begin = 0; begin < length;) {
     const bool trained = example.supervised[begin] != 0;
     size_t end = begin;
     while (end < length && (example.supervised[end] != 0) == trained) ++end;
-    const std::span<const TokenId> run(example.tokens.data() + begin, end - begin);
+    const auto run = example.tokens.subspan(begin, end - begin);
     spans.push_back({printable(tokenizer.decode(run, false)), trained});
     begin = end;
   }
   return spans;
 }
 
-std::string encoded_text(const Example& example, const Tokenizer& tokenizer) {
+std::string encoded_text(const ExampleView& example, const Tokenizer& tokenizer) {
   return example.encoded.empty() ? "" : printable(tokenizer.decode(example.encoded, false));
 }
 
-std::string masked_text(const Example& example, const Tokenizer& tokenizer, bool colour) {
+std::string masked_text(const ExampleView& example, const Tokenizer& tokenizer, bool colour) {
   const std::string open[2] = {colour ? "\x1b[90m" : "", colour ? "\x1b[32m" : "⟦"};
   const std::string close[2] = {colour ? "\x1b[0m" : "", colour ? "\x1b[0m" : "⟧"};
   std::string text;
@@ -64,7 +62,8 @@ std::string masked_text(const Example& example, const Tokenizer& tokenizer, bool
   return text;
 }
 
-std::string example_json(const Example& example) {
+std::string example_json(const ExampleView& view) {
+  const Example example = view.copy();
   nlohmann::ordered_json json = {{"source", example.source},
                                  {"row", example.row},
                                  {"tokens", example.tokens},

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "data/example.h"
+#include "data/examples.h"
 #include "data/tokenizer.h"
 
 namespace qlora::data {
@@ -18,17 +18,17 @@ struct MaskedSpan {
 };
 
 // The decoded tokens in order; neighbours differ in `trained`.
-std::vector<MaskedSpan> masked_spans(const Example& example, const Tokenizer& tokenizer);
+std::vector<MaskedSpan> masked_spans(const ExampleView& example, const Tokenizer& tokenizer);
 // What the encoder reads, likewise written out; empty for a model without one.
-std::string encoded_text(const Example& example, const Tokenizer& tokenizer);
+std::string encoded_text(const ExampleView& example, const Tokenizer& tokenizer);
 
 // The decoded text. With colour, trained text is green and the rest grey (ANSI); without, trained
 // runs stand in ⟦ ⟧. Control characters are written out as in MaskedSpan, so that no row can talk
 // to the terminal.
-std::string masked_text(const Example& example, const Tokenizer& tokenizer, bool colour);
+std::string masked_text(const ExampleView& example, const Tokenizer& tokenizer, bool colour);
 
 // One line: {"source", "row", "tokens": [...], "supervised": [...], "num_supervised"}; of a pair
 // also "side", chosen or rejected.
-std::string example_json(const Example& example);
+std::string example_json(const ExampleView& example);
 
 }  // namespace qlora::data

@@ -12,7 +12,7 @@ namespace {
 struct Amount {
   int64_t examples = 0, tokens = 0;  // a pair is one example with the tokens of both answers
 
-  void add(const Example& example) {
+  void add(const ExampleView& example) {
     examples += example.side != Side::kRejected;
     tokens += example.length();
   }
@@ -24,9 +24,9 @@ Amount sum_of(const std::vector<Amount>& amounts) {
   });
 }
 
-std::vector<Amount> amounts_of(const std::vector<Example>& examples, size_t num_sources) {
+std::vector<Amount> amounts_of(const Examples& examples, size_t num_sources) {
   std::vector<Amount> amounts(num_sources);
-  for (const Example& example : examples)
+  for (const ExampleView& example : examples)
     amounts.at(static_cast<size_t>(example.source)).add(example);
   return amounts;
 }
@@ -41,8 +41,7 @@ double percent(int64_t part, int64_t all) {
 
 }  // namespace
 
-std::vector<int64_t> examples_an_epoch(const DataOptions& options,
-                                       const std::vector<Example>& examples) {
+std::vector<int64_t> examples_an_epoch(const DataOptions& options, const Examples& examples) {
   if (!has_weights(options)) return {};
   const std::vector<Amount> amounts = amounts_of(examples, options.train.size());
   const Amount all = sum_of(amounts);
@@ -68,7 +67,7 @@ std::string mixture_text(const DataOptions& options, const Loader& loader) {
   const std::vector<Amount> given = amounts_of(loader.examples(), options.train.size());
   std::vector<Amount> dealt(given.size());
   for (const int64_t index : loader.order_of(0)) {
-    const Example& example = loader.examples()[static_cast<size_t>(index)];
+    const ExampleView example = loader.examples()[static_cast<size_t>(index)];
     dealt[static_cast<size_t>(example.source)].add(example);
   }
   const Amount all = sum_of(dealt);

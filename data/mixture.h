@@ -16,8 +16,7 @@ namespace qlora::data {
 // Examples of each dataset in an epoch, or pairs where it has these, in the order of options.train;
 // empty if none has a weight. By tokens these are so many examples of average length as make up the
 // part. At least one of each dataset that has any.
-std::vector<int64_t> examples_an_epoch(const DataOptions& options,
-                                       const std::vector<Example>& examples);
+std::vector<int64_t> examples_an_epoch(const DataOptions& options, const Examples& examples);
 
 // What the first epoch deals out of each dataset, a line each: its share of rows and tokens, and
 // how often an example or pair comes. Empty if no dataset has a weight.

@@ -4,11 +4,11 @@
 #include <cmath>
 #include <iterator>
 #include <map>
-#include <set>
 #include <utility>
 
 #include "base/error.h"
 #include "base/seed.h"
+#include "data/cache/cached_dataset.h"
 #include "data/chat_renderer.h"
 #include "data/dataset.h"
 #include "data/permutation.h"
@@ -17,12 +17,6 @@
 
 namespace qlora::data {
 namespace {
-
-using RowKey = std::pair<int32_t, int64_t>;  // dataset, row
-
-std::string fingerprint_of(const Example& example) { return examples_fingerprint({example}); }
-
-RowKey row_of(const Example& example) { return {example.source, example.row}; }
 
 // What was refused, so that all of it can be told together.
 class Refusals {
@@ -54,27 +48,39 @@ class Refusals {
   bool of_format_ = false;
 };
 
-void split_off_eval(double fraction, uint64_t seed, PreparedData& data) {
-  std::vector<RowKey> rows;  // examples of one row are neighbours
-  for (const Example& example : data.train) {
-    if (rows.empty() || rows.back() != row_of(example)) rows.push_back(row_of(example));
+// Calls visit(index of the example, number of its row); examples of one row are neighbours. Returns
+// the number of rows.
+template <typename Visit>
+int64_t for_each_row_of(const Examples& examples, const Visit& visit) {
+  int64_t rows = 0, row = -1, index = 0;
+  int32_t source = -1;
+  for (const ExampleView& example : examples) {
+    if (rows == 0 || example.row != row || example.source != source) ++rows;
+    row = example.row;
+    source = example.source;
+    visit(index++, rows - 1);
   }
-  const auto count = static_cast<int64_t>(rows.size());
+  return rows;
+}
+
+void split_off_eval(double fraction, uint64_t seed, PreparedData& data) {
+  const Examples all = data.train;
+  const int64_t count = for_each_row_of(all, [](int64_t, int64_t) {});
   const auto chosen = static_cast<int64_t>(std::llround(fraction * static_cast<double>(count)));
   if (chosen == 0 || chosen == count) {
     fail<ConfigError>("data.eval_fraction {} of {} rows leaves no row to {}; choose another share",
                       fraction, count, chosen == 0 ? "evaluate on" : "train on");
   }
-  std::set<RowKey> eval_rows;
+  std::vector<bool> evaluated(static_cast<size_t>(count));
   const uint64_t key = random_key(seed, "evaluation split");
-  for (int64_t i = 0; i < chosen; ++i) {
-    eval_rows.insert(rows[static_cast<size_t>(permuted_index(i, count, key, 0))]);
-  }
-  const auto first_eval =
-      std::stable_partition(data.train.begin(), data.train.end(),
-                            [&](const Example& e) { return !eval_rows.contains(row_of(e)); });
-  std::move(first_eval, data.train.end(), std::back_inserter(data.eval));
-  data.train.erase(first_eval, data.train.end());
+  for (int64_t i = 0; i < chosen; ++i)
+    evaluated[static_cast<size_t>(permuted_index(i, count, key, 0))] = true;
+  std::vector<int64_t> train, eval;
+  for_each_row_of(all, [&](int64_t index, int64_t row) {
+    (evaluated[static_cast<size_t>(row)] ? eval : train).push_back(index);
+  });
+  data.train = all.chosen(std::move(train));
+  data.eval = all.chosen(std::move(eval));
 }
 
 // Evaluation rows that are trained too: of the same file, or with the same tokens.
@@ -87,12 +93,14 @@ void warn_of_trained_evaluation(const DataOptions& options, PreparedData& data) 
   }
   // Of the evaluation, which is small; there may be millions of training examples.
   std::map<std::string, int64_t> evaluated;
-  for (const Example& example : data.eval) ++evaluated[fingerprint_of(example)];
+  for_each_example(data.eval,
+                   [&](const ExampleView& example) { ++evaluated[example_fingerprint(example)]; });
   int64_t repeated = 0;
-  for (auto example = data.train.begin(); example != data.train.end() && !evaluated.empty();
-       ++example)
-    if (const auto found = evaluated.extract(fingerprint_of(*example)); !found.empty())
+  for_each_example(data.train, [&](const ExampleView& example) {
+    if (evaluated.empty()) return;
+    if (const auto found = evaluated.extract(example_fingerprint(example)); !found.empty())
       repeated += found.mapped();
+  });
   if (repeated > 0)
     data.warnings.push_back(
         fmt::format("{} of the {} evaluation examples are trained on too, token for token; the "
@@ -134,19 +142,20 @@ PreparedData prepare_datasets(const DataOptions& options, const Tokenizer& token
   PreparedData data;
   Refusals refusals;
   SeenRows seen;
-  const auto read = [&](const std::vector<DatasetOptions>& datasets, std::vector<Example>& examples,
+  const auto read = [&](const std::vector<DatasetOptions>& datasets, Examples& examples,
                         std::vector<DatasetReport>& reports) {
     for (size_t i = 0; i < datasets.size(); ++i)
       refusals.collect([&] {
-        Dataset dataset = read_dataset(datasets[i], static_cast<int32_t>(i), options, tokenizer,
-                                       chat_template, model);
+        LoadedDataset dataset = load_dataset(datasets[i], static_cast<int32_t>(i), options,
+                                             tokenizer, chat_template, model);
         if (options.deduplicate && &datasets == &options.train) {
           dataset.report.repeated = seen.take_out_repeated(dataset.examples);
-          recount(dataset, tokenizer);
+          if (dataset.report.repeated > 0) recount(dataset.examples, tokenizer, dataset.report);
         }
         audit_datasets({dataset.report});
-        std::move(dataset.examples.begin(), dataset.examples.end(), std::back_inserter(examples));
+        examples.append(dataset.examples);
         reports.push_back(std::move(dataset.report));
+        std::ranges::move(dataset.notes, std::back_inserter(data.cache_notes));
       });
   };
   read(options.train, data.train, data.train_reports);

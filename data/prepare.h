@@ -1,5 +1,6 @@
 // All datasets of a recipe, ready for the loader: read, tokenized, held to sequence_length, split
-// into training and evaluation, counted and audited.
+// into training and evaluation, counted and audited. Tokenized rows come from the cache where it
+// has them, and lie there where they are many (cache/cached_dataset.h); the examples are the same.
 #pragma once
 
 #include <cstdint>
@@ -9,15 +10,16 @@
 #include "data/chat_template.h"
 #include "data/dataset_report.h"
 #include "data/embedded_tokens.h"
-#include "data/example.h"
+#include "data/examples.h"
 
 namespace qlora::data {
 
 struct PreparedData {
-  std::vector<Example> train, eval;
+  Examples train, eval;
   std::vector<DatasetReport> train_reports,
       eval_reports;  // one a dataset; the split by eval_fraction comes after
   std::vector<std::string> warnings;
+  std::vector<std::string> cache_notes;  // what was taken from the cache of tokenized rows, or made
 
   // Of the training examples: decides, with seed and options, everything the loader deals out.
   std::string fingerprint() const { return examples_fingerprint(train); }

@@ -126,7 +126,7 @@ bool PromptEncoder::ends_generation(TokenId id) const {
          special.end_of_generation.end();
 }
 
-int64_t PromptEncoder::leading_bos(const std::vector<TokenId>& tokens) const {
+int64_t PromptEncoder::leading_bos(std::span<const TokenId> tokens) const {
   const auto& bos = tokenizer_.special_tokens().bos;
   if (!bos) return 0;
   const auto other =

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -39,7 +40,7 @@ class PromptEncoder {
 
   bool ends_generation(TokenId id) const;
   // Number of BOS tokens at the start: the audit allows at most one.
-  int64_t leading_bos(const std::vector<TokenId>& tokens) const;
+  int64_t leading_bos(std::span<const TokenId> tokens) const;
 
  private:
   friend class EncodedText;

@@ -1,25 +1,26 @@
 #include "data/seen_rows.h"
 
-#include <algorithm>
-#include <span>
 #include <utility>
+#include <vector>
 
 namespace qlora::data {
 
-int64_t SeenRows::take_out_repeated(std::vector<Example>& examples) {
+int64_t SeenRows::take_out_repeated(Examples& examples) {
+  constexpr size_t kExamplesInMemory = 1 << 16;
   int64_t repeated = 0;
-  size_t kept = 0;
+  std::vector<int64_t> kept;
   for (size_t begin = 0, end = 0; begin < examples.size(); begin = end) {
-    while (end < examples.size() && examples[end].row == examples[begin].row) ++end;
-    const std::span<const Example> row(examples.data() + begin, end - begin);
-    if (!fingerprints_.insert(examples_fingerprint(row)).second) {
+    const int64_t row = examples[begin].row;
+    while (end < examples.size() && examples[end].row == row) ++end;
+    if (begin / kExamplesInMemory != end / kExamplesInMemory) examples.drop_pages();
+    if (!fingerprints_.insert(examples_fingerprint(examples, begin, end)).second) {
       ++repeated;
       continue;
     }
-    for (size_t i = begin; i < end; ++i, ++kept)
-      if (kept != i) examples[kept] = std::move(examples[i]);
+    for (size_t i = begin; i < end; ++i) kept.push_back(static_cast<int64_t>(i));
   }
-  examples.resize(kept);
+  examples.drop_pages();
+  if (repeated > 0) examples = examples.chosen(std::move(kept));
   return repeated;
 }
 

@@ -5,9 +5,8 @@
 #include <cstdint>
 #include <string>
 #include <unordered_set>
-#include <vector>
 
-#include "data/example.h"
+#include "data/examples.h"
 
 namespace qlora::data {
 
@@ -15,7 +14,7 @@ class SeenRows {
  public:
   // Takes the examples of rows that came before, in this call or an earlier one, out of `examples`,
   // in which the examples of a row are neighbours. Returns the number of these rows.
-  int64_t take_out_repeated(std::vector<Example>& examples);
+  int64_t take_out_repeated(Examples& examples);
 
  private:
   std::unordered_set<std::string> fingerprints_;

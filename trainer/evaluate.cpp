@@ -46,11 +46,11 @@ void add_losses(const data::MicroBatch& batch, const std::vector<float>& losses,
 
 double Evaluation::perplexity() const { return std::exp(loss); }
 
-Evaluation evaluate_loss(model::CausalLm& model, const std::vector<data::Example>& examples,
+Evaluation evaluate_loss(model::CausalLm& model, const data::Examples& examples,
                          bool adapters_enabled, int64_t tokens_per_pass) {
   const Stopwatch watch;
   Evaluation result;
-  for (const data::Example& example : examples) {
+  for (const data::ExampleView& example : examples) {
     result.rows.push_back({example.row, example.source, 0, 0});
     result.tokens += example.length();
   }

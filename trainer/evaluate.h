@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "data/dataset.h"
-#include "data/example.h"
+#include "data/examples.h"
 #include "model/causal_lm.h"
 #include "trainer/preference_loss.h"
 
@@ -34,7 +34,7 @@ struct Evaluation {
 
 // Rows are laid end to end up to about `tokens_per_pass` a pass. The loss is a sum in the examples'
 // order. Throws Stopped between two passes if a stop is wanted.
-Evaluation evaluate_loss(model::CausalLm& model, const std::vector<data::Example>& examples,
+Evaluation evaluate_loss(model::CausalLm& model, const data::Examples& examples,
                          bool adapters_enabled = true, int64_t tokens_per_pass = 2048);
 
 // Greedy answers compared with the rows' own, white space at both ends aside.

@@ -9,8 +9,7 @@
 namespace qlora::trainer {
 
 void for_each_pass(
-    model::CausalLm& model, const std::vector<data::Example>& examples,
-    const EvaluationPasses& passes,
+    model::CausalLm& model, const data::Examples& examples, const EvaluationPasses& passes,
     const std::function<void(const data::MicroBatch&, const std::vector<int32_t>& targets,
                              const std::vector<float>& losses)>& visit) {
   at::NoGradGuard no_grad;

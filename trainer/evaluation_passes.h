@@ -5,7 +5,7 @@
 #include <functional>
 #include <vector>
 
-#include "data/example.h"
+#include "data/examples.h"
 #include "data/loader.h"
 #include "model/causal_lm.h"
 
@@ -22,8 +22,7 @@ struct EvaluationPasses {
 // Calls visit(batch, targets, losses of these as token_losses() gives them) for pass after pass, in
 // the examples' order. Throws Stopped between two passes if a stop is wanted.
 void for_each_pass(
-    model::CausalLm& model, const std::vector<data::Example>& examples,
-    const EvaluationPasses& passes,
+    model::CausalLm& model, const data::Examples& examples, const EvaluationPasses& passes,
     const std::function<void(const data::MicroBatch&, const std::vector<int32_t>& targets,
                              const std::vector<float>& losses)>& visit);
 

@@ -8,8 +8,7 @@ namespace qlora::trainer {
 namespace {
 
 // By example.
-std::vector<DocumentLogProb> log_probs(model::CausalLm& model,
-                                       const std::vector<data::Example>& examples,
+std::vector<DocumentLogProb> log_probs(model::CausalLm& model, const data::Examples& examples,
                                        const EvaluationPasses& passes) {
   std::vector<DocumentLogProb> all;
   all.reserve(examples.size());
@@ -24,8 +23,7 @@ std::vector<DocumentLogProb> log_probs(model::CausalLm& model,
 
 }  // namespace
 
-std::vector<double> answer_log_probs(model::CausalLm& model,
-                                     const std::vector<data::Example>& examples) {
+std::vector<double> answer_log_probs(model::CausalLm& model, const data::Examples& examples) {
   std::vector<double> sums;
   for (const DocumentLogProb& document :
        log_probs(model, examples, {.name = "log-probabilities of the reference"}))
@@ -33,7 +31,7 @@ std::vector<double> answer_log_probs(model::CausalLm& model,
   return sums;
 }
 
-Evaluation evaluate_preferences(model::CausalLm& model, const std::vector<data::Example>& examples,
+Evaluation evaluate_preferences(model::CausalLm& model, const data::Examples& examples,
                                 const PreferenceOptions& options,
                                 const std::vector<double>& reference) {
   const Stopwatch watch;

@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "data/example.h"
+#include "data/examples.h"
 #include "model/causal_lm.h"
 #include "trainer/evaluate.h"
 #include "trainer/preference_loss.h"
@@ -13,12 +13,11 @@ namespace qlora::trainer {
 
 // The log-probability of each example's answer by the model as it is, adapters included. Throws
 // Stopped between two passes if a stop is wanted.
-std::vector<double> answer_log_probs(model::CausalLm& model,
-                                     const std::vector<data::Example>& examples);
+std::vector<double> answer_log_probs(model::CausalLm& model, const data::Examples& examples);
 
 // The loss of all pairs as if they were one step's. `reference` as answer_log_probs() gave it of
 // the same examples; empty for ORPO. Throws Stopped likewise.
-Evaluation evaluate_preferences(model::CausalLm& model, const std::vector<data::Example>& examples,
+Evaluation evaluate_preferences(model::CausalLm& model, const data::Examples& examples,
                                 const PreferenceOptions& options,
                                 const std::vector<double>& reference);
 

@@ -5,8 +5,8 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "data/cache/cached_dataset.h"
 #include "data/chat_renderer.h"
-#include "data/dataset.h"
 #include "data/packing.h"
 #include "data/permutation.h"
 #include "recipes/models/model_tokens.h"
@@ -27,13 +27,14 @@ data::DataOptions data_options(const CalibrationOptions& options,
 }
 
 // As many of the examples, drawn from all of them, as have `tokens` tokens.
-std::vector<data::Example> drawn(std::vector<data::Example> examples, int64_t tokens) {
+std::vector<data::Example> drawn(const data::Examples& examples, int64_t tokens) {
   std::vector<data::Example> chosen;
   const auto count = static_cast<int64_t>(examples.size());
   for (int64_t i = 0; i < count && tokens > 0; ++i) {
-    const int64_t index = data::permuted_index(i, count, /*seed=*/0, /*epoch=*/0);
-    tokens -= examples[static_cast<size_t>(index)].length();
-    chosen.push_back(std::move(examples[static_cast<size_t>(index)]));
+    const auto index = static_cast<size_t>(data::permuted_index(i, count, /*seed=*/0, /*epoch=*/0));
+    chosen.push_back(examples[index].copy());
+    tokens -= chosen.back().length();
+    examples.drop_pages_of(index);
   }
   return chosen;
 }
@@ -83,12 +84,13 @@ CalibrationRows read_calibration_rows(const CalibrationOptions& options,
                                       const model::Architecture& architecture) {
   const data::DataOptions data = data_options(options, architecture);
   const auto chat_template = data::choose_chat_template("", tokenizer);
-  data::Dataset dataset = data::read_dataset(options.data, 0, data, tokenizer, chat_template.get(),
-                                             model_tokens(architecture));
+  const data::LoadedDataset dataset = data::load_dataset(
+      options.data, 0, data, tokenizer, chat_template.get(), model_tokens(architecture));
+  for (const std::string& note : dataset.notes) log::write_info(note);
   if (dataset.examples.empty())
     fail<ConfigError>("{}: no row is left to calibrate on", options.data.path);
   const std::vector<data::Example> examples =
-      drawn(std::move(dataset.examples), options.samples * data.sequence_length);
+      drawn(dataset.examples, options.samples * data.sequence_length);
   CalibrationRows rows;
   std::vector<data::Example> used;
   for (const std::vector<int64_t>& members : packed(examples, data.sequence_length)) {

@@ -10,7 +10,7 @@
 #include "base/byte_size.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "data/dataset.h"
+#include "data/cache/cached_dataset.h"
 #include "data/shards.h"
 #include "export/adapter.h"
 #include "export/merged.h"
@@ -29,6 +29,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr double kLeastAgreement = 0.8;
+constexpr size_t kMostRows = 1000;  // handed on to be compared, which a few of them are
 
 // Rows of the recipe where their files are at hand, else a few sentences.
 std::vector<std::vector<int32_t>> sample_rows(const TrainedModel& trained) {
@@ -37,10 +38,13 @@ std::vector<std::vector<int32_t>> sample_rows(const TrainedModel& trained) {
   const data::DataOptions& data = trained.recipe.data;
   const auto& datasets = data.eval.empty() ? data.train : data.eval;
   if (!datasets.empty() && data::is_at_hand(datasets[0])) {
-    const data::Dataset dataset =
-        data::read_dataset(datasets[0], 0, data, *base.tokenizer, base.chat_template.get(),
+    const data::LoadedDataset dataset =
+        data::load_dataset(datasets[0], 0, data, *base.tokenizer, base.chat_template.get(),
                            model_tokens(base.model->architecture()));
-    for (const data::Example& example : dataset.examples) rows.push_back(example.tokens);
+    for (const data::ExampleView& example : dataset.examples) {
+      if (rows.size() == kMostRows) break;
+      rows.emplace_back(example.tokens.begin(), example.tokens.end());
+    }
     return rows;
   }
   return sample_sentences(*base.tokenizer);

@@ -54,6 +54,19 @@ struct Members {
     };
     return field;
   }
+
+  // A word that may also be one of YAML's booleans.
+  RecipeField word_or_boolean(About about, std::string Options::*member) const {
+    RecipeField field{about.key, about.type, about.meaning};
+    field.read = [section = section, member](const Node& node, const std::string& key,
+                                             ProblemList& problems, Recipe& recipe) {
+      decode_word_or_boolean(node, key, problems, (recipe.*section).*member);
+    };
+    field.write = [section = section, member](const Recipe& recipe) {
+      return Node::scalar((recipe.*section).*member);
+    };
+    return field;
+  }
 };
 
 template <typename Options>

@@ -137,7 +137,19 @@ Section data_section() {
           &Options::chat_template),
        in({"prompt_style", "chat_template | alpaca",
            "How alpaca rows become prompts: through the chat template, or in Alpaca's own words."},
-          &Options::prompt_style)});
+          &Options::prompt_style),
+       in.word_or_boolean(
+           {"cache", "auto | true | false",
+            "Keeps the tokenized rows on disk: they take no room in memory, and the next run that "
+            "needs the same ones finds them. auto: of datasets whose files have 64 MiB or more; "
+            "where the disk refuses, the rows are kept in memory."},
+           &Options::cache) |
+           Free{"The rows are the same."},
+       in({"cache_dir", "path",
+           "Where `cache` keeps them. Empty: `qlora/tokenized` in XDG_CACHE_HOME, or in "
+           "~/.cache. Whatever lies there may be deleted; it is made again."},
+          &Options::cache_dir) |
+           Free{"The rows are the same."}});
 }
 
 Section optim_section() {
@@ -204,19 +216,6 @@ Section optim_section() {
            Free{"State lies elsewhere; the numbers stay the same."}});
 }
 
-RecipeField gradient_checkpointing() {
-  RecipeField field{"gradient_checkpointing", "auto | true | false | integer",
-                    "Recomputes layers in the backward pass, which trades time for memory: all of "
-                    "them, or the first so many. auto: as few as memory demands."};
-  field.read = [](const Node& node, const std::string& key, ProblemList& problems, Recipe& recipe) {
-    decode_word_or_boolean(node, key, problems, recipe.train.gradient_checkpointing);
-  };
-  field.write = [](const Recipe& recipe) {
-    return Node::scalar(recipe.train.gradient_checkpointing);
-  };
-  return field;
-}
-
 Section train_section() {
   using Options = trainer::TrainOptions;
   const Members<Options> in{&Recipe::train};
@@ -251,7 +250,11 @@ Section train_section() {
           &Options::micro_batch_size),
        in({"gradient_accumulation_steps", "integer", "Micro-batches in one optimizer step."},
           &Options::gradient_accumulation_steps),
-       gradient_checkpointing(),
+       in.word_or_boolean(
+           {"gradient_checkpointing", "auto | true | false | integer",
+            "Recomputes layers in the backward pass, which trades time for memory: all of them, or "
+            "the first so many. auto: as few as memory demands."},
+           &Options::gradient_checkpointing),
        in({"compute_dtype", "auto | bfloat16 | float16 | float32",
            "Type of the matrix products; adapters, norms and sums are float32 in any case. auto: "
            "bfloat16 where the processor (AVX-512 BF16) or GPU multiplies it, else float32; the "

@@ -80,9 +80,9 @@ void Forecast::tell(const trainer::TrainJob& job, const data::PreparedData& data
               trainer::run_time(*plan_, length).to_text());
 }
 
-int64_t tokens_of(const std::vector<data::Example>& examples) {
+int64_t tokens_of(const data::Examples& examples) {
   int64_t tokens = 0;
-  for (const data::Example& example : examples) tokens += example.length();
+  for (const data::ExampleView& example : examples) tokens += example.length();
   return tokens;
 }
 

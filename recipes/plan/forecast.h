@@ -29,7 +29,7 @@ class Forecast {
   std::string no_plan_;  // why
 };
 
-int64_t tokens_of(const std::vector<data::Example>& examples);
+int64_t tokens_of(const data::Examples& examples);
 
 // What is left of the job.
 trainer::RunLength rest_of(const trainer::TrainJob& job, const data::PreparedData& data,

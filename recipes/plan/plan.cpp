@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 
+#include "data/cache/cached_dataset.h"
 #include "data/shards.h"
 #include "model/expert_targets.h"
 #include "model/expert_tensors.h"
@@ -21,10 +22,9 @@
 
 namespace qlora::recipes {
 namespace {
-// Of the tokenizer, an entry of the vocabulary (measured). Of the rows, a byte of their file: a
-// token is four or five letters there, takes four bytes and one of the mask, and is held twice, as
-// it was prepared and by the loader.
-constexpr int64_t kBytesAToken = 480, kRowBytesAByte = 2;
+// Of the tokenizer, an entry of the vocabulary (measured). Of rows in memory, a byte of their file:
+// a token is four or five letters there, and takes four bytes and one of the mask.
+constexpr int64_t kBytesAToken = 480, kRowBytesAByte = 1;
 
 // Of all files of rows that are there.
 int64_t file_bytes(const Recipe& recipe) {
@@ -34,8 +34,18 @@ int64_t file_bytes(const Recipe& recipe) {
   return bytes;
 }
 
+// Of rows that are kept in memory; those on disk take none that the system could not take back.
+int64_t row_bytes(const Recipe& recipe) {
+  int64_t bytes = 0;
+  for (const auto* sets : {&recipe.data.train, &recipe.data.eval})
+    for (const data::DatasetOptions& set : *sets)
+      if (!data::lies_on_disk(set, recipe.data))
+        bytes += kRowBytesAByte * data::estimated_text_bytes(set);
+  return bytes;
+}
+
 int64_t host_bytes(const Recipe& recipe, int64_t vocabulary) {
-  return vocabulary * kBytesAToken + kRowBytesAByte * file_bytes(recipe);
+  return vocabulary * kBytesAToken + row_bytes(recipe);
 }
 
 trainer::PlannedRun common(const Recipe& recipe, const model::Architecture& architecture,
@@ -157,10 +167,12 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::CausalLm& mod
   return run;
 }
 
-double reference_seconds(const Recipe& recipe, const trainer::TimePlan& time) {
+double reference_seconds(const Recipe& recipe, const trainer::TimePlan& time,
+                         const std::optional<CachedRows>& rows) {
   constexpr double kBytesOfText = 4;  // a token; the prompt of a pair is passed twice
   if (recipe.train.objective != "dpo" || time.tokens_a_second <= 0) return 0;
-  const double tokens = static_cast<double>(file_bytes(recipe)) / kBytesOfText;
+  const double tokens = rows ? static_cast<double>(rows->tokens)
+                             : static_cast<double>(file_bytes(recipe)) / kBytesOfText;
   return trainer::kForwardShare * tokens / time.tokens_a_second;
 }
 

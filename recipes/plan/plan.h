@@ -1,9 +1,12 @@
 // A recipe as trainer/memory_plan.h and trainer/time_plan.h see it.
 #pragma once
 
+#include <optional>
+
 #include "model/causal_lm.h"
 #include "model/made_weights.h"
 #include "model/model_header.h"
+#include "recipes/plan/cached_rows.h"
 #include "recipes/recipe.h"
 #include "trainer/memory_plan.h"
 #include "trainer/time_plan.h"
@@ -26,7 +29,9 @@ quant::QuantizationOptions quantization_of(const Recipe& recipe, const model::Mo
 model::PackedMaker packed_maker(const Recipe& recipe, const model::ModelHeader& header);
 
 // Seconds of what a run with train.objective dpo does before its first step: a forward pass over
-// all rows, whose tokens are told by the size of their files. 0 for other objectives.
-double reference_seconds(const Recipe& recipe, const trainer::TimePlan& time);
+// all rows, whose tokens are those of `rows`, or told by the size of their files. 0 for other
+// objectives.
+double reference_seconds(const Recipe& recipe, const trainer::TimePlan& time,
+                         const std::optional<CachedRows>& rows = std::nullopt);
 
 }  // namespace qlora::recipes

@@ -48,7 +48,7 @@ Json read_rows(const Recipe& recipe, int64_t count, std::string& note) {
 
 }  // namespace
 
-Json row_json(const std::string& part, const data::Example& example,
+Json row_json(const std::string& part, const data::ExampleView& example,
               const data::Tokenizer& tokenizer) {
   Json row = {{"part", part},
               {"source", example.source},
@@ -83,11 +83,11 @@ Json data_record(const std::string& title, const data::PreparedData& data,
                  {"warnings", data.warnings},
                  {"rows", Json::array()}};
   const auto add = [&](const char* part, const std::vector<data::DatasetReport>& reports,
-                       const std::vector<data::Example>& examples) {
+                       const data::Examples& examples) {
     for (const data::DatasetReport& report : reports)
       record["reports"].push_back(Json::array({part, data::to_text(report)}));
     std::map<int32_t, int64_t> shown;
-    for (const data::Example& example : examples) {
+    for (const data::ExampleView& example : examples) {
       shown[example.source] += example.side != data::Side::kRejected;
       if (num_rows < 0 || shown[example.source] <= num_rows)
         record["rows"].push_back(row_json(part, example, tokenizer));

@@ -13,7 +13,7 @@ namespace qlora::recipes {
 
 // {"part", "source", "row", "side", "tokens", "supervised", "encoded", "spans": [[trained, text],
 // ...]}; `part` says of which list of the recipe, "side" is empty, chosen or rejected.
-nlohmann::ordered_json row_json(const std::string& part, const data::Example& example,
+nlohmann::ordered_json row_json(const std::string& part, const data::ExampleView& example,
                                 const data::Tokenizer& tokenizer);
 
 // The first `count` rows of each dataset of a recipe, tokenized anew, as an array of row_json().

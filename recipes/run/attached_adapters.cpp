@@ -73,9 +73,11 @@ lora::AdapterSet attach_adapters(const Recipe& recipe, const BaseModel& base) {
 void look_for_trained_tokens(const lora::AdapterSet& adapters, const data::PreparedData& data) {
   const lora::TrainedEmbeddings& trained = adapters.embeddings();
   std::set<int64_t> unseen(trained.embedding_ids.begin(), trained.embedding_ids.end());
-  for (const data::Example& example : data.train)
-    for (const auto* tokens : {&example.tokens, &example.encoded})
-      for (const int32_t token : *tokens) unseen.erase(token);
+  if (unseen.empty()) return;
+  data::for_each_example(data.train, [&](const data::ExampleView& example) {
+    for (const auto tokens : {example.tokens, example.encoded})
+      for (const int32_t token : tokens) unseen.erase(token);
+  });
   if (!unseen.empty())
     log::warning("lora.trainable_token_indices: no training row holds {} of the {} tokens ({}): {}",
                  unseen.size(), trained.embedding_ids.size(), fmt::join(unseen, ", "),

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "data/example.h"
+#include "data/examples.h"
 #include "model/architecture.h"
 
 namespace qlora::recipes {
@@ -12,7 +12,7 @@ namespace qlora::recipes {
 // max_position_embeddings: rotary positions go on beyond it, where the model has learnt nothing.
 // ConfigError where positions are a table (GPT-2, OPT), which ends there. `sets`: data.train or
 // data.eval, from which the examples come.
-void check_row_lengths(const std::vector<data::Example>& examples,
+void check_row_lengths(const data::Examples& examples,
                        const std::vector<data::DatasetOptions>& sets,
                        const model::Architecture& architecture);
 

@@ -21,14 +21,14 @@ namespace {
 constexpr int64_t kFormatVersion = 1;
 
 // The rows of one list and their log-probabilities.
-nlohmann::ordered_json part_of(const std::vector<data::Example>& examples,
+nlohmann::ordered_json part_of(const data::Examples& examples,
                                const std::vector<double>& log_probs) {
   return {{"rows", data::examples_fingerprint(examples)}, {"log_probs", log_probs}};
 }
 
 // Nothing if they are of other rows.
 std::optional<std::vector<double>> log_probs_from(const io::JsonNode& part,
-                                                  const std::vector<data::Example>& examples) {
+                                                  const data::Examples& examples) {
   if (part.at("rows").as_string() != data::examples_fingerprint(examples)) return std::nullopt;
   std::vector<double> log_probs;
   for (const io::JsonNode& number : part.at("log_probs").elements())

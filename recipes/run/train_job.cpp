@@ -62,7 +62,7 @@ void follow_plateau(const optim::OptimizerOptions& options, double loss, optim::
               options.lr * plateau.factor);
 }
 
-trainer::Evaluation evaluation_of(const Recipe& recipe, const std::vector<data::Example>& examples,
+trainer::Evaluation evaluation_of(const Recipe& recipe, const data::Examples& examples,
                                   const Reference& reference, model::CausalLm& model) {
   if (recipe.train.objective == "sft") return trainer::evaluate_loss(model, examples);
   return trainer::evaluate_preferences(model, examples, preference_options(recipe), reference.eval);

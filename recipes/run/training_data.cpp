@@ -29,6 +29,7 @@ data::PreparedData read_data(const Recipe& recipe, const ModelText& text) {
       recipe.data, *text.tokenizer, text.chat_template.get(), recipe.train.seed, text.tokens);
   for (const auto* reports : {&data.train_reports, &data.eval_reports})
     for (const data::DatasetReport& report : *reports) log::write_info(data::to_text(report));
+  for (const std::string& note : data.cache_notes) log::write_info(note);
   for (const std::string& warning : data.warnings) log::write_warning(warning);
   return data;
 }
@@ -53,7 +54,7 @@ int64_t total_steps(const Recipe& recipe, const data::Loader& loader) {
 int64_t longest_sequence(const Recipe& recipe, const data::Loader& loader) {
   if (recipe.data.packing) return recipe.data.sequence_length;
   int64_t longest = 1;
-  for (const data::Example& example : loader.examples())
+  for (const data::ExampleView& example : loader.examples())
     longest = std::max(longest, example.length());
   return longest;
 }

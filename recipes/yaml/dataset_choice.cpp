@@ -50,6 +50,7 @@ void set_data_keys(const std::vector<std::string>& overrides, Recipe& recipe) {
   }
   problems.throw_if_any();
   recipe.data.chat_template = io::expand_home(recipe.data.chat_template);
+  recipe.data.cache_dir = io::expand_home(recipe.data.cache_dir);
 }
 
 }  // namespace qlora::recipes

@@ -96,6 +96,7 @@ void for_each_path(Recipe& recipe, const Visit& visit) {
        {std::pair{"data.train", &recipe.data.train}, std::pair{"data.eval", &recipe.data.eval}})
     for (size_t i = 0; i < datasets->size(); ++i)
       visit(fmt::format("{}[{}].path", list, i), (*datasets)[i].path);
+  visit("data.cache_dir", recipe.data.cache_dir);
   visit("train.resume", recipe.train.resume);
   visit("data.chat_template", recipe.data.chat_template);
   if (recipe.train.samples_from_file())

@@ -41,6 +41,23 @@ TEST(PlanCommand, JsonAddsUpToItsPeakAndItsStep) {
   EXPECT_NEAR(plan["time"]["tokens_a_second"].get<double>(), 256 / seconds, 1e-6 * 256 / seconds);
 }
 
+TEST(PlanCommand, RowsThatTheCacheHasAreCounted) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  recipe.data.cache = "true";
+  recipe.data.cache_dir = dir / "cache";
+  write_recipe_file(dir, recipe);
+  const auto before = planned(dir, {"--no-time"});
+  EXPECT_FALSE(before.contains("rows"));
+  const Finished made = run_qlora(dir, {"inspect", "data", dir / "recipe.yaml"});
+  EXPECT_THAT(made.out, HasSubstr("data cache made: "));
+  EXPECT_THAT(run_qlora(dir, {"inspect", "data", dir / "recipe.yaml"}).out,
+              HasSubstr("data cache hit: "));
+  const auto after = planned(dir, {"--no-time"});
+  EXPECT_EQ(after["rows"]["examples"], 28);
+  EXPECT_GT(after["rows"]["tokens"], 28);
+}
+
 TEST(PlanCommand, AGpuThatIsNotHereIsPlannedForWithoutATime) {
   TempDir dir;
   write_recipe_file(dir, tiny_recipe(dir.path()));

@@ -227,7 +227,7 @@ TEST(LeftOutRows, BoundsOfLengthAreCounted) {
   DataOptions options = completion_options({dir.write("a.jsonl", completions(8, 94))});
   const PreparedData all = prepared(options);  // 2 of one digit, 90 of two, 2 of three
   std::set<int64_t> lengths;
-  for (const Example& example : all.train) lengths.insert(example.length());
+  for (const ExampleView& example : all.train) lengths.insert(example.length());
   ASSERT_EQ(lengths.size(), 3u);
   options.train[0].min_tokens = options.train[0].max_tokens = *std::next(lengths.begin());
   const PreparedData data = prepared(options);
@@ -260,7 +260,7 @@ TEST(LeftOutRows, RepeatedOnesAreFoundAcrossDatasets) {
   EXPECT_EQ(data.train_reports[1].repeated, 1);
   EXPECT_EQ(data.train_reports[1].examples, 3);
   int64_t tokens = 0;
-  for (const Example& example : data.train) tokens += example.source == 1 ? example.length() : 0;
+  for (const ExampleView& example : data.train) tokens += example.source == 1 ? example.length() : 0;
   EXPECT_EQ(data.train_reports[1].tokens, tokens);
   EXPECT_EQ(data.train_reports[1].end_of_turns, 3);
   EXPECT_THAT(to_text(data.train_reports[0]), HasSubstr("1 rows left out as repeated"));
@@ -288,9 +288,10 @@ TEST(SeenRows, PiecesOfARowAreComparedTogether) {
   examples[2].row = 1;  // the first piece alone is another row
   examples[3].row = examples[4].row = 2;
   SeenRows seen;
-  EXPECT_EQ(seen.take_out_repeated(examples), 1);
-  EXPECT_EQ(examples.size(), 3u);
-  EXPECT_EQ(examples[2].row, 1);
+  Examples list(examples);
+  EXPECT_EQ(seen.take_out_repeated(list), 1);
+  EXPECT_EQ(list.size(), 3u);
+  EXPECT_EQ(list[2].row, 1);
 }
 
 }  // namespace

@@ -52,8 +52,8 @@ TEST(Prepare, EvalFractionSetsWholeRowsAsideBySeed) {
   options.sequence_length = 3;  // every row becomes pieces
   const PreparedData data = prepare_datasets(options, tokenizer, nullptr, 1);
   std::set<int64_t> train_rows, eval_rows;
-  for (const Example& e : data.train) train_rows.insert(e.row);
-  for (const Example& e : data.eval) eval_rows.insert(e.row);
+  for (const ExampleView& e : data.train) train_rows.insert(e.row);
+  for (const ExampleView& e : data.eval) eval_rows.insert(e.row);
   EXPECT_EQ(eval_rows.size(), 10u);
   EXPECT_EQ(train_rows.size(), 90u);
   for (const int64_t row : eval_rows) EXPECT_FALSE(train_rows.contains(row));

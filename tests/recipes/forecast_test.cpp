@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <numeric>
+#include <vector>
+
 #include "tests/support/small_run.h"
 
 namespace qlora::recipes {
@@ -10,7 +13,9 @@ namespace {
 data::PreparedData rows_of(const test::SmallRun& small, size_t eval_rows) {
   data::PreparedData data;
   data.train = small.loader->examples();
-  data.eval.assign(data.train.begin(), data.train.begin() + static_cast<ptrdiff_t>(eval_rows));
+  std::vector<int64_t> first(eval_rows);
+  std::iota(first.begin(), first.end(), 0);
+  data.eval = data.train.chosen(first);
   return data;
 }
 
@@ -35,7 +40,7 @@ TEST(Forecast, CountsTheStepsAndEvaluationsThatAreStillToBeDone) {
 TEST(Forecast, AStepHasTheTokensOfTheRowsAndNotOfTheRecipe) {
   test::SmallRun small(10);
   int64_t tokens = 0;
-  for (const data::Example& row : small.loader->examples()) tokens += row.length();
+  for (const data::ExampleView& row : small.loader->examples()) tokens += row.length();
   const trainer::RunLength rest = rest_of(*small.job, rows_of(small, 0), 96);
   EXPECT_DOUBLE_EQ(rest.tokens_a_step * static_cast<double>(small.loader->steps_in_epoch(0)),
                    static_cast<double>(tokens));

@@ -1,0 +1,235 @@
+#include "data/cache/cached_dataset.h"
+
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
+
+#include "base/error.h"
+#include "base/stopwatch.h"
+#include "data/cache/cache_key.h"
+#include "data/cache/example_file.h"
+#include "data/cache/stored_report.h"
+#include "data/chat_renderer.h"
+#include "data/dataset.h"
+#include "data/shards.h"
+#include "io/atomic_write.h"
+#include "io/hashing.h"
+#include "io/json.h"
+#include "io/json_text.h"
+
+namespace qlora::data {
+namespace {
+namespace fs = std::filesystem;
+
+constexpr const char* kFile = "examples";
+
+// The disk of the cache refused, not that of the rows.
+struct CacheRefused : IoError {
+  using IoError::IoError;
+};
+
+template <typename Work>
+auto in_cache(const Work& work) {
+  try {
+    return work();
+  } catch (const IoError& error) {
+    throw CacheRefused(error.what());
+  } catch (const FormatError& error) {  // of what was written a moment ago
+    throw CacheRefused(error.what());
+  }
+}
+
+// What is loaded, and where the cache has it.
+struct Wanted {
+  const DatasetOptions& dataset;
+  int32_t source;
+  const DataOptions& options;
+  const Tokenizer& tokenizer;
+  const ChatTemplate* chat_template;
+  const ModelTokens& model;
+  std::string key = {}, entry = {};
+
+  std::string key_now() const {
+    return cache_key(dataset, options, tokenizer, chat_template, model);
+  }
+  void find_in(const std::string& directory) {
+    key = key_now();
+    entry = (fs::path(directory) / io::hash_text(key)).string();
+  }
+  std::string file() const { return (fs::path(entry) / kFile).string(); }
+};
+
+LoadedDataset in_memory(const Wanted& wanted) {
+  Dataset read = read_dataset(wanted.dataset, wanted.source, wanted.options, wanted.tokenizer,
+                              wanted.chat_template, wanted.model);
+  return {std::move(read.examples), std::move(read.report), {}};
+}
+
+std::string note(const Wanted& wanted, const char* what, const ExampleFile& file, double seconds) {
+  return fmt::format("data cache {}: {}, {:.1f} MB in {:.1f} s ({})", what, wanted.dataset.path,
+                     static_cast<double>(file.bytes()) / 1e6, seconds, wanted.entry);
+}
+
+// What the text of a file says; `name` is the file's.
+DatasetReport report_in(const std::string& file_text, const Wanted& wanted,
+                        const std::string& name) {
+  const nlohmann::json text = io::parse_json(file_text, name);
+  const io::JsonNode node(text, name);
+  if (node.at("key").as_string() != wanted.key)
+    fail<FormatError>("{} is of other rows, or of another version", name);
+  DatasetReport report = report_from(node.at("report"));
+  report.path = wanted.dataset.path;
+  report.format = wanted.dataset.format;
+  return report;
+}
+
+LoadedDataset loaded(const Wanted& wanted, std::shared_ptr<const ExampleFile> file,
+                     const std::string& name) {
+  DatasetReport report = report_in(file->text(), wanted, name);
+  return {Examples(std::move(file)), std::move(report), {}};
+}
+
+// Nothing if there is no entry, or none that can be used; the second is noted.
+std::optional<LoadedDataset> from_cache(const Wanted& wanted, std::vector<std::string>& notes) {
+  const Stopwatch watch;
+  const std::string name = wanted.file();
+  std::error_code missing;
+  if (!fs::exists(name, missing)) return std::nullopt;
+  try {
+    const auto file = ExampleFile::open(name, wanted.source);
+    LoadedDataset dataset = loaded(wanted, file, name);
+    dataset.notes = {note(wanted, "hit", *file, watch.seconds())};
+    return dataset;
+  } catch (const FormatError& error) {
+    notes.push_back(fmt::format("data cache: {}; it is made anew", error.what()));
+  } catch (const IoError& error) {
+    notes.push_back(fmt::format("data cache: {}; it is made anew", error.what()));
+  }
+  return std::nullopt;
+}
+
+void require_room(const Wanted& wanted) {
+  // A token is four or five letters of the rows, and takes four bytes and one of the mask.
+  constexpr double kBytesAByte = 1.25;
+  if (wanted.dataset.max_rows > 0) return;
+  io::require_free_space(
+      wanted.entry,
+      static_cast<uint64_t>(kBytesAByte *
+                            static_cast<double>(estimated_text_bytes(wanted.dataset))),
+      fmt::format("the tokenized rows of {}", wanted.dataset.path));
+}
+
+void write_examples(const Wanted& wanted, const std::string& name) {
+  std::unique_ptr<ExampleFileWriter> file =
+      in_cache([&] { return std::make_unique<ExampleFileWriter>(name); });
+  const DatasetReport report = read_dataset(
+      wanted.dataset, wanted.source, wanted.options, wanted.tokenizer, wanted.chat_template,
+      wanted.model, [&](Example example) { in_cache([&] { file->add(example); }); });
+  const nlohmann::ordered_json text = {{"key", wanted.key}, {"report", stored_report(report)}};
+  in_cache([&] { file->finish(io::json_text_in_utf8(text)); });
+}
+
+LoadedDataset made_in_cache(const Wanted& wanted) {
+  const Stopwatch watch;
+  in_cache([&] { require_room(wanted); });
+  io::AtomicDirectory directory = in_cache(
+      [&] { return io::AtomicDirectory(wanted.entry, io::AtomicDirectory::Existing::kReplace); });
+  const std::string name = (fs::path(directory.path()) / kFile).string();
+  write_examples(wanted, name);
+  const auto file = in_cache([&] { return ExampleFile::open(name, wanted.source); });
+  LoadedDataset dataset = loaded(wanted, file, name);
+  // The mapping stays whatever becomes of the directory's name.
+  if (wanted.key_now() != wanted.key) {
+    dataset.notes = {
+        fmt::format("data cache: {} changed while it was read; its tokenized rows are "
+                    "not kept",
+                    wanted.dataset.path)};
+    return dataset;
+  }
+  in_cache([&] { directory.commit(); });
+  dataset.notes = {note(wanted, "made", *file, watch.seconds())};
+  return dataset;
+}
+
+// Why the rows are read into memory though their number speaks for the disk; empty: they are not.
+std::string reason_against(const Wanted& wanted, const std::string& directory) {
+  if (wanted.chat_template != nullptr &&
+      ChatRenderer(*wanted.chat_template, wanted.tokenizer).writes_the_date())
+    return "the chat template writes today's date into them";
+  if (directory.empty())
+    return "neither data.cache_dir nor XDG_CACHE_HOME nor HOME names a place for them";
+  return "";
+}
+
+LoadedDataset make_or_keep_in_memory(const Wanted& wanted) {
+  try {
+    return made_in_cache(wanted);
+  } catch (const CacheRefused& error) {
+    if (wanted.options.cache == "true")
+      fail<IoError>(
+          "data.cache: the tokenized rows cannot be written: {}; name another place with "
+          "data.cache_dir, or keep them in memory with data.cache: false",
+          error.what());
+    const std::string why = error.what();
+    LoadedDataset dataset = in_memory(wanted);
+    dataset.notes.push_back(
+        fmt::format("data cache: {}; the rows of {} are in memory", why, wanted.dataset.path));
+    return dataset;
+  }
+}
+
+}  // namespace
+
+std::string cache_directory(const DataOptions& options) {
+  if (!options.cache_dir.empty()) return options.cache_dir;
+  for (const auto& [variable, below] : {std::pair("XDG_CACHE_HOME", ""), {"HOME", ".cache"}})
+    if (const char* value = std::getenv(variable); value != nullptr && *value != '\0')
+      return (fs::path(value) / below / "qlora" / "tokenized").string();
+  return "";
+}
+
+bool lies_on_disk(const DatasetOptions& dataset, const DataOptions& options) {
+  if (options.cache == "false" || !is_at_hand(dataset)) return false;
+  return options.cache == "true" || estimated_text_bytes(dataset) >= kLargeDataset;
+}
+
+LoadedDataset load_dataset(const DatasetOptions& dataset, int32_t source,
+                           const DataOptions& options, const Tokenizer& tokenizer,
+                           const ChatTemplate* chat_template, const ModelTokens& model) {
+  Wanted wanted{dataset, source, options, tokenizer, chat_template, model};
+  if (!lies_on_disk(dataset, options)) return in_memory(wanted);
+  const std::string directory = cache_directory(options);
+  if (const std::string reason = reason_against(wanted, directory); !reason.empty()) {
+    LoadedDataset rows = in_memory(wanted);
+    rows.notes = {fmt::format("data cache: the tokenized rows of {} are not kept on disk: {}",
+                              dataset.path, reason)};
+    return rows;
+  }
+  wanted.find_in(directory);
+  std::vector<std::string> notes;
+  if (auto found = from_cache(wanted, notes)) return *std::move(found);
+  LoadedDataset made = make_or_keep_in_memory(wanted);
+  made.notes.insert(made.notes.begin(), notes.begin(), notes.end());
+  return made;
+}
+
+std::optional<DatasetReport> cached_report(const DatasetOptions& dataset,
+                                           const DataOptions& options, const Tokenizer& tokenizer,
+                                           const ChatTemplate* chat_template,
+                                           const ModelTokens& model) {
+  Wanted wanted{dataset, 0, options, tokenizer, chat_template, model};
+  const std::string directory = cache_directory(options);
+  if (!lies_on_disk(dataset, options) || !reason_against(wanted, directory).empty())
+    return std::nullopt;
+  try {
+    wanted.find_in(directory);
+    return report_in(ExampleFile::read_text(wanted.file()), wanted, wanted.file());
+  } catch (const Error&) {  // there is none, or none that a run would take
+    return std::nullopt;
+  }
+}
+
+}  // namespace qlora::data
