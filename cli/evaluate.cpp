@@ -65,11 +65,12 @@ struct Rows {
 Rows rows_set_aside(const TrainedModel& trained, bool with_questions) {
   const auto& recipe = trained.recipe;
   const auto& base = trained.base;
+  const qlora::data::PreparedData data = qlora::data::prepare_datasets(
+      recipe.data, *base.tokenizer, base.chat_template.get(), recipe.train.seed,
+      qlora::recipes::model_tokens(base.model->architecture()));
+  for (const std::string& note : data.cache_notes) qlora::log::write_info(note);
   Rows rows;
-  rows.examples = qlora::data::prepare_datasets(
-                      recipe.data, *base.tokenizer, base.chat_template.get(), recipe.train.seed,
-                      qlora::recipes::model_tokens(base.model->architecture()))
-                      .eval;
+  rows.examples = data.eval;
   std::set<std::pair<int32_t, int64_t>> chosen;  // dataset, row
   for (const qlora::data::ExampleView& example : rows.examples)
     chosen.emplace(example.source, example.row);

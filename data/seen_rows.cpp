@@ -1,9 +1,18 @@
 #include "data/seen_rows.h"
 
+#include <string>
 #include <utility>
 #include <vector>
 
 namespace qlora::data {
+
+// There may be millions of rows: 16 bytes each instead of 32 digits.
+SeenRows::Fingerprint SeenRows::fingerprint_of(const std::string& hex) {
+  constexpr size_t kDigits = 16;
+  constexpr int kBase = 16;
+  return {std::stoull(hex.substr(0, kDigits), nullptr, kBase),
+          std::stoull(hex.substr(kDigits), nullptr, kBase)};
+}
 
 int64_t SeenRows::take_out_repeated(Examples& examples) {
   constexpr size_t kExamplesInMemory = 1 << 16;
@@ -13,7 +22,8 @@ int64_t SeenRows::take_out_repeated(Examples& examples) {
     const int64_t row = examples[begin].row;
     while (end < examples.size() && examples[end].row == row) ++end;
     if (begin / kExamplesInMemory != end / kExamplesInMemory) examples.drop_pages();
-    if (!fingerprints_.insert(examples_fingerprint(examples, begin, end)).second) {
+    const std::string fingerprint = examples_fingerprint(examples, begin, end);
+    if (!fingerprints_.insert(fingerprint_of(fingerprint)).second) {
       ++repeated;
       continue;
     }

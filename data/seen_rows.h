@@ -2,6 +2,7 @@
 // (data.deduplicate). A pair repeats another if both answers do.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <unordered_set>
@@ -17,7 +18,16 @@ class SeenRows {
   int64_t take_out_repeated(Examples& examples);
 
  private:
-  std::unordered_set<std::string> fingerprints_;
+  struct Fingerprint {
+    uint64_t high = 0, low = 0;
+    bool operator==(const Fingerprint&) const = default;
+  };
+  struct Hash {
+    size_t operator()(const Fingerprint& fingerprint) const { return fingerprint.low; }
+  };
+  static Fingerprint fingerprint_of(const std::string& hex);
+
+  std::unordered_set<Fingerprint, Hash> fingerprints_;
 };
 
 }  // namespace qlora::data

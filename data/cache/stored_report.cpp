@@ -5,6 +5,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "io/json.h"
+
 namespace qlora::data {
 namespace {
 

@@ -4,7 +4,10 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "data/dataset_report.h"
-#include "io/json.h"
+
+namespace qlora::io {
+class JsonNode;
+}
 
 namespace qlora::data {
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <set>
@@ -104,7 +105,7 @@ TEST(CacheKey, AFileThatChangedIsAnotherOne) {
   with(rows, now);
   with(rows, now);
   EXPECT_EQ(keys.size(), 1u);
-  with(rows, now - std::chrono::nanoseconds(1000));
+  with(rows, now - std::chrono::seconds(1));
   with(rows + "x", now);
   with("y" + rows.substr(1), now);
   with(rows.substr(1) + "y", now);

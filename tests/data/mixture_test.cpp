@@ -260,7 +260,8 @@ TEST(LeftOutRows, RepeatedOnesAreFoundAcrossDatasets) {
   EXPECT_EQ(data.train_reports[1].repeated, 1);
   EXPECT_EQ(data.train_reports[1].examples, 3);
   int64_t tokens = 0;
-  for (const ExampleView& example : data.train) tokens += example.source == 1 ? example.length() : 0;
+  for (const ExampleView& example : data.train)
+    tokens += example.source == 1 ? example.length() : 0;
   EXPECT_EQ(data.train_reports[1].tokens, tokens);
   EXPECT_EQ(data.train_reports[1].end_of_turns, 3);
   EXPECT_THAT(to_text(data.train_reports[0]), HasSubstr("1 rows left out as repeated"));

@@ -217,6 +217,9 @@ TEST(DataOptions, ValidateNamesTheKey) {
   options.train[0].fields = {{"question", "q"}};
   EXPECT_THAT(config_error(options),
               HasSubstr("data.train[0].fields: format completion has the fields prompt"));
+  options = completion_options("x.jsonl");
+  options.cache = "maybe";
+  EXPECT_THAT(config_error(options), HasSubstr("data.cache must be auto, true or false"));
   options = completion_options("x");
   options.train[0].format = "text";
   options.train[0].separator = "\n";

@@ -2,6 +2,8 @@
 #include <array>
 
 #include "base/error.h"
+#include "data/cache/example_file.h"
+#include "data/cache/stored_report.h"
 #include "data/chat_template.h"
 #include "data/readers/reader.h"
 #include "data/row_source.h"
@@ -10,6 +12,9 @@
 #include "data/tokenizers/sentencepiece_tokenizer.h"
 #include "data/tokenizers/tokenizer_files.h"
 #include "data/tokenizers/tokenizer_json.h"
+#include "io/hashing.h"
+#include "io/json.h"
+#include "io/json_text.h"
 #include "tests/data/byte_tokenizer.h"
 #include "tests/fuzz/target.h"
 #include "tests/support/small_vocabularies.h"
@@ -232,6 +237,40 @@ std::vector<std::string> template_seeds() {
   return seeds;
 }
 
+// ---- files of the cache, with the hash that their bytes have
+
+void read_example_file(std::string_view bytes) {
+  constexpr size_t kBehindHashed = 48;
+  std::string hashed(bytes);
+  if (hashed.size() > kBehindHashed) {
+    const std::string hash = io::hash_text(bytes.substr(0, bytes.size() - kBehindHashed));
+    hashed.replace(hashed.size() - kBehindHashed, hash.size(), hash);
+  }
+  const MemoryFile file(hashed);
+  taken_or_refused([&] {
+    const auto examples = data::ExampleFile::open(file.path(), 0);
+    data::examples_fingerprint(data::Examples(examples));
+    const nlohmann::json text = io::parse_json(examples->text(), "text");
+    data::report_from(io::JsonNode(text, "text"));
+  });
+}
+
+std::vector<std::string> example_file_seeds() {
+  data::DatasetReport report;
+  report.end_of_turn_ids = {2};
+  report.unread_keys = {{"id", ""}};
+  const test::TempDir dir;
+  data::ExampleFileWriter file(dir / "examples");
+  for (const data::Example& example :
+       std::vector<data::Example>{{{1, 2, 3}, {0, 1, 1}, 0},
+                                  {{1, 9}, {0, 1}, 1, 0, {}, data::Side::kChosen},
+                                  {{1, 8}, {0, 1}, 1, 0, {}, data::Side::kRejected},
+                                  {{0, 4, 5}, {0, 1, 1}, 2, 0, {7, 1}}})
+    file.add(example);
+  file.finish(io::json_text(data::stored_report(report)));
+  return {test::read_file(dir / "examples")};
+}
+
 }  // namespace
 
 std::vector<Target> data_targets() {
@@ -330,7 +369,11 @@ std::vector<Target> data_targets() {
             "[::",
             "range(",
             "'%",
-            ".format("}}};
+            ".format("}},
+          {"example_file",
+           read_example_file,
+           example_file_seeds,
+           {"qlora examples 1", "\"end_of_turn_ids\"", "\"unread_keys\"", "\"rows\""}}};
 }
 
 }  // namespace qlora::fuzz
