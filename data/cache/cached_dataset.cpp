@@ -141,16 +141,19 @@ LoadedDataset made_in_cache(const Wanted& wanted) {
   write_examples(wanted, name);
   const auto file = in_cache([&] { return ExampleFile::open(name, wanted.source); });
   LoadedDataset dataset = loaded(wanted, file, name);
-  // The mapping stays whatever becomes of the directory's name.
+  dataset.notes = {note(wanted, "made", *file, watch.seconds())};
+  // The mapping stays, whatever becomes of the directory.
   if (wanted.key_now() != wanted.key) {
-    dataset.notes = {
-        fmt::format("data cache: {} changed while it was read; its tokenized rows are "
-                    "not kept",
-                    wanted.dataset.path)};
+    dataset.notes.push_back(
+        fmt::format("data cache: {} changed while it was read; the next run reads it again",
+                    wanted.dataset.path));
     return dataset;
   }
-  in_cache([&] { directory.commit(); });
-  dataset.notes = {note(wanted, "made", *file, watch.seconds())};
+  try {
+    directory.commit();
+  } catch (const IoError& error) {  // also where another run was faster by a moment
+    dataset.notes.push_back(fmt::format("data cache: {}; the next run looks again", error.what()));
+  }
   return dataset;
 }
 
