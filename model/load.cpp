@@ -352,7 +352,7 @@ Architecture stream_model(WeightSource& source, const ModelOptions& options,
   for (int64_t layer = 0; layer < a.num_layers(); ++layer) {
     Block block = load_block(load, a, layer);
     if (change) change(layer, block, load.progress());
-    take({block.frozen_state(a, layer), std::as_const(block).groups()});
+    take({block.frozen_state(a, layer), std::as_const(block).groups(), &block});
   }
   warn_about_unread(source);
   return a;

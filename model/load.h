@@ -47,6 +47,7 @@ std::unique_ptr<CausalLm> load_without_blocks(WeightSource& source, const ModelO
 struct StreamedPart {
   quant::NamedTensors tensors;                        // by their Hugging Face names
   std::vector<const lora::LinearGroup*> groups = {};  // linear layers whose tensors are among them
+  Block* block = nullptr;  // of a layer: that which they are of; whoever takes the part may move it
 };
 
 // Changes the linear layers of a block that was just read, and counts each in `progress`.

@@ -31,14 +31,6 @@ model::ModelOptions model_options(const std::string& path, const QuantizeOptions
   return result;
 }
 
-// Everything is read as it is; what becomes of it is not the loader's business.
-quant::QuantizationOptions unquantized(const QuantizeOptions& options) {
-  quant::QuantizationOptions none;
-  none.method = "none";
-  none.skip_modules = options.quantization.skip_modules;
-  return none;
-}
-
 std::unique_ptr<quant::FrozenWeight> hqq_weight(const std::string& module, const at::Tensor& weight,
                                                 const quant::HqqOptions& options) {
   const quant::QuantizedHqq result =
@@ -92,27 +84,36 @@ void ValuesHasher::add(const model::StreamedPart& part) {
   }
 }
 
-std::string quantize_hqq_to(const std::string& directory, const std::string& path,
-                            const data::Tokenizer& tokenizer, const QuantizeOptions& options,
-                            at::Device device, QuantizationReport& report) {
+quant::QuantizationOptions unquantized(const QuantizeOptions& options) {
+  quant::QuantizationOptions none;
+  none.method = "none";
+  none.skip_modules = options.quantization.skip_modules;
+  return none;
+}
+
+model::WeightMaker hqq_maker(const QuantizeOptions& options, QuantizationReport& report) {
   warn_of_coarse_zeros(options);
-  const quant::QuantizationOptions none = unquantized(options);
-  const model::WeightMaker make =
-      [&](const std::string& module,
-          const at::Tensor& weight) -> std::unique_ptr<quant::FrozenWeight> {
-    if (quant::is_skipped(none, module)) return std::make_unique<quant::DenseWeight>(weight);
+  return [&options, &report](const std::string& module,
+                             const at::Tensor& weight) -> std::unique_ptr<quant::FrozenWeight> {
+    if (quant::is_skipped(options.quantization, module))
+      return std::make_unique<quant::DenseWeight>(weight);
     auto quantized = hqq_weight(module, weight, options.hqq);
     if (options.report) report.layers.push_back(error_of(module, weight.cpu(), *quantized));
     return quantized;
   };
+}
+
+std::string quantize_hqq_to(const std::string& directory, const std::string& path,
+                            const data::Tokenizer& tokenizer, const QuantizeOptions& options,
+                            at::Device device, QuantizationReport& report) {
   const auto source = model::open_weights(path);
   exporting::QuantizedStream target(
       directory, source->architecture(),
       [&](const exporting::PackedLayers& layers) { return hqq_config_json(options.hqq, layers); },
       model::dtype_from_string(options.dtype, "--dtype"));
   ValuesHasher hasher;
-  model::stream_model(*source, model_options(path, options), none, device, make,
-                      [&](const model::StreamedPart& part) {
+  model::stream_model(*source, model_options(path, options), unquantized(options), device,
+                      hqq_maker(options, report), [&](const model::StreamedPart& part) {
                         hasher.add(part);
                         target.add(part);
                       });
@@ -120,10 +121,10 @@ std::string quantize_hqq_to(const std::string& directory, const std::string& pat
   return hasher.hex();
 }
 
-std::string quantize_gptq_to(const std::string& directory, const std::string& path,
-                             const data::Tokenizer& tokenizer, const CalibrationRows& rows,
-                             const QuantizeOptions& options, at::Device device,
-                             QuantizationReport& report) {
+void stream_gptq(const std::string& path, const CalibrationRows& rows,
+                 const QuantizeOptions& options, at::Device device, const std::string& directory,
+                 QuantizationReport& report,
+                 const std::function<void(const model::StreamedPart&)>& take) {
   const auto source = model::open_weights(path);
   const model::Architecture& architecture = source->architecture();
   require_calibratable(architecture);
@@ -134,35 +135,40 @@ std::string quantize_gptq_to(const std::string& directory, const std::string& pa
   ActivationStore activations(rows.lengths(), architecture.hidden_size,
                               activation_bytes(options.calibration), directory);
   if (activations.in_file())
-    log::info("the calibration rows' activations, {:.1f} GB, lie in a file beside the output",
-              static_cast<double>(activations.bytes()) / 1e9);
+    log::info("the calibration rows' activations, {:.1f} GB, lie in a file of {}",
+              static_cast<double>(activations.bytes()) / 1e9, directory);
   GptqCalibration calibration(*model, rows, activations, options.gptq, none,
                               [&](const std::string& module, const at::Tensor& weight,
                                   const quant::FrozenWeight& quantized) {
                                 if (options.report)
                                   report.layers.push_back(error_of(module, weight, quantized));
                               });
+  model::stream_model(*source, reading, none, device, {}, take,
+                      [&](int64_t layer, model::Block& block, Progress& progress) {
+                        calibration.quantize_block(layer, block, progress);
+                      });
+  tell_of_weights_without_inputs(calibration);
+}
+
+std::string quantize_gptq_to(const std::string& directory, const std::string& path,
+                             const data::Tokenizer& tokenizer, const CalibrationRows& rows,
+                             const QuantizeOptions& options, at::Device device,
+                             QuantizationReport& report) {
   nlohmann::ordered_json config;
   exporting::QuantizedStream target(
-      directory, architecture,
+      directory, model::open_weights(path)->architecture(),
       [&](const exporting::PackedLayers& layers) {
         return config = gptq_config_json(options.gptq, layers, rows.facts);
       },
       model::dtype_from_string(options.dtype, "--dtype"));
   ValuesHasher hasher;
-  model::stream_model(
-      *source, reading, none, device, {},
-      [&](const model::StreamedPart& part) {
-        hasher.add(part);
-        target.add(part);
-      },
-      [&](int64_t layer, model::Block& block, Progress& progress) {
-        calibration.quantize_block(layer, block, progress);
-      });
+  stream_gptq(path, rows, options, device, directory, report, [&](const model::StreamedPart& part) {
+    hasher.add(part);
+    target.add(part);
+  });
   target.finish(tokenizer, path);
   io::write_file_atomically((fs::path(directory) / "quantize_config.json").string(),
                             io::json_text(config, 2) + "\n");
-  tell_of_weights_without_inputs(calibration);
   return hasher.hex();
 }
 

@@ -6,7 +6,6 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
-#include "base/device.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/stopwatch.h"
@@ -19,9 +18,8 @@
 #include "model/base_hash.h"
 #include "model/hub_cache.h"
 #include "model/load.h"
-#include "quant/frozen_size.h"
-#include "quant/make_frozen_weight.h"
 #include "recipes/exports/grouped_export.h"
+#include "recipes/exports/quantize_steps.h"
 #include "recipes/exports/sample_rows.h"
 
 namespace qlora::recipes {
@@ -33,15 +31,6 @@ model::ModelOptions model_options(const std::string& path, const std::string& dt
   options.path = path;
   options.dtype = dtype;
   return options;
-}
-
-std::unique_ptr<model::CausalLm> load(const std::string& path, const std::string& dtype,
-                                      const quant::QuantizationOptions& quantization,
-                                      at::Device device) {
-  const at::ScalarType type = model::dtype_from_string(dtype, "--dtype");
-  const at::ScalarType compute = type == at::kHalf ? at::kFloat : type;
-  const auto source = model::open_weights(path);
-  return model::load_model(*source, model_options(path, dtype), quantization, device, compute);
 }
 
 bool is_grouped(const QuantizeOptions& options) {
@@ -79,11 +68,7 @@ void warn_of_packed_experts(const model::Architecture& architecture) {
 std::string quantize_to(const std::string& directory, const std::string& path,
                         const data::Tokenizer& tokenizer, const QuantizeOptions& options,
                         at::Device device, QuantizationReport& report) {
-  const model::WeightMaker make = [&](const std::string& module, const at::Tensor& weight) {
-    auto frozen = quant::make_frozen_weight(weight, options.quantization, module);
-    if (options.report) report.layers.push_back(error_of(module, weight, *frozen));
-    return frozen;
-  };
+  const model::WeightMaker make = bitsandbytes_maker(options, report);
   const auto source = model::open_weights(path);
   const at::ScalarType dtype = model::dtype_from_string(options.dtype, "--dtype");
   exporting::QuantizedStream target(directory, source->architecture(),
@@ -166,22 +151,26 @@ std::string QuantizationReport::to_json() const {
   return io::json_text(json, 2) + "\n";
 }
 
-std::string QuantizationReport::to_text() const {
-  std::string text;
-  double worst = 0, sum = 0;
-  std::string worst_module;
+LayerErrors QuantizationReport::errors() const {
+  LayerErrors errors;
   for (const LayerError& layer : layers) {
-    text += fmt::format("{:<44} {:<8} {:>11} bytes  relative error {:.5f}  largest {:.5f}\n",
-                        layer.module, layer.format, layer.bytes, layer.relative, layer.largest);
-    sum += layer.relative;
-    if (layer.relative >= worst) {
-      worst = layer.relative;
-      worst_module = layer.module;
+    errors.mean += layer.relative / static_cast<double>(layers.size());
+    if (layer.relative >= errors.largest) {
+      errors.largest = layer.relative;
+      errors.largest_in = layer.module;
     }
   }
+  return errors;
+}
+
+std::string QuantizationReport::to_text() const {
+  std::string text;
+  for (const LayerError& layer : layers)
+    text += fmt::format("{:<44} {:<8} {:>11} bytes  relative error {:.5f}  largest {:.5f}\n",
+                        layer.module, layer.format, layer.bytes, layer.relative, layer.largest);
   if (!layers.empty())
-    text += fmt::format("relative error: {:.5f} on average, {:.5f} in {}\n",
-                        sum / static_cast<double>(layers.size()), worst, worst_module);
+    text += fmt::format("relative error: {:.5f} on average, {:.5f} in {}\n", errors().mean,
+                        errors().largest, errors().largest_in);
   if (agreement) text += "against the 16-bit model: " + agreement->to_text() + "\n";
   return text;
 }
@@ -189,32 +178,26 @@ std::string QuantizationReport::to_text() const {
 QuantizationReport quantize_model(const QuantizeOptions& wanted) {
   QuantizeOptions options = wanted;
   options.validate();
-  grow_gpu_segments();
-  set_num_threads(options.threads);
-  const at::Device device = device_from_string(options.device);
-  const std::string path = model::resolve_model_path(options.model);
-  if (options.dtype == "auto")
-    options.dtype = quant::dense_format(model::open_weights(path)->dtype());
-  const auto tokenizer = data::load_tokenizer(path);
+  const UnquantizedModel model = open_unquantized(options);
+  options.dtype = model.dtype;
   CalibrationRows rows;
-  if (options.quantization.method == "gptq") {
-    const auto source = model::open_weights(path);
-    require_calibratable(source->architecture());
-    rows = read_calibration_rows(options.calibration, *tokenizer, source->architecture());
-  }
+  if (options.quantization.method == "gptq")
+    rows = read_calibration_rows_of(model, options.calibration);
   io::AtomicDirectory target(options.output);
 
   std::optional<exporting::Reference> reference;
   if (options.report) {
     quant::QuantizationOptions none;
     none.method = "none";
-    const auto original = load(path, options.dtype, none, device);
-    reference.emplace(*original, sample_sentences(*tokenizer));
+    const auto original = load_compared(model.path, model.dtype, none, model.device);
+    reference.emplace(*original, sample_sentences(*model.tokenizer));
   }
   QuantizationReport report;
-  quantize_and_check(target.path(), path, *tokenizer, rows, options, device, report);
+  quantize_and_check(target.path(), model.path, *model.tokenizer, rows, options, model.device,
+                     report);
   if (reference)
-    report.agreement = reference->compare(*load(target.path(), options.dtype, {}, device));
+    report.agreement =
+        reference->compare(*load_compared(target.path(), model.dtype, {}, model.device));
   if (options.report)
     io::write_file_atomically((fs::path(target.path()) / "quantization_report.json").string(),
                               report.to_json());
@@ -227,7 +210,7 @@ void dequantize_model(const std::string& model, const std::string& output,
   const std::string path = model::resolve_model_path(model);
   const auto tokenizer = data::load_tokenizer(path);
   io::AtomicDirectory target(output);
-  const auto loaded = load(path, dtype, {}, at::kCPU);
+  const auto loaded = load_compared(path, dtype, {}, at::kCPU);
   exporting::write_merged(target.path(), *loaded, *tokenizer, nullptr, path,
                           model::dtype_from_string(dtype, "--dtype"));
   target.commit();

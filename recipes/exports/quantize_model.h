@@ -45,12 +45,19 @@ struct LayerError {
 LayerError error_of(const std::string& module, const at::Tensor& weight,
                     const quant::FrozenWeight& quantized);
 
+// The relative errors of all layers.
+struct LayerErrors {
+  double mean = 0, largest = 0;
+  std::string largest_in;  // module
+};
+
 struct QuantizationReport {
-  std::vector<LayerError> layers;
+  std::vector<LayerError> layers;                 // those that were quantized; only if asked for
   std::optional<exporting::Agreement> agreement;  // with the 16-bit model; only if asked for
   double seconds = 0;                             // reading, quantizing and writing
   int64_t bytes = 0;                              // of all frozen weights as they are now
   std::string base_hash;
+  LayerErrors errors() const;
   std::string to_json() const;
   std::string to_text() const;
 };
