@@ -14,16 +14,28 @@
 namespace qlora::recipes {
 namespace {
 
-data::DataOptions data_options(const CalibrationOptions& options,
-                               const model::Architecture& architecture) {
+// Longer rows are cut into pieces.
+data::DataOptions data_options(const data::DatasetOptions& rows, int64_t sequence_length,
+                               data::TrainOn train_on, const model::Architecture& architecture) {
   data::DataOptions data;
-  data.train = {options.data};
-  data.sequence_length = std::min(
-      {options.sequence_length, architecture.max_positions, architecture.longest_document()});
-  data.train_on = data::TrainOn::kAll;
+  data.train = {rows};
+  data.sequence_length =
+      std::min({sequence_length, architecture.max_positions, architecture.longest_document()});
+  data.train_on = train_on;
   data.on_overlength = data::OnOverlength::kSplit;
   data.validate();
   return data;
+}
+
+data::Examples read_rows(const data::DataOptions& options, const data::Tokenizer& tokenizer,
+                         const model::Architecture& architecture, const char* purpose) {
+  const data::DatasetOptions& rows = options.train.front();
+  const auto chat_template = data::choose_chat_template("", tokenizer);
+  const data::LoadedDataset dataset = data::load_dataset(
+      rows, 0, options, tokenizer, chat_template.get(), model_tokens(architecture));
+  for (const std::string& note : dataset.notes) log::write_info(note);
+  if (dataset.examples.empty()) fail<ConfigError>("{}: no row is left to {}", rows.path, purpose);
+  return dataset.examples;
 }
 
 // As many of the examples, drawn from all of them, as have `tokens` tokens.
@@ -82,15 +94,11 @@ std::vector<int64_t> CalibrationRows::lengths() const {
 CalibrationRows read_calibration_rows(const CalibrationOptions& options,
                                       const data::Tokenizer& tokenizer,
                                       const model::Architecture& architecture) {
-  const data::DataOptions data = data_options(options, architecture);
-  const auto chat_template = data::choose_chat_template("", tokenizer);
-  const data::LoadedDataset dataset = data::load_dataset(
-      options.data, 0, data, tokenizer, chat_template.get(), model_tokens(architecture));
-  for (const std::string& note : dataset.notes) log::write_info(note);
-  if (dataset.examples.empty())
-    fail<ConfigError>("{}: no row is left to calibrate on", options.data.path);
+  const data::DataOptions data =
+      data_options(options.data, options.sequence_length, data::TrainOn::kAll, architecture);
   const std::vector<data::Example> examples =
-      drawn(dataset.examples, options.samples * data.sequence_length);
+      drawn(read_rows(data, tokenizer, architecture, "calibrate on"),
+            options.samples * data.sequence_length);
   CalibrationRows rows;
   std::vector<data::Example> used;
   for (const std::vector<int64_t>& members : packed(examples, data.sequence_length)) {
@@ -113,6 +121,23 @@ CalibrationRows read_calibration_rows(const CalibrationOptions& options,
         "of 2,048), and with too few the weights fit these rows alone",
         rows.facts.tokens, architecture.hidden_size);
   return rows;
+}
+
+std::vector<data::Example> read_held_out_rows(const data::DatasetOptions& rows,
+                                              int64_t sequence_length,
+                                              const data::Tokenizer& tokenizer,
+                                              const model::Architecture& architecture) {
+  if (rows.format == data::kPreferenceFormat)
+    throw ConfigError(
+        "--held-out: pairs of answers (preference) are compared, not predicted; give rows of "
+        "another format");
+  const data::DataOptions options =
+      data_options(rows, sequence_length, data::TrainOn::kAssistant, architecture);
+  std::vector<data::Example> examples;
+  for (const data::ExampleView& example :
+       read_rows(options, tokenizer, architecture, "compare methods on"))
+    examples.push_back(example.copy());
+  return examples;
 }
 
 }  // namespace qlora::recipes

@@ -1,4 +1,5 @@
-// The rows that a quantization is calibrated on, as sequences to run a model on.
+// The rows that a quantization is calibrated on, as sequences to run a model on, and those by which
+// it is judged.
 #pragma once
 
 #include <cstdint>
@@ -45,5 +46,13 @@ struct CalibrationRows {
 CalibrationRows read_calibration_rows(const CalibrationOptions& options,
                                       const data::Tokenizer& tokenizer,
                                       const model::Architecture& architecture);
+
+// Rows of any format but pairs, to predict the tokens that a training would train; longer ones are
+// cut into pieces of `sequence_length` tokens, or as many as the model has positions for.
+// ConfigError if there are none, and errors of data::read_dataset().
+std::vector<data::Example> read_held_out_rows(const data::DatasetOptions& rows,
+                                              int64_t sequence_length,
+                                              const data::Tokenizer& tokenizer,
+                                              const model::Architecture& architecture);
 
 }  // namespace qlora::recipes
