@@ -41,9 +41,10 @@ namespace {
 // The options and places that take paths. Shells leave a ~ behind "=" as it is.
 bool takes_path(const std::string& name) {
   for (const char* path :
-       {"RECIPE", "RUN_DIR", "PATH", "FILE", "--model", "--adapter", "--output", "-o,--output",
-        "--data", "--tokenizer", "--template", "--messages", "--context", "--merge-base",
-        "--resume", "--from", "--html", "--export", "--original"})
+       {"RECIPE",     "RUN_DIR",      "PATH",         "FILE",        "--model",    "--adapter",
+        "--output",   "-o,--output",  "--data",       "--tokenizer", "--template", "--messages",
+        "--context",  "--merge-base", "--resume",     "--from",      "--html",     "--export",
+        "--original", "--held-out",   "--report-file"})
     if (name == path) return true;
   return false;
 }

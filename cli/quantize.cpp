@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <set>
@@ -15,6 +16,7 @@
 #include "base/error.h"
 #include "base/stop.h"
 #include "cli/stop_signal.h"
+#include "recipes/exports/compare_methods.h"
 #include "recipes/exports/quantize_model.h"
 #include "recipes/fields/fields.h"
 #include "recipes/yaml/dataset_choice.h"
@@ -32,6 +34,7 @@ struct MethodOption {
   std::string name;
   Option option;
   std::set<std::string> methods;
+  bool of_held_out = false;  // and of the rows of --held-out
 };
 
 const std::set<std::string> kFourBit = {"nf4", "fp4"}, kInt8 = {"int8", "int8_weight_only"},
@@ -45,6 +48,19 @@ struct QuantizeArguments {
   std::string max_memory;
   std::map<std::string, std::string> dataset_keys;  // of --data, as in a recipe: "format", ...
   std::vector<MethodOption> method_options;
+  // Of --compare, and what it has no use for.
+  std::vector<std::string> compare;
+  std::string held_out, report_file;
+  std::vector<std::pair<std::string, Option>> only_without_compare;
+
+  // "gptq" of "gptq:3".
+  std::vector<std::string> methods() const {
+    if (compare.empty()) return {options.quantization.method};
+    std::vector<std::string> names;
+    for (const std::string& written : compare)
+      names.push_back(written.substr(0, written.find(':')));
+    return names;
+  }
 
   bool is_given(const std::string& name) const {
     return std::ranges::any_of(method_options, [&](const MethodOption& option) {
@@ -53,21 +69,46 @@ struct QuantizeArguments {
   }
 };
 
-void require_options_of_method(const QuantizeArguments& arguments) {
-  const std::string& method = arguments.options.quantization.method;
+void require_options_of_methods(const QuantizeArguments& arguments) {
+  const std::vector<std::string> methods = arguments.methods();
   for (const MethodOption& option : arguments.method_options) {
-    if (!option.option.is_given() || option.methods.contains(method)) continue;
-    if (option.name == "--double-quant" && method.starts_with("int8"))
+    const bool has_use =
+        std::ranges::any_of(
+            methods, [&](const std::string& method) { return option.methods.contains(method); }) ||
+        (option.of_held_out && !arguments.held_out.empty());
+    if (!option.option.is_given() || has_use) continue;
+    if (option.name == "--double-quant" && methods.size() == 1 && methods[0].starts_with("int8"))
       throw ConfigError(
           "--double-quant is of nf4 and fp4; int8 has one scale a row, which is not quantized");
-    qlora::fail<ConfigError>("{} is of {}, and the method is {}; leave it out", option.name,
-                             fmt::join(option.methods, " and "), method);
+    qlora::fail<ConfigError>(
+        "{} is of {}, and the {} {}; leave it out", option.name, fmt::join(option.methods, " and "),
+        methods.size() == 1 ? "method is" : "methods are", fmt::join(methods, ", "));
   }
+}
+
+// A model is written, or methods are compared.
+void require_one_task(const QuantizeArguments& arguments) {
+  if (arguments.compare.empty()) {
+    if (arguments.options.output.empty())
+      throw ConfigError(
+          "--output must name the directory to write; to compare methods without writing a model, "
+          "name them with --compare");
+    for (const auto& [name, value] : {std::pair{"--held-out", &arguments.held_out},
+                                      std::pair{"--report-file", &arguments.report_file}})
+      if (!value->empty())
+        qlora::fail<ConfigError>("{} is of --compare; leave it out, or name methods to compare",
+                                 name);
+    return;
+  }
+  for (const auto& [name, option] : arguments.only_without_compare)
+    if (option.is_given())
+      qlora::fail<ConfigError>(
+          "--compare writes no model, and {} means nothing there; leave it out", name);
 }
 
 // The options as the methods have them, from how they are written.
 QuantizeOptions chosen(const QuantizeArguments& arguments) {
-  require_options_of_method(arguments);
+  require_options_of_methods(arguments);
   QuantizeOptions options = arguments.options;
   options.gptq.bits = options.hqq.bits = arguments.bits;
   if (arguments.is_given("--group-size")) {
@@ -177,10 +218,10 @@ void add_calibration_options(const Command& command, QuantizeArguments& argument
       list.push_back({qlora::recipes::dataset_option(field.key),
                       command.add_option(qlora::recipes::dataset_option(field.key),
                                          arguments.dataset_keys[field.key],
-                                         "Of --data, as in a recipe (format: text, if it is left "
-                                         "out): " +
+                                         "Of --data and --held-out, as in a recipe (format: text, "
+                                         "if it is left out): " +
                                              field.type),
-                      kGptq});
+                      kGptq, true});
   list.push_back({"--samples",
                   command
                       .add_option("--samples", calibration.samples,
@@ -190,14 +231,30 @@ void add_calibration_options(const Command& command, QuantizeArguments& argument
   list.push_back({"--sequence-length",
                   command
                       .add_option("--sequence-length", calibration.sequence_length,
-                                  "gptq: tokens of each, at most")
+                                  "gptq: tokens of each, at most; of --held-out, of a row")
                       .with_shown_default(),
-                  kGptq});
-  list.push_back({"--max-memory",
-                  command.add_option("--max-memory", arguments.max_memory,
-                                     "gptq: what the sequences' activations may take, such as 8GB "
-                                     "(default: half of what is free); else they lie on disk"),
-                  kGptq});
+                  kGptq, true});
+  list.push_back(
+      {"--max-memory",
+       command.add_option("--max-memory", arguments.max_memory,
+                          "gptq: what the sequences' activations may take, such as 8GB "
+                          "(default: half of what is free); else they lie on disk, beside "
+                          "what is written"),
+       kGptq});
+}
+
+void add_comparison_options(const Command& command, QuantizeArguments& arguments) {
+  command
+      .add_option("--compare", arguments.compare,
+                  "Instead of writing a model: a table of these methods, such as "
+                  "nf4,int8,gptq:4,hqq:3 (the number: bits)")
+      .separated_by(',')
+      .one_value_each_time();
+  command.add_option("--held-out", arguments.held_out,
+                     "compare: rows to compare on, of the format of --data (default: a few "
+                     "sentences)");
+  command.add_option("--report-file", arguments.report_file,
+                     "compare: file for the table, too: .json or .md");
 }
 
 void quantize(const QuantizeOptions& options) {
@@ -211,6 +268,34 @@ void quantize(const QuantizeOptions& options) {
       static_cast<double>(qlora::peak_resident_bytes()) / 1e6, report.base_hash));
 }
 
+void compare(const QuantizeArguments& arguments) {
+  qlora::recipes::CompareOptions options;
+  options.quantize = chosen(arguments);
+  options.methods = arguments.compare;
+  const std::string& file = arguments.report_file;
+  if (!arguments.held_out.empty())
+    options.held_out = qlora::recipes::dataset_choice(
+        arguments.held_out, options.quantize.calibration.data, arguments.dataset_keys);
+  if (!file.empty()) {
+    qlora::recipes::require_table_file(file);
+    options.scratch_directory = std::filesystem::absolute(file).parent_path().string();
+  }
+  const qlora::ObeyStop obey(qlora::cli::watch_stop_signals());
+  const auto table = qlora::recipes::compare_methods(options);
+  qlora::cli::print_result(table.to_text());
+  if (file.empty()) return;
+  qlora::recipes::write_table(table, file);
+  qlora::cli::print_result(fmt::format("written to {}\n", file));
+}
+
+void run(const QuantizeArguments& arguments) {
+  require_one_task(arguments);
+  if (arguments.compare.empty())
+    quantize(chosen(arguments));
+  else
+    compare(arguments);
+}
+
 }  // namespace
 
 void add_quantize_command(Command app) {
@@ -221,9 +306,12 @@ void add_quantize_command(Command app) {
       "quantize", "Write a quantized model that transformers and PEFT load, and train it as it is");
   command.add_option("--model", options.model, "Hugging Face directory, .gguf file or hub id")
       .required();
-  command.add_option("--method", options.quantization.method, "nf4, fp4, int8, hqq or gptq")
-      .with_shown_default();
-  command.add_option("--output", options.output, "Directory to write").required();
+  const Option method =
+      command.add_option("--method", options.quantization.method, "nf4, fp4, int8, hqq or gptq")
+          .with_shown_default();
+  const Option output = command.add_option(
+      "--output", options.output, "Directory to write; needed unless methods are compared");
+  add_comparison_options(command, *arguments);
   add_bitsandbytes_options(command, *arguments);
   add_group_options(command, *arguments);
   add_calibration_options(command, *arguments);
@@ -239,9 +327,12 @@ void add_quantize_command(Command app) {
       .with_shown_default();
   command.add_option("--device", options.device, "auto, cpu, cuda or cuda:N").with_shown_default();
   command.add_option("--threads", options.threads, "CPU threads; 0: one a core");
-  command.add_flag("--report", options.report,
-                   "Print and save the error of each layer and the distance from the 16-bit model");
-  command.callback([arguments] { quantize(chosen(*arguments)); });
+  const Option report = command.add_flag(
+      "--report", options.report,
+      "Print and save the error of each layer and the distance from the 16-bit model");
+  arguments->only_without_compare = {
+      {"--method", method}, {"--output", output}, {"--report", report}};
+  command.callback([arguments] { run(*arguments); });
 }
 
 void add_dequantize_command(qlora::cli::Command app) {

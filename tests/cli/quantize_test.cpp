@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <csignal>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -8,6 +9,7 @@
 
 namespace qlora::test {
 namespace {
+using testing::AllOf;
 using testing::HasSubstr;
 
 class QuantizeCommand : public ::testing::Test {
@@ -21,6 +23,14 @@ class QuantizeCommand : public ::testing::Test {
     arguments.insert(arguments.begin(),
                      {"quantize", "--model", dir_ / "model", "--output", dir_ / "out"});
     return run_qlora(dir_, arguments);
+  }
+
+  std::vector<std::string> comparison(std::vector<std::string> arguments) const {
+    arguments.insert(arguments.begin(), {"quantize", "--model", dir_ / "model", "--compare"});
+    return arguments;
+  }
+  Finished compare(const std::vector<std::string>& arguments) const {
+    return run_qlora(dir_, comparison(arguments));
   }
 
   nlohmann::json config() const {
@@ -69,6 +79,59 @@ TEST_F(QuantizeCommand, OptionsOfAnotherMethodAreRefused) {
     EXPECT_THAT(done.err, HasSubstr(sentence));
   }
   EXPECT_FALSE(std::filesystem::exists(dir_ / "out"));
+}
+
+TEST_F(QuantizeCommand, MethodsAreComparedInATableAndNoModelIsWritten) {
+  const Finished done =
+      compare({"nf4,int8,gptq:2", "--data", dir_ / "rows.jsonl", "--held-out", dir_ / "rows.jsonl",
+               "--format", "chat", "--report-file", dir_ / "table.json", "--group-size", "16"});
+  ASSERT_EQ(done.exit_code, 0) << done.err;
+  EXPECT_THAT(done.out, AllOf(HasSubstr("bits a weight"), HasSubstr("\nbfloat16"),
+                              HasSubstr("\ngptq:2"), HasSubstr("tokens of rows.jsonl")));
+  EXPECT_THAT(done.err, HasSubstr("gptq:2 (3 of 3)"));
+  const auto table = nlohmann::json::parse(read_file(dir_ / "table.json"));
+  ASSERT_EQ(table["methods"].size(), 4u);
+  EXPECT_EQ(table["methods"][3]["method"], "gptq:2");
+  EXPECT_FALSE(std::filesystem::exists(dir_ / "out"));
+}
+
+TEST_F(QuantizeCommand, ComparingAndWritingExcludeEachOther) {
+  const std::pair<std::vector<std::string>, const char*> cases[] = {
+      {{"nf4,gptq:4"}, "gptq:4 must be calibrated"},
+      {{"nf4", "--output", "out"}, "--output means nothing"},
+      {{"nf4", "--method", "nf4"}, "--method means nothing"},
+      {{"nf4", "--report"}, "--report means nothing"},
+      {{"nf4,hqq:3", "--damp", "0.1"}, "--damp is of gptq, and the methods are nf4, hqq"},
+      {{"nf4,hqq:3", "--format", "chat"}, "--format is of gptq"},
+      {{"nf4", "--report-file", "table.csv"}, ".json or .md"},
+      {{"nf4", "--report-file", "missing/table.md"}, "there is no folder"}};
+  for (const auto& [arguments, sentence] : cases) {
+    const Finished done = compare(arguments);
+    EXPECT_EQ(done.exit_code, 2) << sentence;
+    EXPECT_THAT(done.err, HasSubstr(sentence));
+  }
+  const Finished nowhere = run_qlora(dir_, {"quantize", "--model", dir_ / "model"});
+  EXPECT_EQ(nowhere.exit_code, 2);
+  EXPECT_THAT(nowhere.err, AllOf(HasSubstr("--output"), HasSubstr("--compare")));
+  const Finished held_out = quantize({"--held-out", dir_ / "rows.jsonl"});
+  EXPECT_EQ(held_out.exit_code, 2);
+  EXPECT_THAT(held_out.err, HasSubstr("--held-out is of --compare"));
+}
+
+TEST_F(QuantizeCommand, CtrlCBetweenTwoMethodsLeavesNoTable) {
+  write_tiny_rows(dir_ / "held_out.jsonl", 1500);  // about a second a method
+  ChildProcess process(QLORA_PROGRAM,
+                       comparison({"nf4,int8,fp4,hqq:4", "--held-out", dir_ / "held_out.jsonl",
+                                   "--format", "chat", "--report-file", dir_ / "table.md"}),
+                       dir_.path());
+  EXPECT_TRUE(process.wait_until(
+      [&] { return read_file(dir_ / "stderr.txt").find("nf4 (1 of 4)") != std::string::npos; }));
+  process.send(SIGINT);
+  const Finished stopped = process.wait();
+  EXPECT_EQ(stopped.exit_code, 130) << stopped.err;
+  EXPECT_EQ(stopped.out, "");
+  for (const auto& entry : std::filesystem::directory_iterator(dir_.path()))
+    EXPECT_EQ(entry.path().string().find("table"), std::string::npos) << entry.path();
 }
 
 }  // namespace
