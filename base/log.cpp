@@ -20,6 +20,7 @@ struct Sinks {
       std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
   std::shared_ptr<spdlog::sinks::basic_file_sink_mt> file;
   size_t width = terminal_width(stderr);
+  std::string speaker;  // "rank 2: " before an error
 
   Sinks() {
     terminal->set_color_mode(takes_colour(stderr) ? spdlog::color_mode::always
@@ -56,7 +57,8 @@ void write(spdlog::level::level_enum level, const char* name, std::string_view l
 void write(spdlog::level::level_enum level, const char* name, std::string_view text) {
   const std::string line = shown_text(text);
   const std::string label = level > spdlog::level::info ? fmt::format("{}: ", name) : "";
-  const std::string shown = wrapped(fmt::format("{}{}", label, line), sinks().width);
+  const std::string shown =
+      wrapped(fmt::format("{}{}{}", label, sinks().speaker, line), sinks().width);
   write(level, name, line, std::string_view(shown).substr(label.size()));
 }
 
@@ -73,6 +75,12 @@ void close_file() { sinks().file.reset(); }
 
 void set_quiet(bool quiet) {
   sinks().terminal->set_level(quiet ? spdlog::level::warn : spdlog::level::info);
+}
+
+void speak_as_rank(int rank) {
+  sinks().speaker = fmt::format("rank {}: ", rank);
+  sinks().terminal->set_level(spdlog::level::err);
+  hide_progress();
 }
 
 void write_info(std::string_view line, std::string_view shown) {

@@ -15,6 +15,9 @@ void open_file(const std::string& path);
 void close_file();
 // Quiet: warnings and errors only reach the terminal; the file still gets everything.
 void set_quiet(bool quiet);
+// This process is one of several of a run and not the one that speaks: only errors reach the
+// terminal, and they name the rank; no phase shows itself (base/progress.h).
+void speak_as_rank(int rank);
 
 void write_info(std::string_view line);
 // An information line that the terminal gets as `shown`: shorter, or in colour.

@@ -29,8 +29,15 @@ class Display {
     thread_ = std::jthread([this](const std::stop_token& end) { watch(end); });
   }
 
+  void hide() {
+    const std::lock_guard lock(mutex_);
+    hidden_ = true;
+    line_.take_away();
+  }
+
   void open(const Progress* phase) {
     const std::lock_guard lock(mutex_);
+    if (hidden_) return;
     open_.push_back(phase);
     if (open_.size() == 1) opened_.notify_one();
   }
@@ -75,6 +82,7 @@ class Display {
   std::mutex mutex_;
   std::condition_variable_any opened_;
   std::vector<const Progress*> open_;
+  bool hidden_ = false;
   ProgressLine line_;
   const Stopwatch clock_;
   std::jthread thread_;  // last: ends before the rest goes
@@ -127,6 +135,8 @@ std::string progress_text(const std::string& phase, int64_t done, int64_t total,
     text += fmt::format(", {} left", clock_text(seconds * (1 - share) / share));
   return text;
 }
+
+void hide_progress() { display().hide(); }
 
 std::unique_lock<std::mutex> hold_progress_line() { return display().hold_line(); }
 

@@ -57,6 +57,9 @@ std::string progress_text(const std::string& phase, int64_t done, int64_t total,
 // "0:42", "12:05", "3:04:05"
 std::string clock_text(double seconds);
 
+// From now on no phase of this process shows itself.
+void hide_progress();
+
 // Takes the line that is being rewritten away and keeps it away as long as the lock is held: for
 // other lines on stderr.
 [[nodiscard]] std::unique_lock<std::mutex> hold_progress_line();

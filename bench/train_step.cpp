@@ -180,7 +180,7 @@ void run(const Setting& s) {
 
   const auto step = [&] {
     const Stopwatch watch;
-    const double loss = trainer::accumulate_gradients(job, loader.next());
+    const double loss = trainer::accumulate_gradients(job, loader.next()).value;
     const auto norm = optim::gradient_norm(adapters.gradients(), 1.0);
     optimizer->step(1e-4, norm.scale);
     adapters.publish();

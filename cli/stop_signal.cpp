@@ -39,6 +39,7 @@ const std::atomic<bool>& watch_stop_signals() {
   action.sa_flags = SA_RESTART;  // reads and writes go on; the work looks between two of them
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+  sigaction(SIGUSR1, &action, nullptr);  // which mpirun hands on, and batch systems send ahead
   if (!is_ignored(SIGHUP)) sigaction(SIGHUP, &action, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
   return stop_wanted;

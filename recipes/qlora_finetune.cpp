@@ -1,5 +1,7 @@
 #include "recipes/qlora_finetune.h"
 
+#include <memory>
+#include <optional>
 #include <utility>
 
 #include "base/stop.h"
@@ -11,6 +13,7 @@
 #include "recipes/run/finished_run.h"
 #include "recipes/run/machine.h"
 #include "recipes/run/preferences.h"
+#include "recipes/run/ranks.h"
 #include "recipes/run/samples.h"
 #include "recipes/run/starting_state.h"
 #include "recipes/run/train_job.h"
@@ -25,15 +28,17 @@ namespace qlora::recipes {
 trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
   const ObeyStop obey(stop);
   complete_recipe(recipe);
-  const RunDirectory run(recipe);
+  const std::shared_ptr<distributed::Group> group = meet_ranks(recipe);
+  recipe.train.device = device_of_rank(recipe.train.device, group->place());
+  const RunDirectory run(recipe, *group);
   if (run.finished()) {
-    tell_finished(run);
+    if (group->leads()) tell_finished(run);
     return trainer::Outcome::kFinished;
   }
   // Reads the base from where the run wrote one of its own (init: loftq, ...).
   const Recipe on_base = run.checkpoint() ? with_saved_base(recipe) : recipe;
   ModelText text = check_before_loading(on_base);
-  trainer::TrainState state = begin_or_read_state(recipe, run);
+  trainer::TrainState state = begin_or_read_state(recipe, run, *group);
   // With the dtypes that `auto` came to when the run began.
   const Recipe as_begun = with_choices(on_base, state);
   const c10::Device device = set_up_machine(recipe, state);
@@ -44,33 +49,39 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
       as_begun, device, run.checkpoint() ? BaseUse::kOfRun : BaseUse::kForAdapter, std::move(text));
   base.model->narrow_gates = state.choices.narrow_gates;
   data::Loader loader = make_loader(recipe, data);
-  complete_state(recipe, base, data, loader, state);
+  require_same_start(*group, base.record.hash, data.fingerprint());
+  complete_state(recipe, base, data, loader, *group, state);
 
   lora::AdapterSet adapters = attach_adapters(recipe, base);
   look_for_trained_tokens(adapters, data);
   const std::vector<optim::Parameter> parameters =
       trainer::optimizer_parameters(adapters, recipe.lora, recipe.optim);
   const auto optimizer = optim::make_optimizer(recipe.optim, parameters);
-  const Reference reference = reference_of(recipe, run, base, data);
+  const Reference reference = reference_of(recipe, run, base, data, *group);
   const trainer::CheckpointParts parts{adapters, recipe.lora, base.record, *optimizer, state};
-  if (run.checkpoint()) go_on_from(*run.checkpoint(), parts);
+  if (run.checkpoint()) go_on_from(*run.checkpoint(), parts, *group);
+  require_same_state(*group, adapters, *optimizer);
   // What the run directory records: the recipe with the dtype that `auto` found in the base's file.
   Recipe resolved = recipe;
   resolved.model.dtype = state.choices.model_dtype;
   run.begin(resolved, state.step);
-  if (run.checkpoint()) trainer::point_best_at(run.path(), state.best_step);
-  save_base(recipe, base);
-  save_reference(run, data, reference);
-
-  trainer::RunReport report(run.path(), state.step, report_options(recipe, data));
+  std::optional<trainer::RunReport> report;  // of the first rank
+  if (group->leads()) {
+    if (run.checkpoint()) trainer::point_best_at(run.path(), state.best_step);
+    save_base(recipe, base);
+    save_reference(run, data, reference);
+    report.emplace(run.path(), state.step, report_options(recipe, data));
+  }
   trainer::TrainJob job{
       *base.model, adapters, *optimizer, parameters, optim::LrSchedule(recipe.optim, state.horizon),
       loader,      state};
-  set_up_job(recipe, data, reference, run.path(), parts, report, job);
-  set_up_samples(recipe, base, report, job);
+  job.group = group;
+  set_up_job(recipe, data, reference, run.path(), parts, report ? &*report : nullptr, job);
+  if (report) set_up_samples(recipe, base, *report, job);
   forecast.tell(job, data);
   const trainer::Outcome outcome = trainer::run(job);
-  finish(recipe, run, base, job);
+  if (group->leads()) finish(recipe, run, base, job);
+  group->meet();  // the first rank, whose store the others ask, leaves with the last
   return outcome;
 }
 

@@ -47,17 +47,19 @@ void add_losses(const data::MicroBatch& batch, const std::vector<float>& losses,
 double Evaluation::perplexity() const { return std::exp(loss); }
 
 Evaluation evaluate_loss(model::CausalLm& model, const data::Examples& examples,
-                         bool adapters_enabled, int64_t tokens_per_pass) {
+                         bool adapters_enabled, int64_t tokens_per_pass,
+                         distributed::Group* group) {
   const Stopwatch watch;
   Evaluation result;
   for (const data::ExampleView& example : examples) {
     result.rows.push_back({example.row, example.source, 0, 0});
     result.tokens += example.length();
   }
-  for_each_pass(model, examples,
-                {.adapters_enabled = adapters_enabled, .tokens_per_pass = tokens_per_pass},
-                [&](const data::MicroBatch& batch, const std::vector<int32_t>&,
-                    const std::vector<float>& losses) { add_losses(batch, losses, result.rows); });
+  for_each_pass(
+      model, examples,
+      {.adapters_enabled = adapters_enabled, .tokens_per_pass = tokens_per_pass, .group = group},
+      [&](const data::MicroBatch& batch, const std::vector<int32_t>&,
+          const std::vector<float>& losses) { add_losses(batch, losses, result.rows); });
   double sum = 0;
   for (const RowLoss& row : result.rows) {
     sum += row.nll;

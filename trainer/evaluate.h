@@ -10,6 +10,7 @@
 #include "data/dataset.h"
 #include "data/examples.h"
 #include "model/causal_lm.h"
+#include "trainer/evaluation_passes.h"
 #include "trainer/preference_loss.h"
 
 namespace qlora::trainer {
@@ -33,9 +34,11 @@ struct Evaluation {
 };
 
 // Rows are laid end to end up to about `tokens_per_pass` a pass. The loss is a sum in the examples'
-// order. Throws Stopped between two passes if a stop is wanted.
+// order, the same whether one rank computes it or those of `group` share the passes. Throws Stopped
+// between two passes if a stop is wanted.
 Evaluation evaluate_loss(model::CausalLm& model, const data::Examples& examples,
-                         bool adapters_enabled = true, int64_t tokens_per_pass = 2048);
+                         bool adapters_enabled = true, int64_t tokens_per_pass = kTokensPerPass,
+                         distributed::Group* group = nullptr);
 
 // Greedy answers compared with the rows' own, white space at both ends aside.
 struct Answer {

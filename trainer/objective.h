@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "data/loader.h"
 #include "model/causal_lm.h"
@@ -18,6 +19,9 @@ struct MicroBatchLoss {
   // A scalar to call backward() on: its gradient is that of value · loss scale. Of preferences it
   // has another value, the sum of the tokens' losses by what each weighs in that gradient.
   at::Tensor scaled_loss;
+  // What the objective's metrics are made of: as many numbers for each micro-batch, which are
+  // added.
+  std::vector<double> facts = {};
 };
 
 class Objective {
@@ -28,8 +32,12 @@ class Objective {
   virtual void begin(const data::StepWindow& window, double loss_scale) = 0;
   virtual MicroBatchLoss loss(model::CausalLm& model, const model::ForwardInput& input,
                               const data::MicroBatch& batch) = 0;
-  // Of the micro-batches since begin(); nothing for demonstrations.
-  virtual std::optional<PreferenceMetrics> metrics() const { return std::nullopt; }
+  // How many facts a micro-batch has.
+  virtual int64_t num_facts() const { return 0; }
+  // Of a window whose micro-batches' facts are added up in `facts`; nothing for demonstrations.
+  virtual std::optional<PreferenceMetrics> metrics(const std::vector<double>&) const {
+    return std::nullopt;
+  }
 };
 
 // Cross entropy of the supervised tokens, divided by their number in the window.

@@ -23,22 +23,24 @@ std::vector<DocumentLogProb> log_probs(model::CausalLm& model, const data::Examp
 
 }  // namespace
 
-std::vector<double> answer_log_probs(model::CausalLm& model, const data::Examples& examples) {
+std::vector<double> answer_log_probs(model::CausalLm& model, const data::Examples& examples,
+                                     distributed::Group* group) {
   std::vector<double> sums;
   for (const DocumentLogProb& document :
-       log_probs(model, examples, {.name = "log-probabilities of the reference"}))
+       log_probs(model, examples, {.name = "log-probabilities of the reference", .group = group}))
     sums.push_back(document.answer.sum);
   return sums;
 }
 
 Evaluation evaluate_preferences(model::CausalLm& model, const data::Examples& examples,
                                 const PreferenceOptions& options,
-                                const std::vector<double>& reference) {
+                                const std::vector<double>& reference, distributed::Group* group) {
   const Stopwatch watch;
-  const auto documents =
-      log_probs(model, examples, {.targets = [&options](const data::MicroBatch& batch) {
-                  return targets_of_pairs(batch, options);
-                }});
+  const auto documents = log_probs(
+      model, examples,
+      {.targets =
+           [&options](const data::MicroBatch& batch) { return targets_of_pairs(batch, options); },
+       .group = group});
   Evaluation result;
   PreferenceTally tally;
   double loss = 0, nll = 0;

@@ -93,18 +93,20 @@ std::vector<std::pair<std::string, double>> PreferenceMetrics::named() const {
 }
 
 void PreferenceTally::add(const PairTerm& term) {
-  sums_.chosen_reward += term.chosen_reward;
-  sums_.rejected_reward += term.rejected_reward;
-  sums_.accuracy += term.chosen_reward > term.rejected_reward ? 1 : 0;
-  sums_.chosen_logp += term.chosen_logp;
-  sums_.rejected_logp += term.rejected_logp;
-  ++pairs_;
+  const bool right = term.chosen_reward > term.rejected_reward;
+  add(Sums{term.chosen_reward, term.rejected_reward, term.chosen_logp, term.rejected_logp,
+           right ? 1.0 : 0.0, 1.0});
+}
+
+void PreferenceTally::add(std::span<const double, 6> sums) {
+  for (size_t i = 0; i < sums_.size(); ++i) sums_[i] += sums[i];
 }
 
 PreferenceMetrics PreferenceTally::means() const {
-  const auto pairs = static_cast<double>(std::max<int64_t>(pairs_, 1));
-  return {sums_.chosen_reward / pairs, sums_.rejected_reward / pairs, sums_.accuracy / pairs,
-          sums_.chosen_logp / pairs, sums_.rejected_logp / pairs};
+  const auto& [chosen, rejected, chosen_logp, rejected_logp, right, all] = sums_;
+  const double pairs = std::max(all, 1.0);
+  return {chosen / pairs, rejected / pairs, right / pairs, chosen_logp / pairs,
+          rejected_logp / pairs};
 }
 
 }  // namespace qlora::trainer

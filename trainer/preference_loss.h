@@ -12,8 +12,10 @@
 // is the mean over the tokens of all chosen answers of the step, whatever the micro-batches.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -64,13 +66,17 @@ struct PreferenceMetrics {
 
 class PreferenceTally {
  public:
+  // Its sums: four of rewards and log-probabilities, the pairs that were ranked rightly, all pairs.
+  using Sums = std::array<double, 6>;
+
   void add(const PairTerm& term);
+  void add(std::span<const double, 6> sums);
+  const Sums& sums() const { return sums_; }
   // Zeros if there was no pair.
   PreferenceMetrics means() const;
 
  private:
-  PreferenceMetrics sums_;
-  int64_t pairs_ = 0;
+  Sums sums_ = {};
 };
 
 }  // namespace qlora::trainer

@@ -1,6 +1,8 @@
 #include "trainer/preference_objective.h"
 
 #include <algorithm>
+#include <array>
+#include <span>
 #include <utility>
 
 #include "base/error.h"
@@ -33,8 +35,6 @@ class PreferenceObjective : public Objective {
   void begin(const data::StepWindow& window, double loss_scale) override {
     loss_scale_ = loss_scale;
     a_pair_ = 1 / static_cast<double>(std::max<int64_t>(window.num_pairs, 1));
-    nll_ = 0;
-    tally_ = {};
     if (options_.has_reference()) return;
     int64_t chosen = 0;
     for (const data::MicroBatch& batch : window.micro_batches) chosen += nll_tokens(batch);
@@ -51,22 +51,38 @@ class PreferenceObjective : public Objective {
     const std::vector<int32_t> targets = targets_of_pairs(batch, options_);
     const auto documents = document_log_probs(
         batch, targets, token_losses(hidden, targets, model.head, context, softcap));
-    double value = 0;
-    std::vector<DocumentWeights> weights(documents.size());
-    for (size_t d = 0; d + 1 < documents.size(); d += 2)
-      value += add_pair(batch, d, documents, weights);
-    return {value,
-            weighted_cross_entropy(hidden, targets, token_weights(batch, weights, loss_scale_),
-                                   model.head, context, softcap)};
+    Pairs pairs;
+    pairs.weights.resize(documents.size());
+    for (size_t d = 0; d + 1 < documents.size(); d += 2) add_pair(batch, d, documents, pairs);
+    std::vector<double> facts(pairs.tally.sums().begin(), pairs.tally.sums().end());
+    facts.push_back(pairs.nll);
+    return {
+        pairs.loss,
+        weighted_cross_entropy(hidden, targets, token_weights(batch, pairs.weights, loss_scale_),
+                               model.head, context, softcap),
+        std::move(facts)};
   }
 
-  std::optional<PreferenceMetrics> metrics() const override {
-    PreferenceMetrics means = tally_.means();
-    if (!options_.has_reference()) means.nll = nll_;
+  int64_t num_facts() const override { return kTallied + 1; }
+
+  std::optional<PreferenceMetrics> metrics(const std::vector<double>& facts) const override {
+    PreferenceTally tally;
+    tally.add(std::span(facts).first<kTallied>());
+    PreferenceMetrics means = tally.means();
+    if (!options_.has_reference()) means.nll = facts.back();
     return means;
   }
 
  private:
+  static constexpr size_t kTallied = std::tuple_size_v<PreferenceTally::Sums>;
+
+  // What the pairs of a micro-batch come to.
+  struct Pairs {
+    double loss = 0, nll = 0;
+    PreferenceTally tally;
+    std::vector<DocumentWeights> weights;
+  };
+
   // Tokens that ORPO's first term is the mean over.
   int64_t nll_tokens(const data::MicroBatch& batch) const {
     const std::vector<int32_t> targets = targets_of_pairs(batch, options_);
@@ -83,34 +99,31 @@ class PreferenceObjective : public Objective {
                                     : 0.0;
   }
 
-  // The part in the step's loss of the pair of documents `d` and `d + 1`, whose weights it sets.
-  double add_pair(const data::MicroBatch& batch, size_t d,
-                  const std::vector<DocumentLogProb>& documents,
-                  std::vector<DocumentWeights>& weights) {
+  // The pair of documents `d` and `d + 1`.
+  void add_pair(const data::MicroBatch& batch, size_t d,
+                const std::vector<DocumentLogProb>& documents, Pairs& pairs) const {
     const DocumentLogProb& chosen = documents[d];
     const DocumentLogProb& rejected = documents[d + 1];
     const PairTerm term = pair_term(options_, chosen.answer, rejected.answer,
                                     reference_of(batch, d), reference_of(batch, d + 1));
-    tally_.add(term);
+    pairs.tally.add(term);
     // Of negative log-likelihoods.
-    weights[d] = {-a_pair_ * term.to_chosen, 0};
-    weights[d + 1] = {-a_pair_ * term.to_rejected, 0};
+    pairs.weights[d] = {-a_pair_ * term.to_chosen, 0};
+    pairs.weights[d + 1] = {-a_pair_ * term.to_rejected, 0};
     double value = a_pair_ * term.loss;
     if (!options_.has_reference()) {
-      weights[d].answer += a_token_;
-      weights[d].prompt = a_token_;
+      pairs.weights[d].answer += a_token_;
+      pairs.weights[d].prompt = a_token_;
       const double nll = -a_token_ * (chosen.answer.sum + chosen.prompt.sum);
-      nll_ += nll;
+      pairs.nll += nll;
       value += nll;
     }
-    return value;
+    pairs.loss += value;
   }
 
   PreferenceOptions options_;
   std::vector<double> reference_;
   double loss_scale_ = 1, a_pair_ = 0, a_token_ = 0;
-  double nll_ = 0;
-  PreferenceTally tally_;
 };
 
 }  // namespace

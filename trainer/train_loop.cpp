@@ -35,13 +35,13 @@ void take_step(TrainJob& job, RunAudit& audit) {
   TrainState& state = job.state;
   Stopwatch watch;
   const data::StepWindow window = job.loader.next();
-  const double loss = accumulate_gradients(job, window);
+  const WindowLoss loss = accumulate_gradients(job, window);
   const double loss_scale = state.loss_scale.value;
   auto norm = optim::gradient_norm(job.adapters.gradients(), job.max_grad_norm * loss_scale);
   norm.norm /= loss_scale;
   const double lr = job.schedule.at(state.step) * state.plateau.factor;
   if (norm.finite()) {
-    audit.look(loss, lr);
+    audit.look(loss.value, lr);
     job.optimizer.step(lr, norm.scale / loss_scale);
     optim::round_masters(job.rounding, job.parameters, state.step);
     job.adapters.publish();
@@ -58,9 +58,8 @@ void take_step(TrainJob& job, RunAudit& audit) {
   const double epoch = static_cast<double>(state.position.epoch) +
                        static_cast<double>(state.position.step_in_epoch) /
                            static_cast<double>(job.loader.steps_in_epoch(state.position.epoch));
-  job.report({state.step, job.total_steps, epoch, loss, lr, norm.norm, window.num_tokens,
-              window.num_supervised, watch.seconds(), peak_resident_bytes(),
-              job.objective->metrics()});
+  job.report({state.step, job.total_steps, epoch, loss.value, lr, norm.norm, window.num_tokens,
+              window.num_supervised, watch.seconds(), peak_resident_bytes(), loss.preference});
 }
 
 // An evaluation that is left is due again when the run goes on.
@@ -74,6 +73,21 @@ void evaluate(TrainJob& job) {
   }
 }
 
+// Work of the first rank alone: where it is left, all ranks are.
+void sample(TrainJob& job) {
+  if (job.group->size() == 1) return job.sample(is_done(job));
+  const at::Tensor stop = at::zeros({1}, at::kFloat);
+  std::optional<Stopped> stopped;
+  try {
+    job.sample(is_done(job));
+  } catch (const Stopped& here) {
+    stopped = here;
+    stop.fill_(1);
+  }
+  job.group->sum(stop);
+  if (stop.item<float>() > 0) throw stopped.value_or(Stopped());
+}
+
 }  // namespace
 
 Outcome run(TrainJob& job) {
@@ -85,13 +99,14 @@ Outcome run(TrainJob& job) {
       evaluate(job);
       job.save();
     }
-    job.sample(is_done(job));
+    sample(job);
     while (!is_done(job)) {
-      leave_if_stop_wanted();
+      // Of several ranks all must leave at the same place: within the step they tell each other.
+      if (job.group->size() == 1) leave_if_stop_wanted();
       take_step(job, audit);
       const bool last = state.step == job.total_steps;
       if (last || (job.eval_every > 0 && state.step % job.eval_every == 0)) evaluate(job);
-      job.sample(is_done(job));
+      sample(job);
       if (is_done(job) || (job.save_every > 0 && state.step % job.save_every == 0)) job.save();
     }
   } catch (const Stopped& stopped) {

@@ -11,6 +11,7 @@
 
 #include "base/stop.h"
 #include "data/loader.h"
+#include "distributed/group.h"
 #include "lora/attach.h"
 #include "model/causal_lm.h"
 #include "optim/lr_schedule.h"
@@ -41,7 +42,7 @@ struct TrainJob {
   optim::MasterRounding rounding = {};
   // Called between steps. `evaluate`, `sample` and `save` leave no trace in the run; an evaluation
   // or a sample that leaves by Stopped has changed nothing in the state.
-  std::function<void(const StepMetrics&)> report = {};
+  std::function<void(const StepMetrics&)> report = [](const StepMetrics&) {};
   std::function<void()> evaluate = {};
   // Before the first step and after each; `at_end`: of the last one. Knows by itself whether
   // sample answers are due.
@@ -49,6 +50,10 @@ struct TrainJob {
   std::function<void()> save = {};
   std::optional<Stopped> stopped = {};  // where the run was left, once it is interrupted
   std::unique_ptr<Objective> objective = cross_entropy_objective();
+  // The ranks that train together. Each calls run() with an equal job, but reports and saves only
+  // on rank 0, and gets every window whole, of whose micro-batches it computes its block.
+  std::shared_ptr<distributed::Group> group = std::make_shared<distributed::Group>();
+  int64_t micro_batches_a_rank = 0;  // 0: all, with one rank
 };
 
 enum class Outcome { kFinished, kInterrupted };

@@ -107,6 +107,7 @@ void TrainOptions::validate() const {
     throw ConfigError(
         "train.early_stopping_patience needs train.eval_every: it counts evaluations");
   need_at_least("train.save_every", save_every, 0);
+  need_at_least("train.rank_timeout", rank_timeout, 1);
   need_at_least("train.log_every", log_every, 0);
   need_at_least("train.save_total_limit", save_total_limit, 0);
   validate_samples(*this);

@@ -35,6 +35,7 @@ struct TrainOptions {
       sample_prompts;  // answered on the way (samples.h); one that ends in .txt or .jsonl: a file
   int64_t sample_every = 0;     // steps; 0: only before the first step and at the end
   bool audit = true;            // stops a run that trains nothing, or to pieces (run_audit.h)
+  int64_t rank_timeout = 1800;  // seconds that the ranks of a run wait for one that is silent
   std::string resume = "auto";  // auto | never | a checkpoint directory
   std::string
       on_extend;  // continue | rescale: what the schedule does when a resumed run has more steps

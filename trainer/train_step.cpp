@@ -1,13 +1,16 @@
 #include "trainer/train_step.h"
 
-#include <ATen/core/Tensor.h>
+#include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "base/error.h"
 #include "base/progress.h"
 #include "base/seed.h"
 #include "trainer/forward_input.h"
+#include "trainer/gradient_sum.h"
 
 namespace qlora::trainer {
 namespace {
@@ -17,31 +20,107 @@ std::string name_of_step(const TrainJob& job) {
   return fmt::format("step {} of {}", job.state.step + 1, job.total_steps);
 }
 
-}  // namespace
+// Which micro-batches of a window this rank computes.
+struct Block {
+  size_t begin = 0, end = 0;
+};
 
-double accumulate_gradients(TrainJob& job, const data::StepWindow& window) {
-  job.adapters.zero_gradients();
-  job.objective->begin(window, job.state.loss_scale.value);
-  Progress progress(name_of_step(job), static_cast<int64_t>(window.micro_batches.size()),
+Block block_of(const TrainJob& job, size_t micro_batches) {
+  if (job.micro_batches_a_rank == 0) return {0, micro_batches};
+  const auto count = static_cast<size_t>(job.micro_batches_a_rank);
+  const size_t begin = static_cast<size_t>(job.group->rank()) * count;
+  return {std::min(begin, micro_batches), std::min(begin + count, micro_batches)};
+}
+
+// What the ranks tell each other of a window before they add its gradients: [micro-batches, 1 +
+// facts] numbers, the loss first, and whether one of them wants to stop.
+class Tally {
+ public:
+  Tally(size_t micro_batches, int64_t facts)
+      : row_(1 + facts),
+        numbers_(at::zeros({static_cast<int64_t>(micro_batches) * row_ + 1}, at::kDouble)) {}
+
+  void set(size_t micro_batch, const MicroBatchLoss& loss) {
+    double* row = row_of(micro_batch);
+    row[0] = loss.value;
+    std::copy(loss.facts.begin(), loss.facts.end(), row + 1);
+  }
+  double loss(size_t micro_batch) const { return row_of(micro_batch)[0]; }
+  // Added from the first micro-batch to the last, whoever computed them.
+  std::vector<double> sums(size_t micro_batches) const {
+    std::vector<double> sums(static_cast<size_t>(row_), 0.0);
+    for (size_t i = 0; i < micro_batches; ++i)
+      for (size_t k = 0; k < sums.size(); ++k) sums[k] += row_of(i)[k];
+    return sums;
+  }
+  void want_to_stop() { *stop() = 1; }
+  bool is_to_stop() const { return *stop() > 0; }
+  void exchange(distributed::Group& group) { group.sum(numbers_); }
+
+ private:
+  double* row_of(size_t micro_batch) const {
+    return numbers_.mutable_data_ptr<double>() + static_cast<int64_t>(micro_batch) * row_;
+  }
+  double* stop() const { return numbers_.mutable_data_ptr<double>() + numbers_.numel() - 1; }
+
+  int64_t row_;
+  at::Tensor numbers_;
+};
+
+// Losses and gradients of this rank's micro-batches, up to the first whose loss is not finite.
+void compute(TrainJob& job, const data::StepWindow& window, Tally& tally) {
+  const Block block = block_of(job, window.micro_batches.size());
+  Progress progress(name_of_step(job), static_cast<int64_t>(block.end - block.begin),
                     "micro-batches");
-  double loss = 0;
-  for (size_t i = 0; i < window.micro_batches.size(); ++i) {
+  GradientSum sum(job.adapters.gradients());
+  for (size_t i = block.begin; i < block.end; ++i) {
     const data::MicroBatch& batch = window.micro_batches[i];
     model::ForwardInput input = forward_input(batch);
     input.training = true;
     input.recompute_layers = job.state.choices.recompute_layers;
     input.dropout_key = random_key(random_key(job.seed, static_cast<uint64_t>(job.state.step)), i);
     const MicroBatchLoss part = job.objective->loss(job.model, input, batch);
-    if (!std::isfinite(part.value))
-      fail<DivergenceError>(
-          "step {}: the loss is {} (micro-batch {}, first row {}); lower optim.lr or check that "
-          "row",
-          job.state.step + 1, part.value, i, batch.examples.empty() ? -1 : batch.examples.front());
+    tally.set(i, part);
+    if (!std::isfinite(part.value)) return;
+    sum.begin_micro_batch();
     part.scaled_loss.backward();
-    loss += part.value;
     progress.advance();
   }
-  return loss;
+  sum.finish();
+}
+
+void refuse_divergence(const TrainJob& job, const data::StepWindow& window, const Tally& tally) {
+  for (size_t i = 0; i < window.micro_batches.size(); ++i) {
+    if (std::isfinite(tally.loss(i))) continue;
+    const data::MicroBatch& batch = window.micro_batches[i];
+    fail<DivergenceError>(
+        "step {}: the loss is {} (micro-batch {}, first row {}); lower optim.lr or check that row",
+        job.state.step + 1, tally.loss(i), i, batch.examples.empty() ? -1 : batch.examples.front());
+  }
+}
+
+}  // namespace
+
+WindowLoss accumulate_gradients(TrainJob& job, const data::StepWindow& window) {
+  job.objective->begin(window, job.state.loss_scale.value);
+  const size_t micro_batches = window.micro_batches.size();
+  Tally tally(micro_batches, job.objective->num_facts());
+  std::optional<Stopped> stopped;
+  try {
+    compute(job, window, tally);
+  } catch (const Stopped& here) {
+    if (job.group->size() == 1) throw;
+    stopped = here;
+    tally.want_to_stop();
+  }
+  tally.exchange(*job.group);
+  if (tally.is_to_stop()) throw stopped.value_or(Stopped());
+  refuse_divergence(job, window, tally);
+  job.group->sum(job.adapters.gradients());
+  std::vector<double> facts = tally.sums(micro_batches);
+  const double loss = facts.front();
+  facts.erase(facts.begin());
+  return {loss, job.objective->metrics(facts)};
 }
 
 }  // namespace qlora::trainer

@@ -314,6 +314,11 @@ Section train_section() {
            "above twice its first value and above that of guessing in three steps in a row."},
           &Options::audit) |
            Free{"Training is the same."},
+       in({"rank_timeout", "integer",
+           "Seconds that the processes of one run (`docs/distributed.md`) wait for one that says "
+           "nothing before they stop."},
+          &Options::rank_timeout) |
+           Free{"Training is the same."},
        in({"resume", "auto | never | path",
            "auto: continue an interrupted run of the same recipe in `output.dir`. A path: continue "
            "from that checkpoint."},

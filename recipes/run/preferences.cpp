@@ -1,5 +1,7 @@
 #include "recipes/run/preferences.h"
 
+#include <ATen/ATen.h>
+
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -52,6 +54,31 @@ bool knows_the_start(const Recipe& recipe) {
   return !recipe.lora.from_adapter.empty() || !lora::init_changes_base(recipe.lora.init);
 }
 
+// What the run has written, read by the first rank; nothing if it must be computed again.
+std::optional<Reference> reference_of_run(const Recipe& recipe, const RunDirectory& run,
+                                          const data::PreparedData& data,
+                                          distributed::Group& group) {
+  const std::string path = run.file(kReferenceFile);
+  std::optional<Reference> known;
+  if (group.leads()) {
+    known = read_reference(path, data);
+    if (!known && !knows_the_start(recipe))
+      fail<ConfigError>(
+          "{} is missing or of other rows, and where the run began is not known any more "
+          "(lora.init {} moved a part of the base into the adapter); restore it, or start another "
+          "run",
+          path, recipe.lora.init);
+    if (!known) log::info("{} is missing or of other rows; the reference is computed again", path);
+  }
+  if (group.broadcast(std::string(known ? "known" : "")).empty()) return std::nullopt;
+  if (!known)
+    known =
+        Reference{std::vector<double>(data.train.size()), std::vector<double>(data.eval.size())};
+  for (std::vector<double>* log_probs : {&known->train, &known->eval})
+    group.broadcast(at::from_blob(log_probs->data(), {std::ssize(*log_probs)}, at::kDouble));
+  return known;
+}
+
 }  // namespace
 
 trainer::PreferenceOptions preference_options(const Recipe& recipe) {
@@ -60,22 +87,14 @@ trainer::PreferenceOptions preference_options(const Recipe& recipe) {
 }
 
 Reference reference_of(const Recipe& recipe, const RunDirectory& run, const BaseModel& base,
-                       const data::PreparedData& data) {
+                       const data::PreparedData& data, distributed::Group& group) {
   if (recipe.train.objective != "dpo") return {};
-  const std::string path = run.file(kReferenceFile);
   if (run.checkpoint()) {
-    if (auto known = read_reference(path, data)) return *std::move(known);
-    if (!knows_the_start(recipe))
-      fail<ConfigError>(
-          "{} is missing or of other rows, and where the run began is not known any more "
-          "(lora.init "
-          "{} moved a part of the base into the adapter); restore it, or start another run",
-          path, recipe.lora.init);
-    log::info("{} is missing or of other rows; the reference is computed again", path);
+    if (auto known = reference_of_run(recipe, run, data, group)) return *std::move(known);
   }
   const Stopwatch watch;
-  Reference reference{trainer::answer_log_probs(*base.model, data.train),
-                      trainer::answer_log_probs(*base.model, data.eval)};
+  Reference reference{trainer::answer_log_probs(*base.model, data.train, &group),
+                      trainer::answer_log_probs(*base.model, data.eval, &group)};
   log::info("reference: log-probabilities of {} pairs by the model before the run ({:.1f} s)",
             (reference.train.size() + reference.eval.size()) / 2, watch.seconds());
   return reference;

@@ -27,8 +27,9 @@ struct Reference {
 // what it has written; where that is missing or of other rows, it is computed as when the run
 // began. ConfigError if that cannot be: the adapters' start is not known any more. Left by Stopped
 // if a stop is wanted.
+// The ranks share the work.
 Reference reference_of(const Recipe& recipe, const RunDirectory& run, const BaseModel& base,
-                       const data::PreparedData& data);
+                       const data::PreparedData& data, distributed::Group& group);
 
 // Writes RUN/reference.json, if there is a reference.
 void save_reference(const RunDirectory& run, const data::PreparedData& data,

@@ -13,6 +13,7 @@
 #include "recipes/plan/placement.h"
 #include "recipes/plan/plan.h"
 #include "recipes/run/long_rows.h"
+#include "recipes/run/ranks.h"
 #include "recipes/run/training_data.h"
 #include "trainer/memory_fit.h"
 
@@ -28,9 +29,11 @@ std::string resolved_model_dtype(const Recipe& recipe) {
 }
 
 // Those of a run that begins now.
-trainer::ResolvedChoices new_choices(const Recipe& recipe, c10::Device device) {
+trainer::ResolvedChoices new_choices(const Recipe& recipe, c10::Device device,
+                                     distributed::Group& group) {
   trainer::ResolvedChoices choices;
-  choices.threads = recipe.train.threads > 0 ? recipe.train.threads : usable_cores();
+  const int threads = threads_of_rank(group);
+  choices.threads = recipe.train.threads > 0 ? recipe.train.threads : threads;
   choices.instruction_set = to_string(instruction_set());
   choices.device = device.str();
   choices.compute_dtype = resolved_compute_dtype(recipe.train.compute_dtype, device);
@@ -40,7 +43,7 @@ trainer::ResolvedChoices new_choices(const Recipe& recipe, c10::Device device) {
 }
 
 void compare_with_machine(const trainer::ResolvedChoices& choices, const std::string& device) {
-  if (choices.device != device) {
+  if (c10::Device(choices.device).type() != c10::Device(device).type()) {
     fail<ConfigError>(
         "train.device: the run began on {} and would go on on {}, where sums are rounded "
         "differently; set train.device to {}, or start another run with lora.from_adapter",
@@ -99,16 +102,19 @@ void report_recomputation(const BaseModel& base, const trainer::TrainState& stat
 
 }  // namespace
 
-trainer::TrainState begin_or_read_state(const Recipe& recipe, const RunDirectory& run) {
+trainer::TrainState begin_or_read_state(const Recipe& recipe, const RunDirectory& run,
+                                        distributed::Group& group) {
   const c10::Device device = device_from_string(recipe.train.device);
   trainer::TrainState state;
   if (run.checkpoint()) {
-    state = trainer::read_train_state(*run.checkpoint());
-    compare_with_machine(state.choices, device.str());
-    fill_in_dtypes(recipe, state.choices);
+    if (group.leads()) state = trainer::read_train_state(*run.checkpoint());
   } else {
-    state.choices = new_choices(recipe, device);
+    state.choices = new_choices(recipe, device, group);
   }
+  hand_on_state(group, state);
+  compare_with_machine(state.choices, device.str());
+  state.choices.device = device.str();
+  fill_in_dtypes(recipe, state.choices);
   return state;
 }
 
@@ -119,7 +125,8 @@ Recipe with_choices(Recipe recipe, const trainer::TrainState& state) {
 }
 
 void complete_state(const Recipe& recipe, const BaseModel& base, const data::PreparedData& data,
-                    const data::Loader& loader, trainer::TrainState& state) {
+                    const data::Loader& loader, const distributed::Group& group,
+                    trainer::TrainState& state) {
   const model::Architecture& architecture = base.model->architecture();
   check_row_lengths(data.train, recipe.data.train, architecture);
   check_row_lengths(data.eval, recipe.data.eval.empty() ? recipe.data.train : recipe.data.eval,
@@ -139,14 +146,18 @@ void complete_state(const Recipe& recipe, const BaseModel& base, const data::Pre
       planned_run(recipe, *base.model, longest_sequence(recipe, loader));
   state.choices.recompute_layers = trainer::choose_recomputation(
       recipe.train.gradient_checkpointing, run,
-      free_within_limit(recipe, run, free_memory_bytes(base.model->device())));
+      free_within_limit(recipe, run, free_memory_of_rank(base.model->device(), group.place())));
   report_recomputation(base, state);
 }
 
-void go_on_from(const std::string& checkpoint, const trainer::CheckpointParts& parts) {
+void go_on_from(const std::string& checkpoint, const trainer::CheckpointParts& parts,
+                distributed::Group& group) {
   const int64_t horizon = parts.state.horizon;  // train.on_extend may have changed it
-  trainer::load_checkpoint(checkpoint, parts);
+  const std::string device = parts.state.choices.device;
+  if (group.leads()) trainer::load_checkpoint(checkpoint, parts);
+  hand_on_checkpoint(group, parts);
   parts.state.horizon = horizon;
+  parts.state.choices.device = device;
   log::info("going on from {} (step {})", checkpoint, parts.state.step);
 }
 

@@ -16,8 +16,10 @@ namespace qlora::recipes {
 
 // A new run's choices (threads, device), or what a checkpoint's state.json has kept. Its tensors
 // are loaded once there is something to load them into, by go_on_from(). ConfigError if the
-// checkpoint was made on another kind of device.
-trainer::TrainState begin_or_read_state(const Recipe& recipe, const RunDirectory& run);
+// checkpoint was made on another kind of device. All ranks get what the first has, but for the
+// device, of which each has its own.
+trainer::TrainState begin_or_read_state(const Recipe& recipe, const RunDirectory& run,
+                                        distributed::Group& group);
 // The recipe with what `auto` resolved to when the run began.
 Recipe with_choices(Recipe recipe, const trainer::TrainState& state);
 
@@ -25,9 +27,12 @@ Recipe with_choices(Recipe recipe, const trainer::TrainState& state);
 // base or data are others than the run began with, or the run is longer and train.on_extend does
 // not say what the learning rate does.
 void complete_state(const Recipe& recipe, const BaseModel& base, const data::PreparedData& data,
-                    const data::Loader& loader, trainer::TrainState& state);
+                    const data::Loader& loader, const distributed::Group& group,
+                    trainer::TrainState& state);
 
 // Loads the checkpoint into the parts, whose state complete_state() has compared.
-void go_on_from(const std::string& checkpoint, const trainer::CheckpointParts& parts);
+// The first rank reads it for all.
+void go_on_from(const std::string& checkpoint, const trainer::CheckpointParts& parts,
+                distributed::Group& group);
 
 }  // namespace qlora::recipes

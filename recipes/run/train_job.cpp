@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "recipes/plan/forecast.h"
 #include "recipes/plan/plan.h"
+#include "recipes/run/ranks.h"
 #include "recipes/run/training_data.h"
 #include "trainer/evaluate.h"
 #include "trainer/memory_report.h"
@@ -42,9 +43,12 @@ std::function<void(const trainer::StepMetrics&)> step_reporter(const Recipe& rec
 }
 
 std::function<void()> saver(const Recipe& recipe, const std::string& run_dir,
-                            const trainer::CheckpointParts& parts, trainer::RunReport& report) {
-  return [limit = recipe.train.save_total_limit, run_dir, parts, &report] {
-    report.sync();
+                            const trainer::CheckpointParts& parts,
+                            std::shared_ptr<distributed::Group> group, trainer::RunReport* report) {
+  return [limit = recipe.train.save_total_limit, run_dir, parts, group = std::move(group), report] {
+    require_same_state(*group, parts.adapters, parts.optimizer);
+    if (report == nullptr) return;
+    report->sync();
     trainer::save_checkpoint(run_dir, parts);
     // Before the rotation, which may remove what was the best one.
     if (parts.state.best_step == parts.state.step)
@@ -63,25 +67,30 @@ void follow_plateau(const optim::OptimizerOptions& options, double loss, optim::
 }
 
 trainer::Evaluation evaluation_of(const Recipe& recipe, const data::Examples& examples,
-                                  const Reference& reference, model::CausalLm& model) {
-  if (recipe.train.objective == "sft") return trainer::evaluate_loss(model, examples);
-  return trainer::evaluate_preferences(model, examples, preference_options(recipe), reference.eval);
+                                  const Reference& reference, model::CausalLm& model,
+                                  distributed::Group* group) {
+  if (recipe.train.objective == "sft")
+    return trainer::evaluate_loss(model, examples, /*adapters_enabled=*/true,
+                                  trainer::kTokensPerPass, group);
+  return trainer::evaluate_preferences(model, examples, preference_options(recipe), reference.eval,
+                                       group);
 }
 
 // Saves what is the best so far, as the job does.
 std::function<void()> evaluator(const Recipe& recipe, const data::PreparedData& data,
                                 const Reference& reference, const trainer::TrainJob& job,
-                                trainer::RunReport& report) {
-  return [&recipe, &data, &reference, &report, &model = job.model, &state = job.state,
-          save = job.save] {
+                                trainer::RunReport* report) {
+  return [&recipe, &data, &reference, report, &model = job.model, &state = job.state,
+          save = job.save, group = job.group] {
     if (data.eval.empty()) return;
-    const trainer::Evaluation evaluation = evaluation_of(recipe, data.eval, reference, model);
+    const trainer::Evaluation evaluation =
+        evaluation_of(recipe, data.eval, reference, model, group.get());
     const bool is_best = evaluation.loss < state.best_eval_loss;
     const bool gained =
         evaluation.loss < state.best_eval_loss - recipe.train.early_stopping_min_delta;
     state.stale_evaluations = gained ? 0 : state.stale_evaluations + 1;
     follow_plateau(recipe.optim, evaluation.loss, state.plateau);
-    report.evaluation(state.step, evaluation, is_best);
+    if (report != nullptr) report->evaluation(state.step, evaluation, is_best);
     if (!is_best) return;
     state.best_eval_loss = evaluation.loss;
     state.best_step = state.step;
@@ -97,7 +106,7 @@ trainer::ReportOptions report_options(const Recipe& recipe, const data::Prepared
 
 void set_up_job(const Recipe& recipe, const data::PreparedData& data, const Reference& reference,
                 const std::string& run_dir, const trainer::CheckpointParts& parts,
-                trainer::RunReport& report, trainer::TrainJob& job) {
+                trainer::RunReport* report, trainer::TrainJob& job) {
   job.objective = objective_of(recipe, reference);
   job.total_steps = total_steps(recipe, job.loader);
   job.max_grad_norm = recipe.optim.max_grad_norm;
@@ -109,8 +118,10 @@ void set_up_job(const Recipe& recipe, const data::PreparedData& data, const Refe
   job.eval_every = recipe.train.eval_every;
   job.save_every = recipe.train.save_every;
   job.patience = recipe.train.early_stopping_patience;
-  job.report = step_reporter(recipe, run_dir, job, report);
-  job.save = saver(recipe, run_dir, parts, report);
+  if (job.group->size() > 1)
+    job.micro_batches_a_rank = recipe.train.gradient_accumulation_steps / job.group->size();
+  if (report != nullptr) job.report = step_reporter(recipe, run_dir, job, *report);
+  job.save = saver(recipe, run_dir, parts, job.group, report);
   job.evaluate = evaluator(recipe, data, reference, job, report);
 }
 

@@ -16,9 +16,10 @@ namespace qlora::recipes {
 // What the run's lines show, and which evaluations its time left counts.
 trainer::ReportOptions report_options(const Recipe& recipe, const data::PreparedData& data);
 
-// Objective, length, clipping, evaluation and saving of the loop. All arguments outlive the job.
+// Objective, length, clipping, evaluation and saving of the loop, whose group is set. All arguments
+// outlive the job. `report`: of the first rank, which alone reports and writes; else null.
 void set_up_job(const Recipe& recipe, const data::PreparedData& data, const Reference& reference,
                 const std::string& run_dir, const trainer::CheckpointParts& parts,
-                trainer::RunReport& report, trainer::TrainJob& job);
+                trainer::RunReport* report, trainer::TrainJob& job);
 
 }  // namespace qlora::recipes

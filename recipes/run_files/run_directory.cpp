@@ -81,7 +81,17 @@ std::string RunDirectory::file(const std::string& name) const {
   return (fs::path(path_) / name).string();
 }
 
-RunDirectory::RunDirectory(const Recipe& recipe) : path_(recipe.output.dir) {
+RunDirectory::RunDirectory(const Recipe& recipe) : path_(recipe.output.dir) { open(recipe); }
+
+RunDirectory::RunDirectory(const Recipe& recipe, distributed::Group& group)
+    : path_(recipe.output.dir), leads_(group.leads()) {
+  if (leads_) open(recipe);
+  finished_ = group.broadcast(std::string(finished_ ? "finished" : "")) == "finished";
+  const std::string checkpoint = group.broadcast(checkpoint_.value_or(""));
+  if (!checkpoint.empty()) checkpoint_ = checkpoint;
+}
+
+void RunDirectory::open(const Recipe& recipe) {
   io::make_directories(path_);
   RunLock lock = lock_run(path_);
   lock_ = lock.held;
@@ -107,6 +117,7 @@ RunDirectory::RunDirectory(const Recipe& recipe) : path_(recipe.output.dir) {
 }
 
 void RunDirectory::begin(const Recipe& recipe, int64_t step) const {
+  if (!leads_) return;
   if (replaces_a_run_)
     remove_run(path_);
   else

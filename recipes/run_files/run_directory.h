@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "distributed/group.h"
 #include "recipes/recipe.h"
 
 namespace qlora::recipes {
@@ -23,10 +24,13 @@ class RunDirectory {
   // or is in use by another process. FormatError if none of its checkpoints is whole, or the named
   // one is not.
   explicit RunDirectory(const Recipe& recipe);
+  // Of several ranks the first does all this, and the others are told what it found.
+  RunDirectory(const Recipe& recipe, distributed::Group& group);
 
   // Writes recipe.resolved.yaml, removes the run that this one replaces, and sets aside what the
   // directory holds of steps after `step`, from which the run goes on (set_aside.h): to be called
-  // when model, data and checkpoint have been read, so that a mistake in them costs nothing.
+  // when model, data and checkpoint have been read, so that a mistake in them costs nothing. Only
+  // the first rank does so.
   void begin(const Recipe& recipe, int64_t step) const;
 
   const std::string& path() const { return path_; }
@@ -37,13 +41,14 @@ class RunDirectory {
   const std::optional<std::string>& checkpoint() const { return checkpoint_; }
 
  private:
+  void open(const Recipe& recipe);
   void compare_recipes(const Recipe& before, const Recipe& recipe) const;
   void continue_run(const Recipe& recipe);
   void continue_from(const std::string& named);
 
   std::string path_;
   std::optional<std::string> checkpoint_;
-  bool replaces_a_run_ = false, finished_ = false;
+  bool leads_ = true, replaces_a_run_ = false, finished_ = false;
   std::shared_ptr<const void> lock_;  // held as long as this lives
 };
 

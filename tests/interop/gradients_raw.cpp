@@ -85,7 +85,7 @@ void run(char** argv) {
       loader, state};
   std::vector<double> losses;
   for (; state.step < steps; ++state.step) {
-    losses.push_back(trainer::accumulate_gradients(job, loader.next()));
+    losses.push_back(trainer::accumulate_gradients(job, loader.next()).value);
     if (state.step == 0) write_gradients(argv[8], adapters);
     optimizer->step(optimizer_options.lr, optim::gradient_norm(adapters.gradients(), 1.0).scale);
     adapters.publish();

@@ -154,7 +154,7 @@ void use(const Variant& v, at::ScalarType compute) {
   state.choices.recompute_layers = model::RecomputedLayers::first(1);
   TrainJob job{*model, adapters, *optimizer, parameters, optim::LrSchedule(options, 10),
                loader, state};
-  const double loss = accumulate_gradients(job, loader.next());
+  const double loss = accumulate_gradients(job, loader.next()).value;
   EXPECT_TRUE(std::isfinite(loss)) << v.name;
   optimizer->step(1e-3, 1.0);
   adapters.publish();

@@ -1,0 +1,130 @@
+#include "recipes/run/ranks.h"
+
+#include <ATen/ATen.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "base/cgroup.h"
+#include "base/device.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "io/hashing.h"
+#include "io/json.h"
+#include "recipes/yaml/recipe_yaml.h"
+#include "trainer/train_state_json.h"
+
+namespace qlora::recipes {
+namespace {
+
+// Which recipe and program this is; where and when the run writes is rank 0's alone to say.
+std::string what_runs(Recipe recipe) {
+  recipe.output = {};
+  recipe.train.device = "auto";
+  return fmt::format("program: {}\n{}", QLORA_VERSION, write_recipe(recipe));
+}
+
+// The cores that this process may use, as text.
+std::string affinity() {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  if (sched_getaffinity(0, sizeof(cores), &cores) != 0) return "";
+  std::string text;
+  for (int core = 0; core < CPU_SETSIZE; ++core) text += CPU_ISSET(core, &cores) ? '1' : '0';
+  return text;
+}
+
+bool is_bound_to_own_cores(distributed::Group& group) {
+  const std::string own = affinity();
+  const at::Tensor differs = at::full({1}, group.broadcast(own) == own ? 0.0 : 1.0, at::kFloat);
+  group.sum(differs);
+  return differs.item<float>() > 0;
+}
+
+void hash_tensor(const at::Tensor& tensor, io::Hasher& hasher) {
+  const at::Tensor bytes = tensor.cpu().contiguous();
+  hasher.update(std::span(static_cast<const std::byte*>(bytes.const_data_ptr()), bytes.nbytes()));
+}
+
+}  // namespace
+
+std::shared_ptr<distributed::Group> meet_ranks(const Recipe& recipe) {
+  const distributed::Place place = distributed::place_from_environment();
+  if (place.size == 1) return std::make_shared<distributed::Group>();
+  if (place.rank > 0) log::speak_as_rank(place.rank);
+  const int64_t micro_batches = recipe.train.gradient_accumulation_steps;
+  if (micro_batches % place.size != 0)
+    fail<ConfigError>(
+        "train.gradient_accumulation_steps is {} and there are {} ranks, which share the "
+        "micro-batches of a step; set it to a multiple of {}, with train.micro_batch_size smaller "
+        "in return",
+        micro_batches, place.size, place.size);
+  auto group =
+      std::make_shared<distributed::Group>(place, std::chrono::seconds(recipe.train.rank_timeout));
+  log::info("{} ranks, {} on this machine, {} of {} micro-batches a step each", place.size,
+            place.local_size, micro_batches / place.size, micro_batches);
+  group->require_same("the recipe and the program", what_runs(recipe));
+  return group;
+}
+
+std::string device_of_rank(const std::string& device, const distributed::Place& place) {
+  if (place.size == 1 || num_gpus() == 0 || (device != "auto" && device != "cuda")) return device;
+  return "cuda:" + std::to_string(place.local_rank % num_gpus());
+}
+
+int threads_of_rank(distributed::Group& group) {
+  const int ranks = group.place().local_size;
+  if (ranks == 1 || is_bound_to_own_cores(group)) return usable_cores();
+  return std::max(usable_cores() / ranks, 1);
+}
+
+int64_t free_memory_of_rank(c10::Device device, const distributed::Place& place) {
+  const int sharing = device.is_cpu()
+                          ? place.local_size
+                          : (place.local_size + num_gpus() - 1) / std::max(num_gpus(), 1);
+  return free_memory_bytes(device) / sharing;
+}
+
+void require_same_start(distributed::Group& group, const std::string& base_hash,
+                        const std::string& data_fingerprint) {
+  group.require_same("the base model", base_hash);
+  group.require_same("the rows", data_fingerprint);
+}
+
+void require_same_state(distributed::Group& group, const lora::AdapterSet& adapters,
+                        const optim::Optimizer& optimizer) {
+  if (group.size() == 1) return;
+  io::Hasher hasher;
+  hash_tensor(adapters.values(), hasher);
+  for (const auto& [name, tensor] : optimizer.state()) hash_tensor(tensor, hasher);
+  group.require_same(
+      "the trained numbers (other processors or thread counts round differently; else memory is "
+      "faulty)",
+      hasher.hex());
+}
+
+void hand_on_state(distributed::Group& group, trainer::TrainState& state) {
+  if (group.size() == 1) return;
+  const std::string text = group.broadcast(group.leads() ? trainer::to_json(state) : "");
+  if (group.leads()) return;
+  const nlohmann::json json = nlohmann::json::parse(text);
+  state = trainer::train_state_from_json(io::JsonNode(json, "the state of rank 0"));
+}
+
+void hand_on_checkpoint(distributed::Group& group, const trainer::CheckpointParts& parts) {
+  if (group.size() == 1) return;
+  hand_on_state(group, parts.state);
+  group.broadcast(parts.adapters.values());
+  optim::NamedTensors state = parts.optimizer.state();
+  for (auto& [name, tensor] : state) {
+    tensor = tensor.contiguous();
+    group.broadcast(tensor);
+  }
+  if (group.leads()) return;
+  parts.optimizer.load_state(state, parts.state.optimizer_steps);
+  parts.adapters.publish();
+}
+
+}  // namespace qlora::recipes

@@ -1,0 +1,43 @@
+// The processes that a launcher started for one run (docs/distributed.md): how they meet, and what
+// each of them does by itself.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <memory>
+#include <string>
+
+#include "distributed/group.h"
+#include "recipes/recipe.h"
+#include "trainer/checkpoint.h"
+
+namespace qlora::recipes {
+
+// Those that the environment speaks of; one rank without a launcher. From then on only the first
+// speaks to the terminal. ConfigError naming train.gradient_accumulation_steps where the ranks
+// cannot share the micro-batches of a step, or naming the first rank with another recipe or
+// program. LostRank if they do not meet.
+std::shared_ptr<distributed::Group> meet_ranks(const Recipe& recipe);
+
+// train.device of this rank: of GPUs that are not named each rank of a machine gets its own.
+std::string device_of_rank(const std::string& device, const distributed::Place& place);
+// train.threads 0: the cores that this process may use, shared with the other ranks of the machine
+// unless the launcher bound each to its own.
+int threads_of_rank(distributed::Group& group);
+
+// What is free on the device for this rank: of the CPU's memory, or of a GPU that the ranks of a
+// machine share, its part. Bytes.
+int64_t free_memory_of_rank(c10::Device device, const distributed::Place& place);
+
+// Whether all ranks start from the same numbers, and after that train on the same ones: ConfigError
+// naming the first that does not.
+void require_same_start(distributed::Group& group, const std::string& base_hash,
+                        const std::string& data_fingerprint);
+void require_same_state(distributed::Group& group, const lora::AdapterSet& adapters,
+                        const optim::Optimizer& optimizer);
+
+// What the first rank has read from a checkpoint.
+void hand_on_state(distributed::Group& group, trainer::TrainState& state);
+void hand_on_checkpoint(distributed::Group& group, const trainer::CheckpointParts& parts);
+
+}  // namespace qlora::recipes
