@@ -30,10 +30,10 @@ at::Tensor panel_of(const std::vector<LoraLinear>& layers, at::ScalarType dtype,
   return panel;
 }
 
-// Nothing but the frozen weight and an adapter without magnitude.
+// Nothing but the frozen weight, whose rows are at hand, and an adapter without magnitude.
 bool is_plain(const LoraLinear& layer) {
   return !layer.trained_weight && !layer.trained_rows &&
-         !(layer.adapter && layer.adapter->is_dora());
+         !(layer.adapter && layer.adapter->is_dora()) && !layer.base->multiplies_alone();
 }
 
 bool are_stored(const std::vector<LoraLinear>& layers, at::ScalarType dtype) {

@@ -62,11 +62,14 @@ class FrozenWeight {
   at::Tensor forward(const at::Tensor& x, Workspace& workspace, int64_t expert = 0) const;
   // y (+)= x Wᵀ. The sum with what is in y is taken before it is rounded to y's dtype. One layer by
   // itself; a group's layers: lora/stacked_weights.h.
-  void forward_into(const at::Tensor& x, at::Tensor& y, bool accumulate, Workspace& workspace,
-                    int64_t expert = 0) const;
+  virtual void forward_into(const at::Tensor& x, at::Tensor& y, bool accumulate,
+                            Workspace& workspace, int64_t expert = 0) const;
   // dx (+)= dy W: dy [tokens, out], dx [tokens, in], same dtype.
-  void input_gradient_into(const at::Tensor& dy, at::Tensor& dx, bool accumulate,
-                           Workspace& workspace, int64_t expert = 0) const;
+  virtual void input_gradient_into(const at::Tensor& dy, at::Tensor& dx, bool accumulate,
+                                   Workspace& workspace, int64_t expert = 0) const;
+  // Whether these two alone make its products: its rows are not to be had on device() as a whole,
+  // so that no product takes them together with those of other layers, or with an adapter's.
+  virtual bool multiplies_alone() const { return false; }
 
   // The narrowest type that holds the rows decoded for a product in `product` without a rounding.
   at::ScalarType decoded_dtype(at::ScalarType product) const {

@@ -41,6 +41,11 @@ void QuantizationOptions::validate() const {
         "quantization.threshold is of int8, and the method is {}; leave it out, or write int8",
         method);
   }
+  if (fp32_cpu_offload && method != "int8")
+    fail<ConfigError>(
+        "quantization.fp32_cpu_offload is of int8, and the method is {}; leave it out (blocks on "
+        "the cpu or on disk are then quantized as all others), or write int8",
+        method);
 }
 
 std::string QuantizationOptions::to_text() const {

@@ -15,6 +15,10 @@ struct QuantizationOptions {
   bool double_quant = true;  // QLoRA section 3: 8-bit scales of scales, 0.37 bit a weight less
   int64_t block_size = 64;
   double threshold = 6.0;  // of int8: outlier columns of the input; 0: none
+  // Of int8: blocks that model.device_map has on the cpu or on disk stay unquantized, in float32,
+  // and are multiplied on the CPU; llm_int8_enable_fp32_cpu_offload of BitsAndBytesConfig. What
+  // makes it so is Placement::float32 (model/placement.h).
+  bool fp32_cpu_offload = false;
   std::vector<std::string> skip_modules = {
       "lm_head"};  // kept in 16 bit; module path, suffix or part
 

@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "base/error.h"
+#include "quant/offload/host_weight.h"
+#include "quant/offload/panel_weight.h"
 
 namespace qlora::quant {
 namespace {
@@ -17,19 +19,21 @@ const io::TensorView* same_in_file(const at::Tensor& part, const NamedTensors& s
     return entry.second.const_data_ptr() == part.const_data_ptr() &&
            entry.second.nbytes() == part.nbytes();
   });
-  if (named == state.end() || !find) return nullptr;
-  const io::TensorView* view = find(named->first);
-  if (view == nullptr || view->owner == nullptr || view->bytes.size() != part.nbytes())
+  return named == state.end() || !find ? nullptr : holding_the_same(part, find(named->first));
+}
+
+}  // namespace
+
+const io::TensorView* holding_the_same(const at::Tensor& tensor, const io::TensorView* view) {
+  if (view == nullptr || view->owner == nullptr || view->bytes.size() != tensor.nbytes())
     return nullptr;
   const bool is_aligned =
-      reinterpret_cast<uintptr_t>(view->bytes.data()) % part.element_size() == 0;
-  const at::Tensor bytes = part.cpu();
+      reinterpret_cast<uintptr_t>(view->bytes.data()) % tensor.element_size() == 0;
+  const at::Tensor bytes = tensor.cpu();
   const bool same =
       std::memcmp(view->bytes.data(), bytes.const_data_ptr(), view->bytes.size()) == 0;
   return is_aligned && same ? view : nullptr;
 }
-
-}  // namespace
 
 OffloadedWeight::OffloadedWeight(std::unique_ptr<FrozenWeight> weight,
                                  std::shared_ptr<Offload> offload, int64_t block, Home home,
@@ -77,8 +81,13 @@ NamedTensors OffloadedWeight::state() const {
 
 std::unique_ptr<FrozenWeight> placed_as(const FrozenWeight& before,
                                         std::unique_ptr<FrozenWeight> weight) {
-  const auto* elsewhere = dynamic_cast<const OffloadedWeight*>(&before);
-  return elsewhere ? elsewhere->replaced_by(std::move(weight)) : std::move(weight);
+  if (const auto* elsewhere = dynamic_cast<const OffloadedWeight*>(&before))
+    return elsewhere->replaced_by(std::move(weight));
+  if (const auto* on_host = dynamic_cast<const HostWeight*>(&before))
+    return on_host->replaced_by(std::move(weight));
+  if (const auto* in_panels = dynamic_cast<const PanelWeight*>(&before))
+    return in_panels->replaced_by(*weight);
+  return weight;
 }
 
 }  // namespace qlora::quant

@@ -18,6 +18,10 @@ namespace qlora::quant {
 // Where a tensor of the weight, by its name in state(), lies in the model's file; null: nowhere.
 using FindInFile = std::function<const io::TensorView*(const std::string& name)>;
 
+// `view`, which may be null, if it holds the very bytes of the tensor, as a tensor can lie there;
+// else null.
+const io::TensorView* holding_the_same(const at::Tensor& tensor, const io::TensorView* view);
+
 class OffloadedWeight final : public FrozenWeight {
  public:
   // Moves the weight's tensors home, to kHost or kDisk. On disk those whose very bytes `find` has

@@ -39,8 +39,10 @@ struct WeightTraits {
 struct LayerFacts {
   WeightTraits weight;
   int64_t out = 0, in = 0;
-  int64_t rank = 0;   // of its adapter; 0: none
-  bool plain = true;  // nothing but the frozen weight and an adapter without DoRA's magnitude
+  int64_t rank = 0;  // of its adapter; 0: none
+  // Nothing but the frozen weight, which does not multiply alone (FrozenWeight), and an adapter
+  // without DoRA's magnitude.
+  bool plain = true;
 };
 
 struct ProductFacts {

@@ -48,6 +48,13 @@ TEST(QuantizationOptions, ABlockSizeOutsideOfFourBitsIsRefused) {
                 HasSubstr(std::string("the method is ") + method));
 }
 
+TEST(QuantizationOptions, BlocksInFloat32AreOfInt8Alone) {
+  const auto set = [](QuantizationOptions& o) { o.fp32_cpu_offload = true; };
+  for (const char* method : {"nf4", "int8_weight_only", "none", "as_stored"})
+    EXPECT_THAT(refusal(method, set), HasSubstr("quantization.fp32_cpu_offload is of int8"));
+  EXPECT_EQ(refusal("int8", set), "accepted");
+}
+
 TEST(QuantizationOptions, AThresholdOutsideOfInt8IsRefused) {
   for (const char* method : {"nf4", "fp4", "none", "as_stored"})
     EXPECT_THAT(refusal(method, [](QuantizationOptions& o) { o.threshold = 5.0; }),
