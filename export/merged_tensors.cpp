@@ -72,9 +72,9 @@ void MergedTensors::visit_embedding(const std::string& name, const lora::Embeddi
   add(name, embedding.weight.sizes().vec(), [name, &embedding, original = original_] {
     const at::Tensor weight = original
                                   ? original->read(name, embedding.weight.sizes().vec(), at::kFloat)
-                                        .to(embedding.weight.device())
-                                  : embedding.weight.to(at::kFloat);
-    return weight.index_copy(0, embedding.rows->index, embedding.rows->rows.value);
+                                  : embedding.weight;
+    return weight.to(embedding.rows_device(), at::kFloat)
+        .index_copy(0, embedding.rows->index, embedding.rows->rows.value);
   });
 }
 

@@ -18,8 +18,9 @@ constexpr const char* kRowsSuffix = ".token_adapter.trainable_tokens_delta";
 
 // The masters of rows of an embedding start as the frozen rows.
 void start_rows(TrainedRows& trained, const at::Tensor& frozen) {
-  trained.index = at::tensor(trained.ids, at::kLong).to(frozen.device());
-  trained.rows.value.copy_(frozen.index_select(0, trained.index));
+  const at::Tensor ids = at::tensor(trained.ids, at::kLong);
+  trained.index = ids.to(trained.rows.value.device());
+  trained.rows.value.copy_(frozen.index_select(0, ids.to(frozen.device())));
 }
 
 }  // namespace

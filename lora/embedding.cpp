@@ -4,8 +4,10 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <map>
 
+#include "io/mapped_file.h"
 #include "lora/autograd_function.h"
 
 namespace qlora::lora {
@@ -44,13 +46,22 @@ at::Tensor ids_tensor(const std::vector<int32_t>& tokens, at::Device device) {
   return at::tensor(tokens, at::kInt).to(device);
 }
 
+at::Tensor frozen_rows(const Embedding& embedding, const std::vector<int32_t>& tokens) {
+  const at::Tensor& weight = embedding.weight;
+  const at::Tensor rows = at::embedding(weight, ids_tensor(tokens, weight.device()));
+  if (embedding.in_file)
+    io::drop_touched_pages(
+        {static_cast<const std::byte*>(weight.const_data_ptr()), weight.nbytes()});
+  return rows.to(embedding.rows_device(), at::kFloat);
+}
+
 at::Tensor look_up(const Embedding& embedding, const std::vector<int32_t>& tokens,
                    bool adapters_enabled) {
-  const at::Tensor ids = ids_tensor(tokens, embedding.weight.device());
   if (!adapters_enabled || (!embedding.trained && !embedding.rows))
-    return at::embedding(embedding.weight, ids).to(at::kFloat);
-  if (embedding.trained) return at::embedding(embedding.trained->value, ids);
-  at::Tensor result = at::embedding(embedding.weight, ids).to(at::kFloat);
+    return frozen_rows(embedding, tokens);
+  if (embedding.trained)
+    return at::embedding(embedding.trained->value, ids_tensor(tokens, embedding.rows_device()));
+  at::Tensor result = frozen_rows(embedding, tokens);
   const Hits hits = hits_of(*embedding.rows, tokens);
   return result.index_copy_(0, hits.positions,
                             embedding.rows->rows.value.index_select(0, hits.rows));
@@ -62,7 +73,7 @@ struct EmbedNode : Function<EmbedNode> {
     (void)anchor;
     ctx->saved_data["embedding"] = reinterpret_cast<int64_t>(embedding);
     if (embedding->trained) {
-      ctx->save_for_backward({ids_tensor(tokens, embedding->weight.device()), at::Tensor()});
+      ctx->save_for_backward({ids_tensor(tokens, embedding->rows_device()), at::Tensor()});
     } else {
       const Hits hits = hits_of(*embedding->rows, tokens);
       ctx->save_for_backward({hits.rows, hits.positions});

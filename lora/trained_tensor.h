@@ -23,7 +23,7 @@ struct TrainedTensor {
 // Some rows of an embedding: value [ids, hidden] replaces those rows.
 struct TrainedRows {
   std::vector<int64_t> ids;  // distinct tokens, in the order of the rows
-  at::Tensor index;          // the same, int64 [ids] on the weight's device
+  at::Tensor index;          // the same, int64 [ids] where `rows` lie
   TrainedTensor rows;
 };
 

@@ -118,21 +118,27 @@ class Loader {
 
  private:
   lora::LoraLinear read_linear(const std::string& name, const LinearSpec& spec) {
-    const int64_t out = spec.out, in = spec.in;
     lora::LoraLinear layer;
     layer.name = name;
     layer.stored_by_inputs = spec.stored_by_inputs;
-    layer.base = source_.read_packed(name, out, in, quantization_, device_);
-    if (!layer.base) {
-      const at::Tensor weight = matrix(name + ".weight", out, in);
-      layer.base =
-          make_ && !spec.never_quantized
-              ? make_(name, weight)
-              : quant::make_frozen_weight(weight, quantization_of_layer(spec, quantization_), name);
-    }
+    layer.base = offload_ && offload_->in_float32() ? in_float32(name, spec) : weight(name, spec);
     if (offload_) layer.base = offload_->placed(name, std::move(layer.base));
-    layer.bias = bias(name + ".bias", out, spec.bias);
+    layer.bias = bias(name + ".bias", spec.out, spec.bias);
     return layer;
+  }
+
+  std::unique_ptr<quant::FrozenWeight> weight(const std::string& name, const LinearSpec& spec) {
+    auto packed = source_.read_packed(name, spec.out, spec.in, quantization_, device_);
+    if (packed) return packed;
+    const at::Tensor values = matrix(name + ".weight", spec.out, spec.in);
+    if (make_ && !spec.never_quantized) return make_(name, values);
+    return quant::make_frozen_weight(values, quantization_of_layer(spec, quantization_), name);
+  }
+
+  // As the file has it, whatever model.dtype is.
+  std::unique_ptr<quant::FrozenWeight> in_float32(const std::string& name, const LinearSpec& spec) {
+    return std::make_unique<quant::DenseWeight>(
+        source_.read(name + ".weight", {spec.out, spec.in}, at::kFloat).contiguous());
   }
 
   // The weights of all groups, [groups, size].
@@ -273,9 +279,10 @@ std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& o
   at::NoGradGuard no_grad;
   const at::ScalarType dtype = resolved_dtype(options.dtype, source);
   const Architecture& a = source.architecture();
-  BlockOffload offload(source, options, quantization, dtype, device, placement);
+  BlockOffload offload(source, options, quantization, dtype, device, compute, placement);
   Loader load(source, dtype, quantization, device, make, false, &offload);
   auto model = load_outer(load, a, options, dtype, device, compute);
+  offload.place_outer(*model);
   model->placement = placement;
   model->offload = offload.offload();
   for (int64_t layer = 0; layer < a.num_layers(); ++layer) {

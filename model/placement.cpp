@@ -3,8 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
+#include <optional>
 #include <set>
+#include <utility>
 
 #include "base/byte_size.h"
 #include "base/error.h"
@@ -49,8 +50,8 @@ std::vector<std::string> block_paths(const Architecture& a) {
   return paths;
 }
 
-std::set<std::string> modules_beside_blocks(const Architecture& a) {
-  std::set<std::string> modules = {a.embedding.names.hugging_face, a.head.names.hugging_face};
+std::set<std::string> modules_that_stay(const Architecture& a) {
+  std::set<std::string> modules;
   if (a.embedding.positions.present()) modules.insert(a.embedding.positions.names.hugging_face);
   for (const NormSpec* norm : {&a.embedding.norm, &a.encoder.final_norm, &a.decoder.final_norm})
     if (norm->present()) modules.insert(norm->names.hugging_face);
@@ -59,41 +60,129 @@ std::set<std::string> modules_beside_blocks(const Architecture& a) {
   return modules;
 }
 
-// A key that holds no block: a module beside them, which stays, or a mistake.
-void require_stays(const std::string& key, Home home, const std::vector<std::string>& blocks,
-                   const std::set<std::string>& others) {
+// What a model.device_map says of one model.
+class DeviceMap {
+ public:
+  DeviceMap(const ModelOptions& options, const Architecture& architecture, c10::Device device)
+      : options_(options), a_(architecture), device_(device), blocks_(block_paths(architecture)) {}
+
+  Placement placement(bool float32_on_cpu) const {
+    for (const auto& [key, place] : options_.device_map) require_known(key, place);
+    Placement placement;
+    for (const std::string& block : blocks_) {
+      const auto* key = longest_key_of(block);
+      placement.layers.push_back(key ? home_of(key->first, key->second, device_) : Home::kDevice);
+      if (float32_on_cpu)
+        placement.float32.push_back(key && (key->second == "cpu" || key->second == "disk"));
+    }
+    place_outer(placement);
+    return placement;
+  }
+
+ private:
+  using Entry = std::pair<const std::string, std::string>;
+
+  // The longest key that holds the module; null: none does.
+  const Entry* longest_key_of(const std::string& module) const {
+    const Entry* longest = nullptr;
+    for (const Entry& entry : options_.device_map)
+      if (holds(entry.first, module) &&
+          (longest == nullptr || entry.first.size() >= longest->first.size()))
+        longest = &entry;
+    return longest;
+  }
+  bool holds_a_block(const std::string& key) const {
+    return std::ranges::any_of(blocks_, [&](const std::string& b) { return holds(key, b); });
+  }
+  // Where the map has embedding or head by a name that is not the blocks' too.
+  std::optional<Home> home_of_outer(const std::string& module) const {
+    const Entry* key = longest_key_of(module);
+    if (key == nullptr || holds_a_block(key->first)) return std::nullopt;
+    return home_of(key->first, key->second, device_);
+  }
+
+  void require_known(const std::string& key, const std::string& place) const;
+  void place_outer(Placement& placement) const;
+
+  const ModelOptions& options_;
+  const Architecture& a_;
+  c10::Device device_;
+  std::vector<std::string> blocks_;
+};
+
+// A key that holds no block: embedding or head, a module beside them, which stays, or a mistake.
+void DeviceMap::require_known(const std::string& key, const std::string& place) const {
+  const Home home = home_of(key, place, device_);
+  if (holds_a_block(key)) return;
   const bool within = std::ranges::any_of(
-      blocks, [&](const std::string& block) { return key != block && holds(block, key); });
+      blocks_, [&](const std::string& block) { return key != block && holds(block, key); });
   if (within)
     fail<ConfigError>(
         "model.device_map.{}: a block lies in one place as a whole; name the block, such as {}",
-        key, blocks.front());
-  const bool beside =
-      std::ranges::any_of(others, [&](const std::string& module) { return holds(key, module); });
+        key, blocks_.front());
+  const std::string &embedding = a_.embedding.names.hugging_face,
+                    &head = a_.head.names.hugging_face;
+  if (holds(key, embedding) || holds(key, head)) return;
+  const bool beside = std::ranges::any_of(
+      modules_that_stay(a_), [&](const std::string& module) { return holds(key, module); });
   if (!beside)
     fail<ConfigError>(
-        "model.device_map.{}: the model has no such module; its blocks are {} to {}, and '' is all "
-        "of it",
-        key, blocks.front(), blocks.back());
+        "model.device_map.{}: the model has no such module; its blocks are {} to {}, embedding and "
+        "head are {} and {}, and '' is all of it",
+        key, blocks_.front(), blocks_.back(), embedding, head);
   if (home != Home::kDevice)
     fail<ConfigError>(
-        "model.device_map.{}: embeddings, norms and head stay on train.device; blocks alone, {} to "
-        "{}, may lie elsewhere",
-        key, blocks.front(), blocks.back());
+        "model.device_map.{}: norms, learned positions and projections stay on train.device, for "
+        "they are small; blocks, {} to {}, {} and {} may lie elsewhere",
+        key, blocks_.front(), blocks_.back(), embedding, head);
+}
+
+void DeviceMap::place_outer(Placement& placement) const {
+  const std::string &embedding = a_.embedding.names.hugging_face,
+                    &head = a_.head.names.hugging_face;
+  std::optional<Home> first = home_of_outer(embedding), last = home_of_outer(head);
+  if (a_.tied_embeddings) {
+    if (first && last && *first != *last)
+      fail<ConfigError>(
+          "model.device_map.{}: it is one matrix with {} in this model; give both the same place, "
+          "or name one of them",
+          head, embedding);
+    first = last = first ? first : last;
+  }
+  placement.embedding = first.value_or(Home::kDevice);
+  placement.head = last.value_or(Home::kDevice);
+}
+
+// ", the head in host memory"
+std::string place_text(const char* module, Home home) {
+  if (home == Home::kDevice) return "";
+  return fmt::format(", the {} {}", module, home == Home::kHost ? "in host memory" : "on disk");
 }
 
 }  // namespace
 
 int64_t Placement::count(Home home) const { return std::ranges::count(layers, home); }
 
+bool Placement::elsewhere() const {
+  return count(Home::kHost) + count(Home::kDisk) > 0 || embedding != Home::kDevice ||
+         head != Home::kDevice;
+}
+
+bool Placement::on_disk() const {
+  return count(Home::kDisk) > 0 || embedding == Home::kDisk || head == Home::kDisk;
+}
+
 std::string Placement::to_text() const {
-  if (!elsewhere()) return "";
+  const auto wide = std::ranges::count(float32, true);
+  if (!elsewhere() && wide == 0) return "";
   std::string text =
       fmt::format("{} of {} blocks on the device", count(Home::kDevice), layers.size());
   if (const int64_t host = count(Home::kHost); host > 0)
     text += fmt::format(", {} in host memory", host);
   if (const int64_t disk = count(Home::kDisk); disk > 0) text += fmt::format(", {} on disk", disk);
-  return limit.empty() ? text : text + ", for a limit of " + limit;
+  if (!limit.empty()) text += ", for a limit of " + limit;
+  text += place_text("embedding", embedding) + place_text("head", head);
+  return wide == 0 ? text : text + fmt::format(", {} blocks in float32", wide);
 }
 
 bool is_automatic(const ModelOptions& options) {
@@ -102,28 +191,18 @@ bool is_automatic(const ModelOptions& options) {
 }
 
 Placement placement_of(const ModelOptions& options, const Architecture& architecture,
-                       c10::Device device) {
+                       c10::Device device, bool float32_on_cpu) {
   if (options.device_map.empty()) return {};
-  const std::vector<std::string> blocks = block_paths(architecture);
-  const std::set<std::string> others = modules_beside_blocks(architecture);
-  std::map<std::string, Home> homes;
-  for (const auto& [key, place] : options.device_map) {
-    homes[key] = home_of(key, place, device);
-    if (std::ranges::none_of(blocks, [&](const std::string& b) { return holds(key, b); }))
-      require_stays(key, homes[key], blocks, others);
-  }
-  Placement placement;
-  for (const std::string& block : blocks) {
-    Home home = Home::kDevice;
-    size_t longest = 0;  // of the keys that hold the block
-    for (const auto& [key, of_key] : homes)
-      if (holds(key, block) && key.size() >= longest) {
-        longest = key.size();
-        home = of_key;
-      }
-    placement.layers.push_back(home);
-  }
-  return placement;
+  return DeviceMap(options, architecture, device).placement(float32_on_cpu);
+}
+
+std::vector<std::string> float32_modules(const Placement& placement,
+                                         const Architecture& architecture) {
+  std::vector<std::string> modules;
+  const std::vector<std::string> paths = block_paths(architecture);
+  for (size_t layer = 0; layer < placement.float32.size(); ++layer)
+    if (placement.float32[layer]) modules.push_back(paths[layer]);
+  return modules;
 }
 
 std::optional<int64_t> memory_limit(const ModelOptions& options, c10::Device device) {

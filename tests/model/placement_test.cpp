@@ -16,10 +16,17 @@ using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
 using Map = std::map<std::string, std::string>;
 
-std::vector<Home> placed(const Map& device_map, c10::Device device = at::kCPU) {
+Placement placement(const Map& device_map, c10::Device device = at::kCPU,
+                    bool float32_on_cpu = false, bool tied = true) {
   ModelOptions options;
   options.device_map = device_map;
-  return placement_of(options, test::tiny_model()->architecture(), device).layers;
+  Architecture architecture = test::tiny_model()->architecture();
+  architecture.tied_embeddings = tied;
+  return placement_of(options, architecture, device, float32_on_cpu);
+}
+
+std::vector<Home> placed(const Map& device_map, c10::Device device = at::kCPU) {
+  return placement(device_map, device).layers;
 }
 
 void expect_refused(const Map& device_map, const std::string& word, c10::Device device = at::kCPU) {
@@ -57,8 +64,50 @@ TEST(Placement, ModulesThatAreNotThereOrCannotMoveAreNamed) {
   expect_refused({{"model.layers.2", "disk"}}, "no such module");
   expect_refused({{"model.layer", "disk"}}, "model.layers.0 to model.layers.1");
   expect_refused({{"model.layers.0.mlp", "disk"}}, "as a whole");
-  expect_refused({{"lm_head", "disk"}}, "stay on train.device");
-  expect_refused({{"model.embed_tokens", "disk"}}, "stay on train.device");
+  expect_refused({{"model.norm", "disk"}}, "stay on train.device");
+  expect_refused({{"lm_head", "disk"}, {"model.embed_tokens", "cuda:0"}}, "one matrix with");
+}
+
+TEST(Placement, EmbeddingAndHeadMoveByTheirOwnNamesAlone) {
+  const Placement all = placement({{"", "disk"}, {"model", "disk"}});
+  EXPECT_EQ(all.embedding, Home::kDevice);
+  EXPECT_EQ(all.head, Home::kDevice);
+  const c10::Device gpu("cuda:0");
+  const Placement both =
+      placement({{"lm_head", "disk"}, {"model.embed_tokens", "cpu"}}, gpu, false, false);
+  EXPECT_EQ(both.embedding, Home::kHost);
+  EXPECT_EQ(both.head, Home::kDisk);
+  EXPECT_TRUE(both.elsewhere());
+  EXPECT_TRUE(both.on_disk());
+  EXPECT_EQ(both.count(Home::kDevice), 2);
+  EXPECT_EQ(both.to_text(),
+            "2 of 2 blocks on the device, the embedding in host memory, the head on disk");
+  const Placement on_cpu = placement({{"lm_head", "cpu"}}, at::kCPU, false, false);
+  EXPECT_EQ(on_cpu.head, Home::kDevice);
+  EXPECT_FALSE(on_cpu.elsewhere());
+}
+
+TEST(Placement, OfTiedEmbeddingsOneNameMovesTheOneMatrix) {
+  for (const char* name : {"lm_head", "model.embed_tokens"}) {
+    const Placement tied = placement({{name, "disk"}});
+    EXPECT_EQ(tied.embedding, Home::kDisk) << name;
+    EXPECT_EQ(tied.head, Home::kDisk) << name;
+  }
+}
+
+TEST(Placement, BlocksOfTheCpuAndOfTheDiskStayInFloat32WhateverTheDevice) {
+  const Map map = {{"", "cuda:0"}, {"model.layers.0", "cpu"}};
+  for (const c10::Device device : {c10::Device(at::kCPU), c10::Device("cuda:0")}) {
+    const Placement some = placement(map, device, true);
+    EXPECT_THAT(some.float32, ElementsAre(true, false));
+    EXPECT_THAT(float32_modules(some, test::tiny_model()->architecture()),
+                ElementsAre("model.layers.0"));
+    EXPECT_THAT(placement({{"model.layers", "disk"}}, device, true).float32,
+                ElementsAre(true, true));
+    EXPECT_TRUE(placement(map, device).float32.empty());
+  }
+  EXPECT_EQ(placement(map, at::kCPU, true).to_text(),
+            "2 of 2 blocks on the device, 1 blocks in float32");
 }
 
 TEST(Placement, TheOptionsSayWhatPlacesAndSizesThereAre) {
