@@ -2,20 +2,17 @@
 
 #include <algorithm>
 #include <array>
-#include <numeric>
 
 #include "base/device.h"
 #include "base/error.h"
-#include "lora/expert_names.h"
-#include "lora/targets.h"
 #include "lora/weight_init.h"
-#include "lora/whole_modules.h"
 #include "model/attention_routes.h"
 #include "model/block_memory.h"
-#include "model/load.h"
 #include "optim/optimizer.h"
+#include "quant/offload/panel_weight.h"
 #include "trainer/loss.h"
-#include "trainer/product_plan.h"
+#include "trainer/planned_adapters.h"
+#include "trainer/planned_base.h"
 
 namespace qlora::trainer {
 namespace {
@@ -42,38 +39,18 @@ constexpr int64_t kDecodedPiece = 4 << 20;   // read_tensor.cpp
 
 int64_t bytes_of(at::ScalarType type) { return static_cast<int64_t>(c10::elementSize(type)); }
 
-// Weights of blocks that do not lie on the device.
-struct Elsewhere {
-  int64_t host = 0, disk = 0;             // bytes
-  int64_t blocks = 0, largest_block = 0;  // how many, and the most bytes of one
-
-  // Takes a block's bytes; whether they are elsewhere.
-  bool take(quant::Home home, int64_t bytes) {
-    if (home == quant::Home::kDevice) return false;
-    (home == quant::Home::kHost ? host : disk) += bytes;
-    ++blocks;
-    largest_block = std::max(largest_block, bytes);
-    return true;
-  }
-};
-
 class Planner {
  public:
   explicit Planner(const PlannedRun& run)
       : run_(run),
         a_(run.architecture),
-        dtype_(run.model.dtype == "auto"
-                   ? at::kBFloat16
-                   : model::dtype_from_string(run.model.dtype, "model.dtype")),
-        dtype_bytes_(bytes_of(dtype_)),
         compute_bytes_(bytes_of(run.compute)),
-        outer_bytes_(run.model.upcast == "all" ? kFloat : dtype_bytes_),
         tokens_(of_a_stack(run.tokens())),
         length_(of_a_stack(run.sequence_length)) {
     check(run.weight != nullptr && tokens_ > 0, "plan_memory: nothing to plan for");
     plan_.on_gpu = run.on_gpu;
-    embeddings_ =
-        lora::trained_embeddings(run.lora, a_.tied_embeddings, a_.vocab_size, a_.embedding_names());
+    base_ = planned_base(run);
+    adapters_ = planned_adapters(run);
   }
 
   MemoryPlan plan() {
@@ -87,7 +64,7 @@ class Planner {
       add("tokenizer and data", run_.host_bytes, Phase::kHost);
     else
       add_loaded("tokenizer and data", run_.host_bytes);
-    const int64_t cpu_runtime = kCpuRuntime + (products_.in_int32 ? kEightBitRuntime : 0) +
+    const int64_t cpu_runtime = kCpuRuntime + (base_.products.in_int32 ? kEightBitRuntime : 0) +
                                 (cuda_available() ? kCudaProgram : 0);
     add_loaded("run-time libraries", run_.on_gpu ? kGpuRuntime : cpu_runtime);
     if (run_.on_gpu) add("cuBLAS's workspaces", kGpuWorkspaces, Phase::kTraining);
@@ -108,21 +85,17 @@ class Planner {
   int64_t of_a_stack(int64_t tokens) const { return a_.has_encoder() ? (tokens + 1) / 2 : tokens; }
 
   void add_base();
-  void add_elsewhere(const Elsewhere& blocks);
+  void add_elsewhere();
   int64_t head_copy_bytes() const;
-  struct Adapted;
   void add_adapters();
-  void adapt(const std::string& module, bool chosen, const model::LinearSpec& linear,
-             model::GroupUse* use);
-  void train_beside_layers();
   void add_optimizer();
   void add_activations();
   void add_loss();
   void add_evaluation();
   void add_gaps();
   int64_t other_lengths() const {
-    if (products_.in_int32) return kEightBitOtherLengths;
-    return products_.in_library ? kOneDnnOtherLengths : kOtherLengths;
+    if (base_.products.in_int32) return kEightBitOtherLengths;
+    return base_.products.in_library ? kOneDnnOtherLengths : kOtherLengths;
   }
   model::PassShape pass(int64_t tokens, int64_t longest) const;
   // Of the micro-batch, with the adapters of this layer.
@@ -133,192 +106,68 @@ class Planner {
 
   const PlannedRun& run_;
   const model::Architecture& a_;
-  at::ScalarType dtype_;  // of what is not quantized
-  int64_t dtype_bytes_, compute_bytes_, outer_bytes_;
+  int64_t compute_bytes_;
   int64_t tokens_, length_;  // that a layer is given
-  ProductNeeds products_;
+  PlannedBase base_;
+  PlannedAdapters adapters_;
   bool recomputation_is_fullest_ = false;  // of a step's moments
   MemoryPlan plan_;
-
-  struct Adapted {
-    std::vector<model::BranchUse> branches;
-    bool norms = false;
-    bool any() const {
-      return norms ||
-             std::ranges::any_of(branches, [](const model::BranchUse& use) { return use.any(); });
-    }
-  };
-  model::GroupUse first_;                 // below the blocks
-  std::vector<Adapted> adapted_;          // a layer
-  std::vector<int64_t> parameter_sizes_;  // of the trained tensors
-  lora::TrainedEmbeddings embeddings_;
-  int64_t dora_norms_ = 0;  // bytes that DoRA keeps beside what is trained
 };
 
 void Planner::add_base() {
-  int64_t weights = 0, scales = 0, biases = 0, norms = 0, largest = 0;
-  const auto weigh = [&](const std::string& module, const model::LinearSpec& linear) {
-    const quant::WeightBytes bytes = run_.weight(module, linear);
-    weights += bytes.weights;
-    scales += bytes.scales;
-    if (linear.bias) biases += linear.out * dtype_bytes_;
-    largest = std::max(largest, linear.numbers());
-    return planned_layer(run_, linear, bytes.traits);
-  };
-  for (const model::LinearSpec* outer : {&a_.embedding.projection, &a_.head_projection}) {
-    if (!outer->present()) continue;
-    quant::ProductFacts facts = planned_products(run_);
-    facts.layers.push_back(weigh(outer->names.hugging_face, *outer));
-    products_.add(facts, false);
-  }
-  Elsewhere elsewhere;
-  for (int64_t layer = 0; layer < a_.num_layers(); ++layer) {
-    const int64_t weights_before = weights, scales_before = scales;
-    for (const model::Branch& branch : a_.block(layer).branches) {
-      const auto groups = branch.groups();
-      for (size_t g = 0; g < groups.size(); ++g) {
-        quant::ProductFacts facts = planned_products(run_);
-        for (const model::LinearSpec& linear : groups[g])
-          facts.layers.push_back(weigh(a_.module(layer, linear.names), linear));
-        products_.add(facts, !branch.experts() && g + 1 == groups.size());
-      }
-    }
-    const int64_t block = weights - weights_before + scales - scales_before;
-    if (!elsewhere.take(run_.placement.of(layer), block)) continue;
-    weights = weights_before;
-    scales = scales_before;
-  }
-  if (a_.head.bias) biases += a_.vocab_size * outer_bytes_;
-  for_each_norm(a_, [&](const std::string&, const model::NormSpec& norm) {
-    norms += norm.numbers() * ((norm.weight ? 1 : 0) + (norm.bias ? 1 : 0)) * kFloat;
-  });
-  int64_t panel = products_.decoded_bytes;
-  const int64_t matrix = a_.vocab_size * a_.embedding.width;
-  const int64_t positions = a_.embedding.positions.rows * a_.hidden_size * dtype_bytes_;
-  add_loaded("base weights", weights);
-  add_loaded("quantization scales", scales);
-  add_elsewhere(elsewhere);
-  add_loaded("embedding, head, norms, biases",
-             matrix * outer_bytes_ * (a_.tied_embeddings ? 1 : 2) + positions + norms + biases);
+  add_loaded("base weights", base_.weights);
+  add_loaded("quantization scales", base_.scales);
+  add_elsewhere();
+  add_loaded("embedding, head, norms, biases", base_.outer + base_.norms + base_.biases);
+  int64_t panel = base_.products.decoded_bytes;
   if (run_.model.upcast != "all") panel = std::max(panel, head_copy_bytes());
   add("dequantization panel", panel, Phase::kTraining);
   // A linear layer's matrix as it was read, in another order, and the pages of its file, beside
   // what becomes of it; or those pages of the embedding, which comes first.
-  const int64_t first = matrix * dtype_bytes_ - weights - scales;
+  const int64_t dtype_bytes = bytes_of(planned_dtype(run_));
+  const int64_t first =
+      a_.vocab_size * a_.embedding.width * dtype_bytes - base_.weights - base_.scales;
   // Initialisations that change the base work in float32: the matrix, what quantizing lost of it,
   // and two of its factors' products.
-  const int64_t element = lora::init_changes_base(run_.lora.init) ? 4 * kFloat : 3 * dtype_bytes_;
-  add("a matrix while it is loaded", std::max(largest * element, first) + kDecodedPiece,
+  const int64_t element = lora::init_changes_base(run_.lora.init) ? 4 * kFloat : 3 * dtype_bytes;
+  add("a matrix while it is loaded", std::max(base_.largest * element, first) + kDecodedPiece,
       Phase::kLoading);
 }
 
-void Planner::add_elsewhere(const Elsewhere& elsewhere) {
+void Planner::add_elsewhere() {
+  const Elsewhere& elsewhere = base_.elsewhere;
   add("base weights in host memory", elsewhere.host, Phase::kHost);
   add("base weights on disk", elsewhere.disk, Phase::kDisk);
   // Two at a time are near (quant/offload/offload.h).
   add("blocks fetched from elsewhere",
-      std::min<int64_t>(elsewhere.blocks, 2) * elsewhere.largest_block, Phase::kAlways);
+      std::min<int64_t>(elsewhere.fetched_blocks, 2) * elsewhere.largest_block, Phase::kAlways);
+  add("float32 copies for products on the CPU", tokens_ * base_.host_product_width * kFloat,
+      run_.on_gpu ? Phase::kHost : Phase::kTraining);
+  add("panel of the head", std::min(elsewhere.head_host + elsewhere.head_disk, quant::kPanelBytes),
+      Phase::kForward);
 }
 
 // Of the head in the type in which it is multiplied, if it lies in memory in another.
 int64_t Planner::head_copy_bytes() const {
   quant::ProductFacts head = planned_products(run_);
-  head.layers.push_back(planned_layer(run_, a_.head, {quant::WeightKind::kStored, dtype_}));
-  return quant::decoded_bytes(head);
+  head.layers.push_back(
+      planned_layer(run_, a_.head, {quant::WeightKind::kStored, planned_dtype(run_)}));
+  const int64_t copy = quant::decoded_bytes(head);
+  return run_.placement.head == quant::Home::kDevice ? copy : std::min(copy, quant::kPanelBytes);
 }
 
 void Planner::add_adapters() {
-  std::vector<std::string> names = a_.linear_modules();
-  names.push_back(a_.head.names.hugging_face);
-  const lora::Targets targets = lora::match_targets(run_.lora, names);
-  adapted_.resize(static_cast<size_t>(a_.num_layers()));
-  size_t next = 0;
-  if (a_.embedding.projection.present()) {
-    adapt(names[next], targets.chosen[next], a_.embedding.projection, &first_);
-    ++next;
-  }
-  for (int64_t layer = 0; layer < a_.num_layers(); ++layer) {
-    auto& uses = adapted_[static_cast<size_t>(layer)].branches;
-    const auto& branches = a_.block(layer).branches;
-    uses.resize(branches.size());
-    for (size_t b = 0; b < branches.size(); ++b) {
-      const auto groups = branches[b].groups();
-      for (size_t g = 0; g < groups.size(); ++g)
-        for (const model::LinearSpec& linear : groups[g]) {
-          adapt(names[next], targets.chosen[next], linear, uses[b].of_group(branches[b], g));
-          ++next;
-        }
-    }
-  }
-  if (a_.head_projection.present()) {
-    adapt(names[next], targets.chosen[next], a_.head_projection, nullptr);
-    ++next;
-  }
-  const auto sum = [this] {
-    return std::accumulate(parameter_sizes_.begin(), parameter_sizes_.end(), int64_t{0});
-  };
-  adapt(names[next], targets.chosen[next], a_.head, nullptr);
-  const int64_t in_products = sum();
-  train_beside_layers();
-  add("adapters (float32)", sum() * kFloat + dora_norms_, Phase::kAlways);
-  add("adapters' gradients (float32)", sum() * kFloat, Phase::kAlways);
+  const int64_t numbers = adapters_.numbers();
+  add("adapters (float32)", numbers * kFloat + adapters_.dora_norm_bytes, Phase::kAlways);
+  add("adapters' gradients (float32)", numbers * kFloat, Phase::kAlways);
   if (run_.compute != at::kFloat)
-    add("adapters' copies for the products", in_products * compute_bytes_, Phase::kAlways);
-}
-
-// What is trained of a linear layer; `use`: of its group, or null.
-void Planner::adapt(const std::string& module, bool chosen, const model::LinearSpec& linear,
-                    model::GroupUse* use) {
-  const lora::LoraOptions& options = run_.lora;
-  const int64_t out = linear.out, in = linear.in;
-  const bool head = &linear == &a_.head;
-  const bool whole = head ? embeddings_.whole_head : lora::is_trained_whole(options, module);
-  const bool trains_bias =
-      linear.bias && !lora::is_parameter(module) &&
-      (whole || options.bias == "all" || (options.bias == "lora_only" && chosen));
-  if (use) use->trained |= chosen || whole || trains_bias;
-  if (trains_bias) parameter_sizes_.push_back(out);
-  if (whole) parameter_sizes_.push_back(out * in);
-  if (head && !embeddings_.head_ids.empty())
-    parameter_sizes_.push_back(static_cast<int64_t>(embeddings_.head_ids.size()) * in);
-  if (!chosen) return;
-  const int64_t rank = options.of_module(module).rank;
-  parameter_sizes_.push_back(rank * in);
-  parameter_sizes_.push_back(out * rank);
-  if (use) use->ranks += rank;
-  if (!options.use_dora) return;
-  parameter_sizes_.push_back(out);
-  dora_norms_ += 3 * out * kFloat;
-  if (use) use->dora += out;
-}
-
-void Planner::train_beside_layers() {
-  if (!embeddings_.shared) {
-    const auto rows = embeddings_.whole_embedding
-                          ? a_.vocab_size
-                          : static_cast<int64_t>(embeddings_.embedding_ids.size());
-    if (rows > 0) parameter_sizes_.push_back(rows * a_.embedding.width);
-  }
-  const auto train = [this](const std::string& module, const model::NormSpec& norm) {
-    const bool whole = lora::is_trained_whole(run_.lora, module);
-    const bool bias = norm.bias && (whole || run_.lora.bias == "all");
-    if (whole && norm.weight) parameter_sizes_.push_back(norm.numbers());
-    if (bias) parameter_sizes_.push_back(norm.numbers());
-    return (whole && norm.weight) || bias;
-  };
-  if (const model::NormSpec& first = a_.embedding.norm; first.present())
-    first_.trained |= train(first.names.hugging_face, first);
-  for (int64_t layer = 0; layer < a_.num_layers(); ++layer)
-    a_.block(layer).for_each_norm([&](const model::NormSpec& norm) {
-      adapted_[static_cast<size_t>(layer)].norms |= train(a_.module(layer, norm.names), norm);
-    });
-  if (const model::NormSpec& last = a_.decoder.final_norm; last.present())
-    train(last.names.hugging_face, last);
+    add("adapters' copies for the products", adapters_.numbers_in_products * compute_bytes_,
+        Phase::kAlways);
 }
 
 void Planner::add_optimizer() {
   const optim::StateBytes state =
-      optim::optimizer_state_bytes(run_.optim, parameter_sizes_, run_.on_gpu);
+      optim::optimizer_state_bytes(run_.optim, adapters_.parameter_sizes, run_.on_gpu);
   add("optimizer state", state.device, Phase::kAlways);
   add("optimizer state, paged out", state.host, run_.on_gpu ? Phase::kHost : Phase::kAlways);
 }
@@ -329,9 +178,9 @@ model::PassShape Planner::pass(int64_t tokens, int64_t longest) const {
   pass.compute_bytes = compute_bytes_;
   pass.gate_bytes = run_.narrow_gates ? 2 : compute_bytes_;
   pass.dropout = run_.lora.dropout > 0;
-  pass.in_eight_bits = products_.in_int8;
-  pass.in_int32 = products_.in_int32;
-  pass.sums_onto = products_.sums_onto;
+  pass.in_eight_bits = base_.products.in_int8;
+  pass.in_int32 = base_.products.in_int32;
+  pass.sums_onto = base_.products.sums_onto;
   pass.on_gpu = run_.on_gpu;
   const model::AttentionRoute& route =
       model::attention_route(a_.block(0).attention().shape, run_.compute,
@@ -346,7 +195,7 @@ model::PassShape Planner::pass(int64_t tokens, int64_t longest) const {
 model::PassShape Planner::layer_pass(int64_t layer) const {
   model::PassShape result = pass(tokens_, length_);
   result.remakes_inputs = !run_.recompute_layers.contains(layer);
-  result.branches = adapted_[static_cast<size_t>(layer)].branches;
+  result.branches = adapters_.blocks[static_cast<size_t>(layer)].branches;
   return result;
 }
 
@@ -361,11 +210,11 @@ void Planner::add_activations() {
   const int64_t residual = tokens_ * a_.hidden_size * kFloat;
   // Of the layers that keep their activations, and of those that are recomputed.
   int64_t kept = 0, buffers = 0, inputs = 0, layer_kept = 0, layer_buffers = 0;
-  bool differentiated =
-      first_.trained || embeddings_.whole_embedding || !embeddings_.embedding_ids.empty();
+  bool differentiated = adapters_.first.trained || adapters_.embeddings.whole_embedding ||
+                        !adapters_.embeddings.embedding_ids.empty();
   for (int64_t i = 0; i < a_.num_layers(); ++i) {
     // Below the first trained layer nothing is differentiated.
-    differentiated |= adapted_[static_cast<size_t>(i)].any();
+    differentiated |= adapters_.blocks[static_cast<size_t>(i)].any();
     if (!differentiated) continue;
     const model::BlockSpec& block = a_.block(i);
     const model::PassShape layer = layer_pass(i);
@@ -429,7 +278,7 @@ void Planner::add_evaluation() {
 
 void Planner::add_gaps() {
   const auto step = static_cast<double>(plan_.bytes_in_step());
-  const bool alternating = recomputation_is_fullest_ || products_.in_int32;
+  const bool alternating = recomputation_is_fullest_ || base_.products.in_int32;
   const double share = alternating ? kGapsAlternating : run_.on_gpu ? kGpuGaps : kGaps;
   add("gaps between buffers", static_cast<int64_t>(step * share), Phase::kTraining);
 }

@@ -358,5 +358,32 @@ TEST(MemoryFit, AutoRecomputesOnlyWhereMemoryDemandsIt) {
     EXPECT_THROW(choose_recomputation(out_of_range, run, needed), ConfigError);
 }
 
+TEST(MemoryPlan, EmbeddingAndHeadElsewhereLeaveAPanelOfTheHead) {
+  PlannedRun run = planned(method("nf4"), 512);
+  run.architecture.tied_embeddings = false;
+  const MemoryPlan here = plan_memory(run);
+  const int64_t matrix = 1024 * 256 * 2;
+  run.placement.embedding = quant::Home::kDisk;
+  run.placement.head = quant::Home::kHost;
+  const MemoryPlan there = plan_memory(run);
+  EXPECT_EQ(bytes_for(there, "embedding, head, norms, biases"),
+            bytes_for(here, "embedding, head, norms, biases") - 2 * matrix);
+  EXPECT_EQ(bytes_for(there, "base weights on disk"), matrix);
+  EXPECT_EQ(bytes_for(there, "base weights in host memory"), matrix);
+  EXPECT_EQ(bytes_for(there, "panel of the head"), matrix);  // which is smaller than a panel
+  EXPECT_EQ(bytes_for(there, "base weights"), bytes_for(here, "base weights"));
+}
+
+TEST(MemoryPlan, ATiedMatrixElsewhereCountsOnce) {
+  PlannedRun run = planned(method("nf4"), 512);
+  const MemoryPlan here = plan_memory(run);
+  run.placement.embedding = run.placement.head = quant::Home::kDisk;
+  const MemoryPlan there = plan_memory(run);
+  EXPECT_EQ(there.bytes_in(Phase::kDisk), 1024 * 256 * 2);
+  EXPECT_EQ(bytes_for(here, "embedding, head, norms, biases") -
+                bytes_for(there, "embedding, head, norms, biases"),
+            1024 * 256 * 2);
+}
+
 }  // namespace
 }  // namespace qlora::trainer
