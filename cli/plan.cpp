@@ -106,7 +106,8 @@ void plan_time(const PlanArguments& arguments, Planned& planned) {
     planned.time = qlora::trainer::plan_time(
         {planned.fit.run, planned.fit.gradient_accumulation_steps,
          qlora::recipes::quantization_of(planned.recipe, planned.header),
-         qlora::recipes::packed_maker(planned.recipe, planned.header), *planned.device});
+         qlora::recipes::packed_maker(planned.recipe, planned.header), *planned.device,
+         qlora::trainer::kCalibrationSeconds, qlora::recipes::weights_file(planned.header)});
     planned.reference_seconds =
         qlora::recipes::reference_seconds(planned.recipe, *planned.time, planned.rows);
   }
@@ -162,6 +163,13 @@ Json facts_of(const Planned& planned) {
                    {"stages", Json::object()}};
   for (const auto& stage : planned.time->stages)
     facts["time"]["stages"][stage.stage] = stage.seconds;
+  if (const auto& fetch = planned.time->fetch; fetch.any())
+    facts["time"]["fetch"] = {{"seconds_a_step", fetch.seconds},
+                              {"host_bytes_a_step", fetch.host_bytes},
+                              {"disk_bytes_a_step", fetch.disk_bytes},
+                              {"host_bytes_a_second", fetch.host_rate},
+                              {"disk_bytes_a_second", fetch.disk_rate},
+                              {"disk_rate_is_assumed", fetch.disk_rate_is_assumed}};
   return facts;
 }
 
@@ -174,8 +182,11 @@ void print_time(const Planned& planned) {
   for (const auto& stage : time.stages)
     fmt::print("  {:<34}{:>10.3f} s\n", stage.stage, stage.seconds);
   const bool measured = time.stages.front().stage != qlora::trainer::kProductsAlone;
-  if (planned.fit.run.placement.elsewhere())
-    fmt::print("the time does not count the fetching of blocks that lie elsewhere\n");
+  if (const std::string fetch = time.fetch.to_text(); !fetch.empty())
+    fmt::print(
+        "fetching of weights that lie elsewhere: {}; a step takes this or the above, "
+        "whichever is longer\n",
+        fetch);
   fmt::print("time: {:.2f} s a step, {:.0f} tokens/s ({} on this machine in {:.1f} s)\n",
              time.seconds_a_step, time.tokens_a_second,
              measured ? "measured" : "products alone, by what they take", time.calibration_seconds);

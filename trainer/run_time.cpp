@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/progress.h"
 
 namespace qlora::trainer {
@@ -43,10 +45,12 @@ RunTime run_time(const TimePlan& plan, const RunLength& length) {
   for (const StagePlan& stage : plan.stages)
     (grows_with_tokens(stage.stage) ? by_tokens : fixed) += stage.seconds;
   const double a_token = by_tokens / length.planned_tokens_a_step;
+  const double fetch_a_token = plan.fetch.seconds / length.planned_tokens_a_step;
   RunTime time;
   time.steps = length.steps;
-  time.seconds_a_step = fixed + a_token * length.tokens_a_step;
-  time.evaluation_seconds = kForwardShare * a_token * static_cast<double>(length.evaluations) *
+  time.seconds_a_step = std::max(fixed + a_token * length.tokens_a_step, plan.fetch.seconds);
+  time.evaluation_seconds = kForwardShare * std::max(a_token, fetch_a_token) *
+                            static_cast<double>(length.evaluations) *
                             static_cast<double>(length.tokens_an_evaluation);
   return time;
 }

@@ -33,7 +33,7 @@ struct RunTime {
 
 // Stages that are the same whatever a step's tokens are (dequantizing, the optimizer's) count as
 // they were planned, the others by the tokens; a token that is evaluated takes half of one that is
-// trained.
+// trained. A step fetches what it was planned to, however many tokens it has.
 RunTime run_time(const TimePlan& plan, const RunLength& length);
 
 }  // namespace qlora::trainer

@@ -3,21 +3,14 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <iterator>
 #include <map>
 
 #include "base/device.h"
 #include "base/profile.h"
 #include "base/progress.h"
-#include "base/seed.h"
 #include "base/stopwatch.h"
-#include "lora/expert_names.h"
-#include "lora/targets.h"
-#include "lora/whole_modules.h"
-#include "model/load.h"
-#include "optim/grad_clip.h"
 #include "trainer/product_rate.h"
-#include "trainer/train_step.h"
+#include "trainer/sample_run.h"
 
 namespace qlora::trainer {
 namespace {
@@ -44,22 +37,10 @@ int64_t layers_of_kind(const model::Architecture& architecture, uint8_t kind) {
   return std::ranges::count(architecture.decoder.kind_of, kind);
 }
 
-// So many layers of one kind.
-model::Architecture of_kind(model::Architecture architecture, uint8_t kind, int64_t num_layers) {
-  architecture.decoder.kind_of.assign(static_cast<size_t>(num_layers), kind);
-  return architecture;
-}
-
 // How many of them are measured.
 int64_t sampled_layers(const model::Architecture& architecture, uint8_t kind) {
   return std::min(layers_of_kind(architecture, kind), kLayers);
 }
-
-// How much of a micro-batch is measured.
-struct Sample {
-  int64_t rows, length;
-  int64_t tokens() const { return rows * length; }
-};
 
 // On average.
 double weights_of_layer(const model::Architecture& architecture) {
@@ -92,149 +73,6 @@ Sample sample_of(const PlannedRun& run, double operations) {
   const int64_t length = std::min({run.sequence_length, most, run.architecture.longest_document()});
   return {std::clamp<int64_t>(most / length, 1, run.sequences()), length};
 }
-
-// The options with other targets, which are modules, and the head if it is one.
-lora::LoraOptions with_targets(const lora::LoraOptions& given, std::vector<std::string> modules,
-                               const std::string& head) {
-  lora::LoraOptions options = given;
-  if (lora::is_target(given, head)) modules.push_back(head);
-  std::set<std::string> parameters;
-  for (const std::string& module : modules)
-    if (lora::is_parameter(module)) parameters.insert(lora::parameter_path(module));
-  std::erase_if(modules, lora::is_parameter);
-  options.target_parameters.assign(parameters.begin(), parameters.end());
-  options.targets = std::move(modules);
-  options.exclude_modules.clear();
-  options.layers_to_transform.clear();
-  return options;
-}
-
-// Without those of modules_to_save that only other layers of the whole model have.
-void leave_out_absent_modules(const lora::TrainableParts& sample, lora::LoraOptions& options) {
-  std::vector<std::string> present = {sample.names.embedding, sample.names.head};
-  for (const lora::LinearGroup* group : sample.groups)
-    for (const lora::LoraLinear& layer : group->layers()) present.push_back(layer.name);
-  for (const auto& [name, norm] : sample.norms) present.push_back(name);
-  std::erase_if(options.modules_to_save, [&](const std::string& name) {
-    return std::ranges::none_of(present,
-                                [&](const std::string& module) { return module.ends_with(name); });
-  });
-}
-
-// Adapters on those modules of two adapted layers that the options choose, under the names that the
-// layers have in the whole model. The model's layers are of one kind.
-lora::LoraOptions adapters_of(const PlannedRun& run, model::CausalLm& model) {
-  const model::StackSpec& whole = run.architecture.decoder;
-  const uint8_t kind = model.architecture().decoder.kind_of.front();
-  std::vector<std::string> targets;
-  size_t found = 0;
-  for (int64_t layer = 0; layer < whole.num_layers() && found < model.layers.size(); ++layer) {
-    if (whole.kind_of[static_cast<size_t>(layer)] != kind) continue;
-    std::vector<std::string> modules, chosen;
-    whole.block(layer).for_each_linear([&](const model::LinearSpec& linear) {
-      modules.push_back(run.architecture.module(layer, linear.names));
-    });
-    std::ranges::copy_if(modules, std::back_inserter(chosen), [&](const std::string& module) {
-      return lora::is_target(run.lora, module);
-    });
-    if (chosen.empty()) continue;
-    targets.insert(targets.end(), chosen.begin(), chosen.end());
-    size_t index = 0;
-    for (lora::LinearGroup* group : model.layers[found++].groups())
-      for (lora::LoraLinear& linear : group->layers()) linear.name = modules[index++];
-  }
-  lora::LoraOptions options =
-      with_targets(run.lora, std::move(targets), run.architecture.head.names.hugging_face);
-  leave_out_absent_modules(model.parts(), options);
-  options.from_adapter.clear();
-  options.init = "default";
-  return options;
-}
-
-// The options for a model of the first layers alone: of each, what they choose of the first layers
-// that they adapt.
-lora::LoraOptions lora_of_sample(const PlannedRun& run, const model::Architecture& sample) {
-  std::vector<std::string> targets;
-  int64_t next = 0;
-  for (int64_t layer = 0; layer < run.architecture.num_layers() && next < sample.num_layers();
-       ++layer) {
-    const size_t before = targets.size();
-    run.architecture.block(layer).for_each_linear([&](const model::LinearSpec& linear) {
-      if (lora::is_target(run.lora, run.architecture.module(layer, linear.names)))
-        targets.push_back(sample.module(next, linear.names));
-    });
-    if (targets.size() > before) ++next;
-  }
-  lora::LoraOptions options =
-      with_targets(run.lora, std::move(targets), run.architecture.head.names.hugging_face);
-  return options.targets.empty() ? run.lora : options;
-}
-
-// Rows of made-up tokens, all of them supervised.
-data::Loader loader_of(const Sample& sample, int64_t vocab) {
-  std::vector<data::Example> rows(static_cast<size_t>(sample.rows));
-  for (size_t r = 0; r < rows.size(); ++r) {
-    for (int64_t i = 0; i < sample.length; ++i)
-      rows[r].tokens.push_back(static_cast<data::TokenId>(
-          uniform_integer(r, static_cast<uint64_t>(i), static_cast<uint64_t>(vocab))));
-    rows[r].supervised.assign(rows[r].tokens.size(), 1);
-  }
-  data::LoaderOptions options;
-  options.sequence_length = sample.length;
-  options.packing = false;
-  options.micro_batch_size = sample.rows;
-  return data::Loader(std::move(rows), options);
-}
-
-// A small run whose steps are taken one by one.
-class SampleRun {
- public:
-  SampleRun(const Calibration& calibration, const Sample& sample, uint8_t kind, int64_t num_layers,
-            Progress& progress)
-      : loader_(loader_of(sample, calibration.run.architecture.vocab_size)),
-        progress_(progress),
-        seconds_(calibration.seconds) {
-    const PlannedRun& run = calibration.run;
-    const auto source =
-        model::made_weights(of_kind(run.architecture, kind, num_layers), calibration.packed);
-    model_ = model::load_model(*source, run.model, calibration.quantization, calibration.device,
-                               run.compute);
-    model_->narrow_gates = run.narrow_gates;
-    adapters_ = std::make_unique<lora::AdapterSet>(adapters_of(run, *model_), model_->parts(),
-                                                   run.compute, 1);
-    std::vector<optim::Parameter> parameters;
-    for (const lora::AdapterTensor& t : adapters_->tensors())
-      parameters.push_back({.name = t.name, .value = t.value, .gradient = t.gradient});
-    optim::OptimizerOptions options = run.optim;
-    options.paged_resident_bytes = 0;
-    optimizer_ = optim::make_optimizer(options, parameters);
-    job_.reset(new TrainJob{*model_, *adapters_, *optimizer_, parameters,
-                            optim::LrSchedule(options, 1), loader_, state_});
-  }
-
-  void recompute(bool all) { state_.choices.recompute_layers = all; }
-
-  void step() {
-    accumulate_gradients(*job_, loader_.next());
-    const auto norm = optim::gradient_norm(adapters_->gradients(), 1.0);
-    optimizer_->step(0.0, norm.scale);
-    adapters_->publish();
-    progress_.advance();
-  }
-
-  // How long a mean may be taken over.
-  double seconds() const { return seconds_; }
-
- private:
-  std::unique_ptr<model::CausalLm> model_;
-  std::unique_ptr<lora::AdapterSet> adapters_;
-  std::unique_ptr<optim::Optimizer> optimizer_;
-  data::Loader loader_;
-  TrainState state_;
-  std::unique_ptr<TrainJob> job_;
-  Progress& progress_;
-  double seconds_;
-};
 
 // Mean seconds of a step.
 double mean_step(SampleRun& sample, c10::Device device) {
@@ -392,6 +230,23 @@ std::vector<StagePlan> arithmetic(const Calibration& calibration, double rate) {
   return {{kProductsAlone, share * tokens * a_token / rate}};
 }
 
+// What a GPU's host takes for the products of the blocks that it multiplies, in float32: forward,
+// towards the input, and once more forward in layers that are recomputed.
+double host_seconds(const Calibration& calibration) {
+  const PlannedRun& run = calibration.run;
+  if (calibration.device.is_cpu()) return 0;
+  double operations = 0;
+  for (int64_t layer = 0; layer < run.architecture.num_layers(); ++layer)
+    if (run.placement.in_float32(layer))
+      operations += (run.recompute_layers.contains(layer) ? 6 : 4) *
+                    static_cast<double>(run.architecture.block(layer).active_numbers());
+  if (operations == 0) return 0;
+  quant::QuantizationOptions none;
+  none.method = "none";
+  return static_cast<double>(calibration.gradient_accumulation_steps * run.tokens()) * operations /
+         product_rate(none, at::kFloat, at::kCPU);
+}
+
 // Seconds of each stage, were all layers of this kind.
 std::map<std::string, double> measured_kind(const Calibration& calibration, const Sample& sample,
                                             uint8_t kind, Progress& progress) {
@@ -438,7 +293,12 @@ TimePlan plan_time(const Calibration& calibration) {
   plan.stages = too_long || calibration.run.architecture.has_encoder()
                     ? arithmetic(calibration, rate)
                     : measured(calibration, sample);
+  if (const double seconds = host_seconds(calibration); seconds > 0)
+    plan.stages.push_back({kProductsOnHost, seconds});
   for (const StagePlan& stage : plan.stages) plan.seconds_a_step += stage.seconds;
+  plan.fetch = plan_fetch(calibration.run, calibration.gradient_accumulation_steps,
+                          calibration.weights_file, calibration.device);
+  plan.seconds_a_step = std::max(plan.seconds_a_step, plan.fetch.seconds);
   std::ranges::sort(plan.stages, std::ranges::greater{}, &StagePlan::seconds);
   plan.tokens_a_second =
       static_cast<double>(calibration.gradient_accumulation_steps * calibration.run.tokens()) /

@@ -9,6 +9,10 @@
 //   everything else in a layer      layers · tokens
 //   optimizer, publishing           layers · steps
 //
+// Weights that lie elsewhere are fetched beside that (trainer/fetch_plan.h): a step takes the
+// longer of the two. Blocks that a GPU's host multiplies in float32 take what their products take
+// there, by arithmetic.
+//
 // Where layers are of several kinds (windows, experts), each kind is measured as a model made of it
 // alone, and counts as often as there are such layers.
 //
@@ -31,6 +35,7 @@
 
 #include "model/made_weights.h"
 #include "quant/quantization_options.h"
+#include "trainer/fetch_plan.h"
 #include "trainer/memory_plan.h"
 
 namespace qlora::trainer {
@@ -42,10 +47,14 @@ struct StagePlan {
 
 struct TimePlan {
   std::vector<StagePlan> stages;  // the longest first
-  double seconds_a_step = 0;
+  FetchPlan fetch;                // beside them
+  double seconds_a_step = 0;      // the longer of the two
   double tokens_a_second = 0;
   double calibration_seconds = 0;
 };
+
+// Of Calibration::seconds.
+constexpr double kCalibrationSeconds = 1.5;
 
 struct Calibration {
   const PlannedRun& run;
@@ -53,11 +62,15 @@ struct Calibration {
   quant::QuantizationOptions quantization;
   model::PackedMaker packed = {};  // of models whose file packs its weights
   c10::Device device = c10::Device(c10::kCPU);
-  double seconds = 1.5;  // for the mean of a step, of each kind of layers
+  double seconds = kCalibrationSeconds;  // for the mean of a step, of each kind of layers
+  // A file of the model's weights, on whose disk those lie that the run has there; empty: none.
+  std::string weights_file = {};
 };
 
-// The one stage of a step that was not measured.
+// The one stage where nothing was measured.
 constexpr char kProductsAlone[] = "products, by arithmetic";
+// Another, beside a GPU, of blocks in float32 (quantization.fp32_cpu_offload).
+constexpr char kProductsOnHost[] = "products on the CPU, by arithmetic";
 
 // Allocates two layers, embedding and head, and measures on `device`; with one CPU thread the time
 // on the processor, else the time on the clock.

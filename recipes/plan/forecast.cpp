@@ -62,8 +62,9 @@ Forecast::Forecast(const Recipe& recipe, const trainer::TrainState& state, c10::
     no_plan_ = "there is no memory to measure two layers in";
   } else {
     planned_tokens_a_step_ = recipe.train.gradient_accumulation_steps * run.tokens();
-    plan_ = trainer::plan_time({run, recipe.train.gradient_accumulation_steps, quantization,
-                                packed_maker(recipe, header), device, kSeconds});
+    plan_ =
+        trainer::plan_time({run, recipe.train.gradient_accumulation_steps, quantization,
+                            packed_maker(recipe, header), device, kSeconds, weights_file(header)});
     release_free_arena_pages();
   }
 }
@@ -74,10 +75,9 @@ void Forecast::tell(const trainer::TrainJob& job, const data::PreparedData& data
     return;
   }
   const auto length = rest_of(job, data, planned_tokens_a_step_);
-  const bool fetches = job.model.placement.elsewhere();
-  if (length.steps > 0)
-    log::info("estimate{}: {}", fetches ? " without the time for fetching blocks" : "",
-              trainer::run_time(*plan_, length).to_text());
+  if (length.steps > 0) log::info("estimate: {}", trainer::run_time(*plan_, length).to_text());
+  if (const std::string fetch = plan_->fetch.to_text(); !fetch.empty())
+    log::info("fetching of weights that lie elsewhere: {}, beside the products", fetch);
 }
 
 int64_t tokens_of(const data::Examples& examples) {

@@ -58,7 +58,8 @@ int64_t free_within_limit(const Recipe& recipe, const trainer::PlannedRun& run,
 model::Placement placement_of(const Recipe& recipe, const trainer::PlannedRun& run) {
   const c10::Device device = device_of(recipe, run.on_gpu);
   if (!model::is_automatic(recipe.model))
-    return model::placement_of(recipe.model, run.architecture, device);
+    return model::placement_of(recipe.model, run.architecture, device,
+                               recipe.quantization.fp32_cpu_offload);
   trainer::PlannedRun fitted = run;
   if (recipe.train.gradient_checkpointing == "auto") fitted.recompute_layers = true;
   const Limit limit = limit_of(recipe.model, device);

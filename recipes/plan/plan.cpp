@@ -3,9 +3,12 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cstdint>
+#include <filesystem>
 #include <map>
 #include <optional>
 
+#include "base/error.h"
 #include "data/cache/cached_dataset.h"
 #include "data/shards.h"
 #include "model/expert_targets.h"
@@ -22,6 +25,8 @@
 
 namespace qlora::recipes {
 namespace {
+namespace fs = std::filesystem;
+
 // Of the tokenizer, an entry of the vocabulary (measured). Of rows in memory, a byte of their file:
 // a token is four or five letters there, and takes four bytes and one of the mask.
 constexpr int64_t kBytesAToken = 480, kRowBytesAByte = 1;
@@ -131,6 +136,11 @@ quant::QuantizationOptions quantization_of(const Recipe& recipe, const model::Mo
 
 trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& header,
                                 bool on_gpu) {
+  if (recipe.quantization.fp32_cpu_offload && header.stored)
+    fail<ConfigError>(
+        "quantization.fp32_cpu_offload: {} holds weights that are quantized already; give the "
+        "model in 16 or 32 bits",
+        header.place);
   const std::string dtype = recipe.model.dtype == "auto" ? header.dtype : recipe.model.dtype;
   trainer::PlannedRun run = common(recipe, header.architecture, dtype, on_gpu);
   const at::ScalarType dense = model::dtype_from_string(dtype, "model.dtype");
@@ -165,6 +175,21 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::CausalLm& mod
   };
   run.placement = model.placement;
   return run;
+}
+
+std::string weights_file(const model::ModelHeader& header) {
+  if (!header.weights) return "";
+  if (!fs::is_directory(header.place)) return header.place;
+  std::string largest;
+  uintmax_t most = 0;
+  for (const auto& entry : fs::directory_iterator(header.place)) {
+    const std::string extension = entry.path().extension().string();
+    if ((extension != ".safetensors" && extension != ".bin") || !entry.is_regular_file()) continue;
+    if (entry.file_size() <= most) continue;
+    most = entry.file_size();
+    largest = entry.path().string();
+  }
+  return largest;
 }
 
 double reference_seconds(const Recipe& recipe, const trainer::TimePlan& time,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 
 #include "model/causal_lm.h"
 #include "model/made_weights.h"
@@ -27,6 +28,9 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::CausalLm& mod
 quant::QuantizationOptions quantization_of(const Recipe& recipe, const model::ModelHeader& header);
 // For layers that the file packs and the recipe leaves so; empty if there are none.
 model::PackedMaker packed_maker(const Recipe& recipe, const model::ModelHeader& header);
+
+// The largest file of the model's weights; empty where they are not there.
+std::string weights_file(const model::ModelHeader& header);
 
 // Seconds of what a run with train.objective dpo does before its first step: a forward pass over
 // all rows, whose tokens are those of `rows`, or told by the size of their files. 0 for other

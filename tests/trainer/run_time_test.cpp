@@ -29,6 +29,23 @@ TEST(RunTime, AnEvaluationCountsEachTimeAndATokenOfItHalf) {
   EXPECT_DOUBLE_EQ(time.seconds(), 7.0);
 }
 
+TEST(RunTime, AStepTakesNoLessThanItsFetching) {
+  TimePlan plan = plan_of({{"linear", 4}});
+  plan.fetch.seconds = 3;
+  RunLength length = {.steps = 2,
+                      .tokens_a_step = 1000,
+                      .planned_tokens_a_step = 1000,
+                      .evaluations = 1,
+                      .tokens_an_evaluation = 1000};
+  EXPECT_DOUBLE_EQ(run_time(plan, length).seconds_a_step, 4);
+  length.tokens_a_step = 500;
+  EXPECT_DOUBLE_EQ(run_time(plan, length).seconds_a_step, 3);
+  EXPECT_DOUBLE_EQ(run_time(plan, length).evaluation_seconds, 2);
+  plan.fetch.seconds = 8;
+  EXPECT_DOUBLE_EQ(run_time(plan, length).seconds_a_step, 8);
+  EXPECT_DOUBLE_EQ(run_time(plan, length).evaluation_seconds, 4);
+}
+
 TEST(RunTime, ItsSentenceRoundsTheWholeAndLeavesOutEvaluationsThatAreNot) {
   EXPECT_EQ((RunTime{30, 5.33, 20}.to_text()),
             "5.3 s a step, 30 steps: 2:40, with evaluations about 3 min");

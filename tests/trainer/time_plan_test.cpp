@@ -97,6 +97,25 @@ TEST(TimePlan, WhereEvenAShortSampleTakesTooLongTheProductsAloneAreCounted) {
   EXPECT_LT(once.calibration_seconds, 2);
 }
 
+TEST(TimePlan, AStepTakesTheLongerOfItsProductsAndTheFetching) {
+  PlannedRun run = tiny(64);
+  run.weight = [](const std::string&, const model::LinearSpec&) {
+    return quant::WeightBytes{.weights = 1'000'000'000};  // seven of them a block
+  };
+  const TimePlan near = plan_time({run, 1, {}});
+  EXPECT_FALSE(near.fetch.any());
+  run.placement.layers.assign(5, quant::Home::kDisk);
+  const TimePlan far = plan_time({run, 3, {}});
+  // Three micro-batches, forward and backward, of five blocks less the two that are near.
+  EXPECT_DOUBLE_EQ(far.fetch.disk_bytes, 3 * 2 * 3 * 7e9);
+  EXPECT_TRUE(far.fetch.disk_rate_is_assumed);
+  EXPECT_DOUBLE_EQ(far.seconds_a_step, far.fetch.disk_bytes / kAssumedDiskRate);
+  EXPECT_NEAR(far.tokens_a_second, 3 * 64 / far.seconds_a_step, 1e-6);
+  double products = 0;
+  for (const StagePlan& stage : far.stages) products += stage.seconds;
+  EXPECT_LT(products, far.seconds_a_step);
+}
+
 TEST(TimePlan, MeasuringLeavesTheProgramsRandomNumbersAsTheyWere) {
   at::manual_seed(7);
   const at::Tensor expected = at::rand({4});
