@@ -1,6 +1,8 @@
 #include "recipes/recipe.h"
 
 #include "base/error.h"
+#include "lora/weight_init.h"
+#include "model/placement.h"
 
 namespace qlora::recipes {
 namespace {
@@ -22,10 +24,34 @@ void validate_objective(const Recipe& recipe) {
         "data.train_on: dpo compares answers, and their prompts say nothing; leave it out");
 }
 
+// Which blocks stay in float32 decides what the base is: it must not follow from what is free, nor
+// be undone by what else changes the base or holds it in one type.
+void validate_fp32_cpu_offload(const Recipe& recipe) {
+  if (!recipe.quantization.fp32_cpu_offload) return;
+  const auto refuse = [](const char* reason) {
+    fail<ConfigError>("quantization.fp32_cpu_offload: {}", reason);
+  };
+  if (recipe.model.device_map.empty())
+    refuse(
+        "it is about the blocks that model.device_map has on the cpu or on disk, and there is no "
+        "map; give one such as {model.layers.0: cpu}, or leave it out");
+  if (model::is_automatic(recipe.model))
+    refuse(
+        "with model.device_map: auto the blocks in float32 would be others whenever other memory "
+        "is free; name them: {model.layers.0: cpu}");
+  if (lora::init_changes_base(recipe.lora.init))
+    refuse("lora.init loftq, pissa and olora change the quantized base; use default");
+  if (recipe.output.save_base && recipe.model.dtype != "float32")
+    refuse(
+        "output.save_base writes what is not quantized in model.dtype; set model.dtype: float32, "
+        "or leave save_base out");
+}
+
 }  // namespace
 
 void Recipe::validate_across_sections() const {
   validate_objective(*this);
+  validate_fp32_cpu_offload(*this);
   const bool evaluates = train.eval_every > 0 && (!data.eval.empty() || data.eval_fraction != 0.0);
   if (optim.schedule == "reduce_on_plateau" && !evaluates)
     throw ConfigError(

@@ -17,7 +17,9 @@ RecipeField device_map() {
       "them as they are used, else in a file that is written while loading and goes "
       "with the run. auto: as many on the device as a run has room for. A map gives "
       "places to modules: `{model.layers: disk, model.layers.7: cuda:0}`; the longest "
-      "path that holds a block counts. Empty: all on the device."};
+      "path that holds a block counts. Embedding and head move where the map has them "
+      "by their own names (`model.embed_tokens`, `lm_head`): of the embedding the rows of "
+      "a batch are fetched, of the head a panel of rows at a time. Empty: all on the device."};
   field.read = [](const Node& node, const std::string& key, ProblemList& problems, Recipe& recipe) {
     decode_word_or_map(node, key, problems, recipe.model.device_map);
   };
@@ -51,7 +53,9 @@ Section model_section() {
            "prepare_model_for_kbit_training has it, which takes more memory. Norms are float32 in "
            "any case."},
           &Options::upcast),
-       device_map() | Free{"Weights lie elsewhere; the numbers stay the same."},
+       device_map() | Free{"Weights lie elsewhere; the numbers stay the same. With "
+                           "`quantization.fp32_cpu_offload` the same blocks must be on the cpu or "
+                           "on disk."},
        in({"max_memory", "map",
            "With `device_map: auto`: what the run may take of a device's memory, by the plan's "
            "count: `{cuda:0: 20GiB, cpu: 30GiB}`. A device that is not named: 90 % of what is "
@@ -84,6 +88,12 @@ Section quantization_section() {
        in({"threshold", "number",
            "int8: columns of the input with a value this large are multiplied in 16 bit. 0: none."},
           &Options::threshold),
+       in({"fp32_cpu_offload", "boolean",
+           "int8: blocks that `model.device_map` has on the cpu or on disk stay unquantized, in "
+           "float32, and are multiplied there, on the CPU; their adapters' products stay on "
+           "`train.device`. transformers calls it `llm_int8_enable_fp32_cpu_offload`. false: these "
+           "blocks are quantized as all others and fetched for use. Needs a map that names them."},
+          &Options::fp32_cpu_offload),
        in({"double_quant", "boolean",
            "Quantizes the scales of the 4-bit blocks too, which saves 0.37 bit a weight."},
           &Options::double_quant),

@@ -26,6 +26,7 @@ std::vector<OtherName> names_without_import() {
       {"qlora_bnb_double_quant", "quantization.double_quant", ""},
       {"bnb_4bit_blocksize", "quantization.block_size", ""},
       {"llm_int8_skip_modules", "quantization.skip_modules", ""},
+      {"llm_int8_enable_fp32_cpu_offload", "quantization.fp32_cpu_offload", "with method int8"},
       {"modules_to_not_convert", "quantization.skip_modules", ""},
       {"lora_query", "lora.targets", "", "q_proj"},
       {"lora_key", "lora.targets", "", "k_proj"},

@@ -63,6 +63,13 @@ void refuse_count_an_epoch(const Found& found, const ToolKey& key, Draft& draft)
   draft.refuse(found, "it counts in an epoch; " + key.here + " is the steps between two");
 }
 
+void read_fp32_offload(const Found& found, const ToolKey& key, Draft& draft) {
+  if (!is_true(&found.value)) return draft.without_effect(found, "it is off");
+  if (!is_true(in_file(found.root, "load_in_8bit")))
+    return draft.without_effect(found, "blocks on the cpu or on disk are quantized as all others");
+  draft.set(found, key.here, plain(found.value));
+}
+
 // The one key of `peft` sets LoftQ up.
 void read_loftq_bits(const Found& found, const ToolKey& key, Draft& draft) {
   draft.set(found, key.here, Node::string("loftq"));
@@ -81,6 +88,8 @@ std::vector<ToolKey> model_keys() {
               }),
       list_of("bnb_config_kwargs.llm_int8_skip_modules", "quantization.skip_modules"),
       same("bnb_config_kwargs.llm_int8_threshold", "quantization.threshold"),
+      read_by("bnb_config_kwargs.llm_int8_enable_fp32_cpu_offload", "quantization.fp32_cpu_offload",
+              "with method int8", read_fp32_offload),
       idle("bnb_config_kwargs.bnb_4bit_compute_dtype", "train.compute_dtype: auto"),
       idle("bnb_config_kwargs.bnb_4bit_quant_storage", "weights are stored as their 4 bits"),
       dtype("torch_dtype", "model.dtype"),

@@ -30,6 +30,8 @@ Recipe complete_but_for(const std::string& here) {
   recipe.data.train[0].path = "rows.jsonl";
   if (here != "train.epochs") recipe.train.max_steps = 1;
   recipe.output.dir = "run";
+  for (const char* key : {"quantization.threshold", "quantization.fp32_cpu_offload"})
+    if (here == key) recipe.quantization.method = "int8";
   // Keys of objectives that learn from pairs.
   for (const char* key : {"train.beta", "train.loss_type", "train.label_smoothing"})
     if (here == key) recipe.train.objective = "dpo";

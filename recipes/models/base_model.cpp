@@ -35,6 +35,15 @@ model::Placement placement_on(const Recipe& recipe, const std::string& path, c10
   return planned_run(recipe, model::read_model_header(path), device.is_cuda()).placement;
 }
 
+// By module, for whoever has the adapter without the run's device_map.
+quant::QuantizationOptions recorded(quant::QuantizationOptions options,
+                                    const model::CausalLm& model) {
+  options.fp32_cpu_offload = false;
+  for (std::string& module : model::float32_modules(model.placement, model.architecture()))
+    options.skip_modules.push_back(std::move(module));
+  return options;
+}
+
 // For an adapter from elsewhere.
 void fit_to_adapter(const Recipe& recipe, BaseUse use, BaseModel& base) {
   const std::string& adapter = recipe.lora.from_adapter;
@@ -82,7 +91,7 @@ BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, Model
   }
   base.record.name = recipe.model.name.empty() ? recipe.model.path : recipe.model.name;
   base.record.path = base.path;
-  base.record.quantization = recipe.quantization;
+  base.record.quantization = recorded(recipe.quantization, *base.model);
   base.record.dtype = quant::dense_format(model::resolved_dtype(recipe.model.dtype, *source));
   if (init) base.record.init = recipe.lora.init;
   fit_to_adapter(recipe, use, base);

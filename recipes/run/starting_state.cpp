@@ -69,10 +69,13 @@ void fill_in_dtypes(const Recipe& recipe, trainer::ResolvedChoices& choices) {
 void compare_with_checkpoint(const BaseModel& base, const data::PreparedData& data,
                              const trainer::TrainState& state) {
   if (state.base_hash != base.record.hash) {
+    const char* blocks = base.model->placement.float32.empty()
+                             ? ""
+                             : " with the same blocks on the cpu and on disk in model.device_map";
     fail<ConfigError>(
         "model.path: {} holds other weights than the run began with (hash {}, then {}); give the "
-        "same model, or start another run",
-        base.path, base.record.hash, state.base_hash);
+        "same model{}, or start another run",
+        base.path, base.record.hash, state.base_hash, blocks);
   }
   if (state.data_fingerprint != data.fingerprint()) {
     fail<ConfigError>(

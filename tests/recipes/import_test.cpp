@@ -76,6 +76,21 @@ TEST(Import, KeysThatContradictEachOtherAreNotBothTaken) {
               HasSubstr("load_in_4bit says that quantization.method is nf4, this one int8"));
 }
 
+TEST(Import, BlocksInFloat32OnTheCpuAreTakenOverWithEightBits) {
+  const std::string key = "bnb_config_kwargs.llm_int8_enable_fp32_cpu_offload";
+  const std::string file =
+      "base_model: m\nadapter: lora\ndevice_map: {model.layers.0: cpu}\n"
+      "datasets: [{path: r.jsonl, type: alpaca}]\nmax_steps: 1\n"
+      "bnb_config_kwargs: {llm_int8_enable_fp32_cpu_offload: true}\n";
+  const ImportedRecipe eight = imported(file + "load_in_8bit: true\n");
+  ASSERT_NE(outcome_of(eight, key), nullptr);
+  EXPECT_EQ(outcome_of(eight, key)->here, "quantization.fp32_cpu_offload");
+  EXPECT_THAT(eight.text, HasSubstr("fp32_cpu_offload: true"));
+  const ImportedRecipe four = imported(file + "load_in_4bit: true\n");
+  ASSERT_NE(outcome_of(four, key), nullptr);
+  EXPECT_EQ(outcome_of(four, key)->fate, Fate::kWithoutEffect);
+}
+
 TEST(Import, AnUnknownKeyIsToldTheNearest) {
   const ImportedRecipe recipe =
       imported("base_model: m\nadapter: lora\nlora_rr: 8\nsomething_else_entirely: 1\n");
