@@ -236,6 +236,42 @@ TEST(Plan, WithoutAQuantizationSectionTheExpertsOfGptOssStayInMxfp4) {
   EXPECT_EQ(base_bytes("none") - base_bytes("as_stored"), 2 * experts - 17 * experts / 32);
 }
 
+// GPT-2 XL has 1,557,611,200 parameters. A block's four matrices of 1600 x 4800, 1600 x 1600 and
+// twice 1600 x 6400 hold 30,720,000; embeddings of 50257 tokens and 1024 positions 82,049,600.
+// Biases are in model.dtype, norms in float32 in any case.
+TEST(Plan, TheWeightsOfGpt2XlTakeWhatTheirShapesSay) {
+  constexpr int64_t kBlocks = 48, kMatrices = kBlocks * 30'720'000, kEmbeddings = 82'049'600,
+                    kOutputs = kBlocks * (4800 + 1600 + 6400 + 1600),  // rows, and biases
+      kNorms = kBlocks * 4 * 1600 + 2 * 1600;
+  static_assert(kMatrices + kEmbeddings + kOutputs + kNorms == 1'557'611'200);
+  const test::TempDir dir;
+  Recipe recipe = ready(dir, "gpt2-xl");
+  const auto weights = [&recipe](const quant::QuantizationOptions& options, const char* dtype) {
+    recipe.quantization = options;
+    recipe.model.dtype = dtype;
+    int64_t bytes = 0;
+    for (const trainer::MemoryLine& line : plan_of(recipe, false).lines)
+      for (const char* purpose :
+           {"base weights", "quantization scales", "embedding, head, norms, biases"})
+        if (line.purpose == purpose) bytes += line.bytes;
+    return bytes;
+  };
+  const auto unquantized = [](int64_t element) {
+    return element * (kEmbeddings + kOutputs) + 4 * kNorms;
+  };
+  EXPECT_EQ(weights({.method = "none"}, "float32"), 4 * int64_t{1'557'611'200});  // 6.23 GB
+  // A byte a weight, and a float32 a row: 1.64 GB.
+  EXPECT_EQ(weights({.method = "int8"}, "float16"), kMatrices + 4 * kOutputs + unquantized(2));
+  // Half a byte a weight. A scale for 64 weights: of a byte with a float32 for each 256 of them,
+  // and an offset and a table of 256 float32 a matrix, 0.93 GB; or a float32, 1.00 GB.
+  const int64_t scales = kMatrices / 64 + kBlocks * (4 * (469 + 157 + 2 * 625) + 4 * (4 + 1024));
+  EXPECT_EQ(weights({.method = "nf4"}, "float16"), kMatrices / 2 + scales + unquantized(2));
+  const quant::QuantizationOptions plain{.method = "nf4", .double_quant = false};
+  EXPECT_EQ(weights(plain, "float16"), kMatrices / 2 + 4 * (kMatrices / 64) + unquantized(2));
+  // With embeddings and biases in float32, as the file of GPT-2 XL has them: 1.16 GB.
+  EXPECT_EQ(weights(plain, "float32"), kMatrices / 2 + 4 * (kMatrices / 64) + unquantized(4));
+}
+
 TEST(Plan, MoreRecomputedLayersThanTheModelHasAreRefused) {
   const test::TempDir dir;
   Recipe recipe = ready(dir, "smollm2-135m-cpu");
