@@ -1,8 +1,9 @@
-// Writes a model of made weights (model/made_weights.h) in NF4, as a directory in bitsandbytes'
-// layout, a block at a time: bases of any size for bench/offload.sh, on machines that could not
-// hold them.
+// Writes a model of made weights (model/made_weights.h), quantized in bitsandbytes' layout or not,
+// as a directory, a block at a time: bases of any size and family for bench/offload.sh and for
+// measuring what a base takes, on machines that could not hold them.
 //
 //   build/bin/made_base --config 7b/config.json --tokenizer models/SmolLM2-135M --output base
+//   build/bin/made_base --config xl/config.json --tokenizer gpt2 --output xl --dtype float32
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -22,7 +23,7 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Wish {
-  std::string config, tokenizer, output, method = "nf4";
+  std::string config, tokenizer, output, method = "nf4", dtype = "bfloat16";
 };
 
 void write_base(const Wish& wish) {
@@ -31,11 +32,13 @@ void write_base(const Wish& wish) {
   const auto source = model::made_weights(architecture);
   quant::QuantizationOptions quantization;
   quantization.method = wish.method;
+  model::ModelOptions options;
+  options.dtype = wish.dtype;
+  const at::ScalarType dtype = model::dtype_from_string(wish.dtype, "--dtype");
   io::AtomicDirectory target(wish.output);
   exporting::QuantizedStream stream(target.path(), architecture,
-                                    exporting::bitsandbytes_config(quantization, at::kBFloat16),
-                                    at::kBFloat16);
-  model::stream_model(*source, {}, quantization, at::kCPU, {},
+                                    exporting::bitsandbytes_config(quantization, dtype), dtype);
+  model::stream_model(*source, options, quantization, at::kCPU, {},
                       [&](const model::StreamedPart& part) { stream.add(part); });
   const bool is_file = wish.config.ends_with(".json");
   stream.finish(*tokenizer, is_file ? fs::path(wish.config).parent_path().string() : "");
@@ -48,13 +51,14 @@ void write_base(const Wish& wish) {
 }  // namespace qlora::bench
 
 int main(int argc, char** argv) {
-  CLI::App app("A quantized base of made weights");
+  CLI::App app("A base of made weights");
   qlora::bench::Wish wish;
   app.add_option("--config", wish.config, "a config.json, or a shape as of bench_train_step")
       ->required();
   app.add_option("--tokenizer", wish.tokenizer, "directory or .gguf file that has one")->required();
   app.add_option("--output", wish.output, "directory to write")->required();
-  app.add_option("--method", wish.method, "nf4, fp4 or int8");
+  app.add_option("--method", wish.method, "nf4, fp4, int8 or none");
+  app.add_option("--dtype", wish.dtype, "of what is not quantized: bfloat16, float16 or float32");
   CLI11_PARSE(app, argc, argv);
   try {
     qlora::bench::write_base(wish);
