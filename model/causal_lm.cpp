@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
+#include <string>
 #include <utility>
 
 #include "base/error.h"
@@ -30,6 +32,19 @@ at::Tensor query_factors(const QueryScaling& scaling, const std::vector<int32_t>
     all_one &= factors.back() == 1;
   }
   return all_one ? at::Tensor() : at::tensor(factors).to(device).unsqueeze(1);
+}
+
+// A linear layer in float32 whose numbers are all of `dtype` counts as one in that type.
+quant::NamedTensors narrowed(const Block& block, quant::NamedTensors state, at::ScalarType dtype) {
+  std::set<std::string> weights;
+  for (const lora::LinearGroup* group : block.groups())
+    for (const lora::LoraLinear& linear : group->layers()) weights.insert(linear.name + ".weight");
+  for (auto& [name, tensor] : state) {
+    if (!weights.contains(name) || tensor.scalar_type() != at::kFloat) continue;
+    const at::Tensor narrow = tensor.to(dtype);
+    if (at::equal(narrow.to(at::kFloat), tensor)) tensor = narrow;
+  }
+  return state;
 }
 
 }  // namespace
@@ -344,7 +359,11 @@ std::string CausalLm::base_hash() const {
   }
   for (size_t i = 0; i < layers.size(); ++i) {
     const auto layer = static_cast<int64_t>(i);
-    hasher.add(layers[i].frozen_state(architecture_, layer));
+    quant::NamedTensors state = layers[i].frozen_state(architecture_, layer);
+    if (placement.in_float32(layer))
+      state = narrowed(layers[i], std::move(state),
+                       upcast_from.value_or(embedding.weight.scalar_type()));
+    hasher.add(state);
     if (offload) offload->leave(layer);
   }
   return hasher.hex();

@@ -106,7 +106,8 @@ class CausalLm {
   quant::NamedTensors relative_tables() const;
   // Every frozen tensor by its Hugging Face name, packed as it is stored.
   quant::NamedTensors frozen_state() const;
-  // BaseHasher over frozen_state().
+  // BaseHasher over frozen_state(), by the types that the weights have without model.upcast, and
+  // with their blocks in float32 (Placement::float32) in model.dtype where that changes no number.
   std::string base_hash() const;
 
  private:

@@ -119,6 +119,10 @@ TEST_F(Fp32Offload, TheBlocksNamedAreFloat32AndTheOthersInt8) {
     EXPECT_THAT(formats(*base.model, 0), ::testing::Each(std::string("float32"))) << place;
     EXPECT_THAT(formats(*base.model, 1), ::testing::Each(std::string("int8"))) << place;
     EXPECT_THAT(base.record.quantization.skip_modules, ElementsAre("lm_head", "model.layers.0"));
+    // The file's numbers are bfloat16: an adapter fits the base that skips these modules, too.
+    Recipe plain = skipping("plain", {"model.layers.0"});
+    plain.model.dtype = "bfloat16";
+    EXPECT_EQ(base.record.hash, load_base(plain, at::kCPU).record.hash) << place;
   }
 }
 
