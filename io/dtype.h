@@ -34,6 +34,7 @@ enum class DType {
   kQ4_K,
   kQ5_K,
   kQ6_K,
+  kMXFP4,
 };
 
 // "F32", "BF16", "Q4_1", ...

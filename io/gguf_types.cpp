@@ -13,7 +13,7 @@ struct Entry {
   DType dtype;
 };
 
-constexpr std::array<Entry, 18> kTypes = {{{0, DType::kF32},
+constexpr std::array<Entry, 19> kTypes = {{{0, DType::kF32},
                                            {1, DType::kF16},
                                            {2, DType::kQ4_0},
                                            {3, DType::kQ4_1},
@@ -30,7 +30,8 @@ constexpr std::array<Entry, 18> kTypes = {{{0, DType::kF32},
                                            {26, DType::kI32},
                                            {27, DType::kI64},
                                            {28, DType::kF64},
-                                           {30, DType::kBF16}}};
+                                           {30, DType::kBF16},
+                                           {39, DType::kMXFP4}}};
 
 // Types that llama.cpp knows and this program does not read, for the message.
 std::string name_of_unread(uint32_t type) {
@@ -47,7 +48,7 @@ std::string name_of_unread(uint32_t type) {
                                                                         {29, "IQ1_M"},
                                                                         {34, "TQ1_0"},
                                                                         {35, "TQ2_0"},
-                                                                        {39, "MXFP4"}}};
+                                                                        {40, "NVFP4"}}};
   for (const auto& [number, name] : kNames)
     if (number == type) return name;
   return fmt::format("number {}", type);
@@ -79,7 +80,7 @@ DType dtype_of_ggml(uint32_t type, const std::string& path, const std::string& t
     if (entry.number == type) return entry.dtype;
   fail<FormatError>(
       "{}: tensor {} has the GGUF type {}, which this version cannot read; it reads F32, F16, "
-      "BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K",
+      "BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to Q6_K and MXFP4",
       path, tensor, name_of_unread(type));
 }
 

@@ -13,7 +13,7 @@ struct Facts {
   int64_t elements, bytes;  // of a block
 };
 
-constexpr std::array<Facts, 26> kFacts = {
+constexpr std::array<Facts, 27> kFacts = {
     {{DType::kBool, "BOOL", 1, 1},       {DType::kU8, "U8", 1, 1},
      {DType::kI8, "I8", 1, 1},           {DType::kI16, "I16", 1, 2},
      {DType::kU16, "U16", 1, 2},         {DType::kI32, "I32", 1, 4},
@@ -26,7 +26,8 @@ constexpr std::array<Facts, 26> kFacts = {
      {DType::kQ5_0, "Q5_0", 32, 22},     {DType::kQ5_1, "Q5_1", 32, 24},
      {DType::kQ8_0, "Q8_0", 32, 34},     {DType::kQ2_K, "Q2_K", 256, 84},
      {DType::kQ3_K, "Q3_K", 256, 110},   {DType::kQ4_K, "Q4_K", 256, 144},
-     {DType::kQ5_K, "Q5_K", 256, 176},   {DType::kQ6_K, "Q6_K", 256, 210}}};
+     {DType::kQ5_K, "Q5_K", 256, 176},   {DType::kQ6_K, "Q6_K", 256, 210},
+     {DType::kMXFP4, "MXFP4", 32, 17}}};
 
 const Facts& facts(DType dtype) {
   for (const Facts& entry : kFacts)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <set>
 
 #include "base/error.h"
@@ -69,13 +70,25 @@ class Gguf final : public WeightSource {
                                                view->dtype, in);
   }
 
+  // Of an expert, which is a part of a tensor of the file.
+  std::optional<quant::FrozenSize> packed_size(
+      const std::string& module, int64_t out, int64_t in,
+      const quant::QuantizationOptions& options) const override {
+    const auto expert = expert_tensor(architecture_, module + ".weight");
+    if (!expert || options.method != "as_stored") return std::nullopt;
+    const auto type = type_of_blocks(parts_of(*expert));
+    return type ? std::optional(quant::gguf_size(*type, out, in)) : std::nullopt;
+  }
+
   at::ScalarType dtype() const override { return matrices_dtype(file_.tensors()); }
 
   std::string packing(const std::string& module) const override {
     const auto expert = expert_tensor(architecture_, module + ".weight");
-    const ExpertParts parts = expert ? parts_of(*expert) : ExpertParts();
-    const io::TensorView* view = parts.views.empty() ? nullptr : &parts.views.front();
-    if (!expert) view = file_.find(names_.of_tensor(module + ".weight").name);
+    if (expert) {
+      const auto type = type_of_blocks(parts_of(*expert));
+      return type ? io::dtype_name(*type) : "";
+    }
+    const io::TensorView* view = file_.find(names_.of_tensor(module + ".weight").name);
     return view && io::is_block_type(view->dtype) ? io::dtype_name(view->dtype) : "";
   }
 
@@ -93,6 +106,14 @@ class Gguf final : public WeightSource {
     return parts;
   }
 
+  // In which all parts lie; nothing if one lies in floating point, or in another kind of blocks.
+  static std::optional<io::DType> type_of_blocks(const ExpertParts& parts) {
+    if (parts.views.empty() || !io::is_block_type(parts.views.front().dtype) ||
+        parts.views.back().dtype != parts.views.front().dtype)
+      return std::nullopt;
+    return parts.views.front().dtype;
+  }
+
   // [rows, bytes of a row]
   at::Tensor blocks_of(const io::TensorView& view) {
     read_.insert(view.name);
@@ -107,16 +128,14 @@ class Gguf final : public WeightSource {
   std::unique_ptr<quant::FrozenWeight> read_packed_expert(const ExpertParts& parts, int64_t in,
                                                           const quant::QuantizationOptions& options,
                                                           at::Device device) {
-    const io::DType type = parts.views.front().dtype;
-    if (options.method != "as_stored" || !io::is_block_type(type) ||
-        parts.views.back().dtype != type)
-      return nullptr;
+    const auto type = type_of_blocks(parts);
+    if (options.method != "as_stored" || !type) return nullptr;
     std::vector<at::Tensor> rows;
     for (const io::TensorView& view : parts.views) {
       check_tensor(view, view.shape);
       rows.push_back(blocks_of(view));
     }
-    return std::make_unique<quant::GgufWeight>(at::cat(rows).to(device), type, in);
+    return std::make_unique<quant::GgufWeight>(at::cat(rows).to(device), *type, in);
   }
 
   // One for each frequency of the first rotation.

@@ -34,7 +34,8 @@ class WeightSource {
   virtual std::unique_ptr<quant::FrozenWeight> read_packed(
       const std::string& module, int64_t out, int64_t in, const quant::QuantizationOptions& options,
       at::Device device) = 0;
-  // What read_packed() makes of the layer where another tool packed it; nothing else is told.
+  // What read_packed() makes of the layer where another tool packed it, or of an expert in blocks
+  // of a GGUF file; nothing else is told.
   virtual std::optional<quant::FrozenSize> packed_size(
       const std::string& /*module*/, int64_t /*out*/, int64_t /*in*/,
       const quant::QuantizationOptions& /*options*/) const {

@@ -1,5 +1,7 @@
 #include "quant/planned_bytes.h"
 
+#include "quant/formats/gguf_weight.h"
+
 namespace qlora::quant {
 
 WeightBytes by_purpose(const FrozenSize& size) {
@@ -17,8 +19,7 @@ WeightBytes planned_weight_bytes(const QuantizationOptions& options, const std::
 }
 
 WeightBytes planned_block_bytes(io::DType type, int64_t out, int64_t in) {
-  return {.weights = out * in / io::elements_per_block(type) * io::bytes_per_block(type),
-          .traits = {WeightKind::kDecoded, at::kFloat}};
+  return by_purpose(gguf_size(type, out, in));
 }
 
 }  // namespace qlora::quant

@@ -118,6 +118,9 @@ inline __m256i nibbles_in_turn(const uint8_t* packed) {
   const __m256i bytes = _mm256_cvtepu8_epi64(_mm_loadu_si32(packed));
   return _mm256_or_si256(bytes, _mm256_slli_epi64(bytes, 28));
 }
+// kLanes bytes, of which the low halves are codes, or the high ones.
+inline __m256i low_codes(const uint8_t* from) { return bytes_at(from); }
+inline __m256i high_codes(const uint8_t* from) { return _mm256_srli_epi32(bytes_at(from), 4); }
 inline Vector look_up(const Table& table, __m256i codes) {
   return _mm256_blendv_ps(_mm256_permutevar8x32_ps(table.lower, codes),
                           _mm256_permutevar8x32_ps(table.upper, codes),

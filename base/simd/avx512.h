@@ -119,6 +119,9 @@ inline __m512i nibbles_in_turn(const uint8_t* packed) {
       _mm512_cvtepu8_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(packed)));
   return _mm512_or_si512(bytes, _mm512_slli_epi64(bytes, 28));
 }
+// kLanes bytes, of which the low halves are codes, or the high ones.
+inline __m512i low_codes(const uint8_t* from) { return bytes_at(from); }
+inline __m512i high_codes(const uint8_t* from) { return _mm512_srli_epi32(bytes_at(from), 4); }
 inline Vector look_up(const Table& table, __m512i codes) {
   return _mm512_permutexvar_ps(codes, table.values);
 }

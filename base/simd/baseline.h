@@ -136,6 +136,17 @@ inline Codes nibbles_in_turn(const uint8_t* packed) {
   for (int i = 0; i < kLanes; ++i) codes.lanes[i] = packed[i / 2] >> (i % 2 == 0 ? 0 : 4);
   return codes;
 }
+// kLanes bytes, of which the low halves are codes, or the high ones.
+inline Codes low_codes(const uint8_t* from) {
+  Codes codes;
+  for (int i = 0; i < kLanes; ++i) codes.lanes[i] = from[i];
+  return codes;
+}
+inline Codes high_codes(const uint8_t* from) {
+  Codes codes;
+  for (int i = 0; i < kLanes; ++i) codes.lanes[i] = from[i] >> 4;
+  return codes;
+}
 inline Vector look_up(const Table& table, const Codes& codes) {
   Vector values;
   for (int i = 0; i < kLanes; ++i) values[i] = table.values[codes.lanes[i] & 15];

@@ -44,7 +44,8 @@ class BlockRows final : public RowsProduct {
 }  // namespace
 
 bool has_few_rows_kernel(const std::string& type_name) {
-  for (const io::DType type : {io::DType::kQ4_0, io::DType::kQ4_1, io::DType::kQ8_0})
+  for (const io::DType type :
+       {io::DType::kQ4_0, io::DType::kQ4_1, io::DType::kQ8_0, io::DType::kMXFP4})
     if (io::dtype_name(type) == type_name) return cpu::has_gguf_rows(type);
   return false;
 }
@@ -83,6 +84,12 @@ std::unique_ptr<RowsProduct> GgufWeight::rows_product(const at::Tensor& x, int64
   const int64_t first = shape_.first_row(expert, 0, shape_.out, "GgufWeight");
   const at::Tensor rows = blocks_.view({-1, blocks_.size(blocks_.dim() - 1)});
   return std::make_unique<BlockRows>(rows.narrow(0, first, shape_.out), type_, x);
+}
+
+FrozenSize gguf_size(io::DType type, int64_t out, int64_t in) {
+  return {io::dtype_name(type),
+          out * in / io::elements_per_block(type) * io::bytes_per_block(type),
+          {WeightKind::kDecoded, at::kFloat}};
 }
 
 NamedTensors GgufWeight::state() const { return {{"weight." + io::dtype_name(type_), blocks_}}; }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "io/dtype.h"
+#include "quant/frozen_size.h"
 #include "quant/frozen_weight.h"
 
 namespace qlora::quant {
@@ -37,5 +38,8 @@ class GgufWeight final : public FrozenWeight {
   io::DType type_;
   WeightShape shape_;
 };
+
+// What a GgufWeight [out, in] is and takes; scales are part of the blocks.
+FrozenSize gguf_size(io::DType type, int64_t out, int64_t in);
 
 }  // namespace qlora::quant

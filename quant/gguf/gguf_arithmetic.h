@@ -1,8 +1,10 @@
 // What the element decoders of gguf_elements.h compute with, on the CPU and on CUDA: fp16 scales,
-// the 6-bit scales of K blocks, and products and sums that are rounded on their own.
+// the 6-bit scales of K blocks, MXFP4's numbers, and products and sums that are rounded on their
+// own.
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #ifdef __CUDACC__
 #include <cuda_fp16.h>
@@ -57,5 +59,24 @@ struct SixBits {
     }
   }
 };
+
+// MXFP4 as ggml computes it, with numbers doubled and scales halved.
+//
+// The 16 numbers of E2M1, doubled; -0 is 0.
+constexpr float kDoubledE2m1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+QLORA_ELEMENT int doubled_e2m1(int code) {
+  const int bits = code & 7;
+  const int magnitude = bits < 4 ? bits : (2 | (bits & 1)) << (bits / 2 - 1);
+  return (code & 8) != 0 ? -magnitude : magnitude;
+}
+
+// E8M0, halved: 2^(code - 128).
+QLORA_ELEMENT float halved_e8m0(uint8_t code) {
+  const uint32_t bits = code < 2 ? 0x00200000u << code : static_cast<uint32_t>(code - 1) << 23;
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
 
 }  // namespace qlora::quant::gguf

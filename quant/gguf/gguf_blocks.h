@@ -4,6 +4,7 @@
 //   Q4_0 (q - 8) d    Q4_1 q d + m    Q5_0 (q - 16) d    Q5_1 q d + m    Q8_0 q d
 //   K types: 256 elements in sub-blocks with integer scales (and minima) s, t:
 //   Q2_K, Q4_K, Q5_K (d s) q - (dmin t)      Q3_K, Q6_K (d s) q
+//   MXFP4: q a number of E2M1, doubled; d a power of two in one byte (E8M0), halved: q d
 //
 // Every product and difference is rounded to fp32 on its own, as gguf-py does: equal bit for bit.
 // Where the output is bf16 or fp16 that is rounded once more.

@@ -9,6 +9,7 @@
 #include "base/parallel_for.h"
 #include "base/vectorize.h"
 #include "quant/elements/element_conversion.h"
+#include "quant/gguf/gguf_mxfp4.h"
 
 namespace qlora::quant {
 namespace {
@@ -191,6 +192,11 @@ void decode_all(io::DType dtype, const Byte* bytes, int64_t elements, void* out,
   }
 }
 
+void decode_mxfp4(io::DType dtype, const Byte* bytes, int64_t elements, void* out,
+                  ElementType type) {
+  cpu::dequantize_gguf_mxfp4(bytes, elements / io::elements_per_block(dtype), out, type);
+}
+
 void f32(const Byte* b, float* out) { std::memcpy(out, b, sizeof(float)); }
 
 struct Decoding {
@@ -205,7 +211,7 @@ constexpr Decoding kDecodings[] = {
     {io::DType::kQ5_1, decode_all<q5_1>}, {io::DType::kQ8_0, decode_all<q8_0>},
     {io::DType::kQ2_K, decode_all<q2_k>}, {io::DType::kQ3_K, decode_all<q3_k>},
     {io::DType::kQ4_K, decode_all<q4_k>}, {io::DType::kQ5_K, decode_all<q5_k>},
-    {io::DType::kQ6_K, decode_all<q6_k>},
+    {io::DType::kQ6_K, decode_all<q6_k>}, {io::DType::kMXFP4, decode_mxfp4},
 };
 
 }  // namespace

@@ -77,6 +77,8 @@ void dequantize_gguf_blocks(const GgufDequantizeArguments& a, void* stream) {
       return launch<gguf::Q5_K>(a, s);
     case io::DType::kQ6_K:
       return launch<gguf::Q6_K>(a, s);
+    case io::DType::kMXFP4:
+      return launch<gguf::MXFP4>(a, s);
     default:
       fail<Error>("elements of this type are not stored in GGUF blocks");
   }

@@ -6,8 +6,6 @@
 // element first + j. Eight such elements share scale, minimum and shift in every format.
 #pragma once
 
-#include <cstdint>
-
 #include "quant/gguf/gguf_arithmetic.h"
 
 namespace qlora::quant::gguf {
@@ -182,6 +180,19 @@ struct Q6_K {
   QLORA_ELEMENT float operator()(int j) const {
     const int value = ((low[j] >> shift) & 15) | (((high[j] >> high_shift) & 3) << 4);
     return product(scale, static_cast<float>(value - 32));
+  }
+};
+
+// A power of two in one byte, nibbles.
+struct MXFP4 {
+  static constexpr int kElements = 32, kBytes = 17;
+  float d;
+  const uint8_t* q;
+  int shift;
+  QLORA_ELEMENT MXFP4(const uint8_t* b, int first)
+      : d(halved_e8m0(b[0])), q(b + 1 + first % 16), shift(first < 16 ? 0 : 4) {}
+  QLORA_ELEMENT float operator()(int j) const {
+    return product(static_cast<float>(doubled_e2m1(q[j] >> shift)), d);
   }
 };
 

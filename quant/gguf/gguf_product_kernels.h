@@ -5,7 +5,7 @@
 //
 //   sums[t * stride + r] = Σ_i x[t, i] W[r, i]
 //
-// For Q4_0, Q4_1 and Q8_0; other types are decoded some rows at a time
+// For Q4_0, Q4_1, Q8_0 and MXFP4; other types are decoded some rows at a time
 // (quant/few_rows/dense_rows_product.h).
 #pragma once
 

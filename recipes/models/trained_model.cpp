@@ -17,12 +17,13 @@
 namespace qlora::recipes {
 namespace {
 
-// Whether products of few rows take a GGUF file's blocks as they are. Other blocks are decoded
-// once, since generation reads every weight for every token.
+// Whether products of few rows take all of a GGUF file's blocks as they are. Other blocks are
+// decoded once, since generation reads every weight for every token.
 bool has_fast_blocks(const std::string& file) {
   const auto source = model::open_weights(model::resolve_model_path(file));
   return std::ranges::all_of(source->architecture().linear_modules(), [&](const auto& module) {
-    return quant::has_few_rows_kernel(source->packing(module));
+    const std::string packing = source->packing(module);
+    return packing.empty() || quant::has_few_rows_kernel(packing);
   });
 }
 

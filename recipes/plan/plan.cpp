@@ -91,7 +91,7 @@ std::optional<io::DType> kept_blocks(const Recipe& recipe, const model::ModelHea
                                      const std::string& module) {
   if (recipe.quantization.method != "as_stored" || !header.weights) return std::nullopt;
   const std::string packing = header.weights->packing(module);
-  for (int i = static_cast<int>(io::DType::kQ4_0); i <= static_cast<int>(io::DType::kQ6_K); ++i)
+  for (int i = static_cast<int>(io::DType::kQ4_0); i <= static_cast<int>(io::DType::kMXFP4); ++i)
     if (const auto type = static_cast<io::DType>(i); io::dtype_name(type) == packing) return type;
   return std::nullopt;
 }
@@ -217,7 +217,10 @@ model::PackedMaker packed_maker(const Recipe& recipe, const model::ModelHeader& 
           at::zeros({out, (size.bytes - size.scale_bytes) / out}, options),
           at::zeros({out, size.scale_bytes / out}, options));
     };
-  if (!kept_blocks(recipe, header, header.architecture.linear_modules().front())) return {};
+  if (std::ranges::none_of(header.architecture.linear_modules(), [&](const std::string& module) {
+        return kept_blocks(recipe, header, module).has_value();
+      }))
+    return {};
   return [&recipe, &header](const std::string& module, int64_t out, int64_t in,
                             at::Device device) -> std::unique_ptr<quant::FrozenWeight> {
     const auto type = kept_blocks(recipe, header, module);

@@ -15,7 +15,7 @@ QLORA_INTEROP_LOGITS says). A line shows
   one: |qlora's - PEFT's| / |PEFT's|;
 - PEFT, merged: the trained adapter in PEFT (its tensors must be those of the file) and the merged export in transformers, against the
   program's own logits with the adapter, as the largest difference of a token's loss;
-- GGUF: the model as an F32 GGUF file, written with the gguf package, read by the program; against transformers.
+- GGUF: the model as an F32 GGUF file (experts in MXFP4 stay so), written with the gguf package, read by the program; against transformers.
 A "!" marks what fails: a loss by 2e-5 or more, a movement by 0.1 % or more, a tensor unread. A model that the program refuses shows
 the refusal.
 
@@ -449,7 +449,7 @@ FAMILIES = {
             num_hidden_layers=4, num_local_experts=4, head_dim=16, sliding_window=WINDOW,
             rope_parameters=dict(YARN, truncate=False)), {}),
         ("gpt_oss", "MXFP4 file", MOE | dict(num_local_experts=4, head_dim=16, sliding_window=WINDOW),
-         dict(rename=mxfp4_experts, rewrite=mxfp4_config, other_weights=True, gguf=False)),
+         dict(rename=mxfp4_experts, rewrite=mxfp4_config, other_weights=True)),
     ],
     5: [
         ("t5", "plain", T5, dict(vectors=True)),
@@ -805,12 +805,27 @@ def stack_numbered(tensors):
     return result | {key: torch.stack([parts[i] for i in range(len(parts))]) for key, parts in stacks.items()}
 
 
+def ggml_mxfp4(tensors):
+    """Experts in MXFP4 as bytes [experts, bytes of a row, rows]: blocks of a scale and 16 bytes, in which numbers that are 16 apart share one, as
+    llama.cpp's converter packs them (repack_mxfp4)."""
+    result = {}
+    for name, tensor in tensors.items():
+        if name.endswith("_blocks"):
+            codes = torch.stack([tensor & 15, tensor >> 4], -1).flatten(-2)
+            halves = codes[..., :16] | codes[..., 16:] << 4
+            name = name.removesuffix("_blocks")
+            tensor = torch.cat([tensors[name + "_scales"].unsqueeze(-1), halves], -1).flatten(-2).transpose(1, 2)
+        if not name.endswith("_scales"):
+            result[name] = tensor
+    return result
+
+
 def gguf_tensors(family, config, tensors):
     architecture = gguf_architecture(family)
     layers = max(getattr(config, "num_hidden_layers", 0), getattr(config, "num_decoder_layers", None) or 0)
     names = gguf.get_tensor_name_map(architecture, layers)
     changed = {}
-    for name, tensor in stack_numbered(tensors).items():
+    for name, tensor in ggml_mxfp4(stack_numbered(tensors)).items():
         changed |= gguf_changes(family, config, name, tensor)
     result = {}
     for name, tensor in changed.items():
@@ -964,7 +979,7 @@ def write_gguf(variant, checkpoint, path):
         writer.add_tensor_data_layout("jploski")
     write_tokenizer(writer, family)
     for name, tensor in tensors.items():
-        writer.add_tensor(name, tensor.numpy())
+        writer.add_tensor(name, tensor.numpy(), raw_dtype=gguf.GGMLQuantizationType.MXFP4 if tensor.dtype == torch.uint8 else None)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

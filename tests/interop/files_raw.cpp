@@ -33,7 +33,7 @@ void write_decoded(DType dtype, std::span<const std::byte> bytes, const std::str
 }
 
 DType type_named(const std::string& name) {
-  for (int i = 0; i <= static_cast<int>(DType::kQ6_K); ++i)
+  for (int i = 0; i <= static_cast<int>(DType::kMXFP4); ++i)
     if (dtype_name(static_cast<DType>(i)) == name) return static_cast<DType>(i);
   fail<ConfigError>("there is no type {}", name);
 }

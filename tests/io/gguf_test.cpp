@@ -266,9 +266,20 @@ TEST(Gguf, AnUnreadableTypeIsNamedWithItsTensor) {
     return complaint(Bytes().begin(1, 0).tensor("blk.0.w", {256}, type, 0).with_data(512));
   };
   EXPECT_THAT(says(23), testing::AllOf(HasSubstr("blk.0.w"), HasSubstr("IQ4_XS")));
-  EXPECT_THAT(says(39), HasSubstr("MXFP4"));
+  EXPECT_THAT(says(40), HasSubstr("NVFP4"));
   EXPECT_THAT(says(4), HasSubstr("number 4"));
   EXPECT_THAT(says(~0u), HasSubstr("number 4294967295"));
+}
+
+TEST(Gguf, Mxfp4HasBlocksOf17BytesFor32Numbers) {
+  const TempDir dir;
+  const GgufFile file(dir.write(
+      "mxfp4.gguf", Bytes().begin(1, 0).tensor("blk.0.w", {64, 3}, 39, 0).with_data(102)));
+  const TensorView* view = file.find("blk.0.w");
+  ASSERT_NE(view, nullptr);
+  EXPECT_EQ(dtype_name(view->dtype), "MXFP4");
+  EXPECT_THAT(view->shape, ElementsAre(3, 64));
+  EXPECT_EQ(view->bytes.size(), 102u);
 }
 
 TEST(Gguf, OverlapsAndDuplicatesAreRefused) {

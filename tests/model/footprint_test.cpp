@@ -194,6 +194,19 @@ TEST_F(Footprint, BlocksOfAGgufFileAreKeptWhereTheyStayAsStored) {
   }
 }
 
+TEST_F(Footprint, ExpertsInMxfp4OfAGgufFileAreKeptWhereTheyStayAsStored) {
+  test::write_mxfp4_directory(dir_ / "experts");
+  test::write_mxfp4_gguf(dir_ / "experts", dir_ / "experts.gguf");
+  const io::GgufFile file(dir_ / "experts.gguf");
+  for (const auto& [method, format] : {std::pair("as_stored", "MXFP4"),
+                                       std::pair("none", "float32"), std::pair("nf4", "nf4+dq")}) {
+    const auto source = open_weights(dir_ / "experts.gguf");
+    const auto rows = kept_footprint(*source, file.tensors(), {}, options_of(method));
+    EXPECT_EQ(row_of(rows, "gate_up_proj").format, format);
+    EXPECT_EQ(bytes_of(rows), bytes_of(*loaded(*source, options_of(method)))) << method;
+  }
+}
+
 TEST_F(Footprint, TensorsAreFoundUnderOtherPrefixes) {
   auto named_otherwise = tensors("model");
   for (io::TensorView& tensor : named_otherwise)

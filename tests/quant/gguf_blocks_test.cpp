@@ -4,11 +4,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
+#include <cmath>
 #include <string>
 #include <vector>
 
+#include "base/bfloat16.h"
 #include "base/error.h"
+#include "base/instruction_set.h"
 
 namespace qlora::quant {
 namespace {
@@ -17,7 +21,7 @@ using io::DType;
 
 constexpr DType kBlockTypes[] = {DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1,
                                  DType::kQ8_0, DType::kQ2_K, DType::kQ3_K, DType::kQ4_K,
-                                 DType::kQ5_K, DType::kQ6_K};
+                                 DType::kQ5_K, DType::kQ6_K, DType::kMXFP4};
 
 std::vector<float> decode(DType dtype, const std::string& bytes) {
   const int64_t elements = static_cast<int64_t>(bytes.size()) / io::bytes_per_block(dtype) *
@@ -81,6 +85,49 @@ TEST(GgufBlocks, Q6_KCentresItsSixBitsOnZero) {
   const std::vector<float> values = decode(DType::kQ6_K, block);
   for (size_t i = 0; i < 256; ++i)
     EXPECT_EQ(values[i], -32.0f * static_cast<float>(i / 16 + 1)) << i;
+}
+
+// Byte j holds code j and code 15 - j: every number, and every number in reverse.
+std::string mxfp4_block(int scale) {
+  std::string block(1, static_cast<char>(scale));
+  for (int j = 0; j < 16; ++j) block += static_cast<char>(j | ((15 - j) << 4));
+  return block;
+}
+
+// What the package gguf gives; numbers are doubled and scales halved there.
+TEST(GgufBlocks, Mxfp4MultipliesNumbersOfFourBitsByAPowerOfTwo) {
+  constexpr float kNumbers[] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, 0, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+  for (const int scale : {0, 1, 2, 120, 127, 130, 250}) {
+    const std::vector<float> values = decode(DType::kMXFP4, mxfp4_block(scale));
+    for (size_t i = 0; i < 16; ++i) {
+      EXPECT_EQ(values[i], std::ldexp(kNumbers[i], scale - 127)) << scale << " " << i;
+      EXPECT_EQ(values[16 + i], values[15 - i]) << scale << " " << i;
+    }
+    EXPECT_FALSE(std::signbit(values[8])) << "minus zero";
+  }
+  // The largest scale is no NaN in GGUF.
+  EXPECT_EQ(decode(DType::kMXFP4, std::string(1, '\xff') + std::string(16, '\x11'))[0], 0x1p127f);
+}
+
+TEST(GgufBlocks, Mxfp4IsTheSameOnEveryInstructionSet) {
+  std::string bytes;
+  for (int block = 0; block < 67; ++block) {
+    std::string one = mxfp4_block(90 + block);
+    std::rotate(one.begin() + 1, one.begin() + 1 + block % 16, one.end());
+    bytes += one;
+  }
+  const std::vector<float> wanted = decode(DType::kMXFP4, bytes);
+  for (const InstructionSet set : {InstructionSet::kBaseline, InstructionSet::kAvx2,
+                                   InstructionSet::kAvx512, InstructionSet::kAvx512Bfloat16}) {
+    const AtMost most(set);
+    EXPECT_EQ(decode(DType::kMXFP4, bytes), wanted) << to_string(set);
+    std::vector<uint16_t> narrow(wanted.size());
+    dequantize_gguf_blocks(DType::kMXFP4, reinterpret_cast<const std::byte*>(bytes.data()),
+                           static_cast<int64_t>(wanted.size()), narrow.data(),
+                           ElementType::kBFloat16);
+    for (size_t i = 0; i < wanted.size(); ++i)
+      EXPECT_EQ(narrow[i], float_to_bfloat16(wanted[i])) << to_string(set) << " " << i;
+  }
 }
 
 TEST(GgufBlocks, EveryBlockIsDecodedByItselfWhereverItLies) {

@@ -22,7 +22,7 @@ using io::DType;
 
 constexpr DType kBlockTypes[] = {DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1,
                                  DType::kQ8_0, DType::kQ2_K, DType::kQ3_K, DType::kQ4_K,
-                                 DType::kQ5_K, DType::kQ6_K};
+                                 DType::kQ5_K, DType::kQ6_K, DType::kMXFP4};
 
 // Rows of random bytes: every code, and scales of every magnitude, infinities and NaN among them.
 at::Tensor random_blocks(DType dtype, int64_t rows, int64_t in) {
@@ -67,6 +67,7 @@ TEST(GgufElements, EightAtATimeAreTheBitsOfTheWholeBlock) {
   expect_the_decoders_bits<gguf::Q4_K>(DType::kQ4_K);
   expect_the_decoders_bits<gguf::Q5_K>(DType::kQ5_K);
   expect_the_decoders_bits<gguf::Q6_K>(DType::kQ6_K);
+  expect_the_decoders_bits<gguf::MXFP4>(DType::kMXFP4);
 }
 
 TEST(GgufWeight, StackedExpertsHaveTheirRowsBehindOneAnother) {
@@ -89,11 +90,14 @@ TEST(GgufWeight, FewRowsAreMultipliedByTheDecodedRowsOnEveryInstructionSet) {
   for (const InstructionSet set : {InstructionSet::kBaseline, InstructionSet::kAvx2,
                                    InstructionSet::kAvx512, InstructionSet::kAvx512Bfloat16}) {
     const AtMost most(set);
-    for (const DType dtype : {DType::kQ4_0, DType::kQ4_1, DType::kQ8_0})
+    for (const DType dtype : {DType::kQ4_0, DType::kQ4_1, DType::kQ8_0, DType::kMXFP4})
       for (const int64_t tokens : {1, 3, 8}) {
         at::Tensor blocks = random_blocks(dtype, 13, 96);
         at::Tensor each = blocks.view({-1, io::bytes_per_block(dtype)});
-        each.select(1, 1).fill_(0x30);  // scales between 1/8 and 1/4, and so are minima
+        if (dtype == DType::kMXFP4)
+          each.select(1, 0).fill_(124);
+        else
+          each.select(1, 1).fill_(0x30);  // scales between 1/8 and 1/4, and so are minima
         if (dtype == DType::kQ4_1) each.select(1, 3).fill_(0xb0);
         const GgufWeight weight(blocks, dtype, 96);
         at::Tensor rows = at::empty({13, 96});

@@ -203,21 +203,35 @@ TEST(Plan, AModelsFilesAndItsLoadedWeightsGiveTheSamePlan) {
   }
 }
 
+// Of a run on the loaded model.
+int64_t peak_when_loaded(const Recipe& recipe, const std::string& model) {
+  const auto source = model::open_weights(model);
+  const auto loaded = model::load_model(*source, recipe.model, recipe.quantization, at::kCPU,
+                                        compute_dtype_of(recipe.train.compute_dtype, at::kCPU));
+  loaded->narrow_gates = keeps_narrow_gates(recipe.train.compute_dtype, at::kCPU);
+  return trainer::plan_memory(planned_run(recipe, *loaded, recipe.data.sequence_length)).peak();
+}
+
 TEST(Plan, ExpertsThatStayInMxfp4AreCountedSoFromTheirFilesAndFromConfigJson) {
   const test::TempDir dir;
   Recipe recipe = test::tiny_recipe(dir.path());
   recipe.quantization = {};
   test::write_mxfp4_directory(dir / "experts");
-  const auto source = model::open_weights(dir / "experts");
-  const auto loaded = model::load_model(*source, recipe.model, recipe.quantization, at::kCPU,
-                                        compute_dtype_of(recipe.train.compute_dtype, at::kCPU));
-  loaded->narrow_gates = keeps_narrow_gates(recipe.train.compute_dtype, at::kCPU);
-  const trainer::MemoryPlan right =
-      trainer::plan_memory(planned_run(recipe, *loaded, recipe.data.sequence_length));
+  const int64_t right = peak_when_loaded(recipe, dir / "experts");
   for (const std::string& path : {dir / "experts", dir / "experts/config.json"}) {
     recipe.model.path = path;
-    EXPECT_EQ(plan_of(recipe, false).peak(), right.peak()) << path;
+    EXPECT_EQ(plan_of(recipe, false).peak(), right) << path;
   }
+}
+
+TEST(Plan, ExpertsInMxfp4OfAGgufFileAreCountedAsTheyStay) {
+  const test::TempDir dir;
+  Recipe recipe = test::tiny_recipe(dir.path());
+  recipe.quantization = {};
+  test::write_mxfp4_directory(dir / "experts");
+  test::write_mxfp4_gguf(dir / "experts", dir / "experts.gguf");
+  recipe.model.path = dir / "experts.gguf";
+  EXPECT_EQ(plan_of(recipe, false).peak(), peak_when_loaded(recipe, recipe.model.path));
 }
 
 TEST(Plan, WithoutAQuantizationSectionTheExpertsOfGptOssStayInMxfp4) {

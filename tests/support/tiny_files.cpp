@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "data/tokenizers/byte_alphabet.h"
@@ -125,14 +126,163 @@ void write_mxfp4_directory(const std::string& directory) {
   write(file, config.dump());
 }
 
+namespace {
+
+using Metadata = std::vector<std::pair<std::string, io::GgufValue>>;
+
+void add_gguf_tokenizer(Metadata& metadata) {
+  std::vector<int64_t> types(256, 1);
+  types.resize(kVocabulary, 3);
+  const Metadata of_tokenizer = {{"tokenizer.ggml.model", std::string("gpt2")},
+                                 {"tokenizer.ggml.pre", std::string("gpt-2")},
+                                 {"tokenizer.ggml.tokens", tokens()},
+                                 {"tokenizer.ggml.token_type", types},
+                                 {"tokenizer.ggml.merges", std::vector<std::string>{}},
+                                 {"tokenizer.ggml.eos_token_id", uint64_t{257}},
+                                 {"tokenizer.chat_template", std::string(kChatMl)}};
+  metadata.insert(metadata.end(), of_tokenizer.begin(), of_tokenizer.end());
+}
+
+struct GgufPart {
+  io::TensorView header;
+  at::Tensor value;
+};
+
+GgufPart gguf_part(const std::string& name, io::DType dtype, std::vector<int64_t> shape,
+                   const at::Tensor& value) {
+  GgufPart part;
+  part.header.name = name;
+  part.header.dtype = dtype;
+  part.header.shape = std::move(shape);
+  part.value = value.contiguous();
+  return part;
+}
+
+void write_gguf(const std::string& path, const Metadata& metadata,
+                const std::vector<GgufPart>& parts) {
+  std::vector<io::TensorView> headers;
+  for (const GgufPart& part : parts) headers.push_back(part.header);
+  io::GgufWriter writer(path, metadata, headers);
+  for (const GgufPart& part : parts)
+    writer.write(part.header.name,
+                 {static_cast<const std::byte*>(part.value.const_data_ptr()), part.value.nbytes()});
+  writer.finish();
+}
+
+// Blocks [experts, rows, n, 16] with neighbours in a byte and their scales as blocks of 17 bytes,
+// where a byte has numbers that are 16 apart.
+at::Tensor ggml_blocks(const at::Tensor& blocks, const at::Tensor& scales) {
+  const at::Tensor codes =
+      at::stack({blocks.bitwise_and(15), blocks.bitwise_right_shift(4)}, -1).flatten(-2);
+  const at::Tensor halves =
+      codes.narrow(-1, 0, 16).bitwise_or(codes.narrow(-1, 16, 16).bitwise_left_shift(4));
+  return at::cat({scales.unsqueeze(-1), halves}, -1);
+}
+
+GgufPart ggml_experts(const std::string& name, const at::Tensor& blocks, const at::Tensor& scales) {
+  return gguf_part(name, io::DType::kMXFP4, {blocks.size(0), blocks.size(1), 32 * blocks.size(2)},
+                   ggml_blocks(blocks, scales));
+}
+
+// The rows of gate and up take turns.
+at::Tensor every_other(const at::Tensor& rows, int64_t first) {
+  return rows.slice(1, first, std::nullopt, 2);
+}
+
+std::string replaced(std::string name, const std::string& part, const std::string& by) {
+  if (const size_t at = name.find(part); at != std::string::npos) name.replace(at, part.size(), by);
+  return name;
+}
+
+std::string name_in_gpt_oss_gguf(std::string name) {
+  constexpr std::pair<const char*, const char*> kNames[] = {
+      {"model.embed_tokens", "token_embd"},
+      {"model.norm", "output_norm"},
+      {"lm_head", "output"},
+      {"model.layers", "blk"},
+      {"input_layernorm", "attn_norm"},
+      {"post_attention_layernorm", "post_attention_norm"},
+      {"self_attn.q_proj", "attn_q"},
+      {"self_attn.k_proj", "attn_k"},
+      {"self_attn.v_proj", "attn_v"},
+      {"self_attn.o_proj", "attn_output"},
+      {"self_attn.sinks", "attn_sinks.weight"},
+      {"mlp.router", "ffn_gate_inp"}};
+  for (const auto& [hugging_face, gguf] : kNames) name = replaced(name, hugging_face, gguf);
+  return name;
+}
+
+void add_gpt_oss_parts(const std::string& name, const std::map<std::string, at::Tensor>& tensors,
+                       std::vector<GgufPart>& parts) {
+  const at::Tensor& tensor = tensors.at(name);
+  const auto named = [&](const char* part, const char* gguf) {
+    return replaced(name_in_gpt_oss_gguf(name), part, gguf);
+  };
+  const auto scales = [&] { return tensors.at(replaced(name, "_blocks", "_scales")); };
+  const auto add_float = [&](const std::string& gguf, const at::Tensor& value) {
+    parts.push_back(gguf_part(gguf, io::DType::kF32, value.sizes().vec(), value.to(at::kFloat)));
+  };
+  if (name.ends_with("_scales")) return;
+  if (name.ends_with("gate_up_proj_blocks")) {
+    const char* part = "mlp.experts.gate_up_proj_blocks";
+    parts.push_back(ggml_experts(named(part, "ffn_gate_exps.weight"), every_other(tensor, 0),
+                                 every_other(scales(), 0)));
+    parts.push_back(ggml_experts(named(part, "ffn_up_exps.weight"), every_other(tensor, 1),
+                                 every_other(scales(), 1)));
+  } else if (name.ends_with("down_proj_blocks")) {
+    parts.push_back(ggml_experts(named("mlp.experts.down_proj_blocks", "ffn_down_exps.weight"),
+                                 tensor, scales()));
+  } else if (name.ends_with("gate_up_proj_bias")) {
+    const char* part = "mlp.experts.gate_up_proj_bias";
+    add_float(named(part, "ffn_gate_exps.bias"), every_other(tensor, 0));
+    add_float(named(part, "ffn_up_exps.bias"), every_other(tensor, 1));
+  } else if (name.ends_with("down_proj_bias")) {
+    add_float(named("mlp.experts.down_proj_bias", "ffn_down_exps.bias"), tensor);
+  } else if (tensor.dim() == 2 && name.find("router") == std::string::npos) {
+    parts.push_back(gguf_part(name_in_gpt_oss_gguf(name), io::DType::kBF16, tensor.sizes().vec(),
+                              tensor.to(at::kBFloat16)));
+  } else {
+    add_float(name_in_gpt_oss_gguf(name), tensor);
+  }
+}
+
+}  // namespace
+
+void write_mxfp4_gguf(const std::string& directory, const std::string& path) {
+  Metadata metadata = {{"general.architecture", std::string("gpt-oss")},
+                       {"gpt-oss.block_count", uint64_t{2}},
+                       {"gpt-oss.context_length", uint64_t{131072}},
+                       {"gpt-oss.embedding_length", uint64_t{64}},
+                       {"gpt-oss.feed_forward_length", uint64_t{32}},
+                       {"gpt-oss.attention.head_count", uint64_t{4}},
+                       {"gpt-oss.attention.head_count_kv", uint64_t{2}},
+                       {"gpt-oss.rope.freq_base", 150000.0f},
+                       {"gpt-oss.attention.layer_norm_rms_epsilon", 1e-5f},
+                       {"gpt-oss.expert_count", uint64_t{4}},
+                       {"gpt-oss.expert_used_count", uint64_t{2}},
+                       {"gpt-oss.attention.key_length", uint64_t{16}},
+                       {"gpt-oss.attention.value_length", uint64_t{16}},
+                       {"gpt-oss.attention.sliding_window", uint64_t{128}},
+                       {"gpt-oss.expert_feed_forward_length", uint64_t{32}},
+                       {"gpt-oss.rope.scaling.type", std::string("yarn")},
+                       {"gpt-oss.rope.scaling.factor", 32.0f},
+                       {"gpt-oss.rope.scaling.original_context_length", uint64_t{4096}}};
+  add_gguf_tokenizer(metadata);
+  std::map<std::string, at::Tensor> tensors;
+  for (const auto& [name, tensor] :
+       quant::read_tensors((fs::path(directory) / "model.safetensors").string()))
+    tensors.emplace(name, tensor);
+  std::vector<GgufPart> parts;
+  for (const auto& [name, tensor] : tensors) add_gpt_oss_parts(name, tensors, parts);
+  write_gguf(path, metadata, parts);
+}
+
 void write_tiny_gguf(const std::string& path) {
   const auto model = tiny_model(at::kBFloat16, 1, kVocabulary);
   const model::Architecture& c = model->architecture();
   const model::GgufNames names(c);
   const model::AttentionSpec& attention = c.block(0).attention();
-  std::vector<int64_t> types(256, 1);
-  types.resize(kVocabulary, 3);
-  const std::vector<std::pair<std::string, io::GgufValue>> metadata = {
+  Metadata metadata = {
       {"general.architecture", std::string("llama")},
       {"llama.block_count", static_cast<uint64_t>(c.num_layers())},
       {"llama.embedding_length", static_cast<uint64_t>(c.hidden_size)},
@@ -140,33 +290,17 @@ void write_tiny_gguf(const std::string& path) {
       {"llama.attention.head_count", static_cast<uint64_t>(attention.shape.heads)},
       {"llama.attention.head_count_kv", static_cast<uint64_t>(attention.shape.kv_heads)},
       {"llama.attention.layer_norm_rms_epsilon", static_cast<float>(c.decoder.final_norm.rule.eps)},
-      {"llama.context_length", static_cast<uint64_t>(c.max_positions)},
-      {"tokenizer.ggml.model", std::string("gpt2")},
-      {"tokenizer.ggml.pre", std::string("gpt-2")},
-      {"tokenizer.ggml.tokens", tokens()},
-      {"tokenizer.ggml.token_type", types},
-      {"tokenizer.ggml.merges", std::vector<std::string>{}},
-      {"tokenizer.ggml.eos_token_id", uint64_t{257}},
-      {"tokenizer.chat_template", std::string(kChatMl)}};
-  std::vector<io::TensorView> headers;
-  std::vector<at::Tensor> values;
+      {"llama.context_length", static_cast<uint64_t>(c.max_positions)}};
+  add_gguf_tokenizer(metadata);
+  std::vector<GgufPart> parts;
   for (const auto& [name, tensor] : model->frozen_state()) {
     at::Tensor value = tensor.to(at::kFloat).contiguous();
     const model::GgufTensor stored = names.of_tensor(name);
     if (stored.rows == model::RowOrder::kRotaryPairs)
       value = pairs_from_halves(value, stored.attention.head_dim);
-    io::TensorView header;
-    header.name = stored.name;
-    header.dtype = io::DType::kF32;
-    header.shape = value.sizes().vec();
-    headers.push_back(header);
-    values.push_back(value);
+    parts.push_back(gguf_part(stored.name, io::DType::kF32, value.sizes().vec(), value));
   }
-  io::GgufWriter writer(path, metadata, headers);
-  for (size_t i = 0; i < values.size(); ++i)
-    writer.write(headers[i].name,
-                 {static_cast<const std::byte*>(values[i].const_data_ptr()), values[i].nbytes()});
-  writer.finish();
+  write_gguf(path, metadata, parts);
 }
 
 void write_tiny_rows(const std::string& path, int count) {

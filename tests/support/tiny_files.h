@@ -16,6 +16,9 @@ void write_made_directory(const std::string& directory, const std::string& confi
 // A small gpt-oss of 258 tokens and two layers of four experts, which its files hold in MXFP4; the
 // rest is in bf16. The tokenizer is the same.
 void write_mxfp4_directory(const std::string& directory);
+// The model of such a directory as llama.cpp's convert_hf_to_gguf.py writes it: experts in MXFP4,
+// other matrices in BF16, the rest in F32.
+void write_mxfp4_gguf(const std::string& directory, const std::string& path);
 // The tiny model as GGUF: F32 tensors, rows of q and k in pairs, byte-level vocabulary.
 void write_tiny_gguf(const std::string& path);
 // Chat rows of a few words; row i is a function of i.
