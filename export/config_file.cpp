@@ -3,10 +3,9 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "base/error.h"
 #include "io/json_text.h"
 #include "io/read_file.h"
-#include "model/families/family.h"
+#include "model/hugging_face_config.h"
 
 namespace qlora::exporting {
 namespace fs = std::filesystem;
@@ -18,37 +17,43 @@ const char* dtype_name(at::ScalarType dtype) {
 
 namespace {
 
+bool has_config(const std::string& source) {
+  return fs::is_directory(source) && fs::exists(fs::path(source) / "config.json");
+}
+
 nlohmann::ordered_json config_of_gguf(const model::Architecture& architecture,
-                                      const std::string& dtype) {
-  const model::Family& family = model::family_named(architecture.family);
-  if (!family.to_hugging_face)
-    fail<ConfigError>(
-        "a config.json of a {} model from a GGUF file is not written by this version; export the "
-        "adapter (qlora export --format adapter), or start from the model's Hugging Face directory",
-        architecture.family);
-  return family.to_hugging_face(architecture, dtype);
+                                      const data::SpecialTokens& tokens) {
+  nlohmann::ordered_json config = model::hugging_face_config(architecture);
+  const auto set = [&config](const char* key, const auto& token) {
+    config[key] = nullptr;  // a class of transformers may have another one
+    if (token) config[key] = token->id;
+  };
+  set("bos_token_id", tokens.bos);
+  set("eos_token_id", tokens.eos);
+  set("pad_token_id", tokens.pad);
+  return config;
 }
 
 }  // namespace
+
+void require_config(const model::Architecture& architecture, const std::string& source) {
+  if (!has_config(source)) model::hugging_face_config(architecture);
+}
 
 std::string config_text(const model::Architecture& architecture, const data::Tokenizer& tokenizer,
                         const std::string& source, at::ScalarType dtype,
                         const std::optional<nlohmann::ordered_json>& quantization,
                         bool tied_embeddings) {
   nlohmann::ordered_json config;
-  const fs::path original = fs::path(source) / "config.json";
-  if (fs::is_directory(source) && fs::exists(original)) {
-    config = io::ordered_json_from_text(io::read_bytes(original.string()));
+  if (has_config(source)) {
+    const std::string original = (fs::path(source) / "config.json").string();
+    config = io::ordered_json_from_text(io::read_bytes(original));
     config.erase("quantization_config");
     config.erase("dtype");
-    config["torch_dtype"] = dtype_name(dtype);
   } else {
-    config = config_of_gguf(architecture, dtype_name(dtype));
-    const data::SpecialTokens& special = tokenizer.special_tokens();
-    if (special.bos) config["bos_token_id"] = special.bos->id;
-    if (special.eos) config["eos_token_id"] = special.eos->id;
-    if (special.pad) config["pad_token_id"] = special.pad->id;
+    config = config_of_gguf(architecture, tokenizer.special_tokens());
   }
+  config["torch_dtype"] = dtype_name(dtype);
   const bool tied = architecture.tied_embeddings && tied_embeddings;
   if (!config.contains("tie_word_embeddings") || config["tie_word_embeddings"] != tied)
     config["tie_word_embeddings"] = tied;

@@ -14,6 +14,10 @@ namespace qlora::exporting {
 
 const char* dtype_name(at::ScalarType dtype);
 
+// ConfigError of model::hugging_face_config() where `source` has no config.json: nothing need be
+// computed that cannot be written.
+void require_config(const model::Architecture& architecture, const std::string& source);
+
 // The one of `source`, where the base came from, or else one that says the same; with the dtype,
 // and the quantization if there is one. `tied_embeddings`: whether the weights beside it have one
 // matrix for head and embedding where the source has.

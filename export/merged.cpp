@@ -121,12 +121,12 @@ void write_merged(const std::string& directory, const model::CausalLm& model,
                   const std::string& source, at::ScalarType dtype, model::WeightSource* original,
                   int64_t shard_bytes) {
   at::NoGradGuard no_grad;
+  const std::string config = config_text(model.architecture(), tokenizer, source, dtype,
+                                         std::nullopt, model.embeddings_still_tied());
   write_weight_files(directory, HuggingFaceParts(model, dtype, original).parts(),
                      "the merged model", shard_bytes);
   write_tokenizer(directory, tokenizer, chat_template);
-  io::write_file_atomically((fs::path(directory) / "config.json").string(),
-                            config_text(model.architecture(), tokenizer, source, dtype,
-                                        std::nullopt, model.embeddings_still_tied()));
+  io::write_file_atomically((fs::path(directory) / "config.json").string(), config);
 }
 
 }  // namespace qlora::exporting

@@ -10,6 +10,7 @@
 #include "lora/expert_names.h"
 #include "model/families/family.h"
 #include "model/families/llama_like.h"
+#include "model/file_facts.h"
 #include "model/gguf_names.h"
 #include "model/same_computation.h"
 
@@ -47,30 +48,6 @@ class Keys {
   std::string prefix_;
   GgufMetadata all_;
 };
-
-const ExpertsSpec* experts_of(const Architecture& a) {
-  for (int64_t layer = 0; layer < a.num_layers(); ++layer)
-    for (const Branch& branch : a.block(layer).branches)
-      if (branch.experts()) return branch.experts();
-  return nullptr;
-}
-
-// Of an MLP; of an expert where all layers have experts.
-int64_t inner_size(const Architecture& a) {
-  for (int64_t layer = 0; layer < a.num_layers(); ++layer)
-    for (const Branch& branch : a.block(layer).branches)
-      if (branch.mlp()) return branch.mlp()->inner;
-  return experts_of(a)->inner;
-}
-
-int64_t smallest_window(const Architecture& a) {
-  int64_t smallest = 0;
-  for (const BlockSpec& kind : a.decoder.kinds)
-    if (const int64_t window = kind.attention().shape.window;
-        window > 0 && (smallest == 0 || window < smallest))
-      smallest = window;
-  return smallest;
-}
 
 void write_sizes(const Architecture& a, Keys& keys) {
   const AttentionShape& attention = a.block(0).attention().shape;
@@ -152,7 +129,7 @@ void write_scales(const Architecture& a, Keys& keys) {
 }
 
 void write_experts(const Architecture& a, Keys& keys) {
-  const ExpertsSpec* experts = experts_of(a);
+  const ExpertsSpec* experts = first_experts(a);
   if (!experts) return;
   keys.integer("expert_count", experts->routing.experts);
   keys.integer("expert_used_count", experts->routing.active);

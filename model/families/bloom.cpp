@@ -2,6 +2,7 @@
 // each head in one matrix.
 #include "model/families/families.h"
 #include "model/families/layer_norm_like.h"
+#include "model/families/llama_config.h"
 
 namespace qlora::model {
 namespace {
@@ -42,11 +43,22 @@ Architecture bloom(ConfigReader& config) {
   return a;
 }
 
+void write(ConfigWriter& config, const Architecture& a) {
+  LlamaDefaults spelled = defaults();
+  spelled.keys.hidden.hugging_face = {"hidden_size"};
+  config.model("bloom", "BloomForCausalLM");
+  write_llama_sizes(config, a, spelled);
+  config.flag("apply_residual_connection_post_layernorm", a.block(0).branches.front().onto_normed);
+}
+
 }  // namespace
 
 Family bloom_family() {
-  return {
-      .name = "bloom", .model_types = {"bloom"}, .gguf_architectures = {"bloom"}, .read = bloom};
+  return {.name = "bloom",
+          .model_types = {"bloom"},
+          .gguf_architectures = {"bloom"},
+          .read = bloom,
+          .write = write};
 }
 
 }  // namespace qlora::model

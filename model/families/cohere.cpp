@@ -5,6 +5,7 @@
 #include "model/families/families.h"
 #include "model/families/layer_kinds.h"
 #include "model/families/layer_norm_like.h"
+#include "model/families/llama_config.h"
 
 namespace qlora::model {
 namespace {
@@ -61,20 +62,40 @@ Architecture cohere2(ConfigReader& config) {
   return a;
 }
 
+void write_cohere_like(ConfigWriter& config, const Architecture& a) {
+  write_llama_sizes(config, a, defaults_of(a.rotaries.front().rope.theta));
+  config.number("logit_scale", a.logit_multiplier);
+}
+
+void write_cohere(ConfigWriter& config, const Architecture& a) {
+  config.model("cohere", "CohereForCausalLM");
+  write_cohere_like(config, a);
+  config.flag("use_qk_norm", a.block(0).attention().q_norm.present());
+}
+
+void write_cohere2(ConfigWriter& config, const Architecture& a) {
+  config.model("cohere2", "Cohere2ForCausalLM");
+  write_cohere_like(config, a);
+  write_window(config, a);
+  write_layer_types(config, a);
+}
+
 }  // namespace
 
 Family cohere_family() {
   return {.name = "cohere",
           .model_types = {"cohere"},
           .gguf_architectures = {"command-r"},
-          .read = cohere};
+          .read = cohere,
+          .write = write_cohere};
 }
 
 Family cohere2_family() {
   return {.name = "cohere2",
           .model_types = {"cohere2"},
           .gguf_architectures = {"cohere2"},
-          .read = cohere2};
+          .read = cohere2,
+          .write = write_cohere2};
 }
 
 }  // namespace qlora::model

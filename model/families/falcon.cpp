@@ -6,6 +6,7 @@
 //   RW        one after the other, ALiBi, a key head for each query head
 #include "model/families/families.h"
 #include "model/families/layer_norm_like.h"
+#include "model/families/llama_config.h"
 
 namespace qlora::model {
 namespace {
@@ -71,13 +72,33 @@ Architecture falcon(ConfigReader& config) {
   return a;
 }
 
+// Of those that GGUF files hold: all but RW.
+void write(ConfigWriter& config, const Architecture& a) {
+  LlamaDefaults spelled = defaults(false);
+  spelled.keys.hidden.hugging_face = {"hidden_size"};
+  config.model("falcon", "FalconForCausalLM");
+  write_llama_sizes(config, a, spelled);
+  const AttentionSpec& attention = a.block(0).attention();
+  const bool two_norms = !a.block(0).branches.at(1).same_norm;
+  const bool grouped = two_norms || attention.shape.kv_heads > 1;
+  config.flag("new_decoder_architecture", grouped);
+  if (grouped)
+    config.integer("num_ln_in_parallel_attn", two_norms ? 2 : 1);
+  else
+    config.flag("multi_query", true);
+  config.flag("parallel_attn", true);
+  config.flag("alibi", false);
+  config.flag("bias", attention.out.bias);
+}
+
 }  // namespace
 
 Family falcon_family() {
   return {.name = "falcon",
           .model_types = {"falcon"},
           .gguf_architectures = {"falcon"},
-          .read = falcon};
+          .read = falcon,
+          .write = write};
 }
 
 }  // namespace qlora::model

@@ -3,12 +3,12 @@
 // function's declaration in families.h and a line in family.cpp.
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
 #include "model/architecture.h"
 #include "model/families/config_reader.h"
+#include "model/families/config_writer.h"
 
 namespace qlora::model {
 
@@ -18,10 +18,9 @@ struct Family {
   std::vector<std::string> gguf_architectures = {};  // empty: there are no GGUF files of it
   // FormatError naming file and key.
   Architecture (*read)(ConfigReader& config) = nullptr;
-  // config.json of a model that came from a GGUF file, for transformers: `dtype` is that of its
-  // weights. Null: nobody has written it.
-  nlohmann::ordered_json (*to_hugging_face)(const Architecture& architecture,
-                                            const std::string& dtype) = nullptr;
+  // config.json of a model that came from a GGUF file, for transformers (hugging_face_config.h).
+  // Null: nobody has written it.
+  void (*write)(ConfigWriter& config, const Architecture& architecture) = nullptr;
   // The GGUF architecture its models are written as, where no files are read as the family's own:
   // Mistral's are Llama's. Empty: the first of gguf_architectures, or none.
   std::string gguf_written_as = {};

@@ -5,7 +5,7 @@
 
 #include "model/families/families.h"
 #include "model/families/layer_kinds.h"
-#include "model/families/llama_like.h"
+#include "model/families/llama_config.h"
 
 namespace qlora::model {
 namespace {
@@ -24,13 +24,17 @@ Architecture gemma_like(const std::string& family, const LlamaSizes& sizes) {
   return a;
 }
 
+LlamaDefaults first_defaults() {
+  return {.num_kv_heads = 16,
+          .head_dim = 256,
+          .tied_embeddings = true,
+          .max_positions = 8192,
+          .activation = "gelu_pytorch_tanh"};
+}
+
 // "gelu" of the first Gemma's files means the tanh form.
 Architecture gemma(ConfigReader& config) {
-  LlamaSizes sizes = read_llama_sizes(config, {.num_kv_heads = 16,
-                                               .head_dim = 256,
-                                               .tied_embeddings = true,
-                                               .max_positions = 8192,
-                                               .activation = "gelu_pytorch_tanh"});
+  LlamaSizes sizes = read_llama_sizes(config, first_defaults());
   if (sizes.activation == Activation::kGelu) sizes.activation = Activation::kGeluTanh;
   return gemma_like("gemma", sizes);
 }
@@ -127,25 +131,55 @@ Architecture gemma3(ConfigReader& config) {
   return a;
 }
 
+void write_gemma(ConfigWriter& config, const Architecture& a) {
+  config.model("gemma", "GemmaForCausalLM");
+  write_llama_sizes(config, a, first_defaults());
+}
+
+void write_later(ConfigWriter& config, const Architecture& a) {
+  write_llama_sizes(config, a, later_defaults());
+  write_query_scalar(config, a);
+  config.number_or_null("attn_logit_softcapping", a.block(0).attention().shape.softcap);
+  config.number_or_null("final_logit_softcapping", a.logit_softcap);
+  write_window(config, a);
+  write_layer_types(config, a);
+}
+
+void write_gemma2(ConfigWriter& config, const Architecture& a) {
+  config.model("gemma2", "Gemma2ForCausalLM");
+  write_later(config, a);
+}
+
+void write_gemma3(ConfigWriter& config, const Architecture& a) {
+  config.model("gemma3_text", "Gemma3ForCausalLM");
+  write_later(config, a);
+  config.number("rope_local_base_freq", a.rotaries.at(1).rope.theta);
+}
+
 }  // namespace
 
 Family gemma_family() {
-  return {
-      .name = "gemma", .model_types = {"gemma"}, .gguf_architectures = {"gemma"}, .read = gemma};
+  return {.name = "gemma",
+          .model_types = {"gemma"},
+          .gguf_architectures = {"gemma"},
+          .read = gemma,
+          .write = write_gemma};
 }
 
 Family gemma2_family() {
   return {.name = "gemma2",
           .model_types = {"gemma2"},
           .gguf_architectures = {"gemma2"},
-          .read = gemma2};
+          .read = gemma2,
+          .write = write_gemma2};
 }
 
 Family gemma3_family() {
   return {.name = "gemma3",
           .model_types = {"gemma3_text", "gemma3"},
           .gguf_architectures = {"gemma3"},
-          .read = gemma3};
+          .read = gemma3,
+          .write = write_gemma3};
 }
 
 }  // namespace qlora::model

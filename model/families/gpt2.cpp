@@ -3,6 +3,7 @@
 #include "model/families/families.h"
 #include "model/families/layer_kinds.h"
 #include "model/families/layer_norm_like.h"
+#include "model/families/llama_config.h"
 
 namespace qlora::model {
 namespace {
@@ -44,10 +45,19 @@ Architecture gpt2(ConfigReader& config) {
   return a;
 }
 
+void write(ConfigWriter& config, const Architecture& a) {
+  config.model("gpt2", "GPT2LMHeadModel");
+  write_llama_sizes(config, a, defaults());
+}
+
 }  // namespace
 
 Family gpt2_family() {
-  return {.name = "gpt2", .model_types = {"gpt2"}, .gguf_architectures = {"gpt2"}, .read = gpt2};
+  return {.name = "gpt2",
+          .model_types = {"gpt2"},
+          .gguf_architectures = {"gpt2"},
+          .read = gpt2,
+          .write = write};
 }
 
 }  // namespace qlora::model

@@ -2,25 +2,28 @@
 // each behind a LayerNorm of its own; queries, keys and values of each head in one matrix.
 #include "model/families/families.h"
 #include "model/families/layer_norm_like.h"
+#include "model/families/llama_config.h"
 
 namespace qlora::model {
 namespace {
 
+LlamaDefaults defaults() {
+  return {
+      .vocab_size = 50432,
+      .hidden_size = 6144,
+      .intermediate_size = 24576,
+      .num_layers = 44,
+      .num_heads = 64,
+      .norm_eps = 1e-5,
+      .rope = {.partial_factor = 0.25, .theta_key = "rotary_emb_base", .partial_key = "rotary_pct"},
+      .attention_bias = true,
+      .activation = "gelu",
+      .norm_eps_key = layer_norm_eps("layer_norm_eps"),
+      .keys = {.kv_heads = {{}, "attention.head_count_kv"}, .head_dim = {}}};
+}
+
 Architecture gpt_neox(ConfigReader& config) {
-  const LlamaSizes sizes = read_llama_sizes(
-      config, {.vocab_size = 50432,
-               .hidden_size = 6144,
-               .intermediate_size = 24576,
-               .num_layers = 44,
-               .num_heads = 64,
-               .norm_eps = 1e-5,
-               .rope = {.partial_factor = 0.25,
-                        .theta_key = "rotary_emb_base",
-                        .partial_key = "rotary_pct"},
-               .attention_bias = true,
-               .activation = "gelu",
-               .norm_eps_key = layer_norm_eps("layer_norm_eps"),
-               .keys = {.kv_heads = {{}, "attention.head_count_kv"}, .head_dim = {}}});
+  const LlamaSizes sizes = read_llama_sizes(config, defaults());
   config.note_dropout({"hidden_dropout"});
   config.note_read({"rotary_emb_base", "rotary_pct", "classifier_dropout"});
   Architecture a = llama_like("gpt_neox", sizes);
@@ -35,13 +38,20 @@ Architecture gpt_neox(ConfigReader& config) {
   return a;
 }
 
+void write(ConfigWriter& config, const Architecture& a) {
+  config.model("gpt_neox", "GPTNeoXForCausalLM");
+  write_llama_sizes(config, a, defaults());
+  config.flag("use_parallel_residual", a.block(0).branches.at(1).beside);
+}
+
 }  // namespace
 
 Family gpt_neox_family() {
   return {.name = "gpt_neox",
           .model_types = {"gpt_neox"},
           .gguf_architectures = {"gptneox"},
-          .read = gpt_neox};
+          .read = gpt_neox,
+          .write = write};
 }
 
 }  // namespace qlora::model

@@ -3,6 +3,8 @@
 #include "model/families/expert_like.h"
 #include "model/families/families.h"
 #include "model/families/layer_kinds.h"
+#include "model/families/llama_config.h"
+#include "model/file_facts.h"
 
 namespace qlora::model {
 namespace {
@@ -62,13 +64,25 @@ Architecture gpt_oss(ConfigReader& config) {
   return a;
 }
 
+void write(ConfigWriter& config, const Architecture& a) {
+  const ActivationRule& activation = first_experts(a)->activation;
+  config.model("gpt_oss", "GptOssForCausalLM");
+  write_llama_sizes(config, a, defaults());
+  write_expert_counts(config, a, "num_local_experts");
+  config.number("swiglu_limit", activation.limit);
+  config.number("swiglu_alpha", activation.alpha);
+  write_window(config, a);
+  write_layer_types(config, a);
+}
+
 }  // namespace
 
 Family gpt_oss_family() {
   return {.name = "gpt_oss",
           .model_types = {"gpt_oss"},
           .gguf_architectures = {"gpt-oss"},
-          .read = gpt_oss};
+          .read = gpt_oss,
+          .write = write};
 }
 
 }  // namespace qlora::model

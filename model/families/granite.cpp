@@ -3,7 +3,7 @@
 #include "base/error.h"
 #include "model/families/expert_like.h"
 #include "model/families/families.h"
-#include "model/families/llama_like.h"
+#include "model/families/llama_config.h"
 
 namespace qlora::model {
 namespace {
@@ -47,20 +47,41 @@ Architecture granitemoe(ConfigReader& config) {
   return a;
 }
 
+void write_multipliers(ConfigWriter& config, const Architecture& a) {
+  write_llama_sizes(config, a);
+  config.number("embedding_multiplier", a.embedding.multiplier);
+  config.number("residual_multiplier", a.block(0).branches.front().multiplier);
+  config.number("attention_multiplier", a.block(0).attention().shape.scale);
+  config.number("logits_scaling", 1 / a.logit_multiplier);
+}
+
+void write_granite(ConfigWriter& config, const Architecture& a) {
+  config.model("granite", "GraniteForCausalLM");
+  write_multipliers(config, a);
+}
+
+void write_granitemoe(ConfigWriter& config, const Architecture& a) {
+  config.model("granitemoe", "GraniteMoeForCausalLM");
+  write_multipliers(config, a);
+  write_expert_counts(config, a, "num_local_experts");
+}
+
 }  // namespace
 
 Family granite_family() {
   return {.name = "granite",
           .model_types = {"granite"},
           .gguf_architectures = {"granite"},
-          .read = granite};
+          .read = granite,
+          .write = write_granite};
 }
 
 Family granitemoe_family() {
   return {.name = "granitemoe",
           .model_types = {"granitemoe"},
           .gguf_architectures = {"granitemoe"},
-          .read = granitemoe};
+          .read = granitemoe,
+          .write = write_granitemoe};
 }
 
 }  // namespace qlora::model

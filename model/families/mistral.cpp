@@ -1,7 +1,7 @@
 // Mistral 7B and its relatives (Jiang et al. 2023): Llama's block whose layers may see a window.
 #include "model/families/families.h"
 #include "model/families/layer_kinds.h"
-#include "model/families/llama_like.h"
+#include "model/families/llama_config.h"
 
 namespace qlora::model {
 namespace {
@@ -58,6 +58,15 @@ Architecture ministral3(ConfigReader& config) {
   return a;
 }
 
+void write_ministral3(ConfigWriter& config, const Architecture& a) {
+  config.model("ministral3", "Ministral3ForCausalLM");
+  write_llama_sizes(config, a, defaults_of_three());
+  ConfigWriter rope = rope_dictionary(a.rotaries.front().rope);
+  rope.number(kBeta, a.query_scaling.beta);
+  config.object("rope_scaling", rope);
+  write_window(config, a);
+}
+
 }  // namespace
 
 Family mistral_family() {
@@ -69,7 +78,8 @@ Family ministral3_family() {
   return {.name = "ministral3",
           .model_types = {"ministral3"},
           .gguf_architectures = {"mistral3"},
-          .read = ministral3};
+          .read = ministral3,
+          .write = write_ministral3};
 }
 
 Family ministral_family() {

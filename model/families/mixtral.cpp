@@ -2,6 +2,7 @@
 #include "model/families/expert_like.h"
 #include "model/families/families.h"
 #include "model/families/layer_kinds.h"
+#include "model/families/llama_config.h"
 
 namespace qlora::model {
 
@@ -25,10 +26,22 @@ Architecture read_mixtral(ConfigReader& config) {
   return a;
 }
 
+namespace {
+
+void write(ConfigWriter& config, const Architecture& a) {
+  config.model("mixtral", "MixtralForCausalLM");
+  write_llama_sizes(config, a);
+  write_expert_counts(config, a, "num_local_experts");
+  write_window(config, a);
+}
+
+}  // namespace
+
 Family mixtral_family() {
   return {.name = "mixtral",
           .model_types = {"mixtral"},
           .read = read_mixtral,
+          .write = write,
           .gguf_written_as = "llama"};
 }
 

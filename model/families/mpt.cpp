@@ -6,6 +6,7 @@
 #include "io/known_keys.h"
 #include "model/families/families.h"
 #include "model/families/layer_norm_like.h"
+#include "model/families/llama_config.h"
 
 namespace qlora::model {
 namespace {
@@ -90,10 +91,24 @@ Architecture mpt(ConfigReader& config) {
   return a;
 }
 
+void write(ConfigWriter& config, const Architecture& a) {
+  config.model("mpt", "MptForCausalLM");
+  write_llama_sizes(config, a, defaults());
+  ConfigWriter attention;
+  attention.flag("alibi", true);
+  if (const double clamp = a.block(0).attention().clamp; clamp != 0)
+    attention.number("clip_qkv", clamp);
+  config.object("attn_config", attention);
+}
+
 }  // namespace
 
 Family mpt_family() {
-  return {.name = "mpt", .model_types = {"mpt"}, .gguf_architectures = {"mpt"}, .read = mpt};
+  return {.name = "mpt",
+          .model_types = {"mpt"},
+          .gguf_architectures = {"mpt"},
+          .read = mpt,
+          .write = write};
 }
 
 }  // namespace qlora::model

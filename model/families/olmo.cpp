@@ -5,7 +5,8 @@
 #include "model/families/expert_like.h"
 #include "model/families/families.h"
 #include "model/families/layer_kinds.h"
-#include "model/families/llama_like.h"
+#include "model/families/llama_config.h"
+#include "model/file_facts.h"
 
 namespace qlora::model {
 namespace {
@@ -15,8 +16,10 @@ void take_weight(NormSpec& norm) {
   norm.weight = false;
 }
 
+LlamaDefaults defaults_of_one() { return {.norm_eps_key = {{}}}; }
+
 Architecture olmo(ConfigReader& config) {
-  Architecture a = llama_like("olmo", read_llama_sizes(config, {.norm_eps_key = {{}}}));
+  Architecture a = llama_like("olmo", read_llama_sizes(config, defaults_of_one()));
   keep_rotary_pairs(a);
   config.note_read({}, {"attention.layer_norm_epsilon"});
   BlockSpec& block = a.decoder.kinds[0];
@@ -117,20 +120,68 @@ Architecture olmoe(ConfigReader& config) {
   return a;
 }
 
+void write_olmo(ConfigWriter& config, const Architecture& a) {
+  config.model("olmo", "OlmoForCausalLM");
+  write_llama_sizes(config, a, defaults_of_one());
+  config.number_or_null("clip_qkv", a.block(0).attention().clamp);
+}
+
+ConfigWriter rope_parameters(const RopeConfig& rope) {
+  ConfigWriter parameters = rope_dictionary(rope);
+  parameters.number("rope_theta", rope.theta);
+  return parameters;
+}
+
+void write_olmo3(ConfigWriter& config, const Architecture& a) {
+  config.model("olmo3", "Olmo3ForCausalLM");
+  write_llama_sizes(config, a, {.rotates = false});
+  write_window(config, a);
+  write_layer_types(config, a);
+  ConfigWriter by_layer;
+  by_layer.object("full_attention", rope_parameters(a.rotaries.at(0).rope));
+  by_layer.object("sliding_attention", rope_parameters(a.rotaries.at(1).rope));
+  config.object("rope_parameters", by_layer);
+}
+
+// GGUF files of the third are of the second's architecture.
+void write_olmo2(ConfigWriter& config, const Architecture& a) {
+  if (smallest_window(a) > 0) return write_olmo3(config, a);
+  config.model("olmo2", "Olmo2ForCausalLM");
+  write_llama_sizes(config, a);
+}
+
+void write_olmoe(ConfigWriter& config, const Architecture& a) {
+  config.model("olmoe", "OlmoeForCausalLM");
+  write_llama_sizes(config, a);
+  write_expert_counts(config, a, "num_experts");
+  config.flag("norm_topk_prob", first_experts(a)->routing.renormalise);
+  config.number_or_null("clip_qkv", a.block(0).attention().clamp);
+}
+
 }  // namespace
 
 Family olmoe_family() {
-  return {
-      .name = "olmoe", .model_types = {"olmoe"}, .gguf_architectures = {"olmoe"}, .read = olmoe};
+  return {.name = "olmoe",
+          .model_types = {"olmoe"},
+          .gguf_architectures = {"olmoe"},
+          .read = olmoe,
+          .write = write_olmoe};
 }
 
 Family olmo_family() {
-  return {.name = "olmo", .model_types = {"olmo"}, .gguf_architectures = {"olmo"}, .read = olmo};
+  return {.name = "olmo",
+          .model_types = {"olmo"},
+          .gguf_architectures = {"olmo"},
+          .read = olmo,
+          .write = write_olmo};
 }
 
 Family olmo2_family() {
-  return {
-      .name = "olmo2", .model_types = {"olmo2"}, .gguf_architectures = {"olmo2"}, .read = olmo2};
+  return {.name = "olmo2",
+          .model_types = {"olmo2"},
+          .gguf_architectures = {"olmo2"},
+          .read = olmo2,
+          .write = write_olmo2};
 }
 
 Family olmo3_family() {

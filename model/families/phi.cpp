@@ -2,17 +2,21 @@
 // side by side, biases everywhere, half of each head rotated.
 #include "model/families/families.h"
 #include "model/families/layer_norm_like.h"
+#include "model/families/llama_config.h"
 
 namespace qlora::model {
 namespace {
 
+LlamaDefaults defaults() {
+  return {.norm_eps = 1e-5,
+          .rope = {.partial_factor = 0.5},
+          .max_positions = 2048,
+          .activation = "gelu_new",
+          .norm_eps_key = layer_norm_eps("layer_norm_eps")};
+}
+
 Architecture phi(ConfigReader& config) {
-  const LlamaSizes sizes =
-      read_llama_sizes(config, {.norm_eps = 1e-5,
-                                .rope = {.partial_factor = 0.5},
-                                .max_positions = 2048,
-                                .activation = "gelu_new",
-                                .norm_eps_key = layer_norm_eps("layer_norm_eps")});
+  const LlamaSizes sizes = read_llama_sizes(config, defaults());
   config.note_dropout({"embd_pdrop", "resid_pdrop"});
   Architecture a = llama_like("phi", sizes);
   use_layer_norms(a);
@@ -34,10 +38,19 @@ Architecture phi(ConfigReader& config) {
   return a;
 }
 
+void write(ConfigWriter& config, const Architecture& a) {
+  config.model("phi", "PhiForCausalLM");
+  write_llama_sizes(config, a, defaults());
+}
+
 }  // namespace
 
 Family phi_family() {
-  return {.name = "phi", .model_types = {"phi"}, .gguf_architectures = {"phi2"}, .read = phi};
+  return {.name = "phi",
+          .model_types = {"phi"},
+          .gguf_architectures = {"phi2"},
+          .read = phi,
+          .write = write};
 }
 
 }  // namespace qlora::model

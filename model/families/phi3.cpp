@@ -1,8 +1,10 @@
 // Phi-3, 3.5, 4 and 4-mini (Abdin et al. 2024): Llama's block with queries, keys and values from
 // one matrix, gate and up from another.
+#include <cmath>
+
 #include "model/families/families.h"
 #include "model/families/layer_kinds.h"
-#include "model/families/llama_like.h"
+#include "model/families/llama_config.h"
 
 namespace qlora::model {
 namespace {
@@ -18,10 +20,38 @@ Architecture phi3(ConfigReader& config) {
   return a;
 }
 
+// The dictionary has these three keys alone where the factor is the usual one: older versions of
+// transformers take no other.
+void write_longrope(ConfigWriter& config, const Architecture& a, const RopeConfig& rope) {
+  ConfigWriter dictionary;
+  dictionary.text("type", "longrope");
+  dictionary.numbers("short_factor", rope.short_factor);
+  dictionary.numbers("long_factor", rope.long_factor);
+  const double original = rope.original_max_positions;
+  const double usual =
+      longrope_attention_factor(static_cast<double>(a.max_positions) / original, original);
+  if (std::abs(rope.attention_factor - usual) > 1e-6 * usual)
+    dictionary.number("attention_factor", rope.attention_factor);
+  config.object("rope_scaling", dictionary);
+  config.integer("original_max_position_embeddings", static_cast<int64_t>(original));
+}
+
+void write(ConfigWriter& config, const Architecture& a) {
+  config.model("phi3", "Phi3ForCausalLM");
+  write_llama_sizes(config, a);
+  if (const RopeConfig& rope = a.rotaries.front().rope; rope.type == "longrope")
+    write_longrope(config, a, rope);
+  write_window(config, a);
+}
+
 }  // namespace
 
 Family phi3_family() {
-  return {.name = "phi3", .model_types = {"phi3"}, .gguf_architectures = {"phi3"}, .read = phi3};
+  return {.name = "phi3",
+          .model_types = {"phi3"},
+          .gguf_architectures = {"phi3"},
+          .read = phi3,
+          .write = write};
 }
 
 }  // namespace qlora::model

@@ -2,7 +2,7 @@
 // values, or with norms of each head's queries and keys.
 #include "model/families/families.h"
 #include "model/families/layer_kinds.h"
-#include "model/families/llama_like.h"
+#include "model/families/llama_config.h"
 
 namespace qlora::model {
 namespace {
@@ -41,16 +41,32 @@ Architecture qwen3(ConfigReader& config) {
   return a;
 }
 
+void write_qwen2(ConfigWriter& config, const Architecture& a) {
+  config.model("qwen2", "Qwen2ForCausalLM");
+  write_llama_sizes(config, a);
+}
+
+void write_qwen3(ConfigWriter& config, const Architecture& a) {
+  config.model("qwen3", "Qwen3ForCausalLM");
+  write_llama_sizes(config, a);
+}
+
 }  // namespace
 
 Family qwen2_family() {
-  return {
-      .name = "qwen2", .model_types = {"qwen2"}, .gguf_architectures = {"qwen2"}, .read = qwen2};
+  return {.name = "qwen2",
+          .model_types = {"qwen2"},
+          .gguf_architectures = {"qwen2"},
+          .read = qwen2,
+          .write = write_qwen2};
 }
 
 Family qwen3_family() {
-  return {
-      .name = "qwen3", .model_types = {"qwen3"}, .gguf_architectures = {"qwen3"}, .read = qwen3};
+  return {.name = "qwen3",
+          .model_types = {"qwen3"},
+          .gguf_architectures = {"qwen3"},
+          .read = qwen3,
+          .write = write_qwen3};
 }
 
 }  // namespace qlora::model

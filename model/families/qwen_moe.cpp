@@ -5,6 +5,8 @@
 #include "model/families/expert_like.h"
 #include "model/families/families.h"
 #include "model/families/layer_kinds.h"
+#include "model/families/llama_config.h"
+#include "model/file_facts.h"
 
 namespace qlora::model {
 namespace {
@@ -108,20 +110,48 @@ Architecture qwen3_moe(ConfigReader& config) {
   return a;
 }
 
+void write_experts(ConfigWriter& config, const Architecture& a) {
+  const ExpertsSpec& experts = *first_experts(a);
+  write_expert_counts(config, a, "num_experts");
+  config.integer("moe_intermediate_size", experts.inner);
+  config.flag("norm_topk_prob", experts.routing.renormalise);
+  config.integer("decoder_sparse_step", 1);
+  std::vector<int64_t> dense;
+  for (int64_t layer = 0; layer < a.num_layers(); ++layer)
+    if (!a.block(layer).branches.at(1).experts()) dense.push_back(layer);
+  config.integers("mlp_only_layers", dense);
+}
+
+void write_qwen2_moe(ConfigWriter& config, const Architecture& a) {
+  config.model("qwen2_moe", "Qwen2MoeForCausalLM");
+  write_llama_sizes(config, a);
+  write_experts(config, a);
+  config.integer("shared_expert_intermediate_size", first_experts(a)->shared->inner);
+  config.flag("qkv_bias", a.block(0).attention().in.front().bias);
+}
+
+void write_qwen3_moe(ConfigWriter& config, const Architecture& a) {
+  config.model("qwen3_moe", "Qwen3MoeForCausalLM");
+  write_llama_sizes(config, a);
+  write_experts(config, a);
+}
+
 }  // namespace
 
 Family qwen2_moe_family() {
   return {.name = "qwen2_moe",
           .model_types = {"qwen2_moe"},
           .gguf_architectures = {"qwen2moe"},
-          .read = qwen2_moe};
+          .read = qwen2_moe,
+          .write = write_qwen2_moe};
 }
 
 Family qwen3_moe_family() {
   return {.name = "qwen3_moe",
           .model_types = {"qwen3_moe"},
           .gguf_architectures = {"qwen3moe"},
-          .read = qwen3_moe};
+          .read = qwen3_moe,
+          .write = write_qwen3_moe};
 }
 
 }  // namespace qlora::model

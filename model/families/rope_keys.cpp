@@ -279,27 +279,4 @@ LayerRotaries read_layer_rope_keys(const io::JsonNode& config, const RopeSizes& 
           read_dictionary(config, parameters.sliding, sizes, sliding)};
 }
 
-nlohmann::ordered_json rope_scaling_of(const RopeConfig& rope) {
-  if (rope.type == "default") return nullptr;
-  nlohmann::ordered_json json = {{"rope_type", rope.type}, {"factor", rope.factor}};
-  if (rope.type == "llama3") {
-    json["low_freq_factor"] = rope.low_freq_factor;
-    json["high_freq_factor"] = rope.high_freq_factor;
-  }
-  if (rope.type == "yarn") {
-    json["beta_fast"] = rope.beta_fast;
-    json["beta_slow"] = rope.beta_slow;
-    if (!rope.truncate) json["truncate"] = false;
-  }
-  if (rope.type == "longrope") {
-    json["short_factor"] = rope.short_factor;
-    json["long_factor"] = rope.long_factor;
-  }
-  if (rope.type == "yarn" || rope.type == "longrope")
-    json["attention_factor"] = rope.attention_factor;
-  if (keys_of(rope.type).contains(kOriginalPositions))
-    json[kOriginalPositions] = static_cast<int64_t>(rope.original_max_positions);
-  return json;
-}
-
 }  // namespace qlora::model

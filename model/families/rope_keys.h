@@ -4,7 +4,6 @@
 // none.
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -49,8 +48,5 @@ LayerRotaries read_layer_rope_keys(const io::JsonNode& config, const RopeSizes& 
 // A number of the dictionary that counts (RopeDefaults::read_elsewhere).
 double rope_number(const io::JsonNode& config, const RopeDefaults& defaults, const char* key,
                    double otherwise);
-
-// The rope_scaling of a config.json that says this; null for none.
-nlohmann::ordered_json rope_scaling_of(const RopeConfig& rope);
 
 }  // namespace qlora::model

@@ -3,7 +3,7 @@
 #include "base/error.h"
 #include "model/families/families.h"
 #include "model/families/layer_kinds.h"
-#include "model/families/llama_like.h"
+#include "model/families/llama_config.h"
 
 namespace qlora::model {
 namespace {
@@ -46,13 +46,23 @@ Architecture smollm3(ConfigReader& config) {
   return a;
 }
 
+void write(ConfigWriter& config, const Architecture& a) {
+  config.model("smollm3", "SmolLM3ForCausalLM");
+  write_llama_sizes(config, a);
+  std::vector<int64_t> rotated;
+  for (int64_t layer = 0; layer < a.num_layers(); ++layer)
+    rotated.push_back(a.block(layer).attention().rotary == kNotRotated ? 0 : 1);
+  config.integers("no_rope_layers", rotated);
+}
+
 }  // namespace
 
 Family smollm3_family() {
   return {.name = "smollm3",
           .model_types = {"smollm3"},
           .gguf_architectures = {"smollm3"},
-          .read = smollm3};
+          .read = smollm3,
+          .write = write};
 }
 
 }  // namespace qlora::model

@@ -2,6 +2,7 @@
 // rotated; attention and MLP may stand side by side.
 #include "model/families/families.h"
 #include "model/families/layer_norm_like.h"
+#include "model/families/llama_config.h"
 
 namespace qlora::model {
 namespace {
@@ -16,13 +17,16 @@ NormSpec norm_of_heads(const char* hugging_face, const char* gguf, int64_t heads
   return spec;
 }
 
+LlamaDefaults defaults() {
+  return {.num_kv_heads = 32,
+          .norm_eps = 1e-5,
+          .rope = {.partial_factor = 0.25},
+          .max_positions = 4096,
+          .norm_eps_key = layer_norm_eps("layer_norm_eps")};
+}
+
 Architecture stablelm(ConfigReader& config) {
-  const LlamaSizes sizes =
-      read_llama_sizes(config, {.num_kv_heads = 32,
-                                .norm_eps = 1e-5,
-                                .rope = {.partial_factor = 0.25},
-                                .max_positions = 4096,
-                                .norm_eps_key = layer_norm_eps("layer_norm_eps")});
+  const LlamaSizes sizes = read_llama_sizes(config, defaults());
   config.note_dropout({"hidden_dropout"});
   config.note_read({"rope_pct"});
   const ConfigKey parallel{{"use_parallel_residual"}, "use_parallel_residual"};
@@ -40,13 +44,23 @@ Architecture stablelm(ConfigReader& config) {
   return a;
 }
 
+void write(ConfigWriter& config, const Architecture& a) {
+  const AttentionSpec& attention = a.block(0).attention();
+  config.model("stablelm", "StableLmForCausalLM");
+  write_llama_sizes(config, a, defaults());
+  config.flag("use_qkv_bias", attention.in.front().bias);
+  config.flag("qk_layernorm", attention.q_norm.present());
+  config.flag("use_parallel_residual", a.block(0).branches.at(1).beside);
+}
+
 }  // namespace
 
 Family stablelm_family() {
   return {.name = "stablelm",
           .model_types = {"stablelm"},
           .gguf_architectures = {"stablelm"},
-          .read = stablelm};
+          .read = stablelm,
+          .write = write};
 }
 
 }  // namespace qlora::model

@@ -2,18 +2,22 @@
 #include "model/families/families.h"
 #include "model/families/layer_kinds.h"
 #include "model/families/layer_norm_like.h"
+#include "model/families/llama_config.h"
 
 namespace qlora::model {
 namespace {
 
+LlamaDefaults defaults() {
+  return {.num_kv_heads = 2,
+          .norm_eps = 1e-5,
+          .tied_embeddings = true,
+          .max_positions = 4096,
+          .activation = "gelu_pytorch_tanh",
+          .norm_eps_key = layer_norm_eps("norm_epsilon")};
+}
+
 Architecture starcoder2(ConfigReader& config) {
-  const LlamaSizes sizes =
-      read_llama_sizes(config, {.num_kv_heads = 2,
-                                .norm_eps = 1e-5,
-                                .tied_embeddings = true,
-                                .max_positions = 4096,
-                                .activation = "gelu_pytorch_tanh",
-                                .norm_eps_key = layer_norm_eps("norm_epsilon")});
+  const LlamaSizes sizes = read_llama_sizes(config, defaults());
   config.note_dropout({"residual_dropout", "embedding_dropout"});
   const bool bias = config.boolean({{"use_bias"}}, true);
   Architecture a = llama_like("starcoder2", sizes);
@@ -25,13 +29,21 @@ Architecture starcoder2(ConfigReader& config) {
   return a;
 }
 
+void write(ConfigWriter& config, const Architecture& a) {
+  config.model("starcoder2", "Starcoder2ForCausalLM");
+  write_llama_sizes(config, a, defaults());
+  config.flag("use_bias", a.block(0).attention().out.bias);
+  write_window(config, a);
+}
+
 }  // namespace
 
 Family starcoder2_family() {
   return {.name = "starcoder2",
           .model_types = {"starcoder2"},
           .gguf_architectures = {"starcoder2"},
-          .read = starcoder2};
+          .read = starcoder2,
+          .write = write};
 }
 
 }  // namespace qlora::model

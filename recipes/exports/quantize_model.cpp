@@ -11,6 +11,7 @@
 #include "base/stopwatch.h"
 #include "base/warn_once.h"
 #include "data/tokenizer.h"
+#include "export/config_file.h"
 #include "export/merged.h"
 #include "export/quantized.h"
 #include "io/atomic_write.h"
@@ -88,7 +89,9 @@ void quantize_and_check(const std::string& directory, const std::string& path,
                         const data::Tokenizer& tokenizer, const CalibrationRows& rows,
                         const QuantizeOptions& options, at::Device device,
                         QuantizationReport& report) {
-  warn_of_packed_experts(model::open_weights(path)->architecture());
+  const model::Architecture architecture = model::open_weights(path)->architecture();
+  warn_of_packed_experts(architecture);
+  exporting::require_config(architecture, path);
   const Stopwatch watch;
   std::string written;
   if (options.quantization.method == "hqq")

@@ -15,7 +15,8 @@ QLORA_INTEROP_LOGITS says). A line shows
   one: |qlora's - PEFT's| / |PEFT's|;
 - PEFT, merged: the trained adapter in PEFT (its tensors must be those of the file) and the merged export in transformers, against the
   program's own logits with the adapter, as the largest difference of a token's loss;
-- GGUF: the model as an F32 GGUF file (experts in MXFP4 stay so), written with the gguf package, read by the program; against transformers.
+- GGUF: the model as an F32 GGUF file (experts in MXFP4 stay so), written with the gguf package, read by the program; against transformers;
+- its directory: the merged export of that GGUF file in transformers, against the checkpoint that the file was made of.
 A "!" marks what fails: a loss by 2e-5 or more, a movement by 0.1 % or more, a tensor unread. A model that the program refuses shows
 the refusal.
 
@@ -721,6 +722,14 @@ def merged(variant, here):
     return their_logits(variant, load(path))
 
 
+def merged_gguf(variant, here):
+    """transformers' logits of the directory that is made of the GGUF file."""
+    path = os.path.join(here, "merged_gguf")
+    shutil.rmtree(path, ignore_errors=True)
+    run(PROGRAM, "export", "--model", os.path.join(here, "model.gguf"), "--format", "merged", "--dtype", "float32", "--output", path)
+    return their_logits(variant, load(path))
+
+
 # ---------------------------------------------------------------------------------------------------------------------------
 # GGUF.
 
@@ -1036,6 +1045,7 @@ def measure(variant, here, line):
     if has_gguf:
         from_gguf, unread = our_logits(variant, os.path.join(here, "model.gguf"), "-", here)
         line.add_loss("GGUF", variant, from_gguf, expected, f"{unread} unread, " if unread else "")
+        line.add_loss("its directory", variant, merged_gguf(variant, here), expected)
     else:
         line.add("GGUF -", True)
 

@@ -6,8 +6,10 @@
 #include <gmock/gmock.h>
 
 #include <functional>
+#include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "model/families/config_writer.h"
 
 namespace qlora::model {
 namespace {
@@ -203,7 +205,7 @@ TEST(RopeKeysOfFamilies, WhatIsWrittenIsReadAgainAsTheSame) {
                                        {"original_max_position_embeddings", 512}}};
   for (const json& scaling : scalings) {
     const RotarySpec before = read({{"rope_scaling", scaling}}, {}, {4});
-    const json written = json::parse(rope_scaling_of(before.rope).dump());
+    const json written = json::parse(rope_dictionary(before.rope).json().dump());
     const RotarySpec after = read({{"rope_scaling", written}}, {}, {4});
     for (const int64_t length : {100, 5000})
       EXPECT_EQ(inverse_frequencies(after.rope, 4, length),
@@ -211,7 +213,7 @@ TEST(RopeKeysOfFamilies, WhatIsWrittenIsReadAgainAsTheSame) {
           << scaling;
     EXPECT_EQ(after.rope.attention_factor, before.rope.attention_factor) << scaling;
   }
-  EXPECT_TRUE(rope_scaling_of(RopeConfig{}).is_null());
+  EXPECT_EQ(rope_dictionary(RopeConfig{}).json().dump(), R"({"rope_type":"default"})");
 }
 
 }  // namespace
