@@ -1,5 +1,8 @@
 // Model directories, GGUF models, adapters.
+#include <nlohmann/json.hpp>
+
 #include "lora/adapter_file.h"
+#include "model/hugging_face_config.h"
 #include "model/load.h"
 #include "model/model_header.h"
 #include "tests/fuzz/target.h"
@@ -41,13 +44,17 @@ std::vector<std::string> model_directory_seeds() {
 
 void read_model_gguf(std::string_view bytes) {
   static const test::TempDir dir;
-  load(dir.write("model.gguf", std::string(bytes)));
+  const std::string path = dir.write("model.gguf", std::string(bytes));
+  load(path);
+  taken_or_refused([&] { model::hugging_face_config(model::open_weights(path)->architecture()); });
 }
 
 std::vector<std::string> model_gguf_seeds() {
   const test::TempDir dir;
   test::write_tiny_gguf(dir / "model.gguf");
-  return {test::read_file(dir / "model.gguf")};
+  test::write_mxfp4_directory(dir / "experts");
+  test::write_mxfp4_gguf(dir / "experts", dir / "experts.gguf");
+  return {test::read_file(dir / "model.gguf"), test::read_file(dir / "experts.gguf")};
 }
 
 const std::vector<std::string> kAdapterFiles = {"adapter_config.json", "adapter_model.safetensors",

@@ -198,6 +198,10 @@ TEST_F(Footprint, ExpertsInMxfp4OfAGgufFileAreKeptWhereTheyStayAsStored) {
   test::write_mxfp4_directory(dir_ / "experts");
   test::write_mxfp4_gguf(dir_ / "experts", dir_ / "experts.gguf");
   const io::GgufFile file(dir_ / "experts.gguf");
+  const auto stored = stored_footprint(file.tensors(), &open_weights(file.path())->architecture());
+  EXPECT_EQ(row_of(stored, "gate_up_proj").format, "MXFP4");
+  EXPECT_EQ(row_of(stored, "gate_up_proj").bytes, 2 * 4 * 64 * 64 / 32 * 17);
+  EXPECT_EQ(test::total_bytes(stored), test::total_bytes(file.tensors()));
   for (const auto& [method, format] : {std::pair("as_stored", "MXFP4"),
                                        std::pair("none", "float32"), std::pair("nf4", "nf4+dq")}) {
     const auto source = open_weights(dir_ / "experts.gguf");
