@@ -88,7 +88,7 @@ GgufValue read_array(Cursor& cursor) {
   const uint64_t count = cursor.count("the length of an array", smallest_size(type));
   switch (static_cast<GgufType>(type)) {
     case GgufType::kU8:
-      return read_array<uint8_t, uint64_t>(cursor, count);
+      return read_array<uint8_t, std::byte>(cursor, count);
     case GgufType::kI8:
       return read_array<int8_t, int64_t>(cursor, count);
     case GgufType::kU16:

@@ -3,6 +3,7 @@
 // order.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -19,10 +20,11 @@
 namespace qlora::io {
 
 // Integers of all widths widen to (u)int64; F32 stays apart from F64 so that writing back is exact.
-// An array of arrays is refused. bool arrays are vector<uint8_t>.
-using GgufValue = std::variant<int64_t, uint64_t, float, double, bool, std::string,
-                               std::vector<int64_t>, std::vector<uint64_t>, std::vector<float>,
-                               std::vector<double>, std::vector<uint8_t>, std::vector<std::string>>;
+// An array of arrays is refused. Arrays of bool are vector<uint8_t>, those of U8 vector<byte>.
+using GgufValue =
+    std::variant<int64_t, uint64_t, float, double, bool, std::string, std::vector<int64_t>,
+                 std::vector<uint64_t>, std::vector<float>, std::vector<double>,
+                 std::vector<uint8_t>, std::vector<std::byte>, std::vector<std::string>>;
 
 class GgufFile {
  public:
@@ -52,6 +54,7 @@ class GgufFile {
   const std::vector<std::string>& texts(const std::string& key) const;
   std::vector<int64_t> integers(const std::string& key) const;
   std::vector<float> numbers(const std::string& key) const;
+  std::string bytes(const std::string& key) const;  // of an array of U8 or I8
   std::string text_or(const std::string& key, const std::string& otherwise) const;
   int64_t integer_or(const std::string& key, int64_t low, int64_t high, int64_t otherwise) const;
   double number_or(const std::string& key, double otherwise) const;

@@ -1,4 +1,5 @@
 // Typed reads of GGUF metadata.
+#include <algorithm>
 #include <cstdint>
 
 #include "base/error.h"
@@ -79,8 +80,14 @@ std::vector<int64_t> GgufFile::integers(const std::string& key) const {
     }
     return {u->begin(), u->end()};
   }
-  if (const auto* flags = std::get_if<std::vector<uint8_t>>(&value))  // booleans, and bytes
+  if (const auto* flags = std::get_if<std::vector<uint8_t>>(&value))
     return {flags->begin(), flags->end()};
+  if (const auto* unsigned_bytes = std::get_if<std::vector<std::byte>>(&value)) {
+    std::vector<int64_t> integers(unsigned_bytes->size());
+    std::ranges::transform(*unsigned_bytes, integers.begin(),
+                           [](std::byte byte) { return std::to_integer<int64_t>(byte); });
+    return integers;
+  }
   return typed<std::vector<int64_t>>(*this, key, "an array of integers");
 }
 
@@ -90,6 +97,16 @@ std::vector<float> GgufFile::numbers(const std::string& key) const {
     return {d->begin(), d->end()};
   }
   return typed<std::vector<float>>(*this, key, "an array of numbers");
+}
+
+std::string GgufFile::bytes(const std::string& key) const {
+  std::string text;
+  for (const int64_t byte : integers(key)) {
+    if (byte < INT8_MIN || byte > UINT8_MAX)
+      fail<FormatError>("{}: the metadata value {} must hold bytes, found {}", path_, key, byte);
+    text += static_cast<char>(byte);
+  }
+  return text;
 }
 
 std::string GgufFile::text_or(const std::string& key, const std::string& otherwise) const {

@@ -86,6 +86,7 @@ struct ValueWriter {
   void operator()(const std::vector<float>& v) const { put_array(file, GgufType::kF32, v); }
   void operator()(const std::vector<double>& v) const { put_array(file, GgufType::kF64, v); }
   void operator()(const std::vector<uint8_t>& v) const { put_array(file, GgufType::kBool, v); }
+  void operator()(const std::vector<std::byte>& v) const { put_array(file, GgufType::kU8, v); }
   void operator()(const std::vector<std::string>& v) const {
     put_type(file, GgufType::kArray);
     put_type(file, GgufType::kString);

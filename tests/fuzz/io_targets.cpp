@@ -95,6 +95,7 @@ void read_gguf_bytes(std::string_view bytes) {
       taken_or_refused([&] { gguf.texts(key); });
       taken_or_refused([&] { gguf.integers(key); });
       taken_or_refused([&] { gguf.numbers(key); });
+      taken_or_refused([&] { gguf.bytes(key); });
     }
   });
 }

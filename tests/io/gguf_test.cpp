@@ -97,6 +97,7 @@ const Metadata kEveryType = {
     {"floats", std::vector<float>{0.5f, -0.0f}},
     {"doubles", std::vector<double>{0.1}},
     {"flags", std::vector<uint8_t>{1, 0}},
+    {"bytes", std::vector<std::byte>{std::byte{0}, std::byte{200}}},
     {"texts", std::vector<std::string>{"", "a b", std::string("nul\0", 4)}},
 };
 
@@ -330,6 +331,9 @@ TEST(Gguf, TypedReadsSayWhichKeyIsWrong) {
   EXPECT_EQ(file.texts("texts")[1], "a b");
   EXPECT_THAT(file.integers("counts"), ElementsAre(1, 5'000'000'000));
   EXPECT_THAT(file.numbers("doubles"), ElementsAre(0.1f));
+  EXPECT_THAT(file.integers("bytes"), ElementsAre(0, 200));
+  EXPECT_EQ(file.bytes("bytes"), std::string("\0\xc8", 2));
+  EXPECT_EQ(file.bytes("integers"), "\xff\x02");
   EXPECT_EQ(file.text_or("absent", "else"), "else");
   EXPECT_EQ(file.integer_or("absent", 0, 9, 3), 3);
   EXPECT_EQ(file.number_or("absent", 2.5), 2.5);
@@ -344,6 +348,8 @@ TEST(Gguf, TypedReadsSayWhichKeyIsWrong) {
   EXPECT_THROW(file.texts("integers"), FormatError);
   EXPECT_THROW(file.integers("floats"), FormatError);
   EXPECT_THROW(file.numbers("texts"), FormatError);
+  EXPECT_THROW(file.bytes("counts"), FormatError);
+  EXPECT_THROW(file.bytes("text"), FormatError);
 }
 
 TEST(Gguf, IntegersBeyond63BitsAreRefusedNotWrapped) {
