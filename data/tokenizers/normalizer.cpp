@@ -2,8 +2,10 @@
 
 #include <map>
 
+#include "base/base64.h"
 #include "base/utf8.h"
 #include "data/tokenizers/byte_alphabet.h"
+#include "data/tokenizers/charsmap.h"
 #include "data/tokenizers/text_pattern.h"
 #include "data/tokenizers/unicode.h"
 
@@ -82,6 +84,22 @@ class ByteLetters final : public Normalizer {
   }
 };
 
+class Precompiled final : public Normalizer {
+ public:
+  explicit Precompiled(const io::JsonNode& node)
+      : map_(bytes_of(node.at("precompiled_charsmap")), node.at("precompiled_charsmap").place()) {}
+  std::string apply(std::string_view text) const override { return map_.apply(text); }
+
+ private:
+  static std::string bytes_of(const io::JsonNode& node) {
+    const auto bytes = from_base64(node.as_string());
+    if (!bytes) node.reject("base64");
+    return *bytes;
+  }
+
+  CharsMap map_;
+};
+
 class NormalizerSequence final : public Normalizer {
  public:
   explicit NormalizerSequence(const io::JsonNode& node) {
@@ -116,8 +134,10 @@ std::unique_ptr<Normalizer> make_normalizer(const io::JsonNode& node) {
   if (type == "Prepend") return std::make_unique<Prepend>(node);
   if (type == "Replace") return std::make_unique<Replace>(node);
   if (type == "ByteLevel") return std::make_unique<ByteLetters>();
+  if (type == "Precompiled") return std::make_unique<Precompiled>(node);
   node.at("type").reject(
-      "NFC, NFD, NFKC, NFKD, Lowercase, Strip, Prepend, Replace, ByteLevel or Sequence");
+      "NFC, NFD, NFKC, NFKD, Lowercase, Strip, Prepend, Replace, ByteLevel, Precompiled or "
+      "Sequence");
 }
 
 }  // namespace qlora::data

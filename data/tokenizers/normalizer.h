@@ -1,8 +1,8 @@
 // The normalizer section of a tokenizer.json: rewrites the text between added tokens before it is
 // cut into pieces.
 //
-// Known types: NFC, NFD, NFKC, NFKD, Lowercase, Strip, Prepend, Replace, ByteLevel,
-// Sequence.
+// Known types: NFC, NFD, NFKC, NFKD, Lowercase, Strip, Prepend, Replace, ByteLevel, Precompiled (a
+// sentencepiece model's own, charsmap.h), Sequence.
 #pragma once
 
 #include <memory>
