@@ -101,6 +101,18 @@ std::map<std::string, ByteLevelFamily> make_families() {
   };
 }
 
+}  // namespace
+
+ByteLevelFamily byte_level_family(const std::string& pre, const std::string& place) {
+  static const std::map<std::string, ByteLevelFamily> families = make_families();
+  const auto family = families.find(pre);
+  if (family != families.end()) return family->second;
+  std::vector<std::string> names;
+  for (const auto& entry : families) names.push_back(entry.first);
+  fail<FormatError>("{}: tokenizer.ggml.pre must be one of {}, found '{}'", place,
+                    fmt::join(names, ", "), pre);
+}
+
 json post_processor(const std::optional<SurroundingToken>& bos,
                     const std::optional<SurroundingToken>& eos) {
   json single = json::array(), pair, specials = json::object();
@@ -120,18 +132,6 @@ json post_processor(const std::optional<SurroundingToken>& bos,
           {"single", single},
           {"pair", pair},
           {"special_tokens", specials}};
-}
-
-}  // namespace
-
-ByteLevelFamily byte_level_family(const std::string& pre, const std::string& place) {
-  static const std::map<std::string, ByteLevelFamily> families = make_families();
-  const auto family = families.find(pre);
-  if (family != families.end()) return family->second;
-  std::vector<std::string> names;
-  for (const auto& entry : families) names.push_back(entry.first);
-  fail<FormatError>("{}: tokenizer.ggml.pre must be one of {}, found '{}'", place,
-                    fmt::join(names, ", "), pre);
 }
 
 json byte_level_document(const ByteLevelFamily& family, json vocab, json merges, json added_tokens,

@@ -24,12 +24,16 @@ ByteLevelFamily byte_level_family(const std::string& pre, const std::string& pla
 // normalizer and pre-tokenizer say; nothing if none does.
 std::optional<std::string> byte_level_pre(const nlohmann::json& document);
 
-// The document: `vocab` is {token: id}, `merges` a list, `added_tokens` a list with ids.
-// `bos`, `eos`: what goes around a text.
 struct SurroundingToken {
   int64_t id;
   std::string text;
 };
+// The post-processor that puts these around a text.
+nlohmann::json post_processor(const std::optional<SurroundingToken>& bos,
+                              const std::optional<SurroundingToken>& eos);
+
+// The document: `vocab` is {token: id}, `merges` a list, `added_tokens` a list with ids.
+// `bos`, `eos`: what goes around a text.
 nlohmann::json byte_level_document(const ByteLevelFamily& family, nlohmann::json vocab,
                                    nlohmann::json merges, nlohmann::json added_tokens,
                                    const std::optional<SurroundingToken>& bos,

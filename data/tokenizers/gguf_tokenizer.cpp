@@ -14,6 +14,7 @@
 #include "data/tokenizers/sentencepiece_proto.h"
 #include "data/tokenizers/sentencepiece_tokenizer.h"
 #include "data/tokenizers/tokenizer_json.h"
+#include "data/tokenizers/unigram_json.h"
 #include "data/tokenizers/vocabulary.h"
 #include "io/json_text.h"
 
@@ -24,6 +25,8 @@ using nlohmann::json;
 
 constexpr const char* kTokens = "tokenizer.ggml.tokens";
 constexpr const char* kMerges = "tokenizer.ggml.merges";
+constexpr const char* kScores = "tokenizer.ggml.scores";
+constexpr const char* kT5 = "t5";
 
 // The vocabulary of a GGUF: tokens in the order of their ids, with types.
 class GgufVocabulary {
@@ -70,12 +73,24 @@ class GgufVocabulary {
   // The id that tokenizer.ggml.<role>_token_id gives; nothing if it is missing.
   std::optional<SurroundingToken> role(const std::string& name) const {
     const std::string key = "tokenizer.ggml." + name + "_token_id";
-    if (!file_.has(key)) return std::nullopt;
-    const int64_t id = file_.integer(key, 0, static_cast<int64_t>(tokens_.size()) - 1);
+    const auto size = static_cast<int64_t>(tokens_.size());
+    const int64_t id = file_.integer_or(key, 0, size - 1, usual_id(name));
+    if (id < 0 || id >= size) return std::nullopt;
     return SurroundingToken{id, tokens_[static_cast<size_t>(id)]};
+  }
+  // The same of bos or eos, if the file says that it goes around a text.
+  std::optional<SurroundingToken> around_text(const std::string& name, bool otherwise) const {
+    const bool adds = file_.boolean_or("tokenizer.ggml.add_" + name + "_token", otherwise);
+    return adds ? role(name) : std::nullopt;
   }
 
  private:
+  // What llama.cpp takes where the key is missing; -1: nothing.
+  int64_t usual_id(const std::string& role) const {
+    if (file_.text("tokenizer.ggml.model") != kT5) return -1;
+    return role == "padding" ? 0 : role == "eos" ? 1 : role == "unknown" ? 2 : -1;
+  }
+
   const io::GgufFile& file_;
   const std::vector<std::string>& tokens_;
   std::vector<int64_t> types_;
@@ -108,20 +123,53 @@ std::string tokenizer_json(const io::GgufFile& file, const GgufVocabulary& vocab
                         kTokens, vocabulary.tokens()[id]);
     }
   }
-  const auto wanted = [&](const char* key, bool otherwise, const char* role) {
-    return file.boolean_or(key, otherwise) ? vocabulary.role(role) : std::nullopt;
-  };
   const std::vector<std::string>& merges = file.texts(kMerges);
   for (const std::string& merge : merges) check_utf8(merge, file.path() + ": " + kMerges);
-  return io::json_text(
-      byte_level_document(family, std::move(vocab), json(merges), added_tokens(vocabulary, false),
-                          wanted("tokenizer.ggml.add_bos_token", family.adds_bos, "bos"),
-                          wanted("tokenizer.ggml.add_eos_token", false, "eos")));
+  return io::json_text(byte_level_document(
+      family, std::move(vocab), json(merges), added_tokens(vocabulary, false),
+      vocabulary.around_text("bos", family.adds_bos), vocabulary.around_text("eos", false)));
+}
+
+std::vector<float> scores_of(const io::GgufFile& file, const GgufVocabulary& vocabulary) {
+  std::vector<float> scores = file.numbers(kScores);
+  vocabulary.require_length(kScores, scores.size());
+  return scores;
+}
+
+// A document has no types, and takes the score of what is unknown from the least one: that of a
+// normal piece, which all others get. Unused pieces behind the others are left out.
+void add_pieces(const io::GgufFile& file, const GgufVocabulary& vocabulary,
+                UnigramVocabulary& unigram) {
+  const std::vector<float> scores = scores_of(file, vocabulary);
+  size_t size = scores.size();
+  while (size > 0 && vocabulary.piece_type(size - 1) == PieceType::kUnused) --size;
+  float least = 0;
+  for (size_t id = 0; id < size; ++id)
+    if (vocabulary.type(id) == PieceType::kNormal) least = std::min(least, scores[id]);
+  for (size_t id = 0; id < size; ++id) {
+    const PieceType type = vocabulary.type(id);
+    unigram.pieces.emplace_back(vocabulary.tokens()[id],
+                                type == PieceType::kNormal ? scores[id] : least);
+    unigram.byte_fallback |= type == PieceType::kByte;
+  }
+}
+
+// What is missing is as llama.cpp takes it.
+std::string unigram_json(const io::GgufFile& file, const GgufVocabulary& vocabulary) {
+  constexpr const char* kCharsmap = "tokenizer.ggml.precompiled_charsmap";
+  UnigramVocabulary unigram;
+  add_pieces(file, vocabulary, unigram);
+  unigram.unknown_id = vocabulary.unknown_id();
+  unigram.adds_blank = file.boolean_or("tokenizer.ggml.add_space_prefix", false);
+  unigram.merges_blanks = file.boolean_or("tokenizer.ggml.remove_extra_whitespaces", false);
+  if (file.has(kCharsmap)) unigram.charsmap = file.bytes(kCharsmap);
+  return io::json_text(unigram_document(unigram, added_tokens(vocabulary, true),
+                                        vocabulary.around_text("bos", false),
+                                        vocabulary.around_text("eos", true)));
 }
 
 std::string sentencepiece_model(const io::GgufFile& file, const GgufVocabulary& vocabulary) {
-  const std::vector<float> scores = file.numbers("tokenizer.ggml.scores");
-  vocabulary.require_length("tokenizer.ggml.scores", scores.size());
+  const std::vector<float> scores = scores_of(file, vocabulary);
   SentencePieceModel model;
   for (size_t id = 0; id < scores.size(); ++id)
     model.pieces.push_back({vocabulary.tokens()[id], scores[id], vocabulary.piece_type(id)});
@@ -189,15 +237,22 @@ constexpr std::string_view kKnownKeys[] = {"ggml.model",
                                            "chat_templates",
                                            "huggingface.json"};
 
-void warn_of_other_metadata(const io::GgufFile& file) {
+constexpr std::string_view kKnownOfT5[] = {"ggml.remove_extra_whitespaces",
+                                           "ggml.precompiled_charsmap"};
+
+void warn_of_other_metadata(const io::GgufFile& file, bool is_t5) {
   constexpr std::string_view kPrefix = "tokenizer.";
+  const auto is_known = [is_t5](std::string_view name) {
+    return std::ranges::find(kKnownKeys, name) != std::end(kKnownKeys) ||
+           (is_t5 && std::ranges::find(kKnownOfT5, name) != std::end(kKnownOfT5));
+  };
   std::vector<std::string> others;
   for (const auto& [key, value] : file.metadata()) {
     if (!key.starts_with(kPrefix) || key.ends_with("_token_id")) continue;
     const std::string_view name = std::string_view(key).substr(kPrefix.size());
     const bool* flag = std::get_if<bool>(&value);
     if (name.starts_with("chat_template.") || (flag != nullptr && !*flag)) continue;
-    if (std::ranges::find(kKnownKeys, name) == std::end(kKnownKeys)) others.push_back(key);
+    if (!is_known(name)) others.push_back(key);
   }
   if (!others.empty())
     log::warning_once("{}: metadata that this version neither reads nor knows: {}", file.path(),
@@ -208,22 +263,22 @@ void warn_of_other_metadata(const io::GgufFile& file) {
 
 TokenizerFiles tokenizer_files_of(const io::GgufFile& file) {
   const std::string model = file.text("tokenizer.ggml.model");
-  if (model != "gpt2" && model != "llama") {
+  if (model != "gpt2" && model != "llama" && model != kT5) {
     fail<FormatError>(
-        "{}: tokenizer.ggml.model must be gpt2 (byte-level BPE) or llama (sentencepiece), found "
-        "'{}'",
+        "{}: tokenizer.ggml.model must be gpt2 (byte-level BPE), llama (sentencepiece) or t5 "
+        "(unigram), found '{}'",
         file.path(), model);
   }
-  warn_of_other_metadata(file);
+  warn_of_other_metadata(file, model == kT5);
   const GgufVocabulary vocabulary(file);
   TokenizerFiles files;
-  if (model == "gpt2") {
-    files["tokenizer.json"] = tokenizer_json(file, vocabulary);
-  } else {
+  if (model == "llama")
     files["tokenizer.model"] = sentencepiece_model(file, vocabulary);
-  }
-  files["tokenizer_config.json"] =
-      config_json(file, vocabulary, model == "gpt2" ? "PreTrainedTokenizerFast" : "LlamaTokenizer");
+  else
+    files["tokenizer.json"] =
+        model == kT5 ? unigram_json(file, vocabulary) : tokenizer_json(file, vocabulary);
+  files["tokenizer_config.json"] = config_json(
+      file, vocabulary, model == "llama" ? "LlamaTokenizer" : "PreTrainedTokenizerFast");
   files["generation_config.json"] = generation_json(vocabulary);
   if (file.has("tokenizer.chat_template"))
     files["chat_template.jinja"] = file.text("tokenizer.chat_template");

@@ -12,10 +12,10 @@
 
 namespace qlora::data {
 
-// tokenizer.ggml.model "gpt2" gives a tokenizer.json, "llama" a sentencepiece tokenizer.model;
-// beside it tokenizer_config.json, generation_config.json and, if there is one,
-// chat_template.jinja. FormatError that names the file and key for other models, unknown
-// pre-tokenizers and vocabularies that contradict themselves.
+// tokenizer.ggml.model "gpt2" and "t5" give a tokenizer.json, byte-level BPE and unigram, "llama" a
+// sentencepiece tokenizer.model; beside it tokenizer_config.json, generation_config.json and, if
+// there is one, chat_template.jinja. FormatError that names the file and key for other models,
+// unknown pre-tokenizers and vocabularies that contradict themselves.
 TokenizerFiles tokenizer_files_of(const io::GgufFile& file);
 
 std::unique_ptr<Tokenizer> make_gguf_tokenizer(const io::GgufFile& file);

@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 
 #include "base/error.h"
 #include "data/tokenizers/added_tokens.h"
 #include "data/tokenizers/byte_level_json.h"
 #include "data/tokenizers/sentencepiece_proto.h"
 #include "data/tokenizers/tokenizer_config.h"
+#include "data/tokenizers/unigram_json.h"
 #include "data/tokenizers/vocabulary.h"
 #include "io/json.h"
 
@@ -128,13 +130,7 @@ std::vector<AddedToken> control_pieces(const SentencePieceModel& model) {
   return added;
 }
 
-Tokens tokens_of_model(const Tokenizer& tokenizer, int64_t rows) {
-  const SentencePieceModel model =
-      parse_model(tokenizer.files().at("tokenizer.model"), "tokenizer.model");
-  if (!model.is_bpe)
-    throw ConfigError(
-        "--format gguf: tokenizer.model must be a BPE model; others are not written to GGUF "
-        "files; export --format merged");
+Tokens tokens_of_model(const Tokenizer& tokenizer, const SentencePieceModel& model, int64_t rows) {
   Tokens tokens(rows);
   Vocabulary vocabulary;
   for (size_t id = 0; id < model.pieces.size(); ++id) {
@@ -178,22 +174,87 @@ Tokens tokens_of_ranks(const Tokenizer& tokenizer, const json& document, int64_t
   return tokens;
 }
 
+Tokens tokens_of_unigram(const Tokenizer& tokenizer, const json& document, int64_t rows) {
+  const json& model = document.at("model");
+  const json unknown = model.value("unk_id", json());
+  const bool has_bytes = model.value("byte_fallback", false);
+  Tokens tokens(rows);
+  Vocabulary vocabulary;
+  int64_t id = 0;
+  for (const json& piece : model.at("vocab")) {
+    const auto text = piece.at(0).get<std::string>();
+    vocabulary.add(text, id, kPlace);
+    tokens.set(id, text,
+               unknown == id                      ? PieceType::kUnknown
+               : has_bytes && is_byte_token(text) ? PieceType::kByte
+                                                  : PieceType::kNormal,
+               piece.at(1).get<float>());
+    ++id;
+  }
+  set_added(all_added(tokenizer, added_in(document), vocabulary), tokens);
+  return tokens;
+}
+
 // Whether a text begins as if a blank stood in front of it.
 bool adds_space_prefix(const Tokenizer& tokenizer) {
   const auto ids = tokenizer.encode("a", false);
   return !ids.empty() && tokenizer.id_to_token(ids.front()).starts_with("\xe2\x96\x81");
 }
 
-Tokens add_sentencepiece(const Tokenizer& tokenizer, const std::optional<json>& document,
-                         int64_t rows, Metadata& metadata) {
-  const Tokens tokens = tokenizer.files().contains("tokenizer.model")
-                            ? tokens_of_model(tokenizer, rows)
-                            : tokens_of_ranks(tokenizer, *document, rows);
-  metadata = {{"tokenizer.ggml.model", std::string("llama")},
-              {"tokenizer.ggml.pre", std::string("default")}};
+// As if of several blanks in a row there were one.
+bool merges_blanks(const Tokenizer& tokenizer) {
+  return tokenizer.encode("a  a", false) == tokenizer.encode("a a", false);
+}
+
+void add_scored(const Tokenizer& tokenizer, const std::string& kind, const Tokens& tokens,
+                Metadata& metadata) {
+  metadata = {{"tokenizer.ggml.model", kind}, {"tokenizer.ggml.pre", std::string("default")}};
   add_tokens(tokens, metadata);
   metadata.emplace_back("tokenizer.ggml.scores", tokens.scores);
   metadata.emplace_back("tokenizer.ggml.add_space_prefix", adds_space_prefix(tokenizer));
+}
+
+void add_unigram(const Tokenizer& tokenizer, const std::string& charsmap, const Tokens& tokens,
+                 Metadata& metadata) {
+  add_scored(tokenizer, "t5", tokens, metadata);
+  metadata.emplace_back("tokenizer.ggml.remove_extra_whitespaces", merges_blanks(tokenizer));
+  if (charsmap.empty()) return;
+  const auto bytes = std::as_bytes(std::span(charsmap));
+  metadata.emplace_back("tokenizer.ggml.precompiled_charsmap",
+                        std::vector<std::byte>(bytes.begin(), bytes.end()));
+}
+
+Tokens add_unigram_document(const Tokenizer& tokenizer, const json& document, int64_t rows,
+                            Metadata& metadata) {
+  const auto charsmap = unigram_charsmap(document);
+  if (!charsmap)
+    throw ConfigError(
+        "--format gguf: GGUF files have no word for the normalizer or the pre-tokenizer of this "
+        "tokenizer.json; export --format merged");
+  Tokens tokens = tokens_of_unigram(tokenizer, document, rows);
+  add_unigram(tokenizer, *charsmap, tokens, metadata);
+  return tokens;
+}
+
+Tokens add_sentencepiece_model(const Tokenizer& tokenizer, int64_t rows, Metadata& metadata) {
+  const SentencePieceModel model =
+      parse_model(tokenizer.files().at("tokenizer.model"), "tokenizer.model");
+  if (model.kind != PieceModel::kBpe && model.kind != PieceModel::kUnigram)
+    throw ConfigError(
+        "--format gguf: tokenizer.model must be a BPE or a unigram model; others are not written "
+        "to GGUF files; export --format merged");
+  Tokens tokens = tokens_of_model(tokenizer, model, rows);
+  if (model.kind == PieceModel::kBpe)
+    add_scored(tokenizer, "llama", tokens, metadata);
+  else
+    add_unigram(tokenizer, model.charsmap, tokens, metadata);
+  return tokens;
+}
+
+Tokens add_ranked(const Tokenizer& tokenizer, const json& document, int64_t rows,
+                  Metadata& metadata) {
+  Tokens tokens = tokens_of_ranks(tokenizer, document, rows);
+  add_scored(tokenizer, "llama", tokens, metadata);
   return tokens;
 }
 
@@ -238,13 +299,18 @@ Metadata gguf_tokenizer_metadata(const Tokenizer& tokenizer, const GgufTokenizer
   if (files.contains("tokenizer.json"))
     document = io::parse_json(files.at("tokenizer.json"), "tokenizer.json");
   const json model = document ? document->value("model", json::object()) : json::object();
-  const bool is_bpe = document && model.value("type", "BPE") == "BPE";
+  const bool is_unigram = document && model.value("vocab", json()).is_array();
+  const bool is_bpe = document && !is_unigram && model.value("type", "BPE") == "BPE";
   Metadata metadata;
   std::optional<Tokens> tokens;
   if (is_bpe && is_byte_level(document->value("pre_tokenizer", json())))
     tokens = add_byte_level(tokenizer, *document, options.rows, metadata);
-  else if (files.contains("tokenizer.model") || (is_bpe && model.value("byte_fallback", false)))
-    tokens = add_sentencepiece(tokenizer, document, options.rows, metadata);
+  else if (is_unigram)
+    tokens = add_unigram_document(tokenizer, *document, options.rows, metadata);
+  else if (files.contains("tokenizer.model"))
+    tokens = add_sentencepiece_model(tokenizer, options.rows, metadata);
+  else if (is_bpe && model.value("byte_fallback", false))
+    tokens = add_ranked(tokenizer, *document, options.rows, metadata);
   else
     throw ConfigError(
         "--format gguf: the tokenizer must be a byte-level BPE or one of sentencepiece's kind; "

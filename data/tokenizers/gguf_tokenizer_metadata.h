@@ -19,9 +19,10 @@ struct GgufTokenizerOptions {
 };
 
 // tokenizer.ggml.model "gpt2" of a byte-level BPE, "llama" of a BPE of sentencepiece's kind, whose
-// scores are those of tokenizer.model or, in a tokenizer.json, the ranks of its merges. Rows
-// without a token are "[PAD<row>]"; tokens without a row are left out. ConfigError for a vocabulary
-// of another kind, or a pre-tokenizer that GGUF has no name for.
+// scores are those of tokenizer.model or, in a tokenizer.json, the ranks of its merges; "t5" of a
+// unigram vocabulary in either file. Rows without a token are "[PAD<row>]"; tokens without a row
+// are left out. ConfigError for a vocabulary of another kind, or a normalizer or pre-tokenizer that
+// GGUF has no name for.
 std::vector<std::pair<std::string, io::GgufValue>> gguf_tokenizer_metadata(
     const Tokenizer& tokenizer, const GgufTokenizerOptions& options);
 

@@ -41,7 +41,7 @@ void append_float(int field, float value, std::string& out) {
 }
 
 constexpr int kPieces = 1, kTrainerSpec = 2, kNormalizerSpec = 3;  // fields of ModelProto
-constexpr int kAddDummyPrefix = 3;                                 // field of NormalizerSpec
+constexpr int kCharsmap = 2, kAddDummyPrefix = 3;                  // fields of NormalizerSpec
 
 std::string piece_message(const SentencePiece& piece) {
   std::string message;
@@ -152,11 +152,11 @@ SentencePiece parse_piece(std::string_view bytes, const std::string& place) {
 }
 
 void parse_trainer(std::string_view bytes, const std::string& place, SentencePieceModel& model) {
-  constexpr uint64_t kModelType = 3, kBpe = 2, kFirstRole = 40;
+  constexpr uint64_t kModelType = 3, kFirstRole = 40;
   int64_t* roles[] = {&model.unk_id, &model.bos_id, &model.eos_id, &model.pad_id};
   Message message(bytes, place);
   for (Field field; message.next(field);) {
-    if (field.number == kModelType) model.is_bpe = field.value == kBpe;
+    if (field.number == kModelType) model.kind = static_cast<PieceModel>(field.value);
     if (field.number >= kFirstRole && field.number < kFirstRole + std::size(roles))
       *roles[field.number - kFirstRole] = static_cast<int64_t>(field.value);
   }
@@ -169,15 +169,17 @@ SentencePieceModel parse_model(std::string_view serialized_model, const std::str
   SentencePieceModel model;
   model.bos_id = 1;
   model.eos_id = 2;
-  model.is_bpe = false;
+  model.kind = PieceModel::kUnigram;
   Message message(serialized_model, place);
   for (Field field; message.next(field);) {
     if (field.number == kPieces) model.pieces.push_back(parse_piece(field.bytes, place));
     if (field.number == kTrainerSpec) parse_trainer(field.bytes, place, model);
     if (field.number != kNormalizerSpec) continue;
     Message normalizer(field.bytes, place);
-    for (Field inner; normalizer.next(inner);)
+    for (Field inner; normalizer.next(inner);) {
+      if (inner.number == kCharsmap) model.charsmap = inner.bytes;
       if (inner.number == kAddDummyPrefix) model.add_dummy_prefix = inner.value != 0;
+    }
   }
   if (model.pieces.empty()) fail<FormatError>("{} must be a sentencepiece model", place);
   return model;

@@ -26,12 +26,15 @@ struct SentencePiece {
   PieceType type = PieceType::kNormal;
 };
 
+enum class PieceModel { kUnigram = 1, kBpe = 2, kWord = 3, kCharacter = 4 };
+
 struct SentencePieceModel {
   std::vector<SentencePiece> pieces;
   // Ids of the roles; -1: the vocabulary has none.
   int64_t unk_id = 0, bos_id = -1, eos_id = -1, pad_id = -1;
   bool add_dummy_prefix = true;
-  bool is_bpe = true;  // false: unigram, words or characters
+  PieceModel kind = PieceModel::kBpe;
+  std::string charsmap = {};  // precompiled_charsmap of the normalization (charsmap.h)
 };
 
 // A BPE model with scores, byte fallback if it has byte pieces, blanks written as U+2581 and

@@ -6,6 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/base64.h"
 #include "base/error.h"
 #include "data/tokenizers/byte_level_json.h"
 #include "data/tokenizers/sentencepiece_proto.h"
@@ -50,10 +51,10 @@ void expect_same(const Tokenizer& found, const Tokenizer& wanted) {
   }
 }
 
-TEST(GgufTokenizerMetadata, BothKindsComeBackAsTheyWere) {
+TEST(GgufTokenizerMetadata, AllKindsComeBackAsTheyWere) {
   const test::TempDir dir;
   for (const test::GgufMetadata& source :
-       {test::byte_level_metadata(), test::sentencepiece_metadata()}) {
+       {test::byte_level_metadata(), test::sentencepiece_metadata(), test::unigram_metadata()}) {
     const auto tokenizer = tokenizer_of(dir, source);
     const GgufTokenizerOptions options{.rows = tokenizer->vocab_size(),
                                        .chat_template = "{{ messages }}",
@@ -81,6 +82,86 @@ TEST(GgufTokenizerMetadata, WhatGoesAroundATextIsWritten) {
       EXPECT_EQ(metadata.at(key), source.at(key)) << key;
     expect_same(*tokenizer_of(dir, metadata), *tokenizer);
   }
+}
+
+TEST(GgufTokenizerMetadata, HowTextsArePreparedForUnigramsIsWritten) {
+  const test::TempDir dir;
+  for (const bool changes : {true, false}) {
+    test::GgufMetadata source = test::unigram_metadata();
+    source["tokenizer.ggml.add_space_prefix"] = changes;
+    source["tokenizer.ggml.remove_extra_whitespaces"] = changes;
+    if (!changes) source.erase("tokenizer.ggml.precompiled_charsmap");
+    const auto tokenizer = tokenizer_of(dir, source);
+    const auto metadata = written(*tokenizer, {.rows = tokenizer->vocab_size()});
+    for (const char* key :
+         {"tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.add_space_prefix",
+          "tokenizer.ggml.remove_extra_whitespaces"})
+      EXPECT_EQ(metadata.at(key), source.at(key)) << key;
+    EXPECT_EQ(metadata.contains("tokenizer.ggml.precompiled_charsmap"), changes);
+    if (changes) {
+      EXPECT_EQ(metadata.at("tokenizer.ggml.precompiled_charsmap"),
+                source.at("tokenizer.ggml.precompiled_charsmap"));
+    }
+    EXPECT_EQ(metadata.at("tokenizer.ggml.add_bos_token"), io::GgufValue(false));
+    EXPECT_EQ(metadata.at("tokenizer.ggml.add_eos_token"), io::GgufValue(true));
+    expect_same(*tokenizer_of(dir, metadata), *tokenizer);
+  }
+}
+
+// As transformers saves T5's.
+json converted_unigram(const test::GgufMetadata& source) {
+  const auto& tokens = std::get<std::vector<std::string>>(source.at("tokenizer.ggml.tokens"));
+  const auto& scores = std::get<std::vector<float>>(source.at("tokenizer.ggml.scores"));
+  json vocab = json::array(), added = json::array();
+  for (size_t id = 0; id < tokens.size(); ++id)
+    vocab.push_back(json::array({tokens[id], scores[id]}));
+  for (const size_t id : {0, 1, 2})
+    added.push_back({{"id", id},
+                     {"content", tokens[id]},
+                     {"special", true},
+                     {"lstrip", false},
+                     {"rstrip", false},
+                     {"single_word", false},
+                     {"normalized", false}});
+  const json metaspace = {
+      {"type", "Metaspace"}, {"replacement", "▁"}, {"prepend_scheme", "always"}, {"split", true}};
+  return {{"version", "1.0"},
+          {"added_tokens", added},
+          {"normalizer",
+           {{"type", "Precompiled"},
+            {"precompiled_charsmap", to_base64(test::charsmap_of({{"\t", " "}, {"ﬁ", "fi"}}))}}},
+          {"pre_tokenizer",
+           {{"type", "Sequence"},
+            {"pretokenizers", json::array({{{"type", "WhitespaceSplit"}}, metaspace})}}},
+          {"post_processor", nullptr},
+          {"decoder", metaspace},
+          {"model", {{"type", "Unigram"}, {"unk_id", 2}, {"vocab", vocab}}}};
+}
+
+TEST(GgufTokenizerMetadata, AUnigramDocumentOfTransformersIsWrittenAsItsModelWas) {
+  const test::TempDir dir;
+  const test::GgufMetadata source = test::unigram_metadata();
+  dir.write("json/tokenizer.json", converted_unigram(source).dump());
+  const auto tokenizer = load_tokenizer(dir / "json");
+  const auto metadata = written(*tokenizer, {.rows = tokenizer->vocab_size()});
+  for (const char* key :
+       {"tokenizer.ggml.model", "tokenizer.ggml.tokens", "tokenizer.ggml.token_type",
+        "tokenizer.ggml.add_space_prefix", "tokenizer.ggml.remove_extra_whitespaces",
+        "tokenizer.ggml.precompiled_charsmap"})
+    EXPECT_EQ(metadata.at(key), source.at(key)) << key;
+  const auto found = tokenizer_of(dir, metadata);
+  for (const char* text : {"ab", "a\tﬁ  b", "</s>ab c", ""})
+    EXPECT_EQ(found->encode(text, false), tokenizer->encode(text, false)) << text;
+}
+
+TEST(GgufTokenizerMetadata, ANormalizerThatIsNoSentencepieceModelsIsRefused) {
+  const test::TempDir dir;
+  json document = converted_unigram(test::unigram_metadata());
+  document["normalizer"] = {{"type", "NFKC"}};
+  dir.write("json/tokenizer.json", document.dump());
+  const auto tokenizer = load_tokenizer(dir / "json");
+  EXPECT_THAT([&] { written(*tokenizer, {.rows = 10}); },
+              ThrowsMessage<ConfigError>(HasSubstr("normalizer")));
 }
 
 TEST(GgufTokenizerMetadata, RowsWithoutATokenAreUnusedAndTokensWithoutARowAreLeftOut) {
@@ -205,7 +286,7 @@ TEST(SentencePieceProto, AModelIsReadAsItWasWritten) {
   EXPECT_EQ(found.bos_id, 1);
   EXPECT_EQ(found.eos_id, -1);
   EXPECT_FALSE(found.add_dummy_prefix);
-  EXPECT_TRUE(found.is_bpe);
+  EXPECT_EQ(found.kind, PieceModel::kBpe);
 }
 
 TEST(SentencePieceProto, WhatIsCutOffIsRefused) {

@@ -29,6 +29,7 @@ std::unique_ptr<Tokenizer> tokenizer_of(const test::TempDir& dir, const Metadata
 
 Metadata byte_level() { return test::byte_level_metadata(); }
 Metadata sentencepiece() { return test::sentencepiece_metadata(); }
+Metadata unigram() { return test::unigram_metadata(); }
 
 TEST(GgufTokenizer, MergesApplyInTheirOrder) {
   test::TempDir dir;
@@ -59,6 +60,69 @@ TEST(GgufTokenizer, SentencepieceMergesTheBestPairFirstAndFallsBackToBytes) {
   EXPECT_THAT(tokenizer->encode("aé", false), ElementsAre(259, 3 + 0xc3, 3 + 0xa9));
 }
 
+TEST(GgufTokenizer, AUnigramVocabularyTakesTheLikeliestPieces) {
+  test::TempDir dir;
+  const auto tokenizer = tokenizer_of(dir, unigram());
+  EXPECT_THAT(tokenizer->encode("ab", false), ElementsAre(8));
+  EXPECT_THAT(tokenizer->encode("aab", false), ElementsAre(6, 7));
+  EXPECT_THAT(tokenizer->encode("c", false), ElementsAre(3, 2));
+  EXPECT_THAT(tokenizer->encode("ab</s>a", false), ElementsAre(8, 1, 6));
+  EXPECT_THAT(tokenizer->encode("ab", true), ElementsAre(8, 1));
+  const std::vector<TokenId> ids = {6, 8, 1};
+  EXPECT_EQ(tokenizer->decode(ids, true), "a ab");
+}
+
+TEST(GgufTokenizer, ATextIsPreparedForUnigramsAsTheFileSays) {
+  test::TempDir dir;
+  const auto tokenizer = tokenizer_of(dir, unigram());
+  EXPECT_THAT(tokenizer->encode("\ufb01", false), ElementsAre(3, 9));
+  EXPECT_THAT(tokenizer->encode(" a\t  b ", false), ElementsAre(6, 3, 5));
+  EXPECT_THAT(tokenizer->encode("  ", false), ElementsAre());
+  Metadata plain = unigram();
+  for (const char* key : {"add_space_prefix", "remove_extra_whitespaces", "precompiled_charsmap",
+                          "eos_token_id", "padding_token_id", "unknown_token_id"})
+    plain.erase(std::string("tokenizer.ggml.") + key);
+  const auto bare = tokenizer_of(dir, plain);
+  EXPECT_THAT(bare->encode("ab", true), ElementsAre(7, 1));
+  EXPECT_THAT(bare->encode("a  b", false), ElementsAre(4, 3, 3, 5));
+  EXPECT_THAT(bare->encode("\ufb01", false), ElementsAre(2));
+  EXPECT_EQ(bare->special_tokens().pad->id, 0);
+}
+
+// A piece that goes on over a blank.
+TEST(GgufTokenizer, UnigramsAreSoughtInTheWholeText) {
+  test::TempDir dir;
+  Metadata metadata = unigram();
+  std::get<Texts>(metadata["tokenizer.ggml.tokens"]).push_back("a▁b");
+  std::get<std::vector<int64_t>>(metadata["tokenizer.ggml.token_type"]).push_back(1);
+  std::get<std::vector<float>>(metadata["tokenizer.ggml.scores"]).push_back(-1);
+  EXPECT_THAT(tokenizer_of(dir, metadata)->encode("a b", false), ElementsAre(3, 10));
+}
+
+// They neither are tokens of a text nor lower the score of what is unknown: an unknown character
+// and a likely piece are likelier than two rare pieces.
+TEST(GgufTokenizer, UnusedAndUserDefinedPiecesChangeNoOtherTokens) {
+  test::TempDir dir;
+  Metadata metadata = unigram();
+  const auto add = [&metadata](const char* token, int64_t type, float score) {
+    std::get<Texts>(metadata["tokenizer.ggml.tokens"]).emplace_back(token);
+    std::get<std::vector<int64_t>>(metadata["tokenizer.ggml.token_type"]).push_back(type);
+    std::get<std::vector<float>>(metadata["tokenizer.ggml.scores"]).push_back(score);
+  };
+  add("xy", test::token_type::kNormal, -30);  // 10
+  add("z", test::token_type::kNormal, -30);
+  add("yz", test::token_type::kNormal, -1);
+  const std::vector<TokenId> before = tokenizer_of(dir, metadata)->encode("xyz", false);
+  EXPECT_THAT(before, ElementsAre(3, 2, 12));
+  add("<user>", test::token_type::kUserDefined, -1000);
+  add("[PAD14]", test::token_type::kUnused, -10000);
+  const auto tokenizer = tokenizer_of(dir, metadata);
+  EXPECT_EQ(tokenizer->encode("xyz", false), before);
+  EXPECT_THAT(tokenizer->encode("a<user>b", false), ElementsAre(6, 13, 3, 5));
+  EXPECT_EQ(tokenizer->vocab_size(), 14);
+  EXPECT_THAT(tokenizer->encode("[PAD14]", false), testing::Not(testing::Contains(14)));
+}
+
 TEST(GgufTokenizer, TheFileSaysWhatGoesAroundAText) {
   test::TempDir dir;
   Metadata metadata = sentencepiece();
@@ -86,7 +150,7 @@ TEST(GgufTokenizer, RolesAndSpecialTokensAreKnown) {
 
 TEST(GgufTokenizer, TheFilesItWritesMakeTheSameTokenizer) {
   test::TempDir dir;
-  for (const Metadata& metadata : {byte_level(), sentencepiece()}) {
+  for (const Metadata& metadata : {byte_level(), sentencepiece(), unigram()}) {
     const auto tokenizer = tokenizer_of(dir, metadata);
     fs::remove_all(dir / "written");
     fs::create_directory(dir / "written");
@@ -107,7 +171,7 @@ TEST(GgufTokenizer, MetadataThatContradictsItselfIsRefusedByItsKey) {
         << key;
   };
   refused("tokenizer.ggml.model", byte_level(),
-          [](Metadata& m) { m["tokenizer.ggml.model"] = std::string("t5"); });
+          [](Metadata& m) { m["tokenizer.ggml.model"] = std::string("bert"); });
   refused("no-such-family", byte_level(),
           [](Metadata& m) { m["tokenizer.ggml.pre"] = std::string("no-such-family"); });
   refused("tokenizer.ggml.token_type", byte_level(), [](Metadata& m) {
@@ -117,6 +181,14 @@ TEST(GgufTokenizer, MetadataThatContradictsItselfIsRefusedByItsKey) {
           [](Metadata& m) { m["tokenizer.ggml.token_type"] = std::vector<int64_t>(260, 9); });
   refused("eos_token_id", byte_level(),
           [](Metadata& m) { m["tokenizer.ggml.eos_token_id"] = uint64_t{260}; });
+  refused("tokenizer.ggml.scores", unigram(),
+          [](Metadata& m) { m["tokenizer.ggml.scores"] = std::vector<float>{1}; });
+  refused("precompiled_charsmap", unigram(), [](Metadata& m) {
+    m["tokenizer.ggml.precompiled_charsmap"] = std::vector<int64_t>{4, 0, 0, 0};
+  });
+  refused("precompiled_charsmap", unigram(), [](Metadata& m) {
+    m["tokenizer.ggml.precompiled_charsmap"] = std::vector<int64_t>{300};
+  });
   refused("tokenizer.ggml.tokens", byte_level(),
           [](Metadata& m) { std::get<Texts>(m["tokenizer.ggml.tokens"])[257] = "ab"; });
   refused("tokenizer.ggml.tokens", byte_level(),

@@ -185,7 +185,8 @@ void read_gguf_tokenizer(std::string_view bytes) {
 
 std::vector<std::string> gguf_tokenizer_seeds() {
   std::vector<std::string> seeds;
-  for (const auto& metadata : {test::byte_level_metadata(), test::sentencepiece_metadata()}) {
+  for (const auto& metadata :
+       {test::byte_level_metadata(), test::sentencepiece_metadata(), test::unigram_metadata()}) {
     const test::TempDir dir;
     seeds.push_back(test::read_file(test::gguf_of_metadata(dir, metadata).path()));
   }
