@@ -22,6 +22,10 @@ bool is_one_of(const std::string& family, const std::array<std::string_view, n>&
   return std::ranges::find(names, family) != names.end();
 }
 
+// What T5's files say of a context that has no end, as llama.cpp's converter has it: llama.cpp
+// makes room for as many tokens.
+constexpr int64_t kContextOfT5 = 512;
+
 // Whose GGUF files name a window; all but the last two in any case.
 constexpr std::array<std::string_view, 7> kWithWindows = {
     "gemma2", "gemma3", "cohere2", "gpt_oss", "olmo3", "phi3", "starcoder2"};
@@ -53,19 +57,27 @@ void write_sizes(const Architecture& a, Keys& keys) {
   const AttentionShape& attention = a.block(0).attention().shape;
   const NormRule& norm = a.decoder.final_norm.rule;
   keys.integer("vocab_size", a.vocab_size);
-  keys.integer("context_length", a.max_positions);
+  keys.integer("context_length", a.has_encoder() ? kContextOfT5 : a.max_positions);
   keys.integer("embedding_length", a.hidden_size);
-  keys.integer("block_count", a.num_layers());
+  keys.integer("block_count", a.has_encoder() ? a.encoder.num_layers() : a.num_layers());
   keys.integer("feed_forward_length", inner_size(a));
   keys.integer("attention.head_count", attention.heads);
   keys.integer("attention.head_count_kv", attention.kv_heads);
-  if (attention.heads * attention.head_dim != a.hidden_size) {
+  if (a.has_encoder() || attention.heads * attention.head_dim != a.hidden_size) {
     keys.integer("attention.key_length", attention.head_dim);
     keys.integer("attention.value_length", attention.head_dim);
   }
   keys.number(norm.kind == NormKind::kRms ? "attention.layer_norm_rms_epsilon"
                                           : "attention.layer_norm_epsilon",
               norm.eps);
+}
+
+void write_encoder_decoder(const Architecture& a, Keys& keys) {
+  if (!a.has_encoder()) return;
+  keys.integer("decoder_block_count", a.decoder.num_layers());
+  keys.integer("decoder_start_token_id", a.decoder_tokens.start);
+  keys.integer("attention.relative_buckets_count", a.decoder.relative_bias.buckets);
+  keys.number("attention.layer_norm_epsilon", a.decoder.final_norm.rule.eps);
 }
 
 void write_yarn(const RopeConfig& rope, Keys& keys) {
@@ -170,6 +182,11 @@ std::vector<std::pair<std::string, std::vector<float>>> rope_tensors(const Archi
 Architecture as_written(const Architecture& model, const Family& family) {
   Architecture a = model;
   if (family.gguf_written_as == "llama") keep_rotary_pairs(a);
+  // A head of its own, scaled in advance.
+  if (a.has_encoder() && a.logit_multiplier != 1) {
+    a.logit_multiplier = 1;
+    a.tied_embeddings = false;
+  }
   const int64_t window = smallest_window(a);
   if (window == 0 || is_one_of(a.family, kWithWindows)) return a;
   if (window < a.max_positions) {
@@ -222,12 +239,16 @@ GgufDescription describe_for_gguf(const Architecture& model) {
       family.gguf_architectures.empty() ? family.gguf_written_as : family.gguf_architectures[0];
   if (description.architecture.empty())
     fail<ConfigError>(
-        "--format gguf: this version writes no GGUF files of {} models; export --format merged",
+        "--format gguf: llama.cpp does not run {} models, so that GGUF files of them are of no "
+        "use; "
+        "export --format merged",
         model.family);
   description.model = as_written(model, family);
+  description.head_factor = model.logit_multiplier / description.model.logit_multiplier;
   const Architecture& a = description.model;
   Keys keys(description.architecture);
   write_sizes(a, keys);
+  write_encoder_decoder(a, keys);
   write_rope(a, keys);
   write_windows(a, keys);
   write_scales(a, keys);

@@ -17,7 +17,10 @@ using GgufMetadata = std::vector<std::pair<std::string, io::GgufValue>>;
 struct GgufDescription {
   std::string architecture;  // general.architecture: "llama"
   Architecture model;        // with the order of rows, and the context, that the file has
-  GgufMetadata metadata;     // "llama.embedding_length", ...
+  // The file's head is the model's (or its embedding, where `model` says that they are no longer
+  // tied) times this: llama.cpp scales no logits of T5.
+  double head_factor = 1;
+  GgufMetadata metadata;  // "llama.embedding_length", ...
   // RoPE's own: "rope_freqs.weight", "rope_factors_long.weight", ...
   std::vector<std::pair<std::string, std::vector<float>>> tensors;
 };

@@ -17,7 +17,10 @@ GgufNames::GgufNames(const Architecture& a) {
   outside(a.embedding.positions.names, 0);
   outside(a.embedding.norm.names, added(a.embedding.norm));
   outside(a.head.names, 0);
-  outside(a.decoder.final_norm.names, added(a.decoder.final_norm));
+  for (const StackSpec* stack : {&a.encoder, &a.decoder}) {
+    outside(stack->final_norm.names, added(stack->final_norm));
+    outside({stack->relative_bias.module, stack->relative_bias.gguf_module}, 0);
+  }
   for (int64_t layer = 0; layer < a.num_layers(); ++layer) {
     const std::string prefix =
         fmt::format("{}{}.", a.stack_of(layer).prefix.gguf, a.index_in_stack(layer));

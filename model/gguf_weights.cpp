@@ -26,10 +26,11 @@ class Gguf final : public WeightSource {
     names_ = GgufNames(architecture_);
     take_rope_divisors();
     take_rope_factors();
-    for (BlockSpec& block : architecture_.decoder.kinds)
-      block.edit_each_linear([](LinearSpec& linear) { linear.bias = false; });
+    for (StackSpec* stack : {&architecture_.encoder, &architecture_.decoder})
+      for (BlockSpec& block : stack->kinds)
+        block.edit_each_linear([](LinearSpec& linear) { linear.bias = false; });
     for (int64_t layer = 0; layer < architecture_.num_layers(); ++layer)
-      architecture_.decoder.block(layer).edit_each_linear([&](LinearSpec& linear) {
+      architecture_.block(layer).edit_each_linear([&](LinearSpec& linear) {
         linear.bias |= has(architecture_.module(layer, linear.names) + ".bias");
       });
   }
@@ -80,7 +81,13 @@ class Gguf final : public WeightSource {
     return type ? std::optional(quant::gguf_size(*type, out, in)) : std::nullopt;
   }
 
-  at::ScalarType dtype() const override { return matrices_dtype(file_.tensors()); }
+  // Tables of biases are float32 where all else is in blocks.
+  at::ScalarType dtype() const override {
+    std::vector<io::TensorView> matrices = file_.tensors();
+    std::erase_if(matrices,
+                  [](const io::TensorView& t) { return t.name.ends_with("attn_rel_b.weight"); });
+    return matrices_dtype(matrices);
+  }
 
   std::string packing(const std::string& module) const override {
     const auto expert = expert_tensor(architecture_, module + ".weight");
@@ -92,7 +99,18 @@ class Gguf final : public WeightSource {
     return view && io::is_block_type(view->dtype) ? io::dtype_name(view->dtype) : "";
   }
 
-  std::vector<std::string> unread() const override { return names_but(file_.tensors(), read_); }
+  // But for a head that is the embedding once more, and for a table that T5's cross-attention has
+  // in old checkpoints and uses nowhere.
+  std::vector<std::string> unread() const override {
+    std::vector<std::string> names = names_but(file_.tensors(), read_);
+    if (architecture_.has_encoder())
+      std::erase_if(names, [this](const std::string& name) {
+        return (architecture_.tied_embeddings &&
+                name == architecture_.head.names.gguf + ".weight") ||
+               name.ends_with(".cross_attn_rel_b.weight");
+      });
+    return names;
+  }
 
  private:
   ExpertParts parts_of(const ExpertTensor& expert) const {

@@ -11,7 +11,8 @@
 namespace qlora::model {
 
 struct RelativeBiasSpec {
-  std::string module = {};  // of the table [buckets, heads] in Hugging Face files
+  // Of the table [buckets, heads] in Hugging Face files, and in GGUF files.
+  std::string module = {}, gguf_module = {};
   int64_t buckets = 0, heads = 0, max_distance = 128;
   bool bidirectional = false;  // keys behind the query have half of the buckets; else the first
 

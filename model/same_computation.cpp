@@ -83,6 +83,9 @@ void compare(const Architecture& wanted, const AttentionSpec& a, const Architect
   c.same("the window", a.shape.window, b.shape.window);
   c.same("whether attention has ALiBi's biases", a.shape.position_bias, b.shape.position_bias);
   c.same("whether attention has sinks", a.shape.sinks, b.shape.sinks);
+  c.same("whether attention is causal", a.shape.causal, b.shape.causal);
+  c.same("whether attention is of an encoder's output", a.shape.cross, b.shape.cross);
+  c.same("whether attention has biases by distance", a.shape.relative_bias, b.shape.relative_bias);
   c.same("the clamp of queries, keys and values", a.clamp, b.clamp);
   c.same("whether queries are scaled by position", a.scales_queries, b.scales_queries);
   c.same("the number of matrices of queries, keys and values", a.in.size(), b.in.size());
@@ -135,16 +138,29 @@ void compare(const Architecture& wanted, const Branch& a, const Architecture& fo
   if (a.experts()) compare(*a.experts(), *b.experts(), c);
 }
 
+void compare(const RelativeBiasSpec& wanted, const RelativeBiasSpec& found, Comparison& c) {
+  c.same("the number of buckets of distances", wanted.buckets, found.buckets);
+  c.same("the largest distance with a bucket", wanted.max_distance, found.max_distance);
+}
+
+void compare(const StackSpec& wanted, const StackSpec& found, Comparison& c) {
+  c.same("the number of layers", wanted.num_layers(), found.num_layers());
+  compare(wanted.final_norm, found.final_norm, c);
+  compare(wanted.relative_bias, found.relative_bias, c);
+}
+
 void compare_outside(const Architecture& a, const Architecture& b, Comparison& c) {
   c.same("the vocabulary", a.vocab_size, b.vocab_size);
   c.same("the hidden size", a.hidden_size, b.hidden_size);
   c.same("the context", a.max_positions, b.max_positions);
-  c.same("the number of layers", a.num_layers(), b.num_layers());
   c.same("the width of embeddings", a.embedding.width, b.embedding.width);
   c.same("the multiplier of embeddings", a.embedding.multiplier, b.embedding.multiplier);
   c.same("the number of learned positions", a.embedding.positions.rows, b.embedding.positions.rows);
   compare(a.embedding.norm, b.embedding.norm, c);
-  compare(a.decoder.final_norm, b.decoder.final_norm, c);
+  compare(a.encoder, b.encoder, c);
+  compare(a.decoder, b.decoder, c);
+  if (a.has_encoder())
+    c.same("the token that a decoder begins with", a.decoder_tokens.start, b.decoder_tokens.start);
   c.same("whether embeddings are tied", a.tied_embeddings, b.tied_embeddings);
   c.same("whether the head has a bias", a.head.bias, b.head.bias);
   c.same("the multiplier of logits", a.logit_multiplier, b.logit_multiplier);

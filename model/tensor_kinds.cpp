@@ -61,8 +61,9 @@ std::vector<LookupTable> lookup_tables(const Architecture& a) {
     tables.push_back({"positions", learned.names, learned.rows * a.hidden_size});
   for (const StackSpec* stack : {&a.encoder, &a.decoder})
     if (const RelativeBiasSpec& bias = stack->relative_bias; bias.present())
-      tables.push_back(
-          {lora::last_name(bias.module), {bias.module, ""}, bias.buckets * bias.heads});
+      tables.push_back({lora::last_name(bias.module),
+                        {bias.module, bias.gguf_module},
+                        bias.buckets * bias.heads});
   return tables;
 }
 

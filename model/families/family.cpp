@@ -44,10 +44,10 @@ const Family& family_of_model_type(const std::string& model_type, const std::str
 }
 
 const Family& family_of_gguf(const std::string& architecture, const std::string& place) {
-  if (architecture == "t5" || architecture == "t5encoder")
+  if (architecture == "t5encoder")
     fail<FormatError>(
-        "{}: models of T5's kind are not read from GGUF files, which do not say whether the "
-        "decoder's outputs are scaled; give the model's Hugging Face directory",
+        "{}: the file holds the encoder of a T5 alone (t5encoder); give one of the whole model "
+        "(t5)",
         place);
   return find(&Family::gguf_architectures, architecture, place, "the architecture");
 }

@@ -197,6 +197,7 @@ LlamaSizes read_llama_sizes(ConfigReader& config, const LlamaDefaults& defaults)
   sizes.attention_bias = config.boolean({{"attention_bias"}}, defaults.attention_bias);
   sizes.mlp_bias = config.boolean({{"mlp_bias"}}, false);
   sizes.tied_embeddings = read_tied(config, defaults.tied_embeddings);
+  require_equal(config, "attention.value_length", sizes.head_dim, "the size of a key's head");
   if (!defaults.rotates) {
     sizes.validate(config.place(), keys);
     return sizes;
@@ -211,9 +212,6 @@ LlamaSizes read_llama_sizes(ConfigReader& config, const LlamaDefaults& defaults)
     sizes.rotary = read_gguf_rotary(config, sizes.head_dim, defaults.rope);
   }
   sizes.validate(config.place(), keys);
-  if (config.gguf()) {
-    require_equal(config, "attention.value_length", sizes.head_dim, "the size of a key's head");
-  }
   return sizes;
 }
 
