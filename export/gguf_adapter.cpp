@@ -42,6 +42,10 @@ std::vector<Factors> factors_of(const model::CausalLm& model,
   if (model.architecture().tied_embeddings && model.head.layers().front().adapter)
     fail<ConfigError>("--format gguf-lora: the head that is adapted is the embedding, too; {}",
                       kHint);
+  if (description.head_factor != 1 && model.head.layers().front().adapter)
+    fail<ConfigError>(
+        "--format gguf-lora: the head is adapted, and llama.cpp does not scale what it gives; {}",
+        kHint);
   add(model.head);
   return all;
 }

@@ -58,7 +58,7 @@ model::GgufMetadata metadata_of(const model::GgufDescription& description,
 std::vector<GgufPart> all_parts(const model::CausalLm& model,
                                 const model::GgufDescription& description,
                                 model::WeightSource* original) {
-  std::vector<GgufPart> parts = gguf_parts(model, description.model, original);
+  std::vector<GgufPart> parts = gguf_parts(model, description, original);
   for (const auto& [name, values] : description.tensors)
     parts.push_back(
         {name, {static_cast<int64_t>(values.size())}, [values] { return at::tensor(values); }});

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "model/gguf_names.h"
 #include "model/gguf_rows.h"
 
 namespace qlora::exporting {
@@ -11,15 +12,23 @@ using Expert = model::ExpertWeights;
 
 class GgufParts final : public MergedTensors {
  public:
-  GgufParts(const model::Architecture& described, model::WeightSource* original)
+  // `tied`: the model's head is its embedding.
+  GgufParts(const model::GgufDescription& description, bool tied, model::WeightSource* original)
       : MergedTensors(at::kFloat, original),
-        names_(described),
-        prefix_(described.decoder.prefix.gguf) {}
+        names_(description.model),
+        prefix_(description.model.decoder.prefix.gguf),
+        head_(description.model.head.names.hugging_face + ".weight"),
+        head_factor_(description.head_factor) {
+    if (tied && !description.model.tied_embeddings)
+      tied_head_ = description.model.embedding.names.hugging_face + ".weight";
+  }
 
   std::vector<GgufPart> take() { return std::move(parts_); }
 
  protected:
   void add(const std::string& name, const std::vector<int64_t>& shape, Make make) override {
+    if (name == tied_head_) add_head(shape, make);
+    if (name == head_) return add_head(shape, make);
     const model::GgufTensor stored = names_.of_tensor(name);
     parts_.push_back({stored.name, shape, [stored, make = std::move(make)] {
                         const at::Tensor value = make();
@@ -51,6 +60,12 @@ class GgufParts final : public MergedTensors {
   }
 
  private:
+  void add_head(const std::vector<int64_t>& shape, const Make& make) {
+    parts_.push_back({names_.of_tensor(head_).name, shape, [make, factor = head_factor_] {
+                        return factor == 1 ? make() : make().to(at::kFloat).mul(factor);
+                      }});
+  }
+
   struct Rows {
     int64_t first, count;
   };
@@ -80,15 +95,18 @@ class GgufParts final : public MergedTensors {
   }
 
   model::GgufNames names_;
-  std::string prefix_;
+  std::string prefix_, head_;
+  std::string tied_head_ = {};  // the embedding, where the file holds it as the head, too
+  double head_factor_;
   std::vector<GgufPart> parts_;
 };
 
 }  // namespace
 
-std::vector<GgufPart> gguf_parts(const model::CausalLm& model, const model::Architecture& described,
+std::vector<GgufPart> gguf_parts(const model::CausalLm& model,
+                                 const model::GgufDescription& description,
                                  model::WeightSource* original) {
-  GgufParts parts(described, original);
+  GgufParts parts(description, model.embeddings_still_tied(), original);
   parts.visit(model);
   return parts.take();
 }

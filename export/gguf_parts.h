@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "export/merged_tensors.h"
-#include "model/gguf_names.h"
+#include "model/gguf_description.h"
 
 namespace qlora::exporting {
 
@@ -15,8 +15,9 @@ struct GgufPart {
   std::function<at::Tensor()> make;  // of this shape, on any device; borrows the model
 };
 
-// `described`: GgufDescription::model of this model.
-std::vector<GgufPart> gguf_parts(const model::CausalLm& model, const model::Architecture& described,
+// `description`: of this model.
+std::vector<GgufPart> gguf_parts(const model::CausalLm& model,
+                                 const model::GgufDescription& description,
                                  model::WeightSource* original);
 
 }  // namespace qlora::exporting

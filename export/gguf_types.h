@@ -39,13 +39,22 @@ class GgufTypes {
   io::DType of(const std::string& tensor, const std::vector<int64_t>& shape) const;
 
  private:
+  // Where a tensor stands among its like, and how many these are.
+  struct Place {
+    int64_t index, count;
+  };
+
   io::DType chosen(const std::string& tensor, int64_t columns) const;
-  io::DType of_values(int64_t layer) const;
-  io::DType of_down(int64_t layer) const;
+  io::DType of_values(Place place) const;
+  io::DType of_down(Place place) const;
+  Place place_of_values(const std::string& tensor) const;
+  Place place_of_down(const std::string& tensor) const;
 
   const GgufType& type_;
   bool is_falcon_, is_tied_, has_eight_experts_, is_70b_;
-  int64_t num_layers_;
+  int64_t num_layers_;  // of an encoder, if there is one
+  // Of a model with an encoder, in the order of their names.
+  std::vector<std::string> values_, downs_;
 };
 
 }  // namespace qlora::exporting

@@ -223,6 +223,7 @@ TEST_F(GgufExport, ABaseThatCannotBeWrittenIsRefusedByNameBeforeItIsLoaded) {
                 ThrowsMessage<ConfigError>(AllOf(HasSubstr(named), HasSubstr(what))));
   };
   refused({{"model_type", "opt"}, {"dropout", 0.0}}, "opt", "--format merged");
+  refused({{"model_type", "opt"}, {"dropout", 0.0}}, "opt", "llama.cpp does not run");
   refused({{"model_type", "gptj"}, {"n_layer", 2}}, "gptj", "--format merged");
   refused({{"model_type", "gemma2"}, {"query_pre_attn_scalar", 144}}, "gemma2",
           "the scale of scores");
@@ -249,6 +250,8 @@ at::Tensor logits_of(model::CausalLm& model, int count) {
     input.positions.push_back(i);
   }
   input.cu_seqlens = {0, count};
+  if (model.architecture().has_encoder())
+    input.source = {{input.tokens.rbegin(), input.tokens.rend()}, input.cu_seqlens};
   return model.logits(model.hidden(input));
 }
 
@@ -317,7 +320,7 @@ TEST(GgufFamilies, EachSaysTheSameFromItsFileOrIsRefused) {
        {"llama",      "mistral", "mixtral", "qwen2",     "qwen3",    "gemma", "gemma2",
         "gemma3",     "phi3",    "phi",     "smollm3",   "granite",  "olmo",  "olmo2",
         "starcoder2", "cohere",  "falcon",  "gpt2",      "gpt_neox", "bloom", "mpt",
-        "stablelm",   "glm",     "glm4",    "qwen3_moe", "gpt_oss",  "arcee"})
+        "stablelm",   "glm",     "glm4",    "qwen3_moe", "gpt_oss",  "arcee", "t5"})
     EXPECT_TRUE(written.contains(family)) << family;
 }
 

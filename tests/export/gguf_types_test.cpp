@@ -46,6 +46,30 @@ TEST(GgufTypes, MixturesHaveMoreBitsInTheFirstAndLastEighthAndEveryThirdLayer) {
   EXPECT_THAT(layers_in_six_bits("q4_0", model, "ffn_down"), ElementsAre());
 }
 
+// What llama.cpp's quantizer made of a file with three layers of an encoder and two of a decoder.
+TEST(GgufTypes, LayersOfEncoderAndDecoderAreTakenInTheOrderOfTheirNames) {
+  const auto model = described({{"model_type", "t5"},
+                                {"d_model", 256},
+                                {"d_ff", 512},
+                                {"num_layers", 3},
+                                {"num_decoder_layers", 2},
+                                {"tie_word_embeddings", false}});
+  const GgufTypes types(gguf_type("q4_k_m"), model);
+  std::vector<std::string> in_six_bits;
+  for (const char* stack : {"dec", "enc"})
+    for (int layer = 0; layer < (stack == std::string("enc") ? 3 : 2); ++layer)
+      for (const char* tensor : {"attn_v", "cross_attn_v", "ffn_down", "attn_q"})
+        if (const std::string name = fmt::format("{}.blk.{}.{}", stack, layer, tensor);
+            types.of(name + ".weight", {256, 512}) == DType::kQ6_K)
+          in_six_bits.push_back(name);
+  EXPECT_THAT(in_six_bits, testing::UnorderedElementsAre(
+                               "dec.blk.1.attn_v", "enc.blk.1.attn_v", "enc.blk.2.attn_v",
+                               "enc.blk.0.ffn_down", "enc.blk.1.ffn_down", "enc.blk.2.ffn_down"));
+  EXPECT_EQ(types.of("enc.blk.0.attn_rel_b.weight", {32, 256}), DType::kF32);
+  EXPECT_EQ(types.of("dec.output_norm.weight", {256}), DType::kF32);
+  EXPECT_EQ(types.of("dec.blk.0.cross_attn_k.weight", {256, 256}), DType::kQ4_K);
+}
+
 TEST(GgufTypes, TheHeadHasSixBitsAndSoHasTheEmbeddingWhereItIsTheHead) {
   const GgufTypes untied(gguf_type("q4_k_m"), llama(2)), tied(gguf_type("q4_k_m"), llama(2, true));
   EXPECT_EQ(untied.of("output.weight", {1000, 512}), DType::kQ6_K);
