@@ -130,6 +130,18 @@ TEST(T5Gguf, BothKindsAreTheModelsThatTheyWereMadeOf) {
   }
 }
 
+TEST(T5Gguf, TheConfigurationForTransformersIsOfTheSameModel) {
+  for (const bool is_flan : {true, false}) {
+    const test::TempDir dir;
+    const auto model = made_model(described(is_flan ? kGated : kPlain, !is_flan));
+    const Architecture a = open_weights(write(dir, metadata(), tensors_of(*model)))->architecture();
+    const auto config = family_named("t5").to_hugging_face(a, "float32");
+    const Architecture found = test::described(nlohmann::json::parse(config.dump()));
+    EXPECT_EQ(first_difference(a, found), "");
+    EXPECT_EQ(found.decoder_tokens.start, 3);
+  }
+}
+
 // As the tables of the gguf package have them.
 TEST(T5Gguf, TensorsHaveTheNamesOfTheirTables) {
   const GgufNames names(described(kGated, false));
