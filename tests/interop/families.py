@@ -457,14 +457,14 @@ FAMILIES = {
         ("t5", "other depth of the decoder, old spelling", T5 | dict(num_decoder_layers=2),
          dict(rename=with_stack_embeddings, rewrite=lambda config: config.pop("scale_decoder_outputs", None))),
         ("t5", "as FLAN, other start", T5 | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False, decoder_start_token_id=5),
-         dict(vectors=True)),
+         dict(vectors=True, gguf=False)),  # GGUF files without a head are of models that scale what their head reads
         ("t5", "as FLAN, head of its own", T5 | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False),
          dict(rename=with_own_head, other_weights=True)),
         ("t5", "as FLAN, head of its own, old spelling", T5 | dict(feed_forward_proj="gated-gelu"),
          dict(rename=with_own_head, rewrite=old_flan, other_weights=True)),
         ("mt5", "head of its own", T5 | dict(feed_forward_proj="gated-gelu"), dict(rename=with_own_head, other_weights=True)),
-        ("mt5", "plain", T5 | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False, d_kv=8), dict(vectors=True)),
-        ("mt5", "tied", T5 | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=True), {}),
+        ("mt5", "plain", T5 | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False, d_kv=8), dict(gguf=False, vectors=True)),
+        ("mt5", "tied", T5 | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=True), dict(gguf=False)),
     ],
 }
 
@@ -755,7 +755,8 @@ ARCHITECTURES = {  # family: GGUF's name, tokenizer.ggml.pre, how its tensors ch
     "cohere2": ("cohere2", "command-r", ""), "falcon": ("falcon", "falcon", "group"), "gpt2": ("gpt2", "gpt-2", "transpose"),
     "gpt_neox": ("gptneox", "olmo", "group"), "bloom": ("bloom", "bloom", "group"), "mpt": ("mpt", "mpt", ""),
     "stablelm": ("stablelm", "stablelm2", ""), "glm": ("chatglm", "glm4", ""), "glm4": ("glm4", "glm4", ""),
-    "gpt_oss": ("gpt-oss", "gpt-4o", ""), "arcee": ("arcee", "llama-bpe", "permute"),
+    "gpt_oss": ("gpt-oss", "gpt-4o", ""), "arcee": ("arcee", "llama-bpe", "permute"), "t5": ("t5", "default", ""),
+    "mt5": ("t5", "default", ""),
 }
 
 
@@ -928,7 +929,7 @@ def write_sizes(writer, family, config, head_dim):
     writer.add_feed_forward_length(first(config, "intermediate_size", "n_inner", "ffn_hidden_size", "d_ff", otherwise=4 * hidden))
     writer.add_head_count(heads)
     writer.add_head_count_kv(kv_heads)
-    if first(config, "head_dim") and family not in ("granite", "granitemoe", "falcon"):
+    if first(config, "head_dim", "d_kv") and family not in ("granite", "granitemoe", "falcon"):
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
     rms = first(config, "rms_norm_eps")
@@ -937,6 +938,9 @@ def write_sizes(writer, family, config, head_dim):
     else:
         eps = first(config, "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", otherwise=1e-5)
         writer.add_layer_norm_eps(eps)
+    if family in ("t5", "mt5"):
+        writer.add_layer_norm_rms_eps(eps)
+        writer.add_decoder_block_count(config.num_decoder_layers)
     experts = first(config, "num_local_experts", "num_experts")
     if experts:
         writer.add_expert_count(experts)
@@ -969,7 +973,7 @@ def write_tokenizer(writer, family):
 def write_gguf(variant, checkpoint, path):
     config = AutoConfig.from_pretrained(checkpoint)
     family = variant.family
-    head_dim = first(config, "head_dim", otherwise=config.hidden_size // config.num_attention_heads)
+    head_dim = first(config, "head_dim", "d_kv", otherwise=config.hidden_size // config.num_attention_heads)
     tensors = gguf_tensors(family, config, tensors_of(checkpoint))
     writer = gguf.GGUFWriter(path, ARCHITECTURES[family][0])
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
