@@ -250,31 +250,26 @@ Architecture read(ConfigReader& config, bool multilingual) {
 }
 
 // Of a GGUF file's model, which is T5's to transformers whatever it was made of.
-nlohmann::ordered_json to_hugging_face(const Architecture& a, const std::string& dtype) {
+void write(ConfigWriter& config, const Architecture& a) {
   const BlockSpec& block = a.encoder.block(0);
   const AttentionShape& attention = block.attention().shape;
   const MlpSpec& mlp = block.mlp();
-  return {{"architectures", {"T5ForConditionalGeneration"}},
-          {"model_type", "t5"},
-          {"d_ff", mlp.inner},
-          {"d_kv", attention.head_dim},
-          {"d_model", a.hidden_size},
-          {"decoder_start_token_id", a.decoder_tokens.start},
-          {"dropout_rate", 0.1},
-          {"feed_forward_proj", mlp.gated ? "gated-gelu" : "relu"},
-          {"initializer_factor", 1.0},
-          {"is_encoder_decoder", true},
-          {"layer_norm_epsilon", a.decoder.final_norm.rule.eps},
-          {"num_decoder_layers", a.decoder.num_layers()},
-          {"num_heads", attention.heads},
-          {"num_layers", a.encoder.num_layers()},
-          {"pad_token_id", a.decoder_tokens.pad},
-          {"relative_attention_max_distance", a.decoder.relative_bias.max_distance},
-          {"relative_attention_num_buckets", a.decoder.relative_bias.buckets},
-          {"tie_word_embeddings", a.tied_embeddings},
-          {"torch_dtype", dtype},
-          {"use_cache", true},
-          {"vocab_size", a.vocab_size}};
+  config.model("t5", "T5ForConditionalGeneration");
+  config.flag("is_encoder_decoder", true);
+  config.integer("vocab_size", a.vocab_size);
+  config.integer("d_model", a.hidden_size);
+  config.integer("d_kv", attention.head_dim);
+  config.integer("d_ff", mlp.inner);
+  config.integer("num_heads", attention.heads);
+  config.integer("num_layers", a.encoder.num_layers());
+  config.integer("num_decoder_layers", a.decoder.num_layers());
+  config.text("feed_forward_proj", mlp.gated ? "gated-gelu" : "relu");
+  config.number("layer_norm_epsilon", a.decoder.final_norm.rule.eps);
+  config.integer("relative_attention_num_buckets", a.decoder.relative_bias.buckets);
+  config.integer("relative_attention_max_distance", a.decoder.relative_bias.max_distance);
+  config.flag("tie_word_embeddings", a.tied_embeddings);
+  config.integer("decoder_start_token_id", a.decoder_tokens.start);
+  config.integer("pad_token_id", a.decoder_tokens.pad);
 }
 
 Architecture t5(ConfigReader& config) { return read(config, false); }
@@ -287,7 +282,7 @@ Family t5_family() {
           .model_types = {"t5"},
           .gguf_architectures = {"t5"},
           .read = t5,
-          .to_hugging_face = to_hugging_face};
+          .write = write};
 }
 Family mt5_family() {
   return {.name = "mt5", .model_types = {"mt5"}, .read = mt5, .gguf_written_as = "t5"};

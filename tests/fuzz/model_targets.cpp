@@ -54,7 +54,11 @@ std::vector<std::string> model_gguf_seeds() {
   test::write_tiny_gguf(dir / "model.gguf");
   test::write_mxfp4_directory(dir / "experts");
   test::write_mxfp4_gguf(dir / "experts", dir / "experts.gguf");
-  return {test::read_file(dir / "model.gguf"), test::read_file(dir / "experts.gguf")};
+  test::write_made_gguf(dir / "t5.gguf", R"({
+    "model_type": "t5", "vocab_size": 258, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1,
+    "num_heads": 4, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": false})");
+  return {test::read_file(dir / "model.gguf"), test::read_file(dir / "experts.gguf"),
+          test::read_file(dir / "t5.gguf")};
 }
 
 const std::vector<std::string> kAdapterFiles = {"adapter_config.json", "adapter_model.safetensors",

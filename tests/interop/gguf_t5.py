@@ -8,6 +8,7 @@ matrix) and FLAN's (a gated one, a head of its own). Each as a file that is writ
 - read: the losses of the program on the file against transformers on the directory, below 2e-5;
 - merged: the directory that the program makes of the file, in transformers, for its losses and ids;
 - ids: `qlora tokenize` of the file, of transformers' tokenizer.json and of transformers itself for the same texts.
+- use: greedy answers against transformers, and short runs in NF4 on the file and as_stored on our own q4_k_m file.
 Each trained for ten steps and exported:
 - f32: the names and values of the file are those of the fp32 merged export, but for the head of T5's kind, which is the embedding times
   d_model^-0.5 (llama.cpp scales nothing itself); its metadata is the converter's, value by value;
@@ -255,6 +256,35 @@ def compare_read(kind, directory, folder, bad):
     return ids
 
 
+def compare_use(kind, directory, folder, bad):
+    """Greedy answers of the gguf package's file; runs in NF4 on it and on the blocks of our own, from texts to an evaluation."""
+    path, tokenizer, model = os.path.join(folder, "theirs.gguf"), AutoTokenizer.from_pretrained(directory), load(directory)
+    prompts = ["plain words", "translate English to German: the capital", "two oak shelves"]
+    with torch.no_grad():
+        answers = [tokenizer.decode(model.generate(**tokenizer(prompt, return_tensors="pt"), max_new_tokens=12, do_sample=False)[0],
+                                    skip_special_tokens=True) for prompt in prompts]
+    ours = [run(QLORA, "generate", "--model", path, "--prompt", prompt, "--compute-dtype", "float32", "--max-new-tokens", "12").strip()
+            for prompt in prompts]
+    same = sum(a.split() == b.split() for a, b in zip(ours, answers))
+    print(f"{kind}, the gguf package's file: {same} of {len(prompts)} greedy answers are transformers'")
+    bad += [f"{kind} answers"] * (same < len(prompts))
+    rows = os.path.join(folder, "texts.jsonl")
+    generator = random.Random(6)
+    draw = lambda: " ".join(generator.choices(WORDS, k=8))
+    with open(rows, "w") as file:
+        file.writelines(json.dumps({"input": draw(), "output": draw()}) + "\n" for _ in range(24))
+    for method, base in (("nf4", path), ("as_stored", os.path.join(folder, "q4_k_m", "model.gguf"))):
+        ran = os.path.join(folder, method)
+        recipe = {"model": {"path": base}, "quantization": {"method": method}, "lora": {"rank": 4, "alpha": 8},
+                  "data": {"train": [{"path": rows, "format": "input_output"}], "sequence_length": 128},
+                  "train": {"max_steps": 3, "device": "cpu"}, "output": {"dir": ran}}
+        with open(os.path.join(folder, "recipe.yaml"), "w") as file:
+            json.dump(recipe, file)
+        run(QLORA, "train", os.path.join(folder, "recipe.yaml"))
+        run(QLORA, "evaluate", ran, "--data", rows)
+        print(f"{kind}, {method} on {os.path.relpath(base, folder)}: trained and evaluated")
+
+
 def compare_written(kind, folder, bad):
     expected, plain = gguf_tensors(os.path.join(folder, "merged")), tensors_of(os.path.join(folder, "f32", "model.gguf"))
     if kind == "T5":
@@ -322,6 +352,7 @@ def main():
         ids = compare_read(kind, directory, folder, bad)
         train(directory, folder)
         plain = compare_written(kind, folder, bad)
+        compare_use(kind, directory, folder, bad)
         if llama_cpp:
             compare_quantized(kind, folder, plain, bad)
             compare_llama(kind, directory, folder, ids, bad)

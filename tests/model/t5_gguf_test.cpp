@@ -11,6 +11,7 @@
 #include "io/gguf.h"
 #include "model/families/family.h"
 #include "model/gguf_names.h"
+#include "model/hugging_face_config.h"
 #include "model/load.h"
 #include "model/made_weights.h"
 #include "model/same_computation.h"
@@ -135,7 +136,7 @@ TEST(T5Gguf, TheConfigurationForTransformersIsOfTheSameModel) {
     const test::TempDir dir;
     const auto model = made_model(described(is_flan ? kGated : kPlain, !is_flan));
     const Architecture a = open_weights(write(dir, metadata(), tensors_of(*model)))->architecture();
-    const auto config = family_named("t5").to_hugging_face(a, "float32");
+    const auto config = hugging_face_config(a);
     const Architecture found = test::described(nlohmann::json::parse(config.dump()));
     EXPECT_EQ(first_difference(a, found), "");
     EXPECT_EQ(found.decoder_tokens.start, 3);

@@ -10,6 +10,7 @@
 
 #include "data/tokenizers/byte_alphabet.h"
 #include "data/tokenizers/byte_level_json.h"
+#include "export/gguf_model.h"
 #include "export/merged.h"
 #include "io/gguf.h"
 #include "io/json.h"
@@ -18,6 +19,7 @@
 #include "model/load.h"
 #include "model/made_weights.h"
 #include "quant/tensor_file.h"
+#include "tests/support/temp_dir.h"
 #include "tests/support/tiny_model.h"
 
 namespace qlora::test {
@@ -85,10 +87,9 @@ void write_tiny_directory(const std::string& directory) {
                           nullptr, "", at::kBFloat16);
 }
 
-void write_made_directory(const std::string& directory, const std::string& config) {
-  fs::create_directories(directory);
-  write_tokenizer(directory);
-  write(fs::path(directory) / "config.json", config);
+namespace {
+
+std::unique_ptr<model::CausalLm> made_model(const std::string& config) {
   const nlohmann::json parsed = nlohmann::json::parse(config);
   const auto source =
       model::made_weights(model::read_architecture(io::JsonNode(parsed, "config.json")));
@@ -96,9 +97,24 @@ void write_made_directory(const std::string& directory, const std::string& confi
   options.dtype = "bfloat16";
   quant::QuantizationOptions none;
   none.method = "none";
-  const auto model = model::load_model(*source, options, none, at::kCPU, at::kFloat);
-  exporting::write_merged(directory, *model, *data::load_tokenizer(directory), nullptr, directory,
-                          at::kBFloat16);
+  return model::load_model(*source, options, none, at::kCPU, at::kFloat);
+}
+
+}  // namespace
+
+void write_made_directory(const std::string& directory, const std::string& config) {
+  fs::create_directories(directory);
+  write_tokenizer(directory);
+  write(fs::path(directory) / "config.json", config);
+  exporting::write_merged(directory, *made_model(config), *data::load_tokenizer(directory), nullptr,
+                          directory, at::kBFloat16);
+}
+
+void write_made_gguf(const std::string& path, const std::string& config) {
+  const TempDir dir;
+  write_tokenizer(dir.path());
+  exporting::write_gguf_model(path, *made_model(config), *data::load_tokenizer(dir.path()), nullptr,
+                              "made", exporting::gguf_type("q8_0"));
 }
 
 void write_mxfp4_directory(const std::string& directory) {

@@ -13,6 +13,8 @@ void write_tiny_directory(const std::string& directory);
 // A model of any family, with made weights in bf16 and the same tokenizer of 258 tokens; `config`
 // is the text of its config.json.
 void write_made_directory(const std::string& directory, const std::string& config);
+// The same as a GGUF file in Q8_0.
+void write_made_gguf(const std::string& path, const std::string& config);
 // A small gpt-oss of 258 tokens and two layers of four experts, which its files hold in MXFP4; the
 // rest is in bf16. The tokenizer is the same.
 void write_mxfp4_directory(const std::string& directory);
