@@ -12,6 +12,19 @@
 namespace qlora::data {
 namespace {
 
+// The indices of the turns that are trained.
+std::vector<size_t> trained_turns(const Json& messages, Answers answers) {
+  std::vector<size_t> trained;
+  for (size_t i = 0; i < messages.size(); ++i)
+    if (is_trained_turn(messages[i])) trained.push_back(i);
+  if (answers == Answers::kLast && trained.size() > 1) trained = {trained.back()};
+  return trained;
+}
+
+Json first_messages(const Json& messages, size_t count) {
+  return Json(messages.begin(), messages.begin() + static_cast<ptrdiff_t>(count));
+}
+
 // The last characters of a text, for a message about where two texts part.
 std::string tail(const std::string& text) {
   constexpr size_t kShown = 40;
@@ -140,53 +153,94 @@ ChatTemplate::Prefixes ChatRenderer::render_prefixes(const Conversation& convers
 }
 
 std::vector<Turn> ChatRenderer::turns(const Conversation& conversation,
-                                      const PromptEncoder& encoder) const {
+                                      const PromptEncoder& encoder, Answers answers) const {
   const Json& messages = conversation.messages;
-  std::vector<size_t> before, with;  // numbers of messages before each trained turn, and with it
-  for (size_t i = 0; i < messages.size(); ++i) {
-    if (!is_trained_turn(messages[i])) continue;
-    before.push_back(i);
-    with.push_back(i + 1);
-  }
+  // Numbers of messages before each trained turn, and with it.
+  const std::vector<size_t> before = trained_turns(messages, answers);
+  std::vector<size_t> with;
+  for (const size_t i : before) with.push_back(i + 1);
   const PrefixTexts texts(render_prefixes(conversation, true, before),
                           render_prefixes(conversation, false, with));
   const auto render_first = [&](size_t length, bool add_generation_prompt) {
-    const Json first(messages.begin(), messages.begin() + static_cast<ptrdiff_t>(length));
-    return render(first, conversation.context, add_generation_prompt);
+    return render(first_messages(messages, length), conversation.context, add_generation_prompt);
   };
   std::vector<Turn> turns;
   for (const size_t i : before) {
     const SharedText prompt = texts.prompt(i, [&] { return render_first(i, true); });
     SharedText whole = texts.whole(i + 1, [&] { return render_first(i + 1, false); });
     if (!begins_with(whole, prompt, *texts.base())) {
-      fail_on_generation_prompt(i, prompt.over(*texts.base()), whole.over(*texts.base()));
+      fail_on_generation_prompt(conversation.index_in_row(i), prompt.over(*texts.base()),
+                                whole.over(*texts.base()));
     }
     turns.push_back(make_turn(texts.base(), std::move(whole), prompt.size(), encoder));
-    require_answer(turns.back(), messages, i, encoder.tokenizer());
+    require_answer(turns.back(), conversation, i, encoder.tokenizer());
   }
   return turns;
+}
+
+ChatTemplate::Marked ChatRenderer::marked(const Conversation& conversation, Answers answers) const {
+  const Json& messages = conversation.messages;
+  const std::vector<size_t> trained = trained_turns(messages, answers);
+  const Json first = first_messages(messages, trained.back() + 1);
+  ChatTemplate::Marked marked =
+      template_.render_marked(first, variables_with(conversation.context));
+  for (const size_t i : trained) require_tool_calls(conversation, i);
+  if (marked.generated.empty()) {
+    throw FormatError(
+        "the chat template's {% generation %} blocks write nothing of this conversation, so "
+        "nothing "
+        "of it would be trained; set data.chat_template to one that has them around the answers, "
+        "or has none");
+  }
+  std::vector<size_t> assistants;
+  for (size_t i = 0; i < first.size(); ++i)
+    if (first[i]["role"] == "assistant") assistants.push_back(i);
+  if (trained.size() == assistants.size()) return marked;
+  if (marked.generated.size() != assistants.size()) {
+    fail<FormatError>(
+        "some answers are not to be trained (by a mark such as weight: 0, or data.train_on: last), "
+        "but the chat template writes {} answers in {} {{% generation %}} blocks, so that it "
+        "cannot "
+        "be told which block is whose; set data.chat_template to one with a block an answer, or "
+        "with none",
+        assistants.size(), marked.generated.size());
+  }
+  std::vector<TextSpan> kept;
+  for (size_t i = 0; i < assistants.size(); ++i)
+    if (std::ranges::count(trained, assistants[i]) > 0) kept.push_back(marked.generated[i]);
+  marked.generated = std::move(kept);
+  return marked;
 }
 
 Turn ChatRenderer::turn_behind(const Conversation& conversation, size_t prompt_messages,
                                const PromptEncoder& encoder) const {
   const Json& messages = conversation.messages;
-  const Json first(messages.begin(), messages.begin() + static_cast<ptrdiff_t>(prompt_messages));
-  const std::string prompt = render(first, conversation.context, true);
+  const std::string prompt =
+      render(first_messages(messages, prompt_messages), conversation.context, true);
   const std::string whole = render(messages, conversation.context, false);
-  if (!whole.starts_with(prompt)) fail_on_generation_prompt(prompt_messages, prompt, whole);
+  if (!whole.starts_with(prompt)) {
+    fail_on_generation_prompt(conversation.index_in_row(prompt_messages), prompt, whole);
+  }
   Turn turn = make_turn(prompt, whole, encoder);
-  require_answer(turn, messages, prompt_messages, encoder.tokenizer());
+  require_answer(turn, conversation, prompt_messages, encoder.tokenizer());
   return turn;
 }
 
-// FormatError if the template writes nothing of the turn that begins with message `index`.
-void ChatRenderer::require_answer(const Turn& turn, const Json& messages, size_t index,
+// FormatError if the template does not write the turn that begins with message `index`.
+void ChatRenderer::require_answer(const Turn& turn, const Conversation& conversation, size_t index,
                                   const Tokenizer& tokenizer) const {
+  require_tool_calls(conversation, index);
   if (turn.answer(tokenizer).find_first_not_of(" \t\r\n") != std::string::npos) return;
-  fail<FormatError>("the chat template writes nothing of message {} (assistant){}", index,
-                    messages[index].contains("tool_calls") && !writes_tool_calls()
-                        ? ": it does not know tool_calls; set data.chat_template to one that does"
-                        : "");
+  fail<FormatError>("the chat template writes nothing of message {} (assistant)",
+                    conversation.index_in_row(index));
+}
+
+void ChatRenderer::require_tool_calls(const Conversation& conversation, size_t index) const {
+  if (!conversation.messages[index].contains("tool_calls") || writes_tool_calls()) return;
+  fail<FormatError>(
+      "the chat template does not write the tool_calls of message {} (assistant): it does not know "
+      "tool_calls; set data.chat_template to one that does",
+      conversation.index_in_row(index));
 }
 
 bool ChatRenderer::writes_tools() const {
@@ -195,6 +249,26 @@ bool ChatRenderer::writes_tools() const {
 
 bool ChatRenderer::writes_tool_calls() const {
   return template_.source().find("tool_calls") != std::string::npos;
+}
+
+bool ChatRenderer::writes_tool_results() const {
+  constexpr const char* kResult = "result-of-the-tool";
+  const Json function = {{"name", "f"}, {"description", "d"}, {"parameters", Json::object()}};
+  const Json call = {{"id", "call00001"},
+                     {"type", "function"},
+                     {"function", {{"name", "f"}, {"arguments", Json::object()}}}};
+  const Json messages = Json::array(
+      {{{"role", "user"}, {"content", "q"}},
+       {{"role", "assistant"}, {"content", ""}, {"tool_calls", Json::array({call})}},
+       {{"role", "tool"}, {"tool_call_id", "call00001"}, {"name", "f"}, {"content", kResult}},
+       {{"role", "assistant"}, {"content", "a"}}});
+  Json tools = Json::array();
+  tools.push_back(Json{{"type", "function"}, {"function", function}});
+  try {
+    return render(messages, Json{{"tools", tools}}, false).find(kResult) != std::string::npos;
+  } catch (const FormatError&) {
+    return true;  // the template says itself what it does not take
+  }
 }
 
 bool ChatRenderer::writes_the_date() const {

@@ -17,6 +17,9 @@ namespace qlora::data {
 // The date that Llama 3's templates fall back to where they cannot ask for today's.
 constexpr const char* kDateString = "26 Jul 2024";
 
+// Which of a conversation's trained turns.
+enum class Answers { kAll, kLast };
+
 class ChatRenderer {
  public:
   // Both must outlive the renderer.
@@ -27,10 +30,18 @@ class ChatRenderer {
   // overnight and with them the rows of a run that is resumed.
   std::string render(const Json& messages, const Json& context, bool add_generation_prompt) const;
 
-  // Every trained assistant turn: rendered behind the messages before it, and with it. FormatError
-  // that names the turn if the template does not begin an answer with its own generation prompt, or
-  // writes nothing of it.
-  std::vector<Turn> turns(const Conversation& conversation, const PromptEncoder& encoder) const;
+  // Every trained assistant turn, or the last of them alone: rendered behind the messages before
+  // it, and with it. FormatError that names the turn if the template does not begin an answer with
+  // its own generation prompt, or does not write it.
+  std::vector<Turn> turns(const Conversation& conversation, const PromptEncoder& encoder,
+                          Answers answers = Answers::kAll) const;
+
+  // Whether the template says by {% generation %} blocks what of a conversation is trained.
+  bool marks_generation() const { return template_.marks_generation(); }
+  // The conversation up to its last trained turn, and the spans of the blocks that write trained
+  // turns. FormatError if no block writes anything, or if turns are left out (by marks, or all but
+  // the last) and there is not one block for each answer.
+  ChatTemplate::Marked marked(const Conversation& conversation, Answers answers) const;
 
   // What stands behind the first `prompt_messages` messages, all of it, as one turn; these are
   // rendered with the generation prompt. FormatError as above.
@@ -40,6 +51,7 @@ class ChatRenderer {
   // Does the template read these at all? If not, they would be lost without a word.
   bool writes_tools() const;
   bool writes_tool_calls() const;
+  bool writes_tool_results() const;  // renders a conversation that has one
   // Does it write today's date whatever date_string says?
   bool writes_the_date() const;
 
@@ -48,8 +60,9 @@ class ChatRenderer {
                                          bool add_generation_prompt,
                                          const std::vector<size_t>& lengths) const;
   Json variables_with(const Json& context) const;
-  void require_answer(const Turn& turn, const Json& messages, size_t index,
+  void require_answer(const Turn& turn, const Conversation& conversation, size_t index,
                       const Tokenizer& tokenizer) const;
+  void require_tool_calls(const Conversation& conversation, size_t index) const;
 
   const ChatTemplate& template_;
   Json variables_ = Json::object();

@@ -69,8 +69,19 @@ ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 
 const std::string& ChatTemplate::source() const { return parsed_->written; }
 
+bool ChatTemplate::marks_generation() const { return parsed_->tree.marks_generation; }
+
 std::string ChatTemplate::render(const Json& messages, const Json& context,
                                  bool add_generation_prompt) const {
+  return render_all(messages, context, add_generation_prompt).text;
+}
+
+ChatTemplate::Marked ChatTemplate::render_marked(const Json& messages, const Json& context) const {
+  return render_all(messages, context, false);
+}
+
+ChatTemplate::Marked ChatTemplate::render_all(const Json& messages, const Json& context,
+                                              bool add_generation_prompt) const {
   if (!context.is_object() && !context.is_null()) {
     fail<FormatError>("a template's context must be a JSON object, found {}", context.type_name());
   }
@@ -79,7 +90,10 @@ std::string ChatTemplate::render(const Json& messages, const Json& context,
     jinja::Runtime runtime;
     define_variables(runtime, context, add_generation_prompt);
     runtime.globals().set("messages", jinja::from_json(runtime, conversation));
-    return jinja::capture(parsed_->tree.body, runtime, runtime.new_scope(&runtime.globals()));
+    jinja::Capture captured(runtime);
+    runtime.watch_output();
+    jinja::execute_all(parsed_->tree.body, runtime, runtime.new_scope(&runtime.globals()));
+    return {captured.take(), runtime.generated()};
   } catch (const jinja::Failure& failure) {
     const size_t offset = failure.offset == jinja::Failure::kNowhere ? 0 : failure.offset;
     parsed_->source.fail_at(parsed_->source.position_of(offset), failure.what());

@@ -30,6 +30,17 @@ class ChatTemplate {
   // FormatError with the template's line.
   std::string render(const Json& messages, const Json& context, bool add_generation_prompt) const;
 
+  // render() without a generation prompt, and the spans of its text that {% generation %} blocks
+  // wrote, in order and none of them empty. Blocks inside of a macro or a set block have no place
+  // in the text and give no span.
+  struct Marked {
+    std::string text;
+    std::vector<TextSpan> generated;
+  };
+  Marked render_marked(const Json& messages, const Json& context) const;
+  // Whether it has {% generation %} blocks, which say what of a conversation is to be trained.
+  bool marks_generation() const;
+
   // render() of the first lengths[0], lengths[1], ... messages (ascending, from 1 to the number of
   // messages), as far as one pass over all messages can tell them (jinja/prefixes.h): exactly those
   // texts, over `base`. Others are left out, also those whose rendering fails.
@@ -43,6 +54,8 @@ class ChatTemplate {
   const std::string& source() const;
 
  private:
+  Marked render_all(const Json& messages, const Json& context, bool add_generation_prompt) const;
+
   struct Parsed;
   std::unique_ptr<Parsed> parsed_;
 };

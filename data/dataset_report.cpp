@@ -37,7 +37,9 @@ void audit(const DatasetReport& report) {
         report.path, report.examples,
         report.truncated + report.split > 0
             ? "every end was cut off: raise data.sequence_length or set data.on_overlength: drop"
-            : "set data.chat_template to one whose end of turn is a special token of the model");
+            : "set data.chat_template to one whose end of turn is a special token of the model, "
+              "and "
+              "stands within the {% generation %} block where it has such blocks");
   }
 }
 
@@ -100,9 +102,9 @@ std::vector<std::string> dataset_warnings(const DatasetReport& report, const Tok
   }
   if (report.tools_unwritten > 0) {
     warnings.push_back(
-        fmt::format("{}: {} rows have tools, but the chat template does not write them, so the "
-                    "model never sees "
-                    "them; set data.chat_template to one that does",
+        fmt::format("{}: {} rows have tools or results of tools, but the chat template does not "
+                    "write them, so the model never sees them; set data.chat_template to one that "
+                    "does",
                     report.path, report.tools_unwritten));
   }
   if (report.run_together > 0) {

@@ -38,7 +38,7 @@ struct DatasetReport {
   int64_t longest_row = -1;
   int64_t end_of_turns = 0;     // supervised end-of-turn tokens
   int64_t double_bos = 0;       // examples that begin with two BOS tokens
-  int64_t tools_unwritten = 0;  // rows whose tools the template does not write
+  int64_t tools_unwritten = 0;  // rows whose tools, or their results, the template does not write
   int64_t marks_overruled = 0;  // rows with turns marked as context only that train_on: all trains
   int64_t marks_ignored = 0;    // rows with turns marked to be trained that no assistant says
   int64_t run_together = 0;     // completion rows without white space behind the prompt

@@ -46,7 +46,8 @@ struct Example {
 std::string examples_fingerprint(const std::vector<Example>& examples);
 std::string examples_fingerprint(std::span<const Example> examples);
 
-enum class TrainOn { kAssistant, kAll };
+// Answers, everything, or the last answer of a conversation.
+enum class TrainOn { kAssistant, kAll, kLast };
 enum class OnOverlength { kError, kDrop, kTruncateLeft, kTruncateRight, kSplit };
 
 // One entry of data.train or data.eval in the recipe.
@@ -62,6 +63,8 @@ struct DatasetOptions {
   // Of an example; others are left out, and pairs of which either answer is outside. 0: no bound.
   int64_t min_tokens = 0, max_tokens = 0;
   double weight = 0.0;  // in data.train: its part of an epoch (mixture.h); 0: none
+  // The system message of conversations that bring none; empty: they have none.
+  std::string system = {};
 
   bool keeps_length(int64_t tokens) const {
     return tokens >= min_tokens && (max_tokens == 0 || tokens <= max_tokens);

@@ -9,6 +9,11 @@
 
 namespace qlora::data {
 
+// The bytes [begin, end) of a text.
+struct TextSpan {
+  size_t begin = 0, end = 0;
+};
+
 // The first `shared` bytes of a base text, which the holder knows, and `rest` behind them.
 struct SharedText {
   size_t shared = 0;

@@ -1,9 +1,11 @@
 #include "data/tokenize_row.h"
 
+#include <algorithm>
 #include <string_view>
 #include <utility>
 
 #include "base/error.h"
+#include "data/marked_text.h"
 #include "data/readers/turn_marks.h"
 #include "data/readers/unread_keys.h"
 
@@ -38,6 +40,7 @@ RowTokenizer::RowTokenizer(const Tokenizer& tokenizer, const ChatTemplate* chat_
   if (chat_template != nullptr) {
     renderer_.emplace(*chat_template, tokenizer);
     template_source_ = chat_template->source();
+    writes_tool_results_ = renderer_->writes_tool_results();
   }
   reader_options_.alpaca_prompt = options.prompt_style == "alpaca";
   reader_options_.labels_apart = model.decoder.has_value();
@@ -71,14 +74,38 @@ void RowTokenizer::note_marks(const Conversation& conversation, TokenizedRow& ro
     const auto mark = training_mark(conversation.messages[i], i);
     if (!mark) continue;
     row.overrules_marks |= train_on_ == TrainOn::kAll && !*mark;
-    row.ignores_marks |= train_on_ == TrainOn::kAssistant && *mark &&
-                         conversation.messages[i]["role"] != "assistant";
+    row.ignores_marks |=
+        train_on_ != TrainOn::kAll && *mark && conversation.messages[i]["role"] != "assistant";
   }
+}
+
+bool RowTokenizer::loses_tools(const Conversation& conversation) const {
+  if (conversation.context.contains("tools") && !renderer().writes_tools()) return true;
+  return !writes_tool_results_ &&
+         std::ranges::any_of(conversation.messages,
+                             [](const Json& message) { return message["role"] == "tool"; });
+}
+
+void RowTokenizer::tokenize_answers(const Conversation& conversation, TokenizedRow& row) const {
+  const Answers answers = train_on_ == TrainOn::kLast ? Answers::kLast : Answers::kAll;
+  if (renderer().marks_generation()) {
+    const ChatTemplate::Marked marked = renderer().marked(conversation, answers);
+    row.examples = {tokenize_marked(marked.text, marked.generated, encoder_)};
+    for (const TextSpan& span : marked.generated) {
+      const Turn turn =
+          make_turn(marked.text.substr(0, span.begin), marked.text.substr(0, span.end), encoder_);
+      row.end_of_turns.push_back(turn.end_of_turn);
+    }
+    return;
+  }
+  const std::vector<Turn> turns = renderer().turns(conversation, encoder_, answers);
+  for (const Turn& turn : turns) row.end_of_turns.push_back(turn.end_of_turn);
+  row.examples = tokenize_turns(turns, encoder_);
 }
 
 TokenizedRow RowTokenizer::tokenize_conversation(const Conversation& conversation) const {
   TokenizedRow row;
-  row.loses_tools = conversation.context.contains("tools") && !renderer().writes_tools();
+  row.loses_tools = loses_tools(conversation);
   note_marks(conversation, row);
   if (train_on_ == TrainOn::kAll) {
     const std::string text = renderer().render(conversation.messages, conversation.context, false);
@@ -86,9 +113,7 @@ TokenizedRow RowTokenizer::tokenize_conversation(const Conversation& conversatio
     row.examples = {fully_supervised(encoder_.encode(text))};
     return row;
   }
-  const std::vector<Turn> turns = renderer().turns(conversation, encoder_);
-  for (const Turn& turn : turns) row.end_of_turns.push_back(turn.end_of_turn);
-  row.examples = tokenize_turns(turns, encoder_);
+  tokenize_answers(conversation, row);
   return row;
 }
 
@@ -124,7 +149,7 @@ TokenizedRow RowTokenizer::tokenize_answers(const TextPair& pair) const {
 
 TokenizedRow RowTokenizer::tokenize_answers(const ConversationPair& pair) const {
   TokenizedRow row;
-  row.loses_tools = pair.chosen.context.contains("tools") && !renderer().writes_tools();
+  row.loses_tools = loses_tools(pair.chosen);
   append_answer(renderer().turn_behind(pair.chosen, pair.prompt_messages, encoder_), Side::kChosen,
                 row);
   append_answer(renderer().turn_behind(pair.rejected, pair.prompt_messages, encoder_),

@@ -1,8 +1,10 @@
 // Record -> examples: the template, the tokenizer and the mask of one row.
 //
 //   conversation        in the chat template; assistant turns are trained with their end-of-turn
-//                       token (turns.h). With train_on: all, one example of the whole text in which
-//                       everything is trained
+//                       token (turns.h), and of a template with {% generation %} blocks what these
+//                       write (marked_text.h). With train_on: last only the last of the turns that
+//                       would be trained. With train_on: all, one example of the whole text in
+//                       which everything is trained
 //   prompt, completion  the completion and the EOS token behind it are trained
 //   text                everything is trained, and the EOS token behind it
 //   token ids           as the file says
@@ -31,7 +33,7 @@ namespace qlora::data {
 struct TokenizedRow {
   std::vector<Example> examples;
   std::vector<TokenId> end_of_turns;  // the tokens that end its answers
-  bool loses_tools = false;           // it brings tools that the template does not write
+  bool loses_tools = false;  // it brings tools, or their results, that the template does not write
   bool overrules_marks = false;       // train_on: all trains a turn marked as context only
   bool ignores_marks = false;         // a turn marked to be trained is not an assistant's
   bool runs_together = false;         // no white space between its prompt and its completion
@@ -61,7 +63,9 @@ class RowTokenizer {
   void note_marks(const Conversation& conversation, TokenizedRow& row) const;
   const ChatRenderer& renderer() const;
   TokenizedRow tokenize_record(const Record& record) const;
+  bool loses_tools(const Conversation& conversation) const;
   TokenizedRow tokenize_conversation(const Conversation& conversation) const;
+  void tokenize_answers(const Conversation& conversation, TokenizedRow& row) const;
   TokenizedRow tokenize_completion(const PromptCompletion& pair) const;
   TokenizedRow tokenize_ids(const TokenRow& record) const;
   void append_eos(TokenizedRow& row) const;
@@ -74,7 +78,8 @@ class RowTokenizer {
 
   PromptEncoder encoder_;
   std::optional<ChatRenderer> renderer_;
-  std::string template_source_;  // empty: no template
+  std::string template_source_;      // empty: no template
+  bool writes_tool_results_ = true;  // does the template?
   TrainOn train_on_;
   ModelTokens model_;
   ReaderOptions reader_options_;

@@ -76,6 +76,7 @@ class Tree {
     return made;
   }
   Body body;
+  bool marks_generation = false;  // it has {% generation %} blocks
 
  private:
   std::vector<std::unique_ptr<Node>> nodes_;

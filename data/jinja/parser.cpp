@@ -225,6 +225,7 @@ class Parser {
   const Statement* parse_generation(size_t at) {
     auto* node = tree_.make<Generation>(at);
     node->body = parse_closed_block(at, "endgeneration");
+    tree_.marks_generation = true;
     return node;
   }
 

@@ -124,8 +124,17 @@ class Runtime {
   void before_change(F undo) {
     if (undo_log_) undo_log_->push_back(std::move(undo));
   }
-  // The output that asides write to.
+  // The output that asides write to, and of which it is known what generation blocks wrote.
   void watch_output() { watched_output_ = output_; }
+
+  // How many bytes the output has.
+  size_t written() const { return output_->size(); }
+  // Notes that a generation block wrote the output from `begin` on. What goes elsewhere than into
+  // the watched output (into a macro's text, or that of a set block) has no place in it.
+  void note_generated(size_t begin) {
+    if (output_ == watched_output_ && begin < written()) generated_.push_back({begin, written()});
+  }
+  const std::vector<TextSpan>& generated() const { return generated_; }
 
   // Redirects what is written, until restored.
   std::string* exchange_output(std::string* output) { return std::exchange(output_, output); }
@@ -138,6 +147,7 @@ class Runtime {
   int depth_ = 0;
   std::string* output_ = nullptr;
   const std::string* watched_output_ = nullptr;
+  std::vector<TextSpan> generated_;  // spans of the watched output
   Frame* innermost_ = nullptr;
   std::vector<std::function<void()>>* undo_log_ = nullptr;
   Scope* globals_ = nullptr;

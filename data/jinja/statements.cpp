@@ -124,7 +124,10 @@ Flow With::run(Runtime& runtime, Scope& scope) const {
 }
 
 Flow Generation::run(Runtime& runtime, Scope& scope) const {
-  return execute_all(body, runtime, runtime.new_scope(&scope));
+  const size_t begin = runtime.written();
+  const Flow flow = execute_all(body, runtime, runtime.new_scope(&scope));
+  runtime.note_generated(begin);
+  return flow;
 }
 
 Flow Macro::run(Runtime& runtime, Scope& scope) const {

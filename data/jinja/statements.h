@@ -83,7 +83,8 @@ struct With final : Statement {
   Body body;
 };
 
-// {% generation %} body {% endgeneration %}: only a scope, to a renderer.
+// {% generation %} body {% endgeneration %}: what it writes is an assistant's answer, to be
+// trained.
 struct Generation final : Statement {
   using Statement::Statement;
   Flow run(Runtime& runtime, Scope& scope) const override;

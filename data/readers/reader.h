@@ -16,6 +16,10 @@ namespace qlora::data {
 struct Conversation {
   Json messages = Json::array();
   Json context = Json::object();
+  size_t num_added = 0;  // messages in front that do not stand in the row's list
+
+  // What errors call a message: its index in the row's list.
+  size_t index_in_row(size_t index) const { return index < num_added ? 0 : index - num_added; }
 };
 
 // A prompt as it is and the text that must follow it; the end-of-text token comes after.
@@ -72,6 +76,9 @@ struct Format {
 
 // ConfigError that lists the formats if there is none of that name.
 const Format& find_format(const std::string& name);
+
+// Whether its rows are conversations, which may have a system message.
+bool has_conversations(const Format& format);
 
 // Readers: FormatError without file and line.
 Record read_alpaca(const Row& row, const ReaderOptions& options);  // Stanford Alpaca's fields

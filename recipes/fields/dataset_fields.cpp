@@ -56,6 +56,11 @@ std::vector<Field<Dataset>> make_dataset_fields() {
                     "between prompt and completion and belongs to the prompt, such as `\"\\n\"`. "
                     "Empty: the two are joined as they are in the row.",
                     &Dataset::separator),
+      dataset_field("system", "text",
+                    "chat, sharegpt, alpaca and preference rows: the system message of rows that "
+                    "bring none. Empty: such rows have none. It belongs to the rows: "
+                    "`qlora chat --system` gives it to the model again.",
+                    &Dataset::system),
       dataset_field(
           "weight", "number",
           "In `data.train`: the part of an epoch that this dataset has, beside the weights "

@@ -59,7 +59,8 @@ template <typename Enum>
 using Names = std::vector<std::pair<const char*, Enum>>;
 
 const Names<data::TrainOn> kTrainOn = {{"assistant", data::TrainOn::kAssistant},
-                                       {"all", data::TrainOn::kAll}};
+                                       {"all", data::TrainOn::kAll},
+                                       {"last", data::TrainOn::kLast}};
 const Names<data::OnOverlength> kOnOverlength = {
     {"error", data::OnOverlength::kError},
     {"drop", data::OnOverlength::kDrop},

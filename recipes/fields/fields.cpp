@@ -132,9 +132,10 @@ Section data_section() {
        in({"shuffle", "boolean",
            "Rows in random order, another one each epoch; false: file order."},
           &Options::shuffle),
-       in({"train_on", "assistant | all",
-           "assistant: only answers are learnt. all: prompts too. With `train.objective: orpo` it "
-           "decides about the likelihood of the chosen answers alone; TRL has all there."},
+       in({"train_on", "assistant | all | last",
+           "assistant: only answers are learnt. all: prompts too. last: only the last answer of a "
+           "conversation, behind all that comes before it. With `train.objective: orpo` it decides "
+           "about the likelihood of the chosen answers alone; TRL has all there."},
           &Options::train_on),
        in({"on_overlength", "error | drop | truncate_left | truncate_right | split",
            "What happens to a row longer than `sequence_length`. Each case is counted and "

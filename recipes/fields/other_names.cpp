@@ -44,7 +44,7 @@ std::vector<OtherName> names_without_import() {
       {"validation_split_ratio", "data.eval_fraction", ""},
       {"train.max_seq_length", "data.sequence_length", ""},
       {"mask_prompt", "data.train_on", "true is assistant, false is all"},
-      {"loss_scale", "data.train_on", "write assistant or all"},
+      {"loss_scale", "data.train_on", "write assistant, all or last"},
       {"ds_type", "data.train[].format", ""},
       {"formatting", "data.train[].format", ""},
       {"columns", "data.train[].fields", ""},
