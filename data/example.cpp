@@ -39,6 +39,11 @@ void validate_dataset(const DatasetOptions& dataset, const std::string& key) {
         "have; leave it out",
         key, dataset.format);
   }
+  if (!dataset.system.empty() && !has_conversations(format)) {
+    fail<ConfigError>(
+        "{}.system is a message of conversations, which rows of format {} are not; leave it out",
+        key, dataset.format);
+  }
   validate_bounds(dataset, key);
 }
 

@@ -66,6 +66,12 @@ Json object_of_map(const arrow::MapArray& maps, int64_t index) {
   return object;
 }
 
+// Of bytes only their number.
+template <typename ArrayType>
+Json number_of_bytes(const arrow::Array& array, int64_t index) {
+  return Json(fmt::format("{} bytes", as<ArrayType>(array).GetView(index).size()));
+}
+
 Json written_out(const arrow::Array& array, int64_t index) {
   const arrow::Result<std::shared_ptr<arrow::Scalar>> scalar = array.GetScalar(index);
   if (!scalar.ok()) fail<FormatError>("{}", scalar.status().message());
@@ -105,6 +111,10 @@ Json simple_value(const arrow::Array& array, int64_t index) {
       return text<arrow::LargeStringArray>(array, index);
     case Type::STRING_VIEW:
       return text<arrow::StringViewArray>(array, index);
+    case Type::BINARY:
+      return number_of_bytes<arrow::BinaryArray>(array, index);
+    case Type::LARGE_BINARY:
+      return number_of_bytes<arrow::LargeBinaryArray>(array, index);
     default:
       return written_out(array, index);
   }

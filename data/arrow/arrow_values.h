@@ -8,6 +8,8 @@
 //                                        one is there
 //   date, time, timestamp, decimal       a string, as Arrow writes them
 //   dictionary, extension                the value that is encoded or stored
+//   binary                               no counterpart; "3 bytes" where it is asked for all the
+//   same
 #pragma once
 
 #include <arrow/type_fwd.h>

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "data/arrow/arrow_values.h"
+#include "data/readers/message_content.h"
 #include "data/readers/reader.h"
 
 namespace qlora::data {
@@ -40,10 +41,13 @@ std::string RecordBatchRows::place() const {
 
 std::vector<int> RecordBatchRows::row_columns(const arrow::Schema& schema,
                                               const DatasetOptions& dataset) const {
+  const Format& format = find_format(dataset.format);
   std::vector<int> columns;
   for (int i = 0; i < schema.num_fields(); ++i) {
     const arrow::Field& field = *schema.field(i);
-    if (has_json_counterpart(*field.type())) {
+    // Pictures are read so far that a conversation about them can be refused.
+    const bool media = is_media_field(field.name()) && has_conversations(format);
+    if (has_json_counterpart(*field.type()) || media) {
       columns.push_back(i);
     } else if (is_read(field.name(), dataset)) {
       fail<FormatError>(

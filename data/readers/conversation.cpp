@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "base/error.h"
-#include "data/exact_json.h"
+#include "data/readers/message_content.h"
+#include "data/readers/tool_calls.h"
 #include "data/readers/turn_marks.h"
 
 namespace qlora::data {
@@ -12,15 +14,6 @@ namespace {
 
 constexpr std::array kRoles = {"system", "developer", "user",   "assistant",
                                "tool",   "function",  "ipython"};
-
-bool is_blank(const std::string& text) {
-  return text.find_first_not_of(" \t\r\n") == std::string::npos;
-}
-
-bool has_tool_calls(const Json& message) {
-  const auto calls = message.find("tool_calls");
-  return calls != message.end() && calls->is_array() && !calls->empty();
-}
 
 void check_role(const Json& message, size_t index) {
   if (!message.is_object()) {
@@ -44,78 +37,11 @@ void check_role(const Json& message, size_t index) {
       name == "human" || name == "gpt" ? " (human and gpt belong to format: sharegpt)" : "");
 }
 
-// What keeps a content part from being {"type": "text", "text": "..."}; empty if nothing does.
-std::string fault_of_part(const Json& part) {
-  if (!part.is_object()) return "is " + describe_type(part);
-  const auto type = part.find("type");
-  if (type == part.end()) return "has no type";
-  if (*type != "text") return "has the type " + shown(*type);
-  const auto text = part.find("text");
-  if (text == part.end()) return "has no text";
-  return text->is_string() ? "" : "has " + describe_type(*text) + " as its text";
-}
-
-// [{"type": "text", "text": "..."}, ...] -> one string.
-void join_content_parts(Json& content, size_t index) {
-  std::string joined;
-  for (size_t i = 0; i < content.size(); ++i) {
-    const std::string fault = fault_of_part(content[i]);
-    if (!fault.empty()) {
-      fail<FormatError>(
-          "message {} has a content part that is not text: part {} {}; only parts like "
-          "{{\"type\": \"text\", \"text\": \"...\"}} can be trained here",
-          index, i, fault);
-    }
-    joined += content[i]["text"].get<std::string>();
-  }
-  content = joined;
-}
-
-void normalize_content(Json& message, size_t index) {
-  const auto content = message.find("content");
-  const bool calls = has_tool_calls(message);
-  if (content == message.end() || content->is_null()) {
-    if (!calls) fail<FormatError>("message {} must have content", index);
-    message["content"] = "";
-    return;
-  }
-  if (content->is_array()) join_content_parts(*content, index);
-  if (!content->is_string()) {
-    fail<FormatError>("the content of message {} must be a string, found {}", index,
-                      describe_type(*content));
-  }
-  if (message["role"] == "assistant" && !calls && is_blank(content->get<std::string>())) {
-    fail<FormatError>(
-        "message {} is an assistant turn without text: there is nothing to train on; fill it in or "
-        "remove the row",
-        index);
-  }
-}
-
-void normalize_tool_calls(Json& message, size_t index) {
-  const auto calls = message.find("tool_calls");
-  if (calls == message.end()) return;
-  if (calls->is_null() || (calls->is_array() && calls->empty())) {
-    message.erase("tool_calls");  // templates ask whether it is there, not whether it holds any
-    return;
-  }
-  if (!calls->is_array()) {
-    fail<FormatError>("tool_calls of message {} must be an array, found {}", index,
-                      describe_type(*calls));
-  }
-  for (Json& call : *calls) {
-    if (!call.is_object()) {
-      fail<FormatError>("a tool call of message {} must be an object, found {}", index,
-                        describe_type(call));
-    }
-    Json& function = call.contains("function") ? call["function"] : call;
-    if (!function.is_object() || !function.contains("name")) {
-      fail<FormatError>("a tool call of message {} must name its function", index);
-    }
-    if (!function.contains("arguments") || !function["arguments"].is_string()) continue;
-    Json parsed = exact_json_or_discarded(function["arguments"].get<std::string>());
-    if (parsed.is_object()) function["arguments"] = std::move(parsed);
-  }
+bool begins_with_system(const Json& messages) {
+  if (messages.empty() || !messages[0].is_object() || !messages[0].contains("content"))
+    return false;
+  const auto role = messages[0].find("role");
+  return role != messages[0].end() && (*role == "system" || *role == "developer");
 }
 
 void check_order(const Json& messages) {
@@ -145,19 +71,42 @@ bool is_trained_turn(const Json& message) {
   return message["role"] == "assistant" && training_mark(message, 0).value_or(true);
 }
 
-Json parse_tools(const Json& tools) {
-  if (tools.is_null()) return nullptr;
-  Json parsed = tools;
-  if (tools.is_string()) {
-    const auto text = tools.get<std::string>();
-    if (is_blank(text)) return nullptr;
-    parsed = exact_json_or_discarded(text);
+Json template_context(const Row& row) {
+  Json context = Json::object();
+  if (const Json* kwargs = row.find("chat_template_kwargs")) {
+    if (!kwargs->is_object())
+      fail<FormatError>("chat_template_kwargs must be an object, found {}", describe_type(*kwargs));
+    context = *kwargs;
   }
-  if (!parsed.is_array()) {
-    fail<FormatError>("tools must be an array of function descriptions, found {}",
-                      parsed.is_discarded() ? "a string that is not JSON" : describe_type(parsed));
+  if (const Json* tools = row.find("tools")) {
+    Json parsed = parse_tools(*tools);
+    if (!parsed.is_null()) context["tools"] = std::move(parsed);
   }
-  return parsed.empty() ? Json(nullptr) : parsed;
+  return context;
+}
+
+std::optional<std::string> system_to_add(const Row& row, const Json& messages) {
+  const std::string text = row.optional_text("system").value_or("");
+  if (!begins_with_system(messages)) {
+    const std::string& added = text.empty() ? row.dataset().system : text;
+    return added.empty() ? std::nullopt : std::optional(added);
+  }
+  const Json& own = messages[0]["content"];
+  if (!text.empty() && own.is_string() && own.get_ref<const std::string&>() != text) {
+    fail<FormatError>(
+        "the row's '{}' is {}, and its messages begin with the system message {}; remove one, or "
+        "set fields: {{system: none}} to take that of the messages alone",
+        row.file_field("system"), shown(text), shown(own));
+  }
+  return std::nullopt;
+}
+
+void add_system(const Row& row, Conversation& conversation) {
+  const auto text = system_to_add(row, conversation.messages);
+  if (!text) return;
+  Json& messages = conversation.messages;
+  messages.insert(messages.begin(), Json{{"role", "system"}, {"content", *text}});
+  ++conversation.num_added;
 }
 
 void check_conversation(Conversation& conversation, bool needs_answer) {

@@ -3,6 +3,7 @@
 // tool calls are objects (OpenAI writes them as JSON inside a string), tools are an array.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "data/readers/reader.h"
@@ -15,9 +16,17 @@ namespace qlora::data {
 // (`needs_answer`).
 void check_conversation(Conversation& conversation, bool needs_answer = true);
 
-// Tools as an array: given as one, or as JSON inside a string (LLaMA-Factory); empty ones give a
-// null value.
-Json parse_tools(const Json& tools);
+// What a row gives the template besides messages: "chat_template_kwargs", and "tools" in the form
+// of tool_calls.h. FormatError if either is something else.
+Json template_context(const Row& row);
+
+// The system text that belongs in front of a row's messages: its "system", or else that of its
+// dataset; nothing if the messages begin with a system message of their own, or there is no text.
+// FormatError if the row has two that differ.
+std::optional<std::string> system_to_add(const Row& row, const Json& messages);
+
+// Puts that text in front of the messages, which have been checked.
+void add_system(const Row& row, Conversation& conversation);
 
 // A turn of ShareGPT's, {"from", "value"} or as `row` calls these, as a message; FormatError that
 // names message `index` if it is none.

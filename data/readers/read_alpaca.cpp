@@ -43,8 +43,7 @@ Record read_alpaca(const Row& row, const ReaderOptions& options) {
   const std::string instruction = row.text("instruction");
   const std::string input = row.optional_text("input").value_or("");
   const std::string output = row.text("output");
-  std::optional<std::string> system = row.optional_text("system");
-  if (system && system->empty()) system.reset();
+  const std::optional<std::string> system = system_to_add(row, Json::array());
   const bool has_history = row.find("history") != nullptr && !row.array("history").empty();
   if (output.find_first_not_of(" \t\r\n") == std::string::npos) {
     fail<FormatError>(

@@ -106,24 +106,10 @@ Json prompt_messages(const Row& row, const Json& chosen, const ReaderOptions& op
   return begins_with_answer(chosen) ? Json::array({user_turn(text)}) : Json::array();
 }
 
-Json context_of(const Row& row) {
-  Json context = Json::object();
-  if (const Json* kwargs = row.find("chat_template_kwargs")) {
-    if (!kwargs->is_object())
-      fail<FormatError>("chat_template_kwargs must be an object, found {}", describe_type(*kwargs));
-    context = *kwargs;
-  }
-  if (const Json* tools = row.find("tools")) {
-    Json parsed = parse_tools(*tools);
-    if (!parsed.is_null()) context["tools"] = std::move(parsed);
-  }
-  return context;
-}
-
 // The conversation that ends in one of the answers.
 Conversation conversation_with(const Json& prompt, const Json& answer, const Row& row,
                                const char* name) {
-  Conversation conversation{prompt, context_of(row)};
+  Conversation conversation{prompt, template_context(row)};
   for (const Json& message : answer) conversation.messages.push_back(message);
   try {
     check_conversation(conversation);
@@ -143,12 +129,12 @@ size_t shared_messages(const Json& a, const Json& b) {
 }
 
 Record read_conversations(const Row& row, const ReaderOptions& options) {
-  Json prompt = Json::array();
-  if (const auto system = row.optional_text("system"); system && !system->empty())
-    prompt.push_back(Json{{"role", "system"}, {"content", *system}});
   const Json chosen = answer_of(row, "chosen", options);
   const Json rejected = answer_of(row, "rejected", options);
   const Json given = prompt_messages(row, chosen, options);
+  Json prompt = Json::array();
+  if (const auto system = system_to_add(row, given.empty() ? chosen : given))
+    prompt.push_back(Json{{"role", "system"}, {"content", *system}});
   for (const Json& message : given) prompt.push_back(message);
   ConversationPair pair{conversation_with(prompt, chosen, row, "chosen"),
                         conversation_with(prompt, rejected, row, "rejected"), prompt.size()};

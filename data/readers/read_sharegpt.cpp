@@ -1,13 +1,15 @@
 // Rows of ShareGPT: {"conversations": [{"from": "human", "value": "..."}, ...]}, with "system",
-// "tools" and "loss_mask" (whether each turn is trained) beside them. function_call turns become
-// assistant turns with tool_calls, observations become tool turns.
+// "tools", "chat_template_kwargs" and "loss_mask" (whether each turn is trained) beside them.
+// function_call turns become assistant turns with tool_calls, observations become tool turns.
+// Further keys of a turn reach the template as they are.
 #include <map>
 
 #include "base/error.h"
-#include "data/exact_json.h"
 #include "data/readers/conversation.h"
 #include "data/readers/reader.h"
+#include "data/readers/tool_calls.h"
 #include "data/readers/turn_marks.h"
+#include "io/json_text.h"
 
 namespace qlora::data {
 namespace {
@@ -26,28 +28,19 @@ const std::map<std::string, std::string>& roles() {
       {"system", "system"},
       {"observation", "tool"},
       {"tool", "tool"},
+      {"function", "tool"},
       {"function_response", "tool"},
+      {"tool_response", "tool"},
+      {"tool_result", "tool"},
       {"function_call", "function_call"},
       {"tool_call", "function_call"},
   };
   return map;
 }
 
-// {"name", "arguments"} or an array of them, as the calls of one turn.
-Json tool_calls(const std::string& value, size_t index) {
-  const Json parsed = exact_json_or_discarded(value);
-  const Json calls = parsed.is_array() ? parsed : Json::array({parsed});
-  Json result = Json::array();
-  for (const Json& call : calls) {
-    if (!call.is_object() || !call.contains("name")) {
-      fail<FormatError>(
-          "message {} is a function_call, so its value must be JSON like {{\"name\": ..., "
-          "\"arguments\": {{...}}}}",
-          index);
-    }
-    result.push_back(Json{{"type", "function"}, {"function", call}});
-  }
-  return result;
+// The call of a function as text, for templates that do not write calls.
+Json text_of_call(const Json& value) {
+  return value.is_string() ? value : Json(io::json_text_in_utf8(value));
 }
 
 }  // namespace
@@ -66,49 +59,45 @@ Json sharegpt_message(const Json& turn, size_t index, const Row& row,
   }
   const Json& from = turn[from_field];
   const Json& value = turn[value_field];
-  if (!from.is_string() || !value.is_string()) {
-    fail<FormatError>("'{}' and '{}' of message {} must be strings, found {} and {}", from_field,
-                      value_field, index, describe_type(from), describe_type(value));
+  if (!from.is_string()) {
+    fail<FormatError>("'{}' of message {} must be a string, found {}", from_field, index,
+                      describe_type(from));
   }
   const auto role = roles().find(from.get<std::string>());
   if (role == roles().end()) {
     fail<FormatError>(
-        "message {} is from '{}'; known are human, gpt, system, function_call and observation "
-        "(and user, assistant, model, bot, tool, tool_call)",
+        "message {} is from '{}'; known are human, gpt, system, function_call, observation and "
+        "function_response (and user, assistant, model, bot, tool, tool_call, tool_response)",
         index, from.get<std::string>());
   }
-  Json message;
-  if (role->second == "function_call") {
-    message["role"] = "assistant";
-    message["content"] = options.template_writes_tool_calls ? Json("") : value;
-    if (options.template_writes_tool_calls) {
-      message["tool_calls"] = tool_calls(value.get<std::string>(), index);
-    }
-  } else {
-    message["role"] = role->second;
-    message["content"] = value;
+  const bool calls = role->second == "function_call";
+  if (!value.is_string() && !value.is_array() && !(calls && value.is_object())) {
+    fail<FormatError>("'{}' of message {} must be a string, found {}", value_field, index,
+                      describe_type(value));
   }
-  for (const std::string& mark : turn_mark_keys())
-    if (turn.contains(mark)) message[mark] = turn[mark];
+  Json message;
+  if (!calls) {
+    message = Json{{"role", role->second}, {"content", value}};
+  } else if (options.template_writes_tool_calls) {
+    message = message_of_call(value, index);
+  } else {
+    message = Json{{"role", "assistant"}, {"content", text_of_call(value)}};
+  }
+  for (const auto& [key, further] : turn.items())
+    if (key != from_field && key != value_field && !message.contains(key)) message[key] = further;
   return message;
 }
 
 Record read_sharegpt(const Row& row, const ReaderOptions& options) {
   Conversation conversation;
-  const auto system = row.optional_text("system");
-  if (system && !system->empty()) {
-    conversation.messages.push_back(Json{{"role", "system"}, {"content", *system}});
-  }
   Json turns = row.array("conversations");
   if (const Json* loss_mask = row.find("loss_mask")) mark_turns(*loss_mask, turns);
   for (size_t i = 0; i < turns.size(); ++i) {
     conversation.messages.push_back(sharegpt_message(turns[i], i, row, options));
   }
-  if (const Json* tools = row.find("tools")) {
-    Json parsed = parse_tools(*tools);
-    if (!parsed.is_null()) conversation.context["tools"] = std::move(parsed);
-  }
+  conversation.context = template_context(row);
   check_conversation(conversation);
+  add_system(row, conversation);
   return conversation;
 }
 

@@ -1,5 +1,6 @@
 #include "data/readers/reader.h"
 
+#include <algorithm>
 #include <cctype>
 #include <map>
 
@@ -13,13 +14,14 @@ const std::vector<Format>& formats() {
   static const std::vector<Format> table = {
       {"alpaca", {"instruction", "input", "output", "system", "history"}, read_alpaca, true},
       {"chat",
-       {"messages", "role", "content", "tools", "chat_template_kwargs", "loss_mask"},
+       {"messages", "role", "content", "system", "tools", "chat_template_kwargs", "loss_mask"},
        read_chat,
        true,
        true},
       {"sharegpt",
-       {"conversations", "from", "value", "system", "tools", "loss_mask"},
+       {"conversations", "from", "value", "system", "tools", "chat_template_kwargs", "loss_mask"},
        read_sharegpt,
+       true,
        true},
       {"completion", {"prompt", "completion"}, read_completion, true},
       {"text", {"text"}, read_text, false},
@@ -103,6 +105,10 @@ std::string hint_for(const std::string& name) {
 }
 
 }  // namespace
+
+bool has_conversations(const Format& format) {
+  return std::ranges::count(format.fields, "system") > 0;
+}
 
 const Format& find_format(const std::string& name) {
   for (const Format& format : formats())

@@ -6,6 +6,8 @@
 
 #include "base/error.h"
 #include "base/utf8.h"
+#include "data/exact_json.h"
+#include "data/readers/message_content.h"
 #include "data/readers/preference.h"
 #include "fmt/ranges.h"
 #include "io/json_text.h"
@@ -104,6 +106,7 @@ Row::Row(const Json& value, const DatasetOptions& dataset) : value_(value), data
                       dataset.format == "chat" ? "messages" : "field", describe_type(value));
   }
   if (dataset.format != kPreferenceFormat) refuse_preference_data(value, dataset);
+  refuse_media(value, dataset);
 }
 
 const std::string& Row::file_field(const std::string& name) const {
@@ -166,14 +169,15 @@ std::optional<std::string> Row::optional_text(const std::string& name) const {
   return text(name);
 }
 
-const Json& Row::array(const std::string& name) const {
+Json Row::array(const std::string& name) const {
   const Json& value = required(name);
-  if (!value.is_array()) {
-    fail<FormatError>("the field '{}' must be an array, found {}{}", file_field(name),
-                      describe_type(value),
-                      value.is_string() ? " (is it JSON inside a string?)" : "");
+  if (value.is_array()) return value;
+  if (value.is_string()) {
+    Json parsed = exact_json_or_discarded(value.get<std::string>());
+    if (parsed.is_array()) return parsed;
   }
-  return value;
+  fail<FormatError>("the field '{}' must be an array, found {}", file_field(name),
+                    value.is_string() ? "a string that is not one in JSON" : describe_type(value));
 }
 
 }  // namespace qlora::data

@@ -17,7 +17,8 @@ using Json = nlohmann::ordered_json;
 class Row {
  public:
   // Both must outlive the row. FormatError if the row is not an object, or is preference data
-  // (preference.h) of a dataset of another format.
+  // (preference.h) of a dataset of another format, or a conversation about more than text
+  // (message_content.h).
   Row(const Json& value, const DatasetOptions& dataset);
 
   const Json& value() const { return value_; }
@@ -32,8 +33,9 @@ class Row {
   // The field as a string; FormatError if it is something else.
   std::string text(const std::string& name) const;
   std::optional<std::string> optional_text(const std::string& name) const;
-  // The field as an array; FormatError if it is something else.
-  const Json& array(const std::string& name) const;
+  // The field as an array, which may be written as JSON in a string (tables have no other way);
+  // FormatError if it is something else.
+  Json array(const std::string& name) const;
 
  private:
   std::string suggestion(const std::string& missing) const;

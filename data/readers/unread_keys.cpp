@@ -84,7 +84,8 @@ constexpr std::array kHarmless = {"id",
                                   "created_date"};
 
 // Keys of messages that templates may or may not write, which a reader cannot judge.
-constexpr std::array kOfMessages = {"role", "content", "tool_calls", "tool_call_id", "name"};
+constexpr std::array kOfMessages = {"role",          "content",      "tool_calls",
+                                    "function_call", "tool_call_id", "name"};
 
 // Keys of pretokenized rows that repeat what is known.
 constexpr std::array kOfTokenRows = {"special_tokens_mask", "token_type_ids", "text"};

@@ -20,7 +20,9 @@ std::string dataset_option(const std::string& key) {
 data::DatasetOptions dataset_choice(const std::string& path, data::DatasetOptions start,
                                     const std::map<std::string, std::string>& values) {
   ProblemList problems("--data");
-  start = {path, start.format, start.fields, start.separator};
+  data::DatasetOptions rows{path, start.format, start.fields, start.separator};
+  rows.system = start.system;
+  start = std::move(rows);
   const std::string started_as = start.format;
   for (const Field<data::DatasetOptions>& field : dataset_fields()) {
     const auto value = values.find(field.key);

@@ -12,10 +12,10 @@ namespace qlora::recipes {
 // The option of a command line for a key of a dataset: "--max-rows".
 std::string dataset_option(const std::string& key);
 
-// The data set in `path`: its rows as those of `start` (format, fields, separator), with each key
-// of `values` ("fields") replaced by its value in YAML ("{instruction: question}") unless that is
-// empty. With another format the rest of `start` means nothing and is left out. ConfigError that
-// names the option ("--fields") if a value does not fit.
+// The data set in `path`: its rows as those of `start` (format, fields, separator, system), with
+// each key of `values` ("fields") replaced by its value in YAML ("{instruction: question}") unless
+// that is empty. With another format the rest of `start` means nothing and is left out. ConfigError
+// that names the option ("--fields") if a value does not fit.
 data::DatasetOptions dataset_choice(const std::string& path, data::DatasetOptions start,
                                     const std::map<std::string, std::string>& values);
 
