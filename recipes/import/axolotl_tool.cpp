@@ -180,60 +180,6 @@ std::vector<ToolKey> lora_keys() {
           idle("merge_method", "`qlora export --format merged` merges")};
 }
 
-std::vector<ToolKey> dataset_entry_keys() {
-  std::vector<ToolKey> keys = {{"datasets[].path", "data.train[].path"},
-                               {"datasets[].data_files", "data.train[].path"},
-                               {"datasets[].type", "data.train[].format"}};
-  for (const char* field : {"field_instruction", "field_input", "field_output", "field_system",
-                            "field_prompt", "field_chosen", "field_rejected"})
-    keys.push_back({std::string("datasets[].type.") + field, "data.train[].fields"});
-  for (const char* words : {"format", "no_input_format", "system_format", "system_prompt",
-                            "prompt_format", "chosen_format", "rejected_format"})
-    keys.push_back(refused(std::string("datasets[].type.") + words,
-                           "the chat template words prompts, or Alpaca's words "
-                           "(data.prompt_style), or rows of format completion"));
-  for (const char* field :
-       {"field", "field_messages", "field_tools", "message_field_role", "message_field_content",
-        "message_property_mappings", "field_chosen", "field_rejected", "text_column"})
-    keys.push_back({std::string("datasets[].") + field, "data.train[].fields"});
-  for (const char* field :
-       {"ds_type", "conversation", "field_human", "field_model", "trust_remote_code",
-        "input_format", "drop_system_message", "field_thinking", "template_thinking_key",
-        "split_thinking", "message_field_training", "message_field_training_detail",
-        "train_on_eot"})
-    keys.push_back(idle(std::string("datasets[].") + field,
-                        "the file's rows and the model's template say it"));
-  keys.push_back(read_by("datasets[].split", "", "a split is a file here",
-                         [](const Found& found, const ToolKey& key, Draft& draft) {
-                           if (found.value.text == "train")
-                             return draft.without_effect(found, key.note);
-                           draft.refuse(found, key.note);
-                         }));
-  keys.push_back(chat_template("datasets[].chat_template"));
-  keys.push_back(same("datasets[].chat_template_jinja", "data.chat_template"));
-  keys.push_back(read_by("datasets[].roles_to_train", "data.train_on", "write assistant or all",
-                         [](const Found& found, const ToolKey&, Draft& draft) {
-                           for (const std::string& role : texts(found.value))
-                             if (role != "assistant" && role != "gpt")
-                               return draft.refuse(found,
-                                                   "answers of the assistant are trained, "
-                                                   "or all (data.train_on)");
-                           draft.without_effect(found, "answers of the assistant are trained");
-                         }));
-  keys.push_back(read_by("datasets[].train_on_eos", "", "each answer is trained with its end",
-                         [](const Found& found, const ToolKey& key, Draft& draft) {
-                           if (found.value.text == "turn")
-                             return draft.without_effect(found, key.note);
-                           draft.refuse(found, key.note);
-                         }));
-  for (const char* field :
-       {"name", "revision", "shards", "shards_idx", "preprocess_shards", "skip", "roles",
-        "input_transform", "temperature", "logprobs_field", "step_separator"})
-    keys.push_back(refused(std::string("datasets[].") + field,
-                           "the file must hold the rows as they are to be trained"));
-  return keys;
-}
-
 std::vector<ToolKey> data_keys() {
   std::vector<ToolKey> keys = {
       read_by("datasets", "data.train", "", read_axolotl_datasets),
@@ -250,7 +196,6 @@ std::vector<ToolKey> data_keys() {
       chat_template("chat_template"),
       same("chat_template_jinja", "data.chat_template"),
       refused("chat_template_kwargs", "a row has chat_template_kwargs of its own"),
-      refused("default_system_message", "rows have their own system messages"),
       refused("min_sample_len", "the file must hold the rows to train on"),
       refused("eval_sequence_len", "evaluation rows have data.sequence_length too"),
       refused("curriculum_sampling", "rows come in random order or in that of the file"),
@@ -260,7 +205,7 @@ std::vector<ToolKey> data_keys() {
       refused("pose_*", "positions are those of the rows"),
       refused("image_*", "rows are text"),
       refused("role_boundaries", "rows are text")};
-  add_missing(keys, dataset_entry_keys());
+  add_missing(keys, axolotl_dataset_keys());
   add_missing(keys, axolotl_share_keys());
   add_missing(keys, idle_all({"dataset_*", "skip_prepare_dataset", "num_dataset_shards_to_save",
                               "shuffle_before_merging_datasets", "is_preprocess",

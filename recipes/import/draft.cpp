@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "data/readers/reader.h"
 #include "recipes/fields/fields.h"
 #include "recipes/fields/later_keys.h"
 
@@ -154,13 +155,24 @@ bool Draft::lacks(const std::string& here) const {
                       [&](const FillIn& fill) { return fill.here == here; });
 }
 
+namespace {
+
+// A system message belongs to conversations alone.
+bool has_place(const Node& entry, const std::string& key) {
+  if (key != "system") return true;
+  const Node::Entry* format = entry.find("format");
+  return data::has_conversations(data::find_format(format ? format->value.text : "chat"));
+}
+
+}  // namespace
+
 std::vector<Node> Draft::datasets(const std::string& list) const {
   const auto found = datasets_.find(list);
   if (found == datasets_.end()) return {};
   std::vector<Node> entries = found->second;
   for (Node& entry : entries)
     for (const Node::Entry& value : in_datasets_)
-      if (!entry.find(value.key)) entry.entries.push_back(value);
+      if (!entry.find(value.key) && has_place(entry, value.key)) entry.entries.push_back(value);
   return entries;
 }
 

@@ -35,6 +35,9 @@ std::vector<ToolKey> axolotl_preference_keys();
 std::vector<ToolKey> llama_factory_preference_keys();
 std::vector<ToolKey> torchtune_preference_keys();
 
+// The entries of Axolotl's data sets, and what is trained of their messages.
+std::vector<ToolKey> axolotl_dataset_keys();
+
 // Which rows of a data set are taken, and how often.
 std::vector<ToolKey> llama_factory_share_keys();
 std::vector<ToolKey> axolotl_share_keys();

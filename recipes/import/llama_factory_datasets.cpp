@@ -61,8 +61,8 @@ void read_conversations(const Node& about, DraftedDataset& dataset) {
     dataset.field("conversations", messages);
     dataset.field("from", role);
     dataset.field("value", content);
-    dataset.field("system", text_in(about, "columns.system", "system"));
   }
+  dataset.field("system", text_in(about, "columns.system", "system"));
   dataset.field("tools", text_in(about, "columns.tools", "tools"));
 }
 

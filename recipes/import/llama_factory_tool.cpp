@@ -52,6 +52,13 @@ void read_template(const Found& found, const ToolKey& key, Draft& draft) {
   chat_template("").convert(found, key, draft);
 }
 
+// false beside mask_history, which trains the last answer alone, says nothing more.
+void read_train_on_prompt(const Found& found, const ToolKey& key, Draft& draft) {
+  if (is_true(&found.value)) return draft.set(found, key.here, Node::string("all"));
+  if (is_true(beside(found, "mask_history"))) return draft.take(found, key.here);
+  draft.set(found, key.here, Node::string("assistant"));
+}
+
 void read_packing(const Found& found, const ToolKey& key, Draft& draft) {
   const bool neat = is_true(beside(found, "neat_packing"));
   const bool packs = is_true(beside(found, "packing"));
@@ -159,13 +166,13 @@ std::vector<ToolKey> data_keys() {
       read_by("template", "data.chat_template", "", read_template),
       same("cutoff_len", "data.sequence_length"),
       share("val_size", "data.eval_fraction"),
-      renamed("train_on_prompt", "data.train_on", {{"true", "all"}, {"false", "assistant"}},
-              "true is all, false is assistant"),
+      read_by("train_on_prompt", "data.train_on", "true is all, false is assistant",
+              read_train_on_prompt),
+      when_true("mask_history", "data.train_on", "last"),
       read_by("packing", "data.packing", "", read_packing),
       read_by("neat_packing", "data.packing", "rows in one sequence never see each other",
               read_packing),
-      refused("mask_history", "all answers of a conversation are trained"),
-      refused("default_system", "rows have their own system messages"),
+      system_message("default_system"),
       refused("tool_format", "the model's template words tools"),
       idle("mix_strategy", "data sets are taken one after another and shuffled together"),
       idle("enable_thinking", "a row has chat_template_kwargs of its own"),

@@ -168,4 +168,14 @@ ToolKey max_steps(std::string name) {
                  });
 }
 
+ToolKey system_message(std::string name) {
+  return read_by(std::move(name), "data.train[].system", "",
+                 [](const Found& found, const ToolKey&, Draft& draft) {
+                   if (!found.value.is_scalar())
+                     return draft.refuse(found, "a system message is a text");
+                   if (found.value.text.empty()) return draft.without_effect(found, "it is empty");
+                   draft.set_in_datasets(found, "system", Node::string(found.value.text));
+                 });
+}
+
 }  // namespace qlora::recipes

@@ -1,6 +1,7 @@
 // torchtune's `dataset`: a component that knows its rows, and a source.
 #include <fmt/format.h>
 
+#include "data/readers/reader.h"
 #include "recipes/import/conversions.h"
 #include "recipes/import/datasets.h"
 
@@ -67,6 +68,16 @@ void set_data_keys(const Found& found, const Node& entry, const Component& compo
   if (format == "alpaca") draft.set(found, "data.prompt_style", Node::string("alpaca"));
 }
 
+// torchtune puts it in the place of the rows' own, too.
+void add_system(const std::string& system, DraftedDataset& dataset, Draft& draft) {
+  const data::Format& format = data::find_format(dataset.format);
+  if (!data::has_conversations(format)) return;
+  dataset.more.push_back(Node::entry("system", Node::string(system)));
+  draft.warn(
+      "new_system_prompt takes the place of system messages that the rows bring; here such "
+      "rows keep their own");
+}
+
 void read_entry(const Found& found, const ToolKey& key, const Node& entry, Draft& draft) {
   const std::string full = text_in(entry, "_component_");
   const std::string name = full.substr(full.rfind('.') + 1);
@@ -81,6 +92,8 @@ void read_entry(const Found& found, const ToolKey& key, const Node& entry, Draft
     name_fields(entry, name, dataset);
     if (key.here == "data.train") set_data_keys(found, entry, component, draft);
   }
+  if (const std::string system = text_in(entry, "new_system_prompt"); !system.empty())
+    add_system(system, dataset, draft);
   take_entry_keys(found, "dataset", entry, find_tool("torchtune"), draft);
   look_for_rows(dataset, draft);
   draft.add_dataset(key.here, dataset.node(), dataset.missing);

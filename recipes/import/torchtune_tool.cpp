@@ -106,7 +106,7 @@ std::vector<ToolKey> data_keys() {
       {"dataset[].train_on_input", "data.train_on", "true is all, false is assistant"},
       idle("dataset[].add_eos", "texts end with the model's end-of-text token"),
       idle("dataset[].split_across_pack", "data.packing puts whole rows into a sequence"),
-      refused("dataset[].new_system_prompt", "rows have their own system messages"),
+      {"dataset[].new_system_prompt", "data.train[].system"},
       refused("dataset[].filter_fn", "the file must hold the rows to train on"),
       refused("dataset[].subset", "the file must hold the rows to train on"),
       refused("dataset[].name", "the file must hold the rows to train on"),
