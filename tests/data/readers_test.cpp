@@ -102,8 +102,10 @@ TEST(Row, WrongTypesAreNamed) {
               HasSubstr("'instruction' must be a string, found a number"));
   EXPECT_THAT(error("alpaca", R"({"instruction": null, "output": "a"})"),
               HasSubstr("must not be null"));
-  EXPECT_THAT(error("chat", R"({"messages": "[]"})"),
-              HasSubstr("must be an array, found a string"));
+  EXPECT_THAT(error("chat", R"({"messages": "[1"})"),
+              HasSubstr("'messages' must be an array, found a string that is not one in JSON"));
+  EXPECT_THAT(error("chat", R"({"messages": {"role": "user"}})"),
+              HasSubstr("must be an array, found an object"));
   EXPECT_THAT(error("chat", R"([1])"), HasSubstr("a row must be an object"));
 }
 
@@ -137,7 +139,11 @@ TEST(ReadChat, AContentPartThatIsNoTextIsNamed) {
   };
   EXPECT_THAT(with_part(R"({"type": null, "text": "hi"})"),
               HasSubstr("message 0 has a content part that is not text: part 1 has the type null"));
-  EXPECT_THAT(with_part(R"({"type": "image_url"})"), HasSubstr("has the type \"image_url\""));
+  EXPECT_THAT(with_part(R"({"type": "image_url"})"),
+              HasSubstr("part 1 has the type \"image_url\"; only text is read and trained here, so "
+                        "remove the row"));
+  EXPECT_THAT(with_part(R"({"type": "input_audio"})"), HasSubstr("remove the row"));
+  EXPECT_EQ(with_part(R"({"type": "input_text", "text": "hi"})"), "no error");
   EXPECT_THAT(with_part(R"({"text": "hi"})"), HasSubstr("part 1 has no type"));
   EXPECT_THAT(with_part(R"({"type": "text", "text": null})"), HasSubstr("has null as its text"));
   EXPECT_THAT(with_part("null"), HasSubstr("part 1 is null"));

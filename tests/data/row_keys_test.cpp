@@ -156,6 +156,9 @@ TEST(UnreadKeys, AreThoseThatNeitherReaderNorTemplateKnow) {
   EXPECT_EQ(unread("chat", chat, "{{ m.mood }}"), (Keys{"messages[].mask", "train_detail"}));
   EXPECT_EQ(unread("sharegpt", R"({"conversations": [{"from": "human", "value": "q", "mood": 1}]})",
                    "{{ m.mood }}"),
+            Keys{});
+  EXPECT_EQ(unread("sharegpt", R"({"conversations": [{"from": "human", "value": "q", "mood": 1}]})",
+                   "{{ m.content }}"),
             (Keys{"conversations[].mood"}));
   EXPECT_TRUE(may_decide_training("messages[].mask"));
   EXPECT_TRUE(may_decide_training("sampleWeight"));

@@ -7,7 +7,8 @@ PATH: .jinja files, tokenizer_config.json files, or directories of them (searche
 conversations (with and without system text, tools, calls and their results, thoughts, several turns, hard Unicode, empty texts,
 text that looks like Jinja), with and without a generation prompt. Where transformers raises, the renderer must fail too, with
 raise_exception's message. Its text is compared only there: other errors
-need not read alike. The snippets of chat_template_snippets.txt (one small template a line, made to cover the language) are always
+need not read alike. Of templates with {% generation %} blocks the spans that these write are compared too, with those of
+return_assistant_tokens_mask. The snippets of chat_template_snippets.txt (one small template a line, made to cover the language) are always
 compared; without paths nothing else is.
 
 Ran with transformers 5.23.0, jinja2 3.1.6, Python 3.11.
@@ -89,6 +90,22 @@ CONTEXTS = [
 ]
 
 
+# Blocks in loops and branches, with trimmed white space, empty, around the header, after characters of several bytes.
+MARKED = {
+    "marked: answers": "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}{% generation %}{{ m.content }}</s>{% endgeneration %}{% else %}{{ m.content }}</s>{% endif %}\n{% endfor %}",
+    "marked: headers": "{%- for m in messages -%}{%- if m.role == 'assistant' -%}{%- generation -%} <{{ m.role }}>\n{{ m.content }}</s>\n{%- endgeneration -%}{%- else -%}é<{{ m.role }}>{{ m.content }}{%- endif -%}{%- endfor -%}",
+    "marked: parts": "{% for m in messages %}{% generation %}{% endgeneration %}{% if m.reasoning_content %}{% generation %}<think>{{ m.reasoning_content }}{% endgeneration %}</think>{% endif %}"
+                     "{% generation %}{% for c in m.tool_calls %}{{ c | tojson }}{% endfor %}{{ m.content }}{% endgeneration %}\n{% endfor %}",
+}
+
+
+def generated_spans(template, messages, context):
+    """Of return_assistant_tokens_mask, as bytes of the text; empty ones say nothing."""
+    texts, spans = chat_template_utils.render_jinja_template([messages], chat_template=template, return_assistant_tokens_mask=True, **context)
+    at = lambda index: len(texts[0][:index].encode())
+    return [[at(begin), at(end)] for begin, end in spans[0] if begin < end]
+
+
 def oracle(template, messages, context, prompt):
     try:
         rendered, _ = chat_template_utils.render_jinja_template([messages], chat_template=template, add_generation_prompt=prompt, **context)
@@ -123,7 +140,8 @@ def make_jobs(templates, snippets):
     jobs = []
     for name, text in templates.items():
         for messages, context, prompt in itertools.product(conversations(), CONTEXTS, (False, True)):
-            jobs.append((name, {"template": text, "messages": messages, "context": context, "add_generation_prompt": prompt}))
+            marked = {"marked": True} if "generation %}" in text and not prompt else {}
+            jobs.append((name, {"template": text, "messages": messages, "context": context, "add_generation_prompt": prompt} | marked))
     for name, text in snippets.items():
         messages = [user("Hi"), assistant("Hello!", tool_calls=[call({"b": 1, "a": [1, 2.5, None, True, "ü"]})]), user(HARD[0])]
         context = {"d": {"b": 2, "a": 1, "C": "x"}, "l": [3, 1, 2], "words": ["b", "A", "a", "B"], "e": [], "n": None, "t": True, "s": "Hello, World", "u": HARD[0],
@@ -142,7 +160,10 @@ def compare(name, job, got):
     """None: they agree; else what differs."""
     want, error = oracle(job["template"], job["messages"], job["context"], job["add_generation_prompt"])
     if error is None:
-        return None if got.get("text") == want else f"want {want!r}\n   got {got.get('text', got.get('error'))!r}"
+        if got.get("text") != want:
+            return f"want {want!r}\n   got {got.get('text', got.get('error'))!r}"
+        spans = generated_spans(job["template"], job["messages"], job["context"]) if "marked" in job else None
+        return None if got.get("generated") == spans else f"want the spans {spans} of {want!r}\n   got {got.get('generated')}"
     if "error" not in got:
         return f"want {type(error).__name__}: {error}\n   got {got['text']!r}"
     raised = type(error) is jinja2.TemplateError
@@ -152,7 +173,7 @@ def compare(name, job, got):
 def check_program(program, templates):
     """qlora render itself, on one conversation each."""
     failed = 0
-    for name, text in list(templates.items())[:5] or [("own", "{{ messages[0].content }}{{ bos_token }}\n\n")]:
+    for name, text in [*templates.items()][:5] + [("own", "{{ messages[0].content }}{{ bos_token }}\n\n")]:
         with tempfile.TemporaryDirectory() as folder:
             folder = pathlib.Path(folder)
             (folder / "t.jinja").write_bytes(text.encode())
@@ -174,7 +195,7 @@ def main():
     parser.add_argument("--show", type=int, default=20)
     parser.add_argument("paths", nargs="*")
     options = parser.parse_args()
-    templates = read_templates(options.paths)
+    templates = MARKED | read_templates(options.paths)
     jobs = make_jobs(templates, read_snippets())
     start = time.time()
     answers = run_all(options.renderer, jobs)

@@ -1,6 +1,7 @@
 // Renders many conversations in one process: a JSON object a line in, with "template", "messages",
 // "context" and "add_generation_prompt"; one a line out, {"text": ...} or {"error": ...}. With
-// "prefixes", a list of lengths, {"prefixes": {length: text}}: those that one pass can tell.
+// "prefixes", a list of lengths, {"prefixes": {length: text}}: those that one pass can tell. With
+// "marked": true also what generation blocks wrote, {"generated": [[begin, end], ...]} in bytes.
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -22,6 +23,12 @@ int main() {
         for (const auto& [length, text] : prefixes.texts) {
           answer["prefixes"][std::to_string(length)] = text.over(prefixes.base);
         }
+      } else if (job.contains("marked")) {
+        const auto marked = chat_template.render_marked(job["messages"], job["context"]);
+        answer["text"] = marked.text;
+        answer["generated"] = Json::array();
+        for (const auto& span : marked.generated)
+          answer["generated"].push_back(Json::array({span.begin, span.end}));
       } else {
         answer["text"] = chat_template.render(job["messages"], job["context"],
                                               job["add_generation_prompt"].get<bool>());

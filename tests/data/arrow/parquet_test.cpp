@@ -178,6 +178,35 @@ TEST(Parquet, AColumnOfBytesIsRefusedWhereItIsReadAndElseLeftOut) {
                     HasSubstr("store it as a string")));
 }
 
+TEST(Parquet, APictureBesideAConversationIsRefusedAndAnEmptyColumnOfThemIsNot) {
+  const TempDir dir;
+  const auto with_bytes = [&](const std::string& name, std::optional<std::string> bytes) {
+    Columns columns = conversations(1);
+    columns.emplace_back("images",
+                         structs({{"bytes", array_of<arrow::BinaryBuilder, std::string>({bytes})},
+                                  {"path", strings({std::nullopt})}}));
+    return write_parquet(dir, name, columns);
+  };
+  const test::ByteTokenizer tokenizer;
+  const ChatTemplate chat_template(
+      "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+      "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}");
+  const auto read = [&](const std::string& path) {
+    return read_dataset({path, "chat", {}}, 0, {}, tokenizer, &chat_template).examples.size();
+  };
+  EXPECT_EQ(read(with_bytes("none.parquet", std::nullopt)), 1u);
+  const std::string path = with_bytes("one.parquet", "\x01\x02");
+  EXPECT_EQ(test::read_rows({path, "chat", {}})[0].value["images"].dump(),
+            R"({"bytes":"2 bytes"})");
+  try {
+    read(path);
+    FAIL();
+  } catch (const FormatError& error) {
+    EXPECT_THAT(error.what(), AllOf(HasSubstr("one.parquet, row group 0, row 0: "),
+                                    HasSubstr("the row's field 'images' is not empty")));
+  }
+}
+
 TEST(Parquet, ATableTrainsAsTheSameRowsInJson) {
   const TempDir dir;
   const test::ByteTokenizer tokenizer;

@@ -1,0 +1,101 @@
+// What other tools' files say of the messages of a row: which are trained, and what stands in front
+// of them.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/support/imported_recipe.h"
+
+namespace qlora::recipes {
+namespace {
+
+using test::imported;
+using test::outcome_of;
+using testing::HasSubstr;
+using testing::Not;
+
+// Where a key went, or why it did not.
+std::string fate_of(const ImportedRecipe& recipe, const std::string& key) {
+  const Outcome* outcome = outcome_of(recipe, key);
+  if (outcome == nullptr) return "nothing was told of it";
+  switch (outcome->fate) {
+    case Fate::kMapped:
+      return outcome->here;
+    case Fate::kWithoutEffect:
+      return "without effect: " + outcome->reason;
+    case Fate::kRefused:
+      return "refused: " + outcome->reason;
+    default:
+      return "unknown";
+  }
+}
+
+std::string llama_factory(const std::string& more) {
+  return "model_name_or_path: org/model\nstage: sft\nfinetuning_type: lora\ndataset: mine\n"
+         "template: llama3\n" +
+         more;
+}
+
+TEST(ImportTraining, LlamaFactorysMaskHistoryTrainsTheLastAnswer) {
+  for (const char* more : {"mask_history: true\n", "mask_history: true\ntrain_on_prompt: false\n",
+                           "train_on_prompt: false\nmask_history: true\n"}) {
+    const ImportedRecipe recipe = imported(llama_factory(more), "llama-factory");
+    EXPECT_EQ(fate_of(recipe, "mask_history"), "data.train_on") << more;
+    EXPECT_THAT(recipe.text, HasSubstr("train_on: last")) << more;
+  }
+  const ImportedRecipe off = imported(llama_factory("mask_history: false\n"), "llama-factory");
+  EXPECT_THAT(off.text, Not(HasSubstr("train_on: last")));
+  const ImportedRecipe both =
+      imported(llama_factory("train_on_prompt: true\nmask_history: true\n"), "llama-factory");
+  EXPECT_THAT(fate_of(both, "mask_history"), HasSubstr("refused: train_on_prompt says that"));
+}
+
+TEST(ImportTraining, ADefaultSystemMessageIsThatOfEveryDataSetOfConversations) {
+  const ImportedRecipe recipe =
+      imported(llama_factory("default_system: Be brief.\n"), "llama-factory");
+  EXPECT_EQ(fate_of(recipe, "default_system"), "data.train[].system");
+  EXPECT_THAT(recipe.text, HasSubstr("system: Be brief."));
+  const char* axolotl =
+      "base_model: org/model\nadapter: qlora\ndefault_system_message: Be brief.\n"
+      "datasets:\n  - {path: org/a, type: chat_template}\n  - {path: org/b, type: completion}\n";
+  EXPECT_THAT(fate_of(imported(axolotl, "axolotl"), "default_system_message"),
+              HasSubstr("without effect: it acts only beside chat_template: chatml"));
+  const ImportedRecipe chatml =
+      imported(std::string(axolotl) + "chat_template: chatml\n", "axolotl");
+  EXPECT_EQ(fate_of(chatml, "default_system_message"), "data.train[].system");
+  EXPECT_THAT(chatml.text, HasSubstr("{path: org/a, format: chat, system: Be brief.}"));
+  EXPECT_THAT(chatml.text, HasSubstr("{path: org/b, format: text}"));
+  const ImportedRecipe torchtune = imported(
+      "dataset:\n  _component_: torchtune.datasets.chat_dataset\n  source: org/a\n"
+      "  conversation_style: openai\n  new_system_prompt: Be brief.\n",
+      "torchtune");
+  EXPECT_THAT(torchtune.text, HasSubstr("{path: org/a, format: chat, system: Be brief.}"));
+}
+
+TEST(ImportTraining, AxolotlsKeysOfMessages) {
+  const auto fate = [](const std::string& key, const std::string& value) {
+    const std::string file =
+        "base_model: org/model\nadapter: qlora\ndatasets:\n"
+        "  - {path: org/a, type: chat_template, " +
+        key + ": " + value + "}\n";
+    return fate_of(imported(file, "axolotl"), "datasets[]." + key);
+  };
+  EXPECT_THAT(fate("roles_to_train", "[assistant]"), HasSubstr("without effect"));
+  EXPECT_THAT(fate("roles_to_train", "[assistant, user]"), HasSubstr("refused"));
+  EXPECT_THAT(fate("roles_to_train", "[]"),
+              HasSubstr("refused: answers are trained unless a mark"));
+  for (const char* key : {"train_on_eos", "train_on_eot"}) {
+    EXPECT_THAT(fate(key, "turn"), HasSubstr("without effect"));
+    EXPECT_THAT(fate(key, "last"), HasSubstr("data.train_on: last trains the last answer"));
+  }
+  EXPECT_THAT(fate("message_field_training", "train"), HasSubstr("without effect"));
+  EXPECT_THAT(fate("message_field_training", "is_good"),
+              HasSubstr("refused: it is called train, training"));
+  EXPECT_THAT(fate("field_thinking", "reasoning_content"), HasSubstr("without effect"));
+  EXPECT_THAT(fate("field_thinking", "cot"), HasSubstr("refused: it is called reasoning_content"));
+  EXPECT_THAT(fate("message_field_training_detail", "detail"), HasSubstr("refused"));
+  EXPECT_THAT(fate("drop_system_message", "true"), HasSubstr("refused"));
+  EXPECT_THAT(fate("drop_system_message", "false"), HasSubstr("without effect"));
+}
+
+}  // namespace
+}  // namespace qlora::recipes
