@@ -45,9 +45,7 @@ std::vector<int> RecordBatchRows::row_columns(const arrow::Schema& schema,
   std::vector<int> columns;
   for (int i = 0; i < schema.num_fields(); ++i) {
     const arrow::Field& field = *schema.field(i);
-    // Pictures are read so far that a conversation about them can be refused.
-    const bool media = is_media_field(field.name()) && has_conversations(format);
-    if (has_json_counterpart(*field.type()) || media) {
+    if (has_json_counterpart(*field.type())) {
       columns.push_back(i);
     } else if (is_read(field.name(), dataset)) {
       fail<FormatError>(
@@ -55,6 +53,8 @@ std::vector<int> RecordBatchRows::row_columns(const arrow::Schema& schema,
           "a "
           "string",
           path_, field.name(), field.type()->ToString());
+    } else if (is_media_field(field.name()) && has_conversations(format)) {
+      columns.push_back(i);  // so that a conversation about what is in it can be refused
     }
   }
   return columns;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <utility>
 
 #include "base/error.h"
@@ -35,6 +36,15 @@ void check_role(const Json& message, size_t index) {
       "function, ipython{}",
       index, name,
       name == "human" || name == "gpt" ? " (human and gpt belong to format: sharegpt)" : "");
+}
+
+// Keys without a value say nothing: tables give every message the keys of all, and templates ask
+// whether one is there.
+void drop_nulls(Json& message) {
+  for (auto item = message.begin(); item != message.end();) {
+    const bool says_nothing = item.value().is_null() && item.key() != "content";
+    item = says_nothing ? message.erase(item) : std::next(item);
+  }
 }
 
 bool begins_with_system(const Json& messages) {
@@ -116,6 +126,7 @@ void check_conversation(Conversation& conversation, bool needs_answer) {
   for (size_t i = 0; i < messages.size(); ++i) {
     Json& message = messages[i];
     check_role(message, i);
+    drop_nulls(message);
     normalize_tool_calls(message, i);
     normalize_content(message, i);
     const bool answers = message["role"] == "assistant";
