@@ -187,6 +187,8 @@ def oracle(tokenizer, row, form, options):
     tools = parsed(row.get("tools"))
     context = {"tools": [parsed(tool) for tool in tools] if tools else None} | row.get("chat_template_kwargs", {})
     render = lambda part, prompt: tokenizer.apply_chat_template(part, tokenize=False, add_generation_prompt=prompt, **context)
+    if any("tool_calls" in message for message in messages) and "tool_calls" not in tokenizer.chat_template:
+        raise ValueError("the template does not write calls")
     trained = [i for i, message in enumerate(messages) if is_trained(message)]
     trained = trained[-1:] if options.get("train_on") == "last" else trained
     if "generation %}" in tokenizer.chat_template:
@@ -250,13 +252,14 @@ def model_directory(arguments, source):
 
 
 def run(arguments, tokenizer_path, dataset, form, fields, options={}):
+    """The lines of `qlora inspect data` of a file of rows, or of a list of files as one data set each."""
     recipe = pathlib.Path(arguments.work) / "recipe.yaml"
-    rows = {"path": str(dataset), "format": form} | ({"fields": fields} if fields else {})
+    more = ({"fields": fields} if fields else {}) | ({"system": options["system"]} if "system" in options else {})
+    rows = [{"path": str(path), "format": form} | more for path in (dataset if isinstance(dataset, list) else [dataset])]
     data = {key: options[key] for key in ("train_on", "chat_template") if key in options}
     recipe.write_text(json.dumps({  # JSON is YAML
         "model": {"path": str(model_directory(arguments, tokenizer_path).resolve())},
-        "data": data | {"train": [rows | ({"system": options["system"]} if "system" in options else {})],
-                        "sequence_length": arguments.sequence_length, "on_overlength": "drop"},
+        "data": data | {"train": rows, "sequence_length": arguments.sequence_length, "on_overlength": "drop"},
         "train": {"max_steps": 1},
         "output": {"dir": str(pathlib.Path(arguments.work) / "run")},
     }))
