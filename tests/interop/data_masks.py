@@ -14,7 +14,8 @@ without --dataset it writes the same conversations for that tokenizer's template
     data_masks.py --program qlora --work DIR --tokenizer HF_DIR --dataset FILE --format chat [--field ours=theirs]...
     data_masks.py --output LINES.jsonl --tokenizer HF_DIR --dataset FILE --format chat    compares what was printed before
 
---gguf FILE takes tokenizer and template from a GGUF. Ran with transformers 5.23.0, tokenizers of that release.
+--gguf FILE takes tokenizer and template from a GGUF. --vectors tests/data/chat_rows.json --work DIR writes what transformers makes
+of the conversations, for tests/data/chat_vectors_test.cpp. Ran with transformers 5.23.0, tokenizers of that release.
 """
 
 import argparse
@@ -356,6 +357,48 @@ def tokenizer_for(arguments, directory, template):
     return AutoTokenizer.from_pretrained(copy), copy
 
 
+def byte_tokenizer(directory):
+    """An id a byte, and three control tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    special = ["</s>", "<|im_start|>", "<|im_end|>"]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=special[0], additional_special_tokens=special[1:]).save_pretrained(directory)
+    return AutoTokenizer.from_pretrained(directory)
+
+
+def write_vectors(arguments):
+    """What transformers makes of each kind of tool_rows(): the text of each example, and its trained spans joined with "|"."""
+    tokenizer = byte_tokenizer(pathlib.Path(arguments.work) / "byte_tokenizer")
+    rows = [{"format": form, "row": row} for form, all_rows in tool_rows().items() for row in (all_rows[::3] if form == "sharegpt" else all_rows[:15:3] + all_rows[15:])]
+    texts = {}
+    spans = lambda ids, mask: "|".join(tokenizer.decode([ids[i] for i in run]) for run in runs_of(mask))
+    for name, template, options in (("plain", PLAIN_TOOLS, {}), ("last", PLAIN_TOOLS, {"train_on": "last"}), ("system", PLAIN_TOOLS, {"system": "From the recipe."}),
+                                    ("marked", MARKED_TOOLS, {}), ("marked_last", MARKED_TOOLS, {"train_on": "last"})):
+        tokenizer.chat_template = template
+        for i, row in enumerate(rows):
+            examples = oracle(tokenizer, row["row"], row["format"], options)
+            known = [texts.setdefault(tokenizer.decode(ids), len(texts)) for ids, _ in examples]
+            row[name] = [[text, spans(ids, mask)] for text, (ids, mask) in zip(known, examples)]
+    lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    head = {"made_by": "tests/interop/data_masks.py --vectors, transformers 5.23.0", "plain": PLAIN_TOOLS, "marked": MARKED_TOOLS, "texts": list(texts)}
+    pathlib.Path(arguments.vectors).write_text(json.dumps(head, ensure_ascii=False, indent=1)[:-2] + ',\n "rows": [\n' + lines + "\n]}\n")
+
+
+def runs_of(mask):
+    runs, previous = [], 0
+    for i, one in enumerate(mask):
+        if one and not previous:
+            runs.append([])
+        if one:
+            runs[-1].append(i)
+        previous = one
+    return runs
+
+
 def check_tools(arguments, directory, name, template):
     """All of tool_rows() through a template, each way of training; rows that the template itself refuses are left out."""
     tokenizer, directory = tokenizer_for(arguments, directory, template)
@@ -380,12 +423,14 @@ def check_tools(arguments, directory, name, template):
 
 def main():
     parser = argparse.ArgumentParser()
-    for name in ("program", "work", "tokenizer", "gguf", "dataset", "format", "output", "template"):
+    for name in ("program", "work", "tokenizer", "gguf", "dataset", "format", "output", "template", "vectors"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--sequence-length", type=int, default=4096)
     parser.add_argument("--field", action="append", default=[], help="ours=theirs")
     arguments = parser.parse_args()
     fields = dict(pair.split("=") for pair in arguments.field)
+    if arguments.vectors:
+        return write_vectors(arguments)
     if not arguments.tokenizer and not arguments.gguf:
         directory = pathlib.Path(arguments.work) / "tokenizer"
         small_tokenizer(directory)
