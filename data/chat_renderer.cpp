@@ -188,9 +188,8 @@ ChatTemplate::Marked ChatRenderer::marked(const Conversation& conversation, Answ
   if (marked.generated.empty()) {
     throw FormatError(
         "the chat template's {% generation %} blocks write nothing of this conversation, so "
-        "nothing "
-        "of it would be trained; set data.chat_template to one that has them around the answers, "
-        "or has none");
+        "that nothing would be trained; set data.chat_template to one that has them around the "
+        "answers, or has none");
   }
   std::vector<size_t> assistants;
   for (size_t i = 0; i < first.size(); ++i)
@@ -199,10 +198,9 @@ ChatTemplate::Marked ChatRenderer::marked(const Conversation& conversation, Answ
   if (marked.generated.size() != assistants.size()) {
     fail<FormatError>(
         "some answers are not to be trained (by a mark such as weight: 0, or data.train_on: last), "
-        "but the chat template writes {} answers in {} {{% generation %}} blocks, so that it "
-        "cannot "
-        "be told which block is whose; set data.chat_template to one with a block an answer, or "
-        "with none",
+        "but the chat template writes {} answers in {} {{% generation %}} blocks, and which block "
+        "is whose cannot be told; set data.chat_template to one with a block an answer, or with "
+        "none",
         assistants.size(), marked.generated.size());
   }
   std::vector<TextSpan> kept;

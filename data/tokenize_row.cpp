@@ -1,6 +1,7 @@
 #include "data/tokenize_row.h"
 
 #include <algorithm>
+#include <memory>
 #include <string_view>
 #include <utility>
 
@@ -91,11 +92,9 @@ void RowTokenizer::tokenize_answers(const Conversation& conversation, TokenizedR
   if (renderer().marks_generation()) {
     const ChatTemplate::Marked marked = renderer().marked(conversation, answers);
     row.examples = {tokenize_marked(marked.text, marked.generated, encoder_)};
-    for (const TextSpan& span : marked.generated) {
-      const Turn turn =
-          make_turn(marked.text.substr(0, span.begin), marked.text.substr(0, span.end), encoder_);
-      row.end_of_turns.push_back(turn.end_of_turn);
-    }
+    const auto text = std::make_shared<const std::string>(marked.text);
+    for (const TextSpan& span : marked.generated)
+      row.end_of_turns.push_back(make_turn(text, {span.end, ""}, span.begin, encoder_).end_of_turn);
     return;
   }
   const std::vector<Turn> turns = renderer().turns(conversation, encoder_, answers);

@@ -65,7 +65,10 @@ void check_order(const Json& messages) {
           "optional system turn); remove what comes before the first user turn",
           i, role);
     }
-    if (role == previous && (role == "user" || role == "assistant")) {
+    // What an assistant says and what it calls may be messages of their own.
+    const bool calls =
+        i > 0 && (messages[i].contains("tool_calls") || messages[i - 1].contains("tool_calls"));
+    if (role == previous && (role == "user" || (role == "assistant" && !calls))) {
       fail<FormatError>(
           "messages {} and {} both have the role '{}'; user and assistant must alternate: join "
           "them or remove one",

@@ -11,8 +11,8 @@
 namespace qlora::data {
 
 // Normalises the messages in place. FormatError that names the message if a role is unknown, a user
-// or an assistant speaks twice in a row, an assistant speaks first, an assistant's turn is empty,
-// or there is no assistant turn at all
+// or an assistant speaks twice in a row (calls of tools apart), an assistant speaks first, an
+// assistant's turn is empty, or there is no assistant turn at all
 // (`needs_answer`).
 void check_conversation(Conversation& conversation, bool needs_answer = true);
 

@@ -86,6 +86,15 @@ TEST(ToolCalls, TurnsThatAreACallAndTheirAnswers) {
   EXPECT_EQ(openai.messages[2].dump(), R"({"role":"tool","name":"f","content":"2"})");
 }
 
+TEST(ToolCalls, MayFollowOnWhatTheAssistantSaidAndOnEachOther) {
+  const std::string say = R"("role": "assistant", "content": "Let me look.")";
+  const std::string call = R"("role": "assistant", "tool_calls": [{"name": "f"}])";
+  EXPECT_EQ(read("chat", row_with(say, call)).messages.size(), 4u);
+  EXPECT_EQ(read("chat", row_with(call, call)).messages.size(), 4u);
+  EXPECT_THAT(error("chat", row_with(say, R"("role": "assistant")")),
+              HasSubstr("messages 1 and 2 both have the role 'assistant'"));
+}
+
 TEST(ToolCalls, OfShareGptAreReadWhateverTheAnswerIsCalled) {
   for (const char* answer :
        {"observation", "function_response", "tool", "function", "tool_response"})
