@@ -49,6 +49,7 @@ TEST(CacheKey, EverythingThatShapesAnExampleIsInIt) {
       [](Parts& p) { p.dataset.max_rows = 3; },
       [](Parts& p) { p.dataset.min_tokens = 3; },
       [](Parts& p) { p.dataset.max_tokens = 3; },
+      [](Parts& p) { p.dataset.system = "Be brief."; },
       [](Parts& p) { p.options.sequence_length = 77; },
       [](Parts& p) { p.options.on_overlength = OnOverlength::kDrop; },
       [](Parts& p) { p.options.train_on = TrainOn::kAll; },
