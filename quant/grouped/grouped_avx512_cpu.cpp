@@ -1,5 +1,6 @@
-// Decoder of nibbles for AVX-512 (F + BW): a register holds 32 bf16 or fp16 entries, and vpermw
-// looks 32 codes up at once.
+// Decoders of codes of 1 to 4 bits for AVX-512 (F, BW, VL): a register holds 32 bf16 or fp16
+// entries, and vpermw looks 32 codes up at once. What the codes mean is repeated until the register
+// is full, so that it does not matter what lies above a code's bits.
 #ifdef __x86_64__
 // GCC 12 takes the deliberately undefined operands inside its own intrinsics for mistakes (GCC bug
 // 105593).
@@ -8,14 +9,17 @@
 
 #include "quant/grouped/grouped_decoders.h"
 
-#define QLORA_AVX512 __attribute__((target("avx512f,avx512bw")))
+#define QLORA_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl")))
 
 namespace qlora::quant::cpu {
 namespace {
 
-// What the 16 codes of a group mean.
+// Lane i: what code i modulo 2^kBits means in a group.
+template <int kBits>
 QLORA_AVX512 inline __m512 values_of(float zero, float scale) {
-  const __m512 codes = _mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  const __m512 codes =
+      _mm512_cvtepi32_ps(_mm512_and_si512(lanes, _mm512_set1_epi32((1 << kBits) - 1)));
   return _mm512_mul_ps(_mm512_sub_ps(codes, _mm512_set1_ps(zero)), _mm512_set1_ps(scale));
 }
 
@@ -29,8 +33,7 @@ QLORA_AVX512 inline __m512i round_to_bfloat16(__m512 values) {
   return _mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc00000));
 }
 
-// The 16 values as 16-bit words, twice over: vpermw uses 5 bits of an index, of which only 4 shall
-// matter.
+// The 16 values as 16-bit words, twice over.
 QLORA_AVX512 inline __m512i word_table(__m512 values, ElementType type) {
   if (type == ElementType::kFloat16)
     return _mm512_broadcast_i64x4(
@@ -41,19 +44,30 @@ QLORA_AVX512 inline __m512i word_table(__m512 values, ElementType type) {
   return _mm512_permutexvar_epi16(upper_halves, round_to_bfloat16(values));
 }
 
-// 16 bytes -> 32 words whose low 4 bits are the codes in their order: a byte in 32 bits stays for
-// its low code, and lies shifted by 12 for its high one.
-QLORA_AVX512 inline __m512i code_words(const uint8_t* codes) {
-  const __m512i bytes =
-      _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
-  return _mm512_or_si512(bytes, _mm512_slli_epi32(bytes, 12));
+// A unit's 4 kBits bytes from the beginning of every 16 bytes on.
+template <int kBits>
+QLORA_AVX512 inline __m512i unit_in_each_quarter(const uint8_t* codes) {
+  if constexpr (kBits == 1) return _mm512_broadcastd_epi32(_mm_loadu_si32(codes));
+  if constexpr (kBits == 2)
+    return _mm512_broadcastq_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes)));
+  if constexpr (kBits == 3) return _mm512_broadcast_i32x4(_mm_maskz_loadu_epi32(7, codes));
+  return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
 }
 
-// 8 bytes -> 16 double words, likewise.
-QLORA_AVX512 inline __m512i code_lanes(const uint8_t* codes) {
-  const __m512i bytes =
-      _mm512_cvtepu8_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes)));
-  return _mm512_or_si512(bytes, _mm512_slli_epi64(bytes, 28));
+// 32 words whose low bits are the codes of a unit in their order.
+template <int kBits>
+QLORA_AVX512 inline __m512i code_words(__m512i unit) {
+  static constexpr CodePlaces<kBits, uint16_t, 32> kPlaces(0);
+  const __m512i bytes = _mm512_shuffle_epi8(unit, _mm512_load_si512(kPlaces.bytes));
+  return _mm512_srlv_epi16(bytes, _mm512_load_si512(kPlaces.bits));
+}
+
+// 16 double words, likewise, from code kFirst on.
+template <int kBits, int kFirst>
+QLORA_AVX512 inline __m512i code_lanes(__m512i unit) {
+  static constexpr CodePlaces<kBits, uint32_t, 16> kPlaces(kFirst);
+  const __m512i bytes = _mm512_shuffle_epi8(unit, _mm512_load_si512(kPlaces.bytes));
+  return _mm512_srlv_epi32(bytes, _mm512_load_si512(kPlaces.bits));
 }
 
 QLORA_AVX512 inline int64_t columns_of_group(const GroupedRow& row, int64_t first) {
@@ -61,30 +75,45 @@ QLORA_AVX512 inline int64_t columns_of_group(const GroupedRow& row, int64_t firs
   return left < row.group_size ? left : row.group_size;
 }
 
+template <int kBits>
 QLORA_AVX512 void decode_words(const GroupedRow& row, ElementType type, uint16_t* out) {
   const uint8_t* codes = row.codes;
   for (int64_t first = 0, g = 0; first < row.columns; first += row.group_size, ++g) {
-    const __m512i words = word_table(values_of(row.zeros[g], row.scales[g]), type);
-    for (int64_t left = columns_of_group(row, first); left > 0; left -= 32, codes += 16, out += 32)
-      _mm512_storeu_si512(out, _mm512_permutexvar_epi16(code_words(codes), words));
+    const __m512i words = word_table(values_of<kBits>(row.zeros[g], row.scales[g]), type);
+    for (int64_t left = columns_of_group(row, first); left > 0;
+         left -= kCodeUnit, codes += kCodeUnit / 8 * kBits, out += kCodeUnit) {
+      const __m512i unit = unit_in_each_quarter<kBits>(codes);
+      _mm512_storeu_si512(out, _mm512_permutexvar_epi16(code_words<kBits>(unit), words));
+    }
   }
 }
 
+template <int kBits>
 QLORA_AVX512 void decode_floats(const GroupedRow& row, float* out) {
   const uint8_t* codes = row.codes;
   for (int64_t first = 0, g = 0; first < row.columns; first += row.group_size, ++g) {
-    const __m512 values = values_of(row.zeros[g], row.scales[g]);
-    for (int64_t left = columns_of_group(row, first); left > 0; left -= 16, codes += 8, out += 16)
-      _mm512_storeu_ps(out, _mm512_permutexvar_ps(code_lanes(codes), values));
+    const __m512 values = values_of<kBits>(row.zeros[g], row.scales[g]);
+    for (int64_t left = columns_of_group(row, first); left > 0;
+         left -= kCodeUnit, codes += kCodeUnit / 8 * kBits, out += kCodeUnit) {
+      const __m512i unit = unit_in_each_quarter<kBits>(codes);
+      _mm512_storeu_ps(out, _mm512_permutexvar_ps(code_lanes<kBits, 0>(unit), values));
+      _mm512_storeu_ps(out + 16, _mm512_permutexvar_ps(code_lanes<kBits, 16>(unit), values));
+    }
   }
 }
 
 }  // namespace
 
-void decode_nibbles_avx512(const GroupedRow& row, ElementType type, void* out) {
-  if (type == ElementType::kFloat32) return decode_floats(row, static_cast<float*>(out));
-  decode_words(row, type, static_cast<uint16_t*>(out));
+template <int kBits>
+void decode_codes_avx512(const GroupedRow& row, ElementType type, void* out) {
+  if (type == ElementType::kFloat32) return decode_floats<kBits>(row, static_cast<float*>(out));
+  decode_words<kBits>(row, type, static_cast<uint16_t*>(out));
 }
+
+template void decode_codes_avx512<1>(const GroupedRow&, ElementType, void*);
+template void decode_codes_avx512<2>(const GroupedRow&, ElementType, void*);
+template void decode_codes_avx512<3>(const GroupedRow&, ElementType, void*);
+template void decode_codes_avx512<4>(const GroupedRow&, ElementType, void*);
 
 }  // namespace qlora::quant::cpu
 #endif

@@ -71,9 +71,9 @@ void pack_row(const uint8_t* codes, int64_t columns, uint8_t* packed) {
   std::memcpy(packed, &last, static_cast<size_t>((columns * kBits + 7) / 8));
 }
 
-// Calls f(constant bits).
+// Calls f(constant bits); of 1 to 4 bits.
 template <typename F>
-void with_bits(int bits, const F& f) {
+void with_packed_bits(int bits, const F& f) {
   switch (bits) {
     case 1:
       return f(std::integral_constant<int, 1>());
@@ -81,11 +81,14 @@ void with_bits(int bits, const F& f) {
       return f(std::integral_constant<int, 2>());
     case 3:
       return f(std::integral_constant<int, 3>());
-    case 4:
-      return f(std::integral_constant<int, 4>());
     default:
-      return f(std::integral_constant<int, 8>());
+      return f(std::integral_constant<int, 4>());
   }
+}
+
+template <typename F>
+void with_bits(int bits, const F& f) {
+  bits == 8 ? f(std::integral_constant<int, 8>()) : with_packed_bits(bits, f);
 }
 
 template <typename F>
@@ -94,27 +97,30 @@ void for_each_row(int64_t begin, int64_t end, int64_t in, const F& f) {
                [&](int64_t first, int64_t last) { f(begin + first, begin + last); });
 }
 
-template <typename T>
-void decode_nibbles_portable(const GroupedRow& row, T* out) {
+// Codes of kBits, 1 to 4, in whole units.
+template <int kBits, typename T>
+void decode_codes_portable(const GroupedRow& row, T* out) {
   static constexpr uint8_t kCodes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   const uint8_t* codes = row.codes;
   for (int64_t first = 0, g = 0; first < row.columns; first += row.group_size, ++g) {
     T values[16];
     simd::baseline::decode_group(kCodes, 16, row.scales[g], row.zeros[g], values);
-    for (int64_t left = std::min(row.group_size, row.columns - first); left > 0; left -= 2) {
-      *out++ = values[*codes & 15];
-      *out++ = values[*codes++ >> 4];
+    for (int64_t left = std::min(row.group_size, row.columns - first); left > 0;
+         left -= 8, codes += kBits, out += 8) {
+      uint32_t eight = 0;
+      std::memcpy(&eight, codes, kBits);
+      for (int i = 0; i < 8; ++i) out[i] = values[eight >> (i * kBits) & ones(kBits)];
     }
   }
 }
 
-template <typename T>
-void decode_nibbles(const GroupedRow& row, [[maybe_unused]] ElementType type, T* out) {
+template <int kBits, typename T>
+void decode_codes(const GroupedRow& row, [[maybe_unused]] ElementType type, T* out) {
 #ifdef __x86_64__
-  if (has_avx512()) return decode_nibbles_avx512(row, type, out);
-  if (has_avx2()) return decode_nibbles_avx2(row, type, out);
+  if (has_avx512()) return decode_codes_avx512<kBits>(row, type, out);
+  if (has_avx2()) return decode_codes_avx2<kBits>(row, type, out);
 #endif
-  decode_nibbles_portable(row, out);
+  decode_codes_portable<kBits>(row, out);
 }
 
 template <typename T>
@@ -138,8 +144,8 @@ class RowDecoder {
         scales_(static_cast<size_t>(weight.groups)),
         zeros_(scales_.size()),
         bytes_(weight.bits == 8 ? 0 : static_cast<size_t>(weight.in)) {
-    const bool in_units = weight.group_of == nullptr && weight.group_size % kNibbleUnit == 0;
-    if (weight.bits == 4 && in_units) nibbles_ = weight.in / kNibbleUnit * kNibbleUnit;
+    const bool in_units = weight.group_of == nullptr && weight.group_size % kCodeUnit == 0;
+    if (weight.bits <= 4 && in_units) in_units_ = weight.in / kCodeUnit * kCodeUnit;
   }
 
   template <typename T>
@@ -147,16 +153,18 @@ class RowDecoder {
     widen_scales_and_zeros(weight_, row, 1, scales_.data(), zeros_.data());
     const uint8_t* codes = weight_.codes + row * weight_.row_bytes;
     int64_t group = 0;
-    if (nibbles_ > 0) {
-      decode_nibbles({codes, nibbles_, weight_.group_size, scales_.data(), zeros_.data()}, type,
-                     out);
-      if (nibbles_ == weight_.in) return;
-      group = nibbles_ / weight_.group_size;  // all that is left belongs to it
+    if (in_units_ > 0) {
+      with_packed_bits(weight_.bits, [&](auto bits) {
+        decode_codes<bits>({codes, in_units_, weight_.group_size, scales_.data(), zeros_.data()},
+                           type, out);
+      });
+      if (in_units_ == weight_.in) return;
+      group = in_units_ / weight_.group_size;  // all that is left belongs to it
     }
-    const int64_t left = weight_.in - nibbles_;
-    decode_bytes<T>({bytes_of(codes + nibbles_ / 2, left), left, weight_.group_size,
+    const int64_t left = weight_.in - in_units_;
+    decode_bytes<T>({bytes_of(codes + in_units_ / 8 * weight_.bits, left), left, weight_.group_size,
                      scales_.data() + group, zeros_.data() + group},
-                    weight_.group_of, out + nibbles_);
+                    weight_.group_of, out + in_units_);
   }
 
  private:
@@ -167,7 +175,7 @@ class RowDecoder {
   }
 
   const GroupedRows& weight_;
-  int64_t nibbles_ = 0;  // columns that a decoder of nibbles takes
+  int64_t in_units_ = 0;  // columns that decode_codes() takes
   std::vector<float> scales_, zeros_;
   std::vector<uint8_t> bytes_;
 };

@@ -1,9 +1,10 @@
 // Dequantization of single rows on the CPU, the hot loop of every forward and backward pass.
 //
-// A group has one scale and one zero, so that 4 bits have at most 16 different results, each
-// rounded to the output type once: the decoders of nibbles make these 16 and then only look codes
-// up, with byte or word shuffles. Other widths, and groups that are no multiples of 32 columns, are
-// unpacked to a byte a code first, which becomes a float that is computed with (grouped_loops.h).
+// A group has one scale and one zero, so that codes of up to 4 bits have at most 16 different
+// results, each rounded to the output type once: decode_codes_*() make these 16 and then only look
+// codes up, with byte or word shuffles. Codes of 8 bits, and those of groups that are no multiples
+// of 32 columns, which are unpacked to a byte a code first, become floats that are computed with
+// (grouped_loops.h).
 #pragma once
 
 #include <cstdint>
@@ -14,7 +15,7 @@ namespace qlora::quant::cpu {
 
 // Columns of one row, from the first of a group on.
 struct GroupedRow {
-  const uint8_t* codes;  // nibbles, the low one first; or a byte each
+  const uint8_t* codes;  // as they are packed, or a byte each
   int64_t columns, group_size;
   const float *scales, *zeros;  // of the groups
 };
@@ -23,10 +24,30 @@ struct GroupedRow {
 void widen_scales_and_zeros(const GroupedRows& weight, int64_t first, int64_t rows, float* scales,
                             float* zeros);
 
-constexpr int64_t kNibbleUnit = 32;  // columns
+constexpr int64_t kCodeUnit = 32;  // columns
 
-// Nibbles; columns and group_size are multiples of kNibbleUnit. `out`: [columns].
-void decode_nibbles_avx512(const GroupedRow& row, ElementType type, void* out);
-void decode_nibbles_avx2(const GroupedRow& row, ElementType type, void* out);
+// Codes of kBits, 1 to 4, as they are packed; columns and group_size are multiples of kCodeUnit.
+// `out`: [columns].
+template <int kBits>
+void decode_codes_avx512(const GroupedRow& row, ElementType type, void* out);
+template <int kBits>
+void decode_codes_avx2(const GroupedRow& row, ElementType type, void* out);
+
+// Where kCodes codes of a unit lie, from code `first` on: the byte in which each begins, which a
+// lane takes with the one behind it, and the bit.
+template <int kBits, typename Lane, int kCodes>
+struct CodePlaces {
+  alignas(64) uint8_t bytes[sizeof(Lane) * kCodes];
+  alignas(64) Lane bits[kCodes];
+
+  explicit constexpr CodePlaces(int first) : bytes(), bits() {
+    for (int i = 0; i < kCodes; ++i) {
+      const int bit = (first + i) * kBits, lane = i * static_cast<int>(sizeof(Lane));
+      bytes[lane] = static_cast<uint8_t>(bit / 8);
+      bytes[lane + 1] = static_cast<uint8_t>(bit / 8 + 1);
+      bits[i] = static_cast<Lane>(bit % 8);
+    }
+  }
+};
 
 }  // namespace qlora::quant::cpu
