@@ -33,13 +33,16 @@ inline Vector load(const Float16* from) {
 }
 
 inline void store(Vector values, float* to) { _mm256_storeu_ps(to, values); }
-inline void store(Vector values, uint16_t* to) {
+// As bf16 in the upper half of each lane.
+inline __m256i bfloat16_bits(Vector values) {
   const __m256i bits = _mm256_castps_si256(values);
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
   const __m256i sum = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
   const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(values, values, _CMP_UNORD_Q));
-  const __m256i upper =
-      _mm256_srli_epi32(_mm256_blendv_epi8(sum, _mm256_set1_epi32(0x7fc00000), nan), 16);
+  return _mm256_blendv_epi8(sum, _mm256_set1_epi32(0x7fc00000), nan);
+}
+inline void store(Vector values, uint16_t* to) {
+  const __m256i upper = _mm256_srli_epi32(bfloat16_bits(values), 16);
   const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(upper, upper), 0xd8);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(packed));
 }
@@ -125,6 +128,42 @@ inline Vector look_up(const Table& table, __m256i codes) {
   return _mm256_blendv_ps(_mm256_permutevar8x32_ps(table.lower, codes),
                           _mm256_permutevar8x32_ps(table.upper, codes),
                           _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28)));
+}
+
+// Words in the lanes: 32 bits from bit `shift`, 1 to 31, of `low` on, followed by those of `high`.
+inline Vector spanning_words(Vector low, Vector high, int shift) {
+  return _mm256_castsi256_ps(
+      _mm256_or_si256(_mm256_srli_epi32(_mm256_castps_si256(low), shift),
+                      _mm256_slli_epi32(_mm256_castps_si256(high), 32 - shift)));
+}
+// 2^23 + `bits` bits of words from bit `shift` on, as floats.
+inline Vector raised_fields(Vector words, int shift, int bits) {
+  const __m256i lanes = _mm256_castps_si256(words);
+  const __m256i shifted = shift == 0 ? lanes : _mm256_srli_epi32(lanes, shift);
+  const __m256i field = _mm256_and_si256(shifted, _mm256_set1_epi32((1 << bits) - 1));
+  return _mm256_castsi256_ps(_mm256_or_si256(field, _mm256_set1_epi32(0x4b000000)));
+}
+// Lane l: byte 2 l, then byte 2 l + 1 in the upper half.
+inline Vector byte_pairs(const uint8_t* from) {
+  return _mm256_castsi256_ps(
+      _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+}
+// Rounded to elements of 16 bits, the first in the lower halves of the lanes; of numbers that are
+// zero, normal or infinite. To bf16: the upper halves, which gain one where the lower ones are
+// above 2^15, or equal to it and the upper ones odd.
+inline Vector ordinary_pairs(Vector first, Vector second, const uint16_t* /*type*/) {
+  const __m256i a = _mm256_castps_si256(first), b = _mm256_castps_si256(second);
+  const __m256i upper = _mm256_blend_epi16(_mm256_srli_epi32(a, 16), b, 0xaa);
+  const __m256i lower = _mm256_blend_epi16(a, _mm256_slli_epi32(b, 16), 0xaa);
+  const __m256i even = _mm256_andnot_si256(upper, _mm256_set1_epi16(1));
+  return _mm256_castsi256_ps(
+      _mm256_add_epi16(upper, _mm256_srli_epi16(_mm256_subs_epu16(lower, even), 15)));
+}
+inline Vector ordinary_pairs(Vector first, Vector second, const Float16* /*type*/) {
+  constexpr int kRounding = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  const __m256i upper = _mm256_cvtepu16_epi32(_mm256_cvtps_ph(second, kRounding));
+  return _mm256_castsi256_ps(_mm256_or_si256(
+      _mm256_cvtepu16_epi32(_mm256_cvtps_ph(first, kRounding)), _mm256_slli_epi32(upper, 16)));
 }
 
 inline float sum_of(Vector v) {

@@ -33,13 +33,16 @@ inline Vector load(const Float16* from) {
 }
 
 inline void store(Vector values, float* to) { _mm512_storeu_ps(to, values); }
-inline void store(Vector values, uint16_t* to) {
+// As bf16 in the upper half of each lane.
+inline __m512i bfloat16_bits(Vector values) {
   const __m512i bits = _mm512_castps_si512(values);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
   const __m512i sum = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
   const __mmask16 nan = _mm512_cmp_ps_mask(values, values, _CMP_UNORD_Q);
-  const __m512i upper =
-      _mm512_srli_epi32(_mm512_mask_mov_epi32(sum, nan, _mm512_set1_epi32(0x7fc00000)), 16);
+  return _mm512_mask_mov_epi32(sum, nan, _mm512_set1_epi32(0x7fc00000));
+}
+inline void store(Vector values, uint16_t* to) {
+  const __m512i upper = _mm512_srli_epi32(bfloat16_bits(values), 16);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(upper));
 }
 inline void store(Vector values, Float16* to) {
@@ -124,6 +127,43 @@ inline __m512i low_codes(const uint8_t* from) { return bytes_at(from); }
 inline __m512i high_codes(const uint8_t* from) { return _mm512_srli_epi32(bytes_at(from), 4); }
 inline Vector look_up(const Table& table, __m512i codes) {
   return _mm512_permutexvar_ps(codes, table.values);
+}
+
+// Words in the lanes: 32 bits from bit `shift`, 1 to 31, of `low` on, followed by those of `high`.
+inline Vector spanning_words(Vector low, Vector high, int shift) {
+  return _mm512_castsi512_ps(
+      _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(low), shift),
+                      _mm512_slli_epi32(_mm512_castps_si512(high), 32 - shift)));
+}
+// 2^23 + `bits` bits of words from bit `shift` on, as floats.
+inline Vector raised_fields(Vector words, int shift, int bits) {
+  constexpr int kAndOr = 0xea;  // of three bits: a & b | c
+  const __m512i lanes = _mm512_castps_si512(words);
+  const __m512i shifted = shift == 0 ? lanes : _mm512_srli_epi32(lanes, shift);
+  return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(shifted, _mm512_set1_epi32((1 << bits) - 1),
+                                                       _mm512_set1_epi32(0x4b000000), kAndOr));
+}
+// Lane l: byte 2 l, then byte 2 l + 1 in the upper half.
+inline Vector byte_pairs(const uint8_t* from) {
+  return _mm512_castsi512_ps(
+      _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+}
+// Rounded to elements of 16 bits, the first in the lower halves of the lanes; of numbers that are
+// zero, normal or infinite. To bf16: the upper halves, which gain one where the lower ones are
+// above 2^15, or equal to it and the upper ones odd.
+inline Vector ordinary_pairs(Vector first, Vector second, const uint16_t* /*type*/) {
+  const __m512i a = _mm512_castps_si512(first), b = _mm512_castps_si512(second);
+  const __m512i upper = _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(a, 16), b);
+  const __m512i lower = _mm512_mask_blend_epi16(0xaaaaaaaa, a, _mm512_slli_epi32(b, 16));
+  const __m512i even = _mm512_andnot_si512(upper, _mm512_set1_epi16(1));
+  return _mm512_castsi512_ps(
+      _mm512_add_epi16(upper, _mm512_srli_epi16(_mm512_subs_epu16(lower, even), 15)));
+}
+inline Vector ordinary_pairs(Vector first, Vector second, const Float16* /*type*/) {
+  constexpr int kRounding = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  const __m512i upper = _mm512_cvtepu16_epi32(_mm512_cvtps_ph(second, kRounding));
+  return _mm512_castsi512_ps(_mm512_or_si512(
+      _mm512_cvtepu16_epi32(_mm512_cvtps_ph(first, kRounding)), _mm512_slli_epi32(upper, 16)));
 }
 
 inline float sum_of(Vector v) { return _mm512_reduce_add_ps(v); }

@@ -153,6 +153,39 @@ inline Vector look_up(const Table& table, const Codes& codes) {
   return values;
 }
 
+// Words in the lanes: 32 bits from bit `shift`, 1 to 31, of `low` on, followed by those of `high`.
+using Words [[gnu::vector_size(kLanes * 4)]] = uint32_t;
+inline Vector spanning_words(Vector low, Vector high, int shift) {
+  return (Vector)((Words)low >> shift | (Words)high << (32 - shift));
+}
+// 2^23 + `bits` bits of words from bit `shift` on, as floats.
+inline Vector raised_fields(Vector words, int shift, int bits) {
+  return (Vector)(((Words)words >> shift & ((1u << bits) - 1)) | 0x4b000000u);
+}
+// Lane l: byte 2 l, then byte 2 l + 1 in the upper half.
+inline Vector byte_pairs(const uint8_t* from) {
+  Words words;
+  for (int i = 0; i < kLanes; ++i) words[i] = from[2 * i] | uint32_t{from[2 * i + 1]} << 16;
+  return (Vector)words;
+}
+// Rounded to elements of 16 bits, the first in the lower halves of the lanes; of numbers that are
+// zero, normal or infinite.
+inline Vector ordinary_pairs(Vector first, Vector second, const uint16_t* /*type*/) {
+  const Words a = (Words)first, b = (Words)second;
+  const Words lower = (a + 0x7fffu + (a >> 16 & 1u)) >> 16, upper = b + 0x7fffu + (b >> 16 & 1u);
+  return (Vector)(lower | (upper & 0xffff0000u));
+}
+inline Vector ordinary_pairs(Vector first, Vector second, const Float16* /*type*/) {
+  Float16 elements[2 * kLanes];
+  for (int i = 0; i < kLanes; ++i) {
+    qlora::store(first[i], elements[2 * i]);
+    qlora::store(second[i], elements[2 * i + 1]);
+  }
+  Vector pairs;
+  std::memcpy(&pairs, elements, sizeof(pairs));
+  return pairs;
+}
+
 inline float sum_of(Vector v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 
 // A square of floats, mirrored at its diagonal.

@@ -1,13 +1,16 @@
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <type_traits>
 #include <vector>
 
 #include "base/instruction_set.h"
 #include "base/parallel_for.h"
+#include "base/vectorize.h"
 #include "quant/elements/with_element_type.h"
 #include "quant/grouped/grouped_decoders.h"
 
+#define QLORA_SIMD_BFLOAT16
 #define QLORA_SIMD_LOOPS "quant/grouped/grouped_loops.h"
 #include "base/simd/for_each.h"
 
@@ -124,10 +127,29 @@ void decode_codes(const GroupedRow& row, [[maybe_unused]] ElementType type, T* o
 }
 
 template <typename T>
+using DecodeBytes = void (*)(const GroupedRow&, T*);
+
+template <typename T>
+DecodeBytes<T> ordinary_byte_decoder() {
+#ifdef __x86_64__
+  if constexpr (std::is_same_v<T, uint16_t>)
+    if (has_avx512_bfloat16()) return simd::avx512_bfloat16::decode_ordinary_bytes<T>;
+  if (has_avx512()) return simd::avx512::decode_ordinary_bytes<T>;
+  if (has_avx2()) return simd::avx2::decode_ordinary_bytes<T>;
+#endif
+  return simd::baseline::decode_ordinary_bytes<T>;
+}
+
+template <typename T>
 void decode_bytes(const GroupedRow& row, const int32_t* group_of, T* out) {
   const auto decode = [&](auto in_order, auto scattered) {
     return group_of == nullptr ? in_order(row, out) : scattered(row, group_of, out);
   };
+  if constexpr (sizeof(T) == 2) {
+    const int64_t groups = (row.columns - 1) / row.group_size + 1;
+    if (group_of == nullptr && are_ordinary(row.scales, row.zeros, groups))
+      return ordinary_byte_decoder<T>()(row, out);
+  }
 #ifdef __x86_64__
   if (has_avx512())
     return decode(simd::avx512::decode_bytes<T>, simd::avx512::decode_scattered_bytes<T>);
@@ -191,6 +213,18 @@ void widen_scales_and_zeros(const GroupedRows& weight, int64_t first, int64_t ro
   if (has_avx2()) return simd::avx2::widen_scales_and_zeros(weight, begin, count, scales, zeros);
 #endif
   simd::baseline::widen_scales_and_zeros(weight, begin, count, scales, zeros);
+}
+
+QLORA_VECTORIZED bool are_ordinary(const float* scales, const float* zeros, int64_t count) {
+  constexpr float kShift = 0x1.8p23f;  // sums with it are whole
+  uint32_t others = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t size = std::bit_cast<uint32_t>(scales[i]) & 0x7fffffffu;
+    others |= (size != 0) & (size - 0x00800000u >= 0x7f000000u);
+    const float zero = zeros[i];
+    others |= !(zero <= 0x1p22f) | !(zero >= -0x1p22f) | !(zero + kShift - kShift == zero);
+  }
+  return others == 0;
 }
 
 void pack_codes(const uint8_t* codes, int64_t rows, int64_t in, int bits, int64_t row_bytes,

@@ -24,6 +24,12 @@ struct GroupedRow {
 void widen_scales_and_zeros(const GroupedRows& weight, int64_t first, int64_t rows, float* scales,
                             float* zeros);
 
+// Whether all zeros are whole numbers, at most 2^22, and no scale is subnormal, infinite or NaN.
+// What is decoded with such numbers is zero, normal or infinite, and the differences of codes and
+// zeros are exact even if 2^23 was added to both.
+bool are_ordinary(const float* scales, const float* zeros, int64_t count);
+constexpr float kRaise = 0x1p23f;
+
 constexpr int64_t kCodeUnit = 32;  // columns
 
 // Codes of kBits, 1 to 4, as they are packed; columns and group_size are multiples of kCodeUnit.

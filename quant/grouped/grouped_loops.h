@@ -31,6 +31,27 @@ void decode_bytes(const quant::cpu::GroupedRow& row, T* out) {
   }
 }
 
+// To elements of 16 bits, with scales and zeros that are ordinary.
+template <typename T>
+void decode_ordinary_bytes(const quant::cpu::GroupedRow& row, T* out) {
+  constexpr int64_t kStep = 2 * kLanes;
+  int64_t group = 0;
+  for (int64_t first = 0; first < row.columns; first += row.group_size, ++group) {
+    const int64_t left = row.columns - first;
+    const int64_t end = first + (left < row.group_size ? left : row.group_size);
+    const Vector scale = all(row.scales[group]);
+    const Vector raised = all(row.zeros[group] + quant::cpu::kRaise);
+    int64_t i = first;
+    for (; i + kStep <= end; i += kStep) {
+      const Vector codes = byte_pairs(row.codes + i);
+      const Vector even = multiply(subtract(raised_fields(codes, 0, 8), raised), scale);
+      const Vector odd = multiply(subtract(raised_fields(codes, 16, 8), raised), scale);
+      store(ordinary_pairs(even, odd, out), reinterpret_cast<float*>(out + i));
+    }
+    if (i < end) decode_group(row.codes + i, end - i, row.scales[group], row.zeros[group], out + i);
+  }
+}
+
 // Column i belongs to group_of[i].
 template <typename T>
 void decode_scattered_bytes(const quant::cpu::GroupedRow& row, const int32_t* group_of, T* out) {
@@ -75,8 +96,8 @@ void widen_floats(const void* from, quant::ElementType type, int64_t first, int6
   }
 }
 
-void widen_scales_and_zeros(const quant::GroupedRows& w, int64_t first, int64_t count,
-                            float* scales, float* zeros) {
+[[maybe_unused]] void widen_scales_and_zeros(const quant::GroupedRows& w, int64_t first,
+                                             int64_t count, float* scales, float* zeros) {
   widen_floats(w.scales, w.scale_type, first, count, scales);
   if (w.byte_zeros != nullptr) return widen_bytes(w.byte_zeros + first, count, zeros);
   if (w.float_zeros != nullptr)

@@ -8,6 +8,8 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 
+#include <cmath>
+#include <limits>
 #include <vector>
 
 #include "base/device.h"
@@ -32,7 +34,7 @@ using ::testing::HasSubstr;
 constexpr int kWidths[] = {1, 2, 3, 4, 8};
 constexpr at::ScalarType kTypes[] = {at::kFloat, at::kBFloat16, at::kHalf};
 constexpr InstructionSet kSets[] = {InstructionSet::kBaseline, InstructionSet::kAvx2,
-                                    InstructionSet::kAvx512};
+                                    InstructionSet::kAvx512, InstructionSet::kAvx512Bfloat16};
 
 // (code - zero) * scale in float32, one by one.
 at::Tensor defined_rows(const at::Tensor& codes, const GroupedTensor& weight) {
@@ -148,6 +150,8 @@ TEST(Grouped, EveryFormHasTheBitsOfTheDefinition) {
         for (const Zeros zeros : {Zeros::kOne, Zeros::kBytes, Zeros::kFloats})
           for (const bool scattered : {false, true}) {
             const at::ScalarType stored = kTypes[++seed % 3];
+            const int64_t rows =
+                scattered ? 21 : 3;  // of named groups, several are decoded at once
             const Made all = made({bits, 3, in, group_size, zeros, stored, scattered}, seed);
             const at::Tensor expected = defined_rows(all.codes, all.weight);
             check_grouped(all.weight, "w");
@@ -177,6 +181,31 @@ TEST(Grouped, ProductsAreRoundedOnceToNearestEven) {
             << bits << " " << c10::toString(type) << " " << to_string(set);
     }
   }
+}
+
+// Some decoders take only scales and zeros that are ordinary.
+TEST(Grouped, NumbersOfEveryKindAreDecodedAsDefined) {
+  const float infinity = std::numeric_limits<float>::infinity(), nan = std::nanf("");
+  for (const float scale :
+       {0.01f, -0.01f, 0.0f, 0x1p-126f, 0x1p-127f, 1e-45f, 3e38f, infinity, nan})
+    for (const float zero :
+         {3.0f, -3.0f, 0.5f, 1e-30f, 0x1p22f, 0x1p22f + 1, 0x1p30f, infinity, nan})
+      for (const Form form : {Form{8, 2, 70, 35, Zeros::kFloats, at::kFloat},
+                              Form{8, 19, 70, 35, Zeros::kFloats, at::kFloat, true},
+                              Form{3, 19, 70, 35, Zeros::kFloats, at::kFloat, true}}) {
+        Made all = made(form);
+        all.weight.scales[form.rows - 1][1] = scale;
+        all.weight.zeros.round_();
+        all.weight.zeros[form.rows - 1][1] = zero;
+        const at::Tensor expected = defined_rows(all.codes, all.weight);
+        for (const InstructionSet set : kSets) {
+          const AtMost most(set);
+          for (const at::ScalarType type : kTypes)
+            ASSERT_TRUE(at::allclose(rows_of(all.weight, type), expected.to(type), 0, 0, true))
+                << fmt::format("{} bits, {} rows, scale {}, zero {}, as {} on {}", form.bits,
+                               form.rows, scale, zero, c10::toString(type), to_string(set));
+        }
+      }
 }
 
 TEST(Grouped, AnyRowsAreThatPartOfTheWhole) {
