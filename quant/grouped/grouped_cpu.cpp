@@ -248,12 +248,19 @@ void unpack_codes(const uint8_t* packed, int64_t rows, int64_t in, int bits, int
 }
 
 void dequantize_grouped(const GroupedDequantizeArguments& a) {
+  const int64_t together = a.weight.group_of != nullptr ? rows_side_by_side() : 1;
   for_each_row(a.begin, a.end, a.weight.in, [&](int64_t begin, int64_t end) {
     RowDecoder decoder(a.weight);
     with_element_type(a.type, [&](auto tag) {
       using T = typename decltype(tag)::type;
-      for (int64_t row = begin; row < end; ++row)
-        decoder.decode(row, a.type, static_cast<T*>(a.out) + (row - a.begin) * a.weight.in);
+      for (int64_t first = begin; first < end; first += together) {
+        const int64_t count = std::min(together, end - first);
+        T* out = static_cast<T*>(a.out) + (first - a.begin) * a.weight.in;
+        if (a.weight.group_of != nullptr && decode_scattered(a.weight, first, count, a.type, out))
+          continue;
+        for (int64_t row = 0; row < count; ++row)
+          decoder.decode(first + row, a.type, out + row * a.weight.in);
+      }
     });
   });
 }

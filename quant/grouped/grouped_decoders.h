@@ -30,6 +30,15 @@ void widen_scales_and_zeros(const GroupedRows& weight, int64_t first, int64_t ro
 bool are_ordinary(const float* scales, const float* zeros, int64_t count);
 constexpr float kRaise = 0x1p23f;
 
+// As many rows as decode_scattered() takes at once.
+int64_t rows_side_by_side();
+// Rows [first, first + count) of a weight whose columns name their groups, to `out` [count, in].
+// False, and nothing is done, where that is left to decoders of single rows: their scales and zeros
+// are not ordinary, they are too few, or codes have 1 bit, as no tool stores them with named
+// groups.
+bool decode_scattered(const GroupedRows& weight, int64_t first, int64_t count, ElementType type,
+                      void* out);
+
 constexpr int64_t kCodeUnit = 32;  // columns
 
 // Codes of kBits, 1 to 4, as they are packed; columns and group_size are multiples of kCodeUnit.

@@ -152,7 +152,7 @@ TEST(Grouped, EveryFormHasTheBitsOfTheDefinition) {
             const at::ScalarType stored = kTypes[++seed % 3];
             const int64_t rows =
                 scattered ? 21 : 3;  // of named groups, several are decoded at once
-            const Made all = made({bits, 3, in, group_size, zeros, stored, scattered}, seed);
+            const Made all = made({bits, rows, in, group_size, zeros, stored, scattered}, seed);
             const at::Tensor expected = defined_rows(all.codes, all.weight);
             check_grouped(all.weight, "w");
             for (const InstructionSet set : kSets) {
@@ -222,6 +222,25 @@ TEST(Grouped, AnyRowsAreThatPartOfTheWhole) {
     EXPECT_THROW(dequantize_grouped(weight, 10, 12, part), Error);
     EXPECT_THROW(dequantize_grouped(weight, -1, 1, part), Error);
     EXPECT_THROW(dequantize_grouped(weight, 0, 3, part), Error);
+  }
+}
+
+TEST(Grouped, AnyRowsOfNamedGroupsAreThatPartOfTheWhole) {
+  for (const InstructionSet set : kSets) {
+    const AtMost most(set);
+    for (const int bits : kWidths) {
+      const GroupedTensor weight = made({bits, 35, 100, 32, Zeros::kBytes, at::kHalf, true}).weight;
+      const at::Tensor whole = rows_of(weight, at::kBFloat16);
+      for (int64_t begin = 0; begin < 35; begin += 3)
+        for (int64_t end = begin; end <= 35; ++end) {
+          at::Tensor part = at::full({end - begin + 1, 100}, 7.0, at::kBFloat16);
+          at::Tensor rows = part.narrow(0, 0, end - begin);
+          dequantize_grouped(weight, begin, end, rows);
+          ASSERT_TRUE(at::equal(rows, whole.narrow(0, begin, end - begin)))
+              << bits << " " << begin << " " << end << " " << to_string(set);
+          ASSERT_TRUE((part[end - begin] == 7.0).all().item<bool>());
+        }
+    }
   }
 }
 
