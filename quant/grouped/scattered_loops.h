@@ -5,10 +5,8 @@ namespace {
 constexpr int64_t kChunk = 128;  // columns whose words are turned at once
 constexpr int kUnit = 32;        // columns whose codes fill whole words
 
-// The first words of `bytes` bytes, which may be none, kLanes at most; zeros behind them.
-inline Vector words_at(const char* from, int64_t bytes) {
-  constexpr int64_t kBytes = kLanes * 4;
-  if (bytes >= kBytes) return load(reinterpret_cast<const float*>(from));
+// The words of `bytes` bytes, which may be none, below kLanes; zeros behind them.
+[[gnu::noinline]] Vector last_words(const char* from, int64_t bytes) {
   float words[kLanes] = {};
   if (bytes > 0) std::memcpy(words, from, static_cast<size_t>(bytes));
   return load(words);
@@ -20,7 +18,11 @@ inline Vector words_at(const char* from, int64_t bytes) {
                                         int64_t bytes, float* to) {
   for (int64_t at = 0; at < bytes; at += kLanes * 4, to += kLanes * kLanes) {
     Vector square[kLanes];
-    for (int l = 0; l < kLanes; ++l) square[l] = words_at(rows[l] + at, row_bytes - at);
+    if (at + kLanes * 4 <= row_bytes)
+      for (int l = 0; l < kLanes; ++l)
+        square[l] = load(reinterpret_cast<const float*>(rows[l] + at));
+    else
+      for (int l = 0; l < kLanes; ++l) square[l] = last_words(rows[l] + at, row_bytes - at);
     transpose(square);
     for (int l = 0; l < kLanes; ++l) store(square[l], to + l * kLanes);
   }
@@ -68,7 +70,7 @@ template <int kBits, int kFirst, typename T>
 template <int kBits, int kFirst, typename T>
 [[gnu::always_inline]] inline void decode_unit(const float* words, const TurnedGroups& groups,
                                                const int32_t* group_of, int64_t columns,
-                                               T* const (&rows)[kLanes], int64_t first) {
+                                               T* const* rows, int64_t first) {
   constexpr int kColumns = kLanes * 4 / sizeof(T);
   if (kFirst >= columns) return;
   Vector square[kLanes];
@@ -79,25 +81,30 @@ template <int kBits, int kFirst, typename T>
     for (int l = 0; l < kLanes; ++l)
       store(square[l], reinterpret_cast<float*>(rows[l] + first + kFirst));
   } else {
-    for (int l = 0; l < kLanes; ++l)
-      std::memcpy(rows[l] + first + kFirst, &square[l], static_cast<size_t>(left) * sizeof(T));
+#pragma GCC unroll 16
+    for (int l = 0; l < kLanes; ++l) {
+      float last[kLanes];
+      store(square[l], last);
+      std::memcpy(rows[l] + first + kFirst, last, static_cast<size_t>(left) * sizeof(T));
+    }
   }
   if constexpr (kFirst + kColumns < kUnit)
     decode_unit<kBits, kFirst + kColumns, T>(words, groups, group_of, columns, rows, first);
 }
 
-// All columns of kLanes rows.
+// All columns of kLanes rows. Not inlined, so that the pointers stay in memory: the compiler would
+// spend vectors on them.
 template <int kBits, typename T>
-void decode_rows(const quant::GroupedRows& w, const TurnedGroups& groups,
-                 const char* (&codes)[kLanes], T* const (&rows)[kLanes]) {
+[[gnu::noinline]] void decode_rows(const quant::GroupedRows& w, const TurnedGroups& groups,
+                                   const char* (&codes)[kLanes], T* const* rows) {
   constexpr int64_t kChunkBytes = kChunk / 8 * kBits;
+  int32_t last[kUnit] = {};
   for (int64_t chunk = 0; chunk < w.in; chunk += kChunk) {
     float words[(kChunkBytes / 4 + kLanes) * kLanes];
     turn(codes, w.row_bytes - chunk / 8 * kBits, kChunkBytes, words);
     for (const char*& row : codes) row += kChunkBytes;
     for (int64_t unit = 0; unit < kChunk && chunk + unit < w.in; unit += kUnit) {
       const int64_t column = chunk + unit, left = w.in - column;
-      int32_t last[kUnit] = {};
       const int32_t* group_of = w.group_of + column;
       if (left < kUnit) {
         std::memcpy(last, group_of, static_cast<size_t>(left) * sizeof(int32_t));
