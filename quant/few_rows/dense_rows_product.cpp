@@ -13,7 +13,9 @@
 namespace qlora::quant {
 namespace {
 
-constexpr int64_t kDecodedElements = 16 << 10;  // of rows that are decoded at once
+// Of rows that are decoded at once: as many as the nearest cache holds, but no fewer rows than some
+// decoders take side by side.
+constexpr int64_t kDecodedElements = 16 << 10, kLeastDecodedRows = 16;
 
 // x as the kernels take it for weights of `dtype`, and the product with some of their rows.
 class Multiplier {
@@ -78,7 +80,7 @@ class DequantizedRows final : public RowsProduct {
 
   void sums(int64_t begin, int64_t end, float* sums, int64_t stride) const override {
     const int64_t in = multiplier_.in();
-    const int64_t most = std::clamp<int64_t>(kDecodedElements / in, 1, end - begin);
+    const int64_t most = std::min(end - begin, std::max(kDecodedElements / in, kLeastDecodedRows));
     const at::Tensor buffer = at::empty({most, in}, multiplier_.x().options().dtype(dtype_));
     for (int64_t row = begin; row < end; row += most) {
       const int64_t count = std::min(most, end - row);
