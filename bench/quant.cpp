@@ -71,7 +71,8 @@ void dequantize_panel(benchmark::State& state, at::ScalarType dtype, bool double
 }
 
 // Groups of 128 columns with float16 scales and integer zeros, as GPTQ and AWQ leave them.
-GroupedTensor made_grouped(int64_t rows, int64_t columns, int bits) {
+// `scattered`: each column names its group, as in GPTQ with act-order.
+GroupedTensor made_grouped(int64_t rows, int64_t columns, int bits, bool scattered) {
   at::manual_seed(1);
   constexpr int64_t kGroupSize = 128;
   const int64_t groups = (columns - 1) / kGroupSize + 1;
@@ -82,14 +83,13 @@ GroupedTensor made_grouped(int64_t rows, int64_t columns, int bits) {
   made.codes = pack_codes(at::randint(0, 1 << bits, {rows, columns}, at::kByte), bits);
   made.scales = (at::rand({rows, groups}) * 0.01).to(at::kHalf);
   made.zeros = at::randint(0, 1 << bits, {rows, groups}, at::kByte);
+  if (scattered) made.group_of = at::randint(0, groups, {columns}, at::kInt);
   return made;
 }
 
-// `scattered`: each column names its group, as in GPTQ with act-order.
 void dequantize_grouped_panel(benchmark::State& state, int bits, at::ScalarType dtype,
                               bool scattered) {
-  GroupedTensor weight = made_grouped(state.range(0), state.range(1), bits);
-  if (scattered) weight.group_of = at::randint(0, weight.groups(), {weight.in}, at::kInt);
+  const GroupedTensor weight = made_grouped(state.range(0), state.range(1), bits, scattered);
   at::Tensor out = at::zeros({weight.rows(), weight.in}, dtype);
   for (auto _ : state) dequantize_grouped(weight, 0, weight.rows(), out);
   count_output(state, out);
@@ -176,8 +176,8 @@ Weights streamed_nf4(const benchmark::State& state) {
   });
 }
 
-Weights streamed_grouped(const benchmark::State& state, int bits) {
-  const GroupedTensor weight = made_grouped(state.range(0), state.range(1), bits);
+Weights streamed_grouped(const benchmark::State& state, int bits, bool scattered) {
+  const GroupedTensor weight = made_grouped(state.range(0), state.range(1), bits, scattered);
   return streamed([&] {
     GroupedTensor copy = weight;
     copy.codes = weight.codes.clone();
@@ -213,8 +213,8 @@ void few_rows_nf4(benchmark::State& state) {
   multiply_streamed(state, streamed_nf4(state), multiply_few);
 }
 
-void few_rows_grouped(benchmark::State& state, int bits) {
-  multiply_streamed(state, streamed_grouped(state, bits), multiply_few);
+void few_rows_grouped(benchmark::State& state, int bits, bool scattered) {
+  multiply_streamed(state, streamed_grouped(state, bits, scattered), multiply_few);
 }
 
 void few_rows_bfloat16(benchmark::State& state) {
@@ -250,8 +250,10 @@ void few_rows(benchmark::internal::Benchmark* benchmark) {
 
 BENCHMARK(read_memory)->UseRealTime();
 BENCHMARK(few_rows_nf4)->Apply(few_rows);
-BENCHMARK_CAPTURE(few_rows_grouped, 4_bit, 4)->Apply(few_rows);
-BENCHMARK_CAPTURE(few_rows_grouped, 8_bit, 8)->Apply(few_rows);
+BENCHMARK_CAPTURE(few_rows_grouped, 4_bit, 4, false)->Apply(few_rows);
+BENCHMARK_CAPTURE(few_rows_grouped, 8_bit, 8, false)->Apply(few_rows);
+BENCHMARK_CAPTURE(few_rows_grouped, 3_bit, 3, false)->Apply(few_rows);
+BENCHMARK_CAPTURE(few_rows_grouped, 4_bit_act_order, 4, true)->Apply(few_rows);
 BENCHMARK(dequantize_and_multiply_nf4)->Apply(few_rows);
 BENCHMARK(few_rows_bfloat16)->Apply(few_rows);
 BENCHMARK(copy_panel)->Apply(panels);
