@@ -102,7 +102,7 @@ TEST(ProductRoutes, Bfloat16IsSummedWhereTheMachineHasTheKernelForTheShape) {
   };
   const char* const joined = "joined rows in the library";
   const char* const each = "each layer in the library";
-  const LeftOperand x{at::kCPU, at::kBFloat16, 64}, few{at::kCPU, at::kBFloat16, 31};
+  const LeftOperand x{at::kCPU, at::kBFloat16, 64}, nine{at::kCPU, at::kBFloat16, 9};
   const WeightTraits bfloat16 = stored(at::kBFloat16);
   expect(forward(x, {kNf4, kNf4}), "bfloat16 sums", joined, "float32 sums");
   expect(backward(x, {kNf4, kNf4}), "bfloat16 sums", joined, "float32 sums");
@@ -110,7 +110,7 @@ TEST(ProductRoutes, Bfloat16IsSummedWhereTheMachineHasTheKernelForTheShape) {
   expect(forward(x, {kNf4, kNf4}, kNoSums), joined, joined, "joined rows in float32");
   expect(forward(x, {kNf4, kNf4}, kMagnitude), each, each, "each layer in float32");
   expect(forward(x, {kNf4, kNf4}, {.out = 97}), joined, joined, "float32 sums");
-  expect(forward(few, {kNf4, kNf4}), joined, joined, "float32 sums");
+  expect(forward(nine, {kNf4, kNf4}), "bfloat16 sums", joined, "float32 sums");
   expect(forward(x, {bfloat16}), "bfloat16 sums", each, "float32 sums");
   expect(forward(x, {bfloat16, kNf4}), "bfloat16 sums", each, "float32 sums");
   expect(forward(x, {stored(at::kHalf)}), each, each, "each layer in float32");
