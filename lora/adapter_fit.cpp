@@ -138,7 +138,7 @@ FittedAdapter fit_adapter(const std::string& directory, const BaseView& base) {
         (fs::path(directory) / "adapter_config.json").string());
   const std::string path = adapter_tensor_file(directory);
   const io::TensorFile file = io::read_safetensors(path);
-  adopt_separate_experts(path, file, fitted.options);
+  retarget_separate_experts(path, file, fitted.options);
   drop_unmatched_targets(directory, base, fitted.options);
   fit_embeddings(path, file, base, fitted);
   return fitted;

@@ -155,13 +155,93 @@ Sizes joined_sizes(const std::string& path, const Sizes& gate, const Sizes& up, 
   return {rank, scale(gate) * static_cast<double>(rank)};
 }
 
+bool same_bytes(const io::TensorView& a, const io::TensorView& b) {
+  return a.dtype == b.dtype && a.shape == b.shape && std::ranges::equal(a.bytes, b.bytes);
+}
+
+// Of the module that A belongs to; `options` say its alpha.
+Sizes sizes_of(const io::TensorView& a, const LoraOptions& options) {
+  const std::string name = peft_tensor_name(a.name);
+  const size_t begin = std::string(kPrefix).size();
+  return {a.shape[0], options.of_path(name.substr(begin, name.rfind(".lora_") - begin)).alpha};
+}
+
+// A of gate, up and down, as far as they are there, by the prefix of their expert.
+std::map<std::string, std::map<std::string, const io::TensorView*>> expert_factors(
+    const io::TensorFile& file) {
+  std::map<std::string, std::map<std::string, const io::TensorView*>> experts;
+  for (const io::TensorView& view : file.tensors)
+    if (const auto part = part_of(peft_tensor_name(view.name));
+        part && part->factor == ".lora_A.weight" && !view.shape.empty())
+      experts[part->prefix][part->matrix] = &view;
+  return experts;
+}
+
+// Of gate_up_proj and down_proj in each stack: by parameter, then path.
+using ParameterSizes = std::map<std::string, std::map<std::string, Sizes>>;
+
+// What the experts in `file` have; `options` are those of the file.
+ParameterSizes expert_sizes(const std::string& path, const io::TensorFile& file,
+                            const LoraOptions& options) {
+  ParameterSizes parameters;
+  const auto give = [&](const std::string& prefix, const std::string& parameter,
+                        const Sizes& sizes) {
+    const auto expert = expert_name(prefix + parameter);
+    const std::string stack = expert->stack.substr(std::string(kPrefix).size());
+    const auto [found, is_new] = parameters[parameter].emplace(stack + "." + parameter, sizes);
+    if (!is_new && found->second != sizes)
+      fail<FormatError>(
+          "{}: the experts of {} have adapters of different ranks, which this version "
+          "does not read",
+          path, stack);
+  };
+  for (const auto& [prefix, matrices] : expert_factors(file)) {
+    if (matrices.contains("down"))
+      give(prefix, "down_proj", sizes_of(*matrices.at("down"), options));
+    if (matrices.contains("gate") != matrices.contains("up"))
+      fail<FormatError>(
+          "{}: experts have adapters of one of gate and up alone, which this version does not read",
+          path);
+    if (!matrices.contains("gate")) continue;
+    const io::TensorView &gate = *matrices.at("gate"), &up = *matrices.at("up");
+    give(prefix, "gate_up_proj",
+         joined_sizes(path, sizes_of(gate, options), sizes_of(up, options), same_bytes(gate, up)));
+  }
+  return parameters;
+}
+
 void add_parameter(LoraOptions& options, const std::string& parameter) {
   if (std::ranges::count(options.target_parameters, parameter) == 0)
     options.target_parameters.push_back(parameter);
 }
 
-bool same_bytes(const io::TensorView& a, const io::TensorView& b) {
-  return a.dtype == b.dtype && a.shape == b.shape && std::ranges::equal(a.bytes, b.bytes);
+// As target_parameters, with patterns of their ranks and alphas.
+void add_expert_parameters(LoraOptions& options, const ParameterSizes& parameters) {
+  for (const auto& [parameter, modules] : parameters) {
+    add_parameter(options, parameter);
+    const bool alike = all_alike(modules);
+    for (const auto& [module, sizes] : modules) {
+      const std::string pattern = alike ? ".*\\." + parameter : escaped(module);
+      options.rank_pattern[pattern] = sizes.first;
+      options.alpha_pattern[pattern] = sizes.second;
+    }
+  }
+}
+
+// Targets that name an expert's matrices: modules that this program does not have.
+void drop_expert_targets(LoraOptions& options) {
+  std::erase_if(options.targets, [](const std::string& target) {
+    return target.find("experts.") != std::string::npos &&
+           !expert_matrix(last_name(target)).empty();
+  });
+}
+
+// Targets that name routers become target_parameters.
+void make_routers_parameters(LoraOptions& options) {
+  const auto is_router = [](const std::string& target) {
+    return target.ends_with("mlp.gate") || target.ends_with(kOldRouter);
+  };
+  if (std::erase_if(options.targets, is_router) > 0) add_parameter(options, "gate.weight");
 }
 
 }  // namespace
@@ -179,62 +259,11 @@ std::string expert_matrix(const std::string& name) {
   return name == "w2" || name == "down_proj" ? "down" : "";
 }
 
-void adopt_separate_experts(const std::string& path, const io::TensorFile& file,
-                            LoraOptions& options) {
-  std::map<std::string, std::map<std::string, const io::TensorView*>> experts;  // of A, by prefix
-  for (const io::TensorView& view : file.tensors)
-    if (const auto part = part_of(peft_tensor_name(view.name));
-        part && part->factor == ".lora_A.weight" && !view.shape.empty())
-      experts[part->prefix][part->matrix] = &view;
-  std::map<std::string, std::map<std::string, Sizes>> parameters;  // by name, then path
-  const auto give = [&](const std::string& prefix, const std::string& parameter,
-                        const Sizes& sizes) {
-    const auto expert = expert_name(prefix + parameter);
-    const std::string stack = expert->stack.substr(std::string(kPrefix).size());
-    const auto [found, is_new] = parameters[parameter].emplace(stack + "." + parameter, sizes);
-    if (!is_new && found->second != sizes)
-      fail<FormatError>(
-          "{}: the experts of {} have adapters of different ranks, which this version "
-          "does not read",
-          path, stack);
-  };
-  for (const auto& [prefix, matrices] : experts) {
-    const auto sizes_of = [&](const std::string& matrix) {
-      const io::TensorView& a = *matrices.at(matrix);
-      const std::string name = peft_tensor_name(a.name);
-      const size_t begin = std::string(kPrefix).size();
-      return Sizes{a.shape[0],
-                   options.of_path(name.substr(begin, name.rfind(".lora_") - begin)).alpha};
-    };
-    if (matrices.contains("down")) give(prefix, "down_proj", sizes_of("down"));
-    if (matrices.contains("gate") != matrices.contains("up"))
-      fail<FormatError>(
-          "{}: experts have adapters of one of gate and up alone, which this version does not read",
-          path);
-    if (matrices.contains("gate"))
-      give(prefix, "gate_up_proj",
-           joined_sizes(path, sizes_of("gate"), sizes_of("up"),
-                        same_bytes(*matrices.at("gate"), *matrices.at("up"))));
-  }
-  for (const auto& [parameter, modules] : parameters) {
-    add_parameter(options, parameter);
-    const bool alike = all_alike(modules);
-    for (const auto& [module, sizes] : modules) {
-      const std::string pattern = alike ? ".*\\." + parameter : escaped(module);
-      options.rank_pattern[pattern] = sizes.first;
-      options.alpha_pattern[pattern] = sizes.second;
-    }
-  }
-  // Of modules that this program does not have.
-  std::erase_if(options.targets, [](const std::string& target) {
-    return target.find("experts.") != std::string::npos &&
-           !expert_matrix(last_name(target)).empty();
-  });
-  const auto is_router = [](const std::string& target) {
-    return target.ends_with("mlp.gate") || target.ends_with(kOldRouter);
-  };
-  if (std::ranges::any_of(options.targets, is_router)) add_parameter(options, "gate.weight");
-  std::erase_if(options.targets, is_router);
+void retarget_separate_experts(const std::string& path, const io::TensorFile& file,
+                               LoraOptions& options) {
+  add_expert_parameters(options, expert_sizes(path, file, options));
+  drop_expert_targets(options);
+  make_routers_parameters(options);
 }
 
 void join_separate_experts(std::map<std::string, at::Tensor>& stored) {

@@ -30,11 +30,12 @@ SeparateAdapter separate_experts(const quant::NamedTensors& tensors, const LoraO
 // What gate_proj and w1 are of an expert: "gate"; or "up", "down", and empty for another name.
 std::string expert_matrix(const std::string& name);
 
-// For an adapter file in this form: its experts become target_parameters, with the ranks and alphas
-// that its tensors and the patterns give them. FormatError if gate and up have not both an adapter,
-// or experts of a layer differ in rank.
-void adopt_separate_experts(const std::string& path, const io::TensorFile& file,
-                            LoraOptions& options);
+// For an adapter file in this form, `options` being its own: experts and routers become
+// target_parameters in place of targets, experts with the ranks and alphas that the tensors and the
+// patterns give them. FormatError if gate and up have not both an adapter, or experts of a layer
+// differ in rank.
+void retarget_separate_experts(const std::string& path, const io::TensorFile& file,
+                               LoraOptions& options);
 // Makes of its tensors, by their PEFT names, those of gate_up_proj and down_proj of each expert:
 // of factors with one A for gate and up that A, with the two Bs one below the other; of others both
 // As, and the Bs as blocks of a diagonal.

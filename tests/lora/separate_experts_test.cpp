@@ -123,7 +123,7 @@ TEST(SeparateExperts, AreReadAsTheyWereBeforeTheyWereWritten) {
   const std::string path = directory / "adapter_model.safetensors";
   quant::write_tensors(path, separate.tensors);
   LoraOptions read = separate.options;
-  adopt_separate_experts(path, io::read_safetensors(path), read);
+  retarget_separate_experts(path, io::read_safetensors(path), read);
   EXPECT_THAT(read.targets, UnorderedElementsAre("q_proj"));
   EXPECT_THAT(read.target_parameters,
               UnorderedElementsAre("down_proj", "gate_up_proj", "gate.weight"));
@@ -153,7 +153,7 @@ TEST(SeparateExperts, FactorsWithTwoAsBecomeBlocks) {
   LoraOptions options;
   options.rank = kRank;
   options.alpha = 6;
-  adopt_separate_experts(path, io::read_safetensors(path), options);
+  retarget_separate_experts(path, io::read_safetensors(path), options);
   const LoraOptions own = options.of_module("model.layers.0.mlp.experts.0.gate_up_proj");
   EXPECT_EQ(own.rank, 2 * kRank);
   EXPECT_EQ(own.alpha, 12);
@@ -174,7 +174,7 @@ TEST(SeparateExperts, GateWithoutUpIsRefused) {
   quant::write_tensors(path, {{gate + ".lora_A.weight", at::randn({kRank, kHidden})},
                               {gate + ".lora_B.weight", at::randn({kInner, kRank})}});
   LoraOptions options;
-  EXPECT_THAT([&] { adopt_separate_experts(path, io::read_safetensors(path), options); },
+  EXPECT_THAT([&] { retarget_separate_experts(path, io::read_safetensors(path), options); },
               ThrowsMessage<FormatError>(HasSubstr("one of gate and up alone")));
 }
 
@@ -189,7 +189,7 @@ TEST(SeparateExperts, ExpertsOfDifferentRanksAreRefused) {
   const std::string path = directory / "adapter_model.safetensors";
   quant::write_tensors(path, tensors);
   LoraOptions options;
-  EXPECT_THAT([&] { adopt_separate_experts(path, io::read_safetensors(path), options); },
+  EXPECT_THAT([&] { retarget_separate_experts(path, io::read_safetensors(path), options); },
               ThrowsMessage<FormatError>(HasSubstr("different ranks")));
 }
 
