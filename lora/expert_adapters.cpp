@@ -53,8 +53,8 @@ at::Tensor stacked(const std::vector<at::Tensor>& experts, bool is_b) {
 
 void give_gate_up_both_ranks(LoraOptions& options) {
   const std::string pattern = ".*\\.gate_up_proj";
-  options.rank_pattern.try_emplace(pattern, 2 * options.rank);
-  options.alpha_pattern.try_emplace(pattern, 2 * options.alpha);
+  const int64_t rank = options.rank_pattern.try_emplace(pattern, 2 * options.rank).first->second;
+  options.alpha_pattern.try_emplace(pattern, options.alpha_at_rank(rank));
 }
 
 quant::NamedTensors with_experts_stacked(const quant::NamedTensors& tensors) {

@@ -24,8 +24,9 @@ quant::NamedTensors with_experts_stacked(const quant::NamedTensors& tensors);
 void take_experts_apart(const std::string& path, const std::vector<AdapterTensor>& wanted,
                         std::map<std::string, at::Tensor>& stored);
 
-// As PEFT: gate_up_proj, which is two matrices, has twice the rank and alpha unless the patterns
-// say otherwise.
+// As PEFT: gate_up_proj, which is two matrices, has twice the rank unless the patterns say
+// otherwise, and the alpha that keeps the scaling. (PEFT 0.21 doubles alpha with rsLoRA too, and so
+// changes the scaling that it means to keep.)
 void give_gate_up_both_ranks(LoraOptions& options);
 
 }  // namespace qlora::lora

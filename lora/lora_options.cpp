@@ -45,11 +45,18 @@ void apply(const char* key, const std::map<std::string, Value>& patterns, const 
     }
 }
 
+// What alpha is divided by.
+double divisor(const LoraOptions& options, int64_t rank) {
+  const auto r = static_cast<double>(rank);
+  return options.use_rslora ? std::sqrt(r) : r;
+}
+
 }  // namespace
 
-double LoraOptions::scaling() const {
-  const auto r = static_cast<double>(rank);
-  return use_rslora ? alpha / std::sqrt(r) : alpha / r;
+double LoraOptions::scaling() const { return alpha / divisor(*this, rank); }
+
+double LoraOptions::alpha_at_rank(int64_t other_rank) const {
+  return alpha * divisor(*this, other_rank) / divisor(*this, rank);
 }
 
 LoraOptions LoraOptions::of_module(const std::string& module) const {

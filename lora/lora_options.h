@@ -47,6 +47,8 @@ struct LoraOptions {
 
   // Factor on B A x (LoRA section 4.1; rsLoRA, Kalajdzievski 2023).
   double scaling() const;
+  // The alpha with which an adapter of another rank has the scaling of these.
+  double alpha_at_rank(int64_t other_rank) const;
   // These options with rank and alpha as the patterns give them to one module; experts and routers
   // by parameter_path().
   LoraOptions of_module(const std::string& module) const;

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <optional>
 #include <regex>
@@ -142,28 +143,35 @@ std::optional<Part> part_of(const std::string& name) {
   return Part{prefix, matrix, name.substr(at)};
 }
 
-// Rank and alpha of gate_up_proj, of those of its halves.
-Sizes joined_sizes(const std::string& path, const Sizes& gate, const Sizes& up, bool one_a) {
-  if (one_a && gate == up) return gate;
-  const auto scale = [](const Sizes& of) { return of.second / static_cast<double>(of.first); };
-  if (scale(gate) != scale(up))
+bool same_scaling(double a, double b) {
+  constexpr double kRounding = 1e-9;  // of alphas that are roots
+  return std::abs(a - b) <= kRounding * std::abs(a);
+}
+
+// Of gate_up_proj, whose halves have the rank and alpha of these; their scaling is kept.
+Sizes joined_sizes(const std::string& path, const LoraOptions& gate, const LoraOptions& up,
+                   bool one_a) {
+  if (!same_scaling(gate.scaling(), up.scaling()))
     fail<FormatError>(
         "{}: gate and up of an expert have adapters of different scales, which this "
         "version does not read",
         path);
-  const int64_t rank = gate.first + up.first;
-  return {rank, scale(gate) * static_cast<double>(rank)};
+  if (one_a) return {gate.rank, gate.alpha};
+  const int64_t rank = gate.rank + up.rank;
+  return {rank, gate.alpha_at_rank(rank)};
 }
 
 bool same_bytes(const io::TensorView& a, const io::TensorView& b) {
   return a.dtype == b.dtype && a.shape == b.shape && std::ranges::equal(a.bytes, b.bytes);
 }
 
-// Of the module that A belongs to; `options` say its alpha.
-Sizes sizes_of(const io::TensorView& a, const LoraOptions& options) {
+// Of the module that A belongs to: the rank is A's, alpha what `options` say of it.
+LoraOptions options_of(const io::TensorView& a, const LoraOptions& options) {
   const std::string name = peft_tensor_name(a.name);
   const size_t begin = std::string(kPrefix).size();
-  return {a.shape[0], options.of_path(name.substr(begin, name.rfind(".lora_") - begin)).alpha};
+  LoraOptions own = options.of_path(name.substr(begin, name.rfind(".lora_") - begin));
+  own.rank = a.shape[0];
+  return own;
 }
 
 // A of gate, up and down, as far as they are there, by the prefix of their expert.
@@ -196,8 +204,10 @@ ParameterSizes expert_sizes(const std::string& path, const io::TensorFile& file,
           path, stack);
   };
   for (const auto& [prefix, matrices] : expert_factors(file)) {
-    if (matrices.contains("down"))
-      give(prefix, "down_proj", sizes_of(*matrices.at("down"), options));
+    if (matrices.contains("down")) {
+      const LoraOptions down = options_of(*matrices.at("down"), options);
+      give(prefix, "down_proj", {down.rank, down.alpha});
+    }
     if (matrices.contains("gate") != matrices.contains("up"))
       fail<FormatError>(
           "{}: experts have adapters of one of gate and up alone, which this version does not read",
@@ -205,7 +215,8 @@ ParameterSizes expert_sizes(const std::string& path, const io::TensorFile& file,
     if (!matrices.contains("gate")) continue;
     const io::TensorView &gate = *matrices.at("gate"), &up = *matrices.at("up");
     give(prefix, "gate_up_proj",
-         joined_sizes(path, sizes_of(gate, options), sizes_of(up, options), same_bytes(gate, up)));
+         joined_sizes(path, options_of(gate, options), options_of(up, options),
+                      same_bytes(gate, up)));
   }
   return parameters;
 }

@@ -42,6 +42,20 @@ TEST(RankPattern, ItNamesTheEndOfAPathByWholeComponents) {
   EXPECT_DOUBLE_EQ(options.of_module("x.down_proj").scaling(), 3.0 / std::sqrt(6.0));
 }
 
+TEST(LoraScaling, AlphaAtAnotherRankKeepsIt) {
+  LoraOptions options;
+  options.rank = 3;
+  options.alpha = 16;
+  for (const bool rslora : {false, true}) {
+    options.use_rslora = rslora;
+    LoraOptions wider = options;
+    wider.rank = 12;
+    wider.alpha = options.alpha_at_rank(12);
+    EXPECT_DOUBLE_EQ(wider.scaling(), options.scaling());
+    EXPECT_DOUBLE_EQ(wider.alpha, rslora ? 32 : 64);
+  }
+}
+
 TEST(RankPattern, AdaptersHaveTheirOwnShapesAndScales) {
   const auto model = test::tiny_model();
   const AdapterSet adapters(patterned(), model->groups(), at::kFloat, 1);

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <map>
 
 #include "base/error.h"
@@ -139,14 +140,19 @@ TEST(SeparateExperts, AreReadAsTheyWereBeforeTheyWereWritten) {
 }
 
 // As transformers 4 trains them: an A for each of gate and up.
-TEST(SeparateExperts, FactorsWithTwoAsBecomeBlocks) {
-  std::map<std::string, at::Tensor> stored;
+quant::NamedTensors factors_with_two_as() {
   const std::string expert = kModel + "block_sparse_moe.experts.0.";
   quant::NamedTensors tensors;
   for (const char* matrix : {"w1", "w3"}) {
     tensors.emplace_back(expert + matrix + ".lora_A.weight", at::randn({kRank, kHidden}));
     tensors.emplace_back(expert + matrix + ".lora_B.weight", at::randn({kInner, kRank}));
   }
+  return tensors;
+}
+
+TEST(SeparateExperts, FactorsWithTwoAsBecomeBlocks) {
+  std::map<std::string, at::Tensor> stored;
+  const quant::NamedTensors tensors = factors_with_two_as();
   TempDir directory;
   const std::string path = directory / "adapter_model.safetensors";
   quant::write_tensors(path, tensors);
@@ -165,6 +171,35 @@ TEST(SeparateExperts, FactorsWithTwoAsBecomeBlocks) {
                            product(separate, "block_sparse_moe.experts.0.w1"), 1e-5, 1e-6));
   EXPECT_TRUE(at::allclose(both.narrow(0, kInner, kInner),
                            product(separate, "block_sparse_moe.experts.0.w3"), 1e-5, 1e-6));
+}
+
+// Twice the rank is the root of twice the divisor.
+TEST(SeparateExperts, BlocksKeepTheScalingOfRsLora) {
+  TempDir directory;
+  const std::string path = directory / "adapter_model.safetensors";
+  quant::write_tensors(path, factors_with_two_as());
+  LoraOptions given;
+  given.rank = kRank;
+  given.alpha = 6;
+  given.use_rslora = true;
+  LoraOptions read = given;
+  retarget_separate_experts(path, io::read_safetensors(path), read);
+  const LoraOptions own = read.of_module("model.layers.0.mlp.experts.0.gate_up_proj");
+  EXPECT_EQ(own.rank, 2 * kRank);
+  EXPECT_DOUBLE_EQ(own.alpha, 6 * std::sqrt(2.0));
+  EXPECT_DOUBLE_EQ(own.scaling(), given.scaling());
+}
+
+TEST(SeparateExperts, HalvesOfOtherScalesAreRefused) {
+  quant::NamedTensors tensors = factors_with_two_as();
+  TempDir directory;
+  const std::string path = directory / "adapter_model.safetensors";
+  quant::write_tensors(path, tensors);
+  LoraOptions options;
+  options.rank = kRank;
+  options.alpha_pattern["w1"] = options.alpha / 2;
+  EXPECT_THAT([&] { retarget_separate_experts(path, io::read_safetensors(path), options); },
+              ThrowsMessage<FormatError>(HasSubstr("different scales")));
 }
 
 TEST(SeparateExperts, GateWithoutUpIsRefused) {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -44,6 +45,27 @@ TEST(ExpertTargets, AllLinearOfMixtralIsAttentionRouterAndExpertsAsInPeft) {
   EXPECT_THAT(options.alpha_pattern, ElementsAre(Pair(".*\\.gate_up_proj", 32.0)));
   EXPECT_EQ(options.of_module("model.layers.1.mlp.experts.3.gate_up_proj").rank, 16);
   EXPECT_EQ(options.of_module("model.layers.1.mlp.experts.3.down_proj").rank, 8);
+}
+
+TEST(ExpertTargets, TwiceTheRankKeepsTheScalingOfBothRules) {
+  for (const bool rslora : {false, true}) {
+    lora::LoraOptions options = targeting({"all-linear"});
+    options.use_rslora = rslora;
+    resolve_expert_targets(small("mixtral"), options);
+    const lora::LoraOptions own = options.of_module("model.layers.1.mlp.experts.3.gate_up_proj");
+    EXPECT_EQ(own.rank, 16);
+    EXPECT_DOUBLE_EQ(own.alpha, rslora ? 16 * std::sqrt(2.0) : 32);
+    EXPECT_DOUBLE_EQ(own.scaling(), options.scaling());
+  }
+}
+
+TEST(ExpertTargets, ARankThatAPatternGivesKeepsTheScalingToo) {
+  lora::LoraOptions options = targeting({"all-linear"});
+  options.rank_pattern[".*\\.gate_up_proj"] = 4;
+  resolve_expert_targets(small("mixtral"), options);
+  const lora::LoraOptions own = options.of_module("model.layers.1.mlp.experts.3.gate_up_proj");
+  EXPECT_EQ(own.rank, 4);
+  EXPECT_EQ(own.alpha, 8);
 }
 
 TEST(ExpertTargets, NamesOfAnExpertsMatricesAreItsParameters) {
