@@ -40,9 +40,10 @@ std::string escaped(std::string_view text) {
 
 std::string shown_text(std::string_view text) {
   if (text.size() <= kLongest) return escaped(text);
-  return fmt::format("{} ... ({} bytes left out) ... {}", escaped(text.substr(0, kKeptOfEachEnd)),
-                     text.size() - 2 * kKeptOfEachEnd,
-                     escaped(text.substr(text.size() - kKeptOfEachEnd)));
+  const std::string_view begin = utf8_beginning(text, kKeptOfEachEnd),
+                         end = utf8_end(text, kKeptOfEachEnd);
+  return fmt::format("{} ... ({} bytes left out) ... {}", escaped(begin),
+                     text.size() - begin.size() - end.size(), escaped(end));
 }
 
 }  // namespace qlora

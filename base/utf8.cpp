@@ -8,6 +8,8 @@
 namespace qlora {
 namespace {
 
+constexpr size_t kMostContinuations = 3;  // bytes of a character after its first
+
 // What stands at `index`: a whole character, or how many bytes of one before it breaks off.
 struct Sequence {
   bool valid;
@@ -79,11 +81,26 @@ size_t whole_utf8_character(std::string_view text, size_t index) {
   return sequence.valid ? sequence.length : 0;
 }
 
-std::string shortened_utf8(const std::string& text, size_t longest) {
+std::string_view utf8_beginning(std::string_view text, size_t longest) {
   if (text.size() <= longest) return text;
   size_t end = longest;
-  while (end > 0 && is_utf8_continuation(text[end])) --end;
-  return text.substr(0, end) + "...";
+  while (end > 0 && longest - end < kMostContinuations && is_utf8_continuation(text[end])) --end;
+  return text.substr(0, end);
+}
+
+std::string_view utf8_end(std::string_view text, size_t longest) {
+  if (text.size() <= longest) return text;
+  const size_t earliest = text.size() - longest;
+  size_t begin = earliest;
+  while (begin < text.size() && begin - earliest < kMostContinuations &&
+         is_utf8_continuation(text[begin]))
+    ++begin;
+  return text.substr(begin);
+}
+
+std::string shortened_utf8(const std::string& text, size_t longest) {
+  if (text.size() <= longest) return text;
+  return std::string(utf8_beginning(text, longest)) + "...";
 }
 
 void append_utf8(char32_t code, std::string& out) {

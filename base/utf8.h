@@ -22,6 +22,11 @@ std::string replace_invalid_utf8(std::string_view text);
 // Bytes of the well-formed character that starts at `index`; 0 if none does.
 size_t whole_utf8_character(std::string_view text, size_t index);
 
+// The longest beginning, or end, of `text` of at most `longest` bytes that is cut between two
+// characters. In what is not UTF-8 a cut lies at most three bytes before `longest`.
+std::string_view utf8_beginning(std::string_view text, size_t longest);
+std::string_view utf8_end(std::string_view text, size_t longest);
+
 // `text`, cut between two characters to at most `longest` bytes with "..." behind them if it is
 // longer.
 std::string shortened_utf8(const std::string& text, size_t longest);

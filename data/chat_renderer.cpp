@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "data/readers/conversation.h"
 #include "io/json_text.h"
 
@@ -29,18 +30,19 @@ Json first_messages(const Json& messages, size_t count) {
 std::string tail(const std::string& text) {
   constexpr size_t kShown = 40;
   return io::json_text_in_utf8(
-      Json(text.size() > kShown ? "..." + text.substr(text.size() - kShown) : text));
+      Json(text.size() > kShown ? "..." + std::string(utf8_end(text, kShown)) : text));
 }
 
 std::string head(const std::string& text) {
   constexpr size_t kShown = 40;
-  return io::json_text_in_utf8(Json(text.size() > kShown ? text.substr(0, kShown) + "..." : text));
+  return io::json_text_in_utf8(Json(shortened_utf8(text, kShown)));
 }
 
 [[noreturn]] void fail_on_generation_prompt(size_t message, const std::string& prompt,
                                             const std::string& whole) {
   const auto differ = std::mismatch(prompt.begin(), prompt.end(), whole.begin(), whole.end());
-  const std::string shared(prompt.begin(), differ.first);
+  const std::string shared(
+      utf8_beginning(prompt, static_cast<size_t>(differ.first - prompt.begin())));
   fail<FormatError>(
       "the chat template writes message {} (assistant) as {} after {}, but its generation prompt "
       "goes on with {}: training on this row would teach an answer that is never asked for; set "

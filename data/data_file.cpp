@@ -26,7 +26,7 @@ std::string first_line(std::string_view bytes) {
   constexpr size_t kShown = 60;
   std::string_view line = bytes.substr(0, std::min(bytes.find('\n'), bytes.size()));
   if (line.ends_with('\r')) line.remove_suffix(1);
-  return replace_invalid_utf8(line.substr(0, kShown));
+  return replace_invalid_utf8(utf8_beginning(line, kShown));
 }
 
 void check_json_begins(const std::string& path, std::string_view bytes) {

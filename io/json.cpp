@@ -3,19 +3,19 @@
 #include <unordered_set>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "io/file_kind.h"
 #include "io/read_file.h"
 
 namespace qlora::io {
 namespace {
 
-constexpr size_t kShownCharacters = 60;
+constexpr size_t kShownBytes = 60;
 
 std::string shown(const nlohmann::json& value) {
   if (value.is_structured()) return fmt::format("an {} of {}", value.type_name(), value.size());
-  std::string text = value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  if (text.size() > kShownCharacters) text = text.substr(0, kShownCharacters) + "...";
-  return text;
+  return shortened_utf8(value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace),
+                        kShownBytes);
 }
 
 }  // namespace
@@ -118,7 +118,7 @@ class StrictHandler : public nlohmann::detail::json_sax_dom_parser<nlohmann::jso
   bool key(std::string& name) {
     if (!keys_.back().insert(name).second) {
       fail<FormatError>("{}: an object must hold each key once, '{}' stands there twice", source_,
-                        name.substr(0, kShownCharacters));
+                        shortened_utf8(name, kShownBytes));
     }
     return json_sax_dom_parser::key(name);
   }

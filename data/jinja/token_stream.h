@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/utf8.h"
 #include "data/jinja/lexer.h"
 
 namespace qlora::data::jinja {
@@ -51,7 +52,7 @@ class TokenStream {
 
   [[noreturn]] void fail_on_token(std::string_view expected) const {
     const std::string found =
-        is(TokenKind::kEnd) ? "the template's end" : "'" + current().text.substr(0, 40) + "'";
+        is(TokenKind::kEnd) ? "the template's end" : "'" + shortened_utf8(current().text, 40) + "'";
     fail_at(offset(), fmt::format("must be {}, found {}", expected, found));
   }
   [[noreturn]] void fail_at(size_t offset, std::string_view message) const {

@@ -15,6 +15,8 @@
 namespace qlora::data {
 namespace {
 
+constexpr size_t kShownBytes = 60;
+
 // Names under which other projects store what we call by the first.
 const std::vector<std::vector<std::string>>& synonyms() {
   static const std::vector<std::vector<std::string>> groups = {
@@ -40,7 +42,7 @@ std::vector<std::string> field_names(const Json& row) {
       names.emplace_back("...");
       break;
     }
-    names.push_back(name.substr(0, 60));
+    names.push_back(shortened_utf8(name, kShownBytes));
   }
   return names;
 }
@@ -70,8 +72,7 @@ std::string describe_type(const Json& value) {
 }
 
 std::string shown(const Json& value) {
-  constexpr size_t kLongest = 60;
-  return shortened_utf8(io::json_text_in_utf8(value), kLongest);
+  return shortened_utf8(io::json_text_in_utf8(value), kShownBytes);
 }
 
 std::string guess_format(const Json& row) {
@@ -95,7 +96,8 @@ std::string member_with_rows(const Json& object) {
   for (const auto& [name, value] : object.items()) {
     if (value.is_array() && !value.empty() &&
         std::all_of(value.begin(), value.end(), [](const Json& row) { return row.is_object(); }))
-      return fmt::format("'{}', a list of {} objects", name.substr(0, 60), value.size());
+      return fmt::format("'{}', a list of {} objects", shortened_utf8(name, kShownBytes),
+                         value.size());
   }
   return "";
 }

@@ -54,13 +54,12 @@ std::string fault_of_json(std::string_view text, const char* what, const Json::e
   const size_t byte = std::clamp<size_t>(parse_error->byte, 1, text.size() + 1);
   if (byte > text.size())
     return fmt::format(": the {} ends before its last bracket or quote is closed", what);
-  const size_t begin = byte - 1 > kShown ? byte - 1 - kShown : 0;
-  const std::string_view before = text.substr(begin, byte - 1 - begin),
+  const std::string_view before = utf8_end(text.substr(0, byte - 1), kShown),
                          rest = text.substr(byte - 1);
   const std::string place =
       fmt::format(" at byte {} of the {}, {}'{}'", byte, what,
                   before.empty() ? "" : fmt::format("behind '{}': ", replace_invalid_utf8(before)),
-                  replace_invalid_utf8(rest.substr(0, kShown)));
+                  replace_invalid_utf8(utf8_beginning(rest, kShown)));
   if (rest.starts_with("NaN") || rest.starts_with("Infinity"))
     return place + "; JSON has no NaN or Infinity: write null";
   if (rest.starts_with('\'')) return place + "; in JSON texts stand in double quotes";

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "io/file_kind.h"
 #include "io/mapped_file.h"
 #include "io/torch_file/owned_bytes.h"
@@ -71,7 +72,7 @@ class StateDict {
       fail<FormatError>(
           "{} must hold little-endian numbers, as torch.save writes them on most machines, but "
           "says '{}'; save it with safetensors on the machine that it comes from",
-          path, text_of(order->second).substr(0, 20));
+          path, utf8_beginning(text_of(order->second), 20));
     pickle_ = read_pickle(text_of(entries_.at(folder_ + "data.pkl")), path, is_torch_global);
   }
 
@@ -106,7 +107,7 @@ class StateDict {
   void flatten(uint32_t place, const std::string& name, size_t depth) {
     const PickleValue& value = pickle_[place];
     if (depth > kDeepest || name.size() > kLongestName)
-      reject(name.substr(0, kLongestName),
+      reject(std::string(utf8_beginning(name, kLongestName)),
              fmt::format("must lie in at most {} dicts and have a name of at most {} bytes",
                          kDeepest, kLongestName));
     switch (value.kind) {

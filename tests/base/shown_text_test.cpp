@@ -35,5 +35,11 @@ TEST(ShownText, LongTextKeepsBothEnds) {
   EXPECT_NE(shown.find("bytes left out"), std::string::npos);
 }
 
+TEST(ShownText, LongTextIsCutBetweenCharacters) {
+  std::string text;
+  for (int i = 0; i < 3000; ++i) text += "\u6771";
+  EXPECT_EQ(shown_text(text).find("\uFFFD"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace qlora
