@@ -9,9 +9,8 @@
 #include "cli/model_choice.h"
 #include "data/chat_renderer.h"
 #include "data/embedded_tokens.h"
-#include "data/exact_json.h"
+#include "data/messages_file.h"
 #include "data/prompt_encoder.h"
-#include "io/read_file.h"
 #include "model/generate.h"
 
 namespace {
@@ -26,14 +25,6 @@ struct GenerateArguments {
   bool raw = false, base_only = false;
   qlora::model::GenerateOptions options;
 };
-
-Json read_messages(const std::string& path) {
-  try {
-    return qlora::data::exact_json(qlora::io::read_bytes(path));
-  } catch (const nlohmann::json::exception& error) {
-    qlora::fail<qlora::FormatError>("{} must be a JSON array of messages: {}", path, error.what());
-  }
-}
 
 std::vector<int32_t> encoded_prompt(const TrainedModel& trained, const Json& messages,
                                     const GenerateArguments& arguments) {
@@ -67,7 +58,7 @@ void run(GenerateArguments arguments) {
   }
   const Json messages = arguments.messages.empty()
                             ? Json::array({{{"role", "user"}, {"content", arguments.prompt}}})
-                            : read_messages(arguments.messages);
+                            : qlora::data::read_messages(arguments.messages);
   arguments.choice.few_rows = true;
   const TrainedModel trained = qlora::recipes::open_model(arguments.choice);
   arguments.options.stop_ids = qlora::data::answer_end_ids(

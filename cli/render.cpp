@@ -9,6 +9,7 @@
 #include "data/chat_renderer.h"
 #include "data/chat_template.h"
 #include "data/exact_json.h"
+#include "data/messages_file.h"
 #include "data/tokenizer.h"
 #include "io/read_file.h"
 
@@ -22,31 +23,12 @@ struct RenderOptions {
   bool add_generation_prompt = false;
 };
 
-Json read_json(const std::string& path) {
-  try {
-    return qlora::data::exact_json(qlora::io::read_bytes(path));
-  } catch (const nlohmann::json::exception& error) {
-    qlora::fail<qlora::FormatError>("{} must be JSON: {}", path, error.what());
-  }
-}
-
-Json read_messages(const std::string& path) {
-  Json messages = read_json(path);
-  if (!messages.is_array()) {
-    qlora::fail<qlora::FormatError>("{} must be a JSON array of messages, found {}", path,
-                                    messages.type_name());
-  }
-  return messages;
-}
-
 Json read_context(const std::string& path) {
   if (path.empty()) return Json::object();
-  Json context = read_json(path);
-  if (!context.is_object()) {
-    qlora::fail<qlora::FormatError>(
-        "{} must be a JSON object of the template's variables, found {}", path,
-        context.type_name());
-  }
+  const std::string what = "a JSON object of the template's variables";
+  Json context = qlora::data::read_exact_json(path, what);
+  if (!context.is_object())
+    qlora::fail<qlora::FormatError>("{} must be {}, found {}", path, what, context.type_name());
   return context;
 }
 
@@ -70,7 +52,8 @@ void run(const RenderOptions& options) {
   if (options.tokenizer.empty() == options.template_file.empty()) {
     throw qlora::ConfigError("give either --tokenizer PATH or --template FILE");
   }
-  std::cout << render(options, read_messages(options.messages), read_context(options.context));
+  std::cout << render(options, qlora::data::read_messages(options.messages),
+                      read_context(options.context));
 }
 
 }  // namespace

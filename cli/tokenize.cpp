@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "data/tokenizer.h"
+#include "io/json_fault.h"
 #include "io/json_text.h"
 
 namespace {
@@ -26,7 +27,8 @@ nlohmann::json parse_line(const std::string& line, int64_t number) {
   try {
     return qlora::io::json_from_text(line);
   } catch (const nlohmann::json::exception& error) {
-    qlora::fail<qlora::FormatError>("line {} of the input must be JSON: {}", number, error.what());
+    qlora::fail<qlora::FormatError>("line {} of the input is not valid JSON{}", number,
+                                    qlora::io::json_fault_in("line", line, error));
   }
 }
 

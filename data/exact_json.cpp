@@ -4,6 +4,11 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "base/error.h"
+#include "io/file_kind.h"
+#include "io/json_fault.h"
+#include "io/read_file.h"
+
 namespace qlora::data {
 namespace {
 
@@ -15,7 +20,9 @@ constexpr Json::binary_t::subtype_type kDigits = 0x64696769;
 // Builds the value that the parser tells of, event by event.
 class Builder {
  public:
-  explicit Builder(Json& root) : root_(root) {}
+  // Stops, with false, at what nests deeper than `deepest`.
+  explicit Builder(Json& root, size_t deepest = std::numeric_limits<size_t>::max())
+      : root_(root), deepest_(deepest) {}
 
   bool null() { return put(nullptr); }
   bool boolean(bool value) { return put(value); }
@@ -52,6 +59,7 @@ class Builder {
     return true;
   }
   bool open(Json value) {
+    if (open_.size() == deepest_) return false;
     open_.push_back(&place(std::move(value)));
     return true;
   }
@@ -61,6 +69,7 @@ class Builder {
   }
 
   Json& root_;
+  const size_t deepest_;
   std::vector<Json*> open_;  // none moves while it is open: only the innermost one grows
   Json* member_ = nullptr;   // of the innermost object
 };
@@ -71,6 +80,23 @@ Json exact_json(std::string_view text) {
   Json root;
   Builder builder(root);
   Json::sax_parse(text, &builder);
+  return root;
+}
+
+Json read_exact_json(const std::string& path, const std::string& what) {
+  constexpr size_t kDeepest = 200;
+  const std::string text = io::read_bytes(path);
+  if (const std::string kind = io::kind_by_first_bytes(text); !kind.empty())
+    fail<FormatError>("{} must be {}, but is {}", path, what, kind);
+  Json root;
+  Builder builder(root, kDeepest);
+  try {
+    if (!Json::sax_parse(text, &builder))
+      fail<FormatError>("{}: JSON may nest {} deep, this nests deeper", path, kDeepest);
+  } catch (const Json::exception& error) {
+    fail<FormatError>("{} must be {}, and is not valid JSON{}", path, what,
+                      io::json_fault(text, error));
+  }
   return root;
 }
 

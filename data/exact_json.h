@@ -13,6 +13,9 @@ namespace qlora::data {
 
 // Throws nlohmann::json::parse_error.
 nlohmann::ordered_json exact_json(std::string_view text);
+// A whole file; `what` it holds stands in messages: "a JSON array of messages". FormatError, with
+// line and column, if it is no JSON or nests deeper than 200. IoError if it cannot be read.
+nlohmann::ordered_json read_exact_json(const std::string& path, const std::string& what);
 // A value with is_discarded() if the text is not JSON.
 nlohmann::ordered_json exact_json_or_discarded(std::string_view text);
 

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/utf8.h"
 #include "io/file_kind.h"
+#include "io/json_fault.h"
 #include "io/read_file.h"
 
 namespace qlora::io {
@@ -147,7 +148,7 @@ nlohmann::json parse_json(std::string_view text, const std::string& source) {
   try {
     nlohmann::json::sax_parse(text.begin(), text.end(), &handler);
   } catch (const nlohmann::json::exception& error) {
-    fail<FormatError>("{} must be JSON: {}", source, std::string_view(error.what()).substr(0, 200));
+    fail<FormatError>("{} is not valid JSON{}", source, json_fault(text, error));
   }
   return document;
 }

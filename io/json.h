@@ -44,7 +44,7 @@ class JsonNode {
   std::string place_;
 };
 
-// Parses `text`; `source` names it in messages. FormatError with the byte offset if it is not JSON,
+// Parses `text`; `source` names it in messages. FormatError with line and column if it is not JSON,
 // nests deeper than 200 or repeats a key in an object. Objects are sorted maps (the ordered ones of
 // nlohmann insert in linear time: vocabularies have 150,000 keys).
 nlohmann::json parse_json(std::string_view text, const std::string& source);

@@ -2,6 +2,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/error.h"
+#include "io/json_fault.h"
+
 namespace qlora::io {
 
 using nlohmann::json;
@@ -9,6 +12,14 @@ using nlohmann::ordered_json;
 
 json json_from_text(std::string_view text) { return json::parse(text); }
 ordered_json ordered_json_from_text(std::string_view text) { return ordered_json::parse(text); }
+
+json json_from_text(std::string_view text, const std::string& source) {
+  try {
+    return json::parse(text);
+  } catch (const json::exception& error) {
+    fail<FormatError>("{} is not valid JSON{}", source, json_fault(text, error));
+  }
+}
 
 json json_or_discarded(std::string_view text) {
   return json::parse(text, nullptr, /*allow_exceptions=*/false);

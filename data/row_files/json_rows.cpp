@@ -4,10 +4,10 @@
 #include <utility>
 
 #include "base/error.h"
-#include "base/utf8.h"
 #include "data/data_file.h"
 #include "data/exact_json.h"
 #include "data/row_files/row_file.h"
+#include "io/json_fault.h"
 
 namespace qlora::data {
 namespace {
@@ -43,30 +43,6 @@ class BracketScanner {
   int depth_ = 0, deepest_ = 0;
   bool in_string_ = false, escaped_ = false;
 };
-
-// Where JSON ends to be JSON, and what people write instead of it.
-std::string fault_of_json(std::string_view text, const char* what, const Json::exception& error) {
-  if (const auto invalid = find_invalid_utf8(text))
-    return fmt::format(": byte {} of the {} is not UTF-8", *invalid + 1, what);
-  const auto* parse_error = dynamic_cast<const Json::parse_error*>(&error);
-  if (parse_error == nullptr) return ": a number is too large";
-  constexpr size_t kShown = 20;
-  const size_t byte = std::clamp<size_t>(parse_error->byte, 1, text.size() + 1);
-  if (byte > text.size())
-    return fmt::format(": the {} ends before its last bracket or quote is closed", what);
-  const std::string_view before = utf8_end(text.substr(0, byte - 1), kShown),
-                         rest = text.substr(byte - 1);
-  const std::string place =
-      fmt::format(" at byte {} of the {}, {}'{}'", byte, what,
-                  before.empty() ? "" : fmt::format("behind '{}': ", replace_invalid_utf8(before)),
-                  replace_invalid_utf8(utf8_beginning(rest, kShown)));
-  if (rest.starts_with("NaN") || rest.starts_with("Infinity"))
-    return place + "; JSON has no NaN or Infinity: write null";
-  if (rest.starts_with('\'')) return place + "; in JSON texts stand in double quotes";
-  if (rest.starts_with("True") || rest.starts_with("False") || rest.starts_with("None"))
-    return place + "; JSON writes true, false and null";
-  return place;
-}
 
 // The first row of a file tells best what is wrong with the whole file.
 Json parse_first_row(std::string_view text, const std::string& path, const std::string& place) {
@@ -159,7 +135,7 @@ Json parse_json_row(std::string_view text, const std::string& place, const char*
   try {
     return exact_json(text);
   } catch (const Json::exception& error) {
-    fail<FormatError>("{}: not valid JSON{}", place, fault_of_json(text, what, error));
+    fail<FormatError>("{}: not valid JSON{}", place, io::json_fault_in(what, text, error));
   }
 }
 

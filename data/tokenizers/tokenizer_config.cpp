@@ -21,12 +21,7 @@ void with_json(const TokenizerFiles& files, const std::string& name, const std::
   const auto file = files.find(name);
   if (file == files.end()) return;
   const std::string full = place + "/" + name;
-  nlohmann::json document;
-  try {
-    document = io::json_from_text(file->second);
-  } catch (const nlohmann::json::exception& error) {
-    fail<FormatError>("{} must be a JSON file: {}", full, error.what());
-  }
+  const nlohmann::json document = io::json_from_text(file->second, full);
   use(io::JsonNode(document, full));
 }
 

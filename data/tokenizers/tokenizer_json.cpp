@@ -208,12 +208,7 @@ class JsonTokenizer final : public Tokenizer {
 
 std::unique_ptr<Tokenizer> make_json_tokenizer(TokenizerFiles files, const std::string& place,
                                                const std::string& name) {
-  nlohmann::json document;
-  try {
-    document = io::json_from_text(files.at("tokenizer.json"));
-  } catch (const nlohmann::json::exception& error) {
-    fail<FormatError>("{} must be a JSON file: {}", name, error.what());
-  }
+  const nlohmann::json document = io::json_from_text(files.at("tokenizer.json"), name);
   const TokenizerConfig config = parse_tokenizer_config(files, place);
   return std::make_unique<JsonTokenizer>(std::move(files), io::JsonNode(document, name), config,
                                          place);

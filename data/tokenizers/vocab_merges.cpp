@@ -44,12 +44,7 @@ void add_tokenizer_json(TokenizerFiles& files, const std::string& place) {
       family.pre_tokenizer["pretokenizers"].back()["add_prefix_space"] = true;
     }
   }
-  nlohmann::json vocab;
-  try {
-    vocab = io::json_from_text(files.at("vocab.json"));
-  } catch (const nlohmann::json::exception& error) {
-    fail<FormatError>("{}/vocab.json must be a JSON file: {}", place, error.what());
-  }
+  const nlohmann::json vocab = io::json_from_text(files.at("vocab.json"), place + "/vocab.json");
   const auto surrounding = [&](const char* role, bool wanted) -> std::optional<SurroundingToken> {
     const auto text = config.roles.find(role);
     if (!wanted || text == config.roles.end() || !vocab.contains(text->second)) return std::nullopt;

@@ -13,6 +13,7 @@ namespace {
 namespace fs = std::filesystem;
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 std::vector<std::string> names_in(const std::string& directory) {
   std::vector<std::string> names;
@@ -106,6 +107,20 @@ TEST(WrongInput, ARowWithoutTheMappedFields) {
   const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
   std::ofstream(dir / "rows.jsonl", std::ios::app) << R"({"question": "why?"})" << '\n';
   expect_refused(dir, {"train", recipe}, "rows.jsonl:24", "messages");
+}
+
+TEST(WrongInput, AFileOfMessagesThatIsNoJson) {
+  TempDir dir;
+  dir.write("m.json", "[{\"role\": \"user\",\n}]");
+  dir.write("t.jinja", "{{ messages }}");
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"render", "--template", "t.jinja", "--messages", "m.json"},
+        {"generate", "--model", "absent", "--messages", "m.json"}}) {
+    const Finished done = run_qlora(dir, arguments);
+    EXPECT_EQ(done.exit_code, 2) << done.err;
+    EXPECT_THAT(done.err, AllOf(HasSubstr("m.json must be a JSON array of messages"),
+                                HasSubstr("line 2, column 1"), Not(HasSubstr("json.exception"))));
+  }
 }
 
 TEST(WrongInput, ADirectoryThatHoldsSomethingElseIsNotWrittenTo) {

@@ -265,8 +265,9 @@ TEST(Tokenizer, AFileOfAnotherKindIsNamedByItsOwnNameAndKind) {
   says("e/tekken.json", R"({"config": {"pattern": ""}, "vocab": [{"token_bytes": "AA=="}]})",
        "tekken");
   const std::string broken = dir.write("my_own.json", "{");
-  EXPECT_THAT([&] { load_tokenizer(broken); },
-              ThrowsMessage<FormatError>(HasSubstr("my_own.json must be a JSON file")));
+  EXPECT_THAT(
+      [&] { load_tokenizer(broken); },
+      ThrowsMessage<FormatError>(HasSubstr("my_own.json is not valid JSON: the text ends before")));
 }
 
 TEST(GgufTokenizer, TextThatIsNotUtf8IsRefusedWithThePlace) {

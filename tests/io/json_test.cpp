@@ -8,8 +8,10 @@
 
 namespace qlora::io {
 namespace {
+using testing::AllOf;
 using testing::EndsWith;
 using testing::HasSubstr;
+using testing::Not;
 
 std::string refusal(const std::function<void()>& read) {
   try {
@@ -42,6 +44,28 @@ TEST(ParseJson, ANameThatStandsThereTwiceIsCutBetweenTwoCharacters) {
   const std::string message = refusal([&] { parse_json(text, "f"); });
   EXPECT_THAT(message, HasSubstr("stands there twice"));
   EXPECT_EQ(find_invalid_utf8(message), std::nullopt) << message;
+}
+
+TEST(ParseJson, AFaultHasALineAndAColumnAndNoWordsOfTheLibrary) {
+  const auto refused = [](const std::string& text) {
+    return refusal([&] { parse_json(text, "f.json"); });
+  };
+  EXPECT_EQ(refused("{\n \"k\u00FC\": NaN\n}"),
+            "f.json is not valid JSON at line 2, column 8, behind ' \"k\u00FC\": ': 'NaN'; JSON "
+            "has no NaN or Infinity: write null");
+  EXPECT_THAT(refused("{\"a\": 1,\n}"), AllOf(HasSubstr("line 2, column 1"),
+                                              EndsWith("no comma stands behind the last member")));
+  EXPECT_EQ(refused("[1,\n2"),
+            "f.json is not valid JSON: the text ends before its last bracket or quote is closed");
+  EXPECT_EQ(refused(" \n"), "f.json is not valid JSON: the text is empty");
+  EXPECT_EQ(refused("[\"a\nb\"]"),
+            "f.json is not valid JSON at line 1, column 4, behind '[\"a': the line ends");
+  EXPECT_EQ(refused("[\"a\",\n \"\xFF\"]"),
+            "f.json is not valid JSON: line 2, column 3 is not UTF-8");
+  EXPECT_EQ(refused("[1e999]"), "f.json is not valid JSON: a number is too large");
+  for (const char* text : {"{\"a\" 1}", "[1 2]", "tru", "[\"\\x\"]", "1 2"})
+    EXPECT_THAT(refused(text),
+                AllOf(HasSubstr("f.json is not valid JSON"), Not(HasSubstr("json.exception"))));
 }
 
 }  // namespace
