@@ -61,6 +61,11 @@ struct Rows {
   std::vector<qlora::data::PromptAndAnswer> questions;
 };
 
+// A loss on rows that were dropped or cut is not that of the files: what training prints of them.
+void warn_of_length(const qlora::data::DatasetReport& report) {
+  if (report.beyond_length() > 0) qlora::log::write_warning(qlora::data::to_text(report));
+}
+
 // The rows that the run set aside of its training data (data.eval_fraction), by the same seed.
 Rows rows_set_aside(const TrainedModel& trained, bool with_questions) {
   const auto& recipe = trained.recipe;
@@ -69,6 +74,7 @@ Rows rows_set_aside(const TrainedModel& trained, bool with_questions) {
       recipe.data, *base.tokenizer, base.chat_template.get(), recipe.train.seed,
       qlora::recipes::model_tokens(base.model->architecture()));
   for (const std::string& note : data.cache_notes) qlora::log::write_info(note);
+  for (const auto& report : data.train_reports) warn_of_length(report);
   Rows rows;
   rows.examples = data.eval;
   std::set<std::pair<int32_t, int64_t>> chosen;  // dataset, row
@@ -114,6 +120,7 @@ qlora::data::DataOptions options_for(const TrainedModel& trained,
 
 void warn_of_rows(const qlora::data::DatasetReport& report, const DatasetOptions& dataset,
                   const TrainedModel& trained) {
+  warn_of_length(report);
   for (const std::string& warning : qlora::data::dataset_warnings(report, *trained.base.tokenizer))
     qlora::log::write_warning(warning);
   const std::string sentence = qlora::data::trained_on_sentence(dataset, trained.recipe.data);

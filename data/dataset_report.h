@@ -47,6 +47,8 @@ struct DatasetReport {
   std::set<TokenId>
       end_of_turn_ids;  // the tokens that end the answers: generation must stop at them
 
+  // Examples that the length policy dropped or cut.
+  int64_t beyond_length() const { return dropped_overlength + truncated + split; }
   double supervised_share() const {
     return tokens == 0 ? 0.0 : static_cast<double>(supervised_tokens) / static_cast<double>(tokens);
   }

@@ -8,6 +8,8 @@
 
 namespace qlora::test {
 namespace {
+using testing::HasSubstr;
+using testing::Not;
 
 // The last loss that the run logged on the rows it had set aside is that of its adapter on them.
 TEST(EvaluateCommand, TakesTheRowsThatTheRunSetAside) {
@@ -35,6 +37,27 @@ TEST(EvaluateCommand, TakesTheRowsThatTheRunSetAside) {
   EXPECT_EQ(result["rows"].size(), 7U);  // 0.3 of 23
   ASSERT_EQ(result["answers"].size(), 7U);
   for (size_t i = 0; i < 7; ++i) EXPECT_EQ(result["answers"][i]["row"], result["rows"][i]["row"]);
+}
+
+// Twelve and four tokens, with the end of text.
+TEST(EvaluateCommand, RowsThatAreDroppedOrCutAreToldOf) {
+  TempDir dir;
+  write_tiny_directory(dir / "model");
+  const std::string rows = dir.write("rows.jsonl",
+                                     "{\"prompt\": \"abcde\", \"completion\": \"fghijk\"}\n"
+                                     "{\"prompt\": \"a\", \"completion\": \"bc\"}\n");
+  const auto told = [&](const std::string& sequence_length, const std::string& policy) {
+    const Finished done =
+        run_qlora(dir, {"evaluate", "--model", dir / "model", "--data", rows, "--format",
+                        "completion", "--json", "--set", "data.sequence_length=" + sequence_length,
+                        "--set", "data.on_overlength=" + policy});
+    EXPECT_EQ(done.exit_code, 0) << done.err;
+    return done.err;
+  };
+  EXPECT_THAT(told("8", "drop"),
+              HasSubstr("rows.jsonl (completion): 2 rows, 1 examples, 1 dropped as too long"));
+  EXPECT_THAT(told("8", "truncate_left"), HasSubstr("2 rows, 2 examples, 1 truncated"));
+  EXPECT_THAT(told("100", "drop"), Not(HasSubstr("rows.jsonl (completion)")));
 }
 
 TEST(EvaluateCommand, OfPairsItSaysWhichAnswersAreLikelier) {
