@@ -11,10 +11,11 @@
 #include <cstdlib>
 #include <map>
 #include <mutex>
-#include <new>
 #include <set>
 #include <unordered_map>
 #include <utility>
+
+#include "base/out_of_memory.h"
 
 namespace qlora {
 namespace {
@@ -46,7 +47,7 @@ class Arena {
   }
 
   void* allocate(size_t bytes) {
-    if (bytes > largest_) throw std::bad_alloc();
+    if (bytes > largest_) throw OutOfMemory(bytes);
     const size_t size = rounded(bytes);
     const std::lock_guard lock(mutex_);
     size_t offset = end_;
@@ -62,7 +63,7 @@ class Arena {
         offset = free_.rbegin()->first;
         remove_free(offset, free_.rbegin()->second);
       }
-      if (offset + size > kReserved) throw std::bad_alloc();
+      if (offset + size > kReserved) throw OutOfMemory(bytes);
       end_ = offset + size;
     }
     live_.emplace(offset, size);

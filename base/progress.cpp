@@ -37,15 +37,25 @@ class Display {
 
   void open(const Progress* phase) {
     const std::lock_guard lock(mutex_);
+    left_.clear();
     if (hidden_) return;
     open_.push_back(phase);
     if (open_.size() == 1) opened_.notify_one();
   }
 
-  void close(const Progress* phase) {
+  void close(const Progress* phase, bool by_exception) {
     const std::lock_guard lock(mutex_);
+    if (!by_exception)
+      left_.clear();
+    else if (left_.empty())  // the innermost is left first
+      left_ = phase->phase();
     std::erase(open_, phase);
     line_.take_away();
+  }
+
+  std::string left() {
+    const std::lock_guard lock(mutex_);
+    return left_;
   }
 
   std::unique_lock<std::mutex> hold_line() {
@@ -83,6 +93,7 @@ class Display {
   std::condition_variable_any opened_;
   std::vector<const Progress*> open_;
   bool hidden_ = false;
+  std::string left_;  // the phase that an exception left
   ProgressLine line_;
   const Stopwatch clock_;
   std::jthread thread_;  // last: ends before the rest goes
@@ -100,7 +111,7 @@ Progress::Progress(std::string phase, int64_t total, std::string unit)
   display().open(this);
 }
 
-Progress::~Progress() { display().close(this); }
+Progress::~Progress() { display().close(this, std::uncaught_exceptions() > exceptions_); }
 
 void Progress::advance(int64_t units) {
   count(units);
@@ -114,6 +125,8 @@ void Progress::leave_if_stop_wanted() const {
 std::string Progress::to_text() const {
   return progress_text(phase_, done_, total_, unit_, seconds());
 }
+
+std::string phase_left_by_exception() { return display().left(); }
 
 std::string clock_text(double seconds) {
   const auto whole = std::llround(std::max(seconds, 0.0));

@@ -15,6 +15,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <mutex>
 #include <string>
 
@@ -39,6 +40,7 @@ class Progress {
   // Leaves by Stopped if a stop is wanted.
   void leave_if_stop_wanted() const;
 
+  const std::string& phase() const { return phase_; }
   double seconds() const { return watch_.seconds(); }
   // "tokenizing rows.jsonl: 120 of 600 rows (20 %), 0:04, 0:16 left"
   std::string to_text() const;
@@ -48,7 +50,12 @@ class Progress {
   const int64_t total_;
   std::atomic<int64_t> done_{0};
   const Stopwatch watch_;
+  const int exceptions_ = std::uncaught_exceptions();  // when it began
 };
+
+// The name of the innermost phase that an exception left, until another phase begins or ends well:
+// for whoever reports the exception. Empty if there is none.
+std::string phase_left_by_exception();
 
 // "phase: 120 of 600 rows (20 %), 0:04, 0:16 left"; what is left is guessed once a tenth is done.
 std::string progress_text(const std::string& phase, int64_t done, int64_t total,

@@ -4,12 +4,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
-#include <new>
 #include <stdexcept>
 
 #include "base/error.h"
 #include "base/instruction_set.h"
 #include "base/log.h"
+#include "base/out_of_memory.h"
+#include "base/progress.h"
 #include "base/short_waits.h"
 #include "base/stop.h"
 #include "cli/chat.h"
@@ -55,14 +56,14 @@ void add_commands(qlora::cli::Command app) {
   add_man_command(app);
 }
 
-constexpr const char* kTooMuchMemory =
-    "more memory was asked for than the machine has. In training, lower train.micro_batch_size or "
-    "data.sequence_length, or quantize the base; while a file is read, a damaged one may claim to "
-    "hold more than it does";
-
 int failed(const std::exception& error, int code) {
   qlora::log::write_error(error.what());
   return code;
+}
+
+int out_of_memory(const qlora::MemoryRefusal& refusal) {
+  qlora::log::write_error(qlora::to_text(refusal, qlora::phase_left_by_exception()));
+  return 1;
 }
 
 int run(int argc, char** argv) {
@@ -82,12 +83,11 @@ int run(int argc, char** argv) {
     return failed(error, 2);
   } catch (const qlora::DivergenceError& error) {
     return failed(error, 3);
-  } catch (const std::bad_alloc&) {
-    return failed(std::runtime_error(kTooMuchMemory), 1);
   } catch (const std::length_error&) {
-    return failed(std::runtime_error(kTooMuchMemory), 1);
+    return out_of_memory({});
   } catch (const std::exception& error) {
-    return failed(error, 1);
+    const auto refusal = qlora::memory_refusal(error.what());
+    return refusal ? out_of_memory(*refusal) : failed(error, 1);
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <stdexcept>
 #include <string>
 
 #include "base/progress_line.h"
@@ -78,6 +79,18 @@ TEST(ProgressLine, ElsewhereALineStandsAfterEveryTenSecondsWithoutAny) {
   screen.line.show("reading: 4", 22, 121);
   screen.line.show("reading: 5", 31, 129);
   EXPECT_EQ(screen.text, "reading: 1\nreading: 3\nreading: 5\n");
+}
+
+TEST(Progress, OfPhasesThatAnExceptionLeavesTheInnermostIsKnown) {
+  try {
+    const Progress outer("outer");
+    const Progress inner("inner");
+    throw std::runtime_error("no");
+  } catch (const std::runtime_error&) {
+    EXPECT_EQ(phase_left_by_exception(), "inner");
+  }
+  { const Progress next("next"); }
+  EXPECT_EQ(phase_left_by_exception(), "");
 }
 
 TEST(Stop, APhaseIsLeftBetweenTwoUnitsAndSaysHowFarItWas) {
