@@ -12,6 +12,8 @@
 namespace qlora::exporting {
 namespace {
 
+constexpr const char* kQuotes = "\"\"\"";  // around a text of several lines
+
 // A built-in chat template, and the same in Go's template language, as Ollama reads it: it puts BOS
 // in front itself. "EOS" stands for the tokenizer's.
 struct KnownTemplate {
@@ -58,31 +60,68 @@ std::optional<std::string> rendered(const data::ChatTemplate& chat_template,
   }
 }
 
-data::Json message(const char* role, const char* content) {
+data::Json message(const char* role, const std::string& content) {
   return {{"role", role}, {"content", content}};
 }
 
-bool renders_alike(const data::ChatTemplate& own, const data::ChatTemplate& known,
-                   const data::Tokenizer& tokenizer) {
-  const data::Json turns = data::Json::array(
+data::Json conversation(const std::string& system) {
+  data::Json turns = data::Json::array(
       {message("user", "Hello"), message("assistant", "Hi."), message("user", "And now?")});
-  data::Json with_system = turns;
-  with_system.insert(with_system.begin(), message("system", "Be brief."));
-  const auto found = rendered(own, tokenizer, turns);
-  if (!found || found != rendered(known, tokenizer, turns)) return false;
-  const auto found_with = rendered(own, tokenizer, with_system);
-  return !found_with || found_with == rendered(known, tokenizer, with_system);
+  if (!system.empty()) turns.insert(turns.begin(), message("system", system));
+  return turns;
 }
 
-std::string in_go(const data::ChatTemplate& chat_template, const data::Tokenizer& tokenizer) {
+// The system message by which `known` renders a conversation that has none to `text`; nothing if
+// there is no such.
+std::optional<std::string> system_message_in(const std::string& text,
+                                             const data::ChatTemplate& known,
+                                             const data::Tokenizer& tokenizer) {
+  const std::string mark = "the-system-message";
+  const auto marked = rendered(known, tokenizer, conversation(mark));
+  const size_t at = marked ? marked->find(mark) : std::string::npos;
+  if (at == std::string::npos) return std::nullopt;
+  const size_t around = marked->size() - mark.size();
+  if (text.size() <= around) return std::nullopt;
+  std::string system = text.substr(at, text.size() - around);
+  if (rendered(known, tokenizer, conversation(system)) != text) return std::nullopt;
+  return system;
+}
+
+// The system message that makes `known` render every conversation as `own` does, which writes it
+// where a conversation has none; empty if `own` writes none, nothing if they are not alike.
+std::optional<std::string> system_of_alike(const data::ChatTemplate& own,
+                                           const data::ChatTemplate& known,
+                                           const data::Tokenizer& tokenizer) {
+  const auto found = rendered(own, tokenizer, conversation(""));
+  const auto found_with = rendered(own, tokenizer, conversation("Be brief."));
+  if (!found) return std::nullopt;
+  if (found_with && found_with != rendered(known, tokenizer, conversation("Be brief.")))
+    return std::nullopt;
+  if (found == rendered(known, tokenizer, conversation(""))) return "";
+  if (!found_with || data::ChatRenderer(own, tokenizer).writes_the_date()) return std::nullopt;
+  const auto system = system_message_in(*found, known, tokenizer);
+  return system && system->find(kQuotes) == std::string::npos ? system : std::nullopt;
+}
+
+std::string in_go(const KnownTemplate& known, const data::Tokenizer& tokenizer) {
+  std::string text = known.in_go;
+  const auto& eos = tokenizer.special_tokens().eos;
+  if (const size_t at = text.find("EOS"); at != std::string::npos)
+    text.replace(at, 3, eos ? eos->text : "");
+  return text;
+}
+
+// TEMPLATE, and SYSTEM where the chat template has a system message of its own; empty if it is like
+// none of the known.
+std::string template_lines(const data::ChatTemplate& chat_template,
+                           const data::Tokenizer& tokenizer) {
   for (const KnownTemplate& known : kKnown) {
     const data::ChatTemplate builtin(data::builtin_chat_template(known.name));
-    if (!renders_alike(chat_template, builtin, tokenizer)) continue;
-    std::string text = known.in_go;
-    const auto& eos = tokenizer.special_tokens().eos;
-    if (const size_t at = text.find("EOS"); at != std::string::npos)
-      text.replace(at, 3, eos ? eos->text : "");
-    return text;
+    const auto system = system_of_alike(chat_template, builtin, tokenizer);
+    if (!system) continue;
+    std::string lines = fmt::format("TEMPLATE {0}{1}{0}\n", kQuotes, in_go(known, tokenizer));
+    if (!system->empty()) lines += fmt::format("SYSTEM {0}{1}{0}\n", kQuotes, *system);
+    return lines;
   }
   return "";
 }
@@ -92,9 +131,7 @@ std::string in_go(const data::ChatTemplate& chat_template, const data::Tokenizer
 std::string modelfile(const std::string& from, const data::Tokenizer& tokenizer,
                       const data::ChatTemplate* chat_template) {
   std::string text = from;
-  if (chat_template)
-    if (const std::string go = in_go(*chat_template, tokenizer); !go.empty())
-      text += fmt::format("TEMPLATE \"\"\"{}\"\"\"\n", go);
+  if (chat_template) text += template_lines(*chat_template, tokenizer);
   for (const data::TokenId id : data::answer_end_ids(tokenizer, chat_template))
     text += fmt::format("PARAMETER stop \"{}\"\n", tokenizer.id_to_token(id));
   return text;

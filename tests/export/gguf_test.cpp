@@ -213,6 +213,32 @@ TEST_F(GgufExport, TheModelfileHasTheTemplateAndWhereAnswersEnd) {
               Not(HasSubstr("TEMPLATE")));
 }
 
+// As SmolLM2's and Qwen's: Ollama would leave the message out.
+TEST_F(GgufExport, TheModelfileHasTheSystemMessageThatTheTemplateWrites) {
+  const std::string rest =
+      "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+      "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+  const auto written = [&](const std::string& own) {
+    const data::ChatTemplate chat_template(
+        "{% if messages[0].role != 'system' %}<|im_start|>system\n" + own +
+        "<|im_end|>\n{% endif %}" + rest);
+    return exporting::modelfile("FROM x\n", *trained.base.tokenizer, &chat_template);
+  };
+  EXPECT_EQ(written("You are Zo\u00EB,\nand kind."),
+            "FROM x\n"
+            "TEMPLATE \"\"\"{{ range .Messages }}<|im_start|>{{ .Role }}\n"
+            "{{ .Content }}<|im_end|>\n"
+            "{{ end }}<|im_start|>assistant\n"
+            "\"\"\"\n"
+            "SYSTEM \"\"\"You are Zo\u00EB,\nand kind.\"\"\"\n"
+            "PARAMETER stop \"<|im_end|>\"\n");
+  EXPECT_THAT(written("Say \"\"\"no\"\"\"."), Not(HasSubstr("TEMPLATE")));
+  EXPECT_THAT(written("Today is {{ strftime_now('%Y') }}."), Not(HasSubstr("SYSTEM")));
+  const data::ChatTemplate plain(rest);
+  EXPECT_THAT(exporting::modelfile("FROM x\n", *trained.base.tokenizer, &plain),
+              AllOf(HasSubstr("TEMPLATE"), Not(HasSubstr("SYSTEM"))));
+}
+
 TEST_F(GgufExport, ABaseThatCannotBeWrittenIsRefusedByNameBeforeItIsLoaded) {
   test::small_opt().write(dir / "opt");
   EXPECT_NO_THROW(require_gguf_base(choice(dir / "model")));
