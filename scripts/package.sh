@@ -5,7 +5,7 @@
 #   qlora_VERSION_amd64.deb             brings LibTorch and Arrow; the other libraries are Debian packages that it depends on
 #
 # Both hold the program, recipes, completions, README, documentation and licences. Machines need the C library of the machine
-# that built them, or a newer one.
+# that built them, or a newer one. Prints the size of each, packed and unpacked.
 #
 #   scripts/package.sh [BUILD]          (make package)
 set -euo pipefail
@@ -107,12 +107,19 @@ collect_licences() {
   done
 }
 
+# sizes PACKAGE FOLDER WORD: "NAME: 105 MB, 430 MB unpacked", FOLDER being what the package holds.
+sizes() {
+  local megabytes=(du -s --apparent-size --block-size=1000000)
+  printf '%s: %s MB, %s MB %s\n' "$1" "$("${megabytes[@]}" "$1" | cut -f1)" "$("${megabytes[@]}" "$2" | cut -f1)" "$3"
+}
+
 make_archive() {
   local name=qlora-$version-linux-x86_64
   say "packing $name.tar.zst"
   mapfile -t all < <(bundled_libraries && system_libraries)
   stage "$work/$name" "${all[@]}"
   tar -C "$work" --sort=name --owner=0 --group=0 --numeric-owner -I 'zstd -12 -T0 -q' -cf "$packages/$name.tar.zst" "$name"
+  sizes "$packages/$name.tar.zst" "$work/$name" unpacked
 }
 
 # The packages of the libraries that the program and LibTorch name, at least as new as here where a library's name does not
@@ -156,6 +163,7 @@ Description: fine-tunes language models with QLoRA
 END
   (cd "$root" && find usr -type f -print0 | sort -z | xargs -0 md5sum >DEBIAN/md5sums)
   dpkg-deb --root-owner-group -Zzstd -z12 --build "$root" "$packages/$name.deb" >/dev/null
+  sizes "$packages/$name.deb" "$root/usr" installed
 }
 
 mkdir -p "$work"
@@ -164,4 +172,3 @@ collect_licences
 make_archive
 make_deb
 rm -rf "$work"
-ls -lh "$packages"
