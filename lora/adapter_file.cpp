@@ -211,7 +211,8 @@ void take_out_copies(const std::string& path, const AdapterSet& adapters,
                      std::map<std::string, at::Tensor>& stored) {
   for (const auto& [name, original] : adapters.copies()) {
     const auto copy = stored.find(name), first = stored.find(original);
-    if (copy == stored.end() || first == stored.end() || !at::equal(copy->second, first->second))
+    if (copy == stored.end() || first == stored.end() ||
+        !at::equal(copy->second.to(at::kFloat), first->second.to(at::kFloat)))
       fail<FormatError>(
           "{}: lora.ensure_weight_tying: tensor {} must be there and equal {}; the adapter was not "
           "trained with tied embeddings",
@@ -342,12 +343,12 @@ LoraOptions read_adapter_options(const std::string& directory) {
 }
 
 void read_adapter_tensors(const std::string& directory, AdapterSet& adapters,
-                          const std::set<std::string>& base_copies) {
+                          const std::set<std::string>& passed_over) {
   const std::string path = adapter_tensor_file(directory);
   std::map<std::string, at::Tensor> stored;
   for (auto& [stored_name, tensor] : quant::read_tensors(path)) {
     const std::string name = peft_tensor_name(stored_name);
-    if (base_copies.contains(name)) continue;
+    if (passed_over.contains(name)) continue;
     if (!stored.emplace(name, tensor).second)
       fail<FormatError>("{}: two tensors are {}, one of them as {}", path, name, stored_name);
   }

@@ -41,9 +41,9 @@ bool read_fan_in_fan_out(const std::string& directory);
 // adapter_model.safetensors of `directory`. FormatError if there is a pickle in its place.
 std::string adapter_tensor_file(const std::string& directory);
 // Copies the tensors into `adapters` and publishes them. FormatError if one is missing, superfluous
-// or of another shape. `base_copies`: tensors to pass over (FittedAdapter::base_copies).
+// or of another shape. `passed_over`: tensors to pass over (FittedAdapter::passed_over).
 void read_adapter_tensors(const std::string& directory, AdapterSet& adapters,
-                          const std::set<std::string>& base_copies = {});
+                          const std::set<std::string>& passed_over = {});
 // From qlora_base.json; nothing if the adapter was made elsewhere.
 std::optional<AdapterBase> read_adapter_base(const std::string& directory);
 // AdapterBase::init; of an adapter made elsewhere what PEFT's init_lora_weights names.

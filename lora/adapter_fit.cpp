@@ -41,6 +41,11 @@ bool is_base_weight(const at::Tensor& stored, const at::Tensor& base) {
   return false;
 }
 
+// In whatever types they are.
+bool are_equal(const at::Tensor& a, const at::Tensor& b) {
+  return at::equal(a.to(at::kFloat), b.to(at::kFloat));
+}
+
 void require_same_vocabulary(const io::TensorView& view, const std::string& path,
                              const BaseView& base) {
   if (view.shape.size() != 2 || view.shape[0] == base.vocab_size) return;
@@ -51,25 +56,62 @@ void require_same_vocabulary(const io::TensorView& view, const std::string& path
       path, view.shape[0], view.name, base.place, base.vocab_size);
 }
 
+// Null if the file has none of this name.
+const io::TensorView* find_tensor(const io::TensorFile& file, const std::string& name) {
+  const auto view = std::ranges::find_if(file.tensors, [&](const io::TensorView& tensor) {
+    return peft_tensor_name(tensor.name) == name;
+  });
+  return view == file.tensors.end() ? nullptr : &*view;
+}
+
+// Whether the tensor is the embedding or head of the base, as far as that can be said.
+bool is_of_base(const io::TensorView& view, const std::string& module, const BaseView& base) {
+  const at::Tensor own = base.weight(module, at::kFloat);
+  if (!own.defined()) return true;
+  const at::Tensor stored = quant::tensor_of(view);
+  return stored.sizes() == own.sizes() && is_base_weight(stored, own);
+}
+
+// What PEFT writes of an embedding in a wrapper where it saves embeddings by itself (after the
+// vocabulary was resized, or with save_embedding_layers): the trained matrix a second time, the one
+// that it replaced, and the one below trained tokens.
+void pass_over_wrapped(const std::string& path, const io::TensorFile& file, const BaseView& base,
+                       FittedAdapter& fitted) {
+  for (const std::string& module : {base.names.embedding, base.names.head}) {
+    const auto named = [&](const char* inner) { return file_name(module + inner); };
+    const io::TensorView* trained = find_tensor(file, file_name(module));
+    const io::TensorView* again = find_tensor(file, named(".modules_to_save"));
+    if (trained && again && are_equal(quant::tensor_of(*trained), quant::tensor_of(*again)))
+      fitted.passed_over.insert(named(".modules_to_save"));
+    if (find_tensor(file, named(".original_module")))
+      fitted.passed_over.insert(named(".original_module"));
+    const io::TensorView* below = find_tensor(file, named(".token_adapter.base_layer"));
+    if (below == nullptr) continue;
+    require_same_vocabulary(*below, path, base);
+    if (!is_of_base(*below, module, base))
+      fail<FormatError>(
+          "{}: tensor {} must be the embedding of {}, and is another, over which the adapter's "
+          "tokens were trained; give the base that the adapter was trained on",
+          path, below->name, base.place);
+    fitted.passed_over.insert(named(".token_adapter.base_layer"));
+  }
+}
+
 void fit_embeddings(const std::string& path, const io::TensorFile& file, const BaseView& base,
                     FittedAdapter& fitted) {
   std::vector<std::string> differing;
   std::vector<at::Tensor> values;
   for (const std::string& module : {base.names.embedding, base.names.head}) {
     const std::string name = file_name(module);
-    const auto view = std::ranges::find_if(file.tensors, [&](const io::TensorView& tensor) {
-      return peft_tensor_name(tensor.name) == name;
-    });
-    if (view == file.tensors.end()) continue;
+    const io::TensorView* view = find_tensor(file, name);
+    if (view == nullptr) continue;
     require_same_vocabulary(*view, path, base);
     if (is_trained_whole(fitted.options, module)) continue;
-    const at::Tensor stored = quant::tensor_of(*view);
-    const at::Tensor own = base.weight(module, at::kFloat);
-    if (!own.defined() || (stored.sizes() == own.sizes() && is_base_weight(stored, own))) {
-      fitted.base_copies.insert(name);
+    if (is_of_base(*view, module, base)) {
+      fitted.passed_over.insert(name);
     } else {
       differing.push_back(module);
-      values.push_back(stored);
+      values.push_back(quant::tensor_of(*view));
     }
   }
   if (differing.empty()) return;
@@ -80,7 +122,7 @@ void fit_embeddings(const std::string& path, const io::TensorFile& file, const B
   for (const std::string& module : differing)
     fitted.options.modules_to_save.push_back(last_name(module));
   fitted.options.ensure_weight_tying |=
-      base.tied && values.size() == 2 && at::equal(values[0], values[1]);
+      base.tied && values.size() == 2 && are_equal(values[0], values[1]);
 }
 
 std::string init_of(const std::string& directory) {
@@ -141,6 +183,7 @@ FittedAdapter fit_adapter(const std::string& directory, const BaseView& base) {
   retarget_separate_experts(path, file, fitted.options);
   drop_unmatched_targets(directory, base, fitted.options);
   fit_embeddings(path, file, base, fitted);
+  pass_over_wrapped(path, file, base, fitted);
   return fitted;
 }
 

@@ -31,13 +31,14 @@ struct BaseView {
 
 struct FittedAdapter {
   LoraOptions options;                // of the slots that its tensors fill
-  std::set<std::string> base_copies;  // tensors of the file that are the base's own
+  std::set<std::string> passed_over;  // tensors of the file that are the base's, or there twice
 };
 
 // The options of adapter_config.json without the targets that match no module (a warning names
 // them). Embedding and head that the file holds without naming them in modules_to_save are trained
-// whole if they differ from the base's, else base_copies. FormatError if no target matches, the
-// file's vocabulary is another than the base's, or init_lora_weights names an initialisation that
+// whole if they differ from the base's, else passed over, as is what PEFT writes of its wrappers of
+// embeddings. FormatError if no target matches, the file's vocabulary is another than the base's,
+// its tokens were trained over another embedding, or init_lora_weights names an initialisation that
 // changed the base in a way that cannot be repeated (corda, lora_ga, loftq).
 FittedAdapter fit_adapter(const std::string& directory, const BaseView& base);
 

@@ -101,7 +101,7 @@ TrainedModel open_model(const ModelChoice& choice) {
   model::CausalLm& model = *trained.base.model;
   trained.adapters = std::make_unique<lora::AdapterSet>(trained.recipe.lora, model.parts(),
                                                         model.compute_dtype(), 0);
-  lora::read_adapter_tensors(adapter, *trained.adapters, fitted.base_copies);
+  lora::read_adapter_tensors(adapter, *trained.adapters, fitted.passed_over);
   return trained;
 }
 

@@ -60,7 +60,7 @@ lora::AdapterSet attach_adapters(const Recipe& recipe, const BaseModel& base) {
                             recipe.train.seed, base.factors);
   if (const std::string& from = recipe.lora.from_adapter; !from.empty()) {
     require_same_base(from, base);
-    lora::read_adapter_tensors(from, adapters, fit_adapter(from, base.path).base_copies);
+    lora::read_adapter_tensors(from, adapters, fit_adapter(from, base.path).passed_over);
   }
   for (const lora::TargetMatch& match : adapters.matches())
     log::info("lora.targets {}: {} modules, {:.2f} M parameters", match.pattern, match.modules(),

@@ -147,6 +147,58 @@ TEST_F(AdapterOnBase, EmbeddingsOfItsOwnTakeThePlaceOfTheBases) {
   EXPECT_TRUE(trained.adapters->embeddings().shared);
 }
 
+// As PEFT saves them after the vocabulary was resized: the trained copy is float32, the base has 16
+// bits.
+TEST_F(AdapterOnBase, WhatPeftWritesOfAWrappedEmbeddingIsPassedOver) {
+  const at::Tensor own = stored("model.embed_tokens.weight");
+  const at::Tensor trained_copy = own.to(at::kFloat) + 0.5;
+  const std::string module = "base_model.model.model.embed_tokens";
+  config["modules_to_save"] = {"embed_tokens"};
+  tensors.emplace_back(module + ".weight", trained_copy);
+  tensors.emplace_back(module + ".modules_to_save.weight", trained_copy);
+  tensors.emplace_back(module + ".original_module.weight", own);
+  tensors.emplace_back("base_model.model.lm_head.weight", own);
+  const TrainedModel trained = open();
+  EXPECT_TRUE(at::equal(trained.base.model->embedding.trained->value, trained_copy));
+  EXPECT_FALSE(trained.adapters->embeddings().whole_head);
+  tensors[tensors.size() - 3].second = own;  // what is there twice must be the same
+  EXPECT_THAT(complaint(), HasSubstr("embed_tokens.modules_to_save.weight"));
+}
+
+TEST_F(AdapterOnBase, TheEmbeddingBelowTrainedTokensMustBeTheBases) {
+  const at::Tensor own = stored("model.embed_tokens.weight").to(at::kFloat);
+  const std::string wrapper = "base_model.model.model.embed_tokens.token_adapter.";
+  config["trainable_token_indices"] = {3, 5};
+  tensors.emplace_back(wrapper + "trainable_tokens_delta", numbers("rows", {2, kHidden}));
+  tensors.emplace_back(wrapper + "base_layer.weight", own);
+  const TrainedModel trained = open();
+  EXPECT_TRUE(at::equal(trained.base.model->embedding.rows->rows.value,
+                        tensors[tensors.size() - 2].second));
+  tensors.back().second = own + 0.5;
+  EXPECT_THAT(complaint(), AllOf(HasSubstr("token_adapter.base_layer.weight"),
+                                 HasSubstr("give the base that the adapter was trained on")));
+}
+
+TEST_F(AdapterOnBase, TrainingGoesOnFromAWrappedEmbeddingAndIsResumed) {
+  const at::Tensor own = stored("model.embed_tokens.weight").to(at::kFloat);
+  const std::string module = "base_model.model.model.embed_tokens";
+  config["modules_to_save"] = {"embed_tokens"};
+  for (const char* name : {".weight", ".modules_to_save.weight"})
+    tensors.emplace_back(module + name, own + 0.5);
+  tensors.emplace_back(module + ".original_module.weight", own);
+  write();
+  Recipe recipe = test::tiny_recipe(dir.path());
+  recipe.lora.from_adapter = dir / "adapter";
+  recipe.train.max_steps = 2;
+  finetune(recipe, std::atomic<bool>(false));
+  recipe.train.max_steps = 3;
+  recipe.train.on_extend = "continue";
+  finetune(recipe, std::atomic<bool>(false));
+  ModelChoice choice;
+  choice.run_dir = recipe.output.dir;
+  EXPECT_TRUE(open_model(choice).adapters->embeddings().whole_embedding);
+}
+
 TEST_F(AdapterOnBase, AnotherVocabularyIsRefusedWithBothSizes) {
   add_embeddings(kVocabulary + 2, 0);
   EXPECT_THAT(complaint(), AllOf(HasSubstr("260 tokens"), HasSubstr("has 258"),
