@@ -24,8 +24,18 @@ bool is_among(const std::string& name, const std::vector<std::string>& names) {
 const std::vector<Target>& targets() {
   static const std::vector<Target> all = [] {
     std::vector<Target> list;
-    for (const auto& folder : {io_targets(), data_targets(), model_targets(), run_targets()})
+    const auto add = [&list](const std::vector<Target>& folder) {
       list.insert(list.end(), folder.begin(), folder.end());
+    };
+    add(io_targets());
+    add(data_targets());
+    add(archive_targets());
+#ifdef QLORA_PARQUET
+    add(arrow_targets());
+#endif
+    add(model_targets());
+    add(prequantized_targets());
+    add(run_targets());
     return list;
   }();
   return all;

@@ -61,7 +61,10 @@ void write_parts(const Parts& parts, const std::vector<std::string>& names,
 // The targets of one folder of the program.
 std::vector<Target> io_targets();
 std::vector<Target> data_targets();
+std::vector<Target> archive_targets();
+std::vector<Target> arrow_targets();  // of a build with QLORA_PARQUET
 std::vector<Target> model_targets();
+std::vector<Target> prequantized_targets();
 std::vector<Target> run_targets();
 
 }  // namespace qlora::fuzz
