@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -155,6 +156,17 @@ TEST_F(GgufExport, AnAdapterIsReadAgainBitForBit) {
   EXPECT_EQ(file.number("adapter.lora.alpha"), 8.0);
   EXPECT_EQ(file.tensors().size(), 2 * 14u);
   EXPECT_THAT(test::read_file(dir / "out/Modelfile"), HasSubstr("ADAPTER ./adapter.gguf\n"));
+}
+
+// llama.cpp knows no rsLoRA: its factor is alpha over rank.
+TEST_F(GgufExport, TheAlphaOfRsLoraGivesItsScalingOverTheRank) {
+  lora::LoraOptions rslora;
+  rslora.use_rslora = true;
+  trained = open_model(choice(dir / "model"));
+  attach(rslora);
+  export_model(trained, options("f32", "gguf-lora"));
+  const io::GgufFile file(dir / "out/adapter.gguf");
+  EXPECT_EQ(file.number("adapter.lora.alpha") / 4, 8 / std::sqrt(4.0));  // rank 4, alpha 8
 }
 
 // Row 2i of B in the file is row i of a head, row 2i + 1 its row i + head_dim / 2; A stays.
