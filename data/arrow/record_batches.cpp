@@ -30,9 +30,14 @@ std::string in_one_line(std::string text) {
 
 void require_ok(const arrow::Status& status, const std::string& place) {
   if (status.ok()) return;
-  if (status.IsOutOfMemory()) fail<Error>("{}: {}", place, status.message());
-  fail<FormatError>("{}: the file is damaged or not whole: {}", place,
-                    in_one_line(status.message()));
+  const std::string message = in_one_line(status.message());
+  if (status.IsOutOfMemory())
+    fail<FormatError>(
+        "{}: the file is damaged, or holds more at once than there is memory for ({}); write it "
+        "with "
+        "smaller row groups or record batches",
+        place, message);
+  fail<FormatError>("{}: the file is damaged or not whole: {}", place, message);
 }
 
 std::string RecordBatchRows::place() const {
