@@ -8,7 +8,10 @@
 #include <utility>
 
 #include "base/device.h"
+#include "base/profile.h"
+#include "base/stopwatch.h"
 #include "distributed/engine.h"
+#include "distributed/failure_note.h"
 
 namespace qlora::distributed {
 namespace {
@@ -27,27 +30,49 @@ void add_rows(const at::Tensor& rows) {
     for (int64_t i = 0; i + step < count; i += 2 * step) rows[i].add_(rows[i + step]);
 }
 
-// Waits for what an engine is told to do.
-void finish(const Place& place, std::chrono::milliseconds patience,
-            const std::function<c10::intrusive_ptr<c10d::Work>()>& start) {
+// [ranks, part], in memory that is kept for the next time.
+at::Tensor rows_in(at::Tensor& memory, const at::Tensor& numbers, int64_t ranks, int64_t part) {
+  const auto bytes = ranks * part * static_cast<int64_t>(numbers.element_size());
+  if (!memory.defined() || memory.numel() < bytes)
+    memory = at::empty({bytes}, numbers.options().dtype(at::kByte));
+  return memory.narrow(0, 0, bytes).view(numbers.scalar_type()).view({ranks, part});
+}
+
+}  // namespace
+
+// What sum() needs, as bytes.
+struct Group::Buffers {
+  at::Tensor parts, rows;
+};
+
+struct Group::Engines {
+  Store store;
+  Engine host;                // of tensors on the CPU
+  std::optional<Engine> gpu;  // of those on a GPU, once there were any; null: through the host
+  Buffers of_host, of_gpu;
+
+  // Waits for what an engine is told to do.
+  void finish(const Place& place, std::chrono::milliseconds patience,
+              const std::function<c10::intrusive_ptr<c10d::Work>()>& start);
+};
+
+void Group::Engines::finish(const Place& place, std::chrono::milliseconds patience,
+                            const std::function<c10::intrusive_ptr<c10d::Work>()>& start) {
+  check(host.defined(), "rank {} of {} has left the group", place.rank, place.size);
+  const Stopwatch watch;
   try {
     start()->wait(patience);
   } catch (const std::exception& error) {
+    // Who is silent may have taken the way to the store along.
+    const bool silent = watch.seconds() >= std::chrono::duration<double>(patience).count();
+    if (const std::string told = silent ? "" : read_failure(store); !told.empty())
+      throw LostRank(told);
     fail<LostRank>(
         "rank {} of {}: another rank is gone or silent ({}); go on from the last checkpoint with "
         "the same command",
         place.rank, place.size, first_line(error));
   }
 }
-
-}  // namespace
-
-struct Group::Engines {
-  Store store;
-  Engine host;                // of tensors on the CPU
-  std::optional<Engine> gpu;  // of those on a GPU, once there were any; null: through the host
-  at::Tensor parts, rows;     // what sum() needs, kept for the next time
-};
 
 Group::Group() = default;
 Group::~Group() = default;
@@ -94,30 +119,30 @@ void Group::sum(const at::Tensor& numbers) {
   check(numbers.is_contiguous() &&
             (numbers.scalar_type() == at::kFloat || numbers.scalar_type() == at::kDouble),
         "Group::sum: the numbers must be contiguous, fp32 or fp64");
-  if (!travels_alone(numbers)) {
-    const at::Tensor on_host = numbers.cpu();
-    sum(on_host);
-    numbers.copy_(on_host);
-    return;
-  }
+  const ProfileScope scope(kCommunication);
+  if (travels_alone(numbers)) return sum_in_parts(numbers);
+  const at::Tensor on_host = numbers.cpu();
+  sum_in_parts(on_host);
+  numbers.copy_(on_host);
+}
+
+void Group::sum_in_parts(const at::Tensor& numbers) {
   const int64_t ranks = place_.size, part = (numbers.numel() + ranks - 1) / ranks;
-  at::Tensor& parts = engines_->parts;
-  at::Tensor& rows = engines_->rows;
-  if (!parts.defined() || parts.numel() != ranks * part ||
-      parts.scalar_type() != numbers.scalar_type() || parts.device() != numbers.device()) {
-    parts = at::zeros({ranks, part}, numbers.options());
-    rows = at::empty({ranks, part}, numbers.options());
-  }
-  const at::Tensor flat = numbers.view({-1});
-  parts.view({-1}).narrow(0, 0, flat.numel()).copy_(flat);
+  Buffers& buffers = numbers.is_cpu() ? engines_->of_host : engines_->of_gpu;
+  at::Tensor parts = rows_in(buffers.parts, numbers, ranks, part);
+  at::Tensor rows = rows_in(buffers.rows, numbers, ranks, part);
+  const at::Tensor flat = numbers.view({-1}), padded = parts.view({-1});
+  padded.narrow(0, 0, flat.numel()).copy_(flat);
+  padded.narrow(0, flat.numel(), padded.numel() - flat.numel()).zero_();
   // Rank r gets the rth part of every rank, adds, and gives the sum to all.
   std::vector<int64_t> equal;
-  finish(place_, patience_,
-         [&] { return engine_of(numbers).alltoall_base(rows, parts, equal, equal); });
+  engines_->finish(place_, patience_,
+                   [&] { return engine_of(numbers).alltoall_base(rows, parts, equal, equal); });
   add_rows(rows);
   at::Tensor own = rows.narrow(0, 0, 1);
-  finish(place_, patience_, [&] { return engine_of(numbers)._allgather_base(parts, own); });
-  flat.copy_(parts.view({-1}).narrow(0, 0, flat.numel()));
+  engines_->finish(place_, patience_,
+                   [&] { return engine_of(numbers)._allgather_base(parts, own); });
+  flat.copy_(padded.narrow(0, 0, flat.numel()));
 }
 
 void Group::broadcast(const at::Tensor& tensor, int from) {
@@ -133,7 +158,8 @@ void Group::broadcast(const at::Tensor& tensor, int from) {
   std::vector<at::Tensor> tensors = {tensor.view({-1}).view(at::kByte)};
   c10d::BroadcastOptions options;
   options.rootRank = from;
-  finish(place_, patience_, [&] { return engine_of(tensor).broadcast(tensors, options); });
+  engines_->finish(place_, patience_,
+                   [&] { return engine_of(tensor).broadcast(tensors, options); });
 }
 
 std::string Group::broadcast(const std::string& text, int from) {
@@ -165,7 +191,14 @@ void Group::require_same(const std::string& what, const std::string& text) {
 
 void Group::meet() {
   if (!engines_) return;
-  finish(place_, patience_, [&] { return engines_->host->barrier(); });
+  engines_->finish(place_, patience_, [&] { return engines_->host->barrier(); });
+}
+
+void Group::fail_together(const std::string& why) noexcept {
+  if (!engines_ || !engines_->host.defined()) return;
+  leave_failure(engines_->store, fmt::format("rank {} failed: {}", place_.rank, why));
+  engines_->host.reset();  // the others see its connections closed, and look for the reason
+  if (leads() && !place_.store_is_launchers) wait_for_readers(engines_->store, place_.size);
 }
 
 }  // namespace qlora::distributed

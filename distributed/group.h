@@ -18,11 +18,14 @@ class Backend;
 
 namespace qlora::distributed {
 
-// Another rank is gone, or silent for longer than the group is patient. The group is of no use
-// after that.
+// Another rank is gone, has failed and said why, or is silent for longer than the group is patient.
+// The group is of no use after that.
 struct LostRank : Error {
   using Error::Error;
 };
+
+// The stage of sums (base/profile.h): adding and sending, and waiting for the other ranks.
+constexpr char kCommunication[] = "communication";
 
 class Group {
  public:
@@ -44,7 +47,8 @@ class Group {
 
   // Adds the tensors of all ranks, fp32 or fp64, contiguous and of one size, in place: in pairs of
   // neighbours, then pairs of these, and so on. The bits depend on the number of ranks alone, not
-  // on the network, and they are the same on every rank.
+  // on the network, and they are the same on every rank. Keeps two buffers of the size of the
+  // largest tensor so far, on each kind of device.
   void sum(const at::Tensor& numbers);
   // Everyone gets what the rank `from` has, contiguous.
   void broadcast(const at::Tensor& tensor, int from = 0);
@@ -55,12 +59,21 @@ class Group {
   // Waits until all ranks are here.
   void meet();
 
+  // To be called where this rank leaves by an error that is no LostRank: the others, when they next
+  // wait for it, throw LostRank with `why` at once ("rank 0 failed: the disk is full"). Rank 0,
+  // with whom the news would go, stays for some seconds until they have heard it. The group is of
+  // no use after that. Does not throw.
+  void fail_together(const std::string& why) noexcept;
+
  private:
   struct Engines;
+  struct Buffers;
 
   // Whether an engine carries the tensor as it lies; else it goes through the host.
   bool travels_alone(const at::Tensor& tensor);
   c10d::Backend& engine_of(const at::Tensor& tensor);
+  // Of numbers that an engine carries as they lie.
+  void sum_in_parts(const at::Tensor& numbers);
 
   Place place_;
   std::chrono::milliseconds patience_{0};

@@ -8,6 +8,7 @@
 #include <csignal>
 #include <cstring>
 
+#include "base/profile.h"
 #include "base/stopwatch.h"
 #include "tests/support/ranks.h"
 
@@ -115,6 +116,73 @@ TEST(Group, ASilentRankIsGivenUpAfterThePatience) {
         _exit(testing::Test::HasFailure() ? 1 : 0);
       },
       std::chrono::seconds(2));
+  EXPECT_EQ(codes, (std::vector<int>{0, 0}));
+}
+
+TEST(Group, SumsOfOtherSizesAndTypesInBetweenLeaveTheNextOneAsItIs) {
+  const auto codes = run_ranks(3, [](Group& group) {
+    for (const int64_t count : {1000, 7, 500, 1, 1000})
+      for (const at::ScalarType dtype : {at::kFloat, at::kDouble}) {
+        const at::Tensor own = numbers_of(group.rank(), count, dtype);
+        group.sum(own);
+        EXPECT_TRUE(same_bits(own, tree({numbers_of(0, count, dtype), numbers_of(1, count, dtype),
+                                         numbers_of(2, count, dtype)})))
+            << count;
+      }
+  });
+  EXPECT_EQ(codes, (std::vector<int>{0, 0, 0}));
+}
+
+TEST(Group, SumsAreAStageOfTheProfileInWhichWaitingCounts) {
+  const auto codes = run_ranks(2, [](Group& group) {
+    if (group.rank() == 1) usleep(300'000);
+    start_profile();
+    const at::Tensor numbers = at::ones({5});
+    group.sum(numbers);
+    stop_profile();
+    const auto stages = stage_times();
+    EXPECT_EQ(stages.size(), 1u);
+    EXPECT_EQ(stages.front().stage, kCommunication);
+    if (group.leads()) EXPECT_GT(stages.front().seconds, 0.2);
+  });
+  EXPECT_EQ(codes, (std::vector<int>{0, 0}));
+}
+
+// The rank `fails` leaves by an error; what the others then throw.
+void expect_that_all_hear_of(int fails) {
+  const auto codes = run_ranks(3, [fails](Group& group) {
+    const Stopwatch watch;
+    const at::Tensor numbers = at::ones({5});
+    group.sum(numbers);
+    if (group.rank() == fails) {
+      group.fail_together("the disk is full");
+    } else {
+      try {
+        group.sum(numbers);
+        ADD_FAILURE() << "rank " << group.rank() << " heard nothing";
+      } catch (const LostRank& error) {
+        EXPECT_EQ(error.what(), fmt::format("rank {} failed: the disk is full", fails));
+      }
+    }
+    EXPECT_LT(watch.seconds(), 4);
+    _exit(testing::Test::HasFailure() ? 1 : 0);
+  });
+  EXPECT_EQ(codes, (std::vector<int>{0, 0, 0}));
+}
+
+TEST(Group, WhatARankFailedOfIsToldOnTheOthers) {
+  expect_that_all_hear_of(0);
+  expect_that_all_hear_of(2);
+}
+
+TEST(Group, TheFirstRankWaitsOnlyForSecondsForThoseThatDoNotListen) {
+  const auto codes = run_ranks(2, [](Group& group) {
+    const Stopwatch watch;
+    if (group.leads()) group.fail_together("the disk is full");
+    if (!group.leads()) sleep(7);
+    EXPECT_LT(watch.seconds(), group.leads() ? 6.5 : 8);
+    _exit(testing::Test::HasFailure() ? 1 : 0);
+  });
   EXPECT_EQ(codes, (std::vector<int>{0, 0}));
 }
 
