@@ -54,7 +54,15 @@ struct Group::Engines {
   // Waits for what an engine is told to do.
   void finish(const Place& place, std::chrono::milliseconds patience,
               const std::function<c10::intrusive_ptr<c10d::Work>()>& start);
+  // The others see that the connections are closed, and look for the reason. Who serves the store
+  // stays until they have it.
+  void leave(const Place& place);
 };
+
+void Group::Engines::leave(const Place& place) {
+  host.reset();
+  if (place.rank == 0 && !place.store_is_launchers) wait_for_readers(store, place.size);
+}
 
 void Group::Engines::finish(const Place& place, std::chrono::milliseconds patience,
                             const std::function<c10::intrusive_ptr<c10d::Work>()>& start) {
@@ -65,8 +73,10 @@ void Group::Engines::finish(const Place& place, std::chrono::milliseconds patien
   } catch (const std::exception& error) {
     // Who is silent may have taken the way to the store along.
     const bool silent = watch.seconds() >= std::chrono::duration<double>(patience).count();
-    if (const std::string told = silent ? "" : read_failure(store); !told.empty())
+    if (const std::string told = silent ? "" : read_failure(store); !told.empty()) {
+      leave(place);
       throw LostRank(told);
+    }
     fail<LostRank>(
         "rank {} of {}: another rank is gone or silent ({}); go on from the last checkpoint with "
         "the same command",
@@ -197,8 +207,7 @@ void Group::meet() {
 void Group::fail_together(const std::string& why) noexcept {
   if (!engines_ || !engines_->host.defined()) return;
   leave_failure(engines_->store, fmt::format("rank {} failed: {}", place_.rank, why));
-  engines_->host.reset();  // the others see its connections closed, and look for the reason
-  if (leads() && !place_.store_is_launchers) wait_for_readers(engines_->store, place_.size);
+  engines_->leave(place_);
 }
 
 }  // namespace qlora::distributed
