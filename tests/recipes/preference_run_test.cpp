@@ -1,5 +1,4 @@
 // Whole runs on pairs of answers.
-#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -25,25 +24,10 @@ using testing::HasSubstr;
 
 const std::atomic<bool> kNever{false};
 
-// Row i is a function of i; the chosen answer repeats a number, the rejected one does not.
-void write_pairs(const std::string& path, int count) {
-  std::ofstream file(path);
-  for (int i = 0; i < count; ++i) {
-    const auto message = [](const char* role, const std::string& text) {
-      return nlohmann::ordered_json::array({{{"role", role}, {"content", text}}});
-    };
-    const nlohmann::ordered_json row = {
-        {"prompt", message("user", fmt::format("say {}", i * i))},
-        {"chosen", message("assistant", fmt::format("{}{}", i * i, i % 3 ? "!" : "?"))},
-        {"rejected", message("assistant", i % 2 ? "no" : "not now")}};
-    file << row.dump() << '\n';
-  }
-}
-
 Recipe pair_recipe(const TempDir& dir, const std::string& objective) {
   Recipe recipe = test::tiny_recipe(dir.path());
-  write_pairs(dir / "pairs.jsonl", 17);
-  write_pairs(dir / "held.jsonl", 4);
+  test::write_tiny_pairs(dir / "pairs.jsonl", 17);
+  test::write_tiny_pairs(dir / "held.jsonl", 4);
   recipe.data.train = {{dir / "pairs.jsonl", "preference", {}}};
   recipe.data.eval = {{dir / "held.jsonl", "preference", {}}};
   recipe.train.objective = objective;

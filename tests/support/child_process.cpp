@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <thread>
@@ -28,14 +29,35 @@ void limit_files(uint64_t bytes) {
   if (setrlimit(RLIMIT_FSIZE, &limit) != 0) _exit(kCouldNotStart);
 }
 
+std::vector<std::string> environment_with(const std::vector<std::string>& variables) {
+  std::vector<std::string> all = variables;
+  for (char** own = environ; *own != nullptr; ++own) {
+    const std::string text = *own;
+    const std::string name = text.substr(0, text.find('=') + 1);
+    if (std::ranges::none_of(variables, [&](const auto& v) { return v.starts_with(name); }))
+      all.push_back(text);
+  }
+  return all;
+}
+
+// What exec takes; points into `texts`.
+std::vector<char*> pointers_to(const std::vector<std::string>& texts) {
+  std::vector<char*> pointers;
+  for (const std::string& text : texts) pointers.push_back(const_cast<char*>(text.c_str()));
+  pointers.push_back(nullptr);
+  return pointers;
+}
+
 }  // namespace
 
 ChildProcess::ChildProcess(const std::string& program, const std::vector<std::string>& arguments,
-                           const std::string& directory, std::optional<uint64_t> largest_file)
+                           const std::string& directory, std::optional<uint64_t> largest_file,
+                           const std::vector<std::string>& variables)
     : out_path_(directory + "/stdout.txt"), err_path_(directory + "/stderr.txt") {
-  std::vector<char*> argv = {const_cast<char*>(program.c_str())};
-  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
-  argv.push_back(nullptr);
+  std::vector<std::string> command = {program};
+  command.insert(command.end(), arguments.begin(), arguments.end());
+  const std::vector<std::string> environment = environment_with(variables);
+  const std::vector<char*> argv = pointers_to(command), envp = pointers_to(environment);
   pid_ = fork();
   check(pid_ >= 0, "no process could be made");
   if (pid_ > 0) return;
@@ -43,7 +65,7 @@ ChildProcess::ChildProcess(const std::string& program, const std::vector<std::st
   send_to_file(STDOUT_FILENO, out_path_);
   send_to_file(STDERR_FILENO, err_path_);
   if (largest_file) limit_files(*largest_file);
-  execv(argv[0], argv.data());
+  execve(argv[0], argv.data(), envp.data());
   _exit(kCouldNotStart);
 }
 

@@ -330,6 +330,20 @@ void write_tiny_rows(const std::string& path, int count) {
   }
 }
 
+void write_tiny_pairs(const std::string& path, int count) {
+  std::ofstream file(path);
+  for (int i = 0; i < count; ++i) {
+    const auto message = [](const char* role, const std::string& text) {
+      return nlohmann::ordered_json::array({{{"role", role}, {"content", text}}});
+    };
+    const nlohmann::ordered_json row = {
+        {"prompt", message("user", fmt::format("say {}", i * i))},
+        {"chosen", message("assistant", fmt::format("{}{}", i * i, i % 3 ? "!" : "?"))},
+        {"rejected", message("assistant", i % 2 ? "no" : "not now")}};
+    file << row.dump() << '\n';
+  }
+}
+
 recipes::Recipe tiny_recipe(const std::string& directory) {
   const fs::path root = directory;
   write_tiny_directory((root / "model").string());

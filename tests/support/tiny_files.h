@@ -25,6 +25,8 @@ void write_mxfp4_gguf(const std::string& directory, const std::string& path);
 void write_tiny_gguf(const std::string& path);
 // Chat rows of a few words; row i is a function of i.
 void write_tiny_rows(const std::string& path, int count);
+// Pairs of a chosen and a rejected answer, likewise; only the chosen one repeats a number.
+void write_tiny_pairs(const std::string& path, int count);
 
 // A recipe over such files in `directory` (model/, rows.jsonl, eval.jsonl), which it writes: six
 // steps in bf16 on NF4, packed, with dropout and paged 8-bit AdamW whose state does not fit its
