@@ -49,7 +49,7 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
       as_begun, device, run.checkpoint() ? BaseUse::kOfRun : BaseUse::kForAdapter, std::move(text));
   base.model->narrow_gates = state.choices.narrow_gates;
   data::Loader loader = make_loader(recipe, data);
-  require_same_start(*group, base.record.hash, data.fingerprint());
+  require_same_start(*group, base.record.hash, data);
   complete_state(recipe, base, data, loader, *group, state);
 
   lora::AdapterSet adapters = attach_adapters(recipe, base);

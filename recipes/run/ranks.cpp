@@ -88,9 +88,10 @@ int64_t free_memory_of_rank(c10::Device device, const distributed::Place& place)
 }
 
 void require_same_start(distributed::Group& group, const std::string& base_hash,
-                        const std::string& data_fingerprint) {
+                        const data::PreparedData& data) {
   group.require_same("the base model", base_hash);
-  group.require_same("the rows", data_fingerprint);
+  group.require_same("the rows of data.train", data.fingerprint());
+  group.require_same("the rows of data.eval", data::examples_fingerprint(data.eval));
 }
 
 void require_same_state(distributed::Group& group, const lora::AdapterSet& adapters,

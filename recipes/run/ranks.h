@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "data/prepare.h"
 #include "distributed/group.h"
 #include "recipes/recipe.h"
 #include "trainer/checkpoint.h"
@@ -32,7 +33,7 @@ int64_t free_memory_of_rank(c10::Device device, const distributed::Place& place)
 // Whether all ranks start from the same numbers, and after that train on the same ones: ConfigError
 // naming the first that does not.
 void require_same_start(distributed::Group& group, const std::string& base_hash,
-                        const std::string& data_fingerprint);
+                        const data::PreparedData& data);
 void require_same_state(distributed::Group& group, const lora::AdapterSet& adapters,
                         const optim::Optimizer& optimizer);
 
