@@ -129,7 +129,7 @@ TEST_P(StoppedRanks, AllSaveOneStepAndGoOnToTheBytesOfTheUnbrokenRun) {
   const Stop& stop = GetParam();
   const TempDir dir;
   recipes::Recipe recipe = ranks_recipe(dir, 21);
-  recipe.train.max_steps = 150;  // long enough to be stopped on its way
+  recipe.train.max_steps = 100;  // long enough to be stopped on its way
   recipe.train.eval_every = recipe.train.save_every = 50;
   write_recipe_file(dir, recipe);
   const Finished unbroken = run_qlora(dir, train(dir, "unbroken"));
@@ -163,7 +163,7 @@ INSTANTIATE_TEST_SUITE_P(Stops, StoppedRanks,
 TEST(RanksRun, ARunOfOneProcessGoesOnWithTwo) {
   const TempDir dir;
   recipes::Recipe recipe = ranks_recipe(dir, 21);
-  recipe.train.max_steps = 150;
+  recipe.train.max_steps = 100;
   recipe.train.eval_every = recipe.train.save_every = 50;
   write_recipe_file(dir, recipe);
   ASSERT_EQ(run_qlora(dir, train(dir, "unbroken")).exit_code, 0);

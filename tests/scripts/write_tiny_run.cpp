@@ -1,4 +1,4 @@
-// What the scripts beside this file train: the tiny model, rows and a recipe of 300 steps of four
+// What the scripts beside this file train: the tiny model, rows and a recipe of 150 steps of four
 // micro-batches, one thread a process (tests/support/tiny_files.h).
 //
 //   build/bin/write_tiny_run DIR      # writes DIR/recipe.yaml, which trains into DIR/run
@@ -22,7 +22,7 @@ void write_tiny_run(const fs::path& directory) {
   recipe.data.sequence_length = 64;
   recipe.train.gradient_accumulation_steps = 4;
   recipe.train.threads = 1;
-  recipe.train.max_steps = 300;
+  recipe.train.max_steps = 150;
   recipe.train.eval_every = recipe.train.save_every = 50;
   std::ofstream(directory / "recipe.yaml") << recipes::write_recipe(recipe);
 }
