@@ -38,6 +38,16 @@ at::Tensor rows_in(at::Tensor& memory, const at::Tensor& numbers, int64_t ranks,
   return memory.narrow(0, 0, bytes).view(numbers.scalar_type()).view({ranks, part});
 }
 
+// The first line of `text` that `other` does not have at that place.
+std::string line_that_differs(const std::string& text, const std::string& other) {
+  const auto [at, unused] = std::ranges::mismatch(text, other);
+  const auto offset = static_cast<size_t>(at - text.begin());
+  const size_t newline = offset == 0 ? std::string::npos : text.rfind('\n', offset - 1);
+  const size_t begin = newline == std::string::npos ? 0 : newline + 1;
+  const std::string line = text.substr(begin, text.find('\n', begin) - begin);
+  return line.empty() ? "nothing" : line;
+}
+
 }  // namespace
 
 // What sum() needs, as bytes.
@@ -195,7 +205,7 @@ void Group::require_same(const std::string& what, const std::string& text) {
     fail<ConfigError>(
         "the ranks of a run must agree on {}: rank {} has {}, rank 0 has {}; give every machine "
         "the same recipe, files and program",
-        what, rank, odd, first);
+        what, rank, line_that_differs(odd, first), line_that_differs(first, odd));
   }
 }
 

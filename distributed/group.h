@@ -53,8 +53,8 @@ class Group {
   // Everyone gets what the rank `from` has, contiguous.
   void broadcast(const at::Tensor& tensor, int from = 0);
   std::string broadcast(const std::string& text, int from = 0);
-  // ConfigError on all ranks, naming the first whose text is not rank 0's and both texts: "rank 2
-  // has the base model 5f0a, rank 0 has 77b1". `what`: "the base model".
+  // ConfigError on all ranks, naming the first whose text is not rank 0's, and of both texts the
+  // first lines that differ: "rank 2 has 5f0a, rank 0 has 77b1". `what`: "the base model".
   void require_same(const std::string& what, const std::string& text);
   // Waits until all ranks are here.
   void meet();
