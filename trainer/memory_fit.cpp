@@ -83,14 +83,18 @@ bool is_better(const MemoryFit& a, const MemoryFit& b) {
 }  // namespace
 
 MemoryFit fit_memory(const PlannedRun& run, int64_t gradient_accumulation_steps, int64_t limit) {
+  check(gradient_accumulation_steps % run.ranks == 0,
+        "fit_memory: {} micro-batches are no equal parts for {} ranks", gradient_accumulation_steps,
+        run.ranks);
   const int64_t product = run.micro_batch_size * gradient_accumulation_steps;
   const auto peak = [](const MemoryPlan& plan) { return plan.peak(); };
   MemoryFit best;
   for (int64_t rows = product; rows >= 1; --rows) {
-    if (product % rows != 0) continue;
+    if (product % rows != 0 || product / rows % run.ranks != 0) continue;
     for (const optim::OptimizerOptions& optimizer : optimizers_to_try(run)) {
       MemoryFit candidate{run, product / rows, {}, false};
       candidate.run.micro_batch_size = rows;
+      candidate.run.micro_batches_a_rank = product / rows / run.ranks;
       candidate.run.optim = optimizer;
       const Recomputation fewest = fewest_recomputed(candidate.run, peak, limit);
       candidate.run.recompute_layers = fewest.layers;

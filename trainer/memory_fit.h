@@ -17,15 +17,16 @@ struct MemoryFit {
 };
 
 // The fastest settings whose peak stays within `limit` bytes. For each micro-batch (micro-batch
-// times accumulation stays the same), and on a GPU each with the optimizer's state paged out as far
-// as possible, as few layers are recomputed as it fits with; of these the one whose step costs
-// least:
+// times accumulation, of which the ranks have equal parts, stays the same), and on a GPU each with
+// the optimizer's state paged out as far as possible, as few layers are recomputed as it fits with;
+// of these the one whose step costs least:
 //
 //   accumulation · (tokens of the micro-batch + overhead) · (1 + 0.25 · share of layers recomputed)
 //
 // where the overhead is what a micro-batch costs whatever its length, in tokens: 16 on a CPU, which
 // dequantizes, 256 on a GPU, which is not busy with fewer (assumed). Of equals the largest
 // micro-batch is taken, and the optimizer as it is.
+// Error if run.ranks does not divide the accumulation.
 MemoryFit fit_memory(const PlannedRun& run, int64_t gradient_accumulation_steps, int64_t limit);
 
 // Share of the free memory that a run may plan to take: other programs breathe too.

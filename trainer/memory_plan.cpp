@@ -10,9 +10,11 @@
 #include "model/block_memory.h"
 #include "optim/optimizer.h"
 #include "quant/offload/panel_weight.h"
+#include "trainer/gradient_sum.h"
 #include "trainer/loss.h"
 #include "trainer/planned_adapters.h"
 #include "trainer/planned_base.h"
+#include "trainer/rank_plan.h"
 
 namespace qlora::trainer {
 namespace {
@@ -56,6 +58,7 @@ class Planner {
   MemoryPlan plan() {
     add_base();
     add_adapters();
+    add_gradient_sums();
     add_optimizer();
     add_activations();
     add_loss();
@@ -88,6 +91,7 @@ class Planner {
   void add_elsewhere();
   int64_t head_copy_bytes() const;
   void add_adapters();
+  void add_gradient_sums();
   void add_optimizer();
   void add_activations();
   void add_loss();
@@ -163,6 +167,18 @@ void Planner::add_adapters() {
   if (run_.compute != at::kFloat)
     add("adapters' copies for the products", adapters_.numbers_in_products * compute_bytes_,
         Phase::kAlways);
+}
+
+void Planner::add_gradient_sums() {
+  constexpr const char* kEarlier = "gradients of earlier micro-batches";
+  const int64_t gradients = adapters_.numbers() * kFloat;
+  // The last copy may be made when the last forward pass is over.
+  const int64_t forward = GradientSum::most_copies(run_.micro_batches_a_rank - 1),
+                backward = GradientSum::most_copies(run_.micro_batches_a_rank);
+  add(kEarlier, forward * gradients, Phase::kTraining);
+  add(kEarlier, (backward - forward) * gradients, Phase::kBackward);
+  add("buffers of the ranks' sums", sum_buffer_bytes(adapters_.numbers(), run_.ranks),
+      Phase::kAlways);
 }
 
 void Planner::add_optimizer() {

@@ -36,7 +36,9 @@ struct PlannedRun {
   model::RecomputedLayers recompute_layers;
   bool evaluates = false;
   int64_t micro_batch_size = 1, sequence_length = 0;
-  bool pairs = false;      // of answers: a micro-batch has two sequences for each of its size
+  bool pairs = false;  // of answers: a micro-batch has two sequences for each of its size
+  // How many train together, whose memory each is this plan's, and what of a step each computes.
+  int64_t ranks = 1, micro_batches_a_rank = 1;
   int64_t host_bytes = 0;  // of the data and the tokenizer
   // How a linear layer's frozen weight lies in memory, by its module path.
   std::function<quant::WeightBytes(const std::string& module, const model::LinearSpec& linear)>

@@ -316,6 +316,7 @@ PlannedRun calibration_run(const PlannedRun& run) {
   small.sequence_length = sample.length;
   small.micro_batch_size = sample.rows;
   small.pairs = false;
+  small.ranks = small.micro_batches_a_rank = 1;
   small.recompute_layers = run.recompute_layers.all();
   small.placement = {};
   small.host_bytes = 0;

@@ -9,6 +9,7 @@
 #include "model/families/llama_like.h"
 #include "model/load.h"
 #include "model/made_weights.h"
+#include "trainer/gradient_sum.h"
 #include "trainer/memory_fit.h"
 #include "trainer/train_step.h"
 
@@ -256,6 +257,91 @@ TEST(MemoryPlan, AStepsPeakIsThatOfItsTensors) {
   }
 }
 
+// Rank 64 on three layers of 256 features: q and o (256 x 256), k and v (256 x 128), gate, up and
+// down (256 x 512) have 64 (512 + 512 + 384 + 384 + 3 * 768) numbers a layer.
+constexpr int64_t kTrained = 3 * 64 * 4096;
+
+struct Copies {
+  int64_t micro_batches, in_forward, more_in_backward;
+};
+
+// Of m micro-batches the last but one has left bit_width(m - 2) sums before the last forward pass,
+// the last bit_width(m - 1).
+TEST(MemoryPlan, GradientsOfEarlierMicroBatchesTakeACopyForEachLevelOfTheirTree) {
+  PlannedRun run = planned(method("nf4"), 512);
+  const MemoryPlan one = plan_memory(run);
+  ASSERT_EQ(bytes_for(one, "adapters' gradients (float32)"), 4 * kTrained);
+  for (const Copies& c : {Copies{1, 0, 0}, Copies{2, 0, 1}, Copies{3, 1, 1}, Copies{4, 2, 0},
+                          Copies{5, 2, 1}, Copies{8, 3, 0}}) {
+    run.micro_batches_a_rank = c.micro_batches;
+    const MemoryPlan plan = plan_memory(run);
+    const auto more = [&](Phase phase) {
+      int64_t bytes = 0;
+      for (const MemoryLine& line : plan.lines)
+        if (line.purpose == "gradients of earlier micro-batches" && line.phase == phase)
+          bytes += line.bytes;
+      return bytes;
+    };
+    EXPECT_EQ(more(Phase::kTraining), 4 * kTrained * c.in_forward) << c.micro_batches;
+    EXPECT_EQ(more(Phase::kBackward), 4 * kTrained * c.more_in_backward) << c.micro_batches;
+  }
+}
+
+// 786,432 numbers are 157,287 for each of five ranks, filled up by three.
+TEST(MemoryPlan, RanksKeepTwoBuffersOfTheGradientsSizeForTheirSums) {
+  PlannedRun run = planned(method("nf4"), 512);
+  const int64_t alone = plan_memory(run).bytes_in(Phase::kAlways);
+  run.ranks = 4;
+  EXPECT_EQ(plan_memory(run).bytes_in(Phase::kAlways) - alone, 2 * 4 * kTrained);
+  run.ranks = 5;
+  EXPECT_EQ(bytes_for(plan_memory(run), "buffers of the ranks' sums"), 2 * 4 * (kTrained + 3));
+}
+
+// Notes what lies in the arena when each forward pass begins, and what its backward pass adds to
+// what the forward pass has left.
+class Watching : public Objective {
+ public:
+  void begin(const data::StepWindow& window, double loss_scale) override {
+    inner_->begin(window, loss_scale);
+  }
+  MicroBatchLoss loss(model::CausalLm& model, const model::ForwardInput& input,
+                      const data::MicroBatch& batch) override {
+    at_begin.push_back(arena_statistics().used_bytes);
+    MicroBatchLoss part = inner_->loss(model, input, batch);
+    const int64_t before = arena_statistics().used_bytes;
+    part.scaled_loss.register_hook([this, before](const at::Tensor&) {
+      in_backward.push_back(arena_statistics().used_bytes - before);
+    });
+    return part;
+  }
+
+  std::vector<int64_t> at_begin, in_backward;
+
+ private:
+  std::unique_ptr<Objective> inner_ = cross_entropy_objective();
+};
+
+TEST(MemoryPlan, GradientsOfEarlierMicroBatchesLieThereWhenItSays) {
+  use_arena_for_cpu_tensors();
+  SmallRun run(method("nf4"), 64);
+  auto watching = std::make_unique<Watching>();
+  const Watching& seen = *watching;
+  run.job->objective = std::move(watching);
+  data::StepWindow window = run.loader.next();
+  window.micro_batches.resize(5, window.micro_batches.front());
+  accumulate_gradients(*run.job, window);
+  ASSERT_EQ(seen.in_backward.size(), 5u);
+  const int64_t copy = in_arena(4 * kTrained);
+  // The first micro-batch allocates what later ones reuse.
+  for (size_t i = 1; i < 5; ++i) {
+    const auto done = static_cast<int64_t>(i);
+    EXPECT_EQ(seen.at_begin[i] - seen.at_begin[1], GradientSum::most_copies(done) * copy) << i;
+    EXPECT_EQ(seen.in_backward[i],
+              (GradientSum::most_copies(done + 1) - GradientSum::most_copies(done)) * copy)
+        << i;
+  }
+}
+
 TEST(MemoryPlan, DoubleQuantizationSavesThreeEighthsOfABitAWeight) {
   const MemoryPlan with = plan_memory(planned(method("nf4"), 64));
   const MemoryPlan without = plan_memory(planned(method("nf4", false), 64));
@@ -279,6 +365,17 @@ TEST(MemoryFit, TheFastestSettingsThatFitAreTaken) {
     EXPECT_EQ(fit.run.micro_batch_size * fit.gradient_accumulation_steps, 8);
     EXPECT_EQ(fit.fits, fit.plan.peak() <= limit);
   }
+}
+
+TEST(MemoryFit, RanksKeepEqualPartsOfAStep) {
+  PlannedRun run = planned(method("nf4"), 2048);
+  run.ranks = 3;
+  const MemoryFit fit = fit_memory(run, 6, 2 * plan_memory(run).peak());
+  EXPECT_TRUE(fit.fits);
+  EXPECT_EQ(fit.run.micro_batch_size, 2);  // one of six rows would leave two ranks without work
+  EXPECT_EQ(fit.gradient_accumulation_steps, 3);
+  EXPECT_EQ(fit.run.micro_batches_a_rank, 1);
+  EXPECT_THROW(fit_memory(run, 4, 1 << 30), Error);
 }
 
 TEST(MemoryFit, AsFewLayersAreRecomputedAsItFitsWith) {
