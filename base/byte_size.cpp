@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <exception>
+#include <string_view>
 #include <utility>
 
 namespace qlora {
@@ -22,6 +23,18 @@ std::optional<int64_t> byte_size(const std::string& text) {
     if (number > 0 && std::isfinite(number * factor) && number * factor < 1e18 && unit == name)
       return static_cast<int64_t>(number * factor);
   return std::nullopt;
+}
+
+std::optional<double> bytes_a_second(const std::string& text) {
+  constexpr double kBits = 8;
+  const std::string_view second = "/s", bits = "bit";
+  if (!text.ends_with(second)) return std::nullopt;
+  std::string size = text.substr(0, text.size() - second.size());
+  const bool in_bits = size.ends_with(bits);
+  if (in_bits) size.replace(size.size() - bits.size(), bits.size(), "B");
+  const std::optional<int64_t> bytes = byte_size(size);
+  if (!bytes) return std::nullopt;
+  return static_cast<double>(*bytes) / (in_bits ? kBits : 1);
 }
 
 }  // namespace qlora

@@ -11,4 +11,8 @@ namespace qlora {
 // 0.
 std::optional<int64_t> byte_size(const std::string& text);
 
+// "10GB/s", "1.2 GiB/s", "500MB/s", or in bits as networks are sold: "10Gbit/s", "100 Mbit/s"; ->
+// bytes a second.
+std::optional<double> bytes_a_second(const std::string& text);
+
 }  // namespace qlora

@@ -18,5 +18,14 @@ TEST(ByteSize, WhatIsNoSizeIsNone) {
     EXPECT_EQ(byte_size(text), std::nullopt) << text;
 }
 
+TEST(ByteSize, RatesAreInBytesOrBits) {
+  EXPECT_EQ(bytes_a_second("10GB/s"), 10e9);
+  EXPECT_EQ(bytes_a_second("1.5 GiB/s"), 1.5 * (1 << 30));
+  EXPECT_EQ(bytes_a_second("10Gbit/s"), 1.25e9);
+  EXPECT_EQ(bytes_a_second("100 Mbit/s"), 12.5e6);
+  for (const char* text : {"", "/s", "10GB", "10GBit/s", "fast", "0/s", "-1GB/s", "bit/s"})
+    EXPECT_EQ(bytes_a_second(text), std::nullopt) << text;
+}
+
 }  // namespace
 }  // namespace qlora
