@@ -1,5 +1,6 @@
 #include "recipes/qlora_finetune.h"
 
+#include <exception>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -24,11 +25,11 @@
 #include "trainer/run_report.h"
 
 namespace qlora::recipes {
+namespace {
 
-trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
-  const ObeyStop obey(stop);
+trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed::Group>& group) {
   complete_recipe(recipe);
-  const std::shared_ptr<distributed::Group> group = meet_ranks(recipe);
+  require_same_recipe(*group, recipe);
   recipe.train.device = device_of_rank(recipe.train.device, group->place());
   const RunDirectory run(recipe, *group);
   if (run.finished()) {
@@ -44,7 +45,7 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
   const c10::Device device = set_up_machine(recipe, state);
 
   const data::PreparedData data = read_data(recipe, text);
-  const Forecast forecast(as_begun, state, device);
+  const Forecast forecast(as_begun, state, device, *group);
   BaseModel base = load_base(
       as_begun, device, run.checkpoint() ? BaseUse::kOfRun : BaseUse::kForAdapter, std::move(text));
   base.model->narrow_gates = state.choices.narrow_gates;
@@ -83,6 +84,24 @@ trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
   if (group->leads()) finish(recipe, run, base, job);
   group->meet();  // the first rank, whose store the others ask, leaves with the last
   return outcome;
+}
+
+}  // namespace
+
+trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
+  const ObeyStop obey(stop);
+  const std::shared_ptr<distributed::Group> group = meet_ranks(recipe);
+  try {
+    return train_as_rank(std::move(recipe), group);
+  } catch (const distributed::LostRank&) {
+    throw;
+  } catch (const Stopped& stopped) {
+    group->fail_together("stopped: " + stopped.to_text());
+    throw;
+  } catch (const std::exception& error) {
+    group->fail_together(error.what());
+    throw;
+  }
 }
 
 }  // namespace qlora::recipes

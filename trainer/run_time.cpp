@@ -48,10 +48,10 @@ RunTime run_time(const TimePlan& plan, const RunLength& length) {
   const double fetch_a_token = plan.fetch.seconds / length.planned_tokens_a_step;
   RunTime time;
   time.steps = length.steps;
-  time.seconds_a_step = std::max(fixed + a_token * length.tokens_a_step, plan.fetch.seconds);
+  time.seconds_a_step =
+      std::max(fixed + a_token * length.tokens_a_step, plan.fetch.seconds) + length.sum_seconds;
   time.evaluation_seconds = kForwardShare * std::max(a_token, fetch_a_token) *
-                            static_cast<double>(length.evaluations) *
-                            static_cast<double>(length.tokens_an_evaluation);
+                            static_cast<double>(length.evaluations) * length.tokens_an_evaluation;
   return time;
 }
 

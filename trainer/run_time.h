@@ -8,11 +8,13 @@
 
 namespace qlora::trainer {
 
-// What is still to be done.
+// What is still to be done; of several ranks, by one of them.
 struct RunLength {
   int64_t steps = 0;
   double tokens_a_step = 0, planned_tokens_a_step = 0;  // of the rows, and of the plan
-  int64_t evaluations = 0, tokens_an_evaluation = 0;
+  int64_t evaluations = 0;
+  double tokens_an_evaluation = 0;
+  double sum_seconds = 0;  // of adding the ranks' gradients, a step
 };
 
 // A forward pass takes about this share of the same tokens' training.
@@ -33,7 +35,8 @@ struct RunTime {
 
 // Stages that are the same whatever a step's tokens are (dequantizing, the optimizer's) count as
 // they were planned, the others by the tokens; a token that is evaluated takes half of one that is
-// trained. A step fetches what it was planned to, however many tokens it has.
+// trained. A step fetches what it was planned to, however many tokens it has, and adds the ranks'
+// gradients when it has computed its own.
 RunTime run_time(const TimePlan& plan, const RunLength& length);
 
 }  // namespace qlora::trainer

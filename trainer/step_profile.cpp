@@ -3,11 +3,22 @@
 #include "base/device.h"
 #include "base/log.h"
 #include "base/profile.h"
+#include "distributed/group.h"
 
 namespace qlora::trainer {
 namespace {
 
 constexpr int64_t kLeftOut = 2;
+
+// Of steps that took `seconds` in all.
+void tell_communication(int64_t steps, double seconds) {
+  for (const StageTime& stage : stage_times())
+    if (stage.stage == distributed::kCommunication)
+      log::info(
+          "adding the ranks' gradients and waiting for other ranks: {:.4f} s a step, {:.1f} % of "
+          "it",
+          stage.seconds / static_cast<double>(steps), 100 * stage.seconds / seconds);
+}
 
 }  // namespace
 
@@ -17,14 +28,18 @@ StepProfile::StepProfile(std::string trace_path, int64_t steps, c10::Device devi
 void StepProfile::after_step() {
   if (steps_ == 0) return;
   ++step_;
-  if (step_ == kLeftOut)
+  if (step_ == kLeftOut) {
+    watch_.restart();
     start_profile(device_.is_cpu() ? std::function<void()>()
                                    : [device = device_] { synchronize(device); });
+  }
   if (step_ != kLeftOut + steps_) return;
+  const double seconds = watch_.seconds();
   stop_profile();
   write_chrome_trace(trace_path_);
   log::info("profile of {} steps (the trace for chrome://tracing is {}):", steps_, trace_path_);
   log::write_info(profile_table());
+  tell_communication(steps_, seconds);
 }
 
 }  // namespace qlora::trainer

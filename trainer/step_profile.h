@@ -1,11 +1,14 @@
 // Where the time of some steps goes: a table on the terminal and a Chrome trace in the run
-// directory. The first steps are left out: they size buffers that later ones reuse.
+// directory. The first steps are left out: they size buffers that later ones reuse. Of several
+// ranks it is the first one's, to whom the others' slowness shows as communication.
 #pragma once
 
 #include <c10/core/Device.h>
 
 #include <cstdint>
 #include <string>
+
+#include "base/stopwatch.h"
 
 namespace qlora::trainer {
 
@@ -19,6 +22,7 @@ class StepProfile {
  private:
   std::string trace_path_;
   int64_t steps_, step_ = 0;
+  Stopwatch watch_;  // since the profile's start
   c10::Device device_;
 };
 

@@ -7,6 +7,22 @@ namespace {
 
 constexpr double kMuchSlower = 4;
 
+std::string too_many_threads(const MachineFacts& facts) {
+  const std::string cores = facts.ranks == 1
+                                ? fmt::format("the run may use {} cores", facts.cores)
+                                : fmt::format("each of the {} ranks on this machine has {} cores",
+                                              facts.ranks, facts.cores);
+  const char* slow = "threads that wait for each other take many times as long";
+  if (!facts.goes_on)
+    return fmt::format("train.threads is {} and {}: {}; leave train.threads at 0", facts.threads,
+                       cores, slow);
+  return fmt::format(
+      "the run began with {} threads{}, which it keeps so that its bits stay the same, and {}: {}; "
+      "go on {}where there are more cores, or start another run with lora.from_adapter",
+      facts.threads, facts.ranks == 1 ? "" : " a rank", cores, slow,
+      facts.ranks == 1 ? "" : "with fewer ranks on this machine, ");
+}
+
 }  // namespace
 
 std::vector<std::string> costly_settings(const MachineFacts& facts) {
@@ -26,11 +42,7 @@ std::vector<std::string> costly_settings(const MachineFacts& facts) {
         "fits",
         static_cast<double>(facts.planned_bytes) / 1e6,
         static_cast<double>(facts.free_bytes) / 1e6));
-  if (facts.threads > facts.cores)
-    sentences.push_back(fmt::format(
-        "train.threads is {} and the run may use {} cores: threads that wait for each other take "
-        "many times as long; leave train.threads at 0",
-        facts.threads, facts.cores));
+  if (facts.threads > facts.cores) sentences.push_back(too_many_threads(facts));
   return sentences;
 }
 

@@ -54,9 +54,11 @@ int64_t host_bytes(const Recipe& recipe, int64_t vocabulary) {
 }
 
 trainer::PlannedRun common(const Recipe& recipe, const model::Architecture& architecture,
-                           const std::string& dtype, bool on_gpu) {
+                           const std::string& dtype, bool on_gpu, int ranks) {
   trainer::PlannedRun run;
   run.on_gpu = on_gpu;
+  run.ranks = ranks;
+  run.micro_batches_a_rank = micro_batches_a_rank(recipe, ranks);
   run.architecture = architecture;
   run.model = recipe.model;
   run.model.dtype = dtype;
@@ -134,15 +136,26 @@ quant::QuantizationOptions quantization_of(const Recipe& recipe, const model::Mo
   return stored;
 }
 
-trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& header,
-                                bool on_gpu) {
+int64_t micro_batches_a_rank(const Recipe& recipe, int ranks) {
+  const int64_t micro_batches = recipe.train.gradient_accumulation_steps;
+  if (micro_batches % ranks != 0)
+    fail<ConfigError>(
+        "train.gradient_accumulation_steps is {} and there are {} ranks, which share the "
+        "micro-batches of a step; set it to a multiple of {}, with train.micro_batch_size smaller "
+        "in return",
+        micro_batches, ranks, ranks);
+  return micro_batches / ranks;
+}
+
+trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& header, bool on_gpu,
+                                int ranks) {
   if (recipe.quantization.fp32_cpu_offload && header.stored)
     fail<ConfigError>(
         "quantization.fp32_cpu_offload: {} holds weights that are quantized already; give the "
         "model in 16 or 32 bits",
         header.place);
   const std::string dtype = recipe.model.dtype == "auto" ? header.dtype : recipe.model.dtype;
-  trainer::PlannedRun run = common(recipe, header.architecture, dtype, on_gpu);
+  trainer::PlannedRun run = common(recipe, header.architecture, dtype, on_gpu, ranks);
   const at::ScalarType dense = model::dtype_from_string(dtype, "model.dtype");
   const quant::QuantizationOptions options = quantization_of(recipe, header);
   run.weight = [&recipe, &header, options, dense](const std::string& module,
@@ -159,10 +172,10 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& 
 }
 
 trainer::PlannedRun planned_run(const Recipe& recipe, const model::CausalLm& model,
-                                int64_t sequence_length) {
+                                int64_t sequence_length, int ranks) {
   const at::ScalarType dtype = model.upcast_from.value_or(model.embedding.weight.scalar_type());
-  trainer::PlannedRun run =
-      common(recipe, model.architecture(), quant::dense_format(dtype), model.device().is_cuda());
+  trainer::PlannedRun run = common(recipe, model.architecture(), quant::dense_format(dtype),
+                                   model.device().is_cuda(), ranks);
   run.compute = model.compute_dtype();
   run.narrow_gates = model.narrow_gates;
   run.sequence_length = sequence_length;

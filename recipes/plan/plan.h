@@ -15,14 +15,18 @@
 namespace qlora::recipes {
 
 // Of a model whose weights are not loaded. The sequences are as long as data.sequence_length lets
-// them be. train.gradient_checkpointing auto counts as false here. ConfigError if the recipe asks
-// for another quantization than the model is stored in, or for more layers than it has, or of
-// placement_of().
-trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& header,
-                                bool on_gpu);
+// them be. train.gradient_checkpointing auto counts as false here. `ranks`: as in
+// micro_batches_a_rank(). ConfigError if the recipe asks for another quantization than the model is
+// stored in, or for more layers than it has, or of placement_of() and micro_batches_a_rank().
+trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& header, bool on_gpu,
+                                int ranks = 1);
 // Of a loaded one.
 trainer::PlannedRun planned_run(const Recipe& recipe, const model::CausalLm& model,
-                                int64_t sequence_length);
+                                int64_t sequence_length, int ranks = 1);
+
+// How many micro-batches of a step each of so many ranks computes. ConfigError naming
+// train.gradient_accumulation_steps where they cannot share them.
+int64_t micro_batches_a_rank(const Recipe& recipe, int ranks);
 
 // The quantization that loading this model comes to: as_stored is what the file says.
 quant::QuantizationOptions quantization_of(const Recipe& recipe, const model::ModelHeader& header);

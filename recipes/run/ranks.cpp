@@ -1,10 +1,14 @@
 #include "recipes/run/ranks.h"
 
 #include <ATen/ATen.h>
+#include <limits.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
+#include <functional>
 #include <utility>
 
 #include "base/cgroup.h"
@@ -13,6 +17,7 @@
 #include "base/log.h"
 #include "io/hashing.h"
 #include "io/json.h"
+#include "recipes/plan/plan.h"
 #include "recipes/yaml/recipe_yaml.h"
 #include "trainer/train_state_json.h"
 
@@ -36,11 +41,25 @@ std::string affinity() {
   return text;
 }
 
+// Exact in a double.
+double number_of(const std::string& text) {
+  return static_cast<double>(std::hash<std::string>()(text) >> 11);
+}
+
+// Whether another rank of this machine may use other cores. All ranks ask.
 bool is_bound_to_own_cores(distributed::Group& group) {
-  const std::string own = affinity();
-  const at::Tensor differs = at::full({1}, group.broadcast(own) == own ? 0.0 : 1.0, at::kFloat);
-  group.sum(differs);
-  return differs.item<float>() > 0;
+  std::array<char, HOST_NAME_MAX + 1> host{};
+  gethostname(host.data(), host.size() - 1);
+  const at::Tensor all = at::zeros({group.size(), 2}, at::kDouble);
+  const auto* numbers = all.const_data_ptr<double>();
+  const at::Tensor own = all[group.rank()];
+  own[0] = number_of(host.data());
+  own[1] = number_of(affinity());
+  group.sum(all);
+  const double* mine = numbers + 2 * static_cast<ptrdiff_t>(group.rank());
+  for (const double* other = numbers; other != numbers + all.numel(); other += 2)
+    if (other[0] == mine[0] && other[1] != mine[1]) return true;
+  return false;
 }
 
 void hash_tensor(const at::Tensor& tensor, io::Hasher& hasher) {
@@ -54,19 +73,16 @@ std::shared_ptr<distributed::Group> meet_ranks(const Recipe& recipe) {
   const distributed::Place place = distributed::place_from_environment();
   if (place.size == 1) return std::make_shared<distributed::Group>();
   if (place.rank > 0) log::speak_as_rank(place.rank);
-  const int64_t micro_batches = recipe.train.gradient_accumulation_steps;
-  if (micro_batches % place.size != 0)
-    fail<ConfigError>(
-        "train.gradient_accumulation_steps is {} and there are {} ranks, which share the "
-        "micro-batches of a step; set it to a multiple of {}, with train.micro_batch_size smaller "
-        "in return",
-        micro_batches, place.size, place.size);
+  const int64_t own = micro_batches_a_rank(recipe, place.size);
   auto group =
       std::make_shared<distributed::Group>(place, std::chrono::seconds(recipe.train.rank_timeout));
   log::info("{} ranks, {} on this machine, {} of {} micro-batches a step each", place.size,
-            place.local_size, micro_batches / place.size, micro_batches);
-  group->require_same("the recipe and the program", what_runs(recipe));
+            place.local_size, own, recipe.train.gradient_accumulation_steps);
   return group;
+}
+
+void require_same_recipe(distributed::Group& group, const Recipe& recipe) {
+  group.require_same("the recipe and the program", what_runs(recipe));
 }
 
 std::string device_of_rank(const std::string& device, const distributed::Place& place) {
@@ -74,10 +90,9 @@ std::string device_of_rank(const std::string& device, const distributed::Place& 
   return "cuda:" + std::to_string(place.local_rank % num_gpus());
 }
 
-int threads_of_rank(distributed::Group& group) {
-  const int ranks = group.place().local_size;
-  if (ranks == 1 || is_bound_to_own_cores(group)) return usable_cores();
-  return std::max(usable_cores() / ranks, 1);
+int cores_of_rank(distributed::Group& group) {
+  if (group.size() == 1 || is_bound_to_own_cores(group)) return usable_cores();
+  return std::max(usable_cores() / group.place().local_size, 1);
 }
 
 int64_t free_memory_of_rank(c10::Device device, const distributed::Place& place) {

@@ -15,16 +15,16 @@
 namespace qlora::recipes {
 
 // Those that the environment speaks of; one rank without a launcher. From then on only the first
-// speaks to the terminal. ConfigError naming train.gradient_accumulation_steps where the ranks
-// cannot share the micro-batches of a step, or naming the first rank with another recipe or
-// program. LostRank if they do not meet.
+// speaks to the terminal. ConfigError of micro_batches_a_rank(). LostRank if they do not meet.
 std::shared_ptr<distributed::Group> meet_ranks(const Recipe& recipe);
+// ConfigError naming the first rank with another recipe or program.
+void require_same_recipe(distributed::Group& group, const Recipe& recipe);
 
 // train.device of this rank: of GPUs that are not named each rank of a machine gets its own.
 std::string device_of_rank(const std::string& device, const distributed::Place& place);
-// train.threads 0: the cores that this process may use, shared with the other ranks of the machine
-// unless the launcher bound each to its own.
-int threads_of_rank(distributed::Group& group);
+// The cores that this process may use, shared with the other ranks of the machine unless the
+// launcher bound each to its own: what train.threads 0 means. All ranks ask together.
+int cores_of_rank(distributed::Group& group);
 
 // What is free on the device for this rank: of the CPU's memory, or of a GPU that the ranks of a
 // machine share, its part. Bytes.

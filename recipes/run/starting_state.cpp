@@ -32,8 +32,8 @@ std::string resolved_model_dtype(const Recipe& recipe) {
 trainer::ResolvedChoices new_choices(const Recipe& recipe, c10::Device device,
                                      distributed::Group& group) {
   trainer::ResolvedChoices choices;
-  const int threads = threads_of_rank(group);
-  choices.threads = recipe.train.threads > 0 ? recipe.train.threads : threads;
+  const int cores = cores_of_rank(group);
+  choices.threads = recipe.train.threads > 0 ? recipe.train.threads : cores;
   choices.instruction_set = to_string(instruction_set());
   choices.device = device.str();
   choices.compute_dtype = resolved_compute_dtype(recipe.train.compute_dtype, device);
@@ -146,7 +146,7 @@ void complete_state(const Recipe& recipe, const BaseModel& base, const data::Pre
   state.base_hash = base.record.hash;
   state.data_fingerprint = data.fingerprint();
   const trainer::PlannedRun run =
-      planned_run(recipe, *base.model, longest_sequence(recipe, loader));
+      planned_run(recipe, *base.model, longest_sequence(recipe, loader), group.size());
   state.choices.recompute_layers = trainer::choose_recomputation(
       recipe.train.gradient_checkpointing, run,
       free_within_limit(recipe, run, free_memory_of_rank(base.model->device(), group.place())));

@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 
 trainer::MemoryPlan memory_plan(const Recipe& recipe, const trainer::TrainJob& job) {
   trainer::PlannedRun planned =
-      planned_run(recipe, job.model, longest_sequence(recipe, job.loader));
+      planned_run(recipe, job.model, longest_sequence(recipe, job.loader), job.group->size());
   planned.recompute_layers = job.state.choices.recompute_layers;
   return trainer::plan_memory(planned);
 }
@@ -119,7 +119,7 @@ void set_up_job(const Recipe& recipe, const data::PreparedData& data, const Refe
   job.save_every = recipe.train.save_every;
   job.patience = recipe.train.early_stopping_patience;
   if (job.group->size() > 1)
-    job.micro_batches_a_rank = recipe.train.gradient_accumulation_steps / job.group->size();
+    job.micro_batches_a_rank = micro_batches_a_rank(recipe, job.group->size());
   if (report != nullptr) job.report = step_reporter(recipe, run_dir, job, *report);
   job.save = saver(recipe, run_dir, parts, job.group, report);
   job.evaluate = evaluator(recipe, data, reference, job, report);

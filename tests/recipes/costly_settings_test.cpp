@@ -6,9 +6,11 @@
 namespace qlora::recipes {
 namespace {
 
+using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
+using testing::Not;
 
 // A machine that suits its run.
 MachineFacts good() { return {"bfloat16", 8e11, 2e11, 1 << 20, 1 << 30, 2, 2, false}; }
@@ -31,6 +33,27 @@ TEST(CostlySettings, MemoryThatIsNotThereAndThreadsWithoutCoresAreNamed) {
   facts.threads = 3;
   EXPECT_THAT(costly_settings(facts),
               ElementsAre(HasSubstr("swaps"), HasSubstr("train.threads is 3")));
+}
+
+TEST(CostlySettings, ThreadsOfSeveralRanksAndOfARunThatGoesOnAreToldWhatHelpsThem) {
+  MachineFacts facts = good();
+  facts.threads = 2;
+  facts.cores = 1;
+  facts.ranks = 2;
+  EXPECT_THAT(
+      costly_settings(facts),
+      ElementsAre(HasSubstr("train.threads is 2 and each of the 2 ranks on this machine has "
+                            "1 cores")));
+  facts.goes_on = true;
+  EXPECT_THAT(costly_settings(facts),
+              ElementsAre(AllOf(HasSubstr("began with 2 threads a rank"),
+                                HasSubstr("go on with fewer ranks on this machine"))));
+  facts.ranks = 1;
+  EXPECT_THAT(costly_settings(facts),
+              ElementsAre(AllOf(HasSubstr("began with 2 threads, which it keeps"),
+                                Not(HasSubstr("ranks")))));
+  facts.cores = 2;
+  EXPECT_THAT(costly_settings(facts), IsEmpty());
 }
 
 TEST(CostlySettings, OfAGpuNothingIsSaid) {

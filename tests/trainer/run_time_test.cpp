@@ -46,6 +46,15 @@ TEST(RunTime, AStepTakesNoLessThanItsFetching) {
   EXPECT_DOUBLE_EQ(run_time(plan, length).evaluation_seconds, 4);
 }
 
+TEST(RunTime, TheRanksSumsComeAfterTheSlowerOfProductsAndFetching) {
+  TimePlan plan = plan_of({{"linear", 4}});
+  plan.fetch.seconds = 5;
+  const RunLength length = {
+      .steps = 3, .tokens_a_step = 1000, .planned_tokens_a_step = 1000, .sum_seconds = 0.5};
+  EXPECT_DOUBLE_EQ(run_time(plan, length).seconds_a_step, 5.5);
+  EXPECT_DOUBLE_EQ(run_time(plan, length).step_seconds(), 16.5);
+}
+
 TEST(RunTime, ItsSentenceRoundsTheWholeAndLeavesOutEvaluationsThatAreNot) {
   EXPECT_EQ((RunTime{30, 5.33, 20}.to_text()),
             "5.3 s a step, 30 steps: 2:40, with evaluations about 3 min");
