@@ -20,6 +20,8 @@
 #include "recipes/plan/plan.h"
 #include "recipes/yaml/recipe_yaml.h"
 #include "trainer/memory_fit.h"
+#include "trainer/planned_adapters.h"
+#include "trainer/rank_plan.h"
 #include "trainer/time_plan.h"
 
 namespace {
@@ -29,10 +31,12 @@ using qlora::ConfigError;
 using qlora::recipes::Recipe;
 using qlora::trainer::MemoryFit;
 using qlora::trainer::MemoryLine;
+using qlora::trainer::RankTime;
 using qlora::trainer::TimePlan;
 
 struct PlanArguments {
-  std::string recipe, device, fit;
+  std::string recipe, device, fit, bandwidth;
+  int ranks = 1;
   std::vector<std::string> overrides;
   bool json = false, no_time = false;
 };
@@ -44,9 +48,10 @@ struct Planned {
   bool on_gpu = false;
   std::optional<c10::Device> device;  // none: a GPU that is not here
   std::optional<int64_t> limit;       // of --fit
-  MemoryFit fit;
-  std::optional<TimePlan> time;
-  std::string no_time;  // why there is none
+  MemoryFit fit;                      // of a rank
+  double bandwidth = 0;               // of each rank each way, bytes a second; 0: not given
+  std::optional<TimePlan> time;       // of what a rank computes
+  std::string no_time;                // why there is none
   std::optional<qlora::recipes::CachedRows> rows;
   // Of the pass over all rows before the first step (train.objective dpo).
   double reference_seconds = 0;
@@ -58,6 +63,15 @@ int64_t fit_limit(const std::string& text) {
     qlora::fail<ConfigError>(
         "--fit must be auto or a size such as 16GB, 15.5GiB or 800MB, found '{}'", text);
   return *bytes;
+}
+
+double bandwidth_of(const PlanArguments& arguments) {
+  if (arguments.bandwidth.empty()) return 0;
+  const std::optional<double> bandwidth = qlora::bytes_a_second(arguments.bandwidth);
+  if (!bandwidth)
+    qlora::fail<ConfigError>("--bandwidth must be a rate such as 10GB/s or 10Gbit/s, found '{}'",
+                             arguments.bandwidth);
+  return *bandwidth;
 }
 
 void choose_device(const PlanArguments& arguments, Planned& planned) {
@@ -76,10 +90,10 @@ std::optional<int64_t> limit_of(const PlanArguments& arguments, const Planned& p
                               static_cast<double>(qlora::free_memory_bytes(*planned.device)));
 }
 
-void plan_memory(Planned& planned) {
+void plan_memory(const PlanArguments& arguments, Planned& planned) {
   const Recipe& recipe = planned.recipe;
   qlora::trainer::PlannedRun run =
-      qlora::recipes::planned_run(recipe, planned.header, planned.on_gpu);
+      qlora::recipes::planned_run(recipe, planned.header, planned.on_gpu, arguments.ranks);
   const int64_t accumulation = recipe.train.gradient_accumulation_steps;
   if (planned.limit) {
     planned.fit = qlora::trainer::fit_memory(run, accumulation, *planned.limit);
@@ -104,13 +118,28 @@ void plan_time(const PlanArguments& arguments, Planned& planned) {
     qlora::grow_gpu_segments();
     qlora::set_num_threads(planned.recipe.train.threads);
     planned.time = qlora::trainer::plan_time(
-        {planned.fit.run, planned.fit.gradient_accumulation_steps,
+        {planned.fit.run, planned.fit.run.micro_batches_a_rank,
          qlora::recipes::quantization_of(planned.recipe, planned.header),
          qlora::recipes::packed_maker(planned.recipe, planned.header), *planned.device,
          qlora::trainer::kCalibrationSeconds, qlora::recipes::weights_file(planned.header)});
     planned.reference_seconds =
-        qlora::recipes::reference_seconds(planned.recipe, *planned.time, planned.rows);
+        qlora::recipes::reference_seconds(planned.recipe, *planned.time, planned.rows) /
+        static_cast<double>(planned.fit.run.ranks);
   }
+}
+
+// Of the adapters, that the ranks add.
+int64_t bytes_sent(const Planned& planned) {
+  const qlora::trainer::PlannedRun& run = planned.fit.run;
+  return qlora::trainer::sum_bytes_sent(qlora::trainer::planned_adapters(run).numbers(), run.ranks);
+}
+
+// Of a step of all ranks.
+RankTime rank_time(const Planned& planned) {
+  return qlora::trainer::rank_time(
+      planned.time->seconds_a_step,
+      planned.fit.gradient_accumulation_steps * planned.fit.run.tokens(), bytes_sent(planned),
+      planned.bandwidth);
 }
 
 // The recipe keys that the fit changes or decides.
@@ -130,6 +159,23 @@ std::vector<std::pair<std::string, std::string>> keys_of(const Planned& planned)
                       std::to_string(fit.run.optim.paged_resident_bytes));
   }
   return keys;
+}
+
+Json rank_facts(const Planned& planned) {
+  const MemoryFit& fit = planned.fit;
+  Json facts = {{"count", fit.run.ranks},
+                {"micro_batches_a_rank", fit.run.micro_batches_a_rank},
+                {"peak_bytes_of_all", fit.run.ranks * fit.plan.peak()},
+                {"bytes_sent_a_step", bytes_sent(planned)},
+                {"bandwidth", nullptr},
+                {"time", nullptr}};
+  if (planned.bandwidth > 0) facts["bandwidth"] = planned.bandwidth;
+  if (!planned.time) return facts;
+  const RankTime time = rank_time(planned);
+  facts["time"] = {{"sum_seconds", time.sum_seconds},
+                   {"seconds_a_step", time.seconds_a_step},
+                   {"tokens_a_second", time.tokens_a_second}};
+  return facts;
 }
 
 Json facts_of(const Planned& planned) {
@@ -154,6 +200,7 @@ Json facts_of(const Planned& planned) {
   }
   if (planned.rows)
     facts["rows"] = {{"examples", planned.rows->examples}, {"tokens", planned.rows->tokens}};
+  if (fit.run.ranks > 1) facts["ranks"] = rank_facts(planned);
   facts["time"] = nullptr;
   if (!planned.time) return facts;
   facts["time"] = {{"seconds_a_step", planned.time->seconds_a_step},
@@ -173,6 +220,30 @@ Json facts_of(const Planned& planned) {
   return facts;
 }
 
+// Memory and messages of several ranks.
+void print_ranks(const Planned& planned) {
+  const qlora::trainer::PlannedRun& run = planned.fit.run;
+  if (run.ranks == 1) return;
+  fmt::print("ranks: {}, each with {} of {} micro-batches a step and the memory above{}\n",
+             run.ranks, run.micro_batches_a_rank, planned.fit.gradient_accumulation_steps,
+             planned.on_gpu
+                 ? ""
+                 : fmt::format("; all of them on one machine: {:.0f} MB",
+                               static_cast<double>(run.ranks * planned.fit.plan.peak()) / 1e6));
+  fmt::print("sums of gradients: each rank sends {:.1f} MB a step and receives as much\n",
+             static_cast<double>(bytes_sent(planned)) / 1e6);
+}
+
+std::string of_all_ranks(const Planned& planned, const RankTime& time) {
+  if (planned.fit.run.ranks == 1) return "";
+  if (planned.bandwidth == 0)
+    return fmt::format(
+        " of {} ranks, without what their sums take, for which --bandwidth is needed",
+        planned.fit.run.ranks);
+  return fmt::format(" of {} ranks, with {:.3f} s for their sums", planned.fit.run.ranks,
+                     time.sum_seconds);
+}
+
 void print_time(const Planned& planned) {
   if (!planned.time) {
     fmt::print("time: {}\n", planned.no_time);
@@ -187,8 +258,9 @@ void print_time(const Planned& planned) {
         "fetching of weights that lie elsewhere: {}; a step takes this or the above, "
         "whichever is longer\n",
         fetch);
-  fmt::print("time: {:.2f} s a step, {:.0f} tokens/s ({} on this machine in {:.1f} s)\n",
-             time.seconds_a_step, time.tokens_a_second,
+  const RankTime all = rank_time(planned);
+  fmt::print("time: {:.2f} s a step, {:.0f} tokens/s{} ({} on this machine in {:.1f} s)\n",
+             all.seconds_a_step, all.tokens_a_second, of_all_ranks(planned, all),
              measured ? "measured" : "products alone, by what they take", time.calibration_seconds);
   if (planned.reference_seconds > 0)
     fmt::print("reference: about {:.0f} s before the first step, for a pass over all pairs\n",
@@ -235,6 +307,7 @@ void print(const Planned& planned) {
     fmt::print("rows: {} examples, {} tokens, as the data cache has them\n", planned.rows->examples,
                planned.rows->tokens);
   print_fit(planned);
+  print_ranks(planned);
   print_time(planned);
 }
 
@@ -246,7 +319,8 @@ void plan(const PlanArguments& arguments) {
   planned.rows = qlora::recipes::cached_rows(planned.recipe, planned.header.architecture);
   choose_device(arguments, planned);
   planned.limit = limit_of(arguments, planned);
-  plan_memory(planned);
+  planned.bandwidth = bandwidth_of(arguments);
+  plan_memory(arguments, planned);
   plan_time(arguments, planned);
   if (arguments.json)
     fmt::print("{}\n", qlora::io::json_text(facts_of(planned), 2));
@@ -271,6 +345,14 @@ void add_plan_command(qlora::cli::Command app) {
   command.add_option("--fit", arguments->fit,
                      "Choose micro-batch, recomputation and paging for this memory: a size such "
                      "as 16GB, or auto");
+  command
+      .add_option("--ranks", arguments->ranks,
+                  "How many processes, each with a device of its own, share the micro-batches of "
+                  "a step (torchrun, mpirun, srun)")
+      .positive();
+  command.add_option("--bandwidth", arguments->bandwidth,
+                     "What a rank sends to the others and receives at once, e.g. 10GB/s or "
+                     "10Gbit/s: for the time of their sums");
   command.add_flag("--no-time", arguments->no_time, "Memory alone, without measuring");
   command.add_flag("--json", arguments->json, "As JSON");
   command.callback([arguments] { plan(*arguments); });

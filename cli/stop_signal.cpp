@@ -10,7 +10,7 @@ namespace qlora::cli {
 namespace {
 
 constexpr int kExitInterrupted = 130;
-std::atomic<bool> stop_wanted{false};
+std::atomic<bool> stop_wanted{false}, tells{true};
 static_assert(std::atomic<bool>::is_always_lock_free);
 
 // A terminal that closes may send SIGHUP twice, a batch system SIGTERM: only who presses Ctrl-C
@@ -19,7 +19,7 @@ void on_signal(int signal) {
   const int error = errno;
   if (stop_wanted.exchange(true)) {
     if (signal == SIGINT) _exit(kExitInterrupted);
-  } else {
+  } else if (tells) {
     constexpr char kMessage[] = "\nstopping; press Ctrl-C again to stop at once, unsaved\n";
     [[maybe_unused]] const auto written = write(STDERR_FILENO, kMessage, sizeof(kMessage) - 1);
   }
@@ -33,7 +33,8 @@ bool is_ignored(int signal) {
 
 }  // namespace
 
-const std::atomic<bool>& watch_stop_signals() {
+const std::atomic<bool>& watch_stop_signals(bool speaks) {
+  tells = speaks;
   struct sigaction action {};
   action.sa_handler = on_signal;
   action.sa_flags = SA_RESTART;  // reads and writes go on; the work looks between two of them

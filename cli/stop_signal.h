@@ -16,7 +16,9 @@ struct Interrupted {};
 //
 // From then on output whose reader is gone (SIGPIPE: "| head") is dropped and the work goes on: a
 // run has its log.txt.
-const std::atomic<bool>& watch_stop_signals();
+//
+// `speaks`: whether the terminal is told that the signal has arrived; of several ranks one does so.
+const std::atomic<bool>& watch_stop_signals(bool speaks = true);
 
 // Output without a reader ends the process without a word, as it does other programs, also where
 // the one that started it ignores SIGPIPE. For the begin of the program: commands that print what

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cli/stop_signal.h"
+#include "distributed/place.h"
 #include "recipes/qlora_finetune.h"
 #include "recipes/run_files/run_directory.h"
 #include "recipes/yaml/recipe_yaml.h"
@@ -21,7 +22,8 @@ struct TrainArguments {
 };
 
 void run(const Recipe& recipe) {
-  const auto outcome = qlora::recipes::finetune(recipe, qlora::cli::watch_stop_signals());
+  const bool speaks = qlora::distributed::place_from_environment().rank == 0;
+  const auto outcome = qlora::recipes::finetune(recipe, qlora::cli::watch_stop_signals(speaks));
   if (outcome == qlora::trainer::Outcome::kInterrupted) throw qlora::cli::Interrupted();
 }
 

@@ -88,6 +88,58 @@ TEST(PlanCommand, WhereNothingFitsItSaysByHowMuch) {
   EXPECT_EQ(nlohmann::json::parse(json.out)["fit"]["fits"], false);
 }
 
+TEST(PlanCommand, RanksShareAStepAndItsSumsTakeTheirTime) {
+  TempDir dir;
+  write_recipe_file(dir, tiny_recipe(dir.path()));
+  const auto alone = planned(dir, {"--no-time"});
+  EXPECT_FALSE(alone.contains("ranks"));
+  const auto plan = planned(dir, {"--ranks", "2", "--bandwidth", "1MB/s"});
+  const auto& ranks = plan["ranks"];
+  EXPECT_EQ(ranks["count"], 2);
+  EXPECT_EQ(ranks["micro_batches_a_rank"], 1);
+  EXPECT_EQ(ranks["peak_bytes_of_all"], 2 * plan["peak_bytes"].get<int64_t>());
+  int64_t gradients = 0, buffers = 0, earlier = 0;
+  for (const auto& line : plan["memory"]) {
+    if (line["purpose"] == "adapters' gradients (float32)") gradients = line["bytes"];
+    if (line["purpose"] == "buffers of the ranks' sums") buffers = line["bytes"];
+    if (line["purpose"] == "gradients of earlier micro-batches") earlier = line["bytes"];
+  }
+  // Half of them to the other rank to be added, and half of the sums.
+  EXPECT_EQ(ranks["bytes_sent_a_step"], gradients);
+  EXPECT_EQ(buffers, 2 * gradients);
+  EXPECT_EQ(earlier, 0);
+  const double sum = static_cast<double>(gradients) / 1e6;
+  EXPECT_DOUBLE_EQ(ranks["time"]["sum_seconds"].get<double>(), sum);
+  const double step = plan["time"]["seconds_a_step"].get<double>() + sum;
+  EXPECT_NEAR(ranks["time"]["seconds_a_step"].get<double>(), step, 1e-9);
+  // A micro-batch of 128 tokens on each rank.
+  EXPECT_NEAR(ranks["time"]["tokens_a_second"].get<double>(), 256 / step, 1e-6 * 256 / step);
+  EXPECT_NEAR(
+      plan["time"]["tokens_a_second"].get<double>() * plan["time"]["seconds_a_step"].get<double>(),
+      128, 1e-3);
+}
+
+TEST(PlanCommand, WithoutABandwidthItSaysWhatIsNotCounted) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  const Finished done = run_qlora(dir, {"plan", recipe, "--ranks", "2"});
+  EXPECT_EQ(done.exit_code, 0) << done.err;
+  EXPECT_THAT(done.out, HasSubstr("ranks: 2, each with 1 of 2 micro-batches a step"));
+  EXPECT_THAT(done.out, HasSubstr("all of them on one machine: "));
+  EXPECT_THAT(done.out, HasSubstr("without what their sums take"));
+}
+
+TEST(PlanCommand, RanksThatCannotShareAStepAreRefused) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  const Finished done = run_qlora(dir, {"plan", recipe, "--ranks", "3", "--no-time"});
+  EXPECT_EQ(done.exit_code, 2);
+  EXPECT_THAT(done.err, HasSubstr("train.gradient_accumulation_steps is 2 and there are 3 ranks"));
+  const Finished rate = run_qlora(dir, {"plan", recipe, "--ranks", "2", "--bandwidth", "10GB"});
+  EXPECT_EQ(rate.exit_code, 2);
+  EXPECT_THAT(rate.err, HasSubstr("--bandwidth must be a rate"));
+}
+
 TEST(PlanCommand, WrongInputIsToldInOneSentence) {
   TempDir dir;
   const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
