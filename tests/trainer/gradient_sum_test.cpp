@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "tests/support/ranks.h"
 
 namespace qlora::trainer {
@@ -15,8 +17,7 @@ at::Tensor gradients_of(int64_t micro_batch) {
   at::Tensor gradients = at::empty({kNumbers});
   auto* values = gradients.mutable_data_ptr<float>();
   for (int64_t i = 0; i < kNumbers; ++i)
-    values[i] =
-        (micro_batch % 2 == 0 ? 3e4F : -3e4F) + 1.0F / static_cast<float>(1 + i + 13 * micro_batch);
+    values[i] = std::sin(1.7F * static_cast<float>(i) + 31.0F * static_cast<float>(micro_batch));
   return gradients;
 }
 
