@@ -115,6 +115,7 @@ class Planner {
   PlannedBase base_;
   PlannedAdapters adapters_;
   bool recomputation_is_fullest_ = false;  // of a step's moments
+  int64_t gradient_copies_ = 0;            // bytes
   MemoryPlan plan_;
 };
 
@@ -177,6 +178,7 @@ void Planner::add_gradient_sums() {
                 backward = GradientSum::most_copies(run_.micro_batches_a_rank);
   add(kEarlier, forward * gradients, Phase::kTraining);
   add(kEarlier, (backward - forward) * gradients, Phase::kBackward);
+  gradient_copies_ = backward * gradients;
   add("buffers of the ranks' sums", sum_buffer_bytes(adapters_.numbers(), run_.ranks),
       Phase::kAlways);
 }
@@ -293,7 +295,8 @@ void Planner::add_evaluation() {
 }
 
 void Planner::add_gaps() {
-  const auto step = static_cast<double>(plan_.bytes_in_step());
+  // Copies of all gradients take each other's places.
+  const auto step = static_cast<double>(plan_.bytes_in_step() - gradient_copies_);
   const bool alternating = recomputation_is_fullest_ || base_.products.in_int32;
   const double share = alternating ? kGapsAlternating : run_.on_gpu ? kGpuGaps : kGaps;
   add("gaps between buffers", static_cast<int64_t>(step * share), Phase::kTraining);
