@@ -4,61 +4,15 @@
 #include <gtest/gtest.h>
 
 #include "base/arena_allocator.h"
-#include "base/error.h"
 #include "model/block_memory.h"
-#include "model/families/llama_like.h"
 #include "model/load.h"
 #include "model/made_weights.h"
+#include "tests/trainer/small_plan.h"
 #include "trainer/gradient_sum.h"
-#include "trainer/memory_fit.h"
 #include "trainer/train_step.h"
 
 namespace qlora::trainer {
 namespace {
-
-// Large enough that nearly every tensor comes from the arena, whose figures are exact.
-model::Architecture small_shape(int64_t num_layers = 3) {
-  model::LlamaSizes config;
-  config.vocab_size = 1024;
-  config.hidden_size = 256;
-  config.intermediate_size = 512;
-  config.num_layers = num_layers;
-  config.num_heads = 8;
-  config.num_kv_heads = 4;
-  config.head_dim = 32;
-  config.tied_embeddings = true;
-  return model::llama_like("llama", config);
-}
-
-lora::LoraOptions rank_64() {
-  lora::LoraOptions options;
-  options.rank = 64;
-  return options;
-}
-
-PlannedRun planned(const quant::QuantizationOptions& quantization, int64_t tokens) {
-  PlannedRun run;
-  run.architecture = small_shape();
-  run.lora = rank_64();
-  run.sequence_length = tokens;
-  run.weight = [quantization](const std::string& module, const model::LinearSpec& linear) {
-    return quant::planned_weight_bytes(quantization, module, linear.out, linear.in, at::kBFloat16);
-  };
-  return run;
-}
-
-int64_t bytes_for(const MemoryPlan& plan, const std::string& purpose) {
-  for (const MemoryLine& line : plan.lines)
-    if (line.purpose == purpose) return line.bytes;
-  return 0;
-}
-
-quant::QuantizationOptions method(const std::string& name, bool double_quant = true) {
-  quant::QuantizationOptions options;
-  options.method = name;
-  options.double_quant = double_quant;
-  return options;
-}
 
 // The planned model with adapters, and one row to train it on.
 struct SmallRun {
@@ -352,109 +306,8 @@ TEST(MemoryPlan, DoubleQuantizationSavesThreeEighthsOfABitAWeight) {
               0.001);
 }
 
-TEST(MemoryFit, TheFastestSettingsThatFitAreTaken) {
-  PlannedRun run = planned(method("nf4"), 2048);
-  run.micro_batch_size = 4;
-  const int64_t all = plan_memory(run).peak();
-  const MemoryFit roomy = fit_memory(run, 2, 2 * all);
-  EXPECT_TRUE(roomy.fits);
-  EXPECT_EQ(roomy.run.micro_batch_size, 8);
-  EXPECT_FALSE(roomy.run.recompute_layers.any());
-  for (int64_t limit = all; limit > all / 2; limit -= all / 50) {
-    const MemoryFit fit = fit_memory(run, 2, limit);
-    EXPECT_EQ(fit.run.micro_batch_size * fit.gradient_accumulation_steps, 8);
-    EXPECT_EQ(fit.fits, fit.plan.peak() <= limit);
-  }
-}
-
-TEST(MemoryFit, RanksKeepEqualPartsOfAStep) {
-  PlannedRun run = planned(method("nf4"), 2048);
-  run.ranks = 3;
-  const MemoryFit fit = fit_memory(run, 6, 2 * plan_memory(run).peak());
-  EXPECT_TRUE(fit.fits);
-  EXPECT_EQ(fit.run.micro_batch_size, 2);  // one of six rows would leave two ranks without work
-  EXPECT_EQ(fit.gradient_accumulation_steps, 3);
-  EXPECT_EQ(fit.run.micro_batches_a_rank, 1);
-  EXPECT_THROW(fit_memory(run, 4, 1 << 30), Error);
-}
-
-TEST(MemoryFit, AsFewLayersAreRecomputedAsItFitsWith) {
-  PlannedRun run = planned(method("nf4"), 4096);
-  run.architecture = small_shape(12);
-  for (int64_t layers = 1; layers < 11; ++layers) {
-    run.recompute_layers = model::RecomputedLayers::first(layers);
-    const int64_t limit = plan_memory(run).peak();
-    const MemoryFit fit = fit_memory(run, 1, limit);
-    EXPECT_TRUE(fit.fits);
-    EXPECT_EQ(fit.run.recompute_layers.count(12), layers);
-  }
-}
-
 // Recomputing half of the layers takes longer than halving long micro-batches; short ones leave a
 // GPU idle.
-TEST(MemoryFit, AMicroBatchIsHalvedWhereThatCostsLessThanRecomputation) {
-  PlannedRun run = planned(method("nf4"), 2048);
-  run.architecture = small_shape(12);
-  run.micro_batch_size = 2;
-  const auto fit_of_half = [&run] {
-    run.recompute_layers = model::RecomputedLayers::first(6);
-    return fit_memory(run, 1, plan_memory(run).peak()).run;
-  };
-  const PlannedRun on_cpu = fit_of_half();
-  EXPECT_EQ(on_cpu.micro_batch_size, 1);
-  EXPECT_FALSE(on_cpu.recompute_layers.any());
-  run.on_gpu = true;
-  run.sequence_length = 256;
-  const PlannedRun on_gpu = fit_of_half();
-  EXPECT_EQ(on_gpu.micro_batch_size, 2);
-  EXPECT_EQ(on_gpu.recompute_layers.count(12), 6);
-}
-
-TEST(MemoryFit, WhereNothingFitsTheLeastIsGiven) {
-  PlannedRun run = planned(method("nf4"), 512);
-  run.micro_batch_size = 2;
-  const MemoryFit fit = fit_memory(run, 1, 1000);
-  EXPECT_FALSE(fit.fits);
-  EXPECT_EQ(fit.run.micro_batch_size, 1);
-  EXPECT_EQ(fit.gradient_accumulation_steps, 2);
-  EXPECT_LE(fit.plan.peak(), plan_memory(run).peak());
-}
-
-TEST(MemoryFit, OnAGpuOptimizerStateIsPagedOutBeforeLayersAreRecomputed) {
-  PlannedRun run = planned(method("nf4"), 512);
-  run.on_gpu = true;
-  run.lora.rank = 512;  // whose state is more than the pages that stay
-  run.optim.name = "adamw";
-  const int64_t all = plan_memory(run).peak();
-  const MemoryFit fit = fit_memory(run, 1, all - 1);
-  EXPECT_TRUE(fit.fits);
-  EXPECT_FALSE(fit.run.recompute_layers.any());
-  EXPECT_EQ(fit.run.optim.name, "paged_adamw");
-  EXPECT_GT(fit.plan.bytes_in(Phase::kHost), 0);
-}
-
-TEST(MemoryFit, AutoRecomputesOnlyWhereMemoryDemandsIt) {
-  const PlannedRun run = planned(method("nf4"), 4096);
-  const int64_t needed = plan_memory(run).after_loading();
-  EXPECT_FALSE(choose_recomputation("auto", run, 2 * needed).any());
-  const auto some = choose_recomputation("auto", run, needed);
-  EXPECT_TRUE(some.any());
-  EXPECT_FALSE(some.all());
-  const auto least = choose_recomputation("auto", run, 0);
-  for (int64_t layers = 0; layers <= 3; ++layers) {
-    PlannedRun other = run, chosen = run;
-    other.recompute_layers = model::RecomputedLayers::first(layers);
-    chosen.recompute_layers = least;
-    EXPECT_LE(plan_memory(chosen).peak(), plan_memory(other).peak());
-  }
-  EXPECT_TRUE(choose_recomputation("true", run, 2 * needed).all());
-  EXPECT_FALSE(choose_recomputation("false", run, 0).any());
-  EXPECT_EQ(choose_recomputation("2", run, 0), model::RecomputedLayers::first(2));
-  EXPECT_TRUE(choose_recomputation("3", run, 0).all());
-  for (const char* out_of_range : {"4", "99999999999999999999", "-1"})
-    EXPECT_THROW(choose_recomputation(out_of_range, run, needed), ConfigError);
-}
-
 TEST(MemoryPlan, EmbeddingAndHeadElsewhereLeaveAPanelOfTheHead) {
   PlannedRun run = planned(method("nf4"), 512);
   run.architecture.tied_embeddings = false;
