@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/warn_once.h"
 #include "model/families/families.h"
+#include "model/families/later_families.h"
 
 namespace qlora::model {
 const std::vector<Family>& families() {
@@ -37,9 +38,18 @@ const Family& find(std::vector<std::string> Family::*names, const std::string& n
                     fmt::join(known, ", "));
 }
 
+// `missing`: what models of that name need that is not computed here; empty: it is not known.
+void refuse_later(const std::string& missing, const std::string& name, const std::string& place,
+                  const char* what) {
+  if (!missing.empty())
+    fail<FormatError>("{}: {} '{}' is not supported: it needs {}, which this version does not have",
+                      place, what, name, missing);
+}
+
 }  // namespace
 
 const Family& family_of_model_type(const std::string& model_type, const std::string& place) {
+  refuse_later(missing_for_model_type(model_type), model_type, place, "the model_type");
   return find(&Family::model_types, model_type, place, "the model_type");
 }
 
@@ -49,6 +59,7 @@ const Family& family_of_gguf(const std::string& architecture, const std::string&
         "{}: the file holds the encoder of a T5 alone (t5encoder); give one of the whole model "
         "(t5)",
         place);
+  refuse_later(missing_for_gguf(architecture), architecture, place, "the architecture");
   return find(&Family::gguf_architectures, architecture, place, "the architecture");
 }
 
