@@ -27,6 +27,7 @@ constexpr std::string_view kHarmless[] = {"_attn_implementation",
                                           "_flash_attn_2_enabled",
                                           "_name_or_path",
                                           "attn_implementation",
+                                          "auto_map",
                                           "bad_words_ids",
                                           "begin_suppress_tokens",
                                           "bos_token_id",
@@ -62,6 +63,7 @@ constexpr std::string_view kHarmless[] = {"_attn_implementation",
                                           "num_return_sequences",
                                           "output_attentions",
                                           "output_hidden_states",
+                                          "output_past",
                                           "output_scores",
                                           "pad_token_id",
                                           "prefix",
@@ -78,6 +80,7 @@ constexpr std::string_view kHarmless[] = {"_attn_implementation",
                                           "tf_legacy_loss",
                                           "tie_encoder_decoder",
                                           "tokenizer_class",
+                                          "tokenizer_name",
                                           "top_k",
                                           "top_p",
                                           "torch_dtype",
@@ -180,6 +183,25 @@ void ConfigReader::note_read(std::initializer_list<const char*> hugging_face,
                              std::initializer_list<const char*> gguf) {
   read_.insert(hugging_face.begin(), hugging_face.end());
   read_.insert(gguf.begin(), gguf.end());
+}
+
+void ConfigReader::require(const char* hugging_face, bool only) {
+  if (const auto found = node({{hugging_face}}); found && found->as_bool() != only)
+    found->reject(fmt::format("{}: this version does not have it otherwise", only));
+}
+
+void ConfigReader::require(const char* hugging_face, double only) {
+  if (const auto found = node({{hugging_face}}); found && found->as_number() != only)
+    found->reject(fmt::format("{}: this version does not have it otherwise", only));
+}
+
+void ConfigReader::require(const char* hugging_face, std::initializer_list<const char*> known) {
+  const auto found = node({{hugging_face}});
+  if (!found) return;
+  const std::string said = found->as_string();
+  if (std::ranges::none_of(known, [&](const char* name) { return said == name; }))
+    found->reject(
+        fmt::format("{}: this version does not have it otherwise", fmt::join(known, " or ")));
 }
 
 void ConfigReader::note_dropout(std::initializer_list<const char*> hugging_face) {

@@ -50,6 +50,11 @@ class ConfigReader {
   // Counts as read, by a reader of its own.
   void note_read(std::initializer_list<const char*> hugging_face,
                  std::initializer_list<const char*> gguf = {});
+  // A key of config.json whose only value here is this, which it also is without the key.
+  // FormatError naming the key where another is found.
+  void require(const char* hugging_face, bool only);
+  void require(const char* hugging_face, double only);
+  void require(const char* hugging_face, std::initializer_list<const char*> known);
   // Dropout of the base, which is not applied here: warned of where it is not 0.
   void note_dropout(std::initializer_list<const char*> hugging_face);
   // What no family reads: warns of keys that are set and that nobody asked for, refuses values that

@@ -4,6 +4,7 @@
 //   40B, 180B a norm for each of the two, groups of queries share a key head
 //   11B       one norm, groups
 //   RW        one after the other, ALiBi, a key head for each query head
+#include "base/error.h"
 #include "model/families/families.h"
 #include "model/families/layer_norm_like.h"
 #include "model/families/llama_config.h"
@@ -36,7 +37,15 @@ Placement placement_of(ConfigReader& config, bool grouped) {
     return config.gguf()->find("blk.0.attn_norm_2.weight") ? Placement::kTwoNorms
                                                            : Placement::kOneNorm;
   const bool parallel = config.boolean({{"parallel_attn"}}, true);
-  const int64_t norms = config.integer({{"num_ln_in_parallel_attn"}}, grouped ? 2 : 1);
+  if (grouped && !parallel)
+    config.node({{"parallel_attn"}})
+        ->reject("true: models with new_decoder_architecture have attention and MLP side by side");
+  const ConfigKey count{{"num_ln_in_parallel_attn"}};
+  const int64_t norms = config.integer(count, grouped ? 2 : 1);
+  const int64_t most = grouped ? 2 : 1;
+  if (norms < 1 || norms > most)
+    fail<FormatError>("{} must be between 1 and {} in this model, found {}", config.place_of(count),
+                      most, norms);
   if (grouped) return norms == 2 ? Placement::kTwoNorms : Placement::kOneNorm;
   return parallel ? Placement::kOneNorm : Placement::kInTurn;
 }
@@ -48,6 +57,7 @@ Architecture falcon(ConfigReader& config) {
   LlamaSizes sizes = read_llama_sizes(config, defaults(alibi));
   if (config.json() && !grouped) sizes.num_kv_heads = shares_one ? 1 : sizes.num_heads;
   config.note_dropout({"hidden_dropout"});
+  config.require("apply_residual_connection_post_layernorm", false);
   config.note_read(
       {"hidden_size", "max_position_embeddings", "rope_theta", "rope_scaling", "rope_parameters"});
   const bool bias = config.boolean({{"bias"}}, false);

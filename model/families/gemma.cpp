@@ -97,8 +97,9 @@ Architecture gemma3(ConfigReader& config) {
   defaults.reads_rope = config.gguf() != nullptr;
   defaults.rope.theta = 1e6;
   const LlamaSizes sizes = read_llama_sizes(config, defaults);
-  config.note_read({"hidden_act", "attn_logit_softcapping", "rope_local_base_freq",
-                    "cache_implementation", "use_bidirectional_attention"});
+  config.note_read(
+      {"hidden_act", "attn_logit_softcapping", "rope_local_base_freq", "cache_implementation"});
+  config.require("use_bidirectional_attention", false);
   Architecture a = gemma_like("gemma3", sizes);
   BlockSpec& block = a.decoder.kinds[0];
   add_output_norms(block);

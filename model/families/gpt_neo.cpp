@@ -86,7 +86,9 @@ RotarySpec rotary_of(ConfigReader& config, int64_t head_dim) {
 Architecture gptj(ConfigReader& config) {
   Architecture a = llama_like("gptj", read_llama_sizes(config, j_defaults()));
   config.note_dropout({"attn_pdrop", "embd_pdrop", "resid_pdrop"});
-  config.note_read({"rotary", "n_ctx", "scale_attn_weights"});
+  config.note_read({"n_ctx"});
+  config.require("rotary", true);
+  config.require("scale_attn_weights", true);
   note_summary_keys(config);
   use_layer_norms(a);
   set_attention_bias(a, false, false);

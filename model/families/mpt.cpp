@@ -75,8 +75,13 @@ void read_attention(ConfigReader& config, AttentionSpec& attention) {
 Architecture mpt(ConfigReader& config) {
   const LlamaSizes sizes = read_llama_sizes(config, defaults());
   config.note_dropout({"resid_pdrop", "emb_pdrop"});
-  config.note_read({"learned_pos_emb", "init_device", "no_bias", "embedding_fraction", "norm_type",
-                    "expansion_ratio", "verbose", "fc_type", "ffn_config", "init_config"});
+  config.note_read({"learned_pos_emb", "init_device", "embedding_fraction", "expansion_ratio",
+                    "verbose", "fc_type", "init_config"});
+  config.require("no_bias", true);
+  config.require("norm_type", {"low_precision_layernorm", "layernorm"});
+  if (const auto ffn = config.node({{"ffn_config"}}))
+    if (const std::string type = ffn->string_or("ffn_type", "mptmlp"); type != "mptmlp")
+      ffn->at("ffn_type").reject("mptmlp: other MLPs are not supported");
   if (const auto scale = config.node({{"logit_scale"}}))
     scale->reject("null: scaled logits are not supported");
   Architecture a = llama_like("mpt", sizes);

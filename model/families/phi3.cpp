@@ -13,6 +13,10 @@ Architecture phi3(ConfigReader& config) {
   const LlamaSizes sizes = read_llama_sizes(
       config, {.norm_eps = 1e-5, .rope = {.yarn_is_longrope = true}, .max_positions = 4096});
   config.note_dropout({"embd_pdrop", "resid_pdrop"});
+  // Of Phi-4-mini's own program.
+  config.require("lm_head_bias", false);
+  config.require("full_attn_mod", 1.0);
+  config.require("interpolate_factor", 1.0);
   Architecture a = llama_like("phi3", sizes);
   fuse_qkv(a, {"self_attn.qkv_proj", "attn_qkv"});
   fuse_gate_up(a, {"mlp.gate_up_proj", "ffn_up"});

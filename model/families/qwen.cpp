@@ -22,6 +22,7 @@ void read_windows(ConfigReader& config, Architecture& a) {
 Architecture qwen2(ConfigReader& config) {
   Architecture a =
       llama_like("qwen2", read_llama_sizes(config, {.num_kv_heads = 32, .max_positions = 32768}));
+  config.require("use_mrope", false);
   AttentionSpec& attention = a.decoder.kinds[0].attention();
   for (LinearSpec& linear : attention.in) linear.bias = true;
   for (LinearSpec& linear : attention.in) linear.bias_key.clear();

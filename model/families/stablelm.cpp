@@ -28,7 +28,13 @@ LlamaDefaults defaults() {
 Architecture stablelm(ConfigReader& config) {
   const LlamaSizes sizes = read_llama_sizes(config, defaults());
   config.note_dropout({"hidden_dropout"});
-  config.note_read({"rope_pct"});
+  // Released files say the rotated part twice; transformers does not read this one.
+  if (const auto part = config.node({{"rope_pct"}});
+      part && static_cast<int64_t>(part->as_number() * static_cast<double>(sizes.head_dim)) !=
+                  sizes.rotary.width)
+    part->reject("what partial_rotary_factor is, which is 0.25 where it is absent");
+  config.note_read({"num_heads"});
+  config.require("rotary_scaling_factor", 1.0);
   const ConfigKey parallel{{"use_parallel_residual"}, "use_parallel_residual"};
   Architecture a = llama_like("stablelm", sizes);
   use_layer_norms(a);

@@ -19,6 +19,12 @@ LlamaDefaults defaults() {
 Architecture starcoder2(ConfigReader& config) {
   const LlamaSizes sizes = read_llama_sizes(config, defaults());
   config.note_dropout({"residual_dropout", "embedding_dropout"});
+  // Those of the program that the models were trained with; transformers reads none of them.
+  config.note_read({"activation_function", "attention_softmax_in_fp32", "layer_norm_epsilon",
+                    "scale_attention_softmax_in_fp32"});
+  config.require("scale_attn_weights", true);
+  config.require("mlp_type", {"default"});
+  config.require("norm_type", {"layer_norm"});
   const bool bias = config.boolean({{"use_bias"}}, true);
   Architecture a = llama_like("starcoder2", sizes);
   use_layer_norms(a);

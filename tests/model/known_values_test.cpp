@@ -1,0 +1,201 @@
+// Values of known keys: those that this version does not compute are refused by name, in every
+// family; those that released models have are taken without a word.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "io/json.h"
+#include "model/families/family.h"
+#include "tests/support/read_config.h"
+#include "tests/support/small_models.h"
+
+namespace qlora::model {
+namespace {
+using nlohmann::json;
+using test::said_of;
+using testing::AllOf;
+using testing::HasSubstr;
+
+std::vector<json> configs_of_every_family() {
+  std::vector<json> configs;
+  for (const json& model :
+       io::read_json_file(QLORA_SOURCE_DIR "/tests/data/families.json").at("models"))
+    configs.push_back(model.at("config"));
+  return configs;
+}
+
+TEST(KnownValues, AnUnknownActivationIsRefusedByTheKeyOfEachFamily) {
+  std::set<std::string> seen;
+  for (const json& config : configs_of_every_family())
+    for (const char* key : {"hidden_act", "hidden_activation", "activation_function", "activation",
+                            "feed_forward_proj"}) {
+      // Gemma 2 and 3 read hidden_activation in its place.
+      const bool idle = key == std::string("hidden_act") && config.contains("hidden_activation");
+      if (!config.contains(key) || idle) continue;
+      json changed = config;
+      changed[key] = "mish";
+      EXPECT_THAT(said_of(changed),
+                  AllOf(HasSubstr(fmt::format("config.json.{} must be", key)), HasSubstr("'mish'")))
+          << config.at("model_type");
+      seen.insert(config.at("model_type"));
+    }
+  // BLOOM's and MPT's are fixed.
+  for (const Family& family : families())
+    EXPECT_EQ(seen.contains(family.model_types.front()),
+              family.name != "bloom" && family.name != "mpt")
+        << family.name;
+}
+
+// "axial" in the place of each scaling that the config names.
+int rename_scalings(json& node) {
+  int renamed = 0;
+  for (const char* dictionary : {"rope_parameters", "rope_scaling"}) {
+    if (!node.contains(dictionary) || !node[dictionary].is_object()) continue;
+    const bool by_layer = node[dictionary].contains("full_attention");
+    json& rope = by_layer ? node[dictionary]["full_attention"] : node[dictionary];
+    for (const char* key : {"rope_type", "type"})
+      if (rope.contains(key)) {
+        rope[key] = "axial";
+        ++renamed;
+      }
+  }
+  return renamed;
+}
+
+TEST(KnownValues, AnUnknownScalingOfRotationsIsRefusedByNameInEachFamilyThatRotates) {
+  std::set<std::string> seen;
+  for (const json& config : configs_of_every_family()) {
+    json changed = config;
+    if (test::described(config).rotaries.empty() || rename_scalings(changed) == 0) continue;
+    EXPECT_THAT(said_of(changed), AllOf(HasSubstr("config.json.rope_"), HasSubstr("'axial'")))
+        << config.at("model_type");
+    seen.insert(config.at("model_type"));
+  }
+  const std::set<std::string> without = {"gpt2",  "gpt_neo", "gptj", "opt",
+                                         "bloom", "mpt",     "t5",   "mt5"};
+  for (const Family& family : families())
+    EXPECT_NE(seen.contains(family.model_types.front()), without.contains(family.name))
+        << family.name;
+}
+
+TEST(KnownValues, AnUnknownKindOfLayerIsRefusedInEachFamilyThatHasKinds) {
+  std::set<std::string> seen;
+  for (json config : configs_of_every_family()) {
+    if (!config.contains("layer_types")) continue;
+    config["layer_types"][1] = "chunked_attention";
+    EXPECT_THAT(said_of(config), AllOf(HasSubstr("layer_types[1]"), HasSubstr("chunked_attention")))
+        << config.at("model_type");
+    seen.insert(config.at("model_type"));
+  }
+  EXPECT_GE(seen.size(), 9u);
+}
+
+TEST(KnownValues, WhatAFamilyComputesInOneWayAloneIsRefusedOtherwise) {
+  const struct {
+    const char* type;
+    json keys;
+    const char* said;
+  } cases[] = {
+      {"gemma3_text", {{"use_bidirectional_attention", true}}, "use_bidirectional_attention"},
+      {"cohere2", {{"use_parallel_block", false}}, "use_parallel_block must be true"},
+      {"cohere2", {{"use_gated_activation", false}}, "use_gated_activation must be true"},
+      {"cohere2", {{"rotary_pct", 0.5}}, "rotary_pct must be 1"},
+      {"cohere2", {{"position_embedding_type", "learned"}}, "must be rope_gptj"},
+      {"mpt", {{"no_bias", false}}, "no_bias must be true"},
+      {"mpt", {{"norm_type", "rmsnorm"}}, "norm_type must be low_precision_layernorm or layernorm"},
+      {"mpt", {{"ffn_config", {{"ffn_type", "mptglu"}}}}, "ffn_config.ffn_type must be mptmlp"},
+      {"starcoder2", {{"mlp_type", "gated"}}, "mlp_type must be default"},
+      {"starcoder2", {{"norm_type", "rmsnorm"}}, "norm_type must be layer_norm"},
+      {"phi3", {{"lm_head_bias", true}}, "lm_head_bias must be false"},
+      {"phi3", {{"full_attn_mod", 4}}, "full_attn_mod must be 1"},
+      {"gptj", {{"rotary", false}}, "rotary must be true"},
+      {"qwen2", {{"use_mrope", true}}, "use_mrope must be false"},
+      {"stablelm", {{"rope_pct", 0.5}}, "rope_pct must be what partial_rotary_factor is"},
+      {"falcon",
+       {{"apply_residual_connection_post_layernorm", true}},
+       "apply_residual_connection_post_layernorm must be false"},
+      {"falcon",
+       {{"num_ln_in_parallel_attn", 2}},
+       "num_ln_in_parallel_attn must be between 1 and 1"},
+      {"falcon",
+       {{"new_decoder_architecture", true},
+        {"num_attention_heads", 8},
+        {"num_kv_heads", 8},
+        {"num_ln_in_parallel_attn", 3}},
+       "num_ln_in_parallel_attn must be between 1 and 2"},
+      {"falcon",
+       {{"new_decoder_architecture", true},
+        {"num_attention_heads", 8},
+        {"num_kv_heads", 8},
+        {"parallel_attn", false}},
+       "parallel_attn must be true"}};
+  for (const auto& [type, keys, said] : cases) {
+    json config = {{"model_type", type}};
+    EXPECT_EQ(said_of(config), "") << type;
+    config.update(keys);
+    EXPECT_THAT(said_of(config), HasSubstr(said)) << type;
+  }
+}
+
+// Keys that the files of released models have beside those that transformers writes today.
+TEST(KnownValues, WhatReleasedModelsSayIsTakenWithoutAWord) {
+  const std::pair<const char*, json> released[] = {
+      {"cohere2",
+       {{"_sliding_window_pattern", 4},
+        {"cache_implementation", "hybrid"},
+        {"layer_switch", 4},
+        {"order_of_interleaved_layers", "local_attn_first"},
+        {"position_embedding_type", "rope_gptj"},
+        {"rotary_pct", 1.0},
+        {"use_embedding_sharing", true},
+        {"use_gated_activation", true},
+        {"use_parallel_block", true},
+        {"use_parallel_embedding", true},
+        {"use_qk_norm", false}}},
+      {"falcon", {{"apply_residual_connection_post_layernorm", false}, {"auto_map", {{"a", "b"}}}}},
+      {"mpt",
+       {{"learned_pos_emb", true},
+        {"logit_scale", nullptr},
+        {"no_bias", true},
+        {"norm_type", "low_precision_layernorm"},
+        {"tokenizer_name", "EleutherAI/gpt-neox-20b"},
+        {"verbose", 0}}},
+      {"starcoder2",
+       {{"activation_function", "gelu"},
+        {"attention_softmax_in_fp32", true},
+        {"layer_norm_epsilon", 1e-5},
+        {"mlp_type", "default"},
+        {"norm_type", "layer_norm"},
+        {"scale_attention_softmax_in_fp32", true},
+        {"scale_attn_weights", true}}},
+      {"phi3",
+       {{"full_attn_mod", 1},
+        {"interpolate_factor", 1},
+        {"lm_head_bias", false},
+        {"mlp_bias", false},
+        {"attention_bias", false}}},
+      {"stablelm", {{"num_heads", 32}, {"rope_pct", 0.25}, {"rotary_scaling_factor", 1.0}}},
+      {"qwen2", {{"use_mrope", false}}},
+      {"gptj", {{"rotary", true}, {"scale_attn_weights", true}}},
+      {"gpt2", {{"n_ctx", 1024}, {"output_past", true}}},
+      {"bloom",
+       {{"bias_dropout_fusion", true},
+        {"masked_softmax_fusion", true},
+        {"offset_alibi", 100},
+        {"seq_length", 2048},
+        {"skip_bias_add_qkv", false}}},
+      {"gpt_oss", {{"experts_per_token", 4}, {"initial_context_length", 4096}}},
+      {"gemma", {{"hidden_activation", nullptr}}}};
+  for (const auto& [type, keys] : released) {
+    json config = {{"model_type", type}};
+    config.update(keys);
+    EXPECT_EQ(said_of(config), "") << type;
+  }
+}
+
+}  // namespace
+}  // namespace qlora::model
