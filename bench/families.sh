@@ -24,12 +24,14 @@ kind() { # NAME KEYS
 run_all() {
   kind llama "$gqa" "$@"
   kind mistral "$gqa, \"sliding_window\": 256" "$@"
+  kind ministral3 "$gqa" "$@"
   kind qwen2 "$gqa" "$@"
   kind qwen3 "$gqa" "$@"
   kind smollm3 "$gqa" "$@"
   kind granite "$gqa, \"residual_multiplier\": 0.22, \"embedding_multiplier\": 12, \"logits_scaling\": 8" "$@"
   kind olmo "$gqa, \"clip_qkv\": 8" "$@"
   kind olmo2 "$gqa" "$@"
+  kind olmo3 "$gqa, \"sliding_window\": 256" "$@"
   kind gemma "$gqa" "$@"
   kind gemma2 "$gqa, \"sliding_window\": 256" "$@"
   kind gemma3_text "$gqa, \"sliding_window\": 256" "$@"
@@ -48,6 +50,7 @@ run_all() {
     \"attention_types\": [[[\"global\", \"local\"], 15]]" "$@"
   kind gpt_neox "$mha" "$@"
   kind opt "\"ffn_dim\": 2304, $mha" "$@"
+  kind opt-350m "\"ffn_dim\": 2304, \"do_layer_norm_before\": false, \"word_embed_proj_dim\": 288, $mha" "$@"
   kind bloom "\"vocab_size\": 49152, \"hidden_size\": 576, \"n_layer\": 30, \"n_head\": 9" "$@"
   kind falcon "$mha" "$@"
   kind falcon-grouped "$mha, \"new_decoder_architecture\": true, \"num_kv_heads\": 3" "$@"
@@ -55,6 +58,12 @@ run_all() {
   # Two of eight experts of half the width have the active parameters of the dense one.
   kind mixtral "${gqa/1536/768}, \"num_local_experts\": 8, \"num_experts_per_tok\": 2" "$@"
   kind qwen3_moe "$gqa, \"moe_intermediate_size\": 192, \"num_experts\": 32, \"num_experts_per_tok\": 8" "$@"
+  # Half of the active parameters are those of an expert that every token uses.
+  kind qwen2_moe "$gqa, \"moe_intermediate_size\": 192, \"shared_expert_intermediate_size\": 768, \"num_experts\": 16,
+    \"num_experts_per_tok\": 4" "$@"
+  kind granitemoe "${gqa/1536/768}, \"num_local_experts\": 8, \"num_experts_per_tok\": 2" "$@"
+  kind olmoe "${gqa/1536/384}, \"num_experts\": 16, \"num_experts_per_tok\": 4" "$@"
+  kind gpt_oss "${gqa/1536/768}, \"num_local_experts\": 8, \"num_experts_per_tok\": 2, \"sliding_window\": 256" "$@"
 }
 
 run_all "$@" | awk '
