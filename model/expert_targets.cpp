@@ -7,6 +7,7 @@
 #include "lora/expert_adapters.h"
 #include "lora/expert_names.h"
 #include "lora/module_path.h"
+#include "model/default_targets.h"
 
 namespace qlora::model {
 namespace {
@@ -53,6 +54,7 @@ void refuse_rows_in_turn(const Architecture& a, const lora::LoraOptions& options
 }
 
 void resolve_expert_targets(const Architecture& a, lora::LoraOptions& options) {
+  name_default_targets(a, options);
   refuse_rows_in_turn(a, options);
   if (!a.targets_mean_experts) return;
   std::set<std::string> modules,

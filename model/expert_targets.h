@@ -1,5 +1,4 @@
-// What the targets of a recipe mean where a model has experts, as PEFT 0.21 with transformers 5 has
-// it.
+// What the targets of a recipe mean in a model, as PEFT 0.21 with transformers 5 has it.
 #pragma once
 
 #include <optional>
@@ -10,11 +9,12 @@
 
 namespace qlora::model {
 
-// In models whose targets mean experts (Mixtral, Qwen3-MoE, OLMoE), all-linear and the names of an
-// expert's matrices (w1, w2, w3, gate_proj, up_proj, down_proj) become target_parameters, of which
-// gate_up_proj has twice the rank at the same scaling, for it is two matrices; all-linear is
-// attention, router and experts, and dense layers' MLPs get nothing. Any other model's options stay
-// as they are: all-linear leaves experts and routers out. Errors of refuse_rows_in_turn().
+// "peft-default" becomes names (default_targets.h). In models whose targets mean experts (Mixtral,
+// Qwen3-MoE, OLMoE), all-linear and the names of an expert's matrices (w1, w2, w3, gate_proj,
+// up_proj, down_proj) become target_parameters, of which gate_up_proj has twice the rank at the
+// same scaling, for it is two matrices; all-linear is attention, router and experts, and dense
+// layers' MLPs get nothing. Any other model's options stay as they are: all-linear leaves experts
+// and routers out. Errors of name_default_targets() and refuse_rows_in_turn().
 void resolve_expert_targets(const Architecture& architecture, lora::LoraOptions& options);
 
 // ConfigError if target_parameters name matrices whose rows files hold in turn (gate_up_proj of

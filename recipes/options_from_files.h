@@ -13,7 +13,7 @@ void adopt_adapter_options(Recipe& recipe);
 // tokenizer has no such token.
 void name_trained_tokens(Recipe& recipe);
 
-// What lora.targets mean where the model has experts (model/expert_targets.h).
+// What lora.targets mean in the model (model/expert_targets.h).
 void name_expert_targets(Recipe& recipe);
 
 }  // namespace qlora::recipes

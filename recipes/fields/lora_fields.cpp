@@ -88,8 +88,10 @@ Section lora_section() {
            "Share of an adapter's input that is dropped in training, in [0, 1)."},
           &Options::dropout),
        in({"targets", "list of texts",
-           "Which linear layers get an adapter: `all-linear`, module names (`q_proj`), or regular "
-           "expressions on the whole module path. A pattern without a match is an error."},
+           "Which linear layers get an adapter: `all-linear`, module names (`q_proj`), regular "
+           "expressions on the whole module path, or `peft-default`, what PEFT takes without "
+           "`target_modules` where it has defaults for the family. A pattern without a match is an "
+           "error."},
           &Options::targets),
        in({"target_parameters", "list of texts",
            "Experts and routers that get an adapter, by the end of their path, which no pattern of "

@@ -89,7 +89,10 @@ Tool peft_tool() {
                            "use_bdlora", "lora_bias", "arrow_config", "alora_invocation_tokens",
                            "velora_config", "kasa_config", "monteclora_config"},
                           kForms));
-  tool.defaults = {{"lora.rank", "8"}, {"lora.alpha", "8"}, {"output.dir", "imported-run"}};
+  tool.defaults = {{"lora.rank", "8"},
+                   {"lora.alpha", "8"},
+                   {"lora.targets", "[peft-default]"},
+                   {"output.dir", "imported-run"}};
   return tool;
 }
 

@@ -159,7 +159,7 @@ Tool trl_tool() {
   for (const auto& part : {model_keys(), lora_keys(), data_keys(), trl_preference_keys(),
                            other_keys(), training_argument_keys()})
     add_missing(tool.keys, part);
-  tool.defaults = {{"lora.dropout", "0.05"},    {"lora.targets", "[q_proj, v_proj]"},
+  tool.defaults = {{"lora.dropout", "0.05"},    {"lora.targets", "[peft-default]"},
                    {"data.packing", "false"},   {"data.on_overlength", "truncate_right"},
                    {"optim.name", "adamw"},     {"optim.schedule", "linear"},
                    {"train.epochs", "3"},       {"train.micro_batch_size", "8"},
