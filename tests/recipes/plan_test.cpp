@@ -103,6 +103,16 @@ int64_t adapter_bytes(const trainer::MemoryPlan& plan) {
   return std::ranges::find(plan.lines, "adapters (float32)", &trainer::MemoryLine::purpose)->bytes;
 }
 
+// Of all of the model's weights, with their scales.
+int64_t weight_bytes(const Recipe& recipe) {
+  int64_t bytes = 0;
+  for (const trainer::MemoryLine& line : plan_of(recipe, false).lines)
+    for (const char* purpose :
+         {"base weights", "quantization scales", "embedding, head, norms, biases"})
+      if (line.purpose == purpose) bytes += line.bytes;
+  return bytes;
+}
+
 double gigabytes(const trainer::MemoryPlan& plan) { return static_cast<double>(plan.peak()) / 1e9; }
 
 TEST(Plan, EveryReadyRecipeIsPlannedFromItsConfigAlone) {
@@ -133,6 +143,9 @@ TEST(Plan, ReadyRecipesFitTheMemoryTheirNamesPromise) {
   EXPECT_LT(gigabytes(plan_of(ready(dir, "gpt-oss-20b-24gb"), true)), 24);
   EXPECT_LT(gigabytes(plan_of(ready(dir, "mixtral-8x7b-48gb"), true)), 48);
   EXPECT_LT(gigabytes(plan_of(ready(dir, "smollm2-135m-cpu"), false)), 2);
+  EXPECT_LT(gigabytes(plan_of(ready(dir, "qwen3-8b"), true)), 16);
+  EXPECT_LT(gigabytes(plan_of(ready(dir, "mistral-7b"), true)), 12);
+  EXPECT_LT(gigabytes(plan_of(ready(dir, "gemma3-4b"), true)), 12);
   for (const char* small : {"llama-1b", "llama-1b-dpo", "gpt2-xl", "opt-1b", "bloom-1b7"}) {
     EXPECT_LT(gigabytes(plan_of(ready(dir, small), true)), 8) << small;
     EXPECT_LT(gigabytes(plan_of(ready(dir, small), false)), 8) << small;
@@ -250,6 +263,28 @@ TEST(Plan, WithoutAQuantizationSectionTheExpertsOfGptOssStayInMxfp4) {
   EXPECT_EQ(base_bytes("none") - base_bytes("as_stored"), 2 * experts - 17 * experts / 32);
 }
 
+// The numbers of parameters that the published files of these models hold, of Gemma's those of the
+// text part. What no plan counts: T5's two tables of 32 x 16 biases by distance, the 24 x 64 sinks
+// of gpt-oss.
+TEST(Plan, ConfigJsonAloneSaysHowManyWeightsAModelHas) {
+  constexpr std::pair<const char*, int64_t> kModels[] = {
+      {"Llama-3.1-8B", 8'030'261'248},  {"Llama-2-13b", 13'015'864'320},
+      {"llama-65b", 65'285'660'672},    {"Llama-3.1-70B", 70'553'706'496},
+      {"Qwen3-8B", 8'190'735'360},      {"gemma-3-4b", 3'880'263'168},
+      {"Mistral-7B", 7'248'023'552},    {"phi-4", 14'659'507'200},
+      {"Mixtral-8x7B", 46'702'792'704}, {"gpt-oss-20b", 20'914'757'184 - 1'536},
+      {"gpt2-xl", 1'557'611'200},       {"opt-1.3b", 1'315'758'080},
+      {"bloom-1b7", 1'722'408'960},     {"flan-t5-large", 783'150'080 - 1'024}};
+  const test::TempDir dir;
+  Recipe recipe = ready(dir, "llama-8b-24gb");
+  recipe.model.dtype = "float32";
+  recipe.quantization.method = "none";
+  for (const auto& [name, weights] : kModels) {
+    recipe.model.path = config_of(dir, name);
+    EXPECT_EQ(weight_bytes(recipe), 4 * weights) << name;
+  }
+}
+
 // GPT-2 XL has 1,557,611,200 parameters. A block's four matrices of 1600 x 4800, 1600 x 1600 and
 // twice 1600 x 6400 hold 30,720,000; embeddings of 50257 tokens and 1024 positions 82,049,600.
 // Biases are in model.dtype, norms in float32 in any case.
@@ -263,12 +298,7 @@ TEST(Plan, TheWeightsOfGpt2XlTakeWhatTheirShapesSay) {
   const auto weights = [&recipe](const quant::QuantizationOptions& options, const char* dtype) {
     recipe.quantization = options;
     recipe.model.dtype = dtype;
-    int64_t bytes = 0;
-    for (const trainer::MemoryLine& line : plan_of(recipe, false).lines)
-      for (const char* purpose :
-           {"base weights", "quantization scales", "embedding, head, norms, biases"})
-        if (line.purpose == purpose) bytes += line.bytes;
-    return bytes;
+    return weight_bytes(recipe);
   };
   const auto unquantized = [](int64_t element) {
     return element * (kEmbeddings + kOutputs) + 4 * kNorms;

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "recipes/yaml/recipe_yaml.h"
 #include "tests/support/temp_dir.h"
@@ -18,6 +20,16 @@ TEST(ReadyRecipes, EachIsReadWithoutAComplaintAndExplainsItself) {
     EXPECT_TRUE(ready.text.starts_with("# ")) << ready.name;
     EXPECT_GT(ready.summary().size(), 20u) << ready.name;
   }
+}
+
+TEST(ReadyRecipes, EachKindOfModelThatPeopleAskAboutHasOne) {
+  const test::TempDir dir;
+  for (const char* model : {"Qwen3", "gemma-3", "Mistral-7B", "phi-4", "gpt-oss-20b", "opt-",
+                            "bloom-", "gpt2", "flan-t5", "Llama-3.1-70B", "Mixtral-8x7B"})
+    EXPECT_TRUE(std::ranges::any_of(ready_recipes(), [&](const ReadyRecipe& ready) {
+      const Recipe recipe = read_recipe(dir.write(ready.name + ".yaml", ready.text));
+      return recipe.model.path.find(model) != std::string::npos;
+    })) << model;
 }
 
 TEST(ReadyRecipes, TheThirteenBillionOneKeepsItsPromise) {
