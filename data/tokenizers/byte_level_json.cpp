@@ -84,6 +84,8 @@ std::map<std::string, ByteLevelFamily> make_families() {
       {"falcon3", llama3},
       {"smaug-bpe", llama3_split},
       {"dbrx", llama3_split},
+      {"glm4", llama3_split},
+      {"chatglm-bpe", llama3_split},
       {"qwen2", qwen2},
       {"deepseek-r1-qwen", qwen2},
       {"stablelm2", {splits({kQwen2})}},

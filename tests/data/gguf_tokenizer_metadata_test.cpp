@@ -234,6 +234,25 @@ TEST(GgufTokenizerMetadata, RanksOfMergesAreScoresWhereThereIsNoModel) {
     EXPECT_EQ(found->encode(text, false), tokenizer->encode(text, false)) << text;
 }
 
+// The names that llama.cpp's converter writes for the families whose files are read here.
+TEST(GgufTokenizerMetadata, ThePreTokenizersOfEveryFamilysFilesAreKnown) {
+  for (const char* name : {"default",     "llama-bpe", "tekken", "qwen2",     "deepseek-r1-qwen",
+                           "smaug-bpe",   "smollm",    "refact", "olmo",      "dbrx",
+                           "starcoder",   "command-r", "falcon", "falcon3",   "gpt-2",
+                           "phi-2",       "bloom",     "mpt",    "stablelm2", "glm4",
+                           "chatglm-bpe", "gpt-4o"})
+    EXPECT_NO_THROW(byte_level_family(name, "test")) << name;
+}
+
+TEST(GgufTokenizerMetadata, GlmsTextsAreCutAsLlama3sAndBeginWithNoToken) {
+  const ByteLevelFamily llama = byte_level_family("llama-bpe", "test");
+  for (const char* name : {"glm4", "chatglm-bpe"}) {
+    const ByteLevelFamily glm = byte_level_family(name, "test");
+    EXPECT_EQ(glm.pre_tokenizer, llama.pre_tokenizer) << name;
+    EXPECT_FALSE(glm.adds_bos) << name;
+  }
+}
+
 TEST(GgufTokenizerMetadata, PreTokenizersAreKnownInTheSpellingsOfTheirOwnFiles) {
   for (const char* name : {"llama-bpe", "qwen2", "gpt-2", "smollm", "olmo", "tekken", "gpt-4o",
                            "command-r", "bloom", "deepseek-v3"}) {
