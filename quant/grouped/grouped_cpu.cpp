@@ -146,8 +146,8 @@ void decode_bytes(const GroupedRow& row, const int32_t* group_of, T* out) {
     return group_of == nullptr ? in_order(row, out) : scattered(row, group_of, out);
   };
   if constexpr (sizeof(T) == 2) {
-    const int64_t groups = (row.columns - 1) / row.group_size + 1;
-    if (group_of == nullptr && are_ordinary(row.scales, row.zeros, groups))
+    const auto groups = [&] { return (row.columns - 1) / row.group_size + 1; };
+    if (group_of == nullptr && are_ordinary(row.scales, row.zeros, groups()))
       return ordinary_byte_decoder<T>()(row, out);
   }
 #ifdef __x86_64__
