@@ -6,6 +6,7 @@
 #include <initializer_list>
 
 #include "quant/prequantized/module_settings.h"
+#include "quant/prequantized/stored_parts.h"
 
 namespace qlora::quant {
 namespace {
@@ -70,6 +71,8 @@ void CompressedGroups::add_group(const io::JsonNode& node) {
   require_read_format(node);
   const auto weights = node.find("weights");
   if (!weights) return;
+  if (const auto activations = node.find("input_activations"))
+    warn_of_quantized_activations(*activations);
   Group group;
   group.weights = weights_of(*weights);
   for (const io::JsonNode& target : node.at("targets").elements()) {

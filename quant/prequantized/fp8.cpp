@@ -81,6 +81,8 @@ Fp8Config read_config(const io::JsonNode& config) {
     read.scale_bytes = 1;
   } else {
     require_e4m3(config);
+    if (const auto scheme = config.find("activation_scheme"))
+      warn_of_quantized_activations(*scheme);
     read.block = block_size_at(config, "weight_block_size");
     if (config.string_or("scale_fmt", "") == "ue8m0") read.scale_bytes = 1;
   }

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/warn_once.h"
 #include "io/mapped_file.h"
 #include "quant/tensor_file.h"
 
@@ -85,6 +86,13 @@ void require_as_stored(const QuantizationOptions& options, const std::string& st
       "quantization.method: {} holds weights in {}, and the recipe asks for {}; leave out the "
       "section quantization to take them as they are, or give the original 16-bit model",
       place, stored, options.method);
+}
+
+void warn_of_quantized_activations(const io::JsonNode& place) {
+  log::warning_once(
+      "{}: other programs quantize activations too; here the weights are used as they are, with "
+      "activations as train.compute_dtype has them",
+      place.place());
 }
 
 void require_matrix(const WeightShape& shape, const StoredParts& parts) {

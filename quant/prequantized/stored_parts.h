@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "io/json.h"
 #include "io/safetensors.h"
 #include "quant/quantization_options.h"
 #include "quant/weight_shape.h"
@@ -60,6 +61,9 @@ class StoredParts {
 // `place` holds.
 void require_as_stored(const QuantizationOptions& options, const std::string& stored,
                        const std::string& place);
+
+// Says that what is told at `place`, that activations are quantized as well, changes nothing here.
+void warn_of_quantized_activations(const io::JsonNode& place);
 
 // FormatError if the layer is one of stacked experts, which none of these tools packs.
 void require_matrix(const WeightShape& shape, const StoredParts& parts);

@@ -6,7 +6,6 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "base/warn_once.h"
 #include "quant/prequantized/grouped_layer.h"
 #include "quant/prequantized/stored_parts.h"
 
@@ -24,10 +23,7 @@ void require_int8(const io::JsonNode& config) {
   const io::JsonNode name = by_default->value().is_object() ? by_default->at("_type") : *by_default;
   const std::string found = name.as_string();
   if (found == "Int8DynamicActivationInt8WeightConfig")
-    log::warning_once(
-        "{}: {} quantizes activations too; here the weights are used as they are, with 16-bit "
-        "activations",
-        name.place(), found);
+    warn_of_quantized_activations(name);
   else if (found != "Int8WeightOnlyConfig" && found != "int8_weight_only")
     name.reject("Int8WeightOnlyConfig or Int8DynamicActivationInt8WeightConfig, which are read");
 }

@@ -243,6 +243,32 @@ TEST(CompressedTensors, ConfigsThatAreNotReadNameTheirKey) {
   EXPECT_THAT(refusal_of(none), HasSubstr("config.json.config_groups must be groups"));
 }
 
+// Each text is said once a process: each config has a name of its own.
+std::string said_of(const json& config, const std::string& name) {
+  ::testing::internal::CaptureStderr();
+  make_stored_format(io::JsonNode(config, name));
+  return ::testing::internal::GetCapturedStderr();
+}
+
+TEST(CompressedTensors, ThatActivationsStayAsTheyAreIsSaid) {
+  json config = config_of({}, "int-quantized", "int");
+  EXPECT_EQ(said_of(config, "weights.json"), "");
+  config["config_groups"]["group_0"]["input_activations"] = {{"num_bits", 8}, {"type", "int"}};
+  const std::string said = said_of(config, "both.json");
+  EXPECT_THAT(said, HasSubstr("both.json.config_groups.group_0.input_activations"));
+  EXPECT_THAT(said, HasSubstr("quantize activations too"));
+}
+
+TEST(CompressedTensors, SoItIsOfFp8AndTorchao) {
+  EXPECT_THAT(said_of({{"quant_method", "fp8"}, {"activation_scheme", "dynamic"}}, "fp8.json"),
+              HasSubstr("fp8.json.activation_scheme: other programs quantize activations"));
+  EXPECT_THAT(
+      said_of({{"quant_method", "torchao"},
+               {"quant_type", {{"default", {{"_type", "Int8DynamicActivationInt8WeightConfig"}}}}}},
+              "torchao.json"),
+      HasSubstr("quantize activations too"));
+}
+
 TEST(CompressedTensors, ARecipeThatAsksForAnotherQuantizationIsRefused) {
   QuantizationOptions options;
   options.method = "nf4";
