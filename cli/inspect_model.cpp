@@ -30,6 +30,12 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 using model::FootprintRow;
 
+// Scales and tables included.
+double bits_a_weight(const FootprintRow& row) {
+  const auto parameters = static_cast<double>(std::max<int64_t>(row.parameters, 1));
+  return 8.0 * static_cast<double>(row.bytes) / parameters;
+}
+
 Json footprint_json(const std::vector<FootprintRow>& rows) {
   Json table = {{"rows", Json::array()}, {"formats", Json::object()}};
   FootprintRow total;
@@ -39,7 +45,8 @@ Json footprint_json(const std::vector<FootprintRow>& rows) {
                              {"count", row.count},
                              {"parameters", row.parameters},
                              {"format", row.format},
-                             {"bytes", row.bytes}});
+                             {"bytes", row.bytes},
+                             {"bits_a_weight", bits_a_weight(row)}});
     for (FootprintRow* sum : {&total, &formats[row.format]}) {
       sum->count += row.count;
       sum->parameters += row.parameters;
@@ -47,7 +54,10 @@ Json footprint_json(const std::vector<FootprintRow>& rows) {
     }
   }
   const auto facts = [](const FootprintRow& sum) {
-    return Json{{"count", sum.count}, {"parameters", sum.parameters}, {"bytes", sum.bytes}};
+    return Json{{"count", sum.count},
+                {"parameters", sum.parameters},
+                {"bytes", sum.bytes},
+                {"bits_a_weight", bits_a_weight(sum)}};
   };
   for (const auto& [format, sum] : formats) table["formats"][format] = facts(sum);
   table["total"] = facts(total);
@@ -104,11 +114,43 @@ std::string grouped(int64_t number) {
   return text;
 }
 
-std::string line(size_t width, const std::string& module, const std::string& count,
-                 const std::string& parameters, const std::string& format,
-                 const std::string& bytes) {
-  return fmt::format("  {:<{}} {:>6} {:>17} {:<13} {:>17}\n", module, width, count, parameters,
-                     format, bytes);
+// Cells of a table's line.
+struct Line {
+  std::string module, count, parameters, format, bytes, bits;
+};
+
+Line line_of(const std::string& module, const std::string& format, const Json& facts) {
+  const auto number = [&facts](const char* key) { return facts.at(key).get<int64_t>(); };
+  return {module,
+          fmt::format("{}", number("count")),
+          grouped(number("parameters")),
+          format,
+          grouped(number("bytes")),
+          fmt::format("{:.2f}", facts.at("bits_a_weight").get<double>())};
+}
+
+// What `qlora quantize --report` wrote beside the weights; null where there is no such file.
+Json quantization_errors(const std::string& directory) {
+  const std::string path = (fs::path(directory) / "quantization_report.json").string();
+  if (!fs::exists(path)) return nullptr;
+  const nlohmann::json document = io::read_json_file(path);
+  double sum = 0, largest = 0;
+  std::string largest_in;
+  const std::vector<io::JsonNode> layers = io::JsonNode(document, path).at("layers").elements();
+  for (const io::JsonNode& layer : layers) {
+    const double error = layer.at("relative_error").as_number();
+    sum += error;
+    if (error < largest) continue;
+    largest = error;
+    largest_in = layer.at("module").as_string();
+  }
+  if (layers.empty()) return nullptr;
+  Json facts = {{"mean_relative_error", sum / static_cast<double>(layers.size())},
+                {"largest_relative_error", largest},
+                {"largest_in", largest_in}};
+  if (const auto found = document.find("against_16_bit"); found != document.end())
+    facts["against_16_bit"] = *found;
+  return facts;
 }
 
 }  // namespace
@@ -179,6 +221,8 @@ Json describe_model_directory(const std::string& path) {
       },
       facts);
   facts["tensors"] = tensor_facts(tensors);
+  if (const Json errors = quantization_errors(path); !errors.is_null())
+    facts["quantization_errors"] = errors;
   facts["footprint"] = stored_footprint_json(tensors, architecture, source.get());
   return facts;
 }
@@ -198,21 +242,23 @@ std::string footprint_text(const Json& footprint) {
   const auto text_of = [](const Json& row, const char* key) {
     return shown_text(row.at(key).get<std::string>());
   };
-  size_t width = 14;
+  std::vector<Line> lines = {{"module", "count", "parameters", "format", "bytes", "bits a weight"}};
   for (const Json& row : footprint.at("rows"))
-    width = std::max(width, text_of(row, "module").size());
-  const auto line_of = [width](const std::string& module, const std::string& format,
-                               const Json& facts) {
-    const auto number = [&facts](const char* key) { return facts.at(key).get<int64_t>(); };
-    return line(width, module, fmt::format("{}", number("count")), grouped(number("parameters")),
-                format, grouped(number("bytes")));
-  };
-  std::string text = line(width, "module", "count", "parameters", "format", "bytes");
-  for (const Json& row : footprint.at("rows"))
-    text += line_of(text_of(row, "module"), text_of(row, "format"), row);
+    lines.push_back(line_of(text_of(row, "module"), text_of(row, "format"), row));
   for (const auto& [format, sum] : footprint.at("formats").items())
-    text += line_of("all", format, sum);
-  return text + line_of("total", "", footprint.at("total"));
+    lines.push_back(line_of("all", shown_text(format), sum));
+  lines.push_back(line_of("total", "", footprint.at("total")));
+  size_t module_width = 14, format_width = 13;
+  for (const Line& line : lines) {
+    module_width = std::max(module_width, line.module.size());
+    format_width = std::max(format_width, line.format.size());
+  }
+  std::string text;
+  for (const Line& line : lines)
+    text +=
+        fmt::format("  {:<{}} {:>6} {:>17} {:<{}} {:>17} {:>13}\n", line.module, module_width,
+                    line.count, line.parameters, line.format, format_width, line.bytes, line.bits);
+  return text;
 }
 
 }  // namespace qlora::cli

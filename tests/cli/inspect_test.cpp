@@ -40,7 +40,8 @@ TEST(Inspect, AQuantizedDirectoryIsATableByModuleAndFormat) {
   options.model = dir / "model";
   options.output = dir / "quantized";
   options.quantization.method = "nf4";
-  recipes::quantize_model(options);
+  options.report = true;
+  const recipes::QuantizationReport report = recipes::quantize_model(options);
   const json facts = inspected(dir, dir / "quantized");
   EXPECT_EQ(facts.at("family").get<std::string>(), "llama");
   EXPECT_EQ(format(row_of(facts, "down_proj")), "nf4+dq");
@@ -54,6 +55,32 @@ TEST(Inspect, AQuantizedDirectoryIsATableByModuleAndFormat) {
   EXPECT_THAT(text.out, HasSubstr("down_proj"));
   EXPECT_THAT(text.out, HasSubstr("nf4+dq"));
   EXPECT_THAT(text.out, HasSubstr("total"));
+  EXPECT_THAT(text.out, HasSubstr("largest_in: " + report.errors().largest_in));
+  const json& errors = facts.at("quantization_errors");
+  EXPECT_NEAR(errors.at("mean_relative_error").get<double>(), report.errors().mean, 1e-9);
+  EXPECT_TRUE(errors.at("against_16_bit").is_object());
+}
+
+// 4 bits and a float16 scale and zero for each 16 weights.
+TEST(Inspect, BitsAWeightCountScalesAndTables) {
+  TempDir dir;
+  write_tiny_directory(dir / "model");
+  recipes::QuantizeOptions options;
+  options.model = dir / "model";
+  options.output = dir / "quantized";
+  options.quantization.method = "hqq";
+  options.hqq.group_size = 16;
+  recipes::quantize_model(options);
+  const json row = row_of(inspected(dir, dir / "quantized"), "down_proj");
+  EXPECT_EQ(format(row), "hqq, 4 bit");
+  const double bits = row.at("bits_a_weight").get<double>();
+  EXPECT_GE(bits, 6.0);
+  EXPECT_LT(bits, 9.0);  // hqq's tensors of settings are some hundred bytes a layer
+  EXPECT_EQ(bits, 8.0 * static_cast<double>(number(row, "bytes")) /
+                      static_cast<double>(number(row, "parameters")));
+  EXPECT_FALSE(inspected(dir, dir / "quantized").contains("quantization_errors"));
+  const json unquantized = row_of(inspected(dir, dir / "model"), "down_proj");
+  EXPECT_EQ(unquantized.at("bits_a_weight").get<double>(), 16.0);
 }
 
 // Tensors of a family that no version reads, a linear layer with a long name among them.
