@@ -189,6 +189,13 @@ void add_group_options(const Command& command, QuantizeArguments& arguments) {
                   command.add_flag("--static-groups", options.gptq.static_groups,
                                    "gptq: groups are those of the weight before any rounding"),
                   kGptq});
+  list.push_back(
+      {"--true-sequential",
+       command.add_flag("--true-sequential,!--no-true-sequential", options.gptq.true_sequential,
+                        "gptq: a layer is rounded by what it reads when those before it "
+                        "in its block are rounded (on unless turned off, which is "
+                        "faster)"),
+       kGptq});
   list.push_back({"--asymmetric",
                   command.add_flag("--asymmetric", arguments.asymmetric,
                                    "gptq: each group has a zero of its own (gptq_v2)"),

@@ -30,6 +30,7 @@ std::string GptqOptions::to_text() const {
   if (!symmetric) text += ", asymmetric";
   if (order == GptqOrder::kActivations) text += ", act order";
   if (static_groups) text += ", static groups";
+  if (!true_sequential) text += ", a block at once";
   return text;
 }
 

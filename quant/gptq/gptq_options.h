@@ -25,6 +25,9 @@ struct GptqOptions {
   // Ranges of all groups are those of the weight before it was corrected; groups are neighbouring
   // columns in any order.
   bool static_groups = false;
+  // Layers of a block are rounded by what they read when those before them are rounded already;
+  // else by what they read in the block as it was, whose inputs are then computed once.
+  bool true_sequential = true;
   double damp = 0.05;  // of the diagonal's mean, added to the diagonal
   // Shrinks each range to the one of 80 with the least sum of |error|^mse; 0: ranges hold all
   // weights. 2.4 is usual.

@@ -21,52 +21,7 @@ constexpr double kLeastShareOfTokens = 0.005;
 // Leaves a run behind the group whose inputs were wanted.
 struct SeenEnough {};
 
-// Groups of linear layers whose inputs do not depend on each other.
-struct Stage {
-  std::vector<lora::LinearGroup*> groups;
-  double share_of_tokens = 1;  // that a group's inputs are expected to be
-};
-
-std::vector<Stage> stages_of(const model::BlockSpec& spec, model::Block& block) {
-  std::vector<Stage> stages;
-  for (size_t b = 0; b < spec.branches.size(); ++b) {
-    model::BranchWeights& weights = block.branches[b];
-    if (const model::ExpertsSpec* experts = spec.branches[b].experts()) {
-      Stage gate_up{{},
-                    static_cast<double>(experts->routing.active) /
-                        static_cast<double>(experts->routing.experts)};
-      Stage down{{}, gate_up.share_of_tokens};
-      for (model::ExpertWeights& expert : weights.experts) {
-        gate_up.groups.push_back(&expert.gate_up);
-        down.groups.push_back(&expert.down);
-      }
-      stages.push_back(std::move(gate_up));
-      stages.push_back(std::move(down));
-    }
-    for (lora::LinearGroup* group : {&weights.in, &weights.out})
-      if (!group->layers().empty()) stages.push_back(Stage{{group}});
-  }
-  return stages;
-}
-
 int64_t inputs_of(const lora::LinearGroup& group) { return group.layers().front().in_features(); }
-
-// In runs whose Hessians lie in memory together.
-std::vector<std::vector<lora::LinearGroup*>> runs_of(
-    const std::vector<lora::LinearGroup*>& groups) {
-  std::vector<std::vector<lora::LinearGroup*>> runs;
-  int64_t bytes = kHessianBytes;
-  for (lora::LinearGroup* group : groups) {
-    const int64_t more = inputs_of(*group) * inputs_of(*group) * int64_t{sizeof(float)};
-    if (bytes + more > kHessianBytes) {
-      runs.emplace_back();
-      bytes = 0;
-    }
-    runs.back().push_back(group);
-    bytes += more;
-  }
-  return runs;
-}
 
 at::Tensor float_rows(const quant::FrozenWeight& weight) {
   at::Tensor rows = at::empty({weight.out_features(), weight.in_features()},
@@ -97,6 +52,51 @@ GptqCalibration::GptqCalibration(model::CausalLm& model, const CalibrationRows& 
     activations_.of_sequence(s).copy_(model_.first_residual(rows_.sequences[s]));
     progress.advance();
   }
+}
+
+std::vector<GptqCalibration::Stage> GptqCalibration::stages_of(const model::BlockSpec& spec,
+                                                               model::Block& block) const {
+  std::vector<Stage> stages;
+  const auto add = [&](Stage stage) {
+    if (options_.true_sequential || stages.empty())
+      stages.push_back(std::move(stage));
+    else
+      stages.back().insert(stages.back().end(), stage.begin(), stage.end());
+  };
+  for (size_t b = 0; b < spec.branches.size(); ++b) {
+    model::BranchWeights& weights = block.branches[b];
+    if (const model::ExpertsSpec* experts = spec.branches[b].experts()) {
+      const double share = static_cast<double>(experts->routing.active) /
+                           static_cast<double>(experts->routing.experts);
+      Stage gate_up, down;
+      for (model::ExpertWeights& expert : weights.experts) {
+        gate_up.push_back({&expert.gate_up, share});
+        down.push_back({&expert.down, share});
+      }
+      add(std::move(gate_up));
+      add(std::move(down));
+    }
+    for (lora::LinearGroup* group : {&weights.in, &weights.out})
+      if (!group->layers().empty()) add({Part{group, 1}});
+  }
+  return stages;
+}
+
+// In runs whose Hessians lie in memory together.
+std::vector<GptqCalibration::Stage> GptqCalibration::runs_of(const Stage& stage) {
+  std::vector<Stage> runs;
+  int64_t bytes = kHessianBytes;
+  for (const Part& part : stage) {
+    const int64_t inputs = inputs_of(*part.group);
+    const int64_t more = inputs * inputs * int64_t{sizeof(float)};
+    if (bytes + more > kHessianBytes) {
+      runs.emplace_back();
+      bytes = 0;
+    }
+    runs.back().push_back(part);
+    bytes += more;
+  }
+  return runs;
 }
 
 bool GptqCalibration::is_quantized(const lora::LoraLinear& linear) const {
@@ -162,25 +162,26 @@ void GptqCalibration::quantize_group(lora::LinearGroup& group, const quant::Gptq
   }
 }
 
-void GptqCalibration::quantize_groups(int64_t layer, const std::vector<lora::LinearGroup*>& groups,
-                                      double tokens_expected, Progress& progress) {
-  std::vector<lora::LinearGroup*> wanted;
-  for (lora::LinearGroup* group : groups) {
+void GptqCalibration::quantize_stage(int64_t layer, const Stage& stage, Progress& progress) {
+  const auto tokens = static_cast<double>(rows_.facts.tokens);
+  Stage wanted;
+  for (const Part& part : stage) {
+    const std::vector<lora::LoraLinear>& layers = part.group->layers();
     const bool any = std::ranges::any_of(
-        group->layers(), [this](const lora::LoraLinear& linear) { return is_quantized(linear); });
+        layers, [this](const lora::LoraLinear& linear) { return is_quantized(linear); });
     if (any)
-      wanted.push_back(group);
+      wanted.push_back(part);
     else
-      progress.advance(static_cast<int64_t>(group->layers().size()));
+      progress.advance(static_cast<int64_t>(layers.size()));
   }
-  for (const std::vector<lora::LinearGroup*>& run : runs_of(wanted)) {
+  for (const Stage& run : runs_of(wanted)) {
     Hessians hessians;
-    for (const lora::LinearGroup* group : run)
-      hessians.emplace(group, quant::GptqHessian(inputs_of(*group)));
+    for (const Part& part : run)
+      hessians.emplace(part.group, quant::GptqHessian(inputs_of(*part.group)));
     run_to(layer, hessians, progress);
-    for (lora::LinearGroup* group : run) {
-      const auto hessian = hessians.find(group);
-      quantize_group(*group, hessian->second, tokens_expected, progress);
+    for (const Part& part : run) {
+      const auto hessian = hessians.find(part.group);
+      quantize_group(*part.group, hessian->second, part.share_of_tokens * tokens, progress);
       hessians.erase(hessian);
     }
   }
@@ -197,9 +198,7 @@ void GptqCalibration::quantize_block(int64_t layer, model::Block& given, Progres
   block = std::move(given);
   const std::vector<Stage> stages = stages_of(architecture.block(layer), block);
   progress.advance(static_cast<int64_t>(never_.size()));
-  const auto tokens = static_cast<double>(rows_.facts.tokens);
-  for (const Stage& stage : stages)
-    quantize_groups(layer, stage.groups, stage.share_of_tokens * tokens, progress);
+  for (const Stage& stage : stages) quantize_stage(layer, stage, progress);
   if (layer + 1 < architecture.num_layers()) run_through(layer, progress);
   for (lora::LinearGroup* group : block.groups())
     for (lora::LoraLinear& linear : group->layers())

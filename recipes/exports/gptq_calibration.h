@@ -2,7 +2,8 @@
 // everything before it is rounded already (Frantar et al. 2022, section 3.3). Of a block the groups
 // of layers that share an input follow each other, q,k,v | o | gate,up | down, and the calibration
 // sequences run through the block once for each (to the group, where their inputs are seen by
-// ForwardInput::observer) and once more for the next block's input.
+// ForwardInput::observer) and once more for the next block's input. Without true_sequential one run
+// serves all groups of a block.
 #pragma once
 
 #include <cstdint>
@@ -47,11 +48,20 @@ class GptqCalibration {
  private:
   using Hessians = std::map<const lora::LinearGroup*, quant::GptqHessian>;
 
+  // A group, and the share of all tokens that it is expected to get.
+  struct Part {
+    lora::LinearGroup* group;
+    double share_of_tokens;
+  };
+  // Groups that are rounded by the inputs of one run.
+  using Stage = std::vector<Part>;
+
+  std::vector<Stage> stages_of(const model::BlockSpec& spec, model::Block& block) const;
+  static std::vector<Stage> runs_of(const Stage& stage);
   bool is_quantized(const lora::LoraLinear& linear) const;
   void run_to(int64_t layer, Hessians& hessians, const Progress& progress);
   void run_through(int64_t layer, const Progress& progress);
-  void quantize_groups(int64_t layer, const std::vector<lora::LinearGroup*>& groups,
-                       double tokens_expected, Progress& progress);
+  void quantize_stage(int64_t layer, const Stage& stage, Progress& progress);
   void quantize_group(lora::LinearGroup& group, const quant::GptqHessian& hessian,
                       double tokens_expected, Progress& progress);
   void quantize(lora::LoraLinear& linear, const quant::GptqFactor* factor);

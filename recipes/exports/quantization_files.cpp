@@ -50,12 +50,12 @@ nlohmann::ordered_json gptq_config_json(const quant::GptqOptions& options,
                                  {"pack_dtype", "int32"},
                                  {"damp_percent", options.damp},
                                  {"static_groups", options.static_groups},
-                                 {"true_sequential", true}};
+                                 {"true_sequential", options.true_sequential}};
   if (!dynamic.empty()) json["dynamic"] = dynamic;
   json["meta"] = {{"quantizer", {kQuantizer}},
                   {"damp_percent", options.damp},
                   {"static_groups", options.static_groups},
-                  {"true_sequential", true},
+                  {"true_sequential", options.true_sequential},
                   {"mse", options.mse},
                   {"act_group_aware", options.order == quant::GptqOrder::kGroups},
                   {"calibration",

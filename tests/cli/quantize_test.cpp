@@ -41,13 +41,15 @@ class QuantizeCommand : public ::testing::Test {
 };
 
 TEST_F(QuantizeCommand, GptqIsCalibratedOnRowsOfAnyFormat) {
-  const Finished done = quantize({"--method", "gptq", "--data", dir_ / "rows.jsonl", "--format",
-                                  "chat", "--group-size", "16", "--act-order", "--bits", "3"});
+  const Finished done =
+      quantize({"--method", "gptq", "--data", dir_ / "rows.jsonl", "--format", "chat",
+                "--group-size", "16", "--act-order", "--bits", "3", "--no-true-sequential"});
   EXPECT_EQ(done.exit_code, 0) << done.err;
   EXPECT_THAT(done.out, HasSubstr("read back and equal"));
   EXPECT_EQ(config()["bits"], 3);
   EXPECT_EQ(config()["group_size"], 16);
   EXPECT_EQ(config()["desc_act"], true);
+  EXPECT_EQ(config()["true_sequential"], false);
 }
 
 TEST_F(QuantizeCommand, AGroupOfAWholeRowIsWrittenAsEachFormatHasIt) {

@@ -194,6 +194,28 @@ TEST_F(GroupedDirectory, ActivationsOnDiskGiveTheSameModel) {
     EXPECT_FALSE(entry.path().filename().string().starts_with("scratch")) << entry.path();
 }
 
+// The first group of the first block reads the same either way, all else does not.
+TEST_F(GroupedDirectory, ABlockMayBeRoundedByTheInputsThatItHadAsItWas) {
+  QuantizeOptions options = options_of("gptq");
+  quantize(options);
+  const auto one_by_one = tensors();
+  EXPECT_EQ(config()["true_sequential"], true);
+  options.gptq.true_sequential = false;
+  quantize(options);
+  const auto at_once = tensors();
+  EXPECT_EQ(config()["true_sequential"], false);
+  EXPECT_EQ(config()["meta"]["true_sequential"], false);
+  const auto same = [&](const std::string& module) {
+    return at::equal(one_by_one.at("model.layers." + module + ".qweight"),
+                     at_once.at("model.layers." + module + ".qweight"));
+  };
+  for (const char* name : {"q_proj", "k_proj", "v_proj"})
+    EXPECT_TRUE(same(std::string("0.self_attn.") + name)) << name;
+  EXPECT_FALSE(same("0.self_attn.o_proj"));
+  EXPECT_FALSE(same("0.mlp.down_proj"));
+  EXPECT_FALSE(same("1.self_attn.q_proj"));
+}
+
 TEST_F(GroupedDirectory, NoMoreSequencesThanWantedAreUsed) {
   QuantizeOptions options = options_of("gptq");
   options.calibration.samples = 3;
