@@ -1,6 +1,7 @@
 // QLoRA of a model of one's own: a small GPT whose linear layers are the library's groups. Its
 // weights go from a 16-bit file into 4 bit one tensor at a time; adapters are attached by pattern
-// and trained; a checkpoint is resumed; the quantized model is saved and loaded as it lies there.
+// and trained; a checkpoint is resumed; the quantized model is saved and loaded as it lies there;
+// blocks in host memory or on disk are fetched when they are used.
 //
 //   own_model DIRECTORY [WEIGHTS]      WEIGHTS: .safetensors, pytorch_model.bin, or a directory of
 //                                      either; without it, made ones are written to DIRECTORY first
@@ -18,11 +19,13 @@
 
 #include "base/error.h"
 #include "base/seed.h"
+#include "io/spill_file.h"
 #include "io/weight_directory.h"
 #include "lora/attach.h"
 #include "model/base_hash.h"
 #include "model/read_tensor.h"
 #include "optim/grad_clip.h"
+#include "quant/offload/offloaded_weight.h"
 #include "quant/read_frozen_weight.h"
 #include "quant/tensor_file.h"
 #include "trainer/checkpoint.h"
@@ -47,6 +50,9 @@ quant::WeightShape shape_of(const std::string& layer) {
   const int64_t out = layer == "lm_head" ? kVocab : layer.ends_with(".up") ? kInner : kHidden;
   return quant::WeightShape::matrix(out, layer.ends_with(".down") ? kInner : kHidden);
 }
+
+// Where blocks lie that are not in memory beside the others: {{0, quant::Home::kDisk}}.
+using DeviceMap = std::map<int64_t, quant::Home>;
 
 class Gpt {
  public:
@@ -80,11 +86,21 @@ class Gpt {
     return all;
   }
 
-  // Where the layers lie is said here: a device map has its place in the last argument.
-  void load(const io::TensorFile& file, const quant::QuantizationOptions& options) {
-    for (lora::LoraLinear* layer : layers())
+  // On a GPU the last argument of read_frozen_weight() says which; `directory` takes what the map
+  // has on disk.
+  void load(const io::TensorFile& file, const quant::QuantizationOptions& options,
+            const DeviceMap& map = {}, const std::string& directory = "") {
+    if (!map.empty())
+      offload_ =
+          std::make_shared<quant::Offload>(at::kCPU, std::make_shared<io::SpillFile>(directory, 0));
+    for (lora::LoraLinear* layer : layers()) {
       layer->base =
           quant::read_frozen_weight(file, layer->name, shape_of(layer->name), options, at::kCPU);
+      const auto home = map.find(block_of(layer->name));
+      if (home != map.end())
+        layer->base = std::make_unique<quant::OffloadedWeight>(std::move(layer->base), offload_,
+                                                               home->first, home->second);
+    }
     for (auto& [name, tensor] : plain_)
       tensor = model::read_tensor(file.at(name + ".weight"), tensor.sizes().vec(), at::kFloat);
   }
@@ -126,6 +142,12 @@ class Gpt {
 
  private:
   static std::string name_of(int64_t block) { return fmt::format("blocks.{}", block); }
+  // -1: the head, which is in none.
+  static int64_t block_of(const std::string& layer) {
+    for (int64_t b = 0; b < kBlocks; ++b)
+      if (layer.starts_with(name_of(b) + ".")) return b;
+    return -1;
+  }
 
   void add_group(const std::vector<std::string>& names) {
     groups_.push_back(std::make_unique<lora::LinearGroup>(empty_group(names)));
@@ -152,6 +174,7 @@ class Gpt {
     return at::matmul(shares, heads(v)).transpose(0, 1).reshape({tokens, kHidden});
   }
 
+  std::shared_ptr<quant::Offload> offload_;
   std::map<std::string, at::Tensor> plain_;  // embeddings and norms, by module
   std::vector<std::unique_ptr<lora::LinearGroup>> groups_;
   lora::LinearGroup head_ = empty_group({"lm_head"});
@@ -244,8 +267,9 @@ void run(const std::string& directory, std::string weights) {
     made.draw_weights();
     quant::write_tensors(weights = in("made.safetensors"), made.state());
   }
-  quant::QuantizationOptions options;  // without lm_head
-  options.method = "nf4";              // or int8
+  quant::QuantizationOptions options;
+  options.method = "nf4";                            // or int8
+  options.skip_modules = {"lm_head", "blocks.0.o"};  // stay in 16 bit
 
   Gpt model;
   model.load(io::read_weights(weights), options);
@@ -276,6 +300,15 @@ void run(const std::string& directory, std::string weights) {
   fmt::print("saved quantized: {} bytes\n",
              std::filesystem::file_size(in("quantized.safetensors")));
   require(at::equal(loaded.logits(), training.logits()), "loaded quantized: the same logits");
+
+  Gpt elsewhere;
+  elsewhere.load(io::read_weights(weights), options,
+                 {{0, quant::Home::kDisk}, {1, quant::Home::kHost}}, directory);
+  Training fetching(elsewhere);
+  bool equal = true;
+  for (int64_t step = 0; step < kSavedStep; ++step)
+    equal &= fetching.step() == losses[static_cast<size_t>(step)];
+  require(equal, "blocks on disk and in host memory: the same losses, bit for bit");
 }
 
 }  // namespace
