@@ -1,3 +1,4 @@
+# make interop: if [ -n "${INTEROP_PREQUANTIZED:-}" ]; then D=$INTEROP_PREQUANTIZED; QLORA=$QLORA $PYTHON tests/interop/gptq_quality.py "$D/base-llama128" "$D/gptq-algorithm/golden.json" "$D/gptq-algorithm/calibration.jsonl" $WORK; else echo "INTEROP_PREQUANTIZED names no folder of directories"; fi
 """How near `qlora quantize --method gptq` keeps a Llama to itself, beside GPTQModel on the same calibration ids.
 
     QLORA=build/bin/qlora python tests/interop/gptq_quality.py BASE GOLDEN_JSON CALIBRATION_JSONL [WORK]

@@ -1,3 +1,4 @@
+# make interop: if [ -n "${INTEROP_PREQUANTIZED:-}" ]; then D=$INTEROP_PREQUANTIZED; QLORA=$QLORA $PYTHON tests/interop/hqq_directories.py "$D/base-llama64" "$D"/hqq-[1248]b-g*-axis? "$D"/hqq-3b-g64-axis0 "$D"/hqq-4b-channel "$D"/hqq-4b-view-as-float; else echo "INTEROP_PREQUANTIZED names no folder of directories"; fi
 """Whether `qlora quantize --method hqq` gives the codes, scales and zeros of hqq.
 
     QLORA=build/bin/qlora python tests/interop/hqq_directories.py BASE DIRECTORY...

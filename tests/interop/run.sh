@@ -11,7 +11,8 @@
 # INTEROP_PYTHON=PATH uses that interpreter instead of making .venv-interop. INTEROP_MODEL=DIR is the unquantized chat model that
 # real losses and logits are compared on; by default the quickstart's, once that was fetched. INTEROP_FAMILIES are families.py's
 # families and options; by default --first, one variant of each family, and empty all variants. INTEROP_FOLDER=DIR keeps what
-# transformers and PEFT made of them for another run.
+# transformers and PEFT made of them for another run. INTEROP_PREQUANTIZED=DIR has directories that other tools quantized, with golden.json
+# (prequantized.py); without it four scripts only say so.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 BUILD=$(realpath "${1:?the build folder is needed}")
