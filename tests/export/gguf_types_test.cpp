@@ -56,9 +56,12 @@ TEST(GgufTypes, LayersOfEncoderAndDecoderAreTakenInTheOrderOfTheirNames) {
                                 {"tie_word_embeddings", false}});
   const GgufTypes types(gguf_type("q4_k_m"), model);
   std::vector<std::string> in_six_bits;
-  for (const char* stack : {"dec", "enc"})
-    for (int layer = 0; layer < (stack == std::string("enc") ? 3 : 2); ++layer)
-      for (const char* tensor : {"attn_v", "cross_attn_v", "ffn_down", "attn_q"})
+  const std::vector<std::string> decoder = {"attn_v", "cross_attn_v", "ffn_down", "attn_q"},
+                                 encoder = {"attn_v", "ffn_down", "attn_q"};
+  for (const auto& [stack, layers, tensors] :
+       {std::tuple("dec", 2, decoder), std::tuple("enc", 3, encoder)})
+    for (int layer = 0; layer < layers; ++layer)
+      for (const std::string& tensor : tensors)
         if (const std::string name = fmt::format("{}.blk.{}.{}", stack, layer, tensor);
             types.of(name + ".weight", {256, 512}) == DType::kQ6_K)
           in_six_bits.push_back(name);
