@@ -34,12 +34,15 @@ auto at_row(const SourceRow& row, const Work& work) {
 
 struct RowCounts {
   int64_t files = 0, rows = 0;
+  bool end_early = false;  // enough() was true
 };
 
 // work(row) for all rows of a dataset on all cores, then take(row, result) in the order of the
-// rows. The first row that fails, in file order, is the one whose error is thrown.
+// rows, until enough() is true, if it is given. The first row that fails, in file order, is the one
+// whose error is thrown.
 template <typename Work, typename Take>
-RowCounts for_each_row(const DatasetOptions& dataset, const Work& work, const Take& take) {
+RowCounts for_each_row(const DatasetOptions& dataset, const Work& work, const Take& take,
+                       const std::function<bool()>& enough = {}) {
   using Result = std::invoke_result_t<Work, const SourceRow&>;
   RowSource source(dataset);
   Progress progress("tokenizing " + dataset.path, 0, "rows");
@@ -67,6 +70,9 @@ RowCounts for_each_row(const DatasetOptions& dataset, const Work& work, const Ta
       if (errors[i]) std::rethrow_exception(errors[i]);
       at_row(rows[i], [&] { take(rows[i], std::move(results[i])); });
     }
+    if (static_cast<int64_t>(rows.size()) < kRowsInMemory) return counts;
+    counts.end_early = enough && enough();
+    if (counts.end_early) return counts;
   }
 }
 
@@ -108,7 +114,8 @@ Dataset read_dataset(const DatasetOptions& dataset, int32_t source, const DataOp
 DatasetReport read_dataset(const DatasetOptions& dataset, int32_t source,
                            const DataOptions& options, const Tokenizer& tokenizer,
                            const ChatTemplate* chat_template, const ModelTokens& model,
-                           const std::function<void(Example)>& take) {
+                           const std::function<void(Example)>& take,
+                           const std::function<bool()>& enough) {
   const RowTokenizer row_tokenizer(tokenizer, chat_template, options, model);
   const LengthPolicy policy = length_policy(options, tokenizer);
   DatasetReport report;
@@ -147,9 +154,11 @@ DatasetReport read_dataset(const DatasetOptions& dataset, int32_t source,
           tokens.add(example);
           take(std::move(example));
         }
-      });
+      },
+      enough);
   report.files = counts.files;
   report.rows = counts.rows;
+  report.ends_early = counts.end_early;
   require_rows(report.rows, dataset.path);
   tokens.write_to(report);
   return report;

@@ -28,11 +28,13 @@ Dataset read_dataset(const DatasetOptions& dataset, int32_t source, const DataOp
                      const ModelTokens& model = {});
 
 // The same with the examples handed on one by one as they are made, in their order: a bounded
-// number of rows is in memory.
+// number of rows is in memory. Reading ends before the last row where enough() says so, which is
+// asked every few thousand rows, after the same ones whatever the machine.
 DatasetReport read_dataset(const DatasetOptions& dataset, int32_t source,
                            const DataOptions& options, const Tokenizer& tokenizer,
                            const ChatTemplate* chat_template, const ModelTokens& model,
-                           const std::function<void(Example)>& take);
+                           const std::function<void(Example)>& take,
+                           const std::function<bool()>& enough = {});
 
 // Counts the examples and their tokens anew in their report, after some were taken out.
 void recount(const Examples& examples, const Tokenizer& tokenizer, DatasetReport& report);

@@ -139,6 +139,8 @@ std::string to_text(const DatasetReport& report) {
       fmt::format("\n  {} tokens, {} supervised ({:.1f} %), longest row {} tokens", report.tokens,
                   report.supervised_tokens, 100.0 * report.supervised_share(), report.longest);
   if (report.has_turns) text += fmt::format(", {} ends of turn", report.end_of_turns);
+  if (report.ends_early)
+    text += "\n  the run's steps need no more rows than these; any behind them were not read";
   if (!report.unread_keys.empty())
     text += fmt::format("\n  keys not read: {}", fmt::join(keys_of(report.unread_keys), ", "));
   return text;
@@ -150,6 +152,7 @@ std::string to_json(const DatasetReport& report) {
       {"format", report.format},
       {"files", report.files},
       {"rows", report.rows},
+      {"ends_early", report.ends_early},
       {"rendered", report.rendered},
       {"filtered", report.filtered},
       {"repeated", report.repeated},

@@ -21,8 +21,9 @@ struct DatasetReport {
       true;  // its rows end with an end-of-turn or end-of-text token that must be trained
   bool has_pairs = false;  // two answers a row, which count as one example
 
-  int64_t files = 1;  // that the rows come from
-  int64_t rows = 0;   // in the files
+  int64_t files = 1;        // that the rows come from
+  int64_t rows = 0;         // in the files
+  bool ends_early = false;  // the run's steps need no more rows: those behind were not read
   int64_t rendered =
       0;  // examples before the length policy; above rows where a template rewrites turns
   int64_t filtered = 0;              // outside of min_tokens and max_tokens

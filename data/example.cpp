@@ -104,6 +104,16 @@ void DataOptions::validate() const {
   if (sequence_length < 2) {
     fail<ConfigError>("data.sequence_length must be at least 2, got {}", sequence_length);
   }
+  if (shuffle_block < 0)
+    fail<ConfigError>("data.shuffle_block must not be negative, got {}", shuffle_block);
+  if (shuffle_block > 0 && !shuffle)
+    throw ConfigError(
+        "data.shuffle_block is the size of what data.shuffle mixes, and that is false; leave one "
+        "of the two out");
+  if (shuffle_block > 0 && train.front().weight > 0)
+    throw ConfigError(
+        "data.shuffle_block keeps to the order of the files, and data.train[].weight mixes these; "
+        "leave one of the two out");
   if (cache != "auto" && cache != "true" && cache != "false")
     fail<ConfigError>("data.cache must be auto, true or false, got '{}'", cache);
   if (prompt_style != "chat_template" && prompt_style != "alpaca") {

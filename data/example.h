@@ -79,6 +79,7 @@ struct DataOptions {
   int64_t sequence_length = 1024;
   bool packing = true;
   bool shuffle = true;
+  int64_t shuffle_block = 0;  // examples, or pairs, that shuffle mixes with one another; 0: all
   TrainOn train_on = TrainOn::kAssistant;
   OnOverlength on_overlength = OnOverlength::kError;
   std::string chat_template;  // a file, a built-in's name or template text; empty: the model's

@@ -23,6 +23,10 @@ void check_options(const LoaderOptions& options) {
   check(options.gradient_accumulation_steps >= 1,
         "loader: gradient_accumulation_steps must be at least 1, got {}",
         options.gradient_accumulation_steps);
+  check(options.shuffle_block >= 0 &&
+            (options.shuffle_block == 0 || options.examples_of_source.empty()),
+        "loader: shuffle_block must not be negative, nor stand beside a mixture, got {}",
+        options.shuffle_block);
   check(options.sequence_length <=
             std::numeric_limits<int32_t>::max() / (2 * options.micro_batch_size),
         "loader: a micro-batch must stay below 2^31 tokens, got {} sequences of {}",
@@ -151,6 +155,11 @@ std::vector<int64_t> Loader::mixed_rows(int64_t epoch) const {
   return mixed;
 }
 
+int64_t Loader::shuffled(int64_t index, int64_t count, int64_t epoch) const {
+  if (options_.shuffle_block == 0) return permuted_index(index, count, options_.seed, epoch);
+  return permuted_within_block(index, count, options_.shuffle_block, options_.seed, epoch);
+}
+
 std::vector<int64_t> Loader::rows_of(int64_t epoch) const {
   const bool mixes = !options_.examples_of_source.empty();
   const std::vector<int64_t> mixed = mixes ? mixed_rows(epoch) : std::vector<int64_t>{};
@@ -158,7 +167,7 @@ std::vector<int64_t> Loader::rows_of(int64_t epoch) const {
       mixes ? static_cast<int64_t>(mixed.size()) : num_examples() / examples_a_row();
   std::vector<int64_t> rows(static_cast<size_t>(count));
   for (int64_t i = 0; i < count; ++i) {
-    const int64_t at = options_.shuffle ? permuted_index(i, count, options_.seed, epoch) : i;
+    const int64_t at = options_.shuffle ? shuffled(i, count, epoch) : i;
     rows[static_cast<size_t>(i)] = mixes ? mixed[static_cast<size_t>(at)] : at;
   }
   return rows;

@@ -50,6 +50,9 @@ struct LoaderOptions {
   // epoch: a source of ten that has four an epoch gives all of them before it gives one again.
   // Empty: every one once an epoch.
   std::vector<int64_t> examples_of_source = {};
+  // With shuffle: so many examples, or pairs, that follow one another change places among
+  // themselves alone, block after block. 0: all of them do.
+  int64_t shuffle_block = 0;
 };
 
 // Where the loader stands. Part of TrainState.
@@ -66,7 +69,7 @@ class Loader {
  public:
   // Error if there is no example, or one is empty, longer than sequence_length or without anything
   // supervised, or if there are pairs and other examples too; with examples_of_source also if the
-  // examples are not in the order of their sources.
+  // examples are not in the order of their sources, or if there is a shuffle_block.
   Loader(Examples examples, LoaderOptions options);
 
   int64_t num_examples() const { return static_cast<int64_t>(examples_.size()); }
@@ -98,6 +101,7 @@ class Loader {
   // r * examples_a_row() on.
   int64_t examples_a_row() const { return has_pairs_ ? 2 : 1; }
   std::vector<int64_t> rows_of(int64_t epoch) const;
+  int64_t shuffled(int64_t index, int64_t count, int64_t epoch) const;
   std::vector<int64_t> mixed_rows(int64_t epoch) const;
 
   Examples examples_;

@@ -42,4 +42,12 @@ int64_t permuted_index(int64_t index, int64_t count, uint64_t seed, int64_t epoc
   return static_cast<int64_t>(value);
 }
 
+int64_t permuted_within_block(int64_t index, int64_t count, int64_t block, uint64_t seed,
+                              int64_t epoch) {
+  check(block >= 1, "permuted_within_block: block must be at least 1, got {}", block);
+  const int64_t begin = index / block * block;
+  const uint64_t key = random_key(random_key(seed, "row block"), static_cast<uint64_t>(begin));
+  return begin + permuted_index(index - begin, std::min(block, count - begin), key, epoch);
+}
+
 }  // namespace qlora::data

@@ -125,6 +125,10 @@ void warn(const DataOptions& options, const Tokenizer& tokenizer, const ChatTemp
 
 }  // namespace
 
+bool PreparedData::ends_early() const {
+  return std::ranges::any_of(train_reports, &DatasetReport::ends_early);
+}
+
 std::string trained_on_sentence(const DatasetOptions& evaluated, const DataOptions& options) {
   for (const DatasetOptions& train : options.train)
     if (share_a_file(evaluated, train))
@@ -137,8 +141,10 @@ std::string trained_on_sentence(const DatasetOptions& evaluated, const DataOptio
 
 PreparedData prepare_datasets(const DataOptions& options, const Tokenizer& tokenizer,
                               const ChatTemplate* chat_template, uint64_t seed,
-                              const ModelTokens& model) {
+                              const ModelTokens& model, const NeededRows* needed) {
   options.validate();
+  check(needed == nullptr || deals_first_rows_first(options),
+        "prepare_datasets: the first rows are not dealt out first, so that all are needed");
   PreparedData data;
   Refusals refusals;
   SeenRows seen;
@@ -146,9 +152,11 @@ PreparedData prepare_datasets(const DataOptions& options, const Tokenizer& token
                         std::vector<DatasetReport>& reports) {
     for (size_t i = 0; i < datasets.size(); ++i)
       refusals.collect([&] {
-        LoadedDataset dataset = load_dataset(datasets[i], static_cast<int32_t>(i), options,
-                                             tokenizer, chat_template, model);
-        if (options.deduplicate && &datasets == &options.train) {
+        const bool trained = &datasets == &options.train;
+        LoadedDataset dataset =
+            load_dataset(datasets[i], static_cast<int32_t>(i), options, tokenizer, chat_template,
+                         model, trained ? needed : nullptr);
+        if (options.deduplicate && trained) {
           dataset.report.repeated = seen.take_out_repeated(dataset.examples);
           if (dataset.report.repeated > 0) recount(dataset.examples, tokenizer, dataset.report);
         }

@@ -11,6 +11,7 @@
 #include "data/dataset_report.h"
 #include "data/embedded_tokens.h"
 #include "data/examples.h"
+#include "data/needed_rows.h"
 
 namespace qlora::data {
 
@@ -21,6 +22,8 @@ struct PreparedData {
   std::vector<std::string> warnings;
   std::vector<std::string> cache_notes;  // what was taken from the cache of tokenized rows, or made
 
+  // Whether there may be training rows that were not read, since they are not needed.
+  bool ends_early() const;
   // Of the training examples: decides, with seed and options, everything the loader deals out.
   std::string fingerprint() const { return examples_fingerprint(train); }
 };
@@ -29,10 +32,12 @@ struct PreparedData {
 // wrong with several datasets is told together, a line each. With
 // eval_fraction, whole rows are set aside by a keyed permutation of the seed, so that no piece of
 // an evaluated row is trained; ConfigError if that leaves either side empty. ConfigError if the
-// audit fails (audit_datasets), FormatError for a token that `model` has no embedding for.
+// audit fails (audit_datasets), FormatError for a token that `model` has no embedding for. Training
+// rows are read as far as they are `needed`, which is allowed where deals_first_rows_first(); null:
+// all of them.
 PreparedData prepare_datasets(const DataOptions& options, const Tokenizer& tokenizer,
                               const ChatTemplate* chat_template, uint64_t seed,
-                              const ModelTokens& model = {});
+                              const ModelTokens& model = {}, const NeededRows* needed = nullptr);
 
 // A sentence that says so if a file of `evaluated` is one of those that `options` trains on; empty
 // if not.

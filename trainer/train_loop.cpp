@@ -30,6 +30,15 @@ bool has_settled(const TrainJob& job) {
 
 bool is_done(const TrainJob& job) { return job.state.step >= job.total_steps || has_settled(job); }
 
+// Passes over the rows so far; whole ones where rows were left unread, whose number is not known.
+double epochs_of(const TrainJob& job) {
+  const data::LoaderPosition position = job.state.position;
+  const auto whole = static_cast<double>(position.epoch);
+  if (job.state.first_examples > 0) return whole;
+  return whole + static_cast<double>(position.step_in_epoch) /
+                     static_cast<double>(job.loader.steps_in_epoch(position.epoch));
+}
+
 // Window, gradients, update, report.
 void take_step(TrainJob& job, RunAudit& audit) {
   TrainState& state = job.state;
@@ -55,11 +64,9 @@ void take_step(TrainJob& job, RunAudit& audit) {
   state.position = job.loader.position();
   state.tokens += window.num_tokens;
   state.supervised_tokens += window.num_supervised;
-  const double epoch = static_cast<double>(state.position.epoch) +
-                       static_cast<double>(state.position.step_in_epoch) /
-                           static_cast<double>(job.loader.steps_in_epoch(state.position.epoch));
-  job.report({state.step, job.total_steps, epoch, loss.value, lr, norm.norm, window.num_tokens,
-              window.num_supervised, watch.seconds(), peak_resident_bytes(), loss.preference});
+  job.report({state.step, job.total_steps, epochs_of(job), loss.value, lr, norm.norm,
+              window.num_tokens, window.num_supervised, watch.seconds(), peak_resident_bytes(),
+              loss.preference});
 }
 
 // An evaluation that is left is due again when the run goes on.

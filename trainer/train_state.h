@@ -39,7 +39,10 @@ struct TrainState {
   optim::Plateau plateau;         // of optim.schedule reduce_on_plateau
   int64_t optimizer_steps = 0;    // Optimizer::num_steps(); set when a checkpoint is made
   std::string base_hash;          // CausalLm::base_hash()
-  std::string data_fingerprint;
+  std::string data_fingerprint;   // of the training examples that were read
+  // How many these are if rows behind them were not read, since the run's steps do not need them;
+  // 0: all rows were.
+  int64_t first_examples = 0;
   ResolvedChoices choices;
 };
 

@@ -51,6 +51,7 @@ std::string to_json(const TrainState& state) {
                                        {"optimizer_steps", state.optimizer_steps},
                                        {"base_hash", state.base_hash},
                                        {"data_fingerprint", state.data_fingerprint},
+                                       {"first_examples", state.first_examples},
                                        {"choices",
                                         {{"threads", state.choices.threads},
                                          {"instruction_set", state.choices.instruction_set},
@@ -88,6 +89,8 @@ TrainState train_state_from_json(const io::JsonNode& node) {
   state.optimizer_steps = count("optimizer_steps");
   state.base_hash = node.at("base_hash").as_string();
   state.data_fingerprint = node.at("data_fingerprint").as_string();
+  if (const auto first = node.find("first_examples"))
+    state.first_examples = first->as_integer(0, kMost);
   const io::JsonNode choices = node.at("choices");
   state.choices.threads = static_cast<int>(choices.at("threads").as_integer(0, 1 << 16));
   state.choices.instruction_set = choices.at("instruction_set").as_string();

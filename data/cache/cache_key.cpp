@@ -49,11 +49,19 @@ nlohmann::ordered_json decoder_key(const ModelTokens& model) {
   return {{"start", model.decoder->start}, {"pad", model.decoder->pad}};
 }
 
+// Nothing where all rows are read.
+nlohmann::ordered_json needed_key(const NeededRows* needed, const DataOptions& options) {
+  if (needed == nullptr) return nullptr;
+  return {{"sequences", needed->sequences}, {"examples", needed->examples},
+          {"seed", needed->seed},           {"packing", options.packing},
+          {"shuffle", options.shuffle},     {"shuffle_block", options.shuffle_block}};
+}
+
 }  // namespace
 
 std::string cache_key(const DatasetOptions& dataset, const DataOptions& options,
                       const Tokenizer& tokenizer, const ChatTemplate* chat_template,
-                      const ModelTokens& model) {
+                      const ModelTokens& model, const NeededRows* needed) {
   nlohmann::ordered_json key = {
       {"tokenization", kTokenizationVersion},
       {"files", nlohmann::ordered_json::array()},
@@ -72,6 +80,7 @@ std::string cache_key(const DatasetOptions& dataset, const DataOptions& options,
       {"tokenizer", tokenizer.fingerprint()},
       {"embedding_rows", model.embedding_rows},
       {"decoder", decoder_key(model)},
+      {"needed", needed_key(needed, options)},
   };
   for (const std::string& file : shards_of(dataset)) key["files"].push_back(file_key(file));
   if (chat_template != nullptr) key["chat_template"] = chat_template->source();

@@ -2,10 +2,12 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "base/stopwatch.h"
@@ -50,10 +52,11 @@ struct Wanted {
   const Tokenizer& tokenizer;
   const ChatTemplate* chat_template;
   const ModelTokens& model;
+  const NeededRows* needed = nullptr;  // all rows
   std::string key = {}, entry = {};
 
   std::string key_now() const {
-    return cache_key(dataset, options, tokenizer, chat_template, model);
+    return cache_key(dataset, options, tokenizer, chat_template, model, needed);
   }
   void find_in(const std::string& directory) {
     key = key_now();
@@ -62,10 +65,27 @@ struct Wanted {
   std::string file() const { return (fs::path(entry) / kFile).string(); }
 };
 
+DatasetReport read(const Wanted& wanted, const std::function<void(Example)>& take) {
+  const auto read_until = [&](const std::function<void(Example)>& take_one,
+                              const std::function<bool()>& enough) {
+    return read_dataset(wanted.dataset, wanted.source, wanted.options, wanted.tokenizer,
+                        wanted.chat_template, wanted.model, take_one, enough);
+  };
+  if (wanted.needed == nullptr) return read_until(take, {});
+  NeededRowsCounter counter(wanted.options, *wanted.needed);
+  return read_until(
+      [&](Example example) {
+        counter.add(example);
+        take(std::move(example));
+      },
+      [&] { return counter.enough(); });
+}
+
 LoadedDataset in_memory(const Wanted& wanted) {
-  Dataset read = read_dataset(wanted.dataset, wanted.source, wanted.options, wanted.tokenizer,
-                              wanted.chat_template, wanted.model);
-  return {std::move(read.examples), std::move(read.report), {}};
+  std::vector<Example> examples;
+  DatasetReport report =
+      read(wanted, [&](Example example) { examples.push_back(std::move(example)); });
+  return {std::move(examples), std::move(report), {}};
 }
 
 std::string note(const Wanted& wanted, const char* what, const ExampleFile& file, double seconds) {
@@ -114,7 +134,7 @@ std::optional<LoadedDataset> from_cache(const Wanted& wanted, std::vector<std::s
 void require_room(const Wanted& wanted) {
   // A token is four or five letters of the rows, and takes four bytes and one of the mask.
   constexpr double kBytesAByte = 1.25;
-  if (wanted.dataset.max_rows > 0) return;
+  if (wanted.dataset.max_rows > 0 || wanted.needed != nullptr) return;
   io::require_free_space(
       wanted.entry,
       static_cast<uint64_t>(kBytesAByte *
@@ -125,9 +145,8 @@ void require_room(const Wanted& wanted) {
 void write_examples(const Wanted& wanted, const std::string& name) {
   std::unique_ptr<ExampleFileWriter> file =
       in_cache([&] { return std::make_unique<ExampleFileWriter>(name); });
-  const DatasetReport report = read_dataset(
-      wanted.dataset, wanted.source, wanted.options, wanted.tokenizer, wanted.chat_template,
-      wanted.model, [&](Example example) { in_cache([&] { file->add(example); }); });
+  const DatasetReport report =
+      read(wanted, [&](Example example) { in_cache([&] { file->add(example); }); });
   const nlohmann::ordered_json text = {{"key", wanted.key}, {"report", stored_report(report)}};
   in_cache([&] { file->finish(io::json_text_in_utf8(text)); });
 }
@@ -155,6 +174,13 @@ LoadedDataset made_in_cache(const Wanted& wanted) {
     dataset.notes.push_back(fmt::format("data cache: {}; the next run looks again", error.what()));
   }
   return dataset;
+}
+
+// Few enough to read them into memory each time, whatever the size of their files.
+bool needs_few_rows(const Wanted& wanted) {
+  constexpr int64_t kBytesAToken = 5;
+  return wanted.needed != nullptr && wanted.options.cache == "auto" &&
+         wanted.needed->sequences < kLargeDataset / kBytesAToken / wanted.options.sequence_length;
 }
 
 // Why the rows are read into memory though their number speaks for the disk; empty: they are not.
@@ -201,9 +227,10 @@ bool lies_on_disk(const DatasetOptions& dataset, const DataOptions& options) {
 
 LoadedDataset load_dataset(const DatasetOptions& dataset, int32_t source,
                            const DataOptions& options, const Tokenizer& tokenizer,
-                           const ChatTemplate* chat_template, const ModelTokens& model) {
-  Wanted wanted{dataset, source, options, tokenizer, chat_template, model};
-  if (!lies_on_disk(dataset, options)) return in_memory(wanted);
+                           const ChatTemplate* chat_template, const ModelTokens& model,
+                           const NeededRows* needed) {
+  Wanted wanted{dataset, source, options, tokenizer, chat_template, model, needed};
+  if (!lies_on_disk(dataset, options) || needs_few_rows(wanted)) return in_memory(wanted);
   const std::string directory = cache_directory(options);
   if (const std::string reason = reason_against(wanted, directory); !reason.empty()) {
     LoadedDataset rows = in_memory(wanted);

@@ -16,6 +16,7 @@
 #include "data/dataset_report.h"
 #include "data/embedded_tokens.h"
 #include "data/examples.h"
+#include "data/needed_rows.h"
 #include "data/tokenizer.h"
 
 namespace qlora::data {
@@ -38,10 +39,13 @@ bool lies_on_disk(const DatasetOptions& dataset, const DataOptions& options);
 
 // The examples and the report of read_dataset(), with its errors. An entry of the cache that is
 // damaged, or of another version, is made anew. Where the disk refuses, data.cache: auto keeps the
-// rows in memory; true is an IoError. Rows with today's date in them are not kept on disk.
+// rows in memory; true is an IoError. Rows with today's date in them are not kept on disk. Where
+// rows are `needed`, it is read as far as these go (needed_rows.h), and the report says if more may
+// stand behind them.
 LoadedDataset load_dataset(const DatasetOptions& dataset, int32_t source,
                            const DataOptions& options, const Tokenizer& tokenizer,
-                           const ChatTemplate* chat_template, const ModelTokens& model = {});
+                           const ChatTemplate* chat_template, const ModelTokens& model = {},
+                           const NeededRows* needed = nullptr);
 
 // The report of a dataset whose examples the cache has. Nothing if it has none, or rows in memory
 // are asked for.

@@ -44,6 +44,7 @@ int64_t any_integer(const io::JsonNode& node) {
 nlohmann::ordered_json stored_report(const DatasetReport& report) {
   nlohmann::ordered_json stored = {{"has_turns", report.has_turns},
                                    {"has_pairs", report.has_pairs},
+                                   {"ends_early", report.ends_early},
                                    {"end_of_turn_ids", report.end_of_turn_ids},
                                    {"unread_keys", nlohmann::ordered_json::array()}};
   for (const auto& [name, member] : kNumbers) stored[name] = report.*member;
@@ -56,6 +57,7 @@ DatasetReport report_from(const io::JsonNode& stored) {
   DatasetReport report;
   report.has_turns = stored.at("has_turns").as_bool();
   report.has_pairs = stored.at("has_pairs").as_bool();
+  report.ends_early = stored.at("ends_early").as_bool();
   for (const io::JsonNode& id : stored.at("end_of_turn_ids").elements())
     report.end_of_turn_ids.insert(
         static_cast<TokenId>(id.as_integer(0, std::numeric_limits<TokenId>::max())));

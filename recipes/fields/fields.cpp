@@ -132,6 +132,12 @@ Section data_section() {
        in({"shuffle", "boolean",
            "Rows in random order, another one each epoch; false: file order."},
           &Options::shuffle),
+       in({"shuffle_block", "integer",
+           "Shuffles so many rows that follow one another among themselves, then the next so many, "
+           "as tools do that read rows as a stream. With it, or with `shuffle: false`, a run of "
+           "`train.max_steps` reads and tokenizes one dataset only as far as these steps need, "
+           "unless `eval_fraction`, `deduplicate` or a weight asks for all of it. 0: all rows."},
+          &Options::shuffle_block),
        in({"train_on", "assistant | all | last",
            "assistant: only answers are learnt. all: prompts too. last: only the last answer of a "
            "conversation, behind all that comes before it. With `train.objective: orpo` it decides "

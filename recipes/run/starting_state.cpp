@@ -66,6 +66,13 @@ void fill_in_dtypes(const Recipe& recipe, trainer::ResolvedChoices& choices) {
   if (choices.model_dtype.empty()) choices.model_dtype = recorded_as(recipe.model.dtype);
 }
 
+// Of as many examples as the run read when it began, where it did not read all.
+std::string fingerprint_as_begun(const data::PreparedData& data, const trainer::TrainState& state) {
+  const auto count = static_cast<size_t>(state.first_examples);
+  if (count == 0 || count > data.train.size()) return data.fingerprint();
+  return data::examples_fingerprint(data.train, 0, count);
+}
+
 void compare_with_checkpoint(const BaseModel& base, const data::PreparedData& data,
                              const trainer::TrainState& state) {
   if (state.base_hash != base.record.hash) {
@@ -77,12 +84,18 @@ void compare_with_checkpoint(const BaseModel& base, const data::PreparedData& da
         "same model{}, or start another run",
         base.path, base.record.hash, state.base_hash, blocks);
   }
-  if (state.data_fingerprint != data.fingerprint()) {
+  if (const std::string found = fingerprint_as_begun(data, state);
+      found != state.data_fingerprint) {
     fail<ConfigError>(
         "data.train: the rows are others than the run began with (fingerprint {}, then {}); "
         "restore the files, or start another run",
-        data.fingerprint(), state.data_fingerprint);
+        found, state.data_fingerprint);
   }
+}
+
+void record_rows(const data::PreparedData& data, trainer::TrainState& state) {
+  state.data_fingerprint = data.fingerprint();
+  state.first_examples = data.ends_early() ? static_cast<int64_t>(data.train.size()) : 0;
 }
 
 void extend(const Recipe& recipe, int64_t total, trainer::TrainState& state) {
@@ -137,6 +150,7 @@ void complete_state(const Recipe& recipe, const BaseModel& base, const data::Pre
   const int64_t total = total_steps(recipe, loader);
   if (state.horizon > 0) {
     compare_with_checkpoint(base, data, state);
+    record_rows(data, state);  // more than before, if the run is to be longer
     extend(recipe, total, state);
     report_recomputation(base, state);
     return;
@@ -144,7 +158,7 @@ void complete_state(const Recipe& recipe, const BaseModel& base, const data::Pre
   state.horizon = total;
   if (recipe.train.compute_dtype == "float16") state.loss_scale.value = trainer::kFirstLossScale;
   state.base_hash = base.record.hash;
-  state.data_fingerprint = data.fingerprint();
+  record_rows(data, state);
   const trainer::PlannedRun run =
       planned_run(recipe, *base.model, longest_sequence(recipe, loader), group.size());
   state.choices.recompute_layers = trainer::choose_recomputation(
@@ -155,12 +169,14 @@ void complete_state(const Recipe& recipe, const BaseModel& base, const data::Pre
 
 void go_on_from(const std::string& checkpoint, const trainer::CheckpointParts& parts,
                 distributed::Group& group) {
-  const int64_t horizon = parts.state.horizon;  // train.on_extend may have changed it
-  const std::string device = parts.state.choices.device;
+  // What this start has found: train.on_extend may have changed the horizon.
+  const trainer::TrainState found = parts.state;
   if (group.leads()) trainer::load_checkpoint(checkpoint, parts);
   hand_on_checkpoint(group, parts);
-  parts.state.horizon = horizon;
-  parts.state.choices.device = device;
+  parts.state.horizon = found.horizon;
+  parts.state.choices.device = found.choices.device;
+  parts.state.data_fingerprint = found.data_fingerprint;
+  parts.state.first_examples = found.first_examples;
   log::info("going on from {} (step {})", checkpoint, parts.state.step);
 }
 

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <string>
 
 #include "base/log.h"
 #include "data/mixture.h"
+#include "lora/weight_init.h"
 
 namespace qlora::recipes {
 namespace {
@@ -19,14 +21,33 @@ data::LoaderOptions loader_options(const Recipe& recipe, const data::PreparedDat
   options.gradient_accumulation_steps = recipe.train.gradient_accumulation_steps;
   options.seed = recipe.train.seed;
   options.examples_of_source = data::examples_an_epoch(recipe.data, data.train);
+  options.shuffle_block = recipe.data.shuffle_block;
   return options;
+}
+
+// Nothing if all rows are. A run that began with all of them goes on with all of them.
+std::optional<data::NeededRows> needed_rows(const Recipe& recipe,
+                                            const trainer::TrainState& state) {
+  const bool began_with_all = state.horizon > 0 && state.first_examples == 0;
+  // The reference of rows that a longer run adds is of the model before the first step.
+  const bool loses_reference =
+      recipe.train.objective == "dpo" && lora::init_changes_base(recipe.lora.init);
+  if (recipe.train.max_steps == 0 || began_with_all || loses_reference ||
+      !data::deals_first_rows_first(recipe.data))
+    return std::nullopt;
+  return data::NeededRows{recipe.train.max_steps * recipe.train.micro_batch_size *
+                              recipe.train.gradient_accumulation_steps,
+                          state.first_examples, recipe.train.seed};
 }
 
 }  // namespace
 
-data::PreparedData read_data(const Recipe& recipe, const ModelText& text) {
-  data::PreparedData data = data::prepare_datasets(
-      recipe.data, *text.tokenizer, text.chat_template.get(), recipe.train.seed, text.tokens);
+data::PreparedData read_data(const Recipe& recipe, const ModelText& text,
+                             const trainer::TrainState& state) {
+  const std::optional<data::NeededRows> needed = needed_rows(recipe, state);
+  data::PreparedData data =
+      data::prepare_datasets(recipe.data, *text.tokenizer, text.chat_template.get(),
+                             recipe.train.seed, text.tokens, needed ? &*needed : nullptr);
   for (const auto* reports : {&data.train_reports, &data.eval_reports})
     for (const data::DatasetReport& report : *reports) log::write_info(data::to_text(report));
   for (const std::string& note : data.cache_notes) log::write_info(note);

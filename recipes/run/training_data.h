@@ -7,12 +7,15 @@
 #include "data/prepare.h"
 #include "recipes/models/base_model.h"
 #include "recipes/recipe.h"
+#include "trainer/train_state.h"
 
 namespace qlora::recipes {
 
 // Prepared and reported on the terminal. Before the weights are read, so that a row that is wrong
-// is told first.
-data::PreparedData read_data(const Recipe& recipe, const ModelText& text);
+// is told first. `state` is that of a run that begins, which has no horizon, or goes on. Where the
+// steps of train.max_steps deal out the first rows alone, it reads no others.
+data::PreparedData read_data(const Recipe& recipe, const ModelText& text,
+                             const trainer::TrainState& state);
 // Tells what the datasets' weights make of an epoch.
 data::Loader make_loader(const Recipe& recipe, const data::PreparedData& data);
 

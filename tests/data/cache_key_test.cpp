@@ -90,6 +90,27 @@ TEST(CacheKey, WhatIsDecidedBetweenExamplesIsNotInIt) {
   EXPECT_EQ(changed.key(), parts.key());
 }
 
+TEST(CacheKey, WhereTheFirstRowsAloneAreReadItSaysHowFar) {
+  const TempDir dir;
+  const test::ByteTokenizer tokenizer;
+  const DatasetOptions rows{dir.write("a.jsonl", "{}\n"), "completion", {}};
+  DataOptions options;
+  options.shuffle_block = 5;
+  std::set<std::string> keys;
+  const auto add = [&](const NeededRows* needed) {
+    keys.insert(cache_key(rows, options, tokenizer, nullptr, {}, needed));
+  };
+  const NeededRows first{10, 0, 1};
+  add(nullptr);
+  for (const NeededRows& needed : {first, NeededRows{11, 0, 1}, {10, 7, 1}, {10, 0, 2}})
+    add(&needed);
+  options.packing = false;
+  add(&first);
+  options.shuffle_block = 6;
+  add(&first);
+  EXPECT_EQ(keys.size(), 7u);
+}
+
 TEST(CacheKey, AFileThatChangedIsAnotherOne) {
   const TempDir dir;
   const test::ByteTokenizer tokenizer;

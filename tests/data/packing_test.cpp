@@ -49,6 +49,19 @@ TEST(Packing, PlacesEveryExampleOnceAndNeverOverflows) {
   EXPECT_GT(static_cast<double>(tokens) / static_cast<double>(sequences * 256), 0.95);
 }
 
+TEST(Packing, SettledSequencesStayAsTheyAre) {
+  FirstFit packing(256);
+  Sequences settled;
+  for (int64_t i = 0; i < 5000; ++i) {
+    packing.add(i, 1 + static_cast<int64_t>(uniform_integer(3, static_cast<uint64_t>(i), 256)));
+    const auto count = static_cast<size_t>(packing.num_settled());
+    ASSERT_GE(count, settled.size());
+    for (size_t s = settled.size(); s < count; ++s) settled.push_back(packing.sequences()[s]);
+  }
+  ASSERT_GT(settled.size(), 1000u);
+  for (size_t s = 0; s < settled.size(); ++s) EXPECT_EQ(settled[s], packing.sequences()[s]) << s;
+}
+
 TEST(Packing, AnExampleLongerThanTheSequenceIsAnError) {
   EXPECT_THROW(pack_first_fit({11}, {0}, 10), Error);
   EXPECT_THROW(pack_first_fit({0}, {0}, 10), Error);

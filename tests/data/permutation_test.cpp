@@ -52,6 +52,28 @@ TEST(Permutation, SpreadsNeighboursEvenly) {
   EXPECT_NEAR(statistic, 3969.0, 5 * 89.0);
 }
 
+TEST(Permutation, WithinBlocksNothingLeavesItsBlockAndWholeBlocksDoNotDependOnTheNumber) {
+  constexpr int64_t kBlock = 10;
+  const auto blocks = [](int64_t count, int64_t epoch) {
+    std::vector<int64_t> result;
+    for (int64_t i = 0; i < count; ++i)
+      result.push_back(permuted_within_block(i, count, kBlock, 7, epoch));
+    return result;
+  };
+  const std::vector<int64_t> some = blocks(34, 0), more = blocks(55, 0);
+  std::vector<int> seen(34, 0);
+  for (int64_t i = 0; i < 34; ++i) {
+    const int64_t index = some[static_cast<size_t>(i)];
+    ASSERT_EQ(index / kBlock, i / kBlock);
+    ++seen.at(static_cast<size_t>(index));
+    if (i >= 30) continue;
+    EXPECT_EQ(index, more[static_cast<size_t>(i)]);
+  }
+  for (const int times : seen) EXPECT_EQ(times, 1);
+  EXPECT_NE(some, blocks(34, 1));
+  EXPECT_THROW(permuted_within_block(0, 5, 0, 7, 0), Error);
+}
+
 TEST(Permutation, AnIndexOutsideIsAnError) {
   EXPECT_THROW(permuted_index(5, 5, 0, 0), Error);
   EXPECT_THROW(permuted_index(-1, 5, 0, 0), Error);
