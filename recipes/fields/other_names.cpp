@@ -15,7 +15,6 @@ namespace {
 std::vector<OtherName> names_without_import() {
   return {
       {"pretrained_model_name_or_path", "model.path", ""},
-      {"offload_folder", "model.offload_dir", ""},
       {"precision", "train.compute_dtype", "write bfloat16 or float32"},
       {"quantize", "quantization.method", "bnb.int8 is int8", "nf4"},
       {"qlora_bnb", "quantization.method", "", "nf4"},

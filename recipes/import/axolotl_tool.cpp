@@ -58,6 +58,11 @@ void read_peft_init(const Found& found, const ToolKey& key, Draft& draft) {
   find_key(find_tool("peft"), "init_lora_weights")->convert(found, key, draft);
 }
 
+void read_shortest(const Found& found, const ToolKey&, Draft& draft) {
+  if (is_off(found.value)) return draft.without_effect(found, "it is off");
+  draft.set_in_datasets(found, "min_tokens", plain(found.value));
+}
+
 void refuse_count_an_epoch(const Found& found, const ToolKey& key, Draft& draft) {
   if (is_off(found.value)) return draft.without_effect(found, "it is off");
   draft.refuse(found, "it counts in an epoch; " + key.here + " is the steps between two");
@@ -79,6 +84,7 @@ std::vector<ToolKey> model_keys() {
   std::vector<ToolKey> keys = {
       same("base_model", "model.path"),
       same("device_map", "model.device_map"),
+      memory_limits("max_memory"),
       read_by("load_in_4bit", "quantization.method", "", read_four_bit, "nf4"),
       when_true("load_in_8bit", "quantization.method", "int8"),
       same("bnb_config_kwargs.bnb_4bit_use_double_quant", "quantization.double_quant"),
@@ -115,16 +121,17 @@ std::vector<ToolKey> model_keys() {
       refused("unfrozen_parameters", "lora.modules_to_save trains modules as a whole"),
       refused("fp8", "train.compute_dtype is bfloat16, float16 or float32"),
       refused("fp8_*", "train.compute_dtype is bfloat16, float16 or float32"),
+      idle("strict", "an unknown key is an error in any case"),
       idle("trust_remote_code", "no code of a model's directory is run")};
   add_missing(
       keys,
-      idle_all({"base_model_config", "model_type", "type_of_model", "cls_model_config",
-                "is_falcon_derived_model", "is_llama_derived_model", "is_mistral_derived_model",
-                "is_qwen_derived_model", "processor_type", "processor_kwargs", "freeze_mm_modules",
-                "use_onebitllms", "experimental_skip_move_to_device", "low_cpu_mem_usage",
-                "qlora_sharded_model_loading", "lora_on_cpu", "max_memory", "gpu_memory_limit",
-                "layer_offloading"},
-               "the model is what its files say, and lies on train.device"));
+      idle_all(
+          {"base_model_config", "model_type", "type_of_model", "cls_model_config",
+           "is_falcon_derived_model", "is_llama_derived_model", "is_mistral_derived_model",
+           "is_qwen_derived_model", "processor_type", "processor_kwargs", "freeze_mm_modules",
+           "use_onebitllms", "experimental_skip_move_to_device", "low_cpu_mem_usage",
+           "qlora_sharded_model_loading", "lora_on_cpu", "gpu_memory_limit", "layer_offloading"},
+          "the model is what its files say, and lies on train.device"));
   add_missing(keys, idle_all({"tokenizer_*", "added_tokens_overrides", "special_tokens.bos_token",
                               "special_tokens.pad_token", "special_tokens.unk_token"},
                              kTokenizer));
@@ -196,7 +203,8 @@ std::vector<ToolKey> data_keys() {
       chat_template("chat_template"),
       same("chat_template_jinja", "data.chat_template"),
       refused("chat_template_kwargs", "a row has chat_template_kwargs of its own"),
-      refused("min_sample_len", "the file must hold the rows to train on"),
+      read_by("min_sample_len", "data.train[].min_tokens", "", read_shortest),
+      same("dataset_prepared_path", "data.cache_dir"),
       refused("eval_sequence_len", "evaluation rows have data.sequence_length too"),
       refused("curriculum_sampling", "rows come in random order or in that of the file"),
       refused("push_dataset_to_hub", kNoUpload),
@@ -211,7 +219,7 @@ std::vector<ToolKey> data_keys() {
                               "shuffle_before_merging_datasets", "is_preprocess",
                               "preprocess_iterable", "total_num_tokens", "total_supervised_tokens",
                               "streaming", "streaming_multipack_buffer_size", "hf_use_auth_token",
-                              "axolotl_config_path", "strict"},
+                              "axolotl_config_path"},
                              "rows are prepared before training and need no key"));
   add_missing(keys, idle_all({"sample_packing_*", "eval_sample_packing", "pad_to_sequence_len",
                               "pad_to_multiple_of", "multipack_real_batches", "batch_flattening",

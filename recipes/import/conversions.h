@@ -58,6 +58,8 @@ ToolKey share(std::string name, std::string here);
 // Built-in templates; of others the model's own is taken.
 ToolKey chat_template(std::string name);
 ToolKey max_steps(std::string name);
+// The map of what may be taken of each device, which has effect where blocks are placed by it.
+ToolKey memory_limits(std::string name);
 // The system message of rows that bring none, in every data set.
 ToolKey system_message(std::string name);
 

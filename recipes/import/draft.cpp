@@ -33,6 +33,7 @@ Recipe complete_but_for(const std::string& here) {
   recipe.output.dir = "run";
   for (const char* key : {"quantization.threshold", "quantization.fp32_cpu_offload"})
     if (here == key) recipe.quantization.method = "int8";
+  if (here == "model.max_memory") recipe.model.device_map = {{"", "auto"}};
   // Keys of objectives that learn from pairs.
   for (const char* key : {"train.beta", "train.loss_type", "train.label_smoothing"})
     if (here == key) recipe.train.objective = "dpo";

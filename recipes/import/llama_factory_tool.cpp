@@ -65,6 +65,14 @@ void read_packing(const Found& found, const ToolKey& key, Draft& draft) {
   draft.set(found, key.here, Node::scalar(neat || packs ? "true" : "false"));
 }
 
+// Rows of a stream change places within a buffer.
+void read_streaming(const Found& found, const ToolKey& key, Draft& draft) {
+  if (!is_true(&found.value)) return draft.without_effect(found, "it is off");
+  if (is_true(beside(found, "disable_shuffling")) || beside(found, "interleave_probs"))
+    return draft.without_effect(found, "rows are not shuffled, or mixed by weight");
+  draft.set(found, key.here, Node::scalar(text(beside(found, "buffer_size"), "16384")));
+}
+
 void read_upcast(const Found& found, const ToolKey& key, Draft& draft) {
   if (!is_true(&found.value)) return draft.without_effect(found, "it is off");
   draft.set(found, key.here, Node::string("norms"));
@@ -94,6 +102,7 @@ std::vector<ToolKey> model_keys() {
       inverted("disable_gradient_checkpointing", "train.gradient_checkpointing",
                "the other way round"),
       refused("moe_aux_loss_coef", "no loss of routers is added"),
+      same("offload_folder", "model.offload_dir"),
       idle("flash_attn", kAttention),
       idle("trust_remote_code", "no code of a model's directory is run")};
   add_missing(keys,
@@ -105,12 +114,12 @@ std::vector<ToolKey> model_keys() {
                               "hf_hub_token", "ms_hub_token", "om_hub_token"},
                              kTokenizer));
   add_missing(
-      keys, idle_all({"low_cpu_mem_usage", "quantization_device_map", "device_map",
-                      "offload_folder", "use_unsloth", "use_unsloth_gc", "enable_liger_kernel",
-                      "use_reentrant_gc", "upcast_lmhead_output", "use_kv_cache", "use_v1_kernels",
-                      "print_param_status", "infer_backend", "infer_dtype", "compute_dtype",
-                      "model_max_length", "block_diag_attn"},
-                     kFused));
+      keys,
+      idle_all({"low_cpu_mem_usage", "quantization_device_map", "device_map", "use_unsloth",
+                "use_unsloth_gc", "enable_liger_kernel", "use_reentrant_gc", "upcast_lmhead_output",
+                "use_kv_cache", "use_v1_kernels", "print_param_status", "infer_backend",
+                "infer_dtype", "compute_dtype", "model_max_length", "block_diag_attn"},
+               kFused));
   add_missing(keys, idle_all({"vllm_*", "sglang_*", "export_*"},
                              "`qlora export` and `qlora generate` have options of their own"));
   add_missing(keys, refused_all({"image_*", "video_*", "audio_*", "crop_to_patches",
@@ -177,12 +186,14 @@ std::vector<ToolKey> data_keys() {
       idle("mix_strategy", "data sets are taken one after another and shuffled together"),
       idle("enable_thinking", "a row has chat_template_kwargs of its own"),
       idle("preserve_thinking", "a row has chat_template_kwargs of its own"),
-      refused("tokenized_path", "rows of format pretokenized hold tokens")};
+      same("tokenized_path", "data.cache_dir"),
+      read_by("streaming", "data.shuffle_block", "so many rows as buffer_size", read_streaming),
+      idle("buffer_size", "it is read with streaming")};
   add_missing(keys, llama_factory_share_keys());
-  add_missing(keys, idle_all({"streaming", "buffer_size", "overwrite_cache", "preprocessing_*",
-                              "data_shared_file_system", "ignore_pad_token_for_loss",
-                              "eval_num_beams", "eval_on_each_dataset"},
-                             "rows are prepared before training and need no key"));
+  add_missing(keys,
+              idle_all({"overwrite_cache", "preprocessing_*", "data_shared_file_system",
+                        "ignore_pad_token_for_loss", "eval_num_beams", "eval_on_each_dataset"},
+                       "rows are prepared before training and need no key"));
   add_missing(keys, idle_all({"predict_with_generate", "do_sample", "temperature", "top_p", "top_k",
                               "num_beams", "max_length", "max_new_tokens", "repetition_penalty",
                               "length_penalty", "skip_special_tokens", "generation_max_length"},

@@ -168,6 +168,22 @@ ToolKey max_steps(std::string name) {
                  });
 }
 
+ToolKey memory_limits(std::string name) {
+  return read_by(std::move(name), "model.max_memory", "with model.device_map: auto",
+                 [](const Found& found, const ToolKey& key, Draft& draft) {
+                   if (is_off(found.value)) return draft.without_effect(found, "it is empty");
+                   if (text(beside(found, "device_map"), "auto") != "auto")
+                     return draft.without_effect(found, "it acts beside device_map: auto alone");
+                   Node limits = plain(found.value);
+                   for (Node::Entry& entry : limits.entries)
+                     if (entry.key.find_first_not_of("0123456789") == std::string::npos)
+                       entry.key = "cuda:" + entry.key;
+                   draft.set(found, key.here, std::move(limits));
+                   if (draft.has(key.here))
+                     draft.set(found, "model.device_map", Node::string("auto"));
+                 });
+}
+
 ToolKey system_message(std::string name) {
   return read_by(std::move(name), "data.train[].system", "",
                  [](const Found& found, const ToolKey&, Draft& draft) {

@@ -140,6 +140,7 @@ std::vector<ToolKey> training_keys() {
       same("log_every_n_steps", "train.log_every", "in steps"),
       same("save_every_n_steps", "train.save_every", "in steps"),
       resume("resume_from_checkpoint"),
+      idle("save_adapter_weights_only", "adapters are what is saved; `qlora export` merges"),
       optimizer("optimizer._component_"),
       same("optimizer.lr", "optim.lr"),
       same("optimizer.weight_decay", "optim.weight_decay"),
@@ -155,11 +156,10 @@ std::vector<ToolKey> training_keys() {
   add_missing(keys, idle_all({"metric_logger", "metric_logger.*", "profiler", "profiler.*",
                               "log_level", "log_peak_memory_stats"},
                              kAlwaysLogged));
-  add_missing(
-      keys, idle_all({"compile", "enable_activation_offloading", "optimizer_in_bwd", "low_cpu_ram",
-                      "save_adapter_weights_only", "cudnn_deterministic_mode",
-                      "activation_offloading_use_streams", "memory_efficient_fsdp_wrap"},
-                     kFused));
+  add_missing(keys, idle_all({"compile", "enable_activation_offloading", "optimizer_in_bwd",
+                              "low_cpu_ram", "cudnn_deterministic_mode",
+                              "activation_offloading_use_streams", "memory_efficient_fsdp_wrap"},
+                             kFused));
   add_missing(
       keys, refused_all({"tensor_parallel_dim", "context_parallel_dim", "data_parallel_shard_dim",
                          "data_parallel_replicate_dim", "custom_sharded_layers", "fsdp_cpu_offload",

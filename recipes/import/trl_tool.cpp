@@ -72,7 +72,7 @@ std::vector<ToolKey> model_keys() {
           idle("trust_remote_code", "no code of a model's directory is run"),
           idle("attn_implementation", kAttention),
           same("device_map", "model.device_map"),
-          idle("max_memory", "the whole model lies on train.device"),
+          memory_limits("max_memory"),
           refused("model_init_kwargs", "model.dtype is what a model takes here"),
           read_by("load_in_4bit", "quantization.method", "", read_four_bit, "nf4"),
           when_true("load_in_8bit", "quantization.method", "int8"),
