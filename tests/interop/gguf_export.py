@@ -4,7 +4,8 @@
     QLORA=build/bin/qlora python tests/interop/gguf_export.py FOLDER
 
 A made model is trained for ten steps. Then:
-- every file in the gguf package: architecture, shapes, types, and the tensors of the f32 file bit for bit those of the fp32 merged export;
+- every file in the gguf package: each key is one that it knows, and says what the model and its tokenizer are; the tensors of the f32 file
+  are bit for bit those of the fp32 merged export;
 - the tensors of each quantized file: the blocks that llama.cpp's own reference quantizers make of the f32 file's tensors, byte for byte;
 - llama.cpp's logits of the f32 file, and of the base with the adapter file, against transformers on the fp32 merged export;
 - llama.cpp's tokens of some texts against the source's tokenizer.
@@ -36,7 +37,8 @@ QLORA = os.environ.get("QLORA", "build/bin/qlora")
 TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k_m", "q5_k_m", "q6_k")
 TEXTS = ["plain words", "Ünïcödé — 例 🦙\n\ttabs", " two  spaces ", "12.5 + 3"]
 IDS = [(17 * i * i + 3 * i) % 200 for i in range(64)]
-LOGITS = 2e-3  # llama.cpp's exponentials and sums are its own
+FILE_TYPES = {"f32": "ALL_F32"}  # gguf's names; of the others MOSTLY_ and the type
+LOGITS = 1e-3  # llama.cpp's exponentials and sums are its own
 
 
 def qlora(*arguments):
@@ -66,6 +68,34 @@ def train(folder):
 
 def tensors_of(path):
     return {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+
+
+def known_keys(architecture):
+    found, classes = set(), [gguf.Keys]
+    while classes:
+        for value in vars(classes.pop()).values():
+            if isinstance(value, type):
+                classes.append(value)
+            elif isinstance(value, str):
+                found.add(value.replace("{arch}", architecture))
+    return found
+
+
+def wrong_keys(path, expected):
+    """Keys of the file that the gguf package does not know or cannot read, and those of `expected` with another value."""
+    found = {key: field.contents() for key, field in gguf.GGUFReader(path).fields.items() if not key.startswith("GGUF.")}
+    unknown = set(found) - known_keys(found["general.architecture"])
+    return sorted(unknown | {key for key, value in expected.items() if found.get(key) != value})
+
+
+def expected_keys(kind):
+    file_type = gguf.LlamaFileType[FILE_TYPES.get(kind, "MOSTLY_" + kind.upper())].value
+    return {"general.architecture": "llama", "general.type": "model", "general.file_type": file_type,
+            "general.quantization_version": 2 if kind in TYPES[3:] else None, "llama.block_count": 3, "llama.context_length": 256,
+            "llama.embedding_length": 128, "llama.feed_forward_length": 256, "llama.attention.head_count": 4,
+            "llama.attention.head_count_kv": 2, "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.eos_token_id": EOS,
+            "tokenizer.ggml.bos_token_id": None, "tokenizer.ggml.add_bos_token": False, "tokenizer.ggml.add_eos_token": False,
+            "tokenizer.chat_template": None}
 
 
 def pairs_from_halves(rows, heads):
@@ -100,6 +130,13 @@ others = [name for name in expected.keys() | plain.keys()
           if name not in expected or name not in plain or not np.array_equal(plain[name].data, expected[name])]
 print(f"f32: {len(plain)} tensors, {len(others)} other than the merged export's {' '.join(others)}")
 bad += ["f32"] * bool(others)
+
+adapter_keys = {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": 8.0}
+for name, path, wanted in [(kind, os.path.join(kind, "model.gguf"), expected_keys(kind)) for kind in TYPES] + \
+        [("adapter", os.path.join("lora", "adapter.gguf"), adapter_keys)]:
+    wrong = wrong_keys(os.path.join(folder, path), wanted)
+    print(f"{name}: {len(wrong)} keys that are not as they must be {' '.join(wrong)}")
+    bad += ["keys of " + name] * bool(wrong)
 
 if llama_cpp is None:
     print("llama-cpp-python 0.3.36 is not installed: quantized blocks, logits and tokens are not compared with llama.cpp")
