@@ -33,8 +33,9 @@ Record read(const DatasetOptions& dataset, const std::string& json) {
 // The roles and contents: "system: s, user: q, ...", or what is wrong.
 std::string turns(const DatasetOptions& dataset, const std::string& json) {
   try {
+    const Record record = read(dataset, json);
     std::string text;
-    for (const Json& message : std::get<Conversation>(read(dataset, json)).messages)
+    for (const Json& message : std::get<Conversation>(record).messages)
       text += (text.empty() ? "" : ", ") + message["role"].get<std::string>() + ": " +
               message["content"].get<std::string>();
     return text;
