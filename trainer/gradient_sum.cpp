@@ -7,6 +7,17 @@
 
 namespace qlora::trainer {
 
+namespace {
+
+constexpr int64_t kPiece = 16 << 20;  // numbers that are on their way from the host at a time
+
+at::Tensor new_level(const at::Tensor& gradients) {
+  const auto options = gradients.options().device(at::kCPU);
+  return at::empty(gradients.sizes(), options.pinned_memory(!gradients.is_cpu()));
+}
+
+}  // namespace
+
 GradientSum::GradientSum(const at::Tensor& gradients) : gradients_(gradients) {
   gradients_.zero_();
 }
@@ -18,8 +29,8 @@ void GradientSum::begin_micro_batch() {
     return;
   }
   size_t level = 0;
-  for (; holds(level); ++level) at::add_out(gradients_, levels_[level], gradients_);
-  if (level == levels_.size()) levels_.push_back(at::empty_like(gradients_));
+  for (; holds(level); ++level) add(levels_[level]);
+  if (level == levels_.size()) levels_.push_back(new_level(gradients_));
   levels_[level].copy_(gradients_);
   gradients_.zero_();
   ++set_aside_;
@@ -27,8 +38,17 @@ void GradientSum::begin_micro_batch() {
 
 void GradientSum::finish() {
   for (size_t level = 0; level < levels_.size(); ++level)
-    if (holds(level)) at::add_out(gradients_, levels_[level], gradients_);
+    if (holds(level)) add(levels_[level]);
   set_aside_ = 0;
+}
+
+void GradientSum::add(const at::Tensor& level) {
+  const int64_t count = gradients_.numel();
+  for (int64_t begin = 0; begin < count; begin += kPiece) {
+    const int64_t length = std::min(kPiece, count - begin);
+    gradients_.narrow(0, begin, length)
+        .add_(level.narrow(0, begin, length).to(gradients_.device()));
+  }
 }
 
 int64_t GradientSum::most_copies(int64_t micro_batches) {

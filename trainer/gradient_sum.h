@@ -10,7 +10,8 @@ namespace qlora::trainer {
 
 // Adds micro-batches in the order of a balanced tree. One rank with all of a window, and ranks with
 // 2^k micro-batches each whose sums distributed::Group::sum() adds, make the same additions, to the
-// same bits. Holds one copy of the gradients for each level of the tree that waits for a neighbour.
+// same bits. Holds one copy of the gradients for each level of the tree that waits for a neighbour,
+// in the host's memory where the gradients lie on a GPU.
 class GradientSum {
  public:
   // `gradients`: [parameters], fp32, where the backward passes add up; zeroed here.
@@ -25,6 +26,7 @@ class GradientSum {
   static int64_t most_copies(int64_t micro_batches);
 
  private:
+  void add(const at::Tensor& level);
   bool holds(size_t level) const { return (set_aside_ >> level & 1) != 0; }
 
   at::Tensor gradients_;

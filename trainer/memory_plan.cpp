@@ -173,12 +173,16 @@ void Planner::add_adapters() {
 void Planner::add_gradient_sums() {
   constexpr const char* kEarlier = "gradients of earlier micro-batches";
   const int64_t gradients = adapters_.numbers() * kFloat;
-  // The last copy may be made when the last forward pass is over.
+  // The last copy may be made when the last forward pass is over. On a GPU they lie on the host.
   const int64_t forward = GradientSum::most_copies(run_.micro_batches_a_rank - 1),
                 backward = GradientSum::most_copies(run_.micro_batches_a_rank);
-  add(kEarlier, forward * gradients, Phase::kTraining);
-  add(kEarlier, (backward - forward) * gradients, Phase::kBackward);
-  gradient_copies_ = backward * gradients;
+  if (run_.on_gpu) {
+    add(kEarlier, backward * gradients, Phase::kHost);
+  } else {
+    add(kEarlier, forward * gradients, Phase::kTraining);
+    add(kEarlier, (backward - forward) * gradients, Phase::kBackward);
+    gradient_copies_ = backward * gradients;
+  }
   add("buffers of the ranks' sums", sum_buffer_bytes(adapters_.numbers(), run_.ranks),
       Phase::kAlways);
 }
