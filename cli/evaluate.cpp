@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/device.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/model_choice.h"
@@ -24,6 +25,7 @@
 #include "io/json_text.h"
 #include "recipes/fields/fields.h"
 #include "recipes/models/model_tokens.h"
+#include "recipes/models/original_base.h"
 #include "recipes/yaml/dataset_choice.h"
 #include "trainer/evaluate.h"
 
@@ -267,18 +269,44 @@ nlohmann::ordered_json to_json(const Result& result) {
   return json;
 }
 
-void run(const EvaluateArguments& arguments) {
-  const TrainedModel trained = open(arguments);
+// The model in place of `trained`'s base and adapter, which are given up first: memory may not hold
+// both.
+void open_original(const qlora::recipes::Recipe& recipe, const EvaluateArguments& arguments,
+                   TrainedModel& trained) {
+  trained.adapters.reset();
+  trained.base.model.reset();
+  qlora::log::info(
+      "before: the original {}, quantized alike; the base that was trained on lacks what its "
+      "adapter began with",
+      recipe.model.path);
+  auto template_in_use = std::move(trained.base.chat_template);
+  trained.base =
+      qlora::recipes::load_base(recipe, qlora::device_from_string(arguments.choice.device));
+  trained.base.chat_template = std::move(template_in_use);
+}
+
+std::vector<Result> evaluate_all(TrainedModel& trained, const EvaluateArguments& arguments) {
+  const bool has_adapter = trained.adapters != nullptr;
+  const bool compares = has_adapter && arguments.compare_base;
+  std::optional<qlora::recipes::Recipe> original;
+  if (compares && qlora::recipes::adapter_holds_part_of(trained.base))
+    original = qlora::recipes::recipe_of_original_base(arguments.choice, trained);
   const Rows rows = read_rows(trained, arguments);
   std::vector<Result> results;
-  const bool has_adapter = trained.adapters != nullptr;
-  if (!has_adapter || arguments.compare_base) {
+  if (!original && (compares || !has_adapter))
     results.push_back(evaluate(trained, rows, has_adapter ? "before" : "base", false, arguments));
+  if (has_adapter)
+    results.push_back(evaluate(trained, rows, compares ? "after" : "trained", true, arguments));
+  if (original) {
+    open_original(*original, arguments, trained);
+    results.insert(results.begin(), evaluate(trained, rows, "before", false, arguments));
   }
-  if (has_adapter) {
-    results.push_back(
-        evaluate(trained, rows, arguments.compare_base ? "after" : "trained", true, arguments));
-  }
+  return results;
+}
+
+void run(const EvaluateArguments& arguments) {
+  TrainedModel trained = open(arguments);
+  const std::vector<Result> results = evaluate_all(trained, arguments);
   if (arguments.json) {
     nlohmann::ordered_json all = nlohmann::ordered_json::array();
     for (const Result& result : results) all.push_back(to_json(result));
@@ -308,7 +336,8 @@ void add_evaluate_command(qlora::cli::Command app) {
   command.add_flag("--exact-match", arguments->exact_match,
                    "Also answer each row greedily and compare to the letter");
   command.add_flag("--compare-base", arguments->compare_base,
-                   "Also evaluate the base without the adapter");
+                   "Also evaluate the base without the adapter; the original, if lora.init changed "
+                   "it");
   command.add_option("--max-new-tokens", arguments->max_new_tokens, "Longest answer")
       .positive()
       .with_shown_default();

@@ -22,10 +22,6 @@ namespace {
 
 constexpr const char* kInitTable = "initialisation.json";
 
-bool has_init_table(const std::string& directory) {
-  return std::filesystem::exists(std::filesystem::path(directory) / kInitTable);
-}
-
 std::string saved_base(const Recipe& recipe) {
   return (std::filesystem::path(recipe.output.dir) / "base").string();
 }
@@ -49,7 +45,7 @@ void fit_to_adapter(const Recipe& recipe, BaseUse use, BaseModel& base) {
   const std::string& adapter = recipe.lora.from_adapter;
   if (adapter.empty()) return;
   base.record.init = lora::read_adapter_init(adapter);
-  if (use == BaseUse::kOfRun || has_init_table(base.path)) return;
+  if (use == BaseUse::kOfRun || is_changed_base(base.path)) return;
   take_off_initial_product(adapter, recipe.lora, recipe.quantization, base);
   if (base.changed) base.init_table = "[]\n";
 }
@@ -101,8 +97,12 @@ BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, Model
   return base;
 }
 
+bool is_changed_base(const std::string& directory) {
+  return std::filesystem::exists(std::filesystem::path(directory) / kInitTable);
+}
+
 bool adapter_holds_part_of(const BaseModel& base) {
-  return lora::init_changes_base(base.record.init) || has_init_table(base.path);
+  return lora::init_changes_base(base.record.init) || is_changed_base(base.path);
 }
 
 Recipe with_saved_base(Recipe recipe) {

@@ -43,6 +43,9 @@ BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use = Base
 // The same with tokenizer and template that were read already.
 BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, ModelText text);
 
+// Whether an initialisation changed the base that was written there (save_base).
+bool is_changed_base(const std::string& directory);
+
 // Whether an adapter on this base holds a part of the weights that the model had before (LoftQ,
 // PiSSA, OLoRA): it then belongs to this base alone.
 bool adapter_holds_part_of(const BaseModel& base);

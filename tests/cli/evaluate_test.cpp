@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -58,6 +59,46 @@ TEST(EvaluateCommand, RowsThatAreDroppedOrCutAreToldOf) {
               HasSubstr("rows.jsonl (completion): 2 rows, 1 examples, 1 dropped as too long"));
   EXPECT_THAT(told("8", "truncate_left"), HasSubstr("2 rows, 2 examples, 1 truncated"));
   EXPECT_THAT(told("100", "drop"), Not(HasSubstr("rows.jsonl (completion)")));
+}
+
+double loss_of(const TempDir& dir, const std::vector<std::string>& arguments) {
+  std::vector<std::string> all = {"evaluate", "--data", dir / "eval.jsonl",
+                                  "--format", "chat",   "--json"};
+  all.insert(all.end(), arguments.begin(), arguments.end());
+  const Finished done = run_qlora(dir, all);
+  EXPECT_EQ(done.exit_code, 0) << done.err;
+  return done.exit_code == 0 ? nlohmann::json::parse(done.out)[0]["loss"].get<double>() : -1;
+}
+
+TEST(EvaluateCommand, ComparesWithTheOriginalOfABaseThatTheInitialisationChanged) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  for (const char* init : {"default", "loftq"}) {
+    recipe.lora.init = init;
+    recipe.output.dir = dir / init;
+    ASSERT_EQ(run_qlora(dir, {"train", write_recipe_file(dir, recipe)}).exit_code, 0);
+  }
+  const double original = loss_of(dir, {dir / "default", "--compare-base"});
+  EXPECT_EQ(loss_of(dir, {dir / "loftq", "--compare-base"}), original);
+  EXPECT_NE(loss_of(dir, {"--model", dir / "loftq/base"}), original);
+}
+
+TEST(EvaluateCommand, OfAChangedBaseAloneNothingIsComparedWith) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  recipe.lora.init = "loftq";
+  ASSERT_EQ(run_qlora(dir, {"train", write_recipe_file(dir, recipe)}).exit_code, 0);
+  const std::vector<std::string> by_hand = {
+      "evaluate",       "--data",    dir / "eval.jsonl",  "--model",
+      dir / "run/base", "--adapter", dir / "run/adapter", "--compare-base"};
+  const Finished refused = run_qlora(dir, by_hand);
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_THAT(refused.err, ::testing::HasSubstr("--compare-base"));
+  EXPECT_THAT(refused.err, ::testing::HasSubstr("the run's directory"));
+  std::filesystem::rename(dir / "model", dir / "moved");
+  const Finished gone = run_qlora(dir, {"evaluate", dir / "run", "--compare-base"});
+  EXPECT_EQ(gone.exit_code, 2);
+  EXPECT_THAT(gone.err, ::testing::HasSubstr("--compare-base"));
 }
 
 TEST(EvaluateCommand, OfPairsItSaysWhichAnswersAreLikelier) {
