@@ -11,6 +11,7 @@
 #include "data/exact_json.h"
 #include "data/messages_file.h"
 #include "data/tokenizer.h"
+#include "io/file_kind.h"
 #include "io/read_file.h"
 
 namespace {
@@ -34,8 +35,10 @@ Json read_context(const std::string& path) {
 
 std::string render(const RenderOptions& options, const Json& messages, const Json& context) {
   if (options.tokenizer.empty()) {
-    const ChatTemplate chat_template(qlora::io::read_bytes(options.template_file),
-                                     options.template_file);
+    const std::string source = qlora::io::read_bytes(options.template_file);
+    if (const std::string wide = qlora::io::wide_text_kind(source); !wide.empty())
+      qlora::fail<qlora::FormatError>("{} is {}", options.template_file, wide);
+    const ChatTemplate chat_template(source, options.template_file);
     return chat_template.render(messages, context, options.add_generation_prompt);
   }
   const auto tokenizer = qlora::data::load_tokenizer(options.tokenizer);

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/utf8.h"
 #include "data/readers/conversation.h"
+#include "io/file_kind.h"
 #include "io/json_text.h"
 
 namespace qlora::data {
@@ -118,6 +119,8 @@ std::string read_template_file(const std::string& path) {
   std::ostringstream text;
   text << file.rdbuf();
   if (!file) fail<IoError>("{}: cannot read the chat template", path);
+  if (const std::string wide = io::wide_text_kind(text.view()); !wide.empty())
+    fail<FormatError>("{}: the chat template is {}", path, wide);
   return text.str();
 }
 

@@ -16,12 +16,6 @@ namespace fs = std::filesystem;
 
 constexpr const char* kToLines = "convert it to JSON Lines in UTF-8, one object a line";
 
-// Text whose letters take two bytes has a NUL in every other one, byte order mark or not.
-bool is_wide_text(std::string_view bytes) {
-  return bytes.size() >= 4 && (bytes[0] == '\0') != (bytes[1] == '\0') &&
-         (bytes[2] == '\0') == (bytes[0] == '\0') && (bytes[3] == '\0') == (bytes[1] == '\0');
-}
-
 std::string first_line(std::string_view bytes) {
   constexpr size_t kShown = 60;
   std::string_view line = bytes.substr(0, std::min(bytes.find('\n'), bytes.size()));
@@ -56,9 +50,8 @@ void check_first_bytes(const std::string& path, std::string_view bytes, RowText 
   const std::string found = io::kind_by_first_bytes(bytes);
   if (!found.empty() && (kind != RowText::kPlain || !is_page))
     fail<FormatError>("{} is {}", path, found);
-  if (is_wide_text(bytes)) {
-    fail<FormatError>("{} is text in UTF-16; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)", path);
-  }
+  if (const std::string wide = io::wide_text_kind(bytes); !wide.empty())
+    fail<FormatError>("{} is {}", path, wide);
   if (bytes.find('\0') != std::string_view::npos) {
     fail<FormatError>("{} must be text in UTF-8, but there are NUL bytes at its beginning; {}",
                       path, kToLines);

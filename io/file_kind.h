@@ -14,4 +14,9 @@ namespace qlora::io {
 std::string kind_by_first_bytes(std::span<const std::byte> bytes);
 std::string kind_by_first_bytes(std::string_view bytes);
 
+// In the same words, of the beginning of a file that is to be text in UTF-8: text in UTF-16 or
+// UTF-32 by its byte order mark, or in UTF-16 by the zero half of every letter below 128. Empty: it
+// is neither.
+std::string wide_text_kind(std::string_view bytes);
+
 }  // namespace qlora::io

@@ -12,6 +12,7 @@
 #include "data/chat_renderer.h"
 #include "data/embedded_tokens.h"
 #include "data/prompt_encoder.h"
+#include "io/file_kind.h"
 #include "io/json_text.h"
 #include "io/read_file.h"
 
@@ -53,7 +54,10 @@ std::vector<PromptText> read_prompt_file(const std::string& path) {
   if (!std::filesystem::is_regular_file(path))
     fail<ConfigError>("train.sample_prompts: there is no file {}", path);
   std::vector<PromptText> prompts;
-  std::istringstream lines(io::read_bytes(path));
+  const std::string bytes = io::read_bytes(path);
+  if (const std::string wide = io::wide_text_kind(bytes); !wide.empty())
+    fail<FormatError>("train.sample_prompts: {} is {}", path, wide);
+  std::istringstream lines(bytes);
   int64_t number = 0;
   for (std::string line; std::getline(lines, line);) {
     ++number;

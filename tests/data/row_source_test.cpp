@@ -110,6 +110,13 @@ TEST(RowSource, AFileOfAnotherKindIsSaidToBeOne) {
   EXPECT_THAT(named("\xff\xfe" + wide, "a.jsonl"), HasSubstr("UTF-16"));
   EXPECT_THAT(named(wide, "a.jsonl"), HasSubstr("UTF-16"));
   EXPECT_THAT(named("\xff\xfe" + wide, "a.txt"), HasSubstr("UTF-16"));
+  // A head of two Chinese letters, and a row of one.
+  const std::string little("\x2e\x4e,\0\x2d\x4e\n\0\x2e\x4e\n\0", 12);
+  const std::string big("\x4e\x2e\0,\x4e\x2d\0\n\x4e\x2e\0\n", 12);
+  EXPECT_THAT(named(little, "a.csv"), HasSubstr("iconv -f UTF-16LE -t UTF-8"));
+  EXPECT_THAT(named(big, "a.csv"), HasSubstr("iconv -f UTF-16BE -t UTF-8"));
+  EXPECT_THAT(named(std::string("\xff\xfe\0\0{\0\0\0", 8), "a.jsonl"), HasSubstr("UTF-32"));
+  EXPECT_THAT(named(std::string("{\"a\": \0\0}\n", 10), "a.jsonl"), HasSubstr("NUL bytes"));
   EXPECT_THAT(named("text;label\nOnce;1\n", "a.jsonl"),
               AllOf(HasSubstr("head of a table"), HasSubstr("ends in .csv")));
   EXPECT_THAT(named("Once upon a time\n", "a.txt"), HasSubstr("read with format: text"));

@@ -144,6 +144,8 @@ TEST(Samples, WhatIsNoPromptIsNamedWithFileAndLine) {
   options.sample_prompts = {
       dir.write("prompts.jsonl", R"({"messages": [{"role": "assistant", "content": "a"}]})")};
   EXPECT_THAT(refusal(), HasSubstr("prompts.jsonl:1: "));
+  options.sample_prompts = {dir.write("prompts.txt", std::string("h\0i\0\n\0", 6))};
+  EXPECT_THAT(refusal(), HasSubstr("UTF-16"));
   options.sample_prompts = {dir / "absent.txt"};
   EXPECT_THAT(refusal(), HasSubstr("train.sample_prompts: there is no file"));
 }
