@@ -11,11 +11,17 @@ constexpr const char* kLockFile = ".lock";
 
 struct RunLock {
   std::shared_ptr<const void> held;  // until the last copy of it goes, or the process ends
-  bool is_certain = false;           // false: the file system has no locks, another may be writing
+  bool is_certain = false;           // false: a process on another machine may be writing
 };
 
+// flock(2): takes a lock on an open file without waiting; -1 and errno where it does not.
+using TakeLock = int (*)(int file, int operation);
+
 // An advisory lock on the directory (flock), or on a file in it where the file system refuses that
-// (NFS). ConfigError if another process holds it. Warns where there are no locks at all.
+// (NFS). ConfigError if another process holds it. Where there are no locks at all, a name that the
+// kernel gives to one process at a time keeps the processes of this machine apart, and a warning
+// says that it does so for no other machine.
 RunLock lock_run(const std::string& directory);
+RunLock lock_run(const std::string& directory, TakeLock take_lock);
 
 }  // namespace qlora::recipes
