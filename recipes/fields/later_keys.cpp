@@ -23,7 +23,7 @@ const std::vector<LaterKey>& later_keys() {
       {"quantization.method", "int4 gptq awq hqq aqlm eetq",
        "a directory that is quantized so needs no key (as_stored); to quantize, use nf4, fp4, int8 "
        "or qlora quantize"},
-      {"lora.init", "eva corda", "use default or loftq"},
+      {"lora.init", "eva corda", "use default, loftq, pissa or olora"},
       {"optim.name", "adafactor lars", "use adamw or adamw_8bit, or their paged_ forms"},
   };
   return table;

@@ -268,10 +268,10 @@ std::vector<ToolKey> training_keys() {
               refused_all({"deepcompile", "ddp", "world_size", "dp_shard_size", "dp_replicate_size",
                            "sequence_parallel_degree", "context_parallel_size", "expert_parallel_*",
                            "tensor_parallel_size", "ring_attn_func", "use_ray", "fsdp_config.*"},
-                          kOneProcess));
+                          kNoSharding));
   add_missing(keys, refused_all({"dion_*", "qgalore_*", "jagged_*", "torchdistx_path"},
                                 "optim has no key for it"));
-  add_missing(keys, idle_all({"heads_k_stride", "ray_*", "resources_per_worker"}, kOneProcess));
+  add_missing(keys, idle_all({"heads_k_stride", "ray_*", "resources_per_worker"}, kNoSharding));
   return keys;
 }
 

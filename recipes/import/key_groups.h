@@ -10,7 +10,8 @@ namespace qlora::recipes {
 
 inline constexpr const char* kAlwaysLogged =
     "metrics.jsonl and TensorBoard files are written to output.dir without a key";
-inline constexpr const char* kOneProcess = "training is one process on one device";
+inline constexpr const char* kNoSharding =
+    "each process of torchrun, mpirun or srun has the whole model and needs no key";
 inline constexpr const char* kAttention = "attention needs no key here";
 inline constexpr const char* kFused = "kernels need no key here; the loss is fused in any case";
 inline constexpr const char* kTokenizer = "the tokenizer is that of model.path";

@@ -128,7 +128,7 @@ std::vector<ToolKey> model_keys() {
   add_missing(keys, refused_all({"use_kt", "kt_*", "use_mca", "use_megatron_bridge",
                                  "megatron_bridge_args", "use_hyper_parallel", "hyper_parallel_*",
                                  "ray_*", "master_addr", "master_port"},
-                                kOneProcess));
+                                kNoSharding));
   return keys;
 }
 

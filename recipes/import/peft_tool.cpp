@@ -81,7 +81,7 @@ Tool peft_tool() {
                refused("revision", "model.path names the revision's directory"),
                refused("layers_pattern", "lora.layers_to_transform counts decoder layers"),
                refused("layer_replication", "layers are not repeated")});
-  add_missing(tool.keys, refused_all({"megatron_config", "parallelism*"}, kOneProcess));
+  add_missing(tool.keys, refused_all({"megatron_config", "parallelism*"}, kNoSharding));
   add_missing(tool.keys, idle_all({"megatron_core", "qalora_group_size", "runtime_config"},
                                   "it acts only beside keys that are refused"));
   add_missing(tool.keys,

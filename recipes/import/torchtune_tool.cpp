@@ -151,8 +151,8 @@ std::vector<ToolKey> training_keys() {
       read_by("lr_scheduler._component_", "optim.schedule", "", read_schedule),
       warmup("lr_scheduler.num_warmup_steps", "optim.warmup_steps", ""),
       refused("lr_scheduler.num_cycles", "a cosine falls once"),
-      refused("fsdp.*", kOneProcess),
-      refused("tensor_parallel_plan.*", kOneProcess)};
+      refused("fsdp.*", kNoSharding),
+      refused("tensor_parallel_plan.*", kNoSharding)};
   add_missing(keys, idle_all({"metric_logger", "metric_logger.*", "profiler", "profiler.*",
                               "log_level", "log_peak_memory_stats"},
                              kAlwaysLogged));
@@ -164,7 +164,7 @@ std::vector<ToolKey> training_keys() {
       keys, refused_all({"tensor_parallel_dim", "context_parallel_dim", "data_parallel_shard_dim",
                          "data_parallel_replicate_dim", "custom_sharded_layers", "fsdp_cpu_offload",
                          "fsdp_reshard_after_forward", "enable_fp8_training"},
-                        kOneProcess));
+                        kNoSharding));
   return keys;
 }
 

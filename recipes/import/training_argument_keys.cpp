@@ -101,7 +101,7 @@ std::vector<ToolKey> idle_keys() {
       idle("do_train", "`qlora train` trains"),
       idle("do_eval", "evaluation rows are evaluated where there are any"),
       idle("full_determinism", "a run repeats itself bit for bit in any case"),
-      idle("average_tokens_across_devices", kOneProcess),
+      idle("average_tokens_across_devices", kNoSharding),
       idle("tf32", "products are bfloat16 or float32 (train.compute_dtype)")};
   for (const char* name : {"bf16", "fp16"})
     keys.push_back(read_by(
@@ -135,18 +135,18 @@ std::vector<ToolKey> idle_keys() {
   add_missing(keys,
               idle_all({"local_rank", "ddp_*", "tpu_*", "debug", "accelerator_config", "ray_scope",
                         "mp_parameters", "past_index", "use_legacy_prediction_loop"},
-                       kOneProcess));
+                       kNoSharding));
   return keys;
 }
 
 std::vector<ToolKey> refused_keys() {
-  ToolKey fsdp_parts = read_by("fsdp_*", "", kOneProcess, read_fsdp_part);
+  ToolKey fsdp_parts = read_by("fsdp_*", "", kNoSharding, read_fsdp_part);
   fsdp_parts.is_refused = true;
   std::vector<ToolKey> keys = {fsdp_parts, refused("push_to_hub", kNoUpload),
                                refused("do_predict", "`qlora generate` answers prompts"),
                                refused("use_mps_device", "train.device is cpu or cuda")};
   add_missing(keys,
-              refused_all({"deepspeed", "fsdp", "parallelism_config", "tp_size"}, kOneProcess));
+              refused_all({"deepspeed", "fsdp", "parallelism_config", "tp_size"}, kNoSharding));
   add_missing(keys, idle_all({"push_to_hub_*", "hub_*"}, kNoUpload));
   for (const char* name : {"no_cuda", "use_cpu"})
     keys.push_back(when_true(name, "train.device", "cpu"));

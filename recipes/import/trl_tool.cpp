@@ -132,7 +132,7 @@ std::vector<ToolKey> data_keys() {
 
 std::vector<ToolKey> other_keys() {
   std::vector<ToolKey> keys = {
-      idle("env", "no variables are set from a recipe"), idle("ignore_bias_buffers", kOneProcess),
+      idle("env", "no variables are set from a recipe"), idle("ignore_bias_buffers", kNoSharding),
       refused("router_aux_loss_coef", "no loss of routers is added"),
       refused("eos_token", "answers end with the token that the model's template has"),
       idle("pad_token", "rows are masked by their length")};

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <sstream>
 
 #include "base/error.h"
 #include "recipes/fields/fields.h"
@@ -95,7 +96,7 @@ TEST(OtherNames, WhatAnImportRefusesIsToldWithTheSameReason) {
       if (!key.is_refused || key.name.find_first_of(".[*") != std::string::npos) continue;
       EXPECT_NE(find_other_name("", key.name), nullptr) << key.name;
     }
-  EXPECT_THAT(refusal({"deepspeed=zero2.json"}), HasSubstr("training is one process"));
+  EXPECT_THAT(refusal({"deepspeed=zero2.json"}), HasSubstr("has the whole model"));
   EXPECT_THAT(refusal({"wandb_project=mine"}), HasSubstr("without a key; leave it out"));
 }
 
@@ -142,6 +143,34 @@ TEST(LaterKeys, AreNoneThatTheProgramHas) {
     for (std::string word; words >> word;)
       EXPECT_FALSE(is_taken(later.key, word)) << later.key << ": " << word;
   }
+}
+
+// The words behind "use": "default, loftq, pissa or olora" and "adamw or adamw_8bit, or ...".
+std::set<std::string> advised_words(const std::string& instead) {
+  std::string list = instead.substr(instead.rfind("use ") + 4);
+  list = list.substr(0, list.find(", or "));
+  std::ranges::replace(list, ',', ' ');
+  std::istringstream words(list);
+  std::set<std::string> advised;
+  for (std::string word; words >> word;)
+    if (word != "or") advised.insert(word);
+  return advised;
+}
+
+TEST(LaterKeys, AdviseWhatTheProgramTakes) {
+  for (const LaterKey& later : later_keys()) {
+    if (later.values.empty() || later.key == "quantization.method") continue;
+    for (const std::string& word : advised_words(later.instead))
+      EXPECT_TRUE(is_taken(later.key, word)) << later.key << ": " << word;
+  }
+  EXPECT_THAT(refusal({"lora.init=eva"}), HasSubstr("use default, loftq, pissa or olora"));
+}
+
+// Runs on several processes came after the tables of other tools' keys.
+TEST(OtherNames, NoToolIsToldThatARunIsOneProcess) {
+  for (const Tool& tool : tools())
+    for (const ToolKey& key : tool.keys)
+      EXPECT_THAT(key.note, Not(HasSubstr("is one process"))) << tool.name << ": " << key.name;
 }
 
 }  // namespace
