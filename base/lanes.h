@@ -27,14 +27,24 @@ using WordLanes [[gnu::vector_size(kLanes * 4)]] = uint32_t;
   first = (Lanes)(words << 16);
   second = (Lanes)(words & 0xffff0000u);
 }
+// The low halves of words, as fp16, exactly: exponents are moved by 127 - 15 = 112, those of
+// infinities and NaNs twice; below 2^-14 the leading one that a float has is taken off again.
+[[gnu::always_inline]] inline void widen_halves(const WordLanes& words, Lanes& floats) {
+  constexpr uint32_t kExponent = 0x7c00u, kStep = 1u << 23;
+  const WordLanes exponent = words & kExponent;
+  const auto small = (WordLanes)(exponent == WordLanes{});
+  const auto special = (WordLanes)(exponent == WordLanes{} + kExponent);
+  const WordLanes bits =
+      ((words & 0x7fffu) << 13) + 112 * kStep + (special & (112 * kStep)) + (small & kStep);
+  const Lanes magnitude = (Lanes)bits - (Lanes)(small & (113 * kStep));
+  floats = (Lanes)((WordLanes)magnitude | ((words & 0x8000u) << 16));
+}
 [[gnu::always_inline]] inline void load_pair(const Float16* from, Lanes& first, Lanes& second) {
-  float even[kLanes], odd[kLanes];
-  for (int i = 0; i < kLanes; ++i) {
-    even[i] = load(from[2 * i]);
-    odd[i] = load(from[2 * i + 1]);
-  }
-  std::memcpy(&first, even, sizeof(first));
-  std::memcpy(&second, odd, sizeof(second));
+  WordLanes words;
+  std::memcpy(&words, from, sizeof(words));
+  widen_halves(words, first);
+  const WordLanes upper = words >> 16;
+  widen_halves(upper, second);
 }
 
 // And back, in the order in which load_pair<T> took them.

@@ -67,6 +67,7 @@ template <typename T>
 
 QLORA_DENSE_ROWS(float)
 QLORA_DENSE_ROWS(uint16_t)
+QLORA_DENSE_ROWS(Float16)
 #undef QLORA_DENSE_ROWS
 
 }  // namespace
@@ -91,6 +92,11 @@ void multiply_rows(const float* w, int64_t rows, int64_t in, const float* x, int
 }
 
 void multiply_rows(const uint16_t* w, int64_t rows, int64_t in, const float* x, int64_t tokens,
+                   float* sums, int64_t stride) {
+  multiply(w, rows, in, x, tokens, sums, stride);
+}
+
+void multiply_rows(const Float16* w, int64_t rows, int64_t in, const float* x, int64_t tokens,
                    float* sums, int64_t stride) {
   multiply(w, rows, in, x, tokens, sums, stride);
 }

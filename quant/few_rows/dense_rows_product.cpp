@@ -23,7 +23,7 @@ class Multiplier {
   Multiplier(const at::Tensor& x, at::ScalarType dtype)
       : narrow_(dtype == at::kBFloat16 && x.scalar_type() == dtype && has_avx512_bfloat16()),
         x_(as(x, narrow_ ? dtype : at::kFloat)) {
-    if (dtype != at::kBFloat16 || narrow_) return;
+    if (dtype == at::kFloat || narrow_) return;
     const at::Tensor from = x_;
     x_ = at::empty_like(from);
     for (int64_t t = 0; t < from.size(0); ++t)
@@ -34,13 +34,16 @@ class Multiplier {
   int64_t in() const { return x_.size(1); }
   const at::Tensor& x() const { return x_; }
 
-  // Rows [begin, begin + count) of `rows`, float32 or bfloat16.
+  // Rows [begin, begin + count) of `rows`, of the weights' dtype.
   void multiply(const at::Tensor& rows, int64_t begin, int64_t count, float* sums,
                 int64_t stride) const {
     const int64_t first = begin * in();
     if (rows.scalar_type() == at::kFloat)
       return cpu::multiply_rows(rows.const_data_ptr<float>() + first, count, in(),
                                 x_.const_data_ptr<float>(), x_.size(0), sums, stride);
+    if (rows.scalar_type() == at::kHalf)
+      return cpu::multiply_rows(static_cast<const Float16*>(rows.const_data_ptr()) + first, count,
+                                in(), x_.const_data_ptr<float>(), x_.size(0), sums, stride);
     const auto* bits = static_cast<const uint16_t*>(rows.const_data_ptr()) + first;
     if (narrow_)
       cpu::multiply_rows(bits, count, in(), static_cast<const uint16_t*>(x_.const_data_ptr()),
@@ -100,9 +103,10 @@ class DequantizedRows final : public RowsProduct {
 }  // namespace
 
 std::unique_ptr<RowsProduct> dense_rows_product(const at::Tensor& weight, const at::Tensor& x) {
-  check(weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kBFloat16,
-        "dense_rows_product: the weight must be float32 or bfloat16, got {}",
-        c10::toString(weight.scalar_type()));
+  const at::ScalarType dtype = weight.scalar_type();
+  check(dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf,
+        "dense_rows_product: the weight must be float32, bfloat16 or float16, got {}",
+        c10::toString(dtype));
   return std::make_unique<DenseRows>(weight, x);
 }
 

@@ -10,7 +10,7 @@
 
 namespace qlora::quant {
 
-// weight: [out, in], contiguous, float32 or bfloat16; kept alive.
+// weight: [out, in], contiguous, float32, bfloat16 or float16; kept alive.
 std::unique_ptr<RowsProduct> dense_rows_product(const at::Tensor& weight, const at::Tensor& x);
 // Of an expert's rows as product_dtype(x); `weight` must outlive the product.
 std::unique_ptr<RowsProduct> dequantized_rows_product(const FrozenWeight& weight, int64_t expert,

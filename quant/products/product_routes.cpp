@@ -24,12 +24,11 @@ bool are_decoded(const ProductFacts& facts) {
   });
 }
 
-// What is wider than the product is rounded first, and the kernels of stored rows know no float16.
+// What is wider than the product is rounded first.
 bool has_rows_kernel(const LayerFacts& layer, at::ScalarType product) {
   switch (layer.weight.kind) {
     case WeightKind::kStored:
-      return layer.weight.dtype == at::kBFloat16 ||
-             (layer.weight.dtype == at::kFloat && product != at::kBFloat16);
+      return layer.weight.dtype == at::kBFloat16 || product != at::kBFloat16;
     case WeightKind::kDecoded:
       return true;
     case WeightKind::kInt8:

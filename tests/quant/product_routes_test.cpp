@@ -150,9 +150,9 @@ TEST(ProductRoutes, FewRowsHaveKernelsOfTheirOwnForwardAlone) {
         EXPECT_EQ(run_of(facts_of(x, {kNf4}), Pass::kBackward), ProductRun::kEach);
         // Of several stored ones, each asks for itself.
         EXPECT_EQ(run_of(facts_of(x, {bfloat16, bfloat16})), ProductRun::kEach);
-        EXPECT_EQ(run_of(facts_of(x, {stored(at::kHalf)})), ProductRun::kEach);
-        EXPECT_EQ(run_of(facts_of(x, {stored(at::kFloat)})),
-                  dtype == at::kBFloat16 ? ProductRun::kEach : ProductRun::kFewRows);
+        for (const at::ScalarType wide : {at::kHalf, at::kFloat})
+          EXPECT_EQ(run_of(facts_of(x, {stored(wide)})),
+                    dtype == at::kBFloat16 ? ProductRun::kEach : ProductRun::kFewRows);
         EXPECT_EQ(run_of(facts_of(x, {kNf4}, kMagnitude)), ProductRun::kEach);
         EXPECT_EQ(run_of(facts_of(x, {kInt8})), ProductRun::kInt8);
       }
