@@ -32,7 +32,7 @@ Rows mutable_rows_of(const at::Tensor& t) {
 // being packed first, which takes longer than such a product.
 bool are_few(const at::Tensor& x, const at::Tensor& factor) {
   return x.is_cpu() && x.size(0) <= quant::kFewRows && factor.is_contiguous() &&
-         factor.scalar_type() == x.scalar_type() && x.scalar_type() != at::kHalf;
+         factor.scalar_type() == x.scalar_type();
 }
 
 // y (+)= scale x factorᵀ.
