@@ -48,6 +48,10 @@ std::string line_that_differs(const std::string& text, const std::string& other)
   return line.empty() ? "nothing" : line;
 }
 
+at::Tensor bytes_of(const at::Tensor& tensor) { return tensor.view({-1}).view(at::kByte); }
+
+using Work = c10::intrusive_ptr<c10d::Work>;
+
 }  // namespace
 
 // What sum() needs, as bytes.
@@ -63,7 +67,12 @@ struct Group::Engines {
 
   // Waits for what an engine is told to do.
   void finish(const Place& place, std::chrono::milliseconds patience,
-              const std::function<c10::intrusive_ptr<c10d::Work>()>& start);
+              const std::function<Work()>& start) {
+    call(place, patience, [&] { start()->wait(patience); });
+  }
+  // LostRank in place of an engine's errors.
+  void call(const Place& place, std::chrono::milliseconds patience,
+            const std::function<void()>& engine);
   // The others see that the connections are closed, and look for the reason. Who serves the store
   // stays until they have it.
   void leave(const Place& place);
@@ -74,12 +83,12 @@ void Group::Engines::leave(const Place& place) {
   if (place.rank == 0 && !place.store_is_launchers) wait_for_readers(store, place.size);
 }
 
-void Group::Engines::finish(const Place& place, std::chrono::milliseconds patience,
-                            const std::function<c10::intrusive_ptr<c10d::Work>()>& start) {
+void Group::Engines::call(const Place& place, std::chrono::milliseconds patience,
+                          const std::function<void()>& engine) {
   check(host.defined(), "rank {} of {} has left the group", place.rank, place.size);
   const Stopwatch watch;
   try {
-    start()->wait(patience);
+    engine();
   } catch (const std::exception& error) {
     // Who is silent may have taken the way to the store along.
     const bool silent = watch.seconds() >= std::chrono::duration<double>(patience).count();
@@ -175,7 +184,7 @@ void Group::broadcast(const at::Tensor& tensor, int from) {
     return;
   }
   // As bytes: the engines do not carry every dtype.
-  std::vector<at::Tensor> tensors = {tensor.view({-1}).view(at::kByte)};
+  std::vector<at::Tensor> tensors = {bytes_of(tensor)};
   c10d::BroadcastOptions options;
   options.rootRank = from;
   engines_->finish(place_, patience_,
@@ -207,6 +216,40 @@ void Group::require_same(const std::string& what, const std::string& text) {
         "the same recipe, files and program",
         what, rank, line_that_differs(odd, first), line_that_differs(first, odd));
   }
+}
+
+Transfer Group::gather(const at::Tensor& shard, const at::Tensor& whole) {
+  check(shard.is_contiguous() && whole.is_contiguous() && shard.device() == whole.device() &&
+            whole.nbytes() == shard.nbytes() * static_cast<size_t>(place_.size),
+        "Group::gather: {} bytes are not the shards of {} ranks, {} bytes each, contiguous and on "
+        "one device",
+        whole.nbytes(), place_.size, shard.nbytes());
+  if (shard.numel() == 0) return {};
+  at::Tensor part = bytes_of(shard), all = bytes_of(whole);
+  if (!engines_) {
+    all.copy_(part);
+    return {};
+  }
+  if (!travels_alone(shard)) {
+    const at::Tensor on_host = at::empty(all.sizes(), at::kByte);
+    return Transfer([transfer = gather(part.cpu(), on_host), all, on_host]() mutable {
+      transfer.wait();
+      all.copy_(on_host);
+    });
+  }
+  Engines* engines = engines_.get();
+  Work work;
+  engines->call(place_, patience_, [&] { work = engine_of(shard)._allgather_base(all, part); });
+  return Transfer([engines, place = place_, patience = patience_, work] {
+    engines->call(place, patience, [&] { work->wait(patience); });
+  });
+}
+
+bool Group::any(bool here) {
+  if (!engines_) return here;
+  const at::Tensor count = at::full({1}, here ? 1.0 : 0.0, at::kFloat);
+  sum(count);
+  return count.item<float>() > 0;
 }
 
 void Group::meet() {

@@ -6,8 +6,10 @@
 #include <c10/core/Device.h>
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "base/error.h"
 #include "distributed/place.h"
@@ -26,6 +28,23 @@ struct LostRank : Error {
 
 // The stage of sums (base/profile.h): adding and sending, and waiting for the other ranks.
 constexpr char kCommunication[] = "communication";
+
+// What is on its way between the ranks. Must not outlive its group.
+class Transfer {
+ public:
+  Transfer() = default;  // of nothing, which is there
+  // `arrive` returns when it is there, or throws LostRank.
+  explicit Transfer(std::function<void()> arrive) : arrive_(std::move(arrive)) {}
+
+  // Returns when it is there: on a GPU, what the current stream does from then on finds it.
+  // LostRank. After that it returns at once.
+  void wait() {
+    if (arrive_) std::exchange(arrive_, nullptr)();
+  }
+
+ private:
+  std::function<void()> arrive_;
+};
 
 class Group {
  public:
@@ -56,6 +75,13 @@ class Group {
   // ConfigError on all ranks, naming the first whose text is not rank 0's, and of both texts the
   // first lines that differ: "rank 2 has 5f0a, rank 0 has 77b1". `what`: "the base model".
   void require_same(const std::string& what, const std::string& text);
+  // Starts to bring the shards of all ranks, one after another in the order of the ranks, to
+  // `whole`, as bytes. Both are contiguous and on one device, shards are of one size on all ranks,
+  // and `whole` is as many times as large. Until wait() has returned neither may be written to;
+  // other calls may come between.
+  Transfer gather(const at::Tensor& shard, const at::Tensor& whole);
+  // Whether any rank says so.
+  bool any(bool here);
   // Waits until all ranks are here.
   void meet();
 

@@ -72,6 +72,60 @@ TEST_P(GroupOf, HandsOnTensorsAndTexts) {
   EXPECT_EQ(codes, std::vector<int>(static_cast<size_t>(size), 0));
 }
 
+// Bytes of any type, a function of the rank and of where they lie.
+at::Tensor shard_of(int rank, int64_t count) {
+  return (at::arange(count, at::kLong) * 7 + rank * 31).remainder(251).to(at::kByte);
+}
+
+at::Tensor shards_of(int size, int64_t count) {
+  std::vector<at::Tensor> all;
+  for (int rank = 0; rank < size; ++rank) all.push_back(shard_of(rank, count));
+  return at::cat(all);
+}
+
+TEST_P(GroupOf, GathersBytesInTheOrderOfTheRanks) {
+  const int size = GetParam();
+  const auto codes = run_ranks(size, [size](Group& group) {
+    for (const int64_t count : {0, 1, 3, 1000, 4099}) {
+      const at::Tensor whole = at::zeros({size * count}, at::kByte);
+      group.gather(shard_of(group.rank(), count), whole).wait();
+      EXPECT_TRUE(same_bits(whole, shards_of(size, count))) << count;
+    }
+    // Whatever the type.
+    const at::Tensor halves = at::full({4, 3}, group.rank() + 0.5, at::kBFloat16);
+    const at::Tensor whole = at::zeros({size, 4, 3}, at::kBFloat16);
+    Transfer transfer = group.gather(halves, whole);
+    transfer.wait();
+    transfer.wait();
+    for (int rank = 0; rank < size; ++rank)
+      EXPECT_TRUE((whole[rank] == rank + 0.5).all().item<bool>()) << rank;
+    EXPECT_THROW(group.gather(halves, at::zeros({size + 1, 4, 3}, at::kBFloat16)), Error);
+  });
+  EXPECT_EQ(codes, std::vector<int>(static_cast<size_t>(size), 0));
+}
+
+TEST_P(GroupOf, OtherCallsComeBetweenAGatherAndItsArrival) {
+  const int size = GetParam();
+  const auto codes = run_ranks(size, [size](Group& group) {
+    for (int round = 0; round < 20; ++round) {
+      const int64_t count = 50'000 + round;
+      const at::Tensor first = at::zeros({size * count}, at::kByte), second = at::zeros_like(first);
+      Transfer one = group.gather(shard_of(group.rank(), count), first);
+      const at::Tensor numbers = at::ones({1000});
+      group.sum(numbers);
+      Transfer two = group.gather(shard_of(group.rank(), count), second);
+      EXPECT_EQ(group.any(group.rank() == size - 1), true);
+      EXPECT_EQ(group.any(false), false);
+      two.wait();
+      one.wait();
+      EXPECT_TRUE((numbers == size).all().item<bool>());
+      EXPECT_TRUE(same_bits(first, shards_of(size, count)));
+      EXPECT_TRUE(same_bits(second, first));
+    }
+  });
+  EXPECT_EQ(codes, std::vector<int>(static_cast<size_t>(size), 0));
+}
+
 INSTANTIATE_TEST_SUITE_P(Ranks, GroupOf, testing::Values(1, 2, 3, 4));
 
 TEST(Group, TheRankThatDiffersIsNamedOnAllRanks) {
@@ -94,6 +148,18 @@ TEST(Group, ARankThatIsKilledIsNoticedAtOnce) {
     const Stopwatch watch;
     const at::Tensor numbers = at::ones({5});
     EXPECT_THROW(group.sum(numbers), LostRank);
+    EXPECT_LT(watch.seconds(), 5);
+    _exit(testing::Test::HasFailure() ? 1 : 0);
+  });
+  EXPECT_EQ(codes, (std::vector<int>{0, 128 + SIGKILL}));
+}
+
+TEST(Group, AGatherFromARankThatIsKilledSaysSoWhenItIsWaitedFor) {
+  const auto codes = run_ranks(2, [](Group& group) {
+    if (group.rank() == 1) kill(getpid(), SIGKILL);
+    const Stopwatch watch;
+    const at::Tensor whole = at::empty({2'000'000}, at::kByte);
+    EXPECT_THROW(group.gather(at::ones({1'000'000}, at::kByte), whole).wait(), LostRank);
     EXPECT_LT(watch.seconds(), 5);
     _exit(testing::Test::HasFailure() ? 1 : 0);
   });
