@@ -38,6 +38,8 @@ at::Tensor tensor_over(std::span<const std::byte> bytes, std::shared_ptr<const v
       at::TensorOptions().dtype(like.scalar_type()));
 }
 
+at::Tensor flat_bytes(const at::Tensor& tensor) { return tensor.view({-1}).view(at::kByte); }
+
 at::Tensor view_as(const at::Tensor& bytes, const at::Tensor& like) {
   return bytes.view(like.scalar_type()).view(like.sizes());
 }
@@ -59,20 +61,28 @@ struct Offload::SideStream {
   c10::Event read[2] = {c10::Event(device.type()), c10::Event(device.type())};
 };
 
-Offload::Offload(at::Device device, std::shared_ptr<io::SpillFile> file)
-    : device_(device), file_(std::move(file)) {
+Offload::Offload(at::Device device, std::shared_ptr<io::SpillFile> file,
+                 std::shared_ptr<ShardGroup> ranks)
+    : device_(device), file_(std::move(file)), ranks_(std::move(ranks)) {
   if (device.is_cuda()) side_ = std::make_unique<SideStream>(device);
 }
 
 Offload::~Offload() {
-  // Host memory must outlive the copies from it.
-  if (side_) synchronize(device_);
+  // Host memory must outlive the copies from it. A gather with a rank that was lost never ends.
+  const bool is_gathering =
+      std::ranges::any_of(slots_, [](const Slot& slot) { return slot.arrival != nullptr; });
+  if (side_ && !is_gathering) synchronize(device_);
 }
 
 OffloadedPart Offload::keep(at::Tensor& tensor, Home home, std::span<const std::byte> in_file,
                             std::shared_ptr<const void> owner) {
   check(home != Home::kDevice && tensor.is_contiguous() && tensor.numel() > 0,
         "Offload: a tensor to keep elsewhere must be contiguous and hold something");
+  if (home == Home::kRanks) {
+    check(ranks_ != nullptr, "Offload: there are no ranks to keep weights together");
+    const auto shape = tensor.options().device(at::kMeta);
+    return {&tensor, at::empty(tensor.sizes(), shape), false, true};
+  }
   OffloadedPart part{&tensor, {}, home == Home::kDisk, home == Home::kHost || device_.is_cuda()};
   if (!in_file.empty())
     part.home = tensor_over(in_file, std::move(owner), tensor);
@@ -112,6 +122,7 @@ void Offload::add(int64_t block, std::vector<OffloadedPart>* parts) {
   if (block >= static_cast<int64_t>(blocks_.size())) blocks_.resize(static_cast<size_t>(block) + 1);
   if (slot_of(block) != nullptr) leave(block);
   Block& to = blocks_[static_cast<size_t>(block)];
+  check(!to.shard.defined(), "Offload: block {} was dealt to the ranks already", block);
   to.weights.push_back(parts);
   to.slot_bytes = 0;  // others may have been removed
   for_each_part(block, [&to](OffloadedPart& part) {
@@ -120,6 +131,24 @@ void Offload::add(int64_t block, std::vector<OffloadedPart>* parts) {
     to.slot_bytes += aligned(static_cast<int64_t>(part.home.nbytes()));
   });
   largest_ = std::max(largest_, to.slot_bytes);
+}
+
+void Offload::deal(int64_t block) {
+  Block& whole = blocks_.at(static_cast<size_t>(block));
+  const int64_t ranks = ranks_->size();
+  const int64_t size = (whole.slot_bytes + ranks - 1) / ranks;
+  const int64_t begin = ranks_->rank() * size;
+  whole.shard = at::zeros({size}, at::dtype(at::kByte).device(device_));
+  for_each_part(block, [&](OffloadedPart& part) {
+    const at::Tensor bytes = flat_bytes(*part.tensor);
+    const int64_t first = std::max(begin, part.slot_offset);
+    const int64_t last = std::min(begin + size, part.slot_offset + bytes.numel());
+    if (first < last)
+      whole.shard.narrow(0, first - begin, last - first)
+          .copy_(bytes.narrow(0, first - part.slot_offset, last - first));
+    *part.tensor = part.home;
+  });
+  largest_ = std::max(largest_, ranks * size);
 }
 
 void Offload::remove(int64_t block, std::vector<OffloadedPart>* parts) {
@@ -177,6 +206,20 @@ std::set<int64_t> Offload::near() const {
 
 int64_t Offload::written_bytes() const { return file_ ? file_->bytes() : 0; }
 
+int64_t Offload::dealt_bytes() const {
+  int64_t bytes = 0;
+  for (const Block& block : blocks_)
+    if (block.shard.defined()) bytes += block.shard.numel();
+  return bytes;
+}
+
+int64_t Offload::slot_bytes() const {
+  int64_t bytes = 0;
+  for (const Slot& slot : slots_)
+    if (slot.bytes.defined()) bytes += slot.bytes.numel();
+  return bytes;
+}
+
 void Offload::make_room(Slot& slot) {
   if (slot.bytes.defined() && slot.bytes.numel() >= largest_) return;
   if (side_) synchronize(device_);  // copies to the old one may be under way
@@ -192,26 +235,42 @@ at::Tensor Offload::in_slot(const Slot& slot, const OffloadedPart& part) const {
 
 void Offload::send_for(int64_t block, Slot& slot) {
   const ProfileScope scope("fetch weights");
+  settle(slot);
   if (slot.block >= 0) leave(slot.block);
-  const bool copies = blocks_[static_cast<size_t>(block)].slot_bytes > 0;
-  if (copies) make_room(slot);
+  const Block& from = blocks_[static_cast<size_t>(block)];
+  if (from.slot_bytes > 0) make_room(slot);
   const auto index = &slot - slots_.data();
   std::optional<c10::StreamGuard> on_copies;
   if (side_) {
     side_->read[index].block(side_->copies);
     on_copies.emplace(side_->copies);
   }
+  if (from.shard.defined())
+    slot.arrival =
+        ranks_->gather(from.shard, slot.bytes.narrow(0, 0, ranks_->size() * from.shard.numel()));
+  else
+    copy_parts(block, slot);
+  if (side_) side_->arrived[index].record(side_->copies);
+  slot.block = block;
+}
+
+void Offload::copy_parts(int64_t block, const Slot& slot) {
   for_each_part(block, [&](OffloadedPart& part) {
     if (part.in_file) io::read_ahead(bytes_of(part.home));
     if (!part.copied) return;
     in_slot(slot, part).copy_(part.home, /*non_blocking=*/true);
     if (part.in_file) io::drop_touched_pages(bytes_of(part.home));
   });
-  if (side_) side_->arrived[index].record(side_->copies);
-  slot.block = block;
+}
+
+void Offload::settle(Slot& slot) {
+  if (!slot.arrival) return;
+  slot.arrival();
+  slot.arrival = nullptr;
 }
 
 void Offload::arrive(Slot& slot) {
+  settle(slot);
   if (side_) side_->arrived[&slot - slots_.data()].block(side_->products());
   for_each_part(slot.block, [&](OffloadedPart& part) {
     if (part.copied) *part.tensor = in_slot(slot, part);

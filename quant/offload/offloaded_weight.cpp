@@ -75,8 +75,20 @@ std::unique_ptr<RowsProduct> OffloadedWeight::rows_product(const at::Tensor& x,
 }
 
 NamedTensors OffloadedWeight::state() const {
+  if (home_ == Home::kRanks) {
+    NamedTensors all = fetched().state();
+    // The slot they lie in is soon another block's.
+    for (auto& [name, tensor] : all) tensor = tensor.is_cpu() ? tensor.clone() : tensor.cpu();
+    return all;
+  }
   offload_->leave(block_);
   return weight_->state();
+}
+
+std::unique_ptr<FrozenWeight> OffloadedWeight::replaced_by(
+    std::unique_ptr<FrozenWeight> weight) const {
+  check(home_ != Home::kRanks, "OffloadedWeight: a weight that ranks keep together stays as it is");
+  return std::make_unique<OffloadedWeight>(std::move(weight), offload_, block_, home_);
 }
 
 std::unique_ptr<FrozenWeight> placed_as(const FrozenWeight& before,

@@ -1,6 +1,6 @@
 // A frozen weight that lies elsewhere (quant/offload/offload.h), in any format: it is fetched with
 // the rest of its block when a product asks for it. device() is where products are made; state() is
-// read from home.
+// read from home, or, of one that ranks keep together, a copy in the host's memory.
 #pragma once
 
 #include <functional>
@@ -24,8 +24,9 @@ const io::TensorView* holding_the_same(const at::Tensor& tensor, const io::Tenso
 
 class OffloadedWeight final : public FrozenWeight {
  public:
-  // Moves the weight's tensors home, to kHost or kDisk. On disk those whose very bytes `find` has
-  // stay in that file, the others are appended to that of `offload`.
+  // Moves the weight's tensors home, to kHost or kDisk; with kRanks, whose ranks all make it, they
+  // go when their block is dealt (Offload::deal()). On disk those whose very bytes `find` has stay
+  // in that file, the others are appended to that of `offload`.
   OffloadedWeight(std::unique_ptr<FrozenWeight> weight, std::shared_ptr<Offload> offload,
                   int64_t block, Home home, const FindInFile& find = {});
   ~OffloadedWeight() override;
@@ -42,10 +43,8 @@ class OffloadedWeight final : public FrozenWeight {
   std::optional<Int8Factor> int8_factor(int64_t expert) const override;
   std::unique_ptr<RowsProduct> rows_product(const at::Tensor& x, int64_t expert) const override;
   NamedTensors state() const override;
-  // Another weight in the place of this one.
-  std::unique_ptr<FrozenWeight> replaced_by(std::unique_ptr<FrozenWeight> weight) const {
-    return std::make_unique<OffloadedWeight>(std::move(weight), offload_, block_, home_);
-  }
+  // Another weight in the place of this one, which does not lie in kRanks.
+  std::unique_ptr<FrozenWeight> replaced_by(std::unique_ptr<FrozenWeight> weight) const;
   std::vector<at::Tensor*> parts() override { return weight_->parts(); }
 
  private:
