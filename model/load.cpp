@@ -238,9 +238,7 @@ void wake_autograd(at::Device device) {
   at::AutoGradMode with_grad(true);
   at::zeros({1}, at::TensorOptions().device(device)).requires_grad_(true).square().backward();
 }
-}  // namespace
 
-namespace {
 // Everything but the blocks.
 std::unique_ptr<CausalLm> load_outer(Loader& load, const Architecture& a,
                                      const ModelOptions& options, at::ScalarType dtype,
@@ -274,12 +272,13 @@ std::unique_ptr<CausalLm> load_outer(Loader& load, const Architecture& a,
 std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& options,
                                      const quant::QuantizationOptions& quantization,
                                      at::Device device, at::ScalarType compute,
-                                     const WeightMaker& make, const Placement& placement) {
+                                     const WeightMaker& make, const Placement& placement,
+                                     const std::shared_ptr<quant::ShardGroup>& ranks) {
   wake_autograd(device);
   at::NoGradGuard no_grad;
   const at::ScalarType dtype = resolved_dtype(options.dtype, source);
   const Architecture& a = source.architecture();
-  BlockOffload offload(source, options, quantization, dtype, device, compute, placement);
+  BlockOffload offload(source, options, quantization, dtype, device, compute, placement, ranks);
   Loader load(source, dtype, quantization, device, make, false, &offload);
   auto model = load_outer(load, a, options, dtype, device, compute);
   offload.place_outer(*model);

@@ -33,11 +33,13 @@ using WeightMaker = std::function<std::unique_ptr<quant::FrozenWeight>(const std
 // Blocks that the placement has elsewhere go there layer by layer (quant/offload/offload.h). On
 // disk, what the model's file holds as it is kept stays in that file; the rest is written to one in
 // options.offload_dir. IoError if there is no room for it; ConfigError if there is to be such a
-// file and no directory is named.
+// file and no directory is named. Of blocks that `ranks` keep together every rank reads and
+// quantizes all and keeps its part, so that no more than one is whole at a time.
 std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& options,
                                      const quant::QuantizationOptions& quantization,
                                      at::Device device, at::ScalarType compute,
-                                     const WeightMaker& make = {}, const Placement& placement = {});
+                                     const WeightMaker& make = {}, const Placement& placement = {},
+                                     const std::shared_ptr<quant::ShardGroup>& ranks = nullptr);
 
 // The same without its blocks: `layers` has an empty one for each.
 std::unique_ptr<CausalLm> load_without_blocks(WeightSource& source, const ModelOptions& options,

@@ -17,15 +17,16 @@ bool names_gpu(const std::string& name) {
 
 void require_places(const std::map<std::string, std::string>& device_map) {
   for (const auto& [module, place] : device_map) {
-    if (place == "cpu" || place == "disk" || names_gpu(place)) continue;
+    if (place == "cpu" || place == "disk" || place == "ranks" || names_gpu(place)) continue;
     if (module.empty() && place == "auto") {
       if (device_map.size() == 1) continue;
       throw ConfigError(
           "model.device_map: auto stands for the whole map; leave the other modules out");
     }
     fail<ConfigError>(
-        "model.device_map{} must be {}cpu, disk or the device that computes, such as cuda:0, found "
-        "'{}'",
+        "model.device_map{} must be {}cpu, disk, ranks or the device that computes, such as "
+        "cuda:0, "
+        "found '{}'",
         module.empty() ? "" : "." + module, module.empty() ? "auto, " : "", place);
   }
 }

@@ -19,8 +19,9 @@ struct ModelOptions {
   std::string upcast = "none";
 
   // Where the blocks' weights lie, by module path, the longest that holds a block: cpu (host
-  // memory), disk, or the device that computes ("cuda:0"). {"": "auto"}: as many as fit on the
-  // device. Empty: all on the device. model/placement.h reads it.
+  // memory), disk, ranks (each rank of a run has a part), or the device that computes ("cuda:0").
+  // {"": "auto"}: as many as fit on the device. Empty: all on the device. model/placement.h reads
+  // it.
   std::map<std::string, std::string> device_map = {};
   // With auto: what a run may plan to take of a device's memory, "cuda:0" or "cpu": "20GiB".
   std::map<std::string, std::string> max_memory = {};

@@ -80,7 +80,8 @@ int64_t bytes_to_write(const WeightSource& source, const quant::QuantizationOpti
 
 BlockOffload::BlockOffload(const WeightSource& source, const ModelOptions& options,
                            const quant::QuantizationOptions& quantization, at::ScalarType dtype,
-                           at::Device device, at::ScalarType compute, const Placement& placement)
+                           at::Device device, at::ScalarType compute, const Placement& placement,
+                           const std::shared_ptr<quant::ShardGroup>& ranks)
     : source_(source),
       placement_(placement),
       device_(device),
@@ -92,7 +93,7 @@ BlockOffload::BlockOffload(const WeightSource& source, const ModelOptions& optio
     file_ = std::make_shared<io::SpillFile>(options.offload_dir,
                                             bytes_to_write(source, quantization, dtype, placement));
   }
-  offload_ = std::make_shared<quant::Offload>(device, file_);
+  offload_ = std::make_shared<quant::Offload>(device, file_, ranks);
   if (device.is_cuda()) on_cpu_ = std::make_shared<quant::Offload>(at::kCPU, file_);
 }
 
@@ -133,7 +134,10 @@ void BlockOffload::begin_block(int64_t layer) {
 }
 
 void BlockOffload::end_block() {
-  if (offload_) offload_->leave(layer_);
+  if (placement_.of(layer_) == Home::kRanks)
+    offload_->deal(layer_);
+  else if (offload_)
+    offload_->leave(layer_);
   if (on_cpu_) on_cpu_->leave(layer_);
   layer_ = -1;
 }
@@ -146,7 +150,7 @@ std::unique_ptr<quant::FrozenWeight> BlockOffload::placed(
     const std::string& module, std::unique_ptr<quant::FrozenWeight> weight) {
   const Home home = layer_ < 0 ? Home::kDevice : placement_.of(layer_);
   const bool beside_gpu = in_float32() && device_.is_cuda();  // where it is used, too
-  if (home == Home::kDisk || (home == Home::kHost && !beside_gpu))
+  if (home == Home::kDisk || home == Home::kRanks || (home == Home::kHost && !beside_gpu))
     weight = std::make_unique<quant::OffloadedWeight>(
         std::move(weight), beside_gpu ? on_cpu_ : offload_, layer_, home, in_files_of(module));
   if (in_float32() && needs_host_products_)

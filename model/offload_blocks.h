@@ -16,11 +16,13 @@ class CausalLm;
 
 class BlockOffload {
  public:
-  // Makes the file for what lies on disk, if anything does. `dtype`: of what is not quantized. The
-  // references must live as long. Errors of load_model().
+  // Makes the file for what lies on disk, if anything does. `dtype`: of what is not quantized.
+  // `ranks`: may be null where the placement has nothing with them. The references must live as
+  // long. Errors of load_model().
   BlockOffload(const WeightSource& source, const ModelOptions& options,
                const quant::QuantizationOptions& quantization, at::ScalarType dtype,
-               at::Device device, at::ScalarType compute, const Placement& placement);
+               at::Device device, at::ScalarType compute, const Placement& placement,
+               const std::shared_ptr<quant::ShardGroup>& ranks = nullptr);
 
   // Of the blocks that are fetched to the device; null if there are none.
   const std::shared_ptr<quant::Offload>& offload() const { return offload_; }

@@ -28,12 +28,13 @@ std::string name_of(c10::Device device) {
 
 Home home_of(const std::string& key, const std::string& place, c10::Device device) {
   if (place == "disk") return Home::kDisk;
+  if (place == "ranks") return Home::kRanks;
   if (place == "cpu") return device.is_cuda() ? Home::kHost : Home::kDevice;
   // Of a run that began on a GPU, on a CPU later: what lay on the device does so again.
   if (!device.is_cuda() || device_name(place) == name_of(device)) return Home::kDevice;
   fail<ConfigError>(
       "model.device_map{}: the device is {} (train.device), found {}; write that, "
-      "cpu or disk",
+      "cpu, disk or ranks",
       key.empty() ? "" : "." + key, name_of(device), place);
 }
 
@@ -151,6 +152,13 @@ void DeviceMap::place_outer(Placement& placement) const {
   }
   placement.embedding = first.value_or(Home::kDevice);
   placement.head = last.value_or(Home::kDevice);
+  for (const auto& [home, module] :
+       {std::pair(placement.embedding, &embedding), std::pair(placement.head, &head)})
+    if (home == Home::kRanks)
+      fail<ConfigError>(
+          "model.device_map.{}: every rank has embedding and head whole; give ranks the blocks, {} "
+          "to {}, or all of the model (model.device_map: ranks)",
+          *module, blocks_.front(), blocks_.back());
 }
 
 // ", the head in host memory"
@@ -164,12 +172,18 @@ std::string place_text(const char* module, Home home) {
 int64_t Placement::count(Home home) const { return std::ranges::count(layers, home); }
 
 bool Placement::elsewhere() const {
-  return count(Home::kHost) + count(Home::kDisk) > 0 || embedding != Home::kDevice ||
-         head != Home::kDevice;
+  return count(Home::kHost) + count(Home::kDisk) + count(Home::kRanks) > 0 ||
+         embedding != Home::kDevice || head != Home::kDevice;
 }
 
 bool Placement::on_disk() const {
   return count(Home::kDisk) > 0 || embedding == Home::kDisk || head == Home::kDisk;
+}
+
+Placement Placement::for_one_rank() const {
+  Placement alone = *this;
+  std::ranges::replace(alone.layers, Home::kRanks, Home::kDevice);
+  return alone;
 }
 
 std::string Placement::to_text() const {
@@ -180,6 +194,8 @@ std::string Placement::to_text() const {
   if (const int64_t host = count(Home::kHost); host > 0)
     text += fmt::format(", {} in host memory", host);
   if (const int64_t disk = count(Home::kDisk); disk > 0) text += fmt::format(", {} on disk", disk);
+  if (const int64_t ranks = count(Home::kRanks); ranks > 0)
+    text += fmt::format(", {} shared between the ranks", ranks);
   if (!limit.empty()) text += ", for a limit of " + limit;
   text += place_text("embedding", embedding) + place_text("head", head);
   return wide == 0 ? text : text + fmt::format(", {} blocks in float32", wide);
@@ -188,6 +204,11 @@ std::string Placement::to_text() const {
 bool is_automatic(const ModelOptions& options) {
   const auto whole = options.device_map.find("");
   return whole != options.device_map.end() && whole->second == "auto";
+}
+
+bool shares_blocks(const ModelOptions& options) {
+  return std::ranges::any_of(options.device_map,
+                             [](const auto& entry) { return entry.second == "ranks"; });
 }
 
 Placement placement_of(const ModelOptions& options, const Architecture& architecture,

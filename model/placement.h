@@ -1,6 +1,7 @@
-// On which of device, host memory and disk frozen weights lie: what model.device_map says. A block
-// lies in one place as a whole; embedding and head lie elsewhere where the map has them by their
-// own names, and norms, biases and learned positions stay on the device.
+// On which of device, host memory and disk frozen weights lie, or that the ranks of a run keep them
+// together: what model.device_map says. A block lies in one place as a whole, or in as many parts
+// as there are ranks; embedding and head lie elsewhere where the map has them by their own names,
+// and norms, biases and learned positions stay on the device.
 #pragma once
 
 #include <c10/core/Device.h>
@@ -35,6 +36,10 @@ struct Placement {
   // Whether anything does not lie on the device.
   bool elsewhere() const;
   bool on_disk() const;
+  // Whether ranks keep blocks together: then a pass of one is a pass of all.
+  bool on_ranks() const { return count(quant::Home::kRanks) > 0; }
+  // What they would keep together is on the device.
+  Placement for_one_rank() const;
   // "22 of 32 blocks on the device, 10 on disk, for a limit of ..., the head in host memory, 10
   // blocks in float32"; empty if all is as on the device.
   std::string to_text() const;
@@ -42,6 +47,9 @@ struct Placement {
 
 // Whether model.device_map is `auto`, for whoever knows what fits (trainer/placement_fit.h).
 bool is_automatic(const ModelOptions& options);
+
+// Whether model.device_map has the ranks of a run keep blocks together.
+bool shares_blocks(const ModelOptions& options);
 
 // By a model.device_map that is not `auto`; host memory is the device of a CPU. With
 // `float32_on_cpu`, blocks that the map has on the cpu or on disk stay in float32, whatever the

@@ -60,6 +60,25 @@ TEST(Placement, HostMemoryIsAPlaceOfItsOwnForAGpuAlone) {
   expect_refused({{"", "cuda:0"}}, "the device is cuda:1", gpu);
 }
 
+TEST(Placement, RanksAreAPlaceOfBlocksOnEveryDevice) {
+  for (const c10::Device device : {c10::Device(at::kCPU), c10::Device("cuda:1")}) {
+    const Placement all = placement({{"", "ranks"}}, device);
+    EXPECT_THAT(all.layers, ElementsAre(Home::kRanks, Home::kRanks));
+    EXPECT_EQ(all.embedding, Home::kDevice);
+    EXPECT_EQ(all.head, Home::kDevice);
+    EXPECT_TRUE(all.elsewhere());
+    EXPECT_TRUE(all.on_ranks());
+    EXPECT_FALSE(all.on_disk());
+    EXPECT_EQ(all.to_text(), "0 of 2 blocks on the device, 2 shared between the ranks");
+    EXPECT_FALSE(all.for_one_rank().elsewhere());
+  }
+  const Placement some = placement({{"model.layers.1", "ranks"}, {"", "disk"}});
+  EXPECT_THAT(some.layers, ElementsAre(Home::kDisk, Home::kRanks));
+  EXPECT_THAT(some.for_one_rank().layers, ElementsAre(Home::kDisk, Home::kDevice));
+  expect_refused({{"lm_head", "ranks"}}, "every rank has embedding and head whole");
+  expect_refused({{"model.norm", "ranks"}}, "stay on train.device");
+}
+
 TEST(Placement, ModulesThatAreNotThereOrCannotMoveAreNamed) {
   expect_refused({{"model.layers.2", "disk"}}, "no such module");
   expect_refused({{"model.layer", "disk"}}, "model.layers.0 to model.layers.1");
