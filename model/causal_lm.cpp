@@ -347,8 +347,7 @@ quant::NamedTensors CausalLm::frozen_state() const {
   return all;
 }
 
-std::string CausalLm::base_hash() const {
-  BaseHasher hasher;
+void CausalLm::add_outer_to(BaseHasher& hasher) const {
   // Upcasting changes no value: the hash is that of the weights as they were.
   for (const auto& [name, tensor] : outer_state()) {
     const auto is_of = [&name](const TensorNames& outer) {
@@ -357,13 +356,22 @@ std::string CausalLm::base_hash() const {
     const bool outer = is_of(architecture_.embedding.names) || is_of(architecture_.head.names);
     hasher.add({{name, upcast_from && outer ? tensor.to(*upcast_from) : tensor}});
   }
-  for (size_t i = 0; i < layers.size(); ++i) {
-    const auto layer = static_cast<int64_t>(i);
-    quant::NamedTensors state = layers[i].frozen_state(architecture_, layer);
-    if (placement.in_float32(layer))
-      state = narrowed(layers[i], std::move(state),
-                       upcast_from.value_or(embedding.weight.scalar_type()));
-    hasher.add(state);
+}
+
+void CausalLm::add_layer_to(int64_t layer, BaseHasher& hasher) const {
+  const Block& block = layers[static_cast<size_t>(layer)];
+  quant::NamedTensors state = block.frozen_state(architecture_, layer);
+  if (placement.in_float32(layer))
+    state = narrowed(block, std::move(state), upcast_from.value_or(embedding.weight.scalar_type()));
+  hasher.add(state);
+}
+
+std::string CausalLm::base_hash() const {
+  if (!hash_when_read.empty()) return hash_when_read;
+  BaseHasher hasher;
+  add_outer_to(hasher);
+  for (int64_t layer = 0; layer < static_cast<int64_t>(layers.size()); ++layer) {
+    add_layer_to(layer, hasher);
     if (offload) offload->leave(layer);
   }
   return hasher.hex();

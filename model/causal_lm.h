@@ -20,6 +20,7 @@
 namespace qlora::model {
 
 struct AttentionContext;
+class BaseHasher;
 struct BlockPass;
 struct Stream;
 class KvCache;
@@ -78,6 +79,7 @@ class CausalLm {
   // if all are.
   Placement placement;
   std::shared_ptr<quant::Offload> offload;
+  std::string hash_when_read;  // base_hash() with Placement::on_ranks(); else empty
   // model.upcast all: embedding and head are float32 copies of this dtype, and the head's product
   // is float32.
   std::optional<at::ScalarType> upcast_from;
@@ -108,7 +110,11 @@ class CausalLm {
   quant::NamedTensors frozen_state() const;
   // BaseHasher over frozen_state(), by the types that the weights have without model.upcast, and
   // with their blocks in float32 (Placement::float32) in model.dtype where that changes no number.
+  // Of blocks that ranks keep together it was taken while they were read, by each rank of its own.
   std::string base_hash() const;
+  // Its parts, in this order: what is not in the layers, and layer by layer.
+  void add_outer_to(BaseHasher& hasher) const;
+  void add_layer_to(int64_t layer, BaseHasher& hasher) const;
 
  private:
   // Of frozen_state() what is not in the layers.

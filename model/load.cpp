@@ -287,7 +287,7 @@ std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& o
   for (int64_t layer = 0; layer < a.num_layers(); ++layer) {
     offload.begin_block(layer);
     model->layers.push_back(load_block(load, a, layer));
-    offload.end_block();
+    offload.end_block(*model);
   }
   warn_about_unread(source);
   return model;

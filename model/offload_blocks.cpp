@@ -108,6 +108,7 @@ bool BlockOffload::keep(at::Tensor& tensor, Home home, const std::string& name) 
 }
 
 void BlockOffload::place_outer(CausalLm& model) {
+  if (placement_.on_ranks()) model.add_outer_to(hasher_);
   const Architecture& a = model.architecture();
   lora::Embedding& embedding = model.embedding;
   if (placement_.embedding != Home::kDevice) {
@@ -133,7 +134,11 @@ void BlockOffload::begin_block(int64_t layer) {
   if (file_) file_->begin_page();
 }
 
-void BlockOffload::end_block() {
+void BlockOffload::end_block(CausalLm& model) {
+  if (placement_.on_ranks()) {
+    model.add_layer_to(layer_, hasher_);
+    model.hash_when_read = hasher_.hex();
+  }
   if (placement_.of(layer_) == Home::kRanks)
     offload_->deal(layer_);
   else if (offload_)

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "model/base_hash.h"
 #include "model/placement.h"
 #include "model/weight_source.h"
 #include "quant/offload/offloaded_weight.h"
@@ -31,9 +32,11 @@ class BlockOffload {
   // and that stays so.
   void place_outer(CausalLm& model);
 
-  // The modules until end_block() are of this layer; outside of blocks they stay on the device.
+  // The modules until end_block(), when it is among the layers of the model, are of this layer;
+  // outside of blocks they stay on the device. Where ranks keep blocks together the model's hash
+  // is taken on the way.
   void begin_block(int64_t layer);
-  void end_block();
+  void end_block(CausalLm& model);
   // Whether the modules now are to stay unquantized, in float32 on the CPU.
   bool in_float32() const { return layer_ >= 0 && placement_.in_float32(layer_); }
   // The weight of a module, where it is to lie.
@@ -53,6 +56,7 @@ class BlockOffload {
   std::shared_ptr<quant::Offload> on_cpu_;  // of what a GPU's host multiplies; null on the CPU
   std::shared_ptr<io::SpillFile> file_;
   int64_t layer_ = -1;
+  BaseHasher hasher_;
 };
 
 }  // namespace qlora::model

@@ -72,6 +72,7 @@ class Offload {
   // Of a block whose weights are all there, kept in kRanks: leaves this rank its part of their
   // bytes. None can be added after that.
   void deal(int64_t block);
+  bool is_dealt(int64_t block) const { return blocks_[static_cast<size_t>(block)].shard.defined(); }
 
   // Makes the block's tensors ready for products on device(), and sends for the next block.
   void use(int64_t block);

@@ -76,6 +76,7 @@ std::unique_ptr<RowsProduct> OffloadedWeight::rows_product(const at::Tensor& x,
 
 NamedTensors OffloadedWeight::state() const {
   if (home_ == Home::kRanks) {
+    if (!offload_->is_dealt(block_)) return weight_->state();
     NamedTensors all = fetched().state();
     // The slot they lie in is soon another block's.
     for (auto& [name, tensor] : all) tensor = tensor.is_cpu() ? tensor.clone() : tensor.cpu();

@@ -1,6 +1,6 @@
 // A frozen weight that lies elsewhere (quant/offload/offload.h), in any format: it is fetched with
 // the rest of its block when a product asks for it. device() is where products are made; state() is
-// read from home, or, of one that ranks keep together, a copy in the host's memory.
+// read from home, or, of one that was dealt to the ranks, a copy in the host's memory.
 #pragma once
 
 #include <functional>

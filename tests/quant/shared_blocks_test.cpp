@@ -154,6 +154,20 @@ TEST(SharedBlocks, ARankKeepsItsPartOfTheBytesAndTwoSlots) {
   }
 }
 
+TEST(SharedBlocks, UntilItIsDealtAWeightIsThereAsAWhole) {
+  const auto ranks = std::make_shared<LateGathers>(1, 2);
+  const auto offload = std::make_shared<Offload>(at::kCPU, nullptr, ranks);
+  const at::Tensor weight = made(64, 96, 1.0);
+  const OffloadedWeight shared(std::make_unique<DenseWeight>(weight), offload, 0, Home::kRanks);
+  EXPECT_TRUE(at::equal(shared.state()[0].second, weight));
+  EXPECT_EQ(ranks->started, 0);
+  EXPECT_FALSE(offload->is_dealt(0));
+  offload->deal(0);
+  EXPECT_TRUE(offload->is_dealt(0));
+  EXPECT_FALSE(at::equal(shared.state()[0].second, weight));  // the other rank has zeros
+  EXPECT_EQ(ranks->started, 1);
+}
+
 TEST(SharedBlocks, WhatWasDealtStaysAsItIs) {
   Blocks blocks(2);
   EXPECT_THAT(
