@@ -56,17 +56,21 @@ void visit_all(model::CausalLm& model, const data::Examples& examples,
   }
 }
 
-// The losses of all passes one after the other; each rank fills in those of its own.
+// The losses of all passes one after the other; each rank fills in those of its own. On a base that
+// the ranks keep together they pass in rounds, of one each, and leave behind one: where the last is
+// short, the other ranks pass what the last of it does, for nothing.
 void visit_dealt(model::CausalLm& model, const data::Examples& examples,
                  const EvaluationPasses& passes, Progress& progress, const Visit& visit) {
   distributed::Group& group = *passes.group;
   const auto all = dealt(examples, passes.tokens_per_pass);
+  const bool in_rounds = model.placement.on_ranks();
+  const auto rank = static_cast<size_t>(group.rank()), size = static_cast<size_t>(group.size());
   std::vector<float> losses(1, 0.0F);  // the first: whether one of the ranks wants to stop
   std::optional<Stopped> stopped;
   for (size_t p = 0; p < all.size(); ++p) {
     const data::MicroBatch batch = data::make_micro_batch(examples, all[p]);
     const std::vector<int32_t> targets = targets_of(batch, passes);
-    if (p % static_cast<size_t>(group.size()) == static_cast<size_t>(group.rank()) && !stopped) {
+    if (p % size == rank && (in_rounds || !stopped)) {
       const auto own = losses_of(model, batch, targets, passes.adapters_enabled);
       losses.insert(losses.end(), own.begin(), own.end());
     } else {
@@ -79,6 +83,10 @@ void visit_dealt(model::CausalLm& model, const data::Examples& examples,
       stopped = here;
       losses.front() = 1;
     }
+    const bool ends_round = p % size + 1 == size || p + 1 == all.size();
+    if (!in_rounds || !ends_round) continue;
+    if (p % size < rank) losses_of(model, batch, targets, passes.adapters_enabled);
+    if (group.any(stopped.has_value())) break;
   }
   group.sum(at::from_blob(losses.data(), {static_cast<int64_t>(losses.size())}, at::kFloat));
   if (losses.front() > 0) throw stopped.value_or(Stopped());

@@ -67,6 +67,16 @@ class Tally {
   at::Tensor numbers_;
 };
 
+// The forward pass of a micro-batch of the window.
+MicroBatchLoss loss_of(TrainJob& job, const data::StepWindow& window, size_t i) {
+  const data::MicroBatch& batch = window.micro_batches[i];
+  model::ForwardInput input = forward_input(batch);
+  input.training = true;
+  input.recompute_layers = job.state.choices.recompute_layers;
+  input.dropout_key = random_key(random_key(job.seed, static_cast<uint64_t>(job.state.step)), i);
+  return job.objective->loss(job.model, input, batch);
+}
+
 // Losses and gradients of this rank's micro-batches, up to the first whose loss is not finite.
 void compute(TrainJob& job, const data::StepWindow& window, Tally& tally) {
   const Block block = block_of(job, window.micro_batches.size());
@@ -74,12 +84,7 @@ void compute(TrainJob& job, const data::StepWindow& window, Tally& tally) {
                     "micro-batches");
   GradientSum sum(job.adapters.gradients());
   for (size_t i = block.begin; i < block.end; ++i) {
-    const data::MicroBatch& batch = window.micro_batches[i];
-    model::ForwardInput input = forward_input(batch);
-    input.training = true;
-    input.recompute_layers = job.state.choices.recompute_layers;
-    input.dropout_key = random_key(random_key(job.seed, static_cast<uint64_t>(job.state.step)), i);
-    const MicroBatchLoss part = job.objective->loss(job.model, input, batch);
+    const MicroBatchLoss part = loss_of(job, window, i);
     tally.set(i, part);
     if (!std::isfinite(part.value)) return;
     sum.begin_micro_batch();
@@ -88,6 +93,69 @@ void compute(TrainJob& job, const data::StepWindow& window, Tally& tally) {
   }
   sum.finish();
 }
+
+// The same on a base that the ranks keep together (model.device_map: ranks). A pass of one is a
+// pass of all, since each gives its parts of the blocks: so all make as many as the first, which
+// has most micro-batches, and leave the window at the same place. A rank that has none left passes
+// one of another's, of which it keeps nothing.
+class PassesTogether {
+ public:
+  PassesTogether(TrainJob& job, const data::StepWindow& window, Tally& tally)
+      : job_(job),
+        window_(window),
+        tally_(tally),
+        block_(block_of(job, window.micro_batches.size())),
+        num_passes_(
+            std::min(static_cast<size_t>(job.micro_batches_a_rank), window.micro_batches.size())),
+        progress_(name_of_step(job), static_cast<int64_t>(num_passes_), "micro-batches") {}
+
+  // Throws Stopped on ranks that wish to stop, once all have left.
+  void compute() {
+    const at::Tensor gradients = job_.adapters.gradients();
+    GradientSum sum(gradients);
+    const size_t num_own = block_.end - block_.begin;
+    bool goes_on = true;
+    note_stop([this] { progress_.leave_if_stop_wanted(); });
+    for (size_t pass = 0; pass < num_own && goes_on; ++pass)
+      goes_on = take(block_.begin + pass, &sum);
+    sum.finish();
+    if (goes_on && num_own < num_passes_) {
+      const at::Tensor own = gradients.clone();
+      for (size_t pass = num_own; pass < num_passes_ && goes_on; ++pass)
+        goes_on = take(pass, nullptr);
+      gradients.copy_(own);
+    }
+    if (stopped_) throw *stopped_;
+  }
+
+ private:
+  // Whether the window goes on behind this micro-batch; `sum`: of one of its own.
+  bool take(size_t micro_batch, GradientSum* sum) {
+    const MicroBatchLoss part = loss_of(job_, window_, micro_batch);
+    if (sum != nullptr) tally_.set(micro_batch, part);
+    if (job_.group->any(stopped_.has_value() || !std::isfinite(part.value))) return false;
+    if (sum != nullptr) sum->begin_micro_batch();
+    part.scaled_loss.backward();
+    note_stop([this] { progress_.advance(); });
+    return true;
+  }
+  template <typename Step>
+  void note_stop(const Step& step) {
+    try {
+      step();
+    } catch (const Stopped& here) {
+      stopped_ = here;
+    }
+  }
+
+  TrainJob& job_;
+  const data::StepWindow& window_;
+  Tally& tally_;
+  Block block_;
+  size_t num_passes_;
+  Progress progress_;
+  std::optional<Stopped> stopped_;
+};
 
 void refuse_divergence(const TrainJob& job, const data::StepWindow& window, const Tally& tally) {
   for (size_t i = 0; i < window.micro_batches.size(); ++i) {
@@ -107,7 +175,10 @@ WindowLoss accumulate_gradients(TrainJob& job, const data::StepWindow& window) {
   Tally tally(micro_batches, job.objective->num_facts());
   std::optional<Stopped> stopped;
   try {
-    compute(job, window, tally);
+    if (job.model.placement.on_ranks())
+      PassesTogether(job, window, tally).compute();
+    else
+      compute(job, window, tally);
   } catch (const Stopped& here) {
     if (job.group->size() == 1) throw;
     stopped = here;
