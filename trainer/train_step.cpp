@@ -83,6 +83,8 @@ void compute(TrainJob& job, const data::StepWindow& window, Tally& tally) {
   Progress progress(name_of_step(job), static_cast<int64_t>(block.end - block.begin),
                     "micro-batches");
   GradientSum sum(job.adapters.gradients());
+  // A rank with one micro-batch, or none, comes to no place between two.
+  if (job.group->size() > 1) progress.leave_if_stop_wanted();
   for (size_t i = block.begin; i < block.end; ++i) {
     const MicroBatchLoss part = loss_of(job, window, i);
     tally.set(i, part);
