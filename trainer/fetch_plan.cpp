@@ -62,8 +62,11 @@ std::string FetchPlan::to_text() const {
   if (host_rate > 0)
     rates +=
         fmt::format("{}host memory {:.1f} GB/s", rates.empty() ? "" : ", ", host_rate / kGigabyte);
+  if (rank_bytes > 0)
+    rates += fmt::format("{}other ranks {:.2f} GB/s{}", rates.empty() ? "" : ", ",
+                         rank_rate / kGigabyte, rank_rate_is_assumed ? ", assumed" : "");
   return fmt::format("{:.2f} s for {:.2f} GB a step ({})", seconds,
-                     (host_bytes + disk_bytes) / kGigabyte, rates);
+                     (host_bytes + disk_bytes + rank_bytes) / kGigabyte, rates);
 }
 
 FetchPlan fetched_bytes(const PlannedRun& run, int64_t gradient_accumulation_steps) {
@@ -78,6 +81,19 @@ FetchPlan fetched_bytes(const PlannedRun& run, int64_t gradient_accumulation_ste
                     heads * static_cast<double>(elsewhere.head_host);
   plan.disk_bytes = blocks * static_cast<double>(elsewhere.fetched_disk) +
                     heads * static_cast<double>(elsewhere.head_disk);
+  // Its own part a rank has.
+  const auto ranks = static_cast<double>(run.ranks);
+  plan.rank_bytes = blocks * static_cast<double>(elsewhere.fetched_shared) * (ranks - 1) / ranks;
+  return plan;
+}
+
+FetchPlan plan_gathers(const PlannedRun& run, int64_t micro_batches) {
+  FetchPlan plan;
+  plan.rank_bytes = fetched_bytes(run, micro_batches).rank_bytes;
+  if (plan.rank_bytes == 0) return {};
+  plan.rank_rate_is_assumed = run.rank_rate == 0;
+  plan.rank_rate = plan.rank_rate_is_assumed ? kAssumedRankRate : run.rank_rate;
+  plan.seconds = plan.rank_bytes / plan.rank_rate;
   return plan;
 }
 
@@ -92,6 +108,11 @@ FetchPlan plan_fetch(const PlannedRun& run, int64_t gradient_accumulation_steps,
     plan.disk_rate_is_assumed = file.empty();
     plan.disk_rate = file.empty() ? kAssumedDiskRate : io::read_rate(file);
     plan.seconds += plan.disk_bytes / plan.disk_rate;
+  }
+  if (const FetchPlan gathers = plan_gathers(run, gradient_accumulation_steps); gathers.any()) {
+    plan.rank_rate = gathers.rank_rate;
+    plan.rank_rate_is_assumed = gathers.rank_rate_is_assumed;
+    plan.seconds += gathers.seconds;
   }
   return plan;
 }

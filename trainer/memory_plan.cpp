@@ -143,6 +143,12 @@ void Planner::add_elsewhere() {
   const Elsewhere& elsewhere = base_.elsewhere;
   add("base weights in host memory", elsewhere.host, Phase::kHost);
   add("base weights on disk", elsewhere.disk, Phase::kDisk);
+  add_loaded("this rank's part of the base", elsewhere.shards);
+  if (elsewhere.shards > 0) {
+    add("a block before it is shared", elsewhere.largest_block, Phase::kLoading);
+    // Gloo gathers into memory of its own.
+    if (!run_.on_gpu) add("a block that is gathered", elsewhere.largest_block, Phase::kAlways);
+  }
   // Two at a time are near (quant/offload/offload.h).
   add("blocks fetched from elsewhere",
       std::min<int64_t>(elsewhere.fetched_blocks, 2) * elsewhere.largest_block, Phase::kAlways);

@@ -44,6 +44,7 @@ struct PlannedRun {
   std::function<quant::WeightBytes(const std::string& module, const model::LinearSpec& linear)>
       weight;
   model::Placement placement = {};  // of the blocks' weights
+  double rank_rate = 0;             // bytes a second that reach a rank from the others; 0: unknown
 
   int64_t sequences() const { return (pairs ? 2 : 1) * micro_batch_size; }
   int64_t tokens() const { return sequences() * sequence_length; }

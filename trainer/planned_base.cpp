@@ -37,6 +37,7 @@ class Weigher {
   // Of a group that the CPU multiplies in float32 although the run computes otherwise.
   void add_host_products(const quant::ProductFacts& facts, bool ends_branch);
   void place(int64_t layer, const BlockBytes& block);
+  void add_fetched(const BlockBytes& block);
   void weigh_outer();
   // Adds a linear layer's bytes; as its products see it.
   quant::LayerFacts add_linear(const quant::WeightBytes& bytes, const model::LinearSpec& linear,
@@ -103,18 +104,29 @@ void Weigher::add_host_products(const quant::ProductFacts& facts, bool ends_bran
 
 void Weigher::place(int64_t layer, const BlockBytes& block) {
   const Home home = run_.placement.of(layer);
-  if (home == Home::kDevice) {
+  const bool shared = home == Home::kRanks;
+  if (home == Home::kDevice || (shared && run_.ranks == 1)) {
     base_.weights += block.weights;
     base_.scales += block.scales;
     return;
   }
   Elsewhere& elsewhere = base_.elsewhere;
+  if (shared) {
+    elsewhere.shards += (block.all() + run_.ranks - 1) / run_.ranks;
+    elsewhere.fetched_shared += block.all();
+    add_fetched(block);
+    return;
+  }
   const bool on_host = home == Home::kHost;
   (on_host ? elsewhere.host : elsewhere.disk) += block.all();
   if (run_.on_gpu && run_.placement.in_float32(layer)) return;  // multiplied where it lies
   (on_host ? elsewhere.fetched_host : elsewhere.fetched_disk) += block.all();
-  ++elsewhere.fetched_blocks;
-  elsewhere.largest_block = std::max(elsewhere.largest_block, block.all());
+  add_fetched(block);
+}
+
+void Weigher::add_fetched(const BlockBytes& block) {
+  ++base_.elsewhere.fetched_blocks;
+  base_.elsewhere.largest_block = std::max(base_.elsewhere.largest_block, block.all());
 }
 
 void Weigher::keep_matrix(Home home, int64_t bytes) {
@@ -127,6 +139,8 @@ void Weigher::keep_matrix(Home home, int64_t bytes) {
       break;
     case Home::kDisk:
       base_.elsewhere.disk += bytes;
+      break;
+    case Home::kRanks:  // blocks alone
       break;
   }
 }

@@ -9,11 +9,13 @@
 
 namespace qlora::trainer {
 
-// Bytes that do not lie on the device (model/placement.h).
+// Bytes that do not lie on the device (model/placement.h), or in parts with all ranks.
 struct Elsewhere {
   int64_t host = 0, disk = 0;
-  // Of them, those of blocks that are fetched to the device for use, two blocks at a time.
-  int64_t fetched_host = 0, fetched_disk = 0;
+  int64_t shards = 0;  // of this rank's parts, which are on its device
+  // Of them, those of blocks that are fetched to the device for use, two blocks at a time; of
+  // shared ones the whole of all.
+  int64_t fetched_host = 0, fetched_disk = 0, fetched_shared = 0;
   int64_t fetched_blocks = 0, largest_block = 0;  // how many, and the most bytes of one
   // Of the head, which is fetched panel by panel for each chunk of rows; 0: it is on the device.
   int64_t head_host = 0, head_disk = 0;

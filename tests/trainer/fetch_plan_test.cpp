@@ -88,6 +88,22 @@ TEST(FetchPlan, BlocksThatTheHostMultipliesAreNotFetchedToTheGpu) {
   EXPECT_FALSE(fetched_bytes(run, 1).any());
 }
 
+TEST(FetchPlan, OfSharedBlocksTheOtherRanksPartsComeInTimeByTheRateThatIsSaid) {
+  PlannedRun run = run_with(elsewhere(Home::kRanks, 6));
+  EXPECT_FALSE(fetched_bytes(run, 3).any());  // by one rank
+  run.ranks = 4;
+  const double bytes = 3 * 2 * 4 * kBlockBytes * 3 / 4;
+  EXPECT_DOUBLE_EQ(fetched_bytes(run, 3).rank_bytes, bytes);
+  const FetchPlan assumed = plan_gathers(run, 3);
+  EXPECT_DOUBLE_EQ(assumed.rank_bytes, bytes);
+  EXPECT_DOUBLE_EQ(assumed.seconds, bytes / kAssumedRankRate);
+  EXPECT_THAT(assumed.to_text(), HasSubstr("other ranks 10.00 GB/s, assumed"));
+  run.rank_rate = 500;
+  const FetchPlan said = plan_fetch(run, 3, "", at::kCPU);
+  EXPECT_DOUBLE_EQ(said.seconds, bytes / 500);
+  EXPECT_FALSE(said.rank_rate_is_assumed);
+}
+
 TEST(FetchPlan, WithoutAFileTheDisksRateIsAssumedAndSaysSo) {
   const PlannedRun run = run_with(elsewhere(Home::kDisk, 6));
   const FetchPlan plan = plan_fetch(run, 1, "", at::kCPU);
