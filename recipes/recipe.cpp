@@ -47,11 +47,30 @@ void validate_fp32_cpu_offload(const Recipe& recipe) {
         "or leave save_base out");
 }
 
+// Of what lies in parts with all ranks the first can neither write nor answer by itself.
+void validate_shared_blocks(const Recipe& recipe) {
+  if (!model::shares_blocks(recipe.model)) return;
+  if (!recipe.train.sample_prompts.empty())
+    throw ConfigError(
+        "train.sample_prompts: with model.device_map: ranks no rank has the model to answer with; "
+        "leave them out, and let qlora generate answer with the adapter");
+  if (recipe.output.save_base)
+    throw ConfigError(
+        "output.save_base: with model.device_map: ranks no rank has the base to write; leave it "
+        "out, or write the base beforehand with qlora quantize");
+  if (lora::init_changes_base(recipe.lora.init))
+    fail<ConfigError>(
+        "lora.init: {} changes the base, and with model.device_map: ranks no rank has it to write; "
+        "use default",
+        recipe.lora.init);
+}
+
 }  // namespace
 
 void Recipe::validate_across_sections() const {
   validate_objective(*this);
   validate_fp32_cpu_offload(*this);
+  validate_shared_blocks(*this);
   const bool evaluates = train.eval_every > 0 && (!data.eval.empty() || data.eval_fraction != 0.0);
   if (optim.schedule == "reduce_on_plateau" && !evaluates)
     throw ConfigError(

@@ -10,12 +10,15 @@ namespace {
 
 RecipeField device_map() {
   RecipeField field{
-      "device_map", "auto | cpu | disk | map",
+      "device_map", "auto | cpu | disk | ranks | map",
       "Where the blocks' frozen weights lie. Those that are not on the device that "
       "computes (`train.device`) are fetched for use, two blocks at a time. cpu: in "
       "the memory of the host of a GPU. disk: in the model's file where that holds "
       "them as they are used, else in a file that is written while loading and goes "
-      "with the run. auto: as many on the device as a run has room for. A map gives "
+      "with the run. ranks: in parts with the processes of a run that torchrun or another "
+      "launcher started, each of which has one part of every block and gets the others for "
+      "use; with one process, on the device. auto: as many on the device as a run has room "
+      "for. A map gives "
       "places to modules: `{model.layers: disk, model.layers.7: cuda:0}`; the longest "
       "path that holds a block counts. Embedding and head move where the map has them "
       "by their own names (`model.embed_tokens`, `lm_head`): of the embedding the rows of "

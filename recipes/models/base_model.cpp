@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "base/error.h"
 #include "base/log.h"
 #include "base/stopwatch.h"
 #include "data/chat_renderer.h"
@@ -26,9 +27,12 @@ std::string saved_base(const Recipe& recipe) {
   return (std::filesystem::path(recipe.output.dir) / "base").string();
 }
 
-model::Placement placement_on(const Recipe& recipe, const std::string& path, c10::Device device) {
+model::Placement placement_on(const Recipe& recipe, const std::string& path, c10::Device device,
+                              bool has_ranks) {
   if (recipe.model.device_map.empty()) return {};
-  return planned_run(recipe, model::read_model_header(path), device.is_cuda()).placement;
+  model::Placement placement =
+      planned_run(recipe, model::read_model_header(path), device.is_cuda()).placement;
+  return has_ranks ? placement : placement.for_one_rank();
 }
 
 // By module, for whoever has the adapter without the run's device_map.
@@ -46,6 +50,12 @@ void fit_to_adapter(const Recipe& recipe, BaseUse use, BaseModel& base) {
   if (adapter.empty()) return;
   base.record.init = lora::read_adapter_init(adapter);
   if (use == BaseUse::kOfRun || is_changed_base(base.path)) return;
+  if (base.model->placement.on_ranks() && !lora::initial_product_of(adapter).empty())
+    fail<ConfigError>(
+        "lora.from_adapter: {} belongs to a base less the product it began with, and blocks that "
+        "ranks keep together (model.device_map) stay as they are; write that base beforehand, by a "
+        "run of one rank",
+        adapter);
   take_off_initial_product(adapter, recipe.lora, recipe.quantization, base);
   if (base.changed) base.init_table = "[]\n";
 }
@@ -59,7 +69,8 @@ BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use) {
   return load_base(recipe, device, use, std::move(text));
 }
 
-BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, ModelText text) {
+BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, ModelText text,
+                    const std::shared_ptr<quant::ShardGroup>& ranks) {
   const Stopwatch watch;
   BaseModel base;
   base.path = model::resolve_model_path(recipe.model.path);
@@ -73,7 +84,7 @@ BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, Model
   base.model = model::load_model(*source, options, recipe.quantization, device,
                                  compute_dtype_of(recipe.train.compute_dtype, device),
                                  init ? base_init.maker() : model::WeightMaker(),
-                                 placement_on(recipe, base.path, device));
+                                 placement_on(recipe, base.path, device, ranks != nullptr), ranks);
   if (init) {
     base_init.add_packed_layers(*base.model);
     base_init.report();

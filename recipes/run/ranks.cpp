@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "io/hashing.h"
 #include "io/json.h"
+#include "model/placement.h"
 #include "recipes/plan/plan.h"
 #include "recipes/yaml/recipe_yaml.h"
 #include "trainer/train_state_json.h"
@@ -71,7 +72,13 @@ void hash_tensor(const at::Tensor& tensor, io::Hasher& hasher) {
 
 std::shared_ptr<distributed::Group> meet_ranks(const Recipe& recipe) {
   const distributed::Place place = distributed::place_from_environment();
-  if (place.size == 1) return std::make_shared<distributed::Group>();
+  if (place.size == 1) {
+    if (model::shares_blocks(recipe.model))
+      log::warning(
+          "model.device_map: ranks is for several, which keep blocks together, and this run has "
+          "one: they all lie on its device; start it with torchrun, mpirun or srun");
+    return std::make_shared<distributed::Group>();
+  }
   if (place.rank > 0) log::speak_as_rank(place.rank);
   const int64_t own = micro_batches_a_rank(recipe, place.size);
   auto group =
@@ -138,8 +145,7 @@ void hand_on_checkpoint(distributed::Group& group, const trainer::CheckpointPart
     tensor = tensor.contiguous();
     group.broadcast(tensor);
   }
-  if (group.leads()) return;
-  parts.optimizer.load_state(state, parts.state.optimizer_steps);
+  if (!group.leads()) parts.optimizer.load_state(state, parts.state.optimizer_steps);
   parts.adapters.publish();
 }
 

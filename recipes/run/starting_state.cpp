@@ -171,7 +171,10 @@ void go_on_from(const std::string& checkpoint, const trainer::CheckpointParts& p
                 distributed::Group& group) {
   // What this start has found: train.on_extend may have changed the horizon.
   const trainer::TrainState found = parts.state;
-  if (group.leads()) trainer::load_checkpoint(checkpoint, parts);
+  if (group.leads())
+    trainer::load_checkpoint(checkpoint, parts);
+  else
+    parts.adapters.publish();  // as reading does: DoRA's norms are of a base that ranks may share
   hand_on_checkpoint(group, parts);
   parts.state.horizon = found.horizon;
   parts.state.choices.device = found.choices.device;
