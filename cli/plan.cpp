@@ -19,6 +19,7 @@
 #include "recipes/plan/placement.h"
 #include "recipes/plan/plan.h"
 #include "recipes/yaml/recipe_yaml.h"
+#include "trainer/fetch_plan.h"
 #include "trainer/memory_fit.h"
 #include "trainer/planned_adapters.h"
 #include "trainer/rank_plan.h"
@@ -94,6 +95,7 @@ void plan_memory(const PlanArguments& arguments, Planned& planned) {
   const Recipe& recipe = planned.recipe;
   qlora::trainer::PlannedRun run =
       qlora::recipes::planned_run(recipe, planned.header, planned.on_gpu, arguments.ranks);
+  run.rank_rate = planned.bandwidth;
   const int64_t accumulation = recipe.train.gradient_accumulation_steps;
   if (planned.limit) {
     planned.fit = qlora::trainer::fit_memory(run, accumulation, *planned.limit);
@@ -134,6 +136,12 @@ int64_t bytes_sent(const Planned& planned) {
   return qlora::trainer::sum_bytes_sent(qlora::trainer::planned_adapters(run).numbers(), run.ranks);
 }
 
+// Of the other ranks' parts of the base.
+qlora::trainer::FetchPlan gathers_of(const Planned& planned) {
+  const qlora::trainer::PlannedRun& run = planned.fit.run;
+  return qlora::trainer::plan_gathers(run, run.micro_batches_a_rank);
+}
+
 // Of a step of all ranks.
 RankTime rank_time(const Planned& planned) {
   return qlora::trainer::rank_time(
@@ -170,6 +178,11 @@ Json rank_facts(const Planned& planned) {
                 {"bandwidth", nullptr},
                 {"time", nullptr}};
   if (planned.bandwidth > 0) facts["bandwidth"] = planned.bandwidth;
+  if (const auto gathers = gathers_of(planned); gathers.any())
+    facts["gathers"] = {{"bytes_a_step", gathers.rank_bytes},
+                        {"bytes_a_second", gathers.rank_rate},
+                        {"rate_is_assumed", gathers.rank_rate_is_assumed},
+                        {"seconds_a_step", gathers.seconds}};
   if (!planned.time) return facts;
   const RankTime time = rank_time(planned);
   facts["time"] = {{"sum_seconds", time.sum_seconds},
@@ -230,6 +243,9 @@ void print_ranks(const Planned& planned) {
                  ? ""
                  : fmt::format("; all of them on one machine: {:.0f} MB",
                                static_cast<double>(run.ranks * planned.fit.plan.peak()) / 1e6));
+  if (const auto gathers = gathers_of(planned); gathers.any())
+    fmt::print("gathering of the other ranks' parts of the base: {}, beside the products\n",
+               gathers.to_text());
   fmt::print("sums of gradients: each rank sends {:.1f} MB a step and receives as much\n",
              static_cast<double>(bytes_sent(planned)) / 1e6);
 }
@@ -352,7 +368,8 @@ void add_plan_command(qlora::cli::Command app) {
       .positive();
   command.add_option("--bandwidth", arguments->bandwidth,
                      "What a rank sends to the others and receives at once, e.g. 10GB/s or "
-                     "10Gbit/s: for the time of their sums");
+                     "10Gbit/s: for the time of their sums, and of gathering a base that they "
+                     "share, for which 10GB/s is assumed else");
   command.add_flag("--no-time", arguments->no_time, "Memory alone, without measuring");
   command.add_flag("--json", arguments->json, "As JSON");
   command.callback([arguments] { plan(*arguments); });

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "tests/cli/program.h"
 
@@ -39,6 +40,46 @@ TEST(PlanCommand, JsonAddsUpToItsPeakAndItsStep) {
   EXPECT_NEAR(plan["time"]["seconds_a_step"].get<double>(), seconds, 1e-9);
   // 128 tokens in each of two micro-batches.
   EXPECT_NEAR(plan["time"]["tokens_a_second"].get<double>(), 256 / seconds, 1e-6 * 256 / seconds);
+}
+
+TEST(PlanCommand, RanksThatShareTheBaseHaveAPartEach) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  recipe.model.device_map = {{"", "ranks"}};
+  write_recipe_file(dir, recipe);
+  const auto purposes = [](const nlohmann::json& plan) {
+    std::set<std::string> all;
+    for (const auto& line : plan["memory"]) all.insert(line["purpose"].get<std::string>());
+    return all;
+  };
+  const auto alone = purposes(planned(dir, {"--no-time"})),
+             two = purposes(planned(dir, {"--no-time", "--ranks", "2"}));
+  EXPECT_TRUE(alone.contains("base weights"));
+  EXPECT_FALSE(alone.contains("this rank's part of the base"));
+  EXPECT_FALSE(two.contains("base weights"));
+  EXPECT_TRUE(two.contains("this rank's part of the base"));
+}
+
+TEST(PlanCommand, WhatRanksGatherIsSaidWithItsTime) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  recipe.model.device_map = {{"", "ranks"}};
+  recipe.model.path = dir.write("deep/config.json", R"({
+      "model_type": "llama", "hidden_size": 64, "intermediate_size": 128,
+      "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2,
+      "vocab_size": 258, "rms_norm_eps": 1e-5, "tie_word_embeddings": true})");
+  const std::string file = write_recipe_file(dir, recipe);
+  EXPECT_FALSE(planned(dir, {"--no-time", "--ranks", "1"}).contains("ranks"));
+  const auto assumed = planned(dir, {"--no-time", "--ranks", "2"})["ranks"]["gathers"];
+  EXPECT_GT(assumed["bytes_a_step"].get<double>(), 0);
+  EXPECT_EQ(assumed["rate_is_assumed"], true);
+  const auto said =
+      planned(dir, {"--no-time", "--ranks", "2", "--bandwidth", "1MB/s"})["ranks"]["gathers"];
+  EXPECT_EQ(said["rate_is_assumed"], false);
+  EXPECT_EQ(said["bytes_a_step"], assumed["bytes_a_step"]);
+  EXPECT_DOUBLE_EQ(said["seconds_a_step"].get<double>(), said["bytes_a_step"].get<double>() / 1e6);
+  EXPECT_THAT(run_qlora(dir, {"plan", file, "--no-time", "--ranks", "2"}).out,
+              HasSubstr("gathering of the other ranks' parts of the base: "));
 }
 
 TEST(PlanCommand, RowsThatTheCacheHasAreCounted) {

@@ -187,6 +187,73 @@ TEST(Plan, DoubleQuantizationSavesSixtyFiveBillionThreeGigabytes) {
   EXPECT_NEAR(gigabytes(plan_of(recipe, true)) - with, 0.373 / 8 * 64.8, 0.02);
 }
 
+TEST(Plan, ABaseSharedBetweenRanksCountsItsPartAndTwoBlocks) {
+  const test::TempDir dir;
+  Recipe recipe = ready(dir, "llama-70b-48gb");
+  const model::ModelHeader header = model::read_model_header(recipe.model.path);
+  const auto bytes_of = [](const trainer::MemoryPlan& plan, const std::string& purpose) {
+    int64_t bytes = 0;
+    for (const trainer::MemoryLine& line : plan.lines)
+      if (line.purpose == purpose) bytes += line.bytes;
+    return bytes;
+  };
+  Recipe sharing = recipe;
+  sharing.model.device_map = {{"", "ranks"}};
+  for (const int ranks : {1, 2, 4}) {
+    const auto whole = trainer::plan_memory(planned_run(recipe, header, true, ranks)),
+               shared = trainer::plan_memory(planned_run(sharing, header, true, ranks));
+    const int64_t base = bytes_of(whole, "base weights") + bytes_of(whole, "quantization scales");
+    if (ranks == 1) {
+      EXPECT_EQ(shared.peak(), whole.peak());
+      continue;
+    }
+    EXPECT_EQ(bytes_of(shared, "base weights") + bytes_of(shared, "quantization scales"), 0);
+    EXPECT_EQ(bytes_of(shared, "this rank's part of the base"), base / ranks);
+    EXPECT_EQ(bytes_of(shared, "blocks fetched from elsewhere"), 2 * base / 80);
+    EXPECT_EQ(whole.peak() - shared.peak(), base - base / ranks - 2 * base / 80);
+  }
+}
+
+// In units of 10^9 bytes, with sequences of 512 tokens, one a rank and step, and all layers
+// recomputed.
+TEST(Plan, WhatRanksThatShareABaseNeedEach) {
+  const test::TempDir dir;
+  Recipe recipe = ready(dir, "llama-70b-48gb");
+  const auto of_each = [&recipe](int ranks) {
+    recipe.train.gradient_accumulation_steps = ranks;
+    const model::ModelHeader header = model::read_model_header(recipe.model.path);
+    return gigabytes(trainer::plan_memory(planned_run(recipe, header, true, ranks)));
+  };
+  recipe.model.device_map = {{"", "ranks"}};
+  EXPECT_NEAR(of_each(2), 30.4, 0.1);  // too much for two cards of 24 GB
+  EXPECT_NEAR(of_each(4), 21.5, 0.1);
+  EXPECT_NEAR(of_each(8), 17.1, 0.1);
+  // With embedding and head in the host's memory and rank 4 two are enough.
+  recipe.model.device_map = {
+      {"model.layers", "ranks"}, {"model.embed_tokens", "cpu"}, {"lm_head", "cpu"}};
+  recipe.lora.rank = 4;
+  EXPECT_LT(of_each(2), 24);
+  recipe = ready(dir, "llama-8b-24gb");
+  recipe.model.device_map = {{"", "ranks"}};
+  recipe.train.micro_batch_size = 1;
+  recipe.data.sequence_length = 512;
+  EXPECT_GT(of_each(1), 8);
+  EXPECT_LT(of_each(2), 8);
+}
+
+// 2 (N - 1) / N of the base, but for two of 80 blocks, which are near at the turns.
+TEST(Plan, SeventyBillionOnTwoRanksGatherThirtyFourGigabytesAMicroBatch) {
+  const test::TempDir dir;
+  Recipe recipe = ready(dir, "llama-70b-48gb");
+  recipe.model.device_map = {{"", "ranks"}};
+  const model::ModelHeader header = model::read_model_header(recipe.model.path);
+  trainer::PlannedRun run = planned_run(recipe, header, true, 2);
+  run.rank_rate = 22e9;
+  const trainer::FetchPlan gathers = trainer::plan_gathers(run, 1);
+  EXPECT_NEAR(gathers.rank_bytes / 1e9, 35.31 * 78 / 80, 0.05);
+  EXPECT_NEAR(gathers.seconds, 1.57, 0.01);
+}
+
 TEST(Plan, APairOfAnswersTakesTheMemoryOfTwoSequences) {
   const test::TempDir dir;
   const Recipe pairs = ready(dir, "llama-1b-dpo");
