@@ -47,9 +47,9 @@ trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed:
 
   const data::PreparedData data = read_data(recipe, text, state);
   const Forecast forecast(as_begun, state, device, *group);
-  BaseModel base = load_base(as_begun, device,
-                             run.checkpoint() ? BaseUse::kOfRun : BaseUse::kForAdapter,
-                             std::move(text), trainer::shard_group(group));
+  BaseModel base =
+      load_base(as_begun, device, run.checkpoint() ? BaseUse::kOfRun : BaseUse::kForAdapter,
+                std::move(text), trainer::shard_group(group));
   base.model->narrow_gates = state.choices.narrow_gates;
   data::Loader loader = make_loader(recipe, data);
   require_same_start(*group, base.record.hash, data);
