@@ -185,7 +185,7 @@ TEST(Prepare, PromptsThatRunIntoTheirCompletionsAreToldWithTheCure) {
   EXPECT_TRUE(warnings_of(separated).empty());
 }
 
-TEST(FirstRows, AreReadWithoutTheRest) {
+TEST(ReadFirstRows, TakesNoMoreThanItIsAskedFor) {
   const TempDir dir;
   const ByteTokenizer tokenizer;
   const auto path = dir.write("a.jsonl", completions(5) + "{\"x\": 1}\n");
