@@ -21,10 +21,9 @@ using testing::AllOf;
 using testing::HasSubstr;
 
 std::vector<json> configs_of_every_family() {
+  const json all = io::read_json_file(QLORA_SOURCE_DIR "/tests/data/families.json");
   std::vector<json> configs;
-  for (const json& model :
-       io::read_json_file(QLORA_SOURCE_DIR "/tests/data/families.json").at("models"))
-    configs.push_back(model.at("config"));
+  for (const json& model : all.at("models")) configs.push_back(model.at("config"));
   return configs;
 }
 

@@ -210,10 +210,10 @@ TEST(Load, UnknownArchitecturesAndStoredQuantizationAreRefused) {
   test::write_tiny_directory(dir / "m");
   const std::string path = dir / "m/config.json";
   auto config = nlohmann::json::parse(test::read_file(path));
-  config["model_type"] = "mamba";
+  config["model_type"] = "made_up";
   dir.write("m/config.json", config.dump());
   EXPECT_THAT([&] { load(dir / "m"); },
-              ThrowsMessage<FormatError>(AllOf(HasSubstr("mamba"), HasSubstr("llama"))));
+              ThrowsMessage<FormatError>(AllOf(HasSubstr("made_up"), HasSubstr("llama"))));
   config["model_type"] = "llama";
   config["quantization_config"] = {{"quant_method", "gptq"}};
   dir.write("m/config.json", config.dump());

@@ -142,7 +142,7 @@ TEST(Placement, TheOptionsSayWhatPlacesAndSizesThereAre) {
   };
   expect({{"", "auto"}}, {{"cuda:0", "20GiB"}, {"cpu", "30 GB"}, {"1", "4000000000"}}, "");
   expect({{"", "disk"}, {"model.layers.3", "0"}}, {}, "");
-  expect({{"", "balanced"}}, {}, "must be auto, cpu, disk or the device");
+  expect({{"", "balanced"}}, {}, "must be auto, cpu, disk, ranks or the device");
   expect({{"model.layers", "auto"}}, {}, "model.device_map.model.layers must be cpu, disk");
   expect({{"", "auto"}, {"model.layers", "cpu"}}, {}, "auto stands for the whole map");
   expect({{"", "auto"}}, {{"gpu", "2GB"}}, "must name cpu or a GPU");

@@ -53,7 +53,7 @@ TEST(ImportTraining, ADefaultSystemMessageIsThatOfEveryDataSetOfConversations) {
   const ImportedRecipe recipe =
       imported(llama_factory("default_system: Be brief.\n"), "llama-factory");
   EXPECT_EQ(fate_of(recipe, "default_system"), "data.train[].system");
-  EXPECT_THAT(recipe.text, HasSubstr("system: Be brief."));
+  EXPECT_THAT(recipe.text, HasSubstr(R"(system: "Be brief.")"));
   const char* axolotl =
       "base_model: org/model\nadapter: qlora\ndefault_system_message: Be brief.\n"
       "datasets:\n  - {path: org/a, type: chat_template}\n  - {path: org/b, type: completion}\n";
@@ -62,13 +62,13 @@ TEST(ImportTraining, ADefaultSystemMessageIsThatOfEveryDataSetOfConversations) {
   const ImportedRecipe chatml =
       imported(std::string(axolotl) + "chat_template: chatml\n", "axolotl");
   EXPECT_EQ(fate_of(chatml, "default_system_message"), "data.train[].system");
-  EXPECT_THAT(chatml.text, HasSubstr("{path: org/a, format: chat, system: Be brief.}"));
+  EXPECT_THAT(chatml.text, HasSubstr(R"({path: org/a, format: chat, system: "Be brief."})"));
   EXPECT_THAT(chatml.text, HasSubstr("{path: org/b, format: text}"));
   const ImportedRecipe torchtune = imported(
       "dataset:\n  _component_: torchtune.datasets.chat_dataset\n  source: org/a\n"
       "  conversation_style: openai\n  new_system_prompt: Be brief.\n",
       "torchtune");
-  EXPECT_THAT(torchtune.text, HasSubstr("{path: org/a, format: chat, system: Be brief.}"));
+  EXPECT_THAT(torchtune.text, HasSubstr(R"({path: org/a, format: chat, system: "Be brief."})"));
 }
 
 TEST(ImportTraining, AxolotlsKeysOfMessages) {
