@@ -147,8 +147,10 @@ TEST(ShardedRunOfRanks, WhatOneRankWouldDoWithTheBaseIsRefusedBeforeItIsRead) {
     all.insert(all.end(), overrides.begin(), overrides.end());
     EXPECT_THAT(
         [&] {
-          parse_recipe("model: {path: m}\ndata: {train: [{path: rows.jsonl}]}\noutput: {dir: r}\n",
-                       "r.yaml", "/base", all);
+          parse_recipe(
+              "model: {path: m}\ndata: {train: [{path: rows.jsonl}]}\ntrain: {max_steps: 1}\n"
+              "output: {dir: r}\n",
+              "r.yaml", "/base", all);
         },
         ThrowsMessage<ConfigError>(HasSubstr(words)));
   };
