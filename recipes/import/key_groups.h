@@ -11,7 +11,8 @@ namespace qlora::recipes {
 inline constexpr const char* kAlwaysLogged =
     "metrics.jsonl and TensorBoard files are written to output.dir without a key";
 inline constexpr const char* kNoSharding =
-    "each process of torchrun, mpirun or srun has the whole model and needs no key";
+    "the processes of torchrun, mpirun or srun need no key; to share the model: model.device_map: "
+    "ranks";
 inline constexpr const char* kAttention = "attention needs no key here";
 inline constexpr const char* kFused = "kernels need no key here; the loss is fused in any case";
 inline constexpr const char* kTokenizer = "the tokenizer is that of model.path";

@@ -29,7 +29,7 @@ TEST(ImportCommand, WritesARecipeThatIsTrained) {
   const Finished done = run_qlora(dir, {"import", file, "-o", dir / "imported.yaml"});
   EXPECT_EQ(done.exit_code, 0) << done.err;
   EXPECT_THAT(done.err,
-              AllOf(HasSubstr("read as a file of Axolotl"), HasSubstr("fsdp (training is one"),
+              AllOf(HasSubstr("read as a file of Axolotl"), HasSubstr("fsdp (the processes of torchrun"),
                     HasSubstr("wandb_project (metrics.jsonl")));
   EXPECT_THAT(done.out, HasSubstr("qlora train " + dir / "imported.yaml"));
   const Finished trained =
