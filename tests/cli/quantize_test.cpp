@@ -121,7 +121,7 @@ TEST_F(QuantizeCommand, ComparingAndWritingExcludeEachOther) {
 }
 
 TEST_F(QuantizeCommand, CtrlCBetweenTwoMethodsLeavesNoTable) {
-  write_tiny_rows(dir_ / "held_out.jsonl", 1500);  // about a second a method
+  write_tiny_rows(dir_ / "held_out.jsonl", 700);  // about half a second a method
   ChildProcess process(QLORA_PROGRAM,
                        comparison({"nf4,int8,fp4,hqq:4", "--held-out", dir_ / "held_out.jsonl",
                                    "--format", "chat", "--report-file", dir_ / "table.md"}),
