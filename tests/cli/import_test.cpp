@@ -28,9 +28,9 @@ TEST(ImportCommand, WritesARecipeThatIsTrained) {
   const std::string file = write_axolotl_file(dir, "wandb_project: mine\nfsdp: full_shard\n");
   const Finished done = run_qlora(dir, {"import", file, "-o", dir / "imported.yaml"});
   EXPECT_EQ(done.exit_code, 0) << done.err;
-  EXPECT_THAT(done.err,
-              AllOf(HasSubstr("read as a file of Axolotl"), HasSubstr("fsdp (the processes of torchrun"),
-                    HasSubstr("wandb_project (metrics.jsonl")));
+  EXPECT_THAT(done.err, AllOf(HasSubstr("read as a file of Axolotl"),
+                              HasSubstr("fsdp (the processes of torchrun"),
+                              HasSubstr("wandb_project (metrics.jsonl")));
   EXPECT_THAT(done.out, HasSubstr("qlora train " + dir / "imported.yaml"));
   const Finished trained =
       run_qlora(dir, {"train", dir / "imported.yaml", "--set", "quantization.block_size=32"});
