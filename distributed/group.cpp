@@ -129,13 +129,10 @@ Group::Group(const Place& place, std::chrono::milliseconds patience)
 // NCCL where every rank of every machine has a GPU of its own.
 bool Group::travels_alone(const at::Tensor& tensor) {
   if (tensor.is_cpu()) return true;
-  if (!engines_->gpu) {
-    const at::Tensor sharing =
-        at::full({1}, place_.local_size > num_gpus() ? 1.0 : 0.0, at::kFloat);
-    sum(sharing);
-    engines_->gpu =
-        sharing.item<float>() > 0 ? Engine() : nccl_engine(engines_->store, place_, patience_);
-  }
+  if (!engines_->gpu)
+    engines_->gpu = any(place_.local_size > num_gpus())
+                        ? Engine()
+                        : nccl_engine(engines_->store, place_, patience_);
   return engines_->gpu->defined();
 }
 

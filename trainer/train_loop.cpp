@@ -83,16 +83,13 @@ void evaluate(TrainJob& job) {
 // Work of the first rank alone: where it is left, all ranks are.
 void sample(TrainJob& job) {
   if (job.group->size() == 1) return job.sample(is_done(job));
-  const at::Tensor stop = at::zeros({1}, at::kFloat);
   std::optional<Stopped> stopped;
   try {
     job.sample(is_done(job));
   } catch (const Stopped& here) {
     stopped = here;
-    stop.fill_(1);
   }
-  job.group->sum(stop);
-  if (stop.item<float>() > 0) throw stopped.value_or(Stopped());
+  if (job.group->any(stopped.has_value())) throw stopped.value_or(Stopped());
 }
 
 }  // namespace
