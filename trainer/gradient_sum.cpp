@@ -18,8 +18,12 @@ at::Tensor new_level(const at::Tensor& gradients) {
 
 }  // namespace
 
-GradientSum::GradientSum(const at::Tensor& gradients) : gradients_(gradients) {
+void GradientSum::begin(const at::Tensor& gradients) {
+  if (!gradients_.is_same(gradients)) levels_.clear();
+  gradients_ = gradients;
   gradients_.zero_();
+  any_ = false;
+  set_aside_ = 0;
 }
 
 // As one counts in binary: the levels up to the first that is free are carried to it.

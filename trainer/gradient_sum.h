@@ -10,19 +10,22 @@ namespace qlora::trainer {
 
 // Adds micro-batches in the order of a balanced tree. One rank with all of a window, and ranks with
 // 2^k micro-batches each whose sums distributed::Group::sum() adds, make the same additions, to the
-// same bits. Holds one copy of the gradients for each level of the tree that waits for a neighbour,
-// in the host's memory where the gradients lie on a GPU.
+// same bits. Holds one copy of the gradients for each level of the tree that waited for a
+// neighbour, in the host's memory where the gradients lie on a GPU. One object serves all windows
+// of a run: its copies are made once, since between the tensors of a pass new ones would tear holes
+// each time.
 class GradientSum {
  public:
-  // `gradients`: [parameters], fp32, where the backward passes add up; zeroed here.
-  explicit GradientSum(const at::Tensor& gradients);
+  // Starts a window. `gradients`: [parameters], fp32, where the backward passes add up; zeroed
+  // here.
+  void begin(const at::Tensor& gradients);
   // Before each micro-batch's backward pass: puts aside what the one before it left, if there was
   // one, and zeroes the buffer.
   void begin_micro_batch();
   // Leaves the sum of all micro-batches in the buffer.
   void finish();
 
-  // Copies of the gradients that a window of so many micro-batches holds at most.
+  // Copies of the gradients that windows of so many micro-batches leave here.
   static int64_t most_copies(int64_t micro_batches);
 
  private:

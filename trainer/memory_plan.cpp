@@ -115,7 +115,7 @@ class Planner {
   PlannedBase base_;
   PlannedAdapters adapters_;
   bool recomputation_is_fullest_ = false;  // of a step's moments
-  int64_t gradient_copies_ = 0;            // bytes
+  int64_t gradient_copies_ = 0;            // bytes on the device; they leave no gaps
   MemoryPlan plan_;
 };
 
@@ -179,16 +179,9 @@ void Planner::add_adapters() {
 void Planner::add_gradient_sums() {
   constexpr const char* kEarlier = "gradients of earlier micro-batches";
   const int64_t gradients = adapters_.numbers() * kFloat;
-  // The last copy may be made when the last forward pass is over. On a GPU they lie on the host.
-  const int64_t forward = GradientSum::most_copies(run_.micro_batches_a_rank - 1),
-                backward = GradientSum::most_copies(run_.micro_batches_a_rank);
-  if (run_.on_gpu) {
-    add(kEarlier, backward * gradients, Phase::kHost);
-  } else {
-    add(kEarlier, forward * gradients, Phase::kTraining);
-    add(kEarlier, (backward - forward) * gradients, Phase::kBackward);
-    gradient_copies_ = backward * gradients;
-  }
+  const int64_t copies = GradientSum::most_copies(run_.micro_batches_a_rank) * gradients;
+  add(kEarlier, copies, run_.on_gpu ? Phase::kHost : Phase::kAlways);
+  if (!run_.on_gpu) gradient_copies_ = copies;
   add("buffers of the ranks' sums", sum_buffer_bytes(adapters_.numbers(), run_.ranks),
       Phase::kAlways);
 }
@@ -305,7 +298,6 @@ void Planner::add_evaluation() {
 }
 
 void Planner::add_gaps() {
-  // Copies of all gradients take each other's places.
   const auto step = static_cast<double>(plan_.bytes_in_step() - gradient_copies_);
   const bool alternating = recomputation_is_fullest_ || base_.products.in_int32;
   const double share = alternating ? kGapsAlternating : run_.on_gpu ? kGpuGaps : kGaps;

@@ -17,6 +17,7 @@
 #include "optim/lr_schedule.h"
 #include "optim/optimizer.h"
 #include "optim/round.h"
+#include "trainer/gradient_sum.h"
 #include "trainer/metrics.h"
 #include "trainer/objective.h"
 #include "trainer/train_state.h"
@@ -54,6 +55,7 @@ struct TrainJob {
   // on rank 0, and gets every window whole, of whose micro-batches it computes its block.
   std::shared_ptr<distributed::Group> group = std::make_shared<distributed::Group>();
   int64_t micro_batches_a_rank = 0;  // 0: all, with one rank
+  GradientSum gradient_sum = {};
 };
 
 enum class Outcome { kFinished, kInterrupted };

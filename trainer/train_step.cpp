@@ -10,7 +10,6 @@
 #include "base/progress.h"
 #include "base/seed.h"
 #include "trainer/forward_input.h"
-#include "trainer/gradient_sum.h"
 
 namespace qlora::trainer {
 namespace {
@@ -82,7 +81,8 @@ void compute(TrainJob& job, const data::StepWindow& window, Tally& tally) {
   const Block block = block_of(job, window.micro_batches.size());
   Progress progress(name_of_step(job), static_cast<int64_t>(block.end - block.begin),
                     "micro-batches");
-  GradientSum sum(job.adapters.gradients());
+  GradientSum& sum = job.gradient_sum;
+  sum.begin(job.adapters.gradients());
   // A rank with one micro-batch, or none, comes to no place between two.
   if (job.group->size() > 1) progress.leave_if_stop_wanted();
   for (size_t i = block.begin; i < block.end; ++i) {
@@ -114,7 +114,8 @@ class PassesTogether {
   // Throws Stopped on ranks that wish to stop, once all have left.
   void compute() {
     const at::Tensor gradients = job_.adapters.gradients();
-    GradientSum sum(gradients);
+    GradientSum& sum = job_.gradient_sum;
+    sum.begin(gradients);
     const size_t num_own = block_.end - block_.begin;
     bool goes_on = true;
     note_stop([this] { progress_.leave_if_stop_wanted(); });

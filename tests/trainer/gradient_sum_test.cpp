@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <tuple>
+#include <vector>
 
 #include "tests/support/ranks.h"
 
@@ -23,7 +25,8 @@ at::Tensor gradients_of(int64_t micro_batch) {
 
 at::Tensor sum_of(int64_t begin, int64_t end) {
   const at::Tensor buffer = at::full({kNumbers}, 5.0F);
-  GradientSum sum(buffer);
+  GradientSum sum;
+  sum.begin(buffer);
   for (int64_t i = begin; i < end; ++i) {
     sum.begin_micro_batch();
     buffer.add_(gradients_of(i));
@@ -39,6 +42,22 @@ TEST(GradientSum, AddsAsABalancedTree) {
   EXPECT_TRUE(at::equal(sum_of(0, 3), (g(0) + g(1)) + g(2)));
   EXPECT_TRUE(at::equal(sum_of(0, 7), ((g(0) + g(1)) + (g(2) + g(3))) + ((g(4) + g(5)) + g(6))));
   EXPECT_FALSE(at::equal(sum_of(0, 4), g(0) + g(1) + g(2) + g(3))) << "the test shows nothing";
+}
+
+TEST(GradientSum, AWindowLeavesNothingInTheNextEvenWhenItWasAbandoned) {
+  const at::Tensor buffer = at::empty({kNumbers});
+  GradientSum sum;
+  for (const auto& [begin, end, finished] : std::vector<std::tuple<int64_t, int64_t, bool>>{
+           {0, 7, true}, {7, 10, false}, {10, 15, true}}) {
+    sum.begin(buffer);
+    for (int64_t i = begin; i < end; ++i) {
+      sum.begin_micro_batch();
+      buffer.add_(gradients_of(i));
+    }
+    if (!finished) continue;
+    sum.finish();
+    EXPECT_TRUE(at::equal(buffer, sum_of(begin, end))) << begin;
+  }
 }
 
 TEST(GradientSum, RanksWithBlocksOfAPowerOfTwoHaveTheBitsOfOne) {
