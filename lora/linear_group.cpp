@@ -340,6 +340,7 @@ struct FrozenGroupNode : Function<FrozenGroupNode> {
     at::Tensor dx = at::empty({dy[0].size(0), group->layers()[0].in_features()}, dy[0].options());
     const quant::ProductRoute& route =
         quant::product_route(product_facts(group->layers(), dx, false), quant::Pass::kBackward);
+    const ProfileScope scope("linear backward");
     if (route.run == quant::ProductRun::kJoined) {
       stacked_input_gradient(group->layers(), side_by_side(dy), false, dx, workspace);
     } else {
