@@ -16,6 +16,7 @@
 #include "model/model_header.h"
 #include "recipes/options_from_files.h"
 #include "recipes/plan/cached_rows.h"
+#include "recipes/plan/free_memory.h"
 #include "recipes/plan/placement.h"
 #include "recipes/plan/plan.h"
 #include "recipes/yaml/recipe_yaml.h"
@@ -87,8 +88,8 @@ std::optional<int64_t> limit_of(const PlanArguments& arguments, const Planned& p
   if (arguments.fit != "auto") return fit_limit(arguments.fit);
   if (!planned.device)
     throw ConfigError("--fit auto needs the GPU at hand; give its memory instead, e.g. --fit 16GB");
-  return static_cast<int64_t>(qlora::trainer::kUsableShare *
-                              static_cast<double>(qlora::free_memory_bytes(*planned.device)));
+  const int64_t free_bytes = qlora::recipes::free_memory_of_rank(*planned.device, arguments.ranks);
+  return static_cast<int64_t>(qlora::trainer::kUsableShare * static_cast<double>(free_bytes));
 }
 
 void plan_memory(const PlanArguments& arguments, Planned& planned) {
@@ -104,7 +105,8 @@ void plan_memory(const PlanArguments& arguments, Planned& planned) {
   if (recipe.train.gradient_checkpointing == "auto" && planned.device)
     run.recompute_layers = qlora::trainer::choose_recomputation(
         "auto", run,
-        qlora::recipes::free_within_limit(recipe, run, qlora::free_memory_bytes(*planned.device)));
+        qlora::recipes::free_within_limit(
+            recipe, run, qlora::recipes::free_memory_of_rank(*planned.device, arguments.ranks)));
   planned.fit = {run, accumulation, qlora::trainer::plan_memory(run), true};
 }
 

@@ -23,7 +23,6 @@
 #include "trainer/checkpoint.h"
 #include "trainer/optimizer_parameters.h"
 #include "trainer/run_report.h"
-#include "trainer/shard_group.h"
 
 namespace qlora::recipes {
 namespace {
@@ -49,7 +48,7 @@ trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed:
   const Forecast forecast(as_begun, state, device, *group);
   BaseModel base =
       load_base(as_begun, device, run.checkpoint() ? BaseUse::kOfRun : BaseUse::kForAdapter,
-                std::move(text), trainer::shard_group(group));
+                std::move(text), group);
   base.model->narrow_gates = state.choices.narrow_gates;
   data::Loader loader = make_loader(recipe, data);
   require_same_start(*group, base.record.hash, data);

@@ -60,9 +60,9 @@ Section model_section() {
                            "`quantization.fp32_cpu_offload` the same blocks must be on the cpu or "
                            "on disk."},
        in({"max_memory", "map",
-           "With `device_map: auto`: what the run may take of a device's memory, by the plan's "
-           "count: `{cuda:0: 20GiB, cpu: 30GiB}`. A device that is not named: 90 % of what is "
-           "free."},
+           "With `device_map: auto`: what the run, or each rank of one, may take of a device's "
+           "memory, by the plan's count: `{cuda:0: 20GiB, cpu: 30GiB}`. A device that is not "
+           "named: 90 % of what is free, divided by the ranks that share it."},
           &Options::max_memory) |
            Free{"Weights lie elsewhere; the numbers stay the same."},
        in({"offload_dir", "path",

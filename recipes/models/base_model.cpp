@@ -1,6 +1,7 @@
 #include "recipes/models/base_model.h"
 
 #include <filesystem>
+#include <memory>
 #include <utility>
 
 #include "base/error.h"
@@ -17,6 +18,7 @@
 #include "recipes/models/base_init.h"
 #include "recipes/models/compute_dtype.h"
 #include "recipes/plan/plan.h"
+#include "trainer/shard_group.h"
 
 namespace qlora::recipes {
 namespace {
@@ -28,11 +30,12 @@ std::string saved_base(const Recipe& recipe) {
 }
 
 model::Placement placement_on(const Recipe& recipe, const std::string& path, c10::Device device,
-                              bool has_ranks) {
+                              const distributed::Place& ranks) {
   if (recipe.model.device_map.empty()) return {};
-  model::Placement placement =
-      planned_run(recipe, model::read_model_header(path), device.is_cuda()).placement;
-  return has_ranks ? placement : placement.for_one_rank();
+  model::Placement placement = planned_run(recipe, model::read_model_header(path), device.is_cuda(),
+                                           ranks.size, ranks.local_size)
+                                   .placement;
+  return ranks.size > 1 ? placement : placement.for_one_rank();
 }
 
 // By module, for whoever has the adapter without the run's device_map.
@@ -66,11 +69,11 @@ BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use) {
   ModelText text;
   text.tokenizer = data::load_tokenizer(model::resolve_model_path(recipe.model.path));
   text.chat_template = data::choose_chat_template(recipe.data.chat_template, *text.tokenizer);
-  return load_base(recipe, device, use, std::move(text));
+  return load_base(recipe, device, use, std::move(text), std::make_shared<distributed::Group>());
 }
 
 BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, ModelText text,
-                    const std::shared_ptr<quant::ShardGroup>& ranks) {
+                    const std::shared_ptr<distributed::Group>& ranks) {
   const Stopwatch watch;
   BaseModel base;
   base.path = model::resolve_model_path(recipe.model.path);
@@ -84,7 +87,8 @@ BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, Model
   base.model = model::load_model(*source, options, recipe.quantization, device,
                                  compute_dtype_of(recipe.train.compute_dtype, device),
                                  init ? base_init.maker() : model::WeightMaker(),
-                                 placement_on(recipe, base.path, device, ranks != nullptr), ranks);
+                                 placement_on(recipe, base.path, device, ranks->place()),
+                                 trainer::shard_group(ranks));
   if (init) {
     base_init.add_packed_layers(*base.model);
     base_init.report();

@@ -8,6 +8,7 @@
 #include "data/chat_template.h"
 #include "data/embedded_tokens.h"
 #include "data/tokenizer.h"
+#include "distributed/group.h"
 #include "lora/adapter_file.h"
 #include "model/causal_lm.h"
 #include "recipes/recipe.h"
@@ -40,10 +41,10 @@ enum class BaseUse { kForAdapter, kOfRun };
 // on the way, unless the adapter comes from elsewhere: then the product that it began with is taken
 // off (adapter_on_base.h), for kForAdapter. ConfigError, FormatError, IoError.
 BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use = BaseUse::kForAdapter);
-// The same with tokenizer and template that were read already. What model.device_map has the ranks
-// of a run keep together is on the device where there are none.
+// The same with tokenizer and template that were read already, by each of the ranks of a run. What
+// model.device_map has them keep together is on the device where there is one.
 BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, ModelText text,
-                    const std::shared_ptr<quant::ShardGroup>& ranks = nullptr);
+                    const std::shared_ptr<distributed::Group>& ranks);
 
 // Whether an initialisation changed the base that was written there (save_base).
 bool is_changed_base(const std::string& directory);

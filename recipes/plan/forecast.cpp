@@ -8,6 +8,7 @@
 #include "base/stopwatch.h"
 #include "model/model_header.h"
 #include "recipes/plan/costly_settings.h"
+#include "recipes/plan/free_memory.h"
 #include "recipes/plan/placement.h"
 #include "recipes/plan/plan.h"
 #include "recipes/run/ranks.h"
@@ -21,14 +22,15 @@ namespace {
 trainer::PlannedRun run_of(const Recipe& recipe, const model::ModelHeader& header,
                            const trainer::TrainState& state, c10::Device device,
                            const distributed::Group& group) {
-  trainer::PlannedRun run = planned_run(recipe, header, device.is_cuda(), group.size());
+  trainer::PlannedRun run =
+      planned_run(recipe, header, device.is_cuda(), group.size(), group.place().local_size);
   run.narrow_gates = state.choices.narrow_gates;
   if (state.horizon > 0) {
     run.recompute_layers = state.choices.recompute_layers;
     return run;
   }
-  const int64_t free_bytes =
-      free_memory_of_rank(device, group.place()) - trainer::plan_memory(run).loaded_bytes();
+  const int64_t free_bytes = free_memory_of_rank(device, group.place().local_size) -
+                             trainer::plan_memory(run).loaded_bytes();
   run.recompute_layers = trainer::choose_recomputation(recipe.train.gradient_checkpointing, run,
                                                        free_within_limit(recipe, run, free_bytes));
   return run;
@@ -43,7 +45,7 @@ void warn_of_costly_settings(const trainer::PlannedRun& run, const Recipe& recip
   facts.operations_a_second = trainer::product_rate(quantization, run.compute, device);
   facts.float32_operations_a_second = trainer::product_rate(quantization, at::kFloat, device);
   facts.planned_bytes = trainer::plan_memory(run).peak();
-  facts.free_bytes = free_memory_of_rank(device, group.place());
+  facts.free_bytes = free_memory_of_rank(device, group.place().local_size);
   facts.threads = state.choices.threads;
   facts.cores = cores_of_rank(group);
   facts.ranks = group.place().local_size;
@@ -74,7 +76,7 @@ Forecast::Forecast(const Recipe& recipe, const trainer::TrainState& state, c10::
   const int64_t needed = trainer::plan_memory(trainer::calibration_run(run)).peak();
   if (needed > trainer::plan_memory(run).peak()) {
     no_plan_ = "measuring two layers takes more memory than the run";
-  } else if (needed > free_memory_of_rank(device, group.place())) {
+  } else if (needed > free_memory_of_rank(device, group.place().local_size)) {
     no_plan_ = "there is no memory to measure two layers in";
   } else {
     planned_tokens_a_step_ = run.micro_batches_a_rank * run.tokens();

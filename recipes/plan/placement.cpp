@@ -8,6 +8,7 @@
 
 #include "base/device.h"
 #include "base/error.h"
+#include "recipes/plan/free_memory.h"
 #include "trainer/memory_fit.h"
 #include "trainer/placement_fit.h"
 
@@ -26,7 +27,8 @@ struct Limit {
   std::string text;
 };
 
-Limit limit_of(const model::ModelOptions& options, c10::Device device) {
+// Of each rank, if several share what the device has.
+Limit limit_of(const model::ModelOptions& options, c10::Device device, int ranks_here) {
   const std::string name = device.str();
   Limit limit;
   if (const auto bytes = model::memory_limit(options, device)) {
@@ -36,9 +38,9 @@ Limit limit_of(const model::ModelOptions& options, c10::Device device) {
       fail<ConfigError>(
           "model.device_map: auto needs the GPU at hand, or model.max_memory that says what {} has",
           name);
-    limit = {static_cast<int64_t>(trainer::kUsableShare *
-                                  static_cast<double>(free_memory_bytes(device))),
-             false, fmt::format("what is free on {}", name)};
+    const int64_t free_bytes = free_memory_of_rank(device, ranks_here);
+    limit = {static_cast<int64_t>(trainer::kUsableShare * static_cast<double>(free_bytes)), false,
+             fmt::format("what is free on {}{}", name, ranks_here > 1 ? " for each rank" : "")};
   }
   limit.text = fmt::format("{:.0f} MB ({})", static_cast<double>(limit.bytes) / 1e6, limit.text);
   return limit;
@@ -55,16 +57,17 @@ int64_t free_within_limit(const Recipe& recipe, const trainer::PlannedRun& run,
   return std::min(free_bytes, static_cast<int64_t>(left / trainer::kUsableShare));
 }
 
-model::Placement placement_of(const Recipe& recipe, const trainer::PlannedRun& run) {
+model::Placement placement_of(const Recipe& recipe, const trainer::PlannedRun& run,
+                              int ranks_here) {
   const c10::Device device = device_of(recipe, run.on_gpu);
   if (!model::is_automatic(recipe.model))
     return model::placement_of(recipe.model, run.architecture, device,
                                recipe.quantization.fp32_cpu_offload);
   trainer::PlannedRun fitted = run;
   if (recipe.train.gradient_checkpointing == "auto") fitted.recompute_layers = true;
-  const Limit limit = limit_of(recipe.model, device);
+  const Limit limit = limit_of(recipe.model, device, ranks_here);
   trainer::MemoryLimits limits{limit.bytes, std::nullopt};
-  if (run.on_gpu) limits.host = limit_of(recipe.model, at::kCPU).bytes;
+  if (run.on_gpu) limits.host = limit_of(recipe.model, at::kCPU, ranks_here).bytes;
   trainer::PlacementFit fit = trainer::fit_placement(fitted, limits);
   if (!fit.fits && limit.by_recipe)
     fail<ConfigError>(

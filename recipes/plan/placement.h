@@ -7,11 +7,13 @@
 
 namespace qlora::recipes {
 
-// `auto` fills the device up to model.max_memory, or up to what is free there, with a run that
-// recomputes all layers where the recipe leaves that open. ConfigError of model::placement_of(); of
+// `auto` fills the device up to model.max_memory, or up to what is free there for one of the
+// `ranks_here` ranks on this machine, with a run that recomputes all layers where the recipe leaves
+// that open. ConfigError of model::placement_of(); of
 // auto where a limit of the recipe is too low in any case, or none is given for a GPU that is not
 // here.
-model::Placement placement_of(const Recipe& recipe, const trainer::PlannedRun& run);
+model::Placement placement_of(const Recipe& recipe, const trainer::PlannedRun& run,
+                              int ranks_here = 1);
 
 // Of the `free_bytes` on the device, once base and data are loaded, what a run within
 // model.max_memory may take (trainer::choose_recomputation()).

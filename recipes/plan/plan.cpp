@@ -148,7 +148,7 @@ int64_t micro_batches_a_rank(const Recipe& recipe, int ranks) {
 }
 
 trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& header, bool on_gpu,
-                                int ranks) {
+                                int ranks, int ranks_here) {
   if (recipe.quantization.fp32_cpu_offload && header.stored)
     fail<ConfigError>(
         "quantization.fp32_cpu_offload: {} holds weights that are quantized already; give the "
@@ -167,7 +167,7 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& 
     return quant::planned_weight_bytes(model::quantization_of_layer(linear, options), module,
                                        linear.out, linear.in, dense);
   };
-  run.placement = placement_of(recipe, run);
+  run.placement = placement_of(recipe, run, ranks_here > 0 ? ranks_here : ranks);
   return run;
 }
 

@@ -16,10 +16,11 @@ namespace qlora::recipes {
 
 // Of a model whose weights are not loaded. The sequences are as long as data.sequence_length lets
 // them be. train.gradient_checkpointing auto counts as false here. `ranks`: as in
-// micro_batches_a_rank(). ConfigError if the recipe asks for another quantization than the model is
+// micro_batches_a_rank(); of them `ranks_here` are on this machine and share what is free on it (0:
+// all). ConfigError if the recipe asks for another quantization than the model is
 // stored in, or for more layers than it has, or of placement_of() and micro_batches_a_rank().
 trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& header, bool on_gpu,
-                                int ranks = 1);
+                                int ranks = 1, int ranks_here = 0);
 // Of a loaded one.
 trainer::PlannedRun planned_run(const Recipe& recipe, const model::CausalLm& model,
                                 int64_t sequence_length, int ranks = 1);

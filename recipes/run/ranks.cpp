@@ -102,13 +102,6 @@ int cores_of_rank(distributed::Group& group) {
   return std::max(usable_cores() / group.place().local_size, 1);
 }
 
-int64_t free_memory_of_rank(c10::Device device, const distributed::Place& place) {
-  const int sharing = device.is_cpu()
-                          ? place.local_size
-                          : (place.local_size + num_gpus() - 1) / std::max(num_gpus(), 1);
-  return free_memory_bytes(device) / sharing;
-}
-
 void require_same_start(distributed::Group& group, const std::string& base_hash,
                         const data::PreparedData& data) {
   group.require_same("the base model", base_hash);

@@ -2,8 +2,6 @@
 // each of them does by itself.
 #pragma once
 
-#include <c10/core/Device.h>
-
 #include <memory>
 #include <string>
 
@@ -25,10 +23,6 @@ std::string device_of_rank(const std::string& device, const distributed::Place& 
 // The cores that this process may use, shared with the other ranks of the machine unless the
 // launcher bound each to its own: what train.threads 0 means. All ranks ask together.
 int cores_of_rank(distributed::Group& group);
-
-// What is free on the device for this rank: of the CPU's memory, or of a GPU that the ranks of a
-// machine share, its part. Bytes.
-int64_t free_memory_of_rank(c10::Device device, const distributed::Place& place);
 
 // Whether all ranks start from the same numbers, and after that train on the same ones: ConfigError
 // naming the first that does not.

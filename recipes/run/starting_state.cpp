@@ -10,6 +10,7 @@
 #include "lora/adapter_file.h"
 #include "model/model_header.h"
 #include "recipes/models/compute_dtype.h"
+#include "recipes/plan/free_memory.h"
 #include "recipes/plan/placement.h"
 #include "recipes/plan/plan.h"
 #include "recipes/run/long_rows.h"
@@ -163,7 +164,8 @@ void complete_state(const Recipe& recipe, const BaseModel& base, const data::Pre
       planned_run(recipe, *base.model, longest_sequence(recipe, loader), group.size());
   state.choices.recompute_layers = trainer::choose_recomputation(
       recipe.train.gradient_checkpointing, run,
-      free_within_limit(recipe, run, free_memory_of_rank(base.model->device(), group.place())));
+      free_within_limit(recipe, run,
+                        free_memory_of_rank(base.model->device(), group.place().local_size)));
   report_recomputation(base, state);
 }
 
