@@ -83,6 +83,14 @@ void speak_as_rank(int rank) {
   hide_progress();
 }
 
+void write_as_each_rank(std::string_view text) {
+  Sinks& s = sinks();
+  const std::string line = shown_text(text);
+  const auto no_progress_line = hold_progress_line();
+  s.terminal->set_pattern("%v");
+  send(*s.terminal, spdlog::level::critical, wrapped(s.speaker + line, s.width));
+  if (s.file) send(*s.file, spdlog::level::info, line);
+}
 void write_info(std::string_view line, std::string_view shown) {
   write(spdlog::level::info, "info", line, shown);
 }

@@ -22,6 +22,8 @@ void speak_as_rank(int rank);
 void write_info(std::string_view line);
 // An information line that the terminal gets as `shown`: shorter, or in colour.
 void write_info(std::string_view line, std::string_view shown);
+// An information line that every rank of a run writes, with its number.
+void write_as_each_rank(std::string_view line);
 void write_warning(std::string_view line);
 void write_error(std::string_view line);
 

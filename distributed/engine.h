@@ -15,7 +15,8 @@ namespace qlora::distributed {
 using Engine = c10::intrusive_ptr<c10d::Backend>;
 using Store = c10::intrusive_ptr<c10d::Store>;
 
-// The store where the ranks meet. `patience`: how long a rank waits for the others.
+// The store where the ranks meet. `patience`: how long a rank waits for the others. Stopped if a
+// stop is wanted before the one who serves it is there.
 Store open_store(const Place& place, std::chrono::milliseconds patience);
 
 // Connects the ranks. Gloo listens on the address of this machine that faces the store's, unless

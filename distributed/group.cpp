@@ -5,13 +5,15 @@
 #include <algorithm>
 #include <functional>
 #include <optional>
+#include <thread>
 #include <utility>
 
 #include "base/device.h"
 #include "base/profile.h"
+#include "base/stop.h"
 #include "base/stopwatch.h"
 #include "distributed/engine.h"
-#include "distributed/failure_note.h"
+#include "distributed/store_notes.h"
 
 namespace qlora::distributed {
 namespace {
@@ -52,6 +54,8 @@ at::Tensor bytes_of(const at::Tensor& tensor) { return tensor.view({-1}).view(at
 
 using Work = c10::intrusive_ptr<c10d::Work>;
 
+constexpr char kWaiting[] = "waiting for the other ranks";
+
 }  // namespace
 
 // What sum() needs, as bytes.
@@ -64,6 +68,10 @@ struct Group::Engines {
   Engine host;                // of tensors on the CPU
   std::optional<Engine> gpu;  // of those on a GPU, once there were any; null: through the host
   Buffers of_host, of_gpu;
+  bool has_left = false;
+
+  // Returns when all ranks have come to the store.
+  void await_all(const Place& place, std::chrono::milliseconds patience);
 
   // Waits for what an engine is told to do.
   void finish(const Place& place, std::chrono::milliseconds patience,
@@ -76,11 +84,37 @@ struct Group::Engines {
   // The others see that the connections are closed, and look for the reason. Who serves the store
   // stays until they have it.
   void leave(const Place& place);
+  // Leaves as another rank did, if one has.
+  void leave_if_told(const Place& place);
 };
 
+void Group::Engines::await_all(const Place& place, std::chrono::milliseconds patience) {
+  constexpr std::chrono::milliseconds kBetweenLooks(50);
+  const Stopwatch watch;
+  come(store);
+  while (true) {
+    const int64_t here = num_come(store);
+    if (here >= place.size) return;
+    leave_if_told(place);
+    leave_if_stop_wanted();
+    check(watch.seconds() < std::chrono::duration<double>(patience).count(),
+          "{} of {} ranks have come", here, place.size);
+    std::this_thread::sleep_for(kBetweenLooks);
+  }
+}
+
 void Group::Engines::leave(const Place& place) {
+  has_left = true;
   host.reset();
-  if (place.rank == 0 && !place.store_is_launchers) wait_for_readers(store, place.size);
+  if (place.rank == 0 && !place.store_is_launchers) wait_for_readers(store);
+}
+
+void Group::Engines::leave_if_told(const Place& place) {
+  const auto departure = read_departure(store);
+  if (!departure) return;
+  leave(place);
+  if (departure->stopped) throw Stopped{departure->why, 0, 0, ""};
+  throw LostRank(departure->why);
 }
 
 void Group::Engines::call(const Place& place, std::chrono::milliseconds patience,
@@ -92,10 +126,7 @@ void Group::Engines::call(const Place& place, std::chrono::milliseconds patience
   } catch (const std::exception& error) {
     // Who is silent may have taken the way to the store along.
     const bool silent = watch.seconds() >= std::chrono::duration<double>(patience).count();
-    if (const std::string told = silent ? "" : read_failure(store); !told.empty()) {
-      leave(place);
-      throw LostRank(told);
-    }
+    if (!silent) leave_if_told(place);
     fail<LostRank>(
         "rank {} of {}: another rank is gone or silent ({}); go on from the last checkpoint with "
         "the same command",
@@ -114,11 +145,20 @@ Group::Group(const Place& place, std::chrono::milliseconds patience)
   engines_ = std::make_unique<Engines>();
   try {
     engines_->store = open_store(place, patience);
+    engines_->await_all(place, patience);
     engines_->host = gloo_engine(engines_->store, place, patience);
     meet();
   } catch (const ConfigError&) {
     throw;
+  } catch (const Stopped& stopped) {
+    const std::string phase = stopped.phase.empty() ? kWaiting : stopped.phase;
+    stop_together(phase);
+    throw Stopped{phase, 0, 0, ""};
   } catch (const std::exception& error) {
+    if (stop_wanted()) {  // a signal interrupts what c10d waits for
+      stop_together(kWaiting);
+      throw Stopped{kWaiting, 0, 0, ""};
+    }
     fail<LostRank>(
         "rank {} of {} did not meet the others at {}:{} (MASTER_ADDR, MASTER_PORT) within {} s: {}",
         place.rank, place.size, place.address, place.port, patience.count() / 1000,
@@ -254,10 +294,18 @@ void Group::meet() {
   engines_->finish(place_, patience_, [&] { return engines_->host->barrier(); });
 }
 
-void Group::fail_together(const std::string& why) noexcept {
-  if (!engines_ || !engines_->host.defined()) return;
-  leave_failure(engines_->store, fmt::format("rank {} failed: {}", place_.rank, why));
+void Group::leave_with(const std::string& why, bool stopped) noexcept {
+  if (!engines_ || !engines_->store.defined() || engines_->has_left) return;
+  leave_departure(engines_->store, {why, stopped});
   engines_->leave(place_);
+}
+
+void Group::fail_together(const std::string& why) noexcept {
+  leave_with(fmt::format("rank {} failed: {}", place_.rank, why), /*stopped=*/false);
+}
+
+void Group::stop_together(const std::string& phase) noexcept {
+  leave_with(fmt::format("with rank {}: {}", place_.rank, phase), /*stopped=*/true);
 }
 
 }  // namespace qlora::distributed

@@ -52,7 +52,8 @@ class Group {
   Group();
   // Connects all ranks of the place; returns when they are there. Tensors on a GPU travel by NCCL
   // where each rank of a machine has a GPU of its own, and else through the host. LostRank naming
-  // MASTER_ADDR and MASTER_PORT if they do not meet within `patience`.
+  // MASTER_ADDR and MASTER_PORT if they do not meet within `patience`; Stopped, on all that have
+  // come, if one of them is to stop before.
   Group(const Place& place, std::chrono::milliseconds patience);
   ~Group();
   Group(Group&&) noexcept;
@@ -90,6 +91,9 @@ class Group {
   // with whom the news would go, stays for some seconds until they have heard it. The group is of
   // no use after that. Does not throw.
   void fail_together(const std::string& why) noexcept;
+  // The same where this rank is to stop and leaves in the middle of `phase`: the others throw
+  // Stopped in the phase "with rank 1: tokenizing rows.jsonl".
+  void stop_together(const std::string& phase) noexcept;
 
  private:
   struct Engines;
@@ -98,6 +102,7 @@ class Group {
   // Whether an engine carries the tensor as it lies; else it goes through the host.
   bool travels_alone(const at::Tensor& tensor);
   c10d::Backend& engine_of(const at::Tensor& tensor);
+  void leave_with(const std::string& why, bool stopped) noexcept;
   // Of numbers that an engine carries as they lie.
   void sum_in_parts(const at::Tensor& numbers);
 

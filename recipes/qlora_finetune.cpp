@@ -91,16 +91,18 @@ trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed:
 
 trainer::Outcome finetune(Recipe recipe, const std::atomic<bool>& stop) {
   const ObeyStop obey(stop);
-  const std::shared_ptr<distributed::Group> group = meet_ranks(recipe);
+  std::shared_ptr<distributed::Group> group;  // once the ranks have met
   try {
+    group = meet_ranks(recipe);
     return train_as_rank(std::move(recipe), group);
   } catch (const distributed::LostRank&) {
     throw;
   } catch (const Stopped& stopped) {
-    group->fail_together("stopped: " + stopped.to_text());
-    throw;
+    if (group && group->size() == 1) throw;
+    if (group) group->stop_together(stopped.to_text());
+    throw Stopped{"before the first step, " + stopped.to_text(), 0, 0, ""};
   } catch (const std::exception& error) {
-    group->fail_together(error.what());
+    if (group) group->fail_together(error.what());
     throw;
   }
 }

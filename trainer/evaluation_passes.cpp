@@ -89,7 +89,7 @@ void visit_dealt(model::CausalLm& model, const data::Examples& examples,
     if (group.any(stopped.has_value())) break;
   }
   group.sum(at::from_blob(losses.data(), {static_cast<int64_t>(losses.size())}, at::kFloat));
-  if (losses.front() > 0) throw stopped.value_or(Stopped());
+  if (losses.front() > 0) throw stopped.value_or(Stopped{passes.name, 0, 0, ""});
   auto next = losses.begin() + 1;
   for (const std::vector<int64_t>& indices : all) {
     const data::MicroBatch batch = data::make_micro_batch(examples, indices);

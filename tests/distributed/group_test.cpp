@@ -5,10 +5,12 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstring>
 
 #include "base/profile.h"
+#include "base/stop.h"
 #include "base/stopwatch.h"
 #include "tests/support/ranks.h"
 
@@ -263,6 +265,41 @@ TEST(Group, ARankThatNobodyJoinsSaysWhereItWaited) {
   } catch (const LostRank& error) {
     EXPECT_NE(std::string(error.what()).find(fmt::format("127.0.0.1:{}", port)), std::string::npos)
         << error.what();
+  }
+}
+
+TEST(Group, WhereOneRankIsStoppedTheOthersAreToo) {
+  for (const int stops : {0, 2}) {
+    const auto codes = run_ranks(3, [stops](Group& group) {
+      if (group.rank() == stops) {
+        group.stop_together("tokenizing rows");
+        group.stop_together("tokenizing rows");  // says nothing more
+      } else {
+        try {
+          group.meet();
+          ADD_FAILURE() << "rank " << group.rank() << " heard nothing";
+        } catch (const Stopped& stopped) {
+          EXPECT_EQ(stopped.phase, fmt::format("with rank {}: tokenizing rows", stops));
+        }
+      }
+      _exit(testing::Test::HasFailure() ? 1 : 0);
+    });
+    EXPECT_EQ(codes, (std::vector<int>{0, 0, 0}));
+  }
+}
+
+TEST(Group, ARankThatWaitsForTheOthersStopsWhereItIsToStop) {
+  const std::atomic<bool> stop = true;
+  const ObeyStop obey(stop);
+  for (const int rank : {0, 1}) {
+    const Stopwatch watch;
+    try {
+      Group group({rank, 2, rank, 2, "127.0.0.1", test::free_port()}, std::chrono::minutes(5));
+      FAIL() << "met nobody";
+    } catch (const Stopped& stopped) {
+      EXPECT_EQ(stopped.phase, "waiting for the other ranks");
+    }
+    EXPECT_LT(watch.seconds(), 30) << rank;  // 1 s or two, where the machine is not busy
   }
 }
 
