@@ -44,7 +44,7 @@ trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed:
   const Recipe as_begun = with_choices(on_base, state);
   const c10::Device device = set_up_machine(recipe, state);
 
-  const data::PreparedData data = read_data(recipe, text, state);
+  const data::PreparedData data = read_data(recipe, text, state, *group);
   const Forecast forecast(as_begun, state, device, *group);
   BaseModel base =
       load_base(as_begun, device, run.checkpoint() ? BaseUse::kOfRun : BaseUse::kForAdapter,

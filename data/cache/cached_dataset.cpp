@@ -1,5 +1,6 @@
 #include "data/cache/cached_dataset.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
@@ -177,10 +178,10 @@ LoadedDataset made_in_cache(const Wanted& wanted) {
 }
 
 // Few enough to read them into memory each time, whatever the size of their files.
-bool needs_few_rows(const Wanted& wanted) {
+bool are_few(const NeededRows* needed, const DataOptions& options) {
   constexpr int64_t kBytesAToken = 5;
-  return wanted.needed != nullptr && wanted.options.cache == "auto" &&
-         wanted.needed->sequences < kLargeDataset / kBytesAToken / wanted.options.sequence_length;
+  return needed != nullptr && options.cache == "auto" &&
+         needed->sequences < kLargeDataset / kBytesAToken / options.sequence_length;
 }
 
 // Why the rows are read into memory though their number speaks for the disk; empty: they are not.
@@ -225,12 +226,18 @@ bool lies_on_disk(const DatasetOptions& dataset, const DataOptions& options) {
   return options.cache == "true" || estimated_text_bytes(dataset) >= kLargeDataset;
 }
 
+bool looks_on_disk(const DataOptions& options, const NeededRows* needed) {
+  const auto lies_there = [&](const DatasetOptions& set) { return lies_on_disk(set, options); };
+  return std::ranges::any_of(options.eval, lies_there) ||
+         (!are_few(needed, options) && std::ranges::any_of(options.train, lies_there));
+}
+
 LoadedDataset load_dataset(const DatasetOptions& dataset, int32_t source,
                            const DataOptions& options, const Tokenizer& tokenizer,
                            const ChatTemplate* chat_template, const ModelTokens& model,
                            const NeededRows* needed) {
   Wanted wanted{dataset, source, options, tokenizer, chat_template, model, needed};
-  if (!lies_on_disk(dataset, options) || needs_few_rows(wanted)) return in_memory(wanted);
+  if (!lies_on_disk(dataset, options) || are_few(needed, options)) return in_memory(wanted);
   const std::string directory = cache_directory(options);
   if (const std::string reason = reason_against(wanted, directory); !reason.empty()) {
     LoadedDataset rows = in_memory(wanted);

@@ -36,6 +36,9 @@ std::string cache_directory(const DataOptions& options);
 
 // Whether the tokenized rows of a dataset lie on disk, by data.cache and the size of its files.
 bool lies_on_disk(const DatasetOptions& dataset, const DataOptions& options);
+// Whether any of the datasets does, of those for training if the `needed` rows are not few enough
+// to be read into memory: then preparing them looks into the cache, and makes what it lacks.
+bool looks_on_disk(const DataOptions& options, const NeededRows* needed = nullptr);
 
 // The examples and the report of read_dataset(), with its errors. An entry of the cache that is
 // damaged, or of another version, is made anew. Where the disk refuses, data.cache: auto keeps the

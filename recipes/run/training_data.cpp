@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/log.h"
+#include "data/cache/cached_dataset.h"
 #include "data/mixture.h"
 #include "lora/weight_init.h"
 
@@ -40,14 +41,28 @@ std::optional<data::NeededRows> needed_rows(const Recipe& recipe,
                           state.first_examples, recipe.train.seed};
 }
 
+// What the cache of tokenized rows lacks one rank of each machine makes, while the others wait:
+// then they find it there.
+template <typename Prepare>
+data::PreparedData in_turn(const data::DataOptions& options, const data::NeededRows* needed,
+                           distributed::Group& group, const Prepare& prepare) {
+  if (!group.any(data::looks_on_disk(options, needed))) return prepare();
+  const bool makes = group.place().local_rank == 0;
+  if (!makes) group.meet();
+  data::PreparedData data = prepare();
+  if (makes) group.meet();
+  return data;
+}
+
 }  // namespace
 
 data::PreparedData read_data(const Recipe& recipe, const ModelText& text,
-                             const trainer::TrainState& state) {
+                             const trainer::TrainState& state, distributed::Group& group) {
   const std::optional<data::NeededRows> needed = needed_rows(recipe, state);
-  data::PreparedData data =
-      data::prepare_datasets(recipe.data, *text.tokenizer, text.chat_template.get(),
-                             recipe.train.seed, text.tokens, needed ? &*needed : nullptr);
+  data::PreparedData data = in_turn(recipe.data, needed ? &*needed : nullptr, group, [&] {
+    return data::prepare_datasets(recipe.data, *text.tokenizer, text.chat_template.get(),
+                                  recipe.train.seed, text.tokens, needed ? &*needed : nullptr);
+  });
   for (const auto* reports : {&data.train_reports, &data.eval_reports})
     for (const data::DatasetReport& report : *reports) log::write_info(data::to_text(report));
   for (const std::string& note : data.cache_notes) log::write_info(note);

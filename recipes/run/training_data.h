@@ -5,6 +5,7 @@
 
 #include "data/loader.h"
 #include "data/prepare.h"
+#include "distributed/group.h"
 #include "recipes/models/base_model.h"
 #include "recipes/recipe.h"
 #include "trainer/train_state.h"
@@ -13,9 +14,11 @@ namespace qlora::recipes {
 
 // Prepared and reported on the terminal. Before the weights are read, so that a row that is wrong
 // is told first. `state` is that of a run that begins, which has no horizon, or goes on. Where the
-// steps of train.max_steps deal out the first rows alone, it reads no others.
+// steps of train.max_steps deal out the first rows alone, it reads no others. All ranks call it
+// together: of those on one machine the first makes what the cache of tokenized rows lacks, for
+// which the others wait as long as the group is patient (LostRank).
 data::PreparedData read_data(const Recipe& recipe, const ModelText& text,
-                             const trainer::TrainState& state);
+                             const trainer::TrainState& state, distributed::Group& group);
 // Tells what the datasets' weights make of an epoch.
 data::Loader make_loader(const Recipe& recipe, const data::PreparedData& data);
 
