@@ -56,47 +56,73 @@ void visit_all(model::CausalLm& model, const data::Examples& examples,
   }
 }
 
-// The losses of all passes one after the other; each rank fills in those of its own. On a base that
-// the ranks keep together they pass in rounds, of one each, and leave behind one: where the last is
-// short, the other ranks pass what the last of it does, for nothing.
-void visit_dealt(model::CausalLm& model, const data::Examples& examples,
-                 const EvaluationPasses& passes, Progress& progress, const Visit& visit) {
+using PassLosses = std::vector<std::vector<float>>;
+
+std::vector<float> losses_of_pass(model::CausalLm& model, const data::Examples& examples,
+                                  const std::vector<int64_t>& indices,
+                                  const EvaluationPasses& passes) {
+  const data::MicroBatch batch = data::make_micro_batch(examples, indices);
+  return losses_of(model, batch, targets_of(batch, passes), passes.adapters_enabled);
+}
+
+// Of the passes that this rank computes; those of the others are empty. On a base that the ranks
+// keep together they pass in rounds, of one each, and leave behind one: where the last is
+// short, the other ranks pass what the last of it does, for nothing. Throws Stopped on all ranks.
+PassLosses losses_of_own(model::CausalLm& model, const data::Examples& examples,
+                         const EvaluationPasses& passes,
+                         const std::vector<std::vector<int64_t>>& all, Progress& progress) {
   distributed::Group& group = *passes.group;
-  const auto all = dealt(examples, passes.tokens_per_pass);
   const bool in_rounds = model.placement.on_ranks();
   const auto rank = static_cast<size_t>(group.rank()), size = static_cast<size_t>(group.size());
-  std::vector<float> losses(1, 0.0F);  // the first: whether one of the ranks wants to stop
+  PassLosses losses(all.size());
   std::optional<Stopped> stopped;
   for (size_t p = 0; p < all.size(); ++p) {
-    const data::MicroBatch batch = data::make_micro_batch(examples, all[p]);
-    const std::vector<int32_t> targets = targets_of(batch, passes);
-    if (p % size == rank && (in_rounds || !stopped)) {
-      const auto own = losses_of(model, batch, targets, passes.adapters_enabled);
-      losses.insert(losses.end(), own.begin(), own.end());
-    } else {
-      losses.resize(losses.size() + targets.size() -
-                    static_cast<size_t>(std::ranges::count(targets, data::kIgnore)));
-    }
+    if (p % size == rank && (in_rounds || !stopped))
+      losses[p] = losses_of_pass(model, examples, all[p], passes);
     try {
       progress.advance(static_cast<int64_t>(all[p].size()));
     } catch (const Stopped& here) {
       stopped = here;
-      losses.front() = 1;
     }
     const bool ends_round = p % size + 1 == size || p + 1 == all.size();
     if (!in_rounds || !ends_round) continue;
-    if (p % size < rank) losses_of(model, batch, targets, passes.adapters_enabled);
+    if (p % size < rank) losses_of_pass(model, examples, all[p], passes);
     if (group.any(stopped.has_value())) break;
   }
-  group.sum(at::from_blob(losses.data(), {static_cast<int64_t>(losses.size())}, at::kFloat));
-  if (losses.front() > 0) throw stopped.value_or(Stopped{passes.name, 0, 0, ""});
-  auto next = losses.begin() + 1;
-  for (const std::vector<int64_t>& indices : all) {
-    const data::MicroBatch batch = data::make_micro_batch(examples, indices);
-    const std::vector<int32_t> targets = targets_of(batch, passes);
-    const auto end = next + (std::ssize(targets) - std::ranges::count(targets, data::kIgnore));
-    visit(batch, targets, {next, end});
+  if (group.any(stopped.has_value())) throw stopped.value_or(Stopped{passes.name, 0, 0, ""});
+  return losses;
+}
+
+// Of each pass one rank has the losses; then all have.
+void hand_round(PassLosses& losses, distributed::Group& group) {
+  const at::Tensor counts = at::zeros({std::ssize(losses)}, at::kDouble);
+  auto* count = counts.mutable_data_ptr<double>();
+  for (size_t p = 0; p < losses.size(); ++p) count[p] = static_cast<double>(losses[p].size());
+  group.sum(counts);
+  const at::Tensor all = at::zeros({static_cast<int64_t>(counts.sum().item<double>())}, at::kFloat);
+  auto* next = all.mutable_data_ptr<float>();
+  for (size_t p = 0; p < losses.size(); ++p) {
+    std::ranges::copy(losses[p], next);
+    next += static_cast<ptrdiff_t>(count[p]);
+  }
+  group.sum(all);
+  next = all.mutable_data_ptr<float>();
+  for (size_t p = 0; p < losses.size(); ++p) {
+    auto* end = next + static_cast<ptrdiff_t>(count[p]);
+    losses[p].assign(next, end);
     next = end;
+  }
+}
+
+// Before all are shown, a rank makes the batches of its own passes alone.
+void visit_dealt(model::CausalLm& model, const data::Examples& examples,
+                 const EvaluationPasses& passes, Progress& progress, const Visit& visit) {
+  const auto all = dealt(examples, passes.tokens_per_pass);
+  PassLosses losses = losses_of_own(model, examples, passes, all, progress);
+  hand_round(losses, *passes.group);
+  for (size_t p = 0; p < all.size(); ++p) {
+    const data::MicroBatch batch = data::make_micro_batch(examples, all[p]);
+    visit(batch, targets_of(batch, passes), losses[p]);
   }
 }
 
