@@ -186,20 +186,22 @@ void Group::sum(const at::Tensor& numbers) {
             (numbers.scalar_type() == at::kFloat || numbers.scalar_type() == at::kDouble),
         "Group::sum: the numbers must be contiguous, fp32 or fp64");
   const ProfileScope scope(kCommunication);
-  if (travels_alone(numbers)) return sum_in_parts(numbers);
-  const at::Tensor on_host = numbers.cpu();
-  sum_in_parts(on_host);
-  numbers.copy_(on_host);
+  const at::Tensor there = travels_alone(numbers) ? numbers : numbers.cpu();
+  const at::Tensor flat = there.view({-1});
+  for (int64_t begin = 0; begin < flat.numel(); begin += kNumbersAtOnce)
+    sum_at_once(flat.narrow(0, begin, std::min(kNumbersAtOnce, flat.numel() - begin)));
+  if (!there.is_same(numbers)) numbers.copy_(there);
 }
 
-void Group::sum_in_parts(const at::Tensor& numbers) {
+void Group::sum_at_once(const at::Tensor& numbers) {
   const int64_t ranks = place_.size, part = (numbers.numel() + ranks - 1) / ranks;
   Buffers& buffers = numbers.is_cpu() ? engines_->of_host : engines_->of_gpu;
   at::Tensor parts = rows_in(buffers.parts, numbers, ranks, part);
   at::Tensor rows = rows_in(buffers.rows, numbers, ranks, part);
-  const at::Tensor flat = numbers.view({-1}), padded = parts.view({-1});
-  padded.narrow(0, 0, flat.numel()).copy_(flat);
-  padded.narrow(0, flat.numel(), padded.numel() - flat.numel()).zero_();
+  const at::Tensor padded = parts.view({-1});
+  const int64_t count = numbers.numel();
+  padded.narrow(0, 0, count).copy_(numbers);
+  padded.narrow(0, count, padded.numel() - count).zero_();
   // Rank r gets the rth part of every rank, adds, and gives the sum to all.
   std::vector<int64_t> equal;
   engines_->finish(place_, patience_,
@@ -208,7 +210,7 @@ void Group::sum_in_parts(const at::Tensor& numbers) {
   at::Tensor own = rows.narrow(0, 0, 1);
   engines_->finish(place_, patience_,
                    [&] { return engine_of(numbers)._allgather_base(parts, own); });
-  flat.copy_(padded.narrow(0, 0, flat.numel()));
+  numbers.copy_(padded.narrow(0, 0, count));
 }
 
 void Group::broadcast(const at::Tensor& tensor, int from) {

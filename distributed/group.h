@@ -6,6 +6,7 @@
 #include <c10/core/Device.h>
 
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -48,6 +49,9 @@ class Transfer {
 
 class Group {
  public:
+  // What sum() adds at a time of a longer tensor: what its buffers hold.
+  static constexpr int64_t kNumbersAtOnce = int64_t{8} << 20;
+
   // One rank: nothing is connected, and every call returns at once.
   Group();
   // Connects all ranks of the place; returns when they are there. Tensors on a GPU travel by NCCL
@@ -68,7 +72,7 @@ class Group {
   // Adds the tensors of all ranks, fp32 or fp64, contiguous and of one size, in place: in pairs of
   // neighbours, then pairs of these, and so on. The bits depend on the number of ranks alone, not
   // on the network, and they are the same on every rank. Keeps two buffers of the size of the
-  // largest tensor so far, on each kind of device.
+  // largest tensor so far, but of kNumbersAtOnce numbers at most, on each kind of device.
   void sum(const at::Tensor& numbers);
   // Everyone gets what the rank `from` has, contiguous.
   void broadcast(const at::Tensor& tensor, int from = 0);
@@ -103,8 +107,8 @@ class Group {
   bool travels_alone(const at::Tensor& tensor);
   c10d::Backend& engine_of(const at::Tensor& tensor);
   void leave_with(const std::string& why, bool stopped) noexcept;
-  // Of numbers that an engine carries as they lie.
-  void sum_in_parts(const at::Tensor& numbers);
+  // Of one dimension, and as an engine carries them.
+  void sum_at_once(const at::Tensor& numbers);
 
   Place place_;
   std::chrono::milliseconds patience_{0};

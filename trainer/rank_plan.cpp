@@ -1,7 +1,13 @@
 #include "trainer/rank_plan.h"
 
+#include <algorithm>
+
+#include "distributed/group.h"
+
 namespace qlora::trainer {
 namespace {
+
+using distributed::Group;
 
 constexpr int64_t kFloat = 4;
 
@@ -13,11 +19,14 @@ int64_t part_bytes(int64_t numbers, int64_t ranks) {
 }  // namespace
 
 int64_t sum_buffer_bytes(int64_t numbers, int64_t ranks) {
-  return ranks == 1 ? 0 : 2 * ranks * part_bytes(numbers, ranks);
+  if (ranks == 1) return 0;
+  return 2 * ranks * part_bytes(std::min(numbers, Group::kNumbersAtOnce), ranks);
 }
 
 int64_t sum_bytes_sent(int64_t numbers, int64_t ranks) {
-  return 2 * (ranks - 1) * part_bytes(numbers, ranks);
+  constexpr int64_t kAtOnce = Group::kNumbersAtOnce;
+  return 2 * (ranks - 1) *
+         (numbers / kAtOnce * part_bytes(kAtOnce, ranks) + part_bytes(numbers % kAtOnce, ranks));
 }
 
 RankTime rank_time(double rank_seconds, int64_t step_tokens, int64_t bytes_sent,

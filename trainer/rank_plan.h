@@ -6,7 +6,8 @@
 
 namespace qlora::trainer {
 
-// The two buffers that a rank keeps for sums of so many float32 numbers. 0 with one rank.
+// The two buffers that a rank keeps for sums of so many float32 numbers, which hold no more than
+// Group::kNumbersAtOnce each. 0 with one rank.
 int64_t sum_buffer_bytes(int64_t numbers, int64_t ranks);
 
 // What a rank sends for such a sum, and as much it receives: in an all-to-all its numbers but for

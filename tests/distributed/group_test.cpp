@@ -201,6 +201,20 @@ TEST(Group, SumsOfOtherSizesAndTypesInBetweenLeaveTheNextOneAsItIs) {
   EXPECT_EQ(codes, (std::vector<int>{0, 0, 0}));
 }
 
+TEST(Group, SumsOfMoreNumbersThanAreAddedAtOnceAreTheSame) {
+  const auto codes = run_ranks(2, [](Group& group) {
+    const int64_t count = Group::kNumbersAtOnce + 5;
+    const auto numbers = [count](int rank) {
+      return (at::arange(count, at::kFloat).remainder_(1009) + 1.0F / static_cast<float>(3 + rank))
+          .mul_(rank == 1 ? -1e3 : 1e3);
+    };
+    const at::Tensor own = numbers(group.rank());
+    group.sum(own);
+    EXPECT_TRUE(same_bits(own, tree({numbers(0), numbers(1)})));
+  });
+  EXPECT_EQ(codes, (std::vector<int>{0, 0}));
+}
+
 TEST(Group, SumsAreAStageOfTheProfileInWhichWaitingCounts) {
   const auto codes = run_ranks(2, [](Group& group) {
     if (group.rank() == 1) usleep(300'000);

@@ -225,9 +225,9 @@ TEST(Plan, WhatRanksThatShareABaseNeedEach) {
     return gigabytes(trainer::plan_memory(planned_run(recipe, header, true, ranks)));
   };
   recipe.model.device_map = {{"", "ranks"}};
-  EXPECT_NEAR(of_each(2), 30.4, 0.1);  // too much for two cards of 24 GB
-  EXPECT_NEAR(of_each(4), 21.5, 0.1);
-  EXPECT_NEAR(of_each(8), 17.1, 0.1);
+  EXPECT_NEAR(of_each(2), 28.8, 0.1);  // too much for two cards of 24 GB
+  EXPECT_NEAR(of_each(4), 19.9, 0.1);
+  EXPECT_NEAR(of_each(8), 15.5, 0.1);
   // With embedding and head in the host's memory and rank 4 two are enough.
   recipe.model.device_map = {
       {"model.layers", "ranks"}, {"model.embed_tokens", "cpu"}, {"lm_head", "cpu"}};

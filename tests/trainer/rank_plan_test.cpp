@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "distributed/group.h"
+
 namespace qlora::trainer {
 namespace {
 
@@ -18,6 +20,17 @@ TEST(RankPlan, ASumSendsTwiceWhatIsNotARanksOwnPart) {
   // Parts of 334 numbers, the last of which has 332.
   EXPECT_EQ(sum_bytes_sent(1000, 3), 2 * 2 * 334 * 4);
   EXPECT_EQ(sum_buffer_bytes(1000, 3), 2 * 3 * 334 * 4);
+}
+
+// 207 million numbers: rank 16 on all linear layers of a model of 70B.
+TEST(RankPlan, LongSumsNeedNoLongBuffers) {
+  constexpr int64_t kNumbers = 207'093'760, kAtOnce = distributed::Group::kNumbersAtOnce;
+  for (const int64_t ranks : {2, 8}) {
+    EXPECT_EQ(sum_buffer_bytes(kNumbers, ranks), 2 * kAtOnce * 4);
+    EXPECT_EQ(sum_bytes_sent(kNumbers, ranks), 2 * (ranks - 1) * (kNumbers / ranks) * 4);
+  }
+  EXPECT_LT(sum_buffer_bytes(kNumbers, 2), 70'000'000);
+  EXPECT_EQ(sum_buffer_bytes(kAtOnce + 1, 2), sum_buffer_bytes(kAtOnce, 2));
 }
 
 TEST(RankPlan, TheSumComesAfterWhatARankComputes) {
