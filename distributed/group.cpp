@@ -280,6 +280,7 @@ Transfer Group::gather(const at::Tensor& shard, const at::Tensor& whole) {
   Work work;
   engines->call(place_, patience_, [&] { work = engine_of(shard)._allgather_base(all, part); });
   return Transfer([engines, place = place_, patience = patience_, work] {
+    const ProfileScope scope(kCommunication);
     engines->call(place, patience, [&] { work->wait(patience); });
   });
 }

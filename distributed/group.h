@@ -27,7 +27,8 @@ struct LostRank : Error {
   using Error::Error;
 };
 
-// The stage of sums (base/profile.h): adding and sending, and waiting for the other ranks.
+// The stage of sums and of waiting for what is gathered (base/profile.h): adding and sending, and
+// waiting for the other ranks.
 constexpr char kCommunication[] = "communication";
 
 // What is on its way between the ranks. Must not outlive its group.

@@ -230,6 +230,21 @@ TEST(Group, SumsAreAStageOfTheProfileInWhichWaitingCounts) {
   EXPECT_EQ(codes, (std::vector<int>{0, 0}));
 }
 
+TEST(Group, WaitingForWhatIsGatheredIsTheSameStage) {
+  const auto codes = run_ranks(2, [](Group& group) {
+    if (group.rank() == 1) usleep(300'000);
+    const at::Tensor whole = at::zeros({2000}, at::kByte);
+    start_profile();
+    group.gather(shard_of(group.rank(), 1000), whole).wait();
+    stop_profile();
+    const auto stages = stage_times();
+    EXPECT_EQ(stages.size(), 1u);
+    EXPECT_EQ(stages.front().stage, kCommunication);
+    EXPECT_TRUE(!group.leads() || stages.front().seconds > 0.2);
+  });
+  EXPECT_EQ(codes, (std::vector<int>{0, 0}));
+}
+
 // The rank `fails` leaves by an error; what the others then throw.
 void expect_that_all_hear_of(int fails) {
   const auto codes = run_ranks(3, [fails](Group& group) {
