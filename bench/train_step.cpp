@@ -4,13 +4,16 @@
 //
 //   build/bin/bench_train_step --model models/SmolLM2-135M-Instruct.Q4_1.gguf --sequence 512
 //
-// Prints a line of JSON a setting, and with --profile where the time of the steps went.
+// Prints a line of JSON a setting, and before it with --profile where the time of the steps went by
+// stages, with --kernels by kernels (kernel_times.h).
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstdio>
 #include <filesystem>
+#include <functional>
 
 #include "base/arena_allocator.h"
 #include "base/device.h"
@@ -19,6 +22,7 @@
 #include "base/seed.h"
 #include "base/short_waits.h"
 #include "base/stopwatch.h"
+#include "bench/kernel_times.h"
 #include "bench/made_model.h"
 #include "lora/expert_names.h"
 #include "model/expert_targets.h"
@@ -36,7 +40,7 @@ struct Setting {
   int64_t sequence = 512, batch = 1, rank = 16, steps = 8;
   int threads = 2;
   model::RecomputedLayers recompute;
-  bool profile = false, arena = true, floor = true;
+  bool profile = false, kernels = false, arena = true, floor = true;
 };
 
 // Rows of random tokens, all of them supervised.
@@ -148,6 +152,25 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
+// Of three steps each: stages with --profile, kernels with --kernels.
+void print_profiles(const Setting& s, c10::Device device, const std::function<void()>& step) {
+  const auto steps = [&] {
+    for (int64_t i = 0; i < 3; ++i) step();
+  };
+  if (s.profile) {
+    start_profile(
+        device.is_cpu() ? std::function<void()>() : [device] { synchronize(device); },
+        device.is_cpu() && s.threads == 1 ? ProfileClock::kProcessor : ProfileClock::kWall);
+    steps();
+    stop_profile();
+    fmt::print("{}", profile_table());
+    if (!s.trace.empty()) write_chrome_trace(s.trace);
+  }
+  if (!s.kernels) return;
+  std::fflush(stdout);  // LibTorch's profiler may end a process whose driver it does not know
+  fmt::print("{}", kernel_table(kernel_times(device, steps)));
+}
+
 void run(const Setting& s) {
   if (s.arena) use_arena_for_cpu_tensors();
   grow_gpu_segments();
@@ -194,15 +217,7 @@ void run(const Setting& s) {
   for (int64_t i = 0; i < s.steps; ++i) times.push_back(step().first);
   const auto peak = static_cast<double>(taken_memory_bytes(device));
   const TensorMemory tensors = peak_tensor_memory(device);
-  if (s.profile) {
-    start_profile(
-        device.is_cpu() ? std::function<void()>() : [device] { synchronize(device); },
-        device.is_cpu() && s.threads == 1 ? ProfileClock::kProcessor : ProfileClock::kWall);
-    for (int64_t i = 0; i < 3; ++i) step();
-    stop_profile();
-    fmt::print("{}", profile_table());
-    if (!s.trace.empty()) write_chrome_trace(s.trace);
-  }
+  print_profiles(s, device, [&] { step(); });
   double ratio = 0, processor_ratio = 0, processor_step = 0;
   if (s.floor) {
     const Floor floor(*model, s);
@@ -246,7 +261,8 @@ int main(int argc, char** argv) {
   CLI::App app("Training steps beside their floor");
   qlora::bench::Setting s;
   app.add_option("--model", s.model,
-                 "file, directory, or for made weights 135m, 360m, 1.7b, 3b, 8b or a config.json");
+                 "file, directory, or for made weights 135m, 360m, 0.6b, 1.7b, 3b, 8b or a "
+                 "config.json");
   app.add_option("--quantization", s.quantization, "nf4, fp4, int8, int8_weight_only, none");
   app.add_option("--dtype", s.dtype, "of the products; auto as train.compute_dtype");
   app.add_option("--device", s.device, "cpu, cuda or cuda:N");
@@ -261,6 +277,7 @@ int main(int argc, char** argv) {
       ->default_str("-1");
   app.add_flag("--profile", s.profile, "where the time goes");
   app.add_option("--trace", s.trace, "with --profile: a Chrome trace");
+  app.add_flag("--kernels", s.kernels, "the kernels of a GPU, and the gaps between them");
   app.add_flag("!--no-arena", s.arena, "the C library's allocator");
   app.add_flag("!--no-floor", s.floor, "steps alone");
   CLI11_PARSE(app, argc, argv);
