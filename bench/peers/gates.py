@@ -40,6 +40,7 @@ def arguments():
     parser.add_argument("--rows", type=int, default=16, help="whose gradients are taken")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", choices=["loss", "gradient", "base"])
+    parser.add_argument("--device", default="cpu", help="of both sides: cpu or cuda")
     parser.add_argument("--peer-dtype", choices=["bfloat16", "float32"], default="bfloat16")
     for made in ("build", "model", "gguf", "python", "work"):
         parser.add_argument("--" + made, required=True, help=argparse.SUPPRESS)  # run.sh gives these
@@ -77,7 +78,7 @@ def train_ours(given, name, steps, lora):
         "data": {"train": [{"path": f"{given.work}/rows.jsonl", "format": "pretokenized"}], "shuffle": False, "packing": False,
                  "sequence_length": LENGTH},
         "optim": {"name": "adamw", "lr": RATE, "schedule": "constant", "max_grad_norm": 0},
-        "train": {"max_steps": steps, "gradient_checkpointing": False, "device": "cpu", "threads": given.threads},
+        "train": {"max_steps": steps, "gradient_checkpointing": False, "device": given.device, "threads": given.threads},
         "output": {"dir": f"{given.work}/{name}"}}
     path = f"{given.work}/{name}.yaml"
     with open(path, "w") as file:
@@ -97,12 +98,13 @@ def with_random_b(given, adapter):
 
 
 def peer(given, adapter, dtype):
-    return PeftModel.from_pretrained(load_base(given.model, "nf4", dtype=dtype), adapter, is_trainable=True).train()
+    base = load_base(given.model, "nf4", dtype=dtype, device=given.device)
+    return PeftModel.from_pretrained(base, adapter, is_trainable=True).train()
 
 
 def peer_loss(model, row, dtype):
-    ids = torch.tensor([row])
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+    ids = torch.tensor([row], device=model.device)
+    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
         return model(input_ids=ids, labels=ids).loss
 
 
@@ -130,14 +132,15 @@ def peer_gradient(model, row, dtype):
     model.zero_grad()
     loss = peer_loss(model, row, dtype)
     loss.backward()
-    return loss.item(), {name.replace(".default", ""): p.grad.double() for name, p in model.named_parameters() if p.requires_grad}
+    return loss.item(), {name.replace(".default", ""): p.grad.double().cpu() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def our_gradient(given, row, adapter, dtype):
     path = f"{given.work}/gradient.safetensors"
     with open(f"{given.work}/row.int32", "wb") as file:
         file.write(array.array("i", row).tobytes())
-    printed = call(given, "interop_gradients", given.model, "nf4", dtype, adapter, f"{given.work}/row.int32", LENGTH, 1, path)
+    printed = call(given, "interop_gradients", given.model, "nf4", dtype, adapter, f"{given.work}/row.int32", LENGTH, 1, path,
+                   given.device)
     return json.loads(printed)["losses"][0], {name: value.double() for name, value in load_file(path).items()}
 
 
@@ -193,7 +196,7 @@ def base_gate(given, adapter):
     good = True
     for method in ("nf4", "int8", "none"):
         result = json.loads(call(given, "interop_gradients", given.model, method, "bfloat16", adapter, f"{given.work}/rows.int32", LENGTH,
-                                 given.steps, f"{given.work}/gradient.safetensors"))
+                                 given.steps, f"{given.work}/gradient.safetensors", given.device))
         same = result["base_before"] == result["base_after"]
         good = good and same and result["losses"][-1] != result["losses"][0]
         print(f"base, {method}: {result['base_before']} before, {result['base_after']} after {given.steps} steps")

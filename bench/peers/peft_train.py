@@ -61,8 +61,9 @@ def made_base(path, base, dtype, device):
         model.is_loaded_in_4bit = True
     elif base != "none":
         raise SystemExit(f"--made goes with --base nf4 and none, not {base}")
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
+    if device != "cpu":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     return model
 
 

@@ -1,7 +1,7 @@
 // Trains a model for bench/peers/gates.py: token ids in, the adapter's gradient at the first step
 // out, and whether the frozen base is byte for byte what it was after some steps.
 //
-//   interop_gradients MODEL QUANTIZATION COMPUTE_DTYPE ADAPTER TOKENS LENGTH STEPS OUTPUT
+//   interop_gradients MODEL QUANTIZATION COMPUTE_DTYPE ADAPTER TOKENS LENGTH STEPS OUTPUT [DEVICE]
 //
 // COMPUTE_DTYPE is as train.compute_dtype; what is not quantized is held in the same type.
 // TOKENS holds int32 ids, LENGTH of them a row, every one supervised; a step takes one row. ADAPTER
@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "base/device.h"
 #include "base/error.h"
 #include "io/read_file.h"
 #include "io/safetensors.h"
@@ -47,24 +48,26 @@ void write_gradients(const std::string& path, const lora::AdapterSet& adapters) 
   for (const lora::AdapterTensor& tensor : adapters.tensors())
     headers.push_back({tensor.name, io::DType::kF32, tensor.gradient.sizes().vec()});
   io::SafetensorsWriter writer(path, headers);
-  for (const lora::AdapterTensor& tensor : adapters.tensors())
-    writer.write(tensor.name, {static_cast<const std::byte*>(tensor.gradient.const_data_ptr()),
-                               tensor.gradient.nbytes()});
+  for (const lora::AdapterTensor& tensor : adapters.tensors()) {
+    const at::Tensor gradient = tensor.gradient.cpu();
+    writer.write(tensor.name,
+                 {static_cast<const std::byte*>(gradient.const_data_ptr()), gradient.nbytes()});
+  }
   writer.finish();
 }
 
-void run(char** argv) {
+void run(char** argv, c10::Device device) {
   quant::QuantizationOptions quantization;
   quantization.method = argv[2];
   const std::string wish = argv[3];
-  const at::ScalarType compute = recipes::compute_dtype_of(wish, at::kCPU);
+  const at::ScalarType compute = recipes::compute_dtype_of(wish, device);
   const std::string adapter = argv[4];
   const int64_t length = std::stoll(argv[6]), steps = std::stoll(argv[7]);
   const auto source = model::open_weights(argv[1]);
   model::ModelOptions options;
-  options.dtype = recipes::resolved_compute_dtype(wish, at::kCPU);
-  const auto model = model::load_model(*source, options, quantization, at::kCPU, compute);
-  model->narrow_gates = recipes::keeps_narrow_gates(wish, at::kCPU);
+  options.dtype = recipes::resolved_compute_dtype(wish, device);
+  const auto model = model::load_model(*source, options, quantization, device, compute);
+  model->narrow_gates = recipes::keeps_narrow_gates(wish, device);
   lora::AdapterSet adapters(lora::read_adapter_options(adapter), model->groups(), compute, 1);
   lora::read_adapter_tensors(adapter, adapters);
   const std::string hash_before = model->base_hash();
@@ -98,8 +101,8 @@ void run(char** argv) {
 
 int main(int argc, char** argv) {
   try {
-    check(argc == 9, "eight arguments");
-    run(argv);
+    check(argc == 9 || argc == 10, "eight arguments, or nine with a device");
+    run(argv, device_from_string(argc == 10 ? argv[9] : "cpu"));
     return 0;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
