@@ -74,6 +74,50 @@ json t5() {
       "decoder_start_token_id": 3, "feed_forward_proj": "gated-gelu"})");
 }
 
+// Of layers that see a few keys before each token alone, by family.
+json mistral() { return llama_like(R"({"model_type": "mistral", "sliding_window": 8})"); }
+json gemma3() {
+  return llama_like(R"({"model_type": "gemma3_text", "query_pre_attn_scalar": 8,
+      "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"],
+      "final_logit_softcapping": 3.0})");
+}
+json gpt_neo() {
+  return json::parse(R"({"model_type": "gpt_neo", "vocab_size": 258, "hidden_size": 32,
+      "num_layers": 2, "num_heads": 4, "window_size": 8, "max_position_embeddings": 256,
+      "attention_types": [[["global", "local"], 1]]})");
+}
+// Biases of positions (ALiBi), with slopes of a number of heads that is no power of two.
+json mpt() {
+  return json::parse(R"({"model_type": "mpt", "vocab_size": 258, "d_model": 48, "n_layers": 2,
+      "n_heads": 6, "max_seq_len": 256,
+      "attn_config": {"alibi": true, "clip_qkv": 0.8, "softmax_scale": 0.3}})");
+}
+json falcon_rw() {
+  return json::parse(R"({"model_type": "falcon", "vocab_size": 258, "hidden_size": 48,
+      "num_hidden_layers": 2, "num_attention_heads": 6, "num_kv_heads": 6, "alibi": true,
+      "bias": true, "multi_query": false, "new_decoder_architecture": false,
+      "parallel_attn": false})");
+}
+json qwen3_moe() {
+  return llama_like(R"({"model_type": "qwen3_moe", "num_experts": 6, "num_experts_per_tok": 2,
+      "moe_intermediate_size": 32})");
+}
+json granite_moe() {
+  return llama_like(R"({"model_type": "granitemoe", "num_local_experts": 4,
+      "num_experts_per_tok": 2, "attention_multiplier": 0.2, "embedding_multiplier": 3.0,
+      "logits_scaling": 2.5, "residual_multiplier": 0.4})");
+}
+json olmoe() {
+  return llama_like(R"({"model_type": "olmoe", "num_experts": 4, "num_experts_per_tok": 2,
+      "clip_qkv": 0.8})");
+}
+// Without a gate, and with a head of its own.
+json t5_ungated() {
+  json config = t5();
+  config.update(json::parse(R"({"feed_forward_proj": "relu", "tie_word_embeddings": false})"));
+  return config;
+}
+
 constexpr Kind kKinds[] = {
     {"Llama", llama},
     {"Gptq", llama, "gptq"},
@@ -97,6 +141,15 @@ constexpr Kind kKinds[] = {
     {"GptOss", gpt_oss},
     {"GptOssMxfp4", gpt_oss, "mxfp4"},
     {"T5", t5},
+    {"Mistral", mistral},
+    {"Gemma3", gemma3},
+    {"GptNeo", gpt_neo},
+    {"Mpt", mpt},
+    {"FalconRw", falcon_rw},
+    {"Qwen3Moe", qwen3_moe},
+    {"GraniteMoe", granite_moe},
+    {"Olmoe", olmoe},
+    {"T5Ungated", t5_ungated},
 };
 
 // Weights that are functions of their names alone, those of norms around 1, others around 0.

@@ -3,8 +3,13 @@
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
+#include <functional>
+#include <string>
+#include <vector>
+
 #include "base/device.h"
 #include "model/activation.h"
+#include "model/alibi.h"
 #include "model/attention.h"
 #include "model/rotary.h"
 #include "tests/support/norms.h"
@@ -223,6 +228,56 @@ TEST_F(ModelKernelsGpu, AttentionIsThatOfTheCpuInEveryDocument) {
             attention({x[0].clone(), x[1].clone(), x[2].clone()}, shape, &table, context, 0);
         EXPECT_TRUE(at::equal(y, again)) << "without a graph";
         return std::vector<at::Tensor>{y};
+      });
+    }
+  }
+}
+
+// What families ask of attention beside the causal mask.
+const std::function<void(AttentionShape&)> kRules[] = {
+    [](AttentionShape& s) { s.window = 9; },
+    [](AttentionShape& s) { s.window = 100; },
+    [](AttentionShape& s) { s.softcap = 2; },
+    [](AttentionShape& s) { s.position_bias = true; },
+    [](AttentionShape& s) { s.sinks = true; },
+    [](AttentionShape& s) { s.causal = false; },
+    [](AttentionShape& s) {
+      s.softcap = 3;
+      s.window = 70;
+      s.scale = 0.3f;
+    },
+    [](AttentionShape& s) {
+      s.sinks = true;
+      s.window = 64;
+    },
+    [](AttentionShape& s) {
+      s.position_bias = true;
+      s.layout = heads_in_groups(s.heads, s.kv_heads, s.head_dim);
+    },
+};
+
+TEST_F(ModelKernelsGpu, AttentionUnderOtherRulesIsThatOfTheCpu) {
+  for (size_t i = 0; i < std::size(kRules); ++i) {
+    SCOPED_TRACE("rule " + std::to_string(i));
+    AttentionShape shape = causal_attention(4, 2, 64);
+    kRules[i](shape);
+    const at::Tensor bias = alibi_biases({.slopes = alibi_slopes(shape.heads)}, 230, at::kCPU);
+    const at::Tensor sinks = at::linspace(-1, 1, shape.heads);
+    const bool is_one_tensor = shape.layout.q_step > 0;
+    for (const at::ScalarType type : kTypes) {
+      std::vector<at::Tensor> inputs;
+      for (const int64_t heads : {shape.heads, shape.kv_heads, shape.kv_heads})
+        inputs.push_back(at::randn({301, heads * shape.head_dim}).to(type));
+      if (is_one_tensor) inputs = {at::randn({301, shape.width()}).to(type)};
+      expect_alike(inputs, 4 * tolerance(type), [&](const std::vector<at::Tensor>& x) {
+        const at::Device device = x[0].device();
+        AttentionContext context;
+        context.cu_seqlens = {0, 1, 71, 300, 301};
+        if (device.is_cuda())
+          context.boundaries = at::tensor(context.cu_seqlens, at::kInt).to(device);
+        context.position_bias = bias.to(device);
+        context.sinks = {sinks.to(device)};
+        return std::vector<at::Tensor>{attention(x, shape, nullptr, context, 0)};
       });
     }
   }
