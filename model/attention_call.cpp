@@ -61,8 +61,7 @@ void rotate_heads(const std::vector<at::Tensor>& qkv, const AttentionShape& shap
                   const RotaryTable* table, bool inverse) {
   if (table == nullptr) return;
   if (qkv.size() == 3) {
-    rotate(qkv[0], *table, inverse);
-    rotate(qkv[1], *table, inverse);
+    rotate(qkv[0], qkv[1], *table, inverse);
     return;
   }
   rotate_columns(qkv[0], queries_of(shape), *table, inverse);

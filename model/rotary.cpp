@@ -55,29 +55,48 @@ RotaryTable Rotary::at_positions(const std::vector<int32_t>& positions,
   return table;
 }
 
-at::Tensor rotate(at::Tensor x, const RotaryTable& table, bool inverse) {
+namespace {
+
+RotatedHeads heads_of(const at::Tensor& x, int64_t tokens, int64_t head_dim) {
+  check(x.dim() == 2 && x.size(0) == tokens && x.stride(1) == 1 && x.size(1) % head_dim == 0,
+        "rotate: x must be [tokens, heads * {}] with contiguous rows, and have a table row per "
+        "token",
+        head_dim);
+  return {x.mutable_data_ptr(), x.stride(0), x.size(1) / head_dim};
+}
+
+void rotate_both(const at::Tensor& first, const at::Tensor* second, const RotaryTable& table,
+                 bool inverse) {
   const ProfileScope scope("rotary");
-  const int64_t tokens = x.size(0), half = table.cos.size(1);
+  const int64_t tokens = table.cos.size(0), half = table.cos.size(1);
   const int64_t head_dim = table.head_dim > 0 ? table.head_dim : 2 * half;
-  const int64_t heads = x.size(1) / head_dim;
-  check(x.stride(1) == 1 && table.cos.size(0) == tokens && x.size(1) == heads * head_dim &&
-            2 * half <= head_dim,
-        "rotate: x must be [tokens, heads * head_dim] with contiguous rows, and have a table row "
-        "per token");
-  const Rotate arguments{x.mutable_data_ptr(),
-                         x.stride(0),
-                         quant::element_type(x, "rotate"),
+  check(2 * half <= head_dim, "rotate: {} elements cannot turn in a head of {}", 2 * half,
+        head_dim);
+  const Rotate arguments{heads_of(first, tokens, head_dim),
+                         second ? heads_of(*second, tokens, head_dim) : RotatedHeads(),
+                         quant::element_type(first, "rotate"),
                          table.cos.const_data_ptr<float>(),
                          table.sin.const_data_ptr<float>(),
                          tokens,
-                         heads,
                          head_dim,
                          half,
                          table.pairs,
                          inverse ? -1.0f : 1.0f};
-  QLORA_DISPATCH(x.device(), cpu::rotate(arguments),
-                 cuda::rotate(arguments, current_stream(x.device())));
+  QLORA_DISPATCH(first.device(), cpu::rotate(arguments),
+                 cuda::rotate(arguments, current_stream(first.device())));
+}
+
+}  // namespace
+
+at::Tensor rotate(at::Tensor x, const RotaryTable& table, bool inverse) {
+  rotate_both(x, nullptr, table, inverse);
   return x;
+}
+
+void rotate(const at::Tensor& q, const at::Tensor& k, const RotaryTable& table, bool inverse) {
+  check(q.scalar_type() == k.scalar_type() && q.device() == k.device(),
+        "rotate: q and k must be of one type and on one device");
+  rotate_both(q, &k, table, inverse);
 }
 
 }  // namespace qlora::model

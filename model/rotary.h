@@ -42,5 +42,8 @@ class Rotary {
 // x [tokens, heads * head_dim] in the compute dtype, rows contiguous, rotated where it lies, out of
 // autograd's sight; `inverse` turns the other way, by the same factor: the backward pass.
 at::Tensor rotate(at::Tensor x, const RotaryTable& table, bool inverse);
+// The same of queries and keys, of one type, whose numbers of heads may differ: one launch on a
+// GPU.
+void rotate(const at::Tensor& q, const at::Tensor& k, const RotaryTable& table, bool inverse);
 
 }  // namespace qlora::model

@@ -8,9 +8,10 @@ namespace qlora::model::cpu {
 namespace {
 
 template <bool kPairs, typename T>
-[[gnu::always_inline]] inline void rows(T* x, const Rotate& a, const float* __restrict cos,
-                                        const float* __restrict sin, int64_t begin, int64_t end) {
-  const int64_t heads = a.heads, head_dim = a.head_dim, half = a.half, stride = a.stride;
+[[gnu::always_inline]] inline void rows(T* x, const RotatedHeads& in, const Rotate& a,
+                                        const float* __restrict cos, const float* __restrict sin,
+                                        int64_t begin, int64_t end) {
+  const int64_t heads = in.heads, stride = in.stride, head_dim = a.head_dim, half = a.half;
   const float sign = a.sign;
   for (int64_t t = begin; t < end; ++t) {
     const float *c = cos + t * half, *s = sin + t * half;
@@ -28,10 +29,11 @@ template <bool kPairs, typename T>
 }
 
 // The loops for each type of element, compiled for several instruction sets.
-#define QLORA_ROTARY_RANGE(T)                                                      \
-  QLORA_VECTORIZED void range(T* x, const Rotate& a, int64_t begin, int64_t end) { \
-    if (a.pairs) return rows<true>(x, a, a.cos, a.sin, begin, end);                \
-    rows<false>(x, a, a.cos, a.sin, begin, end);                                   \
+#define QLORA_ROTARY_RANGE(T)                                                               \
+  QLORA_VECTORIZED void range(T* x, const RotatedHeads& in, const Rotate& a, int64_t begin, \
+                              int64_t end) {                                                \
+    if (a.pairs) return rows<true>(x, in, a, a.cos, a.sin, begin, end);                     \
+    rows<false>(x, in, a, a.cos, a.sin, begin, end);                                        \
   }
 
 QLORA_ROTARY_RANGE(float)
@@ -43,8 +45,10 @@ QLORA_ROTARY_RANGE(Float16)
 
 void rotate(const Rotate& a) {
   quant::with_element_type(a.type, [&]<typename T>(std::type_identity<T>) {
-    parallel_for(a.tokens, 16,
-                 [&](int64_t begin, int64_t end) { range(static_cast<T*>(a.x), a, begin, end); });
+    parallel_for(a.tokens, 16, [&](int64_t begin, int64_t end) {
+      for (const RotatedHeads& in : {a.first, a.second})
+        range(static_cast<T*>(in.x), in, a, begin, end);
+    });
   });
 }
 

@@ -1,4 +1,5 @@
-// A thread block for each token; a thread turns two elements of a head at a time.
+// A thread block for each token; a thread turns two elements of a head at a time, of the first
+// matrix's heads and then of the second's.
 #include "model/rotary_kernels.h"
 #include "quant/cuda/device_arithmetic.cuh"
 #include "quant/cuda/with_device_type.cuh"
@@ -14,14 +15,19 @@ constexpr int kThreads = 128;
 template <typename T>
 __global__ void rotate_kernel(Rotate a) {
   const int64_t token = blockIdx.x;
-  T* x = static_cast<T*>(a.x) + token * a.stride;
-  for (int64_t pair = threadIdx.x; pair < a.heads * a.half; pair += kThreads) {
-    const int64_t i = pair % a.half, head = pair / a.half * a.head_dim;
-    const int64_t first = head + (a.pairs ? 2 * i : i), second = first + (a.pairs ? 1 : a.half);
-    const float c = a.cos[token * a.half + i], s = a.sign * a.sin[token * a.half + i];
-    const float u = to_float(x[first]), v = to_float(x[second]);
-    store(u * c - v * s, x[first]);
-    store(v * c + u * s, x[second]);
+  const int half = static_cast<int>(a.half), of_first = static_cast<int>(a.first.heads) * half;
+  const int pairs = of_first + static_cast<int>(a.second.heads) * half;
+  T* in_first = static_cast<T*>(a.first.x) + token * a.first.stride;
+  T* in_second = static_cast<T*>(a.second.x) + token * a.second.stride;
+  const float *cos = a.cos + token * a.half, *sin = a.sin + token * a.half;
+  for (int pair = threadIdx.x; pair < pairs; pair += kThreads) {
+    const bool is_first = pair < of_first;
+    const int place = is_first ? pair : pair - of_first, i = place % half;
+    T* head = (is_first ? in_first : in_second) + place / half * a.head_dim;
+    T *x = head + (a.pairs ? 2 * i : i), *y = x + (a.pairs ? 1 : half);
+    const float c = cos[i], s = a.sign * sin[i], u = to_float(*x), v = to_float(*y);
+    store(u * c - v * s, *x);
+    store(v * c + u * s, *y);
   }
 }
 

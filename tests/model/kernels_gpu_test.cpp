@@ -199,6 +199,31 @@ TEST_F(ModelKernelsGpu, RotationGoesWhereTheRowsLieAndBack) {
   }
 }
 
+TEST_F(ModelKernelsGpu, QueriesAndKeysTurnInOneLaunchAsOnTheCpu) {
+  for (const bool pairs : {false, true}) {
+    const RotarySpec spec{{}, 48, pairs};
+    for (const at::ScalarType type : kTypes) {
+      const at::Tensor all = at::randn({4, 9 * 64 + 2 + 3 * 64}).to(type);
+      for (const bool inverse : {false, true}) {
+        at::Tensor cpu = all.clone(), gpu = all.to(at::Device("cuda:0"));
+        at::Tensor alone = gpu.clone();
+        const auto heads = [](const at::Tensor& x) {
+          return std::pair(x.narrow(1, 0, 9 * 64), x.narrow(1, 9 * 64 + 2, 3 * 64));
+        };
+        const std::vector<int32_t> positions = {0, 1, 17, 90};
+        const RotaryTable on_gpu = Rotary(spec, 64, gpu.device()).at_positions(positions);
+        rotate(heads(cpu).first, heads(cpu).second,
+               Rotary(spec, 64, at::kCPU).at_positions(positions), inverse);
+        rotate(heads(gpu).first, heads(gpu).second, on_gpu, inverse);
+        rotate(heads(alone).first, on_gpu, inverse);
+        rotate(heads(alone).second, on_gpu, inverse);
+        expect_close(gpu, cpu, std::max(tolerance(type), 1e-4), "rotation");
+        EXPECT_TRUE(at::equal(gpu, alone));
+      }
+    }
+  }
+}
+
 TEST_F(ModelKernelsGpu, AttentionIsThatOfTheCpuInEveryDocument) {
   const AttentionShape shapes[] = {causal_attention(4, 2, 64), causal_attention(9, 3, 64),
                                    causal_attention(4, 4, 128), causal_attention(2, 1, 40)};

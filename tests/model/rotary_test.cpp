@@ -199,6 +199,30 @@ TEST(Rotary, TurnsThePartAndThePairsThatTheSpecSays) {
   }
 }
 
+TEST(Rotary, QueriesAndKeysTurnTogetherAsEachAlone) {
+  at::manual_seed(2);
+  for (const bool pairs : {false, true}) {
+    const RotaryTable table =
+        Rotary({{}, 12, pairs}, 16, at::kCPU).at_positions({0, 1, 17, 40, 1000});
+    for (const at::ScalarType type : {at::kFloat, at::kBFloat16, at::kHalf})
+      for (const bool inverse : {false, true}) {
+        const at::Tensor all = at::randn({5, 4 * 16 + 3 + 2 * 16}).to(type);
+        const at::Tensor together = all.clone(), alone = all.clone();
+        rotate(together.narrow(1, 0, 64), together.narrow(1, 67, 32), table, inverse);
+        rotate(alone.narrow(1, 0, 64), table, inverse);
+        rotate(alone.narrow(1, 67, 32), table, inverse);
+        EXPECT_TRUE(at::equal(together, alone)) << type;
+        EXPECT_FALSE(at::equal(together.narrow(1, 67, 32), all.narrow(1, 67, 32)));
+      }
+  }
+}
+
+TEST(Rotary, QueriesAndKeysOfTwoTypesAreRefused) {
+  const RotaryTable table = Rotary({{}, 8}, 8, at::kCPU).at_positions({0, 1});
+  EXPECT_THROW(rotate(at::zeros({2, 16}), at::zeros({2, 8}, at::kHalf), table, false), Error);
+  EXPECT_THROW(rotate(at::zeros({2, 16}), at::zeros({3, 8}), table, false), Error);
+}
+
 // <dy, R x> = <R' dy, x>, also where the scaling has a factor.
 TEST(Rotary, TheInverseIsTheTransposedOfTheTurn) {
   RopeConfig rope;
