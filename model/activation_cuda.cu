@@ -1,34 +1,39 @@
-// Thread blocks of 256 threads, each for 1024 neighbouring elements of a token.
+// Thread blocks of 128 threads, each thread for 16 bytes of a token's row.
 #include <type_traits>
 
 #include "model/activation_kernels.h"
-#include "quant/cuda/device_arithmetic.cuh"
+#include "quant/cuda/device_vectors.cuh"
 #include "quant/cuda/with_device_type.cuh"
 
 namespace qlora::model::cuda {
 namespace {
 
-using quant::cuda::store;
-using quant::cuda::to_float;
+using quant::cuda::kPerPiece;
+using quant::cuda::load_floats;
+using quant::cuda::Share;
+using quant::cuda::store_floats;
 
-constexpr int kThreads = 256, kElements = 1024;
+constexpr int kThreads = 128;
+
+// Where the thread's elements begin in a row, and how many it has.
+struct Place {
+  int64_t begin;
+  Share share;
+};
 
 template <typename T>
-__device__ const T* row(ConstRows rows) {
-  return static_cast<const T*>(rows.data) + blockIdx.x * rows.stride;
-}
-template <typename T>
-__device__ T* row(MutableRows rows) {
-  return static_cast<T*>(rows.data) + blockIdx.x * rows.stride;
+__device__ Place place_of(int64_t width, bool aligned) {
+  const int64_t begin = (static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x) * kPerPiece<T>;
+  return {begin, quant::cuda::share_of<T>(width - begin, aligned)};
 }
 
-// Calls body(i) for the thread's share of a row.
-template <typename Body>
-__device__ void for_each_element(int64_t width, const Body& body) {
-  const int64_t begin = static_cast<int64_t>(blockIdx.y) * kElements + threadIdx.x;
-#pragma unroll
-  for (int64_t i = begin; i < begin + kElements; i += kThreads)
-    if (i < width) body(i);
+template <typename T>
+__device__ const T* elements(ConstRows rows, Place place) {
+  return static_cast<const T*>(rows.data) + blockIdx.x * rows.stride + place.begin;
+}
+template <typename T>
+__device__ T* elements(MutableRows rows, Place place) {
+  return static_cast<T*>(rows.data) + blockIdx.x * rows.stride + place.begin;
 }
 
 // At a gate that was clamped already: act(x) = x · share, and act'(x) = slope · rest.
@@ -68,37 +73,70 @@ __device__ inline float value_at(float x, float alpha) {
 
 __device__ inline float within(float x, float limit) { return fminf(fmaxf(x, -limit), limit); }
 
-template <typename T, Activation kKind>
-__global__ void forward(Activate a) {
-  const T *gate = row<T>(a.gate), *up = a.how.gated ? row<T>(a.up) : nullptr;
-  T* out = row<T>(a.out);
-  for_each_element(a.width, [&](int64_t i) {
-    float g = to_float(gate[i]), u = up ? to_float(up[i]) : 1.0f;
-    if constexpr (kKind == Activation::kClampedSilu) {
-      g = g > a.how.limit ? a.how.limit : g;
-      u = within(u, a.how.limit) + 1.0f;
-    }
-    store(value_at<kKind>(g, a.how.alpha) * u, out[i]);
-  });
+template <Activation kKind>
+__device__ inline float output_of(const ActivationKernel& how, float g, float u) {
+  if constexpr (kKind == Activation::kClampedSilu) {
+    g = g > how.limit ? how.limit : g;
+    u = within(u, how.limit) + 1.0f;
+  }
+  return value_at<kKind>(g, how.alpha) * u;
+}
+
+struct Gradients {
+  float gate, up;
+};
+
+template <Activation kKind>
+__device__ inline Gradients gradients_of(const ActivationKernel& how, float g, float u, float dy) {
+  float d_of_gate = dy, d_of_up = dy;
+  if constexpr (kKind == Activation::kClampedSilu) {
+    if (g > how.limit) d_of_gate = 0.0f;
+    if (fabsf(u) > how.limit) d_of_up = 0.0f;
+    g = g > how.limit ? how.limit : g;
+    u = within(u, how.limit) + 1.0f;
+  }
+  const Point point = point_at<kKind>(g, how.alpha);
+  return {d_of_gate * u * point.slope * point.rest, d_of_up * point.x * point.share};
+}
+
+// Without a gate, `u` is 1.
+template <typename T>
+__device__ void load_up(bool gated, ConstRows rows, Place place, float (&u)[kPerPiece<T>]) {
+  if (gated) return load_floats(elements<T>(rows, place), place.share, u);
+#pragma unroll
+  for (int i = 0; i < kPerPiece<T>; ++i) u[i] = 1.0f;
 }
 
 template <typename T, Activation kKind>
-__global__ void backward(ActivateBackward a) {
-  const T *gate = row<T>(a.gate), *up = a.how.gated ? row<T>(a.up) : nullptr, *dy = row<T>(a.dy);
-  T *d_gate = row<T>(a.d_gate), *d_up = up ? row<T>(a.d_up) : nullptr;
-  for_each_element(a.width, [&](int64_t i) {
-    float g = to_float(gate[i]), u = up ? to_float(up[i]) : 1.0f;
-    float d_of_gate = to_float(dy[i]), d_of_up = d_of_gate;
-    if constexpr (kKind == Activation::kClampedSilu) {
-      if (g > a.how.limit) d_of_gate = 0.0f;
-      if (fabsf(u) > a.how.limit) d_of_up = 0.0f;
-      g = g > a.how.limit ? a.how.limit : g;
-      u = within(u, a.how.limit) + 1.0f;
-    }
-    const Point at = point_at<kKind>(g, a.how.alpha);
-    store(d_of_gate * u * at.slope * at.rest, d_gate[i]);
-    if (d_up) store(d_of_up * at.x * at.share, d_up[i]);
-  });
+__global__ void forward(Activate a, bool aligned) {
+  constexpr int kEach = kPerPiece<T>;
+  const Place place = place_of<T>(a.width, aligned);
+  if (place.share.count == 0) return;
+  float g[kEach], u[kEach], y[kEach];
+  load_floats(elements<T>(a.gate, place), place.share, g);
+  load_up<T>(a.how.gated, a.up, place, u);
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) y[i] = output_of<kKind>(a.how, g[i], u[i]);
+  store_floats(y, place.share, elements<T>(a.out, place));
+}
+
+template <typename T, Activation kKind>
+__global__ void backward(ActivateBackward a, bool aligned) {
+  constexpr int kEach = kPerPiece<T>;
+  const Place place = place_of<T>(a.width, aligned);
+  if (place.share.count == 0) return;
+  float g[kEach], u[kEach], dy[kEach], d_gate[kEach], d_up[kEach];
+  load_floats(elements<T>(a.gate, place), place.share, g);
+  load_floats(elements<T>(a.dy, place), place.share, dy);
+  load_up<T>(a.how.gated, a.up, place, u);
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    const Gradients d = gradients_of<kKind>(a.how, g[i], u[i], dy[i]);
+    d_gate[i] = d.gate;
+    d_up[i] = d.up;
+  }
+  store_floats(d_gate, place.share, elements<T>(a.d_gate, place));
+  if (a.how.gated) store_floats(d_up, place.share, elements<T>(a.d_up, place));
 }
 
 // Calls f(std::integral_constant<Activation, kind>()).
@@ -120,9 +158,17 @@ void with_kind(Activation kind, const F& f) {
   }
 }
 
+template <typename T>
 dim3 grid_of(int64_t tokens, int64_t width) {
+  constexpr int64_t kElements = int64_t{kThreads} * kPerPiece<T>;
   return {static_cast<unsigned>(tokens), static_cast<unsigned>((width + kElements - 1) / kElements),
           1};
+}
+
+// Whether every row begins at a multiple of 16 bytes.
+template <typename T, typename... Rows>
+bool are_aligned(const Rows&... rows) {
+  return ((quant::cuda::aligned_to(rows.data, 16) && rows.stride % kPerPiece<T> == 0) && ...);
 }
 
 }  // namespace
@@ -130,9 +176,11 @@ dim3 grid_of(int64_t tokens, int64_t width) {
 void activate(const Activate& a, void* stream) {
   if (a.tokens == 0) return;
   quant::cuda::with_device_type(a.type, [&](auto tag) {
+    using T = typename decltype(tag)::Type;
     with_kind(a.how.kind, [&](auto kind) {
-      forward<typename decltype(tag)::Type, decltype(kind)::value>
-          <<<grid_of(a.tokens, a.width), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(a);
+      forward<T, decltype(kind)::value>
+          <<<grid_of<T>(a.tokens, a.width), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
+              a, are_aligned<T>(a.gate, a.up, a.out));
     });
   });
   quant::cuda::check_launch("activate");
@@ -141,9 +189,11 @@ void activate(const Activate& a, void* stream) {
 void activate_backward(const ActivateBackward& a, void* stream) {
   if (a.tokens == 0) return;
   quant::cuda::with_device_type(a.type, [&](auto tag) {
+    using T = typename decltype(tag)::Type;
     with_kind(a.how.kind, [&](auto kind) {
-      backward<typename decltype(tag)::Type, decltype(kind)::value>
-          <<<grid_of(a.tokens, a.width), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(a);
+      backward<T, decltype(kind)::value>
+          <<<grid_of<T>(a.tokens, a.width), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
+              a, are_aligned<T>(a.gate, a.up, a.dy, a.d_gate, a.d_up));
     });
   });
   quant::cuda::check_launch("activate_backward");

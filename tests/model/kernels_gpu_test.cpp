@@ -130,6 +130,29 @@ TEST_F(ModelKernelsGpu, EachActivationIsThatOfTheCpu) {
         });
 }
 
+TEST_F(ModelKernelsGpu, TheActivationHasTheSameBitsWhereverRowsLie) {
+  const at::Device device("cuda:0");
+  for (const at::ScalarType type : kTypes) {
+    const at::Tensor gate = at::randn({21, 1504}).mul(3).to(device, type);
+    const at::Tensor up = at::randn({21, 1504}).to(device, type);
+    const at::Tensor dy = at::randn({21, 1504}).to(device, type);
+    std::vector<std::vector<at::Tensor>> results;
+    // At multiples of 16 bytes, and one element behind them.
+    for (const int64_t begin : {0, 1}) {
+      const auto placed = [&](const at::Tensor& x) {
+        const at::Tensor rows = at::zeros({21, 1600}, x.options()).narrow(1, begin, 1504);
+        rows.copy_(x);
+        return rows.requires_grad_(true);
+      };
+      const at::Tensor g = placed(gate), u = placed(up), y = activate(g, u);
+      y.backward(dy);
+      results.push_back({y.detach(), g.grad(), u.grad()});
+    }
+    for (size_t i = 0; i < results[0].size(); ++i)
+      EXPECT_TRUE(at::equal(results[0][i], results[1][i])) << i << " in " << c10::toString(type);
+  }
+}
+
 TEST_F(ModelKernelsGpu, NormsOfOtherKindsAreThoseOfTheCpu) {
   const NormRule rules[] = {{NormKind::kRms, 1e-6, 1.0}, {NormKind::kLayer, 1e-5}};
   for (const NormRule& rule : rules)

@@ -1,0 +1,57 @@
+// Neighbouring elements as floats, moved 16 bytes at a time wherever they lie so that this can be.
+#pragma once
+
+#include <cstdint>
+
+#include "quant/cuda/device_arithmetic.cuh"
+
+namespace qlora::quant::cuda {
+
+// Elements of a piece, the most that a thread moves at once.
+template <typename T>
+constexpr int kPerPiece = 16 / sizeof(T);
+
+// Which elements of its piece a thread has.
+struct Share {
+  bool whole;  // all, from a multiple of 16 bytes on; else the first `count`, one by one
+  int count;
+};
+
+// Of the piece that begins `left` elements before the end.
+template <typename T>
+__device__ inline Share share_of(int64_t left, bool aligned) {
+  constexpr int64_t kAll = kPerPiece<T>;
+  return {aligned && left >= kAll, static_cast<int>(left < 0 ? 0 : left < kAll ? left : kAll)};
+}
+
+// Elements that the thread does not have become 0.
+template <typename T>
+__device__ inline void load_floats(const T* from, Share share, float (&to)[kPerPiece<T>]) {
+  constexpr int kAll = kPerPiece<T>;
+  if (share.whole) {
+    Vector<T, kAll> piece;
+    copy_vector<T, kAll>(from, &piece);
+#pragma unroll
+    for (int i = 0; i < kAll; ++i) to[i] = to_float(piece.element[i]);
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kAll; ++i) to[i] = i < share.count ? to_float(from[i]) : 0.0f;
+}
+
+template <typename T>
+__device__ inline void store_floats(const float (&from)[kPerPiece<T>], Share share, T* to) {
+  constexpr int kAll = kPerPiece<T>;
+  if (share.whole) {
+    Vector<T, kAll> piece;
+#pragma unroll
+    for (int i = 0; i < kAll; ++i) store(from[i], piece.element[i]);
+    copy_vector<T, kAll>(&piece, to);
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kAll; ++i)
+    if (i < share.count) store(from[i], to[i]);
+}
+
+}  // namespace qlora::quant::cuda
