@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <map>
 
+#include "base/upload.h"
 #include "io/mapped_file.h"
 #include "lora/autograd_function.h"
 
@@ -28,7 +29,8 @@ Hits hits_of(const TrainedRows& trained, const std::vector<int32_t>& tokens) {
       rows.push_back(found->second);
     }
   const auto device = trained.rows.value.device();
-  return {at::tensor(positions, at::kLong).to(device), at::tensor(rows, at::kLong).to(device)};
+  return {upload(at::tensor(positions, at::kLong), device),
+          upload(at::tensor(rows, at::kLong), device)};
 }
 
 // gradient[index[i]] += d[i], in the order of i.
@@ -43,7 +45,7 @@ void add_rows(at::Tensor gradient, const at::Tensor& index, const at::Tensor& d)
 }
 
 at::Tensor ids_tensor(const std::vector<int32_t>& tokens, at::Device device) {
-  return at::tensor(tokens, at::kInt).to(device);
+  return upload(at::tensor(tokens, at::kInt), device);
 }
 
 at::Tensor frozen_rows(const Embedding& embedding, const std::vector<int32_t>& tokens) {

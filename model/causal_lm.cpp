@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/upload.h"
 #include "lora/whole_modules.h"
 #include "model/base_hash.h"
 #include "model/block_forward.h"
@@ -31,7 +32,7 @@ at::Tensor query_factors(const QueryScaling& scaling, const std::vector<int32_t>
         static_cast<float>(1 + scaling.beta * std::log1p(std::floor(position / scaling.step))));
     all_one &= factors.back() == 1;
   }
-  return all_one ? at::Tensor() : at::tensor(factors).to(device).unsqueeze(1);
+  return all_one ? at::Tensor() : upload(at::tensor(factors), device).unsqueeze(1);
 }
 
 // A linear layer in float32 whose numbers are all of `dtype` counts as one in that type.
@@ -89,7 +90,7 @@ std::shared_ptr<const BlockPass> CausalLm::pass_of(const ForwardInput& input) {
   auto pass = std::make_shared<BlockPass>();
   pass->attention = {input.cu_seqlens, input.cache};
   if (device_.is_cuda())
-    pass->attention.boundaries = at::tensor(input.cu_seqlens, at::kInt).to(device_);
+    pass->attention.boundaries = upload(at::tensor(input.cu_seqlens, at::kInt), device_);
   pass->attention.position_bias = position_bias(pass->attention);
   pass->attention.relative_bias =
       decoder_bias.by_distance(architecture_.decoder.relative_bias, pass->attention.most_keys());
@@ -130,7 +131,7 @@ Stream CausalLm::first_stream(const ForwardInput& input, const lora::ForwardCont
     check(last + learned.offset < learned.rows,
           "CausalLm: the model has learnt {} positions; a document has more tokens",
           learned.rows - learned.offset);
-    const at::Tensor row = at::tensor(input.positions, at::kInt).to(device_) + learned.offset;
+    const at::Tensor row = upload(at::tensor(input.positions, at::kInt), device_) + learned.offset;
     x = x + at::embedding(positions, row).to(at::kFloat);
   }
   if (spec.norm.present())

@@ -8,6 +8,7 @@
 #include "base/device.h"
 #include "base/dispatch.h"
 #include "base/profile.h"
+#include "base/upload.h"
 #include "model/rotary_kernels.h"
 #include "quant/elements/element_tensor.h"
 
@@ -36,7 +37,7 @@ at::Tensor Rotary::frequencies(const std::vector<int32_t>& positions,
     rows.narrow(0, bounds[d], bounds[d + 1] - bounds[d])
         .copy_(at::tensor(inverse_frequencies(spec_.rope, spec_.width, length), at::kFloat));
   }
-  return rows.to(inverse_frequencies_.device());
+  return upload(rows, inverse_frequencies_.device());
 }
 
 RotaryTable Rotary::at_positions(const std::vector<int32_t>& positions,
@@ -45,7 +46,7 @@ RotaryTable Rotary::at_positions(const std::vector<int32_t>& positions,
         "Rotary: the documents must hold the {} positions", positions.size());
   at::NoGradGuard no_grad;
   const at::Tensor p =
-      at::tensor(positions, at::kInt).to(inverse_frequencies_.device(), at::kFloat);
+      upload(at::tensor(positions, at::kInt).to(at::kFloat), inverse_frequencies_.device());
   const at::Tensor angles = p.unsqueeze(1) * frequencies(positions, cu_seqlens);
   RotaryTable table{at::cos(angles), at::sin(angles), spec_.pairs, head_dim_};
   if (const double factor = spec_.rope.attention_factor; factor != 1) {

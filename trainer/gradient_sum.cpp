@@ -11,6 +11,8 @@ namespace {
 
 constexpr int64_t kPiece = 16 << 20;  // numbers that are on their way from the host at a time
 
+// Pinned where the gradients lie on a GPU: the copies to it and back take their turn there, and the
+// host, which never reads them, does not wait.
 at::Tensor new_level(const at::Tensor& gradients) {
   const auto options = gradients.options().device(at::kCPU);
   return at::empty(gradients.sizes(), options.pinned_memory(!gradients.is_cpu()));
@@ -35,7 +37,7 @@ void GradientSum::begin_micro_batch() {
   size_t level = 0;
   for (; holds(level); ++level) add(levels_[level]);
   if (level == levels_.size()) levels_.push_back(new_level(gradients_));
-  levels_[level].copy_(gradients_);
+  levels_[level].copy_(gradients_, /*non_blocking=*/true);
   gradients_.zero_();
   ++set_aside_;
 }
@@ -51,7 +53,7 @@ void GradientSum::add(const at::Tensor& level) {
   for (int64_t begin = 0; begin < count; begin += kPiece) {
     const int64_t length = std::min(kPiece, count - begin);
     gradients_.narrow(0, begin, length)
-        .add_(level.narrow(0, begin, length).to(gradients_.device()));
+        .add_(level.narrow(0, begin, length).to(gradients_.device(), /*non_blocking=*/true));
   }
 }
 

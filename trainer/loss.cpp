@@ -7,6 +7,7 @@
 #include "base/dispatch.h"
 #include "base/profile.h"
 #include "base/seed.h"
+#include "base/upload.h"
 #include "lora/autograd_function.h"
 #include "quant/elements/element_tensor.h"
 #include "trainer/loss_kernels.h"
@@ -47,9 +48,9 @@ Supervised supervised(const std::vector<int32_t>& targets, const Weights& weight
     wanted.push_back(targets[i]);
     weighed.push_back(weights.of(i));
   }
-  const at::Tensor wide = at::tensor(weighed, at::kDouble).to(device);
-  return {at::tensor(rows, at::kLong).to(device), at::tensor(wanted, at::kLong).to(device), wide,
-          wide.to(at::kFloat)};
+  const at::Tensor wide = upload(at::tensor(weighed, at::kDouble), device);
+  return {upload(at::tensor(rows, at::kLong), device),
+          upload(at::tensor(wanted, at::kLong), device), wide, wide.to(at::kFloat)};
 }
 
 // Losses of the chunk whose rows begin at `begin`; with `gradient`, logits turn into the weighted
