@@ -18,7 +18,9 @@ class CrossEntropyObjective : public Objective {
     const at::Tensor part =
         fused_cross_entropy(model.hidden(input), batch.targets, model.head, scale_,
                             model.context(input), model.architecture().logit_softcap);
-    return {part.item<double>() / loss_scale_, part};
+    LateNumber value(part, loss_scale_);
+    if (part.is_cpu()) value.get();  // nothing to wait for
+    return {value, part};
   }
 
  private:

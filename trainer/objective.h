@@ -9,13 +9,14 @@
 
 #include "data/loader.h"
 #include "model/causal_lm.h"
+#include "trainer/late_number.h"
 #include "trainer/preference_loss.h"
 
 namespace qlora::trainer {
 
 // Of one micro-batch.
 struct MicroBatchLoss {
-  double value = 0;  // its part of the step's loss
+  LateNumber value;  // its part of the step's loss
   // A scalar to call backward() on: its gradient is that of value · loss scale. Of preferences it
   // has another value, the sum of the tokens' losses by what each weighs in that gradient.
   at::Tensor scaled_loss;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -39,9 +40,9 @@ class Tally {
       : row_(1 + facts),
         numbers_(at::zeros({static_cast<int64_t>(micro_batches) * row_ + 1}, at::kDouble)) {}
 
-  void set(size_t micro_batch, const MicroBatchLoss& loss) {
+  void set(size_t micro_batch, MicroBatchLoss& loss) {
     double* row = row_of(micro_batch);
-    row[0] = loss.value;
+    row[0] = loss.value.get();
     std::copy(loss.facts.begin(), loss.facts.end(), row + 1);
   }
   double loss(size_t micro_batch) const { return row_of(micro_batch)[0]; }
@@ -76,24 +77,31 @@ MicroBatchLoss loss_of(TrainJob& job, const data::StepWindow& window, size_t i) 
   return job.objective->loss(job.model, input, batch);
 }
 
-// Losses and gradients of this rank's micro-batches, up to the first whose loss is not finite.
+// Losses and gradients of this rank's micro-batches. Losses that are known at once are looked at on
+// the way, and the first that is not finite ends it. Those of a GPU are read behind the last
+// backward pass: to wait for each would leave the GPU idle until the host has queued the next pass.
 void compute(TrainJob& job, const data::StepWindow& window, Tally& tally) {
   const Block block = block_of(job, window.micro_batches.size());
   Progress progress(name_of_step(job), static_cast<int64_t>(block.end - block.begin),
                     "micro-batches");
   GradientSum& sum = job.gradient_sum;
+  std::vector<std::pair<size_t, MicroBatchLoss>> late;
   sum.begin(job.adapters.gradients());
   // A rank with one micro-batch, or none, comes to no place between two.
   if (job.group->size() > 1) progress.leave_if_stop_wanted();
   for (size_t i = block.begin; i < block.end; ++i) {
-    const MicroBatchLoss part = loss_of(job, window, i);
-    tally.set(i, part);
-    if (!std::isfinite(part.value)) return;
+    MicroBatchLoss part = loss_of(job, window, i);
+    const bool is_late = !part.value.is_known();
+    if (!is_late) tally.set(i, part);
+    if (!is_late && !std::isfinite(part.value.get())) return;
     sum.begin_micro_batch();
     part.scaled_loss.backward();
+    part.scaled_loss.reset();  // and the pass behind it
+    if (is_late) late.emplace_back(i, std::move(part));
     progress.advance();
   }
   sum.finish();
+  for (auto& [i, part] : late) tally.set(i, part);
 }
 
 // The same on a base that the ranks keep together (model.device_map: ranks). A pass of one is a
@@ -134,9 +142,9 @@ class PassesTogether {
  private:
   // Whether the window goes on behind this micro-batch; `sum`: of one of its own.
   bool take(size_t micro_batch, GradientSum* sum) {
-    const MicroBatchLoss part = loss_of(job_, window_, micro_batch);
+    MicroBatchLoss part = loss_of(job_, window_, micro_batch);
     if (sum != nullptr) tally_.set(micro_batch, part);
-    if (job_.group->any(stopped_.has_value() || !std::isfinite(part.value))) return false;
+    if (job_.group->any(stopped_.has_value() || !std::isfinite(part.value.get()))) return false;
     if (sum != nullptr) sum->begin_micro_batch();
     part.scaled_loss.backward();
     note_stop([this] { progress_.advance(); });

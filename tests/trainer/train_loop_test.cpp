@@ -18,6 +18,27 @@ namespace {
 
 using test::SmallRun;
 
+// Losses as a GPU gives them, which are known only when they are asked for. That of micro-batch
+// `spoilt`, counted from the first of the run, is not a number.
+class LateLosses final : public Objective {
+ public:
+  explicit LateLosses(int spoilt = -1) : spoilt_(spoilt) {}
+  void begin(const data::StepWindow& window, double loss_scale) override {
+    plain_->begin(window, loss_scale);
+  }
+  MicroBatchLoss loss(model::CausalLm& model, const model::ForwardInput& input,
+                      const data::MicroBatch& batch) override {
+    MicroBatchLoss loss = plain_->loss(model, input, batch);
+    const double factor = num_losses_++ == spoilt_ ? std::numeric_limits<double>::quiet_NaN() : 2.0;
+    loss.value = LateNumber(loss.scaled_loss.to(at::kDouble) * factor, 2.0);
+    return loss;
+  }
+
+ private:
+  std::unique_ptr<Objective> plain_ = cross_entropy_objective();
+  int spoilt_, num_losses_ = 0;
+};
+
 TEST(TrainLoop, AResumedRunRepeatsTheUnbrokenOneBitForBit) {
   SmallRun unbroken(10);
   EXPECT_EQ(run(*unbroken.job), Outcome::kFinished);
@@ -149,6 +170,30 @@ TEST(TrainLoop, AnEvaluationThatWasLeftIsDoneAgainAndNoOther) {
   SmallRun unbroken(6);
   run(*unbroken.job);
   EXPECT_TRUE(at::equal(second.adapters->values(), unbroken.adapters->values()));
+}
+
+TEST(TrainLoop, LossesThatAreReadLateChangeNoBit) {
+  SmallRun plain(5), late(5);
+  late.job->objective = std::make_unique<LateLosses>();
+  run(*plain.job);
+  run(*late.job);
+  EXPECT_EQ(late.losses, plain.losses);
+  EXPECT_TRUE(at::equal(late.adapters->values(), plain.adapters->values()));
+}
+
+TEST(TrainLoop, ALateLossThatIsNotFiniteStopsBeforeTheOptimizerSeesIt) {
+  SmallRun small(10);
+  small.job->objective = std::make_unique<LateLosses>(3);  // the second of the second step
+  try {
+    run(*small.job);
+    FAIL() << "trained on";
+  } catch (const DivergenceError& error) {
+    const std::string message = error.what();
+    EXPECT_NE(message.find("step 2: the loss is "), std::string::npos) << message;
+    EXPECT_NE(message.find("(micro-batch 1,"), std::string::npos) << message;
+  }
+  EXPECT_EQ(small.state.step, 1);
+  EXPECT_EQ(small.optimizer->num_steps(), 1);
 }
 
 TEST(TrainLoop, AnEvaluationIsLeftBeforeItsFirstRow) {
