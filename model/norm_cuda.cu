@@ -1,95 +1,142 @@
-// A thread block for each group of a token.
+// A team of threads for each group of a token: a warp where groups are short (norms of heads), else
+// a thread block. A thread takes four neighbours at a time where all rows allow it.
 #include <algorithm>
 #include <type_traits>
 
 #include "model/norm_kernels.h"
-#include "quant/cuda/device_arithmetic.cuh"
 #include "quant/cuda/device_sums.cuh"
+#include "quant/cuda/device_vectors.cuh"
 #include "quant/cuda/with_device_type.cuh"
 
 namespace qlora::model::cuda {
 namespace {
 
 using quant::cuda::check_launch;
+using quant::cuda::load_neighbours;
 using quant::cuda::reduce_block;
-using quant::cuda::store;
+using quant::cuda::reduce_warp;
+using quant::cuda::store_neighbours;
 using quant::cuda::Sum;
 using quant::cuda::to_float;
 using quant::cuda::with_device_type;
 
-constexpr int kMostThreads = 256;
+constexpr int kMostThreads = 256, kWarp = 32;
+constexpr int64_t kLongestOfWarp = 512;
 
-// Where a block's group lies.
+template <bool kIsWarp, int kNeighbours>
+struct TeamOf {
+  static constexpr int kEach = kNeighbours;
+
+  // Which of the groups of all tokens; a warp may be behind the last.
+  __device__ static unsigned row() {
+    return kIsWarp ? blockIdx.x * (blockDim.x / kWarp) + threadIdx.x / kWarp : blockIdx.x;
+  }
+  __device__ static int64_t first() {
+    return kEach * (kIsWarp ? threadIdx.x % kWarp : threadIdx.x);
+  }
+  __device__ static int64_t step() { return kEach * (kIsWarp ? kWarp : blockDim.x); }
+  __device__ static float sum(float value, float* shared) {
+    return kIsWarp ? reduce_warp<Sum>(value) : reduce_block<Sum>(value, shared);
+  }
+};
+
+// Where a team's group lies.
 struct Place {
   int64_t in_x, in_rows, in_weight;
 };
 
-__device__ inline Place place_of(const NormShape& s, int64_t stride, int64_t row) {
-  const int64_t token = row / s.groups, column = row % s.groups * s.size;
+__device__ inline Place place_of(const NormShape& s, int64_t stride, unsigned row) {
+  const auto groups = static_cast<unsigned>(s.groups);
+  const int64_t token = row / groups, column = row % groups * s.size;
   return {token * stride + column, row * s.size, s.weight_for_each_group ? column : 0};
 }
 
-template <typename X, typename T>
+template <typename X, typename T, typename Team>
 __global__ void forward(Norm a) {
+  constexpr int kEach = Team::kEach;
   __shared__ float shared[32];
-  const int64_t row = blockIdx.x, size = a.shape.size;
+  const unsigned row = Team::row();
+  if (row >= a.shape.tokens * a.shape.groups) return;
+  const int64_t size = a.shape.size, first = Team::first(), step = Team::step();
   const Place at = place_of(a.shape, a.in.stride, row);
   const X* x = static_cast<const X*>(a.in.x) + at.in_x;
-  const float *weight = a.weight + at.in_weight, *bias = a.bias ? a.bias + at.in_weight : nullptr;
-  T* normed = static_cast<T*>(a.normed) + at.in_rows;
+  float u[kEach], moment = 0.0f;  // first a LayerNorm's mean, or else the squares
+  for (int64_t i = first; i < size; i += step) {
+    load_neighbours(x + i, u);
+    if constexpr (std::is_same_v<X, float>)
+      if (a.delta) {
+        float delta[kEach];
+        load_neighbours(static_cast<const T*>(a.delta) + at.in_rows + i, delta);
+        for (int j = 0; j < kEach; ++j) u[j] += delta[j];
+        store_neighbours(u, a.sum + at.in_rows + i);  // read again by the same thread
+      }
+    for (int j = 0; j < kEach; ++j) moment += a.shape.layer ? u[j] : u[j] * u[j];
+  }
   if constexpr (std::is_same_v<X, float>)
-    if (a.delta) {
-      const T* delta = static_cast<const T*>(a.delta) + at.in_rows;
-      float* sum = a.sum + at.in_rows;
-      for (int64_t i = threadIdx.x; i < size; i += blockDim.x)
-        sum[i] = x[i] + to_float(delta[i]);  // read again by the same thread
-      x = sum;
-    }
-  float mean = 0.0f;
+    if (a.delta) x = a.sum + at.in_rows;
+  moment = Team::sum(moment, shared) / static_cast<float>(size);
+  const float mean = a.shape.layer ? moment : 0.0f;
   if (a.shape.layer) {
-    for (int64_t i = threadIdx.x; i < size; i += blockDim.x) mean += to_float(x[i]);
-    mean = reduce_block<Sum>(mean, shared) / static_cast<float>(size);
-    if (threadIdx.x == 0) a.mean[row] = mean;
+    moment = 0.0f;
+    for (int64_t i = first; i < size; i += step) {
+      load_neighbours(x + i, u);
+      for (int j = 0; j < kEach; ++j) moment += (u[j] - mean) * (u[j] - mean);
+    }
+    moment = Team::sum(moment, shared) / static_cast<float>(size);
   }
-  float squares = 0.0f;
-  for (int64_t i = threadIdx.x; i < size; i += blockDim.x) {
-    const float centred = to_float(x[i]) - mean;
-    squares += centred * centred;
+  const float scale = 1.0f / sqrtf(moment + a.eps);
+  if (first == 0) {
+    if (a.shape.layer) a.mean[row] = mean;
+    a.rstd[row] = scale;
   }
-  squares = reduce_block<Sum>(squares, shared);
-  const float scale = 1.0f / sqrtf(squares / static_cast<float>(size) + a.eps);
-  if (threadIdx.x == 0) a.rstd[row] = scale;
-  for (int64_t i = threadIdx.x; i < size; i += blockDim.x) {
-    const float value = (to_float(x[i]) - mean) * scale * weight[i];
-    store(bias ? value + bias[i] : value, normed[i]);
+  const float *weight = a.weight + at.in_weight, *bias = a.bias ? a.bias + at.in_weight : nullptr;
+  for (int64_t i = first; i < size; i += step) {
+    float w[kEach], b[kEach] = {};
+    load_neighbours(x + i, u);
+    load_neighbours(weight + i, w);
+    if (bias) load_neighbours(bias + i, b);
+    for (int j = 0; j < kEach; ++j) {
+      u[j] = (u[j] - mean) * scale * w[j];
+      if (bias) u[j] += b[j];
+    }
+    store_neighbours(u, static_cast<T*>(a.normed) + at.in_rows + i);
   }
 }
 
-template <typename X, typename T>
+template <typename X, typename T, typename Team>
 __global__ void backward(NormBackward a) {
+  constexpr int kEach = Team::kEach;
   __shared__ float shared[32];
-  const int64_t row = blockIdx.x, size = a.shape.size;
+  const unsigned row = Team::row();
+  if (row >= a.shape.tokens * a.shape.groups) return;
+  const int64_t size = a.shape.size, first = Team::first(), step = Team::step();
   const Place at = place_of(a.shape, a.in.stride, row);
   const X* x = static_cast<const X*>(a.in.x) + at.in_x;
   const float* weight = a.weight + at.in_weight;
-  const T* dy = static_cast<const T*>(a.d_normed) + at.in_rows;
-  X* dx = static_cast<X*>(a.d_x) + at.in_rows;
-  T* d_delta = a.d_delta ? static_cast<T*>(a.d_delta) + at.in_rows : nullptr;
-  const float* d_sum = a.d_sum ? a.d_sum + at.in_rows : nullptr;
+  const T* d_normed = static_cast<const T*>(a.d_normed) + at.in_rows;
   const float mean = a.shape.layer ? a.mean[row] : 0.0f, rstd = a.rstd[row];
-  float dot = 0.0f, shift = 0.0f;
-  for (int64_t i = threadIdx.x; i < size; i += blockDim.x) {
-    const float through_weight = to_float(dy[i]) * weight[i];
-    dot += through_weight * (to_float(x[i]) - mean);
-    shift += through_weight;
+  float u[kEach], w[kEach], dy[kEach], dot = 0.0f, shift = 0.0f;
+  for (int64_t i = first; i < size; i += step) {
+    load_neighbours(x + i, u);
+    load_neighbours(weight + i, w);
+    load_neighbours(d_normed + i, dy);
+    for (int j = 0; j < kEach; ++j) {
+      const float through_weight = dy[j] * w[j];
+      dot += through_weight * (u[j] - mean);
+      shift += through_weight;
+    }
   }
-  dot = reduce_block<Sum>(dot, shared) * rstd * rstd * rstd / static_cast<float>(size);
-  shift = a.shape.layer ? reduce_block<Sum>(shift, shared) * rstd / static_cast<float>(size) : 0.0f;
-  for (int64_t i = threadIdx.x; i < size; i += blockDim.x) {
-    const float d = (d_sum ? d_sum[i] : 0.0f) + rstd * weight[i] * to_float(dy[i]) -
-                    (to_float(x[i]) - mean) * dot - shift;
-    store(d, dx[i]);
-    if (d_delta) store(d, d_delta[i]);
+  dot = Team::sum(dot, shared) * rstd * rstd * rstd / static_cast<float>(size);
+  shift = a.shape.layer ? Team::sum(shift, shared) * rstd / static_cast<float>(size) : 0.0f;
+  for (int64_t i = first; i < size; i += step) {
+    float d[kEach] = {};
+    load_neighbours(x + i, u);
+    load_neighbours(weight + i, w);
+    load_neighbours(d_normed + i, dy);
+    if (a.d_sum) load_neighbours(a.d_sum + at.in_rows + i, d);
+    for (int j = 0; j < kEach; ++j) d[j] = d[j] + rstd * w[j] * dy[j] - (u[j] - mean) * dot - shift;
+    store_neighbours(d, static_cast<X*>(a.d_x) + at.in_rows + i);
+    if (a.d_delta) store_neighbours(d, static_cast<T*>(a.d_delta) + at.in_rows + i);
   }
 }
 
@@ -126,29 +173,61 @@ void with_types(const NormShape& shape, const NormInput& in, const Body& body) {
   });
 }
 
-unsigned blocks_of(const NormShape& s) { return static_cast<unsigned>(s.tokens * s.groups); }
+// Whether four neighbours can be moved at once in all rows that begin `stride` elements apart.
+template <typename T>
+bool by_four(const T* rows, int64_t stride) {
+  return quant::cuda::aligned_to(rows, 4 * sizeof(T)) && stride % 4 == 0;
+}
 
-// Whole warps.
-int threads_of(const NormShape& s) {
-  return static_cast<int>(std::min<int64_t>(kMostThreads, (s.size + 31) / 32 * 32));
+// Calls body(TeamOf, number of thread blocks, their threads).
+template <typename Body>
+void with_team(const NormShape& s, bool four, const Body& body) {
+  const int64_t groups = s.tokens * s.groups;
+  if (four && s.size <= kLongestOfWarp) {
+    constexpr int kWarps = kMostThreads / kWarp;
+    return body(TeamOf<true, 4>(), static_cast<unsigned>((groups + kWarps - 1) / kWarps),
+                kMostThreads);
+  }
+  const int64_t each = four ? 4 : 1, warps = (s.size / each + kWarp - 1) / kWarp;
+  const int threads = static_cast<int>(std::clamp<int64_t>(warps * kWarp, kWarp, kMostThreads));
+  if (four)
+    body(TeamOf<false, 4>(), static_cast<unsigned>(groups), threads);
+  else
+    body(TeamOf<false, 1>(), static_cast<unsigned>(groups), threads);
 }
 
 }  // namespace
 
 void norm(const Norm& a, void* stream) {
   if (a.shape.tokens == 0) return;
-  with_types(a.shape, a.in, [&](auto x, auto tag) {
-    forward<typename decltype(x)::Type, typename decltype(tag)::Type>
-        <<<blocks_of(a.shape), threads_of(a.shape), 0, static_cast<cudaStream_t>(stream)>>>(a);
+  with_types(a.shape, a.in, [&](auto x_tag, auto tag) {
+    using X = typename decltype(x_tag)::Type;
+    using T = typename decltype(tag)::Type;
+    const int64_t size = a.shape.size;
+    const bool four = by_four(static_cast<const X*>(a.in.x), a.in.stride) &&
+                      by_four(static_cast<const T*>(a.delta), size) && by_four(a.sum, size) &&
+                      by_four(a.weight, size) && by_four(a.bias, size) &&
+                      by_four(static_cast<const T*>(a.normed), size);
+    with_team(a.shape, four, [&](auto team, unsigned blocks, int threads) {
+      forward<X, T, decltype(team)><<<blocks, threads, 0, static_cast<cudaStream_t>(stream)>>>(a);
+    });
   });
   check_launch("norm");
 }
 
 void norm_backward(const NormBackward& a, void* stream) {
   if (a.shape.tokens == 0) return;
-  with_types(a.shape, a.in, [&](auto x, auto tag) {
-    backward<typename decltype(x)::Type, typename decltype(tag)::Type>
-        <<<blocks_of(a.shape), threads_of(a.shape), 0, static_cast<cudaStream_t>(stream)>>>(a);
+  with_types(a.shape, a.in, [&](auto x_tag, auto tag) {
+    using X = typename decltype(x_tag)::Type;
+    using T = typename decltype(tag)::Type;
+    const int64_t size = a.shape.size;
+    const bool four = by_four(static_cast<const X*>(a.in.x), a.in.stride) &&
+                      by_four(static_cast<const T*>(a.d_normed), size) && by_four(a.d_sum, size) &&
+                      by_four(a.weight, size) && by_four(static_cast<const X*>(a.d_x), size) &&
+                      by_four(static_cast<const T*>(a.d_delta), size);
+    with_team(a.shape, four, [&](auto team, unsigned blocks, int threads) {
+      backward<X, T, decltype(team)><<<blocks, threads, 0, static_cast<cudaStream_t>(stream)>>>(a);
+    });
   });
   check_launch("norm_backward");
 }

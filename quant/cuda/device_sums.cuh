@@ -1,4 +1,5 @@
-// Reductions over a thread block of up to 1024 threads, a multiple of 32, in a fixed order.
+// Reductions over a warp, or a thread block of up to 1024 threads, a multiple of 32, in a fixed
+// order.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -14,19 +15,23 @@ struct Greatest {
   __device__ static float of(float a, float b) { return fmaxf(a, b); }
 };
 
+// The reduction of every lane's `value`, known to all of them. All lanes must call it.
+template <typename Operation>
+__device__ inline float reduce_warp(float value) {
+  for (int distance = 16; distance > 0; distance /= 2)
+    value = Operation::of(value, __shfl_xor_sync(0xffffffffu, value, distance));
+  return value;
+}
+
 // The reduction of every thread's `value`, known to all of them. `shared` holds 32 floats.
 template <typename Operation>
 __device__ inline float reduce_block(float value, float* shared) {
-  for (int distance = 16; distance > 0; distance /= 2)
-    value = Operation::of(value, __shfl_xor_sync(0xffffffffu, value, distance));
+  value = reduce_warp<Operation>(value);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
   __syncthreads();  // `shared` may still be read from the reduction before
   if (lane == 0) shared[warp] = value;
   __syncthreads();
-  value = lane < warps ? shared[lane] : Operation::kNeutral;
-  for (int distance = 16; distance > 0; distance /= 2)
-    value = Operation::of(value, __shfl_xor_sync(0xffffffffu, value, distance));
-  return value;
+  return reduce_warp<Operation>(lane < warps ? shared[lane] : Operation::kNeutral);
 }
 
 }  // namespace qlora::quant::cuda

@@ -7,6 +7,27 @@
 
 namespace qlora::quant::cuda {
 
+template <typename T, int kCount>
+struct alignas(sizeof(T) * kCount) Neighbours {
+  T element[kCount];
+};
+
+// kCount elements, a power of two, from a multiple of as many on: at once where kCount is not 1.
+template <typename T, int kCount>
+__device__ inline void load_neighbours(const T* from, float (&to)[kCount]) {
+  const auto loaded = *reinterpret_cast<const Neighbours<T, kCount>*>(from);
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) to[i] = to_float(loaded.element[i]);
+}
+
+template <typename T, int kCount>
+__device__ inline void store_neighbours(const float (&from)[kCount], T* to) {
+  Neighbours<T, kCount> stored;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) store(from[i], stored.element[i]);
+  *reinterpret_cast<Neighbours<T, kCount>*>(to) = stored;
+}
+
 // Elements of a piece, the most that a thread moves at once.
 template <typename T>
 constexpr int kPerPiece = 16 / sizeof(T);

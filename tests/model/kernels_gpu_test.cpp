@@ -72,7 +72,7 @@ class ModelKernelsGpu : public testing::Test {
 
 TEST_F(ModelKernelsGpu, TheNormIsThatOfTheCpu) {
   for (const at::ScalarType type : kTypes) {
-    for (const int64_t hidden : {37, 576, 4096}) {
+    for (const int64_t hidden : {37, 64, 576, 4096}) {
       const at::Tensor weight = at::rand({hidden}) + 0.5;
       expect_alike({at::randn({50, hidden}), at::randn({50, hidden}).to(type)}, tolerance(type),
                    [&](const std::vector<at::Tensor>& x) {
@@ -172,6 +172,34 @@ TEST_F(ModelKernelsGpu, NormsOfOtherKindsAreThoseOfTheCpu) {
                            norm_rows(x[1], 4, weight[0].to(device), rule, true);
                        return std::vector<at::Tensor>{out.normed, out.residual, own, shared};
                      });
+      }
+}
+
+// Four neighbours are read at once from columns 0 and 8, and one at a time from column 3.
+TEST_F(ModelKernelsGpu, NormsOfHeadsReadRowsThatBeginAnywhere) {
+  const NormRule rule{NormKind::kRms, 1e-6};
+  for (const at::ScalarType type : kTypes)
+    for (const int64_t begin : {0, 8, 3}) {
+      const at::Tensor weight = at::rand({64}) + 0.5;
+      expect_alike({at::randn({37, 5 * 64 + 12}).to(type)}, tolerance(type),
+                   [&](const std::vector<at::Tensor>& x) {
+                     return std::vector<at::Tensor>{norm_rows(
+                         x[0].narrow(1, begin, 5 * 64), 5, weight.to(x[0].device()), rule, true)};
+                   });
+    }
+}
+
+TEST_F(ModelKernelsGpu, ANormThatIsMadeAgainHasTheSameBits) {
+  const at::Device device("cuda:0");
+  for (const NormRule& rule : {NormRule{NormKind::kRms, 1e-6}, NormRule{NormKind::kLayer, 1e-5}})
+    for (const at::ScalarType type : kTypes)
+      for (const int64_t hidden : {37, 64, 576, 4096}) {
+        const lora::NormWeight weight = test::norm_weight((at::rand({hidden}) + 0.5).to(device));
+        const at::Tensor residual = at::randn({50, hidden}).to(device),
+                         delta = at::randn({50, hidden}).to(device, type);
+        const NormOutput out = add_norm(residual, delta, weight, rule, type, true);
+        EXPECT_TRUE(at::equal(norm_again(out.residual, weight, rule, type, true), out.normed))
+            << hidden << " in " << c10::toString(type);
       }
 }
 
