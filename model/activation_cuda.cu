@@ -24,7 +24,7 @@ struct Place {
 template <typename T>
 __device__ Place place_of(int64_t width, bool aligned) {
   const int64_t begin = (static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x) * kPerPiece<T>;
-  return {begin, quant::cuda::share_of<T>(width - begin, aligned)};
+  return {begin, quant::cuda::share_of<T>(begin, width, aligned)};
 }
 
 template <typename T>
@@ -111,7 +111,7 @@ template <typename T, Activation kKind>
 __global__ void forward(Activate a, bool aligned) {
   constexpr int kEach = kPerPiece<T>;
   const Place place = place_of<T>(a.width, aligned);
-  if (place.share.count == 0) return;
+  if (place.share.end == 0) return;
   float g[kEach], u[kEach], y[kEach];
   load_floats(elements<T>(a.gate, place), place.share, g);
   load_up<T>(a.how.gated, a.up, place, u);
@@ -124,7 +124,7 @@ template <typename T, Activation kKind>
 __global__ void backward(ActivateBackward a, bool aligned) {
   constexpr int kEach = kPerPiece<T>;
   const Place place = place_of<T>(a.width, aligned);
-  if (place.share.count == 0) return;
+  if (place.share.end == 0) return;
   float g[kEach], u[kEach], dy[kEach], d_gate[kEach], d_up[kEach];
   load_floats(elements<T>(a.gate, place), place.share, g);
   load_floats(elements<T>(a.dy, place), place.share, dy);

@@ -34,20 +34,27 @@ constexpr int kPerPiece = 16 / sizeof(T);
 
 // Which elements of its piece a thread has.
 struct Share {
-  bool whole;  // all, from a multiple of 16 bytes on; else the first `count`, one by one
-  int count;
+  bool whole;      // all, from a multiple of 16 bytes on
+  int begin, end;  // else these, one by one
 };
 
-// Of the piece that begins `left` elements before the end.
-template <typename T>
-__device__ inline Share share_of(int64_t left, bool aligned) {
-  constexpr int64_t kAll = kPerPiece<T>;
-  return {aligned && left >= kAll, static_cast<int>(left < 0 ? 0 : left < kAll ? left : kAll)};
+__device__ inline int within_piece(int64_t place, int all) {
+  return static_cast<int>(place < 0 ? 0 : place < all ? place : all);
 }
 
-// Elements that the thread does not have become 0.
+// Of a piece from element `at` of `count`, where pieces begin at multiples of 16 bytes if
+// `aligned`. The first may begin before the elements do.
 template <typename T>
-__device__ inline void load_floats(const T* from, Share share, float (&to)[kPerPiece<T>]) {
+__device__ inline Share share_of(int64_t at, int64_t count, bool aligned) {
+  constexpr int kAll = kPerPiece<T>;
+  return {aligned && at >= 0 && at + kAll <= count, within_piece(-at, kAll),
+          within_piece(count - at, kAll)};
+}
+
+// Elements that the thread does not have become `missing`.
+template <typename T>
+__device__ inline void load_floats(const T* from, Share share, float (&to)[kPerPiece<T>],
+                                   float missing = 0.0f) {
   constexpr int kAll = kPerPiece<T>;
   if (share.whole) {
     Vector<T, kAll> piece;
@@ -57,7 +64,8 @@ __device__ inline void load_floats(const T* from, Share share, float (&to)[kPerP
     return;
   }
 #pragma unroll
-  for (int i = 0; i < kAll; ++i) to[i] = i < share.count ? to_float(from[i]) : 0.0f;
+  for (int i = 0; i < kAll; ++i)
+    to[i] = i >= share.begin && i < share.end ? to_float(from[i]) : missing;
 }
 
 template <typename T>
@@ -72,7 +80,7 @@ __device__ inline void store_floats(const float (&from)[kPerPiece<T>], Share sha
   }
 #pragma unroll
   for (int i = 0; i < kAll; ++i)
-    if (i < share.count) store(from[i], to[i]);
+    if (i >= share.begin && i < share.end) store(from[i], to[i]);
 }
 
 }  // namespace qlora::quant::cuda

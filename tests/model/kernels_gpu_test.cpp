@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/device.h"
@@ -360,21 +362,41 @@ TEST_F(ModelKernelsGpu, AttentionUnderOtherRulesIsThatOfTheCpu) {
 }
 
 TEST_F(ModelKernelsGpu, TheLossIsThatOfTheCpu) {
-  for (const at::ScalarType type : kTypes) {
-    const at::Tensor weight = at::randn({5003, 64}).to(type);
-    std::vector<int32_t> targets;
-    for (int i = 0; i < 600; ++i) targets.push_back(i % 7 == 0 ? -100 : i * i % 5003);
-    expect_alike({at::randn({600, 64}).to(type)}, tolerance(type),
-                 [&](const std::vector<at::Tensor>& x) {
-                   quant::Workspace workspace;
-                   lora::ForwardContext context;
-                   context.workspace = &workspace;
-                   std::vector<lora::LoraLinear> layers(1);
-                   layers[0].base = std::make_unique<quant::DenseWeight>(weight.to(x[0].device()));
-                   const lora::LinearGroup head(std::move(layers));
-                   return std::vector<at::Tensor>{
-                       trainer::fused_cross_entropy(x[0], targets, head, 0.01, context)};
-                 });
+  // Rows of logits that begin anywhere, and at multiples of 16 bytes.
+  for (const int vocab : {5003, 5008})
+    for (const at::ScalarType type : kTypes) {
+      const at::Tensor weight = at::randn({vocab, 64}).to(type);
+      std::vector<int32_t> targets;
+      for (int i = 0; i < 600; ++i) targets.push_back(i % 7 == 0 ? -100 : i * i % vocab);
+      expect_alike(
+          {at::randn({600, 64}).to(type)}, tolerance(type), [&](const std::vector<at::Tensor>& x) {
+            quant::Workspace workspace;
+            lora::ForwardContext context;
+            context.workspace = &workspace;
+            std::vector<lora::LoraLinear> layers(1);
+            layers[0].base = std::make_unique<quant::DenseWeight>(weight.to(x[0].device()));
+            const lora::LinearGroup head(std::move(layers));
+            return std::vector<at::Tensor>{
+                trainer::fused_cross_entropy(x[0], targets, head, 0.01, context)};
+          });
+    }
+}
+
+// All but one of a row are far below, infinitely so or not.
+TEST_F(ModelKernelsGpu, TheLossOfRowsWithOneGreatLogitIsExact) {
+  const at::Tensor weight = at::full({301, 1}, -300.0f);
+  weight[77] = 200;
+  for (const float least : {-300.0f, -std::numeric_limits<float>::infinity()}) {
+    weight[3] = least;
+    quant::Workspace workspace;
+    lora::ForwardContext context;
+    context.workspace = &workspace;
+    std::vector<lora::LoraLinear> layers(1);
+    layers[0].base = std::make_unique<quant::DenseWeight>(weight.to(at::Device("cuda:0")));
+    const lora::LinearGroup head(std::move(layers));
+    const at::Tensor hidden = at::ones({2, 1}, at::TensorOptions().device("cuda:0"));
+    EXPECT_EQ(trainer::token_losses(hidden, {77, 300}, head, context),
+              (std::vector<float>{0, 500}));
   }
 }
 
