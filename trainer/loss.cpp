@@ -53,11 +53,11 @@ Supervised supervised(const std::vector<int32_t>& targets, const Weights& weight
           upload(at::tensor(wanted, at::kLong), device), wide, wide.to(at::kFloat)};
 }
 
-// Losses of the chunk whose rows begin at `begin`; with `gradient`, logits turn into the weighted
-// losses' gradient.
-at::Tensor chunk_losses(at::Tensor& logits, const Supervised& s, int64_t begin, bool gradient) {
+// Losses of the chunk whose rows begin at `begin`, fp32 [rows]; with `gradient`, logits turn into
+// the weighted losses' gradient.
+void chunk_losses_into(at::Tensor losses, at::Tensor& logits, const Supervised& s, int64_t begin,
+                       bool gradient) {
   const ProfileScope scope("softmax and loss");
-  at::Tensor losses = at::empty({logits.size(0)}, logits.options().dtype(at::kFloat));
   const SoftmaxCrossEntropy arguments{logits.mutable_data_ptr(),
                                       quant::element_type(logits, "cross entropy"),
                                       s.targets.const_data_ptr<int64_t>() + begin,
@@ -68,7 +68,6 @@ at::Tensor chunk_losses(at::Tensor& logits, const Supervised& s, int64_t begin, 
                                       losses.mutable_data_ptr<float>()};
   QLORA_DISPATCH(logits.device(), cpu::softmax_cross_entropy(arguments),
                  cuda::softmax_cross_entropy(arguments, current_stream(logits.device())));
-  return losses;
 }
 
 // cap tanh(z / cap) where the logits lie.
@@ -105,7 +104,8 @@ at::Tensor chunk_gradient(const at::Tensor& rows, bool wanted, const lora::Linea
   at::Tensor gradient = logits.detach();  // the same memory: logits turn into their gradient
   cap_logits(gradient, softcap);
   const at::Tensor capped = softcap > 0 ? gradient.clone() : at::Tensor();
-  const at::Tensor losses = chunk_losses(gradient, s, begin, true);
+  const at::Tensor losses = at::empty({rows.size(0)}, rows.options().dtype(at::kFloat));
+  chunk_losses_into(losses, gradient, s, begin, true);
   sum.add_(losses.to(at::kDouble).mul_(s.weights.narrow(0, begin, losses.size(0))).sum());
   if (softcap > 0) gradient.mul_(capped.div_(softcap).square_().neg_().add_(1));  // of tanh
   if (logits.requires_grad()) logits.backward(gradient);
@@ -173,14 +173,15 @@ std::vector<float> token_losses(const at::Tensor& hidden, const std::vector<int3
                                 double softcap) {
   at::NoGradGuard no_grad;
   const Supervised s = supervised(targets, {}, vocabulary(head), hidden.device());
-  std::vector<float> losses;
+  const at::Tensor losses = at::empty({s.count()}, hidden.options().dtype(at::kFloat));
   for_each_chunk(hidden, s, [&](int64_t begin, const at::Tensor& rows, const at::Tensor&) {
     at::Tensor logits = head.forward(rows, context_of_chunk(context, begin))[0];
     cap_logits(logits, softcap);
-    const at::Tensor chunk = chunk_losses(logits, s, begin, false).cpu();
-    losses.insert(losses.end(), chunk.data_ptr<float>(), chunk.data_ptr<float>() + chunk.numel());
+    chunk_losses_into(losses.narrow(0, begin, rows.size(0)), logits, s, begin, false);
   });
-  return losses;
+  const at::Tensor on_host = losses.cpu();  // once: a GPU would be idle while the host waits
+  const float* first = on_host.const_data_ptr<float>();
+  return {first, first + on_host.numel()};
 }
 
 }  // namespace qlora::trainer
