@@ -1,6 +1,9 @@
 #include <cuda_runtime.h>
 
+#include <type_traits>
+
 #include "quant/cuda/device_arithmetic.cuh"
+#include "quant/cuda/device_vectors.cuh"
 #include "quant/int8/int8_kernels.h"
 
 namespace qlora::quant::cuda {
@@ -53,25 +56,76 @@ __global__ void __launch_bounds__(kThreads) quantize_kernel(Int8QuantizeArgument
   }
 }
 
-template <typename T>
-__global__ void scale_kernel(Int8ScaleArguments a) {
-  const int64_t i = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x;
-  if (i >= a.rows * a.columns) return;
-  const float scale = a.row_absmax[i / a.columns] * a.column_absmax[i % a.columns];
-  store(__fmul_rn(__fmul_rn(static_cast<float>(a.products[i]), scale), kOne127Squared),
-        static_cast<T*>(a.out)[i]);
+// What a thread takes at once of a row of codes, and of a row of products.
+constexpr int kCodes = 8, kProducts = 4;
+
+// Where the thread's `each` columns of row blockIdx.x begin.
+__device__ inline int64_t first_column(int each) {
+  return (static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x) * each;
+}
+
+__device__ inline float scaled_product(int32_t product, float row_absmax, float column_absmax) {
+  return __fmul_rn(__fmul_rn(static_cast<float>(product), row_absmax * column_absmax),
+                   kOne127Squared);
 }
 
 template <typename T>
-__global__ void dequantize_kernel(Int8DequantizeArguments a) {
-  const int64_t i = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x;
-  if (i >= a.rows * a.columns) return;
-  store(__fmul_rn(__fmul_rn(static_cast<float>(a.codes[i]), a.absmax[i / a.columns]), kOne127th),
-        static_cast<T*>(a.out)[i]);
+__global__ void __launch_bounds__(kThreads) scale_kernel(Int8ScaleArguments a, bool aligned) {
+  const int64_t column = first_column(kProducts);
+  if (column >= a.columns) return;
+  const float row_absmax = a.row_absmax[blockIdx.x];
+  const float* column_absmax = a.column_absmax + column;
+  const int32_t* products = a.products + blockIdx.x * a.columns + column;
+  T* out = static_cast<T*>(a.out) + blockIdx.x * a.columns + column;
+  if (!aligned) {
+    for (int i = 0; i < kProducts && column + i < a.columns; ++i)
+      store(scaled_product(products[i], row_absmax, column_absmax[i]), out[i]);
+    return;
+  }
+  const auto from = *reinterpret_cast<const Neighbours<int32_t, kProducts>*>(products);
+  float scales[kProducts], y[kProducts];
+  load_neighbours(column_absmax, scales);
+#pragma unroll
+  for (int i = 0; i < kProducts; ++i) y[i] = scaled_product(from.element[i], row_absmax, scales[i]);
+  store_neighbours(y, out);
 }
 
-unsigned blocks_for(int64_t count) {
-  return static_cast<unsigned>((count + kThreads - 1) / kThreads);
+__device__ inline float decoded(int8_t code, float absmax) {
+  return __fmul_rn(__fmul_rn(static_cast<float>(code), absmax), kOne127th);
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    dequantize_kernel(Int8DequantizeArguments a, bool aligned) {
+  const int64_t column = first_column(kCodes);
+  if (column >= a.columns) return;
+  const float absmax = a.absmax[blockIdx.x];
+  const int8_t* codes = a.codes + blockIdx.x * a.columns + column;
+  T* out = static_cast<T*>(a.out) + blockIdx.x * a.columns + column;
+  if (!aligned) {
+    for (int i = 0; i < kCodes && column + i < a.columns; ++i)
+      store(decoded(codes[i], absmax), out[i]);
+    return;
+  }
+  const auto from = *reinterpret_cast<const Neighbours<int8_t, kCodes>*>(codes);
+  Vector<T, kCodes> result;
+#pragma unroll
+  for (int i = 0; i < kCodes; ++i) store(decoded(from.element[i], absmax), result.element[i]);
+  copy_vector<T, kCodes>(&result, out);
+}
+
+// Thread blocks and their threads for rows in which a thread takes `each` columns.
+struct Grid {
+  dim3 blocks;
+  unsigned threads;
+};
+
+Grid grid_for(int64_t rows, int64_t columns, int each) {
+  const int64_t pieces = (columns + each - 1) / each;
+  const int64_t threads = pieces < kThreads ? (pieces + 31) / 32 * 32 : kThreads;
+  return {
+      dim3(static_cast<unsigned>(rows), static_cast<unsigned>((pieces + threads - 1) / threads)),
+      static_cast<unsigned>(threads)};
 }
 
 // Calls body with a null pointer of the element type.
@@ -101,20 +155,27 @@ void quantize_int8(const Int8QuantizeArguments& a, void* stream) {
 
 void scale_int8_products(const Int8ScaleArguments& a, void* stream) {
   if (a.rows * a.columns == 0) return;
+  const Grid grid = grid_for(a.rows, a.columns, kProducts);
   for_type(a.type, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
+    const bool aligned = a.columns % kProducts == 0 && aligned_to(a.products, 16) &&
+                         aligned_to(a.column_absmax, 16) &&
+                         aligned_to(a.out, sizeof(T) * kProducts);
     scale_kernel<T>
-        <<<blocks_for(a.rows * a.columns), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(a);
+        <<<grid.blocks, grid.threads, 0, static_cast<cudaStream_t>(stream)>>>(a, aligned);
   });
   check_launch("scale_int8_products");
 }
 
 void dequantize_int8(const Int8DequantizeArguments& a, void* stream) {
   if (a.rows * a.columns == 0) return;
+  const Grid grid = grid_for(a.rows, a.columns, kCodes);
+  const bool aligned =
+      a.columns % kCodes == 0 && aligned_to(a.codes, kCodes) && aligned_to(a.out, 16);
   for_type(a.type, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     dequantize_kernel<T>
-        <<<blocks_for(a.rows * a.columns), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(a);
+        <<<grid.blocks, grid.threads, 0, static_cast<cudaStream_t>(stream)>>>(a, aligned);
   });
   check_launch("dequantize_int8");
 }

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "base/device.h"
 #include "base/error.h"
 #include "quant/formats/int8_weight.h"
 #include "quant/products/product.h"
@@ -138,6 +139,43 @@ TEST(Int8Weight, WeightOnlyMultipliesTheDequantizedWeight) {
   frozen.dequantize_rows(0, 0, 24, dense);
   Workspace workspace;
   EXPECT_TRUE(at::equal(frozen.forward(x, workspace, 0), product(x, dense.t())));
+}
+
+class Int8Gpu : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!cuda_available()) GTEST_SKIP() << "no usable GPU";
+  }
+};
+
+// Rows of 83 and 84 columns begin anywhere, those of 72 and 2304 at multiples of what is read at
+// once.
+TEST_F(Int8Gpu, RowsHaveTheBitsOfTheCpu) {
+  for (const int64_t columns : {72, 83, 84, 2304})
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+      const Int8Tensor host = quantize_int8(normal(37, columns)),
+                       device{host.codes.cuda(), host.absmax.cuda()};
+      at::Tensor expected = at::empty({30, columns}, dtype), found = expected.cuda();
+      dequantize_int8(host, 5, 35, expected);
+      dequantize_int8(device, 5, 35, found);
+      EXPECT_TRUE(at::equal(found.cpu(), expected)) << columns << " " << c10::toString(dtype);
+    }
+}
+
+// The rounding of 1 / 127² is the device's.
+TEST_F(Int8Gpu, ProductsAreTheIntegersTimesBothScales) {
+  for (const int64_t out : {40, 1096})
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+      const at::Tensor x = normal(33, 64, dtype).cuda();
+      const Int8Tensor weight = quantize_int8(normal(out, 64).cuda());
+      const Int8Activation input = quantize_int8_activation(x, 0);
+      const at::Tensor integers =
+          at::matmul(input.rows.codes.to(at::kDouble), weight.codes.to(at::kDouble).t());
+      const at::Tensor scales = input.rows.absmax.unsqueeze(1) * weight.absmax;
+      const at::Tensor expected = ((integers.to(at::kFloat) * scales) * 6.200012e-05f).to(dtype);
+      EXPECT_TRUE(at::equal(int8_linear(x, weight, 0), expected))
+          << out << " " << c10::toString(dtype);
+    }
 }
 
 }  // namespace
