@@ -23,26 +23,29 @@ __device__ float scale_at(const AqlmDequantizeArguments& a, int64_t i) {
 template <typename Code, typename Entry, typename T>
 __global__ void decode(AqlmDequantizeArguments a, const Code* codes, const Entry* codebooks,
                        T* out) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const int64_t in = a.column_blocks * a.in_group;
-  if (i >= (a.end - a.begin) * in) return;
-  const int64_t row = a.begin + i / in, column = i % in;
-  const int64_t row_block = row / a.out_group, column_block = column / a.in_group;
+  const uint32_t column = blockIdx.y * kThreads + threadIdx.x;
+  if (column >= in) return;
+  const auto row = static_cast<uint32_t>(a.begin) + blockIdx.x;
+  const auto out_group = static_cast<uint32_t>(a.out_group);
+  const auto in_group = static_cast<uint32_t>(a.in_group);
+  const int64_t row_block = row / out_group, column_block = column / in_group;
   const Code* of_block = codes + (row_block * a.column_blocks + column_block) * a.num_codebooks;
   const int64_t size = a.out_group * a.in_group;
-  const Entry* codebook = codebooks + row % a.out_group * a.in_group + column % a.in_group;
+  const Entry* codebook = codebooks + row % out_group * in_group + column % in_group;
   float sum = 0.0f;
   for (int64_t c = 0; c < a.num_codebooks; ++c, codebook += a.entries * size)
     sum = __fadd_rn(sum, to_float(codebook[(of_block[c] & (a.entries - 1)) * size]));
-  store(__fmul_rn(sum, scale_at(a, row_block)), out[i]);
+  store(__fmul_rn(sum, scale_at(a, row_block)), out[blockIdx.x * in + column]);
 }
 
 template <typename Code, typename Entry, typename T>
 void launch(const AqlmDequantizeArguments& a, cudaStream_t stream) {
-  const int64_t count = (a.end - a.begin) * a.in();
-  decode<<<static_cast<unsigned>((count + kThreads - 1) / kThreads), kThreads, 0, stream>>>(
-      a, static_cast<const Code*>(a.codes), static_cast<const Entry*>(a.codebooks),
-      static_cast<T*>(a.out));
+  const dim3 blocks(static_cast<unsigned>(a.end - a.begin),
+                    static_cast<unsigned>((a.in() + kThreads - 1) / kThreads));
+  decode<<<blocks, kThreads, 0, stream>>>(a, static_cast<const Code*>(a.codes),
+                                          static_cast<const Entry*>(a.codebooks),
+                                          static_cast<T*>(a.out));
 }
 
 }  // namespace
