@@ -140,26 +140,38 @@ __global__ void backward(NormBackward a) {
   }
 }
 
-// A thread for each column of the weight, which takes the tokens in their order.
+// A thread block for 32 columns of the weight. Each of its 32 rows of threads takes every 32nd
+// token, and their sums are added in a fixed order.
 template <typename X, typename T>
-__global__ void weight_gradient(NormWeightGradient a) {
+__global__ void __launch_bounds__(kWarp* kWarp) weight_gradient(NormWeightGradient a) {
+  __shared__ double weights[kWarp][kWarp], biases[kWarp][kWarp];
   const NormShape& s = a.shape;
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kWarp + threadIdx.x;
   const int64_t weight_groups = s.weight_for_each_group ? s.groups : 1;
-  if (i >= weight_groups * s.size) return;
   const int64_t each = s.groups / weight_groups, width = s.groups * s.size;
+  const bool inside = i < weight_groups * s.size;
   double weight = 0.0, bias = 0.0;
-  for (int64_t t = 0; t < s.tokens; ++t)
+  for (int64_t t = threadIdx.y; inside && t < s.tokens; t += kWarp)
     for (int64_t g = 0; g < each; ++g) {
-      const int64_t column = i + g * s.size, row = t * s.groups + column / s.size;
+      const int64_t column = i + g * s.size;
+      const int64_t row = t * s.groups + (s.weight_for_each_group ? i / s.size : g);
       const float x = to_float(static_cast<const X*>(a.in.x)[t * a.in.stride + column]);
       const float dy = to_float(static_cast<const T*>(a.d_normed)[t * width + column]);
       const float mean = s.layer ? a.mean[row] : 0.0f;
       weight += static_cast<double>(dy * ((x - mean) * a.rstd[row]));
       bias += static_cast<double>(dy);
     }
-  if (a.d_weight) a.d_weight[i] += static_cast<float>(weight);
-  if (a.d_bias) a.d_bias[i] += static_cast<float>(bias);
+  weights[threadIdx.y][threadIdx.x] = weight;
+  biases[threadIdx.y][threadIdx.x] = bias;
+  for (int rows = kWarp / 2; rows > 0; rows /= 2) {
+    __syncthreads();
+    if (threadIdx.y >= rows) continue;
+    weights[threadIdx.y][threadIdx.x] += weights[threadIdx.y + rows][threadIdx.x];
+    biases[threadIdx.y][threadIdx.x] += biases[threadIdx.y + rows][threadIdx.x];
+  }
+  if (threadIdx.y > 0 || !inside) return;
+  if (a.d_weight) a.d_weight[i] += static_cast<float>(weights[0][threadIdx.x]);
+  if (a.d_bias) a.d_bias[i] += static_cast<float>(biases[0][threadIdx.x]);
 }
 
 // Calls body(tag of x, tag of the other matrices).
@@ -233,12 +245,11 @@ void norm_backward(const NormBackward& a, void* stream) {
 }
 
 void norm_weight_gradient(const NormWeightGradient& a, void* stream) {
-  constexpr int kColumns = 32;
   const int64_t columns = a.shape.weight_groups() * a.shape.size;
-  const auto blocks = static_cast<unsigned>((columns + kColumns - 1) / kColumns);
+  const auto blocks = static_cast<unsigned>((columns + kWarp - 1) / kWarp);
   with_types(a.shape, a.in, [&](auto x, auto tag) {
     weight_gradient<typename decltype(x)::Type, typename decltype(tag)::Type>
-        <<<blocks, kColumns, 0, static_cast<cudaStream_t>(stream)>>>(a);
+        <<<blocks, dim3(kWarp, kWarp), 0, static_cast<cudaStream_t>(stream)>>>(a);
   });
   check_launch("norm_weight_gradient");
 }

@@ -206,19 +206,22 @@ TEST_F(ModelKernelsGpu, ANormThatIsMadeAgainHasTheSameBits) {
 }
 
 TEST_F(ModelKernelsGpu, GradientsOfTrainedNormsOfHeadsAreThoseOfTheCpu) {
-  const at::Tensor x = at::randn({70, 120}), weight = at::rand({3, 40}), dy = at::randn({70, 120});
-  std::vector<at::Tensor> weights, biases;
-  for (const at::Device device : {at::Device("cpu"), at::Device("cuda:0")}) {
-    lora::NormWeight norm = test::norm_weight(weight.to(device), at::zeros({3, 40}).to(device));
-    norm.frozen_bias = weight.to(device);
-    norm.trained_bias = std::make_unique<lora::TrainedTensor>(
-        lora::TrainedTensor{norm.frozen_bias, at::zeros({3, 40}).to(device), {}});
-    norm_rows(x.to(device), 3, norm, {NormKind::kLayer, 1e-5}, true).backward(dy.to(device));
-    weights.push_back(norm.trained->gradient);
-    biases.push_back(norm.trained_bias->gradient);
+  const at::Tensor x = at::randn({70, 120}), dy = at::randn({70, 120});
+  for (const at::Tensor& weight : {at::rand({3, 40}), at::rand({40})}) {  // of each head, of all
+    std::vector<at::Tensor> weights, biases;
+    for (const at::Device device : {at::Device("cpu"), at::Device("cuda:0")}) {
+      const auto zeros = [&] { return at::zeros_like(weight).to(device); };
+      lora::NormWeight norm = test::norm_weight(weight.to(device), zeros());
+      norm.frozen_bias = weight.to(device);
+      norm.trained_bias =
+          std::make_unique<lora::TrainedTensor>(lora::TrainedTensor{norm.frozen_bias, zeros(), {}});
+      norm_rows(x.to(device), 3, norm, {NormKind::kLayer, 1e-5}, true).backward(dy.to(device));
+      weights.push_back(norm.trained->gradient);
+      biases.push_back(norm.trained_bias->gradient);
+    }
+    expect_close(weights[1], weights[0], 1e-5, "weight gradient");
+    expect_close(biases[1], biases[0], 1e-5, "bias gradient");
   }
-  expect_close(weights[1], weights[0], 1e-5, "weight gradient");
-  expect_close(biases[1], biases[0], 1e-5, "bias gradient");
 }
 
 TEST_F(ModelKernelsGpu, PartsOfHeadsAndPairsTurnAsOnTheCpu) {
