@@ -91,5 +91,19 @@ TEST(DropoutGpu, IsThatOfTheCpu) {
   }
 }
 
+// Pairs are moved at once where memory allows it, which it does not one element behind its begin.
+TEST(DropoutGpu, HasTheSameBitsWhereverTheTensorsLie) {
+  if (!cuda_available()) GTEST_SKIP() << "no GPU";
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16, at::kHalf}) {
+    const at::Tensor all = at::randn({1, 4098}).to(at::Device("cuda:0"), type);
+    const at::Tensor x = all.narrow(1, 1, 4097), copy = x.clone();
+    EXPECT_TRUE(at::equal(dropout(x, 0.3, kKey), dropout(copy, 0.3, kKey)));
+    const at::Tensor sums = at::randn_like(all), sum = sums.narrow(1, 1, 4097), other = sum.clone();
+    dropout(x, 0.3, kKey, x, sum);
+    dropout(copy, 0.3, kKey, copy, other);
+    EXPECT_TRUE(at::equal(sum, other)) << c10::toString(type);
+  }
+}
+
 }  // namespace
 }  // namespace qlora::lora
