@@ -21,9 +21,12 @@ GradientAudit::GradientAudit(const lora::AdapterSet& adapters, int64_t updates_b
 }
 
 void GradientAudit::look() {
-  std::erase_if(unseen_, [](const lora::AdapterTensor& tensor) {
-    return tensor.gradient.abs().max().item<float>() > 0;
-  });
+  if (unseen_.empty()) return;
+  std::vector<at::Tensor> greatest;
+  for (const lora::AdapterTensor& tensor : unseen_) greatest.push_back(tensor.gradient.abs().max());
+  const at::Tensor on_host = at::stack(greatest).cpu();  // a GPU is waited for once
+  const float* next = on_host.const_data_ptr<float>();
+  std::erase_if(unseen_, [&](const lora::AdapterTensor&) { return *next++ > 0; });
 }
 
 void GradientAudit::count_update(double learning_rate) {
