@@ -11,7 +11,8 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kPerChunk = 8;
-constexpr int kChunksPerThread = 4;
+// Above this, a thread decodes four chunks; below, more threads hide more of the wait for memory.
+constexpr int64_t kChunksOfSmall = int64_t{1} << 20;
 
 struct Table {
   float value[kNumFourBitCodes];
@@ -26,37 +27,51 @@ Table table_of(FourBitCode code) {
   return table;
 }
 
-__device__ float scale_of(const FourBitScales& scales, int64_t block) {
-  if (scales.absmax != nullptr) return __ldg(scales.absmax + block);
-  const float product =
-      multiply_flushed(__ldg(scales.map + __ldg(scales.codes + block)),
-                       __ldg(scales.nested_absmax + (block >> scales.nested_shift)));
-  return __fadd_rn(product, __ldg(scales.offset));
+template <int kCount>
+__device__ void scales_of(const FourBitScales& scales, const int64_t (&block)[kCount],
+                          float (&scale)[kCount]) {
+  if (scales.absmax != nullptr) {
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) scale[k] = __ldg(scales.absmax + block[k]);
+    return;
+  }
+  uint8_t code[kCount];
+  float nested[kCount];
+#pragma unroll
+  for (int k = 0; k < kCount; ++k) {
+    code[k] = __ldg(scales.codes + block[k]);
+    nested[k] = __ldg(scales.nested_absmax + (block[k] >> scales.nested_shift));
+  }
+  const float offset = __ldg(scales.offset);
+#pragma unroll
+  for (int k = 0; k < kCount; ++k)
+    scale[k] = __fadd_rn(multiply_flushed(__ldg(scales.map + code[k]), nested[k]), offset);
 }
 
 // Whole chunks [0, chunks) of 8 elements from `begin`, a multiple of 8: a chunk lies within one
-// block.
-template <typename T>
+// block. All that a thread loads is asked for before anything waits for it; behind the last chunk
+// it is the last one's again.
+template <int kChunks, typename T>
 __global__ void dequantize_chunks(const uint32_t* words, FourBitScales scales, int64_t begin,
                                   int64_t chunks, int block_shift, Table table, T* out) {
   __shared__ float values[kNumFourBitCodes];
   if (threadIdx.x < kNumFourBitCodes) values[threadIdx.x] = table.value[threadIdx.x];
   __syncthreads();
-  const int64_t first =
-      static_cast<int64_t>(blockIdx.x) * kThreads * kChunksPerThread + threadIdx.x;
-  uint32_t word[kChunksPerThread];
-  float scale[kChunksPerThread];
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kThreads * kChunks + threadIdx.x;
+  uint32_t word[kChunks];
+  int64_t block[kChunks];
+  float scale[kChunks];
 #pragma unroll
-  for (int k = 0; k < kChunksPerThread; ++k) {
-    const int64_t chunk = first + k * kThreads;
-    if (chunk >= chunks) break;
+  for (int k = 0; k < kChunks; ++k) {
+    const int64_t chunk = min(first + k * kThreads, chunks - 1);
     word[k] = __ldg(words + chunk);
-    scale[k] = scale_of(scales, (begin + chunk * kPerChunk) >> block_shift);
+    block[k] = (begin + chunk * kPerChunk) >> block_shift;
   }
+  scales_of(scales, block, scale);
 #pragma unroll
-  for (int k = 0; k < kChunksPerThread; ++k) {
+  for (int k = 0; k < kChunks; ++k) {
     const int64_t chunk = first + k * kThreads;
-    if (chunk >= chunks) break;
+    if (chunk >= chunks) return;
     Vector<T, kPerChunk> result;
 #pragma unroll
     for (int i = 0; i < kPerChunk; ++i) {
@@ -76,7 +91,20 @@ __global__ void dequantize_elements(const uint8_t* packed, FourBitScales scales,
   const int64_t element = begin + i;
   const uint8_t byte = __ldg(packed + element / 2);
   const int code = element % 2 == 0 ? byte >> 4 : byte & 15;
-  store(multiply_flushed(table.value[code], scale_of(scales, element >> block_shift)), out[i]);
+  const int64_t block[] = {element >> block_shift};
+  float scale[1];
+  scales_of(scales, block, scale);
+  store(multiply_flushed(table.value[code], scale[0]), out[i]);
+}
+
+template <int kChunks, typename T>
+void launch_chunks(const FourBitDequantizeArguments& a, int64_t chunks, int block_shift,
+                   const Table& table, cudaStream_t stream) {
+  constexpr int64_t kPerGroup = int64_t{kThreads} * kChunks;
+  dequantize_chunks<kChunks>
+      <<<static_cast<unsigned>((chunks + kPerGroup - 1) / kPerGroup), kThreads, 0, stream>>>(
+          reinterpret_cast<const uint32_t*>(a.packed + a.begin / 2), a.scales, a.begin, chunks,
+          block_shift, table, static_cast<T*>(a.out));
 }
 
 template <typename T>
@@ -89,11 +117,10 @@ void launch(const FourBitDequantizeArguments& a, cudaStream_t stream) {
   int64_t done = 0;
   if (a.begin % kPerChunk == 0 && aligned_to(first_byte, 4) && aligned_to(out, 16)) {
     const int64_t chunks = (a.end - a.begin) / kPerChunk;
-    constexpr int64_t kPerGroup = int64_t{kThreads} * kChunksPerThread;
-    if (chunks > 0)
-      dequantize_chunks<<<static_cast<unsigned>((chunks + kPerGroup - 1) / kPerGroup), kThreads, 0,
-                          stream>>>(reinterpret_cast<const uint32_t*>(first_byte), a.scales,
-                                    a.begin, chunks, block_shift, table, out);
+    if (chunks > kChunksOfSmall)
+      launch_chunks<4, T>(a, chunks, block_shift, table, stream);
+    else if (chunks > 0)
+      launch_chunks<1, T>(a, chunks, block_shift, table, stream);
     done = chunks * kPerChunk;
   }
   const int64_t rest = a.end - a.begin - done;

@@ -305,21 +305,24 @@ class Nf4Gpu : public ::testing::Test {
   }
 };
 
+FourBitTensor on_gpu(const FourBitTensor& host) {
+  FourBitTensor device = host;
+  device.packed = host.packed.cuda();
+  if (host.scales)
+    device.scales = {host.scales->codes.cuda(), host.scales->nested_absmax.cuda(),
+                     host.scales->offset.cuda(), host.scales->map.cuda(), host.scales->block_size};
+  else
+    device.absmax = host.absmax.cuda();
+  return device;
+}
+
 TEST_F(Nf4Gpu, ARestoredWeightEqualsThatOfTheCpu) {
   for (const FourBitCode code : kCodes) {
     for (const bool double_quant : {false, true}) {
       for (const int64_t block_size : {32, 64, 4096}) {
         const FourBitTensor host = quantize_four_bit(normal_weight(4096 * 3 + 77, at::kFloat),
                                                      {code, block_size}, double_quant);
-        FourBitTensor device = host;
-        device.packed = host.packed.cuda();
-        if (host.scales) {
-          device.scales = {host.scales->codes.cuda(), host.scales->nested_absmax.cuda(),
-                           host.scales->offset.cuda(), host.scales->map.cuda(),
-                           host.scales->block_size};
-        } else {
-          device.absmax = host.absmax.cuda();
-        }
+        const FourBitTensor device = on_gpu(host);
         for (const at::ScalarType dtype : kTypes) {
           // -0 where FP4 has its second zero: equal as numbers.
           EXPECT_TRUE(at::equal(restored(device, dtype).cpu(), restored(host, dtype)));
@@ -329,6 +332,18 @@ TEST_F(Nf4Gpu, ARestoredWeightEqualsThatOfTheCpu) {
         }
       }
     }
+  }
+}
+
+// Of more than eight million numbers a thread decodes four chunks; the last ones have fewer.
+TEST_F(Nf4Gpu, ALargeWeightEqualsThatOfTheCpu) {
+  for (const bool double_quant : {false, true}) {
+    const FourBitTensor host = quantize_four_bit(normal_weight((8 << 20) + 64 * 77 + 5, at::kFloat),
+                                                 {FourBitCode::kNf4, 64}, double_quant);
+    const FourBitTensor device = on_gpu(host);
+    for (const at::ScalarType dtype : kTypes)
+      EXPECT_TRUE(at::equal(restored(device, dtype).cpu(), restored(host, dtype)))
+          << double_quant << " " << c10::toString(dtype);
   }
 }
 
