@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/profile.h"
+#include "base/upload.h"
 #include "lora/autograd_function.h"
 #include "model/composed_expert_routing.h"
 #include "model/expert_routing_kernels.h"
@@ -44,8 +45,8 @@ Routed rows_of(const at::Tensor& chosen, int64_t experts) {
     row[pick] = next[expert[pick]]++;
     token[row[pick]] = pick / active;
   }
-  return {at::Tensor(), std::move(count), token_of_row.to(chosen.device()),
-          row_of.to(chosen.device())};
+  return {at::Tensor(), std::move(count), upload(token_of_row, chosen.device()),
+          upload(row_of, chosen.device())};
 }
 
 RowsOfTokens shape_of(const at::Tensor& rows, const at::Tensor& row_of) {
