@@ -68,18 +68,41 @@ __device__ inline void load_floats(const T* from, Share share, float (&to)[kPerP
     to[i] = i >= share.begin && i < share.end ? to_float(from[i]) : missing;
 }
 
+// Both rounded, the first in the lower half.
+__device__ inline uint32_t pair_of(float a, float b, __nv_bfloat16) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(a, b);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+__device__ inline uint32_t pair_of(float a, float b, __half) {
+  const __half2 pair = __floats2half2_rn(a, b);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+
+template <typename T>
+__device__ inline uint4 piece_of(const float (&x)[kPerPiece<T>]) {
+  if constexpr (sizeof(T) == sizeof(float))
+    return {__float_as_uint(x[0]), __float_as_uint(x[1]), __float_as_uint(x[2]),
+            __float_as_uint(x[3])};
+  else
+    return {pair_of(x[0], x[1], T()), pair_of(x[2], x[3], T()), pair_of(x[4], x[5], T()),
+            pair_of(x[6], x[7], T())};
+}
+
+// One store, which the compiler would split beside a branch that stores elements.
+__device__ inline void store_piece(uint4 piece, void* to) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(piece.x), "r"(piece.y),
+               "r"(piece.z), "r"(piece.w)
+               : "memory");
+}
+
 template <typename T>
 __device__ inline void store_floats(const float (&from)[kPerPiece<T>], Share share, T* to) {
-  constexpr int kAll = kPerPiece<T>;
   if (share.whole) {
-    Vector<T, kAll> piece;
-#pragma unroll
-    for (int i = 0; i < kAll; ++i) store(from[i], piece.element[i]);
-    copy_vector<T, kAll>(&piece, to);
+    store_piece(piece_of<T>(from), to);
     return;
   }
 #pragma unroll
-  for (int i = 0; i < kAll; ++i)
+  for (int i = 0; i < kPerPiece<T>; ++i)
     if (i >= share.begin && i < share.end) store(from[i], to[i]);
 }
 
