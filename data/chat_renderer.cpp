@@ -274,11 +274,6 @@ bool ChatRenderer::writes_tool_results() const {
   }
 }
 
-bool ChatRenderer::writes_the_date() const {
-  return template_.source().find("strftime_now") != std::string::npos &&
-         template_.source().find("date_string") == std::string::npos;
-}
-
 std::vector<TokenId> conversation_prompt(const Json& messages, const ChatTemplate& chat_template,
                                          const Tokenizer& tokenizer, const Json& context) {
   Conversation conversation{messages, context};

@@ -52,8 +52,6 @@ class ChatRenderer {
   bool writes_tools() const;
   bool writes_tool_calls() const;
   bool writes_tool_results() const;  // renders a conversation that has one
-  // Does it write today's date whatever date_string says?
-  bool writes_the_date() const;
 
  private:
   ChatTemplate::Prefixes render_prefixes(const Conversation& conversation,

@@ -1,5 +1,6 @@
 #include "data/chat_template.h"
 
+#include <atomic>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -59,6 +60,7 @@ struct ChatTemplate::Parsed {
   const std::string written;
   const jinja::Source source;
   const jinja::Tree tree;
+  std::atomic<bool> read_clock = false;
 };
 
 ChatTemplate::ChatTemplate(const std::string& source, const std::string& name)
@@ -70,6 +72,8 @@ ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 const std::string& ChatTemplate::source() const { return parsed_->written; }
 
 bool ChatTemplate::marks_generation() const { return parsed_->tree.marks_generation; }
+
+bool ChatTemplate::has_read_clock() const { return parsed_->read_clock; }
 
 std::string ChatTemplate::render(const Json& messages, const Json& context,
                                  bool add_generation_prompt) const {
@@ -93,6 +97,7 @@ ChatTemplate::Marked ChatTemplate::render_all(const Json& messages, const Json& 
     jinja::Capture captured(runtime);
     runtime.watch_output();
     jinja::execute_all(parsed_->tree.body, runtime, runtime.new_scope(&runtime.globals()));
+    if (runtime.read_clock()) parsed_->read_clock = true;
     return {captured.take(), runtime.generated()};
   } catch (const jinja::Failure& failure) {
     const size_t offset = failure.offset == jinja::Failure::kNowhere ? 0 : failure.offset;
@@ -121,6 +126,7 @@ ChatTemplate::Prefixes ChatTemplate::render_prefixes(const Json& messages, const
   } catch (const jinja::Failure&) {
     // what was found before it stands
   }
+  if (runtime.read_clock()) parsed_->read_clock = true;
   result.base = captured.take();
   result.texts = prefixes.take();
   return result;

@@ -40,6 +40,10 @@ class ChatTemplate {
   Marked render_marked(const Json& messages, const Json& context) const;
   // Whether it has {% generation %} blocks, which say what of a conversation is to be trained.
   bool marks_generation() const;
+  // Whether a render has called strftime_now since it was made, whatever variable the date went
+  // through: the same messages may give another text on another day. Safe to call from several
+  // threads, as all of it.
+  bool has_read_clock() const;
 
   // render() of the first lengths[0], lengths[1], ... messages (ascending, from 1 to the number of
   // messages), as far as one pass over all messages can tell them (jinja/prefixes.h): exactly those

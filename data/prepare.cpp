@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "base/seed.h"
 #include "data/cache/cached_dataset.h"
-#include "data/chat_renderer.h"
+#include "data/chat_template.h"
 #include "data/dataset.h"
 #include "data/permutation.h"
 #include "data/seen_rows.h"
@@ -114,7 +114,7 @@ void warn(const DataOptions& options, const Tokenizer& tokenizer, const ChatTemp
     for (const DatasetReport& report : *reports)
       for (std::string& warning : dataset_warnings(report, tokenizer))
         data.warnings.push_back(std::move(warning));
-  if (chat_template != nullptr && ChatRenderer(*chat_template, tokenizer).writes_the_date()) {
+  if (chat_template != nullptr && chat_template->has_read_clock()) {
     data.warnings.emplace_back(
         "the chat template writes today's date into every prompt: resumed on another day, the run "
         "would see other rows and is refused; set data.chat_template to a copy without "

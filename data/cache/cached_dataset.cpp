@@ -15,7 +15,6 @@
 #include "data/cache/cache_key.h"
 #include "data/cache/example_file.h"
 #include "data/cache/stored_report.h"
-#include "data/chat_renderer.h"
 #include "data/dataset.h"
 #include "data/shards.h"
 #include "io/atomic_write.h"
@@ -87,6 +86,11 @@ LoadedDataset in_memory(const Wanted& wanted) {
   DatasetReport report =
       read(wanted, [&](Example example) { examples.push_back(std::move(example)); });
   return {std::move(examples), std::move(report), {}};
+}
+
+std::string not_kept(const Wanted& wanted, const char* reason) {
+  return fmt::format("data cache: the tokenized rows of {} are not kept on disk: {}",
+                     wanted.dataset.path, reason);
 }
 
 std::string note(const Wanted& wanted, const char* what, const ExampleFile& file, double seconds) {
@@ -161,8 +165,12 @@ LoadedDataset made_in_cache(const Wanted& wanted) {
   write_examples(wanted, name);
   const auto file = in_cache([&] { return ExampleFile::open(name, wanted.source); });
   LoadedDataset dataset = loaded(wanted, file, name);
-  dataset.notes = {note(wanted, "made", *file, watch.seconds())};
   // The mapping stays, whatever becomes of the directory.
+  if (wanted.chat_template != nullptr && wanted.chat_template->has_read_clock()) {
+    dataset.notes = {not_kept(wanted, "the chat template writes today's date into them")};
+    return dataset;
+  }
+  dataset.notes = {note(wanted, "made", *file, watch.seconds())};
   if (wanted.key_now() != wanted.key) {
     dataset.notes.push_back(
         fmt::format("data cache: {} changed while it was read; the next run reads it again",
@@ -182,16 +190,6 @@ bool are_few(const NeededRows* needed, const DataOptions& options) {
   constexpr int64_t kBytesAToken = 5;
   return needed != nullptr && options.cache == "auto" &&
          needed->sequences < kLargeDataset / kBytesAToken / options.sequence_length;
-}
-
-// Why the rows are read into memory though their number speaks for the disk; empty: they are not.
-std::string reason_against(const Wanted& wanted, const std::string& directory) {
-  if (wanted.chat_template != nullptr &&
-      ChatRenderer(*wanted.chat_template, wanted.tokenizer).writes_the_date())
-    return "the chat template writes today's date into them";
-  if (directory.empty())
-    return "neither data.cache_dir nor XDG_CACHE_HOME nor HOME names a place for them";
-  return "";
 }
 
 LoadedDataset make_or_keep_in_memory(const Wanted& wanted) {
@@ -239,10 +237,10 @@ LoadedDataset load_dataset(const DatasetOptions& dataset, int32_t source,
   Wanted wanted{dataset, source, options, tokenizer, chat_template, model, needed};
   if (!lies_on_disk(dataset, options) || are_few(needed, options)) return in_memory(wanted);
   const std::string directory = cache_directory(options);
-  if (const std::string reason = reason_against(wanted, directory); !reason.empty()) {
+  if (directory.empty()) {
     LoadedDataset rows = in_memory(wanted);
-    rows.notes = {fmt::format("data cache: the tokenized rows of {} are not kept on disk: {}",
-                              dataset.path, reason)};
+    rows.notes = {not_kept(
+        wanted, "neither data.cache_dir nor XDG_CACHE_HOME nor HOME names a place for them")};
     return rows;
   }
   wanted.find_in(directory);
@@ -259,8 +257,7 @@ std::optional<DatasetReport> cached_report(const DatasetOptions& dataset,
                                            const ModelTokens& model) {
   Wanted wanted{dataset, 0, options, tokenizer, chat_template, model};
   const std::string directory = cache_directory(options);
-  if (!lies_on_disk(dataset, options) || !reason_against(wanted, directory).empty())
-    return std::nullopt;
+  if (!lies_on_disk(dataset, options) || directory.empty()) return std::nullopt;
   try {
     wanted.find_in(directory);
     return report_in(ExampleFile::read_text(wanted.file()), wanted, wanted.file());

@@ -67,6 +67,7 @@ Value call_strftime_now(Runtime& runtime, const Arguments& arguments) {
   if (format.size() > kMostFormat || format.find('\0') != std::string::npos) {
     fail_render("strftime_now's format must have at most {} bytes and no zero", kMostFormat);
   }
+  runtime.note_clock();
   timeval now{};
   gettimeofday(&now, nullptr);
   // %f is Python's own; %z and %Z are empty for a time without a zone.

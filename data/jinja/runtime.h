@@ -136,6 +136,10 @@ class Runtime {
   }
   const std::vector<TextSpan>& generated() const { return generated_; }
 
+  // Whether something asked for the time of day: another day may write another text.
+  void note_clock() { read_clock_ = true; }
+  bool read_clock() const { return read_clock_; }
+
   // Redirects what is written, until restored.
   std::string* exchange_output(std::string* output) { return std::exchange(output_, output); }
 
@@ -148,6 +152,7 @@ class Runtime {
   std::string* output_ = nullptr;
   const std::string* watched_output_ = nullptr;
   std::vector<TextSpan> generated_;  // spans of the watched output
+  bool read_clock_ = false;
   Frame* innermost_ = nullptr;
   std::vector<std::function<void()>>* undo_log_ = nullptr;
   Scope* globals_ = nullptr;

@@ -23,6 +23,7 @@ using test::ByteTokenizer;
 using test::read_file;
 using test::TempDir;
 using testing::AllOf;
+using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
@@ -245,11 +246,34 @@ TEST_F(CachedDataset, AutoTakesTheDiskForLargeFilesAndDoesWithoutIfItRefuses) {
 }
 
 TEST_F(CachedDataset, RowsWithTodaysDateAreNotKept) {
-  const ChatTemplate dated(std::string(kChatMl) +
-                           "{% if false %}{{ strftime_now('%d') }}{% endif %}");
-  const LoadedDataset loaded = load_dataset(rows_, 3, options_, tokenizer_, &dated);
-  EXPECT_THAT(loaded.notes, ElementsAre(HasSubstr("today's date")));
-  EXPECT_FALSE(fs::exists(dir_ / "cache"));
+  const std::string chat =
+      R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]})";
+  options_.sequence_length = 256;
+  rows_ = {dir_.write("chat.jsonl", chat + "\n" + chat + "\n"), "chat", {}};
+  for (const char* date :
+       {"{{ strftime_now('%Y') }}", "{% set date_string = strftime_now('%Y') %}{{ date_string }}",
+        "{% set now = strftime_now %}{% if date_string %}{{ now('%Y') }}"
+        "{% endif %}"}) {
+    const ChatTemplate dated(date + std::string(kChatMl));
+    const LoadedDataset loaded = load_dataset(rows_, 3, options_, tokenizer_, &dated);
+    EXPECT_THAT(loaded.notes, ElementsAre(HasSubstr("today's date"))) << date;
+    EXPECT_EQ(loaded.examples.size(), 2u) << date;
+    EXPECT_TRUE(fs::is_empty(dir_ / "cache")) << date;
+    EXPECT_FALSE(cached_report(rows_, options_, tokenizer_, &dated)) << date;
+    DataOptions in_a_run = options_;
+    in_a_run.train = {rows_};
+    EXPECT_THAT(prepare_datasets(in_a_run, tokenizer_, &dated, 1).warnings,
+                Contains(HasSubstr("today's date")))
+        << date;
+  }
+  // As Llama 3's template has it, which asks for the date only where nobody gives one.
+  const ChatTemplate undated(
+      "{% if not date_string is defined %}{% set date_string = "
+      "strftime_now('%d %b %Y') %}{% endif %}{{ date_string }}" +
+      std::string(kChatMl));
+  EXPECT_THAT(load_dataset(rows_, 3, options_, tokenizer_, &undated).notes,
+              ElementsAre(HasSubstr("made: ")));
+  EXPECT_TRUE(cached_report(rows_, options_, tokenizer_, &undated));
 }
 
 TEST_F(CachedDataset, TheUsualPlaceIsTheUsersCache) {

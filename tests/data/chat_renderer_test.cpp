@@ -28,9 +28,11 @@ TEST(ChatRenderer, TheDateStandsStillUnlessARowSetsIt) {
   const ChatRenderer renderer(chat_template, tokenizer);
   EXPECT_EQ(renderer.render(kQuestion, Json::object(), false), kDateString);
   EXPECT_EQ(renderer.render(kQuestion, Json{{"date_string", "now"}}, false), "now");
-  EXPECT_FALSE(renderer.writes_the_date());
-  const ChatTemplate dated("{{ strftime_now('%d') }}");
-  EXPECT_TRUE(ChatRenderer(dated, tokenizer).writes_the_date());
+  EXPECT_FALSE(chat_template.has_read_clock());
+  const ChatTemplate dated("{% set d = strftime_now('%d') %}{{ d }}");
+  EXPECT_FALSE(dated.has_read_clock());
+  ChatRenderer(dated, tokenizer).render(kQuestion, Json::object(), false);
+  EXPECT_TRUE(dated.has_read_clock());
 }
 
 TEST(ChatRenderer, ABosThatTheTemplateWritesIsNotDoubled) {
