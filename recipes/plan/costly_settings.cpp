@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace qlora::recipes {
 namespace {
 
@@ -25,16 +27,28 @@ std::string too_many_threads(const MachineFacts& facts) {
 
 }  // namespace
 
+bool ProductRates::is_costly() const { return in_float32 >= kMuchSlower * in_compute_dtype; }
+
+ProductRates best_rates(const std::function<double()>& in_compute_dtype,
+                        const std::function<double()>& in_float32) {
+  ProductRates best;
+  for (int sample = 0; sample < kMostSamples && best.is_costly(); ++sample) {
+    best.in_compute_dtype = std::max(best.in_compute_dtype, in_compute_dtype());
+    best.in_float32 = std::max(best.in_float32, in_float32());
+  }
+  return best;
+}
+
 std::vector<std::string> costly_settings(const MachineFacts& facts) {
   std::vector<std::string> sentences;
   if (facts.on_gpu) return sentences;
-  const double times = facts.float32_operations_a_second / facts.operations_a_second;
-  if (facts.compute_dtype != "float32" && times >= kMuchSlower)
+  const ProductRates& rates = facts.rates;
+  if (facts.compute_dtype != "float32" && rates.is_costly())
     sentences.push_back(fmt::format(
         "train.compute_dtype {}: products take {:.0f} times as long as in float32 on this CPU "
         "({:.2g} and {:.2g} GFLOP/s); set train.compute_dtype: float32, which takes more memory",
-        facts.compute_dtype, times, facts.operations_a_second / 1e9,
-        facts.float32_operations_a_second / 1e9));
+        facts.compute_dtype, rates.in_float32 / rates.in_compute_dtype,
+        rates.in_compute_dtype / 1e9, rates.in_float32 / 1e9));
   if (facts.planned_bytes > facts.free_bytes)
     sentences.push_back(fmt::format(
         "the run is planned to take {:.0f} MB and {:.0f} MB are free: a machine that swaps takes "

@@ -2,15 +2,31 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
 namespace qlora::recipes {
 
+// Of products in the run's compute dtype, and of the same products in float32, in operations a
+// second (trainer/product_rate.h).
+struct ProductRates {
+  double in_compute_dtype = 0, in_float32 = 0;
+
+  // Whether products in the compute dtype take so much longer that a run is warned of it.
+  bool is_costly() const;
+};
+
+// The best rates of several samples; each call measures one, in operations a second. What else the
+// machine does can only lower a sample, so one that is not costly is believed at once, and costly
+// rates only if they stay so in kMostSamples samples of both dtypes, taken in turns.
+constexpr int kMostSamples = 8;
+ProductRates best_rates(const std::function<double()>& in_compute_dtype,
+                        const std::function<double()>& in_float32);
+
 struct MachineFacts {
   std::string compute_dtype;
-  double operations_a_second = 0;          // of products in it; trainer/product_rate.h
-  double float32_operations_a_second = 0;  // of the same products in float32
+  ProductRates rates;
   int64_t planned_bytes = 0, free_bytes = 0;
   int threads = 0, cores = 0;  // of a rank
   bool on_gpu = false;

@@ -42,15 +42,17 @@ void warn_of_costly_settings(const trainer::PlannedRun& run, const Recipe& recip
                              distributed::Group& group) {
   MachineFacts facts;
   facts.compute_dtype = recipe.train.compute_dtype;
-  facts.operations_a_second = trainer::product_rate(quantization, run.compute, device);
-  facts.float32_operations_a_second = trainer::product_rate(quantization, at::kFloat, device);
+  facts.on_gpu = device.is_cuda();
+  if (!facts.on_gpu)
+    facts.rates =
+        best_rates([&] { return trainer::product_rate(quantization, run.compute, device); },
+                   [&] { return trainer::product_rate(quantization, at::kFloat, device); });
   facts.planned_bytes = trainer::plan_memory(run).peak();
   facts.free_bytes = free_memory_of_rank(device, group.place().local_size);
   facts.threads = state.choices.threads;
   facts.cores = cores_of_rank(group);
   facts.ranks = group.place().local_size;
   facts.goes_on = state.horizon > 0;
-  facts.on_gpu = device.is_cuda();
   for (const std::string& sentence : costly_settings(facts)) log::write_warning(sentence);
 }
 
