@@ -66,6 +66,9 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
   if (!fs::exists(path))
     fail<IoError>("{} does not exist; a tokenizer was to be read from it", path);
   if (fs::is_directory(path)) return load_directory(read_tokenizer_files(path), path);
+  if (fs::path(path).filename() == "config.json")
+    fail<FormatError>(
+        "{} describes a model and holds no tokenizer; give the directory of its files", path);
   const std::string extension = fs::path(path).extension().string();
   if (extension == ".json") return load_file(path, "tokenizer.json");
   if (extension == ".model") return load_file(path, "tokenizer.model");

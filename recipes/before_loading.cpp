@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <optional>
 #include <utility>
 
@@ -78,6 +79,8 @@ class Look {
     const std::string path = model::resolve_model_path(recipe_.model.path);
     header_ = model::read_model_header(path);
     text_.tokens = model_tokens(header_->architecture);
+    // By a config.json alone a run can be planned.
+    if (!header_->weights && !std::filesystem::is_directory(path)) return;
     text_.tokenizer = data::load_tokenizer(path);
   }
 
@@ -129,6 +132,12 @@ ModelText look_before_loading(const Recipe& recipe, ProblemList& problems) {
 ModelText check_before_loading(const Recipe& recipe) {
   ProblemList problems(recipe.file, recipe.places);
   ModelText text = look_before_loading(recipe, problems);
+  if (!text.tokenizer && !problems.is_covered_within("model.path"))
+    problems.add(
+        "model.path",
+        fmt::format("model.path: {} describes a model, and holds neither its tokenizer nor "
+                    "its weights; give the directory of the model's files",
+                    recipe.model.path));
   problems.throw_if_any();
   return text;
 }

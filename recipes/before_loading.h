@@ -11,10 +11,11 @@ namespace qlora::recipes {
 // Looks at the model's files and header, tokenizer and chat template, quantization and targets, and
 // at every dataset with its first rows, and adds what is wrong to `problems`, each at its key.
 // Parts of the recipe that have a problem already are passed over. Gives what was read of the
-// model's text.
+// model's text: no tokenizer where it is wrong, or model.path is a config.json alone.
 ModelText look_before_loading(const Recipe& recipe, ProblemList& problems);
 
-// The same for a recipe without problems; ConfigError with a line for each that is found.
+// The same for a run, of a recipe without problems: the model needs more than a config.json.
+// ConfigError with a line for each problem that is found.
 ModelText check_before_loading(const Recipe& recipe);
 
 // Puts in what the recipe leaves to other files: options of lora.from_adapter, ids of

@@ -8,7 +8,9 @@
 
 namespace qlora::test {
 namespace {
+using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 nlohmann::json planned(const TempDir& dir, std::vector<std::string> arguments) {
   arguments.insert(arguments.begin(), {"plan", dir / "recipe.yaml", "--json"});
@@ -190,6 +192,25 @@ TEST(PlanCommand, WrongInputIsToldInOneSentence) {
   const Finished model = run_qlora(dir, {"plan", recipe, "--set", "model.path=/nowhere"});
   EXPECT_EQ(model.exit_code, 2);
   EXPECT_THAT(model.err, HasSubstr("/nowhere does not exist"));
+}
+
+TEST(PlanCommand, OfAConfigAloneNoTokenizerIsMissed) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  recipe.model.path = dir / "model/config.json";
+  const std::string file = write_recipe_file(dir, recipe);
+  EXPECT_EQ(run_qlora(dir, {"plan", file, "--no-time"}).exit_code, 0);
+  const Finished wrong = run_qlora(dir, {"plan", file, "--set", "optim.lr=-1"});
+  EXPECT_EQ(wrong.exit_code, 2);
+  EXPECT_THAT(wrong.err, AllOf(HasSubstr("optim.lr"), Not(HasSubstr("model.path")),
+                               Not(HasSubstr("must have a member"))));
+  const Finished run = run_qlora(dir, {"train", file});
+  EXPECT_EQ(run.exit_code, 2);
+  EXPECT_THAT(run.err, AllOf(HasSubstr("model.path: "), HasSubstr("config.json describes a model"),
+                             Not(HasSubstr("must have a member"))));
+  const Finished rows = run_qlora(dir, {"inspect", "data", file});
+  EXPECT_EQ(rows.exit_code, 2);
+  EXPECT_THAT(rows.err, HasSubstr("config.json describes a model and holds no tokenizer"));
 }
 
 TEST(PlanCommand, ARunPrintsWhatWasPredictedAndMeasured) {
