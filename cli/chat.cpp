@@ -22,6 +22,7 @@
 #include "data/embedded_tokens.h"
 #include "model/generate.h"
 #include "recipes/fields/did_you_mean.h"
+#include "recipes/models/original_base.h"
 
 namespace {
 
@@ -90,9 +91,13 @@ class StopAnswer {
 class Chat {
  public:
   Chat(const TrainedModel& trained, const ChatArguments& arguments)
-      : trained_(trained), options_(arguments.options), system_(arguments.system) {
+      : trained_(trained),
+        choice_(arguments.choice),
+        options_(arguments.options),
+        system_(arguments.system) {
     options_.stop_ids =
         qlora::data::answer_end_ids(*trained.base.tokenizer, trained.base.chat_template.get());
+    if (!trained.adapters) tell_changed_base();
     reset();
   }
 
@@ -159,8 +164,15 @@ class Chat {
     } else if (messages.empty()) {
       qlora::log::error("/base: there is no message to answer yet");
     } else {
+      tell_changed_base();
       answered(messages, false);
     }
+  }
+
+  // Where the base is another than the model that people know.
+  void tell_changed_base() const {
+    const std::string said = qlora::recipes::changed_base_sentence(choice_, trained_);
+    if (!said.empty()) qlora::log::write_warning(said);
   }
 
   // Nothing, after a line that says why, if the template or the model refuses the messages.
@@ -203,6 +215,7 @@ class Chat {
   }
 
   const TrainedModel& trained_;
+  const qlora::recipes::ModelChoice& choice_;
   qlora::model::GenerateOptions options_;
   std::string system_;
   Json messages_;

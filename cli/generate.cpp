@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "cli/answer_stream.h"
 #include "cli/model_choice.h"
 #include "data/chat_renderer.h"
@@ -12,6 +13,7 @@
 #include "data/messages_file.h"
 #include "data/prompt_encoder.h"
 #include "model/generate.h"
+#include "recipes/models/original_base.h"
 
 namespace {
 
@@ -64,6 +66,10 @@ void run(GenerateArguments arguments) {
   arguments.options.stop_ids = qlora::data::answer_end_ids(
       *trained.base.tokenizer, arguments.raw ? nullptr : trained.base.chat_template.get());
   arguments.options.adapters_enabled = !arguments.base_only;
+  if (arguments.base_only || !trained.adapters)
+    if (const auto said = qlora::recipes::changed_base_sentence(arguments.choice, trained);
+        !said.empty())
+      qlora::log::write_warning(said);
   qlora::cli::AnswerStream stream(*trained.base.tokenizer);
   qlora::model::generate(*trained.base.model, {prompt_ids(trained, messages, arguments)},
                          arguments.options, [&](int64_t, int32_t id) {

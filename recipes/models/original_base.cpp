@@ -1,6 +1,9 @@
 #include "recipes/models/original_base.h"
 
+#include <fmt/format.h>
+
 #include "base/error.h"
+#include "lora/weight_init.h"
 #include "model/hub_cache.h"
 #include "recipes/run_files/run_directory.h"
 
@@ -19,6 +22,14 @@ void require_model(const std::string& path) {
   }
 }
 
+// The model before any part of it was moved; empty if it is not known, or gone.
+std::string original_path(const ModelChoice& choice) {
+  const std::string path =
+      choice.run_dir.empty() ? choice.model : read_run_recipe(choice.run_dir).model.path;
+  const auto found = model::find_model(path);
+  return found && !is_changed_base(*found) ? path : "";
+}
+
 }  // namespace
 
 Recipe recipe_of_original_base(const ModelChoice& choice, const TrainedModel& trained) {
@@ -35,6 +46,17 @@ Recipe recipe_of_original_base(const ModelChoice& choice, const TrainedModel& tr
         recipe.model.path);
   }
   return recipe;
+}
+
+std::string changed_base_sentence(const ModelChoice& choice, const TrainedModel& trained) {
+  if (!trained.base.changed && !is_changed_base(trained.base.path)) return "";
+  const std::string& init = trained.base.record.init;
+  const std::string original = original_path(choice);
+  return fmt::format(
+      "what answers without the adapter is not the original model but the base that it was trained "
+      "on: {} moved a part of the weights into the adapter{}",
+      lora::init_changes_base(init) ? "the initialisation " + init : "its initialisation",
+      original.empty() ? "" : "; qlora generate --model " + original + " asks the original");
 }
 
 }  // namespace qlora::recipes

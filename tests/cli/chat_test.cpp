@@ -83,6 +83,35 @@ TEST(Chat, TheBaseAnswersTheLastMessageAndIsNotKept) {
   EXPECT_NE(both.out.substr(adapter.size(), both.out.size() - 2 * adapter.size()), adapter);
 }
 
+TEST(Chat, OfABaseThatLacksWhatItsAdapterBeganWithItIsSaid) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  recipe.train.threads = 1;
+  recipe.train.save_every = 0;
+  const std::string sentence = "what answers without the adapter is not the original model";
+  const std::string few = " --max-new-tokens 2 --temperature 0";
+  const auto base_only = [&](const std::string& run) {
+    return run_qlora(dir, {"generate", run, "--prompt", "hi", "--base-only", "--threads", "1",
+                           "--max-new-tokens", "2"});
+  };
+  ASSERT_EQ(run_qlora(dir, {"train", write_recipe_file(dir, recipe)}).exit_code, 0);
+  EXPECT_THAT(base_only("run").err, Not(HasSubstr(sentence)));
+  EXPECT_THAT(chat(dir, "hi\n/base\n", "run" + few).err, Not(HasSubstr(sentence)));
+  recipe.lora.init = "pissa";
+  recipe.output.dir = dir / "pissa";
+  ASSERT_EQ(run_qlora(dir, {"train", write_recipe_file(dir, recipe)}).exit_code, 0);
+  const auto said = AllOf(HasSubstr(sentence), HasSubstr("the initialisation pissa moved"),
+                          HasSubstr("qlora generate --model " + dir / "model" + " asks"));
+  const Finished answer = base_only("pissa");
+  EXPECT_EQ(answer.exit_code, 0) << answer.err;
+  EXPECT_THAT(answer.err, said);
+  EXPECT_THAT(chat(dir, "hi\n/base\n", "pissa" + few).err, said);
+  EXPECT_THAT(chat(dir, "hi\n", "pissa" + few).err, Not(HasSubstr(sentence)));
+  EXPECT_THAT(chat(dir, "hi\n", "--model pissa/base" + few).err,
+              AllOf(HasSubstr(sentence), HasSubstr("its initialisation moved"),
+                    Not(HasSubstr("asks the original"))));
+}
+
 TEST(Chat, CtrlCStopsTheAnswerAndNotTheChat) {
   TempDir dir;
   write_tiny_directory(dir / "model");
