@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 
 #include "base/device.h"
 #include "base/profile.h"
 #include "base/progress.h"
 #include "base/stopwatch.h"
+#include "trainer/attention_sample.h"
 #include "trainer/product_rate.h"
 #include "trainer/sample_run.h"
 
@@ -21,6 +23,8 @@ constexpr int64_t kLayers = 2;
 // kernels instead of what they do.
 constexpr double kCpuOperations = 1e12, kGpuOperations = 1e14;
 constexpr int64_t kFewestTokens = 64;
+// Of these, what a document may take in which attention is measured by itself.
+constexpr double kAttentionShare = 0.05;
 constexpr int kMostSteps = 8;
 // Of the time that a mean may take: a sample that needs more is not measured.
 constexpr double kLongestSample = 2;
@@ -50,16 +54,33 @@ double weights_of_layer(const model::Architecture& architecture) {
   return weights / static_cast<double>(architecture.num_layers());
 }
 
-// Multiplications and additions of the products of a step, forward and towards the input, and once
-// more forward in layers that are recomputed.
-double operations_a_token(const model::Architecture& architecture, double layers,
-                          double recomputed) {
-  const auto head = static_cast<double>(architecture.head.numbers());
-  return (4 * layers + 2 * recomputed) * weights_of_layer(architecture) + 4 * head;
+// Of the run's documents, each of which is a whole sequence.
+int64_t document_length(const PlannedRun& run) {
+  return std::min(run.sequence_length, run.architecture.longest_document());
 }
 
-double operations_a_sample_token(const PlannedRun& run) {
-  return operations_a_token(run.architecture, kLayers, kLayers);
+// Of attention forward, a token of documents of `length` tokens, in a layer on average.
+double attention_of_layer(const model::Architecture& architecture, int64_t length) {
+  double operations = 0;
+  for (int64_t layer = 0; layer < architecture.num_layers(); ++layer)
+    for (const model::Branch& branch : architecture.block(layer).branches)
+      if (const model::AttentionSpec* attention = branch.attention())
+        operations += attention_operations(attention->shape, length);
+  return operations / static_cast<double>(architecture.num_layers());
+}
+
+// Multiplications and additions of a step, a token of documents of `length` tokens: of the products
+// with weights forward and towards the input, of attention forward and backward, and of both once
+// more forward in layers that are recomputed.
+double operations_a_token(const model::Architecture& architecture, double layers, double recomputed,
+                          int64_t length) {
+  const auto head = static_cast<double>(architecture.head.numbers());
+  return (4 * layers + 2 * recomputed) * weights_of_layer(architecture) + 4 * head +
+         (3.5 * layers + recomputed) * attention_of_layer(architecture, length);
+}
+
+double operations_a_sample_token(const PlannedRun& run, int64_t length) {
+  return operations_a_token(run.architecture, kLayers, kLayers, length);
 }
 
 // How often the head is passed forward: for pairs of answers once more (preference_objective.h).
@@ -67,11 +88,20 @@ double head_passes(const PlannedRun& run) { return run.pairs ? 2 : 1; }
 // What that makes of the head's stages, of which half is the way back.
 double head_growth(const PlannedRun& run) { return (1 + head_passes(run)) / 2; }
 
+// As long documents as take so many operations at most, in steps of 64 tokens, and as many of them.
 Sample sample_of(const PlannedRun& run, double operations) {
-  const double tokens = operations / operations_a_sample_token(run);
-  const auto most = std::max(static_cast<int64_t>(tokens) / 64 * 64, kFewestTokens);
-  const int64_t length = std::min({run.sequence_length, most, run.architecture.longest_document()});
-  return {std::clamp<int64_t>(most / length, 1, run.sequences()), length};
+  const auto takes = [&](int64_t length) {
+    return static_cast<double>(length) * operations_a_sample_token(run, length);
+  };
+  const int64_t longest = document_length(run);
+  int64_t fit = 1, too_many = (longest + kFewestTokens - 1) / kFewestTokens + 1;
+  while (fit + 1 < too_many) {
+    const int64_t middle = std::midpoint(fit, too_many);
+    (takes(middle * kFewestTokens) <= operations ? fit : too_many) = middle;
+  }
+  const int64_t length = std::min(fit * kFewestTokens, longest);
+  const auto rows = static_cast<int64_t>(operations / takes(length));
+  return {std::clamp<int64_t>(rows, 1, run.sequences()), length};
 }
 
 // Mean seconds of a step.
@@ -174,9 +204,10 @@ double gpu_step_seconds(SampleRun& two, const Calibration& calibration, const Sa
   return times * (of_two + more_layers * a_layer);
 }
 
-// How often a stage of the sample fits into a step of the run.
+// How often a stage of the sample fits into a step of the run, where a token's attention takes so
+// many times as long as in the sample.
 double growth(const std::string& stage, const Calibration& calibration, const Sample& sample,
-              uint8_t kind, bool recomputed) {
+              uint8_t kind, bool recomputed, const AttentionTime& attention) {
   const PlannedRun& run = calibration.run;
   const auto micro_batches = static_cast<double>(calibration.gradient_accumulation_steps);
   const model::BlockSpec& block = run.architecture.decoder.kinds[kind];
@@ -185,11 +216,10 @@ double growth(const std::string& stage, const Calibration& calibration, const Sa
   const double layers = num_layers / measured;
   const double tokens =
       micro_batches * static_cast<double>(run.tokens()) / static_cast<double>(sample.tokens());
-  const double length =
-      static_cast<double>(run.sequence_length) / static_cast<double>(sample.length);
   if (stage == "dequantize") return layers * micro_batches;
   if (stage == "optimizer" || stage == "publish" || stage == "gradient norm") return layers;
-  if (stage == "attention" || stage == "attention backward") return layers * tokens * length;
+  if (stage == "attention") return layers * tokens * attention.forward;
+  if (stage == "attention backward") return layers * tokens * attention.backward;
   if (stage == "data") return tokens;
   if (stage == "head" || stage == "softmax and loss") return tokens * head_growth(run);
   if (stage == "linear") return tokens * linear_growth(run, block, measured, recomputed);
@@ -201,13 +231,25 @@ double growth(const std::string& stage, const Calibration& calibration, const Sa
   return layers * tokens;
 }
 
-// Seconds of each stage of the run's step, with the run's share of recomputed layers.
-std::map<std::string, double> planned_stages(SampleRun& sample_run, const Sample& sample,
-                                             uint8_t kind, const Calibration& calibration) {
-  std::map<std::string, double> stages;
+// Seconds of each stage of the run's step, with the run's share of recomputed layers, and of all
+// stages together if the run's documents were only as long as the sample's.
+struct PlannedStages {
+  std::map<std::string, double> seconds;
+  double at_sample_length = 0;
+};
+
+PlannedStages planned_stages(SampleRun& sample_run, const Sample& sample, uint8_t kind,
+                             const Calibration& calibration, const AttentionTime& attention) {
+  PlannedStages stages;
   for_each_kind(sample_run, calibration, [&](bool recomputed, double share) {
-    for (const auto& [stage, seconds] : measure(sample_run, calibration.device))
-      stages[stage] += share * seconds * growth(stage, calibration, sample, kind, recomputed);
+    for (const StagePlan& stage : measure(sample_run, calibration.device)) {
+      const auto grown = [&](const AttentionTime& by) {
+        return share * stage.seconds *
+               growth(stage.stage, calibration, sample, kind, recomputed, by);
+      };
+      stages.seconds[stage.stage] += grown(attention);
+      stages.at_sample_length += grown({});
+    }
   });
   return stages;
 }
@@ -221,9 +263,9 @@ double operations_at_most(const Calibration& calibration, double rate) {
 std::vector<StagePlan> arithmetic(const Calibration& calibration, double rate) {
   const PlannedRun& run = calibration.run;
   const int64_t layers = run.architecture.num_layers();
-  const double a_token =
-      operations_a_token(run.architecture, static_cast<double>(layers),
-                         static_cast<double>(run.recompute_layers.count(layers)));
+  const double a_token = operations_a_token(run.architecture, static_cast<double>(layers),
+                                            static_cast<double>(run.recompute_layers.count(layers)),
+                                            document_length(run));
   const auto tokens = static_cast<double>(calibration.gradient_accumulation_steps * run.tokens());
   // Sources pass the encoder's layers, answers the decoder's; half of the tokens are either.
   const double share = run.architecture.has_encoder() ? 0.5 : 1.0;
@@ -247,21 +289,30 @@ double host_seconds(const Calibration& calibration) {
          product_rate(none, at::kFloat, at::kCPU);
 }
 
-// Seconds of each stage, were all layers of this kind.
-std::map<std::string, double> measured_kind(const Calibration& calibration, const Sample& sample,
-                                            uint8_t kind, Progress& progress) {
-  const int64_t layers = sampled_layers(calibration.run.architecture, kind);
-  SampleRun run(calibration, sample, kind, layers, progress);
-  std::map<std::string, double> stages = planned_stages(run, sample, kind, calibration);
-  if (calibration.device.is_cpu()) return stages;
-  double sum = 0;
-  for (const auto& [stage, seconds] : stages) sum += seconds;
-  const double step = gpu_step_seconds(run, calibration, sample, kind, progress);
-  for (auto& [stage, seconds] : stages) seconds *= step / sum;
-  return stages;
+// Of layers of this kind, from the sample to the run.
+AttentionTime attention_growth_of(const Calibration& calibration, const Sample& sample,
+                                  uint8_t kind, double operations) {
+  const PlannedRun& run = calibration.run;
+  const model::AttentionShape& shape = run.architecture.decoder.kinds[kind].attention().shape;
+  return measure_attention_growth(shape, sample.length, document_length(run),
+                                  kAttentionShare * operations, run.compute, calibration.device);
 }
 
-std::vector<StagePlan> measured(const Calibration& calibration, const Sample& sample) {
+// Seconds of each stage, were all layers of this kind.
+std::map<std::string, double> measured_kind(const Calibration& calibration, const Sample& sample,
+                                            uint8_t kind, double operations, Progress& progress) {
+  const AttentionTime attention = attention_growth_of(calibration, sample, kind, operations);
+  const int64_t layers = sampled_layers(calibration.run.architecture, kind);
+  SampleRun run(calibration, sample, kind, layers, progress);
+  PlannedStages stages = planned_stages(run, sample, kind, calibration, attention);
+  if (calibration.device.is_cpu()) return std::move(stages.seconds);
+  const double step = gpu_step_seconds(run, calibration, sample, kind, progress);
+  for (auto& [stage, seconds] : stages.seconds) seconds *= step / stages.at_sample_length;
+  return std::move(stages.seconds);
+}
+
+std::vector<StagePlan> measured(const Calibration& calibration, const Sample& sample,
+                                double operations) {
   Progress progress("measuring two layers of the model", 0, "steps");
   const model::StackSpec& decoder = calibration.run.architecture.decoder;
   std::map<std::string, double> stages;
@@ -270,7 +321,7 @@ std::vector<StagePlan> measured(const Calibration& calibration, const Sample& sa
     if (layers == 0) continue;
     const double share = static_cast<double>(layers) / static_cast<double>(decoder.num_layers());
     for (const auto& [stage, seconds] :
-         measured_kind(calibration, sample, static_cast<uint8_t>(kind), progress))
+         measured_kind(calibration, sample, static_cast<uint8_t>(kind), operations, progress))
       stages[stage] += share * seconds;
   }
   std::vector<StagePlan> all;
@@ -284,15 +335,16 @@ TimePlan plan_time(const Calibration& calibration) {
   const Stopwatch watch;
   const double rate =
       product_rate(calibration.quantization, calibration.run.compute, calibration.device);
-  const Sample sample = sample_of(calibration.run, operations_at_most(calibration, rate));
-  const double sample_seconds =
-      static_cast<double>(sample.tokens()) * operations_a_sample_token(calibration.run) / rate;
+  const double operations = operations_at_most(calibration, rate);
+  const Sample sample = sample_of(calibration.run, operations);
+  const double sample_seconds = static_cast<double>(sample.tokens()) *
+                                operations_a_sample_token(calibration.run, sample.length) / rate;
   const bool too_long =
       calibration.device.is_cpu() && sample_seconds > kLongestSample * calibration.seconds;
   TimePlan plan;
   plan.stages = too_long || calibration.run.architecture.has_encoder()
                     ? arithmetic(calibration, rate)
-                    : measured(calibration, sample);
+                    : measured(calibration, sample, operations);
   if (const double seconds = host_seconds(calibration); seconds > 0)
     plan.stages.push_back({kProductsOnHost, seconds});
   for (const StagePlan& stage : plan.stages) plan.seconds_a_step += stage.seconds;

@@ -3,7 +3,7 @@
 // of base/profile.h); each stage's time then grows as its arithmetic does.
 //
 //   dequantization                  layers · micro-batches
-//   attention                       layers · tokens · length of the sequences
+//   attention                       layers · tokens · what a token takes (attention_sample.h)
 //   head, softmax and loss          tokens
 //   forward products                tokens · (weights of all layers + head)
 //   everything else in a layer      layers · tokens

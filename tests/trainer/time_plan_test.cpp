@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <map>
+#include <vector>
 
 #include "base/profile.h"
 #include "base/stop.h"
@@ -95,6 +96,50 @@ TEST(TimePlan, WhereEvenAShortSampleTakesTooLongTheProductsAloneAreCounted) {
   EXPECT_EQ(once.stages[0].stage, kProductsAlone);
   EXPECT_GT(once.seconds_a_step, 0);
   EXPECT_LT(once.calibration_seconds, 2);
+}
+
+TEST(TimePlan, LongSequencesTakeLongerByTheirTokensAndTheirAttention) {
+  std::vector<TimePlan> plans;
+  for (const int64_t tokens : {1'000, 10'000, 100'000}) {
+    const PlannedRun run = tiny(tokens);
+    Calibration calibration{run, 1, {}};
+    calibration.seconds = 0.05;
+    plans.push_back(plan_time(calibration));
+    EXPECT_LT(plans.back().calibration_seconds, 30);
+  }
+  // Ten times as many tokens: between ten times the work, and a hundred where all is attention.
+  for (size_t i = 1; i < plans.size(); ++i) {
+    const double times = plans[i].seconds_a_step / plans[i - 1].seconds_a_step;
+    EXPECT_GT(times, 4) << i;
+    EXPECT_LT(times, 250) << i;
+  }
+  EXPECT_LT(plans[2].tokens_a_second, plans[0].tokens_a_second);
+}
+
+TEST(TimePlan, ASampleOfLongSequencesIsAsShortAsItsAttentionAsks) {
+  PlannedRun run = tiny(100'000);
+  run.micro_batch_size = 4;
+  const PlannedRun sample = calibration_run(run);
+  // Of 10^12 operations: 0.5 10^6 a token, and 2304 a token and key that it sees.
+  EXPECT_GT(sample.sequence_length, 25'000);
+  EXPECT_LT(sample.sequence_length, 32'000);
+  EXPECT_EQ(sample.micro_batch_size, 1);
+  run.sequence_length = 1000;
+  EXPECT_EQ(calibration_run(run).sequence_length, 1000);
+  EXPECT_EQ(calibration_run(run).micro_batch_size, 4);
+}
+
+TEST(TimePlan, ByArithmeticTooLongSequencesTakeLonger) {
+  double last = 0;
+  for (const int64_t tokens : {1'000, 10'000, 100'000}) {
+    const PlannedRun run = tiny(tokens);
+    Calibration calibration{run, 1, {}};
+    calibration.seconds = 1e-7;
+    const TimePlan plan = plan_time(calibration);
+    ASSERT_EQ(plan.stages.at(0).stage, kProductsAlone);
+    EXPECT_GT(plan.seconds_a_step, 3 * last);
+    last = plan.seconds_a_step;
+  }
 }
 
 TEST(TimePlan, AStepTakesTheLongerOfItsProductsAndTheFetching) {
