@@ -48,25 +48,26 @@ std::vector<Field<Dataset>> make_dataset_fields() {
                     "docs/formats.md shows a row of each.",
                     &Dataset::format),
       dataset_field("fields", "map",
-                    "Names of our fields -> names in the file, where they differ: "
-                    "`{instruction: question, output: answer}`.",
+                    "Renames fields: each key is a name from docs/formats.md, its value the name "
+                    "that the file has for it: `{instruction: question, output: answer}`.",
                     &Dataset::fields),
       dataset_field("separator", "text",
-                    "completion and input_output rows, and preference rows of texts: stands "
-                    "between prompt and completion and belongs to the prompt, such as `\"\\n\"`. "
-                    "Empty: the two are joined as they are in the row.",
+                    "completion and input_output rows, and preference rows of texts: a text that "
+                    "is put between prompt and completion and counts as part of the prompt, such "
+                    "as `\"\\n\"`. Empty: the two are joined as they are in the row.",
                     &Dataset::separator),
       dataset_field("system", "text",
                     "chat, sharegpt, alpaca and preference rows: the system message of rows that "
-                    "bring none. Empty: such rows have none. It belongs to the rows: "
-                    "`qlora chat --system` gives it to the model again.",
+                    "bring none. Empty: such rows have none. The trained model does not bring it "
+                    "along: give it again with `qlora chat --system`.",
                     &Dataset::system),
       dataset_field(
           "weight", "number",
-          "In `data.train`: the part of an epoch that this dataset has, beside the weights "
-          "of the others; `data.mix_by` says of what. An epoch stays as long as it was: "
-          "rows of one dataset come several times, of another one in some epochs only. "
-          "0: no dataset has a weight, and every row comes once an epoch.",
+          "In `data.train`: how large a part of an epoch comes from this dataset, relative to the "
+          "weights of the others; `data.mix_by` says whether rows or tokens are shared out. An "
+          "epoch stays as long as it would be without weights, so that rows of one dataset may "
+          "come several times in it and rows of another only in some epochs. 0, which then all "
+          "datasets need: every row comes once an epoch.",
           &Dataset::weight),
       dataset_field("max_rows", "integer", "Reads the first so many rows. 0: all.",
                     &Dataset::max_rows),

@@ -11,18 +11,18 @@ namespace {
 RecipeField device_map() {
   RecipeField field{
       "device_map", "auto | cpu | disk | ranks | map",
-      "Where the blocks' frozen weights lie. Those that are not on the device that "
-      "computes (`train.device`) are fetched for use, two blocks at a time. cpu: in "
-      "the memory of the host of a GPU. disk: in the model's file where that holds "
-      "them as they are used, else in a file that is written while loading and goes "
-      "with the run. ranks: in parts with the processes of a run that torchrun or another "
-      "launcher started, each of which has one part of every block and gets the others for "
-      "use; with one process, on the device. auto: as many on the device as a run has room "
-      "for. A map gives "
-      "places to modules: `{model.layers: disk, model.layers.7: cuda:0}`; the longest "
-      "path that holds a block counts. Embedding and head move where the map has them "
-      "by their own names (`model.embed_tokens`, `lm_head`): of the embedding the rows of "
-      "a batch are fetched, of the head a panel of rows at a time. Empty: all on the device."};
+      "Where the blocks' frozen weights lie. Those that are not on the device that computes "
+      "(`train.device`) are fetched for use, two blocks at a time. cpu: they lie in the memory of "
+      "a GPU's host. disk: they are read from the model's file if it holds them in the form in "
+      "which they are used; otherwise they are written to another file while the model is loaded, "
+      "which is gone when the run ends. ranks: the processes that torchrun or another launcher "
+      "started for the run share them; each keeps a part of every block and fetches the other "
+      "parts for use. A single process keeps all of them on the device. auto: as many stay on the "
+      "device as the run has room for. A map gives places to modules: `{model.layers: disk, "
+      "model.layers.7: cuda:0}`; for each block the longest path that leads to it decides. "
+      "Embedding and head move only if the map has their own names (`model.embed_tokens`, "
+      "`lm_head`): of the embedding the rows of a batch are fetched, of the head some of its rows "
+      "at a time. Empty: all stay on the device."};
   field.read = [](const Node& node, const std::string& key, ProblemList& problems, Recipe& recipe) {
     decode_word_or_map(node, key, problems, recipe.model.device_map);
   };
@@ -48,26 +48,26 @@ Section model_section() {
           &Options::name) |
            Free{"Adapters saved from then on carry the new name."},
        in({"dtype", "auto | bfloat16 | float16 | float32",
-           "Type in which the modules that stay unquantized are held. auto: the one that the file "
-           "has them in, bfloat16 where it holds blocks alone."},
+           "Type in which the modules that stay unquantized are held. auto: the type that they "
+           "have in the file, and bfloat16 for a file that holds nothing but quantized blocks."},
           &Options::dtype),
        in({"upcast", "none | norms | all",
-           "all: embedding and head are held and computed in float32, as PEFT's "
-           "prepare_model_for_kbit_training has it, which takes more memory. Norms are float32 in "
-           "any case."},
+           "none and norms: embedding and head stay in `dtype`. all: they are held and computed in "
+           "float32, which takes more memory; PEFT's prepare_model_for_kbit_training does the "
+           "same. Norms are float32 in any case."},
           &Options::upcast),
        device_map() | Free{"Weights lie elsewhere; the numbers stay the same. With "
                            "`quantization.fp32_cpu_offload` the same blocks must be on the cpu or "
                            "on disk."},
        in({"max_memory", "map",
-           "With `device_map: auto`: what the run, or each rank of one, may take of a device's "
-           "memory, by the plan's count: `{cuda:0: 20GiB, cpu: 30GiB}`. A device that is not "
-           "named: 90 % of what is free, divided by the ranks that share it."},
+           "With `device_map: auto`: how much memory of each device the run, or each of its "
+           "ranks, may take, as `qlora plan` counts it: `{cuda:0: 20GiB, cpu: 30GiB}`. Of a device "
+           "that is not named it may take 90 % of what is free, divided by the ranks that share it."},
           &Options::max_memory) |
            Free{"Weights lie elsewhere; the numbers stay the same."},
        in({"offload_dir", "path",
-           "Directory for the file of weights on disk, which has no name and is gone when the "
-           "program ends. Empty: `output.dir`."},
+           "Directory in which `device_map` may write weights that are to lie on disk. The file "
+           "has no name there and is gone when the program ends. Empty: `output.dir`."},
           &Options::offload_dir) |
            Free{"The file lies elsewhere."}});
 }
@@ -119,7 +119,7 @@ Section data_section() {
            Required{},
        in({"eval", "list of datasets", "Rows to evaluate on, with the same keys."}, &Options::eval),
        in({"mix_by", "rows | tokens",
-           "What the weights of the datasets share out: the rows of an epoch, or its tokens."},
+           "Whether the weights of the datasets are shares of an epoch's rows or of its tokens."},
           &Options::mix_by),
        in({"deduplicate", "boolean",
            "Leaves out training rows that repeat an earlier one of any dataset, token for token."},
@@ -133,18 +133,20 @@ Section data_section() {
            "Puts several rows into one sequence; they do not see each other."},
           &Options::packing),
        in({"shuffle", "boolean",
-           "Rows in random order, another one each epoch; false: file order."},
+           "true: the rows come in random order, in a new one each epoch. false: they come in the "
+           "order of the file."},
           &Options::shuffle),
        in({"shuffle_block", "integer",
-           "Shuffles so many rows that follow one another among themselves, then the next so many, "
-           "as tools do that read rows as a stream. With it, or with `shuffle: false`, a run of "
-           "`train.max_steps` reads and tokenizes one dataset only as far as these steps need, "
-           "unless `eval_fraction`, `deduplicate` or a weight asks for all of it. 0: all rows."},
+           "Takes this many rows that follow one another, shuffles them among themselves, then "
+           "does the same with the next ones, as tools do that read rows as a stream. With it, or "
+           "with `shuffle: false`, a run of `train.max_steps` reads and tokenizes one dataset only "
+           "as far as these steps need, unless `eval_fraction`, `deduplicate` or a weight asks for "
+           "all of it. 0: all rows."},
           &Options::shuffle_block),
        in({"train_on", "assistant | all | last",
            "assistant: only answers are learnt. all: prompts too. last: only the last answer of a "
-           "conversation, behind all that comes before it. With `train.objective: orpo` it decides "
-           "about the likelihood of the chosen answers alone; TRL has all there."},
+           "conversation, behind all that comes before it. With `train.objective: orpo` it says "
+           "which tokens the likelihood of the chosen answers counts; TRL counts all."},
           &Options::train_on),
        in({"on_overlength", "error | drop | truncate_left | truncate_right | split",
            "What happens to a row longer than `sequence_length`. Each case is counted and "
@@ -179,8 +181,9 @@ Section optim_section() {
   return section(
       "optim", "The optimizer and the learning rate.", &Recipe::optim,
       {in({"name", names.c_str(),
-           "All but lamb also as `NAME_8bit`, `paged_NAME` and `paged_NAME_8bit`. 8bit: the "
-           "optimizer's state takes a quarter of the memory. paged: it may leave the GPU."},
+           "Each but lamb can also be written as `NAME_8bit`, `paged_NAME` or `paged_NAME_8bit`. "
+           "8bit: the optimizer's state takes a quarter of the memory. paged: the state may be "
+           "moved out of the GPU's memory."},
           &Options::name),
        in({"lr", "number", "Peak learning rate."}, &Options::lr),
        in({"betas", "list of numbers",
@@ -192,12 +195,12 @@ Section optim_section() {
        in({"alpha_ramp", "integer", "Steps in which ademamix's alpha and third beta rise."},
           &Options::alpha_ramp),
        in({"weight_decay", "number",
-           "Decoupled from the gradient as in AdamW; sgd, rmsprop and adagrad add it to the "
-           "gradient."},
+           "How fast the trained numbers shrink towards 0. As in AdamW it does not pass through "
+           "the gradient, except with sgd, rmsprop and adagrad, which add it to the gradient."},
           &Options::weight_decay),
        in({"weight_decay_pattern", "map",
-           "Decay of trained tensors whose name matches, instead: `{lora_B: 0.1, bias: 0}`. Keys "
-           "are regular expressions."},
+           "The decay of trained tensors whose name matches a key, in place of `weight_decay`: "
+           "`{lora_B: 0.1, bias: 0}`. Keys are regular expressions."},
           &Options::weight_decay_pattern),
        in({"max_grad_norm", "number",
            "Gradients are scaled down to this norm if theirs is larger. 0: never."},
@@ -205,25 +208,30 @@ Section optim_section() {
        in({"schedule",
            "constant | linear | cosine | cosine_with_restarts | polynomial | inverse_sqrt | wsd | "
            "reduce_on_plateau",
-           "Course of the learning rate after warm-up. wsd: it stays, and falls at the end. "
-           "reduce_on_plateau: it falls when the evaluation loss no longer does."},
+           "Course of the learning rate after warm-up. wsd: the rate stays constant and falls at "
+           "the end. reduce_on_plateau: it is lowered when the evaluation loss no longer falls."},
           &Options::schedule),
-       in({"plateau_factor", "number", "What reduce_on_plateau multiplies the rate by."},
+       in({"plateau_factor", "number",
+           "reduce_on_plateau multiplies the rate by this number each time it lowers it."},
           &Options::plateau_factor),
        in({"plateau_patience", "integer",
-           "Evaluations in a row without a gain that reduce_on_plateau lets pass."},
+           "How many evaluations in a row may bring no gain before reduce_on_plateau lowers the "
+           "rate."},
           &Options::plateau_patience),
        in({"min_lr_ratio", "number",
-           "Where the cosines, polynomial and wsd end, as a share of `lr`, in [0, 1]."},
+           "The rate at which cosine, cosine_with_restarts, polynomial and wsd end, as a share of "
+           "`lr`, in [0, 1]."},
           &Options::min_lr_ratio),
-       in({"num_cycles", "integer", "Falls of cosine_with_restarts."}, &Options::num_cycles),
-       in({"power", "number", "Exponent of polynomial."}, &Options::power),
+       in({"num_cycles", "integer", "How many times cosine_with_restarts falls from `lr`."},
+          &Options::num_cycles),
+       in({"power", "number", "The exponent of the schedule polynomial."}, &Options::power),
        in({"decay_ratio", "number", "Share of all steps in which wsd falls, in [0, 1]."},
           &Options::decay_ratio),
        in({"warmup_ratio", "number",
            "Share of all steps in which the rate rises from 0, in [0, 1]."},
           &Options::warmup_ratio),
-       in({"warmup_steps", "integer", "The same in steps; wins over the ratio if above 0."},
+       in({"warmup_steps", "integer",
+           "The same as a number of steps. If it is above 0, it counts and the ratio does not."},
           &Options::warmup_steps),
        in({"stochastic_rounding", "boolean",
            "With `lora.dtype: bfloat16`: rounds up or down at random, so that small updates add up "
@@ -243,17 +251,18 @@ Section train_section() {
       "train", "The run itself. One of `max_steps` and `epochs` must be set.", &Recipe::train,
       {in({"objective", "sft | dpo | orpo",
            "sft: the answers of the rows are learnt. dpo and orpo learn from rows of format "
-           "preference, which have a chosen and a rejected answer. dpo raises the chosen one's "
-           "likelihood against the rejected one's, both measured by what the model before the run "
-           "gave them; orpo learns the chosen one and raises it against the rejected one, without "
-           "such a reference."},
+           "preference, which have a chosen and a rejected answer. dpo makes the chosen answer "
+           "more likely than the rejected one, where the likelihood of each is taken relative to "
+           "what the model gave it before the run. orpo needs no such reference: it learns the "
+           "chosen answer and at once makes it more likely than the rejected one."},
           &Options::objective),
        in({"beta", "number",
            "dpo: how strongly the model is held to what it was before the run. orpo: weight of the "
            "comparison, lambda in its paper."},
           &Options::beta),
        in({"loss_type", "sigmoid | hinge | ipo",
-           "dpo: the loss of a pair. ipo compares means a token."},
+           "dpo: which function of the two answers' likelihoods is the loss of a pair. ipo takes "
+           "the mean over an answer's tokens, the others take the sum."},
           &Options::loss_type),
        in({"label_smoothing", "number",
            "dpo with sigmoid: the share of pairs taken to be the wrong way round, in [0, 0.5)."},
@@ -265,8 +274,8 @@ Section train_section() {
           &Options::epochs) |
            Free{"The run ends earlier or later; later needs `on_extend`."},
        in({"micro_batch_size", "integer",
-           "Sequences that go through the model at once. A sequence of preference rows holds "
-           "pairs, and up to twice `data.sequence_length`."},
+           "Sequences that go through the model at once. A sequence of preference rows holds whole "
+           "pairs of answers and may have up to twice `data.sequence_length` tokens."},
           &Options::micro_batch_size),
        in({"gradient_accumulation_steps", "integer", "Micro-batches in one optimizer step."},
           &Options::gradient_accumulation_steps),
@@ -346,8 +355,8 @@ Section train_section() {
            Free{"Decides where this start continues; training is the same."},
        in({"on_extend", "continue | rescale",
            "What the learning rate does when a resumed run is longer than it was: keep its old "
-           "course and stay at its end, or follow the course of the new length. Empty: an error "
-           "asks."},
+           "course and stay at its end (continue), or follow the course of the new length "
+           "(rescale). Empty: such a run is refused with a message that asks for one of the two."},
           &Options::on_extend) |
            Free{"Taken into account when the length changes."}});
 }

@@ -104,9 +104,12 @@ Section lora_section() {
            "Only these decoder layers, counted from 0. Empty: all."},
           &Options::layers_to_transform),
        in({"use_dora", "true | false",
-           "DoRA: a trained magnitude for each output, and the adapter turns the direction only."},
+           "DoRA: the magnitude of each output's weights is trained as a number of its own, and "
+           "the adapter changes their direction only."},
           &Options::use_dora),
-       in({"bias", "none | all | lora_only", "Which biases are trained, where the model has any."},
+       in({"bias", "none | all | lora_only",
+           "Which biases are trained, where the model has any. all: every bias. lora_only: those "
+           "of layers that have an adapter."},
           &Options::bias),
        in({"modules_to_save", "list of texts",
            "Modules that are trained whole beside the adapters, by the end of their path: "
@@ -118,8 +121,9 @@ Section lora_section() {
            "The same for the input embedding by the tokens' spelling: `[\"<|im_start|>\"]`."},
           &Options::trainable_tokens),
        in({"ensure_weight_tying", "boolean",
-           "Where the base has one matrix for embed_tokens and lm_head and one of them is trained: "
-           "both stay one. false: they part ways, and the other one stays as it was."},
+           "Matters where the base has one matrix for both embed_tokens and lm_head and one of the "
+           "two is trained. true: they remain one matrix, so that both are trained. false: they "
+           "become two, and the other one stays as it was."},
           &Options::ensure_weight_tying),
        in({"dtype", "float32 | bfloat16",
            "What the trained numbers are rounded to after each step, and saved as."},
