@@ -14,8 +14,11 @@ import sys
 import unicodedata
 
 CODES = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+# Later than Perl 5.36, with their short names.
+SCRIPTS_SINCE_14 = {"Garay": "Gara", "Gurung_Khema": "Gukh", "Kawi": "Kawi", "Kirat_Rai": "Krai", "Nag_Mundari": "Nagm",
+                    "Ol_Onal": "Onao", "Sunuwar": "Sunu", "Todhri": "Todr", "Tulu_Tigalari": "Tutg"}
 CATEGORIES = "Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Co Cn".split()
-ALPHABETIC, HAN, NEW = 0x20, 0x40, 0x80  # beside a category's number: data/tokenizers/unicode_tables.h
+ALPHABETIC, NEW = 0x20, 0x40  # beside a category's number: data/tokenizers/unicode_tables.h
 
 
 def runs_of(values):
@@ -87,14 +90,38 @@ def classes():
             is_noncharacter = code & 0xFFFE == 0xFFFE or 0xFDD0 <= code < 0xFDF0
             is_known = code in known and (name != "Cn" or is_noncharacter)
             values[code] = number | (0 if is_known else NEW)
-    for flag, name, old_name in ((ALPHABETIC, "Alphabetic", "Alphabetic"), (HAN, "Han", "sc=Han")):
-        now, before = matched(rf"\p{{{name}}}"), known_to_perl(old_name)
-        for code in now:
-            values[code] |= flag
-        for code in now ^ before:
-            if code in values:  # no surrogate
-                values[code] |= NEW
+    now, before = matched(r"\p{Alphabetic}"), known_to_perl("Alphabetic")
+    for code in now:
+        values[code] |= ALPHABETIC
+    for code in now ^ before:
+        if code in values:  # no surrogate
+            values[code] |= NEW
     return [values[code] for code in CODES]
+
+
+def script_names():
+    """{name: short name} of the scripts that have characters. Unknown is first: all other code points have it."""
+    script = r"print join(q( ), prop_value_aliases(q(sc), $_)), qq(\n) for prop_values(q(sc))"
+    lines = subprocess.run(["perl", "-MUnicode::UCD=prop_values,prop_value_aliases", "-e", script], capture_output=True, text=True,
+                           check=True).stdout.splitlines()
+    known = {words[1]: words[0] for words in map(str.split, lines) if words} | SCRIPTS_SINCE_14
+    without = {"Unknown", "Katakana_Or_Hiragana"}  # the second has no character
+    return {"Unknown": "Zzzz"} | {name: known[name] for name in sorted(known) if name not in without}
+
+
+def print_scripts():
+    names = script_names()
+    scripts = dict.fromkeys(CODES, 0)
+    for bit in range(8):  # of a script's number: each code point has one script
+        by_name, by_alias = (matched("[" + "".join(rf"\p{{{name}}}" for number, name in enumerate(spelled) if number >> bit & 1) + "]")
+                             for spelled in (names, names.values()))
+        assert by_name == by_alias
+        for code in by_name:
+            scripts[code] |= 1 << bit
+    assert {code for code in CODES if scripts[code] == 0} == matched(r"\p{Unknown}")
+    print_runs("Scripts", [scripts[code] for code in CODES])
+    print_array("constexpr ScriptName kNames[]", [f'{{"{name}", "{alias}"}}' for name, alias in names.items()])
+    print("const std::span<const ScriptName> kScriptNames = kNames;\n")
 
 
 def combining_class(code, nfd):
@@ -135,6 +162,7 @@ def print_tokenizers():
 namespace qlora::data::unicode_tables {{
 """)
     print_runs("Classes", classes())
+    print_scripts()
     print_runs("Numbers", [int(len(digits(f"a{chr(code)}a")) == 3) for code in CODES])
     print_runs("Punctuation", [int(len(punctuation(f"a{chr(code)}a")) == 3) for code in CODES])
     print_runs("CombiningClasses", [combining_class(code, nfd) for code in CODES])

@@ -5,7 +5,7 @@
 //
 //   \s \S     property White_Space (PCRE2's own \s also takes U+180E)
 //   \w \W     letters, marks, digits, connectors (PCRE2's own \w leaves out marks)
-//   \p{Han}   property Script, not Script_Extensions; so other scripts
+//   \p{Han}   property Script, not Script_Extensions; so other scripts (script_property.h)
 //   \b \B     a boundary of such characters, and no boundary
 //   \h \H     a hexadecimal digit (horizontal space in PCRE2)
 //   [a[bc]]   a class inside a class is a union

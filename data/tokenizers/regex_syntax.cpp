@@ -1,14 +1,8 @@
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <fmt/format.h>
-#include <pcre2.h>
-
-#include <algorithm>
-#include <iterator>
 #include <map>
 
 #include "base/error.h"
 #include "data/tokenizers/regex.h"
-#include "data/tokenizers/unicode_tables.h"
+#include "data/tokenizers/script_property.h"
 
 namespace qlora::data {
 namespace {
@@ -41,29 +35,6 @@ const Respelled* respelled(char letter) {
   };
   const auto entry = table.find(letter);
   return entry == table.end() ? nullptr : &entry->second;
-}
-
-// Scripts that vocabularies cut by. In Oniguruma they mean property Script, in PCRE2 from 10.40 on
-// Script_Extensions unless it is told otherwise.
-bool is_script(std::string_view name) {
-  static constexpr std::string_view kScripts[] = {
-      "Arabic", "Armenian", "Bengali", "Cyrillic",  "Devanagari", "Ethiopic", "Georgian",
-      "Greek",  "Gujarati", "Hangul",  "Hebrew",    "Hiragana",   "Kannada",  "Katakana",
-      "Khmer",  "Lao",      "Latin",   "Malayalam", "Mongolian",  "Myanmar",  "Sinhala",
-      "Tamil",  "Telugu",   "Thai",    "Tibetan"};
-  return std::find(std::begin(kScripts), std::end(kScripts), name) != std::end(kScripts);
-}
-
-// The characters of script Han as the inside of a class.
-std::string han_ranges() {
-  std::string ranges;
-  const auto classes = unicode_tables::kClasses;
-  for (size_t run = 0; run + 1 < classes.size(); ++run) {
-    if (!(classes[run].value & unicode_tables::kHan)) continue;
-    ranges += fmt::format("\\x{{{:X}}}-\\x{{{:X}}}", static_cast<uint32_t>(classes[run].first),
-                          static_cast<uint32_t>(classes[run + 1].first) - 1);
-  }
-  return ranges;
 }
 
 class Translator {
@@ -104,28 +75,13 @@ class Translator {
       index_ += 2;
       return;
     }
-    if ((letter == 'p' || letter == 'P') && script(in_class)) return;
-    copy(), copy();
-  }
-
-  // \p{Han} and its like; false: something else.
-  bool script(bool in_class) {
-    const std::string_view rest = pattern_.substr(index_);
-    const size_t end = rest.find('}');
-    if (!rest.substr(2).starts_with('{') || end == std::string_view::npos) return false;
-    const bool is_negated = rest[1] == 'P';
-    const std::string_view name = rest.substr(3, end - 3);
-    if (name == "Han") {
-      if (in_class && is_negated) refuse("a negated class of this kind inside a class");
-      const std::string ranges = han_ranges();
-      out_ += in_class ? ranges : fmt::format("[{}{}]", is_negated ? "^" : "", ranges);
-    } else if (PCRE2_MAJOR * 100 + PCRE2_MINOR >= 1040 && is_script(name)) {
-      out_ += fmt::format("\\{}{{sc:{}}}", rest[1], name);
-    } else {
-      return false;
+    if (const auto escape = script_escape(pattern_.substr(index_))) {
+      const std::string ranges = script_ranges(*escape);
+      out_ += in_class ? ranges : "[" + ranges + "]";
+      index_ += escape->size;
+      return;
     }
-    index_ += end + 1;
-    return true;
+    copy(), copy();
   }
 
   // {n,m}+ repeats the repetition in Oniguruma and forbids backtracking in PCRE2.

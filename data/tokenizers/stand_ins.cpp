@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <iterator>
 #include <set>
+#include <span>
 
 #include "base/utf8.h"
+#include "data/tokenizers/script_property.h"
 #include "data/tokenizers/unicode_tables.h"
 
 namespace qlora::data {
@@ -13,6 +16,7 @@ namespace {
 
 using unicode_tables::kClasses;
 using unicode_tables::kNew;
+using unicode_tables::kScripts;
 
 struct Interval {
   char32_t begin, end;
@@ -47,6 +51,43 @@ std::set<char32_t> edges_of(std::string_view pattern) {
   return edges;
 }
 
+// Of the scripts that a pattern names; all others are alike.
+class NamedScripts {
+ public:
+  explicit NamedScripts(std::string_view pattern) {
+    for (size_t index = 0; index < pattern.size(); ++index)
+      if (const auto escape = script_escape(pattern.substr(index))) named_.insert(escape->script);
+  }
+
+  // The end of the characters from `code` on that are alike.
+  char32_t end_of_run(char32_t code) const {
+    if (named_.empty()) return kLimit;
+    const auto behind = run_behind(code);
+    return behind == kScripts.end() ? kLimit : behind->first;
+  }
+  // The first character of the cell that is like `code`; 0: there is none.
+  char32_t first_like(char32_t code, const Interval& cell) const {
+    const int script = script_of(code);
+    for (char32_t one = cell.begin; one < cell.end; one = end_of_run(one))
+      if (script_of(one) == script) return one;
+    return 0;
+  }
+
+ private:
+  static constexpr int kOther = -1;
+
+  static std::span<const unicode_tables::Run>::iterator run_behind(char32_t code) {
+    return std::ranges::upper_bound(kScripts, code, {}, &unicode_tables::Run::first);
+  }
+  int script_of(char32_t code) const {
+    if (named_.empty()) return kOther;
+    const uint8_t script = std::prev(run_behind(code))->value;
+    return named_.contains(script) ? script : kOther;
+  }
+
+  std::set<uint8_t> named_;
+};
+
 // By the value of a class: the intervals of characters that every PCRE2 knows.
 const std::array<std::vector<Interval>, kNew>& known_characters() {
   static const auto known = [] {
@@ -60,11 +101,11 @@ const std::array<std::vector<Interval>, kNew>& known_characters() {
   return known;
 }
 
-// A known character of the class within `cell`; 0: there is none.
-char32_t known_in(uint8_t value, const Interval& cell) {
+// A known character of the class within `cell`, of the script of `code`; 0: there is none.
+char32_t known_in(uint8_t value, const Interval& cell, char32_t code, const NamedScripts& scripts) {
   for (const Interval& known : known_characters()[value]) {
-    const char32_t first = std::max(known.begin, cell.begin);
-    if (first < std::min(known.end, cell.end)) return first;
+    const Interval both = {std::max(known.begin, cell.begin), std::min(known.end, cell.end)};
+    if (const char32_t found = scripts.first_like(code, both); found != 0) return found;
   }
   return 0;
 }
@@ -73,6 +114,7 @@ char32_t known_in(uint8_t value, const Interval& cell) {
 
 StandIns::StandIns(std::string_view pattern) {
   const std::set<char32_t> edges = edges_of(pattern);
+  const NamedScripts scripts(pattern);
   for (size_t run = 0; run < kClasses.size(); ++run) {
     const auto& [first, value] = kClasses[run];
     if (!(value & kNew) || first < 0x80) continue;
@@ -80,8 +122,8 @@ StandIns::StandIns(std::string_view pattern) {
     for (char32_t begin = first; begin < end;) {
       const auto edge = edges.upper_bound(begin);
       const Interval cell = {*std::prev(edge), *edge};
-      const char32_t cut = std::min(end, cell.end);
-      const char32_t stand_in = known_in(value & ~kNew, cell);
+      const char32_t cut = std::min({end, cell.end, scripts.end_of_run(begin)});
+      const char32_t stand_in = known_in(value & ~kNew, cell, begin, scripts);
       if (stand_in != 0) ranges_.push_back({begin, cut - 1, stand_in});
       begin = cut;
     }

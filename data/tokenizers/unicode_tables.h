@@ -2,7 +2,7 @@
 // scripts/unicode_tables.py, so that ids do not depend on the Unicode of installed libraries. Its
 // parts carry tables of different age, and so do these:
 //
-//   kClasses                        Unicode 16.0 (Oniguruma and the crate regex)
+//   kClasses, kScripts              Unicode 16.0 (Oniguruma and the crate regex)
 //   kNumbers, kLower                17.0 (the standard library of Rust)
 //   kPunctuation                    8.0 (the crate unicode_categories)
 //   kCanonical, kCompatible,
@@ -49,6 +49,10 @@ struct Texts {
   }
 };
 
+struct ScriptName {
+  std::string_view name, alias;  // "Katakana", "Kana"
+};
+
 struct Pair {
   char32_t first, second, both;
 };
@@ -85,11 +89,13 @@ enum class Category : uint8_t {
   kCo,
   kCn
 };
-// Beside the category, in the upper bits: property Alphabetic, script Han, and what a PCRE2 may
-// have other values of: code points that changed since Unicode 14 or are not assigned.
-constexpr uint8_t kCategory = 0x1F, kAlphabetic = 0x20, kHan = 0x40, kNew = 0x80;
+// Beside the category, in the upper bits: property Alphabetic, and what a PCRE2 may have other
+// values of: code points that changed since Unicode 14 or are not assigned.
+constexpr uint8_t kCategory = 0x1F, kAlphabetic = 0x20, kNew = 0x40;
 
 extern const std::span<const Run> kClasses;
+extern const std::span<const Run> kScripts;  // property Script, an index into kScriptNames
+extern const std::span<const ScriptName> kScriptNames;
 extern const std::span<const Run> kNumbers, kPunctuation;  // 0 or 1
 extern const std::span<const Run> kCombiningClasses;       // Canonical_Combining_Class
 // Full decompositions without Hangul; kCompatible has those that differ from the canonical ones.

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/error.h"
 #include "data/tokenizers/regex.h"
 #include "data/tokenizers/stand_ins.h"
 #include "data/tokenizers/text_pattern.h"
@@ -39,11 +40,45 @@ TEST(Regex, NewEmojiAreSymbolsAndUnassignedOnesAreNothing) {
   EXPECT_EQ(matches("\\p{L}", "\U00010940\U000323B0"), Texts{});
 }
 
+TEST(Regex, ScriptsAreThoseOfUnicode16WhicheverPcre2IsInstalled) {
+  // Letters of 2022 among older ones; a sign that both kana share belongs to neither.
+  EXPECT_EQ(matches("\\p{Katakana}+", "\u30A2\U0001B155\U0001B000\u30FC\u3042"),
+            (Texts{"\u30A2\U0001B155\U0001B000"}));
+  EXPECT_EQ(matches("\\p{Hiragana}+", "\u3042\U0001B132\u30A2"), (Texts{"\u3042\U0001B132"}));
+  EXPECT_EQ(matches("\\p{Han}+", "\u4E00\U00031350\U000323AF\u3042"),
+            (Texts{"\u4E00\U00031350\U000323AF"}));
+  EXPECT_EQ(matches("\\p{Latin}+", "a\uA7DA\u03B1"), (Texts{"a\uA7DA"}));
+  EXPECT_EQ(matches("\\p{Garay}+", "\U00010D50a"), (Texts{"\U00010D50"}));  // a script of 2024
+  // They are letters all the same.
+  EXPECT_EQ(matches("\\p{Katakana}+|\\p{L}+", "\U0001B155\U0001B132"),
+            (Texts{"\U0001B155", "\U0001B132"}));
+}
+
+TEST(Regex, AScriptMayBeNegatedWhereverItStandsAndSpelledLoosely) {
+  const std::string text = "\u30A2\U0001B155\u0E01a";
+  for (const char* pattern : {"\\P{Katakana}+", "\\p{^Katakana}+", "[^\\p{Katakana}]+",
+                              "[\\P{Katakana}]+", "\\P{Kana}+", "\\P{kata-kana}+"})
+    EXPECT_EQ(matches(pattern, text), (Texts{"\u0E01a"})) << pattern;
+  EXPECT_EQ(matches("[\\p{Thai}\\p{Katakana}]+", text), (Texts{"\u30A2\U0001B155\u0E01"}));
+  EXPECT_EQ(matches("[\\P{Katakana}\u30A2]+", text), (Texts{"\u30A2", "\u0E01a"}));
+  EXPECT_THROW(Regex("\\p{Klingon}"), FormatError);
+}
+
 TEST(Regex, ACharacterThatAPatternNamesIsNotExchanged) {
   EXPECT_EQ(matches("\U0001F970", "\U0001F970\U0001FAE9\U0001F973"), (Texts{"\U0001F970"}));
   // An Arabic letter of 2021 lies in the range, one of the Mende's does not.
   EXPECT_EQ(matches("[ࠀ-一]+", "\u0870\uA7DA\u0889"), (Texts{"\u0870", "\u0889"}));
   EXPECT_EQ(matches("[\\x{1F970}-\\x{1F972}]", "\U0001F970\U0001F976"), (Texts{"\U0001F970"}));
+}
+
+TEST(StandIns, AreOfTheSameScriptWhereThePatternNamesIt) {
+  const std::string letter = "\U0001B155";
+  const auto katakana = StandIns("\\p{Katakana}").replace(letter);
+  ASSERT_TRUE(katakana);
+  EXPECT_EQ(*katakana, "\U0001B000");
+  const auto any = StandIns("\\p{L}").replace(letter);
+  ASSERT_TRUE(any);
+  EXPECT_EQ(any->size(), letter.size());
 }
 
 TEST(StandIns, TakeAsManyBytesAndLeaveKnownCharactersAlone) {

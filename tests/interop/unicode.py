@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Token ids against the package tokenizers for every code point: classes of regular expressions, normal forms, lower case,
+"""Token ids against the package tokenizers for every code point: classes and scripts of regular expressions, normal forms, lower case,
 digits, punctuation, words; and for made texts: white space around added tokens, characters that a vocabulary lacks.
 
 # make interop: "$PYTHON" tests/interop/unicode.py --program "$QLORA" --work "$WORK"
@@ -12,6 +12,7 @@ import itertools
 import json
 import pathlib
 import random
+import re
 import subprocess
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -53,11 +54,21 @@ def marked_texts(rng, count):
     return ["".join(rng.choice(marks if rng.random() < 0.6 else pool) for _ in range(rng.randint(1, 30))) for _ in range(count)]
 
 
+def script_names():
+    """All that data/tokenizers/unicode_tables.cpp has characters of."""
+    tables = pathlib.Path(__file__).parents[2] / "data/tokenizers/unicode_tables.cpp"
+    return re.findall(r'\{"(\w+)", "\w+"\}', tables.read_text())
+
+
 def jobs(rng):
     for bit in range(5):
         chosen = "".join(rf"\p{{{name}}}" for number, name in enumerate(CATEGORIES) if number >> bit & 1)
         yield f"categories, bit {bit}", cut_shower(class_pattern(chosen)), every_code_point()
-    for single in (r"\w", r"\p{Han}", r"\P{Han}", r"\p{Katakana}", r"\W"):
+    names = script_names()
+    for bit in range(8):
+        chosen = "".join(rf"\p{{{name}}}" for number, name in enumerate(names) if number >> bit & 1)
+        yield f"scripts, bit {bit}", cut_shower(class_pattern(chosen)), every_code_point()
+    for single in (r"\w", r"\p{Han}", r"\P{Han}", r"\p{Katakana}", r"\p{kana}", r"\p{^Thai}", r"[^\p{Latin}]", r"[\P{Hiragana}\p{Latin}]", r"\W"):
         yield single, cut_shower(pre_tokenizers.Split(Regex(f"a?{single}|a"), "isolated")), every_code_point()
     for members in (r"\p{Alphabetic}", r"\p{Han}", r"\w", r"\s", r"\d", r"\p{L}一-龥ࠀ-一가-퟿"):
         yield f"[{members}]", cut_shower(class_pattern(members)), every_code_point()

@@ -1,0 +1,65 @@
+#include "data/tokenizers/script_property.h"
+
+#include <fmt/format.h>
+
+#include "data/tokenizers/unicode_tables.h"
+
+namespace qlora::data {
+namespace {
+
+using unicode_tables::kScriptNames;
+using unicode_tables::kScripts;
+
+// What of a name counts.
+std::string plain(std::string_view name) {
+  std::string letters;
+  for (const char c : name) {
+    if (c == ' ' || c == '_' || c == '-') continue;
+    letters += static_cast<char>(c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c);
+  }
+  return letters;
+}
+
+std::optional<uint8_t> script_named(std::string_view name) {
+  const std::string wanted = plain(name);
+  for (size_t script = 0; script < kScriptNames.size(); ++script)
+    if (wanted == plain(kScriptNames[script].name) || wanted == plain(kScriptNames[script].alias))
+      return static_cast<uint8_t>(script);
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::optional<ScriptEscape> script_escape(std::string_view text) {
+  if (!text.starts_with("\\p{") && !text.starts_with("\\P{")) return std::nullopt;
+  const size_t end = text.find('}');
+  if (end == std::string_view::npos) return std::nullopt;
+  std::string_view name = text.substr(3, end - 3);
+  ScriptEscape escape = {.is_negated = text[1] == 'P', .size = end + 1};
+  if (name.starts_with('^')) {
+    escape.is_negated = !escape.is_negated;
+    name.remove_prefix(1);
+  }
+  const auto script = script_named(name);
+  if (!script) return std::nullopt;
+  escape.script = *script;
+  return escape;
+}
+
+std::string script_ranges(const ScriptEscape& escape) {
+  constexpr uint32_t kLast = 0x10FFFF;
+  std::string ranges;
+  for (size_t run = 0; run < kScripts.size();) {
+    const bool is_in = (kScripts[run].value == escape.script) != escape.is_negated;
+    const auto first = static_cast<uint32_t>(kScripts[run].first);
+    do ++run;
+    while (run < kScripts.size() &&
+           ((kScripts[run].value == escape.script) != escape.is_negated) == is_in);
+    const uint32_t last =
+        run < kScripts.size() ? static_cast<uint32_t>(kScripts[run].first) - 1 : kLast;
+    if (is_in) ranges += fmt::format("\\x{{{:X}}}-\\x{{{:X}}}", first, last);
+  }
+  return ranges;
+}
+
+}  // namespace qlora::data

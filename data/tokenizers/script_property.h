@@ -1,0 +1,27 @@
+// Property Script in the regular expressions of pre-tokenizers: \p{Han}, \P{Thai}, [\p{Hiragana}].
+// Which characters a script has is decided by the program's tables, so that it does not depend on
+// the Unicode of the installed PCRE2, for which the same notation means Script_Extensions besides.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace qlora::data {
+
+struct ScriptEscape {
+  uint8_t script = 0;  // an index into unicode_tables::kScriptNames
+  bool is_negated = false;
+  size_t size = 0;  // bytes of the notation
+};
+
+// What `text` begins with, if that is \p{NAME}, \P{NAME} or \p{^NAME} with a script's name or its
+// short one ("Hani"). Upper and lower case, spaces, '_' and '-' do not count in names.
+std::optional<ScriptEscape> script_escape(std::string_view text);
+
+// The characters of the script, or all others, as the inside of a class: "\x{E01}-\x{E3A}...".
+std::string script_ranges(const ScriptEscape& escape);
+
+}  // namespace qlora::data
