@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 #include <numbers>
+#include <optional>
+#include <utility>
 
 #include "base/error.h"
 
@@ -152,22 +154,61 @@ double longrope_attention_factor(double factor, double original_max_positions) {
   return factor <= 1 ? 1.0 : std::sqrt(1 + std::log(factor) / std::log(original_max_positions));
 }
 
-RopeConfig recognise_llama3(RopeConfig rope, const std::vector<float>& divisors) {
-  constexpr double kTolerance = 1e-4;
-  const auto head_dim = static_cast<int64_t>(2 * divisors.size());
-  RopeConfig scaled = rope, plain = rope;
-  scaled.type = "llama3";
-  scaled.factor = *std::max_element(divisors.begin(), divisors.end());
-  const std::vector<float> expected = inverse_frequencies(scaled, head_dim);
-  const std::vector<float> base = inverse_frequencies(plain, head_dim);
+namespace {
+
+// Whether `scaled` has the frequencies of `plain` divided by `divisors`.
+bool divides_as(const RopeConfig& scaled, const RopeConfig& plain,
+                const std::vector<float>& divisors, double tolerance) {
+  const auto width = static_cast<int64_t>(2 * divisors.size());
+  const std::vector<float> expected = inverse_frequencies(scaled, width);
+  const std::vector<float> base = inverse_frequencies(plain, width);
+  for (size_t i = 0; i < divisors.size(); ++i)
+    if (!(std::abs(base[i] / divisors[i] - expected[i]) <= tolerance * expected[i])) return false;
+  return true;
+}
+
+double rounded_if_near(double value) {
+  const double whole = std::round(value);
+  return whole > 0 && std::abs(value - whole) <= 1e-3 * whole ? whole : value;
+}
+
+// Between the two ends of the scaling 1 / divisor is linear in 1 / wavelength, with the slope
+// original / (high - low) and the offset -low / (high - low) once the factor is taken out: two such
+// frequencies give both. Of original, low and high only the quotients count, so low is 1.
+std::optional<RopeConfig> fitted_llama3(RopeConfig scaled, const RopeConfig& plain,
+                                        const std::vector<float>& divisors) {
+  const std::vector<float> base =
+      inverse_frequencies(plain, static_cast<int64_t>(2 * divisors.size()));
+  std::vector<std::pair<double, double>> between;  // 1 / wavelength, smooth
   for (size_t i = 0; i < divisors.size(); ++i) {
-    const double found = base[i] / divisors[i];
-    if (!(std::abs(found - expected[i]) <= kTolerance * expected[i])) {
-      plain.divisors = divisors;
-      return plain;
-    }
+    const double smooth =
+        (1 / static_cast<double>(divisors[i]) - 1 / scaled.factor) / (1 - 1 / scaled.factor);
+    if (smooth > 1e-5 && smooth < 1 - 1e-5)
+      between.emplace_back(base[i] / (2 * std::numbers::pi), smooth);
   }
+  if (between.size() < 2) return std::nullopt;
+  const auto [x0, y0] = between.front();
+  const auto [x1, y1] = between.back();
+  const double slope = (y1 - y0) / (x1 - x0), low_share = slope * x0 - y0;
+  if (!(slope > 0 && low_share > 0)) return std::nullopt;
+  scaled.low_freq_factor = 1;
+  scaled.high_freq_factor = rounded_if_near(1 + 1 / low_share);
+  scaled.original_max_positions = rounded_if_near(slope * (scaled.high_freq_factor - 1));
+  if (!divides_as(scaled, plain, divisors, 1e-5)) return std::nullopt;
   return scaled;
+}
+
+}  // namespace
+
+RopeConfig recognise_llama3(RopeConfig rope, const std::vector<float>& divisors) {
+  rope.factor = *std::max_element(divisors.begin(), divisors.end());
+  RopeConfig scaled = rope;
+  scaled.type = "llama3";
+  if (divides_as(scaled, rope, divisors, 1e-4)) return scaled;
+  if (const std::optional<RopeConfig> fitted = fitted_llama3(scaled, rope, divisors))
+    return *fitted;
+  rope.divisors = divisors;
+  return rope;
 }
 
 }  // namespace qlora::model

@@ -49,8 +49,9 @@ double yarn_attention_factor(double factor, double mscale, double mscale_all_dim
 double longrope_attention_factor(double factor, double original_max_positions);
 
 // GGUF has no name for Llama 3's scaling and stores what it does to each frequency. The scaling
-// that makes these divisors, if it is Llama 3's (low_freq_factor 1, high_freq_factor 4, original
-// context 8192), else `rope` with the divisors in it.
+// that makes these divisors: Llama 3's own (low_freq_factor 1, high_freq_factor 4, original context
+// 8192), or one with other numbers, whose low_freq_factor is taken as 1, since only their quotients
+// count. `rope` with the divisors in it, if no such scaling makes them.
 RopeConfig recognise_llama3(RopeConfig rope, const std::vector<float>& divisors);
 
 }  // namespace qlora::model

@@ -839,6 +839,8 @@ def gguf_tensors(family, config, tensors):
         changed |= gguf_changes(family, config, name, tensor)
     result = {}
     for name, tensor in changed.items():
+        if name.endswith("coder.embed_tokens.weight") and "shared.weight" in changed:
+            continue  # a copy of it
         special = next((re.sub(pattern, new, name) for pattern, new in SPECIAL_NAMES if re.fullmatch(pattern, name)), None)
         found = special or names.get_name(name, (".weight", ".bias"))
         if not found:

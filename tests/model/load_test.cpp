@@ -258,6 +258,28 @@ TEST(Load, AFileOfTwoTypesIsHeldInFloat32) {
   EXPECT_EQ(open_weights(dir / "m")->dtype(), at::kFloat);
 }
 
+TEST(Load, Llama3ScalingWithOtherNumbersIsFittedToItsDivisors) {
+  RopeConfig rope;
+  rope.theta = 10000;
+  RopeConfig scaled = rope;
+  scaled.type = "llama3";
+  scaled.factor = 4;
+  scaled.low_freq_factor = 2;  // as 1 and 8 of 32 positions
+  scaled.high_freq_factor = 16;
+  scaled.original_max_positions = 64;
+  const auto base = inverse_frequencies(rope, 32), target = inverse_frequencies(scaled, 32);
+  std::vector<float> divisors;
+  for (size_t i = 0; i < base.size(); ++i) divisors.push_back(base[i] / target[i]);
+  const RopeConfig found = recognise_llama3(rope, divisors);
+  EXPECT_EQ(found.type, "llama3");
+  EXPECT_NEAR(found.factor, 4, 1e-4);
+  EXPECT_EQ(found.low_freq_factor, 1);
+  EXPECT_EQ(found.high_freq_factor, 8);
+  EXPECT_EQ(found.original_max_positions, 32);
+  const auto again = inverse_frequencies(found, 32);
+  for (size_t i = 0; i < target.size(); ++i) EXPECT_NEAR(again[i] / target[i], 1, 1e-6) << i;
+}
+
 TEST(Load, Llama3ScalingIsRecognisedByItsDivisors) {
   RopeConfig rope;
   rope.theta = 500000;
