@@ -1,16 +1,17 @@
-"""Every decoder-only family through what a run can do, on the checkpoints that families.py keeps: one line a variant.
+"""Every family through what a run can do, on the checkpoints of families.py: one line a variant.
 
-    python tests/interop/families.py FOLDER
-    python tests/interop/family_runs.py FOLDER [FAMILY...] [--program build/bin/qlora] [--jobs N] [--only CHECK,...]
+    python tests/interop/family_runs.py FOLDER [FAMILY...] [--all] [--program build/bin/qlora] [--jobs N] [--only CHECK,...]
 
-FAMILY and FOLDER as in families.py; without FAMILY, one variant of each family and the unusual ones. Runs are of a few steps on rows
-that repeat themselves, with products in float32. A line shows
-- fp32, nf4, int8, bf16: the first and the last loss on that base; the last must be less than the first, and the first within 0.15 of fp32's;
+FAMILY and FOLDER as in families.py, whose models are made here where FOLDER lacks them; without FAMILY, one variant of each family that
+the program reads and the unusual ones, and with --all every variant. Runs are of a few steps on rows that repeat themselves, with products
+in float32. A line shows
+- fp32, nf4, int8, bf16: the first and the last loss on that base; the last must be less, and the first within 0.15 of fp32's;
 - recompute, resume: adapters of nf4 runs with recomputed layers, and of one that goes on from the checkpoint of step 3: the same bytes;
 - packed: the first loss of packed rows less that of separate ones, fp32, and the larger difference from transformers;
 - loftq, dora (with rank_pattern, lora.bias all and the last norm in modules_to_save), whole (modules_to_save with embedding and head),
-  tokens (trainable_token_indices): loss as above; what PEFT reads of the adapter must be what the file holds, and so must the model's
-  losses with it (not after LoftQ, which changes the base);
+  tokens (trainable_token_indices): loss as above; what PEFT reads of the adapter must be what the file holds, and the model must have the
+  same losses with it (not after LoftQ, which changes the base; where an encoder-decoder model has its embedding trained, whole or, if its
+  head is another matrix, a few tokens, PEFT keeps that apart from what encoder and decoder read: the merged export in transformers);
 - experts: DoRA on experts is refused;
 - greedy: answers of qlora evaluate --exact-match to prompts longer than the windows, against transformers' argmax of whole sequences;
 - merged: the nf4 run merged in float32, in transformers, against qlora evaluate of the run: difference of a row's loss;
@@ -19,6 +20,8 @@ that repeat themselves, with products in float32. A line shows
 - quantized: the first loss on what qlora quantize wrote less that of the nf4 run;
 - memory: of the nf4 run, measured / predicted.
 A "!" marks what fails. What the program refuses shows its last line.
+
+Encoder-decoder models read the first half of a row and learn to give the second.
 """
 import argparse
 import concurrent.futures
@@ -34,7 +37,7 @@ import torch
 import transformers
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, logging
+from transformers import PreTrainedTokenizerFast, logging
 
 import families
 from families import Refused, VARIANTS, read_json, run, write_json
@@ -47,27 +50,29 @@ UNUSUAL = (
     "gemma3, multimodal", "stablelm, parallel, norms of heads, biases", "phi, norms of heads, old spelling",
     "cohere, norms of heads, biases, old spelling", "gpt_neox, sequential, old spelling", "llama, biases, head size of its own",
     "mixtral, window, stacked experts, old spelling", "qwen2_moe, renormalised, dense layers, windows",
-    "granitemoe, biases, tied, old spelling", "gpt_oss, MXFP4 file", "phi3, longrope, window, old spelling")
+    "granitemoe, biases, tied, old spelling", "gpt_oss, MXFP4 file", "phi3, longrope, window, old spelling",
+    "t5, other depth of the decoder, old spelling", "t5, as FLAN, head of its own", "mt5, tied")
 
 
-def chosen_variants(names):
-    decoders = [variant for variant in VARIANTS if not variant.seq2seq]
-    if names:
-        return [variant for name in names for variant in decoders if variant.is_one_of([name])]
+def chosen_variants(names, every):
+    chosen = families.choose(names, first_only=False)
+    if names or every:
+        return chosen
     first = {}
-    for variant in decoders:
+    for variant in chosen:
         first.setdefault(variant.family, variant.name)
-    return [variant for variant in decoders if variant.name in (*first.values(), *UNUSUAL)]
+    return [variant for variant in chosen if variant.name in (*first.values(), *UNUSUAL)]
 
 
-def make_rows(path):
+def make_rows(path, seq2seq):
     """A few tokens in turn, ends included; the first ones are not trained."""
     generator = torch.Generator().manual_seed(4)
     rows = []
     for i in range(ROWS):
         motif = torch.randint(2, 200, (2 + i % 3,), generator=generator).tolist()
         ids = (motif * 20)[:20 + 2 * i] + [EOS]
-        rows.append({"input_ids": ids, "labels": [-100] * 4 + ids[4:]})
+        half = len(ids) // 2 if seq2seq else 0
+        rows.append({"input_ids": ids[:half] if seq2seq else ids, "labels": [-100] * 4 + ids[half + 4:]})
     with open(path, "w") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
     return rows
@@ -77,14 +82,13 @@ class Model:
     """A checkpoint, and what transformers and PEFT say of it."""
 
     def __init__(self, variant, folder):
-        self.variant = variant
-        self.folder = os.path.join(folder, re.sub(r"\W+", "_", variant.name))
+        self.folder, self.seq2seq = families.theirs(variant, folder), variant.seq2seq
         self.checkpoint = os.path.join(self.folder, "checkpoint")
         self.here = os.path.join(self.folder, "runs")
         shutil.rmtree(self.here, ignore_errors=True)
         os.makedirs(self.here)
         self.rows_path = os.path.join(self.here, "rows.jsonl")
-        self.rows = make_rows(self.rows_path)
+        self.rows = make_rows(self.rows_path, self.seq2seq)
         model = self.load()
         names = {id(module): name for name, module in model.named_modules()}
         self.embedding, self.head = names[id(model.get_input_embeddings())], names[id(model.get_output_embeddings())]
@@ -106,7 +110,7 @@ class Model:
                 if re.search(r"experts|router|\.gate\.|base_layer", key)}
 
     def load(self, path=None):
-        return AutoModelForCausalLM.from_pretrained(path or self.checkpoint, dtype=torch.float32).eval()
+        return families.load(path or self.checkpoint)
 
     def train(self, name, more, *arguments):
         """The run's folder. Keys of `more` are sections with dots."""
@@ -136,10 +140,19 @@ def adapter_hash(folder):
         return hashlib.sha256(file.read()).hexdigest()
 
 
+def row_loss(model, row):
+    """Sum over the trained tokens."""
+    ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
+    if model.config.is_encoder_decoder:
+        logits = model(input_ids=ids, labels=labels).logits[0]
+    else:
+        logits, labels = model(ids).logits[0, :-1], labels[:, 1:]
+    return torch.nn.functional.cross_entropy(logits.float(), labels[0], reduction="sum").item()
+
+
 def row_losses(model, rows):
     with torch.no_grad():
-        return [torch.nn.functional.cross_entropy(model(torch.tensor([row["input_ids"]])).logits[0, :-1].float(),
-                                                  torch.tensor(row["labels"][1:]), reduction="sum").item() for row in rows]
+        return [row_loss(model, row) for row in rows]
 
 
 def evaluated(run_folder, rows_path, row_format="pretokenized", *more):
@@ -148,9 +161,22 @@ def evaluated(run_folder, rows_path, row_format="pretokenized", *more):
     return json.loads(said[said.index("[\n"):said.rindex("]") + 1])[-1]
 
 
+def greedy_answer(model, prompt, most):
+    """Token by token, of whole sequences."""
+    seq2seq = model.config.is_encoder_decoder
+    source = torch.tensor([prompt + [EOS]])
+    ids = begin = [model.config.decoder_start_token_id] if seq2seq else prompt
+    with torch.no_grad():
+        while len(ids) < len(begin) + most and ids[-1] != EOS:
+            read = torch.tensor([ids])
+            logits = model(input_ids=source, decoder_input_ids=read).logits if seq2seq else model(read).logits
+            ids = ids + [logits[0, -1].argmax().item()]
+    return ids[len(begin):]
+
+
 def worst(a, b, rows):
     """Of a token's loss, on average within a row."""
-    return max(abs(x - y) / len(row["input_ids"]) for x, y, row in zip(a, b, rows, strict=True))
+    return max(abs(x - y) / len(row["labels"]) for x, y, row in zip(a, b, rows, strict=True))
 
 
 class Checks:
@@ -229,6 +255,12 @@ class Checks:
         missing = f", {len(wrong)} of {len(stored)} not in PEFT ({wrong[0]})" if wrong else ""
         return f"{text}, PEFT {apart:.1e}{missing}", good and not wrong and apart < 2e-5
 
+    def in_merged(self, name, more):
+        """The same with the merged export in transformers."""
+        text, good = self.base(name, self.FP32 | more)
+        apart = self.merged_apart(self.runs[name], name + "_merged")
+        return f"{text}, merged {apart:.1e}", good and apart < 2e-5
+
     def loftq(self):
         return self.base("loftq", {"lora.init": "loftq", "lora.loftq": {"iterations": 1}})
 
@@ -242,12 +274,14 @@ class Checks:
 
     def whole(self):
         names = [self.model.embedding] + ([] if self.model.tied else [self.model.head])
-        return self.in_peft("whole", {"lora.modules_to_save": [name.rsplit(".", 1)[-1] for name in names],
-                                      "lora.ensure_weight_tying": self.model.tied})
+        more = {"lora.modules_to_save": [name.rsplit(".", 1)[-1] for name in names], "lora.ensure_weight_tying": self.model.tied}
+        return self.in_merged("whole", more) if self.model.seq2seq else self.in_peft("whole", more)
 
     def tokens(self):
-        return self.in_peft("tokens", {"lora.trainable_token_indices": {
-            self.model.embedding.rsplit(".", 1)[-1]: [EOS, *self.model.rows[0]["input_ids"][:2]]}})
+        more = {"lora.trainable_token_indices": {
+            self.model.embedding.rsplit(".", 1)[-1]: [EOS, *self.model.rows[0]["input_ids"][:2]]}}
+        apart = self.model.seq2seq and not self.model.tied
+        return self.in_merged("tokens", more) if apart else self.in_peft("tokens", more)
 
     def experts(self):
         if not self.model.has_experts:
@@ -270,19 +304,19 @@ class Checks:
         peer, tokenizer = self.model.load(), PreTrainedTokenizerFast.from_pretrained(self.model.checkpoint)
         same, chosen = 0, set()
         for text, answer in zip(texts, found, strict=True):
-            ids = prompt = tokenizer(text).input_ids
-            with torch.no_grad():
-                while len(ids) < len(prompt) + 24 and ids[-1] != EOS:
-                    ids = ids + [peer(torch.tensor([ids])).logits[0, -1].argmax().item()]
-            same += answer["generated"] == tokenizer.decode(ids[len(prompt):], skip_special_tokens=True)
-            chosen |= set(ids[len(prompt):])
+            ids = greedy_answer(peer, tokenizer(text).input_ids, 24)
+            same += answer["generated"] == tokenizer.decode(ids, skip_special_tokens=True)
+            chosen |= set(ids)
         return f"{same}/{len(texts)} of {len(chosen)} tokens", same == len(texts)
 
+    def merged_apart(self, run_folder, name):
+        path = os.path.join(self.model.here, name)
+        run(families.PROGRAM, "export", run_folder, "--format", "merged", "--dtype", "float32", "--threads", "1", "--output", path)
+        ours = evaluated([run_folder], self.model.rows_path)
+        return worst(row_losses(self.model.load(path), self.model.rows), [row["nll"] for row in ours["rows"]], self.model.rows)
+
     def merged(self):
-        path = os.path.join(self.model.here, "merged")
-        run(families.PROGRAM, "export", self.nf4_run(), "--format", "merged", "--dtype", "float32", "--threads", "1", "--output", path)
-        ours = evaluated([self.nf4_run()], self.model.rows_path)
-        apart = worst(row_losses(self.model.load(path), self.model.rows), [row["nll"] for row in ours["rows"]], self.model.rows)
+        apart = self.merged_apart(self.nf4_run(), "merged")
         return f"{apart:.1e}", apart < 2e-5
 
     def adapter(self):
@@ -348,6 +382,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
     parser.add_argument("families", nargs="*")
+    parser.add_argument("--all", action="store_true")
     parser.add_argument("--program", default=families.PROGRAM)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", default=",".join(CHECKS))
@@ -355,7 +390,8 @@ def main():
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     torch.set_num_threads(1)
-    variants = [VARIANTS.index(variant) for variant in chosen_variants(arguments.families)]
+    families.PROGRAM = arguments.program
+    variants = [VARIANTS.index(variant) for variant in chosen_variants(arguments.families, arguments.all)]
     with concurrent.futures.ProcessPoolExecutor(arguments.jobs) as pool:
         lines = [pool.submit(line_of, index, arguments) for index in variants]
         good = [line.result() for line in lines]
