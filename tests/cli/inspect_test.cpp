@@ -16,6 +16,7 @@ namespace qlora::test {
 namespace {
 
 using nlohmann::json;
+using testing::ContainsRegex;
 using testing::HasSubstr;
 
 json inspected(const TempDir& dir, const std::string& path) {
@@ -81,6 +82,38 @@ TEST(Inspect, BitsAWeightCountScalesAndTables) {
   EXPECT_FALSE(inspected(dir, dir / "quantized").contains("quantization_errors"));
   const json unquantized = row_of(inspected(dir, dir / "model"), "down_proj");
   EXPECT_EQ(unquantized.at("bits_a_weight").get<double>(), 16.0);
+}
+
+// Matrices of 64 Ki and 32 Ki weights, beside which the tables of a packed layer are small.
+TEST(Inspect, EveryMatrixOfEveryExpertIsInFourBitsAndRoutersAreNot) {
+  TempDir dir;
+  write_made_directory(dir / "model", R"({
+    "model_type": "mixtral", "vocab_size": 258, "hidden_size": 128, "intermediate_size": 256,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "num_local_experts": 4, "num_experts_per_tok": 2, "max_position_embeddings": 64,
+    "tie_word_embeddings": false})");
+  const Finished done = run_qlora(dir, {"quantize", "--model", dir / "model", "--method", "nf4",
+                                        "--output", dir / "quantized"});
+  ASSERT_EQ(done.exit_code, 0) << done.err;
+  const json facts = inspected(dir, dir / "quantized");
+  EXPECT_EQ(facts.at("family").get<std::string>(), "mixtral");
+  for (const auto& [module, numbers] :
+       {std::pair("gate_up_proj", 2 * 256 * 128), std::pair("down_proj", 128 * 256)}) {
+    const json row = row_of(facts, module);
+    EXPECT_EQ(format(row), "nf4+dq") << module;
+    EXPECT_EQ(number(row, "count"), 2 * 4) << module;
+    EXPECT_EQ(number(row, "parameters"), 2 * 4 * numbers) << module;
+    EXPECT_GT(row.at("bits_a_weight").get<double>(), 4.0) << module;
+    EXPECT_LT(row.at("bits_a_weight").get<double>(), 4.5) << module;
+  }
+  EXPECT_EQ(format(row_of(facts, "gate")), "bfloat16");
+  const json& formats = facts.at("footprint").at("formats");
+  const int64_t attention = 2 * (2 * 128 * 128 + 2 * 64 * 128), experts = 2 * 4 * 3 * 256 * 128;
+  EXPECT_EQ(number(formats.at("nf4+dq"), "parameters"), attention + experts);
+  EXPECT_EQ(number(formats.at("bfloat16"), "parameters"),
+            2 * 258 * 128 + 2 * 4 * 128 + (2 * 2 + 1) * 128);
+  const Finished text = run_qlora(dir, {"inspect", dir / "quantized"});
+  EXPECT_THAT(text.out, ContainsRegex("down_proj +8 +262,144 nf4[+]dq"));
 }
 
 // Tensors of a family that no version reads, a linear layer with a long name among them.
