@@ -124,17 +124,6 @@ TEST(RowSource, AFileOfAnotherKindIsSaidToBeOne) {
   EXPECT_THAT(named("PK\x03\x04", "a.zip"), HasSubstr("zip archive"));
 }
 
-#ifndef QLORA_PARQUET
-TEST(RowSource, AProgramWithoutArrowSaysSoOfParquetFiles) {
-  const TempDir dir;
-  EXPECT_THAT(test::refusal_of<ConfigError>({dir.write("a.parquet", "PAR1\x15\x04"), "text", {}}),
-              AllOf(HasSubstr("a.parquet is a Parquet file"), HasSubstr("QLORA_PARQUET=ON"),
-                    HasSubstr("JSON Lines")));
-  EXPECT_THAT(test::refusal_of<ConfigError>({dir.write("a.arrow", "ARROW1"), "text", {}}),
-              HasSubstr("a.arrow is an Arrow file"));
-}
-#endif
-
 TEST(RowSource, OneObjectAroundTheRowsIsNamedWithItsMember) {
   EXPECT_THAT(error_of("{\n \"version\": 1,\n \"data\": [\n  {\"a\": 1},\n  {\"a\": 2}\n ]\n}\n"),
               HasSubstr("a.jsonl is one JSON object; the rows may be in its member 'data', a list "
