@@ -8,6 +8,7 @@
 #include "base/profile.h"
 #include "base/seed.h"
 #include "base/upload.h"
+#include "data/example.h"
 #include "lora/autograd_function.h"
 #include "quant/elements/element_tensor.h"
 #include "trainer/loss_kernels.h"
@@ -41,7 +42,7 @@ Supervised supervised(const std::vector<int32_t>& targets, const Weights& weight
   std::vector<int64_t> rows, wanted;
   std::vector<double> weighed;
   for (size_t i = 0; i < targets.size(); ++i) {
-    if (targets[i] == -100) continue;
+    if (targets[i] == data::kIgnore) continue;
     check(targets[i] >= 0 && targets[i] < vocab,
           "cross entropy: target {} is outside the vocabulary of {}", targets[i], vocab);
     rows.push_back(static_cast<int64_t>(i));

@@ -24,11 +24,11 @@ namespace qlora::trainer {
 // 128 in fp32.
 constexpr int64_t loss_chunk_rows(int64_t element_bytes) { return element_bytes > 2 ? 128 : 256; }
 
-// hidden [tokens, hidden] in the compute dtype; targets: one per token, -100 where nothing is
-// supervised; head: one layer. Returns a scalar fp32 tensor, differentiable towards hidden, whose
-// backward() must be called with 1 and at most once: the head's own gradients are already added. No
-// supervised target gives 0, not NaN. `softcap`: logits z become cap tanh(z / cap) (Gemma 2); 0:
-// they do not. All weights are `scale`.
+// hidden [tokens, hidden] in the compute dtype; targets: one per token, data::kIgnore where
+// nothing is supervised; head: one layer. Returns a scalar fp32 tensor, differentiable towards
+// hidden, whose backward() must be called with 1 and at most once: the head's own gradients are
+// already added. No supervised target gives 0, not NaN. `softcap`: logits z become cap tanh(z /
+// cap) (Gemma 2); 0: they do not. All weights are `scale`.
 at::Tensor fused_cross_entropy(const at::Tensor& hidden, const std::vector<int32_t>& targets,
                                const lora::LinearGroup& head, double scale,
                                const lora::ForwardContext& context, double softcap = 0);
