@@ -25,6 +25,19 @@ void warn_about_frozen_biases(const BaseModel& base) {
       }
 }
 
+// PEFT wraps the embedding by its name. Encoder and decoder of transformers hold it under names of
+// their own, which PEFT ties to a whole one never, and to single tokens where embeddings are tied.
+void warn_about_embedding_of_encoder(const BaseModel& base, const lora::AdapterSet& adapters) {
+  const model::Architecture& a = base.model->architecture();
+  const lora::TrainedEmbeddings& trained = adapters.embeddings();
+  const bool tokens = !trained.embedding_ids.empty() && !a.tied_embeddings;
+  if (!a.has_encoder() || !(trained.whole_embedding || tokens)) return;
+  log::warning(
+      "lora.{}: PEFT trains and loads {} apart from what encoder and decoder read, which stays the "
+      "base's: there the adapter acts otherwise; merge it (qlora export --format merged)",
+      tokens ? "trainable_token_indices" : "modules_to_save", a.embedding.names.hugging_face);
+}
+
 // What is trained beside the adapters, and what follows from it.
 void report_trained_parts(const Recipe& recipe, const BaseModel& base,
                           const lora::AdapterSet& adapters) {
@@ -45,12 +58,7 @@ void report_trained_parts(const Recipe& recipe, const BaseModel& base,
   const std::string refusal =
       lora::refusal_sentence(recipe.lora, base.model->architecture().embedding_names());
   if (!refusal.empty()) log::write_warning(refusal);
-  if (base.model->architecture().has_encoder() && adapters.embeddings().whole_embedding)
-    log::warning(
-        "lora.modules_to_save: PEFT trains and loads {} apart from what encoder and decoder read, "
-        "which stays the base's: there the adapter acts otherwise; merge it (qlora export --format "
-        "merged)",
-        base.model->architecture().embedding.names.hugging_face);
+  warn_about_embedding_of_encoder(base, adapters);
 }
 
 }  // namespace
