@@ -198,7 +198,7 @@ std::string config_json(const io::GgufFile& file, const GgufVocabulary& vocabula
     if (const std::string key = std::string("tokenizer.ggml.") + flag; file.has(key))
       config[flag] = file.boolean(key);
   if (tokenizer_class == "LlamaTokenizer") {
-    config["legacy"] = false;
+    config["legacy"] = true;  // as llama.cpp: a blank in front of what follows a special token, too
     json decoder = json::object();
     for (const json& token : added_tokens(vocabulary, true)) {
       json entry = token;

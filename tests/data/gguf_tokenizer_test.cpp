@@ -60,6 +60,16 @@ TEST(GgufTokenizer, SentencepieceMergesTheBestPairFirstAndFallsBackToBytes) {
   EXPECT_THAT(tokenizer->encode("aé", false), ElementsAre(259, 3 + 0xc3, 3 + 0xa9));
 }
 
+// As llama.cpp's, whose fragments behind a special token begin like a text.
+TEST(GgufTokenizer, SentencepieceHasABlankInFrontOfWhatFollowsASpecialToken) {
+  test::TempDir dir;
+  const auto tokenizer = tokenizer_of(dir, sentencepiece());
+  EXPECT_THAT(tokenizer->encode("</s>ab", false), ElementsAre(2, 261));
+  Metadata bare = sentencepiece();
+  bare["tokenizer.ggml.add_space_prefix"] = false;
+  EXPECT_THAT(tokenizer_of(dir, bare)->encode("</s>ab", false), ElementsAre(2, 260));
+}
+
 TEST(GgufTokenizer, AUnigramVocabularyTakesTheLikeliestPieces) {
   test::TempDir dir;
   const auto tokenizer = tokenizer_of(dir, unigram());
