@@ -16,11 +16,16 @@ const Adapter& any_adapter(const LinearGroup& group) {
 
 at::Tensor low_rank_inputs(const LinearGroup& group, const at::Tensor& x,
                            const ForwardContext& context) {
-  const at::Tensor& stacked = group.stacked_a().compute;
-  at::Tensor h = at::empty({x.size(0), stacked.size(0)}, x.options());
+  at::Tensor h = at::empty({x.size(0), group.stacked_a().compute.size(0)}, x.options());
+  low_rank_inputs_into(group, x, context, h);
+  return h;
+}
+
+void low_rank_inputs_into(const LinearGroup& group, const at::Tensor& x,
+                          const ForwardContext& context, const at::Tensor& h) {
   if (!drops(any_adapter(group), context)) {
-    low_rank_down(x, stacked, 1.0, h);
-    return h;
+    low_rank_down(x, group.stacked_a().compute, 1.0, h);
+    return;
   }
   int64_t column = 0;
   for (const LoraLinear& layer : group.layers()) {
@@ -30,7 +35,6 @@ at::Tensor low_rank_inputs(const LinearGroup& group, const at::Tensor& x,
                   h.narrow(1, column, adapter.rank));
     column += adapter.rank;
   }
-  return h;
 }
 
 at::Tensor gradient_of_b(const LinearGroup& group, const std::vector<at::Tensor>& dy,

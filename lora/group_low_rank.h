@@ -18,6 +18,9 @@ const Adapter& any_adapter(const LinearGroup& group);
 // H = dropout(x) Aᵀ of all adapters side by side: [tokens, sum of ranks].
 at::Tensor low_rank_inputs(const LinearGroup& group, const at::Tensor& x,
                            const ForwardContext& context);
+// The same to h, whose rows are contiguous.
+void low_rank_inputs_into(const LinearGroup& group, const at::Tensor& x,
+                          const ForwardContext& context, const at::Tensor& h);
 
 // dB_i += scaling dy_iᵀ H_i; returns G, the gradient of H: scaling dy_i B_i side by side. dy: one
 // of [tokens, out_i] a layer.

@@ -2,161 +2,26 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
-#include <numeric>
 #include <utility>
 
 #include "base/error.h"
 #include "base/profile.h"
 #include "lora/autograd_function.h"
-#include "lora/columns.h"
-#include "lora/dropout.h"
 #include "lora/group_low_rank.h"
-#include "lora/low_rank.h"
-#include "lora/magnitude.h"
+#include "lora/group_products.h"
 #include "lora/stacked_weights.h"
-#include "quant/products/product.h"
 
 namespace qlora::lora {
 namespace {
 
-// y (+)= x Wᵀ with the frozen weight, or with what is trained in its place.
-void weight_product_into(const LoraLinear& layer, const at::Tensor& x, bool accumulate,
-                         at::Tensor& y, const ForwardContext& context) {
-  const bool trained = context.adapters_enabled;
-  if (layer.trained_weight && trained) {
-    quant::multiply_into(x, layer.trained_weight->compute.t(), accumulate, y);
-    return;
-  }
-  layer.base->forward_into(x, y, accumulate, *context.workspace);
-  if (layer.trained_rows && trained)
-    y.index_copy_(1, layer.trained_rows->index,
-                  quant::product(x, layer.trained_rows->rows.compute.t()));
-}
-
-// gradient += dyᵀ x.
-void add_outer(const at::Tensor& gradient, const at::Tensor& dy, const at::Tensor& x) {
-  quant::multiply_into(dy.t(), x, true, gradient);
-}
-
-// dx (+)= dy W, and on the way the gradient of a weight, or of rows, that is trained.
-void weight_gradients(const LoraLinear& layer, const at::Tensor& x, const at::Tensor& dy,
-                      at::Tensor& dx, bool accumulate, const ForwardContext& context) {
-  if (const TrainedTensor* trained = layer.trained_weight.get()) {
-    add_outer(trained->gradient, dy, x);
-    if (dx.defined()) quant::multiply_into(dy, trained->compute, accumulate, dx);
-    return;
-  }
-  if (!layer.trained_rows) {
-    if (dx.defined()) layer.base->input_gradient_into(dy, dx, accumulate, *context.workspace);
-    return;
-  }
-  const TrainedRows& trained = *layer.trained_rows;
-  const at::Tensor of_rows = dy.index_select(1, trained.index);
-  add_outer(trained.rows.gradient, of_rows, x);
-  if (!dx.defined()) return;
-  // The frozen rows that were replaced have no part in y.
-  layer.base->input_gradient_into(dy.index_fill(1, trained.index, 0), dx, accumulate,
-                                  *context.workspace);
-  quant::multiply_into(of_rows, trained.rows.compute, true, dx);
-}
-
-// Whether all that is added to a layer's product may be there before it: the sum is then rounded
-// once. A small adapter would lose most of itself in a second rounding.
-bool adds_before_product(const LoraLinear& layer) {
-  return !layer.trained_rows && !(layer.adapter && layer.adapter->is_dora());
-}
-
-// y (+)= bias, if there is one; whether y holds something then.
-bool add_bias(const LoraLinear& layer, bool accumulate, at::Tensor& y,
-              const ForwardContext& context) {
-  const at::Tensor& bias = layer.active_bias(context.adapters_enabled);
-  if (!bias.defined()) return accumulate;
-  accumulate ? y.add_(bias) : y.copy_(bias.expand_as(y));
-  return true;
-}
-
-// The same with scaling h Bᵀ, as far as there is an adapter.
-bool add_bias_and_adapter(const LoraLinear& layer, const at::Tensor& h, bool accumulate,
-                          at::Tensor& y, const ForwardContext& context) {
-  accumulate = add_bias(layer, accumulate, y, context);
-  if (!h.defined() || layer.adapter->is_dora()) return accumulate;
-  low_rank_up(h, layer.adapter->b_compute, layer.adapter->scaling, accumulate, y);
-  return true;
-}
-
-// The outputs y_i of a group.
-struct Outputs {
-  at::Tensor all;  // side by side
-  variable_list y = {};
-  std::vector<bool> begun = {};  // whether y_i holds something to which its product is added
-};
-
-// The layers' products, by the route that the group takes.
-void weight_products_into(const LinearGroup& group, quant::ProductRun run, const at::Tensor& x,
-                          Outputs& to, const ForwardContext& context) {
-  const ProfileScope scope("linear");
-  const bool at_once = run == quant::ProductRun::kFewRows || run == quant::ProductRun::kJoined;
-  if (!at_once) {
-    for (size_t i = 0; i < to.y.size(); ++i)
-      weight_product_into(group.layers()[i], x, to.begun[i], to.y[i], context);
-    return;
-  }
-  const bool any = std::ranges::find(to.begun, true) != to.begun.end();
-  for (size_t i = 0; any && i < to.y.size(); ++i)
-    if (!to.begun[i]) to.y[i].zero_();
-  if (run == quant::ProductRun::kFewRows)
-    few_rows_forward_into(group.layers(), x, any, to.all);
-  else
-    stacked_forward_into(group.layers(), x, any, to.all, *context.workspace);
-}
-
-// Frozen products plus scaling * H_i B_iᵀ. `h` is undefined where adapters are off. What DoRA's
-// magnitudes scaled goes to `scaled` where it is wanted, one a layer with magnitude. With a
-// residual, its sum with the product.
-variable_list outputs(const LinearGroup& group, const at::Tensor& x, const at::Tensor& h,
-                      const at::Tensor& residual, const ForwardContext& context,
-                      variable_list* scaled = nullptr) {
-  std::vector<int64_t> widths;
-  for (const LoraLinear& layer : group.layers()) widths.push_back(layer.out_features());
-  const at::Tensor all =
-      at::empty({x.size(0), std::accumulate(widths.begin(), widths.end(), int64_t{0})},
-                residual.defined() ? residual.options() : x.options());
-  Outputs to{.all = all, .y = columns_of(all, widths)};
-  const bool sums = h.defined() || residual.defined();
-  const quant::ProductRoute& route =
-      quant::product_route(product_facts(group.layers(), x, sums), quant::Pass::kForward);
-  variable_list parts_of_h;
-  int64_t column = 0;
-  for (size_t i = 0; i < to.y.size(); ++i) {
-    const LoraLinear& layer = group.layers()[i];
-    const bool adapted = layer.adapter && h.defined();
-    parts_of_h.push_back(adapted ? h.narrow(1, column, layer.adapter->rank) : at::Tensor());
-    if (adapted) column += layer.adapter->rank;
-    to.begun.push_back(adds_before_product(layer) &&
-                       (route.sums
-                            ? add_bias(layer, false, to.y[i], context)
-                            : add_bias_and_adapter(layer, parts_of_h[i], false, to.y[i], context)));
-  }
-  if (route.sums) {
-    const ProfileScope scope("linear");
-    const auto targets = sum_targets(group.layers(), parts_of_h, to.begun, to.y, residual);
-    summed_forward_into(group.layers(), route.run, x, targets, *context.workspace);
-    return std::move(to.y);
-  }
-  weight_products_into(group, route.run, x, to, context);
-  for (size_t i = 0; i < to.y.size(); ++i) {
-    const LoraLinear& layer = group.layers()[i];
-    if (adds_before_product(layer)) continue;
-    if (parts_of_h[i].defined() && layer.adapter->is_dora()) {
-      const at::Tensor z = apply_magnitude(layer, x, parts_of_h[i], to.y[i], context);
-      if (scaled != nullptr) scaled->push_back(z);
-    }
-    add_bias_and_adapter(layer, parts_of_h[i], true, to.y[i], context);
-  }
-  return std::move(to.y);
+// The outputs of a group, or with a residual its sum with the one (group_outputs()).
+variable_list outputs(const LinearGroup& group, const GroupInput& input, const at::Tensor& residual,
+                      const ForwardContext& context, variable_list* scaled = nullptr) {
+  const at::Tensor all = at::empty({input.x.size(0), outputs_width(group)},
+                                   residual.defined() ? residual.options() : input.x.options());
+  return group_outputs(group, input, residual, context, all, scaled);
 }
 
 // Whether the backward pass needs anything that outputs() makes.
@@ -173,50 +38,6 @@ variable_list unspecified_outputs(const LinearGroup& group, const at::Tensor& x,
   for (const LoraLinear& layer : group.layers())
     result.push_back(at::empty({x.size(0), layer.out_features()}, x.options()));
   return result;
-}
-
-// The gradients towards what the frozen and low-rank products of each layer gave: dy itself, or
-// through DoRA's factor, whose own gradient is added on the way.
-variable_list inner_gradients(const LinearGroup& group, const variable_list& dy,
-                              const variable_list& scaled) {
-  variable_list inner = dy;
-  size_t next = 0;
-  for (size_t i = 0; i < group.layers().size(); ++i) {
-    const LoraLinear& layer = group.layers()[i];
-    if (layer.trained_bias) layer.trained_bias->gradient.add_(dy[i].sum(0, false, at::kFloat));
-    if (!layer.adapter || !layer.adapter->is_dora()) continue;
-    inner[i] = gradient_through_magnitude(layer, dy[i], scaled[next++]);
-  }
-  return inner;
-}
-
-at::Tensor side_by_side(const variable_list& parts) {
-  const at::Tensor joined = joined_columns(parts);
-  return joined.defined() ? joined : at::cat(parts, 1);
-}
-
-// dx (+)= the share of the weights' products in the gradient towards x, layer by layer; nothing if
-// dx is undefined. Trained weights get their own gradient in any case.
-void add_weights_gradients(const LinearGroup& group, const at::Tensor& x, const variable_list& dy,
-                           const variable_list& inner, bool accumulate, at::Tensor& dx,
-                           const ForwardContext& context) {
-  const ProfileScope scope("linear backward");
-  for (size_t i = 0; i < dy.size(); ++i) {
-    const LoraLinear& layer = group.layers()[i];
-    const bool split = layer.adapter && layer.adapter->is_dora() && drops(*layer.adapter, context);
-    weight_gradients(layer, x, split ? dy[i] : inner[i], dx, accumulate || i > 0, context);
-    if (!split || !dx.defined()) continue;
-    at::Tensor towards_dropped = at::empty_like(x);
-    layer.base->input_gradient_into(inner[i] - dy[i], towards_dropped, false, *context.workspace);
-    dx.add_(dropped(towards_dropped, *layer.adapter, context));
-  }
-}
-
-// The same at once, where nothing but frozen weights has a part in it.
-void add_joined_gradient(const LinearGroup& group, const variable_list& dy, bool accumulate,
-                         at::Tensor& dx, quant::Workspace& workspace) {
-  const ProfileScope scope("linear backward");
-  stacked_input_gradient(group.layers(), side_by_side(dy), accumulate, dx, workspace);
 }
 
 // Carries the maker of an input through the node's saved data.
@@ -257,7 +78,7 @@ struct GroupNode : Function<GroupNode> {
     const at::Tensor onto = residual.value_or(at::Tensor());
     variable_list result = context->output_unused && !keeps_of_outputs(*group)
                                ? unspecified_outputs(*group, x, onto)
-                               : outputs(*group, x, h, onto, *context, &saved);
+                               : outputs(*group, {x, h}, onto, *context, &saved);
     note_residual(ctx, x, residual);
     ctx->saved_data["inputs_at"] = static_cast<int64_t>(saved.size());
     if (remade != nullptr) {
@@ -289,26 +110,8 @@ struct GroupNode : Function<GroupNode> {
     for (at::Tensor& d : dy)
       if (d.stride(1) != 1) d = d.contiguous();
 
-    const variable_list inner = inner_gradients(*group, dy, {saved.begin() + 1, inputs});
-    at::Tensor dx = ctx->needs_input_grad(0) ? at::empty_like(x) : at::Tensor();
-    const at::Tensor g = h.defined() ? gradient_of_b(*group, inner, h) : at::Tensor();
-    // Before the products, as in the forward pass: their sum is rounded once.
-    const bool adapted = dx.defined() && g.defined();
-    const bool begun = adapted && !drops(any_adapter(*group), context);
-    const quant::ProductRoute& route =
-        quant::product_route(product_facts(group->layers(), x, adapted), quant::Pass::kBackward);
-    if (route.sums) {
-      const ProfileScope products("linear backward");
-      summed_input_gradient(group->layers(), side_by_side(dy), begun ? g : at::Tensor(),
-                            group->stacked_a().compute, dx, *context.workspace);
-    } else {
-      if (begun) low_rank_up(g, group->stacked_a().compute.t(), 1.0, false, dx);
-      if (dx.defined() && route.run == quant::ProductRun::kJoined)
-        add_joined_gradient(*group, dy, begun, dx, *context.workspace);
-      else
-        add_weights_gradients(*group, x, dy, inner, begun, dx, context);
-    }
-    if (g.defined()) gradient_of_a(*group, x, g, dx, context);
+    const at::Tensor dx = ctx->needs_input_grad(0) ? at::empty_like(x) : at::Tensor();
+    group_gradients(*group, {x, h}, {saved.begin() + 1, inputs}, dy, dx, context);
     return {dx, Variable(), d_residual, Variable(), Variable(), Variable()};
   }
 
@@ -330,38 +133,19 @@ struct FrozenGroupNode : Function<FrozenGroupNode> {
     note_residual(ctx, x, residual);
     const at::Tensor onto = residual.value_or(at::Tensor());
     return context->output_unused ? unspecified_outputs(*group, x, onto)
-                                  : outputs(*group, x, at::Tensor(), onto, *context);
+                                  : outputs(*group, {x, {}}, onto, *context);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list dy) {
     const auto* group = reinterpret_cast<const LinearGroup*>(ctx->saved_data["group"].toInt());
     auto& workspace = *reinterpret_cast<quant::Workspace*>(ctx->saved_data["workspace"].toInt());
     const at::Tensor d_residual = take_residual_gradient(ctx, dy);
-    at::Tensor dx = at::empty({dy[0].size(0), group->layers()[0].in_features()}, dy[0].options());
-    const quant::ProductRoute& route =
-        quant::product_route(product_facts(group->layers(), dx, false), quant::Pass::kBackward);
-    const ProfileScope scope("linear backward");
-    if (route.run == quant::ProductRun::kJoined) {
-      stacked_input_gradient(group->layers(), side_by_side(dy), false, dx, workspace);
-    } else {
-      for (size_t i = 0; i < dy.size(); ++i)
-        group->layers()[i].base->input_gradient_into(dy[i].contiguous(), dx, i > 0, workspace);
-    }
+    const at::Tensor dx =
+        at::empty({dy[0].size(0), group->layers()[0].in_features()}, dy[0].options());
+    frozen_input_gradient(*group, dy, dx, workspace);
     return {dx, d_residual, Variable(), Variable()};
   }
 };
-
-void check_call(const std::vector<LoraLinear>& layers, const at::Tensor& x,
-                const ForwardContext& context) {
-  check(!layers.empty(), "LinearGroup: a group must have a layer to be called");
-  check(context.workspace != nullptr, "LinearGroup: the context must have a workspace");
-  for (const LoraLinear& layer : layers)
-    check(layer.base != nullptr, "LinearGroup: {} must have its frozen weight, and has none yet",
-          layer.name);
-  check(x.dim() == 2 && x.size(1) == layers.front().in_features(),
-        "LinearGroup: the input of {} must be [tokens, {}], found [{}]", layers.front().name,
-        layers.front().in_features(), fmt::join(x.sizes(), ", "));
-}
 
 }  // namespace
 
@@ -373,13 +157,13 @@ bool LinearGroup::sums_onto(const at::Tensor& x, const ForwardContext& context) 
 std::vector<at::Tensor> LinearGroup::forward_onto(const at::Tensor& residual, const at::Tensor& x,
                                                   const ForwardContext& context,
                                                   const RemadeInput* remade) const {
-  check_call(layers_, x, context);
+  check_group_input(*this, x, context);
   check(!residual.defined() || sums_onto(x, context), "LinearGroup: no sum onto a residual here");
   if (context.observer != nullptr) (*context.observer)(*this, x);
   const bool adapted = has_adapters() && context.adapters_enabled;
   if (!at::GradMode::is_enabled())
-    return outputs(*this, x, adapted ? low_rank_inputs(*this, x, context) : at::Tensor(), residual,
-                   context);
+    return outputs(*this, {x, adapted ? low_rank_inputs(*this, x, context) : at::Tensor()},
+                   residual, context);
   const auto onto = residual.defined() ? std::optional<Variable>(residual) : std::nullopt;
   if (!anchor_.defined() || !context.adapters_enabled)
     return FrozenGroupNode::apply(x, onto, this, &context);
