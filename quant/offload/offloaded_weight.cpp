@@ -92,6 +92,10 @@ std::unique_ptr<FrozenWeight> OffloadedWeight::replaced_by(
   return std::make_unique<OffloadedWeight>(std::move(weight), offload_, block_, home_);
 }
 
+bool serves_many_threads(const FrozenWeight& weight) {
+  return dynamic_cast<const OffloadedWeight*>(&weight) == nullptr && !weight.multiplies_alone();
+}
+
 std::unique_ptr<FrozenWeight> placed_as(const FrozenWeight& before,
                                         std::unique_ptr<FrozenWeight> weight) {
   if (const auto* elsewhere = dynamic_cast<const OffloadedWeight*>(&before))

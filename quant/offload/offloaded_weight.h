@@ -57,6 +57,10 @@ class OffloadedWeight final : public FrozenWeight {
   std::vector<OffloadedPart> parts_;
 };
 
+// Whether several threads may decode it at a time: not where its bytes are fetched for that, or
+// where it multiplies alone.
+bool serves_many_threads(const FrozenWeight& weight);
+
 // `weight`, moved to where `before` lies.
 std::unique_ptr<FrozenWeight> placed_as(const FrozenWeight& before,
                                         std::unique_ptr<FrozenWeight> weight);

@@ -116,6 +116,13 @@ TEST(Offload, WhatAWeightIsCalledAndItsStateAreThoseOfItsFormat) {
   }
 }
 
+// A thread that uses another block would take this one's bytes away.
+TEST(Offload, WeightsThatAreFetchedServeOneThreadAtATime) {
+  const Blocks blocks(Home::kHost, 1);
+  EXPECT_TRUE(serves_many_threads(*blocks.plain[0]));
+  EXPECT_FALSE(serves_many_threads(*blocks.away[0]));
+}
+
 TEST(Offload, AReplacedWeightIsForgottenAndTheOthersAreFetchedAsBefore) {
   for (const Home home : {Home::kHost, Home::kDisk}) {
     Blocks blocks(home, 3);
