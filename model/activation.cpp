@@ -47,33 +47,13 @@ void keep(AutogradContext* ctx, const KeptGates& kept, const ActivationRule& rul
   ctx->saved_data["alpha"] = rule.alpha;
 }
 
-// The gradients of gate and up side by side, as one product with the two weights' rows takes them;
-// without a gate that of x alone.
+// By what keep() kept.
 at::Tensor gradients_of(AutogradContext* ctx, const at::Tensor& d_out) {
-  const ProfileScope scope("activation backward");
   const auto saved = ctx->get_saved_variables();
-  const at::Tensor dy = d_out.contiguous();
-  const bool gated = saved[1].defined();
-  const at::Tensor gate = saved[0].to(dy.scalar_type());
-  const at::Tensor up = gated ? saved[1].to(dy.scalar_type()) : at::Tensor();
-  const int64_t inner = gate.size(1);
-  at::Tensor both = at::empty({gate.size(0), gated ? 2 * inner : inner}, gate.options());
-  const ActivationRule rule{static_cast<Activation>(ctx->saved_data["kind"].toInt()),
-                            ctx->saved_data["limit"].toDouble(),
-                            ctx->saved_data["alpha"].toDouble()};
-  const ActivateBackward arguments{
-      kernel_of(rule, gated),
-      rows_of(gate),
-      rows_of(up),
-      rows_of(dy),
-      mutable_rows_of(gated ? both.narrow(1, 0, inner) : both),
-      gated ? mutable_rows_of(both.narrow(1, inner, inner)) : MutableRows{},
-      quant::element_type(gate, "activate"),
-      gate.size(0),
-      inner};
-  QLORA_DISPATCH(gate.device(), cpu::activate_backward(arguments),
-                 cuda::activate_backward(arguments, current_stream(gate.device())));
-  return both;
+  return activation_gradients(
+      {saved[0], saved[1]}, d_out,
+      {static_cast<Activation>(ctx->saved_data["kind"].toInt()),
+       ctx->saved_data["limit"].toDouble(), ctx->saved_data["alpha"].toDouble()});
 }
 
 struct ActivateNode : lora::Function<ActivateNode> {
@@ -126,6 +106,30 @@ KeptGates keep_halves(const at::Tensor& gate_up, at::ScalarType type) {
 at::Tensor activate_again(const KeptGates& kept, at::ScalarType type, const ActivationRule& rule) {
   at::NoGradGuard no_grad;
   return activated(kept.gate.to(type), kept.up.defined() ? kept.up.to(type) : kept.up, rule);
+}
+
+at::Tensor activation_gradients(const KeptGates& kept, const at::Tensor& d_out,
+                                const ActivationRule& rule) {
+  const ProfileScope scope("activation backward");
+  const at::Tensor dy = d_out.contiguous();
+  const bool gated = kept.up.defined();
+  const at::Tensor gate = kept.gate.to(dy.scalar_type());
+  const at::Tensor up = gated ? kept.up.to(dy.scalar_type()) : at::Tensor();
+  const int64_t inner = gate.size(1);
+  at::Tensor both = at::empty({gate.size(0), gated ? 2 * inner : inner}, gate.options());
+  const ActivateBackward arguments{
+      kernel_of(rule, gated),
+      rows_of(gate),
+      rows_of(up),
+      rows_of(dy),
+      mutable_rows_of(gated ? both.narrow(1, 0, inner) : both),
+      gated ? mutable_rows_of(both.narrow(1, inner, inner)) : MutableRows{},
+      quant::element_type(gate, "activate"),
+      gate.size(0),
+      inner};
+  QLORA_DISPATCH(gate.device(), cpu::activate_backward(arguments),
+                 cuda::activate_backward(arguments, current_stream(gate.device())));
+  return both;
 }
 
 at::Tensor activate(const at::Tensor& gate, const at::Tensor& up, const KeptGates& kept,

@@ -32,4 +32,9 @@ at::Tensor activate_halves(const at::Tensor& gate_up, const KeptGates& kept,
 at::Tensor activate_again(const KeptGates& kept, at::ScalarType type,
                           const ActivationRule& rule = {});
 
+// Without a graph, the gradients of gate and up side by side, [tokens, 2 * inner], as one product
+// with the two weights' rows takes them, of d_out's type; without a gate that of x alone.
+at::Tensor activation_gradients(const KeptGates& kept, const at::Tensor& d_out,
+                                const ActivationRule& rule = {});
+
 }  // namespace qlora::model

@@ -7,6 +7,7 @@
 
 #include "model/activation.h"
 #include "model/clip.h"
+#include "model/expert_outputs.h"
 #include "model/expert_routing.h"
 #include "model/norm.h"
 
@@ -169,21 +170,13 @@ class BlockRun {
   at::Tensor use_experts(const ExpertsSpec& spec, const BranchWeights& weights, const at::Tensor& x,
                          const lora::RemadeInput* again) const {
     const Routed routed = route(weights.router.forward(x, context_, again)[0], spec.routing);
-    const std::vector<at::Tensor> rows =
-        to_experts(x, routed).split_with_sizes(routed.rows_of_expert);
-    std::vector<at::Tensor> outputs;
-    for (size_t e = 0; e < rows.size(); ++e)
-      if (rows[e].size(0) > 0)
-        outputs.push_back(expert(spec.activation, weights.experts[e], rows[e]));
-    at::Tensor sum = from_experts(at::cat(outputs), routed);
+    const at::Tensor y = expert_outputs(to_experts(x, routed),
+                                        {&weights.experts, routed.rows_of_expert, spec.activation,
+                                         pass_.narrow_gates && at::GradMode::is_enabled()},
+                                        context_);
+    at::Tensor sum = from_experts(y, routed);
     if (spec.shared) sum = sum + shared_expert(spec, weights, x, again);
     return sum;
-  }
-
-  at::Tensor expert(const ActivationRule& rule, const ExpertWeights& weights,
-                    const at::Tensor& x) const {
-    const Activated inner = activated(rule, weights.gate_up.forward(x, context_), true);
-    return weights.down.forward(inner.x, context_, inner.remade())[0];
   }
 
   at::Tensor shared_expert(const ExpertsSpec& spec, const BranchWeights& weights,

@@ -115,7 +115,8 @@ class BranchNodes {
   }
 
   // Of each token as many rows as experts are active. The experts' inputs are copies, which are
-  // kept; their outputs are kept for the gradient of their weights.
+  // kept; their outputs are kept for the gradient of their weights. What one expert needs while it
+  // is computed is small beside what all keep.
   void add_experts(const ExpertsSpec& e, std::vector<NodeMemory>& nodes) const {
     const int64_t c = p_.compute_bytes, h = p_.hidden, k = e.routing.active;
     const int64_t hold = residual_ + held_;
@@ -124,18 +125,14 @@ class BranchNodes {
       for (KeptTensor& tensor : kept) tensor.elements *= k;
       return kept;
     };
-    const int64_t share = p_.gate_bytes != c ? c * 2 * e.inner : 0;  // one expert's at a time
     nodes.push_back({"sum of the experts",
                      rows({{"experts' outputs", h, c}, {"places and weights", 1, 12}}),
+                     hold + k * c * h});
+    nodes.push_back({"experts",
+                     rows({{"gate and up", 2 * e.inner, p_.gate_bytes},
+                           {"low-rank inputs", use_.expert_in.ranks + use_.expert_out.ranks, c},
+                           {"rows of experts", use_.expert_in.trained ? h : 0, c}}),
                      hold + 2 * k * c * h});
-    std::vector<KeptTensor> down = products(use_.expert_out);
-    down.push_back({"activated product", remakes_activated(p_) ? 0 : e.inner, c});
-    nodes.push_back({e.down.names.hugging_face, rows(down), hold + k * c * (h + e.inner) + share});
-    nodes.push_back({"activation", rows({{"gate and up", 2 * e.inner, p_.gate_bytes}}),
-                     hold + k * c * (h + 2 * e.inner) + share});
-    std::vector<KeptTensor> gate_up = products(use_.expert_in);
-    gate_up.push_back({"rows of experts", use_.expert_in.trained ? h : 0, c});
-    nodes.push_back({e.gate_up.names.hugging_face, rows(gate_up), hold + 2 * k * c * h});
     std::vector<KeptTensor> router = products(use_.router);
     router.push_back({"choice and softmax", e.routing.renormalise ? k : e.routing.experts, 12});
     router.push_back({"normed input", input(use_.router, h), c});
@@ -322,7 +319,7 @@ int64_t graphless_bytes(const BlockSpec& block, const PassShape& p) {
       width = std::max(width, m->out.in);
     } else {
       const ExpertsSpec& e = *branch.experts();
-      activation = std::max(activation, e.routing.active * 3 * h + 3 * e.inner);
+      activation = std::max(activation, e.routing.active * 2 * h + 3 * e.inner);
     }
   }
   const int64_t attention = (p.sums_onto ? 1 : 2) * kFloat * h + c * (h + 3 * q + 3 * k);
