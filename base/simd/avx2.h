@@ -136,12 +136,17 @@ inline Vector spanning_words(Vector low, Vector high, int shift) {
       _mm256_or_si256(_mm256_srli_epi32(_mm256_castps_si256(low), shift),
                       _mm256_slli_epi32(_mm256_castps_si256(high), 32 - shift)));
 }
-// 2^23 + `bits` bits of words from bit `shift` on, as floats.
-inline Vector raised_fields(Vector words, int shift, int bits) {
+// Words moved by `bits` bits, to the left where that is below 0.
+inline Vector shifted_right(Vector words, int bits) {
   const __m256i lanes = _mm256_castps_si256(words);
-  const __m256i shifted = shift == 0 ? lanes : _mm256_srli_epi32(lanes, shift);
-  const __m256i field = _mm256_and_si256(shifted, _mm256_set1_epi32((1 << bits) - 1));
-  return _mm256_castsi256_ps(_mm256_or_si256(field, _mm256_set1_epi32(0x4b000000)));
+  return _mm256_castsi256_ps(bits < 0 ? _mm256_slli_epi32(lanes, -bits)
+                                      : _mm256_srli_epi32(lanes, bits));
+}
+// 2^(23 - bit) + bits [bit, bit + bits) of words, as floats; bit + bits is at most 23.
+inline Vector raised_in_place(Vector words, int bit, int bits) {
+  const __m256i field =
+      _mm256_and_si256(_mm256_castps_si256(words), _mm256_set1_epi32(((1 << bits) - 1) << bit));
+  return _mm256_castsi256_ps(_mm256_or_si256(field, _mm256_set1_epi32((127 + 23 - bit) << 23)));
 }
 // Lane l: byte 2 l, then byte 2 l + 1 in the upper half.
 inline Vector byte_pairs(const uint8_t* from) {

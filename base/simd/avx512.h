@@ -135,13 +135,18 @@ inline Vector spanning_words(Vector low, Vector high, int shift) {
       _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(low), shift),
                       _mm512_slli_epi32(_mm512_castps_si512(high), 32 - shift)));
 }
-// 2^23 + `bits` bits of words from bit `shift` on, as floats.
-inline Vector raised_fields(Vector words, int shift, int bits) {
-  constexpr int kAndOr = 0xea;  // of three bits: a & b | c
+// Words moved by `bits` bits, to the left where that is below 0.
+inline Vector shifted_right(Vector words, int bits) {
   const __m512i lanes = _mm512_castps_si512(words);
-  const __m512i shifted = shift == 0 ? lanes : _mm512_srli_epi32(lanes, shift);
-  return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(shifted, _mm512_set1_epi32((1 << bits) - 1),
-                                                       _mm512_set1_epi32(0x4b000000), kAndOr));
+  return _mm512_castsi512_ps(bits < 0 ? _mm512_slli_epi32(lanes, -bits)
+                                      : _mm512_srli_epi32(lanes, bits));
+}
+// 2^(23 - bit) + bits [bit, bit + bits) of words, as floats; bit + bits is at most 23.
+inline Vector raised_in_place(Vector words, int bit, int bits) {
+  constexpr int kAndOr = 0xea;  // of three bits: a & b | c
+  return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(
+      _mm512_castps_si512(words), _mm512_set1_epi32(((1 << bits) - 1) << bit),
+      _mm512_set1_epi32((127 + 23 - bit) << 23), kAndOr));
 }
 // Lane l: byte 2 l, then byte 2 l + 1 in the upper half.
 inline Vector byte_pairs(const uint8_t* from) {

@@ -20,7 +20,8 @@ using avx512::load;
 using avx512::multiply;
 using avx512::multiply_add;
 using avx512::power_of_two;
-using avx512::raised_fields;
+using avx512::raised_in_place;
+using avx512::shifted_right;
 using avx512::spanning_words;
 using avx512::store;
 using avx512::subtract;
@@ -39,6 +40,42 @@ inline Vector ordinary_pairs(Vector first, Vector second, const uint16_t* /*type
 }
 inline Vector ordinary_pairs(Vector first, Vector second, const Float16* type) {
   return avx512::ordinary_pairs(first, second, type);
+}
+
+// Rounded to bf16, the first in the lower half of the vector; of ordinary numbers, too.
+inline Vector rounded_halves(Vector first, Vector second, const uint16_t* /*type*/) {
+  return (Vector)_mm512_cvtne2ps_pbh(second, first);
+}
+// In which half of which vector transpose_halves() takes each of 32 columns of 16 elements.
+constexpr int column_of_half(int vector, int half, const uint16_t* /*type*/) {
+  return vector + (vector & 8) + 8 * half;
+}
+// 32 columns to 16 rows.
+[[gnu::always_inline]] inline void transpose_halves(Vector (&columns)[kLanes],
+                                                    const uint16_t* /*type*/) {
+  __m512i t[2][8];
+  for (int s = 0; s < 2; ++s) {  // squares of 8 elements, in each quarter of the registers
+    __m512i a[8], b[8];
+    for (int i = 0; i < 8; i += 2) {
+      const __m512i first = _mm512_castps_si512(columns[8 * s + i]),
+                    second = _mm512_castps_si512(columns[8 * s + i + 1]);
+      a[i] = _mm512_unpacklo_epi16(first, second);
+      a[i + 1] = _mm512_unpackhi_epi16(first, second);
+    }
+    for (int i = 0; i < 8; i += 4)
+      for (int j = 0; j < 2; ++j) {
+        b[i + 2 * j] = _mm512_unpacklo_epi32(a[i + j], a[i + j + 2]);
+        b[i + 2 * j + 1] = _mm512_unpackhi_epi32(a[i + j], a[i + j + 2]);
+      }
+    for (int j = 0; j < 4; ++j) {
+      t[s][2 * j] = _mm512_unpacklo_epi64(b[j], b[j + 4]);
+      t[s][2 * j + 1] = _mm512_unpackhi_epi64(b[j], b[j + 4]);
+    }
+  }
+  for (int i = 0; i < 8; ++i) {
+    columns[i] = _mm512_castsi512_ps(_mm512_shuffle_i64x2(t[0][i], t[1][i], 0x88));
+    columns[i + 8] = _mm512_castsi512_ps(_mm512_shuffle_i64x2(t[0][i], t[1][i], 0xdd));
+  }
 }
 
 }  // namespace qlora::simd::avx512_bfloat16

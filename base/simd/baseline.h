@@ -158,9 +158,14 @@ using Words [[gnu::vector_size(kLanes * 4)]] = uint32_t;
 inline Vector spanning_words(Vector low, Vector high, int shift) {
   return (Vector)((Words)low >> shift | (Words)high << (32 - shift));
 }
-// 2^23 + `bits` bits of words from bit `shift` on, as floats.
-inline Vector raised_fields(Vector words, int shift, int bits) {
-  return (Vector)(((Words)words >> shift & ((1u << bits) - 1)) | 0x4b000000u);
+// Words moved by `bits` bits, to the left where that is below 0.
+inline Vector shifted_right(Vector words, int bits) {
+  return (Vector)(bits < 0 ? (Words)words << -bits : (Words)words >> bits);
+}
+// 2^(23 - bit) + bits [bit, bit + bits) of words, as floats; bit + bits is at most 23.
+inline Vector raised_in_place(Vector words, int bit, int bits) {
+  const uint32_t mask = ((1u << bits) - 1) << bit;
+  return (Vector)(((Words)words & mask) | static_cast<uint32_t>(127 + 23 - bit) << 23);
 }
 // Lane l: byte 2 l, then byte 2 l + 1 in the upper half.
 inline Vector byte_pairs(const uint8_t* from) {

@@ -19,6 +19,11 @@ template <typename T>
   for (int64_t i = 0; i < count; ++i) to[i] = stored[i];
 }
 
+// 2^23 + `bits` bits of words from bit `shift` on, as floats.
+inline Vector raised_fields(Vector words, int shift, int bits) {
+  return raised_in_place(shift == 0 ? words : shifted_right(words, shift), 0, bits);
+}
+
 // 2^x: a polynomial on [-1/2, 1/2], relative error below 2e-7; 0 below -126. x must be at most 127,
 // or NaN, which stays one.
 inline Vector exp2_of(Vector x) {

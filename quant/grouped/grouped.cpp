@@ -72,6 +72,7 @@ void check_parts(const GroupedTensor& weight, const std::string& name) {
 GroupedRows rows_of(const GroupedTensor& weight) {
   GroupedRows rows{};
   rows.bits = weight.bits;
+  rows.rows = weight.rows();
   rows.in = weight.in;
   rows.groups = weight.groups();
   // A single group may end anywhere; with whole units it is the kernels' fast case.
@@ -98,7 +99,7 @@ class GroupedRowsProduct final : public RowsProduct {
       : weight_(weight), x_(at::empty(x.sizes(), x.options().dtype(at::kFloat))) {
     const at::Tensor from = x.to(at::kFloat).contiguous();
     for (int64_t t = 0; t < x.size(0); ++t)
-      cpu::lay_out_for_groups(from.const_data_ptr<float>() + t * weight.in, weight.in, weight.bits,
+      cpu::lay_out_for_groups(weight, from.const_data_ptr<float>() + t * weight.in,
                               x_.mutable_data_ptr<float>() + t * weight.in);
   }
 

@@ -29,8 +29,8 @@ struct GroupedTensor {
   // [rows, groups]: uint8, or of a floating type; undefined: every zero is `zero`.
   at::Tensor zeros;
   float zero = 0;
-  // int32 [in]; undefined: groups of group_size columns in their order, which are decoded several
-  // times faster. Where it is defined, group_size says nothing.
+  // int32 [in]; undefined: groups of group_size columns in their order. Where it is defined,
+  // group_size says nothing.
   at::Tensor group_of;
 
   int64_t rows() const { return codes.size(0); }
@@ -54,8 +54,9 @@ at::Tensor unpack_codes(const at::Tensor& packed, int bits, int64_t in);
 void dequantize_grouped(const GroupedTensor& weight, int64_t begin, int64_t end, at::Tensor& out);
 
 // The product of all rows with x [tokens, in] on the CPU, straight from the packed codes; must not
-// outlive the weight. Null where there is no kernel for it: there are some for 4 and 8 bits where
-// rows and groups are multiples of 32 columns and group_of is undefined.
+// outlive the weight. Null where there is no kernel for it; all have rows of a multiple of 32
+// columns. Where group_of is undefined, so have groups, of 4 or 8 bits; else codes have 2 bits or
+// more, and zeros are whole numbers: bytes, or one for all.
 std::unique_ptr<RowsProduct> grouped_rows_product(const GroupedTensor& weight, const at::Tensor& x);
 
 }  // namespace qlora::quant

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <optional>
 #include <type_traits>
 #include <vector>
 
@@ -222,7 +223,22 @@ QLORA_VECTORIZED bool are_ordinary(const float* scales, const float* zeros, int6
     const uint32_t size = std::bit_cast<uint32_t>(scales[i]) & 0x7fffffffu;
     others |= (size != 0) & (size - 0x00800000u >= 0x7f000000u);
     const float zero = zeros[i];
-    others |= !(zero <= 0x1p22f) | !(zero >= -0x1p22f) | !(zero + kShift - kShift == zero);
+    others |= !(zero <= kMostZero) | !(zero >= -kMostZero) | !(zero + kShift - kShift == zero);
+  }
+  return others == 0;
+}
+
+QLORA_VECTORIZED bool are_short(const float* scales, const float* zeros, int64_t count) {
+  constexpr float kShift = 0x1.8p23f;  // sums with it are whole
+  constexpr uint32_t kLeast = std::bit_cast<uint32_t>(0x1p-100f),
+                     kMost = std::bit_cast<uint32_t>(0x1p100f);
+  uint32_t others = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t scale = std::bit_cast<uint32_t>(scales[i]);
+    others |= scale & 0xfffu;
+    others |= scale - kLeast > kMost - kLeast;
+    const float zero = zeros[i];
+    others |= !(zero >= 0.0f) | !(zero <= 256.0f) | !(zero + kShift - kShift == zero);
   }
   return others == 0;
 }
@@ -248,16 +264,17 @@ void unpack_codes(const uint8_t* packed, int64_t rows, int64_t in, int bits, int
 }
 
 void dequantize_grouped(const GroupedDequantizeArguments& a) {
-  const int64_t together = a.weight.group_of != nullptr ? rows_side_by_side() : 1;
   for_each_row(a.begin, a.end, a.weight.in, [&](int64_t begin, int64_t end) {
     RowDecoder decoder(a.weight);
+    std::optional<ScatteredRoom> room;
+    if (a.weight.group_of != nullptr) room.emplace(a.weight.groups);
+    const int64_t together = room ? room->rows : 1;
     with_element_type(a.type, [&](auto tag) {
       using T = typename decltype(tag)::type;
       for (int64_t first = begin; first < end; first += together) {
         const int64_t count = std::min(together, end - first);
         T* out = static_cast<T*>(a.out) + (first - a.begin) * a.weight.in;
-        if (a.weight.group_of != nullptr && decode_scattered(a.weight, first, count, a.type, out))
-          continue;
+        if (room && decode_scattered(a.weight, first, count, a.type, *room, out)) continue;
         for (int64_t row = 0; row < count; ++row)
           decoder.decode(first + row, a.type, out + row * a.weight.in);
       }

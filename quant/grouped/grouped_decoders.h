@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "quant/grouped/grouped_kernels.h"
 
@@ -24,20 +25,33 @@ struct GroupedRow {
 void widen_scales_and_zeros(const GroupedRows& weight, int64_t first, int64_t rows, float* scales,
                             float* zeros);
 
-// Whether all zeros are whole numbers, at most 2^22, and no scale is subnormal, infinite or NaN.
-// What is decoded with such numbers is zero, normal or infinite, and the differences of codes and
-// zeros are exact even if 2^23 was added to both.
+// Whether all zeros are whole numbers of at most kMostZero, and no scale is subnormal, infinite or
+// NaN. What is decoded with such numbers is zero, normal or infinite, and the differences of codes
+// and zeros are exact even if kRaise was added to both.
 bool are_ordinary(const float* scales, const float* zeros, int64_t count);
-constexpr float kRaise = 0x1p23f;
+// Whether all scales have at most 12 significant bits, as those of 16 bits do, and lie in [2^-100,
+// 2^100], and all zeros are whole numbers in [0, 256]. Then s (z + 2^11) is exact.
+bool are_short(const float* scales, const float* zeros, int64_t count);
+constexpr float kMostZero = 0x1p22f, kRaise = 0x1p23f;
 
-// As many rows as decode_scattered() takes at once.
-int64_t rows_side_by_side();
-// Rows [first, first + count) of a weight whose columns name their groups, to `out` [count, in].
-// False, and nothing is done, where that is left to decoders of single rows: their scales and zeros
-// are not ordinary, they are too few, or codes have 1 bit, as no tool stores them with named
-// groups.
+struct alignas(64) CacheLine {
+  float numbers[16];
+};
+
+// For scales and zeros of rows of a weight whose columns name their groups.
+struct ScatteredRoom {
+  int64_t rows;                      // that are decoded or multiplied side by side
+  std::vector<float> scales, zeros;  // [rows, groups], then `rows` of anything
+  std::vector<CacheLine> turned;     // three times [groups, rows], in whole squares
+
+  explicit ScatteredRoom(int64_t groups);
+};
+
+// Rows [first, first + count) of such a weight, room.rows at most, to `out` [count, in]. False, and
+// nothing is done, where that is left to decoders of single rows: their scales and zeros are not
+// ordinary, they are too few, or codes have 1 bit, as no tool stores them with named groups.
 bool decode_scattered(const GroupedRows& weight, int64_t first, int64_t count, ElementType type,
-                      void* out);
+                      ScatteredRoom& room, void* out);
 
 constexpr int64_t kCodeUnit = 32;  // columns
 

@@ -10,7 +10,7 @@ namespace qlora::quant {
 // A weight's rows, from row 0 on; scales and zeros are [rows, groups].
 struct GroupedRows {
   int bits;
-  int64_t in, groups;  // below 2^31
+  int64_t rows, in, groups;  // in, groups: below 2^31
   int64_t group_size;  // where group_of is null; a single group may be said to be larger than `in`
   int64_t row_bytes;   // a multiple of 4
   const uint8_t* codes;  // [rows, row_bytes]

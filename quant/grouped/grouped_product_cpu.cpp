@@ -31,19 +31,20 @@ QLORA_VECTORIZED void lay_out_by_nibble_in_order(const float* x, int64_t in, flo
 }  // namespace
 
 bool has_grouped_product(const GroupedRows& w) {
-  return (w.bits == 4 || w.bits == 8) && w.group_of == nullptr && w.in % kGroupUnit == 0 &&
-         w.group_size % kGroupUnit == 0;
+  if (w.group_of != nullptr) return has_scattered_product(w);
+  return (w.bits == 4 || w.bits == 8) && w.in % kGroupUnit == 0 && w.group_size % kGroupUnit == 0;
 }
 
-void lay_out_for_groups(const float* x, int64_t in, int bits, float* laid_out) {
-  if (bits == 4)
-    lay_out_by_nibble_in_order(x, in, laid_out);
+void lay_out_for_groups(const GroupedRows& w, const float* x, float* laid_out) {
+  if (w.bits == 4 && w.group_of == nullptr)
+    lay_out_by_nibble_in_order(x, w.in, laid_out);
   else
-    std::copy_n(x, in, laid_out);
+    std::copy_n(x, w.in, laid_out);
 }
 
 void multiply_grouped_rows(const GroupedRows& w, const float* x, int64_t tokens, int64_t begin,
                            int64_t end, float* sums, int64_t stride) {
+  if (w.group_of != nullptr) return multiply_scattered(w, x, tokens, begin, end, sums, stride);
   std::vector<float> room(static_cast<size_t>(2 * kMostGroupRows * w.groups));
   float* const numbers = room.data();
   for_tokens(tokens, [&](int64_t t, auto count) {

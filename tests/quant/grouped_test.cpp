@@ -22,6 +22,7 @@
 namespace qlora::quant {
 namespace {
 
+using test::defined_rows;
 using test::Form;
 using test::Made;
 using test::made;
@@ -35,25 +36,6 @@ constexpr int kWidths[] = {1, 2, 3, 4, 8};
 constexpr at::ScalarType kTypes[] = {at::kFloat, at::kBFloat16, at::kHalf};
 constexpr InstructionSet kSets[] = {InstructionSet::kBaseline, InstructionSet::kAvx2,
                                     InstructionSet::kAvx512, InstructionSet::kAvx512Bfloat16};
-
-// (code - zero) * scale in float32, one by one.
-at::Tensor defined_rows(const at::Tensor& codes, const GroupedTensor& weight) {
-  const int64_t rows = codes.size(0), in = codes.size(1), groups = weight.groups();
-  const at::Tensor scales = weight.scales.to(at::kFloat);
-  const at::Tensor zeros =
-      weight.zeros.defined() ? weight.zeros.to(at::kFloat) : at::full({rows, groups}, weight.zero);
-  at::Tensor out = at::empty({rows, in}, at::kFloat);
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t i = 0; i < in; ++i) {
-      const int64_t group = weight.group_of.defined() ? weight.group_of.const_data_ptr<int32_t>()[i]
-                                                      : i / weight.group_size;
-      const auto code = static_cast<float>(codes.const_data_ptr<uint8_t>()[r * in + i]);
-      const float difference = code - zeros.const_data_ptr<float>()[r * groups + group];
-      out.mutable_data_ptr<float>()[r * in + i] =
-          difference * scales.const_data_ptr<float>()[r * groups + group];
-    }
-  return out;
-}
 
 std::vector<int> bytes_of(const at::Tensor& tensor) {
   const auto* first = tensor.const_data_ptr<uint8_t>();
@@ -223,25 +205,6 @@ TEST(Grouped, AnyRowsAreThatPartOfTheWhole) {
     EXPECT_THROW(dequantize_grouped(weight, 10, 12, part), Error);
     EXPECT_THROW(dequantize_grouped(weight, -1, 1, part), Error);
     EXPECT_THROW(dequantize_grouped(weight, 0, 3, part), Error);
-  }
-}
-
-TEST(Grouped, AnyRowsOfNamedGroupsAreThatPartOfTheWhole) {
-  for (const InstructionSet set : kSets) {
-    const AtMost most(set);
-    for (const int bits : kWidths) {
-      const GroupedTensor weight = made({bits, 35, 100, 32, Zeros::kBytes, at::kHalf, true}).weight;
-      const at::Tensor whole = rows_of(weight, at::kBFloat16);
-      for (int64_t begin = 0; begin < 35; begin += 3)
-        for (int64_t end = begin; end <= 35; ++end) {
-          at::Tensor part = at::full({end - begin + 1, 100}, 7.0, at::kBFloat16);
-          at::Tensor rows = part.narrow(0, 0, end - begin);
-          dequantize_grouped(weight, begin, end, rows);
-          ASSERT_TRUE(at::equal(rows, whole.narrow(0, begin, end - begin)))
-              << bits << " " << begin << " " << end << " " << to_string(set);
-          ASSERT_TRUE((part[end - begin] == 7.0).all().item<bool>());
-        }
-    }
   }
 }
 

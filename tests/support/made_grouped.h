@@ -48,4 +48,23 @@ inline at::Tensor rows_of(const quant::GroupedTensor& weight, at::ScalarType typ
   return out;
 }
 
+// (code - zero) * scale in float32, one by one.
+inline at::Tensor defined_rows(const at::Tensor& codes, const quant::GroupedTensor& weight) {
+  const int64_t rows = codes.size(0), in = codes.size(1), groups = weight.groups();
+  const at::Tensor scales = weight.scales.to(at::kFloat);
+  const at::Tensor zeros =
+      weight.zeros.defined() ? weight.zeros.to(at::kFloat) : at::full({rows, groups}, weight.zero);
+  at::Tensor out = at::empty({rows, in}, at::kFloat);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t i = 0; i < in; ++i) {
+      const int64_t group = weight.group_of.defined() ? weight.group_of.const_data_ptr<int32_t>()[i]
+                                                      : i / weight.group_size;
+      const auto code = static_cast<float>(codes.const_data_ptr<uint8_t>()[r * in + i]);
+      const float difference = code - zeros.const_data_ptr<float>()[r * groups + group];
+      out.mutable_data_ptr<float>()[r * in + i] =
+          difference * scales.const_data_ptr<float>()[r * groups + group];
+    }
+  return out;
+}
+
 }  // namespace qlora::test
