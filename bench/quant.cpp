@@ -1,6 +1,7 @@
 // Quantization and dequantization on the CPU, beside a memcpy of the same bytes: bytes_per_second
 // counts what is written, packed_bytes_per_second what is read. Products of few rows, beside
-// reading as many bytes from memory: bytes_per_second counts what is read of the weights.
+// reading as many bytes from memory: bytes_per_second counts what is read of the weights. All
+// formats side by side, on every instruction set: formats.cpp.
 //
 //   OMP_NUM_THREADS=2 build/bin/bench_quant
 #include <ATen/ATen.h>
@@ -14,15 +15,12 @@
 #include "base/error.h"
 #include "base/parallel_for.h"
 #include "base/short_waits.h"
+#include "bench/made_formats.h"
 #include "quant/blockwise8/blockwise8.h"
 #include "quant/blockwise8/blockwise8_kernels.h"
 #include "quant/few_rows/rows_product.h"
-#include "quant/formats/aqlm_weight.h"
 #include "quant/formats/four_bit_weight.h"
-#include "quant/formats/fp8_weight.h"
 #include "quant/formats/grouped_weight.h"
-#include "quant/formats/hqq_weight.h"
-#include "quant/formats/mxfp4_weight.h"
 #include "quant/grouped/grouped.h"
 #include "quant/nf4/nf4.h"
 #include "quant/nf4/nf4_block_decoders.h"
@@ -74,87 +72,14 @@ void dequantize_panel(benchmark::State& state, at::ScalarType dtype, bool double
   count_output(state, out);
 }
 
-// Groups of 128 columns with float16 scales and integer zeros, as GPTQ and AWQ leave them.
-// `scattered`: each column names its group, as in GPTQ with act-order.
-GroupedTensor made_grouped(int64_t rows, int64_t columns, int bits, bool scattered) {
-  at::manual_seed(1);
-  constexpr int64_t kGroupSize = 128;
-  const int64_t groups = (columns - 1) / kGroupSize + 1;
-  GroupedTensor made;
-  made.bits = bits;
-  made.in = columns;
-  made.group_size = kGroupSize;
-  made.codes = pack_codes(at::randint(0, 1 << bits, {rows, columns}, at::kByte), bits);
-  made.scales = (at::rand({rows, groups}) * 0.01).to(at::kHalf);
-  made.zeros = at::randint(0, 1 << bits, {rows, groups}, at::kByte);
-  if (scattered) made.group_of = at::randint(0, groups, {columns}, at::kInt);
-  return made;
-}
-
 void dequantize_grouped_panel(benchmark::State& state, int bits, at::ScalarType dtype,
                               bool scattered) {
-  const GroupedTensor weight = made_grouped(state.range(0), state.range(1), bits, scattered);
+  const GroupedTensor weight = bench::made_grouped(state.range(0), state.range(1), bits, scattered);
   at::Tensor out = at::zeros({weight.rows(), weight.in}, dtype);
   for (auto _ : state) dequantize_grouped(weight, 0, weight.rows(), out);
   count_output(state, out);
   state.counters["packed_bytes_per_second"] =
       benchmark::Counter(static_cast<double>(state.iterations() * weight.bytes()),
-                         benchmark::Counter::kIsRate, benchmark::Counter::kIs1024);
-}
-
-// Made weights of the formats of other tools that have decoders of their own.
-std::unique_ptr<FrozenWeight> made_fp8(int64_t rows, int64_t columns) {
-  const at::Tensor codes =
-      (at::randn({rows, columns}) * 100).to(at::kFloat8_e4m3fn).view(at::kByte);
-  const at::Tensor scales = at::rand({(rows + 127) / 128, (columns + 127) / 128}) * 1e-4;
-  return std::make_unique<Fp8Weight>(Fp8Tensor{codes, scales});
-}
-
-std::unique_ptr<FrozenWeight> made_mxfp4(int64_t rows, int64_t columns) {
-  return std::make_unique<Mxfp4Weight>(at::randint(0, 256, {rows, columns / 2}, at::kByte),
-                                       at::randint(110, 125, {rows, columns / 32}, at::kByte));
-}
-
-// Groups of 64 down the columns.
-std::unique_ptr<FrozenWeight> made_hqq(int64_t rows, int64_t columns) {
-  HqqTensor weight;
-  weight.out = rows;
-  weight.in = columns;
-  weight.group_size = 64;
-  weight.packed = at::randint(0, 256, {weight.packed_rows(), weight.columns()}, at::kByte);
-  weight.scales = (at::rand({weight.groups()}) * 0.01).to(at::kHalf);
-  weight.zeros = (at::rand({weight.groups()}) * 15).to(at::kHalf);
-  return std::make_unique<HqqWeight>(std::move(weight), "hqq, 4 bit");
-}
-
-// Groups of 8 columns.
-std::unique_ptr<FrozenWeight> made_aqlm(int64_t rows, int64_t columns, int64_t codebooks,
-                                        int bits) {
-  const at::ScalarType type = bits <= 8 ? at::kChar : at::kShort;
-  const int64_t half = int64_t{1} << (bits - 1);
-  AqlmTensor weight;
-  weight.codes = at::randint(-half, half, {rows, columns / 8, codebooks}, at::kInt).to(type);
-  weight.codebooks = (at::randn({codebooks, 2 * half, 1, 8}) * 0.02).to(at::kHalf);
-  weight.scales = (at::rand({rows}) + 0.5).to(at::kHalf);
-  return std::make_unique<AqlmWeight>(std::move(weight));
-}
-
-std::unique_ptr<FrozenWeight> made_aqlm_2x8(int64_t rows, int64_t columns) {
-  return made_aqlm(rows, columns, 2, 8);
-}
-std::unique_ptr<FrozenWeight> made_aqlm_1x16(int64_t rows, int64_t columns) {
-  return made_aqlm(rows, columns, 1, 16);
-}
-
-void decode_panel(benchmark::State& state,
-                  std::unique_ptr<FrozenWeight> (*make)(int64_t rows, int64_t columns)) {
-  at::manual_seed(1);
-  const auto weight = make(state.range(0), state.range(1));
-  at::Tensor out = at::zeros({state.range(0), state.range(1)}, at::kBFloat16);
-  for (auto _ : state) weight->dequantize_rows(0, 0, out.size(0), out);
-  count_output(state, out);
-  state.counters["packed_bytes_per_second"] =
-      benchmark::Counter(static_cast<double>(state.iterations() * weight->bytes()),
                          benchmark::Counter::kIsRate, benchmark::Counter::kIs1024);
 }
 
@@ -237,7 +162,7 @@ Weights streamed_nf4(const benchmark::State& state) {
 }
 
 Weights streamed_grouped(const benchmark::State& state, int bits, bool scattered) {
-  const GroupedTensor weight = made_grouped(state.range(0), state.range(1), bits, scattered);
+  const GroupedTensor weight = bench::made_grouped(state.range(0), state.range(1), bits, scattered);
   return streamed([&] {
     GroupedTensor copy = weight;
     copy.codes = weight.codes.clone();
@@ -330,11 +255,6 @@ BENCHMARK_CAPTURE(dequantize_grouped_panel, 3_bit_bfloat16, 3, at::kBFloat16, fa
 BENCHMARK_CAPTURE(dequantize_grouped_panel, 4_bit_act_order_bfloat16, 4, at::kBFloat16, true)
     ->Apply(panels);
 BENCHMARK_CAPTURE(dequantize_grouped_panel, 2_bit_bfloat16, 2, at::kBFloat16, false)->Apply(panels);
-BENCHMARK_CAPTURE(decode_panel, fp8, made_fp8)->Apply(panels);
-BENCHMARK_CAPTURE(decode_panel, mxfp4, made_mxfp4)->Apply(panels);
-BENCHMARK_CAPTURE(decode_panel, hqq_axis_0, made_hqq)->Apply(panels);
-BENCHMARK_CAPTURE(decode_panel, aqlm_2x8, made_aqlm_2x8)->Apply(panels);
-BENCHMARK_CAPTURE(decode_panel, aqlm_1x16, made_aqlm_1x16)->Apply(panels);
 BENCHMARK_CAPTURE(quantize_weight, bfloat16, at::kBFloat16, false)
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
