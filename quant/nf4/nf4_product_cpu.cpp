@@ -57,12 +57,15 @@ bool always() { return true; }
 
 constexpr FourBitProduct kProducts[] = {
 #ifdef __x86_64__
-    {"avx512-bfloat16", has_avx512_bfloat16, ElementType::kBFloat16, lay_out_avx512_bfloat16,
+    {"avx512-bfloat16", has_avx512_bfloat16, ElementType::kBFloat16, true, lay_out_avx512_bfloat16,
      multiply_avx512_bfloat16},
-    {"avx512", has_avx512, ElementType::kFloat32, lay_out_by_nibble, simd::avx512::multiply_codes},
-    {"avx2", has_avx2, ElementType::kFloat32, lay_out_by_nibble, simd::avx2::multiply_codes},
+    {"avx512", has_avx512, ElementType::kFloat32, false, lay_out_by_nibble,
+     simd::avx512::multiply_codes},
+    {"avx2-bytes", has_avx2, ElementType::kFloat32, true, lay_out_avx2, multiply_avx2},
+    {"avx2", has_avx2, ElementType::kFloat32, false, lay_out_by_nibble, simd::avx2::multiply_codes},
 #endif
-    {"baseline", always, ElementType::kFloat32, lay_out_by_nibble, simd::baseline::multiply_codes},
+    {"baseline", always, ElementType::kFloat32, false, lay_out_by_nibble,
+     simd::baseline::multiply_codes},
 };
 
 }  // namespace
@@ -93,9 +96,9 @@ QLORA_VECTORIZED void lay_out_by_nibble(const void* x, int64_t in, void* laid_ou
 std::span<const FourBitProduct> four_bit_products() { return kProducts; }
 
 const FourBitProduct& four_bit_product(ElementType x, ElementType rounding) {
-  const bool both = x == ElementType::kBFloat16 && rounding == ElementType::kBFloat16;
-  return *std::find_if(std::begin(kProducts), std::end(kProducts), [both](const auto& product) {
-    return product.supported() && (both || product.type == ElementType::kFloat32);
+  return *std::ranges::find_if(kProducts, [=](const FourBitProduct& product) {
+    return product.supported() && (product.type == x || product.type == ElementType::kFloat32) &&
+           (!product.only_bfloat16 || rounding == ElementType::kBFloat16);
   });
 }
 

@@ -28,8 +28,9 @@ struct FourBitRows {
 struct FourBitProduct {
   const char* name;
   bool (*supported)();
-  // What x is laid out in: bf16 is for bf16 weights alone.
+  // What x is laid out in; bf16 is for x in bf16.
   ElementType type;
+  bool only_bfloat16;  // of weights that are rounded to it
   // One row of x of that type, `in` elements, laid out as `multiply` reads it.
   void (*lay_out)(const void* x, int64_t in, void* laid_out);
   // sums[t * stride + r - begin] = Σ_i x[t, i] W[r, i] for rows [begin, end); x [tokens, in], laid
@@ -66,8 +67,11 @@ class ScaleRows {
 void lay_out_avx512_bfloat16(const void* x, int64_t in, void* laid_out);
 void multiply_avx512_bfloat16(const FourBitRows& rows, const void* x, int64_t tokens, int64_t begin,
                               int64_t end, float* sums, int64_t stride);
-// For the fp32 kernels: of 32 elements, 4 n + j of the result is 8 j + (n ^ 1), what begins double
-// word j once the codes were shifted right by n nibbles.
+void lay_out_avx2(const void* x, int64_t in, void* laid_out);
+void multiply_avx2(const FourBitRows& rows, const void* x, int64_t tokens, int64_t begin,
+                   int64_t end, float* sums, int64_t stride);
+// For the other fp32 kernels: of 32 elements, 4 n + j of the result is 8 j + (n ^ 1), what begins
+// double word j once the codes were shifted right by n nibbles.
 void lay_out_by_nibble(const void* x, int64_t in, void* laid_out);
 
 }  // namespace qlora::quant::cpu

@@ -103,7 +103,7 @@ TEST(FourBitProduct, EveryKernelMultipliesTheDequantizedWeight) {
       for (const bool double_quant : {false, true})
         for (const int64_t block_size : {32, 64, 128, 1024})
           for (const ElementType rounding : kElements) {
-            if (kernel.type == ElementType::kBFloat16 && rounding != kernel.type) continue;
+            if (kernel.only_bfloat16 && rounding != ElementType::kBFloat16) continue;
             SCOPED_TRACE(fmt::format("{} {} {} {}", kernel.name, static_cast<int>(code),
                                      double_quant, block_size));
             const int64_t in = block_size * (block_size > 64 ? 1 : 9);
@@ -132,8 +132,7 @@ TEST(FourBitProduct, WeightsAreRoundedAsDequantizationRoundsThem) {
     at::Tensor w = at::empty({kOut, kIn}, scalar_type(rounding));
     dequantize_range(q, 0, q.num_elements, w);
     for (const cpu::FourBitProduct& kernel : cpu::four_bit_products()) {
-      if (!kernel.supported() ||
-          (kernel.type == ElementType::kBFloat16 && rounding != ElementType::kBFloat16))
+      if (!kernel.supported() || (kernel.only_bfloat16 && rounding != ElementType::kBFloat16))
         continue;
       SCOPED_TRACE(kernel.name);
       // With one element of x not zero, a sum is that column of the weight, exactly.
