@@ -77,6 +77,14 @@ bool has_avx512_vnni() {
 #endif
 }
 
+bool has_avx_vnni() {
+#ifdef __x86_64__
+  return has_avx2() && __builtin_cpu_supports("avxvnni");
+#else
+  return false;
+#endif
+}
+
 bool has_amx_bfloat16() {
 #ifdef __x86_64__
   return has_avx512_bfloat16() && __builtin_cpu_supports("amx-bf16");

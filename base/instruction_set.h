@@ -32,6 +32,8 @@ inline bool has_avx512() { return instruction_set() >= InstructionSet::kAvx512; 
 inline bool has_avx512_bfloat16() { return instruction_set() >= InstructionSet::kAvx512Bfloat16; }
 // Products of int8 in vectors of AVX-512 (VNNI).
 bool has_avx512_vnni();
+// The same in vectors of AVX2 (AVX-VNNI).
+bool has_avx_vnni();
 // Tiles of AMX for bf16, with which oneDNN multiplies several times faster than vectors can.
 bool has_amx_bfloat16();
 

@@ -10,7 +10,9 @@
 #include "base/dispatch.h"
 #include "quant/elements/element_tensor.h"
 #include "quant/int8/int8_kernels.h"
+#include "quant/products/code_product_kernels.h"
 #include "quant/products/product.h"
+#include "quant/products/summed_product.h"
 #include "quant/weight_shape.h"
 
 namespace qlora::quant {
@@ -57,7 +59,7 @@ Int8Tensor empty_like_rows(const at::Tensor& x) {
       shape.stacked ? fmt::format(" of expert {}", row / shape.out) : "");
 }
 
-// codes_x codes_wᵀ in int32: oneDNN's VNNI or AVX2 product, cuBLAS's int8 tensor cores.
+// codes_x codes_wᵀ in int32: oneDNN's VNNI product, cuBLAS's int8 tensor cores.
 at::Tensor integer_product(const at::Tensor& x, const at::Tensor& weight) {
   if (!x.is_cuda()) return at::_int_mm(x, weight.t());
   if (x.size(0) >= kLeastGpuRows) return at::_int_mm(x, weight.t());
@@ -126,6 +128,11 @@ at::Tensor int8_linear(const at::Tensor& x, const Int8Tensor& weight, double thr
   check(x.dim() == 2 && x.size(1) == weight.codes.size(1) && x.device() == weight.codes.device(),
         "{}: the input must be [tokens, {}] on {}", kOp, weight.codes.size(1),
         weight.codes.device().str());
+  if (multiplies_in_float(x) && x.size(1) <= cpu::kMostCodes) {
+    const at::Tensor y = at::empty({x.size(0), weight.codes.size(0)}, x.options());
+    multiply_summed_int8(x, threshold, {{weight, {.out = y, .accumulate = false}}});
+    return y;
+  }
   if (!has_integer_product(weight)) {
     at::Tensor dense = at::empty(weight.codes.sizes(), x.options());
     dequantize_int8(weight, 0, weight.codes.size(0), dense);

@@ -43,6 +43,13 @@ namespace cpu {
 constexpr float kOne127Squared =
     6.200124e-05f;  // bitsandbytes' on the CPU; 1/16129 is 6.2000124e-05
 
+// Codes and their rows' scales; the stride is of codes.
+struct Int8Rows {
+  const int8_t* codes;
+  int64_t stride;
+  const float* absmax;
+};
+
 void quantize_int8(const Int8QuantizeArguments& arguments);
 // The same of bf16 elements, where has_avx512_bfloat16().
 void quantize_int8_bfloat16_avx512(const Int8QuantizeArguments& arguments);

@@ -38,7 +38,8 @@ cpu::FloatProduct float_product_to(const at::Tensor& out, bool accumulate, const
           .column_stride = place.column_stride,
           .columns = out.size(1),
           .accumulate = accumulate,
-          .onto = onto.defined() ? onto.const_data_ptr<float>() : nullptr};
+          .onto = onto.defined() ? onto.const_data_ptr<float>() : nullptr,
+          .codes = {}};
 }
 
 }  // namespace qlora::quant

@@ -35,6 +35,20 @@ struct Part {
   int64_t row, rows, column, columns;
 };
 
+// The part's product of codes; sums (+)= it.
+void add_codes(const Part& part, bool accumulate, float* sums, int64_t stride) {
+  const CodesTerm& codes = part.product->codes;
+  codes.a->kernel->multiply({.a = codes.a,
+                             .row = part.row,
+                             .rows = part.rows,
+                             .b = {codes.b.codes + part.column * codes.b.stride, codes.b.stride,
+                                   codes.b.absmax + part.column},
+                             .columns = part.columns,
+                             .accumulate = accumulate,
+                             .sums = sums,
+                             .stride = stride});
+}
+
 }  // namespace
 }  // namespace qlora::quant::cpu
 

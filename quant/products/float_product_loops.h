@@ -145,6 +145,10 @@ void multiply_block(const Part& part) {
       begun = true;
     }
   }
+  if (p.codes.a != nullptr) {
+    quant::cpu::add_codes(part, begun, sums.data, sums.stride);
+    begun = true;
+  }
   if (!begun)  // a product of no terms
     for (int64_t i = 0; i < part.rows * stride; ++i) sums.data[i] = 0.0f;
   switch (p.type) {

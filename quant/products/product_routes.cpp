@@ -4,6 +4,7 @@
 
 #include "base/instruction_set.h"
 #include "quant/few_rows/rows_product.h"
+#include "quant/products/code_product_kernels.h"
 #include "quant/products/summed_product.h"
 
 namespace qlora::quant {
@@ -80,6 +81,10 @@ bool multiplies_codes(const ProductFacts& facts, Pass pass) {
          });
 }
 
+bool multiplies_codes_in_float(const ProductFacts& facts, Pass pass) {
+  return in_float(facts.left) && multiplies_codes(facts, pass);
+}
+
 bool joins(const ProductFacts& facts, Pass) {
   return facts.layers.size() > 1 && are_decoded(facts);
 }
@@ -110,6 +115,10 @@ constexpr ProductRoute kRoutes[] = {
      .run = ProductRun::kSummed,
      .joins_rows = true,
      .sums = true},
+    {.name = "int8 products in float32",
+     .supports = multiplies_codes_in_float,
+     .run = ProductRun::kInt8,
+     .in_int8 = true},
     {.name = "int8 products",
      .supports = multiplies_codes,
      .run = ProductRun::kInt8,
@@ -200,7 +209,9 @@ std::vector<MachineProduct> cpu_product_routes() {
     all.push_back({kind, library ? "oneDNN" : own + (wide ? ", summed in float32" : "")});
   }
   const bool library = usual_route(at::kBFloat16, WeightKind::kInt8).in_library;
-  all.push_back({"int8", library ? "oneDNN" : own + " (VNNI)"});
+  const bool wide = multiplies_in_float(at::kCPU, at::kBFloat16);
+  const std::string instructions = wide ? cpu::code_product().name : "AVX-512 VNNI";
+  all.push_back({"int8", library ? "oneDNN" : "own kernels, " + instructions});
   return all;
 }
 

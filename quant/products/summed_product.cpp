@@ -12,9 +12,6 @@
 namespace qlora::quant {
 namespace {
 
-// Of which int32 holds any sum of products of 8 bits with 7.
-constexpr int64_t kMostCodes = 65536;
-
 const uint16_t* bits(const at::Tensor& t) {
   return static_cast<const uint16_t*>(t.const_data_ptr());
 }
@@ -83,6 +80,62 @@ void multiply_summed_in_float(const at::Tensor& a, const std::vector<SummedProdu
   cpu::float_products(a.size(0), arguments);
 }
 
+// The weight's columns that x has outliers in, decoded to x's type.
+at::Tensor outlier_columns(const Int8Tensor& weight, const at::Tensor& columns,
+                           const at::TensorOptions& options) {
+  const Int8Tensor part{columns, weight.absmax};
+  at::Tensor decoded = at::empty(columns.sizes(), options);
+  dequantize_int8(part, 0, columns.size(0), decoded);
+  return decoded;
+}
+
+void multiply_summed_int8_in_float(const at::Tensor& x, const Int8Activation& input,
+                                   const std::vector<SummedInt8Product>& products) {
+  const cpu::LaidOutCodes codes =
+      cpu::lay_out_codes(cpu::code_product(), rows_of(input.rows), x.size(0), x.size(1));
+  const bool any = input.outliers.numel() > 0;
+  const at::Tensor columns = any ? x.index_select(1, input.outliers) : at::Tensor();
+  std::vector<cpu::FloatProduct> arguments;
+  std::vector<at::Tensor> kept;  // the weights' outlier columns
+  for (const SummedInt8Product& p : products) {
+    check(p.to.out.size(0) == x.size(0) && p.to.out.size(1) == p.weight.codes.size(0),
+          "multiply_summed_int8: the shapes of a product do not fit");
+    cpu::FloatProduct to = float_product_to(p.to.out, p.to.accumulate, p.to.onto);
+    if (p.to.h.defined()) to.terms[to.num_terms++] = float_term(p.to.h, p.to.c, p.to.scale);
+    if (any) {
+      kept.push_back(
+          outlier_columns(p.weight, p.weight.codes.index_select(1, input.outliers), x.options()));
+      to.terms[to.num_terms++] = float_term(columns, kept.back().t(), 1.0);
+    }
+    to.codes = {&codes, rows_of(p.weight)};
+    arguments.push_back(to);
+  }
+  cpu::float_products(x.size(0), arguments);
+}
+
+void multiply_summed_int8_in_bfloat16(const at::Tensor& x, const Int8Activation& input,
+                                      const std::vector<SummedInt8Product>& products) {
+  const bool any = input.outliers.numel() > 0;
+  const at::Tensor columns = any ? even_columns(x, input.outliers) : at::Tensor();
+  std::vector<cpu::SummedInt8Arguments> arguments;
+  std::vector<at::Tensor> kept;  // the weights' outlier columns
+  for (const SummedInt8Product& p : products) {
+    const int64_t n = p.weight.codes.size(0);
+    if (any)
+      kept.push_back(
+          outlier_columns(p.weight, even_columns(p.weight.codes, input.outliers), x.options()));
+    arguments.push_back({.weight = rows_of(p.weight),
+                         .outliers = any ? factor(kept.back().t()) : cpu::Factor{},
+                         .to = output_of(p.to, x.size(0), n)});
+  }
+  cpu::summed_int8_products_avx512({.rows = rows_of(input.rows),
+                                    .m = x.size(0),
+                                    .k = x.size(1),
+                                    .outliers = any ? bits(columns) : nullptr,
+                                    .num_outliers = any ? columns.size(1) : 0},
+                                   arguments);
+}
+
 }  // namespace
 
 bool machine_sums_bfloat16() {
@@ -95,7 +148,8 @@ bool sums_products(const LeftOperand& a, int64_t k, int64_t r) {
 }
 
 bool sums_int8_products(const LeftOperand& x, int64_t k, int64_t r) {
-  return sums_in_bfloat16(x) && sums_products(x, k, r) && k % 4 == 0 && k <= kMostCodes;
+  if (k > cpu::kMostCodes || !sums_products(x, k, r)) return false;
+  return multiplies_in_float(x.device, x.dtype) || k % 4 == 0;
 }
 
 void multiply_summed(const at::Tensor& a, const std::vector<SummedProduct>& products) {
@@ -111,30 +165,14 @@ void multiply_summed(const at::Tensor& a, const std::vector<SummedProduct>& prod
 
 void multiply_summed_int8(const at::Tensor& x, double threshold,
                           const std::vector<SummedInt8Product>& products) {
-  const Int8Activation input = quantize_int8_activation(x.contiguous(), threshold);
-  const bool any = input.outliers.numel() > 0;
-  const at::Tensor columns = any ? even_columns(x, input.outliers) : at::Tensor();
-  std::vector<cpu::SummedInt8Arguments> arguments;
-  std::vector<at::Tensor> kept;  // the weights' outlier columns
-  for (const SummedInt8Product& p : products) {
-    check(p.weight.codes.size(1) == x.size(1),
+  for (const SummedInt8Product& p : products)
+    check(p.weight.codes.size(1) == x.size(1) && x.size(1) <= cpu::kMostCodes,
           "multiply_summed_int8: the shapes of a product do not fit");
-    const int64_t n = p.weight.codes.size(0);
-    if (any) {
-      const Int8Tensor part{even_columns(p.weight.codes, input.outliers), p.weight.absmax};
-      kept.push_back(at::empty(part.codes.sizes(), x.options()));
-      dequantize_int8(part, 0, n, kept.back());
-    }
-    arguments.push_back({.weight = rows_of(p.weight),
-                         .outliers = any ? factor(kept.back().t()) : cpu::Factor{},
-                         .to = output_of(p.to, x.size(0), n)});
-  }
-  cpu::summed_int8_products_avx512({.rows = rows_of(input.rows),
-                                    .m = x.size(0),
-                                    .k = x.size(1),
-                                    .outliers = any ? bits(columns) : nullptr,
-                                    .num_outliers = any ? columns.size(1) : 0},
-                                   arguments);
+  const Int8Activation input = quantize_int8_activation(x.contiguous(), threshold);
+  if (sums_in_bfloat16(left_operand(x)))
+    multiply_summed_int8_in_bfloat16(x, input, products);
+  else
+    multiply_summed_int8_in_float(x, input, products);
 }
 
 }  // namespace qlora::quant

@@ -6,8 +6,8 @@
 // rounded once, or added in fp32 to a residual stream, whose large elements no 16-bit sum then
 // rounds. In a training step an adapter's product costs what its operations cost: as a product of
 // its own it writes and reads all of `out`, which at rank 16 takes three times as long. bf16 has
-// kernels for AVX-512 BF16, the codes for VNNI (95 % of the peak of their instruction, oneDNN's 80
-// to 90 %); everything else is summed by float_product_kernels.h.
+// kernels for AVX-512 BF16, then the codes for VNNI (95 % of the peak of their instruction,
+// oneDNN's 80 to 90 %); everything else is summed by float_product_kernels.h, codes among it.
 #pragma once
 
 #include <ATen/core/Tensor.h>

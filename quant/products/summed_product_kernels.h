@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <span>
 
+#include "quant/int8/int8_kernels.h"
+
 namespace qlora::quant::cpu {
 
 // bf16 by its bits; element (i, j) lies at data[i * row_stride + j * column_stride], one of which
@@ -36,13 +38,6 @@ struct SummedProductArguments {
 struct LeftFactor {
   const uint16_t* data;
   int64_t stride, m, k;
-};
-
-// The codes of quant/int8/int8.h and their rows' scales; both strides are of codes.
-struct Int8Rows {
-  const int8_t* codes;
-  int64_t stride;
-  const float* absmax;
 };
 
 struct SummedInt8Arguments {

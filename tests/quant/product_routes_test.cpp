@@ -81,9 +81,10 @@ TEST(ProductRoutes, InFloat32EveryTypeIsSummedAndAnyRank) {
       EXPECT_EQ(forward(x, {kNf4, kNf4}, kMagnitude), "each layer in float32");
       EXPECT_EQ(forward(x, {bfloat16, kNf4}), "float32 sums");
       EXPECT_EQ(forward(x, {bfloat16, kNf4}, kNoSums), "each layer in float32");
-      EXPECT_EQ(forward(x, {kInt8, kInt8}), "int8 products");
-      EXPECT_EQ(forward(x, {kNf4, kInt8}), "int8 products");
-      EXPECT_EQ(backward(x, {kInt8, kInt8}), "each layer in float32");
+      EXPECT_EQ(forward(x, {kInt8, kInt8}, kOddRank), "int8 sums");
+      EXPECT_EQ(backward(x, {kInt8, kInt8}), "int8 sums");
+      EXPECT_EQ(forward(x, {kInt8}, kNoSums), "int8 products in float32");
+      EXPECT_EQ(forward(x, {kNf4, kInt8}), "int8 products in float32");
     }
     // A bfloat16 product rounds wider rows first.
     for (const at::ScalarType wide : {at::kFloat, at::kHalf}) {
@@ -114,11 +115,14 @@ TEST(ProductRoutes, Bfloat16IsSummedWhereTheMachineHasTheKernelForTheShape) {
   expect(forward(x, {bfloat16}), "bfloat16 sums", each, "float32 sums");
   expect(forward(x, {bfloat16, kNf4}), "bfloat16 sums", each, "float32 sums");
   expect(forward(x, {stored(at::kHalf)}), each, each, "each layer in float32");
-  expect(forward(x, {kInt8, kInt8}), "int8 sums", "int8 products", "int8 products");
-  expect(backward(x, {kInt8, kInt8}), "int8 sums", each, "each layer in float32");
-  for (const Changes& changes : {kOddRank, Changes{.in = 66}, kMagnitude, kNoSums})
-    EXPECT_EQ(forward(x, {kInt8, kInt8}, changes), "int8 products");
-  EXPECT_EQ(forward(x, {kInt8, kNf4}), "int8 products");
+  const char* const products = "int8 products";
+  expect(forward(x, {kInt8, kInt8}), "int8 sums", products, "int8 sums");
+  expect(backward(x, {kInt8, kInt8}), "int8 sums", each, "int8 sums");
+  for (const Changes& changes : {kOddRank, Changes{.in = 66}})
+    expect(forward(x, {kInt8, kInt8}, changes), products, products, "int8 sums");
+  for (const Changes& changes : {kMagnitude, kNoSums})
+    expect(forward(x, {kInt8, kInt8}, changes), products, products, "int8 products in float32");
+  expect(forward(x, {kInt8, kNf4}), products, products, "int8 products in float32");
 }
 
 TEST(ProductRoutes, AGpusAreTheLibrarys) {
@@ -183,7 +187,7 @@ TEST(ProductRoutes, WhatIsDecodedIsTheRowsOfAllLayersWhereTheyAreJoined) {
   EXPECT_EQ(decoded_bytes(facts_of(x, {kNf4, kNf4, kNf4})), 3 * kLayer * 2);
   EXPECT_EQ(decoded_bytes(facts_of(x, {kNf4, kNf4, kGguf})), 3 * kLayer * 4);
   EXPECT_EQ(decoded_bytes(facts_of(x, {kNf4, kNf4, kGguf}, kMagnitude)), kLayer * 4);
-  EXPECT_EQ(decoded_bytes(facts_of(x, {kInt8, kInt8})), kLayer * 4);
+  EXPECT_EQ(decoded_bytes(facts_of(x, {kInt8, kInt8})), 2 * kLayer * 4);
   EXPECT_EQ(decoded_bytes(facts_of(x, {stored(at::kBFloat16), stored(at::kBFloat16)})), 0);
   EXPECT_EQ(decoded_bytes(facts_of(x, {stored(at::kBFloat16), stored(at::kHalf)})), 2 * kLayer * 4);
   EXPECT_EQ(decoded_bytes(facts_of(x, {stored(at::kBFloat16), kNf4})), 2 * kLayer * 2);
