@@ -21,37 +21,34 @@ template <typename T>
   return float16_to_float(float_to_float16(saturate ? bounded : x));
 }
 
-// The row as fp16 values in fp32, the largest magnitude below the threshold, and whether anything
-// reaches it. Compared as integers, so that a NaN is the largest of all.
-template <typename T>
-[[gnu::always_inline]] inline bool round_row(const T* x, int64_t count, float threshold,
-                                             bool saturate, float* rounded, float* absmax) {
-  const uint32_t limit = threshold > 0 ? std::bit_cast<uint32_t>(threshold) : 0xffffffffu;
-  uint32_t most = 0, beyond = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    const float value = as_half(x[i], saturate);
-    const uint32_t magnitude = std::bit_cast<uint32_t>(value) & 0x7fffffffu;
-    const bool outlier = (magnitude >= limit) & (magnitude <= 0x7f800000u);
-    const uint32_t counted = outlier ? 0u : magnitude;
-    most = counted > most ? counted : most;
-    beyond |= outlier ? 1u : 0u;
-    rounded[i] = outlier ? 0.0f : value;
-  }
-  *absmax = std::bit_cast<float>(most);
-  return beyond != 0;
-}
+// A row as fp16 values in fp32, zeros for what reaches the threshold, and the largest magnitude of
+// the others. Compared as integers, so that a NaN is the largest of all.
+struct RoundedRow {
+  const void* x;
+  ElementType type;
+  int64_t count;
+  int32_t limit;  // the bits of the threshold
+  bool saturate;
+  float* rounded;
+  float* absmax;
+};
 
-// One function an element type: target_clones do not apply to templates.
-QLORA_VECTORIZED bool round_row_of(const float* x, int64_t n, float t, bool s, float* r, float* a) {
-  return round_row(x, n, t, s, r, a);
-}
-QLORA_VECTORIZED bool round_row_of(const BFloat16* x, int64_t n, float t, bool s, float* r,
-                                   float* a) {
-  return round_row(x, n, t, s, r, a);
-}
-QLORA_VECTORIZED bool round_row_of(const Float16* x, int64_t n, float t, bool s, float* r,
-                                   float* a) {
-  return round_row(x, n, t, s, r, a);
+}  // namespace
+}  // namespace qlora::quant::cpu
+
+#define QLORA_SIMD_LOOPS "quant/int8/int8_round_loops.h"
+#include "base/simd/for_each.h"
+
+namespace qlora::quant::cpu {
+namespace {
+
+// Whether anything reaches the threshold.
+bool round_row(const RoundedRow& row) {
+#ifdef __x86_64__
+  if (has_avx512()) return simd::avx512::round_row(row);
+  if (has_avx2()) return simd::avx2::round_row(row);
+#endif
+  return simd::baseline::round_row(row);
 }
 
 QLORA_VECTORIZED void encode_row(const float* rounded, int64_t count, float scale, int8_t* codes) {
@@ -71,12 +68,13 @@ void mark_outliers(const T* x, int64_t count, float threshold, bool saturate, ui
 template <typename T>
 void quantize(const Int8QuantizeArguments& a) {
   const T* x = static_cast<const T*>(a.x);
+  const int32_t limit = a.threshold > 0 ? std::bit_cast<int32_t>(a.threshold) : 0x7fffffff;
+  const bool saturate = a.saturate && a.type != ElementType::kFloat16;
   parallel_for(a.rows, std::max<int64_t>(1, 16384 / a.columns), [&](int64_t begin, int64_t end) {
     std::vector<float> rounded(static_cast<size_t>(a.columns));
     for (int64_t row = begin; row < end; ++row) {
       const T* values = x + row * a.columns;
-      if (round_row_of(values, a.columns, a.threshold, a.saturate, rounded.data(),
-                       a.absmax + row) &&
+      if (round_row({values, a.type, a.columns, limit, saturate, rounded.data(), a.absmax + row}) &&
           a.outliers) {
         mark_outliers(values, a.columns, a.threshold, a.saturate, a.outliers);
       }
