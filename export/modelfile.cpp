@@ -98,7 +98,7 @@ std::optional<std::string> system_of_alike(const data::ChatTemplate& own,
   if (found_with && found_with != rendered(known, tokenizer, conversation("Be brief.")))
     return std::nullopt;
   if (found == rendered(known, tokenizer, conversation(""))) return "";
-  if (!found_with || data::ChatRenderer(own, tokenizer).writes_the_date()) return std::nullopt;
+  if (!found_with || own.has_read_clock()) return std::nullopt;
   const auto system = system_message_in(*found, known, tokenizer);
   return system && system->find(kQuotes) == std::string::npos ? system : std::nullopt;
 }

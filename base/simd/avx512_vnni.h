@@ -19,6 +19,8 @@ using avx512::load;
 using avx512::multiply;
 using avx512::multiply_add;
 using avx512::power_of_two;
+using avx512::raised_in_place;
+using avx512::shifted_right;
 using avx512::store;
 using avx512::subtract;
 using avx512::transpose;

@@ -19,6 +19,8 @@ using avx2::load;
 using avx2::multiply;
 using avx2::multiply_add;
 using avx2::power_of_two;
+using avx2::raised_in_place;
+using avx2::shifted_right;
 using avx2::store;
 using avx2::subtract;
 using avx2::transpose;
