@@ -174,7 +174,8 @@ double rounded_if_near(double value) {
 
 // Between the two ends of the scaling 1 / divisor is linear in 1 / wavelength, with the slope
 // original / (high - low) and the offset -low / (high - low) once the factor is taken out: two such
-// frequencies give both. Of original, low and high only the quotients count, so low is 1.
+// frequencies give both, and one does where high is four times low as in Llama 3's. Of original,
+// low and high only the quotients count, so low is 1.
 std::optional<RopeConfig> fitted_llama3(RopeConfig scaled, const RopeConfig& plain,
                                         const std::vector<float>& divisors) {
   const std::vector<float> base =
@@ -186,14 +187,16 @@ std::optional<RopeConfig> fitted_llama3(RopeConfig scaled, const RopeConfig& pla
     if (smooth > 1e-5 && smooth < 1 - 1e-5)
       between.emplace_back(base[i] / (2 * std::numbers::pi), smooth);
   }
-  if (between.size() < 2) return std::nullopt;
+  if (between.empty()) return std::nullopt;
   const auto [x0, y0] = between.front();
   const auto [x1, y1] = between.back();
-  const double slope = (y1 - y0) / (x1 - x0), low_share = slope * x0 - y0;
-  if (!(slope > 0 && low_share > 0)) return std::nullopt;
   scaled.low_freq_factor = 1;
-  scaled.high_freq_factor = rounded_if_near(1 + 1 / low_share);
-  scaled.original_max_positions = rounded_if_near(slope * (scaled.high_freq_factor - 1));
+  if (between.size() > 1) {
+    const double low_share = (y1 - y0) / (x1 - x0) * x0 - y0;  // low / (high - low)
+    if (!(low_share > 0)) return std::nullopt;
+    scaled.high_freq_factor = rounded_if_near(1 + 1 / low_share);
+  }
+  scaled.original_max_positions = rounded_if_near((y0 * (scaled.high_freq_factor - 1) + 1) / x0);
   if (!divides_as(scaled, plain, divisors, 1e-5)) return std::nullopt;
   return scaled;
 }

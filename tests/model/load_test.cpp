@@ -280,6 +280,23 @@ TEST(Load, Llama3ScalingWithOtherNumbersIsFittedToItsDivisors) {
   for (size_t i = 0; i < target.size(); ++i) EXPECT_NEAR(again[i] / target[i], 1, 1e-6) << i;
 }
 
+// Of eight frequencies one lies between the ends of the scaling.
+TEST(Load, Llama3ScalingIsFittedToOneFrequencyWhereHighIsFourTimesLow) {
+  RopeConfig rope;
+  rope.theta = 500000;
+  RopeConfig scaled = rope;
+  scaled.type = "llama3";
+  scaled.factor = 8;
+  scaled.original_max_positions = 64;
+  const auto base = inverse_frequencies(rope, 16), target = inverse_frequencies(scaled, 16);
+  std::vector<float> divisors;
+  for (size_t i = 0; i < base.size(); ++i) divisors.push_back(base[i] / target[i]);
+  const RopeConfig found = recognise_llama3(rope, divisors);
+  EXPECT_EQ(found.type, "llama3");
+  EXPECT_EQ(found.original_max_positions, 64);
+  EXPECT_EQ(found.high_freq_factor, 4);
+}
+
 TEST(Load, Llama3ScalingIsRecognisedByItsDivisors) {
   RopeConfig rope;
   rope.theta = 500000;
