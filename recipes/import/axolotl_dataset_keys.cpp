@@ -98,11 +98,13 @@ std::vector<ToolKey> axolotl_dataset_keys() {
   keys.push_back(chat_template("datasets[].chat_template"));
   keys.push_back(same("datasets[].chat_template_jinja", "data.chat_template"));
   add_missing(keys, message_keys());
-  for (const char* field :
-       {"name", "revision", "shards", "shards_idx", "preprocess_shards", "skip", "roles",
-        "input_transform", "temperature", "logprobs_field", "step_separator"})
+  for (const char* field : {"name", "revision", "shards", "shards_idx", "preprocess_shards", "skip",
+                            "roles", "input_transform", "temperature", "logprobs_field"})
     keys.push_back(refused(std::string("datasets[].") + field,
                            "the file must hold the rows as they are to be trained"));
+  for (const char* field : {"step_separator", "max_completion_length", "train_on_last_step_only"})
+    keys.push_back(refused(std::string("datasets[].") + field,
+                           "rows of steps with a label each (stepwise_supervised) are not read"));
   return keys;
 }
 

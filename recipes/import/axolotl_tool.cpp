@@ -9,6 +9,8 @@ namespace {
 
 constexpr const char* kVocabulary =
     "no tokens are added to the vocabulary; lora.trainable_tokens trains those that it has";
+constexpr const char* kComputeDtypes = "train.compute_dtype is bfloat16, float16 or float32";
+constexpr const char* kMergeAware = "adapters are not trained for a merge in NVFP4";
 
 std::string quant_type(const Node& root) {
   return text(in_file(root, "bnb_config_kwargs.bnb_4bit_quant_type"), "nf4");
@@ -117,10 +119,13 @@ std::vector<ToolKey> model_keys() {
       refused("quantization.*", "`qlora quantize` writes a quantized model"),
       refused("qat", "the base is quantized and frozen"),
       refused("qat.*", "the base is quantized and frozen"),
+      refused("llmcompressor", "the base is neither pruned nor compressed while it is trained"),
+      refused("llmcompressor.*", "the base is neither pruned nor compressed while it is trained"),
       idle("quantize_moe_experts", "experts are quantized in any case"),
       refused("unfrozen_parameters", "lora.modules_to_save trains modules as a whole"),
-      refused("fp8", "train.compute_dtype is bfloat16, float16 or float32"),
-      refused("fp8_*", "train.compute_dtype is bfloat16, float16 or float32"),
+      refused("fp8", kComputeDtypes),
+      refused("fp8_*", kComputeDtypes),
+      refused("dsv4_fp4_grouped_mode", kComputeDtypes),
       idle("strict", "an unknown key is an error in any case"),
       idle("trust_remote_code", "no code of a model's directory is run")};
   add_missing(
@@ -138,6 +143,10 @@ std::vector<ToolKey> model_keys() {
   add_missing(keys, refused_all({"tokens", "special_tokens.additional_special_tokens",
                                  "resize_token_embeddings_to_32x", "shrink_embeddings"},
                                 kVocabulary));
+  add_missing(keys, refused_all({"nonexpert_quantization", "dsv4_fp8_nonexpert_mode",
+                                 "gemma4_fp8_nonexpert", "gemma4_nf4_nonexpert"},
+                                "quantization.method is that of all linear layers but those of "
+                                "quantization.skip_modules"));
   add_missing(keys, refused_all({"special_tokens.eos_token", "eot_tokens"},
                                 "answers end with the token that the model's template has"));
   add_missing(keys, idle_all({"mean_resizing_embeddings", "fix_untrained_tokens",
@@ -180,6 +189,8 @@ std::vector<ToolKey> lora_keys() {
           refused("peft_layer_replication", "layers are not repeated"),
           idle("peft_autocast_adapter_dtype", "adapters are float32 (lora.dtype)"),
           idle("lora_fan_in_fan_out", "how a layer's weight lies is known of its family"),
+          refused("nvfp4_merge_aware", kMergeAware),
+          refused("nvfp4_merge_aware_start_step", kMergeAware),
           refused("relora", "ReLoRA is not had"),
           refused("relora_*", "ReLoRA is not had"),
           refused("lisa_*", "LISA is not had"),
@@ -288,7 +299,10 @@ std::vector<ToolKey> kernel_keys() {
                 "lora_o_kernel", "lora_embedding_kernel", "chunked_cross_entropy*", "tiled_mlp*",
                 "use_kernels", "experts_implementation", "use_scattermoe", "use_sonicmoe",
                 "llama4_linearized_experts", "gc_steps", "gc_collect_steps",
-                "activation_offloading", "selective_checkpointing", "selective_checkpointing.*"},
+                "activation_offloading", "selective_checkpointing", "selective_checkpointing.*",
+                "use_dsv4_kernels", "use_glm_dsa_kernels", "expert_backend", "moe_grouped_backend",
+                "moe_dequant_chunk_size", "moe_bnb_fast", "dsv4_fp8_lora_kernel",
+                "dsv4_shared_mlp_lora_kernel", "dsv4_bf16_all"},
                kFused));
   add_missing(keys, refused_all({"scaling_softmax", "scaling_softmax_*", "eaft_*"},
                                 "attention and loss are those of the model"));

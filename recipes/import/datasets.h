@@ -41,5 +41,7 @@ void read_axolotl_datasets(const Found& found, const ToolKey& key, Draft& draft)
 void read_axolotl_pretraining(const Found& found, const ToolKey& key, Draft& draft);
 void read_llama_factory_datasets(const Found& found, const ToolKey& key, Draft& draft);
 void read_torchtune_dataset(const Found& found, const ToolKey& key, Draft& draft);
+// A list of such, which is refused as a whole where rows of one entry are not read.
+void read_torchtune_datasets(const Found& found, const ToolKey& key, Draft& draft);
 
 }  // namespace qlora::recipes

@@ -133,6 +133,8 @@ ImportedRecipe import_recipe_text(const std::string& text, const std::string& so
   const Tool* tool = nullptr;
   try {
     tool = from.empty() ? &detect_tool(root) : &find_tool(from);
+    const std::string why = tool->why_not_read ? tool->why_not_read(root) : "";
+    if (!why.empty()) throw ConfigError(why);
   } catch (const ConfigError& error) {
     fail<ConfigError>("{}: {}", source, error.what());
   }

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "recipes/import/conversions.h"
 #include "recipes/import/datasets.h"
@@ -212,10 +213,39 @@ void finish(const Node& root, Draft& draft) {
   draft.set_default("data.packing", Node::scalar(plain_text ? "true" : "false"), "LLaMA-Factory");
 }
 
+std::vector<std::string> keys_in(const Node& root, const std::vector<std::string>& names) {
+  std::vector<std::string> there;
+  for (const std::string& name : names)
+    if (root.find(name)) there.push_back(name);
+  return there;
+}
+
+// Its v1 and its trainers on Megatron have files of their own.
+std::string why_not_read(const Node& root) {
+  const auto sentence = [](const char* form, const std::vector<std::string>& keys) {
+    return fmt::format(
+        "it is a file for LLaMA-Factory's {} ({}), which is not read; files as those of its "
+        "examples/train_lora and examples/train_qlora are (model_name_or_path, finetuning_type, "
+        "lora_rank, dataset, ...)",
+        form, fmt::join(keys, ", "));
+  };
+  const auto v1 = keys_in(root, {"model_class", "peft_config", "dist_config", "kernel_config",
+                                 "quant_config", "optim_config", "lr_scheduler_config",
+                                 "batching_strategy", "sample_backend"});
+  const Node* model = in_file(root, "model");
+  if (model && model->is_scalar() && !v1.empty()) return sentence("v1", v1);
+  const auto megatron =
+      keys_in(root, {"tensor_model_parallel_size", "pipeline_model_parallel_size",
+                     "expert_model_parallel_size", "virtual_pipeline_model_parallel_size",
+                     "use_distributed_optimizer", "megatron_pretrained_checkpoint"});
+  const bool names_model = in_file(root, "model_name_or_path") != nullptr;
+  return names_model && !megatron.empty() ? sentence("Megatron trainers", megatron) : "";
+}
+
 }  // namespace
 
 Tool llama_factory_tool() {
-  Tool tool{"llama-factory", "LLaMA-Factory", {}, {}, finish};
+  Tool tool{"llama-factory", "LLaMA-Factory", {}, {}, finish, why_not_read};
   for (const auto& part : {model_keys(), tuning_keys(), data_keys(),
                            llama_factory_preference_keys(), training_argument_keys()})
     add_missing(tool.keys, part);

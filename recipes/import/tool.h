@@ -36,6 +36,9 @@ struct Tool {
   std::vector<ToolDefault> defaults;
   // What the file as a whole says; may be empty.
   std::function<void(const Node& root, Draft&)> finish = {};
+  // Why a file is not read at all whose keys only this tool has; an empty text: it is read, or is
+  // of another tool. The function may be empty.
+  std::function<std::string(const Node& root)> why_not_read = {};
 };
 
 Tool trl_tool();
@@ -48,8 +51,8 @@ Tool peft_tool();
 const std::vector<Tool>& tools();
 // ConfigError that lists the names.
 const Tool& find_tool(const std::string& name);
-// The tool that knows most keys of the file, the first of equals. ConfigError if none knows any, or
-// if the file is a recipe of this program.
+// The tool that knows most keys of the file, the first of equals, or one that says why it is not
+// read. ConfigError if none knows any, or if the file is a recipe of this program.
 const Tool& detect_tool(const Node& root);
 
 // nullptr if the tool has no such key.

@@ -47,6 +47,8 @@ const Tool& find_tool(const std::string& name) {
 const Tool& detect_tool(const Node& root) {
   if (is_recipe(root))
     throw ConfigError("it has the sections of a recipe of this program; train it as it is");
+  for (const Tool& tool : tools())
+    if (tool.why_not_read && !tool.why_not_read(root).empty()) return tool;
   const Tool* best = nullptr;
   size_t most = 0;
   for (const Tool& tool : tools()) {

@@ -30,6 +30,24 @@ constexpr Component kComponents[] = {
     {"slimorca_dataset", "sharegpt", "Open-Orca/SlimOrca-Dedup", false},
 };
 
+// "alpaca_dataset" of "torchtune.datasets.alpaca_dataset".
+std::string component_name(const Node* component) {
+  const std::string full = text(component);
+  return full.substr(full.rfind('.') + 1);
+}
+
+// nullptr if its rows are not read.
+const Component* find_component(const std::string& name) {
+  for (const Component& component : kComponents)
+    if (name == component.name) return &component;
+  return nullptr;
+}
+
+std::string not_read(const std::string& component) {
+  return fmt::format("rows of {} are not read; docs/formats.md has the formats",
+                     component.empty() ? "an entry without a _component_" : component);
+}
+
 void name_fields(const Node& entry, const std::string& component, DraftedDataset& dataset) {
   const Node* map = in_file(entry, "column_map");
   const auto column = [&](const std::string& name) {
@@ -79,24 +97,32 @@ void add_system(const std::string& system, DraftedDataset& dataset, Draft& draft
 }
 
 void read_entry(const Found& found, const ToolKey& key, const Node& entry, Draft& draft) {
-  const std::string full = text_in(entry, "_component_");
-  const std::string name = full.substr(full.rfind('.') + 1);
+  const std::string name = component_name(in_file(entry, "_component_"));
   const std::string files = text_in(entry, "data_files");
+  const bool trains = key.here == "data.train";
   DraftedDataset dataset{files.empty() ? text_in(entry, "source") : files};
-  dataset.missing = fmt::format("rows of {} are not read; docs/formats.md has the formats", name);
-  for (const Component& component : kComponents) {
-    if (name != component.name) continue;
-    dataset.missing.clear();
-    dataset.format = component.format;
-    if (dataset.path.empty()) dataset.path = component.source;
+  if (const Component* component = find_component(name)) {
+    dataset.format = component->format;
+    if (dataset.path.empty()) dataset.path = component->source;
     name_fields(entry, name, dataset);
-    if (key.here == "data.train") set_data_keys(found, entry, component, draft);
+    if (trains) set_data_keys(found, entry, *component, draft);
+  } else {
+    dataset.missing = not_read(name);
   }
   if (const std::string system = text_in(entry, "new_system_prompt"); !system.empty())
     add_system(system, dataset, draft);
+  if (const Node* weight = in_file(entry, "weight"); weight && trains)
+    dataset.more.push_back(Node::entry("weight", plain(*weight)));
   take_entry_keys(found, "dataset", entry, find_tool("torchtune"), draft);
   look_for_rows(dataset, draft);
   draft.add_dataset(key.here, dataset.node(), dataset.missing);
+}
+
+// What an entry of `datasets` is of; its transform, which vision recipes have, says it too.
+std::string kind_of(const Node& entry) {
+  if (!entry.is_map()) return "";
+  const std::string component = text_in(entry, "_component_");
+  return component.empty() ? text_in(entry, "transform._component_") : component;
 }
 
 }  // namespace
@@ -109,6 +135,14 @@ void read_torchtune_dataset(const Found& found, const ToolKey& key, Draft& draft
     read_entry(found, key, entry, draft);
   }
   draft.take(found, key.here);
+}
+
+void read_torchtune_datasets(const Found& found, const ToolKey& key, Draft& draft) {
+  if (!found.value.is_list()) return draft.refuse(found, "it must be a list of maps");
+  for (const Node& entry : found.value.items)
+    if (!entry.is_map() || !find_component(component_name(in_file(entry, "_component_"))))
+      return draft.refuse(found, not_read(kind_of(entry)));
+  read_torchtune_dataset(found, key, draft);
 }
 
 }  // namespace qlora::recipes

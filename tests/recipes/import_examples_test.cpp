@@ -2,17 +2,25 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <map>
 #include <string>
+#include <utility>
 
+#include "base/error.h"
 #include "recipes/import/import_recipe.h"
+#include "recipes/yaml/recipe_yaml.h"
 #include "tests/support/imported_recipe.h"
 
 namespace qlora::recipes {
 namespace {
 using test::imported;
 using test::keys_with;
+using test::outcome_of;
+using testing::AllOf;
+using testing::Contains;
+using testing::ElementsAre;
+using testing::HasSubstr;
 using testing::IsEmpty;
+using testing::IsSupersetOf;
 
 // Of Axolotl's examples of LoRA, QLoRA and DPO.
 constexpr const char* kAxolotl = R"(
@@ -33,6 +41,18 @@ constexpr const char* kAxolotl = R"(
  special_tokens: {bos_token: <s>, eos_token: </s>, unk_token: <unk>, pad_token: </s>}, plugins: [axolotl.integrations.liger.LigerPlugin],
  liger_rope: true, liger_rms_norm: true, liger_glu_activation: true, liger_fused_linear_cross_entropy: true,
  lora_mlp_kernel: true, lora_qkv_kernel: true, lora_o_kernel: true})";
+
+// Of Axolotl's examples of process rewards, pruned bases and mixtures of experts in NVFP4.
+constexpr const char* kAxolotlRewards = R"(
+{base_model: org/model, model_type: AutoModelForTokenClassification, num_labels: 2, process_reward_model: true, adapter: lora,
+ datasets: [{path: rows.jsonl, type: stepwise_supervised, step_separator: "\n", max_completion_length: 512,
+             train_on_last_step_only: true}],
+ llmcompressor: {recipe: {finetuning_stage: {finetuning_modifiers: {ConstantPruningModifier: {targets: ["re:.*proj.weight"], start: 0}}}},
+                 save_compressed: true}})";
+constexpr const char* kAxolotlExperts = R"(
+{base_model: org/model, adapter: lora, plugins: [axolotl.integrations.kernels.KernelsPlugin], use_kernels: true,
+ use_scattermoe: true, use_dsv4_kernels: true, use_glm_dsa_kernels: true, dsv4_fp4_grouped_mode: nvfp4,
+ nvfp4_merge_aware: true, nvfp4_merge_aware_start_step: 0.1, expert_backend: scattermoe, moe_bnb_fast: true})";
 
 // Of LLaMA-Factory's examples of LoRA and QLoRA, supervised and by preferences.
 constexpr const char* kLlamaFactory = R"(
@@ -68,6 +88,14 @@ constexpr const char* kTorchtune = R"(
             cuda: true, profile_memory: false, with_stack: false, record_shapes: true, with_flops: false, wait_steps: 5,
             warmup_steps: 3, active_steps: 2, num_cycles: 1}})";
 
+// Of torchtune's recipe that mixes data sets.
+constexpr const char* kTorchtuneMixture = R"(
+{model: {_component_: torchtune.models.llama3_2.lora_llama3_2_1b, lora_attn_modules: [q_proj]}, tokenizer: {max_seq_len: 512},
+ checkpointer: {checkpoint_dir: m}, dataloader: {shuffle: true, num_workers: 4, packed: false}, epochs: 1,
+ datasets: [{_component_: torchtune.datasets.alpaca_cleaned_dataset, source: json, data_files: a.json, split: train, weight: 3.0},
+            {_component_: torchtune.datasets.instruct_dataset, source: json, data_files: b.json, weight: 1.0, train_on_input: true,
+             shuffle: true, streaming: false, num_workers: 2, parallel_method: thread}]})";
+
 // Of the configurations in TRL's documentation of its commands.
 constexpr const char* kTrl = R"(
 {model_name_or_path: org/model, dataset_name: org/rows, dataset_config: null, dataset_train_split: train, dataset_test_split: test,
@@ -80,12 +108,79 @@ constexpr const char* kTrl = R"(
  torch_compile: false, ddp_find_unused_parameters: false, seed: 42})";
 
 TEST(ImportExamples, HaveNoKeyThatIsUnknown) {
-  const std::map<std::string, const char*> examples = {{"axolotl", kAxolotl},
-                                                       {"llama-factory", kLlamaFactory},
-                                                       {"torchtune", kTorchtune},
-                                                       {"trl", kTrl}};
+  const std::pair<const char*, const char*> examples[] = {
+      {"axolotl", kAxolotl},           {"axolotl", kAxolotlRewards},
+      {"axolotl", kAxolotlExperts},    {"llama-factory", kLlamaFactory},
+      {"torchtune", kTorchtune},       {"torchtune", kTorchtuneMixture},
+      {"trl", kTrl}};
   for (const auto& [tool, text] : examples)
-    EXPECT_THAT(keys_with(imported(text, tool), Fate::kUnknown), IsEmpty()) << tool;
+    EXPECT_THAT(keys_with(imported(text, tool), Fate::kUnknown), IsEmpty()) << tool << text;
+}
+
+TEST(ImportExamples, WhatAxolotlDoesBeyondAdaptersIsRefusedAndItsKernelsAreNot) {
+  const ImportedRecipe rewards = imported(kAxolotlRewards, "axolotl");
+  for (const char* key : {"datasets[].max_completion_length", "datasets[].train_on_last_step_only",
+                          "process_reward_model", "llmcompressor"})
+    EXPECT_THAT(keys_with(rewards, Fate::kRefused), Contains(key));
+  const ImportedRecipe experts = imported(kAxolotlExperts, "axolotl");
+  EXPECT_THAT(keys_with(experts, Fate::kRefused),
+              ElementsAre("dsv4_fp4_grouped_mode", "nvfp4_merge_aware",
+                          "nvfp4_merge_aware_start_step"));
+  EXPECT_THAT(keys_with(experts, Fate::kWithoutEffect),
+              IsSupersetOf({"use_dsv4_kernels", "use_glm_dsa_kernels", "expert_backend"}));
+}
+
+TEST(ImportExamples, TorchtunesListOfComponentsIsAMixtureOfDataSets) {
+  const ImportedRecipe mixture = imported(kTorchtuneMixture, "torchtune");
+  EXPECT_THAT(mixture.missing, IsEmpty());
+  const Recipe recipe = parse_recipe(mixture.text, "r.yaml", "/base");
+  ASSERT_EQ(recipe.data.train.size(), 2U);
+  EXPECT_EQ(recipe.data.train[0].weight, 3);
+  EXPECT_EQ(recipe.data.train[1].weight, 1);
+  EXPECT_EQ(recipe.data.train[1].fields.at("instruction"), "input");
+  EXPECT_EQ(recipe.data.train_on, data::TrainOn::kAll);
+}
+
+TEST(ImportExamples, TorchtunesListOfOtherRowsIsRefusedWithTheirName) {
+  const ImportedRecipe recipe = imported(
+      "{model: {lora_rank: 8}, datasets: [{_component_: torchtune.datasets.alpaca_dataset},\n"
+      " {source: org/pictures, split: train, weight: 1.0,\n"
+      "  transform: {_component_: torchtune.datasets.multimodal.the_cauldron_transform}}]}",
+      "torchtune");
+  ASSERT_NE(outcome_of(recipe, "datasets"), nullptr);
+  EXPECT_EQ(outcome_of(recipe, "datasets")->fate, Fate::kRefused);
+  EXPECT_THAT(outcome_of(recipe, "datasets")->reason, HasSubstr("multimodal.the_cauldron_"));
+}
+
+std::string refusal(const std::string& text, const std::string& from) {
+  try {
+    imported(text, from);
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+// Of the examples/v1, examples/megatron and examples/megatron_bridge of LLaMA-Factory.
+TEST(ImportExamples, OtherFormsOfLlamaFactoryAreRefusedWithTheOneThatIsRead) {
+  const char* const v1 =
+      "{model: org/model, model_class: llm, peft_config: {name: lora, r: 16, target_modules: all},\n"
+      " dist_config: {name: fsdp2, dcp_path: null}, quant_config: null, train_dataset: rows.yaml,\n"
+      " optim_config: {name: muon}, batching_strategy: dynamic_batching, output_dir: out,\n"
+      " micro_batch_size: 1, cutoff_len: 2048, learning_rate: 1.0e-4, max_steps: 10}";
+  const char* const megatron =
+      "{model_name_or_path: org/model, stage: sft, do_train: true, finetuning_type: lora,\n"
+      " dataset: rows, cutoff_len: 2048, pipeline_model_parallel_size: 4, moe_grouped_gemm: true,\n"
+      " use_distributed_optimizer: true, expert_model_parallel_size: 2}";
+  for (const char* from : {"", "llama-factory"}) {
+    EXPECT_THAT(refusal(v1, from),
+                AllOf(HasSubstr("theirs.yaml: it is a file for LLaMA-Factory's v1 (model_class,"),
+                      HasSubstr("examples/train_qlora"), HasSubstr("finetuning_type")));
+    EXPECT_THAT(refusal(megatron, from),
+                AllOf(HasSubstr("Megatron trainers (pipeline_model_parallel_size, "),
+                      HasSubstr("examples/train_qlora"), HasSubstr("finetuning_type")));
+  }
+  EXPECT_EQ(refusal(kLlamaFactory, ""), "");
 }
 
 }  // namespace
