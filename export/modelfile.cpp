@@ -128,13 +128,13 @@ std::string template_lines(const data::ChatTemplate& chat_template,
 
 }  // namespace
 
-std::string modelfile(const std::string& from, const data::Tokenizer& tokenizer,
-                      const data::ChatTemplate* chat_template) {
-  std::string text = from;
-  if (chat_template) text += template_lines(*chat_template, tokenizer);
+Modelfile modelfile(const std::string& from, const data::Tokenizer& tokenizer,
+                    const data::ChatTemplate* chat_template) {
+  const std::string chat = chat_template ? template_lines(*chat_template, tokenizer) : "";
+  Modelfile file{from + chat, chat_template && chat.empty()};
   for (const data::TokenId id : data::answer_end_ids(tokenizer, chat_template))
-    text += fmt::format("PARAMETER stop \"{}\"\n", tokenizer.id_to_token(id));
-  return text;
+    file.text += fmt::format("PARAMETER stop \"{}\"\n", tokenizer.id_to_token(id));
+  return file;
 }
 
 }  // namespace qlora::exporting

@@ -9,12 +9,17 @@
 
 namespace qlora::exporting {
 
+struct Modelfile {
+  std::string text;
+  bool lacks_template = false;  // there is a chat template, and it is like none of the known
+};
+
 // `from`: the lines that name the files ("FROM ./model.gguf\n"). TEMPLATE is written where the chat
 // template (null: there is none) renders conversations as one of ChatML, Llama 3, Mistral, Gemma,
 // Phi-3 or Zephyr does; else Ollama looks at the one in the file. SYSTEM is written beside it where
 // the chat template has a system message of its own for conversations without one. Every token that
 // ends an answer is a stop.
-std::string modelfile(const std::string& from, const data::Tokenizer& tokenizer,
-                      const data::ChatTemplate* chat_template);
+Modelfile modelfile(const std::string& from, const data::Tokenizer& tokenizer,
+                    const data::ChatTemplate* chat_template);
 
 }  // namespace qlora::exporting

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/warn_once.h"
 #include "data/tokenizers/gguf_tokenizer_metadata.h"
 #include "export/gguf_adapter.h"
 #include "export/gguf_model.h"
@@ -39,9 +40,15 @@ std::string name_of(const TrainedModel& trained) {
 
 void write_modelfile(const std::string& directory, const std::string& from,
                      const TrainedModel& trained) {
-  io::write_file_atomically(
-      in(directory, "Modelfile"),
-      exporting::modelfile(from, *trained.base.tokenizer, trained.base.chat_template.get()));
+  const auto [text, lacks_template] =
+      exporting::modelfile(from, *trained.base.tokenizer, trained.base.chat_template.get());
+  io::write_file_atomically(in(directory, "Modelfile"), text);
+  if (lacks_template)
+    log::warning_once(
+        "Modelfile has no TEMPLATE: the model's chat template renders conversations as none of "
+        "ChatML, Llama 3, Mistral, Gemma, Phi-3 and Zephyr does. Ollama then goes by the GGUF "
+        "file's own, which it may not understand; if its answers are not those of `qlora chat`, "
+        "write a TEMPLATE");
 }
 
 // What blocks do not hold: norms and the like are F32 in the file.

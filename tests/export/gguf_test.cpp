@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -221,8 +222,25 @@ TEST_F(GgufExport, TheModelfileHasTheTemplateAndWhereAnswersEnd) {
             "\"\"\"\n"
             "PARAMETER stop \"<|im_end|>\"\n");
   const data::ChatTemplate other("{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}");
-  EXPECT_THAT(exporting::modelfile("FROM x\n", *trained.base.tokenizer, &other),
+  EXPECT_THAT(exporting::modelfile("FROM x\n", *trained.base.tokenizer, &other).text,
               Not(HasSubstr("TEMPLATE")));
+}
+
+TEST_F(GgufExport, AModelfileWithoutATemplateIsToldUnlessTheModelHasNone) {
+  const auto said = [&] {
+    fs::remove_all(dir / "out");
+    testing::internal::CaptureStderr();
+    export_model(trained, options("f16"));
+    return testing::internal::GetCapturedStderr();
+  };
+  EXPECT_THAT(said(), Not(HasSubstr("TEMPLATE")));
+  trained.base.chat_template = nullptr;
+  EXPECT_THAT(said(), Not(HasSubstr("TEMPLATE")));
+  trained.base.chat_template = std::make_unique<data::ChatTemplate>(
+      "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}");
+  EXPECT_THAT(said(), AllOf(HasSubstr("Modelfile has no TEMPLATE"), HasSubstr("Zephyr")));
+  EXPECT_THAT(test::read_file(dir / "out/Modelfile"),
+              AllOf(HasSubstr("FROM ./model.gguf"), Not(HasSubstr("TEMPLATE"))));
 }
 
 // As SmolLM2's and Qwen's: Ollama would leave the message out.
@@ -234,7 +252,7 @@ TEST_F(GgufExport, TheModelfileHasTheSystemMessageThatTheTemplateWrites) {
     const data::ChatTemplate chat_template(
         "{% if messages[0].role != 'system' %}<|im_start|>system\n" + own +
         "<|im_end|>\n{% endif %}" + rest);
-    return exporting::modelfile("FROM x\n", *trained.base.tokenizer, &chat_template);
+    return exporting::modelfile("FROM x\n", *trained.base.tokenizer, &chat_template).text;
   };
   EXPECT_EQ(written("You are Zo\u00EB,\nand kind."),
             "FROM x\n"
@@ -247,7 +265,7 @@ TEST_F(GgufExport, TheModelfileHasTheSystemMessageThatTheTemplateWrites) {
   EXPECT_THAT(written("Say \"\"\"no\"\"\"."), Not(HasSubstr("TEMPLATE")));
   EXPECT_THAT(written("Today is {{ strftime_now('%Y') }}."), Not(HasSubstr("SYSTEM")));
   const data::ChatTemplate plain(rest);
-  EXPECT_THAT(exporting::modelfile("FROM x\n", *trained.base.tokenizer, &plain),
+  EXPECT_THAT(exporting::modelfile("FROM x\n", *trained.base.tokenizer, &plain).text,
               AllOf(HasSubstr("TEMPLATE"), Not(HasSubstr("SYSTEM"))));
 }
 
