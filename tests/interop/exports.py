@@ -8,7 +8,7 @@ A made model is trained on an NF4 base for ten steps. Then:
 - the bf16 merged export: every weight is bf16(base as bitsandbytes dequantizes it + scaling * B A), differing values counted
   (the product is summed in another order here, so a value on the edge may round to its neighbour: at most one in 10,000);
 - its tokenizer: the same ids and the same chat template text as the source's;
-- the events file in the tensorboard package: the values of metrics.jsonl as fp32.
+- the events file in the tensorboard package: the values of metrics.jsonl as fp32, the texts of samples.jsonl.
 
 Ran with transformers 5.23.0, peft 0.21.2, bitsandbytes 0.50.2, tensorboard 2.21.0, torch 2.11.0.
 """
@@ -30,12 +30,18 @@ from made_model import EOS, VOCABULARY, make_model, make_rows
 
 QLORA = os.environ.get("QLORA", "build/bin/qlora")
 TEXTS = ["", "plain words", "Ünïcödé — 例 🦙\n\ttabs", "</s> as text", " two  spaces "]
+PROMPTS = ["Ünïcödé", "two\nlines|#*"]
 
 
 def qlora(*arguments):
     done = subprocess.run([QLORA, *arguments], capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stdout[-2000:] + done.stderr)
+
+
+def in_markdown(text):
+    """As a run writes it for TensorBoard: as it stands."""
+    return "    " + text.replace("\n", "\n    ")
 
 
 def train(folder):
@@ -45,7 +51,8 @@ def train(folder):
     recipe = {"model": {"path": tiny, "dtype": "float32"}, "quantization": {"method": "nf4"},
               "lora": {"rank": 4, "alpha": 8}, "optim": {"lr": 1e-2},
               "data": {"train": [{"path": os.path.join(folder, "rows.jsonl"), "format": "pretokenized"}]},
-              "train": {"max_steps": 10, "compute_dtype": "float32", "device": "cpu"}, "output": {"dir": run}}
+              "train": {"max_steps": 10, "compute_dtype": "float32", "device": "cpu", "sample_prompts": PROMPTS, "sample_every": 5},
+              "output": {"dir": run}}
     with open(os.path.join(folder, "recipe.yaml"), "w") as file:
         json.dump(recipe, file)
     qlora("train", os.path.join(folder, "recipe.yaml"))
@@ -118,4 +125,13 @@ for row in map(json.loads, open(os.path.join(run, "metrics.jsonl"))):
                 wrong += struct.pack("f", event.value) != struct.pack("f", row[key])
 print(f"tensorboard: tags {', '.join(events.Tags()['scalars'])}; {read} values read, {wrong} other than in metrics.jsonl")
 bad += ["tensorboard"] * (wrong > 0 or read < 10 * 3)
+written, expected = set(), set()
+for tag in events.Tags()["tensors"]:
+    assert events.SummaryMetadata(tag).plugin_data.plugin_name == "text", tag
+    written |= {(event.step, tag, event.tensor_proto.string_val[0].decode()) for event in events.Tensors(tag)}
+for row in map(json.loads, open(os.path.join(run, "samples.jsonl"))):
+    expected |= {(row["step"], f"samples/{i}", in_markdown(sample["prompt"]) + "\n\n**answer**\n\n" + in_markdown(sample["answer"]))
+                 for i, sample in enumerate(row["samples"], 1)}
+print(f"tensorboard: {len(written)} texts read, {len(written ^ expected)} other than in samples.jsonl")
+bad += ["texts"] * (written != expected or len(written) != 3 * len(PROMPTS))
 sys.exit(", ".join(bad) if bad else 0)

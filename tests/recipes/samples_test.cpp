@@ -11,6 +11,7 @@
 #include "recipes/qlora_finetune.h"
 #include "recipes/run/samples.h"
 #include "recipes/yaml/recipe_yaml.h"
+#include "tests/support/event_file.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
 
@@ -75,11 +76,34 @@ TEST(Samples, AreTakenBeforeTheFirstStepOnTheWayAndAtTheEnd) {
   EXPECT_EQ(first[1]["prompt"], "say\n\"9\"");
   EXPECT_TRUE(first[1]["answer"].is_string());
   EXPECT_THAT(read_file(dir / "run/log.txt"), HasSubstr(R"(sample at step 5: "say\n\"9\"" -> )"));
-  std::string events;
-  for (const fs::directory_entry& entry : fs::directory_iterator(recipe.output.dir))
-    if (entry.path().filename().string().starts_with("events."))
-      events = read_file(entry.path().string());
-  EXPECT_THAT(events, testing::AllOf(HasSubstr("samples/2"), HasSubstr("text")));
+}
+
+// As Markdown that shows it as it is.
+std::string in_markdown(const std::string& text) {
+  std::string lines = "    ";
+  for (const char c : text) lines += c == '\n' ? "\n    " : std::string(1, c);
+  return lines;
+}
+
+TEST(Samples, AreTextsOfTensorboardAsInTheirFile) {
+  TempDir dir;
+  const Recipe recipe = sampling_recipe(dir.path());
+  finetune(recipe, kNever);
+  const auto texts = test::texts_of(test::event_file_in(recipe.output.dir));
+  size_t next = 0;
+  for (const nlohmann::json& line : lines_of(dir / "run/samples.jsonl"))
+    for (size_t i = 0; i < line["samples"].size(); ++i, ++next) {
+      ASSERT_LT(next, texts.size());
+      const nlohmann::json& sample = line["samples"][i];
+      EXPECT_EQ(texts[next].step, line["step"].get<int64_t>());
+      EXPECT_EQ(texts[next].tag, "samples/" + std::to_string(i + 1));
+      EXPECT_EQ(texts[next].plugin, "text");
+      EXPECT_EQ(texts[next].text, in_markdown(sample["prompt"].get<std::string>()) +
+                                      "\n\n**answer**\n\n" +
+                                      in_markdown(sample["answer"].get<std::string>()));
+    }
+  EXPECT_EQ(next, texts.size());
+  EXPECT_EQ(next, 2U * 3U);  // two prompts at the steps 0, 3 and 6
 }
 
 TEST(Samples, WithoutAnIntervalAreThoseBeforeAndAfter) {

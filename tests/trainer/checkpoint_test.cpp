@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "io/atomic_write.h"
 #include "io/json.h"
+#include "tests/support/event_file.h"
 #include "tests/support/killed_work.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_model.h"
@@ -309,28 +310,13 @@ TEST(Checkpoint, StateReadsBackAsItWasWritten) {
               ThrowsMessage<FormatError>(HasSubstr("tokens")));
 }
 
-// The events of a file, whose framing must hold: length, checksum, event, checksum.
-std::vector<std::string> events_in(const std::string& path) {
-  const std::string bytes = test::read_file(path);
-  std::vector<std::string> events;
-  size_t at = 0;
-  while (at + 12 <= bytes.size()) {
-    uint64_t length = 0;
-    std::memcpy(&length, bytes.data() + at, sizeof(length));
-    events.push_back(bytes.substr(at + 12, length));
-    at += 12 + length + 4;
-  }
-  EXPECT_EQ(at, bytes.size());
-  return events;
-}
-
 TEST(Tensorboard, RecordsAreFramedByLengthAndChecksum) {
   TempDir dir;
   {
     TensorboardLog log(dir.path(), 4);
     log.write(5, {{"a", 1.0}});
   }
-  const auto events = events_in(dir / names_in(dir.path()).at(0));
+  const auto events = test::events_of(dir / names_in(dir.path()).at(0));
   ASSERT_EQ(events.size(), 3u);
   // Wall time takes 9 bytes; field 3 with 13 characters follows.
   EXPECT_EQ(events[0].size(), 9u + 2 + 13);
