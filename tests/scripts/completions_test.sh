@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lets bash complete as a user would who presses the tab key, with what qlora completion writes.
+# Lets bash complete as a user would who presses the tab key, with what qlora completion writes, and lets zsh, fish and man read theirs.
 #
 #   tests/scripts/completions_test.sh PATH_OF_qlora
 set -euo pipefail
@@ -31,5 +31,18 @@ expect "other words are left to the shell, as files" "$(completed qlora train my
 for command in $("$1" --help | sed -n '/^Subcommands:/,$s/^  \([a-z]*\) .*/\1/p'); do
   for file in "$work"/*/qlora; do grep -q "\b$command\b" "$file" || { echo "$file lacks $command"; failures=$((failures + 1)); }; done
 done
+
+# What the programs that read these files say of them, where they are there.
+has() { command -v "$1" >/dev/null || { echo "no $1 here: what it reads is not checked"; return 1; }; }
+fails() { echo "$1"; failures=$((failures + 1)); }
+if has zsh; then zsh -fn "$work/zsh/qlora" || fails "zsh does not parse its completion"; fi
+if has fish; then HOME=$work fish -n "$work/fish/qlora" || fails "fish does not parse its completion"; fi
+if has man && has groff; then
+  "$1" man --output "$work/man" >/dev/null
+  for page in "$work"/man/*; do
+    said=$(LC_ALL=C.UTF-8 MANROFFSEQ='' MANWIDTH=80 man --warnings -E UTF-8 -l -Tutf8 -Z "$page" 2>&1 >/dev/null) || said+=" exit code $?"
+    [ -z "$said" ] || fails "man of ${page##*/}: $said"
+  done
+fi
 [ "$failures" -eq 0 ] || exit 1
 echo "ok"
