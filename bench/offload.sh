@@ -11,6 +11,7 @@
 set -euo pipefail
 tokenizer=$(realpath "$1") folder=$2 limit=${3:-2G}
 bin=$(realpath "${BUILD:-$(dirname "$0")/../build}/bin")
+. "$(dirname "$0")/memory_limit.sh"
 mkdir -p "$folder" && folder=$(realpath "$folder")
 
 if [ ! -d "$folder/base" ]; then
@@ -35,41 +36,10 @@ train: {max_steps: 1, micro_batch_size: 1, gradient_checkpointing: true, device:
 output: {dir: $folder/run}
 YAML
 
-# What runs a command within the limit.
-within=() group=
-if [ "$limit" = none ]; then
-  echo "no limit"
-elif systemd-run --user --scope --quiet true 2>/dev/null; then
-  echo "limit $limit by systemd-run"
-  within=(systemd-run --user --scope --quiet -p MemoryMax="$limit" -p MemorySwapMax=0)
-else
-  group=/sys/fs/cgroup/qlora-offload-$$
-  if mkdir "$group" 2>/dev/null && echo "$limit" 2>/dev/null >"$group/memory.max"; then
-    echo "limit $limit by a control group"
-    echo 0 2>/dev/null >"$group/memory.swap.max" || true
-    within=(bash -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$group")
-  else
-    [ ! -d "$group" ] || rmdir "$group"
-    group=
-    echo "no limit: neither systemd-run --user nor a control group of one's own is to be had"
-  fi
-fi
-
-# The process writes its number, and every tenth of a second its resident sizes are read.
-"${within[@]}" bash -c 'echo $$ >"$0/pid" && exec "$@"' "$folder" "$bin/qlora" train "$folder/recipe.yaml" >"$folder/log.txt" 2>&1 &
-job=$!
-all=0 anonymous=0
-while kill -0 "$job" 2>/dev/null; do
-  if [ -s "$folder/pid" ] && status=$(cat "/proc/$(cat "$folder/pid")/status" 2>/dev/null); then
-    now=$(awk '/^VmHWM:/ {print $2}' <<<"$status") && [ "${now:-0}" -le "$all" ] || all=$now
-    now=$(awk '/^RssAnon:/ {print $2}' <<<"$status") && [ "${now:-0}" -le "$anonymous" ] || anonymous=$now
-  fi
-  sleep 0.1
-done
+limit_memory "$limit"
+trap lift_limit EXIT
 failed=0
-wait "$job" || failed=$?
-rm -f "$folder/pid"
-[ -z "$group" ] || rmdir "$group" 2>/dev/null || true
+peak=$(measured "$folder/log.txt" "$bin/qlora" train "$folder/recipe.yaml") || failed=$?
 grep -E 'base model|step +1/|memory:|error' "$folder/log.txt" || true
-echo "peak: $((all / 1024)) MiB resident, $((anonymous / 1024)) MiB of them not pages of files"
+echo "$peak"
 exit "$failed"
