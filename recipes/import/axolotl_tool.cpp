@@ -299,11 +299,13 @@ std::vector<ToolKey> kernel_keys() {
                 "lora_o_kernel", "lora_embedding_kernel", "chunked_cross_entropy*", "tiled_mlp*",
                 "use_kernels", "experts_implementation", "use_scattermoe", "use_sonicmoe",
                 "llama4_linearized_experts", "gc_steps", "gc_collect_steps",
-                "activation_offloading", "selective_checkpointing", "selective_checkpointing.*",
-                "use_dsv4_kernels", "use_glm_dsa_kernels", "expert_backend", "moe_grouped_backend",
-                "moe_dequant_chunk_size", "moe_bnb_fast", "dsv4_fp8_lora_kernel",
-                "dsv4_shared_mlp_lora_kernel", "dsv4_bf16_all"},
+                "activation_offloading", "selective_checkpointing", "selective_checkpointing.*"},
                kFused));
+  add_missing(keys,
+              idle_all({"use_dsv4_kernels", "use_glm_dsa_kernels", "expert_backend",
+                        "moe_grouped_backend", "moe_dequant_chunk_size", "moe_bnb_fast",
+                        "dsv4_fp8_lora_kernel", "dsv4_shared_mlp_lora_kernel", "dsv4_bf16_all"},
+                       kFused));
   add_missing(keys, refused_all({"scaling_softmax", "scaling_softmax_*", "eaft_*"},
                                 "attention and loss are those of the model"));
   add_missing(keys,

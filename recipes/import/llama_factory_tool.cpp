@@ -229,9 +229,9 @@ std::string why_not_read(const Node& root) {
         "lora_rank, dataset, ...)",
         form, fmt::join(keys, ", "));
   };
-  const auto v1 = keys_in(root, {"model_class", "peft_config", "dist_config", "kernel_config",
-                                 "quant_config", "optim_config", "lr_scheduler_config",
-                                 "batching_strategy", "sample_backend"});
+  const auto v1 =
+      keys_in(root, {"model_class", "peft_config", "dist_config", "kernel_config", "quant_config",
+                     "optim_config", "lr_scheduler_config", "batching_strategy", "sample_backend"});
   const Node* model = in_file(root, "model");
   if (model && model->is_scalar() && !v1.empty()) return sentence("v1", v1);
   const auto megatron =

@@ -108,11 +108,13 @@ constexpr const char* kTrl = R"(
  torch_compile: false, ddp_find_unused_parameters: false, seed: 42})";
 
 TEST(ImportExamples, HaveNoKeyThatIsUnknown) {
-  const std::pair<const char*, const char*> examples[] = {
-      {"axolotl", kAxolotl},           {"axolotl", kAxolotlRewards},
-      {"axolotl", kAxolotlExperts},    {"llama-factory", kLlamaFactory},
-      {"torchtune", kTorchtune},       {"torchtune", kTorchtuneMixture},
-      {"trl", kTrl}};
+  const std::pair<const char*, const char*> examples[] = {{"axolotl", kAxolotl},
+                                                          {"axolotl", kAxolotlRewards},
+                                                          {"axolotl", kAxolotlExperts},
+                                                          {"llama-factory", kLlamaFactory},
+                                                          {"torchtune", kTorchtune},
+                                                          {"torchtune", kTorchtuneMixture},
+                                                          {"trl", kTrl}};
   for (const auto& [tool, text] : examples)
     EXPECT_THAT(keys_with(imported(text, tool), Fate::kUnknown), IsEmpty()) << tool << text;
 }
@@ -123,9 +125,9 @@ TEST(ImportExamples, WhatAxolotlDoesBeyondAdaptersIsRefusedAndItsKernelsAreNot) 
                           "process_reward_model", "llmcompressor"})
     EXPECT_THAT(keys_with(rewards, Fate::kRefused), Contains(key));
   const ImportedRecipe experts = imported(kAxolotlExperts, "axolotl");
-  EXPECT_THAT(keys_with(experts, Fate::kRefused),
-              ElementsAre("dsv4_fp4_grouped_mode", "nvfp4_merge_aware",
-                          "nvfp4_merge_aware_start_step"));
+  EXPECT_THAT(
+      keys_with(experts, Fate::kRefused),
+      ElementsAre("dsv4_fp4_grouped_mode", "nvfp4_merge_aware", "nvfp4_merge_aware_start_step"));
   EXPECT_THAT(keys_with(experts, Fate::kWithoutEffect),
               IsSupersetOf({"use_dsv4_kernels", "use_glm_dsa_kernels", "expert_backend"}));
 }
@@ -164,7 +166,7 @@ std::string refusal(const std::string& text, const std::string& from) {
 // Of the examples/v1, examples/megatron and examples/megatron_bridge of LLaMA-Factory.
 TEST(ImportExamples, OtherFormsOfLlamaFactoryAreRefusedWithTheOneThatIsRead) {
   const char* const v1 =
-      "{model: org/model, model_class: llm, peft_config: {name: lora, r: 16, target_modules: all},\n"
+      "{model: org/model, model_class: llm, peft_config: {name: lora, r: 16},\n"
       " dist_config: {name: fsdp2, dcp_path: null}, quant_config: null, train_dataset: rows.yaml,\n"
       " optim_config: {name: muon}, batching_strategy: dynamic_batching, output_dir: out,\n"
       " micro_batch_size: 1, cutoff_len: 2048, learning_rate: 1.0e-4, max_steps: 10}";
