@@ -2,25 +2,32 @@
 
 within=() group=
 
-# limit_memory LIMIT: 2G, 512M, or none. By systemd-run --user, or by a control group where this user may make one; with neither
-# commands run unlimited, and it says so.
+# limit_memory LIMIT: 2G, 512M, or none. By systemd-run --user, or by a control group (version 2 or 1) where this user may make one;
+# with neither commands run unlimited, and it says so.
 limit_memory() {
   if [ "$1" = none ]; then
     echo "no limit"
   elif systemd-run --user --scope --quiet true 2>/dev/null; then
     echo "limit $1 by systemd-run"
     within=(systemd-run --user --scope --quiet -p MemoryMax="$1" -p MemorySwapMax=0)
+  elif make_group "$1"; then
+    echo "limit $1 by a control group"
+    within=(bash -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$group")
   else
-    group=/sys/fs/cgroup/qlora-bench-$$
-    if mkdir "$group" 2>/dev/null && echo "$1" 2>/dev/null >"$group/memory.max"; then
-      echo "limit $1 by a control group"
-      echo 0 2>/dev/null >"$group/memory.swap.max" || true
-      within=(bash -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$group")
-    else
-      lift_limit
-      echo "no limit: neither systemd-run --user nor a control group of one's own is to be had"
-    fi
+    lift_limit
+    echo "no limit: neither systemd-run --user nor a control group of one's own is to be had"
   fi
+}
+
+# The kernel makes the files of a group: without them the folder is none.
+make_group() {
+  local above=/sys/fs/cgroup limit=memory.max swap=memory.swap.max
+  [ -e "$above/cgroup.controllers" ] || { above+=/memory limit=memory.limit_in_bytes swap=memory.memsw.limit_in_bytes; }
+  [ -e "$above/cgroup.procs" ] || return 1
+  group=$above/qlora-bench-$$
+  mkdir "$group" 2>/dev/null && [ -w "$group/$limit" ] && echo "$1" 2>/dev/null >"$group/$limit" || return 1
+  # Version 1 counts memory and swap together.
+  [ ! -w "$group/$swap" ] || { [ "$limit" = memory.max ] && echo 0 || echo "$1"; } >"$group/$swap" 2>/dev/null || true
 }
 
 lift_limit() {
