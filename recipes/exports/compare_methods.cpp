@@ -15,6 +15,7 @@
 #include "base/progress.h"
 #include "base/stopwatch.h"
 #include "export/verify.h"
+#include "quant/prequantized/read_only_formats.h"
 #include "recipes/exports/grouped_export.h"
 #include "recipes/exports/quantize_steps.h"
 #include "recipes/exports/sample_rows.h"
@@ -56,6 +57,8 @@ QuantizeOptions options_of(const std::string& written, const QuantizeOptions& co
   options.quantization.method = method;
   options.report = true;
   const std::set<std::string> known = {"nf4", "fp4", "int8", "int8_weight_only", "gptq", "hqq"};
+  if (const quant::ReadOnlyFormat* format = quant::find_read_only_format(method))
+    fail<ConfigError>("--compare {}: {}", written, format->sentence());
   if (!known.contains(method))
     fail<ConfigError>("--compare takes {}, separated by commas; found '{}'", kMethods, written);
   if (method == "gptq") {

@@ -18,6 +18,8 @@
 #include "io/json_text.h"
 #include "model/expert_targets.h"
 #include "model/load.h"
+#include "model/model_header.h"
+#include "quant/prequantized/read_only_formats.h"
 #include "recipes/exports/export_gguf.h"
 #include "recipes/exports/merge_base.h"
 #include "recipes/exports/sample_rows.h"
@@ -79,6 +81,19 @@ exporting::Agreement check_adapter(const std::string& directory, TrainedModel& t
     trained.adapters->publish();
     throw;
   }
+}
+
+// Of a base that cannot be merged into as it is stored.
+void tell_of_read_only_format(const TrainedModel& trained, const std::string& dtype) {
+  const model::ModelHeader header = model::read_model_header(trained.base.path);
+  std::string name;
+  if (header.mxfp4_experts)
+    name = "MXFP4";
+  else if (header.stored)
+    name = header.stored->name();
+  if (quant::find_read_only_format(name))
+    log::info("the base is {}, which is read, not written: the merged directory is in {}", name,
+              dtype);
 }
 
 exporting::Agreement check_merged(const std::string& directory, const TrainedModel& trained,
@@ -254,6 +269,7 @@ exporting::Agreement export_model(TrainedModel& trained, const ExportOptions& op
     report = json_of(agreement);
   } else {
     const bool quantized = is_quantized_gguf(options);
+    if (options.format == "merged") tell_of_read_only_format(trained, options.dtype);
     const std::vector<Merge> merges = export_merged(target.path(), trained, options, reference);
     for (const Merge& merge : merges)  // the other one of auto, too, where it ought to agree
       if (&merge == &merges[0] || merge.base == "dequantized")

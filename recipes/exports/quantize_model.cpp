@@ -19,6 +19,7 @@
 #include "model/base_hash.h"
 #include "model/hub_cache.h"
 #include "model/load.h"
+#include "quant/prequantized/read_only_formats.h"
 #include "recipes/exports/grouped_export.h"
 #include "recipes/exports/quantize_steps.h"
 #include "recipes/exports/sample_rows.h"
@@ -120,6 +121,8 @@ void QuantizeOptions::validate() const {
     gptq.validate();
     return calibration.validate();
   }
+  if (const quant::ReadOnlyFormat* format = quant::find_read_only_format(method))
+    fail<ConfigError>("--method {}: {}", method, format->sentence());
   if (method != "nf4" && method != "fp4" && !method.starts_with("int8"))
     fail<ConfigError>("--method must be nf4, fp4, int8, hqq or gptq, found '{}'", method);
   quantization.validate();

@@ -4,6 +4,8 @@
 
 #include <regex>
 
+#include "quant/prequantized/read_only_formats.h"
+
 namespace qlora::recipes {
 namespace {
 
@@ -13,19 +15,33 @@ std::string without_indices(const std::string& key) {
 }
 
 std::string sentence(const LaterKey& later, const std::string& subject) {
-  return fmt::format("{} is not in this version; {}", subject, later.instead);
+  return fmt::format("{} {}; {}", subject, later.refusal, later.instead);
+}
+
+std::vector<LaterKey> make_later_keys() {
+  std::vector<LaterKey> table = {
+      {"quantization.method", "int4", "use nf4 or fp4"},
+      {"quantization.method", "gptq",
+       "qlora quantize --method gptq first, then name its directory in model.path, without this "
+       "key",
+       "is not made by a run"},
+      {"quantization.method", "hqq",
+       "qlora quantize --method hqq first, then name its directory in model.path, without this key",
+       "is not made by a run"},
+      {"lora.init", "eva corda", "use default, loftq, pissa or olora"},
+      {"optim.name", "adafactor lars", "use adamw or adamw_8bit, or their paged_ forms"},
+  };
+  for (const quant::ReadOnlyFormat& format : quant::read_only_formats())
+    table.push_back({"quantization.method", format.method,
+                     "a directory that is quantized so needs no key (as_stored)",
+                     "is read, not written: " + format.reason});
+  return table;
 }
 
 }  // namespace
 
 const std::vector<LaterKey>& later_keys() {
-  static const std::vector<LaterKey> table = {
-      {"quantization.method", "int4 gptq awq hqq aqlm eetq",
-       "a directory that is quantized so needs no key (as_stored); to quantize, use nf4, fp4, int8 "
-       "or qlora quantize"},
-      {"lora.init", "eva corda", "use default, loftq, pissa or olora"},
-      {"optim.name", "adafactor lars", "use adamw or adamw_8bit, or their paged_ forms"},
-  };
+  static const std::vector<LaterKey> table = make_later_keys();
   return table;
 }
 

@@ -1,3 +1,4 @@
+#include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -5,12 +6,14 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "quant/tensor_file.h"
 #include "tests/cli/program.h"
 
 namespace qlora::test {
 namespace {
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 class QuantizeCommand : public ::testing::Test {
  protected:
@@ -83,6 +86,54 @@ TEST_F(QuantizeCommand, OptionsOfAnotherMethodAreRefused) {
   EXPECT_FALSE(std::filesystem::exists(dir_ / "out"));
 }
 
+TEST_F(QuantizeCommand, FormatsThatAreOnlyReadAreRefusedByName) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"aqlm",
+       "--method aqlm: AQLM is read, not written: its codebooks cannot hold a merged adapter; "
+       "qlora export --format merged writes 16 bit"},
+      {"awq", "AWQ is read, not written"},
+      {"eetq", "EETQ is read, not written"},
+      {"fp8", "FP8 is read, not written"},
+      {"mxfp4", "MXFP4 is read, not written"},
+      {"compressed-tensors", "compressed-tensors is read, not written"},
+      {"torchao", "torchao is read, not written"}};
+  for (const auto& [method, sentence] : cases) {
+    const Finished done = quantize({"--method", method});
+    EXPECT_EQ(done.exit_code, 2) << method;
+    EXPECT_THAT(done.err, HasSubstr(sentence));
+  }
+  EXPECT_FALSE(std::filesystem::exists(dir_ / "out"));
+}
+
+TEST_F(QuantizeCommand, AModelMergedIntoAFormatThatIsOnlyReadIsIn16Bit) {
+  quant::NamedTensors tensors = quant::read_tensors(dir_ / "model/model.safetensors"), packed;
+  for (const auto& [name, tensor] : tensors) {
+    if (!name.ends_with("_proj.weight")) {
+      packed.emplace_back(name, tensor);
+      continue;
+    }
+    const at::Tensor codes = (tensor.to(at::kFloat) * 64).clamp(-448, 448);
+    packed.emplace_back(name, codes.to(at::kFloat8_e4m3fn));
+    packed.emplace_back(name + "_scale_inv", at::full({1}, 1.0 / 64));
+  }
+  nlohmann::json config = nlohmann::json::parse(read_file(dir_ / "model/config.json"));
+  config["quantization_config"] = {{"quant_method", "fp8"}, {"fmt", "e4m3"}};
+  std::filesystem::copy(dir_ / "model", dir_ / "fp8");
+  dir_.write("fp8/config.json", config.dump());
+  quant::write_tensors(dir_ / "fp8/model.safetensors", packed);
+  const auto merged = [&](const std::string& model) {
+    const Finished done = run_qlora(dir_, {"export", "--model", dir_ / model, "--format", "merged",
+                                           "--output", dir_ / (model + "-merged")});
+    EXPECT_EQ(done.exit_code, 0) << done.err;
+    return done.err;
+  };
+  EXPECT_THAT(merged("fp8"), HasSubstr("the base is FP8, which is read, not written: the merged "
+                                       "directory is in bfloat16"));
+  EXPECT_FALSE(nlohmann::json::parse(read_file(dir_ / "fp8-merged/config.json"))
+                   .contains("quantization_config"));
+  EXPECT_THAT(merged("model"), Not(HasSubstr("not written")));
+}
+
 TEST_F(QuantizeCommand, MethodsAreComparedInATableAndNoModelIsWritten) {
   const Finished done =
       compare({"nf4,int8,gptq:2", "--data", dir_ / "rows.jsonl", "--held-out", dir_ / "rows.jsonl",
@@ -105,6 +156,7 @@ TEST_F(QuantizeCommand, ComparingAndWritingExcludeEachOther) {
       {{"nf4", "--report"}, "--report means nothing"},
       {{"nf4,hqq:3", "--damp", "0.1"}, "--damp is of gptq, and the methods are nf4, hqq"},
       {{"nf4,hqq:3", "--format", "chat"}, "--format is of gptq"},
+      {{"nf4,awq"}, "--compare awq: AWQ is read, not written"},
       {{"nf4", "--report-file", "table.csv"}, ".json or .md"},
       {{"nf4", "--report-file", "missing/table.md"}, "there is no folder"}};
   for (const auto& [arguments, sentence] : cases) {

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "quant/make_frozen_weight.h"
+#include "quant/prequantized/read_only_formats.h"
 #include "tests/support/stored_layer.h"
 
 namespace qlora::quant {
@@ -85,6 +86,20 @@ TEST(StoredFormat, QuantMethodChoosesTheReader) {
   EXPECT_EQ(name("eetq"), "EETQ");
   EXPECT_EQ(name("torchao", {{"quant_type", "int8_weight_only"}}), "torchao");
   EXPECT_EQ(format_of({{"quant_method", "mxfp4"}}), nullptr);
+}
+
+TEST(ReadOnlyFormats, EachIsReadByItsMethodAndFoundByItsName) {
+  const std::string readers = refusal_of(json{{"quant_method", "none such"}});
+  for (const ReadOnlyFormat& format : read_only_formats()) {
+    EXPECT_THAT(readers, HasSubstr(" " + format.method)) << format.name;
+    EXPECT_EQ(find_read_only_format(format.method), &format);
+    EXPECT_EQ(find_read_only_format(format.name)->name, format.name);
+  }
+  EXPECT_NE(find_read_only_format(format_of({{"quant_method", "eetq"}})->name()), nullptr);
+  EXPECT_NE(find_read_only_format(format_of({{"quant_method", "fbgemm_fp8"}})->name()), nullptr);
+  for (const char* written : {"gptq", "GPTQ", "hqq", "HQQ", "nf4", "bitsandbytes", ""})
+    EXPECT_EQ(find_read_only_format(written), nullptr) << written;
+  EXPECT_EQ(find_read_only_format("awq")->sentence().find("AWQ is read, not written: "), 0u);
 }
 
 TEST(StoredFormat, ConfigsOfOldToolsAreToldByTheirKeys) {

@@ -106,8 +106,16 @@ TEST(RecipeYaml, OtherToolsNamesLeadToOurs) {
 TEST(RecipeYaml, ValuesOfLaterWorkAreRefusedByName) {
   EXPECT_THAT(refusal(kSmall, {"lora.init=eva"}),
               HasSubstr("lora.init: eva is not in this version"));
-  EXPECT_THAT(refusal(std::string(kSmall) + "quantization: {method: gptq}\n"),
-              HasSubstr("gptq is not in this version"));
+  for (const std::string method : {"gptq", "hqq"})
+    EXPECT_THAT(refusal(std::string(kSmall) + "quantization: {method: " + method + "}\n"),
+                HasSubstr("quantization.method: " + method +
+                          " is not made by a run; qlora quantize --method " + method +
+                          " first, then name its directory in model.path"));
+  EXPECT_THAT(refusal(std::string(kSmall) + "quantization: {method: aqlm}\n"),
+              HasSubstr("quantization.method: aqlm is read, not written: its codebooks cannot hold "
+                        "a merged adapter; qlora export --format merged writes 16 bit"));
+  EXPECT_THAT(refusal(std::string(kSmall) + "quantization: {method: mxfp4}\n"),
+              HasSubstr("quantized so needs no key"));
 }
 
 TEST(RecipeYaml, AllProblemsAreToldAtOnceInTheOrderOfTheFile) {
