@@ -53,6 +53,20 @@ void require_e4m3(const io::JsonNode& config) {
     format->reject("e4m3, the only type of 8 bits that weights are read in");
 }
 
+// Whether scales are powers of two, a byte each.
+bool has_exponents(const io::JsonNode& config) {
+  const auto format = config.find("scale_fmt");
+  if (!format || format->as_string() == "float") return false;
+  if (format->as_string() != "ue8m0") format->reject("float or ue8m0");
+  return true;
+}
+
+void require_fp8_experts(const io::JsonNode& config) {
+  const auto experts = config.find("expert_dtype");
+  if (experts && experts->as_string() != "fp8")
+    experts->reject("fp8, the only type that experts are read in");
+}
+
 // Groups of layers of compressed-tensors; others of its formats pass through here, too.
 Fp8Config read_groups(const io::JsonNode& groups) {
   Fp8Config read;
@@ -81,10 +95,11 @@ Fp8Config read_config(const io::JsonNode& config) {
     read.scale_bytes = 1;
   } else {
     require_e4m3(config);
+    require_fp8_experts(config);
     if (const auto scheme = config.find("activation_scheme"))
       warn_of_quantized_activations(*scheme);
     read.block = block_size_at(config, "weight_block_size");
-    if (config.string_or("scale_fmt", "") == "ue8m0") read.scale_bytes = 1;
+    if (has_exponents(config)) read.scale_bytes = 1;
   }
   return read;
 }

@@ -322,6 +322,16 @@ TEST(Fp8FormatRefusals, AConfigurationThatCannotBeIsNamed) {
   EXPECT_THAT(complaint(R"({"quant_method": "fp8", "weight_block_size": [0, 128]})"),
               HasSubstr("weight_block_size[0]"));
   EXPECT_THAT(complaint(R"({"quant_method": "fp8", "fmt": "e5m2"})"), HasSubstr("fmt"));
+  EXPECT_THAT(complaint(R"({"quant_method": "fp8", "scale_fmt": "ue4m3"})"),
+              AllOf(HasSubstr("config.json.scale_fmt must be float or ue8m0"), HasSubstr("ue4m3")));
+  EXPECT_THAT(complaint(R"({"quant_method": "fp8", "expert_dtype": "fp4"})"),
+              AllOf(HasSubstr("config.json.expert_dtype must be fp8"), HasSubstr("fp4")));
+}
+
+TEST(Fp8Format, DefaultsOfTransformersMayBeWrittenOut) {
+  const nlohmann::json config = {
+      {"quant_method", "fp8"}, {"scale_fmt", "float"}, {"expert_dtype", "fp8"}};
+  EXPECT_EQ(make_stored_format(io::JsonNode(config, "config.json"))->name(), "FP8");
 }
 
 TEST(Fp8FormatRefusals, ARecipeThatAsksForAnotherQuantizationIsTold) {
