@@ -1,12 +1,17 @@
 // QLoRA of a model of one's own: a small GPT whose linear layers are the library's groups. Its
-// weights go from a 16-bit file into 4 bit one tensor at a time; adapters are attached by pattern
-// and trained; a checkpoint is resumed; the quantized model is saved and loaded as it lies there;
-// blocks in host memory or on disk are fetched when they are used.
+// weights go from a 16-bit file into 4 or 8 bit one tensor at a time; adapters are attached by
+// pattern and trained; a checkpoint is resumed; the quantized model is saved and loaded as it lies
+// there; blocks in host memory or on disk are fetched when they are used.
 //
-//   own_model DIRECTORY [WEIGHTS]      WEIGHTS: .safetensors, pytorch_model.bin, or a directory of
-//                                      either; without it, made ones are written to DIRECTORY first
+//   own_model DIRECTORY [WEIGHTS [METHOD]]
+//       WEIGHTS: .safetensors, pytorch_model.bin, or a directory of either; without it, made ones
+//                are written to DIRECTORY first
+//       METHOD:  nf4 (default) or int8
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
+#include <c10/core/CPUAllocator.h>
+#include <signal.h>
 
 #include <cmath>
 #include <exception>
@@ -258,7 +263,22 @@ void require(bool holds, const char* what) {
   if (!holds) throw Error(what);
 }
 
-void run(const std::string& directory, std::string weights) {
+// What a library could change for the whole process.
+struct ProcessState {
+  int threads = at::get_num_threads();
+  c10::Allocator* allocator = c10::GetCPUAllocator();
+  void (*on_interrupt)(int) = handler_of(SIGINT);
+  bool operator==(const ProcessState&) const = default;
+
+  static void (*handler_of(int signal))(int) {
+    struct sigaction now {};
+    sigaction(signal, nullptr, &now);
+    return now.sa_handler;
+  }
+};
+
+void run(const std::string& directory, std::string weights, const std::string& method) {
+  const ProcessState before;
   const auto in = [&](const std::string& name) { return directory + "/" + name; };
   std::filesystem::create_directories(directory);
   std::filesystem::remove_all(in("run"));
@@ -268,8 +288,9 @@ void run(const std::string& directory, std::string weights) {
     quant::write_tensors(weights = in("made.safetensors"), made.state());
   }
   quant::QuantizationOptions options;
-  options.method = "nf4";                            // or int8
+  options.method = method;
   options.skip_modules = {"lm_head", "blocks.0.o"};  // stay in 16 bit
+  options.validate();
 
   Gpt model;
   model.load(io::read_weights(weights), options);
@@ -309,14 +330,15 @@ void run(const std::string& directory, std::string weights) {
   for (int64_t step = 0; step < kSavedStep; ++step)
     equal &= fetching.step() == losses[static_cast<size_t>(step)];
   require(equal, "blocks on disk and in host memory: the same losses, bit for bit");
+  require(ProcessState() == before, "threads, allocator, handler of SIGINT: as before");
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   try {
-    check(argc == 2 || argc == 3, "usage: own_model DIRECTORY [WEIGHTS]");
-    run(argv[1], argc > 2 ? argv[2] : "");
+    check(argc >= 2 && argc <= 4, "usage: own_model DIRECTORY [WEIGHTS [METHOD]]");
+    run(argv[1], argc > 2 ? argv[2] : "", argc > 3 ? argv[3] : "nf4");
     return 0;
   } catch (const std::exception& error) {
     fmt::print(stderr, "own_model: {}\n", error.what());

@@ -26,8 +26,8 @@ own_model=$!
 build "$here/consumer"
 "$work/consumer/consumer"
 wait "$own_model" || { cat "$work/own_model.log"; exit 1; }
-# In a run of the second one, the files of the first are there; the third reads the same weights from a file of torch.save.
+# The second one is in 8 bit and finds the files of the first; the third reads the same weights from a file of torch.save.
 "$work/own_model/own_model" "$work/files" | tee "$work/made.txt"
-"$work/own_model/own_model" "$work/files" "$work/files/made.safetensors"
+"$work/own_model/own_model" "$work/files" "$work/files/made.safetensors" int8
 "$work/consumer/torch_file_of" "$work/files/made.safetensors" "$work/pytorch_model.bin"
 "$work/own_model/own_model" "$work/files" "$work/pytorch_model.bin" | diff "$work/made.txt" -
