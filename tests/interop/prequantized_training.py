@@ -8,7 +8,9 @@ of a directory (prequantized.py compares these matrices with the tools' own), PR
 begin with the same adapter of rank 4, whose A and B are random. A step has two rows, in the file's order, again and again; lr 1e-3 constant,
 betas 0.9 and 0.999, eps 1e-8, weight decay 0.01, no clipping.
 The final adapter must lie within 0.1 % of the distance that PEFT's moved, each loss within 1e-5 of PEFT's and of that on decoded matrices,
-and the losses must fall.
+and the losses must fall. Besides:
+- the same run with its base on disk (device_map: disk) must end with the same adapter, byte for byte;
+- `PROGRAM export --format merged --dtype float32` of the run must succeed, with a KL to the trained model below 1e-6 nats a token.
 
 Ran with peft 0.21.2, transformers 5.23.0, torch 2.11.0.
 """
@@ -29,7 +31,7 @@ logging.set_verbosity_error()
 logging.disable_progress_bar()
 
 STEPS, ROWS_A_STEP, LR = 20, 2, 1e-3
-LARGEST_LOSS_DIFFERENCE, LARGEST_SHARE_OF_MOVEMENT = 1e-5, 1e-3
+LARGEST_LOSS_DIFFERENCE, LARGEST_SHARE_OF_MOVEMENT, LARGEST_KL = 1e-5, 1e-3, 1e-6
 
 
 def run(*arguments):
@@ -39,23 +41,35 @@ def run(*arguments):
     return done.stdout + done.stderr
 
 
-def train(program, model, rows, folder, adapter):
-    """Losses of the steps, and the final adapter's tensors."""
-    output = os.path.join(folder, "run")
+def train(program, model, rows, output, adapter, **place):
+    """Losses of the steps, and the file of the final adapter. `place`: keys of the section model."""
     shutil.rmtree(output, ignore_errors=True)
-    recipe = {"model": {"path": model, "dtype": "float32"}, "lora": {"from_adapter": adapter},
+    recipe = {"model": {"path": model, "dtype": "float32"} | place, "lora": {"from_adapter": adapter},
               "data": {"train": [{"path": rows, "format": "pretokenized"}], "shuffle": False, "packing": False, "sequence_length": 64},
               "optim": {"name": "adamw", "lr": LR, "schedule": "constant", "warmup_ratio": 0, "weight_decay": 0.01, "max_grad_norm": 0},
               "train": {"max_steps": STEPS, "micro_batch_size": ROWS_A_STEP, "compute_dtype": "float32", "gradient_checkpointing": False,
                         "device": "cpu"},
               "output": {"dir": output}}
-    path = os.path.join(folder, "recipe.yaml")
+    path = output + ".yaml"
     with open(path, "w") as file:
         json.dump(recipe, file)
     run(program, "train", path)
     with open(os.path.join(output, "metrics.jsonl")) as file:
         losses = [entry["loss"] for entry in map(json.loads, file) if "loss" in entry]
-    return losses, load_file(os.path.join(output, "adapter", "adapter_model.safetensors"))
+    return losses, os.path.join(output, "adapter", "adapter_model.safetensors")
+
+
+def merge(program, trained, output):
+    """KL of the merged model to the trained one, nats a token."""
+    shutil.rmtree(output, ignore_errors=True)
+    run(program, "export", trained, "--format", "merged", "--dtype", "float32", "--output", output)
+    with open(os.path.join(output, "verification.json")) as file:
+        return json.load(file)["kl_mean"]
+
+
+def same_bytes(path, other):
+    with open(path, "rb") as file, open(other, "rb") as again:
+        return file.read() == again.read()
 
 
 def labelled(rows, path):
@@ -99,20 +113,27 @@ def apart(losses, others):
 
 def compare(program, directory, rows, ids, work):
     """Whether all is well, and a line that says so."""
-    dense, adapter = os.path.join(work, "dense"), os.path.join(work, "adapter")
+    def place(name):
+        return os.path.join(work, name)
+
+    dense, adapter = place("dense"), place("adapter")
     for folder in dense, adapter:
         shutil.rmtree(folder, ignore_errors=True)
     run(program, "dequantize", "--model", directory, "--dtype", "float32", "--output", dense)
     wanted, start, end = train_peft(dense, ids, adapter)
-    losses, final = train(program, directory, rows, work, adapter)
-    decoded, _ = train(program, dense, rows, work, adapter)
+    losses, trained = train(program, directory, rows, place("run"), adapter)
+    decoded, _ = train(program, dense, rows, place("decoded"), adapter)
+    _, from_disk = train(program, directory, rows, place("from_disk"), adapter, device_map="disk")
+    kl, on_disk_too = merge(program, place("run"), place("merged")), same_bytes(trained, from_disk)
+    final = load_file(trained)
     assert len(losses) == STEPS and sorted(final) == sorted(end), f"{len(losses)} steps, {len(final)} and {len(end)} tensors"
     share = ((flat(final) - flat(end)).norm() / (flat(end) - flat(start)).norm()).item()
     first, last = sum(losses[:3]) / 3, sum(losses[-3:]) / 3  # of a pass
     good = max(apart(losses, wanted), apart(losses, decoded)) < LARGEST_LOSS_DIFFERENCE
-    good = good and share < LARGEST_SHARE_OF_MOVEMENT and last < first
+    good = good and share < LARGEST_SHARE_OF_MOVEMENT and last < first and kl < LARGEST_KL and on_disk_too
     return good, (f"loss of a pass {first:.4f} to {last:.4f}, from decoded weights' {apart(losses, decoded):.1e}, "
-                  f"from PEFT's {apart(losses, wanted):.1e}, of its movement {share:.1e}")
+                  f"from PEFT's {apart(losses, wanted):.1e}, of its movement {share:.1e}; "
+                  f"{'equal' if on_disk_too else 'ANOTHER'} from disk, merged: KL {kl:.1e}")
 
 
 def main():
