@@ -1,8 +1,9 @@
 // Model directories that other tools quantized: a small Llama of one layer, one matrix of which
-// lies packed in each of the formats that are read.
+// lies packed in each of the formats that are read, and a small gpt-oss with experts in MXFP4.
 #include <ATen/ATen.h>
 
 #include <cstring>
+#include <filesystem>
 #include <map>
 #include <string>
 
@@ -12,6 +13,7 @@
 #include "quant/tensor_file.h"
 #include "tests/fuzz/target.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/torch_writer.h"
 
 namespace qlora::fuzz {
 namespace {
@@ -196,6 +198,7 @@ std::string config_with(const std::string& quantization) {
 }
 
 constexpr const char* kWeights = "model.safetensors";
+constexpr const char* kTorchWeights = "qmodel.pt";
 constexpr size_t kLengthBytes = 8;
 
 void load_as_stored(const std::string& directory) {
@@ -205,40 +208,142 @@ void load_as_stored(const std::string& directory) {
   model::load_model(*source, {}, as_stored, at::kCPU, at::kFloat);
 }
 
-// An input is config.json, the header of model.safetensors and its data: of a whole file a changed
-// length would say that the header is damaged, and nothing behind it would be reached.
-std::string seed_of(const Packed& packed) {
-  NamedTensors tensors = unpacked();
-  for (const auto& [part, tensor] : packed.parts)
-    tensors.emplace_back(fmt::format("{}.{}", kModule, part), tensor);
-  const test::TempDir dir;
-  quant::write_tensors(dir / kWeights, tensors, packed.metadata);
-  dir.write("config.json", config_with(packed.config));
-  load_as_stored(dir.path());  // a seed is taken
-  const std::string file = test::read_file(dir / kWeights);
-  uint64_t length = 0;
-  std::memcpy(&length, file.data(), kLengthBytes);
-  return join_parts({{"config.json", config_with(packed.config)},
-                     {"header", file.substr(kLengthBytes, length)},
-                     {"weights", file.substr(kLengthBytes + length)}});
-}
-
-void read_prequantized(std::string_view input) {
-  static const test::TempDir dir;
-  Parts parts = split_parts(input);
+// An input is config.json and either the header of model.safetensors and its data, or the pickle of
+// qmodel.pt and its two storages: of a whole file a changed length would say that the header or the
+// archive is damaged, and nothing behind it would be reached.
+void write_directory(const test::TempDir& dir, Parts parts) {
+  dir.write("config.json", parts["config.json"]);
+  for (const char* before : {kWeights, kTorchWeights}) std::filesystem::remove(dir / before);
+  if (parts.contains("pickle")) {
+    dir.write(kTorchWeights, test::torch_file(parts["pickle"], {parts["bytes"], parts["numbers"]}));
+    return;
+  }
   const std::string& header = parts["header"];
   std::string length(kLengthBytes, '\0');
   const uint64_t size = header.size();
   std::memcpy(length.data(), &size, kLengthBytes);
-  dir.write("config.json", parts["config.json"]);
   dir.write(kWeights, length + header + parts["weights"]);
+}
+
+std::string taken_seed(const Parts& parts) {
+  const test::TempDir dir;
+  write_directory(dir, parts);
+  load_as_stored(dir.path());
+  return join_parts(parts);
+}
+
+std::string safetensors_seed(const std::string& config, const NamedTensors& tensors,
+                             const std::map<std::string, std::string>& metadata = {}) {
+  const test::TempDir dir;
+  quant::write_tensors(dir / kWeights, tensors, metadata);
+  const std::string file = test::read_file(dir / kWeights);
+  uint64_t length = 0;
+  std::memcpy(&length, file.data(), kLengthBytes);
+  return taken_seed({{"config.json", config},
+                     {"header", file.substr(kLengthBytes, length)},
+                     {"weights", file.substr(kLengthBytes + length)}});
+}
+
+std::string seed_of(const Packed& packed) {
+  NamedTensors tensors = unpacked();
+  for (const auto& [part, tensor] : packed.parts)
+    tensors.emplace_back(fmt::format("{}.{}", kModule, part), tensor);
+  return safetensors_seed(config_with(packed.config), tensors, packed.metadata);
+}
+
+// A storage as torch.save writes it, and tensors one behind the other in it.
+struct Storage {
+  std::string type, key;
+  int64_t elements;  // of all tensors
+  int64_t used = 0;
+  std::string bytes = {};
+
+  // The pickle of the tensor.
+  std::string add(const at::Tensor& tensor) {
+    bytes.append(static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes());
+    const int64_t begin = used;
+    used += tensor.numel();
+    return test::pickle::tensor(test::pickle::storage(type, key, elements), begin,
+                                tensor.sizes().vec(), tensor.strides().vec());
+  }
+};
+
+// hqq's own file: dicts of layers, with numbers, names of types and parameters beside tensors.
+std::string torch_seed() {
+  namespace pk = test::pickle;
+  constexpr int64_t kHqqGroups = kOut * kIn / kGroup;
+  const NamedTensors others = unpacked();
+  int64_t numbers_in_all = 2 * kHqqGroups;
+  for (const auto& [name, tensor] : others) numbers_in_all += tensor.numel();
+  Storage codes{"ByteStorage", "0", kOut * kIn / 2};
+  Storage numbers{"BFloat16Storage", "1", numbers_in_all};
+  const std::string packed =
+      pk::call(pk::global("torch._utils", "_rebuild_parameter"),
+               {codes.add(bytes({kOut, kIn / 2})), pk::kFalse, pk::ordered_dict()});
+  const std::string layer =
+      pk::dict({{"W_q", packed},
+                {"nbits", pk::integer(4)},
+                {"group_size", pk::integer(kGroup)},
+                {"shape", pk::call(pk::global("torch", "Size"), {pk::integers({kOut, kIn})})},
+                {"scale", numbers.add(scales({kHqqGroups, 1}, at::kBFloat16))},
+                {"zero", numbers.add(at::full({kHqqGroups, 1}, 4, at::kBFloat16))},
+                {"axis", pk::integer(1)},
+                {"packing", pk::text("4bit_u8")},
+                {"unpack_view_dtype", pk::global("torch", "uint8")},
+                {"view_as_float", pk::kFalse},
+                {"quant_scale", pk::kFalse},
+                {"quant_zero", pk::kFalse},
+                {"compute_dtype", pk::global("torch", "float16")}});
+  pk::Items modules = {{kModule, layer}};
+  for (const auto& [name, tensor] : others) modules.emplace_back(name, numbers.add(tensor));
+  return taken_seed({{"config.json", config_with("null")},
+                     {"pickle", pk::whole(pk::dict(modules))},
+                     {"bytes", codes.bytes},
+                     {"numbers", numbers.bytes}});
+}
+
+// Two experts of 32 by 32, a block a row.
+std::string mxfp4_seed() {
+  constexpr int64_t kExperts = 2, kSize = 32;
+  const auto plain = [](at::IntArrayRef shape) { return at::full(shape, 0.01, at::kBFloat16); };
+  const std::string layer = "model.layers.0.", attention = layer + "self_attn.",
+                    experts = layer + "mlp.experts.";
+  NamedTensors tensors = {{"model.embed_tokens.weight", plain({8, kSize})},
+                          {"lm_head.weight", plain({8, kSize})},
+                          {"model.norm.weight", plain({kSize})},
+                          {layer + "input_layernorm.weight", plain({kSize})},
+                          {layer + "post_attention_layernorm.weight", plain({kSize})},
+                          {layer + "mlp.router.weight", plain({kExperts, kSize})},
+                          {layer + "mlp.router.bias", plain({kExperts})},
+                          {attention + "sinks", plain({2})}};
+  for (const char* name : {"q_proj", "k_proj", "v_proj", "o_proj"}) {
+    tensors.emplace_back(attention + name + ".weight", plain({kSize, kSize}));
+    tensors.emplace_back(attention + name + ".bias", plain({kSize}));
+  }
+  for (const auto& [name, rows] :
+       {std::pair{"gate_up_proj", 2 * kSize}, std::pair{"down_proj", kSize}}) {
+    tensors.emplace_back(experts + name + "_blocks", bytes({kExperts, rows, 1, 16}));
+    tensors.emplace_back(experts + name + "_scales", at::full({kExperts, rows, 1}, 120, at::kByte));
+    tensors.emplace_back(experts + name + "_bias", plain({kExperts, rows}));
+  }
+  return safetensors_seed(
+      R"({"model_type": "gpt_oss", "vocab_size": 8, "hidden_size": 32, "intermediate_size": 32,
+ "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16,
+ "num_local_experts": 2, "num_experts_per_tok": 1, "tie_word_embeddings": false,
+ "quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}})",
+      tensors);
+}
+
+void read_prequantized(std::string_view input) {
+  static const test::TempDir dir;
+  write_directory(dir, split_parts(input));
   taken_or_refused([&] { model::read_model_header(dir.path()); });
   taken_or_refused([&] { load_as_stored(dir.path()); });
 }
 
 std::vector<std::string> prequantized_seeds() {
   at::manual_seed(1);
-  std::vector<std::string> seeds;
+  std::vector<std::string> seeds = {torch_seed(), mxfp4_seed()};
   for (const auto& packed : {gptq(), awq(), hqq(), compressed_tensors(), fp8(), others()})
     for (const Packed& layer : packed) seeds.push_back(seed_of(layer));
   return seeds;
@@ -268,6 +373,8 @@ std::vector<Target> prequantized_targets() {
             "\"num_codebooks\"",
             "\"nbits_per_codebook\"",
             "\"weight_block_size\"",
+            "\"scale_fmt\"",
+            "\"expert_dtype\"",
             "\"modules_to_not_convert\"",
             ".g_idx",
             ".qzeros",
