@@ -8,6 +8,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "base/cgroup.h"
 #include "base/device.h"
@@ -61,23 +62,31 @@ Json facts() {
   return all;
 }
 
+// What its GGUF files say they are: the family's own names, or that of the family whose files they
+// are written as.
+std::vector<std::string> gguf_architectures(const qlora::model::Family& family) {
+  if (!family.gguf_architectures.empty() || family.gguf_written_as.empty())
+    return family.gguf_architectures;
+  return {family.gguf_written_as};
+}
+
 // Each with what its files say of themselves.
 Json families() {
   Json all;
   for (const qlora::model::Family& family : qlora::model::families())
-    all[family.name] = {{"model_type", family.model_types}, {"gguf", family.gguf_architectures}};
+    all[family.name] = {{"model_type", family.model_types}, {"gguf", gguf_architectures(family)}};
   return all;
 }
 
 void print_families() {
   fmt::print("{:<14}{:<26}{}\n", "family", "model_type of config.json",
              "architecture of GGUF files");
-  for (const qlora::model::Family& family : qlora::model::families())
+  for (const qlora::model::Family& family : qlora::model::families()) {
+    const std::vector<std::string> gguf = gguf_architectures(family);
     fmt::print("{:<14}{:<26}{}\n", family.name,
                fmt::format("{}", fmt::join(family.model_types, ", ")),
-               family.gguf_architectures.empty()
-                   ? "none"
-                   : fmt::format("{}", fmt::join(family.gguf_architectures, ", ")));
+               gguf.empty() ? "none" : fmt::format("{}", fmt::join(gguf, ", ")));
+  }
 }
 
 }  // namespace
