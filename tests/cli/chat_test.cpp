@@ -134,6 +134,19 @@ TEST(Chat, AConversationThatIsTooLongIsSaidAndTheChatGoesOn) {
   EXPECT_THAT(done.err, AllOf(HasSubstr("; /reset starts over"), HasSubstr("/system TEXT")));
 }
 
+TEST(Chat, AModelWithAnEncoderIsRefusedThoughItHasATemplate) {
+  TempDir dir;
+  write_made_directory(dir / "model", R"({
+    "model_type": "t5", "vocab_size": 258, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1,
+    "num_decoder_layers": 1, "num_heads": 4, "decoder_start_token_id": 0, "pad_token_id": 0,
+    "eos_token_id": 1, "tie_word_embeddings": false, "feed_forward_proj": "gated-gelu"})");
+  const Finished done = chat(dir, "hi\n", "--model model");
+  EXPECT_EQ(done.exit_code, 2);
+  EXPECT_THAT(done.err, AllOf(HasSubstr("the model has an encoder and knows no conversations"),
+                              HasSubstr("use qlora generate --prompt TEXT")));
+  EXPECT_EQ(done.out, "");
+}
+
 // The program at a terminal of its own.
 class AtATerminal {
  public:
