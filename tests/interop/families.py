@@ -441,6 +441,7 @@ FAMILIES = {
         ("granitemoe", "plain", MOE | GRANITE | dict(num_local_experts=4),dict(vectors=True)),
         ("granitemoe", "biases, tied, old spelling", MOE | GRANITE | dict(
             num_local_experts=4, attention_bias=True, tie_word_embeddings=True), dict(rewrite=old_rope, gguf=False)),
+        ("olmoe", "plain", MOE | ONE_HEAD_EACH | dict(num_experts=6), {}),
         ("olmoe", "clipped", MOE | dict(num_experts=6, clip_qkv=0.8), dict(gguf=False, vectors=True)),
         ("olmoe", "renormalised", MOE | dict(num_experts=6, norm_topk_prob=True), dict(gguf=False)),
         ("gpt_oss", "plain", MOE | dict(
@@ -751,10 +752,10 @@ ARCHITECTURES = {  # family: GGUF's name, tokenizer.ggml.pre, how its tensors ch
     "gemma2": ("gemma2", "default", "norms + 1"), "gemma3_text": ("gemma3", "default", "norms + 1"), "phi": ("phi2", "phi-2", ""),
     "phi3": ("phi3", "default", ""), "smollm3": ("smollm3", "smaug-bpe", "permute"), "granite": ("granite", "refact", "permute"),
     "granitemoe": ("granitemoe", "refact", "permute"), "olmo": ("olmo", "olmo", "permute"), "olmo2": ("olmo2", "dbrx", ""),
-    "olmo3": ("olmo2", "dbrx", ""), "starcoder2": ("starcoder2", "starcoder", ""), "cohere": ("command-r", "command-r", ""),
-    "cohere2": ("cohere2", "command-r", ""), "falcon": ("falcon", "falcon", "group"), "gpt2": ("gpt2", "gpt-2", "transpose"),
-    "gpt_neox": ("gptneox", "olmo", "group"), "bloom": ("bloom", "bloom", "group"), "mpt": ("mpt", "mpt", ""),
-    "stablelm": ("stablelm", "stablelm2", ""), "glm": ("chatglm", "glm4", ""), "glm4": ("glm4", "glm4", ""),
+    "olmoe": ("olmoe", "olmo", ""), "olmo3": ("olmo2", "dbrx", ""), "starcoder2": ("starcoder2", "starcoder", ""),
+    "cohere": ("command-r", "command-r", ""), "cohere2": ("cohere2", "command-r", ""), "falcon": ("falcon", "falcon", "group"),
+    "gpt2": ("gpt2", "gpt-2", "transpose"), "gpt_neox": ("gptneox", "olmo", "group"), "bloom": ("bloom", "bloom", "group"),
+    "mpt": ("mpt", "mpt", ""), "stablelm": ("stablelm", "stablelm2", ""), "glm": ("chatglm", "glm4", ""), "glm4": ("glm4", "glm4", ""),
     "gpt_oss": ("gpt-oss", "gpt-4o", ""), "arcee": ("arcee", "llama-bpe", "permute"), "t5": ("t5", "default", ""),
     "mt5": ("t5", "default", ""),
 }
