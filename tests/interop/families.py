@@ -17,6 +17,7 @@ QLORA_INTEROP_LOGITS says). A line shows
   program's own logits with the adapter, as the largest difference of a token's loss;
 - GGUF: the model as an F32 GGUF file (experts in MXFP4 stay so), written with the gguf package, read by the program; against transformers;
 - its directory: the merged export of that GGUF file in transformers, against the checkpoint that the file was made of.
+The last line says of each family whether `lora.targets: [peft-default]` is what PEFT targets where nobody names modules.
 A "!" marks what fails: a loss by 2e-5 or more, a movement by 0.1 % or more, a tensor unread. A model that the program refuses shows
 the refusal.
 
@@ -55,6 +56,7 @@ import peft
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULT_TARGETS
 from safetensors.torch import load_file, save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, logging
@@ -277,6 +279,7 @@ def stacked(down, gate, up):
 #   gguf              False: the architecture cannot say this variant
 #   vectors           True: part of --vectors
 #   regex             target_modules, where all-linear picks more than the text model
+#   parameters        target_parameters beside them: experts and routers of families whose all-linear leaves them out
 
 VISION = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
 GEMMA3 = LLAMA | dict(num_hidden_layers=6, head_dim=32, sliding_window=WINDOW, query_pre_attn_scalar=32, rope_parameters=GEMMA3_ROPE,
@@ -427,9 +430,13 @@ FAMILIES = {
     ],
     4: [
         ("mixtral", "plain", MOE | dict(num_local_experts=4),dict(vectors=True)),
+        ("mixtral", "sharded", MOE | dict(num_local_experts=4), dict(shards=True)),
         ("mixtral", "window, stacked experts, old spelling", MOE | dict(num_local_experts=4, sliding_window=WINDOW),
          dict(rewrite=old_rope, rename=stacked("w2", "w1", "w3"), gguf=False)),
         ("qwen2_moe", "plain", MOE | dict(num_experts=6, moe_intermediate_size=32, shared_expert_intermediate_size=48), {}),
+        ("qwen2_moe", "adapters of experts and routers", MOE | dict(
+            num_experts=6, moe_intermediate_size=32, shared_expert_intermediate_size=48),
+         dict(parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj", "mlp.gate.weight"])),
         ("qwen2_moe", "renormalised, dense layers, windows", MOE | dict(
             num_hidden_layers=4, num_experts=6, moe_intermediate_size=32, shared_expert_intermediate_size=48, norm_topk_prob=True,
             mlp_only_layers=[1], decoder_sparse_step=2, qkv_bias=False, use_sliding_window=True, sliding_window=WINDOW,
@@ -441,6 +448,8 @@ FAMILIES = {
         ("granitemoe", "plain", MOE | GRANITE | dict(num_local_experts=4),dict(vectors=True)),
         ("granitemoe", "biases, tied, old spelling", MOE | GRANITE | dict(
             num_local_experts=4, attention_bias=True, tie_word_embeddings=True), dict(rewrite=old_rope, gguf=False)),
+        ("granitemoe", "adapters of experts and routers", MOE | GRANITE | dict(num_local_experts=4),
+         dict(parameters=["gate_up_proj", "down_proj", "router.weight"])),
         ("olmoe", "plain", MOE | ONE_HEAD_EACH | dict(num_experts=6), {}),
         ("olmoe", "clipped", MOE | dict(num_experts=6, clip_qkv=0.8), dict(gguf=False, vectors=True)),
         ("olmoe", "renormalised", MOE | dict(num_experts=6, norm_topk_prob=True), dict(gguf=False)),
@@ -455,6 +464,7 @@ FAMILIES = {
     ],
     5: [
         ("t5", "plain", T5, dict(vectors=True)),
+        ("t5", "sharded", T5, dict(shards=True)),
         ("t5", "other depth of the decoder, old spelling", T5 | dict(num_decoder_layers=2),
          dict(rename=with_stack_embeddings, rewrite=lambda config: config.pop("scale_decoder_outputs", None))),
         ("t5", "as FLAN, other start", T5 | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False, decoder_start_token_id=5),
@@ -599,6 +609,7 @@ def make_adapter(variant, checkpoint, path):
     torch.manual_seed(11)
     model = get_peft_model(load(checkpoint), LoraConfig(
         r=4, lora_alpha=8, target_modules=variant.special.get("regex", "all-linear"),
+        target_parameters=variant.special.get("parameters"),
         task_type="SEQ_2_SEQ_LM" if variant.seq2seq else "CAUSAL_LM"))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
@@ -1057,6 +1068,47 @@ def measure(variant, here, line):
         line.add("GGUF -", True)
 
 
+def targets_of(here):
+    """What `lora.targets: [peft-default]` stands for, by the adapter of one step; none where it is refused."""
+    run_folder = os.path.join(here, "default_targets")
+    shutil.rmtree(run_folder, ignore_errors=True)
+    write_json({"model": {"path": os.path.join(here, "checkpoint"), "dtype": "float32"}, "quantization": {"method": "none"},
+                "lora": {"rank": 2, "targets": ["peft-default"]},
+                "data": {"train": [{"path": os.path.join(here, "rows.jsonl"), "format": "pretokenized"}], "packing": False,
+                         "sequence_length": 128},
+                "train": {"max_steps": 1, "micro_batch_size": 2, "gradient_accumulation_steps": 1, "compute_dtype": "float32",
+                          "device": "cpu"},
+                "output": {"dir": run_folder}}, run_folder + ".yaml")
+    try:
+        run(PROGRAM, "train", run_folder + ".yaml")
+    except Refused as refusal:
+        if "no default targets" in str(refusal):
+            return None
+        raise
+    return sorted(read_json(run_folder, "adapter", "adapter_config.json")["target_modules"])
+
+
+def compare_default_targets(variants, folder):
+    """One line for all families, each by its first variant."""
+    line, first_of, same = Line("PEFT's default targets"), {}, 0
+    for variant in variants:
+        first_of.setdefault(variant.family, variant)
+    for family, variant in first_of.items():
+        expected = DEFAULT_TARGETS.get(family)
+        try:
+            found = targets_of(theirs(variant, folder))
+        except Exception as error:
+            line.add(f"{family}: {type(error).__name__}: {str(error)[:300]}", False)
+            continue
+        if found == (expected and sorted(expected)):
+            same += 1
+        else:
+            line.add(f"{family}: {found}, PEFT {expected}", False)
+    line.add(f"{same} of {len(first_of)} families have PEFT's, or none as PEFT", same == len(first_of))
+    print(" | ".join(line.parts), flush=True)
+    return line.good
+
+
 # ---------------------------------------------------------------------------------------------------------------------------
 # --vectors.
 
@@ -1181,7 +1233,8 @@ def main():
         parser.error("FOLDER is needed")
     PROGRAM = arguments.program
     LOGITS = LOGITS or os.path.join(os.path.dirname(PROGRAM), "interop_logits")
-    good = [compare(variant, arguments.folder) for variant in choose(arguments.families, arguments.first)]
+    variants = choose(arguments.families, arguments.first)
+    good = [compare(variant, arguments.folder) for variant in variants] + [compare_default_targets(variants, arguments.folder)]
     print(f"{sum(good)} of {len(good)} pass")
     return not all(good)
 

@@ -16,7 +16,8 @@ in float32. A line shows
 - greedy: answers of qlora evaluate --exact-match to prompts longer than the windows, against transformers' argmax of whole sequences;
 - merged: the nf4 run merged in float32, in transformers, against qlora evaluate of the run: difference of a row's loss;
 - adapter: the export as adapter holds the run's tensors;
-- separate: so does one with an adapter for each matrix of an expert, after it was read and exported as adapter again;
+- separate: so does one with an adapter for each matrix of an expert, after it was read and exported as adapter again; in Mixtral, whose
+  modules PEFT knows by their old names too, such a one in PEFT, against qlora evaluate of the run: difference of a row's loss;
 - quantized: the first loss on what qlora quantize wrote less that of the nf4 run;
 - memory: of the nf4 run, measured / predicted.
 A "!" marks what fails. What the program refuses shows its last line.
@@ -82,7 +83,7 @@ class Model:
     """A checkpoint, and what transformers and PEFT say of it."""
 
     def __init__(self, variant, folder):
-        self.folder, self.seq2seq = families.theirs(variant, folder), variant.seq2seq
+        self.folder, self.seq2seq, self.family = families.theirs(variant, folder), variant.seq2seq, variant.family
         self.checkpoint = os.path.join(self.folder, "checkpoint")
         self.here = os.path.join(self.folder, "runs")
         shutil.rmtree(self.here, ignore_errors=True)
@@ -100,7 +101,7 @@ class Model:
         adapter = load_file(os.path.join(self.folder, "adapter", "adapter_model.safetensors"))
         self.linear = sorted({key.removeprefix("base_model.model.").split(".lora_")[0] for key in adapter} -
                              {name for name in self.linear_of_experts(adapter)})
-        self.targets, self.parameters = config["target_modules"], config["target_parameters"]
+        self.parameters = None if "parameters" in variant.special else config["target_parameters"]  # of all-linear
         self.has_biases = any(name.endswith("bias") for name, _ in model.named_parameters())
         self.has_experts = any(re.search("experts", name) for name, _ in model.named_parameters())
 
@@ -337,7 +338,22 @@ class Checks:
         run(families.PROGRAM, "export", "--model", self.model.checkpoint, "--adapter", path, "--format", "adapter", "--threads", "1",
             "--output", again)
         same = adapter_hash(again) == adapter_hash(os.path.join(self.nf4_run(), "adapter"))
-        return "same" if same else "other bytes", same
+        text, good = "same" if same else "other bytes", same
+        if self.model.family == "mixtral":
+            apart = self.separate_in_peft()
+            text, good = f"{text}, PEFT {apart:.1e}", good and apart < 2e-5
+        return text, good
+
+    def separate_in_peft(self):
+        """PEFT puts the factors of w1 and w3 into one adapter of twice its r, whatever rank they have: here it is r."""
+        name = "rank_of_all"
+        self.trained(name, self.FP32 | {"lora.rank_pattern": {r".*\.gate_up_proj": 4}})
+        path = os.path.join(self.model.here, name + "_separate")
+        run(families.PROGRAM, "export", self.runs[name], "--format", "adapter", "--experts", "separate", "--threads", "1",
+            "--output", path)
+        peer = PeftModel.from_pretrained(self.model.load(), path).eval()
+        ours = evaluated([self.runs[name]], self.model.rows_path)
+        return worst(row_losses(peer, self.model.rows), [row["nll"] for row in ours["rows"]], self.model.rows)
 
     def quantized(self):
         path = os.path.join(self.model.here, "quantized")
