@@ -55,6 +55,9 @@ run_all() {
   kind falcon "$mha" "$@"
   kind falcon-grouped "$mha, \"new_decoder_architecture\": true, \"num_kv_heads\": 3" "$@"
   kind mpt "\"vocab_size\": 49152, \"d_model\": 576, \"n_layers\": 30, \"n_heads\": 9" "$@"
+  # Half of the tokens pass either stack, whose layers together are as many as those of the others.
+  kind t5 "\"vocab_size\": 49152, \"d_model\": 576, \"d_ff\": 1536, \"d_kv\": 64, \"num_heads\": 9, \"num_layers\": 15,
+    \"num_decoder_layers\": 15, \"feed_forward_proj\": \"gated-gelu\", \"tie_word_embeddings\": false" "$@"
   # Two of eight experts of half the width have the active parameters of the dense one.
   kind mixtral "${gqa/1536/768}, \"num_local_experts\": 8, \"num_experts_per_tok\": 2" "$@"
   kind qwen3_moe "$gqa, \"moe_intermediate_size\": 192, \"num_experts\": 32, \"num_experts_per_tok\": 8" "$@"

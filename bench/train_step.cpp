@@ -1,6 +1,7 @@
 // Training steps of a whole model beside their floor: the frozen linear layers' forward products
 // and input gradients and the head's, on ready 16-bit weights, and with recomputation the forward
-// products again. Steps and floors alternate in one process.
+// products again. Steps and floors alternate in one process. Of a row of a model with an encoder
+// half of the tokens are its source, the others its labels.
 //
 //   build/bin/bench_train_step --model models/SmolLM2-135M-Instruct.Q4_1.gguf --sequence 512
 //
@@ -43,15 +44,36 @@ struct Setting {
   bool profile = false, kernels = false, arena = true, floor = true;
 };
 
-// Rows of random tokens, all of them supervised.
-std::vector<data::Example> random_rows(const Setting& s, int64_t vocab) {
+// Of one row, or of a step: what an encoder reads, and what the decoder reads.
+struct TokenCounts {
+  int64_t encoded, decoded;
+};
+
+TokenCounts tokens_of_row(const Setting& s, const model::Architecture& a) {
+  const int64_t encoded = a.has_encoder() ? s.sequence / 2 : 0;
+  return {encoded, s.sequence - encoded};
+}
+
+std::vector<data::TokenId> random_tokens(int64_t count, uint64_t key, int64_t vocab) {
+  std::vector<data::TokenId> tokens;
+  for (int64_t i = 0; i < count; ++i)
+    tokens.push_back(static_cast<data::TokenId>(
+        3 + uniform_integer(key, static_cast<uint64_t>(i), static_cast<uint64_t>(vocab - 3))));
+  return tokens;
+}
+
+// Rows of random tokens, all of them supervised but sources and what a decoder starts with.
+std::vector<data::Example> random_rows(const Setting& s, const model::Architecture& a) {
+  constexpr uint64_t kRows = 16;
+  const TokenCounts counts = tokens_of_row(s, a);
   std::vector<data::Example> rows;
-  for (int64_t r = 0; r < 16; ++r) {
+  for (uint64_t r = 0; r < kRows; ++r) {
     data::Example row;
-    for (int64_t i = 0; i < s.sequence; ++i)
-      row.tokens.push_back(static_cast<int32_t>(
-          3 + uniform_integer(static_cast<uint64_t>(r), static_cast<uint64_t>(i),
-                              static_cast<uint64_t>(vocab - 3))));
+    row.tokens = random_tokens(counts.decoded, r, a.vocab_size);
+    if (a.has_encoder()) {
+      row.tokens.insert(row.tokens.begin(), a.decoder_tokens.start);
+      row.encoded = random_tokens(counts.encoded, kRows + r, a.vocab_size);
+    }
     row.supervised.assign(row.tokens.size(), 1);
     rows.push_back(std::move(row));
   }
@@ -76,16 +98,17 @@ std::unique_ptr<model::CausalLm> load(const Setting& s) {
 class Floor {
  public:
   Floor(const model::CausalLm& model, const Setting& s)
-      : tokens_(s.batch * s.sequence),
-        recompute_(s.recompute),
+      : recompute_(s.recompute),
         options_(at::TensorOptions().dtype(model.compute_dtype()).device(model.device())) {
-    const auto& c = model.architecture();
-    kind_of_ = c.decoder.kind_of;
-    for (const model::BlockSpec& kind : c.decoder.kinds) products_.push_back(products_of(kind));
+    const model::Architecture& c = model.architecture();
+    const TokenCounts row = tokens_of_row(s, c);
+    const int64_t encoded = s.batch * row.encoded, decoded = s.batch * row.decoded;
+    add(c.encoder, encoded, encoded);
+    add(c.decoder, decoded, encoded);
     constexpr int64_t kRows = 256;
     head_ = {random(c.vocab_size, c.head.in), random(kRows, c.head.in),
              random(kRows, c.vocab_size)};
-    head_passes_ = (tokens_ + kRows - 1) / kRows;
+    head_passes_ = (decoded + kRows - 1) / kRows;
   }
 
   double seconds() const {
@@ -112,30 +135,45 @@ class Floor {
   struct Product {
     at::Tensor weight, x, dy;
   };
-  // An expert gets its share of the tokens.
-  std::vector<Product> products_of(const model::BlockSpec& kind) const {
+  // The layers of a stack that reads `tokens`, and `encoded` tokens by cross-attention.
+  void add(const model::StackSpec& stack, int64_t tokens, int64_t encoded) {
+    const auto first = static_cast<uint8_t>(products_.size());
+    for (const uint8_t kind : stack.kind_of) kind_of_.push_back(static_cast<uint8_t>(first + kind));
+    for (const model::BlockSpec& kind : stack.kinds)
+      products_.push_back(products_of(kind, tokens, encoded));
+  }
+  std::vector<Product> products_of(const model::BlockSpec& kind, int64_t tokens,
+                                   int64_t encoded) const {
     std::vector<Product> products;
-    for (const model::Branch& branch : kind.branches)
-      for (const std::vector<model::LinearSpec>& group : branch.groups())
-        for (const model::LinearSpec& linear : group) {
-          const bool is_expert = lora::expert_name(linear.names.hugging_face).has_value();
-          const int64_t rows = is_expert ? tokens_ * branch.experts()->routing.active /
-                                               branch.experts()->routing.experts
-                                         : tokens_;
-          products.push_back(
-              {random(linear.out, linear.in), random(rows, linear.in), random(rows, linear.out)});
+    for (const model::Branch& branch : kind.branches) {
+      const bool crosses = branch.attention() && branch.attention()->shape.cross;
+      const std::vector<std::vector<model::LinearSpec>> groups = branch.groups();
+      for (size_t group = 0; group < groups.size(); ++group)
+        for (const model::LinearSpec& linear : groups[group]) {
+          // The second group of cross-attention reads what the encoder gives.
+          const int64_t read = crosses && group == 1 ? encoded : tokens;
+          products.push_back(product_of(linear, rows_of(linear, branch, read)));
         }
+    }
     return products;
+  }
+  // An expert gets its share of the tokens.
+  static int64_t rows_of(const model::LinearSpec& linear, const model::Branch& branch,
+                         int64_t tokens) {
+    if (!lora::expert_name(linear.names.hugging_face)) return tokens;
+    return tokens * branch.experts()->routing.active / branch.experts()->routing.experts;
+  }
+  Product product_of(const model::LinearSpec& linear, int64_t rows) const {
+    return {random(linear.out, linear.in), random(rows, linear.in), random(rows, linear.out)};
   }
   at::Tensor random(int64_t rows, int64_t columns) const {
     return at::empty({rows, columns}, options_).normal_(0.0, 0.02);
   }
 
-  int64_t tokens_;
   model::RecomputedLayers recompute_;
   at::TensorOptions options_;
-  std::vector<uint8_t> kind_of_;                // of each layer
-  std::vector<std::vector<Product>> products_;  // of each kind
+  std::vector<uint8_t> kind_of_;                // of each layer, through both stacks
+  std::vector<std::vector<Product>> products_;  // of each kind of both
   Product head_;
   int64_t head_passes_ = 0;
 };
@@ -193,7 +231,7 @@ void run(const Setting& s) {
   loader_options.sequence_length = s.sequence;
   loader_options.packing = false;
   loader_options.micro_batch_size = s.batch;
-  data::Loader loader(random_rows(s, model->architecture().vocab_size), loader_options);
+  data::Loader loader(random_rows(s, model->architecture()), loader_options);
   trainer::TrainState state;
   state.choices.recompute_layers = s.recompute;
   trainer::TrainJob job{
@@ -238,13 +276,14 @@ void run(const Setting& s) {
   const auto tokens = static_cast<double>(s.batch * s.sequence);
   fmt::print(
       "{{\"model\":\"{}\",\"device\":\"{}\",\"quantization\":\"{}\",\"batch\":{},\"sequence\":{},"
-      "\"recompute\":{},"
+      "\"source_tokens\":{},\"recompute\":{},"
       "\"dtype\":\"{}\",\"threads\":{},\"tokens_per_second\":{:.1f},\"step_seconds\":{:.4f},"
       "\"floor_seconds\":{:.4f},\"share_of_floor\":{:.3f},\"processor_step_seconds\":{:.4f},"
       "\"processor_share_of_floor\":{:.3f},\"peak_mb\":{:.0f},\"resident_mb\":{:.0f},"
       "\"tensors_mb\":{:.0f},\"held_mb\":{:.0f},"
       "\"load_seconds\":{:.2f},\"first_loss\":{:.4f}}}\n",
       s.model, device.str(), s.quantization, s.batch, s.sequence,
+      tokens_of_row(s, model->architecture()).encoded,
       s.recompute.count(model->architecture().num_layers()), c10::toString(model->compute_dtype()),
       s.threads, tokens / median(times), median(times), floors.empty() ? 0.0 : median(floors),
       ratio, processor_step, processor_ratio, peak / 1e6, after_two / 1e6,
@@ -266,7 +305,9 @@ int main(int argc, char** argv) {
   app.add_option("--quantization", s.quantization, "nf4, fp4, int8, int8_weight_only, none");
   app.add_option("--dtype", s.dtype, "of the products; auto as train.compute_dtype");
   app.add_option("--device", s.device, "cpu, cuda or cuda:N");
-  app.add_option("--sequence", s.sequence, "tokens a row");
+  app.add_option("--sequence", s.sequence,
+                 "tokens a row; of a model with an encoder half of them are its source, the others "
+                 "its labels");
   app.add_option("--batch", s.batch, "rows a step");
   app.add_option("--rank", s.rank, "of the adapters");
   app.add_option("--steps", s.steps, "timed steps");
