@@ -47,7 +47,7 @@ at::Tensor cached(const AttentionCall& call, int64_t layer) {
   const auto& cu = call.context.cu_seqlens;
   const int64_t sequences = static_cast<int64_t>(cu.size()) - 1;
   at::Tensor out = at::empty(q.sizes(), q.options());
-  const bool by_kernels = q.is_cpu() && !s.relative_bias;
+  const bool by_kernels = q.is_cpu();
   if (by_kernels && q.size(0) == sequences) {  // one new token each
     cache.append_one_each(layer, k, v);
     with_elements(out, [&](auto* y) { decode_cpu<ElementOf<decltype(y)>>(q, call, layer, out); });
@@ -88,10 +88,12 @@ void check_additions(const AttentionCall& call, int64_t longest) {
   check(!s.sinks || (call.sinks.defined() && call.sinks.scalar_type() == at::kFloat &&
                      call.sinks.dim() == 1 && call.sinks.size(0) == s.heads),
         "attention: needs sinks in float32 [{}]", s.heads);
+  check(!s.position_bias || !s.relative_bias,
+        "attention: biases are by position or by distance, not both");
   const at::Tensor& relative = call.context.relative_bias;
-  check(!s.relative_bias ||
-            (relative.defined() && relative.scalar_type() == at::kFloat && relative.dim() == 2 &&
-             relative.size(0) == s.heads && relative.size(1) >= 2 * longest - 1),
+  check(!s.relative_bias || (relative.defined() && relative.scalar_type() == at::kFloat &&
+                             relative.dim() == 2 && relative.size(0) == s.heads &&
+                             relative.size(1) >= 2 * longest - 1 && relative.stride(1) == 1),
         "attention: needs a bias by distance in float32 [{}, {} or more]", s.heads,
         2 * longest - 1);
 }

@@ -27,10 +27,10 @@ struct AttentionContext {
   // gives no value (gpt-oss).
   std::vector<at::Tensor> sinks = {};
   // fp32 [heads, 2 reach - 1] on the model's device, of layers whose shape says relative_bias: what
-  // relative_bias.h gives for a reach of most_keys() or more.
+  // relative_bias.h gives for a reach of most_keys() or more. No gradient comes to it.
   at::Tensor relative_bias = {};
   // Of layers whose shape says cross: document d sees rows [key_seqlens[d], key_seqlens[d + 1]) of
-  // the keys and values that it is given.
+  // the keys and values that it is given. All of these are some document's.
   std::vector<int32_t> key_seqlens = {};
 
   int64_t longest() const;    // tokens of the longest document
@@ -41,8 +41,9 @@ struct AttentionContext {
 // columns of a wider matrix; or all in one, [tokens, (heads + 2 * kv_heads) * head_dim] in
 // shape.layout. Compute dtype -> like q. `rotary` has each token's row, null: q and k are not
 // rotated; else they are where they lie. `layer` indexes the cache and the sinks. With a cache
-// there is no gradient. The gradients of q, k and v lie side by side in one buffer; that of one
-// tensor is one in its layout. Error if the tensors are not of the shape.
+// there is no gradient. The gradients of q, k and v lie side by side in one buffer, of cross-
+// attention those of k and v; that of one tensor is one in its layout. Error if the tensors are not
+// of the shape.
 at::Tensor attention(const std::vector<at::Tensor>& qkv, const AttentionShape& shape,
                      const RotaryTable* rotary, const AttentionContext& context, int64_t layer);
 

@@ -46,6 +46,12 @@ cpu::ScoreRules score_rules(const AttentionCall& call) {
     rules.bias = call.context.position_bias.const_data_ptr<float>();
     rules.bias_stride = call.context.position_bias.stride(0);
   }
+  if (s.relative_bias) {
+    const at::Tensor& biases = call.context.relative_bias;
+    rules.bias = biases.const_data_ptr<float>();
+    rules.bias_stride = biases.stride(0);
+    rules.reach = (biases.size(1) + 1) / 2;
+  }
   if (s.sinks) rules.sinks = call.sinks.const_data_ptr<float>();
   return rules;
 }

@@ -18,6 +18,10 @@ struct AttentionCall {
   at::Tensor sinks = {};  // the layer's, or undefined
 
   int64_t tokens() const { return qkv[0].size(0); }
+  // Document d sees rows [key_seqlens[d], key_seqlens[d + 1]) of the keys.
+  const std::vector<int32_t>& key_seqlens() const {
+    return shape.cross ? context.key_seqlens : context.cu_seqlens;
+  }
 };
 
 // The shape's rules for the scores as the kernels of the CPU take them, which read the call's bias

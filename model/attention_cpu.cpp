@@ -87,6 +87,13 @@ template <typename T>
   return top;
 }
 
+// By the number of the row's key.
+template <typename T>
+[[gnu::always_inline]] inline const float* bias_of_row(const DecodeRow<T>& row, int64_t head,
+                                                       const ScoreRules& rules) {
+  return rules.bias_of(head, row.first + row.length - 1) + row.first;
+}
+
 // p [row.length] is room for the probabilities.
 template <typename T>
 [[gnu::always_inline]] inline void decode_row(const DecodeRow<T>& row, int64_t head, int64_t kv,
@@ -105,7 +112,7 @@ template <typename T>
     top = p[t] > top ? p[t] : top;
   }
   if (rules.softcap != 0 || rules.bias != nullptr)
-    top = change_scores(rules, rules.bias == nullptr ? nullptr : rules.bias_of(head) + row.first,
+    top = change_scores(rules, rules.bias == nullptr ? nullptr : bias_of_row(row, head, rules),
                         row.length, p);
   if (rules.sinks != nullptr) {
     top = rules.sinks[head] > top ? rules.sinks[head] : top;

@@ -29,7 +29,7 @@ struct AttentionShape {
   bool causal = true;  // a query sees no key behind it
   bool position_bias = false;  // AttentionContext::position_bias is added (ALiBi)
   bool sinks = false;          // AttentionContext::sinks take probability and give no value
-  bool relative_bias = false;  // AttentionContext::relative_bias is added (T5)
+  bool relative_bias = false;  // AttentionContext::relative_bias is added (T5); not with the other
   bool cross = false;          // keys and values are another text's: AttentionContext::key_seqlens
   HeadLayout layout = {};      // used where q, k and v are one tensor
 

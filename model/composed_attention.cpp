@@ -103,7 +103,7 @@ at::Tensor composed_attention(const AttentionCall& call) {
   if (call.rotary != nullptr)
     for (size_t i : {0, 1}) qkv[i] = RotateNode::apply(qkv[i], call.rotary);
   const std::vector<int32_t>& cu = call.context.cu_seqlens;
-  const std::vector<int32_t>& cu_keys = call.shape.cross ? call.context.key_seqlens : cu;
+  const std::vector<int32_t>& cu_keys = call.key_seqlens();
   variable_list parts;
   for (size_t i = 0; i + 1 < cu.size(); ++i) {
     const auto of_document = [i](const at::Tensor& x, const std::vector<int32_t>& bounds) {

@@ -53,12 +53,19 @@ Rows<T> rows_of(const variable_list& qkv, const AttentionShape& s) {
           {data + at.v, stride, at.kv_step}};
 }
 
-// Of three tensors side by side, as one product with the three weights' rows takes them.
-variable_list gradients_like(const variable_list& qkv) {
+// Side by side, as one product with all these weights' rows takes them.
+variable_list columns_like(const variable_list& all) {
   std::vector<int64_t> widths;
   int64_t width = 0;
-  for (const at::Tensor& part : qkv) width += widths.emplace_back(part.size(1));
-  return lora::columns_of(at::empty({qkv[0].size(0), width}, qkv[0].options()), widths);
+  for (const at::Tensor& part : all) width += widths.emplace_back(part.size(1));
+  return lora::columns_of(at::empty({all[0].size(0), width}, all[0].options()), widths);
+}
+
+variable_list gradients_like(const variable_list& qkv, const AttentionShape& s) {
+  if (!s.cross) return columns_like(qkv);
+  variable_list all = columns_like({qkv[1], qkv[2]});
+  all.insert(all.begin(), at::empty(qkv[0].sizes(), qkv[0].options()));
+  return all;
 }
 
 variable_list to_float(const variable_list& qkv) {
@@ -77,25 +84,26 @@ struct Kept : torch::CustomClassHolder {
       : rules(score_rules(call)),
         shape(call.shape),
         cu_seqlens(call.context.cu_seqlens),
+        key_seqlens(call.key_seqlens()),
         is_flash(flash) {
     if (call.rotary != nullptr) rotary = *call.rotary;
-    if (shape.position_bias) position_bias = call.context.position_bias;
+    bias = shape.position_bias ? call.context.position_bias : call.context.relative_bias;
     rules.sinks = nullptr;  // they are in the log-sum-exp
   }
-  cpu::ScoreRules rules;  // its bias lies in position_bias
-  at::Tensor position_bias;
+  cpu::ScoreRules rules;  // its bias, if any, lies in `bias`
+  at::Tensor bias;
   AttentionShape shape;
-  std::vector<int32_t> cu_seqlens;
+  std::vector<int32_t> cu_seqlens, key_seqlens;
   std::optional<RotaryTable> rotary;
   bool is_flash;
 };
 
-std::vector<cpu::FloatDocument> documents_of(const std::vector<int32_t>& cu_seqlens) {
+std::vector<cpu::FloatDocument> documents_of(const std::vector<int32_t>& cu_seqlens,
+                                             const std::vector<int32_t>& key_seqlens) {
   std::vector<cpu::FloatDocument> all;
-  for (size_t d = 0; d + 1 < cu_seqlens.size(); ++d) {
-    const int64_t begin = cu_seqlens[d], length = cu_seqlens[d + 1] - begin;
-    all.push_back({begin, length, begin, length});
-  }
+  for (size_t d = 0; d + 1 < cu_seqlens.size(); ++d)
+    all.push_back({cu_seqlens[d], cu_seqlens[d + 1] - cu_seqlens[d], key_seqlens[d],
+                   key_seqlens[d + 1] - key_seqlens[d]});
   return all;
 }
 
@@ -125,14 +133,14 @@ variable_list differentiate_in_float(const variable_list& qkv, const Kept& kept,
   const AttentionShape& s = kept.shape;
   const variable_list wide = to_float(qkv);
   const at::Tensor f_out = out.to(at::kFloat), fd_out = d_out.to(at::kFloat);
-  const variable_list d = gradients_like(wide);
+  const variable_list d = gradients_like(wide, s);
   const auto [dq, dk, dv] = rows_of<float>(d, s);
   cpu::float_attention_backward(
-      float_attention_of(wide, s, kept.rules, documents_of(kept.cu_seqlens)),
+      float_attention_of(wide, s, kept.rules, documents_of(kept.cu_seqlens, kept.key_seqlens)),
       rows_of<const float>(f_out, s.head_dim), rows_of<const float>(fd_out, s.head_dim),
       lse.const_data_ptr<float>(), {dq, dk, dv});
   if (qkv[0].scalar_type() == at::kFloat) return d;
-  variable_list narrow = gradients_like(qkv);
+  variable_list narrow = gradients_like(qkv, s);
   for (size_t i = 0; i < d.size(); ++i) narrow[i].copy_(d[i]);
   return narrow;
 }
@@ -147,7 +155,7 @@ cpu::FlashAttention flash_attention_of(const variable_list& qkv, const Attention
 variable_list differentiate_flash(const variable_list& qkv, const Kept& kept, const at::Tensor& out,
                                   const at::Tensor& lse, const at::Tensor& d_out) {
   const AttentionShape& s = kept.shape;
-  variable_list d = gradients_like(qkv);
+  variable_list d = gradients_like(qkv, s);
   const auto [dq, dk, dv] = rows_of<uint16_t>(d, s);
   cpu::flash_backward(flash_attention_of(qkv, s, kept.rules, kept.cu_seqlens),
                       rows_of<const uint16_t>(out, s.head_dim),
@@ -161,7 +169,8 @@ at::Tensor attend(const AttentionCall& call, bool flash, const at::Tensor& lse) 
   const AttentionShape& s = call.shape;
   const std::vector<int32_t>& cu_seqlens = call.context.cu_seqlens;
   if (!flash)
-    return attend_in_float(call.qkv, call, documents_of(cu_seqlens), lse.mutable_data_ptr<float>());
+    return attend_in_float(call.qkv, call, documents_of(cu_seqlens, call.key_seqlens()),
+                           lse.mutable_data_ptr<float>());
   at::Tensor out = out_like(call.qkv[0], s);
   cpu::flash_forward(flash_attention_of(call.qkv, s, score_rules(call), cu_seqlens),
                      rows_of<uint16_t>(out, s.head_dim), lse.mutable_data_ptr<float>());

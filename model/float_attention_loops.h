@@ -84,7 +84,15 @@ inline Vector lane_numbers() {
 // Where a block is in its document: the positions of its first query and key.
 struct Place {
   int64_t query, key;
+  const float* distances = nullptr;  // the block's biases by distance, where there are such
 };
+
+// With the block's biases by distance, which `room` [2 kBlock] is for.
+Place place_of(const ScoreRules& rules, int64_t head, int64_t query, int64_t key, float* room) {
+  if (!rules.has_distances()) return {query, key};
+  rules.distances_of_block(head, query, key, kBlock, room);
+  return {query, key, room};
+}
 
 // What the rules make of the products of a vector of queries from `n` on, in their place: minus
 // infinity where a key is not in the window. slopes, if there is a softcap and they are asked for:
@@ -92,7 +100,8 @@ struct Place {
 void change_scores(const ScoreRules& rules, int64_t head, const Place& place, int64_t n,
                    int64_t keys, float* scores, float* slopes) {
   const Vector scale = all(rules.scale), numbers = lane_numbers();
-  const float* bias = rules.bias_of(head);
+  const float* distances = place.distances;
+  const float* bias = distances == nullptr ? rules.bias_of(head, place.query) : nullptr;
   for (int64_t k = 0; k < keys; ++k) {
     float* at = scores + k * kBlock + n;
     Vector s = multiply(load(at), scale);
@@ -102,6 +111,7 @@ void change_scores(const ScoreRules& rules, int64_t head, const Place& place, in
       if (slopes != nullptr) store(subtract(all(1.0f), multiply(t, t)), slopes + k * kBlock + n);
     }
     if (bias != nullptr) s = add(s, all(bias[place.key + k]));
+    if (distances != nullptr) s = add(s, load(distances + kBlock - 1 + n - k));
     if (rules.window > 0) {
       const int64_t last = place.key + k + rules.window - place.query - n;  // behind those that see
       s = choose_below(numbers, all(static_cast<float>(last)), s, all(-INFINITY));
@@ -145,7 +155,8 @@ class QueryBlock {
     const int64_t first_key = a_.rules.first_key(position) / kBlock * kBlock;
     for (int64_t key = first_key; key < last; key += kBlock)
       meet(head_of(a_.k, d.key + key, kv_head, dim), head_of(a_.v, d.key + key, kv_head, dim),
-           least(kBlock, last - key), count, head, {position, key}, key == first_key);
+           least(kBlock, last - key), count, head,
+           place_of(a_.rules, head, position, key, distances_), key == first_key);
     finish(count, head_of(out, d.query + first, head, dim), out.stride,
            lse == nullptr ? nullptr : lse + head * a_.tokens + d.query + first);
   }
@@ -244,6 +255,7 @@ class QueryBlock {
   std::vector<float> queries_;  // packed
   std::vector<float> sum_;      // [head_dim, 64 queries]
   float most_[kBlock], total_[kBlock];
+  float distances_[2 * kBlock];
   alignas(64) Scores scores_;
 };
 
@@ -296,9 +308,9 @@ class KeyBlock {
     score_block(k, a_.k.stride, keys, queries_.data(), dim, count, own, p_);
     score_block(v, a_.v.stride, keys, d_outs_.data(), dim, count, own, ds_);
     const int64_t first = head * a_.tokens + d.query + row;
+    const Place place = place_of(a_.rules, head, row, block * kBlock, distances_);
     for (int64_t n = 0; n < count; n += kLanes) {
-      if (a_.rules.changes_scores())
-        change_scores(a_.rules, head, {row, block * kBlock}, n, keys, p_, slopes_);
+      if (a_.rules.changes_scores()) change_scores(a_.rules, head, place, n, keys, p_, slopes_);
       differentiate_scores(n, least(kLanes, count - n), keys, own, b_.lse + first, b_.dot + first);
       if (a_.rules.softcap != 0) take_slopes(n, keys);
     }
@@ -352,6 +364,7 @@ class KeyBlock {
   const float scale_;                    // of scores once the rules have changed them
   std::vector<float> queries_, d_outs_;  // packed
   std::vector<float> room_;
+  float distances_[2 * kBlock];
   alignas(64) Scores p_, ds_, slopes_;
 };
 

@@ -26,6 +26,8 @@ model::AttentionContext context_of(const model::AttentionShape& shape, int64_t l
   context.cu_seqlens = {0, static_cast<int32_t>(length)};
   if (device.is_cuda()) context.boundaries = at::tensor(context.cu_seqlens, at::kInt).to(device);
   if (shape.position_bias) context.position_bias = at::zeros({shape.heads, length}, numbers);
+  if (shape.relative_bias)
+    context.relative_bias = at::zeros({shape.heads, 2 * length - 1}, numbers);
   if (shape.sinks) context.sinks = {at::zeros({shape.heads}, numbers)};
   return context;
 }

@@ -1,5 +1,5 @@
-// attention() with what the families ask of it beside Llama's: windows, caps, biases, sinks, and
-// q, k and v in one tensor, against its definition in double.
+// attention() with what the families ask of it beside Llama's: windows, caps, biases, sinks, keys
+// of other texts, and q, k and v in one tensor, against its definition in double.
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
@@ -9,10 +9,10 @@
 #include <ostream>
 #include <string>
 
+#include "base/device.h"
 #include "base/instruction_set.h"
 #include "model/attention.h"
 #include "model/attention_call.h"
-#include "model/attention_routes.h"
 #include "model/composed_attention.h"
 
 namespace qlora::model {
@@ -22,6 +22,13 @@ struct Case {
   std::string name;
   AttentionShape shape;
   std::vector<int32_t> cu_seqlens = {0, 1, 71, 300, 365};
+  std::vector<int32_t> key_seqlens = {};  // of cross-attention
+  int64_t reach = 1000;                   // of biases by distance
+
+  // Of q, k or v.
+  const std::vector<int32_t>& bounds_of(size_t tensor) const {
+    return shape.cross && tensor > 0 ? key_seqlens : cu_seqlens;
+  }
 };
 
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
@@ -31,6 +38,13 @@ AttentionShape shape_of(int64_t heads, int64_t kv_heads, int64_t head_dim,
   AttentionShape shape = causal_attention(heads, kv_heads, head_dim);
   change(shape);
   return shape;
+}
+
+AttentionShape cross_shape(int64_t heads, int64_t kv_heads, int64_t head_dim) {
+  return shape_of(heads, kv_heads, head_dim, [](AttentionShape& s) {
+    s.causal = false;
+    s.cross = true;
+  });
 }
 
 std::vector<Case> cases() {
@@ -77,6 +91,50 @@ std::vector<Case> cases() {
                                            s.window = 100;
                                            s.softcap = 4;
                                          })},
+      {"both_ways_in_a_window_of_whole_vectors", shape_of(4, 2, 48,
+                                                          [](S& s) {
+                                                            s.causal = false;
+                                                            s.window = 100;
+                                                            s.softcap = 4;
+                                                          })},
+      {"both_ways_of_long_documents",
+       shape_of(2, 2, 64, [](S& s) { s.causal = false; }),
+       {0, 700, 1601}},
+      {"by_distance", shape_of(4, 2, 64, [](S& s) { s.relative_bias = true; })},
+      {"by_distance_in_a_short_table",
+       shape_of(3, 3, 80, [](S& s) { s.relative_bias = true; }),
+       {0, 1, 71, 300, 365},
+       {},
+       229},
+      {"by_distance_both_ways_in_a_short_table",
+       shape_of(4, 4, 64,
+                [](S& s) {
+                  s.relative_bias = true;
+                  s.causal = false;
+                }),
+       {0, 1, 71, 300, 365},
+       {},
+       229},
+      {"by_distance_of_long_documents",
+       shape_of(2, 1, 32, [](S& s) { s.relative_bias = true; }),
+       {0, 700, 1601}},
+      {"by_distance_both_ways_of_long_documents",
+       shape_of(2, 2, 24,
+                [](S& s) {
+                  s.relative_bias = true;
+                  s.causal = false;
+                }),
+       {0, 700, 1601}},
+      {"all_rules_by_distance", shape_of(4, 2, 48,
+                                         [](S& s) {
+                                           s.softcap = 3;
+                                           s.window = 70;
+                                           s.relative_bias = s.sinks = true;
+                                         })},
+      {"cross", cross_shape(4, 2, 64), {0, 1, 71, 300, 365}, {0, 130, 131, 200, 329}},
+      {"cross_of_short_heads", cross_shape(3, 3, 20), {0, 40, 105}, {0, 77, 141}},
+      {"cross_of_long_texts", cross_shape(2, 1, 32), {0, 3, 203}, {0, 700, 1601}},
+      {"cross_of_short_texts", cross_shape(2, 2, 64), {0, 600, 1001}, {0, 3, 67}},
       {"in_order", shape_of(4, 2, 64, [](S& s) { s.layout = heads_in_order(4, 2, 64); })},
       {"head_by_head", shape_of(4, 4, 32, [](S& s) { s.layout = heads_in_groups(4, 4, 32); })},
       {"in_groups", shape_of(6, 2, 80,
@@ -100,18 +158,22 @@ struct Inputs {
 Inputs inputs_of(const Case& c, at::ScalarType type) {
   at::manual_seed(7);
   const AttentionShape& s = c.shape;
-  const int64_t tokens = c.cu_seqlens.back(), d = s.head_dim;
-  const auto random = [&](int64_t width) { return at::randn({tokens, width}).to(type); };
+  const int64_t d = s.head_dim;
+  const auto random = [&](size_t tensor, int64_t width) {
+    return at::randn({c.bounds_of(tensor).back(), width}).to(type);
+  };
   Inputs in;
   if (is_fused(s))
-    in.qkv = {random(s.width())};
+    in.qkv = {random(0, s.width())};
   else
-    in.qkv = {random(s.heads * d), random(s.kv_heads * d), random(s.kv_heads * d)};
-  in.d_out = random(s.heads * d);
+    in.qkv = {random(0, s.heads * d), random(1, s.kv_heads * d), random(2, s.kv_heads * d)};
+  in.d_out = random(0, s.heads * d);
   in.context.cu_seqlens = c.cu_seqlens;
+  in.context.key_seqlens = c.key_seqlens;
   in.context.position_bias =
       at::pow(0.5, at::arange(1, s.heads + 1)).unsqueeze(1).to(at::kFloat) * at::arange(2000);
   in.context.sinks = {at::randn({s.heads})};
+  in.context.relative_bias = at::randn({s.heads, 2 * c.reach - 1});
   return in;
 }
 
@@ -155,20 +217,28 @@ Pass definition(const Case& c, const Inputs& in) {
           fused ? qkv[0].narrow(1, at.v + g * at.kv_step, d) : qkv[2].narrow(1, g * d, d);
       std::vector<at::Tensor> parts;
       for (size_t i = 0; i + 1 < c.cu_seqlens.size(); ++i) {
-        const int64_t begin = c.cu_seqlens[i], n = c.cu_seqlens[i + 1] - begin;
-        at::Tensor scores =
-            at::matmul(q.narrow(0, begin, n), k.narrow(0, begin, n).t()) * double(s.scale);
+        const auto of_document = [&c, i](size_t tensor, const at::Tensor& x) {
+          const std::vector<int32_t>& bounds = c.bounds_of(tensor);
+          return x.narrow(0, bounds[i], bounds[i + 1] - bounds[i]);
+        };
+        const at::Tensor own_q = of_document(0, q), own_k = of_document(1, k);
+        const int64_t n = own_q.size(0), keys = own_k.size(0);
+        at::Tensor scores = at::matmul(own_q, own_k.t()) * double(s.scale);
         if (s.softcap > 0) scores = s.softcap * at::tanh(scores / s.softcap);
         if (s.position_bias)
-          scores = scores + in.context.position_bias[h].narrow(0, 0, n).to(at::kDouble);
-        const at::Tensor row = at::arange(n).unsqueeze(1), column = at::arange(n);
-        at::Tensor hidden = at::zeros({n, n}, at::kBool);
+          scores = scores + in.context.position_bias[h].narrow(0, 0, keys).to(at::kDouble);
+        const at::Tensor row = at::arange(n).unsqueeze(1), column = at::arange(keys);
+        if (s.relative_bias)
+          scores =
+              scores +
+              at::take(in.context.relative_bias[h], column - row + (c.reach - 1)).to(at::kDouble);
+        at::Tensor hidden = at::zeros({n, keys}, at::kBool);
         if (s.causal) hidden = hidden.logical_or(column > row);
         if (s.window > 0) hidden = hidden.logical_or(column <= row - s.window);
         at::Tensor powers = scores.exp().masked_fill(hidden, 0);
         at::Tensor sum = powers.sum(1, true);
         if (s.sinks) sum = sum + in.context.sinks[0][h].to(at::kDouble).exp();
-        parts.push_back(at::matmul(powers / sum, v.narrow(0, begin, n)));
+        parts.push_back(at::matmul(powers / sum, of_document(2, v)));
       }
       heads.push_back(at::cat(parts));
     }
@@ -237,18 +307,40 @@ TEST_P(AttentionShapes, ADocumentDoesNotNoticeItsNeighbours) {
     const Inputs in = inputs_of(c, type);
     const Pass whole = found(c, in, type);
     for (size_t d = 0; d + 1 < c.cu_seqlens.size(); ++d) {
-      const int32_t begin = c.cu_seqlens[d], length = c.cu_seqlens[d + 1] - begin;
+      const auto of_document = [&c, d](size_t tensor, const at::Tensor& x) {
+        const std::vector<int32_t>& bounds = c.bounds_of(tensor);
+        return x.narrow(0, bounds[d], bounds[d + 1] - bounds[d]).contiguous();
+      };
       Case alone = c;
-      alone.cu_seqlens = {0, length};
+      alone.cu_seqlens = {0, c.cu_seqlens[d + 1] - c.cu_seqlens[d]};
+      if (c.shape.cross) alone.key_seqlens = {0, c.key_seqlens[d + 1] - c.key_seqlens[d]};
       Inputs part = in;
       part.context.cu_seqlens = alone.cu_seqlens;
-      for (at::Tensor& t : part.qkv) t = t.narrow(0, begin, length).contiguous();
-      part.d_out = in.d_out.narrow(0, begin, length).contiguous();
+      part.context.key_seqlens = alone.key_seqlens;
+      for (size_t i = 0; i < part.qkv.size(); ++i) part.qkv[i] = of_document(i, in.qkv[i]);
+      part.d_out = of_document(0, in.d_out);
       const Pass p = found(alone, part, type);
-      EXPECT_TRUE(at::equal(p.out, whole.out.narrow(0, begin, length)));
+      EXPECT_TRUE(at::equal(p.out, of_document(0, whole.out)));
       for (size_t i = 0; i < p.gradients.size(); ++i)
-        EXPECT_TRUE(at::equal(p.gradients[i], whole.gradients[i].narrow(0, begin, length)));
+        EXPECT_TRUE(at::equal(p.gradients[i], of_document(i, whole.gradients[i]))) << i;
     }
+  }
+}
+
+TEST_P(AttentionShapes, BitsDoNotDependOnTheNumberOfThreads) {
+  const Case& c = GetParam();
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    const Inputs in = inputs_of(c, type);
+    set_num_threads(1);
+    const Pass one = found(c, in, type);
+    for (const int threads : {2, 5}) {
+      set_num_threads(threads);
+      const Pass more = found(c, in, type);
+      EXPECT_TRUE(at::equal(one.out, more.out)) << threads;
+      for (size_t i = 0; i < one.gradients.size(); ++i)
+        EXPECT_TRUE(at::equal(one.gradients[i], more.gradients[i])) << threads << " " << i;
+    }
+    set_num_threads(0);
   }
 }
 
@@ -301,23 +393,6 @@ TEST(AttentionWindow, OfOneKeyGivesItsValue) {
     const at::Tensor q = at::randn({100, 32}).to(type), v = at::randn({100, 32}).to(type);
     EXPECT_TRUE(at::equal(attention({q, q, v}, shape, nullptr, context, 0), v));
   }
-}
-
-TEST(AttentionRoutes, AreThoseThatTheShapeTypeAndDeviceAllow) {
-  AttentionShape shape = causal_attention(4, 2, 64);
-  const auto name = [&](at::ScalarType type, at::DeviceType device) {
-    return std::string(attention_route(shape, type, device).name);
-  };
-  EXPECT_EQ(name(at::kFloat, at::kCPU), "fp32");
-  EXPECT_EQ(name(at::kHalf, at::kCPU), "fp32");
-  EXPECT_EQ(name(at::kHalf, at::kCUDA), "ATen's FlashAttention");
-  EXPECT_EQ(name(at::kFloat, at::kCUDA), "composed");
-  shape.window = 9;
-  EXPECT_EQ(name(at::kBFloat16, at::kCUDA), "ATen's FlashAttention");
-  shape.softcap = 50;
-  EXPECT_EQ(name(at::kBFloat16, at::kCUDA), "composed");
-  const AtMost avx2(InstructionSet::kAvx2);
-  EXPECT_EQ(name(at::kBFloat16, at::kCPU), "fp32");
 }
 
 }  // namespace

@@ -61,7 +61,9 @@ TEST(AttentionGrowth, SamplesThatContradictThemselvesLeaveTheKeys) {
 TEST(AttentionGrowth, MeasuredItLiesBetweenNoneAndThatOfTheKeys) {
   model::AttentionShape with_bias = kCausal;
   with_bias.position_bias = with_bias.sinks = true;
-  for (const model::AttentionShape& shape : {kCausal, windowed(128), with_bias})
+  model::AttentionShape by_distance = kCausal;
+  by_distance.relative_bias = true;
+  for (const model::AttentionShape& shape : {kCausal, windowed(128), with_bias, by_distance})
     for (const at::ScalarType compute : {at::kBFloat16, at::kFloat}) {
       const AttentionTime growth =
           measure_attention_growth(shape, 64, 4096, 1e8, compute, at::kCPU);

@@ -3,8 +3,11 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "base/arena_allocator.h"
 #include "model/block_memory.h"
+#include "model/families/family.h"
 #include "model/load.h"
 #include "model/made_weights.h"
 #include "tests/trainer/small_plan.h"
@@ -290,6 +293,26 @@ TEST(MemoryPlan, GradientsOfEarlierMicroBatchesLieThereWhenItSays) {
   for (size_t i = 5; i < 10; ++i)
     EXPECT_EQ(seen.at_begin[i] - first[1], GradientSum::most_copies(5) * copy)
         << "of a second window, " << i;
+}
+
+// Scores are as many for each token as the row has others.
+TEST(MemoryPlan, T5KeepsScoresOnAGpuAlone) {
+  const nlohmann::json config = {{"model_type", "t5"}, {"vocab_size", 1024},
+                                 {"d_model", 256},     {"d_kv", 32},
+                                 {"d_ff", 512},        {"num_heads", 8},
+                                 {"num_layers", 2},    {"feed_forward_proj", "gated-gelu"}};
+  PlannedRun run = planned(method("none"), 512);
+  run.architecture = model::read_architecture(io::JsonNode(config, "config.json"));
+  const auto kept = [&run](int64_t tokens) {
+    run.sequence_length = tokens;
+    return bytes_for(plan_memory(run), "activations kept");
+  };
+  for (const at::ScalarType compute : {at::kFloat, at::kHalf, at::kBFloat16}) {
+    run.compute = compute;
+    EXPECT_EQ(kept(1024), 2 * kept(512)) << c10::toString(compute);
+  }
+  run.on_gpu = true;
+  EXPECT_GT(kept(1024), 2 * kept(512));
 }
 
 TEST(MemoryPlan, DoubleQuantizationSavesThreeEighthsOfABitAWeight) {

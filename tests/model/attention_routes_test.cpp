@@ -1,0 +1,42 @@
+#include "model/attention_routes.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "base/instruction_set.h"
+
+namespace qlora::model {
+namespace {
+
+TEST(AttentionRoutes, AreThoseThatTheShapeTypeAndDeviceAllow) {
+  AttentionShape shape = causal_attention(4, 2, 64);
+  const auto name = [&](at::ScalarType type, at::DeviceType device) {
+    return std::string(attention_route(shape, type, device).name);
+  };
+  EXPECT_EQ(name(at::kFloat, at::kCPU), "fp32");
+  EXPECT_EQ(name(at::kHalf, at::kCPU), "fp32");
+  EXPECT_EQ(name(at::kHalf, at::kCUDA), "ATen's FlashAttention");
+  EXPECT_EQ(name(at::kFloat, at::kCUDA), "composed");
+  shape.window = 9;
+  EXPECT_EQ(name(at::kBFloat16, at::kCUDA), "ATen's FlashAttention");
+  shape.softcap = 50;
+  EXPECT_EQ(name(at::kBFloat16, at::kCUDA), "composed");
+  const AtMost avx2(InstructionSet::kAvx2);
+  EXPECT_EQ(name(at::kBFloat16, at::kCPU), "fp32");
+  shape = causal_attention(4, 2, 64);
+  shape.relative_bias = true;
+  EXPECT_EQ(name(at::kBFloat16, at::kCPU), "fp32");
+  EXPECT_EQ(name(at::kBFloat16, at::kCUDA), "composed");
+  shape = causal_attention(4, 2, 64);
+  shape.causal = false;
+  shape.cross = true;
+  EXPECT_EQ(name(at::kBFloat16, at::kCPU), "fp32");
+  EXPECT_EQ(name(at::kDouble, at::kCPU), "composed");
+  EXPECT_EQ(name(at::kBFloat16, at::kCUDA), "composed");
+  shape.window = 9;  // no family's
+  EXPECT_EQ(name(at::kFloat, at::kCPU), "composed");
+}
+
+}  // namespace
+}  // namespace qlora::model
