@@ -10,17 +10,14 @@
 namespace qlora::model {
 namespace {
 
-// Keys of the same text, and biases by a key's position alone.
-bool has_own_keys(const AttentionShape& shape) { return !shape.relative_bias && !shape.cross; }
-
 // Of another text a query sees all keys, whose positions mean nothing to it.
 bool has_cpu_kernels(const AttentionShape& shape) {
-  return !shape.cross || (!shape.causal && shape.window == 0 && !shape.position_bias &&
-                          !shape.relative_bias);
+  return !shape.cross ||
+         (!shape.causal && shape.window == 0 && !shape.position_bias && !shape.relative_bias);
 }
 
 bool flash_runs(const AttentionShape& shape, at::ScalarType dtype, at::DeviceType device) {
-  return device == at::kCPU && dtype == at::kBFloat16 && shape.causal && has_own_keys(shape) &&
+  return device == at::kCPU && dtype == at::kBFloat16 && has_cpu_kernels(shape) &&
          cpu::supports_flash_avx512(shape.head_dim);
 }
 
@@ -29,7 +26,8 @@ bool is_on_cpu(const AttentionShape& shape, at::ScalarType dtype, at::DeviceType
 }
 
 bool fused_runs(const AttentionShape& shape, at::ScalarType dtype, at::DeviceType device) {
-  return device == at::kCUDA && has_own_keys(shape) && has_fused_attention(shape, dtype);
+  return device == at::kCUDA && !shape.relative_bias && !shape.cross &&
+         has_fused_attention(shape, dtype);
 }
 
 bool always(const AttentionShape&, at::ScalarType, at::DeviceType) { return true; }

@@ -147,9 +147,10 @@ variable_list differentiate_in_float(const variable_list& qkv, const Kept& kept,
 
 cpu::FlashAttention flash_attention_of(const variable_list& qkv, const AttentionShape& s,
                                        const cpu::ScoreRules& rules,
-                                       const std::vector<int32_t>& cu_seqlens) {
+                                       const std::vector<int32_t>& cu_seqlens,
+                                       const std::vector<int32_t>& key_seqlens) {
   const auto [q, k, v] = rows_of<const uint16_t>(qkv, s);
-  return {q, k, v, s.heads, s.kv_heads, s.head_dim, rules, cu_seqlens};
+  return {q, k, v, s.heads, s.kv_heads, s.head_dim, rules, cu_seqlens, key_seqlens, s.causal};
 }
 
 variable_list differentiate_flash(const variable_list& qkv, const Kept& kept, const at::Tensor& out,
@@ -157,7 +158,7 @@ variable_list differentiate_flash(const variable_list& qkv, const Kept& kept, co
   const AttentionShape& s = kept.shape;
   variable_list d = gradients_like(qkv, s);
   const auto [dq, dk, dv] = rows_of<uint16_t>(d, s);
-  cpu::flash_backward(flash_attention_of(qkv, s, kept.rules, kept.cu_seqlens),
+  cpu::flash_backward(flash_attention_of(qkv, s, kept.rules, kept.cu_seqlens, kept.key_seqlens),
                       rows_of<const uint16_t>(out, s.head_dim),
                       rows_of<const uint16_t>(d_out, s.head_dim), lse.const_data_ptr<float>(),
                       {dq, dk, dv});
@@ -172,8 +173,9 @@ at::Tensor attend(const AttentionCall& call, bool flash, const at::Tensor& lse) 
     return attend_in_float(call.qkv, call, documents_of(cu_seqlens, call.key_seqlens()),
                            lse.mutable_data_ptr<float>());
   at::Tensor out = out_like(call.qkv[0], s);
-  cpu::flash_forward(flash_attention_of(call.qkv, s, score_rules(call), cu_seqlens),
-                     rows_of<uint16_t>(out, s.head_dim), lse.mutable_data_ptr<float>());
+  cpu::flash_forward(
+      flash_attention_of(call.qkv, s, score_rules(call), cu_seqlens, call.key_seqlens()),
+      rows_of<uint16_t>(out, s.head_dim), lse.mutable_data_ptr<float>());
   return out;
 }
 

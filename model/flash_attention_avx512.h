@@ -45,14 +45,18 @@ template <typename Visit>
   }
 }
 
-// One document, in blocks.
+// One document, in blocks of queries, which are its tokens, and blocks of keys.
 struct Document {
   int64_t begin, length, num_blocks;
-  int64_t first_block, first_pair;  // of all documents' blocks, and pairs of neighbouring tokens
+  int64_t first_block;  // of all documents' blocks of queries
+  int64_t key_begin, num_keys, num_key_blocks;
+  int64_t first_pair;  // of all documents' pairs of neighbouring keys
 
-  // Tokens of a block.
+  // Queries and keys of a block, and the first of them.
   int64_t rows(int64_t block) const { return std::min<int64_t>(kBlock, length - block * kBlock); }
   int64_t token(int64_t block) const { return begin + block * kBlock; }
+  int64_t keys(int64_t block) const { return std::min<int64_t>(kBlock, num_keys - block * kBlock); }
+  int64_t key(int64_t block) const { return key_begin + block * kBlock; }
 };
 
 // tanh(x) = 1 - 2 / (e^2x + 1), to 2e-6.
@@ -71,12 +75,14 @@ struct Document {
 // The longest first, so that threads which take one block after the other end together.
 inline std::vector<Document> documents_of(const FlashAttention& a) {
   std::vector<Document> all;
+  const auto blocks_of = [](int64_t count) { return (count + kBlock - 1) / kBlock; };
   int64_t block = 0, pair = 0;
   for (size_t d = 0; d + 1 < a.cu_seqlens.size(); ++d) {
     const int64_t begin = a.cu_seqlens[d], length = a.cu_seqlens[d + 1] - begin;
-    all.push_back({begin, length, (length + kBlock - 1) / kBlock, block, pair});
+    const int64_t key = a.key_seqlens[d], keys = a.key_seqlens[d + 1] - key;
+    all.push_back({begin, length, blocks_of(length), block, key, keys, blocks_of(keys), pair});
     block += all.back().num_blocks;
-    pair += (length + 1) / 2;
+    pair += (keys + 1) / 2;
   }
   std::ranges::stable_sort(all, std::ranges::greater{}, &Document::length);
   return all;

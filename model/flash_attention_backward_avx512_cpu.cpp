@@ -20,6 +20,7 @@
 #include "base/bfloat16_tile_avx512.h"
 #include "base/bfloat16_vectors_avx512.h"
 #include "model/flash_attention_avx512.h"
+#include "model/flash_attention_sums_avx512.h"
 
 namespace qlora::model::cpu {
 namespace {
@@ -35,62 +36,15 @@ struct Backward {
   const float* lse;  // [heads, tokens]
   const float* dot;  // [heads, tokens]: out · d_out
   float* dq;         // [heads, tokens, head_dim], before the last block of keys
-  std::vector<std::atomic<int32_t>> met;  // by head and block: blocks of keys that dq has
+  std::vector<std::atomic<int32_t>> met;  // by head and block of queries: blocks of keys dq has
 };
-
-// Where a product of a block goes: to fp32, from zero or added to what is there, or to bf16.
-struct Sum {
-  float* sum;  // [.., head_dim]
-  bool add;
-  uint16_t* out;  // or null
-  int64_t out_stride;
-};
-
-// Rows of sum += a * packed, kVectors of their columns. Strides of a as in multiply_tile;
-// range(r, rows): the pairs that rows from r on need.
-template <int kRowStride, int kPairStride, int kVectors, typename Range>
-[[gnu::noinline]] void accumulate_columns(const uint16_t* a, int64_t rows, const uint32_t* packed,
-                                          int64_t head_dim, const Range& range, const Sum& to) {
-  constexpr int kRows = kTileRows<kVectors>;
-  for (int64_t r = 0; r < rows; r += kRows) {
-    __m512 acc[kRows][kVectors];
-    clear_tile(acc);
-    if (to.add)
-      for (int i = 0; i < kRows; ++i)
-        for (int j = 0; j < kVectors; ++j)
-          acc[i][j] = _mm512_loadu_ps(to.sum + std::min(r + i, rows - 1) * head_dim + j * kWords);
-    const auto [begin, end] = range(r, kRows);
-    multiply_tile(a + r * kRowStride + begin * kPairStride, kRowStride, kPairStride, kRows,
-                  packed + begin * head_dim, head_dim, end - begin, acc);
-    for (int i = 0; i < kRows; ++i) {
-      if (r + i >= rows) break;
-      for (int j = 0; j < kVectors; ++j) {
-        if (to.out != nullptr)
-          store_bfloat16(acc[i][j], to.out + (r + i) * to.out_stride + j * kWords, 0xffff);
-        else
-          _mm512_storeu_ps(to.sum + (r + i) * head_dim + j * kWords, acc[i][j]);
-      }
-    }
-  }
-}
-
-template <int kRowStride, int kPairStride, typename Range>
-void accumulate(const uint16_t* a, int64_t rows, const uint32_t* packed, int64_t head_dim,
-                const Range& range, const Sum& to) {
-  for (int64_t c = 0; c < head_dim; c += kSegments * kWords)
-    with_vectors((head_dim - c) / kWords, [&](auto vectors) {
-      accumulate_columns<kRowStride, kPairStride, vectors>(
-          a, rows, packed + c, head_dim, range,
-          {to.sum + c, to.add, to.out == nullptr ? nullptr : to.out + c, to.out_stride});
-    });
-}
 
 // Blocks of keys that one thread takes through all queries together: each query is then packed, and
 // its gradient so far read and written, once for all of them. At 8192 tokens and heads of 64 this
 // takes 0.74 of the time that single blocks take. Fewer where threads would run out of work, and no
 // more than a second-level cache holds (460 KB); the bits are the same.
-int64_t chunk_blocks(const FlashAttention& a, int64_t num_blocks) {
-  const int64_t shared = num_blocks * a.kv_heads / (6 * num_threads());
+int64_t chunk_blocks(const FlashAttention& a, int64_t num_key_blocks) {
+  const int64_t shared = num_key_blocks * a.kv_heads / (6 * num_threads());
   return std::max<int64_t>(1, std::min(shared, 512 / a.head_dim));
 }
 
@@ -122,7 +76,8 @@ class KeyChunk {
     const int64_t group = a_.heads / a_.kv_heads;
     for (int64_t j = begin; j < end; ++j) pack_keys(d, kv_head, j, block(j - begin));
     for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
-      for (int64_t first = begin / 2 * kQueries; first < d.length; first += kQueries) {
+      for (int64_t first = a_.causal ? begin / 2 * kQueries : 0; first < d.length;
+           first += kQueries) {
         const int64_t first_block = a_.rules.first_key(first) / kBlock;  // that these queries meet
         if (first_block >= end) break;
         std::atomic<int32_t>& met =
@@ -130,15 +85,15 @@ class KeyChunk {
         while (first_block < begin && met.load(std::memory_order_acquire) < begin)
           std::this_thread::yield();
         const Queries queries = pack_queries(d, head, first);
-        for (int64_t j = std::max(begin, first_block);
-             j < end && j * kBlock < first + queries.count; ++j)
-          meet(queries, j * kBlock - first, j == first_block, block(j - begin));
+        const int64_t behind = a_.causal ? (first + queries.count + kBlock - 1) / kBlock : end;
+        for (int64_t j = std::max(begin, first_block); j < std::min(end, behind); ++j)
+          meet(queries, encounter(d, first, j, first_block), block(j - begin));
         met.store(static_cast<int32_t>(end), std::memory_order_release);
       }
     for (int64_t j = begin; j < end; ++j) {
       const KeyBlock& keys = block(j - begin);
-      store(keys.dk, keys.count, b_.gradients.k, d.token(j), kv_head);
-      store(keys.dv, keys.count, b_.gradients.v, d.token(j), kv_head);
+      store(keys.dk, keys.count, b_.gradients.k, d.key(j), kv_head);
+      store(keys.dv, keys.count, b_.gradients.v, d.key(j), kv_head);
     }
   }
 
@@ -158,15 +113,28 @@ class KeyChunk {
     const uint16_t *q, *d_out;
   };
 
+  // A block of keys beside queries. `own`: the row of its first key among them, negative if before
+  // them. Where attention is causal, the block's own queries are the rows from there on, and those
+  // behind them see all of it; else all rows do.
+  struct Encounter {
+    int64_t own;
+    bool first, last;  // of the queries' blocks of keys; `last`: of those that are seen whole
+  };
+
+  Encounter encounter(const Document& d, int64_t first, int64_t j, int64_t first_block) const {
+    if (a_.causal) return {j * kBlock - first, j == first_block, false};
+    return {-kBlock, j == first_block, j + 1 == d.num_key_blocks};
+  }
+
   KeyBlock& block(int64_t j) { return blocks_[static_cast<size_t>(j)]; }
 
   void pack_keys(const Document& d, int64_t kv_head, int64_t j, KeyBlock& to) {
     const int64_t dim = a_.head_dim;
-    to.count = d.rows(j);
+    to.count = d.keys(j);
     to.first = j * kBlock;
     to.started = false;
-    const uint16_t* k = head_of(a_.k, d.token(j), kv_head, dim);
-    const uint16_t* v = head_of(a_.v, d.token(j), kv_head, dim);
+    const uint16_t* k = head_of(a_.k, d.key(j), kv_head, dim);
+    const uint16_t* v = head_of(a_.v, d.key(j), kv_head, dim);
     pack_transposed(k, a_.k.stride, dim, to.count, to.keys_t, kBlock);
     pack_transposed(v, a_.v.stride, dim, to.count, to.values_t, kBlock);
     pack_rows(k, a_.k.stride, to.count, dim, to.keys, dim);
@@ -193,10 +161,8 @@ class KeyChunk {
     return {head, first, row, rows, q, d_out};
   }
 
-  // `own`: the row of the block's first key among the queries, negative if before them. The block's
-  // own queries are the rows from there on, and those behind them see all of it.
-  void meet(const Queries& queries, int64_t own, bool first_keys, KeyBlock& keys) {
-    const int64_t dim = a_.head_dim, pairs = (queries.count + 1) / 2;
+  void meet(const Queries& queries, const Encounter& met, KeyBlock& keys) {
+    const int64_t dim = a_.head_dim, pairs = (queries.count + 1) / 2, own = met.own;
     const int64_t begin = std::max<int64_t>(own, 0);
     const int64_t whole = std::clamp<int64_t>(own + kBlock, 0, queries.count);
     const auto score_all = [&](auto changed) {
@@ -206,7 +172,7 @@ class KeyChunk {
         });
       score<kSegments, false, changed>(queries, keys, whole, queries.count);
     };
-    if (a_.rules.changes_scores())
+    if (a_.rules.changes_scores() || (!a_.causal && keys.count < kBlock))
       score_all(std::true_type());
     else
       score_all(std::false_type());
@@ -220,15 +186,18 @@ class KeyChunk {
     keys.started = true;
     const HeadRows<uint16_t>& to = b_.gradients.q;
     float* dq = b_.dq + (queries.head * a_.tokens() + queries.token) * dim;
-    uint16_t* out = head_of(to, queries.token + begin, queries.head, dim);
+    const auto out = [&](int64_t row) {
+      return head_of(to, queries.token + row, queries.head, dim);
+    };
     const auto own_keys = [&](int64_t query, int count) {
       return Range(0, std::min<int64_t>((query + count) / 2, (keys.count + 1) / 2));
     };
-    const auto all_keys = [](int64_t, int) { return Range(0, kPairs); };
+    const auto all_keys = [&](int64_t, int) { return Range(0, (keys.count + 1) / 2); };
     accumulate<kBlock, 2>(ds_ + begin * kBlock, whole - begin, keys.keys, dim, own_keys,
-                          {dq + begin * dim, !first_keys, out, to.stride});
-    accumulate<kBlock, 2>(ds_ + whole * kBlock, queries.count - whole, keys.keys, dim, all_keys,
-                          {dq + whole * dim, !first_keys, nullptr, 0});
+                          {dq + begin * dim, !met.first, out(begin), to.stride});
+    accumulate<kBlock, 2>(
+        ds_ + whole * kBlock, queries.count - whole, keys.keys, dim, all_keys,
+        {dq + whole * dim, !met.first, met.last ? out(whole) : nullptr, to.stride});
   }
 
   int64_t num_blocks() const { return static_cast<int64_t>(b_.met.size()) / a_.heads; }
@@ -271,7 +240,8 @@ class KeyChunk {
   }
 
   // What the rules make of the products of query `row` and the keys of vector j: minus infinity
-  // where they are not in its window. slope, with a softcap: what their gradient is multiplied by.
+  // where they are not in its window, or there are none. slope, with a softcap: what their gradient
+  // is multiplied by.
   __m512 change(__m512 s, const Queries& queries, const KeyBlock& keys, int64_t row, int64_t j,
                 float* slope) const {
     const ScoreRules& rules = a_.rules;
@@ -281,12 +251,15 @@ class KeyChunk {
       _mm512_store_ps(slope, _mm512_fnmadd_ps(t, t, _mm512_set1_ps(1.0f)));
       s = _mm512_mul_ps(t, _mm512_set1_ps(rules.softcap));
     }
+    const int64_t position = queries.position + std::min(row, queries.count - 1);
+    const int64_t first_key = keys.first + j * kWords;
+    const __mmask16 present = lanes_below(keys.count - j * kWords);
     if (rules.bias != nullptr)
       s = _mm512_add_ps(
-          s, _mm512_maskz_loadu_ps(lanes_below(keys.count - j * kWords),
-                                   rules.bias_of(queries.head) + keys.first + j * kWords));
+          s, _mm512_maskz_loadu_ps(present, rules.bias_of(queries.head, position) + first_key));
+    if (!a_.causal) s = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), present, s);
     if (rules.window == 0) return s;
-    const int64_t first_seen = queries.position + row - rules.window + 1 - keys.first - j * kWords;
+    const int64_t first_seen = position - rules.window + 1 - first_key;
     return _mm512_mask_mov_ps(s, lanes_below(first_seen), _mm512_set1_ps(-INFINITY));
   }
 
@@ -367,14 +340,17 @@ void flash_backward(const FlashAttention& a, HeadRows<const uint16_t> out,
     const Document* document;
     int64_t kv_head, begin, end;  // blocks of keys
   };
-  int64_t num_blocks = 0;
-  for (const Document& d : documents) num_blocks += d.num_blocks;
-  const int64_t chunk = chunk_blocks(a, num_blocks);
+  int64_t num_blocks = 0, num_key_blocks = 0;
+  for (const Document& d : documents) {
+    num_blocks += d.num_blocks;
+    num_key_blocks += d.num_key_blocks;
+  }
+  const int64_t chunk = chunk_blocks(a, num_key_blocks);
   std::vector<Item> items;  // a thread waits only for what another one has begun
   for (const Document& d : documents)
-    for (int64_t begin = 0; begin < d.num_blocks; begin += chunk)
+    for (int64_t begin = 0; begin < d.num_key_blocks; begin += chunk)
       for (int64_t head = 0; head < a.kv_heads; ++head)
-        items.push_back({&d, head, begin, std::min(begin + chunk, d.num_blocks)});
+        items.push_back({&d, head, begin, std::min(begin + chunk, d.num_key_blocks)});
   thread_local std::vector<float> dot_memory, dq_memory;
   float* const dot = kept_buffer(dot_memory, a.heads * a.tokens());
   row_dots(a, out, d_out, dot);

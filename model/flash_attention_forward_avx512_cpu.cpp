@@ -46,7 +46,7 @@ class QueryBlock {
         queries_(static_cast<size_t>(kPairs * a.head_dim)),
         sum_(static_cast<size_t>(kBlock * a.head_dim)) {}
 
-  // values: the document's, packed over its tokens.
+  // values: the document's, packed over its keys.
   void attend(const Document& d, int64_t head, int64_t block, const uint32_t* values,
               HeadRows<uint16_t> out, float* lse) {
     const int64_t rows = d.rows(block), first = d.token(block), dim = a_.head_dim;
@@ -57,12 +57,14 @@ class QueryBlock {
     with_vectors((rows + kWords - 1) / kWords, [&](auto vectors) {
       const auto meet_all = [&](auto changed) {
         const int64_t first_block = a_.rules.first_key(block * kBlock) / kBlock;
-        for (int64_t j = first_block; j < block; ++j)
-          meet<vectors, false, changed>(head_of(a_.k, d.token(j), kv_head, dim),
-                                        values + j * kPairs * dim, j, kBlock, j == first_block);
-        meet<vectors, true, changed>(head_of(a_.k, first, kv_head, dim),
-                                     values + block * kPairs * dim, block, rows,
-                                     block == first_block);
+        const int64_t whole = a_.causal ? block : d.num_key_blocks;  // that all queries see
+        for (int64_t j = first_block; j < whole; ++j)
+          meet<vectors, false, changed>(head_of(a_.k, d.key(j), kv_head, dim),
+                                        values + j * kPairs * dim, j, d.keys(j), j == first_block);
+        if (a_.causal)
+          meet<vectors, true, changed>(head_of(a_.k, d.key(block), kv_head, dim),
+                                       values + block * kPairs * dim, block, rows,
+                                       block == first_block);
       };
       if (a_.rules.changes_scores())
         meet_all(std::true_type());
@@ -78,8 +80,9 @@ class QueryBlock {
   // yet is a number, so that probabilities relative to it are none.
   void start(int64_t head, int64_t block) {
     const ScoreRules& rules = a_.rules;
-    bias_ = rules.bias_of(head);
+    head_ = head;
     position_ = block * kBlock;
+    bias_ = rules.has_distances() ? nullptr : rules.bias_of(head, position_);
     const float most = rules.sinks != nullptr ? rules.sinks[head] * kLog2e
                        : rules.window > 0     ? kLeast
                                               : -INFINITY;
@@ -92,12 +95,15 @@ class QueryBlock {
   void meet(const uint16_t* keys, const uint32_t* values, int64_t block, int64_t count,
             bool first) {
     key_ = block * kBlock;
+    if (kChanged && a_.rules.has_distances())
+      a_.rules.distances_of_block(head_, position_, key_, kBlock, distances_);
     __m512 top[kVectors];
     std::fill_n(top, kVectors, _mm512_set1_ps(-INFINITY));
     if constexpr (kDiagonal) {
       diagonal_scores<0, kChanged>(keys, count, top);
     } else {
       score<0, kVectors, false, kChanged>(keys, 0, count, top);
+      if (count % 2 == 1) hide_row<kVectors>(count);
     }
     __m512 factors[kVectors];
     raise_maxima(top, factors);
@@ -109,6 +115,13 @@ class QueryBlock {
       exponentiate<0, kVectors, false>(0, pairs);
       add_values<kVectors>(0, values, pairs, first, factors);
     }
+  }
+
+  // A last key without a neighbour gets one that nobody sees.
+  template <int kVectors>
+  void hide_row(int64_t row) {
+    for (int j = 0; j < kVectors; ++j)
+      _mm512_store_ps(block_ + row * kBlock + j * kWords, _mm512_set1_ps(-INFINITY));
   }
 
   template <int kSegment, bool kChanged, int kVectors>
@@ -168,6 +181,8 @@ class QueryBlock {
       s = _mm512_mul_ps(tanh_of(_mm512_mul_ps(s, _mm512_set1_ps(1.0f / rules.softcap))),
                         _mm512_set1_ps(rules.softcap));
     if (bias_ != nullptr) s = _mm512_add_ps(s, _mm512_set1_ps(bias_[key_ + k]));
+    if (rules.has_distances())
+      s = _mm512_add_ps(s, _mm512_loadu_ps(distances_ + kBlock - 1 + j * kWords - k));
     if (rules.window == 0) return s;
     const __mmask16 sees = lanes_below(key_ + k + rules.window - position_ - j * kWords);
     return _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), sees, s);
@@ -263,30 +278,33 @@ class QueryBlock {
   }
 
   const FlashAttention& a_;
-  const __m512 scale_;              // of scores once the rules have changed them, in base 2
-  const float* bias_ = nullptr;     // the head's, or null
+  const __m512 scale_;  // of scores once the rules have changed them, in base 2
+  int64_t head_ = 0;
   int64_t position_ = 0, key_ = 0;  // of the first query and key, in their document
+  const float* bias_ = nullptr;     // by the key's position, or null
+  float distances_[2 * kBlock];     // biases by distance, of the block of keys
   std::vector<uint32_t> queries_;
   std::vector<float> sum_;  // [head_dim, queries]
   __m512 most_[kSegments], total_[kSegments];
   alignas(64) float block_[kBlock * kBlock];  // scores, then words of probabilities
 };
 
-// Values packed over the tokens: [kv_heads, pairs of all documents, head_dim].
+// Values packed over the keys: [kv_heads, pairs of all documents, head_dim].
 class PackedValues {
  public:
   PackedValues(const FlashAttention& a, const std::vector<Document>& documents,
                std::vector<uint32_t>& memory)
       : dim_(a.head_dim) {
-    for (const Document& d : documents) num_pairs_ += (d.length + 1) / 2;
+    for (const Document& d : documents) num_pairs_ += (d.num_keys + 1) / 2;
     words_ = kept_buffer(memory, a.kv_heads * num_pairs_ * dim_);
     const auto num_documents = static_cast<int64_t>(documents.size());
-    const int64_t grain = kRowGrain * num_documents / std::max<int64_t>(1, a.tokens()) + 1;
+    const int64_t grain = kRowGrain * num_documents / std::max<int64_t>(1, a.num_keys()) + 1;
     parallel_for(num_documents * a.kv_heads, grain, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const Document& d = documents[static_cast<size_t>(i / a.kv_heads)];
         const int64_t head = i % a.kv_heads;
-        pack_rows(head_of(a.v, d.begin, head, dim_), a.v.stride, d.length, dim_, at(head, d), dim_);
+        pack_rows(head_of(a.v, d.key_begin, head, dim_), a.v.stride, d.num_keys, dim_, at(head, d),
+                  dim_);
       }
     });
   }

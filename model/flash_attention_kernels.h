@@ -1,4 +1,4 @@
-// Causal attention in bf16 without the matrix of scores in memory: blocks of 64 queries against
+// Attention in bf16 without the matrix of scores in memory: blocks of 64 queries against
 // blocks of 64 keys, an online softmax in the forward pass, probabilities made again from their
 // log-sum-exp in the backward pass (Dao et al. 2022). Documents cost their own squares, grouped
 // queries share their keys.
@@ -17,8 +17,13 @@ struct FlashAttention {
   int64_t heads, kv_heads, head_dim;
   ScoreRules rules;
   std::vector<int32_t> cu_seqlens;  // document d is tokens [cu_seqlens[d], cu_seqlens[d + 1])
+  // ... and sees rows [key_seqlens[d], key_seqlens[d + 1]) of k and v. Where attention is causal
+  // these are the same.
+  std::vector<int32_t> key_seqlens;
+  bool causal = true;
 
   int64_t tokens() const { return cu_seqlens.back(); }
+  int64_t num_keys() const { return key_seqlens.back(); }
 };
 
 // AVX-512 BF16; head_dim a multiple of 16.
