@@ -11,6 +11,7 @@
 #include "export/tokenizer_directory.h"
 #include "export/weight_files.h"
 #include "io/atomic_write.h"
+#include "lora/rows_in_turn.h"
 #include "model/expert_tensors.h"
 #include "model/file_layout.h"
 
@@ -91,7 +92,7 @@ class HuggingFaceParts final : public MergedTensors {
       std::vector<at::Tensor> all;
       for (const Expert& expert : weights) {
         const at::Tensor tensor = of((expert.*which).layers().front());
-        all.push_back(in_turn ? model::rows_in_turn(tensor) : tensor);
+        all.push_back(in_turn ? lora::rows_in_turn(tensor) : tensor);
       }
       return at::stack(all);
     };

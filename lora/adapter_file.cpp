@@ -269,7 +269,7 @@ void write_adapter(const std::string& directory, const AdapterSet& adapters,
     tensors = std::move(separated.tensors);
     options = std::move(separated.options);
   } else {
-    tensors = with_experts_stacked(tensors);
+    tensors = with_experts_stacked(adapters.tensors(), tensors);
   }
   quant::write_tensors(in(directory, kTensorFile), tensors, {{"format", "pt"}});
   io::write_file_atomically(in(directory, kConfigFile), config_text(adapters, options, base));

@@ -29,6 +29,7 @@ struct AdapterTensor {
   at::Tensor value;         // view of AdapterSet::values
   at::Tensor gradient;      // view of AdapterSet::gradients
   bool transposed = false;  // in files (a Conv1D that is trained whole)
+  bool in_turn = false;     // in files: the rows of its halves (an expert's B, rows_in_turn.h)
 };
 
 // Empties all slots: the model is then its frozen base. Adapters and what was trained live on in

@@ -113,7 +113,10 @@ void AdapterSet::place_factors(const LoraOptions& options, LinearGroup& group, u
     adapter.b_compute = b.compute;
     adapter.b.copy_(initial_b[next++]);
     tensors_.push_back({file_name(layer.name, ".lora_A.weight"), adapter.a, adapter.grad_a});
-    tensors_.push_back({file_name(layer.name, ".lora_B.weight"), adapter.b, adapter.grad_b});
+    tensors_.push_back({.name = file_name(layer.name, ".lora_B.weight"),
+                        .value = adapter.b,
+                        .gradient = adapter.grad_b,
+                        .in_turn = layer.rows_in_turn});
     if (layer.name == names_.head)
       frozen_beside_.emplace_back(file_name(layer.name, ".base_layer.weight"), layer.base.get());
     if (options.use_dora) place_magnitude(layer);

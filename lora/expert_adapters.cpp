@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "lora/expert_names.h"
+#include "lora/rows_in_turn.h"
 #include "lora/separate_experts.h"
 
 namespace qlora::lora {
@@ -57,8 +58,12 @@ void give_gate_up_both_ranks(LoraOptions& options) {
   options.alpha_pattern.try_emplace(pattern, options.alpha_at_rank(rank));
 }
 
-quant::NamedTensors with_experts_stacked(const quant::NamedTensors& tensors) {
+quant::NamedTensors with_experts_stacked(const std::vector<AdapterTensor>& described,
+                                         const quant::NamedTensors& tensors) {
   const auto outer = stacks_with_down(tensors, [](const auto& named) { return named.first; });
+  std::set<std::string> in_turn;
+  for (const AdapterTensor& tensor : described)
+    if (tensor.in_turn) in_turn.insert(tensor.name);
   quant::NamedTensors result;
   std::map<std::string, std::vector<at::Tensor>> experts;
   for (const auto& [name, tensor] : tensors) {
@@ -70,7 +75,7 @@ quant::NamedTensors with_experts_stacked(const quant::NamedTensors& tensors) {
     std::vector<at::Tensor>& stack = experts[stacked_name(*factor, outer)];
     check(static_cast<int64_t>(stack.size()) == factor->expert.index,
           "{}: all experts of a parameter have adapters, or none", name);
-    stack.push_back(tensor);
+    stack.push_back(in_turn.contains(name) ? rows_in_turn(tensor) : tensor);
   }
   for (const auto& [name, stack] : experts)
     result.emplace_back(name, stacked(stack, name.ends_with(".lora_B.weight")));
@@ -82,10 +87,10 @@ void take_experts_apart(const std::string& path, const std::vector<AdapterTensor
   join_separate_experts(stored);
   const auto outer =
       stacks_with_down(wanted, [](const AdapterTensor& tensor) { return tensor.name; });
-  std::map<std::string, std::vector<std::string>> stacks;  // the experts' names, in their order
+  std::map<std::string, std::vector<const AdapterTensor*>> stacks;  // the experts, in their order
   for (const AdapterTensor& tensor : wanted)
     if (const auto factor = factor_of(tensor.name); factor && !stored.contains(tensor.name))
-      stacks[stacked_name(*factor, outer)].push_back(tensor.name);
+      stacks[stacked_name(*factor, outer)].push_back(&tensor);
   for (const auto& [name, experts] : stacks) {
     const auto found = stored.find(name);
     if (found == stored.end()) continue;
@@ -98,9 +103,12 @@ void take_experts_apart(const std::string& path, const std::vector<AdapterTensor
           "as many",
           path, name, count, fmt::join(all.sizes(), ", "));
     const int64_t rank = all.size(is_b ? 1 : 0) / count;
-    for (int64_t e = 0; e < count; ++e)
-      stored[experts[static_cast<size_t>(e)]] =
+    for (int64_t e = 0; e < count; ++e) {
+      const AdapterTensor& expert = *experts[static_cast<size_t>(e)];
+      const at::Tensor own =
           is_b ? all.unflatten(1, {rank, count}).select(2, e) : all.narrow(0, e * rank, rank);
+      stored[expert.name] = expert.in_turn ? rows_in_halves(own) : own;
+    }
     stored.erase(name);
   }
 }

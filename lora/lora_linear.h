@@ -49,6 +49,7 @@ struct LoraLinear {
   std::unique_ptr<quant::FrozenWeight> base;
   at::Tensor bias;                   // [out] or undefined; frozen
   bool stored_by_inputs = false;     // files of Hugging Face hold Wᵀ, [in, out] (Conv1D)
+  bool rows_in_turn = false;         // of gate and up, in PEFT's files (rows_in_turn.h)
   std::unique_ptr<Adapter> adapter;  // empty slot: the base alone
 
   // What is trained in place of the frozen parts; each may be null.

@@ -51,6 +51,7 @@ void BranchWeights::set_groups(const Branch& spec, std::vector<lora::LinearGroup
     experts.resize(static_cast<size_t>(of->routing.experts));
     for (ExpertWeights& expert : experts) {
       take(expert.gate_up);
+      expert.gate_up.layers().front().rows_in_turn = of->files.stacked_by_inputs;
       take(expert.down);
     }
     if (of->shared) {

@@ -28,6 +28,7 @@ struct BranchWeights {
   const lora::NormWeight& norm(NormPlace place) const;
   // In the order of Branch::groups(), those that are there.
   std::vector<const lora::LinearGroup*> groups() const;
+  // In that order. Layers of gate and up learn from `spec` how files have their rows.
   void set_groups(const Branch& spec, std::vector<lora::LinearGroup> groups);
 };
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <set>
 
-#include "base/error.h"
 #include "lora/expert_adapters.h"
 #include "lora/expert_names.h"
 #include "lora/module_path.h"
@@ -39,23 +38,8 @@ void add_all(const Architecture& a, std::set<std::string>& modules,
 
 }  // namespace
 
-void refuse_rows_in_turn(const Architecture& a, const lora::LoraOptions& options) {
-  for (const BlockSpec& block : a.decoder.kinds)
-    for (const Branch& branch : block.branches) {
-      const ExpertsSpec* experts = branch.experts();
-      if (!experts || !experts->files.stacked_by_inputs) continue;
-      for (const std::string& parameter : options.target_parameters)
-        if (lora::last_name(parameter) == kGateUp)
-          fail<ConfigError>(
-              "lora.target_parameters: adapters of {} are not supported for the family {}, whose "
-              "files have the rows of gate and up in turn; name down_proj and modules of attention",
-              parameter, a.family);
-    }
-}
-
 void resolve_expert_targets(const Architecture& a, lora::LoraOptions& options) {
   name_default_targets(a, options);
-  refuse_rows_in_turn(a, options);
   if (!a.targets_mean_experts) return;
   std::set<std::string> modules,
       parameters(options.target_parameters.begin(), options.target_parameters.end());

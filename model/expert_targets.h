@@ -14,12 +14,8 @@ namespace qlora::model {
 // up_proj, down_proj) become target_parameters, of which gate_up_proj has twice the rank at the
 // same scaling, for it is two matrices; all-linear is attention, router and experts, and dense
 // layers' MLPs get nothing. Any other model's options stay as they are: all-linear leaves experts
-// and routers out. Errors of name_default_targets() and refuse_rows_in_turn().
+// and routers out. Errors of name_default_targets().
 void resolve_expert_targets(const Architecture& architecture, lora::LoraOptions& options);
-
-// ConfigError if target_parameters name matrices whose rows files hold in turn (gate_up_proj of
-// gpt-oss): PEFT's adapters have the rows of B so, and this version does not.
-void refuse_rows_in_turn(const Architecture& architecture, const lora::LoraOptions& options);
 
 // What the experts' matrices are called where each is a Linear, as in transformers 4; nothing for
 // families that had them stacked then too, and for models without experts.

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "lora/expert_names.h"
+#include "lora/rows_in_turn.h"
 #include "model/mxfp4.h"
 #include "model/read_tensor.h"
 #include "quant/formats/mxfp4_weight.h"
@@ -64,21 +65,12 @@ ExpertParts mxfp4_blocks(const ExpertTensor& t, const std::string& name, const F
   return parts;
 }
 
-at::Tensor in_order(const at::Tensor& rows) {
-  const auto turn = [&](int64_t first) { return rows.slice(0, first, std::nullopt, 2); };
-  return at::cat({turn(0), turn(1)});
-}
-
 }  // namespace
 
 std::string numbered(std::string name, int64_t expert) {
   if (const size_t at = name.find("{}"); at != std::string::npos)
     name.replace(at, 2, std::to_string(expert));
   return name;
-}
-
-at::Tensor rows_in_turn(const at::Tensor& halves) {
-  return at::stack(halves.chunk(2), 1).flatten(0, 1);
 }
 
 std::vector<std::string> separate_modules(const ExpertTensor& t) {
@@ -171,7 +163,7 @@ at::Tensor read_expert(const ExpertTensor& t, const ExpertParts& parts, at::Scal
     tensor = rows.size() == 1 ? rows[0] : at::cat(rows);
   }
   if (parts.by_inputs) tensor = tensor.t();
-  return (parts.in_turn ? in_order(tensor) : tensor).contiguous();
+  return (parts.in_turn ? lora::rows_in_halves(tensor) : tensor).contiguous();
 }
 
 std::unique_ptr<quant::FrozenWeight> read_packed_expert(const ExpertParts& parts,
@@ -179,8 +171,8 @@ std::unique_ptr<quant::FrozenWeight> read_packed_expert(const ExpertParts& parts
   if (!parts.is_mxfp4) return nullptr;
   auto [blocks, scales] = read_mxfp4(parts.views[0], parts.views[1]);
   if (parts.in_turn) {
-    blocks = in_order(blocks);
-    scales = in_order(scales);
+    blocks = lora::rows_in_halves(blocks);
+    scales = lora::rows_in_halves(scales);
   }
   return std::make_unique<quant::Mxfp4Weight>(blocks.to(device), scales.to(device));
 }

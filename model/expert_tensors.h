@@ -26,8 +26,6 @@ struct ExpertTensor {
 
 // "mlp.experts.7.w1" of "mlp.experts.{}.w1".
 std::string numbered(std::string name, int64_t expert);
-// Rows of the first half and of the second in turn, [2 n, ...].
-at::Tensor rows_in_turn(const at::Tensor& halves);
 
 // Of that name; nothing for any other tensor. Borrows the architecture.
 std::optional<ExpertTensor> expert_tensor(const Architecture& architecture,

@@ -9,7 +9,6 @@
 #include "lora/targets.h"
 #include "lora/weight_init.h"
 #include "model/architecture.h"
-#include "model/expert_targets.h"
 #include "model/model_header.h"
 #include "quant/make_frozen_weight.h"
 #include "quant/offload/offloaded_weight.h"
@@ -74,9 +73,7 @@ std::unique_ptr<quant::FrozenWeight> residual(const std::string& adapter, const 
 
 lora::FittedAdapter fit_adapter(const std::string& adapter, const std::string& model_path) {
   model::ModelHeader header = model::read_model_header(model_path);
-  lora::FittedAdapter fitted = lora::fit_adapter(adapter, view_of(header));
-  model::refuse_rows_in_turn(header.architecture, fitted.options);
-  return fitted;
+  return lora::fit_adapter(adapter, view_of(header));
 }
 
 void take_off_initial_product(const std::string& adapter, const lora::LoraOptions& fitted,

@@ -11,8 +11,8 @@ QLORA_INTEROP_LOGITS says). A line shows
 - names: tensors of the checkpoint that the program left unread;
 - logits: documents of 1, 13, 37 and 190 tokens laid end to end (transformers gets them one by one; windows are of 8 tokens): the largest
   difference of a logit and of a token's loss;
-- training: eight AdamW steps of LoRA on what PEFT's all-linear picks, from the same adapter, each tensor's movement as a vector, all in
-  one: |qlora's - PEFT's| / |PEFT's|;
+- training: eight AdamW steps of LoRA on what PEFT's all-linear picks (in one variant of gpt-oss the experts too), from the same adapter, each
+  tensor's movement as a vector, all in one: |qlora's - PEFT's| / |PEFT's|;
 - PEFT, merged: the trained adapter in PEFT (its tensors must be those of the file) and the merged export in transformers, against the
   program's own logits with the adapter, as the largest difference of a token's loss;
 - GGUF: the model as an F32 GGUF file (experts in MXFP4 stay so), written with the gguf package, read by the program; against transformers;
@@ -458,7 +458,7 @@ FAMILIES = {
             rope_parameters=dict(YARN, truncate=False)), dict(gguf=False, vectors=True)),  # GGUF files do not hold the limit
         ("gpt_oss", "usual limit", MOE | dict(
             num_hidden_layers=4, num_local_experts=4, head_dim=16, sliding_window=WINDOW,
-            rope_parameters=dict(YARN, truncate=False)), {}),
+            rope_parameters=dict(YARN, truncate=False)), dict(parameters=["experts.gate_up_proj", "experts.down_proj"])),
         ("gpt_oss", "MXFP4 file", MOE | dict(num_local_experts=4, head_dim=16, sliding_window=WINDOW),
          dict(rename=mxfp4_experts, rewrite=mxfp4_config, other_weights=True)),
     ],

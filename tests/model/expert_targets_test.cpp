@@ -6,17 +6,14 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "base/error.h"
 #include "io/json.h"
 #include "model/families/family.h"
 
 namespace qlora::model {
 namespace {
 using testing::ElementsAre;
-using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Pair;
-using testing::ThrowsMessage;
 
 Architecture small(const char* model_type) {
   const nlohmann::json config = {{"model_type", model_type},    {"vocab_size", 32},
@@ -82,13 +79,13 @@ TEST(ExpertTargets, OtherFamiliesKeepTheirTargets) {
   EXPECT_THAT(options.target_parameters, IsEmpty());
 }
 
-TEST(ExpertTargets, MatricesWithRowsInTurnAreRefused) {
+TEST(ExpertTargets, ParametersOfOtherFamiliesHaveTheRankOfTheRest) {
   lora::LoraOptions options = targeting({"q_proj"});
-  options.target_parameters = {"7.mlp.experts.gate_up_proj"};
-  EXPECT_THAT([&] { resolve_expert_targets(small("gpt_oss"), options); },
-              ThrowsMessage<ConfigError>(HasSubstr("gate_up_proj")));
-  options.target_parameters = {"mlp.experts.down_proj"};
+  options.target_parameters = {"mlp.experts.gate_up_proj", "mlp.experts.down_proj"};
   resolve_expert_targets(small("gpt_oss"), options);
+  EXPECT_THAT(options.target_parameters,
+              ElementsAre("mlp.experts.gate_up_proj", "mlp.experts.down_proj"));
+  EXPECT_EQ(options.of_module("model.layers.1.mlp.experts.3.gate_up_proj").rank, 8);
 }
 
 }  // namespace
