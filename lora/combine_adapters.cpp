@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "base/error.h"
 #include "base/progress.h"
@@ -13,6 +14,7 @@
 #include "lora/adapter_file.h"
 #include "lora/adapter_fit.h"
 #include "lora/attach.h"
+#include "lora/expert_names.h"
 
 namespace qlora::lora {
 namespace {
@@ -149,16 +151,22 @@ LoraOptions options_of(const LoraOptions& first, const GivenFactors& factors) {
   options.dropout = first.dropout;
   options.targets.clear();
   options.rank = 1;
+  std::set<std::string> parameters;  // of which all experts of a stack are one
   for (const auto& [module, pair] : factors) {
-    options.targets.push_back(module);
+    if (is_parameter(module))
+      parameters.insert(parameter_path(module));
+    else
+      options.targets.push_back(module);
     options.rank = std::max(options.rank, pair.a.size(0));
   }
+  options.target_parameters.assign(parameters.begin(), parameters.end());
   options.alpha = static_cast<double>(options.rank);
   for (const auto& [module, pair] : factors) {
     const int64_t rank = pair.a.size(0);
     if (rank == options.rank) continue;
-    options.rank_pattern[as_pattern(module)] = rank;
-    options.alpha_pattern[as_pattern(module)] = static_cast<double>(rank);
+    const std::string pattern = as_pattern(is_parameter(module) ? parameter_path(module) : module);
+    options.rank_pattern[pattern] = rank;
+    options.alpha_pattern[pattern] = static_cast<double>(rank);
   }
   options.validate();
   return options;

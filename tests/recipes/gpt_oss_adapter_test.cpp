@@ -13,6 +13,7 @@
 #include "base/seed.h"
 #include "quant/tensor_file.h"
 #include "recipes/exports/export_model.h"
+#include "recipes/models/combined_model.h"
 #include "recipes/models/trained_model.h"
 #include "recipes/qlora_finetune.h"
 #include "tests/support/temp_dir.h"
@@ -118,6 +119,11 @@ const model::ExpertWeights& expert_of(const TrainedModel& trained, int64_t layer
       .experts.at(static_cast<size_t>(expert));
 }
 
+at::Tensor delta(const lora::LinearGroup& group) {
+  const lora::Adapter& adapter = *group.layers().front().adapter;
+  return adapter.b.mm(adapter.a) * adapter.scaling;
+}
+
 TEST_F(GptOssAdapter, IsReadWithTheGatesRowsAboveThoseOfUpOnEveryKindOfFile) {
   test::write_mxfp4_directory(dir / "mxfp4");
   test::write_mxfp4_gguf(dir / "mxfp4", dir / "mxfp4.gguf");
@@ -182,6 +188,27 @@ TEST_F(GptOssAdapter, ARunAndItsCheckpointsHaveItInPeftsOrder) {
   recipe.train.on_extend = "continue";
   finetune(recipe, std::atomic<bool>(false));
   expect_tensors_of_peft("run/adapter");
+}
+
+TEST_F(GptOssAdapter, CombinedByCatExpertsHaveTheWeightedSumOfTheirProducts) {
+  TrainedModel trained = open_model(choice("gpt_oss", "adapter"));
+  export_model(trained, {"adapter", dir / "one", "float32"});
+  lora::CombineOptions options;
+  options.method = "cat";
+  options.weights = {0.7, -0.3};
+  TrainedModel combined =
+      open_combined_model(choice("gpt_oss", "one"), {dir / "one", dir / "one"}, options);
+  export_model(combined, {"adapter", dir / "sum", "float32"});
+  const TrainedModel read = open_model(choice("gpt_oss", "sum"));
+  EXPECT_EQ(read.recipe.lora.rank, 2 * kRank);
+  for (int64_t layer = 0; layer < kLayers; ++layer)
+    for (int64_t e = 0; e < kExperts; ++e) {
+      const model::ExpertWeights &found = expert_of(read, layer, e),
+                                 &one = expert_of(trained, layer, e);
+      // Sums of six products of some 1e-2 in fp32.
+      EXPECT_TRUE(at::allclose(delta(found.gate_up), delta(one.gate_up) * 0.4, 1e-5, 1e-7));
+      EXPECT_TRUE(at::allclose(delta(found.down), delta(one.down) * 0.4, 1e-5, 1e-7));
+    }
 }
 
 }  // namespace
