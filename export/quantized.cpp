@@ -27,7 +27,7 @@ std::optional<nlohmann::ordered_json> quantization_of(const PackedLayers& layers
                                                       const quant::QuantizationOptions& options,
                                                       const std::string& source,
                                                       at::ScalarType dtype) {
-  if (!layers.any) return std::nullopt;
+  if (layers.packed.empty()) return std::nullopt;
   if (options.method == "as_stored") {
     const std::string path = (fs::path(source) / "config.json").string();
     if (fs::exists(path)) {
@@ -79,10 +79,7 @@ std::vector<std::string> PackedLayers::skipped() const {
 
 void PackedLayers::add(const lora::LinearGroup& group) {
   for (const lora::LoraLinear& linear : group.layers()) {
-    if (is_dense(*linear.base))
-      unpacked.push_back(linear.name);
-    else
-      any = true;
+    (is_dense(*linear.base) ? unpacked : packed).push_back(linear.name);
   }
 }
 
@@ -131,7 +128,7 @@ void QuantizedStream::add(const model::StreamedPart& part) {
 void QuantizedStream::finish(const data::Tokenizer& tokenizer, const std::string& source) {
   weights_.finish();
   std::optional<nlohmann::ordered_json> quantization;
-  if (packed_.any) quantization = config_(packed_);
+  if (!packed_.packed.empty()) quantization = config_(packed_);
   write_rest(directory_, architecture_, tokenizer, source, dtype_, quantization);
 }
 

@@ -30,7 +30,7 @@ struct PackedLayers {
   explicit PackedLayers(const model::Architecture& architecture);
   std::vector<std::string> heads;     // every name that the head has, which is never packed
   std::vector<std::string> unpacked;  // below the head
-  bool any = false;
+  std::vector<std::string> packed;
   void add(const lora::LinearGroup& group);
   // The heads, then the others.
   std::vector<std::string> skipped() const;

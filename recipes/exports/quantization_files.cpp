@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 #include <vector>
 
@@ -29,6 +30,34 @@ std::string hqq_tag(const std::string& module) {
   return tag;
 }
 
+// Behind the number of the block: "self_attn.q_proj" of "model.layers.0.self_attn.q_proj".
+std::string within_block(const std::string& module) {
+  size_t begin = 0;
+  for (size_t end; (end = module.find('.', begin)) != std::string::npos; begin = end + 1)
+    if (end > begin && module.find_first_not_of("0123456789", begin) == end)
+      return module.substr(end + 1);
+  return module;
+}
+
+std::set<std::string> within_blocks(const std::vector<std::string>& modules) {
+  std::set<std::string> names;
+  for (const std::string& module : modules) names.insert(within_block(module));
+  return names;
+}
+
+// transformers does not read "dynamic", and knows what is packed by its name in all blocks alike.
+// Empty where that is not so.
+std::vector<std::string> packed_in_each_block(const exporting::PackedLayers& layers) {
+  const std::set<std::string> packed = within_blocks(layers.packed),
+                              unpacked = within_blocks(layers.unpacked);
+  std::vector<std::string> names;
+  for (const std::string& name : packed) {
+    if (unpacked.contains(name)) return {};
+    names.push_back(name);
+  }
+  return names;
+}
+
 }  // namespace
 
 nlohmann::ordered_json gptq_config_json(const quant::GptqOptions& options,
@@ -51,7 +80,11 @@ nlohmann::ordered_json gptq_config_json(const quant::GptqOptions& options,
                                  {"damp_percent", options.damp},
                                  {"static_groups", options.static_groups},
                                  {"true_sequential", options.true_sequential}};
-  if (!dynamic.empty()) json["dynamic"] = dynamic;
+  if (!dynamic.empty()) {
+    json["dynamic"] = dynamic;
+    if (const auto names = packed_in_each_block(layers); !names.empty())
+      json["modules_in_block_to_quantize"] = {names};
+  }
   json["meta"] = {{"quantizer", {kQuantizer}},
                   {"damp_percent", options.damp},
                   {"static_groups", options.static_groups},

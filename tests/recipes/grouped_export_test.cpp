@@ -131,6 +131,15 @@ TEST_F(GroupedDirectory, ModulesThatAreSkippedStayAsTheyAre) {
   EXPECT_TRUE(tensors().contains(kLayer + ".weight"));
   EXPECT_TRUE(tensors().contains("model.layers.0.self_attn.k_proj.qweight"));
   EXPECT_TRUE(config()["dynamic"].contains("-:^model\\.layers\\.0\\.self_attn\\.q_proj$"));
+  // For transformers, which reads no "dynamic": a list of lists.
+  const json in_blocks = config()["modules_in_block_to_quantize"];
+  ASSERT_EQ(in_blocks.size(), 1u);
+  EXPECT_EQ(in_blocks[0],
+            json::array({"mlp.down_proj", "mlp.gate_proj", "mlp.up_proj", "self_attn.k_proj",
+                         "self_attn.o_proj", "self_attn.v_proj"}));
+  options.quantization.skip_modules = {"lm_head", "model.layers.0.self_attn.q_proj"};
+  quantize(options);
+  EXPECT_FALSE(config().contains("modules_in_block_to_quantize"));
 }
 
 TEST_F(GroupedDirectory, GptqLayersLieAsItsReadersWantThem) {
