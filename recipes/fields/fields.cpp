@@ -62,7 +62,8 @@ Section model_section() {
        in({"max_memory", "map",
            "With `device_map: auto`: how much memory of each device the run, or each of its "
            "ranks, may take, as `qlora plan` counts it: `{cuda:0: 20GiB, cpu: 30GiB}`. Of a device "
-           "that is not named it may take 90 % of what is free, divided by the ranks that share it."},
+           "that is not named it may take 90 % of what is free, divided by the ranks that share "
+           "it."},
           &Options::max_memory) |
            Free{"Weights lie elsewhere; the numbers stay the same."},
        in({"offload_dir", "path",
