@@ -129,7 +129,7 @@ threads=$(nproc)
 
 # config.json of a shape, in a folder of its name; prints the folder.
 shape_folder() {
-  local folder=$out/work/shapes/$1 keys
+  local folder=$out/made/shapes/$1 keys
   if [ "$shape" = tiny ] && [ "$1" != gate ]; then
     keys='"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
       "head_dim": 16, "vocab_size": 32000'
@@ -171,12 +171,12 @@ row() {
 
 # A base of made weights with the tests' tokenizer, in bf16; prints its folder.
 gate_base() {
-  local base=$out/work/base config
+  local base=$out/made/base config
   if [ ! -e "$base/config.json" ]; then
     config=$(shape_folder gate)
-    "$build/bin/write_tiny_run" "$out/work/tiny" >&2
+    "$build/bin/write_tiny_run" "$out/made/tiny" >&2
     rm -rf "$base"
-    "$build/bin/made_base" --config "$config/config.json" --tokenizer "$out/work/tiny/model" --output "$base" --method none >&2
+    "$build/bin/made_base" --config "$config/config.json" --tokenizer "$out/made/tiny/model" --output "$base" --method none >&2
   fi
   echo "$base"
 }
@@ -226,7 +226,7 @@ gate_bytes() {
 }
 
 gate_losses() {
-  local base work=$out/work/losses i type where
+  local base work=$out/made/losses i type where
   base=$(gate_base)
   mkdir -p "$work"
   for ((i = 0; i < 200; ++i)); do
@@ -250,7 +250,7 @@ YAML
 }
 
 gate_peft() { # loss or gradient
-  local base work=$out/work/peft-$1
+  local base work=$out/made/peft-$1
   need_modules torch peft transformers bitsandbytes
   base=$(gate_base)
   rm -rf "$work"
@@ -281,7 +281,7 @@ peft_step() { # ROW
 }
 
 plan() { # ROW...
-  local row name length batch options work=$out/work/plan
+  local row name length batch options work=$out/made/plan
   mkdir -p "$work"
   echo '{"input_ids": [3, 4, 5], "labels": [3, 4, 5]}' >"$work/rows.jsonl"
   for row in "$@"; do
@@ -316,7 +316,7 @@ run_part() {
     profile-*) train_step "${1#profile-}" --no-floor --profile --kernels ;;
     nsys-*)
       command -v nsys >/dev/null || not_there nsys
-      before=(nsys profile --trace=cuda --stats=true --force-overwrite=true -o "$out/work/$1")
+      before=(nsys profile --trace=cuda --stats=true --force-overwrite=true -o "$out/made/$1")
       train_step "${1#nsys-}" --no-floor
       ;;
     *) fail "there is no part $1; --list has their names" ;;
