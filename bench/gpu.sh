@@ -69,7 +69,7 @@ done
 case $device in cuda | cpu) ;; *) fail "--device must be cuda or cpu, found $device" ;; esac
 case $shape in "" | tiny) ;; *) fail "--shape must be tiny, found $shape" ;; esac
 [[ $budget =~ ^[0-9]*$ ]] || fail "--budget must be a number of seconds, found $budget"
-mkdir -p "$out/parts" "$out/work"
+mkdir -p "$out/parts" "$out/made"
 out=$(realpath "$out")
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false TORCHDYNAMO_DISABLE=1
 PATH=$PATH:/usr/local/cuda/bin:/usr/local/cuda/compute-sanitizer
@@ -347,7 +347,7 @@ write_results() {
   [ -n "$copy" ] || return 0
   mkdir -p "$copy"
   cp "$out/results.md" "$copy/results.md"
-  tar -C "$out" --exclude=./work -czf "$copy/state.tar.gz.partial" . && mv "$copy/state.tar.gz.partial" "$copy/state.tar.gz"
+  tar -C "$out" --exclude=./made -czf "$copy/state.tar.gz.partial" . && mv "$copy/state.tar.gz.partial" "$copy/state.tar.gz"
 }
 
 # Whether --only names parts that there are.
