@@ -1,5 +1,5 @@
 // The passes of a group's products without autograd: what the nodes of LinearGroup run, and nodes
-// that run many groups at once (model/expert_rows.h).
+// that run many groups at once (model/expert_outputs.h).
 #pragma once
 
 #include <ATen/core/Tensor.h>

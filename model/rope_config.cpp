@@ -204,9 +204,9 @@ std::optional<RopeConfig> fitted_llama3(RopeConfig scaled, const RopeConfig& pla
 }  // namespace
 
 RopeConfig recognise_llama3(RopeConfig rope, const std::vector<float>& divisors) {
-  rope.factor = *std::max_element(divisors.begin(), divisors.end());
   RopeConfig scaled = rope;
   scaled.type = "llama3";
+  scaled.factor = *std::max_element(divisors.begin(), divisors.end());
   if (divides_as(scaled, rope, divisors, 1e-4)) return scaled;
   if (const std::optional<RopeConfig> fitted = fitted_llama3(scaled, rope, divisors))
     return *fitted;

@@ -258,6 +258,14 @@ TEST(Load, AFileOfTwoTypesIsHeldInFloat32) {
   EXPECT_EQ(open_weights(dir / "m")->dtype(), at::kFloat);
 }
 
+// What a GGUF file has for `scaled` beside `plain`.
+std::vector<float> divisors_of(const RopeConfig& plain, const RopeConfig& scaled, int64_t width) {
+  const auto base = inverse_frequencies(plain, width), target = inverse_frequencies(scaled, width);
+  std::vector<float> divisors;
+  for (size_t i = 0; i < base.size(); ++i) divisors.push_back(base[i] / target[i]);
+  return divisors;
+}
+
 TEST(Load, Llama3ScalingWithOtherNumbersIsFittedToItsDivisors) {
   RopeConfig rope;
   rope.theta = 10000;
@@ -267,16 +275,13 @@ TEST(Load, Llama3ScalingWithOtherNumbersIsFittedToItsDivisors) {
   scaled.low_freq_factor = 2;  // as 1 and 8 of 32 positions
   scaled.high_freq_factor = 16;
   scaled.original_max_positions = 64;
-  const auto base = inverse_frequencies(rope, 32), target = inverse_frequencies(scaled, 32);
-  std::vector<float> divisors;
-  for (size_t i = 0; i < base.size(); ++i) divisors.push_back(base[i] / target[i]);
-  const RopeConfig found = recognise_llama3(rope, divisors);
+  const RopeConfig found = recognise_llama3(rope, divisors_of(rope, scaled, 32));
   EXPECT_EQ(found.type, "llama3");
   EXPECT_NEAR(found.factor, 4, 1e-4);
   EXPECT_EQ(found.low_freq_factor, 1);
   EXPECT_EQ(found.high_freq_factor, 8);
   EXPECT_EQ(found.original_max_positions, 32);
-  const auto again = inverse_frequencies(found, 32);
+  const auto again = inverse_frequencies(found, 32), target = inverse_frequencies(scaled, 32);
   for (size_t i = 0; i < target.size(); ++i) EXPECT_NEAR(again[i] / target[i], 1, 1e-6) << i;
 }
 
@@ -288,10 +293,7 @@ TEST(Load, Llama3ScalingIsFittedToOneFrequencyWhereHighIsFourTimesLow) {
   scaled.type = "llama3";
   scaled.factor = 8;
   scaled.original_max_positions = 64;
-  const auto base = inverse_frequencies(rope, 16), target = inverse_frequencies(scaled, 16);
-  std::vector<float> divisors;
-  for (size_t i = 0; i < base.size(); ++i) divisors.push_back(base[i] / target[i]);
-  const RopeConfig found = recognise_llama3(rope, divisors);
+  const RopeConfig found = recognise_llama3(rope, divisors_of(rope, scaled, 16));
   EXPECT_EQ(found.type, "llama3");
   EXPECT_EQ(found.original_max_positions, 64);
   EXPECT_EQ(found.high_freq_factor, 4);
@@ -303,13 +305,22 @@ TEST(Load, Llama3ScalingIsRecognisedByItsDivisors) {
   RopeConfig scaled = rope;
   scaled.type = "llama3";
   scaled.factor = 32;
-  const auto base = inverse_frequencies(rope, 64), target = inverse_frequencies(scaled, 64);
-  std::vector<float> divisors;
-  for (size_t i = 0; i < base.size(); ++i) divisors.push_back(base[i] / target[i]);
+  std::vector<float> divisors = divisors_of(rope, scaled, 64);
   EXPECT_EQ(recognise_llama3(rope, divisors).type, "llama3");
   EXPECT_NEAR(recognise_llama3(rope, divisors).factor, 32, 1e-4);
   divisors[3] = 5;
   EXPECT_EQ(recognise_llama3(rope, divisors).divisors, divisors);
+}
+
+TEST(Load, DivisorsThatAreNoScalingOfLlama3sLeaveTheFilesOwnScalingAsItIs) {
+  RopeConfig rope;
+  rope.type = "linear";
+  rope.factor = 4;
+  const std::vector<float> divisors = {1, 2, 1, 3};
+  const RopeConfig found = recognise_llama3(rope, divisors);
+  EXPECT_EQ(found.type, "linear");
+  EXPECT_EQ(found.factor, 4);
+  EXPECT_EQ(found.divisors, divisors);
 }
 
 TEST(Generate, GreedyTokensAreThoseOfWholeForwardPasses) {
