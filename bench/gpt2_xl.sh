@@ -9,16 +9,14 @@
 set -euo pipefail
 tokenizer=$(realpath "$1") folder=$2
 bin=$(realpath "${BUILD:-$(dirname "$0")/../build}/bin")
+. "$(dirname "$0")/make_base.sh"
 mkdir -p "$folder" && folder=$(realpath "$folder")
 
-if [ ! -d "$folder/xl" ]; then
-  mkdir -p "$folder/shape"
-  cat >"$folder/shape/config.json" <<JSON
+make_base "$folder/xl" "$tokenizer" "$(cat <<JSON
 {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "activation_function": "gelu_new", "n_ctx": 1024, "n_embd": 1600, "n_head": 25,
  "n_layer": 48, "n_positions": 1024, "vocab_size": 50257, "layer_norm_epsilon": 1e-5}
 JSON
-  "$bin/made_base" --config "$folder/shape/config.json" --tokenizer "$tokenizer" --output "$folder/xl" --method none --dtype float32
-fi
+)" --method none --dtype float32
 for i in $(seq 1 100); do
   printf '{"text": "Row %d of a hundred: the quick brown fox jumps over %d lazy dogs, one after the other, until it is tired."}\n' "$i" "$i"
 done >"$folder/rows.jsonl"

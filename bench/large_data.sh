@@ -11,17 +11,15 @@ set -euo pipefail
 tokenizer=$(realpath "$1") folder=$2 limit=${3:-512M} megabytes=${4:-480}
 bin=$(realpath "${BUILD:-$(dirname "$0")/../build}/bin")
 . "$(dirname "$0")/memory_limit.sh"
+. "$(dirname "$0")/make_base.sh"
 mkdir -p "$folder" && folder=$(realpath "$folder")
 
-if [ ! -d "$folder/base" ]; then
-  mkdir -p "$folder/shape"
-  cat >"$folder/shape/config.json" <<JSON
+make_base "$folder/base" "$tokenizer" "$(cat <<JSON
 {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
  "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": ${VOCABULARY:-49152}, "max_position_embeddings": 1024,
  "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": true}
 JSON
-  "$bin/made_base" --config "$folder/shape/config.json" --tokenizer "$tokenizer" --output "$folder/base"
-fi
+)"
 
 # Rows of some 200 tokens, of sentences in random order.
 rows=$folder/rows-$megabytes.jsonl

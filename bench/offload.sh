@@ -12,17 +12,15 @@ set -euo pipefail
 tokenizer=$(realpath "$1") folder=$2 limit=${3:-2G}
 bin=$(realpath "${BUILD:-$(dirname "$0")/../build}/bin")
 . "$(dirname "$0")/memory_limit.sh"
+. "$(dirname "$0")/make_base.sh"
 mkdir -p "$folder" && folder=$(realpath "$folder")
 
-if [ ! -d "$folder/base" ]; then
-  mkdir -p "$folder/shape"
-  cat >"$folder/shape/config.json" <<JSON
+make_base "$folder/base" "$tokenizer" "$(cat <<JSON
 {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
  "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": ${VOCABULARY:-49152}, "max_position_embeddings": 4096,
  "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": true}
 JSON
-  "$bin/made_base" --config "$folder/shape/config.json" --tokenizer "$tokenizer" --output "$folder/base"
-fi
+)"
 
 rm -rf "$folder/run"
 for i in $(seq 1 200); do
