@@ -20,9 +20,11 @@ at::Tensor new_level(const at::Tensor& gradients) {
 
 }  // namespace
 
-void GradientSum::begin(const at::Tensor& gradients) {
+void GradientSum::begin(const at::Tensor& gradients, int64_t micro_batches) {
   if (!gradients_.is_same(gradients)) levels_.clear();
   gradients_ = gradients;
+  const auto copies = static_cast<size_t>(most_copies(micro_batches));
+  while (levels_.size() < copies) levels_.push_back(new_level(gradients_));
   gradients_.zero_();
   any_ = false;
   set_aside_ = 0;
@@ -36,8 +38,7 @@ void GradientSum::begin_micro_batch() {
   }
   size_t level = 0;
   for (; holds(level); ++level) add(levels_[level]);
-  if (level == levels_.size()) levels_.push_back(new_level(gradients_));
-  levels_[level].copy_(gradients_, /*non_blocking=*/true);
+  levels_.at(level).copy_(gradients_, /*non_blocking=*/true);
   gradients_.zero_();
   ++set_aside_;
 }

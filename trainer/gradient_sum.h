@@ -12,13 +12,13 @@ namespace qlora::trainer {
 // 2^k micro-batches each whose sums distributed::Group::sum() adds, make the same additions, to the
 // same bits. Holds one copy of the gradients for each level of the tree that waited for a
 // neighbour, in the host's memory where the gradients lie on a GPU. One object serves all windows
-// of a run: its copies are made once, since between the tensors of a pass new ones would tear holes
-// each time.
+// of a run, and makes its copies where the first window begins: amid the tensors of a pass they
+// would leave holes in the memory that no later tensor fills.
 class GradientSum {
  public:
-  // Starts a window. `gradients`: [parameters], fp32, where the backward passes add up; zeroed
-  // here.
-  void begin(const at::Tensor& gradients);
+  // Starts a window of at most `micro_batches`, before the first forward pass. `gradients`:
+  // [parameters], fp32, where the backward passes add up; zeroed here.
+  void begin(const at::Tensor& gradients, int64_t micro_batches);
   // Before each micro-batch's backward pass: puts aside what the one before it left, if there was
   // one, and zeroes the buffer.
   void begin_micro_batch();

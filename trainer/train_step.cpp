@@ -86,7 +86,7 @@ void compute(TrainJob& job, const data::StepWindow& window, Tally& tally) {
                     "micro-batches");
   GradientSum& sum = job.gradient_sum;
   std::vector<std::pair<size_t, MicroBatchLoss>> late;
-  sum.begin(job.adapters.gradients());
+  sum.begin(job.adapters.gradients(), static_cast<int64_t>(block.end - block.begin));
   // A rank with one micro-batch, or none, comes to no place between two.
   if (job.group->size() > 1) progress.leave_if_stop_wanted();
   for (size_t i = block.begin; i < block.end; ++i) {
@@ -123,8 +123,8 @@ class PassesTogether {
   void compute() {
     const at::Tensor gradients = job_.adapters.gradients();
     GradientSum& sum = job_.gradient_sum;
-    sum.begin(gradients);
     const size_t num_own = block_.end - block_.begin;
+    sum.begin(gradients, static_cast<int64_t>(num_own));
     bool goes_on = true;
     note_stop([this] { progress_.leave_if_stop_wanted(); });
     for (size_t pass = 0; pass < num_own && goes_on; ++pass)

@@ -26,7 +26,7 @@ at::Tensor gradients_of(int64_t micro_batch) {
 at::Tensor sum_of(int64_t begin, int64_t end) {
   const at::Tensor buffer = at::full({kNumbers}, 5.0F);
   GradientSum sum;
-  sum.begin(buffer);
+  sum.begin(buffer, end - begin);
   for (int64_t i = begin; i < end; ++i) {
     sum.begin_micro_batch();
     buffer.add_(gradients_of(i));
@@ -49,7 +49,7 @@ TEST(GradientSum, AWindowLeavesNothingInTheNextEvenWhenItWasAbandoned) {
   GradientSum sum;
   for (const auto& [begin, end, finished] : std::vector<std::tuple<int64_t, int64_t, bool>>{
            {0, 7, true}, {7, 10, false}, {10, 15, true}}) {
-    sum.begin(buffer);
+    sum.begin(buffer, end - begin);
     for (int64_t i = begin; i < end; ++i) {
       sum.begin_micro_batch();
       buffer.add_(gradients_of(i));
