@@ -25,7 +25,8 @@ export QLORA_PARQUET
 ifneq ($(QLORA_PARQUET),ON)
 override CMAKE_FLAGS += -DQLORA_PARQUET=$(QLORA_PARQUET)
 endif
-CTEST_FLAGS ?= --output-on-failure
+# Two at a time: many use all cores, but only for moments.
+CTEST_FLAGS ?= --output-on-failure --parallel 2
 
 .PHONY: all build build-cost quickstart test fuzz cuda interop bench peers install package format clean bootstrap
 .DEFAULT_GOAL := build
