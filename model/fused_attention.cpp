@@ -38,22 +38,24 @@ struct Kept : torch::CustomClassHolder {
   std::optional<RotaryTable> rotary;
 };
 
-// q, k rotated.
+// q, k rotated. With sinks the backward pass is the kernel's as it is: it takes probabilities as
+// exp(score - lse) and takes off the sum of their gradients by `out`, and both know the sink.
 Forward attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-               const AttentionShape& s, const AttentionContext& context) {
+               const AttentionShape& s, const AttentionContext& context, const at::Tensor& sinks) {
   const int64_t d = s.head_dim;
   const auto [out, lse, random, seed, unused] = at::_flash_attention_forward(
       by_heads(q, d), by_heads(k, d), by_heads(v, d), context.boundaries, context.boundaries,
       context.longest(), context.longest(), 0.0, s.causal, false, s.scale, keys_before(s),
       keys_behind(s));
-  return {out.view(q.sizes()), lse, random, seed};
+  if (!s.sinks) return {out.view(q.sizes()), lse, random, seed};
+  return {out.view(q.sizes()), add_sinks(out, lse, sinks), random, seed};
 }
 
 struct FusedAttentionNode : lora::Function<FusedAttentionNode> {
   static Variable forward(AutogradContext* ctx, const Variable& q, const Variable& k,
                           const Variable& v, const AttentionCall* call) {
     rotate_heads({q, k, v}, call->shape, call->rotary, false);
-    const Forward f = attend(q, k, v, call->shape, call->context);
+    const Forward f = attend(q, k, v, call->shape, call->context, call->sinks);
     ctx->save_for_backward({q, k, v, f.out, f.lse, f.random, f.seed, call->context.boundaries});
     ctx->saved_data["kept"] = c10::IValue::make_capsule(c10::make_intrusive<Kept>(*call));
     return f.out;
@@ -82,14 +84,20 @@ struct FusedAttentionNode : lora::Function<FusedAttentionNode> {
 
 bool has_fused_attention(const AttentionShape& shape, at::ScalarType dtype) {
   return (dtype == at::kBFloat16 || dtype == at::kHalf) && shape.head_dim % 8 == 0 &&
-         shape.head_dim <= 256 && shape.softcap == 0 && !shape.position_bias && !shape.sinks;
+         shape.head_dim <= 256 && shape.softcap == 0 && !shape.position_bias;
+}
+
+at::Tensor add_sinks(const at::Tensor& out, const at::Tensor& lse, const at::Tensor& sinks) {
+  const at::Tensor with_sinks = at::logaddexp(lse, sinks.view({-1, 1}));
+  out.mul_((lse - with_sinks).exp_().t().unsqueeze(2));
+  return with_sinks;
 }
 
 at::Tensor fused_attention(const AttentionCall& call) {
   const variable_list qkv = separate_heads(call.qkv, call.shape);
   if (at::GradMode::is_enabled()) return FusedAttentionNode::apply(qkv[0], qkv[1], qkv[2], &call);
   rotate_heads(qkv, call.shape, call.rotary, false);
-  return attend(qkv[0], qkv[1], qkv[2], call.shape, call.context).out;
+  return attend(qkv[0], qkv[1], qkv[2], call.shape, call.context, call.sinks).out;
 }
 
 }  // namespace qlora::model

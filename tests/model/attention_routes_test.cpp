@@ -19,6 +19,7 @@ TEST(AttentionRoutes, AreThoseThatTheShapeTypeAndDeviceAllow) {
   EXPECT_EQ(name(at::kHalf, at::kCUDA), "ATen's FlashAttention");
   EXPECT_EQ(name(at::kFloat, at::kCUDA), "composed");
   shape.window = 9;
+  shape.sinks = true;
   EXPECT_EQ(name(at::kBFloat16, at::kCUDA), "ATen's FlashAttention");
   shape.softcap = 50;
   EXPECT_EQ(name(at::kBFloat16, at::kCUDA), "composed");
