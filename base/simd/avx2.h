@@ -77,6 +77,8 @@ inline Vector signed_bytes(const uint8_t* from) {
       _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
 }
 inline Vector unsigned_bytes(const uint8_t* from) { return _mm256_cvtepi32_ps(bytes_at(from)); }
+// kLanes bytes as words of 32 bits.
+inline Vector byte_words(const uint8_t* from) { return _mm256_castsi256_ps(bytes_at(from)); }
 // kLanes numbers of type E4M3 but NaN (base/float8.h).
 inline Vector e4m3_bytes(const uint8_t* from) {
   const __m128i bytes = _mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));

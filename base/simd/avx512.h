@@ -76,6 +76,8 @@ inline Vector signed_bytes(const uint8_t* from) {
       _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
 }
 inline Vector unsigned_bytes(const uint8_t* from) { return _mm512_cvtepi32_ps(bytes_at(from)); }
+// kLanes bytes as words of 32 bits.
+inline Vector byte_words(const uint8_t* from) { return _mm512_castsi512_ps(bytes_at(from)); }
 // kLanes numbers of type E4M3 but NaN (base/float8.h).
 inline Vector e4m3_bytes(const uint8_t* from) {
   const __m256i bytes =

@@ -158,6 +158,12 @@ using Words [[gnu::vector_size(kLanes * 4)]] = uint32_t;
 inline Vector spanning_words(Vector low, Vector high, int shift) {
   return (Vector)((Words)low >> shift | (Words)high << (32 - shift));
 }
+// kLanes bytes as words.
+inline Vector byte_words(const uint8_t* from) {
+  Words words;
+  for (int i = 0; i < kLanes; ++i) words[i] = from[i];
+  return (Vector)words;
+}
 // Words moved by `bits` bits, to the left where that is below 0.
 inline Vector shifted_right(Vector words, int bits) {
   return (Vector)(bits < 0 ? (Words)words << -bits : (Words)words >> bits);

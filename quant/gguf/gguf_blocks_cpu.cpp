@@ -1,14 +1,17 @@
 #include "quant/gguf/gguf_blocks.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
+#include <type_traits>
 
 #include "base/bfloat16.h"
+#include "base/element.h"
 #include "base/error.h"
 #include "base/float16.h"
 #include "base/parallel_for.h"
 #include "base/vectorize.h"
-#include "quant/elements/element_conversion.h"
+#include "quant/elements/with_element_type.h"
 #include "quant/gguf/gguf_mxfp4.h"
 
 namespace qlora::quant {
@@ -24,45 +27,59 @@ float half_at(const Byte* bytes) {
 
 int8_t signed_at(const Byte* bytes) { return static_cast<int8_t>(*bytes); }
 
+// Block decoders are inlined into loops over blocks that are compiled for each instruction set.
+#define QLORA_INLINE [[gnu::always_inline]] inline
+
 // 32 nibbles: byte j holds element j (low) and element j + 16 (high).
 template <typename Decode>
-void nibbles(const Byte* q, float* out, const Decode& decode) {
+QLORA_INLINE void nibbles(const Byte* q, float* out, const Decode& decode) {
   for (int j = 0; j < 16; ++j) out[j] = decode(j, q[j] & 15);
   for (int j = 0; j < 16; ++j) out[j + 16] = decode(j + 16, q[j] >> 4);
 }
 
-void q4_0(const Byte* b, float* out) {
+QLORA_INLINE void q4_0(const Byte* b, float* out) {
   const float d = half_at(b);
   nibbles(b + 2, out, [d](int, int q) { return static_cast<float>(q - 8) * d; });
 }
 
-void q4_1(const Byte* b, float* out) {
+QLORA_INLINE void q4_1(const Byte* b, float* out) {
   const float d = half_at(b), m = half_at(b + 2);
   nibbles(b + 4, out, [d, m](int, int q) { return static_cast<float>(q) * d + m; });
 }
 
 // The fifth bit of element j is bit j of a 32-bit word.
-int fifth_bit(const Byte* word, int j) { return ((word[j >> 3] >> (j & 7)) & 1) << 4; }
+QLORA_INLINE uint32_t fifth_bits(const Byte* bytes) {
+  uint32_t word;
+  std::memcpy(&word, bytes, sizeof(word));
+  return word;
+}
+QLORA_INLINE int with_fifth_bit(int nibble, uint32_t bits, int j) {
+  return nibble | static_cast<int>((bits >> j) & 1) << 4;
+}
 
-void q5_0(const Byte* b, float* out) {
+QLORA_INLINE void q5_0(const Byte* b, float* out) {
   const float d = half_at(b);
-  nibbles(b + 6, out,
-          [d, b](int j, int q) { return static_cast<float>((q | fifth_bit(b + 2, j)) - 16) * d; });
+  const uint32_t fifth = fifth_bits(b + 2);
+  nibbles(b + 6, out, [d, fifth](int j, int q) {
+    return static_cast<float>(with_fifth_bit(q, fifth, j) - 16) * d;
+  });
 }
 
-void q5_1(const Byte* b, float* out) {
+QLORA_INLINE void q5_1(const Byte* b, float* out) {
   const float d = half_at(b), m = half_at(b + 2);
-  nibbles(b + 8, out,
-          [d, m, b](int j, int q) { return static_cast<float>(q | fifth_bit(b + 4, j)) * d + m; });
+  const uint32_t fifth = fifth_bits(b + 4);
+  nibbles(b + 8, out, [d, m, fifth](int j, int q) {
+    return static_cast<float>(with_fifth_bit(q, fifth, j)) * d + m;
+  });
 }
 
-void q8_0(const Byte* b, float* out) {
+QLORA_INLINE void q8_0(const Byte* b, float* out) {
   const float d = half_at(b);
   for (int j = 0; j < 32; ++j) out[j] = static_cast<float>(signed_at(b + 2 + j)) * d;
 }
 
 // scales[16] (low nibble: scale, high: minimum), qs[64], d, dmin.
-void q2_k(const Byte* b, float* out) {
+QLORA_INLINE void q2_k(const Byte* b, float* out) {
   const float d = half_at(b + 80), dmin = half_at(b + 82);
   for (int group = 0; group < 16; ++group) {
     const float scale = d * static_cast<float>(b[group] & 15);
@@ -75,7 +92,7 @@ void q2_k(const Byte* b, float* out) {
 }
 
 // hmask[32], qs[64], scales[12] of 6 bits less 32, d. An element whose mask bit is clear is 4 less.
-void q3_k(const Byte* b, float* out) {
+QLORA_INLINE void q3_k(const Byte* b, float* out) {
   const float d = half_at(b + 108);
   const Byte* scales = b + 96;
   for (int group = 0; group < 16; ++group) {
@@ -97,13 +114,13 @@ struct ScaleAndMinimum {
 };
 
 // 8 scales and 8 minima of 6 bits in 12 bytes.
-ScaleAndMinimum six_bits(const Byte* s, int j) {
+QLORA_INLINE ScaleAndMinimum six_bits(const Byte* s, int j) {
   if (j < 4) return {s[j] & 63, s[j + 4] & 63};
   return {(s[j + 4] & 15) | ((s[j - 4] >> 6) << 4), (s[j + 4] >> 4) | ((s[j] >> 6) << 4)};
 }
 
 // d, dmin, scales[12], for Q5_K qh[32], qs[128]: 32 bytes hold two sub-blocks.
-void q4_k_or_q5_k(const Byte* b, const Byte* high_bits, const Byte* qs, float* out) {
+QLORA_INLINE void q4_k_or_q5_k(const Byte* b, const Byte* high_bits, const Byte* qs, float* out) {
   const float d = half_at(b), dmin = half_at(b + 2);
   for (int group = 0; group < 8; ++group) {
     const ScaleAndMinimum sm = six_bits(b + 4, group);
@@ -118,78 +135,99 @@ void q4_k_or_q5_k(const Byte* b, const Byte* high_bits, const Byte* qs, float* o
   }
 }
 
-void q4_k(const Byte* b, float* out) { q4_k_or_q5_k(b, nullptr, b + 16, out); }
-void q5_k(const Byte* b, float* out) { q4_k_or_q5_k(b, b + 16, b + 48, out); }
+QLORA_INLINE void q4_k(const Byte* b, float* out) { q4_k_or_q5_k(b, nullptr, b + 16, out); }
+QLORA_INLINE void q5_k(const Byte* b, float* out) { q4_k_or_q5_k(b, b + 16, b + 48, out); }
 
 // ql[128], qh[64], scales[16] of int8, d: two halves of 128 elements.
-void q6_k(const Byte* b, float* out) {
+QLORA_INLINE void q6_k(const Byte* b, float* out) {
   const float d = half_at(b + 208);
-  for (int half = 0; half < 2; ++half) {
-    const Byte *ql = b + 64 * half, *qh = b + 128 + 32 * half, *scales = b + 192 + 8 * half;
-    for (int part = 0; part < 4; ++part) {
-      const Byte* low = ql + 32 * (part % 2);
-      const int shift = part < 2 ? 0 : 4;
-      for (int j = 0; j < 32; ++j) {
-        const float scale = d * static_cast<float>(signed_at(scales + 2 * part + j / 16));
-        const int q = ((low[j] >> shift) & 15) | (((qh[j] >> (2 * part)) & 3) << 4);
-        out[128 * half + 32 * part + j] = scale * static_cast<float>(q - 32);
-      }
+  for (int group = 0; group < 16; ++group) {
+    const int half = group / 8, part = group % 8 / 2, first = 16 * (group % 2);
+    const float scale = d * static_cast<float>(signed_at(b + 192 + group));
+    const Byte* low = b + 64 * half + 32 * (part % 2) + first;
+    const Byte* high = b + 128 + 32 * half + first;
+    const int shift = part < 2 ? 0 : 4, high_shift = 2 * part;
+    for (int j = 0; j < 16; ++j) {
+      const int q = ((low[j] >> shift) & 15) | (((high[j] >> high_shift) & 3) << 4);
+      out[16 * group + j] = scale * static_cast<float>(q - 32);
     }
   }
 }
 
-void bf16(const Byte* b, float* out) {
+QLORA_INLINE void bf16(const Byte* b, float* out) {
   uint16_t bits;
   std::memcpy(&bits, b, sizeof(bits));
   *out = bfloat16_to_float(bits);
 }
 
-void f16(const Byte* b, float* out) { *out = half_at(b); }
+QLORA_INLINE void f16(const Byte* b, float* out) { *out = half_at(b); }
 
-constexpr int64_t kLargestBlock = 256;
+QLORA_INLINE void f32(const Byte* b, float* out) { std::memcpy(out, b, sizeof(float)); }
 
-template <typename T>
-[[gnu::always_inline]] inline void store_block(const float* values, int64_t count, T* out) {
-  for (int64_t i = 0; i < count; ++i) store(values[i], out[i]);
-}
-// target_clones do not apply to templates.
-QLORA_VECTORIZED void store_as(const float* values, int64_t count, BFloat16* out) {
-  store_block(values, count, out);
-}
-QLORA_VECTORIZED void store_as(const float* values, int64_t count, Float16* out) {
-  store_block(values, count, out);
+// A NaN stays one whatever its bits are.
+QLORA_INLINE void put(float value, float& out) { out = value; }
+QLORA_INLINE void put(float value, uint16_t& out) { out = float_to_bfloat16(value); }
+QLORA_INLINE void put(float value, Float16& out) {
+  out = std::bit_cast<Float16>(float_to_float16(value));
 }
 
-using DecodeBlock = void (*)(const Byte*, float*);
+constexpr int64_t kTogether = 256;  // elements that are decoded before they are stored
 
-template <DecodeBlock decode, typename T>
-void decode_to(io::DType dtype, const Byte* bytes, int64_t elements, T* out) {
-  const int64_t block = io::elements_per_block(dtype), stride = io::bytes_per_block(dtype);
-  parallel_for(elements / block, 16384 / block, [&](int64_t begin, int64_t end) {
-    if constexpr (sizeof(T) == sizeof(float)) {
-      for (int64_t i = begin; i < end; ++i) decode(bytes + i * stride, out + i * block);
-    } else {
-      float values[kLargestBlock];
-      const int64_t together = kLargestBlock / block;  // small blocks are stored several at once
-      for (int64_t i = begin; i < end; i += together) {
-        const int64_t count = std::min(together, end - i);
-        for (int64_t k = 0; k < count; ++k) decode(bytes + (i + k) * stride, values + k * block);
-        store_as(values, count * block, out + i * block);
-      }
-    }
-  });
-}
-
-template <DecodeBlock decode>
-void decode_all(io::DType dtype, const Byte* bytes, int64_t elements, void* out, ElementType type) {
-  switch (type) {
-    case ElementType::kFloat32:
-      return decode_to<decode>(dtype, bytes, elements, static_cast<float*>(out));
-    case ElementType::kBFloat16:
-      return decode_to<decode>(dtype, bytes, elements, static_cast<BFloat16*>(out));
-    case ElementType::kFloat16:
-      return decode_to<decode>(dtype, bytes, elements, static_cast<Float16*>(out));
+// Whole blocks of kBlock elements and kStride bytes. Elements come into an array of their own
+// first: bytes may lie anywhere, also where `out` does, for what the compiler knows.
+template <int64_t kBlock, int64_t kStride, typename Decode, typename T>
+QLORA_INLINE void decode_blocks(const Decode& decode, const Byte* bytes, int64_t blocks, T* out) {
+  constexpr int64_t kStep = kTogether / kBlock;
+  float values[kTogether];
+  for (int64_t i = 0; i < blocks; i += kStep) {
+    const int64_t count = std::min(kStep, blocks - i);
+    for (int64_t k = 0; k < count; ++k) decode(bytes + (i + k) * kStride, values + k * kBlock);
+    for (int64_t j = 0; j < count * kBlock; ++j) put(values[j], out[i * kBlock + j]);
   }
+}
+
+// A decoder of FORMAT's blocks for each type of element; target_clones do not apply to templates.
+#define QLORA_DECODER_TO(T, FORMAT, BLOCK, STRIDE)                                    \
+  QLORA_VECTORIZED void FORMAT##_blocks(const Byte* bytes, int64_t blocks, T* out) {  \
+    const auto decode = [](const Byte* b, float* to) __attribute__((always_inline)) { \
+      FORMAT(b, to);                                                                  \
+    };                                                                                \
+    decode_blocks<BLOCK, STRIDE>(decode, bytes, blocks, out);                         \
+  }
+#define QLORA_DECODER(FORMAT, BLOCK, STRIDE)                        \
+  QLORA_DECODER_TO(float, FORMAT, BLOCK, STRIDE)                    \
+  QLORA_DECODER_TO(uint16_t, FORMAT, BLOCK, STRIDE)                 \
+  QLORA_DECODER_TO(Float16, FORMAT, BLOCK, STRIDE)                  \
+  struct Of_##FORMAT {                                              \
+    template <typename T>                                           \
+    static void decode(const Byte* bytes, int64_t blocks, T* out) { \
+      FORMAT##_blocks(bytes, blocks, out);                          \
+    }                                                               \
+  };
+QLORA_DECODER(f32, 1, 4)
+QLORA_DECODER(f16, 1, 2)
+QLORA_DECODER(bf16, 1, 2)
+QLORA_DECODER(q4_0, 32, 18)
+QLORA_DECODER(q4_1, 32, 20)
+QLORA_DECODER(q5_0, 32, 22)
+QLORA_DECODER(q5_1, 32, 24)
+QLORA_DECODER(q8_0, 32, 34)
+QLORA_DECODER(q2_k, 256, 84)
+QLORA_DECODER(q3_k, 256, 110)
+QLORA_DECODER(q4_k, 256, 144)
+QLORA_DECODER(q5_k, 256, 176)
+QLORA_DECODER(q6_k, 256, 210)
+#undef QLORA_DECODER
+#undef QLORA_DECODER_TO
+
+template <typename Format>
+void decode_all(io::DType dtype, const Byte* bytes, int64_t elements, void* out, ElementType type) {
+  const int64_t block = io::elements_per_block(dtype), stride = io::bytes_per_block(dtype);
+  with_element_type(type, [&]<typename T>(std::type_identity<T>) {
+    parallel_for(elements / block, 16384 / block, [&](int64_t begin, int64_t end) {
+      Format::decode(bytes + begin * stride, end - begin, static_cast<T*>(out) + begin * block);
+    });
+  });
 }
 
 void decode_mxfp4(io::DType dtype, const Byte* bytes, int64_t elements, void* out,
@@ -197,22 +235,22 @@ void decode_mxfp4(io::DType dtype, const Byte* bytes, int64_t elements, void* ou
   cpu::dequantize_gguf_mxfp4(bytes, elements / io::elements_per_block(dtype), out, type);
 }
 
-void f32(const Byte* b, float* out) { std::memcpy(out, b, sizeof(float)); }
-
 struct Decoding {
   io::DType dtype;
   void (*decode)(io::DType, const Byte*, int64_t, void*, ElementType);
 };
 
 constexpr Decoding kDecodings[] = {
-    {io::DType::kF32, decode_all<f32>},   {io::DType::kF16, decode_all<f16>},
-    {io::DType::kBF16, decode_all<bf16>}, {io::DType::kQ4_0, decode_all<q4_0>},
-    {io::DType::kQ4_1, decode_all<q4_1>}, {io::DType::kQ5_0, decode_all<q5_0>},
-    {io::DType::kQ5_1, decode_all<q5_1>}, {io::DType::kQ8_0, decode_all<q8_0>},
-    {io::DType::kQ2_K, decode_all<q2_k>}, {io::DType::kQ3_K, decode_all<q3_k>},
-    {io::DType::kQ4_K, decode_all<q4_k>}, {io::DType::kQ5_K, decode_all<q5_k>},
-    {io::DType::kQ6_K, decode_all<q6_k>}, {io::DType::kMXFP4, decode_mxfp4},
+    {io::DType::kF32, decode_all<Of_f32>},   {io::DType::kF16, decode_all<Of_f16>},
+    {io::DType::kBF16, decode_all<Of_bf16>}, {io::DType::kQ4_0, decode_all<Of_q4_0>},
+    {io::DType::kQ4_1, decode_all<Of_q4_1>}, {io::DType::kQ5_0, decode_all<Of_q5_0>},
+    {io::DType::kQ5_1, decode_all<Of_q5_1>}, {io::DType::kQ8_0, decode_all<Of_q8_0>},
+    {io::DType::kQ2_K, decode_all<Of_q2_k>}, {io::DType::kQ3_K, decode_all<Of_q3_k>},
+    {io::DType::kQ4_K, decode_all<Of_q4_k>}, {io::DType::kQ5_K, decode_all<Of_q5_k>},
+    {io::DType::kQ6_K, decode_all<Of_q6_k>}, {io::DType::kMXFP4, decode_mxfp4},
 };
+
+#undef QLORA_INLINE
 
 }  // namespace
 
