@@ -151,8 +151,8 @@ T* row(MutableRows rows, int64_t t) {
 constexpr int64_t kElementsAThread = 4096;
 
 bool has_vectors_for(const ActivationKernel& how, quant::ElementType type) {
-  return has_avx512_bfloat16() && type == quant::ElementType::kBFloat16 && how.gated &&
-         how.kind == Activation::kSilu;
+  return has_avx512_bfloat16() && type == quant::ElementType::kBFloat16 &&
+         supports_activation_bfloat16_avx512(how.kind);
 }
 
 int64_t grain(int64_t width) { return std::max<int64_t>(1, kElementsAThread / width); }
@@ -160,7 +160,7 @@ int64_t grain(int64_t width) { return std::max<int64_t>(1, kElementsAThread / wi
 }  // namespace
 
 void activate(const Activate& a) {
-  if (has_vectors_for(a.how, a.type)) return swiglu_bfloat16_avx512(a);
+  if (has_vectors_for(a.how, a.type)) return activate_bfloat16_avx512(a);
   quant::with_element_type(a.type, [&]<typename T>(std::type_identity<T>) {
     parallel_for(a.tokens, grain(a.width), [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t)
@@ -170,7 +170,7 @@ void activate(const Activate& a) {
 }
 
 void activate_backward(const ActivateBackward& a) {
-  if (has_vectors_for(a.how, a.type)) return swiglu_backward_bfloat16_avx512(a);
+  if (has_vectors_for(a.how, a.type)) return activate_backward_bfloat16_avx512(a);
   quant::with_element_type(a.type, [&]<typename T>(std::type_identity<T>) {
     parallel_for(a.tokens, grain(a.width), [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t)

@@ -41,9 +41,10 @@ struct ActivateBackward {
 namespace cpu {
 void activate(const Activate& arguments);
 void activate_backward(const ActivateBackward& arguments);
-// The same of gated SiLU on bf16 elements, where has_avx512_bfloat16().
-void swiglu_bfloat16_avx512(const Activate& arguments);
-void swiglu_backward_bfloat16_avx512(const ActivateBackward& arguments);
+// The same on bf16 elements, where has_avx512_bfloat16(), of activations with an exponential.
+bool supports_activation_bfloat16_avx512(Activation kind);
+void activate_bfloat16_avx512(const Activate& arguments);
+void activate_backward_bfloat16_avx512(const ActivateBackward& arguments);
 }  // namespace cpu
 namespace cuda {
 void activate(const Activate& arguments, void* stream);

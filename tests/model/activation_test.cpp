@@ -188,16 +188,18 @@ at::Tensor slope_of(const at::Tensor& x, Activation kind) {
 
 TEST(Activate, InfinitiesAndNaNsStayWhatTheyAre) {
   const float infinity = INFINITY;
-  const at::Tensor x = at::tensor({infinity, std::nanf(""), 1e30f, 200.0f}).view({1, 4});
-  for (const Activation kind : kKinds) {
-    if (kind == Activation::kClampedSilu) continue;
-    const at::Tensor y = activate(x, at::Tensor(), {kind});
-    EXPECT_EQ(y[0][0].item<float>(), infinity) << static_cast<int>(kind);
-    EXPECT_TRUE(std::isnan(y[0][1].item<float>())) << static_cast<int>(kind);
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor x = at::tensor({infinity, std::nanf(""), 1e30f, 200.0f}).view({1, 4}).to(type);
+    for (const Activation kind : kKinds) {
+      if (kind == Activation::kClampedSilu) continue;
+      const at::Tensor y = activate(x, at::Tensor(), {kind});
+      EXPECT_EQ(y[0][0].item<float>(), infinity) << static_cast<int>(kind);
+      EXPECT_TRUE(std::isnan(y[0][1].item<float>())) << static_cast<int>(kind);
+    }
+    const at::Tensor far = at::full({1, 3}, -1e30f, type).requires_grad_(true);
+    for (const Activation kind : {Activation::kGelu, Activation::kGeluTanh})
+      EXPECT_LE(slope_of(far, kind).abs().max().item<double>(), 1e-30);
   }
-  const at::Tensor far = at::full({1, 3}, -1e30f).requires_grad_(true);
-  for (const Activation kind : {Activation::kGelu, Activation::kGeluTanh})
-    EXPECT_LE(slope_of(far, kind).abs().max().item<double>(), 1e-30);
 }
 
 TEST(Activate, GradientsAreMadeOfTheNarrowerCopies) {
