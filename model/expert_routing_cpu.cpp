@@ -33,16 +33,32 @@ void choose_of_token(const float* logits, int64_t experts, int64_t active, int64
   }
 }
 
+// Rows lie where no processor looks ahead: each is asked for while the ones before it are summed.
+constexpr int64_t kPicksAhead = 2;
+constexpr int64_t kCacheLine = 64;
+enum class Access { kRead = 0, kWrite = 1 };
+
+template <Access access>
+[[gnu::always_inline]] inline void ask_for(const void* row, int64_t bytes) {
+  for (int64_t at = 0; at < bytes; at += kCacheLine)
+    __builtin_prefetch(static_cast<const char*>(row) + at, static_cast<int>(access));
+}
+
 template <bool kWeighted, typename T>
 [[gnu::always_inline]] inline void sum_range(const SumRows& a, int64_t begin, int64_t end) {
   using Sum = std::conditional_t<kWeighted, float, T>;
   const int64_t width = a.shape.width, active = a.shape.active;
+  const auto bytes = static_cast<int64_t>(sizeof(T));
+  const T* const rows = static_cast<const T*>(a.rows);
   for (int64_t t = begin; t < end; ++t)
     for (int64_t first = 0; first < width; first += kColumns) {
       const int64_t count = std::min(kColumns, width - first);
-      float sums[kColumns] = {};
+      float sums[kColumns];
+      std::fill_n(sums, count, 0.0f);
       for (int64_t pick = t * active; pick < (t + 1) * active; ++pick) {
-        const T* row = static_cast<const T*>(a.rows) + a.shape.row_of[pick] * width + first;
+        if (first == 0 && pick + kPicksAhead < end * active)
+          ask_for<Access::kRead>(rows + a.shape.row_of[pick + kPicksAhead] * width, width * bytes);
+        const T* row = rows + a.shape.row_of[pick] * width + first;
         const float weight = kWeighted ? a.weights[pick] : 1.0f;
         for (int64_t i = 0; i < count; ++i) sums[i] += weight * load(row[i]);
       }
@@ -71,10 +87,17 @@ template <typename T>
 [[gnu::always_inline]] inline void backward_range(const SumRowsBackward& a, int64_t begin,
                                                   int64_t end) {
   const int64_t width = a.shape.width, active = a.shape.active;
+  const auto bytes = static_cast<int64_t>(sizeof(T));
   for (int64_t t = begin; t < end; ++t) {
     const float* d = a.d_sum + t * width;
     for (int64_t pick = t * active; pick < (t + 1) * active; ++pick) {
       const int64_t at = a.shape.row_of[pick] * width;
+      if (pick + kPicksAhead < end * active) {
+        const int64_t ahead = a.shape.row_of[pick + kPicksAhead] * width;
+        ask_for<Access::kWrite>(static_cast<T*>(a.d_rows) + ahead, width * bytes);
+        if (a.d_weights)
+          ask_for<Access::kRead>(static_cast<const T*>(a.rows) + ahead, width * bytes);
+      }
       scale_row(d, a.weights[pick], width, static_cast<T*>(a.d_rows) + at);
       if (a.d_weights) a.d_weights[pick] = dot(d, static_cast<const T*>(a.rows) + at, width);
     }
