@@ -171,8 +171,11 @@ class BlockRun {
                          const lora::RemadeInput* again) const {
     const Routed routed = route(weights.router.forward(x, context_, again)[0], spec.routing);
     const at::Tensor y = expert_outputs(to_experts(x, routed),
-                                        {&weights.experts, routed.rows_of_expert, spec.activation,
-                                         pass_.narrow_gates && at::GradMode::is_enabled()},
+                                        {&weights.experts,
+                                         routed.rows_of_expert,
+                                         spec.activation,
+                                         pass_.narrow_gates && at::GradMode::is_enabled(),
+                                         {x, routed.token_of_row}},
                                         context_);
     at::Tensor sum = from_experts(y, routed);
     if (spec.shared) sum = sum + shared_expert(spec, weights, x, again);

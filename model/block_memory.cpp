@@ -115,8 +115,8 @@ class BranchNodes {
   }
 
   // Of each token as many rows as experts are active. The experts' inputs are copies, which are
-  // kept; their outputs are kept for the gradient of their weights. What one expert needs while it
-  // is computed is small beside what all keep.
+  // made again; their outputs are kept for the gradient of their weights. What one expert needs
+  // while it is computed is small beside what all keep.
   void add_experts(const ExpertsSpec& e, std::vector<NodeMemory>& nodes) const {
     const int64_t c = p_.compute_bytes, h = p_.hidden, k = e.routing.active;
     const int64_t hold = residual_ + held_;
@@ -128,14 +128,17 @@ class BranchNodes {
     nodes.push_back({"sum of the experts",
                      rows({{"experts' outputs", h, c}, {"places and weights", 1, 12}}),
                      hold + k * c * h});
-    nodes.push_back({"experts",
-                     rows({{"gate and up", 2 * e.inner, p_.gate_bytes},
-                           {"low-rank inputs", use_.expert_in.ranks + use_.expert_out.ranks, c},
-                           {"rows of experts", use_.expert_in.trained ? h : 0, c}}),
-                     hold + 2 * k * c * h});
+    const int64_t of_router = input(use_.router, h);
+    NodeMemory experts{"experts",
+                       rows({{"gate and up", 2 * e.inner, p_.gate_bytes},
+                             {"low-rank inputs", use_.expert_in.ranks + use_.expert_out.ranks, c}}),
+                       hold + 2 * k * c * h};
+    experts.kept.push_back(
+        {"input of the experts", use_.expert_in.trained && of_router == 0 ? h : 0, c});
+    nodes.push_back(std::move(experts));
     std::vector<KeptTensor> router = products(use_.router);
     router.push_back({"choice and softmax", e.routing.renormalise ? k : e.routing.experts, 12});
-    router.push_back({"normed input", input(use_.router, h), c});
+    router.push_back({"normed input", of_router, c});
     nodes.push_back({e.router.names.hugging_face, router, hold + 2 * c * h});
   }
 

@@ -104,17 +104,25 @@ class ExpertsPass {
     return y;
   }
 
-  // The gradient of the rows, if it is wanted; those of adapters go where they are summed.
-  at::Tensor backward(const at::Tensor& rows, const Kept& kept, const at::Tensor& dy,
+  // The gradient of the rows, if it is wanted; those of adapters go where they are summed. `from`:
+  // the rows, or what has them once more.
+  at::Tensor backward(const at::Tensor& from, const Kept& kept, const at::Tensor& dy,
                       bool wanted) const {
     const ProfileScope scope("experts backward");
     const at::Tensor dx = wanted ? at::empty_like(dy) : at::Tensor();
     for_each_place(dy, [&](const Place& place, const lora::ForwardContext& context) {
-      differentiate(place, rows_at(rows, place), kept, rows_at(dy, place), rows_at(dx, place),
+      differentiate(place, rows_again(from, place), kept, rows_at(dy, place), rows_at(dx, place),
                     context);
     });
     return dx;
   }
+  // What of the rows is kept for it.
+  at::Tensor to_keep(const at::Tensor& rows) const {
+    if (!reads_rows_again()) return at::Tensor();
+    return call_.source.x.defined() ? call_.source.x.detach() : rows;
+  }
+  // Leaves that to the graph, which frees it.
+  void forget_source() { call_.source.x.reset(); }
 
  private:
   const ExpertWeights& weights(size_t expert) const { return (*call_.experts)[expert]; }
@@ -127,6 +135,10 @@ class ExpertsPass {
   }
   static at::Tensor rows_at(const at::Tensor& of_all, const Place& place) {
     return of_all.defined() ? of_all.narrow(0, place.begin, place.count) : at::Tensor();
+  }
+  at::Tensor rows_again(const at::Tensor& from, const Place& place) const {
+    if (!from.defined() || !call_.source.token_of_row.defined()) return rows_at(from, place);
+    return from.index_select(0, rows_at(call_.source.token_of_row, place));
   }
   static at::Tensor h_at(const Kept& kept, int64_t first, int64_t count, int64_t rank) {
     if (rank == 0) return at::Tensor();
@@ -228,7 +240,7 @@ class ExpertsPass {
 
 // Carries the pass through the node's saved data.
 struct PassHolder : torch::CustomClassHolder {
-  explicit PassHolder(ExpertsPass p) : pass(std::move(p)) {}
+  explicit PassHolder(ExpertsPass p) : pass(std::move(p)) { pass.forget_source(); }
   ExpertsPass pass;
 };
 
@@ -239,7 +251,7 @@ struct ExpertsNode : lora::Function<ExpertsNode> {
     (void)anchor;
     const Kept kept = pass->room_for(rows);
     at::Tensor y = pass->forward(rows, kept);
-    ctx->save_for_backward({pass->reads_rows_again() ? rows : at::Tensor(), kept.gates, kept.h});
+    ctx->save_for_backward({pass->to_keep(rows), kept.gates, kept.h});
     ctx->saved_data["pass"] = c10::IValue::make_capsule(c10::make_intrusive<PassHolder>(*pass));
     return y;
   }
@@ -261,6 +273,12 @@ void check_call(const at::Tensor& rows, const ExpertsCall& call,
         "expert_outputs: there must be a number of rows for each expert");
   const int64_t total = std::accumulate(counts.begin(), counts.end(), int64_t{0});
   lora::check_group_input(call.experts->front().gate_up, rows, context);
+  const SourceOfRows& source = call.source;
+  check(!source.x.defined() ||
+            (source.token_of_row.dim() == 1 && source.token_of_row.size(0) == total &&
+             source.x.dim() == 2 && source.x.size(1) == rows.size(1) &&
+             source.x.scalar_type() == rows.scalar_type()),
+        "expert_outputs: {} rows do not come from there", total);
   check(rows.size(0) == total && rows.is_contiguous(),
         "expert_outputs: the rows must be [{}, hidden] and contiguous, got {}", total,
         fmt::join(rows.sizes(), " x "));

@@ -19,19 +19,26 @@
 
 namespace qlora::model {
 
+// Where rows come from: row r is row token_of_row[r] of x (to_experts()).
+struct SourceOfRows {
+  at::Tensor x;             // [tokens, hidden], as the rows
+  at::Tensor token_of_row;  // int64 [rows]
+};
+
 struct ExpertsCall {
   // Must not move or end before the backward pass is done, like the context's workspace.
   const std::vector<ExpertWeights>* experts = nullptr;
   std::vector<int64_t> rows_of_expert;  // [experts]; 0 for those that compute nothing
   ActivationRule activation = {};
   bool narrow_gates = false;  // gate and up are kept in bfloat16 (CausalLm::narrow_gates)
+  SourceOfRows source = {};   // undefined, or what is kept for the backward pass in place of rows
 };
 
 // rows [sum of rows_of_expert, hidden] in the compute dtype, contiguous, those of an expert
 // together, in the experts' order -> the same shape and type. Adapters of experts have neither
 // dropout nor DoRA's magnitude (lora/attach.h). For the backward pass it keeps gate and up, the
-// adapters' low-rank inputs, and if a gate_up is trained the rows. Error if rows and experts do not
-// fit.
+// adapters' low-rank inputs, and if a gate_up is trained the rows, or where they come from. Error
+// if rows and experts do not fit.
 at::Tensor expert_outputs(const at::Tensor& rows, const ExpertsCall& call,
                           const lora::ForwardContext& context);
 

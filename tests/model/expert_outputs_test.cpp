@@ -153,6 +153,32 @@ TEST(ExpertOutputs, AreThoseOfTheExpertsOneByOneWithAllGradients) {
       }
 }
 
+TEST(ExpertOutputs, RowsThatComeFromTokensAreMadeAgainForTheSameGradients) {
+  at::manual_seed(26);
+  Mixture mixture(8, at::kBFloat16, true);
+  const int64_t count = total(kEven);
+  const at::Tensor tokens = at::randn({count / 2, kHidden}).to(at::kBFloat16);
+  const at::Tensor token_of_row = at::arange(count).flip(0).remainder(count / 2).contiguous();
+  const at::Tensor dy = at::randn({count, kHidden}).to(at::kBFloat16);
+  int64_t holders_of_rows = 0;
+  const auto results = [&](bool from_tokens) {
+    return mixture.results(tokens, dy, true, [&](const at::Tensor& x) {
+      const at::Tensor rows = x.index_select(0, token_of_row);
+      ExpertsCall call{&mixture.experts(), kEven};
+      if (from_tokens) call.source = {x, token_of_row};
+      const at::Tensor y = expert_outputs(rows, call, mixture.context());
+      holders_of_rows = static_cast<int64_t>(rows.use_count());
+      return y;
+    });
+  };
+  const auto kept = results(false);
+  EXPECT_GT(holders_of_rows, 1);
+  const auto again = results(true);
+  EXPECT_EQ(holders_of_rows, 1);
+  ASSERT_EQ(again.size(), kept.size());
+  for (size_t i = 0; i < kept.size(); ++i) EXPECT_TRUE(at::equal(again[i], kept[i])) << i;
+}
+
 TEST(ExpertOutputs, WithoutAGraphOrAdaptersAreTheSame) {
   at::manual_seed(22);
   Mixture mixture(8, at::kBFloat16, true);
@@ -197,6 +223,9 @@ TEST(ExpertOutputs, RowsThatDoNotFitAreRefused) {
   Mixture mixture(2, at::kFloat, false);
   const ExpertsCall call{&mixture.experts(), {3, 4}};
   EXPECT_THROW(expert_outputs(at::randn({8, kHidden}), call, mixture.context()), Error);
+  ExpertsCall from_elsewhere = call;
+  from_elsewhere.source = {at::randn({4, kHidden}), at::zeros({6}, at::kLong)};
+  EXPECT_THROW(expert_outputs(at::randn({7, kHidden}), from_elsewhere, mixture.context()), Error);
   EXPECT_THROW(expert_outputs(at::randn({7, kHidden + 1}), call, mixture.context()), Error);
   EXPECT_THROW(expert_outputs(at::randn({kHidden, 7}).t(), call, mixture.context()), Error);
   EXPECT_THROW(
