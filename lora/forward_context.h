@@ -26,6 +26,9 @@ struct ForwardContext {
   // Outputs are only differentiated, their values unspecified: the last product of a layer that is
   // recomputed for its backward pass.
   bool output_unused = false;
+  // The next product has another number of rows, as an expert's: a library that compiles a kernel
+  // for each number, as oneDNN does, would not stop doing so.
+  bool rows_vary = false;
   // Changes with every micro-batch and is the same when a layer is recomputed, so that its dropout
   // mask is, too.
   uint64_t dropout_key = 0;

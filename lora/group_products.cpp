@@ -184,7 +184,7 @@ std::vector<at::Tensor> group_outputs(const LinearGroup& group, const GroupInput
   std::vector<int64_t> widths;
   for (const LoraLinear& layer : group.layers()) widths.push_back(layer.out_features());
   Outputs to{.all = all, .y = columns_of(all, widths)};
-  const bool sums = h.defined() || residual.defined();
+  const bool sums = h.defined() || residual.defined() || context.rows_vary;
   const quant::ProductRoute& route =
       quant::product_route(product_facts(group.layers(), x, sums), quant::Pass::kForward);
   variable_list parts_of_h;
@@ -227,12 +227,13 @@ void group_gradients(const LinearGroup& group, const GroupInput& input,
   // Before the products, as in the forward pass: their sum is rounded once.
   const bool adapted = dx.defined() && g.defined();
   const bool begun = adapted && !drops(any_adapter(group), context);
-  const quant::ProductRoute& route =
-      quant::product_route(product_facts(group.layers(), x, adapted), quant::Pass::kBackward);
+  const quant::ProductRoute& route = quant::product_route(
+      product_facts(group.layers(), x, adapted || (dx.defined() && context.rows_vary)),
+      quant::Pass::kBackward);
   if (route.sums) {
     const ProfileScope products("linear backward");
     summed_input_gradient(group.layers(), side_by_side(dy), begun ? g : at::Tensor(),
-                          group.stacked_a().compute, dx, *context.workspace);
+                          begun ? group.stacked_a().compute : at::Tensor(), dx, *context.workspace);
   } else {
     if (begun) low_rank_up(g, group.stacked_a().compute.t(), 1.0, false, dx);
     if (dx.defined() && route.run == quant::ProductRun::kJoined)
@@ -244,16 +245,17 @@ void group_gradients(const LinearGroup& group, const GroupInput& input,
 }
 
 void frozen_input_gradient(const LinearGroup& group, const std::vector<at::Tensor>& dy,
-                           at::Tensor dx, quant::Workspace& workspace) {
-  const quant::ProductRoute& route =
-      quant::product_route(product_facts(group.layers(), dx, false), quant::Pass::kBackward);
+                           at::Tensor dx, const ForwardContext& context) {
+  const quant::ProductRoute& route = quant::product_route(
+      product_facts(group.layers(), dx, context.rows_vary), quant::Pass::kBackward);
   const ProfileScope scope("linear backward");
-  if (route.run == quant::ProductRun::kJoined) {
-    stacked_input_gradient(group.layers(), side_by_side(dy), false, dx, workspace);
-    return;
-  }
+  if (route.sums)
+    return summed_input_gradient(group.layers(), side_by_side(dy), at::Tensor(), at::Tensor(), dx,
+                                 *context.workspace);
+  if (route.run == quant::ProductRun::kJoined)
+    return stacked_input_gradient(group.layers(), side_by_side(dy), false, dx, *context.workspace);
   for (size_t i = 0; i < dy.size(); ++i)
-    group.layers()[i].base->input_gradient_into(dy[i].contiguous(), dx, i > 0, workspace);
+    group.layers()[i].base->input_gradient_into(dy[i].contiguous(), dx, i > 0, *context.workspace);
 }
 
 }  // namespace qlora::lora

@@ -43,6 +43,6 @@ void group_gradients(const LinearGroup& group, const GroupInput& input,
 
 // Σ_i dy_i W_i to dx, of frozen weights alone.
 void frozen_input_gradient(const LinearGroup& group, const std::vector<at::Tensor>& dy,
-                           at::Tensor dx, quant::Workspace& workspace);
+                           at::Tensor dx, const ForwardContext& context);
 
 }  // namespace qlora::lora

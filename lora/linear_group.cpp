@@ -138,11 +138,12 @@ struct FrozenGroupNode : Function<FrozenGroupNode> {
 
   static variable_list backward(AutogradContext* ctx, variable_list dy) {
     const auto* group = reinterpret_cast<const LinearGroup*>(ctx->saved_data["group"].toInt());
-    auto& workspace = *reinterpret_cast<quant::Workspace*>(ctx->saved_data["workspace"].toInt());
+    ForwardContext context;
+    context.workspace = reinterpret_cast<quant::Workspace*>(ctx->saved_data["workspace"].toInt());
     const at::Tensor d_residual = take_residual_gradient(ctx, dy);
     const at::Tensor dx =
         at::empty({dy[0].size(0), group->layers()[0].in_features()}, dy[0].options());
-    frozen_input_gradient(*group, dy, dx, workspace);
+    frozen_input_gradient(*group, dy, dx, context);
     return {dx, d_residual, Variable(), Variable()};
   }
 };

@@ -18,8 +18,7 @@
 
 namespace qlora::lora {
 
-// Facts of the layers' products with x, or with a dy of as many rows. `sums`: their adapters'
-// products, or a residual stream, are to be added.
+// Facts of the layers' products with x, or with a dy of as many rows. `sums`: ProductFacts::sums.
 quant::ProductFacts product_facts(const std::vector<LoraLinear>& layers, const at::Tensor& x,
                                   bool sums);
 

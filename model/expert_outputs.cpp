@@ -62,6 +62,7 @@ class ExpertsPass {
  public:
   ExpertsPass(ExpertsCall call, const lora::ForwardContext& context)
       : call_(std::move(call)), context_(context), order_(most_rows_first(call_.rows_of_expert)) {
+    context_.rows_vary = true;
     int64_t row = 0;
     for (size_t e = 0; e < call_.rows_of_expert.size(); ++e) {
       Place place{
@@ -193,7 +194,7 @@ class ExpertsPass {
     if (trains(group))
       lora::group_gradients(group, input, {}, {dy}, dx, context);
     else if (dx.defined())
-      lora::frozen_input_gradient(group, {dy}, dx, *context.workspace);
+      lora::frozen_input_gradient(group, {dy}, dx, context);
   }
 
   // Calls body(place, context) for all experts, side by side where that is faster. `left`: what

@@ -47,7 +47,8 @@ struct LayerFacts {
 
 struct ProductFacts {
   LeftOperand left;   // x, or a dy of as many rows
-  bool sums = false;  // adapters' products or a residual stream are to be added
+  bool sums = false;  // adapters' products or a residual stream are to be added, or the rows are of
+                      // ever other numbers
   c10::SmallVector<LayerFacts, 4> layers = {};
 };
 
