@@ -244,9 +244,9 @@ void add_calibration_options(const Command& command, QuantizeArguments& argument
   list.push_back(
       {"--max-memory",
        command.add_option("--max-memory", arguments.max_memory,
-                          "gptq: what the sequences' activations may take, such as 8GB "
-                          "(default: half of what is free); else they lie on disk, beside "
-                          "what is written"),
+                          "gptq: what the process may take, such as 8GB; the sequences' "
+                          "activations lie on disk, beside what is written, where they do not "
+                          "fit (default: they may take half of what is free)"),
        kGptq});
 }
 

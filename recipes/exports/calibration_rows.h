@@ -18,8 +18,9 @@ struct CalibrationOptions {
   data::DatasetOptions data;
   int64_t samples = 128;           // sequences, if there are rows for so many
   int64_t sequence_length = 2048;  // tokens of each, at most; less if the model has less positions
-  // What the sequences' activations may take of host memory; 0: half of what is free. Beyond it
-  // they lie in a file beside the output.
+  // What the process may take of host memory. Where the sequences' activations do not fit into it
+  // beside a block's work (gptq_memory.h), they lie in a file beside the output. 0: they may take
+  // half of what is free.
   int64_t max_memory_bytes = 0;
 
   // Throws ConfigError naming the option.

@@ -10,12 +10,11 @@
 #include "quant/formats/exported_weight.h"
 #include "quant/gptq/gptq_pack.h"
 #include "quant/make_frozen_weight.h"
+#include "recipes/exports/gptq_memory.h"
 
 namespace qlora::recipes {
 namespace {
 
-// Hessians of many experts are made in several runs, each of no more than this.
-constexpr int64_t kHessianBytes = int64_t{4} << 30;
 constexpr double kLeastShareOfTokens = 0.005;
 
 // Leaves a run behind the group whose inputs were wanted.
@@ -85,11 +84,11 @@ std::vector<GptqCalibration::Stage> GptqCalibration::stages_of(const model::Bloc
 // In runs whose Hessians lie in memory together.
 std::vector<GptqCalibration::Stage> GptqCalibration::runs_of(const Stage& stage) {
   std::vector<Stage> runs;
-  int64_t bytes = kHessianBytes;
+  int64_t bytes = kMostHessianBytes;
   for (const Part& part : stage) {
     const int64_t inputs = inputs_of(*part.group);
     const int64_t more = inputs * inputs * int64_t{sizeof(float)};
-    if (bytes + more > kHessianBytes) {
+    if (bytes + more > kMostHessianBytes) {
       runs.emplace_back();
       bytes = 0;
     }

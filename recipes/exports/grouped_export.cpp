@@ -2,12 +2,14 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "base/cgroup.h"
+#include "base/device.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "export/quantized.h"
@@ -17,6 +19,7 @@
 #include "quant/make_frozen_weight.h"
 #include "recipes/exports/activation_store.h"
 #include "recipes/exports/gptq_calibration.h"
+#include "recipes/exports/gptq_memory.h"
 #include "recipes/exports/quantization_files.h"
 #include "recipes/models/compute_dtype.h"
 
@@ -47,8 +50,29 @@ void warn_of_coarse_zeros(const QuantizeOptions& options) {
         "codes by up to half a code. --dtype float16 or float32 keeps them");
 }
 
-int64_t activation_bytes(const CalibrationOptions& options) {
-  return options.max_memory_bytes > 0 ? options.max_memory_bytes : usable_memory_bytes() / 2;
+// What is left for the rows' activations, beside what the process has and a block will take.
+int64_t activation_bytes(const QuantizeOptions& options, const model::CausalLm& model,
+                         const CalibrationRows& rows) {
+  const int64_t most = options.calibration.max_memory_bytes;
+  if (most <= 0) return usable_memory_bytes() / 2;
+  if (!model.device().is_cpu()) return most;
+  const std::vector<int64_t> lengths = rows.lengths();
+  const at::ScalarType stored = model::dtype_from_string(options.dtype, "--dtype");
+  const GptqMemory work = gptq_memory(model.architecture(), options.gptq,
+                                      static_cast<int64_t>(c10::elementSize(stored)),
+                                      static_cast<int64_t>(c10::elementSize(model.compute_dtype())),
+                                      *std::ranges::max_element(lengths));
+  const int64_t loaded = resident_bytes(), needed = loaded + work.total();
+  const auto mb = [](int64_t bytes) { return static_cast<double>(bytes) / 1e6; };
+  if (most < needed)
+    log::warning(
+        "--max-memory is {:.0f} MB, and {:.0f} MB are taken also with the activations on disk: "
+        "{:.0f} by what is loaded, {:.0f} by the weights of a block, {:.0f} by a matrix that is "
+        "rounded, {:.0f} by the products of its inputs (Hessians), {:.0f} by the pass of a "
+        "sequence; a smaller --sequence-length lowers the last",
+        mb(most), mb(needed), mb(loaded), mb(work.weights), mb(work.rounding), mb(work.hessians),
+        mb(work.pass));
+  return std::max<int64_t>(0, most - needed);
 }
 
 void tell_of_weights_without_inputs(const GptqCalibration& calibration) {
@@ -133,7 +157,7 @@ void stream_gptq(const std::string& path, const CalibrationRows& rows,
   const auto model =
       model::load_without_blocks(*source, reading, device, compute_dtype_of("auto", device));
   ActivationStore activations(rows.lengths(), architecture.hidden_size,
-                              activation_bytes(options.calibration), directory);
+                              activation_bytes(options, *model, rows), directory);
   if (activations.in_file())
     log::info("the calibration rows' activations, {:.1f} GB, lie in a file of {}",
               static_cast<double>(activations.bytes()) / 1e9, directory);
