@@ -24,10 +24,10 @@ constexpr int64_t kFloat = 4;
 // and keeps; with 8-bit products it keeps a kernel for each number of outlier columns (measured).
 constexpr int64_t kCpuRuntime = 140'000'000, kEightBitRuntime = 55'000'000;
 // What micro-batches of ever other lengths add to that in the first ten steps: a heap in pieces,
-// and where 16-bit products go to oneDNN more of its kernels (measured; with outlier columns of
-// 8-bit products it goes on growing).
-constexpr int64_t kOtherLengths = 15'000'000, kOneDnnOtherLengths = 100'000'000,
-                  kEightBitOtherLengths = 140'000'000;
+// more of them where experts have ever other numbers of rows, and where 16-bit products go to
+// oneDNN more of its kernels (measured; with outlier columns of 8-bit products it goes on growing).
+constexpr int64_t kOtherLengths = 15'000'000, kExpertsOtherLengths = 40'000'000,
+                  kOneDnnOtherLengths = 100'000'000, kEightBitOtherLengths = 140'000'000;
 // Of a GPU: its context with the kernels (measured on an H100 with CUDA 13), and cuBLAS's
 // workspaces of the program's and of autograd's thread. A program with these kernels takes more on
 // a CPU, too.
@@ -99,7 +99,14 @@ class Planner {
   void add_gaps();
   int64_t other_lengths() const {
     if (base_.products.in_int32) return kEightBitOtherLengths;
-    return base_.products.in_library ? kOneDnnOtherLengths : kOtherLengths;
+    if (base_.products.in_library) return kOneDnnOtherLengths;
+    return has_experts() ? kExpertsOtherLengths : kOtherLengths;
+  }
+  bool has_experts() const {
+    for (int64_t layer = 0; layer < a_.num_layers(); ++layer)
+      for (const model::Branch& branch : a_.block(layer).branches)
+        if (branch.experts()) return true;
+    return false;
   }
   model::PassShape pass(int64_t tokens, int64_t longest) const;
   // Of the micro-batch, with the adapters of this layer.
