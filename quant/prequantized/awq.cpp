@@ -16,14 +16,13 @@ namespace qlora::quant {
 namespace {
 
 constexpr std::array kBits = {2, 3, 4, 5, 6, 7, 8};
+constexpr int kGemvBits = 4;
 constexpr const char* kParts[] = {"qweight", "qzeros", "scales"};
 
 bool is_gemv(const io::JsonNode& config) {
   if (const auto backend = config.find("backend"); backend && backend->value() == "llm-awq")
     backend->reject("a writer of version gemm or gemv: llm-awq's words of 16 bits are not read");
-  auto version = config.find("version");
-  if (!version) version = config.find("checkpoint_format");
-  if (!version) version = config.find("format");
+  const auto version = first_of(config, {"version", "checkpoint_format", "format"});
   if (!version) return false;
   std::string name = version->as_string();
   std::ranges::transform(name, name.begin(),
@@ -75,7 +74,6 @@ GroupedTensor decode_gemm(StoredParts& parts, const WeightShape& shape,
 
 GroupedTensor decode_gemv(StoredParts& parts, const WeightShape& shape,
                           const ModuleSettings& settings) {
-  constexpr int kGemvBits = 4;
   const int64_t size = group_columns(shape.in, settings.group_size);
   if (shape.in % size != 0)
     parts.reject("qweight", fmt::format("must have inputs in whole groups of {}, found {} inputs",
@@ -100,7 +98,7 @@ GroupedTensor decode_gemv(StoredParts& parts, const WeightShape& shape,
 class Awq final : public StoredFormat {
  public:
   explicit Awq(const io::JsonNode& config) : gemv_(is_gemv(config)), settings_(config, kBits) {
-    if (gemv_ && settings_.of("").back().bits != 4)
+    if (gemv_ && settings_.of("").back().bits != kGemvBits)
       config.at(config.find("bits") ? "bits" : "w_bit").reject("4, the bits of version gemv");
   }
 
@@ -119,9 +117,15 @@ class Awq final : public StoredFormat {
     require_as_stored(options, name(), parts.place());
     require_matrix(shape, parts);
     require_no_scaled_activation(file, module);
-    GroupedTensor weight = gemv_ ? decode_gemv(parts, shape, settings_.of(module).front())
-                                 : decode_gemm(parts, shape, fitting_settings(parts, shape));
+    require_version(parts, shape);
+    const ModuleSettings settings =
+        gemv_ ? settings_.of(module).front() : fitting_settings(parts, shape);
+    GroupedTensor weight =
+        gemv_ ? decode_gemv(parts, shape, settings) : decode_gemm(parts, shape, settings);
     parts.require_all_taken();
+    require_likely_groups(parts, "scales", shape.in, settings.group_size, settings_.place());
+    settings_.warn_of_other_zeros(module, settings.bits, weight.zeros);
+    settings_.warn_of_other_sizes(module, shape.in, settings.bits, settings.group_size);
     return grouped_layer(std::move(weight), "awq", module, device);
   }
 
@@ -133,6 +137,19 @@ class Awq final : public StoredFormat {
   }
 
  private:
+  // FormatError if the tensors lie as the other version has them.
+  void require_version(const StoredParts& parts, const WeightShape& shape) const {
+    const bool as_gemm = parts.has("qweight", {shape.in, num_words(shape.out, kGemvBits)}) &&
+                         parts.size("scales", 1) == shape.out;
+    const bool as_gemv = parts.has("qweight", {shape.out, num_words(shape.in, kGemvBits)}) &&
+                         parts.size("scales", 0) == shape.out;
+    if (as_gemm == as_gemv || as_gemv == gemv_) return;
+    parts.reject("qweight", fmt::format("lies as version {0} has it, and {1} has version {2}; set "
+                                        "version to {0} there",
+                                        as_gemv ? "gemv" : "gemm", settings_.place(),
+                                        gemv_ ? "gemv" : "gemm"));
+  }
+
   // The first of the config's that agree with the tensors; else bits and groups by the tensors
   // where these leave no choice; else the likeliest, to say what does not agree.
   ModuleSettings fitting_settings(const StoredParts& parts, const WeightShape& shape) const {
@@ -146,7 +163,8 @@ class Awq final : public StoredFormat {
         return one;
     ModuleSettings settings = said.front();
     const int64_t groups = parts.size("scales", 0);
-    if (groups <= 0 || shape.in % groups != 0) return settings;
+    const bool agree = groups > 0 && parts.size("qzeros", 0) == groups;
+    if (!agree || shape.in % groups != 0) return settings;
     settings.group_size = shape.in / groups;
     if (!has_bits(settings.bits))
       settings.bits = only_fitting(kBits, has_bits).value_or(settings.bits);

@@ -18,8 +18,7 @@ constexpr std::array kBits = {2, 3, 4, 8};
 constexpr const char* kParts[] = {"qweight", "qzeros", "scales", "g_idx"};
 
 bool is_version_1(const io::JsonNode& config) {
-  auto format = config.find("checkpoint_format");
-  if (!format) format = config.find("format");
+  const auto format = first_of(config, {"checkpoint_format", "format"});
   if (config.bool_or("is_marlin_format", false))
     config.at("is_marlin_format").reject("false: Marlin's order of the codes is not read");
   if (const auto dtype = config.find("pack_dtype"); dtype && dtype->as_string() != "int32")
@@ -114,9 +113,16 @@ class Gptq final : public StoredFormat {
   GroupedTensor decode(StoredParts& parts, const WeightShape& shape) const {
     const bool has_groups = parts.find("g_idx") != nullptr;
     const ModuleSettings settings = fitting_settings(parts, shape);
+    const int64_t said_groups = num_groups(shape.in, settings.group_size);
     const int64_t stored_groups = parts.size("scales", 0);
-    const int64_t groups =
-        has_groups && stored_groups > 0 ? stored_groups : num_groups(shape.in, settings.group_size);
+    const bool agree = stored_groups > 0 && parts.size("qzeros", 0) == stored_groups;
+    const int64_t groups = has_groups && agree ? stored_groups : said_groups;
+    if (!has_groups && settings.desc_act && groups > 1)
+      parts.reject("qweight",
+                   fmt::format("has no g_idx beside it, which tells the groups of its columns as "
+                               "{} has desc_act; the file lost it: quantize the model again, or "
+                               "give the original 16-bit model",
+                               settings_.place()));
     GroupedTensor weight;
     weight.bits = settings.bits;
     weight.in = shape.in;
@@ -129,14 +135,28 @@ class Gptq final : public StoredFormat {
         parts.take("qzeros", io::DType::kI32, {groups, num_words(shape.out, settings.bits)}),
         settings.bits, shape.out, version_1_);
     weight.scales = parts.take_scales("scales", {groups, shape.out}).t().contiguous();
-    if (!has_groups) return weight;
-    const at::Tensor group_of = take_groups(parts, shape.in, groups);
-    const int64_t size = size_of_ordered_groups(group_of, groups);
-    if (size > 0)
-      weight.group_size = size;
+    if (has_groups)
+      set_groups(weight, take_groups(parts, shape.in, groups), groups, parts.module());
     else
-      weight.group_of = group_of;
+      require_likely_groups(parts, "scales", shape.in, settings.group_size, settings_.place());
+    settings_.warn_of_other_zeros(parts.module(), settings.bits, weight.zeros);
+    settings_.warn_of_other_sizes(parts.module(), shape.in, settings.bits, weight.group_size);
     return weight;
+  }
+
+  void set_groups(GroupedTensor& weight, const at::Tensor& group_of, int64_t groups,
+                  const std::string& module) const {
+    const int64_t size = size_of_ordered_groups(group_of, groups);
+    if (size > 0) {
+      weight.group_size = size;
+      return;
+    }
+    weight.group_of = group_of;
+    if (num_groups(weight.in, weight.group_size) != groups)
+      weight.group_size = num_groups(weight.in, groups);
+    if (!settings_.of(module).front().desc_act)
+      warn_of_tensors(settings_.place(), "desc_act", module, "no desc_act",
+                      "a g_idx with groups of columns in an order of their own");
   }
 
   // The first of the config's that agree with the tensors. If none does: bits by qweight where

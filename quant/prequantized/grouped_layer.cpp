@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "base/error.h"
 #include "base/parallel_for.h"
@@ -30,6 +31,20 @@ int64_t num_groups(int64_t in, int64_t group_size) {
 }
 
 int64_t group_columns(int64_t in, int64_t group_size) { return group_size <= 0 ? in : group_size; }
+
+void require_likely_groups(const StoredParts& parts, const std::string& part, int64_t in,
+                           int64_t group_size, const std::string& config) {
+  const int64_t groups = num_groups(in, group_size);
+  if (groups == 1 || in % group_size == 0 || std::has_single_bit(static_cast<uint64_t>(group_size)))
+    return;
+  const std::string others =
+      in % groups == 0 ? fmt::format("; groups of {} would be as many", in / groups) : "";
+  parts.reject(part,
+               fmt::format("has {} groups for {} inputs, and the group size of {} in {} neither "
+                           "divides them nor is a power of two{}; set group_size there to the size "
+                           "with which the weights were quantized",
+                           groups, in, group_size, config, others));
+}
 
 at::Tensor rows_of_int8(const at::Tensor& codes) {
   check(codes.dim() == 2 && codes.scalar_type() == at::kChar && codes.is_contiguous(),

@@ -6,6 +6,7 @@
 
 #include "quant/formats/grouped_weight.h"
 #include "quant/frozen_size.h"
+#include "quant/prequantized/stored_parts.h"
 
 namespace qlora::quant {
 
@@ -13,6 +14,11 @@ namespace qlora::quant {
 int64_t num_groups(int64_t in, int64_t group_size);
 // The columns of such a group.
 int64_t group_columns(int64_t in, int64_t group_size);
+
+// FormatError of `part`, the scales, unless `group_size`, which only `config` says, divides `in` or
+// is a power of two: of other sizes that give as many groups nothing tells whether they are right.
+void require_likely_groups(const StoredParts& parts, const std::string& part, int64_t in,
+                           int64_t group_size, const std::string& config);
 
 // int8 codes [rows, in] as they are in memory: 8 bits above a zero of 128.
 at::Tensor rows_of_int8(const at::Tensor& codes);

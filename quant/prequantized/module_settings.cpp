@@ -1,8 +1,13 @@
 #include "quant/prequantized/module_settings.h"
 
+#include <ATen/ATen.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
+
+#include "base/warn_once.h"
+#include "quant/prequantized/grouped_layer.h"
+#include "quant/prequantized/stored_parts.h"
 
 namespace qlora::quant {
 namespace {
@@ -12,26 +17,31 @@ constexpr int64_t kLargestGroup = int64_t{1} << 30;
 // GPTQModel's own settings of a quantized head.
 constexpr ModuleSettings kHead{.bits = 8, .group_size = 32};
 
-std::optional<io::JsonNode> either(const io::JsonNode& node, const char* key, const char* older) {
-  const auto found = node.find(key);
-  return found ? found : node.find(older);
+std::string sizes_text(int bits, int64_t group_size) {
+  if (group_size <= 0) return fmt::format("{} bits and a group a row", bits);
+  return fmt::format("{} bits in groups of {}", bits, group_size);
 }
 
 // The settings of `node` where it has some, else `settings`.
 ModuleSettings changed(ModuleSettings settings, const io::JsonNode& node,
                        std::span<const int> widths) {
-  if (const auto bits = either(node, "bits", "w_bit")) {
+  if (const auto bits = first_of(node, {"bits", "w_bit"})) {
     const int64_t width = bits->as_integer(1, 32);
     if (std::ranges::find(widths, width) == widths.end())
       bits->reject(fmt::format("one of {}", fmt::join(widths, ", ")));
     settings.bits = static_cast<int>(width);
   }
-  if (const auto size = either(node, "group_size", "q_group_size")) {
+  if (const auto size = first_of(node, {"group_size", "q_group_size"})) {
     settings.group_size = size->as_integer(-1, kLargestGroup);
     if (settings.group_size == 0) size->reject("-1 or a number of columns");
   }
-  if (const auto zero_point = node.find("zero_point")) settings.sym = !zero_point->as_bool();
-  settings.sym = node.bool_or("sym", settings.sym);
+  const auto zero_point = node.find("zero_point"), sym = node.find("sym");
+  if (zero_point && sym && zero_point->as_bool() == sym->as_bool())
+    log::warning_once("{} and {} are both {}; the latter is used", zero_point->place(),
+                      sym->place(), sym->as_bool());
+  if (zero_point) settings.sym = !zero_point->as_bool();
+  if (sym) settings.sym = sym->as_bool();
+  settings.says_sym = settings.says_sym || zero_point || sym;
   settings.desc_act = node.bool_or("desc_act", settings.desc_act);
   return settings;
 }
@@ -56,8 +66,9 @@ bool SettingsOfModules::Override::matches(const std::string& module) const {
   return is_plain ? module == text : matches_start(pattern, module);
 }
 
-SettingsOfModules::SettingsOfModules(const io::JsonNode& config, std::span<const int> bits) {
-  if (!either(config, "bits", "w_bit")) config.at("bits").reject("a number");
+SettingsOfModules::SettingsOfModules(const io::JsonNode& config, std::span<const int> bits)
+    : place_(config.place()) {
+  if (!first_of(config, {"bits", "w_bit"})) config.at("bits").reject("a number");
   all_ = changed({}, config, bits);
   lm_head_ = config.bool_or("lm_head", false);
   const auto dynamic = config.find("dynamic");
@@ -68,14 +79,14 @@ SettingsOfModules::SettingsOfModules(const io::JsonNode& config, std::span<const
 
 void SettingsOfModules::add_override(const io::JsonNode& dynamic, const std::string& key,
                                      std::span<const int> bits) {
-  if (key.starts_with("-:")) return;  // those modules are not packed
+  const bool left_out = key.starts_with("-:");
   const io::JsonNode node = dynamic.at(key);
   Override added;
-  added.text = key.starts_with("+:") ? key.substr(2) : key;
+  added.text = left_out || key.starts_with("+:") ? key.substr(2) : key;
   added.is_plain = added.text.find_first_of(".^$*+?()[]{}|\\") == std::string::npos;
   added.pattern = name_pattern(added.text, node);
-  added.settings = changed(all_, node, bits);
-  overrides_.push_back(std::move(added));
+  if (!left_out) added.settings = changed(all_, node, bits);
+  (left_out ? left_out_ : overrides_).push_back(std::move(added));
 }
 
 std::vector<ModuleSettings> SettingsOfModules::of(const std::string& module) const {
@@ -86,6 +97,39 @@ std::vector<ModuleSettings> SettingsOfModules::of(const std::string& module) con
     settings.push_back(kHead);
   settings.push_back(all_);
   return settings;
+}
+
+std::vector<ModuleSettings> SettingsOfModules::said_of(const std::string& module) const {
+  std::vector<ModuleSettings> settings = of(module);
+  const auto matches = [&](const Override& one) { return one.matches(module); };
+  if (std::ranges::any_of(overrides_, matches)) settings.pop_back();
+  return settings;
+}
+
+void SettingsOfModules::warn_of_other_sizes(const std::string& module, int64_t in, int bits,
+                                            int64_t group_size) const {
+  constexpr const char* kTopic = "bits and groups";
+  const auto matches = [&](const Override& one) { return one.matches(module); };
+  const auto columns = [in](int64_t size) { return std::min(group_columns(in, size), in); };
+  const auto agrees = [&](const ModuleSettings& one) {
+    return one.bits == bits && columns(one.group_size) == columns(group_size);
+  };
+  const std::vector<ModuleSettings> said = said_of(module);
+  if (std::ranges::any_of(left_out_, matches) && std::ranges::none_of(overrides_, matches))
+    warn_of_tensors(place_, kTopic, module, "no quantization", sizes_text(bits, group_size));
+  else if (std::ranges::none_of(said, agrees))
+    warn_of_tensors(place_, kTopic, module, sizes_text(said.front().bits, said.front().group_size),
+                    sizes_text(bits, group_size));
+}
+
+void SettingsOfModules::warn_of_other_zeros(const std::string& module, int bits,
+                                            const at::Tensor& zeros) const {
+  const int middle = 1 << (bits - 1);
+  const std::vector<ModuleSettings> said = said_of(module);
+  const auto symmetric = [](const ModuleSettings& one) { return one.says_sym && one.sym; };
+  if (std::ranges::all_of(said, symmetric) && zeros.ne(middle).any().item<bool>())
+    warn_of_tensors(place_, "zeros", module, fmt::format("zeros that are all {} (sym)", middle),
+                    "others");
 }
 
 }  // namespace qlora::quant

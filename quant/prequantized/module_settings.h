@@ -3,6 +3,8 @@
 // have the last word: tools drop these settings when they save a model again.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <optional>
 #include <regex>
@@ -18,6 +20,7 @@ struct ModuleSettings {
   int bits = 4;
   int64_t group_size = 128;  // -1: a whole row
   bool sym = true;           // all zeros are 2^(bits - 1)
+  bool says_sym = false;     // sym is the config's word
   bool desc_act = false;     // columns lie in groups of an order of their own
 };
 
@@ -32,6 +35,16 @@ class SettingsOfModules {
   // lm_head, of all modules. Patterns come in the order of their text, as objects are read in.
   std::vector<ModuleSettings> of(const std::string& module) const;
 
+  // What the config's messages begin with.
+  const std::string& place() const { return place_; }
+  // Warns, once a config, if it leaves the module unquantized, or has other bits or groups for it
+  // than `bits` and `group_size`, those of its tensors.
+  void warn_of_other_sizes(const std::string& module, int64_t in, int bits,
+                           int64_t group_size) const;
+  // Warns, once a config, if it says that the module's zeros are all alike and in the middle, and
+  // `zeros` are not.
+  void warn_of_other_zeros(const std::string& module, int bits, const at::Tensor& zeros) const;
+
  private:
   struct Override {
     std::string text;
@@ -42,10 +55,13 @@ class SettingsOfModules {
     bool matches(const std::string& module) const;
   };
 
+  // As of() has them, without those of all modules where a pattern matches.
+  std::vector<ModuleSettings> said_of(const std::string& module) const;
   void add_override(const io::JsonNode& dynamic, const std::string& key, std::span<const int> bits);
 
+  std::string place_;
   ModuleSettings all_;
-  std::vector<Override> overrides_;
+  std::vector<Override> overrides_, left_out_;
   bool lm_head_ = false;  // quantized
 };
 

@@ -4,13 +4,25 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cctype>
 
 #include "base/error.h"
 #include "base/warn_once.h"
+#include "io/json_text.h"
 #include "io/mapped_file.h"
 #include "quant/tensor_file.h"
 
 namespace qlora::quant {
+namespace {
+
+std::string lower_text(const io::JsonNode& node) {
+  std::string text = io::json_text(node.value());
+  std::ranges::transform(text, text.begin(),
+                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return text;
+}
+
+}  // namespace
 
 StoredParts::StoredParts(const io::TensorFile& file, std::string module, std::string format,
                          std::set<std::string>& read)
@@ -93,6 +105,28 @@ void warn_of_quantized_activations(const io::JsonNode& place) {
       "{}: other programs quantize activations too; here the weights are used as they are, with "
       "activations as train.compute_dtype has them",
       place.place());
+}
+
+void warn_of_tensors(const std::string& config, const char* topic, const std::string& module,
+                     const std::string& said, const std::string& found) {
+  log::warning_once_of(
+      fmt::format("{}: {}", config, topic),
+      "{} has {} for {}, whose tensors have {}; the tensors are used, in other layers as well",
+      config, said, module, found);
+}
+
+std::optional<io::JsonNode> first_of(const io::JsonNode& config,
+                                     std::initializer_list<const char*> keys) {
+  std::optional<io::JsonNode> first;
+  for (const char* key : keys) {
+    const auto found = config.find(key);
+    if (found && first && lower_text(*found) != lower_text(*first))
+      log::warning_once("{} is {} and {} is {}; the former is used", first->place(),
+                        io::json_text(first->value()), found->place(),
+                        io::json_text(found->value()));
+    if (!first) first = found;
+  }
+  return first;
 }
 
 void require_matrix(const WeightShape& shape, const StoredParts& parts) {

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -64,6 +65,15 @@ void require_as_stored(const QuantizationOptions& options, const std::string& st
 
 // Says that what is told at `place`, that activations are quantized as well, changes nothing here.
 void warn_of_quantized_activations(const io::JsonNode& place);
+
+// Says, once for each `config` and `topic`, that `config` has `said` for a module whose tensors
+// have `found`, and that the tensors are used.
+void warn_of_tensors(const std::string& config, const char* topic, const std::string& module,
+                     const std::string& said, const std::string& found);
+
+// The first of the keys that is set. Warns if a later one has another value, letters' case aside.
+std::optional<io::JsonNode> first_of(const io::JsonNode& config,
+                                     std::initializer_list<const char*> keys);
 
 // FormatError if the layer is one of stacked experts, which none of these tools packs.
 void require_matrix(const WeightShape& shape, const StoredParts& parts);

@@ -172,6 +172,41 @@ TEST(Awq, WhatDoesNotFitIsNamed) {
       HasSubstr("layers.0.act.scales scales the output of an activation"));
 }
 
+TEST(Awq, GroupSizesThatOnlyTheConfigSaysMustBeLikely) {
+  StoredLayer layer = made({.in = 128});
+  layer.config["group_size"] = 33;
+  EXPECT_THAT(refusal_of(layer), AllOf(HasSubstr("scales has 4 groups for 128 inputs"),
+                                       HasSubstr("the group size of 33 in config.json")));
+}
+
+TEST(Awq, TensorsThatWinOverTheConfigAreWarnedOf) {
+  StoredLayer layer = made({8, 64, 32, 16});
+  layer.config["bits"] = 4;
+  layer.config_place = "awq_others.json";
+  EXPECT_THAT(test::warning_of(layer), HasSubstr("awq_others.json has 4 bits in groups of 16"));
+  layer = made({});
+  layer.config["zero_point"] = false;
+  layer.config_place = "awq_zeros.json";
+  EXPECT_THAT(test::warning_of(layer), HasSubstr("awq_zeros.json has zeros that are all 8"));
+}
+
+TEST(Awq, TensorsOfTheOtherVersionNameIt) {
+  StoredLayer layer = made({});
+  layer.config["version"] = "gemv";
+  EXPECT_THAT(refusal_of(layer), HasSubstr("qweight lies as version gemm has it, and config.json "
+                                           "has version gemv"));
+  layer = made_gemv(128, 8, 64, 2);
+  layer.config["version"] = "gemm";
+  EXPECT_THAT(refusal_of(layer), HasSubstr("qweight lies as version gemv has it, and config.json "
+                                           "has version gemm"));
+}
+
+TEST(Awq, TheTensorOfAnotherShapeIsTheOneThatIsBlamed) {
+  StoredLayer layer = made({});
+  layer.replace("scales", at::ones({4, 24}, at::kHalf));
+  EXPECT_THAT(refusal_of(layer), HasSubstr("scales must be F16 or BF16 or F32 [2, 24], found"));
+}
+
 TEST(Awq, GroupsOfGemvMustBeWhole) {
   StoredLayer layer = made_gemv(256, 6, 128, 1);
   layer.config["group_size"] = 96;

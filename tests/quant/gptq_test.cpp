@@ -240,6 +240,77 @@ TEST(Gptq, ConfigsThatAreNotReadNameTheirKey) {
   EXPECT_THAT(with("dynamic", 3), HasSubstr("config.json.dynamic must be an object"));
 }
 
+TEST(Gptq, GroupSizesThatOnlyTheConfigSaysMustBeLikely) {
+  StoredLayer layer = made({.in = 128});
+  layer.config["group_size"] = 33;
+  layer.config_place = "likely.json";
+  EXPECT_THAT(test::warning_of(layer), HasSubstr("likely.json has 4 bits in groups of 33"));
+  layer.remove("g_idx");
+  EXPECT_THAT(refusal_of(layer),
+              AllOf(HasSubstr("layers.0.q_proj.scales has 4 groups for 128 inputs"),
+                    HasSubstr("the group size of 33 in likely.json neither divides them"),
+                    HasSubstr("groups of 32 would be as many")));
+  layer.config["group_size"] = 32;
+  expect_exact(layer);
+}
+
+TEST(Gptq, AnOrderOfColumnsThatTheFileLostIsRefused) {
+  StoredLayer layer = made({});
+  layer.remove("g_idx");
+  layer.config["desc_act"] = true;
+  EXPECT_THAT(refusal_of(layer), AllOf(HasSubstr("layers.0.q_proj.qweight has no g_idx beside it"),
+                                       HasSubstr("the file lost it")));
+  StoredLayer row = made({.group_size = -1});  // one group has no order
+  row.remove("g_idx");
+  row.config["desc_act"] = true;
+  EXPECT_EQ(refusal_of(row), "read");
+}
+
+TEST(Gptq, TensorsThatWinOverTheConfigAreWarnedOfOnce) {
+  StoredLayer layer = made({.bits = 8, .group_size = 16});
+  layer.config_place = "others.json";
+  EXPECT_EQ(test::warning_of(layer), "");
+  layer.config["bits"] = 4;
+  EXPECT_THAT(test::warning_of(layer),
+              HasSubstr("others.json has 4 bits in groups of 16 for layers.0.q_proj, whose tensors "
+                        "have 8 bits in groups of 16; the tensors are used"));
+  EXPECT_EQ(test::warning_of(layer), "");
+  layer.config_place = "left_out.json";
+  layer.config["dynamic"] = {{"-:.*q_proj", json::object()}};
+  EXPECT_THAT(test::warning_of(layer), HasSubstr("left_out.json has no quantization for layers.0"));
+  layer.config_place = "override.json";
+  layer.config["bits"] = 8;
+  layer.config["dynamic"] = {{".*q_proj", {{"bits", 4}}}};
+  EXPECT_THAT(test::warning_of(layer), HasSubstr("override.json has 4 bits in groups of 16"));
+}
+
+TEST(Gptq, ZerosAndAnOrderThatTheConfigDoesNotHaveAreWarnedOf) {
+  StoredLayer layer = made({});
+  layer.config["sym"] = true;
+  layer.config_place = "sym.json";
+  EXPECT_THAT(test::warning_of(layer), HasSubstr("sym.json has zeros that are all 8 (sym) for"));
+  layer = made({.group_of = test::ordered_groups(64, 32).flip(0)});
+  layer.config_place = "order.json";
+  EXPECT_EQ(test::warning_of(layer), "");
+  layer.config["desc_act"] = false;
+  EXPECT_THAT(test::warning_of(layer),
+              AllOf(HasSubstr("order.json has no desc_act for layers.0.q_proj"),
+                    HasSubstr("g_idx with groups of columns in an order of their own")));
+}
+
+TEST(Gptq, TheTensorOfAnotherShapeIsTheOneThatIsBlamed) {
+  StoredLayer layer = made({});
+  layer.replace("scales", at::ones({4, 24}, at::kHalf));
+  EXPECT_THAT(refusal_of(layer), HasSubstr("scales must be F16 or BF16 or F32 [2, 24], found"));
+}
+
+TEST(Gptq, KeysThatDisagreeAreWarnedOf) {
+  StoredLayer layer = made({});
+  layer.config["format"] = "gptq_v2";
+  EXPECT_THAT(test::warning_of(layer), HasSubstr("config.json.checkpoint_format is \"gptq\" and "
+                                                 "config.json.format is \"gptq_v2\""));
+}
+
 TEST(Gptq, ARecipeThatAsksForAnotherQuantizationIsRefused) {
   for (const char* method : {"nf4", "int8", "none"}) {
     QuantizationOptions options;

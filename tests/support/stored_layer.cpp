@@ -45,7 +45,7 @@ StoredLayer layer_of(const quant::NamedTensors& parts, const std::string& config
 
 LayerRead read_layer(const StoredLayer& layer, const quant::QuantizationOptions& options) {
   LayerRead result;
-  result.format = quant::make_stored_format(io::JsonNode(layer.config, "config.json"));
+  result.format = quant::make_stored_format(io::JsonNode(layer.config, layer.config_place));
   const io::TensorFile file = stored_file(layer.tensors, layer.metadata);
   EXPECT_TRUE(result.format->holds(file, layer.module));
   EXPECT_FALSE(result.format->holds(file, layer.module + "_other"));
@@ -77,6 +77,13 @@ bool is_packed(const quant::NamedTensors& parts, const std::string& config) {
   const StoredLayer layer = layer_of(parts, config, {});
   const auto format = quant::make_stored_format(io::JsonNode(layer.config, "config.json"));
   return format->holds(stored_file(layer.tensors), layer.module);
+}
+
+std::string warning_of(const StoredLayer& layer) {
+  ::testing::internal::CaptureStderr();
+  const LayerRead found = read_layer(layer);
+  EXPECT_TRUE(at::equal(found.rows, layer.expected));
+  return ::testing::internal::GetCapturedStderr();
 }
 
 std::string refusal_of(const StoredLayer& layer, const quant::QuantizationOptions& options) {

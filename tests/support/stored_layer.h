@@ -24,6 +24,7 @@ struct StoredLayer {
   at::Tensor expected;          // float32 [out, in]
   std::string module = "layers.0.q_proj";
   std::map<std::string, std::string> metadata = {};
+  std::string config_place = "config.json";  // another one where warnings once a config are asked
 
   void add(const std::string& part, const at::Tensor& tensor);
   void replace(const std::string& part, const at::Tensor& tensor);
@@ -49,6 +50,8 @@ LayerRead read_layer(const StoredLayer& layer, const quant::QuantizationOptions&
 void expect_exact(const StoredLayer& layer, bool sizes_agree = true);
 // Whether the format of the config takes the layer "layer" of these parts for its own.
 bool is_packed(const quant::NamedTensors& parts, const std::string& config);
+// What is warned of as the layer is read. EXPECTs that it decodes to `expected`.
+std::string warning_of(const StoredLayer& layer);
 // What is said of the layer that is refused; "read" if it is not.
 std::string refusal_of(const StoredLayer& layer, const quant::QuantizationOptions& options = {});
 // ... of a config alone.
