@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/warn_once.h"
 #include "quant/prequantized/aqlm.h"
 #include "quant/prequantized/auto_round.h"
 #include "quant/prequantized/awq.h"
@@ -61,8 +62,12 @@ void StoredFormat::require(const QuantizationOptions& options, const std::string
 }
 
 std::unique_ptr<StoredFormat> make_stored_format(const io::JsonNode& config) {
-  const auto said = config.find("quant_method");
+  const auto said =
+      config.find("quant_method") ? first_of(config, {"quant_method", "method"}) : std::nullopt;
   const std::string method = said ? said->as_string() : method_by_keys(config);
+  if (config.value().contains("quant_method") && !said)
+    log::warning_once("{}.quant_method is null; its other keys are those of {}, which is read",
+                      config.place(), method);
   for (const Reader& reader : kReaders)
     if (method == reader.method) return reader.make(config);
   std::vector<std::string> methods;

@@ -111,6 +111,13 @@ TEST(StoredFormat, ConfigsOfOldToolsAreToldByTheirKeys) {
               HasSubstr("config.json must have a member 'quant_method'"));
 }
 
+TEST(StoredFormat, AMethodThatIsNullIsWarnedOf) {
+  ::testing::internal::CaptureStderr();
+  EXPECT_EQ(format_of({{"quant_method", nullptr}, {"bits", 4}})->name(), "GPTQ");
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(),
+              HasSubstr("config.json.quant_method is null; its other keys are those of gptq"));
+}
+
 TEST(StoredFormat, OtherMethodsAreRefusedWithTheOnesThatAreRead) {
   for (const char* method :
        {"quanto", "spqr", "vptq", "higgs", "fp_quant", "bitnet", "sinq", "quark", "modelopt"})
