@@ -1,6 +1,7 @@
 #include "quant/prequantized/aqlm.h"
 
 #include <ATen/ATen.h>
+#include <fmt/ranges.h>
 
 #include <array>
 #include <bit>
@@ -16,6 +17,11 @@ constexpr std::array<const char*, 3> kParts = {"codes", "codebooks", "scales"};
 
 struct AqlmConfig {
   int64_t num_codebooks, bits, in_group, out_group;
+
+  // The shape of a layer's codebooks.
+  std::vector<int64_t> sizes() const {
+    return {num_codebooks, int64_t{1} << bits, out_group, in_group};
+  }
 };
 
 AqlmConfig read_config(const io::JsonNode& config) {
@@ -60,7 +66,8 @@ at::Tensor read_codes(const io::TensorView& view, const std::vector<int64_t>& sh
 
 class AqlmFormat final : public StoredFormat {
  public:
-  explicit AqlmFormat(const io::JsonNode& config) : config_(read_config(config)) {}
+  explicit AqlmFormat(const io::JsonNode& config)
+      : config_(read_config(config)), place_(config.place()) {}
 
   std::string name() const override { return "AQLM"; }
   std::span<const char* const> parts() const override { return kParts; }
@@ -82,6 +89,10 @@ class AqlmFormat final : public StoredFormat {
     const int64_t rows = shape.out / codebooks.shape[2], columns = shape.in / codebooks.shape[3];
     if (!is_float(scales.dtype) || scales.num_elements() != rows)
       reject_tensor(scales, fmt::format("be F16, BF16 or F32 [{}, 1, 1, 1]", rows));
+    if (codebooks.shape != config_.sizes())
+      warn_of_tensors(place_, "codebooks", module,
+                      fmt::format("codebooks [{}]", fmt::join(config_.sizes(), ", ")),
+                      fmt::format("[{}]", fmt::join(codebooks.shape, ", ")));
     AqlmTensor weight;
     weight.codes = read_codes(codes, {rows, columns, codebooks.shape[0]}, codebooks.shape[1]);
     weight.codebooks = take_finite(codebooks);
@@ -104,6 +115,7 @@ class AqlmFormat final : public StoredFormat {
 
  private:
   AqlmConfig config_;
+  std::string place_;
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <map>
+#include <optional>
 
 #include "base/error.h"
 #include "quant/formats/grouped_weight.h"
@@ -68,6 +69,11 @@ struct LayerConfig {
   const Width* width;
   int64_t group_size;  // 0: the whole row or column
   int64_t axis;
+
+  // The group's size in a matrix.
+  int64_t size_in(const WeightShape& shape) const {
+    return group_size > 0 ? group_size : axis == 1 ? shape.in : shape.out;
+  }
 };
 
 LayerConfig layer_config(const io::JsonNode& node) {
@@ -263,7 +269,8 @@ GroupedTensor grouped(const HqqTensor& weight) {
 
 class HqqFormat final : public StoredFormat {
  public:
-  explicit HqqFormat(const io::JsonNode& config) : layers_(layer_configs(config)) {}
+  explicit HqqFormat(const io::JsonNode& config)
+      : layers_(layer_configs(config)), place_(config.place()) {}
 
   std::string name() const override { return "HQQ"; }
   std::span<const char* const> parts() const override { return kParts; }
@@ -282,6 +289,7 @@ class HqqFormat final : public StoredFormat {
     refuse_quantized_scales(parts);
     const Layer layer(parts, shape);
     HqqTensor weight = layer.read();
+    warn_of_other_settings(module, shape, layer.width(), weight);
     if (!is_grouped(weight.axis, weight.group_size, weight.in)) {
       for (at::Tensor* tensor : {&weight.packed, &weight.scales, &weight.zeros})
         *tensor = tensor->to(device);
@@ -294,15 +302,13 @@ class HqqFormat final : public StoredFormat {
   }
 
   FrozenSize size(const std::string& module, const WeightShape& shape) const override {
-    const LayerConfig layer = config_of(module);
+    const LayerConfig layer = config_of(module).value_or(LayerConfig{width_of(4), 64, 1});
     HqqTensor weight;
     weight.bits = layer.width->field;
     weight.axis = static_cast<int>(layer.axis);
     weight.out = shape.out;
     weight.in = shape.in;
-    weight.group_size = layer.group_size > 0 ? layer.group_size
-                        : layer.axis == 1    ? shape.in
-                                             : shape.out;
+    weight.group_size = layer.size_in(shape);
     const int64_t codes =
         is_grouped(weight.axis, weight.group_size, shape.in)
             ? shape.out * grouped_row_bytes(weight.bits, shape.in)
@@ -313,14 +319,27 @@ class HqqFormat final : public StoredFormat {
   }
 
  private:
-  // That of the tag with which the module's name ends; HQQ's default if there is none.
-  LayerConfig config_of(const std::string& module) const {
+  // That of the tag with which the module's name ends.
+  std::optional<LayerConfig> config_of(const std::string& module) const {
     for (const auto& [tag, layer] : layers_)
       if (tag.empty() || module == tag || module.ends_with("." + tag)) return layer;
-    return {width_of(4), 64, 1};
+    return std::nullopt;
+  }
+
+  void warn_of_other_settings(const std::string& module, const WeightShape& shape,
+                              const Width& width, const HqqTensor& weight) const {
+    const auto said = config_of(module);
+    if (!said) return;
+    const auto text = [](const Width& of, int64_t group_size, int64_t axis) {
+      return fmt::format("{} bits in groups of {} along axis {}", of.name, group_size, axis);
+    };
+    const std::string in_config = text(*said->width, said->size_in(shape), said->axis);
+    const std::string found = text(width, weight.group_size, weight.axis);
+    if (in_config != found) warn_of_tensors(place_, "settings", module, in_config, found);
   }
 
   std::map<std::string, LayerConfig> layers_;
+  std::string place_;
 };
 
 }  // namespace

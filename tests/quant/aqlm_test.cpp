@@ -169,6 +169,15 @@ TEST(AqlmFormat, CodesOfASquareMatrixAreTakenAsTheyLie) {
   EXPECT_TRUE(same_bytes(read_layer(layer).rows, layer.expected));
 }
 
+TEST(AqlmFormat, CodebooksThatTheConfigDoesNotHaveAreWarnedOf) {
+  StoredLayer layer = layer_of(random_weight(kKinds[0]), kKinds[0]);
+  layer.config["num_codebooks"] = 1;
+  layer.config_place = "aqlm.json";
+  EXPECT_THAT(test::warning_of(layer),
+              HasSubstr("aqlm.json has codebooks [1, 256, 1, 8] for layer, whose tensors have [2, "
+                        "256, 1, 8]"));
+}
+
 TEST(AqlmFormat, AMatrixOf16BitsIsNotPacked) {
   EXPECT_FALSE(test::is_packed({{"weight", at::zeros({4, 8}, at::kHalf)}}, kKinds[0].config()));
 }

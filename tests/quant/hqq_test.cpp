@@ -282,8 +282,11 @@ TEST(HqqFormat, SettingsThatAreNoNumbersMayBeMissing) {
 
 TEST(HqqFormat, TensorsOfTheLayerDecideOverTheConfiguration) {
   const Made made = make(kKinds[0]);
-  const StoredLayer layer = test::layer_of(stored(made), config_of(kGrouped[4]), made.expected);
+  StoredLayer layer = test::layer_of(stored(made), config_of(kGrouped[4]), made.expected);
   EXPECT_TRUE(same_bytes(read_layer(layer).rows, made.expected));
+  layer.config_place = "hqq.json";
+  EXPECT_THAT(test::warning_of(layer), AllOf(HasSubstr("hqq.json has "), HasSubstr("for layer,"),
+                                             HasSubstr("the tensors are used")));
 }
 
 TEST(HqqFormat, TagsOfTheConfigurationTellTheSizesOfTheirLayers) {
