@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <array>
+#include <bit>
 #include <optional>
 #include <span>
 
@@ -44,6 +45,12 @@ struct Fp8Config {
   std::optional<BlockSize> block;
   std::string strategy = "tensor";  // where there are no blocks: one scale a tensor or a channel
   int64_t scale_bytes = 4;
+  std::string place;  // of the one key that says it of all layers; empty if there is none
+
+  BlockSize block_in(const WeightShape& shape) const {
+    if (block) return *block;
+    return {strategy == "channel" ? 1 : shape.out, shape.in};
+  }
 };
 
 void require_e4m3(const io::JsonNode& config) {
@@ -80,6 +87,7 @@ Fp8Config read_groups(const io::JsonNode& groups) {
     read.block = block_size_at(*weights, "block_structure");
     if (const auto size = weights->find("group_size"); size && read.strategy == "group")
       read.block = BlockSize{1, size->as_integer(1, kMostInBlock)};
+    if (groups.value().size() == 1) read.place = weights->place();
   }
   return read;
 }
@@ -99,6 +107,7 @@ Fp8Config read_config(const io::JsonNode& config) {
     if (const auto scheme = config.find("activation_scheme"))
       warn_of_quantized_activations(*scheme);
     read.block = block_size_at(config, "weight_block_size");
+    if (read.block) read.place = config.at("weight_block_size").place();
     if (has_exponents(config)) read.scale_bytes = 1;
   }
   return read;
@@ -132,6 +141,7 @@ class Fp8Format final : public StoredFormat {
     const io::TensorView& scale = scale_of(parts, weight);
     for (const char* ignored : kIgnoredNames) parts.take_if_there(ignored);
     const BlockSize block = block_size(scale, shape);
+    warn_of_other_blocks(module, shape, block);
     at::Tensor scales = read_scales(scale).reshape(
         {blocks_of(shape.out, block.rows), blocks_of(shape.in, block.columns)});
     at::Tensor codes = take_tensor(weight).view(at::kByte);
@@ -141,12 +151,7 @@ class Fp8Format final : public StoredFormat {
   }
 
   FrozenSize size(const std::string&, const WeightShape& shape) const override {
-    BlockSize block{shape.out, shape.in};
-    if (config_.block) {
-      block = *config_.block;
-    } else if (config_.strategy == "channel") {
-      block.rows = 1;
-    }
+    const BlockSize block = config_.block_in(shape);
     const int64_t scales = blocks_of(shape.out, block.rows) * blocks_of(shape.in, block.columns);
     return {fp8_format_name(shape.out, shape.in, block.rows, block.columns),
             shape.num_elements() + config_.scale_bytes * scales,
@@ -161,6 +166,27 @@ class Fp8Format final : public StoredFormat {
                       weight.file, weight.name, fmt::join(kScaleNames, ", "));
   }
 
+  void warn_of_other_blocks(const std::string& module, const WeightShape& shape,
+                            const BlockSize& block) const {
+    const BlockSize said = config_.block_in(shape);
+    const auto text = [&](const BlockSize& of) {
+      return fmt::format("{} x {} scales", blocks_of(shape.out, of.rows),
+                         blocks_of(shape.in, of.columns));
+    };
+    if (!config_.place.empty() && text(said) != text(block))
+      warn_of_tensors(config_.place, "blocks", module, text(said), text(block));
+  }
+
+  // Of block sizes that give as many scales nothing but the config tells which is right.
+  static void require_likely_block(const io::TensorView& scale, int64_t count, int64_t block) {
+    if (block >= count || count % block == 0 || std::has_single_bit(static_cast<uint64_t>(block)))
+      return;
+    reject_tensor(scale, fmt::format("have blocks that divide {} or are a power of two, which the "
+                                     "config's {} is not; set it there to the size with which the "
+                                     "weights were quantized",
+                                     count, block));
+  }
+
   // The block that one scale of the grid covers: told by the grid where it is one scale, or one a
   // row; else the configuration says it, or the grid divides the matrix evenly.
   BlockSize block_size(const io::TensorView& scale, const WeightShape& shape) const {
@@ -171,7 +197,11 @@ class Fp8Format final : public StoredFormat {
     if (config_.block) {
       const auto [rows, columns] = *config_.block;
       const std::vector wanted{blocks_of(shape.out, rows), blocks_of(shape.in, columns)};
-      if (grid == wanted) return *config_.block;
+      if (grid == wanted) {
+        require_likely_block(scale, shape.out, rows);
+        require_likely_block(scale, shape.in, columns);
+        return *config_.block;
+      }
       reject_tensor(scale, fmt::format("be a scale for each block of {} x {}, [{}]", rows, columns,
                                        fmt::join(wanted, ", ")));
     }

@@ -313,6 +313,24 @@ TEST(Fp8FormatRefusals, TensorsThatDoNotFitAreNamed) {
       HasSubstr("found F8_E5M2"));
 }
 
+TEST(Fp8FormatRefusals, BlocksThatOnlyTheConfigSaysMustBeLikely) {
+  EXPECT_THAT(
+      refusal({{"weight", stored(random_codes(64, 64))}, {"weight_scale_inv", at::ones({2, 2})}},
+              R"({"quant_method": "fp8", "weight_block_size": [33, 32]})"),
+      AllOf(HasSubstr("layer.weight_scale_inv must have blocks that divide 64"),
+            HasSubstr("the config's 33 is not")));
+}
+
+TEST(Fp8Format, AGridOfOtherScalesThanTheConfigSaysIsWarnedOf) {
+  StoredLayer layer = test::layer_of({{"weight", stored(at::full({64, 64}, 0x38, at::kByte))},
+                                      {"weight_scale_inv", at::ones({64, 1})}},
+                                     kBlockConfig, at::ones({64, 64}));
+  layer.config_place = "blocks.json";
+  EXPECT_THAT(test::warning_of(layer),
+              HasSubstr("blocks.json.weight_block_size has 2 x 2 scales for layer, whose tensors "
+                        "have 64 x 1 scales"));
+}
+
 TEST(Fp8FormatRefusals, AConfigurationThatCannotBeIsNamed) {
   const auto complaint = [](const char* config) {
     return refusal_of(nlohmann::json::parse(config));
