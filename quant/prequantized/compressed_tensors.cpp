@@ -101,7 +101,9 @@ at::Tensor take_groups(StoredParts& parts, const WeightShape& shape, int64_t gro
 class CompressedTensors final : public StoredFormat {
  public:
   explicit CompressedTensors(const io::JsonNode& config)
-      : groups_(config), fp8_(groups_.any_float() ? fp8_format(config) : nullptr) {}
+      : place_(config.place()),
+        groups_(config),
+        fp8_(groups_.any_float() ? fp8_format(config) : nullptr) {}
 
   std::string name() const override { return kFormat; }
   std::span<const char* const> parts() const override { return kParts; }
@@ -122,13 +124,23 @@ class CompressedTensors final : public StoredFormat {
     require_as_stored(options, name(), parts.place());
     require_matrix(shape, parts);
     const auto weights = groups_.of(module);
+    if (weights && !weights->ordered && num_groups(shape.in, weights->group_size) > 1 &&
+        !parts.find("weight_g_idx"))
+      parts.reject("weight_scale",
+                   fmt::format("has no weight_g_idx beside it, which tells the groups of columns "
+                               "as {} has actorder 'group'; the file lost it: quantize the model "
+                               "again, or give the original 16-bit model",
+                               place_));
     if (!weights || weights->is_float)
       parts.reject(packed ? "weight_packed" : "weight",
                    "holds integers, but no group of config.json's config_groups says how");
     GroupedTensor weight =
         packed ? decode_packed(parts, shape, *weights) : decode_int8(parts, shape, *weights);
+    if (!parts.find("weight_g_idx"))
+      require_likely_groups(parts, "weight_scale", shape.in, weights->group_size, place_);
     parts.ignore({"input_scale", "input_zero_point", "output_scale", "output_zero_point"});
     parts.require_all_taken();
+    warn_of_tensors_beside(parts, *weights, weight);
     return grouped_layer(std::move(weight), kFormat, module, device);
   }
 
@@ -144,6 +156,17 @@ class CompressedTensors final : public StoredFormat {
   }
 
  private:
+  // Warns of zeros and of an order of columns that the config does not have.
+  void warn_of_tensors_beside(const StoredParts& parts, const CompressedWeights& said,
+                              const GroupedTensor& weight) const {
+    if (said.symmetric && weight.zeros.defined() &&
+        weight.zeros.ne(static_cast<int>(weight.zero)).any().item<bool>())
+      warn_of_tensors(place_, "zeros", parts.module(), "symmetric weights", "zeros of their own");
+    if (said.ordered && weight.group_of.defined())
+      warn_of_tensors(place_, "actorder", parts.module(), "no actorder 'group'",
+                      "a weight_g_idx with groups of columns in an order of their own");
+  }
+
   static bool is_int8(const io::TensorFile& file, const std::string& module) {
     const io::TensorView* weight = file.find(module + ".weight");
     return weight && weight->dtype == io::DType::kI8;
@@ -194,6 +217,7 @@ class CompressedTensors final : public StoredFormat {
     return weight;
   }
 
+  std::string place_;
   CompressedGroups groups_;
   std::unique_ptr<StoredFormat> fp8_;  // of layers in floats
 };

@@ -269,6 +269,29 @@ TEST(CompressedTensors, SoItIsOfFp8AndTorchao) {
       HasSubstr("quantize activations too"));
 }
 
+TEST(CompressedTensors, GroupSizesThatOnlyTheConfigSaysMustBeLikely) {
+  StoredLayer layer = packed({.in = 128});
+  layer.config["config_groups"]["group_0"]["weights"]["group_size"] = 33;
+  EXPECT_THAT(refusal_of(layer), HasSubstr("weight_scale has 4 groups for 128 inputs"));
+}
+
+TEST(CompressedTensors, AnOrderThatTheFileLostIsRefused) {
+  StoredLayer layer = packed({});
+  layer.config["config_groups"]["group_0"]["weights"]["actorder"] = "group";
+  EXPECT_THAT(refusal_of(layer), HasSubstr("weight_scale has no weight_g_idx beside it"));
+}
+
+TEST(CompressedTensors, TensorsThatWinOverTheConfigAreWarnedOf) {
+  StoredLayer layer = packed({.symmetric = false});
+  layer.config["config_groups"]["group_0"]["weights"]["symmetric"] = true;
+  layer.config_place = "symmetric.json";
+  EXPECT_THAT(test::warning_of(layer), HasSubstr("symmetric.json has symmetric weights for"));
+  layer = packed({.group_of = test::ordered_groups(64, 32).flip(0)});
+  layer.config["config_groups"]["group_0"]["weights"]["actorder"] = nullptr;
+  layer.config_place = "actorder.json";
+  EXPECT_THAT(test::warning_of(layer), HasSubstr("actorder.json has no actorder 'group' for"));
+}
+
 TEST(CompressedTensors, ARecipeThatAsksForAnotherQuantizationIsRefused) {
   QuantizationOptions options;
   options.method = "nf4";
