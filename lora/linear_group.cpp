@@ -64,6 +64,26 @@ at::Tensor take_residual_gradient(AutogradContext* ctx, variable_list& dy) {
   return wide;
 }
 
+// What the backward pass of a node knows of its forward pass.
+void note_pass(AutogradContext* ctx, const LinearGroup* group, const ForwardContext& context) {
+  ctx->saved_data["group"] = reinterpret_cast<int64_t>(group);
+  ctx->saved_data["training"] = context.training;
+  ctx->saved_data["key"] = static_cast<int64_t>(context.dropout_key);
+  ctx->saved_data["rows_vary"] = context.rows_vary;
+  ctx->saved_data["workspace"] = reinterpret_cast<int64_t>(context.workspace);
+}
+const LinearGroup& group_of(AutogradContext* ctx) {
+  return *reinterpret_cast<const LinearGroup*>(ctx->saved_data["group"].toInt());
+}
+ForwardContext context_of(AutogradContext* ctx) {
+  ForwardContext context;
+  context.training = ctx->saved_data["training"].toBool();
+  context.dropout_key = static_cast<uint64_t>(ctx->saved_data["key"].toInt());
+  context.rows_vary = ctx->saved_data["rows_vary"].toBool();
+  context.workspace = reinterpret_cast<quant::Workspace*>(ctx->saved_data["workspace"].toInt());
+  return context;
+}
+
 struct GroupNode : Function<GroupNode> {
   // `anchor`: LinearGroup::anchor().
   static variable_list forward(AutogradContext* ctx, const Variable& x, const Variable& anchor,
@@ -89,10 +109,7 @@ struct GroupNode : Function<GroupNode> {
       saved.push_back(x);
     }
     ctx->save_for_backward(saved);
-    ctx->saved_data["group"] = reinterpret_cast<int64_t>(group);
-    ctx->saved_data["training"] = context->training;
-    ctx->saved_data["key"] = static_cast<int64_t>(context->dropout_key);
-    ctx->saved_data["workspace"] = reinterpret_cast<int64_t>(context->workspace);
+    note_pass(ctx, group, *context);
     return result;
   }
 
@@ -101,17 +118,12 @@ struct GroupNode : Function<GroupNode> {
     const auto saved = ctx->get_saved_variables();
     const auto inputs = saved.begin() + ctx->saved_data["inputs_at"].toInt();
     const at::Tensor x = input_of(ctx, {inputs, saved.end()}), &h = saved[0];
-    const auto* group = reinterpret_cast<const LinearGroup*>(ctx->saved_data["group"].toInt());
-    ForwardContext context;
-    context.training = ctx->saved_data["training"].toBool();
-    context.dropout_key = static_cast<uint64_t>(ctx->saved_data["key"].toInt());
-    context.workspace = reinterpret_cast<quant::Workspace*>(ctx->saved_data["workspace"].toInt());
     const at::Tensor d_residual = take_residual_gradient(ctx, dy);
     for (at::Tensor& d : dy)
       if (d.stride(1) != 1) d = d.contiguous();
 
     const at::Tensor dx = ctx->needs_input_grad(0) ? at::empty_like(x) : at::Tensor();
-    group_gradients(*group, {x, h}, {saved.begin() + 1, inputs}, dy, dx, context);
+    group_gradients(group_of(ctx), {x, h}, {saved.begin() + 1, inputs}, dy, dx, context_of(ctx));
     return {dx, Variable(), d_residual, Variable(), Variable(), Variable()};
   }
 
@@ -128,8 +140,7 @@ struct FrozenGroupNode : Function<FrozenGroupNode> {
   static variable_list forward(AutogradContext* ctx, const Variable& x,
                                const std::optional<Variable>& residual, const LinearGroup* group,
                                const ForwardContext* context) {
-    ctx->saved_data["group"] = reinterpret_cast<int64_t>(group);
-    ctx->saved_data["workspace"] = reinterpret_cast<int64_t>(context->workspace);
+    note_pass(ctx, group, *context);
     note_residual(ctx, x, residual);
     const at::Tensor onto = residual.value_or(at::Tensor());
     return context->output_unused ? unspecified_outputs(*group, x, onto)
@@ -137,13 +148,11 @@ struct FrozenGroupNode : Function<FrozenGroupNode> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list dy) {
-    const auto* group = reinterpret_cast<const LinearGroup*>(ctx->saved_data["group"].toInt());
-    ForwardContext context;
-    context.workspace = reinterpret_cast<quant::Workspace*>(ctx->saved_data["workspace"].toInt());
+    const LinearGroup& group = group_of(ctx);
     const at::Tensor d_residual = take_residual_gradient(ctx, dy);
     const at::Tensor dx =
-        at::empty({dy[0].size(0), group->layers()[0].in_features()}, dy[0].options());
-    frozen_input_gradient(*group, dy, dx, context);
+        at::empty({dy[0].size(0), group.layers()[0].in_features()}, dy[0].options());
+    frozen_input_gradient(group, dy, dx, context_of(ctx));
     return {dx, d_residual, Variable(), Variable()};
   }
 };

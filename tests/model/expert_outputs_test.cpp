@@ -83,7 +83,8 @@ class Mixture {
 
 // The definition, of a node for each of an expert's products.
 at::Tensor one_by_one(const at::Tensor& rows, const ExpertsCall& call,
-                      const lora::ForwardContext& context) {
+                      lora::ForwardContext context) {
+  context.rows_vary = true;
   std::vector<at::Tensor> outputs;
   const std::vector<at::Tensor> of_experts = rows.split_with_sizes(call.rows_of_expert);
   for (size_t e = 0; e < of_experts.size(); ++e) {
