@@ -262,7 +262,9 @@ void add_chat_command(qlora::cli::Command app) {
   command.add_option("--max-new-tokens", options.max_new_tokens, "Longest answer")
       .positive()
       .with_shown_default();
-  command.add_option("--seed", options.seed, "Of the random choices").with_shown_default();
+  command.add_option("--seed", options.seed, "Of the random choices")
+      .not_negative()
+      .with_shown_default();
   command.add_flag("--no-history", arguments->no_history,
                    "Remember what is typed for this chat alone, and not in "
                    "~/.local/state/qlora/chat_history");

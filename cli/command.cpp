@@ -19,10 +19,17 @@ namespace qlora::cli {
 
 Option Option::required() const { return Option(option_->required()); }
 Option Option::with_shown_default() const { return Option(option_->capture_default_str()); }
-Option Option::positive() const { return Option(option_->check(CLI::PositiveNumber)); }
-Option Option::not_negative() const { return Option(option_->check(CLI::NonNegativeNumber)); }
+Option Option::positive() const { return Option(option_->check(CLI::PositiveNumber)).at_least(0); }
+Option Option::not_negative() const { return at_least(0); }
+Option Option::at_least(double low) const {
+  return Option(option_->check([low](const std::string& text) -> std::string {
+    double number = 0;
+    if (CLI::detail::lexical_cast(text, number) && number >= low) return "";
+    return fmt::format("must be a number of at least {}, found {}", low, text);
+  }));
+}
 Option Option::between(double low, double high) const {
-  return Option(option_->check(CLI::Range(low, high)));
+  return Option(option_->check(CLI::Range(low, high))).at_least(low);
 }
 Option Option::one_of(const std::vector<std::string>& names) const {
   return Option(option_->check(CLI::IsMember(names)));

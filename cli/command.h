@@ -21,8 +21,10 @@ class Option {
 
   Option required() const;
   Option with_shown_default() const;  // --help prints the value that the variable has now
+  // Numbers; nan is none of these.
   Option positive() const;
   Option not_negative() const;
+  Option at_least(double low) const;
   Option between(double low, double high) const;
   Option one_of(const std::vector<std::string>& names) const;
   Option separated_by(char separator) const;  // several values in one argument

@@ -341,7 +341,9 @@ void add_evaluate_command(qlora::cli::Command app) {
   command.add_option("--max-new-tokens", arguments->max_new_tokens, "Longest answer")
       .positive()
       .with_shown_default();
-  command.add_option("--show", arguments->show, "Answers to print").with_shown_default();
+  command.add_option("--show", arguments->show, "Answers to print")
+      .not_negative()
+      .with_shown_default();
   command.add_flag("--json", arguments->json, "Everything as JSON, with the loss of each row");
   command.callback([arguments] { run(*arguments); });
 }

@@ -91,7 +91,9 @@ qlora::cli::Option add_combine_options(qlora::cli::Command command, ExportArgume
           .add_option("--majority-sign", options.majority_sign,
                       "How ties elects a sign: total or frequency")
           .with_shown_default(),
-      command.add_option("--seed", options.seed, "Of what dare keeps").with_shown_default()};
+      command.add_option("--seed", options.seed, "Of what dare keeps")
+          .not_negative()
+          .with_shown_default()};
   for (const qlora::cli::Option& option : dependent) option.needs(combine);
   return combine;
 }

@@ -100,6 +100,8 @@ void add_generate_command(qlora::cli::Command app) {
   command.add_option("--max-new-tokens", options.max_new_tokens, "Longest answer")
       .positive()
       .with_shown_default();
-  command.add_option("--seed", options.seed, "For --temperature above 0").with_shown_default();
+  command.add_option("--seed", options.seed, "For --temperature above 0")
+      .not_negative()
+      .with_shown_default();
   command.callback([arguments] { run(*arguments); });
 }

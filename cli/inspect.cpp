@@ -151,6 +151,7 @@ void add_data_command(qlora::cli::Command inspect,
   data.add_option("RECIPE", arguments->recipe, "YAML file").required();
   data.add_option("--set", arguments->overrides, "key=value that replaces one of the recipe");
   data.add_option("--rows", arguments->data.num_rows, "Rows of each dataset; -1: all")
+      .at_least(-1)
       .with_shown_default();
   data.add_option("--html", arguments->html, "File to write: the rows as a page for a browser");
   data.add_flag("--json", arguments->data.json, "One JSON object a line, with the token ids");

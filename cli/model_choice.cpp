@@ -7,6 +7,7 @@ void add_base_choice(Command command, recipes::ModelChoice& choice) {
   command.add_option("--model", choice.model, "Hugging Face directory, .gguf file or hub id");
   command.add_option("--device", choice.device, "auto, cpu, cuda or cuda:N").with_shown_default();
   command.add_option("--threads", choice.threads, "CPU threads (0: one a core)")
+      .not_negative()
       .with_shown_default();
   command
       .add_option("--compute-dtype", choice.compute_dtype,

@@ -333,7 +333,7 @@ void add_quantize_command(Command app) {
           "Of what stays unquantized: auto (as the file has it), bfloat16, float16, float32")
       .with_shown_default();
   command.add_option("--device", options.device, "auto, cpu, cuda or cuda:N").with_shown_default();
-  command.add_option("--threads", options.threads, "CPU threads; 0: one a core");
+  command.add_option("--threads", options.threads, "CPU threads; 0: one a core").not_negative();
   const Option report = command.add_flag(
       "--report", options.report,
       "Print and save the error of each layer and the distance from the 16-bit model");

@@ -102,6 +102,23 @@ TEST(WrongInput, AWeightThatIsNotANumber) {
   expect_refused(dir, {"train", recipe}, "model.safetensors", ".weight");
 }
 
+TEST(WrongInput, ANumberOutsideTheRangeOfItsOption) {
+  TempDir dir;
+  const auto refused = [&](const std::vector<std::string>& arguments, const std::string& option,
+                           const std::string& found) {
+    expect_refused(dir, arguments, option, "must be a number of at least", "found " + found);
+  };
+  refused({"quantize", "--model", "m", "--output", "o", "--threads", "-1"}, "--threads", "-1");
+  for (const char* command : {"generate", "chat"}) {
+    refused({command, "--model", "m", "--threads", "-2"}, "--threads", "-2");
+    refused({command, "--model", "m", "--seed", "-1"}, "--seed", "-1");
+    refused({command, "--model", "m", "--temperature", "nan"}, "--temperature", "nan");
+    refused({command, "--model", "m", "--top-p", "nan"}, "--top-p", "nan");
+  }
+  refused({"evaluate", "run", "--show", "-1"}, "--show", "-1");
+  refused({"inspect", "data", "r.yaml", "--rows", "-5"}, "--rows", "-5");
+}
+
 TEST(WrongInput, ARowWithoutTheMappedFields) {
   TempDir dir;
   const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
