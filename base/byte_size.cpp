@@ -9,7 +9,8 @@ namespace qlora {
 
 std::optional<int64_t> byte_size(const std::string& text) {
   constexpr std::pair<const char*, double> kUnits[] = {
-      {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"GB", 1e9}, {"MB", 1e6}, {"", 1}};
+      {"TiB", 0x1p40}, {"GiB", 0x1p30}, {"MiB", 0x1p20}, {"KiB", 0x1p10}, {"TB", 1e12},
+      {"GB", 1e9},     {"MB", 1e6},     {"KB", 1e3},     {"", 1}};
   size_t used = 0;
   double number = 0;
   try {

@@ -7,6 +7,9 @@
 
 namespace qlora {
 
+// For messages: which units there are.
+constexpr const char* kSizeUnits = "KB, MB, GB, TB, KiB, MiB, GiB or TiB; without a unit, bytes";
+
 // "16GB", "800 MB", "15.5GiB", "20MiB" or bytes -> bytes; nothing where the text is no size above
 // 0.
 std::optional<int64_t> byte_size(const std::string& text);

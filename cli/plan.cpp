@@ -63,7 +63,8 @@ int64_t fit_limit(const std::string& text) {
   const std::optional<int64_t> bytes = qlora::byte_size(text);
   if (!bytes)
     qlora::fail<ConfigError>(
-        "--fit must be auto or a size such as 16GB, 15.5GiB or 800MB, found '{}'", text);
+        "--fit must be auto or a size above 0 such as 16GB (units: {}), found '{}'",
+        qlora::kSizeUnits, text);
   return *bytes;
 }
 
@@ -71,8 +72,10 @@ double bandwidth_of(const PlanArguments& arguments) {
   if (arguments.bandwidth.empty()) return 0;
   const std::optional<double> bandwidth = qlora::bytes_a_second(arguments.bandwidth);
   if (!bandwidth)
-    qlora::fail<ConfigError>("--bandwidth must be a rate such as 10GB/s or 10Gbit/s, found '{}'",
-                             arguments.bandwidth);
+    qlora::fail<ConfigError>(
+        "--bandwidth must be a rate above 0 such as 10GB/s or 10Gbit/s (units: KB, MB, GB, KiB, "
+        "MiB, GiB, Kbit, Mbit or Gbit, and /s), found '{}'",
+        arguments.bandwidth);
   return *bandwidth;
 }
 

@@ -128,8 +128,9 @@ QuantizeOptions chosen(const QuantizeArguments& arguments) {
   if (!arguments.max_memory.empty()) {
     const auto bytes = qlora::byte_size(arguments.max_memory);
     if (!bytes)
-      qlora::fail<ConfigError>("--max-memory must be a size such as 16GB or 800MB, found '{}'",
-                               arguments.max_memory);
+      qlora::fail<ConfigError>(
+          "--max-memory must be a size above 0 such as 16GB (units: {}), found '{}'",
+          qlora::kSizeUnits, arguments.max_memory);
     calibration.max_memory_bytes = *bytes;
   }
   return options;

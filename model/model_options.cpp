@@ -38,8 +38,8 @@ void require_sizes(const ModelOptions& options) {
                         device);
     if (!byte_size(size))
       fail<ConfigError>(
-          "model.max_memory.{} must be a size such as 20GiB, 800MB or bytes, found '{}'", device,
-          size);
+          "model.max_memory.{} must be a size above 0 such as 20GiB (units: {}), found '{}'",
+          device, kSizeUnits, size);
   }
   const auto whole = options.device_map.find("");
   const bool automatic = whole != options.device_map.end() && whole->second == "auto";

@@ -241,8 +241,8 @@ void check_export_options(const ExportOptions& options) {
   else if (!options.type.empty())
     fail<ConfigError>("--type {} goes with --format gguf or gguf-lora", options.type);
   if (!byte_size(options.max_shard_size))
-    fail<ConfigError>("--max-shard-size must be a size such as 5GB or 800MB, found '{}'",
-                      options.max_shard_size);
+    fail<ConfigError>("--max-shard-size must be a size above 0 such as 5GB (units: {}), found '{}'",
+                      kSizeUnits, options.max_shard_size);
   model::dtype_from_string(options.dtype, "--dtype");
   check_merge_base(options.merge_base);
   if (options.merge_base != "dequantized" && options.format != "merged" && options.format != "gguf")

@@ -147,7 +147,8 @@ TEST(Placement, TheOptionsSayWhatPlacesAndSizesThereAre) {
   expect({{"", "auto"}, {"model.layers", "cpu"}}, {}, "auto stands for the whole map");
   expect({{"", "auto"}}, {{"gpu", "2GB"}}, "must name cpu or a GPU");
   for (const char* size : {"many", "", "-1GB", "0", "3 parsecs", "1e30GB"})
-    expect({{"", "auto"}}, {{"cpu", size}}, "model.max_memory.cpu must be a size");
+    expect({{"", "auto"}}, {{"cpu", size}},
+           "model.max_memory.cpu must be a size above 0 such as 20GiB (units: KB, MB, GB");
   expect({{"", "disk"}}, {{"cpu", "2GB"}}, "is for model.device_map: auto");
 }
 
