@@ -97,6 +97,7 @@ std::optional<int64_t> limit_of(const PlanArguments& arguments, const Planned& p
 
 void plan_memory(const PlanArguments& arguments, Planned& planned) {
   const Recipe& recipe = planned.recipe;
+  qlora::recipes::require_own_devices(recipe, planned.on_gpu, arguments.ranks);
   qlora::trainer::PlannedRun run =
       qlora::recipes::planned_run(recipe, planned.header, planned.on_gpu, arguments.ranks);
   run.rank_rate = planned.bandwidth;

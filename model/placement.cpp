@@ -217,6 +217,30 @@ Placement placement_of(const ModelOptions& options, const Architecture& architec
   return DeviceMap(options, architecture, device).placement(float32_on_cpu);
 }
 
+void require_own_devices(const ModelOptions& options, c10::Device device, int ranks_here) {
+  const std::string own = name_of(device);
+  const auto is_other_gpu = [&](const std::string& name) {
+    return device_name(name).starts_with("cuda") && device_name(name) != own;
+  };
+  for (const auto& [module, place] : options.device_map)
+    if (is_other_gpu(place))
+      fail<ConfigError>(
+          "model.device_map{}: the run is on {} (train.device), found {}; write cpu, disk, "
+          "ranks{}, "
+          "leave it out, or set train.device to {}",
+          module.empty() ? "" : "." + module, own, place, device.is_cuda() ? ", " + own : "",
+          device_name(place));
+  if (device.is_cuda() &&
+      (ranks_here > 1 || memory_limit(options, device) || options.max_memory.contains("cpu")))
+    return;
+  for (const auto& [name, size] : options.max_memory)
+    if (is_other_gpu(name))
+      fail<ConfigError>(
+          "model.max_memory.{}: the run is on {} (train.device), which takes nothing of that "
+          "device; write {{{}: {}}}, leave it out, or set train.device to {}",
+          name, own, own, size, device_name(name));
+}
+
 std::vector<std::string> float32_modules(const Placement& placement,
                                          const Architecture& architecture) {
   std::vector<std::string> modules;

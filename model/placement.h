@@ -58,6 +58,11 @@ bool shares_blocks(const ModelOptions& options);
 Placement placement_of(const ModelOptions& options, const Architecture& architecture,
                        c10::Device device, bool float32_on_cpu = false);
 
+// ConfigError naming the key if model.device_map or model.max_memory of a run that begins on
+// `device` is about a GPU that the run does not use. On a GPU that is one of several ranks',
+// max_memory may name the others' too.
+void require_own_devices(const ModelOptions& options, c10::Device device, int ranks_here = 1);
+
 // The paths of the blocks that a placement has in float32: "model.layers.3".
 std::vector<std::string> float32_modules(const Placement& placement,
                                          const Architecture& architecture);

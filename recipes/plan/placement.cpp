@@ -48,6 +48,10 @@ Limit limit_of(const model::ModelOptions& options, c10::Device device, int ranks
 
 }  // namespace
 
+void require_own_devices(const Recipe& recipe, bool on_gpu, int ranks_here) {
+  model::require_own_devices(recipe.model, device_of(recipe, on_gpu), ranks_here);
+}
+
 int64_t free_within_limit(const Recipe& recipe, const trainer::PlannedRun& run,
                           int64_t free_bytes) {
   const auto limit = model::memory_limit(recipe.model, device_of(recipe, run.on_gpu));

@@ -15,6 +15,9 @@ namespace qlora::recipes {
 model::Placement placement_of(const Recipe& recipe, const trainer::PlannedRun& run,
                               int ranks_here = 1);
 
+// That of model/placement.h for a run that is planned: the device need not be here.
+void require_own_devices(const Recipe& recipe, bool on_gpu, int ranks_here);
+
 // Of the `free_bytes` on the device, once base and data are loaded, what a run within
 // model.max_memory may take (trainer::choose_recomputation()).
 int64_t free_within_limit(const Recipe& recipe, const trainer::PlannedRun& run, int64_t free_bytes);

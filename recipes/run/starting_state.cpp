@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "lora/adapter_file.h"
 #include "model/model_header.h"
+#include "model/placement.h"
 #include "recipes/models/compute_dtype.h"
 #include "recipes/plan/free_memory.h"
 #include "recipes/plan/placement.h"
@@ -122,6 +123,7 @@ void report_recomputation(const BaseModel& base, const trainer::TrainState& stat
 trainer::TrainState begin_or_read_state(const Recipe& recipe, const RunDirectory& run,
                                         distributed::Group& group) {
   const c10::Device device = device_from_string(recipe.train.device);
+  model::require_own_devices(recipe.model, device, group.place().local_size);
   trainer::TrainState state;
   if (run.checkpoint()) {
     if (group.leads()) state = trainer::read_train_state(*run.checkpoint());

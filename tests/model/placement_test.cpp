@@ -152,6 +152,38 @@ TEST(Placement, TheOptionsSayWhatPlacesAndSizesThereAre) {
   expect({{"", "disk"}}, {{"cpu", "2GB"}}, "is for model.device_map: auto");
 }
 
+TEST(Placement, ARunThatBeginsNamesNoDeviceButItsOwn) {
+  const auto message = [](const Map& device_map, const Map& max_memory, c10::Device device,
+                          int ranks = 1) -> std::string {
+    ModelOptions options;
+    options.device_map = device_map;
+    options.max_memory = max_memory;
+    try {
+      require_own_devices(options, device, ranks);
+    } catch (const ConfigError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  const Map automatic = {{"", "auto"}};
+  const c10::Device cpu = at::kCPU, gpu("cuda:1");
+  EXPECT_THAT(message({{"model.layers", "cuda:0"}}, {}, cpu),
+              AllOf(HasSubstr("model.device_map.model.layers: the run is on cpu"),
+                    HasSubstr("write cpu, disk, ranks, leave it out"),
+                    HasSubstr("set train.device to cuda:0")));
+  EXPECT_THAT(message({{"", "3"}}, {}, cpu),
+              AllOf(HasSubstr("model.device_map: "), HasSubstr("set train.device to cuda:3")));
+  EXPECT_THAT(message({{"", "cuda"}}, {}, gpu), HasSubstr("write cpu, disk, ranks, cuda:1"));
+  EXPECT_THAT(message(automatic, {{"cuda:0", "1GB"}}, cpu),
+              AllOf(HasSubstr("model.max_memory.cuda:0: the run is on cpu"),
+                    HasSubstr("write {cpu: 1GB}")));
+  EXPECT_THAT(message(automatic, {{"0", "1GB"}}, gpu), HasSubstr("write {cuda:1: 1GB}"));
+  EXPECT_EQ(message(automatic, {{"0", "1GB"}}, gpu, /*ranks=*/2), "");
+  EXPECT_EQ(message(automatic, {{"0", "1GB"}, {"1", "2GB"}, {"cpu", "3GB"}}, gpu), "");
+  EXPECT_EQ(message({{"", "1"}, {"lm_head", "cpu"}, {"model.layers.0", "disk"}}, {}, gpu), "");
+  EXPECT_EQ(message({{"", "ranks"}, {"model.layers.0", "cpu"}}, {}, cpu), "");
+}
+
 TEST(Placement, SizesAreReadWithTheirUnits) {
   EXPECT_EQ(byte_size("20GiB"), int64_t{20} << 30);
   EXPECT_EQ(byte_size("1.5 MiB"), 3 << 19);

@@ -249,6 +249,18 @@ TEST_F(Offloaded, RecomputationKeepsWithinTheLimitToo) {
   EXPECT_EQ(free_within_limit(recipe, run, kPlenty), kPlenty);
 }
 
+TEST_F(Offloaded, AGpuThatARunOnTheCpuDoesNotUseIsRefused) {
+  const auto expect = [](const Recipe& recipe, const std::string& beginning) {
+    EXPECT_THAT([&] { train(recipe); },
+                ThrowsMessage<ConfigError>(HasSubstr(beginning + ": the run is on cpu")));
+  };
+  expect(with("run", {{"model.layers", "cuda:0"}}), "model.device_map.model.layers");
+  expect(with("run", {{"", "3"}}), "model.device_map");
+  Recipe limited = with("run", {{"", "auto"}});
+  limited.model.max_memory = {{"cuda:0", "1GB"}};
+  expect(limited, "model.max_memory.cuda:0");
+}
+
 TEST_F(Offloaded, AModuleThatTheModelDoesNotHaveIsToldBeforeAnythingIsLoaded) {
   EXPECT_THAT(
       [&] {
