@@ -126,12 +126,32 @@ void decode(const Node& node, const std::string& key, ProblemList& problems, std
   value = node.text;
 }
 
+namespace {
+
+// What a list or map of this key looks like, if not as most of its type do.
+const char* expected_of(const std::string& key, const char* usual) {
+  constexpr std::pair<const char*, const char*> kOwn[] = {
+      {"model.max_memory", "a map from devices to sizes, such as {cpu: 30GiB}"},
+      {"optim.weight_decay_pattern",
+       "a map from names of trained tensors to numbers, such as {lora_B: 0.1}"},
+      {"lora.trainable_tokens", "a list of texts, such as [<tool>, </tool>]"},
+      {"lora.trainable_token_indices",
+       "a list of whole numbers, such as [5, 6], or a map such as {embed_tokens: [5, 6]}"},
+      {"train.sample_prompts", "a list of texts, such as [\"What is 7 times 8?\"]"}};
+  for (const auto& [own, expected] : kOwn)
+    if (key == own) return expected;
+  return usual;
+}
+
+}  // namespace
+
 void decode(const Node& node, const std::string& key, ProblemList& problems,
             std::vector<std::string>& value) {
   std::vector<std::string> texts;
   const std::vector<Node> items = node.is_scalar() ? std::vector<Node>{node} : node.items;
   if (!node.is_scalar() && !node.is_list())
-    return refuse(node, key, problems, "a list of texts, such as [q_proj, v_proj]");
+    return refuse(node, key, problems,
+                  expected_of(key, "a list of texts, such as [q_proj, v_proj]"));
   for (const Node& item : items) {
     texts.emplace_back();
     decode(item, key, problems, texts.back());
@@ -144,7 +164,7 @@ namespace {
 template <typename Value>
 void decode_map(const Node& node, const std::string& key, ProblemList& problems,
                 const char* expected, std::map<std::string, Value>& value) {
-  if (!node.is_map()) return refuse(node, key, problems, expected);
+  if (!node.is_map()) return refuse(node, key, problems, expected_of(key, expected));
   for (const Node::Entry& entry : node.entries) {
     problems.found(key + "." + entry.key, entry.place);
     decode(entry.value, key + "." + entry.key, problems, value[entry.key]);
@@ -154,7 +174,7 @@ void decode_map(const Node& node, const std::string& key, ProblemList& problems,
 template <typename Number>
 void decode_number_list(const Node& node, const std::string& key, ProblemList& problems,
                         const char* expected, std::vector<Number>& value) {
-  if (!node.is_list()) return refuse(node, key, problems, expected);
+  if (!node.is_list()) return refuse(node, key, problems, expected_of(key, expected));
   value.clear();
   for (size_t i = 0; i < node.items.size(); ++i)
     decode(node.items[i], fmt::format("{}[{}]", key, i), problems, value.emplace_back());

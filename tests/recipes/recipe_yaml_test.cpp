@@ -40,6 +40,19 @@ TEST(RecipeYaml, PathsAreRelativeToTheRecipe) {
   EXPECT_EQ(recipe.output.dir, "/base/run");
 }
 
+TEST(RecipeYaml, AMapOrListThatIsNoneIsToldWithAnExampleOfItsKey) {
+  EXPECT_THAT(refusal(kSmall, {"model.max_memory=3GB"}),
+              HasSubstr("a map from devices to sizes, such as {cpu: 30GiB}, got '3GB'"));
+  EXPECT_THAT(refusal(kSmall, {"optim.weight_decay_pattern=3"}), HasSubstr("{lora_B: 0.1}"));
+  EXPECT_THAT(refusal(kSmall, {"lora.rank_pattern=3"}), HasSubstr("{down_proj: 32}"));
+  EXPECT_THAT(refusal(kSmall, {"lora.trainable_tokens={a: b}"}), HasSubstr("[<tool>, </tool>]"));
+  EXPECT_THAT(refusal(kSmall, {"lora.trainable_token_indices=x"}),
+              HasSubstr("or a map such as {embed_tokens: [5, 6]}"));
+  EXPECT_THAT(refusal(kSmall, {"train.sample_prompts={a: b}"}), HasSubstr("What is 7 times 8?"));
+  EXPECT_THAT(refusal(kSmall, {"data.train=[{path: x, fields: a}]"}),
+              HasSubstr("{output: answer}"));
+}
+
 TEST(RecipeYaml, AHubIdStaysAsItIs) {
   EXPECT_EQ(parse(kSmall, {"model.path=org/name"}).model.path, "org/name");
 }
