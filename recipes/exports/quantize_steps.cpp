@@ -4,6 +4,7 @@
 
 #include "base/device.h"
 #include "model/hub_cache.h"
+#include "model/skip_modules.h"
 #include "quant/frozen_size.h"
 #include "quant/make_frozen_weight.h"
 #include "recipes/exports/grouped_export.h"
@@ -16,9 +17,9 @@ UnquantizedModel open_unquantized(const QuantizeOptions& options) {
   UnquantizedModel model;
   model.device = device_from_string(options.device);
   model.path = model::resolve_model_path(options.model);
-  model.dtype = options.dtype == "auto"
-                    ? quant::dense_format(model::open_weights(model.path)->dtype())
-                    : options.dtype;
+  const auto source = model::open_weights(model.path);
+  model::require_skip_modules(options.quantization, source->architecture(), "--skip-modules");
+  model.dtype = options.dtype == "auto" ? quant::dense_format(source->dtype()) : options.dtype;
   model.tokenizer = data::load_tokenizer(model.path);
   return model;
 }

@@ -142,6 +142,20 @@ TEST_F(GroupedDirectory, ModulesThatAreSkippedStayAsTheyAre) {
   EXPECT_FALSE(config().contains("modules_in_block_to_quantize"));
 }
 
+TEST_F(GroupedDirectory, ASkippedModuleThatTheModelDoesNotHaveIsRefused) {
+  for (const char* method : {"hqq", "nf4"}) {
+    QuantizeOptions options = options_of(method);
+    options.quantization.skip_modules = {"q_proj", "bogus"};
+    EXPECT_THAT(message(options),
+                ::testing::AllOf(HasSubstr("--skip-modules: 'bogus' names no module"),
+                                 HasSubstr("model.layers.0.self_attn.q_proj"),
+                                 HasSubstr("down_proj, gate_proj")));
+  }
+  QuantizeOptions options = options_of("hqq");
+  options.quantization.skip_modules = {"model.layers.1", "embed_tokens", "norm", "mlp"};
+  EXPECT_EQ(message(options), "");
+}
+
 TEST_F(GroupedDirectory, GptqLayersLieAsItsReadersWantThem) {
   quantize(options_of("gptq"));
   const auto all = tensors();

@@ -115,6 +115,19 @@ int64_t weight_bytes(const Recipe& recipe) {
 
 double gigabytes(const trainer::MemoryPlan& plan) { return static_cast<double>(plan.peak()) / 1e9; }
 
+TEST(Plan, AModuleToSkipThatTheModelDoesNotHaveIsRefused) {
+  const test::TempDir dir;
+  Recipe recipe = test::tiny_recipe(dir.path());
+  recipe.quantization = {.method = "nf4"};
+  const model::ModelHeader header = model::read_model_header(recipe.model.path);
+  recipe.quantization.skip_modules = {"lm_head", "bogus"};
+  EXPECT_THAT([&] { quantization_of(recipe, header); },
+              ::testing::ThrowsMessage<ConfigError>(::testing::HasSubstr(
+                  "quantization.skip_modules: 'bogus' names no module of the model")));
+  recipe.quantization.skip_modules = {"lm_head", "layers.1", "down_proj"};
+  EXPECT_NO_THROW(quantization_of(recipe, header));
+}
+
 TEST(Plan, EveryReadyRecipeIsPlannedFromItsConfigAlone) {
   const test::TempDir dir;
   for (const ReadyRecipe& each : ready_recipes()) {
