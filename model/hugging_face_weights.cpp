@@ -1,4 +1,5 @@
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -23,6 +24,24 @@
 namespace qlora::model {
 namespace {
 namespace fs = std::filesystem;
+
+// That the tensor lies in a dict within the file's, as in checkpoints of training loops, and how to
+// take it out; or nothing.
+std::string where_it_lies(const io::TensorFile& file, const std::string& name) {
+  const auto nested = std::ranges::find_if(
+      file.tensors, [&](const io::TensorView& t) { return t.name.ends_with("." + name); });
+  if (nested == file.tensors.end()) return "";
+  const std::string outer = nested->name.substr(0, nested->name.size() - name.size() - 1);
+  std::string sentence =
+      fmt::format("; in {} the tensors lie nested under {}", nested->file, outer);
+  if (nested->file.ends_with(".safetensors"))
+    return sentence + "; save them without this beginning of their names";
+  return sentence +
+         fmt::format(
+             "; take them out in Python: sd = torch.load('{0}'); sd = sd.get('{1}', sd); "
+             "torch.save({{k.removeprefix('{1}.'): v for k, v in sd.items()}}, '{0}')",
+             nested->file, outer);
+}
 
 class HuggingFaceDirectory final : public WeightSource {
  public:
@@ -58,7 +77,8 @@ class HuggingFaceDirectory final : public WeightSource {
     // Tied matrices may lie under either name.
     if (!view && name == embedding_ && architecture_.tied_embeddings) view = file_.find(head_);
     if (!view)
-      fail<FormatError>("{}: the weights must hold a tensor {}", place_, layout_.in_files(name));
+      fail<FormatError>("{}: the weights must hold a tensor {}{}", place_, layout_.in_files(name),
+                        where_it_lies(file_, layout_.in_files(name)));
     require_not_packed(*view, name);
     read_.insert(name);
     if (layout_.is_by_inputs(name))

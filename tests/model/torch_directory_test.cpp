@@ -1,11 +1,13 @@
 // Directories whose weights torch.save wrote.
 #include <ATen/ATen.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "base/error.h"
 #include "io/safetensors.h"
 #include "model/model_header.h"
 #include "recipes/exports/export_model.h"
@@ -94,6 +96,20 @@ TEST_F(TorchDirectory, OneFileHoldsTheSameModel) {
 TEST_F(TorchDirectory, ShardsHoldTheSameModel) {
   write_two_files();
   expect_same_tensors();
+}
+
+TEST_F(TorchDirectory, TensorsWithinADictOfTheFileAreToldWithTheWayOut) {
+  std::vector<io::TensorView> nested = tensors_;
+  for (io::TensorView& tensor : nested) tensor.name = "state_dict." + tensor.name;
+  write_torch_file(dir_ / "t/pytorch_model.bin", nested);
+  const auto weights = open_weights(dir_ / "t");
+  const io::TensorView& first = tensors_.front();
+  using ::testing::HasSubstr;
+  EXPECT_THAT([&] { weights->read(first.name, first.shape, at::kFloat); },
+              ::testing::ThrowsMessage<FormatError>(::testing::AllOf(
+                  HasSubstr("must hold a tensor " + first.name + "; in "),
+                  HasSubstr("the tensors lie nested under state_dict; take them out in Python"),
+                  HasSubstr("sd.get('state_dict', sd)"))));
 }
 
 TEST_F(TorchDirectory, AnExportHoldsSafetensorsAlone) {
