@@ -75,6 +75,9 @@ void make_directory(const fs::path& path) {
   std::error_code status;
   if (path.empty() || fs::is_directory(path, status)) return;
   make_directory(path.parent_path());
+  if (fs::exists(path, status))
+    fail<ConfigError>("{} must be a directory, but is a file; choose another path or remove it",
+                      path.string());
   if (mkdir(path.c_str(), 0777) != 0 && !(errno == EEXIST && fs::is_directory(path, status)))
     fail_on(path.string(), "created");
   sync_directory(parent_of(path));

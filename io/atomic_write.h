@@ -14,7 +14,8 @@ namespace qlora::io {
 // Replaces or creates the file. IoError (path, reason) leaves the old one as it was.
 void write_file_atomically(const std::string& path, std::string_view bytes);
 
-// Makes the directory and what is missing above it; each is on disk with its name. IoError.
+// Makes the directory and what is missing above it; each is on disk with its name.
+// ConfigError if a file has one of their names; IoError.
 void make_directories(const std::string& path);
 
 // Makes or replaces the symbolic link `path` -> `target` in one move. IoError.

@@ -92,7 +92,11 @@ RunDirectory::RunDirectory(const Recipe& recipe, distributed::Group& group)
 }
 
 void RunDirectory::open(const Recipe& recipe) {
-  io::make_directories(path_);
+  try {
+    io::make_directories(path_);
+  } catch (const ConfigError& error) {
+    fail<ConfigError>("output.dir: {}", error.what());
+  }
   RunLock lock = lock_run(path_);
   lock_ = lock.held;
   if (lock.is_certain) {

@@ -255,8 +255,8 @@ TEST(MakeDirectories, MakesWhatIsMissingAndSaysWhatCannotBeMade) {
   make_directories(dir / "a/b");
   EXPECT_TRUE(fs::is_directory(dir / "a/b/c"));
   dir.write("file", "x");
-  EXPECT_THROW(make_directories(dir / "file"), IoError);
-  EXPECT_THROW(make_directories(dir / "file/below"), IoError);
+  EXPECT_THROW(make_directories(dir / "file"), ConfigError);
+  EXPECT_THROW(make_directories(dir / "file/below"), ConfigError);
 }
 
 // Each of these is killed at every system call that changes a file.

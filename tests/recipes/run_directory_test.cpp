@@ -74,6 +74,16 @@ TEST_F(RunDirectories, ANewOneBeginsFromTheStart) {
   EXPECT_EQ(run.file("metrics.jsonl"), dir / "not/there/yet/metrics.jsonl");
 }
 
+TEST_F(RunDirectories, AFileInItsPlaceIsRefused) {
+  const std::string file = dir.write("file", "x");
+  for (const std::string below : {"", "/run"}) {
+    recipe.output.dir = file + below;
+    EXPECT_THAT([&] { RunDirectory run(recipe); },
+                testing::ThrowsMessage<ConfigError>(
+                    HasSubstr("output.dir: " + file + " must be a directory, but is a file")));
+  }
+}
+
 TEST_F(RunDirectories, WhileOneIsHeldASecondIsRefused) {
   {
     const RunDirectory first(recipe);
