@@ -2,21 +2,31 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
+#include <numeric>
+#include <vector>
+
 #include "base/log.h"
 #include "export/adapter.h"
+#include "io/read_file.h"
 #include "recipes/exports/training_facts.h"
+#include "recipes/report/metrics_columns.h"
 #include "recipes/run/stop_sentence.h"
 #include "trainer/checkpoint.h"
 
 namespace qlora::recipes {
 namespace {
+namespace fs = std::filesystem;
 
-// "10 steps, 492 tokens", or where the adapter is if the checkpoints were deleted.
+// "10 steps, 492 tokens", by metrics.jsonl: checkpoints may be gone. Or else where the adapter is.
 std::string what_is_there(const RunDirectory& run) {
-  const auto newest = trainer::newest_checkpoint(run.path(), trainer::Look::kSizes);
-  if (!newest.whole) return fmt::format("its adapter is in {}", run.file("adapter"));
-  const trainer::TrainState state = trainer::read_train_state(*newest.whole);
-  return fmt::format("{} steps, {} tokens", state.step, state.tokens);
+  const std::string metrics = run.file("metrics.jsonl");
+  const auto columns = metrics_columns(fs::exists(metrics) ? io::read_bytes(metrics) : "");
+  const std::vector<double> steps = numbers_of(columns.steps, "step"),
+                            tokens = numbers_of(columns.steps, "tokens");
+  if (steps.empty()) return fmt::format("its adapter is in {}", run.file("adapter"));
+  return fmt::format("{:.0f} steps, {:.0f} tokens", steps.back(),
+                     std::accumulate(tokens.begin(), tokens.end(), 0.0));
 }
 
 }  // namespace
@@ -41,6 +51,9 @@ void finish(const Recipe& recipe, const RunDirectory& run, const BaseModel& base
 }
 
 void tell_finished(const RunDirectory& run) {
+  const auto newest = trainer::newest_checkpoint(run.path(), trainer::Look::kHashes);
+  for (const trainer::PassedOver& checkpoint : newest.passed_over)
+    log::warning("damaged: {}", checkpoint.fault);
   log::info("{} was finished before: {}; nothing is left to train and nothing was changed",
             run.path(), what_is_there(run));
   log::write_info(

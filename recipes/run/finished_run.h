@@ -14,7 +14,7 @@ void finish(const Recipe& recipe, const RunDirectory& run, const BaseModel& base
             const trainer::TrainJob& job);
 
 // Of a run that has nothing left to train: that it was finished before, and how to train longer or
-// anew.
+// anew. Names the checkpoints that are damaged.
 void tell_finished(const RunDirectory& run);
 
 }  // namespace qlora::recipes

@@ -1,4 +1,5 @@
 // `qlora train` and `qlora resume` on a run that has nothing left to train.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -35,6 +36,27 @@ TEST(FinishedRun, SaysSoAndTouchesNothing) {
     EXPECT_EQ(read_file(dir / "run/metrics.jsonl"), metrics);
     EXPECT_EQ(fs::last_write_time(dir / "run/adapter/adapter_model.safetensors"), written);
   }
+}
+
+TEST(FinishedRun, ItsStepsAreToldWhateverBecameOfItsCheckpoints) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  recipe.train.save_every = 1;
+  const std::string path = write_recipe_file(dir, recipe);
+  const Finished first = run_qlora(dir, {"train", path});
+  ASSERT_EQ(first.exit_code, 0) << first.err;
+  const size_t at = first.err.find("finished: ") + 10;
+  const std::string numbers = first.err.substr(at, first.err.find(';', at) - at);
+  const std::string newest = dir / fmt::format("run/checkpoint-{:06}", recipe.train.max_steps);
+  fs::resize_file(newest + "/state.json", 1);
+  const Finished damaged = run_qlora(dir, {"resume", dir / "run"});
+  EXPECT_EQ(damaged.exit_code, 0);
+  EXPECT_THAT(damaged.err, testing::AllOf(HasSubstr("was finished before: " + numbers + ";"),
+                                          HasSubstr("damaged: " + newest + ": state.json")));
+  fs::remove_all(newest);
+  const Finished gone = run_qlora(dir, {"resume", dir / "run"});
+  EXPECT_THAT(gone.err, testing::AllOf(HasSubstr("was finished before: " + numbers + ";"),
+                                       Not(HasSubstr("damaged"))));
 }
 
 TEST(FinishedRun, GoesOnWhereItIsToBeLonger) {
