@@ -1,5 +1,8 @@
 #include "recipes/recipe.h"
 
+#include <cstdint>
+#include <limits>
+
 #include "base/error.h"
 #include "lora/weight_init.h"
 #include "model/placement.h"
@@ -22,6 +25,17 @@ void validate_objective(const Recipe& recipe) {
   if (objective == "dpo" && recipe.data.train_on == data::TrainOn::kAll)
     throw ConfigError(
         "data.train_on: dpo compares answers, and their prompts say nothing; leave it out");
+}
+
+// Tokens of a micro-batch are counted in 32 bits. By division: the product may not fit into 64.
+void validate_micro_batch(const Recipe& recipe) {
+  constexpr int64_t kMostTokens = std::numeric_limits<int32_t>::max();
+  const int64_t rows = recipe.train.micro_batch_size, length = recipe.data.sequence_length;
+  if (length > 0 && rows > kMostTokens / length)
+    fail<ConfigError>(
+        "train.micro_batch_size: {} rows of data.sequence_length {} are more than {} tokens; set "
+        "it to at most {}, or lower data.sequence_length",
+        rows, length, kMostTokens, kMostTokens / length);
 }
 
 // Which blocks stay in float32 decides what the base is: it must not follow from what is free, nor
@@ -69,6 +83,7 @@ void validate_shared_blocks(const Recipe& recipe) {
 
 void Recipe::validate_across_sections() const {
   validate_objective(*this);
+  validate_micro_batch(*this);
   validate_fp32_cpu_offload(*this);
   validate_shared_blocks(*this);
   const bool evaluates = train.eval_every > 0 && (!data.eval.empty() || data.eval_fraction != 0.0);

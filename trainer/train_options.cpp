@@ -10,8 +10,15 @@
 namespace qlora::trainer {
 namespace {
 
+constexpr int kMostThreads = 1024;  // of one process: the cores of the largest machines
+constexpr int64_t kMostMicroBatches = 1 << 20;
+
 void need_at_least(const char* key, int64_t value, int64_t least) {
   if (value < least) fail<ConfigError>("{} must be at least {}, found {}", key, least, value);
+}
+
+void need_at_most(const char* key, int64_t value, int64_t most) {
+  if (value > most) fail<ConfigError>("{} must be at most {}, found {}", key, most, value);
 }
 
 void need_one_of(const char* key, const std::string& value,
@@ -89,6 +96,7 @@ void TrainOptions::validate() const {
     throw ConfigError("train.max_steps and train.epochs exclude each other; leave one out");
   need_at_least("train.micro_batch_size", micro_batch_size, 1);
   need_at_least("train.gradient_accumulation_steps", gradient_accumulation_steps, 1);
+  need_at_most("train.gradient_accumulation_steps", gradient_accumulation_steps, kMostMicroBatches);
   if (!is_word_or_count(gradient_checkpointing))
     fail<ConfigError>(
         "train.gradient_checkpointing must be auto, true, false or a number of layers, found '{}'",
@@ -97,6 +105,7 @@ void TrainOptions::validate() const {
   if (!is_device(device))
     fail<ConfigError>("train.device must be auto, cpu, cuda or cuda:N, found '{}'", device);
   need_at_least("train.threads", threads, 0);
+  need_at_most("train.threads", threads, kMostThreads);
   need_at_least("train.profile_steps", profile_steps, 0);
   need_at_least("train.eval_every", eval_every, 0);
   need_at_least("train.early_stopping_patience", early_stopping_patience, 0);

@@ -158,6 +158,20 @@ TEST(RecipeYaml, RunsMustHaveOneLength) {
   EXPECT_THAT(refusal(kSmall, {"train.max_steps=0"}), HasSubstr("how long"));
 }
 
+TEST(RecipeYaml, CountsThatCannotBeMeantAreRefused) {
+  EXPECT_THAT(refusal(kSmall, {"train.threads=100000"}),
+              HasSubstr("train.threads must be at most 1024, found 100000"));
+  EXPECT_EQ(parse(kSmall, {"train.threads=1024"}).train.threads, 1024);
+  EXPECT_THAT(refusal(kSmall, {"train.gradient_accumulation_steps=1048577"}),
+              HasSubstr("train.gradient_accumulation_steps must be at most 1048576"));
+  const std::string length = "data.sequence_length=65536";
+  EXPECT_THAT(refusal(kSmall, {length, "train.micro_batch_size=32768"}),
+              HasSubstr("train.micro_batch_size: 32768 rows of data.sequence_length 65536"));
+  EXPECT_THAT(refusal(kSmall, {length, "train.micro_batch_size=9223372036854775807"}),
+              HasSubstr("set it to at most 32767"));
+  EXPECT_EQ(parse(kSmall, {length, "train.micro_batch_size=32767"}).train.micro_batch_size, 32767);
+}
+
 TEST(RecipeYaml, AnEmptyFileAndAListAreNoRecipes) {
   EXPECT_THAT(refusal(""), HasSubstr("model.path is missing"));
   EXPECT_THAT(refusal("- a\n"), HasSubstr("map of sections"));
