@@ -190,13 +190,17 @@ std::string first_file(const std::string& directory) {
 
 }  // namespace
 
-TensorFile read_weight_directory(const std::string& directory) {
-  const std::string name = first_file(directory);
-  if (name.empty())
+void require_weights(const std::string& directory) {
+  if (first_file(directory).empty())
     fail<FormatError>(
         "{} must hold model.safetensors, pytorch_model.bin, or the index of either "
         "(model.safetensors.index.json){}",
         directory, what_lies_there(directory));
+}
+
+TensorFile read_weight_directory(const std::string& directory) {
+  require_weights(directory);
+  const std::string name = first_file(directory);
   const std::string path = (fs::path(directory) / name).string();
   return name.ends_with(kIndex) ? read_shards(path, read_index(path)) : read_file(path);
 }

@@ -16,12 +16,16 @@ namespace qlora::io {
 //   qmodel.pt                                         hqq's
 // An index names shards, and each named tensor must be in the shard that the index says. Warns if
 // an index lies beside the one file, and of tensors of a shard that the index does not place there.
-// FormatError if there is none; it says what lies there instead (an adapter, a .gguf file, ...).
+// FormatError as require_weights().
 TensorFile read_weight_directory(const std::string& directory);
 
 // Those of read_weight_directory() if the path is a directory; else those of the one file: a
 // safetensors file if its name ends so, else one of torch.save. FormatError, IoError.
 TensorFile read_weights(const std::string& path);
+
+// FormatError if read_weight_directory() finds no file; it says what lies there instead (an
+// adapter, a .gguf file, ...).
+void require_weights(const std::string& directory);
 
 // Whether a file of weights, or a part of one, lies there.
 bool holds_weights(const std::string& directory);

@@ -47,7 +47,7 @@ class HuggingFaceDirectory final : public WeightSource {
  public:
   explicit HuggingFaceDirectory(const std::string& directory) {
     place_ = directory;
-    const std::string config_path = (fs::path(directory) / "config.json").string();
+    const std::string config_path = config_file(directory);
     const nlohmann::json document = io::read_json_file(config_path);
     const io::JsonNode json(document, config_path);
     architecture_ = read_architecture(json);

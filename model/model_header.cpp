@@ -7,6 +7,7 @@
 #include "io/weight_directory.h"
 #include "model/families/family.h"
 #include "model/hub_cache.h"
+#include "model/weight_files.h"
 #include "quant/frozen_size.h"
 
 namespace qlora::model {
@@ -24,7 +25,7 @@ ModelHeader read_model_header(const std::string& path_or_id) {
     header.dtype = quant::dense_format(header.weights->dtype());
     if (!is_directory) return header;
   }
-  const std::string file = is_directory ? (path / "config.json").string() : header.place;
+  const std::string file = is_directory ? config_file(header.place) : header.place;
   const nlohmann::json document = io::read_json_file(file);
   const io::JsonNode json(document, file);
   if (!header.weights) {

@@ -3,10 +3,22 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "io/weight_directory.h"
 #include "model/weight_files.h"
 
 namespace qlora::model {
 namespace fs = std::filesystem;
+
+std::string config_file(const std::string& directory) {
+  std::string path = (fs::path(directory) / "config.json").string();
+  if (fs::exists(path)) return path;
+  io::require_weights(directory);
+  fail<FormatError>(
+      "{} must hold config.json, which says what model its weights are of; copy it there from "
+      "where "
+      "the weights came from",
+      directory);
+}
 
 std::vector<std::string> names_but(const std::vector<io::TensorView>& tensors,
                                    const std::set<std::string>& read) {

@@ -87,6 +87,19 @@ TEST(WrongInput, ATruncatedSafetensorsFile) {
   expect_refused(dir, {"train", recipe}, "model.safetensors");
 }
 
+TEST(WrongInput, AModelDirectoryWithoutItsConfig) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  fs::remove(dir / "model/config.json");
+  const std::string place = recipe + ":2:3: model.path: ";
+  for (const std::string command : {"train", "plan"}) {
+    expect_refused(dir, {command, recipe}, place, "model must hold config.json", "copy it there");
+    expect_refused(dir, {command, recipe, "--set", "model.path=" + dir / "run"}, "model.path: ");
+  }
+  expect_refused(dir, {"generate", "--model", dir / "model", "--prompt", "hi"},
+                 "model must hold config.json");
+}
+
 TEST(WrongInput, ATruncatedGgufFile) {
   TempDir dir;
   const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
