@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "io/json_text.h"
 #include "model/model_header.h"
+#include "recipes/before_loading.h"
 #include "recipes/options_from_files.h"
 #include "recipes/plan/cached_rows.h"
 #include "recipes/plan/free_memory.h"
@@ -336,6 +337,7 @@ void print(const Planned& planned) {
 void plan(const PlanArguments& arguments) {
   Planned planned;
   planned.recipe = qlora::recipes::read_recipe(arguments.recipe, arguments.overrides);
+  qlora::recipes::check_before_planning(planned.recipe);
   qlora::recipes::adopt_adapter_options(planned.recipe);
   planned.header = qlora::model::read_model_header(planned.recipe.model.path);
   planned.rows = qlora::recipes::cached_rows(planned.recipe, planned.header.architecture);

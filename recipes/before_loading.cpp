@@ -29,9 +29,12 @@ constexpr int64_t kFirstRows = 64;
 
 class Look {
  public:
-  Look(const Recipe& recipe, ProblemList& problems) : recipe_(recipe), problems_(problems) {}
+  enum class For { kRun, kPlan };
 
-  ModelText at_everything() {
+  Look(const Recipe& recipe, ProblemList& problems, For use = For::kRun)
+      : recipe_(recipe), problems_(problems), use_(use) {}
+
+  void at_model() {
     at("lora.from_adapter", [&] { adopt_adapter_options(recipe_); });
     at("model.path", [&] { at_model_files(); });
     at("data.chat_template", [&] {
@@ -43,11 +46,18 @@ class Look {
     if (header_) at("quantization", [&] { quantization_of(recipe_, *header_); });
     if (header_) at("model.device_map", [&] { at_device_map(); });
     if (header_) at("lora", [&] { at_targets(); });
+  }
+
+  void at_rows() {
     at_datasets("data.train", recipe_.data.train);
     at_datasets("data.eval", recipe_.data.eval);
     at("train.sample_prompts", [&] { read_sample_prompts(recipe_.train); });
-    return std::move(text_);
   }
+
+  // Whether a config.json is all that is known of the model.
+  bool has_config_alone() const { return header_ && !text_.tokenizer; }
+
+  ModelText take_text() { return std::move(text_); }
 
  private:
   // What `work` is refused with becomes a problem of `key`, which has none yet.
@@ -80,7 +90,7 @@ class Look {
     header_ = model::read_model_header(path);
     text_.tokens = model_tokens(header_->architecture);
     // By a config.json alone a run can be planned.
-    if (!header_->weights && !std::filesystem::is_directory(path)) return;
+    if (!header_->weights && (use_ == For::kPlan || !std::filesystem::is_directory(path))) return;
     text_.tokenizer = data::load_tokenizer(path);
   }
 
@@ -119,6 +129,7 @@ class Look {
 
   Recipe recipe_;
   ProblemList& problems_;
+  For use_;
   std::optional<model::ModelHeader> header_;
   ModelText text_;
 };
@@ -126,7 +137,18 @@ class Look {
 }  // namespace
 
 ModelText look_before_loading(const Recipe& recipe, ProblemList& problems) {
-  return Look(recipe, problems).at_everything();
+  Look look(recipe, problems);
+  look.at_model();
+  look.at_rows();
+  return look.take_text();
+}
+
+void check_before_planning(const Recipe& recipe) {
+  ProblemList problems(recipe.file, recipe.places);
+  Look look(recipe, problems, Look::For::kPlan);
+  look.at_model();
+  if (!look.has_config_alone() || !problems.empty()) look.at_rows();
+  problems.throw_if_any();
 }
 
 ModelText check_before_loading(const Recipe& recipe) {

@@ -18,6 +18,10 @@ ModelText look_before_loading(const Recipe& recipe, ProblemList& problems);
 // ConfigError with a line for each problem that is found.
 ModelText check_before_loading(const Recipe& recipe);
 
+// The same for a plan, to which a config.json is enough; the files of rows may be missing, too, if
+// there is no more of the model.
+void check_before_planning(const Recipe& recipe);
+
 // Puts in what the recipe leaves to other files: options of lora.from_adapter, ids of
 // lora.trainable_tokens. ConfigError with a line for all that is wrong if that is not possible.
 void complete_recipe(Recipe& recipe);

@@ -194,12 +194,27 @@ TEST(PlanCommand, WrongInputIsToldInOneSentence) {
   EXPECT_THAT(model.err, HasSubstr("/nowhere does not exist"));
 }
 
+TEST(PlanCommand, FilesRowsAndTargetsAreToldTogetherAsByARun) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  recipe.data.train.push_back({dir / "absent.jsonl", "chat", {}});
+  recipe.lora.targets = {"no_such_proj"};
+  const std::string file = write_recipe_file(dir, recipe);
+  const Finished done = run_qlora(dir, {"plan", file});
+  EXPECT_EQ(done.exit_code, 2);
+  EXPECT_THAT(done.err, AllOf(HasSubstr("lora.targets: 'no_such_proj'"),
+                              HasSubstr("data.train[1]: " + dir / "absent.jsonl")));
+  EXPECT_EQ(done.err, run_qlora(dir, {"train", file}).err);
+}
+
 TEST(PlanCommand, OfAConfigAloneNoTokenizerIsMissed) {
   TempDir dir;
   recipes::Recipe recipe = tiny_recipe(dir.path());
   recipe.model.path = dir / "model/config.json";
   const std::string file = write_recipe_file(dir, recipe);
   EXPECT_EQ(run_qlora(dir, {"plan", file, "--no-time"}).exit_code, 0);
+  const std::string absent = "data.train[0].path=" + dir / "absent.jsonl";
+  EXPECT_EQ(run_qlora(dir, {"plan", file, "--no-time", "--set", absent}).exit_code, 0);
   const Finished wrong = run_qlora(dir, {"plan", file, "--set", "optim.lr=-1"});
   EXPECT_EQ(wrong.exit_code, 2);
   EXPECT_THAT(wrong.err, AllOf(HasSubstr("optim.lr"), Not(HasSubstr("model.path")),
