@@ -23,7 +23,7 @@ Architecture cohere_like(const std::string& family, ConfigReader& config, double
   Architecture a = llama_like(family, sizes);
   use_layer_norms(a, false);
   put_side_by_side(a, true);
-  a.logit_multiplier = config.number({{"logit_scale"}, "logit_scale"}, 0.0625);
+  a.logit_multiplier = config.positive({{"logit_scale"}, "logit_scale"}, 0.0625);
   return a;
 }
 

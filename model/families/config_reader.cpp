@@ -3,18 +3,18 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
 #include "base/error.h"
 #include "base/warn_once.h"
+#include "io/json_text.h"
 #include "io/known_keys.h"
 
 namespace qlora::model {
 namespace {
-
-constexpr int64_t kMost = int64_t{1} << 31;
 
 // Keys of a config.json that concern all families.
 constexpr std::string_view kAlwaysRead[] = {"model_type", "architectures", "quantization_config",
@@ -122,7 +122,11 @@ std::optional<io::JsonNode> ConfigReader::node(const ConfigKey& key) {
   std::optional<io::JsonNode> found;
   for (const char* spelling : key.hugging_face) {
     read_.insert(spelling);
-    if (json_ && !found) found = json_->find(spelling);
+    const auto other = json_ ? json_->find(spelling) : std::nullopt;
+    if (found && other && found->value() != other->value())
+      other->reject(fmt::format("what {} is, {}: they are two names of one value", found->place(),
+                                io::json_text(found->value())));
+    if (!found) found = other;
   }
   return found;
 }
@@ -133,16 +137,35 @@ bool ConfigReader::in_gguf(const ConfigKey& key) {
   return key.needed_in_gguf || gguf_->has(prefix_ + key.gguf);
 }
 
-int64_t ConfigReader::integer(const ConfigKey& key, int64_t otherwise) {
-  if (in_gguf(key)) return gguf_->integer(prefix_ + key.gguf, 0, kMost);
+int64_t ConfigReader::integer(const ConfigKey& key, int64_t otherwise, int64_t least,
+                              int64_t most) {
+  if (in_gguf(key)) return gguf_->integer(prefix_ + key.gguf, least, most);
   const auto found = node(key);
-  return found ? found->as_integer(0, kMost) : otherwise;
+  return found ? found->as_integer(least, most) : otherwise;
 }
 
 double ConfigReader::number(const ConfigKey& key, double otherwise) {
-  if (in_gguf(key)) return gguf_->number(prefix_ + key.gguf);
-  const auto found = node(key);
-  return found ? found->as_number() : otherwise;
+  const bool is_gguf = in_gguf(key);
+  const auto found = is_gguf ? std::nullopt : node(key);
+  const double number = is_gguf ? gguf_->number(prefix_ + key.gguf)
+                        : found ? found->as_number()
+                                : otherwise;
+  if (!std::isfinite(number))
+    fail<FormatError>("{} must be a finite number, found {}", place_of(key), number);
+  return number;
+}
+
+double ConfigReader::positive(const ConfigKey& key, double otherwise) {
+  const double scale = number(key, otherwise);
+  if (const auto rounded = static_cast<float>(scale); !(rounded > 0 && std::isfinite(rounded)))
+    fail<FormatError>("{} must be above 0 and within the range of a float, found {}", place_of(key),
+                      scale);
+  return scale;
+}
+
+double ConfigReader::positive_or_none(const ConfigKey& key) {
+  const bool is_none = gguf_ ? number(key, 0) == 0 : !has(key);
+  return is_none ? 0 : positive(key, 0);
 }
 
 bool ConfigReader::boolean(const ConfigKey& key, bool otherwise) {

@@ -14,7 +14,7 @@
 namespace qlora::model {
 
 struct ConfigKey {
-  std::vector<const char*> hugging_face;  // its spellings; the first that is set counts
+  std::vector<const char*> hugging_face;  // its spellings; those that are set must agree
   const char* gguf = nullptr;  // after the architecture's name: "attention.head_count"; null: none
   bool needed_in_gguf = false;
 };
@@ -33,16 +33,22 @@ class ConfigReader {
   const std::string& gguf_prefix() const { return prefix_; }
 
   // The value, or `otherwise` where it is absent or null. FormatError naming file and key if it is
-  // of another type, or is absent from a GGUF file that needs it.
-  int64_t integer(const ConfigKey& key, int64_t otherwise);
+  // of another type, out of the range, or absent from a GGUF file that needs it.
+  int64_t integer(const ConfigKey& key, int64_t otherwise, int64_t least = 0, int64_t most = kMost);
+  // Finite.
   double number(const ConfigKey& key, double otherwise);
+  // A scale: above 0, and so as a float, which is how it multiplies.
+  double positive(const ConfigKey& key, double otherwise);
+  // The same, or 0 for none: where it is absent or null, and where a GGUF file says 0.
+  double positive_or_none(const ConfigKey& key);
   bool boolean(const ConfigKey& key, bool otherwise);
   std::string text(const ConfigKey& key, const std::string& otherwise);
   std::vector<int64_t> integers(const ConfigKey& key);  // of GGUF; booleans are 0 and 1
   bool has(const ConfigKey& key);
   // Also where it is null.
   bool is_spelled(const ConfigKey& key);
-  // The value in a config.json; null where it is absent, null, or a GGUF file is read.
+  // The value in a config.json; null where it is absent, null, or a GGUF file is read. FormatError
+  // naming both where two spellings differ.
   std::optional<io::JsonNode> node(const ConfigKey& key);
   // How the file spells the key: "config.json.hidden_size", "model.gguf: llama.embedding_length".
   std::string place_of(const ConfigKey& key);
@@ -62,6 +68,8 @@ class ConfigReader {
   void finish();
 
  private:
+  static constexpr int64_t kMost = int64_t{1} << 31;
+
   bool in_gguf(const ConfigKey& key);
   void finish_json();
   void finish_gguf();

@@ -53,7 +53,13 @@ void add_output_norms(BlockSpec& block) {
 
 float scale_of(ConfigReader& config, const LlamaSizes& sizes) {
   const double width = config.json() ? 256 : static_cast<double>(sizes.head_dim);
-  return static_cast<float>(std::pow(config.number({{"query_pre_attn_scalar"}}, width), -0.5));
+  return static_cast<float>(std::pow(config.positive({{"query_pre_attn_scalar"}}, width), -0.5));
+}
+
+// Null is none.
+double read_cap(ConfigReader& config, const char* name, double absent) {
+  const ConfigKey key{{name}, name};
+  return config.is_spelled(key) ? config.positive_or_none(key) : absent;
 }
 
 LlamaDefaults later_defaults() {
@@ -73,12 +79,8 @@ Architecture gemma2(ConfigReader& config) {
   BlockSpec& block = a.decoder.kinds[0];
   add_output_norms(block);
   block.attention().shape.scale = scale_of(config, sizes);
-  const auto cap = [&config](const char* key, const char* gguf, double otherwise) {
-    const ConfigKey of{{key}, gguf};
-    return config.is_spelled(of) ? config.number(of, 0) : otherwise;
-  };
-  block.attention().shape.softcap = cap("attn_logit_softcapping", "attn_logit_softcapping", 50);
-  a.logit_softcap = cap("final_logit_softcapping", "final_logit_softcapping", 30);
+  block.attention().shape.softcap = read_cap(config, "attn_logit_softcapping", 50);
+  a.logit_softcap = read_cap(config, "final_logit_softcapping", 30);
   const auto even = layers_where(a.num_layers(), [](int64_t layer) { return layer % 2 == 0; });
   const auto types = read_layer_types(config, a.num_layers());
   give_windows(a, read_window(config, 4096), types.value_or(even));
@@ -107,7 +109,7 @@ Architecture gemma3(ConfigReader& config) {
   attention.shape.scale = scale_of(config, sizes);
   attention.q_norm = plus_one(head_norm("self_attn.q_norm", "attn_q_norm", sizes));
   attention.k_norm = plus_one(head_norm("self_attn.k_norm", "attn_k_norm", sizes));
-  a.logit_softcap = config.number({{"final_logit_softcapping"}, "final_logit_softcapping"}, 0);
+  a.logit_softcap = read_cap(config, "final_logit_softcapping", 0);
   if (config.json()) {
     const LayerRotaries rotaries =
         read_layer_rope_keys(*config.json(), {sizes.head_dim, sizes.max_positions}, {.theta = 1e6},
@@ -115,7 +117,7 @@ Architecture gemma3(ConfigReader& config) {
     a.rotaries = {rotaries.full, rotaries.sliding};
   } else {
     RotarySpec sliding{.rope = {}, .width = sizes.head_dim};
-    sliding.rope.theta = config.number({{}, "rope.freq_base_swa"}, 1e4);
+    sliding.rope.theta = config.positive({{}, "rope.freq_base_swa"}, 1e4);
     a.rotaries.push_back(sliding);
   }
   const int64_t window = read_window(config, 4096);

@@ -32,7 +32,7 @@ ExpertsSpec experts(ConfigReader& config, const LlamaSizes& sizes) {
   ExpertsSpec spec =
       experts_of(sizes, read_expert_sizes(config, sizes, {.experts = 128, .active = 4}));
   spec.activation = {.kind = Activation::kClampedSilu,
-                     .limit = config.number({{"swiglu_limit"}}, 7.0),
+                     .limit = config.positive({{"swiglu_limit"}}, 7.0),
                      .alpha = config.number({{"swiglu_alpha"}}, 1.702)};
   spec.router.names.hugging_face = "mlp.router";
   spec.router.bias = spec.gate_up.bias = spec.down.bias = true;

@@ -1,6 +1,5 @@
 // Granite 3 (IBM 2024): Llama's block with a multiplier for the embedding, the scores, what each
 // branch adds, and the logits; with an MLP or with experts.
-#include "base/error.h"
 #include "model/families/expert_like.h"
 #include "model/families/families.h"
 #include "model/families/llama_config.h"
@@ -13,16 +12,12 @@ Architecture granite_like(const std::string& family, ConfigReader& config,
   Architecture a = llama_like(family, sizes);
   keep_rotary_pairs(a);
   BlockSpec& block = a.decoder.kinds[0];
-  a.embedding.multiplier = config.number({{"embedding_multiplier"}, "embedding_scale"}, 1);
-  const double residual = config.number({{"residual_multiplier"}, "residual_scale"}, 1);
+  a.embedding.multiplier = config.positive({{"embedding_multiplier"}, "embedding_scale"}, 1);
+  const double residual = config.positive({{"residual_multiplier"}, "residual_scale"}, 1);
   for (Branch& branch : block.branches) branch.multiplier = residual;
   block.attention().shape.scale =
-      static_cast<float>(config.number({{"attention_multiplier"}, "attention.scale"}, 1));
-  const ConfigKey logits{{"logits_scaling"}, "logit_scale"};
-  const double divisor = config.number(logits, 1);
-  if (!(divisor > 0))
-    fail<FormatError>("{} must be above 0, found {}", config.place_of(logits), divisor);
-  a.logit_multiplier = 1 / divisor;
+      static_cast<float>(config.positive({{"attention_multiplier"}, "attention.scale"}, 1));
+  a.logit_multiplier = 1 / config.positive({{"logits_scaling"}, "logit_scale"}, 1);
   return a;
 }
 

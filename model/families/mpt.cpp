@@ -56,18 +56,20 @@ void warn_of_unread(const io::JsonNode& node) {
   io::warn_of_other_keys(node, {kKnown});
 }
 
-// attn_config of config.json.
+// attn_config of config.json, or the metadata of a GGUF file.
 void read_attention(ConfigReader& config, AttentionSpec& attention) {
-  attention.clamp = config.number({{}, "attention.clamp_kqv"}, 0);
+  attention.clamp = config.positive_or_none({{}, "attention.clamp_kqv"});
   const ConfigKey largest{{}, "attention.max_alibi_bias"};  // 0: learned positions
   if (const double bias = config.number(largest, 8); bias != 8)
     fail<FormatError>("{} is {}; MPT models are supported with ALiBi's 8 alone",
                       config.place_of(largest), bias);
   const auto node = config.node({{"attn_config"}});
   if (!node) return;
-  attention.clamp = node->find("clip_qkv") ? node->at("clip_qkv").as_number() : 0;
-  if (const auto scale = node->find("softmax_scale"))
-    attention.shape.scale = static_cast<float>(scale->as_number());
+  ConfigReader keys(*node);
+  const ConfigKey clip{{"clip_qkv"}};
+  if (keys.number(clip, 0) != 0) attention.clamp = keys.positive(clip, 0);  // 0 is none, too
+  attention.shape.scale =
+      static_cast<float>(keys.positive({{"softmax_scale"}}, attention.shape.scale));
   refuse_other_attention(*node, attention.shape.heads);
   warn_of_unread(*node);
 }

@@ -25,7 +25,7 @@ Architecture olmo(ConfigReader& config) {
   BlockSpec& block = a.decoder.kinds[0];
   for (Branch& branch : block.branches) take_weight(branch.before);
   take_weight(a.decoder.final_norm);
-  block.attention().clamp = config.number({{"clip_qkv"}, "attention.clamp_kqv"}, 0);
+  block.attention().clamp = config.positive_or_none({{"clip_qkv"}, "attention.clamp_kqv"});
   return a;
 }
 
@@ -114,7 +114,7 @@ Architecture olmoe(ConfigReader& config) {
   Architecture a = llama_like("olmoe", sizes);
   AttentionSpec& attention = a.decoder.kinds[0].attention();
   norm_whole_rows(attention, sizes);
-  attention.clamp = config.number({{"clip_qkv"}, "attention.clamp_kqv"}, 0);
+  attention.clamp = config.positive_or_none({{"clip_qkv"}, "attention.clamp_kqv"});
   use_experts(a, experts);
   a.targets_mean_experts = true;
   return a;

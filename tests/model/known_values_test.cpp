@@ -19,6 +19,7 @@ using nlohmann::json;
 using test::said_of;
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 std::vector<json> configs_of_every_family() {
   const json all = io::read_json_file(QLORA_SOURCE_DIR "/tests/data/families.json");
@@ -138,6 +139,45 @@ TEST(KnownValues, WhatAFamilyComputesInOneWayAloneIsRefusedOtherwise) {
     config.update(keys);
     EXPECT_THAT(said_of(config), HasSubstr(said)) << type;
   }
+}
+
+TEST(KnownValues, AScaleThatComputesNoModelIsRefusedByItsKey) {
+  const std::pair<const char*, const char*> scales[] = {{"gemma2", "query_pre_attn_scalar"},
+                                                        {"gemma2", "attn_logit_softcapping"},
+                                                        {"gemma2", "final_logit_softcapping"},
+                                                        {"gemma3_text", "query_pre_attn_scalar"},
+                                                        {"gemma3_text", "final_logit_softcapping"},
+                                                        {"gpt_oss", "swiglu_limit"},
+                                                        {"granite", "embedding_multiplier"},
+                                                        {"granite", "residual_multiplier"},
+                                                        {"granite", "attention_multiplier"},
+                                                        {"granite", "logits_scaling"},
+                                                        {"granitemoe", "logits_scaling"},
+                                                        {"cohere", "logit_scale"},
+                                                        {"cohere2", "logit_scale"},
+                                                        {"olmo", "clip_qkv"},
+                                                        {"olmoe", "clip_qkv"}};
+  for (const auto& [type, key] : scales)
+    for (const double wrong : {0.0, -2.0, 1e-80, 1e80})
+      EXPECT_THAT(said_of({{"model_type", type}, {key, wrong}}),
+                  AllOf(HasSubstr(fmt::format("config.json.{} must be above 0", key)),
+                        HasSubstr(fmt::format("found {}", wrong))))
+          << type;
+  const auto mpt = [](const char* key, double value) {
+    return said_of({{"model_type", "mpt"}, {"attn_config", {{key, value}}}});
+  };
+  EXPECT_THAT(mpt("clip_qkv", -1), HasSubstr("attn_config.clip_qkv must be above 0"));
+  EXPECT_THAT(mpt("clip_qkv", 0), Not(HasSubstr("clip_qkv")));  // none
+  EXPECT_THAT(mpt("softmax_scale", 0), HasSubstr("attn_config.softmax_scale must be above 0"));
+}
+
+TEST(KnownValues, ACapThatIsNullIsNone) {
+  const json config = {{"model_type", "gemma2"},
+                       {"attn_logit_softcapping", nullptr},
+                       {"final_logit_softcapping", nullptr}};
+  EXPECT_EQ(test::described(config).block(0).attention().shape.softcap, 0);
+  EXPECT_EQ(test::described(config).logit_softcap, 0);
+  EXPECT_EQ(test::described({{"model_type", "gemma2"}}).logit_softcap, 30);
 }
 
 // Keys that the files of released models have beside those that transformers writes today.
