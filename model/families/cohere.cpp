@@ -45,20 +45,15 @@ Architecture cohere(ConfigReader& config) {
 
 Architecture cohere2(ConfigReader& config) {
   Architecture a = cohere_like("cohere2", config, 10000);
-  const int64_t window = read_window(config, 4096);
-  const int64_t pattern =
-      config.integer({{"sliding_window_pattern", "_sliding_window_pattern"}}, 4);
-  config.note_read(
-      {"cache_implementation", "use_embedding_sharing", "use_parallel_embedding", "layer_switch"});
+  config.note_read({"use_embedding_sharing", "use_parallel_embedding", "layer_switch"});
   config.require("rotary_pct", 1.0);
   config.require("use_gated_activation", true);
   config.require("use_parallel_block", true);
   config.require("use_qk_norm", false);
   config.require("position_embedding_type", {"rope_gptj"});
   config.require("order_of_interleaved_layers", {"local_attn_first"});
-  const auto three_of_four = layers_where(
-      a.num_layers(), [pattern](int64_t i) { return pattern > 0 && (i + 1) % pattern != 0; });
-  const auto slides = read_layer_types(config, a.num_layers()).value_or(three_of_four);
+  const auto slides = read_layer_types_or_pattern(config, a.num_layers(), 4);
+  const int64_t window = read_window(config, 4096, slides);
   a.decoder.kinds[0].attention().rotary = kNotRotated;
   edit_layers(a, slides, [window](BlockSpec& block) {
     block.attention().rotary = 0;

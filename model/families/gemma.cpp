@@ -74,7 +74,7 @@ LlamaDefaults later_defaults() {
 
 Architecture gemma2(ConfigReader& config) {
   const LlamaSizes sizes = read_llama_sizes(config, later_defaults());
-  config.note_read({"hidden_act"});  // which transformers does not read here
+  config.note_read({"hidden_act", "sliding_window_size"});  // transformers reads neither here
   Architecture a = gemma_like("gemma2", sizes);
   BlockSpec& block = a.decoder.kinds[0];
   add_output_norms(block);
@@ -82,8 +82,8 @@ Architecture gemma2(ConfigReader& config) {
   block.attention().shape.softcap = read_cap(config, "attn_logit_softcapping", 50);
   a.logit_softcap = read_cap(config, "final_logit_softcapping", 30);
   const auto even = layers_where(a.num_layers(), [](int64_t layer) { return layer % 2 == 0; });
-  const auto types = read_layer_types(config, a.num_layers());
-  give_windows(a, read_window(config, 4096), types.value_or(even));
+  const auto slides = read_layer_types(config, a.num_layers()).value_or(even);
+  give_windows(a, read_window(config, 4096, slides), slides);
   return a;
 }
 
@@ -99,8 +99,7 @@ Architecture gemma3(ConfigReader& config) {
   defaults.reads_rope = config.gguf() != nullptr;
   defaults.rope.theta = 1e6;
   const LlamaSizes sizes = read_llama_sizes(config, defaults);
-  config.note_read(
-      {"hidden_act", "attn_logit_softcapping", "rope_local_base_freq", "cache_implementation"});
+  config.note_read({"hidden_act", "attn_logit_softcapping", "rope_local_base_freq"});
   config.require("use_bidirectional_attention", false);
   Architecture a = gemma_like("gemma3", sizes);
   BlockSpec& block = a.decoder.kinds[0];
@@ -120,17 +119,12 @@ Architecture gemma3(ConfigReader& config) {
     sliding.rope.theta = config.positive({{}, "rope.freq_base_swa"}, 1e4);
     a.rotaries.push_back(sliding);
   }
-  const int64_t window = read_window(config, 4096);
-  const int64_t pattern =
-      config.integer({{"sliding_window_pattern", "_sliding_window_pattern"}}, 6);
-  const auto five_of_six = layers_where(a.num_layers(), [pattern](int64_t layer) {
-    return pattern > 0 && (layer + 1) % pattern != 0;
+  const auto slides = read_layer_types_or_pattern(config, a.num_layers(), 6);
+  const int64_t window = read_window(config, 4096, slides);
+  edit_layers(a, slides, [window](BlockSpec& block) {
+    block.attention().shape.window = window;
+    block.attention().rotary = 1;
   });
-  edit_layers(a, read_layer_types(config, a.num_layers()).value_or(five_of_six),
-              [window](BlockSpec& slides) {
-                slides.attention().shape.window = window;
-                slides.attention().rotary = 1;
-              });
   return a;
 }
 

@@ -55,7 +55,7 @@ Architecture gpt_neo(ConfigReader& config) {
   a.embedding.positions = {{"transformer.wpe", ""}, a.max_positions};
   name_queries_keys_values(a, "attn.attention.");
   a.decoder.kinds[0].attention().shape.scale = 1;
-  give_windows(a, config.integer({{"window_size"}}, 256),
+  give_windows(a, config.integer({{"window_size"}}, 256, 1),
                read_local_layers(config, a.num_layers()));
   return a;
 }

@@ -56,8 +56,8 @@ Architecture gpt_oss(ConfigReader& config) {
   attention.sinks = {"self_attn.sinks", "attn_sinks.weight"};
   block.mlp_branch().before.names.gguf = "post_attention_norm";
   const auto every_other = layers_where(a.num_layers(), [](int64_t i) { return i % 2 == 0; });
-  give_windows(a, read_window(config, 128),
-               read_layer_types(config, a.num_layers()).value_or(every_other));
+  const auto slides = read_layer_types(config, a.num_layers()).value_or(every_other);
+  give_windows(a, read_window(config, 128, slides), slides);
   use_experts(a, experts(config, sizes));
   if (a.rotaries.front().rope.type == "yarn" && config.gguf())
     a.rotaries.front().rope.truncate = false;

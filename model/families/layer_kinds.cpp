@@ -5,12 +5,38 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/warn_once.h"
 
 namespace qlora::model {
 
 int64_t read_window(ConfigReader& config, int64_t absent) {
   const ConfigKey key{{"sliding_window"}, "attention.sliding_window"};
-  return config.is_spelled(key) ? config.integer(key, 0) : absent;
+  const int64_t least = config.json() ? 1 : 0;  // llama.cpp writes 0 for none
+  return config.is_spelled(key) ? config.integer(key, 0, least) : absent;
+}
+
+int64_t read_window(ConfigReader& config, int64_t absent, const std::vector<bool>& slides) {
+  const int64_t window = read_window(config, absent);
+  if (config.json() && window == 0 && std::ranges::count(slides, true) > 0)
+    fail<FormatError>("{} must be the size of a window, found null: layers of this model slide",
+                      config.place_of({{"sliding_window"}}));
+  return window;
+}
+
+bool uses_window(ConfigReader& config) {
+  config.note_read({"sliding_window"}, {"attention.sliding_window"});
+  return config.boolean({{"use_sliding_window"}}, false) && config.json();
+}
+
+int64_t read_used_window(ConfigReader& config, int64_t absent) {
+  if (!uses_window(config)) return 0;
+  const int64_t window = read_window(config, absent);
+  if (window == 0)
+    log::warning_once(
+        "{}: use_sliding_window is true, but sliding_window is null: no layer has a window, as in "
+        "transformers",
+        config.place());
+  return window;
 }
 
 std::optional<std::vector<bool>> read_layer_types(ConfigReader& config, int64_t num_layers) {
@@ -27,6 +53,15 @@ std::optional<std::vector<bool>> read_layer_types(ConfigReader& config, int64_t 
     fail<FormatError>("{} must name the kind of each of the {} layers, found {}", types->place(),
                       num_layers, slides.size());
   return slides;
+}
+
+std::vector<bool> read_layer_types_or_pattern(ConfigReader& config, int64_t num_layers,
+                                              int64_t absent) {
+  const ConfigKey key{{"sliding_window_pattern", "_sliding_window_pattern"}};
+  const auto types = read_layer_types(config, num_layers);
+  const int64_t pattern = config.integer(key, absent, types ? 0 : 1);
+  if (types) return *types;
+  return layers_where(num_layers, [pattern](int64_t layer) { return (layer + 1) % pattern != 0; });
 }
 
 void edit_layers(Architecture& architecture, const std::vector<bool>& changes,

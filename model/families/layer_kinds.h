@@ -13,10 +13,20 @@ namespace qlora::model {
 
 // sliding_window: 0 where it is null (or 0 in GGUF), `absent` where there is no such key.
 int64_t read_window(ConfigReader& config, int64_t absent);
+// The same for a family whose layers slide by kind: FormatError where some do and it is null.
+int64_t read_window(ConfigReader& config, int64_t absent, const std::vector<bool>& slides);
+// use_sliding_window, without which sliding_window means nothing. False for GGUF files.
+bool uses_window(ConfigReader& config);
+// The window where it is used, else 0; warns where it is used and null.
+int64_t read_used_window(ConfigReader& config, int64_t absent);
 
 // layer_types: which layers slide; nullopt where the key is absent. FormatError for a type that is
 // neither full_attention nor sliding_attention, or another number of them than layers.
 std::optional<std::vector<bool>> read_layer_types(ConfigReader& config, int64_t num_layers);
+
+// The same where the key is there, else all layers but every sliding_window_pattern-th.
+std::vector<bool> read_layer_types_or_pattern(ConfigReader& config, int64_t num_layers,
+                                              int64_t absent);
 
 // Of each kind, those layers that `changes` has become another one, edited.
 void edit_layers(Architecture& architecture, const std::vector<bool>& changes,

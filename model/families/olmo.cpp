@@ -87,14 +87,14 @@ Architecture olmo3(ConfigReader& config) {
   sliding.theta_key = "";  // transformers does not read the one beside the dictionary for these
   const LayerRotaries rotaries =
       read_layer_rope_keys(*config.json(), {sizes.head_dim, sizes.max_positions}, full, sliding);
-  const int64_t window = read_window(config, 4096);
   const auto fourth = layers_where(a.num_layers(), [](int64_t i) { return (i + 1) % 4 != 0; });
+  const auto slides = read_layer_types(config, a.num_layers()).value_or(fourth);
+  const int64_t window = read_window(config, 4096, slides);
   a.rotaries = {rotaries.full, rotaries.sliding};
-  edit_layers(a, read_layer_types(config, a.num_layers()).value_or(fourth),
-              [window](BlockSpec& block) {
-                block.attention().shape.window = window;
-                block.attention().rotary = 1;
-              });
+  edit_layers(a, slides, [window](BlockSpec& block) {
+    block.attention().shape.window = window;
+    block.attention().rotary = 1;
+  });
   return a;
 }
 
