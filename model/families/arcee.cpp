@@ -11,6 +11,7 @@ LlamaDefaults defaults() {
           .intermediate_size = 18432,
           .norm_eps = 1e-5,
           .rope = {.whole_heads = true},
+          .mlp_bias_key = "mlp_bias",
           .max_positions = 4096,
           .activation = "relu2"};
 }

@@ -30,6 +30,7 @@ constexpr std::string_view kHarmless[] = {"_attn_implementation",
                                           "auto_map",
                                           "bad_words_ids",
                                           "begin_suppress_tokens",
+                                          "cache_implementation",
                                           "bos_token_id",
                                           "chunk_size_feed_forward",
                                           "cross_attention_hidden_size",
@@ -144,6 +145,12 @@ int64_t ConfigReader::integer(const ConfigKey& key, int64_t otherwise, int64_t l
   return found ? found->as_integer(least, most) : otherwise;
 }
 
+int64_t ConfigReader::size(const ConfigKey& key, int64_t otherwise, int64_t least, int64_t most) {
+  if (json_ && !key.hugging_face.empty() && !has(key))
+    unsaid_.push_back(fmt::format("{} {}", key.hugging_face.front(), otherwise));
+  return integer(key, otherwise, least, most);
+}
+
 double ConfigReader::number(const ConfigKey& key, double otherwise) {
   const bool is_gguf = in_gguf(key);
   const auto found = is_gguf ? std::nullopt : node(key);
@@ -252,6 +259,10 @@ void ConfigReader::finish_json() {
     log::warning_once("{} is {}; attention is trained without dropout here", dropout->place(),
                       dropout->as_number());
   if (!read_.contains("is_encoder_decoder")) require_causal_lm(*json_);
+  if (!unsaid_.empty())
+    log::warning_once(
+        "{} does not say all sizes of the model; this version's usual ones are taken: {}", place_,
+        fmt::join(unsaid_, ", "));
   const std::vector<std::string_view> read(read_.begin(), read_.end());
   io::warn_of_other_keys(*json_, {kAlwaysRead, kHarmless, kOnlyFalse, read});
 }

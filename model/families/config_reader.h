@@ -35,6 +35,8 @@ class ConfigReader {
   // The value, or `otherwise` where it is absent or null. FormatError naming file and key if it is
   // of another type, out of the range, or absent from a GGUF file that needs it.
   int64_t integer(const ConfigKey& key, int64_t otherwise, int64_t least = 0, int64_t most = kMost);
+  // The same of a size: finish() names those that a config.json does not say, and what is taken.
+  int64_t size(const ConfigKey& key, int64_t otherwise, int64_t least = 0, int64_t most = kMost);
   // Finite.
   double number(const ConfigKey& key, double otherwise);
   // A scale: above 0, and so as a float, which is how it multiplies.
@@ -78,6 +80,7 @@ class ConfigReader {
   const io::GgufFile* gguf_ = nullptr;
   std::string place_, prefix_;
   std::set<std::string> read_;
+  std::vector<std::string> unsaid_;  // "vocab_size 32000": sizes that nobody said
 };
 
 }  // namespace qlora::model

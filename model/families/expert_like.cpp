@@ -27,14 +27,15 @@ ExpertSizes read_expert_sizes(ConfigReader& config, const LlamaSizes& sizes,
   const ConfigKey active{{"num_experts_per_tok"}, "expert_used_count", true};
   const ConfigKey inner{{"moe_intermediate_size"}, "expert_feed_forward_length"};
   ExpertSizes experts;
-  experts.routing = {.experts = config.integer(count, defaults.experts),
-                     .active = config.integer(active, defaults.active),
+  experts.routing = {.experts = config.size(count, defaults.experts),
+                     .active = config.size(active, defaults.active),
                      .renormalise = defaults.renormalise,
                      .weights_in_fp32 = defaults.weights_in_fp32};
   if (defaults.reads_norm_topk && config.json())
     experts.routing.renormalise = config.boolean({{"norm_topk_prob"}}, false);
-  experts.inner = config.integer(
-      inner, defaults.inner > 0 && config.json() ? defaults.inner : sizes.intermediate_size);
+  experts.inner = defaults.inner > 0 && config.json()
+                      ? config.size(inner, defaults.inner)
+                      : config.integer(inner, sizes.intermediate_size);
   constexpr int64_t kMostExperts = 4096;
   const RoutingRule& rule = experts.routing;
   if (rule.experts < 1 || rule.experts > kMostExperts)

@@ -20,6 +20,7 @@ LlamaDefaults defaults(bool alibi) {
           .num_heads = 71,
           .norm_eps = 1e-5,
           .tied_embeddings = true,
+          .attention_bias_key = "",
           .activation = "gelu",
           .activation_key = {{"activation"}},
           .norm_eps_key = layer_norm_eps("layer_norm_epsilon"),

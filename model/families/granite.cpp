@@ -22,7 +22,7 @@ Architecture granite_like(const std::string& family, ConfigReader& config,
 }
 
 Architecture granite(ConfigReader& config) {
-  return granite_like("granite", config, read_llama_sizes(config));
+  return granite_like("granite", config, read_llama_sizes(config, {.mlp_bias_key = "mlp_bias"}));
 }
 
 Architecture granitemoe(ConfigReader& config) {

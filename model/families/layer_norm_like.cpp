@@ -6,6 +6,7 @@ LlamaDefaults gpt_defaults() {
   return {.intermediate_size = 0,
           .norm_eps = 1e-5,
           .tied_embeddings = true,
+          .attention_bias_key = "",
           .activation = "gelu_new",
           .activation_key = {{"activation_function"}},
           .norm_eps_key = layer_norm_eps("layer_norm_epsilon"),

@@ -8,7 +8,8 @@ namespace {
 Architecture read(ConfigReader& config) {
   config.note_read({}, {"expert_used_count"});
   if (config.integer({{}, "expert_count"}, 0) > 0) return read_mixtral(config);
-  const LlamaSizes sizes = read_llama_sizes(config, {.rope = {.whole_heads = true}});
+  const LlamaSizes sizes =
+      read_llama_sizes(config, {.rope = {.whole_heads = true}, .mlp_bias_key = "mlp_bias"});
   Architecture architecture = llama_like("llama", sizes);
   keep_rotary_pairs(architecture);
   return architecture;

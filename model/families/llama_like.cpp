@@ -13,7 +13,7 @@ namespace {
 // In GGUF what the embedding has; its metadata may say another number.
 int64_t read_vocabulary(ConfigReader& config, int64_t hidden_size, int64_t otherwise) {
   const ConfigKey key{{"vocab_size"}, "vocab_size"};
-  if (!config.gguf()) return config.integer(key, otherwise);
+  if (!config.gguf()) return config.size(key, otherwise);
   const io::TensorView* embedding = config.gguf()->find("token_embd.weight");
   if (!embedding || embedding->shape.size() != 2)
     fail<FormatError>("{}: there must be a tensor token_embd.weight [vocabulary, {}]",
@@ -34,7 +34,7 @@ bool read_tied(ConfigReader& config, bool otherwise) {
 int64_t read_head_dim(ConfigReader& config, const LlamaSizes& sizes, const SizeKeys& keys,
                       int64_t otherwise) {
   const int64_t heads = std::max<int64_t>(sizes.num_heads, 1);
-  if (config.has(keys.head_dim) || otherwise > 0) return config.integer(keys.head_dim, otherwise);
+  if (config.has(keys.head_dim) || otherwise > 0) return config.size(keys.head_dim, otherwise);
   config.node(keys.head_dim);
   if (sizes.hidden_size % heads != 0)
     fail<FormatError>("{} is {}; it must be a multiple of {}, {}", config.place_of(keys.hidden),
@@ -48,6 +48,17 @@ void require_equal(ConfigReader& config, const char* key, int64_t wanted, const 
   if (found != wanted)
     fail<FormatError>("{}: {}{} is {}, and {} is {}; this version computes equal ones only",
                       config.place(), config.gguf_prefix(), key, found, what, wanted);
+}
+
+// `read` is the key in families that have it, else empty: transformers ignores it there.
+bool read_bias(ConfigReader& config, const char* key, const std::string& read, bool otherwise) {
+  const bool said = config.boolean({{key}}, otherwise);
+  if (!read.empty()) return said;
+  if (said)
+    log::warning_once(
+        "{} is true; models of this family have no such biases, in transformers neither",
+        config.place_of({{key}}));
+  return false;
 }
 
 void read_gguf_yarn(ConfigReader& config, double factor, RopeConfig& rope) {
@@ -98,7 +109,7 @@ RotarySpec whole_if_unset(RotarySpec rotary, int64_t head_dim) {
 }
 
 LinearSpec linear(const char* hugging_face, const char* gguf, int64_t out, int64_t in, bool bias,
-                  const char* bias_key) {
+                  const std::string& bias_key) {
   return {{hugging_face, gguf}, out, in, bias, bias_key};
 }
 
@@ -115,7 +126,7 @@ AttentionSpec attention(const LlamaSizes& s) {
              .head_dim = s.head_dim,
              .scale = inverse_root(s.head_dim)};
   a.rotary = 0;
-  const char* key = "attention_bias";
+  const std::string& key = s.attention_bias_key;
   a.in = {linear("self_attn.q_proj", "attn_q", a.queries(), s.hidden_size, s.attention_bias, key),
           linear("self_attn.k_proj", "attn_k", a.keys(), s.hidden_size, s.attention_bias, key),
           linear("self_attn.v_proj", "attn_v", a.keys(), s.hidden_size, s.attention_bias, key)};
@@ -128,7 +139,7 @@ MlpSpec mlp(const LlamaSizes& s) {
   MlpSpec m;
   m.inner = s.intermediate_size;
   m.activation.kind = s.activation;
-  const char* key = "mlp_bias";
+  const std::string& key = s.mlp_bias_key;
   m.in = {linear("mlp.gate_proj", "ffn_gate", m.inner, s.hidden_size, s.mlp_bias, key),
           linear("mlp.up_proj", "ffn_up", m.inner, s.hidden_size, s.mlp_bias, key)};
   m.out = linear("mlp.down_proj", "ffn_down", s.hidden_size, m.inner, s.mlp_bias, key);
@@ -151,15 +162,16 @@ void LlamaSizes::validate(const std::string& where, const SizeKeys& keys) const 
   need(spelled(keys.layers, "num_hidden_layers"), num_layers, 4096);
   need(spelled(keys.heads, "num_attention_heads"), num_heads, 65536);
   need(spelled(keys.kv_heads, "num_key_value_heads"), num_kv_heads, 65536);
-  need("head_dim", head_dim, 65536);
+  need(spelled(keys.head_dim, "head_dim"), head_dim, 65536);
   if (num_heads % num_kv_heads != 0)
-    fail<FormatError>("{}: num_attention_heads ({}) must be a multiple of num_key_value_heads ({})",
-                      where, num_heads, num_kv_heads);
-  if (head_dim % 2 != 0)
+    fail<FormatError>("{}: {} ({}) must be a multiple of {} ({})", where,
+                      spelled(keys.heads, "num_attention_heads"), num_heads,
+                      spelled(keys.kv_heads, "num_key_value_heads"), num_kv_heads);
+  if (rotates && head_dim % 2 != 0)
     fail<FormatError>("{}: head_dim must be even for RoPE, got {}", where, head_dim);
   if (!(rms_norm_eps > 0 && rms_norm_eps < 1))
     fail<FormatError>("{}: rms_norm_eps must be between 0 and 1, got {}", where, rms_norm_eps);
-  model::validate(whole_if_unset(rotary, head_dim), where);
+  if (rotates) model::validate(whole_if_unset(rotary, head_dim), where);
 }
 
 Activation read_activation(ConfigReader& config, const ConfigKey& key, const char* otherwise) {
@@ -181,23 +193,27 @@ LlamaSizes read_llama_sizes(ConfigReader& config, const LlamaDefaults& defaults)
   const SizeKeys& keys = defaults.keys;
   LlamaSizes sizes;
   sizes.activation = read_activation(config, defaults.activation_key, defaults.activation);
-  sizes.hidden_size = config.integer(keys.hidden, defaults.hidden_size);
+  sizes.hidden_size = config.size(keys.hidden, defaults.hidden_size);
   sizes.vocab_size = read_vocabulary(config, sizes.hidden_size, defaults.vocab_size);
-  sizes.intermediate_size =
-      config.integer(keys.inner, defaults.intermediate_size > 0 ? defaults.intermediate_size
-                                                                : 4 * sizes.hidden_size);
-  sizes.num_layers = config.integer(keys.layers, defaults.num_layers);
-  sizes.num_heads = config.integer(keys.heads, defaults.num_heads);
-  sizes.num_kv_heads = config.integer(keys.kv_heads, config.json() && defaults.num_kv_heads > 0
-                                                         ? defaults.num_kv_heads
-                                                         : sizes.num_heads);
+  sizes.intermediate_size = defaults.intermediate_size > 0
+                                ? config.size(keys.inner, defaults.intermediate_size)
+                                : config.integer(keys.inner, 4 * sizes.hidden_size);
+  sizes.num_layers = config.size(keys.layers, defaults.num_layers);
+  sizes.num_heads = config.size(keys.heads, defaults.num_heads);
+  sizes.num_kv_heads = config.json() && defaults.num_kv_heads > 0
+                           ? config.size(keys.kv_heads, defaults.num_kv_heads)
+                           : config.integer(keys.kv_heads, sizes.num_heads);
   sizes.head_dim = read_head_dim(config, sizes, keys, config.json() ? defaults.head_dim : 0);
-  sizes.max_positions = config.integer(keys.positions, defaults.max_positions);
+  sizes.max_positions = config.integer(keys.positions, defaults.max_positions, 1);
   sizes.rms_norm_eps = config.number(defaults.norm_eps_key, defaults.norm_eps);
-  sizes.attention_bias = config.boolean({{"attention_bias"}}, defaults.attention_bias);
-  sizes.mlp_bias = config.boolean({{"mlp_bias"}}, false);
+  sizes.attention_bias =
+      read_bias(config, "attention_bias", defaults.attention_bias_key, defaults.attention_bias);
+  sizes.attention_bias_key = defaults.attention_bias_key;
+  sizes.mlp_bias = read_bias(config, "mlp_bias", defaults.mlp_bias_key, false);
+  sizes.mlp_bias_key = defaults.mlp_bias_key;
   sizes.tied_embeddings = read_tied(config, defaults.tied_embeddings);
   require_equal(config, "attention.value_length", sizes.head_dim, "the size of a key's head");
+  sizes.rotates = defaults.rotates;
   if (!defaults.rotates) {
     sizes.validate(config.place(), keys);
     return sizes;

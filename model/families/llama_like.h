@@ -31,6 +31,8 @@ struct LlamaDefaults {
   double norm_eps = 1e-6;
   RopeDefaults rope = {};
   bool tied_embeddings = false, attention_bias = false;
+  // Empty where transformers reads no such key for the family.
+  const char *attention_bias_key = "attention_bias", *mlp_bias_key = "";
   int64_t max_positions = 2048;
   const char* activation = "silu";
   ConfigKey activation_key = {{"hidden_act"}};
@@ -47,6 +49,8 @@ struct LlamaSizes {
   double rms_norm_eps = 1e-6;
   Activation activation = Activation::kSilu;
   bool attention_bias = false, mlp_bias = false, tied_embeddings = false;
+  std::string attention_bias_key = "attention_bias", mlp_bias_key = "mlp_bias";
+  bool rotates = true;
   RotarySpec rotary = {};  // of width 0: of whole heads
 
   // FormatError naming the field if a size is missing, not positive, too large or inconsistent

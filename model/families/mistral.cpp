@@ -9,7 +9,8 @@ namespace {
 constexpr int64_t kDefaultWindow = 4096;  // where config.json has no such key
 
 LlamaSizes sizes_of(ConfigReader& config) {
-  return read_llama_sizes(config, {.num_kv_heads = 8, .max_positions = 131072});
+  return read_llama_sizes(config,
+                          {.num_kv_heads = 8, .attention_bias_key = "", .max_positions = 131072});
 }
 
 Architecture mistral(ConfigReader& config) {
@@ -20,8 +21,9 @@ Architecture mistral(ConfigReader& config) {
 
 Architecture ministral(ConfigReader& config) {
   Architecture a = llama_like("ministral", sizes_of(config));
-  const int64_t window = read_window(config, kDefaultWindow);
   const auto types = read_layer_types(config, a.num_layers());
+  const int64_t window =
+      types ? read_window(config, kDefaultWindow, *types) : read_window(config, kDefaultWindow);
   give_windows(a, window, types.value_or(std::vector<bool>(a.num_layers(), true)));
   return a;
 }
@@ -42,6 +44,7 @@ LlamaDefaults defaults_of_three() {
                            "original_max_position_embeddings": 16384, "beta_fast": 32,
                            "beta_slow": 1, "mscale": 1, "mscale_all_dim": 1,
                            "llama_4_scaling_beta": 0.1})"},
+          .attention_bias_key = "",
           .max_positions = 262144};
 }
 

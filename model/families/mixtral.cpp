@@ -11,6 +11,7 @@ Architecture read_mixtral(ConfigReader& config) {
                                                      .intermediate_size = 14336,
                                                      .norm_eps = 1e-5,
                                                      .rope = {.theta = 1e6},
+                                                     .attention_bias_key = "",
                                                      .max_positions = 131072});
   Architecture a = llama_like("mixtral", sizes);
   ExpertsSpec experts =

@@ -38,6 +38,8 @@ void refuse_other_attention(const io::JsonNode& node, int64_t num_heads) {
     node.at("qk_ln").reject("false: norms of queries and keys are not supported");
   if (differs("prefix_lm", false))
     node.at("prefix_lm").reject("false: attention is causal from the first token on");
+  if (const auto type = node.find("attn_type"); type && type->as_string() != "multihead_attention")
+    type->reject("multihead_attention: queries that share keys are not supported");
   if (const auto most = node.find("alibi_bias_max"); most && most->as_number() != 8)
     most->reject("8");
   if (const auto heads = node.find("kv_n_heads");

@@ -18,6 +18,7 @@ LlamaDefaults defaults() {
           .num_heads = 12,
           .norm_eps = 1e-5,
           .tied_embeddings = true,
+          .attention_bias_key = "",
           .activation = "relu",
           .activation_key = {{"activation_function"}},
           .norm_eps_key = {},

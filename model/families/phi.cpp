@@ -10,6 +10,7 @@ namespace {
 LlamaDefaults defaults() {
   return {.norm_eps = 1e-5,
           .rope = {.partial_factor = 0.5},
+          .attention_bias_key = "",
           .max_positions = 2048,
           .activation = "gelu_new",
           .norm_eps_key = layer_norm_eps("layer_norm_eps")};

@@ -10,8 +10,10 @@ namespace qlora::model {
 namespace {
 
 Architecture phi3(ConfigReader& config) {
-  const LlamaSizes sizes = read_llama_sizes(
-      config, {.norm_eps = 1e-5, .rope = {.yarn_is_longrope = true}, .max_positions = 4096});
+  const LlamaSizes sizes = read_llama_sizes(config, {.norm_eps = 1e-5,
+                                                     .rope = {.yarn_is_longrope = true},
+                                                     .attention_bias_key = "",
+                                                     .max_positions = 4096});
   config.note_dropout({"embd_pdrop", "resid_pdrop"});
   // Of Phi-4-mini's own program.
   config.require("lm_head_bias", false);

@@ -9,24 +9,20 @@ namespace {
 
 // Layers from max_window_layers on slide, if use_sliding_window says so.
 void read_windows(ConfigReader& config, Architecture& a) {
-  const int64_t window = read_window(config, 4096);
-  const bool used = config.boolean({{"use_sliding_window"}}, false);
+  const int64_t window = read_used_window(config, 4096);
   const int64_t first = config.integer({{"max_window_layers"}}, 28);
   const auto types = read_layer_types(config, a.num_layers());
-  if (!config.json() || !used) return;
   const auto by_index =
       layers_where(a.num_layers(), [first](int64_t layer) { return layer >= first; });
   give_windows(a, window, types.value_or(by_index));
 }
 
 Architecture qwen2(ConfigReader& config) {
-  Architecture a =
-      llama_like("qwen2", read_llama_sizes(config, {.num_kv_heads = 32, .max_positions = 32768}));
+  Architecture a = llama_like(
+      "qwen2", read_llama_sizes(
+                   config, {.num_kv_heads = 32, .attention_bias_key = "", .max_positions = 32768}));
   config.require("use_mrope", false);
-  AttentionSpec& attention = a.decoder.kinds[0].attention();
-  for (LinearSpec& linear : attention.in) linear.bias = true;
-  for (LinearSpec& linear : attention.in) linear.bias_key.clear();
-  attention.out.bias_key.clear();
+  for (LinearSpec& linear : a.decoder.kinds[0].attention().in) linear.bias = true;
   read_windows(config, a);
   return a;
 }

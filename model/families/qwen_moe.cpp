@@ -13,7 +13,7 @@ namespace {
 
 // mlp_only_layers have an MLP, and so have layers between the steps of decoder_sparse_step.
 std::vector<bool> read_sparse_layers(ConfigReader& config, int64_t num_layers) {
-  const int64_t step = std::max<int64_t>(config.integer({{"decoder_sparse_step"}}, 1), 1);
+  const int64_t step = config.integer({{"decoder_sparse_step"}}, 1, 1);
   std::vector<int64_t> dense;
   if (const auto list = config.node({{"mlp_only_layers"}}))
     for (const io::JsonNode& layer : list->elements())
@@ -25,14 +25,12 @@ std::vector<bool> read_sparse_layers(ConfigReader& config, int64_t num_layers) {
 
 // Of the second: even layers below max_window_layers slide.
 void read_windows(ConfigReader& config, Architecture& a) {
-  const int64_t window = read_window(config, 4096);
-  const bool used = config.boolean({{"use_sliding_window"}}, false);
   const int64_t first = config.integer({{"max_window_layers"}}, 28);
   const auto types = read_layer_types(config, a.num_layers());
-  if (!config.json() || !used) return;
   const auto by_index = layers_where(
       a.num_layers(), [first](int64_t layer) { return layer % 2 == 0 && layer < first; });
-  give_windows(a, window, types.value_or(by_index));
+  const auto slides = types.value_or(by_index);
+  if (uses_window(config)) give_windows(a, read_window(config, 4096, slides), slides);
 }
 
 // "mlp.gate_proj" -> "mlp.shared_expert.gate_proj", "ffn_gate" -> "ffn_gate_shexp".
@@ -60,13 +58,14 @@ Architecture qwen2_moe(ConfigReader& config) {
                                                      .intermediate_size = 5632,
                                                      .num_layers = 24,
                                                      .num_heads = 16,
+                                                     .attention_bias_key = "",
                                                      .max_positions = 32768});
   const ExpertSizes expert_sizes = read_expert_sizes(
       config, sizes,
       {.experts = 60, .active = 4, .inner = 1408, .renormalise = false, .reads_norm_topk = true});
   const ConfigKey shared_key{{"shared_expert_intermediate_size"},
                              "expert_shared_feed_forward_length"};
-  const int64_t shared_inner = config.integer(shared_key, 5632);
+  const int64_t shared_inner = config.size(shared_key, 5632, 1);
   const bool bias = config.boolean({{"qkv_bias"}}, true);
   Architecture a = llama_like("qwen2_moe", sizes);
   BlockSpec& block = a.decoder.kinds[0];
@@ -101,10 +100,8 @@ Architecture qwen3_moe(ConfigReader& config) {
   AttentionSpec& attention = a.decoder.kinds[0].attention();
   attention.q_norm = head_norm("self_attn.q_norm", "attn_q_norm", sizes);
   attention.k_norm = head_norm("self_attn.k_norm", "attn_k_norm", sizes);
-  const int64_t window = read_window(config, 4096);
   config.note_read({"max_window_layers"});
-  if (config.boolean({{"use_sliding_window"}}, false) && config.json())
-    give_windows(a, window, std::vector<bool>(a.num_layers(), true));
+  give_windows(a, read_used_window(config, 4096), std::vector<bool>(a.num_layers(), true));
   use_experts(a, experts, read_sparse_layers(config, a.num_layers()));
   a.targets_mean_experts = true;
   return a;

@@ -72,6 +72,12 @@ std::string read_type(const io::JsonNode& dictionary) {
   return old ? old->as_string() : "default";
 }
 
+double positive(const io::JsonNode& node) {
+  const double number = node.as_number();
+  if (!(number > 0)) node.reject("a number above 0");
+  return number;
+}
+
 // The context before scaling. Beside the dictionary it goes first.
 double read_original_positions(const io::JsonNode& config, const io::JsonNode& dictionary,
                                int64_t max_positions) {
@@ -79,14 +85,8 @@ double read_original_positions(const io::JsonNode& config, const io::JsonNode& d
   if (beside && within && beside->as_number() != within->as_number())
     log::warning_once("{} is {} and {} is {}; the former is used, as transformers does",
                       beside->place(), beside->as_number(), within->place(), within->as_number());
-  if (beside) return beside->as_number();
-  return within ? within->as_number() : static_cast<double>(max_positions);
-}
-
-double positive(const io::JsonNode& node) {
-  const double number = node.as_number();
-  if (!(number > 0)) node.reject("a number above 0");
-  return number;
+  if (beside) return positive(*beside);
+  return within ? positive(*within) : static_cast<double>(max_positions);
 }
 
 double positive_or(const io::JsonNode& dictionary, const char* key, double otherwise) {

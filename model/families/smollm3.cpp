@@ -10,12 +10,11 @@ namespace {
 
 // no_rope_layers: 0 for each layer that is not rotated.
 std::vector<bool> layers_without_rotation(ConfigReader& config, int64_t num_layers) {
-  const int64_t interval = config.integer({{"no_rope_layer_interval"}}, 4);
   const auto listed = config.node({{"no_rope_layers"}});
+  const int64_t interval = config.integer({{"no_rope_layer_interval"}}, 4, listed ? 0 : 1);
   if (!listed)
-    return layers_where(num_layers, [interval](int64_t layer) {
-      return interval > 0 && (layer + 1) % interval == 0;
-    });
+    return layers_where(num_layers,
+                        [interval](int64_t layer) { return (layer + 1) % interval == 0; });
   std::vector<bool> still;
   for (const io::JsonNode& rotated : listed->elements())
     still.push_back(rotated.as_integer(0, 1) == 0);
@@ -29,19 +28,20 @@ Architecture smollm3(ConfigReader& config) {
   Architecture a = llama_like("smollm3", read_llama_sizes(config, {.num_kv_heads = 4,
                                                                    .rope = {.theta = 2e6},
                                                                    .tied_embeddings = true,
+                                                                   .mlp_bias_key = "mlp_bias",
                                                                    .max_positions = 32768}));
   keep_rotary_pairs(a);
-  const int64_t window = read_window(config, 0);
-  const bool slides = config.boolean({{"use_sliding_window"}}, false);
+  config.note_read({"max_window_layers"});  // released files have it; transformers does not read it
+  const int64_t window = read_used_window(config, 0);
   const auto types = read_layer_types(config, a.num_layers());
   const std::vector<bool> still = layers_without_rotation(config, a.num_layers());
-  if (types && slides && window > 0 && *types != still)
+  if (types && window > 0 && *types != still)
     fail<FormatError>(
         "{}: layer_types must let those layers slide that no_rope_layers does not rotate",
         config.place());
   edit_layers(a, still, [&](BlockSpec& block) {
     block.attention().rotary = kNotRotated;
-    if (slides) block.attention().shape.window = window;
+    block.attention().shape.window = window;
   });
   return a;
 }

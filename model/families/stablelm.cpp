@@ -21,6 +21,7 @@ LlamaDefaults defaults() {
   return {.num_kv_heads = 32,
           .norm_eps = 1e-5,
           .rope = {.partial_factor = 0.25},
+          .attention_bias_key = "",
           .max_positions = 4096,
           .norm_eps_key = layer_norm_eps("layer_norm_eps")};
 }

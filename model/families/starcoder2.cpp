@@ -11,6 +11,7 @@ LlamaDefaults defaults() {
   return {.num_kv_heads = 2,
           .norm_eps = 1e-5,
           .tied_embeddings = true,
+          .attention_bias_key = "",
           .max_positions = 4096,
           .activation = "gelu_pytorch_tanh",
           .norm_eps_key = layer_norm_eps("norm_epsilon")};

@@ -24,6 +24,7 @@ LlamaDefaults defaults(bool multilingual) {
           .num_heads = multilingual ? 6 : 8,
           .norm_eps = 1e-6,
           .tied_embeddings = true,
+          .attention_bias_key = "",
           .max_positions = kAnyLength,
           .activation = "relu",
           .activation_key = {},
@@ -213,11 +214,14 @@ int64_t read_decoder_layers(ConfigReader& config, int64_t otherwise) {
   return layers;
 }
 
-DecoderTokens read_decoder_tokens(ConfigReader& config) {
-  const int64_t pad =
-      config.gguf() ? config.gguf()->integer_or("tokenizer.ggml.padding_token_id", 0, INT32_MAX, 0)
-                    : config.integer({{"pad_token_id"}}, 0);
-  const int64_t start = config.integer({{"decoder_start_token_id"}, "decoder_start_token_id"}, pad);
+// Both are rows of the embedding.
+DecoderTokens read_decoder_tokens(ConfigReader& config, int64_t vocab_size) {
+  const int64_t last = vocab_size - 1;
+  const int64_t pad = config.gguf()
+                          ? config.gguf()->integer_or("tokenizer.ggml.padding_token_id", 0, last, 0)
+                          : config.integer({{"pad_token_id"}}, 0, 0, last);
+  const int64_t start =
+      config.integer({{"decoder_start_token_id"}, "decoder_start_token_id"}, pad, 0, last);
   return {.start = static_cast<int32_t>(start), .pad = static_cast<int32_t>(pad)};
 }
 
@@ -245,7 +249,7 @@ Architecture read(ConfigReader& config, bool multilingual) {
   a.decoder.relative_bias = relative_bias(config, "decoder", sizes.num_heads);
   if (scales_outputs(config, multilingual, sizes.tied_embeddings))
     a.logit_multiplier = 1 / std::sqrt(static_cast<double>(a.hidden_size));
-  a.decoder_tokens = read_decoder_tokens(config);
+  a.decoder_tokens = read_decoder_tokens(config, sizes.vocab_size);
   return a;
 }
 

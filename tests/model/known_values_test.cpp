@@ -16,6 +16,7 @@
 namespace qlora::model {
 namespace {
 using nlohmann::json;
+using test::said_beside_sizes;
 using test::said_of;
 using testing::AllOf;
 using testing::HasSubstr;
@@ -135,7 +136,7 @@ TEST(KnownValues, WhatAFamilyComputesInOneWayAloneIsRefusedOtherwise) {
        "parallel_attn must be true"}};
   for (const auto& [type, keys, said] : cases) {
     json config = {{"model_type", type}};
-    EXPECT_EQ(said_of(config), "") << type;
+    EXPECT_EQ(said_beside_sizes(config), "") << type;
     config.update(keys);
     EXPECT_THAT(said_of(config), HasSubstr(said)) << type;
   }
@@ -178,6 +179,112 @@ TEST(KnownValues, ACapThatIsNullIsNone) {
   EXPECT_EQ(test::described(config).block(0).attention().shape.softcap, 0);
   EXPECT_EQ(test::described(config).logit_softcap, 0);
   EXPECT_EQ(test::described({{"model_type", "gemma2"}}).logit_softcap, 30);
+}
+
+TEST(KnownValues, NumbersOfWhichTransformersMakesNoModelAreRefusedByTheirKey) {
+  const struct {
+    const char* type;
+    json keys;
+    const char* said;
+  } cases[] = {
+      {"mistral", {{"sliding_window", 0}}, "sliding_window must be an integer from 1"},
+      {"gpt_oss", {{"sliding_window", 0}}, "sliding_window must be an integer from 1"},
+      {"gemma2", {{"sliding_window", 0}}, "sliding_window must be an integer from 1"},
+      {"gemma2", {{"sliding_window", nullptr}}, "sliding_window must be the size of a window"},
+      {"cohere2", {{"sliding_window", nullptr}}, "sliding_window must be the size of a window"},
+      {"qwen2_moe",
+       {{"use_sliding_window", true}, {"sliding_window", nullptr}},
+       "sliding_window must be the size of a window"},
+      {"gpt_neo", {{"window_size", 0}}, "window_size must be an integer from 1"},
+      {"qwen3_moe", {{"decoder_sparse_step", 0}}, "decoder_sparse_step must be an integer from 1"},
+      {"gemma3_text", {{"sliding_window_pattern", 0}}, "sliding_window_pattern must be"},
+      {"cohere2", {{"sliding_window_pattern", 0}}, "sliding_window_pattern must be"},
+      {"smollm3", {{"no_rope_layer_interval", 0}}, "no_rope_layer_interval must be"},
+      {"qwen2_moe",
+       {{"shared_expert_intermediate_size", 0}},
+       "shared_expert_intermediate_size must be"},
+      {"gpt2", {{"n_positions", 0}}, "n_positions must be an integer from 1"},
+      {"llama", {{"max_position_embeddings", 0}}, "max_position_embeddings must be"},
+      {"t5", {{"decoder_start_token_id", 32128}}, "decoder_start_token_id must be"},
+      {"t5", {{"pad_token_id", 32128}}, "pad_token_id must be an integer from 0 to 32127"},
+      {"mpt",
+       {{"attn_config", {{"attn_type", "multiquery_attention"}}}},
+       "attn_config.attn_type must be multihead_attention"},
+      {"phi3",
+       {{"original_max_position_embeddings", 0}, {"rope_scaling", {{"type", "longrope"}}}},
+       "original_max_position_embeddings must be a number above 0"},
+      {"falcon",
+       {{"new_decoder_architecture", true}, {"num_kv_heads", 8}},
+       "num_attention_heads (71) must be a multiple of num_kv_heads (8)"}};
+  for (const auto& [type, keys, said] : cases) {
+    json config = {{"model_type", type}};
+    config.update(keys);
+    EXPECT_THAT(said_of(config), HasSubstr(said)) << type;
+  }
+}
+
+TEST(KnownValues, TwoSpellingsOfOneValueMustAgree) {
+  const struct {
+    const char *type, *one, *other;
+  } cases[] = {{"mixtral", "num_local_experts", "num_experts"},
+               {"bloom", "n_embed", "hidden_size"},
+               {"gpt2", "n_layer", "num_hidden_layers"}};
+  for (const auto& [type, one, other] : cases) {
+    const auto said = [&](int second) {
+      return said_beside_sizes({{"model_type", type}, {one, 16}, {other, second}});
+    };
+    EXPECT_EQ(said(16), "") << type;
+    EXPECT_THAT(said(8),
+                AllOf(HasSubstr(fmt::format("config.json.{} must be what", other)),
+                      HasSubstr(fmt::format("config.json.{} is, 16", one)), HasSubstr("found 8")));
+  }
+}
+
+TEST(KnownValues, AWindowThatIsUsedAndNullIsNoneAndNamed) {
+  for (const char* type : {"qwen2", "qwen3", "qwen3_moe", "smollm3"}) {
+    const json config = {
+        {"model_type", type}, {"use_sliding_window", true}, {"sliding_window", nullptr}};
+    EXPECT_THAT(said_of(config), HasSubstr("use_sliding_window is true")) << type;
+    EXPECT_EQ(test::described(config).block(0).attention().shape.window, 0) << type;
+  }
+}
+
+TEST(KnownValues, SizesThatNobodySaysAreNamedInOneWarning) {
+  EXPECT_THAT(said_of({{"model_type", "mistral"}, {"num_hidden_layers", 2}, {"hidden_size", 64}}),
+              HasSubstr("taken: vocab_size 32000, intermediate_size 11008, num_attention_heads 32, "
+                        "num_key_value_heads 8\n"));
+  EXPECT_THAT(said_of({{"model_type", "mixtral"}}),
+              AllOf(HasSubstr("num_local_experts 8, num_experts_per_tok 2"),
+                    HasSubstr("hidden_size 4096")));
+}
+
+TEST(KnownValues, BiasesAreOfFamiliesForWhichTransformersReadsTheirKey) {
+  const auto attention = [](const char* type) {
+    return test::described({{"model_type", type}, {"attention_bias", true}}).block(0).attention();
+  };
+  for (const char* type : {"llama", "qwen3", "qwen3_moe", "smollm3", "granite", "gemma2", "olmo2"})
+    EXPECT_TRUE(attention(type).in[0].bias && attention(type).out.bias) << type;
+  for (const char* type : {"mistral", "ministral", "ministral3", "mixtral", "phi3"})
+    EXPECT_FALSE(attention(type).in[0].bias || attention(type).out.bias) << type;
+  for (const char* type : {"qwen2", "qwen2_moe"})
+    EXPECT_TRUE(attention(type).in[0].bias && !attention(type).out.bias) << type;
+  const auto mlp = [](const char* type) {
+    return test::described({{"model_type", type}, {"mlp_bias", true}}).block(0).mlp();
+  };
+  for (const char* type : {"llama", "smollm3", "granite", "arcee"})
+    EXPECT_TRUE(mlp(type).in[0].bias && mlp(type).out.bias) << type;
+  for (const char* type : {"mistral", "qwen3", "gemma2", "olmo2"})
+    EXPECT_FALSE(mlp(type).in[0].bias || mlp(type).out.bias) << type;
+  EXPECT_THAT(said_of({{"model_type", "mistral"}, {"attention_bias", true}}),
+              HasSubstr("attention_bias is true; models of this family have no such biases"));
+  EXPECT_THAT(said_of({{"model_type", "qwen3"}, {"mlp_bias", true}}),
+              HasSubstr("mlp_bias is true"));
+}
+
+TEST(KnownValues, HeadsOfAnOddSizeAreThoseOfFamiliesThatDoNotRotate) {
+  EXPECT_EQ(
+      test::described({{"model_type", "t5"}, {"d_kv", 7}}).block(0).attention().shape.head_dim, 7);
+  EXPECT_THAT(said_of({{"model_type", "llama"}, {"head_dim", 7}}), HasSubstr("even for RoPE"));
 }
 
 // Keys that the files of released models have beside those that transformers writes today.
@@ -228,11 +335,14 @@ TEST(KnownValues, WhatReleasedModelsSayIsTakenWithoutAWord) {
         {"seq_length", 2048},
         {"skip_bias_add_qkv", false}}},
       {"gpt_oss", {{"experts_per_token", 4}, {"initial_context_length", 4096}}},
-      {"gemma", {{"hidden_activation", nullptr}}}};
+      {"gemma", {{"hidden_activation", nullptr}}},
+      {"gemma2", {{"cache_implementation", "hybrid"}, {"sliding_window_size", 4096}}},
+      {"smollm3", {{"max_window_layers", 28}}},
+      {"qwen2_moe", {{"use_sliding_window", false}, {"sliding_window", 0}}}};
   for (const auto& [type, keys] : released) {
     json config = {{"model_type", type}};
     config.update(keys);
-    EXPECT_EQ(said_of(config), "") << type;
+    EXPECT_EQ(said_beside_sizes(config), "") << type;
   }
 }
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "base/error.h"
 #include "io/json.h"
@@ -22,6 +23,14 @@ std::string said_of(const nlohmann::json& config) {
     refusal = error.what();
   }
   return testing::internal::GetCapturedStderr() + refusal;
+}
+
+std::string said_beside_sizes(const nlohmann::json& config) {
+  std::istringstream all(said_of(config));
+  std::string line, others;
+  while (std::getline(all, line))
+    if (line.find("does not say all sizes") == std::string::npos) others += line + "\n";
+  return others;
 }
 
 }  // namespace qlora::test
