@@ -19,6 +19,7 @@ constexpr uint64_t kLengthBytes = 8;
 constexpr uint64_t kLongestHeader = 100'000'000;  // as the reference reader
 constexpr size_t kMostDimensions = 16;
 constexpr uint64_t kMostElements = uint64_t{1} << 56;  // times 8 bytes still fits 64 bits
+constexpr int64_t kMostBytes = int64_t{1} << 60;
 
 DType dtype_named(const JsonNode& node) {
   const std::string name = node.as_string();
@@ -61,13 +62,17 @@ TensorView read_entry(const std::string& name, const JsonNode& entry,
   const JsonNode offsets = entry.at("data_offsets");
   const std::vector<JsonNode> ends = short_array(offsets, 2, "[begin, end]");
   if (ends.size() != 2) offsets.reject("[begin, end]");
-  const auto size = static_cast<int64_t>(data.size());
-  const int64_t begin = ends[0].as_integer(0, size);
-  const int64_t end = ends[1].as_integer(begin, size);
+  const int64_t begin = ends[0].as_integer(0, kMostBytes);
+  const int64_t end = ends[1].as_integer(begin, kMostBytes);
   const uint64_t bytes = byte_count(tensor, shape);
   if (bytes != static_cast<uint64_t>(end - begin)) {
     offsets.reject(fmt::format("{} bytes apart, as dtype and shape say", bytes));
   }
+  if (static_cast<uint64_t>(end) > data.size())
+    fail<FormatError>(
+        "{}: the file ends before the end of tensor {}, which is at byte {} of the data, of which "
+        "there are {}; it is cut short: download or copy it again",
+        file->path(), name, end, data.size());
   tensor.bytes = data.subspan(static_cast<size_t>(begin), static_cast<size_t>(bytes));
   return tensor;
 }

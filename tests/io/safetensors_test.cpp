@@ -155,7 +155,10 @@ TEST(Safetensors, ALyingHeaderIsRefusedBySayingWhatItGotWrong) {
   EXPECT_THAT(says(entry("U8", "4", "[0,4]"), "abcd"), HasSubstr("shape must be"));
   EXPECT_THAT(says(entry("U8", "[4]", "[0,4,4]"), "abcd"), HasSubstr("[begin, end]"));
   EXPECT_THAT(says(entry("U8", "[4]", "[4,0]"), "abcd"), HasSubstr("data_offsets[1]"));
-  EXPECT_THAT(says(entry("U8", "[4]", "[0,99]"), "abcd"), HasSubstr("data_offsets[1]"));
+  EXPECT_THAT(says(entry("U8", "[4]", "[0,99]"), "abcd"), HasSubstr("4 bytes apart"));
+  EXPECT_THAT(says(entry("U8", "[4]", "[1,5]"), "abcd"),
+              HasSubstr("the file ends before the end of tensor t, which is at byte 5 of the data, "
+                        "of which there are 4; it is cut short: download or copy it again"));
   EXPECT_THAT(says(entry("U8", "[4]", "[0,18446744073709551615]"), "abcd"),
               HasSubstr("data_offsets[1]"));
   EXPECT_THAT(says(entry("U8", "[3]", "[1,4]"), "abcd"), HasSubstr("must begin"));
