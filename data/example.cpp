@@ -24,7 +24,7 @@ void validate_bounds(const DatasetOptions& dataset, const std::string& key) {
 void validate_dataset(const DatasetOptions& dataset, const std::string& key) {
   if (dataset.path.empty())
     fail<ConfigError>("{}.path must name a file or a folder, it is empty", key);
-  const Format& format = find_format(dataset.format);
+  const Format& format = find_format(dataset.format, key + ".format");
   for (const auto& [ours, theirs] : dataset.fields) {
     if (std::find(format.fields.begin(), format.fields.end(), ours) == format.fields.end()) {
       fail<ConfigError>("{}.fields: format {} has the fields {}, got '{}' (write ours: theirs)",

@@ -110,12 +110,12 @@ bool has_conversations(const Format& format) {
   return std::ranges::count(format.fields, "system") > 0;
 }
 
-const Format& find_format(const std::string& name) {
+const Format& find_format(const std::string& name, const std::string& key) {
   for (const Format& format : formats())
     if (format.name == name) return format;
   std::vector<std::string> names;
   for (const Format& format : formats()) names.push_back(format.name);
-  fail<ConfigError>("data: format must be one of {}, got '{}'{}", fmt::join(names, ", "), name,
+  fail<ConfigError>("{} must be one of {}, got '{}'{}", key, fmt::join(names, ", "), name,
                     hint_for(name));
 }
 

@@ -75,7 +75,7 @@ struct Format {
 };
 
 // ConfigError that lists the formats if there is none of that name.
-const Format& find_format(const std::string& name);
+const Format& find_format(const std::string& name, const std::string& key = "data: format");
 
 // Whether its rows are conversations, which may have a system message.
 bool has_conversations(const Format& format);

@@ -26,7 +26,7 @@ void decode_format(const Node& node, const std::string& key, ProblemList& proble
   std::string format = dataset.format;
   decode(node, key, problems, format);
   try {
-    dataset.format = data::find_format(format).name;
+    dataset.format = data::find_format(format, key).name;
   } catch (const ConfigError& error) {
     problems.covered(key);
     problems.add(node.place, error.what());

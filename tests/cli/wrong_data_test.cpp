@@ -46,6 +46,15 @@ void add_token_without_embedding(const std::string& model) {
   std::ofstream(path) << config.dump();
 }
 
+TEST(WrongData, AFormatThatIsNoneIsToldWithItsKey) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  recipe.data.eval[0].format = "messages";
+  const Finished done = run_qlora(dir, {"train", write_recipe_file(dir, recipe)});
+  EXPECT_EQ(done.exit_code, 2) << done.err;
+  EXPECT_THAT(done.err, HasSubstr("data.eval[0].format must be one of alpaca, chat"));
+}
+
 TEST(WrongData, FilesRowsAndTargetsAreToldTogetherBeforeAWeightIsRead) {
   TempDir dir;
   recipes::Recipe recipe = tiny_recipe(dir.path());
