@@ -48,7 +48,7 @@ c10::Device device_from_string(const std::string& name) {
   if (!cuda_compiled())
     fail<ConfigError>(
         "device '{}' was asked for, but this program was built without CUDA; "
-        "rebuild with -DQLORA_CUDA=ON or use device: cpu",
+        "make cuda builds one with it, or use device: cpu",
         name);
   if (!cuda_available())
     fail<ConfigError>(

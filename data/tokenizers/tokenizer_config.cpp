@@ -92,6 +92,7 @@ void read_added_tokens_json(const io::JsonNode& root, TokenizerConfig& config) {
 
 std::string parse_chat_template(const io::JsonNode& node) {
   if (node.value().is_string()) return node.as_string();
+  if (!node.value().is_array()) node.reject("a string, or an array of named templates");
   for (const io::JsonNode& named : node.elements()) {
     if (named.at("name").as_string() == "default") return named.at("template").as_string();
   }

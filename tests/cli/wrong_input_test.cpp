@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
+#include "base/device.h"
 #include "tests/cli/program.h"
 
 namespace qlora::test {
@@ -98,6 +100,35 @@ TEST(WrongInput, AModelDirectoryWithoutItsConfig) {
   }
   expect_refused(dir, {"generate", "--model", dir / "model", "--prompt", "hi"},
                  "model must hold config.json");
+}
+
+void set_key(const std::string& path, const std::string& key, const nlohmann::json& value) {
+  nlohmann::json file = nlohmann::json::parse(read_file(path));
+  file[key] = value;
+  std::ofstream(path) << file.dump();
+}
+
+TEST(WrongInput, AModelOfNoPositions) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  set_key(dir / "model/config.json", "max_position_embeddings", 0);
+  expect_refused(dir, {"train", recipe},
+                 "model.path: ", "max_position_embeddings must be at least 1, found 0");
+}
+
+TEST(WrongInput, AChatTemplateThatIsNoText) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  set_key(dir / "model/tokenizer_config.json", "chat_template", 5);
+  expect_refused(dir, {"train", recipe},
+                 "chat_template must be a string, or an array of named templates, found 5");
+}
+
+TEST(WrongInput, AGpuOfAProgramWithoutCuda) {
+  if (cuda_compiled()) GTEST_SKIP() << "built with CUDA";
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  expect_refused(dir, {"train", recipe, "--set", "train.device=cuda"}, "make cuda builds one");
 }
 
 TEST(WrongInput, ATruncatedGgufFile) {
