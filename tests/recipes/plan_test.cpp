@@ -1,5 +1,6 @@
 #include "recipes/plan/plan.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
