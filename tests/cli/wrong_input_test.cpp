@@ -112,8 +112,8 @@ TEST(WrongInput, AModelOfNoPositions) {
   TempDir dir;
   const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
   set_key(dir / "model/config.json", "max_position_embeddings", 0);
-  expect_refused(dir, {"train", recipe},
-                 "model.path: ", "max_position_embeddings must be at least 1, found 0");
+  expect_refused(dir, {"train", recipe}, "model.path: ",
+                 "max_position_embeddings must be an integer from 1 to 2147483648, found 0");
 }
 
 TEST(WrongInput, AChatTemplateThatIsNoText) {
