@@ -75,6 +75,7 @@ void make_directory(const fs::path& path) {
   std::error_code status;
   if (path.empty() || fs::is_directory(path, status)) return;
   make_directory(path.parent_path());
+  if (fs::is_directory(path, status)) return;  // "a/b/", whose parent is "a/b"
   if (fs::exists(path, status))
     fail<ConfigError>("{} must be a directory, but is a file; choose another path or remove it",
                       path.string());

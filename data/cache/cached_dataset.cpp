@@ -28,9 +28,11 @@ namespace fs = std::filesystem;
 
 constexpr const char* kFile = "examples";
 
-// The disk of the cache refused, not that of the rows.
+// The disk of the cache refused, not that of the rows; or its place is none.
 struct CacheRefused : IoError {
-  using IoError::IoError;
+  explicit CacheRefused(const std::string& why, bool no_place = false)
+      : IoError(why), is_no_place(no_place) {}
+  bool is_no_place;
 };
 
 template <typename Work>
@@ -41,6 +43,8 @@ auto in_cache(const Work& work) {
     throw CacheRefused(error.what());
   } catch (const FormatError& error) {  // of what was written a moment ago
     throw CacheRefused(error.what());
+  } catch (const ConfigError& error) {
+    throw CacheRefused(error.what(), true);
   }
 }
 
@@ -196,12 +200,15 @@ LoadedDataset make_or_keep_in_memory(const Wanted& wanted) {
   try {
     return made_in_cache(wanted);
   } catch (const CacheRefused& error) {
-    if (wanted.options.cache == "true")
-      fail<IoError>(
+    const std::string why = error.what();
+    if (wanted.options.cache == "true") {
+      const std::string message = fmt::format(
           "data.cache: the tokenized rows cannot be written: {}; name another place with "
           "data.cache_dir, or keep them in memory with data.cache: false",
-          error.what());
-    const std::string why = error.what();
+          why);
+      if (error.is_no_place) throw ConfigError(message);
+      throw IoError(message);
+    }
     LoadedDataset dataset = in_memory(wanted);
     dataset.notes.push_back(
         fmt::format("data cache: {}; the rows of {} are in memory", why, wanted.dataset.path));

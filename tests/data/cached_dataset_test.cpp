@@ -239,7 +239,7 @@ TEST_F(CachedDataset, AutoTakesTheDiskForLargeFilesAndDoesWithoutIfItRefuses) {
   try {
     load();
     ADD_FAILURE() << "the disk did not refuse";
-  } catch (const IoError& error) {
+  } catch (const ConfigError& error) {
     EXPECT_THAT(error.what(), AllOf(HasSubstr("a-file"), HasSubstr("data.cache_dir"),
                                     HasSubstr("data.cache: false")));
   }

@@ -126,7 +126,7 @@ TEST(AtomicDirectory, TakesAnEmptyDirectorysPlaceAndNoFullOnes) {
   EXPECT_THROW(AtomicDirectory(dir / "empty"), ConfigError);
   dir.write("file", "x");
   EXPECT_THROW(AtomicDirectory(dir / "file"), ConfigError);
-  EXPECT_THROW(AtomicDirectory(dir / "file/below"), IoError);
+  EXPECT_THROW(AtomicDirectory(dir / "file/below"), ConfigError);
 }
 
 // "<name>.partial-<random>" alone in `directory`, apart from `others`.
