@@ -34,7 +34,10 @@ void ProductNeeds::add(const quant::ProductFacts& facts, bool ends_branch) {
   sums_onto = sums_onto && (route.sums || !ends_branch);
   in_int8 = in_int8 || route.in_int8;
   in_int32 = in_int32 || route.in_int32;
-  in_library = in_library || route.in_library;
+  // A gate of one output is one small product, whose kernels are as small.
+  const bool is_gate = std::ranges::all_of(
+      facts.layers, [](const quant::LayerFacts& layer) { return layer.out == 1; });
+  in_library = in_library || (route.in_library && !is_gate);
 }
 
 }  // namespace qlora::trainer

@@ -104,5 +104,17 @@ TEST(ProductPlan, TheNeedsAreThoseOfAllProducts) {
   EXPECT_EQ(needs.decoded_bytes, 2 * 32 * 64);
 }
 
+TEST(ProductPlan, AGateOfOneOutputBringsNoLibrarysKernelsWorthCounting) {
+  for (const int64_t out : {1, 3}) {
+    ProductNeeds needs;
+    quant::ProductFacts facts{.left = {at::kCUDA, at::kBFloat16, 64}, .sums = true};
+    facts.layers.push_back(
+        {.weight = {quant::WeightKind::kStored, at::kBFloat16}, .out = out, .in = 64});
+    ASSERT_TRUE(quant::product_route(facts, quant::Pass::kForward).in_library);
+    needs.add(facts, false);
+    EXPECT_EQ(needs.in_library, out != 1);
+  }
+}
+
 }  // namespace
 }  // namespace qlora::trainer
