@@ -188,19 +188,22 @@ std::string first_file(const std::string& directory) {
   return has(kHqq) ? kHqq : "";
 }
 
-}  // namespace
-
-void require_weights(const std::string& directory) {
-  if (first_file(directory).empty())
+std::string required_file(const std::string& directory) {
+  std::string name = first_file(directory);
+  if (name.empty())
     fail<FormatError>(
         "{} must hold model.safetensors, pytorch_model.bin, or the index of either "
         "(model.safetensors.index.json){}",
         directory, what_lies_there(directory));
+  return name;
 }
 
+}  // namespace
+
+void require_weights(const std::string& directory) { required_file(directory); }
+
 TensorFile read_weight_directory(const std::string& directory) {
-  require_weights(directory);
-  const std::string name = first_file(directory);
+  const std::string name = required_file(directory);
   const std::string path = (fs::path(directory) / name).string();
   return name.ends_with(kIndex) ? read_shards(path, read_index(path)) : read_file(path);
 }

@@ -126,11 +126,7 @@ class CompressedTensors final : public StoredFormat {
     const auto weights = groups_.of(module);
     if (weights && !weights->ordered && num_groups(shape.in, weights->group_size) > 1 &&
         !parts.find("weight_g_idx"))
-      parts.reject("weight_scale",
-                   fmt::format("has no weight_g_idx beside it, which tells the groups of columns "
-                               "as {} has actorder 'group'; the file lost it: quantize the model "
-                               "again, or give the original 16-bit model",
-                               place_));
+      reject_lost_order(parts, "weight_scale", "weight_g_idx", place_ + " has actorder 'group'");
     if (!weights || weights->is_float)
       parts.reject(packed ? "weight_packed" : "weight",
                    "holds integers, but no group of config.json's config_groups says how");

@@ -4,7 +4,6 @@
 #include <fmt/ranges.h>
 
 #include <array>
-#include <bit>
 #include <optional>
 #include <span>
 
@@ -179,8 +178,7 @@ class Fp8Format final : public StoredFormat {
 
   // Of block sizes that give as many scales nothing but the config tells which is right.
   static void require_likely_block(const io::TensorView& scale, int64_t count, int64_t block) {
-    if (block >= count || count % block == 0 || std::has_single_bit(static_cast<uint64_t>(block)))
-      return;
+    if (is_likely_size(count, block)) return;
     reject_tensor(scale, fmt::format("have blocks that divide {} or are a power of two, which the "
                                      "config's {} is not; set it there to the size with which the "
                                      "weights were quantized",

@@ -118,11 +118,7 @@ class Gptq final : public StoredFormat {
     const bool agree = stored_groups > 0 && parts.size("qzeros", 0) == stored_groups;
     const int64_t groups = has_groups && agree ? stored_groups : said_groups;
     if (!has_groups && settings.desc_act && groups > 1)
-      parts.reject("qweight",
-                   fmt::format("has no g_idx beside it, which tells the groups of its columns as "
-                               "{} has desc_act; the file lost it: quantize the model again, or "
-                               "give the original 16-bit model",
-                               settings_.place()));
+      reject_lost_order(parts, "qweight", "g_idx", settings_.place() + " has desc_act");
     GroupedTensor weight;
     weight.bits = settings.bits;
     weight.in = shape.in;

@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <bit>
 
 #include "base/error.h"
 #include "base/parallel_for.h"
@@ -35,8 +34,7 @@ int64_t group_columns(int64_t in, int64_t group_size) { return group_size <= 0 ?
 void require_likely_groups(const StoredParts& parts, const std::string& part, int64_t in,
                            int64_t group_size, const std::string& config) {
   const int64_t groups = num_groups(in, group_size);
-  if (groups == 1 || in % group_size == 0 || std::has_single_bit(static_cast<uint64_t>(group_size)))
-    return;
+  if (groups == 1 || is_likely_size(in, group_size)) return;
   const std::string others =
       in % groups == 0 ? fmt::format("; groups of {} would be as many", in / groups) : "";
   parts.reject(part,
@@ -44,6 +42,15 @@ void require_likely_groups(const StoredParts& parts, const std::string& part, in
                            "divides them nor is a power of two{}; set group_size there to the size "
                            "with which the weights were quantized",
                            groups, in, group_size, config, others));
+}
+
+void reject_lost_order(const StoredParts& parts, const std::string& part, const char* lost,
+                       const std::string& setting) {
+  parts.reject(part,
+               fmt::format("has no {} beside it, which tells the groups of its columns as {}; "
+                           "the file lost it: quantize the model again, or give the original "
+                           "16-bit model",
+                           lost, setting));
 }
 
 at::Tensor rows_of_int8(const at::Tensor& codes) {

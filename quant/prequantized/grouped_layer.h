@@ -16,9 +16,14 @@ int64_t num_groups(int64_t in, int64_t group_size);
 int64_t group_columns(int64_t in, int64_t group_size);
 
 // FormatError of `part`, the scales, unless `group_size`, which only `config` says, divides `in` or
-// is a power of two: of other sizes that give as many groups nothing tells whether they are right.
+// is a power of two (is_likely_size()).
 void require_likely_groups(const StoredParts& parts, const std::string& part, int64_t in,
                            int64_t group_size, const std::string& config);
+
+// FormatError of `part`: the tensor `lost` must be beside it, since by the config's `setting`
+// columns lie in groups of an order of their own.
+[[noreturn]] void reject_lost_order(const StoredParts& parts, const std::string& part,
+                                    const char* lost, const std::string& setting);
 
 // int8 codes [rows, in] as they are in memory: 8 bits above a zero of 128.
 at::Tensor rows_of_int8(const at::Tensor& codes);

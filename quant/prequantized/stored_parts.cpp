@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <bit>
 #include <cctype>
 
 #include "base/error.h"
@@ -127,6 +128,10 @@ std::optional<io::JsonNode> first_of(const io::JsonNode& config,
     if (!first) first = found;
   }
   return first;
+}
+
+bool is_likely_size(int64_t count, int64_t size) {
+  return size >= count || count % size == 0 || std::has_single_bit(static_cast<uint64_t>(size));
 }
 
 void require_matrix(const WeightShape& shape, const StoredParts& parts) {

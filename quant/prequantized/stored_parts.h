@@ -75,6 +75,10 @@ void warn_of_tensors(const std::string& config, const char* topic, const std::st
 std::optional<io::JsonNode> first_of(const io::JsonNode& config,
                                      std::initializer_list<const char*> keys);
 
+// Whether a tool divides `count` into pieces of `size`: into one, into whole ones, or of a power of
+// two. Of other sizes that give as many pieces nothing tells whether they are right.
+bool is_likely_size(int64_t count, int64_t size);
+
 // FormatError if the layer is one of stacked experts, which none of these tools packs.
 void require_matrix(const WeightShape& shape, const StoredParts& parts);
 
