@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/nearest_word.h"
 #include "base/terminal.h"
 #include "cli/answer_stream.h"
 #include "cli/line_reader.h"
@@ -21,7 +22,6 @@
 #include "data/chat_renderer.h"
 #include "data/embedded_tokens.h"
 #include "model/generate.h"
-#include "recipes/fields/did_you_mean.h"
 #include "recipes/models/original_base.h"
 
 namespace {
@@ -141,7 +141,7 @@ class Chat {
   static void tell_unknown(const std::string& command) {
     std::vector<std::string> names;
     for (const ChatCommand& known : kCommands) names.push_back(first_word(known.name));
-    const std::string near = qlora::recipes::nearest_word(command, names);
+    const std::string near = qlora::nearest_word(command, names);
     qlora::log::error("there is no command {}{} /help lists them", command,
                       near.empty() ? ";" : "; did you mean " + near + "?");
   }

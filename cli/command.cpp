@@ -11,9 +11,9 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/nearest_word.h"
 #include "base/terminal.h"
 #include "io/user_path.h"
-#include "recipes/fields/did_you_mean.h"
 
 namespace qlora::cli {
 
@@ -171,7 +171,7 @@ std::vector<std::string> names_of_options(const CLI::App& command) {
 
 // "; did you mean 'train'?", or nothing. Of what was cut short the first that begins so.
 std::string suggestion(const std::string& word, const std::vector<std::string>& known) {
-  std::string near = recipes::nearest_word(word, known);
+  std::string near = qlora::nearest_word(word, known);
   for (const std::string& name : known)
     if (near.empty() && word.size() > 1 && name.starts_with(word)) near = name;
   return near.empty() ? "" : "; did you mean '" + near + "'?";

@@ -10,6 +10,7 @@
 #include "base/instruction_set.h"
 #include "base/log.h"
 #include "base/out_of_memory.h"
+#include "base/path_error.h"
 #include "base/progress.h"
 #include "base/short_waits.h"
 #include "base/stop.h"
@@ -81,6 +82,8 @@ int run(int argc, char** argv) {
   } catch (const qlora::ConfigError& error) {
     return failed(error, 2);
   } catch (const qlora::FormatError& error) {
+    return failed(error, 2);
+  } catch (const qlora::PathError& error) {
     return failed(error, 2);
   } catch (const qlora::DivergenceError& error) {
     return failed(error, 3);

@@ -2,14 +2,13 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <sstream>
 
 #include "base/error.h"
 #include "base/utf8.h"
 #include "data/readers/conversation.h"
 #include "io/file_kind.h"
 #include "io/json_text.h"
+#include "io/read_file.h"
 
 namespace qlora::data {
 namespace {
@@ -115,13 +114,10 @@ bool begins_with(const SharedText& whole, const SharedText& prompt, std::string_
 }
 
 std::string read_template_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file) fail<IoError>("{}: cannot read the chat template", path);
-  if (const std::string wide = io::wide_text_kind(text.view()); !wide.empty())
+  std::string text = io::read_bytes(path);
+  if (const std::string wide = io::wide_text_kind(text); !wide.empty())
     fail<FormatError>("{}: the chat template is {}", path, wide);
-  return text.str();
+  return text;
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/path_error.h"
 #include "data/tokenizers/gguf_tokenizer.h"
 #include "data/tokenizers/sentencepiece_tokenizer.h"
 #include "data/tokenizers/tokenizer_files.h"
@@ -64,7 +65,7 @@ std::vector<TokenId> Tokenizer::encode_behind(std::string_view text, const Token
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
   if (!fs::exists(path))
-    fail<IoError>("{} does not exist; a tokenizer was to be read from it", path);
+    fail<PathError>("{} does not exist; a tokenizer was to be read from it", path);
   if (fs::is_directory(path)) return load_directory(read_tokenizer_files(path), path);
   if (fs::path(path).filename() == "config.json")
     fail<FormatError>(

@@ -14,6 +14,7 @@
 #include <random>
 
 #include "base/error.h"
+#include "base/path_error.h"
 #include "base/progress.h"
 #include "io/output_file.h"
 
@@ -39,7 +40,7 @@ std::string name_of_partial(const std::string& name) {
 }
 
 [[noreturn]] void fail_on(const std::string& path, const char* what) {
-  fail<IoError>("{} cannot be {}: {}", path, what, std::strerror(errno));
+  fail_on_path(errno, "{} cannot be {}", path, what);
 }
 
 void sync_file(const fs::path& path) {
@@ -113,7 +114,7 @@ std::vector<std::string> names_in(const fs::path& directory) {
   if (status == std::errc::no_such_file_or_directory) return names;
   for (; !status && entries != fs::directory_iterator(); entries.increment(status))
     names.push_back(entries->path().filename().string());
-  if (status) fail<IoError>("{} cannot be listed: {}", directory.string(), status.message());
+  if (status) fail_on_path(status.value(), "{} cannot be listed", directory.string());
   return names;
 }
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/path_error.h"
 
 namespace qlora::io {
 namespace {
@@ -17,7 +18,7 @@ void append_piece(const std::string& path, std::ifstream& file, std::string& byt
   const size_t before = bytes.size();
   bytes.resize(before + kPiece);
   file.read(bytes.data() + before, kPiece);
-  if (file.bad()) fail<IoError>("{}: reading failed ({})", path, std::strerror(errno));
+  if (file.bad()) fail_on_path(errno, "{} cannot be read", path);
   bytes.resize(before + static_cast<size_t>(file.gcount()));
 }
 
@@ -25,7 +26,7 @@ void append_piece(const std::string& path, std::ifstream& file, std::string& byt
 
 ByteReader::ByteReader(std::string path) : path_(std::move(path)) {
   file_.open(path_, std::ios::binary);
-  if (!file_) fail<IoError>("{}: cannot be opened ({})", path_, std::strerror(errno));
+  if (!file_) fail_on_path(errno, "{} cannot be opened", path_);
   decompressor_ = make_decompressor(peek(kMagic));
   if (decompressor_) packed_ = std::exchange(buffer_, {});
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/path_error.h"
 
 namespace qlora::io {
 
@@ -46,12 +47,12 @@ std::string hash_text(std::string_view text) {
 
 std::string hash_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  if (!file) fail<IoError>("{}: cannot be opened ({})", path, std::strerror(errno));
+  if (!file) fail_on_path(errno, "{} cannot be opened", path);
   Hasher hasher;
   std::vector<char> buffer(1 << 20);
   while (file.read(buffer.data(), static_cast<std::streamsize>(buffer.size())) || file.gcount() > 0)
     hasher.update(std::string_view(buffer.data(), static_cast<size_t>(file.gcount())));
-  if (file.bad()) fail<IoError>("{}: reading failed ({})", path, std::strerror(errno));
+  if (file.bad()) fail_on_path(errno, "{} cannot be read", path);
   return hasher.hex();
 }
 

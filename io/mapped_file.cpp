@@ -10,16 +10,17 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/path_error.h"
 
 namespace qlora::io {
 
 std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
   const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) fail<IoError>("{} cannot be opened: {}", path, std::strerror(errno));
+  if (file < 0) fail_on_path(errno, "{} cannot be opened", path);
   struct stat status {};
   if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) {
     close(file);
-    fail<IoError>("{} must be a file", path);
+    fail<PathError>("{} must be a file", path);
   }
   if (status.st_size == 0) {
     close(file);

@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/path_error.h"
 
 namespace qlora::io {
 namespace {
@@ -25,8 +26,7 @@ int open_nameless(const std::string& directory) {
 }  // namespace
 
 NamelessFile::NamelessFile(const std::string& directory) : descriptor_(open_nameless(directory)) {
-  if (descriptor_ < 0)
-    fail<IoError>("{}: no file can be made there: {}", directory, std::strerror(errno));
+  if (descriptor_ < 0) fail_on_path(errno, "no file can be made in {}", directory);
 }
 
 NamelessFile::~NamelessFile() { close(descriptor_); }

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/path_error.h"
 
 namespace qlora::io {
 namespace {
@@ -26,7 +27,7 @@ OutputFile::~OutputFile() {
 }
 
 void OutputFile::fail_on(const char* what) const {
-  fail<IoError>("{} cannot be {}: {}", path_, what, std::strerror(errno));
+  fail_on_path(errno, "{} cannot be {}", path_, what);
 }
 
 void OutputFile::write(std::string_view text) { write(std::as_bytes(std::span(text))); }

@@ -7,16 +7,17 @@
 #include <iterator>
 
 #include "base/error.h"
+#include "base/path_error.h"
 
 namespace qlora::io {
 
 std::string read_bytes(const std::string& path) {
   std::error_code status;
   if (std::filesystem::is_directory(path, status)) {
-    fail<IoError>("{} must be a file, but it is a directory", path);
+    fail<PathError>("{} must be a file, but it is a directory", path);
   }
   std::ifstream file(path, std::ios::binary);
-  if (!file) fail<IoError>("{} cannot be opened: {}", path, std::strerror(errno));
+  if (!file) fail_on_path(errno, "{} cannot be opened", path);
   std::string bytes;
   const uintmax_t size = std::filesystem::file_size(path, status);
   if (!status) bytes.reserve(size);  // a pipe has none

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/path_error.h"
 #include "base/stopwatch.h"
 
 namespace qlora::io {
@@ -53,9 +54,7 @@ class OpenFile {
   }
 
  private:
-  [[noreturn]] void fail_reading() const {
-    fail<IoError>("{} cannot be read: {}", path_, std::strerror(errno));
-  }
+  [[noreturn]] void fail_reading() const { fail_on_path(errno, "{} cannot be read", path_); }
 
   const std::string& path_;
   int file_;

@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/path_error.h"
 
 namespace qlora::io {
 namespace {
@@ -33,7 +34,7 @@ void require_room(const std::string& directory, int64_t planned_bytes) {
 const std::string& made_with_room(const std::string& directory, int64_t planned_bytes) {
   std::error_code error;
   fs::create_directories(directory, error);
-  if (error) fail<IoError>("{} cannot be made: {}", directory, error.message());
+  if (error) fail_on_path(error.value(), "{} cannot be made", directory);
   require_room(directory, planned_bytes);
   return directory;
 }

@@ -7,6 +7,7 @@
 #include <fmt/ranges.h>
 
 #include "base/error.h"
+#include "base/nearest_word.h"
 #include "lora/expert_names.h"
 #include "lora/module_path.h"
 #include "lora/whole_modules.h"
@@ -41,7 +42,7 @@ bool in_chosen_layer(const LoraOptions& options, const std::string& module) {
 }
 
 // The distinct last components: what a user can name.
-std::string known_names(const std::vector<std::string>& names, bool parameters) {
+std::vector<std::string> known_names(const std::vector<std::string>& names, bool parameters) {
   std::set<std::string> last;
   for (const std::string& name : names) {
     if (is_parameter(name) != parameters) continue;
@@ -49,7 +50,17 @@ std::string known_names(const std::vector<std::string>& names, bool parameters) 
     const std::string own = last_name(name);
     last.insert(parameters && !expert ? own + ".weight" : own);
   }
-  return last.empty() ? "none" : fmt::format("{}", fmt::join(last, ", "));
+  return {last.begin(), last.end()};
+}
+
+[[noreturn]] void fail_without_match(const char* key, const std::string& pattern,
+                                     const std::vector<std::string>& names, bool parameters) {
+  const std::vector<std::string> known = known_names(names, parameters);
+  const std::string near = nearest_word(pattern, known);
+  fail<ConfigError>("{}: '{}' matches no {}; {} model has {}", key, pattern,
+                    parameters ? "expert or router" : "module",
+                    near.empty() ? "the" : fmt::format("did you mean '{}'? The", near),
+                    known.empty() ? "none" : fmt::format("{}", fmt::join(known, ", ")));
 }
 
 // Adds what matched(name) says to the targets, as `pattern`.
@@ -66,11 +77,7 @@ void add_match(const LoraOptions& options, const std::vector<std::string>& names
     match.indices.push_back(i);
     targets.chosen[i] = true;
   }
-  if (!any) {
-    const bool parameters = key == std::string("lora.target_parameters");
-    fail<ConfigError>("{}: '{}' matches no {}; the model has {}", key, pattern,
-                      parameters ? "expert or router" : "module", known_names(names, parameters));
-  }
+  if (!any) fail_without_match(key, pattern, names, key == std::string("lora.target_parameters"));
   targets.matches.push_back(match);
 }
 

@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/path_error.h"
 #include "io/weight_directory.h"
 #include "model/weight_files.h"
 
@@ -41,7 +42,7 @@ at::ScalarType matrices_dtype(const std::vector<io::TensorView>& tensors) {
 }
 
 std::unique_ptr<WeightSource> open_weights(const std::string& path) {
-  if (!fs::exists(path)) fail<IoError>("{} does not exist; a model was to be read from it", path);
+  if (!fs::exists(path)) fail<PathError>("{} does not exist; a model was to be read from it", path);
   if (fs::is_directory(path)) return open_hugging_face_directory(path);
   if (fs::path(path).extension() == ".gguf") return open_gguf_file(path);
   fail<ConfigError>("a model must be a Hugging Face directory or a .gguf file, found {}", path);

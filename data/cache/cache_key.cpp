@@ -9,6 +9,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "base/path_error.h"
 #include "data/shards.h"
 #include "io/hashing.h"
 #include "io/json_text.h"
@@ -27,7 +28,7 @@ std::string hash_of_ends(const std::string& path, int64_t size) {
   for (const int64_t begin : {int64_t{0}, size - static_cast<int64_t>(bytes.size())}) {
     file.seekg(begin);
     file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-    if (!file) fail<IoError>("{} cannot be read: {}", path, std::strerror(errno));
+    if (!file) fail_on_path(errno, "{} cannot be read", path);
     hasher.update(bytes);
   }
   return hasher.hex();
@@ -35,8 +36,7 @@ std::string hash_of_ends(const std::string& path, int64_t size) {
 
 nlohmann::ordered_json file_key(const std::string& path) {
   struct stat status {};
-  if (stat(path.c_str(), &status) != 0)
-    fail<IoError>("{} cannot be read: {}", path, std::strerror(errno));
+  if (stat(path.c_str(), &status) != 0) fail_on_path(errno, "{} cannot be read", path);
   constexpr int64_t kNanoseconds = 1'000'000'000;
   return {{"path", fs::absolute(path).lexically_normal().string()},
           {"bytes", status.st_size},

@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "base/path_error.h"
 #include "io/json.h"
 #include "io/read_file.h"
 
@@ -33,12 +34,12 @@ TokenizerFiles read_tokenizer_files(const std::string& directory) {
 void write_tokenizer_files(const TokenizerFiles& files, const std::string& directory) {
   std::error_code error;
   std::filesystem::create_directories(directory, error);
-  if (error) fail<IoError>("{} cannot be made: {}", directory, error.message());
+  if (error) fail_on_path(error.value(), "{} cannot be made", directory);
   for (const auto& [name, bytes] : files) {
     const auto path = (std::filesystem::path(directory) / name).string();
     std::ofstream file(path, std::ios::binary | std::ios::trunc);
     file.write(bytes.data(), static_cast<std::streamsize>(bytes.size())).flush();
-    if (!file) fail<IoError>("{} cannot be written: {}", path, std::strerror(errno));
+    if (!file) fail_on_path(errno, "{} cannot be written", path);
   }
 }
 

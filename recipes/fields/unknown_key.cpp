@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-#include "recipes/fields/did_you_mean.h"
+#include "base/nearest_word.h"
 #include "recipes/fields/fields.h"
 #include "recipes/fields/later_keys.h"
 #include "recipes/fields/other_names.h"

@@ -6,8 +6,8 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/nearest_word.h"
 #include "io/read_file.h"
-#include "recipes/fields/did_you_mean.h"
 #include "recipes/import/conversions.h"
 #include "recipes/import/recipe_text.h"
 #include "recipes/import/tool.h"

@@ -46,9 +46,58 @@ void write_nan_at_the_end(const std::string& path) {
 
 TEST(WrongInput, ARecipeThatIsNotThere) {
   TempDir dir;
-  const Finished done = run_qlora(dir, {"train", "absent.yaml"});
-  EXPECT_NE(done.exit_code, 0);
-  EXPECT_THAT(done.err, HasSubstr("absent.yaml"));
+  expect_refused(dir, {"train", "absent.yaml"}, "absent.yaml does not exist");
+}
+
+TEST(WrongInput, AFileThatIsNotThereOrIsADirectory) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  dir.write("t.jinja", "{{ messages }}");
+  dir.write("m.json", "[]");
+  fs::create_directory(dir / "folder");
+  const std::string model = dir / "model";
+  for (const std::string path : {"absent", "folder"})
+    for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
+             {"generate", "--model", model, "--messages", path},
+             {"render", "--template", "t.jinja", "--messages", path},
+             {"render", "--template", path, "--messages", "m.json"},
+             {"render", "--template", "t.jinja", "--messages", "m.json", "--context", path},
+             {"train", recipe, "--set", "data.chat_template=" + dir / path},
+             {"evaluate", "--model", model, "--data", dir / path},
+             {"export", "--model", model, "--adapter", path, "--format", "merged", "--output",
+              "out"},
+             {"quantize", "--model", path, "--output", "out"},
+             {"inspect", path},
+             {"tokenize", "--tokenizer", path},
+             {"import", path},
+             {"report", path},
+             {"resume", path}})
+      expect_refused(dir, arguments, path);
+}
+
+TEST(WrongInput, AFileWhereADirectoryIsToBe) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  ASSERT_EQ(run_qlora(dir, {"train", recipe, "--set", "output.dir=" + dir / "done"}).exit_code, 0);
+  const std::string theirs = dir.write("axolotl.yml", "base_model: model\nadapter: qlora\n");
+  dir.write("file", "x");
+  const std::string below = dir / "file/below", model = dir / "model";
+  for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
+           {"report", dir / "done", "--html", below},
+           {"export", dir / "done", "--format", "merged", "--output", below},
+           {"quantize", "--model", model, "--output", below},
+           {"import", theirs, "--output", below},
+           {"train", recipe, "--set", "output.dir=" + below},
+           {"train", recipe, "--set", "model.device_map=disk", "--set",
+            "model.offload_dir=" + below}})
+    expect_refused(dir, arguments, "file");
+}
+
+TEST(WrongInput, AMistypedTargetIsToldTheModuleItIsNear) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  expect_refused(dir, {"train", recipe, "--set", "lora.targets=[q_porj]"},
+                 "lora.targets: 'q_porj' matches no module; did you mean 'q_proj'? The model has");
 }
 
 TEST(WrongInput, AnUnknownKeyNamesItsPlaceAndTheKnownKey) {

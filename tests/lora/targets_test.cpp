@@ -40,6 +40,7 @@ TEST(Targets, ANameMatchesTheEndOfAPathAtADot) {
   EXPECT_EQ(match_targets_of({"mlp.down_proj"}, kNames).chosen,
             (std::vector<bool>{false, false, false, true, false}));
   EXPECT_THAT(message({"proj"}), testing::HasSubstr("matches no module"));
+  EXPECT_THAT(message({"down_prj"}), testing::HasSubstr("did you mean 'down_proj'? The model has"));
 }
 
 TEST(Targets, ARegularExpressionMatchesTheWholePath) {

@@ -1,9 +1,9 @@
-#include "recipes/fields/did_you_mean.h"
+#include "base/nearest_word.h"
 
 #include <algorithm>
 #include <cctype>
 
-namespace qlora::recipes {
+namespace qlora {
 namespace {
 
 constexpr size_t kLongestWord = 64;  // longer ones are no typing mistakes
@@ -48,4 +48,4 @@ std::string nearest_word(const std::string& word, const std::vector<std::string>
   return nearest;
 }
 
-}  // namespace qlora::recipes
+}  // namespace qlora

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-namespace qlora::recipes {
+namespace qlora {
 
 // Fewest insertions, deletions, replacements and swaps of neighbours that turn a into b (optimal
 // string alignment).
@@ -14,4 +14,4 @@ int edit_distance(const std::string& a, const std::string& b);
 // three letters and no more than three. Case, '-' and '_' do not count.
 std::string nearest_word(const std::string& word, const std::vector<std::string>& known);
 
-}  // namespace qlora::recipes
+}  // namespace qlora
