@@ -23,7 +23,7 @@ command -v clang >/dev/null || { echo "scripts/fuzz.sh needs libFuzzer: apt-get 
 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Debug -DQLORA_FUZZ=ON -DQLORA_BUILD_PROGRAM=OFF >/dev/null
 cmake --build "$build" --parallel "$(scripts/jobs.sh)" --target fuzz
 fuzz=$build/bin/fuzz
-export OMP_NUM_THREADS=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=0 UBSAN_OPTIONS=print_stacktrace=1
+export OMP_NUM_THREADS=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=0 UBSAN_OPTIONS=print_stacktrace=1:abort_on_error=1
 [ ! -d /dev/shm ] || export TMPDIR=/dev/shm
 if [ -n "$input" ]; then exec "$fuzz" --target="${targets[0]}" "$input"; fi
 [ ${#targets[@]} -gt 0 ] || mapfile -t targets < <("$fuzz" --list)

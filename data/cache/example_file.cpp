@@ -132,8 +132,7 @@ std::string ExampleFile::read_text(const std::string& path) {
 std::span<const std::byte> ExampleFile::piece(int64_t offset, int64_t size) const {
   const auto all = file_->bytes();
   if (offset < 0 || size < 0 || offset > bytes() || size > bytes() - offset)
-    fail<FormatError>("{} is damaged: it has no bytes {} to {}", file_->path(), offset,
-                      offset + size);
+    fail<FormatError>("{} is damaged: it has no {} bytes at {}", file_->path(), size, offset);
   return all.subspan(static_cast<size_t>(offset), static_cast<size_t>(size));
 }
 

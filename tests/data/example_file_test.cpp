@@ -144,7 +144,7 @@ TEST(ExampleFile, NumbersThatPointOutOfTheFileAreRefusedWhateverTheHash) {
   const std::vector<size_t> wide = {trailer,      trailer + 8, trailer + 16,
                                     trailer + 24, directory,   records};
   for (const size_t place : wide)
-    for (const int64_t number : {int64_t{0x7ffffff0}, int64_t{-8}}) {
+    for (const int64_t number : {int64_t{0x7ffffff0}, int64_t{0x7ffffffffffffff0}, int64_t{-8}}) {
       std::string damaged = whole;
       std::memcpy(damaged.data() + place, &number, sizeof(number));
       EXPECT_THAT(error_of(dir.write("b", hashed(damaged))), HasSubstr("is damaged"))

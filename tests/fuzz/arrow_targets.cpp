@@ -16,6 +16,9 @@ using test::strings;
 using test::structs;
 using test::TempDir;
 
+// Null columns of any number of rows take no room in a file.
+constexpr int kMostReads = 64;
+
 // The first byte chooses the format, which decides whether a column may have a type that is no part
 // of a row; the rest is the file.
 void read_columns(std::string_view bytes) {
@@ -26,7 +29,7 @@ void read_columns(std::string_view bytes) {
   dataset.path = file.path();
   taken_or_refused([&] {
     data::RowSource source(dataset);
-    while (!source.next(64).empty()) {
+    for (int i = 0; i < kMostReads && !source.next(64).empty(); ++i) {
     }
   });
 }
