@@ -15,6 +15,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "base/cgroup.h"
 #include "base/out_of_memory.h"
 
 namespace qlora {
@@ -23,12 +24,16 @@ namespace {
 constexpr size_t kReserved = size_t{1} << 42;  // addresses, not memory
 constexpr size_t kUnit = 4 << 10;              // sizes are rounded up to this
 
-// More than this no machine keeps: a size from a damaged file, say. Addresses are there for it, and
-// the kernel would end the process while it fills them.
+// More than this the machine, or the process's control group, does not keep: a size from a damaged
+// file, say. Addresses are there for it, and the kernel would end the process while it fills them.
 size_t largest_buffer() {
   struct sysinfo machine {};
   if (sysinfo(&machine) != 0) return kReserved;
-  return std::min(kReserved, (machine.totalram + machine.totalswap) * machine.mem_unit);
+  const size_t swap = machine.totalswap * machine.mem_unit;
+  size_t memory = machine.totalram * machine.mem_unit;
+  if (const auto group = group_limits().free_bytes)
+    memory = std::min(memory, static_cast<size_t>(*group));
+  return std::min(kReserved, memory + swap);
 }
 
 size_t rounded(size_t bytes) { return (bytes + kUnit - 1) / kUnit * kUnit; }

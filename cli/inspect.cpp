@@ -122,6 +122,7 @@ void inspect_path(const std::string& path, bool json) {
 // Printed, or with `html` written to that file as a page.
 void inspect_data(const std::string& path, const std::vector<std::string>& overrides,
                   const qlora::cli::InspectDataOptions& options, const std::string& html) {
+  if (!html.empty()) qlora::recipes::require_page_file(html);
   const qlora::recipes::Recipe recipe = qlora::recipes::read_recipe(path, overrides);
   const std::string path_of_model = qlora::model::resolve_model_path(recipe.model.path);
   const auto tokenizer = qlora::data::load_tokenizer(path_of_model);

@@ -6,6 +6,7 @@
 #include <exception>
 #include <stdexcept>
 
+#include "base/device.h"
 #include "base/error.h"
 #include "base/instruction_set.h"
 #include "base/log.h"
@@ -70,6 +71,7 @@ int out_of_memory(const qlora::MemoryRefusal& refusal) {
 int run(int argc, char** argv) {
   try {
     qlora::hold_libraries_to_instruction_set();
+    qlora::set_num_threads(0);  // where a command takes no --threads
     return qlora::cli::run_command_line(
         "qlora", "Fine-tunes language models with QLoRA: a frozen base in 4 bit, trained adapters.",
         QLORA_VERSION, add_commands, argc, argv);

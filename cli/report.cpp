@@ -22,6 +22,7 @@ struct ReportArguments {
 
 void run(ReportArguments arguments) {
   if (arguments.html.empty()) arguments.options.num_rows = 0;
+  if (!arguments.html.empty()) qlora::recipes::require_page_file(arguments.html);
   nlohmann::ordered_json record = qlora::recipes::runs_record(arguments.runs, arguments.options);
   if (arguments.html.empty()) {
     fmt::print("{}\nAs a page: qlora report RUN_DIR --html FILE\n",

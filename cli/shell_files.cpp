@@ -13,10 +13,13 @@
 #include "cli/man_page.h"
 #include "cli/shell_completion.h"
 #include "io/atomic_write.h"
+#include "io/replaceable.h"
 
 namespace {
 namespace fs = std::filesystem;
 using qlora::cli::CommandFacts;
+
+constexpr size_t kHead = 20;  // of each file, the same in every version of the program
 
 // Prints it, or writes it to a file whose directories are made.
 void put(const std::string& text, const std::string& path) {
@@ -24,6 +27,7 @@ void put(const std::string& text, const std::string& path) {
     fmt::print("{}", text);
     return;
   }
+  qlora::io::require_replaceable(path, text.substr(0, kHead), "file");
   qlora::io::make_directories(fs::absolute(path).parent_path().string());
   qlora::io::write_file_atomically(path, text);
 }

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 
 #include "base/error.h"
@@ -32,18 +33,34 @@ std::string file_name(const std::string& module) {
   return "base_model.model." + module + ".weight";
 }
 
+// Whether matrices of one size, in whatever types they are, hold the same numbers; those of `b`
+// first as `seen` makes them. Some rows at a time: whole copies of embeddings would be the largest
+// tensors of a run.
+template <typename Seen>
+bool are_equal(const at::Tensor& a, const at::Tensor& b, const Seen& seen) {
+  constexpr int64_t kRows = 1024;
+  if (a.sizes() != b.sizes()) return false;
+  for (int64_t row = 0; row < a.size(0); row += kRows) {
+    const int64_t count = std::min(kRows, a.size(0) - row);
+    const at::Tensor of_b = seen(b.narrow(0, row, count));
+    if (!at::equal(a.narrow(0, row, count).to(at::kFloat), of_b.to(at::kFloat))) return false;
+  }
+  return true;
+}
+
+bool are_equal(const at::Tensor& a, const at::Tensor& b) {
+  return are_equal(a, b, [](const at::Tensor& rows) { return rows; });
+}
+
 // Whether `stored` is the base's weight, as it lies there or rounded to 16 bits on the way, as a
 // model that was loaded so saves it.
 bool is_base_weight(const at::Tensor& stored, const at::Tensor& base) {
-  const at::Tensor wide = stored.to(at::kFloat);
-  for (const at::ScalarType through : {at::kFloat, at::kBFloat16, at::kHalf})
-    if (at::equal(wide, base.to(through).to(stored.scalar_type()).to(at::kFloat))) return true;
-  return false;
-}
-
-// In whatever types they are.
-bool are_equal(const at::Tensor& a, const at::Tensor& b) {
-  return at::equal(a.to(at::kFloat), b.to(at::kFloat));
+  return std::ranges::any_of(std::array{at::kFloat, at::kBFloat16, at::kHalf},
+                             [&](at::ScalarType through) {
+                               return are_equal(stored, base, [&](const at::Tensor& rows) {
+                                 return rows.to(through).to(stored.scalar_type());
+                               });
+                             });
 }
 
 void require_same_vocabulary(const io::TensorView& view, const std::string& path,
@@ -66,10 +83,8 @@ const io::TensorView* find_tensor(const io::TensorFile& file, const std::string&
 
 // Whether the tensor is the embedding or head of the base, as far as that can be said.
 bool is_of_base(const io::TensorView& view, const std::string& module, const BaseView& base) {
-  const at::Tensor own = base.weight(module, at::kFloat);
-  if (!own.defined()) return true;
-  const at::Tensor stored = quant::tensor_of(view);
-  return stored.sizes() == own.sizes() && is_base_weight(stored, own);
+  const at::Tensor own = base.weight(module);
+  return !own.defined() || is_base_weight(quant::tensor_of(view), own);
 }
 
 // What PEFT writes of an embedding in a wrapper where it saves embeddings by itself (after the

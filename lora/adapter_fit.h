@@ -24,9 +24,9 @@ struct BaseView {
   bool tied = false;
   EmbeddingNames names = {};
   bool has_conv1d = false;  // linear layers that are LoraLinear::stored_by_inputs
-  // The embedding or head, by its module path, as [vocab, hidden] on the CPU in this dtype. Empty
-  // where the weights are not at hand.
-  std::function<at::Tensor(const std::string& module, at::ScalarType dtype)> weight;
+  // The embedding or head, by its module path, as [vocab, hidden] on the CPU in a dtype that holds
+  // its numbers as they are. Empty where the weights are not at hand.
+  std::function<at::Tensor(const std::string& module)> weight;
 };
 
 struct FittedAdapter {

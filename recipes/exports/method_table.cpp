@@ -115,6 +115,9 @@ std::string MethodTable::to_json() const {
 void require_table_file(const std::string& path) {
   if (!is_json(path) && fs::path(path).extension() != ".md")
     fail<ConfigError>("--report-file must end in .json or .md, found '{}'", path);
+  std::error_code status;
+  if (fs::exists(fs::symlink_status(path, status)))
+    fail<ConfigError>("--report-file: {} exists; name another file", path);
   const fs::path folder = fs::absolute(path).parent_path();
   if (!fs::is_directory(folder))
     fail<ConfigError>("--report-file: there is no folder {}; make it, or name another",

@@ -28,13 +28,13 @@ lora::BaseView view_of(model::ModelHeader& header) {
   });
   view.vocab_size = a.vocab_size;
   view.tied = a.tied_embeddings;
-  view.weight = [&header](const std::string& module, at::ScalarType dtype) {
+  view.weight = [&header](const std::string& module) {
     if (!header.weights) return at::Tensor();
     const model::Architecture& of = header.architecture;
     const lora::EmbeddingNames names = of.embedding_names();
     const bool tied_head = module == names.head && of.tied_embeddings;
     return header.weights->read((tied_head ? names.embedding : module) + ".weight",
-                                {of.vocab_size, of.embedding.width}, dtype);
+                                {of.vocab_size, of.embedding.width}, header.weights->dtype());
   };
   return view;
 }
@@ -84,6 +84,7 @@ void take_off_initial_product(const std::string& adapter, const lora::LoraOption
   const model::Architecture& a = base.model->architecture();
   if (lora::is_target(fitted, a.head.names.hugging_face) && a.tied_embeddings)
     refuse(adapter, "and lm_head, one of target_modules, is tied to the embedding of this base");
+  base.changed = true;  // also where a layer further on is refused
   int64_t count = 0;
   Progress progress("taking " + init + "'s product off the base", 0, "modules");
   for (lora::LinearGroup* group : base.model->parts().all_groups())
@@ -94,7 +95,6 @@ void take_off_initial_product(const std::string& adapter, const lora::LoraOption
       ++count;
       progress.advance();
     }
-  base.changed = true;
   log::info(
       "init_lora_weights {}: the product that the adapter began with is taken off {} weights of "
       "the base, as PEFT does",

@@ -5,9 +5,13 @@
 
 #include "io/atomic_write.h"
 #include "io/json_text.h"
+#include "io/replaceable.h"
 
 namespace qlora::recipes {
 namespace {
+
+// Of every page (page/page.html), by which it is known.
+constexpr std::string_view kFirstLines = "<!doctype html>\n<!-- made by qlora -->\n";
 
 // JSON that HTML takes for text alone: <, > and & stand in strings only, and are written as \u00XX.
 std::string json_for_html(const nlohmann::ordered_json& data) {
@@ -42,7 +46,12 @@ std::string page_with(const nlohmann::ordered_json& data) {
   return page += frame.substr(at);
 }
 
+void require_page_file(const std::string& path) {
+  io::require_replaceable(path, kFirstLines, "page");
+}
+
 void write_page(const std::string& path, const nlohmann::ordered_json& data) {
+  require_page_file(path);
   io::write_file_atomically(path, page_with(data));
 }
 

@@ -14,7 +14,10 @@ const std::map<std::string, std::string>& page_parts();  // by file name: "page.
 // the script element they lie in; the page makes text nodes of them.
 std::string page_with(const nlohmann::ordered_json& data);
 
-// Writes it. IoError.
+// ConfigError if the path holds anything but such a page, which may be replaced.
+void require_page_file(const std::string& path);
+
+// Writes it. IoError, and the error above.
 void write_page(const std::string& path, const nlohmann::ordered_json& data);
 
 }  // namespace qlora::recipes

@@ -61,14 +61,23 @@ void report_trained_parts(const Recipe& recipe, const BaseModel& base,
   warn_about_embedding_of_encoder(base, adapters);
 }
 
+void read_given_adapter(const std::string& directory, const BaseModel& base,
+                        lora::AdapterSet& adapters) {
+  if (directory.empty()) return;
+  require_same_base(directory, base);
+  lora::read_adapter_tensors(directory, adapters, fit_adapter(directory, base.path).passed_over);
+}
+
 }  // namespace
 
 lora::AdapterSet attach_adapters(const Recipe& recipe, const BaseModel& base) {
   lora::AdapterSet adapters(recipe.lora, base.model->parts(), base.model->compute_dtype(),
                             recipe.train.seed, base.factors);
-  if (const std::string& from = recipe.lora.from_adapter; !from.empty()) {
-    require_same_base(from, base);
-    lora::read_adapter_tensors(from, adapters, fit_adapter(from, base.path).passed_over);
+  try {
+    read_given_adapter(recipe.lora.from_adapter, base, adapters);
+  } catch (...) {
+    lora::empty_slots(base.model->parts());
+    throw;
   }
   for (const lora::TargetMatch& match : adapters.matches())
     log::info("lora.targets {}: {} modules, {:.2f} M parameters", match.pattern, match.modules(),

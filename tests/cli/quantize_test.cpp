@@ -158,7 +158,8 @@ TEST_F(QuantizeCommand, ComparingAndWritingExcludeEachOther) {
       {{"nf4,hqq:3", "--format", "chat"}, "--format is of gptq"},
       {{"nf4,awq"}, "--compare awq: AWQ is read, not written"},
       {{"nf4", "--report-file", "table.csv"}, ".json or .md"},
-      {{"nf4", "--report-file", "missing/table.md"}, "there is no folder"}};
+      {{"nf4", "--report-file", "missing/table.md"}, "there is no folder"},
+      {{"nf4", "--report-file", dir_ / "model/config.json"}, "config.json exists; name another"}};
   for (const auto& [arguments, sentence] : cases) {
     const Finished done = compare(arguments);
     EXPECT_EQ(done.exit_code, 2) << sentence;

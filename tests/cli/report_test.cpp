@@ -184,5 +184,26 @@ TEST(Report, InspectDataWritesThePageOfItsRows) {
   EXPECT_THAT(data["reports"][0][1].get<std::string>(), HasSubstr("23 rows"));
 }
 
+TEST(Report, ReplacesPagesAndNothingElse) {
+  TempDir dir;
+  const recipes::Recipe recipe = short_recipe(dir);
+  train(dir, recipe);
+  const std::string file = write_recipe_file(dir, recipe);
+  for (const std::string name : {"run/metrics.jsonl", "run/adapter/adapter_model.safetensors"}) {
+    const std::string before = read_file(dir / name);
+    for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{
+             {"report", dir / "run"}, {"inspect", "data", file}}) {
+      std::vector<std::string> arguments = command;
+      arguments.insert(arguments.end(), {"--html", dir / name});
+      const Finished done = run_qlora(dir, arguments);
+      EXPECT_EQ(done.exit_code, 2);
+      EXPECT_THAT(done.err, HasSubstr(name + " exists and is no page of this program"));
+    }
+    EXPECT_EQ(read_file(dir / name), before);
+  }
+  const json once = report_of(dir, "run");
+  EXPECT_EQ(report_of(dir, "run"), once);
+}
+
 }  // namespace
 }  // namespace qlora::test

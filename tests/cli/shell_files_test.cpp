@@ -101,6 +101,19 @@ TEST(ShellFiles, TheManualPageOfEachCommandNamesAllItsOptions) {
   }
 }
 
+TEST(ShellFiles, ReplacesWhatItWroteAndNothingElse) {
+  TempDir dir;
+  dir.write("bashrc", "alias l=ls\n");
+  for (const std::string shell : {"bash", "zsh", "fish"}) {
+    EXPECT_EQ(run_qlora(dir, {"completion", shell, "--output", "bashrc"}).exit_code, 2);
+    EXPECT_EQ(read_file(dir / "bashrc"), "alias l=ls\n");
+    for (int i = 0; i < 2; ++i)
+      EXPECT_EQ(run_qlora(dir, {"completion", shell, "--output", shell}).exit_code, 0);
+  }
+  for (int i = 0; i < 2; ++i)
+    EXPECT_EQ(run_qlora(dir, {"man", "inspect", "--output", "pages"}).exit_code, 0);
+}
+
 TEST(ShellFiles, WhatThereIsNotIsNamed) {
   TempDir dir;
   const Finished shell = run_qlora(dir, {"completion", "tcsh"});

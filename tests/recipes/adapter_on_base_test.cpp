@@ -17,6 +17,7 @@
 #include "recipes/exports/export_model.h"
 #include "recipes/models/trained_model.h"
 #include "recipes/qlora_finetune.h"
+#include "recipes/run/attached_adapters.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
 
@@ -208,6 +209,19 @@ TEST_F(AdapterOnBase, AnotherVocabularyIsRefusedWithBothSizes) {
 TEST_F(AdapterOnBase, TensorsThatNoTargetNamesAreRefused) {
   config["target_modules"] = {"k_proj"};
   EXPECT_THAT(complaint(), AllOf(HasSubstr("k_proj"), HasSubstr("q_proj")));
+}
+
+TEST_F(AdapterOnBase, OneThatCannotBeReadLeavesTheModelWithoutAnAdapter) {
+  const TrainedModel trained = open();
+  Recipe recipe = test::tiny_recipe(dir.path());
+  recipe.lora.targets = {"q_proj"};
+  recipe.lora.rank = kRank;
+  recipe.lora.from_adapter = dir / "adapter";
+  tensors.pop_back();
+  write();
+  EXPECT_THROW(attach_adapters(recipe, trained.base), FormatError);
+  for (const lora::LinearGroup* group : trained.base.model->parts().all_groups())
+    for (const lora::LoraLinear& layer : group->layers()) EXPECT_EQ(layer.adapter, nullptr);
 }
 
 TEST_F(AdapterOnBase, APickleIsNamed) {
