@@ -57,7 +57,10 @@ void add_file_options(qlora::cli::Command command, qlora::recipes::ExportOptions
 }
 
 void add_merge_options(qlora::cli::Command command, qlora::recipes::ExportOptions& options) {
-  command.add_option("--dtype", options.dtype, "Of merged weights: bfloat16, float16, float32")
+  command
+      .add_option("--dtype", options.dtype,
+                  "Of merged weights: auto (as the base has what is not quantized), bfloat16, "
+                  "float16, float32")
       .with_shown_default();
   command
       .add_option("--merge-base", options.merge_base,

@@ -345,14 +345,16 @@ void add_quantize_command(Command app) {
 
 void add_dequantize_command(qlora::cli::Command app) {
   struct Arguments {
-    std::string model, output, dtype = "bfloat16";
+    std::string model, output, dtype = "auto";
   };
   auto arguments = std::make_shared<Arguments>();
   qlora::cli::Command command = app.add_subcommand(
-      "dequantize", "Write a quantized or GGUF model as a directory of 16-bit weights");
+      "dequantize", "Write a quantized or GGUF model as a directory of plain weights");
   command.add_option("--model", arguments->model, "The quantized model").required();
   command.add_option("--output", arguments->output, "Directory to write").required();
-  command.add_option("--dtype", arguments->dtype, "bfloat16, float16 or float32")
+  command
+      .add_option("--dtype", arguments->dtype,
+                  "auto (as the file has what is not quantized), bfloat16, float16, float32")
       .with_shown_default();
   command.callback([arguments] {
     const qlora::ObeyStop obey(qlora::cli::watch_stop_signals());

@@ -243,7 +243,7 @@ void check_export_options(const ExportOptions& options) {
   if (!byte_size(options.max_shard_size))
     fail<ConfigError>("--max-shard-size must be a size above 0 such as 5GB (units: {}), found '{}'",
                       kSizeUnits, options.max_shard_size);
-  model::dtype_from_string(options.dtype, "--dtype");
+  if (options.dtype != "auto") model::dtype_from_string(options.dtype, "--dtype");
   check_merge_base(options.merge_base);
   if (options.merge_base != "dequantized" && options.format != "merged" && options.format != "gguf")
     fail<ConfigError>("--merge-base {} goes with --format merged or gguf", options.merge_base);
@@ -255,8 +255,10 @@ void check_export_options(const ExportOptions& options) {
     throw ConfigError("--original goes with --merge-base original or auto");
 }
 
-exporting::Agreement export_model(TrainedModel& trained, const ExportOptions& options) {
-  check_export_options(options);
+exporting::Agreement export_model(TrainedModel& trained, const ExportOptions& given) {
+  check_export_options(given);
+  ExportOptions options = given;
+  if (options.dtype == "auto") options.dtype = trained.base.record.dtype;
   if (is_adapter_format(options.format)) require_adapter(trained, options.format);
   at::NoGradGuard no_grad;
   const exporting::Reference reference(*trained.base.model, sample_rows(trained));

@@ -9,9 +9,11 @@
 namespace qlora::recipes {
 
 struct ExportOptions {
-  std::string format;              // adapter | merged | gguf | gguf-lora
-  std::string output;              // directory, which must not exist or be empty
-  std::string dtype = "bfloat16";  // of merged weights
+  std::string format;  // adapter | merged | gguf | gguf-lora
+  std::string output;  // directory, which must not exist or be empty
+  // Of merged weights: bfloat16, float16, float32, or auto: as the base's unquantized modules are
+  // held, which is as its file has them if model.dtype does not say otherwise.
+  std::string dtype = "auto";
   // What the adapter is merged into: dequantized (the base as it was trained on), original (the
   // 16-bit weights before quantization), or auto: both are written and compared with the trained
   // model, and the one with the lower KL divergence from it is kept.

@@ -69,7 +69,8 @@ struct QuantizationReport {
 // model and once the quantized one, to compare what they say. ConfigError, FormatError, IoError.
 QuantizationReport quantize_model(const QuantizeOptions& options);
 
-// A directory whose weights are stored quantized (or a GGUF) as one of 16-bit weights.
+// A directory whose weights are stored quantized (or a GGUF) as one of plain weights of `dtype`;
+// auto: as the file has what is not quantized.
 void dequantize_model(const std::string& model, const std::string& output,
                       const std::string& dtype);
 

@@ -104,8 +104,8 @@ Section quantization_section() {
        in({"block_size", "integer", "Weights that share one scale: a power of two, 32 to 4096."},
           &Options::block_size),
        in({"skip_modules", "list of texts",
-           "Modules kept in 16 bit: a full path or a part between dots, such as `lm_head` or "
-           "`down_proj`."},
+           "Linear layers that stay unquantized: a full path or a part between dots, such as "
+           "`down_proj`. `lm_head` always does, whether it is named or not."},
           &Options::skip_modules)});
 }
 

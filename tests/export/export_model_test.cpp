@@ -15,6 +15,9 @@
 #include "base/stop.h"
 #include "data/chat_template.h"
 #include "export/adapter.h"
+#include "model/load.h"
+#include "quant/tensor_file.h"
+#include "recipes/exports/quantize_model.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
 #include "tests/support/tiny_model.h"
@@ -175,6 +178,21 @@ TEST_F(Export, ShardsAreAsLargeAsAsked) {
   options.max_shard_size = "much";
   options.output = dir / "other";
   EXPECT_THROW(export_model(trained, options), ConfigError);
+}
+
+TEST_F(Export, MergedWeightsHaveTheTypeOfTheBasesFile) {
+  for (const std::string type : {"float16", "bfloat16", "float32"}) {
+    const std::string base = dir / type, again = dir / ("again-" + type), plain = again + "-plain";
+    export_model(trained, {"merged", base, type});
+    ModelChoice chosen = choice();
+    chosen.model = base;
+    TrainedModel opened = open_model(chosen);
+    export_model(opened, {.format = "merged", .output = again});
+    dequantize_model(base, plain, "auto");
+    for (const std::string& directory : {again, plain})
+      for (const auto& [name, value] : quant::read_tensors(directory + "/model.safetensors"))
+        EXPECT_EQ(value.scalar_type(), model::dtype_from_string(type, "type")) << name;
+  }
 }
 
 TEST_F(Export, AnEmptyDirectoryIsTaken) {
