@@ -177,8 +177,8 @@ def our_chat(place):
     return measured(done, rate, tokens=[s["tokens"] for s in timed], seconds=[s["step_seconds"] for s in timed])
 
 
-def peer_chat(place):
-    return peer_steps(place, "--chat", chat_rows(place), "--batch", "8")
+def peer_chat(place, *options):
+    return peer_steps(place, "--chat", chat_rows(place), "--batch", "8", *options)
 
 
 def our_start(place):
@@ -281,6 +281,7 @@ ROWS = {
     "floor-1x512": Row("1 x 512, share of the floor", lambda p: floor(p), unit="of 1"),
     "floor-4x512": Row("4 x 512, recomputed, share of the floor", lambda p: floor(p, "--batch", "4", "--recompute"), unit="of 1"),
     "chat": Row("chat rows, packed against padded", our_chat, peer_chat),
+    "chat-recomputed": Row("chat rows, packed against padded and recomputed", our_chat, lambda p: peer_chat(p, "--checkpoint")),
     "int8": steps_row("1 x 512, int8 base", ["--quantization", "int8"], ["--base", "int8"]),
     "int8-weights": steps_row("1 x 512, int8 base, 16-bit products", ["--quantization", "int8_weight_only"], ["--base", "int8"]),
     "1x2048": steps_row("1 x 2048, recomputed", ["--sequence", "2048", "--recompute"], ["--sequence", "2048", "--checkpoint"]),
