@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/stop.h"
 #include "base/upload.h"
 #include "lora/whole_modules.h"
 #include "model/base_hash.h"
@@ -154,6 +155,7 @@ Stream CausalLm::through_layers(int64_t begin, int64_t end, Stream stream,
   const bool with_grad = at::GradMode::is_enabled();
   const bool encoder_is_trained = encoded.defined() && encoded.requires_grad();
   for (int64_t index = begin; index < end; ++index) {
+    if (input.obeys_stop) leave_if_stop_wanted();
     const BlockSpec& spec = block(index);
     const Block& weights = layers[static_cast<size_t>(index)];
     const at::Tensor anchor = with_grad ? weights.anchor(spec) : at::Tensor();

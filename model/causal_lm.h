@@ -46,6 +46,7 @@ struct ForwardInput {
   // Of a model with an encoder; none where the cache has been given what the encoder makes of it.
   SourceTexts source = {};
   const lora::InputObserver* observer = nullptr;  // must outlive the pass
+  bool obeys_stop = false;  // left between two layers with Stopped (base/stop.h), if one is wanted
 };
 
 class CausalLm {

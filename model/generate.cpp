@@ -179,6 +179,7 @@ class Batch {
   at::Tensor hidden(ForwardInput& input, KvCache& cache) {
     input.cache = &cache;
     input.adapters_enabled = options_.adapters_enabled;
+    input.obeys_stop = options_.obeys_stop;
     return model_.hidden(input);
   }
 

@@ -17,6 +17,9 @@ struct GenerateOptions {
   std::vector<int32_t> stop_ids;  // end a sequence; part of its result
   bool adapters_enabled = true;
   int64_t max_batch = 16;  // sequences decoded together
+  // Where a stop is wanted (base/stop.h), leaves with Stopped between two layers, of the prompts'
+  // pass as of the others.
+  bool obeys_stop = false;
 };
 
 // Called with (sequence, token) as each token is chosen; false ends the sequence.

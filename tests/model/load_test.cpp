@@ -392,6 +392,23 @@ TEST(Generate, TheCacheGrowsWithTheAnswerAndNotWithTheLimit) {
   for (size_t i = 0; i < common; ++i) EXPECT_EQ(answer[0][i], unlimited[0][i]) << i;
 }
 
+TEST(Generate, APromptsPassIsLeftWhereAStopIsWantedAndObeyed) {
+  const auto model = test::tiny_model();
+  GenerateOptions options;
+  options.max_new_tokens = 4;
+  const auto whole = generate(*model, {{1, 2, 3}}, options);
+  const std::atomic<bool> stop = true;
+  const ObeyStop obey(stop);
+  EXPECT_EQ(generate(*model, {{1, 2, 3}}, options), whole) << "nobody asked it to obey";
+  options.obeys_stop = true;
+  int64_t tokens = 0;
+  const auto counted = [&](int64_t, int32_t) { return ++tokens > 0; };
+  EXPECT_THROW(generate(*model, {{1, 2, 3}}, options, counted), Stopped);
+  EXPECT_EQ(tokens, 0);
+  options.obeys_stop = false;
+  EXPECT_EQ(generate(*model, {{1, 2, 3}}, options), whole);
+}
+
 TEST(Generate, LogitsThatAreNoNumbersAreADivergence) {
   for (const float value : {NAN, INFINITY}) {
     const auto model = test::tiny_model();
