@@ -1,7 +1,5 @@
 #include "cli/chat.h"
 
-#include <unistd.h>
-
 #include <atomic>
 #include <csignal>
 #include <cstdlib>
@@ -15,6 +13,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/nearest_word.h"
+#include "base/stop.h"
 #include "base/terminal.h"
 #include "cli/answer_stream.h"
 #include "cli/line_reader.h"
@@ -63,17 +62,16 @@ void print_help() {
       << '\n';
 }
 
-// While it lives, Ctrl-C is a wish to stop the answer; a second one ends the program, as it does
-// everywhere.
+// While it lives, Ctrl-C is a wish to stop the answer, and does nothing where there is none: the
+// conversation is kept, however often it is pressed. One is made for each answer, and at a terminal
+// another one for the whole chat, since the terminal's signals reach the program between an answer
+// and the moment at which the prompt makes Ctrl-C a key.
 class StopAnswer {
  public:
   StopAnswer() {
     wanted_ = false;
     struct sigaction action {};
-    action.sa_handler = [](int) {
-      constexpr int kExitInterrupted = 130;
-      if (wanted_.exchange(true)) _exit(kExitInterrupted);
-    };
+    action.sa_handler = [](int) { wanted_ = true; };
     action.sa_flags = SA_RESTART;
     sigaction(SIGINT, &action, &before_);
   }
@@ -81,7 +79,7 @@ class StopAnswer {
   StopAnswer(const StopAnswer&) = delete;
   StopAnswer& operator=(const StopAnswer&) = delete;
 
-  bool wanted() const { return wanted_; }
+  const std::atomic<bool>& wanted() const { return wanted_; }
 
  private:
   static inline std::atomic<bool> wanted_{false};
@@ -97,6 +95,7 @@ class Chat {
         system_(arguments.system) {
     options_.stop_ids =
         qlora::data::answer_end_ids(*trained.base.tokenizer, trained.base.chat_template.get());
+    options_.obeys_stop = true;
     if (!trained.adapters) tell_changed_base();
     reset();
   }
@@ -191,6 +190,7 @@ class Chat {
   // What was printed, also if it was stopped; nothing if the conversation is refused or too long.
   std::optional<std::string> answered(const Json& messages, bool adapters_enabled) {
     const auto& base = trained_.base;
+    const StopAnswer stop;
     const auto ids = prompt_of(messages);
     if (!ids) return std::nullopt;
     const auto& prompt = *ids;
@@ -201,14 +201,21 @@ class Chat {
                         prompt.size(), base.model->architecture().max_positions);
       return std::nullopt;
     }
-    qlora::cli::AnswerStream stream(*base.tokenizer);
     ++options_.seed;
     options_.adapters_enabled = adapters_enabled;
-    const StopAnswer stop;
-    qlora::model::generate(*base.model, {prompt}, options_, [&](int64_t, int32_t id) {
-      stream.add(id);
-      return !stop.wanted();
-    });
+    return generated(prompt, stop);
+  }
+
+  std::string generated(const std::vector<qlora::data::TokenId>& prompt, const StopAnswer& stop) {
+    qlora::cli::AnswerStream stream(*trained_.base.tokenizer);
+    const qlora::ObeyStop obeyed(stop.wanted());
+    try {
+      qlora::model::generate(*trained_.base.model, {prompt}, options_, [&](int64_t, int32_t id) {
+        stream.add(id);
+        return !stop.wanted();
+      });
+    } catch (const qlora::Stopped&) {
+    }
     stream.finish();
     if (stop.wanted()) std::cerr << "(stopped)\n";
     return stream.text();
@@ -232,6 +239,8 @@ void run(ChatArguments arguments) {
         "the model has no chat template; use qlora generate --prompt TEXT --raw");
   }
   qlora::cli::LineReader lines(arguments.no_history ? "" : qlora::cli::state_file("chat_history"));
+  std::optional<StopAnswer> whole_chat;
+  if (lines.is_at_terminal()) whole_chat.emplace();
   std::cerr << "Type a message; /help lists the commands, Ctrl-D ends.\n";
   Chat chat(trained, arguments);
   for (bool going = true; going;) {

@@ -66,11 +66,11 @@ class LineReader::Editor {
     abandoned_ = false;
     int length = 0;
     const char* text = el_gets(edit_, &length);
-    if (text == nullptr || length <= 0) return std::nullopt;
-    if (abandoned_) {
+    if (abandoned_) {  // an empty line that is abandoned looks like the end of the input
       std::fputs("^C\n", stdout);
       return "";
     }
+    if (text == nullptr || length <= 0) return std::nullopt;
     std::string line(text, static_cast<size_t>(length));
     if (line.ends_with('\n')) line.pop_back();
     remember(line);

@@ -19,6 +19,9 @@ class LineReader {
   // Ctrl-C on a terminal abandons the line: an empty one comes back.
   std::optional<std::string> read(const std::string& prompt);
 
+  // Whether a person types the lines, on a terminal.
+  bool is_at_terminal() const { return editor_ != nullptr; }
+
  private:
   class Editor;
   std::unique_ptr<Editor> editor_;  // null: no terminal

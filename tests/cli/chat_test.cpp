@@ -150,7 +150,7 @@ TEST(Chat, AModelWithAnEncoderIsRefusedThoughItHasATemplate) {
 // The program at a terminal of its own.
 class AtATerminal {
  public:
-  explicit AtATerminal(const TempDir& dir) {
+  explicit AtATerminal(const TempDir& dir, const char* max_new_tokens = "3") {
     pid_ = forkpty(&terminal_, nullptr, nullptr, nullptr);
     if (pid_ != 0) return;
     setenv("HOME", dir.path().c_str(), 1);
@@ -158,7 +158,7 @@ class AtATerminal {
     unsetenv("XDG_STATE_HOME");
     if (chdir(dir.path().c_str()) != 0) _exit(127);
     execl(QLORA_PROGRAM, QLORA_PROGRAM, "chat", "--model", "model", "--threads", "1",
-          "--max-new-tokens", "3", "--temperature", "0", nullptr);
+          "--max-new-tokens", max_new_tokens, "--temperature", "0", nullptr);
     _exit(127);
   }
   ~AtATerminal() {
@@ -173,9 +173,12 @@ class AtATerminal {
     ASSERT_EQ(write(terminal_, keys.data(), keys.size()), static_cast<ssize_t>(keys.size()));
   }
 
-  // Reads until `text` has come, after what earlier calls have read; a minute at most.
-  bool shows(const std::string& text) {
-    const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+  void interrupt() { ASSERT_EQ(kill(pid_, SIGINT), 0); }
+
+  // Reads until `text` has come, after what earlier calls have read; a minute at most, or `within`.
+  bool shows(const std::string& text, std::chrono::milliseconds within = std::chrono::minutes(1)) {
+    using std::chrono::steady_clock;
+    const auto end = steady_clock::now() + within;
     for (;;) {
       if (const size_t at = screen_.find(text); at != std::string::npos) {
         screen_.erase(0, at + text.size());
@@ -183,12 +186,18 @@ class AtATerminal {
       }
       pollfd ready = {terminal_, POLLIN, 0};
       char bytes[4096];
-      if (std::chrono::steady_clock::now() > end || poll(&ready, 1, 60000) <= 0) return false;
+      const auto left =
+          std::chrono::duration_cast<std::chrono::milliseconds>(end - steady_clock::now()).count();
+      if (left <= 0 || poll(&ready, 1, static_cast<int>(left)) <= 0) return false;
       const ssize_t count = read(terminal_, bytes, sizeof(bytes));
       if (count <= 0) return false;
       screen_.append(bytes, static_cast<size_t>(count));
+      everything_.append(bytes, static_cast<size_t>(count));
     }
   }
+
+  // All that was read so far.
+  const std::string& everything() const { return everything_; }
 
   // Whether a line is asked for and edited: libedit takes the terminal over a moment after the
   // prompt, and keys that edit mean nothing before.
@@ -215,8 +224,53 @@ class AtATerminal {
  private:
   int terminal_ = -1;
   pid_t pid_;
-  std::string screen_;
+  std::string screen_, everything_;
 };
+
+TEST(Chat, AtATerminalCtrlCAtAnEmptyPromptAsksAgain) {
+  TempDir dir;
+  write_tiny_directory(dir / "model");
+  AtATerminal chat(dir);
+  ASSERT_TRUE(chat.prompts());
+  chat.type("\x03");
+  ASSERT_TRUE(chat.shows("^C"));
+  ASSERT_TRUE(chat.prompts());
+  chat.type("/help\n");
+  EXPECT_TRUE(chat.shows("/system TEXT"));
+  ASSERT_TRUE(chat.prompts());
+  chat.type("\x04");
+  EXPECT_EQ(chat.exit_code(), 0);
+}
+
+TEST(Chat, AtATerminalASignalOutsideAnAnswerDoesNothing) {
+  TempDir dir;
+  write_tiny_directory(dir / "model");
+  AtATerminal chat(dir);
+  ASSERT_TRUE(chat.prompts());
+  chat.interrupt();
+  chat.type("hi\n");
+  ASSERT_TRUE(chat.prompts());
+  chat.type("\x04");
+  EXPECT_EQ(chat.exit_code(), 0);
+  EXPECT_THAT(chat.everything(), Not(HasSubstr("(stopped)"))) << "a wish from before the answer";
+}
+
+TEST(Chat, AtATerminalManyCtrlCsStopTheAnswerAndNotTheChat) {
+  TempDir dir;
+  write_tiny_directory(dir / "model");
+  AtATerminal chat(dir, "1000000");
+  ASSERT_TRUE(chat.prompts());
+  chat.type("hi\n");
+  bool stopped = false;
+  for (int i = 0; i < 6000 && !stopped; ++i) {  // before, within and behind the answer
+    for (int again = 0; again < 3; ++again) chat.interrupt();
+    stopped = chat.shows("(stopped)", std::chrono::milliseconds(10));
+  }
+  ASSERT_TRUE(stopped);
+  ASSERT_TRUE(chat.prompts());
+  chat.type("/help\n");
+  EXPECT_TRUE(chat.shows("/system TEXT"));
+}
 
 TEST(Chat, AtATerminalLinesAreEditedAndRememberedAndCtrlCDropsThem) {
   TempDir dir;
