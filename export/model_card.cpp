@@ -3,19 +3,14 @@
 #include <fmt/ranges.h>
 
 #include <filesystem>
-#include <regex>
 
+#include "base/hub_id.h"
 #include "lora/weight_init.h"
 
 namespace qlora::exporting {
 namespace {
 namespace fs = std::filesystem;
 using quant::QuantizationOptions;
-
-bool is_hub_id(const std::string& name) {
-  static const std::regex id("[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+(@[A-Za-z0-9_.-]+)?");
-  return std::regex_match(name, id) && !name.ends_with(".gguf") && !fs::exists(name);
-}
 
 bool is_gguf(const lora::AdapterBase& base) { return base.path.ends_with(".gguf"); }
 
@@ -26,16 +21,16 @@ std::string last_part(const std::string& path) {
 
 // "org/name", "model.gguf" or the name of a directory.
 std::string shown_name(const lora::AdapterBase& base) {
-  return is_hub_id(base.name) ? base.name.substr(0, base.name.find('@')) : last_part(base.name);
+  const auto hub = hub_id_of(base.name);
+  return hub ? hub->id : last_part(base.name);
 }
 
 // What from_pretrained takes as the base: a hub id, with its revision, or a place to fill in.
 std::string base_argument(const lora::AdapterBase& base) {
-  if (!is_hub_id(base.name)) return fmt::format("\"path/to/{}\"", last_part(base.name));
-  const size_t at = base.name.find('@');
-  std::string argument = fmt::format("\"{}\"", base.name.substr(0, at));
-  if (at != std::string::npos)
-    argument += fmt::format(", revision=\"{}\"", base.name.substr(at + 1));
+  const auto hub = hub_id_of(base.name);
+  if (!hub) return fmt::format("\"path/to/{}\"", last_part(base.name));
+  std::string argument = fmt::format("\"{}\"", hub->id);
+  if (!hub->revision.empty()) argument += fmt::format(", revision=\"{}\"", hub->revision);
   return argument;
 }
 
@@ -133,7 +128,7 @@ std::string model_card(const lora::LoraOptions& options, const lora::AdapterBase
                        const std::string& training) {
   const std::string name = shown_name(base);
   std::string card = "---\nlibrary_name: peft\npipeline_tag: text-generation\n";
-  if (is_hub_id(base.name)) card += fmt::format("base_model: {}\n", name);
+  if (hub_id_of(base.name)) card += fmt::format("base_model: {}\n", name);
   card += fmt::format(
       "tags:\n- lora\n- qlora\n---\n\n# A LoRA adapter for {}\n\n"
       "Rank {}, alpha {}, trained with qlora.cpp. The base's quantization in training: {}; what "

@@ -11,6 +11,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/hub_id.h"
 #include "base/warn_once.h"
 #include "io/atomic_write.h"
 #include "io/json.h"
@@ -54,11 +55,12 @@ nlohmann::json tokens_json(std::map<std::string, std::vector<int64_t>> tokens,
 std::string config_text(const AdapterSet& adapters, const LoraOptions& options,
                         const AdapterBase& base) {
   const nlohmann::json none = nullptr;
+  const HubId hub = hub_id_of(base.name).value_or(HubId{base.name, ""});
   nlohmann::json config = {
       {"alpha_pattern",
        nlohmann::json::object_t(options.alpha_pattern.begin(), options.alpha_pattern.end())},
       {"auto_mapping", none},
-      {"base_model_name_or_path", base.name},
+      {"base_model_name_or_path", hub.id},
       {"bias", options.bias},
       {"ensure_weight_tying", options.ensure_weight_tying},
       {"exclude_modules", none},
@@ -74,7 +76,7 @@ std::string config_text(const AdapterSet& adapters, const LoraOptions& options,
       {"r", options.rank},
       {"rank_pattern",
        nlohmann::json::object_t(options.rank_pattern.begin(), options.rank_pattern.end())},
-      {"revision", none},
+      {"revision", hub.revision.empty() ? none : nlohmann::json(hub.revision)},
       {"target_modules", options.targets},
       {"task_type", adapters.has_encoder() ? "SEQ_2_SEQ_LM" : "CAUSAL_LM"},
       {"trainable_token_indices",

@@ -15,7 +15,7 @@ namespace qlora::lora {
 
 // The base an adapter belongs to.
 struct AdapterBase {
-  std::string name;  // base_model_name_or_path
+  std::string name;  // base_model_name_or_path, with its revision as "org/name@revision"
   std::string path;  // where the weights were read from
   quant::QuantizationOptions quantization;
   std::string dtype;  // of the modules that stay unquantized

@@ -100,6 +100,21 @@ TEST_F(AdapterFile, OptionsAndBaseComeBack) {
   EXPECT_EQ(found->quantization.skip_modules, base.quantization.skip_modules);
 }
 
+TEST_F(AdapterFile, TheRevisionOfAHubIdIsAKeyOfItsOwn) {
+  const auto config = [this] { return nlohmann::json::parse(test::read_file(dir / kConfig)); };
+  EXPECT_EQ(config().at("base_model_name_or_path"), "someone/model");
+  EXPECT_TRUE(config().at("revision").is_null());
+  base.name = "someone/model@v1.0";
+  write_adapter(dir.path(), *written, tiny_options(), base);
+  EXPECT_EQ(config().at("base_model_name_or_path"), "someone/model");
+  EXPECT_EQ(config().at("revision"), "v1.0");
+  EXPECT_EQ(read_adapter_base(dir.path())->name, base.name);
+  base.name = "/models/of@mine";
+  write_adapter(dir.path(), *written, tiny_options(), base);
+  EXPECT_EQ(config().at("base_model_name_or_path"), base.name);
+  EXPECT_TRUE(config().at("revision").is_null());
+}
+
 TEST_F(AdapterFile, Bfloat16TensorsAreReadAsTheyAre) {
   edit_tensors([](quant::NamedTensors& tensors) {
     for (auto& [name, tensor] : tensors) tensor = tensor.to(at::kBFloat16);

@@ -1,0 +1,32 @@
+#include "base/hub_id.h"
+
+#include <algorithm>
+#include <cctype>
+#include <filesystem>
+
+namespace qlora {
+namespace {
+
+bool is_word(const std::string& text) {
+  return !text.empty() && std::ranges::all_of(text, [](unsigned char c) {
+    return std::isalnum(c) || c == '-' || c == '_' || c == '.';
+  });
+}
+
+}  // namespace
+
+std::optional<HubId> hub_id_of(const std::string& text) {
+  if (text.ends_with(".gguf") || text.starts_with('.')) return std::nullopt;
+  const size_t at = text.find('@');
+  const HubId hub{text.substr(0, at), at == std::string::npos ? "" : text.substr(at + 1)};
+  const size_t slash = hub.id.find('/');
+  if (slash == std::string::npos || !is_word(hub.id.substr(0, slash)) ||
+      !is_word(hub.id.substr(slash + 1)))
+    return std::nullopt;
+  if (at != std::string::npos && !is_word(hub.revision)) return std::nullopt;
+  std::error_code unknown;
+  if (std::filesystem::exists(text, unknown)) return std::nullopt;
+  return hub;
+}
+
+}  // namespace qlora
