@@ -18,7 +18,7 @@ void fill_adapter_directory(const std::string& directory, const lora::AdapterSet
   lora::write_adapter(directory, adapters, options, base, separate);
   write_tokenizer(directory, tokenizer, chat_template);
   io::write_file_atomically((fs::path(directory) / "README.md").string(),
-                            model_card(options, base, training));
+                            model_card(options, base, adapters.has_encoder(), training));
 }
 
 void write_adapter_directory(const std::string& directory, const lora::AdapterSet& adapters,

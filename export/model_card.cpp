@@ -79,20 +79,21 @@ std::string quantize_command(const lora::AdapterBase& base) {
   return command;
 }
 
-std::string python(const std::string& imports, const std::string& before,
+// `loader`: the class of transformers that loads the base.
+std::string python(const std::string& loader, const std::string& imports, const std::string& before,
                    const std::string& arguments) {
   return fmt::format(
       "```python\nimport torch\nfrom peft import PeftModel\n"
-      "from transformers import AutoModelForCausalLM{}\n\n{}"
-      "model = AutoModelForCausalLM.from_pretrained({})\n"
+      "from transformers import {}{}\n\n{}"
+      "model = {}.from_pretrained({})\n"
       "model = PeftModel.from_pretrained(model, \"path/to/this/directory\")\n```\n",
-      imports, before, arguments);
+      loader, imports, before, loader, arguments);
 }
 
 // transformers loads a GGUF file unquantized only: with quantized weights the base is written once.
-std::string load_gguf(const lora::AdapterBase& base) {
+std::string load_gguf(const std::string& loader, const lora::AdapterBase& base) {
   const std::string plain =
-      python("", "",
+      python(loader, "", "",
              fmt::format("\"directory/of/the/file\", gguf_file=\"{}\", dtype=torch.{}",
                          last_part(base.path), base.dtype));
   if (!is_quantized_by_training(base.quantization)) return plain;
@@ -101,22 +102,24 @@ std::string load_gguf(const lora::AdapterBase& base) {
       "in training, to the bit:\n\n```sh\n{}\n```\n\n{}\n"
       "Without that, `from_pretrained(\"directory/of/the/file\", gguf_file=\"{}\")` loads the same "
       "weights unquantized. The adapter works on them, but it was trained on the quantized ones.\n",
-      quantize_command(base), python("", "", fmt::format("\"base\", dtype=torch.{}", base.dtype)),
+      quantize_command(base),
+      python(loader, "", "", fmt::format("\"base\", dtype=torch.{}", base.dtype)),
       last_part(base.path));
 }
 
-std::string how_to_load(const lora::AdapterBase& base) {
+std::string how_to_load(const std::string& loader, const lora::AdapterBase& base) {
   if (lora::init_changes_base(base.init))
     return fmt::format(
                "The adapter started from a part of the base's weights ({}) and acts as it was "
                "trained only on the base that its run wrote, the directory `{}`.\n\n",
                base.init, last_part(base.name)) +
-           python("", "",
+           python(loader, "", "",
                   fmt::format("\"path/to/{}\", dtype=torch.{}", last_part(base.name), base.dtype));
-  if (is_gguf(base)) return load_gguf(base);
+  if (is_gguf(base)) return load_gguf(loader, base);
   if (!is_quantized_by_training(base.quantization))
-    return python("", "", fmt::format("{}, dtype=torch.{}", base_argument(base), base.dtype));
-  return python(", BitsAndBytesConfig",
+    return python(loader, "", "",
+                  fmt::format("{}, dtype=torch.{}", base_argument(base), base.dtype));
+  return python(loader, ", BitsAndBytesConfig",
                 fmt::format("quantization = {}\n", quantization_config(base)),
                 fmt::format("{}, quantization_config=quantization, dtype=torch.{}",
                             base_argument(base), base.dtype));
@@ -125,9 +128,10 @@ std::string how_to_load(const lora::AdapterBase& base) {
 }  // namespace
 
 std::string model_card(const lora::LoraOptions& options, const lora::AdapterBase& base,
-                       const std::string& training) {
+                       bool has_encoder, const std::string& training) {
   const std::string name = shown_name(base);
-  std::string card = "---\nlibrary_name: peft\npipeline_tag: text-generation\n";
+  std::string card = fmt::format("---\nlibrary_name: peft\npipeline_tag: {}\n",
+                                 has_encoder ? "text2text-generation" : "text-generation");
   if (hub_id_of(base.name)) card += fmt::format("base_model: {}\n", name);
   card += fmt::format(
       "tags:\n- lora\n- qlora\n---\n\n# A LoRA adapter for {}\n\n"
@@ -135,7 +139,7 @@ std::string model_card(const lora::LoraOptions& options, const lora::AdapterBase
       "was "
       "not quantized was in {}.\n\n## How to load it\n\n",
       name, options.rank, options.alpha, base.quantization.to_text(), base.dtype);
-  card += how_to_load(base);
+  card += how_to_load(has_encoder ? "AutoModelForSeq2SeqLM" : "AutoModelForCausalLM", base);
   const QuantizationOptions defaults;
   if (base.quantization.block_size != defaults.block_size && !is_gguf(base))
     card += fmt::format(

@@ -27,5 +27,34 @@ TEST(ModelCard, OfARunAndOfItsExportHasBaseDataSettingsAndFiguresAndNoPath) {
   }
 }
 
+TEST(ModelCard, OfAModelWithAnEncoderIsForItsClass) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  write_made_directory(dir / "t5", R"({
+    "model_type": "t5", "vocab_size": 258, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1,
+    "num_decoder_layers": 1, "num_heads": 4, "decoder_start_token_id": 0, "pad_token_id": 0,
+    "eos_token_id": 1, "tie_word_embeddings": false, "feed_forward_proj": "gated-gelu"})");
+  std::string rows;
+  for (int i = 0; i < 20; ++i)
+    rows += "{\"input\": \"say " + std::to_string(i) + "\", \"output\": \"yes\"}\n";
+  recipe.model.path = dir / "t5";
+  recipe.data.train = {{dir.write("pairs.jsonl", rows), "input_output", {}}};
+  recipe.data.eval = {};
+  recipe.train.max_steps = 2;
+  const Finished trained = run_qlora(dir, {"train", write_recipe_file(dir, recipe)});
+  ASSERT_EQ(trained.exit_code, 0) << trained.err;
+  EXPECT_THAT(read_file(dir / "run/adapter/adapter_config.json"), HasSubstr("SEQ_2_SEQ_LM"));
+  EXPECT_THAT(read_file(dir / "run/adapter/README.md"),
+              AllOf(HasSubstr("AutoModelForSeq2SeqLM.from_pretrained("),
+                    HasSubstr("pipeline_tag: text2text-generation"), Not(HasSubstr("CausalLM"))));
+  const Finished combined =
+      run_qlora(dir, {"export", "--model", dir / "t5", "--adapter", dir / "run/adapter",
+                      "--adapter", dir / "run/adapter", "--combine", "linear", "--weights",
+                      "0.5,0.5", "--format", "adapter", "--output", dir / "both"});
+  ASSERT_EQ(combined.exit_code, 0) << combined.err;
+  EXPECT_THAT(read_file(dir / "both/adapter_config.json"), HasSubstr("SEQ_2_SEQ_LM"));
+  EXPECT_THAT(read_file(dir / "both/README.md"), HasSubstr("AutoModelForSeq2SeqLM"));
+}
+
 }  // namespace
 }  // namespace qlora::test

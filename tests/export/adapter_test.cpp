@@ -102,8 +102,8 @@ TEST(AdapterExport, AnEarlierAdapterIsReplacedWhole) {
   EXPECT_TRUE(at::equal(reloaded->values(), trained.adapters->values()));
 }
 
-std::string card_of(const lora::AdapterBase& base) {
-  return model_card(lora::LoraOptions(), base, "## Data\n");
+std::string card_of(const lora::AdapterBase& base, bool has_encoder = false) {
+  return model_card(lora::LoraOptions(), base, has_encoder, "## Data\n");
 }
 
 TEST(ModelCard, AHubIdIsLoadedWithTheQuantizationOfTheTraining) {
@@ -116,6 +116,25 @@ TEST(ModelCard, AHubIdIsLoadedWithTheQuantizationOfTheTraining) {
                           HasSubstr("bnb_4bit_use_double_quant=True"),
                           HasSubstr("llm_int8_skip_modules=[\"lm_head\"]"), HasSubstr("## Data")));
   EXPECT_THAT(card, Not(HasSubstr("/home")));
+}
+
+TEST(ModelCard, ABaseWithAnEncoderIsLoadedAsOneInEachForm) {
+  lora::AdapterBase base{"org/name", "/home/me/cache/name", {}, "bfloat16", "0123"};
+  EXPECT_THAT(card_of(base), AllOf(HasSubstr("pipeline_tag: text-generation\n"),
+                                   HasSubstr("model = AutoModelForCausalLM.from_pretrained(")));
+  std::vector<lora::AdapterBase> bases(5, base);
+  bases[1].quantization.method = "nf4";
+  bases[2].init = "loftq";
+  bases[3].path = bases[3].name = "/home/me/t5.gguf";
+  bases[4] = bases[3];
+  bases[4].quantization.method = "nf4";
+  for (const lora::AdapterBase& other : bases) {
+    const std::string card = card_of(other, true);
+    EXPECT_THAT(card, AllOf(HasSubstr("pipeline_tag: text2text-generation\n"),
+                            HasSubstr("from transformers import AutoModelForSeq2SeqLM"),
+                            HasSubstr("model = AutoModelForSeq2SeqLM.from_pretrained("),
+                            Not(HasSubstr("CausalLM"))));
+  }
 }
 
 TEST(ModelCard, AGgufFileIsNamedWithoutItsPlace) {
