@@ -40,7 +40,8 @@ bool is_quantized_by_training(const QuantizationOptions& quantization) {
   return quantization.method != "none" && quantization.method != "as_stored";
 }
 
-// BitsAndBytesConfig(...) of the training.
+// BitsAndBytesConfig(...) of the training. What is not known of the products is taken to be as the
+// modules that stay unquantized.
 std::string quantization_config(const lora::AdapterBase& base) {
   const QuantizationOptions& q = base.quantization;
   const std::string skipped = q.skip_modules.empty()
@@ -54,7 +55,8 @@ std::string quantization_config(const lora::AdapterBase& base) {
   return fmt::format(
       "BitsAndBytesConfig(\n    load_in_4bit=True,\n    bnb_4bit_quant_type=\"{}\",\n"
       "    bnb_4bit_use_double_quant={},\n    bnb_4bit_compute_dtype=torch.{},\n{})",
-      q.method, python_bool(q.double_quant), base.dtype, skipped);
+      q.method, python_bool(q.double_quant),
+      base.compute_dtype.empty() ? base.dtype : base.compute_dtype, skipped);
 }
 
 std::string quantize_command(const lora::AdapterBase& base) {

@@ -296,7 +296,8 @@ void write_adapter(const std::string& directory, const AdapterSet& adapters,
                                            {"threshold", base.quantization.threshold},
                                            {"skip_modules", base.quantization.skip_modules}}},
                                          {"dtype", base.dtype},
-                                         {"init", base.init}};
+                                         {"init", base.init},
+                                         {"compute_dtype", base.compute_dtype}};
   io::write_file_atomically(in(directory, kBaseFile), io::json_text(record, 2) + "\n");
 }
 
@@ -421,6 +422,7 @@ std::optional<AdapterBase> read_adapter_base(const std::string& directory) {
   base.quantization.validate();
   base.dtype = record.at("dtype").as_string();
   if (const auto init = record.find("init")) base.init = init->as_string();
+  if (const auto dtype = record.find("compute_dtype")) base.compute_dtype = dtype->as_string();
   return base;
 }
 

@@ -23,6 +23,9 @@ struct AdapterBase {
   // What the adapter started from, as LoraOptions::init. After LoftQ, PiSSA and OLoRA it holds a
   // part of the base's weights and acts as it was trained on that base alone.
   std::string init = "default";
+  // Of the products in training: "bfloat16"; empty in what older versions wrote, or if nothing was
+  // trained.
+  std::string compute_dtype = "";
 };
 
 // Writes the three files into `directory`, which must exist. Each is flushed to disk. IoError.

@@ -224,7 +224,8 @@ exporting::Agreement export_adapter(const std::string& directory, TrainedModel& 
   const auto separate = expert_names(trained, options);
   exporting::fill_adapter_directory(
       directory, *trained.adapters, trained.recipe.lora, trained.base.record,
-      *trained.base.tokenizer, trained.base.chat_template.get(), training_facts(trained.recipe),
+      *trained.base.tokenizer, trained.base.chat_template.get(),
+      training_facts(trained.recipe, trained.base.record.compute_dtype),
       separate ? &*separate : nullptr);
   return check_adapter(directory, trained, reference);
 }

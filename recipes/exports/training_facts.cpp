@@ -77,7 +77,13 @@ std::string data_section(const Recipe& recipe) {
                             data.sequence_length, data.packing ? ", packed" : "");
 }
 
-std::string settings_section(const Recipe& recipe) {
+// "bfloat16 (auto)"; the recipe's word where it is not known what it came to.
+std::string shown_compute_dtype(const std::string& wish, const std::string& resolved) {
+  if (resolved.empty()) return wish;
+  return wish == "auto" ? resolved + " (auto)" : resolved;
+}
+
+std::string settings_section(const Recipe& recipe, const std::string& compute_dtype) {
   std::string text = "\n## Settings\n\n| setting | value |\n|---|---|\n";
   const auto add = [&text](const char* name, const auto& value) {
     text += fmt::format("| {} | {} |\n", name, value);
@@ -89,7 +95,7 @@ std::string settings_section(const Recipe& recipe) {
   add("optim.name", recipe.optim.name);
   add("optim.lr, schedule", fmt::format("{}, {}", recipe.optim.lr, recipe.optim.schedule));
   add("sequences a step", recipe.train.micro_batch_size * recipe.train.gradient_accumulation_steps);
-  add("train.compute_dtype", recipe.train.compute_dtype);
+  add("train.compute_dtype", shown_compute_dtype(recipe.train.compute_dtype, compute_dtype));
   add("train.seed", recipe.train.seed);
   return text;
 }
@@ -110,9 +116,9 @@ std::string figures_section(const Figures& figures) {
 
 }  // namespace
 
-std::string training_facts(const Recipe& recipe) {
+std::string training_facts(const Recipe& recipe, const std::string& compute_dtype) {
   if (recipe.data.train.empty()) return "";
-  return data_section(recipe) + settings_section(recipe) +
+  return data_section(recipe) + settings_section(recipe, compute_dtype) +
          figures_section(figures_of(recipe.output.dir));
 }
 

@@ -9,6 +9,7 @@ namespace qlora::recipes {
 
 // Of the run that `recipe` describes, with the figures of the metrics.jsonl in its output.dir where
 // there is one; empty for a recipe without data. Files are named without their directories.
-std::string training_facts(const Recipe& recipe);
+// `compute_dtype`: what train.compute_dtype came to (AdapterBase::compute_dtype).
+std::string training_facts(const Recipe& recipe, const std::string& compute_dtype);
 
 }  // namespace qlora::recipes

@@ -104,6 +104,7 @@ BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, Model
   base.record.path = base.path;
   base.record.quantization = recorded(recipe.quantization, *base.model);
   base.record.dtype = quant::dense_format(model::resolved_dtype(recipe.model.dtype, *source));
+  base.record.compute_dtype = resolved_compute_dtype(recipe.train.compute_dtype, device);
   if (init) base.record.init = recipe.lora.init;
   fit_to_adapter(recipe, use, base);
   base.record.hash = base.model->base_hash();

@@ -77,8 +77,9 @@ void require_base_of(const std::string& directory, const ModelChoice& choice,
                      TrainedModel& trained) {
   if (!choice.any_base) require_same_base(directory, trained.base);
   trained.base.record.init = lora::read_adapter_init(directory);
-  if (const auto record = lora::read_adapter_base(directory))
-    trained.sources.push_back(record->path);
+  const auto record = lora::read_adapter_base(directory);
+  trained.base.record.compute_dtype = record ? record->compute_dtype : "";  // not this machine's
+  if (record) trained.sources.push_back(record->path);
 }
 
 TrainedModel open_model(const ModelChoice& choice) {

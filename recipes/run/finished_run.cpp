@@ -40,7 +40,7 @@ void finish(const Recipe& recipe, const RunDirectory& run, const BaseModel& base
   const std::string directory = run.file("adapter");
   exporting::write_adapter_directory(directory, job.adapters, recipe.lora, base.record,
                                      *base.tokenizer, base.chat_template.get(),
-                                     training_facts(recipe));
+                                     training_facts(recipe, base.record.compute_dtype));
   log::info("finished: {} steps, {} tokens; the adapter is in {}", job.state.step, job.state.tokens,
             directory);
   if (base.model->architecture().has_encoder())

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "lora/adapter_file.h"
+#include "recipes/models/compute_dtype.h"
 #include "tests/cli/program.h"
 
 namespace qlora::test {
@@ -24,6 +26,33 @@ TEST(ModelCard, OfARunAndOfItsExportHasBaseDataSettingsAndFiguresAndNoPath) {
                             HasSubstr("| optim.lr, schedule | 0.005"), HasSubstr("6 steps"),
                             HasSubstr("on the rows held out"), Not(HasSubstr(dir.path()))))
         << place;
+  }
+}
+
+TEST(ModelCard, SaysInWhichTypeTheProductsOfTheTrainingWereNotThoseOfTheExport) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  recipe.model.dtype = "bfloat16";
+  for (const char* wish : {"float32", "auto"}) {
+    recipe.train.compute_dtype = wish;
+    recipe.output.dir = dir / wish;
+    ASSERT_EQ(run_qlora(dir, {"train", write_recipe_file(dir, recipe)}).exit_code, 0);
+    const auto base = lora::read_adapter_base(dir / wish + "/adapter");
+    ASSERT_TRUE(base);
+    const std::string type = base->compute_dtype, word = wish;
+    EXPECT_EQ(type, word == "auto" ? recipes::resolved_compute_dtype(word, c10::kCPU) : word);
+    const std::string output = dir / word + "-out";
+    const Finished exported = run_qlora(dir, {"export", dir / wish, "--compute-dtype", "float16",
+                                              "--format", "adapter", "--output", output});
+    ASSERT_EQ(exported.exit_code, 0) << exported.err;
+    const auto says = [&](const std::string& shown) {
+      return AllOf(HasSubstr("bnb_4bit_compute_dtype=torch." + type + ","),
+                   HasSubstr("quantization, dtype=torch.bfloat16)"),
+                   HasSubstr("| train.compute_dtype | " + shown + " |"));
+    };
+    EXPECT_THAT(read_file(dir / wish + "/adapter/README.md"),
+                says(word == "auto" ? type + " (auto)" : type));
+    EXPECT_THAT(read_file(output + "/README.md"), says(type));
   }
 }
 

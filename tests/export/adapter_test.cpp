@@ -118,6 +118,15 @@ TEST(ModelCard, AHubIdIsLoadedWithTheQuantizationOfTheTraining) {
   EXPECT_THAT(card, Not(HasSubstr("/home")));
 }
 
+TEST(ModelCard, ProductsHaveTheTypeOfTheTrainingAndOtherModulesTheirs) {
+  lora::AdapterBase base{"org/name", "/home/me/cache/name", {}, "float16", "0123"};
+  base.quantization.method = "nf4";
+  EXPECT_THAT(card_of(base), HasSubstr("bnb_4bit_compute_dtype=torch.float16,"));
+  base.compute_dtype = "float32";
+  EXPECT_THAT(card_of(base), AllOf(HasSubstr("bnb_4bit_compute_dtype=torch.float32,"),
+                                   HasSubstr("quantization, dtype=torch.float16)")));
+}
+
 TEST(ModelCard, ABaseWithAnEncoderIsLoadedAsOneInEachForm) {
   lora::AdapterBase base{"org/name", "/home/me/cache/name", {}, "bfloat16", "0123"};
   EXPECT_THAT(card_of(base), AllOf(HasSubstr("pipeline_tag: text-generation\n"),

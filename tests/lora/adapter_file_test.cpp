@@ -43,6 +43,7 @@ class AdapterFile : public testing::Test {
     base.quantization.skip_modules = {"lm_head", "down_proj"};
     base.dtype = "float16";
     base.hash = "0123456789abcdef";
+    base.compute_dtype = "float32";
     write_adapter(dir.path(), *written, tiny_options(), base);
   }
 
@@ -95,6 +96,7 @@ TEST_F(AdapterFile, OptionsAndBaseComeBack) {
   EXPECT_EQ(found->path, base.path);
   EXPECT_EQ(found->hash, base.hash);
   EXPECT_EQ(found->dtype, base.dtype);
+  EXPECT_EQ(found->compute_dtype, "float32");
   EXPECT_EQ(found->quantization.method, "nf4");
   EXPECT_EQ(found->quantization.block_size, 128);
   EXPECT_EQ(found->quantization.skip_modules, base.quantization.skip_modules);
@@ -362,6 +364,10 @@ TEST_F(AdapterFile, AnImpossibleRecordOfTheBaseIsRefused) {
   dir.write("qlora_base.json", record.dump());
   EXPECT_THAT([&] { read_adapter_base(dir.path()); },
               ThrowsMessage<Error>(HasSubstr("block_size")));
+  record["quantization"]["block_size"] = 64;
+  record.erase("compute_dtype");  // as older versions wrote it
+  dir.write("qlora_base.json", record.dump());
+  EXPECT_EQ(read_adapter_base(dir.path())->compute_dtype, "");
   record.erase("quantization");
   dir.write("qlora_base.json", record.dump());
   EXPECT_THROW(read_adapter_base(dir.path()), FormatError);
