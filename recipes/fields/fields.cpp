@@ -36,10 +36,10 @@ Section model_section() {
   return section(
       "model", "The base model, which stays frozen.", &Recipe::model,
       {in({"path", "path",
-           "A Hugging Face directory, a .gguf file, or a hub id (`org/name`) that lies in the "
-           "local Hugging Face cache. The weights of a directory are those of model.safetensors or "
-           "else pytorch_model.bin, in one file or in the shards of an index; a .bin file is read "
-           "as data, and nothing in it is run."},
+           "A Hugging Face directory, a .gguf file, or a hub id (`org/name`, or `org/name@REV` for "
+           "a revision) that lies in the local Hugging Face cache. The weights of a directory are "
+           "those of model.safetensors or else pytorch_model.bin, in one file or in the shards of "
+           "an index; a .bin file is read as data, and nothing in it is run."},
           &Options::path) |
            Required{} | Free{"The model may have moved; one with other weights is refused."},
        in({"name", "text",

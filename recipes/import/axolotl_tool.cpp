@@ -84,7 +84,6 @@ void read_loftq_bits(const Found& found, const ToolKey& key, Draft& draft) {
 
 std::vector<ToolKey> model_keys() {
   std::vector<ToolKey> keys = {
-      same("base_model", "model.path"),
       same("device_map", "model.device_map"),
       memory_limits("max_memory"),
       read_by("load_in_4bit", "quantization.method", "", read_four_bit, "nf4"),
@@ -104,7 +103,6 @@ std::vector<ToolKey> model_keys() {
       when_true("bfloat16", "model.dtype", "bfloat16"),
       when_true("float16", "model.dtype", "float16"),
       when_true("float32", "train.compute_dtype", "float32"),
-      refused("revision_of_model", "model.path names the revision's directory"),
       refused("overrides_of_model_config", "model.path's config.json holds its sizes"),
       refused("overrides_of_model_config.*", "model.path's config.json holds its sizes"),
       refused("overrides_of_model_kwargs", "model.path's config.json holds its sizes"),
@@ -128,6 +126,7 @@ std::vector<ToolKey> model_keys() {
       refused("dsv4_fp4_grouped_mode", kComputeDtypes),
       idle("strict", "an unknown key is an error in any case"),
       idle("trust_remote_code", "no code of a model's directory is run")};
+  add_missing(keys, model_path("base_model", "revision_of_model"));
   add_missing(
       keys,
       idle_all(

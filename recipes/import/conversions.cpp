@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <cctype>
 #include <charconv>
+#include <filesystem>
 #include <optional>
 #include <sstream>
+
+#include "base/hub_id.h"
 
 namespace qlora::recipes {
 namespace {
@@ -41,6 +44,16 @@ std::string trimmed(const std::string& text) {
   return begin == std::string::npos
              ? ""
              : text.substr(begin, text.find_last_not_of(" \t\n") - begin + 1);
+}
+
+// "org/name@REV" of the path and the revision; empty if the path is no hub id, or has a revision.
+std::string with_revision(const std::string& path, const Node& revision, const Draft& draft) {
+  const auto plain = hub_id_of(path);
+  if (!plain || !plain->revision.empty() || is_off(revision)) return "";
+  std::error_code unknown;  // a directory beside the file
+  if (std::filesystem::exists(std::filesystem::path(draft.directory()) / path, unknown)) return "";
+  const std::string both = path + "@" + text(&revision);
+  return hub_id_of(both) ? both : "";
 }
 
 }  // namespace
@@ -122,6 +135,25 @@ ToolKey same(std::string name, std::string here, std::string note) {
                      return draft.without_effect(found, "it is empty");
                    draft.set(found, key.here, plain(found.value));
                  });
+}
+
+std::vector<ToolKey> model_path(std::string name, std::string revision) {
+  const auto read_path = [revision](const Found& found, const ToolKey& key, Draft& draft) {
+    const Node* wanted = beside(found, revision);
+    const std::string both =
+        wanted ? with_revision(text(&found.value), *wanted, draft) : std::string();
+    if (both.empty()) return same(found.key, key.here).convert(found, key, draft);
+    draft.set(found, key.here, Node::string(both));
+  };
+  const auto read_revision = [name](const Found& found, const ToolKey& key, Draft& draft) {
+    if (is_off(found.value)) return draft.without_effect(found, "it is off");
+    if (with_revision(text(beside(found, name)), found.value, draft).empty())
+      return draft.refuse(found, "model.path names the revision's directory, or is org/name@REV");
+    draft.take(found, key.here);  // read with the path
+  };
+  return {read_by(name, "model.path", "", read_path),
+          read_by(revision, "model.path", "or the revision's directory", read_revision,
+                  "org/name@REV")};
 }
 
 ToolKey when_true(std::string name, std::string here, std::string value, std::string note) {

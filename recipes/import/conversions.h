@@ -15,6 +15,9 @@ using Words = std::vector<std::pair<std::string, std::string>>;  // theirs, ours
 
 // The value is ours as it stands.
 ToolKey same(std::string name, std::string here, std::string note = "");
+// The key that names the base model, and the one beside it that names a revision on the hub: they
+// are one here, org/name@REV.
+std::vector<ToolKey> model_path(std::string name, std::string revision);
 // true becomes `value` of our key; false says nothing.
 ToolKey when_true(std::string name, std::string here, std::string value, std::string note = "");
 // true and false, the other way round.

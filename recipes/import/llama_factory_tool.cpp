@@ -81,7 +81,6 @@ void read_upcast(const Found& found, const ToolKey& key, Draft& draft) {
 
 std::vector<ToolKey> model_keys() {
   std::vector<ToolKey> keys = {
-      same("model_name_or_path", "model.path"),
       read_by("adapter_name_or_path", "lora.from_adapter", "",
               [](const Found& found, const ToolKey& key, Draft& draft) {
                 if (texts(found.value).size() > 1)
@@ -94,7 +93,6 @@ std::vector<ToolKey> model_keys() {
       read_by("quantization_method", "quantization.method", "nf4, fp4 or int8", read_quantization),
       read_by("quantization_type", "quantization.method", "", read_quantization),
       read_by("double_quantization", "quantization.double_quant", "", read_double),
-      refused("model_revision", "model.path names the revision's directory"),
       refused("rope_scaling", "model.path's config.json holds its sizes"),
       refused("shift_attn", "attention is that of the model"),
       refused("mixture_of_depths", "layers are those of the model"),
@@ -111,6 +109,7 @@ std::vector<ToolKey> model_keys() {
                            "new_special_tokens_config", "init_special_tokens"},
                           "no tokens are added to the vocabulary; lora.trainable_tokens trains "
                           "those that it has"));
+  add_missing(keys, model_path("model_name_or_path", "model_revision"));
   add_missing(keys, idle_all({"use_fast_tokenizer", "split_special_tokens", "cache_dir",
                               "hf_hub_token", "ms_hub_token", "om_hub_token"},
                              kTokenizer));

@@ -70,15 +70,14 @@ void finish(const Node& root, Draft& draft) {
 
 Tool peft_tool() {
   Tool tool{"peft", "PEFT", lora_keys(), {}, finish};
+  add_missing(tool.keys, model_path("base_model_name_or_path", "revision"));
   add_missing(tool.keys,
-              {same("base_model_name_or_path", "model.path"),
-               read_by("peft_type", "", "adapters are LoRA", read_peft_type),
+              {read_by("peft_type", "", "adapters are LoRA", read_peft_type),
                idle("task_type", "the model's architecture says it"),
                idle("inference_mode", "`qlora train` trains"),
                idle("auto_mapping", "the model's architecture says it"),
                idle("peft_version", "it says which PEFT wrote the file"),
                idle("fan_in_fan_out", "how a layer's weight lies is known of its family"),
-               refused("revision", "model.path names the revision's directory"),
                refused("layers_pattern", "lora.layers_to_transform counts decoder layers"),
                refused("layer_replication", "layers are not repeated")});
   add_missing(tool.keys, refused_all({"megatron_config", "parallelism*"}, kNoSharding));

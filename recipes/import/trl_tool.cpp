@@ -65,23 +65,23 @@ void read_text_field(const Found& found, const ToolKey& key, Draft& draft) {
 }
 
 std::vector<ToolKey> model_keys() {
-  return {same("model_name_or_path", "model.path"),
-          dtype("dtype", "model.dtype"),
-          dtype("torch_dtype", "model.dtype"),
-          refused("model_revision", "model.path names the revision's directory"),
-          idle("trust_remote_code", "no code of a model's directory is run"),
-          idle("attn_implementation", kAttention),
-          same("device_map", "model.device_map"),
-          memory_limits("max_memory"),
-          refused("model_init_kwargs", "model.dtype is what a model takes here"),
-          read_by("load_in_4bit", "quantization.method", "", read_four_bit, "nf4"),
-          when_true("load_in_8bit", "quantization.method", "int8"),
-          read_by("bnb_4bit_quant_type", "quantization.method", "", read_quant_type),
-          read_by("use_bnb_nested_quant", "quantization.double_quant", "", read_double_quant),
-          read_by("bnb_4bit_use_double_quant", "quantization.double_quant", "", read_double_quant),
-          idle("bnb_4bit_quant_storage", "weights are stored as their 4 bits"),
-          read_by("bnb_4bit_compute_dtype", "train.compute_dtype", "",
-                  dtype("", "train.compute_dtype").convert)};
+  std::vector<ToolKey> keys = model_path("model_name_or_path", "model_revision");
+  add_missing(
+      keys,
+      {dtype("dtype", "model.dtype"), dtype("torch_dtype", "model.dtype"),
+       idle("trust_remote_code", "no code of a model's directory is run"),
+       idle("attn_implementation", kAttention), same("device_map", "model.device_map"),
+       memory_limits("max_memory"),
+       refused("model_init_kwargs", "model.dtype is what a model takes here"),
+       read_by("load_in_4bit", "quantization.method", "", read_four_bit, "nf4"),
+       when_true("load_in_8bit", "quantization.method", "int8"),
+       read_by("bnb_4bit_quant_type", "quantization.method", "", read_quant_type),
+       read_by("use_bnb_nested_quant", "quantization.double_quant", "", read_double_quant),
+       read_by("bnb_4bit_use_double_quant", "quantization.double_quant", "", read_double_quant),
+       idle("bnb_4bit_quant_storage", "weights are stored as their 4 bits"),
+       read_by("bnb_4bit_compute_dtype", "train.compute_dtype", "",
+               dtype("", "train.compute_dtype").convert)});
+  return keys;
 }
 
 std::vector<ToolKey> lora_keys() {

@@ -97,6 +97,8 @@ TEST(OtherNames, WhatAnImportRefusesIsToldWithTheSameReason) {
       EXPECT_NE(find_other_name("", key.name), nullptr) << key.name;
     }
   EXPECT_THAT(refusal({"deepspeed=zero2.json"}), HasSubstr("model.device_map: ranks"));
+  for (const char* revision : {"model_revision=v1", "revision_of_model=v1", "model.revision=v1"})
+    EXPECT_THAT(refusal({revision}), HasSubstr("model.path here: write org/name@REV")) << revision;
   EXPECT_THAT(refusal({"wandb_project=mine"}), HasSubstr("without a key; leave it out"));
 }
 
