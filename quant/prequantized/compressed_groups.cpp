@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <initializer_list>
 
-#include "quant/prequantized/module_settings.h"
 #include "quant/prequantized/stored_parts.h"
 
 namespace qlora::quant {
@@ -78,11 +77,13 @@ void CompressedGroups::add_group(const io::JsonNode& node) {
   for (const io::JsonNode& target : node.at("targets").elements()) {
     const std::string name = target.as_string();
     if (name.starts_with("re:"))
-      group.patterns.push_back(name_pattern(name.substr(3), target));
+      targets_.add_pattern(name.substr(3), target);
     else
-      group.names.push_back(name);
+      targets_.add_name(name);
+    group_of_target_.push_back(groups_.size());
+    group.has_linear = group.has_linear || name == kLinear;
   }
-  groups_.push_back(std::move(group));
+  groups_.push_back(group);
 }
 
 bool CompressedGroups::any_float() const {
@@ -90,16 +91,10 @@ bool CompressedGroups::any_float() const {
 }
 
 std::optional<CompressedWeights> CompressedGroups::of(const std::string& module) const {
-  const auto has_name = [](const Group& group, const std::string& name) {
-    return std::ranges::find(group.names, name) != group.names.end();
-  };
-  for (const Group& group : groups_) {
-    const bool matches = std::ranges::any_of(
-        group.patterns, [&](const std::regex& pattern) { return matches_start(pattern, module); });
-    if (matches || has_name(group, module)) return group.weights;
-  }
+  const std::vector<size_t> targets = targets_.matching(module);
+  if (!targets.empty()) return groups_[group_of_target_[targets.front()]].weights;
   for (const Group& group : groups_)
-    if (has_name(group, kLinear)) return group.weights;
+    if (group.has_linear) return group.weights;
   if (groups_.size() == 1) return groups_.front().weights;
   return std::nullopt;
 }

@@ -3,11 +3,11 @@
 
 #include <cstdint>
 #include <optional>
-#include <regex>
 #include <string>
 #include <vector>
 
 #include "io/json.h"
+#include "quant/prequantized/name_patterns.h"
 
 namespace qlora::quant {
 
@@ -31,14 +31,15 @@ class CompressedGroups {
 
  private:
   struct Group {
-    std::vector<std::string> names;    // of modules, or "Linear"
-    std::vector<std::regex> patterns;  // that match from a name's start
+    bool has_linear = false;  // names the class of all linear layers
     CompressedWeights weights;
   };
 
   void add_group(const io::JsonNode& node);
 
   std::vector<Group> groups_;
+  NamePatterns targets_;
+  std::vector<size_t> group_of_target_;  // by the numbers of targets_
 };
 
 }  // namespace qlora::quant

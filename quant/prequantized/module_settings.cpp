@@ -12,7 +12,6 @@
 namespace qlora::quant {
 namespace {
 
-constexpr size_t kLongestPattern = 1000;
 constexpr int64_t kLargestGroup = int64_t{1} << 30;
 // GPTQModel's own settings of a quantized head.
 constexpr ModuleSettings kHead{.bits = 8, .group_size = 32};
@@ -48,24 +47,6 @@ ModuleSettings changed(ModuleSettings settings, const io::JsonNode& node,
 
 }  // namespace
 
-std::regex name_pattern(const std::string& text, const io::JsonNode& node) {
-  if (text.size() > kLongestPattern)
-    node.reject(fmt::format("a pattern of at most {} characters", kLongestPattern));
-  try {
-    return std::regex(text, std::regex::ECMAScript);
-  } catch (const std::regex_error&) {
-    node.reject(fmt::format("under a regular expression of ECMAScript, which '{}' is not", text));
-  }
-}
-
-bool matches_start(const std::regex& pattern, const std::string& name) {
-  return std::regex_search(name, pattern, std::regex_constants::match_continuous);
-}
-
-bool SettingsOfModules::Override::matches(const std::string& module) const {
-  return is_plain ? module == text : matches_start(pattern, module);
-}
-
 SettingsOfModules::SettingsOfModules(const io::JsonNode& config, std::span<const int> bits)
     : place_(config.place()) {
   if (!first_of(config, {"bits", "w_bit"})) config.at("bits").reject("a number");
@@ -81,18 +62,19 @@ void SettingsOfModules::add_override(const io::JsonNode& dynamic, const std::str
                                      std::span<const int> bits) {
   const bool left_out = key.starts_with("-:");
   const io::JsonNode node = dynamic.at(key);
-  Override added;
-  added.text = left_out || key.starts_with("+:") ? key.substr(2) : key;
-  added.is_plain = added.text.find_first_of(".^$*+?()[]{}|\\") == std::string::npos;
-  added.pattern = name_pattern(added.text, node);
-  if (!left_out) added.settings = changed(all_, node, bits);
-  (left_out ? left_out_ : overrides_).push_back(std::move(added));
+  const std::string text = left_out || key.starts_with("+:") ? key.substr(2) : key;
+  NamePatterns& patterns = left_out ? left_out_ : overrides_;
+  const bool is_name = text.find_first_of(".^$*+?()[]{}|\\") == std::string::npos;
+  if (is_name && text.size() <= kLongestPattern)
+    patterns.add_name(text);
+  else
+    patterns.add_pattern(text, node);
+  if (!left_out) changed_.push_back(changed(all_, node, bits));
 }
 
 std::vector<ModuleSettings> SettingsOfModules::of(const std::string& module) const {
   std::vector<ModuleSettings> settings;
-  for (const Override& one : overrides_)
-    if (one.matches(module)) settings.push_back(one.settings);
+  for (const size_t number : overrides_.matching(module)) settings.push_back(changed_[number]);
   if (settings.empty() && lm_head_ && (module == "lm_head" || module.ends_with(".lm_head")))
     settings.push_back(kHead);
   settings.push_back(all_);
@@ -101,21 +83,19 @@ std::vector<ModuleSettings> SettingsOfModules::of(const std::string& module) con
 
 std::vector<ModuleSettings> SettingsOfModules::said_of(const std::string& module) const {
   std::vector<ModuleSettings> settings = of(module);
-  const auto matches = [&](const Override& one) { return one.matches(module); };
-  if (std::ranges::any_of(overrides_, matches)) settings.pop_back();
+  if (!overrides_.matching(module).empty()) settings.pop_back();
   return settings;
 }
 
 void SettingsOfModules::warn_of_other_sizes(const std::string& module, int64_t in, int bits,
                                             int64_t group_size) const {
   constexpr const char* kTopic = "bits and groups";
-  const auto matches = [&](const Override& one) { return one.matches(module); };
   const auto columns = [in](int64_t size) { return std::min(group_columns(in, size), in); };
   const auto agrees = [&](const ModuleSettings& one) {
     return one.bits == bits && columns(one.group_size) == columns(group_size);
   };
   const std::vector<ModuleSettings> said = said_of(module);
-  if (std::ranges::any_of(left_out_, matches) && std::ranges::none_of(overrides_, matches))
+  if (!left_out_.matching(module).empty() && overrides_.matching(module).empty())
     warn_of_tensors(place_, kTopic, module, "no quantization", sizes_text(bits, group_size));
   else if (std::ranges::none_of(said, agrees))
     warn_of_tensors(place_, kTopic, module, sizes_text(said.front().bits, said.front().group_size),

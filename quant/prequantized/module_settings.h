@@ -7,12 +7,12 @@
 
 #include <cstdint>
 #include <optional>
-#include <regex>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "io/json.h"
+#include "quant/prequantized/name_patterns.h"
 
 namespace qlora::quant {
 
@@ -46,23 +46,15 @@ class SettingsOfModules {
   void warn_of_other_zeros(const std::string& module, int bits, const at::Tensor& zeros) const;
 
  private:
-  struct Override {
-    std::string text;
-    bool is_plain = false;  // no character of it is one of regular expressions
-    std::regex pattern;
-    ModuleSettings settings;
-
-    bool matches(const std::string& module) const;
-  };
-
   // As of() has them, without those of all modules where a pattern matches.
   std::vector<ModuleSettings> said_of(const std::string& module) const;
   void add_override(const io::JsonNode& dynamic, const std::string& key, std::span<const int> bits);
 
   std::string place_;
   ModuleSettings all_;
-  std::vector<Override> overrides_, left_out_;
-  bool lm_head_ = false;  // quantized
+  NamePatterns overrides_, left_out_;
+  std::vector<ModuleSettings> changed_;  // by the numbers of overrides_
+  bool lm_head_ = false;                 // quantized
 };
 
 // The one of `bits` that fits; nothing if none or several do.
@@ -76,10 +68,5 @@ std::optional<int> only_fitting(std::span<const int> bits, const Fits& fits) {
   }
   return found;
 }
-
-// A regular expression that must match from the start of a name and need not reach its end.
-// FormatError of `node`, which holds it, if it is none.
-std::regex name_pattern(const std::string& text, const io::JsonNode& node);
-bool matches_start(const std::regex& pattern, const std::string& name);
 
 }  // namespace qlora::quant
