@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "io/json_text.h"
+#include "io/read_file.h"
 
 namespace qlora::recipes {
 namespace {
@@ -114,7 +115,39 @@ std::string figures_section(const Figures& figures) {
   return text + ".\n";
 }
 
+// "run/adapter" of a run's, else the name of the directory.
+std::string adapter_name(const std::string& directory) {
+  fs::path path = fs::absolute(directory).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();
+  const fs::path run = path.parent_path().filename();
+  return path.filename() == "adapter" ? (run / "adapter").string() : path.filename().string();
+}
+
+// What the card in `directory` says of the training; empty if it is none of this program's.
+std::string sections_of_card(const std::string& directory) {
+  const fs::path file = fs::path(directory) / "README.md";
+  if (!fs::is_regular_file(file)) return "";
+  const std::string card = io::read_bytes(file.string());
+  const size_t begin = card.find("\n## Data\n");
+  const bool is_ours = card.find("trained with qlora.cpp") < begin;
+  return is_ours && begin != std::string::npos ? card.substr(begin) : "";
+}
+
 }  // namespace
+
+std::string origin_facts(const std::vector<std::string>& directories,
+                         const std::optional<lora::CombineOptions>& combination) {
+  if (directories.empty()) return "";
+  std::string text = "## Made from\n\n";
+  if (!combination)
+    return text + fmt::format("The adapter `{}`.\n", adapter_name(directories.front())) +
+           sections_of_card(directories.front());
+  text += fmt::format("Adapters combined by `{}`:\n\n", combination->method);
+  for (size_t i = 0; i < directories.size(); ++i)
+    text += fmt::format("- `{}`, weight {}\n", adapter_name(directories[i]),
+                        combination->weights.at(i));
+  return text;
+}
 
 std::string training_facts(const Recipe& recipe, const std::string& compute_dtype) {
   if (recipe.data.train.empty()) return "";

@@ -43,6 +43,8 @@ TrainedModel open_combined_model(const ModelChoice& choice,
   take_chat_template(adapters, trained.base);
   lora::CombinedAdapter combined = lora::combine_adapters(read, options);
   trained.recipe.lora = combined.options;
+  trained.chosen_adapters = adapters;
+  trained.combination = options;
   lora::TrainableParts layers = model.groups();
   layers.has_encoder = model.architecture().has_encoder();
   trained.adapters = std::make_unique<lora::AdapterSet>(combined.options, layers,

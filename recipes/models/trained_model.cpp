@@ -97,6 +97,7 @@ TrainedModel open_model(const ModelChoice& choice) {
   }
   TrainedModel trained = base_of(choice, std::move(recipe));
   require_base_of(adapter, choice, trained);
+  if (choice.run_dir.empty()) trained.chosen_adapters = {adapter};
   fitted.options.from_adapter = trained.recipe.lora.from_adapter;
   trained.recipe.lora = fitted.options;
   model::CausalLm& model = *trained.base.model;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lora/attach.h"
+#include "lora/combine_adapters.h"
 #include "recipes/models/base_model.h"
 #include "recipes/recipe.h"
 
@@ -31,6 +32,9 @@ struct TrainedModel {
   // Where the base's weights may lie unquantized: where they were read from now, as the run began,
   // and as the adapter was trained. Paths that may be gone.
   std::vector<std::string> sources;
+  // Of a chosen model: the directories of its adapters, and how several became one.
+  std::vector<std::string> chosen_adapters = {};
+  std::optional<lora::CombineOptions> combination = {};
 };
 
 // Where the weights of a choice's base lie: a directory or a .gguf file. ConfigError if the choice

@@ -29,6 +29,34 @@ TEST(ModelCard, OfARunAndOfItsExportHasBaseDataSettingsAndFiguresAndNoPath) {
   }
 }
 
+TEST(ModelCard, OfAnAdapterOnAModelNamesWhatItWasMadeFromAndNoPath) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  for (const char* run : {"one", "two"}) {
+    recipe.output.dir = dir / run;
+    ASSERT_EQ(run_qlora(dir, {"train", write_recipe_file(dir, recipe)}).exit_code, 0);
+  }
+  const Finished alone =
+      run_qlora(dir, {"export", "--model", dir / "model", "--adapter", dir / "one/adapter",
+                      "--format", "adapter", "--output", dir / "alone"});
+  ASSERT_EQ(alone.exit_code, 0) << alone.err;
+  const std::string original = read_file(dir / "one/adapter/README.md");
+  const std::string card = read_file(dir / "alone/README.md");
+  EXPECT_THAT(card, AllOf(HasSubstr("The adapter `one/adapter`.\n\n## Data\n"),
+                          HasSubstr("| optim.lr, schedule | 0.005"), HasSubstr("6 steps"),
+                          Not(HasSubstr(dir.path()))));
+  EXPECT_TRUE(card.ends_with(original.substr(original.find("\n## Data\n"))));
+  const Finished both =
+      run_qlora(dir, {"export", "--model", dir / "model", "--adapter", dir / "one/adapter",
+                      "--adapter", "two/adapter/", "--combine", "linear", "--weights", "0.75,0.25",
+                      "--format", "adapter", "--output", dir / "both"});
+  ASSERT_EQ(both.exit_code, 0) << both.err;
+  EXPECT_THAT(read_file(dir / "both/README.md"),
+              AllOf(HasSubstr("Adapters combined by `linear`:\n\n- `one/adapter`, weight 0.75\n"
+                              "- `two/adapter`, weight 0.25\n"),
+                    Not(HasSubstr("## Data")), Not(HasSubstr(dir.path()))));
+}
+
 TEST(ModelCard, SaysInWhichTypeTheProductsOfTheTrainingWereNotThoseOfTheExport) {
   TempDir dir;
   recipes::Recipe recipe = tiny_recipe(dir.path());
