@@ -380,41 +380,6 @@ TEST(Import, AnAdaptersConfigurationLeavesDataAndLengthToFillIn) {
   EXPECT_EQ(theirs, ours);
 }
 
-struct RevisionKeys {
-  const char *tool, *path, *revision;
-};
-constexpr RevisionKeys kRevisionKeys[] = {{"axolotl", "base_model", "revision_of_model"},
-                                          {"llama-factory", "model_name_or_path", "model_revision"},
-                                          {"peft", "base_model_name_or_path", "revision"},
-                                          {"trl", "model_name_or_path", "model_revision"}};
-
-TEST(Import, TheRevisionOfAHubIdBecomesPartOfThePathInEitherOrder) {
-  for (const RevisionKeys& keys : kRevisionKeys) {
-    const std::string path = std::string(keys.path) + ": org/model\n";
-    const std::string revision = std::string(keys.revision) + ": v1.0\n";
-    for (const std::string& file : {path + revision, revision + path}) {
-      const ImportedRecipe recipe = imported(file, keys.tool);
-      EXPECT_THAT(recipe.text, HasSubstr("path: \"org/model@v1.0\"")) << file;
-      EXPECT_THAT(keys_with(recipe, Fate::kMapped),
-                  testing::UnorderedElementsAre(keys.path, keys.revision));
-    }
-    const ImportedRecipe none = imported(path + keys.revision + ": null\n", keys.tool);
-    EXPECT_THAT(none.text, HasSubstr("path: org/model")) << keys.tool;
-    EXPECT_THAT(none.text, testing::Not(HasSubstr("org/model@"))) << keys.tool;
-  }
-}
-
-TEST(Import, TheRevisionOfWhatIsNoHubIdIsRefused) {
-  for (const RevisionKeys& keys : kRevisionKeys)
-    for (const char* path : {"/models/mine", "org/model@v2", "model.gguf"}) {
-      const ImportedRecipe recipe = imported(
-          std::string(keys.path) + ": " + path + "\n" + keys.revision + ": v1\n", keys.tool);
-      EXPECT_THAT(recipe.text, HasSubstr(path)) << keys.tool;
-      EXPECT_THAT(keys_with(recipe, Fate::kRefused), ElementsAre(keys.revision));
-      EXPECT_THAT(outcome_of(recipe, keys.revision)->reason, HasSubstr("org/name@REV"));
-    }
-}
-
 TEST(Import, TheToolIsToldByTheKeys) {
   EXPECT_EQ(imported(kAxolotl).tool, "Axolotl");
   EXPECT_EQ(imported(kLlamaFactory).tool, "LLaMA-Factory");
