@@ -240,7 +240,7 @@ void run(ChatArguments arguments) {
   }
   qlora::cli::LineReader lines(arguments.no_history ? "" : qlora::cli::state_file("chat_history"));
   std::optional<StopAnswer> whole_chat;
-  if (lines.is_at_terminal()) whole_chat.emplace();
+  if (qlora::cli::LineReader::is_at_terminal()) whole_chat.emplace();
   std::cerr << "Type a message; /help lists the commands, Ctrl-D ends.\n";
   Chat chat(trained, arguments);
   for (bool going = true; going;) {

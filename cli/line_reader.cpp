@@ -107,11 +107,13 @@ class LineReader::Editor {
 };
 
 LineReader::LineReader(const std::string& history_file) {
-  if (isatty(STDIN_FILENO) == 1 && isatty(STDOUT_FILENO) == 1)
+  if (is_at_terminal() && isatty(STDOUT_FILENO) == 1)
     editor_ = std::make_unique<Editor>(history_file);
 }
 
 LineReader::~LineReader() = default;
+
+bool LineReader::is_at_terminal() { return isatty(STDIN_FILENO) == 1; }
 
 std::optional<std::string> LineReader::read(const std::string& prompt) {
   if (editor_) return editor_->read(prompt);

@@ -19,8 +19,8 @@ class LineReader {
   // Ctrl-C on a terminal abandons the line: an empty one comes back.
   std::optional<std::string> read(const std::string& prompt);
 
-  // Whether a person types the lines, on a terminal.
-  bool is_at_terminal() const { return editor_ != nullptr; }
+  // Whether a person types the lines, on a terminal; the output may go elsewhere.
+  static bool is_at_terminal();
 
  private:
   class Editor;
