@@ -1,20 +1,27 @@
 // Regular expressions of pre-tokenizers: written for Oniguruma, run by PCRE2 with its JIT.
 //
-// Both engines backtrack and take the leftmost, first alternative, so a translation of the few
+// Both engines backtrack and take the leftmost, first alternative, so a translation of the
 // notations that differ is exact:
 //
-//   \s \S     property White_Space (PCRE2's own \s also takes U+180E)
-//   \w \W     letters, marks, digits, connectors (PCRE2's own \w leaves out marks)
-//   \p{Han}   property Script, not Script_Extensions; so other scripts (script_property.h)
-//   \b \B     a boundary of such characters, and no boundary
-//   \h \H     a hexadecimal digit (horizontal space in PCRE2)
-//   [a[bc]]   a class inside a class is a union
+//   \s \S       property White_Space (PCRE2's own \s also takes U+180E)
+//   \w \W       letters, marks, digits, connectors (PCRE2's own \w leaves out marks)
+//   \p{Han}     property Script, not Script_Extensions; so other scripts (script_property.h)
+//   \p{Graph}   and other names of sets, as [[:graph:]] (named_sets.h)
+//   \b \B       a boundary of word characters, and no boundary
+//   \h \H       a hexadecimal digit (horizontal space in PCRE2)
+//   \v \R \N \O a vertical tab, a line's end of any kind, any character but a line feed, any at all
+//   \u0041      a code point
+//   (?m)        a dot that matches a line feed as well (PCRE2's s)
+//   {,n}        {0,n} (a text for older PCRE2); a brace that begins no interval is a character
+//   [a[bc]]     a class inside a class is a union
 //
 // Which characters are in a class is decided by the program's tables, not by PCRE2's (stand_ins.h):
 // search what prepared() gives, where that gives something.
 //
-// What Oniguruma knows beyond that and no known tokenizer uses (class intersections, negated inner
-// classes, a + behind {n,m}) is refused by name.
+// What is not known to mean the same is refused by name: class intersections, negated inner
+// classes, properties that the tables do not have (Emoji, Lowercase), \X, \G, \K, a quantifier
+// behind another, options inside a sequence, other kinds of groups; without regard to case (?i),
+// sets inside classes and letters whose folds depend on the version of Unicode (case_folds.h).
 #pragma once
 
 #include <memory>

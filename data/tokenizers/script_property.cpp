@@ -20,8 +20,7 @@ std::string plain(std::string_view name) {
   return letters;
 }
 
-std::optional<uint8_t> script_named(std::string_view name) {
-  const std::string wanted = plain(name);
+std::optional<uint8_t> script_named(std::string_view wanted) {
   for (size_t script = 0; script < kScriptNames.size(); ++script)
     if (wanted == plain(kScriptNames[script].name) || wanted == plain(kScriptNames[script].alias))
       return static_cast<uint8_t>(script);
@@ -30,20 +29,26 @@ std::optional<uint8_t> script_named(std::string_view name) {
 
 }  // namespace
 
-std::optional<ScriptEscape> script_escape(std::string_view text) {
+std::optional<PropertyEscape> property_escape(std::string_view text) {
   if (!text.starts_with("\\p{") && !text.starts_with("\\P{")) return std::nullopt;
   const size_t end = text.find('}');
   if (end == std::string_view::npos) return std::nullopt;
   std::string_view name = text.substr(3, end - 3);
-  ScriptEscape escape = {.is_negated = text[1] == 'P', .size = end + 1};
+  PropertyEscape escape = {.name = {}, .is_negated = text[1] == 'P', .size = end + 1};
   if (name.starts_with('^')) {
     escape.is_negated = !escape.is_negated;
     name.remove_prefix(1);
   }
-  const auto script = script_named(name);
-  if (!script) return std::nullopt;
-  escape.script = *script;
+  escape.name = plain(name);
   return escape;
+}
+
+std::optional<ScriptEscape> script_escape(std::string_view text) {
+  const auto escape = property_escape(text);
+  if (!escape) return std::nullopt;
+  const auto script = script_named(escape->name);
+  if (!script) return std::nullopt;
+  return ScriptEscape{.script = *script, .is_negated = escape->is_negated, .size = escape->size};
 }
 
 std::string script_ranges(const ScriptEscape& escape) {

@@ -11,14 +11,22 @@
 
 namespace qlora::data {
 
+struct PropertyEscape {
+  std::string name;  // without blanks, '_' and '-', in lower case: they do not count
+  bool is_negated = false;
+  size_t size = 0;  // bytes of the notation
+};
+
+// What `text` begins with, if that is \p{NAME}, \P{NAME} or \p{^NAME}.
+std::optional<PropertyEscape> property_escape(std::string_view text);
+
 struct ScriptEscape {
   uint8_t script = 0;  // an index into unicode_tables::kScriptNames
   bool is_negated = false;
   size_t size = 0;  // bytes of the notation
 };
 
-// What `text` begins with, if that is \p{NAME}, \P{NAME} or \p{^NAME} with a script's name or its
-// short one ("Hani"). Upper and lower case, spaces, '_' and '-' do not count in names.
+// The same with a script's name or its short one ("Hani").
 std::optional<ScriptEscape> script_escape(std::string_view text);
 
 // The characters of the script, or all others, as the inside of a class: "\x{E01}-\x{E3A}...".

@@ -38,12 +38,13 @@ std::set<char32_t> edges_of(std::string_view pattern) {
   };
   for (const char32_t code : {0xB2, 0xB3, 0xB9, 0xBC, 0xBE}) add(code);  // which \w means
   for (size_t index = 0; index < pattern.size();) {
-    if (pattern.substr(index).starts_with("\\x{")) {
+    const std::string_view rest = pattern.substr(index);
+    if (rest.starts_with("\\x{") || rest.starts_with("\\u")) {
+      const std::string_view digits = rest[1] == 'x' ? rest.substr(3) : rest.substr(2, 4);
       uint32_t code = 0;
-      const char* digits = pattern.data() + index + 3;
-      std::from_chars(digits, pattern.data() + pattern.size(), code, 16);
+      std::from_chars(digits.data(), digits.data() + digits.size(), code, 16);
       add(code);
-      index += 3;
+      index += rest[1] == 'x' ? 3 : 2;
     } else {
       add(next_code_point(pattern, index));
     }

@@ -15,7 +15,7 @@ namespace qlora::data {
 
 class StandIns {
  public:
-  // What a pattern names are its characters and its \x{...}, and scripts as \p{...}.
+  // What a pattern names are its characters and its \x{...} and \uHHHH, and scripts as \p{...}.
   explicit StandIns(std::string_view pattern);
 
   // `text` (valid UTF-8) with stand-ins; nothing if none is needed.

@@ -1,6 +1,7 @@
 // Characters that the libraries of older and newer distributions disagree about.
 #include "data/tokenizers/unicode.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "base/error.h"
@@ -62,6 +63,115 @@ TEST(Regex, AScriptMayBeNegatedWhereverItStandsAndSpelledLoosely) {
   EXPECT_EQ(matches("[\\p{Thai}\\p{Katakana}]+", text), (Texts{"\u30A2\U0001B155\u0E01"}));
   EXPECT_EQ(matches("[\\P{Katakana}\u30A2]+", text), (Texts{"\u30A2", "\u0E01a"}));
   EXPECT_THROW(Regex("\\p{Klingon}"), FormatError);
+}
+
+TEST(Regex, PosixClassesAreOnigurumasWhicheverPcre2IsInstalled) {
+  // A letter and a digit of 2024, a combining mark, a sign and an emoji of 2024, a letter in a
+  // circle, a half.
+  const std::string text = "a\U00010D50\U00010D40\u0301+\U0001FAE9\u24B6\u00BD\u3000\t";
+  const std::string letters = "a\U00010D50";
+  const auto found = [&](const std::string& name) { return matches("[[:" + name + ":]]+", text); };
+  EXPECT_EQ(found("alpha"), (Texts{letters, "\u24B6"}));
+  EXPECT_EQ(found("alnum"), (Texts{letters + "\U00010D40", "\u24B6"}));
+  EXPECT_EQ(found("word"), (Texts{letters + "\U00010D40\u0301", "\u24B6"}));
+  EXPECT_EQ(found("punct"), (Texts{"+\U0001FAE9\u24B6"}));  // a circled letter is a symbol, too
+  EXPECT_EQ(found("upper"), (Texts{"\U00010D50", "\u24B6"}));
+  EXPECT_EQ(found("graph"), (Texts{text.substr(0, text.size() - 4)}));
+  EXPECT_EQ(found("print"), (Texts{text.substr(0, text.size() - 1)}));
+  EXPECT_EQ(found("space"), (Texts{"\u3000\t"}));
+  EXPECT_EQ(found("blank"), (Texts{"\u3000\t"}));
+  EXPECT_EQ(found("cntrl"), (Texts{"\t"}));
+  EXPECT_EQ(found("digit"), (Texts{"\U00010D40"}));
+  EXPECT_EQ(found("xdigit"), (Texts{"a"}));
+  EXPECT_EQ(found("^graph"), (Texts{"\u3000\t"}));
+}
+
+TEST(Regex, NamedSetsMayBeNegatedAndStandBesideOthers) {
+  const std::string text = "a1+ \u0301";
+  EXPECT_EQ(matches("[^[:alpha:]\\s]+", text), (Texts{"1+", "\u0301"}));
+  EXPECT_EQ(matches("[[:^alnum:]]+", text), (Texts{"+ \u0301"}));
+  EXPECT_EQ(matches("[[:digit:][:blank:]+]+", text), (Texts{"1+ "}));
+  EXPECT_EQ(matches("\\P{Alnum}+|\\p{^Space}", text), (Texts{"a", "1", "+ \u0301"}));
+  EXPECT_EQ(matches("\\p{Letter}|\\p{Punct}", text), (Texts{"a"}));  // the property: no symbols
+  EXPECT_EQ(matches("[\\W]+", text), (Texts{"+ "}));
+}
+
+TEST(Regex, ABraceIsAnIntervalOnlyWhereOnigurumaReadsOne) {
+  EXPECT_EQ(matches("ab{,3}", "abbbbab a"), (Texts{"abbb", "ab", "a"}));
+  EXPECT_EQ(matches("ab{,3}?", "abb"), (Texts{"a"}));
+  EXPECT_EQ(matches("b{, 3}", "bbb b{, 3}"), (Texts{"b{, 3}"}));
+  EXPECT_EQ(matches("b{1, 3}", "bbb"), Texts{});
+  EXPECT_EQ(matches("b{,}", "bb b{,}"), (Texts{"b{,}"}));
+  EXPECT_EQ(matches("b{2,3}?", "bbbbb"), (Texts{"bb", "bb"}));
+}
+
+TEST(Regex, EscapesAndOptionsMeanWhatOnigurumaReads) {
+  EXPECT_EQ(matches("\\v", "\n\v\f\u2028"), (Texts{"\v"}));
+  EXPECT_EQ(matches("a.", "a\nab"), (Texts{"ab"}));
+  EXPECT_EQ(matches("(?m:a.)", "a\nab"), (Texts{"a\n", "ab"}));
+  EXPECT_EQ(matches("(?m)a(?-m:.)", "a\nab"), (Texts{"ab"}));
+  EXPECT_EQ(matches("\\R", "\r\n\u2028a\u0085"), (Texts{"\r\n", "\u2028", "\u0085"}));
+  EXPECT_EQ(matches("[\\u0041-\\u0043]+", "xABCD"), (Texts{"ABC"}));
+  EXPECT_EQ(matches("[[a-]z]+", "a-bz"), (Texts{"a-", "z"}));
+  EXPECT_EQ(matches("[[ab]-z]+", "a-cz"), (Texts{"a-", "z"}));
+}
+
+TEST(Regex, WithoutRegardToCaseOnlySetsThatFoldAlikeAreTaken) {
+  EXPECT_EQ(matches("(?i:'s|'ll|[k-m])", "'S'Ll\u212A"), (Texts{"'S", "'Ll", "\u212A"}));
+  EXPECT_EQ(matches("(?i:\\p{Lu})+", "aBC\u2160"), (Texts{"BC"}));  // no property is folded
+  EXPECT_EQ(matches("(?i:\u00E9\u0434)", "\u00C9\u0414"), (Texts{"\u00C9\u0414"}));
+}
+
+std::string refusal_of(const std::string& pattern) {
+  try {
+    Regex(pattern, "tokenizer.json");
+  } catch (const FormatError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Regex, WhatMayMeanSomethingElseIsRefusedByName) {
+  const std::pair<const char*, const char*> refusals[] = {
+      {"[[:lower:]]", "the POSIX class [:lower:] at offset 1"},
+      {"[[:foo:]]", "the POSIX class [:foo:]"},
+      {"\\p{Emoji}", "the property \\p{Emoji} at offset 0"},
+      {"[a\\P{^Extended_Pictographic}]", "the property \\P{^Extended_Pictographic}"},
+      {"\\p{Lowercase}", "the property"},
+      {"\\p{Ideographic}", "the property"},
+      {"\\pL", "a \\p without {...}"},
+      {"a\\X", "\\X at offset 1"},
+      {"\\Qa\\E", "\\Q at offset 0"},
+      {"[\\R]", "\\R inside a class"},
+      {"a\\Kb", "\\K"},
+      {"\\xE9", "a code that is no character's"},
+      {"b{2}?", "a '?' behind an interval of one number at offset 1"},
+      {"b{2,}+", "a '+' behind an interval"},
+      {"b{2}{2}", "a quantifier behind a quantifier"},
+      {"a(?i)b|c", "an option that stands inside a sequence at offset 1"},
+      {"(?x: a)", "a group that begins with '(?x'"},
+      {"(*ACCEPT)", "a group that begins with '(*'"},
+      {"(?i:\u03C3)", "U+03C3 without regard to case"},
+      {"(?i:\\x{264})", "U+0264 without regard to case"},
+      {"(?i:ss)", "a pair of letters"},
+      {"(?i:[\\p{L}])", "\\p{L} in a class, without regard to case,"},
+      {"[a&&b]", "an intersection of classes"}};
+  for (const auto& [pattern, what] : refusals) {
+    EXPECT_THAT(refusal_of(pattern), testing::HasSubstr(std::string("tokenizer.json: ") + what))
+        << pattern;
+    EXPECT_THAT(refusal_of(pattern), testing::HasSubstr("is not supported")) << pattern;
+  }
+}
+
+TEST(Regex, PatternsThatAreInUseAreTaken) {
+  for (
+      const char* pattern :
+      {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
+       R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+)",
+       R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s+)",
+       R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s+)",
+       "[一-龥぀-ゟ゠-ヿ]+", R"([\p{P}\$\+<=>\^~\|`]+)", R"( ?[^(\s|.,!?…。，、।۔،)]+)"})
+    EXPECT_EQ(refusal_of(pattern), "");
 }
 
 TEST(Regex, ACharacterThatAPatternNamesIsNotExchanged) {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Token ids against the package tokenizers for every code point: classes and scripts of regular expressions, normal forms, lower case,
-digits, punctuation, words; and for made texts: white space around added tokens, characters that a vocabulary lacks.
+"""Token ids against the package tokenizers for every code point: classes, scripts and named sets of regular expressions, normal forms,
+lower case, digits, punctuation, words; and for made texts: intervals and options of regular expressions, white space around added tokens, characters that a vocabulary lacks.
 
 # make interop: "$PYTHON" tests/interop/unicode.py --program "$QLORA" --work "$WORK"
 
@@ -18,6 +18,8 @@ import subprocess
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 CODES = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+POSIX = "alpha alnum word punct upper graph print space blank cntrl digit xdigit ascii".split()
+SETS = "Alnum Alpha Graph Print Blank Upper Uppercase Punct PosixPunct Cntrl Digit Space XDigit ASCII Any Assigned Letter Cased_Letter".split()
 CATEGORIES = "Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Co Cn".split()
 
 
@@ -41,6 +43,15 @@ def byte_shower(normalizer):
 
 def class_pattern(members):
     return pre_tokenizers.Split(Regex(f"a?[{members}]|a"), "isolated")
+
+
+def piece_shower(pattern):
+    """Its ids tell the pieces: the model marks the end of each."""
+    alphabet = "abBcz-{}, 13\n"
+    vocab = {letter + end: 2 * i + bool(end) for i, letter in enumerate(alphabet) for end in ("", "</w>")}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], end_of_word_suffix="</w>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
+    return tokenizer
 
 
 def every_code_point(pattern="a{}", size=4096):
@@ -70,6 +81,13 @@ def jobs(rng):
         yield f"scripts, bit {bit}", cut_shower(class_pattern(chosen)), every_code_point()
     for single in (r"\w", r"\p{Han}", r"\P{Han}", r"\p{Katakana}", r"\p{kana}", r"\p{^Thai}", r"[^\p{Latin}]", r"[\P{Hiragana}\p{Latin}]", r"\W"):
         yield single, cut_shower(pre_tokenizers.Split(Regex(f"a?{single}|a"), "isolated")), every_code_point()
+    for name in POSIX:
+        for members in (f"[:{name}:]", f"[:^{name}:]", f"^[:{name}:]", rf"\s[:{name}:]\p{{Lm}}"):
+            yield f"[{members}]", cut_shower(class_pattern(members)), every_code_point()
+    singles = [rf"\{letter}{{{name}}}" for name in SETS for letter in "pP"]
+    for single in (*singles, r"\v", r"\R", r"\N", r"\O", r"(?m:.)", r"[\W]", r"[\u0041-\u0870]", r"(?i:\p{Lu})", r"(?i:[^\s\d])", r"(?i:[k-s])",
+                   r"(?i:é)", r"(?i:д)"):
+        yield single, cut_shower(pre_tokenizers.Split(Regex(f"a?{single}|a"), "isolated")), every_code_point()
     for members in (r"\p{Alphabetic}", r"\p{Han}", r"\w", r"\s", r"\d", r"\p{L}一-龥ࠀ-一가-퟿"):
         yield f"[{members}]", cut_shower(class_pattern(members)), every_code_point()
     for pattern in (r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s+(?!\S)|\s+", r"\b"):
@@ -81,6 +99,8 @@ def jobs(rng):
     single = byte_shower(None)
     single.add_tokens([AddedToken("[T]", single_word=True, normalized=False)])
     yield "single_word", single, every_code_point("{}[T]{} [T]")
+    for pattern in (r"ab{,3}", r"ab{,3}?", r"b{, 3}", r"b{1, 3}", r"b{,}", r"b{2,3}?", r"(?m)a(?-m:.)", r"[[a-]z]+", r"[[ab]-z]+", r"x|(?i)b|C"):
+        yield pattern, piece_shower(pattern), ["".join(rng.choice("aabbBcz-{}, 13\n") for _ in range(40)) for _ in range(100)]
     yield from added_token_jobs(rng)
     yield from unknown_jobs(rng)
 
