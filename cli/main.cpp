@@ -1,16 +1,19 @@
 // The program: one subcommand a file, and the only catch, which turns an error's type into the exit
 // code: 0 done, 2 the input is wrong, 1 the machine failed, 3 the training diverged, 130
 // interrupted.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <stdexcept>
 
+#include "base/cgroup.h"
 #include "base/device.h"
 #include "base/error.h"
 #include "base/instruction_set.h"
 #include "base/log.h"
 #include "base/out_of_memory.h"
+#include "base/parallel_for.h"
 #include "base/path_error.h"
 #include "base/progress.h"
 #include "base/short_waits.h"
@@ -71,7 +74,8 @@ int out_of_memory(const qlora::MemoryRefusal& refusal) {
 int run(int argc, char** argv) {
   try {
     qlora::hold_libraries_to_instruction_set();
-    qlora::set_num_threads(0);  // where a command takes no --threads
+    // Where a command takes no --threads: what OpenMP would take, within the CPU quota.
+    qlora::set_num_threads(std::min(qlora::num_threads(), qlora::usable_cores()));
     return qlora::cli::run_command_line(
         "qlora", "Fine-tunes language models with QLoRA: a frozen base in 4 bit, trained adapters.",
         QLORA_VERSION, add_commands, argc, argv);
