@@ -17,6 +17,7 @@
 #include "io/json.h"
 #include "io/json_text.h"
 #include "lora/adapter_names.h"
+#include "lora/compare_rows.h"
 #include "lora/expert_adapters.h"
 #include "lora/module_path.h"
 #include "quant/tensor_file.h"
@@ -213,8 +214,7 @@ void take_out_copies(const std::string& path, const AdapterSet& adapters,
                      std::map<std::string, at::Tensor>& stored) {
   for (const auto& [name, original] : adapters.copies()) {
     const auto copy = stored.find(name), first = stored.find(original);
-    if (copy == stored.end() || first == stored.end() ||
-        !at::equal(copy->second.to(at::kFloat), first->second.to(at::kFloat)))
+    if (copy == stored.end() || first == stored.end() || !are_equal(copy->second, first->second))
       fail<FormatError>(
           "{}: lora.ensure_weight_tying: tensor {} must be there and equal {}; the adapter was not "
           "trained with tied embeddings",
@@ -223,20 +223,16 @@ void take_out_copies(const std::string& path, const AdapterSet& adapters,
   }
 }
 
-// As near as rounding to 16 bits allows. Some rows at a time: the matrix may be the largest.
+// As near as rounding to 16 bits allows.
 bool is_near(const at::Tensor& stored, const quant::FrozenWeight& weight) {
-  constexpr int64_t kRows = 1024;
   if (stored.sizes() != at::IntArrayRef({weight.out_features(), weight.in_features()}))
     return false;
-  for (int64_t row = 0; row < weight.out_features(); row += kRows) {
-    const int64_t count = std::min(kRows, weight.out_features() - row);
-    at::Tensor own = at::empty({count, weight.in_features()},
-                               at::TensorOptions().dtype(at::kFloat).device(weight.device()));
-    weight.dequantize_rows(0, row, row + count, own);
-    const at::Tensor rows = stored.narrow(0, row, count).to(own.device(), at::kFloat);
-    if (!at::allclose(rows, own, 0x1p-7, 1e-6)) return false;
-  }
-  return true;
+  const auto options = at::TensorOptions().dtype(at::kFloat).device(weight.device());
+  return all_rows(weight.out_features(), [&](int64_t first, int64_t count) {
+    at::Tensor own = at::empty({count, weight.in_features()}, options);
+    weight.dequantize_rows(0, first, first + count, own);
+    return at::allclose(stored.narrow(0, first, count).to(options), own, 0x1p-7, 1e-6);
+  });
 }
 
 // PEFT writes the frozen weight beside an adapter of the head. It must be this base's.

@@ -12,6 +12,7 @@
 #include "io/safetensors.h"
 #include "lora/adapter_file.h"
 #include "lora/adapter_names.h"
+#include "lora/compare_rows.h"
 #include "lora/module_path.h"
 #include "lora/separate_experts.h"
 #include "lora/targets.h"
@@ -33,34 +34,17 @@ std::string file_name(const std::string& module) {
   return "base_model.model." + module + ".weight";
 }
 
-// Whether matrices of one size, in whatever types they are, hold the same numbers; those of `b`
-// first as `seen` makes them. Some rows at a time: whole copies of embeddings would be the largest
-// tensors of a run.
-template <typename Seen>
-bool are_equal(const at::Tensor& a, const at::Tensor& b, const Seen& seen) {
-  constexpr int64_t kRows = 1024;
-  if (a.sizes() != b.sizes()) return false;
-  for (int64_t row = 0; row < a.size(0); row += kRows) {
-    const int64_t count = std::min(kRows, a.size(0) - row);
-    const at::Tensor of_b = seen(b.narrow(0, row, count));
-    if (!at::equal(a.narrow(0, row, count).to(at::kFloat), of_b.to(at::kFloat))) return false;
-  }
-  return true;
-}
-
-bool are_equal(const at::Tensor& a, const at::Tensor& b) {
-  return are_equal(a, b, [](const at::Tensor& rows) { return rows; });
-}
-
 // Whether `stored` is the base's weight, as it lies there or rounded to 16 bits on the way, as a
 // model that was loaded so saves it.
 bool is_base_weight(const at::Tensor& stored, const at::Tensor& base) {
-  return std::ranges::any_of(std::array{at::kFloat, at::kBFloat16, at::kHalf},
-                             [&](at::ScalarType through) {
-                               return are_equal(stored, base, [&](const at::Tensor& rows) {
-                                 return rows.to(through).to(stored.scalar_type());
-                               });
-                             });
+  if (stored.sizes() != base.sizes()) return false;
+  return std::ranges::any_of(
+      std::array{at::kFloat, at::kBFloat16, at::kHalf}, [&](at::ScalarType through) {
+        return all_rows(stored.size(0), [&](int64_t first, int64_t count) {
+          const at::Tensor rows = base.narrow(0, first, count).to(through);
+          return are_equal(stored.narrow(0, first, count), rows.to(stored.scalar_type()));
+        });
+      });
 }
 
 void require_same_vocabulary(const io::TensorView& view, const std::string& path,
