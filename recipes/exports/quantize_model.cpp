@@ -216,8 +216,7 @@ void dequantize_model(const std::string& model, const std::string& output,
   const std::string path = model::resolve_model_path(model);
   const auto tokenizer = data::load_tokenizer(path);
   io::AtomicDirectory target(output);
-  const std::string type =
-      dtype == "auto" ? quant::dense_format(model::open_weights(path)->dtype()) : dtype;
+  const std::string type = given_dtype(dtype, *model::open_weights(path));
   const auto loaded = load_compared(path, type, {}, at::kCPU);
   exporting::write_merged(target.path(), *loaded, *tokenizer, nullptr, path,
                           model::dtype_from_string(type, "--dtype"));

@@ -19,7 +19,7 @@ UnquantizedModel open_unquantized(const QuantizeOptions& options) {
   model.path = model::resolve_model_path(options.model);
   const auto source = model::open_weights(model.path);
   model::require_skip_modules(options.quantization, source->architecture(), "--skip-modules");
-  model.dtype = options.dtype == "auto" ? quant::dense_format(source->dtype()) : options.dtype;
+  model.dtype = given_dtype(options.dtype, *source);
   model.tokenizer = data::load_tokenizer(model.path);
   return model;
 }
@@ -29,6 +29,10 @@ CalibrationRows read_calibration_rows_of(const UnquantizedModel& model,
   const auto source = model::open_weights(model.path);
   require_calibratable(source->architecture());
   return read_calibration_rows(options, *model.tokenizer, source->architecture());
+}
+
+std::string given_dtype(const std::string& dtype, const model::WeightSource& source) {
+  return dtype == "auto" ? quant::dense_format(source.dtype()) : dtype;
 }
 
 at::ScalarType compared_compute_dtype(const std::string& dtype) {

@@ -31,6 +31,9 @@ UnquantizedModel open_unquantized(const QuantizeOptions& options);
 CalibrationRows read_calibration_rows_of(const UnquantizedModel& model,
                                          const CalibrationOptions& options);
 
+// "bfloat16" and so on: what was given, or for auto what the file has.
+std::string given_dtype(const std::string& dtype, const model::WeightSource& source);
+
 // The type in which a model of this dtype computes where it is compared with another one.
 at::ScalarType compared_compute_dtype(const std::string& dtype);
 
