@@ -2,11 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <filesystem>
 #include <memory>
 
 #include "base/error.h"
 #include "io/atomic_write.h"
+#include "io/replaceable.h"
 #include "recipes/import/import_recipe.h"
 
 namespace {
@@ -16,8 +16,7 @@ struct ImportArguments {
 };
 
 void run(const ImportArguments& arguments) {
-  if (!arguments.output.empty() && std::filesystem::exists(arguments.output))
-    qlora::fail<qlora::ConfigError>("{} exists; name another file", arguments.output);
+  if (!arguments.output.empty()) qlora::io::require_new(arguments.output);
   const auto imported = qlora::recipes::import_recipe(arguments.file, arguments.from);
   fmt::print(stderr, "{}", qlora::recipes::to_text(imported));
   if (arguments.output.empty())

@@ -2,12 +2,12 @@
 
 #include <fmt/format.h>
 
-#include <filesystem>
 #include <memory>
 
 #include "base/error.h"
 #include "base/terminal.h"
 #include "io/atomic_write.h"
+#include "io/replaceable.h"
 #include "recipes/ready_recipes.h"
 
 namespace {
@@ -35,8 +35,7 @@ void run(const RecipesArguments& arguments) {
     fmt::print("{}", recipe.text);
     return;
   }
-  if (std::filesystem::exists(arguments.output))
-    qlora::fail<qlora::ConfigError>("{} exists; name another file", arguments.output);
+  qlora::io::require_new(arguments.output);
   qlora::io::write_file_atomically(arguments.output, recipe.text);
   fmt::print("written to {}; edit it, then: qlora train {}\n", arguments.output, arguments.output);
 }

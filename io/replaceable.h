@@ -1,4 +1,4 @@
-// Files that a command writes anew each time, and must not write over someone else's.
+// Files that a command writes, and must not write over someone else's.
 #pragma once
 
 #include <string>
@@ -9,5 +9,8 @@ namespace qlora::io {
 // ConfigError unless nothing is at `path`, or an empty file, or one that begins with `head`, as
 // all that the program writes of its kind do. `what` is that kind: "page".
 void require_replaceable(const std::string& path, std::string_view head, std::string_view what);
+
+// ConfigError if anything is at `path`.
+void require_new(const std::string& path);
 
 }  // namespace qlora::io

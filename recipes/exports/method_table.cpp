@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "io/atomic_write.h"
 #include "io/json_text.h"
+#include "io/replaceable.h"
 
 namespace qlora::recipes {
 namespace {
@@ -115,9 +116,7 @@ std::string MethodTable::to_json() const {
 void require_table_file(const std::string& path) {
   if (!is_json(path) && fs::path(path).extension() != ".md")
     fail<ConfigError>("--report-file must end in .json or .md, found '{}'", path);
-  std::error_code status;
-  if (fs::exists(fs::symlink_status(path, status)))
-    fail<ConfigError>("--report-file: {} exists; name another file", path);
+  io::require_new(path);
   const fs::path folder = fs::absolute(path).parent_path();
   if (!fs::is_directory(folder))
     fail<ConfigError>("--report-file: there is no folder {}; make it, or name another",

@@ -31,5 +31,14 @@ TEST(Replaceable, IsNoOtherFileNoDirectoryAndNoDevice) {
                     HasSubstr(path + " exists and is no page of this program; name another")));
 }
 
+TEST(Replaceable, ANewFileHasNothingInItsPlace) {
+  const test::TempDir dir;
+  EXPECT_NO_THROW(require_new(dir / "absent"));
+  std::filesystem::create_symlink(dir / "nowhere", dir / "link");
+  for (const std::string& path : {dir.write("empty", ""), dir / "link"})
+    EXPECT_THAT([&] { require_new(path); },
+                ThrowsMessage<ConfigError>(path + " exists; name another file"));
+}
+
 }  // namespace
 }  // namespace qlora::io
