@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <csignal>
 #include <functional>
 #include <optional>
 #include <thread>
@@ -142,6 +143,9 @@ Group& Group::operator=(Group&&) noexcept = default;
 Group::Group(const Place& place, std::chrono::milliseconds patience)
     : place_(place), patience_(patience) {
   if (place.size == 1) return;
+  // Gloo writes to the sockets of ranks that are gone: that is to fail, as LostRank, and not to end
+  // this process, which is what SIGPIPE does where nobody has asked for anything else.
+  std::signal(SIGPIPE, SIG_IGN);
   engines_ = std::make_unique<Engines>();
   try {
     engines_->store = open_store(place, patience);

@@ -59,6 +59,7 @@ class Group {
   // where each rank of a machine has a GPU of its own, and else through the host. LostRank naming
   // MASTER_ADDR and MASTER_PORT if they do not meet within `patience`; Stopped, on all that have
   // come, if one of them is to stop before.
+  // From then on the process ignores SIGPIPE, by which a rank that is gone would end the others.
   Group(const Place& place, std::chrono::milliseconds patience);
   ~Group();
   Group(Group&&) noexcept;

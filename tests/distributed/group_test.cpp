@@ -156,6 +156,19 @@ TEST(Group, ARankThatIsKilledIsNoticedAtOnce) {
   EXPECT_EQ(codes, (std::vector<int>{0, 128 + SIGKILL}));
 }
 
+TEST(Group, WritingToARankThatIsGoneDoesNotEndTheProcess) {
+  const auto codes = run_ranks(2, [](Group& group) {
+    struct sigaction now {};
+    sigaction(SIGPIPE, nullptr, &now);
+    EXPECT_EQ(now.sa_handler, SIG_IGN);
+    if (group.rank() == 1) kill(getpid(), SIGKILL);
+    const at::Tensor numbers = at::ones({1'000'000});
+    EXPECT_THROW(while (true) group.broadcast(numbers), LostRank);
+    _exit(testing::Test::HasFailure() ? 1 : 0);
+  });
+  EXPECT_EQ(codes, (std::vector<int>{0, 128 + SIGKILL}));
+}
+
 TEST(Group, AGatherFromARankThatIsKilledSaysSoWhenItIsWaitedFor) {
   const auto codes = run_ranks(2, [](Group& group) {
     if (group.rank() == 1) kill(getpid(), SIGKILL);
