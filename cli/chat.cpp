@@ -15,6 +15,7 @@
 #include "base/nearest_word.h"
 #include "base/stop.h"
 #include "base/terminal.h"
+#include "cli/answer_options.h"
 #include "cli/answer_stream.h"
 #include "cli/line_reader.h"
 #include "cli/model_choice.h"
@@ -261,19 +262,7 @@ void add_chat_command(qlora::cli::Command app) {
   qlora::cli::Command command = app.add_subcommand("chat", "Talk to a model");
   qlora::cli::add_model_choice(command, arguments->choice);
   command.add_option("--system", arguments->system, "System message");
-  auto& options = arguments->options;
-  command.add_option("--temperature", options.temperature, "0: the most likely token")
-      .not_negative()
-      .with_shown_default();
-  command.add_option("--top-p", options.top_p, "Sample from the tokens of this total probability")
-      .between(0.0, 1.0)
-      .with_shown_default();
-  command.add_option("--max-new-tokens", options.max_new_tokens, "Longest answer")
-      .positive()
-      .with_shown_default();
-  command.add_option("--seed", options.seed, "Of the random choices")
-      .not_negative()
-      .with_shown_default();
+  qlora::cli::add_answer_options(command, arguments->options);
   command.add_flag("--no-history", arguments->no_history,
                    "Remember what is typed for this chat alone, and not in "
                    "~/.local/state/qlora/chat_history");

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "cli/answer_options.h"
 #include "cli/answer_stream.h"
 #include "cli/model_choice.h"
 #include "data/chat_renderer.h"
@@ -90,18 +91,6 @@ void add_generate_command(qlora::cli::Command app) {
                      "JSON file: [{\"role\": \"user\", \"content\": ...}, ...]");
   command.add_flag("--raw", arguments->raw, "Continue the prompt as it is, without a template");
   command.add_flag("--base-only", arguments->base_only, "Turn the adapter off");
-  auto& options = arguments->options;
-  command.add_option("--temperature", options.temperature, "0: the most likely token")
-      .not_negative()
-      .with_shown_default();
-  command.add_option("--top-p", options.top_p, "Sample from the tokens of this total probability")
-      .between(0.0, 1.0)
-      .with_shown_default();
-  command.add_option("--max-new-tokens", options.max_new_tokens, "Longest answer")
-      .positive()
-      .with_shown_default();
-  command.add_option("--seed", options.seed, "For --temperature above 0")
-      .not_negative()
-      .with_shown_default();
+  qlora::cli::add_answer_options(command, arguments->options);
   command.callback([arguments] { run(*arguments); });
 }

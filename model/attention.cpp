@@ -13,11 +13,13 @@
 #include "model/composed_attention.h"
 #include "model/cpu_attention.h"
 #include "model/element_pointer.h"
+#include "quant/few_rows/rows_product.h"
 
 namespace qlora::model {
 namespace {
 
-// One new token a sequence. q rotated, k and v are in the cache already.
+// Few new tokens of each sequence, row by row, so that the result for a token does not depend on
+// how many came with it. q rotated, k and v are in the cache already.
 template <typename T>
 void decode_cpu(const at::Tensor& q, const AttentionCall& call, int64_t layer,
                 const at::Tensor& out) {
@@ -26,13 +28,20 @@ void decode_cpu(const at::Tensor& q, const AttentionCall& call, int64_t layer,
   const cpu::ScoreRules rules = score_rules(call);
   const int64_t width = s.kv_heads * s.head_dim;
   std::vector<cpu::DecodeRow<T>> rows;
-  for (int64_t i = 0; i < q.size(0); ++i) {
-    const int64_t length = cache.length(i) + 1, first = rules.first_key(length - 1);
-    rows.push_back(
-        {static_cast<const T*>(q.const_data_ptr()) + i * q.stride(0),
-         static_cast<const T*>(cache.keys(layer, i, length).const_data_ptr()) + first * width,
-         static_cast<const T*>(cache.values(layer, i, length).const_data_ptr()) + first * width,
-         static_cast<T*>(out.mutable_data_ptr()) + i * q.size(1), length - first, first});
+  for (int64_t sequence = 0; sequence < cache.num_sequences(); ++sequence) {
+    const int64_t begin = call.context.cu_seqlens[static_cast<size_t>(sequence)],
+                  end = call.context.cu_seqlens[static_cast<size_t>(sequence) + 1];
+    const int64_t longest = cache.length(sequence) + end - begin;
+    const at::Tensor keys = cache.keys(layer, sequence, longest),
+                     values = cache.values(layer, sequence, longest);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t length = longest - (end - 1 - i), first = rules.first_key(length - 1);
+      rows.push_back({static_cast<const T*>(q.const_data_ptr()) + i * q.stride(0),
+                      static_cast<const T*>(keys.const_data_ptr()) + first * width,
+                      static_cast<const T*>(values.const_data_ptr()) + first * width,
+                      static_cast<T*>(out.mutable_data_ptr()) + i * q.size(1), length - first,
+                      first});
+    }
   }
   cpu::decode_attention(rows.data(), q.size(0), s.heads, s.kv_heads, s.head_dim, rules);
 }
@@ -48,8 +57,8 @@ at::Tensor cached(const AttentionCall& call, int64_t layer) {
   const int64_t sequences = static_cast<int64_t>(cu.size()) - 1;
   at::Tensor out = at::empty(q.sizes(), q.options());
   const bool by_kernels = q.is_cpu();
-  if (by_kernels && q.size(0) == sequences) {  // one new token each
-    cache.append_one_each(layer, k, v);
+  if (by_kernels && call.context.longest() <= quant::kFewRows) {
+    cache.append_each(layer, cu, k, v);
     with_elements(out, [&](auto* y) { decode_cpu<ElementOf<decltype(y)>>(q, call, layer, out); });
     return out;
   }

@@ -7,38 +7,71 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <optional>
 #include <span>
 #include <utility>
 
 #include "base/error.h"
 #include "base/seed.h"
+#include "model/few_tokens.h"
 #include "model/kv_cache.h"
+#include "model/prompt_lookup.h"
+#include "quant/few_rows/rows_product.h"
 
 namespace qlora::model {
 namespace {
 
+// Tokens from the most likely on, of equals the one with the least id. What is asked for is few of
+// many: a heap gives these without a sort of all.
+class ByLikelihood {
+ public:
+  explicit ByLikelihood(std::span<const float> logits) : logits_(logits), heap_(logits.size()) {
+    std::iota(heap_.begin(), heap_.end(), 0);
+    std::ranges::make_heap(heap_, less_likely());
+  }
+  bool empty() const { return heap_.empty(); }
+  int32_t next() {
+    std::ranges::pop_heap(heap_, less_likely());
+    const int32_t token = heap_.back();
+    heap_.pop_back();
+    return token;
+  }
+
+ private:
+  struct LessLikely {
+    const float* logits;
+    bool operator()(int32_t a, int32_t b) const {
+      return logits[a] != logits[b] ? logits[a] < logits[b] : a > b;
+    }
+  };
+  LessLikely less_likely() const { return {logits_.data()}; }
+
+  std::span<const float> logits_;
+  std::vector<int32_t> heap_;
+};
+
 // One draw from softmax(logits / temperature), cut to the most likely tokens whose mass reaches
 // top_p.
-int32_t sample(const float* logits, int64_t vocab, const GenerateOptions& options, float random) {
-  std::vector<int32_t> order(static_cast<size_t>(vocab));
-  std::iota(order.begin(), order.end(), 0);
-  const auto likelier = [logits](int32_t a, int32_t b) {
-    return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
-  };
-  std::sort(order.begin(), order.end(), likelier);
-  const double top = logits[order[0]];
-  std::vector<double> mass(order.size());
+int32_t sample(std::span<const float> logits, const GenerateOptions& options, float random) {
+  const double top = std::ranges::max(logits);
+  const auto mass = [&](float logit) { return std::exp((logit - top) / options.temperature); };
   double total = 0;
-  for (size_t i = 0; i < order.size(); ++i)
-    total += mass[i] = std::exp((logits[order[i]] - top) / options.temperature);
+  for (const float logit : logits) total += mass(logit);
+  // Without a cut no more tokens are looked at than those up to the drawn one.
+  const bool cut = options.top_p < 1;
+  const double enough = (cut ? options.top_p : random) * total;
+  ByLikelihood tokens(logits);
+  std::vector<std::pair<int32_t, double>> likely;
   double kept = 0;
-  size_t count = 0;
-  while (count < order.size() && (count == 0 || kept < options.top_p * total))
-    kept += mass[count++];
-  double left = random * kept;
-  for (size_t i = 0; i + 1 < count; ++i)
-    if ((left -= mass[i]) < 0) return order[i];
-  return order[count - 1];
+  do {
+    const int32_t token = tokens.next();
+    likely.emplace_back(token, mass(logits[static_cast<size_t>(token)]));
+    kept += likely.back().second;
+  } while (kept < enough && !tokens.empty());
+  double left = random * (cut ? kept : total);
+  for (const auto& [token, of_token] : likely)
+    if ((left -= of_token) < 0) return token;
+  return likely.back().first;
 }
 
 struct Sequence {
@@ -57,7 +90,8 @@ class Batch {
         prompts_(prompts),
         options_(options),
         on_token_(on_token),
-        results_(results) {}
+        results_(results),
+        drafts_(options.draft_tokens > 0 && tokens_are_independent(model)) {}
 
   void run(int64_t begin, int64_t end) {
     int64_t longest = 0;
@@ -72,7 +106,10 @@ class Batch {
     prefill(cache);
     while (!sequences_.empty()) {
       make_room(cache, most);
-      decode(cache);
+      if (drafts_ && sequences_.size() == 1)
+        decode_with_draft(cache);
+      else
+        decode(cache);
     }
   }
 
@@ -156,6 +193,55 @@ class Batch {
            cache);
   }
 
+  // One sequence is left: it reads tokens that are guessed behind its last one in the same pass,
+  // and goes on as far as each is what is chosen without it.
+  void decode_with_draft(KvCache& cache) {
+    Sequence& sequence = sequences_.front();
+    if (outgrows_short_frequencies(sequence)) return decode(cache);
+    const std::vector<int32_t> draft = guess(sequence, cache);
+    ForwardInput input;
+    input.tokens = {sequence.last};
+    input.tokens.insert(input.tokens.end(), draft.begin(), draft.end());
+    const auto count = static_cast<int64_t>(input.tokens.size());
+    for (int64_t i = 0; i < count; ++i)
+      input.positions.push_back(static_cast<int32_t>(sequence.length - 1 + i));
+    input.cu_seqlens = {0, static_cast<int32_t>(count)};
+    const at::Tensor logits = logits_of(hidden(input, cache));
+    int64_t used = 0;
+    bool goes_on = true;
+    do {
+      goes_on = take(sequence, logits[used++]);
+    } while (goes_on && used < count && sequence.last == draft[static_cast<size_t>(used) - 1]);
+    cache.advance(0, used - count);
+    if (!draft.empty()) lookup_->judge(used - 1);
+    if (!goes_on) sequences_.clear();
+  }
+
+  // Of the sequence that is left; as many as the answer, the cache and the model's positions have
+  // room for, and as one pass rotates alike.
+  std::vector<int32_t> guess(const Sequence& sequence, const KvCache& cache) {
+    const auto index = static_cast<size_t>(sequence.index);
+    if (!lookup_) {
+      lookup_.emplace(std::min(options_.draft_tokens, quant::kFewRows - 1));
+      for (const int32_t token : prompts_[index]) lookup_->add(token);
+    }
+    const std::vector<int32_t>& result = results_[index];
+    for (; looked_up_ < result.size(); ++looked_up_) lookup_->add(result[looked_up_]);
+    const int64_t wanted = options_.max_new_tokens - static_cast<int64_t>(result.size());
+    return lookup_->guess(std::min({wanted - 1, cache.capacity() - sequence.length,
+                                    positions_alike(sequence) - sequence.length}));
+  }
+
+  // The greatest length of the text that the next pass may come to.
+  int64_t positions_alike(const Sequence& sequence) const {
+    int64_t most = model_.architecture().max_positions;
+    for (const RotarySpec& rotary : model_.architecture().rotaries)
+      if (const auto bound = static_cast<int64_t>(rotary.rope.original_max_positions);
+          rotary.rope.type == "longrope" && sequence.length <= bound)
+        most = std::min(most, bound);
+    return most;
+  }
+
   // Whether the next token is the first beyond the context that longrope scales: in a longer text
   // all tokens are rotated by other frequencies, so that its keys are made anew, as transformers
   // does for Phi-3.
@@ -183,27 +269,35 @@ class Batch {
     return model_.hidden(input);
   }
 
+  at::Tensor logits_of(const at::Tensor& rows) {
+    return model_.logits(rows, options_.adapters_enabled).cpu();
+  }
+
   // Picks a token for each sequence and drops those that end with it.
   void choose(const at::Tensor& rows, KvCache& cache) {
-    const at::Tensor logits = model_.logits(rows, options_.adapters_enabled).cpu();
+    const at::Tensor logits = logits_of(rows);
     std::vector<Sequence> going;
     std::vector<int64_t> kept;
-    for (size_t i = 0; i < sequences_.size(); ++i) {
-      Sequence sequence = sequences_[i];
-      auto& result = results_[static_cast<size_t>(sequence.index)];
-      sequence.last = pick(logits[static_cast<int64_t>(i)], sequence);
-      result.push_back(sequence.last);
-      ++sequence.length;
-      const bool stopped = std::ranges::count(options_.stop_ids, sequence.last) > 0;
-      const bool wanted = !on_token_ || on_token_(sequence.index, sequence.last);
-      if (stopped || !wanted || static_cast<int64_t>(result.size()) >= options_.max_new_tokens ||
-          sequence.length >= model_.architecture().max_positions)
-        continue;
+    for (int64_t i = 0; i < static_cast<int64_t>(sequences_.size()); ++i) {
+      Sequence sequence = sequences_[static_cast<size_t>(i)];
+      if (!take(sequence, logits[i])) continue;
       going.push_back(sequence);
-      kept.push_back(static_cast<int64_t>(i));
+      kept.push_back(i);
     }
     if (kept.size() != sequences_.size() && !kept.empty()) cache.keep(kept);
     sequences_ = std::move(going);
+  }
+
+  // Picks the next token; whether there are to be others behind it.
+  bool take(Sequence& sequence, const at::Tensor& logits) {
+    auto& result = results_[static_cast<size_t>(sequence.index)];
+    sequence.last = pick(logits, sequence);
+    result.push_back(sequence.last);
+    ++sequence.length;
+    const bool stopped = std::ranges::count(options_.stop_ids, sequence.last) > 0;
+    const bool wanted = !on_token_ || on_token_(sequence.index, sequence.last);
+    return !stopped && wanted && static_cast<int64_t>(result.size()) < options_.max_new_tokens &&
+           sequence.length < model_.architecture().max_positions;
   }
 
   int32_t pick(const at::Tensor& logits, const Sequence& sequence) const {
@@ -213,7 +307,7 @@ class Batch {
       return static_cast<int32_t>(std::max_element(values, values + logits.numel()) - values);
     const uint64_t key =
         random_key(random_key(options_.seed, "generate"), static_cast<uint64_t>(sequence.index));
-    return sample(values, logits.numel(), options_,
+    return sample({values, static_cast<size_t>(logits.numel())}, options_,
                   uniform(key, static_cast<uint64_t>(sequence.length)));
   }
 
@@ -233,7 +327,11 @@ class Batch {
   const GenerateOptions& options_;
   const OnToken& on_token_;
   std::vector<std::vector<int32_t>>& results_;
+  bool drafts_;
   std::vector<Sequence> sequences_;
+  // Of the sequence that is left alone, and how much of its result it has.
+  std::optional<PromptLookup> lookup_;
+  size_t looked_up_ = 0;
 };
 
 }  // namespace

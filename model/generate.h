@@ -17,6 +17,11 @@ struct GenerateOptions {
   std::vector<int32_t> stop_ids;  // end a sequence; part of its result
   bool adapters_enabled = true;
   int64_t max_batch = 16;  // sequences decoded together
+  // Tokens of a sequence that is decoded alone that are guessed at most (model/prompt_lookup.h) and
+  // read in one pass with the one before them, which costs little more than that alone; those that
+  // are what would have been chosen are kept, so that the answer is the same. 0: none. Only where
+  // tokens_are_independent() (model/few_tokens.h).
+  int64_t draft_tokens = 7;
   // Where a stop is wanted (base/stop.h), leaves with Stopped between two layers, of the prompts'
   // pass as of the others.
   bool obeys_stop = false;

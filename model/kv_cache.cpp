@@ -27,23 +27,32 @@ void KvCache::append(int64_t layer, int64_t sequence, const at::Tensor& k, const
   values_[i].select(0, sequence).narrow(0, begin, count).copy_(v);
 }
 
-void KvCache::append_one_each(int64_t layer, const at::Tensor& k, const at::Tensor& v) {
+void KvCache::append_each(int64_t layer, const std::vector<int32_t>& cu_seqlens,
+                          const at::Tensor& k, const at::Tensor& v) {
   const auto i = static_cast<size_t>(layer);
-  const auto put = [this](const at::Tensor& rows, const at::Tensor& cache) {
-    check(rows.is_cpu() && rows.size(0) == num_sequences() && rows.size(1) == cache.size(2) &&
+  const auto put = [&](const at::Tensor& rows, const at::Tensor& cache) {
+    check(rows.is_cpu() && rows.size(0) == cu_seqlens.back() && rows.size(1) == cache.size(2) &&
               rows.stride(1) == 1 && rows.scalar_type() == cache.scalar_type(),
-          "KvCache: one new token each needs [{}, {}] on the CPU in the cache's dtype",
-          num_sequences(), cache.size(2));
+          "KvCache: new tokens of all sequences need [{}, {}] on the CPU in the cache's dtype",
+          cu_seqlens.back(), cache.size(2));
     const auto element = static_cast<int64_t>(rows.element_size());
     const int64_t bytes = rows.size(1) * element;
     const auto* from = static_cast<const char*>(rows.const_data_ptr());
     auto* to = static_cast<char*>(cache.mutable_data_ptr());
-    for (int64_t s = 0; s < rows.size(0); ++s) {
-      check(length(s) < capacity_, "KvCache: sequence {} is full with {} tokens", s, capacity_);
-      std::memcpy(to + (s * capacity_ + length(s)) * bytes, from + s * rows.stride(0) * element,
-                  static_cast<size_t>(bytes));
+    for (int64_t s = 0; s < num_sequences(); ++s) {
+      const int64_t begin = cu_seqlens[static_cast<size_t>(s)],
+                    end = cu_seqlens[static_cast<size_t>(s) + 1];
+      check(length(s) + end - begin <= capacity_,
+            "KvCache: sequence {} needs {} tokens, there is room for {}", s,
+            length(s) + end - begin, capacity_);
+      for (int64_t row = begin; row < end; ++row)
+        std::memcpy(to + (s * capacity_ + length(s) + row - begin) * bytes,
+                    from + row * rows.stride(0) * element, static_cast<size_t>(bytes));
     }
   };
+  check(static_cast<int64_t>(cu_seqlens.size()) == num_sequences() + 1,
+        "KvCache: {} sequences need as many documents, got {}", num_sequences(),
+        cu_seqlens.size() - 1);
   put(k, keys_[i]);
   put(v, values_[i]);
 }

@@ -18,8 +18,10 @@ class KvCache {
   // Puts `count` tokens' k and v [count, kv_heads * head_dim] of one layer behind the sequence's
   // length (which `advance` moves once all layers are done). Error if they do not fit.
   void append(int64_t layer, int64_t sequence, const at::Tensor& k, const at::Tensor& v);
-  // The same with row i of k and v for sequence i, one new token each; on the CPU.
-  void append_one_each(int64_t layer, const at::Tensor& k, const at::Tensor& v);
+  // The same for all sequences at once, with rows [cu_seqlens[s], cu_seqlens[s + 1]) of k and v for
+  // sequence s; on the CPU.
+  void append_each(int64_t layer, const std::vector<int32_t>& cu_seqlens, const at::Tensor& k,
+                   const at::Tensor& v);
   // The first `length` tokens of a sequence: [length, kv_heads * head_dim].
   at::Tensor keys(int64_t layer, int64_t sequence, int64_t length) const;
   at::Tensor values(int64_t layer, int64_t sequence, int64_t length) const;
@@ -32,6 +34,7 @@ class KvCache {
   void set_encoded_seqlens(std::vector<int32_t> seqlens) { encoded_seqlens_ = std::move(seqlens); }
 
   int64_t length(int64_t sequence) const { return lengths_[static_cast<size_t>(sequence)]; }
+  // Negative: back, as if its last tokens had not been seen.
   void advance(int64_t sequence, int64_t count) {
     lengths_[static_cast<size_t>(sequence)] += count;
   }

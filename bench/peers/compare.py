@@ -201,10 +201,10 @@ def quantized(place):
     return folder
 
 
-def our_generation(place, model=None):
+def our_generation(place, model=None, options=()):
     model = model or quantized(place)
     done = run(place, [place.tool("qlora"), "generate", "--model", model, "--prompt", PROMPT, "--raw", "--threads", str(place.threads),
-                       "--max-new-tokens", str(NEW_TOKENS)])
+                       "--max-new-tokens", str(NEW_TOKENS), *options])
     text = os.path.join(place.work, "answer.txt")
     with open(text, "w") as file:
         file.write(done.text().removesuffix("\n"))
@@ -290,6 +290,8 @@ ROWS = {
     "1x8192": long_row(8192),
     "start": Row("command to first step", our_start, peer_start, unit="s"),
     "generate": Row(f"greedy generation, {NEW_TOKENS} tokens", our_generation, peer_generation),
+    "generate-unguessed": Row(f"greedy generation, {NEW_TOKENS} tokens, none guessed from the text",
+                              lambda p: our_generation(p, options=("--draft-tokens", "0")), peer_generation),
     "generate-gguf": Row(f"greedy generation from the Q4_1 file against llama.cpp, {NEW_TOKENS} tokens", our_gguf_generation,
                          llama_generation),
     "tokenize": Row("tokenization, whole process", our_tokens, peer_tokens),

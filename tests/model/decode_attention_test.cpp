@@ -1,4 +1,4 @@
-// Attention of one new token a sequence over its cached keys and values.
+// Attention of few new tokens of each sequence over its cached keys and values.
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -68,27 +68,27 @@ INSTANTIATE_TEST_SUITE_P(Types, DecodeAttention,
                          ::testing::Values(at::kFloat, at::kBFloat16, at::kHalf),
                          [](const auto& info) { return c10::toString(info.param); });
 
-TEST(KvCache, OneTokenForEachSequenceGoesBehindWhatItHolds) {
+TEST(KvCache, NewTokensOfEachSequenceGoBehindWhatItHolds) {
   KvCache cache({8}, 2, 5, at::kFloat, at::kCPU);
-  const at::Tensor first = at::randn({3, 8}), step = at::randn({2, 20});
+  const at::Tensor first = at::randn({2, 8}), step = at::randn({4, 20});
   cache.append(0, 1, first, -first);
-  cache.advance(1, 3);
+  cache.advance(1, 2);
   const at::Tensor k = step.narrow(1, 0, 8), v = step.narrow(1, 8, 8);  // rows of a wider matrix
-  cache.append_one_each(0, k, v);
+  cache.append_each(0, {0, 1, 4}, k, v);
   EXPECT_TRUE(at::equal(cache.keys(0, 0, 1), k.narrow(0, 0, 1)));
   EXPECT_TRUE(at::equal(cache.values(0, 0, 1), v.narrow(0, 0, 1)));
-  EXPECT_TRUE(at::equal(cache.keys(0, 1, 4), at::cat({first, k.narrow(0, 1, 1)})));
-  EXPECT_TRUE(at::equal(cache.values(0, 1, 4), at::cat({-first, v.narrow(0, 1, 1)})));
+  EXPECT_TRUE(at::equal(cache.keys(0, 1, 5), at::cat({first, k.narrow(0, 1, 3)})));
+  EXPECT_TRUE(at::equal(cache.values(0, 1, 5), at::cat({-first, v.narrow(0, 1, 3)})));
 }
 
 TEST(KvCache, AFullSequenceIsNamed) {
-  KvCache cache({8}, 2, 1, at::kFloat, at::kCPU);
-  cache.advance(1, 1);
+  KvCache cache({8}, 2, 3, at::kFloat, at::kCPU);
+  cache.advance(1, 2);
   try {
-    cache.append_one_each(0, at::zeros({2, 8}), at::zeros({2, 8}));
+    cache.append_each(0, {0, 1, 3}, at::zeros({3, 8}), at::zeros({3, 8}));
     FAIL() << "no error";
   } catch (const Error& error) {
-    EXPECT_THAT(error.what(), HasSubstr("sequence 1 is full"));
+    EXPECT_THAT(error.what(), HasSubstr("sequence 1 needs 4 tokens, there is room for 3"));
   }
 }
 

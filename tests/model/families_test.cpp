@@ -17,8 +17,12 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/instruction_set.h"
 #include "io/json.h"
+#include "model/few_tokens.h"
+#include "model/kv_cache.h"
 #include "model/load.h"
+#include "quant/few_rows/rows_product.h"
 #include "quant/tensor_file.h"
 #include "tests/support/next_token_targets.h"
 #include "tests/support/temp_dir.h"
@@ -238,6 +242,54 @@ TEST_P(EveryFamily, RecomputedLayersGiveTheSameBits) {
     const Step recomputed = step_of(*model, *adapters, input);
     EXPECT_EQ(recomputed.loss, kept.loss);
     EXPECT_TRUE(at::equal(recomputed.gradients, kept.gradients));
+  }
+}
+
+// What a cached pass makes of tokens [begin, end) of a text.
+at::Tensor continued(CausalLm& model, KvCache& cache, const std::vector<int32_t>& text,
+                     int64_t begin, int64_t end) {
+  ForwardInput input;
+  input.tokens.assign(text.begin() + begin, text.begin() + end);
+  for (int64_t i = begin; i < end; ++i) input.positions.push_back(static_cast<int32_t>(i));
+  input.cu_seqlens = {0, static_cast<int32_t>(end - begin)};
+  input.cache = &cache;
+  return model.logits(model.hidden(input));
+}
+
+// As answers with guessed tokens need it, on every instruction set.
+TEST_P(EveryFamily, GivesTokensOfOneCachedPassTheBitsThatEachGetsAlone) {
+  for (const auto set : {InstructionSet::kBaseline, InstructionSet::kAvx2, InstructionSet::kAvx512,
+                         InstructionSet::kAvx512Bfloat16}) {
+    const AtMost most(set);
+    const auto model = load(entry());
+    const auto adapters = test::tiny_adapters(*model, true);
+    ASSERT_EQ(tokens_are_independent(*model), !model->architecture().has_encoder());
+    if (model->architecture().has_encoder()) return;
+    at::NoGradGuard no_grad;
+    const std::vector<int32_t> text = rows().back();
+    // The rotation of a longer text than longrope's is another one.
+    auto length = static_cast<int64_t>(text.size());
+    for (const RotarySpec& rotary : model->architecture().rotaries)
+      if (rotary.rope.type == "longrope")
+        length = std::min(length, static_cast<int64_t>(rotary.rope.original_max_positions));
+    const int64_t prompt = length / 3;
+    ASSERT_GT(length - prompt, 2);
+    const auto cache_of = [&] {
+      KvCache cache(model->cache_widths(), 1, length, at::kFloat, at::kCPU);
+      continued(*model, cache, text, 0, prompt);
+      return cache;
+    };
+    KvCache alone = cache_of(), together = cache_of();
+    std::vector<at::Tensor> each;
+    for (int64_t i = prompt; i < length; ++i)
+      each.push_back(continued(*model, alone, text, i, i + 1));
+    for (int64_t i = prompt; i < length; i += quant::kFewRows) {
+      const int64_t end = std::min(length, i + quant::kFewRows);
+      const at::Tensor found = continued(*model, together, text, i, end);
+      for (int64_t row = i; row < end; ++row)
+        EXPECT_TRUE(at::equal(found.narrow(0, row - i, 1), each[static_cast<size_t>(row - prompt)]))
+            << "token " << row;
+    }
   }
 }
 

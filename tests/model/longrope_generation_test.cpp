@@ -53,5 +53,18 @@ TEST(LongRopeGeneration, CachedAnswersAreThoseOfWholePassesAcrossTheContext) {
     EXPECT_EQ(answers[i], without_cache(*model, prompts[i], 24)) << prompts[i].size();
 }
 
+TEST(LongRopeGeneration, GuessedTokensChangeNoAnswerAcrossTheContext) {
+  const auto model = longrope_model();
+  GenerateOptions options;
+  options.max_new_tokens = 40;
+  for (int32_t token = 3; token < 250; token += 6) {
+    const std::vector<int32_t> prompt = {token, token, token};
+    options.draft_tokens = 0;
+    const auto plain = generate(*model, {prompt}, options);
+    options.draft_tokens = 7;
+    EXPECT_EQ(generate(*model, {prompt}, options), plain) << token;
+  }
+}
+
 }  // namespace
 }  // namespace qlora::model
