@@ -1,4 +1,5 @@
-// The directory of a run that is changed and killed at every system call on the way.
+// The directory of a run that is changed, and exports of it, killed at every system call on the
+// way.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -7,6 +8,9 @@
 #include <map>
 
 #include "base/log.h"
+#include "recipes/exports/export_model.h"
+#include "recipes/exports/quantize_model.h"
+#include "recipes/models/trained_model.h"
 #include "recipes/qlora_finetune.h"
 #include "recipes/run_files/run_directory.h"
 #include "tests/support/killed_work.h"
@@ -101,6 +105,59 @@ TEST_F(AKillAtAnyCall, WhileARunIsReplacedLeavesADirectoryThatCanBeReplaced) {
           EXPECT_NO_THROW(trainer::verify_checkpoint(run + "/" + trainer::checkpoint_name(step)));
         EXPECT_NO_THROW(RunDirectory(recipe).begin(recipe, 0));
       });
+}
+
+// The export is there as a whole or not at all, and one that is made after it is what it would have
+// been.
+TEST_F(AKillAtAnyCall, WhileAnExportIsWrittenLeavesTheWholeOrNothing) {
+  recipe.train.threads = 1;
+  train();
+  ModelChoice choice;
+  choice.run_dir = recipe.output.dir;
+  choice.threads = 1;
+  TrainedModel trained = open_model(choice);
+  for (const std::string format : {"adapter", "merged", "gguf", "gguf-lora"}) {
+    SCOPED_TRACE(format);
+    const std::string whole = dir / ("whole-" + format), out = dir / "out", target = out + "/it";
+    export_model(trained, {.format = format, .output = whole});
+    const auto files = files_of(whole);
+    const auto kills = test::kill_at_each_call(
+        [&] { fs::remove_all(out); },
+        [&] { export_model(trained, {.format = format, .output = target}); },
+        [&] {
+          if (fs::exists(target)) {
+            EXPECT_EQ(files_of(target), files);
+            return;
+          }
+          export_model(trained, {.format = format, .output = target});
+          EXPECT_EQ(files_of(target), files);
+          EXPECT_EQ(std::distance(fs::directory_iterator(out), fs::directory_iterator()), 1)
+              << "something of the killed one is left";
+        });
+    EXPECT_GE(kills, 15);
+  }
+}
+
+TEST_F(AKillAtAnyCall, WhileAQuantizedModelIsWrittenLeavesTheWholeOrNothing) {
+  const std::string out = dir / "out", whole = dir / "whole";
+  QuantizeOptions options;
+  options.model = recipe.model.path;
+  options.quantization.method = "nf4";
+  options.device = "cpu";
+  options.threads = 1;
+  const auto quantize_to = [&](const std::string& output) {
+    options.output = output;
+    quantize_model(options);
+  };
+  quantize_to(whole);
+  const auto files = files_of(whole);
+  const auto kills =
+      test::kill_at_each_call([&] { fs::remove_all(out); }, [&] { quantize_to(out + "/it"); },
+                              [&] {
+                                if (!fs::exists(out + "/it")) quantize_to(out + "/it");
+                                EXPECT_EQ(files_of(out + "/it"), files);
+                              });
+  EXPECT_GE(kills, 15);
 }
 
 }  // namespace
