@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <omp.h>
 
+#include <atomic>
 #include <cctype>
 #include <cstdlib>
 
@@ -19,6 +20,11 @@
 #endif
 
 namespace qlora {
+namespace {
+
+std::atomic<int> pretended_capability{0};  // 0: none
+
+}  // namespace
 
 bool cuda_compiled() {
 #ifdef QLORA_CUDA
@@ -37,6 +43,24 @@ int num_gpus() {
 }
 
 bool cuda_available() { return num_gpus() > 0; }
+
+int gpu_capability() {
+  if (const int pretended = pretended_capability) return pretended;
+#ifdef QLORA_CUDA
+  if (cuda_available()) {
+    const auto device = c10::cuda::current_device();
+    int major = 0, minor = 0;
+    C10_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+    C10_CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+    return 10 * major + minor;
+  }
+#endif
+  constexpr int kHopper = 90;
+  return kHopper;
+}
+
+AtCapability::AtCapability(int capability) { pretended_capability = capability; }
+AtCapability::~AtCapability() { pretended_capability = 0; }
 
 c10::Device device_from_string(const std::string& name) {
   if (name == "auto") return device_from_string(cuda_available() ? "cuda:0" : "cpu");

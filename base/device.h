@@ -17,6 +17,20 @@ bool cuda_available();
 // Usable GPUs; 0 without CUDA.
 int num_gpus();
 
+// The compute capability of the current GPU, ten times the major number and the minor one: 75, 90.
+// 90 where there is none: what is planned for a GPU is planned for a new one.
+int gpu_capability();
+// 16-bit numbers of bfloat16's range, and ATen's FlashAttention, come with Ampere.
+inline bool gpu_has_bfloat16() { return gpu_capability() >= 80; }
+// While it lives, gpu_capability() is this one, for tests of what goes by it.
+class AtCapability {
+ public:
+  explicit AtCapability(int capability);
+  ~AtCapability();
+  AtCapability(const AtCapability&) = delete;
+  AtCapability& operator=(const AtCapability&) = delete;
+};
+
 // "auto" -> the GPU if one is usable, else the CPU; "cpu"; "cuda" or "cuda:N". A GPU that is asked
 // for and missing is a ConfigError that says why (not compiled in, or no device). A GPU becomes the
 // current device of this thread.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/device.h"
 #include "model/composed_attention.h"
 #include "model/cpu_attention.h"
 #include "model/flash_attention_kernels.h"
@@ -26,7 +27,7 @@ bool is_on_cpu(const AttentionShape& shape, at::ScalarType dtype, at::DeviceType
 }
 
 bool fused_runs(const AttentionShape& shape, at::ScalarType dtype, at::DeviceType device) {
-  return device == at::kCUDA && !shape.relative_bias && !shape.cross &&
+  return device == at::kCUDA && gpu_has_bfloat16() && !shape.relative_bias && !shape.cross &&
          has_fused_attention(shape, dtype);
 }
 

@@ -287,7 +287,9 @@ Section train_section() {
            &Options::gradient_checkpointing),
        in({"compute_dtype", "auto | bfloat16 | float16 | float32",
            "Type of the matrix products; adapters, norms and sums are float32 in any case. auto: "
-           "bfloat16 where the processor (AVX-512 BF16) or GPU multiplies it, else float32; the "
+           "bfloat16 where the processor (AVX-512 BF16) or GPU multiplies it, else float32, on a "
+           "GPU "
+           "(before Ampere) float16; the "
            "run "
            "says which and keeps to it when it is resumed. float16 is for GPUs without bfloat16: "
            "the loss is scaled, and a step that overflows is left out. A 16-bit type that the "

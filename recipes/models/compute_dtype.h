@@ -1,4 +1,5 @@
-// train.compute_dtype: auto is bfloat16 where the processor or GPU multiplies it, else float32.
+// train.compute_dtype: auto is bfloat16 where the processor or GPU multiplies it, else float32 on a
+// CPU and float16, with a scaled loss, on a GPU (before Ampere).
 #pragma once
 
 #include <c10/core/Device.h>

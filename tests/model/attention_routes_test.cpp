@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "base/device.h"
 #include "base/instruction_set.h"
 
 namespace qlora::model {
@@ -37,6 +38,15 @@ TEST(AttentionRoutes, AreThoseThatTheShapeTypeAndDeviceAllow) {
   EXPECT_EQ(name(at::kBFloat16, at::kCUDA), "composed");
   shape.window = 9;  // no family's
   EXPECT_EQ(name(at::kFloat, at::kCPU), "composed");
+}
+
+TEST(AttentionRoutes, GpusBeforeAmpereHaveNoFlashAttention) {
+  const AttentionShape shape = causal_attention(4, 2, 64);
+  for (const auto& [capability, name] :
+       {std::pair{75, "composed"}, {80, "ATen's FlashAttention"}, {120, "ATen's FlashAttention"}}) {
+    const AtCapability at(capability);
+    EXPECT_STREQ(attention_route(shape, at::kHalf, at::kCUDA).name, name) << capability;
+  }
 }
 
 }  // namespace
