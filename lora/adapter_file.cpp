@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/compare_rows.h"
 #include "base/error.h"
 #include "base/hub_id.h"
 #include "base/warn_once.h"
@@ -17,7 +18,6 @@
 #include "io/json.h"
 #include "io/json_text.h"
 #include "lora/adapter_names.h"
-#include "lora/compare_rows.h"
 #include "lora/expert_adapters.h"
 #include "lora/module_path.h"
 #include "quant/tensor_file.h"

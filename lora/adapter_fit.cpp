@@ -7,12 +7,12 @@
 #include <array>
 #include <filesystem>
 
+#include "base/compare_rows.h"
 #include "base/error.h"
 #include "base/warn_once.h"
 #include "io/safetensors.h"
 #include "lora/adapter_file.h"
 #include "lora/adapter_names.h"
-#include "lora/compare_rows.h"
 #include "lora/module_path.h"
 #include "lora/separate_experts.h"
 #include "lora/targets.h"

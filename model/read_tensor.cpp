@@ -58,14 +58,21 @@ void require_readable(const io::TensorView& view, const std::vector<int64_t>& sh
   }
 }
 
-// The elements in order as fp32, each a weight that `dtype` holds: take(index of the first, piece).
+// Elements of a tensor, which begin and end with a block of its type.
+struct Elements {
+  int64_t begin = 0, end = 0;
+};
+
+// `elements` in order as fp32, each a weight that `dtype` holds: take(index of the first, piece).
 template <typename Take>
-void for_each_piece(const io::TensorView& view, at::ScalarType dtype, const Take& take) {
+void for_each_piece(const io::TensorView& view, Elements elements, at::ScalarType dtype,
+                    const Take& take) {
   at::NoGradGuard no_grad;
-  const int64_t count = view.num_elements(), block = io::elements_per_block(view.dtype);
-  const at::Tensor decoded = at::empty({std::min(count, kPieceElements)}, at::kFloat);
-  for (int64_t first = 0; first < count; first += kPieceElements) {
-    const int64_t length = std::min(kPieceElements, count - first);
+  const int64_t block = io::elements_per_block(view.dtype);
+  const at::Tensor decoded =
+      at::empty({std::min(elements.end - elements.begin, kPieceElements)}, at::kFloat);
+  for (int64_t first = elements.begin; first < elements.end; first += kPieceElements) {
+    const int64_t length = std::min(kPieceElements, elements.end - first);
     const std::byte* bytes = view.bytes.data() + first / block * io::bytes_per_block(view.dtype);
     quant::dequantize_gguf_blocks(view.dtype, bytes, length, decoded.data_ptr());
     const at::Tensor piece = decoded.narrow(0, 0, length);
@@ -74,23 +81,42 @@ void for_each_piece(const io::TensorView& view, at::ScalarType dtype, const Take
   }
 }
 
+at::Tensor read_elements(const io::TensorView& view, Elements elements,
+                         const std::vector<int64_t>& shape, at::ScalarType dtype) {
+  at::Tensor result = at::empty(shape, at::TensorOptions().dtype(dtype));
+  const at::Tensor flat = result.view({-1});
+  for_each_piece(view, elements, dtype, [&](int64_t first, const at::Tensor& piece) {
+    flat.narrow(0, first - elements.begin, piece.numel()).copy_(piece);
+  });
+  return result;
+}
+
 }  // namespace
 
 at::Tensor read_tensor(const io::TensorView& view, const std::vector<int64_t>& shape,
                        at::ScalarType dtype) {
   require_readable(view, shape);
-  at::Tensor result = at::empty(shape, at::TensorOptions().dtype(dtype));
-  const at::Tensor flat = result.view({-1});
-  for_each_piece(view, dtype, [&](int64_t first, const at::Tensor& piece) {
-    flat.narrow(0, first, piece.numel()).copy_(piece);
-  });
+  at::Tensor result = read_elements(view, {0, view.num_elements()}, shape, dtype);
+  io::drop_pages(view.bytes);
+  return result;
+}
+
+at::Tensor read_rows(const io::TensorView& view, int64_t first, int64_t count,
+                     at::ScalarType dtype) {
+  require_readable(view, view.shape);
+  std::vector<int64_t> shape = view.shape;
+  shape.front() = 1;
+  int64_t row = 1;
+  for (const int64_t size : shape) row *= size;
+  shape.front() = count;
+  at::Tensor result = read_elements(view, {first * row, (first + count) * row}, shape, dtype);
   io::drop_pages(view.bytes);
   return result;
 }
 
 void check_tensor(const io::TensorView& view, const std::vector<int64_t>& shape) {
   require_readable(view, shape);
-  for_each_piece(view, at::kFloat, [](int64_t, const at::Tensor&) {});
+  for_each_piece(view, {0, view.num_elements()}, at::kFloat, [](int64_t, const at::Tensor&) {});
 }
 
 }  // namespace qlora::model

@@ -16,6 +16,12 @@ namespace qlora::model {
 at::Tensor read_tensor(const io::TensorView& view, const std::vector<int64_t>& shape,
                        at::ScalarType dtype);
 
+// Rows [first, first + count) of a tensor of at least one dimension, likewise: on the CPU, with the
+// tensor's shape but for `count` in place of the rows. The errors are those of read_tensor(); an
+// element that they name is counted from the tensor's first.
+at::Tensor read_rows(const io::TensorView& view, int64_t first, int64_t count,
+                     at::ScalarType dtype);
+
 // The errors of read_tensor, without the memory of a decoded matrix: 4 MB at a time.
 void check_tensor(const io::TensorView& view, const std::vector<int64_t>& shape);
 

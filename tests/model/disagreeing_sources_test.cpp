@@ -83,6 +83,13 @@ TEST_F(DisagreeingSources, AHeadOfItsOwnIsUsedThoughTheConfigurationTiesIt) {
   EXPECT_THAT(said, AllOf(HasSubstr("tie_word_embeddings"), HasSubstr("lm_head.weight")));
 }
 
+TEST_F(DisagreeingSources, AHeadMayDifferInItsLastNumberAlone) {
+  const at::Tensor other = embedding().to(at::kFloat);
+  other[-1][-1] += 1;
+  add("lm_head.weight", other);
+  EXPECT_FALSE(load()->architecture().tied_embeddings);
+}
+
 TEST_F(DisagreeingSources, AnEqualHeadStaysTied) {
   add("lm_head.weight", embedding().to(at::kFloat));
   EXPECT_TRUE(load()->architecture().tied_embeddings);

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <numeric>
 
 #include "base/error.h"
 
@@ -49,6 +50,30 @@ TEST(ReadTensor, AValueThatFloat16CannotHoldIsRefusedForFloat16Alone) {
 
 TEST(ReadTensor, AFiniteValueWhoseSquareLeavesFloat32IsNoWeight) {
   expect_refused({0, 2e38F}, at::kFloat, "2e+38");
+}
+
+TEST(ReadTensor, RowsAreThoseOfTheWholeTensor) {
+  std::vector<float> values(5 * 6);
+  std::iota(values.begin(), values.end(), 0.0F);
+  for (const std::vector<int64_t>& shape :
+       {std::vector<int64_t>{5, 6}, std::vector<int64_t>{5, 2, 3}}) {
+    io::TensorView view = view_of(values);
+    view.shape = shape;
+    const at::Tensor whole = read_tensor(view, shape, at::kFloat);
+    EXPECT_TRUE(at::equal(read_rows(view, 1, 3, at::kFloat), whole.narrow(0, 1, 3)));
+    EXPECT_TRUE(
+        at::equal(read_rows(view, 4, 1, at::kBFloat16), whole.narrow(0, 4, 1).to(at::kBFloat16)));
+  }
+}
+
+TEST(ReadTensor, AnElementOfRowsIsNamedByItsPlaceInTheTensor) {
+  std::vector<float> values(12, 0.5F);
+  values[9] = std::numeric_limits<float>::infinity();
+  io::TensorView view = view_of(values);
+  view.shape = {4, 3};
+  EXPECT_EQ(read_rows(view, 0, 3, at::kFloat).sum().item<float>(), 4.5F);  // the rows before it
+  EXPECT_THAT([&] { read_rows(view, 2, 2, at::kFloat); },
+              ThrowsMessage<FormatError>(HasSubstr("(element 9)")));
 }
 
 }  // namespace

@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 
-namespace qlora::lora {
+namespace qlora {
 
 // Whether same(first, count) holds for all rows [first, first + count).
 template <typename Same>
@@ -22,4 +22,4 @@ bool all_rows(int64_t rows, const Same& same) {
 // numbers.
 bool are_equal(const at::Tensor& a, const at::Tensor& b);
 
-}  // namespace qlora::lora
+}  // namespace qlora

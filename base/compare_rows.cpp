@@ -1,8 +1,8 @@
-#include "lora/compare_rows.h"
+#include "base/compare_rows.h"
 
 #include <ATen/ATen.h>
 
-namespace qlora::lora {
+namespace qlora {
 
 bool are_equal(const at::Tensor& a, const at::Tensor& b) {
   return a.sizes() == b.sizes() && all_rows(a.size(0), [&](int64_t first, int64_t count) {
@@ -11,4 +11,4 @@ bool are_equal(const at::Tensor& a, const at::Tensor& b) {
          });
 }
 
-}  // namespace qlora::lora
+}  // namespace qlora
