@@ -3,12 +3,16 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/instruction_set.h"
 #include "quant/products/float_product.h"
 
 namespace qlora::quant {
 namespace {
+
+constexpr int64_t kRowsAtOnce = 4096;
 
 void multiply_in_float(const at::Tensor& a, const at::Tensor& b, bool accumulate,
                        const at::Tensor& out, double scale) {
@@ -19,7 +23,9 @@ void multiply_in_float(const at::Tensor& a, const at::Tensor& b, bool accumulate
   cpu::float_products(a.size(0), {&product, 1});
 }
 
-// 16-bit factors onto fp32.
+// 16-bit factors onto fp32. On a CPU the product is there by itself, and once more in fp32 within
+// oneDNN, before it is added: some rows at a time, since one of them may be as large as an
+// embedding.
 void multiply_by_library_into_float(const at::Tensor& a, const at::Tensor& b, bool accumulate,
                                     at::Tensor out, double scale) {
   if (a.is_cuda() && accumulate) {
@@ -27,7 +33,11 @@ void multiply_by_library_into_float(const at::Tensor& a, const at::Tensor& b, bo
     return;
   }
   if (!accumulate) out.zero_();
-  out.add_(at::mm(a, b), scale);
+  const int64_t rows = a.size(0), at_once = a.is_cuda() ? rows : kRowsAtOnce;
+  for (int64_t first = 0; first < rows; first += at_once) {
+    const int64_t count = std::min(at_once, rows - first);
+    out.narrow(0, first, count).add_(at::mm(a.narrow(0, first, count), b), scale);
+  }
 }
 
 void multiply_by_library(const at::Tensor& a, const at::Tensor& b, bool accumulate, at::Tensor out,

@@ -57,6 +57,22 @@ TEST(FloatProducts, FactorsOfAnyTypesAndOrdersGiveTheirProductRoundedOnce) {
   }
 }
 
+// The library's products of 16-bit factors are added some rows at a time. Whole numbers make them
+// exact.
+TEST(FloatProducts, ManyRowsOf16BitFactorsAreAddedToFloat32Once) {
+  for (const int64_t rows : {4095, 4096, 4097, 9000}) {
+    const at::Tensor a =
+        at::arange(3 * rows, at::kFloat).remainder(5).view({3, rows}).to(at::kBFloat16).t();
+    const at::Tensor b = at::arange(3 * 8, at::kFloat).remainder(7).view({3, 8}).to(at::kBFloat16);
+    const at::Tensor exact = at::mm(a.to(at::kFloat), b.to(at::kFloat));
+    at::Tensor out = at::full({rows, 8}, 0.5, at::kFloat);
+    multiply_into(a, b, true, out, 2.0);
+    EXPECT_TRUE(at::equal(out, exact * 2 + 0.5)) << rows;
+    multiply_into(a, b, false, out);
+    EXPECT_TRUE(at::equal(out, exact)) << rows;
+  }
+}
+
 TEST(FloatProducts, ASumIsAddedToWhatIsThereInEitherOrder) {
   at::manual_seed(2);
   for (const InstructionSet set : kSets) {
