@@ -23,7 +23,11 @@ GradientAudit::GradientAudit(const lora::AdapterSet& adapters, int64_t updates_b
 void GradientAudit::look() {
   if (unseen_.empty()) return;
   std::vector<at::Tensor> greatest;
-  for (const lora::AdapterTensor& tensor : unseen_) greatest.push_back(tensor.gradient.abs().max());
+  for (const lora::AdapterTensor& tensor : unseen_) {
+    // Without a copy, which of an embedding would be the largest tensor of the run.
+    const auto [least, most] = at::aminmax(tensor.gradient);
+    greatest.push_back(at::maximum(least.neg(), most));
+  }
   const at::Tensor on_host = at::stack(greatest).cpu();  // a GPU is waited for once
   const float* next = on_host.const_data_ptr<float>();
   std::erase_if(unseen_, [&](const lora::AdapterTensor&) { return *next++ > 0; });

@@ -1,6 +1,7 @@
 #include "trainer/memory_plan.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
@@ -11,6 +12,7 @@
 #include "model/load.h"
 #include "model/made_weights.h"
 #include "tests/trainer/small_plan.h"
+#include "trainer/gradient_audit.h"
 #include "trainer/gradient_sum.h"
 #include "trainer/train_step.h"
 
@@ -336,6 +338,26 @@ TEST(MemoryPlan, EmbeddingAndHeadElsewhereLeaveAPanelOfTheHead) {
   EXPECT_EQ(bytes_for(there, "base weights in host memory"), matrix);
   EXPECT_EQ(bytes_for(there, "panel of the head"), matrix);  // which is smaller than a panel
   EXPECT_EQ(bytes_for(there, "base weights"), bytes_for(here, "base weights"));
+}
+
+// A copy of the head's gradient would be the largest buffer of the step.
+TEST(MemoryPlan, TheAuditOfGradientsTakesNoCopyOfThem) {
+  use_arena_for_cpu_tensors();
+  lora::LoraOptions options;
+  options.modules_to_save = {"lm_head"};
+  SmallRun run(method("none"), 64, false, at::kBFloat16, options);
+  for (const lora::AdapterTensor& tensor : run.adapters->tensors()) {
+    at::NoGradGuard no_grad;
+    at::Tensor gradient = tensor.gradient;
+    gradient.fill_(-1);  // the sign does not count
+  }
+  GradientAudit audit(*run.adapters, 0);
+  const int64_t free = arena_statistics().peak_used_bytes - arena_statistics().used_bytes;
+  const at::Tensor filler = at::empty({free}, at::kByte);
+  const int64_t before = arena_statistics().peak_used_bytes;
+  audit.look();
+  EXPECT_EQ(audit.missing(), "");
+  EXPECT_LT(arena_statistics().peak_used_bytes - before, 1024 * 256 * 4);
 }
 
 TEST(MemoryPlan, ATiedMatrixElsewhereCountsOnce) {
