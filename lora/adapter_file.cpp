@@ -17,6 +17,7 @@
 #include "io/atomic_write.h"
 #include "io/json.h"
 #include "io/json_text.h"
+#include "io/safetensors.h"
 #include "lora/adapter_names.h"
 #include "lora/expert_adapters.h"
 #include "lora/module_path.h"
@@ -235,6 +236,12 @@ bool is_near(const at::Tensor& stored, const quant::FrozenWeight& weight) {
   });
 }
 
+bool is_finite(const at::Tensor& stored) {
+  return all_rows(stored.size(0), [&](int64_t first, int64_t count) {
+    return at::isfinite(stored.narrow(0, first, count)).all().item<bool>();
+  });
+}
+
 // PEFT writes the frozen weight beside an adapter of the head. It must be this base's.
 void take_out_frozen(const std::string& path, const AdapterSet& adapters,
                      std::map<std::string, at::Tensor>& stored) {
@@ -356,11 +363,11 @@ void read_adapter_tensors(const std::string& directory, AdapterSet& adapters,
                           const std::set<std::string>& passed_over) {
   const std::string path = adapter_tensor_file(directory);
   std::map<std::string, at::Tensor> stored;
-  for (auto& [stored_name, tensor] : quant::read_tensors(path)) {
-    const std::string name = peft_tensor_name(stored_name);
+  for (const io::TensorView& view : io::read_safetensors(path).tensors) {
+    const std::string name = peft_tensor_name(view.name);
     if (passed_over.contains(name)) continue;
-    if (!stored.emplace(name, tensor).second)
-      fail<FormatError>("{}: two tensors are {}, one of them as {}", path, name, stored_name);
+    if (!stored.emplace(name, quant::copy_from_file(view)).second)
+      fail<FormatError>("{}: two tensors are {}, one of them as {}", path, name, view.name);
   }
   at::NoGradGuard no_grad;
   take_out_copies(path, adapters, stored);
@@ -381,7 +388,7 @@ void read_adapter_tensors(const std::string& directory, AdapterSet& adapters,
                         fmt::join(found->second.sizes(), ", "),
                         c10::toString(found->second.scalar_type()));
     }
-    if (!at::isfinite(found->second).all().item<bool>()) {
+    if (!is_finite(found->second)) {
       fail<FormatError>("{}: tensor {} holds a value that is NaN or infinite", path, wanted.name);
     }
   }

@@ -36,15 +36,24 @@ std::string file_name(const std::string& module) {
 
 // Whether `stored` is the base's weight, as it lies there or rounded to 16 bits on the way, as a
 // model that was loaded so saves it.
-bool is_base_weight(const at::Tensor& stored, const at::Tensor& base) {
-  if (stored.sizes() != base.sizes()) return false;
-  return std::ranges::any_of(
-      std::array{at::kFloat, at::kBFloat16, at::kHalf}, [&](at::ScalarType through) {
-        return all_rows(stored.size(0), [&](int64_t first, int64_t count) {
-          const at::Tensor rows = base.narrow(0, first, count).to(through);
-          return are_equal(stored.narrow(0, first, count), rows.to(stored.scalar_type()));
-        });
-      });
+bool is_base_weight(const io::TensorView& stored, const at::Tensor& base) {
+  if (base.sizes() != stored.shape) return false;
+  return std::ranges::any_of(std::array{at::kFloat, at::kBFloat16, at::kHalf},
+                             [&](at::ScalarType through) {
+                               return all_rows(base.size(0), [&](int64_t first, int64_t count) {
+                                 const at::Tensor own = base.narrow(0, first, count).to(through);
+                                 const at::Tensor rows = quant::rows_of(stored, first, count);
+                                 return are_equal(rows, own.to(rows.scalar_type()));
+                               });
+                             });
+}
+
+// Whether two tensors of a file have one shape and the same numbers.
+bool hold_equal(const io::TensorView& a, const io::TensorView& b) {
+  return a.shape == b.shape && !a.shape.empty() &&
+         all_rows(a.shape.front(), [&](int64_t first, int64_t count) {
+           return are_equal(quant::rows_of(a, first, count), quant::rows_of(b, first, count));
+         });
 }
 
 void require_same_vocabulary(const io::TensorView& view, const std::string& path,
@@ -68,7 +77,7 @@ const io::TensorView* find_tensor(const io::TensorFile& file, const std::string&
 // Whether the tensor is the embedding or head of the base, as far as that can be said.
 bool is_of_base(const io::TensorView& view, const std::string& module, const BaseView& base) {
   const at::Tensor own = base.weight(module);
-  return !own.defined() || is_base_weight(quant::tensor_of(view), own);
+  return !own.defined() || is_base_weight(view, own);
 }
 
 // What PEFT writes of an embedding in a wrapper where it saves embeddings by itself (after the
@@ -80,7 +89,7 @@ void pass_over_wrapped(const std::string& path, const io::TensorFile& file, cons
     const auto named = [&](const char* inner) { return file_name(module + inner); };
     const io::TensorView* trained = find_tensor(file, file_name(module));
     const io::TensorView* again = find_tensor(file, named(".modules_to_save"));
-    if (trained && again && are_equal(quant::tensor_of(*trained), quant::tensor_of(*again)))
+    if (trained && again && hold_equal(*trained, *again))
       fitted.passed_over.insert(named(".modules_to_save"));
     if (find_tensor(file, named(".original_module")))
       fitted.passed_over.insert(named(".original_module"));
@@ -99,7 +108,7 @@ void pass_over_wrapped(const std::string& path, const io::TensorFile& file, cons
 void fit_embeddings(const std::string& path, const io::TensorFile& file, const BaseView& base,
                     FittedAdapter& fitted) {
   std::vector<std::string> differing;
-  std::vector<at::Tensor> values;
+  std::vector<const io::TensorView*> values;
   for (const std::string& module : {base.names.embedding, base.names.head}) {
     const std::string name = file_name(module);
     const io::TensorView* view = find_tensor(file, name);
@@ -110,7 +119,7 @@ void fit_embeddings(const std::string& path, const io::TensorFile& file, const B
       fitted.passed_over.insert(name);
     } else {
       differing.push_back(module);
-      values.push_back(quant::tensor_of(*view));
+      values.push_back(view);
     }
   }
   if (differing.empty()) return;
@@ -121,7 +130,7 @@ void fit_embeddings(const std::string& path, const io::TensorFile& file, const B
   for (const std::string& module : differing)
     fitted.options.modules_to_save.push_back(last_name(module));
   fitted.options.ensure_weight_tying |=
-      base.tied && values.size() == 2 && are_equal(values[0], values[1]);
+      base.tied && values.size() == 2 && hold_equal(*values[0], *values[1]);
 }
 
 std::string init_of(const std::string& directory) {
@@ -184,6 +193,26 @@ FittedAdapter fit_adapter(const std::string& directory, const BaseView& base) {
   fit_embeddings(path, file, base, fitted);
   pass_over_wrapped(path, file, base, fitted);
   return fitted;
+}
+
+int64_t reading_bytes(const std::string& directory, const LoraOptions& fitted,
+                      const EmbeddingNames& names, int64_t embedding_bytes) {
+  const LoraOptions given = read_adapter_options(directory);
+  int64_t copied = 0, compared = 0;
+  for (const io::TensorView& view : io::read_safetensors(adapter_tensor_file(directory)).tensors) {
+    const std::string name = peft_tensor_name(view.name);
+    bool used = true;
+    for (const std::string& module : {names.embedding, names.head}) {
+      const bool itself = name == file_name(module);
+      const bool below = name == file_name(module + ".token_adapter.base_layer");
+      used &= !below && name != file_name(module + ".modules_to_save") &&
+              name != file_name(module + ".original_module") &&
+              (!itself || is_trained_whole(fitted, module));
+      if (below || (itself && !is_trained_whole(given, module))) compared = 2 * embedding_bytes;
+    }
+    if (used) copied += static_cast<int64_t>(view.bytes.size());
+  }
+  return std::max(copied, compared);
 }
 
 std::string initial_product_of(const std::string& directory) {

@@ -42,6 +42,14 @@ struct FittedAdapter {
 // changed the base in a way that cannot be repeated (corda, lora_ga, loftq).
 FittedAdapter fit_adapter(const std::string& directory, const BaseView& base);
 
+// Bytes beside the base and the adapters that it fills while the directory's file is read, by the
+// file's header: a copy of the tensors that are used, or, before it, the base's embedding of
+// `embedding_bytes` and its pages of a file, with which fit_adapter() compares embedding and head.
+// `fitted` are the options that it gave. FormatError, ConfigError, IoError if directory or file
+// cannot be read.
+int64_t reading_bytes(const std::string& directory, const LoraOptions& fitted,
+                      const EmbeddingNames& names, int64_t embedding_bytes);
+
 // Leaves out the targets that match none of the modules, with a warning; see fit_adapter().
 void drop_unmatched_targets(const std::string& directory, const BaseView& base,
                             LoraOptions& options);

@@ -2,10 +2,12 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
 #include "base/error.h"
+#include "io/mapped_file.h"
 #include "io/safetensors.h"
 
 namespace qlora::quant {
@@ -51,6 +53,31 @@ at::Tensor tensor_of(const io::TensorView& view) {
   return tensor;
 }
 
+at::Tensor rows_of(const io::TensorView& view, int64_t first, int64_t count) {
+  io::TensorView rows = view;
+  rows.shape.front() = 1;
+  const size_t row =
+      static_cast<size_t>(rows.num_elements()) * c10::elementSize(tensor_dtype(view.dtype));
+  rows.shape.front() = count;
+  rows.bytes =
+      view.bytes.subspan(static_cast<size_t>(first) * row, static_cast<size_t>(count) * row);
+  at::Tensor tensor = tensor_of(rows);
+  io::drop_touched_pages(rows.bytes);
+  return tensor;
+}
+
+at::Tensor copy_from_file(const io::TensorView& view) {
+  constexpr size_t kPiece = size_t{4} << 20;
+  at::Tensor tensor = at::empty(view.shape, at::TensorOptions().dtype(tensor_dtype(view.dtype)));
+  auto* to = static_cast<std::byte*>(tensor.mutable_data_ptr());
+  for (size_t first = 0; first < view.bytes.size(); first += kPiece) {
+    const auto piece = view.bytes.subspan(first, std::min(kPiece, view.bytes.size() - first));
+    std::memcpy(to + first, piece.data(), piece.size());
+    io::drop_touched_pages(piece);
+  }
+  return tensor;
+}
+
 void write_tensors(const std::string& path, const NamedTensors& tensors,
                    const std::map<std::string, std::string>& metadata) {
   std::vector<io::TensorHeader> headers;
@@ -67,7 +94,7 @@ void write_tensors(const std::string& path, const NamedTensors& tensors,
 NamedTensors read_tensors(const std::string& path) {
   NamedTensors tensors;
   for (const io::TensorView& view : io::read_safetensors(path).tensors) {
-    tensors.emplace_back(view.name, tensor_of(view));
+    tensors.emplace_back(view.name, copy_from_file(view));
   }
   return tensors;
 }

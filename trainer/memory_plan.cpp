@@ -88,8 +88,14 @@ class Planner {
   int64_t of_a_stack(int64_t tokens) const { return a_.has_encoder() ? (tokens + 1) / 2 : tokens; }
 
   void add_base();
+  void add_loading(int64_t matrix);
   void add_elsewhere();
   int64_t head_copy_bytes() const;
+  int64_t adapter_bytes() const { return adapters_.numbers() * kFloat + adapters_.dora_norm_bytes; }
+  int64_t gradient_bytes() const { return adapters_.numbers() * kFloat; }
+  int64_t product_copy_bytes() const {
+    return run_.compute == at::kFloat ? 0 : adapters_.numbers_in_products * compute_bytes_;
+  }
   void add_adapters();
   void add_gradient_sums();
   void add_optimizer();
@@ -142,8 +148,19 @@ void Planner::add_base() {
   // Initialisations that change the base work in float32: the matrix, what quantizing lost of it,
   // and two of its factors' products.
   const int64_t element = lora::init_changes_base(run_.lora.init) ? 4 * kFloat : 3 * dtype_bytes;
-  add("a matrix while it is loaded", std::max(base_.largest * element, first) + kDecodedPiece,
-      Phase::kLoading);
+  add_loading(std::max(base_.largest * element, first) + kDecodedPiece);
+}
+
+// One matrix of the base is loaded after the other, and then a given adapter, when the adapters
+// that it fills are there.
+void Planner::add_loading(int64_t matrix) {
+  const int64_t given = run_.adapter_reading_bytes;
+  const int64_t filled = adapter_bytes() + gradient_bytes() + product_copy_bytes();
+  if (run_.on_gpu) add("a given adapter while it is read", given, Phase::kHost);
+  if (run_.on_gpu || given == 0 || given + filled <= matrix)
+    add("a matrix while it is loaded", matrix, Phase::kLoading);
+  else
+    add("a given adapter while it is read, and the adapters", given + filled, Phase::kLoading);
 }
 
 void Planner::add_elsewhere() {
@@ -175,18 +192,14 @@ int64_t Planner::head_copy_bytes() const {
 }
 
 void Planner::add_adapters() {
-  const int64_t numbers = adapters_.numbers();
-  add("adapters (float32)", numbers * kFloat + adapters_.dora_norm_bytes, Phase::kAlways);
-  add("adapters' gradients (float32)", numbers * kFloat, Phase::kAlways);
-  if (run_.compute != at::kFloat)
-    add("adapters' copies for the products", adapters_.numbers_in_products * compute_bytes_,
-        Phase::kAlways);
+  add("adapters (float32)", adapter_bytes(), Phase::kAlways);
+  add("adapters' gradients (float32)", gradient_bytes(), Phase::kAlways);
+  add("adapters' copies for the products", product_copy_bytes(), Phase::kAlways);
 }
 
 void Planner::add_gradient_sums() {
   constexpr const char* kEarlier = "gradients of earlier micro-batches";
-  const int64_t gradients = adapters_.numbers() * kFloat;
-  const int64_t copies = GradientSum::most_copies(run_.micro_batches_a_rank) * gradients;
+  const int64_t copies = GradientSum::most_copies(run_.micro_batches_a_rank) * gradient_bytes();
   add(kEarlier, copies, run_.on_gpu ? Phase::kHost : Phase::kAlways);
   if (!run_.on_gpu) gradient_copies_ = copies;
   add("buffers of the ranks' sums", sum_buffer_bytes(adapters_.numbers(), run_.ranks),

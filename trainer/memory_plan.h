@@ -40,6 +40,8 @@ struct PlannedRun {
   // How many train together, whose memory each is this plan's, and what of a step each computes.
   int64_t ranks = 1, micro_batches_a_rank = 1;
   int64_t host_bytes = 0;  // of the data and the tokenizer
+  // Of a given adapter while it is read, beside the adapters that it fills (lora::reading_bytes()).
+  int64_t adapter_reading_bytes = 0;
   // How a linear layer's frozen weight lies in memory, by its module path.
   std::function<quant::WeightBytes(const std::string& module, const model::LinearSpec& linear)>
       weight;

@@ -371,7 +371,7 @@ PlannedRun calibration_run(const PlannedRun& run) {
   small.ranks = small.micro_batches_a_rank = 1;
   small.recompute_layers = run.recompute_layers.all();
   small.placement = {};
-  small.host_bytes = 0;
+  small.host_bytes = small.adapter_reading_bytes = 0;
   small.evaluates = false;
   return small;
 }

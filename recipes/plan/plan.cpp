@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "data/cache/cached_dataset.h"
 #include "data/shards.h"
+#include "lora/adapter_fit.h"
 #include "model/expert_targets.h"
 #include "model/expert_tensors.h"
 #include "model/layer_quantization.h"
@@ -52,6 +53,19 @@ int64_t row_bytes(const Recipe& recipe) {
 
 int64_t host_bytes(const Recipe& recipe, int64_t vocabulary) {
   return vocabulary * kBytesAToken + row_bytes(recipe);
+}
+
+// While lora.from_adapter is read. A run that is evaluated or exported needs it no more, and it may
+// be gone. `stored`: the type in which the base's files have the embedding.
+int64_t adapter_reading_bytes(const Recipe& recipe, const model::Architecture& architecture,
+                              at::ScalarType stored) {
+  const fs::path adapter = recipe.lora.from_adapter;
+  if (adapter.empty() || !fs::exists(adapter / "adapter_config.json") ||
+      !fs::exists(adapter / "adapter_model.safetensors"))
+    return 0;
+  return lora::reading_bytes(adapter.string(), recipe.lora, architecture.embedding_names(),
+                             architecture.vocab_size * architecture.embedding.width *
+                                 static_cast<int64_t>(c10::elementSize(stored)));
 }
 
 trainer::PlannedRun common(const Recipe& recipe, const model::Architecture& architecture,
@@ -162,6 +176,8 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& 
   const std::string dtype = recipe.model.dtype == "auto" ? header.dtype : recipe.model.dtype;
   trainer::PlannedRun run = common(recipe, header.architecture, dtype, on_gpu, ranks);
   const at::ScalarType dense = model::dtype_from_string(dtype, "model.dtype");
+  run.adapter_reading_bytes = adapter_reading_bytes(
+      recipe, header.architecture, model::dtype_from_string(header.dtype, "model.dtype"));
   const quant::QuantizationOptions options = quantization_of(recipe, header);
   run.weight = [&recipe, &header, options, dense](const std::string& module,
                                                   const model::LinearSpec& linear) {
@@ -184,6 +200,7 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::CausalLm& mod
   run.compute = model.compute_dtype();
   run.narrow_gates = model.narrow_gates;
   run.sequence_length = sequence_length;
+  run.adapter_reading_bytes = adapter_reading_bytes(recipe, model.architecture(), dtype);
   std::map<std::string, quant::WeightBytes> loaded;
   for (const lora::LinearGroup* group : model.groups())
     for (const lora::LoraLinear& linear : group->layers())

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "base/arena_allocator.h"
 #include "base/log.h"
 #include "lora/expert_names.h"
 #include "recipes/models/adapter_on_base.h"
@@ -65,7 +66,10 @@ void read_given_adapter(const std::string& directory, const BaseModel& base,
                         lora::AdapterSet& adapters) {
   if (directory.empty()) return;
   require_same_base(directory, base);
-  lora::read_adapter_tensors(directory, adapters, fit_adapter(directory, base.path).passed_over);
+  const std::set<std::string> passed_over = fit_adapter(directory, base.path).passed_over;
+  release_free_arena_pages();  // of the embeddings that were compared
+  lora::read_adapter_tensors(directory, adapters, passed_over);
+  release_free_arena_pages();  // of the tensors as the file has them
 }
 
 }  // namespace

@@ -16,6 +16,8 @@
 #include "quant/tensor_file.h"
 #include "recipes/exports/export_model.h"
 #include "recipes/models/trained_model.h"
+#include "recipes/options_from_files.h"
+#include "recipes/plan/plan.h"
 #include "recipes/qlora_finetune.h"
 #include "recipes/run/attached_adapters.h"
 #include "tests/support/temp_dir.h"
@@ -198,6 +200,37 @@ TEST_F(AdapterOnBase, TrainingGoesOnFromAWrappedEmbeddingAndIsResumed) {
   ModelChoice choice;
   choice.run_dir = recipe.output.dir;
   EXPECT_TRUE(open_model(choice).adapters->embeddings().whole_embedding);
+}
+
+// What a plan counts of an adapter while it is read: by the header of its file, and by what
+// adapter_config.json says.
+TEST_F(AdapterOnBase, ItsTensorsTakeTheirBytesOnceAndWhatIsComparedTwiceTheBases) {
+  constexpr int64_t kFactors = 2 * 2 * kRank * kHidden * 4, kMatrix = kVocabulary * kHidden * 4;
+  const auto planned = [this] {
+    write();
+    Recipe recipe = test::tiny_recipe(dir.path());
+    recipe.lora.from_adapter = dir / "adapter";
+    adopt_adapter_options(recipe);
+    const model::ModelHeader header = model::read_model_header(recipe.model.path);
+    return planned_run(recipe, header, false).adapter_reading_bytes;
+  };
+  EXPECT_EQ(planned(), kFactors);
+  const quant::NamedTensors factors = tensors;
+  add_embeddings(kVocabulary, 0);  // passed over, once compared with the base's in bfloat16
+  EXPECT_EQ(planned(), kMatrix);
+  tensors = factors;
+  add_embeddings(kVocabulary, 0.5);  // in place of the base's
+  EXPECT_EQ(planned(), kFactors + 2 * kMatrix);
+  config["modules_to_save"] = {"embed_tokens"};
+  tensors.pop_back();
+  EXPECT_EQ(planned(), kFactors + kMatrix);
+}
+
+TEST_F(AdapterOnBase, OneThatIsGoneAfterTheRunTakesNothing) {
+  Recipe recipe = test::tiny_recipe(dir.path());
+  recipe.lora.from_adapter = dir / "gone";
+  const model::ModelHeader header = model::read_model_header(recipe.model.path);
+  EXPECT_EQ(planned_run(recipe, header, false).adapter_reading_bytes, 0);
 }
 
 TEST_F(AdapterOnBase, AnotherVocabularyIsRefusedWithBothSizes) {

@@ -14,6 +14,7 @@
 #include "tests/trainer/small_plan.h"
 #include "trainer/gradient_audit.h"
 #include "trainer/gradient_sum.h"
+#include "trainer/time_plan.h"
 #include "trainer/train_step.h"
 
 namespace qlora::trainer {
@@ -338,6 +339,31 @@ TEST(MemoryPlan, EmbeddingAndHeadElsewhereLeaveAPanelOfTheHead) {
   EXPECT_EQ(bytes_for(there, "base weights in host memory"), matrix);
   EXPECT_EQ(bytes_for(there, "panel of the head"), matrix);  // which is smaller than a panel
   EXPECT_EQ(bytes_for(there, "base weights"), bytes_for(here, "base weights"));
+}
+
+TEST(MemoryPlan, AGivenAdapterIsReadWhenTheAdaptersThatItFillsAreThere) {
+  constexpr const char *kMatrix = "a matrix while it is loaded",
+                       *kReading = "a given adapter while it is read, and the adapters";
+  PlannedRun run = planned(method("nf4"), 64);
+  const MemoryPlan without = plan_memory(run);
+  run.adapter_reading_bytes = 1;  // the matrix takes more
+  run.lora.rank = 1;
+  EXPECT_EQ(bytes_for(plan_memory(run), kMatrix), bytes_for(without, kMatrix));
+  run.adapter_reading_bytes = 1'000'000'000;
+  const MemoryPlan with = plan_memory(run);
+  EXPECT_EQ(bytes_for(with, kMatrix), 0);
+  EXPECT_EQ(bytes_for(with, kReading), 1'000'000'000 + bytes_for(with, "adapters (float32)") +
+                                           bytes_for(with, "adapters' gradients (float32)") +
+                                           bytes_for(with, "adapters' copies for the products"));
+  EXPECT_EQ(with.peak(), with.loaded_bytes() + bytes_for(with, kReading));
+  EXPECT_EQ(calibration_run(run).adapter_reading_bytes, 0);
+  run.on_gpu = true;  // which the file does not reach
+  const int64_t on_host = plan_memory(run).bytes_in(Phase::kHost);
+  run.adapter_reading_bytes *= 2;
+  const MemoryPlan on_gpu = plan_memory(run);
+  EXPECT_EQ(bytes_for(on_gpu, "a given adapter while it is read"), 2'000'000'000);
+  EXPECT_EQ(on_gpu.bytes_in(Phase::kHost), on_host + 1'000'000'000);
+  EXPECT_GT(bytes_for(on_gpu, kMatrix), 0);
 }
 
 // A copy of the head's gradient would be the largest buffer of the step.
