@@ -13,6 +13,18 @@ bool is_word(const std::string& text) {
   });
 }
 
+// Words with slashes between them, none of which begins with a dot, as git has it: a revision is
+// the name of a file below the cache's.
+bool is_revision(const std::string& text) {
+  size_t begin = 0;
+  for (size_t end = 0; end != std::string::npos; begin = end + 1) {
+    end = text.find('/', begin);
+    const std::string part = text.substr(begin, end == std::string::npos ? end : end - begin);
+    if (!is_word(part) || part.starts_with('.')) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 std::optional<HubId> hub_id_of(const std::string& text) {
@@ -23,7 +35,7 @@ std::optional<HubId> hub_id_of(const std::string& text) {
   if (slash == std::string::npos || !is_word(hub.id.substr(0, slash)) ||
       !is_word(hub.id.substr(slash + 1)))
     return std::nullopt;
-  if (at != std::string::npos && !is_word(hub.revision)) return std::nullopt;
+  if (at != std::string::npos && !is_revision(hub.revision)) return std::nullopt;
   std::error_code unknown;
   if (std::filesystem::exists(text, unknown)) return std::nullopt;
   return hub;

@@ -7,8 +7,9 @@
 namespace qlora {
 
 struct HubId {
-  std::string id;        // "org/name"
-  std::string revision;  // a branch, tag or commit; empty: none is named
+  std::string id;  // "org/name"
+  // A branch, tag, commit or reference as "refs/pr/1"; empty: none is named.
+  std::string revision;
 };
 
 // Nothing if the text has another form, or there is a file or directory of that name.

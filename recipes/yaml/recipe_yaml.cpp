@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "base/error.h"
@@ -114,12 +115,11 @@ void expand_homes(Recipe& recipe, ProblemList& problems) {
   });
 }
 
-// org/name, which is not there as a path: a hub id.
+// org/name or org/name@REV, where REV may have slashes, which is not there as a path: a hub id.
 bool looks_like_hub_id(const std::string& path, const fs::path& directory) {
   if (fs::exists(directory / path) || path.starts_with('.') || path.starts_with('/')) return false;
-  const size_t slash = path.find('/');
-  return slash != std::string::npos && path.find('/', slash + 1) == std::string::npos &&
-         !path.ends_with(".gguf");
+  const std::string id = path.substr(0, path.find('@'));
+  return std::ranges::count(id, '/') == 1 && !path.ends_with(".gguf");
 }
 
 // Whether the value of a key that may hold something else than a path is one.

@@ -18,10 +18,39 @@ TEST(HubId, HasAnOrganisationANameAndPerhapsARevision) {
   EXPECT_EQ(revised->revision, "v1.0");
 }
 
+TEST(HubId, ARevisionMayHaveSlashes) {
+  for (const char* revision : {"refs/pr/1", "refs/convert/parquet", "feature/long-rows.2"}) {
+    const auto hub = hub_id_of(std::string("org/name@") + revision);
+    ASSERT_TRUE(hub) << revision;
+    EXPECT_EQ(hub->id, "org/name");
+    EXPECT_EQ(hub->revision, revision);
+  }
+}
+
 TEST(HubId, OtherFormsAreNone) {
-  for (const char* text : {"", "name", "/org", "org/", "a/b/c", "./org", "../org", "org/name@",
-                           "@v1/name", "org@v1/name", "org/@v1", "org/name@refs/pr/1",
-                           "org/name@v1@v2", "org/my name", "org/model.gguf", "C:/name"})
+  for (const char* text : {"",
+                           "name",
+                           "/org",
+                           "org/",
+                           "a/b/c",
+                           "./org",
+                           "../org",
+                           "org/name@",
+                           "@v1/name",
+                           "org@v1/name",
+                           "org/@v1",
+                           "a/b/c@v1",
+                           "org/name@v1@v2",
+                           "org/name@.hidden",
+                           "org/name@..",
+                           "org/name@../v1",
+                           "org/name@refs/../../v1",
+                           "org/name@/v1",
+                           "org/name@refs//v1",
+                           "org/name@refs/",
+                           "org/my name",
+                           "org/model.gguf",
+                           "C:/name"})
     EXPECT_FALSE(hub_id_of(text)) << text;
 }
 

@@ -111,6 +111,10 @@ TEST_F(AdapterFile, TheRevisionOfAHubIdIsAKeyOfItsOwn) {
   EXPECT_EQ(config().at("base_model_name_or_path"), "someone/model");
   EXPECT_EQ(config().at("revision"), "v1.0");
   EXPECT_EQ(read_adapter_base(dir.path())->name, base.name);
+  base.name = "someone/model@refs/pr/1";
+  write_adapter(dir.path(), *written, tiny_options(), base);
+  EXPECT_EQ(config().at("base_model_name_or_path"), "someone/model");
+  EXPECT_EQ(config().at("revision"), "refs/pr/1");
   base.name = "/models/of@mine";
   write_adapter(dir.path(), *written, tiny_options(), base);
   EXPECT_EQ(config().at("base_model_name_or_path"), base.name);

@@ -62,6 +62,14 @@ TEST_F(HubCache, ARevisionIsARefOrACommit) {
   EXPECT_EQ(resolve_model_path("org/name@bbb"), tagged);
 }
 
+TEST_F(HubCache, ARefMayHaveSlashes) {
+  const std::string proposed = add("home/.cache/huggingface/hub", "ccc", "refs/pr/1");
+  EXPECT_EQ(resolve_model_path("org/name@refs/pr/1"), proposed);
+  EXPECT_THAT([] { resolve_model_path("org/name@refs/pr/2"); },
+              ThrowsMessage<ConfigError>(HasSubstr("hf download org/name --revision refs/pr/2")));
+  EXPECT_THROW(resolve_model_path("org/name@.."), ConfigError);  // the cache's own directory
+}
+
 TEST_F(HubCache, WhatIsNotThereGivesTheCommandThatDownloadsIt) {
   const auto refused =
       ThrowsMessage<ConfigError>(AllOf(HasSubstr("org/name"), HasSubstr("download")));

@@ -40,6 +40,16 @@ TEST(Import, TheRevisionOfAHubIdBecomesPartOfThePathInEitherOrder) {
   }
 }
 
+TEST(Import, ARevisionWithSlashesIsTakenAndOneThatLeavesTheCacheIsRefused) {
+  for (const RevisionKeys& keys : kRevisionKeys) {
+    const std::string path = std::string(keys.path) + ": org/model\n" + keys.revision + ": ";
+    EXPECT_THAT(imported(path + "refs/pr/1\n", keys.tool).text,
+                HasSubstr("path: \"org/model@refs/pr/1\""));
+    const ImportedRecipe elsewhere = imported(path + "../main\n", keys.tool);
+    EXPECT_THAT(keys_with(elsewhere, Fate::kRefused), ElementsAre(keys.revision)) << keys.tool;
+  }
+}
+
 TEST(Import, TheRevisionOfWhatIsNoHubIdIsRefused) {
   for (const RevisionKeys& keys : kRevisionKeys)
     for (const char* path : {"/models/mine", "org/model@v2", "model.gguf"}) {

@@ -54,7 +54,8 @@ TEST(RecipeYaml, AMapOrListThatIsNoneIsToldWithAnExampleOfItsKey) {
 }
 
 TEST(RecipeYaml, AHubIdStaysAsItIs) {
-  EXPECT_EQ(parse(kSmall, {"model.path=org/name"}).model.path, "org/name");
+  for (const char* id : {"org/name", "org/name@v1", "org/name@refs/pr/1"})
+    EXPECT_EQ(parse(kSmall, {std::string("model.path=") + id}).model.path, id);
 }
 
 TEST(RecipeYaml, WhatIsWrittenReadsBackAsTheSame) {
