@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "export/gguf_origin.h"
 #include "io/gguf.h"
 #include "lora/expert_names.h"
 #include "model/gguf_description.h"
@@ -90,7 +91,7 @@ void write(io::GgufWriter& writer, const io::TensorView& header, const at::Tenso
 }  // namespace
 
 void write_gguf_adapter(const std::string& path, const model::CausalLm& model,
-                        const lora::AdapterSet& adapters, const std::string& name,
+                        const lora::AdapterSet& adapters, const std::string& base,
                         const GgufType& type) {
   at::NoGradGuard no_grad;
   if (type.is_quantized())
@@ -99,13 +100,13 @@ void write_gguf_adapter(const std::string& path, const model::CausalLm& model,
   const model::GgufDescription description = model::describe_for_gguf(model.architecture());
   const std::vector<Factors> factors = factors_of(model, description);
   check(!factors.empty(), "an adapter has adapted layers");
-  const model::GgufMetadata metadata = {
-      {"general.architecture", description.architecture},
-      {"general.type", std::string("adapter")},
-      {"general.name", name},
-      {"general.file_type", static_cast<uint64_t>(type.number)},
-      {"adapter.type", std::string("lora")},
-      {"adapter.lora.alpha", static_cast<float>(alpha_of(factors))}};
+  model::GgufMetadata metadata = {{"general.architecture", description.architecture},
+                                  {"general.type", std::string("adapter")},
+                                  {"general.file_type", static_cast<uint64_t>(type.number)},
+                                  {"adapter.type", std::string("lora")},
+                                  {"adapter.lora.alpha", static_cast<float>(alpha_of(factors))}};
+  const model::GgufMetadata names = gguf_origin(base);
+  metadata.insert(metadata.end(), names.begin(), names.end());
   std::vector<io::TensorView> headers;
   for (const auto& [layer, stored] : factors) {
     headers.push_back(header_of(stored.name + ".lora_a", layer->adapter->a, type.dtype));

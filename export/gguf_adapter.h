@@ -12,12 +12,12 @@
 
 namespace qlora::exporting {
 
-// `type`: f32, f16 or bf16. ConfigError, with the hint to merge, for what such a file cannot hold:
-// magnitudes (DoRA), what is trained whole or by the row, adapters of experts or of a head that is
-// the embedding too, and alphas that are not one (rank patterns with rank-stabilised scaling, alpha
-// patterns); errors of describe_for_gguf().
+// `base`: what the model was made of (gguf_origin.h). `type`: f32, f16 or bf16. ConfigError, with
+// the hint to merge, for what such a file cannot hold: magnitudes (DoRA), what is trained whole or
+// by the row, adapters of experts or of a head that is the embedding too, and alphas that are not
+// one (rank patterns with rank-stabilised scaling, alpha patterns); errors of describe_for_gguf().
 void write_gguf_adapter(const std::string& path, const model::CausalLm& model,
-                        const lora::AdapterSet& adapters, const std::string& name,
+                        const lora::AdapterSet& adapters, const std::string& base,
                         const GgufType& type);
 
 // Copies the file's tensors to the slots of the model that it was written of; publish() is the

@@ -10,6 +10,7 @@
 #include "base/progress.h"
 #include "data/chat_renderer.h"
 #include "data/tokenizers/gguf_tokenizer_metadata.h"
+#include "export/gguf_origin.h"
 #include "export/gguf_parts.h"
 #include "export/weight_files.h"
 #include "io/atomic_write.h"
@@ -38,16 +39,16 @@ data::GgufTokenizerOptions tokenizer_options(const model::Architecture& model,
 
 model::GgufMetadata metadata_of(const model::GgufDescription& description,
                                 const data::Tokenizer& tokenizer,
-                                const data::ChatTemplate* chat_template, const std::string& name,
+                                const data::ChatTemplate* chat_template, const std::string& base,
                                 const GgufType& type) {
   model::GgufMetadata all = {{"general.architecture", description.architecture},
                              {"general.type", std::string("model")},
-                             {"general.name", name},
                              {"general.file_type", static_cast<uint64_t>(type.number)}};
   if (type.is_quantized()) all.emplace_back("general.quantization_version", kQuantizationVersion);
   const auto append = [&all](const model::GgufMetadata& more) {
     all.insert(all.end(), more.begin(), more.end());
   };
+  append(gguf_origin(base));
   append(description.metadata);
   append(data::gguf_tokenizer_metadata(
       tokenizer, tokenizer_options(description.model, tokenizer, chat_template)));

@@ -13,13 +13,14 @@
 
 namespace qlora::exporting {
 
-// Writes the file, one tensor in memory at a time, in fp32 and as it is stored. `name`: what the
-// file calls the model. `chat_template`: the one trained with, null if there is none. Every tensor
-// that was not trained is the original's where there is one. ConfigError of describe_for_gguf() and
-// gguf_tokenizer_metadata(); Error if a merged weight is not finite (as f16: too large).
+// Writes the file, one tensor in memory at a time, in fp32 and as it is stored. `base`: what
+// the model was made of (gguf_origin.h). `chat_template`: the one trained with, null if there is
+// none. Every tensor that was not trained is the original's where there is one. ConfigError of
+// describe_for_gguf() and gguf_tokenizer_metadata(); Error if a merged weight is not finite (as
+// f16: too large).
 void write_gguf_model(const std::string& path, const model::CausalLm& model,
                       const data::Tokenizer& tokenizer, const data::ChatTemplate* chat_template,
-                      const std::string& name, const GgufType& type,
+                      const std::string& base, const GgufType& type,
                       model::WeightSource* original = nullptr);
 
 }  // namespace qlora::exporting

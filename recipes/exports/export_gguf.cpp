@@ -31,11 +31,10 @@ const exporting::GgufType& type_of(const ExportOptions& options) {
   return exporting::gguf_type(options.type.empty() ? otherwise : options.type);
 }
 
-// "SmolLM2-135M" of a hub id or a path.
-std::string name_of(const TrainedModel& trained) {
+// Its hub id or path.
+const std::string& base_of(const TrainedModel& trained) {
   const std::string& name = trained.base.record.name;
-  const fs::path path(name.empty() ? trained.base.path : name);
-  return (path.has_filename() ? path : path.parent_path()).filename().string();
+  return name.empty() ? trained.base.path : name;
 }
 
 void write_modelfile(const std::string& directory, const std::string& from,
@@ -95,7 +94,7 @@ void write_gguf(const std::string& directory, const TrainedModel& trained,
                 const ExportOptions& options, model::WeightSource* original) {
   exporting::write_gguf_model(in(directory, kModelFile), *trained.base.model,
                               *trained.base.tokenizer, trained.base.chat_template.get(),
-                              name_of(trained), type_of(options), original);
+                              base_of(trained), type_of(options), original);
   write_modelfile(directory, fmt::format("FROM ./{}\n", kModelFile), trained);
 }
 
@@ -120,7 +119,7 @@ exporting::Agreement export_gguf_adapter(const std::string& directory, TrainedMo
   at::NoGradGuard no_grad;
   const std::string path = in(directory, kAdapterFile);
   const exporting::GgufType& type = type_of(options);
-  exporting::write_gguf_adapter(path, *trained.base.model, *trained.adapters, name_of(trained),
+  exporting::write_gguf_adapter(path, *trained.base.model, *trained.adapters, base_of(trained),
                                 type);
   write_modelfile(directory,
                   fmt::format("# the base as a GGUF file, or its name in Ollama's library\n"

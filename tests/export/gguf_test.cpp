@@ -135,6 +135,18 @@ TEST_F(GgufExport, AGgufBaseIsWrittenAsItWas) {
   }
 }
 
+TEST_F(GgufExport, ModelAndAdapterNameTheModelThatTheyWereMadeOf) {
+  trained.base.record.name = "org/name@v1.0";
+  export_model(trained, options("f32", "gguf-lora"));
+  fs::rename(dir / "out", dir / "lora");
+  export_model(trained, options("f32"));
+  for (const char* path : {"lora/adapter.gguf", "out/model.gguf"}) {
+    const io::GgufFile file(dir / path);
+    EXPECT_EQ(file.text("general.name"), "name") << path;
+    EXPECT_EQ(file.text("general.base_model.0.version"), "v1.0") << path;
+  }
+}
+
 TEST_F(GgufExport, OtherTypesAndOptionsThatDoNotGoTogetherAreRefused) {
   const auto refused = [&](const ExportOptions& options, const char* named) {
     EXPECT_THAT([&] { export_model(trained, options); },

@@ -1,0 +1,29 @@
+#include "export/gguf_origin.h"
+
+#include <cstdint>
+#include <filesystem>
+
+#include "base/hub_id.h"
+
+namespace qlora::exporting {
+
+model::GgufMetadata gguf_origin(const std::string& base) {
+  const auto hub = hub_id_of(base);
+  if (!hub) {
+    const std::filesystem::path path(base);
+    return {
+        {"general.name", (path.has_filename() ? path : path.parent_path()).filename().string()}};
+  }
+  const size_t slash = hub->id.find('/');
+  const std::string name = hub->id.substr(slash + 1);
+  const std::string parent = "general.base_model.0.";
+  model::GgufMetadata names = {{"general.name", name},
+                               {"general.base_model.count", uint64_t{1}},
+                               {parent + "name", name},
+                               {parent + "organization", hub->id.substr(0, slash)}};
+  if (!hub->revision.empty()) names.emplace_back(parent + "version", hub->revision);
+  names.emplace_back(parent + "repo_url", "https://huggingface.co/" + hub->id);
+  return names;
+}
+
+}  // namespace qlora::exporting
