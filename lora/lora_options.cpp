@@ -3,6 +3,7 @@
 #include <cmath>
 #include <regex>
 
+#include "base/compiled_pattern.h"
 #include "base/error.h"
 #include "lora/expert_names.h"
 #include "lora/initial_factors.h"
@@ -22,13 +23,9 @@ void check_alpha(const std::string& key, double alpha) {
     fail<ConfigError>("{} must be positive, got {}", key, alpha);
 }
 
-// Compiled once: a mixture of experts asks for each of thousands of modules.
 const std::regex& ending_in(const std::string& key, const std::string& pattern) {
-  thread_local std::map<std::string, std::regex> compiled;
-  const auto found = compiled.find(pattern);
-  if (found != compiled.end()) return found->second;
   try {
-    return compiled.emplace(pattern, std::regex("(.*\\.)?(" + pattern + ")")).first->second;
+    return compiled_pattern("(.*\\.)?(" + pattern + ")");
   } catch (const std::regex_error& error) {
     fail<ConfigError>("{}: '{}' is not a valid regular expression ({})", key, pattern,
                       error.what());

@@ -6,6 +6,7 @@
 
 #include <fmt/ranges.h>
 
+#include "base/compiled_pattern.h"
 #include "base/error.h"
 #include "base/nearest_word.h"
 #include "lora/expert_names.h"
@@ -24,7 +25,7 @@ bool matches(const std::string& pattern, const std::string& name) {
   if (pattern == "all-linear") return name != "lm_head";
   if (pattern.find_first_of("*+?[](){}|^$\\") == std::string::npos) return ends_path(name, pattern);
   try {
-    return std::regex_match(name, std::regex(pattern));
+    return std::regex_match(name, compiled_pattern(pattern));
   } catch (const std::regex_error& error) {
     fail<ConfigError>("lora.targets: '{}' is not a valid regular expression ({})", pattern,
                       error.what());

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <regex>
 
+#include "base/compiled_pattern.h"
 #include "base/error.h"
 #include "optim/lr_schedule.h"
 #include "optim/optimizer_names.h"
@@ -24,7 +25,7 @@ const std::vector<double>& OptimizerOptions::betas_in_use() const {
 
 double OptimizerOptions::weight_decay_of(const std::string& tensor) const {
   for (const auto& [pattern, value] : weight_decay_pattern)
-    if (std::regex_search(tensor, std::regex(pattern))) return value;
+    if (std::regex_search(tensor, compiled_pattern(pattern))) return value;
   return weight_decay;
 }
 
@@ -48,7 +49,7 @@ void OptimizerOptions::validate() const {
            "at most 1, or decay turns the sign of the weights");
   for (const auto& [pattern, value] : weight_decay_pattern) {
     try {
-      std::regex compiled(pattern);
+      compiled_pattern(pattern);
     } catch (const std::regex_error& error) {
       fail<ConfigError>("optim.weight_decay_pattern: '{}' is not a valid regular expression ({})",
                         pattern, error.what());
