@@ -98,6 +98,15 @@ std::string_view utf8_end(std::string_view text, size_t longest) {
   return text.substr(begin);
 }
 
+std::string utf8_around(std::string_view text, size_t index, size_t longest) {
+  const size_t last = text.size() - std::min(longest, text.size());  // from where all goes in
+  const size_t wanted = std::min(index - std::min(longest / 2, index), last);
+  const std::string_view rest = utf8_end(text, text.size() - wanted);
+  const std::string_view part = utf8_beginning(rest, longest);
+  return (rest.size() < text.size() ? "..." : "") + std::string(part) +
+         (part.size() < rest.size() ? "..." : "");
+}
+
 std::string shortened_utf8(const std::string& text, size_t longest) {
   if (text.size() <= longest) return text;
   return std::string(utf8_beginning(text, longest)) + "...";

@@ -31,6 +31,10 @@ std::string_view utf8_end(std::string_view text, size_t longest);
 // longer.
 std::string shortened_utf8(const std::string& text, size_t longest);
 
+// At most `longest` bytes of `text` around the byte at `index`, which may be its end, cut between
+// two characters, with "..." where something is left out.
+std::string utf8_around(std::string_view text, size_t index, size_t longest);
+
 // Whether a byte goes on with a character that began before it.
 inline bool is_utf8_continuation(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
 

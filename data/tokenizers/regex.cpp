@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/utf8.h"
 #include "data/tokenizers/stand_ins.h"
+#include "data/tokenizers/translated_pattern.h"
 
 namespace qlora::data {
 namespace {
@@ -51,7 +52,7 @@ struct Regex::Compiled {
 
 Regex::Regex(const std::string& pattern, const std::string& where) {
   check_utf8(pattern, where);
-  const std::string translated = translate_oniguruma(pattern, where);
+  const TranslatedPattern translated = translate_oniguruma(pattern, where);
   compiled_ = std::make_unique<Compiled>(pattern);
   int error = 0;
   PCRE2_SIZE offset = 0;
@@ -60,12 +61,13 @@ Regex::Regex(const std::string& pattern, const std::string& where) {
   pcre2_set_newline(context, PCRE2_NEWLINE_LF);
   // Oniguruma's ^ and $ always stand at lines.
   compiled_->code =
-      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.text.data()), translated.text.size(),
                     PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &error, &offset, context);
   pcre2_compile_context_free(context);
   if (!compiled_->code) {
-    fail<FormatError>("{}: '{}' must be a regular expression, but {} (at offset {} of '{}')", where,
-                      pattern, error_text(error), offset, translated);
+    const size_t place = translated.original(offset);
+    fail<FormatError>("{}: there must be a regular expression, but {} at offset {} of '{}'", where,
+                      error_text(error), place, quoted_pattern(pattern, place));
   }
   compiled_->jit = pcre2_jit_compile(compiled_->code, PCRE2_JIT_COMPLETE) == 0;
 }

@@ -56,7 +56,4 @@ class Regex {
   std::unique_ptr<Compiled> compiled_;
 };
 
-// The PCRE2 spelling of an Oniguruma pattern.
-std::string translate_oniguruma(std::string_view pattern, const std::string& where);
-
 }  // namespace qlora::data

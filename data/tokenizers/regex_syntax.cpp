@@ -8,9 +8,9 @@
 #include "base/utf8.h"
 #include "data/tokenizers/case_folds.h"
 #include "data/tokenizers/named_sets.h"
-#include "data/tokenizers/regex.h"
 #include "data/tokenizers/regex_escapes.h"
 #include "data/tokenizers/script_property.h"
+#include "data/tokenizers/translated_pattern.h"
 
 namespace qlora::data {
 namespace {
@@ -23,8 +23,9 @@ class Translator {
   Translator(std::string_view pattern, const std::string& where)
       : pattern_(pattern), where_(where) {}
 
-  std::string run() {
+  TranslatedPattern run() {
     while (index_ < pattern_.size()) {
+      begin_step();
       const char c = pattern_[index_];
       if (c == '(') {
         open_group();
@@ -40,15 +41,17 @@ class Translator {
         atom();
       }
     }
-    return std::move(out_);
+    begin_step();
+    return {std::move(out_), std::move(steps_)};
   }
 
  private:
   [[noreturn]] void refuse(const std::string& what) const {
-    fail<FormatError>("{}: {} at offset {} of the pattern '{}' is not supported", where_, what,
-                      index_, pattern_);
+    fail<FormatError>("{}: {} at offset {} of the pattern '{}' is not supported", where_,
+                      shortened_utf8(what, 120), index_, quoted_pattern(pattern_, index_));
   }
 
+  void begin_step() { steps_.emplace_back(out_.size(), index_); }
   bool next_is(std::string_view text) const { return pattern_.substr(index_).starts_with(text); }
   void copy() { out_ += pattern_[index_++]; }
   void write(std::string_view text, size_t read) {
@@ -279,6 +282,7 @@ class Translator {
     bool after_hyphen = false;
     while (depth > 0) {
       if (index_ >= pattern_.size()) refuse("a class without its closing bracket");
+      begin_step();
       const bool is_hyphen = next_is("-");
       if (next_is("[") && !next_is("[:")) {
         if (after_hyphen) refuse("a class behind a '-'");
@@ -369,6 +373,7 @@ class Translator {
   const std::string& where_;
   size_t index_ = 0;
   std::string out_;
+  std::vector<std::pair<size_t, size_t>> steps_;  // TranslatedPattern::steps
   std::vector<bool> outside_;  // what ignores_case_ is behind the groups that are open
   bool ignores_case_ = false;
   bool is_start_ = true;        // of a group or an alternative
@@ -379,7 +384,7 @@ class Translator {
 
 }  // namespace
 
-std::string translate_oniguruma(std::string_view pattern, const std::string& where) {
+TranslatedPattern translate_oniguruma(std::string_view pattern, const std::string& where) {
   return Translator(pattern, where).run();
 }
 

@@ -34,6 +34,19 @@ TEST(Utf8, WhatIsNoUtf8IsCutAllTheSame) {
   EXPECT_EQ(utf8_end(bytes, 50).size(), 47u);
 }
 
+TEST(Utf8, WhatIsAroundAPlaceHasItAndSaysWhereItWasCut) {
+  const std::string letters = "abcdefghijklmnopqrstuvwxyz";
+  EXPECT_EQ(utf8_around(letters, 13, 6), "...klmnop...");
+  EXPECT_EQ(utf8_around(letters, 0, 6), "abcdef...");
+  EXPECT_EQ(utf8_around(letters, 2, 6), "abcdef...");
+  EXPECT_EQ(utf8_around(letters, 24, 6), "...uvwxyz");
+  EXPECT_EQ(utf8_around(letters, 26, 6), "...uvwxyz");
+  EXPECT_EQ(utf8_around(letters, 26, 26), letters);
+  EXPECT_EQ(utf8_around("", 0, 6), "");
+  EXPECT_EQ(utf8_around(kText, 4, 5), "...\u6771...");
+  EXPECT_EQ(utf8_around(kText, 6, 5), "...\U0001F600");
+}
+
 TEST(Utf8, AShortenedTextSaysThatItIs) {
   EXPECT_EQ(shortened_utf8(kText, 4), "a\u00FC...");
   EXPECT_EQ(shortened_utf8(kText, 10), kText);

@@ -163,6 +163,30 @@ TEST(Regex, WhatMayMeanSomethingElseIsRefusedByName) {
   }
 }
 
+// The property in front is many ranges in the translation.
+TEST(Regex, WhatPcre2RefusesIsQuotedFromThePatternAsItWasWritten) {
+  const std::string much = "\\p{Lu}\\w[\\s\\p{Han}x]|";
+  // From behind the 21 bytes of `much`; versions of PCRE2 point at different places of a range.
+  EXPECT_THAT(refusal_of(much + "[z-a]{3}"),
+              testing::AllOf(testing::ContainsRegex("out of order .* at offset 2[2-5] of '"),
+                             testing::HasSubstr("'" + much + "[z-a]{3}'")));
+  std::string longer;
+  for (int i = 0; i < 50; ++i) longer += much;
+  const std::string said = refusal_of(longer + "a{5,2}" + longer);
+  EXPECT_THAT(said, testing::HasSubstr("...")) << said;
+  EXPECT_THAT(said, testing::HasSubstr("a{5,2}")) << said;
+  EXPECT_LT(said.size(), 220u) << said;
+  EXPECT_THAT(refusal_of(longer + "(a"), testing::EndsWith("(a'"));
+}
+
+TEST(Regex, ARefusalQuotesAPartOfALongPattern) {
+  const std::string said = refusal_of(std::string(5000, 'a') + "\\X" + std::string(5000, 'b'));
+  EXPECT_THAT(said, testing::HasSubstr("\\X at offset 5000 of the pattern '...aaa"));
+  EXPECT_THAT(said, testing::HasSubstr("a\\Xb"));
+  EXPECT_LT(said.size(), 220u);
+  EXPECT_LT(refusal_of("[[:" + std::string(5000, 'a') + ":]]").size(), 320u);
+}
+
 TEST(Regex, PatternsThatAreInUseAreTaken) {
   for (
       const char* pattern :

@@ -1,0 +1,20 @@
+#include "data/tokenizers/translated_pattern.h"
+
+#include <algorithm>
+#include <iterator>
+
+#include "base/utf8.h"
+
+namespace qlora::data {
+
+size_t TranslatedPattern::original(size_t offset) const {
+  const auto behind =
+      std::ranges::upper_bound(steps, offset, {}, &std::pair<size_t, size_t>::first);
+  return behind == steps.begin() ? 0 : std::prev(behind)->second;
+}
+
+std::string quoted_pattern(std::string_view pattern, size_t offset) {
+  return utf8_around(pattern, offset, 60);
+}
+
+}  // namespace qlora::data
