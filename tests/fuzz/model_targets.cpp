@@ -1,7 +1,13 @@
 // Model directories, GGUF models, adapters.
+#include <ATen/ATen.h>
+
+#include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "lora/adapter_file.h"
+#include "lora/adapter_fit.h"
+#include "lora/attach.h"
 #include "model/hugging_face_config.h"
 #include "model/load.h"
 #include "model/model_header.h"
@@ -27,7 +33,7 @@ const std::vector<std::string> kModelFiles = {"config.json", "model.safetensors.
                                               "model.safetensors"};
 
 void read_model_directory(std::string_view bytes) {
-  static const test::TempDir dir;
+  static const test::TempDir dir(memory_file_system());
   write_parts(split_parts(bytes), kModelFiles, dir.path());
   load(dir.path());
 }
@@ -43,7 +49,7 @@ std::vector<std::string> model_directory_seeds() {
 }
 
 void read_model_gguf(std::string_view bytes) {
-  static const test::TempDir dir;
+  static const test::TempDir dir(memory_file_system());
   const std::string path = dir.write("model.gguf", std::string(bytes));
   load(path);
   taken_or_refused([&] { model::hugging_face_config(model::open_weights(path)->architecture()); });
@@ -64,33 +70,82 @@ std::vector<std::string> model_gguf_seeds() {
 const std::vector<std::string> kAdapterFiles = {"adapter_config.json", "adapter_model.safetensors",
                                                 "qlora_base.json"};
 
+// The model whose slots adapters fill, which takes as long to make as an adapter to read.
+struct AdaptedModel {
+  std::unique_ptr<model::CausalLm> model = test::tiny_model();
+  lora::TrainableParts parts = model->parts();
+
+  lora::BaseView view() const {
+    const model::Architecture& a = model->architecture();
+    lora::BaseView view{.place = "base",
+                        .linear = a.linear_modules(),
+                        .vocab_size = a.vocab_size,
+                        .tied = a.tied_embeddings,
+                        .names = a.embedding_names(),
+                        .weight = [this](const std::string&) { return model->embedding.weight; }};
+    view.linear.push_back(view.names.head);
+    return view;
+  }
+
+  // Zeros, which the adapter's tensors replace: a rank of thousands would take a second of random
+  // numbers.
+  lora::GivenFactors zeros(const lora::LoraOptions& options) const {
+    lora::GivenFactors zeros;
+    const at::Tensor zero = at::zeros({1, 1}, at::kFloat);
+    for (const lora::LinearGroup* group : parts.all_groups())
+      for (const lora::LoraLinear& layer : group->layers()) {
+        const int64_t rank = options.of_module(layer.name).rank;
+        zeros[layer.name] = {zero.expand({rank, layer.in_features()}),
+                             zero.expand({layer.out_features(), rank})};
+      }
+    return zeros;
+  }
+};
+
 void read_adapter(std::string_view bytes) {
-  static const test::TempDir dir;
+  static const test::TempDir dir(memory_file_system());
   write_parts(split_parts(bytes), kAdapterFiles, dir.path());
   taken_or_refused([&] { lora::read_adapter_base(dir.path()); });
   taken_or_refused([&] { lora::read_adapter_init(dir.path()); });
+  static AdaptedModel base;
+  const auto attach = [&](const lora::LoraOptions& options,
+                          const std::set<std::string>& passed_over) {
+    lora::AdapterSet adapters(options, base.parts, at::kFloat, 0, base.zeros(options));
+    lora::read_adapter_tensors(dir.path(), adapters, passed_over);
+  };
+  taken_or_refused([&] { attach(lora::read_adapter_options(dir.path()), {}); });
   taken_or_refused([&] {
-    const auto model = test::tiny_model();
-    lora::AdapterSet adapters(lora::read_adapter_options(dir.path()), model->groups(), at::kFloat,
-                              0);
-    lora::read_adapter_tensors(dir.path(), adapters);
+    const lora::FittedAdapter fitted = lora::fit_adapter(dir.path(), base.view());
+    lora::reading_bytes(dir.path(), fitted.options, base.parts.names, 1000);
+    attach(fitted.options, fitted.passed_over);
   });
 }
 
-std::vector<std::string> adapter_seeds() {
+Parts adapter_parts(const std::vector<std::string>& modules_to_save) {
   const test::TempDir dir;
   const auto model = test::tiny_model();
   lora::LoraOptions options;
   options.rank = 4;
   options.alpha = 8;
-  const lora::AdapterSet adapters(options, model->groups(), at::kFloat, 0);
+  options.modules_to_save = modules_to_save;
+  const lora::AdapterSet adapters(options, model->parts(), at::kFloat, 0);
   lora::write_adapter(dir.path(), adapters, options,
                       {.name = "someone/model",
                        .path = "model",
                        .quantization = {},
                        .dtype = "bfloat16",
                        .hash = "0123"});
-  return {join_parts(parts_of_directory(dir.path(), kAdapterFiles))};
+  return parts_of_directory(dir.path(), kAdapterFiles);
+}
+
+// Factors alone; with an embedding and norms; and with an embedding that the config does not name.
+std::vector<std::string> adapter_seeds() {
+  Parts unnamed = adapter_parts({"embed_tokens"});
+  auto config = nlohmann::json::parse(unnamed.at("adapter_config.json"));
+  config["modules_to_save"] = nullptr;
+  unnamed["adapter_config.json"] = config.dump();
+  return {join_parts(adapter_parts({})), join_parts(adapter_parts({"embed_tokens", "norm"})),
+          join_parts(unnamed)};
 }
 
 }  // namespace

@@ -335,7 +335,7 @@ std::string mxfp4_seed() {
 }
 
 void read_prequantized(std::string_view input) {
-  static const test::TempDir dir;
+  static const test::TempDir dir(memory_file_system());
   write_directory(dir, split_parts(input));
   taken_or_refused([&] { model::read_model_header(dir.path()); });
   taken_or_refused([&] { load_as_stored(dir.path()); });

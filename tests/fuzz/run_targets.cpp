@@ -54,7 +54,7 @@ const std::vector<std::string> kCheckpointFiles = {"MANIFEST.json", "state.json"
                                                    "optimizer.safetensors"};
 
 void read_checkpoint(std::string_view bytes) {
-  static const test::TempDir dir;
+  static const test::TempDir dir(memory_file_system());
   static test::SmallRun run(2);
   write_parts(split_parts(bytes), kCheckpointFiles, dir.path());
   taken_or_refused([&] { trainer::verify_checkpoint(dir.path()); });
@@ -77,7 +77,7 @@ std::vector<std::string> checkpoint_seeds() {
 }
 
 void read_metrics(std::string_view bytes) {
-  static const test::TempDir dir;
+  static const test::TempDir dir(memory_file_system());
   const std::string path = dir.write("metrics.jsonl", std::string(bytes));
   taken_or_refused([&] { trainer::MetricsLog log(path, 3); });
   taken_or_refused([&] { recipes::metrics_columns(std::string(bytes)); });
@@ -94,7 +94,7 @@ std::vector<std::string> metrics_seeds() {
 }
 
 void read_prompts(std::string_view bytes) {
-  static const test::TempDir dir;
+  static const test::TempDir dir(memory_file_system());
   trainer::TrainOptions options;
   options.sample_prompts = {dir.write("prompts.jsonl", std::string(bytes))};
   taken_or_refused([&] { recipes::read_sample_prompts(options); });

@@ -67,6 +67,11 @@ MemoryFile::MemoryFile(std::string_view bytes) : file_(memfd_create("fuzz", MFD_
 
 MemoryFile::~MemoryFile() { close(file_); }
 
+std::string memory_file_system() {
+  const std::string memory = "/dev/shm";
+  return access(memory.c_str(), W_OK | X_OK) == 0 ? memory : fs::temp_directory_path().string();
+}
+
 std::string join_parts(const Parts& parts) {
   std::string joined;
   for (const auto& [name, bytes] : parts) joined += fmt::format("{}{}\n{}\n", kMark, name, bytes);

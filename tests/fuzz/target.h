@@ -46,6 +46,10 @@ class MemoryFile {
   std::string path_;
 };
 
+// Where a directory of small files that are written for each input is best made: in memory if the
+// system has a file system there, which writes a file in a thirtieth of a disk's time.
+std::string memory_file_system();
+
 // Several files in one input: "=== NAME\n" in front of each. The first part may lack its line; its
 // name is then empty.
 using Parts = std::map<std::string, std::string>;
