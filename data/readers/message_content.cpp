@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "data/readers/reader.h"
+#include "data/readers/turn_marks.h"
 
 namespace qlora::data {
 namespace {
@@ -39,13 +40,28 @@ bool is_text_part(const Json& type) {
          std::ranges::count(kTextParts, std::string_view(type.get_ref<const std::string&>())) > 0;
 }
 
-// "image_url", "input_audio", "video": a type that is a picture, a film or a sound.
-bool is_media_part(const Json& type) {
-  if (!type.is_string()) return false;
-  const auto& name = type.get_ref<const std::string&>();
+// "image_url", "input_audio", "video": a type, or a key, of a picture, a film or a sound.
+bool names_media(const std::string& name) {
   return std::ranges::any_of(std::array{"image", "video", "audio"}, [&](const char* kind) {
     return name.find(kind) != std::string::npos;
   });
+}
+
+// Whether a field holds anything: not null, false, "", [], {}, nor lists and objects of such, as
+// far as `levels` down.
+bool holds_something(const Json& value, int levels = 4) {
+  if (value.is_null() || value == false) return false;
+  if (value.is_string()) return !is_blank(value.get<std::string>());
+  if (!value.is_structured() || levels == 0) return true;
+  return std::any_of(value.begin(), value.end(),
+                     [levels](const Json& item) { return holds_something(item, levels - 1); });
+}
+
+// A content part's key that holds a picture, a film or a sound; empty if there is none.
+std::string media_key(const Json& part) {
+  for (const auto& [key, value] : part.items())
+    if (names_media(key) && holds_something(value)) return key;
+  return "";
 }
 
 // What keeps a content part from being {"type": "text", "text": "..."}; empty if nothing does.
@@ -56,18 +72,26 @@ std::string fault_of_part(const Json& part) {
   if (!is_text_part(*type)) return "has the type " + shown(*type);
   const auto text = part.find("text");
   if (text == part.end()) return "has no text";
-  return text->is_string() ? "" : "has " + describe_type(*text) + " as its text";
+  if (!text->is_string()) return "has " + describe_type(*text) + " as its text";
+  const std::string media = media_key(part);
+  return media.empty() ? "" : "has '" + media + "' beside its text";
 }
 
 std::string cure_of_part(const Json& part) {
-  if (part.is_object() && part.contains("type") && is_media_part(part["type"]))
+  const auto is_media = [&] {
+    const auto type = part.find("type");
+    if (type == part.end()) return false;
+    return (type->is_string() && names_media(type->get<std::string>())) || !media_key(part).empty();
+  };
+  if (part.is_object() && is_media())
     return "only text is read and trained here, so remove the row, or the part if the rest stands "
            "for itself";
   return "only parts like {\"type\": \"text\", \"text\": \"...\"} can be trained here";
 }
 
 // [{"type": "text", "text": "..."}, ...] -> one string.
-void join_content_parts(Json& content, size_t index) {
+void join_content_parts(Json& message, size_t index) {
+  Json& content = message["content"];
   std::string joined;
   for (size_t i = 0; i < content.size(); ++i) {
     const std::string fault = fault_of_part(content[i]);
@@ -76,17 +100,17 @@ void join_content_parts(Json& content, size_t index) {
                         fault, cure_of_part(content[i]));
     joined += content[i]["text"].get<std::string>();
   }
-  content = joined;
+  take_part_marks(message, index);
+  message["content"] = joined;
 }
 
-// Whether a field holds anything: not null, "", [], {}, nor lists and objects of such, as far as
-// `levels` down.
-bool holds_something(const Json& value, int levels = 4) {
-  if (value.is_null()) return false;
-  if (value.is_string()) return !is_blank(value.get<std::string>());
-  if (!value.is_structured() || levels == 0) return true;
-  return std::any_of(value.begin(), value.end(),
-                     [levels](const Json& item) { return holds_something(item, levels - 1); });
+void refuse_media_of_message(const Json& message, size_t index) {
+  for (const auto& [key, value] : message.items())
+    if (is_media_field(key) && holds_something(value))
+      fail<FormatError>(
+          "'{}' of message {} is not empty: only text is read and trained here; remove the row, or "
+          "the key if the text stands for itself",
+          key, index);
 }
 
 bool is_mapped(const DatasetOptions& dataset, const std::string& key) {
@@ -97,6 +121,7 @@ bool is_mapped(const DatasetOptions& dataset, const std::string& key) {
 }  // namespace
 
 void normalize_content(Json& message, size_t index) {
+  refuse_media_of_message(message, index);
   const auto content = message.find("content");
   const bool says_more = has_tool_calls(message) || has_thoughts(message);
   if (content == message.end() || content->is_null()) {
@@ -104,13 +129,14 @@ void normalize_content(Json& message, size_t index) {
     message["content"] = "";
     return;
   }
-  if (content->is_array()) join_content_parts(*content, index);
-  if (!content->is_string()) {
+  if (content->is_array()) join_content_parts(message, index);
+  const Json& text = message["content"];
+  if (!text.is_string()) {
     fail<FormatError>("the content of message {} must be a string, found {}{}", index,
-                      describe_type(*content),
-                      content->is_object() ? "; write it as JSON in a string" : "");
+                      describe_type(text),
+                      text.is_object() ? "; write it as JSON in a string" : "");
   }
-  if (message["role"] == "assistant" && !says_more && is_blank(content->get<std::string>())) {
+  if (message["role"] == "assistant" && !says_more && is_blank(text.get<std::string>())) {
     fail<FormatError>(
         "message {} is an assistant turn without text: there is nothing to train on; fill it in or "
         "remove the row",

@@ -11,9 +11,10 @@
 namespace qlora::data {
 
 // Content as a string: parts such as {"type": "text", "text": "..."} are joined, as templates that
-// know parts write them; null becomes "" where the message has tool_calls or thoughts. FormatError
-// that names message `index`, and the part, if it is something else, an image for example, or if an
-// assistant says nothing at all.
+// know parts write them, and their marks become the message's (turn_marks.h); null becomes "" where
+// the message has tool_calls or thoughts. FormatError that names message `index`, and the part, if
+// it is something else, an image for example, if the message or a part has a picture, a film or a
+// sound beside its text, or if an assistant says nothing at all.
 void normalize_content(nlohmann::ordered_json& message, size_t index);
 
 // Whether rows keep pictures, films or sounds in a field of this name: "images", "audio", ...

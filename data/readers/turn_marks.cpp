@@ -16,6 +16,31 @@ std::optional<bool> as_switch(const Json& value) {
   return std::nullopt;
 }
 
+// Whether a message or a part of one, which errors call `what`, is to be trained by its marks.
+std::optional<bool> mark_of(const Json& marked, const std::string& what) {
+  std::optional<bool> verdict;
+  std::string first;
+  for (const std::string& key : turn_mark_keys()) {
+    const auto mark = marked.find(key);
+    if (mark == marked.end() || mark->is_null()) continue;
+    const auto value = as_switch(*mark);
+    if (!value) {
+      fail<FormatError>("the {} of {} must be 0 or 1, or false or true, found {}", key, what,
+                        shown(*mark));
+    }
+    const bool trained = key == kMasked ? !*value : *value;
+    if (verdict && *verdict != trained) {
+      fail<FormatError>(
+          "{} is to be trained by one of its marks and not by the other: {} is {}, {} is {}; "
+          "remove one",
+          what, first, shown(marked[first]), key, shown(*mark));
+    }
+    if (!verdict) first = key;
+    verdict = trained;
+  }
+  return verdict;
+}
+
 }  // namespace
 
 const std::vector<std::string>& turn_mark_keys() {
@@ -25,27 +50,28 @@ const std::vector<std::string>& turn_mark_keys() {
 }
 
 std::optional<bool> training_mark(const Json& message, size_t index) {
-  std::optional<bool> verdict;
-  std::string first;
-  for (const std::string& key : turn_mark_keys()) {
-    const auto mark = message.find(key);
-    if (mark == message.end() || mark->is_null()) continue;
-    const auto value = as_switch(*mark);
-    if (!value) {
-      fail<FormatError>("the {} of message {} must be 0 or 1, or false or true, found {}", key,
-                        index, shown(*mark));
-    }
-    const bool trained = key == kMasked ? !*value : *value;
+  return mark_of(message, fmt::format("message {}", index));
+}
+
+void take_part_marks(Json& message, size_t index) {
+  const Json& parts = message["content"];
+  const std::optional<bool> own = training_mark(message, index);
+  const bool unmarked = own.value_or(message["role"] == "assistant");
+  std::optional<bool> verdict = own;
+  bool any = false;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const auto mark = mark_of(parts[i], fmt::format("part {} of message {}", i, index));
+    const bool trained = mark.value_or(unmarked);
     if (verdict && *verdict != trained) {
       fail<FormatError>(
-          "message {} is to be trained by one of its marks and not by the other: {} is {}, {} is "
-          "{}; remove one",
-          index, first, shown(message[first]), key, shown(*mark));
+          "by the marks of message {} its part {} is {}, unlike the rest: a message is trained, or "
+          "left out, as a whole; mark all of its parts alike, or remove the row",
+          index, i, trained ? "trained" : "context only");
     }
-    if (!verdict) first = key;
     verdict = trained;
+    any = any || mark.has_value();
   }
-  return verdict;
+  if (any && !own) message[kLossMask] = *verdict;
 }
 
 void mark_turns(const Json& loss_mask, Json& messages) {

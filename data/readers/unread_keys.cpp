@@ -87,6 +87,12 @@ constexpr std::array kHarmless = {"id",
 constexpr std::array kOfMessages = {"role",          "content",      "tool_calls",
                                     "function_call", "tool_call_id", "name"};
 
+// Keys of a content part that are read, or that no one trains by.
+constexpr std::array kOfParts = {"type", "text", "cache_control", "annotations", "logprobs"};
+
+// The fields that hold messages.
+constexpr std::array kListsOfMessages = {"messages", "conversations"};
+
 // Keys of pretokenized rows that repeat what is known.
 constexpr std::array kOfTokenRows = {"special_tokens_mask", "token_type_ids", "text"};
 
@@ -133,21 +139,43 @@ bool is_written(const std::string& key, const std::string& template_source) {
   return stands_there(key);
 }
 
-void collect_of_messages(const Json& messages, const std::string& list,
-                         const std::set<std::string>& fields, const std::string& template_source,
-                         std::set<std::string>& unread) {
+bool is_mark(const std::string& key) {
   const auto& marks = turn_mark_keys();
-  const auto is_read = [&](const std::string& key) {
-    return fields.contains(key) || is_one_of(kOfMessages, key) ||
-           std::find(marks.begin(), marks.end(), key) != marks.end() ||
-           is_one_of(kHarmless, lower_case(key)) || is_written(key, template_source);
-  };
-  for (const Json& message : messages) {
-    if (!message.is_object()) continue;
-    for (const auto& [key, value] : message.items())
-      if (!value.is_null() && !is_read(key)) unread.insert(list + "[]." + key);
+  return std::find(marks.begin(), marks.end(), key) != marks.end();
+}
+
+void collect_of_parts(const Json& parts, const std::string& content,
+                      std::set<std::string>& unread) {
+  for (const Json& part : parts) {
+    if (!part.is_object()) continue;
+    for (const auto& [key, value] : part.items())
+      if (!value.is_null() && !is_one_of(kOfParts, key) && !is_mark(key) &&
+          !is_one_of(kHarmless, lower_case(key)))
+        unread.insert(content + "[]." + key);
   }
 }
+
+// What of messages is read, and the keys that are not.
+struct MessageKeys {
+  const std::set<std::string>& fields;
+  const std::array<std::string, 2> contents;  // what messages of each kind call their content
+  const std::string template_source;
+
+  bool is_read(const std::string& key) const {
+    return fields.contains(key) || is_one_of(kOfMessages, key) || is_mark(key) ||
+           is_one_of(kHarmless, lower_case(key)) || is_written(key, template_source);
+  }
+
+  void collect(const Json& message, const std::string& name, std::set<std::string>& unread) const {
+    if (!message.is_object()) return;
+    for (const auto& [key, value] : message.items()) {
+      if (value.is_null()) continue;
+      if (!is_read(key)) unread.insert(name + "." + key);
+      if (value.is_array() && std::find(contents.begin(), contents.end(), key) != contents.end())
+        collect_of_parts(value, name + "." + key, unread);
+    }
+  }
+};
 
 }  // namespace
 
@@ -161,11 +189,15 @@ std::set<std::string> unread_keys(const Json& row, const DatasetOptions& dataset
                        (!format.has_turns && is_one_of(kOfTokenRows, key));
     if (!known && !value.is_null()) unread.insert(key);
   }
-  for (const char* list : {"messages", "conversations"}) {
-    const std::string key = file_field(dataset, list);
-    if (read.contains(key) && row.contains(key) && row[key].is_array())
-      collect_of_messages(row[key], key, read, format.keeps_message_keys ? template_source : "",
-                          unread);
+  const MessageKeys keys{read,
+                         {file_field(dataset, "content"), file_field(dataset, "value")},
+                         format.keeps_message_keys ? template_source : ""};
+  for (const char* list : kListsOfMessages) {
+    const std::string name = file_field(dataset, list);
+    const auto messages = row.find(name);
+    if (!read.contains(name) || messages == row.end()) continue;
+    if (!messages->is_array()) continue;
+    for (const Json& message : *messages) keys.collect(message, name + "[]", unread);
   }
   return unread;
 }

@@ -11,7 +11,8 @@
 
 namespace qlora::data {
 
-// Keys of the row, and of its messages as "messages[].mask", with a value that is not null, that
+// Keys of the row, of its messages as "messages[].mask" (of a single one as "chosen.mask") and of
+// the parts of their content as "messages[].content[].mask", with a value that is not null, that
 // neither the format nor the chat template (its source; empty: none) reads and that are not known
 // to be harmless, such as id, source or language.
 std::set<std::string> unread_keys(const nlohmann::ordered_json& row, const DatasetOptions& dataset,

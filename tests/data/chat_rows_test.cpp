@@ -174,6 +174,21 @@ TEST(ChatRows, AboutPicturesFilmsAndSoundsAreRefusedByTheirField) {
     for (const char* nothing : {"null", R"("")", "[]", "{}", "[null]", R"([{"bytes": null}])"})
       EXPECT_EQ(with(field, nothing), "user: q, assistant: a") << field << nothing;
   }
+  const auto within = [](const std::string& format, const std::string& value) {
+    const bool chat = format == "chat";
+    return turns(rows_of(format),
+                 (chat ? R"({"messages": [{"role": "user", "content": "q", "images": )"
+                       : R"({"conversations": [{"from": "human", "value": "q", "images": )") +
+                     value +
+                     (chat ? R"(}, {"role": "assistant", "content": "a"}]})"
+                           : R"(}, {"from": "gpt", "value": "a"}]})"));
+  };
+  for (const char* format : {"chat", "sharegpt"}) {
+    EXPECT_THAT(within(format, R"(["a.png"])"),
+                AllOf(HasSubstr("'images' of message 0 is not empty"), HasSubstr("remove the row")))
+        << format;
+    EXPECT_EQ(within(format, "[]"), "user: q, assistant: a") << format;
+  }
   const char* alpaca = R"({"instruction": "i", "image": "red", "output": "o"})";
   EXPECT_THAT(turns(rows_of("alpaca"), alpaca), HasSubstr("field 'image'"));
   EXPECT_EQ(turns(rows_of("alpaca", "", {{"input", "image"}}), alpaca),

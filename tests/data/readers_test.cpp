@@ -147,6 +147,14 @@ TEST(ReadChat, AContentPartThatIsNoTextIsNamed) {
   EXPECT_THAT(with_part(R"({"text": "hi"})"), HasSubstr("part 1 has no type"));
   EXPECT_THAT(with_part(R"({"type": "text", "text": null})"), HasSubstr("has null as its text"));
   EXPECT_THAT(with_part("null"), HasSubstr("part 1 is null"));
+  EXPECT_THAT(with_part(R"({"type": "text", "text": "hi", "image_url": {"url": "a.png"}})"),
+              HasSubstr("part 1 has 'image_url' beside its text; only text is read and trained "
+                        "here, so remove the row"));
+  for (const char* nothing : {"null", R"("")", "{}", "false", R"({"url": null})"})
+    EXPECT_EQ(
+        with_part(R"({"type": "text", "text": "hi", "image_url": )" + std::string(nothing) + "}"),
+        "no error")
+        << nothing;
 }
 
 TEST(ReadChat, ArgumentsOfToolCallsBecomeObjects) {

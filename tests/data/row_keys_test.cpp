@@ -87,6 +87,58 @@ TEST(TurnMarks, OnesThatSayNothingOrContradictEachOtherAreErrors) {
               HasSubstr("all are marked as context only"));
 }
 
+// Which of two answers are trained, the first of which has these keys and parts.
+std::string trained_parts(const std::string& keys, const std::string& parts) {
+  const std::string json = R"({"messages": [{"role": "user", "content": "q"}, )"
+                           R"({"role": "assistant")" +
+                           keys + R"(, "content": [)" + parts +
+                           R"(]}, {"role": "user", "content": "r"}, )"
+                           R"({"role": "assistant", "content": "second"}]})";
+  try {
+    const auto conversation = std::get<Conversation>(read("chat", json.c_str()));
+    std::string trained;
+    for (const Json& message : conversation.messages)
+      if (is_trained_turn(message)) trained += message["content"].get<std::string>() + ".";
+    return trained;
+  } catch (const FormatError& e) {
+    return e.what();
+  }
+}
+
+std::string part(const std::string& text, const std::string& keys) {
+  return R"({"type": "text", "text": ")" + text + "\"" + keys + "}";
+}
+
+TEST(TurnMarks, ThoseOfAllPartsOfAContentAreTheMessages) {
+  for (const char* mark : {R"(, "train": false)", R"(, "weight": 0)", R"(, "masked": true)"}) {
+    EXPECT_EQ(trained_parts("", part("first", mark)), "second.") << mark;
+    EXPECT_EQ(trained_parts("", part("fir", mark) + ", " + part("st", mark)), "second.") << mark;
+    EXPECT_EQ(trained_parts(R"(, "loss": 0)", part("fir", mark) + ", " + part("st", "")), "second.")
+        << mark;
+  }
+  const std::string trained = R"(, "train": true)";
+  EXPECT_EQ(trained_parts("", part("fir", trained) + ", " + part("st", "")), "first.second.");
+  EXPECT_EQ(trained_parts("", part("fir", R"(, "train": null)") + ", " + part("st", "")),
+            "first.second.");
+}
+
+TEST(TurnMarks, AMessageThatWouldBeTrainedInPartIsRefusedByThePart) {
+  const std::string out = R"(, "train": false)", in = R"(, "train": true)";
+  EXPECT_THAT(trained_parts("", part("Secret ", out) + ", " + part("word", "")),
+              HasSubstr("by the marks of message 1 its part 1 is trained, unlike the rest"));
+  EXPECT_THAT(trained_parts("", part("word", "") + ", " + part("Secret", R"(, "weight": 0)")),
+              HasSubstr("its part 1 is context only, unlike the rest"));
+  EXPECT_THAT(trained_parts(R"(, "weight": 0)", part("word", in)),
+              HasSubstr("its part 0 is trained"));
+  EXPECT_THAT(trained_parts("", part("word", R"(, "weight": 0.5)")),
+              HasSubstr("the weight of part 0 of message 1 must be 0 or 1"));
+  EXPECT_THAT(error("chat", R"({"messages": [{"role": "user", "content": [)"
+                            R"({"type": "text", "text": "a", "train": true},)"
+                            R"( {"type": "text", "text": "b"}]},)"
+                            R"( {"role": "assistant", "content": "c"}]})"),
+              HasSubstr("by the marks of message 0 its part 1 is context only"));
+}
+
 TEST(Preference, RowsAreRefusedByTheirKeysInThoseWords) {
   const auto refused = [](const char* format, const char* json, const char* keys) {
     EXPECT_THAT(error(format, json), AllOf(HasSubstr("this is preference data"), HasSubstr(keys),
@@ -160,6 +212,19 @@ TEST(UnreadKeys, AreThoseThatNeitherReaderNorTemplateKnow) {
   EXPECT_EQ(unread("sharegpt", R"({"conversations": [{"from": "human", "value": "q", "mood": 1}]})",
                    "{{ m.content }}"),
             (Keys{"conversations[].mood"}));
+  const char* parts = R"({"messages": [{"role": "user", "content": [{"type": "text", "text": "q",)"
+                      R"( "mask": 1, "cache_control": {}, "train": false, "style": "bold",)"
+                      R"( "color": null}]}]})";
+  EXPECT_EQ(unread("chat", parts, "{{ m.style }}"),
+            (Keys{"messages[].content[].mask", "messages[].content[].style"}));
+  EXPECT_EQ(unread("chat",
+                   R"({"messages": [{"role": "user", "text": [{"type": "text", "text": "q",)"
+                   R"( "mask": 1}]}]})",
+                   "", {{"content", "text"}}),
+            (Keys{"messages[].text[].mask"}));
+  EXPECT_EQ(unread("sharegpt", R"({"conversations": [{"from": "human", "value": [{"type": "text",)"
+                               R"( "text": "q", "mask": 1}]}]})"),
+            (Keys{"conversations[].value[].mask"}));
   EXPECT_TRUE(may_decide_training("messages[].mask"));
   EXPECT_TRUE(may_decide_training("sampleWeight"));
   EXPECT_FALSE(may_decide_training("difficulty"));

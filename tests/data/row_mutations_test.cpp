@@ -58,7 +58,8 @@ std::vector<FormatAndRow> whole_rows() {
       {"preference", Json::parse(R"({"chosen": "How? So.", "rejected": "How? Not so."})")},
       {"preference", Json::parse(R"({"prompt": [{"role": "user", "content": "q"}],
            "chosen": [{"role": "assistant", "content": "a"}],
-           "rejected": [{"role": "assistant", "content": [{"type": "text", "text": "b"}]}],
+           "rejected": [{"role": "assistant", "content":
+            [{"type": "text", "text": "b", "train": true}]}],
            "tools": [{"name": "f"}], "chat_template_kwargs": {"enable_thinking": false}})")},
       {"preference", Json::parse(R"({"conversations": [{"from": "human", "value": "q"}],
            "chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"},
