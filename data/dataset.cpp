@@ -131,6 +131,7 @@ DatasetReport read_dataset(const DatasetOptions& dataset, int32_t source,
         report.tools_unwritten += tokenized.loses_tools;
         report.marks_overruled += tokenized.overrules_marks;
         report.marks_ignored += tokenized.ignores_marks;
+        report.others_compared += tokenized.compares_others;
         report.run_together += tokenized.runs_together;
         for (const std::string& key : tokenized.unread_keys)
           if (report.unread_keys.size() < kMostKeys)

@@ -76,11 +76,23 @@ void warn_of_marks(const DatasetReport& report, std::vector<std::string>& warnin
         "trains all the same; set data.train_on: assistant to leave them out",
         report.path, report.marks_overruled));
   }
-  if (report.marks_ignored > 0) {
+  if (report.marks_ignored > 0 && report.has_pairs) {
+    warnings.push_back(fmt::format(
+        "{}: {} rows mark turns of their prompt to be trained; of pairs only what stands behind "
+        "the prompt is",
+        report.path, report.marks_ignored));
+  } else if (report.marks_ignored > 0) {
     warnings.push_back(fmt::format(
         "{}: {} rows mark turns to be trained that are not an assistant's; only an assistant's "
         "turns are (data.train_on: all trains everything)",
         report.path, report.marks_ignored));
+  }
+  if (report.others_compared > 0) {
+    warnings.push_back(fmt::format(
+        "{}: {} rows have answers of several turns, of which a user's or a tool's are compared and "
+        "trained like the assistant's, as in TRL; move those that both answers have into the "
+        "prompt",
+        report.path, report.others_compared));
   }
 }
 
@@ -172,6 +184,7 @@ std::string to_json(const DatasetReport& report) {
       {"run_together", report.run_together},
       {"marks_overruled", report.marks_overruled},
       {"marks_ignored", report.marks_ignored},
+      {"others_compared", report.others_compared},
       {"unread_keys", keys_of(report.unread_keys)},
       {"end_of_turn_ids", report.end_of_turn_ids},
   };

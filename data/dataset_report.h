@@ -41,7 +41,9 @@ struct DatasetReport {
   int64_t double_bos = 0;       // examples that begin with two BOS tokens
   int64_t tools_unwritten = 0;  // rows whose tools, or their results, the template does not write
   int64_t marks_overruled = 0;  // rows with turns marked as context only that train_on: all trains
-  int64_t marks_ignored = 0;    // rows with turns marked to be trained that no assistant says
+  int64_t marks_ignored = 0;    // rows with turns marked to be trained that no assistant says, or
+                                // that are the prompt of a pair
+  int64_t others_compared = 0;  // pairs with turns within an answer that no assistant says
   int64_t run_together = 0;     // completion rows without white space behind the prompt
   // Keys of the rows that nothing reads -> our field that each may be meant for, or "".
   std::map<std::string, std::string> unread_keys;

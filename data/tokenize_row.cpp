@@ -80,6 +80,28 @@ void RowTokenizer::note_marks(const Conversation& conversation, TokenizedRow& ro
   }
 }
 
+// FormatError if a turn behind the prompt, of which all is compared, is marked as context only.
+void RowTokenizer::note_turns(const ConversationPair& pair, TokenizedRow& row) {
+  for (const auto& [name, conversation] :
+       {std::pair("chosen", &pair.chosen), {"rejected", &pair.rejected}}) {
+    for (size_t i = 0; i < conversation->messages.size(); ++i) {
+      const Json& message = conversation->messages[i];
+      const auto mark = training_mark(message, i);
+      if (i < pair.prompt_messages) {
+        row.ignores_marks |= mark.value_or(false);
+        continue;
+      }
+      if (!mark.value_or(true))
+        fail<FormatError>(
+            "with '{}': message {} is marked as context only, but of two answers all that stands "
+            "behind the prompt is compared; move the turns as far as it into the prompt, if both "
+            "answers have them, or remove the row",
+            name, i);
+      row.compares_others |= message["role"] != "assistant";
+    }
+  }
+}
+
 bool RowTokenizer::loses_tools(const Conversation& conversation) const {
   if (conversation.context.contains("tools") && !renderer().writes_tools()) return true;
   return !writes_tool_results_ &&
@@ -149,6 +171,7 @@ TokenizedRow RowTokenizer::tokenize_answers(const TextPair& pair) const {
 TokenizedRow RowTokenizer::tokenize_answers(const ConversationPair& pair) const {
   TokenizedRow row;
   row.loses_tools = loses_tools(pair.chosen);
+  note_turns(pair, row);
   append_answer(renderer().turn_behind(pair.chosen, pair.prompt_messages, encoder_), Side::kChosen,
                 row);
   append_answer(renderer().turn_behind(pair.rejected, pair.prompt_messages, encoder_),

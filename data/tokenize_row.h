@@ -10,7 +10,7 @@
 //   token ids           as the file says
 //   two answers         an example each, the chosen one first; trained is, as in TRL, all that
 //                       stands behind the prompt: also what a template writes behind the end of
-//                       turn, and of texts the EOS token
+//                       turn, further turns, and of texts the EOS token
 //
 // For a model with an encoder the prompt is the source and the completion the labels, each with the
 // EOS token behind it; conversations and texts have no source.
@@ -35,7 +35,9 @@ struct TokenizedRow {
   std::vector<TokenId> end_of_turns;  // the tokens that end its answers
   bool loses_tools = false;  // it brings tools, or their results, that the template does not write
   bool overrules_marks = false;       // train_on: all trains a turn marked as context only
-  bool ignores_marks = false;         // a turn marked to be trained is not an assistant's
+  bool ignores_marks = false;         // a turn marked to be trained is not an assistant's, or a
+                                      // pair's prompt
+  bool compares_others = false;       // a turn within a pair's answers is not an assistant's
   bool runs_together = false;         // no white space between its prompt and its completion
   std::set<std::string> unread_keys;  // unread_keys.h
 };
@@ -61,6 +63,7 @@ class RowTokenizer {
  private:
   Record read(const Json& row, const DatasetOptions& dataset) const;
   void note_marks(const Conversation& conversation, TokenizedRow& row) const;
+  static void note_turns(const ConversationPair& pair, TokenizedRow& row);
   const ChatRenderer& renderer() const;
   TokenizedRow tokenize_record(const Record& record) const;
   bool loses_tools(const Conversation& conversation) const;

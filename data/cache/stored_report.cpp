@@ -32,6 +32,7 @@ constexpr std::pair<const char*, int64_t Report::*> kNumbers[] = {
     {"tools_unwritten", &Report::tools_unwritten},
     {"marks_overruled", &Report::marks_overruled},
     {"marks_ignored", &Report::marks_ignored},
+    {"others_compared", &Report::others_compared},
     {"run_together", &Report::run_together},
 };
 

@@ -35,6 +35,7 @@ const std::vector<Format>& formats() {
        {"prompt", "chosen", "rejected", "conversations", "from", "value", "system", "tools",
         "chat_template_kwargs"},
        read_preference,
+       true,
        true},
   };
   return table;

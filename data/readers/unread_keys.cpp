@@ -90,8 +90,9 @@ constexpr std::array kOfMessages = {"role",          "content",      "tool_calls
 // Keys of a content part that are read, or that no one trains by.
 constexpr std::array kOfParts = {"type", "text", "cache_control", "annotations", "logprobs"};
 
-// The fields that hold messages.
-constexpr std::array kListsOfMessages = {"messages", "conversations"};
+// The fields that hold messages: lists, or in pairs of answers single ones.
+constexpr std::array kListsOfMessages = {"messages", "conversations", "prompt", "chosen",
+                                         "rejected"};
 
 // Keys of pretokenized rows that repeat what is known.
 constexpr std::array kOfTokenRows = {"special_tokens_mask", "token_type_ids", "text"};
@@ -184,6 +185,9 @@ std::set<std::string> unread_keys(const Json& row, const DatasetOptions& dataset
   const Format& format = find_format(dataset.format);
   std::set<std::string> read, unread;
   for (const std::string& field : format.fields) read.insert(file_field(dataset, field));
+  // The prompt of a pair may also be called messages.
+  if (format.name == kPreferenceFormat && !row.contains(file_field(dataset, "prompt")))
+    read.insert(file_field(dataset, "messages"));
   for (const auto& [key, value] : row.items()) {
     const bool known = read.contains(key) || is_one_of(kHarmless, lower_case(key)) ||
                        (!format.has_turns && is_one_of(kOfTokenRows, key));
@@ -196,6 +200,7 @@ std::set<std::string> unread_keys(const Json& row, const DatasetOptions& dataset
     const std::string name = file_field(dataset, list);
     const auto messages = row.find(name);
     if (!read.contains(name) || messages == row.end()) continue;
+    if (messages->is_object()) keys.collect(*messages, name, unread);
     if (!messages->is_array()) continue;
     for (const Json& message : *messages) keys.collect(message, name + "[]", unread);
   }
