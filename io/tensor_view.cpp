@@ -1,5 +1,6 @@
 #include "io/tensor_view.h"
 
+#include <algorithm>
 #include <array>
 
 #include "base/error.h"
@@ -36,6 +37,10 @@ const Facts& facts(DType dtype) {
 }
 
 }  // namespace
+
+bool same_bytes(const TensorView& a, const TensorView& b) {
+  return a.dtype == b.dtype && a.shape == b.shape && std::ranges::equal(a.bytes, b.bytes);
+}
 
 std::string dtype_name(DType dtype) { return facts(dtype).name; }
 int64_t elements_per_block(DType dtype) { return facts(dtype).elements; }

@@ -27,4 +27,7 @@ struct TensorView {
   }
 };
 
+// Whether both have one type, one shape and one content.
+bool same_bytes(const TensorView& a, const TensorView& b);
+
 }  // namespace qlora::io

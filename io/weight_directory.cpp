@@ -44,10 +44,6 @@ std::string plain_file_name(const JsonNode& node) {
 // What an index says: the shard of each tensor.
 using ShardOf = std::map<std::string, std::string>;
 
-bool same_bytes(const TensorView& a, const TensorView& b) {
-  return a.dtype == b.dtype && a.shape == b.shape && std::ranges::equal(a.bytes, b.bytes);
-}
-
 // A tensor that its shard holds without the index saying so. transformers reads whole shards, so
 // one that the index does not know is taken; of one that lies in another shard, that is.
 void take_unlisted(const std::string& index, const std::string& shard, TensorView tensor,

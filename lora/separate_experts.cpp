@@ -161,10 +161,6 @@ Sizes joined_sizes(const std::string& path, const LoraOptions& gate, const LoraO
   return {rank, gate.alpha_at_rank(rank)};
 }
 
-bool same_bytes(const io::TensorView& a, const io::TensorView& b) {
-  return a.dtype == b.dtype && a.shape == b.shape && std::ranges::equal(a.bytes, b.bytes);
-}
-
 // Of the module that A belongs to: the rank is A's, alpha what `options` say of it.
 LoraOptions options_of(const io::TensorView& a, const LoraOptions& options) {
   const std::string name = peft_tensor_name(a.name);
@@ -216,7 +212,7 @@ ParameterSizes expert_sizes(const std::string& path, const io::TensorFile& file,
     const io::TensorView &gate = *matrices.at("gate"), &up = *matrices.at("up");
     give(prefix, "gate_up_proj",
          joined_sizes(path, options_of(gate, options), options_of(up, options),
-                      same_bytes(gate, up)));
+                      io::same_bytes(gate, up)));
   }
   return parameters;
 }

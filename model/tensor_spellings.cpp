@@ -4,6 +4,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/error.h"
 #include "model/file_layout.h"
 
 namespace qlora::model {
@@ -66,14 +67,30 @@ std::string named(const std::string& name, const Architecture& a, const std::str
   return completed(name, a, prefix);
 }
 
+// A file may hold a tensor under several spellings, but they must agree on what it is.
+void require_one_of_each(const io::TensorFile& file, const std::vector<std::string>& own_names) {
+  for (size_t i = 0; i < file.tensors.size(); ++i) {
+    const io::TensorView& tensor = file.tensors[i];
+    const size_t first = file.index.at(tensor.name);
+    if (first == i || io::same_bytes(file.tensors[first], tensor)) continue;
+    fail<FormatError>(
+        "{}: the tensors {} and {} are both the model's {}, and they differ; keep the one that is "
+        "meant, and take the other out of the file",
+        tensor.file, own_names[first], own_names[i], tensor.name);
+  }
+}
+
 }  // namespace
 
 void name_as_transformers_does(const Architecture& architecture, io::TensorFile& file) {
   std::erase_if(file.tensors, [](const io::TensorView& t) { return is_left_out(t.name); });
   const std::string prefix = base_prefix(architecture);
   const FileLayout layout(architecture);
+  std::vector<std::string> own_names;
+  for (const io::TensorView& tensor : file.tensors) own_names.push_back(tensor.name);
   file.rename(
       [&](const std::string& name) { return named(layout.in_model(name), architecture, prefix); });
+  require_one_of_each(file, own_names);
 }
 
 }  // namespace qlora::model

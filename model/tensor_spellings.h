@@ -8,7 +8,7 @@
 namespace qlora::model {
 
 // Tensors of the architecture get the names of its modules; those of other parts of a multimodal
-// model, and buffers that are computed, are left out.
+// model, and buffers that are computed, are left out. FormatError if two that differ get one name.
 void name_as_transformers_does(const Architecture& architecture, io::TensorFile& file);
 
 }  // namespace qlora::model

@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <span>
+
+#include "base/error.h"
 #include "tests/support/small_models.h"
 
 namespace qlora::model {
@@ -104,6 +107,34 @@ TEST(TensorSpellings, ATextModelWithinAnotherIsFoundUnderEachOfItsPrefixes) {
   EXPECT_THAT(spelled(config, {"vision_tower.layers.0.weight", "model.vision_tower.norm.weight",
                                "multi_modal_projector.linear.weight"}),
               IsEmpty());
+}
+
+TEST(TensorSpellings, TwoSpellingsOfOneTensorMustAgree) {
+  const std::vector<std::string> values = {"abcd", "abcd", "abce"};
+  const auto refusal = [&](size_t first, size_t second) -> std::string {
+    io::TensorFile file;
+    for (const auto& [name, value] : {std::pair("model.layers.0.mlp.up_proj.weight", first),
+                                      {"layers.0.mlp.up_proj.weight", second}}) {
+      io::TensorView view;
+      view.name = name;
+      view.dtype = io::DType::kU8;
+      view.shape = {4};
+      view.bytes = std::as_bytes(std::span(values[value]));
+      view.file = "weights";
+      file.tensors.push_back(view);
+    }
+    try {
+      name_as_transformers_does(test::described(llama()), file);
+    } catch (const FormatError& error) {
+      return error.what();
+    }
+    return "taken";
+  };
+  EXPECT_EQ(refusal(0, 1), "taken");
+  EXPECT_EQ(refusal(0, 2),
+            "weights: the tensors model.layers.0.mlp.up_proj.weight and "
+            "layers.0.mlp.up_proj.weight are both the model's model.layers.0.mlp.up_proj.weight, "
+            "and they differ; keep the one that is meant, and take the other out of the file");
 }
 
 TEST(TensorSpellings, ATextModelOutOfAnotherLosesItsPrefix) {
