@@ -44,14 +44,18 @@ std::string plain_file_name(const JsonNode& node) {
 // What an index says: the shard of each tensor.
 using ShardOf = std::map<std::string, std::string>;
 
-// A tensor that its shard holds without the index saying so. transformers reads whole shards, so
-// one that the index does not know is taken; of one that lies in another shard, that is.
+// A tensor that its shard holds without the index saying so. transformers reads whole shards in the
+// order of their names, so one that the index does not know is taken, and of two the latter.
 void take_unlisted(const std::string& index, const std::string& shard, TensorView tensor,
                    TensorFile& result) {
-  if (const TensorView* other = result.find(tensor.name)) {
-    if (!same_bytes(*other, tensor))
-      log::warning_once("{}: {} and {} hold tensors {} that differ; the former is used", index,
-                        other->file, shard, tensor.name);
+  if (const auto known = result.index.find(tensor.name); known != result.index.end()) {
+    TensorView& other = result.tensors[known->second];
+    if (same_bytes(other, tensor)) return;
+    log::warning_once(
+        "{}: {} and {} hold tensors {} that differ; that of the latter is used, as transformers "
+        "does, whatever the index says",
+        index, std::min(other.file, shard), std::max(other.file, shard), tensor.name);
+    if (other.file < shard) other = std::move(tensor);
     return;
   }
   log::warning_once("{} does not name the tensor {} of {}; it is used, as transformers does", index,

@@ -14,8 +14,10 @@ namespace qlora::io {
 //                                                     gptq_model-4bit-128g by bits and group_size,
 //                                                     or the only .safetensors file
 //   qmodel.pt                                         hqq's
-// An index names shards, and each named tensor must be in the shard that the index says. Warns if
-// an index lies beside the one file, and of tensors of a shard that the index does not place there.
+// An index names shards, and each named tensor must be in the shard that the index says. Of tensors
+// of one name in several shards that of the last is taken. Warns if an index lies beside the one
+// file, or an adapter beside the weights, and of tensors that the index does not name, or that
+// differ.
 // FormatError as require_weights().
 TensorFile read_weight_directory(const std::string& directory);
 

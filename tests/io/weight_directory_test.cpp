@@ -183,6 +183,32 @@ TEST(WeightDirectory, ReadsEachTensorFromTheShardOfTheIndex) {
   EXPECT_EQ(file.find("three.a"), nullptr);
 }
 
+// As in transformers, which reads the shards in the order of their names.
+TEST(WeightDirectory, OfTensorsOfOneNameInTwoShardsThatOfTheLastIsTaken) {
+  for (const std::string listed : {"1", "2"}) {
+    TempDir dir;
+    for (const std::string shard : {"1", "2"}) {
+      SafetensorsWriter writer(dir / (shard + ".safetensors"),
+                               {{"t", DType::kU8, {1}}, {"own." + shard, DType::kU8, {1}}});
+      writer.write("t", bytes_of(shard));
+      writer.write("own." + shard, bytes_of("o"));
+      writer.finish();
+    }
+    dir.write("model.safetensors.index.json",
+              R"({"weight_map":{"own.1":"1.safetensors","own.2":"2.safetensors","t":")" + listed +
+                  R"(.safetensors"}})");
+    testing::internal::CaptureStderr();
+    const TensorFile file = read_weight_directory(dir.path());
+    EXPECT_THAT(testing::internal::GetCapturedStderr(),
+                AllOf(HasSubstr("1.safetensors and "), HasSubstr("2.safetensors hold tensors t"),
+                      HasSubstr("that of the latter is used")))
+        << listed;
+    EXPECT_EQ(text_of(file.at("t")), "2") << listed;
+    EXPECT_EQ(file.at("t").file, dir / "2.safetensors") << listed;
+    EXPECT_EQ(file.tensors.size(), 3u) << listed;
+  }
+}
+
 TEST(WeightDirectory, TheSingleFileGoesBeforeAnIndexThatIsLeftOver) {
   TempDir dir;
   small_file(dir);
