@@ -204,6 +204,12 @@ void require_weights(const std::string& directory) { required_file(directory); }
 
 TensorFile read_weight_directory(const std::string& directory) {
   const std::string name = required_file(directory);
+  if (is_there(fs::path(directory) / "adapter_config.json"))
+    log::warning_once(
+        "{}: adapter_config.json lies beside the weights, and transformers with PEFT would load "
+        "that adapter with them; here it is used only where --adapter or lora.from_adapter gives "
+        "it",
+        directory);
   const std::string path = (fs::path(directory) / name).string();
   return name.ends_with(kIndex) ? read_shards(path, read_index(path)) : read_file(path);
 }

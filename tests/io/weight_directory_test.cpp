@@ -209,6 +209,19 @@ TEST(WeightDirectory, OfTensorsOfOneNameInTwoShardsThatOfTheLastIsTaken) {
   }
 }
 
+TEST(WeightDirectory, AnAdapterBesideTheWeightsIsNamed) {
+  TempDir dir;
+  write_safetensors(dir, "model.safetensors", "t", "m");
+  testing::internal::CaptureStderr();
+  read_weight_directory(dir.path());
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  dir.write("adapter_config.json", "{}");
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(letter_of(dir), "m");
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              AllOf(HasSubstr(dir.path()), HasSubstr("adapter_config.json lies beside")));
+}
+
 TEST(WeightDirectory, TheSingleFileGoesBeforeAnIndexThatIsLeftOver) {
   TempDir dir;
   small_file(dir);
