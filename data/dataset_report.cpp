@@ -49,8 +49,14 @@ std::vector<std::string> keys_of(const std::map<std::string, std::string>& map) 
   return keys;
 }
 
+// Formats of which a row's prompt is one field and no more.
+bool reads_one_prompt(const std::string& format) {
+  return format == "completion" || format == "input_output" || format == kPreferenceFormat;
+}
+
 void warn_of_unread_keys(const DatasetReport& report, std::vector<std::string>& warnings) {
-  std::vector<std::string> deciding;
+  const bool has_text_prompt = reads_one_prompt(report.format);
+  std::vector<std::string> deciding, of_prompt;
   for (const auto& [key, field] : report.unread_keys) {
     if (!field.empty()) {
       warnings.push_back(
@@ -59,8 +65,16 @@ void warn_of_unread_keys(const DatasetReport& report, std::vector<std::string>& 
                       report.path, key, report.format, field, field, key));
     } else if (may_decide_training(key)) {
       deciding.push_back(key);
+    } else if (has_text_prompt && may_belong_to_prompt(key)) {
+      of_prompt.push_back(key);
     }
   }
+  if (!of_prompt.empty())
+    warnings.push_back(fmt::format(
+        "{}: {} of the rows {} not read; what belongs to the prompt must stand in the one field "
+        "that format {} reads as such",
+        report.path, fmt::join(of_prompt, ", "), of_prompt.size() == 1 ? "is" : "are",
+        report.format));
   if (deciding.empty()) return;
   warnings.push_back(fmt::format(
       "{}: {} of the rows {} not read and changes nothing; if that says what is to be trained, or "

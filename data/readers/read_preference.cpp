@@ -5,16 +5,21 @@
 //   {"messages": [messages], "chosen": "...", "rejected": "..."}    answers of the assistant
 //   {"conversations": [{"from", "value"}, ...], "chosen": {"from", "value"}, "rejected": {...}}
 //
-// with "system", "tools" and "chat_template_kwargs" beside messages. Without a prompt it is what
-// both answers begin with. Data sets whose answers are whole conversations repeat the prompt as a
-// text, which is then not needed.
+// with "system", "tools" and "chat_template_kwargs" beside messages; beside texts the first two are
+// refused, which have no place there. Without a prompt it is what both answers begin with, unless a
+// key of another name may be it. Data sets whose answers are whole conversations repeat the prompt
+// as a text, which is then not needed.
 #include <algorithm>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "data/readers/conversation.h"
 #include "data/readers/reader.h"
+#include "data/readers/tool_calls.h"
+#include "data/readers/unread_keys.h"
+#include "fmt/ranges.h"
 
 namespace qlora::data {
 namespace {
@@ -42,22 +47,67 @@ size_t shared_prompt(const std::string& a, const std::string& b) {
   return size;
 }
 
+// Whether fields: {prompt: ...} names a field for it; none, which is no field, says that there is
+// none.
+bool names_prompt(const Row& row) {
+  return row.dataset().fields.contains("prompt") && row.file_field("prompt") != "none";
+}
+
+// The keys of a row without a prompt that may be it under another name.
+std::vector<std::string> other_prompts(const Row& row) {
+  std::vector<std::string> keys;
+  if (row.dataset().fields.contains("prompt")) return keys;
+  for (const auto& [key, value] : row.value().items())
+    if (!value.is_null() && !value.empty() && value != "" && may_belong_to_prompt(key))
+      keys.push_back("'" + key + "'");
+  return keys;
+}
+
+// Of a row that has no prompt by its name.
+void refuse_other_prompts(const Row& row) {
+  const std::vector<std::string> keys = other_prompts(row);
+  if (keys.empty()) return;
+  fail<FormatError>(
+      "the row has no 'prompt', but {}, which may be what both answers are to; name its field with "
+      "fields: {{prompt: ...}}, or set fields: {{prompt: none}} to take what both answers begin "
+      "with",
+      fmt::join(keys, " and "));
+}
+
+// A prompt that is a text is all that the model reads: what only messages have a place for would be
+// lost.
+void refuse_what_texts_lose(const Row& row) {
+  const char* lost = nullptr;
+  if (const Json* tools = row.find("tools"))
+    if (!parse_tools(*tools).is_null()) lost = "tools";
+  if (system_to_add(row, Json::array())) lost = "system";
+  if (lost == nullptr) return;
+  fail<FormatError>(
+      "the prompt and the answers are texts, beside which the {}'s '{}' has no place; write it "
+      "into "
+      "the prompt, or make the prompt messages{}",
+      row.find(lost) != nullptr ? "row" : "data set", row.file_field(lost),
+      row.find(lost) != nullptr ? fmt::format(", or set fields: {{{}: none}}", lost) : "");
+}
+
 Record read_texts(const Row& row) {
+  refuse_what_texts_lose(row);
   TextPair pair{"", row.text("chosen"), row.text("rejected")};
   for (const auto& [name, text] : {std::pair("chosen", &pair.chosen), {"rejected", &pair.rejected}})
     if (text->empty())
       fail<FormatError>("the field '{}' is empty: an answer must say something; remove the row",
                         row.file_field(name));
   if (pair.chosen == pair.rejected) fail_as_same(row);
-  if (row.find("prompt") != nullptr) {
+  if (row.find("prompt") != nullptr || names_prompt(row)) {
     pair.prompt = row.text("prompt") + row.dataset().separator;
     return pair;
   }
+  refuse_other_prompts(row);
   const size_t size = shared_prompt(pair.chosen, pair.rejected);
   if (size == 0)
     fail<FormatError>(
-        "the row has no '{}', and '{}' and '{}' begin with no common text that could be one",
-        row.file_field("prompt"), row.file_field("chosen"), row.file_field("rejected"));
+        "the row has no 'prompt', and '{}' and '{}' begin with no common text that could be one",
+        row.file_field("chosen"), row.file_field("rejected"));
   pair.prompt = pair.chosen.substr(0, size);
   pair.chosen.erase(0, size);
   pair.rejected.erase(0, size);
@@ -100,7 +150,10 @@ Json prompt_messages(const Row& row, const Json& chosen, const ReaderOptions& op
   if (row.find("conversations") != nullptr) return messages_of(row, "conversations", options);
   const std::string name = prompt_name(row);
   const Json* prompt = row.find(name);
-  if (prompt == nullptr) return Json::array();
+  if (prompt == nullptr) {
+    if (begins_with_answer(chosen)) refuse_other_prompts(row);
+    return Json::array();
+  }
   if (is_messages(*prompt)) return messages_of(row, name, options);
   const std::string text = row.text(name);
   return begins_with_answer(chosen) ? Json::array({user_turn(text)}) : Json::array();

@@ -98,10 +98,19 @@ constexpr std::array kListsOfMessages = {"messages", "conversations", "prompt", 
 constexpr std::array kOfTokenRows = {"special_tokens_mask", "token_type_ids", "text"};
 
 // Parts of names that speak of what is trained, how much, or which answer is the better one.
-constexpr std::array kDeciding = {"mask",         "weight",  "train",      "loss",   "label",
-                                  "prefer",       "reward",  "score",      "chosen", "reject",
-                                  "margin",       "rank",    "rating",     "ignore", "skip",
-                                  "position_ids", "segment", "cu_seqlens", "seq_len"};
+constexpr std::array kDeciding = {
+    "mask",    "weight",     "train",   "loss",    "label",    "prefer",  "reward", "score",
+    "chosen",  "reject",     "margin",  "rank",    "rating",   "ignore",  "skip",   "position_ids",
+    "segment", "cu_seqlens", "seq_len", "desirab", "accepted", "thumbs_", "winner", "kto_"};
+
+// What data sets call that which an answer is to. Not "source", "task" and "topic", which mostly
+// say where a row comes from.
+constexpr std::array kOfPrompts = {
+    "question",    "questions",      "instruction", "instructions", "query",
+    "input",       "inputs",         "problem",     "context",      "passage",
+    "history",     "messages",       "dialogue",    "dialog",       "conversation",
+    "post",        "user",           "request",     "system",       "system_prompt",
+    "user_prompt", "system_message", "tools",       "functions",    "prompts"};
 
 // What other data sets call fields that a row of ours may lack.
 const std::multimap<std::string, std::string>& other_names() {
@@ -212,6 +221,8 @@ bool may_decide_training(const std::string& key) {
   return std::any_of(kDeciding.begin(), kDeciding.end(),
                      [&](const char* part) { return name.find(part) != std::string::npos; });
 }
+
+bool may_belong_to_prompt(const std::string& key) { return is_one_of(kOfPrompts, lower_case(key)); }
 
 std::string field_it_may_be(const std::string& key, const DatasetOptions& dataset) {
   const Format& format = find_format(dataset.format);

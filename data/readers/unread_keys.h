@@ -21,6 +21,9 @@ std::set<std::string> unread_keys(const nlohmann::ordered_json& row, const Datas
 // Whether a key's name sounds like a mask, a weight or a preference.
 bool may_decide_training(const std::string& key);
 
+// Whether data sets call so what an answer is to, or a part of it: "question", "context", "system".
+bool may_belong_to_prompt(const std::string& key);
+
 // Our field that the key may stand for, since `dataset` names another for it or none and other
 // data sets call it so ("context" for alpaca's input); empty if there is none.
 std::string field_it_may_be(const std::string& key, const DatasetOptions& dataset);

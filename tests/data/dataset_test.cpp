@@ -305,6 +305,16 @@ TEST(Dataset, AColumnThatFieldsForgetIsNamed) {
                                      "calls input, set fields: {input: context}"));
 }
 
+TEST(Dataset, AKeyThatMayBelongToAPromptOfOneFieldGetsAWarning) {
+  const test::TempDir dir;
+  const auto path =
+      dir.write("a.jsonl", R"({"prompt": "p ", "completion": "c", "system": "s", "topic": "t"})");
+  const auto warnings = warnings_of(path, "completion");
+  ASSERT_EQ(warnings.size(), 1u);
+  EXPECT_THAT(warnings[0], HasSubstr("a.jsonl: system of the rows is not read; what belongs to the "
+                                     "prompt must stand in the one field"));
+}
+
 TEST(Dataset, MarksThatAreNotObeyedAreTold) {
   const TempDir dir;
   const auto marked = dir.write(

@@ -34,9 +34,9 @@ Record read(const std::string& json, std::map<std::string, std::string> fields =
   return find_format("preference").read(Row(row, dataset), {});
 }
 
-std::string error(const std::string& json) {
+std::string error(const std::string& json, std::map<std::string, std::string> fields = {}) {
   try {
-    read(json);
+    read(json, std::move(fields));
   } catch (const FormatError& e) {
     return e.what();
   }
@@ -80,6 +80,38 @@ TEST(ReadPreference, WithoutAPromptItIsWhatBothTextsBeginWith) {
   // No character is cut: ä and ö have their first byte in common.
   EXPECT_EQ(texts(R"({"chosen": "n:ä", "rejected": "n:ö"})"), "n:|ä|ö");
   EXPECT_THAT(error(R"({"chosen": "yes", "rejected": "no"})"), HasSubstr("begin with no common"));
+}
+
+TEST(ReadPreference, WhatBothAnswersBeginWithIsNoPromptWhereAnotherKeyMayBeIt) {
+  const std::string answers = R"("chosen": "The answer is 4.", "rejected": "The answer is 5."})";
+  for (const char* key : {"question", "instruction", "Query", "messages", "context"}) {
+    const std::string row = fmt::format(R"({{"{}": "2+2?", )", key) + answers;
+    EXPECT_THAT(error(row), AllOf(HasSubstr(fmt::format("no 'prompt', but '{}',", key)),
+                                  HasSubstr("fields: {prompt: ...}")));
+    EXPECT_EQ(texts(row, {{"prompt", key}}), "2+2?|The answer is 4.|The answer is 5.");
+    EXPECT_EQ(texts(row, {{"prompt", "none"}}), "The answer is| 4.| 5.");
+  }
+  EXPECT_THAT(error(R"({"instruction": "Add.", "input": "2, 2", )" + answers),
+              HasSubstr("but 'instruction' and 'input', which"));
+  EXPECT_THAT(error("{" + answers, {{"prompt", "qestion"}}),
+              HasSubstr("needs the field 'qestion'"));
+  EXPECT_EQ(texts(R"({"question": "", "input": null, "id": 3, "source": "s", )" + answers),
+            "The answer is| 4.| 5.");
+  EXPECT_THAT(error(R"({"question": "q", "chosen": {"role": "assistant", "content": "a"},
+                        "rejected": {"role": "assistant", "content": "b"}})"),
+              HasSubstr("no 'prompt', but 'question',"));
+}
+
+TEST(ReadPreference, WhatTextsHaveNoPlaceForIsRefused) {
+  const std::string texts_of_row = R"("prompt": "p", "chosen": "c", "rejected": "d"})";
+  EXPECT_THAT(error(R"({"system": "s", )" + texts_of_row), HasSubstr("the row's 'system'"));
+  EXPECT_THAT(error(R"({"tools": [{"name": "f"}], )" + texts_of_row), HasSubstr("row's 'tools'"));
+  EXPECT_EQ(error(R"({"system": "", "tools": [], )" + texts_of_row), "no error");
+  EXPECT_EQ(error(R"({"system": "s", )" + texts_of_row, {{"system", "none"}}), "no error");
+  const Json row = Json::parse("{" + texts_of_row);
+  DatasetOptions dataset{"file.jsonl", "preference", {}};
+  dataset.system = "s";
+  EXPECT_THROW(find_format("preference").read(Row(row, dataset), {}), FormatError);
 }
 
 TEST(ReadPreference, TakesMessagesWithThePromptApartOrInBoth) {
