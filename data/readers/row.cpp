@@ -121,8 +121,23 @@ const Json* Row::find(const std::string& name) const {
   return found == value_.end() || found->is_null() ? nullptr : &*found;
 }
 
+std::string Row::other_name_of(const std::string& missing) const {
+  for (const auto& group : synonyms()) {
+    if (group.front() != missing) continue;
+    for (const std::string& synonym : group)
+      if (value_.contains(synonym)) return synonym;
+  }
+  return "";
+}
+
 std::string Row::suggestion(const std::string& missing) const {
+  const std::string other_name = other_name_of(missing);
   const std::string guess = guess_format(value_);
+  if (dataset_.format == kPreferenceFormat && missing == "chosen" && other_name.empty()) {
+    // Other formats would refuse such rows.
+    if (const std::string advice = advice_on_preference_data(value_, dataset_); !advice.empty())
+      return advice;
+  }
   const std::string list_field = value_.contains("messages") ? "messages" : "conversations";
   if (!guess.empty() && guess != dataset_.format) {
     const bool renamed = (guess == "sharegpt" && list_field == "messages") ||
@@ -131,14 +146,8 @@ std::string Row::suggestion(const std::string& missing) const {
                                  guess, guess == "chat" ? "messages" : "conversations", list_field)
                    : fmt::format("this looks like {}: set format: {}", guess, guess);
   }
-  for (const auto& group : synonyms()) {
-    if (group.front() != missing) continue;
-    for (const std::string& synonym : group) {
-      if (value_.contains(synonym)) {
-        return fmt::format("if that is '{}', set fields: {{{}: {}}}", synonym, missing, synonym);
-      }
-    }
-  }
+  if (!other_name.empty())
+    return fmt::format("if that is '{}', set fields: {{{}: {}}}", other_name, missing, other_name);
   if (const std::string member = member_with_rows(value_); !member.empty())
     return fmt::format("the rows may be in its member {}: write that list alone into the file",
                        member);

@@ -39,6 +39,8 @@ class Row {
 
  private:
   std::string suggestion(const std::string& missing) const;
+  // The key of the row that other projects store our field `missing` under; empty: none.
+  std::string other_name_of(const std::string& missing) const;
 
   const Json& value_;
   const DatasetOptions& dataset_;

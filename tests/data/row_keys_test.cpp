@@ -1,5 +1,6 @@
 // What the keys of a row decide beside its texts: which turns are trained, that it is preference
 // data, and which keys nothing reads.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -13,6 +14,7 @@ namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 Record read(const std::string& format, const char* json,
             std::map<std::string, std::string> fields = {}) {
@@ -173,6 +175,77 @@ TEST(Preference, RowsAreRefusedByTheirKeysInThoseWords) {
           "output_1, output_2");
   refused("completion", R"({"prompt": "p", "completions": ["a", "b"], "scores": [1, 0]})",
           "completions, scores");
+}
+
+TEST(Preference, AVerdictIsOneHoweverItIsWritten) {
+  const char* kTurns =
+      R"("messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a")";
+  for (const char* value :
+       {"true", "false", "0", "1", "1.0", R"("True")", R"("false")", R"(" 0 ")"})
+    for (const char* key : {"label", "desirable", "is_desirable", "accepted", "thumbs_up"}) {
+      const std::string verdict = fmt::format(R"(, "{}": {}}})", key, value);
+      for (const auto& [format, begin] :
+           {std::pair{"completion", std::string(R"({"prompt": "p", "completion": "c")")},
+            {"alpaca", R"({"instruction": "i", "output": "o")"},
+            {"chat", "{" + std::string(kTurns) + "}]"}})
+        EXPECT_THAT(error(format, (begin + verdict).c_str()),
+                    HasSubstr(std::string("by its key ") + key))
+            << format << verdict;
+      EXPECT_THAT(error("chat", ("{" + std::string(kTurns) + verdict + "]}").c_str()),
+                  HasSubstr(std::string("by its key messages[].") + key));
+    }
+  EXPECT_THAT(error("chat", ("{" + std::string(kTurns) + R"(, "kto_tag": false}]})").c_str()),
+              HasSubstr("by its key messages[].kto_tag"));
+  for (const char* other : {"2", "0.5", R"("positive")", "null", "[0]"})
+    EXPECT_EQ(
+        error("completion",
+              fmt::format(R"({{"prompt": "p", "completion": "c", "label": {}}})", other).c_str()),
+        "no error")
+        << other;
+}
+
+TEST(Preference, ARejectedAnswerAloneIsEnoughAndAnswersHaveManyNames) {
+  const std::string turns =
+      R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], )";
+  for (const char* key : {"rejected_response", "rejected_messages", "rejected_images"})
+    EXPECT_THAT(error("chat", (turns + "\"" + key + R"(": ["b"]})").c_str()),
+                HasSubstr(std::string("by its key ") + key));
+  EXPECT_EQ(error("chat", (turns + R"("num_rejected": 2})").c_str()), "no error");
+  for (const auto& [better, worse] :
+       {std::pair{"winner", "loser"}, {"pos", "neg"}, {"preferred", "dispreferred"}})
+    EXPECT_THAT(
+        error("completion",
+              fmt::format(R"({{"prompt": "p", "{}": "a", "{}": "b"}})", better, worse).c_str()),
+        AllOf(HasSubstr(fmt::format("by its keys {}, {}:", better, worse)),
+              HasSubstr(fmt::format("fields: {{chosen: {}, rejected: {}}}", better, worse))));
+}
+
+TEST(Preference, OpenAisRowsAreNamedInEveryFormat) {
+  const char* row = R"({"input": {"messages": [{"role": "user", "content": "q"}], "tools": []},)"
+                    R"( "preferred_output": [{"role": "assistant", "content": "a"}],)"
+                    R"( "non_preferred_output": [{"role": "assistant", "content": "b"}]})";
+  for (const char* format : {"chat", "input_output"})
+    EXPECT_THAT(error(format, row), AllOf(HasSubstr("preferred_output, non_preferred_output"),
+                                          HasSubstr("the messages of 'input'")));
+  EXPECT_THAT(error("preference", row), AllOf(HasSubstr("this is OpenAI's form"),
+                                              HasSubstr("the messages of 'input' being the prompt"),
+                                              Not(HasSubstr("in its member"))));
+}
+
+TEST(Preference, FormatPreferenceSendsNoOneToAFormatThatRefuses) {
+  const char* turns =
+      R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], )";
+  const auto advised = [](const std::string& row) { return error("preference", row.c_str()); };
+  EXPECT_THAT(advised(R"({"prompt": "p", "completion": "c", "label": true})"),
+              AllOf(HasSubstr("one answer with a verdict (label) is no pair"),
+                    Not(HasSubstr("set format: completion"))));
+  for (const char* rejected : {R"("rejected": "b"})", R"("rejected_response": "b"})"})
+    EXPECT_THAT(advised(turns + std::string(rejected)),
+                AllOf(HasSubstr("may be the last of the row's messages"),
+                      Not(HasSubstr("set format: chat"))));
+  EXPECT_THAT(advised(R"({"prompt": "p", "completion": "c", "rejected": "d"})"),
+              HasSubstr("set fields: {chosen: completion}"));
+  EXPECT_THAT(advised(turns + std::string(R"("id": 1})")), HasSubstr("set format: chat"));
 }
 
 TEST(Preference, WhoNamesTheChosenAnswerInFieldsTrainsOnIt) {
