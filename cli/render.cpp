@@ -36,8 +36,8 @@ Json read_context(const std::string& path) {
 std::string render(const RenderOptions& options, const Json& messages, const Json& context) {
   if (options.tokenizer.empty()) {
     const std::string source = qlora::io::read_bytes(options.template_file);
-    if (const std::string wide = qlora::io::wide_text_kind(source); !wide.empty())
-      qlora::fail<qlora::FormatError>("{} is {}", options.template_file, wide);
+    if (const std::string kind = qlora::io::text_file_kind(source); !kind.empty())
+      qlora::fail<qlora::FormatError>("{} is {}", options.template_file, kind);
     const ChatTemplate chat_template(source, options.template_file);
     return chat_template.render(messages, context, options.add_generation_prompt);
   }

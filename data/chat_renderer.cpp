@@ -115,8 +115,8 @@ bool begins_with(const SharedText& whole, const SharedText& prompt, std::string_
 
 std::string read_template_file(const std::string& path) {
   std::string text = io::read_bytes(path);
-  if (const std::string wide = io::wide_text_kind(text); !wide.empty())
-    fail<FormatError>("{}: the chat template is {}", path, wide);
+  if (const std::string kind = io::text_file_kind(text); !kind.empty())
+    fail<FormatError>("{}: the chat template is {}", path, kind);
   return text;
 }
 

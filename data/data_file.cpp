@@ -27,13 +27,19 @@ void check_json_begins(const std::string& path, std::string_view bytes) {
   const size_t begin = bytes.find_first_not_of(" \t\r\n");
   if (begin == std::string_view::npos || bytes[begin] == '{' || bytes[begin] == '[') return;
   const std::string line = first_line(bytes.substr(begin));
+  const std::string extension = fs::path(path).extension().string();
+  for (const char* columns : {".parquet", ".arrow", ".feather"})
+    if (extension == columns)
+      fail<FormatError>(
+          "{} is not what its name says: it begins with '{}'; give a table a name that ends in "
+          ".csv or .tsv, JSON Lines one that ends in .jsonl",
+          path, line);
   if (line.find_first_of(",;\t|") != std::string::npos && line.find('"') == std::string::npos) {
     fail<FormatError>(
         "{} is no JSON; its first line '{}' looks like the head of a table; give it a "
         "name that ends in .csv (divided by commas) or .tsv (divided by tabs)",
         path, line);
   }
-  const std::string extension = fs::path(path).extension().string();
   fail<FormatError>(
       "{} must be JSON Lines, one object {{...}} a line, or one JSON array of objects, but begins "
       "with '{}'{}",
@@ -46,16 +52,24 @@ void check_json_begins(const std::string& path, std::string_view bytes) {
 }  // namespace
 
 void check_first_bytes(const std::string& path, std::string_view bytes, RowText kind) {
-  const bool is_page = bytes.starts_with('<');  // which may be text to train on
+  const size_t begin = std::min(bytes.find_first_not_of(" \t\r\n"), bytes.size());
+  const bool is_page = bytes.substr(begin).starts_with('<');  // which may be text to train on
   const std::string found = io::kind_by_first_bytes(bytes);
   if (!found.empty() && (kind != RowText::kPlain || !is_page))
-    fail<FormatError>("{} is {}", path, found);
+    fail<FormatError>("{} is {}", path,
+                      found.starts_with("a zip archive") ? "a zip archive; unpack it" : found);
   if (const std::string wide = io::wide_text_kind(bytes); !wide.empty())
     fail<FormatError>("{} is {}", path, wide);
   if (bytes.find('\0') != std::string_view::npos) {
     fail<FormatError>("{} must be text in UTF-8, but there are NUL bytes at its beginning; {}",
                       path, kToLines);
   }
+  const bool begins_as_rows = bytes.starts_with("{\"") || bytes.starts_with("[{\"");
+  if (begins_as_rows && kind != RowText::kJson)
+    fail<FormatError>(
+        "{} holds JSON, as it begins with '{}', and not {}; give it a name that ends in .jsonl to "
+        "read its rows",
+        path, first_line(bytes), kind == RowText::kTable ? "a table" : "plain text");
   if (kind == RowText::kJson) check_json_begins(path, bytes);
 }
 

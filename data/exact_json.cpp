@@ -86,7 +86,7 @@ Json exact_json(std::string_view text) {
 Json read_exact_json(const std::string& path, const std::string& what) {
   constexpr size_t kDeepest = 200;
   const std::string text = io::read_bytes(path);
-  if (const std::string kind = io::kind_by_first_bytes(text); !kind.empty())
+  if (const std::string kind = io::text_file_kind(text); !kind.empty())
     fail<FormatError>("{} must be {}, but is {}", path, what, kind);
   Json root;
   Builder builder(root, kDeepest);

@@ -138,7 +138,7 @@ class StrictHandler : public nlohmann::detail::json_sax_dom_parser<nlohmann::jso
 }  // namespace
 
 nlohmann::json parse_json(std::string_view text, const std::string& source) {
-  if (const std::string kind = kind_by_first_bytes(text); !kind.empty())
+  if (const std::string kind = text_file_kind(text); !kind.empty())
     fail<FormatError>("{} must be JSON, but is {}", source, kind);
   // nlohmann takes one for the end of the text, whatever comes after it.
   if (const size_t zero = text.find('\0'); zero != std::string_view::npos)

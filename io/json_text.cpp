@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "io/file_kind.h"
 #include "io/json_fault.h"
 
 namespace qlora::io {
@@ -17,6 +18,8 @@ json json_from_text(std::string_view text, const std::string& source) {
   try {
     return json::parse(text);
   } catch (const json::exception& error) {
+    if (const std::string kind = text_file_kind(text); !kind.empty())
+      fail<FormatError>("{} must be JSON, but is {}", source, kind);
     fail<FormatError>("{} is not valid JSON{}", source, json_fault(text, error));
   }
 }

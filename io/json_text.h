@@ -12,7 +12,8 @@ namespace qlora::io {
 // io/json.h is stricter.
 nlohmann::json json_from_text(std::string_view text);
 nlohmann::ordered_json ordered_json_from_text(std::string_view text);
-// FormatError that names `source`, line and column in place of nlohmann's exception.
+// FormatError that names `source` and what kind of file it is, or line and column, in place of
+// nlohmann's exception.
 nlohmann::json json_from_text(std::string_view text, const std::string& source);
 // A value with is_discarded() if the text is not JSON.
 nlohmann::json json_or_discarded(std::string_view text);

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/utf8.h"
 #include "data/tokenizers/config_keys.h"
+#include "io/file_kind.h"
 #include "io/json_text.h"
 
 namespace qlora::data {
@@ -102,6 +103,8 @@ std::string parse_chat_template(const io::JsonNode& node) {
 void read_chat_template(const TokenizerFiles& files, const std::string& place,
                         TokenizerConfig& config) {
   if (const auto file = files.find("chat_template.jinja"); file != files.end()) {
+    if (const std::string kind = io::text_file_kind(file->second); !kind.empty())
+      fail<FormatError>("{}/chat_template.jinja is {}", place, kind);
     check_utf8(file->second, place + "/chat_template.jinja");
     config.chat_template = file->second;
     return;

@@ -85,5 +85,13 @@ TEST(ChooseChatTemplate, TakesAFileTextABuiltInOrTheModels) {
   EXPECT_THROW(choose_chat_template("no-such-template", tokenizer), ConfigError);
 }
 
+TEST(ChooseChatTemplate, APointerOrAPageInTheFilesPlaceIsNoTemplate) {
+  const test::TempDir dir;
+  const ByteTokenizer tokenizer;
+  const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:ab\n";
+  for (const std::string& text : {pointer, std::string("\n<!DocType html><p>{{ 1 }}")})
+    EXPECT_THROW(choose_chat_template(dir.write("t.jinja", text), tokenizer), FormatError) << text;
+}
+
 }  // namespace
 }  // namespace qlora::data

@@ -94,6 +94,18 @@ TEST(RowSource, WhatIsWrongWithJsonIsSaidInOurWords) {
     EXPECT_THAT(error_of(text), Not(HasSubstr("json.exception"))) << text;
 }
 
+TEST(RowSource, JsonLinesInATextFileAreNoPlainText) {
+  const test::TempDir dir;
+  const auto refusal = [&](const std::string& bytes) {
+    return test::refusal_of<FormatError>({dir.write("a.txt", bytes), "text", {}});
+  };
+  EXPECT_THAT(refusal("{\"text\": \"a\"}\n"),
+              AllOf(HasSubstr("a.txt holds JSON"), HasSubstr("not plain text")));
+  for (const char* text :
+       {"Once upon a time", "{ said he", "[1] Note", "<html> is a tag", "<?xml?>"})
+    EXPECT_EQ(refusal(text), "no error") << text;
+}
+
 TEST(RowSource, AFileOfAnotherKindIsSaidToBeOne) {
   const auto named = [](const std::string& bytes, const std::string& name) {
     try {
@@ -121,7 +133,14 @@ TEST(RowSource, AFileOfAnotherKindIsSaidToBeOne) {
               AllOf(HasSubstr("head of a table"), HasSubstr("ends in .csv")));
   EXPECT_THAT(named("Once upon a time\n", "a.txt"), HasSubstr("read with format: text"));
   EXPECT_THAT(named("<!DOCTYPE html><html>", "a.jsonl"), HasSubstr("web page"));
-  EXPECT_THAT(named("PK\x03\x04", "a.zip"), HasSubstr("zip archive"));
+  EXPECT_THAT(named("PK\x03\x04", "a.zip"), HasSubstr("a zip archive; unpack it"));
+  EXPECT_THAT(named("a,b\n1,2\n", "a.parquet"),
+              AllOf(HasSubstr("not what its name says"), HasSubstr("ends in .csv")));
+  const std::string row = R"({"text": "a"})";
+  EXPECT_THAT(named(row + "\n", "a.csv"),
+              AllOf(HasSubstr("holds JSON"), HasSubstr("not a table"), HasSubstr(".jsonl")));
+  const std::string stray = row + "\n{\"text\": \"b" + std::string(1, '\0') + "\"}\n";
+  EXPECT_THAT(named(stray, "a.jsonl"), AllOf(HasSubstr("NUL bytes"), Not(HasSubstr("UTF-16"))));
 }
 
 TEST(RowSource, OneObjectAroundTheRowsIsNamedWithItsMember) {

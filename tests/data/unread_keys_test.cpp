@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "data/tokenizers/config_keys.h"
 #include "data/tokenizers/gguf_tokenizer.h"
+#include "data/tokenizers/tokenizer_config.h"
 #include "io/gguf.h"
 #include "tests/support/temp_dir.h"
 
@@ -78,6 +79,23 @@ TEST(GgufVocabulary, EntriesOfTheUnknownTypeThatFillItUpAreNoTokensOfAText) {
   EXPECT_THAT(tokenizer->encode("ab", false), ElementsAre(3, 4));
   EXPECT_THAT(tokenizer->encode("c", false), testing::Contains(0));
   EXPECT_THAT(tokenizer->encode("[PAD5]", false), testing::Not(testing::Contains(5)));
+}
+
+TEST(TokenizerConfigFiles, OnesThatAreOfAnotherKindAreSaidToBe) {
+  const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:ab\n";
+  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+                           "generation_config.json", "chat_template.json", "chat_template.jinja"})
+    for (const auto& [text, kind] :
+         {std::pair(pointer, "is a Git LFS pointer"),
+          {std::string("{\0\"\0a\0\"\0:\0001\0}\0", 14), "is text in UTF-16"},
+          {std::string("<html></html>"), "is a web page"}})
+      try {
+        parse_tokenizer_config({{name, text}}, "m");
+        FAIL() << name;
+      } catch (const FormatError& error) {
+        EXPECT_THAT(error.what(),
+                    testing::AllOf(HasSubstr(std::string("m/") + name), HasSubstr(kind)));
+      }
 }
 
 TEST(GgufTokenizerKeys, OthersAreNamed) {
