@@ -35,6 +35,10 @@ enum class DType {
   kQ5_K,
   kQ6_K,
   kMXFP4,
+  // Of safetensors files, which no weight of a model is read of.
+  kF8_E4M3FNUZ,
+  kF8_E5M2FNUZ,
+  kC64,
 };
 
 // "F32", "BF16", "Q4_1", ...

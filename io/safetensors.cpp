@@ -23,8 +23,10 @@ constexpr int64_t kMostBytes = int64_t{1} << 60;
 
 DType dtype_named(const JsonNode& node) {
   const std::string name = node.as_string();
-  for (int i = 0; i <= static_cast<int>(DType::kF8_E8M0); ++i)
-    if (dtype_name(static_cast<DType>(i)) == name) return static_cast<DType>(i);
+  for (int i = 0; i <= static_cast<int>(DType::kC64); ++i) {
+    const auto dtype = static_cast<DType>(i);
+    if (!is_block_type(dtype) && dtype_name(dtype) == name) return dtype;
+  }
   node.reject("a known element type (BF16, F16, F32, U8, ...)");
 }
 

@@ -53,7 +53,7 @@ void require_readable(const io::TensorView& view, const std::vector<int64_t>& sh
                       fmt::join(shape, ", "), fmt::join(view.shape, ", "));
   }
   if (!holds_weights(view.dtype)) {
-    fail<FormatError>("{}: tensor {} must hold floating-point weights, found {}", view.file,
+    fail<FormatError>("{}: tensor {} must hold weights in F32, F16 or BF16, found {}", view.file,
                       view.name, io::dtype_name(view.dtype));
   }
 }

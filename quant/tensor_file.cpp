@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <optional>
 
 #include "base/error.h"
 #include "io/mapped_file.h"
@@ -32,6 +33,12 @@ constexpr std::array<Pair, 13> kPairs = {{{at::kBool, io::DType::kBool},
                                           {at::kFloat8_e5m2, io::DType::kF8_E5M2},
                                           {at::kFloat8_e8m0fnu, io::DType::kF8_E8M0}}};
 
+std::optional<at::ScalarType> tensor_dtype_or_none(io::DType dtype) {
+  for (const Pair& pair : kPairs)
+    if (pair.file == dtype) return pair.tensor;
+  return std::nullopt;
+}
+
 }  // namespace
 
 io::DType file_dtype(at::ScalarType dtype) {
@@ -41,13 +48,16 @@ io::DType file_dtype(at::ScalarType dtype) {
 }
 
 at::ScalarType tensor_dtype(io::DType dtype) {
-  for (const Pair& pair : kPairs)
-    if (pair.file == dtype) return pair.tensor;
+  if (const auto type = tensor_dtype_or_none(dtype)) return *type;
   fail<Error>("there is no tensor type for {}", io::dtype_name(dtype));
 }
 
 at::Tensor tensor_of(const io::TensorView& view) {
-  at::Tensor tensor = at::empty(view.shape, at::TensorOptions().dtype(tensor_dtype(view.dtype)));
+  const auto type = tensor_dtype_or_none(view.dtype);
+  if (!type)
+    fail<FormatError>("{}: tensor {} is of type {}, which this version does not read", view.file,
+                      view.name, io::dtype_name(view.dtype));
+  at::Tensor tensor = at::empty(view.shape, at::TensorOptions().dtype(*type));
   if (!view.bytes.empty())
     std::memcpy(tensor.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
   return tensor;

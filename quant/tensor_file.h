@@ -13,7 +13,8 @@ namespace qlora::quant {
 io::DType file_dtype(at::ScalarType dtype);
 at::ScalarType tensor_dtype(io::DType dtype);
 
-// A copy of a tensor that lies in a file. Error for block types.
+// A copy of a tensor that lies in a file. FormatError that names it if its type is none of torch's
+// (U16, C64, blocks).
 at::Tensor tensor_of(const io::TensorView& view);
 
 // A copy of rows [first, first + count) of a tensor of at least one dimension that lies in a mapped

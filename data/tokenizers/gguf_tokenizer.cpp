@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <vector>
@@ -46,8 +47,10 @@ class GgufVocabulary {
   const std::vector<std::string>& tokens() const { return tokens_; }
   PieceType type(size_t id) const {
     const int64_t type = types_[id];
-    if (type < 1 || type > static_cast<int64_t>(PieceType::kByte)) {
-      fail<FormatError>("{}: tokenizer.ggml.token_type must be 1 to 6, token {} has {}",
+    // Undefined, which llama.cpp looks up like others, but not in unigram vocabularies.
+    if (type == 0) return is_t5() ? PieceType::kUnused : PieceType::kNormal;
+    if (type < 0 || type > static_cast<int64_t>(PieceType::kByte)) {
+      fail<FormatError>("{}: tokenizer.ggml.token_type must be 0 to 6, token {} has {}",
                         file_.path(), id, type);
     }
     return static_cast<PieceType>(type);
@@ -70,11 +73,17 @@ class GgufVocabulary {
                       key, tokens_.size(), length);
   }
 
-  // The id that tokenizer.ggml.<role>_token_id gives; nothing if it is missing.
+  // The id that tokenizer.ggml.<role>_token_id gives; nothing if it is missing, or beyond the
+  // vocabulary (-1 is written as 4294967295), which llama.cpp takes for missing, too.
   std::optional<SurroundingToken> role(const std::string& name) const {
     const std::string key = "tokenizer.ggml." + name + "_token_id";
     const auto size = static_cast<int64_t>(tokens_.size());
-    const int64_t id = file_.integer_or(key, 0, size - 1, usual_id(name));
+    int64_t id = file_.integer_or(key, INT64_MIN, INT64_MAX, usual_id(name));
+    if (file_.has(key) && (id < 0 || id >= size)) {
+      log::warning_once("{}: {} is {}, which is none of the {} tokens; it is left out",
+                        file_.path(), key, id, size);
+      id = usual_id(name);
+    }
     if (id < 0 || id >= size) return std::nullopt;
     return SurroundingToken{id, tokens_[static_cast<size_t>(id)]};
   }
@@ -85,9 +94,10 @@ class GgufVocabulary {
   }
 
  private:
+  bool is_t5() const { return file_.text("tokenizer.ggml.model") == kT5; }
   // What llama.cpp takes where the key is missing; -1: nothing.
   int64_t usual_id(const std::string& role) const {
-    if (file_.text("tokenizer.ggml.model") != kT5) return -1;
+    if (!is_t5()) return -1;
     return role == "padding" ? 0 : role == "eos" ? 1 : role == "unknown" ? 2 : -1;
   }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <string_view>
@@ -114,6 +115,24 @@ void require_causal_lm(const io::JsonNode& config) {
 constexpr std::string_view kGgufHarmless[] = {"rope.scaling.original_context_length",
                                               "rope.scaling.finetuned", "tensor_data_layout"};
 
+// An integer of the metadata, which may be a list with one for each layer if these are the same.
+int64_t of_every_layer(const io::GgufFile& file, const std::string& key, int64_t least,
+                       int64_t most) {
+  const auto found = file.metadata().find(key);
+  const bool is_list = found != file.metadata().end() &&
+                       (std::holds_alternative<std::vector<int64_t>>(found->second) ||
+                        std::holds_alternative<std::vector<uint64_t>>(found->second));
+  if (!is_list) return file.integer(key, least, most);
+  const std::vector<int64_t> values = file.integers(key);
+  const auto other = std::ranges::adjacent_find(values, std::ranges::not_equal_to());
+  if (values.empty() || other != values.end() || values[0] < least || values[0] > most)
+    fail<FormatError>(
+        "{}: the metadata value {} must be an integer from {} to {}, the same for every layer in "
+        "this version, found [{}]",
+        file.path(), key, least, most, fmt::join(values, ", "));
+  return values[0];
+}
+
 }  // namespace
 
 ConfigReader::ConfigReader(const io::GgufFile& file)
@@ -140,7 +159,7 @@ bool ConfigReader::in_gguf(const ConfigKey& key) {
 
 int64_t ConfigReader::integer(const ConfigKey& key, int64_t otherwise, int64_t least,
                               int64_t most) {
-  if (in_gguf(key)) return gguf_->integer(prefix_ + key.gguf, least, most);
+  if (in_gguf(key)) return of_every_layer(*gguf_, prefix_ + key.gguf, least, most);
   const auto found = node(key);
   return found ? found->as_integer(least, most) : otherwise;
 }

@@ -2,6 +2,7 @@
 // the Hugging Face files made from it.
 #include "data/tokenizers/gguf_tokenizer.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -171,6 +172,34 @@ TEST(GgufTokenizer, TheFilesItWritesMakeTheSameTokenizer) {
   }
 }
 
+TEST(GgufTokenizer, ATokenOfARoleBeyondTheVocabularyIsLeftOutWithAWarning) {
+  for (const auto& [role, id] :
+       {std::pair{"padding", uint64_t{4294967295}}, {"eos", uint64_t{260}}}) {
+    test::TempDir dir;
+    Metadata metadata = byte_level();
+    metadata["tokenizer.ggml." + std::string(role) + "_token_id"] = id;
+    testing::internal::CaptureStderr();
+    const auto tokenizer = tokenizer_of(dir, metadata);
+    EXPECT_THAT(
+        testing::internal::GetCapturedStderr(),
+        HasSubstr(fmt::format("{}_token_id is {}, which is none of the 260 tokens", role, id)));
+    const SpecialTokens& special = tokenizer->special_tokens();
+    EXPECT_FALSE(std::string(role) == "eos" ? special.eos : special.pad) << role;
+    EXPECT_EQ(tokenizer->encode("ab", false), tokenizer_of(dir, byte_level())->encode("ab", false));
+  }
+}
+
+TEST(GgufTokenizer, TokensOfTheUndefinedTypeAreNormalOnes) {
+  test::TempDir dir;
+  for (const Metadata& metadata : {byte_level(), sentencepiece()}) {
+    Metadata undefined = metadata;
+    for (int64_t& type : std::get<std::vector<int64_t>>(undefined["tokenizer.ggml.token_type"]))
+      if (type == test::token_type::kNormal) type = 0;
+    const auto expected = tokenizer_of(dir, metadata)->encode("abc ab a", false);
+    EXPECT_EQ(tokenizer_of(dir, undefined)->encode("abc ab a", false), expected);
+  }
+}
+
 TEST(GgufTokenizer, MetadataThatContradictsItselfIsRefusedByItsKey) {
   test::TempDir dir;
   const auto refused = [&](const char* key, const Metadata& from,
@@ -189,8 +218,8 @@ TEST(GgufTokenizer, MetadataThatContradictsItselfIsRefusedByItsKey) {
   });
   refused("tokenizer.ggml.token_type", byte_level(),
           [](Metadata& m) { m["tokenizer.ggml.token_type"] = std::vector<int64_t>(260, 9); });
-  refused("eos_token_id", byte_level(),
-          [](Metadata& m) { m["tokenizer.ggml.eos_token_id"] = uint64_t{260}; });
+  refused("tokenizer.ggml.token_type must be 0 to 6", byte_level(),
+          [](Metadata& m) { m["tokenizer.ggml.token_type"] = std::vector<int64_t>(260, -1); });
   refused("tokenizer.ggml.scores", unigram(),
           [](Metadata& m) { m["tokenizer.ggml.scores"] = std::vector<float>{1}; });
   refused("precompiled_charsmap", unigram(), [](Metadata& m) {

@@ -136,6 +136,21 @@ TEST(Safetensors, AnyDamagedByteIsRefusedOrReadWithinTheFile) {
   }
 }
 
+TEST(Safetensors, TensorsOfTypesThatNoWeightHasDoNotHideTheOthers) {
+  TempDir dir;
+  const TensorFile file = read_safetensors(
+      dir.write("a", file_with(R"({"c":{"dtype":"C64","shape":[1],"data_offsets":[0,8]},)"
+                               R"("e":{"dtype":"F8_E4M3FNUZ","shape":[2],"data_offsets":[8,10]},)"
+                               R"("f":{"dtype":"F8_E5M2FNUZ","shape":[1],"data_offsets":[10,11]},)"
+                               R"("t":{"dtype":"U8","shape":[2],"data_offsets":[11,13]}})",
+                               "01234567890ab")));
+  ASSERT_EQ(file.tensors.size(), 4u);
+  EXPECT_EQ(file.tensors[0].dtype, DType::kC64);
+  EXPECT_EQ(file.tensors[1].dtype, DType::kF8_E4M3FNUZ);
+  EXPECT_EQ(file.tensors[3].name, "t");
+  EXPECT_EQ(file.tensors[3].bytes.size(), 2u);
+}
+
 TEST(Safetensors, ALyingHeaderIsRefusedBySayingWhatItGotWrong) {
   TempDir dir;
   const auto entry = [](const std::string& dtype, const std::string& shape,
