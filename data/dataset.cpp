@@ -125,6 +125,7 @@ DatasetReport read_dataset(const DatasetOptions& dataset, int32_t source,
   report.format = dataset.format;
   report.has_turns = find_format(dataset.format).has_turns;
   report.has_pairs = dataset.format == kPreferenceFormat;
+  report.absent_fields = optional_fields(dataset);
   const RowCounts counts = for_each_row(
       dataset, [&](const SourceRow& row) { return row_tokenizer.tokenize(row.value, dataset); },
       [&](const SourceRow& row, TokenizedRow tokenized) {
@@ -133,6 +134,8 @@ DatasetReport read_dataset(const DatasetOptions& dataset, int32_t source,
         report.marks_ignored += tokenized.ignores_marks;
         report.others_compared += tokenized.compares_others;
         report.run_together += tokenized.runs_together;
+        std::erase_if(report.absent_fields,
+                      [&](const auto& field) { return row.value.contains(field.second); });
         for (const std::string& key : tokenized.unread_keys)
           if (report.unread_keys.size() < kMostKeys)
             report.unread_keys.emplace(key, field_it_may_be(key, dataset));

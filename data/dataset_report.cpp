@@ -83,6 +83,18 @@ void warn_of_unread_keys(const DatasetReport& report, std::vector<std::string>& 
       report.path, fmt::join(deciding, ", "), deciding.size() == 1 ? "is" : "are"));
 }
 
+void warn_of_absent_fields(const DatasetReport& report, std::vector<std::string>& warnings) {
+  for (const auto& [field, key] : report.absent_fields)
+    warnings.push_back(fmt::format(
+        "{}: none of the rows has the key {}, which fields: {{{}: {}}} names, so they are read "
+        "without {}{}; fields: {{{}: none}} says that there is none",
+        report.path, key, field, key, field,
+        report.unread_keys.empty()
+            ? ""
+            : fmt::format(" (keys not read: {})", fmt::join(keys_of(report.unread_keys), ", ")),
+        field));
+}
+
 void warn_of_marks(const DatasetReport& report, std::vector<std::string>& warnings) {
   if (report.marks_overruled > 0) {
     warnings.push_back(fmt::format(
@@ -141,6 +153,7 @@ std::vector<std::string> dataset_warnings(const DatasetReport& report, const Tok
   }
   warn_of_marks(report, warnings);
   warn_of_unread_keys(report, warnings);
+  warn_of_absent_fields(report, warnings);
   return warnings;
 }
 

@@ -47,6 +47,8 @@ struct DatasetReport {
   int64_t run_together = 0;     // completion rows without white space behind the prompt
   // Keys of the rows that nothing reads -> our field that each may be meant for, or "".
   std::map<std::string, std::string> unread_keys;
+  // Our fields that `fields` names a key for which none of the rows has -> that key.
+  std::map<std::string, std::string> absent_fields;
   std::set<TokenId>
       end_of_turn_ids;  // the tokens that end the answers: generation must stop at them
 

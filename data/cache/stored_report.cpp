@@ -36,6 +36,11 @@ constexpr std::pair<const char*, int64_t Report::*> kNumbers[] = {
     {"run_together", &Report::run_together},
 };
 
+constexpr std::pair<const char*, std::map<std::string, std::string> Report::*> kMaps[] = {
+    {"unread_keys", &Report::unread_keys},
+    {"absent_fields", &Report::absent_fields},
+};
+
 int64_t any_integer(const io::JsonNode& node) {
   return node.as_integer(std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max());
 }
@@ -46,11 +51,13 @@ nlohmann::ordered_json stored_report(const DatasetReport& report) {
   nlohmann::ordered_json stored = {{"has_turns", report.has_turns},
                                    {"has_pairs", report.has_pairs},
                                    {"ends_early", report.ends_early},
-                                   {"end_of_turn_ids", report.end_of_turn_ids},
-                                   {"unread_keys", nlohmann::ordered_json::array()}};
+                                   {"end_of_turn_ids", report.end_of_turn_ids}};
   for (const auto& [name, member] : kNumbers) stored[name] = report.*member;
-  for (const auto& [key, field] : report.unread_keys)
-    stored["unread_keys"].push_back(nlohmann::ordered_json::array({key, field}));
+  for (const auto& [name, member] : kMaps) {
+    stored[name] = nlohmann::ordered_json::array();
+    for (const auto& [key, value] : report.*member)
+      stored[name].push_back(nlohmann::ordered_json::array({key, value}));
+  }
   return stored;
 }
 
@@ -63,11 +70,12 @@ DatasetReport report_from(const io::JsonNode& stored) {
     report.end_of_turn_ids.insert(
         static_cast<TokenId>(id.as_integer(0, std::numeric_limits<TokenId>::max())));
   for (const auto& [name, member] : kNumbers) report.*member = any_integer(stored.at(name));
-  for (const io::JsonNode& entry : stored.at("unread_keys").elements()) {
-    const auto pair = entry.elements();
-    if (pair.size() != 2) entry.reject("a key and a field");
-    report.unread_keys.emplace(pair[0].as_string(), pair[1].as_string());
-  }
+  for (const auto& [name, member] : kMaps)
+    for (const io::JsonNode& entry : stored.at(name).elements()) {
+      const auto pair = entry.elements();
+      if (pair.size() != 2) entry.reject("two strings");
+      (report.*member).emplace(pair[0].as_string(), pair[1].as_string());
+    }
   return report;
 }
 

@@ -90,6 +90,9 @@ std::string only_letters_and_digits(const std::string& name) {
 // What the user may have meant by a format that is none.
 std::string hint_for(const std::string& name) {
   const std::string plain = only_letters_and_digits(name);
+  for (const Format& format : formats())
+    if (plain == only_letters_and_digits(format.name))
+      return fmt::format("; that is written {} here", format.name);
   for (const auto& [other, ours] : other_names())
     if (plain == only_letters_and_digits(other)) return fmt::format("; that is {} here", ours);
   for (const char* method : {"kto", "simpo", "rm", "reward", "rlhf"})

@@ -224,6 +224,20 @@ bool may_decide_training(const std::string& key) {
 
 bool may_belong_to_prompt(const std::string& key) { return is_one_of(kOfPrompts, lower_case(key)); }
 
+std::map<std::string, std::string> optional_fields(const DatasetOptions& dataset) {
+  // A row without one of the others is refused, but for prompt, which is only where it is named.
+  constexpr std::array optional = {"input",           "system",
+                                   "history",         "tools",
+                                   "loss_mask",       "chat_template_kwargs",
+                                   "labels",          "mask",
+                                   "attention_mask",  "completion_mask",
+                                   "assistant_masks", "conversations"};
+  std::map<std::string, std::string> fields;
+  for (const auto& [ours, theirs] : dataset.fields)
+    if (ours != theirs && theirs != "none" && is_one_of(optional, ours)) fields[ours] = theirs;
+  return fields;
+}
+
 std::string field_it_may_be(const std::string& key, const DatasetOptions& dataset) {
   const Format& format = find_format(dataset.format);
   const auto [begin, end] = other_names().equal_range(key);

@@ -3,6 +3,7 @@
 // sets come with the words of every tool.
 #pragma once
 
+#include <map>
 #include <set>
 #include <string>
 
@@ -23,6 +24,11 @@ bool may_decide_training(const std::string& key);
 
 // Whether data sets call so what an answer is to, or a part of it: "question", "context", "system".
 bool may_belong_to_prompt(const std::string& key);
+
+// Fields that `dataset` names a key for which a row may have: our field -> the key. Without those
+// that every row must have, such as are read of messages, and key none, which says that there is no
+// such field.
+std::map<std::string, std::string> optional_fields(const DatasetOptions& dataset);
 
 // Our field that the key may stand for, since `dataset` names another for it or none and other
 // data sets call it so ("context" for alpaca's input); empty if there is none.

@@ -102,6 +102,7 @@ TEST_F(CachedDataset, RowsOfEveryKindAreTheSameMadeAndTaken) {
   };
   for (const Kind& kind : kinds) {
     rows_ = {dir_.write(std::string(kind.format) + ".jsonl", kind.rows), kind.format, {}};
+    if (rows_.format == "chat") rows_.fields = {{"system", "sistem"}};
     options_.on_overlength = kind.on_overlength;
     options_.sequence_length = kind.on_overlength == OnOverlength::kSplit ? 20 : 200;
     const Dataset plain = read_dataset(rows_, 3, options_, tokenizer_, &chat_template, kind.model);
@@ -111,6 +112,7 @@ TEST_F(CachedDataset, RowsOfEveryKindAreTheSameMadeAndTaken) {
       EXPECT_THAT(loaded.notes, ElementsAre(AllOf(HasSubstr(what), HasSubstr(" MB in "))));
       EXPECT_EQ(to_json(loaded.report), to_json(plain.report)) << kind.format;
       EXPECT_EQ(loaded.report.unread_keys, plain.report.unread_keys);
+      EXPECT_EQ(loaded.report.absent_fields, plain.report.absent_fields);
       EXPECT_EQ(loaded.report.has_pairs, plain.report.has_pairs);
       EXPECT_EQ(loaded.report.has_turns, plain.report.has_turns);
       ASSERT_EQ(loaded.examples.size(), plain.examples.size()) << kind.format;

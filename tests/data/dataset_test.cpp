@@ -305,14 +305,34 @@ TEST(Dataset, AColumnThatFieldsForgetIsNamed) {
                                      "calls input, set fields: {input: context}"));
 }
 
+TEST(Dataset, AFieldOfAKeyThatNoRowHasIsNamed) {
+  const TempDir dir;
+  const ByteTokenizer tokenizer;
+  const ChatTemplate chat_template(kTemplate);
+  const auto path = dir.write("a.jsonl",
+                              "{\"instruction\": \"q\", \"context\": \"c\", \"output\": \"a\"}\n"
+                              "{\"instruction\": \"q\", \"setup\": \"s\", \"output\": \"a\"}\n");
+  const auto warnings = [&](std::map<std::string, std::string> fields) {
+    const DatasetOptions dataset{path, "alpaca", std::move(fields)};
+    return dataset_warnings(
+        read_dataset(dataset, 0, data_options(), tokenizer, &chat_template).report, tokenizer);
+  };
+  EXPECT_THAT(warnings({{"input", "contxt"}, {"system", "setup"}}),
+              testing::ElementsAre(AllOf(HasSubstr("none of the rows has the key contxt"),
+                                         HasSubstr("without input (keys not read: context)"))));
+  EXPECT_THAT(warnings({{"input", "context"}, {"system", "sistem"}, {"history", "none"}}),
+              testing::ElementsAre(HasSubstr("fields: {system: sistem} names")));
+  EXPECT_TRUE(warnings({{"input", "context"}, {"system", "setup"}}).empty());
+}
+
 TEST(Dataset, AKeyThatMayBelongToAPromptOfOneFieldGetsAWarning) {
-  const test::TempDir dir;
+  const TempDir dir;
   const auto path =
       dir.write("a.jsonl", R"({"prompt": "p ", "completion": "c", "system": "s", "topic": "t"})");
-  const auto warnings = warnings_of(path, "completion");
-  ASSERT_EQ(warnings.size(), 1u);
-  EXPECT_THAT(warnings[0], HasSubstr("a.jsonl: system of the rows is not read; what belongs to the "
-                                     "prompt must stand in the one field"));
+  EXPECT_THAT(
+      warnings_of(path, "completion"),
+      testing::ElementsAre(HasSubstr("a.jsonl: system of the rows is not read; what belongs "
+                                     "to the prompt must stand in the one field")));
 }
 
 TEST(Dataset, MarksThatAreNotObeyedAreTold) {

@@ -317,6 +317,9 @@ TEST(Formats, NamesOfOtherToolsGetAHint) {
   EXPECT_THAT(refusal("Llama-3.1"), HasSubstr("chat template: set format: chat"));
   EXPECT_THAT(refusal("conversations"), HasSubstr("that is sharegpt here"));
   EXPECT_THAT(refusal("pretrain"), HasSubstr("that is text here"));
+  EXPECT_THAT(refusal("Chat"), HasSubstr("that is written chat here"));
+  EXPECT_THAT(refusal("ALPACA"), HasSubstr("that is written alpaca here"));
+  EXPECT_THAT(refusal("input-output"), HasSubstr("that is written input_output here"));
   EXPECT_THAT(refusal("dpo"), HasSubstr("that is preference here"));
   EXPECT_THAT(refusal("kto"), HasSubstr("by DPO and ORPO"));
   EXPECT_THAT(refusal("parquet"), HasSubstr("not what kind of file"));

@@ -260,6 +260,7 @@ std::vector<std::string> example_file_seeds() {
   data::DatasetReport report;
   report.end_of_turn_ids = {2};
   report.unread_keys = {{"id", ""}};
+  report.absent_fields = {{"input", "contxt"}};
   const test::TempDir dir;
   data::ExampleFileWriter file(dir / "examples");
   for (const data::Example& example :
