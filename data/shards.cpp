@@ -143,11 +143,35 @@ std::vector<std::string> matched_shards(const std::string& pattern) {
   return shards;
 }
 
+// "org/name" where a recipe's directory, or this one, has no folder "org".
+bool looks_like_hub_id(const fs::path& path) {
+  std::error_code unreadable;
+  return path.has_parent_path() && path.extension().empty() &&
+         path.string().find_first_of("*?[") == std::string::npos &&
+         !fs::exists(path.parent_path(), unreadable) && !unreadable;
+}
+
+// What a path that is not there may be meant for; paths of recipes have the recipe's directory in
+// front of them already.
 void check_is_local(const std::string& path) {
-  for (const char* scheme : {"https:/", "http:/", "s3:/", "hf:/"})
+  std::error_code ignored;
+  if (fs::exists(path, ignored)) return;
+  for (const char* scheme : {"https:/", "http:/", "s3:/", "gs:/", "hf:/"})
     if (path.find(scheme) != std::string::npos)
       fail<ConfigError>("{}: a dataset must be a file; nothing is downloaded, so fetch it first",
                         path);
+  if (path.find("file:/") != std::string::npos)
+    fail<ConfigError>("{}: a dataset must be a file; write its path alone, without file://", path);
+  if (path.find('$') != std::string::npos)
+    fail<ConfigError>(
+        "{}: there is no such file, and variables are not replaced; write the path itself, or ~/ "
+        "for the home directory",
+        path);
+  if (looks_like_hub_id(path))
+    fail<ConfigError>(
+        "{}: there is no such file; if that is the name of a data set on the hub, fetch it first "
+        "and give the files: nothing is downloaded",
+        path);
 }
 
 std::vector<std::string> shards_or_none(const DatasetOptions& dataset) {

@@ -41,6 +41,11 @@ std::unique_ptr<Tokenizer> load_directory(TokenizerFiles files, const std::strin
     if (name != "tekken.json" && !name.ends_with(".tiktoken")) continue;
     require_known_vocabulary(io::read_bytes(entry.path().string()), entry.path().string());
   }
+  if (fs::exists(fs::path(place) / "adapter_config.json"))
+    fail<FormatError>(
+        "{} is an adapter and holds no tokenizer: give its base model, and the directory with "
+        "--adapter or lora.from_adapter",
+        place);
   fail<FormatError>("{} must hold tokenizer.json, tokenizer.model, or vocab.json and merges.txt",
                     place);
 }
@@ -75,6 +80,10 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
   if (extension == ".model") return load_file(path, "tokenizer.model");
   if (extension == ".tiktoken") require_known_vocabulary(io::read_bytes(path), path);
   if (extension == ".gguf") return make_gguf_tokenizer(io::GgufFile(path));
+  for (const char* weights : {".safetensors", ".bin", ".pt", ".pth"})
+    if (extension == weights)
+      fail<ConfigError>(
+          "{} holds weights and no tokenizer; give the directory of the model's files", path);
   fail<ConfigError>(
       "a tokenizer must be a model directory, a tokenizer.json, a sentencepiece .model "
       "or a .gguf, found {}",

@@ -153,9 +153,18 @@ std::string what_lies_there(const std::string& directory) {
             "; there is {}, a shard without the index, which says where each tensor lies; download "
             "{}{} too",
             name, standard, kIndex);
+  for (const char* end : {".part", ".partial", ".crdownload", ".incomplete", ".aria2"})
+    for (const std::string& name : names_ending(directory, end))
+      return fmt::format("; there is {}, a download that did not end: go on with it", name);
   for (const std::string& name : names_ending(directory, kSafetensors))
     return fmt::format("; there is {}: rename it to {} if it is the whole model", name,
                        kStandardNames[0]);
+  for (const char* end : {".onnx", ".ckpt", ".npz", ".pth", ".h5", ".msgpack", ".mlmodel", ".pte"})
+    for (const std::string& name : names_ending(directory, end))
+      return fmt::format(
+          "; there is {}, and weights in files of that kind are not read: take the model's "
+          "safetensors",
+          name);
   return "; there are no weights";
 }
 

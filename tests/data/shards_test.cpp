@@ -63,6 +63,21 @@ TEST(Shards, AFileIsItselfWhateverItsName) {
   EXPECT_THAT(texts_of(dir.write("rows[1].jsonl", row("a"))), ElementsAre("a"));
 }
 
+TEST(Shards, APathThatIsNoFilesIsAnsweredByWhatItMayBeMeantFor) {
+  const TempDir dir;
+  const auto refusal = [&](const std::string& path) {
+    return test::refusal_of<ConfigError>({dir / path, "text", {}});
+  };
+  EXPECT_THAT(refusal("https:/host/rows.jsonl"), HasSubstr("nothing is downloaded"));
+  EXPECT_THAT(refusal("file:/tmp/rows.jsonl"), HasSubstr("without file://"));
+  EXPECT_THAT(refusal("$HOME/rows.jsonl"), HasSubstr("variables are not replaced"));
+  EXPECT_THAT(refusal("tatsu-lab/alpaca"), HasSubstr("a data set on the hub"));
+  EXPECT_THAT(refusal("none.jsonl"), HasSubstr("cannot be opened"));
+  EXPECT_THAT(refusal("none"), HasSubstr("cannot be opened"));
+  dir.write("$rows/a.jsonl", R"({"text": "a"})");
+  EXPECT_EQ(refusal("$rows/a.jsonl"), "no error");
+}
+
 TEST(Shards, RowsAreCountedThroughAllFilesAndPlacedInTheirOwn) {
   const TempDir dir;
   dir.write("a.jsonl", row("one") + row("two"));

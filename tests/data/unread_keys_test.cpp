@@ -98,6 +98,23 @@ TEST(TokenizerConfigFiles, OnesThatAreOfAnotherKindAreSaidToBe) {
       }
 }
 
+TEST(LoadTokenizer, APathThatHoldsNoneSaysWhatItHolds) {
+  const test::TempDir dir;
+  const auto refusal = [](const std::string& path) -> std::string {
+    try {
+      load_tokenizer(path);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "no error";
+  };
+  EXPECT_THAT(refusal(dir.write("model.safetensors", "x")), HasSubstr("holds weights and no"));
+  EXPECT_THAT(refusal(dir.path()), HasSubstr("must hold tokenizer.json"));
+  dir.write("adapter_config.json", "{}");
+  EXPECT_THAT(refusal(dir.path()),
+              HasSubstr("is an adapter and holds no tokenizer: give its base"));
+}
+
 TEST(GgufTokenizerKeys, OthersAreNamed) {
   const test::TempDir dir;
   auto metadata = filled_up();

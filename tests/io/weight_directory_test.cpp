@@ -1,5 +1,6 @@
 #include "io/weight_directory.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -253,6 +254,10 @@ TEST(WeightDirectory, WeightsOfAnotherKindAreNamedWithWhatToDo) {
   EXPECT_THAT(says("model-00001-of-00002.safetensors"), HasSubstr("model.safetensors.index.json"));
   EXPECT_THAT(says("pytorch_model-00001-of-00002.bin"),
               HasSubstr("download pytorch_model.bin.index.json"));
+  EXPECT_THAT(says("model.safetensors.part"), HasSubstr("a download that did not end"));
+  for (const char* name : {"model.onnx", "last.ckpt", "weights.npz"})
+    EXPECT_THAT(says(name),
+                AllOf(HasSubstr(fmt::format("there is {},", name)), HasSubstr("are not read")));
   EXPECT_THAT(says("readme"), HasSubstr("there are no weights"));
 }
 
