@@ -54,6 +54,12 @@ bool reads_one_prompt(const std::string& format) {
   return format == "completion" || format == "input_output" || format == kPreferenceFormat;
 }
 
+// Whole conversations beside a prompt repeat it, mostly.
+bool may_be_lost(const std::string& key) {
+  return may_belong_to_prompt(key) && key != "messages" && key != "conversation" &&
+         key != "history";
+}
+
 void warn_of_unread_keys(const DatasetReport& report, std::vector<std::string>& warnings) {
   const bool has_text_prompt = reads_one_prompt(report.format);
   std::vector<std::string> deciding, of_prompt;
@@ -65,7 +71,7 @@ void warn_of_unread_keys(const DatasetReport& report, std::vector<std::string>& 
                       report.path, key, report.format, field, field, key));
     } else if (may_decide_training(key)) {
       deciding.push_back(key);
-    } else if (has_text_prompt && may_belong_to_prompt(key)) {
+    } else if (has_text_prompt && may_be_lost(key)) {
       of_prompt.push_back(key);
     }
   }

@@ -328,7 +328,7 @@ TEST(Dataset, AFieldOfAKeyThatNoRowHasIsNamed) {
 TEST(Dataset, AKeyThatMayBelongToAPromptOfOneFieldGetsAWarning) {
   const TempDir dir;
   const auto path =
-      dir.write("a.jsonl", R"({"prompt": "p ", "completion": "c", "system": "s", "topic": "t"})");
+      dir.write("a.jsonl", R"({"prompt": "p ", "completion": "c", "system": "s", "messages": []})");
   EXPECT_THAT(
       warnings_of(path, "completion"),
       testing::ElementsAre(HasSubstr("a.jsonl: system of the rows is not read; what belongs "
