@@ -1,26 +1,45 @@
 #include "recipes/options_from_files.h"
 
 #include <algorithm>
+#include <optional>
+#include <string>
 
 #include "base/error.h"
 #include "data/tokenizer.h"
+#include "lora/adapter_file.h"
 #include "model/expert_targets.h"
 #include "model/hub_cache.h"
 #include "model/model_header.h"
+#include "recipes/given_adapter.h"
 #include "recipes/models/adapter_on_base.h"
 #include "recipes/models/base_model.h"
+#include "recipes/run_files/run_directory.h"
 
 namespace qlora::recipes {
+namespace {
+
+// What the run in output.dir made of the same adapter, if it can go on without it.
+std::optional<lora::LoraOptions> options_as_begun(const Recipe& recipe) {
+  const std::optional<Recipe> begun = begun_run(recipe);
+  if (!begun || begun->lora.from_adapter != recipe.lora.from_adapter) return std::nullopt;
+  return begun->lora;
+}
+
+}  // namespace
 
 void adopt_adapter_options(Recipe& recipe) {
   if (recipe.lora.from_adapter.empty()) return;
   const bool has_model = model::find_model(recipe.model.path).has_value();
-  lora::LoraOptions adopted =
-      fit_adapter(recipe.lora.from_adapter,
-                  has_model ? recipe.model.path : with_saved_base(recipe).model.path)
-          .options;
+  const std::string model_path = has_model ? recipe.model.path : with_saved_base(recipe).model.path;
+  const std::optional<lora::LoraOptions> begun = options_as_begun(recipe);
+  lora::LoraOptions adopted = begun && !has_given_adapter(recipe)
+                                  ? *begun
+                                  : fit_adapter(recipe.lora.from_adapter, model_path).options;
+  adopted.init = begun ? begun->init : lora::read_adapter_init(recipe.lora.from_adapter);
+  require_form_of_adapter(recipe, adopted, model_path);
   adopted.from_adapter = recipe.lora.from_adapter;
   adopted.init = recipe.lora.init;
+  if (recipe.places.contains("lora.dropout")) adopted.dropout = recipe.lora.dropout;
   adopted.plus_lr_ratio = recipe.lora.plus_lr_ratio;
   adopted.dtype = recipe.lora.dtype;
   recipe.lora = adopted;

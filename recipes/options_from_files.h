@@ -6,7 +6,9 @@
 
 namespace qlora::recipes {
 
-// With lora.from_adapter, rank, alpha, dropout and targets are those of that adapter.
+// With lora.from_adapter, rank, alpha, targets and what else makes up an adapter are those of that
+// adapter, and dropout where the recipe does not say it; where it is gone, those that the run in
+// output.dir began with. ConfigError if the recipe asks for others (given_adapter.h).
 void adopt_adapter_options(Recipe& recipe);
 
 // Turns lora.trainable_tokens into lora.trainable_token_indices. ConfigError if the model's

@@ -5,9 +5,12 @@
 #include <optional>
 #include <utility>
 
+#include "base/log.h"
 #include "base/stop.h"
 #include "data/prepare.h"
+#include "lora/adapter_file.h"
 #include "recipes/before_loading.h"
+#include "recipes/given_adapter.h"
 #include "recipes/models/base_model.h"
 #include "recipes/plan/forecast.h"
 #include "recipes/run/attached_adapters.h"
@@ -26,6 +29,18 @@
 
 namespace qlora::recipes {
 namespace {
+
+// A run that has a checkpoint goes on without the adapter that it began from. Where that is gone,
+// the base's record is completed by the checkpoint's adapter.
+Recipe without_lost_adapter(Recipe recipe, const RunDirectory& run, BaseModel& base) {
+  if (!run.checkpoint() || recipe.lora.from_adapter.empty() || has_given_adapter(recipe))
+    return recipe;
+  log::warning("lora.from_adapter: there is no adapter in {}; the run's checkpoint holds its form",
+               recipe.lora.from_adapter);
+  base.record.init = lora::read_adapter_init(*run.checkpoint() + "/adapter");
+  recipe.lora.from_adapter.clear();
+  return recipe;
+}
 
 trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed::Group>& group) {
   complete_recipe(recipe);
@@ -54,7 +69,7 @@ trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed:
   require_same_start(*group, base.record.hash, data);
   complete_state(recipe, base, data, loader, *group, state);
 
-  lora::AdapterSet adapters = attach_adapters(recipe, base);
+  lora::AdapterSet adapters = attach_adapters(without_lost_adapter(recipe, run, base), base);
   look_for_trained_tokens(adapters, data);
   const std::vector<optim::Parameter> parameters =
       trainer::optimizer_parameters(adapters, recipe.lora, recipe.optim);

@@ -149,7 +149,11 @@ Section lora_section() {
            "LoRA+ (Hayou et al. 2024): B learns at this multiple of `optim.lr`, A at `optim.lr`. "
            "16 is their advice."},
           &Options::plus_lr_ratio),
-       in({"from_adapter", "path", "A PEFT adapter directory to continue from. Empty: start anew."},
+       in({"from_adapter", "path",
+           "A PEFT adapter directory to continue from. Rank, alpha, targets and the rest of its "
+           "form "
+           "are then the adapter's, and a key that asks for another is refused; `dropout` is the "
+           "recipe's if it is given. Empty: start anew."},
           &Options::from_adapter)});
 }
 

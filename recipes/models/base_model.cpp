@@ -14,6 +14,7 @@
 #include "model/load.h"
 #include "model/model_header.h"
 #include "quant/frozen_size.h"
+#include "recipes/given_adapter.h"
 #include "recipes/models/adapter_on_base.h"
 #include "recipes/models/base_init.h"
 #include "recipes/models/compute_dtype.h"
@@ -51,6 +52,7 @@ quant::QuantizationOptions recorded(quant::QuantizationOptions options,
 void fit_to_adapter(const Recipe& recipe, BaseUse use, BaseModel& base) {
   const std::string& adapter = recipe.lora.from_adapter;
   if (adapter.empty()) return;
+  if (use == BaseUse::kOfRun && !has_given_adapter(recipe)) return;  // the run's adapters say it
   base.record.init = lora::read_adapter_init(adapter);
   if (use == BaseUse::kOfRun || is_changed_base(base.path)) return;
   if (base.model->placement.on_ranks() && !lora::initial_product_of(adapter).empty())

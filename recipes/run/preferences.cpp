@@ -14,6 +14,7 @@
 #include "io/json.h"
 #include "io/json_text.h"
 #include "lora/weight_init.h"
+#include "recipes/given_adapter.h"
 #include "trainer/preference_evaluation.h"
 #include "trainer/preference_objective.h"
 
@@ -51,7 +52,8 @@ std::optional<Reference> read_reference(const std::string& path, const data::Pre
 }
 
 bool knows_the_start(const Recipe& recipe) {
-  return !recipe.lora.from_adapter.empty() || !lora::init_changes_base(recipe.lora.init);
+  if (!recipe.lora.from_adapter.empty()) return has_given_adapter(recipe);
+  return !lora::init_changes_base(recipe.lora.init);
 }
 
 // What the run has written, read by the first rank; nothing if it must be computed again.
@@ -64,10 +66,12 @@ std::optional<Reference> reference_of_run(const Recipe& recipe, const RunDirecto
     known = read_reference(path, data);
     if (!known && !knows_the_start(recipe))
       fail<ConfigError>(
-          "{} is missing or of other rows, and where the run began is not known any more "
-          "(lora.init {} moved a part of the base into the adapter); restore it, or start another "
-          "run",
-          path, recipe.lora.init);
+          "{} is missing or of other rows, and where the run began is not known any more ({}); "
+          "restore it, or start another run",
+          path,
+          recipe.lora.from_adapter.empty()
+              ? "lora.init " + recipe.lora.init + " moved a part of the base into the adapter"
+              : "there is no adapter in " + recipe.lora.from_adapter + ", lora.from_adapter");
     if (!known) log::info("{} is missing or of other rows; the reference is computed again", path);
   }
   if (group.broadcast(std::string(known ? "known" : "")).empty()) return std::nullopt;

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "io/atomic_write.h"
+#include "io/read_file.h"
 #include "recipes/run_files/run_lock.h"
 #include "recipes/run_files/set_aside.h"
 #include "recipes/yaml/recipe_yaml.h"
@@ -198,6 +199,14 @@ void RunDirectory::continue_from(const std::string& named) {
   } catch (const FormatError& error) {
     fail<FormatError>("{}{}", error.what(), way_out());
   }
+}
+
+std::optional<Recipe> begun_run(const Recipe& recipe) {
+  const fs::path run = recipe.output.dir, path = run / kRecipe;
+  if (recipe.output.overwrite || !fs::exists(path)) return std::nullopt;
+  if (!fs::exists(run / "adapter") && trainer::checkpoint_steps(run.string()).empty())
+    return std::nullopt;
+  return parse_recipe(io::read_bytes(path.string()), path.string(), run.string());
 }
 
 Recipe read_run_recipe(const std::string& run_dir) {

@@ -52,6 +52,11 @@ class RunDirectory {
   std::shared_ptr<const void> lock_;  // held as long as this lives
 };
 
+// The recipe of the run in output.dir that goes on from what it has saved, without a look
+// at the files that it names; nothing if there is none, or `recipe` replaces it.
+// ConfigError if it cannot be read.
+std::optional<Recipe> begun_run(const Recipe& recipe);
+
 // The recipe of a run by its directory; ConfigError if that holds no run. Its output.dir is the
 // directory, wherever it was moved to.
 Recipe read_run_recipe(const std::string& run_dir);
