@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <system_error>
+#include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -39,6 +42,45 @@ void remove_run(const std::string& path) {
         belongs_to_a_run(name) && name != kRecipe)
       own.push_back(entry.path());
   for (const fs::path& entry : own) fs::remove_all(io::move_aside(entry.string()));
+}
+
+// What a run reads, by key.
+std::vector<std::pair<std::string, std::string>> inputs_of(const Recipe& recipe) {
+  std::vector<std::pair<std::string, std::string>> inputs = {
+      {"model.path", recipe.model.path},
+      {"lora.from_adapter", recipe.lora.from_adapter},
+      {"lora.loftq.original", recipe.lora.loftq.original},
+      {"data.chat_template", recipe.data.chat_template}};
+  for (const data::DatasetOptions& dataset : recipe.data.train)
+    inputs.emplace_back("data.train", dataset.path);
+  for (const data::DatasetOptions& dataset : recipe.data.eval)
+    inputs.emplace_back("data.eval", dataset.path);
+  if (recipe.train.samples_from_file())
+    inputs.emplace_back("train.sample_prompts", recipe.train.sample_prompts.front());
+  return inputs;
+}
+
+// Whether remove_run() would take `path` away: by its name, or by where links lead.
+bool lies_in_what_is_removed(const std::string& path, const std::string& run) {
+  std::error_code is_no_path;  // a template's text
+  const fs::path inside[] = {
+      fs::absolute(path).lexically_normal().lexically_relative(
+          fs::absolute(run).lexically_normal()),
+      fs::weakly_canonical(path, is_no_path).lexically_relative(fs::weakly_canonical(run))};
+  return std::ranges::any_of(inside, [](const fs::path& relative) {
+    const std::string first = relative.empty() ? "" : relative.begin()->string();
+    return belongs_to_a_run(first) && first != kRecipe;
+  });
+}
+
+// The new run must not lose what it is to read.
+void require_inputs_stay(const Recipe& recipe, const std::string& run) {
+  for (const auto& [key, path] : inputs_of(recipe))
+    if (!path.empty() && lies_in_what_is_removed(path, run))
+      fail<ConfigError>(
+          "{}: {} lies in {}, the run that --overwrite removes; set another output.dir, or move it "
+          "elsewhere first",
+          key, path, run);
 }
 
 bool holds_anything(const std::string& path) {
@@ -110,6 +152,7 @@ void RunDirectory::open(const Recipe& recipe) {
         "output.dir: {} is not empty and holds no run; choose another directory or empty it",
         path_);
   }
+  if (has_run && recipe.output.overwrite) require_inputs_stay(recipe, path_);
   log::open_file(file("log.txt"));
   if (has_run && recipe.output.overwrite) {
     replaces_a_run_ = true;

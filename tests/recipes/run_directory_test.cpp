@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <utility>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -330,6 +331,30 @@ TEST_F(RunDirectories, OverwriteReplacesWhatARunWroteAndNothingElse) {
   EXPECT_TRUE(fs::exists(dir / "run/checkpoint-000001"));
   EXPECT_FALSE(fs::exists(dir / "run/checkpoint-000002"));
   EXPECT_EQ(read_run_recipe(recipe.output.dir).train.max_steps, 1);
+}
+
+TEST_F(RunDirectories, WhatTheNewRunReadsIsNotRemovedWithTheOldOne) {
+  train();
+  dir.write("run/base/config.json", "{}");
+  fs::create_directory_symlink(dir / "run/base", dir / "link");
+  fs::create_directory_symlink(dir.path(), dir / "run/set-aside-1");  // whatever it leads to
+  recipe.output.overwrite = true;
+  const auto expect_key_refused = [&](std::string& path, const std::string& within,
+                                      const std::string& key) {
+    const std::string before = std::exchange(path, dir / within);
+    expect_refused(recipe, key + ": " + dir / within);
+    path = before;
+  };
+  expect_key_refused(recipe.lora.from_adapter, "run/adapter", "lora.from_adapter");
+  expect_key_refused(recipe.lora.from_adapter, "run/best/adapter", "lora.from_adapter");
+  expect_key_refused(recipe.lora.from_adapter, "run/./set-aside-1/x", "lora.from_adapter");
+  expect_key_refused(recipe.model.path, "run/base", "model.path");
+  expect_key_refused(recipe.model.path, "link", "model.path");
+  expect_key_refused(recipe.lora.loftq.original, "run/base", "lora.loftq.original");
+  expect_key_refused(recipe.data.train[0].path, "run/samples.jsonl", "data.train");
+  expect_key_refused(recipe.data.eval[0].path, "run/samples.jsonl", "data.eval");
+  recipe.data.chat_template = std::string(5000, 'x');
+  EXPECT_NO_THROW(RunDirectory{recipe});
 }
 
 TEST_F(RunDirectories, WhatIsNoRunIsNamed) {
