@@ -35,4 +35,10 @@ std::string cut_after(const std::string& path, int64_t last_step) {
   return path;
 }
 
+bool goes_on_after(const std::string& path, int64_t last_step) {
+  if (!std::filesystem::exists(path)) return false;
+  const std::string text = io::read_bytes(path);
+  return lines_up_to(text, last_step) != text;
+}
+
 }  // namespace qlora::trainer

@@ -12,4 +12,7 @@ namespace qlora::trainer {
 // that is not there stays away. IoError.
 std::string cut_after(const std::string& path, int64_t last_step);
 
+// Whether cut_after() would take anything away.
+bool goes_on_after(const std::string& path, int64_t last_step);
+
 }  // namespace qlora::trainer

@@ -1,6 +1,7 @@
 #include "recipes/models/base_model.h"
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <utility>
 
@@ -10,6 +11,7 @@
 #include "data/chat_renderer.h"
 #include "export/quantized.h"
 #include "io/atomic_write.h"
+#include "io/hashing.h"
 #include "model/hub_cache.h"
 #include "model/load.h"
 #include "model/model_header.h"
@@ -19,15 +21,27 @@
 #include "recipes/models/base_init.h"
 #include "recipes/models/compute_dtype.h"
 #include "recipes/plan/plan.h"
+#include "recipes/run_files/set_aside.h"
 #include "trainer/shard_group.h"
 
 namespace qlora::recipes {
 namespace {
 
 constexpr const char* kInitTable = "initialisation.json";
+constexpr const char* kSavedBase = "base";
 
 std::string saved_base(const Recipe& recipe) {
-  return (std::filesystem::path(recipe.output.dir) / "base").string();
+  return (std::filesystem::path(recipe.output.dir) / kSavedBase).string();
+}
+
+// Of each file in a directory, by its path there.
+std::map<std::string, std::string> hashes_of(const std::string& directory) {
+  std::map<std::string, std::string> hashes;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(directory))
+    if (entry.is_regular_file())
+      hashes[entry.path().lexically_relative(directory).string()] =
+          io::hash_file(entry.path().string());
+  return hashes;
 }
 
 model::Placement placement_on(const Recipe& recipe, const std::string& path, c10::Device device,
@@ -143,8 +157,15 @@ void save_base(const Recipe& recipe, BaseModel& base) {
     io::write_file_atomically((std::filesystem::path(target.path()) / kInitTable).string(),
                               base.init_table);
   }
-  target.commit();
-  log::info("base model written to {}", directory);
+  if (holds_a_file(directory) && hashes_of(directory) == hashes_of(target.path())) {
+    log::info("base model: {} holds it already", directory);
+  } else {
+    if (holds_a_file(directory))
+      log::warning("{} holds another base than this run's; it is now in {}, which may be deleted",
+                   directory, set_aside(recipe.output.dir, kSavedBase));
+    target.commit();
+    log::info("base model written to {}", directory);
+  }
   if (base.changed) base.record.name = base.record.path = directory;
 }
 

@@ -57,7 +57,8 @@ bool adapter_holds_part_of(const BaseModel& base);
 // it is. Any other recipe comes back as it was.
 Recipe with_saved_base(Recipe recipe);
 // Writes `base` in the run directory, if the initialisation changed it or output.save_base asks for
-// it. The adapter's record then names that directory.
+// it. Another base that lies there is set aside (run_files/set_aside.h). The adapter's record then
+// names that directory.
 void save_base(const Recipe& recipe, BaseModel& base);
 
 }  // namespace qlora::recipes

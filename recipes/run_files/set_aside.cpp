@@ -9,6 +9,7 @@
 #include "io/atomic_write.h"
 #include "io/read_file.h"
 #include "trainer/checkpoint.h"
+#include "trainer/cut_lines.h"
 
 namespace qlora::recipes {
 namespace {
@@ -38,6 +39,13 @@ std::vector<std::string> later_checkpoints(const fs::path& run_dir, int64_t step
   return names;
 }
 
+std::vector<std::string> files_with_later_lines(const fs::path& run_dir, int64_t step) {
+  std::vector<std::string> names;
+  for (const char* name : {"metrics.jsonl", "samples.jsonl"})
+    if (trainer::goes_on_after((run_dir / name).string(), step)) names.emplace_back(name);
+  return names;
+}
+
 }  // namespace
 
 bool is_set_aside(const std::string& name) { return name.starts_with(kPrefix); }
@@ -56,17 +64,25 @@ void set_aside_after(const std::string& run_dir, int64_t step) {
   std::vector<std::string> moved;
   if (fs::exists(run / "adapter")) moved.emplace_back("adapter");
   moved.insert(moved.end(), checkpoints.begin(), checkpoints.end());
-  if (moved.empty()) return;
+  const std::vector<std::string> copied = files_with_later_lines(run, step);
+  if (moved.empty() && (step > 0 || copied.empty())) return;
   const fs::path aside = unused_name(run);
   io::make_directories(aside.string());
-  for (const char* lines : {"metrics.jsonl", "samples.jsonl"})
-    if (!checkpoints.empty() && fs::exists(run / lines))
-      io::write_file_atomically((aside / lines).string(), io::read_bytes((run / lines).string()));
+  for (const std::string& name : copied)
+    io::write_file_atomically((aside / name).string(), io::read_bytes((run / name).string()));
   for (const std::string& name : moved) io::move((run / name).string(), (aside / name).string());
+  moved.insert(moved.end(), copied.begin(), copied.end());
   log::warning(
-      "the run goes on from step {}; what it wrote after that is now in {} ({}), "
-      "which may be deleted",
-      step, aside.string(), fmt::join(moved, ", "));
+      "the run {}; what it had written beyond that is now in {} ({}), which may be deleted",
+      step > 0 ? fmt::format("goes on from step {}", step) : std::string("begins anew"),
+      aside.string(), fmt::join(moved, ", "));
+}
+
+std::string set_aside(const std::string& run_dir, const std::string& name) {
+  const fs::path run(run_dir), aside = unused_name(run);
+  io::make_directories(aside.string());
+  io::move((run / name).string(), (aside / name).string());
+  return (aside / name).string();
 }
 
 }  // namespace qlora::recipes

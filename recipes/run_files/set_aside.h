@@ -13,10 +13,15 @@ bool is_set_aside(const std::string& name);
 bool holds_a_file(const std::string& path);
 
 // Moves what RUN holds of steps after `step` to RUN/set-aside-<n>: checkpoints, whole or not, and
-// the adapter that its end wrote; with a checkpoint copies of metrics.jsonl and samples.jsonl go,
-// whose later lines a resumed run cuts. Nothing is removed but checkpoint directories without any
+// the adapter that its end wrote. Copies of metrics.jsonl and samples.jsonl go with them if they
+// have later lines, which a resumed run cuts, and go by themselves where the run begins anew
+// (step 0). Not where nothing else is in the way of a run that goes on: a kill left those lines,
+// and the same steps write them again. Nothing is removed but checkpoint directories without any
 // file. Says what was moved. Each move is one rename: after a kill between two of them the rest is
 // still in its place. IoError.
 void set_aside_after(const std::string& run_dir, int64_t step);
+
+// Moves one file or directory of RUN to RUN/set-aside-<n> and gives its new path. IoError.
+std::string set_aside(const std::string& run_dir, const std::string& name);
 
 }  // namespace qlora::recipes

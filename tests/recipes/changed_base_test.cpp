@@ -131,6 +131,32 @@ TEST_F(ChangedBase, SaveBaseWritesTheQuantizedBaseUnchanged) {
   EXPECT_EQ(open_model(saved).base.record.hash, record->hash);
 }
 
+TEST_F(ChangedBase, ABaseThatIsThereAlreadyIsKeptAndAnotherOneIsSetAside) {
+  recipe_.lora.init = "default";
+  recipe_.output.save_base = true;
+  train(recipe_);
+  const std::string run = recipe_.output.dir, weights = "/model.safetensors";
+  const std::string before = test::read_file(run + "/base" + weights);
+  const auto leave_the_base_alone = [&run] {
+    std::vector<fs::path> others;
+    for (const fs::directory_entry& entry : fs::directory_iterator(run))
+      if (const std::string name = entry.path().filename();
+          name != "base" && name != "recipe.resolved.yaml")
+        others.push_back(entry.path());
+    for (const fs::path& other : others) fs::remove_all(other);
+  };
+  leave_the_base_alone();
+  train(recipe_);
+  EXPECT_FALSE(fs::exists(run + "/set-aside-1"));
+  leave_the_base_alone();
+  quant::NamedTensors tensors = quant::read_tensors(recipe_.model.path + weights);
+  for (auto& [name, tensor] : tensors) tensor = tensor * 2;
+  quant::write_tensors(recipe_.model.path + weights, tensors);
+  train(recipe_);
+  EXPECT_TRUE(test::read_file(run + "/set-aside-1/base" + weights) == before);
+  EXPECT_TRUE(test::read_file(run + "/base" + weights) != before);
+}
+
 TEST_F(ChangedBase, AStoredQuantizationNeedsTheOriginal) {
   QuantizeOptions options;
   options.model = recipe_.model.path;

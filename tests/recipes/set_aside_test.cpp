@@ -1,0 +1,68 @@
+// What a run keeps of the steps that it takes again.
+#include "recipes/run_files/set_aside.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "base/log.h"
+#include "recipes/qlora_finetune.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/tiny_files.h"
+
+namespace qlora::recipes {
+namespace {
+namespace fs = std::filesystem;
+
+const std::atomic<bool> kNever{false};
+
+// Three steps, with a checkpoint after each.
+class SetAside : public testing::Test {
+ protected:
+  SetAside() {
+    recipe.train.max_steps = 3;
+    recipe.train.save_every = 1;
+  }
+  void TearDown() override { log::close_file(); }
+  void train() const { ASSERT_EQ(finetune(recipe, kNever), trainer::Outcome::kFinished); }
+  void remove(const std::vector<std::string>& names) const {
+    for (const std::string& name : names) fs::remove_all(dir / ("run/" + name));
+  }
+
+  test::TempDir dir;
+  Recipe recipe = test::tiny_recipe(dir.path());
+};
+
+TEST_F(SetAside, LinesOfStepsAreKeptWhenTheCheckpointsOfTheseStepsAreGone) {
+  train();
+  const std::string metrics = test::read_file(dir / "run/metrics.jsonl");
+  dir.write("run/samples.jsonl", "{\"step\":3}\n");
+  remove({"checkpoint-000002", "checkpoint-000003"});
+  recipe.train.max_steps = 4;
+  recipe.train.on_extend = "rescale";
+  train();
+  EXPECT_EQ(test::read_file(dir / "run/set-aside-1/metrics.jsonl"), metrics);
+  EXPECT_EQ(test::read_file(dir / "run/set-aside-1/samples.jsonl"), "{\"step\":3}\n");
+}
+
+TEST_F(SetAside, ARunThatBeginsAnewKeepsTheLinesOfTheOneBefore) {
+  train();
+  const std::string metrics = test::read_file(dir / "run/metrics.jsonl");
+  remove({"adapter", "checkpoint-000001", "checkpoint-000002", "checkpoint-000003"});
+  train();
+  EXPECT_EQ(test::read_file(dir / "run/set-aside-1/metrics.jsonl"), metrics);
+  EXPECT_NE(test::read_file(dir / "run/metrics.jsonl"), "");
+}
+
+TEST_F(SetAside, WhatAKillLeftOfStepsThatAreRepeatedStaysInItsPlace) {
+  train();
+  remove({"adapter", "checkpoint-000003"});
+  train();
+  EXPECT_FALSE(fs::exists(dir / "run/set-aside-1"));
+}
+
+}  // namespace
+}  // namespace qlora::recipes
