@@ -73,7 +73,7 @@ Rows rows_set_aside(const TrainedModel& trained, bool with_questions) {
   const auto& recipe = trained.recipe;
   const auto& base = trained.base;
   const qlora::data::PreparedData data = qlora::data::prepare_datasets(
-      recipe.data, *base.tokenizer, base.chat_template.get(), recipe.train.seed,
+      recipe.data_as_read(), *base.tokenizer, base.chat_template.get(), recipe.train.seed,
       qlora::recipes::model_tokens(base.model->architecture()));
   for (const std::string& note : data.cache_notes) qlora::log::write_info(note);
   for (const auto& report : data.train_reports) warn_of_length(report);

@@ -129,7 +129,7 @@ void inspect_data(const std::string& path, const std::vector<std::string>& overr
   const auto chat_template =
       qlora::data::choose_chat_template(recipe.data.chat_template, *tokenizer);
   const auto data = qlora::data::prepare_datasets(
-      recipe.data, *tokenizer, chat_template.get(), recipe.train.seed,
+      recipe.data_as_read(), *tokenizer, chat_template.get(), recipe.train.seed,
       qlora::recipes::model_tokens(qlora::model::read_model_header(path_of_model).architecture));
   if (html.empty()) return qlora::cli::print_data(stdout, data, *tokenizer, options);
   Json record = qlora::recipes::data_record("Rows of " + path, data, *tokenizer, options.num_rows);

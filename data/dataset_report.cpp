@@ -10,7 +10,7 @@
 namespace qlora::data {
 namespace {
 
-void audit(const DatasetReport& report) {
+void require_examples(const DatasetReport& report) {
   if (report.examples == 0) {
     fail<ConfigError>(
         "{}: no example is left to train on ({} rows; {} too long, {} without a supervised token, "
@@ -22,24 +22,6 @@ void audit(const DatasetReport& report) {
   if (report.supervised_tokens == 0) {
     fail<ConfigError>("{}: none of the {} tokens is supervised, so nothing would be learnt",
                       report.path, report.tokens);
-  }
-  if (report.double_bos > 0) {
-    fail<ConfigError>(
-        "{}: {} of {} examples begin with two BOS tokens; remove the BOS text from the rows, or "
-        "one "
-        "of the two from data.chat_template",
-        report.path, report.double_bos, report.examples);
-  }
-  if (report.has_turns && report.end_of_turns == 0) {
-    fail<ConfigError>(
-        "{}: no answer of the {} examples ends with a supervised end-of-turn token, so the model "
-        "would never learn to stop; {}",
-        report.path, report.examples,
-        report.truncated + report.split > 0
-            ? "every end was cut off: raise data.sequence_length or set data.on_overlength: drop"
-            : "set data.chat_template to one whose end of turn is a special token of the model, "
-              "and "
-              "stands within the {% generation %} block where it has such blocks");
   }
 }
 
@@ -130,8 +112,33 @@ void warn_of_marks(const DatasetReport& report, std::vector<std::string>& warnin
 
 }  // namespace
 
-void audit_datasets(const std::vector<DatasetReport>& reports) {
-  for (const DatasetReport& report : reports) audit(report);
+std::string dataset_doubt(const DatasetReport& report) {
+  if (report.double_bos > 0) {
+    return fmt::format(
+        "{}: {} of {} examples begin with two BOS tokens; remove the BOS text from the rows, or "
+        "one of the two from data.chat_template",
+        report.path, report.double_bos, report.examples);
+  }
+  if (report.has_turns && report.end_of_turns == 0) {
+    return fmt::format(
+        "{}: no answer of the {} examples ends with a supervised end-of-turn token, so the model "
+        "would never learn to stop; {}",
+        report.path, report.examples,
+        report.truncated + report.split > 0
+            ? "every end was cut off: raise data.sequence_length or set data.on_overlength: drop"
+            : "set data.chat_template to one whose end of turn is a special token of the model, "
+              "and "
+              "stands within the {% generation %} block where it has such blocks");
+  }
+  return "";
+}
+
+void audit_datasets(const std::vector<DatasetReport>& reports, bool doubts) {
+  for (const DatasetReport& report : reports) {
+    require_examples(report);
+    if (const std::string doubt = dataset_doubt(report); doubts && !doubt.empty())
+      fail<ConfigError>("{}. train.audit=false trains on them as they are", doubt);
+  }
 }
 
 std::vector<std::string> dataset_warnings(const DatasetReport& report, const Tokenizer& tokenizer) {

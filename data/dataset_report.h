@@ -59,9 +59,12 @@ struct DatasetReport {
   }
 };
 
+// What can be trained on but is hardly meant, with the cure: no supervised end of turn, two BOS
+// tokens. Empty if there is nothing of it.
+std::string dataset_doubt(const DatasetReport& report);
 // ConfigError with the cure for the first dataset that cannot teach what it should: no example
-// left, nothing supervised, no supervised end of turn, two BOS tokens.
-void audit_datasets(const std::vector<DatasetReport>& reports);
+// left, nothing supervised, and, with `doubts`, a dataset_doubt().
+void audit_datasets(const std::vector<DatasetReport>& reports, bool doubts = true);
 
 // Sentences about what is allowed but probably not meant (end-of-turn tokens at which generation
 // does not stop, tools that the template leaves out, keys that are not read though they may say

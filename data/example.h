@@ -88,6 +88,7 @@ struct DataOptions {
   // memory). The same examples come of each (cache/cached_dataset.h).
   std::string cache = "auto";
   std::string cache_dir;  // empty: ~/.cache/qlora/tokenized
+  bool audit = true;      // refuses rows that are hardly meant (dataset_doubt()); train.audit
 
   // Whether the rows are pairs: those of every dataset are, or of none.
   bool has_pairs() const;

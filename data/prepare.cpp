@@ -111,9 +111,12 @@ void warn_of_trained_evaluation(const DataOptions& options, PreparedData& data) 
 void warn(const DataOptions& options, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
           PreparedData& data) {
   for (const auto* reports : {&data.train_reports, &data.eval_reports})
-    for (const DatasetReport& report : *reports)
+    for (const DatasetReport& report : *reports) {
+      if (std::string doubt = dataset_doubt(report); !doubt.empty())
+        data.warnings.push_back(std::move(doubt));
       for (std::string& warning : dataset_warnings(report, tokenizer))
         data.warnings.push_back(std::move(warning));
+    }
   if (chat_template != nullptr && chat_template->has_read_clock()) {
     data.warnings.emplace_back(
         "the chat template writes today's date into every prompt: resumed on another day, the run "
@@ -160,7 +163,7 @@ PreparedData prepare_datasets(const DataOptions& options, const Tokenizer& token
           dataset.report.repeated = seen.take_out_repeated(dataset.examples);
           if (dataset.report.repeated > 0) recount(dataset.examples, tokenizer, dataset.report);
         }
-        audit_datasets({dataset.report});
+        audit_datasets({dataset.report}, options.audit);
         examples.append(dataset.examples);
         reports.push_back(std::move(dataset.report));
         std::ranges::move(dataset.notes, std::back_inserter(data.cache_notes));

@@ -81,6 +81,12 @@ void validate_shared_blocks(const Recipe& recipe) {
 
 }  // namespace
 
+data::DataOptions Recipe::data_as_read() const {
+  data::DataOptions options = data;
+  options.audit = train.audit;
+  return options;
+}
+
 void Recipe::validate_across_sections() const {
   validate_objective(*this);
   validate_micro_batch(*this);

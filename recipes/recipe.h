@@ -26,6 +26,9 @@ struct Recipe {
   std::string file;                     // where it was read from; no key
   std::map<std::string, Place> places;  // where its keys stand there; no key
 
+  // `data` with what other sections decide about its rows: train.audit.
+  data::DataOptions data_as_read() const;
+
   // What one section alone cannot know. ConfigError naming the key.
   void validate_across_sections() const;
 };

@@ -11,7 +11,6 @@ double LossAudit::bound() const { return std::max(kRise * first(), guessing_); }
 
 bool LossAudit::has_diverged(double loss) {
   if (!first_) first_ = loss;
-  last_ = loss;
   above_ = loss > bound() ? above_ + 1 : 0;
   return above_ >= kStepsInARow;
 }

@@ -22,13 +22,10 @@ class LossAudit {
   double first() const { return first_.value_or(0); }
   // What no loss of a healthy run stays above: kRise * first(), or that of guessing if it is more.
   double bound() const;
-  // Whether the last loss lay above the first by a nat or more.
-  bool has_risen() const { return last_ > first() + 1; }
 
  private:
   double guessing_;
   std::optional<double> first_;
-  double last_ = 0;
   int64_t above_ = 0;  // steps in a row
 };
 

@@ -23,16 +23,12 @@ void RunAudit::look(double loss, double learning_rate) {
   gradients_.look();
   const std::string missing = gradients_.is_over() ? gradients_.missing() : "";
   if (missing.empty()) return;
-  if (losses_.has_risen())
-    fail<DivergenceError>(
-        "step {}: the training diverged: the loss rose from {:.4g} to {:.4g}, and {}. Lower "
-        "optim.lr (the rate is {:.3g} now) or raise optim.warmup_ratio",
-        step, losses_.first(), loss, missing, learning_rate);
   fail<ConfigError>(
-      "step {}: {}. Check lora.targets, lora.modules_to_save and the rows; where no gradient is to "
+      "step {}: {} (the loss is {:.4g} and was {:.4g} at first). Check lora.targets, "
+      "lora.modules_to_save, the rows, and optim.lr if the loss has risen; where no gradient is to "
       "be expected (rows of two tokens have none for q_proj and k_proj), train.audit=false trains "
       "on",
-      step, missing);
+      step, missing, loss, losses_.first());
 }
 
 void RunAudit::count_update(double learning_rate) { gradients_.count_update(learning_rate); }

@@ -343,7 +343,9 @@ Section train_section() {
            Free{"Training is the same."},
        in({"audit", "boolean",
            "Stops the run where tensors have got no gradient in 20 updates, and where the loss was "
-           "above twice its first value and above that of guessing in three steps in a row."},
+           "above twice its first value and above that of guessing in three steps in a row. "
+           "Refuses rows that begin with two BOS tokens, and data sets no answer of which ends "
+           "with a supervised end-of-turn token; false: a warning says so."},
           &Options::audit) |
            Free{"Training is the same."},
        in({"rank_timeout", "integer",

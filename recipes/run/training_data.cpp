@@ -60,7 +60,7 @@ data::PreparedData read_data(const Recipe& recipe, const ModelText& text,
                              const trainer::TrainState& state, distributed::Group& group) {
   const std::optional<data::NeededRows> needed = needed_rows(recipe, state);
   data::PreparedData data = in_turn(recipe.data, needed ? &*needed : nullptr, group, [&] {
-    return data::prepare_datasets(recipe.data, *text.tokenizer, text.chat_template.get(),
+    return data::prepare_datasets(recipe.data_as_read(), *text.tokenizer, text.chat_template.get(),
                                   recipe.train.seed, text.tokens, needed ? &*needed : nullptr);
   });
   for (const auto* reports : {&data.train_reports, &data.eval_reports})

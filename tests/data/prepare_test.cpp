@@ -93,6 +93,17 @@ TEST(Prepare, TwoBosTokensAreAnError) {
               HasSubstr("two BOS tokens"));
 }
 
+TEST(Prepare, WhatIsHardlyMeantIsAWarningWhereTheAuditIsOff) {
+  const TempDir dir;
+  DataOptions options =
+      completion_options(dir.write("a.jsonl", R"({"prompt": "<s><s>p", "completion": "c"})"));
+  EXPECT_THAT(config_error(options), HasSubstr("train.audit=false"));
+  options.audit = false;
+  const PreparedData data = prepare_datasets(options, ByteTokenizer(), nullptr, 1);
+  EXPECT_EQ(data.train.size(), 1u);
+  EXPECT_THAT(data.warnings, testing::Contains(HasSubstr("two BOS tokens")));
+}
+
 TEST(Prepare, ADatasetOfWhichNothingIsLeftIsAnError) {
   const TempDir dir;
   DataOptions options = completion_options(dir.write("a.jsonl", completions(3)));
@@ -100,6 +111,8 @@ TEST(Prepare, ADatasetOfWhichNothingIsLeftIsAnError) {
   options.on_overlength = OnOverlength::kDrop;
   EXPECT_THAT(config_error(options),
               HasSubstr("no example is left to train on (3 rows; 3 too long"));
+  options.audit = false;
+  EXPECT_THAT(config_error(options), HasSubstr("no example is left to train on"));
 }
 
 TEST(Prepare, AnswersWhoseEndIsAlwaysCutOffAreAnError) {
@@ -107,7 +120,11 @@ TEST(Prepare, AnswersWhoseEndIsAlwaysCutOffAreAnError) {
   DataOptions options = completion_options(dir.write("a.jsonl", completions(3)));
   options.sequence_length = 4;
   options.on_overlength = OnOverlength::kTruncateRight;
-  EXPECT_THAT(config_error(options), HasSubstr("every end was cut off"));
+  EXPECT_THAT(config_error(options),
+              testing::AllOf(HasSubstr("every end was cut off"), HasSubstr("train.audit=false")));
+  options.audit = false;
+  EXPECT_THAT(prepare_datasets(options, ByteTokenizer(), nullptr, 1).warnings,
+              testing::Contains(HasSubstr("every end was cut off")));
 }
 
 TEST(Prepare, AMaskWithNothingTrainedIsAnError) {

@@ -71,6 +71,20 @@ TEST(RunAudit, WhatGetsNoGradientInTwentyUpdatesIsNamedWithTheKeyThatTrainsOn) {
   EXPECT_EQ(unreached.state.step, 20);
 }
 
+TEST(RunAudit, AHardRowAtTheEndOfThemIsNoDivergence) {
+  UnreachedRun unreached(30);
+  at::Tensor gradients = unreached.other_adapters->gradients();
+  gradients.zero_();
+  RunAudit audit(*unreached.unreached);
+  for (int64_t i = 0; i < GradientAudit::kAuditedUpdates; ++i) {
+    audit.look(0.5, 1e-6);
+    audit.count_update(1e-6);
+  }
+  EXPECT_THAT([&] { audit.look(3.0, 1e-6); },
+              testing::ThrowsMessage<ConfigError>(
+                  AllOf(HasSubstr("train.audit=false"), HasSubstr("the loss is 3 and was 0.5"))));
+}
+
 TEST(RunAudit, CanBeTurnedOff) {
   UnreachedRun unreached(25);
   unreached.unreached->audit = false;
