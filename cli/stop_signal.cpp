@@ -40,7 +40,10 @@ const std::atomic<bool>& watch_stop_signals(bool speaks) {
   action.sa_flags = SA_RESTART;  // reads and writes go on; the work looks between two of them
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
-  sigaction(SIGUSR1, &action, nullptr);  // which mpirun hands on, and batch systems send ahead
+  sigaction(SIGUSR1, &action, nullptr);  // which mpirun hands on
+  // Batch systems send one of these ahead of the end; SIGXCPU comes every second from then on.
+  sigaction(SIGUSR2, &action, nullptr);
+  sigaction(SIGXCPU, &action, nullptr);
   if (!is_ignored(SIGHUP)) sigaction(SIGHUP, &action, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
   return stop_wanted;

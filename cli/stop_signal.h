@@ -1,4 +1,5 @@
-// SIGINT, SIGTERM and SIGHUP (the terminal is gone) as a wish to stop, and output without a reader.
+// SIGINT, SIGTERM, SIGHUP (the terminal is gone) and what batch systems send ahead of the end
+// (SIGUSR1, SIGUSR2, SIGXCPU) as a wish to stop, and output without a reader.
 #pragma once
 
 #include <atomic>

@@ -68,9 +68,9 @@ class InterruptedRun : public testing::Test {
   std::string unbroken;
 };
 
-TEST_F(InterruptedRun, CtrlCSavesSaysHowToGoOnAndLosesNothing) {
-  for (const int signal : {SIGINT, SIGTERM}) {
-    const std::string run = signal == SIGINT ? "int" : "term";
+TEST_F(InterruptedRun, AStopSignalSavesSaysHowToGoOnAndLosesNothing) {
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU}) {
+    const std::string run = "stopped-by-" + std::to_string(signal);
     const Finished stopped = interrupt(run, signal, 7);
     EXPECT_EQ(stopped.exit_code, 130) << stopped.err;
     EXPECT_THAT(stopped.out + stopped.err, HasSubstr("qlora resume"));
