@@ -33,6 +33,7 @@
 #include "cli/render.h"
 #include "cli/report.h"
 #include "cli/shell_files.h"
+#include "cli/standard_streams.h"
 #include "cli/stop_signal.h"
 #include "cli/tokenize.h"
 #include "cli/train.h"
@@ -110,6 +111,7 @@ QLORA_SHORT_WAITS
 }  // namespace
 
 int main(int argc, char** argv) {
+  qlora::cli::open_missing_streams();
   bound_kernel_cache();
   qlora::cli::end_without_reader();
   return run(argc, argv);

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <csignal>
 #include <filesystem>
+#include <sstream>
+#include <string>
 
 #include "tests/cli/program.h"
 
@@ -63,6 +65,17 @@ TEST_F(LostTerminal, ARunGoesOnWithoutAReaderAndLogsToItsFile) {
   shell("($Q train recipe.yaml 2>&1; echo $? > status) | head -n 1");
   EXPECT_EQ(read_file(dir / "status"), "0\n");
   EXPECT_EQ(steps_logged(dir, "run"), 101);  // and an evaluation
+  EXPECT_THAT(read_file(dir / "run/log.txt"), HasSubstr("finished: 100 steps"));
+}
+
+TEST_F(LostTerminal, WhatIsMeantForAClosedTerminalLandsInNoFileOfTheRun) {
+  shell("$Q train recipe.yaml <&- >&- 2>&-; echo $? > status");
+  EXPECT_EQ(read_file(dir / "status"), "0\n");
+  std::istringstream lines(read_file(dir / "run/metrics.jsonl"));
+  int64_t count = 0;
+  for (std::string line; std::getline(lines, line); ++count)
+    EXPECT_TRUE(line.starts_with("{\"step\":") && line.ends_with("}")) << line;
+  EXPECT_EQ(count, 101);  // and an evaluation
   EXPECT_THAT(read_file(dir / "run/log.txt"), HasSubstr("finished: 100 steps"));
 }
 
