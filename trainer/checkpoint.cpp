@@ -86,7 +86,8 @@ std::map<std::string, fs::path> require_listed_files(const std::string& director
     }
     found.erase(file);
   }
-  for (const char* required : {"state.json", "optimizer.safetensors"})
+  for (const char* required : {"state.json", "optimizer.safetensors", "adapter/adapter_config.json",
+                               "adapter/adapter_model.safetensors"})
     if (!listed.value().contains(required))
       fail<FormatError>("{}: the manifest does not list {}", directory, required);
   return found;
@@ -168,7 +169,7 @@ std::vector<int64_t> checkpoint_steps(const std::string& run_dir) {
   if (!fs::exists(run_dir)) return steps;
   for (const fs::directory_entry& entry : fs::directory_iterator(run_dir)) {
     const std::string name = entry.path().filename().string();
-    if (!name.starts_with(kPrefix) || !entry.is_directory() || entry.is_symlink()) continue;
+    if (!name.starts_with(kPrefix) || (!entry.is_directory() && !entry.is_symlink())) continue;
     int64_t step = -1;
     const char* begin = name.data() + std::string(kPrefix).size();
     const auto [end, error] = std::from_chars(begin, name.data() + name.size(), step);

@@ -45,7 +45,8 @@ TrainState read_train_state(const std::string& directory);
 // parts are then as before.
 void load_checkpoint(const std::string& directory, CheckpointParts parts);
 
-// The steps of what is called a checkpoint in a run, whole or not, ascending.
+// The steps of what is called a checkpoint in a run, whole or not, ascending: directories, and
+// links wherever they lead to.
 std::vector<int64_t> checkpoint_steps(const std::string& run_dir);
 
 struct PassedOver {

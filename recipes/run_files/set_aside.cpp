@@ -51,6 +51,7 @@ std::vector<std::string> files_with_later_lines(const fs::path& run_dir, int64_t
 bool is_set_aside(const std::string& name) { return name.starts_with(kPrefix); }
 
 bool holds_a_file(const std::string& path) {
+  if (fs::is_symlink(path) && !fs::exists(path)) return true;
   if (!fs::is_directory(path)) return fs::is_regular_file(path) && fs::file_size(path) > 0;
   for (const fs::directory_entry& entry : fs::recursive_directory_iterator(path))
     if (!entry.is_directory()) return true;

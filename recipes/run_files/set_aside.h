@@ -9,7 +9,8 @@ namespace qlora::recipes {
 // Whether RUN/set-aside-<n> is this name.
 bool is_set_aside(const std::string& name);
 
-// Whether there is a file that is not empty at `path`, or any file in the directory there.
+// Whether there is a file that is not empty at `path`, or any file in the directory there, or a
+// link that leads nowhere now.
 bool holds_a_file(const std::string& path);
 
 // Moves what RUN holds of steps after `step` to RUN/set-aside-<n>: checkpoints, whole or not, and

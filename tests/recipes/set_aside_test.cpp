@@ -1,6 +1,7 @@
 // What a run keeps of the steps that it takes again.
 #include "recipes/run_files/set_aside.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -55,6 +56,20 @@ TEST_F(SetAside, ARunThatBeginsAnewKeepsTheLinesOfTheOneBefore) {
   train();
   EXPECT_EQ(test::read_file(dir / "run/set-aside-1/metrics.jsonl"), metrics);
   EXPECT_NE(test::read_file(dir / "run/metrics.jsonl"), "");
+}
+
+TEST_F(SetAside, ACheckpointThatIsALinkIsGoneOnFromAndOneThatLeadsNowhereIsKept) {
+  train();
+  fs::rename(dir / "run/checkpoint-000002", dir / "elsewhere");
+  fs::create_directory_symlink(dir / "elsewhere", dir / "run/checkpoint-000002");
+  remove({"adapter", "checkpoint-000003"});
+  fs::create_directory_symlink(dir / "absent", dir / "run/checkpoint-000003");
+  train();
+  log::close_file();
+  EXPECT_THAT(test::read_file(dir / "run/log.txt"),
+              testing::HasSubstr("going on from " + dir / "run/checkpoint-000002"));
+  EXPECT_TRUE(fs::is_symlink(dir / "run/checkpoint-000002"));
+  EXPECT_EQ(fs::read_symlink(dir / "run/set-aside-1/checkpoint-000003"), dir / "absent");
 }
 
 TEST_F(SetAside, WhatAKillLeftOfStepsThatAreRepeatedStaysInItsPlace) {

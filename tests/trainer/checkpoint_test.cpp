@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "io/atomic_write.h"
@@ -135,6 +136,41 @@ TEST(Checkpoint, TheNewestIsTheWholeOneWithTheMostSteps) {
   EXPECT_EQ(newest.whole, dir / "checkpoint-000010");
   EXPECT_TRUE(newest.passed_over.empty());
   EXPECT_TRUE(fs::exists(dir / "checkpoint-000012.partial-999999999"));  // it only reads
+}
+
+TEST(Checkpoint, ALinkToOneCountsAndOneThatLeadsNowhereIsNamed) {
+  TempDir dir;
+  SmallParts small;
+  save_steps(dir, small, 3);
+  fs::create_directory(dir / "elsewhere");
+  fs::rename(dir / "checkpoint-000003", dir / "elsewhere/it");
+  fs::create_directory_symlink(dir / "elsewhere/it", dir / "checkpoint-000003");
+  EXPECT_EQ(newest_checkpoint(dir.path(), Look::kHashes).whole, dir / "checkpoint-000003");
+  SmallParts loaded;
+  load_checkpoint(dir / "checkpoint-000003", loaded.parts());
+  EXPECT_EQ(loaded.state.step, 3);
+  fs::rename(dir / "elsewhere", dir / "gone");
+  const NewestCheckpoint newest = newest_checkpoint(dir.path(), Look::kHashes);
+  EXPECT_EQ(newest.whole, dir / "checkpoint-000002");
+  ASSERT_EQ(newest.passed_over.size(), 1u);
+  EXPECT_EQ(newest.passed_over[0].directory, dir / "checkpoint-000003");
+}
+
+TEST(Checkpoint, WithoutAnAdapterItIsNotWhole) {
+  TempDir dir;
+  SmallParts small;
+  save_checkpoint(dir.path(), small.parts());
+  const std::string path = dir / "checkpoint-000001/MANIFEST.json";
+  fs::remove_all(dir / "checkpoint-000001/adapter");
+  auto manifest = nlohmann::json::parse(test::read_file(path));
+  auto& files = manifest["files"];
+  for (const char* name : {"state.json", "optimizer.safetensors"})
+    ASSERT_TRUE(files.contains(name));
+  files = {{"state.json", files["state.json"]},
+           {"optimizer.safetensors", files["optimizer.safetensors"]}};
+  dir.write("checkpoint-000001/MANIFEST.json", manifest.dump());
+  EXPECT_THAT([&] { verify_checkpoint(dir / "checkpoint-000001"); },
+              ThrowsMessage<FormatError>(HasSubstr("does not list adapter/adapter_config.json")));
 }
 
 TEST(Checkpoint, WhatIsNotWholeIsPassedOverAndNamed) {
