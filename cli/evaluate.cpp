@@ -26,6 +26,7 @@
 #include "recipes/fields/fields.h"
 #include "recipes/models/model_tokens.h"
 #include "recipes/models/original_base.h"
+#include "recipes/run/long_rows.h"
 #include "recipes/yaml/dataset_choice.h"
 #include "trainer/evaluate.h"
 
@@ -79,6 +80,7 @@ Rows rows_set_aside(const TrainedModel& trained, bool with_questions) {
   for (const auto& report : data.train_reports) warn_of_length(report);
   Rows rows;
   rows.examples = data.eval;
+  qlora::recipes::check_row_lengths(rows.examples, recipe.data.train, base.model->architecture());
   std::set<std::pair<int32_t, int64_t>> chosen;  // dataset, row
   for (const qlora::data::ExampleView& example : rows.examples)
     chosen.emplace(example.source, example.row);
@@ -150,6 +152,7 @@ Rows read_rows(const TrainedModel& trained, const EvaluateArguments& arguments) 
         qlora::recipes::model_tokens(base.model->architecture()));
     rows.questions.insert(rows.questions.end(), questions.begin(), questions.end());
   }
+  qlora::recipes::check_row_lengths(rows.examples, datasets, base.model->architecture());
   return rows;
 }
 

@@ -1,8 +1,13 @@
 #include "cli/generate.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -55,6 +60,23 @@ std::vector<int32_t> prompt_ids(const TrainedModel& trained, const Json& message
   return ids;
 }
 
+// An answer that ends only because the model has no more positions is not all of it. An encoder's
+// prompt takes none of them.
+void warn_of_full_context(const TrainedModel& trained, int64_t prompt,
+                          const std::vector<int32_t>& answer,
+                          const qlora::model::GenerateOptions& options) {
+  const auto& architecture = trained.base.model->architecture();
+  const auto length = static_cast<int64_t>(answer.size());
+  const int64_t begin = architecture.has_encoder() ? 1 : prompt;
+  const bool has_ended = length == options.max_new_tokens ||
+                         (length > 0 && std::ranges::count(options.stop_ids, answer.back()) > 0);
+  if (has_ended || begin + length < architecture.max_positions) return;
+  qlora::log::write_warning(fmt::format(
+      "the answer is cut off after {} tokens: with the prompt it fills the {} positions that the "
+      "model has learnt (max_position_embeddings)",
+      length, architecture.max_positions));
+}
+
 void run(GenerateArguments arguments) {
   if (arguments.prompt.empty() == arguments.messages.empty()) {
     throw ConfigError("give either --prompt TEXT or --messages FILE");
@@ -72,12 +94,14 @@ void run(GenerateArguments arguments) {
         !said.empty())
       qlora::log::write_warning(said);
   qlora::cli::AnswerStream stream(*trained.base.tokenizer);
-  qlora::model::generate(*trained.base.model, {prompt_ids(trained, messages, arguments)},
-                         arguments.options, [&](int64_t, int32_t id) {
-                           stream.add(id);
-                           return true;
-                         });
+  const std::vector<int32_t> prompt = prompt_ids(trained, messages, arguments);
+  const auto answers = qlora::model::generate(*trained.base.model, {prompt}, arguments.options,
+                                              [&](int64_t, int32_t id) {
+                                                stream.add(id);
+                                                return true;
+                                              });
   stream.finish();
+  warn_of_full_context(trained, std::ssize(prompt), answers[0], arguments.options);
 }
 
 }  // namespace

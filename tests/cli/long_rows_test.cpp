@@ -25,6 +25,28 @@ TEST(LongRows, TheFirstBeyondTheModelsPositionsIsNamedWithItsLength) {
   EXPECT_EQ(again.exit_code, 0);
   EXPECT_THAT(again.err, AllOf(HasSubstr("rows.jsonl:1: the row has"),
                                HasSubstr("max_position_embeddings of the model is 20")));
+  const Finished evaluated =
+      run_qlora(dir, {"evaluate", "--model", dir / "model", "--data", dir / "eval.jsonl",
+                      "--format", "chat", "--set", "data.sequence_length=128"});
+  EXPECT_EQ(evaluated.exit_code, 0) << evaluated.err;
+  EXPECT_THAT(evaluated.err, AllOf(HasSubstr("eval.jsonl:1: the row has"),
+                                   HasSubstr("max_position_embeddings of the model is 20")));
+}
+
+TEST(LongRows, AnAnswerThatThePositionsCutOffIsToldOf) {
+  TempDir dir;
+  write_tiny_directory(dir / "model");
+  const std::vector<std::string> command = {"generate", "--model",  dir / "model",
+                                            "--raw",    "--prompt", "abcdefgh"};
+  std::vector<std::string> short_answer = command;
+  short_answer.insert(short_answer.end(), {"--max-new-tokens", "1"});
+  json config = json::parse(read_file(dir / "model/config.json"));
+  config["max_position_embeddings"] = 10;
+  dir.write("model/config.json", config.dump());
+  const Finished cut = run_qlora(dir, command);
+  EXPECT_EQ(cut.exit_code, 0) << cut.err;
+  EXPECT_THAT(cut.err, HasSubstr("with the prompt it fills the 10 positions"));
+  EXPECT_THAT(run_qlora(dir, short_answer).err, Not(HasSubstr("it fills the")));
 }
 
 }  // namespace
