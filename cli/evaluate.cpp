@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <map>
 #include <memory>
@@ -197,10 +198,21 @@ void compare_answers(const Rows& rows, Result& result) {
   result.loss.supervised_tokens = supervised;
 }
 
+// NaN is no loss that could be compared with another.
+void require_numbers(const Evaluation& evaluation) {
+  for (const qlora::trainer::RowLoss& row : evaluation.rows)
+    if (!std::isfinite(row.nll))
+      qlora::fail<qlora::DivergenceError>(
+          "row {}: the loss must be a number, found {}: the adapter or the base holds values that "
+          "are not finite or too large to compute with, as after a training that diverged",
+          row.row, row.nll);
+}
+
 Result evaluate(const TrainedModel& trained, const Rows& rows, const std::string& name,
                 bool adapters, const EvaluateArguments& arguments) {
   Result result{name, qlora::trainer::evaluate_loss(*trained.base.model, rows.examples, adapters),
                 std::nullopt, std::nullopt};
+  require_numbers(result.loss);
   if (are_pairs(rows)) compare_answers(rows, result);
   if (arguments.exact_match) {
     result.exact =

@@ -41,6 +41,14 @@ void for_each_piece(model::CausalLm& model, const std::vector<int32_t>& tokens,
   }
 }
 
+// Of the model that others are compared with.
+void require_numbers(const at::Tensor& logits) {
+  if (at::isfinite(logits).all().item<bool>()) return;
+  throw DivergenceError(
+      "the model's logits are not finite before it is exported: the adapter or the base holds "
+      "values that are not finite or too large to compute with, as after a training that diverged");
+}
+
 // Minus the log-probabilities [tokens of a piece, vocabulary] of the row's tokens that follow,
 // summed.
 double next_token_loss(const at::Tensor& log_probabilities, int64_t begin,
@@ -136,8 +144,10 @@ void Reference::run(model::CausalLm& trained) {
                     "rows");
   for (size_t i = 0; i < rows_.size(); ++i) {
     std::vector<at::Tensor> pieces;
-    for_each_piece(trained, rows_[i], encoded_[i],
-                   [&](int64_t, const at::Tensor& logits) { pieces.push_back(logits); });
+    for_each_piece(trained, rows_[i], encoded_[i], [&](int64_t, const at::Tensor& logits) {
+      require_numbers(logits);
+      pieces.push_back(logits);
+    });
     logits_.push_back(at::cat(pieces));
     progress.advance();
   }

@@ -27,7 +27,7 @@ struct Agreement {
 // What the trained model says to some rows, kept as fp32 logits on the CPU.
 class Reference {
  public:
-  // Rows are cut to 96 tokens, and to 4 rows.
+  // Rows are cut to 96 tokens, and to 4 rows. DivergenceError if the logits are not finite.
   Reference(model::CausalLm& trained, std::vector<std::vector<int32_t>> rows);
   // All tokens of the examples, trained or not, up to as many as have `most_bytes` of logits.
   Reference(model::CausalLm& trained, const std::vector<data::Example>& examples,

@@ -53,10 +53,14 @@ bool all_finite(const at::Tensor& contiguous) {
 
 at::Tensor stored_value(const std::string& name, const at::Tensor& value, at::ScalarType dtype) {
   at::Tensor stored = value.to(dtype).cpu().contiguous();
-  check(!stored.is_floating_point() || all_finite(stored),
-        "the weight {} is not finite as {}; export with --dtype bfloat16", name,
-        c10::toString(dtype));
-  return stored;
+  if (!stored.is_floating_point() || all_finite(stored)) return stored;
+  if (dtype == at::kHalf && all_finite(value.cpu().contiguous()))
+    fail<Error>("the weight {} is not finite as {}; export with --dtype bfloat16", name,
+                c10::toString(dtype));
+  fail<DivergenceError>(
+      "the weight {} is not finite as {}: the adapter or the base holds values that are not finite "
+      "or too large, as after a training that diverged",
+      name, c10::toString(dtype));
 }
 
 std::string weight_file_name(size_t index, size_t count) {

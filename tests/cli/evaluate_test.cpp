@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "quant/tensor_file.h"
 #include "tests/cli/program.h"
 
 namespace qlora::test {
@@ -99,6 +100,30 @@ TEST(EvaluateCommand, OfAChangedBaseAloneNothingIsComparedWith) {
   const Finished gone = run_qlora(dir, {"evaluate", dir / "run", "--compare-base"});
   EXPECT_EQ(gone.exit_code, 2);
   EXPECT_THAT(gone.err, ::testing::HasSubstr("--compare-base"));
+}
+
+// As a training leaves it that has diverged: each value is a number, what comes of them is none.
+TEST(EvaluateCommand, ALossThatIsNoNumberIsAnErrorAndSoIsAnExport) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  recipe.train.max_steps = 1;
+  ASSERT_EQ(run_qlora(dir, {"train", write_recipe_file(dir, recipe)}).exit_code, 0);
+  const std::string weights = dir / "run/adapter/adapter_model.safetensors";
+  quant::NamedTensors tensors = quant::read_tensors(weights);
+  for (auto& [name, tensor] : tensors) tensor.fill_(3e38);
+  quant::write_tensors(weights, tensors, {{"format", "pt"}});
+  const Finished evaluated =
+      run_qlora(dir, {"evaluate", dir / "run", "--data", dir / "eval.jsonl"});
+  EXPECT_EQ(evaluated.exit_code, 3) << evaluated.err;
+  EXPECT_THAT(evaluated.err, HasSubstr("a training that diverged"));
+  EXPECT_EQ(evaluated.out, "");
+  for (const char* format : {"merged", "adapter"}) {
+    const Finished exported =
+        run_qlora(dir, {"export", dir / "run", "--format", format, "--output", dir / "out"});
+    EXPECT_EQ(exported.exit_code, 3) << exported.err;
+    EXPECT_THAT(exported.err, HasSubstr("a training that diverged"));
+    EXPECT_FALSE(std::filesystem::exists(dir / "out"));
+  }
 }
 
 TEST(EvaluateCommand, OfPairsItSaysWhichAnswersAreLikelier) {
