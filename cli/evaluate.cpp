@@ -171,9 +171,9 @@ TrainedModel open(const EvaluateArguments& arguments) {
   look_at_files(arguments);
   TrainedModel trained = qlora::recipes::open_model(arguments.choice);
   qlora::recipes::set_data_keys(arguments.overrides, trained.recipe);
-  if (sets_key(arguments, "data.chat_template"))
-    trained.base.chat_template = qlora::data::choose_chat_template(
-        trained.recipe.data.chat_template, *trained.base.tokenizer);
+  if (sets_key(arguments, "data.chat_template") || sets_key(arguments, "data.prompt_style"))
+    trained.base.chat_template =
+        qlora::data::choose_chat_template(trained.recipe.data, *trained.base.tokenizer);
   return trained;
 }
 

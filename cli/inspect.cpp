@@ -126,8 +126,7 @@ void inspect_data(const std::string& path, const std::vector<std::string>& overr
   const qlora::recipes::Recipe recipe = qlora::recipes::read_recipe(path, overrides);
   const std::string path_of_model = qlora::model::resolve_model_path(recipe.model.path);
   const auto tokenizer = qlora::data::load_tokenizer(path_of_model);
-  const auto chat_template =
-      qlora::data::choose_chat_template(recipe.data.chat_template, *tokenizer);
+  const auto chat_template = qlora::data::choose_chat_template(recipe.data, *tokenizer);
   const auto data = qlora::data::prepare_datasets(
       recipe.data_as_read(), *tokenizer, chat_template.get(), recipe.train.seed,
       qlora::recipes::model_tokens(qlora::model::read_model_header(path_of_model).architecture));

@@ -320,4 +320,11 @@ std::unique_ptr<ChatTemplate> choose_chat_template(const std::string& choice,
   return std::make_unique<ChatTemplate>(builtin_chat_template(choice), choice);
 }
 
+std::unique_ptr<ChatTemplate> choose_chat_template(const DataOptions& options,
+                                                   const Tokenizer& tokenizer) {
+  if (options.chat_template.empty() && options.trains_alpaca_prompts())
+    return std::make_unique<ChatTemplate>(builtin_chat_template("alpaca"), "data.prompt_style");
+  return choose_chat_template(options.chat_template, tokenizer);
+}
+
 }  // namespace qlora::data

@@ -82,5 +82,10 @@ std::vector<TokenId> answer_end_ids(const Tokenizer& tokenizer, const ChatTempla
 // or, if empty, the tokenizer's own; nullptr if that has none. IoError if the file cannot be read.
 std::unique_ptr<ChatTemplate> choose_chat_template(const std::string& choice,
                                                    const Tokenizer& tokenizer);
+// The template of a recipe's rows, and so of whoever speaks with the model: what data.chat_template
+// means, or, if it is empty and prompts are trained in Alpaca's own words alone, the template that
+// writes those.
+std::unique_ptr<ChatTemplate> choose_chat_template(const DataOptions& options,
+                                                   const Tokenizer& tokenizer);
 
 }  // namespace qlora::data

@@ -80,6 +80,20 @@ void validate_pairs(const DataOptions& options) {
 
 bool DataOptions::has_pairs() const { return !train.empty() && holds_pairs(train.front()); }
 
+bool DataOptions::trains_conversations() const {
+  return std::ranges::any_of(train, [&](const DatasetOptions& dataset) {
+    return dataset.format == "chat" || dataset.format == "sharegpt" ||
+           dataset.format == kPreferenceFormat ||
+           (dataset.format == "alpaca" && prompt_style == "chat_template");
+  });
+}
+
+bool DataOptions::trains_alpaca_prompts() const {
+  return prompt_style == "alpaca" && !trains_conversations() &&
+         std::ranges::any_of(
+             train, [](const DatasetOptions& dataset) { return dataset.format == "alpaca"; });
+}
+
 void DataOptions::validate() const {
   if (train.empty()) fail<ConfigError>("data.train must list at least one dataset");
   for (size_t i = 0; i < train.size(); ++i) {

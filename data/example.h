@@ -93,6 +93,11 @@ struct DataOptions {
   // Whether the rows are pairs: those of every dataset are, or of none.
   bool has_pairs() const;
 
+  // Whether rows of data.train teach answers to messages in the chat template.
+  bool trains_conversations() const;
+  // Whether Alpaca's own words (prompt_style) are all in which they teach answers.
+  bool trains_alpaca_prompts() const;
+
   // Throws ConfigError naming the key.
   void validate() const;
 };

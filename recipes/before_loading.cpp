@@ -39,8 +39,7 @@ class Look {
     at("model.path", [&] { at_model_files(); });
     at("data.chat_template", [&] {
       if (text_.tokenizer)
-        text_.chat_template =
-            data::choose_chat_template(recipe_.data.chat_template, *text_.tokenizer);
+        text_.chat_template = data::choose_chat_template(recipe_.data, *text_.tokenizer);
     });
     if (text_.tokenizer) at("lora.trainable_tokens", [&] { name_trained_tokens(recipe_); });
     if (header_) at("quantization", [&] { quantization_of(recipe_, *header_); });

@@ -159,7 +159,11 @@ Section data_section() {
            "one, or the text itself. Empty: the model's."},
           &Options::chat_template),
        in({"prompt_style", "chat_template | alpaca",
-           "How alpaca rows become prompts: through the chat template, or in Alpaca's own words."},
+           "How alpaca rows become prompts: through the chat template, or in Alpaca's own words. "
+           "Where "
+           "no other rows are conversations, these words are then the chat template of the "
+           "adapter, "
+           "unless `chat_template` says otherwise."},
           &Options::prompt_style),
        in.word_or_boolean(
            {"cache", "auto | true | false",
@@ -332,8 +336,9 @@ Section train_section() {
            "Prompts that the model as it is answers before the first step, on the way and at the "
            "end: greedily, up to 128 tokens each, into log.txt, samples.jsonl and TensorBoard. One "
            "entry that ends in .txt (a prompt a line) or .jsonl (lines `{\"prompt\": ...}` or "
-           "`{\"messages\": [...]}`) is a file. Where conversations are trained they pass through "
-           "the chat template."},
+           "`{\"messages\": [...]}`) is a file. Where conversations or Alpaca's prompts are "
+           "trained "
+           "they pass through the chat template."},
           &Options::sample_prompts) |
            Free{"Training is the same."},
        in({"sample_every", "integer",

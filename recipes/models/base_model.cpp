@@ -84,7 +84,7 @@ void fit_to_adapter(const Recipe& recipe, BaseUse use, BaseModel& base) {
 BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use) {
   ModelText text;
   text.tokenizer = data::load_tokenizer(model::resolve_model_path(recipe.model.path));
-  text.chat_template = data::choose_chat_template(recipe.data.chat_template, *text.tokenizer);
+  text.chat_template = data::choose_chat_template(recipe.data, *text.tokenizer);
   return load_base(recipe, device, use, std::move(text), std::make_shared<distributed::Group>());
 }
 
@@ -112,6 +112,7 @@ BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, Model
     base.changed = base_init.changed_base();
     base.init_table = base_init.table_json();
   }
+  if (base.model->architecture().has_encoder()) base.chat_template.reset();  // its rows have none
   if (base.tokenizer->vocab_size() > base.model->architecture().vocab_size) {
     log::warning("the tokenizer knows {} tokens, the model {}: the last ones cannot be used",
                  base.tokenizer->vocab_size(), base.model->architecture().vocab_size);

@@ -21,7 +21,7 @@ std::optional<CachedRows> cached_rows(const Recipe& recipe,
   if (!on_disk) return std::nullopt;
   try {
     const auto tokenizer = data::load_tokenizer(model::resolve_model_path(recipe.model.path));
-    const auto chat_template = data::choose_chat_template(recipe.data.chat_template, *tokenizer);
+    const auto chat_template = data::choose_chat_template(recipe.data, *tokenizer);
     CachedRows rows;
     for (const data::DatasetOptions& set : sets) {
       const auto report = data::cached_report(set, recipe.data, *tokenizer, chat_template.get(),

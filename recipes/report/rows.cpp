@@ -26,7 +26,7 @@ const char* name_of(data::Side side) {
 Json read_rows(const Recipe& recipe, int64_t count, std::string& note) {
   const std::string path = model::resolve_model_path(recipe.model.path);
   const auto tokenizer = data::load_tokenizer(path);
-  const auto chat_template = data::choose_chat_template(recipe.data.chat_template, *tokenizer);
+  const auto chat_template = data::choose_chat_template(recipe.data, *tokenizer);
   const data::ModelTokens tokens = model_tokens(model::read_model_header(path).architecture);
   Json rows = Json::array();
   const auto add = [&](const char* part, const std::vector<data::DatasetOptions>& datasets) {

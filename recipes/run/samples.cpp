@@ -72,15 +72,6 @@ std::vector<PromptText> read_prompt_file(const std::string& path) {
   return prompts;
 }
 
-// Whether the rows teach answers to messages, rather than what follows a text.
-bool trains_conversations(const data::DataOptions& data) {
-  return std::ranges::any_of(data.train, [&](const data::DatasetOptions& dataset) {
-    return dataset.format == "chat" || dataset.format == "sharegpt" ||
-           dataset.format == data::kPreferenceFormat ||
-           (dataset.format == "alpaca" && data.prompt_style == "chat_template");
-  });
-}
-
 std::vector<int32_t> prompt_ids(const PromptText& prompt, const BaseModel& base, bool in_turns) {
   const data::Tokenizer& tokenizer = *base.tokenizer;
   if (base.model->architecture().has_encoder())
@@ -108,7 +99,8 @@ void set_up_samples(const Recipe& recipe, const BaseModel& base, trainer::RunRep
                     trainer::TrainJob& job) {
   const std::vector<PromptText> texts = read_sample_prompts(recipe.train);
   if (texts.empty()) return;
-  const bool in_turns = base.chat_template && trains_conversations(recipe.data);
+  const bool in_turns = base.chat_template &&
+                        (recipe.data.trains_conversations() || recipe.data.trains_alpaca_prompts());
   std::vector<trainer::SamplePrompt> prompts;
   for (const PromptText& text : texts) {
     prompts.push_back({text.text, prompt_ids(text, base, in_turns)});

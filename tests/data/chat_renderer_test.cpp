@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "data/tokenize_row.h"
 #include "tests/data/byte_tokenizer.h"
 #include "tests/support/temp_dir.h"
 
@@ -91,6 +92,48 @@ TEST(ChooseChatTemplate, APointerOrAPageInTheFilesPlaceIsNoTemplate) {
   const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:ab\n";
   for (const std::string& text : {pointer, std::string("\n<!DocType html><p>{{ 1 }}")})
     EXPECT_THROW(choose_chat_template(dir.write("t.jinja", text), tokenizer), FormatError) << text;
+}
+
+DataOptions alpaca_options(const std::vector<std::string>& formats) {
+  DataOptions options;
+  options.prompt_style = "alpaca";
+  for (const std::string& format : formats) options.train.push_back({"rows.jsonl", format, {}});
+  return options;
+}
+
+TEST(ChatRenderer, TheTemplateOfAlpacasPromptsWritesWhatIsTrained) {
+  const ByteTokenizer tokenizer;
+  const DataOptions options = alpaca_options({"alpaca", "completion"});
+  const auto chat_template = choose_chat_template(options, tokenizer);
+  ASSERT_NE(chat_template, nullptr);
+  const RowTokenizer rows(tokenizer, chat_template.get(), options);
+  const Json question = {{"role", "user"}, {"content", "Add 1 and 2."}};
+  const Json row = {{"instruction", "Add 1 and 2."}, {"output", "3"}};
+  EXPECT_EQ(conversation_prompt(Json::array({question}), *chat_template, tokenizer),
+            rows.prompt_ids(rows.turns(row, options.train[0]).front()));
+  const Json system = {{"role", "system"}, {"content", "Be brief."}};
+  const Json with_system = {
+      {"instruction", "Add 1 and 2."}, {"output", "3"}, {"system", "Be brief."}};
+  EXPECT_EQ(conversation_prompt(Json::array({system, question}), *chat_template, tokenizer),
+            rows.prompt_ids(rows.turns(with_system, options.train[0]).front()));
+}
+
+TEST(ChatRenderer, OnlyPromptsOfAlpacaAloneChangeTheTemplate) {
+  ByteTokenizer tokenizer;
+  tokenizer.template_text = "{{ 1 }}";
+  const auto source = [&](const DataOptions& options) {
+    return choose_chat_template(options, tokenizer)->source();
+  };
+  EXPECT_EQ(source(alpaca_options({"alpaca", "text"})), builtin_chat_template("alpaca"));
+  EXPECT_EQ(source(alpaca_options({"alpaca", "chat"})), "{{ 1 }}");
+  EXPECT_EQ(source(alpaca_options({"completion"})), "{{ 1 }}");
+  EXPECT_EQ(source(alpaca_options({})), "{{ 1 }}");
+  DataOptions options = alpaca_options({"alpaca"});
+  options.chat_template = "{{ 2 }}";
+  EXPECT_EQ(source(options), "{{ 2 }}");
+  options = alpaca_options({"alpaca"});
+  options.prompt_style = "chat_template";
+  EXPECT_EQ(source(options), "{{ 1 }}");
 }
 
 }  // namespace
