@@ -21,6 +21,7 @@
 #include "cli/model_choice.h"
 #include "data/chat_renderer.h"
 #include "data/embedded_tokens.h"
+#include "data/tokenizers/generation_config.h"
 #include "model/generate.h"
 #include "recipes/models/original_base.h"
 
@@ -239,6 +240,7 @@ void run(ChatArguments arguments) {
     throw qlora::ConfigError(
         "the model has no chat template; use qlora generate --prompt TEXT --raw");
   }
+  qlora::data::warn_of_generation_keys(*trained.base.tokenizer, trained.base.path);
   qlora::cli::LineReader lines(arguments.no_history ? "" : qlora::cli::state_file("chat_history"));
   std::optional<StopAnswer> whole_chat;
   if (qlora::cli::LineReader::is_at_terminal()) whole_chat.emplace();

@@ -23,6 +23,7 @@
 #include "data/dataset.h"
 #include "data/prepare.h"
 #include "data/row_source.h"
+#include "data/tokenizers/generation_config.h"
 #include "io/json_text.h"
 #include "recipes/fields/fields.h"
 #include "recipes/models/model_tokens.h"
@@ -307,6 +308,8 @@ std::vector<Result> evaluate_all(TrainedModel& trained, const EvaluateArguments&
   if (compares && qlora::recipes::adapter_holds_part_of(trained.base))
     original = qlora::recipes::recipe_of_original_base(arguments.choice, trained);
   const Rows rows = read_rows(trained, arguments);
+  if (arguments.exact_match)
+    qlora::data::warn_of_generation_keys(*trained.base.tokenizer, trained.base.path);
   std::vector<Result> results;
   if (!original && (compares || !has_adapter))
     results.push_back(evaluate(trained, rows, has_adapter ? "before" : "base", false, arguments));

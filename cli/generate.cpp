@@ -18,6 +18,7 @@
 #include "data/embedded_tokens.h"
 #include "data/messages_file.h"
 #include "data/prompt_encoder.h"
+#include "data/tokenizers/generation_config.h"
 #include "model/generate.h"
 #include "recipes/models/original_base.h"
 
@@ -88,6 +89,7 @@ void run(GenerateArguments arguments) {
   const TrainedModel trained = qlora::recipes::open_model(arguments.choice);
   arguments.options.stop_ids = qlora::data::answer_end_ids(
       *trained.base.tokenizer, arguments.raw ? nullptr : trained.base.chat_template.get());
+  qlora::data::warn_of_generation_keys(*trained.base.tokenizer, trained.base.path);
   arguments.options.adapters_enabled = !arguments.base_only;
   if (arguments.base_only || !trained.adapters)
     if (const auto said = qlora::recipes::changed_base_sentence(arguments.choice, trained);

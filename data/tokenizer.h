@@ -24,7 +24,8 @@ struct SpecialToken {
 
 struct SpecialTokens {
   std::optional<SpecialToken> bos, eos, unk, pad;
-  // Every id that ends a generation: eos plus end-of-turn ids of generation_config.json / GGUF.
+  // Every id that ends a generation: eos plus those of generation_config.json (else
+  // config.json) or a GGUF file.
   std::vector<TokenId> end_of_generation;
 };
 

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/utf8.h"
 #include "data/tokenizers/config_keys.h"
+#include "data/tokenizers/generation_config.h"
 #include "io/file_kind.h"
 #include "io/json_text.h"
 
@@ -119,18 +120,6 @@ void read_chat_template(const TokenizerFiles& files, const std::string& place,
   }
 }
 
-// An id or a list of ids.
-void read_eos_ids(const io::JsonNode& root, TokenizerConfig& config) {
-  const auto node = root.find("eos_token_id");
-  if (!node) return;
-  const auto add = [&](const io::JsonNode& id) {
-    config.generation_eos_ids.insert(
-        static_cast<TokenId>(id.as_integer(0, kMaxVocabularySize - 1)));
-  };
-  if (!node->value().is_array()) return add(*node);
-  for (const io::JsonNode& id : node->elements()) add(id);
-}
-
 std::optional<bool> optional_bool(const io::JsonNode& root, const char* key) {
   const auto node = root.find(key);
   if (!node) return std::nullopt;
@@ -155,8 +144,8 @@ TokenizerConfig parse_tokenizer_config(const TokenizerFiles& files, const std::s
             [&](const io::JsonNode& root) { read_roles(root, config); });
   with_json(files, "added_tokens.json", place,
             [&](const io::JsonNode& root) { read_added_tokens_json(root, config); });
-  with_json(files, "generation_config.json", place,
-            [&](const io::JsonNode& root) { read_eos_ids(root, config); });
+  config.generation_eos_ids = generation_eos_ids(files, place);
+  if (config.generation_eos_ids.empty()) config.model_eos_ids = config_eos_ids(files);
   read_chat_template(files, place, config);
   return config;
 }
@@ -227,6 +216,8 @@ SpecialTokens resolve_special_tokens(const TokenizerConfig& config, const Vocabu
   tokens.pad = resolve("pad_token");
   std::set<TokenId> ends = config.generation_eos_ids;
   if (tokens.eos) ends.insert(tokens.eos->id);
+  for (const TokenId id : config.model_eos_ids)
+    if (vocabulary.token(id) || std::ranges::count(added, id, &AddedToken::id) > 0) ends.insert(id);
   tokens.end_of_generation.assign(ends.begin(), ends.end());
   return tokens;
 }

@@ -1,5 +1,5 @@
 // What stands beside the vocabulary: tokenizer_config.json, special_tokens_map.json,
-// added_tokens.json, generation_config.json and the chat template.
+// added_tokens.json, the ends of answers (generation_config.h) and the chat template.
 #pragma once
 
 #include <map>
@@ -29,6 +29,8 @@ struct TokenizerConfig {
   // chat_template.json; empty if there is none.
   std::string chat_template;
   std::set<TokenId> generation_eos_ids;
+  // eos_token_id of config.json, where generation_config.json names none.
+  std::set<TokenId> model_eos_ids;
 };
 
 // `place` is what messages call the directory. FormatError if a file is not what it must be.
@@ -44,7 +46,8 @@ std::vector<AddedToken> merge_added_tokens(std::vector<AddedToken> of_file,
                                            const TokenizerConfig& config,
                                            const Vocabulary& vocabulary, const std::string& place);
 
-// Ids of the roles. A role whose token nobody knows is left out.
+// Ids of the roles. A role whose token nobody knows is left out, and an end that only config.json
+// names if it is no token.
 SpecialTokens resolve_special_tokens(const TokenizerConfig& config, const Vocabulary& vocabulary,
                                      const std::vector<AddedToken>& added);
 

@@ -13,11 +13,12 @@
 namespace qlora::data {
 namespace {
 
+constexpr const char* kModelConfig = "config.json";
 constexpr const char* kFileNames[] = {
     "tokenizer.json",          "tokenizer.model",     "tokenizer_config.json",
     "special_tokens_map.json", "vocab.json",          "merges.txt",
     "added_tokens.json",       "chat_template.jinja", "chat_template.json",
-    "generation_config.json",
+    "generation_config.json",  kModelConfig,
 };
 
 }  // namespace
@@ -36,6 +37,7 @@ void write_tokenizer_files(const TokenizerFiles& files, const std::string& direc
   std::filesystem::create_directories(directory, error);
   if (error) fail_on_path(error.value(), "{} cannot be made", directory);
   for (const auto& [name, bytes] : files) {
+    if (name == kModelConfig) continue;
     const auto path = (std::filesystem::path(directory) / name).string();
     std::ofstream file(path, std::ios::binary | std::ios::trunc);
     file.write(bytes.data(), static_cast<std::streamsize>(bytes.size())).flush();

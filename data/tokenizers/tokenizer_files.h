@@ -1,5 +1,6 @@
 // The tokenizer files of a Hugging Face model directory as name -> bytes. Every tokenizer is made
-// from such a set: read from a directory, or generated from a GGUF; write_files() writes it again.
+// from such a set: read from a directory, or generated from a GGUF; write_files() writes it again,
+// but for config.json, which is the model's and is read for the ends of answers.
 #pragma once
 
 #include <map>
@@ -11,10 +12,10 @@ using TokenizerFiles = std::map<std::string, std::string>;
 
 // The tokenizer files that `directory` has: tokenizer.json, tokenizer.model, tokenizer_config.json,
 // special_tokens_map.json, added_tokens.json, vocab.json, merges.txt, chat_template.jinja,
-// chat_template.json, generation_config.json. IoError if one cannot be read.
+// chat_template.json, generation_config.json, config.json. IoError if one cannot be read.
 TokenizerFiles read_tokenizer_files(const std::string& directory);
 
-// Writes all files, making the directory. IoError if one cannot be written whole.
+// Writes all files but config.json, making the directory. IoError if one cannot be written whole.
 void write_tokenizer_files(const TokenizerFiles& files, const std::string& directory);
 
 }  // namespace qlora::data

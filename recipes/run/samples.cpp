@@ -12,6 +12,7 @@
 #include "data/chat_renderer.h"
 #include "data/embedded_tokens.h"
 #include "data/prompt_encoder.h"
+#include "data/tokenizers/generation_config.h"
 #include "io/file_kind.h"
 #include "io/json_text.h"
 #include "io/read_file.h"
@@ -99,6 +100,7 @@ void set_up_samples(const Recipe& recipe, const BaseModel& base, trainer::RunRep
                     trainer::TrainJob& job) {
   const std::vector<PromptText> texts = read_sample_prompts(recipe.train);
   if (texts.empty()) return;
+  data::warn_of_generation_keys(*base.tokenizer, base.path);
   const bool in_turns = base.chat_template &&
                         (recipe.data.trains_conversations() || recipe.data.trains_alpaca_prompts());
   std::vector<trainer::SamplePrompt> prompts;

@@ -117,9 +117,10 @@ void use(const data::Tokenizer& tokenizer) {
 }
 
 const std::vector<std::string> kTokenizerFiles = {
-    "tokenizer.json",    "tokenizer_config.json",  "special_tokens_map.json",
-    "added_tokens.json", "generation_config.json", "chat_template.jinja",
-    "chat_template.json"};
+    "tokenizer.json",          "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json",
+    "generation_config.json",  "chat_template.jinja",
+    "chat_template.json",      "config.json"};
 
 void read_tokenizer_json(std::string_view bytes) {
   Parts parts = split_parts(bytes);

@@ -1,0 +1,95 @@
+// The files beside a vocabulary, each against what transformers makes of it.
+#include "data/tokenizers/tokenizer_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <string>
+
+#include "data/tokenizers/generation_config.h"
+#include "tests/data/byte_tokenizer.h"
+#include "tests/support/temp_dir.h"
+
+namespace qlora::data {
+namespace {
+
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+
+// The ends of answers of a model with the tokens 0 to 4, of which "</s>" is 2.
+std::vector<TokenId> ends(const TokenizerFiles& files) {
+  Vocabulary vocabulary;
+  int64_t id = 0;
+  for (const char* token : {"a", "b", "</s>", "<end>", "<other>"})
+    vocabulary.add(token, id++, "test");
+  return resolve_special_tokens(parse_tokenizer_config(files, "model"), vocabulary, {})
+      .end_of_generation;
+}
+
+TEST(EndsOfAnswers, AreThoseOfConfigJsonWhereGenerationConfigNamesNone) {
+  const std::string roles = R"({"eos_token": "</s>"})";
+  const auto with = [&](const char* config, const char* generation = nullptr) {
+    TokenizerFiles files = {{"tokenizer_config.json", roles}, {"config.json", config}};
+    if (generation) files["generation_config.json"] = generation;
+    return ends(files);
+  };
+  EXPECT_THAT(with(R"({"eos_token_id": [2, 3]})"), ElementsAre(2, 3));
+  EXPECT_THAT(with(R"({"eos_token_id": 4})"), ElementsAre(2, 4));
+  EXPECT_THAT(with(R"({"text_config": {"eos_token_id": 3}})"), ElementsAre(2, 3));
+  EXPECT_THAT(with(R"({"eos_token_id": [2, 3]})", R"({"temperature": 0.5})"), ElementsAre(2, 3));
+  EXPECT_THAT(with(R"({"eos_token_id": [2, 3]})", R"({"eos_token_id": 4})"), ElementsAre(2, 4));
+}
+
+TEST(EndsOfAnswers, WhatIsNoTokenInConfigJsonIsNone) {
+  for (const char* config :
+       {R"({"eos_token_id": [5, 50256, -1, "2", null, 1.5]})", R"({"eos_token_id": 99999999999})",
+        R"({"eos_token_id": null})", R"({"text_config": 3})", "[]", "{"})
+    EXPECT_THAT(ends({{"config.json", config}}), IsEmpty()) << config;
+}
+
+TEST(TokenizerFiles, ConfigJsonIsReadAndNotWritten) {
+  const test::TempDir dir;
+  dir.write("config.json", R"({"eos_token_id": 3})");
+  dir.write("tokenizer_config.json", "{}");
+  const TokenizerFiles files = read_tokenizer_files(dir.path());
+  EXPECT_TRUE(files.contains("config.json"));
+  write_tokenizer_files(files, dir / "written");
+  EXPECT_TRUE(std::filesystem::exists(dir / "written/tokenizer_config.json"));
+  EXPECT_FALSE(std::filesystem::exists(dir / "written/config.json"));
+}
+
+// A tokenizer of which only the files beside it matter.
+class WithFiles : public test::ByteTokenizer {
+ public:
+  explicit WithFiles(TokenizerFiles files) : files_(std::move(files)) {}
+  const TokenizerFiles& files() const override { return files_; }
+
+ private:
+  TokenizerFiles files_;
+};
+
+std::string said_of_generation(const std::string& json, const std::string& place) {
+  testing::internal::CaptureStderr();
+  warn_of_generation_keys(WithFiles({{"generation_config.json", json}}), place);
+  return testing::internal::GetCapturedStderr();
+}
+
+TEST(GenerationConfig, KeysThatWouldChangeAnswersAreNamedOnce) {
+  const char* keys =
+      R"({"repetition_penalty": 1.1, "suppress_tokens": [7], "num_beams": 1, "top_p": 0.8,
+          "no_repeat_ngram_size": 0, "bad_words_ids": null, "begin_suppress_tokens": []})";
+  EXPECT_THAT(
+      said_of_generation(keys, "first"),
+      AllOf(HasSubstr("first/generation_config.json"), HasSubstr("repetition_penalty 1.1"),
+            HasSubstr("suppress_tokens [7]"), Not(HasSubstr("num_beams")), Not(HasSubstr("top_p")),
+            Not(HasSubstr("no_repeat")), Not(HasSubstr("bad_words")), Not(HasSubstr("begin_"))));
+  EXPECT_EQ(said_of_generation(keys, "first"), "");
+  EXPECT_EQ(said_of_generation(R"({"repetition_penalty": 1.0, "do_sample": true})", "second"), "");
+}
+
+}  // namespace
+}  // namespace qlora::data
