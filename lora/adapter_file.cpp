@@ -210,15 +210,18 @@ void read_trained_parts(const io::JsonNode& config, LoraOptions& options) {
       options.trainable_token_indices[module] = token_ids(ids);
 }
 
-// The second names of shared tensors must hold what the first ones do; they are then done with.
+// The second names of shared tensors must hold what the first ones do; they are then done with. A
+// file that has only one of the two means both.
 void take_out_copies(const std::string& path, const AdapterSet& adapters,
                      std::map<std::string, at::Tensor>& stored) {
   for (const auto& [name, original] : adapters.copies()) {
-    const auto copy = stored.find(name), first = stored.find(original);
-    if (copy == stored.end() || first == stored.end() || !are_equal(copy->second, first->second))
+    const auto copy = stored.find(name);
+    if (copy == stored.end()) continue;
+    const auto [first, is_alone] = stored.emplace(original, copy->second);
+    if (!is_alone && !are_equal(copy->second, first->second))
       fail<FormatError>(
-          "{}: lora.ensure_weight_tying: tensor {} must be there and equal {}; the adapter was not "
-          "trained with tied embeddings",
+          "{}: ensure_weight_tying: tensor {} must equal {}; the adapter was not trained with tied "
+          "embeddings",
           path, name, original);
     stored.erase(copy);
   }

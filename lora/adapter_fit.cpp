@@ -105,32 +105,47 @@ void pass_over_wrapped(const std::string& path, const io::TensorFile& file, cons
   }
 }
 
+// Embedding and head that are one matrix of the base, of which the adapter has no copies: PEFT
+// loads what the file holds of either into it, the head's last.
+void pass_over_overwritten(const std::string& path, const io::TensorFile& file,
+                           const BaseView& base, FittedAdapter& fitted) {
+  const io::TensorView* embedding = find_tensor(file, file_name(base.names.embedding));
+  const io::TensorView* head = find_tensor(file, file_name(base.names.head));
+  if (!embedding || !head || hold_equal(*embedding, *head)) return;
+  log::warning_once(
+      "{} holds two matrices for {} and {}, which are one in {}: that of {} is used for both, as "
+      "PEFT does",
+      path, base.names.embedding, base.names.head, base.place, base.names.head);
+  fitted.passed_over.insert(file_name(base.names.embedding));
+}
+
 void fit_embeddings(const std::string& path, const io::TensorFile& file, const BaseView& base,
                     FittedAdapter& fitted) {
+  LoraOptions& options = fitted.options;
+  const bool one_matrix = base.tied && !is_trained_whole(options, base.names.embedding) &&
+                          !is_trained_whole(options, base.names.head);
+  if (one_matrix) pass_over_overwritten(path, file, base, fitted);
   std::vector<std::string> differing;
-  std::vector<const io::TensorView*> values;
   for (const std::string& module : {base.names.embedding, base.names.head}) {
     const std::string name = file_name(module);
     const io::TensorView* view = find_tensor(file, name);
     if (view == nullptr) continue;
     require_same_vocabulary(*view, path, base);
-    if (is_trained_whole(fitted.options, module)) continue;
-    if (is_of_base(*view, module, base)) {
+    if (is_trained_whole(options, module) || fitted.passed_over.contains(name)) continue;
+    if (is_of_base(*view, module, base))
       fitted.passed_over.insert(name);
-    } else {
+    else
       differing.push_back(module);
-      values.push_back(view);
-    }
   }
   if (differing.empty()) return;
   log::warning_once(
-      "{} holds {} of its own, which modules_to_save does not name: used in place of the base's, "
+      "{} holds {} of its own, which modules_to_save does not name: used in place of the base's{}, "
       "as PEFT does",
-      path, fmt::join(differing, " and "));
-  for (const std::string& module : differing)
-    fitted.options.modules_to_save.push_back(last_name(module));
-  fitted.options.ensure_weight_tying |=
-      base.tied && values.size() == 2 && hold_equal(*values[0], *values[1]);
+      path, fmt::join(differing, " and "),
+      one_matrix && differing.size() == 1 ? " embedding and head, which are one matrix" : "");
+  if (one_matrix) differing = {base.names.embedding, base.names.head};
+  for (const std::string& module : differing) options.modules_to_save.push_back(last_name(module));
+  options.ensure_weight_tying |= one_matrix;
 }
 
 std::string init_of(const std::string& directory) {

@@ -37,9 +37,11 @@ struct FittedAdapter {
 // The options of adapter_config.json without the targets that match no module (a warning names
 // them). Embedding and head that the file holds without naming them in modules_to_save are trained
 // whole if they differ from the base's, else passed over, as is what PEFT writes of its wrappers of
-// embeddings. FormatError if no target matches, the file's vocabulary is another than the base's,
-// its tokens were trained over another embedding, or init_lora_weights names an initialisation that
-// changed the base in a way that cannot be repeated (corda, lora_ga, loftq).
+// embeddings. On a base whose embedding and head are one matrix, and that the adapter has no copies
+// of, one tensor of the file stands for both. FormatError if no target matches, the file's
+// vocabulary is another than the base's, its tokens were trained over another embedding, or
+// init_lora_weights names an initialisation that changed the base in a way that cannot be repeated
+// (corda, lora_ga, loftq).
 FittedAdapter fit_adapter(const std::string& directory, const BaseView& base);
 
 // Bytes beside the base and the adapters that it fills while the directory's file is read, by the

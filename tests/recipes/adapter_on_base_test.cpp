@@ -150,6 +150,34 @@ TEST_F(AdapterOnBase, EmbeddingsOfItsOwnTakeThePlaceOfTheBases) {
   EXPECT_TRUE(trained.adapters->embeddings().shared);
 }
 
+// The base's embedding and head are one parameter, into which PEFT loads what the file has of
+// either.
+TEST_F(AdapterOnBase, OneOfTiedEmbeddingsStandsForBoth) {
+  const at::Tensor other = stored("model.embed_tokens.weight").to(at::kFloat) + 0.5;
+  for (const char* module : {"model.embed_tokens", "lm_head"}) {
+    tensors.emplace_back(fmt::format("base_model.model.{}.weight", module), other);
+    const TrainedModel trained = open();
+    EXPECT_TRUE(at::equal(trained.base.model->embedding.trained->value, other)) << module;
+    EXPECT_TRUE(trained.adapters->embeddings().shared) << module;
+    EXPECT_EQ(trained.adapters->num_parameters(), 2 * kRank * 2 * kHidden + kVocabulary * kHidden);
+    tensors.pop_back();
+  }
+}
+
+TEST_F(AdapterOnBase, OfTwoMatricesForTiedEmbeddingsTheHeadsIsUsed) {
+  add_embeddings(kVocabulary, 0.5);
+  at::Tensor& head = tensors.back().second;
+  head = head + 1;
+  testing::internal::CaptureStderr();
+  const TrainedModel trained = open();
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              HasSubstr("that of lm_head is used for both"));
+  EXPECT_TRUE(at::equal(trained.base.model->embedding.trained->value, head));
+  EXPECT_TRUE(trained.adapters->embeddings().shared);
+  head = stored("model.embed_tokens.weight").to(at::kFloat);  // the base's, which it stays then
+  EXPECT_TRUE(open().recipe.lora.modules_to_save.empty());
+}
+
 // As PEFT saves them after the vocabulary was resized: the trained copy is float32, the base has 16
 // bits.
 TEST_F(AdapterOnBase, WhatPeftWritesOfAWrappedEmbeddingIsPassedOver) {
