@@ -336,7 +336,8 @@ LoraOptions read_adapter_options(const std::string& directory) {
   if (const auto modules = config.find("target_modules")) options.targets = strings_of(*modules);
   if (const auto parameters = config.find("target_parameters"))
     options.target_parameters = strings_of(*parameters);
-  if (options.targets.empty() && options.target_parameters.empty()) config.at("target_modules");
+  if (options.targets.empty() && options.target_parameters.empty())
+    config.at("target_modules").reject("the name of a module, or a list of them");
   if (const auto excluded = config.find("exclude_modules"))
     options.exclude_modules = strings_of(*excluded);
   read_trained_parts(config, options);

@@ -23,11 +23,30 @@ namespace qlora::lora {
 namespace {
 namespace fs = std::filesystem;
 
-bool matches_any(const std::string& target, const std::vector<std::string>& modules) {
-  LoraOptions alone;
-  alone.targets = {target};
+bool chooses_any(const LoraOptions& options, const std::vector<std::string>& modules) {
   return std::ranges::any_of(modules,
-                             [&](const std::string& module) { return is_target(alone, module); });
+                             [&](const std::string& module) { return is_target(options, module); });
+}
+
+std::string config_key(const std::string& directory, const char* key) {
+  return (fs::path(directory) / "adapter_config.json").string() + "." + key;
+}
+
+// One list of targets of adapter_config.json, by what the base has.
+struct SortedTargets {
+  std::vector<std::string> matched, others;
+};
+
+SortedTargets sort_targets(std::vector<std::string> LoraOptions::*list, const LoraOptions& options,
+                           const BaseView& base) {
+  SortedTargets sorted;
+  for (const std::string& target : options.*list) {
+    LoraOptions alone;
+    alone.targets.clear();
+    (alone.*list) = {target};
+    (chooses_any(alone, base.linear) ? sorted.matched : sorted.others).push_back(target);
+  }
+  return sorted;
 }
 
 std::string file_name(const std::string& module) {
@@ -54,6 +73,54 @@ bool hold_equal(const io::TensorView& a, const io::TensorView& b) {
          all_rows(a.shape.front(), [&](int64_t first, int64_t count) {
            return are_equal(quant::rows_of(a, first, count), quant::rows_of(b, first, count));
          });
+}
+
+bool has_component(const std::string& path, const std::string& name) {
+  return ("." + path + ".").find("." + name + ".") != std::string::npos;
+}
+
+// Leaves out the names of modules_to_save that the base has nothing of, with their tensors.
+void drop_unmatched_modules(const std::string& directory, const io::TensorFile& file,
+                            const BaseView& base, FittedAdapter& fitted) {
+  const std::string key = config_key(directory, "modules_to_save");
+  const auto any_of_base = [&](const auto& matches) {
+    return std::ranges::any_of(base.linear, matches) || std::ranges::any_of(base.others, matches);
+  };
+  std::vector<std::string> kept, others;
+  for (const std::string& name : fitted.options.modules_to_save) {
+    const bool has_weights =
+        any_of_base([&](const std::string& module) { return module.ends_with(name); });
+    if (!has_weights &&
+        any_of_base([&](const std::string& module) { return has_component(module, name); }))
+      fail<FormatError>(
+          "{}: {} is no module with weights of its own in {}, but one that holds others: they are "
+          "not trained whole under its name in this version",
+          key, name, base.place);
+    (has_weights ? kept : others).push_back(name);
+  }
+  if (others.empty()) return;
+  fitted.options.modules_to_save = kept;
+  int64_t tensors = 0;
+  for (const io::TensorView& tensor : file.tensors) {
+    const std::string name = peft_tensor_name(tensor.name);
+    if (std::ranges::none_of(others,
+                             [&](const std::string& other) { return has_component(name, other); }))
+      continue;
+    tensors += fitted.passed_over.insert(name).second;
+  }
+  log::warning_once(
+      "{}: {} has no module {}: passed over with {} of the file's tensors, as PEFT does", key,
+      base.place, fmt::join(others, ", "), tensors);
+}
+
+// What PEFT writes of LoRA on an embedding.
+void require_no_embedding_factors(const std::string& path, const io::TensorFile& file) {
+  for (const io::TensorView& tensor : file.tensors)
+    if (tensor.name.find(".lora_embedding_") != std::string::npos)
+      fail<FormatError>(
+          "{}: tensor {} is of a LoRA adapter on an embedding, which this version does not have; "
+          "merge the adapter with PEFT",
+          path, tensor.name);
 }
 
 void require_same_vocabulary(const io::TensorView& view, const std::string& path,
@@ -154,8 +221,7 @@ std::string init_of(const std::string& directory) {
 
 void require_repeatable_init(const std::string& directory) {
   const std::string init = init_of(directory);
-  const std::string key =
-      (fs::path(directory) / "adapter_config.json").string() + ".init_lora_weights";
+  const std::string key = config_key(directory, "init_lora_weights");
   for (const char* lost : {"corda", "lora_ga", "loftq"})
     if (init == lost)
       fail<FormatError>(
@@ -174,23 +240,29 @@ void require_repeatable_init(const std::string& directory) {
 
 void drop_unmatched_targets(const std::string& directory, const BaseView& base,
                             LoraOptions& options) {
-  std::vector<std::string> matched, others;
-  for (const std::string& target : options.targets)
-    (matches_any(target, base.linear) ? matched : others).push_back(target);
-  if (others.empty()) return;
-  const std::string key =
-      (fs::path(directory) / "adapter_config.json").string() + ".target_modules";
-  if (matched.empty() && options.target_parameters.empty()) {
+  const SortedTargets modules = sort_targets(&LoraOptions::targets, options, base);
+  const SortedTargets parameters = sort_targets(&LoraOptions::target_parameters, options, base);
+  if (modules.matched.empty() && parameters.matched.empty()) {
+    const bool of_modules = !modules.others.empty();
     std::set<std::string> names;
     for (const std::string& module : base.linear) names.insert(last_name(module));
     fail<FormatError>(
         "{} ({}) names no module of {}, which has {}: the adapter was made for a model of another "
         "architecture",
-        key, fmt::join(others, ", "), base.place, fmt::join(names, ", "));
+        config_key(directory, of_modules ? "target_modules" : "target_parameters"),
+        fmt::join(of_modules ? modules.others : parameters.others, ", "), base.place,
+        fmt::join(names, ", "));
   }
-  log::warning_once("{}: {} has no module {}; the tensors decide what is adapted", key, base.place,
-                    fmt::join(others, ", "));
-  options.targets = matched;
+  const auto keep = [&](const SortedTargets& sorted, const char* key, const char* what,
+                        std::vector<std::string>& list) {
+    list = sorted.matched;
+    if (!sorted.others.empty())
+      log::warning_once("{}: {} has no {} {}; the tensors decide what is adapted",
+                        config_key(directory, key), base.place, what,
+                        fmt::join(sorted.others, ", "));
+  };
+  keep(modules, "target_modules", "linear module", options.targets);
+  keep(parameters, "target_parameters", "expert or router", options.target_parameters);
 }
 
 FittedAdapter fit_adapter(const std::string& directory, const BaseView& base) {
@@ -198,13 +270,14 @@ FittedAdapter fit_adapter(const std::string& directory, const BaseView& base) {
   require_repeatable_init(directory);
   if (!base.has_conv1d && read_fan_in_fan_out(directory))
     log::warning_once(
-        "{}.fan_in_fan_out is set, but the layers of the base are not transposed: taken as false, "
-        "as PEFT does",
-        (fs::path(directory) / "adapter_config.json").string());
+        "{} is set, but the layers of the base are not transposed: taken as false, as PEFT does",
+        config_key(directory, "fan_in_fan_out"));
   const std::string path = adapter_tensor_file(directory);
   const io::TensorFile file = io::read_safetensors(path);
   retarget_separate_experts(path, file, fitted.options);
+  require_no_embedding_factors(path, file);
   drop_unmatched_targets(directory, base, fitted.options);
+  drop_unmatched_modules(directory, file, base, fitted);
   fit_embeddings(path, file, base, fitted);
   pass_over_wrapped(path, file, base, fitted);
   return fitted;

@@ -1,5 +1,6 @@
-// What an adapter's file comes to on a base model. PEFT is the judge: of target_modules one must
-// match, the others may name modules of other models; embedding and head that it saved by itself
+// What an adapter's file comes to on a base model. PEFT is the judge: of target_modules and
+// target_parameters one must match, the others, and modules_to_save, may name modules of other
+// models; embedding and head that it saved by itself
 // (after the vocabulary was resized) take the place of the base's; initialisations that changed the
 // base are known by their names.
 #pragma once
@@ -20,6 +21,7 @@ namespace qlora::lora {
 struct BaseView {
   std::string place;                // for messages
   std::vector<std::string> linear;  // paths of the linear layers, the head among them
+  std::vector<std::string> others;  // paths of the norms and of the embedding
   int64_t vocab_size = 0;
   bool tied = false;
   EmbeddingNames names = {};
@@ -30,18 +32,19 @@ struct BaseView {
 };
 
 struct FittedAdapter {
-  LoraOptions options;                // of the slots that its tensors fill
-  std::set<std::string> passed_over;  // tensors of the file that are the base's, or there twice
+  LoraOptions options;  // of the slots that its tensors fill
+  // Tensors of the file that are the base's, there twice, or of modules that the base has not.
+  std::set<std::string> passed_over;
 };
 
-// The options of adapter_config.json without the targets that match no module (a warning names
-// them). Embedding and head that the file holds without naming them in modules_to_save are trained
-// whole if they differ from the base's, else passed over, as is what PEFT writes of its wrappers of
-// embeddings. On a base whose embedding and head are one matrix, and that the adapter has no copies
-// of, one tensor of the file stands for both. FormatError if no target matches, the file's
-// vocabulary is another than the base's, its tokens were trained over another embedding, or
-// init_lora_weights names an initialisation that changed the base in a way that cannot be repeated
-// (corda, lora_ga, loftq).
+// The options of adapter_config.json without the targets and modules_to_save that match no module
+// (a warning names them; tensors of the latter are passed over). Embedding and head that the file
+// holds without naming them in modules_to_save are trained whole if they differ from the base's,
+// else passed over, as is what PEFT writes of its wrappers of embeddings. On a base whose embedding
+// and head are one matrix, and that the adapter has no copies of, one tensor of the file stands for
+// both. FormatError if no target matches, the file's vocabulary is another than the base's, its
+// tokens were trained over another embedding, or init_lora_weights names an initialisation that
+// changed the base in a way that cannot be repeated (corda, lora_ga, loftq).
 FittedAdapter fit_adapter(const std::string& directory, const BaseView& base);
 
 // Bytes beside the base and the adapters that it fills while the directory's file is read, by the
@@ -52,7 +55,8 @@ FittedAdapter fit_adapter(const std::string& directory, const BaseView& base);
 int64_t reading_bytes(const std::string& directory, const LoraOptions& fitted,
                       const EmbeddingNames& names, int64_t embedding_bytes);
 
-// Leaves out the targets that match none of the modules, with a warning; see fit_adapter().
+// Leaves out the targets, modules and parameters, that match none of the modules, with a warning;
+// see fit_adapter().
 void drop_unmatched_targets(const std::string& directory, const BaseView& base,
                             LoraOptions& options);
 

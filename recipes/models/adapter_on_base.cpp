@@ -23,6 +23,10 @@ lora::BaseView view_of(model::ModelHeader& header) {
   view.linear = a.linear_modules();
   view.names = a.embedding_names();
   view.linear.push_back(view.names.head);
+  view.others = {view.names.embedding};
+  for_each_norm(a, [&view](const std::string& module, const model::NormSpec&) {
+    view.others.push_back(module);
+  });
   for_each_linear(a, [&view](const std::string&, const model::LinearSpec& linear) {
     view.has_conv1d |= linear.stored_by_inputs;
   });

@@ -79,11 +79,13 @@ struct AdaptedModel {
     const model::Architecture& a = model->architecture();
     lora::BaseView view{.place = "base",
                         .linear = a.linear_modules(),
+                        .others = {a.embedding_names().embedding},
                         .vocab_size = a.vocab_size,
                         .tied = a.tied_embeddings,
                         .names = a.embedding_names(),
                         .weight = [this](const std::string&) { return model->embedding.weight; }};
     view.linear.push_back(view.names.head);
+    for (const auto& [module, norm] : parts.norms) view.others.push_back(module);
     return view;
   }
 

@@ -125,6 +125,53 @@ TEST_F(AdapterOnBase, TargetsOfOtherModelsAloneAreRefused) {
               AllOf(HasSubstr("c_attn"), HasSubstr("another architecture"), HasSubstr("q_proj")));
 }
 
+TEST_F(AdapterOnBase, ParametersOfOtherModelsAreNamedAndLeftOut) {
+  config["target_parameters"] = {"mlp.experts.gate_up_proj"};
+  testing::internal::CaptureStderr();
+  const TrainedModel trained = open();
+  EXPECT_THAT(
+      testing::internal::GetCapturedStderr(),
+      AllOf(HasSubstr("adapter_config.json.target_parameters"), HasSubstr("experts.gate_up_proj")));
+  EXPECT_EQ(trained.adapters->num_modules(), 2);
+  EXPECT_TRUE(trained.recipe.lora.target_parameters.empty());
+  config["target_modules"] = nullptr;
+  EXPECT_THAT(complaint(), AllOf(HasSubstr("adapter_config.json.target_parameters"),
+                                 HasSubstr("names no module of")));
+}
+
+TEST_F(AdapterOnBase, WholeModulesOfOtherModelsAreNamedAndPassedOverWithTheirTensors) {
+  const at::Tensor own = stored("model.embed_tokens.weight").to(at::kFloat) + 0.5;
+  config["modules_to_save"] = {"embed_tokens", "wte", "score"};
+  tensors.emplace_back("base_model.model.model.embed_tokens.weight", own);
+  tensors.emplace_back("base_model.model.score.weight", numbers("score", {2, kHidden}));
+  testing::internal::CaptureStderr();
+  const TrainedModel trained = open();
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              AllOf(HasSubstr("adapter_config.json.modules_to_save"),
+                    HasSubstr("wte, score: passed over with 1 of the file's tensors")));
+  EXPECT_THAT(trained.recipe.lora.modules_to_save, ElementsAre("embed_tokens"));
+  EXPECT_TRUE(at::equal(trained.base.model->embedding.trained->value, own));
+  config["modules_to_save"] = {"mlp"};  // PEFT trains all that it holds
+  EXPECT_THAT(complaint(), AllOf(HasSubstr("adapter_config.json.modules_to_save: mlp is no module "
+                                           "with weights of its own")));
+}
+
+TEST_F(AdapterOnBase, AnAdapterOfTheEmbeddingIsRefusedAsSuch) {
+  config["target_modules"] = {"q_proj", "embed_tokens"};
+  tensors.emplace_back("base_model.model.model.embed_tokens.lora_embedding_A",
+                       numbers("a", {kRank, kVocabulary}));
+  EXPECT_THAT(complaint(),
+              AllOf(HasSubstr("lora_embedding_A"), HasSubstr("a LoRA adapter on an embedding")));
+}
+
+TEST_F(AdapterOnBase, TargetModulesThatNameNothingAreRefusedByTheFilesKey) {
+  for (const json& none : {json(nullptr), json::array()}) {
+    config["target_modules"] = none;
+    EXPECT_THAT(complaint(), HasSubstr("adapter_config.json.target_modules must be the name of a "
+                                       "module"));
+  }
+}
+
 TEST_F(AdapterOnBase, FanInFanOutIsTakenAsFalse) {
   config["fan_in_fan_out"] = true;
   testing::internal::CaptureStderr();
