@@ -234,6 +234,12 @@ void require_repeatable_init(const std::string& directory) {
     if (init == known) return;
   if (!init.starts_with("pissa_niter_"))
     fail<FormatError>("{} is '{}', which this version does not know", key, init);
+  log::warning_once(
+      "{} is '{}': PEFT draws the product that the adapter began with at random and takes another "
+      "one off the base each time; taken off here is the exact one, to which many iterations come "
+      "near. Answers may differ from those in training; right is an adapter that PEFT converted "
+      "(save_pretrained with path_initial_model_for_weight_conversion)",
+      key, init);
 }
 
 }  // namespace

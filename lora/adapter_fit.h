@@ -44,7 +44,8 @@ struct FittedAdapter {
 // and head are one matrix, and that the adapter has no copies of, one tensor of the file stands for
 // both. FormatError if no target matches, the file's vocabulary is another than the base's, its
 // tokens were trained over another embedding, or init_lora_weights names an initialisation that
-// changed the base in a way that cannot be repeated (corda, lora_ga, loftq).
+// changed the base in a way that cannot be repeated (corda, lora_ga, loftq); a warning where it can
+// be repeated nearly (pissa_niter_N).
 FittedAdapter fit_adapter(const std::string& directory, const BaseView& base);
 
 // Bytes beside the base and the adapters that it fills while the directory's file is read, by the

@@ -362,6 +362,20 @@ TEST_F(AdapterOnBase, WhatPissaAddedIsTakenOffTheBase) {
   }
 }
 
+TEST_F(AdapterOnBase, APissaThatWasDrawnAtRandomIsTakenOffWithAWarning) {
+  for (const char* init : {"pissa", "pissa_niter_4"}) {
+    config["init_lora_weights"] = init;
+    testing::internal::CaptureStderr();
+    EXPECT_TRUE(open().base.changed) << init;
+    const std::string said = testing::internal::GetCapturedStderr();
+    if (init == std::string("pissa"))
+      EXPECT_THAT(said, testing::Not(HasSubstr("at random")));
+    else
+      EXPECT_THAT(said, AllOf(HasSubstr("adapter_config.json.init_lora_weights is 'pissa_niter_4'"),
+                              HasSubstr("at random"), HasSubstr("the exact one")));
+  }
+}
+
 TEST_F(AdapterOnBase, PlainInitialisationsLeaveTheBase) {
   for (const json& init :
        {json(true), json(false), json("gaussian"), json("eva"), json("mica"), json("orthogonal")}) {
