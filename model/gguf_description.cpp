@@ -104,11 +104,11 @@ void write_rope(const Architecture& a, Keys& keys) {
     keys.number("rope.scaling.factor", rope.factor);
   }
   if (rope.type == "yarn") write_yarn(rope, keys);
-  if (rope.type == "longrope") {
+  if (rope.type == "longrope")
     keys.integer("rope.scaling.original_context_length",
                  static_cast<int64_t>(rope.original_max_positions));
+  if (rope.type == "longrope" || (rope.type != "yarn" && rope.attention_factor != 1))
     keys.number("rope.scaling.attn_factor", rope.attention_factor);
-  }
   if (a.family == "gemma3" && a.rotaries.size() > 1)
     keys.number("rope.freq_base_swa", a.rotaries[1].rope.theta);
 }

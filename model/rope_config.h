@@ -19,7 +19,7 @@ struct RopeConfig {
   std::vector<float> divisors;           // GGUF rope_freqs: divides each frequency; empty: none
   double beta_fast = 32, beta_slow = 1;  // yarn: turns within the context, at the ends of the ramp
   bool truncate = true;                  // yarn: the ramp's ends are whole dimensions
-  double attention_factor = 1.0;         // of cos and sin: yarn, longrope
+  double attention_factor = 1.0;         // of cos and sin: yarn, longrope, GGUF
   std::vector<float> short_factor, long_factor;  // longrope: [width / 2], divide the frequencies
 };
 

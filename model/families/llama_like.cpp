@@ -77,16 +77,16 @@ RotarySpec read_gguf_rotary(ConfigReader& config, int64_t head_dim, const RopeDe
   const std::string& prefix = config.gguf_prefix();
   RopeConfig rope;
   rope.theta = config.number({{}, "rope.freq_base"}, defaults.theta);
-  // Before there was rope.scaling.type.
-  if (const double linear = config.number({{}, "rope.scale_linear"}, 1.0); linear != 1) {
-    rope.type = "linear";
-    rope.factor = linear;
-  }
-  const std::string scaling = config.text({{}, "rope.scaling.type"}, "none");
-  const double factor = config.number({{}, "rope.scaling.factor"}, 0);
+  // Without a type a factor is linear, and one by its older name counts where there is no other, as
+  // in llama.cpp.
+  const std::string scaling = config.text({{}, "rope.scaling.type"}, "linear");
+  const double older = config.number({{}, "rope.scale_linear"}, 0);
+  const double named = config.number({{}, "rope.scaling.factor"}, 0);
+  const double factor = named != 0 ? named : older;
   if (scaling == "linear") {
-    rope.type = scaling;
-    rope.factor = factor != 0 ? factor : config.gguf()->number(prefix + "rope.scaling.factor");
+    const bool is_said = config.gguf()->has(prefix + "rope.scaling.type");
+    if (is_said || (factor != 0 && factor != 1)) rope.type = scaling;
+    if (factor != 0) rope.factor = factor;
   } else if (scaling == "yarn") {
     read_gguf_yarn(config, factor, rope);
   } else if (scaling != "none" && scaling != "longrope") {
@@ -95,7 +95,8 @@ RotarySpec read_gguf_rotary(ConfigReader& config, int64_t head_dim, const RopeDe
         "longrope",
         config.place(), prefix, scaling);
   }
-  config.note_read({}, {"rope.scaling.attn_factor"});  // of longrope, whose lists are tensors
+  // Of cos and sin, whatever the type; longrope, whose lists are tensors, takes it with them.
+  rope.attention_factor *= config.number({{}, "rope.scaling.attn_factor"}, 1);
   if (defaults.whole_heads)
     require_equal(config, "rope.dimension_count", head_dim, "the size of a head");
   return {.rope = rope,

@@ -110,7 +110,8 @@ TEST(GgufKeys, WhatContradictsTheTensorsIsNamedOrRefused) {
 }
 
 TEST(GgufKeys, TheOlderNameOfLinearScalingIsRead) {
-  EXPECT_THAT(said_of_gguf({{"llama.rope.scale_linear", 0.0f}}), HasSubstr("factor"));
+  EXPECT_THAT(said_of_gguf({{"llama.rope.scale_linear", -1.0f}}), HasSubstr("factor"));
+  EXPECT_EQ(said_of_gguf({{"llama.rope.scale_linear", 0.0f}}), "");  // as 1
   EXPECT_EQ(said_of_gguf({{"llama.rope.scale_linear", 4.0f}}), "");
 }
 
