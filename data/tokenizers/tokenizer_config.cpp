@@ -1,10 +1,14 @@
 #include "data/tokenizers/tokenizer_config.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <charconv>
+#include <filesystem>
 
 #include "base/error.h"
 #include "base/utf8.h"
+#include "base/warn_once.h"
 #include "data/tokenizers/config_keys.h"
 #include "data/tokenizers/generation_config.h"
 #include "io/file_kind.h"
@@ -46,16 +50,31 @@ std::vector<std::string> token_texts(const io::JsonNode& node) {
 }
 
 void read_roles(const io::JsonNode& root, TokenizerConfig& config) {
-  for (const char* role : kRoles) {
-    const auto token = root.find(role);
-    if (token) config.roles.emplace(role, token_text(*token));  // the first file that says so wins
-  }
+  for (const char* role : kRoles)
+    if (const auto token = root.find(role)) config.roles[role] = token_text(*token);
   for (const char* key : {"additional_special_tokens", "extra_special_tokens"}) {
     const auto list = root.find(key);
     if (!list) continue;
     for (std::string& text : token_texts(*list)) {
       config.additional_special_tokens.push_back(std::move(text));
     }
+  }
+}
+
+// As transformers does: special_tokens_map.json overrules tokenizer_config.json where that has no
+// added_tokens_decoder. Roles that only one of the two names are as it says.
+void read_special_tokens_map(const io::JsonNode& root, const std::string& place, bool overrules,
+                             TokenizerConfig& config) {
+  const std::map<std::string, std::string> before = config.roles;
+  read_roles(root, config);
+  for (const auto& [role, text] : before) {
+    std::string& of_map = config.roles[role];
+    if (of_map == text) continue;
+    log::warning_once(
+        "{}: {} is '{}' in tokenizer_config.json and '{}' in special_tokens_map.json; that of {} "
+        "is used, as in transformers",
+        place, role, text, of_map, overrules ? "special_tokens_map.json" : "tokenizer_config.json");
+    if (!overrules) of_map = text;
   }
 }
 
@@ -92,13 +111,45 @@ void read_added_tokens_json(const io::JsonNode& root, TokenizerConfig& config) {
   }
 }
 
+// Says of named templates what transformers would make of them and this program does not.
+void name_templates(const std::string& place, const std::set<std::string>& names) {
+  if (names.contains("default") && names.contains("tool_use"))
+    log::warning_once(
+        "{}: the template 'default' is taken for every row, and 'tool_use' left aside, which "
+        "transformers takes where a row has tools; data.chat_template takes its text or a file",
+        place);
+  if (!names.empty() && !names.contains("default"))
+    log::warning_once(
+        "{}: none of its chat templates ({}) is named 'default', so that none is taken; "
+        "data.chat_template takes the text of one or a file",
+        place, fmt::join(names, ", "));
+}
+
 std::string parse_chat_template(const io::JsonNode& node) {
   if (node.value().is_string()) return node.as_string();
   if (!node.value().is_array()) node.reject("a string, or an array of named templates");
+  std::string found;
+  std::set<std::string> names;
   for (const io::JsonNode& named : node.elements()) {
-    if (named.at("name").as_string() == "default") return named.at("template").as_string();
+    const std::string name = named.at("name").as_string();
+    if (name == "default" && !names.contains(name)) found = named.at("template").as_string();
+    names.insert(name);
   }
-  return "";
+  name_templates(node.place(), names);
+  return found;
+}
+
+// Where both are there transformers takes the file of its own.
+void name_other_template(const TokenizerFiles& files, const std::string& place,
+                         const std::string& taken) {
+  with_json(files, "tokenizer_config.json", place, [&](const io::JsonNode& root) {
+    const auto other = root.find("chat_template");
+    if (other && other->value().is_string() && other->as_string() != taken)
+      log::warning_once(
+          "{}: chat_template.jinja and the chat_template of tokenizer_config.json are two "
+          "templates; the first is used, as in transformers",
+          place);
+  });
 }
 
 void read_chat_template(const TokenizerFiles& files, const std::string& place,
@@ -108,6 +159,11 @@ void read_chat_template(const TokenizerFiles& files, const std::string& place,
       fail<FormatError>("{}/chat_template.jinja is {}", place, kind);
     check_utf8(file->second, place + "/chat_template.jinja");
     config.chat_template = file->second;
+    name_other_template(files, place, file->second);
+    std::set<std::string> names = {"default"};
+    for (const auto& [name, text] : files)
+      if (is_additional_template(name)) names.insert(std::filesystem::path(name).stem());
+    name_templates(place, names);
     return;
   }
   for (const char* name : {"tokenizer_config.json", "chat_template.json"}) {
@@ -130,7 +186,9 @@ std::optional<bool> optional_bool(const io::JsonNode& root, const char* key) {
 
 TokenizerConfig parse_tokenizer_config(const TokenizerFiles& files, const std::string& place) {
   TokenizerConfig config;
+  bool has_decoder = false;
   with_json(files, "tokenizer_config.json", place, [&](const io::JsonNode& root) {
+    has_decoder = root.find("added_tokens_decoder").has_value();
     check_tokenizer_config_keys(root);
     config.tokenizer_class = root.string_or("tokenizer_class", "");
     config.add_bos_token = optional_bool(root, "add_bos_token");
@@ -140,8 +198,9 @@ TokenizerConfig parse_tokenizer_config(const TokenizerFiles& files, const std::s
     read_roles(root, config);
     read_added_tokens_decoder(root, config);
   });
-  with_json(files, "special_tokens_map.json", place,
-            [&](const io::JsonNode& root) { read_roles(root, config); });
+  with_json(files, "special_tokens_map.json", place, [&](const io::JsonNode& root) {
+    read_special_tokens_map(root, place, !has_decoder, config);
+  });
   with_json(files, "added_tokens.json", place,
             [&](const io::JsonNode& root) { read_added_tokens_json(root, config); });
   config.generation_eos_ids = generation_eos_ids(files, place);

@@ -26,7 +26,8 @@ struct TokenizerConfig {
   std::vector<AddedToken> added_tokens;
   std::optional<bool> add_bos_token, add_eos_token, add_prefix_space, legacy;
   // chat_template.jinja, else tokenizer_config.json (of several named ones: "default"), else
-  // chat_template.json; empty if there is none.
+  // chat_template.json; empty if there is none. Others that transformers would take at times are
+  // named in a warning.
   std::string chat_template;
   std::set<TokenId> generation_eos_ids;
   // eos_token_id of config.json, where generation_config.json names none.

@@ -1,6 +1,7 @@
 // The tokenizer files of a Hugging Face model directory as name -> bytes. Every tokenizer is made
 // from such a set: read from a directory, or generated from a GGUF; write_files() writes it again,
-// but for config.json, which is the model's and is read for the ends of answers.
+// but for config.json, which is the model's and is read for the ends of answers, and for templates
+// that are not trained with (additional_chat_templates/NAME.jinja).
 #pragma once
 
 #include <map>
@@ -12,10 +13,15 @@ using TokenizerFiles = std::map<std::string, std::string>;
 
 // The tokenizer files that `directory` has: tokenizer.json, tokenizer.model, tokenizer_config.json,
 // special_tokens_map.json, added_tokens.json, vocab.json, merges.txt, chat_template.jinja,
-// chat_template.json, generation_config.json, config.json. IoError if one cannot be read.
+// chat_template.json, generation_config.json, config.json,
+// additional_chat_templates/*.jinja. IoError if one cannot be read.
 TokenizerFiles read_tokenizer_files(const std::string& directory);
 
-// Writes all files but config.json, making the directory. IoError if one cannot be written whole.
+// Whether the name is that of a template beside chat_template.jinja.
+bool is_additional_template(const std::string& name);
+
+// Writes all files but config.json and additional templates, making the directory. IoError if one
+// cannot be written whole.
 void write_tokenizer_files(const TokenizerFiles& files, const std::string& directory);
 
 }  // namespace qlora::data

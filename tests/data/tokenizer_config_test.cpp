@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <functional>
 #include <string>
 
 #include "data/tokenizers/generation_config.h"
@@ -60,6 +61,84 @@ TEST(TokenizerFiles, ConfigJsonIsReadAndNotWritten) {
   write_tokenizer_files(files, dir / "written");
   EXPECT_TRUE(std::filesystem::exists(dir / "written/tokenizer_config.json"));
   EXPECT_FALSE(std::filesystem::exists(dir / "written/config.json"));
+}
+
+std::string said_while(const std::function<void()>& work) {
+  testing::internal::CaptureStderr();
+  work();
+  return testing::internal::GetCapturedStderr();
+}
+
+TEST(SpecialTokensMap, OverrulesAConfigWithoutAddedTokensDecoder) {
+  const std::string map = R"({"eos_token": {"content": "<end>"}, "pad_token": "b"})";
+  TokenizerConfig config;
+  const auto parse = [&](const char* json, const char* place) {
+    config = parse_tokenizer_config(
+        {{"tokenizer_config.json", json}, {"special_tokens_map.json", map}}, place);
+  };
+  EXPECT_THAT(said_while([&] { parse(R"({"eos_token": "</s>", "bos_token": "a"})", "first"); }),
+              AllOf(HasSubstr("first: eos_token is '</s>' in tokenizer_config.json"),
+                    HasSubstr("that of special_tokens_map.json is used")));
+  EXPECT_EQ(config.roles["eos_token"], "<end>");
+  EXPECT_EQ(config.roles["bos_token"], "a");
+  EXPECT_EQ(config.roles["pad_token"], "b");
+  const char* with_decoder =
+      R"({"eos_token": "</s>", "added_tokens_decoder": {"2": {"content": "</s>"}}})";
+  EXPECT_THAT(said_while([&] { parse(with_decoder, "second"); }),
+              HasSubstr("that of tokenizer_config.json is used"));
+  EXPECT_EQ(config.roles["eos_token"], "</s>");
+  EXPECT_EQ(said_while([&] { parse(R"({"eos_token": "<end>"})", "third"); }), "");
+}
+
+std::string template_of(const TokenizerFiles& files, const std::string& place, std::string& said) {
+  std::string found;
+  said = said_while([&] { found = parse_tokenizer_config(files, place).chat_template; });
+  return found;
+}
+
+TEST(ChatTemplateFiles, TheFileOfItsOwnGoesBeforeTheConfigsAndBothAreNamedIfTheyDiffer) {
+  std::string said;
+  TokenizerFiles files = {{"chat_template.jinja", "{{ 1 }}"},
+                          {"tokenizer_config.json", R"({"chat_template": "{{ 2 }}"})"}};
+  EXPECT_EQ(template_of(files, "first", said), "{{ 1 }}");
+  EXPECT_THAT(said, HasSubstr("first: chat_template.jinja and the chat_template of"));
+  files["chat_template.jinja"] = "{{ 2 }}";
+  EXPECT_EQ(template_of(files, "second", said), "{{ 2 }}");
+  EXPECT_EQ(said, "");
+}
+
+TEST(ChatTemplateFiles, NamedOnesThatTransformersWouldTakeAreNamed) {
+  std::string said;
+  const auto of_list = [&](const char* list, const char* place) {
+    return template_of(
+        {{"tokenizer_config.json", std::string(R"({"chat_template": )") + list + "}"}}, place,
+        said);
+  };
+  const char* both =
+      R"([{"name": "tool_use", "template": "{{ 1 }}"}, {"name": "default", "template": "{{ 2 }}"}])";
+  EXPECT_EQ(of_list(both, "first"), "{{ 2 }}");
+  EXPECT_THAT(said, AllOf(HasSubstr("first/tokenizer_config.json.chat_template"),
+                          HasSubstr("'tool_use' left aside")));
+  EXPECT_EQ(of_list(R"([{"name": "default", "template": "{{ 2 }}"},
+                        {"name": "rag", "template": "{{ 3 }}"}])",
+                    "second"),
+            "{{ 2 }}");
+  EXPECT_EQ(said, "");  // which transformers takes by name alone
+  EXPECT_EQ(of_list(R"([{"name": "tool_use", "template": "{{ 1 }}"}])", "third"), "");
+  EXPECT_THAT(said, HasSubstr("chat templates (tool_use) is named 'default'"));
+}
+
+TEST(ChatTemplateFiles, AdditionalOnesAreReadToBeNamedAndAreNotWritten) {
+  const test::TempDir dir;
+  dir.write("chat_template.jinja", "{{ 1 }}");
+  dir.write("additional_chat_templates/tool_use.jinja", "{{ 2 }}");
+  const TokenizerFiles files = read_tokenizer_files(dir.path());
+  std::string said;
+  EXPECT_EQ(template_of(files, "model", said), "{{ 1 }}");
+  EXPECT_THAT(said, HasSubstr("'tool_use' left aside"));
+  write_tokenizer_files(files, dir / "written");
+  EXPECT_TRUE(std::filesystem::exists(dir / "written/chat_template.jinja"));
+  EXPECT_FALSE(std::filesystem::exists(dir / "written/additional_chat_templates"));
 }
 
 // A tokenizer of which only the files beside it matter.
