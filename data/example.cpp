@@ -78,6 +78,12 @@ void validate_pairs(const DataOptions& options) {
 
 }  // namespace
 
+void require_sequence_length(int64_t sequence_length) {
+  if (sequence_length < kShortestSequence)
+    fail<ConfigError>("data.sequence_length must be at least {}, got {}", kShortestSequence,
+                      sequence_length);
+}
+
 bool DataOptions::has_pairs() const { return !train.empty() && holds_pairs(train.front()); }
 
 bool DataOptions::trains_conversations() const {
@@ -115,9 +121,7 @@ void DataOptions::validate() const {
   if (eval_fraction > 0.0 && !eval.empty()) {
     fail<ConfigError>("data: set eval or eval_fraction, got both");
   }
-  if (sequence_length < 2) {
-    fail<ConfigError>("data.sequence_length must be at least 2, got {}", sequence_length);
-  }
+  require_sequence_length(sequence_length);
   if (shuffle_block < 0)
     fail<ConfigError>("data.shuffle_block must not be negative, got {}", shuffle_block);
   if (shuffle_block > 0 && !shuffle)

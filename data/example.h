@@ -46,6 +46,11 @@ struct Example {
 std::string examples_fingerprint(const std::vector<Example>& examples);
 std::string examples_fingerprint(std::span<const Example> examples);
 
+// Two tokens: one that is read and one that is predicted.
+constexpr int64_t kShortestSequence = 2;
+// ConfigError that names data.sequence_length if that is shorter.
+void require_sequence_length(int64_t sequence_length);
+
 // Answers, everything, or the last answer of a conversation.
 enum class TrainOn { kAssistant, kAll, kLast };
 enum class OnOverlength { kError, kDrop, kTruncateLeft, kTruncateRight, kSplit };

@@ -103,6 +103,7 @@ void keep_answers_within_length(Example chosen, Example rejected, const LengthPo
 
 void keep_row_within_length(std::vector<Example> examples, const LengthPolicy& policy,
                             DatasetReport& report, std::vector<Example>& kept) {
+  require_sequence_length(policy.sequence_length);
   if (!examples.empty() && examples.front().side != Side::kNone)
     return keep_answers_within_length(std::move(examples[0]), std::move(examples[1]), policy,
                                       report, kept);
@@ -111,6 +112,7 @@ void keep_row_within_length(std::vector<Example> examples, const LengthPolicy& p
 
 void keep_within_length(Example example, const LengthPolicy& policy, DatasetReport& report,
                         std::vector<Example>& kept) {
+  require_sequence_length(policy.sequence_length);
   const int64_t length = example.length(), most = policy.sequence_length;
   if (length <= most) return keep(std::move(example), report, kept);
   if (!example.encoded.empty())

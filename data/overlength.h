@@ -29,7 +29,7 @@ struct LengthPolicy {
 };
 
 // Appends what remains of `example` to `kept`; examples without a supervised token are dropped
-// whatever their length.
+// whatever their length. ConfigError if no row can be cut to the policy's length.
 void keep_within_length(Example example, const LengthPolicy& policy, DatasetReport& report,
                         std::vector<Example>& kept);
 // The same of all examples of a row, which may be a pair.

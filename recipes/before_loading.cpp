@@ -44,7 +44,7 @@ class Look {
     if (text_.tokenizer) at("lora.trainable_tokens", [&] { name_trained_tokens(recipe_); });
     if (header_) at("quantization", [&] { quantization_of(recipe_, *header_); });
     if (header_) at("model.device_map", [&] { at_device_map(); });
-    if (header_) at("lora", [&] { at_targets(); });
+    if (header_ && !problems_.is_covered("lora")) at_targets();
   }
 
   void at_rows() {
@@ -72,15 +72,16 @@ class Look {
     }
   }
 
-  // At the key that the sentence begins with, else at `key`, which it is given as its beginning.
+  // At the key that the sentence begins with, unless that has a problem already, else at `key`,
+  // which it is given as its beginning.
   void add(const std::string& key, const std::string& sentence) {
-    problems_.covered(key);
     const std::string section = key.substr(0, key.find('.'));
     const std::string first_word = sentence.substr(0, sentence.find_first_of(" :,"));
-    if (first_word == section || first_word.starts_with(section + "."))
-      problems_.add(first_word, sentence);
-    else
-      problems_.add(key, key + ": " + sentence);
+    const bool names_key = first_word == section || first_word.starts_with(section + ".");
+    if (names_key && problems_.is_covered(first_word)) return;
+    problems_.covered(key);
+    if (names_key) problems_.covered(first_word);
+    problems_.add(names_key ? first_word : key, names_key ? sentence : key + ": " + sentence);
   }
 
   void at_model_files() {
@@ -99,22 +100,28 @@ class Look {
       model::placement_of(recipe_.model, header_->architecture, at::kCPU);
   }
 
+  // Each key by itself: a fault of one leaves the others to be looked at.
   void at_targets() {
     const model::Architecture& a = header_->architecture;
-    model::resolve_expert_targets(a, recipe_.lora);
+    at("lora.targets", [&] { model::resolve_expert_targets(a, recipe_.lora); });
     std::vector<std::string> linear = a.linear_modules(), others = {a.embedding.names.hugging_face};
     for_each_norm(
         a, [&](const std::string& module, const model::NormSpec&) { others.push_back(module); });
     linear.push_back(a.head.names.hugging_face);
-    lora::check_whole_modules(recipe_.lora, linear, others);
+    at("lora.modules_to_save", [&] { lora::check_whole_modules(recipe_.lora, linear, others); });
     // An adapter's own patterns may name modules of other models.
-    if (recipe_.lora.from_adapter.empty()) lora::match_targets(recipe_.lora, linear);
-    lora::trained_embeddings(recipe_.lora, a.tied_embeddings, a.vocab_size, a.embedding_names());
+    if (recipe_.lora.from_adapter.empty())
+      at("lora.targets", [&] { lora::match_targets(recipe_.lora, linear); });
+    at("lora.trainable_token_indices", [&] {
+      lora::trained_embeddings(recipe_.lora, a.tied_embeddings, a.vocab_size, a.embedding_names());
+    });
   }
 
   void at_datasets(const std::string& list, const std::vector<data::DatasetOptions>& datasets) {
-    // Without tokenizer or template there are no tokens to speak of, but files.
-    const bool whole = text_.tokenizer && !problems_.is_covered_within("data.chat_template") &&
+    // Without tokenizer or template there are no tokens to speak of, but files. A section tells its
+    // first fault alone: a length that no row can have may be told of next time.
+    const bool whole = text_.tokenizer && recipe_.data.sequence_length >= data::kShortestSequence &&
+                       !problems_.is_covered_within("data.chat_template") &&
                        !problems_.is_covered_within("data.sequence_length");
     for (size_t i = 0; i < datasets.size(); ++i)
       at(fmt::format("{}[{}]", list, i), [&] {

@@ -78,8 +78,9 @@ void CalibrationOptions::validate() const {
         "gptq rounds weights by what they do to rows like those that the model will see: give some "
         "hundred with --data FILE (--format says what they are; text, if it is left out)");
   if (samples < 1) fail<ConfigError>("--samples must be at least 1, found {}", samples);
-  if (sequence_length < 1)
-    fail<ConfigError>("--sequence-length must be at least 1, found {}", sequence_length);
+  if (sequence_length < data::kShortestSequence)
+    fail<ConfigError>("--sequence-length must be at least {}, found {}", data::kShortestSequence,
+                      sequence_length);
   if (max_memory_bytes < 0)
     fail<ConfigError>("--max-memory must not be negative, found {}", max_memory_bytes);
 }

@@ -77,7 +77,10 @@ void collect(const Check& check, ProblemList& problems) {
   } catch (const ConfigError& error) {
     const std::string sentence = error.what();
     if (problems.names_covered_key(sentence)) return;
-    problems.add(sentence.substr(0, sentence.find_first_of(" :,")), sentence);
+    const std::string key = sentence.substr(0, sentence.find_first_of(" :,"));
+    problems.add(key, sentence);
+    // A whole section would cover what other sentences say of its keys.
+    if (key.find('.') != std::string::npos) problems.covered(key);
   }
 }
 

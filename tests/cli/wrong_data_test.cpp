@@ -85,6 +85,42 @@ TEST(WrongData, ProblemsOfTheRecipeAndOfItsFilesAreToldTogether) {
                               HasSubstr("'no_such_proj' matches no module")));
 }
 
+// Rows are not read by a length that no row can have, also where the section has another fault.
+TEST(WrongData, ASequenceLengthThatNoRowCanHaveIsTold) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  const auto told = [&](std::vector<std::string> command, const std::string& more) {
+    command.insert(command.end(), {recipe, "--set", more});
+    for (const std::string length : {"-5", "0", "1"})
+      for (const std::string policy :
+           {"error", "drop", "truncate_left", "truncate_right", "split"}) {
+        std::vector<std::string> all = command;
+        all.insert(all.end(), {"--set", "data.sequence_length=" + length, "--set",
+                               "data.on_overlength=" + policy});
+        const Finished done = run_qlora(dir, all);
+        EXPECT_EQ(done.exit_code, 2) << length << " " << policy << ": " << done.err;
+        if (more == "data.mix_by=rows")
+          EXPECT_THAT(done.err,
+                      HasSubstr("data.sequence_length must be at least 2, got " + length));
+        else
+          EXPECT_THAT(done.err, HasSubstr("data.mix_by must be rows or tokens"));
+      }
+  };
+  told({"train"}, "data.mix_by=rows");
+  told({"train"}, "data.mix_by=lines");
+  told({"inspect", "data"}, "data.mix_by=rows");
+}
+
+TEST(WrongData, AFaultOfAKeyDoesNotHideThoseOfOthersInItsSection) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  const Finished done = run_qlora(
+      dir, {"train", recipe, "--set", "lora.rank=0", "--set", "lora.targets=[no_such_proj]"});
+  EXPECT_EQ(done.exit_code, 2);
+  EXPECT_THAT(done.err, AllOf(HasSubstr("lora.rank must be between 1 and"),
+                              HasSubstr("'no_such_proj' matches no module")));
+}
+
 TEST(WrongData, AModelThatIsMissingIsToldWithTheRest) {
   TempDir dir;
   recipes::Recipe recipe = tiny_recipe(dir.path());

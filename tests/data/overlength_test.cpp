@@ -37,6 +37,18 @@ TEST(Overlength, AnExampleThatFitsIsKeptUnderEveryPolicy) {
   }
 }
 
+TEST(Overlength, ALengthThatNoExampleCanHaveIsRefusedUnderEveryPolicy) {
+  for (const auto policy : {OnOverlength::kError, OnOverlength::kDrop, OnOverlength::kTruncateLeft,
+                            OnOverlength::kTruncateRight, OnOverlength::kSplit})
+    for (const int64_t length : {-5, 0, 1}) {
+      EXPECT_THROW(apply(policy, length, 3, 3), ConfigError) << length;
+      std::vector<Example> kept;
+      DatasetReport report;
+      EXPECT_THROW(keep_row_within_length({Example{}}, {policy, length, 0}, report, kept),
+                   ConfigError);
+    }
+}
+
 TEST(Overlength, ErrorSaysBothNumbers) {
   try {
     apply(OnOverlength::kError, 10, 11, 3);
