@@ -106,6 +106,15 @@ bool names_checkpoint(const Recipe& recipe) {
   return recipe.train.resume != "auto" && recipe.train.resume != "never";
 }
 
+// What is to go on must not be removed.
+void refuse_resume_of_what_is_replaced(const Recipe& recipe) {
+  if (recipe.output.overwrite && names_checkpoint(recipe))
+    fail<ConfigError>(
+        "train.resume: the run is to go on from {}, and output.overwrite (--overwrite) begins "
+        "anew and removes what {} holds of a run; leave one of the two out",
+        recipe.train.resume, recipe.output.dir);
+}
+
 // Whether a run of `before` that is done is done for `now` too.
 bool is_no_longer(const Recipe& before, const Recipe& now) {
   return now.train.max_steps <= before.train.max_steps && now.train.epochs <= before.train.epochs &&
@@ -135,6 +144,7 @@ RunDirectory::RunDirectory(const Recipe& recipe, distributed::Group& group)
 }
 
 void RunDirectory::open(const Recipe& recipe) {
+  refuse_resume_of_what_is_replaced(recipe);
   try {
     io::make_directories(path_);
   } catch (const ConfigError& error) {

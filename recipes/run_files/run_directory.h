@@ -21,9 +21,9 @@ class RunDirectory {
   // where it saved none. One that wrote nothing of value yet makes room for any recipe.
   //
   // ConfigError if the directory holds another run (naming each key that differs), something else,
-  // or is in use by another process, and if what is to be replaced holds something that the recipe
-  // reads. FormatError if none of its checkpoints is whole, or the named
-  // one is not.
+  // or is in use by another process, if what is to be replaced holds something that the recipe
+  // reads, and if train.resume names a checkpoint in spite of output.overwrite. FormatError if none
+  // of its checkpoints is whole, or the named one is not.
   explicit RunDirectory(const Recipe& recipe);
   // Of several ranks the first does all this, and the others are told what it found.
   RunDirectory(const Recipe& recipe, distributed::Group& group);

@@ -357,6 +357,18 @@ TEST_F(RunDirectories, WhatTheNewRunReadsIsNotRemovedWithTheOldOne) {
   EXPECT_NO_THROW(RunDirectory{recipe});
 }
 
+TEST_F(RunDirectories, WhatIsToGoOnIsNotOverwritten) {
+  train();
+  const auto before = contents(recipe.output.dir);
+  recipe.output.overwrite = true;
+  for (const std::string& named :
+       {recipe.output.dir + "/checkpoint-000002", std::string("checkpoint-000002"), dir / "nope"}) {
+    recipe.train.resume = named;
+    expect_refused(recipe, "train.resume: the run is to go on from " + named);
+    EXPECT_EQ(contents(recipe.output.dir), before);
+  }
+}
+
 TEST_F(RunDirectories, WhatIsNoRunIsNamed) {
   for (const std::string& path : {dir / "model", dir / "absent"}) {
     try {
