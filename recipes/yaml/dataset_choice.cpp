@@ -10,6 +10,33 @@
 #include "recipes/yaml/overrides.h"
 
 namespace qlora::recipes {
+namespace {
+
+// A separator as a command line can write it: \n, \t and \\ stand for a line break, a tab and a
+// backslash, and quotes around it are those of a recipe.
+std::string separator_of(std::string text) {
+  if (text.size() > 1 && text.starts_with('"') && text.ends_with('"'))
+    text = text.substr(1, text.size() - 2);
+  std::string separator;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char next = text[i] == '\\' && i + 1 < text.size() ? text[i + 1] : '\0';
+    const bool is_escape = next == 'n' || next == 't' || next == '\\';
+    separator += !is_escape ? text[i] : next == 'n' ? '\n' : next == 't' ? '\t' : '\\';
+    if (is_escape) ++i;
+  }
+  return separator;
+}
+
+// The value of an option: of a text every character is meant, anything else is YAML.
+Node node_of(const Field<data::DatasetOptions>& field, const std::string& value,
+             const std::string& source, ProblemList& problems) {
+  if (field.type != "text") return parse_override(value, source, problems);
+  Node node = Node::string(field.key == "separator" ? separator_of(value) : value);
+  node.place = {source};
+  return node;
+}
+
+}  // namespace
 
 std::string dataset_option(const std::string& key) {
   std::string option = "--" + key;
@@ -28,7 +55,7 @@ data::DatasetOptions dataset_choice(const std::string& path, data::DatasetOption
     const auto value = values.find(field.key);
     if (value == values.end() || value->second.empty()) continue;
     const std::string option = dataset_option(field.key);
-    const Node node = parse_override(value->second, option + " " + value->second, problems);
+    const Node node = node_of(field, value->second, option + " " + value->second, problems);
     field.read(node, option, problems, start);
     if (start.format != started_as && field.key == "format") start = {path, start.format, {}};
   }

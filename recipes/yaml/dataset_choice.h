@@ -14,8 +14,10 @@ std::string dataset_option(const std::string& key);
 
 // The data set in `path`: its rows as those of `start` (format, fields, separator, system), with
 // each key of `values` ("fields") replaced by its value in YAML ("{instruction: question}") unless
-// that is empty. With another format the rest of `start` means nothing and is left out. ConfigError
-// that names the option ("--fields") if a value does not fit.
+// that is empty. A text ("system") is taken as it stands; in a separator \n, \t and \\ are a line
+// break, a tab and a backslash, and double quotes around it are left out. With another format the
+// rest of `start` means nothing and is left out. ConfigError that names the option ("--fields") if
+// a value does not fit.
 data::DatasetOptions dataset_choice(const std::string& path, data::DatasetOptions start,
                                     const std::map<std::string, std::string>& values);
 

@@ -41,6 +41,23 @@ TEST(DatasetChoice, KeysOfTheCommandLineAreThoseOfARecipe) {
   }
 }
 
+TEST(DatasetChoice, ATextIsTakenAsItStands) {
+  for (const std::string text :
+       {"Say \"hi\" & go # now", "Be brief: always", "# yes", "*bold* text", "[x", "12", "null",
+        "'quoted'", "\"quoted\"", "two\nlines", " ", "a \\n b"})
+    EXPECT_EQ(dataset_choice("test.jsonl", trained(), {{"system", text}}).system, text);
+}
+
+TEST(DatasetChoice, ASeparatorMayBeWrittenWithEscapes) {
+  const std::pair<const char*, const char*> separators[] = {
+      {"\\n", "\n"},  {"\\n\\n", "\n\n"}, {"\\t", "\t"}, {"\\\\n", "\\n"},       {"\\", "\\"},
+      {"\\d", "\\d"}, {" ", " "},         {"\n", "\n"},  {"\"\\n\"", "\n"},      {"\" \"", " "},
+      {": ", ": "},   {" # ", " # "},     {"\"", "\""},  {"###\\nA:", "###\nA:"}};
+  for (const auto& [written, meant] : separators)
+    EXPECT_EQ(dataset_choice("test.jsonl", trained(), {{"separator", written}}).separator, meant)
+        << written;
+}
+
 TEST(Datasets, ARecipeSaysWhichRowsAndHowMuchOfAnEpoch) {
   const std::string text =
       "model: {path: m}\n"
