@@ -15,7 +15,8 @@ class ProgressLine {
   static constexpr double kSecondsOfALine = 10;  // between lines, where lines stay
   using Write = std::function<void(std::string_view)>;
 
-  // `rewritten`: the line is replaced in place, cut to `width` columns, as a terminal can.
+  // `rewritten`: the line is replaced in place, shortened to fewer than `width` columns, as a
+  // terminal can; its numbers stay.
   ProgressLine(bool rewritten, size_t width, Write write)
       : rewritten_(rewritten), width_(width), write_(std::move(write)) {}
 

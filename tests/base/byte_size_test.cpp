@@ -17,8 +17,18 @@ TEST(ByteSize, UnitsAreDecimalOrBinaryAsTheirNamesSay) {
   EXPECT_EQ(byte_size("4096"), 4096);
 }
 
+TEST(ByteSize, TheUnitMayBeInSmallLettersOrOneLetter) {
+  EXPECT_EQ(byte_size("8gb"), 8'000'000'000);
+  EXPECT_EQ(byte_size("8Gb"), 8'000'000'000);
+  EXPECT_EQ(byte_size("16G"), 16'000'000'000);
+  EXPECT_EQ(byte_size("16 g"), 16'000'000'000);
+  EXPECT_EQ(byte_size("512m"), 512'000'000);
+  EXPECT_EQ(byte_size("5kb"), 5000);
+  EXPECT_EQ(byte_size("2gib"), int64_t{2} << 30);
+}
+
 TEST(ByteSize, WhatIsNoSizeIsNone) {
-  for (const char* text : {"", "GB", "much", "-1GB", "0", "5PB", "5kb", "5 G B", "1e30", "nan"})
+  for (const char* text : {"", "GB", "much", "-1GB", "0", "5PB", "5Gi", "5 G B", "1e30", "nan"})
     EXPECT_EQ(byte_size(text), std::nullopt) << text;
 }
 
@@ -28,7 +38,8 @@ TEST(ByteSize, RatesAreInBytesOrBits) {
   EXPECT_EQ(bytes_a_second("10Gbit/s"), 1.25e9);
   EXPECT_EQ(bytes_a_second("100 Mbit/s"), 12.5e6);
   EXPECT_EQ(bytes_a_second("64Kbit/s"), 8e3);
-  for (const char* text : {"", "/s", "10GB", "10GBit/s", "fast", "0/s", "-1GB/s", "bit/s"})
+  for (const char* text : {"", "/s", "10GB", "10GBit/s", "10Gb/s", "10gb/s", "10G/s", "fast", "0/s",
+                           "-1GB/s", "bit/s"})
     EXPECT_EQ(bytes_a_second(text), std::nullopt) << text;
 }
 

@@ -62,6 +62,19 @@ TEST(ProgressLine, OnATerminalItIsShorterThanARow) {
   EXPECT_EQ(screen.text, "\r\x1b[Kreadi");
 }
 
+TEST(ProgressLine, ALongPathIsShortenedInItsMiddleAndTheNumbersStay) {
+  const auto shown = [](const std::string& text, size_t width) {
+    Screen screen(true, width);
+    screen.line.show(text, 2, 0);
+    return screen.text.substr(std::string("\r\x1b[K").size());
+  };
+  EXPECT_EQ(shown("tokenizing /data/2026-11/prompts.jsonl: 12 of 99 rows (12 %), 0:10", 53),
+            "tokenizing...ompts.jsonl: 12 of 99 rows (12 %), 0:10");
+  EXPECT_EQ(shown("lesen /ä/öüöüöüöüöüöüöüöüöü: 0:10", 25), "lesen /...öüöüöüöü: 0:10");
+  EXPECT_EQ(shown("reading 数据/数据数据数据数据数据: 0:10", 25), "reading...数据数据: 0:10");
+  EXPECT_EQ(shown("reading a path that is long: 12345678 rows, 0:10", 21), "read... long: 123456");
+}
+
 TEST(ProgressLine, AShortPhaseTakesTheLineOfALongOneAway) {
   Screen screen(true);
   screen.line.show("reading", 2, 0);

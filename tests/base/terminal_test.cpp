@@ -25,6 +25,29 @@ TEST(Wrapped, LinesThatAreThereStayAndAWidthOfZeroIsNone) {
 
 TEST(Wrapped, ACharacterIsAColumn) { EXPECT_EQ(wrapped("äöü äöü", 7), "äöü äöü"); }
 
+TEST(Wrapped, AChineseCharacterIsTwo) { EXPECT_EQ(wrapped("数据 数据", 8), "数据\n  数据"); }
+
+TEST(Columns, AreThoseThatATerminalShows) {
+  EXPECT_EQ(columns_of_text("ab"), 2U);
+  EXPECT_EQ(columns_of_text("äöü"), 3U);
+  EXPECT_EQ(columns_of_text("a\u0308"), 1U);
+  EXPECT_EQ(columns_of_text("数据"), 4U);
+  EXPECT_EQ(columns_of_text("한글かなカナ"), 12U);
+  EXPECT_EQ(columns_of_text("🙂"), 2U);
+  EXPECT_EQ(columns_of_text("a\xff\xe6"), 3U);
+}
+
+TEST(Columns, ATextIsCutBetweenItsCharacters) {
+  EXPECT_EQ(beginning_in_columns("数据", 3), "数");
+  EXPECT_EQ(beginning_in_columns("äöü", 2), "äö");
+  EXPECT_EQ(beginning_in_columns("ab", 5), "ab");
+  EXPECT_EQ(without_middle("0123456789", 10), "0123456789");
+  EXPECT_EQ(without_middle("0123456789", 9), "012...789");
+  EXPECT_EQ(without_middle("0123456789", 3), "012");
+  for (size_t columns = 0; columns < 14; ++columns)
+    EXPECT_LE(columns_of_text(without_middle("数a据äöü数据", columns)), columns);
+}
+
 TEST(TerminalWidth, IsThatOfTheEnvironmentIfItIsANumber) {
   setenv("COLUMNS", "57", 1);
   EXPECT_EQ(terminal_width(stderr), 57U);
