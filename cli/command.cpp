@@ -1,6 +1,6 @@
 #include "cli/command.h"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -19,7 +19,13 @@ namespace qlora::cli {
 
 Option Option::required() const { return Option(option_->required()); }
 Option Option::with_shown_default() const { return Option(option_->capture_default_str()); }
-Option Option::positive() const { return Option(option_->check(CLI::PositiveNumber)).at_least(0); }
+Option Option::positive() const {
+  return Option(option_->check([](const std::string& text) -> std::string {
+    double number = 0;
+    if (CLI::detail::lexical_cast(text, number) && number > 0) return "";
+    return fmt::format("must be a number above 0, found {}", text);
+  }));
+}
 Option Option::not_negative() const { return at_least(0); }
 Option Option::at_least(double low) const {
   return Option(option_->check([low](const std::string& text) -> std::string {
@@ -177,6 +183,20 @@ std::string suggestion(const std::string& word, const std::vector<std::string>& 
   return near.empty() ? "" : "; did you mean '" + near + "'?";
 }
 
+// Words behind a command that begin as options do and are none of its.
+std::vector<std::string> unknown_options(const CLI::App& command) {
+  std::vector<std::string> options;
+  for (const std::string& word : command.remaining())
+    if (word.size() > 1 && word.starts_with("-")) options.push_back(word);
+  return options;
+}
+
+// "; did you mean '--version'?" for "--verison", "--version=1" and "-v", or nothing.
+std::string suggestion_of_option(const std::string& word, const CLI::App& command) {
+  const std::string name = word.substr(0, word.find('='));
+  return suggestion(name.starts_with("--") ? name : "-" + name, names_of_options(command));
+}
+
 // "qlora help inspect data" is "qlora inspect data --help".
 std::vector<std::string> arguments_of(int argc, char** argv) {
   std::vector<std::string> arguments(argv + 1, argv + argc);
@@ -195,11 +215,18 @@ std::string sentence(const CLI::App& app, const CLI::ParseError& error) {
     command = command->get_subcommands().front();
     name += " " + command->get_name();
   }
-  std::string text = name + ": " + error.what();
-  if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::ExtrasError))
-    for (const std::string& word : command->remaining())
-      if (word.starts_with("--"))
-        text += suggestion(word.substr(0, word.find('=')), names_of_options(*command));
+  const std::vector<std::string> unknown = unknown_options(*command);
+  const auto is = [&](CLI::ExitCodes code) {
+    return error.get_exit_code() == static_cast<int>(code);
+  };
+  std::string text = name + ": ";
+  // What is missing may have been meant by an option that there is not.
+  if (is(CLI::ExitCodes::RequiredError) && !unknown.empty())
+    text += fmt::format("there is no option {}", fmt::join(unknown, ", "));
+  else
+    text += error.what();
+  if (is(CLI::ExitCodes::RequiredError) || is(CLI::ExitCodes::ExtrasError))
+    for (const std::string& word : unknown) text += suggestion_of_option(word, *command);
   return text + "\n" + name + " --help tells what it takes";
 }
 

@@ -76,6 +76,20 @@ TEST(Help, AMistypedOptionIsToldTheNearestAndWhereToLook) {
   EXPECT_THAT(nothing.err, HasSubstr("error: qlora inspect data: RECIPE is required"));
 }
 
+TEST(Help, AnOptionThatIsNoneIsNamedWhereSomethingIsMissingToo) {
+  TempDir dir;
+  const auto expect = [&](const std::vector<std::string>& arguments, const std::string& told) {
+    const Finished done = run_qlora(dir, arguments);
+    EXPECT_EQ(done.exit_code, 2);
+    EXPECT_THAT(done.err, HasSubstr(told));
+  };
+  expect({"-v"}, "error: qlora: there is no option -v; did you mean '--version'?");
+  expect({"--verison"}, "error: qlora: there is no option --verison; did you mean '--version'?");
+  expect({"train", "--hlep"},
+         "error: qlora train: there is no option --hlep; did you mean '--help'?");
+  expect({"inspect", "--hlep"}, "--hlep; did you mean '--help'?");
+}
+
 TEST(Help, LinesFitTheTerminalAndBreakBetweenWords) {
   TempDir dir;
   setenv("COLUMNS", "80", 1);

@@ -208,6 +208,10 @@ TEST(WrongInput, ANumberOutsideTheRangeOfItsOption) {
     refused({command, "--model", "m", "--temperature", "nan"}, "--temperature", "nan");
     refused({command, "--model", "m", "--top-p", "nan"}, "--top-p", "nan");
   }
+  for (const char* number : {"0", "-3", "nan"})
+    for (const char* command : {"generate", "chat", "evaluate"})
+      expect_refused(dir, {command, "--model", "m", "--max-new-tokens", number},
+                     "--max-new-tokens: must be a number above 0, found " + std::string(number));
   refused({"evaluate", "run", "--show", "-1"}, "--show", "-1");
   refused({"inspect", "data", "r.yaml", "--rows", "-5"}, "--rows", "-5");
 }
