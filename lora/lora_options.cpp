@@ -42,6 +42,11 @@ void apply(const char* key, const std::map<std::string, Value>& patterns, const 
     }
 }
 
+// What the patterns of ranks and alphas are matched with.
+std::string pattern_path(const std::string& module) {
+  return is_parameter(module) ? parameter_path(module) : module;
+}
+
 // What alpha is divided by.
 double divisor(const LoraOptions& options, int64_t rank) {
   const auto r = static_cast<double>(rank);
@@ -50,6 +55,10 @@ double divisor(const LoraOptions& options, int64_t rank) {
 
 }  // namespace
 
+bool sizes_pattern_matches(const char* key, const std::string& pattern, const std::string& module) {
+  return std::regex_match(pattern_path(module), ending_in(key, pattern));
+}
+
 double LoraOptions::scaling() const { return alpha / divisor(*this, rank); }
 
 double LoraOptions::alpha_at_rank(int64_t other_rank) const {
@@ -57,7 +66,7 @@ double LoraOptions::alpha_at_rank(int64_t other_rank) const {
 }
 
 LoraOptions LoraOptions::of_module(const std::string& module) const {
-  return of_path(is_parameter(module) ? parameter_path(module) : module);
+  return of_path(pattern_path(module));
 }
 
 LoraOptions LoraOptions::of_path(const std::string& path) const {

@@ -58,4 +58,8 @@ struct LoraOptions {
   void validate() const;
 };
 
+// Whether a pattern of rank_pattern or alpha_pattern, as `key` names the one in errors, means the
+// module.
+bool sizes_pattern_matches(const char* key, const std::string& pattern, const std::string& module);
+
 }  // namespace qlora::lora

@@ -1,6 +1,8 @@
 #include "lora/targets.h"
 
 #include <algorithm>
+#include <map>
+#include <optional>
 #include <regex>
 #include <set>
 
@@ -16,30 +18,38 @@
 namespace qlora::lora {
 namespace {
 
+constexpr const char* kExclude = "lora.exclude_modules";
+
 bool ends_path(const std::string& path, const std::string& end) {
   return path == end || (path.size() > end.size() && path.ends_with("." + end));
 }
 
-bool matches(const std::string& pattern, const std::string& name) {
+// `key`: of the pattern, for errors.
+bool matches(const char* key, const std::string& pattern, const std::string& name) {
   if (is_parameter(name)) return false;
   if (pattern == "all-linear") return name != "lm_head";
   if (pattern.find_first_of("*+?[](){}|^$\\") == std::string::npos) return ends_path(name, pattern);
   try {
     return std::regex_match(name, compiled_pattern(pattern));
   } catch (const std::regex_error& error) {
-    fail<ConfigError>("lora.targets: '{}' is not a valid regular expression ({})", pattern,
+    fail<ConfigError>("{}: '{}' is not a valid regular expression ({})", key, pattern,
                       error.what());
   }
 }
 
 // The index of a module's decoder layer is the first number among the components of its path.
-bool in_chosen_layer(const LoraOptions& options, const std::string& module) {
-  if (options.layers_to_transform.empty()) return true;
+std::optional<int64_t> layer_of(const std::string& module) {
   static const std::regex numbered("\\.([0-9]{1,9})\\.");
   std::smatch found;
-  return std::regex_search(module, found, numbered) &&
-         std::ranges::find(options.layers_to_transform, std::stoll(found[1])) !=
-             options.layers_to_transform.end();
+  if (!std::regex_search(module, found, numbered)) return std::nullopt;
+  return std::stoll(found[1]);
+}
+
+bool in_chosen_layer(const LoraOptions& options, const std::string& module) {
+  if (options.layers_to_transform.empty()) return true;
+  const std::optional<int64_t> layer = layer_of(module);
+  return layer && std::ranges::find(options.layers_to_transform, *layer) !=
+                      options.layers_to_transform.end();
 }
 
 // The distinct last components: what a user can name.
@@ -54,21 +64,48 @@ std::vector<std::string> known_names(const std::vector<std::string>& names, bool
   return {last.begin(), last.end()};
 }
 
-[[noreturn]] void fail_without_match(const char* key, const std::string& pattern,
-                                     const std::vector<std::string>& names, bool parameters) {
-  const std::vector<std::string> known = known_names(names, parameters);
-  const std::string near = nearest_word(pattern, known);
-  fail<ConfigError>("{}: '{}' matches no {}; {} model has {}", key, pattern,
-                    parameters ? "expert or router" : "module",
-                    near.empty() ? "the" : fmt::format("did you mean '{}'? The", near),
-                    known.empty() ? "none" : fmt::format("{}", fmt::join(known, ", ")));
+// Nothing if there is a match for each pattern; `unmatched` are those without one, `known` what
+// they could have named.
+void require_matches(const char* key, const std::vector<std::string>& unmatched, const char* what,
+                     const std::vector<std::string>& known) {
+  if (unmatched.empty()) return;
+  const std::string model_has =
+      "model has " + (known.empty() ? "none" : fmt::format("{}", fmt::join(known, ", ")));
+  if (unmatched.size() == 1) {
+    const std::string near = nearest_word(unmatched[0], known);
+    fail<ConfigError>("{}: '{}' matches no {}; {} {}", key, unmatched[0], what,
+                      near.empty() ? "the" : fmt::format("did you mean '{}'? The", near),
+                      model_has);
+  }
+  std::vector<std::string> all;
+  for (const std::string& pattern : unmatched) {
+    const std::string near = nearest_word(pattern, known);
+    all.push_back(near.empty() ? fmt::format("'{}'", pattern)
+                               : fmt::format("'{}' (did you mean '{}'?)", pattern, near));
+  }
+  fail<ConfigError>("{}: {} match no {}; the {}", key, fmt::join(all, ", "), what, model_has);
 }
 
-// Adds what matched(name) says to the targets, as `pattern`.
+// The keys of rank_pattern or alpha_pattern.
+template <typename Value>
+void check_sizes(const char* key, const std::map<std::string, Value>& patterns,
+                 const std::vector<std::string>& names) {
+  std::vector<std::string> unmatched;
+  for (const auto& [pattern, value] : patterns)
+    if (std::ranges::none_of(names, [&](const std::string& name) {
+          return sizes_pattern_matches(key, pattern, name);
+        }))
+      unmatched.push_back(pattern);
+  std::vector<std::string> known = known_names(names, false);
+  for (const std::string& parameter : known_names(names, true)) known.push_back(parameter);
+  require_matches(key, unmatched, "module", known);
+}
+
+// Adds what matched(name) says to the targets, as `pattern`, which else is one of `unmatched`.
 template <typename Matched>
 void add_match(const LoraOptions& options, const std::vector<std::string>& names,
-               const std::string& pattern, const char* key, const Matched& matched,
-               Targets& targets) {
+               const std::string& pattern, const Matched& matched, Targets& targets,
+               std::vector<std::string>& unmatched) {
   TargetMatch match{pattern, {}};
   bool any = false;
   for (size_t i = 0; i < names.size(); ++i) {
@@ -78,7 +115,7 @@ void add_match(const LoraOptions& options, const std::vector<std::string>& names
     match.indices.push_back(i);
     targets.chosen[i] = true;
   }
-  if (!any) fail_without_match(key, pattern, names, key == std::string("lora.target_parameters"));
+  if (!any) unmatched.push_back(pattern);
   targets.matches.push_back(match);
 }
 
@@ -92,14 +129,14 @@ bool is_target_parameter(const LoraOptions& options, const std::string& module) 
 }  // namespace
 
 bool is_target(const LoraOptions& options, const std::string& module) {
-  const auto chosen_by = [&](const std::vector<std::string>& patterns) {
+  const auto chosen_by = [&](const char* key, const std::vector<std::string>& patterns) {
     return std::ranges::any_of(
-        patterns, [&](const std::string& pattern) { return matches(pattern, module); });
+        patterns, [&](const std::string& pattern) { return matches(key, pattern, module); });
   };
-  const bool chosen =
-      is_parameter(module) ? is_target_parameter(options, module) : chosen_by(options.targets);
-  return chosen && !chosen_by(options.exclude_modules) && in_chosen_layer(options, module) &&
-         !is_trained_whole(options, module);
+  const bool chosen = is_parameter(module) ? is_target_parameter(options, module)
+                                           : chosen_by("lora.targets", options.targets);
+  return chosen && !chosen_by(kExclude, options.exclude_modules) &&
+         in_chosen_layer(options, module) && !is_trained_whole(options, module);
 }
 
 Targets match_targets(const LoraOptions& options, const std::vector<std::string>& names) {
@@ -107,23 +144,55 @@ Targets match_targets(const LoraOptions& options, const std::vector<std::string>
     throw ConfigError("lora.targets must name at least one pattern, e.g. all-linear");
   Targets targets;
   targets.chosen.assign(names.size(), false);
+  std::vector<std::string> unmatched;
   for (const std::string& pattern : options.targets)
     add_match(
-        options, names, pattern, "lora.targets",
-        [&](const std::string& name) { return matches(pattern, name); }, targets);
+        options, names, pattern,
+        [&](const std::string& name) { return matches("lora.targets", pattern, name); }, targets,
+        unmatched);
+  require_matches("lora.targets", unmatched, "module", known_names(names, false));
   for (const std::string& path : options.target_parameters)
     add_match(
-        options, names, path, "lora.target_parameters",
+        options, names, path,
         [&](const std::string& name) {
           return is_parameter(name) && ends_path(parameter_path(name), path);
         },
-        targets);
-  if (std::ranges::find(targets.chosen, true) == targets.chosen.end())
-    throw ConfigError(
-        "lora.targets: lora.exclude_modules, lora.layers_to_transform and lora.modules_to_save "
-        "leave "
-        "no module to adapt");
-  return targets;
+        targets, unmatched);
+  require_matches("lora.target_parameters", unmatched, "expert or router",
+                  known_names(names, true));
+  if (std::ranges::find(targets.chosen, true) != targets.chosen.end()) return targets;
+  check_layers(options, names);
+  throw ConfigError(
+      "lora.targets: lora.exclude_modules, lora.layers_to_transform and lora.modules_to_save leave "
+      "no module to adapt");
+}
+
+void check_exclusions(const LoraOptions& options, const std::vector<std::string>& names) {
+  std::vector<std::string> unmatched;
+  for (const std::string& pattern : options.exclude_modules)
+    if (std::ranges::none_of(
+            names, [&](const std::string& name) { return matches(kExclude, pattern, name); }))
+      unmatched.push_back(pattern);
+  require_matches(kExclude, unmatched, "module", known_names(names, false));
+}
+
+void check_layers(const LoraOptions& options, const std::vector<std::string>& names) {
+  int64_t layers = 0;
+  for (const std::string& name : names) layers = std::max(layers, layer_of(name).value_or(-1) + 1);
+  std::vector<int64_t> beyond;
+  for (const int64_t layer : options.layers_to_transform)
+    if (layer >= layers) beyond.push_back(layer);
+  if (!beyond.empty())
+    fail<ConfigError>("lora.layers_to_transform: the model has the layers 0 to {}, got {}",
+                      layers - 1, fmt::join(beyond, ", "));
+}
+
+void check_rank_pattern(const LoraOptions& options, const std::vector<std::string>& names) {
+  check_sizes("lora.rank_pattern", options.rank_pattern, names);
+}
+
+void check_alpha_pattern(const LoraOptions& options, const std::vector<std::string>& names) {
+  check_sizes("lora.alpha_pattern", options.alpha_pattern, names);
 }
 
 }  // namespace qlora::lora

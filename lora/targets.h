@@ -29,8 +29,16 @@ struct Targets {
 // exclude_modules or modules_to_save, and in one of layers_to_transform.
 bool is_target(const LoraOptions& options, const std::string& module);
 
-// The modules that is_target() chooses. ConfigError if a pattern matches no module (the message
-// lists the module names there are) or is no valid regex.
+// The modules that is_target() chooses. ConfigError if patterns match no module (the message has
+// all of them, and the module names there are), one is no valid regex, or no module is left.
 Targets match_targets(const LoraOptions& options, const std::vector<std::string>& names);
+
+// ConfigError if entries of these options, which only narrow or change what targets choose, mean
+// none of the modules: the message has all of them. An adapter's own may, as in PEFT: they are
+// asked of recipes alone.
+void check_exclusions(const LoraOptions& options, const std::vector<std::string>& names);
+void check_layers(const LoraOptions& options, const std::vector<std::string>& names);
+void check_rank_pattern(const LoraOptions& options, const std::vector<std::string>& names);
+void check_alpha_pattern(const LoraOptions& options, const std::vector<std::string>& names);
 
 }  // namespace qlora::lora

@@ -109,12 +109,21 @@ class Look {
         a, [&](const std::string& module, const model::NormSpec&) { others.push_back(module); });
     linear.push_back(a.head.names.hugging_face);
     at("lora.modules_to_save", [&] { lora::check_whole_modules(recipe_.lora, linear, others); });
-    // An adapter's own patterns may name modules of other models.
-    if (recipe_.lora.from_adapter.empty())
-      at("lora.targets", [&] { lora::match_targets(recipe_.lora, linear); });
+    if (recipe_.lora.from_adapter.empty()) at_patterns(linear, others);
     at("lora.trainable_token_indices", [&] {
       lora::trained_embeddings(recipe_.lora, a.tied_embeddings, a.vocab_size, a.embedding_names());
     });
+  }
+
+  // An adapter's own patterns may name modules of other models.
+  void at_patterns(const std::vector<std::string>& linear, std::vector<std::string> others) {
+    const lora::LoraOptions& options = recipe_.lora;
+    others.insert(others.end(), linear.begin(), linear.end());
+    at("lora.exclude_modules", [&] { lora::check_exclusions(options, others); });
+    at("lora.layers_to_transform", [&] { lora::check_layers(options, linear); });
+    at("lora.rank_pattern", [&] { lora::check_rank_pattern(options, linear); });
+    at("lora.alpha_pattern", [&] { lora::check_alpha_pattern(options, linear); });
+    at("lora.targets", [&] { lora::match_targets(options, linear); });
   }
 
   void at_datasets(const std::string& list, const std::vector<data::DatasetOptions>& datasets) {

@@ -121,6 +121,29 @@ TEST(WrongData, AFaultOfAKeyDoesNotHideThoseOfOthersInItsSection) {
                               HasSubstr("'no_such_proj' matches no module")));
 }
 
+TEST(WrongData, PatternsThatMeanNoModuleAreToldTogether) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  const Finished done =
+      run_qlora(dir, {"train", recipe, "--set", "lora.targets=[q_prj, v_prj]", "--set",
+                      "lora.exclude_modules=[nope]", "--set", "lora.rank_pattern={zzz: 4}", "--set",
+                      "lora.alpha_pattern={up_prj: 4}", "--set", "lora.layers_to_transform=[99]"});
+  EXPECT_EQ(done.exit_code, 2);
+  EXPECT_THAT(done.err,
+              AllOf(HasSubstr("lora.targets: 'q_prj' (did you mean 'q_proj'?), 'v_prj' "
+                              "(did you mean 'v_proj'?) match no module"),
+                    HasSubstr("lora.exclude_modules: 'nope' matches no module"),
+                    HasSubstr("lora.rank_pattern: 'zzz' matches no module"),
+                    HasSubstr("lora.alpha_pattern: 'up_prj' matches no module; did you "
+                              "mean 'up_proj'?"),
+                    HasSubstr("lora.layers_to_transform: the model has the layers 0 to")));
+  const Finished layers =
+      run_qlora(dir, {"train", recipe, "--set", "lora.layers_to_transform=[99]"});
+  EXPECT_EQ(layers.exit_code, 2);
+  EXPECT_THAT(layers.err,
+              AllOf(HasSubstr("lora.layers_to_transform"), Not(HasSubstr("lora.targets"))));
+}
+
 TEST(WrongData, AModelThatIsMissingIsToldWithTheRest) {
   TempDir dir;
   recipes::Recipe recipe = tiny_recipe(dir.path());

@@ -54,6 +54,64 @@ TEST(Targets, APatternWithoutAMatchNamesWhatThereIs) {
               testing::HasSubstr("down_proj, k_proj, lm_head, q_proj"));
 }
 
+TEST(Targets, AllPatternsWithoutAMatchAreToldTogether) {
+  EXPECT_EQ(message({"q_prj", "k_proj", "dwon_proj", "query_key_value"}),
+            "lora.targets: 'q_prj' (did you mean 'q_proj'?), 'dwon_proj' (did you mean "
+            "'down_proj'?), 'query_key_value' match no module; the model has down_proj, k_proj, "
+            "lm_head, q_proj");
+}
+
+template <typename Check>
+std::string refusal(const Check& check) {
+  try {
+    check();
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Targets, WhatNarrowsOrChangesThemMustMeanAModule) {
+  LoraOptions options;
+  options.exclude_modules = {"down_proj", R"(.*layers\.1\..*)"};
+  options.layers_to_transform = {0, 1};
+  options.rank_pattern = {{"down_proj", 4}, {R"(layers\.0\.self_attn\.(q|k)_proj)", 2}};
+  options.alpha_pattern = {{"lm_head", 4.0}};
+  const auto told = [&](auto check) { return refusal([&] { check(options, kNames); }); };
+  EXPECT_EQ(told(check_exclusions), "");
+  EXPECT_EQ(told(check_layers), "");
+  EXPECT_EQ(told(check_rank_pattern), "");
+  EXPECT_EQ(told(check_alpha_pattern), "");
+  options.exclude_modules.emplace_back("down_prj");
+  options.layers_to_transform = {1, 2, 99};
+  options.rank_pattern["layers\\.7\\..*"] = 2;
+  options.alpha_pattern["q_porj"] = 2;
+  EXPECT_EQ(told(check_exclusions),
+            "lora.exclude_modules: 'down_prj' matches no module; did you mean 'down_proj'? The "
+            "model has down_proj, k_proj, lm_head, q_proj");
+  EXPECT_EQ(told(check_layers),
+            "lora.layers_to_transform: the model has the layers 0 to 1, got 2, 99");
+  EXPECT_THAT(told(check_rank_pattern),
+              testing::HasSubstr("lora.rank_pattern: 'layers\\.7\\..*' matches no module"));
+  EXPECT_THAT(told(check_alpha_pattern),
+              testing::HasSubstr("lora.alpha_pattern: 'q_porj' matches no module; did you mean "
+                                 "'q_proj'?"));
+  options.exclude_modules = {"layers.[0"};
+  EXPECT_THAT(told(check_exclusions),
+              testing::HasSubstr("lora.exclude_modules: 'layers.[0' is not a valid"));
+}
+
+TEST(Targets, LayersThatTheModelHasNotAreNoFaultOfTheTargets) {
+  LoraOptions options;
+  options.layers_to_transform = {99};
+  EXPECT_EQ(refusal([&] { match_targets(options, kNames); }),
+            "lora.layers_to_transform: the model has the layers 0 to 1, got 99");
+  options.layers_to_transform = {0};
+  options.targets = {"down_proj"};
+  EXPECT_THAT(refusal([&] { match_targets(options, kNames); }),
+              testing::HasSubstr("leave no module to adapt"));
+}
+
 TEST(Targets, TheOutputEmbeddingTakesAnAdapterWhereItIsNamed) {
   EXPECT_EQ(match_targets_of({"lm_head"}, kNames).chosen,
             (std::vector<bool>{false, false, false, false, true}));
