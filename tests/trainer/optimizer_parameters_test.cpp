@@ -30,5 +30,21 @@ TEST(OptimizerParameters, AreTheTrainedTensorsWithTheRatesAndDecaysOfTheirNames)
   }
 }
 
+// A pattern such as bias is written for any run: one that means nothing here is no error.
+TEST(OptimizerParameters, APatternOfDecayThatMatchesNothingIsToldOf) {
+  const auto model = test::tiny_model();
+  const lora::LoraOptions lora;
+  const lora::AdapterSet adapters(lora, model->parts(), at::kFloat, 1);
+  optim::OptimizerOptions optim;
+  optim.weight_decay_pattern = {{"q_proj", 0.5}, {"zzz", 0.1}};
+  testing::internal::CaptureStderr();
+  optimizer_parameters(adapters, lora, optim);
+  const std::string told = testing::internal::GetCapturedStderr();
+  EXPECT_NE(told.find("optim.weight_decay_pattern: 'zzz' matches no trained tensor"),
+            std::string::npos)
+      << told;
+  EXPECT_EQ(told.find("q_proj' matches"), std::string::npos) << told;
+}
+
 }  // namespace
 }  // namespace qlora::trainer
