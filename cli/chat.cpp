@@ -232,14 +232,9 @@ class Chat {
 
 void run(ChatArguments arguments) {
   arguments.choice.few_rows = true;
+  qlora::cli::need_chat_template(arguments.choice, "use qlora generate --prompt TEXT --raw",
+                                 "use qlora generate --prompt TEXT");
   const TrainedModel trained = qlora::recipes::open_model(arguments.choice);
-  if (trained.base.model->architecture().has_encoder())
-    throw qlora::ConfigError(
-        "the model has an encoder and knows no conversations; use qlora generate --prompt TEXT");
-  if (!trained.base.chat_template) {
-    throw qlora::ConfigError(
-        "the model has no chat template; use qlora generate --prompt TEXT --raw");
-  }
   qlora::data::warn_of_generation_keys(*trained.base.tokenizer, trained.base.path);
   qlora::cli::LineReader lines(arguments.no_history ? "" : qlora::cli::state_file("chat_history"));
   std::optional<StopAnswer> whole_chat;

@@ -109,14 +109,14 @@ std::vector<DatasetOptions> chosen_datasets(const qlora::data::DataOptions& opti
 }
 
 // The keys by which rows are read, checked.
-qlora::data::DataOptions options_for(const TrainedModel& trained,
+qlora::data::DataOptions options_for(const qlora::data::DataOptions& given,
+                                     const qlora::model::Architecture& architecture,
                                      const std::vector<DatasetOptions>& datasets,
                                      const EvaluateArguments& arguments) {
-  qlora::data::DataOptions options = trained.recipe.data;
+  qlora::data::DataOptions options = given;
   if (arguments.choice.run_dir.empty() && !sets_key(arguments, "data.sequence_length"))
-    options.sequence_length = trained.base.model->architecture().max_positions;
-  const int64_t longest = trained.base.model->architecture().longest_document();
-  options.sequence_length = std::min(options.sequence_length, longest);
+    options.sequence_length = architecture.max_positions;
+  options.sequence_length = std::min(options.sequence_length, architecture.longest_document());
   options.train = datasets;
   options.eval.clear();
   options.eval_fraction = 0;
@@ -138,7 +138,8 @@ Rows read_rows(const TrainedModel& trained, const EvaluateArguments& arguments) 
   if (datasets.empty() && trained.recipe.data.eval_fraction > 0)
     return rows_set_aside(trained, arguments.exact_match);
   if (datasets.empty()) throw qlora::ConfigError("give the rows to evaluate on with --data FILE");
-  const qlora::data::DataOptions options = options_for(trained, datasets, arguments);
+  const qlora::data::DataOptions options =
+      options_for(trained.recipe.data, trained.base.model->architecture(), datasets, arguments);
   Rows rows;
   const auto& base = trained.base;
   for (size_t i = 0; i < datasets.size(); ++i) {
@@ -168,9 +169,32 @@ void look_at_files(const EvaluateArguments& arguments) {
   qlora::recipes::set_data_keys(arguments.overrides, ignored);
 }
 
+// What is wrong with the options by which rows are read and with the first rows, before the
+// weights are.
+void look_at_rows(const EvaluateArguments& arguments, qlora::recipes::Recipe recipe,
+                  const qlora::recipes::BaseText& base) {
+  constexpr int64_t kFirstRows = 64;
+  qlora::recipes::set_data_keys(arguments.overrides, recipe);
+  std::unique_ptr<qlora::data::ChatTemplate> chosen;
+  if (sets_key(arguments, "data.chat_template"))
+    chosen = qlora::data::choose_chat_template(recipe.data.chat_template, base.tokenizer);
+  const auto* chat_template = chosen ? chosen.get() : base.chat_template;
+  const auto datasets = chosen_datasets(recipe.data, arguments);
+  if (datasets.empty()) return;
+  const auto options = options_for(recipe.data, base.architecture, datasets, arguments);
+  for (size_t i = 0; i < datasets.size(); ++i)
+    qlora::data::read_first_rows(datasets[i], static_cast<int32_t>(i), kFirstRows, options,
+                                 base.tokenizer, chat_template,
+                                 qlora::recipes::model_tokens(base.architecture));
+}
+
 TrainedModel open(const EvaluateArguments& arguments) {
   look_at_files(arguments);
-  TrainedModel trained = qlora::recipes::open_model(arguments.choice);
+  qlora::recipes::ModelChoice choice = arguments.choice;
+  choice.before_loading = [&](const auto& recipe, const auto& base) {
+    look_at_rows(arguments, recipe, base);
+  };
+  TrainedModel trained = qlora::recipes::open_model(choice);
   qlora::recipes::set_data_keys(arguments.overrides, trained.recipe);
   if (sets_key(arguments, "data.chat_template") || sets_key(arguments, "data.prompt_style"))
     trained.base.chat_template =

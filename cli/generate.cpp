@@ -38,17 +38,10 @@ struct GenerateArguments {
 std::vector<int32_t> encoded_prompt(const TrainedModel& trained, const Json& messages,
                                     const GenerateArguments& arguments) {
   const auto& tokenizer = *trained.base.tokenizer;
-  if (trained.base.model->architecture().has_encoder()) {
-    if (arguments.prompt.empty())
-      throw ConfigError("the model has an encoder and knows no conversations; give --prompt TEXT");
+  if (trained.base.model->architecture().has_encoder())
     return qlora::data::PromptEncoder(tokenizer).encode_with_eos(arguments.prompt);
-  }
   if (arguments.raw) {
-    if (arguments.prompt.empty()) throw ConfigError("--raw goes with --prompt");
     return qlora::data::PromptEncoder(tokenizer).encode(arguments.prompt);
-  }
-  if (!trained.base.chat_template) {
-    throw ConfigError("the model has no chat template; give the text as --prompt TEXT --raw");
   }
   return qlora::data::conversation_prompt(messages, *trained.base.chat_template, tokenizer);
 }
@@ -85,7 +78,11 @@ void run(GenerateArguments arguments) {
   const Json messages = arguments.messages.empty()
                             ? Json::array({{{"role", "user"}, {"content", arguments.prompt}}})
                             : qlora::data::read_messages(arguments.messages);
+  if (arguments.raw && arguments.prompt.empty()) throw ConfigError("--raw goes with --prompt");
   arguments.choice.few_rows = true;
+  if (!arguments.raw)
+    qlora::cli::need_chat_template(arguments.choice, "give the text as --prompt TEXT --raw",
+                                   arguments.prompt.empty() ? "give --prompt TEXT" : "");
   const TrainedModel trained = qlora::recipes::open_model(arguments.choice);
   arguments.options.stop_ids = qlora::data::answer_end_ids(
       *trained.base.tokenizer, arguments.raw ? nullptr : trained.base.chat_template.get());

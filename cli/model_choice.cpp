@@ -1,5 +1,8 @@
 #include "cli/model_choice.h"
 
+#include "base/error.h"
+#include "model/architecture.h"
+
 namespace qlora::cli {
 
 void add_base_choice(Command command, recipes::ModelChoice& choice) {
@@ -20,6 +23,18 @@ void add_base_choice(Command command, recipes::ModelChoice& choice) {
 void add_model_choice(Command command, recipes::ModelChoice& choice) {
   add_base_choice(command, choice);
   command.add_option("--adapter", choice.adapter, "PEFT adapter directory, on top of --model");
+}
+
+void need_chat_template(recipes::ModelChoice& choice, const std::string& instead,
+                        const std::string& of_encoder) {
+  choice.before_loading = [=](const recipes::Recipe&, const recipes::BaseText& base) {
+    if (base.architecture.has_encoder()) {
+      if (of_encoder.empty()) return;
+      fail<ConfigError>("the model has an encoder and knows no conversations; {}", of_encoder);
+    }
+    if (base.chat_template == nullptr)
+      fail<ConfigError>("the model has no chat template; {}", instead);
+  };
 }
 
 }  // namespace qlora::cli

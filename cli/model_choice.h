@@ -2,6 +2,8 @@
 // all but the adapter.
 #pragma once
 
+#include <string>
+
 #include "cli/command.h"
 #include "recipes/models/trained_model.h"
 
@@ -9,5 +11,11 @@ namespace qlora::cli {
 
 void add_base_choice(Command command, recipes::ModelChoice& choice);
 void add_model_choice(Command command, recipes::ModelChoice& choice);
+
+// Makes the choice ask for a chat template before weights are read: without one a ConfigError says
+// so, and `instead` what to do. A model with an encoder knows no conversations, which `of_encoder`
+// is said of; empty: it will do.
+void need_chat_template(recipes::ModelChoice& choice, const std::string& instead,
+                        const std::string& of_encoder);
 
 }  // namespace qlora::cli

@@ -184,23 +184,37 @@ void replace_link(const std::string& path, const std::string& target) {
   rename_into_place(partial, path);
 }
 
-AtomicDirectory::AtomicDirectory(const std::string& target, Existing existing)
-    : target_(target), replace_(existing == Existing::kReplace) {
-  while (target_.size() > 1 && target_.ends_with('/')) target_.pop_back();
-  if (replace_) recover(target_);
+namespace {
+
+std::string without_slash(std::string path) {
+  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
+  return path;
+}
+
+}  // namespace
+
+void require_free_directory(const std::string& path) {
+  const std::string target = without_slash(path);
   std::error_code status;
-  const bool there = fs::exists(target_, status);
-  if (!replace_ && there && !(fs::is_directory(target_, status) && fs::is_empty(target_, status))) {
+  const bool there = fs::exists(target, status);
+  if (there && !(fs::is_directory(target, status) && fs::is_empty(target, status))) {
     fail<ConfigError>("{} must not exist or be an empty directory; choose another or remove it",
-                      target_);
+                      target);
   }
   // What a rename at the end would fail on is refused before the work.
-  if (!replace_ &&
-      (fs::is_symlink(fs::symlink_status(target_, status)) ||
-       (there && (rmdir(target_.c_str()) != 0 || mkdir(target_.c_str(), 0777) != 0)))) {
+  if (fs::is_symlink(fs::symlink_status(target, status)) ||
+      (there && (rmdir(target.c_str()) != 0 || mkdir(target.c_str(), 0777) != 0))) {
     fail<ConfigError>(
-        "{} is a link or a mount point, which cannot be replaced; name a directory in it", target_);
+        "{} is a link or a mount point, which cannot be replaced; name a directory in it", target);
   }
+}
+
+AtomicDirectory::AtomicDirectory(const std::string& target, Existing existing)
+    : target_(without_slash(target)), replace_(existing == Existing::kReplace) {
+  if (replace_)
+    recover(target_);
+  else
+    require_free_directory(target_);
   const fs::path parent = parent_of(target_);
   make_directory(parent);
   const std::string name = fs::path(target_).filename().string();

@@ -21,6 +21,10 @@ void make_directories(const std::string& path);
 // Makes or replaces the symbolic link `path` -> `target` in one move. IoError.
 void replace_link(const std::string& path, const std::string& target);
 
+// ConfigError unless nothing lies at `path`, or an empty directory that can be replaced: what an
+// AtomicDirectory asks, for those who work long before they make one.
+void require_free_directory(const std::string& path);
+
 // A directory in the making: fill path(), then commit(). Without commit the destructor removes it;
 // a kill leaves "<name>.partial-<random>" behind, which nothing takes for the real one.
 //

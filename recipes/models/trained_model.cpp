@@ -2,13 +2,16 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <utility>
 
 #include "base/arena_allocator.h"
 #include "base/device.h"
 #include "base/error.h"
+#include "data/chat_renderer.h"
 #include "data/tokenizers/tokenizer_config.h"
 #include "model/architecture.h"
 #include "model/hub_cache.h"
+#include "model/model_header.h"
 #include "model/weight_source.h"
 #include "quant/formats/gguf_weight.h"
 #include "recipes/models/adapter_on_base.h"
@@ -50,15 +53,29 @@ Recipe recipe_of(const ModelChoice& choice) {
   return recipe;
 }
 
+// Tokenizer and template of the base, which the choice may look at.
+ModelText text_of(const ModelChoice& choice, const Recipe& recipe) {
+  const std::string path = model::resolve_model_path(recipe.model.path);
+  ModelText text;
+  text.tokenizer = data::load_tokenizer(path);
+  text.chat_template = data::choose_chat_template(recipe.data.chat_template, *text.tokenizer);
+  if (choice.before_loading)
+    choice.before_loading(recipe, {*text.tokenizer, text.chat_template.get(),
+                                   model::read_model_header(path).architecture});
+  return text;
+}
+
 TrainedModel base_of(const ModelChoice& choice, Recipe recipe) {
   TrainedModel trained;
   trained.recipe = std::move(recipe);
   if (!choice.compute_dtype.empty()) trained.recipe.train.compute_dtype = choice.compute_dtype;
+  ModelText text = text_of(choice, trained.recipe);
   use_arena_for_cpu_tensors();
   grow_gpu_segments();
   set_num_threads(choice.threads);
   trained.base = load_base(trained.recipe, device_from_string(choice.device),
-                           choice.run_dir.empty() ? BaseUse::kForAdapter : BaseUse::kOfRun);
+                           choice.run_dir.empty() ? BaseUse::kForAdapter : BaseUse::kOfRun,
+                           std::move(text), std::make_shared<distributed::Group>());
   trained.sources = {trained.base.path};
   if (!choice.run_dir.empty())  // which may have saved a quantized base of its own
     trained.sources.push_back(read_run_recipe(choice.run_dir).model.path);

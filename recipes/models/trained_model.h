@@ -2,6 +2,7 @@
 // export work on.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,6 +15,13 @@
 
 namespace qlora::recipes {
 
+// What belongs to a base and is known before its weights are read.
+struct BaseText {
+  const data::Tokenizer& tokenizer;
+  const data::ChatTemplate* chat_template;  // nullptr: the model has none
+  const model::Architecture& architecture;
+};
+
 struct ModelChoice {
   std::string run_dir;         // or
   std::string model, adapter;  // adapter may be empty
@@ -22,6 +30,9 @@ struct ModelChoice {
   std::string compute_dtype;  // empty: the run's, or auto
   bool any_base = false;      // take the adapter though it was trained on another base
   bool few_rows = false;      // it will answer token by token
+  // Called before the base's weights are read, with what is known of it by then: what it throws is
+  // passed on. Empty: nothing is asked.
+  std::function<void(const Recipe&, const BaseText&)> before_loading = {};
 };
 
 struct TrainedModel {

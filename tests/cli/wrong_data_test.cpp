@@ -198,6 +198,44 @@ TEST(WrongData, ATokenBeyondTheEmbeddingIsRefusedWhereverItComesFrom) {
   refused({"generate", "--model", model, "--prompt", "hi <|note|>"}, "token ");
 }
 
+// The weights are spoilt: whoever reads them says so.
+TEST(WrongData, WhatACommandCannotDoIsToldBeforeAWeightIsRead) {
+  TempDir dir;
+  tiny_recipe(dir.path());
+  const std::string model = dir / "model", plain = dir / "plain", rows = dir / "rows.jsonl";
+  spoil_weights(model);
+  fs::copy(model, plain);
+  nlohmann::json config = nlohmann::json::parse(read_file(plain + "/tokenizer_config.json"));
+  config.erase("chat_template");
+  std::ofstream(plain + "/tokenizer_config.json") << config.dump();
+  dir.write("there/file", "x");
+  dir.write("messages.json", R"([{"role": "user", "content": "hi"}])");
+  const auto refused = [&](const std::vector<std::string>& arguments, const std::string& told) {
+    const Finished done = run_qlora(dir, arguments);
+    EXPECT_EQ(done.exit_code, 2) << done.err;
+    EXPECT_THAT(done.err,
+                AllOf(HasSubstr(told), Not(HasSubstr("NaN")), Not(HasSubstr("model.safetensors"))));
+  };
+  refused({"export", "--model", model, "--format", "merged", "--output", dir / "there"},
+          "there must not exist or be an empty directory");
+  refused({"generate", "--model", plain, "--prompt", "hi"},
+          "the model has no chat template; give the text as --prompt TEXT --raw");
+  refused({"generate", "--model", plain, "--messages", dir / "messages.json"},
+          "the model has no chat template");
+  refused({"generate", "--model", model, "--messages", dir / "messages.json", "--raw"},
+          "--raw goes with --prompt");
+  refused({"chat", "--model", plain}, "the model has no chat template; use qlora generate");
+  refused({"evaluate", "--model", plain, "--data", rows}, "no chat template");
+  refused({"evaluate", "--model", model, "--data", rows, "--format", "alpaca"}, "rows.jsonl:1: ");
+  refused({"evaluate", "--model", model, "--data", rows, "--format", "llama3"}, "--format llama3");
+  refused({"evaluate", "--model", model, "--data", rows, "--set", "data.sequence_length=0"},
+          "data.sequence_length must be at least 2, got 0");
+  refused({"evaluate", "--model", model, "--data", rows, "--set",
+           "data.chat_template=" + dir / "absent.jinja"},
+          "absent.jinja");
+  refused({"evaluate", "--model", model, "--data", rows, "--separator", "x"}, "separator");
+}
+
 class AtHome : public testing::Test {
  protected:
   AtHome() { setenv("HOME", dir.path().c_str(), 1); }
@@ -269,6 +307,14 @@ TEST_F(EvaluateOptions, AreThoseOfARecipesDataset) {
   const Finished joined =
       evaluate({"--data", pairs, "--format", "completion", "--separator", R"("\n")"});
   EXPECT_EQ(joined.exit_code, 0) << joined.err;
+  const Finished escaped =
+      evaluate({"--data", pairs, "--format", "completion", "--separator", R"(\n)"});
+  ASSERT_EQ(escaped.exit_code, 0) << escaped.err;
+  EXPECT_EQ(nlohmann::json::parse(escaped.out)[0]["loss"],
+            nlohmann::json::parse(joined.out)[0]["loss"]);
+  const Finished spoken =
+      evaluate({"--data", held_out, "--system", "Say \"hi\": always & go # now"});
+  EXPECT_EQ(spoken.exit_code, 0) << spoken.err;
   const Finished styled = evaluate({"--data", held_out, "--set", "data.prompt_style=alpaca",
                                     "--set", "data.sequence_length=200"});
   ASSERT_EQ(styled.exit_code, 0) << styled.err;
