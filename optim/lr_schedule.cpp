@@ -51,6 +51,18 @@ LrSchedule::LrSchedule(const OptimizerOptions& options, int64_t horizon)
           : static_cast<int64_t>(std::ceil(options.warmup_ratio * static_cast<double>(horizon)));
 }
 
+std::string warmup_sentence(const LrSchedule& schedule, int64_t steps) {
+  if (steps > schedule.warmup_steps()) return "";
+  const std::string course =
+      steps == 1 ? "the learning rate of its one step is 0, which trains nothing"
+                 : fmt::format("the learning rate goes from 0 to {:.3g} and never reaches optim.lr",
+                               schedule.at(steps - 1));
+  return fmt::format(
+      "optim.warmup_steps, optim.warmup_ratio: the warm-up takes {} steps and the run has {}: {}; "
+      "lower what is set of the two",
+      schedule.warmup_steps(), steps, course);
+}
+
 void Plateau::evaluated(double loss, const OptimizerOptions& options) {
   if (loss < best * (1.0 - 1e-4)) {
     best = loss;

@@ -59,6 +59,10 @@ class LrSchedule {
   int64_t warmup_steps_, horizon_;
 };
 
+// What to warn of if all steps of a run lie in its warm-up, of which the first has a rate of 0;
+// empty if they do not.
+std::string warmup_sentence(const LrSchedule& schedule, int64_t steps);
+
 // Of reduce_on_plateau, which follows the evaluation loss instead of the step: the rate is
 // multiplied by optim.plateau_factor once more than optim.plateau_patience evaluations in a row are
 // not better than the best by 1e-4 of it, never below min_lr_ratio (torch's ReduceLROnPlateau with

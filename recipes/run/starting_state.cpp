@@ -10,6 +10,7 @@
 #include "lora/adapter_file.h"
 #include "model/model_header.h"
 #include "model/placement.h"
+#include "optim/lr_schedule.h"
 #include "recipes/models/compute_dtype.h"
 #include "recipes/plan/free_memory.h"
 #include "recipes/plan/placement.h"
@@ -112,6 +113,12 @@ void extend(const Recipe& recipe, int64_t total, trainer::TrainState& state) {
   if (recipe.train.on_extend == "rescale") state.horizon = total;
 }
 
+void warn_of_long_warmup(const Recipe& recipe, int64_t total, int64_t horizon) {
+  const std::string sentence =
+      optim::warmup_sentence(optim::LrSchedule(recipe.optim, horizon), total);
+  if (!sentence.empty()) log::write_warning(sentence);
+}
+
 void report_recomputation(const BaseModel& base, const trainer::TrainState& state) {
   const int64_t layers = base.model->architecture().num_layers();
   if (const int64_t count = state.choices.recompute_layers.count(layers); count > 0)
@@ -155,10 +162,12 @@ void complete_state(const Recipe& recipe, const BaseModel& base, const data::Pre
     compare_with_checkpoint(base, data, state);
     record_rows(data, state);  // more than before, if the run is to be longer
     extend(recipe, total, state);
+    warn_of_long_warmup(recipe, total, state.horizon);
     report_recomputation(base, state);
     return;
   }
   state.horizon = total;
+  warn_of_long_warmup(recipe, total, state.horizon);
   if (recipe.train.compute_dtype == "float16") state.loss_scale.value = trainer::kFirstLossScale;
   state.base_hash = base.record.hash;
   record_rows(data, state);

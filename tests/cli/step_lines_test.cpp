@@ -54,5 +54,20 @@ TEST(StepLines, FitTheTerminalAndAreWholeInTheLog) {
   }
 }
 
+TEST(StepLines, AWarmupThatTakesAllStepsIsToldOf) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  recipe.train.max_steps = 2;
+  recipe.optim.warmup_steps = 5;
+  const std::string file = write_recipe_file(dir, recipe);
+  const Finished done = run_qlora(dir, {"train", file});
+  ASSERT_EQ(done.exit_code, 0) << done.err;
+  EXPECT_THAT(done.err, HasSubstr("the warm-up takes 5 steps and the run has 2"));
+  const Finished shorter =
+      run_qlora(dir, {"train", file, "--overwrite", "--set", "optim.warmup_steps=1"});
+  ASSERT_EQ(shorter.exit_code, 0) << shorter.err;
+  EXPECT_THAT(shorter.err, Not(HasSubstr("warm-up")));
+}
+
 }  // namespace
 }  // namespace qlora::test

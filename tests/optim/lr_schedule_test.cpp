@@ -118,5 +118,21 @@ TEST(Plateau, FollowsTheLossAsTorchsScheduler) {
   EXPECT_EQ(rows, 240);
 }
 
+TEST(LrSchedule, AWarmupThatTakesAllStepsIsToldOf) {
+  const auto told = [](int64_t warmup_steps, double warmup_ratio, int64_t steps) {
+    return warmup_sentence(LrSchedule(with("cosine", warmup_steps, warmup_ratio), steps), steps);
+  };
+  EXPECT_EQ(told(0, 0, 1), "");
+  EXPECT_EQ(told(9, 0, 10), "");
+  EXPECT_EQ(told(0, 0.5, 10), "");
+  EXPECT_EQ(told(10, 0, 10),
+            "optim.warmup_steps, optim.warmup_ratio: the warm-up takes 10 steps and the run has "
+            "10: the learning rate goes from 0 to 0.9 and never reaches optim.lr; lower what is "
+            "set of the two");
+  EXPECT_THAT(told(100, 0, 10), testing::HasSubstr("from 0 to 0.09 and"));
+  EXPECT_THAT(told(0, 1, 10), testing::HasSubstr("takes 10 steps"));
+  EXPECT_THAT(told(0, 0.03, 1), testing::HasSubstr("the learning rate of its one step is 0"));
+}
+
 }  // namespace
 }  // namespace qlora::optim
