@@ -123,7 +123,11 @@ class Look {
     at("lora.layers_to_transform", [&] { lora::check_layers(options, linear); });
     at("lora.rank_pattern", [&] { lora::check_rank_pattern(options, linear); });
     at("lora.alpha_pattern", [&] { lora::check_alpha_pattern(options, linear); });
-    at("lora.targets", [&] { lora::match_targets(options, linear); });
+    // That wrong layers leave nothing is no fault of the targets.
+    lora::LoraOptions of_known_layers = options;
+    if (problems_.is_covered("lora.layers_to_transform"))
+      of_known_layers.layers_to_transform.clear();
+    at("lora.targets", [&] { lora::match_targets(of_known_layers, linear); });
   }
 
   void at_datasets(const std::string& list, const std::vector<data::DatasetOptions>& datasets) {

@@ -89,26 +89,22 @@ TEST(WrongData, ProblemsOfTheRecipeAndOfItsFilesAreToldTogether) {
 TEST(WrongData, ASequenceLengthThatNoRowCanHaveIsTold) {
   TempDir dir;
   const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
-  const auto told = [&](std::vector<std::string> command, const std::string& more) {
-    command.insert(command.end(), {recipe, "--set", more});
-    for (const std::string length : {"-5", "0", "1"})
-      for (const std::string policy :
-           {"error", "drop", "truncate_left", "truncate_right", "split"}) {
-        std::vector<std::string> all = command;
-        all.insert(all.end(), {"--set", "data.sequence_length=" + length, "--set",
-                               "data.on_overlength=" + policy});
-        const Finished done = run_qlora(dir, all);
-        EXPECT_EQ(done.exit_code, 2) << length << " " << policy << ": " << done.err;
-        if (more == "data.mix_by=rows")
-          EXPECT_THAT(done.err,
-                      HasSubstr("data.sequence_length must be at least 2, got " + length));
-        else
-          EXPECT_THAT(done.err, HasSubstr("data.mix_by must be rows or tokens"));
-      }
+  const auto refused = [&](std::vector<std::string> arguments, const std::string& length,
+                           const std::string& policy, const std::string& told) {
+    arguments.insert(arguments.end(), {"--set", "data.sequence_length=" + length, "--set",
+                                       "data.on_overlength=" + policy});
+    const Finished done = run_qlora(dir, arguments);
+    EXPECT_EQ(done.exit_code, 2) << length << " " << policy << ": " << done.err;
+    EXPECT_THAT(done.err, HasSubstr(told));
   };
-  told({"train"}, "data.mix_by=rows");
-  told({"train"}, "data.mix_by=lines");
-  told({"inspect", "data"}, "data.mix_by=rows");
+  for (const std::string length : {"-5", "0", "1"})
+    for (const std::string policy : {"error", "drop", "truncate_left", "truncate_right", "split"})
+      refused({"train", recipe}, length, policy,
+              "data.sequence_length must be at least 2, got " + length);
+  refused({"inspect", "data", recipe}, "0", "truncate_right", "data.sequence_length must be");
+  refused({"plan", recipe}, "1", "split", "data.sequence_length must be");
+  refused({"train", recipe, "--set", "data.mix_by=lines"}, "1", "split",
+          "data.mix_by must be rows or tokens");
 }
 
 TEST(WrongData, AFaultOfAKeyDoesNotHideThoseOfOthersInItsSection) {
@@ -137,11 +133,13 @@ TEST(WrongData, PatternsThatMeanNoModuleAreToldTogether) {
                     HasSubstr("lora.alpha_pattern: 'up_prj' matches no module; did you "
                               "mean 'up_proj'?"),
                     HasSubstr("lora.layers_to_transform: the model has the layers 0 to")));
-  const Finished layers =
-      run_qlora(dir, {"train", recipe, "--set", "lora.layers_to_transform=[99]"});
-  EXPECT_EQ(layers.exit_code, 2);
-  EXPECT_THAT(layers.err,
-              AllOf(HasSubstr("lora.layers_to_transform"), Not(HasSubstr("lora.targets"))));
+  for (const std::string layer : {"99", "-1"}) {
+    const Finished layers =
+        run_qlora(dir, {"train", recipe, "--set", "lora.layers_to_transform=[" + layer + "]"});
+    EXPECT_EQ(layers.exit_code, 2);
+    EXPECT_THAT(layers.err, AllOf(HasSubstr("lora.layers_to_transform: "),
+                                  HasSubstr("got " + layer), Not(HasSubstr("lora.targets"))));
+  }
 }
 
 TEST(WrongData, AModelThatIsMissingIsToldWithTheRest) {
