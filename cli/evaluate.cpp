@@ -169,6 +169,10 @@ void look_at_files(const EvaluateArguments& arguments) {
   qlora::recipes::set_data_keys(arguments.overrides, ignored);
 }
 
+bool sets_template(const EvaluateArguments& arguments) {
+  return sets_key(arguments, "data.chat_template") || sets_key(arguments, "data.prompt_style");
+}
+
 // What is wrong with the options by which rows are read and with the first rows, before the
 // weights are.
 void look_at_rows(const EvaluateArguments& arguments, qlora::recipes::Recipe recipe,
@@ -176,8 +180,8 @@ void look_at_rows(const EvaluateArguments& arguments, qlora::recipes::Recipe rec
   constexpr int64_t kFirstRows = 64;
   qlora::recipes::set_data_keys(arguments.overrides, recipe);
   std::unique_ptr<qlora::data::ChatTemplate> chosen;
-  if (sets_key(arguments, "data.chat_template"))
-    chosen = qlora::data::choose_chat_template(recipe.data.chat_template, base.tokenizer);
+  if (sets_template(arguments))
+    chosen = qlora::data::choose_chat_template(recipe.data, base.tokenizer);
   const auto* chat_template = chosen ? chosen.get() : base.chat_template;
   const auto datasets = chosen_datasets(recipe.data, arguments);
   if (datasets.empty()) return;
@@ -196,7 +200,7 @@ TrainedModel open(const EvaluateArguments& arguments) {
   };
   TrainedModel trained = qlora::recipes::open_model(choice);
   qlora::recipes::set_data_keys(arguments.overrides, trained.recipe);
-  if (sets_key(arguments, "data.chat_template") || sets_key(arguments, "data.prompt_style"))
+  if (sets_template(arguments))
     trained.base.chat_template =
         qlora::data::choose_chat_template(trained.recipe.data, *trained.base.tokenizer);
   return trained;

@@ -58,7 +58,7 @@ ModelText text_of(const ModelChoice& choice, const Recipe& recipe) {
   const std::string path = model::resolve_model_path(recipe.model.path);
   ModelText text;
   text.tokenizer = data::load_tokenizer(path);
-  text.chat_template = data::choose_chat_template(recipe.data.chat_template, *text.tokenizer);
+  text.chat_template = data::choose_chat_template(recipe.data, *text.tokenizer);
   if (choice.before_loading)
     choice.before_loading(recipe, {*text.tokenizer, text.chat_template.get(),
                                    model::read_model_header(path).architecture});
