@@ -96,6 +96,7 @@ bool holds_value(const std::string& path) {
     const std::string name = entry.path().filename().string();
     if (belongs_to_a_run(name) && name != kRecipe && name != kReferenceFile &&
         name != "samples.jsonl" && name != "memory.json" && !name.starts_with("events.") &&
+        name != "best" &&  // a link to a checkpoint
         holds_a_file(entry.path().string()))
       return true;
   }
