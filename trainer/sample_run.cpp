@@ -72,6 +72,10 @@ lora::LoraOptions adapters_of(const PlannedRun& run, model::CausalLm& model) {
     for (lora::LinearGroup* group : model.layers[found++].groups())
       for (lora::LoraLinear& linear : group->layers()) linear.name = modules[index++];
   }
+  // If fewer layers are adapted than the sample has: the rest must not have the names of those.
+  for (; found < model.layers.size(); ++found)
+    for (lora::LinearGroup* group : model.layers[found].groups())
+      for (lora::LoraLinear& linear : group->layers()) linear.name = "unadapted_" + linear.name;
   lora::LoraOptions options =
       with_targets(run.lora, std::move(targets), run.architecture.head.names.hugging_face);
   leave_out_absent_modules(model.parts(), options);

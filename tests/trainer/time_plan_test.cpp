@@ -73,11 +73,13 @@ TEST(TimePlan, SomeLayersRecomputedTakeATimeBetweenNoneAndAll) {
 
 TEST(TimePlan, AdaptersOfLaterLayersAloneAreMeasuredToo) {
   PlannedRun run = tiny(64);
-  run.lora.layers_to_transform = {4};
   run.lora.targets = {"q_proj", "v_proj"};
-  const TimePlan plan = plan_time({run, 1, {}});
-  EXPECT_TRUE(stages(plan).contains("lora gradient"));
-  EXPECT_FALSE(stages(plan).contains("dequantize"));  // the base stays in 16 bit
+  for (const int64_t layer : {0, 1, 4}) {  // of which a sample has two
+    run.lora.layers_to_transform = {layer};
+    const TimePlan plan = plan_time({run, 1, {}});
+    EXPECT_TRUE(stages(plan).contains("lora gradient")) << layer;
+    EXPECT_FALSE(stages(plan).contains("dequantize")) << layer;  // the base stays in 16 bit
+  }
 }
 
 TEST(TimePlan, ModulesOfLaterLayersMayBeTrainedWhole) {
