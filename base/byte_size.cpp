@@ -5,15 +5,11 @@
 #include <string_view>
 #include <utility>
 
+#include "base/ascii_case.h"
+
 namespace qlora {
 
 namespace {
-
-std::string lower(std::string text) {
-  for (char& c : text)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  return text;
-}
 
 // `exactly`: by the case of its letters alone a B is told from a b.
 std::optional<int64_t> read_size(const std::string& text, bool exactly) {
@@ -33,9 +29,10 @@ std::optional<int64_t> read_size(const std::string& text, bool exactly) {
   unit.erase(0, unit.find_first_not_of(' '));
   double bytes = 0;
   for (const auto& [name, factor] : kUnits)
-    if (unit == name || (!exactly && lower(unit) == lower(name))) bytes = number * factor;
+    if (unit == name || (!exactly && ascii_lower_case(unit) == ascii_lower_case(name)))
+      bytes = number * factor;
   for (const auto& [name, factor] : kShort)
-    if (!exactly && lower(unit) == name) bytes = number * factor;
+    if (!exactly && ascii_lower_case(unit) == name) bytes = number * factor;
   if (!(bytes > 0) || bytes >= 1e18) return std::nullopt;
   return static_cast<int64_t>(bytes);
 }

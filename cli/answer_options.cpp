@@ -19,7 +19,7 @@ void add_answer_options(Command command, model::GenerateOptions& options) {
       .add_option("--draft-tokens", options.draft_tokens,
                   "Tokens of an answer that are guessed at most at a time, where it repeats what "
                   "was said; the answer is the same, and comes sooner (CPU)")
-      .between(0, 7)
+      .between(0, options.kMostDraftTokens)
       .with_shown_default();
 }
 

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 
+#include "base/ascii_case.h"
 #include "base/utf8.h"
 
 namespace qlora::io {
@@ -61,8 +61,7 @@ std::string_view zip_kind(std::string_view bytes) {
 // Pages and XML may begin with blanks, and are written in letters of either case.
 std::string_view markup_kind(std::string_view bytes) {
   bytes.remove_prefix(std::min(bytes.find_first_not_of(" \t\r\n"), bytes.size()));
-  std::string head(bytes.substr(0, 9));
-  for (char& c : head) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  const std::string head = ascii_lower_case(std::string(bytes.substr(0, 9)));
   if (head == "<!doctype" || head.starts_with("<html"))
     return "a web page; the download answered with a page instead of the file";
   return head.starts_with("<?xml") ? "an XML document" : "";

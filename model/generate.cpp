@@ -222,7 +222,8 @@ class Batch {
   std::vector<int32_t> guess(const Sequence& sequence, const KvCache& cache) {
     const auto index = static_cast<size_t>(sequence.index);
     if (!lookup_) {
-      lookup_.emplace(std::min(options_.draft_tokens, quant::kFewRows - 1));
+      static_assert(GenerateOptions::kMostDraftTokens < quant::kFewRows);
+      lookup_.emplace(std::min(options_.draft_tokens, GenerateOptions::kMostDraftTokens));
       for (const int32_t token : prompts_[index]) lookup_->add(token);
     }
     const std::vector<int32_t>& result = results_[index];

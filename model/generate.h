@@ -21,7 +21,8 @@ struct GenerateOptions {
   // read in one pass with the one before them, which costs little more than that alone; those that
   // are what would have been chosen are kept, so that the answer is the same. 0: none. Only where
   // tokens_are_independent() (model/few_tokens.h).
-  int64_t draft_tokens = 7;
+  static constexpr int64_t kMostDraftTokens = 7;
+  int64_t draft_tokens = kMostDraftTokens;
   // Where a stop is wanted (base/stop.h), leaves with Stopped between two layers, of the prompts'
   // pass as of the others.
   bool obeys_stop = false;

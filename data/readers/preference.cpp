@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <string_view>
 #include <vector>
 
+#include "base/ascii_case.h"
 #include "base/error.h"
 #include "data/readers/reader.h"
 #include "fmt/ranges.h"
@@ -100,9 +100,8 @@ Keys better_and_worse(const Json& row, const DatasetOptions& dataset) {
 bool is_switch(const Json& value) {
   if (value.is_number()) return value == 0 || value == 1;
   if (!value.is_string()) return value.is_boolean();
-  std::string word;
-  for (const char c : value.get_ref<const std::string&>())
-    if (c != ' ') word += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  std::string word = ascii_lower_case(value.get<std::string>());
+  std::erase(word, ' ');
   return word == "true" || word == "false" || word == "0" || word == "1";
 }
 

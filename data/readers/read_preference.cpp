@@ -9,6 +9,8 @@
 // refused, which have no place there. Without a prompt it is what both answers begin with, unless a
 // key of another name may be it. Data sets whose answers are whole conversations repeat the prompt
 // as a text, which is then not needed.
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <string_view>
 #include <utility>
@@ -19,7 +21,6 @@
 #include "data/readers/reader.h"
 #include "data/readers/tool_calls.h"
 #include "data/readers/unread_keys.h"
-#include "fmt/ranges.h"
 
 namespace qlora::data {
 namespace {

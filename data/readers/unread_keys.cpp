@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <map>
 #include <vector>
 
+#include "base/ascii_case.h"
 #include "data/readers/reader.h"
 #include "data/readers/turn_marks.h"
 
@@ -129,11 +129,6 @@ bool is_one_of(const std::array<const char*, size>& names, const std::string& ke
   return std::find(names.begin(), names.end(), key) != names.end();
 }
 
-std::string lower_case(std::string text) {
-  for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return text;
-}
-
 std::string file_field(const DatasetOptions& dataset, const std::string& name) {
   const auto mapped = dataset.fields.find(name);
   return mapped == dataset.fields.end() ? name : mapped->second;
@@ -160,7 +155,7 @@ void collect_of_parts(const Json& parts, const std::string& content,
     if (!part.is_object()) continue;
     for (const auto& [key, value] : part.items())
       if (!value.is_null() && !is_one_of(kOfParts, key) && !is_mark(key) &&
-          !is_one_of(kHarmless, lower_case(key)))
+          !is_one_of(kHarmless, ascii_lower_case(key)))
         unread.insert(content + "[]." + key);
   }
 }
@@ -173,7 +168,7 @@ struct MessageKeys {
 
   bool is_read(const std::string& key) const {
     return fields.contains(key) || is_one_of(kOfMessages, key) || is_mark(key) ||
-           is_one_of(kHarmless, lower_case(key)) || is_written(key, template_source);
+           is_one_of(kHarmless, ascii_lower_case(key)) || is_written(key, template_source);
   }
 
   void collect(const Json& message, const std::string& name, std::set<std::string>& unread) const {
@@ -198,7 +193,7 @@ std::set<std::string> unread_keys(const Json& row, const DatasetOptions& dataset
   if (format.name == kPreferenceFormat && !row.contains(file_field(dataset, "prompt")))
     read.insert(file_field(dataset, "messages"));
   for (const auto& [key, value] : row.items()) {
-    const bool known = read.contains(key) || is_one_of(kHarmless, lower_case(key)) ||
+    const bool known = read.contains(key) || is_one_of(kHarmless, ascii_lower_case(key)) ||
                        (!format.has_turns && is_one_of(kOfTokenRows, key));
     if (!known && !value.is_null()) unread.insert(key);
   }
@@ -217,12 +212,14 @@ std::set<std::string> unread_keys(const Json& row, const DatasetOptions& dataset
 }
 
 bool may_decide_training(const std::string& key) {
-  const std::string name = lower_case(key);
+  const std::string name = ascii_lower_case(key);
   return std::any_of(kDeciding.begin(), kDeciding.end(),
                      [&](const char* part) { return name.find(part) != std::string::npos; });
 }
 
-bool may_belong_to_prompt(const std::string& key) { return is_one_of(kOfPrompts, lower_case(key)); }
+bool may_belong_to_prompt(const std::string& key) {
+  return is_one_of(kOfPrompts, ascii_lower_case(key));
+}
 
 std::map<std::string, std::string> optional_fields(const DatasetOptions& dataset) {
   // A row without one of the others is refused, but for prompt, which is only where it is named.

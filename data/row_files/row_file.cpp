@@ -1,13 +1,12 @@
 #include "data/row_files/row_file.h"
 
-#include <algorithm>
-#include <cctype>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <utility>
 
+#include "base/ascii_case.h"
 #include "base/error.h"
 #include "data/data_file.h"
 #include "data/row_files/column_files.h"
@@ -18,11 +17,6 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
 constexpr size_t kHead = 4096;
-
-std::string lower_case(std::string text) {
-  for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return text;
-}
 
 void check_opens(const std::string& path) {
   if (std::ifstream(path, std::ios::binary)) return;
@@ -50,9 +44,9 @@ class TextRows final : public RowFile {
 
 std::string rows_extension(const std::string& path) {
   fs::path name = fs::path(path).filename();
-  std::string extension = lower_case(name.extension().string());
+  std::string extension = ascii_lower_case(name.extension().string());
   if (extension == ".gz" || extension == ".zst")
-    extension = lower_case(name.stem().extension().string());
+    extension = ascii_lower_case(name.stem().extension().string());
   return extension;
 }
 

@@ -2,10 +2,9 @@
 
 #include <ATen/ATen.h>
 
-#include <algorithm>
 #include <array>
-#include <cctype>
 
+#include "base/ascii_case.h"
 #include "base/error.h"
 #include "quant/prequantized/code_words.h"
 #include "quant/prequantized/grouped_layer.h"
@@ -24,9 +23,7 @@ bool is_gemv(const io::JsonNode& config) {
     backend->reject("a writer of version gemm or gemv: llm-awq's words of 16 bits are not read");
   const auto version = first_of(config, {"version", "checkpoint_format", "format"});
   if (!version) return false;
-  std::string name = version->as_string();
-  std::ranges::transform(name, name.begin(),
-                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  const std::string name = ascii_lower_case(version->as_string());
   if (name != "gemm" && name != "gemv")
     version->reject("'gemm' or 'gemv', the orders of codes that are read");
   return name == "gemv";

@@ -5,8 +5,8 @@
 
 #include <algorithm>
 #include <bit>
-#include <cctype>
 
+#include "base/ascii_case.h"
 #include "base/error.h"
 #include "base/warn_once.h"
 #include "io/json_text.h"
@@ -17,10 +17,7 @@ namespace qlora::quant {
 namespace {
 
 std::string lower_text(const io::JsonNode& node) {
-  std::string text = io::json_text(node.value());
-  std::ranges::transform(text, text.begin(),
-                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return text;
+  return ascii_lower_case(io::json_text(node.value()));
 }
 
 }  // namespace

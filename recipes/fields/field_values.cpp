@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <algorithm>
 #include <charconv>
 #include <optional>
 #include <utility>
 
+#include "base/ascii_case.h"
 #include "recipes/fields/later_keys.h"
 
 namespace qlora::recipes {
@@ -25,9 +25,7 @@ bool is_plain(const Node& node) { return node.is_scalar() && !node.quoted; }
 // Other spellings of true and false, which YAML 1.1 reads as booleans and YAML 1.2 as text.
 std::optional<bool> meant_as_boolean(const Node& node) {
   if (!node.is_scalar()) return {};
-  std::string lower = node.text;
-  std::transform(lower.begin(), lower.end(), lower.begin(),
-                 [](unsigned char c) { return std::tolower(c); });
+  const std::string lower = ascii_lower_case(node.text);
   for (const char* word : {"true", "yes", "on", "y", "1"})
     if (lower == word) return true;
   for (const char* word : {"false", "no", "off", "n", "0"})

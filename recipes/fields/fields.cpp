@@ -160,10 +160,8 @@ Section data_section() {
           &Options::chat_template),
        in({"prompt_style", "chat_template | alpaca",
            "How alpaca rows become prompts: through the chat template, or in Alpaca's own words. "
-           "Where "
-           "no other rows are conversations, these words are then the chat template of the "
-           "adapter, "
-           "unless `chat_template` says otherwise."},
+           "Where no other rows are conversations, these words are then the chat template of the "
+           "adapter, unless `chat_template` says otherwise."},
           &Options::prompt_style),
        in.word_or_boolean(
            {"cache", "auto | true | false",
@@ -292,10 +290,8 @@ Section train_section() {
        in({"compute_dtype", "auto | bfloat16 | float16 | float32",
            "Type of the matrix products; adapters, norms and sums are float32 in any case. auto: "
            "bfloat16 where the processor (AVX-512 BF16) or GPU multiplies it, else float32, on a "
-           "GPU "
-           "(before Ampere) float16; the "
-           "run "
-           "says which and keeps to it when it is resumed. float16 is for GPUs without bfloat16: "
+           "GPU (before Ampere) float16; the run says which and keeps to it when it is resumed. "
+           "float16 is for GPUs without bfloat16: "
            "the loss is scaled, and a step that overflows is left out. A 16-bit type that the "
            "processor does not multiply takes as long as float32."},
           &Options::compute_dtype),
@@ -337,8 +333,7 @@ Section train_section() {
            "end: greedily, up to 128 tokens each, into log.txt, samples.jsonl and TensorBoard. One "
            "entry that ends in .txt (a prompt a line) or .jsonl (lines `{\"prompt\": ...}` or "
            "`{\"messages\": [...]}`) is a file. Where conversations or Alpaca's prompts are "
-           "trained "
-           "they pass through the chat template."},
+           "trained they pass through the chat template."},
           &Options::sample_prompts) |
            Free{"Training is the same."},
        in({"sample_every", "integer",

@@ -151,8 +151,8 @@ Section lora_section() {
           &Options::plus_lr_ratio),
        in({"from_adapter", "path",
            "A PEFT adapter directory to continue from. Rank, alpha, targets and the rest of its "
-           "form "
-           "are then the adapter's, and a key that asks for another is refused; `dropout` is the "
+           "form are then the adapter's, and a key that asks for another is refused; `dropout` is "
+           "the "
            "recipe's if it is given. Empty: start anew."},
           &Options::from_adapter)});
 }

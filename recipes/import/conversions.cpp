@@ -1,22 +1,16 @@
 #include "recipes/import/conversions.h"
 
-#include <algorithm>
 #include <cctype>
 #include <charconv>
 #include <filesystem>
 #include <optional>
 #include <sstream>
 
+#include "base/ascii_case.h"
 #include "base/hub_id.h"
 
 namespace qlora::recipes {
 namespace {
-
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return std::tolower(c); });
-  return text;
-}
 
 bool is_number(const std::string& text) {
   const char* begin = text.data() + (text.starts_with('+') ? 1 : 0);
@@ -29,7 +23,7 @@ bool is_number(const std::string& text) {
 
 std::string translated(const Words& words, const std::string& word) {
   for (const auto& [theirs, ours] : words)
-    if (lower(word) == lower(theirs)) return ours;
+    if (ascii_lower_case(word) == ascii_lower_case(theirs)) return ours;
   return word;
 }
 
@@ -64,7 +58,7 @@ Node plain(const Node& node) {
   for (Node& item : value.items) item = plain(item);
   for (Node::Entry& entry : value.entries) entry.value = plain(entry.value);
   if (!node.is_scalar()) return value;
-  const std::string word = lower(node.text);
+  const std::string word = ascii_lower_case(node.text);
   if (!node.quoted && (word == "true" || word == "yes" || word == "on"))
     return Node::scalar("true");
   if (!node.quoted && (word == "false" || word == "no" || word == "off"))
@@ -73,14 +67,15 @@ Node plain(const Node& node) {
 }
 
 bool is_true(const Node* node) {
-  return node && node->is_scalar() && (plain(*node).text == "true" || lower(node->text) == "true");
+  return node && node->is_scalar() &&
+         (plain(*node).text == "true" || ascii_lower_case(node->text) == "true");
 }
 
 bool is_off(const Node& node) {
   if (node.kind == Node::Kind::kNull) return true;
   if (node.is_list()) return node.items.empty();
   if (node.is_map()) return node.entries.empty();
-  const std::string word = lower(node.text);
+  const std::string word = ascii_lower_case(node.text);
   for (const char* off : {"", "false", "no", "off", "none", "null"})
     if (word == off) return true;
   double number = 1;

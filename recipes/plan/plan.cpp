@@ -1,4 +1,5 @@
 #include "recipes/plan/plan.h"
+#include "recipes/given_adapter.h"
 
 #include <ATen/ATen.h>
 
@@ -60,7 +61,7 @@ int64_t host_bytes(const Recipe& recipe, int64_t vocabulary) {
 int64_t adapter_reading_bytes(const Recipe& recipe, const model::Architecture& architecture,
                               at::ScalarType stored) {
   const fs::path adapter = recipe.lora.from_adapter;
-  if (adapter.empty() || !fs::exists(adapter / "adapter_config.json") ||
+  if (adapter.empty() || !has_given_adapter(recipe) ||
       !fs::exists(adapter / "adapter_model.safetensors"))
     return 0;
   return lora::reading_bytes(adapter.string(), recipe.lora, architecture.embedding_names(),

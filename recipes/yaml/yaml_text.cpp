@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/ascii_case.h"
 #include "base/utf8.h"
 #include "recipes/yaml/yaml_node.h"
 
@@ -13,9 +14,7 @@ namespace {
 bool reads_as_itself(const std::string& text) {
   static constexpr const char* kOtherTypes[] = {"true", "false", "null", "yes", "no",
                                                 "on",   "off",   "y",    "n"};
-  std::string lower = text;
-  std::transform(lower.begin(), lower.end(), lower.begin(),
-                 [](unsigned char c) { return std::tolower(c); });
+  const std::string lower = ascii_lower_case(text);
   if (std::find(std::begin(kOtherTypes), std::end(kOtherTypes), lower) != std::end(kOtherTypes))
     return false;
   const auto letter = [](unsigned char c) { return std::isalpha(c) || c == '_' || c == '/'; };
