@@ -56,6 +56,8 @@ class Rows {
 
 std::string format_of(io::DType dtype) {
   switch (dtype) {
+    case io::DType::kF64:
+      return "float64";
     case io::DType::kF32:
       return "float32";
     case io::DType::kF16:

@@ -19,8 +19,8 @@ namespace {
 constexpr int64_t kPieceElements = int64_t{1} << 20;
 
 bool holds_weights(io::DType dtype) {
-  return io::is_block_type(dtype) || dtype == io::DType::kF32 || dtype == io::DType::kF16 ||
-         dtype == io::DType::kBF16;
+  return io::is_block_type(dtype) || dtype == io::DType::kF64 || dtype == io::DType::kF32 ||
+         dtype == io::DType::kF16 || dtype == io::DType::kBF16;
 }
 
 // Beyond this, squares and sums of squares leave fp32: no model was trained with such weights.
@@ -53,8 +53,8 @@ void require_readable(const io::TensorView& view, const std::vector<int64_t>& sh
                       fmt::join(shape, ", "), fmt::join(view.shape, ", "));
   }
   if (!holds_weights(view.dtype)) {
-    fail<FormatError>("{}: tensor {} must hold weights in F32, F16 or BF16, found {}", view.file,
-                      view.name, io::dtype_name(view.dtype));
+    fail<FormatError>("{}: tensor {} must hold weights in F64, F32, F16 or BF16, found {}",
+                      view.file, view.name, io::dtype_name(view.dtype));
   }
 }
 

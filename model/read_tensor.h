@@ -12,7 +12,7 @@ namespace qlora::model {
 // The tensor on the CPU, in memory of its own, with `shape` and `dtype` (fp32, bf16 or fp16); its
 // pages of the file are dropped. Decoding goes piece by piece: peak memory is the result and a few
 // megabytes. FormatError naming file and tensor if the shape is another, the stored type is
-// neither F32, F16, BF16 nor one of GGUF's blocks, or a value is NaN, infinite, beyond 1e18 or
+// neither F64, F32, F16, BF16 nor one of GGUF's blocks, or a value is NaN, infinite, beyond 1e18 or
 // beyond what fp16 holds.
 at::Tensor read_tensor(const io::TensorView& view, const std::vector<int64_t>& shape,
                        at::ScalarType dtype);

@@ -33,7 +33,7 @@ at::ScalarType matrices_dtype(const std::vector<io::TensorView>& tensors) {
   bool wide = false, half = false, bfloat16 = false;
   for (const io::TensorView& tensor : tensors) {
     if (tensor.shape.size() < 2) continue;  // norms are float32 in any file of GGUF
-    wide |= tensor.dtype == io::DType::kF32;
+    wide |= tensor.dtype == io::DType::kF32 || tensor.dtype == io::DType::kF64;
     half |= tensor.dtype == io::DType::kF16;
     bfloat16 |= tensor.dtype == io::DType::kBF16;
   }

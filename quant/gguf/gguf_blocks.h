@@ -1,5 +1,5 @@
-// Decodes the block formats of GGUF (llama.cpp's ggml-quants.c), and the plain 16- and 32-bit
-// types. With d, m the block's fp16 scale and minimum, q the stored integers:
+// Decodes the block formats of GGUF (llama.cpp's ggml-quants.c), and the plain 16-, 32- and
+// 64-bit types. With d, m the block's fp16 scale and minimum, q the stored integers:
 //
 //   Q4_0 (q - 8) d    Q4_1 q d + m    Q5_0 (q - 16) d    Q5_1 q d + m    Q8_0 q d
 //   K types: 256 elements in sub-blocks with integer scales (and minima) s, t:

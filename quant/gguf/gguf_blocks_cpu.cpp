@@ -164,6 +164,12 @@ QLORA_INLINE void f16(const Byte* b, float* out) { *out = half_at(b); }
 
 QLORA_INLINE void f32(const Byte* b, float* out) { std::memcpy(out, b, sizeof(float)); }
 
+QLORA_INLINE void f64(const Byte* b, float* out) {
+  double value;
+  std::memcpy(&value, b, sizeof(value));
+  *out = static_cast<float>(value);
+}
+
 // A NaN stays one whatever its bits are.
 QLORA_INLINE void put(float value, float& out) { out = value; }
 QLORA_INLINE void put(float value, uint16_t& out) { out = float_to_bfloat16(value); }
@@ -204,6 +210,7 @@ QLORA_INLINE void decode_blocks(const Decode& decode, const Byte* bytes, int64_t
       FORMAT##_blocks(bytes, blocks, out);                          \
     }                                                               \
   };
+QLORA_DECODER(f64, 1, 8)
 QLORA_DECODER(f32, 1, 4)
 QLORA_DECODER(f16, 1, 2)
 QLORA_DECODER(bf16, 1, 2)
@@ -241,13 +248,14 @@ struct Decoding {
 };
 
 constexpr Decoding kDecodings[] = {
-    {io::DType::kF32, decode_all<Of_f32>},   {io::DType::kF16, decode_all<Of_f16>},
-    {io::DType::kBF16, decode_all<Of_bf16>}, {io::DType::kQ4_0, decode_all<Of_q4_0>},
-    {io::DType::kQ4_1, decode_all<Of_q4_1>}, {io::DType::kQ5_0, decode_all<Of_q5_0>},
-    {io::DType::kQ5_1, decode_all<Of_q5_1>}, {io::DType::kQ8_0, decode_all<Of_q8_0>},
-    {io::DType::kQ2_K, decode_all<Of_q2_k>}, {io::DType::kQ3_K, decode_all<Of_q3_k>},
-    {io::DType::kQ4_K, decode_all<Of_q4_k>}, {io::DType::kQ5_K, decode_all<Of_q5_k>},
-    {io::DType::kQ6_K, decode_all<Of_q6_k>}, {io::DType::kMXFP4, decode_mxfp4},
+    {io::DType::kF64, decode_all<Of_f64>},   {io::DType::kF32, decode_all<Of_f32>},
+    {io::DType::kF16, decode_all<Of_f16>},   {io::DType::kBF16, decode_all<Of_bf16>},
+    {io::DType::kQ4_0, decode_all<Of_q4_0>}, {io::DType::kQ4_1, decode_all<Of_q4_1>},
+    {io::DType::kQ5_0, decode_all<Of_q5_0>}, {io::DType::kQ5_1, decode_all<Of_q5_1>},
+    {io::DType::kQ8_0, decode_all<Of_q8_0>}, {io::DType::kQ2_K, decode_all<Of_q2_k>},
+    {io::DType::kQ3_K, decode_all<Of_q3_k>}, {io::DType::kQ4_K, decode_all<Of_q4_k>},
+    {io::DType::kQ5_K, decode_all<Of_q5_k>}, {io::DType::kQ6_K, decode_all<Of_q6_k>},
+    {io::DType::kMXFP4, decode_mxfp4},
 };
 
 #undef QLORA_INLINE

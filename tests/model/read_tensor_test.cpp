@@ -52,6 +52,23 @@ TEST(ReadTensor, AFiniteValueWhoseSquareLeavesFloat32IsNoWeight) {
   expect_refused({0, 2e38F}, at::kFloat, "2e+38");
 }
 
+// Rounded once to float32 and from there as torch rounds a double to bfloat16.
+TEST(ReadTensor, DoublesAreRounded) {
+  const std::vector<double> values = {0.1, -1.0 - 1e-9, 3.0, 1e300};
+  io::TensorView view = view_of({});
+  view.dtype = io::DType::kF64;
+  view.shape = {3};
+  view.bytes = std::as_bytes(std::span(values).first(3));
+  const at::Tensor read = read_tensor(view, {3}, at::kFloat);
+  EXPECT_EQ(read[0].item<float>(), 0.1F);
+  EXPECT_EQ(read[1].item<float>(), -1.0F);
+  EXPECT_TRUE(at::equal(read_tensor(view, {3}, at::kBFloat16), read.to(at::kBFloat16)));
+  view.shape = {4};
+  view.bytes = std::as_bytes(std::span(values));
+  EXPECT_THAT([&] { read_tensor(view, {4}, at::kFloat); },
+              ThrowsMessage<FormatError>(HasSubstr("NaN or infinity (element 3)")));
+}
+
 TEST(ReadTensor, RowsAreThoseOfTheWholeTensor) {
   std::vector<float> values(5 * 6);
   std::iota(values.begin(), values.end(), 0.0F);
