@@ -120,12 +120,13 @@ class SentencePieceTokenizer final : public Tokenizer {
 
   std::string decode(std::span<const TokenId> ids, bool skip_special_tokens) const override {
     std::string text;
-    std::vector<int> run;  // pieces between added tokens: what encode() had as one chunk
+    std::vector<int> run;  // pieces between added tokens
     bool starts_text = true;
+    bool begins_chunk = true;  // of encode(), which cuts no text at a token that it does not know
     const auto flush = [&] {
       if (run.empty()) return;
       std::string chunk;
-      const bool prefix = legacy_ || starts_text;
+      const bool prefix = begins_chunk && (legacy_ || starts_text);
       const auto status = (prefix ? prefixed_ : plain_)->Decode(run, &chunk);
       check(status.ok(), "sentencepiece cannot decode: {}", status.ToString());
       text += chunk;
@@ -135,6 +136,7 @@ class SentencePieceTokenizer final : public Tokenizer {
     for (const TokenId id : ids) {
       if (const AddedToken* added = added_.find(id)) {
         flush();
+        begins_chunk = id != plain_->unk_id();
         // BOS in front is what encode() adds; the text begins behind it.
         if (text.empty() && special_.bos && id == special_.bos->id) {
           if (!skip_special_tokens) text += added->content;

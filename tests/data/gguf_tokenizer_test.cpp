@@ -83,6 +83,15 @@ TEST(GgufTokenizer, AUnigramVocabularyTakesTheLikeliestPieces) {
   EXPECT_EQ(tokenizer->decode(ids, true), "a ab");
 }
 
+// As transformers writes them: an unknown piece within a text takes no blank from what follows it.
+TEST(GgufTokenizer, AnUnknownPieceReadsAsItsToken) {
+  test::TempDir dir;
+  const auto tokenizer = tokenizer_of(dir, unigram());
+  const std::vector<TokenId> ids = {6, 2, 8, 1};
+  EXPECT_EQ(tokenizer->decode(ids, false), "a<unk> ab</s>");
+  EXPECT_EQ(tokenizer->decode(ids, true), "a ab");
+}
+
 TEST(GgufTokenizer, ATextIsPreparedForUnigramsAsTheFileSays) {
   test::TempDir dir;
   const auto tokenizer = tokenizer_of(dir, unigram());

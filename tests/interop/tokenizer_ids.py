@@ -209,6 +209,11 @@ def check_sentencepiece(program, tally, name, file, texts, work):
             position = start + len(token or "")
         return ids
 
+    def decoded(ids, prefixed, plain):
+        """What is unknown reads as its piece, as in transformers (where sentencepiece has a question mark); only the text's first blank is the prefix."""
+        runs = [list(run) for is_unknown, run in itertools.groupby(ids, lambda i: i == proto.unk_id()) for run in (([i] for i in run) if is_unknown else [run])]
+        return "".join(proto.id_to_piece(run[0]) if run[0] == proto.unk_id() else (plain if i else prefixed).decode(run) for i, run in enumerate(runs))
+
     for config in (None, {}, {"legacy": False}, {"legacy": False, "add_prefix_space": False}, {"legacy": True, "add_bos_token": False}):
         path = pathlib.Path(file)
         if config is not None:
@@ -224,7 +229,7 @@ def check_sentencepiece(program, tally, name, file, texts, work):
         if config == {} and path.is_file():
             clean = [t for t in texts if not any(c in t for c in control)]
             ids = [proto.encode(t) for t in clean]
-            tally.compare(f"{name} decode", ids, program.lines(path, ids, "--decode"), [proto.decode(i) for i in ids])
+            tally.compare(f"{name} decode", ids, program.lines(path, ids, "--decode"), [decoded(i, prefixed, plain) for i in ids])
 
 
 def made_sentencepiece(work):
