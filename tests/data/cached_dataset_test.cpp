@@ -13,6 +13,7 @@
 #include "data/prepare.h"
 #include "io/atomic_write.h"
 #include "tests/data/byte_tokenizer.h"
+#include "tests/support/chat_ml.h"
 #include "tests/support/temp_dir.h"
 
 namespace qlora::data {
@@ -20,6 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 
 using test::ByteTokenizer;
+using test::kChatMl;
 using test::read_file;
 using test::TempDir;
 using testing::AllOf;
@@ -27,10 +29,6 @@ using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
-
-constexpr const char* kChatMl =
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 std::string completions(int count, const std::string& prompt = "p") {
   std::string rows;

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "data/tokenize_row.h"
 #include "tests/data/byte_tokenizer.h"
+#include "tests/support/chat_ml.h"
 #include "tests/support/temp_dir.h"
 
 namespace qlora::data {
@@ -59,9 +60,7 @@ TEST(ChatRenderer, APromptMustNotEndWithAnAnswer) {
 
 TEST(ChatRenderer, ATemplateThatDropsAToolCallIsRefused) {
   const ByteTokenizer tokenizer;
-  const ChatTemplate chat_template(
-      "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-      "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}");
+  const ChatTemplate chat_template(test::kChatMl);
   const Conversation conversation{
       Json::parse(R"([{"role": "user", "content": "q"}, {"role": "assistant", "content": "",)"
                   R"( "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}])")};

@@ -11,22 +11,19 @@
 #include "base/stop.h"
 #include "data/chat_renderer.h"
 #include "tests/data/byte_tokenizer.h"
+#include "tests/support/chat_ml.h"
 #include "tests/support/temp_dir.h"
 
 namespace qlora::data {
 namespace {
 
 using test::ByteTokenizer;
+using test::kChatMl;
 using test::TempDir;
 using testing::AllOf;
 using testing::HasSubstr;
 
-// ChatML, short.
-const char* kTemplate =
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
-
-// The same, but what stands before </think> is left out of all turns but the last.
+// ChatML, but what stands before </think> is left out of all turns but the last.
 const char* kThinkingTemplate =
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
     "{% if loop.last %}{{ m.content }}{% else %}{{ m.content.split('</think>')[-1] }}{% endif "
@@ -54,7 +51,7 @@ std::vector<std::string> trained(const ByteTokenizer& tokenizer,
 }
 
 Dataset read(const std::string& path, const std::string& format, const DataOptions& options,
-             const ByteTokenizer& tokenizer, const char* template_text = kTemplate) {
+             const ByteTokenizer& tokenizer, const char* template_text = kChatMl) {
   const ChatTemplate chat_template(template_text);
   return read_dataset({path, format, {}}, 0, options, tokenizer, &chat_template);
 }
@@ -75,7 +72,7 @@ TEST(Dataset, ItIsLeftBetweenTwoRowsWhenAStopIsWanted) {
   const ObeyStop obey(stop);
   const DatasetOptions rows{dir.write("rows.jsonl", chat_row("a", "b")), "chat", {}};
   const ByteTokenizer tokenizer;
-  const ChatTemplate chat_template(kTemplate);
+  const ChatTemplate chat_template(kChatMl);
   EXPECT_THROW(read_dataset(rows, 0, data_options(), tokenizer, &chat_template), Stopped);
 }
 
@@ -127,7 +124,7 @@ TEST(Dataset, ATemplateWhoseAnswersDoNotFollowItsGenerationPromptIsRefused) {
   const ByteTokenizer tokenizer;
   const auto path = dir.write("a.jsonl", chat_row("q", "a"));
   const std::string template_text =
-      std::string(kTemplate) + "{% if add_generation_prompt %}<think>\n{% endif %}";
+      std::string(kChatMl) + "{% if add_generation_prompt %}<think>\n{% endif %}";
   const auto message = error_of<FormatError>(
       [&] { read(path, "chat", data_options(), tokenizer, template_text.c_str()); });
   EXPECT_THAT(message, HasSubstr("a.jsonl:1: "));
@@ -244,7 +241,7 @@ TEST(Dataset, TokenIdsBeyondTheVocabularyAreErrors) {
 TEST(Dataset, ATokenThatTheModelHasNoEmbeddingForIsNamedWithItsRow) {
   const TempDir dir;
   const ByteTokenizer tokenizer;
-  const ChatTemplate chat_template(kTemplate);
+  const ChatTemplate chat_template(kChatMl);
   const auto refusal = [&](const std::string& rows, const char* format, int64_t embedding_rows) {
     const std::string path = dir.write("a.jsonl", rows);
     return error_of<FormatError>([&] {
@@ -294,7 +291,7 @@ TEST(Dataset, KeysThatMaySayWhatIsTrainedAreNamedOnceAFile) {
 TEST(Dataset, AColumnThatFieldsForgetIsNamed) {
   const TempDir dir;
   const ByteTokenizer tokenizer;
-  const ChatTemplate chat_template(kTemplate);
+  const ChatTemplate chat_template(kChatMl);
   const auto path = dir.write("a.jsonl", R"({"question": "q", "context": "c", "answer": "a"})");
   const Dataset dataset =
       read_dataset({path, "alpaca", {{"instruction", "question"}, {"output", "answer"}}}, 0,
@@ -308,7 +305,7 @@ TEST(Dataset, AColumnThatFieldsForgetIsNamed) {
 TEST(Dataset, AFieldOfAKeyThatNoRowHasIsNamed) {
   const TempDir dir;
   const ByteTokenizer tokenizer;
-  const ChatTemplate chat_template(kTemplate);
+  const ChatTemplate chat_template(kChatMl);
   const auto path = dir.write("a.jsonl",
                               "{\"instruction\": \"q\", \"context\": \"c\", \"output\": \"a\"}\n"
                               "{\"instruction\": \"q\", \"setup\": \"s\", \"output\": \"a\"}\n");
@@ -374,7 +371,7 @@ TEST(PromptsAndAnswers, AreTheLastTurnOfEachRow) {
   const TempDir dir;
   ByteTokenizer tokenizer;
   tokenizer.adds_bos = true;
-  const ChatTemplate chat_template(kTemplate);
+  const ChatTemplate chat_template(kChatMl);
   const auto path = dir.write(
       "a.jsonl",
       R"({"messages": [{"role": "user", "content": "1"}, {"role": "assistant", "content": "one"},)"

@@ -14,18 +14,16 @@
 #include "data/readers/reader.h"
 #include "data/tokenize_row.h"
 #include "tests/data/byte_tokenizer.h"
+#include "tests/support/chat_ml.h"
 #include "tests/support/temp_dir.h"
 
 namespace qlora::data {
 namespace {
 
 using test::ByteTokenizer;
+using test::kChatMl;
 using testing::AllOf;
 using testing::HasSubstr;
-
-constexpr const char* kChatMl =
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 Record read(const std::string& json, std::map<std::string, std::string> fields = {},
             const std::string& separator = "") {

@@ -24,6 +24,7 @@
 #include "model/load.h"
 #include "model/made_weights.h"
 #include "recipes/exports/export_gguf.h"
+#include "tests/support/chat_ml.h"
 #include "tests/support/small_models.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
@@ -257,9 +258,7 @@ TEST_F(GgufExport, AModelfileWithoutATemplateIsToldUnlessTheModelHasNone) {
 
 // As SmolLM2's and Qwen's: Ollama would leave the message out.
 TEST_F(GgufExport, TheModelfileHasTheSystemMessageThatTheTemplateWrites) {
-  const std::string rest =
-      "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-      "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+  const std::string rest = test::kChatMl;
   const auto written = [&](const std::string& own) {
     const data::ChatTemplate chat_template(
         "{% if messages[0].role != 'system' %}<|im_start|>system\n" + own +
