@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "data/chat_renderer.h"
 #include "data/dataset.h"
 #include "data/row_source.h"
@@ -17,10 +18,13 @@
 #include "model/hub_cache.h"
 #include "model/model_header.h"
 #include "model/placement.h"
+#include "model/skip_modules.h"
 #include "recipes/models/model_tokens.h"
 #include "recipes/options_from_files.h"
 #include "recipes/plan/plan.h"
 #include "recipes/run/samples.h"
+#include "recipes/run_files/run_directory.h"
+#include "recipes/yaml/recipe_yaml.h"
 
 namespace qlora::recipes {
 namespace {
@@ -29,9 +33,9 @@ constexpr int64_t kFirstRows = 64;
 
 class Look {
  public:
-  enum class For { kRun, kPlan };
+  enum class For { kNewRun, kBegunRun, kPlan };
 
-  Look(const Recipe& recipe, ProblemList& problems, For use = For::kRun)
+  Look(const Recipe& recipe, ProblemList& problems, For use = For::kNewRun)
       : recipe_(recipe), problems_(problems), use_(use) {}
 
   void at_model() {
@@ -43,6 +47,11 @@ class Look {
     });
     if (text_.tokenizer) at("lora.trainable_tokens", [&] { name_trained_tokens(recipe_); });
     if (header_) at("quantization", [&] { quantization_of(recipe_, *header_); });
+    if (header_ && !header_->stored)
+      at_entries("quantization.skip_modules", [&] {
+        model::require_skip_modules(recipe_.quantization, header_->architecture,
+                                    "quantization.skip_modules");
+      });
     if (header_) at("model.device_map", [&] { at_device_map(); });
     if (header_ && !problems_.is_covered("lora")) at_targets();
   }
@@ -69,6 +78,18 @@ class Look {
       add(key, error.what());
     } catch (const FormatError& error) {
       add(key, error.what());
+    }
+  }
+
+  // Of entries that mean nothing in the model, which change nothing. A run that has begun with them
+  // keeps them: they are no problem of its, and cannot be taken out of its recipe any more.
+  template <typename Work>
+  void at_entries(const std::string& key, const Work& work) {
+    if (use_ != For::kBegunRun) return at(key, work);
+    try {
+      work();
+    } catch (const ConfigError& error) {
+      log::warning("{}; that changes nothing, and the run goes on as it began", error.what());
     }
   }
 
@@ -119,10 +140,10 @@ class Look {
   void at_patterns(const std::vector<std::string>& linear, std::vector<std::string> others) {
     const lora::LoraOptions& options = recipe_.lora;
     others.insert(others.end(), linear.begin(), linear.end());
-    at("lora.exclude_modules", [&] { lora::check_exclusions(options, others); });
-    at("lora.layers_to_transform", [&] { lora::check_layers(options, linear); });
-    at("lora.rank_pattern", [&] { lora::check_rank_pattern(options, linear); });
-    at("lora.alpha_pattern", [&] { lora::check_alpha_pattern(options, linear); });
+    at_entries("lora.exclude_modules", [&] { lora::check_exclusions(options, others); });
+    at_entries("lora.layers_to_transform", [&] { lora::check_layers(options, linear); });
+    at_entries("lora.rank_pattern", [&] { lora::check_rank_pattern(options, linear); });
+    at_entries("lora.alpha_pattern", [&] { lora::check_alpha_pattern(options, linear); });
     // That wrong layers leave nothing is no fault of the targets.
     lora::LoraOptions of_known_layers = options;
     if (problems_.is_covered("lora.layers_to_transform"))
@@ -153,26 +174,16 @@ class Look {
   ModelText text_;
 };
 
-}  // namespace
-
-ModelText look_before_loading(const Recipe& recipe, ProblemList& problems) {
-  Look look(recipe, problems);
+ModelText look_at_run(const Recipe& recipe, Look::For use, ProblemList& problems) {
+  Look look(recipe, problems, use);
   look.at_model();
   look.at_rows();
   return look.take_text();
 }
 
-void check_before_planning(const Recipe& recipe) {
+ModelText check_run(const Recipe& recipe, Look::For use) {
   ProblemList problems(recipe.file, recipe.places);
-  Look look(recipe, problems, Look::For::kPlan);
-  look.at_model();
-  if (!look.has_config_alone() || !problems.empty()) look.at_rows();
-  problems.throw_if_any();
-}
-
-ModelText check_before_loading(const Recipe& recipe) {
-  ProblemList problems(recipe.file, recipe.places);
-  ModelText text = look_before_loading(recipe, problems);
+  ModelText text = look_at_run(recipe, use, problems);
   if (!text.tokenizer && !problems.is_covered_within("model.path"))
     problems.add(
         "model.path",
@@ -183,13 +194,38 @@ ModelText check_before_loading(const Recipe& recipe) {
   return text;
 }
 
+// Whether a start of the recipe goes on with the run in output.dir.
+bool goes_on(const Recipe& recipe) {
+  const std::optional<Recipe> begun = begun_run(recipe);
+  return begun && fixed_differences(*begun, recipe).empty();
+}
+
+}  // namespace
+
+ModelText look_before_loading(const Recipe& recipe, ProblemList& problems) {
+  return look_at_run(recipe, Look::For::kNewRun, problems);
+}
+
+void check_before_planning(const Recipe& recipe) {
+  ProblemList problems(recipe.file, recipe.places);
+  Look look(recipe, problems, Look::For::kPlan);
+  look.at_model();
+  if (!look.has_config_alone() || !problems.empty()) look.at_rows();
+  problems.throw_if_any();
+}
+
+ModelText check_before_loading(const Recipe& recipe,
+                               const std::optional<trainer::TrainState>& begun) {
+  return check_run(recipe, begun ? Look::For::kBegunRun : Look::For::kNewRun);
+}
+
 void complete_recipe(Recipe& recipe) {
   try {
     adopt_adapter_options(recipe);
     name_trained_tokens(recipe);
     name_expert_targets(recipe);
   } catch (const Error&) {
-    check_before_loading(recipe);
+    check_run(recipe, goes_on(recipe) ? Look::For::kBegunRun : Look::For::kNewRun);
     throw;
   }
 }

@@ -2,9 +2,12 @@
 // names, the model's header, and the first rows of its data.
 #pragma once
 
+#include <optional>
+
 #include "recipes/models/base_model.h"
 #include "recipes/recipe.h"
 #include "recipes/yaml/problems.h"
+#include "trainer/train_state.h"
 
 namespace qlora::recipes {
 
@@ -15,8 +18,12 @@ namespace qlora::recipes {
 ModelText look_before_loading(const Recipe& recipe, ProblemList& problems);
 
 // The same for a run, of a recipe without problems: the model needs more than a config.json.
-// ConfigError with a line for each problem that is found.
-ModelText check_before_loading(const Recipe& recipe);
+// ConfigError with a line for each problem that is found. `begun` is the state of a run that goes
+// on: entries that mean nothing in the model (lora.exclude_modules, lora.layers_to_transform,
+// lora.rank_pattern, lora.alpha_pattern, quantization.skip_modules) stay what they were when it
+// began, perhaps with a version that took them, and are only told of.
+ModelText check_before_loading(const Recipe& recipe,
+                               const std::optional<trainer::TrainState>& begun = std::nullopt);
 
 // The same for a plan, to which a config.json is enough; the files of rows may be missing, too, if
 // there is no more of the model.

@@ -17,7 +17,6 @@
 #include "model/expert_tensors.h"
 #include "model/layer_quantization.h"
 #include "model/load.h"
-#include "model/skip_modules.h"
 #include "quant/formats/gguf_weight.h"
 #include "quant/formats/mxfp4_weight.h"
 #include "quant/frozen_size.h"
@@ -144,11 +143,7 @@ std::optional<quant::FrozenSize> packed_size(const Recipe& recipe, const model::
 }  // namespace
 
 quant::QuantizationOptions quantization_of(const Recipe& recipe, const model::ModelHeader& header) {
-  if (!header.stored) {
-    model::require_skip_modules(recipe.quantization, header.architecture,
-                                "quantization.skip_modules");
-    return recipe.quantization;
-  }
+  if (!header.stored) return recipe.quantization;
   header.stored->require(recipe.quantization, header.place);
   if (!header.stored->options()) return recipe.quantization;
   quant::QuantizationOptions stored = *header.stored->options();

@@ -127,17 +127,27 @@ void report_recomputation(const BaseModel& base, const trainer::TrainState& stat
 
 }  // namespace
 
-trainer::TrainState begin_or_read_state(const Recipe& recipe, const RunDirectory& run,
-                                        distributed::Group& group) {
+std::optional<trainer::TrainState> read_begun_state(const RunDirectory& run,
+                                                    distributed::Group& group) {
+  if (!run.checkpoint()) return std::nullopt;
+  trainer::TrainState state;
+  if (group.leads()) state = trainer::read_train_state(*run.checkpoint());
+  hand_on_state(group, state);
+  return state;
+}
+
+trainer::TrainState starting_state(const Recipe& recipe,
+                                   const std::optional<trainer::TrainState>& begun,
+                                   distributed::Group& group) {
   const c10::Device device = device_from_string(recipe.train.device);
   model::require_own_devices(recipe.model, device, group.place().local_size);
   trainer::TrainState state;
-  if (run.checkpoint()) {
-    if (group.leads()) state = trainer::read_train_state(*run.checkpoint());
+  if (begun) {
+    state = *begun;
   } else {
     state.choices = new_choices(recipe, device, group);
+    hand_on_state(group, state);
   }
-  hand_on_state(group, state);
   compare_with_machine(state.choices, device.str());
   state.choices.device = device.str();
   fill_in_dtypes(recipe, state.choices);

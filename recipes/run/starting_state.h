@@ -2,6 +2,7 @@
 // what it goes on with.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "data/loader.h"
@@ -14,12 +15,17 @@
 
 namespace qlora::recipes {
 
-// A new run's choices (threads, device), or what a checkpoint's state.json has kept. Its tensors
-// are loaded once there is something to load them into, by go_on_from(). ConfigError if the
-// checkpoint was made on another kind of device. All ranks get what the first has, but for the
-// device, of which each has its own.
-trainer::TrainState begin_or_read_state(const Recipe& recipe, const RunDirectory& run,
-                                        distributed::Group& group);
+// What the state.json of the checkpoint that the run goes on from has kept; nothing of a run that
+// begins. Its tensors are loaded once there is something to load them into, by go_on_from(). All
+// ranks get what the first has read.
+std::optional<trainer::TrainState> read_begun_state(const RunDirectory& run,
+                                                    distributed::Group& group);
+// That state, or a new run's choices (threads, device). ConfigError if the checkpoint was made on
+// another kind of device. All ranks have what the first has, but for the device, of which each has
+// its own.
+trainer::TrainState starting_state(const Recipe& recipe,
+                                   const std::optional<trainer::TrainState>& begun,
+                                   distributed::Group& group);
 // The recipe with what `auto` resolved to when the run began.
 Recipe with_choices(Recipe recipe, const trainer::TrainState& state);
 

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "model/load.h"
+#include "recipes/before_loading.h"
 #include "recipes/models/compute_dtype.h"
 #include "recipes/ready_recipes.h"
 #include "recipes/yaml/recipe_yaml.h"
@@ -120,13 +121,12 @@ TEST(Plan, AModuleToSkipThatTheModelDoesNotHaveIsRefused) {
   const test::TempDir dir;
   Recipe recipe = test::tiny_recipe(dir.path());
   recipe.quantization = {.method = "nf4"};
-  const model::ModelHeader header = model::read_model_header(recipe.model.path);
   recipe.quantization.skip_modules = {"lm_head", "bogus"};
-  EXPECT_THAT([&] { quantization_of(recipe, header); },
+  EXPECT_THAT([&] { check_before_planning(recipe); },
               ::testing::ThrowsMessage<ConfigError>(::testing::HasSubstr(
                   "quantization.skip_modules: 'bogus' names no module of the model")));
   recipe.quantization.skip_modules = {"lm_head", "layers.1", "down_proj"};
-  EXPECT_NO_THROW(quantization_of(recipe, header));
+  EXPECT_NO_THROW(check_before_planning(recipe));
 }
 
 TEST(Plan, EveryReadyRecipeIsPlannedFromItsConfigAlone) {

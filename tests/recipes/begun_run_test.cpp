@@ -1,0 +1,89 @@
+// What is told of a recipe whose run has begun, and what is refused of one whose run begins.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <filesystem>
+#include <string>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "recipes/qlora_finetune.h"
+#include "recipes/run_files/run_directory.h"
+#include "recipes/yaml/recipe_yaml.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/tiny_files.h"
+
+namespace qlora::recipes {
+namespace {
+namespace fs = std::filesystem;
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::ThrowsMessage;
+
+const std::atomic<bool> kNever{false};
+
+constexpr const char* kAdapter = "run/adapter/adapter_model.safetensors";
+
+// Of four steps, with a checkpoint after every other.
+class BegunRun : public testing::Test {
+ protected:
+  BegunRun() {
+    recipe.train.max_steps = 4;
+    recipe.train.save_every = 2;
+    EXPECT_EQ(finetune(recipe, kNever), trainer::Outcome::kFinished);
+    trained = test::read_file(dir / kAdapter);
+  }
+  void TearDown() override { log::close_file(); }
+
+  // The run as a kill leaves it, begun with this recipe by a version that did not look at it.
+  void interrupt(const Recipe& begun) const {
+    fs::remove_all(dir / "run/adapter");
+    fs::remove_all(dir / "run/checkpoint-000004");
+    fs::remove(dir / "run/log.txt");
+    dir.write("run/recipe.resolved.yaml", write_recipe(begun));
+  }
+  std::string said() const {
+    log::close_file();
+    return test::read_file(dir / "run/log.txt");
+  }
+
+  test::TempDir dir;
+  Recipe recipe = test::tiny_recipe(dir.path());
+  std::string trained;
+};
+
+TEST_F(BegunRun, EntriesThatMeanNothingInTheModelAreToldOfAndARunThatBeginsIsRefused) {
+  Recipe begun = read_run_recipe(dir / "run");
+  begun.lora.exclude_modules = {"nothing"};
+  begun.lora.rank_pattern = {{"nobody", 8}};
+  begun.lora.alpha_pattern = {{"neither", 3.0}};
+  begun.lora.layers_to_transform = {0, 1, 99};
+  begun.quantization.skip_modules.emplace_back("gone");
+  const auto faults =
+      AllOf(HasSubstr("lora.exclude_modules: 'nothing' matches no module"),
+            HasSubstr("lora.rank_pattern: 'nobody' matches no module"),
+            HasSubstr("lora.alpha_pattern: 'neither' matches no module"),
+            HasSubstr("lora.layers_to_transform: the model has the layers 0 to 1, got 99"),
+            HasSubstr("quantization.skip_modules: 'gone' names no module"));
+  interrupt(begun);
+  EXPECT_EQ(finetune(read_run_recipe(dir / "run"), kNever), trainer::Outcome::kFinished);
+  EXPECT_EQ(test::read_file(dir / kAdapter), trained);
+  EXPECT_THAT(said(), AllOf(faults, HasSubstr("the run goes on as it began")));
+  begun.output.dir = dir / "other";
+  EXPECT_THAT([&] { finetune(begun, kNever); }, ThrowsMessage<ConfigError>(faults));
+  EXPECT_FALSE(fs::exists(dir / "other/recipe.resolved.yaml"));
+}
+
+TEST_F(BegunRun, AFaultBesideSuchEntriesIsToldAlone) {
+  Recipe begun = read_run_recipe(dir / "run");
+  begun.lora.exclude_modules = {"nothing"};
+  interrupt(begun);
+  fs::remove(dir / "rows.jsonl");
+  EXPECT_THAT([&] { finetune(read_run_recipe(dir / "run"), kNever); },
+              ThrowsMessage<ConfigError>(
+                  AllOf(HasSubstr("rows.jsonl"), testing::Not(HasSubstr("exclude_modules")))));
+}
+
+}  // namespace
+}  // namespace qlora::recipes
