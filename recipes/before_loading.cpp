@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <utility>
@@ -23,6 +24,7 @@
 #include "recipes/options_from_files.h"
 #include "recipes/plan/plan.h"
 #include "recipes/run/samples.h"
+#include "recipes/run/starting_state.h"
 #include "recipes/run_files/run_directory.h"
 #include "recipes/yaml/recipe_yaml.h"
 
@@ -60,6 +62,12 @@ class Look {
     at_datasets("data.train", recipe_.data.train);
     at_datasets("data.eval", recipe_.data.eval);
     at("train.sample_prompts", [&] { read_sample_prompts(recipe_.train); });
+  }
+
+  // That of a run by epochs is known once its rows are read.
+  void at_length(int64_t horizon) {
+    at("train.on_extend",
+       [&] { require_on_extend(recipe_.train, horizon, recipe_.train.max_steps); });
   }
 
   // Whether a config.json is all that is known of the model.
@@ -174,16 +182,19 @@ class Look {
   ModelText text_;
 };
 
-ModelText look_at_run(const Recipe& recipe, Look::For use, ProblemList& problems) {
+// `horizon`: of a run that goes on, the steps it was laid out for.
+ModelText look_at_run(const Recipe& recipe, Look::For use, std::optional<int64_t> horizon,
+                      ProblemList& problems) {
   Look look(recipe, problems, use);
   look.at_model();
   look.at_rows();
+  if (horizon) look.at_length(*horizon);
   return look.take_text();
 }
 
-ModelText check_run(const Recipe& recipe, Look::For use) {
+ModelText check_run(const Recipe& recipe, Look::For use, std::optional<int64_t> horizon = {}) {
   ProblemList problems(recipe.file, recipe.places);
-  ModelText text = look_at_run(recipe, use, problems);
+  ModelText text = look_at_run(recipe, use, horizon, problems);
   if (!text.tokenizer && !problems.is_covered_within("model.path"))
     problems.add(
         "model.path",
@@ -203,7 +214,7 @@ bool goes_on(const Recipe& recipe) {
 }  // namespace
 
 ModelText look_before_loading(const Recipe& recipe, ProblemList& problems) {
-  return look_at_run(recipe, Look::For::kNewRun, problems);
+  return look_at_run(recipe, Look::For::kNewRun, std::nullopt, problems);
 }
 
 void check_before_planning(const Recipe& recipe) {
@@ -216,7 +227,8 @@ void check_before_planning(const Recipe& recipe) {
 
 ModelText check_before_loading(const Recipe& recipe,
                                const std::optional<trainer::TrainState>& begun) {
-  return check_run(recipe, begun ? Look::For::kBegunRun : Look::For::kNewRun);
+  if (!begun) return check_run(recipe, Look::For::kNewRun);
+  return check_run(recipe, Look::For::kBegunRun, begun->horizon);
 }
 
 void complete_recipe(Recipe& recipe) {

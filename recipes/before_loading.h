@@ -21,7 +21,8 @@ ModelText look_before_loading(const Recipe& recipe, ProblemList& problems);
 // ConfigError with a line for each problem that is found. `begun` is the state of a run that goes
 // on: entries that mean nothing in the model (lora.exclude_modules, lora.layers_to_transform,
 // lora.rank_pattern, lora.alpha_pattern, quantization.skip_modules) stay what they were when it
-// began, perhaps with a version that took them, and are only told of.
+// began, perhaps with a version that took them, and are only told of; whether train.on_extend is
+// needed is asked where train.max_steps says how long the run is to be.
 ModelText check_before_loading(const Recipe& recipe,
                                const std::optional<trainer::TrainState>& begun = std::nullopt);
 

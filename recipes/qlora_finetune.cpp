@@ -42,6 +42,12 @@ Recipe without_lost_adapter(Recipe recipe, const RunDirectory& run, BaseModel& b
   return recipe;
 }
 
+// What the run directory records: the recipe with the dtype that `auto` found in the base's file.
+Recipe as_recorded(Recipe recipe, const trainer::TrainState& state) {
+  recipe.model.dtype = state.choices.model_dtype;
+  return recipe;
+}
+
 trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed::Group>& group) {
   complete_recipe(recipe);
   require_same_recipe(*group, recipe);
@@ -61,12 +67,13 @@ trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed:
   const c10::Device device = set_up_machine(recipe, state);
 
   const data::PreparedData data = read_data(recipe, text, state, *group);
+  data::Loader loader = make_loader(recipe, data);
+  extend(recipe, loader, state);
   const Forecast forecast(as_begun, state, device, *group);
   BaseModel base =
       load_base(as_begun, device, run.checkpoint() ? BaseUse::kOfRun : BaseUse::kForAdapter,
                 std::move(text), group);
   base.model->narrow_gates = state.choices.narrow_gates;
-  data::Loader loader = make_loader(recipe, data);
   require_same_start(*group, base.record.hash, data);
   complete_state(recipe, base, data, loader, *group, state);
 
@@ -79,10 +86,7 @@ trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed:
   const trainer::CheckpointParts parts{adapters, recipe.lora, base.record, *optimizer, state};
   if (run.checkpoint()) go_on_from(*run.checkpoint(), parts, *group);
   require_same_state(*group, adapters, *optimizer);
-  // What the run directory records: the recipe with the dtype that `auto` found in the base's file.
-  Recipe resolved = recipe;
-  resolved.model.dtype = state.choices.model_dtype;
-  run.begin(resolved, state.step);
+  run.begin(as_recorded(recipe, state), state.step);
   std::optional<trainer::RunReport> report;  // of the first rank
   if (group->leads()) {
     if (run.checkpoint()) trainer::point_best_at(run.path(), state.best_step);

@@ -1,7 +1,5 @@
 #include "recipes/run/starting_state.h"
 
-#include <cstdint>
-
 #include "base/cgroup.h"
 #include "base/device.h"
 #include "base/error.h"
@@ -101,18 +99,6 @@ void record_rows(const data::PreparedData& data, trainer::TrainState& state) {
   state.first_examples = data.ends_early() ? static_cast<int64_t>(data.train.size()) : 0;
 }
 
-void extend(const Recipe& recipe, int64_t total, trainer::TrainState& state) {
-  if (total <= state.horizon) return;
-  if (recipe.train.on_extend.empty()) {
-    fail<ConfigError>(
-        "train.on_extend: the run was laid out for {} steps and is now to have {}; say what the "
-        "learning rate does: continue (stays at the end of its course) or rescale (follows the "
-        "longer course)",
-        state.horizon, total);
-  }
-  if (recipe.train.on_extend == "rescale") state.horizon = total;
-}
-
 void warn_of_long_warmup(const Recipe& recipe, int64_t total, int64_t horizon) {
   const std::string sentence =
       optim::warmup_sentence(optim::LrSchedule(recipe.optim, horizon), total);
@@ -160,6 +146,22 @@ Recipe with_choices(Recipe recipe, const trainer::TrainState& state) {
   return recipe;
 }
 
+void require_on_extend(const trainer::TrainOptions& options, int64_t horizon, int64_t total) {
+  if (total <= horizon || !options.on_extend.empty()) return;
+  fail<ConfigError>(
+      "train.on_extend: the run was laid out for {} steps and is now to have {}; say what the "
+      "learning rate does: continue (stays at the end of its course) or rescale (follows the "
+      "longer course)",
+      horizon, total);
+}
+
+void extend(const Recipe& recipe, const data::Loader& loader, trainer::TrainState& state) {
+  if (state.horizon == 0) return;
+  const int64_t total = total_steps(recipe, loader);
+  require_on_extend(recipe.train, state.horizon, total);
+  if (total > state.horizon && recipe.train.on_extend == "rescale") state.horizon = total;
+}
+
 void complete_state(const Recipe& recipe, const BaseModel& base, const data::PreparedData& data,
                     const data::Loader& loader, const distributed::Group& group,
                     trainer::TrainState& state) {
@@ -171,7 +173,6 @@ void complete_state(const Recipe& recipe, const BaseModel& base, const data::Pre
   if (state.horizon > 0) {
     compare_with_checkpoint(base, data, state);
     record_rows(data, state);  // more than before, if the run is to be longer
-    extend(recipe, total, state);
     warn_of_long_warmup(recipe, total, state.horizon);
     report_recomputation(base, state);
     return;

@@ -2,6 +2,7 @@
 // what it goes on with.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -29,9 +30,17 @@ trainer::TrainState starting_state(const Recipe& recipe,
 // The recipe with what `auto` resolved to when the run began.
 Recipe with_choices(Recipe recipe, const trainer::TrainState& state);
 
+// ConfigError if a run that was laid out for `horizon` steps is to have more, `total`, and
+// train.on_extend does not say what the learning rate does.
+void require_on_extend(const trainer::TrainOptions& options, int64_t horizon, int64_t total);
+
+// Of a run that goes on, the steps that its learning rate follows if it is to be longer. To be
+// called before the weights are read: train.epochs become steps with the rows. ConfigError as
+// above.
+void extend(const Recipe& recipe, const data::Loader& loader, trainer::TrainState& state);
+
 // What a new run records of base, data and length; for a resumed one it is compared. ConfigError if
-// base or data are others than the run began with, or the run is longer and train.on_extend does
-// not say what the learning rate does.
+// base or data are others than the run began with.
 void complete_state(const Recipe& recipe, const BaseModel& base, const data::PreparedData& data,
                     const data::Loader& loader, const distributed::Group& group,
                     trainer::TrainState& state);

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <filesystem>
+#include <fstream>
 #include <string>
 
 #include "base/error.h"
@@ -83,6 +84,35 @@ TEST_F(BegunRun, AFaultBesideSuchEntriesIsToldAlone) {
   EXPECT_THAT([&] { finetune(read_run_recipe(dir / "run"), kNever); },
               ThrowsMessage<ConfigError>(
                   AllOf(HasSubstr("rows.jsonl"), testing::Not(HasSubstr("exclude_modules")))));
+}
+
+// bf16 NaN (0x7fc0) into the last weight of the file, which only reading the weights finds.
+void spoil_weights(const std::string& model) {
+  std::fstream file(model + "/model.safetensors", std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(-2, std::ios::end);
+  file.write("\xc0\x7f", 2);
+}
+
+TEST_F(BegunRun, WhatTheRateDoesInALongerRunIsAskedWithAllElseBeforeAWeightIsRead) {
+  spoil_weights(dir / "model");
+  recipe.train.max_steps = 9;
+  recipe.train.sample_prompts = {dir / "absent.txt"};
+  EXPECT_THAT([&] { finetune(recipe, kNever); },
+              ThrowsMessage<ConfigError>(
+                  AllOf(HasSubstr("train.on_extend: the run was laid out for 4 steps and is now "
+                                  "to have 9"),
+                        HasSubstr("train.sample_prompts: there is no file"))));
+}
+
+TEST_F(BegunRun, OfALongerRunByEpochsItIsAskedOnceTheRowsAreRead) {
+  recipe.output.dir = dir / "epochs";
+  recipe.train.max_steps = 0;
+  recipe.train.epochs = 1;
+  ASSERT_EQ(finetune(recipe, kNever), trainer::Outcome::kFinished);
+  spoil_weights(dir / "model");
+  recipe.train.epochs = 3;
+  EXPECT_THAT([&] { finetune(recipe, kNever); },
+              ThrowsMessage<ConfigError>(HasSubstr("train.on_extend: the run was laid out for ")));
 }
 
 }  // namespace
