@@ -1,9 +1,14 @@
 #include "cli/chat.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <atomic>
 #include <csignal>
+#include <cstdint>
 #include <cstdlib>
 #include <iostream>
+#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -114,7 +119,10 @@ class Chat {
   }
 
  private:
+  int64_t positions() const { return trained_.base.model->architecture().max_positions; }
+
   void reset() {
+    told_of_room_ = false;
     messages_ = Json::array();
     if (!system_.empty()) messages_.push_back({{"role", "system"}, {"content", system_}});
   }
@@ -150,10 +158,12 @@ class Chat {
   void answer_message(const std::string& text) {
     messages_.push_back({{"role", "user"}, {"content", text}});
     const auto answer = answered(messages_, true);
-    if (answer && answer->find_first_not_of(" \t\r\n") != std::string::npos)
-      messages_.push_back({{"role", "assistant"}, {"content", *answer}});
-    else
+    if (!answer || answer->find_first_not_of(" \t\r\n") == std::string::npos) {
       messages_.erase(messages_.size() - 1);  // templates refuse an answer without text
+      return;
+    }
+    messages_.push_back({{"role", "assistant"}, {"content", *answer}});
+    tell_little_room();
   }
 
   void answer_by_base() {
@@ -191,16 +201,12 @@ class Chat {
 
   // What was printed, also if it was stopped; nothing if the conversation is refused or too long.
   std::optional<std::string> answered(const Json& messages, bool adapters_enabled) {
-    const auto& base = trained_.base;
     const StopAnswer stop;
     const auto ids = prompt_of(messages);
     if (!ids) return std::nullopt;
     const auto& prompt = *ids;
-    const int64_t room =
-        base.model->architecture().max_positions - static_cast<int64_t>(prompt.size());
-    if (room < 1) {
-      qlora::log::error("the conversation has {} tokens and the model takes {}; /reset starts over",
-                        prompt.size(), base.model->architecture().max_positions);
+    if (std::ssize(prompt) >= positions()) {
+      tell_too_long(messages, std::ssize(prompt));
       return std::nullopt;
     }
     ++options_.seed;
@@ -208,18 +214,63 @@ class Chat {
     return generated(prompt, stop);
   }
 
+  // Of a last message that leaves no room for an answer.
+  void tell_too_long(const Json& messages, int64_t tokens) const {
+    const bool is_first = messages.size() == (system_.empty() ? 1U : 2U);
+    qlora::log::error(
+        "with this message the conversation has {} tokens, and the model takes {} "
+        "(max_position_embeddings), its answer among them; the message was left out: write a "
+        "shorter one{}",
+        tokens, positions(), is_first ? "" : ", or start over with /reset");
+  }
+
+  // Of an answer that did not come to its end by itself.
+  void tell_cut_off(int64_t tokens) const {
+    if (tokens_ < positions()) {
+      std::cerr << fmt::format(
+          "(cut off after {} tokens; --max-new-tokens N allows longer answers)\n", tokens);
+      return;
+    }
+    qlora::log::warning(
+        "the answer is cut off after {} tokens: with it the conversation fills the {} positions "
+        "that the model has learnt (max_position_embeddings); start over with /reset, and with a "
+        "smaller --max-new-tokens more messages have room",
+        tokens, positions());
+  }
+
+  // Once, where a message and the longest answer to it might not fit any more.
+  void tell_little_room() {
+    constexpr int64_t kMessage = 256;
+    const int64_t left = positions() - tokens_;
+    const int64_t little =
+        std::min(positions() / 4, std::min(options_.max_new_tokens, positions()) + kMessage);
+    if (told_of_room_ || left <= 0 || left >= little) return;
+    told_of_room_ = true;
+    qlora::log::warning(
+        "{} of the {} tokens that the model takes are left for the next message and its answer; "
+        "/reset starts over",
+        left, positions());
+  }
+
   std::string generated(const std::vector<qlora::data::TokenId>& prompt, const StopAnswer& stop) {
     qlora::cli::AnswerStream stream(*trained_.base.tokenizer);
     const qlora::ObeyStop obeyed(stop.wanted());
+    tokens_ = std::ssize(prompt);
+    bool has_ended = false;
     try {
       qlora::model::generate(*trained_.base.model, {prompt}, options_, [&](int64_t, int32_t id) {
         stream.add(id);
+        ++tokens_;
+        has_ended = std::ranges::count(options_.stop_ids, id) > 0;
         return !stop.wanted();
       });
     } catch (const qlora::Stopped&) {
     }
     stream.finish();
-    if (stop.wanted()) std::cerr << "(stopped)\n";
+    if (stop.wanted())
+      std::cerr << "(stopped)\n";
+    else if (!has_ended)
+      tell_cut_off(tokens_ - std::ssize(prompt));
     return stream.text();
   }
 
@@ -228,6 +279,8 @@ class Chat {
   qlora::model::GenerateOptions options_;
   std::string system_;
   Json messages_;
+  int64_t tokens_ = 0;  // of the last prompt with its answer
+  bool told_of_room_ = false;
 };
 
 void run(ChatArguments arguments) {

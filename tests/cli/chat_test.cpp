@@ -12,6 +12,8 @@
 #include <chrono>
 #include <csignal>
 #include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "tests/cli/program.h"
@@ -131,7 +133,49 @@ TEST(Chat, AConversationThatIsTooLongIsSaidAndTheChatGoesOn) {
   input += "\n/help\n";
   const Finished done = chat(dir, input, "--model model --max-new-tokens 2 --temperature 0");
   EXPECT_EQ(done.exit_code, 0) << done.err;
-  EXPECT_THAT(done.err, AllOf(HasSubstr("; /reset starts over"), HasSubstr("/system TEXT")));
+  EXPECT_THAT(done.err,
+              AllOf(HasSubstr("(max_position_embeddings), its answer among them; the message was "
+                              "left out: write a shorter one\n"),
+                    HasSubstr("/system TEXT")));
+}
+
+void set_positions(const std::string& model, int64_t positions) {
+  const std::string path = model + "/config.json";
+  nlohmann::json config = nlohmann::json::parse(read_file(path));
+  config["max_position_embeddings"] = positions;
+  std::ofstream(path) << config.dump();
+}
+
+TEST(Chat, AConversationThatFillsTheModelsPositionsIsSaidWithWhatToDo) {
+  TempDir dir;
+  write_tiny_directory(dir / "model");
+  set_positions(dir / "model", 120);
+  const Finished done = chat(dir, "hi\nmore\n/reset\nhi\n", "--model model --temperature 0");
+  EXPECT_EQ(done.exit_code, 0) << done.err;
+  const size_t again = done.err.find("started over");
+  ASSERT_NE(again, std::string::npos) << done.err;
+  const std::string cut = "with it the conversation fills the 120 positions";
+  EXPECT_THAT(done.err.substr(0, again),
+              AllOf(HasSubstr(cut),
+                    HasSubstr("start over with /reset, and with a smaller "
+                              "--max-new-tokens more messages have room"),
+                    HasSubstr("with this message the conversation has "),
+                    HasSubstr("and the model takes 120 (max_position_embeddings)"),
+                    HasSubstr("write a shorter one, or start over with /reset")));
+  EXPECT_THAT(done.err.substr(again), HasSubstr(cut)) << "the message was answered";
+}
+
+TEST(Chat, ThatLittleRoomIsLeftIsSaidBeforeTheEndAndALimitOfTheAnswerByItsOption) {
+  TempDir dir;
+  write_tiny_directory(dir / "model");
+  set_positions(dir / "model", 120);
+  const std::string greedy = "--model model --temperature 0 --max-new-tokens ";
+  const Finished done = chat(dir, "hi\n", greedy + "80");
+  EXPECT_THAT(done.err, AllOf(HasSubstr("(cut off after 80 tokens; --max-new-tokens N allows"),
+                              HasSubstr("warning: 19 of the 120 tokens that the model takes are "
+                                        "left for the next message"),
+                              Not(HasSubstr("fills"))));
+  EXPECT_THAT(chat(dir, "hi\n", greedy + "20").err, Not(HasSubstr("are left for")));
 }
 
 TEST(Chat, AModelWithAnEncoderIsRefusedThoughItHasATemplate) {
