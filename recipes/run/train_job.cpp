@@ -9,6 +9,7 @@
 #include "recipes/plan/plan.h"
 #include "recipes/run/ranks.h"
 #include "recipes/run/training_data.h"
+#include "recipes/run_files/last_save.h"
 #include "trainer/evaluate.h"
 #include "trainer/memory_report.h"
 #include "trainer/preference_evaluation.h"
@@ -50,6 +51,7 @@ std::function<void()> saver(const Recipe& recipe, const std::string& run_dir,
     if (report == nullptr) return;
     report->sync();
     trainer::save_checkpoint(run_dir, parts);
+    note_last_save(run_dir, parts.state.step);
     // Before the rotation, which may remove what was the best one.
     if (parts.state.best_step == parts.state.step)
       trainer::point_best_at(run_dir, parts.state.best_step);

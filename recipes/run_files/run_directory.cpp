@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "io/atomic_write.h"
 #include "io/read_file.h"
+#include "recipes/run_files/last_save.h"
 #include "recipes/run_files/run_lock.h"
 #include "recipes/run_files/set_aside.h"
 #include "recipes/yaml/recipe_yaml.h"
@@ -27,7 +28,7 @@ constexpr const char* kRecipe = "recipe.resolved.yaml";
 bool belongs_to_a_run(const std::string& name) {
   if (name.starts_with("checkpoint-") || name.starts_with("events.out.tfevents.")) return true;
   for (const char* own : {kRecipe, "metrics.jsonl", "samples.jsonl", "memory.json", "adapter",
-                          "best", "base", "profile.json", kReferenceFile})
+                          "best", "base", "profile.json", kReferenceFile, kLastSave})
     if (name == own) return true;
   return is_set_aside(name);
 }
@@ -94,7 +95,7 @@ bool holds_anything(const std::string& path) {
 bool holds_value(const std::string& path) {
   for (const fs::directory_entry& entry : fs::directory_iterator(path)) {
     const std::string name = entry.path().filename().string();
-    if (belongs_to_a_run(name) && name != kRecipe && name != kReferenceFile &&
+    if (belongs_to_a_run(name) && name != kRecipe && name != kReferenceFile && name != kLastSave &&
         name != "samples.jsonl" && name != "memory.json" && !name.starts_with("events.") &&
         name != "best" &&  // a link to a checkpoint
         holds_a_file(entry.path().string()))
@@ -177,14 +178,17 @@ void RunDirectory::open(const Recipe& recipe) {
 
 void RunDirectory::begin(const Recipe& recipe, int64_t step) const {
   if (!leads_) return;
-  if (replaces_a_run_)
-    remove_run(path_);
-  else
-    set_aside_after(path_, step);
   Recipe kept = recipe;
   kept.output.overwrite = false;  // what was asked of this start, not of the run
   kept.train.resume = "auto";
-  io::write_file_atomically(file(kRecipe), write_recipe(kept));
+  const std::string text = write_recipe(kept);
+  const bool is_same = fs::exists(file(kRecipe)) && io::read_bytes(file(kRecipe)) == text;
+  if (replaces_a_run_)
+    remove_run(path_);
+  else
+    set_aside_after(path_, step, is_same);
+  io::write_file_atomically(file(kRecipe), text);
+  note_last_save(path_, step);
 }
 
 void RunDirectory::compare_recipes(const Recipe& before, const Recipe& recipe) const {

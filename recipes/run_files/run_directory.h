@@ -28,8 +28,9 @@ class RunDirectory {
   // Of several ranks the first does all this, and the others are told what it found.
   RunDirectory(const Recipe& recipe, distributed::Group& group);
 
-  // Writes recipe.resolved.yaml, removes the run that this one replaces, and sets aside what the
-  // directory holds of steps after `step`, from which the run goes on (set_aside.h): to be called
+  // Writes recipe.resolved.yaml, removes the run that this one replaces, sets aside what the
+  // directory holds of steps after `step`, from which the run goes on (set_aside.h), and notes that
+  // nothing after it is saved (last_save.h): to be called
   // when model, data and checkpoint have been read, so that a mistake in them costs nothing. Only
   // the first rank does so.
   void begin(const Recipe& recipe, int64_t step) const;

@@ -3,11 +3,13 @@
 #include <fmt/ranges.h>
 
 #include <filesystem>
+#include <limits>
 #include <vector>
 
 #include "base/log.h"
 #include "io/atomic_write.h"
 #include "io/read_file.h"
+#include "recipes/run_files/last_save.h"
 #include "trainer/checkpoint.h"
 #include "trainer/cut_lines.h"
 
@@ -46,6 +48,12 @@ std::vector<std::string> files_with_later_lines(const fs::path& run_dir, int64_t
   return names;
 }
 
+// Whether later lines are more than a kill left between two checkpoints, which the same steps write
+// again: there was a checkpoint of a later step. It counts as there where nothing is noted.
+bool has_saved_after(const fs::path& run_dir, int64_t step) {
+  return last_save(run_dir.string()).value_or(std::numeric_limits<int64_t>::max()) > step;
+}
+
 }  // namespace
 
 bool is_set_aside(const std::string& name) { return name.starts_with(kPrefix); }
@@ -58,7 +66,7 @@ bool holds_a_file(const std::string& path) {
   return false;
 }
 
-void set_aside_after(const std::string& run_dir, int64_t step) {
+void set_aside_after(const std::string& run_dir, int64_t step, bool same_recipe) {
   const fs::path run(run_dir);
   const std::vector<std::string> checkpoints = later_checkpoints(run, step);
   // The adapter first: while it is there the run counts as finished.
@@ -66,7 +74,8 @@ void set_aside_after(const std::string& run_dir, int64_t step) {
   if (fs::exists(run / "adapter")) moved.emplace_back("adapter");
   moved.insert(moved.end(), checkpoints.begin(), checkpoints.end());
   const std::vector<std::string> copied = files_with_later_lines(run, step);
-  if (moved.empty() && (step > 0 || copied.empty())) return;
+  const bool come_again = same_recipe && !has_saved_after(run, step);
+  if (moved.empty() && (copied.empty() || come_again)) return;
   const fs::path aside = unused_name(run);
   io::make_directories(aside.string());
   for (const std::string& name : copied)

@@ -15,12 +15,12 @@ bool holds_a_file(const std::string& path);
 
 // Moves what RUN holds of steps after `step` to RUN/set-aside-<n>: checkpoints, whole or not, and
 // the adapter that its end wrote. Copies of metrics.jsonl and samples.jsonl go with them if they
-// have later lines, which a resumed run cuts, and go by themselves where the run begins anew
-// (step 0). Not where nothing else is in the way of a run that goes on: a kill left those lines,
-// and the same steps write them again. Nothing is removed but checkpoint directories without any
-// file. Says what was moved. Each move is one rename: after a kill between two of them the rest is
-// still in its place. IoError.
-void set_aside_after(const std::string& run_dir, int64_t step);
+// have later lines, which a resumed run cuts. They go by themselves if a later checkpoint was
+// written (last_save.h), and has been deleted since, or if the recipe is no more the same. Else a
+// kill left those lines, and the same steps write them again: they are not kept. Nothing is removed
+// but checkpoint directories without any file. Says what was moved. Each move is one rename: after
+// a kill between two of them the rest is still in its place. IoError.
+void set_aside_after(const std::string& run_dir, int64_t step, bool same_recipe);
 
 // Moves one file or directory of RUN to RUN/set-aside-<n> and gives its new path. IoError.
 std::string set_aside(const std::string& run_dir, const std::string& name);

@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "recipes/qlora_finetune.h"
+#include "recipes/run_files/last_save.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
 
@@ -72,11 +73,60 @@ TEST_F(SetAside, ACheckpointThatIsALinkIsGoneOnFromAndOneThatLeadsNowhereIsKept)
   EXPECT_EQ(fs::read_symlink(dir / "run/set-aside-1/checkpoint-000003"), dir / "absent");
 }
 
+// The run as a kill between the last step and its checkpoint leaves it.
 TEST_F(SetAside, WhatAKillLeftOfStepsThatAreRepeatedStaysInItsPlace) {
   train();
-  remove({"adapter", "checkpoint-000003"});
+  remove({"adapter", "best", "checkpoint-000003"});
+  note_last_save(dir / "run", 2);
   train();
   EXPECT_FALSE(fs::exists(dir / "run/set-aside-1"));
+  EXPECT_EQ(last_save(dir / "run"), 3);
+}
+
+TEST_F(SetAside, LinesThatAKillLeftAreKeptWhereTheRecipeIsNoMoreTheSame) {
+  train();
+  const std::string metrics = test::read_file(dir / "run/metrics.jsonl");
+  remove({"adapter", "best", "checkpoint-000003"});
+  note_last_save(dir / "run", 2);
+  recipe.train.max_steps = 4;
+  recipe.train.on_extend = "rescale";
+  train();
+  EXPECT_EQ(test::read_file(dir / "run/set-aside-1/metrics.jsonl"), metrics);
+}
+
+TEST_F(SetAside, WhatAKillLeftBeforeTheFirstCheckpointIsNotKept) {
+  train();
+  remove({"adapter", "best", "checkpoint-000001", "checkpoint-000002", "checkpoint-000003"});
+  note_last_save(dir / "run", 0);
+  train();
+  EXPECT_FALSE(fs::exists(dir / "run/set-aside-1"));
+}
+
+TEST_F(SetAside, LinesOfAnUnfinishedRunAreKeptWhenItsLaterCheckpointsWereDeleted) {
+  train();
+  const std::string metrics = test::read_file(dir / "run/metrics.jsonl");
+  dir.write("run/samples.jsonl", "{\"step\":1}\n{\"step\":3}\n");
+  remove({"adapter", "best", "checkpoint-000002", "checkpoint-000003"});
+  train();
+  log::close_file();
+  EXPECT_EQ(test::read_file(dir / "run/set-aside-1/metrics.jsonl"), metrics);
+  EXPECT_EQ(test::read_file(dir / "run/set-aside-1/samples.jsonl"), "{\"step\":1}\n{\"step\":3}\n");
+  EXPECT_THAT(test::read_file(dir / "run/log.txt"),
+              testing::HasSubstr("the run goes on from step 1; what it had written beyond that is "
+                                 "now in " +
+                                 dir / "run/set-aside-1 (metrics.jsonl, samples.jsonl)"));
+  remove({"adapter", "checkpoint-000003"});
+  note_last_save(dir / "run", 2);  // and what a later kill leaves is not
+  train();
+  EXPECT_FALSE(fs::exists(dir / "run/set-aside-2"));
+}
+
+TEST_F(SetAside, LinesOfARunThatAnEarlierVersionBeganAreKeptOnce) {
+  train();
+  const std::string metrics = test::read_file(dir / "run/metrics.jsonl");
+  remove({"adapter", "best", "checkpoint-000003", kLastSave});
+  train();
+  EXPECT_EQ(test::read_file(dir / "run/set-aside-1/metrics.jsonl"), metrics);
 }
 
 }  // namespace
