@@ -191,6 +191,10 @@ double text_bytes_a_byte(const std::string& path) {
 
 }  // namespace
 
+bool is_named_as_rows(const std::string& path) {
+  return is_one_of(kExtensions, rows_extension(path));
+}
+
 std::vector<std::string> shards_of(const DatasetOptions& dataset) {
   std::error_code ignored;
   check_is_local(dataset.path);

@@ -15,6 +15,10 @@ namespace qlora::data {
 // without files of rows, or to one that holds several splits (train and test).
 std::vector<std::string> shards_of(const DatasetOptions& dataset);
 
+// Whether a file of this name is taken for rows in a folder: .jsonl, .csv, .parquet and others,
+// with .gz or .zst behind it or not.
+bool is_named_as_rows(const std::string& path);
+
 // Whether two datasets' paths, each a file, folder or pattern, lead to a file that is the same.
 bool share_a_file(const DatasetOptions& a, const DatasetOptions& b);
 

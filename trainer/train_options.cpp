@@ -6,6 +6,8 @@
 #include <initializer_list>
 
 #include "base/error.h"
+#include "data/row_files/row_file.h"
+#include "data/shards.h"
 
 namespace qlora::trainer {
 namespace {
@@ -81,8 +83,11 @@ void validate_samples(const TrainOptions& options) {
 }  // namespace
 
 bool TrainOptions::samples_from_file() const {
-  return sample_prompts.size() == 1 &&
-         (sample_prompts[0].ends_with(".txt") || sample_prompts[0].ends_with(".jsonl"));
+  if (sample_prompts.size() != 1) return false;
+  const std::string& only = sample_prompts.front();
+  if (only.ends_with(".txt") || only.ends_with(".jsonl")) return true;
+  const bool is_sentence = only.find_first_of(" \t\r\n") != std::string::npos;
+  return !is_sentence && (data::rows_extension(only) == ".txt" || data::is_named_as_rows(only));
 }
 
 void TrainOptions::validate() const {

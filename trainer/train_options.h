@@ -32,7 +32,7 @@ struct TrainOptions {
   int64_t log_every =
       0;  // steps between lines on the terminal; 0: a line at most every half second
   std::vector<std::string>
-      sample_prompts;  // answered on the way (samples.h); one that ends in .txt or .jsonl: a file
+      sample_prompts;  // answered on the way (samples.h); one that is the name of a file: a file
   int64_t sample_every = 0;     // steps; 0: only before the first step and at the end
   bool audit = true;            // stops a run that trains nothing, or to pieces (run_audit.h)
   int64_t rank_timeout = 1800;  // seconds that the ranks of a run wait for one that is silent
@@ -40,7 +40,9 @@ struct TrainOptions {
   std::string
       on_extend;  // continue | rescale: what the schedule does when a resumed run has more steps
 
-  // Whether sample_prompts is one text that names a file of prompts.
+  // Whether sample_prompts is one text that names a file of prompts: it ends in .txt, or as files
+  // of rows do (data/shards.h), .gz and .zst behind it included. A sentence, which has spaces,
+  // names one by .txt and .jsonl alone.
   bool samples_from_file() const;
 
   // Throws ConfigError naming the key.

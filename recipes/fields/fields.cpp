@@ -330,10 +330,13 @@ Section train_section() {
            Free{"Training is the same."},
        in({"sample_prompts", "list of texts",
            "Prompts that the model as it is answers before the first step, on the way and at the "
-           "end: greedily, up to 128 tokens each, into log.txt, samples.jsonl and TensorBoard. One "
-           "entry that ends in .txt (a prompt a line) or .jsonl (lines `{\"prompt\": ...}` or "
-           "`{\"messages\": [...]}`) is a file. Where conversations or Alpaca's prompts are "
-           "trained they pass through the chat template."},
+           "end: greedily, up to 128 tokens each, into log.txt, samples.jsonl and TensorBoard. A "
+           "single entry that ends as the name of a file is one: .txt (also .gz, .zst) with a "
+           "prompt a line, or a file of rows (.jsonl, .json, .ndjson, .csv, .tsv, each also .gz, "
+           ".zst; .parquet, .arrow, .feather) with a prompt a row: `prompt` (a text), `messages` "
+           "(as in format chat), or in JSON the text itself. A name with spaces must end in .txt "
+           "or .jsonl. Where conversations or Alpaca's prompts are trained they pass through the "
+           "chat template."},
           &Options::sample_prompts) |
            Free{"Training is the same."},
        in({"sample_every", "integer",

@@ -4,18 +4,20 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json.hpp>
-#include <sstream>
+#include <string_view>
+#include <system_error>
 #include <utility>
 
 #include "base/error.h"
 #include "data/chat_renderer.h"
 #include "data/embedded_tokens.h"
 #include "data/prompt_encoder.h"
+#include "data/row_files/row_file.h"
 #include "data/tokenizers/generation_config.h"
+#include "io/byte_reader.h"
 #include "io/file_kind.h"
-#include "io/json_text.h"
-#include "io/read_file.h"
 
 namespace qlora::recipes {
 namespace {
@@ -35,8 +37,7 @@ PromptText from_messages(Json messages, const std::string& place) {
   return {std::move(text), std::move(messages)};
 }
 
-PromptText from_json_line(const std::string& line, const std::string& place) {
-  const Json json = io::ordered_json_or_discarded(line);
+PromptText from_row(const Json& json, const std::string& place) {
   if (json.is_string()) return {json.get<std::string>(), nullptr};
   if (json.is_object() && is_text(json, "prompt"))
     return {json["prompt"].get<std::string>(), nullptr};
@@ -51,26 +52,74 @@ PromptText from_json_line(const std::string& line, const std::string& place) {
   return from_messages(json["messages"], place);
 }
 
+constexpr size_t kHead = 4096;
+
+void skip_byte_order_mark(io::ByteReader& bytes) {
+  constexpr std::string_view kMark = "\xef\xbb\xbf";
+  if (bytes.peek(kMark.size()) == kMark) bytes.skip(kMark.size());
+}
+
+std::vector<PromptText> read_lines(const std::string& path) {
+  io::ByteReader bytes(path);
+  if (const std::string wide = io::wide_text_kind(bytes.peek(kHead)); !wide.empty())
+    fail<FormatError>("train.sample_prompts: {} is {}", path, wide);
+  skip_byte_order_mark(bytes);
+  std::vector<PromptText> prompts;
+  for (std::string line; bytes.line(line);) {
+    if (line.ends_with('\r')) line.pop_back();
+    if (line.find_first_not_of(" \t") != std::string::npos) prompts.push_back({line, nullptr});
+  }
+  return prompts;
+}
+
+// Rows of data are objects, prompts may be texts as well.
+std::unique_ptr<data::RowFile> open_prompt_rows(const std::string& path) {
+  io::ByteReader bytes(path);
+  skip_byte_order_mark(bytes);
+  const std::string_view head = bytes.peek(kHead);
+  const size_t first = head.find_first_not_of(" \t\r\n");
+  const std::string extension = data::rows_extension(path);
+  const bool is_table = extension == ".csv" || extension == ".tsv";
+  if (!is_table && first != std::string_view::npos && head[first] == '"')
+    return data::open_json_rows(std::move(bytes));
+  data::DatasetOptions dataset;
+  dataset.path = path;
+  dataset.format = "chat";  // whose messages a cell of a table holds as JSON
+  return data::open_row_file(path, dataset);
+}
+
+std::vector<PromptText> read_rows(const std::string& path) {
+  const std::unique_ptr<data::RowFile> file = open_prompt_rows(path);
+  std::vector<PromptText> prompts;
+  for (data::SourceRow row; file->next(row);) prompts.push_back(from_row(row.value, row.location));
+  return prompts;
+}
+
+constexpr const char* kKinds =
+    ".txt (a prompt a line), .jsonl, .json, .ndjson, .csv, .tsv (each also with .gz or .zst behind "
+    "it), .parquet, .arrow or .feather";
+
 std::vector<PromptText> read_prompt_file(const std::string& path) {
   if (!std::filesystem::is_regular_file(path))
-    fail<ConfigError>("train.sample_prompts: there is no file {}", path);
-  std::vector<PromptText> prompts;
-  const std::string bytes = io::read_bytes(path);
-  if (const std::string wide = io::wide_text_kind(bytes); !wide.empty())
-    fail<FormatError>("train.sample_prompts: {} is {}", path, wide);
-  std::istringstream lines(bytes);
-  int64_t number = 0;
-  for (std::string line; std::getline(lines, line);) {
-    ++number;
-    if (line.ends_with('\r')) line.pop_back();
-    if (line.find_first_not_of(" \t") == std::string::npos) continue;
-    if (path.ends_with(".txt"))
-      prompts.push_back({line, nullptr});
-    else
-      prompts.push_back(from_json_line(line, fmt::format("{}:{}", path, number)));
-  }
+    fail<ConfigError>(
+        "train.sample_prompts: there is no file {}; a single entry that ends in {} is the name of "
+        "a "
+        "file, and no prompt",
+        path, kKinds);
+  std::vector<PromptText> prompts =
+      data::rows_extension(path) == ".txt" ? read_lines(path) : read_rows(path);
   if (prompts.empty()) fail<ConfigError>("train.sample_prompts: {} holds no prompt", path);
   return prompts;
+}
+
+// A file that is given as a prompt.
+void refuse_other_file(const std::vector<std::string>& prompts) {
+  std::error_code is_no_path;  // a text may be too long for one
+  if (prompts.size() == 1 && std::filesystem::is_regular_file(prompts.front(), is_no_path))
+    fail<ConfigError>(
+        "train.sample_prompts: {} is a file, whose prompts are read if its name ends in {}; rename "
+        "it, or give the prompts themselves",
+        prompts.front(), kKinds);
 }
 
 std::vector<int32_t> prompt_ids(const PromptText& prompt, const BaseModel& base, bool in_turns) {
@@ -91,6 +140,7 @@ std::vector<int32_t> prompt_ids(const PromptText& prompt, const BaseModel& base,
 
 std::vector<PromptText> read_sample_prompts(const trainer::TrainOptions& options) {
   if (options.samples_from_file()) return read_prompt_file(options.sample_prompts.front());
+  refuse_other_file(options.sample_prompts);
   std::vector<PromptText> prompts;
   for (const std::string& text : options.sample_prompts) prompts.push_back({text, nullptr});
   return prompts;

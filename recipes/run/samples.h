@@ -19,8 +19,10 @@ struct PromptText {
   nlohmann::ordered_json messages;  // as in a chat row, without a last answer; null: the text alone
 };
 
-// Those of the recipe, or of the file it names. ConfigError if that is not there or holds none,
-// FormatError naming file and line for a line that is no prompt.
+// Those of the recipe, or of the file it names: the lines of a .txt file, or the rows of a file of
+// rows (data/row_files/row_file.h), each a text, or with a column or field "prompt" or "messages".
+// ConfigError if that is not there, is of another kind or holds none, FormatError naming file and
+// line for what is no prompt.
 std::vector<PromptText> read_sample_prompts(const trainer::TrainOptions& options);
 
 // Makes the job take samples before its first step, every train.sample_every steps and at the end,

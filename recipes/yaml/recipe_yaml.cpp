@@ -139,6 +139,12 @@ void anchor_paths(const fs::path& directory, Recipe& recipe) {
   for_each_path(recipe, [&](const std::string& key, std::string& path) {
     if (is_path(key, path, directory)) make_absolute(path, directory);
   });
+  // A file that is of no kind of prompts is refused by its name (run/samples.h).
+  std::vector<std::string>& prompts = recipe.train.sample_prompts;
+  std::error_code is_no_path;
+  if (prompts.size() == 1 && !recipe.train.samples_from_file() && !prompts[0].empty() &&
+      fs::is_regular_file(directory / prompts[0], is_no_path))
+    make_absolute(prompts[0], directory);
 }
 
 // Whether the recipe leaves open what the run has decided and kept.

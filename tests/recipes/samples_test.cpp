@@ -11,6 +11,7 @@
 #include "recipes/qlora_finetune.h"
 #include "recipes/run/samples.h"
 #include "recipes/yaml/recipe_yaml.h"
+#include "tests/support/child_process.h"
 #include "tests/support/event_file.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
@@ -150,6 +151,63 @@ TEST(Samples, PromptsComeFromAFileOfLinesOrOfRows) {
   EXPECT_EQ(prompts[2].messages.size(), 2U);
   options.sample_prompts = {"What is in notes.txt", "?"};
   EXPECT_EQ(read_sample_prompts(options).size(), 2U);
+}
+
+std::vector<std::string> texts_in(const std::string& path) {
+  trainer::TrainOptions options;
+  options.sample_prompts = {path};
+  std::vector<std::string> texts;
+  for (const PromptText& prompt : read_sample_prompts(options)) texts.push_back(prompt.text);
+  return texts;
+}
+
+// By gzip itself, which gives the archive the name with .gz.
+std::string packed(const std::string& path) {
+  EXPECT_EQ(test::ChildProcess("/bin/gzip", {path}, fs::path(path).parent_path()).wait().exit_code,
+            0);
+  return path + ".gz";
+}
+
+TEST(Samples, PromptsComeFromTheKindsOfFilesThatRowsComeFrom) {
+  const TempDir dir;
+  const std::string objects = R"({"prompt": "one"}, {"prompt": "two"})";
+  EXPECT_THAT(texts_in(dir.write("a.json", "[" + objects + "]")), ElementsAre("one", "two"));
+  EXPECT_THAT(texts_in(dir.write("b.json", R"(["one", "two"])")), ElementsAre("one", "two"));
+  EXPECT_THAT(texts_in(dir.write("c.ndjson", "\n \"one\"\n{\"prompt\": \"two\"}\n")),
+              ElementsAre("one", "two"));
+  EXPECT_THAT(texts_in(dir.write("d.csv", "id,prompt\n1,\"one, two\"\n2,three\n")),
+              ElementsAre("one, two", "three"));
+  EXPECT_THAT(texts_in(dir.write("e.tsv",
+                                 "messages\n\"[{\"\"role\"\": \"\"user\"\", "
+                                 "\"\"content\"\": \"\"hi\"\"}]\"\n")),
+              ElementsAre("hi"));
+  EXPECT_THAT(texts_in(packed(dir.write("f.txt", "\xef\xbb\xbfone\r\n\ntwo"))),
+              ElementsAre("one", "two"));
+  EXPECT_THAT(texts_in(packed(dir.write("g.jsonl", "{\"prompt\": \"one\"}\n"))),
+              ElementsAre("one"));
+}
+
+TEST(Samples, AnEntryIsAFileByItsNameAndOneOfAnotherKindIsRefusedWithTheKindsThatAreRead) {
+  trainer::TrainOptions options;
+  const auto is_file = [&](const std::string& entry) {
+    options.sample_prompts = {entry};
+    return options.samples_from_file();
+  };
+  for (const char* extension : {".txt", ".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet",
+                                ".arrow", ".feather", ".txt.gz", ".JSONL.zst"})
+    EXPECT_TRUE(is_file(std::string("prompts") + extension)) << extension;
+  EXPECT_TRUE(is_file("my prompts.txt"));
+  for (const char* text : {"Write a package.json", "prompts.md", "What is 7 times 8?", "gz"})
+    EXPECT_FALSE(is_file(text)) << text;
+  const TempDir dir;
+  dir.write("prompts.md", "one\n");
+  Recipe recipe = tiny_recipe(dir.path());
+  recipe.train.sample_prompts = {"prompts.md"};  // beside its recipe
+  const Recipe read = read_recipe(dir.write("recipe.yaml", write_recipe(recipe)));
+  EXPECT_THAT(
+      [&] { read_sample_prompts(read.train); },
+      testing::ThrowsMessage<ConfigError>(testing::AllOf(
+          HasSubstr("prompts.md is a file, whose prompts are read if"), HasSubstr(".parquet"))));
 }
 
 TEST(Samples, WhatIsNoPromptIsNamedWithFileAndLine) {
