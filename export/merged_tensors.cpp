@@ -62,7 +62,9 @@ void MergedTensors::add_trained(const std::string& name, const at::Tensor& value
 
 void MergedTensors::add_frozen(const std::string& name, const at::Tensor& value) {
   add(name, value.sizes().vec(), [original = original_, name, value, dtype = dtype_] {
-    return original ? original->read(name, value.sizes().vec(), dtype) : value;
+    if (!original) return value;
+    const bool is_norm = value.scalar_type() == at::kFloat;  // or sinks, or all is float32
+    return original->read(name, value.sizes().vec(), is_norm ? original->norm_dtype(dtype) : dtype);
   });
 }
 

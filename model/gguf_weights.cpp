@@ -52,8 +52,9 @@ class Gguf final : public WeightSource {
     const io::TensorView* view = file_.find(stored.name);
     if (!view) fail<FormatError>("{}: the weights must hold a tensor {}", place_, stored.name);
     read_.insert(stored.name);
-    at::Tensor tensor = read_tensor(*view, shape, dtype);
-    return stored.added != 0 ? tensor.sub_(stored.added) : rows_from_gguf(tensor, stored);
+    if (stored.added != 0)  // the sum of both is rounded where the file rounds it, and nowhere else
+      return read_tensor(*view, shape, at::kFloat).sub_(stored.added).to(dtype);
+    return rows_from_gguf(read_tensor(*view, shape, dtype), stored);
   }
 
   std::unique_ptr<quant::FrozenWeight> read_packed(const std::string& module, int64_t out,
@@ -81,13 +82,12 @@ class Gguf final : public WeightSource {
     return type ? std::optional(quant::gguf_size(*type, out, in)) : std::nullopt;
   }
 
-  // Tables of biases are float32 where all else is in blocks.
   at::ScalarType dtype() const override {
     std::vector<io::TensorView> matrices = file_.tensors();
-    std::erase_if(matrices,
-                  [](const io::TensorView& t) { return t.name.ends_with("attn_rel_b.weight"); });
+    std::erase_if(matrices, [](const io::TensorView& t) { return is_always_float32(t.name); });
     return matrices_dtype(matrices);
   }
+  at::ScalarType norm_dtype(at::ScalarType /*of_matrices*/) const override { return at::kFloat; }
 
   std::string packing(const std::string& module) const override {
     const auto expert = expert_tensor(architecture_, module + ".weight");
@@ -113,6 +113,14 @@ class Gguf final : public WeightSource {
   }
 
  private:
+  // Small matrices that llama.cpp's tools write in float32 whatever type the others have: tables of
+  // biases, routers, gates of shared experts, learned positions.
+  static bool is_always_float32(const std::string& tensor) {
+    for (const char* name : {"attn_rel_b.weight", "ffn_gate_inp.weight",
+                             "ffn_gate_inp_shexp.weight", "position_embd.weight"})
+      if (tensor.ends_with(name)) return true;
+    return false;
+  }
   ExpertParts parts_of(const ExpertTensor& expert) const {
     return in_gguf(expert, [this](const std::string& name) { return file_.find(name); });
   }

@@ -37,6 +37,7 @@ class Loader {
          BlockOffload* offload = nullptr)
       : source_(source),
         dtype_(dtype),
+        norm_dtype_(source.norm_dtype(dtype)),
         quantization_(quantization),
         device_(device),
         make_(make),
@@ -79,7 +80,7 @@ class Loader {
   }
 
   at::Tensor vector(const std::string& tensor, int64_t size) {
-    return source_.read(tensor, {size}, dtype_).to(device_, at::kFloat);
+    return source_.read(tensor, {size}, norm_dtype_).to(device_, at::kFloat);
   }
 
   // Outside of the blocks; empty where there is none.
@@ -89,7 +90,7 @@ class Loader {
 
   lora::NormWeight norm(const std::string& module, const NormSpec& spec) {
     const auto read = [&](const char* suffix) {
-      return source_.read(module + suffix, spec.shape(), dtype_).to(device_, at::kFloat);
+      return source_.read(module + suffix, spec.shape(), norm_dtype_).to(device_, at::kFloat);
     };
     lora::NormWeight norm;
     if (spec.by_group && !source_.has(module + ".weight"))
@@ -145,7 +146,7 @@ class Loader {
   at::Tensor stacked(const std::string& module, const NormSpec& spec) {
     std::vector<at::Tensor> rows;
     for (int64_t group = 0; group < spec.groups; ++group)
-      rows.push_back(source_.read(spec.tensor(module, group), {spec.size}, dtype_));
+      rows.push_back(source_.read(spec.tensor(module, group), {spec.size}, norm_dtype_));
     return at::stack(rows).to(device_, at::kFloat);
   }
 
@@ -163,7 +164,7 @@ class Loader {
   }
 
   WeightSource& source_;
-  at::ScalarType dtype_;
+  at::ScalarType dtype_, norm_dtype_;
   const quant::QuantizationOptions& quantization_;
   at::Device device_;
   const WeightMaker& make_;

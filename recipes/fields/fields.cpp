@@ -48,8 +48,9 @@ Section model_section() {
           &Options::name) |
            Free{"Adapters saved from then on carry the new name."},
        in({"dtype", "auto | bfloat16 | float16 | float32",
-           "Type in which the modules that stay unquantized are held. auto: the type that they "
-           "have in the file, and bfloat16 for a file that holds nothing but quantized blocks."},
+           "Type in which the modules that stay unquantized are held. auto: the type that their "
+           "large matrices have in the file, and bfloat16 for a file that holds nothing but "
+           "quantized blocks."},
           &Options::dtype),
        in({"upcast", "none | norms | all",
            "none and norms: embedding and head stay in `dtype`. all: they are held and computed in "

@@ -30,9 +30,10 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::ThrowsMessage;
 
-std::unique_ptr<model::CausalLm> loaded(model::WeightSource& source) {
+std::unique_ptr<model::CausalLm> loaded(model::WeightSource& source,
+                                        const std::string& dtype = "float32") {
   model::ModelOptions options;
-  options.dtype = "float32";
+  options.dtype = dtype;
   quant::QuantizationOptions none;
   none.method = "none";
   return model::load_model(source, options, none, at::kCPU, at::kFloat);
@@ -55,11 +56,11 @@ class MergedGguf : public ::testing::Test {
     tokenizer_ = data::load_tokenizer(dir_ / "tokenizer");
   }
 
-  std::string gguf_of(const model::Architecture& architecture) {
+  std::string gguf_of(const model::Architecture& architecture, const std::string& type = "f32") {
     const auto model = loaded(*model::made_weights(architecture));
     tell_apart(*model);
     const std::string path = dir_ / "model.gguf";
-    write_gguf_model(path, *model, *tokenizer_, nullptr, "a model", gguf_type("f32"));
+    write_gguf_model(path, *model, *tokenizer_, nullptr, "a model", gguf_type(type));
     return path;
   }
 
@@ -135,6 +136,33 @@ TEST_F(MergedGguf, OfEveryFamilyIsTheModelOfTheFile) {
     EXPECT_TRUE(families.contains(family.name)) << family.name;
   }
   EXPECT_TRUE(families.contains("mixtral"));
+}
+
+// The large matrices alone say of what type the model is; norms are float32 beside any of them, and
+// keep their bits.
+TEST_F(MergedGguf, FilesInBfloat16HaveTheirNormsInFloat32) {
+  const json all = json::parse(test::read_file(QLORA_SOURCE_DIR "/tests/data/families.json"));
+  int files = 0;
+  for (const json& entry : all["models"]) {
+    const std::string name = entry["name"];
+    SCOPED_TRACE(name);
+    std::string gguf;
+    try {
+      gguf = gguf_of(model::read_architecture(io::JsonNode(as_gguf_can_say(entry["config"]), name)),
+                     "bf16");
+    } catch (const ConfigError&) {
+      continue;
+    }
+    ++files;
+    const auto source = model::open_weights(gguf);
+    EXPECT_EQ(source->dtype(), at::kBFloat16);
+    const auto wanted = loaded(*source), found = loaded(*source, "auto");
+    const quant::NamedTensors a = wanted->frozen_state(), b = found->frozen_state();
+    ASSERT_EQ(a.size(), b.size());
+    for (size_t i = 0; i < a.size(); ++i)
+      EXPECT_TRUE(at::equal(a[i].second.to(b[i].second.scalar_type()), b[i].second)) << a[i].first;
+  }
+  EXPECT_GT(files, 20);
 }
 
 TEST_F(MergedGguf, OfGptOssInMxfp4HasTheExpertsDecoded) {
