@@ -113,10 +113,11 @@ class Gguf final : public WeightSource {
   }
 
  private:
-  // Small matrices that llama.cpp's tools write in float32 whatever type the others have: tables of
-  // biases, routers, gates of shared experts, learned positions.
+  // What llama.cpp's tools write in float32 whatever type the large matrices have, and what has two
+  // dimensions all the same: norms of single heads, biases of experts, tables of biases, routers,
+  // gates of shared experts, learned positions.
   static bool is_always_float32(const std::string& tensor) {
-    for (const char* name : {"attn_rel_b.weight", "ffn_gate_inp.weight",
+    for (const char* name : {"_norm.weight", ".bias", "attn_rel_b.weight", "ffn_gate_inp.weight",
                              "ffn_gate_inp_shexp.weight", "position_embd.weight"})
       if (tensor.ends_with(name)) return true;
     return false;

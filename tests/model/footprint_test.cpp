@@ -203,7 +203,7 @@ TEST_F(Footprint, ExpertsInMxfp4OfAGgufFileAreKeptWhereTheyStayAsStored) {
   EXPECT_EQ(row_of(stored, "gate_up_proj").bytes, 2 * 4 * 64 * 64 / 32 * 17);
   EXPECT_EQ(test::total_bytes(stored), test::total_bytes(file.tensors()));
   for (const auto& [method, format] : {std::pair("as_stored", "MXFP4"),
-                                       std::pair("none", "float32"), std::pair("nf4", "nf4+dq")}) {
+                                       std::pair("none", "bfloat16"), std::pair("nf4", "nf4+dq")}) {
     const auto source = open_weights(dir_ / "experts.gguf");
     const auto rows = kept_footprint(*source, file.tensors(), {}, options_of(method));
     EXPECT_EQ(row_of(rows, "gate_up_proj").format, format);

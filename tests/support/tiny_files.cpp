@@ -310,7 +310,7 @@ void write_tiny_gguf(const std::string& path) {
   add_gguf_tokenizer(metadata);
   std::vector<GgufPart> parts;
   for (const auto& [name, tensor] : model->frozen_state()) {
-    at::Tensor value = tensor.to(at::kFloat).contiguous();
+    at::Tensor value = tensor.to(at::kBFloat16).to(at::kFloat).contiguous();  // a directory's norms
     const model::GgufTensor stored = names.of_tensor(name);
     if (stored.rows == model::RowOrder::kRotaryPairs)
       value = pairs_from_halves(value, stored.attention.head_dim);
