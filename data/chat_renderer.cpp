@@ -113,6 +113,14 @@ bool begins_with(const SharedText& whole, const SharedText& prompt, std::string_
   return whole.behind(shared, base).starts_with(rest);
 }
 
+// The variables of a conversation with a tool.
+Json context_with_tools() {
+  const Json function = {{"name", "f"}, {"description", "d"}, {"parameters", Json::object()}};
+  Json tools = Json::array();
+  tools.push_back(Json{{"type", "function"}, {"function", function}});
+  return Json{{"tools", std::move(tools)}};
+}
+
 std::string read_template_file(const std::string& path) {
   std::string text = io::read_bytes(path);
   if (const std::string kind = io::text_file_kind(text); !kind.empty())
@@ -235,7 +243,9 @@ void ChatRenderer::require_answer(const Turn& turn, const Conversation& conversa
 }
 
 void ChatRenderer::require_tool_calls(const Conversation& conversation, size_t index) const {
-  if (!conversation.messages[index].contains("tool_calls") || writes_tool_calls()) return;
+  if (!conversation.messages[index].contains("tool_calls") ||
+      writes_tool_calls(conversation.context.contains("tools")))
+    return;
   fail<FormatError>(
       "the chat template does not write the tool_calls of message {} (assistant): it does not know "
       "tool_calls; set data.chat_template to one that does",
@@ -243,16 +253,16 @@ void ChatRenderer::require_tool_calls(const Conversation& conversation, size_t i
 }
 
 bool ChatRenderer::writes_tools() const {
-  return template_.source().find("tools") != std::string::npos;
+  return template_.source_for(context_with_tools()).find("tools") != std::string::npos;
 }
 
-bool ChatRenderer::writes_tool_calls() const {
-  return template_.source().find("tool_calls") != std::string::npos;
+bool ChatRenderer::writes_tool_calls(bool has_tools) const {
+  return template_.source_for(has_tools ? context_with_tools() : Json::object())
+             .find("tool_calls") != std::string::npos;
 }
 
-bool ChatRenderer::writes_tool_results() const {
+bool ChatRenderer::writes_tool_results(bool has_tools) const {
   constexpr const char* kResult = "result-of-the-tool";
-  const Json function = {{"name", "f"}, {"description", "d"}, {"parameters", Json::object()}};
   const Json call = {{"id", "call00001"},
                      {"type", "function"},
                      {"function", {{"name", "f"}, {"arguments", Json::object()}}}};
@@ -261,10 +271,11 @@ bool ChatRenderer::writes_tool_results() const {
        {{"role", "assistant"}, {"content", ""}, {"tool_calls", Json::array({call})}},
        {{"role", "tool"}, {"tool_call_id", "call00001"}, {"name", "f"}, {"content", kResult}},
        {{"role", "assistant"}, {"content", "a"}}});
-  Json tools = Json::array();
-  tools.push_back(Json{{"type", "function"}, {"function", function}});
+  // A template for both kinds of rows is asked as it is likeliest to know such a conversation.
+  const bool shows_tools = has_tools || template_.tool_use_source().empty();
   try {
-    return render(messages, Json{{"tools", tools}}, false).find(kResult) != std::string::npos;
+    return render(messages, shows_tools ? context_with_tools() : Json::object(), false)
+               .find(kResult) != std::string::npos;
   } catch (const FormatError&) {
     return true;  // the template says itself what it does not take
   }
@@ -282,24 +293,30 @@ std::vector<TokenId> conversation_prompt(const Json& messages, const ChatTemplat
       renderer.render(conversation.messages, conversation.context, true));
 }
 
-std::optional<TokenId> end_of_turn(const Tokenizer& tokenizer, const ChatTemplate& chat_template) {
-  const Conversation conversation{Json::array({{{"role", "user"}, {"content", "Hello"}},
-                                               {{"role", "assistant"}, {"content", "Hi"}}}),
-                                  Json::object()};
-  try {
-    const ChatRenderer renderer(chat_template, tokenizer);
-    const Turn turn = renderer.turns(conversation, PromptEncoder(tokenizer)).back();
-    if (turn.end_of_turn >= 0) return turn.end_of_turn;
-  } catch (const FormatError&) {
-    // a template that such a conversation is not for
+std::vector<TokenId> ends_of_turn(const Tokenizer& tokenizer, const ChatTemplate& chat_template) {
+  const ChatRenderer renderer(chat_template, tokenizer);
+  const Json messages = Json::array(
+      {{{"role", "user"}, {"content", "Hello"}}, {{"role", "assistant"}, {"content", "Hi"}}});
+  std::vector<Json> contexts = {Json::object()};
+  if (!chat_template.tool_use_source().empty()) contexts.push_back(context_with_tools());
+  std::vector<TokenId> ends;
+  for (const Json& context : contexts) {
+    try {
+      const Turn turn = renderer.turns({messages, context}, PromptEncoder(tokenizer)).back();
+      if (turn.end_of_turn >= 0 && std::ranges::count(ends, turn.end_of_turn) == 0)
+        ends.push_back(turn.end_of_turn);
+    } catch (const FormatError&) {
+      // a template that such a conversation is not for
+    }
   }
-  return std::nullopt;
+  return ends;
 }
 
 std::vector<TokenId> answer_end_ids(const Tokenizer& tokenizer, const ChatTemplate* chat_template) {
   std::vector<TokenId> ids = tokenizer.special_tokens().end_of_generation;
-  const auto end = chat_template ? end_of_turn(tokenizer, *chat_template) : std::nullopt;
-  if (end && std::ranges::count(ids, *end) == 0) ids.push_back(*end);
+  if (chat_template)
+    for (const TokenId end : ends_of_turn(tokenizer, *chat_template))
+      if (std::ranges::count(ids, end) == 0) ids.push_back(end);
   std::ranges::sort(ids);
   return ids;
 }
@@ -308,7 +325,8 @@ std::unique_ptr<ChatTemplate> choose_chat_template(const std::string& choice,
                                                    const Tokenizer& tokenizer) {
   if (choice.empty()) {
     if (tokenizer.chat_template().empty()) return nullptr;
-    return std::make_unique<ChatTemplate>(tokenizer.chat_template(), "the model's chat template");
+    return std::make_unique<ChatTemplate>(tokenizer.chat_template(), "the model's chat template",
+                                          tokenizer.tool_use_template());
   }
   const bool is_text =
       choice.find("{{") != std::string::npos || choice.find("{%") != std::string::npos;
@@ -324,6 +342,9 @@ std::unique_ptr<ChatTemplate> choose_chat_template(const DataOptions& options,
                                                    const Tokenizer& tokenizer) {
   if (options.chat_template.empty() && options.trains_alpaca_prompts())
     return std::make_unique<ChatTemplate>(builtin_chat_template("alpaca"), "data.prompt_style");
+  if (!options.chat_template.empty() && !options.tool_use_template.empty())
+    return std::make_unique<ChatTemplate>(options.chat_template, "the adapter's chat template",
+                                          options.tool_use_template);
   return choose_chat_template(options.chat_template, tokenizer);
 }
 

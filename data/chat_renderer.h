@@ -36,8 +36,10 @@ class ChatRenderer {
   std::vector<Turn> turns(const Conversation& conversation, const PromptEncoder& encoder,
                           Answers answers = Answers::kAll) const;
 
-  // Whether the template says by {% generation %} blocks what of a conversation is trained.
-  bool marks_generation() const { return template_.marks_generation(); }
+  // Whether the template says by {% generation %} blocks what of the conversation is trained.
+  bool marks_generation(const Conversation& conversation) const {
+    return template_.marks_generation(conversation.context);
+  }
   // The conversation up to its last trained turn, and the spans of the blocks that write trained
   // turns. FormatError if no block writes anything, or if turns are left out (by marks, or all but
   // the last) and there is not one block for each answer.
@@ -48,10 +50,11 @@ class ChatRenderer {
   Turn turn_behind(const Conversation& conversation, size_t prompt_messages,
                    const PromptEncoder& encoder) const;
 
-  // Does the template read these at all? If not, they would be lost without a word.
+  // Does the template read these at all, where the row has tools, or none (of models with a
+  // template of its own for tools)? If not, they would be lost without a word.
   bool writes_tools() const;
-  bool writes_tool_calls() const;
-  bool writes_tool_results() const;  // renders a conversation that has one
+  bool writes_tool_calls(bool has_tools) const;
+  bool writes_tool_results(bool has_tools) const;  // renders a conversation that has one
 
  private:
   ChatTemplate::Prefixes render_prefixes(const Conversation& conversation,
@@ -71,20 +74,22 @@ std::vector<TokenId> conversation_prompt(const Json& messages, const ChatTemplat
                                          const Tokenizer& tokenizer,
                                          const Json& context = Json::object());
 
-// The control token that the template writes behind an answer; nothing if it writes none.
-std::optional<TokenId> end_of_turn(const Tokenizer& tokenizer, const ChatTemplate& chat_template);
+// The control tokens that the template writes behind an answer, and behind one of a conversation
+// with tools if it has a template of its own for these; each once, none where it writes none.
+std::vector<TokenId> ends_of_turn(const Tokenizer& tokenizer, const ChatTemplate& chat_template);
 
-// The ids that end an answer: those of the tokenizer, and the template's end of turn (null: no
+// The ids that end an answer: those of the tokenizer, and the template's ends of turn (null: no
 // template), in ascending order.
 std::vector<TokenId> answer_end_ids(const Tokenizer& tokenizer, const ChatTemplate* chat_template);
 
 // The template that `choice` (data.chat_template) means: a file, a built-in's name, template text,
-// or, if empty, the tokenizer's own; nullptr if that has none. IoError if the file cannot be read.
+// or, if empty, the tokenizer's own, with the one that it has for tools; nullptr if that has none.
+// IoError if the file cannot be read.
 std::unique_ptr<ChatTemplate> choose_chat_template(const std::string& choice,
                                                    const Tokenizer& tokenizer);
 // The template of a recipe's rows, and so of whoever speaks with the model: what data.chat_template
-// means, or, if it is empty and prompts are trained in Alpaca's own words alone, the template that
-// writes those.
+// means (and its text for tools, where an adapter's directory brings one), or, if it is empty and
+// prompts are trained in Alpaca's own words alone, the template that writes those.
 std::unique_ptr<ChatTemplate> choose_chat_template(const DataOptions& options,
                                                    const Tokenizer& tokenizer);
 

@@ -39,6 +39,13 @@ Json with_reasoning_fields_in_all(const Json& messages) {
   return named;
 }
 
+// As in transformers, where an empty list of tools counts as well.
+bool has_tools(const Json& context) {
+  if (!context.is_object()) return false;
+  const auto tools = context.find("tools");
+  return tools != context.end() && !tools->is_null();
+}
+
 // All variables but the messages.
 void define_variables(jinja::Runtime& runtime, const Json& context, bool add_generation_prompt) {
   jinja::define_globals(runtime);
@@ -65,15 +72,44 @@ struct ChatTemplate::Parsed {
 
 ChatTemplate::ChatTemplate(const std::string& source, const std::string& name)
     : parsed_(std::make_unique<Parsed>(source, name)) {}
+ChatTemplate::ChatTemplate(const std::string& source, const std::string& name,
+                           const std::string& tool_use)
+    : ChatTemplate(source, name) {
+  tool_use_source_ = tool_use;
+  if (tool_use.empty()) return;
+  try {
+    tool_use_ = std::make_unique<Parsed>(tool_use, name + " 'tool_use'");
+  } catch (const FormatError& error) {
+    tool_use_error_ = error.what();
+  }
+}
 ChatTemplate::~ChatTemplate() = default;
 ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
 ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 
 const std::string& ChatTemplate::source() const { return parsed_->written; }
 
+const std::string& ChatTemplate::tool_use_source() const { return tool_use_source_; }
+
+const std::string& ChatTemplate::source_for(const Json& context) const {
+  return tool_use_source_.empty() || !has_tools(context) ? source() : tool_use_source_;
+}
+
+ChatTemplate::Parsed& ChatTemplate::parsed_for(const Json& context) const {
+  if (tool_use_source_.empty() || !has_tools(context)) return *parsed_;
+  if (!tool_use_) throw FormatError(tool_use_error_);
+  return *tool_use_;
+}
+
 bool ChatTemplate::marks_generation() const { return parsed_->tree.marks_generation; }
 
-bool ChatTemplate::has_read_clock() const { return parsed_->read_clock; }
+bool ChatTemplate::marks_generation(const Json& context) const {
+  return parsed_for(context).tree.marks_generation;
+}
+
+bool ChatTemplate::has_read_clock() const {
+  return parsed_->read_clock || (tool_use_ && tool_use_->read_clock);
+}
 
 std::string ChatTemplate::render(const Json& messages, const Json& context,
                                  bool add_generation_prompt) const {
@@ -90,18 +126,19 @@ ChatTemplate::Marked ChatTemplate::render_all(const Json& messages, const Json& 
     fail<FormatError>("a template's context must be a JSON object, found {}", context.type_name());
   }
   const Json conversation = with_reasoning_fields_in_all(messages);
+  Parsed& parsed = parsed_for(context);
   try {
     jinja::Runtime runtime;
     define_variables(runtime, context, add_generation_prompt);
     runtime.globals().set("messages", jinja::from_json(runtime, conversation));
     jinja::Capture captured(runtime);
     runtime.watch_output();
-    jinja::execute_all(parsed_->tree.body, runtime, runtime.new_scope(&runtime.globals()));
-    if (runtime.read_clock()) parsed_->read_clock = true;
+    jinja::execute_all(parsed.tree.body, runtime, runtime.new_scope(&runtime.globals()));
+    if (runtime.read_clock()) parsed.read_clock = true;
     return {captured.take(), runtime.generated()};
   } catch (const jinja::Failure& failure) {
     const size_t offset = failure.offset == jinja::Failure::kNowhere ? 0 : failure.offset;
-    parsed_->source.fail_at(parsed_->source.position_of(offset), failure.what());
+    parsed.source.fail_at(parsed.source.position_of(offset), failure.what());
   }
 }
 
@@ -109,6 +146,7 @@ ChatTemplate::Prefixes ChatTemplate::render_prefixes(const Json& messages, const
                                                      bool add_generation_prompt,
                                                      const std::vector<size_t>& lengths) const {
   Prefixes result;
+  Parsed& parsed = parsed_for(context);
   jinja::Prefixes prefixes(lengths, messages.size());
   jinja::Runtime runtime;
   jinja::Capture captured(runtime);
@@ -121,12 +159,12 @@ ChatTemplate::Prefixes ChatTemplate::render_prefixes(const Json& messages, const
     }
     runtime.globals().set("messages",
                           runtime.make<jinja::PrefixList>(std::move(items), 0, prefixes));
-    jinja::execute_all(parsed_->tree.body, runtime, runtime.new_scope(&runtime.globals()));
+    jinja::execute_all(parsed.tree.body, runtime, runtime.new_scope(&runtime.globals()));
   } catch (const jinja::PrefixesDone&) {
   } catch (const jinja::Failure&) {
     // what was found before it stands
   }
-  if (runtime.read_clock()) parsed_->read_clock = true;
+  if (runtime.read_clock()) parsed.read_clock = true;
   result.base = captured.take();
   result.texts = prefixes.take();
   return result;

@@ -21,6 +21,10 @@ class ChatTemplate {
   // something unsupported. `name` is what messages call it (a file name, "the model's chat
   // template").
   explicit ChatTemplate(const std::string& source, const std::string& name = "chat template");
+  // Of a model that names a second one `tool_use` (empty: it has none): as in transformers, that
+  // one renders whatever has tools among its variables. What is wrong with it is told where it is
+  // used.
+  ChatTemplate(const std::string& source, const std::string& name, const std::string& tool_use);
   ~ChatTemplate();
   ChatTemplate(ChatTemplate&&) noexcept;
   ChatTemplate& operator=(ChatTemplate&&) noexcept;
@@ -38,8 +42,10 @@ class ChatTemplate {
     std::vector<TextSpan> generated;
   };
   Marked render_marked(const Json& messages, const Json& context) const;
-  // Whether it has {% generation %} blocks, which say what of a conversation is to be trained.
+  // Whether it has {% generation %} blocks, which say what of a conversation is to be trained; of
+  // one with these variables.
   bool marks_generation() const;
+  bool marks_generation(const Json& context) const;
   // Whether a render has called strftime_now since it was made, whatever variable the date went
   // through: the same messages may give another text on another day. Safe to call from several
   // threads, as all of it.
@@ -56,12 +62,19 @@ class ChatTemplate {
                            const std::vector<size_t>& lengths) const;
 
   const std::string& source() const;
+  const std::string& tool_use_source() const;  // empty: it has none
+  // Of the one that renders what has these variables.
+  const std::string& source_for(const Json& context) const;
 
  private:
   Marked render_all(const Json& messages, const Json& context, bool add_generation_prompt) const;
 
   struct Parsed;
+  Parsed& parsed_for(const Json& context) const;
+
   std::unique_ptr<Parsed> parsed_;
+  std::unique_ptr<Parsed> tool_use_;  // nullptr: there is none, or it is not valid
+  std::string tool_use_source_, tool_use_error_;
 };
 
 // Text of a built-in template: "chatml", "llama-2", "llama-3", "alpaca", "vicuna", "zephyr",

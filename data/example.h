@@ -88,6 +88,9 @@ struct DataOptions {
   TrainOn train_on = TrainOn::kAssistant;
   OnOverlength on_overlength = OnOverlength::kError;
   std::string chat_template;  // a file, a built-in's name or template text; empty: the model's
+  // Beside a text in chat_template, which an adapter's directory brought: its text for rows with
+  // tools. No recipe sets it.
+  std::string tool_use_template;
   std::string prompt_style = "chat_template";  // for alpaca rows: chat_template | alpaca
   // Where tokenized rows lie: auto (on disk if the files are large) | true (on disk) | false (in
   // memory). The same examples come of each (cache/cached_dataset.h).

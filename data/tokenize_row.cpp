@@ -37,15 +37,21 @@ bool run_together(const std::string& first, const std::string& second) {
 
 RowTokenizer::RowTokenizer(const Tokenizer& tokenizer, const ChatTemplate* chat_template,
                            const DataOptions& options, const ModelTokens& model)
-    : encoder_(tokenizer), train_on_(options.train_on), model_(model) {
+    : encoder_(tokenizer),
+      chat_template_(chat_template),
+      train_on_(options.train_on),
+      model_(model) {
   if (chat_template != nullptr) {
     renderer_.emplace(*chat_template, tokenizer);
-    template_source_ = chat_template->source();
-    writes_tool_results_ = renderer_->writes_tool_results();
+    writes_tool_results_with_tools_ = renderer_->writes_tool_results(true);
+    writes_tool_results_without_ = chat_template->tool_use_source().empty()
+                                       ? writes_tool_results_with_tools_
+                                       : renderer_->writes_tool_results(false);
   }
   reader_options_.alpaca_prompt = options.prompt_style == "alpaca";
   reader_options_.labels_apart = model.decoder.has_value();
-  reader_options_.template_writes_tool_calls = renderer_ && renderer_->writes_tool_calls();
+  reader_options_.template_writes_tool_calls = renderer_ && renderer_->writes_tool_calls(false);
+  reader_options_.writes_tool_calls_beside_tools = renderer_ && renderer_->writes_tool_calls(true);
 }
 
 const ChatRenderer& RowTokenizer::renderer() const {
@@ -102,16 +108,26 @@ void RowTokenizer::note_turns(const ConversationPair& pair, TokenizedRow& row) {
   }
 }
 
+const std::string& RowTokenizer::template_source_for(const Record& record) const {
+  static const std::string none;
+  if (chat_template_ == nullptr) return none;
+  const auto* conversation = std::get_if<Conversation>(&record);
+  if (const auto* pair = std::get_if<ConversationPair>(&record)) conversation = &pair->chosen;
+  return conversation ? chat_template_->source_for(conversation->context)
+                      : chat_template_->source();
+}
+
 bool RowTokenizer::loses_tools(const Conversation& conversation) const {
-  if (conversation.context.contains("tools") && !renderer().writes_tools()) return true;
-  return !writes_tool_results_ &&
+  const bool has_tools = conversation.context.contains("tools");
+  if (has_tools && !renderer().writes_tools()) return true;
+  return !(has_tools ? writes_tool_results_with_tools_ : writes_tool_results_without_) &&
          std::ranges::any_of(conversation.messages,
                              [](const Json& message) { return message["role"] == "tool"; });
 }
 
 void RowTokenizer::tokenize_answers(const Conversation& conversation, TokenizedRow& row) const {
   const Answers answers = train_on_ == TrainOn::kLast ? Answers::kLast : Answers::kAll;
-  if (renderer().marks_generation()) {
+  if (renderer().marks_generation(conversation)) {
     const ChatTemplate::Marked marked = renderer().marked(conversation, answers);
     row.examples = {tokenize_marked(marked.text, marked.generated, encoder_)};
     const auto text = std::make_shared<const std::string>(marked.text);
@@ -238,7 +254,8 @@ TokenizedRow RowTokenizer::tokenize_record(const Record& record) const {
 }
 
 TokenizedRow RowTokenizer::tokenize(const Json& json, const DatasetOptions& dataset) const {
-  TokenizedRow row = tokenize_record(read(json, dataset));
+  const Record record = read(json, dataset);
+  TokenizedRow row = tokenize_record(record);
   if (!row.examples.empty() && row.examples.front().side != Side::kNone &&
       row.examples.front().tokens == row.examples.back().tokens)
     throw FormatError(
@@ -247,7 +264,7 @@ TokenizedRow RowTokenizer::tokenize(const Json& json, const DatasetOptions& data
   for (const Example& example : row.examples)
     for (const auto* ids : {&example.tokens, &example.encoded})
       require_embedded(*ids, encoder_.tokenizer(), model_.embedding_rows);
-  row.unread_keys = unread_keys(json, dataset, template_source_);
+  row.unread_keys = unread_keys(json, dataset, template_source_for(record));
   return row;
 }
 

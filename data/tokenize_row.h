@@ -65,6 +65,7 @@ class RowTokenizer {
   void note_marks(const Conversation& conversation, TokenizedRow& row) const;
   static void note_turns(const ConversationPair& pair, TokenizedRow& row);
   const ChatRenderer& renderer() const;
+  const std::string& template_source_for(const Record& record) const;
   TokenizedRow tokenize_record(const Record& record) const;
   bool loses_tools(const Conversation& conversation) const;
   TokenizedRow tokenize_conversation(const Conversation& conversation) const;
@@ -80,9 +81,10 @@ class RowTokenizer {
   Example labelled(std::vector<TokenId> source, const std::vector<TokenId>& labels) const;
 
   PromptEncoder encoder_;
+  const ChatTemplate* chat_template_;  // null: none
   std::optional<ChatRenderer> renderer_;
-  std::string template_source_;      // empty: no template
-  bool writes_tool_results_ = true;  // does the template?
+  // Does the template, in a row with tools and in one without?
+  bool writes_tool_results_with_tools_ = true, writes_tool_results_without_ = true;
   TrainOn train_on_;
   ModelTokens model_;
   ReaderOptions reader_options_;

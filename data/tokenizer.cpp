@@ -62,6 +62,11 @@ std::unique_ptr<Tokenizer> load_file(const fs::path& path, const std::string& st
 
 }  // namespace
 
+const std::string& Tokenizer::tool_use_template() const {
+  static const std::string none;
+  return none;
+}
+
 std::vector<TokenId> Tokenizer::encode_behind(std::string_view text, const TokenCut& from,
                                               std::vector<TokenCut>*) const {
   check(from.offset == 0, "encode_behind: this tokenizer knows no cuts");

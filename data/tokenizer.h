@@ -67,6 +67,8 @@ class Tokenizer {
 
   // The model's own chat template, empty if it has none.
   virtual const std::string& chat_template() const = 0;
+  // The one beside it that is for conversations with tools, empty if it has none.
+  virtual const std::string& tool_use_template() const;
   virtual const SpecialTokens& special_tokens() const = 0;
 
   // Writes the tokenizer files of a Hugging Face model directory, so that transformers loads the

@@ -30,8 +30,9 @@ data::GgufTokenizerOptions tokenizer_options(const model::Architecture& model,
   data::GgufTokenizerOptions options;
   options.rows = model.vocab_size;
   options.chat_template = chat_template ? chat_template->source() : tokenizer.chat_template();
-  if (chat_template)
-    if (const auto end = data::end_of_turn(tokenizer, *chat_template)) options.ends.push_back(*end);
+  options.tool_use_template =
+      chat_template ? chat_template->tool_use_source() : tokenizer.tool_use_template();
+  if (chat_template) options.ends = data::ends_of_turn(tokenizer, *chat_template);
   const auto& known = tokenizer.special_tokens().end_of_generation;
   options.ends.insert(options.ends.end(), known.begin(), known.end());
   return options;

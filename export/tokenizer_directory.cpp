@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/chat_renderer.h"
+#include "data/tokenizers/tokenizer_files.h"
 #include "io/atomic_write.h"
 #include "io/json_text.h"
 #include "io/read_file.h"
@@ -24,12 +25,22 @@ void write_object(const fs::path& path, const Json& object) {
   io::write_file_atomically(path.string(), io::json_text(object, 2) + "\n");
 }
 
-void write_template(const fs::path& directory, const data::ChatTemplate& chat_template) {
-  io::write_file_atomically((directory / "chat_template.jinja").string(), chat_template.source());
+void write_templates(const fs::path& directory, const data::ChatTemplate& chat_template) {
+  io::write_file_atomically((directory / data::kTemplateFile).string(), chat_template.source());
   fs::remove(directory / "chat_template.json");
+  fs::remove_all(directory / data::kAdditionalTemplates);
+  if (const std::string& tool_use = chat_template.tool_use_source(); !tool_use.empty()) {
+    fs::create_directory(directory / data::kAdditionalTemplates);
+    io::write_file_atomically((directory / data::kToolUseFile).string(), tool_use);
+  }
   const fs::path config_path = directory / "tokenizer_config.json";
   Json config = read_object(config_path);
   if (config.erase("chat_template") > 0) write_object(config_path, config);
+}
+
+// Beside templates by name transformers looks for the other one in a file alone.
+bool lacks_default(const data::TokenizerFiles& files) {
+  return files.contains(data::kToolUseFile) && !files.contains(data::kTemplateFile);
 }
 
 void write_stop_ids(const fs::path& directory, const data::Tokenizer& tokenizer,
@@ -65,8 +76,9 @@ void write_tokenizer(const std::string& directory, const data::Tokenizer& tokeni
   tokenizer.write_files(directory);
   if (!chat_template) return;
   const fs::path place(directory);
-  const bool is_own = chat_template->source() == tokenizer.chat_template();
-  if (!is_own) write_template(place, *chat_template);
+  const bool is_own = chat_template->source() == tokenizer.chat_template() &&
+                      chat_template->tool_use_source() == tokenizer.tool_use_template();
+  if (!is_own || lacks_default(tokenizer.files())) write_templates(place, *chat_template);
   const data::SpecialTokens& special = tokenizer.special_tokens();
   const std::vector<data::TokenId> ids = data::answer_end_ids(tokenizer, chat_template);
   const bool is_known_end = ids.size() == special.end_of_generation.size();
@@ -75,7 +87,8 @@ void write_tokenizer(const std::string& directory, const data::Tokenizer& tokeni
   if (is_known_end) return;
   const bool writes_eos = chat_template->source().find("eos_token") != std::string::npos;
   if (writes_eos || puts_eos_behind_texts(tokenizer)) return;
-  write_eos_token(place, tokenizer.id_to_token(*data::end_of_turn(tokenizer, *chat_template)));
+  write_eos_token(place,
+                  tokenizer.id_to_token(data::ends_of_turn(tokenizer, *chat_template).front()));
 }
 
 }  // namespace qlora::exporting

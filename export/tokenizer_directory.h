@@ -12,6 +12,8 @@ namespace qlora::exporting {
 
 // The tokenizer's own files, changed where training used another template (null: none):
 //   chat_template.jinja      the template; other places for one are emptied
+//   additional_chat_templates/tool_use.jinja
+//                            the one that it has for conversations with tools
 //   generation_config.json   eos_token_id names the template's end of turn too
 //   tokenizer_config.json    eos_token is the end of turn, unless the template writes eos_token or
 //                            the tokenizer puts it behind every text

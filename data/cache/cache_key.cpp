@@ -84,6 +84,8 @@ std::string cache_key(const DatasetOptions& dataset, const DataOptions& options,
   };
   for (const std::string& file : shards_of(dataset)) key["files"].push_back(file_key(file));
   if (chat_template != nullptr) key["chat_template"] = chat_template->source();
+  if (chat_template != nullptr && !chat_template->tool_use_source().empty())
+    key["tool_use_template"] = chat_template->tool_use_source();
   return io::json_text_in_utf8(key);
 }
 

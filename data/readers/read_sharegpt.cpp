@@ -38,6 +38,13 @@ const std::map<std::string, std::string>& roles() {
   return map;
 }
 
+bool writes_tool_calls(const Row& row, const ReaderOptions& options) {
+  if (options.template_writes_tool_calls == options.writes_tool_calls_beside_tools)
+    return options.template_writes_tool_calls;
+  return template_context(row).contains("tools") ? options.writes_tool_calls_beside_tools
+                                                 : options.template_writes_tool_calls;
+}
+
 // The call of a function as text, for templates that do not write calls.
 Json text_of_call(const Json& value) {
   return value.is_string() ? value : Json(io::json_text_in_utf8(value));
@@ -78,7 +85,7 @@ Json sharegpt_message(const Json& turn, size_t index, const Row& row,
   Json message;
   if (!calls) {
     message = Json{{"role", role->second}, {"content", value}};
-  } else if (options.template_writes_tool_calls) {
+  } else if (writes_tool_calls(row, options)) {
     message = message_of_call(value, index);
   } else {
     message = Json{{"role", "assistant"}, {"content", text_of_call(value)}};

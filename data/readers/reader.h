@@ -61,8 +61,10 @@ using Record = std::variant<Conversation, PromptCompletion, PlainText, TokenRow,
 
 // What a reader must know besides the row.
 struct ReaderOptions {
-  bool alpaca_prompt = false;              // data.prompt_style: alpaca
-  bool template_writes_tool_calls = true;  // false: sharegpt's function_call turns stay text
+  bool alpaca_prompt = false;  // data.prompt_style: alpaca
+  // Of rows without tools, and of those that have some. false: sharegpt's function_call turns stay
+  // text.
+  bool template_writes_tool_calls = true, writes_tool_calls_beside_tools = true;
   bool labels_apart = false;  // labels are a text of their own, not a mask of input_ids
 };
 

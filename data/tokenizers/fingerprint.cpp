@@ -9,7 +9,7 @@ namespace qlora::data {
 
 std::string tokenizer_fingerprint(std::string_view vocabulary_file, const AddedTokens& added,
                                   const SpecialTokens& special, std::string_view chat_template,
-                                  std::string_view flags) {
+                                  std::string_view tool_use_template, std::string_view flags) {
   io::Hasher hasher;
   // Lengths keep "ab" + "c" apart from "a" + "bc".
   const auto add = [&](std::string_view part) {
@@ -26,6 +26,10 @@ std::string tokenizer_fingerprint(std::string_view vocabulary_file, const AddedT
     add(role ? fmt::format("{} {}", role->id, role->text) : "none");
   }
   for (const TokenId id : special.end_of_generation) add(fmt::format("{}", id));
+  if (!tool_use_template.empty()) {
+    add("tool_use");
+    add(tool_use_template);
+  }
   return hasher.hex();
 }
 

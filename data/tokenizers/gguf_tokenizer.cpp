@@ -291,7 +291,9 @@ TokenizerFiles tokenizer_files_of(const io::GgufFile& file) {
       file, vocabulary, model == "llama" ? "LlamaTokenizer" : "PreTrainedTokenizerFast");
   files["generation_config.json"] = generation_json(vocabulary);
   if (file.has("tokenizer.chat_template"))
-    files["chat_template.jinja"] = file.text("tokenizer.chat_template");
+    files[kTemplateFile] = file.text("tokenizer.chat_template");
+  if (file.has("tokenizer.chat_template.tool_use"))
+    files[kToolUseFile] = file.text("tokenizer.chat_template.tool_use");
   return files;
 }
 

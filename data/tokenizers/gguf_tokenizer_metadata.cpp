@@ -319,6 +319,10 @@ Metadata gguf_tokenizer_metadata(const Tokenizer& tokenizer, const GgufTokenizer
   add_surroundings(tokenizer, metadata);
   if (!options.chat_template.empty())
     metadata.emplace_back("tokenizer.chat_template", options.chat_template);
+  if (!options.tool_use_template.empty()) {
+    metadata.emplace_back("tokenizer.chat_template.tool_use", options.tool_use_template);
+    metadata.emplace_back("tokenizer.chat_templates", std::vector<std::string>{"tool_use"});
+  }
   return metadata;
 }
 

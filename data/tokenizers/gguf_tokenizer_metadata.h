@@ -14,6 +14,7 @@ namespace qlora::data {
 struct GgufTokenizerOptions {
   int64_t rows = 0;                // of the embedding: as many tokens are written
   std::string chat_template = {};  // empty: none
+  std::string tool_use_template = {};
   // Where a generation stops beside the tokenizer's EOS: eot, then eom.
   std::vector<TokenId> ends = {};
 };

@@ -75,7 +75,8 @@ class SentencePieceTokenizer final : public Tokenizer {
         pieces_(read_pieces(*plain_, name)),
         added_({}, nullptr, place),
         legacy_(config.legacy.value_or(true)),
-        chat_template_(config.chat_template) {
+        chat_template_(config.templates.chat),
+        tool_use_template_(config.templates.tool_use) {
     complete_roles(*plain_, config);
     for (const AddedToken& token : config.added_tokens) check_id(token, place);
     added_ = AddedTokens(merge_added_tokens(control_pieces(*plain_), config, pieces_, place),
@@ -172,6 +173,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   }
   int64_t vocab_size() const override { return vocab_size_; }
   const std::string& chat_template() const override { return chat_template_; }
+  const std::string& tool_use_template() const override { return tool_use_template_; }
   const SpecialTokens& special_tokens() const override { return special_; }
   void write_files(const std::string& directory) const override {
     write_tokenizer_files(files_, directory);
@@ -181,7 +183,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::string fingerprint() const override {
     const bool has_prefix = prefixed_->EncodeAsIds("a") != plain_->EncodeAsIds("a");
     return tokenizer_fingerprint(
-        files_.at("tokenizer.model"), added_, special_, chat_template_,
+        files_.at("tokenizer.model"), added_, special_, chat_template_, tool_use_template_,
         fmt::format("legacy {} bos {} eos {} prefix {}", legacy_, add_bos_, add_eos_, has_prefix));
   }
 
@@ -209,7 +211,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   AddedTokens added_;
   bool legacy_, add_bos_ = false, add_eos_ = false;
   SpecialTokens special_;
-  std::string chat_template_;
+  std::string chat_template_, tool_use_template_;
   int64_t vocab_size_ = 0;
 };
 

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <filesystem>
 
 #include "base/error.h"
 #include "base/utf8.h"
@@ -111,32 +110,26 @@ void read_added_tokens_json(const io::JsonNode& root, TokenizerConfig& config) {
   }
 }
 
-// Says of named templates what transformers would make of them and this program does not.
-void name_templates(const std::string& place, const std::set<std::string>& names) {
-  if (names.contains("default") && names.contains("tool_use"))
-    log::warning_once(
-        "{}: the template 'default' is taken for every row, and 'tool_use' left aside, which "
-        "transformers takes where a row has tools; data.chat_template takes its text or a file",
-        place);
-  if (!names.empty() && !names.contains("default"))
+// As transformers does, the last one of a name is taken.
+ModelTemplates named_templates(const io::JsonNode& node) {
+  std::map<std::string, std::string> templates;
+  for (const io::JsonNode& named : node.elements())
+    templates[named.at("name").as_string()] = named.at("template").as_string();
+  if (templates.contains("default")) return {templates["default"], templates["tool_use"]};
+  std::vector<std::string> names;
+  for (const auto& [name, text] : templates) names.push_back(name);
+  if (!names.empty())
     log::warning_once(
         "{}: none of its chat templates ({}) is named 'default', so that none is taken; "
         "data.chat_template takes the text of one or a file",
-        place, fmt::join(names, ", "));
+        node.place(), fmt::join(names, ", "));
+  return {};
 }
 
-std::string parse_chat_template(const io::JsonNode& node) {
-  if (node.value().is_string()) return node.as_string();
+ModelTemplates parse_chat_template(const io::JsonNode& node) {
+  if (node.value().is_string()) return {node.as_string(), ""};
   if (!node.value().is_array()) node.reject("a string, or an array of named templates");
-  std::string found;
-  std::set<std::string> names;
-  for (const io::JsonNode& named : node.elements()) {
-    const std::string name = named.at("name").as_string();
-    if (name == "default" && !names.contains(name)) found = named.at("template").as_string();
-    names.insert(name);
-  }
-  name_templates(node.place(), names);
-  return found;
+  return named_templates(node);
 }
 
 // Where both are there transformers takes the file of its own.
@@ -152,28 +145,38 @@ void name_other_template(const TokenizerFiles& files, const std::string& place,
   });
 }
 
-void read_chat_template(const TokenizerFiles& files, const std::string& place,
-                        TokenizerConfig& config) {
-  if (const auto file = files.find("chat_template.jinja"); file != files.end()) {
-    if (const std::string kind = io::text_file_kind(file->second); !kind.empty())
-      fail<FormatError>("{}/chat_template.jinja is {}", place, kind);
-    check_utf8(file->second, place + "/chat_template.jinja");
-    config.chat_template = file->second;
-    name_other_template(files, place, file->second);
-    std::set<std::string> names = {"default"};
-    for (const auto& [name, text] : files)
-      if (is_additional_template(name)) names.insert(std::filesystem::path(name).stem());
-    name_templates(place, names);
-    return;
+std::string template_file(const TokenizerFiles& files, const std::string& name,
+                          const std::string& place) {
+  const auto file = files.find(name);
+  if (file == files.end()) return "";
+  if (const std::string kind = io::text_file_kind(file->second); !kind.empty())
+    fail<FormatError>("{}/{} is {}", place, name, kind);
+  check_utf8(file->second, place + "/" + name);
+  return file->second;
+}
+
+// What stands in files of its own goes before what other files hold.
+ModelTemplates read_chat_templates(const TokenizerFiles& files, const std::string& place) {
+  ModelTemplates templates{template_file(files, kTemplateFile, place), ""};
+  if (files.contains(kTemplateFile)) {
+    name_other_template(files, place, templates.chat);
+  } else {
+    for (const char* name : {"tokenizer_config.json", "chat_template.json"}) {
+      with_json(files, name, place, [&](const io::JsonNode& root) {
+        const auto source = root.find("chat_template");
+        if (source && templates.chat.empty()) templates = parse_chat_template(*source);
+      });
+    }
   }
-  for (const char* name : {"tokenizer_config.json", "chat_template.json"}) {
-    with_json(files, name, place, [&](const io::JsonNode& root) {
-      const auto source = root.find("chat_template");
-      if (source && config.chat_template.empty()) {
-        config.chat_template = parse_chat_template(*source);
-      }
-    });
-  }
+  if (!files.contains(kToolUseFile)) return templates;
+  if (!templates.chat.empty())
+    templates.tool_use = template_file(files, kToolUseFile, place);
+  else
+    log::warning_once(
+        "{}: beside {} there is no chat template, so that none is taken; data.chat_template takes "
+        "the text of one or a file",
+        place, kToolUseFile);
+  return templates;
 }
 
 std::optional<bool> optional_bool(const io::JsonNode& root, const char* key) {
@@ -205,14 +208,12 @@ TokenizerConfig parse_tokenizer_config(const TokenizerFiles& files, const std::s
             [&](const io::JsonNode& root) { read_added_tokens_json(root, config); });
   config.generation_eos_ids = generation_eos_ids(files, place);
   if (config.generation_eos_ids.empty()) config.model_eos_ids = config_eos_ids(files);
-  read_chat_template(files, place, config);
+  config.templates = read_chat_templates(files, place);
   return config;
 }
 
-std::string chat_template_in(const std::string& directory) {
-  TokenizerConfig config;
-  read_chat_template(read_tokenizer_files(directory), directory, config);
-  return config.chat_template;
+ModelTemplates chat_templates_in(const std::string& directory) {
+  return read_chat_templates(read_tokenizer_files(directory), directory);
 }
 
 std::vector<AddedToken> merge_added_tokens(std::vector<AddedToken> of_file,

@@ -15,6 +15,18 @@
 
 namespace qlora::data {
 
+// The chat templates of a model, empty where it has none.
+struct ModelTemplates {
+  // chat_template.jinja, else tokenizer_config.json (of several named ones: "default"), else
+  // chat_template.json.
+  std::string chat;
+  // What stands in its place where a row has tools: additional_chat_templates/tool_use.jinja, or
+  // the one named "tool_use" beside "default".
+  std::string tool_use;
+
+  bool operator==(const ModelTemplates&) const = default;
+};
+
 struct TokenizerConfig {
   std::string tokenizer_class;
   // "bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token" ->
@@ -25,10 +37,7 @@ struct TokenizerConfig {
   // added_tokens_decoder and added_tokens.json, with their ids.
   std::vector<AddedToken> added_tokens;
   std::optional<bool> add_bos_token, add_eos_token, add_prefix_space, legacy;
-  // chat_template.jinja, else tokenizer_config.json (of several named ones: "default"), else
-  // chat_template.json; empty if there is none. Others that transformers would take at times are
-  // named in a warning.
-  std::string chat_template;
+  ModelTemplates templates;
   std::set<TokenId> generation_eos_ids;
   // eos_token_id of config.json, where generation_config.json names none.
   std::set<TokenId> model_eos_ids;
@@ -37,8 +46,8 @@ struct TokenizerConfig {
 // `place` is what messages call the directory. FormatError if a file is not what it must be.
 TokenizerConfig parse_tokenizer_config(const TokenizerFiles& files, const std::string& place);
 
-// The chat template that a directory's files hold, empty if they hold none.
-std::string chat_template_in(const std::string& directory);
+// The chat templates that a directory's files hold.
+ModelTemplates chat_templates_in(const std::string& directory);
 
 // The model's added tokens as transformers makes them from both files: those of tokenizer.json,
 // then the config's (which override flags), then tokens with a role that neither lists. A token

@@ -1,7 +1,6 @@
 // The tokenizer files of a Hugging Face model directory as name -> bytes. Every tokenizer is made
 // from such a set: read from a directory, or generated from a GGUF; write_files() writes it again,
-// but for config.json, which is the model's and is read for the ends of answers, and for templates
-// that are not trained with (additional_chat_templates/NAME.jinja).
+// but for config.json, which is the model's and is read for the ends of answers.
 #pragma once
 
 #include <map>
@@ -17,11 +16,12 @@ using TokenizerFiles = std::map<std::string, std::string>;
 // additional_chat_templates/*.jinja. IoError if one cannot be read.
 TokenizerFiles read_tokenizer_files(const std::string& directory);
 
-// Whether the name is that of a template beside chat_template.jinja.
-bool is_additional_template(const std::string& name);
+// Where a directory has a chat template, others by name, and the one for rows with tools.
+constexpr const char* kTemplateFile = "chat_template.jinja";
+constexpr const char* kAdditionalTemplates = "additional_chat_templates";
+constexpr const char* kToolUseFile = "additional_chat_templates/tool_use.jinja";
 
-// Writes all files but config.json and additional templates, making the directory. IoError if one
-// cannot be written whole.
+// Writes all files but config.json, making the directories. IoError if one cannot be written whole.
 void write_tokenizer_files(const TokenizerFiles& files, const std::string& directory);
 
 }  // namespace qlora::data

@@ -66,7 +66,8 @@ class JsonTokenizer final : public Tokenizer {
         added_(merge_added_tokens(parse_added_tokens(root), config, model_->vocabulary(), place),
                normalizer_.get(), place),
         special_(resolve_special_tokens(config, model_->vocabulary(), added_.tokens())),
-        chat_template_(config.chat_template) {
+        chat_template_(config.templates.chat),
+        tool_use_template_(config.templates.tool_use) {
     check_added_ids(added_.tokens(), model_->vocabulary(), place);
     vocab_size_ = model_->vocabulary().id_limit();
     for (const AddedToken& token : added_.tokens()) {
@@ -140,6 +141,7 @@ class JsonTokenizer final : public Tokenizer {
   }
   int64_t vocab_size() const override { return vocab_size_; }
   const std::string& chat_template() const override { return chat_template_; }
+  const std::string& tool_use_template() const override { return tool_use_template_; }
   const SpecialTokens& special_tokens() const override { return special_; }
   void write_files(const std::string& directory) const override {
     write_tokenizer_files(files_, directory);
@@ -147,7 +149,8 @@ class JsonTokenizer final : public Tokenizer {
   const TokenizerFiles& files() const override { return files_; }
 
   std::string fingerprint() const override {
-    return tokenizer_fingerprint(files_.at("tokenizer.json"), added_, special_, chat_template_, "");
+    return tokenizer_fingerprint(files_.at("tokenizer.json"), added_, special_, chat_template_,
+                                 tool_use_template_, "");
   }
 
  private:
@@ -199,7 +202,7 @@ class JsonTokenizer final : public Tokenizer {
   std::unique_ptr<TokenDecoder> decoder_;
   AddedTokens added_;
   SpecialTokens special_;
-  std::string chat_template_;
+  std::string chat_template_, tool_use_template_;
   int64_t vocab_size_ = 0;
   mutable WordCachePool caches_;
 };

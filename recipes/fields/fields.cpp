@@ -157,7 +157,8 @@ Section data_section() {
        in({"chat_template", "path or text",
            "Jinja template: a file (with a `/` or an extension in its name), the name of a "
            "built-in "
-           "one, or the text itself. Empty: the model's."},
+           "one, or the text itself. Empty: the model's, and for rows with tools the one that it "
+           "names `tool_use`, if there is one."},
           &Options::chat_template),
        in({"prompt_style", "chat_template | alpaca",
            "How alpaca rows become prompts: through the chat template, or in Alpaca's own words. "

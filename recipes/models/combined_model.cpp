@@ -8,16 +8,19 @@
 namespace qlora::recipes {
 namespace {
 
-// The chat template that all adapters bring; the base's where they bring none or do not agree.
-void take_chat_template(const std::vector<std::string>& adapters, BaseModel& base) {
-  const std::string common = data::chat_template_in(adapters.front());
+// The chat templates that all adapters bring; the base's where they bring none or do not agree.
+void take_chat_templates(const std::vector<std::string>& adapters, BaseModel& base) {
+  const data::ModelTemplates common = data::chat_templates_in(adapters.front());
   for (const std::string& directory : adapters) {
-    if (data::chat_template_in(directory) == common) continue;
+    if (data::chat_templates_in(directory) == common) continue;
     log::warning("{} and {} have different chat templates; the combined adapter gets the base's",
                  adapters.front(), directory);
     return;
   }
-  base.chat_template = data::choose_chat_template(common, *base.tokenizer);
+  data::DataOptions options;
+  options.chat_template = common.chat;
+  options.tool_use_template = common.tool_use;
+  base.chat_template = data::choose_chat_template(options, *base.tokenizer);
 }
 
 }  // namespace
@@ -40,7 +43,7 @@ TrainedModel open_combined_model(const ModelChoice& choice,
     }
     read.push_back(lora::read_plain_adapter(directory, model.groups()));
   }
-  take_chat_template(adapters, trained.base);
+  take_chat_templates(adapters, trained.base);
   lora::CombinedAdapter combined = lora::combine_adapters(read, options);
   trained.recipe.lora = combined.options;
   trained.chosen_adapters = adapters;

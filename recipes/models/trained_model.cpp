@@ -44,7 +44,9 @@ Recipe recipe_of(const ModelChoice& choice) {
   if (choice.model.ends_with(".gguf") && !(choice.few_rows && has_fast_blocks(choice.model)))
     recipe.quantization.method = "none";
   if (choice.adapter.empty()) return recipe;
-  recipe.data.chat_template = data::chat_template_in(choice.adapter);
+  const data::ModelTemplates templates = data::chat_templates_in(choice.adapter);
+  recipe.data.chat_template = templates.chat;
+  recipe.data.tool_use_template = templates.tool_use;
   if (const auto record = lora::read_adapter_base(choice.adapter)) {
     recipe.quantization = record->quantization;
     recipe.model.dtype = record->dtype;

@@ -65,6 +65,7 @@ data::DatasetOptions dataset_choice(const std::string& path, data::DatasetOption
 
 void set_data_keys(const std::vector<std::string>& overrides, Recipe& recipe) {
   ProblemList problems("--set");
+  const std::string template_before = recipe.data.chat_template;
   Node root = Node::map({});
   for (const std::string& override_text : overrides) apply_override(override_text, problems, root);
   for (const Node::Entry& entry : root.entries) {
@@ -78,6 +79,7 @@ void set_data_keys(const std::vector<std::string>& overrides, Recipe& recipe) {
         read_fields(entry.value, "data", section.fields, problems, recipe);
   }
   problems.throw_if_any();
+  if (recipe.data.chat_template != template_before) recipe.data.tool_use_template.clear();
   recipe.data.chat_template = io::expand_home(recipe.data.chat_template);
   recipe.data.cache_dir = io::expand_home(recipe.data.cache_dir);
 }

@@ -21,7 +21,7 @@ class ByteTokenizer : public data::Tokenizer {
 
   bool adds_bos = false;
   std::vector<std::string> merges;  // two bytes each
-  std::string template_text;
+  std::string template_text, tool_use_text;
   data::SpecialTokens special{.bos = data::SpecialToken{kBos, "<s>"},
                               .eos = data::SpecialToken{kEos, "</s>"},
                               .unk = {},
@@ -59,6 +59,7 @@ class ByteTokenizer : public data::Tokenizer {
   bool is_special(data::TokenId id) const override { return id >= kBos && id <= kEnd; }
   int64_t vocab_size() const override { return kFirstMerge + static_cast<int64_t>(merges.size()); }
   const std::string& chat_template() const override { return template_text; }
+  const std::string& tool_use_template() const override { return tool_use_text; }
   const data::SpecialTokens& special_tokens() const override { return special; }
   void write_files(const std::string&) const override { throw Error("not needed"); }
   const std::map<std::string, std::string>& files() const override {

@@ -36,7 +36,8 @@ TEST(CacheKey, EverythingThatShapesAnExampleIsInIt) {
   const TempDir dir;
   const test::ByteTokenizer tokenizer;
   const OtherTokenizer other_tokenizer;
-  const ChatTemplate chat_template("a"), other_template("b");
+  const ChatTemplate chat_template("a"), other_template("b"), with_tools("a", "t", "c"),
+      with_other_tools("a", "t", "d");
   Parts parts{{dir.write("a.jsonl", "{}\n"), "completion", {}}, {}, &tokenizer};
   const std::vector<std::function<void(Parts&)>> changes = {
       [](Parts&) {},
@@ -57,6 +58,8 @@ TEST(CacheKey, EverythingThatShapesAnExampleIsInIt) {
       [&](Parts& p) { p.tokenizer = &other_tokenizer; },
       [&](Parts& p) { p.chat_template = &chat_template; },
       [&](Parts& p) { p.chat_template = &other_template; },
+      [&](Parts& p) { p.chat_template = &with_tools; },
+      [&](Parts& p) { p.chat_template = &with_other_tools; },
       [](Parts& p) { p.model.embedding_rows = 99; },
       [](Parts& p) {
         p.model.decoder = DecoderTokens{1, 2};

@@ -34,6 +34,35 @@ std::string error_of(const std::string& source, const Json& context = Json::obje
   return "no error";
 }
 
+TEST(ChatTemplate, TheOneForToolsRendersWhatHasTools) {
+  const ChatTemplate both("plain", "t", "{% generation %}tools{% endgeneration %}{{ tools }}");
+  const auto rendered = [&](const Json& context) {
+    return both.render(kConversation, context, false);
+  };
+  EXPECT_EQ(rendered(Json::object()), "plain");
+  EXPECT_EQ(rendered(Json{{"tools", nullptr}}), "plain");
+  EXPECT_EQ(rendered(Json{{"tools", Json::array()}}), "tools[]");  // as in transformers
+  const Json with_tools = {{"tools", Json::array({Json::object()})}};
+  EXPECT_EQ(rendered(with_tools), "tools[{}]");
+  EXPECT_FALSE(both.marks_generation(Json::object()));
+  EXPECT_TRUE(both.marks_generation(with_tools));
+  EXPECT_EQ(both.render_marked(kConversation, with_tools).generated.size(), 1u);
+  EXPECT_EQ(both.source_for(Json::object()), "plain");
+  EXPECT_EQ(both.source_for(with_tools), both.tool_use_source());
+  EXPECT_EQ(ChatTemplate("plain").render(kConversation, with_tools, false), "plain");
+}
+
+TEST(ChatTemplate, WhatIsWrongWithTheOneForToolsIsToldWhereItIsUsed) {
+  const ChatTemplate both("plain", "the template", "{% if %}");
+  EXPECT_EQ(both.render(kConversation, Json::object(), false), "plain");
+  try {
+    both.render(kConversation, Json{{"tools", Json::array()}}, false);
+    FAIL();
+  } catch (const FormatError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("the template 'tool_use'"));
+  }
+}
+
 TEST(ChatTemplate, BlocksTakeTheirLineAlongAndSignsDecideOtherwise) {
   EXPECT_EQ(render("a\n  {% if true %}\nb\n  {% endif %}\nc\n"), "a\nb\nc");
   EXPECT_EQ(render("a \n {%- if true -%} \n b {%+ endif +%}\nc"), "ab \nc");

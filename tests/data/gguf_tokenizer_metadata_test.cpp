@@ -68,6 +68,22 @@ TEST(GgufTokenizerMetadata, AllKindsComeBackAsTheyWere) {
   }
 }
 
+TEST(GgufTokenizerMetadata, ATemplateForToolsComesBackAndIsAnotherTokenizer) {
+  const test::TempDir dir;
+  const auto tokenizer = tokenizer_of(dir, test::byte_level_metadata());
+  GgufTokenizerOptions options{.rows = tokenizer->vocab_size(), .chat_template = "{{ 1 }}"};
+  const auto alone = tokenizer_of(dir, written(*tokenizer, options));
+  EXPECT_EQ(alone->tool_use_template(), "");
+  options.tool_use_template = "{{ 2 }}";
+  const test::GgufMetadata metadata = written(*tokenizer, options);
+  EXPECT_EQ(std::get<std::vector<std::string>>(metadata.at("tokenizer.chat_templates")),
+            std::vector<std::string>{"tool_use"});
+  const auto both = tokenizer_of(dir, metadata);
+  EXPECT_EQ(both->chat_template(), "{{ 1 }}");
+  EXPECT_EQ(both->tool_use_template(), "{{ 2 }}");
+  EXPECT_NE(both->fingerprint(), alone->fingerprint());
+}
+
 TEST(GgufTokenizerMetadata, WhatGoesAroundATextIsWritten) {
   const test::TempDir dir;
   for (const bool adds : {true, false}) {

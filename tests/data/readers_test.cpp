@@ -211,9 +211,11 @@ TEST(ReadSharegpt, MapsRolesAndToolTurns) {
   EXPECT_EQ(std::get<Conversation>(read("sharegpt", row)).context["tools"][0]["name"], "f");
   // A template without tool_calls gets the call as the text that the file has.
   EXPECT_THAT(
-      messages("sharegpt", row, {}, {.template_writes_tool_calls = false}),
+      messages("sharegpt", row, {}, {.writes_tool_calls_beside_tools = false}),
       HasSubstr(
           R"({"role":"assistant","content":"{\"name\": \"f\", \"arguments\": {\"x\": 1}}"})"));
+  EXPECT_EQ(messages("sharegpt", row, {}, {.template_writes_tool_calls = false}),
+            messages("sharegpt", row));
 }
 
 TEST(ReadSharegpt, BadTurnsAreErrors) {

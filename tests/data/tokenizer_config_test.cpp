@@ -8,6 +8,7 @@
 #include <functional>
 #include <string>
 
+#include "base/error.h"
 #include "data/tokenizers/generation_config.h"
 #include "tests/data/byte_tokenizer.h"
 #include "tests/support/temp_dir.h"
@@ -90,9 +91,10 @@ TEST(SpecialTokensMap, OverrulesAConfigWithoutAddedTokensDecoder) {
   EXPECT_EQ(said_while([&] { parse(R"({"eos_token": "<end>"})", "third"); }), "");
 }
 
-std::string template_of(const TokenizerFiles& files, const std::string& place, std::string& said) {
-  std::string found;
-  said = said_while([&] { found = parse_tokenizer_config(files, place).chat_template; });
+ModelTemplates templates_of(const TokenizerFiles& files, const std::string& place,
+                            std::string& said) {
+  ModelTemplates found;
+  said = said_while([&] { found = parse_tokenizer_config(files, place).templates; });
   return found;
 }
 
@@ -100,45 +102,64 @@ TEST(ChatTemplateFiles, TheFileOfItsOwnGoesBeforeTheConfigsAndBothAreNamedIfThey
   std::string said;
   TokenizerFiles files = {{"chat_template.jinja", "{{ 1 }}"},
                           {"tokenizer_config.json", R"({"chat_template": "{{ 2 }}"})"}};
-  EXPECT_EQ(template_of(files, "first", said), "{{ 1 }}");
+  EXPECT_EQ(templates_of(files, "first", said), (ModelTemplates{"{{ 1 }}", ""}));
   EXPECT_THAT(said, HasSubstr("first: chat_template.jinja and the chat_template of"));
   files["chat_template.jinja"] = "{{ 2 }}";
-  EXPECT_EQ(template_of(files, "second", said), "{{ 2 }}");
+  EXPECT_EQ(templates_of(files, "second", said), (ModelTemplates{"{{ 2 }}", ""}));
   EXPECT_EQ(said, "");
 }
 
-TEST(ChatTemplateFiles, NamedOnesThatTransformersWouldTakeAreNamed) {
+TEST(ChatTemplateFiles, OfNamedOnesDefaultAndToolUseAreTaken) {
   std::string said;
   const auto of_list = [&](const char* list, const char* place) {
-    return template_of(
+    return templates_of(
         {{"tokenizer_config.json", std::string(R"({"chat_template": )") + list + "}"}}, place,
         said);
   };
   const char* both =
       R"([{"name": "tool_use", "template": "{{ 1 }}"}, {"name": "default", "template": "{{ 2 }}"}])";
-  EXPECT_EQ(of_list(both, "first"), "{{ 2 }}");
-  EXPECT_THAT(said, AllOf(HasSubstr("first/tokenizer_config.json.chat_template"),
-                          HasSubstr("'tool_use' left aside")));
+  EXPECT_EQ(of_list(both, "first"), (ModelTemplates{"{{ 2 }}", "{{ 1 }}"}));
+  EXPECT_EQ(said, "");
   EXPECT_EQ(of_list(R"([{"name": "default", "template": "{{ 2 }}"},
                         {"name": "rag", "template": "{{ 3 }}"}])",
                     "second"),
-            "{{ 2 }}");
+            (ModelTemplates{"{{ 2 }}", ""}));
   EXPECT_EQ(said, "");  // which transformers takes by name alone
-  EXPECT_EQ(of_list(R"([{"name": "tool_use", "template": "{{ 1 }}"}])", "third"), "");
+  EXPECT_EQ(of_list(R"([{"name": "tool_use", "template": "{{ 1 }}"}])", "third"), ModelTemplates());
   EXPECT_THAT(said, HasSubstr("chat templates (tool_use) is named 'default'"));
 }
 
-TEST(ChatTemplateFiles, AdditionalOnesAreReadToBeNamedAndAreNotWritten) {
+TEST(ChatTemplateFiles, TheFileForToolsStandsBesideEitherOther) {
+  std::string said;
+  TokenizerFiles files = {{"additional_chat_templates/tool_use.jinja", "{{ 1 }}"},
+                          {"additional_chat_templates/rag.jinja", "{{ 2 }}"}};
+  EXPECT_EQ(templates_of(files, "alone", said), ModelTemplates());
+  EXPECT_THAT(said,
+              HasSubstr("alone: beside additional_chat_templates/tool_use.jinja there is no"));
+  files["tokenizer_config.json"] = R"({"chat_template": "{{ 3 }}"})";
+  EXPECT_EQ(templates_of(files, "beside", said), (ModelTemplates{"{{ 3 }}", "{{ 1 }}"}));
+  files["tokenizer_config.json"] = R"({"chat_template": [{"name": "default", "template": "{{ 3 }}"},
+                                       {"name": "tool_use", "template": "{{ 4 }}"}]})";
+  EXPECT_EQ(templates_of(files, "beside", said), (ModelTemplates{"{{ 3 }}", "{{ 1 }}"}));
+  files["chat_template.jinja"] = "{{ 5 }}";
+  EXPECT_EQ(templates_of(files, "beside", said), (ModelTemplates{"{{ 5 }}", "{{ 1 }}"}));
+  files.erase("additional_chat_templates/tool_use.jinja");  // the list is then looked at by nobody
+  EXPECT_EQ(templates_of(files, "beside", said), (ModelTemplates{"{{ 5 }}", ""}));
+  EXPECT_EQ(said, "");
+  files["additional_chat_templates/tool_use.jinja"] =
+      "version https://git-lfs.github.com/spec/v1\n";
+  EXPECT_THROW(parse_tokenizer_config(files, "beside"), FormatError);
+}
+
+TEST(ChatTemplateFiles, AdditionalOnesAreReadAndWritten) {
   const test::TempDir dir;
   dir.write("chat_template.jinja", "{{ 1 }}");
   dir.write("additional_chat_templates/tool_use.jinja", "{{ 2 }}");
-  const TokenizerFiles files = read_tokenizer_files(dir.path());
-  std::string said;
-  EXPECT_EQ(template_of(files, "model", said), "{{ 1 }}");
-  EXPECT_THAT(said, HasSubstr("'tool_use' left aside"));
-  write_tokenizer_files(files, dir / "written");
-  EXPECT_TRUE(std::filesystem::exists(dir / "written/chat_template.jinja"));
-  EXPECT_FALSE(std::filesystem::exists(dir / "written/additional_chat_templates"));
+  dir.write("additional_chat_templates/notes.txt", "no template");
+  EXPECT_EQ(chat_templates_in(dir.path()), (ModelTemplates{"{{ 1 }}", "{{ 2 }}"}));
+  write_tokenizer_files(read_tokenizer_files(dir.path()), dir / "written");
+  EXPECT_EQ(chat_templates_in(dir / "written"), (ModelTemplates{"{{ 1 }}", "{{ 2 }}"}));
+  EXPECT_FALSE(std::filesystem::exists(dir / "written/additional_chat_templates/notes.txt"));
 }
 
 // A tokenizer of which only the files beside it matter.

@@ -6,8 +6,10 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "data/chat_renderer.h"
 #include "data/dataset.h"
 #include "data/readers/reader.h"
+#include "data/tokenize_row.h"
 #include "tests/data/byte_tokenizer.h"
 #include "tests/support/temp_dir.h"
 
@@ -184,6 +186,96 @@ TEST(ToolCalls, WhatTheTemplateLosesIsTold) {
   // An answer that is more than its call loses the call all the same.
   EXPECT_THAT(said_of(row_with(call + R"(, "tool_calls": [{"name": "f"}])"), plain),
               AllOf(HasSubstr("a.jsonl:1: "), HasSubstr("tool_calls of message 1 (assistant)")));
+}
+
+// A model whose template does not know tools, and that names another one for them.
+struct WithToolUse {
+  test::ByteTokenizer tokenizer;
+  std::unique_ptr<ChatTemplate> chat_template;
+  std::unique_ptr<RowTokenizer> rows;
+
+  explicit WithToolUse(const std::string& choice = "") {
+    tokenizer.template_text =
+        "{% for m in messages %}<|im_start|>{{ m.role }}:{{ m.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant:{% endif %}";
+    tokenizer.tool_use_text =
+        "{% for t in tools %}[{{ t.function.name }}]{% endfor %}{% for m in messages %}"
+        "<s>{{ m.role }}:{% for c in m.tool_calls %}({{ c.function.name }}){% endfor %}"
+        "{{ m.content }}{{ m.mood }}</s>{% endfor %}"
+        "{% if add_generation_prompt %}<s>assistant:{% endif %}";
+    chat_template = choose_chat_template(choice, tokenizer);
+    rows = std::make_unique<RowTokenizer>(tokenizer, chat_template.get(), DataOptions());
+  }
+  TokenizedRow row(const std::string& format, const std::string& json) const {
+    return rows->tokenize(Json::parse(json), {"file.jsonl", format, {}});
+  }
+  std::string text(const TokenizedRow& row) const {
+    return tokenizer.decode(row.examples.back().tokens, false);
+  }
+  std::string trained(const TokenizedRow& row) const {
+    const Example& example = row.examples.back();
+    return test::supervised_text(tokenizer, example.tokens, example.supervised);
+  }
+};
+
+constexpr const char* kTurns = R"("messages": [{"role": "user", "content": "q", "mood": "!"},)"
+                               R"( {"role": "assistant", "content": "a"}])";
+constexpr const char* kTools = R"("tools": [{"type": "function", "function": {"name": "f"}}])";
+
+TEST(ToolUseTemplate, RendersRowsWithToolsAndNoOthers) {
+  const WithToolUse model;
+  const TokenizedRow plain = model.row("chat", std::string("{") + kTurns + "}");
+  EXPECT_EQ(model.text(plain), "<|im_start|>user:q<|im_end|><|im_start|>assistant:a<|im_end|>");
+  EXPECT_EQ(model.trained(plain), "a<|im_end|>");
+  EXPECT_EQ(plain.unread_keys.size(), 1u);
+  const TokenizedRow with = model.row("chat", std::string("{") + kTools + ", " + kTurns + "}");
+  EXPECT_EQ(model.text(with), "[f]<s>user:q!</s><s>assistant:a</s>");
+  EXPECT_EQ(model.trained(with), "a</s>");
+  EXPECT_TRUE(with.unread_keys.empty());
+  EXPECT_FALSE(with.loses_tools);
+  const std::string pair = std::string("{") + kTools +
+                           R"(, "prompt": [{"role": "user", "content": "q"}],)"
+                           R"( "chosen": [{"role": "assistant", "content": "a"}],)"
+                           R"( "rejected": [{"role": "assistant", "content": "b"}]})";
+  EXPECT_EQ(model.text(model.row("preference", pair)), "[f]<s>user:q</s><s>assistant:b</s>");
+}
+
+TEST(ToolUseTemplate, IsTheOneThatCallsAndResultsAreAskedOf) {
+  const WithToolUse model;
+  const std::string calls =
+      R"("conversations": [{"from": "human", "value": "q"},)"
+      R"( {"from": "function_call", "value": "{\"name\": \"f\", \"arguments\": {}}"},)"
+      R"( {"from": "observation", "value": "2"}, {"from": "gpt", "value": "a"}]})";
+  EXPECT_THAT(model.text(model.row("sharegpt", "{" + calls)), HasSubstr("assistant:{\"name\""));
+  const TokenizedRow with = model.row("sharegpt", std::string("{") + kTools + ", " + calls);
+  EXPECT_EQ(model.text(with),
+            "[f]<s>user:q</s><s>assistant:(f)</s><s>tool:2</s><s>assistant:a</s>");
+  EXPECT_EQ(model.trained(with), "(f)</s>|a</s>");
+  EXPECT_FALSE(with.loses_tools);
+  const std::string messages = row_with(R"("role": "assistant", "tool_calls": [{"name": "f"}])");
+  EXPECT_THROW(model.row("chat", messages), FormatError);
+  EXPECT_NO_THROW(model.row("chat", std::string("{") + kTools + ", " + messages.substr(1)));
+}
+
+TEST(ToolUseTemplate, AChosenTemplateStandsForBoth) {
+  const WithToolUse model(
+      "{% for m in messages %}<s>{{ m.content }}</s>{% endfor %}"
+      "{% if add_generation_prompt %}<s>{% endif %}");
+  EXPECT_EQ(model.text(model.row("chat", std::string("{") + kTools + ", " + kTurns + "}")),
+            "<s>q</s><s>a</s>");
+}
+
+TEST(ToolUseTemplate, ItsEndOfTurnEndsAnswersToo) {
+  const WithToolUse model;
+  EXPECT_EQ(ends_of_turn(model.tokenizer, *model.chat_template),
+            (std::vector<TokenId>{test::ByteTokenizer::kEnd, test::ByteTokenizer::kEos}));
+  const Json question = Json::array({{{"role", "user"}, {"content", "q"}}});
+  const auto prompt = [&](const Json& context) {
+    return model.tokenizer.decode(
+        conversation_prompt(question, *model.chat_template, model.tokenizer, context), false);
+  };
+  EXPECT_EQ(prompt(Json::object()), "<|im_start|>user:q<|im_end|><|im_start|>assistant:");
+  EXPECT_EQ(prompt(Json::parse(std::string("{") + kTools + "}")), "[f]<s>user:q</s><s>assistant:");
 }
 
 }  // namespace

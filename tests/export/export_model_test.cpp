@@ -14,10 +14,12 @@
 #include "base/error.h"
 #include "base/stop.h"
 #include "data/chat_template.h"
+#include "data/tokenizers/tokenizer_config.h"
 #include "export/adapter.h"
 #include "model/load.h"
 #include "quant/tensor_file.h"
 #include "recipes/exports/quantize_model.h"
+#include "recipes/models/combined_model.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
 #include "tests/support/tiny_model.h"
@@ -40,6 +42,10 @@ class Export : public testing::Test {
   // The tiny base with an adapter whose B is not zero.
   void SetUp() override {
     test::write_tiny_directory(dir / "model");
+    open_trained();
+  }
+  void open_trained() {
+    trained.adapters.reset();
     trained = open_model(choice());
     lora::LoraOptions options;
     options.rank = 4;
@@ -109,6 +115,55 @@ TEST_F(Export, AnAdapterBringsItsTemplateToTheBase) {
   export_model(trained, {.format = "adapter", .output = dir / "adapter"});
   EXPECT_EQ(open_model(choice(dir / "adapter")).base.chat_template->source(), kOtherTemplate);
   EXPECT_NE(open_model(choice()).base.chat_template->source(), kOtherTemplate);
+}
+
+constexpr const char* kToolTemplate = "{{ tools | length }}";
+
+TEST_F(Export, BothTemplatesOfAModelComeBack) {
+  const std::string texts[] = {kOtherTemplate, kToolTemplate};
+  trained.base.chat_template = std::make_unique<data::ChatTemplate>(texts[0], "t", texts[1]);
+  export_model(trained, {.format = "adapter", .output = dir / "adapter"});
+  EXPECT_EQ(data::chat_templates_in(dir / "adapter"), (data::ModelTemplates{texts[0], texts[1]}));
+  EXPECT_EQ(test::read_file(dir / "adapter/additional_chat_templates/tool_use.jinja"), texts[1]);
+  const TrainedModel again = open_model(choice(dir / "adapter"));
+  EXPECT_EQ(again.base.chat_template->source(), texts[0]);
+  EXPECT_EQ(again.base.chat_template->tool_use_source(), texts[1]);
+  lora::CombineOptions one;
+  one.weights = {1};
+  const TrainedModel combined = open_combined_model(choice(), {dir / "adapter"}, one);
+  EXPECT_EQ(combined.base.chat_template->tool_use_source(), texts[1]);
+}
+
+TEST_F(Export, NamedTemplatesOfTheModelStayWhereItsFilesHaveThem) {
+  const std::string config_path = dir / "model/tokenizer_config.json";
+  nlohmann::json config = json_file(config_path);
+  const std::string own = config["chat_template"];
+  config["chat_template"] = {{{"name", "default"}, {"template", own}},
+                             {{"name", "tool_use"}, {"template", kToolTemplate}},
+                             {{"name", "rag"}, {"template", "{{ 3 }}"}}};
+  dir.write("model/tokenizer_config.json", config.dump());
+  open_trained();
+  export_model(trained, {.format = "merged", .output = dir / "merged"});
+  EXPECT_EQ(json_file(dir / "merged/tokenizer_config.json"), config);
+  EXPECT_FALSE(fs::exists(dir / "merged/chat_template.jinja"));
+  // One that a recipe names stands for both.
+  trained.base.chat_template = std::make_unique<data::ChatTemplate>(own);
+  export_model(trained, {.format = "adapter", .output = dir / "adapter"});
+  EXPECT_EQ(data::chat_templates_in(dir / "adapter"), (data::ModelTemplates{own, ""}));
+}
+
+TEST_F(Export, ATemplateForToolsAloneInAFileGetsTheOtherBesideIt) {
+  dir.write("model/additional_chat_templates/tool_use.jinja", kToolTemplate);
+  open_trained();
+  const std::string own = trained.base.chat_template->source();
+  EXPECT_EQ(trained.base.chat_template->tool_use_source(), kToolTemplate);
+  export_model(trained, {.format = "adapter", .output = dir / "adapter"});
+  EXPECT_EQ(test::read_file(dir / "adapter/chat_template.jinja"), own);
+  EXPECT_EQ(test::read_file(dir / "adapter/additional_chat_templates/tool_use.jinja"),
+            kToolTemplate);
+  trained.base.chat_template = std::make_unique<data::ChatTemplate>(own);
+  export_model(trained, {.format = "adapter", .output = dir / "single"});
+  EXPECT_FALSE(fs::exists(dir / "single/additional_chat_templates"));
 }
 
 TEST_F(Export, ATemplateThatWritesEosTokenKeepsIt) {

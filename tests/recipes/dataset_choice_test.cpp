@@ -83,5 +83,16 @@ TEST(Datasets, ARecipeSaysWhichRowsAndHowMuchOfAnEpoch) {
             write_recipe(recipe));
 }
 
+TEST(DataKeys, AnotherTemplateStandsForTheAdaptersTwo) {
+  Recipe recipe;
+  recipe.data.chat_template = "{{ 1 }}";
+  recipe.data.tool_use_template = "{{ 2 }}";
+  set_data_keys({"data.train_on=last"}, recipe);
+  EXPECT_EQ(recipe.data.tool_use_template, "{{ 2 }}");
+  set_data_keys({"data.chat_template=chatml"}, recipe);
+  EXPECT_EQ(recipe.data.chat_template, "chatml");
+  EXPECT_EQ(recipe.data.tool_use_template, "");
+}
+
 }  // namespace
 }  // namespace qlora::recipes
