@@ -170,7 +170,13 @@ std::vector<Turn> ChatRenderer::turns(const Conversation& conversation,
   for (const size_t i : before) with.push_back(i + 1);
   const PrefixTexts texts(render_prefixes(conversation, true, before),
                           render_prefixes(conversation, false, with));
+  std::optional<ChatTemplate::Beginnings> ready[2];
   const auto render_first = [&](size_t length, bool add_generation_prompt) {
+    auto& beginnings = ready[add_generation_prompt ? 1 : 0];
+    if (!beginnings)
+      beginnings.emplace(template_, messages, variables_with(conversation.context),
+                         add_generation_prompt);
+    if (auto text = beginnings->text(length)) return *std::move(text);
     return render(first_messages(messages, length), conversation.context, add_generation_prompt);
   };
   std::vector<Turn> turns;

@@ -142,16 +142,14 @@ ChatTemplate::Marked ChatTemplate::render_all(const Json& messages, const Json& 
   }
 }
 
-ChatTemplate::Prefixes ChatTemplate::render_prefixes(const Json& messages, const Json& context,
-                                                     bool add_generation_prompt,
-                                                     const std::vector<size_t>& lengths) const {
-  Prefixes result;
-  Parsed& parsed = parsed_for(context);
-  jinja::Prefixes prefixes(lengths, messages.size());
-  jinja::Runtime runtime;
-  jinja::Capture captured(runtime);
-  runtime.watch_output();
-  try {
+namespace {
+
+// A runtime that is ready to render a list of messages of which prefixes can be taken.
+struct PrefixRender {
+  PrefixRender(const Json& messages, const Json& context, bool add_generation_prompt,
+               jinja::Prefixes& prefixes)
+      : captured(runtime) {
+    runtime.watch_output();
     define_variables(runtime, context, add_generation_prompt);
     jinja::Values items;
     for (const Json& message : messages) {
@@ -159,14 +157,91 @@ ChatTemplate::Prefixes ChatTemplate::render_prefixes(const Json& messages, const
     }
     runtime.globals().set("messages",
                           runtime.make<jinja::PrefixList>(std::move(items), 0, prefixes));
-    jinja::execute_all(parsed.tree.body, runtime, runtime.new_scope(&runtime.globals()));
-  } catch (const jinja::PrefixesDone&) {
-  } catch (const jinja::Failure&) {
-    // what was found before it stands
   }
-  if (runtime.read_clock()) parsed.read_clock = true;
-  result.base = captured.take();
-  result.texts = prefixes.take();
+  void run(const jinja::Body& body) {
+    jinja::execute_all(body, runtime, runtime.new_scope(&runtime.globals()));
+  }
+
+  jinja::Runtime runtime;
+  jinja::Capture captured;
+};
+
+// Texts over what another pass of the same render has written as far as it went.
+void take_more(std::string base, std::map<size_t, SharedText> texts,
+               ChatTemplate::Prefixes& result) {
+  if (!base.starts_with(result.base) && !result.base.starts_with(base)) return;
+  if (base.size() > result.base.size()) result.base = std::move(base);
+  result.texts.merge(texts);
+}
+
+}  // namespace
+
+struct ChatTemplate::Beginnings::Ready {
+  Ready(Parsed& of_template, const Json& messages, const Json& context, bool add_generation_prompt)
+      : parsed(of_template),
+        prefixes({}, messages.size()),
+        render(messages, context, add_generation_prompt, prefixes) {}
+
+  Parsed& parsed;
+  jinja::Prefixes prefixes;
+  PrefixRender render;
+};
+
+ChatTemplate::Beginnings::Beginnings(const ChatTemplate& chat_template, const Json& messages,
+                                     const Json& context, bool add_generation_prompt) {
+  Parsed& parsed = chat_template.parsed_for(context);
+  try {
+    ready_ = std::make_unique<Ready>(parsed, messages, context, add_generation_prompt);
+  } catch (const jinja::Failure&) {
+    // text() gives nothing
+  }
+}
+
+ChatTemplate::Beginnings::~Beginnings() = default;
+
+std::optional<std::string> ChatTemplate::Beginnings::text(size_t length) {
+  if (!ready_) return std::nullopt;
+  jinja::Runtime& runtime = ready_->render.runtime;
+  std::optional<std::string> found;
+  try {
+    const SharedText text = ready_->prefixes.run_aside(
+        length, runtime, runtime.globals(), [&] { ready_->render.run(ready_->parsed.tree.body); });
+    found = text.rest;
+  } catch (const jinja::Failure&) {
+  }
+  if (runtime.read_clock()) ready_->parsed.read_clock = true;
+  return found;
+}
+
+ChatTemplate::Prefixes ChatTemplate::render_prefixes(const Json& messages, const Json& context,
+                                                     bool add_generation_prompt,
+                                                     const std::vector<size_t>& lengths) const {
+  Prefixes result;
+  Parsed& parsed = parsed_for(context);
+  // Whether there is more to find by another pass.
+  const auto pass = [&](std::vector<size_t> wanted, jinja::Prefixes::Waits waits) {
+    jinja::Prefixes prefixes(std::move(wanted), messages.size(), waits);
+    PrefixRender render(messages, context, add_generation_prompt, prefixes);
+    try {
+      render.run(parsed.tree.body);
+    } catch (const jinja::PrefixesDone&) {
+    } catch (const jinja::Failure&) {
+      // what was found before it stands
+    }
+    if (render.runtime.read_clock()) parsed.read_clock = true;
+    result.work += render.runtime.work();
+    take_more(render.captured.take(), prefixes.take(), result);
+    return prefixes.passed_by_any();
+  };
+  try {
+    if (!pass(lengths, jinja::Prefixes::Waits::kForLastLoop)) return result;
+    std::vector<size_t> missing;
+    for (const size_t length : lengths)
+      if (!result.texts.contains(length)) missing.push_back(length);
+    if (!missing.empty()) pass(std::move(missing), jinja::Prefixes::Waits::kForNone);
+  } catch (const jinja::Failure&) {
+    // of a variable; render() says it
+  }
   return result;
 }
 

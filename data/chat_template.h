@@ -4,6 +4,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -51,12 +52,28 @@ class ChatTemplate {
   // threads, as all of it.
   bool has_read_clock() const;
 
+  // render() of the first messages of one conversation, which is made ready for the template once.
+  class Beginnings {
+   public:
+    // `chat_template` must outlive this. FormatError as render().
+    Beginnings(const ChatTemplate& chat_template, const Json& messages, const Json& context,
+               bool add_generation_prompt);
+    ~Beginnings();
+    // Of the first `length` messages, from 1 to their number; nothing if the rendering fails.
+    std::optional<std::string> text(size_t length);
+
+   private:
+    struct Ready;
+    std::unique_ptr<Ready> ready_;
+  };
+
   // render() of the first lengths[0], lengths[1], ... messages (ascending, from 1 to the number of
   // messages), as far as one pass over all messages can tell them (jinja/prefixes.h): exactly those
   // texts, over `base`. Others are left out, also those whose rendering fails.
   struct Prefixes {
     std::string base;
     std::map<size_t, SharedText> texts;  // by number of messages
+    size_t work = 0;                     // that it took (jinja/runtime.h)
   };
   Prefixes render_prefixes(const Json& messages, const Json& context, bool add_generation_prompt,
                            const std::vector<size_t>& lengths) const;

@@ -172,6 +172,13 @@ Value slice(Runtime& runtime, const Value& container, const Value& begin, const 
     if (first && *first >= 0 && to_the_end && one_by_one) {
       return prefix->tail(runtime, static_cast<size_t>(*first));
     }
+    const auto last = end.as_integer();
+    const bool from_start = begin.is_missing() || begin.is_none();
+    if (one_by_one && last && *last >= 0 && *last <= static_cast<int64_t>(prefix->visible()) &&
+        (from_start || (first && *first >= 0))) {
+      return prefix->part(runtime, from_start ? 0 : static_cast<size_t>(*first),
+                          static_cast<size_t>(*last));
+    }
   }
   const Values source = collect(runtime, container);
   const Bounds bounds = clip(static_cast<int64_t>(source.size()), begin, end, step);

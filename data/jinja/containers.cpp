@@ -196,13 +196,27 @@ std::optional<Value> Namespace::attribute(Runtime&, std::string_view name) {
   return std::nullopt;
 }
 
+namespace {
+
+// Whether a template cannot tell them apart; false for what is not looked at closely.
+bool are_one(const Value& a, const Value& b) {
+  if (a.is_none() && b.is_none()) return true;
+  if (a.is_boolean() && b.is_boolean()) return a.boolean() == b.boolean();
+  if (a.is_integer() && b.is_integer()) return a.integer() == b.integer();
+  return a.is_text() && b.is_text() && a.is_markup() == b.is_markup() && a.bytes() == b.bytes();
+}
+
+}  // namespace
+
 void Namespace::set(Runtime& runtime, std::string_view name, Value value) {
   if (name.starts_with('_')) {
     fail_render("a namespace's attribute must not begin with an underscore, found '{}'", name);
   }
   runtime.charge(1 + attributes_.size() / 16);
+  if (value.object()) runtime.note_kept_object();
   for (size_t i = 0; i < attributes_.size(); ++i) {
     if (attributes_[i].first != name) continue;
+    if (are_one(attributes_[i].second, value)) return;
     const Value old = std::exchange(attributes_[i].second, std::move(value));
     runtime.before_change([this, i, old] { attributes_[i].second = old; });
     return;

@@ -1,7 +1,9 @@
 #include "data/jinja/expressions.h"
 
 #include "data/jinja/containers.h"
+#include "data/jinja/filters.h"
 #include "data/jinja/operators.h"
+#include "data/jinja/prefixes.h"
 
 namespace qlora::data::jinja {
 
@@ -88,8 +90,25 @@ Value Concatenation::compute(Runtime& runtime, Scope& scope) const {
   return runtime.text(std::move(result));
 }
 
+std::optional<Value> Comparison::length_to_compare(Runtime& runtime, Scope& scope) const {
+  const auto* of = dynamic_cast<const Filter*>(first);
+  if (!of || of->filter != filters::length || rest.size() != 1) return std::nullopt;
+  const auto* number = dynamic_cast<const Constant*>(rest.front().second);
+  if (!number || !number->value.is_integer() || number->value.integer() < 0) return std::nullopt;
+  const auto* variable = dynamic_cast<const Name*>(of->input);  // looking at it has no effect
+  if (!variable) return std::nullopt;
+  const Value value = variable->evaluate(runtime, scope);
+  const auto* list = value.as<PrefixList>();
+  if (!list) return std::nullopt;
+  const auto beyond = static_cast<size_t>(number->value.integer()) + 1;
+  if (list->visible() < beyond) return std::nullopt;
+  list->needs_first(beyond);
+  return Value::integer(static_cast<int64_t>(list->visible()));
+}
+
 Value Comparison::compute(Runtime& runtime, Scope& scope) const {
-  Value left = first->evaluate(runtime, scope);
+  const auto length = length_to_compare(runtime, scope);
+  Value left = length ? *length : first->evaluate(runtime, scope);
   for (const auto& [relation, operand] : rest) {
     Value right = operand->evaluate(runtime, scope);
     if (!relation(runtime, left, right)) return Value::boolean(false);

@@ -1,6 +1,8 @@
 // The expressions of the template language.
 #pragma once
 
+#include <optional>
+
 #include "data/jinja/nodes.h"
 
 namespace qlora::data::jinja {
@@ -121,6 +123,11 @@ struct Comparison final : Expression {
   Value compute(Runtime& runtime, Scope& scope) const override;
   const Expression* first = nullptr;
   std::vector<std::pair<Relation, const Expression*>> rest;
+
+ private:
+  // `first` where this is `list | length > 1` or the like: of a list whose prefixes are wanted not
+  // the length is needed, but whether it is beyond the number.
+  std::optional<Value> length_to_compare(Runtime& runtime, Scope& scope) const;
 };
 
 // and, or: the operand that decides, as in Python.

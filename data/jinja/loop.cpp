@@ -31,6 +31,8 @@ bool Loop::changed(Runtime& runtime, const Values& values) {
     same = equal(runtime, (*last_)[i], values[i]);
   }
   runtime.before_change([this, old = last_] { last_ = old; });
+  for (const Value& value : values)
+    if (value.object()) runtime.note_kept_object();
   last_ = values;
   return !same;
 }

@@ -28,7 +28,7 @@ class Loop : public Object {
 
   bool is_running() const { return index_ < size(); }
   void advance(Runtime& runtime) {
-    runtime.before_change([this, old = index_] { index_ = old; });
+    runtime.before_step([this, old = index_] { index_ = old; });
     ++index_;
   }
   // Of the current item, counted from 1 in the list whose prefixes are wanted.

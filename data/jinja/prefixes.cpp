@@ -5,7 +5,7 @@
 namespace qlora::data::jinja {
 
 bool Prefixes::begins_aside(size_t length, const Runtime& runtime) {
-  if (aside_ || !runtime.can_run_outer_rest()) return false;
+  if (aside_ || is_passed_by_ || !runtime.can_run_outer_rest()) return false;
   while (next_ < wanted_.size() && wanted_[next_] < length) ++next_;
   if (next_ == wanted_.size() || wanted_[next_] != length) return false;
   ++next_;
@@ -14,6 +14,11 @@ bool Prefixes::begins_aside(size_t length, const Runtime& runtime) {
 
 size_t PrefixList::visible() const {
   return std::min(whole().size(), prefixes_.visible() - std::min(offset_, prefixes_.visible()));
+}
+
+Values PrefixList::visible_items(Runtime& runtime) const {
+  runtime.charge(visible());
+  return Values(whole().begin(), whole().begin() + static_cast<std::ptrdiff_t>(visible()));
 }
 
 const Values& PrefixList::items() const {
@@ -53,6 +58,13 @@ std::optional<Value> PrefixList::item(Runtime& runtime, const Value& key) {
   }
   prefixes_.needs(offset_ + static_cast<size_t>(*index) + 1);
   return whole()[static_cast<size_t>(*index)];
+}
+
+Value PrefixList::part(Runtime& runtime, size_t begin, size_t end) const {
+  needs_first(end);
+  if (begin >= end) return runtime.list({});
+  return runtime.list(Values(whole().begin() + static_cast<std::ptrdiff_t>(begin),
+                             whole().begin() + static_cast<std::ptrdiff_t>(end)));
 }
 
 Value PrefixList::tail(Runtime& runtime, size_t begin) const {

@@ -9,6 +9,12 @@
 // have given otherwise (its length, an item from the end, loop.last) raises the length from which
 // on the state stands for a prefix. A prefix that is too short for what was asked before its turn
 // is left out, and so is one that no loop on the template's outermost level comes to.
+//
+// Templates often look through the list for something (a system message) before the loop that
+// writes it. Asides in that earlier loop would each run the later one from its beginning. So an
+// aside that comes to another loop is given up, and the later loop is waited for: the state behind
+// a loop stands for every prefix that has the last item for which the loop changed anything or
+// asked beyond it. What that leaves out, a second pass with asides in the first loop can tell.
 #pragma once
 
 #include <limits>
@@ -27,9 +33,12 @@ struct PrefixesDone {};
 
 class Prefixes {
  public:
+  // Whether asides wait for the last of several loops, or take the first one.
+  enum class Waits { kForLastLoop, kForNone };
+
   // `lengths` ascending, at least 1 and at most `list_length`.
-  Prefixes(std::vector<size_t> lengths, size_t list_length)
-      : wanted_(std::move(lengths)), visible_(list_length) {}
+  Prefixes(std::vector<size_t> lengths, size_t list_length, Waits waits = Waits::kForNone)
+      : wanted_(std::move(lengths)), waits_(waits), visible_(list_length) {}
 
   // How many items of the list are to be seen just now.
   size_t visible() const { return visible_; }
@@ -38,43 +47,84 @@ class Prefixes {
     if (!aside_ && length > needed_) needed_ = length;
   }
   void needs_all() { needs(std::numeric_limits<size_t>::max()); }
+  size_t needed() const { return needed_; }
+  // Behind a loop: of what was needed within it, no more than this lasts.
+  void set_needed(size_t length) {
+    if (!aside_) needed_ = length;
+  }
+
+  // Called where a loop over the list begins.
+  void enter_loop(const Runtime& runtime) {
+    if (!runtime.can_run_outer_rest()) return;
+    if (aside_ && gives_up_) throw LaterLoop();
+    if (!aside_) is_passed_by_ = false;
+  }
 
   // Called by a loop before it runs its body for the item number `length` (counted from 1);
   // `finish_loop` runs the loop to its end.
   template <typename F>
   void reach(size_t length, Runtime& runtime, Scope& scope, const F& finish_loop) {
     if (!begins_aside(length, runtime)) return;
-    {
-      const Runtime::Aside aside(runtime, scope);
-      aside_ = true;
-      const size_t whole = std::exchange(visible_, length);
-      try {
-        finish_loop();
-        runtime.run_outer_rest();
-        keep(length, aside.written());
-      } catch (...) {
-        aside_ = false;
-        visible_ = whole;
-        throw;
-      }
-      aside_ = false;
-      visible_ = whole;
+    gives_up_ = waits_ == Waits::kForLastLoop;
+    try {
+      texts_.emplace(length, run_aside(length, runtime, scope, [&] {
+                       finish_loop();
+                       runtime.run_outer_rest();
+                     }));
+    } catch (const LaterLoop&) {
+      is_passed_by_ = passed_by_any_ = true;
+      next_ = 0;
     }
+    gives_up_ = false;
     if (next_ == wanted_.size()) throw PrefixesDone();
   }
+
+  // What `render` writes where the list has this length; it leaves no trace.
+  template <typename F>
+  SharedText run_aside(size_t length, Runtime& runtime, Scope& scope, const F& render) {
+    const Runtime::Aside aside(runtime, scope);
+    const AsOfLength shorter(*this, length);
+    render();
+    return aside.written();
+  }
+
+  // Whether a loop was passed by for a later one.
+  bool passed_by_any() const { return passed_by_any_; }
 
   // Prefix length -> its text, over what the render of the whole wrote.
   std::map<size_t, SharedText> take() { return std::move(texts_); }
 
  private:
+  // Thrown by a loop that an aside comes to.
+  struct LaterLoop {};
+
+  // While it lives, the list has this length.
+  struct AsOfLength {
+    AsOfLength(Prefixes& prefixes, size_t length)
+        : of(prefixes), whole(std::exchange(prefixes.visible_, length)) {
+      of.aside_ = true;
+    }
+    ~AsOfLength() {
+      of.aside_ = false;
+      of.visible_ = whole;
+    }
+    AsOfLength(const AsOfLength&) = delete;
+    AsOfLength& operator=(const AsOfLength&) = delete;
+    Prefixes& of;
+    const size_t whole;
+  };
+
   bool begins_aside(size_t length, const Runtime& runtime);
-  void keep(size_t length, SharedText text) { texts_.emplace(length, std::move(text)); }
 
   const std::vector<size_t> wanted_;
+  const Waits waits_;
   size_t next_ = 0;  // the first of wanted_ that no loop has come to
   size_t visible_;
   size_t needed_ = 0;
   bool aside_ = false;
+  bool gives_up_ = false;      // the aside, where it comes to another loop
+  bool is_passed_by_ = false;  // the running loop, as there is a later one
+  bool passed_by_any_ = false;
   std::map<size_t, SharedText> texts_;
 };
 
@@ -92,9 +142,14 @@ class PrefixList final : public List {
 
   // Without a trace of having been asked.
   size_t visible() const;
+  Values visible_items(Runtime& runtime) const;
+  // An answer that took only these of the visible items: the same for each list that has them.
+  void needs_first(size_t count) const { prefixes_.needs(count == 0 ? 0 : offset_ + count); }
   const Values& whole() const { return List::items(); }
   size_t offset() const { return offset_; }
   Prefixes& prefixes() const { return prefixes_; }
+  // items[begin:end], of which all can be seen.
+  Value part(Runtime& runtime, size_t begin, size_t end) const;
   // items[begin:]
   Value tail(Runtime& runtime, size_t begin) const;
 

@@ -94,6 +94,7 @@ Runtime::Aside::~Aside() {
   runtime_.undo_log_ = nullptr;
   for (auto undo = undo_log_.rbegin(); undo != undo_log_.rend(); ++undo) (*undo)();
   for (auto& [scope, variables] : variables_) scope->set_back(std::move(variables));
+  runtime_.work_of_asides_ += work_left_ - runtime_.work_left_;
   runtime_.work_left_ = work_left_;
   runtime_.output_->resize(output_size_);
   runtime_.objects_.resize(num_objects_);

@@ -68,6 +68,9 @@ class Runtime {
     work_left_ -= units;
   }
 
+  // What has been charged so far, also by asides that are over.
+  size_t work() const { return Limits::kWork - work_left_ + work_of_asides_; }
+
   // A new object that lives as long as the render.
   template <typename T, typename... Args>
   T& make(Args&&... args) {
@@ -122,8 +125,19 @@ class Runtime {
   // Called when an object changes that was there before: `undo` sets it back.
   template <typename F>
   void before_change(F undo) {
+    ++changes_;
+    before_step(std::move(undo));
+  }
+  // The same of what no one sees that does not run within it: a loop's own position.
+  template <typename F>
+  void before_step(F undo) {
     if (undo_log_) undo_log_->push_back(std::move(undo));
   }
+  // How often anything changed that outlives the body that runs: an object, the output.
+  size_t changes() const { return changes_; }
+  // How often an object was put where it outlives the body that runs.
+  void note_kept_object() { ++kept_objects_; }
+  size_t kept_objects() const { return kept_objects_; }
   // The output that asides write to, and of which it is known what generation blocks wrote.
   void watch_output() { watched_output_ = output_; }
 
@@ -155,6 +169,8 @@ class Runtime {
   bool read_clock_ = false;
   Frame* innermost_ = nullptr;
   std::vector<std::function<void()>>* undo_log_ = nullptr;
+  size_t changes_ = 0, kept_objects_ = 0;
+  size_t work_of_asides_ = 0;
   Scope* globals_ = nullptr;
   std::vector<std::unique_ptr<Object>> objects_;
   std::vector<std::unique_ptr<Scope>> scopes_;

@@ -1,5 +1,6 @@
 // map, select and reject: filters that apply other filters and tests to every item.
 #include "data/jinja/filters.h"
+#include "data/jinja/prefixes.h"
 #include "data/jinja/runtime.h"
 
 namespace qlora::data::jinja::filters {
@@ -33,13 +34,19 @@ Value choose(Runtime& runtime, const Value& value, const Arguments& arguments, s
     if (!test) fail_render("there is no test '{}'", name);
     rest = arguments_behind(arguments, at + 1);
   }
+  const auto* prefixes = value.as<PrefixList>();
+  const Values all = prefixes ? prefixes->visible_items(runtime) : collect(runtime, value);
   Values chosen;
-  for (Value& item : collect(runtime, value)) {
+  size_t decided = 0;  // by so many of them
+  for (size_t i = 0; i < all.size(); ++i) {
     runtime.charge(1);
-    const Value part = part_of(runtime, item, path);
+    const size_t changes = runtime.changes();
+    const Value part = part_of(runtime, all[i], path);
     const bool holds = test ? test(runtime, part, rest) : is_true(runtime, part);
-    if (holds == wanted) chosen.push_back(std::move(item));
+    if (holds == wanted) chosen.push_back(all[i]);
+    if (holds == wanted || runtime.changes() != changes) decided = i + 1;
   }
+  if (prefixes) prefixes->needs_first(decided);
   return runtime.generator(std::move(chosen));
 }
 

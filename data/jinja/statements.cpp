@@ -1,5 +1,7 @@
 #include "data/jinja/statements.h"
 
+#include <algorithm>
+
 #include "data/jinja/expressions.h"
 #include "data/jinja/loop.h"
 #include "data/jinja/macro.h"
@@ -37,14 +39,7 @@ Flow For::run(Runtime& runtime, Scope& scope) const {
 Flow For::iterate(Runtime& runtime, Scope& scope, const Value& over, int depth) const {
   const auto* prefixes = over.as<PrefixList>();
   if (prefixes && !condition) return iterate_prefixes(runtime, scope, *prefixes, depth);
-  Values items = collect(runtime, over);
-  if (condition) {
-    std::erase_if(items, [&](const Value& item) {
-      Scope& inner = runtime.new_scope(&scope);
-      target.assign(runtime, inner, item);
-      return !is_true(runtime, condition->evaluate(runtime, inner));
-    });
-  }
+  Values items = condition ? chosen_items(runtime, scope, over) : collect(runtime, over);
   if (items.empty()) return execute_all(otherwise, runtime, runtime.new_scope(&scope));
   Loop& loop = runtime.make<Loop>(*this, scope, std::move(items), depth);
   for (; loop.is_running(); loop.advance(runtime)) {
@@ -53,22 +48,52 @@ Flow For::iterate(Runtime& runtime, Scope& scope, const Value& over, int depth) 
   return Flow::kNext;
 }
 
+Values For::chosen_items(Runtime& runtime, Scope& scope, const Value& over) const {
+  const auto* prefixes = over.as<PrefixList>();
+  const Values all = prefixes ? prefixes->visible_items(runtime) : collect(runtime, over);
+  Values chosen;
+  size_t decided = 0;  // by so many of them
+  for (size_t i = 0; i < all.size(); ++i) {
+    const size_t changes = runtime.changes();
+    Scope& inner = runtime.new_scope(&scope);
+    target.assign(runtime, inner, all[i]);
+    const bool holds = is_true(runtime, condition->evaluate(runtime, inner));
+    if (holds) chosen.push_back(all[i]);
+    if (holds || runtime.changes() != changes) decided = i + 1;
+  }
+  if (prefixes) prefixes->needs_first(decided);
+  return chosen;
+}
+
 Flow For::iterate_prefixes(Runtime& runtime, Scope& scope, const PrefixList& list,
                            int depth) const {
   if (!list.is_true(runtime)) return execute_all(otherwise, runtime, runtime.new_scope(&scope));
+  Prefixes& prefixes = list.prefixes();
+  prefixes.enter_loop(runtime);
   runtime.charge(list.visible());
   Loop& loop = runtime.make<Loop>(*this, scope, list, depth);
+  const size_t kept = runtime.kept_objects();
+  size_t lasting = prefixes.needed();  // for the state behind the loop
   const auto finish = [&] {
     for (; loop.is_running(); loop.advance(runtime)) {
       if (step(runtime, scope, loop) == Flow::kBreak) return;
     }
   };
   for (; loop.is_running(); loop.advance(runtime)) {
-    list.prefixes().reach(loop.length_up_to_here(), runtime, scope, finish);
-    list.prefixes().needs(loop.length_up_to_here());
-    if (step(runtime, scope, loop) == Flow::kBreak) return Flow::kNext;
+    const size_t here = loop.length_up_to_here();
+    prefixes.reach(here, runtime, scope, finish);
+    prefixes.needs(here);
+    const size_t needed = prefixes.needed(), changes = runtime.changes(),
+                 written = runtime.written();
+    const Flow flow = step(runtime, scope, loop);
+    if (prefixes.needed() > needed) lasting = prefixes.needed();
+    if (runtime.changes() != changes || runtime.written() != written)
+      lasting = std::max(lasting, here);
+    if (flow == Flow::kBreak) break;
   }
-  list.prefixes().needs_all();
+  prefixes.set_needed(lasting);
+  if (runtime.kept_objects() != kept)
+    prefixes.needs_all();  // it may be the loop, which has gone on
   return Flow::kNext;
 }
 

@@ -35,6 +35,8 @@ struct For final : Statement {
   Flow iterate(Runtime& runtime, Scope& scope, const Value& over, int depth) const;
   // The same over a list whose prefixes are wanted.
   Flow iterate_prefixes(Runtime& runtime, Scope& scope, const PrefixList& list, int depth) const;
+  // Those that meet the condition.
+  Values chosen_items(Runtime& runtime, Scope& scope, const Value& over) const;
   // Runs the body for the current item.
   Flow step(Runtime& runtime, Scope& scope, Loop& loop) const;
   Target target;

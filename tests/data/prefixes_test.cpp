@@ -119,6 +119,125 @@ TEST(Prefixes, ALoopThatLooksAtTheEndFirstTellsNoneButTheWhole) {
             0u);
 }
 
+// Templates that look through the messages before they write them, with what the first loop does.
+std::string after_looking(const std::string& looking) {
+  return "{% set ns = namespace(system=false, n=0, users=[]) %}" + looking +
+         "{% if ns.system %}[{{ ns.system }}]{% endif %}"
+         "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ ns.n }}{% if loop.last %}."
+         "{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
+}
+
+constexpr const char* kFindSystem =
+    "{% for m in messages %}{% if m.role == 'system' %}{% set ns.system = m.content %}"
+    "{% endif %}{% endfor %}";
+
+TEST(Prefixes, ALoopThatOnlyLooksForSomethingLeavesAllToTheNext) {
+  for (const std::string looking : {
+           kFindSystem,
+           "{% for m in messages %}{% if m.role == 'system' %}{% set ns.system = m.content %}"
+           "{% break %}{% endif %}{% endfor %}",
+           "{% for m in messages %}{% if m.role != 'none' %}{% set ns.n = 3 %}{% endif %}"
+           "{% endfor %}",
+           "{% for m in messages %}{% for n in messages[0:1] %}{% if n.role == 'x' %}"
+           "{% set ns.n = 1 %}{% endif %}{% endfor %}{% endfor %}",
+           "{% for m in messages if m.role == 'system' %}{% set ns.system = m.content %}"
+           "{% endfor %}",
+           "{% set s = messages | selectattr('role', 'equalto', 'system') | list %}"
+           "{% if s | length > 0 %}{% set ns.system = s[0].content %}{% endif %}",
+           "{% set s = messages | selectattr('role', 'equalto', 'none') | list %}{{ s | length }}",
+           "{% if messages | length != 0 %}{% set ns.n = 1 %}"
+           "{% endif %}",
+           "{% set s = messages | rejectattr('role') | map(attribute='role') | list %}",
+       })
+    EXPECT_EQ(count_told(after_looking(looking)), count_all()) << looking;
+}
+
+TEST(Prefixes, WhatALoopChangesOrAsksOfTheEndIsExactAllTheSame) {
+  for (const char* looking : {
+           "{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}",
+           "{% for m in messages %}{% if m.role == 'user' %}{% set ns.n = loop.index %}{% endif %}"
+           "{% endfor %}",
+           "{% for m in messages %}{% if loop.last %}{% set ns.n = m.role %}{% endif %}{% endfor "
+           "%}",
+           "{% for m in messages %}{% if loop.index == 3 %}{% set ns.n = loop.length %}{% endif %}"
+           "{% endfor %}",
+           "{% for m in messages %}{{ m.role }}{% endfor %}",
+           "{% set all %}{% for m in messages %}{{ m.role }}{% endfor %}{% endset %}{{ all }}",
+           "{% for m in messages %}{% if loop.first %}{% set ns.n = loop %}{% endif %}{% endfor %}"
+           "{% set ns.n = ns.n.index %}",
+           "{% for m in messages %}{% if loop.first %}{% set ns.n = {'of': [loop]} %}{% endif %}"
+           "{% endfor %}{% set ns.n = ns.n.of[0].index %}",
+           "{% for m in messages %}{% if loop.first %}{% macro at() %}{{ loop.index }}"
+           "{% endmacro %}{% set ns.n = at %}{% endif %}{% endfor %}{% set ns.n = ns.n() %}",
+           "{% set c = cycler('a', 'b') %}{% for m in messages %}{% set x = c.next() %}{% endfor %}"
+           "{{ c.current }}",
+           "{% set c = cycler('a', 'b', 'c') %}{% for m in messages if c.next() == 'd' %}"
+           "{% endfor %}{{ c.current }}",
+           "{% set g = [1, 2, 3] | map('string') %}{% for m in messages %}{% set x = g | first %}"
+           "{% endfor %}{{ g | list }}",
+           "{% set users = messages | selectattr('role', 'equalto', 'user') | list %}"
+           "{{ users | length }}{{ users[-1].content }}",
+           "{% if messages | length > 6 %}a{% endif %}{% if messages | length == 7 %}b{% endif %}"
+           "{% if messages | length <= 8 %}c{% endif %}{% if 9 < messages | length %}d{% endif %}"
+           "{% if messages[2:] | length != 3 %}e{% endif %}{% set rest = messages[2:] %}"
+           "{% if rest | length != 3 %}f{% endif %}{% if rest | length < 5 < 7 %}g{% endif %}",
+           "{{ messages[0:2] | length }}{{ messages[:7] | length }}{{ messages[2:1] | length }}"
+           "{{ messages[1:3][0].role }}{{ messages[1:][0:1] | length }}{{ messages[:-1] | length "
+           "}}",
+           "{% for m in messages if m.role == 'user' %}{{ loop.index }}{{ loop.length }}"
+           "{% endfor %}",
+           "{% for i in [1, 2] %}{% for m in messages %}{% if m.role == 'user' %}"
+           "{% set ns.n = i %}{% endif %}{% endfor %}{% endfor %}",
+           "{% for m in messages %}{% if m.role == 'tool' %}{% set ns.system = 1 %}{% break %}"
+           "{% endif %}{% endfor %}",
+           "{% for i in [1, 2] %}{% for m in messages %}{% if loop.index == 4 %}"
+           "{% if loop.changed(m.role) %}{% set ns.n = 1 %}{% endif %}{% endif %}{% endfor %}"
+           "{% endfor %}",
+       }) {
+    count_told(after_looking(looking));
+    count_told(after_looking(std::string(kFindSystem) + looking));
+  }
+}
+
+TEST(Prefixes, ALoopBehindTheOneThatWritesChangesNothing) {
+  const std::string writing = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}";
+  EXPECT_EQ(count_told(writing + "{% for m in messages %}{{ m.role }}{% break %}{% endfor %}"),
+            count_all());
+  EXPECT_EQ(count_told(writing + writing), count_all());
+}
+
+TEST(Prefixes, LookingThroughTheMessagesFirstTakesNoMoreThanInProportion) {
+  const ChatTemplate looks(after_looking(kFindSystem)), plain(after_looking(""));
+  const auto work = [](const ChatTemplate& chat_template, int turns) {
+    const Json messages = conversation(turns, false, false);
+    std::vector<size_t> lengths(messages.size());
+    std::iota(lengths.begin(), lengths.end(), 1);
+    const auto prefixes = chat_template.render_prefixes(messages, kContext, true, lengths);
+    EXPECT_EQ(prefixes.texts.size(), lengths.size());
+    return static_cast<double>(prefixes.work);
+  };
+  EXPECT_LT(work(looks, 400) / work(looks, 100), 4.2);
+  EXPECT_LT(work(looks, 400) / work(plain, 400), 2);
+}
+
+TEST(Prefixes, BeginningsAreThoseOfTheTemplateByItself) {
+  const ChatTemplate chat_template(
+      "{% set ns = namespace(n=0) %}{% for m in messages[::-1] %}{% set ns.n = ns.n + loop.index %}"
+      "{% endfor %}{% for m in messages %}{% if loop.index == 8 %}{{ raise_exception('no') }}"
+      "{% endif %}{{ m.content }}{{ ns.n }}{{ messages | length }}{% endfor %}"
+      "{% if add_generation_prompt %}<assistant>{% endif %}");
+  const Json messages = conversation(5, true, false);
+  for (const bool prompt : {false, true}) {
+    ChatTemplate::Beginnings beginnings(chat_template, messages, kContext, prompt);
+    for (const size_t length : {7, 3, 1, 7, 2}) {
+      const Json first(messages.begin(), messages.begin() + static_cast<ptrdiff_t>(length));
+      EXPECT_EQ(beginnings.text(length), chat_template.render(first, kContext, prompt));
+    }
+    EXPECT_EQ(beginnings.text(8), std::nullopt);
+    EXPECT_EQ(beginnings.text(7).has_value(), true);
+  }
+}
+
 TEST(Prefixes, LoopsWithinOthersAndBrokenOnesAreExactOrLeftOut) {
   for (const char* source : {
            "{% for i in [1, 2] %}{% for m in messages %}{{ i }}{{ m.content }}{% endfor %}{% "
@@ -205,6 +324,55 @@ TEST(Prefixes, CutsGiveTheMasksOfWholeEncodings) {
       for (size_t i = 0; i < ours.size(); ++i) {
         EXPECT_EQ(ours[i].tokens, expected[i].tokens);
         EXPECT_EQ(ours[i].supervised, expected[i].supervised);
+      }
+    }
+  }
+}
+
+// The same, by rendering each beginning of the conversation by itself.
+std::vector<Turn> slow_turns(const ChatRenderer& renderer, const Json& messages,
+                             const PromptEncoder& encoder) {
+  std::vector<Turn> turns;
+  const auto render = [&](size_t length, bool prompt) {
+    const Json first(messages.begin(), messages.begin() + static_cast<ptrdiff_t>(length));
+    return renderer.render(first, Json::object(), prompt);
+  };
+  for (size_t i = 0; i < messages.size(); ++i)
+    if (messages[i]["role"] == "assistant")
+      turns.push_back(make_turn(render(i, true), render(i + 1, false), encoder));
+  return turns;
+}
+
+TEST(Prefixes, MasksAreThoseOfRenderingEachBeginningByItself) {
+  std::vector<std::string> sources = {
+      "{% set ns = namespace(system=false) %}" + std::string(kFindSystem) +
+          builtin_chat_template("chatml"),
+      // Rewrites what was thought before the last question.
+      "{% set ns = namespace(last=0) %}{% for m in messages[::-1] %}"
+      "{% if m.role == 'user' and ns.last == 0 %}{% set ns.last = messages | length - loop.index %}"
+      "{% endif %}{% endfor %}{% for m in messages %}<|im_start|>{{ m.role }}:"
+      "{% if m.role == 'assistant' and loop.index0 > ns.last %}(so){% endif %}{{ m.content }}"
+      "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant:{% endif %}",
+      // The same with a question marked, and no control token behind an answer.
+      "{% set users = messages | selectattr('role', 'equalto', 'user') | list %}"
+      "{% for m in messages %}{% if m == users[-1] %}*{% endif %}{{ m.role }}: {{ m.content }}\n"
+      "{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"};
+  for (const char* name :
+       {"chatml", "llama-2", "llama-3", "alpaca", "vicuna", "zephyr", "mistral", "gemma", "phi-3"})
+    sources.push_back(builtin_chat_template(name));
+  const CountingTokenizer tokenizer;
+  const PromptEncoder encoder(tokenizer);
+  for (const std::string& source : sources) {
+    const ChatTemplate chat_template(source);
+    const ChatRenderer renderer(chat_template, tokenizer);
+    for (const bool with_system : {false, true}) {
+      const Json messages = conversation(8, with_system, false);
+      const auto found = tokenize_turns(renderer.turns({messages}, encoder), encoder);
+      const auto wanted = tokenize_turns(slow_turns(renderer, messages, encoder), encoder);
+      ASSERT_EQ(found.size(), wanted.size()) << source;
+      for (size_t i = 0; i < found.size(); ++i) {
+        EXPECT_EQ(found[i].tokens, wanted[i].tokens) << source;
+        EXPECT_EQ(found[i].supervised, wanted[i].supervised) << source;
       }
     }
   }
