@@ -50,9 +50,9 @@ at::Tensor merged_weight(const lora::LoraLinear& linear, model::WeightSource* or
                                        {linear.out_features(), linear.in_features()}, at::kFloat)
                                 .to(linear.base->device())
                           : dequantized(*linear.base, name);
-  if (linear.adapter) add_adapter(*linear.adapter, original != nullptr, weight);
   if (const lora::TrainedRows* trained = linear.trained_rows.get())
     weight.index_copy_(0, trained->index, trained->rows.value);
+  if (linear.adapter) add_adapter(*linear.adapter, original != nullptr, weight);
   return weight;
 }
 

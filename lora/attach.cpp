@@ -190,13 +190,7 @@ AdapterSet::AdapterSet(const LoraOptions& options, const TrainableParts& parts,
         trained_embeddings(options, parts.tied, parts.embedding->weight.size(0), parts.names);
   const int64_t in_layers = fill_slots(options, parts);
   const bool adapter_on_head = parts.head != nullptr && parts.head->layers().front().adapter;
-  if (adapter_on_head && !embeddings_.head_ids.empty())
-    throw ConfigError(
-        "lora.trainable_token_indices: lm_head is one of lora.targets; keep one of the two");
-  if (adapter_on_head && parts.tied && options.ensure_weight_tying)
-    throw ConfigError(
-        "lora.ensure_weight_tying: lm_head is one of lora.targets, and adapters of tied embeddings "
-        "cannot be tied in this version; leave one of the two out");
+  if (adapter_on_head) check_adapted_head(options, embeddings_, parts.tied, parts.names);
   int64_t total = in_layers + count_beside_layers(parts);
   for (const auto& [name, norm] : parts.norms) {
     if (trains_norm_weight(options, name, *norm)) total += norm->frozen.numel();

@@ -91,6 +91,29 @@ TrainedEmbeddings trained_embeddings(const LoraOptions& options, bool tied, int6
   return trained;
 }
 
+void check_adapted_head(const LoraOptions& options, const TrainedEmbeddings& trained, bool tied,
+                        const EmbeddingNames& names) {
+  const std::string head = last_name(names.head);
+  for (const auto& [module, ids] : options.trainable_token_indices)
+    if (is_whole_name(names.head, module))
+      fail<ConfigError>(
+          "lora.trainable_token_indices.{}: {} is one of lora.targets, and beneath an adapter it "
+          "has no tokens of its own, as in PEFT; leave one of the two out{}",
+          module, head,
+          tied ? " (tokens of the input embedding are trained in both, which are one matrix)" : "");
+  if (options.use_dora && !trained.head_ids.empty())
+    fail<ConfigError>(
+        "lora.trainable_token_indices: {} is one of lora.targets and has the tokens of the input "
+        "embedding, as they are one matrix: beneath an adapter with lora.use_dora they cannot be "
+        "trained, as in PEFT; leave one of the three out",
+        head);
+  if (tied && options.ensure_weight_tying)
+    fail<ConfigError>(
+        "lora.ensure_weight_tying: {} is one of lora.targets, and adapters of tied embeddings "
+        "cannot be tied in this version; leave one of the two out",
+        head);
+}
+
 void check_whole_modules(const LoraOptions& options, const std::vector<std::string>& linear,
                          const std::vector<std::string>& others) {
   std::set<std::string> known;
@@ -125,7 +148,12 @@ std::string tying_sentence(const LoraOptions& options, const TrainedEmbeddings& 
                ? "lora.ensure_weight_tying changes nothing: no embedding is trained"
                : "";
   if (trained.shared)
-    return rows ? "embed_tokens and lm_head are one matrix: the trained tokens are shared by both"
+    return rows ? std::string(
+                      "embed_tokens and lm_head are one matrix: the trained tokens are shared by "
+                      "both") +
+                      (adapter_on_head ? ", and lm_head's adapter is added to them. A merged "
+                                         "export has two matrices"
+                                       : "")
                 : "embed_tokens and lm_head are one matrix and stay so: one trained copy for both "
                   "(lora.ensure_weight_tying)";
   const bool both = trained.whole_embedding && trained.whole_head;

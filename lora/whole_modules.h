@@ -7,7 +7,8 @@
 //   modules_to_save           ensure_weight_tying: one trained matrix for both; else the named one
 //                             is a copy apart, and the other stays as it was
 //   trainable_token_indices   of the input embedding: always for both, unless the output embedding
-//                             has other tokens of its own
+//                             has other tokens of its own. An adapter of the output embedding is
+//                             added to what its trained tokens give
 #pragma once
 
 #include <cstdint>
@@ -43,6 +44,11 @@ struct TrainedEmbeddings {
 // or are no tokens, a module is both trained whole and by the row, or tied ones cannot be kept so.
 TrainedEmbeddings trained_embeddings(const LoraOptions& options, bool tied, int64_t vocab,
                                      const EmbeddingNames& names = {});
+
+// For a head that lora.targets choose: ConfigError if tokens or tying are asked for that it cannot
+// have beneath an adapter. The tokens that it shares with the embedding it has, as in PEFT.
+void check_adapted_head(const LoraOptions& options, const TrainedEmbeddings& trained, bool tied,
+                        const EmbeddingNames& names = {});
 
 // ConfigError if a name of modules_to_save matches nothing, or a linear module by part of its name.
 // `linear`: paths of the linear modules; `others`: of norms and embedding.

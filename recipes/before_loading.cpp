@@ -140,7 +140,10 @@ class Look {
     at("lora.modules_to_save", [&] { lora::check_whole_modules(recipe_.lora, linear, others); });
     if (recipe_.lora.from_adapter.empty()) at_patterns(linear, others);
     at("lora.trainable_token_indices", [&] {
-      lora::trained_embeddings(recipe_.lora, a.tied_embeddings, a.vocab_size, a.embedding_names());
+      const lora::TrainedEmbeddings trained = lora::trained_embeddings(
+          recipe_.lora, a.tied_embeddings, a.vocab_size, a.embedding_names());
+      if (lora::is_target(recipe_.lora, a.head.names.hugging_face))
+        lora::check_adapted_head(recipe_.lora, trained, a.tied_embeddings, a.embedding_names());
     });
   }
 

@@ -255,6 +255,29 @@ TEST(Merged, TiedEmbeddingsThatStayedTiedAreWrittenOnce) {
   }
 }
 
+TEST(Merged, TheAdapterOfATiedHeadIsAddedToTheTrainedTokens) {
+  TrainedTiny trained;
+  at::Tensor expected = trained.model->embedding.weight.to(at::kFloat).clone();
+  lora::LoraOptions options;
+  options.targets = {"q_proj", "lm_head"};
+  options.init = "gaussian";
+  options.trainable_token_indices["embed_tokens"] = {3, 250};
+  for (const int64_t id : {3, 250}) expected[id].add_(1);
+  trained.adapters = std::make_unique<lora::AdapterSet>(options, trained.model->parts(),
+                                                        trained.model->compute_dtype(), 1);
+  at::NoGradGuard no_grad;
+  for (const auto& tensor : trained.adapters->tensors())
+    if (tensor.name.ends_with("trainable_tokens_delta")) at::Tensor(tensor.value).add_(1.0);
+  const lora::Adapter& adapter = *trained.model->head.layers().front().adapter;
+  at::Tensor(adapter.b).fill_(0.5);
+  trained.adapters->publish();
+  const auto written = trained.write(at::kFloat);
+  EXPECT_TRUE(at::equal(written.at("model.embed_tokens.weight"), expected));
+  const at::Tensor product = adapter.b.mm(adapter.a) * adapter.scaling;
+  EXPECT_GT(product.abs().max().item<double>(), 1e-2);
+  EXPECT_TRUE(at::allclose(written.at("lm_head.weight"), expected + product, 1e-5, 1e-5));
+}
+
 TEST(Merged, NormsAndLinearModulesTrainedWholeReplaceTheBases) {
   TrainedTiny trained;
   const at::Tensor norm = trained.model->final_norm.frozen.clone();

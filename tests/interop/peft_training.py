@@ -54,6 +54,7 @@ CASES = {  # recipe keys of ours; what the peer does follows from them
     "a head trained whole on an NF4 base": {**WHOLE, "peft": {"modules_to_save": ["lm_head"]}, "quantization.method": "nf4"},
     "tokens, untied": {"untied": True, "peft": {"trainable_token_indices": TOKENS}},
     "tokens, tied": {"peft": {"trainable_token_indices": TOKENS}},
+    "tokens, tied, beneath an adapter on the head": {"targets": ["q_proj", "lm_head"], "peft": {"trainable_token_indices": TOKENS}},
     "tokens of the head, tied": {"peft": {"trainable_token_indices": {"lm_head": TOKENS}}},
     "other tokens of embedding and head": {"peft": {"trainable_token_indices": {"embed_tokens": TOKENS, "lm_head": TOKENS[:2]}}},
     "an adapter on the head": {"targets": ["q_proj", "lm_head"]},

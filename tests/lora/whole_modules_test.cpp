@@ -81,6 +81,27 @@ TEST(WholeModules, TrainedTokensOfTiedEmbeddingsAreSharedUnlessTheyDiffer) {
       ThrowsMessage<ConfigError>(HasSubstr("ensure_weight_tying")));
 }
 
+TEST(WholeModules, AnAdaptedHeadHasTheTokensOfTheEmbeddingAndNoneOfItsOwn) {
+  const auto check = [](const LoraOptions& options, bool tied) {
+    return [options, tied] {
+      check_adapted_head(options, trained_embeddings(options, tied, 10), tied);
+    };
+  };
+  LoraOptions options = with_tokens({{"embed_tokens", {4, 2}}});
+  for (const bool tied : {false, true}) EXPECT_NO_THROW(check(options, tied)()) << tied;
+  options.use_dora = true;
+  EXPECT_NO_THROW(check(options, false)());
+  EXPECT_THAT(check(options, true), ThrowsMessage<ConfigError>(HasSubstr("lora.use_dora")));
+  EXPECT_THAT(check(with_tokens({{"embed_tokens", {4}}}, true), true),
+              ThrowsMessage<ConfigError>(HasSubstr("lora.ensure_weight_tying: lm_head is one of")));
+  // PEFT wraps a head with tokens of its own, and cannot wrap one that has an adapter.
+  for (const bool tied : {false, true})
+    for (const auto& tokens : {std::map<std::string, std::vector<int64_t>>{{"lm_head", {4}}},
+                               {{"embed_tokens", {4}}, {"lm_head", {4}}}})
+      EXPECT_THAT(check(with_tokens(tokens), tied),
+                  ThrowsMessage<ConfigError>(HasSubstr("lora.trainable_token_indices.lm_head")));
+}
+
 TEST(WholeModules, WrongTokensAreRefusedByName) {
   const auto message = [](const LoraOptions& options) {
     return [options] { trained_embeddings(options, true, 10); };
@@ -104,6 +125,9 @@ TEST(WholeModules, TheLogSaysWhatBecomesOfTiedEmbeddings) {
   EXPECT_THAT(sentence(saving({"embed_tokens"}, true), true), HasSubstr("one trained copy"));
   EXPECT_THAT(sentence(saving({"embed_tokens", "lm_head"}), true), HasSubstr("each is"));
   EXPECT_THAT(sentence(with_tokens({{"embed_tokens", {1}}}), true), HasSubstr("shared by both"));
+  const LoraOptions tokens = with_tokens({{"embed_tokens", {1}}});
+  EXPECT_THAT(tying_sentence(tokens, trained_embeddings(tokens, true, 10), true, true),
+              testing::AllOf(HasSubstr("shared by both"), HasSubstr("two matrices")));
   EXPECT_EQ(sentence(saving({"embed_tokens"}), false), "");
   EXPECT_EQ(sentence(saving({"norm"}), true), "");
 }

@@ -123,6 +123,29 @@ TEST(TrainedParts, AnAdapterOnTheHeadGetsTheGradientOfTheLoss) {
   EXPECT_THROW(Trained{options}, ConfigError);
 }
 
+// As in PEFT, where the adapter wraps a head whose tokens are those of the embedding.
+TEST(TrainedParts, AnAdapterOnATiedHeadIsAddedToTheTrainedTokens) {
+  lora::LoraOptions options = options_with({});
+  options.targets = {"q_proj", "lm_head"};
+  options.trainable_token_indices["embed_tokens"] = {test::tiny_input({19, 7}).tokens[3], 60, 2};
+  Trained trained(options);
+  EXPECT_FALSE(trained.model->embeddings_still_tied());
+  {
+    at::NoGradGuard no_grad;
+    const at::Tensor hidden = trained.model->hidden(trained.input);
+    const lora::TrainedRows& tokens = *trained.model->embedding.rows;
+    const lora::Adapter& adapter = *trained.model->head.layers().front().adapter;
+    const at::Tensor matrix =
+        trained.model->embedding.weight.index_copy(0, tokens.index, tokens.rows.value);
+    const at::Tensor expected =
+        hidden.mm(matrix.t()) + hidden.mm(adapter.a.t()).mm(adapter.b.t()) * adapter.scaling;
+    EXPECT_TRUE(at::allclose(trained.model->logits(hidden), expected, 1e-5, 1e-5));
+  }
+  expect_gradients_of_the_loss(trained);
+  options.use_dora = true;
+  EXPECT_THROW(Trained{options}, ConfigError);
+}
+
 TEST(TrainedParts, TheBaseStaysAsItIsWhileTheyMove) {
   auto untouched = test::tiny_model();
   lora::LoraOptions options = options_with({"embed_tokens", "lm_head", "norm", "o_proj"});

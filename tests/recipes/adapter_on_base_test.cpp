@@ -257,6 +257,41 @@ TEST_F(AdapterOnBase, TheEmbeddingBelowTrainedTokensMustBeTheBases) {
                                  HasSubstr("give the base that the adapter was trained on")));
 }
 
+// As PEFT saves LoRA on a tied lm_head over trained tokens, which its base then has too.
+TEST_F(AdapterOnBase, AnAdapterOnATiedHeadOverTrainedTokensIsReadTrainedAndWritten) {
+  const std::string rows =
+      "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta";
+  config["target_modules"] = {"q_proj", "lm_head"};
+  config["trainable_token_indices"] = {3, 5};
+  tensors.emplace_back(rows, numbers("rows", {2, kHidden}));
+  tensors.emplace_back("base_model.model.lm_head.lora_A.weight", numbers("a", {kRank, kHidden}));
+  tensors.emplace_back("base_model.model.lm_head.lora_B.weight",
+                       numbers("b", {kVocabulary, kRank}));
+  {
+    const TrainedModel trained = open();
+    const lora::LoraLinear& head = trained.base.model->head.layers().front();
+    EXPECT_TRUE(at::equal(head.adapter->b, tensors.back().second));
+    for (const lora::TrainedRows* of :
+         {trained.base.model->embedding.rows.get(), head.trained_rows.get()}) {
+      ASSERT_NE(of, nullptr);
+      EXPECT_TRUE(at::equal(of->rows.value, tensors[tensors.size() - 3].second));
+    }
+  }
+  Recipe recipe = test::tiny_recipe(dir.path());
+  recipe.lora.from_adapter = dir / "adapter";
+  recipe.train.max_steps = 2;
+  finetune(recipe, std::atomic<bool>(false));
+  recipe.train.max_steps = 3;
+  recipe.train.on_extend = "continue";
+  finetune(recipe, std::atomic<bool>(false));
+  std::vector<std::string> names, wanted;
+  for (const auto& [name, value] :
+       quant::read_tensors(fs::path(recipe.output.dir) / "adapter/adapter_model.safetensors"))
+    names.push_back(name);
+  for (const auto& [name, value] : tensors) wanted.push_back(name);
+  EXPECT_THAT(names, testing::UnorderedElementsAreArray(wanted));
+}
+
 TEST_F(AdapterOnBase, TrainingGoesOnFromAWrappedEmbeddingAndIsResumed) {
   const at::Tensor own = stored("model.embed_tokens.weight").to(at::kFloat);
   const std::string module = "base_model.model.model.embed_tokens";
