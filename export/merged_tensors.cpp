@@ -82,14 +82,12 @@ void MergedTensors::visit_embedding(const std::string& name, const lora::Embeddi
 
 void MergedTensors::visit_norm(const std::string& module, const model::NormSpec& spec,
                                const lora::NormWeight& norm) {
-  const std::string weight = module + ".weight", bias = module + ".bias";
+  const std::string weight = module + ".weight";
   if (spec.by_group)
     add_groups(module, spec, norm);
   else if (norm.frozen.defined())
     norm.trained ? add_trained(weight, norm.trained->value) : add_frozen(weight, norm.frozen);
-  if (norm.frozen_bias.defined())
-    norm.trained_bias ? add_trained(bias, norm.trained_bias->value)
-                      : add_frozen(bias, norm.frozen_bias);
+  add_bias(module + ".bias", norm.frozen_bias, norm.trained_bias.get());
 }
 
 void MergedTensors::visit_linear(const lora::LoraLinear& linear) {
@@ -99,13 +97,17 @@ void MergedTensors::visit_linear(const lora::LoraLinear& linear) {
 }
 
 void MergedTensors::visit_bias(const lora::LoraLinear& linear) {
-  const std::string bias = linear.name + ".bias";
-  if (linear.trained_bias) add_trained(bias, linear.trained_bias->value);
-  // The zeros of a bias that the configuration promises and no file has.
-  else if (linear.bias.defined() && original_ && !original_->has(bias))
-    add_trained(bias, linear.bias);
-  else if (linear.bias.defined())
-    add_frozen(bias, linear.bias);
+  add_bias(linear.name + ".bias", linear.bias, linear.trained_bias.get());
+}
+
+void MergedTensors::add_bias(const std::string& name, const at::Tensor& frozen,
+                             const lora::TrainedTensor* trained) {
+  if (trained) add_trained(name, trained->value);
+  // The zeros of a bias that the model has and no file does.
+  else if (frozen.defined() && original_ && !original_->has(name))
+    add_trained(name, frozen);
+  else if (frozen.defined())
+    add_frozen(name, frozen);
 }
 
 void MergedTensors::visit_group(const lora::LinearGroup& group) {

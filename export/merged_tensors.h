@@ -53,6 +53,9 @@ class MergedTensors {
                   const lora::NormWeight& norm);
   void visit_linear(const lora::LoraLinear& linear);
   void visit_bias(const lora::LoraLinear& linear);
+  // Nothing where `frozen` is undefined; `trained` may be null.
+  void add_bias(const std::string& name, const at::Tensor& frozen,
+                const lora::TrainedTensor* trained);
   void visit_group(const lora::LinearGroup& group);
   void visit_layer(const model::CausalLm& model, int64_t index);
 

@@ -28,7 +28,7 @@ class Gguf final : public WeightSource {
     take_rope_factors();
     for (StackSpec* stack : {&architecture_.encoder, &architecture_.decoder})
       for (BlockSpec& block : stack->kinds)
-        block.edit_each_linear([](LinearSpec& linear) { linear.bias = false; });
+        block.edit_each_linear([](LinearSpec& linear) { linear.bias = linear.needs_bias; });
     for (int64_t layer = 0; layer < architecture_.num_layers(); ++layer)
       architecture_.block(layer).edit_each_linear([&](LinearSpec& linear) {
         linear.bias |= has(architecture_.module(layer, linear.names) + ".bias");

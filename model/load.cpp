@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "base/warn_once.h"
 #include "model/layer_quantization.h"
 #include "model/offload_blocks.h"
 #include "quant/make_frozen_weight.h"
@@ -26,6 +27,15 @@ std::string phase_of(const WeightSource& source, const quant::QuantizationOption
   const bool quantizes =
       changes || (quantization.method != "none" && quantization.method != "as_stored");
   return (quantizes ? "reading and quantizing " : "reading ") + source.place();
+}
+
+// "a, b, c, ... (7 in all)"
+std::string first_of(const std::vector<std::string>& names) {
+  const size_t shown = std::min<size_t>(names.size(), 3);
+  std::string text = fmt::format(
+      "{}", fmt::join(names.begin(), names.begin() + static_cast<ptrdiff_t>(shown), ", "));
+  if (shown < names.size()) text += fmt::format(", ... ({} in all)", names.size());
+  return text;
 }
 
 // The decoder's parts by their Hugging Face names, read in the order of the layers. Left between
@@ -47,6 +57,13 @@ class Loader {
                   "matrices") {}
 
   Progress& progress() { return progress_; }
+
+  // Once all has been read.
+  void warn_about_zeros() const {
+    if (!zeros_.empty())
+      log::warning_once("{}: there is no {}; taken as zero, as in transformers", source_.place(),
+                        first_of(zeros_));
+  }
 
   // The embedding or the head.
   at::Tensor outer(const TensorNames& names, const Architecture& a) {
@@ -76,7 +93,7 @@ class Loader {
   }
 
   at::Tensor head_bias(const Architecture& a) {
-    return source_.read(a.head.names.hugging_face + ".bias", {a.vocab_size}, dtype_).to(device_);
+    return bias(a.head.names.hugging_face + ".bias", a.vocab_size, true);
   }
 
   at::Tensor vector(const std::string& tensor, int64_t size) {
@@ -97,14 +114,16 @@ class Loader {
       norm.frozen = stacked(module, spec);
     else if (spec.weight)
       norm.frozen = read(".weight");
-    if (spec.bias) norm.frozen_bias = read(".bias");
+    if (spec.bias)
+      norm.frozen_bias =
+          lies_there(module + ".bias")
+              ? read(".bias")
+              : at::zeros(spec.shape(), at::TensorOptions().dtype(at::kFloat).device(device_));
     for (int64_t group = 0; spec.by_group && group < spec.groups; ++group)
       norm.row_names.push_back(spec.tensor(module, group));
     return norm;
   }
 
-  // A bias that the configuration promises is zero where the file has none, as in
-  // transformers; one that is there is read in any case.
   lora::LoraLinear linear(const std::string& name, const LinearSpec& spec) {
     lora::LoraLinear layer = read_linear(name, spec);
     progress_.advance();
@@ -124,7 +143,7 @@ class Loader {
     layer.stored_by_inputs = spec.stored_by_inputs;
     layer.base = offload_ && offload_->in_float32() ? in_float32(name, spec) : weight(name, spec);
     if (offload_) layer.base = offload_->placed(name, std::move(layer.base));
-    layer.bias = bias(name + ".bias", spec.out, spec.bias);
+    layer.bias = bias(name + ".bias", spec.out, spec.bias, spec.needs_bias);
     return layer;
   }
 
@@ -150,13 +169,21 @@ class Loader {
     return at::stack(rows).to(device_, at::kFloat);
   }
 
-  at::Tensor bias(const std::string& name, int64_t size, bool promised) {
-    if (source_.has(name)) return source_.read(name, {size}, dtype_).to(device_);
+  // A bias that the configuration promises is zero where the file has none, as in transformers;
+  // one that is there is read in any case. `needed`: LinearSpec::needs_bias.
+  at::Tensor bias(const std::string& name, int64_t size, bool promised, bool needed = false) {
+    if (needed || (promised ? lies_there(name) : source_.has(name)))
+      return source_.read(name, {size}, dtype_).to(device_);
     if (!promised) return {};
-    if (!told_of_zeros_)
-      log::warning("{}: there is no {}; it is taken as zero", source_.place(), name);
-    told_of_zeros_ = true;
     return at::zeros({size}, at::TensorOptions().dtype(dtype_).device(device_));
+  }
+
+  // Whether the file has a bias that the model has; warn_about_zeros() tells of one that it has
+  // not.
+  bool lies_there(const std::string& bias) {
+    if (source_.has(bias)) return true;
+    zeros_.push_back(bias);
+    return false;
   }
 
   at::Tensor matrix(const std::string& name, int64_t rows, int64_t columns) {
@@ -168,8 +195,8 @@ class Loader {
   const quant::QuantizationOptions& quantization_;
   at::Device device_;
   const WeightMaker& make_;
-  BlockOffload* offload_;  // null: all weights stay
-  bool told_of_zeros_ = false;
+  BlockOffload* offload_;           // null: all weights stay
+  std::vector<std::string> zeros_;  // biases
   const bool counts_blocks_;
   Progress progress_;
 };
@@ -290,6 +317,7 @@ std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& o
     model->layers.push_back(load_block(load, a, layer));
     offload.end_block(*model);
   }
+  load.warn_about_zeros();
   warn_about_unread(source);
   return model;
 }
@@ -361,6 +389,7 @@ Architecture stream_model(WeightSource& source, const ModelOptions& options,
     if (change) change(layer, block, load.progress());
     take({block.frozen_state(a, layer), std::as_const(block).groups(), &block});
   }
+  load.warn_about_zeros();
   warn_about_unread(source);
   return a;
 }

@@ -36,6 +36,7 @@ struct LinearSpec {
   // Hugging Face files hold Wᵀ, [in, out] (the Conv1D of GPT-2); GGUF files do not.
   bool stored_by_inputs = false;
   bool never_quantized = false;  // routers: small, and what they decide is all or nothing
+  bool needs_bias = false;       // a file must have it: transformers draws a missing one at random
 
   bool present() const { return out > 0; }
   int64_t numbers() const { return out * in; }

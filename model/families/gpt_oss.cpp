@@ -36,6 +36,7 @@ ExpertsSpec experts(ConfigReader& config, const LlamaSizes& sizes) {
                      .alpha = config.number({{"swiglu_alpha"}}, 1.702)};
   spec.router.names.hugging_face = "mlp.router";
   spec.router.bias = spec.gate_up.bias = spec.down.bias = true;
+  spec.router.needs_bias = true;
   spec.files = {.gate = "",
                 .up = "",
                 .down = "",
