@@ -36,15 +36,15 @@ void decode_format(const Node& node, const std::string& key, ProblemList& proble
 std::vector<Field<Dataset>> make_dataset_fields() {
   std::vector<Field<Dataset>> fields = {
       dataset_field("path", "path",
-                    "Rows: a .jsonl, .json, .csv, .tsv, .parquet or .arrow file, packed as .gz or "
-                    ".zst or not; a folder of such files, or a pattern such as "
-                    "`\"train-*.parquet\"`, both in the order of the names; a folder that "
-                    "`save_to_disk` of `datasets` wrote.",
+                    "Where the rows are: a .jsonl, .json, .csv, .tsv or .txt file, which may be "
+                    "compressed (.gz, .zst), or a .parquet or .arrow file; a folder of such files, "
+                    "or a pattern such as `\"train-*.parquet\"`, whose files are read in the order "
+                    "of their names; a folder that `save_to_disk` of `datasets` wrote.",
                     &Dataset::path),
       dataset_field("format",
                     "alpaca | chat | sharegpt | completion | text | pretokenized | input_output | "
                     "preference",
-                    "How a row is laid out: which fields it has, and what is trained of them. "
+                    "How a row is laid out: which fields it has, and which of them are trained. "
                     "docs/formats.md shows a row of each.",
                     &Dataset::format),
       dataset_field("fields", "map",
@@ -57,29 +57,29 @@ std::vector<Field<Dataset>> make_dataset_fields() {
                     "as `\"\\n\"`. Empty: the two are joined as they are in the row.",
                     &Dataset::separator),
       dataset_field("system", "text",
-                    "chat, sharegpt, alpaca and preference rows: the system message of rows that "
-                    "bring none. Empty: such rows have none. The trained model does not bring it "
-                    "along: give it again with `qlora chat --system`.",
+                    "chat, sharegpt, alpaca and preference rows: the system message for rows that "
+                    "have none of their own. Empty: such rows get none. It is not saved with the "
+                    "trained model: give it again with `qlora chat --system`.",
                     &Dataset::system),
-      dataset_field(
-          "weight", "number",
-          "In `data.train`: how large a part of an epoch comes from this dataset, relative to the "
-          "weights of the others; `data.mix_by` says whether rows or tokens are shared out. An "
-          "epoch stays as long as it would be without weights, so that rows of one dataset may "
-          "come several times in it and rows of another only in some epochs. 0, which then all "
-          "datasets need: every row comes once an epoch.",
-          &Dataset::weight),
-      dataset_field("max_rows", "integer", "Reads the first so many rows. 0: all.",
+      dataset_field("weight", "number",
+                    "In `data.train`: how large a part of an epoch comes from this dataset, "
+                    "relative to the weights of the others; `data.mix_by` says whether that part "
+                    "is one of rows or of tokens. An epoch stays as long as it would be without "
+                    "weights, so that rows of one dataset may come several times in it and rows of "
+                    "another only in some epochs. 0: without weights every row comes once an "
+                    "epoch; if one dataset has a weight, all need one.",
+                    &Dataset::weight),
+      dataset_field("max_rows", "integer", "How many rows are read, from the first one on. 0: all.",
                     &Dataset::max_rows),
       dataset_field("min_tokens", "integer",
-                    "Leaves out rows of fewer tokens, and preference rows of which either answer "
-                    "has fewer with the prompt. 0: none.",
+                    "Leaves out rows of fewer tokens, and preference rows in which either answer "
+                    "together with the prompt has fewer. 0: no row is left out.",
                     &Dataset::min_tokens),
-      dataset_field(
-          "max_tokens", "integer",
-          "Leaves out rows of more tokens, and preference rows of which either answer has more "
-          "with the prompt, before `data.on_overlength` is asked. 0: none.",
-          &Dataset::max_tokens)};
+      dataset_field("max_tokens", "integer",
+                    "Leaves out rows of more tokens, and preference rows in which either answer "
+                    "together with the prompt has more, before `data.on_overlength` is applied. 0: "
+                    "no row is left out.",
+                    &Dataset::max_tokens)};
   fields[0].required = true;
   fields[1].read = decode_format;
   return fields;

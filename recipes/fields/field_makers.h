@@ -24,6 +24,11 @@ struct Free {
   const char* effect;
 };
 
+// What the reference page says of the default where it is more than one value.
+struct ShownDefault {
+  const char* text;
+};
+
 using RecipeField = Field<Recipe>;
 
 inline RecipeField operator|(RecipeField field, Free free) {
@@ -34,6 +39,11 @@ inline RecipeField operator|(RecipeField field, Free free) {
 
 inline RecipeField operator|(RecipeField field, Required) {
   field.required = true;
+  return field;
+}
+
+inline RecipeField operator|(RecipeField field, ShownDefault shown) {
+  field.shown_default = shown.text;
   return field;
 }
 

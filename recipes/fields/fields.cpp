@@ -18,11 +18,11 @@ RecipeField device_map() {
       "which is gone when the run ends. ranks: the processes that torchrun or another launcher "
       "started for the run share them; each keeps a part of every block and fetches the other "
       "parts for use. A single process keeps all of them on the device. auto: as many stay on the "
-      "device as the run has room for. A map gives places to modules: `{model.layers: disk, "
-      "model.layers.7: cuda:0}`; for each block the longest path that leads to it decides. "
-      "Embedding and head move only if the map has their own names (`model.embed_tokens`, "
-      "`lm_head`): of the embedding the rows of a batch are fetched, of the head some of its rows "
-      "at a time. Empty: all stay on the device."};
+      "device as the run has room for. A map says it module by module: `{model.layers: disk, "
+      "model.layers.7: cuda:0}`; of several paths that match a block the longest one counts. "
+      "Embedding and head move only if the map names them (`model.embed_tokens`, `lm_head`): of "
+      "the embedding the rows of a batch are fetched, of the head some of its rows at a time. "
+      "Empty: everything stays on the device."};
   field.read = [](const Node& node, const std::string& key, ProblemList& problems, Recipe& recipe) {
     decode_word_or_map(node, key, problems, recipe.model.device_map);
   };
@@ -49,24 +49,24 @@ Section model_section() {
            Free{"Adapters saved from then on carry the new name."},
        in({"dtype", "auto | bfloat16 | float16 | float32",
            "Type in which the modules that stay unquantized are held. auto: the type that their "
-           "large matrices have in the file, and bfloat16 for a file that holds nothing but "
-           "quantized blocks."},
+           "large matrices have in the file; bfloat16 if the file holds nothing but quantized "
+           "blocks."},
           &Options::dtype),
        in({"upcast", "none | norms | all",
            "none and norms: embedding and head stay in `dtype`. all: they are held and computed in "
            "float32, which takes more memory; PEFT's prepare_model_for_kbit_training does the "
            "same. Norms are float32 in any case."},
           &Options::upcast),
-       device_map() | Free{"Weights lie elsewhere; the numbers stay the same. With "
-                           "`quantization.fp32_cpu_offload` the same blocks must be on the cpu or "
-                           "on disk."},
+       device_map() |
+           Free{"The weights lie elsewhere; the numbers stay the same. With "
+                "`quantization.fp32_cpu_offload` the same blocks must be on the cpu or on disk."},
        in({"max_memory", "map",
-           "With `device_map: auto`: how much memory of each device the run, or each of its "
-           "ranks, may take, as `qlora plan` counts it: `{cuda:0: 20GiB, cpu: 30GiB}`. Of a device "
-           "that is not named it may take 90 % of what is free, divided by the ranks that share "
-           "it."},
+           "With `device_map: auto`: how much memory of each device the run, or each of its ranks, "
+           "may take, as `qlora plan` counts it: `{cuda:0: 20GiB, cpu: 30GiB}`. Of a device that "
+           "is not named here it may take 90 % of what is free, divided by the number of ranks "
+           "that share the device."},
           &Options::max_memory) |
-           Free{"Weights lie elsewhere; the numbers stay the same."},
+           Free{"The weights lie elsewhere; the numbers stay the same."},
        in({"offload_dir", "path",
            "Directory in which `device_map` may write weights that are to lie on disk. The file "
            "has no name there and is gone when the program ends. Empty: `output.dir`."},
@@ -85,13 +85,13 @@ Section quantization_section() {
       &Recipe::quantization,
       {in({"method", "nf4 | fp4 | int8 | int8_weight_only | none | as_stored",
            "nf4: 4-bit NormalFloat. fp4: 4-bit floating point, a little less exact. int8: "
-           "LLM.int8(), "
-           "8-bit products. int8_weight_only: 8-bit weights, 16-bit products. none: 16 bit. "
-           "as_stored: as the file has them, which is what a recipe without this section does. A "
-           "recipe that has this section must name a method."},
-          &Options::method),
+           "LLM.int8(), 8-bit products. int8_weight_only: 8-bit weights, 16-bit products. none: 16 "
+           "bit. as_stored: as the file has them."},
+          &Options::method) |
+           ShownDefault{"required; `as_stored` in a recipe without this section"},
        in({"threshold", "number",
-           "int8: columns of the input with a value this large are multiplied in 16 bit. 0: none."},
+           "int8: columns of the input that have a value at least this large are multiplied in 16 "
+           "bit. 0: no column is."},
           &Options::threshold),
        in({"fp32_cpu_offload", "boolean",
            "int8: blocks that `model.device_map` has on the cpu or on disk stay unquantized, in "
@@ -106,7 +106,7 @@ Section quantization_section() {
           &Options::block_size),
        in({"skip_modules", "list of texts",
            "Linear layers that stay unquantized: a full path or a part between dots, such as "
-           "`down_proj`. `lm_head` always does, whether it is named or not."},
+           "`down_proj`. `lm_head` stays so in any case, named here or not."},
           &Options::skip_modules)});
 }
 
@@ -129,7 +129,10 @@ Section data_section() {
        in({"eval_fraction", "number",
            "Instead of `eval`: this share of the training rows is set aside, in [0, 1)."},
           &Options::eval_fraction),
-       in({"sequence_length", "integer", "Longest sequence, in tokens."},
+       in({"sequence_length", "integer",
+           "How many tokens a row may have; what becomes of a longer one, `on_overlength` says (an "
+           "error by default). With `packing` it is also the length up to which a sequence is "
+           "filled with rows."},
           &Options::sequence_length),
        in({"packing", "boolean",
            "Puts several rows into one sequence; they do not see each other."},
@@ -146,13 +149,15 @@ Section data_section() {
            "all of it. 0: all rows."},
           &Options::shuffle_block),
        in({"train_on", "assistant | all | last",
-           "assistant: only answers are learnt. all: prompts too. last: only the last answer of a "
-           "conversation, behind all that comes before it. With `train.objective: orpo` it says "
-           "which tokens the likelihood of the chosen answers counts; TRL counts all."},
+           "assistant: only answers are learnt. all: prompts are learnt too. last: only the last "
+           "answer of a conversation is learnt; the model reads all that comes before it. With "
+           "`train.objective: orpo` this decides which tokens count in the likelihood of the "
+           "chosen answers; in TRL all of them do."},
           &Options::train_on),
        in({"on_overlength", "error | drop | truncate_left | truncate_right | split",
-           "What happens to a row longer than `sequence_length`. Each case is counted and "
-           "reported."},
+           "What happens to a row longer than `sequence_length`: it is an error, it is left out, "
+           "its beginning or its end is cut off, or it is split into several. The number of such "
+           "rows is reported."},
           &Options::on_overlength),
        in({"chat_template", "path or text",
            "Jinja template: a file (with a `/` or an extension in its name), the name of a "
@@ -168,13 +173,13 @@ Section data_section() {
        in.word_or_boolean(
            {"cache", "auto | true | false",
             "Keeps the tokenized rows on disk: they take no room in memory, and the next run that "
-            "needs the same ones finds them. auto: of datasets whose files have 64 MiB or more; "
-            "where the disk refuses, the rows are kept in memory."},
+            "needs the same ones finds them. auto: of datasets whose files have 64 MiB or more; if "
+            "they cannot be written there, the rows are kept in memory."},
            &Options::cache) |
            Free{"The rows are the same."},
        in({"cache_dir", "path",
-           "Where `cache` keeps them. Empty: `qlora/tokenized` in XDG_CACHE_HOME, or in "
-           "~/.cache. Whatever lies there may be deleted; it is made again."},
+           "Directory in which `cache` keeps the rows. Empty: `qlora/tokenized` in XDG_CACHE_HOME, "
+           "or in ~/.cache. Its files may be deleted; they are made again when a run needs them."},
           &Options::cache_dir) |
            Free{"The rows are the same."}});
 }
@@ -195,9 +200,14 @@ Section optim_section() {
            "Decay rates of the moving averages, in [0, 1): two for adamw, lion and lamb, three for "
            "ademamix, one for sgd (its momentum) and rmsprop. Empty: the optimizer's usual ones."},
           &Options::betas),
-       in({"eps", "number", "Added to the root in the denominator."}, &Options::eps),
+       in({"eps", "number",
+           "Adam's epsilon: added to the square root of the second moment, so that no division by "
+           "0 occurs. lion and sgd have none."},
+          &Options::eps),
        in({"alpha", "number", "Weight of ademamix's slow average."}, &Options::alpha),
-       in({"alpha_ramp", "integer", "Steps in which ademamix's alpha and third beta rise."},
+       in({"alpha_ramp", "integer",
+           "Number of steps over which ademamix's alpha and third beta rise to their values. 0: "
+           "they have them from the first step."},
           &Options::alpha_ramp),
        in({"weight_decay", "number",
            "How fast the trained numbers shrink towards 0. As in AdamW it does not pass through "
@@ -229,31 +239,32 @@ Section optim_section() {
           &Options::min_lr_ratio),
        in({"num_cycles", "integer", "How many times cosine_with_restarts falls from `lr`."},
           &Options::num_cycles),
-       in({"power", "number", "The exponent of the schedule polynomial."}, &Options::power),
+       in({"power", "number", "Exponent of the schedule polynomial."}, &Options::power),
        in({"decay_ratio", "number", "Share of all steps in which wsd falls, in [0, 1]."},
           &Options::decay_ratio),
        in({"warmup_ratio", "number",
            "Share of all steps in which the rate rises from 0, in [0, 1]."},
           &Options::warmup_ratio),
        in({"warmup_steps", "integer",
-           "The same as a number of steps. If it is above 0, it counts and the ratio does not."},
+           "Number of steps in which the rate rises from 0. If it is above 0, `warmup_ratio` is "
+           "not used."},
           &Options::warmup_steps),
        in({"stochastic_rounding", "boolean",
            "With `lora.dtype: bfloat16`: rounds up or down at random, so that small updates add up "
            "instead of being lost."},
           &Options::stochastic_rounding),
        in({"paged_resident_bytes", "integer",
-           "Paged: bytes of optimizer state kept on the device. 0: half of it on a GPU, all of it "
-           "on the CPU."},
+           "With a paged optimizer: how many bytes of its state stay on the device. 0: half of the "
+           "state on a GPU, all of it on the CPU."},
           &Options::paged_resident_bytes) |
-           Free{"State lies elsewhere; the numbers stay the same."}});
+           Free{"The state lies elsewhere; the numbers stay the same."}});
 }
 
 Section train_section() {
   using Options = trainer::TrainOptions;
   const Members<Options> in{&Recipe::train};
   return section(
-      "train", "The run itself. One of `max_steps` and `epochs` must be set.", &Recipe::train,
+      "train", "The run itself. Either `max_steps` or `epochs` must be set.", &Recipe::train,
       {in({"objective", "sft | dpo | orpo",
            "sft: the answers of the rows are learnt. dpo and orpo learn from rows of format "
            "preference, which have a chosen and a rejected answer. dpo makes the chosen answer "
@@ -272,10 +283,12 @@ Section train_section() {
        in({"label_smoothing", "number",
            "dpo with sigmoid: the share of pairs taken to be the wrong way round, in [0, 0.5)."},
           &Options::label_smoothing),
-       in({"max_steps", "integer", "Length of the run in optimizer steps. 0: by `epochs`."},
+       in({"max_steps", "integer",
+           "Length of the run in optimizer steps. 0: `epochs` says how long it is."},
           &Options::max_steps) |
            Free{"The run ends earlier or later; later needs `on_extend`."},
-       in({"epochs", "number", "Length of the run in passes over the rows. 0: by `max_steps`."},
+       in({"epochs", "number",
+           "Length of the run in passes over the rows. 0: `max_steps` says how long it is."},
           &Options::epochs) |
            Free{"The run ends earlier or later; later needs `on_extend`."},
        in({"micro_batch_size", "integer",
@@ -286,22 +299,24 @@ Section train_section() {
           &Options::gradient_accumulation_steps),
        in.word_or_boolean(
            {"gradient_checkpointing", "auto | true | false | integer",
-            "Recomputes layers in the backward pass, which trades time for memory: all of them, or "
-            "the first so many. auto: as few as memory demands."},
+            "Recomputes layers in the backward pass, which trades time for memory: all of them "
+            "(true), none (false), or the first N of them. auto: as few as the memory requires."},
            &Options::gradient_checkpointing),
        in({"compute_dtype", "auto | bfloat16 | float16 | float32",
            "Type of the matrix products; adapters, norms and sums are float32 in any case. auto: "
-           "bfloat16 where the processor (AVX-512 BF16) or GPU multiplies it, else float32, on a "
-           "GPU (before Ampere) float16; the run says which and keeps to it when it is resumed. "
-           "float16 is for GPUs without bfloat16: "
-           "the loss is scaled, and a step that overflows is left out. A 16-bit type that the "
-           "processor does not multiply takes as long as float32."},
+           "bfloat16 where the processor (AVX-512 BF16) or GPU multiplies it; otherwise float32 on "
+           "a processor, float16 on a GPU (before Ampere). The run says which, and keeps to it "
+           "when it is resumed. float16 is for GPUs without bfloat16: the loss is scaled, and a "
+           "step that overflows is left out. A 16-bit type that the processor does not multiply "
+           "takes as long as float32."},
           &Options::compute_dtype),
        in({"seed", "integer", "Decides shuffling, dropout and initial adapters."}, &Options::seed),
        in({"device", "auto | cpu | cuda | cuda:N",
-           "auto: a GPU if this build and machine have one."},
+           "Device that computes. auto: a GPU if the program is built for one and the machine has "
+           "one, else the CPU."},
           &Options::device),
-       in({"threads", "integer", "CPU threads. 0: one a core."}, &Options::threads),
+       in({"threads", "integer", "Number of CPU threads. 0: one for each core."},
+          &Options::threads),
        in({"profile_steps", "integer",
            "How many of the first steps are profiled: a table on the terminal, and profile.json, a "
            "Chrome trace, in the run directory."},
@@ -309,7 +324,8 @@ Section train_section() {
            Free{"Training is the same."},
        in({"eval_every", "integer", "Steps between evaluations. 0: only at the end."},
           &Options::eval_every) |
-           Free{"Evaluates at other steps; training is the same, the best checkpoint may not be."},
+           Free{"The run is evaluated at other steps. Training is the same; another checkpoint may "
+                "be the best."},
        in({"early_stopping_patience", "integer",
            "Ends the run after this many evaluations in a row without a gain. 0: never."},
           &Options::early_stopping_patience) |
@@ -320,8 +336,10 @@ Section train_section() {
            Free{"The run ends earlier or later."},
        in({"save_every", "integer", "Steps between checkpoints. 0: only at the end."},
           &Options::save_every) |
-           Free{"Saves at other steps; training is the same."},
-       in({"save_total_limit", "integer", "Checkpoints kept, besides the best and the last one."},
+           Free{"The run is saved at other steps; training is the same."},
+       in({"save_total_limit", "integer",
+           "How many of the newest checkpoints are kept; the best and the last one are kept in any "
+           "case."},
           &Options::save_total_limit) |
            Free{"Older checkpoints beyond the new limit are removed at the next save."},
        in({"log_every", "integer",
@@ -332,13 +350,14 @@ Section train_section() {
            Free{"Training is the same."},
        in({"sample_prompts", "list of texts",
            "Prompts that the model as it is answers before the first step, on the way and at the "
-           "end: greedily, up to 128 tokens each, into log.txt, samples.jsonl and TensorBoard. A "
-           "single entry that ends as the name of a file is one: .txt (also .gz, .zst) with a "
-           "prompt a line, or a file of rows (.jsonl, .json, .ndjson, .csv, .tsv, each also .gz, "
-           ".zst; .parquet, .arrow, .feather) with a prompt a row: `prompt` (a text), `messages` "
-           "(as in format chat), or in JSON the text itself. A name with spaces must end in .txt "
-           "or .jsonl. Where conversations or Alpaca's prompts are trained they pass through the "
-           "chat template."},
+           "end: greedily, up to 128 tokens each, into log.txt, samples.jsonl and TensorBoard. If "
+           "the list has a single entry that ends like the name of a file, the prompts are read "
+           "from that file: one a line of a .txt file (also .gz, .zst), or one a row of a file of "
+           "rows (.jsonl, .json, .ndjson, .csv, .tsv, each also .gz, .zst; .parquet, .arrow, "
+           ".feather), which holds it as `prompt` (a text), `messages` (as in format chat), or in "
+           "JSON as the text itself. The name of a file that has spaces must end in .txt or "
+           ".jsonl. If conversations or Alpaca's prompts are trained, these prompts pass through "
+           "the chat template too."},
           &Options::sample_prompts) |
            Free{"Training is the same."},
        in({"sample_every", "integer",
@@ -347,10 +366,10 @@ Section train_section() {
           &Options::sample_every) |
            Free{"Training is the same."},
        in({"audit", "boolean",
-           "Stops the run where tensors have got no gradient in 20 updates, and where the loss was "
-           "above twice its first value and above that of guessing in three steps in a row. "
-           "Refuses rows that begin with two BOS tokens, and data sets no answer of which ends "
-           "with a supervised end-of-turn token; false: a warning says so."},
+           "Stops the run if trained tensors have got no gradient in 20 updates, or if in three "
+           "steps in a row the loss was above twice its first value and above that of guessing. "
+           "Refuses rows that begin with two BOS tokens, and data sets in which no answer ends "
+           "with an end-of-turn token that is trained; false: a warning says so instead."},
           &Options::audit) |
            Free{"Training is the same."},
        in({"rank_timeout", "integer",
@@ -359,16 +378,18 @@ Section train_section() {
           &Options::rank_timeout) |
            Free{"Training is the same."},
        in({"resume", "auto | never | path",
-           "auto: continue an interrupted run of the same recipe in `output.dir`. A path: continue "
-           "from that checkpoint."},
+           "auto: an interrupted run of the same recipe in `output.dir` is continued. never: if "
+           "`output.dir` holds a run, that is an error unless `overwrite` is set. A path: the run "
+           "is continued from that checkpoint."},
           &Options::resume) |
-           Free{"Decides where this start continues; training is the same."},
+           Free{"It decides from where the run continues; training is the same."},
        in({"on_extend", "continue | rescale",
-           "What the learning rate does when a resumed run is longer than it was: keep its old "
-           "course and stay at its end (continue), or follow the course of the new length "
-           "(rescale). Empty: such a run is refused with a message that asks for one of the two."},
+           "What the learning rate does when a resumed run is longer than it was. continue: it "
+           "keeps its old course and then stays at its last value. rescale: it follows the course "
+           "of the new length. Empty: such a run is refused with a message that asks for one of "
+           "the two."},
           &Options::on_extend) |
-           Free{"Taken into account when the length changes."}});
+           Free{"It matters only when the length changes."}});
 }
 
 Section output_section() {
@@ -381,9 +402,9 @@ Section output_section() {
        in({"save_base", "boolean",
            "Also writes the quantized base, to `base` in the run directory."},
           &Options::save_base) |
-           Free{"Written or not at the end."},
+           Free{"The base is written at the end, or it is not."},
        in({"overwrite", "boolean", "Replaces another run found in `dir`."}, &Options::overwrite) |
-           Free{"Only asked when a run starts anew."}});
+           Free{"It matters only when a run starts anew."}});
 }
 
 }  // namespace

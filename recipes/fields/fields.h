@@ -25,6 +25,7 @@ struct Field {
   OnResume on_resume = OnResume::kFixed;
   std::string resume_effect = {};  // kFree: what a change does
   bool required = false;
+  std::string shown_default = {};  // what the reference page says where one value is not all
   // (node, full key, problems, owner): decode() of field_values.h
   std::function<void(const Node&, const std::string&, ProblemList&, Owner&)> read = {};
   std::function<Node(const Owner&)> write = {};

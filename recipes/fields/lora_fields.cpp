@@ -25,8 +25,9 @@ const std::vector<Field<lora::LoftqOptions>>& loftq_fields() {
 RecipeField loftq() {
   RecipeField field{
       "loftq", "map",
-      "Of init loftq: `iterations` (5) alternating steps of which the best is kept; `svd` "
-      "randomized or exact; `original`, the 16-bit model, where `model.path` is stored quantized."};
+      "For `init: loftq`. `iterations`: how many alternating steps are made, of which the best is "
+      "kept. `svd`: how the residual is decomposed, randomized or exact. `original`: the 16-bit "
+      "model, which is needed if `model.path` is stored quantized."};
   field.read = [](const Node& node, const std::string& key, ProblemList& problems, Recipe& recipe) {
     if (node.is_map()) return read_fields(node, key, loftq_fields(), problems, recipe.lora.loftq);
     problems.covered(key);
@@ -46,11 +47,10 @@ constexpr const char* kEmbedTokens = "embed_tokens";  // what a bare list of tok
 
 // A list of ids, or a map from module to ids.
 RecipeField trained_tokens() {
-  RecipeField field{
-      "trainable_token_indices", "list of integers, or map",
-      "Only these tokens of the input embedding are trained (and of lm_head, where the base has "
-      "one "
-      "matrix for both). A map says it by module: `{embed_tokens: [5, 6], lm_head: [5]}`."};
+  RecipeField field{"trainable_token_indices", "list of integers, or map",
+                    "Ids of tokens that are trained alone, without the rest of the input embedding "
+                    "(and of lm_head, where the base has one matrix for both). A map lists them by "
+                    "module: `{embed_tokens: [5, 6], lm_head: [5]}`."};
   field.read = [](const Node& node, const std::string& key, ProblemList& problems, Recipe& recipe) {
     auto& tokens = recipe.lora.trainable_token_indices;
     tokens.clear();
@@ -89,19 +89,21 @@ Section lora_section() {
           &Options::dropout),
        in({"targets", "list of texts",
            "Which linear layers get an adapter: `all-linear`, module names (`q_proj`), regular "
-           "expressions on the whole module path, or `peft-default`, what PEFT takes without "
-           "`target_modules` where it has defaults for the family. A pattern without a match is an "
-           "error."},
+           "expressions on the whole module path, or `peft-default`, which means the layers that "
+           "PEFT adapts when it is given no `target_modules` (it has defaults for some families). "
+           "A pattern without a match is an error."},
           &Options::targets),
        in({"target_parameters", "list of texts",
-           "Experts and routers that get an adapter, by the end of their path, which no pattern of "
-           "`targets` matches: `gate_up_proj`, `down_proj`, `gate.weight`. For Mixtral, Qwen3-MoE "
-           "and OLMoE `all-linear` has them in it, as in PEFT."},
+           "Experts and routers that get an adapter, named by the end of their path: "
+           "`gate_up_proj`, `down_proj`, `gate.weight`. Patterns of `targets` do not match them; "
+           "for Mixtral, Qwen3-MoE and OLMoE `all-linear` includes them, as in PEFT."},
           &Options::target_parameters),
-       in({"exclude_modules", "list of texts", "Matched like `targets`; these get no adapter."},
+       in({"exclude_modules", "list of texts",
+           "Linear layers that get no adapter, written like `targets`."},
           &Options::exclude_modules),
        in({"layers_to_transform", "list of integers",
-           "Only these decoder layers, counted from 0. Empty: all."},
+           "Numbers of the decoder layers that get adapters, counted from 0. Empty: all layers "
+           "do."},
           &Options::layers_to_transform),
        in({"use_dora", "true | false",
            "DoRA: the magnitude of each output's weights is trained as a number of its own, and "
@@ -112,13 +114,14 @@ Section lora_section() {
            "of layers that have an adapter."},
           &Options::bias),
        in({"modules_to_save", "list of texts",
-           "Modules that are trained whole beside the adapters, by the end of their path: "
+           "Modules that are trained whole beside the adapters, named by the end of their path: "
            "`embed_tokens`, `lm_head`, `norm` (every norm), `model.norm` (the last one), "
            "`input_layernorm`, or linear modules, which then get no adapter."},
           &Options::modules_to_save),
        trained_tokens(),
        in({"trainable_tokens", "list of texts",
-           "The same for the input embedding by the tokens' spelling: `[\"<|im_start|>\"]`."},
+           "Tokens of the input embedding that are trained alone, named by their spelling instead "
+           "of their ids: `[\"<|im_start|>\"]`."},
           &Options::trainable_tokens),
        in({"ensure_weight_tying", "boolean",
            "Matters where the base has one matrix for both embed_tokens and lm_head and one of the "
@@ -126,14 +129,16 @@ Section lora_section() {
            "become two, and the other one stays as it was."},
           &Options::ensure_weight_tying),
        in({"dtype", "float32 | bfloat16",
-           "What the trained numbers are rounded to after each step, and saved as."},
+           "Type of the trained numbers: they are rounded to it after each step, and saved in it."},
           &Options::dtype),
        in({"rank_pattern", "map",
            "Rank of modules whose path ends in a match: `{down_proj: 32, layers.0.mlp.up_proj: "
            "8}`. "
            "Keys are regular expressions."},
           &Options::rank_pattern),
-       in({"alpha_pattern", "map", "The same for alpha."}, &Options::alpha_pattern),
+       in({"alpha_pattern", "map",
+           "Alpha of modules whose path ends in a match, written like `rank_pattern`."},
+          &Options::alpha_pattern),
        in({"init", "default | gaussian | orthogonal | loftq | pissa | olora",
            "How the adapter's matrices A and B start. default: A is random (Kaiming-uniform) and B "
            "is zero. gaussian: A is drawn from a normal distribution and B is zero. orthogonal: "
@@ -143,7 +148,9 @@ Section lora_section() {
            "and olora change the base, which is then written to `base` in the run directory."},
           &Options::init),
        loftq(),
-       in({"use_rslora", "boolean", "Multiplies by alpha / sqrt(rank) instead (rsLoRA)."},
+       in({"use_rslora", "boolean",
+           "rsLoRA: an adapter's output is multiplied by alpha / sqrt(rank) instead of alpha / "
+           "rank."},
           &Options::use_rslora),
        in({"plus_lr_ratio", "number",
            "LoRA+ (Hayou et al. 2024): B learns at this multiple of `optim.lr`, A at `optim.lr`. "

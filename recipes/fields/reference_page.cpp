@@ -23,8 +23,10 @@ std::string table(const std::vector<Field<Owner>>& fields, const Owner& defaults
                          ? "| key | type | default | meaning | on resume |\n|---|---|---|---|---|\n"
                          : "| key | type | default | meaning |\n|---|---|---|---|\n";
   for (const Field<Owner>& field : fields) {
-    const std::string standard =
-        field.required ? "required" : fmt::format("`{}`", to_yaml(field.write(defaults)));
+    const std::string standard = !field.shown_default.empty() ? field.shown_default
+                                 : field.required
+                                     ? "required"
+                                     : fmt::format("`{}`", to_yaml(field.write(defaults)));
     text += fmt::format("| `{}` | {} | {} | {} |", field.key, cell(field.type), cell(standard),
                         cell(field.meaning));
     if (resume)
@@ -43,7 +45,8 @@ std::string reference_page() {
       "Made by `qlora reference` from the lists that read a recipe; do not edit. Paths are "
       "relative to the recipe; a leading `~/` is the home directory. `--set section.key=value` "
       "overrides any key. A key that is not listed here is an error. *On resume* says whether a "
-      "run that has begun may go on with another value.\n";
+      "run that has begun may go on with another value: *fixed* means that it may not; *free* "
+      "means that it may, and the sentence behind it says what changes then.\n";
   for (const Section& section : sections()) {
     text += fmt::format("\n## {}\n\n{}\n\n{}", section.name, section.meaning,
                         table(section.fields, Recipe(), true));

@@ -199,6 +199,11 @@ TEST(RecipeYaml, TheReferencePageIsUpToDate) {
       << "run: build/bin/qlora reference > docs/recipes.md";
 }
 
+TEST(RecipeYaml, TheReferencePageSaysThatTheSectionQuantizationNeedsAMethod) {
+  EXPECT_THAT(reference_page(),
+              HasSubstr("| required; `as_stored` in a recipe without this section |"));
+}
+
 TEST(RecipeYaml, TheQuickstartIsAValidRecipe) {
   const Recipe recipe = read_recipe(QLORA_SOURCE_DIR "/recipes/quickstart.yaml");
   EXPECT_EQ(recipe.quantization.method, "nf4");
