@@ -34,7 +34,7 @@ void take_keys(const std::string& shown, const std::string& listed, const Node& 
     }
     const ToolKey* known = find_key(tool, name);
     if (!known)
-      draft.unknown(part, fmt::format("{} has no such key that is known here", tool.title));
+      draft.unknown(part, fmt::format("we know no such key of {}", tool.title));
     else if (one.value.kind == Node::Kind::kNull)
       draft.without_effect(part, "it has no value");
     else if (known->convert)

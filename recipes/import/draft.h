@@ -14,7 +14,7 @@ enum class Fate {
   kMapped,         // it is a key of the recipe
   kWithoutEffect,  // nothing is lost without it
   kRefused,        // it would change the run, and cannot be done
-  kUnknown         // no key of that tool that is known here
+  kUnknown         // we know no such key of that tool
 };
 
 struct Outcome {

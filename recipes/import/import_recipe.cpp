@@ -21,7 +21,7 @@ std::string unknown_sentence(const Tool& tool, const std::string& key) {
   std::vector<std::string> names;
   for (const ToolKey& known : tool.keys) names.push_back(known.name);
   const std::string near = nearest_word(key, names);
-  return fmt::format("{} has no such key that is known here{}", tool.title,
+  return fmt::format("we know no such key of {}{}", tool.title,
                      near.empty() ? "" : fmt::format("; did you mean '{}'?", near));
 }
 
@@ -169,7 +169,8 @@ std::string to_text(const ImportedRecipe& imported) {
   const size_t mapped = count(imported, Fate::kMapped);
   std::string text = fmt::format("read as a file of {}: {} of {} keys are in the recipe\n",
                                  imported.tool, mapped, imported.outcomes.size());
-  text += lines_of(imported, Fate::kRefused, "not taken over, and the run is another without it:");
+  text +=
+      lines_of(imported, Fate::kRefused, "not taken over, although it would change the training:");
   text += lines_of(imported, Fate::kUnknown, "unknown:");
   text += lines_of(imported, Fate::kWithoutEffect, "without effect here:");
   text += lines_of(imported.defaults,

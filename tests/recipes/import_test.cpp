@@ -96,7 +96,8 @@ TEST(Import, AnUnknownKeyIsToldTheNearest) {
       imported("base_model: m\nadapter: lora\nlora_rr: 8\nsomething_else_entirely: 1\n");
   EXPECT_THAT(keys_with(recipe, Fate::kUnknown), ElementsAre("lora_rr", "something_else_entirely"));
   EXPECT_THAT(outcome_of(recipe, "lora_rr")->reason, HasSubstr("did you mean 'lora_r'?"));
-  EXPECT_THAT(recipe.text, HasSubstr("# Not taken over: something_else_entirely ("));
+  EXPECT_THAT(recipe.text, HasSubstr("# Not taken over: something_else_entirely (we know no such "
+                                     "key of Axolotl)"));
 }
 
 TEST(Import, PreferencesAreLearntByTheObjectiveOfTheirTool) {

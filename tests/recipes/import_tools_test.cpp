@@ -104,6 +104,7 @@ TEST(Import, WhatIsNotTakenOverIsToldByName) {
       ElementsAre("model_type", "load_in_8bit", "datasets[].ds_type", "bf16", "flash_attention",
                   "wandb_project", "wandb_entity", "special_tokens.pad_token"));
   const std::string report = to_text(recipe);
+  EXPECT_THAT(report, HasSubstr("not taken over, although it would change the training:\n"));
   EXPECT_THAT(report, HasSubstr("theirs.yaml:36:1: deepspeed (the processes of torchrun"));
   EXPECT_THAT(recipe.text, HasSubstr("# Not taken over: deepspeed (the processes of torchrun"));
   EXPECT_THAT(recipe.text, HasSubstr("  rank: 32  # lora_r\n"));
