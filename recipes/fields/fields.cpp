@@ -102,7 +102,8 @@ Section quantization_section() {
        in({"double_quant", "boolean",
            "Quantizes the scales of the 4-bit blocks too, which saves 0.37 bit a weight."},
           &Options::double_quant),
-       in({"block_size", "integer", "Weights that share one scale: a power of two, 32 to 4096."},
+       in({"block_size", "integer",
+           "How many weights share one scale: a power of two, 32 to 4096."},
           &Options::block_size),
        in({"skip_modules", "list of texts",
            "Linear layers that stay unquantized: a full path or a part between dots, such as "
@@ -130,9 +131,9 @@ Section data_section() {
            "Instead of `eval`: this share of the training rows is set aside, in [0, 1)."},
           &Options::eval_fraction),
        in({"sequence_length", "integer",
-           "How many tokens a row may have; what becomes of a longer one, `on_overlength` says (an "
-           "error by default). With `packing` it is also the length up to which a sequence is "
-           "filled with rows."},
+           "Longest row, in tokens; a longer one is an error unless `on_overlength` says what "
+           "becomes of it. With `packing` this is also the length up to which a sequence is filled "
+           "with rows."},
           &Options::sequence_length),
        in({"packing", "boolean",
            "Puts several rows into one sequence; they do not see each other."},
