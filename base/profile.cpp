@@ -5,10 +5,7 @@
 #include <time.h>
 
 #include <algorithm>
-#include <fstream>
 #include <map>
-
-#include "base/error.h"
 
 namespace qlora {
 namespace {
@@ -118,21 +115,18 @@ std::string profile_table() {
   return text;
 }
 
-void write_chrome_trace(const std::string& path) {
-  std::ofstream file(path);
-  file << "{\"traceEvents\":[";
+std::string chrome_trace() {
+  std::string text = "{\"traceEvents\":[";
   const char* separator = "\n";
   for (const ProfileEvent& event : profile().events) {
-    file << separator
-         << fmt::format(R"({{"name":"{}","ph":"X","pid":1,"tid":1,"ts":{:.3f},"dur":{:.3f}}})",
-                        event.stage,
-                        static_cast<double>(event.begin_ns - profile().start_ns) * 1e-3,
-                        static_cast<double>(event.end_ns - event.begin_ns) * 1e-3);
+    text += separator;
+    text +=
+        fmt::format(R"({{"name":"{}","ph":"X","pid":1,"tid":1,"ts":{:.3f},"dur":{:.3f}}})",
+                    event.stage, static_cast<double>(event.begin_ns - profile().start_ns) * 1e-3,
+                    static_cast<double>(event.end_ns - event.begin_ns) * 1e-3);
     separator = ",\n";
   }
-  file << "\n],\"displayTimeUnit\":\"ms\"}\n";
-  file.flush();
-  if (!file) fail<IoError>("{}: the trace could not be written; is the disk full?", path);
+  return text + "\n],\"displayTimeUnit\":\"ms\"}\n";
 }
 
 }  // namespace qlora

@@ -45,8 +45,8 @@ std::vector<StageTime> stage_times();
 // Rows of "stage  calls  seconds  share", the share of the time between start and stop; last what
 // no stage covers.
 std::string profile_table();
-// In the format of chrome://tracing and Perfetto. IoError.
-void write_chrome_trace(const std::string& path);
+// The text of a file for chrome://tracing and Perfetto.
+std::string chrome_trace();
 
 namespace profile_detail {
 extern std::atomic<bool> active;

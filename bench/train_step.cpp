@@ -25,6 +25,7 @@
 #include "base/stopwatch.h"
 #include "bench/kernel_times.h"
 #include "bench/made_model.h"
+#include "io/atomic_write.h"
 #include "lora/expert_names.h"
 #include "model/expert_targets.h"
 #include "model/load.h"
@@ -202,7 +203,7 @@ void print_profiles(const Setting& s, c10::Device device, const std::function<vo
     steps();
     stop_profile();
     fmt::print("{}", profile_table());
-    if (!s.trace.empty()) write_chrome_trace(s.trace);
+    if (!s.trace.empty()) io::write_file_atomically(s.trace, chrome_trace());
   }
   if (!s.kernels) return;
   std::fflush(stdout);  // LibTorch's profiler may end a process whose driver it does not know

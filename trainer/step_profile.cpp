@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/profile.h"
 #include "distributed/group.h"
+#include "io/atomic_write.h"
 
 namespace qlora::trainer {
 namespace {
@@ -36,7 +37,7 @@ void StepProfile::after_step() {
   if (step_ != kLeftOut + steps_) return;
   const double seconds = watch_.seconds();
   stop_profile();
-  write_chrome_trace(trace_path_);
+  io::write_file_atomically(trace_path_, chrome_trace());
   log::info("profile of {} steps (the trace for chrome://tracing is {}):", steps_, trace_path_);
   log::write_info(profile_table());
   tell_communication(steps_, seconds);

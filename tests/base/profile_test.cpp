@@ -2,12 +2,10 @@
 
 #include <gtest/gtest.h>
 
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <thread>
 
 #include "base/parallel_for.h"
-#include "tests/support/temp_dir.h"
 
 namespace qlora {
 namespace {
@@ -64,11 +62,7 @@ TEST(Profile, TheTraceIsOfTheFormatThatChromeReads) {
   start_profile();
   outer();
   stop_profile();
-  const test::TempDir folder;
-  const std::string path = folder / "trace.json";
-  write_chrome_trace(path);
-  std::ifstream file(path);
-  const auto trace = nlohmann::json::parse(file);
+  const auto trace = nlohmann::json::parse(chrome_trace());
   ASSERT_EQ(trace["traceEvents"].size(), 3u);
   for (const auto& event : trace["traceEvents"]) {
     EXPECT_EQ(event["ph"], "X");
