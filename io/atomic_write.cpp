@@ -23,11 +23,12 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kPartial = ".partial-";
+constexpr size_t kRandomDigits = 8;
 constexpr std::string_view kReplaced = ".before-replacement";
 
 // A name that no other process uses: process numbers repeat across containers and hosts.
 std::string partial_name(const std::string& target) {
-  return fmt::format("{}{}{:08x}", target, kPartial, std::random_device()());
+  return fmt::format("{}{}{:0{}x}", target, kPartial, std::random_device()(), kRandomDigits);
 }
 
 // The name that "<name>.partial-<random>" stands for; empty for other names.
@@ -118,12 +119,24 @@ std::vector<std::string> names_in(const fs::path& directory) {
   return names;
 }
 
-// Removes a directory whose lock no living process holds, and holds the lock meanwhile, so that
-// nobody begins to fill it. Where the file system cannot tell, `otherwise` decides. Whether it is
+// For its lock; -1: neither a directory nor a file, or not to be had.
+int open_for_lock(const fs::path& path) {
+  struct stat status {};
+  if (lstat(path.c_str(), &status) != 0) return -1;
+  constexpr int kFlags = O_NOFOLLOW | O_CLOEXEC;
+  if (S_ISDIR(status.st_mode)) return open(path.c_str(), O_RDONLY | O_DIRECTORY | kFlags);
+  if (!S_ISREG(status.st_mode)) return -1;
+  // Over a network the lock of a file is had by those alone who may write to it.
+  const int file = open(path.c_str(), O_RDWR | kFlags);
+  return file >= 0 ? file : open(path.c_str(), O_RDONLY | kFlags);
+}
+
+// Removes a directory or file whose lock no living process holds, and holds the lock meanwhile, so
+// that nobody begins to fill it. Where that cannot be told, `otherwise` decides. Whether it is
 // gone.
 bool remove_if_abandoned(const fs::path& path, bool otherwise) {
-  const int file = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-  bool abandoned = otherwise;  // a file or a link cannot tell
+  const int file = open_for_lock(path);
+  bool abandoned = otherwise;  // a link cannot tell
   if (file >= 0 && flock(file, LOCK_EX | LOCK_NB) == 0)
     abandoned = true;
   else if (file >= 0 && errno == EWOULDBLOCK)
@@ -135,6 +148,25 @@ bool remove_if_abandoned(const fs::path& path, bool otherwise) {
   return abandoned;
 }
 
+// What dead makers left beside the target, as far as it may be listed and removed: what another
+// user left in a common directory may not.
+void clear_abandoned(const std::string& target) {
+  const std::string beginning = fs::path(target).filename().string() + std::string(kPartial);
+  std::error_code status;
+  fs::directory_iterator entries(parent_of(target), status);
+  for (; !status && entries != fs::directory_iterator(); entries.increment(status)) {
+    const std::string name = entries->path().filename().string();
+    if (name.size() != beginning.size() + kRandomDigits || !name.starts_with(beginning) ||
+        name_of_partial(name).empty())
+      continue;
+    try {
+      remove_if_abandoned(entries->path(), false);
+    } catch (const IoError&) {
+      continue;
+    }
+  }
+}
+
 void recover(const std::string& target) {
   const std::string replaced = target + std::string(kReplaced);
   if (!exists(replaced)) return;
@@ -144,34 +176,50 @@ void recover(const std::string& target) {
     rename_into_place(replaced, target);
 }
 
-// A fresh locked directory beside `target`: its path, and the file that holds the lock. Where there
-// are no locks the file holds none, and nobody can find the directory abandoned either.
-std::pair<std::string, int> make_locked_directory(const std::string& target) {
+// A fresh directory or file beside a target, and the descriptor that holds its lock. Where there
+// are no locks it holds none, and nobody can find the thing abandoned either.
+struct Partial {
+  std::string path;
+  int lock;
+};
+
+// `make` makes what has the name that it is given, and opens it; -1 with errno.
+template <typename Make>
+Partial make_locked(const std::string& target, const Make& make) {
   while (true) {
     const std::string path = partial_name(target);
-    if (mkdir(path.c_str(), 0777) != 0) {
-      if (errno == EEXIST) continue;
-      fail_on(path, "created");
-    }
-    const int lock = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    const bool taken = lock >= 0 && flock(lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    const int lock = make(path.c_str());
+    if (lock < 0 && errno == EEXIST) continue;
+    if (lock < 0) fail_on(path, "created");
+    const bool taken = flock(lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
     // Before it was locked it may have been taken for an abandoned one, and be going or gone.
     if (!taken && exists(path)) return {path, lock};
-    if (lock >= 0) close(lock);
+    close(lock);
   }
+}
+
+Partial make_locked_directory(const std::string& target) {
+  return make_locked(target, [](const char* path) {
+    if (mkdir(path, 0777) != 0) return -1;
+    return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  });
 }
 
 }  // namespace
 
 void write_file_atomically(const std::string& path, std::string_view bytes) {
-  const std::string partial = partial_name(path);
+  clear_abandoned(path);
+  const Partial partial = make_locked(path, [](const char* name) {
+    return open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  });
+  const std::shared_ptr<void> closed(nullptr, [&](void*) { close(partial.lock); });
   try {
-    OutputFile file(partial);
+    OutputFile file(partial.path);
     file.write(bytes);
     file.finish();
-    rename_into_place(partial, path);
+    rename_into_place(partial.path, path);
   } catch (...) {
-    unlink(partial.c_str());
+    unlink(partial.path.c_str());
     throw;
   }
 }
@@ -215,13 +263,11 @@ AtomicDirectory::AtomicDirectory(const std::string& target, Existing existing)
     recover(target_);
   else
     require_free_directory(target_);
-  const fs::path parent = parent_of(target_);
-  make_directory(parent);
-  const std::string name = fs::path(target_).filename().string();
-  if (access(parent.c_str(), R_OK) == 0)
-    for (const std::string& other : names_in(parent))
-      if (name_of_partial(other) == name) remove_if_abandoned(parent / other, false);
-  std::tie(path_, lock_) = make_locked_directory(target_);
+  make_directory(parent_of(target_));
+  clear_abandoned(target_);
+  Partial partial = make_locked_directory(target_);
+  path_ = std::move(partial.path);
+  lock_ = partial.lock;
 }
 
 AtomicDirectory::~AtomicDirectory() {

@@ -1,6 +1,10 @@
 // Files and directories that are complete or absent, whatever kills the program: written beside
 // their place under a name of their own, "<name>.partial-<random>", flushed to disk, then renamed
 // into it. A directory that is replaced changes places with the new one in one call.
+//
+// The maker of a file or directory holds a lock (flock) on it until then, so that whoever finds it
+// knows whether it is still being filled, from another container or host too. Making one removes
+// what dead makers left of the same name.
 #pragma once
 
 #include <cstdint>
@@ -27,10 +31,6 @@ void require_free_directory(const std::string& path);
 
 // A directory in the making: fill path(), then commit(). Without commit the destructor removes it;
 // a kill leaves "<name>.partial-<random>" behind, which nothing takes for the real one.
-//
-// Its maker holds a lock (flock) on it, so that whoever finds it knows whether it is still being
-// filled, from another container or host too. Making one removes what dead makers left of the same
-// name.
 class AtomicDirectory {
  public:
   enum class Existing { kRefuse, kReplace };
@@ -60,8 +60,8 @@ void recover_replaced(const std::string& directory);
 
 // Removes what was left half made in `directory`, "<name>.partial-<random>" with a name that is
 // `ours`; gives what was removed. For the one process that may write to these names (it holds the
-// lock of a run); a directory that another process has locked is spared all the same. A directory
-// that is not there holds none. IoError.
+// lock of a run); what another process has locked is spared all the same. A directory that is not
+// there holds none. IoError.
 std::vector<std::string> remove_partial(const std::string& directory,
                                         const std::function<bool(const std::string& name)>& ours);
 

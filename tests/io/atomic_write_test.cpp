@@ -1,8 +1,10 @@
 #include "io/atomic_write.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -67,6 +69,37 @@ TEST(WriteFileAtomically, AFailureLeavesTheOldFileAsItWas) {
   EXPECT_EQ(test::read_file(dir / "a"), "old");
   EXPECT_THAT(names_in(dir.path()), ElementsAre("a"));
   EXPECT_THROW(write_file_atomically(dir / "no/such/a", "x"), IoError);
+}
+
+TEST(WriteFileAtomically, WhatAKilledProcessLeftIsClearedAwayByTheNext) {
+  TempDir dir;
+  const auto kills =
+      test::kill_at_each_call([] {}, [&] { write_file_atomically(dir / "a", "killed"); },
+                              [&] {
+                                write_file_atomically(dir / "a", "next");
+                                EXPECT_EQ(test::read_file(dir / "a"), "next");
+                                EXPECT_THAT(names_in(dir.path()), ElementsAre("a"));
+                              });
+  EXPECT_GE(kills, 4);
+}
+
+TEST(WriteFileAtomically, WhatALivingProcessWritesAndWhatIsNotItsOwnIsSpared) {
+  TempDir dir;
+  dir.write("a.partial-0123abcd", "being written");
+  const int file = open((dir / "a.partial-0123abcd").c_str(), O_RDWR);
+  ASSERT_EQ(flock(file, LOCK_EX | LOCK_NB), 0);
+  const std::vector<std::string> others = {"a.partial-1", "a.partial-0123abcd.txt",
+                                           "b.partial-0123abcd", "a.partial-0123abcx"};
+  for (const std::string& name : others) dir.write(name, "of somebody");
+  fs::create_symlink(dir / "b.partial-0123abcd", dir / "a.partial-01234567");
+  write_file_atomically(dir / "a", "new");
+  EXPECT_EQ(names_in(dir.path()).size(), others.size() + 3);
+  EXPECT_THAT(remove_partial(dir.path(), [](const std::string& name) { return name == "a"; }),
+              testing::UnorderedElementsAre("a.partial-01234567", "a.partial-1"));
+  close(file);
+  write_file_atomically(dir / "a", "new");
+  EXPECT_THAT(names_in(dir.path()), ElementsAre("a", "a.partial-0123abcd.txt", "a.partial-0123abcx",
+                                                "b.partial-0123abcd"));
 }
 
 TEST(OutputFile, LargeAndSmallWritesKeepTheirOrder) {
