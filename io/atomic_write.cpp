@@ -17,6 +17,8 @@
 #include "base/path_error.h"
 #include "base/progress.h"
 #include "io/output_file.h"
+#include "io/replaceable.h"
+#include "io/take_access.h"
 
 namespace qlora::io {
 namespace {
@@ -199,9 +201,20 @@ Partial make_locked(const std::string& target, const Make& make) {
 }
 
 Partial make_locked_directory(const std::string& target) {
-  return make_locked(target, [](const char* path) {
+  const Partial partial = make_locked(target, [](const char* path) {
     if (mkdir(path, 0777) != 0) return -1;
     return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  });
+  take_access(partial.lock, target);
+  return partial;
+}
+
+// What takes a file's place is nobody else's to open until it has that file's access.
+Partial make_locked_file(const std::string& target) {
+  std::error_code status;
+  const mode_t mode = fs::is_regular_file(fs::symlink_status(target, status)) ? 0600 : 0644;
+  return make_locked(target, [&](const char* path) {
+    return open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode);
   });
 }
 
@@ -209,12 +222,11 @@ Partial make_locked_directory(const std::string& target) {
 
 void write_file_atomically(const std::string& path, std::string_view bytes) {
   clear_abandoned(path);
-  const Partial partial = make_locked(path, [](const char* name) {
-    return open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-  });
+  const Partial partial = make_locked_file(path);
   const std::shared_ptr<void> closed(nullptr, [&](void*) { close(partial.lock); });
   try {
     OutputFile file(partial.path);
+    take_access(partial.lock, path);
     file.write(bytes);
     file.finish();
     rename_into_place(partial.path, path);
@@ -244,17 +256,15 @@ std::string without_slash(std::string path) {
 void require_free_directory(const std::string& path) {
   const std::string target = without_slash(path);
   std::error_code status;
-  const bool there = fs::exists(target, status);
-  if (there && !(fs::is_directory(target, status) && fs::is_empty(target, status))) {
+  const bool is_link = fs::is_symlink(fs::symlink_status(target, status));
+  if (!is_link && !fs::exists(target, status)) return;
+  if (!is_link && !(fs::is_directory(target, status) && fs::is_empty(target, status))) {
     fail<ConfigError>("{} must not exist or be an empty directory; choose another or remove it",
                       target);
   }
   // What a rename at the end would fail on is refused before the work.
-  if (fs::is_symlink(fs::symlink_status(target, status)) ||
-      (there && (rmdir(target.c_str()) != 0 || mkdir(target.c_str(), 0777) != 0))) {
-    fail<ConfigError>(
-        "{} is a link or a mount point, which cannot be replaced; name a directory in it", target);
-  }
+  if (const std::string obstacle = obstacle_to_replacing(target); !obstacle.empty())
+    fail<ConfigError>("{} {}, and cannot be replaced; name a directory in it", target, obstacle);
 }
 
 AtomicDirectory::AtomicDirectory(const std::string& target, Existing existing)

@@ -4,7 +4,8 @@
 //
 // The maker of a file or directory holds a lock (flock) on it until then, so that whoever finds it
 // knows whether it is still being filled, from another container or host too. Making one removes
-// what dead makers left of the same name.
+// what dead makers left of the same name. What takes the place of something older is for the same
+// users (io/take_access.h).
 #pragma once
 
 #include <cstdint>

@@ -1,9 +1,16 @@
 #include "io/replaceable.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 
 #include "base/error.h"
+#include "base/path_error.h"
 
 namespace qlora::io {
 namespace {
@@ -23,6 +30,22 @@ bool is_empty_or_begins_with(const std::string& path, std::string_view head) {
   return found == head;
 }
 
+// STATX_ATTR_MOUNT_ROOT of linux/stat.h, which headers before 5.8 do not have.
+constexpr uint64_t kMountRoot = 0x2000;
+
+// Also of one that shows another directory of the same file system.
+bool is_mount_point(const std::string& path) {
+  struct statx status {};
+  return statx(AT_FDCWD, path.c_str(), AT_SYMLINK_NOFOLLOW, 0, &status) == 0 &&
+         (status.stx_attributes & status.stx_attributes_mask & kMountRoot) != 0;
+}
+
+struct stat status_of(const std::string& path) {
+  struct stat status {};
+  if (lstat(path.c_str(), &status) != 0) fail_on_path(errno, "{} cannot be examined", path);
+  return status;
+}
+
 }  // namespace
 
 void require_replaceable(const std::string& path, std::string_view head, std::string_view what) {
@@ -32,6 +55,24 @@ void require_replaceable(const std::string& path, std::string_view head, std::st
 
 void require_new(const std::string& path) {
   if (is_taken(path)) fail<ConfigError>("{} exists; name another file", path);
+}
+
+std::string obstacle_to_replacing(const std::string& directory) {
+  const fs::path path = directory;
+  const std::string name = path.filename().string();
+  if (name.empty() || name == "." || name == "..") return "has no name of its own";
+  const std::string parent = path.has_parent_path() ? path.parent_path().string() : ".";
+  const struct stat own = status_of(directory), above = status_of(parent + "/.");
+  if (S_ISLNK(own.st_mode) || own.st_dev != above.st_dev || is_mount_point(directory))
+    return "is a link or a mount point";
+  if (access(parent.c_str(), W_OK | X_OK) != 0)
+    return fmt::format("lies in {}, where nothing may be changed", parent);
+  const uid_t user = geteuid();
+  const bool is_his = user == 0 || user == own.st_uid || user == above.st_uid;
+  if ((above.st_mode & S_ISVTX) != 0 && !is_his)
+    return fmt::format("is another user's, and lies in {}, where each may change only his own",
+                       parent);
+  return "";
 }
 
 }  // namespace qlora::io

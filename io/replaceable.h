@@ -1,4 +1,4 @@
-// Files that a command writes, and must not write over someone else's.
+// Files and directories that a command writes, and must not write over someone else's.
 #pragma once
 
 #include <string>
@@ -12,5 +12,9 @@ void require_replaceable(const std::string& path, std::string_view head, std::st
 
 // ConfigError if anything is at `path`.
 void require_new(const std::string& path);
+
+// Why a rename would not put another directory in the place of this empty one, as the predicate of
+// a sentence: "is a link or a mount point". Empty: it would. Nothing is tried. IoError.
+std::string obstacle_to_replacing(const std::string& directory);
 
 }  // namespace qlora::io

@@ -2,10 +2,16 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <filesystem>
 
 #include "base/error.h"
+#include "io/atomic_write.h"
 #include "tests/support/temp_dir.h"
 
 namespace qlora::io {
@@ -38,6 +44,74 @@ TEST(Replaceable, ANewFileHasNothingInItsPlace) {
   for (const std::string& path : {dir.write("empty", ""), dir / "link"})
     EXPECT_THAT([&] { require_new(path); },
                 ThrowsMessage<ConfigError>(path + " exists; name another file"));
+}
+
+TEST(ObstacleToReplacing, IsLookedForWithoutAChange) {
+  const test::TempDir dir;
+  const std::string path = dir / "empty";
+  std::filesystem::create_directory(path);
+  struct stat before {
+  }, after{};
+  ASSERT_EQ(stat(path.c_str(), &before), 0);
+  require_free_directory(path);
+  ASSERT_EQ(stat(path.c_str(), &after), 0);
+  EXPECT_EQ(after.st_ino, before.st_ino);
+  EXPECT_EQ(after.st_ctim.tv_nsec, before.st_ctim.tv_nsec);
+}
+
+TEST(ObstacleToReplacing, IsTheLackOfANameAndALink) {
+  const test::TempDir dir;
+  std::filesystem::create_directory(dir / "empty");
+  std::filesystem::create_directory_symlink(dir / "empty", dir / "link");
+  EXPECT_EQ(obstacle_to_replacing(dir / "empty"), "");
+  EXPECT_EQ(obstacle_to_replacing(dir / "empty/."), "has no name of its own");
+  EXPECT_EQ(obstacle_to_replacing("/"), "has no name of its own");
+  EXPECT_EQ(obstacle_to_replacing(dir / "link"), "is a link or a mount point");
+  EXPECT_EQ(obstacle_to_replacing("/proc"), "is a link or a mount point");
+}
+
+// One that shows a directory of the same file system, in a process that sees it alone. Where the
+// system lets nobody mount, no such thing can be met either.
+TEST(ObstacleToReplacing, IsAMountPoint) {
+  const test::TempDir dir;
+  for (const char* name : {"shown", "point"}) std::filesystem::create_directory(dir / name);
+  const pid_t child = fork();
+  if (child == 0) {
+    const bool mounted =
+        (unshare(CLONE_NEWNS) == 0 || unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0) &&
+        mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+        mount((dir / "shown").c_str(), (dir / "point").c_str(), nullptr, MS_BIND, nullptr) == 0;
+    _exit(!mounted || obstacle_to_replacing(dir / "point") == "is a link or a mount point" ? 0 : 1);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0);
+}
+
+// Each as a user who owns neither, where the test may become one.
+TEST(ObstacleToReplacing, IsADirectoryAboveThatMayNotBeChanged) {
+  const test::TempDir dir;
+  for (const char* name : {"closed/empty", "common/empty", "open/empty"})
+    std::filesystem::create_directories(dir / name);
+  chmod(dir.path().c_str(), 0755);
+  chmod((dir / "closed").c_str(), 0555);
+  chmod((dir / "common").c_str(), 01777);
+  chmod((dir / "open").c_str(), 0777);
+  const pid_t child = fork();
+  if (child == 0) {
+    const bool is_other = setuid(65534) == 0;
+    const bool closed = geteuid() == 0 ||  // who may change all
+                        obstacle_to_replacing(dir / "closed/empty") ==
+                            "lies in " + (dir / "closed") + ", where nothing may be changed";
+    const std::string common = obstacle_to_replacing(dir / "common/empty");
+    const bool sticks = !is_other || common.starts_with("is another user's, and lies in ");
+    const bool open = obstacle_to_replacing(dir / "open/empty").empty();
+    _exit((closed ? 0 : 1) + (sticks ? 0 : 2) + (open ? 0 : 4));
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+  chmod((dir / "closed").c_str(), 0755);
 }
 
 }  // namespace
