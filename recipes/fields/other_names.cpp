@@ -6,6 +6,7 @@
 
 #include "recipes/fields/fields.h"
 #include "recipes/fields/later_keys.h"
+#include "recipes/fields/values_in_words.h"
 #include "recipes/import/tool.h"
 
 namespace qlora::recipes {
@@ -15,7 +16,7 @@ namespace {
 std::vector<OtherName> names_without_import() {
   return {
       {"pretrained_model_name_or_path", "model.path", ""},
-      {"precision", "train.compute_dtype", "write bfloat16 or float32"},
+      {"precision", "train.compute_dtype", "write " + values_in_words("train.compute_dtype")},
       {"quantize", "quantization.method", "bnb.int8 is int8", "nf4"},
       {"qlora_bnb", "quantization.method", "", "nf4"},
       {"quant_type", "quantization.method", ""},
@@ -43,7 +44,7 @@ std::vector<OtherName> names_without_import() {
       {"validation_split_ratio", "data.eval_fraction", ""},
       {"train.max_seq_length", "data.sequence_length", ""},
       {"mask_prompt", "data.train_on", "true is assistant, false is all"},
-      {"loss_scale", "data.train_on", "write assistant, all or last"},
+      {"loss_scale", "data.train_on", "write " + values_in_words("data.train_on")},
       {"ds_type", "data.train[].format", ""},
       {"formatting", "data.train[].format", ""},
       {"columns", "data.train[].fields", ""},

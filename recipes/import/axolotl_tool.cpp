@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "recipes/fields/values_in_words.h"
 #include "recipes/import/conversions.h"
 #include "recipes/import/datasets.h"
 #include "recipes/import/key_groups.h"
@@ -9,8 +10,11 @@ namespace {
 
 constexpr const char* kVocabulary =
     "no tokens are added to the vocabulary; lora.trainable_tokens trains those that it has";
-constexpr const char* kComputeDtypes = "train.compute_dtype is bfloat16, float16 or float32";
 constexpr const char* kMergeAware = "adapters are not trained for a merge in NVFP4";
+
+std::string compute_dtypes() {
+  return "train.compute_dtype is " + values_in_words("train.compute_dtype");
+}
 
 std::string quant_type(const Node& root) {
   return text(in_file(root, "bnb_config_kwargs.bnb_4bit_quant_type"), "nf4");
@@ -121,9 +125,9 @@ std::vector<ToolKey> model_keys() {
       refused("llmcompressor.*", "the base is neither pruned nor compressed while it is trained"),
       idle("quantize_moe_experts", "experts are quantized in any case"),
       refused("unfrozen_parameters", "lora.modules_to_save trains modules as a whole"),
-      refused("fp8", kComputeDtypes),
-      refused("fp8_*", kComputeDtypes),
-      refused("dsv4_fp4_grouped_mode", kComputeDtypes),
+      refused("fp8", compute_dtypes()),
+      refused("fp8_*", compute_dtypes()),
+      refused("dsv4_fp4_grouped_mode", compute_dtypes()),
       idle("strict", "an unknown key is an error in any case"),
       idle("trust_remote_code", "no code of a model's directory is run")};
   add_missing(keys, model_path("base_model", "revision_of_model"));
@@ -231,10 +235,12 @@ std::vector<ToolKey> data_keys() {
                               "streaming", "streaming_multipack_buffer_size", "hf_use_auth_token",
                               "axolotl_config_path"},
                              "rows are prepared before training and need no key"));
-  add_missing(keys, idle_all({"sample_packing_*", "eval_sample_packing", "pad_to_sequence_len",
-                              "pad_to_multiple_of", "multipack_real_batches", "batch_flattening",
-                              "pretrain_multipack_*", "pretraining_sample_concatenation"},
+  add_missing(keys, idle_all({"sample_packing_*", "multipack_real_batches", "pretrain_multipack_*",
+                              "pretraining_sample_concatenation"},
                              "data.packing puts whole rows into a sequence"));
+  add_missing(keys, idle_all({"pad_to_sequence_len", "pad_to_multiple_of", "batch_flattening"},
+                             kNoPadding));
+  keys.push_back(idle("eval_sample_packing", kEvaluationPacking));
   return keys;
 }
 

@@ -15,6 +15,11 @@ inline constexpr const char* kNoSharding =
     "ranks";
 inline constexpr const char* kAttention = "attention needs no key here";
 inline constexpr const char* kFused = "kernels need no key here; the loss is fused in any case";
+inline constexpr const char* kNoPadding =
+    "rows lie side by side without padding; data.packing puts several into one sequence";
+inline constexpr const char* kEvaluationPacking =
+    "an evaluation puts rows side by side, whatever data.packing says of training, and each has a "
+    "loss of its own";
 inline constexpr const char* kTokenizer = "the tokenizer is that of model.path";
 inline constexpr const char* kNoNetwork =
     "nothing is downloaded or uploaded; model.path and data.train name files";

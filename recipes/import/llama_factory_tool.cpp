@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "recipes/fields/values_in_words.h"
 #include "recipes/import/conversions.h"
 #include "recipes/import/datasets.h"
 #include "recipes/import/key_groups.h"
@@ -15,8 +16,8 @@ void read_bits(const Found& found, const ToolKey& key, Draft& draft) {
   const std::string method = text(beside(found, "quantization_method"), "bnb");
   if (method != "bnb" && method != "bitsandbytes")
     return draft.refuse(found, fmt::format("quantization_method {} is not had; quantization.method "
-                                           "is nf4, fp4 or int8",
-                                           method));
+                                           "is {}",
+                                           method, values_in_words("quantization.method")));
   if (found.value.text == "4")
     return draft.set(found, key.here,
                      Node::string(text(beside(found, "quantization_type"), "nf4")));
@@ -90,7 +91,8 @@ std::vector<ToolKey> model_keys() {
       refused("adapter_folder", "lora.from_adapter names the adapter's directory"),
       refused("create_new_adapter", "`qlora export --format merged` first merges the old one"),
       read_by("quantization_bit", "quantization.method", "4 is nf4, 8 is int8", read_bits, "nf4"),
-      read_by("quantization_method", "quantization.method", "nf4, fp4 or int8", read_quantization),
+      read_by("quantization_method", "quantization.method", values_in_words("quantization.method"),
+              read_quantization),
       read_by("quantization_type", "quantization.method", "", read_quantization),
       read_by("double_quantization", "quantization.double_quant", "", read_double),
       refused("rope_scaling", "model.path's config.json holds its sizes"),

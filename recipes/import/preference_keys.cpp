@@ -73,7 +73,7 @@ std::vector<ToolKey> trl_preference_keys() {
                                read_by("loss_type", "train.loss_type", "", read_trl_loss),
                                same("label_smoothing", "train.label_smoothing"),
                                idle("disable_dropout", "lora.dropout is the only dropout"),
-                               idle("padding_value", "rows are masked by their length"),
+                               idle("padding_value", kNoPadding),
                                refused("ref_model_*", kReference),
                                refused("sync_ref_model", kReference)};
   add_missing(keys,
@@ -98,7 +98,7 @@ std::vector<ToolKey> axolotl_preference_keys() {
       idle("precompute_ref_log_probs", kReference),
       idle("dpo_use_logits_to_keep", kFused),
       idle("dpo_use_liger_kernel", kFused),
-      idle("dpo_padding_free", "rows are masked by their length")};
+      idle("dpo_padding_free", kNoPadding)};
   add_missing(keys, refused_all({"dpo_use_weighting", "dpo_loss_weights", "dpo_norm_loss",
                                  "dpo_generate_during_eval", "rpo_alpha", "max_prompt_len", "trl",
                                  "trl.*", "ebft", "ebft.*", "vllm", "vllm.*", "simpo_gamma",

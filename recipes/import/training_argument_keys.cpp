@@ -1,3 +1,4 @@
+#include "recipes/fields/values_in_words.h"
 #include "recipes/import/conversions.h"
 #include "recipes/import/key_groups.h"
 
@@ -102,7 +103,8 @@ std::vector<ToolKey> idle_keys() {
       idle("do_eval", "evaluation rows are evaluated where there are any"),
       idle("full_determinism", "a run repeats itself bit for bit in any case"),
       idle("average_tokens_across_devices", kNoSharding),
-      idle("tf32", "products are bfloat16 or float32 (train.compute_dtype)")};
+      idle("tf32", "products are of the type that train.compute_dtype names: " +
+                       values_in_words("train.compute_dtype"))};
   for (const char* name : {"bf16", "fp16"})
     keys.push_back(read_by(
         name, "train.compute_dtype", "auto takes bfloat16 where the machine multiplies it",
@@ -142,9 +144,10 @@ std::vector<ToolKey> idle_keys() {
 std::vector<ToolKey> refused_keys() {
   ToolKey fsdp_parts = read_by("fsdp_*", "", kNoSharding, read_fsdp_part);
   fsdp_parts.is_refused = true;
-  std::vector<ToolKey> keys = {fsdp_parts, refused("push_to_hub", kNoUpload),
-                               refused("do_predict", "`qlora generate` answers prompts"),
-                               refused("use_mps_device", "train.device is cpu or cuda")};
+  std::vector<ToolKey> keys = {
+      fsdp_parts, refused("push_to_hub", kNoUpload),
+      refused("do_predict", "`qlora generate` answers prompts"),
+      refused("use_mps_device", "train.device is " + values_in_words("train.device"))};
   add_missing(keys,
               refused_all({"deepspeed", "fsdp", "parallelism_config", "tp_size"}, kNoSharding));
   add_missing(keys, idle_all({"push_to_hub_*", "hub_*"}, kNoUpload));

@@ -132,13 +132,15 @@ std::vector<ToolKey> data_keys() {
 
 std::vector<ToolKey> other_keys() {
   std::vector<ToolKey> keys = {
-      idle("env", "no variables are set from a recipe"), idle("ignore_bias_buffers", kNoSharding),
+      idle("env", "no variables are set from a recipe"),
+      idle("ignore_bias_buffers", kNoSharding),
       refused("router_aux_loss_coef", "no loss of routers is added"),
       refused("eos_token", "answers end with the token that the model's template has"),
-      idle("pad_token", "rows are masked by their length")};
-  add_missing(keys, idle_all({"padding_free", "pad_to_multiple_of", "eval_packing",
-                              "activation_offloading"},
-                             "memory needs no key here (train.gradient_checkpointing: auto)"));
+      idle("pad_token", kNoPadding),
+      idle("eval_packing", kEvaluationPacking),
+      idle("activation_offloading",
+           "memory needs no key here (train.gradient_checkpointing: auto)")};
+  add_missing(keys, idle_all({"padding_free", "pad_to_multiple_of"}, kNoPadding));
   return keys;
 }
 

@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <iterator>
 #include <map>
+#include <regex>
 #include <set>
 #include <sstream>
 
@@ -166,6 +168,70 @@ TEST(LaterKeys, AdviseWhatTheProgramTakes) {
       EXPECT_TRUE(is_taken(later.key, word)) << later.key << ": " << word;
   }
   EXPECT_THAT(refusal({"lora.init=eva"}), HasSubstr("use default, loftq, pissa or olora"));
+}
+
+// By full key: the words of a type such as "auto | bfloat16 | float32", but for those that stand
+// for values of a kind.
+std::map<std::string, std::set<std::string>> lists_of_values() {
+  std::map<std::string, std::set<std::string>> lists;
+  for (const Section& section : sections())
+    for (const Field<Recipe>& field : section.fields) {
+      if (field.type.find(" | ") == std::string::npos) continue;
+      std::istringstream words(field.type);
+      for (std::string word; words >> word;)
+        if (word != "|" && word != "path" && word != "map" && word != "integer")
+          lists[section.name + "." + field.key].insert(word);
+    }
+  return lists;
+}
+
+// "a, b or c" in a sentence, each with its words.
+std::vector<std::set<std::string>> lists_in(const std::string& sentence) {
+  std::vector<std::set<std::string>> lists;
+  static const std::regex list("[\\w:]+(, [\\w:]+)* or [\\w:]+");
+  for (std::sregex_iterator at(sentence.begin(), sentence.end(), list), end; at != end; ++at) {
+    std::string text = std::regex_replace(at->str(), std::regex(",| or "), " ");
+    std::istringstream words(text);
+    lists.emplace_back(std::istream_iterator<std::string>(words),
+                       std::istream_iterator<std::string>());
+  }
+  return lists;
+}
+
+// Of a key that the note names, or that the name is explained by: two or more of its values in a
+// list, and not all of them.
+std::string left_out(const std::string& here, const std::string& note) {
+  for (const auto& [key, values] : lists_of_values()) {
+    if (here != key && note.find(key) == std::string::npos) continue;
+    for (const std::set<std::string>& listed : lists_in(note)) {
+      std::vector<std::string> common, missing;
+      std::ranges::set_intersection(values, listed, std::back_inserter(common));
+      std::ranges::set_difference(values, listed, std::back_inserter(missing));
+      if (common.size() > 1 && !missing.empty()) return key + ": " + missing.front();
+    }
+  }
+  return "";
+}
+
+TEST(OtherNames, ANoteThatListsValuesOfAKeyLeavesNoneOut) {
+  EXPECT_EQ(left_out("train.compute_dtype", "write bfloat16 or float32"),
+            "train.compute_dtype: auto");
+  EXPECT_EQ(left_out("", "products are bfloat16, float16 or float32 (train.compute_dtype)"),
+            "train.compute_dtype: auto");
+  for (const OtherName& other : other_names()) {
+    if (other.name != "rl") {  // whose own words are listed: it has none for sft
+      EXPECT_EQ(left_out(other.here, other.note), "") << other.name << ": " << other.note;
+    }
+  }
+  for (const Tool& tool : tools())
+    for (const ToolKey& key : tool.keys) {
+      if (key.name != "rl") {
+        EXPECT_EQ(left_out(key.here, key.note), "") << tool.name << ": " << key.name;
+      }
+    }
+  EXPECT_THAT(refusal({"precision=16-true"}),
+              HasSubstr("write auto, bfloat16, float16 or float32"));
+  EXPECT_THAT(refusal({"eval_packing=true"}), HasSubstr("data.packing"));
 }
 
 // Runs on several processes came after the tables of other tools' keys.
