@@ -5,8 +5,8 @@
 
 #include <cerrno>
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
+#include <random>
 
 #include "base/error.h"
 #include "base/path_error.h"
@@ -14,16 +14,29 @@
 namespace qlora::io {
 namespace {
 
+namespace fs = std::filesystem;
+
 int open_nameless(const std::string& directory) {
-  const int file = ::open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-  if (file >= 0) return file;  // some file systems have no such files
-  std::string name = (std::filesystem::path(directory) / "nameless-XXXXXX").string();
-  const int named = mkostemp(name.data(), O_CLOEXEC);
-  if (named >= 0) unlink(name.c_str());
-  return named;
+  int file = ::open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  if (file >= 0) return file;
+  do {
+    const std::string name =
+        (fs::path(directory) / fmt::format("{}.partial-{:08x}", kNameless, std::random_device()()))
+            .string();
+    file = ::open(name.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+    if (file >= 0) unlink(name.c_str());
+  } while (file < 0 && errno == EEXIST);
+  return file;
 }
 
 }  // namespace
+
+std::string scratch_directory() {
+  if (const char* named = std::getenv("TMPDIR"); named != nullptr && *named != '\0') return named;
+  std::error_code status;
+  if (fs::is_directory("/var/tmp", status)) return "/var/tmp";
+  return fs::temp_directory_path().string();
+}
 
 NamelessFile::NamelessFile(const std::string& directory) : descriptor_(open_nameless(directory)) {
   if (descriptor_ < 0) fail_on_path(errno, "no file can be made in {}", directory);

@@ -6,6 +6,15 @@
 
 namespace qlora::io {
 
+// Where such a file may lie whoever asks: TMPDIR, else /var/tmp, which keeps large files on a disk
+// where /tmp may be memory, else what the system says.
+std::string scratch_directory();
+
+// On file systems that only know files with names it has one for a moment,
+// "nameless.partial-<random>", by which a kill in that moment is cleared up (remove_partial() of
+// io/atomic_write.h).
+constexpr const char* kNameless = "nameless";
+
 class NamelessFile {
  public:
   // Empty, open for reading and writing, on the disk of `directory`. IoError (directory, reason).

@@ -15,6 +15,8 @@ namespace qlora::io {
 namespace {
 namespace fs = std::filesystem;
 
+constexpr const char* kElsewhere =
+    "model.offload_dir, or for a run that is only read and names none TMPDIR, name a directory";
 constexpr int64_t kAlignment = 64, kPage = 4096, kRegion = int64_t{64} << 20;
 
 int64_t rounded_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
@@ -26,15 +28,19 @@ void require_room(const std::string& directory, int64_t planned_bytes) {
   if (static_cast<uintmax_t>(std::max<int64_t>(planned_bytes, 0)) <= space.available) return;
   fail<IoError>(
       "{}: weights of {:.0f} MB are to lie there while the program runs, and {:.0f} MB are free; "
-      "make room, or let model.offload_dir name a directory on another disk",
+      "make room, or let {} on another disk",
       directory, static_cast<double>(planned_bytes) / 1e6,
-      static_cast<double>(space.available) / 1e6);
+      static_cast<double>(space.available) / 1e6, kElsewhere);
 }
 
 const std::string& made_with_room(const std::string& directory, int64_t planned_bytes) {
   std::error_code error;
   fs::create_directories(directory, error);
-  if (error) fail_on_path(error.value(), "{} cannot be made", directory);
+  if (error)
+    fail_on_path(error.value(), "{} cannot be made (let {} elsewhere)", directory, kElsewhere);
+  if (access(directory.c_str(), W_OK | X_OK) != 0)
+    fail_on_path(errno, "{}: weights are to lie there while the program runs (let {} elsewhere)",
+                 directory, kElsewhere);
   require_room(directory, planned_bytes);
   return directory;
 }

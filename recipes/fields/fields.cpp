@@ -69,7 +69,9 @@ Section model_section() {
            Free{"The weights lie elsewhere; the numbers stay the same."},
        in({"offload_dir", "path",
            "Directory in which `device_map` may write weights that are to lie on disk. The file "
-           "has no name there and is gone when the program ends. Empty: `output.dir`."},
+           "has no name there and is gone when the program ends. Empty: `output.dir`. Commands "
+           "that read a run write nothing into it: without a directory here that they may write "
+           "to, they take TMPDIR, else /var/tmp."},
           &Options::offload_dir) |
            Free{"The file lies elsewhere."}});
 }

@@ -99,7 +99,7 @@ BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, Model
   const bool init = lora::init_changes_base(recipe.lora.init) && recipe.lora.from_adapter.empty();
   BaseInit base_init(recipe);
   model::ModelOptions options = recipe.model;
-  if (options.offload_dir.empty()) options.offload_dir = recipe.output.dir;
+  if (options.offload_dir.empty()) options.offload_dir = recipe.output.dir;  // of a run that trains
   base.model = model::load_model(*source, options, recipe.quantization, device,
                                  compute_dtype_of(recipe.train.compute_dtype, device),
                                  init ? base_init.maker() : model::WeightMaker(),

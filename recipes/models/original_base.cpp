@@ -35,6 +35,7 @@ std::string original_path(const ModelChoice& choice) {
 Recipe recipe_of_original_base(const ModelChoice& choice, const TrainedModel& trained) {
   Recipe recipe = choice.run_dir.empty() ? trained.recipe : read_run_recipe(choice.run_dir);
   recipe.train.compute_dtype = trained.recipe.train.compute_dtype;
+  recipe.model.offload_dir = trained.recipe.model.offload_dir;
   recipe.lora.init = "default";
   recipe.lora.from_adapter.clear();
   require_model(recipe.model.path);

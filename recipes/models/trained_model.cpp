@@ -1,5 +1,7 @@
 #include "recipes/models/trained_model.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <utility>
@@ -9,6 +11,7 @@
 #include "base/error.h"
 #include "data/chat_renderer.h"
 #include "data/tokenizers/tokenizer_config.h"
+#include "io/nameless_file.h"
 #include "model/architecture.h"
 #include "model/hub_cache.h"
 #include "model/model_header.h"
@@ -55,6 +58,13 @@ Recipe recipe_of(const ModelChoice& choice) {
   return recipe;
 }
 
+// Where weights may lie on disk for a command that reads a run: not in the run. What the recipe
+// names may be there for nobody but the one who trained it.
+std::string offload_dir_of_reader(const std::string& named) {
+  const bool is_usable = !named.empty() && access(named.c_str(), W_OK | X_OK) == 0;
+  return is_usable ? named : io::scratch_directory();
+}
+
 // Tokenizer and template of the base, which the choice may look at.
 ModelText text_of(const ModelChoice& choice, const Recipe& recipe) {
   const std::string path = model::resolve_model_path(recipe.model.path);
@@ -71,6 +81,7 @@ TrainedModel base_of(const ModelChoice& choice, Recipe recipe) {
   TrainedModel trained;
   trained.recipe = std::move(recipe);
   if (!choice.compute_dtype.empty()) trained.recipe.train.compute_dtype = choice.compute_dtype;
+  trained.recipe.model.offload_dir = offload_dir_of_reader(trained.recipe.model.offload_dir);
   ModelText text = text_of(choice, trained.recipe);
   use_arena_for_cpu_tensors();
   grow_gpu_segments();

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "io/atomic_write.h"
+#include "io/nameless_file.h"
 #include "io/read_file.h"
 #include "recipes/run_files/last_save.h"
 #include "recipes/run_files/run_lock.h"
@@ -156,7 +157,9 @@ void RunDirectory::open(const Recipe& recipe) {
   lock_ = lock.held;
   if (lock.is_certain) {
     io::recover_replaced(path_);
-    io::remove_partial(path_, belongs_to_a_run);
+    io::remove_partial(path_, [](const std::string& name) {
+      return belongs_to_a_run(name) || name == io::kNameless;
+    });
   }
   const bool has_run = fs::exists(file(kRecipe));
   if (!has_run && holds_anything(path_)) {

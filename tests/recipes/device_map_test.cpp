@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <filesystem>
+#include <optional>
 
 #include "base/error.h"
 #include "model/generate.h"
@@ -168,6 +170,58 @@ TEST_F(Offloaded, NoFileIsLeftInTheRunsDirectory) {
     return all;
   };
   EXPECT_EQ(names(away), names(plain));
+}
+
+// TMPDIR until the end of the scope.
+class Scratch {
+ public:
+  explicit Scratch(const std::string& path) {
+    if (const char* value = std::getenv("TMPDIR")) before_ = value;
+    setenv("TMPDIR", path.c_str(), 1);
+  }
+  ~Scratch() {
+    if (before_)
+      setenv("TMPDIR", before_->c_str(), 1);
+    else
+      unsetenv("TMPDIR");
+  }
+
+ private:
+  std::optional<std::string> before_;
+};
+
+// Directories for such files are made by those who write one.
+TEST_F(Offloaded, WhoReadsARunWritesItsWeightsElsewhere) {
+  const Recipe plain = with("plain", {{"", "disk"}});
+  Recipe named = with("named", {{"", "disk"}});
+  named.model.offload_dir = dir_ / "named-there";
+  {
+    const Scratch unused(dir_ / "unused");
+    train(plain);
+    train(named);
+  }
+  EXPECT_FALSE(fs::exists(dir_ / "unused"));
+  EXPECT_TRUE(fs::exists(named.model.offload_dir));
+  const Scratch scratch(dir_ / "scratch");
+  const TrainedModel from_there = opened(named);
+  EXPECT_EQ(from_there.recipe.model.offload_dir, named.model.offload_dir);
+  EXPECT_FALSE(fs::exists(dir_ / "scratch"));
+  EXPECT_NE(opened(plain).base.model->offload, nullptr);
+  EXPECT_TRUE(fs::exists(dir_ / "scratch"));
+  fs::remove(named.model.offload_dir);
+  fs::remove(dir_ / "scratch");
+  EXPECT_NE(opened(named).base.model->offload, nullptr);
+  EXPECT_TRUE(fs::exists(dir_ / "scratch"));
+  EXPECT_FALSE(fs::exists(named.model.offload_dir));
+}
+
+TEST_F(Offloaded, WhereNothingCanBeWrittenTheKeyAndTheVariableAreNamed) {
+  const Recipe plain = with("plain", {{"", "disk"}});
+  train(plain);
+  const Scratch scratch(dir_.write("file", "x"));
+  EXPECT_THAT([&] { opened(plain); },
+              ThrowsMessage<IoError>(AllOf(HasSubstr(dir_ / "file"), HasSubstr("model.offload_dir"),
+                                           HasSubstr("TMPDIR"))));
 }
 
 TEST_F(Offloaded, APackedDirectoryIsReadFromItsOwnFiles) {

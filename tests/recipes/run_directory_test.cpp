@@ -313,6 +313,12 @@ TEST_F(RunDirectories, WhatAKillLeftHalfMadeIsClearedAwayByTheNextRunAlone) {
   EXPECT_TRUE(fs::exists(dir / "run/thesis.partial-00ab"));
 }
 
+TEST_F(RunDirectories, AFileThatAKillLeftItsNameIsNoContent) {
+  dir.write("run/nameless.partial-0123abcd", "");
+  const RunDirectory run(recipe);
+  EXPECT_FALSE(fs::exists(dir / "run/nameless.partial-0123abcd"));
+}
+
 TEST_F(RunDirectories, AReplacementThatAKillInterruptedGetsItsNameBack) {
   train();
   remove_checkpoints();
