@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/proc_file.h"
+#include "base/process_limit.h"
 
 namespace qlora {
 namespace {
@@ -151,9 +152,12 @@ int usable_cores(const fs::path& root) {
   return cores_within(group_limits(root), omp_get_num_procs());
 }
 
-int64_t usable_memory_bytes(const fs::path& root) {
+int64_t usable_memory_bytes(const fs::path& root, int processes) {
   const int64_t available = proc_bytes(root / "proc/meminfo", "MemAvailable:");
-  return std::min(available, group_limits(root).free_bytes.value_or(available));
+  const int64_t shared = std::min(available, group_limits(root).free_bytes.value_or(available));
+  const int64_t part = shared / processes;
+  const auto own = process_limit(root);
+  return own ? std::min(part, own->free_bytes) : part;
 }
 
 }  // namespace qlora

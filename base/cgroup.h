@@ -36,7 +36,9 @@ int cores_within(const GroupLimits& limits, int cores);
 // The processors of the affinity mask that the process started with, within its groups' limits.
 int usable_cores(const std::filesystem::path& root = "/");
 
-// Memory that the process can still take: MemAvailable, or less where a group's limit comes first.
-int64_t usable_memory_bytes(const std::filesystem::path& root = "/");
+// Memory that each of `processes` like this one, which share the machine, can still take:
+// MemAvailable, or less where a group's limit or the process's own (base/process_limit.h) comes
+// first.
+int64_t usable_memory_bytes(const std::filesystem::path& root = "/", int processes = 1);
 
 }  // namespace qlora

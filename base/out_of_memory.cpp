@@ -50,7 +50,7 @@ OutOfMemory::OutOfMemory(size_t bytes)
     : words_(fmt::format("not enough memory: you tried to allocate {} bytes", bytes)) {}
 
 std::optional<MemoryRefusal> memory_refusal(std::string_view words) {
-  MemoryRefusal refusal{.on_gpu = has_any(words, kOnGpu), .asked = "", .free = ""};
+  MemoryRefusal refusal{.on_gpu = has_any(words, kOnGpu), .asked = "", .free = "", .limit = {}};
   if (!refusal.on_gpu && !has_any(words, kOnCpu)) return std::nullopt;
   if (const size_t at = words.find(kAsked); at != std::string_view::npos)
     refusal.asked = leading_size(words.substr(at + kAsked.size()));
@@ -62,15 +62,18 @@ std::optional<MemoryRefusal> memory_refusal(std::string_view words) {
 
 std::string to_text(const MemoryRefusal& refusal, const std::string& phase) {
   std::string text = "more memory was asked for than the ";
-  text += refusal.on_gpu ? "GPU has" : "machine has";
+  text += refusal.on_gpu ? "GPU has" : "system gives this process";
   if (!refusal.asked.empty()) text += fmt::format(": {} at once", refusal.asked);
   if (!refusal.free.empty()) text += fmt::format(", where {} are free", refusal.free);
   if (!phase.empty()) text += fmt::format(" ({})", phase);
+  if (!refusal.on_gpu && refusal.limit)
+    text +=
+        fmt::format("; the process may have {} (ulimit {})",
+                    size_text(static_cast<uint64_t>(refusal.limit->bytes)), refusal.limit->option);
   text +=
       "; in training, lower train.micro_batch_size or data.sequence_length, set "
       "train.gradient_checkpointing: true, or quantize the base: qlora plan RECIPE --fit SIZE "
-      "finds "
-      "what fits";
+      "finds what fits";
   if (!refusal.on_gpu)
     text += "; while a file is read, a damaged one may claim to hold more than it does";
   return text;

@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "base/process_limit.h"
+
 namespace qlora {
 
 // A bad_alloc that says how much was asked for.
@@ -21,7 +23,8 @@ class OutOfMemory : public std::bad_alloc {
 
 struct MemoryRefusal {
   bool on_gpu = false;
-  std::string asked, free;  // "17.2 GB", "2.00 GiB"; empty where that is not known
+  std::string asked, free;                 // "17.2 GB", "2.00 GiB"; empty where that is not known
+  std::optional<ProcessLimit> limit = {};  // of the process that was refused
 };
 
 // What an exception says of refused memory: std::bad_alloc, OutOfMemory, and what torch's

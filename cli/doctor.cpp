@@ -13,6 +13,7 @@
 #include "base/cgroup.h"
 #include "base/device.h"
 #include "base/instruction_set.h"
+#include "base/process_limit.h"
 #include "base/terminal.h"
 #include "io/json_text.h"
 #include "model/families/family.h"
@@ -46,12 +47,21 @@ std::string group_facts() {
   return text.empty() ? "none" : text;
 }
 
+// What the process itself may have, as a shell or a batch system set it.
+std::string own_facts() {
+  const auto limit = qlora::process_limit();
+  return limit ? fmt::format("{} of memory more (ulimit {})", gigabytes(limit->free_bytes),
+                             limit->option)
+               : "none";
+}
+
 Json facts() {
   Json all = {
       {"qlora", QLORA_VERSION},
       {"LibTorch", TORCH_VERSION},
       {"CPU cores", qlora::usable_cores()},
       {"limits of its groups", group_facts()},
+      {"limits of the process", own_facts()},
       {"CPU instructions", qlora::describe_instruction_set()},
       {"compute_dtype auto", qlora::recipes::resolved_compute_dtype("auto", c10::Device("cpu"))},
       {"memory free", gigabytes(qlora::free_memory_bytes(c10::Device("cpu")))},

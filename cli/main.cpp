@@ -67,7 +67,8 @@ int failed(const std::exception& error, int code) {
   return code;
 }
 
-int out_of_memory(const qlora::MemoryRefusal& refusal) {
+int out_of_memory(qlora::MemoryRefusal refusal) {
+  refusal.limit = qlora::process_limit();
   qlora::log::write_error(qlora::to_text(refusal, qlora::phase_left_by_exception()));
   return 1;
 }

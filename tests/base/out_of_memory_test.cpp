@@ -20,11 +20,13 @@ TEST(OutOfMemory, OfTorchsCpuAllocatorItSaysHowMuchWasAskedFor) {
       "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: "
       "you tried to allocate 17179869184 bytes. Error code 12 (Cannot allocate memory)\nframe #0: "
       "c10::ThrowEnforceNotMet(char const*, int) + 0x6c";
-  EXPECT_THAT(told(words, "step 3 of 30"),
-              AllOf(StartsWith("more memory was asked for than the machine has: 17.2 GB at once "
-                               "(step 3 of 30); in training, lower train.micro_batch_size"),
-                    HasSubstr("data.sequence_length"), HasSubstr("train.gradient_checkpointing"),
-                    HasSubstr("qlora plan"), Not(HasSubstr("frame #0")), Not(HasSubstr("\n"))));
+  EXPECT_THAT(
+      told(words, "step 3 of 30"),
+      AllOf(StartsWith(
+                "more memory was asked for than the system gives this process: 17.2 GB at once "
+                "(step 3 of 30); in training, lower train.micro_batch_size"),
+            HasSubstr("data.sequence_length"), HasSubstr("train.gradient_checkpointing"),
+            HasSubstr("qlora plan"), Not(HasSubstr("frame #0")), Not(HasSubstr("\n"))));
 }
 
 TEST(OutOfMemory, OfAGpuItSaysWhatIsFreeToo) {
@@ -39,17 +41,29 @@ TEST(OutOfMemory, OfAGpuItSaysWhatIsFreeToo) {
 }
 
 TEST(OutOfMemory, ItSaysItsOwnSize) {
-  EXPECT_THAT(told(OutOfMemory(5000000).what()), HasSubstr("machine has: 5.0 MB at once;"));
-  EXPECT_THAT(told(OutOfMemory(17).what()), HasSubstr("machine has: 17 bytes at once;"));
+  EXPECT_THAT(told(OutOfMemory(5000000).what()), HasSubstr("gives this process: 5.0 MB at once;"));
+  EXPECT_THAT(told(OutOfMemory(17).what()), HasSubstr("gives this process: 17 bytes at once;"));
   EXPECT_THAT(told(std::bad_alloc().what()),
-              StartsWith("more memory was asked for than the machine has;"));
+              StartsWith("more memory was asked for than the system gives this process;"));
+}
+
+TEST(OutOfMemory, TheProcesssOwnLimitIsNamedWhereOneIsSet) {
+  MemoryRefusal refusal{.on_gpu = false, .asked = "3.5 MB", .free = "", .limit = {}};
+  EXPECT_THAT(to_text(refusal, ""), Not(HasSubstr("limit")));
+  refusal.limit = ProcessLimit{"-v", 921'600'000, 0};
+  EXPECT_THAT(to_text(refusal, "reading the base"),
+              StartsWith("more memory was asked for than the system gives this process: 3.5 MB at "
+                         "once (reading the base); the process may have 921.6 MB (ulimit -v); in "
+                         "training"));
+  refusal.on_gpu = true;
+  EXPECT_THAT(to_text(refusal, ""), Not(HasSubstr("ulimit")));
 }
 
 TEST(OutOfMemory, OtherWordsAreLeftAlone) {
   EXPECT_FALSE(memory_refusal("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"));
   EXPECT_FALSE(memory_refusal(""));
   EXPECT_THAT(told("DefaultCPUAllocator: can't allocate memory: you tried to allocate much"),
-              StartsWith("more memory was asked for than the machine has;"));
+              StartsWith("more memory was asked for than the system gives this process;"));
 }
 
 }  // namespace
