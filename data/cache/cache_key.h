@@ -13,7 +13,7 @@ namespace qlora::data {
 
 // To be raised whenever the same rows become other examples, or another report, than in the version
 // before.
-constexpr int kTokenizationVersion = 5;
+constexpr int kTokenizationVersion = 6;
 
 // Everything that decides the examples of a dataset, as JSON in one line: kTokenizationVersion; of
 // each of its files path, size, time of the last change and a hash of both ends; how they are read;

@@ -6,17 +6,57 @@
 
 namespace qlora::data {
 
+namespace {
+
+bool is_between(char32_t code, char32_t first, char32_t last) {
+  return code >= first && code <= last;
+}
+
+bool is_latin_1(char32_t code) { return is_between(code, 0xC0, 0xFF) && code != 0xDF; }
+bool is_cyrillic(char32_t code) { return is_between(code, 0x410, 0x44F); }
+
+// Of the letters that the list knows.
+bool has_fold(char32_t code) {
+  return is_between(code, 'A', 'Z') || is_between(code, 'a', 'z') || is_latin_1(code) ||
+         is_cyrillic(code);
+}
+bool is_lower(char32_t code) {
+  return is_between(code, 'a', 'z') || is_between(code, 0xE0, 0xFF) ||
+         is_between(code, 0x430, 0x44F);
+}
+
+// Beside each lower case's own upper case: the letters of CaseFolding.txt, in Unicode 9 to 17.
+struct OtherFold {
+  char32_t folded, other;
+};
+constexpr OtherFold kOtherFolds[] = {{'k', 0x212A},   {'s', 0x17F},    {0xE5, 0x212B},
+                                     {0xFF, 0x178},   {0x432, 0x1C80}, {0x434, 0x1C81},
+                                     {0x43E, 0x1C82}, {0x441, 0x1C83}, {0x442, 0x1C84},
+                                     {0x442, 0x1C85}, {0x44A, 0x1C86}};
+
+}  // namespace
+
 bool folds_alike(char32_t code) {
   using unicode_tables::Category;
-  const bool is_latin_1 = code >= 0xC0 && code <= 0xFF && code != 0xDF;
-  const bool is_cyrillic = code >= 0x410 && code <= 0x44F;
-  if (code < 0x80 || is_latin_1 || is_cyrillic) return true;
+  if (code < 0x80 || is_latin_1(code) || is_cyrillic(code)) return true;
   const uint8_t value = unicode_tables::value_at(unicode_tables::kClasses, code);
   if (value & unicode_tables::kNew) return false;
   const auto category = static_cast<Category>(value & unicode_tables::kCategory);
   const bool is_sign = category >= Category::kPc && category <= Category::kSk;
   return is_sign || category == Category::kLo || category == Category::kNd ||
          category == Category::kZs;
+}
+
+std::vector<char32_t> same_fold(char32_t code) {
+  const bool is_sign = code == 0xD7 || code == 0xF7;
+  if (is_sign || !has_fold(code)) return {code};
+  // Lower case lies 32 behind upper case; U+00FF alone has its upper case elsewhere.
+  const char32_t lower = code == 0xFF || is_lower(code) ? code : code + 0x20;
+  std::vector<char32_t> same = {lower};
+  if (lower != 0xFF) same.push_back(lower - 0x20);
+  for (const auto& [folded, other] : kOtherFolds)
+    if (folded == lower) same.push_back(other);
+  return same;
 }
 
 bool folds_to_one(char first, char second) {

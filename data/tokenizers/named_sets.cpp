@@ -1,11 +1,9 @@
 #include "data/tokenizers/named_sets.h"
 
-#include <fmt/format.h>
-
-#include <algorithm>
 #include <map>
 #include <vector>
 
+#include "data/tokenizers/unicode.h"
 #include "data/tokenizers/unicode_tables.h"
 
 namespace qlora::data {
@@ -16,20 +14,21 @@ using unicode_tables::kAlphabetic;
 using unicode_tables::kCategory;
 using unicode_tables::kClasses;
 
-constexpr char32_t kLimit = 0x110000;
+constexpr uint32_t bits(Category first, Category last) {
+  return (uint32_t{2} << static_cast<int>(last)) - (uint32_t{1} << static_cast<int>(first));
+}
 
-struct Interval {
-  char32_t begin, end;
-};
+constexpr uint32_t bit(Category category) { return bits(category, category); }
 
-constexpr Interval kSurrogates = {0xD800, 0xE000};
-
-constexpr uint32_t bit(Category category) { return uint32_t{1} << static_cast<int>(category); }
-
-constexpr uint32_t bits(Category first, Category last) { return (bit(last) << 1) - bit(first); }
-
+constexpr uint32_t kCased = bits(Category::kLu, Category::kLt);
+constexpr uint32_t kLetters = bits(Category::kLu, Category::kLo);
 constexpr uint32_t kMarks = bits(Category::kMn, Category::kMe);
-constexpr uint32_t kSigns = bits(Category::kPc, Category::kSo);  // punctuation and symbols
+constexpr uint32_t kNumbers = bits(Category::kNd, Category::kNo);
+constexpr uint32_t kPunctuation = bits(Category::kPc, Category::kPo);
+constexpr uint32_t kSymbols = bits(Category::kSm, Category::kSo);
+constexpr uint32_t kSeparators = bits(Category::kZs, Category::kZp);
+constexpr uint32_t kOthers = bits(Category::kCc, Category::kCn);
+constexpr uint32_t kAssigned = bits(Category::kLu, Category::kCo);
 constexpr uint32_t kVisible =
     bits(Category::kLu, Category::kSo) | bit(Category::kCf) | bit(Category::kCo);
 
@@ -37,177 +36,182 @@ constexpr uint32_t kVisible =
 struct Union {
   uint32_t categories = 0;
   bool alphabetic = false;
-  std::vector<Interval> others = {};
+  std::vector<CodeSet::Range> others = {};
 };
 
-std::vector<Interval> intervals_of(const Union& set) {
-  std::vector<Interval> found = set.others;
+CodeSet set_of(const Union& wanted) {
+  std::vector<CodeSet::Range> found = wanted.others;
   for (size_t run = 0; run < kClasses.size(); ++run) {
     const auto& [first, value] = kClasses[run];
     const auto category = static_cast<Category>(value & kCategory);
-    const char32_t end = run + 1 < kClasses.size() ? kClasses[run + 1].first : kLimit;
-    if ((set.categories & bit(category)) || (set.alphabetic && (value & kAlphabetic)))
-      found.push_back({first, end});
+    const char32_t last = run + 1 < kClasses.size() ? kClasses[run + 1].first - 1 : CodeSet::kLast;
+    if ((wanted.categories & bit(category)) || (wanted.alphabetic && (value & kAlphabetic)))
+      found.push_back({first, last});
   }
-  std::ranges::sort(found, {}, &Interval::begin);
-  return found;
+  return CodeSet(std::move(found));
 }
 
-std::string ranges_text(const Union& set, bool is_negated) {
-  std::string text;
-  const auto add = [&](char32_t begin, char32_t end) {
-    // PCRE2 takes no range that ends within the surrogates, which the tables count with others.
-    if (begin >= kSurrogates.begin && begin < kSurrogates.end) begin = kSurrogates.end;
-    if (end > kSurrogates.begin && end <= kSurrogates.end) end = kSurrogates.begin;
-    if (begin < end)
-      text += fmt::format("\\x{{{:X}}}-\\x{{{:X}}}", static_cast<uint32_t>(begin),
-                          static_cast<uint32_t>(end) - 1);
-  };
-  Interval open = {0, 0};  // those that touch become one
-  for (const Interval& next : intervals_of(set)) {
-    if (next.begin > open.end) {
-      is_negated ? add(open.end, next.begin) : add(open.begin, open.end);
-      open = next;
-    }
-    open.end = std::max(open.end, next.end);
-  }
-  is_negated ? add(open.end, kLimit) : add(open.begin, open.end);
-  return text;
+CodeSet white_space() {
+  std::vector<CodeSet::Range> found;
+  constexpr char32_t kLastOne = 0x3000;
+  for (char32_t code = 0; code <= kLastOne; ++code)
+    if (is_white_space(code)) found.push_back({code, code});
+  return CodeSet(std::move(found));
 }
 
-// What PCRE2 calls a property, by its names without blanks, '_' and '-' in lower case.
-const std::map<std::string_view, const char*>& properties() {
-  static const std::map<std::string_view, const char*> names = {
-      {"l", "L"},
-      {"letter", "L"},
-      {"lu", "Lu"},
-      {"uppercaseletter", "Lu"},
-      {"ll", "Ll"},
-      {"lowercaseletter", "Ll"},
-      {"lt", "Lt"},
-      {"titlecaseletter", "Lt"},
-      {"lm", "Lm"},
-      {"modifierletter", "Lm"},
-      {"lo", "Lo"},
-      {"otherletter", "Lo"},
-      {"m", "M"},
-      {"mark", "M"},
-      {"mn", "Mn"},
-      {"nonspacingmark", "Mn"},
-      {"mc", "Mc"},
-      {"spacingmark", "Mc"},
-      {"me", "Me"},
-      {"enclosingmark", "Me"},
-      {"n", "N"},
-      {"number", "N"},
-      {"nd", "Nd"},
-      {"decimalnumber", "Nd"},
-      {"nl", "Nl"},
-      {"letternumber", "Nl"},
-      {"no", "No"},
-      {"othernumber", "No"},
-      {"p", "P"},
-      {"punctuation", "P"},
-      {"pc", "Pc"},
-      {"connectorpunctuation", "Pc"},
-      {"pd", "Pd"},
-      {"dashpunctuation", "Pd"},
-      {"ps", "Ps"},
-      {"openpunctuation", "Ps"},
-      {"pe", "Pe"},
-      {"closepunctuation", "Pe"},
-      {"pi", "Pi"},
-      {"initialpunctuation", "Pi"},
-      {"pf", "Pf"},
-      {"finalpunctuation", "Pf"},
-      {"po", "Po"},
-      {"otherpunctuation", "Po"},
-      {"s", "S"},
-      {"symbol", "S"},
-      {"sm", "Sm"},
-      {"mathsymbol", "Sm"},
-      {"sc", "Sc"},
-      {"currencysymbol", "Sc"},
-      {"sk", "Sk"},
-      {"modifiersymbol", "Sk"},
-      {"so", "So"},
-      {"othersymbol", "So"},
-      {"z", "Z"},
-      {"separator", "Z"},
-      {"zs", "Zs"},
-      {"spaceseparator", "Zs"},
-      {"zl", "Zl"},
-      {"lineseparator", "Zl"},
-      {"zp", "Zp"},
-      {"paragraphseparator", "Zp"},
-      {"c", "C"},
-      {"other", "C"},
-      {"cc", "Cc"},
-      {"control", "Cc"},
-      {"cf", "Cf"},
-      {"format", "Cf"},
-      {"co", "Co"},
-      {"privateuse", "Co"},
-      {"cn", "Cn"},
-      {"unassigned", "Cn"},
-      {"cs", "Cs"},
-      {"surrogate", "Cs"},
-      {"digit", "Nd"},  // what follows are POSIX's names, and the two properties that are tables
-      {"cntrl", "Cc"},
-      {"punct", "P"},
-      {"alpha", "Alphabetic"},
-      {"alphabetic", "Alphabetic"},
-      {"space", "White_Space"},
-      {"whitespace", "White_Space"},
-      {"wspace", "White_Space"}};
-  return names;
+Union word() {
+  return {.categories = kMarks | bit(Category::kNd) | bit(Category::kPc), .alphabetic = true};
 }
 
+Union hex_digits() { return {.others = {{'0', '9'}, {'A', 'F'}, {'a', 'f'}}}; }
+
+// By names without blanks, '_' and '-' in lower case.
 const std::map<std::string_view, Union>& unions() {
+  static const Union alphabetic = {.alphabetic = true};
   static const Union upper = {.categories = bit(Category::kLu),
-                              .others = {{0x2160, 0x2170},
-                                         {0x24B6, 0x24D0},
-                                         {0x1F130, 0x1F14A},
-                                         {0x1F150, 0x1F16A},
-                                         {0x1F170, 0x1F18A}}};
-  static const Union xdigit = {.others = {{'0', '9' + 1}, {'A', 'F' + 1}, {'a', 'f' + 1}}};
+                              .others = {{0x2160, 0x216F},
+                                         {0x24B6, 0x24CF},
+                                         {0x1F130, 0x1F149},
+                                         {0x1F150, 0x1F169},
+                                         {0x1F170, 0x1F189}}};
   static const std::map<std::string_view, Union> sets = {
+      {"l", {.categories = kLetters}},
+      {"letter", {.categories = kLetters}},
+      {"lu", {.categories = bit(Category::kLu)}},
+      {"uppercaseletter", {.categories = bit(Category::kLu)}},
+      {"ll", {.categories = bit(Category::kLl)}},
+      {"lowercaseletter", {.categories = bit(Category::kLl)}},
+      {"lt", {.categories = bit(Category::kLt)}},
+      {"titlecaseletter", {.categories = bit(Category::kLt)}},
+      {"lm", {.categories = bit(Category::kLm)}},
+      {"modifierletter", {.categories = bit(Category::kLm)}},
+      {"lo", {.categories = bit(Category::kLo)}},
+      {"otherletter", {.categories = bit(Category::kLo)}},
+      {"m", {.categories = kMarks}},
+      {"mark", {.categories = kMarks}},
+      {"mn", {.categories = bit(Category::kMn)}},
+      {"nonspacingmark", {.categories = bit(Category::kMn)}},
+      {"mc", {.categories = bit(Category::kMc)}},
+      {"spacingmark", {.categories = bit(Category::kMc)}},
+      {"me", {.categories = bit(Category::kMe)}},
+      {"enclosingmark", {.categories = bit(Category::kMe)}},
+      {"n", {.categories = kNumbers}},
+      {"number", {.categories = kNumbers}},
+      {"nd", {.categories = bit(Category::kNd)}},
+      {"decimalnumber", {.categories = bit(Category::kNd)}},
+      {"nl", {.categories = bit(Category::kNl)}},
+      {"letternumber", {.categories = bit(Category::kNl)}},
+      {"no", {.categories = bit(Category::kNo)}},
+      {"othernumber", {.categories = bit(Category::kNo)}},
+      {"p", {.categories = kPunctuation}},
+      {"punctuation", {.categories = kPunctuation}},
+      {"pc", {.categories = bit(Category::kPc)}},
+      {"connectorpunctuation", {.categories = bit(Category::kPc)}},
+      {"pd", {.categories = bit(Category::kPd)}},
+      {"dashpunctuation", {.categories = bit(Category::kPd)}},
+      {"ps", {.categories = bit(Category::kPs)}},
+      {"openpunctuation", {.categories = bit(Category::kPs)}},
+      {"pe", {.categories = bit(Category::kPe)}},
+      {"closepunctuation", {.categories = bit(Category::kPe)}},
+      {"pi", {.categories = bit(Category::kPi)}},
+      {"initialpunctuation", {.categories = bit(Category::kPi)}},
+      {"pf", {.categories = bit(Category::kPf)}},
+      {"finalpunctuation", {.categories = bit(Category::kPf)}},
+      {"po", {.categories = bit(Category::kPo)}},
+      {"otherpunctuation", {.categories = bit(Category::kPo)}},
+      {"s", {.categories = kSymbols}},
+      {"symbol", {.categories = kSymbols}},
+      {"sm", {.categories = bit(Category::kSm)}},
+      {"mathsymbol", {.categories = bit(Category::kSm)}},
+      {"sc", {.categories = bit(Category::kSc)}},
+      {"currencysymbol", {.categories = bit(Category::kSc)}},
+      {"sk", {.categories = bit(Category::kSk)}},
+      {"modifiersymbol", {.categories = bit(Category::kSk)}},
+      {"so", {.categories = bit(Category::kSo)}},
+      {"othersymbol", {.categories = bit(Category::kSo)}},
+      {"z", {.categories = kSeparators}},
+      {"separator", {.categories = kSeparators}},
+      {"zs", {.categories = bit(Category::kZs)}},
+      {"spaceseparator", {.categories = bit(Category::kZs)}},
+      {"zl", {.categories = bit(Category::kZl)}},
+      {"lineseparator", {.categories = bit(Category::kZl)}},
+      {"zp", {.categories = bit(Category::kZp)}},
+      {"paragraphseparator", {.categories = bit(Category::kZp)}},
+      {"c", {.categories = kOthers}},
+      {"other", {.categories = kOthers}},
+      {"cc", {.categories = bit(Category::kCc)}},
+      {"control", {.categories = bit(Category::kCc)}},
+      {"cf", {.categories = bit(Category::kCf)}},
+      {"format", {.categories = bit(Category::kCf)}},
+      {"co", {.categories = bit(Category::kCo)}},
+      {"privateuse", {.categories = bit(Category::kCo)}},
+      {"cn", {.categories = bit(Category::kCn)}},
+      {"unassigned", {.categories = bit(Category::kCn)}},
+      {"cs", {.categories = 0}},
+      {"surrogate", {.categories = 0}},
+      // what follows are POSIX's names, and properties that are no categories
+      {"digit", {.categories = bit(Category::kNd)}},
+      {"cntrl", {.categories = bit(Category::kCc)}},
+      {"punct", {.categories = kPunctuation}},
+      {"posixpunct", {.categories = kPunctuation | kSymbols}},
+      {"alpha", alphabetic},
+      {"alphabetic", alphabetic},
       {"alnum", {.categories = bit(Category::kNd), .alphabetic = true}},
       {"graph", {.categories = kVisible}},
       {"print", {.categories = kVisible | bit(Category::kZs)}},
-      {"blank", {.categories = bit(Category::kZs), .others = {{'\t', '\t' + 1}}}},
+      {"blank", {.categories = bit(Category::kZs), .others = {{'\t', '\t'}}}},
       {"upper", upper},
       {"uppercase", upper},
-      {"xdigit", xdigit},
-      {"asciihexdigit", xdigit},
-      {"ascii", {.others = {{0, 0x80}}}},
-      {"posixpunct", {.categories = kSigns}},
-      {"lc", {.categories = bits(Category::kLu, Category::kLt)}},
-      {"casedletter", {.categories = bits(Category::kLu, Category::kLt)}},
-      {"any", {.others = {{0, kLimit}}}},
-      {"assigned", {.categories = bits(Category::kLu, Category::kCo)}}};
+      {"xdigit", hex_digits()},
+      {"asciihexdigit", hex_digits()},
+      {"ascii", {.others = {{0, 0x7F}}}},
+      {"lc", {.categories = kCased}},
+      {"casedletter", {.categories = kCased}},
+      {"any", {.others = {{0, CodeSet::kLast}}}},
+      {"assigned", {.categories = kAssigned}}};
   return sets;
 }
 
 }  // namespace
 
-std::optional<std::string> property_set(std::string_view plain_name, bool is_negated) {
-  if (const auto one = properties().find(plain_name); one != properties().end())
-    return fmt::format("\\{}{{{}}}", is_negated ? 'P' : 'p', one->second);
-  if (const auto set = unions().find(plain_name); set != unions().end())
-    return ranges_text(set->second, is_negated);
+std::optional<CodeSet> property_set(std::string_view plain_name) {
+  for (const char* name : {"space", "whitespace", "wspace"})
+    if (plain_name == name) return white_space();
+  const auto found = unions().find(plain_name);
+  if (found == unions().end()) return std::nullopt;
+  return set_of(found->second);
+}
+
+std::optional<CodeSet> posix_set(std::string_view name) {
+  if (name == "word") return set_of(word());
+  if (name == "punct") return property_set("posixpunct");
+  for (const char* other : {"alpha", "alnum", "upper", "graph", "print", "space", "blank", "cntrl",
+                            "digit", "xdigit", "ascii"})
+    if (name == other) return property_set(name);
   return std::nullopt;
 }
 
-std::optional<std::string> posix_set(std::string_view name, bool is_negated) {
-  static const Union word = {.categories = kMarks | bit(Category::kNd) | bit(Category::kPc),
-                             .alphabetic = true};
-  if (name == "word") return ranges_text(word, is_negated);
-  if (name == "punct") return property_set("posixpunct", is_negated);
-  for (const char* other : {"alpha", "alnum", "upper", "graph", "print", "space", "blank", "cntrl",
-                            "digit", "xdigit", "ascii"})
-    if (name == other) return property_set(name, is_negated);
-  return std::nullopt;
+std::optional<CodeSet> escape_set(char letter, bool in_class) {
+  switch (letter) {
+    case 's':
+      return white_space();
+    case 'd':
+      return property_set("nd");
+    case 'h':
+      return set_of(hex_digits());
+    case 'w': {
+      Union set = word();
+      if (!in_class) set.others = {{0xB2, 0xB3}, {0xB9, 0xB9}, {0xBC, 0xBE}};
+      return set_of(set);
+    }
+    case 'S':
+    case 'D':
+    case 'H':
+    case 'W':
+      return escape_set(static_cast<char>(letter + ('a' - 'A')), in_class)->complement();
+    default:
+      return std::nullopt;
+  }
 }
 
 }  // namespace qlora::data

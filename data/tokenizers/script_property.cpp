@@ -1,6 +1,6 @@
 #include "data/tokenizers/script_property.h"
 
-#include <fmt/format.h>
+#include <vector>
 
 #include "data/tokenizers/unicode_tables.h"
 
@@ -51,20 +51,14 @@ std::optional<ScriptEscape> script_escape(std::string_view text) {
   return ScriptEscape{.script = *script, .is_negated = escape->is_negated, .size = escape->size};
 }
 
-std::string script_ranges(const ScriptEscape& escape) {
-  constexpr uint32_t kLast = 0x10FFFF;
-  std::string ranges;
-  for (size_t run = 0; run < kScripts.size();) {
-    const bool is_in = (kScripts[run].value == escape.script) != escape.is_negated;
-    const auto first = static_cast<uint32_t>(kScripts[run].first);
-    do ++run;
-    while (run < kScripts.size() &&
-           ((kScripts[run].value == escape.script) != escape.is_negated) == is_in);
-    const uint32_t last =
-        run < kScripts.size() ? static_cast<uint32_t>(kScripts[run].first) - 1 : kLast;
-    if (is_in) ranges += fmt::format("\\x{{{:X}}}-\\x{{{:X}}}", first, last);
+CodeSet script_set(const ScriptEscape& escape) {
+  std::vector<CodeSet::Range> found;
+  for (size_t run = 0; run < kScripts.size(); ++run) {
+    const char32_t last = run + 1 < kScripts.size() ? kScripts[run + 1].first - 1 : CodeSet::kLast;
+    if ((kScripts[run].value == escape.script) != escape.is_negated)
+      found.push_back({kScripts[run].first, last});
   }
-  return ranges;
+  return CodeSet(std::move(found));
 }
 
 }  // namespace qlora::data

@@ -1,6 +1,5 @@
 // Property Script in the regular expressions of pre-tokenizers: \p{Han}, \P{Thai}, [\p{Hiragana}].
-// Which characters a script has is decided by the program's tables, so that it does not depend on
-// the Unicode of the installed PCRE2, for which the same notation means Script_Extensions besides.
+// Which characters a script has is decided by the program's tables.
 #pragma once
 
 #include <cstddef>
@@ -8,6 +7,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
+
+#include "data/tokenizers/code_set.h"
 
 namespace qlora::data {
 
@@ -29,7 +30,7 @@ struct ScriptEscape {
 // The same with a script's name or its short one ("Hani").
 std::optional<ScriptEscape> script_escape(std::string_view text);
 
-// The characters of the script, or all others, as the inside of a class: "\x{E01}-\x{E3A}...".
-std::string script_ranges(const ScriptEscape& escape);
+// The characters of the script, or all others.
+CodeSet script_set(const ScriptEscape& escape);
 
 }  // namespace qlora::data

@@ -15,20 +15,19 @@ TextPattern::TextPattern(const io::JsonNode& node) {
   }
 }
 
-bool TextPattern::find(std::string_view text, size_t from, Regex::Match& match) const {
-  if (regex_) return regex_->find(text, from, match);
-  match.begin = text.find(literal_, from);
-  match.end = match.begin + literal_.size();
-  return match.begin != std::string_view::npos;
-}
-
 void TextPattern::find_parts(std::string_view text, std::vector<Part>& parts) const {
-  const auto prepared = regex_ ? regex_->prepared(text) : std::nullopt;
-  const std::string_view searched = prepared ? std::string_view(*prepared) : text;
+  std::optional<Regex::Search> search;
+  if (regex_) search.emplace(*regex_, text);
+  const auto find = [&](size_t from, Regex::Match& match) {
+    if (search) return search->find(from, match);
+    match.begin = text.find(literal_, from);
+    match.end = match.begin + literal_.size();
+    return match.begin != std::string_view::npos;
+  };
   size_t between = 0;  // end of the last match
   size_t from = 0;
   Regex::Match match;
-  while (from <= text.size() && find(searched, from, match)) {
+  while (from <= text.size() && find(from, match)) {
     const bool empty = match.begin == match.end;
     from = match.end;
     if (empty) from += match.end < text.size() ? utf8_length(text[match.end]) : 1;

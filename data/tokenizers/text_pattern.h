@@ -23,8 +23,6 @@ class TextPattern {
   std::string replace_all(std::string_view text, std::string_view replacement) const;
 
  private:
-  bool find(std::string_view text, size_t from, Regex::Match& match) const;
-
   std::string literal_;  // used where there is no regex
   std::optional<Regex> regex_;
 };

@@ -6,7 +6,6 @@
 
 #include "base/error.h"
 #include "data/tokenizers/regex.h"
-#include "data/tokenizers/stand_ins.h"
 #include "data/tokenizers/text_pattern.h"
 
 namespace qlora::data {
@@ -118,7 +117,12 @@ TEST(Regex, EscapesAndOptionsMeanWhatOnigurumaReads) {
 
 TEST(Regex, WithoutRegardToCaseOnlySetsThatFoldAlikeAreTaken) {
   EXPECT_EQ(matches("(?i:'s|'ll|[k-m])", "'S'Ll\u212A"), (Texts{"'S", "'Ll", "\u212A"}));
-  EXPECT_EQ(matches("(?i:\\p{Lu})+", "aBC\u2160"), (Texts{"BC"}));  // no property is folded
+  EXPECT_EQ(matches("(?i:[^s])+|(?i)\u00E5", "\u017FaSb\u212B"), (Texts{"a", "b\u212B"}));
+  EXPECT_EQ(matches("(?i:\u00FF+)", "\u0178\u00FF\u00DF"), (Texts{"\u0178\u00FF"}));
+  EXPECT_EQ(matches("(?i:\u0432[\u0442])", "\u1C80\u1C85\u0412\u0422"),
+            (Texts{"\u1C80\u1C85", "\u0412\u0422"}));
+  EXPECT_EQ(matches("(?i:\u00D7)", "\u00D7\u00F7"), (Texts{"\u00D7"}));  // signs
+  EXPECT_EQ(matches("(?i:\\p{Lu})+", "aBC\u2160"), (Texts{"BC"}));       // no property is folded
   EXPECT_EQ(matches("(?i:\u00E9\u0434)", "\u00C9\u0414"), (Texts{"\u00C9\u0414"}));
 }
 
@@ -198,32 +202,38 @@ TEST(Regex, PatternsThatAreInUseAreTaken) {
     EXPECT_EQ(refusal_of(pattern), "");
 }
 
-TEST(Regex, ACharacterThatAPatternNamesIsNotExchanged) {
+// Of different versions of Unicode: a letter in some that was none, letters of different kinds.
+TEST(Regex, CharactersThatLaterVersionsChangeAreThoseOfUnicode16) {
+  EXPECT_EQ(matches("\\p{L}+", "a\u0558b"), (Texts{"a", "b"}));
+  EXPECT_EQ(matches("\\p{M}+", "\u05C7\u05C8"), (Texts{"\u05C7"}));
+  EXPECT_EQ(matches("[\\p{Lu}\\p{Lo}]+", "B\u0295c"), (Texts{"B"}));
+  EXPECT_EQ(matches("\\p{Ll}+", "B\u0295c"), (Texts{"\u0295c"}));
+}
+
+TEST(Regex, AReferenceIsToTheCharactersThemselves) {
+  // Emoji of 2024 and 2022, then letters: of one kind, and not the same.
+  EXPECT_EQ(matches("(.)\\1", "x\U0001FAE9\U0001FADC\U0001FADC"), (Texts{"\U0001FADC\U0001FADC"}));
+  EXPECT_EQ(matches("(\\p{Han}+)\\p{P}\\1", "漢字，漢字。字漢"), (Texts{"漢字，漢字"}));
+  EXPECT_EQ(matches("([[:alpha:]])\\1", "aéèéé\u0558\u0558"), (Texts{"éé"}));
+}
+
+TEST(Regex, ANameOfAGroupIsAWord) {
+  EXPECT_EQ(matches("(?<größe>a)(?<b2>b)", "abb"), (Texts{"ab"}));
+  for (const char* pattern : {"(?<>a)", "(?<1>a)", "(?<a-b>a)", "(?<a", "(?<a)>"})
+    EXPECT_THAT(refusal_of(pattern), testing::HasSubstr("a group has no name")) << pattern;
+}
+
+TEST(Regex, AQuantifierNeedsSomethingInFrontOfIt) {
+  for (const char* pattern : {"*a", "a|+", "(?:?a)", "(?i)*", "((?i)?:a)", "({2}a)"})
+    EXPECT_THAT(refusal_of(pattern), testing::HasSubstr("a quantifier has nothing in front of it"))
+        << pattern;
+}
+
+TEST(Regex, ACharacterThatAPatternNamesIsItself) {
   EXPECT_EQ(matches("\U0001F970", "\U0001F970\U0001FAE9\U0001F973"), (Texts{"\U0001F970"}));
   // An Arabic letter of 2021 lies in the range, one of the Mende's does not.
   EXPECT_EQ(matches("[ࠀ-一]+", "\u0870\uA7DA\u0889"), (Texts{"\u0870", "\u0889"}));
   EXPECT_EQ(matches("[\\x{1F970}-\\x{1F972}]", "\U0001F970\U0001F976"), (Texts{"\U0001F970"}));
-}
-
-TEST(StandIns, AreOfTheSameScriptWhereThePatternNamesIt) {
-  const std::string letter = "\U0001B155";
-  const auto katakana = StandIns("\\p{Katakana}").replace(letter);
-  ASSERT_TRUE(katakana);
-  EXPECT_EQ(*katakana, "\U0001B000");
-  const auto any = StandIns("\\p{L}").replace(letter);
-  ASSERT_TRUE(any);
-  EXPECT_EQ(any->size(), letter.size());
-}
-
-TEST(StandIns, TakeAsManyBytesAndLeaveKnownCharactersAlone) {
-  const StandIns stand_ins("\\p{L}");
-  EXPECT_FALSE(stand_ins.replace("Grüße, 世界! 😀"));
-  const std::string text = "a\u0870b\U0001FAE9c";
-  const auto replaced = stand_ins.replace(text);
-  ASSERT_TRUE(replaced);
-  EXPECT_EQ(replaced->size(), text.size());
-  EXPECT_EQ((*replaced)[0], 'a');
-  EXPECT_EQ((*replaced)[4], 'b');
 }
 
 TEST(NormalForm, FollowsTheAnnexWithTheTablesOfTokenizers) {

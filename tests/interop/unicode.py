@@ -86,12 +86,13 @@ def jobs(rng):
             yield f"[{members}]", cut_shower(class_pattern(members)), every_code_point()
     singles = [rf"\{letter}{{{name}}}" for name in SETS for letter in "pP"]
     for single in (*singles, r"\v", r"\R", r"\N", r"\O", r"(?m:.)", r"[\W]", r"[\u0041-\u0870]", r"(?i:\p{Lu})", r"(?i:[^\s\d])", r"(?i:[k-s])",
-                   r"(?i:é)", r"(?i:д)"):
+                   r"(?i:é)", r"(?i:д)", r"(?i:s)", r"(?i:å)", r"(?i:ÿ)", r"(?i:[вт])", r"(?i:[^k-s])", r"[\D\h]", r"[\s\S]"):
         yield single, cut_shower(pre_tokenizers.Split(Regex(f"a?{single}|a"), "isolated")), every_code_point()
     for members in (r"\p{Alphabetic}", r"\p{Han}", r"\w", r"\s", r"\d", r"\p{L}一-龥ࠀ-一가-퟿"):
         yield f"[{members}]", cut_shower(class_pattern(members)), every_code_point()
     for pattern in (r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s+(?!\S)|\s+", r"\b"):
         yield pattern, cut_shower(pre_tokenizers.Split(Regex(pattern), "isolated")), every_code_point()
+    yield r"(.)\1", cut_shower(pre_tokenizers.Split(Regex(r"a?(.)\1|a"), "isolated")), every_code_point("a{}{}a{}\u0558a{}\U0001FADC")
     for name in ("Digits", "Punctuation", "Whitespace", "WhitespaceSplit"):
         yield name, cut_shower(getattr(pre_tokenizers, name)()), every_code_point()
     for name in ("NFC", "NFD", "NFKC", "NFKD", "Lowercase"):
