@@ -5,8 +5,7 @@
     unicode_tables.py python     > data/jinja/python_text_tables.cpp     asks the Python that runs it
 
 What counts as right is what these two do, and they do not agree on a version of Unicode: each part of tokenizers carries
-tables of its own. So every code point is put to them. Characters that have become what they are since Unicode 14 are
-marked, because a PCRE2 may not know them yet; Perl 5.36 or older is asked for that.
+tables of its own. So every code point is put to them. What the scripts are called, Perl is asked for.
 """
 
 import subprocess
@@ -18,7 +17,7 @@ CODES = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000]
 SCRIPTS_SINCE_14 = {"Garay": "Gara", "Gurung_Khema": "Gukh", "Kawi": "Kawi", "Kirat_Rai": "Krai", "Nag_Mundari": "Nagm",
                     "Ol_Onal": "Onao", "Sunuwar": "Sunu", "Todhri": "Todr", "Tulu_Tigalari": "Tutg"}
 CATEGORIES = "Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Co Cn".split()
-ALPHABETIC, NEW = 0x20, 0x40  # beside a category's number: data/tokenizers/unicode_tables.h
+ALPHABETIC = 0x20  # beside a category's number: data/tokenizers/unicode_tables.h
 
 
 def runs_of(values):
@@ -72,30 +71,14 @@ def matched(pattern):
     return found
 
 
-def known_to_perl(name):
-    """The code points with a property in the Unicode of the installed Perl."""
-    script = f"no warnings; for (0 .. 0x10FFFF) {{ print \"$_ \" if chr($_) =~ /\\p{{{name}}}/ }}"
-    return set(map(int, subprocess.run(["perl", "-e", script], capture_output=True, text=True, check=True).stdout.split()))
-
-
 def classes():
-    version = subprocess.run(["perl", "-MUnicode::UCD", "-e", "print Unicode::UCD::UnicodeVersion()"], capture_output=True,
-                             text=True, check=True).stdout
-    assert int(version.split(".")[0]) <= 14, f"this Perl knows Unicode {version}; one of 14 or before is needed"
     values = dict.fromkeys(CODES, None)
     for number, name in enumerate(CATEGORIES):
-        known = known_to_perl(f"gc={name}")
         for code in matched(rf"\p{{{name}}}"):
             assert values[code] is None, hex(code)
-            is_noncharacter = code & 0xFFFE == 0xFFFE or 0xFDD0 <= code < 0xFDF0
-            is_known = code in known and (name != "Cn" or is_noncharacter)
-            values[code] = number | (0 if is_known else NEW)
-    now, before = matched(r"\p{Alphabetic}"), known_to_perl("Alphabetic")
-    for code in now:
+            values[code] = number
+    for code in matched(r"\p{Alphabetic}"):
         values[code] |= ALPHABETIC
-    for code in now ^ before:
-        if code in values:  # no surrogate
-            values[code] |= NEW
     return [values[code] for code in CODES]
 
 

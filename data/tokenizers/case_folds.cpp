@@ -39,9 +39,8 @@ constexpr OtherFold kOtherFolds[] = {{'k', 0x212A},   {'s', 0x17F},    {0xE5, 0x
 bool folds_alike(char32_t code) {
   using unicode_tables::Category;
   if (code < 0x80 || is_latin_1(code) || is_cyrillic(code)) return true;
-  const uint8_t value = unicode_tables::value_at(unicode_tables::kClasses, code);
-  if (value & unicode_tables::kNew) return false;
-  const auto category = static_cast<Category>(value & unicode_tables::kCategory);
+  const auto category = static_cast<Category>(
+      unicode_tables::value_at(unicode_tables::kClasses, code) & unicode_tables::kCategory);
   const bool is_sign = category >= Category::kPc && category <= Category::kSk;
   return is_sign || category == Category::kLo || category == Category::kNd ||
          category == Category::kZs;

@@ -89,9 +89,8 @@ enum class Category : uint8_t {
   kCo,
   kCn
 };
-// Beside the category, in the upper bits: property Alphabetic, and what a PCRE2 may have other
-// values of: code points that changed since Unicode 14 or are not assigned.
-constexpr uint8_t kCategory = 0x1F, kAlphabetic = 0x20, kNew = 0x40;
+// Beside the category, in a bit above it: property Alphabetic.
+constexpr uint8_t kCategory = 0x1F, kAlphabetic = 0x20;
 
 extern const std::span<const Run> kClasses;
 extern const std::span<const Run> kScripts;  // property Script, an index into kScriptNames

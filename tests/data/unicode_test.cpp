@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "data/tokenizers/regex.h"
 #include "data/tokenizers/text_pattern.h"
+#include "data/tokenizers/unicode_tables.h"
 
 namespace qlora::data {
 namespace {
@@ -250,6 +251,18 @@ TEST(NormalForm, FollowsTheAnnexWithTheTablesOfTokenizers) {
   // excluded from composition; later than the package's tables: a circled letter of 2018
   EXPECT_EQ(to_normal_form("\u0958", NormalForm::kNfc), "\u0915\u093c");
   EXPECT_EQ(to_normal_form("\U0001F12F", NormalForm::kNfkc), "\U0001F12F");
+}
+
+TEST(UnicodeTables, AClassIsACategoryAndWhetherItIsAlphabetic) {
+  using namespace unicode_tables;
+  size_t wrong = 0;
+  for (size_t run = 0; run < kClasses.size(); ++run) {
+    const uint8_t value = kClasses[run].value;
+    const auto category = static_cast<Category>(value & kCategory);
+    wrong += (value & ~(kCategory | kAlphabetic)) != 0 || category > Category::kCn;
+    wrong += run > 0 && kClasses[run - 1].value == value;
+  }
+  EXPECT_EQ(wrong, 0u);
 }
 
 TEST(Unicode, ClassesOfCharacters) {
