@@ -25,13 +25,38 @@ std::string shown_name(const lora::AdapterBase& base) {
   return hub ? hub->id : last_part(base.name);
 }
 
+// "org/name", revision="abc": as from_pretrained takes it.
+std::string hub_argument(const HubId& hub) {
+  std::string argument = fmt::format("\"{}\"", hub.id);
+  if (!hub.revision.empty()) argument += fmt::format(", revision=\"{}\"", hub.revision);
+  return argument;
+}
+
 // What from_pretrained takes as the base: a hub id, with its revision, or a place to fill in.
 std::string base_argument(const lora::AdapterBase& base) {
   const auto hub = hub_id_of(base.name);
-  if (!hub) return fmt::format("\"path/to/{}\"", last_part(base.name));
-  std::string argument = fmt::format("\"{}\"", hub->id);
-  if (!hub->revision.empty()) argument += fmt::format(", revision=\"{}\"", hub->revision);
-  return argument;
+  return hub ? hub_argument(*hub) : fmt::format("\"path/to/{}\"", last_part(base.name));
+}
+
+// The same for a GGUF file. base.name may be the id of another model, of which the file was made.
+std::string gguf_argument(const lora::AdapterBase& base) {
+  const auto file = hub_file_of(base.path);
+  return file ? fmt::format("{}, gguf_file=\"{}\"", hub_argument(file->hub), file->file)
+              : fmt::format("\"directory/of/the/file\", gguf_file=\"{}\"", last_part(base.path));
+}
+
+// Brings the GGUF file from the hub, where it comes from there, for the commands behind it.
+std::string download_command(const lora::AdapterBase& base) {
+  const auto file = hub_file_of(base.path);
+  if (!file) return "";
+  return fmt::format("hf download {} {} --revision {} --local-dir .\n", file->hub.id, file->file,
+                     file->hub.revision);
+}
+
+// As download_command() has it; or as it is called.
+std::string gguf_place(const lora::AdapterBase& base) {
+  const auto file = hub_file_of(base.path);
+  return file ? file->file : last_part(base.path);
 }
 
 const char* python_bool(bool value) { return value ? "True" : "False"; }
@@ -63,12 +88,12 @@ std::string quantize_command(const lora::AdapterBase& base) {
   const QuantizationOptions &q = base.quantization, defaults;
   std::string command =
       fmt::format("qlora quantize --model {} --method {} --dtype {} --output base",
-                  last_part(base.path), q.method, base.dtype);
+                  gguf_place(base), q.method, base.dtype);
   if (q.method == "int8_weight_only")
     command = fmt::format(
         "qlora quantize --model {} --method int8 --threshold 0 --dtype {} "
         "--output base",
-        last_part(base.path), base.dtype);
+        gguf_place(base), base.dtype);
   if (q.method == "int8" && q.threshold != defaults.threshold)
     command += fmt::format(" --threshold {}", q.threshold);
   if (q.method.ends_with("f4") || q.method.ends_with("p4")) {
@@ -95,18 +120,16 @@ std::string python(const std::string& loader, const std::string& imports, const 
 // transformers loads a GGUF file unquantized only: with quantized weights the base is written once.
 std::string load_gguf(const std::string& loader, const lora::AdapterBase& base) {
   const std::string plain =
-      python(loader, "", "",
-             fmt::format("\"directory/of/the/file\", gguf_file=\"{}\", dtype=torch.{}",
-                         last_part(base.path), base.dtype));
+      python(loader, "", "", fmt::format("{}, dtype=torch.{}", gguf_argument(base), base.dtype));
   if (!is_quantized_by_training(base.quantization)) return plain;
   return fmt::format(
       "transformers cannot quantize a GGUF file while it loads it. This writes the base as it was "
-      "in training, to the bit:\n\n```sh\n{}\n```\n\n{}\n"
-      "Without that, `from_pretrained(\"directory/of/the/file\", gguf_file=\"{}\")` loads the same "
+      "in training, to the bit:\n\n```sh\n{}{}\n```\n\n{}\n"
+      "Without that, `from_pretrained({})` loads the same "
       "weights unquantized. The adapter works on them, but it was trained on the quantized ones.\n",
-      quantize_command(base),
+      download_command(base), quantize_command(base),
       python(loader, "", "", fmt::format("\"base\", dtype=torch.{}", base.dtype)),
-      last_part(base.path));
+      gguf_argument(base));
 }
 
 std::string how_to_load(const std::string& loader, const lora::AdapterBase& base) {

@@ -29,9 +29,7 @@ std::optional<std::string> find_model(const std::string& path_or_id) {
   const auto hub = hub_id_of(path_or_id);
   if (!hub) return std::nullopt;
   const std::string revision = hub->revision.empty() ? "main" : hub->revision;
-  std::string folder = "models--" + hub->id;
-  folder.replace(folder.find('/'), 1, "--");
-  const fs::path repository = cache_directory() / folder;
+  const fs::path repository = cache_directory() / hub_folder(hub->id);
   std::string commit = revision;
   if (const fs::path ref = repository / "refs" / revision; fs::is_regular_file(ref)) {
     commit = io::read_bytes(ref.string());

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/hub_id.h"
 #include "base/log.h"
 #include "base/stopwatch.h"
 #include "data/chat_renderer.h"
@@ -117,7 +118,7 @@ BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, Model
     log::warning("the tokenizer knows {} tokens, the model {}: the last ones cannot be used",
                  base.tokenizer->vocab_size(), base.model->architecture().vocab_size);
   }
-  base.record.name = recipe.model.name.empty() ? recipe.model.path : recipe.model.name;
+  base.record.name = with_hub_id(recipe.model.name.empty() ? recipe.model.path : recipe.model.name);
   base.record.path = base.path;
   base.record.quantization = recorded(recipe.quantization, *base.model);
   base.record.dtype = quant::dense_format(model::resolved_dtype(recipe.model.dtype, *source));

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include "lora/adapter_file.h"
 #include "recipes/models/compute_dtype.h"
 #include "tests/cli/program.h"
@@ -82,6 +84,25 @@ TEST(ModelCard, SaysInWhichTypeTheProductsOfTheTrainingWereNotThoseOfTheExport) 
                 says(word == "auto" ? type + " (auto)" : type));
     EXPECT_THAT(read_file(output + "/README.md"), says(type));
   }
+}
+
+TEST(ModelCard, OfASnapshotInTheHubsCacheNamesTheModelAndItsRevision) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  const std::filesystem::path repository = dir / "hub/models--acme--tiny-stories/snapshots";
+  std::filesystem::create_directories(repository);
+  std::filesystem::rename(recipe.model.path, repository / "abc123");
+  recipe.model.path = repository / "abc123";
+  const Finished trained = run_qlora(dir, {"train", write_recipe_file(dir, recipe)});
+  ASSERT_EQ(trained.exit_code, 0) << trained.err;
+  EXPECT_THAT(read_file(dir / "run/adapter/README.md"),
+              AllOf(HasSubstr("base_model: acme/tiny-stories\n"),
+                    HasSubstr("# A LoRA adapter for acme/tiny-stories\n"),
+                    HasSubstr("from_pretrained(\"acme/tiny-stories\", revision=\"abc123\", "),
+                    Not(HasSubstr(dir.path()))));
+  EXPECT_THAT(read_file(dir / "run/adapter/adapter_config.json"),
+              AllOf(HasSubstr("\"base_model_name_or_path\": \"acme/tiny-stories\""),
+                    HasSubstr("\"revision\": \"abc123\"")));
 }
 
 TEST(ModelCard, OfAModelWithAnEncoderIsForItsClass) {

@@ -159,6 +159,21 @@ TEST(ModelCard, AGgufFileIsNamedWithoutItsPlace) {
                           Not(HasSubstr("/home"))));
 }
 
+TEST(ModelCard, AGgufFileOfTheHubIsCalledByItsIdWhateverTheBaseIsNamed) {
+  const std::string path = "/home/me/hub/models--org--name-GGUF/snapshots/abc/q4/m.Q4_1.gguf";
+  lora::AdapterBase base{"org/name-GGUF@abc", path, {}, "bfloat16", "0123"};
+  const char* call =
+      "from_pretrained(\"org/name-GGUF\", revision=\"abc\", gguf_file=\"q4/m.Q4_1.gguf\"";
+  EXPECT_THAT(card_of(base), AllOf(HasSubstr(call), HasSubstr("base_model: org/name-GGUF\n")));
+  base.name = "org/name";
+  base.quantization.method = "nf4";
+  EXPECT_THAT(card_of(base),
+              AllOf(HasSubstr(call), HasSubstr("base_model: org/name\n"),
+                    HasSubstr("hf download org/name-GGUF q4/m.Q4_1.gguf --revision abc "
+                              "--local-dir .\nqlora quantize --model q4/m.Q4_1.gguf "),
+                    Not(HasSubstr("/home"))));
+}
+
 TEST(ModelCard, ABaseThatTheRunWroteIsAskedFor) {
   lora::AdapterBase base{"/runs/a/base", "/runs/a/base", {}, "bfloat16", "0123"};
   base.quantization.method = "nf4";
