@@ -19,10 +19,15 @@ std::string last_part(const std::string& path) {
   return (plain.has_filename() ? plain : plain.parent_path()).filename().string();
 }
 
+// Of the model that the adapter is for, which is not the base that its run wrote.
+const std::string& model_name(const lora::AdapterBase& base) {
+  return base.made_from.empty() ? base.name : base.made_from;
+}
+
 // "org/name", "model.gguf" or the name of a directory.
 std::string shown_name(const lora::AdapterBase& base) {
-  const auto hub = hub_id_of(base.name);
-  return hub ? hub->id : last_part(base.name);
+  const auto hub = hub_id_of(model_name(base));
+  return hub ? hub->id : last_part(model_name(base));
 }
 
 // "org/name", revision="abc": as from_pretrained takes it.
@@ -132,18 +137,34 @@ std::string load_gguf(const std::string& loader, const lora::AdapterBase& base) 
       gguf_argument(base));
 }
 
+// What is to be said of a base that a run wrote in its own directory.
+std::string written_base(const lora::AdapterBase& base) {
+  const std::string directory = last_part(base.name), model = shown_name(base);
+  if (!lora::init_changes_base(base.init))
+    return fmt::format(
+        "Its run wrote {}, quantized as it was in training, to the directory `{}`, which this "
+        "call loads.\n\n",
+        model, directory);
+  return fmt::format(
+      "The adapter started from a part of the weights of {0} ({1}) and acts as it was trained only "
+      "on what is left of them: the changed base that its run wrote, the directory `{2}`. That "
+      "directory belongs with the adapter; give the two on together. On {0} itself the adapter is "
+      "wrong.\n\n",
+      model, base.init, directory);
+}
+
 std::string how_to_load(const std::string& loader, const lora::AdapterBase& base) {
+  const std::string as_it_is =
+      python(loader, "", "", fmt::format("{}, dtype=torch.{}", base_argument(base), base.dtype));
+  if (!base.made_from.empty()) return written_base(base) + as_it_is;
   if (lora::init_changes_base(base.init))
     return fmt::format(
                "The adapter started from a part of the base's weights ({}) and acts as it was "
-               "trained only on the base that its run wrote, the directory `{}`.\n\n",
-               base.init, last_part(base.name)) +
-           python(loader, "", "",
-                  fmt::format("\"path/to/{}\", dtype=torch.{}", last_part(base.name), base.dtype));
+               "trained only on this base, `{}`.\n\n",
+               base.init, shown_name(base)) +
+           as_it_is;
   if (is_gguf(base)) return load_gguf(loader, base);
-  if (!is_quantized_by_training(base.quantization))
-    return python(loader, "", "",
-                  fmt::format("{}, dtype=torch.{}", base_argument(base), base.dtype));
+  if (!is_quantized_by_training(base.quantization)) return as_it_is;
   return python(loader, ", BitsAndBytesConfig",
                 fmt::format("quantization = {}\n", quantization_config(base)),
                 fmt::format("{}, quantization_config=quantization, dtype=torch.{}",
@@ -157,7 +178,7 @@ std::string model_card(const lora::LoraOptions& options, const lora::AdapterBase
   const std::string name = shown_name(base);
   std::string card = fmt::format("---\nlibrary_name: peft\npipeline_tag: {}\n",
                                  has_encoder ? "text2text-generation" : "text-generation");
-  if (hub_id_of(base.name)) card += fmt::format("base_model: {}\n", name);
+  if (hub_id_of(model_name(base))) card += fmt::format("base_model: {}\n", name);
   card += fmt::format(
       "tags:\n- lora\n- qlora\n---\n\n# A LoRA adapter for {}\n\n"
       "Rank {}, alpha {}, trained with qlora.cpp. The base's quantization in training: {}; what "

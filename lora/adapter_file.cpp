@@ -29,7 +29,6 @@ namespace fs = std::filesystem;
 
 constexpr const char* kConfigFile = "adapter_config.json";
 constexpr const char* kTensorFile = "adapter_model.safetensors";
-constexpr const char* kBaseFile = "qlora_base.json";
 
 std::string in(const std::string& directory, const char* name) {
   return (fs::path(directory) / name).string();
@@ -292,19 +291,7 @@ void write_adapter(const std::string& directory, const AdapterSet& adapters,
   }
   quant::write_tensors(in(directory, kTensorFile), tensors, {{"format", "pt"}});
   io::write_file_atomically(in(directory, kConfigFile), config_text(adapters, options, base));
-  const nlohmann::ordered_json record = {{"base_hash", base.hash},
-                                         {"model_path", base.path},
-                                         {"model_name", base.name},
-                                         {"quantization",
-                                          {{"method", base.quantization.method},
-                                           {"double_quant", base.quantization.double_quant},
-                                           {"block_size", base.quantization.block_size},
-                                           {"threshold", base.quantization.threshold},
-                                           {"skip_modules", base.quantization.skip_modules}}},
-                                         {"dtype", base.dtype},
-                                         {"init", base.init},
-                                         {"compute_dtype", base.compute_dtype}};
-  io::write_file_atomically(in(directory, kBaseFile), io::json_text(record, 2) + "\n");
+  write_adapter_base(directory, base);
 }
 
 bool read_fan_in_fan_out(const std::string& directory) {
@@ -406,40 +393,6 @@ void read_adapter_tensors(const std::string& directory, AdapterSet& adapters,
   }
   adapters.round_to_dtype();
   adapters.publish();
-}
-
-std::optional<AdapterBase> read_adapter_base(const std::string& directory) {
-  const std::string path = in(directory, kBaseFile);
-  if (!fs::exists(path)) return std::nullopt;
-  const nlohmann::json document = io::read_json_file(path);
-  const io::JsonNode record(document, path);
-  AdapterBase base;
-  base.hash = record.at("base_hash").as_string();
-  base.path = record.at("model_path").as_string();
-  base.name = record.at("model_name").as_string();
-  const io::JsonNode quantization = record.at("quantization");
-  base.quantization.method = quantization.at("method").as_string();
-  base.quantization.double_quant = quantization.at("double_quant").as_bool();
-  base.quantization.block_size = quantization.at("block_size").as_integer(1, 1 << 20);
-  if (const auto threshold = quantization.find("threshold"))
-    base.quantization.threshold = threshold->as_number();
-  base.quantization.skip_modules.clear();
-  for (const io::JsonNode& module : quantization.at("skip_modules").elements())
-    base.quantization.skip_modules.push_back(module.as_string());
-  base.quantization.validate();
-  base.dtype = record.at("dtype").as_string();
-  if (const auto init = record.find("init")) base.init = init->as_string();
-  if (const auto dtype = record.find("compute_dtype")) base.compute_dtype = dtype->as_string();
-  return base;
-}
-
-std::string read_adapter_init(const std::string& directory) {
-  if (const auto base = read_adapter_base(directory)) return base->init;
-  const std::string path = in(directory, kConfigFile);
-  const nlohmann::json document = io::read_json_file(path);
-  const io::JsonNode config(document, path);
-  const auto init = config.find("init_lora_weights");
-  return init && init->value().is_string() ? init->as_string() : "default";
 }
 
 }  // namespace qlora::lora

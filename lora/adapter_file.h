@@ -2,31 +2,15 @@
 // Beside them qlora_base.json records which base the adapter was trained on.
 #pragma once
 
-#include <optional>
 #include <set>
 #include <string>
 
+#include "lora/adapter_base.h"
 #include "lora/attach.h"
 #include "lora/lora_options.h"
 #include "lora/separate_experts.h"
-#include "quant/quantization_options.h"
 
 namespace qlora::lora {
-
-// The base an adapter belongs to.
-struct AdapterBase {
-  std::string name;  // base_model_name_or_path, with its revision as "org/name@revision"
-  std::string path;  // where the weights were read from
-  quant::QuantizationOptions quantization;
-  std::string dtype;  // of the modules that stay unquantized
-  std::string hash;   // CausalLm::base_hash()
-  // What the adapter started from, as LoraOptions::init. After LoftQ, PiSSA and OLoRA it holds a
-  // part of the base's weights and acts as it was trained on that base alone.
-  std::string init = "default";
-  // Of the products in training: "bfloat16"; empty in what older versions wrote, or if nothing was
-  // trained.
-  std::string compute_dtype = "";
-};
 
 // Writes the three files into `directory`, which must exist. Each is flushed to disk. IoError.
 // `separate`: experts in the form of transformers 4, with these names; null: in PEFT's of today.
@@ -47,9 +31,5 @@ std::string adapter_tensor_file(const std::string& directory);
 // or of another shape. `passed_over`: tensors to pass over (FittedAdapter::passed_over).
 void read_adapter_tensors(const std::string& directory, AdapterSet& adapters,
                           const std::set<std::string>& passed_over = {});
-// From qlora_base.json; nothing if the adapter was made elsewhere.
-std::optional<AdapterBase> read_adapter_base(const std::string& directory);
-// AdapterBase::init; of an adapter made elsewhere what PEFT's init_lora_weights names.
-std::string read_adapter_init(const std::string& directory);
 
 }  // namespace qlora::lora

@@ -30,14 +30,12 @@
 namespace qlora::recipes {
 namespace {
 
-// A run that has a checkpoint goes on without the adapter that it began from. Where that is gone,
-// the base's record is completed by the checkpoint's adapter.
-Recipe without_lost_adapter(Recipe recipe, const RunDirectory& run, BaseModel& base) {
+// A run that has a checkpoint goes on without the adapter that it began from, if that is gone.
+Recipe without_lost_adapter(Recipe recipe, const RunDirectory& run) {
   if (!run.checkpoint() || recipe.lora.from_adapter.empty() || has_given_adapter(recipe))
     return recipe;
   log::warning("lora.from_adapter: there is no adapter in {}; the run's checkpoint holds its form",
                recipe.lora.from_adapter);
-  base.record.init = lora::read_adapter_init(*run.checkpoint() + "/adapter");
   recipe.lora.from_adapter.clear();
   return recipe;
 }
@@ -73,11 +71,14 @@ trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed:
   BaseModel base =
       load_base(as_begun, device, run.checkpoint() ? BaseUse::kOfRun : BaseUse::kForAdapter,
                 std::move(text), group);
+  // The initialisation that made the base is not repeated, and an adapter to begin from may be
+  // gone.
+  if (run.checkpoint()) lora::adopt_base_origin(*run.checkpoint() + "/adapter", base.record);
   base.model->narrow_gates = state.choices.narrow_gates;
   require_same_start(*group, base.record.hash, data);
   complete_state(recipe, base, data, loader, *group, state);
 
-  lora::AdapterSet adapters = attach_adapters(without_lost_adapter(recipe, run, base), base);
+  lora::AdapterSet adapters = attach_adapters(without_lost_adapter(recipe, run), base);
   look_for_trained_tokens(adapters, data);
   const std::vector<optim::Parameter> parameters =
       trainer::optimizer_parameters(adapters, recipe.lora, recipe.optim);

@@ -23,7 +23,8 @@ struct Recipe {
   optim::OptimizerOptions optim;
   trainer::TrainOptions train;
   trainer::OutputOptions output;
-  std::string file;                     // where it was read from; no key
+  std::string made_from;  // what model.path was made from, by with_saved_base(); no key
+  std::string file;       // where it was read from; no key
   std::map<std::string, Place> places;  // where its keys stand there; no key
 
   // `data` with what other sections decide about its rows: train.audit.

@@ -31,10 +31,11 @@ const exporting::GgufType& type_of(const ExportOptions& options) {
   return exporting::gguf_type(options.type.empty() ? otherwise : options.type);
 }
 
-// Its hub id or path.
+// Its hub id or path; of a base that the run wrote those of the model that it was made from.
 const std::string& base_of(const TrainedModel& trained) {
-  const std::string& name = trained.base.record.name;
-  return name.empty() ? trained.base.path : name;
+  const lora::AdapterBase& record = trained.base.record;
+  if (!record.made_from.empty()) return record.made_from;
+  return record.name.empty() ? trained.base.path : record.name;
 }
 
 void write_modelfile(const std::string& directory, const std::string& from,

@@ -68,7 +68,7 @@ void fit_to_adapter(const Recipe& recipe, BaseUse use, BaseModel& base) {
   const std::string& adapter = recipe.lora.from_adapter;
   if (adapter.empty()) return;
   if (use == BaseUse::kOfRun && !has_given_adapter(recipe)) return;  // the run's adapters say it
-  base.record.init = lora::read_adapter_init(adapter);
+  lora::adopt_base_origin(adapter, base.record);
   if (use == BaseUse::kOfRun || is_changed_base(base.path)) return;
   if (base.model->placement.on_ranks() && !lora::initial_product_of(adapter).empty())
     fail<ConfigError>(
@@ -119,6 +119,7 @@ BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, Model
                  base.tokenizer->vocab_size(), base.model->architecture().vocab_size);
   }
   base.record.name = with_hub_id(recipe.model.name.empty() ? recipe.model.path : recipe.model.name);
+  base.record.made_from = with_hub_id(recipe.made_from);
   base.record.path = base.path;
   base.record.quantization = recorded(recipe.quantization, *base.model);
   base.record.dtype = quant::dense_format(model::resolved_dtype(recipe.model.dtype, *source));
@@ -142,7 +143,9 @@ bool adapter_holds_part_of(const BaseModel& base) {
 Recipe with_saved_base(Recipe recipe) {
   const std::string saved = saved_base(recipe);
   if (!std::filesystem::exists(std::filesystem::path(saved) / "config.json")) return recipe;
+  recipe.made_from = recipe.model.name.empty() ? recipe.model.path : recipe.model.name;
   recipe.model.path = saved;
+  recipe.model.name.clear();  // what it names is the model before
   recipe.quantization = {};
   if (lora::init_changes_base(recipe.lora.init)) recipe.lora.init = "default";
   return recipe;
@@ -168,7 +171,9 @@ void save_base(const Recipe& recipe, BaseModel& base) {
     target.commit();
     log::info("base model written to {}", directory);
   }
-  if (base.changed) base.record.name = base.record.path = directory;
+  if (!base.changed) return;
+  base.record.made_from = base.record.name;
+  base.record.name = base.record.path = directory;
 }
 
 }  // namespace qlora::recipes

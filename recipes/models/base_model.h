@@ -54,11 +54,12 @@ bool is_changed_base(const std::string& directory);
 bool adapter_holds_part_of(const BaseModel& base);
 
 // The recipe of a run that wrote a base of its own (save_base): it is read from there and taken as
-// it is. Any other recipe comes back as it was.
+// it is, and Recipe::made_from is the model that it was before. Any other recipe comes back as it
+// was.
 Recipe with_saved_base(Recipe recipe);
 // Writes `base` in the run directory, if the initialisation changed it or output.save_base asks for
 // it. Another base that lies there is set aside (run_files/set_aside.h). The adapter's record then
-// names that directory.
+// names that directory, where it was changed, and the model that it was made from.
 void save_base(const Recipe& recipe, BaseModel& base);
 
 }  // namespace qlora::recipes

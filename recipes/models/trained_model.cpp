@@ -106,7 +106,7 @@ TrainedModel open_base(const ModelChoice& choice) { return base_of(choice, recip
 void require_base_of(const std::string& directory, const ModelChoice& choice,
                      TrainedModel& trained) {
   if (!choice.any_base) require_same_base(directory, trained.base);
-  trained.base.record.init = lora::read_adapter_init(directory);
+  lora::adopt_base_origin(directory, trained.base.record);
   const auto record = lora::read_adapter_base(directory);
   trained.base.record.compute_dtype = record ? record->compute_dtype : "";  // not this machine's
   if (record) trained.sources.push_back(record->path);

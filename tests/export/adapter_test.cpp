@@ -178,8 +178,27 @@ TEST(ModelCard, ABaseThatTheRunWroteIsAskedFor) {
   lora::AdapterBase base{"/runs/a/base", "/runs/a/base", {}, "bfloat16", "0123"};
   base.quantization.method = "nf4";
   base.init = "loftq";
-  EXPECT_THAT(card_of(base), AllOf(HasSubstr("the directory `base`"), HasSubstr("\"path/to/base\""),
-                                   Not(HasSubstr("/runs"))));
+  base.made_from = "org/name@abc";
+  EXPECT_THAT(
+      card_of(base),
+      AllOf(HasSubstr("base_model: org/name\n"), HasSubstr("# A LoRA adapter for org/name\n"),
+            HasSubstr("weights of org/name (loftq)"), HasSubstr("the directory `base`"),
+            HasSubstr("belongs with the adapter"), HasSubstr("\"path/to/base\", dtype"),
+            Not(HasSubstr("/runs"))));
+  base.made_from = "/models/of-mine";
+  EXPECT_THAT(card_of(base), AllOf(HasSubstr("# A LoRA adapter for of-mine\n"),
+                                   Not(HasSubstr("base_model:")), Not(HasSubstr("/models"))));
+  base.init = "default";  // output.save_base
+  EXPECT_THAT(card_of(base), AllOf(HasSubstr("wrote of-mine"), HasSubstr("\"path/to/base\", dtype"),
+                                   Not(HasSubstr("a part of"))));
+}
+
+TEST(ModelCard, OfLoftqOnAQuantizedModelTheBaseIsThatModel) {
+  lora::AdapterBase base{"org/name-4bit", "/home/me/cache/name", {}, "bfloat16", "0123"};
+  base.init = "loftq";
+  EXPECT_THAT(card_of(base),
+              AllOf(HasSubstr("only on this base, `org/name-4bit`"),
+                    HasSubstr("from_pretrained(\"org/name-4bit\", dtype=torch.bfloat16)")));
 }
 
 TEST(ModelCard, EightBitsAreLoadedWithTheirThreshold) {

@@ -44,6 +44,7 @@ class AdapterFile : public testing::Test {
     base.dtype = "float16";
     base.hash = "0123456789abcdef";
     base.compute_dtype = "float32";
+    base.made_from = "someone/original@v1";
     write_adapter(dir.path(), *written, tiny_options(), base);
   }
 
@@ -97,6 +98,7 @@ TEST_F(AdapterFile, OptionsAndBaseComeBack) {
   EXPECT_EQ(found->hash, base.hash);
   EXPECT_EQ(found->dtype, base.dtype);
   EXPECT_EQ(found->compute_dtype, "float32");
+  EXPECT_EQ(found->made_from, "someone/original@v1");
   EXPECT_EQ(found->quantization.method, "nf4");
   EXPECT_EQ(found->quantization.block_size, 128);
   EXPECT_EQ(found->quantization.skip_modules, base.quantization.skip_modules);
@@ -383,8 +385,10 @@ TEST_F(AdapterFile, AnImpossibleRecordOfTheBaseIsRefused) {
               ThrowsMessage<Error>(HasSubstr("block_size")));
   record["quantization"]["block_size"] = 64;
   record.erase("compute_dtype");  // as older versions wrote it
+  record.erase("made_from");
   dir.write("qlora_base.json", record.dump());
   EXPECT_EQ(read_adapter_base(dir.path())->compute_dtype, "");
+  EXPECT_EQ(read_adapter_base(dir.path())->made_from, "");
   record.erase("quantization");
   dir.write("qlora_base.json", record.dump());
   EXPECT_THROW(read_adapter_base(dir.path()), FormatError);

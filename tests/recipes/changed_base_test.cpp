@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "io/gguf.h"
 #include "quant/tensor_file.h"
 #include "recipes/exports/export_model.h"
 #include "recipes/exports/quantize_model.h"
@@ -49,6 +50,37 @@ TEST_F(ChangedBase, ItIsWrittenOnceAndEveryCommandFindsIt) {
   by_hand.model = recipe_.output.dir + "/base";
   by_hand.adapter = recipe_.output.dir + "/adapter";
   EXPECT_EQ(open_model(by_hand).base.record.hash, record->hash);
+}
+
+TEST_F(ChangedBase, TheModelThatItWasMadeFromIsKnownToEachAdapterAndExport) {
+  recipe_.model.name = "acme/tiny-stories";
+  const std::string run = recipe_.output.dir;
+  const auto expect_known = [](const lora::AdapterBase& record, const char* where) {
+    EXPECT_EQ(record.made_from, "acme/tiny-stories") << where;
+    EXPECT_EQ(fs::path(record.name).filename(), "base") << where;
+    EXPECT_EQ(record.init, "loftq") << where;
+  };
+  train(recipe_);
+  expect_known(lora::read_adapter_base(run + "/adapter").value(), "the run");
+  recipe_.train.max_steps = 8;  // reads its own base
+  recipe_.train.on_extend = "rescale";
+  train(recipe_);
+  expect_known(lora::read_adapter_base(run + "/adapter").value(), "the run that went on");
+  ModelChoice of_run, by_hand;
+  of_run.run_dir = run;
+  by_hand.model = run + "/base";
+  by_hand.adapter = run + "/adapter";
+  for (const ModelChoice& choice : {of_run, by_hand}) {
+    TrainedModel trained = open_model(choice);
+    expect_known(trained.base.record, "what is exported");
+    fs::remove_all(dir_ / "out");
+    export_model(trained, {.format = "adapter", .output = dir_ / "out"});
+    EXPECT_THAT(test::read_file(dir_ / "out/README.md"),
+                ::testing::HasSubstr("base_model: acme/tiny-stories\n"));
+    fs::remove_all(dir_ / "out");
+    export_model(trained, {.format = "gguf", .output = dir_ / "out"});
+    EXPECT_EQ(io::GgufFile(dir_ / "out/model.gguf").text("general.name"), "tiny-stories");
+  }
 }
 
 TEST_F(ChangedBase, AStoppedRunGoesOnToTheSameBits) {
