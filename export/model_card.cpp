@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "base/hub_id.h"
+#include "export/load_packages.h"
 #include "lora/weight_init.h"
 
 namespace qlora::exporting {
@@ -130,8 +131,8 @@ std::string load_gguf(const std::string& loader, const lora::AdapterBase& base) 
   return fmt::format(
       "transformers cannot quantize a GGUF file while it loads it. This writes the base as it was "
       "in training, to the bit:\n\n```sh\n{}{}\n```\n\n{}\n"
-      "Without that, `from_pretrained({})` loads the same "
-      "weights unquantized. The adapter works on them, but it was trained on the quantized ones.\n",
+      "Without that, and with the package gguf, `from_pretrained({})` loads the same weights "
+      "unquantized. The adapter works on them, but it was trained on the quantized ones.\n",
       download_command(base), quantize_command(base),
       python(loader, "", "", fmt::format("\"base\", dtype=torch.{}", base.dtype)),
       gguf_argument(base));
@@ -171,6 +172,17 @@ std::string how_to_load(const std::string& loader, const lora::AdapterBase& base
                             base_argument(base), base.dtype));
 }
 
+// How the base was held in training.
+std::string quantization_sentence(const lora::AdapterBase& base) {
+  if (base.quantization.method == "as_stored" && !base.stored_as.empty())
+    return fmt::format(
+        "The base was quantized already, {}, and trained on as it is; what is not quantized there "
+        "was in {}.",
+        base.stored_as, base.dtype);
+  return fmt::format("The base's quantization in training: {}; what was not quantized was in {}.",
+                     base.quantization.to_text(), base.dtype);
+}
+
 }  // namespace
 
 std::string model_card(const lora::LoraOptions& options, const lora::AdapterBase& base,
@@ -181,13 +193,13 @@ std::string model_card(const lora::LoraOptions& options, const lora::AdapterBase
   if (hub_id_of(model_name(base))) card += fmt::format("base_model: {}\n", name);
   card += fmt::format(
       "tags:\n- lora\n- qlora\n---\n\n# A LoRA adapter for {}\n\n"
-      "Rank {}, alpha {}, trained with qlora.cpp. The base's quantization in training: {}; what "
-      "was "
-      "not quantized was in {}.\n\n## How to load it\n\n",
-      name, options.rank, options.alpha, base.quantization.to_text(), base.dtype);
+      "Rank {}, alpha {}, trained with qlora.cpp. {}\n\n## How to load it\n\n"
+      "These are the packages that it takes:\n\n```sh\n{}\n```\n\n",
+      name, options.rank, options.alpha, quantization_sentence(base), install_command(base));
   card += how_to_load(has_encoder ? "AutoModelForSeq2SeqLM" : "AutoModelForCausalLM", base);
   const QuantizationOptions defaults;
-  if (base.quantization.block_size != defaults.block_size && !is_gguf(base))
+  if (base.quantization.block_size != defaults.block_size && !is_gguf(base) &&
+      base.made_from.empty())
     card += fmt::format(
         "\nThe block size was {}, which transformers has no setting for: `qlora quantize "
         "--block-size {}` writes such a base.\n",

@@ -32,7 +32,9 @@ void write_adapter_base(const std::string& directory, const AdapterBase& base) {
                                          {"dtype", base.dtype},
                                          {"init", base.init},
                                          {"compute_dtype", base.compute_dtype},
-                                         {"made_from", base.made_from}};
+                                         {"made_from", base.made_from},
+                                         {"stored_by", base.stored_by},
+                                         {"stored_as", base.stored_as}};
   io::write_file_atomically(in(directory, kBaseFile), io::json_text(record, 2) + "\n");
 }
 
@@ -56,9 +58,11 @@ std::optional<AdapterBase> read_adapter_base(const std::string& directory) {
     base.quantization.skip_modules.push_back(module.as_string());
   base.quantization.validate();
   base.dtype = record.at("dtype").as_string();
-  if (const auto init = record.find("init")) base.init = init->as_string();
-  if (const auto dtype = record.find("compute_dtype")) base.compute_dtype = dtype->as_string();
-  if (const auto model = record.find("made_from")) base.made_from = model->as_string();
+  base.init = record.string_or("init", base.init);  // and the like: older versions wrote none
+  base.compute_dtype = record.string_or("compute_dtype", "");
+  base.made_from = record.string_or("made_from", "");
+  base.stored_by = record.string_or("stored_by", "");
+  base.stored_as = record.string_or("stored_as", "");
   return base;
 }
 

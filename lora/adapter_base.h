@@ -24,6 +24,9 @@ struct AdapterBase {
   // Of a base that a run wrote itself: the model that it was made from, as `name`. Empty: the base
   // is the model that `name` says.
   std::string made_from = "";
+  // Of a base whose files hold it quantized: by what, "gptq" as quant_method of its config.json, or
+  // "gguf"; and in words, "GPTQ, 4 bit, groups of 32".
+  std::string stored_by = "", stored_as = "";
 };
 
 // Writes qlora_base.json into `directory`, flushed to disk. IoError.

@@ -61,11 +61,15 @@ void StoredFormat::require(const QuantizationOptions& options, const std::string
   require_as_stored(options, name(), place);
 }
 
-std::unique_ptr<StoredFormat> make_stored_format(const io::JsonNode& config) {
+std::string stored_method(const io::JsonNode& config) {
   const auto said =
       config.find("quant_method") ? first_of(config, {"quant_method", "method"}) : std::nullopt;
-  const std::string method = said ? said->as_string() : method_by_keys(config);
-  if (config.value().contains("quant_method") && !said)
+  return said ? said->as_string() : method_by_keys(config);
+}
+
+std::unique_ptr<StoredFormat> make_stored_format(const io::JsonNode& config) {
+  const std::string method = stored_method(config);
+  if (config.value().contains("quant_method") && !config.find("quant_method"))
     log::warning_once("{}.quant_method is null; its other keys are those of {}, which is read",
                       config.place(), method);
   for (const Reader& reader : kReaders)

@@ -43,6 +43,8 @@ class StoredFormat {
   virtual FrozenSize size(const std::string& module, const WeightShape& shape) const = 0;
 };
 
+// quant_method of `config`, or what its other keys mean where old tools left it out.
+std::string stored_method(const io::JsonNode& config);
 // By quant_method of `config`, the quantization_config of a config.json or a quantize_config.json.
 // FormatError, with the formats that are read, for others; for contradictory or unknown values the
 // key is named. Null for MXFP4, whose stacks of experts are no linear layers: the files' reader

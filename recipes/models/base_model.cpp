@@ -16,6 +16,7 @@
 #include "model/hub_cache.h"
 #include "model/load.h"
 #include "model/model_header.h"
+#include "model/stored_kind.h"
 #include "quant/frozen_size.h"
 #include "recipes/given_adapter.h"
 #include "recipes/models/adapter_on_base.h"
@@ -121,6 +122,9 @@ BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, Model
   base.record.name = with_hub_id(recipe.model.name.empty() ? recipe.model.path : recipe.model.name);
   base.record.made_from = with_hub_id(recipe.made_from);
   base.record.path = base.path;
+  const model::StoredKind stored = model::stored_kind(*source);
+  base.record.stored_by = stored.method;
+  base.record.stored_as = stored.text;
   base.record.quantization = recorded(recipe.quantization, *base.model);
   base.record.dtype = quant::dense_format(model::resolved_dtype(recipe.model.dtype, *source));
   base.record.compute_dtype = resolved_compute_dtype(recipe.train.compute_dtype, device);
@@ -174,6 +178,7 @@ void save_base(const Recipe& recipe, BaseModel& base) {
   if (!base.changed) return;
   base.record.made_from = base.record.name;
   base.record.name = base.record.path = directory;
+  base.record.stored_by = base.record.stored_as = "";  // of the files before
 }
 
 }  // namespace qlora::recipes

@@ -201,6 +201,36 @@ TEST(ModelCard, OfLoftqOnAQuantizedModelTheBaseIsThatModel) {
                     HasSubstr("from_pretrained(\"org/name-4bit\", dtype=torch.bfloat16)")));
 }
 
+TEST(ModelCard, ABaseThatWasQuantizedAlreadyIsNamedByItsKindWithThePackagesThatLoadIt) {
+  lora::AdapterBase base{"org/name-GPTQ", "/home/me/cache/name", {}, "float16", "0123"};
+  base.stored_by = "gptq";
+  base.stored_as = "GPTQ, 4 bit, groups of 32";
+  EXPECT_THAT(card_of(base),
+              AllOf(HasSubstr("The base was quantized already, GPTQ, 4 bit, groups of 32, and"),
+                    HasSubstr("\npip install torch transformers peft optimum gptqmodel\n"),
+                    HasSubstr("from_pretrained(\"org/name-GPTQ\", dtype=torch.float16)"),
+                    Not(HasSubstr("as stored"))));
+}
+
+TEST(ModelCard, NamesThePackagesForEveryBase) {
+  lora::AdapterBase base{"org/name", "/home/me/cache/name", {}, "float16", "0123"};
+  const auto installs = [&base](const std::string& packages) {
+    return HasSubstr("\npip install torch transformers peft" + packages + "\n");
+  };
+  EXPECT_THAT(card_of(base), installs(""));
+  base.stored_by = "awq";
+  EXPECT_THAT(card_of(base), installs(" gptqmodel"));
+  base.stored_by = "compressed-tensors";
+  EXPECT_THAT(card_of(base), installs(" \"compressed-tensors>=0.15.0\""));
+  base.stored_by = "gguf";
+  base.path = base.name = "/home/me/m.gguf";
+  EXPECT_THAT(card_of(base), installs(" \"gguf>=0.10.0\""));
+  base.stored_by = "";  // its matrices are in 16 bits
+  EXPECT_THAT(card_of(base), installs(" \"gguf>=0.10.0\""));
+  base.quantization.method = "nf4";
+  EXPECT_THAT(card_of(base), installs(" bitsandbytes"));
+}
+
 TEST(ModelCard, EightBitsAreLoadedWithTheirThreshold) {
   lora::AdapterBase base{"/models/m/", "/models/m/", {}, "float16", "0123"};
   base.quantization.method = "int8";

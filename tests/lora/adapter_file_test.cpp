@@ -45,6 +45,8 @@ class AdapterFile : public testing::Test {
     base.hash = "0123456789abcdef";
     base.compute_dtype = "float32";
     base.made_from = "someone/original@v1";
+    base.stored_by = "gptq";
+    base.stored_as = "GPTQ, 4 bit";
     write_adapter(dir.path(), *written, tiny_options(), base);
   }
 
@@ -99,6 +101,8 @@ TEST_F(AdapterFile, OptionsAndBaseComeBack) {
   EXPECT_EQ(found->dtype, base.dtype);
   EXPECT_EQ(found->compute_dtype, "float32");
   EXPECT_EQ(found->made_from, "someone/original@v1");
+  EXPECT_EQ(found->stored_by, "gptq");
+  EXPECT_EQ(found->stored_as, "GPTQ, 4 bit");
   EXPECT_EQ(found->quantization.method, "nf4");
   EXPECT_EQ(found->quantization.block_size, 128);
   EXPECT_EQ(found->quantization.skip_modules, base.quantization.skip_modules);
@@ -385,7 +389,7 @@ TEST_F(AdapterFile, AnImpossibleRecordOfTheBaseIsRefused) {
               ThrowsMessage<Error>(HasSubstr("block_size")));
   record["quantization"]["block_size"] = 64;
   record.erase("compute_dtype");  // as older versions wrote it
-  record.erase("made_from");
+  for (const char* key : {"made_from", "stored_by", "stored_as"}) record.erase(key);
   dir.write("qlora_base.json", record.dump());
   EXPECT_EQ(read_adapter_base(dir.path())->compute_dtype, "");
   EXPECT_EQ(read_adapter_base(dir.path())->made_from, "");

@@ -89,6 +89,14 @@ TEST_P(GroupedBase, TheAdapterIsMergedIntoTheDecodedWeights) {
   EXPECT_EQ(changed, 14);  // the layers with adapters
 }
 
+TEST_P(GroupedBase, TheCardNamesItsKindAndThePackagesThatLoadIt) {
+  const std::string card = test::read_file(trained("run").output.dir + "/adapter/README.md");
+  const bool is_gptq = GetParam().method == std::string("gptq");
+  EXPECT_THAT(card, ::testing::HasSubstr(is_gptq ? "GPTQ, 4 bit, groups of 16"
+                                                 : "HQQ, 4 bit, groups of 16"));
+  EXPECT_THAT(card, ::testing::HasSubstr(is_gptq ? "peft optimum gptqmodel\n" : "peft hqq\n"));
+}
+
 INSTANTIATE_TEST_SUITE_P(Formats, GroupedBase,
                          ::testing::Values(Kind{"Gptq", "gptq", quant::GptqOrder::kGroups, 1},
                                            Kind{"GptqActOrder", "gptq",
