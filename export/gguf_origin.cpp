@@ -1,19 +1,15 @@
 #include "export/gguf_origin.h"
 
 #include <cstdint>
-#include <filesystem>
 
 #include "base/hub_id.h"
+#include "io/user_path.h"
 
 namespace qlora::exporting {
 
 model::GgufMetadata gguf_origin(const std::string& base) {
   const auto hub = hub_id_of(base);
-  if (!hub) {
-    const std::filesystem::path path(base);
-    return {
-        {"general.name", (path.has_filename() ? path : path.parent_path()).filename().string()}};
-  }
+  if (!hub) return {{"general.name", io::last_part(base)}};
   const size_t slash = hub->id.find('/');
   const std::string name = hub->id.substr(slash + 1);
   const std::string parent = "general.base_model.0.";

@@ -2,23 +2,17 @@
 
 #include <fmt/ranges.h>
 
-#include <filesystem>
-
 #include "base/hub_id.h"
 #include "export/load_packages.h"
+#include "io/user_path.h"
 #include "lora/weight_init.h"
 
 namespace qlora::exporting {
 namespace {
-namespace fs = std::filesystem;
+using io::last_part;
 using quant::QuantizationOptions;
 
 bool is_gguf(const lora::AdapterBase& base) { return base.path.ends_with(".gguf"); }
-
-std::string last_part(const std::string& path) {
-  const fs::path plain = fs::path(path).lexically_normal();
-  return (plain.has_filename() ? plain : plain.parent_path()).filename().string();
-}
 
 // Of the model that the adapter is for, which is not the base that its run wrote.
 const std::string& model_name(const lora::AdapterBase& base) {
@@ -172,6 +166,25 @@ std::string how_to_load(const std::string& loader, const lora::AdapterBase& base
                             base_argument(base), base.dtype));
 }
 
+// For calls that load base and adapter at once; nothing where a hub id tells them the base.
+std::string named_place(const std::string& loader, const lora::AdapterBase& base) {
+  if (hub_id_of(base.name)) return "";
+  std::string place = fmt::format("where `{}` lies, or to its hub id", last_part(base.name)), more;
+  if (!base.made_from.empty()) {
+    place = fmt::format("where the directory `{}` lies", last_part(base.name));
+  } else if (is_gguf(base) && is_quantized_by_training(base.quantization)) {
+    place = "where the directory `base` lies";
+  } else if (is_gguf(base)) {
+    place = "the directory of the file, or to its hub id";
+    more = fmt::format(", and give the call gguf_file=\"{}\"", gguf_place(base));
+  }
+  return fmt::format(
+      "\n`AutoPeft{}.from_pretrained`, which loads the two in one call, finds the base by "
+      "`base_model_name_or_path` in `adapter_config.json`. Set that to {}{}, before you use the "
+      "call and before you give the adapter to others.\n",
+      loader.substr(std::string("Auto").size()), place, more);
+}
+
 // How the base was held in training.
 std::string quantization_sentence(const lora::AdapterBase& base) {
   if (base.quantization.method == "as_stored" && !base.stored_as.empty())
@@ -196,7 +209,8 @@ std::string model_card(const lora::LoraOptions& options, const lora::AdapterBase
       "Rank {}, alpha {}, trained with qlora.cpp. {}\n\n## How to load it\n\n"
       "These are the packages that it takes:\n\n```sh\n{}\n```\n\n",
       name, options.rank, options.alpha, quantization_sentence(base), install_command(base));
-  card += how_to_load(has_encoder ? "AutoModelForSeq2SeqLM" : "AutoModelForCausalLM", base);
+  const std::string loader = has_encoder ? "AutoModelForSeq2SeqLM" : "AutoModelForCausalLM";
+  card += how_to_load(loader, base) + named_place(loader, base);
   const QuantizationOptions defaults;
   if (base.quantization.block_size != defaults.block_size && !is_gguf(base) &&
       base.made_from.empty())

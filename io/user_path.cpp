@@ -1,6 +1,7 @@
 #include "io/user_path.h"
 
 #include <cstdlib>
+#include <filesystem>
 
 #include "base/error.h"
 
@@ -16,6 +17,11 @@ std::string expand_home(const std::string& path) {
     fail<ConfigError>("{}: ~ cannot be expanded, since HOME is not set; write the path in full",
                       path);
   return home + path.substr(1);
+}
+
+std::string last_part(const std::string& path) {
+  const std::filesystem::path plain = std::filesystem::path(path).lexically_normal();
+  return (plain.has_filename() ? plain : plain.parent_path()).filename().string();
 }
 
 }  // namespace qlora::io

@@ -9,4 +9,7 @@ namespace qlora::io {
 // "~name", another user's, and if HOME is not set. Other paths come back as they are.
 std::string expand_home(const std::string& path);
 
+// The name at a path's end, of a file or of a directory that may have a slash behind it.
+std::string last_part(const std::string& path);
+
 }  // namespace qlora::io

@@ -3,9 +3,11 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "base/hub_id.h"
 #include "io/atomic_write.h"
 #include "io/json.h"
 #include "io/json_text.h"
+#include "io/user_path.h"
 
 namespace qlora::lora {
 namespace {
@@ -63,6 +65,21 @@ std::optional<AdapterBase> read_adapter_base(const std::string& directory) {
   base.made_from = record.string_or("made_from", "");
   base.stored_by = record.string_or("stored_by", "");
   base.stored_as = record.string_or("stored_as", "");
+  return base;
+}
+
+AdapterBase without_places(AdapterBase base) {
+  for (std::string* place : {&base.name, &base.path, &base.made_from}) {
+    if (hub_id_of(*place)) continue;
+    const auto in_cache = hub_file_of(*place);
+    if (!in_cache) {
+      *place = io::last_part(*place);
+      continue;
+    }
+    fs::path below = fs::path(hub_folder(in_cache->hub.id)) / "snapshots" / in_cache->hub.revision;
+    if (!in_cache->file.empty()) below /= in_cache->file;
+    *place = below.string();
+  }
   return base;
 }
 

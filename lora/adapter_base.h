@@ -33,6 +33,9 @@ struct AdapterBase {
 void write_adapter_base(const std::string& directory, const AdapterBase& base);
 // From qlora_base.json; nothing if the adapter was made elsewhere.
 std::optional<AdapterBase> read_adapter_base(const std::string& directory);
+// For whoever has the adapter elsewhere: in the place of a path its last name, or of one into the
+// hub's cache what lies below that. Hub ids stay.
+AdapterBase without_places(AdapterBase base);
 // Takes over what the adapter in `directory` records of how its base came to be: init, made_from.
 void adopt_base_origin(const std::string& directory, AdapterBase& base);
 // AdapterBase::init; of an adapter made elsewhere what PEFT's init_lora_weights names.

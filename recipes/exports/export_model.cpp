@@ -225,9 +225,9 @@ exporting::Agreement export_adapter(const std::string& directory, TrainedModel& 
   std::string training = training_facts(trained.recipe, trained.base.record.compute_dtype);
   if (training.empty()) training = origin_facts(trained.chosen_adapters, trained.combination);
   exporting::fill_adapter_directory(directory, *trained.adapters, trained.recipe.lora,
-                                    trained.base.record, *trained.base.tokenizer,
-                                    trained.base.chat_template.get(), training,
-                                    separate ? &*separate : nullptr);
+                                    lora::without_places(trained.base.record),
+                                    *trained.base.tokenizer, trained.base.chat_template.get(),
+                                    training, separate ? &*separate : nullptr);
   return check_adapter(directory, trained, reference);
 }
 

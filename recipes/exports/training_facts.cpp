@@ -10,6 +10,7 @@
 
 #include "io/json_text.h"
 #include "io/read_file.h"
+#include "io/user_path.h"
 
 namespace qlora::recipes {
 namespace {
@@ -47,12 +48,9 @@ Figures figures_of(const std::string& run_dir) {
 
 std::string list_of(const std::vector<data::DatasetOptions>& datasets) {
   std::string text;
-  for (const data::DatasetOptions& dataset : datasets) {
-    const fs::path path = dataset.path;  // of a folder it may end with '/'
-    text += fmt::format("{}`{}` ({})", text.empty() ? "" : ", ",
-                        (path.has_filename() ? path : path.parent_path()).filename().string(),
+  for (const data::DatasetOptions& dataset : datasets)
+    text += fmt::format("{}`{}` ({})", text.empty() ? "" : ", ", io::last_part(dataset.path),
                         dataset.format);
-  }
   return text;
 }
 

@@ -109,7 +109,9 @@ void require_base_of(const std::string& directory, const ModelChoice& choice,
   lora::adopt_base_origin(directory, trained.base.record);
   const auto record = lora::read_adapter_base(directory);
   trained.base.record.compute_dtype = record ? record->compute_dtype : "";  // not this machine's
-  if (record) trained.sources.push_back(record->path);
+  // A name without its place, as exports have it, may be that of something else here.
+  if (record && std::filesystem::path(record->path).is_absolute())
+    trained.sources.push_back(record->path);
 }
 
 TrainedModel open_model(const ModelChoice& choice) {

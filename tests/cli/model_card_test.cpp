@@ -105,6 +105,31 @@ TEST(ModelCard, OfASnapshotInTheHubsCacheNamesTheModelAndItsRevision) {
                     HasSubstr("\"revision\": \"abc123\"")));
 }
 
+TEST(ModelCard, NoFileOfAnExportedAdapterHasAPathAndTheProgramTakesIt) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  ASSERT_EQ(run_qlora(dir, {"train", recipe}).exit_code, 0);
+  EXPECT_THAT(read_file(dir / "run/adapter/adapter_config.json"), HasSubstr(dir / "model"));
+  const Finished exported =
+      run_qlora(dir, {"export", dir / "run", "--format", "adapter", "--output", dir / "out"});
+  ASSERT_EQ(exported.exit_code, 0) << exported.err;
+  const Finished combined =
+      run_qlora(dir, {"export", "--model", dir / "model", "--adapter", dir / "out", "--adapter",
+                      dir / "run/adapter", "--combine", "linear", "--weights", "0.5,0.5",
+                      "--format", "adapter", "--output", dir / "both"});
+  ASSERT_EQ(combined.exit_code, 0) << combined.err;
+  for (const char* exports : {"out", "both"}) {
+    for (const auto& file : std::filesystem::directory_iterator(dir / exports))
+      EXPECT_THAT(read_file(file.path()), Not(HasSubstr(dir.path()))) << file.path();
+    EXPECT_THAT(read_file(dir / exports + "/adapter_config.json"),
+                HasSubstr("\"base_model_name_or_path\": \"model\""));
+    const Finished answered =
+        run_qlora(dir, {"generate", "--model", dir / "model", "--adapter", dir / exports,
+                        "--prompt", "Hello", "--max-new-tokens", "2"});
+    EXPECT_EQ(answered.exit_code, 0) << answered.err;
+  }
+}
+
 TEST(ModelCard, OfAModelWithAnEncoderIsForItsClass) {
   TempDir dir;
   recipes::Recipe recipe = tiny_recipe(dir.path());

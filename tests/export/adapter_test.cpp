@@ -231,6 +231,22 @@ TEST(ModelCard, NamesThePackagesForEveryBase) {
   EXPECT_THAT(card_of(base), installs(" bitsandbytes"));
 }
 
+TEST(ModelCard, TellsWhatToSetForCallsThatFindTheBaseThemselves) {
+  const std::string key = "`base_model_name_or_path` in `adapter_config.json`. Set that to ";
+  lora::AdapterBase base{"org/name", "/home/me/cache/name", {}, "float16", "0123"};
+  EXPECT_THAT(card_of(base), Not(HasSubstr("base_model_name_or_path")));
+  base.name = base.path = "/models/llama";
+  EXPECT_THAT(card_of(base), AllOf(HasSubstr("`AutoPeftModelForCausalLM.from_pretrained`"),
+                                   HasSubstr(key + "where `llama` lies, or to its hub id,")));
+  EXPECT_THAT(card_of(base, true), HasSubstr("`AutoPeftModelForSeq2SeqLM.from_pretrained`"));
+  base.name = base.path = "/models/m.gguf";
+  EXPECT_THAT(card_of(base),
+              HasSubstr(key + "the directory of the file, or to its hub id, and give "
+                              "the call gguf_file=\"m.gguf\","));
+  base.quantization.method = "nf4";
+  EXPECT_THAT(card_of(base), HasSubstr(key + "where the directory `base` lies,"));
+}
+
 TEST(ModelCard, EightBitsAreLoadedWithTheirThreshold) {
   lora::AdapterBase base{"/models/m/", "/models/m/", {}, "float16", "0123"};
   base.quantization.method = "int8";

@@ -24,5 +24,13 @@ TEST(UserPath, ATildeInFrontIsTheHomeDirectory) {
   setenv("HOME", kept.c_str(), 1);
 }
 
+TEST(LastPart, IsTheNameOfAFileOrDirectory) {
+  EXPECT_EQ(last_part("/models/llama"), "llama");
+  EXPECT_EQ(last_part("/models/llama/"), "llama");
+  EXPECT_EQ(last_part("models/./m.gguf"), "m.gguf");
+  EXPECT_EQ(last_part("m.gguf"), "m.gguf");
+  EXPECT_EQ(last_part(""), "");
+}
+
 }  // namespace
 }  // namespace qlora::io

@@ -127,6 +127,27 @@ TEST_F(AdapterFile, TheRevisionOfAHubIdIsAKeyOfItsOwn) {
   EXPECT_TRUE(config().at("revision").is_null());
 }
 
+TEST(AdapterBase, WithoutPlacesHasNamesAlone) {
+  const auto names_of = [](const std::string& name, const std::string& path,
+                           const std::string& made_from) {
+    AdapterBase base;
+    base.name = name;
+    base.path = path;
+    base.made_from = made_from;
+    base = without_places(base);
+    return std::vector<std::string>{base.name, base.path, base.made_from};
+  };
+  EXPECT_THAT(names_of("/home/me/models/llama/", "/home/me/models/llama/", ""),
+              testing::ElementsAre("llama", "llama", ""));
+  EXPECT_THAT(names_of("/runs/mine/base", "/runs/mine/base", "/home/me/m.gguf"),
+              testing::ElementsAre("base", "base", "m.gguf"));
+  const std::string snapshot = "models--org--name/snapshots/abc";
+  EXPECT_THAT(names_of("org/name@abc", "/home/me/hub/" + snapshot, "org/other"),
+              testing::ElementsAre("org/name@abc", snapshot, "org/other"));
+  EXPECT_THAT(names_of("org/name", "/home/me/hub/" + snapshot + "/q4/m.gguf", ""),
+              testing::ElementsAre("org/name", snapshot + "/q4/m.gguf", ""));
+}
+
 TEST_F(AdapterFile, Bfloat16TensorsAreReadAsTheyAre) {
   edit_tensors([](quant::NamedTensors& tensors) {
     for (auto& [name, tensor] : tensors) tensor = tensor.to(at::kBFloat16);
