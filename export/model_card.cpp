@@ -187,13 +187,20 @@ std::string named_place(const std::string& loader, const lora::AdapterBase& base
 
 // How the base was held in training.
 std::string quantization_sentence(const lora::AdapterBase& base) {
-  if (base.quantization.method == "as_stored" && !base.stored_as.empty())
+  if (is_quantized_by_training(base.quantization))
     return fmt::format(
-        "The base was quantized already, {}, and trained on as it is; what is not quantized there "
-        "was in {}.",
-        base.stored_as, base.dtype);
-  return fmt::format("The base's quantization in training: {}; what was not quantized was in {}.",
-                     base.quantization.to_text(), base.dtype);
+        "The base was quantized for the training: {}; what was not quantized was in {}.",
+        base.quantization.to_text(), base.dtype);
+  if (base.stored_as.empty())
+    return fmt::format("The base was not quantized; it was in {}.", base.dtype);
+  if (base.quantization.method == "none")
+    return fmt::format("The base was decoded from quantized files, {}, and was in {}.",
+                       base.stored_as, base.dtype);
+  return fmt::format(
+      "The base was quantized already, {}, and trained on as it is; what is not quantized there "
+      "was "
+      "in {}.",
+      base.stored_as, base.dtype);
 }
 
 }  // namespace

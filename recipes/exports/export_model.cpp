@@ -222,8 +222,9 @@ exporting::Agreement export_adapter(const std::string& directory, TrainedModel& 
   if (options.format == "gguf-lora")
     return export_gguf_adapter(directory, trained, options, reference);
   const auto separate = expert_names(trained, options);
-  std::string training = training_facts(trained.recipe, trained.base.record.compute_dtype);
-  if (training.empty()) training = origin_facts(trained.chosen_adapters, trained.combination);
+  const std::string training =
+      trained.run_recipe ? training_facts(*trained.run_recipe, trained.base.record.compute_dtype)
+                         : origin_facts(trained.chosen_adapters, trained.combination);
   exporting::fill_adapter_directory(directory, *trained.adapters, trained.recipe.lora,
                                     lora::without_places(trained.base.record),
                                     *trained.base.tokenizer, trained.base.chat_template.get(),

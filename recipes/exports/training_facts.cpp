@@ -102,13 +102,12 @@ std::string settings_section(const Recipe& recipe, const std::string& compute_dt
 std::string figures_section(const Figures& figures) {
   if (figures.steps == 0) return "";
   std::string text = fmt::format(
-      "\n## Figures\n\n{} steps, {:.2f} epochs, {} tokens, {} of them trained on. Loss {:.4f} in "
-      "the "
-      "first step, {:.4f} in the last",
+      "\n## Figures\n\nThe training took {} steps, which are {:.2f} epochs, and read {} tokens, of "
+      "which {} were trained on. The loss was {:.4f} in the first step and {:.4f} in the last",
       figures.steps, figures.epochs, figures.tokens, figures.supervised_tokens, figures.first_loss,
       figures.last_loss);
   if (figures.last_eval_loss)
-    text += fmt::format("; on the rows held out {:.4f} at the end, {:.4f} at best",
+    text += fmt::format("; on the rows held out it was {:.4f} at the end and {:.4f} at best",
                         *figures.last_eval_loss, *figures.best_eval_loss);
   return text + ".\n";
 }
@@ -138,9 +137,10 @@ std::string origin_facts(const std::vector<std::string>& directories,
   if (directories.empty()) return "";
   std::string text = "## Made from\n\n";
   if (!combination)
-    return text + fmt::format("The adapter `{}`.\n", adapter_name(directories.front())) +
+    return text +
+           fmt::format("It was made from the adapter `{}`.\n", adapter_name(directories.front())) +
            sections_of_card(directories.front());
-  text += fmt::format("Adapters combined by `{}`:\n\n", combination->method);
+  text += fmt::format("These adapters were combined by `{}`:\n\n", combination->method);
   for (size_t i = 0; i < directories.size(); ++i)
     text += fmt::format("- `{}`, weight {}\n", adapter_name(directories[i]),
                         combination->weights.at(i));

@@ -90,8 +90,10 @@ TrainedModel base_of(const ModelChoice& choice, Recipe recipe) {
                            choice.run_dir.empty() ? BaseUse::kForAdapter : BaseUse::kOfRun,
                            std::move(text), std::make_shared<distributed::Group>());
   trained.sources = {trained.base.path};
-  if (!choice.run_dir.empty())  // which may have saved a quantized base of its own
-    trained.sources.push_back(read_run_recipe(choice.run_dir).model.path);
+  if (!choice.run_dir.empty()) {  // which may have saved a quantized base of its own
+    trained.run_recipe = read_run_recipe(choice.run_dir);
+    trained.sources.push_back(trained.run_recipe->model.path);
+  }
   return trained;
 }
 

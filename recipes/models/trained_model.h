@@ -38,6 +38,7 @@ struct ModelChoice {
 struct TrainedModel {
   Recipe
       recipe;  // the run's; for a chosen model only the sections model, quantization and lora hold
+  std::optional<Recipe> run_recipe = {};  // of a run: as its directory has it
   BaseModel base;
   std::unique_ptr<lora::AdapterSet> adapters;  // nullptr: the base alone
   // Where the base's weights may lie unquantized: where they were read from now, as the run began,

@@ -21,12 +21,18 @@ TEST(ModelCard, OfARunAndOfItsExportHasBaseDataSettingsAndFiguresAndNoPath) {
   const Finished exported =
       run_qlora(dir, {"export", dir / "run", "--format", "adapter", "--output", dir / "out"});
   ASSERT_EQ(exported.exit_code, 0) << exported.err;
+  const std::string of_run = read_file(dir / "run/adapter/README.md");
+  EXPECT_THAT(of_run, HasSubstr("| lora.targets | all-linear |"));
+  const size_t data = of_run.find("\n## Data\n");
+  ASSERT_NE(data, std::string::npos);
+  EXPECT_TRUE(read_file(dir / "out/README.md").ends_with(of_run.substr(data)));
   for (const char* place : {"run/adapter/README.md", "out/README.md"}) {
     const std::string card = read_file(dir / place);
-    EXPECT_THAT(card, AllOf(HasSubstr("bnb_4bit_quant_type=\"nf4\""),
-                            HasSubstr("`rows.jsonl` (chat)"), HasSubstr("`eval.jsonl` (chat)"),
-                            HasSubstr("| optim.lr, schedule | 0.005"), HasSubstr("6 steps"),
-                            HasSubstr("on the rows held out"), Not(HasSubstr(dir.path()))))
+    EXPECT_THAT(card,
+                AllOf(HasSubstr("bnb_4bit_quant_type=\"nf4\""), HasSubstr("`rows.jsonl` (chat)"),
+                      HasSubstr("`eval.jsonl` (chat)"), HasSubstr("| optim.lr, schedule | 0.005"),
+                      HasSubstr("The training took 6 steps, which are "),
+                      HasSubstr("; on the rows held out it was "), Not(HasSubstr(dir.path()))))
         << place;
   }
 }
@@ -44,7 +50,7 @@ TEST(ModelCard, OfAnAdapterOnAModelNamesWhatItWasMadeFromAndNoPath) {
   ASSERT_EQ(alone.exit_code, 0) << alone.err;
   const std::string original = read_file(dir / "one/adapter/README.md");
   const std::string card = read_file(dir / "alone/README.md");
-  EXPECT_THAT(card, AllOf(HasSubstr("The adapter `one/adapter`.\n\n## Data\n"),
+  EXPECT_THAT(card, AllOf(HasSubstr("\nIt was made from the adapter `one/adapter`.\n\n## Data\n"),
                           HasSubstr("| optim.lr, schedule | 0.005"), HasSubstr("6 steps"),
                           Not(HasSubstr(dir.path()))));
   EXPECT_TRUE(card.ends_with(original.substr(original.find("\n## Data\n"))));
@@ -53,10 +59,11 @@ TEST(ModelCard, OfAnAdapterOnAModelNamesWhatItWasMadeFromAndNoPath) {
                       "--adapter", "two/adapter/", "--combine", "linear", "--weights", "0.75,0.25",
                       "--format", "adapter", "--output", dir / "both"});
   ASSERT_EQ(both.exit_code, 0) << both.err;
-  EXPECT_THAT(read_file(dir / "both/README.md"),
-              AllOf(HasSubstr("Adapters combined by `linear`:\n\n- `one/adapter`, weight 0.75\n"
-                              "- `two/adapter`, weight 0.25\n"),
-                    Not(HasSubstr("## Data")), Not(HasSubstr(dir.path()))));
+  EXPECT_THAT(
+      read_file(dir / "both/README.md"),
+      AllOf(HasSubstr("These adapters were combined by `linear`:\n\n- `one/adapter`, weight 0.75\n"
+                      "- `two/adapter`, weight 0.25\n"),
+            Not(HasSubstr("## Data")), Not(HasSubstr(dir.path()))));
 }
 
 TEST(ModelCard, SaysInWhichTypeTheProductsOfTheTrainingWereNotThoseOfTheExport) {
@@ -80,9 +87,8 @@ TEST(ModelCard, SaysInWhichTypeTheProductsOfTheTrainingWereNotThoseOfTheExport) 
                    HasSubstr("quantization, dtype=torch.bfloat16)"),
                    HasSubstr("| train.compute_dtype | " + shown + " |"));
     };
-    EXPECT_THAT(read_file(dir / wish + "/adapter/README.md"),
-                says(word == "auto" ? type + " (auto)" : type));
-    EXPECT_THAT(read_file(output + "/README.md"), says(type));
+    for (const std::string& card : {dir / wish + "/adapter", output})
+      EXPECT_THAT(read_file(card + "/README.md"), says(word == "auto" ? type + " (auto)" : type));
   }
 }
 

@@ -212,6 +212,21 @@ TEST(ModelCard, ABaseThatWasQuantizedAlreadyIsNamedByItsKindWithThePackagesThatL
                     Not(HasSubstr("as stored"))));
 }
 
+TEST(ModelCard, SaysInASentenceHowTheBaseWasHeld) {
+  lora::AdapterBase base{"org/name", "/home/me/cache/name", {}, "float32", "0123"};
+  for (const char* method : {"none", "as_stored"}) {
+    base.quantization.method = method;
+    EXPECT_THAT(card_of(base), HasSubstr(". The base was not quantized; it was in float32.\n"));
+  }
+  base.stored_as = "GGUF, Q4_1";
+  base.quantization.method = "none";
+  EXPECT_THAT(card_of(base),
+              HasSubstr("decoded from quantized files, GGUF, Q4_1, and was in float32."));
+  base.quantization.method = "nf4";
+  EXPECT_THAT(card_of(base),
+              HasSubstr("The base was quantized for the training: nf4, block size 64"));
+}
+
 TEST(ModelCard, NamesThePackagesForEveryBase) {
   lora::AdapterBase base{"org/name", "/home/me/cache/name", {}, "float16", "0123"};
   const auto installs = [&base](const std::string& packages) {
