@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include "base/hub_id.h"
+#include "export/card_parts.h"
 #include "export/load_packages.h"
 #include "io/user_path.h"
 #include "lora/weight_init.h"
@@ -13,17 +14,6 @@ using io::last_part;
 using quant::QuantizationOptions;
 
 bool is_gguf(const lora::AdapterBase& base) { return base.path.ends_with(".gguf"); }
-
-// Of the model that the adapter is for, which is not the base that its run wrote.
-const std::string& model_name(const lora::AdapterBase& base) {
-  return base.made_from.empty() ? base.name : base.made_from;
-}
-
-// "org/name", "model.gguf" or the name of a directory.
-std::string shown_name(const lora::AdapterBase& base) {
-  const auto hub = hub_id_of(model_name(base));
-  return hub ? hub->id : last_part(model_name(base));
-}
 
 // "org/name", revision="abc": as from_pretrained takes it.
 std::string hub_argument(const HubId& hub) {
@@ -60,10 +50,6 @@ std::string gguf_place(const lora::AdapterBase& base) {
 }
 
 const char* python_bool(bool value) { return value ? "True" : "False"; }
-
-bool is_quantized_by_training(const QuantizationOptions& quantization) {
-  return quantization.method != "none" && quantization.method != "as_stored";
-}
 
 // BitsAndBytesConfig(...) of the training. What is not known of the products is taken to be as the
 // modules that stay unquantized.
@@ -185,37 +171,17 @@ std::string named_place(const std::string& loader, const lora::AdapterBase& base
       loader.substr(std::string("Auto").size()), place, more);
 }
 
-// How the base was held in training.
-std::string quantization_sentence(const lora::AdapterBase& base) {
-  if (is_quantized_by_training(base.quantization))
-    return fmt::format(
-        "The base was quantized for the training: {}; what was not quantized was in {}.",
-        base.quantization.to_text(), base.dtype);
-  if (base.stored_as.empty())
-    return fmt::format("The base was not quantized; it was in {}.", base.dtype);
-  if (base.quantization.method == "none")
-    return fmt::format("The base was decoded from quantized files, {}, and was in {}.",
-                       base.stored_as, base.dtype);
-  return fmt::format(
-      "The base was quantized already, {}, and trained on as it is; what is not quantized there "
-      "was "
-      "in {}.",
-      base.stored_as, base.dtype);
-}
-
 }  // namespace
 
 std::string model_card(const lora::LoraOptions& options, const lora::AdapterBase& base,
                        bool has_encoder, const std::string& training) {
-  const std::string name = shown_name(base);
-  std::string card = fmt::format("---\nlibrary_name: peft\npipeline_tag: {}\n",
-                                 has_encoder ? "text2text-generation" : "text-generation");
-  if (hub_id_of(model_name(base))) card += fmt::format("base_model: {}\n", name);
+  std::string card = front_matter("peft", base, has_encoder, {"lora", "qlora"});
   card += fmt::format(
-      "tags:\n- lora\n- qlora\n---\n\n# A LoRA adapter for {}\n\n"
+      "\n# A LoRA adapter for {}\n\n"
       "Rank {}, alpha {}, trained with qlora.cpp. {}\n\n## How to load it\n\n"
       "These are the packages that it takes:\n\n```sh\n{}\n```\n\n",
-      name, options.rank, options.alpha, quantization_sentence(base), install_command(base));
+      shown_name(base), options.rank, options.alpha, quantization_sentence(base),
+      install_command(base));
   const std::string loader = has_encoder ? "AutoModelForSeq2SeqLM" : "AutoModelForCausalLM";
   card += how_to_load(loader, base) + named_place(loader, base);
   const QuantizationOptions defaults;

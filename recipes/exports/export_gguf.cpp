@@ -27,8 +27,7 @@ std::string in(const std::string& directory, const char* name) {
 }
 
 const exporting::GgufType& type_of(const ExportOptions& options) {
-  const std::string otherwise = options.format == "gguf-lora" ? "f32" : "f16";
-  return exporting::gguf_type(options.type.empty() ? otherwise : options.type);
+  return exporting::gguf_type(gguf_type_of(options));
 }
 
 // Its hub id or path; of a base that the run wrote those of the model that it was made from.
@@ -73,6 +72,11 @@ void warn_of_other_ids(const std::string& path, const TrainedModel& trained,
 }  // namespace
 
 bool is_gguf_format(const std::string& format) { return format.starts_with("gguf"); }
+
+std::string gguf_type_of(const ExportOptions& options) {
+  if (!options.type.empty()) return options.type;
+  return options.format == "gguf-lora" ? "f32" : "f16";
+}
 
 bool is_quantized_gguf(const ExportOptions& options) {
   return options.format == "gguf" && type_of(options).is_quantized();

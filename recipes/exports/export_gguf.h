@@ -12,6 +12,8 @@
 namespace qlora::recipes {
 
 bool is_gguf_format(const std::string& format);  // gguf or gguf-lora
+// --type, or what it is where it is left out.
+std::string gguf_type_of(const ExportOptions& options);
 // Whether the weights are rounded to blocks: the model then is another one.
 bool is_quantized_gguf(const ExportOptions& options);
 // ConfigError unless --type is one that the format takes.

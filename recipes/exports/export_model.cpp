@@ -13,6 +13,7 @@
 #include "data/cache/cached_dataset.h"
 #include "data/shards.h"
 #include "export/adapter.h"
+#include "export/export_card.h"
 #include "export/merged.h"
 #include "io/atomic_write.h"
 #include "io/json_text.h"
@@ -169,7 +170,7 @@ nlohmann::ordered_json json_of(const exporting::Agreement& agreement) {
 nlohmann::ordered_json report_of(const std::vector<Merge>& merges, const ExportOptions& options) {
   nlohmann::ordered_json report = json_of(merges[0].agreement);
   if (options.format == "gguf")
-    report["type"] = options.type.empty() ? "f16" : options.type;
+    report["type"] = gguf_type_of(options);
   else
     report["dtype"] = options.dtype;
   report["merge_base"] = merges[0].base;
@@ -216,19 +217,38 @@ void require_adapter(const TrainedModel& trained, const std::string& format) {
         format, trained.recipe.lora.from_adapter);
 }
 
+// What cards say of data, settings and figures.
+std::string training_of(const TrainedModel& trained) {
+  return trained.run_recipe ? training_facts(*trained.run_recipe, trained.base.record.compute_dtype)
+                            : origin_facts(trained.chosen_adapters, trained.combination);
+}
+
+// README.md; of an adapter for PEFT fill_adapter_directory() writes it.
+void write_card(const std::string& directory, const TrainedModel& trained,
+                const ExportOptions& options, const std::string& merge_base) {
+  exporting::ExportCard card{
+      .format = options.format,
+      .type = options.format == "merged" ? options.dtype : gguf_type_of(options),
+      .merge_base = merge_base,
+      .has_encoder = trained.base.model->architecture().has_encoder()};
+  if (trained.adapters) {
+    card.adapter = trained.recipe.lora;
+    card.training = training_of(trained);
+  }
+  io::write_file_atomically((fs::path(directory) / "README.md").string(),
+                            exporting::export_card(card, trained.base.record));
+}
+
 exporting::Agreement export_adapter(const std::string& directory, TrainedModel& trained,
                                     const ExportOptions& options,
                                     const exporting::Reference& reference) {
   if (options.format == "gguf-lora")
     return export_gguf_adapter(directory, trained, options, reference);
   const auto separate = expert_names(trained, options);
-  const std::string training =
-      trained.run_recipe ? training_facts(*trained.run_recipe, trained.base.record.compute_dtype)
-                         : origin_facts(trained.chosen_adapters, trained.combination);
   exporting::fill_adapter_directory(directory, *trained.adapters, trained.recipe.lora,
                                     lora::without_places(trained.base.record),
                                     *trained.base.tokenizer, trained.base.chat_template.get(),
-                                    training, separate ? &*separate : nullptr);
+                                    training_of(trained), separate ? &*separate : nullptr);
   return check_adapter(directory, trained, reference);
 }
 
@@ -272,6 +292,7 @@ exporting::Agreement export_model(TrainedModel& trained, const ExportOptions& gi
     agreement = export_adapter(target.path(), trained, options, reference);
     require_agreement(agreement, "", false);
     report = json_of(agreement);
+    if (options.format == "gguf-lora") write_card(target.path(), trained, options, "");
   } else {
     const bool quantized = is_quantized_gguf(options);
     if (options.format == "merged") tell_of_read_only_format(trained, options.dtype);
@@ -281,6 +302,7 @@ exporting::Agreement export_model(TrainedModel& trained, const ExportOptions& gi
         require_agreement(merge.agreement, merge.base, quantized);
     agreement = merges[0].agreement;
     report = report_of(merges, options);
+    write_card(target.path(), trained, options, merges[0].base);
   }
   io::write_file_atomically((fs::path(target.path()) / "verification.json").string(),
                             io::json_text(report, 2) + "\n");

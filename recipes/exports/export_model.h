@@ -35,7 +35,8 @@ void check_export_options(const ExportOptions& options);
 // Memory: writing takes the trained model and one tensor in fp32, whatever the merge base; the
 // comparison then takes the trained model and the merged one.
 //
-// Complete or absent: verification.json lies in the directory with what the comparison found, for
+// Complete or absent: README.md lies in the directory, a card of the model (export/model_card.h,
+// export/export_card.h), and verification.json with what the comparison found, for
 // merged weights also dtype (of GGUF files the type) and merge base, under auto for both bases.
 // ConfigError for a format
 // that needs an adapter where there is none, errors of open_original; Error if the reloaded export

@@ -136,6 +136,38 @@ TEST(ModelCard, NoFileOfAnExportedAdapterHasAPathAndTheProgramTakesIt) {
   }
 }
 
+TEST(ModelCard, OfAMergedModelAndOfItsGgufFileHasWhatTheRunsHas) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  ASSERT_EQ(run_qlora(dir, {"train", recipe}).exit_code, 0);
+  const std::string of_run = read_file(dir / "run/adapter/README.md");
+  for (const std::string format : {"merged", "gguf", "gguf-lora"}) {
+    const Finished exported =
+        run_qlora(dir, {"export", dir / "run", "--format", format, "--output", dir / format});
+    ASSERT_EQ(exported.exit_code, 0) << exported.err;
+    const std::string card = read_file(dir / format + "/README.md");
+    EXPECT_TRUE(card.ends_with(of_run.substr(of_run.find("\n## Data\n")))) << format;
+    EXPECT_THAT(card, AllOf(HasSubstr("The base was quantized for the training: nf4"),
+                            Not(HasSubstr(dir.path()))));
+  }
+  EXPECT_THAT(read_file(dir / "merged/README.md"),
+              AllOf(HasSubstr("library_name: transformers\n"), HasSubstr("# model, fine-tuned\n"),
+                    HasSubstr("merged into the values that the quantized weights stand for"),
+                    HasSubstr("AutoModelForCausalLM.from_pretrained(\"path/to/this/directory\", "
+                              "dtype=torch.bfloat16)")));
+  const Finished original =
+      run_qlora(dir, {"export", dir / "run", "--format", "merged", "--merge-base", "original",
+                      "--dtype", "float32", "--output", dir / "original"});
+  ASSERT_EQ(original.exit_code, 0) << original.err;
+  EXPECT_THAT(read_file(dir / "original/README.md"),
+              AllOf(HasSubstr("The model model in float32, with a LoRA adapter"),
+                    HasSubstr("merged into the weights as they were before")));
+  EXPECT_EQ(run_qlora(dir, {"generate", "--model", dir / "merged", "--prompt", "Hello",
+                            "--max-new-tokens", "2"})
+                .exit_code,
+            0);
+}
+
 TEST(ModelCard, OfAModelWithAnEncoderIsForItsClass) {
   TempDir dir;
   recipes::Recipe recipe = tiny_recipe(dir.path());

@@ -148,6 +148,32 @@ TEST_F(GgufExport, ModelAndAdapterNameTheModelThatTheyWereMadeOf) {
   }
 }
 
+TEST_F(GgufExport, TheCardSaysWhatItIsAndHowLlamaCppAndOllamaTakeIt) {
+  trained.base.record.name = "org/name@v1.0";
+  export_model(trained, options("q8_0"));
+  EXPECT_THAT(
+      test::read_file(dir / "out/README.md"),
+      AllOf(HasSubstr("base_model: org/name\n"), HasSubstr("# org/name, fine-tuned\n"),
+            HasSubstr("a GGUF file of type q8_0, with a LoRA adapter"),
+            HasSubstr("rank 4 and alpha 8"), HasSubstr("\nllama-cli -m model.gguf\n"),
+            HasSubstr("\nollama create my-model -f Modelfile\n"), Not(HasSubstr(dir.path()))));
+  fs::remove_all(dir / "out");
+  export_model(trained, options("", "gguf-lora"));
+  EXPECT_THAT(
+      test::read_file(dir / "out/README.md"),
+      AllOf(HasSubstr("# A LoRA adapter for org/name\n"), HasSubstr("of type f32, of rank 4"),
+            HasSubstr("qlora export --model org/name@v1.0 --format gguf --output base-gguf\n"),
+            HasSubstr("llama-cli -m base.gguf --lora adapter.gguf\n"), Not(HasSubstr(dir.path()))));
+  fs::remove_all(dir / "out");
+  trained = open_model(choice(dir / "model"));
+  trained.base.record.name = "org/name";
+  export_model(trained, options("f16"));
+  EXPECT_THAT(
+      test::read_file(dir / "out/README.md"),
+      AllOf(HasSubstr("# org/name\n\nThe model org/name as a GGUF file of type f16, without"),
+            Not(HasSubstr("rank"))));
+}
+
 TEST_F(GgufExport, OtherTypesAndOptionsThatDoNotGoTogetherAreRefused) {
   const auto refused = [&](const ExportOptions& options, const char* named) {
     EXPECT_THAT([&] { export_model(trained, options); },

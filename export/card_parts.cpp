@@ -1,0 +1,53 @@
+#include "export/card_parts.h"
+
+#include <fmt/format.h>
+
+#include "base/hub_id.h"
+#include "io/user_path.h"
+
+namespace qlora::exporting {
+namespace {
+
+const std::string& model_name(const lora::AdapterBase& base) {
+  return base.made_from.empty() ? base.name : base.made_from;
+}
+
+}  // namespace
+
+std::string shown_name(const lora::AdapterBase& base) {
+  const auto hub = hub_id_of(model_name(base));
+  return hub ? hub->id : io::last_part(model_name(base));
+}
+
+std::string front_matter(const std::string& library, const lora::AdapterBase& base,
+                         bool has_encoder, const std::vector<std::string>& tags) {
+  std::string text = fmt::format("---\nlibrary_name: {}\npipeline_tag: {}\n", library,
+                                 has_encoder ? "text2text-generation" : "text-generation");
+  if (hub_id_of(model_name(base))) text += fmt::format("base_model: {}\n", shown_name(base));
+  text += "tags:\n";
+  for (const std::string& tag : tags) text += "- " + tag + "\n";
+  return text + "---\n";
+}
+
+bool is_quantized_by_training(const quant::QuantizationOptions& quantization) {
+  return quantization.method != "none" && quantization.method != "as_stored";
+}
+
+std::string quantization_sentence(const lora::AdapterBase& base) {
+  if (is_quantized_by_training(base.quantization))
+    return fmt::format(
+        "The base was quantized for the training: {}; what was not quantized was in {}.",
+        base.quantization.to_text(), base.dtype);
+  if (base.stored_as.empty())
+    return fmt::format("The base was not quantized; it was in {}.", base.dtype);
+  if (base.quantization.method == "none")
+    return fmt::format("The base was decoded from quantized files, {}, and was in {}.",
+                       base.stored_as, base.dtype);
+  return fmt::format(
+      "The base was quantized already, {}, and trained on as it is; what is not quantized there "
+      "was "
+      "in {}.",
+      base.stored_as, base.dtype);
+}
+
+}  // namespace qlora::exporting
