@@ -78,8 +78,10 @@ Regex::Regex(const std::string& pattern, const std::string& where) {
   pcre2_compile_context* context = pcre2_compile_context_create(nullptr);
   check(context, "Regex: PCRE2 got no memory for a pattern");
   pcre2_set_newline(context, PCRE2_NEWLINE_LF);
-  // Oniguruma's ^ and $ always stand at lines.
-  const uint32_t options = PCRE2_MULTILINE | (compiled->alphabet ? 0 : PCRE2_UTF);
+  // Oniguruma's ^ and $ always stand at lines. The JIT of PCRE2 10.42 skips places where a match
+  // begins if a lazy quantifier is in an atomic group: (?>a+?)b in "aab".
+  const uint32_t options = PCRE2_MULTILINE | (compiled->alphabet ? 0 : PCRE2_UTF) |
+                           (parsed.is_lazy ? PCRE2_NO_START_OPTIMIZE : 0);
   compiled->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.text.data()),
                                  translated.text.size(), options, &error, &offset, context);
   pcre2_compile_context_free(context);

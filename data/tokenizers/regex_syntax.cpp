@@ -160,7 +160,8 @@ class Parser {
     last_letter_ = 0;
     if (reader_.next() != '{') {
       copy(1);
-      if (reader_.next_is("?") || reader_.next_is("+")) copy(1);
+      if (reader_.next_is("?")) return lazy();
+      if (reader_.next_is("+")) copy(1);
       return;
     }
     const std::string_view interval = reader_.rest().substr(0, interval_size());
@@ -173,7 +174,12 @@ class Parser {
     const bool is_from_0 = interval[1] == ',';
     write(is_from_0 ? "{0" + std::string(interval.substr(1)) : std::string(interval));
     reader_.skip(interval.size());
-    if (reader_.next_is("?")) copy(1);
+    if (reader_.next_is("?")) lazy();
+  }
+
+  void lazy() {
+    parsed_.is_lazy = true;
+    copy(1);
   }
 
   // Characters and sets.

@@ -35,6 +35,7 @@ struct ParsedPattern {
   std::vector<Step> steps;
   std::vector<CodeSet> sets;   // each once
   bool compares_text = false;  // \1: characters of the text with each other
+  bool is_lazy = false;        // quantifiers that take as little as they can
 
   // `spell` gives the text of a set.
   TranslatedPattern translate(const std::function<std::string(const CodeSet&)>& spell) const;

@@ -218,6 +218,11 @@ TEST(Regex, AReferenceIsToTheCharactersThemselves) {
   EXPECT_EQ(matches("([[:alpha:]])\\1", "aéèéé\u0558\u0558"), (Texts{"éé"}));
 }
 
+TEST(Regex, ALazyQuantifierInAnAtomicGroupIsFoundWhereverItMatches) {
+  EXPECT_EQ(matches("(?>a+?)b", "xaab"), (Texts{"ab"}));
+  EXPECT_EQ(matches("(?>.a+?)b", "xaab"), (Texts{"aab"}));
+}
+
 TEST(Regex, ANameOfAGroupIsAWord) {
   EXPECT_EQ(matches("(?<größe>a)(?<b2>b)", "abb"), (Texts{"ab"}));
   for (const char* pattern : {"(?<>a)", "(?<1>a)", "(?<a-b>a)", "(?<a", "(?<a)>"})
