@@ -52,8 +52,7 @@ CodeSet RegexReader::bracket_class() {
       ++depth;
       skip(1);
       if (next_is("^")) refuse("a negated class inside a class");
-      keep_bracket();
-      keep_hyphen();
+      next_is("]") ? keep_bracket() : keep_hyphen();
     } else if (next_is("]")) {
       skip(1);
       if (--depth > 0) keep_hyphen();

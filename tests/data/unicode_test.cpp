@@ -223,6 +223,11 @@ TEST(Regex, ALazyQuantifierInAnAtomicGroupIsFoundWhereverItMatches) {
   EXPECT_EQ(matches("(?>.a+?)b", "xaab"), (Texts{"aab"}));
 }
 
+TEST(Regex, ABracketThatBeginsAnInnerClassMayBeginARange) {
+  EXPECT_EQ(matches("[x[]-a]]+", "[]^_`abx-"), (Texts{"]^_`a", "x"}));
+  EXPECT_EQ(matches("[x[-]a]+", "[]a-x"), (Texts{"a-x"}));
+}
+
 TEST(Regex, ANameOfAGroupIsAWord) {
   EXPECT_EQ(matches("(?<größe>a)(?<b2>b)", "abb"), (Texts{"ab"}));
   for (const char* pattern : {"(?<>a)", "(?<1>a)", "(?<a-b>a)", "(?<a", "(?<a)>"})
