@@ -177,12 +177,15 @@ void take_more(std::string base, std::map<size_t, SharedText> texts,
 }  // namespace
 
 struct ChatTemplate::Beginnings::Ready {
-  Ready(Parsed& of_template, const Json& messages, const Json& context, bool add_generation_prompt)
+  Ready(Parsed& of_template, const Json& messages, const Json& with_context,
+        bool add_generation_prompt)
       : parsed(of_template),
+        context(with_context),
         prefixes({}, messages.size()),
         render(messages, context, add_generation_prompt, prefixes) {}
 
   Parsed& parsed;
+  const Json context;  // whose names the render's variables have
   jinja::Prefixes prefixes;
   PrefixRender render;
 };

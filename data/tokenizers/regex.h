@@ -17,7 +17,8 @@
 //
 // Which characters are in a set is decided by the program's tables alone, so that a match does not
 // depend on the Unicode of the installed PCRE2: PCRE2 sees neither properties nor options about
-// case, and no Unicode at all but of patterns with \1 (pattern_alphabet.h).
+// case, and no Unicode at all but of patterns with \1 or with sets that tell very many kinds of
+// characters apart (pattern_alphabet.h).
 //
 // What is not known to mean the same is refused by name: class intersections, negated inner
 // classes, properties that the tables do not have (Emoji, Lowercase), \X, \G, \K, a quantifier

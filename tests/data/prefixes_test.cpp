@@ -238,6 +238,17 @@ TEST(Prefixes, BeginningsAreThoseOfTheTemplateByItself) {
   }
 }
 
+TEST(Prefixes, BeginningsKeepTheVariablesThatTheyWereGiven) {
+  const ChatTemplate chat_template(
+      "{{ a_name_that_no_string_holds_in_place }}{{ messages | length }}");
+  const auto context = [] { return Json{{"a_name_that_no_string_holds_in_place", "kept"}}; };
+  const auto messages = [] { return conversation(5, true, false); };
+  ChatTemplate::Beginnings beginnings(chat_template, messages(), context(), false);
+  const Json other = {{"a_name_that_takes_the_place_of_a_string", "lost"}};
+  EXPECT_EQ(beginnings.text(2), "kept2");
+  EXPECT_EQ(beginnings.text(1), "kept1");
+}
+
 TEST(Prefixes, LoopsWithinOthersAndBrokenOnesAreExactOrLeftOut) {
   for (const char* source : {
            "{% for i in [1, 2] %}{% for m in messages %}{{ i }}{{ m.content }}{% endfor %}{% "
