@@ -203,7 +203,13 @@ Partial make_locked(const std::string& target, const Make& make) {
 Partial make_locked_directory(const std::string& target) {
   const Partial partial = make_locked(target, [](const char* path) {
     if (mkdir(path, 0777) != 0) return -1;
-    return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const int file = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (file < 0) {
+      const int reason = errno;
+      rmdir(path);
+      errno = reason;
+    }
+    return file;
   });
   take_access(partial.lock, target);
   return partial;

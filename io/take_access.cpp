@@ -38,7 +38,7 @@ bool take_lists(int file, const std::string& path, bool is_directory) {
 }
 
 // Where there are lists, these bits are the most that any of their groups and users may do.
-mode_t with_group_as_all(mode_t mode) { return (mode & 0707) | (mode & (mode & 7) << 3); }
+mode_t with_group_as_all(mode_t mode) { return (mode & 01707) | (mode & (mode & 7) << 3); }
 
 }  // namespace
 
