@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <map>
 #include <vector>
@@ -100,13 +101,20 @@ TEST(TimePlan, WhereEvenAShortSampleTakesTooLongTheProductsAloneAreCounted) {
   EXPECT_LT(once.calibration_seconds, 2);
 }
 
+// The fastest of three, which other programs disturbed least.
+TimePlan undisturbed_plan(int64_t tokens) {
+  const PlannedRun run = tiny(tokens);
+  Calibration calibration{run, 1, {}};
+  calibration.seconds = 0.05;
+  std::vector<TimePlan> plans;
+  for (int i = 0; i < 3; ++i) plans.push_back(plan_time(calibration));
+  return *std::ranges::min_element(plans, {}, &TimePlan::seconds_a_step);
+}
+
 TEST(TimePlan, LongSequencesTakeLongerByTheirTokensAndTheirAttention) {
   std::vector<TimePlan> plans;
   for (const int64_t tokens : {1'000, 10'000, 100'000}) {
-    const PlannedRun run = tiny(tokens);
-    Calibration calibration{run, 1, {}};
-    calibration.seconds = 0.05;
-    plans.push_back(plan_time(calibration));
+    plans.push_back(undisturbed_plan(tokens));
     EXPECT_LT(plans.back().calibration_seconds, 30);
   }
   // Ten times as many tokens: between ten times the work, and a hundred where all is attention.
