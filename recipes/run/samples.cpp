@@ -112,10 +112,12 @@ std::vector<PromptText> read_prompt_file(const std::string& path) {
   return prompts;
 }
 
-// A file that is given as a prompt.
+// A file that is given as a prompt. One that lies beside the recipe has an absolute path here
+// (yaml/recipe_yaml.h); what lies where the program was started has no part in it.
 void refuse_other_file(const std::vector<std::string>& prompts) {
   std::error_code is_no_path;  // a text may be too long for one
-  if (prompts.size() == 1 && std::filesystem::is_regular_file(prompts.front(), is_no_path))
+  if (prompts.size() == 1 && prompts.front().starts_with('/') &&
+      std::filesystem::is_regular_file(prompts.front(), is_no_path))
     fail<ConfigError>(
         "train.sample_prompts: {} is a file, whose prompts are read if its name ends in {}; rename "
         "it, or give the prompts themselves",

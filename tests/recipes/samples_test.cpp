@@ -210,6 +210,22 @@ TEST(Samples, AnEntryIsAFileByItsNameAndOneOfAnotherKindIsRefusedWithTheKindsTha
           HasSubstr("prompts.md is a file, whose prompts are read if"), HasSubstr(".parquet"))));
 }
 
+// A recipe means the same wherever the program is started.
+TEST(Samples, APromptWhoseWordsNameAFileOfTheWorkingDirectoryIsAPrompt) {
+  const TempDir dir, elsewhere;
+  elsewhere.write("Makefile", "all:\n");
+  Recipe recipe = tiny_recipe(dir.path());
+  recipe.train.sample_prompts = {"Makefile"};
+  const Recipe read = read_recipe(dir.write("recipe.yaml", write_recipe(recipe)));
+  const fs::path before = fs::current_path();
+  fs::current_path(elsewhere.path());
+  std::vector<PromptText> prompts;
+  EXPECT_NO_THROW(prompts = read_sample_prompts(read.train));
+  fs::current_path(before);
+  ASSERT_EQ(prompts.size(), 1U);
+  EXPECT_EQ(prompts.front().text, "Makefile");
+}
+
 TEST(Samples, WhatIsNoPromptIsNamedWithFileAndLine) {
   TempDir dir;
   trainer::TrainOptions options;
