@@ -405,7 +405,7 @@ Section output_section() {
        in({"save_base", "boolean",
            "Also writes the quantized base, to `base` in the run directory."},
           &Options::save_base) |
-           Free{"The base is written at the end, or it is not."},
+           Free{"It is written as the run starts or continues, where it does not lie there yet."},
        in({"overwrite", "boolean", "Replaces another run found in `dir`."}, &Options::overwrite) |
            Free{"It matters only when a run starts anew."}});
 }
