@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/hub_id.h"
+#include "export/card_text.h"
 #include "io/user_path.h"
 
 namespace qlora::exporting {
@@ -14,16 +15,18 @@ const std::string& model_name(const lora::AdapterBase& base) {
 
 }  // namespace
 
-std::string shown_name(const lora::AdapterBase& base) {
+std::string plain_name(const lora::AdapterBase& base) {
   const auto hub = hub_id_of(model_name(base));
   return hub ? hub->id : io::last_part(model_name(base));
 }
+
+std::string shown_name(const lora::AdapterBase& base) { return markdown_text(plain_name(base)); }
 
 std::string front_matter(const std::string& library, const lora::AdapterBase& base,
                          bool has_encoder, const std::vector<std::string>& tags) {
   std::string text = fmt::format("---\nlibrary_name: {}\npipeline_tag: {}\n", library,
                                  has_encoder ? "text2text-generation" : "text-generation");
-  if (hub_id_of(model_name(base))) text += fmt::format("base_model: {}\n", shown_name(base));
+  if (hub_id_of(model_name(base))) text += fmt::format("base_model: {}\n", plain_name(base));
   text += "tags:\n";
   for (const std::string& tag : tags) text += "- " + tag + "\n";
   return text + "---\n";

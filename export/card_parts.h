@@ -10,6 +10,8 @@ namespace qlora::exporting {
 
 // The model that an adapter is for by its hub id, or by the name of its file or directory. Of a
 // base that a run wrote, the model that it was made from.
+std::string plain_name(const lora::AdapterBase& base);
+// The same in Markdown.
 std::string shown_name(const lora::AdapterBase& base);
 
 // The YAML at a card's beginning, which the Hugging Face hub reads: with base_model where the hub

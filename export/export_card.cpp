@@ -4,6 +4,7 @@
 
 #include "base/hub_id.h"
 #include "export/card_parts.h"
+#include "export/card_text.h"
 #include "io/user_path.h"
 
 namespace qlora::exporting {
@@ -69,7 +70,7 @@ std::string run_gguf_adapter(const lora::AdapterBase& base) {
       "llama-server -m base.gguf --lora adapter.gguf\n```\n\n"
       "With Ollama, where Modelfile names both files:\n\n"
       "```sh\nollama create my-model -f Modelfile\nollama run my-model\n```\n",
-      place_of_base(base));
+      shell_word(place_of_base(base)));
 }
 
 std::string how_to_use(const ExportCard& card, const lora::AdapterBase& base) {

@@ -4,6 +4,7 @@
 
 #include "base/hub_id.h"
 #include "export/card_parts.h"
+#include "export/card_text.h"
 #include "export/load_packages.h"
 #include "io/user_path.h"
 #include "lora/weight_init.h"
@@ -17,36 +18,43 @@ bool is_gguf(const lora::AdapterBase& base) { return base.path.ends_with(".gguf"
 
 // "org/name", revision="abc": as from_pretrained takes it.
 std::string hub_argument(const HubId& hub) {
-  std::string argument = fmt::format("\"{}\"", hub.id);
-  if (!hub.revision.empty()) argument += fmt::format(", revision=\"{}\"", hub.revision);
+  std::string argument = python_text(hub.id);
+  if (!hub.revision.empty()) argument += ", revision=" + python_text(hub.revision);
   return argument;
 }
 
 // What from_pretrained takes as the base: a hub id, with its revision, or a place to fill in.
 std::string base_argument(const lora::AdapterBase& base) {
   const auto hub = hub_id_of(base.name);
-  return hub ? hub_argument(*hub) : fmt::format("\"path/to/{}\"", last_part(base.name));
+  return hub ? hub_argument(*hub) : python_text("path/to/" + last_part(base.name));
 }
 
 // The same for a GGUF file. base.name may be the id of another model, of which the file was made.
 std::string gguf_argument(const lora::AdapterBase& base) {
   const auto file = hub_file_of(base.path);
-  return file ? fmt::format("{}, gguf_file=\"{}\"", hub_argument(file->hub), file->file)
-              : fmt::format("\"directory/of/the/file\", gguf_file=\"{}\"", last_part(base.path));
+  return file ? hub_argument(file->hub) + ", gguf_file=" + python_text(file->file)
+              : "\"directory/of/the/file\", gguf_file=" + python_text(last_part(base.path));
 }
 
 // Brings the GGUF file from the hub, where it comes from there, for the commands behind it.
 std::string download_command(const lora::AdapterBase& base) {
   const auto file = hub_file_of(base.path);
   if (!file) return "";
-  return fmt::format("hf download {} {} --revision {} --local-dir .\n", file->hub.id, file->file,
-                     file->hub.revision);
+  return fmt::format("hf download {} {} --revision {} --local-dir .\n", shell_word(file->hub.id),
+                     shell_word(file->file), shell_word(file->hub.revision));
 }
 
 // As download_command() has it; or as it is called.
 std::string gguf_place(const lora::AdapterBase& base) {
   const auto file = hub_file_of(base.path);
   return file ? file->file : last_part(base.path);
+}
+
+std::vector<std::string> each(const std::vector<std::string>& names,
+                              std::string (*in_form)(const std::string&)) {
+  std::vector<std::string> texts;
+  for (const std::string& name : names) texts.push_back(in_form(name));
+  return texts;
 }
 
 const char* python_bool(bool value) { return value ? "True" : "False"; }
@@ -57,8 +65,8 @@ std::string quantization_config(const lora::AdapterBase& base) {
   const QuantizationOptions& q = base.quantization;
   const std::string skipped = q.skip_modules.empty()
                                   ? ""
-                                  : fmt::format("    llm_int8_skip_modules=[\"{}\"],\n",
-                                                fmt::join(q.skip_modules, "\", \""));
+                                  : fmt::format("    llm_int8_skip_modules=[{}],\n",
+                                                fmt::join(each(q.skip_modules, python_text), ", "));
   if (q.method.starts_with("int8"))
     return fmt::format(
         "BitsAndBytesConfig(\n    load_in_8bit=True,\n    llm_int8_threshold={:.1f},\n{})",
@@ -74,12 +82,12 @@ std::string quantize_command(const lora::AdapterBase& base) {
   const QuantizationOptions &q = base.quantization, defaults;
   std::string command =
       fmt::format("qlora quantize --model {} --method {} --dtype {} --output base",
-                  gguf_place(base), q.method, base.dtype);
+                  shell_word(gguf_place(base)), q.method, base.dtype);
   if (q.method == "int8_weight_only")
     command = fmt::format(
         "qlora quantize --model {} --method int8 --threshold 0 --dtype {} "
         "--output base",
-        gguf_place(base), base.dtype);
+        shell_word(gguf_place(base)), base.dtype);
   if (q.method == "int8" && q.threshold != defaults.threshold)
     command += fmt::format(" --threshold {}", q.threshold);
   if (q.method.ends_with("f4") || q.method.ends_with("p4")) {
@@ -88,7 +96,7 @@ std::string quantize_command(const lora::AdapterBase& base) {
       command += fmt::format(" --block-size {}", q.block_size);
   }
   if (q.skip_modules != defaults.skip_modules && !q.skip_modules.empty())
-    command += fmt::format(" --skip-modules {}", fmt::join(q.skip_modules, " "));
+    command += fmt::format(" --skip-modules {}", fmt::join(each(q.skip_modules, shell_word), " "));
   return command;
 }
 
@@ -111,11 +119,11 @@ std::string load_gguf(const std::string& loader, const lora::AdapterBase& base) 
   return fmt::format(
       "transformers cannot quantize a GGUF file while it loads it. This writes the base as it was "
       "in training, to the bit:\n\n```sh\n{}{}\n```\n\n{}\n"
-      "Without that, and with the package gguf, `from_pretrained({})` loads the same weights "
+      "Without that, and with the package gguf, {} loads the same weights "
       "unquantized. The adapter works on them, but it was trained on the quantized ones.\n",
       download_command(base), quantize_command(base),
       python(loader, "", "", fmt::format("\"base\", dtype=torch.{}", base.dtype)),
-      gguf_argument(base));
+      code_span(fmt::format("from_pretrained({})", gguf_argument(base))));
 }
 
 // What is to be said of a base that a run wrote in its own directory.
@@ -141,8 +149,8 @@ std::string how_to_load(const std::string& loader, const lora::AdapterBase& base
   if (lora::init_changes_base(base.init))
     return fmt::format(
                "The adapter started from a part of the base's weights ({}) and acts as it was "
-               "trained only on this base, `{}`.\n\n",
-               base.init, shown_name(base)) +
+               "trained only on this base, {}.\n\n",
+               base.init, code_span(plain_name(base))) +
            as_it_is;
   if (is_gguf(base)) return load_gguf(loader, base);
   if (!is_quantized_by_training(base.quantization)) return as_it_is;
@@ -155,14 +163,16 @@ std::string how_to_load(const std::string& loader, const lora::AdapterBase& base
 // For calls that load base and adapter at once; nothing where a hub id tells them the base.
 std::string named_place(const std::string& loader, const lora::AdapterBase& base) {
   if (hub_id_of(base.name)) return "";
-  std::string place = fmt::format("where `{}` lies, or to its hub id", last_part(base.name)), more;
+  std::string place =
+                  fmt::format("where {} lies, or to its hub id", code_span(last_part(base.name))),
+              more;
   if (!base.made_from.empty()) {
-    place = fmt::format("where the directory `{}` lies", last_part(base.name));
+    place = fmt::format("where the directory {} lies", code_span(last_part(base.name)));
   } else if (is_gguf(base) && is_quantized_by_training(base.quantization)) {
     place = "where the directory `base` lies";
   } else if (is_gguf(base)) {
     place = "the directory of the file, or to its hub id";
-    more = fmt::format(", and give the call gguf_file=\"{}\"", gguf_place(base));
+    more = ", and give the call gguf_file=" + markdown_text(python_text(gguf_place(base)));
   }
   return fmt::format(
       "\n`AutoPeft{}.from_pretrained`, which loads the two in one call, finds the base by "

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "export/card_text.h"
 #include "io/json_text.h"
 #include "io/read_file.h"
 #include "io/user_path.h"
@@ -49,8 +50,8 @@ Figures figures_of(const std::string& run_dir) {
 std::string list_of(const std::vector<data::DatasetOptions>& datasets) {
   std::string text;
   for (const data::DatasetOptions& dataset : datasets)
-    text += fmt::format("{}`{}` ({})", text.empty() ? "" : ", ", io::last_part(dataset.path),
-                        dataset.format);
+    text += fmt::format("{}{} ({})", text.empty() ? "" : ", ",
+                        exporting::code_span(io::last_part(dataset.path)), dataset.format);
   return text;
 }
 
@@ -138,11 +139,12 @@ std::string origin_facts(const std::vector<std::string>& directories,
   std::string text = "## Made from\n\n";
   if (!combination)
     return text +
-           fmt::format("It was made from the adapter `{}`.\n", adapter_name(directories.front())) +
+           fmt::format("It was made from the adapter {}.\n",
+                       exporting::code_span(adapter_name(directories.front()))) +
            sections_of_card(directories.front());
   text += fmt::format("These adapters were combined by `{}`:\n\n", combination->method);
   for (size_t i = 0; i < directories.size(); ++i)
-    text += fmt::format("- `{}`, weight {}\n", adapter_name(directories[i]),
+    text += fmt::format("- {}, weight {}\n", exporting::code_span(adapter_name(directories[i])),
                         combination->weights.at(i));
   return text;
 }

@@ -159,6 +159,22 @@ TEST(ModelCard, AGgufFileIsNamedWithoutItsPlace) {
                           Not(HasSubstr("/home"))));
 }
 
+TEST(ModelCard, NamesAreWordsOfTheShellTextsOfPythonAndOnOneLineInHeadings) {
+  lora::AdapterBase base{"/models/a b\"c.gguf", "/models/a b\"c.gguf", {}, "bfloat16", "0123"};
+  base.quantization.method = "nf4";
+  base.quantization.skip_modules = {"lm_head", "$(x)"};
+  EXPECT_THAT(card_of(base),
+              AllOf(HasSubstr("\nqlora quantize --model 'a b\"c.gguf' --method nf4 "),
+                    HasSubstr(" --skip-modules lm_head '$(x)'\n"),
+                    HasSubstr("`from_pretrained(\"directory/of/the/file\", "
+                              "gguf_file=\"a b\\\"c.gguf\")`")));
+  base.name = base.path = "/models/$(x)`\n\"";
+  EXPECT_THAT(card_of(base), AllOf(HasSubstr("\n# A LoRA adapter for $(x)\\` \"\n\n"),
+                                   HasSubstr("from_pretrained(\"path/to/$(x)`\\n\\\"\", quant"),
+                                   HasSubstr("llm_int8_skip_modules=[\"lm_head\", \"$(x)\"]"),
+                                   HasSubstr("where ``$(x)` \"`` lies, or to its hub id")));
+}
+
 TEST(ModelCard, AGgufFileOfTheHubIsCalledByItsIdWhateverTheBaseIsNamed) {
   const std::string path = "/home/me/hub/models--org--name-GGUF/snapshots/abc/q4/m.Q4_1.gguf";
   lora::AdapterBase base{"org/name-GGUF@abc", path, {}, "bfloat16", "0123"};
