@@ -6,9 +6,26 @@
 #include "export/card_parts.h"
 #include "export/card_text.h"
 #include "io/user_path.h"
+#include "lora/weight_init.h"
 
 namespace qlora::exporting {
 namespace {
+
+// Of an adapter that belongs to a base without what it started from, as its own card says it.
+std::string changed_base(const lora::AdapterBase& base) {
+  if (!lora::init_changes_base(base.init)) return "";
+  if (base.made_from.empty())
+    return fmt::format(
+        "\n\nThe adapter started from a part of the base's weights ({}) and acts as it was trained "
+        "only on this base, {}.",
+        markdown_text(base.init), code_span(plain_name(base)));
+  return fmt::format(
+      "\n\nThe adapter started from a part of the weights of {0} ({1}) and acts as it was trained "
+      "only on what is left of them: the changed base that its run wrote, the directory {2}. That "
+      "base belongs with the adapter; give the two on together. On {0} itself the adapter is "
+      "wrong.",
+      shown_name(base), markdown_text(base.init), code_span(io::last_part(base.name)));
+}
 
 std::string what_it_is(const ExportCard& card, const lora::AdapterBase& base) {
   const std::string name = shown_name(base);
@@ -21,8 +38,8 @@ std::string what_it_is(const ExportCard& card, const lora::AdapterBase& base) {
   const std::string adapter = fmt::format("of rank {} and alpha {}, trained with qlora.cpp",
                                           card.adapter->rank, card.adapter->alpha);
   if (card.format == "gguf-lora")
-    return fmt::format("# A LoRA adapter for {0}\n\nAn adapter for {0} {1}, {2}. {3}", name, form,
-                       adapter, quantization_sentence(base));
+    return fmt::format("# A LoRA adapter for {0}\n\nAn adapter for {0} {1}, {2}. {3}{4}", name,
+                       form, adapter, quantization_sentence(base), changed_base(base));
   std::string text = fmt::format(
       "# {0}, fine-tuned\n\nThe model {0} {1}, with a LoRA adapter merged into its weights. The "
       "adapter is {2}. {3}",
@@ -60,22 +77,25 @@ std::string place_of_base(const lora::AdapterBase& base) {
   return hub_id_of(base.name) ? base.name : "path/to/" + io::last_part(base.name);
 }
 
-std::string run_gguf_adapter(const lora::AdapterBase& base) {
-  return fmt::format(
+std::string run_gguf_adapter(const ExportCard& card, const lora::AdapterBase& base) {
+  const std::string beside = fmt::format(
       "The base is to lie beside it as a GGUF file, `base.gguf`. This writes it:\n\n"
       "```sh\nqlora export --model {} --format gguf --output base-gguf\n"
-      "mv base-gguf/model.gguf base.gguf\n```\n\n"
-      "With llama.cpp, on the terminal or as a server:\n\n"
-      "```sh\nllama-cli -m base.gguf --lora adapter.gguf\n"
-      "llama-server -m base.gguf --lora adapter.gguf\n```\n\n"
-      "With Ollama, where Modelfile names both files:\n\n"
-      "```sh\nollama create my-model -f Modelfile\nollama run my-model\n```\n",
+      "mv base-gguf/model.gguf base.gguf\n```\n",
       shell_word(place_of_base(base)));
+  if (card.has_encoder) return beside + "\nllama.cpp's library loads the two together.\n";
+  return beside +
+         "\nWith llama.cpp, on the terminal or as a server:\n\n"
+         "```sh\nllama-cli -m base.gguf --lora adapter.gguf\n"
+         "llama-server -m base.gguf --lora adapter.gguf\n```\n\n"
+         "With Ollama, where Modelfile names both files:\n\n"
+         "```sh\nollama create my-model -f Modelfile\nollama run my-model\n```\n";
 }
 
 std::string how_to_use(const ExportCard& card, const lora::AdapterBase& base) {
   if (card.format == "merged") return "## How to load it\n\n" + load_merged(card);
-  return "## How to use it\n\n" + (card.format == "gguf" ? run_gguf(card) : run_gguf_adapter(base));
+  return "## How to use it\n\n" +
+         (card.format == "gguf" ? run_gguf(card) : run_gguf_adapter(card, base));
 }
 
 }  // namespace

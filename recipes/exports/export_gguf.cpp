@@ -14,6 +14,7 @@
 #include "export/gguf_model.h"
 #include "export/modelfile.h"
 #include "io/atomic_write.h"
+#include "lora/weight_init.h"
 #include "model/load.h"
 
 namespace qlora::recipes {
@@ -35,6 +36,13 @@ const std::string& base_of(const TrainedModel& trained) {
   const lora::AdapterBase& record = trained.base.record;
   if (!record.made_from.empty()) return record.made_from;
   return record.name.empty() ? trained.base.path : record.name;
+}
+
+// What a Modelfile of an adapter says of FROM.
+const char* base_to_name(const TrainedModel& trained) {
+  if (lora::init_changes_base(trained.base.record.init))
+    return "the base that the adapter was trained on, as a GGUF file: on another it is wrong";
+  return "the base as a GGUF file, or its name in Ollama's library";
 }
 
 void write_modelfile(const std::string& directory, const std::string& from,
@@ -126,11 +134,10 @@ exporting::Agreement export_gguf_adapter(const std::string& directory, TrainedMo
   const exporting::GgufType& type = type_of(options);
   exporting::write_gguf_adapter(path, *trained.base.model, *trained.adapters, base_of(trained),
                                 type);
-  write_modelfile(directory,
-                  fmt::format("# the base as a GGUF file, or its name in Ollama's library\n"
-                              "FROM ./base.gguf\nADAPTER ./{}\n",
-                              kAdapterFile),
-                  trained);
+  write_modelfile(
+      directory,
+      fmt::format("# {}\nFROM ./base.gguf\nADAPTER ./{}\n", base_to_name(trained), kAdapterFile),
+      trained);
   at::Tensor values = trained.adapters->values();
   const at::Tensor kept = values.clone();
   const auto restore = [&] {

@@ -195,7 +195,9 @@ TEST_F(GgufExport, AnAdapterIsReadAgainBitForBit) {
   EXPECT_EQ(file.text("general.architecture"), "llama");
   EXPECT_EQ(file.number("adapter.lora.alpha"), 8.0);
   EXPECT_EQ(file.tensors().size(), 2 * 14u);
-  EXPECT_THAT(test::read_file(dir / "out/Modelfile"), HasSubstr("ADAPTER ./adapter.gguf\n"));
+  EXPECT_THAT(test::read_file(dir / "out/Modelfile"),
+              HasSubstr("# the base as a GGUF file, or its name in Ollama's library\n"
+                        "FROM ./base.gguf\nADAPTER ./adapter.gguf\n"));
 }
 
 // llama.cpp knows no rsLoRA: its factor is alpha over rank.

@@ -80,6 +80,13 @@ TEST_F(ChangedBase, TheModelThatItWasMadeFromIsKnownToEachAdapterAndExport) {
     fs::remove_all(dir_ / "out");
     export_model(trained, {.format = "gguf", .output = dir_ / "out"});
     EXPECT_EQ(io::GgufFile(dir_ / "out/model.gguf").text("general.name"), "tiny-stories");
+    fs::remove_all(dir_ / "out");
+    export_model(trained, {.format = "gguf-lora", .output = dir_ / "out"});
+    EXPECT_THAT(test::read_file(dir_ / "out/README.md"),
+                ::testing::HasSubstr("On acme/tiny-stories itself the adapter is wrong."));
+    EXPECT_THAT(test::read_file(dir_ / "out/Modelfile"),
+                ::testing::StartsWith("# the base that the adapter was trained on, as a GGUF file: "
+                                      "on another it is wrong\nFROM ./base.gguf\n"));
   }
 }
 
