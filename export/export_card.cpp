@@ -67,7 +67,10 @@ std::string run_gguf(const ExportCard& card) {
          "```sh\nllama-cli -m model.gguf\nllama-server -m model.gguf\n```\n\n"
          "With Ollama:\n\n"
          "```sh\nollama create my-model -f Modelfile\nollama run my-model\n```\n\n"
-         "With qlora.cpp:\n\n```sh\nqlora chat --model model.gguf\n```\n";
+         "With qlora.cpp:\n\n```sh\n" +
+         std::string(card.has_template ? "qlora chat --model model.gguf"
+                                       : "qlora generate --model model.gguf --prompt TEXT --raw") +
+         "\n```\n";
 }
 
 // As --model takes it.

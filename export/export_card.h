@@ -15,6 +15,7 @@ struct ExportCard {
   std::string type;        // of merged weights "bfloat16", of GGUF files "q4_k_m"
   std::string merge_base;  // dequantized | original; empty: nothing was merged
   bool has_encoder = false;
+  bool has_template = false;                      // a chat template
   std::optional<lora::LoraOptions> adapter = {};  // nothing: the base alone
   std::string training = "";                      // further sections, or empty
 };

@@ -230,7 +230,8 @@ void write_card(const std::string& directory, const TrainedModel& trained,
       .format = options.format,
       .type = options.format == "merged" ? options.dtype : gguf_type_of(options),
       .merge_base = merge_base,
-      .has_encoder = trained.base.model->architecture().has_encoder()};
+      .has_encoder = trained.base.model->architecture().has_encoder(),
+      .has_template = trained.base.chat_template != nullptr};
   if (trained.adapters) {
     card.adapter = trained.recipe.lora;
     card.training = training_of(trained);

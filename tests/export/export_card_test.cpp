@@ -17,6 +17,16 @@ ExportCard card_as(const std::string& format, const std::string& type) {
   return card;
 }
 
+TEST(ExportCard, OfAModelWithoutAChatTemplateATextIsContinued) {
+  ExportCard card = card_as("gguf", "f16");
+  EXPECT_THAT(export_card(card, kPlain),
+              AllOf(HasSubstr("\nqlora generate --model model.gguf --prompt TEXT --raw\n"),
+                    Not(HasSubstr("qlora chat"))));
+  card.has_template = true;
+  EXPECT_THAT(export_card(card, kPlain), AllOf(HasSubstr("\nqlora chat --model model.gguf\n"),
+                                               Not(HasSubstr("qlora generate"))));
+}
+
 TEST(ExportCard, OfAnAdapterForAChangedBaseThatBaseIsAskedFor) {
   const ExportCard card = card_as("gguf-lora", "f32");
   EXPECT_THAT(export_card(card, kPlain), Not(HasSubstr("started from")));
