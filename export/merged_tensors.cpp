@@ -63,8 +63,7 @@ void MergedTensors::add_trained(const std::string& name, const at::Tensor& value
 void MergedTensors::add_frozen(const std::string& name, const at::Tensor& value) {
   add(name, value.sizes().vec(), [original = original_, name, value, dtype = dtype_] {
     if (!original) return value;
-    const bool is_norm = value.scalar_type() == at::kFloat;  // or sinks, or all is float32
-    return original->read(name, value.sizes().vec(), is_norm ? original->norm_dtype(dtype) : dtype);
+    return original->read(name, value.sizes().vec(), original->dtype_of(name, dtype));
   });
 }
 

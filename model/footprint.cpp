@@ -178,6 +178,7 @@ std::vector<FootprintRow> kept_footprint(const WeightSource& source,
   const Architecture& a = source.architecture();
   const at::ScalarType dtype = resolved_dtype(options.dtype, source);
   const at::ScalarType outer = options.upcast == "all" ? at::kFloat : dtype;
+  const auto type_of = [&](const std::string& name) { return source.dtype_of(name, dtype); };
   const TensorKinds kinds(tensors, &a);
   const StoredWeights stored = stored_weights(tensors, kinds);
   Rows rows(kinds);
@@ -187,14 +188,15 @@ std::vector<FootprintRow> kept_footprint(const WeightSource& source,
                numbers * static_cast<int64_t>(c10::elementSize(type)));
   };
   for (const LookupTable& table : lookup_tables(a))
-    add_dense(table.kind, table.numbers, table.kind == "embedding" ? outer : dtype);
+    add_dense(table.kind, table.numbers,
+              table.kind == "embedding" ? outer : type_of(table.names.hugging_face + ".weight"));
   for_each_linear(a, [&](const std::string& module, const LinearSpec& linear) {
     const auto found = stored.find(module);
     const auto size = kept_size(module, linear, found == stored.end() ? nullptr : &found->second,
                                 source.packed_size(module, linear.out, linear.in, quantization),
-                                dtype, quantization);
+                                type_of(module + ".weight"), quantization);
     rows.add(lora::last_name(module), size.format, linear.numbers(), size.bytes);
-    if (linear.bias) add_dense("biases", linear.out, dtype);
+    if (linear.bias) add_dense("biases", linear.out, type_of(module + ".bias"));
   });
   for_each_norm(a, [&](const std::string&, const NormSpec& norm) {
     add_dense("norms", norm.numbers() * ((norm.weight ? 1 : 0) + (norm.bias ? 1 : 0)), at::kFloat);
@@ -203,7 +205,8 @@ std::vector<FootprintRow> kept_footprint(const WeightSource& source,
     for (const Branch& branch : a.block(layer).branches)
       if (const AttentionSpec* attention = branch.attention(); attention && attention->shape.sinks)
         add_dense("sinks", attention->shape.heads, at::kFloat);
-  if (a.head.bias) add_dense("biases", a.head.out, outer);
+  const std::string head_bias = a.head.names.hugging_face + ".bias";
+  if (a.head.bias) add_dense("biases", a.head.out, outer == dtype ? type_of(head_bias) : outer);
   if (!a.tied_embeddings) add_dense("head", a.head.numbers(), outer);
   return rows.in_order();
 }

@@ -87,7 +87,17 @@ class Gguf final : public WeightSource {
     std::erase_if(matrices, [](const io::TensorView& t) { return is_always_float32(t.name); });
     return matrices_dtype(matrices);
   }
-  at::ScalarType norm_dtype(at::ScalarType /*of_matrices*/) const override { return at::kFloat; }
+  at::ScalarType dtype_of(const std::string& name, at::ScalarType of_matrices) const override {
+    if (const auto expert = expert_tensor(architecture_, name)) {
+      const ExpertParts parts = parts_of(*expert);
+      const bool is_bias = !parts.views.empty() && is_always_float32(parts.views.front().name);
+      return is_bias ? at::kFloat : of_matrices;
+    }
+    const io::TensorView* view = file_.find(names_.of_tensor(name).name);
+    const bool is_float32 = view && view->dtype == io::DType::kF32 &&
+                            (view->shape.size() < 2 || is_always_float32(view->name));
+    return is_float32 ? at::kFloat : of_matrices;
+  }
 
   std::string packing(const std::string& module) const override {
     const auto expert = expert_tensor(architecture_, module + ".weight");

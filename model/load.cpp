@@ -47,7 +47,6 @@ class Loader {
          BlockOffload* offload = nullptr)
       : source_(source),
         dtype_(dtype),
-        norm_dtype_(source.norm_dtype(dtype)),
         quantization_(quantization),
         device_(device),
         make_(make),
@@ -97,7 +96,7 @@ class Loader {
   }
 
   at::Tensor vector(const std::string& tensor, int64_t size) {
-    return source_.read(tensor, {size}, norm_dtype_).to(device_, at::kFloat);
+    return read(tensor, {size}).to(device_, at::kFloat);
   }
 
   // Outside of the blocks; empty where there is none.
@@ -106,18 +105,18 @@ class Loader {
   }
 
   lora::NormWeight norm(const std::string& module, const NormSpec& spec) {
-    const auto read = [&](const char* suffix) {
-      return source_.read(module + suffix, spec.shape(), norm_dtype_).to(device_, at::kFloat);
+    const auto part = [&](const char* suffix) {
+      return read(module + suffix, spec.shape()).to(device_, at::kFloat);
     };
     lora::NormWeight norm;
     if (spec.by_group && !source_.has(module + ".weight"))
       norm.frozen = stacked(module, spec);
     else if (spec.weight)
-      norm.frozen = read(".weight");
+      norm.frozen = part(".weight");
     if (spec.bias)
       norm.frozen_bias =
           lies_there(module + ".bias")
-              ? read(".bias")
+              ? part(".bias")
               : at::zeros(spec.shape(), at::TensorOptions().dtype(at::kFloat).device(device_));
     for (int64_t group = 0; spec.by_group && group < spec.groups; ++group)
       norm.row_names.push_back(spec.tensor(module, group));
@@ -165,7 +164,7 @@ class Loader {
   at::Tensor stacked(const std::string& module, const NormSpec& spec) {
     std::vector<at::Tensor> rows;
     for (int64_t group = 0; group < spec.groups; ++group)
-      rows.push_back(source_.read(spec.tensor(module, group), {spec.size}, norm_dtype_));
+      rows.push_back(read(spec.tensor(module, group), {spec.size}));
     return at::stack(rows).to(device_, at::kFloat);
   }
 
@@ -173,7 +172,7 @@ class Loader {
   // one that is there is read in any case. `needed`: LinearSpec::needs_bias.
   at::Tensor bias(const std::string& name, int64_t size, bool promised, bool needed = false) {
     if (needed || (promised ? lies_there(name) : source_.has(name)))
-      return source_.read(name, {size}, dtype_).to(device_);
+      return read(name, {size}).to(device_);
     if (!promised) return {};
     return at::zeros({size}, at::TensorOptions().dtype(dtype_).device(device_));
   }
@@ -187,11 +186,15 @@ class Loader {
   }
 
   at::Tensor matrix(const std::string& name, int64_t rows, int64_t columns) {
-    return source_.read(name, {rows, columns}, dtype_).to(device_);
+    return read(name, {rows, columns}).to(device_);
+  }
+
+  at::Tensor read(const std::string& name, const std::vector<int64_t>& shape) {
+    return source_.read(name, shape, source_.dtype_of(name, dtype_));
   }
 
   WeightSource& source_;
-  at::ScalarType dtype_, norm_dtype_;
+  at::ScalarType dtype_;
   const quant::QuantizationOptions& quantization_;
   at::Device device_;
   const WeightMaker& make_;

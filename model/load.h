@@ -26,11 +26,11 @@ using WeightMaker = std::function<std::unique_ptr<quant::FrozenWeight>(const std
                                                                        const at::Tensor& weight)>;
 
 // The linear layers of the decoder get the quantization of the options; embedding, head and norms
-// stay in model.dtype; layers that the file holds packed are taken as they are. Norm weights are
-// kept as fp32 values rounded to it, those of GGUF files as they are (WeightSource::norm_dtype).
-// Biases that the architecture has and the file leaves out are
-// zero, as in transformers. Warns about them, and about tensors that no one asked for. Errors of
-// open_weights, read_tensor and make_frozen_weight.
+// stay in model.dtype, but for what is float32 in any GGUF file (WeightSource::dtype_of); layers
+// that the file holds packed are taken as they are. Norm weights are kept as fp32 values. Biases
+// that the architecture has and the file leaves out are zero, as in transformers. Warns about them,
+// and about tensors that no one asked for. Errors of open_weights, read_tensor and
+// make_frozen_weight.
 //
 // Blocks that the placement has elsewhere go there layer by layer (quant/offload/offload.h). On
 // disk, what the model's file holds as it is kept stays in that file; the rest is written to one in

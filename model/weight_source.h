@@ -50,10 +50,12 @@ class WeightSource {
   // The narrowest type that holds the file's floating-point matrices as they are: float32 where
   // they are of two kinds, bfloat16 where there are none (blocks alone).
   virtual at::ScalarType dtype() const = 0;
-  // In which the weights and biases of norms and the sinks are read, which are held in float32, in
-  // a model whose matrices are read in `of_matrices`: that type in a directory, as in transformers;
-  // float32 in a GGUF file, which has them so beside matrices of any type.
-  virtual at::ScalarType norm_dtype(at::ScalarType of_matrices) const { return of_matrices; }
+  // In which a tensor is read in a model whose matrices are read in `of_matrices`: that type in a
+  // directory, as in transformers; in a GGUF file float32 for what such files have so beside
+  // matrices of any type (norms, sinks, biases, routers, learned positions).
+  virtual at::ScalarType dtype_of(const std::string& /*name*/, at::ScalarType of_matrices) const {
+    return of_matrices;
+  }
   // How the file packs the weight of a module: "Q4_1", "bitsandbytes' layout"; empty: it lies there
   // in floating point, or not at all.
   virtual std::string packing(const std::string& module) const = 0;

@@ -22,6 +22,10 @@ inline Vector divide(Vector a, Vector b) { return _mm256_div_ps(a, b); }
 inline Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
 // The second where either is a NaN.
 inline Vector greater(Vector a, Vector b) { return _mm256_max_ps(a, b); }
+// Each element of a where x is below the limit, of b elsewhere.
+inline Vector where_below(Vector x, Vector limit, Vector a, Vector b) {
+  return _mm256_blendv_ps(b, a, _mm256_cmp_ps(x, limit, _CMP_LT_OQ));
+}
 
 inline Vector load(const float* from) { return _mm256_loadu_ps(from); }
 inline Vector load(const uint16_t* from) {

@@ -22,6 +22,10 @@ inline Vector divide(Vector a, Vector b) { return _mm512_div_ps(a, b); }
 inline Vector multiply_add(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
 // The second where either is a NaN.
 inline Vector greater(Vector a, Vector b) { return _mm512_max_ps(a, b); }
+// Each element of a where x is below the limit, of b elsewhere.
+inline Vector where_below(Vector x, Vector limit, Vector a, Vector b) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, limit, _CMP_LT_OQ), b, a);
+}
 
 inline Vector load(const float* from) { return _mm512_loadu_ps(from); }
 inline Vector load(const uint16_t* from) {

@@ -25,6 +25,8 @@ inline Vector divide(Vector a, Vector b) { return a / b; }
 inline Vector multiply_add(Vector a, Vector b, Vector c) { return a * b + c; }
 // The second where either is a NaN.
 inline Vector greater(Vector a, Vector b) { return a > b ? a : b; }
+// Each element of a where x is below the limit, of b elsewhere.
+inline Vector where_below(Vector x, Vector limit, Vector a, Vector b) { return x < limit ? a : b; }
 
 template <typename T>
 inline Vector load(const T* from) {

@@ -60,6 +60,7 @@ std::vector<Case> cases() {
        {0, 700, 1600}},
       {"scale", shape_of(4, 2, 64, [](S& s) { s.scale = 0.3f; })},
       {"softcap", shape_of(4, 2, 64, [](S& s) { s.softcap = 2; })},
+      {"softcap_far_above_the_scores", shape_of(4, 2, 64, [](S& s) { s.softcap = 5000; })},
       {"softcap_and_window", shape_of(2, 1, 256,
                                       [](S& s) {
                                         s.softcap = 50;
@@ -257,7 +258,7 @@ double relative(const at::Tensor& a, const at::Tensor& b) {
 class AttentionShapes : public testing::TestWithParam<Case> {};
 
 // Sums of some hundred fp32 terms of size 1 to 30; powers within 2e-7 of themselves, a capped score
-// within 2e-7 of the cap, a biased one within 2^-24 of some hundred.
+// too, a biased one within 2^-24 of some hundred.
 TEST_P(AttentionShapes, InFloatIsItsDefinitionOnEveryInstructionSet) {
   const Case& c = GetParam();
   const Inputs in = inputs_of(c, at::kFloat);
