@@ -72,8 +72,9 @@ trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed:
       load_base(as_begun, device, run.checkpoint() ? BaseUse::kOfRun : BaseUse::kForAdapter,
                 std::move(text), group);
   // The initialisation that made the base is not repeated, and an adapter to begin from may be
-  // gone.
-  if (run.checkpoint()) lora::adopt_base_origin(*run.checkpoint() + "/adapter", base.record);
+  // gone. Of several ranks the first alone writes records, and may alone have the run.
+  if (run.checkpoint() && group->leads())
+    lora::adopt_base_origin(*run.checkpoint() + "/adapter", base.record);
   base.model->narrow_gates = state.choices.narrow_gates;
   require_same_start(*group, base.record.hash, data);
   complete_state(recipe, base, data, loader, *group, state);

@@ -113,6 +113,27 @@ TEST_P(ShardedRun, GoesOnFromACheckpointWithDora) {
   });
 }
 
+TEST_P(ShardedRun, GoesOnWhereTheFirstRankAloneHasTheRun) {
+  on_ranks([this](Group& group) {
+    Recipe recipe = recipe_in(dir_, group);
+    recipe.train.on_extend = "rescale";
+    // Each rank has a place of its own for "run".
+    const std::string own = dir_ / ("rank-" + std::to_string(group.rank()));
+    std::filesystem::create_directory(own);
+    std::filesystem::current_path(own);
+    for (const int64_t steps : {3, 6}) {
+      recipe.train.max_steps = steps;
+      if (group.leads()) train(recipe, dir_ / "whole");
+      train_on(group, recipe, "run");
+    }
+    if (group.leads()) {
+      EXPECT_EQ(adapter("run"), adapter(dir_ / "whole"));
+    } else {
+      EXPECT_FALSE(std::filesystem::exists("run"));
+    }
+  });
+}
+
 INSTANTIATE_TEST_SUITE_P(Ranks, ShardedRun, testing::Values(2, 4));
 
 TEST(ShardedRunOfRanks, WithAnotherBaseOnOneOfThemIsRefused) {
