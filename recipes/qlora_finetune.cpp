@@ -66,7 +66,7 @@ trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed:
 
   const data::PreparedData data = read_data(recipe, text, state, *group);
   data::Loader loader = make_loader(recipe, data);
-  extend(recipe, loader, state);
+  extend(recipe, data, loader, state);
   const Forecast forecast(as_begun, state, device, *group);
   BaseModel base =
       load_base(as_begun, device, run.checkpoint() ? BaseUse::kOfRun : BaseUse::kForAdapter,

@@ -74,24 +74,24 @@ std::string fingerprint_as_begun(const data::PreparedData& data, const trainer::
   return data::examples_fingerprint(data.train, 0, count);
 }
 
-void compare_with_checkpoint(const BaseModel& base, const data::PreparedData& data,
-                             const trainer::TrainState& state) {
-  if (state.base_hash != base.record.hash) {
-    const char* blocks = base.model->placement.float32.empty()
-                             ? ""
-                             : " with the same blocks on the cpu and on disk in model.device_map";
-    fail<ConfigError>(
-        "model.path: {} holds other weights than the run began with (hash {}, then {}); give the "
-        "same model{}, or start another run",
-        base.path, base.record.hash, state.base_hash, blocks);
-  }
-  if (const std::string found = fingerprint_as_begun(data, state);
-      found != state.data_fingerprint) {
-    fail<ConfigError>(
-        "data.train: the rows are others than the run began with (fingerprint {}, then {}); "
-        "restore the files, or start another run",
-        found, state.data_fingerprint);
-  }
+void compare_base(const BaseModel& base, const trainer::TrainState& state) {
+  if (state.base_hash == base.record.hash) return;
+  const char* blocks = base.model->placement.float32.empty()
+                           ? ""
+                           : " with the same blocks on the cpu and on disk in model.device_map";
+  fail<ConfigError>(
+      "model.path: {} holds other weights than the run began with (hash {}, then {}); give the "
+      "same model{}, or start another run",
+      base.path, base.record.hash, state.base_hash, blocks);
+}
+
+void compare_rows(const data::PreparedData& data, const trainer::TrainState& state) {
+  const std::string found = fingerprint_as_begun(data, state);
+  if (found == state.data_fingerprint) return;
+  fail<ConfigError>(
+      "data.train: the rows are others than the run began with (fingerprint {}, then {}); "
+      "restore the files, or start another run",
+      found, state.data_fingerprint);
 }
 
 void record_rows(const data::PreparedData& data, trainer::TrainState& state) {
@@ -155,8 +155,10 @@ void require_on_extend(const trainer::TrainOptions& options, int64_t horizon, in
       horizon, total);
 }
 
-void extend(const Recipe& recipe, const data::Loader& loader, trainer::TrainState& state) {
+void extend(const Recipe& recipe, const data::PreparedData& data, const data::Loader& loader,
+            trainer::TrainState& state) {
   if (state.horizon == 0) return;
+  compare_rows(data, state);  // first: of other rows the run may have other steps
   const int64_t total = total_steps(recipe, loader);
   require_on_extend(recipe.train, state.horizon, total);
   if (total > state.horizon && recipe.train.on_extend == "rescale") state.horizon = total;
@@ -171,7 +173,7 @@ void complete_state(const Recipe& recipe, const BaseModel& base, const data::Pre
                     architecture);
   const int64_t total = total_steps(recipe, loader);
   if (state.horizon > 0) {
-    compare_with_checkpoint(base, data, state);
+    compare_base(base, state);
     record_rows(data, state);  // more than before, if the run is to be longer
     warn_of_long_warmup(recipe, total, state.horizon);
     report_recomputation(base, state);

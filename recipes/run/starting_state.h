@@ -35,12 +35,13 @@ Recipe with_choices(Recipe recipe, const trainer::TrainState& state);
 void require_on_extend(const trainer::TrainOptions& options, int64_t horizon, int64_t total);
 
 // Of a run that goes on, the steps that its learning rate follows if it is to be longer. To be
-// called before the weights are read: train.epochs become steps with the rows. ConfigError as
-// above.
-void extend(const Recipe& recipe, const data::Loader& loader, trainer::TrainState& state);
+// called before the weights are read: train.epochs become steps with the rows. ConfigError if these
+// are others than the run began with, or as above.
+void extend(const Recipe& recipe, const data::PreparedData& data, const data::Loader& loader,
+            trainer::TrainState& state);
 
-// What a new run records of base, data and length; for a resumed one it is compared. ConfigError if
-// base or data are others than the run began with.
+// What a new run records of base, data and length; of a resumed one the base is compared.
+// ConfigError if it is another than the run began with.
 void complete_state(const Recipe& recipe, const BaseModel& base, const data::PreparedData& data,
                     const data::Loader& loader, const distributed::Group& group,
                     trainer::TrainState& state);

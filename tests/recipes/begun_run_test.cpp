@@ -115,5 +115,27 @@ TEST_F(BegunRun, OfALongerRunByEpochsItIsAskedOnceTheRowsAreRead) {
               ThrowsMessage<ConfigError>(HasSubstr("train.on_extend: the run was laid out for ")));
 }
 
+TEST_F(BegunRun, ThatItsRowsAreOthersIsToldBeforeWhatFollowsFromTheirNumber) {
+  recipe.output.dir = dir / "epochs";
+  recipe.train.max_steps = 0;
+  recipe.train.epochs = 1;
+  ASSERT_EQ(finetune(recipe, kNever), trainer::Outcome::kFinished);
+  const auto expect_told = [this] {
+    EXPECT_THAT([&] { finetune(recipe, kNever); },
+                ThrowsMessage<ConfigError>(
+                    AllOf(HasSubstr("data.train: the rows are others than the run began with"),
+                          testing::Not(HasSubstr("train.on_extend")))));
+  };
+  fs::remove_all(dir / "epochs/adapter");  // else nothing is left to train
+  const std::string rows = test::read_file(dir / "rows.jsonl");
+  dir.write("rows.jsonl", rows + rows);
+  spoil_weights(dir / "model");
+  expect_told();
+  recipe.train.epochs = 3;
+  expect_told();
+  recipe.train.on_extend = "continue";
+  expect_told();
+}
+
 }  // namespace
 }  // namespace qlora::recipes
