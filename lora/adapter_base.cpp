@@ -83,13 +83,6 @@ AdapterBase without_places(AdapterBase base) {
   return base;
 }
 
-void adopt_base_origin(const std::string& directory, AdapterBase& base) {
-  base.init = read_adapter_init(directory);
-  // Older versions recorded none.
-  if (const auto record = read_adapter_base(directory); record && !record->made_from.empty())
-    base.made_from = record->made_from;
-}
-
 std::string read_adapter_init(const std::string& directory) {
   if (const auto base = read_adapter_base(directory)) return base->init;
   const std::string path = in(directory, "adapter_config.json");

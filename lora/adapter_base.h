@@ -36,8 +36,6 @@ std::optional<AdapterBase> read_adapter_base(const std::string& directory);
 // For whoever has the adapter elsewhere: in the place of a path its last name, or of one into the
 // hub's cache what lies below that. Hub ids stay.
 AdapterBase without_places(AdapterBase base);
-// Takes over what the adapter in `directory` records of how its base came to be: init, made_from.
-void adopt_base_origin(const std::string& directory, AdapterBase& base);
 // AdapterBase::init; of an adapter made elsewhere what PEFT's init_lora_weights names.
 std::string read_adapter_init(const std::string& directory);
 

@@ -73,8 +73,7 @@ trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed:
                 std::move(text), group);
   // The initialisation that made the base is not repeated, and an adapter to begin from may be
   // gone. Of several ranks the first alone writes records, and may alone have the run.
-  if (run.checkpoint() && group->leads())
-    lora::adopt_base_origin(*run.checkpoint() + "/adapter", base.record);
+  if (run.checkpoint() && group->leads()) adopt_base_origin(*run.checkpoint() + "/adapter", base);
   base.model->narrow_gates = state.choices.narrow_gates;
   require_same_start(*group, base.record.hash, data);
   complete_state(recipe, base, data, loader, *group, state);

@@ -13,6 +13,7 @@
 #include "export/quantized.h"
 #include "io/atomic_write.h"
 #include "io/hashing.h"
+#include "io/user_path.h"
 #include "model/hub_cache.h"
 #include "model/load.h"
 #include "model/model_header.h"
@@ -64,12 +65,19 @@ quant::QuantizationOptions recorded(quant::QuantizationOptions options,
   return options;
 }
 
+// Whether it is the directory that the run of the adapter with this record wrote, here or where
+// somebody has put it, and not the model which that was made from: that may have the same weights.
+bool is_base_of_record(const BaseModel& base, const lora::AdapterBase& record) {
+  return is_changed_base(base.path) ||
+         io::last_part(base.record.name) == io::last_part(record.name);
+}
+
 // For an adapter from elsewhere.
 void fit_to_adapter(const Recipe& recipe, BaseUse use, BaseModel& base) {
   const std::string& adapter = recipe.lora.from_adapter;
   if (adapter.empty()) return;
   if (use == BaseUse::kOfRun && !has_given_adapter(recipe)) return;  // the run's adapters say it
-  lora::adopt_base_origin(adapter, base.record);
+  adopt_base_origin(adapter, base);
   if (use == BaseUse::kOfRun || is_changed_base(base.path)) return;
   if (base.model->placement.on_ranks() && !lora::initial_product_of(adapter).empty())
     fail<ConfigError>(
@@ -138,6 +146,14 @@ BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, Model
 
 bool is_changed_base(const std::string& directory) {
   return std::filesystem::exists(std::filesystem::path(directory) / kInitTable);
+}
+
+void adopt_base_origin(const std::string& directory, BaseModel& base) {
+  base.record.init = lora::read_adapter_init(directory);
+  const auto record = lora::read_adapter_base(directory);
+  if (!record || record->made_from.empty()) return;  // older versions recorded none
+  if (record->made_from != base.record.name && is_base_of_record(base, *record))
+    base.record.made_from = record->made_from;
 }
 
 bool adapter_holds_part_of(const BaseModel& base) {

@@ -49,6 +49,10 @@ BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, Model
 // Whether an initialisation changed the base that was written there (save_base).
 bool is_changed_base(const std::string& directory);
 
+// Takes over what the adapter in `directory` records of how its base came to be: the init, and of a
+// base that a run wrote the model that it was made from.
+void adopt_base_origin(const std::string& directory, BaseModel& base);
+
 // Whether an adapter on this base holds a part of the weights that the model had before (LoftQ,
 // PiSSA, OLoRA): it then belongs to this base alone.
 bool adapter_holds_part_of(const BaseModel& base);

@@ -108,7 +108,7 @@ TrainedModel open_base(const ModelChoice& choice) { return base_of(choice, recip
 void require_base_of(const std::string& directory, const ModelChoice& choice,
                      TrainedModel& trained) {
   if (!choice.any_base) require_same_base(directory, trained.base);
-  lora::adopt_base_origin(directory, trained.base.record);
+  adopt_base_origin(directory, trained.base);
   const auto record = lora::read_adapter_base(directory);
   trained.base.record.compute_dtype = record ? record->compute_dtype : "";  // not this machine's
   // A name without its place, as exports have it, may be that of something else here.

@@ -90,6 +90,37 @@ TEST_F(ChangedBase, TheModelThatItWasMadeFromIsKnownToEachAdapterAndExport) {
   }
 }
 
+TEST_F(ChangedBase, ButNotToOneOfTheModelItself) {
+  recipe_.lora.init = "default";
+  recipe_.output.save_base = true;
+  recipe_.train.on_extend = "continue";
+  Recipe longer = recipe_;  // reads its own base
+  longer.train.max_steps = 8;
+  train(recipe_);
+  train(longer);
+  const std::string adapter = longer.output.dir + "/adapter", model = recipe_.model.path;
+  ASSERT_EQ(lora::read_adapter_base(adapter)->made_from, model);
+  Recipe of_model = recipe_, of_base = recipe_;
+  of_model.output = {.dir = dir_ / "of-model"};
+  of_model.model.name = "acme/tiny-stories";
+  of_base.output = {.dir = dir_ / "of-base"};
+  of_base.model.path = recipe_.output.dir + "/base";
+  of_base.quantization = {};
+  for (Recipe* other : {&of_model, &of_base}) {
+    other->lora.from_adapter = adapter;
+    train(*other);
+  }
+  EXPECT_EQ(lora::read_adapter_base(of_model.output.dir + "/adapter")->made_from, "");
+  EXPECT_THAT(test::read_file(of_model.output.dir + "/adapter/README.md"),
+              ::testing::Not(::testing::HasSubstr("Its run wrote")));
+  EXPECT_EQ(lora::read_adapter_base(of_base.output.dir + "/adapter")->made_from, model);
+  // The run without its base has the model itself again.
+  fs::remove_all(longer.output.dir + "/base");
+  longer.train.max_steps = 10;
+  train(longer);
+  EXPECT_EQ(lora::read_adapter_base(adapter)->made_from, "");
+}
+
 TEST_F(ChangedBase, AStoppedRunGoesOnToTheSameBits) {
   recipe_.optim.schedule = "constant";
   recipe_.optim.warmup_ratio = 0;
