@@ -16,7 +16,8 @@ struct AdapterBase {
   std::string dtype;  // of the modules that stay unquantized
   std::string hash;   // CausalLm::base_hash()
   // What the adapter started from, as LoraOptions::init. After LoftQ, PiSSA and OLoRA it holds a
-  // part of the base's weights and acts as it was trained on that base alone.
+  // part of the base's weights and acts as it was trained on that base alone. Empty: one of these,
+  // and it is not known which.
   std::string init = "default";
   // Of the products in training: "bfloat16"; empty in what older versions wrote, or if nothing was
   // trained.

@@ -24,6 +24,7 @@
 #include "recipes/models/base_init.h"
 #include "recipes/models/compute_dtype.h"
 #include "recipes/plan/plan.h"
+#include "recipes/run_files/run_directory.h"
 #include "recipes/run_files/set_aside.h"
 #include "trainer/shard_group.h"
 
@@ -63,6 +64,18 @@ quant::QuantizationOptions recorded(quant::QuantizationOptions options,
   for (std::string& module : model::float32_modules(model.placement, model.architecture()))
     options.skip_modules.push_back(std::move(module));
   return options;
+}
+
+// What the recipe of the run that wrote it says; empty if that cannot be read any more.
+std::string init_of_changed_base(const std::string& path) {
+  std::filesystem::path base = std::filesystem::absolute(path).lexically_normal();
+  if (!base.has_filename()) base = base.parent_path();  // of a slash at the end
+  try {
+    const std::string init = read_run_recipe(base.parent_path().string()).lora.init;
+    return lora::init_changes_base(init) ? init : "";
+  } catch (const Error&) {
+    return "";
+  }
 }
 
 // Whether it is the directory that the run of the adapter with this record wrote, here or where
@@ -150,6 +163,8 @@ bool is_changed_base(const std::string& directory) {
 
 void adopt_base_origin(const std::string& directory, BaseModel& base) {
   base.record.init = lora::read_adapter_init(directory);
+  if (is_changed_base(base.path) && !lora::init_changes_base(base.record.init))
+    base.record.init = init_of_changed_base(base.path);
   const auto record = lora::read_adapter_base(directory);
   if (!record || record->made_from.empty()) return;  // older versions recorded none
   if (record->made_from != base.record.name && is_base_of_record(base, *record))

@@ -35,11 +35,11 @@ TrainedModel open_combined_model(const ModelChoice& choice,
   for (const std::string& directory : adapters) {
     require_base_of(directory, choice, trained);
     if (adapter_holds_part_of(trained.base)) {
+      const std::string& init = trained.base.record.init;
       fail<ConfigError>(
-          "--combine: {} started from a part of the base's weights ({}), which a weight would "
-          "scale "
+          "--combine: {} started from a part of the base's weights{}, which a weight would scale "
           "with it; combine adapters of an unchanged base",
-          directory, trained.base.record.init);
+          directory, init.empty() ? "" : " (" + init + ")");
     }
     read.push_back(lora::read_plain_adapter(directory, model.groups()));
   }

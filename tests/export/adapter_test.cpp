@@ -201,6 +201,8 @@ TEST(ModelCard, ABaseThatTheRunWroteIsAskedFor) {
             HasSubstr("weights of org/name (loftq)"), HasSubstr("the directory `base`"),
             HasSubstr("belongs with the adapter"), HasSubstr("\"path/to/base\", dtype"),
             Not(HasSubstr("/runs"))));
+  base.init = "";
+  EXPECT_THAT(card_of(base), HasSubstr("started from a part of the weights of org/name and acts"));
   base.made_from = "/models/of-mine";
   EXPECT_THAT(card_of(base), AllOf(HasSubstr("# A LoRA adapter for of-mine\n"),
                                    Not(HasSubstr("base_model:")), Not(HasSubstr("/models"))));
@@ -215,6 +217,13 @@ TEST(ModelCard, OfLoftqOnAQuantizedModelTheBaseIsThatModel) {
   EXPECT_THAT(card_of(base),
               AllOf(HasSubstr("only on this base, `org/name-4bit`"),
                     HasSubstr("from_pretrained(\"org/name-4bit\", dtype=torch.bfloat16)")));
+}
+
+TEST(ModelCard, OfABaseLessAPartTheReasonMayBeUnknown) {
+  lora::AdapterBase base{"/runs/a/base", "/runs/a/base", {}, "bfloat16", "0123"};
+  base.init = "";
+  EXPECT_THAT(card_of(base), HasSubstr("from a part of the base's weights and acts as it was "
+                                       "trained only on this base, `base`"));
 }
 
 TEST(ModelCard, ABaseThatWasQuantizedAlreadyIsNamedByItsKindWithThePackagesThatLoadIt) {

@@ -5,9 +5,13 @@
 
 #include <atomic>
 #include <filesystem>
+#include <nlohmann/json.hpp>
+#include <utility>
 
 #include "base/error.h"
+#include "io/atomic_write.h"
 #include "io/gguf.h"
+#include "io/hashing.h"
 #include "quant/tensor_file.h"
 #include "recipes/exports/export_model.h"
 #include "recipes/exports/quantize_model.h"
@@ -119,6 +123,52 @@ TEST_F(ChangedBase, ButNotToOneOfTheModelItself) {
   longer.train.max_steps = 10;
   train(longer);
   EXPECT_EQ(lora::read_adapter_base(adapter)->made_from, "");
+}
+
+// The adapter's record as runs that went on wrote it before they took over how it came to be.
+void make_record_older(const std::string& adapter) {
+  lora::AdapterBase record = lora::read_adapter_base(adapter).value();
+  record.init = "default";
+  record.made_from.clear();
+  lora::write_adapter_base(adapter, record);
+}
+
+// The same in a checkpoint, which has hashes of its files.
+void make_checkpoint_older(const std::string& checkpoint) {
+  make_record_older(checkpoint + "/adapter");
+  const std::string name = "adapter/qlora_base.json", file = checkpoint + "/" + name;
+  auto manifest = nlohmann::ordered_json::parse(test::read_file(checkpoint + "/MANIFEST.json"));
+  manifest["files"][name] = {{"bytes", fs::file_size(file)}, {"xxh3_128", io::hash_file(file)}};
+  io::write_file_atomically(checkpoint + "/MANIFEST.json", manifest.dump());
+}
+
+TEST_F(ChangedBase, CardsWarnAlsoWhereAnOlderVersionRecordedThatNothingChangedIt) {
+  recipe_.lora.init = "olora";
+  train(recipe_);
+  const std::string run = recipe_.output.dir;
+  make_checkpoint_older(run + "/checkpoint-000006");
+  recipe_.train.max_steps = 8;
+  recipe_.train.on_extend = "continue";
+  train(recipe_);
+  EXPECT_EQ(lora::read_adapter_base(run + "/adapter")->init, "olora");
+  EXPECT_THAT(test::read_file(run + "/adapter/README.md"),
+              ::testing::HasSubstr("from a part of the weights of model (olora) and acts"));
+  make_record_older(run + "/adapter");
+  ModelChoice of_run, by_hand, elsewhere;
+  of_run.run_dir = run;
+  by_hand.model = run + "/base/";
+  by_hand.adapter = elsewhere.adapter = run + "/adapter";
+  elsewhere.model = dir_ / "given-on";
+  fs::copy(run + "/base", elsewhere.model);
+  for (const auto& [choice, init] :
+       {std::pair{of_run, " (olora)"}, {by_hand, " (olora)"}, {elsewhere, ""}}) {
+    TrainedModel trained = open_model(choice);
+    fs::remove_all(dir_ / "out");
+    export_model(trained, {.format = "adapter", .output = dir_ / "out"});
+    EXPECT_THAT(test::read_file(dir_ / "out/README.md"),
+                ::testing::ContainsRegex(std::string("from a part of the .*") +
+                                         (*init ? " [(]olora[)]" : "weights") + " and acts"));
+  }
 }
 
 TEST_F(ChangedBase, AStoppedRunGoesOnToTheSameBits) {
