@@ -46,10 +46,14 @@ std::string quantization_sentence(const lora::AdapterBase& base) {
   if (base.quantization.method == "none")
     return fmt::format("The base was decoded from quantized files, {}, and was in {}.",
                        base.stored_as, base.dtype);
+  if (!base.made_from.empty())  // which may have been quantized already, or not
+    return fmt::format(
+        "The base was quantized in the training, {}; what was not quantized was in "
+        "{}.",
+        base.stored_as, base.dtype);
   return fmt::format(
       "The base was quantized already, {}, and trained on as it is; what is not quantized there "
-      "was "
-      "in {}.",
+      "was in {}.",
       base.stored_as, base.dtype);
 }
 

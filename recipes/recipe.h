@@ -24,8 +24,9 @@ struct Recipe {
   trainer::TrainOptions train;
   trainer::OutputOptions output;
   std::string made_from;  // what model.path was made from, by with_saved_base(); no key
-  std::string file;       // where it was read from; no key
-  std::map<std::string, Place> places;  // where its keys stand there; no key
+  quant::QuantizationOptions made_with;  // how it was quantized for that; no key
+  std::string file;                      // where it was read from; no key
+  std::map<std::string, Place> places;   // where its keys stand there; no key
 
   // `data` with what other sections decide about its rows: train.audit.
   data::DataOptions data_as_read() const;

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/stopwatch.h"
 #include "data/chat_renderer.h"
+#include "export/card_parts.h"
 #include "export/quantized.h"
 #include "io/atomic_write.h"
 #include "io/hashing.h"
@@ -143,10 +144,13 @@ BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, Model
   base.record.name = with_hub_id(recipe.model.name.empty() ? recipe.model.path : recipe.model.name);
   base.record.made_from = with_hub_id(recipe.made_from);
   base.record.path = base.path;
-  const model::StoredKind stored = model::stored_kind(*source);
-  base.record.stored_by = stored.method;
-  base.record.stored_as = stored.text;
-  base.record.quantization = recorded(recipe.quantization, *base.model);
+  const bool by_run = exporting::is_quantized_by_training(recipe.made_with);
+  if (!by_run) {  // else its files hold what the run made of others
+    const model::StoredKind stored = model::stored_kind(*source);
+    base.record.stored_by = stored.method;
+    base.record.stored_as = stored.text;
+  }
+  base.record.quantization = recorded(by_run ? recipe.made_with : recipe.quantization, *base.model);
   base.record.dtype = quant::dense_format(model::resolved_dtype(recipe.model.dtype, *source));
   base.record.compute_dtype = resolved_compute_dtype(recipe.train.compute_dtype, device);
   if (init) base.record.init = recipe.lora.init;
@@ -181,6 +185,7 @@ Recipe with_saved_base(Recipe recipe) {
   recipe.made_from = recipe.model.name.empty() ? recipe.model.path : recipe.model.name;
   recipe.model.path = saved;
   recipe.model.name.clear();  // what it names is the model before
+  recipe.made_with = recipe.quantization;
   recipe.quantization = {};
   if (lora::init_changes_base(recipe.lora.init)) recipe.lora.init = "default";
   return recipe;

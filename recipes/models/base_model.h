@@ -59,8 +59,9 @@ void adopt_base_origin(const std::string& directory, BaseModel& base);
 bool adapter_holds_part_of(const BaseModel& base);
 
 // The recipe of a run that wrote a base of its own (save_base): it is read from there and taken as
-// it is, and Recipe::made_from is the model that it was before. Any other recipe comes back as it
-// was.
+// it is, and Recipe::made_from is the model that it was before, Recipe::made_with how it was
+// quantized: the records of adapters say that, as those of the run that wrote it. Any other recipe
+// comes back as it was.
 Recipe with_saved_base(Recipe recipe);
 // Writes `base` in the run directory, if the initialisation changed it or output.save_base asks for
 // it. Another base that lies there is set aside (run_files/set_aside.h). The adapter's record then

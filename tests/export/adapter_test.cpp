@@ -237,6 +237,17 @@ TEST(ModelCard, ABaseThatWasQuantizedAlreadyIsNamedByItsKindWithThePackagesThatL
                     Not(HasSubstr("as stored"))));
 }
 
+TEST(ModelCard, ThatAModelWasQuantizedAlreadyIsNotSaidOfABaseThatARunWrote) {
+  lora::AdapterBase base{"/runs/a/base", "/runs/a/base", {}, "float16", "0123"};
+  base.stored_by = "bitsandbytes";
+  base.stored_as = "bitsandbytes nf4";
+  base.made_from = "org/name";
+  EXPECT_THAT(card_of(base),
+              AllOf(HasSubstr(" The base was quantized in the training, bitsandbytes nf4; what was "
+                              "not quantized was in float16.\n"),
+                    Not(HasSubstr("already"))));
+}
+
 TEST(ModelCard, SaysInASentenceHowTheBaseWasHeld) {
   lora::AdapterBase base{"org/name", "/home/me/cache/name", {}, "float32", "0123"};
   for (const char* method : {"none", "as_stored"}) {

@@ -94,6 +94,35 @@ TEST_F(ChangedBase, TheModelThatItWasMadeFromIsKnownToEachAdapterAndExport) {
   }
 }
 
+TEST_F(ChangedBase, CardsSayThatItsRunQuantizedItAlsoOnceItWentOn) {
+  using ::testing::AllOf, ::testing::HasSubstr, ::testing::Not;
+  recipe_.train.on_extend = "continue";
+  const auto sentence = AllOf(HasSubstr(" The base was quantized for the training: nf4, block size "
+                                        "32"),
+                              Not(HasSubstr("quantized already")));
+  for (const char* init : {"loftq", "default"}) {
+    Recipe recipe = recipe_;
+    recipe.lora.init = init;
+    recipe.output = {.dir = dir_ / init, .save_base = init == std::string("default")};
+    for (const int64_t steps : {6, 8}) {
+      recipe.train.max_steps = steps;
+      train(recipe);
+      EXPECT_THAT(test::read_file(recipe.output.dir + "/adapter/README.md"), sentence) << init;
+      ModelChoice of_run, by_hand;
+      of_run.run_dir = recipe.output.dir;
+      by_hand.model = recipe.output.dir + "/base";
+      by_hand.adapter = recipe.output.dir + "/adapter";
+      for (const ModelChoice& choice : {of_run, by_hand})
+        for (const char* format : {"adapter", "merged"}) {
+          TrainedModel trained = open_model(choice);
+          fs::remove_all(dir_ / "out");
+          export_model(trained, {.format = format, .output = dir_ / "out"});
+          EXPECT_THAT(test::read_file(dir_ / "out/README.md"), sentence) << init << format;
+        }
+    }
+  }
+}
+
 TEST_F(ChangedBase, ButNotToOneOfTheModelItself) {
   recipe_.lora.init = "default";
   recipe_.output.save_base = true;
