@@ -209,6 +209,8 @@ std::string required_file(const std::string& directory) {
 
 }  // namespace
 
+std::string weights_file(const std::string& directory) { return first_file(directory); }
+
 void require_weights(const std::string& directory) { required_file(directory); }
 
 TensorFile read_weight_directory(const std::string& directory) {

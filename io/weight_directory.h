@@ -25,6 +25,9 @@ TensorFile read_weight_directory(const std::string& directory);
 // safetensors file if its name ends so, else one of torch.save. FormatError, IoError.
 TensorFile read_weights(const std::string& path);
 
+// The name of that file, or of the index; empty: there is none.
+std::string weights_file(const std::string& directory);
+
 // FormatError if read_weight_directory() finds no file; it says what lies there instead (an
 // adapter, a .gguf file, ...).
 void require_weights(const std::string& directory);

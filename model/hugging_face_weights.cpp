@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -24,7 +23,6 @@
 
 namespace qlora::model {
 namespace {
-namespace fs = std::filesystem;
 
 // That the tensor lies in a dict within the file's, as in checkpoints of training loops, and how to
 // take it out; or nothing.
@@ -140,18 +138,9 @@ class HuggingFaceDirectory final : public WeightSource {
     return in_hugging_face(*expert, [this](const std::string& n) { return file_.find(n); });
   }
 
-  // By config.json, or what AutoGPTQ wrote beside it; hqq's own file says all by itself.
   void read_packing(const io::JsonNode& json) {
-    const fs::path beside = fs::path(place_) / "quantize_config.json";
-    if (const auto quantization = json.find("quantization_config")) {
-      packed_.read_config(*quantization);
-    } else if (fs::exists(beside)) {
-      const nlohmann::json document = io::read_json_file(beside.string());
-      packed_.read_config(io::JsonNode(document, beside.string()));
-    } else if (!file_.tensors.empty() && file_.tensors.front().file.ends_with(".pt")) {
-      const nlohmann::json document = {{"quant_method", "hqq"}};
-      packed_.read_config(io::JsonNode(document, file_.tensors.front().file));
-    }
+    if (const auto packing = packing_config(json, place_))
+      packed_.read_config(io::JsonNode(packing->config, packing->place));
   }
 
   // Packed tensors in a directory whose config.json does not say so.

@@ -84,12 +84,8 @@ StoredKind kind_of_config(const io::JsonNode& config) {
 StoredKind kind_of_directory(const std::string& directory) {
   const std::string file = config_file(directory);
   const json document = io::read_json_file(file);
-  if (const auto config = io::JsonNode(document, file).find("quantization_config"))
-    return kind_of_config(*config);
-  const std::string beside = (fs::path(directory) / "quantize_config.json").string();
-  if (!fs::exists(beside)) return {};
-  const json old = io::read_json_file(beside);
-  return kind_of_config(io::JsonNode(old, beside));
+  const auto packing = packing_config(io::JsonNode(document, file), directory);
+  return packing ? kind_of_config(io::JsonNode(packing->config, packing->place)) : StoredKind();
 }
 
 }  // namespace

@@ -14,9 +14,9 @@ struct StoredKind {
   std::string text;  // "GPTQ, 4 bit, groups of 32"; "GGUF, Q4_1 and Q6_K"
 };
 
-// By the types of a GGUF file's matrices; of a directory by its quantization_config, which says
-// what most layers have: single ones may have other bits. FormatError for a format that is not
-// read.
+// By the types of a GGUF file's matrices; of a directory by its quantization_config, or what is in
+// its place (weight_files.h), which says what most layers have: single ones may have other bits.
+// FormatError for a format that is not read.
 StoredKind stored_kind(const WeightSource& source);
 
 }  // namespace qlora::model

@@ -2,10 +2,13 @@
 #pragma once
 
 #include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "io/json.h"
 #include "io/tensor_view.h"
 #include "model/weight_source.h"
 
@@ -16,6 +19,16 @@ std::unique_ptr<WeightSource> open_gguf_file(const std::string& path);
 
 // The path of a directory's config.json. FormatError if it is not there; it says what to do.
 std::string config_file(const std::string& directory);
+
+// What says how the layers of a directory are packed, where they may be, and where it says so.
+struct PackingConfig {
+  nlohmann::json config;
+  std::string place;
+};
+// The quantization_config of its config.json, which `config` is, or what AutoGPTQ wrote beside it.
+// hqq's own file says all by itself: of that the config names the format alone.
+std::optional<PackingConfig> packing_config(const io::JsonNode& config,
+                                            const std::string& directory);
 
 // The tensors of a file that are not among those that were read.
 std::vector<std::string> names_but(const std::vector<io::TensorView>& tensors,

@@ -21,6 +21,18 @@ std::string config_file(const std::string& directory) {
       directory);
 }
 
+std::optional<PackingConfig> packing_config(const io::JsonNode& config,
+                                            const std::string& directory) {
+  if (const auto quantization = config.find("quantization_config"))
+    return PackingConfig{quantization->value(), quantization->place()};
+  const fs::path beside = fs::path(directory) / "quantize_config.json";
+  if (fs::exists(beside))
+    return PackingConfig{io::read_json_file(beside.string()), beside.string()};
+  const std::string file = io::weights_file(directory);
+  if (!file.ends_with(".pt")) return std::nullopt;
+  return PackingConfig{{{"quant_method", "hqq"}}, (fs::path(directory) / file).string()};
+}
+
 std::vector<std::string> names_but(const std::vector<io::TensorView>& tensors,
                                    const std::set<std::string>& read) {
   std::vector<std::string> names;

@@ -64,8 +64,10 @@ TEST(WeightDirectory, FilesAreLookedForInTheOrderOfTransformers) {
     dir.write(file, R"({"weight_map":{"t":")" + shard + "\"}}");
   };
   EXPECT_FALSE(holds_weights(dir.path()));
+  EXPECT_EQ(weights_file(dir.path()), "");
   write_torch_file(dir, "qmodel.pt", "t", "q");
   EXPECT_EQ(letter_of(dir), "q");
+  EXPECT_EQ(weights_file(dir.path()), "qmodel.pt");
   write_safetensors(dir, "own-name.safetensors", "t", "g");
   EXPECT_EQ(letter_of(dir), "q");
   dir.write("quantize_config.json", R"({"bits":4,"group_size":128})");
@@ -73,6 +75,7 @@ TEST(WeightDirectory, FilesAreLookedForInTheOrderOfTransformers) {
   write_torch_file(dir, "pytorch_model-00001-of-00001.bin", "t", "s");
   index("pytorch_model.bin.index.json", "pytorch_model-00001-of-00001.bin");
   EXPECT_EQ(letter_of(dir), "s");
+  EXPECT_EQ(weights_file(dir.path()), "pytorch_model.bin.index.json");
   write_torch_file(dir, "pytorch_model.bin", "t", "p");
   EXPECT_EQ(letter_of(dir), "p");
   write_safetensors(dir, "model-00001-of-00001.safetensors", "t", "i");

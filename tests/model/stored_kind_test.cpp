@@ -82,6 +82,17 @@ TEST(StoredKind, NamesTheMethodAlsoWhereOldToolsLeftItOut) {
   EXPECT_EQ(kind.text, "GPTQ, 3 bit, groups of 32");
 }
 
+TEST(StoredKind, OfHqqsOwnFileIsSaidByTheFileAlone) {
+  const TempDir dir;
+  dir.write("config.json", "{}");
+  dir.write("qmodel.pt", "");
+  const StoredKind kind = stored_kind(Files(dir.path()));
+  EXPECT_EQ(kind.method, "hqq");
+  EXPECT_EQ(kind.text, "HQQ");
+  dir.write("model.safetensors", "");  // which is read in its place
+  EXPECT_EQ(stored_kind(Files(dir.path())).method, "");
+}
+
 TEST(StoredKind, OfAGgufFileHasTheTypesOfItsMatrices) {
   const std::string layer = "model.layers.0.mlp.";
   const StoredKind kind = stored_kind(Files(
