@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "base/error.h"
@@ -67,16 +68,32 @@ quant::QuantizationOptions recorded(quant::QuantizationOptions options,
   return options;
 }
 
-// What the recipe of the run that wrote it says; empty if that cannot be read any more.
-std::string init_of_changed_base(const std::string& path) {
-  std::filesystem::path base = std::filesystem::absolute(path).lexically_normal();
-  if (!base.has_filename()) base = base.parent_path();  // of a slash at the end
-  try {
-    const std::string init = read_run_recipe(base.parent_path().string()).lora.init;
-    return lora::init_changes_base(init) ? init : "";
-  } catch (const Error&) {
-    return "";
+// The recipe of the run in a directory above `path`, `levels` of them at most; nothing if there is
+// none, or none that can be read.
+std::optional<Recipe> recipe_above(const std::string& path, int levels) {
+  std::filesystem::path place = std::filesystem::absolute(path).lexically_normal();
+  if (!place.has_filename()) place = place.parent_path();  // of a slash at the end
+  for (int level = 0; level < levels; ++level) {
+    place = place.parent_path();
+    try {
+      return read_run_recipe(place.string());
+    } catch (const Error&) {
+      continue;
+    }
   }
+  return std::nullopt;
+}
+
+// Of an adapter on a changed base whose record names no init that changes one: that of its run, or
+// else of the run that wrote the base; empty if no recipe says it. An adapter that another run
+// began on that base as on any model keeps what it records.
+std::string init_on_changed_base(const std::string& adapter, const std::string& base,
+                                 const std::string& recorded) {
+  const auto own = recipe_above(adapter, 2);  // RUN/adapter, RUN/checkpoint-1/adapter
+  if (own && lora::init_changes_base(own->lora.init)) return own->lora.init;
+  if (own && own->lora.from_adapter.empty()) return recorded;
+  const auto writer = recipe_above(base, 1);
+  return writer && lora::init_changes_base(writer->lora.init) ? writer->lora.init : "";
 }
 
 // Whether it is the directory that the run of the adapter with this record wrote, here or where
@@ -168,7 +185,7 @@ bool is_changed_base(const std::string& directory) {
 void adopt_base_origin(const std::string& directory, BaseModel& base) {
   base.record.init = lora::read_adapter_init(directory);
   if (is_changed_base(base.path) && !lora::init_changes_base(base.record.init))
-    base.record.init = init_of_changed_base(base.path);
+    base.record.init = init_on_changed_base(directory, base.path, base.record.init);
   const auto record = lora::read_adapter_base(directory);
   if (!record || record->made_from.empty()) return;  // older versions recorded none
   if (record->made_from != base.record.name && is_base_of_record(base, *record))

@@ -51,7 +51,8 @@ bool is_changed_base(const std::string& directory);
 
 // Takes over what the adapter in `directory` records of how its base came to be: the init, and of a
 // base that a run wrote the model that it was made from. Runs that went on with older versions
-// recorded the init "default" whatever it was: then it is that of the run beside the changed base.
+// recorded the init "default" whatever it was: on a changed base it is that of the run's recipe, or
+// empty.
 void adopt_base_origin(const std::string& directory, BaseModel& base);
 
 // Whether an adapter on this base holds a part of the weights that the model had before (LoftQ,

@@ -186,9 +186,12 @@ TEST_F(ChangedBase, CardsWarnAlsoWhereAnOlderVersionRecordedThatNothingChangedIt
   ModelChoice of_run, by_hand, elsewhere;
   of_run.run_dir = run;
   by_hand.model = run + "/base/";
-  by_hand.adapter = elsewhere.adapter = run + "/adapter";
-  elsewhere.model = dir_ / "given-on";
+  by_hand.adapter = run + "/adapter";
+  elsewhere.model = dir_ / "given-on/base";
+  elsewhere.adapter = dir_ / "given-on/adapter";
+  fs::create_directory(dir_ / "given-on");
   fs::copy(run + "/base", elsewhere.model);
+  fs::copy(run + "/adapter", elsewhere.adapter);
   for (const auto& [choice, init] :
        {std::pair{of_run, " (olora)"}, {by_hand, " (olora)"}, {elsewhere, ""}}) {
     TrainedModel trained = open_model(choice);
@@ -197,6 +200,22 @@ TEST_F(ChangedBase, CardsWarnAlsoWhereAnOlderVersionRecordedThatNothingChangedIt
     EXPECT_THAT(test::read_file(dir_ / "out/README.md"),
                 ::testing::ContainsRegex(std::string("from a part of the .*") +
                                          (*init ? " [(]olora[)]" : "weights") + " and acts"));
+  }
+}
+
+TEST_F(ChangedBase, AnAdapterBegunOnItByAnotherRunHoldsNoPartOfIt) {
+  train(recipe_);
+  Recipe other = test::tiny_recipe(dir_.path());
+  other.model.path = recipe_.output.dir + "/base";
+  other.quantization = {};
+  other.output.dir = dir_ / "other";
+  other.train.on_extend = "continue";
+  for (const int64_t steps : {6, 8}) {
+    other.train.max_steps = steps;
+    train(other);
+    EXPECT_EQ(lora::read_adapter_base(other.output.dir + "/adapter")->init, "default");
+    EXPECT_THAT(test::read_file(other.output.dir + "/adapter/README.md"),
+                ::testing::Not(::testing::HasSubstr("from a part of")));
   }
 }
 
