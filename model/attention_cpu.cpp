@@ -73,13 +73,27 @@ template <typename T>
   for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(row + i);
 }
 
+// As in whole passes (float_attention_loops.h): near zero by Cephes' polynomial, to 1e-7 of its
+// value.
+[[gnu::always_inline]] inline float tanh_of(float x) {
+  constexpr float kNear = 0.625f;
+  const float square = x * x;
+  float factor = -5.70498872745e-3f;
+  factor = factor * square + 2.06390887954e-2f;
+  factor = factor * square - 5.37397155531e-2f;
+  factor = factor * square + 1.33314422036e-1f;
+  factor = factor * square - 3.33332819422e-1f;
+  const float near = x + x * (square * factor);
+  const float beyond = 1.0f - 2.0f / (vector_exp(2.0f * x) + 1.0f);
+  return square < kNear * kNear ? near : beyond;
+}
+
 // Scaled scores as the other rules leave them; the greatest.
 [[gnu::always_inline]] inline float change_scores(const ScoreRules& rules, const float* bias,
                                                   int64_t length, float* p) {
   const float cap = rules.softcap;
   if (cap != 0)
-    for (int64_t t = 0; t < length; ++t)
-      p[t] = cap - 2.0f * cap / (vector_exp(2.0f * p[t] / cap) + 1.0f);  // cap * tanh(p / cap)
+    for (int64_t t = 0; t < length; ++t) p[t] = cap * tanh_of(p[t] / cap);
   if (bias != nullptr)
     for (int64_t t = 0; t < length; ++t) p[t] += bias[t];
   float top = -3.0e38f;

@@ -181,8 +181,10 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& 
       return quant::planned_block_bytes(*type, linear.out, linear.in);
     if (const auto size = packed_size(recipe, header, module, linear))
       return quant::by_purpose(*size);
+    const at::ScalarType type =
+        header.weights ? header.weights->dtype_of(module + ".weight", dense) : dense;
     return quant::planned_weight_bytes(model::quantization_of_layer(linear, options), module,
-                                       linear.out, linear.in, dense);
+                                       linear.out, linear.in, type);
   };
   run.placement = placement_of(recipe, run, ranks_here > 0 ? ranks_here : ranks);
   return run;
