@@ -5,6 +5,7 @@
 #include "base/hub_id.h"
 #include "export/card_text.h"
 #include "io/user_path.h"
+#include "lora/weight_init.h"
 
 namespace qlora::exporting {
 namespace {
@@ -48,13 +49,30 @@ std::string quantization_sentence(const lora::AdapterBase& base) {
                        base.stored_as, base.dtype);
   if (!base.made_from.empty())  // which may have been quantized already, or not
     return fmt::format(
-        "The base was quantized in the training, {}; what was not quantized was in "
-        "{}.",
+        "The base was quantized in the training, {}; what was not quantized was in {}.",
         base.stored_as, base.dtype);
   return fmt::format(
       "The base was quantized already, {}, and trained on as it is; what is not quantized there "
       "was in {}.",
       base.stored_as, base.dtype);
+}
+
+bool holds_part_of(const lora::AdapterBase& base) {
+  return base.init.empty() || lora::init_changes_base(base.init);
+}
+
+std::string changed_base_sentences(const lora::AdapterBase& base) {
+  const std::string init = base.init.empty() ? "" : fmt::format(" ({})", markdown_text(base.init));
+  if (base.made_from.empty())
+    return fmt::format(
+        "The adapter started from a part of the base's weights{} and acts as it was trained only "
+        "on this base, {}.",
+        init, code_span(plain_name(base)));
+  return fmt::format(
+      "The adapter started from a part of the weights of {0}{1} and acts as it was trained only on "
+      "what is left of them: the changed base that its run wrote, the directory {2}. That base "
+      "belongs with the adapter; give the two on together. On {0} itself the adapter is wrong.",
+      shown_name(base), init, code_span(io::last_part(base.name)));
 }
 
 }  // namespace qlora::exporting

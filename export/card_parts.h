@@ -24,4 +24,10 @@ bool is_quantized_by_training(const quant::QuantizationOptions& quantization);
 // How the base was held in training: "The base was not quantized; it was in float32."
 std::string quantization_sentence(const lora::AdapterBase& base);
 
+// Whether an adapter holds a part of its base's weights, and acts as it was trained on that base
+// alone; also where it is not known which initialisation took them.
+bool holds_part_of(const lora::AdapterBase& base);
+// What is to be said of such an adapter: which base it needs.
+std::string changed_base_sentences(const lora::AdapterBase& base);
+
 }  // namespace qlora::exporting

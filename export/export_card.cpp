@@ -6,26 +6,9 @@
 #include "export/card_parts.h"
 #include "export/card_text.h"
 #include "io/user_path.h"
-#include "lora/weight_init.h"
 
 namespace qlora::exporting {
 namespace {
-
-// Of an adapter that belongs to a base without what it started from, as its own card says it.
-std::string changed_base(const lora::AdapterBase& base) {
-  if (!lora::init_changes_base(base.init)) return "";
-  if (base.made_from.empty())
-    return fmt::format(
-        "\n\nThe adapter started from a part of the base's weights ({}) and acts as it was trained "
-        "only on this base, {}.",
-        markdown_text(base.init), code_span(plain_name(base)));
-  return fmt::format(
-      "\n\nThe adapter started from a part of the weights of {0} ({1}) and acts as it was trained "
-      "only on what is left of them: the changed base that its run wrote, the directory {2}. That "
-      "base belongs with the adapter; give the two on together. On {0} itself the adapter is "
-      "wrong.",
-      shown_name(base), markdown_text(base.init), code_span(io::last_part(base.name)));
-}
 
 std::string what_it_is(const ExportCard& card, const lora::AdapterBase& base) {
   const std::string name = shown_name(base);
@@ -39,7 +22,8 @@ std::string what_it_is(const ExportCard& card, const lora::AdapterBase& base) {
                                           card.adapter->rank, card.adapter->alpha);
   if (card.format == "gguf-lora")
     return fmt::format("# A LoRA adapter for {0}\n\nAn adapter for {0} {1}, {2}. {3}{4}", name,
-                       form, adapter, quantization_sentence(base), changed_base(base));
+                       form, adapter, quantization_sentence(base),
+                       holds_part_of(base) ? "\n\n" + changed_base_sentences(base) : "");
   std::string text = fmt::format(
       "# {0}, fine-tuned\n\nThe model {0} {1}, with a LoRA adapter merged into its weights. The "
       "adapter is {2}. {3}",

@@ -7,7 +7,6 @@
 #include "export/card_text.h"
 #include "export/load_packages.h"
 #include "io/user_path.h"
-#include "lora/weight_init.h"
 
 namespace qlora::exporting {
 namespace {
@@ -126,40 +125,15 @@ std::string load_gguf(const std::string& loader, const lora::AdapterBase& base) 
       code_span(fmt::format("from_pretrained({})", gguf_argument(base))));
 }
 
-bool holds_part_of(const lora::AdapterBase& base) {
-  return base.init.empty() || lora::init_changes_base(base.init);
-}
-
-// " (loftq)", where it is known.
-std::string init_in_brackets(const lora::AdapterBase& base) {
-  return base.init.empty() ? "" : fmt::format(" ({})", base.init);
-}
-
-// What is to be said of a base that a run wrote in its own directory.
-std::string written_base(const lora::AdapterBase& base) {
-  const std::string directory = last_part(base.name), model = shown_name(base);
-  if (!holds_part_of(base))
-    return fmt::format(
-        "Its run wrote {}, quantized as it was in training, to the directory `{}`, which this "
-        "call loads.\n\n",
-        model, directory);
-  return fmt::format(
-      "The adapter started from a part of the weights of {0}{1} and acts as it was trained only "
-      "on what is left of them: the changed base that its run wrote, the directory `{2}`. That "
-      "directory belongs with the adapter; give the two on together. On {0} itself the adapter is "
-      "wrong.\n\n",
-      model, init_in_brackets(base), directory);
-}
-
 std::string how_to_load(const std::string& loader, const lora::AdapterBase& base) {
   const std::string as_it_is =
       python(loader, "", "", fmt::format("{}, dtype=torch.{}", base_argument(base), base.dtype));
-  if (!base.made_from.empty()) return written_base(base) + as_it_is;
-  if (holds_part_of(base))
+  if (holds_part_of(base)) return changed_base_sentences(base) + "\n\n" + as_it_is;
+  if (!base.made_from.empty())
     return fmt::format(
-               "The adapter started from a part of the base's weights{} and acts as it was "
-               "trained only on this base, {}.\n\n",
-               init_in_brackets(base), code_span(plain_name(base))) +
+               "Its run wrote {}, quantized as it was in training, to the directory {}, which this "
+               "call loads.\n\n",
+               shown_name(base), code_span(last_part(base.name))) +
            as_it_is;
   if (is_gguf(base)) return load_gguf(loader, base);
   if (!is_quantized_by_training(base.quantization)) return as_it_is;

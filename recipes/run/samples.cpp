@@ -103,8 +103,7 @@ std::vector<PromptText> read_prompt_file(const std::string& path) {
   if (!std::filesystem::is_regular_file(path))
     fail<ConfigError>(
         "train.sample_prompts: there is no file {}; a single entry that ends in {} is the name of "
-        "a "
-        "file, and no prompt",
+        "a file, and no prompt",
         path, kKinds);
   std::vector<PromptText> prompts =
       data::rows_extension(path) == ".txt" ? read_lines(path) : read_rows(path);

@@ -61,6 +61,18 @@ class AdapterOnBase : public testing::Test {
     quant::write_tensors(dir / "adapter/adapter_model.safetensors", tensors);
   }
 
+  // A run of two steps that begins with the adapter and goes on to a third: its recipe.
+  Recipe trained_and_resumed() const {
+    Recipe recipe = test::tiny_recipe(dir.path());
+    recipe.lora.from_adapter = dir / "adapter";
+    recipe.train.max_steps = 2;
+    finetune(recipe, std::atomic<bool>(false));
+    recipe.train.max_steps = 3;
+    recipe.train.on_extend = "continue";
+    finetune(recipe, std::atomic<bool>(false));
+    return recipe;
+  }
+
   TrainedModel open() const {
     write();
     ModelChoice choice;
@@ -277,13 +289,7 @@ TEST_F(AdapterOnBase, AnAdapterOnATiedHeadOverTrainedTokensIsReadTrainedAndWritt
       EXPECT_TRUE(at::equal(of->rows.value, tensors[tensors.size() - 3].second));
     }
   }
-  Recipe recipe = test::tiny_recipe(dir.path());
-  recipe.lora.from_adapter = dir / "adapter";
-  recipe.train.max_steps = 2;
-  finetune(recipe, std::atomic<bool>(false));
-  recipe.train.max_steps = 3;
-  recipe.train.on_extend = "continue";
-  finetune(recipe, std::atomic<bool>(false));
+  const Recipe recipe = trained_and_resumed();
   std::vector<std::string> names, wanted;
   for (const auto& [name, value] :
        quant::read_tensors(fs::path(recipe.output.dir) / "adapter/adapter_model.safetensors"))
@@ -300,13 +306,7 @@ TEST_F(AdapterOnBase, TrainingGoesOnFromAWrappedEmbeddingAndIsResumed) {
     tensors.emplace_back(module + name, own + 0.5);
   tensors.emplace_back(module + ".original_module.weight", own);
   write();
-  Recipe recipe = test::tiny_recipe(dir.path());
-  recipe.lora.from_adapter = dir / "adapter";
-  recipe.train.max_steps = 2;
-  finetune(recipe, std::atomic<bool>(false));
-  recipe.train.max_steps = 3;
-  recipe.train.on_extend = "continue";
-  finetune(recipe, std::atomic<bool>(false));
+  const Recipe recipe = trained_and_resumed();
   ModelChoice choice;
   choice.run_dir = recipe.output.dir;
   EXPECT_TRUE(open_model(choice).adapters->embeddings().whole_embedding);
