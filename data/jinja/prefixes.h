@@ -159,4 +159,22 @@ class PrefixList final : public List {
   mutable Values seen_;  // by items(), where not all are visible
 };
 
+// The items of `over` for which `holds` is true. A list of prefixes is asked for those that decide
+// the answer: up to the last one that is chosen, or for which `holds` changed anything.
+template <typename F>
+Values items_where(Runtime& runtime, const Value& over, const F& holds) {
+  const auto* prefixes = over.as<PrefixList>();
+  const Values all = prefixes ? prefixes->visible_items(runtime) : collect(runtime, over);
+  Values chosen;
+  size_t decided = 0;  // by so many of them
+  for (size_t i = 0; i < all.size(); ++i) {
+    const size_t changes = runtime.changes();
+    const bool is_chosen = holds(all[i]);
+    if (is_chosen) chosen.push_back(all[i]);
+    if (is_chosen || runtime.changes() != changes) decided = i + 1;
+  }
+  if (prefixes) prefixes->needs_first(decided);
+  return chosen;
+}
+
 }  // namespace qlora::data::jinja

@@ -34,20 +34,11 @@ Value choose(Runtime& runtime, const Value& value, const Arguments& arguments, s
     if (!test) fail_render("there is no test '{}'", name);
     rest = arguments_behind(arguments, at + 1);
   }
-  const auto* prefixes = value.as<PrefixList>();
-  const Values all = prefixes ? prefixes->visible_items(runtime) : collect(runtime, value);
-  Values chosen;
-  size_t decided = 0;  // by so many of them
-  for (size_t i = 0; i < all.size(); ++i) {
+  return runtime.generator(items_where(runtime, value, [&](const Value& item) {
     runtime.charge(1);
-    const size_t changes = runtime.changes();
-    const Value part = part_of(runtime, all[i], path);
-    const bool holds = test ? test(runtime, part, rest) : is_true(runtime, part);
-    if (holds == wanted) chosen.push_back(all[i]);
-    if (holds == wanted || runtime.changes() != changes) decided = i + 1;
-  }
-  if (prefixes) prefixes->needs_first(decided);
-  return runtime.generator(std::move(chosen));
+    const Value part = part_of(runtime, item, path);
+    return (test ? test(runtime, part, rest) : is_true(runtime, part)) == wanted;
+  }));
 }
 
 const Value& required_path(const Arguments& arguments) {

@@ -49,20 +49,11 @@ Flow For::iterate(Runtime& runtime, Scope& scope, const Value& over, int depth) 
 }
 
 Values For::chosen_items(Runtime& runtime, Scope& scope, const Value& over) const {
-  const auto* prefixes = over.as<PrefixList>();
-  const Values all = prefixes ? prefixes->visible_items(runtime) : collect(runtime, over);
-  Values chosen;
-  size_t decided = 0;  // by so many of them
-  for (size_t i = 0; i < all.size(); ++i) {
-    const size_t changes = runtime.changes();
+  return items_where(runtime, over, [&](const Value& item) {
     Scope& inner = runtime.new_scope(&scope);
-    target.assign(runtime, inner, all[i]);
-    const bool holds = is_true(runtime, condition->evaluate(runtime, inner));
-    if (holds) chosen.push_back(all[i]);
-    if (holds || runtime.changes() != changes) decided = i + 1;
-  }
-  if (prefixes) prefixes->needs_first(decided);
-  return chosen;
+    target.assign(runtime, inner, item);
+    return is_true(runtime, condition->evaluate(runtime, inner));
+  });
 }
 
 Flow For::iterate_prefixes(Runtime& runtime, Scope& scope, const PrefixList& list,
