@@ -1,10 +1,13 @@
 // Rows of every format, tables, tokenizer files, chat templates.
 #include <array>
+#include <stdexcept>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "data/cache/example_file.h"
 #include "data/cache/stored_report.h"
 #include "data/chat_template.h"
+#include "data/prompt_encoder.h"
 #include "data/readers/reader.h"
 #include "data/row_source.h"
 #include "data/tokenize_row.h"
@@ -25,6 +28,11 @@ namespace qlora::fuzz {
 namespace {
 
 constexpr const char* kText = "Hello  wörld\n\t<|im_start|>12 3\xF0\x9F\x98\x80 <s></s>";
+
+// Two ways to one answer must agree: not a refusal, a fault.
+void require_same(bool same, const char* what) {
+  if (!same) throw std::logic_error(what);
+}
 
 // ---- rows: the first byte chooses the format, the rest is the file
 
@@ -106,9 +114,23 @@ std::vector<std::string> table_seeds() {
 
 // ---- tokenizers
 
+// The ids of a text's beginnings, found from those of the whole, are those of encode().
+void compare_beginnings(std::string_view text, const data::Tokenizer& tokenizer) {
+  const data::PromptEncoder encoder(tokenizer);
+  const data::EncodedText whole(text, encoder);
+  for (size_t size = 0; size <= text.size(); ++size) {
+    if (size < text.size() && is_utf8_continuation(text[size])) continue;
+    const auto ids = encoder.encode(text.substr(0, size));
+    const auto count = whole.num_ids_of_beginning(size);
+    require_same(data::starts_with(whole.ids(), ids) ? count == ids.size() : !count,
+                 "the ids of a text's beginning are not those of the text");
+  }
+}
+
 void use(const data::Tokenizer& tokenizer) {
   std::vector<data::TokenId> ids;
   taken_or_refused([&] { ids = tokenizer.encode(kText, true); });
+  taken_or_refused([&] { compare_beginnings(kText, tokenizer); });
   taken_or_refused([&] { tokenizer.decode(ids, true); });
   taken_or_refused([&] { tokenizer.decode(ids, false); });
   taken_or_refused([&] {
@@ -160,6 +182,17 @@ std::vector<std::string> tokenizer_json_seeds() {
             fmt::format(
                 R"({{"version": "1.0", "truncation": null, "padding": null, "added_tokens": {}, "normalizer": {}, "pre_tokenizer": {}, "post_processor": {}, "decoder": {}, "model": {}}})",
                 added, normalizers, pre, post, decoders, each)}}));
+  // Patterns of every construct that real ones have, and some that few have.
+  for (const char* pattern :
+       {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}|\\s*[\\r\\n]+)",
+        R"([\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{M}]+(?i:'s)?|[^\\S\\r\\n]++)",
+        R"((?i)h(e)l\\1+o|\\bw[[:alpha:]&&[^x-z]]*|(?<!\\d)\\d{1,3}(?=(?:\\d{3})*\\b))",
+        R"([一-龥぀-ゟ]+|[!-/:-~[\\x{80}-\\x{ff}]]|\\w*?(?>a|ab)|^.|\\Z)"})
+    seeds.push_back(join_parts(
+        {{"tokenizer.json",
+          fmt::format(
+              R"({{"added_tokens": {}, "pre_tokenizer": {{"type": "Split", "pattern": {{"Regex": "{}"}}, "behavior": "Removed", "invert": true}}, "model": {}}})",
+              added, pattern, model)}}));
   return seeds;
 }
 
@@ -196,6 +229,26 @@ std::vector<std::string> gguf_tokenizer_seeds() {
 
 // ---- templates
 
+// The texts of a conversation's beginnings, found together, are those that are rendered alone.
+void compare_beginnings(const data::ChatTemplate& chat_template, const data::Json& messages,
+                        const data::Json& context, bool prompt) {
+  std::vector<size_t> lengths;
+  for (size_t length = 1; length <= messages.size(); ++length) lengths.push_back(length);
+  const auto found = chat_template.render_prefixes(messages, context, prompt, lengths);
+  if (chat_template.has_read_clock()) return;  // which may go on between the two
+  for (const auto& [length, text] : found.texts) {
+    const data::Json first(messages.begin(), messages.begin() + static_cast<ptrdiff_t>(length));
+    std::string alone;
+    try {
+      alone = chat_template.render(first, context, prompt);
+    } catch (const FormatError& error) {
+      throw std::logic_error(fmt::format("{} messages fail alone: {}", length, error.what()));
+    }
+    require_same(text.over(found.base) == alone,
+                 "a beginning's text is not what is rendered alone");
+  }
+}
+
 void render_template(std::string_view bytes) {
   using data::Json;
   static const Json messages = {
@@ -212,8 +265,10 @@ void render_template(std::string_view bytes) {
                                {"tools", {{{"type", "function"}}}}};
   taken_or_refused([&] {
     const data::ChatTemplate parsed{std::string(bytes)};
-    for (const bool prompt : {false, true})
+    for (const bool prompt : {false, true}) {
       taken_or_refused([&] { parsed.render(messages, context, prompt); });
+      compare_beginnings(parsed, messages, context, prompt);
+    }
   });
 }
 
