@@ -91,10 +91,12 @@ Json template_context(const Row& row) {
       fail<FormatError>("chat_template_kwargs must be an object, found {}", describe_type(*kwargs));
     context = *kwargs;
   }
-  if (const Json* tools = row.find("tools")) {
-    Json parsed = parse_tools(*tools);
-    if (!parsed.is_null()) context["tools"] = std::move(parsed);
-  }
+  Json tools;
+  if (const Json* own = row.find("tools")) tools = parse_tools(*own);
+  if (tools.is_null() && context.contains("tools")) tools = parse_tools(context["tools"]);
+  // Tools that are null are none, for whoever asks whether there are any.
+  context.erase("tools");
+  if (!tools.is_null()) context["tools"] = std::move(tools);
   return context;
 }
 

@@ -119,6 +119,24 @@ TEST(ReadChat, KeepsFurtherKeysForTheTemplate) {
   EXPECT_EQ(conversation.context["enable_thinking"], false);
 }
 
+TEST(ReadChat, ToolsAreTheRowsOrThoseOfItsTemplateArgumentsAndNullIsNone) {
+  const auto context = [](const std::string& more) {
+    const std::string row = R"({"messages": [{"role": "user", "content": "q"},)"
+                            R"( {"role": "assistant", "content": "a"}], )" +
+                            more + "}";
+    return std::get<Conversation>(read("chat", row.c_str())).context.dump();
+  };
+  EXPECT_EQ(context(R"("chat_template_kwargs": {"tools": null, "x": 1})"), R"({"x":1})");
+  EXPECT_EQ(context(R"("chat_template_kwargs": {"tools": []})"), "{}");
+  EXPECT_EQ(context(R"("chat_template_kwargs": {"tools": "[{\"name\": \"f\"}]"})"),
+            R"({"tools":[{"name":"f"}]})");
+  EXPECT_EQ(context(R"("tools": null, "chat_template_kwargs": {"tools": [{"name": "f"}]})"),
+            R"({"tools":[{"name":"f"}]})");
+  EXPECT_EQ(
+      context(R"("tools": [{"name": "g"}], "chat_template_kwargs": {"tools": [{"name": "f"}]})"),
+      R"({"tools":[{"name":"g"}]})");
+}
+
 TEST(ReadChat, JoinsTextPartsAndRefusesOthers) {
   EXPECT_EQ(
       messages("chat",
