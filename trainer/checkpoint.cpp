@@ -205,12 +205,10 @@ void point_best_at(const std::string& run_dir, int64_t step) {
 
 void rotate_checkpoints(const std::string& run_dir, int64_t limit, int64_t best_step) {
   if (limit == 0) return;
-  std::vector<int64_t> steps = checkpoint_steps(run_dir);
-  std::erase(steps, best_step);
-  while (static_cast<int64_t>(steps.size()) > std::max<int64_t>(limit, 1)) {
-    remove_checkpoint(run_dir, steps.front());
-    steps.erase(steps.begin());
-  }
+  std::vector<int64_t> older = checkpoint_steps(run_dir);
+  older.resize(older.size() - std::min(older.size(), static_cast<size_t>(limit)));
+  for (const int64_t step : older)
+    if (step != best_step) remove_checkpoint(run_dir, step);
 }
 
 }  // namespace qlora::trainer

@@ -310,6 +310,28 @@ TEST(Checkpoint, RotationKeepsTheNewestAndTheBest) {
   EXPECT_EQ(fs::read_symlink(dir / "best"), "checkpoint-000006");
 }
 
+TEST(Checkpoint, TheBestIsKeptBesideTheNewestOnlyWhereItIsNoneOfThem) {
+  using Steps = std::vector<int64_t>;
+  struct Rotation {
+    int64_t limit, best_step;
+    Steps kept;
+  };
+  for (const auto& [limit, best_step, kept] : {Rotation{3, 40, {30, 35, 40}},
+                                               {3, 30, {30, 35, 40}},
+                                               {3, 20, {20, 30, 35, 40}},
+                                               {3, -1, {30, 35, 40}},
+                                               {1, 40, {40}},
+                                               {1, 5, {5, 40}},
+                                               {8, 5, {5, 10, 15, 20, 25, 30, 35, 40}},
+                                               {9, 40, {5, 10, 15, 20, 25, 30, 35, 40}},
+                                               {0, 40, {5, 10, 15, 20, 25, 30, 35, 40}}}) {
+    TempDir dir;
+    for (int step = 5; step <= 40; step += 5) fs::create_directory(dir / checkpoint_name(step));
+    rotate_checkpoints(dir.path(), limit, best_step);
+    EXPECT_EQ(checkpoint_steps(dir.path()), kept) << limit << ", " << best_step;
+  }
+}
+
 TEST(Checkpoint, AStateInWhichNoChoicesWereRecordedReadsBack) {
   const TrainState state;
   const auto json = nlohmann::json::parse(to_json(state));
