@@ -115,5 +115,6 @@ int main(int argc, char** argv) {
   qlora::cli::open_missing_streams();
   bound_kernel_cache();
   qlora::cli::end_without_reader();
+  qlora::cli::outlive_file_size_limit();
   return run(argc, argv);
 }

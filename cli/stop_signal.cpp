@@ -51,6 +51,8 @@ const std::atomic<bool>& watch_stop_signals(bool speaks) {
 
 void end_without_reader() { std::signal(SIGPIPE, SIG_DFL); }
 
+void outlive_file_size_limit() { std::signal(SIGXFSZ, SIG_IGN); }
+
 void print_result(std::string_view line) {
   std::fwrite(line.data(), 1, line.size(), stdout);
   std::fflush(stdout);

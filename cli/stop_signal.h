@@ -1,5 +1,5 @@
 // SIGINT, SIGTERM, SIGHUP (the terminal is gone) and what batch systems send ahead of the end
-// (SIGUSR1, SIGUSR2, SIGXCPU) as a wish to stop, and output without a reader.
+// (SIGUSR1, SIGUSR2, SIGXCPU) as a wish to stop; output without a reader, and files without room.
 #pragma once
 
 #include <atomic>
@@ -25,6 +25,11 @@ const std::atomic<bool>& watch_stop_signals(bool speaks = true);
 // the one that started it ignores SIGPIPE. For the begin of the program: commands that print what
 // they read have nothing to do without a reader.
 void end_without_reader();
+
+// A write beyond the size that a file may have (ulimit -f) fails as on a full disk, with a message
+// and exit code 1, in place of ending the process without a word (SIGXFSZ). For the begin of the
+// program.
+void outlive_file_size_limit();
 
 // A line on stdout for what is done and on the disk: it is no failure if nobody reads it.
 void print_result(std::string_view line);

@@ -111,6 +111,18 @@ TEST_F(KeptFiles, AnExportKilledAtAnyCallLeavesTheWholeOrNothingOfItsName) {
       });
 }
 
+TEST_F(KeptFiles, AFileLargerThanItMayBeIsAnErrorThatNamesItAndNothingIsLeft) {
+  ASSERT_EQ(run_qlora(dir, train("run")).exit_code, 0);
+  const std::vector<std::string> command = {"export", dir / "run", "--format",
+                                            "merged", "--output",  dir / "out/model"};
+  constexpr uint64_t kBytes = 9000;  // less than the weights
+  const Finished done = ChildProcess(QLORA_PROGRAM, command, dir.path(), kBytes).wait();
+  EXPECT_EQ(done.signal, 0);
+  EXPECT_EQ(done.exit_code, 1) << done.err;
+  EXPECT_THAT(done.err, testing::AllOf(HasSubstr("safetensors"), HasSubstr("File too large")));
+  EXPECT_FALSE(fs::exists(dir / "out/model"));
+}
+
 TEST_F(KeptFiles, CommandsThatReadChangeNothingInARun) {
   ASSERT_EQ(run_qlora(dir, train("run")).exit_code, 0);
   fs::remove_all(dir / "run/adapter");  // so that a checkpoint is looked for

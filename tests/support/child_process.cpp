@@ -25,7 +25,7 @@ void send_to_file(int descriptor, const std::string& path) {
 
 void limit_files(uint64_t bytes) {
   const rlimit limit = {bytes, bytes};
-  signal(SIGXFSZ, SIG_IGN);  // the write itself fails then
+  signal(SIGXFSZ, SIG_DFL);  // as a shell's `ulimit -f` leaves it
   if (setrlimit(RLIMIT_FSIZE, &limit) != 0) _exit(kCouldNotStart);
 }
 

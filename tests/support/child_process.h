@@ -20,8 +20,9 @@ struct Finished {
 class ChildProcess {
  public:
   // Starts `program` with its output going to files in `directory`, which is also where it runs.
-  // With `largest_file`, a write beyond that many bytes fails with EFBIG, as on a full disk. Each
-  // of `variables`, "NAME=value", is added to this process's environment or replaces one of it.
+  // With `largest_file`, a write beyond that many bytes is refused, as by `ulimit -f`: by SIGXFSZ,
+  // or with EFBIG, which is like a full disk, if the program ignores that signal. Each of
+  // `variables`, "NAME=value", is added to this process's environment or replaces one of it.
   ChildProcess(const std::string& program, const std::vector<std::string>& arguments,
                const std::string& directory, std::optional<uint64_t> largest_file = {},
                const std::vector<std::string>& variables = {});
