@@ -124,6 +124,7 @@ void inspect_data(const std::string& path, const std::vector<std::string>& overr
                   const qlora::cli::InspectDataOptions& options, const std::string& html) {
   if (!html.empty()) qlora::recipes::require_page_file(html);
   const qlora::recipes::Recipe recipe = qlora::recipes::read_recipe(path, overrides);
+  qlora::recipes::tell_left_out(recipe);
   const std::string path_of_model = qlora::model::resolve_model_path(recipe.model.path);
   const auto tokenizer = qlora::data::load_tokenizer(path_of_model);
   const auto chat_template = qlora::data::choose_chat_template(recipe.data, *tokenizer);

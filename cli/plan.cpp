@@ -337,6 +337,7 @@ void print(const Planned& planned) {
 void plan(const PlanArguments& arguments) {
   Planned planned;
   planned.recipe = qlora::recipes::read_recipe(arguments.recipe, arguments.overrides);
+  qlora::recipes::tell_left_out(planned.recipe);
   qlora::recipes::check_before_planning(planned.recipe);
   qlora::recipes::adopt_adapter_options(planned.recipe);
   planned.header = qlora::model::read_model_header(planned.recipe.model.path);

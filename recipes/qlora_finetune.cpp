@@ -23,6 +23,7 @@
 #include "recipes/run/train_job.h"
 #include "recipes/run/training_data.h"
 #include "recipes/run_files/run_directory.h"
+#include "recipes/yaml/recipe_yaml.h"
 #include "trainer/checkpoint.h"
 #include "trainer/optimizer_parameters.h"
 #include "trainer/run_report.h"
@@ -51,6 +52,7 @@ trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed:
   require_same_recipe(*group, recipe);
   recipe.train.device = device_of_rank(recipe.train.device, group->place());
   const RunDirectory run(recipe, *group);
+  tell_left_out(recipe);
   if (run.finished()) {
     if (group->leads()) tell_finished(run);
     return trainer::Outcome::kFinished;

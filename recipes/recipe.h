@@ -4,6 +4,7 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "data/example.h"
 #include "lora/lora_options.h"
@@ -27,6 +28,7 @@ struct Recipe {
   quant::QuantizationOptions made_with;  // how it was quantized for that; no key
   std::string file;                      // where it was read from; no key
   std::map<std::string, Place> places;   // where its keys stand there; no key
+  std::vector<std::string> left_out;     // a sentence each: what --set took the place of; no key
 
   // `data` with what other sections decide about its rows: train.audit.
   data::DataOptions data_as_read() const;

@@ -44,7 +44,9 @@ std::string reference_page() {
       "# Recipe keys\n\n"
       "Made by `qlora reference` from the lists that read a recipe; do not edit. Paths are "
       "relative to the recipe; a leading `~/` is the home directory. `--set section.key=value` "
-      "overrides any key. A key that is not listed here is an error. *On resume* says whether a "
+      "overrides any key, and takes the place of a key of the file that excludes it: with `--set "
+      "train.max_steps=3` the file's `epochs` does not count. A key that is not listed here is an "
+      "error. *On resume* says whether a "
       "run that has begun may go on with another value: *fixed* means that it may not; *free* "
       "means that it may, and the sentence behind it says what changes then.\n";
   for (const Section& section : sections()) {

@@ -2,8 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
+#include <cstdlib>
 #include <optional>
+#include <utility>
 
 namespace qlora::recipes {
 namespace {
@@ -42,6 +45,44 @@ Node::Entry& entry_of(Node& map, const std::string& key, const Place& place) {
   return map.entries.back();
 }
 
+// A key beside one that excludes it, and the value with which each does nothing.
+struct Excluded {
+  const char *key, *without_effect, *other, *others_without_effect;
+};
+constexpr Excluded kExcluded[] = {
+    {"train.max_steps", "0", "train.epochs", "0"},
+    {"train.epochs", "0", "train.max_steps", "0"},
+    {"data.eval", "[]", "data.eval_fraction", "0"},
+    {"data.eval_fraction", "0", "data.eval", "[]"},
+    {"data.shuffle", "true", "data.shuffle_block", "0"},
+    {"data.shuffle_block", "0", "data.shuffle", "true"},
+    {"optim.warmup_ratio", "0", "optim.warmup_steps", "0"},  // the ratio gives way to the steps
+};
+
+std::string key_of(const std::string& text) { return text.substr(0, text.find('=')); }
+
+// The map that holds "section.key", and where in it; nothing if it is not there.
+std::optional<std::pair<Node*, size_t>> find(Node& root, const std::string& path) {
+  const size_t dot = path.find('.');
+  for (Node::Entry& section : root.entries) {
+    if (section.key != path.substr(0, dot)) continue;
+    for (size_t i = 0; i < section.value.entries.size(); ++i)
+      if (section.value.entries[i].key == path.substr(dot + 1)) return {{&section.value, i}};
+  }
+  return std::nullopt;
+}
+
+// Whether the value does something; one that is wrong may.
+bool acts(const Node& value, const std::string& without_effect) {
+  if (value.kind == Node::Kind::kNull) return false;
+  if (value.is_list()) return !value.items.empty();
+  if (!value.is_scalar()) return true;
+  char* end = nullptr;
+  const double number = std::strtod(value.text.c_str(), &end);
+  const bool is_zero = end != value.text.c_str() && *end == '\0' && number == 0;
+  return value.text != without_effect && !(without_effect == "0" && is_zero);
+}
+
 }  // namespace
 
 void apply_override(const std::string& text, ProblemList& problems, Node& root) {
@@ -74,6 +115,26 @@ void apply_override(const std::string& text, ProblemList& problems, Node& root) 
   }
   entry->place = place;
   *node = std::move(value);
+}
+
+std::vector<std::string> leave_out_replaced(const std::vector<std::string>& overrides, Node& root) {
+  const auto given = [&overrides](const char* key) {
+    return std::ranges::find(overrides, key, key_of) != overrides.end();
+  };
+  std::vector<std::string> sentences;
+  for (const auto& [key, without_effect, other, others_without_effect] : kExcluded) {
+    if (!given(key) || given(other)) continue;
+    const auto winner = find(root, key), loser = find(root, other);
+    if (!winner || !loser) continue;
+    const Node& value = winner->first->entries[winner->second].value;
+    auto& entries = loser->first->entries;
+    const auto replaced = entries.begin() + static_cast<std::ptrdiff_t>(loser->second);
+    if (!acts(value, without_effect) || !acts(replaced->value, others_without_effect)) continue;
+    sentences.push_back(fmt::format("{} ({}) is left out, since --set gives {}", other,
+                                    replaced->place.str(), key));
+    entries.erase(replaced);
+  }
+  return sentences;
 }
 
 }  // namespace qlora::recipes

@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "io/read_file.h"
 #include "io/user_path.h"
 #include "recipes/before_loading.h"
@@ -176,6 +177,7 @@ Recipe parse(const std::string& text, const std::string& source, const std::stri
     fail<ConfigError>("{}: a recipe must be a map of sections, got {}", source, root.describe());
   for (const std::string& override_text : overrides) apply_override(override_text, problems, root);
   Recipe recipe;
+  recipe.left_out = leave_out_replaced(overrides, root);
   recipe.file = source;
   read_sections(root, problems, recipe);
   expand_homes(recipe, problems);
@@ -207,6 +209,10 @@ Recipe read_recipe(const std::string& path, const std::vector<std::string>& over
   if (!problems.empty()) look_before_loading(recipe, problems);  // and tell all of it at once
   problems.throw_if_any();
   return recipe;
+}
+
+void tell_left_out(const Recipe& recipe) {
+  for (const std::string& sentence : recipe.left_out) log::write_info(sentence);
 }
 
 std::string write_recipe(const Recipe& recipe) {

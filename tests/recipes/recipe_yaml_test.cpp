@@ -154,8 +154,48 @@ TEST(RecipeYaml, OverridesReplaceAddAndReachIntoLists) {
   EXPECT_THAT(refusal(kSmall, {"optim.lrr=1"}), HasSubstr("did you mean"));
 }
 
+TEST(RecipeYaml, AnOverrideTakesThePlaceOfAKeyOfTheFileThatExcludesIt) {
+  const Recipe longer = parse(kSmall, {"train.epochs=1.5"});
+  EXPECT_EQ(longer.train.epochs, 1.5);
+  EXPECT_EQ(longer.train.max_steps, 0);
+  EXPECT_THAT(
+      longer.left_out,
+      ElementsAre("train.max_steps (r.yaml:3:9) is left out, since --set gives train.epochs"));
+  const std::string rest = "model: {path: m}\noutput: {dir: run}\ntrain: {epochs: 2}\n";
+  const auto with = [&rest](const std::string& keys, const std::string& override_text) {
+    return parse(rest + "data: {train: [{path: rows.jsonl}], " + keys + "}\n", {override_text});
+  };
+  const Recipe shorter = with("mix_by: rows", "train.max_steps=3");
+  EXPECT_EQ(shorter.train.max_steps, 3);
+  EXPECT_EQ(shorter.train.epochs, 0);
+  EXPECT_TRUE(with("eval_fraction: 0.1", "data.eval=[{path: e.jsonl}]").data.eval_fraction == 0);
+  EXPECT_TRUE(with("eval: [{path: e.jsonl}]", "data.eval_fraction=0.1").data.eval.empty());
+  EXPECT_TRUE(with("shuffle: false", "data.shuffle_block=100").data.shuffle);
+  EXPECT_EQ(with("shuffle_block: 100", "data.shuffle=false").data.shuffle_block, 0);
+  EXPECT_EQ(parse(std::string(kSmall) + "optim: {warmup_steps: 5}\n", {"optim.warmup_ratio=0.1"})
+                .optim.warmup_steps,
+            0);
+}
+
+TEST(RecipeYaml, AnOverrideThatDoesNothingTakesNoKeysPlace) {
+  for (const char* nothing : {"train.epochs=0", "train.epochs=0.0"}) {
+    const Recipe recipe = parse(kSmall, {nothing});
+    EXPECT_EQ(recipe.train.max_steps, 3) << nothing;
+    EXPECT_THAT(recipe.left_out, IsEmpty()) << nothing;
+  }
+  const std::string blocks =
+      "model: {path: m}\noutput: {dir: run}\ntrain: {epochs: 2}\n"
+      "data: {train: [{path: rows.jsonl}], shuffle_block: 100}\n";
+  EXPECT_EQ(parse(blocks, {"data.shuffle=true"}).data.shuffle_block, 100);
+  EXPECT_EQ(parse(blocks, {"train.max_steps=0"}).train.epochs, 2);
+}
+
 TEST(RecipeYaml, RunsMustHaveOneLength) {
-  EXPECT_THAT(refusal(kSmall, {"train.epochs=1"}), HasSubstr("exclude each other"));
+  EXPECT_THAT(refusal(kSmall, {"train.epochs=1", "train.max_steps=3"}),
+              HasSubstr("exclude each other"));
+  const std::string both =
+      std::string(kSmall).replace(std::string(kSmall).find("3}"), 1, "3, epochs: 1");
+  EXPECT_THAT(refusal(both), HasSubstr("exclude each other"));
   EXPECT_THAT(refusal(kSmall, {"train.max_steps=0"}), HasSubstr("how long"));
 }
 
