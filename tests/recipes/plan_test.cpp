@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
 
 #include "base/error.h"
 #include "model/load.h"
@@ -146,6 +148,23 @@ TEST(Plan, NoReadyRecipeHasLongerSequencesThanItsModelHasLearnedPositions) {
     const model::ModelHeader header = model::read_model_header(recipe.model.path);
     EXPECT_LE(recipe.data.sequence_length, header.architecture.longest_document()) << each.name;
   }
+}
+
+// "# The plan is 11.3 GB at the peak": what they say of themselves.
+TEST(Plan, ThePeaksThatReadyRecipesNameAreThoseOfTheirPlans) {
+  const test::TempDir dir;
+  constexpr std::string_view kBefore = "The plan is ", kBehind = " GB at the peak";
+  int told = 0;
+  for (const ReadyRecipe& each : ready_recipes()) {
+    const size_t at = each.text.find(kBefore);
+    if (at == std::string::npos) continue;
+    const std::string rest = each.text.substr(at + kBefore.size());
+    ASSERT_NE(rest.find(kBehind), std::string::npos) << each.name;
+    EXPECT_NEAR(gigabytes(plan_of(ready(dir, each.name), true)), std::stod(rest), 0.06)
+        << each.name;
+    ++told;
+  }
+  EXPECT_GE(told, 9);
 }
 
 TEST(Plan, ReadyRecipesFitTheMemoryTheirNamesPromise) {
