@@ -1,5 +1,5 @@
 // How the fields of a section are made from the members of its options struct (fields.cpp,
-// lora_fields.cpp).
+// lora_fields.cpp, train_fields.cpp).
 #pragma once
 
 #include <string>
@@ -87,5 +87,6 @@ Section section(const char* name, const char* meaning, Options Recipe::*member,
 }
 
 Section lora_section();
+Section train_section();
 
 }  // namespace qlora::recipes
