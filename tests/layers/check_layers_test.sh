@@ -57,6 +57,9 @@ violates "a launch outside a kernel file" quant/nf4.cpp 'kernel<<<1, 1>>>();' 'k
 violates "a kernel file with another name" quant/nf4.cu 'int x;' 'is named *_cuda.cu'
 violates "a second NF4 table" io/json.cpp 'double t = 0.6961928009986877;' 'a second NF4 table; the first is in'
 violates "torch in a CUDA file" quant/nf4_cuda.cu '#include <c10/cuda/CUDAStream.h>' 'nf4_cuda.cu: a kernel file sees a torch header'
+violates "torch in io" io/json.cpp '#include <c10/core/ScalarType.h>' 'io/json.cpp: a file of io/ or data/ sees a torch header'
+violates "torch in data by a header of base" data/loader.cpp '#include "base/dispatch.h"' \
+  'data/loader.cpp: a file of io/ or data/ sees a torch header, by base/dispatch.h:1'
 violates "torch in a CPU kernel" quant/nf4_cpu.cpp '#include <ATen/ATen.h>' 'nf4_cpu.cpp: a kernel file sees a torch header'
 violates "torch behind two headers" quant/nf4_kernels.h '#include "base/dispatch.h"' \
   'nf4_cuda.cu: a kernel file sees a torch header, by base/dispatch.h:1'
