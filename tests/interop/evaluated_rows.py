@@ -4,7 +4,7 @@
     evaluated_rows.py QLORA MODEL_DIRECTORY ROWS.jsonl [ADAPTER_DIRECTORY]
 
 MODEL_DIRECTORY is unquantized; an adapter must hold no qlora_base.json, or its base is quantized as it says.
-Ran with transformers 5.23.0, peft 0.21.2, torch 2.11.0: largest difference 3.6e-5 (SmolLM2-135M-Instruct, 8 rows).
+Ran with transformers 5.23.0, peft 0.21.2, torch 2.11.0: largest difference 7.3e-5 (SmolLM2-135M-Instruct, 8 rows).
 """
 import json
 import subprocess
