@@ -23,6 +23,7 @@
 #include "recipes/models/model_tokens.h"
 #include "recipes/report/page.h"
 #include "recipes/report/rows.h"
+#include "recipes/run/training_data.h"
 #include "recipes/run_files/run_directory.h"
 #include "recipes/yaml/recipe_yaml.h"
 #include "trainer/checkpoint.h"
@@ -131,7 +132,9 @@ void inspect_data(const std::string& path, const std::vector<std::string>& overr
   const auto data = qlora::data::prepare_datasets(
       recipe.data_as_read(), *tokenizer, chat_template.get(), recipe.train.seed,
       qlora::recipes::model_tokens(qlora::model::read_model_header(path_of_model).architecture));
-  if (html.empty()) return qlora::cli::print_data(stdout, data, *tokenizer, options);
+  if (html.empty())
+    return qlora::cli::print_data(stdout, data, qlora::recipes::mixture_of(recipe, data),
+                                  *tokenizer, options);
   Json record = qlora::recipes::data_record("Rows of " + path, data, *tokenizer, options.num_rows);
   record["made"] = qlora::cli::page_line();
   qlora::recipes::write_page(html, record);

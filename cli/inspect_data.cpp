@@ -55,13 +55,14 @@ void print_report(std::FILE* file, const data::DatasetReport& report) {
   fmt::print(file, "{}\n", data::to_text(report));
 }
 
-void print_data(std::FILE* file, const data::PreparedData& data, const data::Tokenizer& tokenizer,
-                const InspectDataOptions& options) {
+void print_data(std::FILE* file, const data::PreparedData& data, const std::string& mixture,
+                const data::Tokenizer& tokenizer, const InspectDataOptions& options) {
   print_reports(file, "train", data.train_reports, options.json);
   print_reports(file, "eval", data.eval_reports, options.json);
   if (!options.json) {
     for (const std::string& note : data.cache_notes) fmt::print(file, "{}\n", note);
     for (const std::string& warning : data.warnings) fmt::print(file, "warning: {}\n", warning);
+    if (!mixture.empty()) fmt::print(file, "{}\n", mixture);
   }
   print_examples(file, "train", data.train, tokenizer, options);
   print_examples(file, "eval", data.eval, tokenizer, options);

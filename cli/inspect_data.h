@@ -23,8 +23,9 @@ void print_example(std::FILE* file, const data::ExampleView& example,
                    const data::Tokenizer& tokenizer, bool colour);
 void print_report(std::FILE* file, const data::DatasetReport& report);
 
-// Reports, warnings and the first examples of each dataset of training, then of evaluation.
-void print_data(std::FILE* file, const data::PreparedData& data, const data::Tokenizer& tokenizer,
-                const InspectDataOptions& options);
+// Reports, warnings, unless as JSON what the datasets' weights make of an epoch (`mixture`, lines),
+// and the first examples of each dataset of training, then of evaluation.
+void print_data(std::FILE* file, const data::PreparedData& data, const std::string& mixture,
+                const data::Tokenizer& tokenizer, const InspectDataOptions& options);
 
 }  // namespace qlora::cli

@@ -70,6 +70,12 @@ data::PreparedData read_data(const Recipe& recipe, const ModelText& text,
   return data;
 }
 
+std::string mixture_of(const Recipe& recipe, const data::PreparedData& data) {
+  const data::LoaderOptions options = loader_options(recipe, data);
+  if (options.examples_of_source.empty()) return "";
+  return data::mixture_text(recipe.data, data::Loader(data.train, options));
+}
+
 data::Loader make_loader(const Recipe& recipe, const data::PreparedData& data) {
   data::Loader loader(data.train, loader_options(recipe, data));
   if (const std::string mixture = data::mixture_text(recipe.data, loader); !mixture.empty())

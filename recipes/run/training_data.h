@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "data/loader.h"
 #include "data/prepare.h"
@@ -19,7 +20,9 @@ namespace qlora::recipes {
 // which the others wait as long as the group is patient (LostRank).
 data::PreparedData read_data(const Recipe& recipe, const ModelText& text,
                              const trainer::TrainState& state, distributed::Group& group);
-// Tells what the datasets' weights make of an epoch.
+// What the datasets' weights make of an epoch, a line each (data/mixture.h); empty without weights.
+std::string mixture_of(const Recipe& recipe, const data::PreparedData& data);
+// Tells that.
 data::Loader make_loader(const Recipe& recipe, const data::PreparedData& data);
 
 // Steps of the whole run.

@@ -162,6 +162,22 @@ TEST(Inspect, NamesInFilesDoNotSteerTheTerminal) {
   EXPECT_THAT(text.out, HasSubstr("model_type: blue\\x1B[34m"));
 }
 
+TEST(Inspect, TheDataOfARecipeShowWhatWeightsMakeOfAnEpoch) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  const auto shown = [&] {
+    return run_qlora(dir, {"inspect", "data", write_recipe_file(dir, recipe)}).out;
+  };
+  EXPECT_THAT(shown(), testing::Not(HasSubstr("mixture")));
+  write_tiny_rows(dir / "more.jsonl", 7);
+  recipe.data.train.push_back({dir / "more.jsonl", "chat", {}});
+  recipe.data.train[0].weight = 2;
+  recipe.data.train[1].weight = 1;
+  EXPECT_THAT(shown(), testing::AllOf(HasSubstr("mixture by rows: an epoch has 30 examples"),
+                                      HasSubstr("rows.jsonl: weight 2, 66.7 % of the examples"),
+                                      HasSubstr("more.jsonl: weight 1, 33.3 % of the examples")));
+}
+
 TEST(Inspect, ARunShowsWhatItKeepsInMemory) {
   TempDir dir;
   const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
