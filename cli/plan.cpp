@@ -12,6 +12,7 @@
 #include "base/byte_size.h"
 #include "base/device.h"
 #include "base/error.h"
+#include "base/processor_share.h"
 #include "io/json_text.h"
 #include "model/model_header.h"
 #include "recipes/before_loading.h"
@@ -226,6 +227,7 @@ Json facts_of(const Planned& planned) {
   facts["time"] = {{"seconds_a_step", planned.time->seconds_a_step},
                    {"tokens_a_second", planned.time->tokens_a_second},
                    {"calibration_seconds", planned.time->calibration_seconds},
+                   {"taken_by_others", planned.time->taken_by_others},
                    {"reference_seconds", planned.reference_seconds},
                    {"stages", Json::object()}};
   for (const auto& stage : planned.time->stages)
@@ -285,6 +287,8 @@ void print_time(const Planned& planned) {
   fmt::print("time: {:.2f} s a step, {:.0f} tokens/s{} ({} on this machine in {:.1f} s)\n",
              all.seconds_a_step, all.tokens_a_second, of_all_ranks(planned, all),
              measured ? "measured" : "products alone, by what they take", time.calibration_seconds);
+  if (const std::string busy = qlora::taken_sentence(time.taken_by_others); !busy.empty())
+    fmt::print("time: {}\n", busy);
   if (planned.reference_seconds > 0)
     fmt::print("reference: about {:.0f} s before the first step, for a pass over all pairs\n",
                planned.reference_seconds);

@@ -6,7 +6,9 @@
 #include <map>
 #include <numeric>
 
+#include "base/cgroup.h"
 #include "base/device.h"
+#include "base/processor_share.h"
 #include "base/profile.h"
 #include "base/progress.h"
 #include "base/stopwatch.h"
@@ -118,6 +120,12 @@ double mean_step(SampleRun& sample, c10::Device device) {
   return watch.seconds() / steps;
 }
 
+// By which a step's stages are timed; on the processor, other programs do not count.
+ProfileClock clock_of(c10::Device device) {
+  const bool one_thread = device.is_cpu() && at::get_num_threads() == 1;
+  return one_thread ? ProfileClock::kProcessor : ProfileClock::kWall;
+}
+
 // A profile is taken as long as it lives, however it is left.
 class Profiling {
  public:
@@ -134,10 +142,8 @@ std::vector<StagePlan> measure(SampleRun& sample, c10::Device device) {
   sample.step();  // sizes buffers
   const auto synchronized =
       device.is_cpu() ? std::function<void()>() : [device] { synchronize(device); };
-  const bool one_thread = device.is_cpu() && at::get_num_threads() == 1;
   {
-    const Profiling profiling(synchronized,
-                              one_thread ? ProfileClock::kProcessor : ProfileClock::kWall);
+    const Profiling profiling(synchronized, clock_of(device));
     mean_step(sample, device);
   }
   std::vector<StagePlan> stages;
@@ -342,9 +348,16 @@ TimePlan plan_time(const Calibration& calibration) {
   const bool too_long =
       calibration.device.is_cpu() && sample_seconds > kLongestSample * calibration.seconds;
   TimePlan plan;
-  plan.stages = too_long || calibration.run.architecture.has_encoder()
-                    ? arithmetic(calibration, rate)
-                    : measured(calibration, sample, operations);
+  if (too_long || calibration.run.architecture.has_encoder()) {
+    plan.stages = arithmetic(calibration, rate);
+  } else {
+    const ProcessorShare share;
+    plan.stages = measured(calibration, sample, operations);
+    // More threads than cores take the processors from each other.
+    if (clock_of(calibration.device) == ProfileClock::kWall &&
+        at::get_num_threads() <= usable_cores())
+      plan.taken_by_others = share.taken_by_others();
+  }
   if (const double seconds = host_seconds(calibration); seconds > 0)
     plan.stages.push_back({kProductsOnHost, seconds});
   for (const StagePlan& stage : plan.stages) plan.seconds_a_step += stage.seconds;

@@ -25,6 +25,9 @@
 // would take too long, or the model has an encoder, the step is what its products take by
 // arithmetic, and nothing else is measured. Measuring draws no random number of the program's, and
 // is left when a stop is wanted.
+//
+// Time on the clock is longer where other programs compute beside it (base/processor_share.h): the
+// plan then says so. Nothing of it is kept for another plan or run.
 #pragma once
 
 #include <c10/core/Device.h>
@@ -51,6 +54,9 @@ struct TimePlan {
   double seconds_a_step = 0;      // the longer of the two
   double tokens_a_second = 0;
   double calibration_seconds = 0;
+  // Of the time that was measured on the clock, what other programs had of the processors
+  // (base/processor_share.h).
+  double taken_by_others = 0;
 };
 
 // Of Calibration::seconds.

@@ -5,6 +5,7 @@
 #include "base/arena_allocator.h"
 #include "base/device.h"
 #include "base/log.h"
+#include "base/processor_share.h"
 #include "base/stopwatch.h"
 #include "model/model_header.h"
 #include "recipes/plan/costly_settings.h"
@@ -96,7 +97,11 @@ void Forecast::tell(const trainer::TrainJob& job, const data::PreparedData& data
     log::info("no estimate of the time: {}", no_plan_);
     return;
   }
-  if (length.steps > 0) log::info("estimate: {}", trainer::run_time(*plan_, length).to_text());
+  if (length.steps > 0) {
+    log::info("estimate: {}", trainer::run_time(*plan_, length).to_text());
+    if (const std::string busy = taken_sentence(plan_->taken_by_others); !busy.empty())
+      log::info("estimate: {}", busy);
+  }
   if (const std::string fetch = plan_->fetch.to_text(); !fetch.empty())
     log::info("fetching of weights that lie elsewhere: {}, beside the products", fetch);
 }

@@ -101,6 +101,13 @@ TEST(TimePlan, WhereEvenAShortSampleTakesTooLongTheProductsAloneAreCounted) {
   EXPECT_LT(once.calibration_seconds, 2);
 }
 
+TEST(TimePlan, TimeOnTheProcessorIsTheSameWhateverElseRuns) {
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  EXPECT_EQ(plan_time({tiny(64), 1, {}}).taken_by_others, 0);
+  at::set_num_threads(threads);
+}
+
 // The fastest of three, which other programs disturbed least.
 TimePlan undisturbed_plan(int64_t tokens) {
   const PlannedRun run = tiny(tokens);
