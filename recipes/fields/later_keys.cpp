@@ -5,6 +5,7 @@
 #include <regex>
 
 #include "quant/prequantized/read_only_formats.h"
+#include "recipes/fields/values_in_words.h"
 
 namespace qlora::recipes {
 namespace {
@@ -28,7 +29,7 @@ std::vector<LaterKey> make_later_keys() {
       {"quantization.method", "hqq",
        "qlora quantize --method hqq first, then name its directory in model.path, without this key",
        "is not made by a run"},
-      {"lora.init", "eva corda", "use default, loftq, pissa or olora"},
+      {"lora.init", "eva corda", "use " + values_in_words("lora.init")},
       {"optim.name", "adafactor lars", "use adamw or adamw_8bit, or their paged_ forms"},
   };
   for (const quant::ReadOnlyFormat& format : quant::read_only_formats())

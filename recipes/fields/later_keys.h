@@ -20,7 +20,7 @@ const std::vector<LaterKey>& later_keys();
 // "lora.use_dora is not in this version; ...", or empty if the key is not of that kind. Indices as
 // in data.train[0] do not matter.
 std::string later_key(const std::string& key);
-// "lora.init: eva is not in this version; use default, loftq, pissa or olora", or empty.
+// "lora.init: eva is not in this version; use default, gaussian, ...", or empty.
 std::string later_value(const std::string& key, const std::string& value);
 
 }  // namespace qlora::recipes

@@ -149,7 +149,7 @@ TEST(LaterKeys, AreNoneThatTheProgramHas) {
   }
 }
 
-// The words behind "use": "default, loftq, pissa or olora" and "adamw or adamw_8bit, or ...".
+// The words behind "use": "default, gaussian, ... or olora" and "adamw or adamw_8bit, or ...".
 std::set<std::string> advised_words(const std::string& instead) {
   std::string list = instead.substr(instead.rfind("use ") + 4);
   list = list.substr(0, list.find(", or "));
@@ -167,7 +167,8 @@ TEST(LaterKeys, AdviseWhatTheProgramTakes) {
     for (const std::string& word : advised_words(later.instead))
       EXPECT_TRUE(is_taken(later.key, word)) << later.key << ": " << word;
   }
-  EXPECT_THAT(refusal({"lora.init=eva"}), HasSubstr("use default, loftq, pissa or olora"));
+  EXPECT_THAT(refusal({"lora.init=eva"}),
+              HasSubstr("use default, gaussian, orthogonal, loftq, pissa or olora"));
 }
 
 // By full key: the words of a type such as "auto | bfloat16 | float32", but for those that stand
