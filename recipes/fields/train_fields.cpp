@@ -70,7 +70,9 @@ Section train_section() {
            Free{"The run is evaluated at other steps. Training is the same; another checkpoint may "
                 "be the best."},
        in({"early_stopping_patience", "integer",
-           "Ends the run after this many evaluations in a row without a gain. 0: never."},
+           "Ends the run after this many evaluations in a row without a gain. 0: never. The run's "
+           "adapter is that of its last step; `best` in its directory is a link to the checkpoint "
+           "with the lowest evaluation loss."},
           &Options::early_stopping_patience) |
            Free{"The run ends earlier or later."},
        in({"early_stopping_min_delta", "number",

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "export/adapter.h"
 #include "io/read_file.h"
+#include "lora/weight_init.h"
 #include "recipes/exports/training_facts.h"
 #include "recipes/report/metrics_columns.h"
 #include "recipes/run/stop_sentence.h"
@@ -27,6 +28,17 @@ std::string what_is_there(const RunDirectory& run) {
   if (steps.empty()) return fmt::format("its adapter is in {}", run.file("adapter"));
   return fmt::format("{:.0f} steps, {:.0f} tokens", steps.back(),
                      std::accumulate(tokens.begin(), tokens.end(), 0.0));
+}
+
+// How to export the adapter of the lowest evaluation loss, where the last step's is another.
+void tell_best(const Recipe& recipe, const RunDirectory& run, const trainer::TrainState& state) {
+  const std::string adapter = run.file("best/adapter");
+  if (state.best_step < 0 || state.best_step == state.step || !fs::exists(adapter)) return;
+  log::info(
+      "export of step {}, which had the lowest evaluation loss ({:.4f}): qlora export --model {} "
+      "--adapter {} --format merged --output DIR",
+      state.best_step, state.best_eval_loss,
+      lora::init_changes_base(recipe.lora.init) ? run.file("base") : recipe.model.path, adapter);
 }
 
 }  // namespace
@@ -48,6 +60,7 @@ void finish(const Recipe& recipe, const RunDirectory& run, const BaseModel& base
   else
     log::info("try it: qlora chat {}", run.path());
   log::info("export: qlora export {} --format merged --output DIR", run.path());
+  tell_best(recipe, run, job.state);
 }
 
 void tell_finished(const RunDirectory& run) {

@@ -1,4 +1,6 @@
-// Which checkpoints a run leaves: the newest of train.save_total_limit, and the best one.
+// Which checkpoints a run leaves: the newest of train.save_total_limit, and the best one, of whose
+// adapter it says at the end how it is exported.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -12,6 +14,8 @@
 
 namespace qlora::recipes {
 namespace {
+using testing::HasSubstr;
+using testing::Not;
 using Steps = std::vector<int64_t>;
 
 // Learns nothing, so that the first evaluation is the best; saves after each of its six steps.
@@ -33,6 +37,11 @@ class KeptCheckpoints : public testing::Test {
     return std::filesystem::read_symlink(recipe.output.dir + "/best").string();
   }
 
+  std::string said() const {
+    log::close_file();
+    return test::read_file(recipe.output.dir + "/log.txt");
+  }
+
   test::TempDir dir;
   Recipe recipe = test::tiny_recipe(dir.path());
 };
@@ -46,12 +55,16 @@ TEST_F(KeptCheckpoints, WhereTheLastIsTheBestNoOtherIsLeftBesideTheNewest) {
   recipe.train.eval_every = 0;  // at the end alone
   EXPECT_EQ(left_by_run(), (Steps{4, 5, 6}));
   EXPECT_EQ(best(), "checkpoint-000006");
+  EXPECT_THAT(said(), Not(HasSubstr("lowest evaluation loss")));
 }
 
 TEST_F(KeptCheckpoints, ABestThatIsAmongTheNewestCountsAsOneOfThem) {
   recipe.train.eval_every = 5;
   EXPECT_EQ(left_by_run(), (Steps{4, 5, 6}));
   EXPECT_EQ(best(), "checkpoint-000005");
+  EXPECT_THAT(said(), HasSubstr("export of step 5, which had the lowest evaluation loss ("));
+  EXPECT_THAT(said(), HasSubstr("qlora export --model " + recipe.model.path + " --adapter " +
+                                recipe.output.dir + "/best/adapter --format merged"));
 }
 
 TEST_F(KeptCheckpoints, AnOlderBestIsLeftBesideThem) {
