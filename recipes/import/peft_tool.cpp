@@ -18,8 +18,8 @@ void read_init(const Found& found, const ToolKey& key, Draft& draft) {
   if (is_true(&found.value)) return draft.set(found, key.here, Node::string("default"));
   if (is_off(found.value))
     return draft.refuse(found,
-                        "an adapter that does not start at zero is made by lora.init: "
-                        "gaussian, orthogonal, loftq, pissa or olora");
+                        "an adapter that does not start at zero is made by lora.init: loftq, "
+                        "pissa or olora");
   if (name.starts_with("pissa_niter_")) return draft.set(found, key.here, Node::string("pissa"));
   draft.set(found, key.here, Node::string(name));
 }
