@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 
 #include "base/error.h"
 #include "data/readers/reader.h"
+#include "optim/optimizer_names.h"
 #include "recipes/fields/fields.h"
 #include "recipes/fields/later_keys.h"
 
@@ -23,8 +25,16 @@ Node without_places(Node node) {
   return node;
 }
 
-// A recipe whose sections are complete, so that they only refuse what is put into it.
-Recipe complete_but_for(const std::string& here) {
+// The name of an optimizer that has so many betas; adamw if none has.
+std::string optimizer_with_betas(size_t count) {
+  for (const char* name : {"adamw", "ademamix", "sgd"})
+    if (optim::optimizer_kind(name).betas.size() == count) return name;
+  return "adamw";
+}
+
+// A recipe whose sections are complete, so that they only refuse what is put into it: beside
+// `here`, which is to become `value`, stands what it needs.
+Recipe complete_but_for(const std::string& here, const Node& value) {
   Recipe recipe;
   recipe.model.path = "model";
   recipe.data.train.resize(1);
@@ -37,7 +47,16 @@ Recipe complete_but_for(const std::string& here) {
   // Keys of objectives that learn from pairs.
   for (const char* key : {"train.beta", "train.loss_type", "train.label_smoothing"})
     if (here == key) recipe.train.objective = "dpo";
+  if (here == "train.early_stopping_patience") recipe.train.eval_every = 1;
+  if (here == "optim.betas") recipe.optim.name = optimizer_with_betas(value.items.size());
   return recipe;
+}
+
+// Whether a sentence is about a key: "train.beta must be above 0" is not about train.be.
+bool is_about(const std::string& sentence, const std::string& key) {
+  if (!sentence.starts_with(key)) return false;
+  const std::string rest = sentence.substr(key.size());
+  return rest.empty() || (!std::isalnum(static_cast<unsigned char>(rest[0])) && rest[0] != '_');
 }
 
 std::string on_one_line(std::string text) {
@@ -49,7 +68,7 @@ std::string on_one_line(std::string text) {
 
 std::string problem_of_value(const std::string& here, const Node& value) {
   if (const std::string later = later_key(here); !later.empty()) return later;
-  Recipe recipe = complete_but_for(here);
+  Recipe recipe = complete_but_for(here, value);
   ProblemList problems("");
   for (const Section& section : sections())
     for (const Field<Recipe>& field : section.fields) {
@@ -133,10 +152,40 @@ void Draft::set_default(const std::string& here, Node value, const std::string& 
 }
 
 void Draft::withdraw(const std::string& here, const std::string& reason) {
+  take_back(here, Fate::kWithoutEffect, reason);
+}
+
+void Draft::take_back(const std::string& here, Fate fate, const std::string& reason) {
   values_.erase(here);
   for (Outcome& outcome : outcomes_)
     if (outcome.fate == Fate::kMapped && outcome.here == here)
-      outcome = {outcome.key, outcome.place, Fate::kWithoutEffect, "", reason};
+      outcome = {outcome.key, outcome.place, fate, "", reason};
+}
+
+void Draft::refuse_misfits() {
+  for (const Section& section : sections())
+    for (auto misfit = misfit_of(section); !misfit.first.empty(); misfit = misfit_of(section))
+      take_back(misfit.first, Fate::kRefused, misfit.second);
+}
+
+std::pair<std::string, std::string> Draft::misfit_of(const Section& section) const {
+  Recipe recipe = complete_but_for(has("train.epochs") ? "train.epochs" : "", {});
+  ProblemList problems("");
+  std::vector<std::string> keys;
+  try {
+    for (const Field<Recipe>& field : section.fields) {
+      const auto found = values_.find(section.name + "." + field.key);
+      if (found == values_.end()) continue;
+      keys.push_back(found->first);
+      field.read(without_places(found->second.value), found->first, problems, recipe);
+    }
+    section.validate(recipe);
+  } catch (const ConfigError& error) {
+    const std::string sentence = on_one_line(error.what());
+    for (const std::string& key : keys)
+      if (is_about(sentence, key)) return {key, sentence};
+  }
+  return {};
 }
 
 void Draft::fill_in(const std::string& here, const std::string& line, const std::string& reason) {

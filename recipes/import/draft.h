@@ -4,11 +4,14 @@
 
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "recipes/yaml/yaml_node.h"
 
 namespace qlora::recipes {
+
+struct Section;  // of a recipe: recipes/fields/fields.h
 
 enum class Fate {
   kMapped,         // it is a key of the recipe
@@ -53,7 +56,8 @@ class Draft {
   explicit Draft(std::string directory) : directory_(std::move(directory)) {}
 
   // `here` becomes `value`, unless this program refuses the value or another key of theirs has
-  // given another one: then `found` is refused.
+  // given another one: then `found` is refused. Whether it fits other keys, which may come later in
+  // the file, is asked by refuse_misfits().
   void set(const Found& found, const std::string& here, Node value);
   // The same for lists that several keys of theirs add to.
   void append(const Found& found, const std::string& here, const std::vector<std::string>& items);
@@ -72,6 +76,9 @@ class Draft {
   void set_default(const std::string& here, Node value, const std::string& tool);
   // Takes a value back: its keys of theirs are without effect, for this reason.
   void withdraw(const std::string& here, const std::string& reason);
+  // Takes those values back, and refuses their keys, that do not fit the others of their section:
+  // what is wanting beside them is not there, now that the whole file has been read.
+  void refuse_misfits();
   void fill_in(const std::string& here, const std::string& line, const std::string& reason);
   // Something about the run as a whole that no key of the file says.
   void warn(const std::string& sentence) { warnings_.push_back(sentence); }
@@ -91,6 +98,9 @@ class Draft {
 
  private:
   void note(const Found& found, Fate fate, const std::string& here, const std::string& reason);
+  void take_back(const std::string& here, Fate fate, const std::string& reason);
+  // The first value of a section that does not fit the others, and why; two empty texts: all fit.
+  std::pair<std::string, std::string> misfit_of(const Section& section) const;
 
   std::string directory_;
   std::map<std::string, Drafted> values_;
@@ -105,7 +115,7 @@ class Draft {
 std::string default_origin(const std::string& tool);
 
 // Why this program does not take `value` for its key `here`; empty if it does. Only what this one
-// key can say: whether keys fit each other is seen once the recipe is whole.
+// key can say: what it needs beside it is taken to be there.
 std::string problem_of_value(const std::string& here, const Node& value);
 
 }  // namespace qlora::recipes

@@ -70,6 +70,9 @@ void settle(Draft& draft) {
     draft.withdraw("train.eval_every", "there are no rows to evaluate on");
     draft.withdraw("train.early_stopping_patience", "there are no rows to evaluate on");
   }
+  if (draft.has("quantization.threshold") &&
+      !draft.text_of("quantization.method").starts_with("int8"))
+    draft.withdraw("quantization.threshold", "weights are not quantized to 8 bits");
 }
 
 void apply_defaults(const Tool& tool, Draft& draft) {
@@ -146,6 +149,7 @@ ImportedRecipe import_recipe_text(const std::string& text, const std::string& so
   settle(draft);
   if (tool->finish) tool->finish(root, draft);
   apply_defaults(*tool, draft);
+  draft.refuse_misfits();
   ask_for_essentials(*tool, draft);
 
   ImportedRecipe imported{tool->title,      recipe_text(draft, tool->title, source),

@@ -8,26 +8,10 @@
 namespace qlora::recipes {
 namespace {
 
+using test::fate_of;
 using test::imported;
-using test::outcome_of;
 using testing::HasSubstr;
 using testing::Not;
-
-// Where a key went, or why it did not.
-std::string fate_of(const ImportedRecipe& recipe, const std::string& key) {
-  const Outcome* outcome = outcome_of(recipe, key);
-  if (outcome == nullptr) return "nothing was told of it";
-  switch (outcome->fate) {
-    case Fate::kMapped:
-      return outcome->here;
-    case Fate::kWithoutEffect:
-      return "without effect: " + outcome->reason;
-    case Fate::kRefused:
-      return "refused: " + outcome->reason;
-    default:
-      return "unknown";
-  }
-}
 
 std::string llama_factory(const std::string& more) {
   return "model_name_or_path: org/model\nstage: sft\nfinetuning_type: lora\ndataset: mine\n"

@@ -20,6 +20,23 @@ inline const recipes::Outcome* outcome_of(const recipes::ImportedRecipe& recipe,
   return nullptr;
 }
 
+// Where a key of the file went, or why it did not: "data.train_on", "refused: no noise is added
+// ...".
+inline std::string fate_of(const recipes::ImportedRecipe& recipe, const std::string& key) {
+  const recipes::Outcome* outcome = outcome_of(recipe, key);
+  if (outcome == nullptr) return "nothing was told of it";
+  switch (outcome->fate) {
+    case recipes::Fate::kMapped:
+      return outcome->here;
+    case recipes::Fate::kWithoutEffect:
+      return "without effect: " + outcome->reason;
+    case recipes::Fate::kRefused:
+      return "refused: " + outcome->reason;
+    default:
+      return "unknown";
+  }
+}
+
 // In the order of the file.
 inline std::vector<std::string> keys_with(const recipes::ImportedRecipe& recipe,
                                           recipes::Fate fate) {
