@@ -3,6 +3,7 @@
 
 #include "recipes/import/conversions.h"
 #include "recipes/import/datasets.h"
+#include "recipes/import/key_groups.h"
 
 namespace qlora::recipes {
 namespace {
@@ -79,9 +80,8 @@ void read_type(const Node& entry, DraftedDataset& dataset) {
 DraftedDataset read_entry(const Node& entry, const Node& root) {
   DraftedDataset dataset{text_in(entry, "path")};
   if (const std::string files = text_in(entry, "data_files"); !files.empty()) dataset.path = files;
-  const std::string way = text(in_file(root, "rl"));
   const Node* type = in_file(entry, "type");
-  if (way == "dpo" || way == "ipo" || way == "orpo")
+  if (compares_in_axolotl(root))
     read_preferences(entry, text(type), dataset);
   else if (type && type->is_map())
     read_own_type(*type, dataset);

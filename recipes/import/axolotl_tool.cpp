@@ -166,7 +166,7 @@ std::vector<ToolKey> lora_keys() {
                   read_adapter, "nf4"),
           same("lora_r", "lora.rank"),
           same("lora_alpha", "lora.alpha"),
-          same("lora_dropout", "lora.dropout"),
+          axolotl_dropout(),
           read_by("lora_target_modules", "lora.targets", "", read_targets),
           when_true("lora_target_linear", "lora.targets", "all-linear"),
           same("lora_target_parameters", "lora.target_parameters"),
@@ -323,6 +323,7 @@ std::vector<ToolKey> kernel_keys() {
 }
 
 void finish(const Node& root, Draft& draft) {
+  finish_axolotl_preferences(root, draft);
   if (!in_file(root, "adapter"))
     draft.warn("Axolotl trains the whole model without an adapter; here adapters are trained");
   const bool warms_up = in_file(root, "warmup_steps") || in_file(root, "warmup_ratio");

@@ -1,6 +1,7 @@
 // Rows of the tools' tables, and how the values of their keys become ours.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -61,6 +62,10 @@ ToolKey share(std::string name, std::string here);
 // Built-in templates; of others the model's own is taken.
 ToolKey chat_template(std::string name);
 ToolKey max_steps(std::string name);
+// A dropout that the tool switches off in some trainings: `is_off_there` is asked of the whole
+// file.
+ToolKey dropout(std::string name, std::function<bool(const Node& root)> is_off_there,
+                std::string reason);
 // The map of what may be taken of each device, which has effect where blocks are placed by it.
 ToolKey memory_limits(std::string name);
 // The system message of rows that bring none, in every data set.

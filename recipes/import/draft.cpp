@@ -151,6 +151,14 @@ void Draft::set_default(const std::string& here, Node value, const std::string& 
   if (lacks(here)) values_[here] = {std::move(value), default_origin(tool)};
 }
 
+void Draft::write(const std::string& here, Node value, const std::string& origin) {
+  values_[here] = {std::move(value), origin};
+}
+
+void Draft::warn(const std::string& sentence) {
+  if (std::ranges::find(warnings_, sentence) == warnings_.end()) warnings_.push_back(sentence);
+}
+
 void Draft::withdraw(const std::string& here, const std::string& reason) {
   take_back(here, Fate::kWithoutEffect, reason);
 }

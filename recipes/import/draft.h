@@ -74,14 +74,17 @@ class Draft {
 
   // What holds in the other tool where the file says nothing.
   void set_default(const std::string& here, Node value, const std::string& tool);
+  // What follows from the file as a whole: `origin` says why, as the line's comment.
+  void write(const std::string& here, Node value, const std::string& origin);
   // Takes a value back: its keys of theirs are without effect, for this reason.
   void withdraw(const std::string& here, const std::string& reason);
   // Takes those values back, and refuses their keys, that do not fit the others of their section:
   // what is wanting beside them is not there, now that the whole file has been read.
   void refuse_misfits();
   void fill_in(const std::string& here, const std::string& line, const std::string& reason);
-  // Something about the run as a whole that no key of the file says.
-  void warn(const std::string& sentence) { warnings_.push_back(sentence); }
+  // Something about the run as a whole that no key of the file says; once, however often it is
+  // said.
+  void warn(const std::string& sentence);
 
   bool has(const std::string& here) const { return values_.contains(here); }
   std::string text_of(const std::string& here) const;  // YAML; empty if there is none

@@ -42,6 +42,19 @@ std::vector<ToolKey> axolotl_preference_keys();
 std::vector<ToolKey> llama_factory_preference_keys();
 std::vector<ToolKey> torchtune_preference_keys();
 
+// Whether a file of TRL, Axolotl or LLaMA-Factory is for a training that compares answers.
+bool compares_in_trl(const Node& root);
+bool compares_in_axolotl(const Node& root);
+bool compares_in_llama_factory(const Node& root);
+// The key lora_dropout of the three, which such a training is without.
+ToolKey trl_dropout();
+ToolKey axolotl_dropout();
+ToolKey llama_factory_dropout();
+// What the whole file says of such a training: its dropout, and what the file leaves open.
+void finish_trl_preferences(const Node& root, Draft& draft);
+void finish_axolotl_preferences(const Node& root, Draft& draft);
+void finish_llama_factory_preferences(const Node& root, Draft& draft);
+
 // The entries of Axolotl's data sets, and what is trained of their messages.
 std::vector<ToolKey> axolotl_dataset_keys();
 

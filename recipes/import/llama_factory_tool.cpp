@@ -139,7 +139,7 @@ std::vector<ToolKey> tuning_keys() {
       read_by("finetuning_type", "", "adapters are LoRA", read_finetuning),
       same("lora_rank", "lora.rank"),
       same("lora_alpha", "lora.alpha"),
-      same("lora_dropout", "lora.dropout"),
+      llama_factory_dropout(),
       list_of("lora_target", "lora.targets", {{"all", "all-linear"}}, "all is all-linear here"),
       list_of("additional_target", "lora.modules_to_save"),
       same("loraplus_lr_ratio", "lora.plus_lr_ratio"),
@@ -204,6 +204,7 @@ std::vector<ToolKey> data_keys() {
 }
 
 void finish(const Node& root, Draft& draft) {
+  finish_llama_factory_preferences(root, draft);
   // LLaMA-Factory's alpha is twice the rank.
   const std::string rank = text(in_file(root, "lora_rank"), "8");
   const bool is_count = !rank.empty() && rank.find_first_not_of("0123456789") == std::string::npos;

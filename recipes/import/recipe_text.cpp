@@ -26,6 +26,8 @@ std::string head(const Draft& draft, const std::string& tool, const std::string&
   for (const Outcome& outcome : draft.outcomes())
     if (outcome.fate == Fate::kRefused || outcome.fate == Fate::kUnknown)
       text += commented(fmt::format("Not taken over: {} ({})", outcome.key, outcome.reason)) + "\n";
+  for (const std::string& warning : draft.warnings())
+    text += commented("To know: " + warning) + "\n";
   return text;
 }
 

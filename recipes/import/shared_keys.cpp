@@ -168,6 +168,16 @@ ToolKey max_steps(std::string name) {
                  });
 }
 
+ToolKey dropout(std::string name, std::function<bool(const Node& root)> is_off_there,
+                std::string reason) {
+  return read_by(std::move(name), "lora.dropout", "",
+                 [is_off_there = std::move(is_off_there), reason = std::move(reason)](
+                     const Found& found, const ToolKey& key, Draft& draft) {
+                   if (is_off_there(found.root)) return draft.without_effect(found, reason);
+                   draft.set(found, key.here, plain(found.value));
+                 });
+}
+
 ToolKey memory_limits(std::string name) {
   return read_by(std::move(name), "model.max_memory", "with model.device_map: auto",
                  [](const Found& found, const ToolKey& key, Draft& draft) {

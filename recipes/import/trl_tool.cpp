@@ -88,7 +88,7 @@ std::vector<ToolKey> lora_keys() {
   return {read_by("use_peft", "", "adapters are what is trained", read_use_peft),
           same("lora_r", "lora.rank"),
           same("lora_alpha", "lora.alpha"),
-          same("lora_dropout", "lora.dropout"),
+          trl_dropout(),
           list_of("lora_target_modules", "lora.targets"),
           list_of("lora_target_parameters", "lora.target_parameters"),
           list_of("lora_modules_to_save", "lora.modules_to_save"),
@@ -149,6 +149,7 @@ void finish(const Node& root, Draft& draft) {
     draft.warn("TRL trains the whole model without use_peft; here adapters are trained");
   if (is_true(in_file(root, "load_in_4bit")))
     draft.set_default("quantization.double_quant", Node::scalar("false"), "TRL");
+  finish_trl_preferences(root, draft);
   const bool compares = learns_preferences(draft);
   draft.set_default("optim.lr", Node::scalar(compares ? "1e-06" : "2e-05"), "TRL");
   if (!compares) draft.set_default("data.train_on", Node::string("all"), "TRL");
@@ -175,7 +176,7 @@ void read_trl_dataset_name(const Found& found, const ToolKey& key, Draft& draft)
     dataset.format = "text";
     dataset.field("text", text(in_file(found.root, "dataset_text_field")));
   }
-  if (in_file(found.root, "beta")) dataset.format = "preference";
+  if (compares_in_trl(found.root)) dataset.format = "preference";
   look_for_rows(dataset, draft);
   draft.take(found, key.here);
   draft.add_dataset(key.here, dataset.node(), dataset.missing);
@@ -185,7 +186,7 @@ void read_trl_datasets(const Found& found, const ToolKey& key, Draft& draft) {
   for (const Node& entry : found.value.items) {
     const Node* files = entry.is_map() ? in_file(entry, "data_files") : nullptr;
     DraftedDataset dataset{files ? text(files) : text(in_file(entry, "path"))};
-    if (in_file(found.root, "beta")) dataset.format = "preference";
+    if (compares_in_trl(found.root)) dataset.format = "preference";
     take_entry_keys(found, "datasets", entry, find_tool("trl"), draft);
     look_for_rows(dataset, draft);
     draft.add_dataset(key.here, dataset.node(), dataset.missing);

@@ -1,0 +1,111 @@
+// Trainings that compare answers, in the files of other tools: what these do there unasked, and
+// which of two such trainings a file is for.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "recipes/import/import_recipe.h"
+#include "recipes/yaml/recipe_yaml.h"
+#include "tests/support/imported_recipe.h"
+
+namespace qlora::recipes {
+namespace {
+using test::fate_of;
+using test::imported;
+using testing::AllOf;
+using testing::Contains;
+using testing::Each;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+using testing::StartsWith;
+
+const std::string kTrl = "model_name_or_path: m\ndataset_name: r.jsonl\nuse_peft: true\n";
+const std::string kAxolotl =
+    "base_model: m\nadapter: lora\ndatasets: [{path: r.jsonl, type: chatml.intel}]\n";
+const std::string kLlamaFactory =
+    "model_name_or_path: m\nfinetuning_type: lora\ndataset: d\nlora_dropout: 0.1\n";
+
+Recipe read(const ImportedRecipe& recipe) {
+  EXPECT_THAT(recipe.missing, IsEmpty());
+  return parse_recipe(recipe.text, "r.yaml", "/base");
+}
+
+TEST(ImportPreferences, TrlSwitchesDropoutOffUnlessTheFileSaysOtherwise) {
+  for (const char* keys : {"beta: 0.1\n", "beta: 0.1\nlora_dropout: 0.1\n", "loss_type: [ipo]\n",
+                           "beta: 0.1\ndisable_dropout: true\nlora_dropout: 0.1\n",
+                           "lora_dropout: 0.1\ndisable_dropout: true\n"}) {
+    const ImportedRecipe recipe = imported(kTrl + keys, "trl");
+    EXPECT_EQ(read(recipe).lora.dropout, 0) << keys;
+    EXPECT_THAT(recipe.text, HasSubstr("  dropout: 0  # ")) << keys;
+    EXPECT_THAT(recipe.warnings, Contains(StartsWith("TRL trains DPO and ORPO without dropout (")));
+    if (std::string(keys).find("lora_dropout") != std::string::npos) {
+      EXPECT_THAT(fate_of(recipe, "lora_dropout"), StartsWith("without effect: disable_dropout"));
+    }
+  }
+}
+
+TEST(ImportPreferences, ADropoutThatActsInTrlIsTakenOver) {
+  const std::string acts = "disable_dropout: false\n";
+  EXPECT_EQ(read(imported(kTrl + "beta: 0.1\n" + acts, "trl")).lora.dropout, 0.05);
+  EXPECT_EQ(read(imported(kTrl + "lora_dropout: 0.2\nbeta: 0.1\n" + acts, "trl")).lora.dropout,
+            0.2);
+  const ImportedRecipe demonstrations = imported(kTrl + "lora_dropout: 0.2\n", "trl");
+  EXPECT_EQ(read(demonstrations).lora.dropout, 0.2);
+  EXPECT_THAT(demonstrations.warnings, Each(Not(HasSubstr("dropout"))));
+}
+
+TEST(ImportPreferences, SoDoAxolotlAndLlamaFactory) {
+  for (const char* way : {"dpo", "ipo", "orpo"}) {
+    const ImportedRecipe recipe =
+        imported(kAxolotl + "lora_dropout: 0.05\nrl: " + way + "\n", "axolotl");
+    EXPECT_EQ(read(recipe).lora.dropout, 0) << way;
+    EXPECT_THAT(fate_of(recipe, "lora_dropout"), StartsWith("without effect: TRL's trainers"));
+    EXPECT_THAT(recipe.warnings, Contains(HasSubstr("without dropout (by TRL's trainers")));
+  }
+  for (const char* loss : {"sigmoid", "orpo"}) {
+    const ImportedRecipe recipe =
+        imported(kLlamaFactory + "stage: dpo\npref_loss: " + loss + "\n", "llama-factory");
+    EXPECT_THAT(recipe.text, HasSubstr("  dropout: 0  # LLaMA-Factory switches it off\n"));
+    EXPECT_THAT(fate_of(recipe, "lora_dropout"), StartsWith("without effect: its trainer"));
+    EXPECT_THAT(recipe.warnings, Contains(HasSubstr("whatever lora_dropout says")));
+  }
+  EXPECT_THAT(imported(kLlamaFactory + "stage: sft\n", "llama-factory").text,
+              HasSubstr("  dropout: 0.1  # lora_dropout\n"));
+}
+
+TEST(ImportPreferences, AFileThatMayBeForOrpoSaysSoAtTheTopOfTheRecipe) {
+  const ImportedRecipe open = imported(kTrl + "beta: 0.2\nmax_length: 512\n", "trl");
+  EXPECT_THAT(open.text, HasSubstr("# To know: the file may be for TRL's DPO or for its ORPO"));
+  EXPECT_LT(open.text.find("# To know: the file may"), open.text.find("\nmodel:\n"));
+  EXPECT_THAT(imported(kTrl + "beta: 0.2\nmax_completion_length: 128\n", "trl").text,
+              HasSubstr("(of the two today's ORPOConfig alone has max_completion_length)"));
+  for (const char* of_dpo :
+       {"loss_type: [sigmoid]\n", "label_smoothing: 0.1\n", "precompute_ref_log_probs: true\n"})
+    EXPECT_THAT(imported(kTrl + "beta: 0.2\n" + of_dpo, "trl").text,
+                AllOf(HasSubstr("objective: dpo"), Not(HasSubstr("the file may be for"))))
+        << of_dpo;
+}
+
+TEST(ImportPreferences, KeysThatOnlyPairsHaveMakeTheTrainingOneOfPairs) {
+  for (const char* key : {"loss_type: [hinge]\n", "disable_dropout: true\n",
+                          "precompute_ref_log_probs: true\n", "label_smoothing: 0.1\n"}) {
+    const Recipe recipe = read(imported(kTrl + key, "trl"));
+    EXPECT_EQ(recipe.train.objective, "dpo") << key;
+    EXPECT_EQ(recipe.data.train[0].format, "preference") << key;
+    EXPECT_EQ(recipe.optim.lr, 1e-6) << key;
+  }
+  for (const char* key : {"loss_type: nll\n", "loss_type: chunked_nll\n", "packing: true\n"})
+    EXPECT_EQ(read(imported(kTrl + key, "trl")).train.objective, "sft") << key;
+}
+
+TEST(ImportPreferences, AxolotlsOrpoLearnsPromptsToo) {
+  EXPECT_THAT(imported(kAxolotl + "rl: orpo\ntrain_on_inputs: false\n", "axolotl").warnings,
+              Contains(HasSubstr("also learns the prompts of the chosen answers")));
+  EXPECT_THAT(imported(kAxolotl + "rl: dpo\n", "axolotl").warnings,
+              Each(Not(HasSubstr("learns the prompts"))));
+}
+
+}  // namespace
+}  // namespace qlora::recipes
