@@ -106,16 +106,49 @@ DraftedDataset read_named(const std::string& name, const DatasetInfo& info, bool
   return dataset;
 }
 
+// What its readers do otherwise than those of our formats.
+void tell_of_rows(const std::string& name, const DraftedDataset& dataset, const Node* about,
+                  Draft& draft) {
+  const bool has_columns = about && in_file(*about, "columns");
+  const bool reads_query = !has_columns || in_file(*about, "columns.query");
+  const bool alpaca_pairs = about && dataset.format == "preference" &&
+                            text_in(*about, "formatting", "alpaca") == "alpaca";
+  if (dataset.format == "alpaca" && reads_query)
+    draft.warn(
+        "LLaMA-Factory puts one newline between instruction and input; format alpaca puts an empty "
+        "line there. Rows without input are the same in both");
+  if (dataset.format == "alpaca" && !reads_query)
+    draft.warn(fmt::format(
+        "the columns of {} name no query, and LLaMA-Factory reads none; format alpaca reads the "
+        "input of a row that has one",
+        name));
+  if (alpaca_pairs && reads_query)
+    draft.warn(fmt::format(
+        "LLaMA-Factory puts a newline and the row's {} behind the prompt of the pairs of {}; here "
+        "the prompt is {} alone, so rows with both must be written with one prompt",
+        text_in(*about, "columns.query", "input"), name,
+        text_in(*about, "columns.prompt", "instruction")));
+}
+
+// One a data set: given, or equal ones where its data sets take turns.
+std::vector<std::string> weights_of(const Node& root, size_t datasets) {
+  if (datasets < 2) return {};
+  if (const Node* shares = in_file(root, "interleave_probs")) {
+    const std::vector<std::string> given = texts(*shares);
+    return given.size() == datasets ? given : std::vector<std::string>();
+  }
+  const bool take_turns = text(in_file(root, "mix_strategy")).starts_with("interleave");
+  return std::vector<std::string>(take_turns ? datasets : 0, "1");
+}
+
 }  // namespace
 
 void read_llama_factory_datasets(const Found& found, const ToolKey& key, Draft& draft) {
   const auto info = read_info(found.root, draft.directory());
   const bool plain_text = text(in_file(found.root, "stage")) == "pt";
-  const Node* shares = in_file(found.root, "interleave_probs");
   const std::vector<std::string> names = texts(found.value);
-  const std::vector<std::string> weights = shares ? texts(*shares) : std::vector<std::string>();
-  const bool weighted = key.here == "data.train" && weights.size() == names.size() &&
-                        problem_of_value("data.train[].weight", Node::scalar("1")).empty();
+  const std::vector<std::string> weights = weights_of(found.root, names.size());
+  const bool weighted = key.here == "data.train" && !weights.empty();
   for (size_t i = 0; i < names.size(); ++i) {
     DraftedDataset dataset{names[i]};
     if (info)
@@ -125,6 +158,7 @@ void read_llama_factory_datasets(const Found& found, const ToolKey& key, Draft& 
           "{} is a name of dataset_info.json, which is not in dataset_dir "
           "nor beside the file; write the file of its rows",
           names[i]);
+    tell_of_rows(names[i], dataset, info ? in_file(info->names, names[i]) : nullptr, draft);
     if (weighted) dataset.more.push_back(Node::entry("weight", Node::scalar(weights[i])));
     look_for_rows(dataset, draft);
     draft.add_dataset(key.here, dataset.node(), dataset.missing);

@@ -185,7 +185,6 @@ std::vector<ToolKey> data_keys() {
               read_packing),
       system_message("default_system"),
       refused("tool_format", "the model's template words tools"),
-      idle("mix_strategy", "data sets are taken one after another and shuffled together"),
       idle("enable_thinking", "a row has chat_template_kwargs of its own"),
       idle("preserve_thinking", "a row has chat_template_kwargs of its own"),
       same("tokenized_path", "data.cache_dir"),
@@ -203,6 +202,24 @@ std::vector<ToolKey> data_keys() {
   return keys;
 }
 
+// What becomes of rows beyond cutoff_len, and whether rows of a sequence see each other.
+void finish_lengths(const Node& root, bool plain_text, Draft& draft) {
+  const bool packs = draft.text_of("data.packing") == "true";
+  // Its texts lie one behind the other and are cut every cutoff_len tokens: all of them is learnt.
+  const bool splits = plain_text && packs;
+  draft.set_default("data.on_overlength", Node::string(splits ? "split" : "truncate_right"),
+                    "LLaMA-Factory");
+  if (!plain_text)
+    draft.warn(
+        "of a row beyond cutoff_len LLaMA-Factory cuts prompt and answer, turn by turn, so that "
+        "answers keep their part; data.on_overlength: truncate_right cuts the row's end, which is "
+        "that of the last answer");
+  if (packs && !is_true(in_file(root, "neat_packing")))
+    draft.warn(
+        "LLaMA-Factory's rows see those before them in their sequence unless neat_packing is on; "
+        "here rows of a sequence never see each other");
+}
+
 void finish(const Node& root, Draft& draft) {
   finish_llama_factory_preferences(root, draft);
   // LLaMA-Factory's alpha is twice the rank.
@@ -213,6 +230,7 @@ void finish(const Node& root, Draft& draft) {
                       "LLaMA-Factory");
   const bool plain_text = text(in_file(root, "stage")) == "pt";
   draft.set_default("data.packing", Node::scalar(plain_text ? "true" : "false"), "LLaMA-Factory");
+  finish_lengths(root, plain_text, draft);
 }
 
 std::vector<std::string> keys_in(const Node& root, const std::vector<std::string>& names) {
@@ -253,7 +271,6 @@ Tool llama_factory_tool() {
     add_missing(tool.keys, part);
   tool.defaults = {{"lora.rank", "8"},
                    {"data.sequence_length", "2048"},
-                   {"data.on_overlength", "truncate_right"},
                    {"optim.name", "adamw"},
                    {"optim.lr", "5e-05"},
                    {"optim.schedule", "linear"},
