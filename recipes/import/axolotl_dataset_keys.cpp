@@ -84,9 +84,8 @@ std::vector<ToolKey> axolotl_dataset_keys() {
        {"field", "field_messages", "field_tools", "message_field_role", "message_field_content",
         "message_property_mappings", "field_chosen", "field_rejected", "text_column"})
     keys.push_back({std::string("datasets[].") + field, "data.train[].fields"});
-  for (const char* field :
-       {"ds_type", "conversation", "field_human", "field_model", "trust_remote_code",
-        "input_format", "template_thinking_key", "split_thinking"})
+  for (const char* field : {"ds_type", "field_human", "field_model", "trust_remote_code",
+                            "input_format", "template_thinking_key", "split_thinking"})
     keys.push_back(idle(std::string("datasets[].") + field,
                         "the file's rows and the model's template say it"));
   keys.push_back(read_by("datasets[].split", "", "a split is a file here",
@@ -96,6 +95,7 @@ std::vector<ToolKey> axolotl_dataset_keys() {
                            draft.refuse(found, key.note);
                          }));
   keys.push_back(chat_template("datasets[].chat_template"));
+  keys.push_back(chat_template("datasets[].conversation"));
   keys.push_back(same("datasets[].chat_template_jinja", "data.chat_template"));
   add_missing(keys, message_keys());
   for (const char* field : {"name", "revision", "shards", "shards_idx", "preprocess_shards", "skip",

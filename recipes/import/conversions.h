@@ -59,7 +59,7 @@ ToolKey resume(std::string name);
 ToolKey dtype(std::string name, std::string here);
 // A share; a count of rows is refused.
 ToolKey share(std::string name, std::string here);
-// Built-in templates; of others the model's own is taken.
+// Built-in templates, and names of the model's own; others are refused.
 ToolKey chat_template(std::string name);
 ToolKey max_steps(std::string name);
 // A dropout that the tool switches off in some trainings: `is_off_there` is asked of the whole

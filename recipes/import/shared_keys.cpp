@@ -150,12 +150,17 @@ ToolKey share(std::string name, std::string here) {
 ToolKey chat_template(std::string name) {
   return read_by(std::move(name), "data.chat_template", "",
                  [](const Found& found, const ToolKey& key, Draft& draft) {
+                   const std::string& name = found.value.text;
                    for (const auto& [theirs, ours] : kTemplates)
-                     if (found.value.text == theirs)
-                       return draft.set(found, key.here, Node::string(ours));
-                   draft.without_effect(
-                       found,
-                       "the model's own template is taken; data.chat_template names another");
+                     if (name == theirs) return draft.set(found, key.here, Node::string(ours));
+                   if (name == "jinja" && beside(found, "chat_template_jinja"))
+                     return draft.without_effect(found, "chat_template_jinja is the template");
+                   if (name.starts_with("tokenizer_default"))
+                     return draft.without_effect(found, "the model's own template is taken");
+                   draft.refuse(found, fmt::format("{} is no built-in template, so the model's own "
+                                                   "is taken, which may word rows otherwise; "
+                                                   "data.chat_template names a file or a text",
+                                                   name));
                  });
 }
 

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <string>
+
 #include "tests/support/imported_recipe.h"
 
 namespace qlora::recipes {
@@ -12,11 +14,12 @@ using test::fate_of;
 using test::imported;
 using testing::HasSubstr;
 using testing::Not;
+using testing::StartsWith;
 
 std::string llama_factory(const std::string& more) {
-  return "model_name_or_path: org/model\nstage: sft\nfinetuning_type: lora\ndataset: mine\n"
-         "template: llama3\n" +
-         more;
+  const std::string file =
+      "model_name_or_path: org/model\nstage: sft\nfinetuning_type: lora\ndataset: mine\n";
+  return file + (more.starts_with("template:") ? "" : "template: llama3\n") + more;
 }
 
 TEST(ImportTraining, LlamaFactorysMaskHistoryTrainsTheLastAnswer) {
@@ -79,6 +82,36 @@ TEST(ImportTraining, AxolotlsKeysOfMessages) {
   EXPECT_THAT(fate("message_field_training_detail", "detail"), HasSubstr("refused"));
   EXPECT_THAT(fate("drop_system_message", "true"), HasSubstr("refused"));
   EXPECT_THAT(fate("drop_system_message", "false"), HasSubstr("without effect"));
+}
+
+TEST(ImportTraining, ATemplateThatIsNotHadIsNotWithoutEffect) {
+  for (const char* name : {"deepseek3", "glm4", "qwen3", "qwen3_nothink", "qwen"}) {
+    const ImportedRecipe recipe =
+        imported(llama_factory(std::string("template: ") + name + "\n"), "llama-factory");
+    EXPECT_THAT(fate_of(recipe, "template"),
+                StartsWith(std::string("refused: ") + name + " is no built-in template"));
+    EXPECT_THAT(fate_of(recipe, "template"), HasSubstr("data.chat_template"));
+    EXPECT_THAT(recipe.text, Not(HasSubstr("chat_template:")));
+  }
+  const auto axolotl = [](const std::string& lines) {
+    return imported("base_model: m\nadapter: lora\n" + lines, "axolotl");
+  };
+  for (const char* name : {"mistral_v3_tekken", "qwen_25", "command_a", "jinja"})
+    EXPECT_THAT(fate_of(axolotl(std::string("chat_template: ") + name + "\n"), "chat_template"),
+                StartsWith("refused: "));
+  for (const char* name : {"tokenizer_default", "tokenizer_default_fallback_chatml"})
+    EXPECT_THAT(fate_of(axolotl(std::string("chat_template: ") + name + "\n"), "chat_template"),
+                StartsWith("without effect: the model's own template"));
+  const auto conversation = [&](const std::string& name) {
+    return fate_of(
+        axolotl("datasets: [{path: r.jsonl, type: sharegpt, conversation: " + name + "}]"),
+        "datasets[].conversation");
+  };
+  EXPECT_EQ(conversation("chatml"), "data.chat_template");
+  EXPECT_THAT(conversation("openchat"), StartsWith("refused: openchat is no built-in template"));
+  const ImportedRecipe own = axolotl("chat_template: jinja\nchat_template_jinja: mine.jinja\n");
+  EXPECT_THAT(fate_of(own, "chat_template"), StartsWith("without effect: chat_template_jinja"));
+  EXPECT_EQ(fate_of(own, "chat_template_jinja"), "data.chat_template");
 }
 
 }  // namespace
