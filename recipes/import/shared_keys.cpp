@@ -33,6 +33,10 @@ const Words kTemplates = {{"chatml", "chatml"},   {"alpaca", "alpaca"},      {"v
                           {"mistral", "mistral"}, {"mistral_v1", "mistral"}, {"gemma", "gemma"},
                           {"phi", "phi-3"},       {"phi_3", "phi-3"},        {"phi_35", "phi-3"}};
 
+std::string schedule_of(const Found& found) {
+  return text(beside(found, "lr_scheduler_type"), text(beside(found, "lr_scheduler")));
+}
+
 // One entry of lr_scheduler_kwargs; what it was refused for, or nothing.
 std::string read_schedule_argument(const Found& found, const Node::Entry& entry, Draft& draft) {
   const Node value = plain(entry.value);
@@ -42,8 +46,13 @@ std::string read_schedule_argument(const Found& found, const Node::Entry& entry,
     const Node* rate = beside(found, "learning_rate");
     if (!rate || number(*rate) <= 0) return "min_lr needs learning_rate";
     draft.set(found, "optim.min_lr_ratio", number_node(number(value) / number(*rate)));
-  } else if (entry.key == "num_cycles" && value.text.find('.') == std::string::npos) {
+  } else if (entry.key == "num_cycles" && schedule_of(found) == "cosine_with_restarts") {
     draft.set(found, "optim.num_cycles", value);
+  } else if (entry.key == "num_cycles" && number(value) == 0.5) {
+    draft.without_effect(found, "num_cycles 0.5 is a cosine that falls once, as here");
+  } else if (entry.key == "num_cycles") {
+    return "num_cycles: of optim.schedule cosine falls once, which is 0.5 there, and "
+           "cosine_with_restarts so often as optim.num_cycles says";
   } else if (entry.key == "power") {
     draft.set(found, "optim.power", value);
   } else if (entry.key == "factor") {

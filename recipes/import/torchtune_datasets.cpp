@@ -1,6 +1,8 @@
 // torchtune's `dataset`: a component that knows its rows, and a source.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "data/readers/reader.h"
 #include "recipes/import/conversions.h"
 #include "recipes/import/datasets.h"
@@ -73,6 +75,38 @@ void name_fields(const Node& entry, const std::string& component, DraftedDataset
   }
 }
 
+// Whether the file's tokenizer adds no turns to messages. Llama 2's and Mistral's have a template
+// of their own unless the file takes it away; Gemma's has none; others write turns in any case.
+bool writes_no_turns(const Node& root) {
+  const std::string name = component_name(in_file(root, "tokenizer._component_"));
+  const Node* tokenizer = in_file(root, "tokenizer");
+  const Node::Entry* words =
+      tokenizer && tokenizer->is_map() ? tokenizer->find("prompt_template") : nullptr;
+  const bool takes_it_away = words && words->value.kind == Node::Kind::kNull;
+  if (name.find("gemma") != std::string::npos) return !words || takes_it_away;
+  const bool has_words =
+      name.find("llama2") != std::string::npos || name.find("mistral") != std::string::npos;
+  return name.empty() || (has_words && takes_it_away);
+}
+
+// Alpaca's words stand alone here (data.prompt_style), or the chat template stands in their place.
+void set_prompt_style(const Found& found, const std::string& format, Draft& draft) {
+  const std::string tokenizer = component_name(in_file(found.root, "tokenizer._component_"));
+  const bool alone = writes_no_turns(found.root);
+  if (format == "alpaca" && alone)
+    draft.set(found, "data.prompt_style", Node::string("alpaca"));
+  else if (format == "alpaca")
+    draft.warn(fmt::format(
+        "torchtune's {} writes its turns around Alpaca's words; here the model's chat template "
+        "writes turns around instruction and input, without those words. Rows of format chat whose "
+        "user messages are in Alpaca's words are the same",
+        tokenizer));
+  else if (alone && !tokenizer.empty())
+    draft.warn(fmt::format(
+        "torchtune's {} writes no turns around messages; here the model's chat template does",
+        tokenizer));
+}
+
 // What a component does to all rows.
 void set_data_keys(const Found& found, const Node& entry, const Component& component,
                    Draft& draft) {
@@ -83,7 +117,7 @@ void set_data_keys(const Found& found, const Node& entry, const Component& compo
   const Node* input = in_file(entry, "train_on_input");
   const bool all = input ? is_true(input) : component.trains_on_input;
   draft.set(found, "data.train_on", Node::string(all ? "all" : "assistant"));
-  if (format == "alpaca") draft.set(found, "data.prompt_style", Node::string("alpaca"));
+  set_prompt_style(found, format, draft);
 }
 
 // torchtune puts it in the place of the rows' own, too.
@@ -134,6 +168,15 @@ void read_torchtune_dataset(const Found& found, const ToolKey& key, Draft& draft
     if (!entry.is_map()) return draft.refuse(found, "it must be a map with a _component_");
     read_entry(found, key, entry, draft);
   }
+  const auto has = [&](const char* component) {
+    return std::ranges::any_of(entries, [&](const Node& entry) {
+      return component_name(in_file(entry, "_component_")).starts_with(component);
+    });
+  };
+  if (draft.has("data.prompt_style") && has("alpaca") && has("instruct"))
+    draft.warn(
+        "data.prompt_style: alpaca also words the rows of instruct_dataset, which torchtune takes "
+        "as they are");
   draft.take(found, key.here);
 }
 

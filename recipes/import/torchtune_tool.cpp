@@ -54,6 +54,17 @@ void read_epoch_steps(const Found& found, const ToolKey& key, Draft& draft) {
             Node::scalar(fmt::format("{}", std::stoll(epochs) * std::stoll(steps))));
 }
 
+// All of the model is in it, adapters too, and products are computed in it.
+void read_dtype(const Found& found, const ToolKey& key, Draft& draft) {
+  dtype("", key.here).convert(found, key, draft);
+  const std::string type = draft.text_of(key.here);
+  if (type == "float32") draft.set(found, "train.compute_dtype", Node::string(type));
+  if (type == "bfloat16")
+    draft.warn(
+        "torchtune holds adapters in dtype, which is bfloat16; here they are float32, and "
+        "lora.dtype: bfloat16 rounds them as there");
+}
+
 std::vector<ToolKey> model_keys() {
   std::vector<ToolKey> keys = {
       read_by("model._component_", "quantization.method", "for qlora_ models", read_model, "nf4"),
@@ -83,7 +94,7 @@ std::vector<ToolKey> model_keys() {
       same("tokenizer.max_seq_len", "data.sequence_length"),
       refused("tokenizer.prompt_template", "the model's chat template words prompts"),
       idle("tokenizer.*", kTokenizer),
-      dtype("dtype", "model.dtype"),
+      read_by("dtype", "model.dtype", "", read_dtype),
       idle("quantizer.*", "`qlora quantize` writes a quantized model"),
       refused("teacher_*", "a model learns from rows, not from another model"),
       refused("kd_*", "a model learns from rows, not from another model"),
@@ -157,7 +168,12 @@ std::vector<ToolKey> training_keys() {
       idle("optimizer.foreach", kFused),
       read_by("lr_scheduler._component_", "optim.schedule", "", read_schedule),
       warmup("lr_scheduler.num_warmup_steps", "optim.warmup_steps", ""),
-      refused("lr_scheduler.num_cycles", "a cosine falls once"),
+      read_by("lr_scheduler.num_cycles", "", "a cosine falls once, which is 0.5 there",
+              [](const Found& found, const ToolKey& key, Draft& draft) {
+                if (text(&found.value) == "0.5" || text(&found.value) == ".5")
+                  return draft.without_effect(found, key.note);
+                draft.refuse(found, key.note);
+              }),
       refused("fsdp.*", kNoSharding),
       refused("tensor_parallel_plan.*", kNoSharding)};
   add_missing(keys, idle_all({"metric_logger", "metric_logger.*", "profiler", "profiler.*",

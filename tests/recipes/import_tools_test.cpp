@@ -258,7 +258,6 @@ lora:
   targets: [q_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]
 data:
   train: [{path: rows.json, format: alpaca}]
-  prompt_style: alpaca
   train_on: all
   sequence_length: 2048
   packing: false
