@@ -213,14 +213,12 @@ std::vector<ToolKey> data_keys() {
       share("val_set_size", "data.eval_fraction"),
       renamed("train_on_inputs", "data.train_on", {{"true", "all"}, {"false", "assistant"}},
               "true is all, false is assistant"),
-      same("shuffle_merged_datasets", "data.shuffle"),
       chat_template("chat_template"),
       same("chat_template_jinja", "data.chat_template"),
       refused("chat_template_kwargs", "a row has chat_template_kwargs of its own"),
       read_by("min_sample_len", "data.train[].min_tokens", "", read_shortest),
       same("dataset_prepared_path", "data.cache_dir"),
       refused("eval_sequence_len", "evaluation rows have data.sequence_length too"),
-      refused("curriculum_sampling", "rows come in random order or in that of the file"),
       refused("push_dataset_to_hub", kNoUpload),
       refused("dataset_shard_*", "the file must hold the rows to train on"),
       refused("use_pose", "positions are those of the rows"),
@@ -229,6 +227,7 @@ std::vector<ToolKey> data_keys() {
       refused("role_boundaries", "rows are text")};
   add_missing(keys, axolotl_dataset_keys());
   add_missing(keys, axolotl_share_keys());
+  add_missing(keys, axolotl_row_order_keys());
   add_missing(keys, idle_all({"dataset_*", "skip_prepare_dataset", "num_dataset_shards_to_save",
                               "shuffle_before_merging_datasets", "is_preprocess",
                               "preprocess_iterable", "total_num_tokens", "total_supervised_tokens",

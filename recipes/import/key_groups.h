@@ -62,4 +62,10 @@ std::vector<ToolKey> axolotl_dataset_keys();
 std::vector<ToolKey> llama_factory_share_keys();
 std::vector<ToolKey> axolotl_share_keys();
 
+// The order of rows: in transformers' trainer, in Axolotl, in TRL.
+std::vector<ToolKey> row_order_keys();
+std::vector<ToolKey> axolotl_row_order_keys();
+std::vector<ToolKey> trl_row_order_keys();
+void finish_trl_row_order(const Node& root, Draft& draft);
+
 }  // namespace qlora::recipes

@@ -98,7 +98,6 @@ std::vector<ToolKey> idle_keys() {
       idle("per_gpu_eval_batch_size", "evaluation uses train.micro_batch_size"),
       idle("gradient_checkpointing_kwargs", "how layers are recomputed needs no key"),
       idle("data_seed", "train.seed decides the order too"),
-      idle("group_by_length", "rows are packed instead (data.packing)"),
       idle("do_train", "`qlora train` trains"),
       idle("do_eval", "evaluation rows are evaluated where there are any"),
       idle("full_determinism", "a run repeats itself bit for bit in any case"),
@@ -180,8 +179,8 @@ std::vector<ToolKey> logger_keys() {
 
 std::vector<ToolKey> training_argument_keys() {
   std::vector<ToolKey> keys = learning_keys();
-  for (const auto& part :
-       {output_keys(), evaluation_keys(false), idle_keys(), refused_keys(), logger_keys()})
+  for (const auto& part : {output_keys(), evaluation_keys(false), row_order_keys(), idle_keys(),
+                           refused_keys(), logger_keys()})
     add_missing(keys, part);
   return keys;
 }

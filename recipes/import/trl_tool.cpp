@@ -124,7 +124,6 @@ std::vector<ToolKey> data_keys() {
           same("packing", "data.packing"),
           read_by("packing_strategy", "", "data.packing puts whole rows into a sequence",
                   read_packing_strategy),
-          same("shuffle_dataset", "data.shuffle"),
           read_by("completion_only_loss", "data.train_on", "true is assistant", read_answers_only),
           read_by("assistant_only_loss", "data.train_on", "true is assistant", read_answers_only),
           same("chat_template_path", "data.chat_template")};
@@ -150,6 +149,7 @@ void finish(const Node& root, Draft& draft) {
   if (is_true(in_file(root, "load_in_4bit")))
     draft.set_default("quantization.double_quant", Node::scalar("false"), "TRL");
   finish_trl_preferences(root, draft);
+  finish_trl_row_order(root, draft);
   const bool compares = learns_preferences(draft);
   draft.set_default("optim.lr", Node::scalar(compares ? "1e-06" : "2e-05"), "TRL");
   if (!compares) draft.set_default("data.train_on", Node::string("all"), "TRL");
@@ -159,8 +159,8 @@ void finish(const Node& root, Draft& draft) {
 
 Tool trl_tool() {
   Tool tool{"trl", "TRL", {}, {}, finish};
-  for (const auto& part : {model_keys(), lora_keys(), data_keys(), trl_preference_keys(),
-                           other_keys(), training_argument_keys()})
+  for (const auto& part : {model_keys(), lora_keys(), data_keys(), trl_row_order_keys(),
+                           trl_preference_keys(), other_keys(), training_argument_keys()})
     add_missing(tool.keys, part);
   tool.defaults = {{"lora.dropout", "0.05"},    {"lora.targets", "[peft-default]"},
                    {"data.packing", "false"},   {"data.on_overlength", "truncate_right"},
