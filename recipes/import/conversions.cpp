@@ -119,8 +119,13 @@ std::vector<std::string> texts(const Node& node) {
 ToolKey read_by(std::string name, std::string here, std::string note,
                 std::function<void(const Found&, const ToolKey&, Draft&)> convert,
                 std::string value) {
-  return {std::move(name),  std::move(here), std::move(note),
-          std::move(value), false,           std::move(convert)};
+  ToolKey key;
+  key.name = std::move(name);
+  key.here = std::move(here);
+  key.note = std::move(note);
+  key.value = std::move(value);
+  key.convert = std::move(convert);
+  return key;
 }
 
 ToolKey same(std::string name, std::string here, std::string note) {
@@ -130,6 +135,17 @@ ToolKey same(std::string name, std::string here, std::string note) {
                      return draft.without_effect(found, "it is empty");
                    draft.set(found, key.here, plain(found.value));
                  });
+}
+
+ToolKey longest_row(std::string name) {
+  ToolKey key = read_by(std::move(name), "data.sequence_length", "",
+                        [](const Found& found, const ToolKey& key, Draft& draft) {
+                          if (found.value.kind != Node::Kind::kNull)
+                            return same(found.key, key.here).convert(found, key, draft);
+                          draft.set(found, "data.on_overlength", Node::string("error"));
+                        });
+  key.takes_null = true;
+  return key;
 }
 
 std::vector<ToolKey> model_path(std::string name, std::string revision) {

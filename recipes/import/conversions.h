@@ -16,6 +16,9 @@ using Words = std::vector<std::pair<std::string, std::string>>;  // theirs, ours
 
 // The value is ours as it stands.
 ToolKey same(std::string name, std::string here, std::string note = "");
+// data.sequence_length, of which no value (null) says that rows are not cut: a longer row is an
+// error then. The tool's finish() tells of it.
+ToolKey longest_row(std::string name);
 // The key that names the base model, and the one beside it that names a revision on the hub: they
 // are one here, org/name@REV.
 std::vector<ToolKey> model_path(std::string name, std::string revision);

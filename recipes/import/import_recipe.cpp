@@ -34,7 +34,8 @@ void convert_entries(const Node& map, const std::string& path, const Tool& tool,
     const bool has_more = has_keys_within(tool, key);
     if (entry.value.is_map() && has_more && (!known || known->name != key))
       convert_entries(entry.value, key, tool, root, draft);
-    else if (entry.value.kind == Node::Kind::kNull && (known || has_more))
+    else if (entry.value.kind == Node::Kind::kNull && (known || has_more) &&
+             !(known && known->takes_null))
       draft.without_effect(found, "it has no value");
     else if (!known || !known->convert)
       draft.unknown(found, unknown_sentence(tool, key));

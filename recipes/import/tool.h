@@ -21,6 +21,7 @@ struct ToolKey {
   bool is_refused = false;  // its note says why
   // What an import does with it. Empty only of entries of lists: the reader of the list does.
   std::function<void(const Found&, const ToolKey&, Draft&)> convert = {};
+  bool takes_null = false;  // convert() is asked of a key without a value too: that says something
 };
 
 // What holds in the tool where its file says nothing, and holds otherwise here.

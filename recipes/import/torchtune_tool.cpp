@@ -91,7 +91,7 @@ std::vector<ToolKey> model_keys() {
       refused("checkpointer.recipe_checkpoint", "`qlora resume` goes on with runs of this program"),
       same("checkpointer.keep_last_n_checkpoints", "train.save_total_limit"),
       idle("checkpointer.*", "the files of model.path are found by its index"),
-      same("tokenizer.max_seq_len", "data.sequence_length"),
+      longest_row("tokenizer.max_seq_len"),
       refused("tokenizer.prompt_template", "the model's chat template words prompts"),
       idle("tokenizer.*", kTokenizer),
       read_by("dtype", "model.dtype", "", read_dtype),
@@ -196,7 +196,9 @@ void finish(const Node& root, Draft& draft) {
     draft.set_default("optim.max_grad_norm", Node::scalar("0"), "torchtune");
   if (!in_file(root, "lr_scheduler"))
     draft.set_default("optim.schedule", Node::string("constant"), "torchtune");
-  if (!in_file(root, "tokenizer.max_seq_len"))
+  if (in_file(root, "tokenizer.max_seq_len"))
+    draft.set_default("data.on_overlength", Node::string("truncate_right"), "torchtune");
+  else
     draft.warn(
         "torchtune cuts no rows without tokenizer.max_seq_len; here data.sequence_length is "
         "1024, and a longer row is an error");

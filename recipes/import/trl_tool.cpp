@@ -36,7 +36,13 @@ void read_answers_only(const Found& found, const ToolKey& key, Draft& draft) {
   draft.set(found, key.here, Node::string(is_true(&found.value) ? "assistant" : "all"));
 }
 
+bool cuts_no_rows(const Node& root) {
+  const Node::Entry* longest = root.find("max_length");
+  return longest && longest->value.kind == Node::Kind::kNull && !in_file(root, "max_seq_length");
+}
+
 void read_truncation(const Found& found, const ToolKey& key, Draft& draft) {
+  if (cuts_no_rows(found.root)) return draft.without_effect(found, "max_length is null");
   const bool end = found.value.text == "keep_end";
   draft.set(found, key.here, Node::string(end ? "truncate_left" : "truncate_right"));
 }
@@ -118,7 +124,7 @@ std::vector<ToolKey> data_keys() {
           idle("dataset_num_proc", "rows are prepared on all processors"),
           idle("dataset_batch_size", "rows are prepared on all processors"),
           refused("dataset_kwargs", "nothing of it has a key here"),
-          same("max_length", "data.sequence_length"),
+          longest_row("max_length"),
           same("max_seq_length", "data.sequence_length"),
           read_by("truncation_mode", "data.on_overlength", "", read_truncation),
           same("packing", "data.packing"),
@@ -150,6 +156,10 @@ void finish(const Node& root, Draft& draft) {
     draft.set_default("quantization.double_quant", Node::scalar("false"), "TRL");
   finish_trl_preferences(root, draft);
   finish_trl_row_order(root, draft);
+  if (cuts_no_rows(root))
+    draft.warn(
+        "TRL cuts no rows where max_length is null; here data.sequence_length is 1024, and a "
+        "longer row is an error");
   const bool compares = learns_preferences(draft);
   draft.set_default("optim.lr", Node::scalar(compares ? "1e-06" : "2e-05"), "TRL");
   if (!compares) draft.set_default("data.train_on", Node::string("all"), "TRL");

@@ -261,6 +261,7 @@ data:
   train_on: all
   sequence_length: 2048
   packing: false
+  on_overlength: truncate_right
   shuffle: true
 optim:
   name: adamw

@@ -12,6 +12,7 @@ namespace {
 
 using test::fate_of;
 using test::imported;
+using testing::Contains;
 using testing::HasSubstr;
 using testing::Not;
 using testing::StartsWith;
@@ -112,6 +113,30 @@ TEST(ImportTraining, ATemplateThatIsNotHadIsNotWithoutEffect) {
   const ImportedRecipe own = axolotl("chat_template: jinja\nchat_template_jinja: mine.jinja\n");
   EXPECT_THAT(fate_of(own, "chat_template"), StartsWith("without effect: chat_template_jinja"));
   EXPECT_EQ(fate_of(own, "chat_template_jinja"), "data.chat_template");
+}
+
+TEST(ImportTraining, RowsThatTheToolDoesNotCutAreNotCutHere) {
+  const std::string trl = "model_name_or_path: m\nuse_peft: true\ndataset_name: r.jsonl\n";
+  for (const char* lines : {"max_length: null\n", "max_length:\ntruncation_mode: keep_start\n"}) {
+    const ImportedRecipe recipe = imported(trl + lines, "trl");
+    EXPECT_EQ(fate_of(recipe, "max_length"), "data.on_overlength") << lines;
+    EXPECT_THAT(recipe.text, HasSubstr("  on_overlength: error  # max_length\n")) << lines;
+    EXPECT_THAT(recipe.text, Not(HasSubstr("truncate"))) << lines;
+    EXPECT_THAT(recipe.warnings, Contains(StartsWith("TRL cuts no rows where max_length is null")));
+  }
+  for (const char* lines : {"max_length: 512\n", "learning_rate: 1e-4\n"}) {
+    const ImportedRecipe recipe = imported(trl + lines, "trl");
+    EXPECT_THAT(recipe.text, HasSubstr("on_overlength: truncate_right")) << lines;
+    EXPECT_THAT(recipe.warnings, Not(Contains(HasSubstr("cuts no rows")))) << lines;
+  }
+  const auto torchtune = [](const std::string& length) {
+    return imported("{model: {lora_rank: 8}, tokenizer: {max_seq_len: " + length + "}}",
+                    "torchtune");
+  };
+  EXPECT_EQ(fate_of(torchtune("null"), "tokenizer.max_seq_len"), "data.on_overlength");
+  EXPECT_THAT(torchtune("null").warnings, Contains(StartsWith("torchtune cuts no rows")));
+  EXPECT_THAT(torchtune("512").text,
+              HasSubstr("  on_overlength: truncate_right  # default of torchtune\n"));
 }
 
 }  // namespace
