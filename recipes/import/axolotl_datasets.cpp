@@ -1,6 +1,8 @@
 // Axolotl's `datasets`: a path and the type of its rows, which says the names of their fields.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "recipes/import/conversions.h"
 #include "recipes/import/datasets.h"
 #include "recipes/import/key_groups.h"
@@ -20,7 +22,7 @@ void read_own_type(const Node& type, DraftedDataset& dataset) {
   dataset.field("output", text_in(type, "field_output", "output"));
   dataset.field("system", text_in(type, "field_system", "system"));
   for (const char* words : {"format", "no_input_format", "system_format", "system_prompt"})
-    if (in_file(type, words))
+    if (const Node* given = in_file(type, words); given && !is_off(*given))
       dataset.missing = fmt::format(
           "{} of its type words the prompt: write rows of format completion, or leave the chat "
           "template to word it",
@@ -90,6 +92,16 @@ DraftedDataset read_entry(const Node& entry, const Node& root) {
   return dataset;
 }
 
+// A type with fields of its own has words of its own, if only spaces, and no chat template.
+void tell_of_words(const Node& entry, const DraftedDataset& dataset, Draft& draft) {
+  const Node* type = in_file(entry, "type");
+  if (type && type->is_map() && dataset.format == "alpaca" && dataset.missing.empty())
+    draft.warn(
+        "a type with fields of its own and no format words a prompt as '{instruction} {input} ' "
+        "there, without a chat template; here the chat template words it. Rows of format "
+        "completion are taken as they stand");
+}
+
 }  // namespace
 
 void read_axolotl_datasets(const Found& found, const ToolKey& key, Draft& draft) {
@@ -99,9 +111,21 @@ void read_axolotl_datasets(const Found& found, const ToolKey& key, Draft& draft)
     take_entry_keys(found, "datasets", entry, find_tool("axolotl"), draft);
     if (text_in(entry, "type") == "alpaca")  // which words its prompts as Alpaca does
       draft.set(found, "data.prompt_style", Node::string("alpaca"));
+    tell_of_words(entry, dataset, draft);
     look_for_rows(dataset, draft);
     draft.add_dataset(key.here, dataset.node(), dataset.missing);
   }
+  const auto has_type = [&](auto matches) {
+    return std::ranges::any_of(found.value.items, [&](const Node& entry) {
+      const Node* type = entry.is_map() ? in_file(entry, "type") : nullptr;
+      return type && matches(*type);
+    });
+  };
+  if (has_type([](const Node& type) { return text(&type) == "alpaca"; }) &&
+      has_type([](const Node& type) { return type.is_map(); }))
+    draft.warn(
+        "data.prompt_style: alpaca also words the rows of a type with fields of its own, which "
+        "Axolotl words otherwise");
   draft.take(found, key.here);
 }
 

@@ -60,6 +60,9 @@ ToolKey steps(std::string name, std::string here);
 // true, false or a checkpoint.
 ToolKey resume(std::string name);
 ToolKey dtype(std::string name, std::string here);
+// bf16 of tools that compute in float32 where neither it nor fp16 is on, unless one of `types`
+// names a shorter type of the model.
+ToolKey bf16(std::vector<std::string> types);
 // A share; a count of rows is refused.
 ToolKey share(std::string name, std::string here);
 // Built-in templates, and names of the model's own; others are refused.

@@ -75,6 +75,19 @@ void read_streaming(const Found& found, const ToolKey& key, Draft& draft) {
   draft.set(found, key.here, Node::scalar(text(beside(found, "buffer_size"), "16384")));
 }
 
+// It computes without a copy in float32 of what is trained; of adapters PEFT makes one all the same
+// (autocast_adapter_dtype), of whole modules it does not.
+void read_pure_bf16(const Found& found, const ToolKey&, Draft& draft) {
+  if (!is_true(&found.value)) return draft.without_effect(found, "it is off");
+  draft.without_effect(found,
+                       "PEFT holds adapters in float32 beside it too; lora.dtype: bfloat16 holds "
+                       "them in bfloat16");
+  if (const Node* modules = beside(found, "additional_target"); modules && !is_off(*modules))
+    draft.warn(
+        "with pure_bf16 the modules of additional_target are bfloat16 there; here they are float32 "
+        "as all that is trained, or bfloat16 with lora.dtype: bfloat16");
+}
+
 void read_upcast(const Found& found, const ToolKey& key, Draft& draft) {
   if (!is_true(&found.value)) return draft.without_effect(found, "it is off");
   draft.set(found, key.here, Node::string("norms"));
@@ -149,7 +162,7 @@ std::vector<ToolKey> tuning_keys() {
       read_by("pissa_init", "lora.init", "", read_use_pissa, "pissa"),
       idle("pissa_iter", "lora.init: pissa decomposes exactly"),
       refused("pissa_convert", "the base that PiSSA changed is written beside the adapter"),
-      idle("pure_bf16", "adapters are float32 (lora.dtype)"),
+      read_by("pure_bf16", "lora.dtype", "bfloat16 holds adapters in it", read_pure_bf16),
       same("early_stopping_steps", "train.early_stopping_patience"),
       inverted("disable_shuffling", "data.shuffle", "the other way round"),
       idle("plot_loss", kAlwaysLogged),

@@ -1,6 +1,7 @@
 // Keys that several tools have under one name or another: what most of them hand to transformers.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 
 #include "optim/optimizer_names.h"
@@ -143,6 +144,20 @@ ToolKey resume(std::string name) {
 
 ToolKey dtype(std::string name, std::string here) {
   return renamed(std::move(name), std::move(here), kDtypes);
+}
+
+ToolKey bf16(std::vector<std::string> types) {
+  return read_by("bf16", "train.compute_dtype",
+                 "auto takes bfloat16 where the machine multiplies it",
+                 [types = std::move(types)](const Found& found, const ToolKey& key, Draft& draft) {
+                   const bool is_short = std::ranges::any_of(types, [&](const std::string& type) {
+                     const Node* named = in_file(found.root, type);
+                     return named && !is_off(*named) && named->text.find("32") == std::string::npos;
+                   });
+                   if (is_off(found.value) && !is_short)
+                     return draft.set(found, key.here, Node::string("float32"));
+                   draft.without_effect(found, key.here + ": " + key.note);
+                 });
 }
 
 ToolKey share(std::string name, std::string here) {

@@ -124,7 +124,7 @@ std::vector<ToolKey> idle_keys() {
   add_missing(
       keys, idle_all({"eval_accumulation_steps", "prediction_loss_only", "eval_do_concat_batches",
                       "batch_eval_metrics", "eval_use_gather_object", "include_*", "eval_on_start",
-                      "eval_delay", "load_best_model_at_end", "greater_is_better"},
+                      "eval_delay", "greater_is_better"},
                      "evaluation measures the loss, and the best checkpoint is kept"));
   add_missing(keys, idle_all({"save_safetensors", "save_on_each_node",
                               "restore_callback_states_from_checkpoint"},
@@ -165,6 +165,9 @@ std::vector<ToolKey> evaluation_keys(bool always) {
           read_by("evaluation_strategy", "train.eval_every", "in steps", read_eval_strategy),
           read_by("save_steps", "train.save_every", "in steps", read_save_steps),
           read_by("save_strategy", "train.save_every", "in steps", read_save_strategy),
+          refused("load_best_model_at_end",
+                  "output.dir/adapter is that of the last step; the best checkpoint is "
+                  "output.dir/best, with its adapter"),
           read_by("metric_for_best_model", "", "the evaluation loss says which is the best",
                   read_best_metric)};
 }

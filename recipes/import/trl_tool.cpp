@@ -85,6 +85,7 @@ std::vector<ToolKey> model_keys() {
        read_by("use_bnb_nested_quant", "quantization.double_quant", "", read_double_quant),
        read_by("bnb_4bit_use_double_quant", "quantization.double_quant", "", read_double_quant),
        idle("bnb_4bit_quant_storage", "weights are stored as their 4 bits"),
+       bf16({"fp16", "dtype", "torch_dtype"}),
        read_by("bnb_4bit_compute_dtype", "train.compute_dtype", "",
                dtype("", "train.compute_dtype").convert)});
   return keys;

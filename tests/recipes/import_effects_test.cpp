@@ -1,0 +1,93 @@
+// Keys that look as if they had no effect here and have one, and such that have none.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <utility>
+
+#include "recipes/import/import_recipe.h"
+#include "recipes/yaml/recipe_yaml.h"
+#include "tests/support/imported_recipe.h"
+
+namespace qlora::recipes {
+namespace {
+using test::fate_of;
+using test::imported;
+using testing::AllOf;
+using testing::Contains;
+using testing::Each;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+using testing::StartsWith;
+
+const std::string kTrl = "model_name_or_path: m\nuse_peft: true\ndataset_name: r.jsonl\n";
+const std::string kAxolotl =
+    "base_model: m\nadapter: lora\ndatasets: [{path: r.jsonl, type: completion}]\n";
+const std::string kLlamaFactory =
+    "model_name_or_path: m\nfinetuning_type: lora\ndataset: d\nmax_steps: 1\n";
+
+std::string compute_dtype(const ImportedRecipe& recipe) {
+  EXPECT_THAT(recipe.missing, IsEmpty());
+  return parse_recipe(recipe.text, "r.yaml", "/base").train.compute_dtype;
+}
+
+TEST(ImportEffects, TheBestModelIsNotTheOneInTheAdaptersDirectory) {
+  for (const auto& [tool, file] :
+       {std::pair("trl", kTrl), {"axolotl", kAxolotl}, {"llama-factory", kLlamaFactory}}) {
+    EXPECT_THAT(
+        fate_of(imported(file + "load_best_model_at_end: true\n", tool), "load_best_model_at_end"),
+        AllOf(StartsWith("refused: "), HasSubstr("output.dir/best")));
+    EXPECT_THAT(
+        fate_of(imported(file + "load_best_model_at_end: false\n", tool), "load_best_model_at_end"),
+        StartsWith("without effect: it is off"));
+  }
+}
+
+TEST(ImportEffects, NeitherBf16NorFp16IsFloat32) {
+  EXPECT_EQ(compute_dtype(imported(kTrl + "bf16: false\n", "trl")), "float32");
+  EXPECT_EQ(compute_dtype(imported(kTrl + "bf16: false\nfp16: false\ndtype: float32\n", "trl")),
+            "float32");
+  EXPECT_EQ(compute_dtype(imported(kAxolotl + "bf16: false\nfp16:\n", "axolotl")), "float32");
+  for (const char* other : {"bf16: true\n", "bf16: false\nfp16: true\n", "fp16: false\n",
+                            "bf16: false\ndtype: bfloat16\n", "fp16: true\nbf16: false\n"})
+    EXPECT_EQ(compute_dtype(imported(kTrl + other, "trl")), "auto") << other;
+  for (const char* other : {"bf16: auto\n", "bf16: false\nbfloat16: true\n"})
+    EXPECT_EQ(compute_dtype(imported(kAxolotl + other, "axolotl")), "auto") << other;
+}
+
+TEST(ImportEffects, AdaptersBesidePureBf16AreFloat32) {
+  const ImportedRecipe adapters = imported(kLlamaFactory + "pure_bf16: true\n", "llama-factory");
+  EXPECT_THAT(fate_of(adapters, "pure_bf16"), StartsWith("without effect: PEFT holds adapters"));
+  EXPECT_THAT(adapters.warnings, Each(Not(HasSubstr("pure_bf16"))));
+  const ImportedRecipe modules = imported(
+      kLlamaFactory + "pure_bf16: true\nadditional_target: embed_tokens\n", "llama-factory");
+  EXPECT_THAT(modules.warnings, Contains(HasSubstr("lora.dtype: bfloat16")));
+}
+
+TEST(ImportEffects, AnEmptySystemPromptOfATypeStandsInOneList) {
+  const auto axolotl = [](const std::string& type) {
+    return imported("base_model: m\nadapter: lora\ndatasets: [{path: r.jsonl, type: {" + type +
+                        ", field_output: a}}]\n",
+                    "axolotl");
+  };
+  const ImportedRecipe empty = axolotl("system_prompt: \"\", field_instruction: q");
+  EXPECT_THAT(fate_of(empty, "datasets[].type.system_prompt"), StartsWith("without effect"));
+  EXPECT_THAT(empty.missing, IsEmpty());
+  EXPECT_THAT(empty.warnings, Contains(HasSubstr("a type with fields of its own and no format")));
+  const ImportedRecipe words = axolotl("format: \"[INST] {instruction} [/INST]\"");
+  EXPECT_THAT(fate_of(words, "datasets[].type.format"), StartsWith("refused"));
+  EXPECT_THAT(words.missing, Contains(HasSubstr("format of its type words the prompt")));
+  EXPECT_THAT(words.warnings, Each(Not(HasSubstr("no format"))));
+}
+
+TEST(ImportEffects, AlpacasWordsInAMixtureAreToldOf) {
+  const ImportedRecipe both = imported(
+      "base_model: m\nadapter: lora\ndatasets: [{path: a.jsonl, type: alpaca},\n"
+      " {path: b.jsonl, type: {field_instruction: q, field_output: a}}]\n",
+      "axolotl");
+  EXPECT_THAT(both.warnings, Contains(HasSubstr("also words the rows of a type with fields")));
+}
+
+}  // namespace
+}  // namespace qlora::recipes
