@@ -70,7 +70,8 @@ void read_packing(const Found& found, const ToolKey& key, Draft& draft) {
 // Rows of a stream change places within a buffer.
 void read_streaming(const Found& found, const ToolKey& key, Draft& draft) {
   if (!is_true(&found.value)) return draft.without_effect(found, "it is off");
-  if (is_true(beside(found, "disable_shuffling")) || beside(found, "interleave_probs"))
+  const bool mixes = text(beside(found, "mix_strategy")).starts_with("interleave");
+  if (is_true(beside(found, "disable_shuffling")) || beside(found, "interleave_probs") || mixes)
     return draft.without_effect(found, "rows are not shuffled, or mixed by weight");
   draft.set(found, key.here, Node::scalar(text(beside(found, "buffer_size"), "16384")));
 }

@@ -81,6 +81,8 @@ TEST(ImportRows, DataSetsThatTakeTurnsHaveWeights) {
   EXPECT_THAT(weights("dataset: a,b\nmix_strategy: concat\n"), ElementsAre(0, 0));
   EXPECT_THAT(weights("dataset: a,b\nmix_strategy: interleave_over\ninterleave_probs: 0.7,0.3\n"),
               ElementsAre(0.7, 0.3));
+  EXPECT_THAT(weights("dataset: a,b\nstreaming: true\nmix_strategy: interleave_under\n"),
+              ElementsAre(1, 1));
   const ImportedRecipe under = with_info(info, "dataset: a,b\nmix_strategy: interleave_under\n");
   EXPECT_EQ(fate_of(under, "mix_strategy"), "data.train[].weight");
   EXPECT_THAT(under.warnings, Contains(HasSubstr("when the first data set is used up")));
