@@ -41,18 +41,29 @@ bool cuts_no_rows(const Node& root) {
   return longest && longest->value.kind == Node::Kind::kNull && !in_file(root, "max_seq_length");
 }
 
+// What is beyond the length goes into another sequence; otherwise it is cut off.
+bool splits_rows(const Node& root) {
+  return is_true(in_file(root, "packing")) &&
+         text(in_file(root, "packing_strategy")) == "bfd_split";
+}
+
 void read_truncation(const Found& found, const ToolKey& key, Draft& draft) {
   if (cuts_no_rows(found.root)) return draft.without_effect(found, "max_length is null");
+  if (splits_rows(found.root))
+    return draft.without_effect(found, "packing_strategy splits rows that are too long");
   const bool end = found.value.text == "keep_end";
   draft.set(found, key.here, Node::string(end ? "truncate_left" : "truncate_right"));
 }
 
-void read_packing_strategy(const Found& found, const ToolKey&, Draft& draft) {
+void read_packing_strategy(const Found& found, const ToolKey& key, Draft& draft) {
+  if (splits_rows(found.root)) return draft.set(found, "data.on_overlength", Node::string("split"));
+  if (!is_true(in_file(found.root, "packing")))
+    return draft.without_effect(found, "packing is off");
   if (found.value.text == "wrapped")
     return draft.refuse(found,
                         "rows are not cut where a sequence ends; data.packing puts whole "
                         "rows into one");
-  draft.without_effect(found, "data.packing puts whole rows into a sequence");
+  draft.without_effect(found, key.note);
 }
 
 void read_split(const Found& found, const ToolKey&, Draft& draft) {

@@ -129,6 +129,12 @@ TEST(ImportTraining, RowsThatTheToolDoesNotCutAreNotCutHere) {
     EXPECT_THAT(recipe.text, HasSubstr("on_overlength: truncate_right")) << lines;
     EXPECT_THAT(recipe.warnings, Not(Contains(HasSubstr("cuts no rows")))) << lines;
   }
+  const ImportedRecipe split = imported(
+      trl + "truncation_mode: keep_start\npacking: true\npacking_strategy: bfd_split\n", "trl");
+  EXPECT_EQ(fate_of(split, "packing_strategy"), "data.on_overlength");
+  EXPECT_THAT(split.text, HasSubstr("  on_overlength: split  # packing_strategy\n"));
+  EXPECT_THAT(fate_of(imported(trl + "packing_strategy: bfd_split\n", "trl"), "packing_strategy"),
+              StartsWith("without effect: packing is off"));
   const auto torchtune = [](const std::string& length) {
     return imported("{model: {lora_rank: 8}, tokenizer: {max_seq_len: " + length + "}}",
                     "torchtune");
