@@ -75,6 +75,10 @@ void Plateau::evaluated(double loss, const OptimizerOptions& options) {
   stale = 0;
 }
 
+bool LrSchedule::ends_at_zero() const {
+  return factor(std::max(horizon_, warmup_steps_) + 1) == 0.0;
+}
+
 double LrSchedule::at(int64_t step) const {
   check(step >= 0, "LrSchedule: the step must be >= 0, got {}", step);
   return lr_ * factor(step);

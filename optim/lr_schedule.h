@@ -39,6 +39,9 @@ class LrSchedule {
   // optim.warmup_steps, or else ceil(optim.warmup_ratio * horizon).
   int64_t warmup_steps() const { return warmup_steps_; }
   int64_t horizon() const { return horizon_; }
+  // Whether its course ends at a rate of 0 and stays there: steps past the horizon train nothing.
+  // Not of optim.lr 0, with which no step trains.
+  bool ends_at_zero() const;
 
  private:
   enum class Shape {

@@ -66,8 +66,7 @@ class Look {
 
   // That of a run by epochs is known once its rows are read.
   void at_length(int64_t horizon) {
-    at("train.on_extend",
-       [&] { require_on_extend(recipe_.train, horizon, recipe_.train.max_steps); });
+    at("train.on_extend", [&] { require_on_extend(recipe_, horizon, recipe_.train.max_steps); });
   }
 
   // Whether a config.json is all that is known of the model.

@@ -54,7 +54,7 @@ trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed:
   const RunDirectory run(recipe, *group);
   tell_left_out(recipe);
   if (run.finished()) {
-    if (group->leads()) tell_finished(run);
+    if (group->leads()) tell_finished(recipe, run);
     return trainer::Outcome::kFinished;
   }
   // Reads the base from where the run wrote one of its own (init: loftq, ...).

@@ -130,9 +130,10 @@ Section train_section() {
            Free{"It decides from where the run continues; training is the same."},
        in({"on_extend", "continue | rescale",
            "What the learning rate does when a resumed run is longer than it was. continue: it "
-           "keeps its old course and then stays at its last value. rescale: it follows the course "
-           "of the new length. Empty: such a run is refused with a message that asks for one of "
-           "the two."},
+           "keeps its old course and then stays at its last value, which must not be 0: with "
+           "constant, inverse_sqrt and reduce_on_plateau, or with a `min_lr_ratio` above 0 where "
+           "the schedule obeys it. rescale: it follows the course of the new length. Empty: such a "
+           "run is refused with a message that asks for one of the two."},
           &Options::on_extend) |
            Free{"It matters only when the length changes."}});
 }

@@ -10,6 +10,7 @@
 #include "export/adapter.h"
 #include "io/read_file.h"
 #include "lora/weight_init.h"
+#include "optim/lr_schedule.h"
 #include "recipes/exports/training_facts.h"
 #include "recipes/report/metrics_columns.h"
 #include "recipes/run/stop_sentence.h"
@@ -41,6 +42,11 @@ void tell_best(const Recipe& recipe, const RunDirectory& run, const trainer::Tra
       lora::init_changes_base(recipe.lora.init) ? run.file("base") : recipe.model.path, adapter);
 }
 
+// What train.on_extend may be: past the end of most courses the rate is 0, whatever their length.
+const char* wish_of_longer_run(const Recipe& recipe) {
+  return optim::LrSchedule(recipe.optim, 1).ends_at_zero() ? "rescale" : "continue";
+}
+
 }  // namespace
 
 void finish(const Recipe& recipe, const RunDirectory& run, const BaseModel& base,
@@ -63,15 +69,16 @@ void finish(const Recipe& recipe, const RunDirectory& run, const BaseModel& base
   tell_best(recipe, run, job.state);
 }
 
-void tell_finished(const RunDirectory& run) {
+void tell_finished(const Recipe& recipe, const RunDirectory& run) {
   const auto newest = trainer::newest_checkpoint(run.path(), trainer::Look::kHashes);
   for (const trainer::PassedOver& checkpoint : newest.passed_over)
     log::warning("damaged: {}", checkpoint.fault);
   log::info("{} was finished before: {}; nothing is left to train and nothing was changed",
             run.path(), what_is_there(run));
-  log::write_info(
-      "longer: --set train.max_steps=N (or train.epochs) --set train.on_extend=continue; anew: "
-      "--overwrite, or another output.dir");
+  log::info(
+      "longer: --set train.max_steps=N (or train.epochs) --set train.on_extend={}; anew: "
+      "--overwrite, or another output.dir",
+      wish_of_longer_run(recipe));
 }
 
 }  // namespace qlora::recipes

@@ -15,6 +15,6 @@ void finish(const Recipe& recipe, const RunDirectory& run, const BaseModel& base
 
 // Of a run that has nothing left to train: that it was finished before, and how to train longer or
 // anew. Names the checkpoints that are damaged.
-void tell_finished(const RunDirectory& run);
+void tell_finished(const Recipe& recipe, const RunDirectory& run);
 
 }  // namespace qlora::recipes

@@ -146,8 +146,17 @@ Recipe with_choices(Recipe recipe, const trainer::TrainState& state) {
   return recipe;
 }
 
-void require_on_extend(const trainer::TrainOptions& options, int64_t horizon, int64_t total) {
-  if (total <= horizon || !options.on_extend.empty()) return;
+void require_on_extend(const Recipe& recipe, int64_t horizon, int64_t total) {
+  const std::string& wish = recipe.train.on_extend;
+  if (total <= horizon || wish == "rescale") return;
+  if (optim::LrSchedule(recipe.optim, horizon).ends_at_zero())
+    fail<ConfigError>(
+        "train.on_extend: the run was laid out for {0} steps and is now to have {1}, and the "
+        "learning rate of optim.schedule {2} ends at 0 after {0}: to continue there trains "
+        "nothing; set train.on_extend to rescale (the rate follows the longer course), or start "
+        "another run with lora.from_adapter",
+        horizon, total, recipe.optim.schedule);
+  if (wish == "continue") return;
   fail<ConfigError>(
       "train.on_extend: the run was laid out for {} steps and is now to have {}; say what the "
       "learning rate does: continue (stays at the end of its course) or rescale (follows the "
@@ -160,7 +169,7 @@ void extend(const Recipe& recipe, const data::PreparedData& data, const data::Lo
   if (state.horizon == 0) return;
   compare_rows(data, state);  // first: of other rows the run may have other steps
   const int64_t total = total_steps(recipe, loader);
-  require_on_extend(recipe.train, state.horizon, total);
+  require_on_extend(recipe, state.horizon, total);
   if (total > state.horizon && recipe.train.on_extend == "rescale") state.horizon = total;
 }
 

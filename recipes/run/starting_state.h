@@ -31,8 +31,8 @@ trainer::TrainState starting_state(const Recipe& recipe,
 Recipe with_choices(Recipe recipe, const trainer::TrainState& state);
 
 // ConfigError if a run that was laid out for `horizon` steps is to have more, `total`, and
-// train.on_extend does not say what the learning rate does.
-void require_on_extend(const trainer::TrainOptions& options, int64_t horizon, int64_t total);
+// train.on_extend does not say what the learning rate does, or lets it stay at 0.
+void require_on_extend(const Recipe& recipe, int64_t horizon, int64_t total);
 
 // Of a run that goes on, the steps that its learning rate follows if it is to be longer. To be
 // called before the weights are read: train.epochs become steps with the rows. ConfigError if these

@@ -64,9 +64,27 @@ TEST(FinishedRun, GoesOnWhereItIsToBeLonger) {
   const std::string path = write_recipe_file(dir, tiny_recipe(dir.path()));
   ASSERT_EQ(run_qlora(dir, {"train", path}).exit_code, 0);
   const Finished longer = run_qlora(
-      dir, {"train", path, "--set", "train.max_steps=8", "--set", "train.on_extend=continue"});
+      dir, {"train", path, "--set", "train.max_steps=8", "--set", "train.on_extend=rescale"});
   EXPECT_EQ(longer.exit_code, 0) << longer.err;
   EXPECT_THAT(longer.err, HasSubstr("finished: 8 steps"));
+}
+
+// The rate of cosine ends at 0: to continue there trains nothing.
+TEST(FinishedRun, WhatItAdvisesIsWhatItsScheduleAllows) {
+  for (const std::string schedule : {"cosine", "constant"}) {
+    TempDir dir;
+    recipes::Recipe recipe = tiny_recipe(dir.path());
+    recipe.optim.schedule = schedule;
+    const std::string path = write_recipe_file(dir, recipe);
+    ASSERT_EQ(run_qlora(dir, {"train", path}).exit_code, 0);
+    const Finished again = run_qlora(dir, {"train", path});
+    const std::string wish = schedule == "cosine" ? "rescale" : "continue";
+    EXPECT_THAT(again.err, HasSubstr("--set train.on_extend=" + wish + ";"));
+    const Finished longer = run_qlora(
+        dir, {"train", path, "--set", "train.max_steps=8", "--set", "train.on_extend=" + wish});
+    EXPECT_EQ(longer.exit_code, 0) << longer.err;
+    EXPECT_THAT(longer.err, HasSubstr("finished: 8 steps"));
+  }
 }
 
 TEST(FinishedRun, ALearningRateThatIsFarTooHighIsADivergence) {

@@ -118,6 +118,25 @@ TEST(Plateau, FollowsTheLossAsTorchsScheduler) {
   EXPECT_EQ(rows, 240);
 }
 
+TEST(LrSchedule, WhetherStepsPastItsEndTrainNothing) {
+  for (const int64_t warmup : {0, 3, 10, 20}) {
+    const auto ends_at_zero = [warmup](const char* name, double least) {
+      OptimizerOptions options = with(name, warmup);
+      options.min_lr_ratio = least;
+      const LrSchedule schedule(options, 10);
+      EXPECT_EQ(schedule.ends_at_zero(), schedule.at(1000) == 0) << name << ' ' << warmup;
+      return schedule.ends_at_zero();
+    };
+    EXPECT_TRUE(ends_at_zero("linear", 0.1)) << warmup;
+    for (const char* name : {"cosine", "cosine_with_restarts", "polynomial", "wsd"}) {
+      EXPECT_TRUE(ends_at_zero(name, 0)) << name << ' ' << warmup;
+      EXPECT_FALSE(ends_at_zero(name, 0.1)) << name << ' ' << warmup;
+    }
+    for (const char* name : {"constant", "inverse_sqrt", "reduce_on_plateau"})
+      EXPECT_FALSE(ends_at_zero(name, 0)) << name << ' ' << warmup;
+  }
+}
+
 TEST(LrSchedule, AWarmupThatTakesAllStepsIsToldOf) {
   const auto told = [](int64_t warmup_steps, double warmup_ratio, int64_t steps) {
     return warmup_sentence(LrSchedule(with("cosine", warmup_steps, warmup_ratio), steps), steps);

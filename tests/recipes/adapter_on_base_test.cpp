@@ -68,7 +68,7 @@ class AdapterOnBase : public testing::Test {
     recipe.train.max_steps = 2;
     finetune(recipe, std::atomic<bool>(false));
     recipe.train.max_steps = 3;
-    recipe.train.on_extend = "continue";
+    recipe.train.on_extend = "rescale";
     finetune(recipe, std::atomic<bool>(false));
     return recipe;
   }
@@ -473,7 +473,7 @@ TEST_F(AdapterOnBase, TrainingFromItKeepsTheChangedBaseWithTheRun) {
   const TrainedModel run = open_model(choice);
   EXPECT_TRUE(at::equal(base_of(run, 1), base_of(open(), 1)));
   recipe.train.max_steps = 4;
-  recipe.train.on_extend = "continue";
+  recipe.train.on_extend = "rescale";
   finetune(recipe, std::atomic<bool>(false));  // on the base that was saved
   EXPECT_TRUE(at::equal(base_of(open_model(choice), 1), base_of(open(), 1)));
 }

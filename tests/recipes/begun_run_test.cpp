@@ -104,6 +104,20 @@ TEST_F(BegunRun, WhatTheRateDoesInALongerRunIsAskedWithAllElseBeforeAWeightIsRea
                         HasSubstr("train.sample_prompts: there is no file"))));
 }
 
+TEST_F(BegunRun, ARateThatWouldStayAtZeroIsRefusedBeforeAWeightIsRead) {
+  spoil_weights(dir / "model");
+  recipe.train.max_steps = 9;
+  for (const char* wish : {"continue", ""}) {
+    recipe.train.on_extend = wish;
+    EXPECT_THAT([&] { finetune(recipe, kNever); },
+                ThrowsMessage<ConfigError>(AllOf(
+                    HasSubstr("train.on_extend: the run was laid out for 4 steps and is now to "
+                              "have 9, and the learning rate of optim.schedule cosine ends at 0 "
+                              "after 4: to continue there trains nothing; set train.on_extend to "
+                              "rescale"))));
+  }
+}
+
 TEST_F(BegunRun, OfALongerRunByEpochsItIsAskedOnceTheRowsAreRead) {
   recipe.output.dir = dir / "epochs";
   recipe.train.max_steps = 0;

@@ -96,7 +96,7 @@ TEST_F(ChangedBase, TheModelThatItWasMadeFromIsKnownToEachAdapterAndExport) {
 
 TEST_F(ChangedBase, CardsSayThatItsRunQuantizedItAlsoOnceItWentOn) {
   using ::testing::AllOf, ::testing::HasSubstr, ::testing::Not;
-  recipe_.train.on_extend = "continue";
+  recipe_.train.on_extend = "rescale";
   const auto sentence = AllOf(HasSubstr(" The base was quantized for the training: nf4, block size "
                                         "32"),
                               Not(HasSubstr("quantized already")));
@@ -126,7 +126,7 @@ TEST_F(ChangedBase, CardsSayThatItsRunQuantizedItAlsoOnceItWentOn) {
 TEST_F(ChangedBase, ButNotToOneOfTheModelItself) {
   recipe_.lora.init = "default";
   recipe_.output.save_base = true;
-  recipe_.train.on_extend = "continue";
+  recipe_.train.on_extend = "rescale";
   Recipe longer = recipe_;  // reads its own base
   longer.train.max_steps = 8;
   train(recipe_);
@@ -177,7 +177,7 @@ TEST_F(ChangedBase, CardsWarnAlsoWhereAnOlderVersionRecordedThatNothingChangedIt
   const std::string run = recipe_.output.dir;
   make_checkpoint_older(run + "/checkpoint-000006");
   recipe_.train.max_steps = 8;
-  recipe_.train.on_extend = "continue";
+  recipe_.train.on_extend = "rescale";
   train(recipe_);
   EXPECT_EQ(lora::read_adapter_base(run + "/adapter")->init, "olora");
   EXPECT_THAT(test::read_file(run + "/adapter/README.md"),
@@ -209,7 +209,7 @@ TEST_F(ChangedBase, AnAdapterBegunOnItByAnotherRunHoldsNoPartOfIt) {
   other.model.path = recipe_.output.dir + "/base";
   other.quantization = {};
   other.output.dir = dir_ / "other";
-  other.train.on_extend = "continue";
+  other.train.on_extend = "rescale";
   for (const int64_t steps : {6, 8}) {
     other.train.max_steps = steps;
     train(other);

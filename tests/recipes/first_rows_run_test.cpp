@@ -49,6 +49,7 @@ Recipe in_blocks(const TempDir& dir) {
   recipe.data.eval = {};
   recipe.data.packing = false;
   recipe.data.shuffle_block = 3;
+  recipe.optim.schedule = "constant";
   recipe.train.on_extend = "continue";
   recipe.output.dir = dir / "first";
   return recipe;
