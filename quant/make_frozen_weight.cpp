@@ -13,11 +13,14 @@ bool is_skipped(const QuantizationOptions& options, const std::string& module) {
   return false;
 }
 
+bool is_quantized(const QuantizationOptions& options, const std::string& module) {
+  return options.method != "none" && options.method != "as_stored" && !is_skipped(options, module);
+}
+
 std::unique_ptr<FrozenWeight> make_frozen_weight(const at::Tensor& weight,
                                                  const QuantizationOptions& options,
                                                  const std::string& module) {
-  if (options.method == "none" || options.method == "as_stored" || is_skipped(options, module))
-    return std::make_unique<DenseWeight>(weight);
+  if (!is_quantized(options, module)) return std::make_unique<DenseWeight>(weight);
   if (options.method == "nf4" || options.method == "fp4") {
     const FourBitCode code = options.method == "nf4" ? FourBitCode::kNf4 : FourBitCode::kFp4;
     return std::make_unique<FourBitWeight>(weight, FourBitLayout{code, options.block_size},

@@ -13,6 +13,9 @@ namespace qlora::quant {
 // holds it as a component.
 bool is_skipped(const QuantizationOptions& options, const std::string& module);
 
+// True if make_frozen_weight() quantizes this module.
+bool is_quantized(const QuantizationOptions& options, const std::string& module);
+
 // weight [out, in] or [experts, out, in] as loaded (contiguous, floating), on the device where it
 // is to live. Error naming the module and the place of a value that the format cannot hold.
 std::unique_ptr<FrozenWeight> make_frozen_weight(const at::Tensor& weight,

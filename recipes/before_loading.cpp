@@ -144,6 +144,29 @@ class Look {
       if (lora::is_target(recipe_.lora, a.head.names.hugging_face))
         lora::check_adapted_head(recipe_.lora, trained, a.tied_embeddings, a.embedding_names());
     });
+    at("lora.init", [&] { at_loftq(); });
+  }
+
+  // LoftQ begins with what quantizing has lost.
+  void at_loftq() {
+    if (recipe_.lora.init != "loftq" || !recipe_.lora.from_adapter.empty() ||
+        problems_.is_covered_within("quantization") || problems_.is_covered_within("lora"))
+      return;
+    const auto weight = planned_weights(recipe_, *header_);
+    bool any = false;
+    const auto visit = [&](const std::string& module, const model::LinearSpec& linear) {
+      any = any || (lora::is_target(recipe_.lora, module) &&
+                    weight(module, linear).traits.kind != quant::WeightKind::kStored);
+    };
+    const model::Architecture& a = header_->architecture;
+    for_each_linear(a, visit);
+    // The head is quantized only where the file has it so.
+    if (recipe_.quantization.method == "as_stored") visit(a.head.names.hugging_face, a.head);
+    if (!any)
+      throw ConfigError(
+          "lora.init: loftq begins with what quantizing the weights has lost, and none that gets "
+          "an adapter is quantized; name a quantization.method such as nf4 (skip_modules must "
+          "leave targets over), or another lora.init");
   }
 
   // An adapter's own patterns may name modules of other models.

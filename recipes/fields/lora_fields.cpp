@@ -143,7 +143,9 @@ Section lora_section() {
            "How the adapter's matrices A and B start. default: A is random (Kaiming-uniform) and B "
            "is zero. gaussian: A is drawn from a normal distribution and B is zero. orthogonal: "
            "both are random and orthogonal to each other, so that their product is zero. loftq: "
-           "A and B approximate what quantizing the weight lost. pissa and olora: A and B take "
+           "A and B approximate what quantizing the weight lost; for a weight that is not "
+           "quantized "
+           "they start as by default. pissa and olora: A and B take "
            "over the weight's largest components, which are subtracted from the base. loftq, pissa "
            "and olora change the base, which is then written to `base` in the run directory."},
           &Options::init),

@@ -23,7 +23,11 @@ void BaseInit::keep(const std::string& module, lora::WeightInit& found) {
 
 model::WeightMaker BaseInit::maker() {
   return [this](const std::string& module, const at::Tensor& weight) {
-    if (!lora::is_target(recipe_.lora, module))
+    // Of a weight that stays as it is LoftQ would make an adapter with A and B zero, which never
+    // learns: it starts as by default.
+    const bool loses_nothing =
+        recipe_.lora.init == "loftq" && !quant::is_quantized(recipe_.quantization, module);
+    if (loses_nothing || !lora::is_target(recipe_.lora, module))
       return quant::make_frozen_weight(weight, recipe_.quantization, module);
     lora::WeightInit found = lora::init_from_weight(
         recipe_.lora.of_module(module), weight, recipe_.quantization, module, recipe_.train.seed);
@@ -40,7 +44,8 @@ void BaseInit::add_packed_layers(model::CausalLm& model) {
   for (lora::LinearGroup* group : model.groups())
     for (lora::LoraLinear& layer : group->layers()) {
       if (factors_.contains(layer.name) || !lora::is_target(recipe_.lora, layer.name)) continue;
-      // A router is never quantized and stays as it is; its adapter starts as by default.
+      // A router or another layer that is not quantized stays as it is; its adapter starts as by
+      // default.
       if (layer.base->traits().kind == quant::WeightKind::kStored) continue;
       if (recipe_.lora.init != "loftq") {
         fail<ConfigError>(

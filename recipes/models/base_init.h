@@ -17,7 +17,8 @@ class BaseInit {
  public:
   explicit BaseInit(const Recipe& recipe) : recipe_(recipe) {}
 
-  // For load_model: initialises target layers, quantizes the others.
+  // For load_model: initialises target layers, quantizes the others, and those that loftq can do
+  // nothing for.
   model::WeightMaker maker();
   // After it: layers that were stored packed are compared with lora.loftq.original. ConfigError if
   // there are such and it is not given, or the init cannot work on them.

@@ -151,6 +151,24 @@ quant::QuantizationOptions quantization_of(const Recipe& recipe, const model::Mo
   return stored;
 }
 
+std::function<quant::WeightBytes(const std::string& module, const model::LinearSpec& linear)>
+planned_weights(const Recipe& recipe, const model::ModelHeader& header) {
+  const quant::QuantizationOptions options = quantization_of(recipe, header);
+  const std::string dtype = recipe.model.dtype == "auto" ? header.dtype : recipe.model.dtype;
+  const at::ScalarType dense = model::dtype_from_string(dtype, "model.dtype");
+  return [&recipe, &header, options, dense](const std::string& module,
+                                            const model::LinearSpec& linear) {
+    if (const auto type = kept_blocks(recipe, header, module))
+      return quant::planned_block_bytes(*type, linear.out, linear.in);
+    if (const auto size = packed_size(recipe, header, module, linear))
+      return quant::by_purpose(*size);
+    const at::ScalarType type =
+        header.weights ? header.weights->dtype_of(module + ".weight", dense) : dense;
+    return quant::planned_weight_bytes(model::quantization_of_layer(linear, options), module,
+                                       linear.out, linear.in, type);
+  };
+}
+
 int64_t micro_batches_a_rank(const Recipe& recipe, int ranks) {
   const int64_t micro_batches = recipe.train.gradient_accumulation_steps;
   if (micro_batches % ranks != 0)
@@ -171,21 +189,9 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& 
         header.place);
   const std::string dtype = recipe.model.dtype == "auto" ? header.dtype : recipe.model.dtype;
   trainer::PlannedRun run = common(recipe, header.architecture, dtype, on_gpu, ranks);
-  const at::ScalarType dense = model::dtype_from_string(dtype, "model.dtype");
   run.adapter_reading_bytes = adapter_reading_bytes(
       recipe, header.architecture, model::dtype_from_string(header.dtype, "model.dtype"));
-  const quant::QuantizationOptions options = quantization_of(recipe, header);
-  run.weight = [&recipe, &header, options, dense](const std::string& module,
-                                                  const model::LinearSpec& linear) {
-    if (const auto type = kept_blocks(recipe, header, module))
-      return quant::planned_block_bytes(*type, linear.out, linear.in);
-    if (const auto size = packed_size(recipe, header, module, linear))
-      return quant::by_purpose(*size);
-    const at::ScalarType type =
-        header.weights ? header.weights->dtype_of(module + ".weight", dense) : dense;
-    return quant::planned_weight_bytes(model::quantization_of_layer(linear, options), module,
-                                       linear.out, linear.in, type);
-  };
+  run.weight = planned_weights(recipe, header);
   run.placement = placement_of(recipe, run, ranks_here > 0 ? ranks_here : ranks);
   return run;
 }

@@ -1,12 +1,14 @@
 // A recipe as trainer/memory_plan.h and trainer/time_plan.h see it.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 
 #include "model/causal_lm.h"
 #include "model/made_weights.h"
 #include "model/model_header.h"
+#include "quant/planned_bytes.h"
 #include "recipes/plan/cached_rows.h"
 #include "recipes/recipe.h"
 #include "trainer/memory_plan.h"
@@ -24,6 +26,11 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& 
 // Of a loaded one.
 trainer::PlannedRun planned_run(const Recipe& recipe, const model::CausalLm& model,
                                 int64_t sequence_length, int ranks = 1);
+
+// How the base will hold its linear layers, of whose weights nothing is read: a function of the
+// module and its layer. Recipe and header must outlive it. ConfigError as quantization_of().
+std::function<quant::WeightBytes(const std::string& module, const model::LinearSpec& linear)>
+planned_weights(const Recipe& recipe, const model::ModelHeader& header);
 
 // How many micro-batches of a step each of so many ranks computes. ConfigError naming
 // train.gradient_accumulation_steps where they cannot share them.

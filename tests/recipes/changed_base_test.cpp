@@ -56,6 +56,41 @@ TEST_F(ChangedBase, ItIsWrittenOnceAndEveryCommandFindsIt) {
   EXPECT_EQ(open_model(by_hand).base.record.hash, record->hash);
 }
 
+TEST_F(ChangedBase, LoftqIsRefusedWhereNoTargetIsQuantized) {
+  const quant::QuantizationOptions nf4 = recipe_.quantization;
+  const auto expect_refused = [this](const char* what) {
+    EXPECT_THAT([&] { train(recipe_); },
+                ::testing::ThrowsMessage<ConfigError>(::testing::HasSubstr(
+                    "lora.init: loftq begins with what quantizing the weights has lost")))
+        << what;
+    EXPECT_FALSE(fs::exists(recipe_.output.dir + "/recipe.resolved.yaml")) << what;
+  };
+  recipe_.quantization = {};
+  expect_refused("as_stored");
+  recipe_.quantization.method = "none";
+  expect_refused("none");
+  recipe_.quantization = nf4;
+  recipe_.lora.targets = {"down_proj"};
+  recipe_.quantization.skip_modules = {"down_proj"};
+  expect_refused("all of them skipped");
+}
+
+// With A and B zero neither would ever get a gradient.
+TEST_F(ChangedBase, ATargetThatIsNotQuantizedStartsAsByDefault) {
+  recipe_.quantization.skip_modules = {"lm_head", "down_proj"};
+  train(recipe_);
+  for (const char* module : {"layers.0.mlp.down_proj", "layers.0.mlp.up_proj"})
+    for (const char* factor : {".lora_A.weight", ".lora_B.weight"}) {
+      bool found = false;
+      for (const auto& [name, tensor] : adapter(recipe_.output.dir))
+        if (name == std::string("base_model.model.model.") + module + factor) {
+          found = true;
+          EXPECT_GT(tensor.abs().max().item<float>(), 0) << name;
+        }
+      EXPECT_TRUE(found) << module << factor;
+    }
+}
+
 TEST_F(ChangedBase, TheModelThatItWasMadeFromIsKnownToEachAdapterAndExport) {
   recipe_.model.name = "acme/tiny-stories";
   const std::string run = recipe_.output.dir;
