@@ -76,6 +76,8 @@ class Loader {
   // Steps of one epoch; the last may be short. With packing it can differ between epochs (other
   // order, other packing).
   int64_t steps_in_epoch(int64_t epoch) const;
+  // Whether every epoch has as many steps as the first.
+  bool has_equal_epochs() const { return !options_.packing; }
 
   // The examples of an epoch in the order in which they are dealt out before they are packed, those
   // of a pair one after the other.

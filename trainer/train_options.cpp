@@ -14,6 +14,7 @@ namespace {
 
 constexpr int kMostThreads = 1024;  // of one process: the cores of the largest machines
 constexpr int64_t kMostMicroBatches = 1 << 20;
+constexpr int64_t kMostEpochs = 1'000'000;
 
 void need_at_least(const char* key, int64_t value, int64_t least) {
   if (value < least) fail<ConfigError>("{} must be at least {}, found {}", key, least, value);
@@ -93,8 +94,9 @@ bool TrainOptions::samples_from_file() const {
 void TrainOptions::validate() const {
   validate_objective(*this);
   need_at_least("train.max_steps", max_steps, 0);
-  if (!(epochs >= 0 && std::isfinite(epochs)))
-    fail<ConfigError>("train.epochs must be 0 or more, found {}", epochs);
+  need_at_most("train.max_steps", max_steps, kMostSteps);
+  if (!(epochs >= 0 && epochs <= static_cast<double>(kMostEpochs)))
+    fail<ConfigError>("train.epochs must be between 0 and {}, found {}", kMostEpochs, epochs);
   if (max_steps == 0 && epochs == 0)
     throw ConfigError("train.max_steps or train.epochs must say how long the run is");
   if (max_steps > 0 && epochs > 0)

@@ -7,6 +7,8 @@
 
 namespace qlora::trainer {
 
+constexpr int64_t kMostSteps = 1'000'000'000;  // of a run
+
 struct TrainOptions {
   std::string objective = "sft";      // sft | dpo | orpo (preference_loss.h)
   double beta = 0.1;                  // of dpo and orpo

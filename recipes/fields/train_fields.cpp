@@ -31,7 +31,8 @@ Section train_section() {
           &Options::max_steps) |
            Free{"The run ends earlier or later; later needs `on_extend`."},
        in({"epochs", "number",
-           "Length of the run in passes over the rows. 0: `max_steps` says how long it is."},
+           "Length of the run in passes over the rows; a part of a pass is rounded up to whole "
+           "steps. 0: `max_steps` says how long it is."},
           &Options::epochs) |
            Free{"The run ends earlier or later; later needs `on_extend`."},
        in({"micro_batch_size", "integer",

@@ -168,7 +168,7 @@ void extend(const Recipe& recipe, const data::PreparedData& data, const data::Lo
             trainer::TrainState& state) {
   if (state.horizon == 0) return;
   compare_rows(data, state);  // first: of other rows the run may have other steps
-  const int64_t total = total_steps(recipe, loader);
+  const int64_t total = total_steps(recipe, loader, state.horizon);
   require_on_extend(recipe, state.horizon, total);
   if (total > state.horizon && recipe.train.on_extend == "rescale") state.horizon = total;
 }
@@ -180,7 +180,7 @@ void complete_state(const Recipe& recipe, const BaseModel& base, const data::Pre
   check_row_lengths(data.train, recipe.data.train, architecture);
   check_row_lengths(data.eval, recipe.data.eval.empty() ? recipe.data.train : recipe.data.eval,
                     architecture);
-  const int64_t total = total_steps(recipe, loader);
+  const int64_t total = total_steps(recipe, loader, state.horizon);
   if (state.horizon > 0) {
     compare_base(base, state);
     record_rows(data, state);  // more than before, if the run is to be longer

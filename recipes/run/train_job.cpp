@@ -110,7 +110,7 @@ void set_up_job(const Recipe& recipe, const data::PreparedData& data, const Refe
                 const std::string& run_dir, const trainer::CheckpointParts& parts,
                 trainer::RunReport* report, trainer::TrainJob& job) {
   job.objective = objective_of(recipe, reference);
-  job.total_steps = total_steps(recipe, job.loader);
+  job.total_steps = total_steps(recipe, job.loader, job.state.horizon);
   job.max_grad_norm = recipe.optim.max_grad_norm;
   job.audit = recipe.train.audit;
   job.scales_loss = recipe.train.compute_dtype == "float16";

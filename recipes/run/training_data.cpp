@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <string>
 
+#include "base/error.h"
 #include "base/log.h"
+#include "base/progress.h"
 #include "data/cache/cached_dataset.h"
 #include "data/mixture.h"
 #include "lora/weight_init.h"
@@ -36,9 +39,10 @@ std::optional<data::NeededRows> needed_rows(const Recipe& recipe,
   if (recipe.train.max_steps == 0 || began_with_all || loses_reference ||
       !data::deals_first_rows_first(recipe.data))
     return std::nullopt;
-  return data::NeededRows{recipe.train.max_steps * recipe.train.micro_batch_size *
-                              recipe.train.gradient_accumulation_steps,
-                          state.first_examples, recipe.train.seed};
+  constexpr int64_t kAsGoodAsAll = std::numeric_limits<int64_t>::max() / 2;
+  const int64_t a_step = recipe.train.micro_batch_size * recipe.train.gradient_accumulation_steps;
+  const int64_t steps = std::min(recipe.train.max_steps, kAsGoodAsAll / a_step);
+  return data::NeededRows{steps * a_step, state.first_examples, recipe.train.seed};
 }
 
 // What the cache of tokenized rows lacks one rank of each machine makes, while the others wait:
@@ -52,6 +56,18 @@ data::PreparedData in_turn(const data::DataOptions& options, const data::NeededR
   data::PreparedData data = prepare();
   if (makes) group.meet();
   return data;
+}
+
+// One by one where they differ, which may take long.
+int64_t steps_of_epochs(const data::Loader& loader, int64_t epochs) {
+  if (loader.has_equal_epochs()) return epochs * loader.steps_in_epoch(0);
+  Progress progress("counting the steps of the epochs", epochs, "epochs");
+  int64_t steps = 0;
+  for (int64_t epoch = 0; epoch < epochs; ++epoch) {
+    steps += loader.steps_in_epoch(epoch);
+    progress.advance();
+  }
+  return steps;
 }
 
 }  // namespace
@@ -83,13 +99,26 @@ data::Loader make_loader(const Recipe& recipe, const data::PreparedData& data) {
   return loader;
 }
 
-int64_t total_steps(const Recipe& recipe, const data::Loader& loader) {
+int64_t total_steps(const Recipe& recipe, const data::Loader& loader, int64_t horizon) {
   if (recipe.train.max_steps > 0) return recipe.train.max_steps;
-  const auto whole = static_cast<int64_t>(std::floor(recipe.train.epochs));
-  int64_t steps = 0;
-  for (int64_t epoch = 0; epoch < whole; ++epoch) steps += loader.steps_in_epoch(epoch);
-  const double part = recipe.train.epochs - static_cast<double>(whole);
-  if (part > 0) steps += std::llround(part * static_cast<double>(loader.steps_in_epoch(whole)));
+  const double epochs = recipe.train.epochs;
+  const auto whole = static_cast<int64_t>(std::floor(epochs));
+  const int64_t before = steps_of_epochs(loader, whole);
+  int64_t steps = before;
+  if (const double part = epochs - static_cast<double>(whole); part > 0) {
+    const int64_t last = loader.steps_in_epoch(whole);
+    const auto in_last = static_cast<double>(last);
+    if (const int64_t nearest = std::max<int64_t>(before + std::llround(part * in_last), 1);
+        nearest == horizon)
+      return nearest;
+    // Of the product with all epochs, whose rounding is that of transformers.
+    steps += std::clamp(static_cast<int64_t>(std::ceil(epochs * in_last)) - whole * last,
+                        int64_t{0}, last);
+  }
+  if (steps > trainer::kMostSteps)
+    fail<ConfigError>(
+        "train.epochs: {} epochs of these rows are {} steps, and at most {} are possible", epochs,
+        steps, trainer::kMostSteps);
   return std::max<int64_t>(steps, 1);
 }
 

@@ -25,8 +25,10 @@ std::string mixture_of(const Recipe& recipe, const data::PreparedData& data);
 // Tells that.
 data::Loader make_loader(const Recipe& recipe, const data::PreparedData& data);
 
-// Steps of the whole run.
-int64_t total_steps(const Recipe& recipe, const data::Loader& loader);
+// Steps of the whole run. Those of a part of an epoch are rounded up, as transformers does it; a
+// run that older versions laid out for `horizon` steps, rounding to the nearest, keeps these (0: of
+// a run that begins). ConfigError if train.epochs are more steps than a run may have.
+int64_t total_steps(const Recipe& recipe, const data::Loader& loader, int64_t horizon);
 // Tokens of the fullest sequence there can be.
 int64_t longest_sequence(const Recipe& recipe, const data::Loader& loader);
 
