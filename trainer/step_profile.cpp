@@ -34,13 +34,28 @@ void StepProfile::after_step() {
     start_profile(device_.is_cpu() ? std::function<void()>()
                                    : [device = device_] { synchronize(device); });
   }
-  if (step_ != kLeftOut + steps_) return;
+  if (step_ - kLeftOut == steps_) write();
+}
+
+void StepProfile::at_the_end() {
+  if (steps_ == 0 || over_) return;
+  over_ = true;
+  if (step_ > kLeftOut) return write();
+  if (step_ == kLeftOut) stop_profile();
+  log::warning(
+      "train.profile_steps: nothing is profiled: the first {} steps are left out, and {} were made",
+      kLeftOut, step_);
+}
+
+void StepProfile::write() {
+  over_ = true;
+  const int64_t steps = step_ - kLeftOut;
   const double seconds = watch_.seconds();
   stop_profile();
   io::write_file_atomically(trace_path_, chrome_trace());
-  log::info("profile of {} steps (the trace for chrome://tracing is {}):", steps_, trace_path_);
+  log::info("profile of {} steps (the trace for chrome://tracing is {}):", steps, trace_path_);
   log::write_info(profile_table());
-  tell_communication(steps_, seconds);
+  tell_communication(steps, seconds);
 }
 
 }  // namespace qlora::trainer

@@ -18,10 +18,16 @@ class StepProfile {
   StepProfile(std::string trace_path, int64_t steps, c10::Device device);
   // After each step, before its evaluations and saves.
   void after_step();
+  // The run is over or stopped: writes what there is where steps are still missing, or says that
+  // there is nothing; once.
+  void at_the_end();
 
  private:
+  void write();
+
   std::string trace_path_;
   int64_t steps_, step_ = 0;
+  bool over_ = false;
   Stopwatch watch_;  // since the profile's start
   c10::Device device_;
 };

@@ -116,8 +116,10 @@ Outcome run(TrainJob& job) {
   } catch (const Stopped& stopped) {
     job.stopped = stopped;
     job.save();
+    job.at_the_end();
     return Outcome::kInterrupted;
   }
+  job.at_the_end();
   audit.at_the_end();
   if (has_settled(job))
     log::info("stopped early: {} evaluations in a row without a gain, the best was at step {}",

@@ -45,6 +45,8 @@ struct TrainJob {
   // or a sample that leaves by Stopped has changed nothing in the state.
   std::function<void(const StepMetrics&)> report = [](const StepMetrics&) {};
   std::function<void()> evaluate = {};
+  // Once, behind the last step of this start, also where the run was stopped.
+  std::function<void()> at_the_end = [] {};
   // Before the first step and after each; `at_end`: of the last one. Knows by itself whether
   // sample answers are due.
   std::function<void(bool at_end)> sample = [](bool) {};

@@ -62,8 +62,11 @@ Section train_section() {
        in({"threads", "integer", "Number of CPU threads. 0: one for each core."},
           &Options::threads),
        in({"profile_steps", "integer",
-           "How many of the first steps are profiled: a table on the terminal, and profile.json, a "
-           "Chrome trace, in the run directory."},
+           "How many steps are profiled: a table on the terminal, and profile.json, a Chrome "
+           "trace, in "
+           "the run directory. They begin with the third step after each start or resumption; if "
+           "the "
+           "run ends or is stopped earlier, those are profiled that there were."},
           &Options::profile_steps) |
            Free{"Training is the same."},
        in({"eval_every", "integer", "Steps between evaluations. 0: only at the end."},

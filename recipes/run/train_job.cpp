@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <utility>
 
 #include "base/log.h"
@@ -26,18 +27,17 @@ trainer::MemoryPlan memory_plan(const Recipe& recipe, const trainer::TrainJob& j
   return trainer::plan_memory(planned);
 }
 
-std::function<void(const trainer::StepMetrics&)> step_reporter(const Recipe& recipe,
-                                                               const std::string& run_dir,
-                                                               const trainer::TrainJob& job,
-                                                               trainer::RunReport& report) {
+std::function<void(const trainer::StepMetrics&)> step_reporter(
+    const Recipe& recipe, const std::string& run_dir, const trainer::TrainJob& job,
+    std::shared_ptr<trainer::StepProfile> profile, trainer::RunReport& report) {
   const c10::Device device = job.model.device();
-  return [&report,
-          profile = trainer::StepProfile((fs::path(run_dir) / "profile.json").string(),
-                                         recipe.train.profile_steps, device),
+  return [&report, profile = std::move(profile),
           memory = trainer::MemoryReport(memory_plan(recipe, job), device,
                                          (fs::path(run_dir) / trainer::kMemoryFile).string())](
              const trainer::StepMetrics& metrics) mutable {
-    profile.after_step();
+    profile->after_step();
+    // Else the evaluation behind the last step would count as one of it.
+    if (metrics.step == metrics.total_steps) profile->at_the_end();
     report.step(metrics);
     memory.after_step(metrics.step == metrics.total_steps);
   };
@@ -122,7 +122,13 @@ void set_up_job(const Recipe& recipe, const data::PreparedData& data, const Refe
   job.patience = recipe.train.early_stopping_patience;
   if (job.group->size() > 1)
     job.micro_batches_a_rank = micro_batches_a_rank(recipe, job.group->size());
-  if (report != nullptr) job.report = step_reporter(recipe, run_dir, job, *report);
+  if (report != nullptr) {
+    const auto profile =
+        std::make_shared<trainer::StepProfile>((fs::path(run_dir) / "profile.json").string(),
+                                               recipe.train.profile_steps, job.model.device());
+    job.report = step_reporter(recipe, run_dir, job, profile, *report);
+    job.at_the_end = [profile] { profile->at_the_end(); };
+  }
   job.save = saver(recipe, run_dir, parts, job.group, report);
   job.evaluate = evaluator(recipe, data, reference, job, report);
 }
