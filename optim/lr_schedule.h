@@ -69,7 +69,7 @@ std::string warmup_sentence(const LrSchedule& schedule, int64_t steps);
 // Of reduce_on_plateau, which follows the evaluation loss instead of the step: the rate is
 // multiplied by optim.plateau_factor once more than optim.plateau_patience evaluations in a row are
 // not better than the best by 1e-4 of it, never below min_lr_ratio (torch's ReduceLROnPlateau with
-// its defaults). Part of a run's state.
+// its defaults). Evaluations within the warm-up do not count. Part of a run's state.
 struct Plateau {
   double factor = 1.0;  // on the rate
   double best = std::numeric_limits<double>::infinity();

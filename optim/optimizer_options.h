@@ -20,7 +20,7 @@ struct OptimizerOptions {
   std::map<std::string, double> weight_decay_pattern;
   double max_grad_norm = 1.0;       // 0: no clipping
   std::string schedule = "cosine";  // lr_schedule.h
-  double min_lr_ratio = 0.0;        // of the cosines, polynomial and wsd
+  double min_lr_ratio = 0.0;        // of the cosines, polynomial, wsd, reduce_on_plateau
   int64_t num_cycles = 1;           // of cosine_with_restarts
   double power = 1.0;               // of polynomial
   double decay_ratio = 0.1;         // of wsd

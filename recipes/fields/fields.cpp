@@ -234,11 +234,12 @@ Section optim_section() {
           &Options::plateau_factor),
        in({"plateau_patience", "integer",
            "How many evaluations in a row may bring no gain before reduce_on_plateau lowers the "
-           "rate."},
+           "rate. Those made before the warm-up is over do not count."},
           &Options::plateau_patience),
        in({"min_lr_ratio", "number",
-           "The rate at which cosine, cosine_with_restarts, polynomial and wsd end, as a share of "
-           "`lr`, in [0, 1]."},
+           "The rate at which cosine, cosine_with_restarts, polynomial and wsd end, and below "
+           "which "
+           "reduce_on_plateau does not go, as a share of `lr`, in [0, 1]."},
           &Options::min_lr_ratio),
        in({"num_cycles", "integer", "How many times cosine_with_restarts falls from `lr`."},
           &Options::num_cycles),

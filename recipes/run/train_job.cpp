@@ -59,8 +59,10 @@ std::function<void()> saver(const Recipe& recipe, const std::string& run_dir,
   };
 }
 
-void follow_plateau(const optim::OptimizerOptions& options, double loss, optim::Plateau& plateau) {
-  if (options.schedule != "reduce_on_plateau") return;
+// Behind a step within the warm-up the loss says nothing about the rate, which has yet to rise.
+void follow_plateau(const optim::OptimizerOptions& options, bool warms_up, double loss,
+                    optim::Plateau& plateau) {
+  if (options.schedule != "reduce_on_plateau" || warms_up) return;
   const double before = plateau.factor;
   plateau.evaluated(loss, options);
   if (plateau.factor < before)
@@ -82,8 +84,8 @@ trainer::Evaluation evaluation_of(const Recipe& recipe, const data::Examples& ex
 std::function<void()> evaluator(const Recipe& recipe, const data::PreparedData& data,
                                 const Reference& reference, const trainer::TrainJob& job,
                                 trainer::RunReport* report) {
-  return [&recipe, &data, &reference, report, &model = job.model, &state = job.state,
-          save = job.save, group = job.group] {
+  return [&recipe, &data, &reference, report, warmup = job.schedule.warmup_steps(),
+          &model = job.model, &state = job.state, save = job.save, group = job.group] {
     if (data.eval.empty()) return;
     const trainer::Evaluation evaluation =
         evaluation_of(recipe, data.eval, reference, model, group.get());
@@ -91,7 +93,7 @@ std::function<void()> evaluator(const Recipe& recipe, const data::PreparedData& 
     const bool gained =
         evaluation.loss < state.best_eval_loss - recipe.train.early_stopping_min_delta;
     state.stale_evaluations = gained ? 0 : state.stale_evaluations + 1;
-    follow_plateau(recipe.optim, evaluation.loss, state.plateau);
+    follow_plateau(recipe.optim, state.step < warmup, evaluation.loss, state.plateau);
     if (report != nullptr) report->evaluation(state.step, evaluation, is_best);
     if (!is_best) return;
     state.best_eval_loss = evaluation.loss;

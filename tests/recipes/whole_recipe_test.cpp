@@ -175,6 +175,23 @@ TEST(WholeRecipe, AKilledRunThatFollowsThePlateauResumesToTheSameBytes) {
   EXPECT_EQ(metric(recipe.output.dir + "-killed", "learning_rate"), expected);
 }
 
+TEST(WholeRecipe, ReduceOnPlateauBeginsToCountWhereTheWarmupIsOver) {
+  TempDir dir;
+  Recipe recipe = tiny_recipe(dir.path());
+  recipe.optim.lr = 1e-9;
+  recipe.optim.schedule = "reduce_on_plateau";
+  recipe.optim.warmup_steps = 3;
+  recipe.optim.plateau_factor = 0.5;
+  recipe.optim.plateau_patience = 0;
+  recipe.train.eval_every = 1;
+  finetune(recipe, kNever);
+  const auto rates = metric(recipe.output.dir, "learning_rate");
+  const double expected[] = {0, 1e-9 / 3, 2e-9 / 3, 1e-9, 5e-10, 2.5e-10};
+  ASSERT_EQ(rates.size(), std::size(expected));
+  for (size_t i = 0; i < std::size(expected); ++i)
+    EXPECT_DOUBLE_EQ(rates.at(static_cast<int64_t>(i) + 1), expected[i]) << i;
+}
+
 TEST(WholeRecipe, ReduceOnPlateauNeedsEvaluations) {
   TempDir dir;
   Recipe recipe = tiny_recipe(dir.path());
