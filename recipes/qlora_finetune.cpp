@@ -59,7 +59,7 @@ trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed:
   }
   // Reads the base from where the run wrote one of its own (init: loftq, ...).
   const Recipe on_base = run.checkpoint() ? with_saved_base(recipe) : recipe;
-  const std::optional<trainer::TrainState> begun = read_begun_state(run, *group);
+  const std::optional<trainer::TrainState> begun = read_begun_state(recipe, run, *group);
   ModelText text = check_before_loading(on_base, begun);
   trainer::TrainState state = starting_state(recipe, begun, *group);
   // With the dtypes that `auto` came to when the run began.

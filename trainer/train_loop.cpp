@@ -121,7 +121,7 @@ Outcome run(TrainJob& job) {
   }
   job.at_the_end();
   audit.at_the_end();
-  if (has_settled(job))
+  if (has_settled(job) && state.step < job.total_steps)
     log::info("stopped early: {} evaluations in a row without a gain, the best was at step {}",
               state.stale_evaluations, state.best_step);
   return Outcome::kFinished;

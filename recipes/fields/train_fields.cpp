@@ -82,7 +82,8 @@ Section train_section() {
        in({"early_stopping_min_delta", "number",
            "A gain is a fall of the evaluation loss by more than this."},
           &Options::early_stopping_min_delta) |
-           Free{"The run ends earlier or later."},
+           Free{"The run ends earlier or later: the evaluations that it has made are judged anew, "
+                "also where they ended it."},
        in({"save_every", "integer", "Steps between checkpoints. 0: only at the end."},
           &Options::save_every) |
            Free{"The run is saved at other steps; training is the same."},

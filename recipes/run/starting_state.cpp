@@ -1,10 +1,13 @@
 #include "recipes/run/starting_state.h"
 
+#include <filesystem>
+
 #include "base/cgroup.h"
 #include "base/device.h"
 #include "base/error.h"
 #include "base/instruction_set.h"
 #include "base/log.h"
+#include "io/read_file.h"
 #include "lora/adapter_file.h"
 #include "model/model_header.h"
 #include "model/placement.h"
@@ -13,6 +16,7 @@
 #include "recipes/plan/free_memory.h"
 #include "recipes/plan/placement.h"
 #include "recipes/plan/plan.h"
+#include "recipes/run/judged_evaluations.h"
 #include "recipes/run/long_rows.h"
 #include "recipes/run/ranks.h"
 #include "recipes/run/training_data.h"
@@ -113,11 +117,16 @@ void report_recomputation(const BaseModel& base, const trainer::TrainState& stat
 
 }  // namespace
 
-std::optional<trainer::TrainState> read_begun_state(const RunDirectory& run,
+std::optional<trainer::TrainState> read_begun_state(const Recipe& recipe, const RunDirectory& run,
                                                     distributed::Group& group) {
   if (!run.checkpoint()) return std::nullopt;
   trainer::TrainState state;
-  if (group.leads()) state = trainer::read_train_state(*run.checkpoint());
+  if (group.leads()) {
+    state = trainer::read_train_state(*run.checkpoint());
+    if (const std::string metrics = run.file("metrics.jsonl"); std::filesystem::exists(metrics))
+      state.stale_evaluations =
+          stale_evaluations(io::read_bytes(metrics), recipe.train.early_stopping_min_delta, state);
+  }
   hand_on_state(group, state);
   return state;
 }
@@ -204,7 +213,8 @@ void complete_state(const Recipe& recipe, const BaseModel& base, const data::Pre
 
 void go_on_from(const std::string& checkpoint, const trainer::CheckpointParts& parts,
                 distributed::Group& group) {
-  // What this start has found: train.on_extend may have changed the horizon.
+  // What this start has found: train.on_extend may have changed the horizon, and
+  // train.early_stopping_min_delta which evaluations gained something.
   const trainer::TrainState found = parts.state;
   if (group.leads())
     trainer::load_checkpoint(checkpoint, parts);
@@ -212,6 +222,7 @@ void go_on_from(const std::string& checkpoint, const trainer::CheckpointParts& p
     parts.adapters.publish();  // as reading does: DoRA's norms are of a base that ranks may share
   hand_on_checkpoint(group, parts);
   parts.state.horizon = found.horizon;
+  parts.state.stale_evaluations = found.stale_evaluations;
   parts.state.choices.device = found.choices.device;
   parts.state.data_fingerprint = found.data_fingerprint;
   parts.state.first_examples = found.first_examples;

@@ -18,8 +18,9 @@ namespace qlora::recipes {
 
 // What the state.json of the checkpoint that the run goes on from has kept; nothing of a run that
 // begins. Its tensors are loaded once there is something to load them into, by go_on_from(). All
-// ranks get what the first has read.
-std::optional<trainer::TrainState> read_begun_state(const RunDirectory& run,
+// ranks get what the first has read. Its evaluations are judged anew by
+// train.early_stopping_min_delta.
+std::optional<trainer::TrainState> read_begun_state(const Recipe& recipe, const RunDirectory& run,
                                                     distributed::Group& group);
 // That state, or a new run's choices (threads, device). ConfigError if the checkpoint was made on
 // another kind of device. All ranks have what the first has, but for the device, of which each has

@@ -120,8 +120,12 @@ void refuse_resume_of_what_is_replaced(const Recipe& recipe) {
 
 // Whether a run of `before` that is done is done for `now` too.
 bool is_no_longer(const Recipe& before, const Recipe& now) {
+  const bool settles_alike =
+      now.train.early_stopping_patience == before.train.early_stopping_patience &&
+      (now.train.early_stopping_patience == 0 ||
+       now.train.early_stopping_min_delta == before.train.early_stopping_min_delta);
   return now.train.max_steps <= before.train.max_steps && now.train.epochs <= before.train.epochs &&
-         now.train.early_stopping_patience == before.train.early_stopping_patience;
+         settles_alike;
 }
 
 std::string faults_of(const std::vector<trainer::PassedOver>& passed_over) {

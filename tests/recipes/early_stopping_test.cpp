@@ -1,10 +1,13 @@
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
 #include <filesystem>
+#include <string>
 
 #include "base/error.h"
 #include "recipes/qlora_finetune.h"
+#include "recipes/run/judged_evaluations.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
 #include "trainer/checkpoint.h"
@@ -46,6 +49,53 @@ TEST(EarlyStopping, WithoutPatienceTheRunGoesOn) {
   const Recipe recipe = idle_recipe(dir);
   train(recipe);
   EXPECT_EQ(last_step(recipe), recipe.train.max_steps);
+}
+
+TEST(EarlyStopping, AnotherGainJudgesTheEvaluationsOfAStoppedRunAnew) {
+  const test::TempDir dir;
+  Recipe recipe = test::tiny_recipe(dir.path());
+  recipe.train.eval_every = 1;
+  recipe.train.early_stopping_patience = 2;
+  recipe.train.early_stopping_min_delta = 100;
+  train(recipe);
+  ASSERT_EQ(last_step(recipe), 3);
+  recipe.train.early_stopping_min_delta = 50;  // still none of them is a gain
+  train(recipe);
+  EXPECT_EQ(last_step(recipe), 3);
+  recipe.train.early_stopping_min_delta = 0;
+  train(recipe);
+  EXPECT_GT(last_step(recipe), 3);
+}
+
+TEST(EarlyStopping, TheLinesOfMetricsSayHowManyGainedNothing) {
+  std::string metrics;
+  const double losses[] = {3.0, 2.5, 2.4, 2.35, 2.38, 1.0};
+  for (size_t i = 0; i < std::size(losses); ++i)
+    metrics += fmt::format("{{\"step\":{0},\"loss\":9}}\n{{\"step\":{0},\"eval_loss\":{1}}}\n",
+                           i + 1, losses[i]);
+  trainer::TrainState state;
+  state.step = 5;  // the last line is of a step that a kill left behind
+  state.best_eval_loss = 2.35;
+  state.stale_evaluations = 7;
+  EXPECT_EQ(stale_evaluations(metrics, 0, state), 1);
+  EXPECT_EQ(stale_evaluations(metrics, 0.2, state), 3);
+  EXPECT_EQ(stale_evaluations(metrics, 0.7, state), 4);
+  state.best_eval_loss = 2.3;  // of a line that is gone
+  EXPECT_EQ(stale_evaluations(metrics, 0, state), 7);
+  EXPECT_EQ(stale_evaluations("", 0, state), 7);
+}
+
+TEST(EarlyStopping, ARunThatHasAllItsStepsIsNotSaidToHaveStoppedEarly) {
+  for (const int64_t steps : {3, 4}) {
+    const test::TempDir dir;
+    Recipe recipe = idle_recipe(dir);
+    recipe.train.max_steps = steps;
+    recipe.train.early_stopping_patience = 2;
+    testing::internal::CaptureStderr();
+    train(recipe);
+    const std::string said = testing::internal::GetCapturedStderr();
+    EXPECT_EQ(said.find("stopped early") != std::string::npos, steps == 4) << said;
+  }
 }
 
 TEST(EarlyStopping, ItNeedsEvaluations) {

@@ -1,0 +1,27 @@
+#include "recipes/run/judged_evaluations.h"
+
+#include <limits>
+
+#include "recipes/report/metrics_columns.h"
+
+namespace qlora::recipes {
+
+int64_t stale_evaluations(const std::string& metrics, double min_delta,
+                          const trainer::TrainState& state) {
+  const auto evaluations = metrics_columns(metrics).evaluations;
+  if (!evaluations.contains("eval_loss")) return state.stale_evaluations;
+  const auto &steps = evaluations["step"], &losses = evaluations["eval_loss"];
+  double best = std::numeric_limits<double>::infinity();
+  int64_t stale = 0;
+  for (size_t i = 0; i < losses.size(); ++i) {
+    if (!steps[i].is_number() || steps[i].get<double>() > static_cast<double>(state.step)) continue;
+    // A loss that is no number is written as null.
+    const double loss =
+        losses[i].is_number() ? losses[i].get<double>() : std::numeric_limits<double>::quiet_NaN();
+    stale = loss < best - min_delta ? 0 : stale + 1;
+    if (loss < best) best = loss;
+  }
+  return best == state.best_eval_loss ? stale : state.stale_evaluations;
+}
+
+}  // namespace qlora::recipes
