@@ -51,7 +51,8 @@ LrSchedule::LrSchedule(const OptimizerOptions& options, int64_t horizon)
           : static_cast<int64_t>(std::ceil(options.warmup_ratio * static_cast<double>(horizon)));
 }
 
-std::string warmup_sentence(const LrSchedule& schedule, int64_t steps) {
+std::string rate_sentence(const LrSchedule& schedule, int64_t steps) {
+  if (schedule.peak() == 0) return "optim.lr is 0: the run trains nothing";
   if (steps > schedule.warmup_steps()) return "";
   const std::string course =
       steps == 1 ? "the learning rate of its one step is 0, which trains nothing"

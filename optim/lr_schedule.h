@@ -39,6 +39,7 @@ class LrSchedule {
   // optim.warmup_steps, or else ceil(optim.warmup_ratio * horizon).
   int64_t warmup_steps() const { return warmup_steps_; }
   int64_t horizon() const { return horizon_; }
+  double peak() const { return lr_; }
   // Whether its course ends at a rate of 0 and stays there: steps past the horizon train nothing.
   // Not of optim.lr 0, with which no step trains.
   bool ends_at_zero() const;
@@ -62,9 +63,9 @@ class LrSchedule {
   int64_t warmup_steps_, horizon_;
 };
 
-// What to warn of if all steps of a run lie in its warm-up, of which the first has a rate of 0;
-// empty if they do not.
-std::string warmup_sentence(const LrSchedule& schedule, int64_t steps);
+// What to warn of if the peak is 0, or if all steps of a run lie in its warm-up, of which the first
+// has a rate of 0; else empty.
+std::string rate_sentence(const LrSchedule& schedule, int64_t steps);
 
 // Of reduce_on_plateau, which follows the evaluation loss instead of the step: the rate is
 // multiplied by optim.plateau_factor once more than optim.plateau_patience evaluations in a row are

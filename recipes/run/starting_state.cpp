@@ -1,5 +1,6 @@
 #include "recipes/run/starting_state.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "base/cgroup.h"
@@ -31,6 +32,14 @@ std::string resolved_model_dtype(const Recipe& recipe) {
   if (!recipe.lora.from_adapter.empty())
     if (const auto record = lora::read_adapter_base(recipe.lora.from_adapter)) return record->dtype;
   return model::read_model_header(recipe.model.path).dtype;
+}
+
+c10::Device device_of(const Recipe& recipe) {
+  try {
+    return device_from_string(recipe.train.device);
+  } catch (const ConfigError& error) {
+    fail<ConfigError>("train.device: {}", error.what());
+  }
 }
 
 // Those of a run that begins now.
@@ -103,9 +112,10 @@ void record_rows(const data::PreparedData& data, trainer::TrainState& state) {
   state.first_examples = data.ends_early() ? static_cast<int64_t>(data.train.size()) : 0;
 }
 
-void warn_of_long_warmup(const Recipe& recipe, int64_t total, int64_t horizon) {
+// Of a run of `steps` steps, those that were made included.
+void warn_of_rates(const Recipe& recipe, int64_t steps, int64_t horizon) {
   const std::string sentence =
-      optim::warmup_sentence(optim::LrSchedule(recipe.optim, horizon), total);
+      optim::rate_sentence(optim::LrSchedule(recipe.optim, horizon), steps);
   if (!sentence.empty()) log::write_warning(sentence);
 }
 
@@ -134,7 +144,7 @@ std::optional<trainer::TrainState> read_begun_state(const Recipe& recipe, const 
 trainer::TrainState starting_state(const Recipe& recipe,
                                    const std::optional<trainer::TrainState>& begun,
                                    distributed::Group& group) {
-  const c10::Device device = device_from_string(recipe.train.device);
+  const c10::Device device = device_of(recipe);
   model::require_own_devices(recipe.model, device, group.place().local_size);
   trainer::TrainState state;
   if (begun) {
@@ -193,12 +203,12 @@ void complete_state(const Recipe& recipe, const BaseModel& base, const data::Pre
   if (state.horizon > 0) {
     compare_base(base, state);
     record_rows(data, state);  // more than before, if the run is to be longer
-    warn_of_long_warmup(recipe, total, state.horizon);
+    warn_of_rates(recipe, std::max(total, state.step), state.horizon);
     report_recomputation(base, state);
     return;
   }
   state.horizon = total;
-  warn_of_long_warmup(recipe, total, state.horizon);
+  warn_of_rates(recipe, total, state.horizon);
   if (recipe.train.compute_dtype == "float16") state.loss_scale.value = trainer::kFirstLossScale;
   state.base_hash = base.record.hash;
   record_rows(data, state);

@@ -139,7 +139,7 @@ TEST(LrSchedule, WhetherStepsPastItsEndTrainNothing) {
 
 TEST(LrSchedule, AWarmupThatTakesAllStepsIsToldOf) {
   const auto told = [](int64_t warmup_steps, double warmup_ratio, int64_t steps) {
-    return warmup_sentence(LrSchedule(with("cosine", warmup_steps, warmup_ratio), steps), steps);
+    return rate_sentence(LrSchedule(with("cosine", warmup_steps, warmup_ratio), steps), steps);
   };
   EXPECT_EQ(told(0, 0, 1), "");
   EXPECT_EQ(told(9, 0, 10), "");
@@ -151,6 +151,14 @@ TEST(LrSchedule, AWarmupThatTakesAllStepsIsToldOf) {
   EXPECT_THAT(told(100, 0, 10), testing::HasSubstr("from 0 to 0.09 and"));
   EXPECT_THAT(told(0, 1, 10), testing::HasSubstr("takes 10 steps"));
   EXPECT_THAT(told(0, 0.03, 1), testing::HasSubstr("the learning rate of its one step is 0"));
+}
+
+TEST(LrSchedule, APeakOfZeroIsToldOf) {
+  OptimizerOptions options = with("constant", 2);
+  options.lr = 0;
+  for (const int64_t steps : {1, 10})
+    EXPECT_EQ(rate_sentence(LrSchedule(options, steps), steps),
+              "optim.lr is 0: the run trains nothing");
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <string>
 
+#include "base/device.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "recipes/qlora_finetune.h"
@@ -116,6 +117,23 @@ TEST_F(BegunRun, ARateThatWouldStayAtZeroIsRefusedBeforeAWeightIsRead) {
                               "after 4: to continue there trains nothing; set train.on_extend to "
                               "rescale"))));
   }
+}
+
+TEST_F(BegunRun, ThatARunEndsWithinItsWarmupIsAskedOfTheStepsItHasMade) {
+  Recipe begun = read_run_recipe(dir / "run");
+  begun.optim.warmup_steps = 1;
+  begun.train.max_steps = 1;  // and has made two
+  interrupt(begun);
+  EXPECT_EQ(finetune(read_run_recipe(dir / "run"), kNever), trainer::Outcome::kFinished);
+  EXPECT_THAT(said(), testing::Not(HasSubstr("never reaches optim.lr")));
+}
+
+TEST_F(BegunRun, ADeviceThatIsNotThereIsToldWithItsKey) {
+  if (cuda_available()) GTEST_SKIP() << "there is one";
+  recipe.output.dir = dir / "elsewhere";
+  recipe.train.device = "cuda";
+  EXPECT_THAT([&] { finetune(recipe, kNever); },
+              ThrowsMessage<ConfigError>(testing::StartsWith("train.device: device 'cuda' was ")));
 }
 
 TEST_F(BegunRun, OfALongerRunByEpochsItIsAskedOnceTheRowsAreRead) {
