@@ -27,10 +27,13 @@ void validate_objective(const Recipe& recipe) {
         "data.train_on: dpo compares answers, and their prompts say nothing; leave it out");
 }
 
-// Tokens of a micro-batch are counted in 32 bits. By division: the product may not fit into 64.
+// Tokens of a micro-batch are counted in 32 bits, and a row that is a pair of answers has twice
+// data.sequence_length. By division: the product may not fit into 64.
 void validate_micro_batch(const Recipe& recipe) {
-  constexpr int64_t kMostTokens = std::numeric_limits<int32_t>::max();
+  constexpr int64_t kMostTokens = std::numeric_limits<int32_t>::max() / 2;
   const int64_t rows = recipe.train.micro_batch_size, length = recipe.data.sequence_length;
+  if (length > kMostTokens)
+    fail<ConfigError>("data.sequence_length must be at most {}, found {}", kMostTokens, length);
   if (length > 0 && rows > kMostTokens / length)
     fail<ConfigError>(
         "train.micro_batch_size: {} rows of data.sequence_length {} are more than {} tokens; set "

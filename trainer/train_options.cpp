@@ -127,6 +127,14 @@ void TrainOptions::validate() const {
   need_at_least("train.log_every", log_every, 0);
   need_at_least("train.save_total_limit", save_total_limit, 0);
   validate_samples(*this);
+  if (std::string word = resume; resume != "auto" && resume != "never") {
+    std::ranges::transform(word, word.begin(), [](unsigned char c) { return std::tolower(c); });
+    if (word == "auto" || word == "never")
+      fail<ConfigError>(
+          "train.resume must be auto, never or a checkpoint's path, found '{0}'; write {1} (or "
+          "./{0} for a directory of that name)",
+          resume, word);
+  }
   if (resume.empty()) throw ConfigError("train.resume must be auto, never or a checkpoint's path");
   if (!on_extend.empty()) need_one_of("train.on_extend", on_extend, {"continue", "rescale"});
 }

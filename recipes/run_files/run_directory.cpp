@@ -156,6 +156,8 @@ void RunDirectory::open(const Recipe& recipe) {
     io::make_directories(path_);
   } catch (const ConfigError& error) {
     fail<ConfigError>("output.dir: {}", error.what());
+  } catch (const IoError& error) {
+    fail<IoError>("output.dir: {}", error.what());
   }
   RunLock lock = lock_run(path_);
   lock_ = lock.held;

@@ -10,9 +10,11 @@
 namespace qlora::recipes {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 
 constexpr const char* kSmall =
     "model: {path: m}\n"
@@ -209,8 +211,21 @@ TEST(RecipeYaml, CountsThatCannotBeMeantAreRefused) {
   EXPECT_THAT(refusal(kSmall, {length, "train.micro_batch_size=32768"}),
               HasSubstr("train.micro_batch_size: 32768 rows of data.sequence_length 65536"));
   EXPECT_THAT(refusal(kSmall, {length, "train.micro_batch_size=9223372036854775807"}),
-              HasSubstr("set it to at most 32767"));
-  EXPECT_EQ(parse(kSmall, {length, "train.micro_batch_size=32767"}).train.micro_batch_size, 32767);
+              HasSubstr("set it to at most 16383"));
+  EXPECT_EQ(parse(kSmall, {length, "train.micro_batch_size=16383"}).train.micro_batch_size, 16383);
+  EXPECT_THAT(refusal(kSmall, {length, "train.micro_batch_size=16384"}),
+              HasSubstr("train.micro_batch_size: 16384 rows"));
+  EXPECT_THAT(refusal(kSmall, {"data.sequence_length=99999999999"}),
+              AllOf(HasSubstr("data.sequence_length must be at most 1073741823, found 99999999999"),
+                    Not(HasSubstr("train.micro_batch_size"))));
+}
+
+TEST(RecipeYaml, AWordOfResumeInOtherLettersIsNoCheckpoint) {
+  for (const std::string found : {"Auto", "NEVER"})
+    EXPECT_THAT(refusal(kSmall, {"train.resume=" + found}),
+                HasSubstr("train.resume must be auto, never or a checkpoint's path, found '" +
+                          found + "'; write " + (found == "Auto" ? "auto" : "never")));
+  EXPECT_THAT(parse(kSmall, {"train.resume=./Auto"}).train.resume, ::testing::EndsWith("/Auto"));
 }
 
 TEST(RecipeYaml, AnEmptyFileAndAListAreNoRecipes) {

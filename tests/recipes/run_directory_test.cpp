@@ -85,6 +85,12 @@ TEST_F(RunDirectories, AFileInItsPlaceIsRefused) {
   }
 }
 
+TEST_F(RunDirectories, APlaceWhereNoneCanBeMadeIsToldWithItsKey) {
+  recipe.output.dir = "/proc/nowhere";
+  EXPECT_THAT([&] { RunDirectory run(recipe); },
+              testing::ThrowsMessage<IoError>(testing::StartsWith("output.dir: /proc/nowhere ")));
+}
+
 TEST_F(RunDirectories, WhileOneIsHeldASecondIsRefused) {
   {
     const RunDirectory first(recipe);
