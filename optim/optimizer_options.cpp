@@ -31,6 +31,8 @@ double OptimizerOptions::weight_decay_of(const std::string& tensor) const {
 
 void OptimizerOptions::validate() const {
   const size_t num_betas = optimizer_kind(name).betas.size();
+  if (!betas.empty() && num_betas == 0)
+    fail<ConfigError>("optim.betas: {} has none; leave it out", name);
   if (!betas.empty() && betas.size() != num_betas)
     fail<ConfigError>("optim.betas must be {} numbers for {}, got {}", num_betas, name,
                       betas.size());

@@ -200,8 +200,10 @@ Section optim_section() {
           &Options::name),
        in({"lr", "number", "Peak learning rate."}, &Options::lr),
        in({"betas", "list of numbers",
-           "Decay rates of the moving averages, in [0, 1): two for adamw, lion and lamb, three for "
-           "ademamix, one for sgd (its momentum) and rmsprop. Empty: the optimizer's usual ones."},
+           "Decay rates of the moving averages, in [0, 1): two for adamw, adam, lion and lamb, "
+           "three for ademamix, one for sgd (its momentum) and rmsprop, none for adagrad. Empty: "
+           "the "
+           "optimizer's usual ones."},
           &Options::betas),
        in({"eps", "number",
            "Adam's epsilon: added to the square root of the second moment, so that no division by "

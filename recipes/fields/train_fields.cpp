@@ -54,7 +54,10 @@ Section train_section() {
            "step that overflows is left out. A 16-bit type that the processor does not multiply "
            "takes as long as float32."},
           &Options::compute_dtype),
-       in({"seed", "integer", "Decides shuffling, dropout and initial adapters."}, &Options::seed),
+       in({"seed", "integer",
+           "Decides shuffling, dropout, stochastic rounding, initial adapters, and which rows "
+           "`data.eval_fraction` sets aside."},
+          &Options::seed),
        in({"device", "auto | cpu | cuda | cuda:N",
            "Device that computes. auto: a GPU if the program is built for one and the machine has "
            "one, else the CPU."},

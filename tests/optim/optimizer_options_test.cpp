@@ -34,6 +34,11 @@ TEST(OptimizerOptions, AnErrorNamesTheKey) {
   EXPECT_THAT(message_of([&](auto& o) { o.betas = {0.9, -0.1}; }), StartsWith("optim.betas must"));
   EXPECT_THAT(message_of([&](auto& o) { o.betas = {0.9}; }),
               StartsWith("optim.betas must be 2 numbers for paged_adamw_8bit, got 1"));
+  EXPECT_THAT(message_of([&](auto& o) {
+                o.name = "adagrad";
+                o.betas = {0.9, 0.99};
+              }),
+              testing::StrEq("optim.betas: adagrad has none; leave it out"));
   EXPECT_THAT(message_of([&](auto& o) { o.alpha = -1; }), StartsWith("optim.alpha must"));
   EXPECT_THAT(message_of([&](auto& o) { o.alpha_ramp = -1; }), StartsWith("optim.alpha_ramp must"));
   EXPECT_THAT(message_of([&](auto& o) { o.eps = 0; }), StartsWith("optim.eps must"));
