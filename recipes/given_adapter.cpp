@@ -77,10 +77,13 @@ std::vector<Meaning> compare(LoraOptions ours, const LoraOptions& theirs,
           {{"use_dora"}, ours.use_dora == theirs.use_dora},
           {{"use_rslora"}, ours.use_rslora == theirs.use_rslora},
           {{"bias"}, ours.bias == theirs.bias},
+          {{"dropout"}, ours.dropout == theirs.dropout},
           {{"init"}, ours.init == "default" || ours.init == theirs.init}};
 }
 
+// An adapter's dropout is the recipe's if it gives one.
 bool stands_in(const Recipe& recipe, const std::string& key) {
+  if (key == "dropout") return false;
   return recipe.places.contains("lora." + key) ||
          (key == "trainable_token_indices" && recipe.places.contains("lora.trainable_tokens"));
 }
@@ -93,6 +96,23 @@ const Field<Recipe>& lora_field(const std::string& key) {
   fail<Error>("there is no key lora.{}", key);
 }
 
+// Calls visit(key, the recipe's value, the adapter's) for each key of those that mean other things.
+template <typename Visit>
+void for_each_difference(const Recipe& recipe, const LoraOptions& adapter,
+                         const std::string& model_path, const Visit& visit) {
+  Recipe ours = recipe, theirs = recipe;
+  name_trained_tokens(ours);
+  theirs.lora = adapter;
+  const model::Architecture a = model::read_model_header(model_path).architecture;
+  for (const Meaning& meaning : compare(ours.lora, theirs.lora, a))
+    for (const std::string& key : meaning.keys) {
+      if (meaning.is_same) continue;
+      const Field<Recipe>& field = lora_field(key);
+      const std::string value = to_yaml(field.write(ours)), other = to_yaml(field.write(theirs));
+      if (value != other) visit(key, value, other);
+    }
+}
+
 }  // namespace
 
 bool has_given_adapter(const Recipe& recipe) {
@@ -102,25 +122,32 @@ bool has_given_adapter(const Recipe& recipe) {
 
 void require_form_of_adapter(const Recipe& recipe, const LoraOptions& adapter,
                              const std::string& model_path) {
-  Recipe ours = recipe, theirs = recipe;
-  name_trained_tokens(ours);
-  theirs.lora = adapter;
-  const model::Architecture a = model::read_model_header(model_path).architecture;
   std::vector<std::string> differences;
-  for (const Meaning& meaning : compare(ours.lora, theirs.lora, a))
-    for (const std::string& key : meaning.keys) {
-      if (meaning.is_same || !stands_in(recipe, key)) continue;
-      const Field<Recipe>& field = lora_field(key);
-      const std::string value = to_yaml(field.write(ours)), other = to_yaml(field.write(theirs));
-      if (value != other)
-        differences.push_back(fmt::format("lora.{}: {}, in the adapter {}", key, value, other));
-    }
+  for_each_difference(
+      recipe, adapter, model_path,
+      [&](const std::string& key, const std::string& value, const std::string& other) {
+        if (stands_in(recipe, key))
+          differences.push_back(fmt::format("lora.{}: {}, in the adapter {}", key, value, other));
+      });
   if (differences.empty()) return;
   fail<ConfigError>(
       "lora.from_adapter: the adapter in {} is another than the recipe describes:\n  {}\nAn "
       "adapter keeps its form: leave these keys out, or leave out lora.from_adapter to begin a new "
       "one",
       recipe.lora.from_adapter, fmt::join(differences, "\n  "));
+}
+
+std::vector<std::string> differences_of_form(const Recipe& recipe, const LoraOptions& adapter,
+                                             const std::string& model_path) {
+  LoraOptions theirs = adapter;
+  theirs.init = recipe.lora.init;  // checkpoints do not say how their adapters began
+  std::vector<std::string> differences;
+  for_each_difference(
+      recipe, theirs, model_path,
+      [&](const std::string& key, const std::string& value, const std::string& other) {
+        differences.push_back(fmt::format("lora.{}: {} -> {}", key, other, value));
+      });
+  return differences;
 }
 
 }  // namespace qlora::recipes

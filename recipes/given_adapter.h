@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "recipes/recipe.h"
 
@@ -17,5 +18,11 @@ bool has_given_adapter(const Recipe& recipe);
 // init of the recipe must be "default" or that of the adapter.
 void require_form_of_adapter(const Recipe& recipe, const lora::LoraOptions& adapter,
                              const std::string& model_path);
+
+// How the adapter in a checkpoint, of these options, differs from what the run of `recipe` trains
+// on the model of `model_path`: "lora.alpha: 64 -> 8", the adapter's first. What is spelled
+// otherwise and comes to the same is no difference.
+std::vector<std::string> differences_of_form(const Recipe& recipe, const lora::LoraOptions& adapter,
+                                             const std::string& model_path);
 
 }  // namespace qlora::recipes

@@ -13,6 +13,10 @@
 #include "io/atomic_write.h"
 #include "io/nameless_file.h"
 #include "io/read_file.h"
+#include "lora/adapter_file.h"
+#include "model/hub_cache.h"
+#include "recipes/given_adapter.h"
+#include "recipes/models/base_model.h"
 #include "recipes/run_files/last_save.h"
 #include "recipes/run_files/run_lock.h"
 #include "recipes/run_files/set_aside.h"
@@ -103,6 +107,12 @@ bool holds_value(const std::string& path) {
       return true;
   }
   return false;
+}
+
+// The model that a run goes on with: the base that it wrote, where the one it began from is gone.
+std::string model_of_run(const Recipe& recipe) {
+  return model::find_model(recipe.model.path) ? recipe.model.path
+                                              : with_saved_base(recipe).model.path;
 }
 
 bool names_checkpoint(const Recipe& recipe) {
@@ -223,7 +233,7 @@ void RunDirectory::continue_run(const Recipe& recipe) {
   }
   const Recipe before = read_run_recipe(path_);
   compare_recipes(before, recipe);
-  if (names_checkpoint(recipe)) return continue_from(recipe.train.resume);
+  if (names_checkpoint(recipe)) return continue_from(recipe);
   const bool has_adapter = fs::exists(file("adapter"));
   if (has_adapter && is_no_longer(before, recipe)) {
     finished_ = true;
@@ -251,7 +261,8 @@ void RunDirectory::continue_run(const Recipe& recipe) {
 }
 
 // A name within the run, or a path.
-void RunDirectory::continue_from(const std::string& named) {
+void RunDirectory::continue_from(const Recipe& recipe) {
+  const std::string& named = recipe.train.resume;
   for (const std::string& path : {file(named), named})
     if (!checkpoint_ && fs::is_directory(path)) checkpoint_ = path;
   const auto way_out = [&]() -> std::string {
@@ -266,6 +277,28 @@ void RunDirectory::continue_from(const std::string& named) {
   } catch (const FormatError& error) {
     fail<FormatError>("{}{}", error.what(), way_out());
   }
+  require_own(recipe);
+}
+
+// That the checkpoint is of a run of this recipe: its tensors do not show alpha, nor its state what
+// the optimizer was told. A copy of one of this run's has no recipe beside it, or this one.
+void RunDirectory::require_own(const Recipe& recipe) const {
+  const fs::path source = fs::path(*checkpoint_).lexically_normal();
+  const fs::path beside =
+      (source.has_filename() ? source : source.parent_path()).parent_path() / kRecipe;
+  std::vector<std::string> differences;
+  if (fs::exists(beside))
+    differences = fixed_differences(read_run_recipe(beside.parent_path().string()), recipe);
+  const std::string model = model_of_run(recipe);
+  const std::string adapter = (source / "adapter").string();
+  if (differences.empty() && model::find_model(model))
+    differences = differences_of_form(recipe, lora::read_adapter_options(adapter), model);
+  if (differences.empty()) return;
+  fail<ConfigError>(
+      "train.resume: {} is a checkpoint of a run of another recipe, from which this run cannot go "
+      "on (there -> here):\n  {}\nName a checkpoint of this run, or begin another run with its "
+      "adapter: lora.from_adapter: {}",
+      *checkpoint_, fmt::join(differences, "\n  "), adapter);
 }
 
 std::optional<Recipe> begun_run(const Recipe& recipe) {

@@ -22,8 +22,9 @@ class RunDirectory {
   //
   // ConfigError if the directory holds another run (naming each key that differs), something else,
   // or is in use by another process, if what is to be replaced holds something that the recipe
-  // reads, and if train.resume names a checkpoint in spite of output.overwrite. FormatError if none
-  // of its checkpoints is whole, or the named one is not.
+  // reads, if train.resume names a checkpoint in spite of output.overwrite, and if the named one is
+  // of a run of another recipe (naming what differs). FormatError if none of its checkpoints is
+  // whole, or the named one is not.
   explicit RunDirectory(const Recipe& recipe);
   // Of several ranks the first does all this, and the others are told what it found.
   RunDirectory(const Recipe& recipe, distributed::Group& group);
@@ -46,7 +47,8 @@ class RunDirectory {
   void open(const Recipe& recipe);
   void compare_recipes(const Recipe& before, const Recipe& recipe) const;
   void continue_run(const Recipe& recipe);
-  void continue_from(const std::string& named);
+  void continue_from(const Recipe& recipe);
+  void require_own(const Recipe& recipe) const;
 
   std::string path_;
   std::optional<std::string> checkpoint_;
