@@ -17,6 +17,7 @@
 #include "io/atomic_write.h"
 #include "io/json.h"
 #include "io/json_text.h"
+#include "io/read_file.h"
 #include "io/safetensors.h"
 #include "lora/adapter_names.h"
 #include "lora/expert_adapters.h"
@@ -51,15 +52,22 @@ nlohmann::json tokens_json(std::map<std::string, std::vector<int64_t>> tokens,
   return tokens;
 }
 
-// adapter_config.json with its keys sorted, as PEFT writes it. The targets of `options` are those
-// of the adapter.
+template <typename Value>
+nlohmann::ordered_json in_order(const OrderedMap<Value>& patterns) {
+  nlohmann::ordered_json object = nlohmann::ordered_json::object();
+  for (const auto& [pattern, value] : patterns) object[pattern] = value;
+  return object;
+}
+
+// adapter_config.json with its keys sorted, as PEFT writes it, but for those of patterns. The
+// targets of `options` are those of the adapter.
 std::string config_text(const AdapterSet& adapters, const LoraOptions& options,
                         const AdapterBase& base) {
   const nlohmann::json none = nullptr;
   const HubId hub = hub_id_of(base.name).value_or(HubId{base.name, ""});
-  nlohmann::json config = {
-      {"alpha_pattern",
-       nlohmann::json::object_t(options.alpha_pattern.begin(), options.alpha_pattern.end())},
+  // Ordered: of rank_pattern and alpha_pattern the first key that matches decides.
+  nlohmann::ordered_json config = {
+      {"alpha_pattern", in_order(options.alpha_pattern)},
       {"auto_mapping", none},
       {"base_model_name_or_path", hub.id},
       {"bias", options.bias},
@@ -75,17 +83,17 @@ std::string config_text(const AdapterSet& adapters, const LoraOptions& options,
       {"modules_to_save", list_or_none(options.modules_to_save)},
       {"peft_type", "LORA"},
       {"r", options.rank},
-      {"rank_pattern",
-       nlohmann::json::object_t(options.rank_pattern.begin(), options.rank_pattern.end())},
+      {"rank_pattern", in_order(options.rank_pattern)},
       {"revision", hub.revision.empty() ? none : nlohmann::json(hub.revision)},
       {"target_modules", options.targets},
+      {"target_parameters", options.target_parameters},
       {"task_type", adapters.has_encoder() ? "SEQ_2_SEQ_LM" : "CAUSAL_LM"},
       {"trainable_token_indices",
        tokens_json(options.trainable_token_indices, adapters.names().embedding)},
       {"use_dora", options.use_dora},
       {"use_rslora", options.use_rslora}};
   // Versions of PEFT before 0.17 do not know it.
-  if (!options.target_parameters.empty()) config["target_parameters"] = options.target_parameters;
+  if (options.target_parameters.empty()) config.erase("target_parameters");
   return io::json_text(config, 2) + "\n";
 }
 
@@ -193,6 +201,28 @@ std::vector<std::pair<std::string, io::JsonNode>> entries_of(const io::JsonNode&
   std::vector<std::pair<std::string, io::JsonNode>> all;
   for (const auto& [key, value] : object.value().items()) all.emplace_back(key, object.at(key));
   return all;
+}
+
+// The first key that matches decides, as for PEFT, which keeps the file's order too.
+void read_patterns(const std::string& path, const io::JsonNode& config, LoraOptions& options) {
+  const nlohmann::ordered_json ordered = io::ordered_json_or_discarded(io::read_bytes(path));
+  const auto read = [&](const char* key, const auto& add) {
+    const auto patterns = config.find(key);
+    if (!patterns) return;
+    const auto entries = entries_of(*patterns);
+    if (ordered.is_discarded() || entries.empty()) {
+      for (const auto& [pattern, value] : entries) add(pattern, value);
+    } else {
+      for (const auto& [pattern, ignored] : ordered.at(key).items())
+        add(pattern, patterns->at(pattern));
+    }
+  };
+  read("rank_pattern", [&](const std::string& pattern, const io::JsonNode& value) {
+    options.rank_pattern[pattern] = value.as_integer(1, 1 << 16);
+  });
+  read("alpha_pattern", [&](const std::string& pattern, const io::JsonNode& value) {
+    options.alpha_pattern[pattern] = value.as_number();
+  });
 }
 
 // What is trained beside the adapters.
@@ -340,12 +370,7 @@ LoraOptions read_adapter_options(const std::string& directory) {
     for (const std::string& name : strings_of(*pattern))
       if (name != "layers" && name != "h" && name != "blocks")
         pattern->reject("layers, h or blocks, the name of the list of layers");
-  if (const auto ranks = config.find("rank_pattern"))
-    for (const auto& [pattern, value] : entries_of(*ranks))
-      options.rank_pattern[pattern] = value.as_integer(1, 1 << 16);
-  if (const auto alphas = config.find("alpha_pattern"))
-    for (const auto& [pattern, value] : entries_of(*alphas))
-      options.alpha_pattern[pattern] = value.as_number();
+  read_patterns(path, config, options);
   options.validate();
   return options;
 }

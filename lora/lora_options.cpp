@@ -33,7 +33,7 @@ const std::regex& ending_in(const std::string& key, const std::string& pattern) 
 }
 
 template <typename Value>
-void apply(const char* key, const std::map<std::string, Value>& patterns, const std::string& module,
+void apply(const char* key, const OrderedMap<Value>& patterns, const std::string& module,
            Value& value) {
   for (const auto& [pattern, chosen] : patterns)
     if (std::regex_match(module, ending_in(key, pattern))) {
@@ -57,6 +57,18 @@ double divisor(const LoraOptions& options, int64_t rank) {
 
 bool sizes_pattern_matches(const char* key, const std::string& pattern, const std::string& module) {
   return std::regex_match(pattern_path(module), ending_in(key, pattern));
+}
+
+bool are_disjoint_names(const std::string& pattern, const std::string& other) {
+  constexpr const char* kNotPlain = "*+?[](){}|^$\\";
+  if (pattern.find_first_of(kNotPlain) != std::string::npos ||
+      other.find_first_of(kNotPlain) != std::string::npos)
+    return false;
+  // A dot means any character, so that "a.b" ends "axb" too.
+  const std::string &longer = pattern.size() < other.size() ? other : pattern,
+                    &shorter = pattern.size() < other.size() ? pattern : other;
+  return !std::equal(shorter.rbegin(), shorter.rend(), longer.rbegin(),
+                     [](char a, char b) { return a == b || a == '.' || b == '.'; });
 }
 
 double LoraOptions::scaling() const { return alpha / divisor(*this, rank); }

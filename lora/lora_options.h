@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "base/ordered_map.h"
+
 namespace qlora::lora {
 
 // Of init: loftq (Li et al. 2023).
@@ -26,9 +28,9 @@ struct LoraOptions {
   std::vector<std::string> exclude_modules;  // matched like targets; these get no adapter
   std::vector<int64_t> layers_to_transform;  // only these decoder layers; empty: all
   // Rank and alpha of modules whose path ends in a match of the regex (whole components, the first
-  // key in sorted order that does, as PEFT).
-  std::map<std::string, int64_t> rank_pattern;
-  std::map<std::string, double> alpha_pattern;
+  // key as written that does, as PEFT).
+  OrderedMap<int64_t> rank_pattern;
+  OrderedMap<double> alpha_pattern;
   std::string init = "default";  // initial_factors.h, weight_init.h
   LoftqOptions loftq;
   bool use_dora = false;      // a trained magnitude for each output (lora_linear.h)
@@ -61,5 +63,9 @@ struct LoraOptions {
 // Whether a pattern of rank_pattern or alpha_pattern, as `key` names the one in errors, means the
 // module.
 bool sizes_pattern_matches(const char* key, const std::string& pattern, const std::string& module);
+
+// Whether two such keys are known to mean no module in common: plain names, neither of which ends
+// in the other.
+bool are_disjoint_names(const std::string& pattern, const std::string& other);
 
 }  // namespace qlora::lora

@@ -65,11 +65,14 @@ class Separator {
     options.targets.insert(options.targets.end(), targets_.begin(), targets_.end());
     options.rank_pattern.clear();
     options.alpha_pattern.clear();
-    for (const auto& [kind, modules] : sizes_) {
-      const bool alike = all_alike(modules);
-      for (const auto& [module, sizes] : modules)
-        give(options, alike ? kind : escaped(module), sizes);
-    }
+    // Those of experts first: the last names of other modules may be theirs too.
+    for (const bool of_experts : {true, false})
+      for (const auto& [kind, modules] : sizes_) {
+        if (kind.starts_with("experts") != of_experts) continue;
+        const bool alike = all_alike(modules);
+        for (const auto& [module, sizes] : modules)
+          give(options, alike ? kind : escaped(module), sizes);
+      }
     return {std::move(tensors_), std::move(options)};
   }
 
@@ -229,8 +232,9 @@ void add_expert_parameters(LoraOptions& options, const ParameterSizes& parameter
     const bool alike = all_alike(modules);
     for (const auto& [module, sizes] : modules) {
       const std::string pattern = alike ? ".*\\." + parameter : escaped(module);
-      options.rank_pattern[pattern] = sizes.first;
-      options.alpha_pattern[pattern] = sizes.second;
+      // Before the adapter's own, of which these are what they came to.
+      options.rank_pattern.put_first(pattern, sizes.first);
+      options.alpha_pattern.put_first(pattern, sizes.second);
     }
   }
 }

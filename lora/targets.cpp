@@ -1,10 +1,10 @@
 #include "lora/targets.h"
 
 #include <algorithm>
-#include <map>
 #include <optional>
 #include <regex>
 #include <set>
+#include <utility>
 
 #include <fmt/ranges.h>
 
@@ -88,7 +88,7 @@ void require_matches(const char* key, const std::vector<std::string>& unmatched,
 
 // The keys of rank_pattern or alpha_pattern.
 template <typename Value>
-void check_sizes(const char* key, const std::map<std::string, Value>& patterns,
+void check_sizes(const char* key, const OrderedMap<Value>& patterns,
                  const std::vector<std::string>& names) {
   std::vector<std::string> unmatched;
   for (const auto& [pattern, value] : patterns)
@@ -99,6 +99,26 @@ void check_sizes(const char* key, const std::map<std::string, Value>& patterns,
   std::vector<std::string> known = known_names(names, false);
   for (const std::string& parameter : known_names(names, true)) known.push_back(parameter);
   require_matches(key, unmatched, "module", known);
+}
+
+// The keys of rank_pattern or alpha_pattern that match modules, all of which have an earlier one.
+template <typename Value>
+std::vector<std::string> idle_sizes(const char* key, const OrderedMap<Value>& patterns,
+                                    const std::vector<std::string>& names) {
+  std::vector<std::string> sentences;
+  std::vector<std::string> left = names;
+  for (const auto& [pattern, value] : patterns) {
+    const auto matches_it = [&](const std::string& name) {
+      return sizes_pattern_matches(key, pattern, name);
+    };
+    const size_t taken = std::erase_if(left, matches_it);
+    if (taken == 0 && std::ranges::any_of(names, matches_it))
+      sentences.push_back(fmt::format(
+          "{}: '{}' decides nothing: the first key that matches does, and earlier ones take all of "
+          "its modules; write it before them, or leave it out",
+          key, pattern));
+  }
+  return sentences;
 }
 
 // Adds what matched(name) says to the targets, as `pattern`, which else is one of `unmatched`.
@@ -193,6 +213,14 @@ void check_rank_pattern(const LoraOptions& options, const std::vector<std::strin
 
 void check_alpha_pattern(const LoraOptions& options, const std::vector<std::string>& names) {
   check_sizes("lora.alpha_pattern", options.alpha_pattern, names);
+}
+
+std::vector<std::string> idle_patterns(const LoraOptions& options,
+                                       const std::vector<std::string>& names) {
+  std::vector<std::string> sentences = idle_sizes("lora.rank_pattern", options.rank_pattern, names);
+  for (std::string& sentence : idle_sizes("lora.alpha_pattern", options.alpha_pattern, names))
+    sentences.push_back(std::move(sentence));
+  return sentences;
 }
 
 }  // namespace qlora::lora

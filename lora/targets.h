@@ -40,5 +40,9 @@ void check_exclusions(const LoraOptions& options, const std::vector<std::string>
 void check_layers(const LoraOptions& options, const std::vector<std::string>& names);
 void check_rank_pattern(const LoraOptions& options, const std::vector<std::string>& names);
 void check_alpha_pattern(const LoraOptions& options, const std::vector<std::string>& names);
+// A sentence for each key of rank_pattern and alpha_pattern that decides nothing, since earlier
+// ones take all of its modules.
+std::vector<std::string> idle_patterns(const LoraOptions& options,
+                                       const std::vector<std::string>& names);
 
 }  // namespace qlora::lora

@@ -2,9 +2,10 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <string>
 #include <vector>
+
+#include "base/ordered_map.h"
 
 namespace qlora::optim {
 
@@ -16,8 +17,8 @@ struct OptimizerOptions {
   double alpha = 5.0;      // of ademamix: weight of the slow average
   int64_t alpha_ramp = 0;  // of ademamix: steps in which alpha and beta3 rise to their values
   double weight_decay = 0.0;
-  // Of tensors whose PEFT name matches the regex somewhere, instead; the first in sorted order.
-  std::map<std::string, double> weight_decay_pattern;
+  // Of tensors whose PEFT name matches the regex somewhere, instead; the first as written.
+  OrderedMap<double> weight_decay_pattern;
   double max_grad_norm = 1.0;       // 0: no clipping
   std::string schedule = "cosine";  // lr_schedule.h
   double min_lr_ratio = 0.0;        // of the cosines, polynomial, wsd, reduce_on_plateau

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/warn_once.h"
 #include "data/chat_renderer.h"
 #include "data/dataset.h"
 #include "data/row_source.h"
@@ -177,6 +178,10 @@ class Look {
     at_entries("lora.layers_to_transform", [&] { lora::check_layers(options, linear); });
     at_entries("lora.rank_pattern", [&] { lora::check_rank_pattern(options, linear); });
     at_entries("lora.alpha_pattern", [&] { lora::check_alpha_pattern(options, linear); });
+    if (!problems_.is_covered_within("lora.rank_pattern") &&
+        !problems_.is_covered_within("lora.alpha_pattern"))
+      for (const std::string& sentence : lora::idle_patterns(options, linear))
+        log::warning_once("{}", sentence);
     // That wrong layers leave nothing is no fault of the targets.
     lora::LoraOptions of_known_layers = options;
     if (problems_.is_covered("lora.layers_to_transform"))

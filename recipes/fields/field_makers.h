@@ -29,6 +29,11 @@ struct ShownDefault {
   const char* text;
 };
 
+// Values that are written otherwise may come to the same.
+struct Compared {
+  bool (*comes_to_the_same)(const Recipe&, const Recipe&);
+};
+
 using RecipeField = Field<Recipe>;
 
 inline RecipeField operator|(RecipeField field, Free free) {
@@ -44,6 +49,11 @@ inline RecipeField operator|(RecipeField field, Required) {
 
 inline RecipeField operator|(RecipeField field, ShownDefault shown) {
   field.shown_default = shown.text;
+  return field;
+}
+
+inline RecipeField operator|(RecipeField field, Compared compared) {
+  field.comes_to_the_same = compared.comes_to_the_same;
   return field;
 }
 

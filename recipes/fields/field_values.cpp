@@ -159,9 +159,9 @@ void decode(const Node& node, const std::string& key, ProblemList& problems,
 
 namespace {
 
-template <typename Value>
+template <typename Map>
 void decode_map(const Node& node, const std::string& key, ProblemList& problems,
-                const char* expected, std::map<std::string, Value>& value) {
+                const char* expected, Map& value) {
   if (!node.is_map()) return refuse(node, key, problems, expected_of(key, expected));
   for (const Node::Entry& entry : node.entries) {
     problems.found(key + "." + entry.key, entry.place);
@@ -178,8 +178,8 @@ void decode_number_list(const Node& node, const std::string& key, ProblemList& p
     decode(node.items[i], fmt::format("{}[{}]", key, i), problems, value.emplace_back());
 }
 
-template <typename Value>
-Node encode_map(const std::map<std::string, Value>& value) {
+template <typename Map>
+Node encode_map(const Map& value) {
   std::vector<Node::Entry> entries;
   for (const auto& [key, one] : value) entries.push_back(Node::entry(key, encode(one)));
   return Node::map(std::move(entries));
@@ -203,11 +203,11 @@ void decode(const Node& node, const std::string& key, ProblemList& problems,
              value);
 }
 void decode(const Node& node, const std::string& key, ProblemList& problems,
-            std::map<std::string, int64_t>& value) {
+            OrderedMap<int64_t>& value) {
   decode_map(node, key, problems, kPatternMap, value);
 }
 void decode(const Node& node, const std::string& key, ProblemList& problems,
-            std::map<std::string, double>& value) {
+            OrderedMap<double>& value) {
   decode_map(node, key, problems, kPatternMap, value);
 }
 
@@ -265,7 +265,7 @@ Node encode(const std::vector<std::string>& value) { return encode_list(value); 
 Node encode(const std::vector<int64_t>& value) { return encode_list(value); }
 Node encode(const std::vector<double>& value) { return encode_list(value); }
 Node encode(const std::map<std::string, std::string>& value) { return encode_map(value); }
-Node encode(const std::map<std::string, int64_t>& value) { return encode_map(value); }
-Node encode(const std::map<std::string, double>& value) { return encode_map(value); }
+Node encode(const OrderedMap<int64_t>& value) { return encode_map(value); }
+Node encode(const OrderedMap<double>& value) { return encode_map(value); }
 
 }  // namespace qlora::recipes

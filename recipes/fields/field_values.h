@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/ordered_map.h"
 #include "data/example.h"
 #include "recipes/yaml/problems.h"
 #include "recipes/yaml/yaml_node.h"
@@ -27,9 +28,9 @@ void decode(const Node& node, const std::string& key, ProblemList& problems,
 void decode(const Node& node, const std::string& key, ProblemList& problems,
             std::map<std::string, std::string>& value);
 void decode(const Node& node, const std::string& key, ProblemList& problems,
-            std::map<std::string, int64_t>& value);
+            OrderedMap<int64_t>& value);
 void decode(const Node& node, const std::string& key, ProblemList& problems,
-            std::map<std::string, double>& value);
+            OrderedMap<double>& value);
 void decode(const Node& node, const std::string& key, ProblemList& problems,
             std::vector<int64_t>& value);
 void decode(const Node& node, const std::string& key, ProblemList& problems,
@@ -57,8 +58,8 @@ Node encode(bool value);
 Node encode(const std::string& value);
 Node encode(const std::vector<std::string>& value);
 Node encode(const std::map<std::string, std::string>& value);
-Node encode(const std::map<std::string, int64_t>& value);
-Node encode(const std::map<std::string, double>& value);
+Node encode(const OrderedMap<int64_t>& value);
+Node encode(const OrderedMap<double>& value);
 Node encode(const std::vector<int64_t>& value);
 Node encode(const std::vector<double>& value);
 Node encode(data::TrainOn value);

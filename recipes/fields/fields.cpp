@@ -220,8 +220,14 @@ Section optim_section() {
           &Options::weight_decay),
        in({"weight_decay_pattern", "map",
            "The decay of trained tensors whose name matches a key, in place of `weight_decay`: "
-           "`{lora_B: 0.1, bias: 0}`. Keys are regular expressions."},
-          &Options::weight_decay_pattern),
+           "`{lora_B: 0.1, bias: 0}`. Keys are regular expressions; of several that match, the "
+           "first "
+           "as written decides."},
+          &Options::weight_decay_pattern) |
+           Compared{[](const Recipe& a, const Recipe& b) {
+             return decide_alike(a.optim.weight_decay_pattern, b.optim.weight_decay_pattern,
+                                 [](const std::string&, const std::string&) { return false; });
+           }},
        in({"max_grad_norm", "number",
            "Gradients are scaled down to this norm if theirs is larger. 0: never."},
           &Options::max_grad_norm),

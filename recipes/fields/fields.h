@@ -29,6 +29,8 @@ struct Field {
   // (node, full key, problems, owner): decode() of field_values.h
   std::function<void(const Node&, const std::string&, ProblemList&, Owner&)> read = {};
   std::function<Node(const Owner&)> write = {};
+  // Whether two values that are written otherwise come to the same; none: they never do.
+  std::function<bool(const Owner&, const Owner&)> comes_to_the_same = {};
 };
 
 struct Section {

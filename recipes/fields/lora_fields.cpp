@@ -134,11 +134,19 @@ Section lora_section() {
        in({"rank_pattern", "map",
            "Rank of modules whose path ends in a match: `{down_proj: 32, layers.0.mlp.up_proj: "
            "8}`. "
-           "Keys are regular expressions."},
-          &Options::rank_pattern),
+           "Keys are regular expressions; of several that match, the first as written decides."},
+          &Options::rank_pattern) |
+           Compared{[](const Recipe& a, const Recipe& b) {
+             return decide_alike(a.lora.rank_pattern, b.lora.rank_pattern,
+                                 lora::are_disjoint_names);
+           }},
        in({"alpha_pattern", "map",
            "Alpha of modules whose path ends in a match, written like `rank_pattern`."},
-          &Options::alpha_pattern),
+          &Options::alpha_pattern) |
+           Compared{[](const Recipe& a, const Recipe& b) {
+             return decide_alike(a.lora.alpha_pattern, b.lora.alpha_pattern,
+                                 lora::are_disjoint_names);
+           }},
        in({"init", "default | gaussian | orthogonal | loftq | pissa | olora",
            "How the adapter's matrices A and B start. default: A is random (Kaiming-uniform) and B "
            "is zero. gaussian: A is drawn from a normal distribution and B is zero. orthogonal: "

@@ -159,7 +159,8 @@ void for_each_difference(const Recipe& before, const Recipe& now, const Visit& v
   for (const Section& section : sections())
     for (const Field<Recipe>& field : section.fields) {
       const std::string was = to_yaml(field.write(before)), is = to_yaml(field.write(now));
-      if (was != is && !leaves_model_dtype_open(section, field, now))
+      if (was != is && !leaves_model_dtype_open(section, field, now) &&
+          !(field.comes_to_the_same && field.comes_to_the_same(before, now)))
         visit(fmt::format("{}.{}: {} -> {}", section.name, field.key, was, is), field);
     }
 }

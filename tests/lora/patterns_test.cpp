@@ -1,6 +1,7 @@
 // Which modules get an adapter of which size.
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -8,7 +9,9 @@
 
 #include "base/error.h"
 #include "lora/adapter_file.h"
+#include "lora/targets.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/tiny_files.h"
 #include "tests/support/tiny_model.h"
 
 namespace qlora::lora {
@@ -100,6 +103,49 @@ TEST(RankPattern, TheAdapterFileCarriesItBothWays) {
   AdapterSet again(read, other->groups(), at::kFloat, 2);
   read_adapter_tensors(dir.path(), again);
   EXPECT_TRUE(at::equal(adapters.values(), again.values()));
+}
+
+LoraOptions overlapping() {
+  LoraOptions options;
+  options.rank_pattern = {{"layers.1.mlp.down_proj", 8}, {"down_proj", 2}, {".*", 3}};
+  options.alpha_pattern = {{"q_proj", 5.0}, {"layers.0.self_attn.q_proj", 7.0}};
+  return options;
+}
+
+// PEFT's get_pattern_key goes through the keys of the file as they stand there.
+TEST(RankPattern, TheFirstKeyAsWrittenDecides) {
+  const LoraOptions options = overlapping();
+  EXPECT_EQ(options.of_module("model.layers.1.mlp.down_proj").rank, 8);
+  EXPECT_EQ(options.of_module("model.layers.0.mlp.down_proj").rank, 2);
+  EXPECT_EQ(options.of_module("model.layers.0.mlp.up_proj").rank, 3);
+  EXPECT_EQ(options.of_module("model.layers.0.self_attn.q_proj").alpha, 5);
+}
+
+TEST(RankPattern, TheAdapterFileKeepsTheOrderOfKeys) {
+  const test::TempDir dir;
+  const auto model = test::tiny_model();
+  const AdapterSet adapters(overlapping(), model->groups(), at::kFloat, 1);
+  write_adapter(dir.path(), adapters, overlapping(), {});
+  const std::string text = test::read_file(dir / "adapter_config.json");
+  EXPECT_LT(text.find("\"layers.1.mlp.down_proj\""), text.find("\"down_proj\": 2"));
+  EXPECT_LT(text.find("\"target_modules\""), text.find("\"task_type\""));
+  const LoraOptions read = read_adapter_options(dir.path());
+  EXPECT_EQ(read.rank_pattern, overlapping().rank_pattern);
+  EXPECT_EQ(read.alpha_pattern, overlapping().alpha_pattern);
+}
+
+TEST(RankPattern, AKeyOfWhichEarlierOnesTakeAllModulesIsToldOf) {
+  const std::vector<std::string> names = {"m.layers.0.self_attn.q_proj", "m.layers.0.mlp.down_proj",
+                                          "m.layers.1.mlp.down_proj"};
+  LoraOptions options = overlapping();
+  EXPECT_THAT(idle_patterns(options, names),
+              testing::ElementsAre(testing::StartsWith(
+                  "lora.alpha_pattern: 'layers.0.self_attn.q_proj' decides nothing")));
+  options.rank_pattern = {{"down_proj", 2}, {"layers.1.mlp.down_proj", 8}, {"zzz", 4}};
+  options.alpha_pattern.clear();
+  EXPECT_THAT(idle_patterns(options, names),
+              testing::ElementsAre(testing::StartsWith(
+                  "lora.rank_pattern: 'layers.1.mlp.down_proj' decides nothing")));
 }
 
 TEST(Targets, ExcludedModulesAndOtherLayersStayPlain) {

@@ -72,6 +72,14 @@ TEST(OptimizerOptions, APatternDecidesTheDecayOfTheTensorsItMatches) {
               testing::HasSubstr("is not a valid regular expression"));
 }
 
+TEST(OptimizerOptions, OfSeveralPatternsTheFirstAsWrittenDecides) {
+  OptimizerOptions options;
+  options.weight_decay_pattern = {{"lora_A", 0.1}, {"layers\\.0", 0.5}, {"bias", 0.0}};
+  EXPECT_EQ(options.weight_decay_of("m.layers.0.q_proj.lora_A.weight"), 0.1);
+  options.weight_decay_pattern = {{"layers\\.0", 0.5}, {"lora_A", 0.1}};
+  EXPECT_EQ(options.weight_decay_of("m.layers.0.q_proj.lora_A.weight"), 0.5);
+}
+
 TEST(OptimizerOptions, AnUnknownOptimizerIsAnsweredWithTheKnownOnes) {
   EXPECT_EQ(
       message_of([](auto& o) { o.name = "shampoo"; }),

@@ -249,6 +249,31 @@ TEST(RecipeDifferences, ADtypeThatIsLeftOpenIsTheOneTheRunBeganWith) {
   EXPECT_THAT(fixed_differences(before, now), ElementsAre("model.dtype: bfloat16 -> float32"));
 }
 
+TEST(RecipeDifferences, TheOrderOfPatternsIsOneWhereItMatters) {
+  Recipe before, now;
+  before.lora.rank_pattern = {{"q_proj", 4}, {"v_proj", 2}};
+  now.lora.rank_pattern = {{"v_proj", 2}, {"q_proj", 4}};
+  EXPECT_THAT(fixed_differences(before, now), IsEmpty());
+  before.lora.rank_pattern = {{"down_proj", 4}, {"mlp.down_proj", 2}};
+  now.lora.rank_pattern = {{"mlp.down_proj", 2}, {"down_proj", 4}};
+  EXPECT_THAT(fixed_differences(before, now),
+              ElementsAre("lora.rank_pattern: {down_proj: 4, mlp.down_proj: 2} -> {mlp.down_proj: "
+                          "2, down_proj: 4}"));
+  now = before;
+  before.optim.weight_decay_pattern = {{"lora_A", 0.1}, {"layers.0", 0.5}};
+  now.optim.weight_decay_pattern = {{"layers.0", 0.5}, {"lora_A", 0.1}};
+  EXPECT_THAT(fixed_differences(before, now),
+              ElementsAre(HasSubstr("optim.weight_decay_pattern: {lora_A")));
+}
+
+TEST(RecipeYaml, PatternsKeepTheOrderOfTheRecipe) {
+  const Recipe recipe = parse_recipe(
+      kSmall, "r.yaml", "", {"lora.rank_pattern={layers.1.mlp.down_proj: 8, down_proj: 2}"});
+  EXPECT_EQ(recipe.lora.of_module("model.layers.1.mlp.down_proj").rank, 8);
+  EXPECT_THAT(write_recipe(recipe),
+              HasSubstr("rank_pattern: {layers.1.mlp.down_proj: 8, down_proj: 2}"));
+}
+
 TEST(RecipeYaml, TheReferencePageIsUpToDate) {
   EXPECT_EQ(test::read_file(QLORA_SOURCE_DIR "/docs/recipes.md"), reference_page())
       << "run: build/bin/qlora reference > docs/recipes.md";

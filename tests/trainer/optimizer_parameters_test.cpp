@@ -36,7 +36,7 @@ TEST(OptimizerParameters, APatternOfDecayThatMatchesNothingIsToldOf) {
   const lora::LoraOptions lora;
   const lora::AdapterSet adapters(lora, model->parts(), at::kFloat, 1);
   optim::OptimizerOptions optim;
-  optim.weight_decay_pattern = {{"q_proj", 0.5}, {"zzz", 0.1}};
+  optim.weight_decay_pattern = {{"q_proj", 0.5}, {"zzz", 0.1}, {"q_proj.lora_A", 0.1}};
   testing::internal::CaptureStderr();
   optimizer_parameters(adapters, lora, optim);
   const std::string told = testing::internal::GetCapturedStderr();
@@ -44,6 +44,7 @@ TEST(OptimizerParameters, APatternOfDecayThatMatchesNothingIsToldOf) {
             std::string::npos)
       << told;
   EXPECT_EQ(told.find("q_proj' matches"), std::string::npos) << told;
+  EXPECT_NE(told.find("'q_proj.lora_A' decides nothing"), std::string::npos) << told;
 }
 
 }  // namespace
