@@ -2,9 +2,11 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/arena_allocator.h"
 #include "base/log.h"
@@ -94,15 +96,33 @@ lora::AdapterSet attach_adapters(const Recipe& recipe, const BaseModel& base) {
 void look_for_trained_tokens(const lora::AdapterSet& adapters, const data::PreparedData& data) {
   const lora::TrainedEmbeddings& trained = adapters.embeddings();
   std::set<int64_t> unseen(trained.embedding_ids.begin(), trained.embedding_ids.end());
+  unseen.insert(trained.head_ids.begin(), trained.head_ids.end());
   if (unseen.empty()) return;
   data::for_each_example(data.train, [&](const data::ExampleView& example) {
     for (const auto tokens : {example.tokens, example.encoded})
       for (const int32_t token : tokens) unseen.erase(token);
   });
-  if (!unseen.empty())
-    log::warning("lora.trainable_token_indices: no training row holds {} of the {} tokens ({}): {}",
-                 unseen.size(), trained.embedding_ids.size(), fmt::join(unseen, ", "),
-                 trained.shared ? "lm_head learns only not to say them" : "they stay as they are");
+  if (const std::string sentence = unseen_tokens_sentence(trained, unseen); !sentence.empty())
+    log::write_warning(sentence);
+}
+
+std::string unseen_tokens_sentence(const lora::TrainedEmbeddings& trained,
+                                   const std::set<int64_t>& unseen) {
+  if (unseen.empty()) return "";
+  std::set<int64_t> all(trained.embedding_ids.begin(), trained.embedding_ids.end());
+  all.insert(trained.head_ids.begin(), trained.head_ids.end());
+  const auto any_of = [&](const std::vector<int64_t>& ids) {
+    return std::ranges::any_of(ids, [&](int64_t id) { return unseen.contains(id); });
+  };
+  const bool head = any_of(trained.head_ids), embedding = any_of(trained.embedding_ids);
+  const char* consequence =
+      !head ? "they stay as they are"
+      : trained.shared || !embedding
+          ? "lm_head learns only not to say them"
+          : "embed_tokens stays as it is, lm_head learns only not to say them";
+  return fmt::format(
+      "lora.trainable_token_indices: no training row holds {} of the {} tokens ({}): {}",
+      unseen.size(), all.size(), fmt::join(unseen, ", "), consequence);
 }
 
 }  // namespace qlora::recipes
