@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdint>
 
 #include "base/utf8.h"
@@ -10,6 +11,7 @@ namespace qlora {
 namespace {
 
 constexpr size_t kLongest = 4000, kKeptOfEachEnd = 1900;
+constexpr size_t kMost = 64 * kLongest;  // of all lines, such as a list of faults
 
 bool is_control(std::string_view character) {
   const auto first = static_cast<uint8_t>(character[0]);
@@ -36,14 +38,27 @@ std::string escaped(std::string_view text) {
   return shown;
 }
 
-}  // namespace
-
-std::string shown_text(std::string_view text) {
-  if (text.size() <= kLongest) return escaped(text);
+std::string cut(std::string_view text) {
   const std::string_view begin = utf8_beginning(text, kKeptOfEachEnd),
                          end = utf8_end(text, kKeptOfEachEnd);
   return fmt::format("{} ... ({} bytes left out) ... {}", escaped(begin),
                      text.size() - begin.size() - end.size(), escaped(end));
+}
+
+}  // namespace
+
+std::string shown_text(std::string_view text) {
+  if (text.size() <= kLongest) return escaped(text);
+  if (text.size() > kMost) return cut(text);
+  std::string shown;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    const std::string_view line = text.substr(begin, end - begin);
+    shown += line.size() <= kLongest ? escaped(line) : cut(line);
+    if (end < text.size()) shown += '\n';
+    begin = end + 1;
+  }
+  return shown;
 }
 
 }  // namespace qlora

@@ -9,6 +9,10 @@
 
 #include "data/tokenizer.h"
 
+namespace qlora {
+class Faults;
+}
+
 namespace qlora::data {
 
 // Rows of a chosen and a rejected answer to one prompt (readers/read_preference.cpp).
@@ -108,6 +112,8 @@ struct DataOptions {
 
   // Throws ConfigError naming the key.
   void validate() const;
+  // The same, as far as all of it can be told together.
+  void find_faults(Faults& faults) const;
 };
 
 }  // namespace qlora::data

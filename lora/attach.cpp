@@ -71,6 +71,17 @@ void require_plain_adapter(const LoraOptions& options, const std::string& module
         options.use_dora ? "no magnitude" : "no dropout", options.use_dora ? "false" : "0");
 }
 
+}  // namespace
+
+void check_parameters(const LoraOptions& options, const std::vector<std::string>& names) {
+  for (const std::string& name : names)
+    if (is_parameter(name))
+      require_plain_adapter(options, name, is_target(options, name),
+                            is_trained_whole(options, name));
+}
+
+namespace {
+
 // Numbers that the filled slots of a layer take.
 int64_t numbers_of(const LoraLinear& layer, bool use_dora) {
   const int64_t in = layer.in_features(), out = layer.out_features();

@@ -119,4 +119,8 @@ class AdapterSet {
   int64_t num_modules_ = 0;
 };
 
+// ConfigError if experts or routers among the modules are to be trained in a way that they cannot
+// be, which attaching refuses too: whole, with DoRA or with dropout.
+void check_parameters(const LoraOptions& options, const std::vector<std::string>& names);
+
 }  // namespace qlora::lora

@@ -5,6 +5,7 @@
 
 #include "base/compiled_pattern.h"
 #include "base/error.h"
+#include "base/faults.h"
 #include "lora/expert_names.h"
 #include "lora/initial_factors.h"
 
@@ -88,41 +89,41 @@ LoraOptions LoraOptions::of_path(const std::string& path) const {
   return own;
 }
 
-void LoraOptions::validate() const {
-  check_rank("lora.rank", rank);
-  check_alpha("lora.alpha", alpha);
+void LoraOptions::validate() const { require_no_faults(*this); }
+
+void LoraOptions::find_faults(Faults& faults) const {
+  faults.collect([&] { check_rank("lora.rank", rank); });
+  faults.collect([&] { check_alpha("lora.alpha", alpha); });
   for (const auto& [pattern, value] : rank_pattern) {
-    ending_in("lora.rank_pattern", pattern);
-    check_rank("lora.rank_pattern." + pattern, value);
-    check_init(init, value);
+    faults.collect([&] { ending_in("lora.rank_pattern", pattern); });
+    faults.collect([&] { check_rank("lora.rank_pattern." + pattern, value); });
+    faults.collect([&] { check_init(init, value); });
   }
   for (const auto& [pattern, value] : alpha_pattern) {
-    ending_in("lora.alpha_pattern", pattern);
-    check_alpha("lora.alpha_pattern." + pattern, value);
+    faults.collect([&] { ending_in("lora.alpha_pattern", pattern); });
+    faults.collect([&] { check_alpha("lora.alpha_pattern." + pattern, value); });
   }
   for (const int64_t layer : layers_to_transform)
-    if (layer < 0)
-      fail<ConfigError>("lora.layers_to_transform: layers count from 0, got {}", layer);
-  if (!(dropout >= 0 && dropout < 1))
-    fail<ConfigError>("lora.dropout must be in [0, 1), got {}", dropout);
+    if (layer < 0) faults.add("lora.layers_to_transform: layers count from 0, got {}", layer);
+  if (!(dropout >= 0 && dropout < 1)) faults.add("lora.dropout must be in [0, 1), got {}", dropout);
   if (!(plus_lr_ratio > 0) || !std::isfinite(plus_lr_ratio))
-    fail<ConfigError>("lora.plus_lr_ratio must be positive, got {}", plus_lr_ratio);
+    faults.add("lora.plus_lr_ratio must be positive, got {}", plus_lr_ratio);
   if (bias != "none" && bias != "all" && bias != "lora_only")
-    fail<ConfigError>("lora.bias must be none, all or lora_only, got '{}'", bias);
+    faults.add("lora.bias must be none, all or lora_only, got '{}'", bias);
   for (const std::string& module : modules_to_save)
-    if (module.empty()) throw ConfigError("lora.modules_to_save: a name is empty");
+    if (module.empty()) faults.add("lora.modules_to_save: a name is empty");
   for (const auto& [module, ids] : trainable_token_indices)
     if (ids.empty())
-      fail<ConfigError>("lora.trainable_token_indices: {} must name at least one token", module);
+      faults.add("lora.trainable_token_indices: {} must name at least one token", module);
   if (dtype != "float32" && dtype != "bfloat16")
-    fail<ConfigError>("lora.dtype must be float32 or bfloat16, found '{}'", dtype);
+    faults.add("lora.dtype must be float32 or bfloat16, found '{}'", dtype);
   if (targets.empty() && target_parameters.empty())
-    throw ConfigError("lora.targets must name at least one pattern, e.g. all-linear");
-  check_init(init, rank);
+    faults.add("lora.targets must name at least one pattern, e.g. all-linear");
+  faults.collect([&] { check_init(init, rank); });
   if (loftq.iterations < 1 || loftq.iterations > 100)
-    fail<ConfigError>("lora.loftq.iterations must be between 1 and 100, got {}", loftq.iterations);
+    faults.add("lora.loftq.iterations must be between 1 and 100, got {}", loftq.iterations);
   if (loftq.svd != "randomized" && loftq.svd != "exact")
-    fail<ConfigError>("lora.loftq.svd must be randomized or exact, found '{}'", loftq.svd);
+    faults.add("lora.loftq.svd must be randomized or exact, found '{}'", loftq.svd);
 }
 
 }  // namespace qlora::lora

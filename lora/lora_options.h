@@ -8,6 +8,10 @@
 
 #include "base/ordered_map.h"
 
+namespace qlora {
+class Faults;
+}
+
 namespace qlora::lora {
 
 // Of init: loftq (Li et al. 2023).
@@ -58,6 +62,8 @@ struct LoraOptions {
   LoraOptions of_path(const std::string& path) const;
   // Throws ConfigError naming the key.
   void validate() const;
+  // The same, as far as all of it can be told together.
+  void find_faults(Faults& faults) const;
 };
 
 // Whether a pattern of rank_pattern or alpha_pattern, as `key` names the one in errors, means the

@@ -87,13 +87,6 @@ WeightInit principal_part(const Layer& layer, const at::Tensor& weight) {
   return result;
 }
 
-void check_rank(const LoraOptions& options, const at::Tensor& weight, const std::string& module) {
-  const int64_t most = std::min(weight.size(0), weight.size(1));
-  if (options.rank > most)
-    fail<ConfigError>("lora.rank: init {} needs a rank of at most {} for {}, got {}", options.init,
-                      most, module, options.rank);
-}
-
 void make_relative(WeightInit& result, double norm) {
   if (norm <= 0) return;
   result.plain_error /= norm;
@@ -101,6 +94,14 @@ void make_relative(WeightInit& result, double norm) {
 }
 
 }  // namespace
+
+void check_rank_of_init(const LoraOptions& options, int64_t out, int64_t in,
+                        const std::string& module) {
+  const int64_t most = std::min(out, in);
+  if (options.rank > most)
+    fail<ConfigError>("lora.rank: init {} needs a rank of at most {} for {}, got {}", options.init,
+                      most, module, options.rank);
+}
 
 bool init_changes_base(const std::string& init) {
   return init == "loftq" || init.starts_with("pissa") || init == "olora" || init == "corda" ||
@@ -111,7 +112,7 @@ WeightInit init_from_weight(const LoraOptions& options, const at::Tensor& weight
                             const quant::QuantizationOptions& quantization,
                             const std::string& module, uint64_t seed) {
   at::NoGradGuard no_grad;
-  check_rank(options, weight, module);
+  check_rank_of_init(options, weight.size(0), weight.size(1), module);
   const Layer layer{options, quantization, module, weight.scalar_type(),
                     random_key(seed, module + ".svd")};
   const at::Tensor values = weight.to(at::kFloat);
@@ -126,7 +127,7 @@ at::Tensor without_principal_part(LoraOptions options, const std::string& init,
   at::NoGradGuard no_grad;
   options.init = init;
   options.loftq.svd = "exact";
-  check_rank(options, weight, module);
+  check_rank_of_init(options, weight.size(0), weight.size(1), module);
   const quant::QuantizationOptions none;
   const Layer layer{options, none, module, at::kFloat, 0};
   return weight - layer.product(principal_factors(layer, weight));
@@ -136,7 +137,7 @@ WeightInit init_from_original(const LoraOptions& options, const at::Tensor& orig
                               const quant::FrozenWeight& base, const std::string& module,
                               uint64_t seed) {
   at::NoGradGuard no_grad;
-  check_rank(options, original, module);
+  check_rank_of_init(options, original.size(0), original.size(1), module);
   const quant::QuantizationOptions none;
   const Layer layer{options, none, module, at::kFloat, random_key(seed, module + ".svd")};
   const at::Tensor values = original.to(at::kFloat);

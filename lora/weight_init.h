@@ -23,6 +23,11 @@
 
 namespace qlora::lora {
 
+// ConfigError naming lora.rank if an init that changes the base cannot give a module of this size
+// its rank: a matrix has no more components than its smaller side. `options`: of_module().
+void check_rank_of_init(const LoraOptions& options, int64_t out, int64_t in,
+                        const std::string& module);
+
 // Whether this init is one of the above, or what PEFT calls one of that kind ("pissa_niter_16",
 // "corda", "lora_ga").
 bool init_changes_base(const std::string& init);

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/byte_size.h"
-#include "base/error.h"
+#include "base/faults.h"
 
 namespace qlora::model {
 namespace {
@@ -15,15 +15,15 @@ bool names_gpu(const std::string& name) {
   return !index.empty() && std::ranges::all_of(index, [](char c) { return c >= '0' && c <= '9'; });
 }
 
-void require_places(const std::map<std::string, std::string>& device_map) {
+void require_places(const std::map<std::string, std::string>& device_map, Faults& faults) {
   for (const auto& [module, place] : device_map) {
     if (place == "cpu" || place == "disk" || place == "ranks" || names_gpu(place)) continue;
     if (module.empty() && place == "auto") {
       if (device_map.size() == 1) continue;
-      throw ConfigError(
-          "model.device_map: auto stands for the whole map; leave the other modules out");
+      faults.add("model.device_map: auto stands for the whole map; leave the other modules out");
+      continue;
     }
-    fail<ConfigError>(
+    faults.add(
         "model.device_map{} must be {}cpu, disk, ranks or the device that computes, such as "
         "cuda:0, "
         "found '{}'",
@@ -31,38 +31,38 @@ void require_places(const std::map<std::string, std::string>& device_map) {
   }
 }
 
-void require_sizes(const ModelOptions& options) {
+void require_sizes(const ModelOptions& options, Faults& faults) {
   for (const auto& [device, size] : options.max_memory) {
     if (device != "cpu" && !names_gpu(device))
-      fail<ConfigError>("model.max_memory must name cpu or a GPU, such as cuda:0, found '{}'",
-                        device);
+      faults.add("model.max_memory must name cpu or a GPU, such as cuda:0, found '{}'", device);
     if (!byte_size(size))
-      fail<ConfigError>(
-          "model.max_memory.{} must be a size above 0 such as 20GiB (units: {}), found '{}'",
-          device, kSizeUnits, size);
+      faults.add("model.max_memory.{} must be a size above 0 such as 20GiB (units: {}), found '{}'",
+                 device, kSizeUnits, size);
   }
   const auto whole = options.device_map.find("");
   const bool automatic = whole != options.device_map.end() && whole->second == "auto";
   if (!options.max_memory.empty() && !automatic)
-    throw ConfigError(
+    faults.add(
         "model.max_memory is for model.device_map: auto, which fills memory up to it; write that, "
         "or leave max_memory out");
 }
 
 }  // namespace
 
-void ModelOptions::validate() const {
+void ModelOptions::validate() const { require_no_faults(*this); }
+
+void ModelOptions::find_faults(Faults& faults) const {
   if (path.empty()) {
-    throw ConfigError(
+    faults.add(
         "model.path must name a Hugging Face directory, a .gguf file or a hub id, found nothing");
   }
   if (dtype != "auto" && dtype != "bfloat16" && dtype != "float16" && dtype != "float32") {
-    fail<ConfigError>("model.dtype must be auto, bfloat16, float16 or float32, found '{}'", dtype);
+    faults.add("model.dtype must be auto, bfloat16, float16 or float32, found '{}'", dtype);
   }
   if (upcast != "none" && upcast != "norms" && upcast != "all")
-    fail<ConfigError>("model.upcast must be none, norms or all, found '{}'", upcast);
-  require_places(device_map);
-  require_sizes(*this);
+    faults.add("model.upcast must be none, norms or all, found '{}'", upcast);
+  require_places(device_map, faults);
+  require_sizes(*this, faults);
 }
 
 }  // namespace qlora::model

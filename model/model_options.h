@@ -4,6 +4,10 @@
 #include <map>
 #include <string>
 
+namespace qlora {
+class Faults;
+}
+
 namespace qlora::model {
 
 struct ModelOptions {
@@ -30,6 +34,8 @@ struct ModelOptions {
 
   // Throws ConfigError naming the key.
   void validate() const;
+  // The same, as far as all of it can be told together.
+  void find_faults(Faults& faults) const;
 };
 
 }  // namespace qlora::model

@@ -7,6 +7,10 @@
 
 #include "base/ordered_map.h"
 
+namespace qlora {
+class Faults;
+}
+
 namespace qlora::optim {
 
 struct OptimizerOptions {
@@ -40,6 +44,8 @@ struct OptimizerOptions {
 
   // Throws ConfigError naming the key.
   void validate() const;
+  // The same, as far as all of it can be told together.
+  void find_faults(Faults& faults) const;
 };
 
 }  // namespace qlora::optim

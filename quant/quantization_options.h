@@ -5,6 +5,10 @@
 #include <string>
 #include <vector>
 
+namespace qlora {
+class Faults;
+}
+
 namespace qlora::quant {
 
 struct QuantizationOptions {
@@ -24,6 +28,8 @@ struct QuantizationOptions {
 
   // Throws ConfigError naming the key.
   void validate() const;
+  // The same, as far as all of it can be told together.
+  void find_faults(Faults& faults) const;
   // "nf4, block size 64, double quantization, without lm_head"; "none".
   std::string to_text() const;
 };

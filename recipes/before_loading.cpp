@@ -13,7 +13,9 @@
 #include "data/chat_renderer.h"
 #include "data/dataset.h"
 #include "data/row_source.h"
+#include "lora/attach.h"
 #include "lora/targets.h"
+#include "lora/weight_init.h"
 #include "lora/whole_modules.h"
 #include "model/architecture.h"
 #include "model/expert_targets.h"
@@ -28,6 +30,7 @@
 #include "recipes/run/starting_state.h"
 #include "recipes/run_files/run_directory.h"
 #include "recipes/yaml/recipe_yaml.h"
+#include "trainer/memory_fit.h"
 
 namespace qlora::recipes {
 namespace {
@@ -57,6 +60,11 @@ class Look {
       });
     if (header_) at("model.device_map", [&] { at_device_map(); });
     if (header_ && !problems_.is_covered("lora")) at_targets();
+    if (header_)
+      at("train.gradient_checkpointing", [&] {
+        trainer::recomputed_layers(recipe_.train.gradient_checkpointing,
+                                   header_->architecture.num_layers());
+      });
   }
 
   void at_rows() {
@@ -139,6 +147,8 @@ class Look {
     linear.push_back(a.head.names.hugging_face);
     at("lora.modules_to_save", [&] { lora::check_whole_modules(recipe_.lora, linear, others); });
     if (recipe_.lora.from_adapter.empty()) at_patterns(linear, others);
+    at_parameters(linear);
+    if (use_ != For::kBegunRun && recipe_.lora.from_adapter.empty()) at_ranks();
     at("lora.trainable_token_indices", [&] {
       const lora::TrainedEmbeddings trained = lora::trained_embeddings(
           recipe_.lora, a.tied_embeddings, a.vocab_size, a.embedding_names());
@@ -170,6 +180,35 @@ class Look {
           "leave targets over), or another lora.init");
   }
 
+  // Each by itself.
+  void at_parameters(const std::vector<std::string>& linear) {
+    const lora::LoraOptions& options = recipe_.lora;
+    lora::LoraOptions plain = options;
+    plain.modules_to_save.clear();
+    plain.use_dora = false;
+    plain.dropout = 0;
+    const auto at_key = [&](const std::string& key, auto lora::LoraOptions::*member) {
+      lora::LoraOptions with_key = plain;
+      with_key.*member = options.*member;
+      at(key, [&] { lora::check_parameters(with_key, linear); });
+    };
+    at_key("lora.modules_to_save", &lora::LoraOptions::modules_to_save);
+    at_key("lora.use_dora", &lora::LoraOptions::use_dora);
+    at_key("lora.dropout", &lora::LoraOptions::dropout);
+  }
+
+  // A begun run has its factors already.
+  void at_ranks() {
+    if (!lora::init_changes_base(recipe_.lora.init)) return;
+    const model::Architecture& a = header_->architecture;
+    at("lora.rank", [&] {
+      model::for_each_linear(a, [&](const std::string& module, const model::LinearSpec& linear) {
+        if (!linear.never_quantized && lora::is_target(recipe_.lora, module))
+          lora::check_rank_of_init(recipe_.lora.of_module(module), linear.out, linear.in, module);
+      });
+    });
+  }
+
   // An adapter's own patterns may name modules of other models.
   void at_patterns(const std::vector<std::string>& linear, std::vector<std::string> others) {
     const lora::LoraOptions& options = recipe_.lora;
@@ -190,8 +229,8 @@ class Look {
   }
 
   void at_datasets(const std::string& list, const std::vector<data::DatasetOptions>& datasets) {
-    // Without tokenizer or template there are no tokens to speak of, but files. A section tells its
-    // first fault alone: a length that no row can have may be told of next time.
+    // Without tokenizer, template or a length that rows can have there are no tokens to speak of,
+    // but files.
     const bool whole = text_.tokenizer && recipe_.data.sequence_length >= data::kShortestSequence &&
                        !problems_.is_covered_within("data.chat_template") &&
                        !problems_.is_covered_within("data.sequence_length");

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/faults.h"
 #include "data/example.h"
 #include "lora/lora_options.h"
 #include "model/model_options.h"
@@ -33,7 +34,9 @@ struct Recipe {
   // `data` with what other sections decide about its rows: train.audit.
   data::DataOptions data_as_read() const;
 
-  // What one section alone cannot know. ConfigError naming the key.
+  // What one section alone cannot know; each names its key.
+  void find_faults_across_sections(Faults& faults) const;
+  // ConfigError with all of these.
   void validate_across_sections() const;
 };
 

@@ -5,6 +5,10 @@
 #include <string>
 #include <vector>
 
+namespace qlora {
+class Faults;
+}
+
 namespace qlora::trainer {
 
 constexpr int64_t kMostSteps = 1'000'000'000;  // of a run
@@ -49,6 +53,8 @@ struct TrainOptions {
 
   // Throws ConfigError naming the key.
   void validate() const;
+  // The same, as far as all of it can be told together.
+  void find_faults(Faults& faults) const;
 };
 
 struct OutputOptions {
@@ -57,6 +63,8 @@ struct OutputOptions {
   bool overwrite = false;  // replace another run found in <dir>
 
   void validate() const;
+  // The same, as far as all of it can be told together.
+  void find_faults(Faults& faults) const;
 };
 
 }  // namespace qlora::trainer

@@ -93,7 +93,7 @@ template <typename Options>
 Section section(const char* name, const char* meaning, Options Recipe::*member,
                 std::vector<RecipeField> fields) {
   return {name, meaning, std::move(fields),
-          [member](const Recipe& recipe) { (recipe.*member).validate(); }};
+          [member](const Recipe& recipe, Faults& faults) { (recipe.*member).find_faults(faults); }};
 }
 
 Section lora_section();

@@ -37,7 +37,7 @@ struct Section {
   std::string name;
   std::string meaning;
   std::vector<Field<Recipe>> fields;
-  std::function<void(const Recipe&)> validate;
+  std::function<void(const Recipe&, Faults&)> find_faults;
 };
 
 const std::vector<Section>& sections();  // in the order in which a recipe is written

@@ -76,11 +76,13 @@ std::string problem_of_value(const std::string& here, const Node& value) {
       try {
         field.read(without_places(value), here, problems, recipe);
         problems.throw_if_any();
-        section.validate(recipe);
       } catch (const ConfigError& error) {
-        const std::string sentence = on_one_line(error.what());
-        return !problems.empty() || sentence.starts_with(here) ? sentence : "";
+        return on_one_line(error.what());
       }
+      Faults faults;
+      section.find_faults(recipe, faults);
+      for (const std::string& sentence : faults.sentences())
+        if (sentence.starts_with(here)) return on_one_line(sentence);
     }
   return "";
 }

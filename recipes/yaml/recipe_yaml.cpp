@@ -69,15 +69,11 @@ void require_keys(const Recipe& recipe, ProblemList& problems) {
           require(fmt::format("{}[{}].{}", list, i, field.key), "is missing", problems);
 }
 
-// Runs a check that throws; its sentence begins with the key it is about. A sentence about a key
-// that has a problem already would only repeat it.
-template <typename Check>
-void collect(const Check& check, ProblemList& problems) {
-  try {
-    check();
-  } catch (const ConfigError& error) {
-    const std::string sentence = error.what();
-    if (problems.names_covered_key(sentence)) return;
+// A sentence begins with the key it is about. One about a key that has a problem already would only
+// repeat it.
+void tell(const Faults& faults, ProblemList& problems) {
+  for (const std::string& sentence : faults.sentences()) {
+    if (problems.names_covered_key(sentence)) continue;
     const std::string key = sentence.substr(0, sentence.find_first_of(" :,"));
     problems.add(key, sentence);
     // A whole section would cover what other sentences say of its keys.
@@ -183,8 +179,10 @@ Recipe parse(const std::string& text, const std::string& source, const std::stri
   read_sections(root, problems, recipe);
   expand_homes(recipe, problems);
   require_keys(recipe, problems);
-  for (const Section& section : sections()) collect([&] { section.validate(recipe); }, problems);
-  if (problems.empty()) collect([&] { recipe.validate_across_sections(); }, problems);
+  Faults faults;
+  for (const Section& section : sections()) section.find_faults(recipe, faults);
+  recipe.find_faults_across_sections(faults);
+  tell(faults, problems);
   anchor_paths(directory.empty() ? fs::current_path() : fs::absolute(directory), recipe);
   recipe.places = problems.places();
   return recipe;

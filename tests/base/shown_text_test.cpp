@@ -35,6 +35,17 @@ TEST(ShownText, LongTextKeepsBothEnds) {
   EXPECT_NE(shown.find("bytes left out"), std::string::npos);
 }
 
+TEST(ShownText, ALongListKeepsAllOfItsLinesAndLongLinesTheirEnds) {
+  std::string list;
+  for (int i = 0; i < 200; ++i) list += "r.yaml:1:1: fault " + std::string(40, 'x') + "\n";
+  EXPECT_EQ(shown_text(list), list);
+  const std::string shown = shown_text(list + "begin" + std::string(5000, 'y') + "end");
+  EXPECT_TRUE(shown.starts_with(list + "beginyyy") && shown.ends_with("yyyend"));
+  EXPECT_NE(shown.find("bytes left out"), std::string::npos);
+  const std::string lines(1000000, '\n');
+  EXPECT_LT(shown_text(lines).size(), 4000u);
+}
+
 TEST(ShownText, LongTextIsCutBetweenCharacters) {
   std::string text;
   for (int i = 0; i < 3000; ++i) text += "\u6771";

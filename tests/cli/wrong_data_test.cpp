@@ -142,6 +142,20 @@ TEST(WrongData, PatternsThatMeanNoModuleAreToldTogether) {
   }
 }
 
+TEST(WrongData, WhatTheModelsSizesForbidIsToldBeforeRowsAreRead) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  const Finished done = run_qlora(dir, {"train", recipe, "--set", "train.gradient_checkpointing=99",
+                                        "--set", "lora.rank=4096", "--set", "lora.init=pissa"});
+  EXPECT_EQ(done.exit_code, 2);
+  EXPECT_THAT(
+      done.err,
+      AllOf(HasSubstr("--set train.gradient_checkpointing=99: "
+                      "train.gradient_checkpointing must be auto, true, false or how many"),
+            HasSubstr("--set lora.rank=4096: lora.rank: init pissa needs a rank of at most"),
+            Not(HasSubstr("examples"))));
+}
+
 TEST(WrongData, AModelThatIsMissingIsToldWithTheRest) {
   TempDir dir;
   recipes::Recipe recipe = tiny_recipe(dir.path());

@@ -241,6 +241,35 @@ TEST(RecipeYaml, DifferencesAreSortedByWhetherARunMayChangeThem) {
   EXPECT_THAT(free_differences(before, now), ElementsAre(HasSubstr("train.save_every: 0 -> 5")));
 }
 
+TEST(RecipeYaml, ASectionTellsAllOfItsFaults) {
+  const std::string told = refusal(
+      kSmall, {"optim.lr=-1", "optim.power=0", "optim.warmup_ratio=3", "lora.rank=0",
+               "lora.alpha=0", "lora.alpha_pattern={q_proj: -2}", "data.sequence_length=0",
+               "data.mix_by=lines", "train.save_every=-1", "train.log_every=-2", "model.dtype=int4",
+               "model.upcast=some", "quantization.method=nf5", "quantization.block_size=33"});
+  for (const char* sentence :
+       {"optim.lr must be", "optim.power must be", "optim.warmup_ratio must be",
+        "lora.rank must be", "lora.alpha must be", "lora.alpha_pattern.q_proj must be",
+        "data.sequence_length must be", "data.mix_by must be", "train.save_every must be",
+        "train.log_every must be", "model.dtype must be", "model.upcast must be",
+        "quantization.method must be", "quantization.block_size must be"})
+    EXPECT_THAT(told, HasSubstr(sentence));
+}
+
+TEST(Problems, AKeyIsNamedByItsWholeNameOrByWhatLiesInIt) {
+  ProblemList problems("r.yaml");
+  problems.covered("lora.alpha");
+  problems.covered("data.train");
+  problems.covered("model");
+  EXPECT_TRUE(problems.names_covered_key("lora.alpha must be positive"));
+  EXPECT_TRUE(problems.names_covered_key("set it, or lora.alpha."));
+  EXPECT_TRUE(problems.names_covered_key("data.train[0].path must name a file"));
+  EXPECT_TRUE(problems.names_covered_key("model.dtype must be"));
+  EXPECT_FALSE(problems.names_covered_key("lora.alpha_pattern: 'a' matches no module"));
+  EXPECT_FALSE(problems.names_covered_key("data.train_on: dpo compares answers"));
+  EXPECT_FALSE(problems.names_covered_key("quantization.method: of the model"));
+}
+
 TEST(RecipeDifferences, ADtypeThatIsLeftOpenIsTheOneTheRunBeganWith) {
   Recipe before, now;
   before.model.dtype = "bfloat16";  // as older versions wrote where nothing was said
