@@ -1,5 +1,7 @@
 #include "data/dataset_report.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "data/prompt_encoder.h"
 #include "data/readers/unread_keys.h"
@@ -10,15 +12,35 @@
 namespace qlora::data {
 namespace {
 
+// By what rows were left out of which none is left, and what brings them back.
+[[noreturn]] void refuse_without_examples(const DatasetReport& report) {
+  std::vector<std::string> reasons, cures;
+  const auto add = [&](int64_t number, const char* reason, const char* cure) {
+    if (number == 0) return;
+    reasons.push_back(fmt::format("{} {}", number, reason));
+    cures.emplace_back(cure);
+  };
+  add(report.filtered, "outside of min_tokens and max_tokens",
+      "change the data set's min_tokens or max_tokens");
+  add(report.dropped_overlength, "too long",
+      "raise data.sequence_length or change data.on_overlength");
+  const bool was_cut = report.truncated + report.split > 0;
+  add(report.dropped_unsupervised,
+      was_cut ? "cut to where no token is supervised" : "without a supervised token",
+      was_cut ? "raise data.sequence_length or change data.on_overlength"
+              : "see what of them is trained with qlora inspect data (data.train_on, marks of "
+                "turns, empty answers)");
+  if (report.max_rows > 0 && report.rows == report.max_rows)
+    cures.push_back(
+        fmt::format("raise max_rows, by which the first {} rows alone are read", report.max_rows));
+  cures.erase(std::unique(cures.begin(), cures.end()), cures.end());
+  fail<ConfigError>("{}: no example is left to train on ({} rows{}{}){}{}", report.path,
+                    report.rows, reasons.empty() ? "" : "; ", fmt::join(reasons, ", "),
+                    cures.empty() ? "" : "; ", fmt::join(cures, ", or "));
+}
+
 void require_examples(const DatasetReport& report) {
-  if (report.examples == 0) {
-    fail<ConfigError>(
-        "{}: no example is left to train on ({} rows; {} too long, {} without a supervised token, "
-        "{} outside of min_tokens and max_tokens, {} repeated); raise data.sequence_length or "
-        "change data.on_overlength",
-        report.path, report.rows, report.dropped_overlength, report.dropped_unsupervised,
-        report.filtered, report.repeated);
-  }
+  if (report.examples == 0) refuse_without_examples(report);
   if (report.supervised_tokens == 0) {
     fail<ConfigError>("{}: none of the {} tokens is supervised, so nothing would be learnt",
                       report.path, report.tokens);
@@ -113,6 +135,7 @@ void warn_of_marks(const DatasetReport& report, std::vector<std::string>& warnin
 }  // namespace
 
 std::string dataset_doubt(const DatasetReport& report) {
+  if (report.examples == 0) return "";
   if (report.double_bos > 0) {
     return fmt::format(
         "{}: {} of {} examples begin with two BOS tokens; remove the BOS text from the rows, or "
@@ -135,6 +158,7 @@ std::string dataset_doubt(const DatasetReport& report) {
 
 void audit_datasets(const std::vector<DatasetReport>& reports, bool doubts) {
   for (const DatasetReport& report : reports) {
+    if (report.only_repeats()) continue;
     require_examples(report);
     if (const std::string doubt = dataset_doubt(report); doubts && !doubt.empty())
       fail<ConfigError>("{}. train.audit=false trains on them as they are", doubt);
@@ -143,6 +167,11 @@ void audit_datasets(const std::vector<DatasetReport>& reports, bool doubts) {
 
 std::vector<std::string> dataset_warnings(const DatasetReport& report, const Tokenizer& tokenizer) {
   std::vector<std::string> warnings;
+  if (report.only_repeats())
+    warnings.push_back(
+        fmt::format("{}: nothing of it is trained: its rows are those of earlier data sets, and "
+                    "data.deduplicate leaves repeated ones out ({} of {} rows)",
+                    report.path, report.repeated, report.rows));
   const PromptEncoder encoder(tokenizer);
   for (const TokenId id : report.end_of_turn_ids) {
     if (encoder.ends_generation(id)) continue;

@@ -23,6 +23,7 @@ struct DatasetReport {
 
   int64_t files = 1;        // that the rows come from
   int64_t rows = 0;         // in the files
+  int64_t max_rows = 0;     // of the data set; not kept with tokenized rows
   bool ends_early = false;  // the run's steps need no more rows: those behind were not read
   int64_t rendered =
       0;  // examples before the length policy; above rows where a template rewrites turns
@@ -52,6 +53,8 @@ struct DatasetReport {
   std::set<TokenId>
       end_of_turn_ids;  // the tokens that end the answers: generation must stop at them
 
+  // Whether all that was left are rows of earlier data sets: no fault of its own.
+  bool only_repeats() const { return examples == 0 && repeated > 0; }
   // Examples that the length policy dropped or cut.
   int64_t beyond_length() const { return dropped_overlength + truncated + split; }
   double supervised_share() const {
@@ -63,7 +66,7 @@ struct DatasetReport {
 // tokens. Empty if there is nothing of it.
 std::string dataset_doubt(const DatasetReport& report);
 // ConfigError with the cure for the first dataset that cannot teach what it should: no example
-// left, nothing supervised, and, with `doubts`, a dataset_doubt().
+// left (but for repeats of others), nothing supervised, and, with `doubts`, a dataset_doubt().
 void audit_datasets(const std::vector<DatasetReport>& reports, bool doubts = true);
 
 // Sentences about what is allowed but probably not meant (end-of-turn tokens at which generation

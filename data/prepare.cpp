@@ -163,6 +163,7 @@ PreparedData prepare_datasets(const DataOptions& options, const Tokenizer& token
           dataset.report.repeated = seen.take_out_repeated(dataset.examples);
           if (dataset.report.repeated > 0) recount(dataset.examples, tokenizer, dataset.report);
         }
+        dataset.report.max_rows = datasets[i].max_rows;
         audit_datasets({dataset.report}, options.audit);
         examples.append(dataset.examples);
         reports.push_back(std::move(dataset.report));

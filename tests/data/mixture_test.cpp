@@ -267,17 +267,17 @@ TEST(LeftOutRows, RepeatedOnesAreFoundAcrossDatasets) {
   EXPECT_THAT(to_text(data.train_reports[0]), HasSubstr("1 rows left out as repeated"));
 }
 
-TEST(LeftOutRows, ADatasetOfNothingButRepetitionsIsRefused) {
+TEST(LeftOutRows, ADatasetOfNothingButRepetitionsIsToldOfAndTheRestIsTrained) {
   const TempDir dir;
   DataOptions options = completion_options(
       {dir.write("a.jsonl", completions(10, 3)), dir.write("b.jsonl", completions(10, 3))});
   options.deduplicate = true;
-  try {
-    prepared(options);
-    FAIL();
-  } catch (const ConfigError& error) {
-    EXPECT_THAT(error.what(), AllOf(HasSubstr("no example is left"), HasSubstr("3 repeated")));
-  }
+  const PreparedData data = prepared(options);
+  EXPECT_EQ(data.train.size(), 3u);
+  EXPECT_EQ(data.train_reports[1].examples, 0);
+  EXPECT_THAT(data.warnings, testing::Contains(AllOf(HasSubstr("b.jsonl: nothing of it is trained"),
+                                                     HasSubstr("3 of 3 rows"))));
+  EXPECT_THAT(data.warnings, testing::Not(testing::Contains(HasSubstr("supervised end-of-turn"))));
 }
 
 TEST(SeenRows, PiecesOfARowAreComparedTogether) {

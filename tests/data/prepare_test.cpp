@@ -115,6 +115,25 @@ TEST(Prepare, ADatasetOfWhichNothingIsLeftIsAnError) {
   EXPECT_THAT(config_error(options), HasSubstr("no example is left to train on"));
 }
 
+TEST(Prepare, WhereNothingIsLeftTheCureIsThatOfWhatLeftItOut) {
+  const TempDir dir;
+  DataOptions options = completion_options(dir.write("a.jsonl", completions(3)));
+  options.train[0].min_tokens = 1000;
+  EXPECT_THAT(config_error(options),
+              testing::AllOf(HasSubstr("(3 rows; 3 outside of min_tokens and max_tokens); change "
+                                       "the data set's min_tokens or max_tokens"),
+                             testing::Not(HasSubstr("sequence_length")),
+                             testing::Not(HasSubstr("max_rows"))));
+  options.train[0].max_rows = 2;
+  EXPECT_THAT(config_error(options), HasSubstr("raise max_rows, by which the first 2 rows alone"));
+  options = completion_options(dir.write("b.jsonl", R"({"prompt": "long", "completion": "c"})"));
+  options.sequence_length = 2;
+  options.on_overlength = OnOverlength::kTruncateRight;
+  EXPECT_THAT(config_error(options),
+              HasSubstr("(1 rows; 1 cut to where no token is supervised); raise "
+                        "data.sequence_length or change data.on_overlength"));
+}
+
 TEST(Prepare, AnswersWhoseEndIsAlwaysCutOffAreAnError) {
   const TempDir dir;
   DataOptions options = completion_options(dir.write("a.jsonl", completions(3)));
