@@ -181,20 +181,19 @@ void Draft::refuse_misfits() {
 std::pair<std::string, std::string> Draft::misfit_of(const Section& section) const {
   Recipe recipe = complete_but_for(has("train.epochs") ? "train.epochs" : "", {});
   ProblemList problems("");
+  Faults faults;
   std::vector<std::string> keys;
-  try {
-    for (const Field<Recipe>& field : section.fields) {
-      const auto found = values_.find(section.name + "." + field.key);
-      if (found == values_.end()) continue;
-      keys.push_back(found->first);
-      field.read(without_places(found->second.value), found->first, problems, recipe);
-    }
-    section.validate(recipe);
-  } catch (const ConfigError& error) {
-    const std::string sentence = on_one_line(error.what());
-    for (const std::string& key : keys)
-      if (is_about(sentence, key)) return {key, sentence};
+  for (const Field<Recipe>& field : section.fields) {
+    const auto found = values_.find(section.name + "." + field.key);
+    if (found == values_.end()) continue;
+    keys.push_back(found->first);
+    faults.collect(
+        [&] { field.read(without_places(found->second.value), found->first, problems, recipe); });
   }
+  section.find_faults(recipe, faults);
+  for (const std::string& sentence : faults.sentences())
+    for (const std::string& key : keys)
+      if (is_about(sentence, key)) return {key, on_one_line(sentence)};
   return {};
 }
 

@@ -75,10 +75,11 @@ void tell_finished(const Recipe& recipe, const RunDirectory& run) {
     log::warning("damaged: {}", checkpoint.fault);
   log::info("{} was finished before: {}; nothing is left to train and nothing was changed",
             run.path(), what_is_there(run));
-  log::info(
-      "longer: --set train.max_steps=N (or train.epochs) --set train.on_extend={}; anew: "
-      "--overwrite, or another output.dir",
-      wish_of_longer_run(recipe));
+  // Whole commands: resume, which may have been called, takes neither --set nor --overwrite.
+  const std::string train = "qlora train " + run.file("recipe.resolved.yaml");
+  log::info("longer: {} --set train.max_steps=N (or train.epochs) --set train.on_extend={}", train,
+            wish_of_longer_run(recipe));
+  log::info("anew: {} --overwrite, or another output.dir", train);
 }
 
 }  // namespace qlora::recipes

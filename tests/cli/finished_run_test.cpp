@@ -30,8 +30,10 @@ TEST(FinishedRun, SaysSoAndTouchesNothing) {
       const Finished again = run_qlora(dir, arguments);
       EXPECT_EQ(again.exit_code, 0) << again.err;
       EXPECT_THAT(again.err,
-                  testing::AllOf(HasSubstr("was finished before: "), HasSubstr("train.on_extend"),
-                                 Not(HasSubstr("base model"))));
+                  testing::AllOf(
+                      HasSubstr("was finished before: "), HasSubstr("train.on_extend"),
+                      HasSubstr("longer: qlora train " + dir / "run/recipe.resolved.yaml"),
+                      HasSubstr("recipe.resolved.yaml --overwrite"), Not(HasSubstr("base model"))));
     }
     EXPECT_EQ(read_file(dir / "run/metrics.jsonl"), metrics);
     EXPECT_EQ(fs::last_write_time(dir / "run/adapter/adapter_model.safetensors"), written);
@@ -79,9 +81,11 @@ TEST(FinishedRun, WhatItAdvisesIsWhatItsScheduleAllows) {
     ASSERT_EQ(run_qlora(dir, {"train", path}).exit_code, 0);
     const Finished again = run_qlora(dir, {"train", path});
     const std::string wish = schedule == "cosine" ? "rescale" : "continue";
-    EXPECT_THAT(again.err, HasSubstr("--set train.on_extend=" + wish + ";"));
-    const Finished longer = run_qlora(
-        dir, {"train", path, "--set", "train.max_steps=8", "--set", "train.on_extend=" + wish});
+    EXPECT_THAT(again.err, HasSubstr("--set train.on_extend=" + wish + "\n"));
+    // By the recipe that it names.
+    const Finished longer =
+        run_qlora(dir, {"train", dir / "run/recipe.resolved.yaml", "--set", "train.max_steps=8",
+                        "--set", "train.on_extend=" + wish});
     EXPECT_EQ(longer.exit_code, 0) << longer.err;
     EXPECT_THAT(longer.err, HasSubstr("finished: 8 steps"));
   }
