@@ -23,6 +23,7 @@
 #include "model/model_header.h"
 #include "model/placement.h"
 #include "model/skip_modules.h"
+#include "recipes/idle_keys.h"
 #include "recipes/models/model_tokens.h"
 #include "recipes/options_from_files.h"
 #include "recipes/plan/plan.h"
@@ -59,6 +60,8 @@ class Look {
                                     "quantization.skip_modules");
       });
     if (header_) at("model.device_map", [&] { at_device_map(); });
+    if (header_ && header_->architecture.has_encoder())
+      at_entries("data.train_on", [&] { refuse_trained_inputs(); });
     if (header_ && !problems_.is_covered("lora")) at_targets();
     if (header_)
       at("train.gradient_checkpointing", [&] {
@@ -129,6 +132,14 @@ class Look {
     // By a config.json alone a run can be planned.
     if (!header_->weights && (use_ == For::kPlan || !std::filesystem::is_directory(path))) return;
     text_.tokenizer = data::load_tokenizer(path);
+  }
+
+  // What the encoder reads is no text that the model writes.
+  void refuse_trained_inputs() const {
+    if (recipe_.data.train_on == data::TrainOn::kAll)
+      throw ConfigError(
+          "data.train_on: the encoder reads the inputs, of which nothing can be learnt as answers "
+          "are; leave it out");
   }
 
   // Its modules; the planner looks at the device.
@@ -261,6 +272,10 @@ ModelText look_at_run(const Recipe& recipe, Look::For use, std::optional<int64_t
   return look.take_text();
 }
 
+void warn_of_idle_keys(const Recipe& recipe) {
+  for (const std::string& sentence : idle_keys(recipe)) log::write_warning_once(sentence);
+}
+
 ModelText check_run(const Recipe& recipe, Look::For use, std::optional<int64_t> horizon = {}) {
   ProblemList problems(recipe.file, recipe.places);
   ModelText text = look_at_run(recipe, use, horizon, problems);
@@ -271,6 +286,7 @@ ModelText check_run(const Recipe& recipe, Look::For use, std::optional<int64_t> 
                     "its weights; give the directory of the model's files",
                     recipe.model.path));
   problems.throw_if_any();
+  if (use == Look::For::kNewRun) warn_of_idle_keys(recipe);
   return text;
 }
 
@@ -292,6 +308,7 @@ void check_before_planning(const Recipe& recipe) {
   look.at_model();
   if (!look.has_config_alone() || !problems.empty()) look.at_rows();
   problems.throw_if_any();
+  warn_of_idle_keys(recipe);
 }
 
 ModelText check_before_loading(const Recipe& recipe,

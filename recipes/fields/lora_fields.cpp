@@ -26,8 +26,9 @@ RecipeField loftq() {
   RecipeField field{
       "loftq", "map",
       "For `init: loftq`. `iterations`: how many alternating steps are made, of which the best is "
-      "kept. `svd`: how the residual is decomposed, randomized or exact. `original`: the 16-bit "
-      "model, which is needed if `model.path` is stored quantized."};
+      "kept. `svd`: how the residual, or with `init: pissa` the weight, is decomposed, randomized "
+      "or exact. `original`: the 16-bit model, which is needed if `model.path` is stored "
+      "quantized."};
   field.read = [](const Node& node, const std::string& key, ProblemList& problems, Recipe& recipe) {
     if (node.is_map()) return read_fields(node, key, loftq_fields(), problems, recipe.lora.loftq);
     problems.covered(key);

@@ -72,6 +72,10 @@ void BaseInit::add_packed_layers(model::CausalLm& model) {
       keep(layer.name, found);
       progress.advance();
     }
+  if (!original && recipe_.lora.init == "loftq" && !recipe_.lora.loftq.original.empty())
+    log::warning(
+        "lora.loftq.original changes nothing: model.path itself holds the 16-bit weights; leave it "
+        "out");
 }
 
 void BaseInit::report() const {

@@ -1,0 +1,179 @@
+#include "recipes/idle_keys.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <initializer_list>
+
+#include "data/readers/reader.h"
+#include "optim/optimizer_names.h"
+#include "recipes/fields/fields.h"
+
+namespace qlora::recipes {
+namespace {
+
+// When a key acts, in words, with what the recipe says instead.
+struct IdleKey {
+  const char* key;
+  bool (*acts)(const Recipe&);
+  const char* of;
+  std::string (*found)(const Recipe&);
+};
+
+bool is_one_of(const std::string& value, std::initializer_list<const char*> words) {
+  return std::ranges::any_of(words, [&](const char* word) { return value == word; });
+}
+
+std::string method(const Recipe& r) { return r.quantization.method; }
+std::string init(const Recipe& r) { return r.lora.init; }
+std::string schedule(const Recipe& r) { return r.optim.schedule; }
+std::string optimizer(const Recipe& r) { return r.optim.name; }
+
+optim::Rule rule(const Recipe& r) { return optim::optimizer_kind(r.optim.name).rule; }
+
+bool any_dataset(const Recipe& r, bool (*holds)(const Recipe&, const data::DatasetOptions&)) {
+  for (const auto* datasets : {&r.data.train, &r.data.eval})
+    for (const data::DatasetOptions& dataset : *datasets)
+      if (holds(r, dataset)) return true;
+  return false;
+}
+
+std::string formats(const Recipe& r) {
+  std::vector<std::string> names;
+  for (const auto* datasets : {&r.data.train, &r.data.eval})
+    for (const data::DatasetOptions& dataset : *datasets)
+      if (std::ranges::find(names, dataset.format) == names.end()) names.push_back(dataset.format);
+  std::string list;
+  for (const std::string& name : names) list += (list.empty() ? "" : ", ") + name;
+  return list;
+}
+
+bool is_alpaca(const Recipe&, const data::DatasetOptions& dataset) {
+  return dataset.format == "alpaca";
+}
+
+bool takes_template(const Recipe& r, const data::DatasetOptions& dataset) {
+  return is_one_of(dataset.format, {"chat", "sharegpt", "preference"}) ||
+         (dataset.format == "alpaca" && r.data.prompt_style == "chat_template");
+}
+
+const IdleKey kKeys[] = {
+    {"quantization.double_quant",
+     [](const Recipe& r) {
+       return !is_one_of(method(r), {"none", "int8", "int8_weight_only"});
+     },
+     "quantization.method nf4 and fp4", method},
+    {"quantization.threshold", [](const Recipe& r) { return method(r) != "int8_weight_only"; },
+     "quantization.method int8", method},
+    {"quantization.skip_modules", [](const Recipe& r) { return method(r) != "none"; },
+     "a quantization.method that quantizes", method},
+    {"lora.loftq.iterations", [](const Recipe& r) { return init(r) == "loftq"; }, "lora.init loftq",
+     init},
+    {"lora.loftq.svd",
+     [](const Recipe& r) {
+       return is_one_of(init(r), {"loftq", "pissa"});
+     },
+     "lora.init loftq and pissa", init},
+    {"lora.loftq.original", [](const Recipe& r) { return init(r) == "loftq"; }, "lora.init loftq",
+     init},
+    {"optim.eps",
+     [](const Recipe& r) {
+       return rule(r) != optim::Rule::kMomentum && rule(r) != optim::Rule::kLion;
+     },
+     "optimizers that divide by a root", optimizer},
+    {"optim.alpha", [](const Recipe& r) { return rule(r) == optim::Rule::kAdemamix; },
+     "optim.name ademamix", optimizer},
+    {"optim.alpha_ramp", [](const Recipe& r) { return rule(r) == optim::Rule::kAdemamix; },
+     "optim.name ademamix", optimizer},
+    {"optim.paged_resident_bytes",
+     [](const Recipe& r) { return optim::optimizer_kind(r.optim.name).paged; },
+     "optim.name paged_...", optimizer},
+    {"optim.min_lr_ratio",
+     [](const Recipe& r) {
+       return is_one_of(schedule(r), {"cosine", "cosine_with_restarts", "polynomial", "wsd"});
+     },
+     "optim.schedule cosine, cosine_with_restarts, polynomial and wsd", schedule},
+    {"optim.num_cycles", [](const Recipe& r) { return schedule(r) == "cosine_with_restarts"; },
+     "optim.schedule cosine_with_restarts", schedule},
+    {"optim.power", [](const Recipe& r) { return schedule(r) == "polynomial"; },
+     "optim.schedule polynomial", schedule},
+    {"optim.decay_ratio", [](const Recipe& r) { return schedule(r) == "wsd"; },
+     "optim.schedule wsd", schedule},
+    {"optim.plateau_factor", [](const Recipe& r) { return schedule(r) == "reduce_on_plateau"; },
+     "optim.schedule reduce_on_plateau", schedule},
+    {"optim.plateau_patience", [](const Recipe& r) { return schedule(r) == "reduce_on_plateau"; },
+     "optim.schedule reduce_on_plateau", schedule},
+    {"data.mix_by",
+     [](const Recipe& r) {
+       return std::ranges::any_of(r.data.train, [](const auto& set) { return set.weight > 0; });
+     },
+     "data sets with a weight", [](const Recipe&) -> std::string { return "none"; }},
+    {"data.cache_dir", [](const Recipe& r) { return r.data.cache != "false"; },
+     "data.cache true and auto", [](const Recipe& r) { return r.data.cache; }},
+    {"data.prompt_style", [](const Recipe& r) { return any_dataset(r, is_alpaca); },
+     "rows of format alpaca", formats},
+    {"train.early_stopping_min_delta",
+     [](const Recipe& r) { return r.train.early_stopping_patience > 0; },
+     "train.early_stopping_patience above 0", [](const Recipe&) -> std::string { return "0"; }},
+};
+
+// The value of a key as text; empty: of a map within a section, which is never at its default.
+std::string value_of(const std::string& key, const Recipe& recipe) {
+  for (const Section& section : sections())
+    for (const Field<Recipe>& field : section.fields)
+      if (section.name + "." + field.key == key) return to_yaml(field.write(recipe));
+  return "";
+}
+
+bool is_at_default(const std::string& key, const Recipe& recipe) {
+  static const Recipe defaults;
+  const lora::LoftqOptions &loftq = recipe.lora.loftq, &plain = defaults.lora.loftq;
+  if (key == "lora.loftq.iterations") return loftq.iterations == plain.iterations;
+  if (key == "lora.loftq.svd") return loftq.svd == plain.svd;
+  if (key == "lora.loftq.original") return loftq.original == plain.original;
+  // Its default is true, which says more than a number where somebody wrote it.
+  const bool is_record = std::filesystem::path(recipe.file).filename() == "recipe.resolved.yaml";
+  if (key == "quantization.double_quant" && !is_record) return false;
+  return value_of(key, recipe) == value_of(key, defaults);
+}
+
+// Two fields of a row that are read from one column.
+void add_doubled_columns(const std::string& key, const data::DatasetOptions& dataset,
+                         std::vector<std::string>& sentences) {
+  for (const auto& [field, column] : dataset.fields) {
+    if (column == field || column == "none") continue;
+    for (const std::string& other : data::find_format(dataset.format, key).fields) {
+      const auto given = dataset.fields.find(other);
+      const std::string& its = given == dataset.fields.end() ? other : given->second;
+      if (other == field || its != column) continue;
+      if (given != dataset.fields.end() && its != other && other < field) continue;  // told already
+      sentences.push_back(fmt::format("{}.fields: {} and {} are both read from the rows' {}", key,
+                                      field, other, column));
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> idle_keys(const Recipe& recipe) {
+  std::vector<std::string> sentences;
+  for (const IdleKey& idle : kKeys)
+    if (recipe.places.contains(idle.key) && !idle.acts(recipe) && !is_at_default(idle.key, recipe))
+      sentences.push_back(fmt::format("{} changes nothing: it is of {}, found {}", idle.key,
+                                      idle.of, idle.found(recipe)));
+  if (recipe.places.contains("data.chat_template") && !recipe.data.chat_template.empty() &&
+      !any_dataset(recipe, takes_template))
+    sentences.push_back(fmt::format(
+        "data.chat_template: no row is written with it (format {}); it only goes into the "
+        "adapter's directory",
+        formats(recipe)));
+  const std::pair<const char*, const std::vector<data::DatasetOptions>*> lists[] = {
+      {"data.train", &recipe.data.train}, {"data.eval", &recipe.data.eval}};
+  for (const auto& [list, datasets] : lists)
+    for (size_t i = 0; i < datasets->size(); ++i)
+      add_doubled_columns(fmt::format("{}[{}]", list, i), (*datasets)[i], sentences);
+  return sentences;
+}
+
+}  // namespace qlora::recipes

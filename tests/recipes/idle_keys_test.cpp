@@ -1,0 +1,100 @@
+#include "recipes/idle_keys.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "recipes/ready_recipes.h"
+#include "recipes/yaml/recipe_yaml.h"
+
+namespace qlora::recipes {
+namespace {
+using testing::ElementsAre;
+using testing::IsEmpty;
+
+constexpr const char* kStart =
+    "model: {path: m}\n"
+    "quantization: {method: nf4}\n"
+    "data: {train: [{path: a.jsonl, format: completion}]}\n"
+    "train: {max_steps: 1}\n"
+    "output: {dir: run}\n";
+
+std::vector<std::string> idle(const std::vector<std::string>& overrides,
+                              const std::string& file = "r.yaml") {
+  return idle_keys(parse_recipe(kStart, file, "", overrides));
+}
+
+TEST(IdleKeys, EachIsToldWithWhatItNeeds) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{"quantization.method=int8", "quantization.double_quant=true"},
+       "quantization.double_quant changes nothing: it is of quantization.method nf4 and fp4, found "
+       "int8"},
+      {{"quantization.method=int8_weight_only", "quantization.threshold=3"},
+       "quantization.threshold changes nothing: it is of quantization.method int8, found "
+       "int8_weight_only"},
+      {{"quantization.method=none", "quantization.skip_modules=[q_proj]"},
+       "quantization.skip_modules changes nothing: it is of a quantization.method that quantizes, "
+       "found none"},
+      {{"lora.init=pissa", "lora.loftq={iterations: 2, svd: exact}"},
+       "lora.loftq.iterations changes nothing: it is of lora.init loftq, found pissa"},
+      {{"lora.loftq={svd: exact}"},
+       "lora.loftq.svd changes nothing: it is of lora.init loftq and pissa, found default"},
+      {{"optim.name=sgd", "optim.eps=1e-3"},
+       "optim.eps changes nothing: it is of optimizers that divide by a root, found sgd"},
+      {{"optim.name=adamw", "optim.paged_resident_bytes=1000000"},
+       "optim.paged_resident_bytes changes nothing: it is of optim.name paged_..., found adamw"},
+      {{"optim.schedule=linear", "optim.min_lr_ratio=0.5"},
+       "optim.min_lr_ratio changes nothing: it is of optim.schedule cosine, cosine_with_restarts, "
+       "polynomial and wsd, found linear"},
+      {{"optim.power=3"},
+       "optim.power changes nothing: it is of optim.schedule polynomial, found cosine"},
+      {{"optim.plateau_patience=3"},
+       "optim.plateau_patience changes nothing: it is of optim.schedule reduce_on_plateau, found "
+       "cosine"},
+      {{"optim.alpha_ramp=3"},
+       "optim.alpha_ramp changes nothing: it is of optim.name ademamix, found paged_adamw_8bit"},
+      {{"data.mix_by=tokens"},
+       "data.mix_by changes nothing: it is of data sets with a weight, found none"},
+      {{"data.cache=false", "data.cache_dir=c"},
+       "data.cache_dir changes nothing: it is of data.cache true and auto, found false"},
+      {{"data.prompt_style=alpaca"},
+       "data.prompt_style changes nothing: it is of rows of format alpaca, found completion"},
+      {{"data.chat_template=chatml"},
+       "data.chat_template: no row is written with it (format completion); it only goes into the "
+       "adapter's directory"},
+      {{"train.early_stopping_min_delta=0.1"},
+       "train.early_stopping_min_delta changes nothing: it is of train.early_stopping_patience "
+       "above 0, found 0"},
+      {{"data.train[0].fields={prompt: completion}"},
+       "data.train[0].fields: prompt and completion are both read from the rows' completion"},
+      {{"data.train[0].fields={prompt: text, completion: text}"},
+       "data.train[0].fields: completion and prompt are both read from the rows' text"},
+  };
+  for (const auto& [overrides, sentence] : cases)
+    EXPECT_THAT(idle(overrides), ElementsAre(sentence)) << overrides.back();
+}
+
+TEST(IdleKeys, WhatActsOrStandsAtItsDefaultIsNotToldOf) {
+  EXPECT_THAT(idle({}), IsEmpty());
+  EXPECT_THAT(idle({"optim.schedule=polynomial", "optim.power=3", "optim.min_lr_ratio=0.1"}),
+              IsEmpty());
+  EXPECT_THAT(idle({"optim.schedule=linear", "optim.power=1", "optim.eps=1e-8"}), IsEmpty());
+  EXPECT_THAT(idle({"lora.init=pissa", "lora.loftq={svd: exact}"}), IsEmpty());
+  EXPECT_THAT(idle({"data.train[0].fields={prompt: completion, completion: prompt}"}), IsEmpty());
+  EXPECT_THAT(idle({"data.train[0].format=chat", "data.chat_template=chatml"}), IsEmpty());
+}
+
+// A run's own record has every key.
+TEST(IdleKeys, ARecordedRecipeIsToldOfNoMoreThanItsOriginal) {
+  const Recipe recipe = parse_recipe(kStart, "r.yaml", "", {"quantization.method=int8"});
+  EXPECT_THAT(idle_keys(parse_recipe(write_recipe(recipe), "run/recipe.resolved.yaml", "")),
+              IsEmpty());
+}
+
+TEST(IdleKeys, ReadyRecipesHaveNone) {
+  for (const ReadyRecipe& ready : ready_recipes())
+    EXPECT_THAT(idle_keys(parse_recipe(std::string(ready.text), "ready.yaml", "")), IsEmpty())
+        << ready.name;
+}
+
+}  // namespace
+}  // namespace qlora::recipes
