@@ -82,7 +82,7 @@ std::string problem_of_value(const std::string& here, const Node& value) {
       Faults faults;
       section.find_faults(recipe, faults);
       for (const std::string& sentence : faults.sentences())
-        if (sentence.starts_with(here)) return on_one_line(sentence);
+        if (is_about(sentence, here)) return on_one_line(sentence);
     }
   return "";
 }
