@@ -21,8 +21,15 @@
 #include "io/take_access.h"
 
 namespace qlora::io {
-namespace {
 namespace fs = std::filesystem;
+
+void remove_tree(const std::string& path) {
+  std::error_code status;
+  fs::remove_all(path, status);
+  if (status) fail_on_path(status.value(), "{} cannot be removed", path);
+}
+
+namespace {
 
 constexpr std::string_view kPartial = ".partial-";
 constexpr size_t kRandomDigits = 8;
@@ -86,12 +93,6 @@ void make_directory(const fs::path& path) {
   if (mkdir(path.c_str(), 0777) != 0 && !(errno == EEXIST && fs::is_directory(path, status)))
     fail_on(path.string(), "created");
   sync_directory(parent_of(path));
-}
-
-void remove_tree(const fs::path& path) {
-  std::error_code status;
-  fs::remove_all(path, status);
-  if (status) fail<IoError>("{} cannot be removed: {}", path.string(), status.message());
 }
 
 bool exists(const std::string& path) {
@@ -192,7 +193,7 @@ Partial make_locked(const std::string& target, const Make& make) {
     const std::string path = partial_name(target);
     const int lock = make(path.c_str());
     if (lock < 0 && errno == EEXIST) continue;
-    if (lock < 0) fail_on(path, "created");
+    if (lock < 0) fail_on(target, "created");
     const bool taken = flock(lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
     // Before it was locked it may have been taken for an abandoned one, and be going or gone.
     if (!taken && exists(path)) return {path, lock};
@@ -246,7 +247,7 @@ void make_directories(const std::string& path) { make_directory(path); }
 
 void replace_link(const std::string& path, const std::string& target) {
   const std::string partial = partial_name(path);
-  if (symlink(target.c_str(), partial.c_str()) != 0) fail_on(partial, "created");
+  if (symlink(target.c_str(), partial.c_str()) != 0) fail_on(path, "created");
   rename_into_place(partial, path);
 }
 
@@ -263,7 +264,8 @@ void require_free_directory(const std::string& path) {
   const std::string target = without_slash(path);
   std::error_code status;
   const bool is_link = fs::is_symlink(fs::symlink_status(target, status));
-  if (!is_link && !fs::exists(target, status)) return;
+  if (target.empty()) fail<ConfigError>("a directory must be named, found ''");
+  if (!is_link && !fs::exists(target, status)) return require_place(target);
   if (!is_link && !(fs::is_directory(target, status) && fs::is_empty(target, status))) {
     fail<ConfigError>("{} must not exist or be an empty directory; choose another or remove it",
                       target);

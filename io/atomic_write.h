@@ -26,8 +26,9 @@ void make_directories(const std::string& path);
 // Makes or replaces the symbolic link `path` -> `target` in one move. IoError.
 void replace_link(const std::string& path, const std::string& target);
 
-// ConfigError unless nothing lies at `path`, or an empty directory that can be replaced: what an
-// AtomicDirectory asks, for those who work long before they make one.
+// ConfigError unless nothing lies at `path` and a directory can be made there (require_place() of
+// io/replaceable.h), or an empty directory that can be replaced: what an AtomicDirectory asks, for
+// those who work long before they make one.
 void require_free_directory(const std::string& path);
 
 // A directory in the making: fill path(), then commit(). Without commit the destructor removes it;
@@ -72,6 +73,9 @@ void move(const std::string& from, const std::string& to);
 // Renames a directory to "<name>.partial-<random>" and gives that path: on its way out, it is taken
 // for the real one no more, and remove_partial() finishes what a kill interrupts. IoError.
 std::string move_aside(const std::string& path);
+
+// Removes a file, or a directory with all that is in it; nothing there is no error. IoError.
+void remove_tree(const std::string& path);
 
 // IoError unless the file system of `path` (or of its nearest existing parent) has `bytes` free:
 // says what is needed for `purpose` and what there is.

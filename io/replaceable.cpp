@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 
 #include "base/error.h"
 #include "base/path_error.h"
@@ -55,6 +56,31 @@ void require_replaceable(const std::string& path, std::string_view head, std::st
 
 void require_new(const std::string& path) {
   if (is_taken(path)) fail<ConfigError>("{} exists; name another file", path);
+}
+
+void require_place(const std::string& path) {
+  constexpr size_t kPartialBytes = 17;  // ".partial-0123abcd"
+  fs::path place = fs::absolute(path).lexically_normal();
+  if (!place.has_filename()) place = place.parent_path();  // of a slash at the end
+  fs::path above = place.parent_path();
+  std::error_code status;  // also of names that are too long, which are not there either
+  while (!fs::exists(above, status) && above.has_relative_path()) above = above.parent_path();
+  if (!fs::is_directory(above, status))
+    fail<ConfigError>("{} must be a directory, but is a file; choose another path or remove it",
+                      above.string());
+  if (access(above.c_str(), W_OK | X_OK) != 0)
+    fail_on_path(errno,
+                 "{} cannot be made; name another place, or see to it that {} may be written to",
+                 path, above.string());
+  const long longest = pathconf(above.c_str(), _PC_NAME_MAX);
+  const fs::path made = place.lexically_relative(above);
+  for (auto name = made.begin(); longest > 0 && name != made.end(); ++name) {
+    const size_t taken = std::next(name) == made.end() ? kPartialBytes : 0;
+    if (name->native().size() + taken > static_cast<size_t>(longest))
+      fail<ConfigError>("the name {} must have at most {} bytes, found {}; name another place",
+                        name->string(), static_cast<size_t>(longest) - taken,
+                        name->native().size());
+  }
 }
 
 std::string obstacle_to_replacing(const std::string& directory) {

@@ -116,5 +116,29 @@ TEST(ObstacleToReplacing, IsADirectoryAboveThatMayNotBeChanged) {
   chmod((dir / "closed").c_str(), 0755);
 }
 
+TEST(RequirePlace, NamesWhatIsInTheWayOfSomethingNew) {
+  const test::TempDir dir;
+  const std::string file = dir.write("file", "x");
+  EXPECT_NO_THROW(require_place(dir / "new"));
+  EXPECT_NO_THROW(require_place(dir / "a/b/new/"));
+  EXPECT_THAT([&] { require_place(file + "/below/new"); },
+              testing::ThrowsMessage<ConfigError>(
+                  testing::HasSubstr(file + " must be a directory, but is a file")));
+  const std::string longest(255, 'n');
+  EXPECT_NO_THROW(require_place(dir / (longest + "/new")));
+  EXPECT_NO_THROW(require_place(dir / longest.substr(17)));
+  EXPECT_THAT([&] { require_place(dir / longest.substr(16)); },
+              testing::ThrowsMessage<ConfigError>(
+                  testing::HasSubstr("must have at most 238 bytes, found 239")));
+  EXPECT_THROW(require_place(dir / (longest + "n/new")), ConfigError);
+}
+
+TEST(RequirePlace, IsAskedByADirectoryBeforeItIsWorkedFor) {
+  const test::TempDir dir;
+  EXPECT_THROW(require_free_directory(""), ConfigError);
+  EXPECT_THROW(require_free_directory(dir / std::string(250, 'n')), ConfigError);
+  EXPECT_THROW(require_free_directory(dir.write("file", "x") + "/below"), ConfigError);
+}
+
 }  // namespace
 }  // namespace qlora::io
