@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstring>
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -114,6 +115,16 @@ void remove_checkpoint(const std::string& run_dir, int64_t step) {
 
 std::string checkpoint_name(int64_t step) { return fmt::format("{}{:06}", kPrefix, step); }
 
+std::optional<int64_t> step_of_checkpoint(const std::string& name) {
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  int64_t step = -1;
+  const char* end = name.data() + name.size();
+  const auto [stop, error] = std::from_chars(name.data() + std::strlen(kPrefix), end, step);
+  if (error != std::errc() || stop != end || step < 0 || name != checkpoint_name(step))
+    return std::nullopt;
+  return step;
+}
+
 void save_checkpoint(const std::string& run_dir, const CheckpointParts& parts) {
   const std::string target = in(run_dir, checkpoint_name(parts.state.step));
   if (fs::exists(target) && fault_of(target, Look::kSizes).empty() &&
@@ -169,13 +180,8 @@ std::vector<int64_t> checkpoint_steps(const std::string& run_dir) {
   if (!fs::exists(run_dir)) return steps;
   for (const fs::directory_entry& entry : fs::directory_iterator(run_dir)) {
     const std::string name = entry.path().filename().string();
-    if (!name.starts_with(kPrefix) || (!entry.is_directory() && !entry.is_symlink())) continue;
-    int64_t step = -1;
-    const char* begin = name.data() + std::string(kPrefix).size();
-    const auto [end, error] = std::from_chars(begin, name.data() + name.size(), step);
-    if (error == std::errc() && end == name.data() + name.size() && name == checkpoint_name(step)) {
-      steps.push_back(step);
-    }
+    const auto step = step_of_checkpoint(name);
+    if (step && (entry.is_directory() || entry.is_symlink())) steps.push_back(*step);
   }
   std::ranges::sort(steps);
   return steps;

@@ -28,6 +28,8 @@ struct CheckpointParts {
 
 // "checkpoint-000050"
 std::string checkpoint_name(int64_t step);
+// The step of a name that checkpoint_name() gives; nothing for any other, as checkpoint-merged.
+std::optional<int64_t> step_of_checkpoint(const std::string& name);
 
 // Writes RUN/checkpoint-<step>; keeps the one that is there already, which holds the same, unless
 // its evaluation was still due or it is not whole: that one is replaced. IoError before anything is

@@ -19,6 +19,7 @@
 #include "recipes/models/base_model.h"
 #include "recipes/run_files/last_save.h"
 #include "recipes/run_files/run_lock.h"
+#include "recipes/run_files/run_names.h"
 #include "recipes/run_files/set_aside.h"
 #include "recipes/yaml/recipe_yaml.h"
 #include "trainer/checkpoint.h"
@@ -27,27 +28,16 @@ namespace qlora::recipes {
 namespace {
 namespace fs = std::filesystem;
 
-constexpr const char* kRecipe = "recipe.resolved.yaml";
-
-// What a run writes, and nothing else: --overwrite removes this.
-bool belongs_to_a_run(const std::string& name) {
-  if (name.starts_with("checkpoint-") || name.starts_with("events.out.tfevents.")) return true;
-  for (const char* own : {kRecipe, "metrics.jsonl", "samples.jsonl", "memory.json", "adapter",
-                          "best", "base", "profile.json", kReferenceFile, kLastSave})
-    if (name == own) return true;
-  return is_set_aside(name);
-}
-
-// All but the log, which the new run is already writing, and the recipe, which makes the directory
-// a run's until the new one takes its place. Renamed first: after a kill nothing half removed looks
-// whole.
+// All but the log, which the new run is already writing, and the recipes. Each is renamed before
+// any is removed: what cannot be removed, or a kill, leaves nothing half removed that looks whole.
 void remove_run(const std::string& path) {
-  std::vector<fs::path> own;
+  std::vector<std::string> own;
   for (const fs::directory_entry& entry : fs::directory_iterator(path))
     if (const std::string name = entry.path().filename().string();
-        belongs_to_a_run(name) && name != kRecipe)
-      own.push_back(entry.path());
-  for (const fs::path& entry : own) fs::remove_all(io::move_aside(entry.string()));
+        belongs_to_a_run(name) && name != kRecipeFile && name != kReplacingRecipe)
+      own.push_back(entry.path().string());
+  for (std::string& entry : own) entry = io::move_aside(entry);
+  for (const std::string& entry : own) io::remove_tree(entry);
 }
 
 // What a run reads, by key.
@@ -75,7 +65,7 @@ bool lies_in_what_is_removed(const std::string& path, const std::string& run) {
       fs::weakly_canonical(path, is_no_path).lexically_relative(fs::weakly_canonical(run))};
   return std::ranges::any_of(inside, [](const fs::path& relative) {
     const std::string first = relative.empty() ? "" : relative.begin()->string();
-    return belongs_to_a_run(first) && first != kRecipe;
+    return belongs_to_a_run(first) && first != kRecipeFile && first != kReplacingRecipe;
   });
 }
 
@@ -100,9 +90,9 @@ bool holds_anything(const std::string& path) {
 bool holds_value(const std::string& path) {
   for (const fs::directory_entry& entry : fs::directory_iterator(path)) {
     const std::string name = entry.path().filename().string();
-    if (belongs_to_a_run(name) && name != kRecipe && name != kReferenceFile && name != kLastSave &&
-        name != "samples.jsonl" && name != "memory.json" && !name.starts_with("events.") &&
-        name != "best" &&  // a link to a checkpoint
+    if (belongs_to_a_run(name) && name != kRecipeFile && name != kReferenceFile &&
+        name != kLastSave && name != "samples.jsonl" && name != "memory.json" &&
+        !name.starts_with("events.") && name != "best" &&  // a link to a checkpoint
         holds_a_file(entry.path().string()))
       return true;
   }
@@ -177,17 +167,22 @@ void RunDirectory::open(const Recipe& recipe) {
       return belongs_to_a_run(name) || name == io::kNameless;
     });
   }
-  const bool has_run = fs::exists(file(kRecipe));
+  const bool is_replaced = is_being_replaced(path_);
+  const bool has_run = is_replaced || fs::exists(file(kRecipeFile));
+  replaces_a_run_ = has_run && (recipe.output.overwrite || is_replaced);
   if (!has_run && holds_anything(path_)) {
     fail<ConfigError>(
         "output.dir: {} is not empty and holds no run; choose another directory or empty it",
         path_);
   }
-  if (has_run && recipe.output.overwrite) require_inputs_stay(recipe, path_);
+  if (replaces_a_run_) require_inputs_stay(recipe, path_);
   log::open_file(file("log.txt"));
-  if (has_run && recipe.output.overwrite) {
-    replaces_a_run_ = true;
-  } else if (has_run && holds_value(path_)) {
+  if (is_replaced && !recipe.output.overwrite)
+    log::warning(
+        "{}: the run there was being replaced when that was cut short; what is left of it is "
+        "removed, and the new run begins",
+        path_);
+  if (!replaces_a_run_ && has_run && holds_value(path_)) {
     continue_run(recipe);
   } else if (names_checkpoint(recipe)) {
     fail<ConfigError>("train.resume: {} holds no run that could go on from {}", path_,
@@ -201,12 +196,16 @@ void RunDirectory::begin(const Recipe& recipe, int64_t step) const {
   kept.output.overwrite = false;  // what was asked of this start, not of the run
   kept.train.resume = "auto";
   const std::string text = write_recipe(kept);
-  const bool is_same = fs::exists(file(kRecipe)) && io::read_bytes(file(kRecipe)) == text;
-  if (replaces_a_run_)
+  const bool is_same = fs::exists(file(kRecipeFile)) && io::read_bytes(file(kRecipeFile)) == text;
+  if (replaces_a_run_) {
+    // From here on the old run counts no more; the last rename makes the directory the new one's.
+    io::write_file_atomically(file(kReplacingRecipe), text);
     remove_run(path_);
-  else
+    io::move(file(kReplacingRecipe), file(kRecipeFile));
+  } else {
     set_aside_after(path_, step, is_same);
-  io::write_file_atomically(file(kRecipe), text);
+    io::write_file_atomically(file(kRecipeFile), text);
+  }
   note_last_save(path_, step);
 }
 
@@ -252,7 +251,7 @@ void RunDirectory::continue_run(const Recipe& recipe) {
     fail<FormatError>(
         "output.dir: {} holds a run of which no checkpoint is whole:{}\nRestore one, set another "
         "output.dir, or replace the run: qlora train {} --overwrite",
-        path_, faults_of(newest.passed_over), file(kRecipe));
+        path_, faults_of(newest.passed_over), file(kRecipeFile));
   }
   for (const trainer::PassedOver& checkpoint : newest.passed_over)
     log::warning("passed over: {}", checkpoint.fault);
@@ -302,17 +301,19 @@ void RunDirectory::require_own(const Recipe& recipe) const {
 }
 
 std::optional<Recipe> begun_run(const Recipe& recipe) {
-  const fs::path run = recipe.output.dir, path = run / kRecipe;
-  if (recipe.output.overwrite || !fs::exists(path)) return std::nullopt;
+  const fs::path run = recipe.output.dir, path = run / kRecipeFile;
+  if (recipe.output.overwrite || !fs::exists(path) || is_being_replaced(run.string()))
+    return std::nullopt;
   if (!fs::exists(run / "adapter") && trainer::checkpoint_steps(run.string()).empty())
     return std::nullopt;
   return parse_recipe(io::read_bytes(path.string()), path.string(), run.string());
 }
 
 Recipe read_run_recipe(const std::string& run_dir) {
-  const fs::path path = fs::path(run_dir) / kRecipe;
+  const fs::path path =
+      fs::path(run_dir) / (is_being_replaced(run_dir) ? kReplacingRecipe : kRecipeFile);
   if (!fs::exists(path)) {
-    fail<ConfigError>("{} is no run: it holds no {}", run_dir, kRecipe);
+    fail<ConfigError>("{} is no run: it holds no {}", run_dir, kRecipeFile);
   }
   Recipe recipe = read_recipe(path.string());
   recipe.output.dir = fs::absolute(run_dir).lexically_normal().string();
@@ -320,6 +321,11 @@ Recipe read_run_recipe(const std::string& run_dir) {
 }
 
 std::string adapter_of_run(const std::string& run_dir) {
+  if (is_being_replaced(run_dir))
+    fail<ConfigError>(
+        "{} has no adapter: the run there is being replaced by another one, or was when that was "
+        "cut short; begin the new one with: qlora resume {}",
+        run_dir, run_dir);
   const fs::path adapter = fs::path(run_dir) / "adapter";
   if (fs::exists(adapter)) return adapter.string();
   const auto newest = trainer::newest_checkpoint(run_dir, trainer::Look::kSizes);

@@ -10,15 +10,14 @@
 
 namespace qlora::recipes {
 
-// What a reference model says of the rows (run/preferences.h).
-constexpr const char* kReferenceFile = "reference.json";
-
 class RunDirectory {
  public:
   // Finds out what output.dir holds and takes hold of it; log.txt is written, and what a kill left
   // half made of a run's own files is cleared away. A run of the same recipe is finished, or goes
   // on from its last whole checkpoint, or from the one that train.resume names, or begins again
-  // where it saved none. One that wrote nothing of value yet makes room for any recipe.
+  // where it saved none. One that wrote nothing of value yet makes room for any recipe, and so does
+  // one whose replacement was cut short: the rest of it goes as the replacement would have removed
+  // it.
   //
   // ConfigError if the directory holds another run (naming each key that differs), something else,
   // or is in use by another process, if what is to be replaced holds something that the recipe
@@ -62,11 +61,11 @@ class RunDirectory {
 std::optional<Recipe> begun_run(const Recipe& recipe);
 
 // The recipe of a run by its directory; ConfigError if that holds no run. Its output.dir is the
-// directory, wherever it was moved to.
+// directory, wherever it was moved to. Of one that is being replaced: the new one's.
 Recipe read_run_recipe(const std::string& run_dir);
 
 // The adapter of a run: RUN/adapter, or that of its last whole checkpoint while it is not done.
-// Reads alone. ConfigError if there is none yet.
+// Reads alone. ConfigError if there is none yet, or the run is being replaced.
 std::string adapter_of_run(const std::string& run_dir);
 
 }  // namespace qlora::recipes

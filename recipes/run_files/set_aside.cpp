@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include <cstring>
 #include <filesystem>
 #include <limits>
 #include <vector>
@@ -56,7 +57,11 @@ bool has_saved_after(const fs::path& run_dir, int64_t step) {
 
 }  // namespace
 
-bool is_set_aside(const std::string& name) { return name.starts_with(kPrefix); }
+bool is_set_aside(const std::string& name) {
+  const std::string number = name.starts_with(kPrefix) ? name.substr(std::strlen(kPrefix)) : "";
+  return !number.empty() && number[0] != '0' &&
+         number.find_first_not_of("0123456789") == std::string::npos;
+}
 
 bool holds_a_file(const std::string& path) {
   if (fs::is_symlink(path) && !fs::exists(path)) return true;

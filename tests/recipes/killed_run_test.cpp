@@ -13,6 +13,7 @@
 #include "recipes/models/trained_model.h"
 #include "recipes/qlora_finetune.h"
 #include "recipes/run_files/run_directory.h"
+#include "recipes/run_files/run_names.h"
 #include "tests/support/killed_work.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
@@ -105,6 +106,42 @@ TEST_F(AKillAtAnyCall, WhileARunIsReplacedLeavesADirectoryThatCanBeReplaced) {
           EXPECT_NO_THROW(trainer::verify_checkpoint(run + "/" + trainer::checkpoint_name(step)));
         EXPECT_NO_THROW(RunDirectory(recipe).begin(recipe, 0));
       });
+}
+
+// What a start without --overwrite makes of it: the new run never goes on from what the old one
+// had saved, and is never taken for finished by its adapter.
+TEST_F(AKillAtAnyCall, WhileARunIsReplacedLeavesTheOldOneWholeOrNothingThatCounts) {
+  train();
+  const std::string trained = dir / "trained", run = recipe.output.dir;
+  fs::rename(run, trained);
+  Recipe replacing = recipe;
+  replacing.output.overwrite = true;
+  int64_t old = 0, cut = 0;
+  const auto kills = test::kill_at_each_call(
+      [&] {
+        fs::remove_all(run);
+        fs::copy(trained, run, fs::copy_options::recursive | fs::copy_options::copy_symlinks);
+      },
+      [&] { RunDirectory(replacing).begin(replacing, 0); },
+      [&] {
+        const RunDirectory next(recipe);
+        if (next.finished()) {
+          ++old;
+          for (const std::string part : {"/checkpoint-000001", "/checkpoint-000002", "/adapter"})
+            EXPECT_EQ(files_of(run + part), files_of(trained + part)) << part;
+          return;
+        }
+        ++cut;
+        EXPECT_FALSE(next.checkpoint().has_value());
+        EXPECT_THROW(adapter_of_run(run), ConfigError);
+        next.begin(recipe, 0);
+        EXPECT_FALSE(fs::exists(run + "/adapter"));
+        EXPECT_TRUE(trainer::checkpoint_steps(run).empty());
+        EXPECT_FALSE(is_being_replaced(run));
+      });
+  EXPECT_GE(kills, 12);
+  EXPECT_GE(old, 1);
+  EXPECT_GE(cut, 10);
 }
 
 // The export is there as a whole or not at all, and one that is made after it is what it would have

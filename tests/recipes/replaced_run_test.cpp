@@ -1,0 +1,81 @@
+// A run that takes the place of another one in its directory.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "recipes/qlora_finetune.h"
+#include "recipes/run_files/run_directory.h"
+#include "recipes/yaml/recipe_yaml.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/tiny_files.h"
+
+namespace qlora::recipes {
+namespace {
+namespace fs = std::filesystem;
+
+class AReplacedRun : public testing::Test {
+ protected:
+  void TearDown() override { log::close_file(); }
+
+  // Two steps, with a checkpoint after each.
+  void train() {
+    recipe.train.max_steps = 2;
+    recipe.train.save_every = 1;
+    const std::atomic<bool> never{false};
+    ASSERT_EQ(finetune(recipe, never), trainer::Outcome::kFinished);
+  }
+  static void expect_refused(const Recipe& other, const std::string& part) {
+    EXPECT_THAT([&] { RunDirectory run(other); },
+                testing::ThrowsMessage<ConfigError>(testing::HasSubstr(part)));
+  }
+
+  test::TempDir dir;
+  Recipe recipe = test::tiny_recipe(dir.path());
+};
+
+TEST_F(AReplacedRun, OverwriteSparesWhatIsOnlyCalledAlikeByItsUser) {
+  train();
+  const std::vector<std::string> mine = {"checkpoint-merged/config.json",
+                                         "checkpoint-1/x",
+                                         "checkpoint-000002-kept/x",
+                                         "set-aside/x",
+                                         "set-aside-1b/x",
+                                         "set-aside-01/x",
+                                         "events.out.tfevents.1.mine"};
+  for (const std::string& name : mine) dir.write("run/" + name, "mine");
+  recipe.output.overwrite = true;
+  RunDirectory(recipe).begin(recipe, 0);
+  for (const std::string& name : mine) EXPECT_EQ(test::read_file(dir / ("run/" + name)), "mine");
+  EXPECT_FALSE(fs::exists(dir / "run/checkpoint-000002"));
+}
+
+// Of a replacement that was cut short after its first file.
+TEST_F(AReplacedRun, WhatIsBeingReplacedIsTheNewRunForEveryStart) {
+  train();
+  Recipe other = recipe;
+  other.lora.rank = 8;
+  dir.write("run/recipe.replacing.yaml", write_recipe(other));
+  EXPECT_EQ(read_run_recipe(recipe.output.dir).lora.rank, 8);
+  EXPECT_FALSE(begun_run(other).has_value());
+  other.train.resume = "checkpoint-000001";
+  expect_refused(other, "holds no run that could go on");
+  other.train.resume = "auto";
+  other.lora.from_adapter = dir / "run/adapter";
+  expect_refused(other, "lora.from_adapter");
+  other.lora.from_adapter.clear();
+  const RunDirectory run(other);
+  EXPECT_FALSE(run.finished() || run.checkpoint());
+  run.begin(other, 0);
+  EXPECT_FALSE(fs::exists(dir / "run/adapter"));
+  EXPECT_FALSE(fs::exists(dir / "run/recipe.replacing.yaml"));
+  EXPECT_EQ(test::read_file(dir / "run/recipe.resolved.yaml"), write_recipe(other));
+}
+
+}  // namespace
+}  // namespace qlora::recipes
