@@ -10,10 +10,10 @@
 #include "base/stop.h"
 #include "cli/model_choice.h"
 #include "cli/stop_signal.h"
-#include "io/atomic_write.h"
 #include "recipes/exports/export_gguf.h"
 #include "recipes/exports/export_model.h"
 #include "recipes/models/combined_model.h"
+#include "recipes/output_place.h"
 
 namespace {
 
@@ -37,7 +37,7 @@ qlora::recipes::TrainedModel open(const ExportArguments& arguments) {
 
 void run(const ExportArguments& arguments) {
   qlora::recipes::check_export_options(arguments.options);
-  qlora::io::require_free_directory(arguments.options.output);
+  qlora::recipes::require_output_directory("--output", arguments.options.output);
   if (qlora::recipes::is_gguf_format(arguments.options.format))
     qlora::recipes::require_gguf_base(arguments.choice);
   const qlora::ObeyStop obey(qlora::cli::watch_stop_signals());

@@ -8,26 +8,31 @@
 #include "io/atomic_write.h"
 #include "io/replaceable.h"
 #include "recipes/import/import_recipe.h"
+#include "recipes/output_place.h"
 
 namespace {
 
 struct ImportArguments {
   std::string file, from, output;
+  bool writes = false;
 };
 
 void run(const ImportArguments& arguments) {
-  if (!arguments.output.empty()) qlora::io::require_new(arguments.output);
+  if (arguments.writes) {
+    qlora::recipes::require_output_file("--output", arguments.output);
+    qlora::io::require_new(arguments.output);
+  }
   const auto imported = qlora::recipes::import_recipe(arguments.file, arguments.from);
   fmt::print(stderr, "{}", qlora::recipes::to_text(imported));
-  if (arguments.output.empty())
-    fmt::print("{}", imported.text);
-  else
+  if (arguments.writes)
     qlora::io::write_file_atomically(arguments.output, imported.text);
+  else
+    fmt::print("{}", imported.text);
   if (!imported.missing.empty())
     throw qlora::ConfigError(
         "the recipe cannot be trained yet; its commented lines and the list above say what is "
         "missing");
-  if (!arguments.output.empty())
+  if (arguments.writes)
     fmt::print("written to {}; read it, then: qlora train {}\n", arguments.output,
                arguments.output);
 }
@@ -45,7 +50,10 @@ void add_import_command(qlora::cli::Command app) {
                   "The tool that the file is of; without it, its keys tell: axolotl, "
                   "llama-factory, torchtune, trl, peft")
       .one_of({"axolotl", "llama-factory", "torchtune", "trl", "peft"});
-  command.add_option("-o,--output", arguments->output,
-                     "Recipe to write; without it, to the terminal");
-  command.callback([arguments] { run(*arguments); });
+  const qlora::cli::Option output = command.add_option(
+      "-o,--output", arguments->output, "Recipe to write; without it, to the terminal");
+  command.callback([arguments, output] {
+    arguments->writes = output.is_given();
+    run(*arguments);
+  });
 }

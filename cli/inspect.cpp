@@ -123,7 +123,6 @@ void inspect_path(const std::string& path, bool json) {
 // Printed, or with `html` written to that file as a page.
 void inspect_data(const std::string& path, const std::vector<std::string>& overrides,
                   const qlora::cli::InspectDataOptions& options, const std::string& html) {
-  if (!html.empty()) qlora::recipes::require_page_file(html);
   const qlora::recipes::Recipe recipe = qlora::recipes::read_recipe(path, overrides);
   qlora::recipes::tell_left_out(recipe);
   const std::string path_of_model = qlora::model::resolve_model_path(recipe.model.path);
@@ -157,10 +156,12 @@ void add_data_command(qlora::cli::Command inspect,
   data.add_option("--rows", arguments->data.num_rows, "Rows of each dataset; -1: all")
       .at_least(-1)
       .with_shown_default();
-  data.add_option("--html", arguments->html, "File to write: the rows as a page for a browser");
+  const qlora::cli::Option html =
+      data.add_option("--html", arguments->html, "File to write: the rows as a page for a browser");
   data.add_flag("--json", arguments->data.json, "One JSON object a line, with the token ids");
   data.add_flag("--no-colour", arguments->no_colour, "Brackets even on a terminal");
-  data.callback([arguments] {
+  data.callback([arguments, html] {
+    if (html.is_given()) qlora::recipes::require_page_file(arguments->html);
     arguments->data.colour = !arguments->no_colour && qlora::takes_colour(stdout);
     inspect_data(arguments->recipe, arguments->overrides, arguments->data, arguments->html);
   });

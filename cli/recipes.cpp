@@ -8,12 +8,14 @@
 #include "base/terminal.h"
 #include "io/atomic_write.h"
 #include "io/replaceable.h"
+#include "recipes/output_place.h"
 #include "recipes/ready_recipes.h"
 
 namespace {
 
 struct RecipesArguments {
   std::string name, output;
+  bool writes = false;
 };
 
 void list() {
@@ -26,15 +28,16 @@ void list() {
 
 void run(const RecipesArguments& arguments) {
   if (arguments.name.empty()) {
-    if (!arguments.output.empty())
+    if (arguments.writes)
       throw qlora::ConfigError("--output goes with the name of a recipe: qlora recipes NAME");
     return list();
   }
   const auto& recipe = qlora::recipes::ready_recipe(arguments.name);
-  if (arguments.output.empty()) {
+  if (!arguments.writes) {
     fmt::print("{}", recipe.text);
     return;
   }
+  qlora::recipes::require_output_file("--output", arguments.output);
   qlora::io::require_new(arguments.output);
   qlora::io::write_file_atomically(arguments.output, recipe.text);
   fmt::print("written to {}; edit it, then: qlora train {}\n", arguments.output, arguments.output);
@@ -47,6 +50,10 @@ void add_recipes_command(qlora::cli::Command app) {
   qlora::cli::Command command =
       app.add_subcommand("recipes", "List the ready recipes, or copy one");
   command.add_option("name", arguments->name, "A recipe of the list");
-  command.add_option("--output", arguments->output, "File to write; without it, to the terminal");
-  command.callback([arguments] { run(*arguments); });
+  const qlora::cli::Option output = command.add_option(
+      "--output", arguments->output, "File to write; without it, to the terminal");
+  command.callback([arguments, output] {
+    arguments->writes = output.is_given();
+    run(*arguments);
+  });
 }

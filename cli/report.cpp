@@ -22,7 +22,6 @@ struct ReportArguments {
 
 void run(ReportArguments arguments) {
   if (arguments.html.empty()) arguments.options.num_rows = 0;
-  if (!arguments.html.empty()) qlora::recipes::require_page_file(arguments.html);
   nlohmann::ordered_json record = qlora::recipes::runs_record(arguments.runs, arguments.options);
   if (arguments.html.empty()) {
     fmt::print("{}\nAs a page: qlora report RUN_DIR --html FILE\n",
@@ -42,8 +41,8 @@ void add_report_command(qlora::cli::Command app) {
       "report", "What runs did, finished or not: a summary, or a page with their curves");
   command.add_option("RUN_DIR", arguments->runs, "Directories of runs; several are compared")
       .required();
-  command.add_option("--html", arguments->html,
-                     "File to write: one page for a browser, which needs no network");
+  const qlora::cli::Option html = command.add_option(
+      "--html", arguments->html, "File to write: one page for a browser, which needs no network");
   command
       .add_option("--rows", arguments->options.num_rows,
                   "Rows of each dataset that the page shows as they are trained")
@@ -53,5 +52,8 @@ void add_report_command(qlora::cli::Command app) {
       .add_option("--export", arguments->options.exports,
                   "Directory that qlora export wrote of the first run; its verification is shown")
       .one_value_each_time();
-  command.callback([arguments] { run(*arguments); });
+  command.callback([arguments, html] {
+    if (html.is_given()) qlora::recipes::require_page_file(arguments->html);
+    run(*arguments);
+  });
 }

@@ -26,6 +26,7 @@
 #include "recipes/exports/sample_rows.h"
 #include "recipes/exports/training_facts.h"
 #include "recipes/models/model_tokens.h"
+#include "recipes/run_files/run_names.h"
 
 namespace qlora::recipes {
 namespace {
@@ -286,6 +287,7 @@ exporting::Agreement export_model(TrainedModel& trained, const ExportOptions& gi
   if (is_adapter_format(options.format)) require_adapter(trained, options.format);
   at::NoGradGuard no_grad;
   const exporting::Reference reference(*trained.base.model, sample_rows(trained));
+  require_no_place_of_a_run("--output", options.output);
   io::AtomicDirectory target(options.output);
   exporting::Agreement agreement;
   nlohmann::ordered_json report;

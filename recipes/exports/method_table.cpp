@@ -10,6 +10,7 @@
 #include "io/atomic_write.h"
 #include "io/json_text.h"
 #include "io/replaceable.h"
+#include "recipes/output_place.h"
 
 namespace qlora::recipes {
 namespace {
@@ -117,10 +118,7 @@ void require_table_file(const std::string& path) {
   if (!is_json(path) && fs::path(path).extension() != ".md")
     fail<ConfigError>("--report-file must end in .json or .md, found '{}'", path);
   io::require_new(path);
-  const fs::path folder = fs::absolute(path).parent_path();
-  if (!fs::is_directory(folder))
-    fail<ConfigError>("--report-file: there is no folder {}; make it, or name another",
-                      folder.string());
+  require_output_file("--report-file", path);
 }
 
 void write_table(const MethodTable& table, const std::string& path) {

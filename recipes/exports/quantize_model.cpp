@@ -23,6 +23,7 @@
 #include "recipes/exports/grouped_export.h"
 #include "recipes/exports/quantize_steps.h"
 #include "recipes/exports/sample_rows.h"
+#include "recipes/output_place.h"
 
 namespace qlora::recipes {
 namespace {
@@ -184,6 +185,7 @@ std::string QuantizationReport::to_text() const {
 QuantizationReport quantize_model(const QuantizeOptions& wanted) {
   QuantizeOptions options = wanted;
   options.validate();
+  require_output_directory("--output", options.output);
   const UnquantizedModel model = open_unquantized(options);
   options.dtype = model.dtype;
   CalibrationRows rows;
@@ -213,6 +215,7 @@ QuantizationReport quantize_model(const QuantizeOptions& wanted) {
 
 void dequantize_model(const std::string& model, const std::string& output,
                       const std::string& dtype) {
+  require_output_directory("--output", output);
   const std::string path = model::resolve_model_path(model);
   const auto tokenizer = data::load_tokenizer(path);
   io::AtomicDirectory target(output);

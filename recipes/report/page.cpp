@@ -6,6 +6,7 @@
 #include "io/atomic_write.h"
 #include "io/json_text.h"
 #include "io/replaceable.h"
+#include "recipes/output_place.h"
 
 namespace qlora::recipes {
 namespace {
@@ -47,6 +48,7 @@ std::string page_with(const nlohmann::ordered_json& data) {
 }
 
 void require_page_file(const std::string& path) {
+  require_output_file("--html", path);
   io::require_replaceable(path, kFirstLines, "page");
 }
 
