@@ -116,13 +116,13 @@ void add_doctor_command(qlora::cli::Command app) {
     constexpr size_t kColumn = 22;
     const Json all = facts();
     if (*json) {
-      fmt::print("{}\n", qlora::io::json_text(all, 2));
+      fmt::print("{}\n", qlora::io::json_text_in_utf8(all, 2));
       return;
     }
     for (const auto& [name, value] : all.items())
       fmt::print("{}", qlora::list_line(name,
                                         value.is_string() ? value.get<std::string>()
-                                                          : qlora::io::json_text(value),
+                                                          : qlora::io::json_text_in_utf8(value),
                                         kColumn, qlora::terminal_width(stdout)));
   });
 }

@@ -106,7 +106,7 @@ void print(const Json& facts, const std::string& indent) {
     } else {
       fmt::print("{}{}: {}\n", indent, key,
                  value.is_string() ? qlora::shown_text(value.get<std::string>())
-                                   : qlora::io::json_text(value));
+                                   : qlora::io::json_text_in_utf8(value));
     }
   }
 }

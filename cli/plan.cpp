@@ -352,7 +352,7 @@ void plan(const PlanArguments& arguments) {
   plan_memory(arguments, planned);
   plan_time(arguments, planned);
   if (arguments.json)
-    fmt::print("{}\n", qlora::io::json_text(facts_of(planned), 2));
+    fmt::print("{}\n", qlora::io::json_text_in_utf8(facts_of(planned), 2));
   else
     print(planned);
   need_fit(planned);

@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "export/model_card.h"
 #include "export/tokenizer_directory.h"
 #include "io/atomic_write.h"
@@ -17,8 +18,9 @@ void fill_adapter_directory(const std::string& directory, const lora::AdapterSet
                             const lora::SeparateNames* separate) {
   lora::write_adapter(directory, adapters, options, base, separate);
   write_tokenizer(directory, tokenizer, chat_template);
-  io::write_file_atomically((fs::path(directory) / "README.md").string(),
-                            model_card(options, base, adapters.has_encoder(), training));
+  io::write_file_atomically(
+      (fs::path(directory) / "README.md").string(),
+      replace_invalid_utf8(model_card(options, base, adapters.has_encoder(), training)));
 }
 
 void write_adapter_directory(const std::string& directory, const lora::AdapterSet& adapters,

@@ -37,7 +37,7 @@ void write_adapter_base(const std::string& directory, const AdapterBase& base) {
                                          {"made_from", base.made_from},
                                          {"stored_by", base.stored_by},
                                          {"stored_as", base.stored_as}};
-  io::write_file_atomically(in(directory, kBaseFile), io::json_text(record, 2) + "\n");
+  io::write_file_atomically(in(directory, kBaseFile), io::json_text_in_utf8(record, 2) + "\n");
 }
 
 std::optional<AdapterBase> read_adapter_base(const std::string& directory) {

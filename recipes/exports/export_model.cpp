@@ -10,6 +10,7 @@
 #include "base/byte_size.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/utf8.h"
 #include "data/cache/cached_dataset.h"
 #include "data/shards.h"
 #include "export/adapter.h"
@@ -237,8 +238,9 @@ void write_card(const std::string& directory, const TrainedModel& trained,
     card.adapter = trained.recipe.lora;
     card.training = training_of(trained);
   }
-  io::write_file_atomically((fs::path(directory) / "README.md").string(),
-                            exporting::export_card(card, trained.base.record));
+  io::write_file_atomically(
+      (fs::path(directory) / "README.md").string(),
+      replace_invalid_utf8(exporting::export_card(card, trained.base.record)));
 }
 
 exporting::Agreement export_adapter(const std::string& directory, TrainedModel& trained,

@@ -111,7 +111,7 @@ std::string MethodTable::to_json() const {
                            {"tokens", calibration.tokens}};
   json["methods"] = nlohmann::ordered_json::array();
   for (const MethodRow& row : rows) json["methods"].push_back(json_of(row));
-  return io::json_text(json, 2) + "\n";
+  return io::json_text_in_utf8(json, 2) + "\n";
 }
 
 void require_table_file(const std::string& path) {

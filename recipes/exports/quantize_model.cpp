@@ -155,7 +155,7 @@ std::string QuantizationReport::to_json() const {
                               {"bytes", layer.bytes},
                               {"relative_error", layer.relative},
                               {"largest_error", layer.largest}});
-  return io::json_text(json, 2) + "\n";
+  return io::json_text_in_utf8(json, 2) + "\n";
 }
 
 LayerErrors QuantizationReport::errors() const {

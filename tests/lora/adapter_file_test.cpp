@@ -402,6 +402,19 @@ TEST_F(AdapterFile, ATruncatedFileIsRefused) {
   expect_tensors_refused("");
 }
 
+// Paths are bytes, JSON is UTF-8.
+TEST_F(AdapterFile, ABaseWhosePathIsNotUtf8IsRecordedByWhatCanBeReadOfIt) {
+  base.name = base.path = "/models/\xff\xc3\xa9";
+  base.made_from = "/\xfe";
+  write_adapter(dir.path(), *written, tiny_options(), base);
+  const auto record = read_adapter_base(dir.path());
+  EXPECT_EQ(record->path, "/models/\xef\xbf\xbd\xc3\xa9");
+  EXPECT_EQ(record->made_from, "/\xef\xbf\xbd");
+  EXPECT_EQ(record->hash, base.hash);
+  const auto config = nlohmann::json::parse(test::read_file(dir / kConfig));
+  EXPECT_EQ(config.at("base_model_name_or_path"), record->name);
+}
+
 TEST_F(AdapterFile, AnImpossibleRecordOfTheBaseIsRefused) {
   auto record = nlohmann::json::parse(test::read_file(dir / "qlora_base.json"));
   record["quantization"]["block_size"] = 48;
