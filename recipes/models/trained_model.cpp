@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <exception>
 #include <filesystem>
 #include <utility>
 
@@ -97,6 +98,20 @@ TrainedModel base_of(const ModelChoice& choice, Recipe recipe) {
   return trained;
 }
 
+// What `take` makes of the adapter. A run that goes on removes old checkpoints: where `adapter` is
+// one of these by now, it becomes that of the newest one, and `take` has that.
+template <typename Take>
+auto of_adapter(const ModelChoice& choice, std::string& adapter, const Take& take) {
+  while (true) {
+    try {
+      return take(adapter);
+    } catch (const std::exception&) {
+      if (choice.run_dir.empty() || std::filesystem::exists(adapter)) throw;
+    }
+    adapter = adapter_of_run(choice.run_dir);
+  }
+}
+
 }  // namespace
 
 std::string base_path_of(const ModelChoice& choice) {
@@ -118,10 +133,11 @@ void require_base_of(const std::string& directory, const ModelChoice& choice,
 
 TrainedModel open_model(const ModelChoice& choice) {
   Recipe recipe = recipe_of(choice);
-  const std::string adapter =
-      choice.run_dir.empty() ? choice.adapter : adapter_of_run(choice.run_dir);
+  std::string adapter = choice.run_dir.empty() ? choice.adapter : adapter_of_run(choice.run_dir);
   if (adapter.empty()) return base_of(choice, std::move(recipe));
-  lora::FittedAdapter fitted = fit_adapter(adapter, recipe.model.path);
+  lora::FittedAdapter fitted = of_adapter(choice, adapter, [&](const std::string& directory) {
+    return fit_adapter(directory, recipe.model.path);
+  });
   fitted.options.dtype = recipe.lora.dtype;  // the file does not say it
   if (choice.run_dir.empty()) {
     if (!lora::initial_product_of(adapter).empty() && choice.model.ends_with(".gguf"))
@@ -130,14 +146,17 @@ TrainedModel open_model(const ModelChoice& choice) {
     recipe.lora.from_adapter = adapter;
   }
   TrainedModel trained = base_of(choice, std::move(recipe));
-  require_base_of(adapter, choice, trained);
+  of_adapter(choice, adapter,
+             [&](const std::string& directory) { require_base_of(directory, choice, trained); });
   if (choice.run_dir.empty()) trained.chosen_adapters = {adapter};
   fitted.options.from_adapter = trained.recipe.lora.from_adapter;
   trained.recipe.lora = fitted.options;
   model::CausalLm& model = *trained.base.model;
   trained.adapters = std::make_unique<lora::AdapterSet>(trained.recipe.lora, model.parts(),
                                                         model.compute_dtype(), 0);
-  lora::read_adapter_tensors(adapter, *trained.adapters, fitted.passed_over);
+  of_adapter(choice, adapter, [&](const std::string& directory) {
+    lora::read_adapter_tensors(directory, *trained.adapters, fitted.passed_over);
+  });
   return trained;
 }
 

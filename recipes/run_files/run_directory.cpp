@@ -328,7 +328,12 @@ std::string adapter_of_run(const std::string& run_dir) {
         run_dir, run_dir);
   const fs::path adapter = fs::path(run_dir) / "adapter";
   if (fs::exists(adapter)) return adapter.string();
-  const auto newest = trainer::newest_checkpoint(run_dir, trainer::Look::kSizes);
+  auto newest = trainer::newest_checkpoint(run_dir, trainer::Look::kSizes);
+  // A run that goes on may write a checkpoint and remove older ones while they are looked at.
+  while (!newest.whole && std::ranges::any_of(newest.passed_over, [](const auto& checkpoint) {
+    return !fs::exists(fs::symlink_status(checkpoint.directory));
+  }))
+    newest = trainer::newest_checkpoint(run_dir, trainer::Look::kSizes);
   for (const trainer::PassedOver& checkpoint : newest.passed_over)
     log::warning("passed over: {}", checkpoint.fault);
   if (!newest.whole) {

@@ -1,0 +1,68 @@
+// Commands that read a run while it goes on.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "recipes/models/trained_model.h"
+#include "recipes/qlora_finetune.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/tiny_files.h"
+
+namespace qlora::recipes {
+namespace {
+namespace fs = std::filesystem;
+
+// Two checkpoints, and no adapter yet.
+class ALiveRun : public testing::Test {
+ protected:
+  void SetUp() override {
+    recipe.train.max_steps = 2;
+    recipe.train.save_every = 1;
+    const std::atomic<bool> never{false};
+    ASSERT_EQ(finetune(recipe, never), trainer::Outcome::kFinished);
+    fs::remove_all(dir / "run/adapter");
+    choice.run_dir = recipe.output.dir;
+    choice.threads = 1;
+  }
+  void TearDown() override { log::close_file(); }
+
+  test::TempDir dir;
+  Recipe recipe = test::tiny_recipe(dir.path());
+  ModelChoice choice;
+};
+
+TEST_F(ALiveRun, WhoseCheckpointGoesWhileTheBaseIsReadIsReadByTheNewestThatIsThere) {
+  const at::Tensor second = open_model(choice).adapters->values().clone();
+  choice.before_loading = [&](const Recipe&, const BaseText&) {
+    fs::rename(dir / "run/checkpoint-000002", dir / "run/checkpoint-000002.partial-0123abcd");
+  };
+  const at::Tensor found = open_model(choice).adapters->values().clone();
+  choice.before_loading = {};
+  const at::Tensor first = open_model(choice).adapters->values().clone();
+  EXPECT_TRUE(at::equal(found, first));
+  EXPECT_FALSE(at::equal(found, second));
+}
+
+TEST_F(ALiveRun, WithoutAnyCheckpointLeftHasNoAdapterYet) {
+  choice.before_loading = [&](const Recipe&, const BaseText&) {
+    for (const char* name : {"run/checkpoint-000001", "run/checkpoint-000002"})
+      fs::remove_all(dir / name);
+  };
+  EXPECT_THAT([&] { open_model(choice); },
+              testing::ThrowsMessage<ConfigError>(testing::HasSubstr("has no adapter yet")));
+}
+
+// What is wrong with an adapter that is there is told, and no other is looked for.
+TEST_F(ALiveRun, WhoseAdapterIsDamagedSaysSo) {
+  choice.before_loading = [&](const Recipe&, const BaseText&) {
+    dir.write("run/checkpoint-000002/adapter/adapter_model.safetensors", "x");
+  };
+  EXPECT_THROW(open_model(choice), FormatError);
+}
+
+}  // namespace
+}  // namespace qlora::recipes
