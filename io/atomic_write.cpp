@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <exception>
 #include <filesystem>
 #include <memory>
 #include <random>
@@ -327,11 +328,17 @@ void recover_replaced(const std::string& directory) {
 std::vector<std::string> remove_partial(const std::string& directory,
                                         const std::function<bool(const std::string&)>& ours) {
   std::vector<std::string> removed;
+  std::exception_ptr first;
   for (const std::string& entry : names_in(directory)) {
     const std::string name = name_of_partial(entry);
     if (name.empty() || !ours(name)) continue;
-    if (remove_if_abandoned(fs::path(directory) / entry, true)) removed.push_back(entry);
+    try {
+      if (remove_if_abandoned(fs::path(directory) / entry, true)) removed.push_back(entry);
+    } catch (const IoError&) {
+      if (!first) first = std::current_exception();
+    }
   }
+  if (first) std::rethrow_exception(first);
   return removed;
 }
 
@@ -342,7 +349,8 @@ void move(const std::string& from, const std::string& to) {
 
 std::string move_aside(const std::string& path) {
   const std::string aside = partial_name(path);
-  rename_into_place(path, aside);
+  if (std::rename(path.c_str(), aside.c_str()) != 0) fail_on(path, "renamed");
+  sync_directory(parent_of(path));
   return aside;
 }
 

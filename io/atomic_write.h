@@ -63,7 +63,7 @@ void recover_replaced(const std::string& directory);
 // Removes what was left half made in `directory`, "<name>.partial-<random>" with a name that is
 // `ours`; gives what was removed. For the one process that may write to these names (it holds the
 // lock of a run); what another process has locked is spared all the same. A directory that is not
-// there holds none. IoError.
+// there holds none. IoError, of the first that cannot be removed, once the others are gone.
 std::vector<std::string> remove_partial(const std::string& directory,
                                         const std::function<bool(const std::string& name)>& ours);
 

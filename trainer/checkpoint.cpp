@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/progress.h"
+#include "base/warn_once.h"
 #include "io/atomic_write.h"
 #include "io/hashing.h"
 #include "io/json.h"
@@ -106,9 +107,15 @@ std::string fault_of(const std::string& directory, Look look) {
   }
 }
 
-// Renamed first: a removal cut short leaves nothing that looks like a checkpoint.
+// Renamed first: a removal cut short leaves nothing that looks like a checkpoint. What cannot be
+// removed is no reason to end a training: the next start of the run tries again.
 void remove_checkpoint(const std::string& run_dir, int64_t step) {
-  fs::remove_all(io::move_aside(in(run_dir, checkpoint_name(step))));
+  try {
+    io::remove_tree(io::move_aside(in(run_dir, checkpoint_name(step))));
+  } catch (const IoError& error) {
+    log::warning_once_of(in(run_dir, checkpoint_name(step)), "the old checkpoint {} stays: {}",
+                         checkpoint_name(step), error.what());
+  }
 }
 
 }  // namespace

@@ -28,6 +28,16 @@ namespace qlora::recipes {
 namespace {
 namespace fs = std::filesystem;
 
+// What has such a name cannot be taken for a run's, and is in nobody's way if it cannot be removed.
+template <typename Remove>
+void remove_partial_name(const Remove& remove) {
+  try {
+    remove();
+  } catch (const IoError& error) {
+    log::warning("{}; it may be deleted", error.what());
+  }
+}
+
 // All but the log, which the new run is already writing, and the recipes. Each is renamed before
 // any is removed: what cannot be removed, or a kill, leaves nothing half removed that looks whole.
 void remove_run(const std::string& path) {
@@ -37,7 +47,15 @@ void remove_run(const std::string& path) {
         belongs_to_a_run(name) && name != kRecipeFile && name != kReplacingRecipe)
       own.push_back(entry.path().string());
   for (std::string& entry : own) entry = io::move_aside(entry);
-  for (const std::string& entry : own) io::remove_tree(entry);
+  for (const std::string& entry : own) remove_partial_name([&] { io::remove_tree(entry); });
+}
+
+void clear_half_made(const std::string& path) {
+  remove_partial_name([&] {
+    io::remove_partial(path, [](const std::string& name) {
+      return belongs_to_a_run(name) || name == io::kNameless;
+    });
+  });
 }
 
 // What a run reads, by key.
@@ -163,9 +181,7 @@ void RunDirectory::open(const Recipe& recipe) {
   lock_ = lock.held;
   if (lock.is_certain) {
     io::recover_replaced(path_);
-    io::remove_partial(path_, [](const std::string& name) {
-      return belongs_to_a_run(name) || name == io::kNameless;
-    });
+    clear_half_made(path_);
   }
   const bool is_replaced = is_being_replaced(path_);
   const bool has_run = is_replaced || fs::exists(file(kRecipeFile));

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "io/output_file.h"
+#include "tests/support/another_user.h"
 #include "tests/support/killed_work.h"
 #include "tests/support/temp_dir.h"
 
@@ -246,6 +247,23 @@ TEST(RemovePartial, TakesFilesAndDirectoriesOfTheNamesGivenAndSparesOthers) {
   EXPECT_THAT(remove_partial(dir.path(), ours),
               testing::UnorderedElementsAre("a.partial-00ff", "metrics.jsonl.partial-0a"));
   EXPECT_EQ(names_in(dir.path()).size(), 6u);
+}
+
+TEST(RemovePartial, OneThatCannotBeRemovedKeepsNoOtherOne) {
+  TempDir dir;
+  for (const char* name : {"a.partial-1", "b.partial-1", "c.partial-1"}) {
+    dir.write(std::string(name) + "/x", "x");
+    test::open_to_all(dir / name);
+  }
+  test::open_to_all(dir.path());
+  test::close_to_all(dir / "b.partial-1");
+  {
+    const test::AnotherUser user;
+    EXPECT_THAT([&] { remove_partial(dir.path(), any_name); },
+                testing::ThrowsMessage<IoError>(HasSubstr("b.partial-1 cannot be removed")));
+  }
+  EXPECT_THAT(names_in(dir.path()), ElementsAre("b.partial-1"));
+  test::open_to_all(dir / "b.partial-1");
 }
 
 TEST(RemovePartial, FindsNothingWhereThereIsNoDirectory) {

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "io/atomic_write.h"
 #include "io/json.h"
+#include "tests/support/another_user.h"
 #include "tests/support/event_file.h"
 #include "tests/support/killed_work.h"
 #include "tests/support/temp_dir.h"
@@ -328,6 +329,23 @@ TEST(Checkpoint, TheBestIsKeptBesideTheNewestOnlyWhereItIsNoneOfThem) {
     rotate_checkpoints(dir.path(), limit, best_step);
     EXPECT_EQ(checkpoint_steps(dir.path()), kept) << limit << ", " << best_step;
   }
+}
+
+TEST(Checkpoint, OneThatCannotBeRemovedStaysUnderAnotherNameAndTheRotationGoesOn) {
+  TempDir dir;
+  for (int step = 1; step <= 3; ++step) dir.write(checkpoint_name(step) + "/state.json", "{}");
+  test::open_to_all(dir.path());
+  test::close_to_all(dir / "checkpoint-000001");
+  test::open_to_all(dir / "checkpoint-000002");
+  {
+    const test::AnotherUser user;
+    EXPECT_NO_THROW(rotate_checkpoints(dir.path(), 1, -1));
+  }
+  EXPECT_EQ(checkpoint_steps(dir.path()), std::vector<int64_t>{3});
+  EXPECT_THAT(names_in(dir.path()),
+              ::testing::UnorderedElementsAre("checkpoint-000003",
+                                              ::testing::StartsWith("checkpoint-000001.partial-")));
+  for (const std::string& name : names_in(dir.path())) test::open_to_all(dir / name);
 }
 
 TEST(Checkpoint, AStateInWhichNoChoicesWereRecordedReadsBack) {
