@@ -11,13 +11,25 @@
 
 namespace qlora::io {
 
+namespace {
+
+[[noreturn]] void fail_to_open(const std::string& path) {
+  fail<IoError>("{} cannot be written: {}; check the folder's permissions and the free space", path,
+                std::strerror(errno));
+}
+
+}  // namespace
+
+void require_appendable(const std::string& path) {
+  const int file = open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
+  if (file < 0 && errno != ENOENT) fail_to_open(path);
+  if (file >= 0) close(file);
+}
+
 AppendFile::AppendFile(std::string path, Existing existing) : path_(std::move(path)) {
   const int exclusive = existing == Existing::kRefuse ? O_EXCL : 0;
   file_ = open(path_.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | exclusive, 0666);
-  if (file_ < 0) {
-    fail<IoError>("{} cannot be written: {}; check the folder's permissions and the free space",
-                  path_, std::strerror(errno));
-  }
+  if (file_ < 0) fail_to_open(path_);
 }
 
 AppendFile::~AppendFile() { close(file_); }

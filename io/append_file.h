@@ -26,4 +26,7 @@ class AppendFile {
   int file_ = -1;
 };
 
+// IoError, as AppendFile's, if the file is there and cannot be appended to. Creates nothing.
+void require_appendable(const std::string& path);
+
 }  // namespace qlora::io

@@ -220,7 +220,7 @@ Partial make_locked_directory(const std::string& target) {
 // What takes a file's place is nobody else's to open until it has that file's access.
 Partial make_locked_file(const std::string& target) {
   std::error_code status;
-  const mode_t mode = fs::is_regular_file(fs::symlink_status(target, status)) ? 0600 : 0644;
+  const mode_t mode = fs::is_regular_file(fs::symlink_status(target, status)) ? 0600 : 0666;
   return make_locked(target, [&](const char* path) {
     return open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode);
   });

@@ -18,7 +18,7 @@ constexpr size_t kBufferBytes = 1 << 20;
 }  // namespace
 
 OutputFile::OutputFile(std::string path) : path_(std::move(path)) {
-  file_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  file_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (file_ < 0) fail_on("created");
 }
 

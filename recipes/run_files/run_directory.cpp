@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "io/append_file.h"
 #include "io/atomic_write.h"
 #include "io/nameless_file.h"
 #include "io/read_file.h"
@@ -192,6 +193,7 @@ void RunDirectory::open(const Recipe& recipe) {
         path_);
   }
   if (replaces_a_run_) require_inputs_stay(recipe, path_);
+  io::require_appendable(file("log.txt"));
   log::open_file(file("log.txt"));
   if (is_replaced && !recipe.output.overwrite)
     log::warning(
@@ -204,6 +206,9 @@ void RunDirectory::open(const Recipe& recipe) {
     fail<ConfigError>("train.resume: {} holds no run that could go on from {}", path_,
                       recipe.train.resume);
   }
+  // Before anything is read for long, set aside or written.
+  if (!finished_ && !replaces_a_run_)
+    for (const char* name : {"metrics.jsonl", "samples.jsonl"}) io::require_appendable(file(name));
 }
 
 void RunDirectory::begin(const Recipe& recipe, int64_t step) const {

@@ -23,7 +23,7 @@ class RunDirectory {
   // or is in use by another process, if what is to be replaced holds something that the recipe
   // reads, if train.resume names a checkpoint in spite of output.overwrite, and if the named one is
   // of a run of another recipe (naming what differs). FormatError if none of its checkpoints is
-  // whole, or the named one is not.
+  // whole, or the named one is not. IoError if its metrics, samples or log cannot be written to.
   explicit RunDirectory(const Recipe& recipe);
   // Of several ranks the first does all this, and the others are told what it found.
   RunDirectory(const Recipe& recipe, distributed::Group& group);

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -247,6 +248,25 @@ TEST(RemovePartial, TakesFilesAndDirectoriesOfTheNamesGivenAndSparesOthers) {
   EXPECT_THAT(remove_partial(dir.path(), ours),
               testing::UnorderedElementsAre("a.partial-00ff", "metrics.jsonl.partial-0a"));
   EXPECT_EQ(names_in(dir.path()).size(), 6u);
+}
+
+TEST(WriteFileAtomically, ANewFileIsForWhomTheProcessMakesFiles) {
+  TempDir dir;
+  const auto mode_under = [&](mode_t mask, const std::string& name) {
+    const mode_t before = umask(mask);
+    write_file_atomically(dir / name, "x");
+    OutputFile(dir / (name + ".out")).finish();
+    umask(before);
+    struct stat file {
+    }, out{};
+    EXPECT_EQ(stat((dir / name).c_str(), &file), 0);
+    EXPECT_EQ(stat((dir / (name + ".out")).c_str(), &out), 0);
+    EXPECT_EQ(file.st_mode, out.st_mode);
+    return file.st_mode & 07777;
+  };
+  EXPECT_EQ(mode_under(0002, "group"), 0664u);
+  EXPECT_EQ(mode_under(0022, "others"), 0644u);
+  EXPECT_EQ(mode_under(0077, "own"), 0600u);
 }
 
 TEST(RemovePartial, OneThatCannotBeRemovedKeepsNoOtherOne) {
