@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/model_choice.h"
+#include "cli/stop_signal.h"
 #include "data/cache/cached_dataset.h"
 #include "data/chat_renderer.h"
 #include "data/dataset.h"
@@ -156,6 +157,14 @@ Rows read_rows(const TrainedModel& trained, const EvaluateArguments& arguments) 
     rows.questions.insert(rows.questions.end(), questions.begin(), questions.end());
   }
   qlora::recipes::check_row_lengths(rows.examples, datasets, base.model->architecture());
+  return rows;
+}
+
+// A stop leaves nothing half-written in the data cache.
+Rows read_rows_or_leave(const TrainedModel& trained, const EvaluateArguments& arguments) {
+  const qlora::cli::StopSignalsWatched watched;
+  Rows rows = read_rows(trained, arguments);
+  qlora::leave_if_stop_wanted();
   return rows;
 }
 
@@ -335,7 +344,7 @@ std::vector<Result> evaluate_all(TrainedModel& trained, const EvaluateArguments&
   std::optional<qlora::recipes::Recipe> original;
   if (compares && qlora::recipes::adapter_holds_part_of(trained.base))
     original = qlora::recipes::recipe_of_original_base(arguments.choice, trained);
-  const Rows rows = read_rows(trained, arguments);
+  const Rows rows = read_rows_or_leave(trained, arguments);
   if (arguments.exact_match)
     qlora::data::warn_of_generation_keys(*trained.base.tokenizer, trained.base.path);
   std::vector<Result> results;

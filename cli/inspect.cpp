@@ -14,6 +14,7 @@
 #include "cli/inspect_data.h"
 #include "cli/inspect_model.h"
 #include "cli/page_line.h"
+#include "cli/stop_signal.h"
 #include "data/chat_renderer.h"
 #include "io/json_text.h"
 #include "io/safetensors.h"
@@ -128,9 +129,15 @@ void inspect_data(const std::string& path, const std::vector<std::string>& overr
   const std::string path_of_model = qlora::model::resolve_model_path(recipe.model.path);
   const auto tokenizer = qlora::data::load_tokenizer(path_of_model);
   const auto chat_template = qlora::data::choose_chat_template(recipe.data, *tokenizer);
-  const auto data = qlora::data::prepare_datasets(
-      recipe.data_as_read(), *tokenizer, chat_template.get(), recipe.train.seed,
-      qlora::recipes::model_tokens(qlora::model::read_model_header(path_of_model).architecture));
+  const auto architecture = qlora::model::read_model_header(path_of_model).architecture;
+  const auto data = [&] {  // a stop leaves nothing half-written in the data cache
+    const qlora::cli::StopSignalsWatched watched;
+    auto prepared = qlora::data::prepare_datasets(recipe.data_as_read(), *tokenizer,
+                                                  chat_template.get(), recipe.train.seed,
+                                                  qlora::recipes::model_tokens(architecture));
+    qlora::leave_if_stop_wanted();
+    return prepared;
+  }();
   if (html.empty())
     return qlora::cli::print_data(stdout, data, qlora::recipes::mixture_of(recipe, data),
                                   *tokenizer, options);

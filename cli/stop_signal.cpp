@@ -31,22 +31,35 @@ bool is_ignored(int signal) {
   return sigaction(signal, nullptr, &now) == 0 && now.sa_handler == SIG_IGN;
 }
 
+// Gives what was done with each signal before.
+std::vector<std::pair<int, struct sigaction>> watch() {
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  action.sa_flags = SA_RESTART;  // reads and writes go on; the work looks between two of them
+  std::vector<std::pair<int, struct sigaction>> before;
+  // mpirun hands on SIGUSR1. Batch systems send one of the last two ahead of the end; SIGXCPU comes
+  // every second from then on.
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU}) {
+    if (signal == SIGHUP && is_ignored(SIGHUP)) continue;
+    struct sigaction old {};
+    if (sigaction(signal, &action, &old) == 0) before.emplace_back(signal, old);
+  }
+  return before;
+}
+
 }  // namespace
 
 const std::atomic<bool>& watch_stop_signals(bool speaks) {
   tells = speaks;
-  struct sigaction action {};
-  action.sa_handler = on_signal;
-  action.sa_flags = SA_RESTART;  // reads and writes go on; the work looks between two of them
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
-  sigaction(SIGUSR1, &action, nullptr);  // which mpirun hands on
-  // Batch systems send one of these ahead of the end; SIGXCPU comes every second from then on.
-  sigaction(SIGUSR2, &action, nullptr);
-  sigaction(SIGXCPU, &action, nullptr);
-  if (!is_ignored(SIGHUP)) sigaction(SIGHUP, &action, nullptr);
+  watch();
   std::signal(SIGPIPE, SIG_IGN);
   return stop_wanted;
+}
+
+StopSignalsWatched::StopSignalsWatched() : before_(watch()), obey_(stop_wanted) {}
+
+StopSignalsWatched::~StopSignalsWatched() {
+  for (const auto& [signal, action] : before_) sigaction(signal, &action, nullptr);
 }
 
 void end_without_reader() { std::signal(SIGPIPE, SIG_DFL); }

@@ -152,23 +152,11 @@ bool remove_if_abandoned(const fs::path& path, bool otherwise) {
   return abandoned;
 }
 
-// What dead makers left beside the target, as far as it may be listed and removed: what another
-// user left in a common directory may not.
+// What dead makers left beside the target.
 void clear_abandoned(const std::string& target) {
-  const std::string beginning = fs::path(target).filename().string() + std::string(kPartial);
-  std::error_code status;
-  fs::directory_iterator entries(parent_of(target), status);
-  for (; !status && entries != fs::directory_iterator(); entries.increment(status)) {
-    const std::string name = entries->path().filename().string();
-    if (name.size() != beginning.size() + kRandomDigits || !name.starts_with(beginning) ||
-        name_of_partial(name).empty())
-      continue;
-    try {
-      remove_if_abandoned(entries->path(), false);
-    } catch (const IoError&) {
-      continue;
-    }
-  }
+  const fs::path path = target;
+  remove_abandoned(parent_of(path).string(), [own = path.filename().string()](
+                                                 const std::string& name) { return name == own; });
 }
 
 void recover(const std::string& target) {
@@ -340,6 +328,23 @@ std::vector<std::string> remove_partial(const std::string& directory,
   }
   if (first) std::rethrow_exception(first);
   return removed;
+}
+
+void remove_abandoned(const std::string& directory,
+                      const std::function<bool(const std::string&)>& ours) {
+  std::error_code status;
+  fs::directory_iterator entries(directory, status);
+  for (; !status && entries != fs::directory_iterator(); entries.increment(status)) {
+    const std::string entry = entries->path().filename().string(), name = name_of_partial(entry);
+    if (entry.size() != name.size() + kPartial.size() + kRandomDigits || name.empty() ||
+        !ours(name))
+      continue;
+    try {
+      remove_if_abandoned(entries->path(), false);
+    } catch (const IoError&) {
+      continue;  // another user's, in a common directory
+    }
+  }
 }
 
 void move(const std::string& from, const std::string& to) {

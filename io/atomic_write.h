@@ -67,6 +67,12 @@ void recover_replaced(const std::string& directory);
 std::vector<std::string> remove_partial(const std::string& directory,
                                         const std::function<bool(const std::string& name)>& ours);
 
+// Removes what dead makers left half made in `directory`, "<name>.partial-<random>" with a name
+// that is `ours`, and nothing of which it cannot be told that its maker is dead. For places that
+// many processes write to. What may not be listed or removed stays.
+void remove_abandoned(const std::string& directory,
+                      const std::function<bool(const std::string& name)>& ours);
+
 // Renames a file or directory, on disk in both places. IoError.
 void move(const std::string& from, const std::string& to);
 

@@ -160,8 +160,15 @@ void write_examples(const Wanted& wanted, const std::string& name) {
   in_cache([&] { file->finish(io::json_text_in_utf8(text)); });
 }
 
+// Whether it is what entries are called: the hash of a key.
+bool is_entry(const std::string& name) {
+  return name.size() == 32 && name.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
+
 LoadedDataset made_in_cache(const Wanted& wanted) {
   const Stopwatch watch;
+  // Before the room is looked at: kills have left them, and nobody may ask for the same rows again.
+  io::remove_abandoned(fs::path(wanted.entry).parent_path().string(), is_entry);
   in_cache([&] { require_room(wanted); });
   io::AtomicDirectory directory = in_cache(
       [&] { return io::AtomicDirectory(wanted.entry, io::AtomicDirectory::Existing::kReplace); });

@@ -150,6 +150,30 @@ TEST_F(LongPhases, CtrlCWhileRowsAreTokenizedLeavesNothing) {
     EXPECT_EQ(entry.path().filename(), "log.txt");
 }
 
+// Commands that read put rows into the cache, too.
+TEST_F(LongPhases, AStopWhileRowsAreTokenizedLeavesNothingInTheCache) {
+  recipes::Recipe recipe = long_phases(dir);
+  write_recipe_file(dir, recipe);
+  const std::string many = dir / "many.jsonl", cache = dir / "cache";
+  write_tiny_rows(many, 100000);
+  const std::vector<std::vector<std::string>> commands = {
+      {"evaluate", "--model", recipe.model.path, "--data", many, "--format", "chat"},
+      {"inspect", "data", dir / "recipe.yaml", "--set",
+       "data.train=[{path: " + many + ", format: chat}]"}};
+  for (std::vector<std::string> command : commands) {
+    command.insert(command.end(), {"--set", "data.cache=true", "--set", "data.cache_dir=" + cache});
+    for (const int signal : {SIGINT, SIGTERM}) {
+      ChildProcess process(QLORA_PROGRAM, command, dir.path());
+      ASSERT_TRUE(process.wait_until([&] { return fs::exists(cache) && !fs::is_empty(cache); }));
+      process.send(signal);
+      const Finished stopped = process.wait();
+      EXPECT_EQ(stopped.exit_code, 130) << stopped.err;
+      EXPECT_THAT(stopped.err, HasSubstr("stopped: tokenizing"));
+      EXPECT_TRUE(fs::is_empty(cache));
+    }
+  }
+}
+
 TEST_F(InterruptedRun, KilledAtAnyMomentItGoesOnToTheSameBytes) {
   for (const int64_t steps : {1, 21, 40, 133}) {
     const std::string run = "killed-" + std::to_string(steps);
