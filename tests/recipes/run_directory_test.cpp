@@ -381,31 +381,6 @@ TEST_F(RunDirectories, WhatIsToGoOnIsNotOverwritten) {
   }
 }
 
-TEST_F(RunDirectories, MetricsThatCannotBeWrittenAreToldBeforeAnythingIsMoved) {
-  train();
-  for (const char* name : {"metrics.jsonl", "samples.jsonl"}) {
-    fs::remove(dir / (std::string("run/") + name));
-    fs::create_directory(dir / (std::string("run/") + name));
-    EXPECT_TRUE(RunDirectory(recipe).finished()) << "a finished run writes nothing";
-    Recipe longer = recipe;
-    longer.train.max_steps = 3;
-    const auto before = contents(recipe.output.dir);
-    EXPECT_THAT(
-        [&] { RunDirectory run(longer); },
-        testing::ThrowsMessage<IoError>(HasSubstr(std::string(name) + " cannot be written")));
-    EXPECT_EQ(contents(recipe.output.dir), before);
-    longer.output.overwrite = true;  // which puts it away
-    EXPECT_NO_THROW(RunDirectory{longer});
-    fs::remove(dir / (std::string("run/") + name));
-  }
-}
-
-TEST_F(RunDirectories, ALogThatCannotBeWrittenIsToldByItsPath) {
-  fs::create_directories(dir / "run/log.txt");
-  EXPECT_THAT([&] { RunDirectory run(recipe); },
-              testing::ThrowsMessage<IoError>(HasSubstr("run/log.txt cannot be written")));
-}
-
 TEST_F(RunDirectories, WhatIsNoRunIsNamed) {
   for (const std::string& path : {dir / "model", dir / "absent"}) {
     try {
