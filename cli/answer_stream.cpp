@@ -1,7 +1,9 @@
 #include "cli/answer_stream.h"
 
 #include <algorithm>
-#include <cstdio>
+#include <string_view>
+
+#include "cli/standard_streams.h"
 
 namespace qlora::cli {
 namespace {
@@ -14,9 +16,8 @@ size_t whole_length(const std::string& text) {
   return length;
 }
 
-void print(const std::string& text, size_t begin, size_t end) {
-  std::fwrite(text.data() + begin, 1, end - begin, stdout);
-  std::fflush(stdout);
+void print(std::string_view text, size_t begin, size_t end) {
+  print_now(text.substr(begin, end - begin));
 }
 
 }  // namespace
@@ -34,8 +35,7 @@ void AnswerStream::add(int32_t id) {
 
 void AnswerStream::finish() {
   if (text_.size() > printed_) print(text_, printed_, text_.size());
-  std::fputc('\n', stdout);
-  std::fflush(stdout);
+  print_now("\n");
 }
 
 }  // namespace qlora::cli

@@ -12,7 +12,8 @@ namespace qlora::cli {
 class AnswerStream {
  public:
   explicit AnswerStream(const data::Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
-  // Writes to stdout what the token adds. Tokens that end a generation are not shown.
+  // Writes to stdout what the token adds; IoError if it does not take it. Tokens that end a
+  // generation are not shown.
   void add(int32_t id);
   // The rest, and a newline.
   void finish();

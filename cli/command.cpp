@@ -248,7 +248,7 @@ int run_command_line(const std::string& program, const std::string& description,
   if (first.empty() || (!first.starts_with("-") && !std::ranges::count(commands, first))) {
     if (!first.empty())
       log::error("there is no command '{}'{}", first, suggestion(first, commands));
-    fmt::print(stderr, "{}\n{}", first.empty() ? "" : "\n", app.help());
+    std::fputs(((first.empty() ? "\n" : "\n\n") + app.help()).c_str(), stderr);
     return 2;
   }
   try {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cstdio>
 #include <memory>
 
 #include "base/error.h"
@@ -23,7 +24,8 @@ void run(const ImportArguments& arguments) {
     qlora::io::require_new(arguments.output);
   }
   const auto imported = qlora::recipes::import_recipe(arguments.file, arguments.from);
-  fmt::print(stderr, "{}", qlora::recipes::to_text(imported));
+  // As the log's lines, it may be lost.
+  std::fputs(qlora::recipes::to_text(imported).c_str(), stderr);
   if (arguments.writes)
     qlora::io::write_file_atomically(arguments.output, imported.text);
   else

@@ -73,6 +73,16 @@ int out_of_memory(qlora::MemoryRefusal refusal) {
   return 1;
 }
 
+// What a command printed is a result as much as a file that it wrote.
+int finish(int code) {
+  try {
+    qlora::cli::finish_output();
+    return code;
+  } catch (const qlora::IoError& error) {
+    return code == 0 ? failed(error, 1) : code;  // else the reason is told
+  }
+}
+
 int run(int argc, char** argv) {
   try {
     qlora::hold_libraries_to_instruction_set();
@@ -98,6 +108,7 @@ int run(int argc, char** argv) {
   } catch (const std::length_error&) {
     return out_of_memory({});
   } catch (const std::exception& error) {
+    if (qlora::cli::is_of_output(error)) return finish(0);
     const auto refusal = qlora::memory_refusal(error.what());
     return refusal ? out_of_memory(*refusal) : failed(error, 1);
   }
@@ -116,5 +127,5 @@ int main(int argc, char** argv) {
   bound_kernel_cache();
   qlora::cli::end_without_reader();
   qlora::cli::outlive_file_size_limit();
-  return run(argc, argv);
+  return finish(run(argc, argv));
 }

@@ -1,11 +1,11 @@
 #include "cli/reference.h"
 
-#include <iostream>
+#include <fmt/format.h>
 
 #include "recipes/fields/reference_page.h"
 
 void add_reference_command(qlora::cli::Command app) {
   app.add_subcommand("reference", "The keys of a recipe, as Markdown").callback([] {
-    std::cout << qlora::recipes::reference_page();
+    fmt::print("{}", qlora::recipes::reference_page());
   });
 }

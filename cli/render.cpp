@@ -1,6 +1,7 @@
 #include "cli/render.h"
 
-#include <iostream>
+#include <fmt/format.h>
+
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -55,8 +56,8 @@ void run(const RenderOptions& options) {
   if (options.tokenizer.empty() == options.template_file.empty()) {
     throw qlora::ConfigError("give either --tokenizer PATH or --template FILE");
   }
-  std::cout << render(options, qlora::data::read_messages(options.messages),
-                      read_context(options.context));
+  fmt::print("{}", render(options, qlora::data::read_messages(options.messages),
+                          read_context(options.context)));
 }
 
 }  // namespace

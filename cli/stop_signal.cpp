@@ -4,7 +4,8 @@
 
 #include <cerrno>
 #include <csignal>
-#include <cstdio>
+
+#include "cli/standard_streams.h"
 
 namespace qlora::cli {
 namespace {
@@ -66,9 +67,6 @@ void end_without_reader() { std::signal(SIGPIPE, SIG_DFL); }
 
 void outlive_file_size_limit() { std::signal(SIGXFSZ, SIG_IGN); }
 
-void print_result(std::string_view line) {
-  std::fwrite(line.data(), 1, line.size(), stdout);
-  std::fflush(stdout);
-}
+void print_result(std::string_view line) { put_out(line); }
 
 }  // namespace qlora::cli

@@ -53,7 +53,8 @@ void end_without_reader();
 // program.
 void outlive_file_size_limit();
 
-// A line on stdout for what is done and on the disk: it is no failure if nobody reads it.
+// A line on stdout for what is done and on the disk: the command goes on if it cannot be written,
+// and it is no failure if nobody reads it.
 void print_result(std::string_view line);
 
 }  // namespace qlora::cli

@@ -1,5 +1,8 @@
 #include "cli/tokenize.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <iostream>
 #include <iterator>
 #include <memory>
@@ -8,6 +11,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "cli/standard_streams.h"
 #include "data/tokenizer.h"
 #include "io/json_fault.h"
 #include "io/json_text.h"
@@ -66,7 +70,7 @@ void convert_lines(const Tokenizer& tokenizer, const TokenizeOptions& options) {
   int64_t number = 0;
   for (std::string line; std::getline(std::cin, line);) {
     const nlohmann::json value = parse_line(line, ++number);
-    std::cout << qlora::io::json_text(convert(tokenizer, value, options, number)) << '\n';
+    qlora::cli::print_now(qlora::io::json_text(convert(tokenizer, value, options, number)) + '\n');
   }
 }
 
@@ -92,14 +96,13 @@ std::vector<TokenId> parse_ids(const std::string& text) {
 
 void print_ids(const Tokenizer& tokenizer, const std::vector<TokenId>& ids, bool json) {
   if (!json) {
-    for (size_t i = 0; i < ids.size(); ++i) std::cout << (i > 0 ? " " : "") << ids[i];
-    std::cout << '\n';
+    fmt::print("{}\n", fmt::join(ids, " "));
     return;
   }
   nlohmann::ordered_json result = {{"num_tokens", ids.size()}, {"ids", ids}};
   auto& tokens = result["tokens"] = nlohmann::ordered_json::array();
   for (const TokenId id : ids) tokens.push_back(tokenizer.id_to_token(id));
-  std::cout << qlora::io::json_text(result, 2) << '\n';
+  fmt::print("{}\n", qlora::io::json_text(result, 2));
 }
 
 void run(const TokenizeOptions& options) {
@@ -113,9 +116,9 @@ void run(const TokenizeOptions& options) {
   }
   const std::string text = tokenizer->decode(parse_ids(input), options.skip_special_tokens);
   if (options.json) {
-    std::cout << qlora::io::json_text(nlohmann::json{{"text", text}}, 2) << '\n';
+    fmt::print("{}\n", qlora::io::json_text(nlohmann::json{{"text", text}}, 2));
   } else {
-    std::cout << text;
+    fmt::print("{}", text);
   }
 }
 
