@@ -37,6 +37,7 @@
 #include "cli/stop_signal.h"
 #include "cli/tokenize.h"
 #include "cli/train.h"
+#include "io/live_mappings.h"
 
 namespace {
 
@@ -125,6 +126,7 @@ QLORA_SHORT_WAITS
 int main(int argc, char** argv) {
   qlora::cli::open_missing_streams();
   bound_kernel_cache();
+  qlora::io::report_lost_mappings();
   qlora::cli::end_without_reader();
   qlora::cli::outlive_file_size_limit();
   return finish(run(argc, argv));

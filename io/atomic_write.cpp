@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "base/path_error.h"
 #include "base/progress.h"
+#include "io/live_mappings.h"
 #include "io/output_file.h"
 #include "io/replaceable.h"
 #include "io/take_access.h"
@@ -284,6 +285,7 @@ AtomicDirectory::~AtomicDirectory() {
 }
 
 void AtomicDirectory::commit() {
+  require_mapped_unchanged();
   const Progress progress("flushing " + target_ + " to disk");
   std::error_code status;
   fs::recursive_directory_iterator entries(path_, status);

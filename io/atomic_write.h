@@ -47,6 +47,8 @@ class AtomicDirectory {
   // fsync of every file and directory in it, then the place's old content and the new one are
   // exchanged, fsync of the parent. A file system that cannot exchange gets two renames; after a
   // kill between them the old content is at "<name>.before-replacement", see recover_replaced().
+  // IoError as well if a file that is mapped, which the content may have been made of, has been
+  // changed since it was opened (io/live_mappings.h).
   void commit();
 
  private:

@@ -36,10 +36,12 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
   std::shared_ptr<MappedFile> mapped(new MappedFile());
   mapped->path_ = path;
   mapped->bytes_ = {static_cast<const std::byte*>(address), size};
+  mapped->known_ = std::make_unique<LiveMapping>(mapped->bytes_, path, status);
   return mapped;
 }
 
 MappedFile::~MappedFile() {
+  known_.reset();  // before the addresses can be another's
   if (!bytes_.empty()) munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
 }
 

@@ -6,6 +6,8 @@
 #include <span>
 #include <string>
 
+#include "io/live_mappings.h"
+
 namespace qlora::io {
 
 class MappedFile {
@@ -23,6 +25,7 @@ class MappedFile {
   MappedFile() = default;
   std::string path_;
   std::span<const std::byte> bytes_;
+  std::unique_ptr<const LiveMapping> known_;
 };
 
 // Lets the system take back the pages that lie wholly within `bytes` of a mapped file: they count

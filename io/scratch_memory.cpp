@@ -22,8 +22,12 @@ ScratchMemory::ScratchMemory(const std::string& directory, size_t bytes) {
   if (address == MAP_FAILED)
     fail<IoError>("a file in {} cannot be mapped into memory: {}", directory, std::strerror(errno));
   bytes_ = {static_cast<std::byte*>(address), bytes};
+  known_ = std::make_unique<LiveMapping>(bytes_, directory);
 }
 
-ScratchMemory::~ScratchMemory() { munmap(bytes_.data(), bytes_.size()); }
+ScratchMemory::~ScratchMemory() {
+  known_.reset();
+  munmap(bytes_.data(), bytes_.size());
+}
 
 }  // namespace qlora::io

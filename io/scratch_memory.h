@@ -4,8 +4,11 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <span>
 #include <string>
+
+#include "io/live_mappings.h"
 
 namespace qlora::io {
 
@@ -21,6 +24,7 @@ class ScratchMemory {
 
  private:
   std::span<std::byte> bytes_;
+  std::unique_ptr<const LiveMapping> known_;
 };
 
 }  // namespace qlora::io

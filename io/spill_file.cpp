@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <utility>
 
 #include "base/error.h"
 #include "base/path_error.h"
@@ -51,11 +52,14 @@ SpillFile::SpillFile(const std::string& directory, int64_t planned_bytes)
     : directory_(directory), file_(made_with_room(directory, planned_bytes)) {}
 
 SpillFile::~SpillFile() {
-  for (const Region& region : regions_) munmap(region.address, static_cast<size_t>(region.size));
+  for (Region& region : regions_) {
+    region.known.reset();
+    munmap(region.address, static_cast<size_t>(region.size));
+  }
 }
 
 void SpillFile::add_region(int64_t at_least) {
-  Region region{nullptr, 0, rounded_up(at_least, kRegion), 0};
+  Region region{nullptr, 0, rounded_up(at_least, kRegion), 0, nullptr};
   if (!regions_.empty()) region.offset = regions_.back().offset + regions_.back().size;
   // The part of the file is there, without bytes of its own, before it is mapped.
   if (ftruncate(file_.descriptor(), region.offset + region.size) != 0)
@@ -66,7 +70,9 @@ void SpillFile::add_region(int64_t at_least) {
     fail<IoError>("{}: the file of weights cannot be mapped into memory: {}", directory_,
                   std::strerror(errno));
   region.address = static_cast<std::byte*>(address);
-  regions_.push_back(region);
+  region.known = std::make_unique<LiveMapping>(
+      std::span<const std::byte>(region.address, static_cast<size_t>(region.size)), directory_);
+  regions_.push_back(std::move(region));
 }
 
 std::span<const std::byte> SpillFile::append(std::span<const std::byte> bytes) {

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "io/live_mappings.h"
 #include "io/nameless_file.h"
 
 namespace qlora::io {
@@ -36,6 +37,7 @@ class SpillFile {
   struct Region {
     std::byte* address;
     int64_t offset, size, used;
+    std::unique_ptr<const LiveMapping> known;
   };
   void add_region(int64_t at_least);
 

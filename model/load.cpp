@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/warn_once.h"
+#include "io/live_mappings.h"
 #include "model/layer_quantization.h"
 #include "model/offload_blocks.h"
 #include "quant/make_frozen_weight.h"
@@ -322,6 +323,7 @@ std::unique_ptr<CausalLm> load_model(WeightSource& source, const ModelOptions& o
   }
   load.warn_about_zeros();
   warn_about_unread(source);
+  io::require_mapped_unchanged();  // it takes minutes to read a large model
   return model;
 }
 
@@ -394,6 +396,7 @@ Architecture stream_model(WeightSource& source, const ModelOptions& options,
   }
   load.warn_about_zeros();
   warn_about_unread(source);
+  io::require_mapped_unchanged();
   return a;
 }
 

@@ -30,7 +30,7 @@ using WeightMaker = std::function<std::unique_ptr<quant::FrozenWeight>(const std
 // that the file holds packed are taken as they are. Norm weights are kept as fp32 values. Biases
 // that the architecture has and the file leaves out are zero, as in transformers. Warns about them,
 // and about tensors that no one asked for. Errors of open_weights, read_tensor and
-// make_frozen_weight.
+// make_frozen_weight; IoError if a file was changed meanwhile.
 //
 // Blocks that the placement has elsewhere go there layer by layer (quant/offload/offload.h). On
 // disk, what the model's file holds as it is kept stays in that file; the rest is written to one in

@@ -15,6 +15,7 @@
 #include "export/quantized.h"
 #include "io/atomic_write.h"
 #include "io/hashing.h"
+#include "io/live_mappings.h"
 #include "io/user_path.h"
 #include "model/hub_cache.h"
 #include "model/load.h"
@@ -173,6 +174,7 @@ BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, Model
   if (init) base.record.init = recipe.lora.init;
   fit_to_adapter(recipe, use, base);
   base.record.hash = base.model->base_hash();
+  io::require_mapped_unchanged();  // what lies in the files has been read once more
   log::info("base model {}: {} ({:.1f} s)", base.path, model::describe(*base.model),
             watch.seconds());
   return base;
