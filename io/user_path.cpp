@@ -19,6 +19,14 @@ std::string expand_home(const std::string& path) {
   return home + path.substr(1);
 }
 
+std::string user_directory(const char* variable, const std::string& below_home) {
+  const char* named = std::getenv(variable);
+  if (named != nullptr && *named == '/') return named;
+  const char* home = std::getenv("HOME");
+  if (home == nullptr || *home != '/') return "";
+  return (std::filesystem::path(home) / below_home).string();
+}
+
 std::string last_part(const std::string& path) {
   const std::filesystem::path plain = std::filesystem::path(path).lexically_normal();
   return (plain.has_filename() ? plain : plain.parent_path()).filename().string();

@@ -6,17 +6,21 @@
 #include "base/error.h"
 #include "base/hub_id.h"
 #include "io/read_file.h"
+#include "io/user_path.h"
 
 namespace qlora::model {
 namespace {
 namespace fs = std::filesystem;
 
 fs::path cache_directory() {
+  // As huggingface_hub, which takes a relative XDG_CACHE_HOME as well.
   const auto set = [](const char* name) {
     const char* value = std::getenv(name);
-    return fs::path(value ? value : "");
+    const std::string path = value ? value : "";
+    return fs::path(path == "~" || path.starts_with("~/") ? io::expand_home(path) : path);
   };
-  if (!set("HF_HUB_CACHE").empty()) return set("HF_HUB_CACHE");
+  for (const char* name : {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"})
+    if (!set(name).empty()) return set(name);
   if (!set("HF_HOME").empty()) return set("HF_HOME") / "hub";
   if (!set("XDG_CACHE_HOME").empty()) return set("XDG_CACHE_HOME") / "huggingface" / "hub";
   return set("HOME") / ".cache" / "huggingface" / "hub";

@@ -7,7 +7,8 @@
 namespace qlora::model {
 
 // An existing path as it is; "org/name" or "org/name@revision" as the directory of its snapshot in
-// the local cache: HF_HUB_CACHE, else HF_HOME/hub, else XDG_CACHE_HOME/huggingface/hub, else
+// the local cache: HF_HUB_CACHE (HUGGINGFACE_HUB_CACHE in older tools), else HF_HOME/hub, else
+// XDG_CACHE_HOME/huggingface/hub, else
 // ~/.cache/huggingface/hub. ConfigError with the command that downloads it if it is not there.
 std::string resolve_model_path(const std::string& path_or_id);
 // The same; nothing if it is not there.

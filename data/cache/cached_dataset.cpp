@@ -1,7 +1,8 @@
 #include "data/cache/cached_dataset.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -21,6 +22,7 @@
 #include "io/hashing.h"
 #include "io/json.h"
 #include "io/json_text.h"
+#include "io/user_path.h"
 
 namespace qlora::data {
 namespace {
@@ -85,11 +87,41 @@ DatasetReport read(const Wanted& wanted, const std::function<void(Example)>& tak
       [&] { return counter.enough(); });
 }
 
+// Of the dataset's files: which they are, how long, and when they were changed. Pipes are read once
+// and change as they are.
+std::string state_of_files(const std::vector<std::string>& files) {
+  std::string state;
+  for (const std::string& file : files) {
+    struct stat status {};
+    if (stat(file.c_str(), &status) != 0)
+      state += "gone;";
+    else if (S_ISREG(status.st_mode))
+      state += fmt::format("{} {} {} {}.{};", status.st_dev, status.st_ino, status.st_size,
+                           status.st_mtim.tv_sec, status.st_mtim.tv_nsec);
+  }
+  return state;
+}
+
+std::string state_of_files(const DatasetOptions& dataset) {
+  try {
+    return state_of_files(shards_of(dataset));
+  } catch (const ConfigError&) {  // there are none
+    return "none";
+  }
+}
+
 LoadedDataset in_memory(const Wanted& wanted) {
+  const std::string state = state_of_files(wanted.dataset);
   std::vector<Example> examples;
   DatasetReport report =
       read(wanted, [&](Example example) { examples.push_back(std::move(example)); });
-  return {std::move(examples), std::move(report), {}};
+  LoadedDataset dataset{std::move(examples), std::move(report), {}};
+  if (state_of_files(wanted.dataset) != state)
+    dataset.notes.push_back(
+        fmt::format("data: {} changed while it was read; rows that it lost or got meanwhile may or "
+                    "may not be among those of this run",
+                    wanted.dataset.path));
+  return dataset;
 }
 
 std::string not_kept(const Wanted& wanted, const char* reason) {
@@ -227,10 +259,8 @@ LoadedDataset make_or_keep_in_memory(const Wanted& wanted) {
 
 std::string cache_directory(const DataOptions& options) {
   if (!options.cache_dir.empty()) return options.cache_dir;
-  for (const auto& [variable, below] : {std::pair("XDG_CACHE_HOME", ""), {"HOME", ".cache"}})
-    if (const char* value = std::getenv(variable); value != nullptr && *value != '\0')
-      return (fs::path(value) / below / "qlora" / "tokenized").string();
-  return "";
+  const std::string caches = io::user_directory("XDG_CACHE_HOME", ".cache");
+  return caches.empty() ? "" : (fs::path(caches) / "qlora" / "tokenized").string();
 }
 
 bool lies_on_disk(const DatasetOptions& dataset, const DataOptions& options) {
@@ -253,8 +283,9 @@ LoadedDataset load_dataset(const DatasetOptions& dataset, int32_t source,
   const std::string directory = cache_directory(options);
   if (directory.empty()) {
     LoadedDataset rows = in_memory(wanted);
-    rows.notes = {not_kept(
-        wanted, "neither data.cache_dir nor XDG_CACHE_HOME nor HOME names a place for them")};
+    rows.notes.push_back(not_kept(
+        wanted,
+        "neither data.cache_dir nor XDG_CACHE_HOME nor HOME names a place for them in full"));
     return rows;
   }
   wanted.find_in(directory);

@@ -24,14 +24,15 @@ namespace qlora::data {
 struct LoadedDataset {
   Examples examples;
   DatasetReport report;
-  std::vector<std::string> notes;  // a sentence each: what was taken from the cache, or made
+  // A sentence each: what was taken from the cache, or made; that the files changed meanwhile.
+  std::vector<std::string> notes;
 };
 
 // Rows of fewer bytes than these are kept in memory by data.cache: auto.
 constexpr int64_t kLargeDataset = int64_t{64} << 20;
 
 // data.cache_dir, or what stands for it: qlora/tokenized in XDG_CACHE_HOME or in ~/.cache. Empty if
-// neither is known.
+// neither is known, or a path in full (io/user_path.h).
 std::string cache_directory(const DataOptions& options);
 
 // Whether the tokenized rows of a dataset lie on disk, by data.cache and the size of its files.

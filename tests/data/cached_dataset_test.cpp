@@ -297,13 +297,42 @@ TEST_F(CachedDataset, TheUsualPlaceIsTheUsersCache) {
   set("HOME", "/home/someone");
   set("XDG_CACHE_HOME", "/big/cache");
   EXPECT_EQ(cache_directory(options_), "/big/cache/qlora/tokenized");
+  set("XDG_CACHE_HOME", "relative/cache");  // which the specification has programs ignore
+  EXPECT_EQ(cache_directory(options_), "/home/someone/.cache/qlora/tokenized");
   set("XDG_CACHE_HOME", nullptr);
   EXPECT_EQ(cache_directory(options_), "/home/someone/.cache/qlora/tokenized");
+  set("HOME", "someone");
+  EXPECT_EQ(cache_directory(options_), "");
   set("HOME", nullptr);
   EXPECT_EQ(cache_directory(options_), "");
   if (home != nullptr) set("HOME", saved.c_str());
   options_.cache_dir = "/mine";
   EXPECT_EQ(cache_directory(options_), "/mine");
+}
+
+// Changes the rows' file when the first of them is encoded.
+class ChangingTokenizer : public ByteTokenizer {
+ public:
+  explicit ChangingTokenizer(std::string path) : path_(std::move(path)) {}
+  std::vector<TokenId> encode(std::string_view text, bool add_special_tokens) const override {
+    if (!changed_) std::ofstream(path_) << completions(1);
+    changed_ = true;
+    return ByteTokenizer::encode(text, add_special_tokens);
+  }
+
+ private:
+  std::string path_;
+  mutable bool changed_ = false;
+};
+
+TEST_F(CachedDataset, RowsThatChangeWhileTheyAreReadAreToldOnDiskAndInMemory) {
+  for (const char* cache : {"true", "false"}) {
+    std::ofstream(rows_.path) << completions(20);
+    options_.cache = cache;
+    const ChangingTokenizer tokenizer(rows_.path);
+    EXPECT_THAT(load_dataset(rows_, 3, options_, tokenizer, nullptr).notes,
+                Contains(HasSubstr("rows.jsonl changed while it was read")));
+  }
 }
 
 // What two epochs deal out.

@@ -24,6 +24,25 @@ TEST(UserPath, ATildeInFrontIsTheHomeDirectory) {
   setenv("HOME", kept.c_str(), 1);
 }
 
+TEST(UserDirectory, IsNamedInFullByTheVariableOrLiesInTheHome) {
+  const std::string kept = std::getenv("HOME") != nullptr ? std::getenv("HOME") : "";
+  constexpr const char* kVariable = "QLORA_TEST_CACHE_HOME";
+  setenv("HOME", "/home/ann", 1);
+  EXPECT_EQ(user_directory(kVariable, ".cache"), "/home/ann/.cache");
+  setenv(kVariable, "/big", 1);
+  EXPECT_EQ(user_directory(kVariable, ".cache"), "/big");
+  for (const char* ignored : {"", "relative/cache", "~/cache"}) {
+    setenv(kVariable, ignored, 1);
+    EXPECT_EQ(user_directory(kVariable, ".cache"), "/home/ann/.cache");
+  }
+  setenv("HOME", "ann", 1);
+  EXPECT_EQ(user_directory(kVariable, ".cache"), "");
+  unsetenv("HOME");
+  EXPECT_EQ(user_directory(kVariable, ".cache"), "");
+  unsetenv(kVariable);
+  setenv("HOME", kept.c_str(), 1);
+}
+
 TEST(LastPart, IsTheNameOfAFileOrDirectory) {
   EXPECT_EQ(last_part("/models/llama"), "llama");
   EXPECT_EQ(last_part("/models/llama/"), "llama");

@@ -20,7 +20,8 @@ using testing::ThrowsMessage;
 class HubCache : public testing::Test {
  protected:
   void SetUp() override {
-    for (const char* name : {"HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"}) unsetenv(name);
+    for (const char* name : {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"})
+      unsetenv(name);
     setenv("HOME", (dir / "home").c_str(), 1);
   }
   void TearDown() override { SetUp(); }
@@ -52,6 +53,15 @@ TEST_F(HubCache, TheFourPlacesAreLookedInByRank) {
   EXPECT_EQ(resolve_model_path("org/name"), hf_home);
   const std::string hub = add("cache", "c3", "main");
   setenv("HF_HUB_CACHE", (dir / "cache").c_str(), 1);
+  EXPECT_EQ(resolve_model_path("org/name"), hub);
+}
+
+TEST_F(HubCache, ATildeAndTheOlderNameAreTakenAsTheHubsToolsTakeThem) {
+  const std::string hf_home = add("home/hf/hub", "c2", "main");
+  setenv("HF_HOME", "~/hf", 1);
+  EXPECT_EQ(resolve_model_path("org/name"), hf_home);
+  const std::string hub = add("cache", "c3", "main");
+  setenv("HUGGINGFACE_HUB_CACHE", (dir / "cache").c_str(), 1);
   EXPECT_EQ(resolve_model_path("org/name"), hub);
 }
 
