@@ -1,17 +1,20 @@
 #include "cli/line_reader.h"
 
+#include <fcntl.h>
 #include <histedit.h>
 #include <langinfo.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <clocale>
 #include <csignal>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <iostream>
+
+#include "io/user_path.h"
 
 namespace qlora::cli {
 namespace {
@@ -24,6 +27,16 @@ void use_utf8() {
   if (std::strcmp(nl_langinfo(CODESET), "UTF-8") != 0) std::setlocale(LC_CTYPE, "C.UTF-8");
 }
 
+// With the lines of `file`, if it is there.
+History* new_history(const std::string& file) {
+  History* lines = history_init();
+  HistEvent event;
+  history(lines, &event, H_SETSIZE, kRememberedLines);
+  history(lines, &event, H_SETUNIQUE, 1);
+  if (!file.empty()) history(lines, &event, H_LOAD, file.c_str());
+  return lines;
+}
+
 }  // namespace
 
 class LineReader::Editor {
@@ -31,11 +44,7 @@ class LineReader::Editor {
   explicit Editor(std::string history_file) : history_file_(std::move(history_file)) {
     use_utf8();
     edit_ = el_init("qlora", stdin, stdout, stderr);
-    history_ = history_init();
-    HistEvent event;
-    history(history_, &event, H_SETSIZE, kRememberedLines);
-    history(history_, &event, H_SETUNIQUE, 1);
-    if (!history_file_.empty()) history(history_, &event, H_LOAD, history_file_.c_str());
+    history_ = new_history(history_file_);
     el_set(edit_, EL_CLIENTDATA, this);
     el_set(
         edit_, EL_PROMPT, +[](EditLine* edit) { return of(edit).prompt_.data(); });
@@ -89,14 +98,25 @@ class LineReader::Editor {
     el_set(edit_, EL_BIND, key, name, nullptr);
   }
 
-  // Saved at once: a chat may end by a signal.
   void remember(const std::string& line) {
     if (line.empty()) return;
     HistEvent event;
     history(history_, &event, H_ENTER, line.c_str());
-    if (history_file_.empty()) return;
+    if (!history_file_.empty()) save(line);
+  }
+
+  // Saved at once: a chat may end by a signal. Another one may have added lines since this one
+  // began: the file is that of both, which nobody else writes meanwhile.
+  void save(const std::string& line) const {
     const mode_t before = umask(S_IRWXG | S_IRWXO);
-    history(history_, &event, H_SAVE, history_file_.c_str());
+    const int lock = open(history_file_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (lock >= 0) flock(lock, LOCK_EX);
+    HistEvent event;
+    History* all = new_history(history_file_);
+    history(all, &event, H_ENTER, line.c_str());
+    history(all, &event, H_SAVE, history_file_.c_str());
+    history_end(all);
+    if (lock >= 0) close(lock);
     umask(before);
   }
 
@@ -125,15 +145,8 @@ std::optional<std::string> LineReader::read(const std::string& prompt) {
 
 std::string state_file(const std::string& name) {
   namespace fs = std::filesystem;
-  const char* state = std::getenv("XDG_STATE_HOME");
-  const char* home = std::getenv("HOME");
-  fs::path directory;
-  if (state != nullptr && *state == '/')
-    directory = state;
-  else if (home != nullptr && *home == '/')
-    directory = fs::path(home) / ".local/state";
-  else
-    return "";
+  const fs::path directory = io::user_directory("XDG_STATE_HOME", ".local/state");
+  if (directory.empty()) return "";
   std::error_code status;
   fs::create_directories(directory / "qlora", status);
   return status ? "" : (directory / "qlora" / name).string();

@@ -341,5 +341,26 @@ TEST(Chat, AtATerminalLinesAreEditedAndRememberedAndCtrlCDropsThem) {
   EXPECT_TRUE(again.shows("/system TEXT"));
 }
 
+TEST(Chat, AtATerminalTwoAtOnceRememberTheLinesOfBoth) {
+  TempDir dir;
+  write_tiny_directory(dir / "model");
+  {
+    AtATerminal first(dir), second(dir);
+    ASSERT_TRUE(first.prompts());
+    ASSERT_TRUE(second.prompts());
+    first.type("/help\n");
+    ASSERT_TRUE(first.prompts());
+    second.type("/system be short\n");
+    ASSERT_TRUE(second.prompts());
+    for (AtATerminal* chat : {&first, &second}) {
+      chat->type("\x04");
+      EXPECT_EQ(chat->exit_code(), 0);
+    }
+  }
+  // The file has spaces as their numbers.
+  EXPECT_THAT(read_file(dir / ".local/state/qlora/chat_history"),
+              AllOf(HasSubstr("/help"), HasSubstr("/system")));
+}
+
 }  // namespace
 }  // namespace qlora::test
