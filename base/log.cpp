@@ -4,8 +4,11 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <cerrno>
+#include <cstdio>
 #include <memory>
 
+#include "base/path_error.h"
 #include "base/progress.h"
 #include "base/shown_text.h"
 #include "base/terminal.h"
@@ -66,6 +69,10 @@ void write(spdlog::level::level_enum level, const char* name, std::string_view t
 
 void open_file(const std::string& path) {
   close_file();
+  // The library tells a failure in words of its own.
+  std::FILE* file = std::fopen(path.c_str(), "ab");
+  if (file == nullptr) fail_on_path(errno, "{} cannot be opened for writing", path);
+  std::fclose(file);
   Sinks& s = sinks();
   s.file = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path, false);
   s.file->set_pattern("%Y-%m-%d %H:%M:%S %l %v");

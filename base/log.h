@@ -10,7 +10,8 @@
 
 namespace qlora::log {
 
-// From now on, copy every line to this file as well (appends).
+// From now on, copy every line to this file as well (appends). PathError or IoError if it cannot be
+// opened.
 void open_file(const std::string& path);
 void close_file();
 // Quiet: warnings and errors only reach the terminal; the file still gets everything.

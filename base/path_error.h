@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstring>
+#include <filesystem>
 #include <string>
 #include <utility>
 
@@ -27,5 +28,9 @@ template <typename... Args>
   if (is_wrong_path(error)) throw PathError(sentence);
   throw IoError(sentence);
 }
+
+// The same sentence for what std::filesystem throws: "PATH cannot be read: Permission denied". Of
+// two paths the one that was not had, or the new name of what was to be moved.
+std::string sentence_of(const std::filesystem::filesystem_error& error);
 
 }  // namespace qlora

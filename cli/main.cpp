@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <filesystem>
 #include <stdexcept>
 
 #include "base/cgroup.h"
@@ -37,6 +38,7 @@
 #include "cli/stop_signal.h"
 #include "cli/tokenize.h"
 #include "cli/train.h"
+#include "cli/working_directory.h"
 #include "io/live_mappings.h"
 
 namespace {
@@ -104,6 +106,9 @@ int run(int argc, char** argv) {
     return failed(error, 2);
   } catch (const qlora::PathError& error) {
     return failed(error, 2);
+  } catch (const std::filesystem::filesystem_error& error) {
+    qlora::log::write_error(qlora::sentence_of(error));
+    return qlora::is_wrong_path(error.code().value()) ? 2 : 1;
   } catch (const qlora::DivergenceError& error) {
     return failed(error, 3);
   } catch (const std::length_error&) {
@@ -120,6 +125,10 @@ int run(int argc, char** argv) {
 void bound_kernel_cache() { setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128", /*overwrite=*/0); }
 
 QLORA_SHORT_WAITS
+
+// Without a place that is there neither the program nor, started again, its libraries begin.
+[[gnu::used, gnu::section(".preinit_array")]] void (*working_directory)(int, char**, char**) =
+    qlora::cli::require_working_directory;
 
 }  // namespace
 

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <cerrno>
+#include <ios>
 #include <iostream>
 #include <iterator>
 #include <memory>
@@ -11,6 +13,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/path_error.h"
 #include "cli/standard_streams.h"
 #include "data/tokenizer.h"
 #include "io/json_fault.h"
@@ -66,12 +69,25 @@ nlohmann::json convert(const Tokenizer& tokenizer, const nlohmann::json& value,
   return tokenizer.encode(value.get<std::string>(), !options.no_special_tokens);
 }
 
+[[noreturn]] void fail_on_input(int error) {
+  qlora::fail_on_path(error, "standard input cannot be read");
+}
+
+std::string all_of_input() {
+  try {
+    return {std::istreambuf_iterator<char>(std::cin), {}};
+  } catch (const std::ios_base::failure& error) {
+    fail_on_input(error.code().value());
+  }
+}
+
 void convert_lines(const Tokenizer& tokenizer, const TokenizeOptions& options) {
   int64_t number = 0;
   for (std::string line; std::getline(std::cin, line);) {
     const nlohmann::json value = parse_line(line, ++number);
     qlora::cli::print_now(qlora::io::json_text(convert(tokenizer, value, options, number)) + '\n');
   }
+  if (std::cin.bad()) fail_on_input(errno);
 }
 
 std::vector<TokenId> parse_ids(const std::string& text) {
@@ -109,7 +125,7 @@ void run(const TokenizeOptions& options) {
   const auto tokenizer = qlora::data::load_tokenizer(options.tokenizer);
   std::ios::sync_with_stdio(false);
   if (options.jsonl) return convert_lines(*tokenizer, options);
-  const std::string input{std::istreambuf_iterator<char>(std::cin), {}};
+  const std::string input = all_of_input();
   if (!options.decode) {
     return print_ids(*tokenizer, tokenizer->encode(input, !options.no_special_tokens),
                      options.json);

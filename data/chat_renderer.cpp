@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/path_error.h"
 #include "base/utf8.h"
 #include "data/readers/conversation.h"
 #include "io/file_kind.h"
@@ -337,10 +338,11 @@ std::unique_ptr<ChatTemplate> choose_chat_template(const std::string& choice,
   const bool is_text =
       choice.find("{{") != std::string::npos || choice.find("{%") != std::string::npos;
   if (is_text) return std::make_unique<ChatTemplate>(choice, "data.chat_template");
-  std::error_code ignored;
-  if (std::filesystem::is_regular_file(choice, ignored)) {
+  std::error_code status;
+  if (std::filesystem::is_regular_file(choice, status))
     return std::make_unique<ChatTemplate>(read_template_file(choice), choice);
-  }
+  if (status && !is_wrong_path(status.value()))
+    fail_on_path(status.value(), "the chat template {} cannot be read", choice);
   return std::make_unique<ChatTemplate>(builtin_chat_template(choice), choice);
 }
 

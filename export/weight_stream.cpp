@@ -73,8 +73,8 @@ void WeightStream::close_shard() {
 void WeightStream::finish() {
   if (!headers_.empty()) close_shard();
   for (size_t i = 0; i < names_.size(); ++i)
-    fs::rename(unnamed_shard(directory_, i),
-               fs::path(directory_) / weight_file_name(i, names_.size()));
+    io::move(unnamed_shard(directory_, i),
+             (fs::path(directory_) / weight_file_name(i, names_.size())).string());
   if (names_.size() > 1) write_weight_index(directory_, names_, total_);
 }
 

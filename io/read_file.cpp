@@ -1,9 +1,9 @@
 #include "io/read_file.h"
 
 #include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <ios>
 #include <iterator>
 
 #include "base/error.h"
@@ -21,8 +21,11 @@ std::string read_bytes(const std::string& path) {
   std::string bytes;
   const uintmax_t size = std::filesystem::file_size(path, status);
   if (!status) bytes.reserve(size);  // a pipe has none
-  bytes.assign(std::istreambuf_iterator<char>(file), {});
-  if (file.bad()) fail<IoError>("{} cannot be read: {}", path, std::strerror(errno));
+  try {
+    bytes.assign(std::istreambuf_iterator<char>(file), {});
+  } catch (const std::ios_base::failure& error) {  // the buffer's, behind the stream's back
+    fail_on_path(error.code().value(), "{} cannot be read", path);
+  }
   return bytes;
 }
 

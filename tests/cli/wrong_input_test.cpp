@@ -49,6 +49,50 @@ TEST(WrongInput, ARecipeThatIsNotThere) {
   expect_refused(dir, {"train", "absent.yaml"}, "absent.yaml does not exist");
 }
 
+// What the library of file systems throws is a sentence as well.
+TEST(WrongInput, ALinkThatLeadsToItself) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  const std::string loop = dir / "loop";
+  fs::create_symlink("loop", loop);
+  for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
+           {"train", loop},
+           {"train", recipe, "--set", "model.path=" + loop},
+           {"train", recipe, "--set", "lora.from_adapter=" + loop},
+           {"resume", loop},
+           {"report", loop},
+           {"inspect", loop},
+           {"export", loop, "--format", "adapter", "--output", dir / "out"},
+           {"quantize", "--model", loop, "--method", "nf4", "--output", dir / "out"},
+           {"tokenize", "--tokenizer", loop},
+           {"import", loop}}) {
+    const Finished done = run_qlora(dir, arguments);
+    EXPECT_EQ(done.exit_code, 2) << arguments[0] << ": " << done.err;
+    EXPECT_THAT(done.err, AllOf(HasSubstr("loop"), Not(HasSubstr("filesystem error"))));
+  }
+}
+
+TEST(WrongInput, AWorkingDirectoryThatIsRemoved) {
+  TempDir dir;
+  const std::string line =
+      std::string("mkdir gone && cd gone && rmdir ../gone && exec ") + QLORA_PROGRAM + " recipes";
+  const Finished done = ChildProcess("/bin/sh", {"-c", line}, dir.path()).wait();
+  EXPECT_EQ(done.exit_code, 2);
+  EXPECT_EQ(done.err, "error: the working directory is removed; change to one that is there\n");
+}
+
+TEST(WrongInput, StandardInputThatCannotBeRead) {
+  TempDir dir;
+  write_recipe_file(dir, tiny_recipe(dir.path()));
+  for (const char* option : {"", " --jsonl"}) {
+    const std::string line =
+        std::string("exec ") + QLORA_PROGRAM + " tokenize --tokenizer model" + option + " < .";
+    const Finished done = ChildProcess("/bin/sh", {"-c", line}, dir.path()).wait();
+    EXPECT_EQ(done.exit_code, 2);
+    EXPECT_EQ(done.err, "error: standard input cannot be read: Is a directory\n");
+  }
+}
+
 TEST(WrongInput, AFileThatIsNotThereOrIsADirectory) {
   TempDir dir;
   const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));

@@ -17,6 +17,12 @@ using testing::HasSubstr;
 
 const Json kQuestion = Json::parse(R"([{"role": "user", "content": "q"}])");
 
+// Of a name that is too long for a file, and thus no file, the names that there are tell as ever.
+TEST(ChatTemplateChoice, IsRefusedByNameWhereItIsNoFile) {
+  const ByteTokenizer tokenizer;
+  EXPECT_THROW(choose_chat_template(std::string(300, 'a'), tokenizer), ConfigError);
+}
+
 TEST(ChatRenderer, GivesTheTemplateTheSpecialTokensAndTheContext) {
   const ByteTokenizer tokenizer;
   const ChatTemplate chat_template("{{ bos_token }}{{ eos_token }}{{ pad_token }}{{ mood }}");
