@@ -27,7 +27,7 @@ void run(const ImportArguments& arguments) {
   // As the log's lines, it may be lost.
   std::fputs(qlora::recipes::to_text(imported).c_str(), stderr);
   if (arguments.writes)
-    qlora::io::write_file_atomically(arguments.output, imported.text);
+    qlora::io::write_new_file(arguments.output, imported.text);
   else
     fmt::print("{}", imported.text);
   if (!imported.missing.empty())

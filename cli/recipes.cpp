@@ -7,7 +7,6 @@
 #include "base/error.h"
 #include "base/terminal.h"
 #include "io/atomic_write.h"
-#include "io/replaceable.h"
 #include "recipes/output_place.h"
 #include "recipes/ready_recipes.h"
 
@@ -38,8 +37,7 @@ void run(const RecipesArguments& arguments) {
     return;
   }
   qlora::recipes::require_output_file("--output", arguments.output);
-  qlora::io::require_new(arguments.output);
-  qlora::io::write_file_atomically(arguments.output, recipe.text);
+  qlora::io::write_new_file(arguments.output, recipe.text);
   fmt::print("written to {}; edit it, then: qlora train {}\n", arguments.output, arguments.output);
 }
 

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "io/repeated.h"
 
 namespace qlora::io {
 
@@ -28,7 +29,9 @@ void require_appendable(const std::string& path) {
 
 AppendFile::AppendFile(std::string path, Existing existing) : path_(std::move(path)) {
   const int exclusive = existing == Existing::kRefuse ? O_EXCL : 0;
-  file_ = open(path_.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | exclusive, 0666);
+  file_ = repeated([&] {
+    return open(path_.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | exclusive, 0666);
+  });
   if (file_ < 0) fail_to_open(path_);
 }
 
@@ -44,7 +47,7 @@ void AppendFile::append(std::string_view bytes) {
 }
 
 void AppendFile::sync() {
-  if (fsync(file_) != 0)
+  if (repeated([&] { return fsync(file_); }) != 0)
     fail<IoError>("{} cannot be flushed to disk: {}", path_, std::strerror(errno));
 }
 

@@ -19,6 +19,7 @@
 #include "base/progress.h"
 #include "io/live_mappings.h"
 #include "io/output_file.h"
+#include "io/repeated.h"
 #include "io/replaceable.h"
 #include "io/take_access.h"
 
@@ -56,9 +57,9 @@ std::string name_of_partial(const std::string& name) {
 }
 
 void sync_file(const fs::path& path) {
-  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int file = repeated([&] { return open(path.c_str(), O_RDONLY | O_CLOEXEC); });
   if (file < 0) fail_on(path.string(), "opened");
-  const int status = fsync(file);
+  const int status = repeated([&] { return fsync(file); });
   close(file);
   if (status != 0) fail_on(path.string(), "flushed to disk");
 }
@@ -66,10 +67,11 @@ void sync_file(const fs::path& path) {
 // Some file systems flush no directories, and one that may be written to need not be readable:
 // the names in it are then as safe as they can be.
 void sync_directory(const fs::path& path) {
-  const int file = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const int file = repeated([&] { return open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
   if (file < 0 && errno == EACCES) return;
   if (file < 0) fail_on(path.string(), "opened");
-  const bool failed = fsync(file) != 0 && errno != EINVAL && errno != ENOTSUP;
+  const bool failed =
+      repeated([&] { return fsync(file); }) != 0 && errno != EINVAL && errno != ENOTSUP;
   close(file);
   if (failed) fail_on(path.string(), "flushed to disk");
 }
@@ -181,7 +183,7 @@ template <typename Make>
 Partial make_locked(const std::string& target, const Make& make) {
   while (true) {
     const std::string path = partial_name(target);
-    const int lock = make(path.c_str());
+    const int lock = repeated([&] { return make(path.c_str()); });
     if (lock < 0 && errno == EEXIST) continue;
     if (lock < 0) fail_on(target, "created");
     const bool taken = flock(lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
@@ -194,7 +196,7 @@ Partial make_locked(const std::string& target, const Make& make) {
 Partial make_locked_directory(const std::string& target) {
   const Partial partial = make_locked(target, [](const char* path) {
     if (mkdir(path, 0777) != 0) return -1;
-    const int file = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const int file = repeated([&] { return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
     if (file < 0) {
       const int reason = errno;
       rmdir(path);
@@ -217,7 +219,28 @@ Partial make_locked_file(const std::string& target) {
 
 }  // namespace
 
-void write_file_atomically(const std::string& path, std::string_view bytes) {
+namespace {
+
+// As no other process can have taken the name in between. ConfigError if it is taken.
+void rename_to_new(const std::string& from, const std::string& to) {
+  if (renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) != 0) {
+    // Without such a call a second name does the same, and without those it is looked at once more.
+    const int reason = errno;
+    const bool has_no_call = reason == EINVAL || reason == ENOSYS || reason == ENOTSUP;
+    if (has_no_call && link(from.c_str(), to.c_str()) == 0) {
+      unlink(from.c_str());
+    } else {
+      require_new(to);
+      errno = reason;
+      if (!has_no_call) fail_on(to, "put in place");
+      return rename_into_place(from, to);
+    }
+  }
+  sync_directory(parent_of(to));
+}
+
+void write_beside(const std::string& path, std::string_view bytes,
+                  const std::function<void(const std::string&)>& put_in_place) {
   clear_abandoned(path);
   const Partial partial = make_locked_file(path);
   const std::shared_ptr<void> closed(nullptr, [&](void*) { close(partial.lock); });
@@ -226,11 +249,22 @@ void write_file_atomically(const std::string& path, std::string_view bytes) {
     take_access(partial.lock, path);
     file.write(bytes);
     file.finish();
-    rename_into_place(partial.path, path);
+    put_in_place(partial.path);
   } catch (...) {
     unlink(partial.path.c_str());
     throw;
   }
+}
+
+}  // namespace
+
+void write_file_atomically(const std::string& path, std::string_view bytes) {
+  write_beside(path, bytes, [&](const std::string& made) { rename_into_place(made, path); });
+}
+
+void write_new_file(const std::string& path, std::string_view bytes) {
+  require_new(path);
+  write_beside(path, bytes, [&](const std::string& made) { rename_to_new(made, path); });
 }
 
 void make_directories(const std::string& path) { make_directory(path); }

@@ -19,6 +19,10 @@ namespace qlora::io {
 // Replaces or creates the file. IoError (path, reason) leaves the old one as it was.
 void write_file_atomically(const std::string& path, std::string_view bytes);
 
+// Creates the file. ConfigError if anything is at `path`, also what another process put there in
+// the meantime; IoError.
+void write_new_file(const std::string& path, std::string_view bytes);
+
 // Makes the directory and what is missing above it; each is on disk with its name.
 // ConfigError if a file has one of their names; IoError.
 void make_directories(const std::string& path);

@@ -11,11 +11,12 @@
 
 #include "base/error.h"
 #include "base/path_error.h"
+#include "io/repeated.h"
 
 namespace qlora::io {
 
 std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
-  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int file = repeated([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC); });
   if (file < 0) fail_on_path(errno, "{} cannot be opened", path);
   struct stat status {};
   if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) {

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/path_error.h"
+#include "io/repeated.h"
 
 namespace qlora::io {
 namespace {
@@ -17,13 +18,15 @@ namespace {
 namespace fs = std::filesystem;
 
 int open_nameless(const std::string& directory) {
-  int file = ::open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  int file =
+      repeated([&] { return ::open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600); });
   if (file >= 0) return file;
   do {
     const std::string name =
         (fs::path(directory) / fmt::format("{}.partial-{:08x}", kNameless, std::random_device()()))
             .string();
-    file = ::open(name.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+    file =
+        repeated([&] { return ::open(name.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600); });
     if (file >= 0) unlink(name.c_str());
   } while (file < 0 && errno == EEXIST);
   return file;

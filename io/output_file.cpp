@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/path_error.h"
+#include "io/repeated.h"
 
 namespace qlora::io {
 namespace {
@@ -18,7 +19,8 @@ constexpr size_t kBufferBytes = 1 << 20;
 }  // namespace
 
 OutputFile::OutputFile(std::string path) : path_(std::move(path)) {
-  file_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  file_ =
+      repeated([&] { return open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666); });
   if (file_ < 0) fail_on("created");
 }
 
@@ -63,8 +65,9 @@ void OutputFile::flush() {
 
 void OutputFile::finish() {
   flush();
-  if (fsync(file_) != 0) fail_on("flushed to disk");
-  if (close(std::exchange(file_, -1)) != 0) fail_on("closed");
+  if (repeated([&] { return fsync(file_); }) != 0) fail_on("flushed to disk");
+  // Interrupted it is closed all the same.
+  if (close(std::exchange(file_, -1)) != 0 && errno != EINTR) fail_on("closed");
 }
 
 }  // namespace qlora::io

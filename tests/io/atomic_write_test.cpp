@@ -10,10 +10,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <cerrno>
 #include <filesystem>
+#include <thread>
+#include <vector>
 
 #include "base/error.h"
 #include "io/output_file.h"
+#include "io/repeated.h"
 #include "tests/support/another_user.h"
 #include "tests/support/killed_work.h"
 #include "tests/support/temp_dir.h"
@@ -102,6 +107,56 @@ TEST(WriteFileAtomically, WhatALivingProcessWritesAndWhatIsNotItsOwnIsSpared) {
   write_file_atomically(dir / "a", "new");
   EXPECT_THAT(names_in(dir.path()), ElementsAre("a", "a.partial-0123abcd.txt", "a.partial-0123abcx",
                                                 "b.partial-0123abcd"));
+}
+
+TEST(WriteNewFile, MakesAFileAndReplacesNone) {
+  const TempDir dir;
+  write_new_file(dir / "a", "new");
+  EXPECT_EQ(test::read_file(dir / "a"), "new");
+  EXPECT_THROW(write_new_file(dir / "a", "newer"), ConfigError);
+  fs::create_symlink("nowhere", dir / "link");
+  EXPECT_THROW(write_new_file(dir / "link", "newer"), ConfigError);
+  EXPECT_EQ(test::read_file(dir / "a"), "new");
+  EXPECT_EQ(names_in(dir.path()), (std::vector<std::string>{"a", "link"}));
+}
+
+TEST(WriteNewFile, OfTwoAtOnceOneMakesIt) {
+  for (const int without_call : {0, 1}) {
+    const TempDir dir;
+    std::atomic<int> made = 0, refused = 0;
+    refuse_exchange(without_call);
+    std::vector<std::thread> writers;
+    for (int i = 0; i < 8; ++i)
+      writers.emplace_back([&] {
+        try {
+          write_new_file(dir / "a", "new");
+          ++made;
+        } catch (const ConfigError&) {
+          ++refused;
+        }
+      });
+    for (std::thread& writer : writers) writer.join();
+    refuse_exchange(0);
+    EXPECT_EQ(made, 1);
+    EXPECT_EQ(refused, 7);
+    EXPECT_EQ(names_in(dir.path()), std::vector<std::string>{"a"});
+  }
+}
+
+TEST(Repeated, MakesACallAgainAsLongAsASignalCutsItShort) {
+  int calls = 0;
+  EXPECT_EQ(repeated([&] {
+              errno = EINTR;
+              return ++calls < 3 ? -1 : 7;
+            }),
+            7);
+  EXPECT_EQ(repeated([&] {
+              errno = EIO;
+              ++calls;
+              return -1;
+            }),
+            -1);
+  EXPECT_EQ(calls, 4);
 }
 
 TEST(OutputFile, LargeAndSmallWritesKeepTheirOrder) {
