@@ -12,6 +12,9 @@
 
 namespace qlora::trainer {
 
+// The trace in the run directory.
+constexpr const char* kProfileFile = "profile.json";
+
 class StepProfile {
  public:
   // Of `steps` steps (0: none); the trace goes to `trace_path`.

@@ -2,11 +2,14 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
+#include <charconv>
 #include <chrono>
 #include <cstring>
 #include <filesystem>
+#include <string_view>
 
 #include <fmt/format.h>
 
@@ -62,14 +65,33 @@ double seconds_since_epoch() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
+constexpr std::string_view kEvents = "events.out.tfevents.";
+
+// The latest second in the names of such files; 0: there are none.
+int64_t newest_second(const std::string& directory) {
+  int64_t newest = 0;
+  std::error_code status;  // a directory that cannot be read takes no new file either
+  std::filesystem::directory_iterator entries(directory, status);
+  for (; !status && entries != std::filesystem::directory_iterator(); entries.increment(status)) {
+    const std::string name = entries->path().filename().string();
+    int64_t second = 0;
+    if (name.starts_with(kEvents))
+      std::from_chars(name.data() + kEvents.size(), name.data() + name.size(), second);
+    newest = std::max(newest, second);
+  }
+  return newest;
+}
+
 // A name that no file has: TensorBoard reads files in the order of their names, so a second start
-// within a second comes after the first. Process numbers repeat in containers.
+// within a second, or with a clock that was set back, comes after the first. Process numbers repeat
+// in containers.
 std::string new_path(const std::string& directory) {
-  const std::string name = fmt::format("events.out.tfevents.{}.{}",
-                                       static_cast<int64_t>(seconds_since_epoch()), getpid());
-  for (int number = 0;; ++number) {
-    const std::string path =
-        (std::filesystem::path(directory) / fmt::format("{}.{}.qlora", name, number)).string();
+  int64_t second =
+      std::max(static_cast<int64_t>(seconds_since_epoch()), newest_second(directory) + 1);
+  for (;; ++second) {
+    const std::string path = (std::filesystem::path(directory) /
+                              fmt::format("{}{}.{}.0.qlora", kEvents, second, getpid()))
+                                 .string();
     if (!std::filesystem::exists(path)) return path;
   }
 }

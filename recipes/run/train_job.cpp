@@ -126,7 +126,7 @@ void set_up_job(const Recipe& recipe, const data::PreparedData& data, const Refe
     job.micro_batches_a_rank = micro_batches_a_rank(recipe, job.group->size());
   if (report != nullptr) {
     const auto profile =
-        std::make_shared<trainer::StepProfile>((fs::path(run_dir) / "profile.json").string(),
+        std::make_shared<trainer::StepProfile>((fs::path(run_dir) / trainer::kProfileFile).string(),
                                                recipe.train.profile_steps, job.model.device());
     job.report = step_reporter(recipe, run_dir, job, profile, *report);
     job.at_the_end = [profile] { profile->at_the_end(); };

@@ -24,6 +24,7 @@
 #include "recipes/run_files/set_aside.h"
 #include "recipes/yaml/recipe_yaml.h"
 #include "trainer/checkpoint.h"
+#include "trainer/step_profile.h"
 
 namespace qlora::recipes {
 namespace {
@@ -225,6 +226,8 @@ void RunDirectory::begin(const Recipe& recipe, int64_t step) const {
     io::move(file(kReplacingRecipe), file(kRecipeFile));
   } else {
     set_aside_after(path_, step, is_same);
+    if (recipe.train.profile_steps > 0 && fs::exists(file(trainer::kProfileFile)))
+      log::info("the profile that lay there is now {}", set_aside(path_, trainer::kProfileFile));
     io::write_file_atomically(file(kRecipeFile), text);
   }
   note_last_save(path_, step);

@@ -26,6 +26,15 @@ fs::path unused_name(const fs::path& run_dir) {
       return path;
 }
 
+// A link that says from where it lies where it leads goes on leading there from one folder below.
+void move_below(const fs::path& run_dir, const fs::path& aside, const std::string& name) {
+  const fs::path from = run_dir / name, to = aside / name;
+  if (!fs::is_symlink(from) || fs::read_symlink(from).is_absolute())
+    return io::move(from.string(), to.string());
+  io::replace_link(to.string(), (fs::path("..") / fs::read_symlink(from)).string());
+  fs::remove(from);
+}
+
 // Checkpoints of later steps, the last one first.
 std::vector<std::string> later_checkpoints(const fs::path& run_dir, int64_t step) {
   std::vector<std::string> names;
@@ -85,7 +94,7 @@ void set_aside_after(const std::string& run_dir, int64_t step, bool same_recipe)
   io::make_directories(aside.string());
   for (const std::string& name : copied)
     io::write_file_atomically((aside / name).string(), io::read_bytes((run / name).string()));
-  for (const std::string& name : moved) io::move((run / name).string(), (aside / name).string());
+  for (const std::string& name : moved) move_below(run, aside, name);
   moved.insert(moved.end(), copied.begin(), copied.end());
   log::warning(
       "the run {}; what it had written beyond that is now in {} ({}), which may be deleted",
@@ -96,7 +105,7 @@ void set_aside_after(const std::string& run_dir, int64_t step, bool same_recipe)
 std::string set_aside(const std::string& run_dir, const std::string& name) {
   const fs::path run(run_dir), aside = unused_name(run);
   io::make_directories(aside.string());
-  io::move((run / name).string(), (aside / name).string());
+  move_below(run, aside, name);
   return (aside / name).string();
 }
 

@@ -18,8 +18,8 @@ bool holds_a_file(const std::string& path);
 // have later lines, which a resumed run cuts. They go by themselves if a later checkpoint was
 // written (last_save.h), and has been deleted since, or if the recipe is no more the same. Else a
 // kill left those lines, and the same steps write them again: they are not kept. Nothing is removed
-// but checkpoint directories without any file. Says what was moved. Each move is one rename: after
-// a kill between two of them the rest is still in its place. IoError.
+// but checkpoint directories without any file. Says what was moved. Each move is one rename, or of
+// a link a new one first: after a kill between two of them the rest is still in its place. IoError.
 void set_aside_after(const std::string& run_dir, int64_t step, bool same_recipe);
 
 // Moves one file or directory of RUN to RUN/set-aside-<n> and gives its new path. IoError.

@@ -74,6 +74,32 @@ TEST_F(SetAside, ACheckpointThatIsALinkIsGoneOnFromAndOneThatLeadsNowhereIsKept)
 }
 
 // The run as a kill between the last step and its checkpoint leaves it.
+TEST_F(SetAside, ALinkLeadsWhereItLedBefore) {
+  train();
+  fs::rename(dir / "run/adapter", dir / "elsewhere");
+  fs::create_symlink("../elsewhere", dir / "run/adapter");
+  recipe.train.max_steps = 4;
+  recipe.train.on_extend = "rescale";
+  train();
+  EXPECT_TRUE(fs::is_symlink(dir / "run/set-aside-1/adapter"));
+  EXPECT_TRUE(fs::exists(dir / "run/set-aside-1/adapter/adapter_model.safetensors"));
+  EXPECT_FALSE(fs::is_symlink(dir / "run/adapter"));
+  EXPECT_TRUE(fs::exists(dir / "run/adapter/adapter_model.safetensors"));
+}
+
+TEST_F(SetAside, AProfileIsKeptWhereTheNextOneIsMade) {
+  train();
+  dir.write("run/profile.json", "the first");
+  recipe.train.max_steps = 4;
+  recipe.train.on_extend = "rescale";
+  train();  // without a profile
+  EXPECT_EQ(test::read_file(dir / "run/profile.json"), "the first");
+  recipe.train.max_steps = 5;
+  recipe.train.profile_steps = 1;
+  train();
+  EXPECT_EQ(test::read_file(dir / "run/set-aside-3/profile.json"), "the first");
+}
+
 TEST_F(SetAside, WhatAKillLeftOfStepsThatAreRepeatedStaysInItsPlace) {
   train();
   remove({"adapter", "best", "checkpoint-000003"});

@@ -413,5 +413,16 @@ TEST(Tensorboard, ASecondStartWithinASecondWritesAFileOfItsOwnThatComesAfterTheF
   EXPECT_EQ(test::read_file(dir / first), bytes);
 }
 
+TEST(Tensorboard, AStartAfterTheClockWasSetBackWritesAFileThatComesAfterTheOthers) {
+  TempDir dir;
+  dir.write("events.out.tfevents.9000000000.99.0.qlora", "");
+  dir.write("events.out.tfevents.not-a-number", "");
+  const TensorboardLog second(dir.path(), 1);
+  auto names = names_in(dir.path());
+  std::ranges::sort(names);
+  ASSERT_EQ(names.size(), 3u);
+  EXPECT_TRUE(names[1].starts_with("events.out.tfevents.9000000001.")) << names[1];
+}
+
 }  // namespace
 }  // namespace qlora::trainer
