@@ -147,6 +147,7 @@ Rows read_rows(const TrainedModel& trained, const EvaluateArguments& arguments) 
     const auto part = qlora::data::load_dataset(
         datasets[i], static_cast<int32_t>(i), options, *base.tokenizer, base.chat_template.get(),
         qlora::recipes::model_tokens(base.model->architecture()));
+    qlora::data::require_examples(part.report, "evaluate on");
     warn_of_rows(part.report, datasets[i], trained);
     for (const std::string& note : part.notes) qlora::log::write_info(note);
     rows.examples.append(part.examples);

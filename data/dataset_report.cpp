@@ -13,7 +13,7 @@ namespace qlora::data {
 namespace {
 
 // By what rows were left out of which none is left, and what brings them back.
-[[noreturn]] void refuse_without_examples(const DatasetReport& report) {
+[[noreturn]] void refuse_without_examples(const DatasetReport& report, const std::string& purpose) {
   std::vector<std::string> reasons, cures;
   const auto add = [&](int64_t number, const char* reason, const char* cure) {
     if (number == 0) return;
@@ -30,21 +30,17 @@ namespace {
       was_cut ? "raise data.sequence_length or change data.on_overlength"
               : "see what of them is trained with qlora inspect data (data.train_on, marks of "
                 "turns, empty answers)");
+  add(report.repeated, "repeated", "set data.deduplicate to false");
   if (report.max_rows > 0 && report.rows == report.max_rows)
     cures.push_back(
         fmt::format("raise max_rows, by which the first {} rows alone are read", report.max_rows));
   cures.erase(std::unique(cures.begin(), cures.end()), cures.end());
-  fail<ConfigError>("{}: no example is left to train on ({} rows{}{}){}{}", report.path,
+  const bool lacks_answers =
+      report.rendered > 0 && report.dropped_unsupervised == report.rendered && !was_cut;
+  fail<ConfigError>("{}: no example is left to {}{} ({} rows{}{}){}{}", report.path, purpose,
+                    lacks_answers ? ": none of the tokens of its rows is supervised" : "",
                     report.rows, reasons.empty() ? "" : "; ", fmt::join(reasons, ", "),
                     cures.empty() ? "" : "; ", fmt::join(cures, ", or "));
-}
-
-void require_examples(const DatasetReport& report) {
-  if (report.examples == 0) refuse_without_examples(report);
-  if (report.supervised_tokens == 0) {
-    fail<ConfigError>("{}: none of the {} tokens is supervised, so nothing would be learnt",
-                      report.path, report.tokens);
-  }
 }
 
 std::vector<std::string> keys_of(const std::map<std::string, std::string>& map) {
@@ -134,6 +130,14 @@ void warn_of_marks(const DatasetReport& report, std::vector<std::string>& warnin
 
 }  // namespace
 
+void require_examples(const DatasetReport& report, const std::string& purpose) {
+  if (report.examples == 0) refuse_without_examples(report, purpose);
+  if (report.supervised_tokens == 0) {
+    fail<ConfigError>("{}: none of the {} tokens is supervised, so there is nothing to {}",
+                      report.path, report.tokens, purpose);
+  }
+}
+
 std::string dataset_doubt(const DatasetReport& report) {
   if (report.examples == 0) return "";
   if (report.double_bos > 0) {
@@ -159,7 +163,7 @@ std::string dataset_doubt(const DatasetReport& report) {
 void audit_datasets(const std::vector<DatasetReport>& reports, bool doubts) {
   for (const DatasetReport& report : reports) {
     if (report.only_repeats()) continue;
-    require_examples(report);
+    require_examples(report, "train on");
     if (const std::string doubt = dataset_doubt(report); doubts && !doubt.empty())
       fail<ConfigError>("{}. train.audit=false trains on them as they are", doubt);
   }

@@ -65,6 +65,9 @@ struct DatasetReport {
 // What can be trained on but is hardly meant, with the cure: no supervised end of turn, two BOS
 // tokens. Empty if there is nothing of it.
 std::string dataset_doubt(const DatasetReport& report);
+// ConfigError with what became of the rows if no example is left to `purpose` ("train on"), or none
+// with a supervised token.
+void require_examples(const DatasetReport& report, const std::string& purpose);
 // ConfigError with the cure for the first dataset that cannot teach what it should: no example
 // left (but for repeats of others), nothing supervised, and, with `doubts`, a dataset_doubt().
 void audit_datasets(const std::vector<DatasetReport>& reports, bool doubts = true);

@@ -62,6 +62,29 @@ TEST(EvaluateCommand, RowsThatAreDroppedOrCutAreToldOf) {
   EXPECT_THAT(told("100", "drop"), Not(HasSubstr("rows.jsonl (completion)")));
 }
 
+// Nothing is measured there, and a loss of 0 would be that of a perfect model.
+TEST(EvaluateCommand, RowsOfWhichNothingIsLeftOrSupervisedAreRefused) {
+  TempDir dir;
+  write_tiny_directory(dir / "model");
+  const std::string good = dir.write("good.jsonl", R"({"input_ids": [5, 6, 7]})");
+  const std::string rows =
+      dir.write("rows.jsonl", R"({"input_ids": [5, 6, 7], "labels": [-100, -100, -100]})");
+  const auto refused = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> all = {"evaluate", "--model",  dir / "model",  "--data",
+                                    rows,       "--format", "pretokenized", "--json"};
+    all.insert(all.end(), more.begin(), more.end());
+    const Finished done = run_qlora(dir, all);
+    EXPECT_EQ(done.exit_code, 2) << done.err;
+    EXPECT_EQ(done.out, "");
+    return done.err;
+  };
+  EXPECT_THAT(refused({}), HasSubstr("rows.jsonl: no example is left to evaluate on: none of the "
+                                     "tokens of its rows is supervised"));
+  EXPECT_THAT(refused({"--data", good}), HasSubstr("is supervised")) << "one of two files";
+  EXPECT_THAT(refused({"--set", "data.sequence_length=2", "--set", "data.on_overlength=drop"}),
+              HasSubstr("no example is left to evaluate on (1 rows; 1 too long"));
+}
+
 double loss_of(const TempDir& dir, const std::vector<std::string>& arguments) {
   std::vector<std::string> all = {"evaluate", "--data", dir / "eval.jsonl",
                                   "--format", "chat",   "--json"};

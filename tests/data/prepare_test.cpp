@@ -151,7 +151,13 @@ TEST(Prepare, AMaskWithNothingTrainedIsAnError) {
   DataOptions options =
       completion_options(dir.write("a.jsonl", R"({"input_ids": [1, 2], "mask": [1, 0]})"));
   options.train[0].format = "pretokenized";
-  EXPECT_THAT(config_error(options), HasSubstr("1 without a supervised token"));
+  const auto said = testing::AllOf(
+      HasSubstr("no example is left to train on: none of the tokens of its rows is supervised"),
+      HasSubstr("1 without a supervised token"));
+  EXPECT_THAT(config_error(options), said);
+  options.eval = options.train;
+  options.train[0].path = dir.write("b.jsonl", R"({"input_ids": [1, 2]})");
+  EXPECT_THAT(config_error(options), said) << "rows to evaluate on, before the first step";
 }
 
 TEST(Prepare, AnEndOfTurnThatDoesNotStopGenerationIsToldAsAWarning) {
