@@ -87,6 +87,11 @@ class Gguf final : public WeightSource {
     std::erase_if(matrices, [](const io::TensorView& t) { return is_always_float32(t.name); });
     return matrices_dtype(matrices);
   }
+  bool has_blocks_alone() const override {
+    return std::ranges::all_of(file_.tensors(), [](const io::TensorView& t) {
+      return t.shape.size() < 2 || is_always_float32(t.name) || io::is_block_type(t.dtype);
+    });
+  }
   at::ScalarType dtype_of(const std::string& name, at::ScalarType of_matrices) const override {
     if (const auto expert = expert_tensor(architecture_, name)) {
       const ExpertParts parts = parts_of(*expert);

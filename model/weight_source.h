@@ -50,6 +50,9 @@ class WeightSource {
   // The narrowest type that holds the file's floating-point matrices as they are: float32 where
   // they are of two kinds, bfloat16 where there are none (blocks alone).
   virtual at::ScalarType dtype() const = 0;
+  // Whether it is a GGUF file whose large matrices lie in blocks, all of them: then no type is
+  // said.
+  virtual bool has_blocks_alone() const { return false; }
   // In which a tensor is read in a model whose matrices are read in `of_matrices`: that type in a
   // directory, as in transformers; in a GGUF file float32 for what such files have so beside
   // matrices of any type (norms, sinks, biases, routers, learned positions).

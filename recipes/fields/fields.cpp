@@ -50,7 +50,8 @@ Section model_section() {
        in({"dtype", "auto | bfloat16 | float16 | float32",
            "Type in which the modules that stay unquantized are held. auto: the type that their "
            "large matrices have in the file; bfloat16 if the file holds nothing but quantized "
-           "blocks."},
+           "blocks, and float32 if that is a GGUF file and `train.compute_dtype: float32` asks for "
+           "such products."},
           &Options::dtype),
        in({"upcast", "none | norms | all",
            "none and norms: embedding and head stay in `dtype`. all: they are held and computed in "

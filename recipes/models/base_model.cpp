@@ -21,11 +21,11 @@
 #include "model/load.h"
 #include "model/model_header.h"
 #include "model/stored_kind.h"
-#include "quant/frozen_size.h"
 #include "recipes/given_adapter.h"
 #include "recipes/models/adapter_on_base.h"
 #include "recipes/models/base_init.h"
 #include "recipes/models/compute_dtype.h"
+#include "recipes/models/model_dtype.h"
 #include "recipes/plan/plan.h"
 #include "recipes/run_files/run_directory.h"
 #include "recipes/run_files/set_aside.h"
@@ -141,6 +141,7 @@ BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, Model
   const bool init = lora::init_changes_base(recipe.lora.init) && recipe.lora.from_adapter.empty();
   BaseInit base_init(recipe);
   model::ModelOptions options = recipe.model;
+  options.dtype = resolved_model_dtype(recipe, *source);
   if (options.offload_dir.empty()) options.offload_dir = recipe.output.dir;  // of a run that trains
   base.model = model::load_model(*source, options, recipe.quantization, device,
                                  compute_dtype_of(recipe.train.compute_dtype, device),
@@ -169,7 +170,7 @@ BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, Model
     base.record.stored_as = stored.text;
   }
   base.record.quantization = recorded(by_run ? recipe.made_with : recipe.quantization, *base.model);
-  base.record.dtype = quant::dense_format(model::resolved_dtype(recipe.model.dtype, *source));
+  base.record.dtype = options.dtype;
   base.record.compute_dtype = resolved_compute_dtype(recipe.train.compute_dtype, device);
   if (init) base.record.init = recipe.lora.init;
   fit_to_adapter(recipe, use, base);

@@ -21,6 +21,7 @@
 #include "quant/formats/mxfp4_weight.h"
 #include "quant/frozen_size.h"
 #include "recipes/models/compute_dtype.h"
+#include "recipes/models/model_dtype.h"
 #include "recipes/plan/placement.h"
 #include "trainer/memory_fit.h"
 #include "trainer/run_time.h"
@@ -187,7 +188,7 @@ trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& 
         "quantization.fp32_cpu_offload: {} holds weights that are quantized already; give the "
         "model in 16 or 32 bits",
         header.place);
-  const std::string dtype = recipe.model.dtype == "auto" ? header.dtype : recipe.model.dtype;
+  const std::string dtype = resolved_model_dtype(recipe, header);
   trainer::PlannedRun run = common(recipe, header.architecture, dtype, on_gpu, ranks);
   run.adapter_reading_bytes = adapter_reading_bytes(
       recipe, header.architecture, model::dtype_from_string(header.dtype, "model.dtype"));

@@ -14,6 +14,7 @@
 #include "model/placement.h"
 #include "optim/lr_schedule.h"
 #include "recipes/models/compute_dtype.h"
+#include "recipes/models/model_dtype.h"
 #include "recipes/plan/free_memory.h"
 #include "recipes/plan/placement.h"
 #include "recipes/plan/plan.h"
@@ -26,12 +27,12 @@
 namespace qlora::recipes {
 namespace {
 
-// model.dtype auto: as an adapter to go on from says its base was held, or else as the file has it.
-std::string resolved_model_dtype(const Recipe& recipe) {
+// model.dtype auto: as an adapter to go on from says its base was held, or else by the file.
+std::string model_dtype_to_begin_with(const Recipe& recipe) {
   if (recipe.model.dtype != "auto") return recipe.model.dtype;
   if (!recipe.lora.from_adapter.empty())
     if (const auto record = lora::read_adapter_base(recipe.lora.from_adapter)) return record->dtype;
-  return model::read_model_header(recipe.model.path).dtype;
+  return resolved_model_dtype(recipe, model::read_model_header(recipe.model.path));
 }
 
 c10::Device device_of(const Recipe& recipe) {
@@ -51,7 +52,7 @@ trainer::ResolvedChoices new_choices(const Recipe& recipe, c10::Device device,
   choices.instruction_set = to_string(instruction_set());
   choices.device = device.str();
   choices.compute_dtype = resolved_compute_dtype(recipe.train.compute_dtype, device);
-  choices.model_dtype = resolved_model_dtype(recipe);
+  choices.model_dtype = model_dtype_to_begin_with(recipe);
   choices.narrow_gates = keeps_narrow_gates(recipe.train.compute_dtype, device);
   return choices;
 }
