@@ -28,6 +28,7 @@
 #include "data/embedded_tokens.h"
 #include "data/tokenizers/generation_config.h"
 #include "model/generate.h"
+#include "model/position_limit.h"
 #include "recipes/models/original_base.h"
 
 namespace {
@@ -99,6 +100,7 @@ class Chat {
       : trained_(trained),
         choice_(arguments.choice),
         options_(arguments.options),
+        limit_(qlora::model::position_limit(trained.base.model->architecture())),
         system_(arguments.system) {
     options_.stop_ids =
         qlora::data::answer_end_ids(*trained.base.tokenizer, trained.base.chat_template.get());
@@ -119,7 +121,7 @@ class Chat {
   }
 
  private:
-  int64_t positions() const { return trained_.base.model->architecture().max_positions; }
+  int64_t positions() const { return limit_.tokens; }
 
   void reset() {
     told_of_room_ = false;
@@ -218,10 +220,9 @@ class Chat {
   void tell_too_long(const Json& messages, int64_t tokens) const {
     const bool is_first = messages.size() == (system_.empty() ? 1U : 2U);
     qlora::log::error(
-        "with this message the conversation has {} tokens, and the model takes {} "
-        "(max_position_embeddings), its answer among them; the message was left out: write a "
-        "shorter one{}",
-        tokens, positions(), is_first ? "" : ", or start over with /reset");
+        "with this message the conversation has {} tokens, and the model takes {} ({}), its answer "
+        "among them; the message was left out: write a shorter one{}",
+        tokens, positions(), limit_.said_by, is_first ? "" : ", or start over with /reset");
   }
 
   // Of an answer that did not come to its end by itself.
@@ -233,9 +234,9 @@ class Chat {
     }
     qlora::log::warning(
         "the answer is cut off after {} tokens: with it the conversation fills the {} positions "
-        "that the model has learnt (max_position_embeddings); start over with /reset, and with a "
-        "smaller --max-new-tokens more messages have room",
-        tokens, positions());
+        "that the model has learnt ({}); start over with /reset, and with a smaller "
+        "--max-new-tokens more messages have room",
+        tokens, positions(), limit_.said_by);
   }
 
   // Once, where a message and the longest answer to it might not fit any more.
@@ -277,6 +278,7 @@ class Chat {
   const TrainedModel& trained_;
   const qlora::recipes::ModelChoice& choice_;
   qlora::model::GenerateOptions options_;
+  qlora::model::PositionLimit limit_;
   std::string system_;
   Json messages_;
   int64_t tokens_ = 0;  // of the last prompt with its answer

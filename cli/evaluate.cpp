@@ -26,6 +26,7 @@
 #include "data/row_source.h"
 #include "data/tokenizers/generation_config.h"
 #include "io/json_text.h"
+#include "model/position_limit.h"
 #include "recipes/fields/fields.h"
 #include "recipes/models/model_tokens.h"
 #include "recipes/models/original_base.h"
@@ -115,9 +116,12 @@ qlora::data::DataOptions options_for(const qlora::data::DataOptions& given,
                                      const std::vector<DatasetOptions>& datasets,
                                      const EvaluateArguments& arguments) {
   qlora::data::DataOptions options = given;
-  if (arguments.choice.run_dir.empty() && !sets_key(arguments, "data.sequence_length"))
-    options.sequence_length = architecture.max_positions;
-  options.sequence_length = std::min(options.sequence_length, architecture.longest_document());
+  const bool is_said =
+      !arguments.choice.run_dir.empty() || sets_key(arguments, "data.sequence_length");
+  const int64_t reach =
+      is_said ? architecture.longest_document() : qlora::model::position_limit(architecture).tokens;
+  options.length_is_models = !is_said || options.sequence_length > reach;
+  if (options.length_is_models) options.sequence_length = reach;
   options.train = datasets;
   options.eval.clear();
   options.eval_fraction = 0;

@@ -20,6 +20,7 @@
 #include "data/prompt_encoder.h"
 #include "data/tokenizers/generation_config.h"
 #include "model/generate.h"
+#include "model/position_limit.h"
 #include "recipes/models/original_base.h"
 
 namespace {
@@ -64,11 +65,12 @@ void warn_of_full_context(const TrainedModel& trained, int64_t prompt,
   const int64_t begin = architecture.has_encoder() ? 1 : prompt;
   const bool has_ended = length == options.max_new_tokens ||
                          (length > 0 && std::ranges::count(options.stop_ids, answer.back()) > 0);
-  if (has_ended || begin + length < architecture.max_positions) return;
+  const auto limit = qlora::model::position_limit(architecture);
+  if (has_ended || begin + length < limit.tokens) return;
   qlora::log::write_warning(fmt::format(
       "the answer is cut off after {} tokens: with the prompt it fills the {} positions that the "
-      "model has learnt (max_position_embeddings)",
-      length, architecture.max_positions));
+      "model has learnt ({})",
+      length, limit.tokens, limit.said_by));
 }
 
 void run(GenerateArguments arguments) {

@@ -83,7 +83,8 @@ void require_rows(int64_t rows, const std::string& path) {
 
 LengthPolicy length_policy(const DataOptions& options, const Tokenizer& tokenizer) {
   const auto& bos = tokenizer.special_tokens().bos;
-  return {options.on_overlength, options.sequence_length, bos ? bos->id : -1};
+  return {options.on_overlength, options.sequence_length, bos ? bos->id : -1,
+          options.length_is_models};
 }
 
 // Takes the examples of a row that are outside of the dataset's bounds out of `examples`, and both

@@ -86,6 +86,7 @@ struct DataOptions {
   bool deduplicate = false;     // leaves out training rows that an earlier one repeats
   double eval_fraction = 0.0;   // of the training rows, chosen by keyed permutation; 0: none
   int64_t sequence_length = 1024;
+  bool length_is_models = false;  // sequence_length is what the model reaches; no recipe sets it
   bool packing = true;
   bool shuffle = true;
   int64_t shuffle_block = 0;  // examples, or pairs, that shuffle mixes with one another; 0: all

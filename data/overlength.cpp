@@ -27,6 +27,15 @@ Example truncated_left(const Example& example, const LengthPolicy& policy) {
   return part;
 }
 
+// "more than data.sequence_length 1024; raise it, or choose"
+std::string beyond(const LengthPolicy& policy) {
+  return policy.length_is_models
+             ? fmt::format("more than the {} positions of the model; choose",
+                           policy.sequence_length)
+             : fmt::format("more than data.sequence_length {}; raise it, or choose",
+                           policy.sequence_length);
+}
+
 void keep(Example example, DatasetReport& report, std::vector<Example>& kept) {
   if (example.num_supervised() == 0) {
     ++report.dropped_unsupervised;
@@ -39,7 +48,7 @@ void keep(Example example, DatasetReport& report, std::vector<Example>& kept) {
 // Of a source and its answer the source is what can be cut, in front of its last token.
 void keep_pair_within_length(Example example, const LengthPolicy& policy, DatasetReport& report,
                              std::vector<Example>& kept) {
-  const int64_t beyond = example.length() - policy.sequence_length;
+  const int64_t excess = example.length() - policy.sequence_length;
   const auto source = static_cast<int64_t>(example.encoded.size());
   const bool cuts = policy.on_overlength == OnOverlength::kTruncateRight ||
                     policy.on_overlength == OnOverlength::kTruncateLeft;
@@ -47,16 +56,15 @@ void keep_pair_within_length(Example example, const LengthPolicy& policy, Datase
     ++report.dropped_overlength;
     return;
   }
-  if (!cuts || source - beyond < 2)
+  if (!cuts || source - excess < 2)
     fail<FormatError>(
-        "the row has {} tokens, {} of its source and {} of its answer, more than "
-        "data.sequence_length {}; raise it, or choose with data.on_overlength: drop, truncate_left "
-        "or truncate_right, which shorten the source",
-        example.length(), source, example.length() - source, policy.sequence_length);
+        "the row has {} tokens, {} of its source and {} of its answer, {} with data.on_overlength: "
+        "drop, truncate_left or truncate_right, which shorten the source",
+        example.length(), source, example.length() - source, beyond(policy));
   ++report.truncated;
   const bool left = policy.on_overlength == OnOverlength::kTruncateLeft;
-  const auto begin = left ? example.encoded.begin() : example.encoded.end() - 1 - beyond;
-  example.encoded.erase(begin, begin + beyond);
+  const auto begin = left ? example.encoded.begin() : example.encoded.end() - 1 - excess;
+  example.encoded.erase(begin, begin + excess);
   keep(std::move(example), report, kept);
 }
 
@@ -76,10 +84,9 @@ void keep_answers_within_length(Example chosen, Example rejected, const LengthPo
       case OnOverlength::kError:
       case OnOverlength::kSplit:
         fail<FormatError>(
-            "the prompt has {} tokens with the chosen answer and {} with the rejected one, more "
-            "than data.sequence_length {}; raise it, or choose with data.on_overlength: drop, "
-            "truncate_left or truncate_right",
-            chosen.length(), rejected.length(), policy.sequence_length);
+            "the prompt has {} tokens with the chosen answer and {} with the rejected one, {} with "
+            "data.on_overlength: drop, truncate_left or truncate_right",
+            chosen.length(), rejected.length(), beyond(policy));
       case OnOverlength::kDrop:
         ++report.dropped_overlength;
         return;
@@ -120,9 +127,9 @@ void keep_within_length(Example example, const LengthPolicy& policy, DatasetRepo
   switch (policy.on_overlength) {
     case OnOverlength::kError:
       fail<FormatError>(
-          "the row has {} tokens, more than data.sequence_length {}; raise it, or choose with "
-          "data.on_overlength: drop, truncate_left, truncate_right or split",
-          length, most);
+          "the row has {} tokens, {} with data.on_overlength: drop, truncate_left, truncate_right "
+          "or split",
+          length, beyond(policy));
     case OnOverlength::kDrop:
       ++report.dropped_overlength;
       return;

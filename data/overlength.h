@@ -25,7 +25,8 @@ namespace qlora::data {
 struct LengthPolicy {
   OnOverlength on_overlength = OnOverlength::kError;
   int64_t sequence_length = 1024;
-  TokenId bos = -1;  // -1: the tokenizer has none
+  TokenId bos = -1;               // -1: the tokenizer has none
+  bool length_is_models = false;  // sequence_length is what the model reaches: no key says it
 };
 
 // Appends what remains of `example` to `kept`; examples without a supervised token are dropped

@@ -15,6 +15,7 @@
 #include "base/seed.h"
 #include "model/few_tokens.h"
 #include "model/kv_cache.h"
+#include "model/position_limit.h"
 #include "model/prompt_lookup.h"
 #include "quant/few_rows/rows_product.h"
 
@@ -91,6 +92,7 @@ class Batch {
         options_(options),
         on_token_(on_token),
         results_(results),
+        positions_(position_limit(model.architecture()).tokens),
         drafts_(options.draft_tokens > 0 && tokens_are_independent(model)) {}
 
   void run(int64_t begin, int64_t end) {
@@ -100,7 +102,7 @@ class Batch {
       sequences_.push_back({i, 0, length});
       longest = std::max(longest, length);
     }
-    const int64_t room = model_.architecture().max_positions - longest;
+    const int64_t room = positions_ - longest;
     const int64_t most = longest + std::min(options_.max_new_tokens, room);
     KvCache cache = empty_cache(end - begin, std::min(most, longest + kFirstRoom));
     prefill(cache);
@@ -233,13 +235,15 @@ class Batch {
                                     positions_alike(sequence) - sequence.length}));
   }
 
-  // The greatest length of the text that the next pass may come to.
+  // The greatest length of the text that the next pass may come to. Beyond its context dynamic RoPE
+  // turns a token by the text's length up to it, so that each is read by itself.
   int64_t positions_alike(const Sequence& sequence) const {
-    int64_t most = model_.architecture().max_positions;
-    for (const RotarySpec& rotary : model_.architecture().rotaries)
-      if (const auto bound = static_cast<int64_t>(rotary.rope.original_max_positions);
-          rotary.rope.type == "longrope" && sequence.length <= bound)
-        most = std::min(most, bound);
+    int64_t most = positions_;
+    for (const RotarySpec& rotary : model_.architecture().rotaries) {
+      const auto bound = static_cast<int64_t>(rotary.rope.original_max_positions);
+      if (rotary.rope.type == "longrope" && sequence.length <= bound) most = std::min(most, bound);
+      if (rotary.rope.type == "dynamic") most = std::min(most, std::max(bound, sequence.length));
+    }
     return most;
   }
 
@@ -298,7 +302,7 @@ class Batch {
     const bool stopped = std::ranges::count(options_.stop_ids, sequence.last) > 0;
     const bool wanted = !on_token_ || on_token_(sequence.index, sequence.last);
     return !stopped && wanted && static_cast<int64_t>(result.size()) < options_.max_new_tokens &&
-           sequence.length < model_.architecture().max_positions;
+           sequence.length < positions_;
   }
 
   int32_t pick(const at::Tensor& logits, const Sequence& sequence) const {
@@ -328,6 +332,7 @@ class Batch {
   const GenerateOptions& options_;
   const OnToken& on_token_;
   std::vector<std::vector<int32_t>>& results_;
+  int64_t positions_;
   bool drafts_;
   std::vector<Sequence> sequences_;
   // Of the sequence that is left alone, and how much of its result it has.
@@ -341,12 +346,13 @@ std::vector<std::vector<int32_t>> generate(CausalLm& model,
                                            const std::vector<std::vector<int32_t>>& prompts,
                                            const GenerateOptions& options,
                                            const OnToken& on_token) {
+  const PositionLimit limit = position_limit(model.architecture());
   for (const auto& prompt : prompts) {
     if (prompt.empty()) throw ConfigError("a prompt must hold at least one token");
-    if (static_cast<int64_t>(prompt.size()) >= model.architecture().max_positions) {
+    if (static_cast<int64_t>(prompt.size()) >= limit.tokens) {
       fail<ConfigError>(
-          "a prompt of {} tokens leaves no room to generate: the model has {} positions",
-          prompt.size(), model.architecture().max_positions);
+          "a prompt of {} tokens leaves no room to generate: the model has {} positions ({})",
+          prompt.size(), limit.tokens, limit.said_by);
     }
   }
   check(options.max_new_tokens > 0 && options.max_batch > 0,

@@ -32,8 +32,10 @@ struct GenerateOptions {
 using OnToken = std::function<bool(int64_t, int32_t)>;
 
 // New ids of each prompt, without the prompt, which of a model with an encoder is the source. The
-// cache grows with the answers, at most to the model's positions. ConfigError if a prompt is empty
-// or leaves no room within the model's positions; DivergenceError if a logit is NaN or infinite.
+// cache grows with the answers, at most to the model's positions (position_limit.h); beyond the
+// context of dynamic RoPE each token is turned by the length of the text up to it, and what is
+// cached stays as it was turned, as in transformers. ConfigError if a prompt is empty or leaves no
+// room within the model's positions; DivergenceError if a logit is NaN or infinite.
 std::vector<std::vector<int32_t>> generate(CausalLm& model,
                                            const std::vector<std::vector<int32_t>>& prompts,
                                            const GenerateOptions& options,

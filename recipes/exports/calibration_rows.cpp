@@ -9,6 +9,7 @@
 #include "data/chat_renderer.h"
 #include "data/packing.h"
 #include "data/permutation.h"
+#include "model/position_limit.h"
 #include "recipes/models/model_tokens.h"
 
 namespace qlora::recipes {
@@ -19,8 +20,7 @@ data::DataOptions data_options(const data::DatasetOptions& rows, int64_t sequenc
                                data::TrainOn train_on, const model::Architecture& architecture) {
   data::DataOptions data;
   data.train = {rows};
-  data.sequence_length =
-      std::min({sequence_length, architecture.max_positions, architecture.longest_document()});
+  data.sequence_length = std::min(sequence_length, model::position_limit(architecture).tokens);
   data.train_on = train_on;
   data.on_overlength = data::OnOverlength::kSplit;
   data.validate();

@@ -5,17 +5,19 @@
 
 #include "base/error.h"
 #include "base/warn_once.h"
+#include "model/position_limit.h"
 
 namespace qlora::recipes {
 
 void check_row_lengths(const data::Examples& examples,
                        const std::vector<data::DatasetOptions>& sets,
                        const model::Architecture& architecture) {
+  const model::PositionLimit limit = model::position_limit(architecture);
   const auto is_long = [&](const data::ExampleView& example) {
-    return example.length() > architecture.max_positions;
+    return example.length() > limit.tokens;
   };
   const auto found = std::ranges::find_if(examples, is_long);
-  if (found == examples.end() || architecture.alibi.present()) return;
+  if (found == examples.end()) return;
   const data::ExampleView first = *found;
   const auto place = [&] {
     const std::string& path = sets.at(static_cast<size_t>(first.source)).path;
@@ -27,13 +29,13 @@ void check_row_lengths(const data::Examples& examples,
     fail<ConfigError>(
         "{}: the row has {} tokens, and the model has learnt {} positions and no more ({} such "
         "rows in all). Set data.sequence_length to {} or less",
-        place(), first.length(), architecture.max_positions,
-        std::ranges::count_if(examples, is_long), architecture.max_positions);
+        place(), first.length(), limit.tokens, std::ranges::count_if(examples, is_long),
+        limit.tokens);
   log::warning_once(
-      "{}: the row has {} tokens, and max_position_embeddings of the model is {}: it has learnt "
-      "no positions beyond ({} such rows in all). Set data.sequence_length to {} or less",
-      place(), first.length(), architecture.max_positions, std::ranges::count_if(examples, is_long),
-      architecture.max_positions);
+      "{}: the row has {} tokens, and {}: it has learnt no positions beyond ({} such rows in all). "
+      "Set data.sequence_length to {} or less",
+      place(), first.length(), limit.sentence(), std::ranges::count_if(examples, is_long),
+      limit.tokens);
 }
 
 }  // namespace qlora::recipes

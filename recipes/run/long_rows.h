@@ -8,8 +8,8 @@
 
 namespace qlora::recipes {
 
-// Warns, with file, line and length of the first, of examples of more tokens than
-// max_position_embeddings: rotary positions go on beyond it, where the model has learnt nothing.
+// Warns, with file, line and length of the first, of examples of more tokens than the model reaches
+// (model/position_limit.h): rotary positions go on beyond, where it has learnt nothing.
 // ConfigError where positions are a table (GPT-2, OPT), which ends there. `sets`: data.train or
 // data.eval, from which the examples come.
 void check_row_lengths(const data::Examples& examples,

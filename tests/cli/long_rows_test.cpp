@@ -33,6 +33,43 @@ TEST(LongRows, TheFirstBeyondTheModelsPositionsIsNamedWithItsLength) {
                                    HasSubstr("max_position_embeddings of the model is 20")));
 }
 
+// By yarn four times as many positions as the file says, of which no key is said to be too small.
+TEST(LongRows, AModelWhoseContextIsScaledReachesAsFarAsTheScaling) {
+  TempDir dir;
+  write_tiny_directory(dir / "model");
+  json config = json::parse(read_file(dir / "model/config.json"));
+  config["max_position_embeddings"] = 10;
+  config["rope_parameters"] = {{"rope_type", "yarn"},
+                               {"rope_theta", 10000.0},
+                               {"factor", 4.0},
+                               {"original_max_position_embeddings", 10}};
+  dir.write("model/config.json", config.dump());
+  const Finished cut = run_qlora(
+      dir, {"generate", "--model", dir / "model", "--raw", "--prompt", "abcdefghijklmnopqrst"});
+  EXPECT_EQ(cut.exit_code, 0) << cut.err;
+  EXPECT_THAT(cut.err, HasSubstr("it fills the 40 positions that the model has learnt (RoPE "
+                                 "scaling yarn: 4 times 10)"));
+  const auto evaluated = [&](const std::string& text, const std::vector<std::string>& more = {}) {
+    const std::string rows = dir.write("rows.jsonl", json({{"text", text}}).dump());
+    std::vector<std::string> all = {"evaluate", "--model",  dir / "model", "--data",
+                                    rows,       "--format", "text"};
+    all.insert(all.end(), more.begin(), more.end());
+    return run_qlora(dir, all);
+  };
+  const Finished fits = evaluated(std::string(30, 'x'));
+  EXPECT_EQ(fits.exit_code, 0) << fits.err;
+  EXPECT_THAT(fits.err, Not(HasSubstr("the row has")));
+  const Finished beyond = evaluated(std::string(50, 'x'));
+  EXPECT_EQ(beyond.exit_code, 2);
+  EXPECT_THAT(beyond.err, AllOf(HasSubstr("rows.jsonl:1: the row has"),
+                                HasSubstr("more than the 40 positions of the model; choose with "
+                                          "data.on_overlength"),
+                                Not(HasSubstr("data.sequence_length"))));
+  const Finished wanted = evaluated(std::string(50, 'x'), {"--set", "data.sequence_length=100"});
+  EXPECT_EQ(wanted.exit_code, 0) << wanted.err;
+  EXPECT_THAT(wanted.err, HasSubstr("the model reaches 40 tokens (RoPE scaling yarn: 4 times 10)"));
+}
+
 TEST(LongRows, AnAnswerThatThePositionsCutOffIsToldOf) {
   TempDir dir;
   write_tiny_directory(dir / "model");
