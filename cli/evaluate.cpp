@@ -17,6 +17,7 @@
 #include "base/device.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "cli/evaluation_results.h"
 #include "cli/model_choice.h"
 #include "cli/stop_signal.h"
 #include "data/cache/cached_dataset.h"
@@ -36,10 +37,10 @@
 
 namespace {
 
+using qlora::cli::EvaluationResult;
 using qlora::data::DatasetOptions;
 using qlora::recipes::TrainedModel;
 using qlora::trainer::Evaluation;
-using qlora::trainer::ExactMatch;
 
 struct EvaluateArguments {
   qlora::recipes::ModelChoice choice;
@@ -49,14 +50,6 @@ struct EvaluateArguments {
   int64_t max_new_tokens = 128, show = 2;
 };
 
-// What one model does on all rows.
-struct Result {
-  std::string name;
-  Evaluation loss;  // of pairs of answers: of the chosen ones
-  std::optional<ExactMatch> exact;
-  std::optional<int64_t> likelier;  // pairs whose chosen answer is likelier than the rejected one
-};
-
 bool sets_key(const EvaluateArguments& arguments, const std::string& key) {
   return std::any_of(
       arguments.overrides.begin(), arguments.overrides.end(),
@@ -64,13 +57,31 @@ bool sets_key(const EvaluateArguments& arguments, const std::string& key) {
 }
 
 struct Rows {
+  std::vector<std::string> paths;  // of the datasets, by source
   qlora::data::Examples examples;
   std::vector<qlora::data::PromptAndAnswer> questions;
 };
 
+// Of prompts whose rows are cut, which are asked whole.
+void require_room(const Rows& rows, const qlora::model::Architecture& architecture) {
+  const auto limit = qlora::model::position_limit(architecture);
+  const auto is_long = [&](const qlora::data::PromptAndAnswer& question) {
+    return std::ssize(question.prompt) >= limit.tokens;
+  };
+  const auto found = std::ranges::find_if(rows.questions, is_long);
+  if (found == rows.questions.end()) return;
+  qlora::fail<qlora::ConfigError>(
+      "{}: --exact-match: the prompt has {} tokens, which leaves no room for an answer within the "
+      "model's {} positions ({}; {} such rows in all). --set data.sequence_length={} --set "
+      "data.on_overlength=drop leaves such rows out",
+      found->location, found->prompt.size(), limit.tokens, limit.said_by,
+      std::ranges::count_if(rows.questions, is_long), limit.tokens);
+}
+
 // A loss on rows that were dropped or cut is not that of the files: what training prints of them.
 void warn_of_length(const qlora::data::DatasetReport& report) {
-  if (report.beyond_length() > 0) qlora::log::write_warning(qlora::data::to_text(report));
+  if (report.beyond_length() + report.dropped_unsupervised > 0)
+    qlora::log::write_warning(qlora::data::to_text(report));
 }
 
 // The rows that the run set aside of its training data (data.eval_fraction), by the same seed.
@@ -88,12 +99,14 @@ Rows rows_set_aside(const TrainedModel& trained, bool with_questions) {
   std::set<std::pair<int32_t, int64_t>> chosen;  // dataset, row
   for (const qlora::data::ExampleView& example : rows.examples)
     chosen.emplace(example.source, example.row);
+  for (const DatasetOptions& dataset : recipe.data.train) rows.paths.push_back(dataset.path);
   for (size_t i = 0; with_questions && i < recipe.data.train.size(); ++i)
     for (auto& question : qlora::data::read_prompts_and_answers(
-             recipe.data.train[i], recipe.data, *base.tokenizer, base.chat_template.get(),
-             qlora::recipes::model_tokens(base.model->architecture())))
+             recipe.data.train[i], static_cast<int32_t>(i), recipe.data, *base.tokenizer,
+             base.chat_template.get(), qlora::recipes::model_tokens(base.model->architecture())))
       if (chosen.contains({static_cast<int32_t>(i), question.row}))
         rows.questions.push_back(std::move(question));
+  require_room(rows, base.model->architecture());
   return rows;
 }
 
@@ -154,14 +167,16 @@ Rows read_rows(const TrainedModel& trained, const EvaluateArguments& arguments) 
     qlora::data::require_examples(part.report, "evaluate on");
     warn_of_rows(part.report, datasets[i], trained);
     for (const std::string& note : part.notes) qlora::log::write_info(note);
+    rows.paths.push_back(datasets[i].path);
     rows.examples.append(part.examples);
     if (!arguments.exact_match) continue;
     const auto questions = qlora::data::read_prompts_and_answers(
-        datasets[i], options, *base.tokenizer, base.chat_template.get(),
+        datasets[i], static_cast<int32_t>(i), options, *base.tokenizer, base.chat_template.get(),
         qlora::recipes::model_tokens(base.model->architecture()));
     rows.questions.insert(rows.questions.end(), questions.begin(), questions.end());
   }
   qlora::recipes::check_row_lengths(rows.examples, datasets, base.model->architecture());
+  require_room(rows, base.model->architecture());
   return rows;
 }
 
@@ -225,7 +240,7 @@ bool are_pairs(const Rows& rows) {
 }
 
 // Turns what was found of all answers of pairs into what is told of them.
-void compare_answers(const Rows& rows, Result& result) {
+void compare_answers(const Rows& rows, EvaluationResult& result) {
   const std::vector<qlora::trainer::RowLoss>& losses = result.loss.rows;
   double nll = 0;
   int64_t likelier = 0, tokens = 0, supervised = 0;
@@ -251,10 +266,12 @@ void require_numbers(const Evaluation& evaluation) {
           row.row, row.nll);
 }
 
-Result evaluate(const TrainedModel& trained, const Rows& rows, const std::string& name,
-                bool adapters, const EvaluateArguments& arguments) {
-  Result result{name, qlora::trainer::evaluate_loss(*trained.base.model, rows.examples, adapters),
-                std::nullopt, std::nullopt};
+EvaluationResult evaluate(const TrainedModel& trained, const Rows& rows, const std::string& name,
+                          bool adapters, const EvaluateArguments& arguments) {
+  EvaluationResult result;
+  result.name = name;
+  result.datasets = rows.paths;
+  result.loss = qlora::trainer::evaluate_loss(*trained.base.model, rows.examples, adapters);
   require_numbers(result.loss);
   if (are_pairs(rows)) compare_answers(rows, result);
   if (arguments.exact_match) {
@@ -263,68 +280,6 @@ Result evaluate(const TrainedModel& trained, const Rows& rows, const std::string
                                              rows.questions, arguments.max_new_tokens, adapters);
   }
   return result;
-}
-
-void print_table(const std::vector<Result>& results) {
-  fmt::print("{:<10} {:>9} {:>11} {:>8} {:>8}  {}\n", "model", "loss", "perplexity", "tokens",
-             "seconds", results[0].exact ? "exact match" : "");
-  for (const Result& r : results) {
-    std::string exact;
-    if (r.exact) {
-      const size_t rows = r.exact->answers.size();
-      exact = fmt::format("{} of {} rows ({:.0f} %)", r.exact->matches, rows,
-                          100.0 * static_cast<double>(r.exact->matches) /
-                              static_cast<double>(std::max<size_t>(rows, 1)));
-    }
-    if (r.likelier)
-      exact += fmt::format("{}chosen likelier in {} of {} pairs", exact.empty() ? "" : ", ",
-                           *r.likelier, r.loss.rows.size() / 2);
-    fmt::print("{:<10} {:>9.4f} {:>11.3f} {:>8} {:>8.1f}  {}\n", r.name, r.loss.loss,
-               r.loss.perplexity(), r.loss.supervised_tokens,
-               r.loss.seconds + (r.exact ? r.exact->seconds : 0.0), exact);
-  }
-}
-
-void print_answers(const std::vector<Result>& results, int64_t count) {
-  if (!results[0].exact) return;
-  const auto& first = results[0].exact->answers;
-  for (size_t i = 0; i < first.size() && static_cast<int64_t>(i) < count; ++i) {
-    fmt::print("\nrow {}\n  {:<10} {}\n", first[i].row, "expected", first[i].expected);
-    for (const Result& result : results) {
-      std::string text = result.exact->answers[i].generated;
-      for (char& c : text)
-        if (c == '\n') c = ' ';
-      fmt::print("  {:<10} {}\n", result.name, text);
-    }
-  }
-}
-
-nlohmann::ordered_json to_json(const Result& result) {
-  nlohmann::ordered_json json = {{"model", result.name},
-                                 {"loss", result.loss.loss},
-                                 {"perplexity", result.loss.perplexity()},
-                                 {"tokens", result.loss.tokens},
-                                 {"supervised_tokens", result.loss.supervised_tokens},
-                                 {"seconds", result.loss.seconds}};
-  auto& rows = json["rows"] = nlohmann::ordered_json::array();
-  for (const auto& row : result.loss.rows)
-    rows.push_back({{"row", row.row},
-                    {"dataset", row.source},
-                    {"nll", row.nll},
-                    {"supervised_tokens", row.supervised_tokens}});
-  if (result.likelier) {
-    json["pairs"] = result.loss.rows.size() / 2;
-    json["chosen_likelier"] = *result.likelier;
-  }
-  if (!result.exact) return json;
-  json["exact_match"] = result.exact->matches;
-  auto& answers = json["answers"] = nlohmann::ordered_json::array();
-  for (const auto& answer : result.exact->answers)
-    answers.push_back({{"row", answer.row},
-                       {"expected", answer.expected},
-                       {"generated", answer.generated},
-                       {"matches", answer.matches}});
-  return json;
 }
 
 // The model in place of `trained`'s base and adapter, which are given up first: memory may not hold
@@ -343,7 +298,8 @@ void open_original(const qlora::recipes::Recipe& recipe, const EvaluateArguments
   trained.base.chat_template = std::move(template_in_use);
 }
 
-std::vector<Result> evaluate_all(TrainedModel& trained, const EvaluateArguments& arguments) {
+std::vector<EvaluationResult> evaluate_all(TrainedModel& trained,
+                                           const EvaluateArguments& arguments) {
   const bool has_adapter = trained.adapters != nullptr;
   const bool compares = has_adapter && arguments.compare_base;
   std::optional<qlora::recipes::Recipe> original;
@@ -352,7 +308,7 @@ std::vector<Result> evaluate_all(TrainedModel& trained, const EvaluateArguments&
   const Rows rows = read_rows_or_leave(trained, arguments);
   if (arguments.exact_match)
     qlora::data::warn_of_generation_keys(*trained.base.tokenizer, trained.base.path);
-  std::vector<Result> results;
+  std::vector<EvaluationResult> results;
   if (!original && (compares || !has_adapter))
     results.push_back(evaluate(trained, rows, has_adapter ? "before" : "base", false, arguments));
   if (has_adapter)
@@ -366,10 +322,10 @@ std::vector<Result> evaluate_all(TrainedModel& trained, const EvaluateArguments&
 
 void run(const EvaluateArguments& arguments) {
   TrainedModel trained = open(arguments);
-  const std::vector<Result> results = evaluate_all(trained, arguments);
+  const std::vector<EvaluationResult> results = evaluate_all(trained, arguments);
   if (arguments.json) {
     nlohmann::ordered_json all = nlohmann::ordered_json::array();
-    for (const Result& result : results) all.push_back(to_json(result));
+    for (const EvaluationResult& result : results) all.push_back(to_json(result));
     fmt::print("{}\n", qlora::io::json_text_in_utf8(all, 2));
     return;
   }
@@ -394,7 +350,8 @@ void add_evaluate_command(qlora::cli::Command app) {
   command.add_option("--set", arguments->overrides,
                      "key=value of the recipe's section data, e.g. data.chat_template=chatml");
   command.add_flag("--exact-match", arguments->exact_match,
-                   "Also answer each row greedily and compare to the letter");
+                   "Also answer each row greedily and compare to the letter, white space at both "
+                   "ends aside");
   command.add_flag("--compare-base", arguments->compare_base,
                    "Also evaluate the base without the adapter; the original, if lora.init changed "
                    "it");

@@ -201,7 +201,7 @@ std::vector<Example> read_first_rows(const DatasetOptions& dataset, int32_t sour
   return kept;
 }
 
-std::vector<PromptAndAnswer> read_prompts_and_answers(const DatasetOptions& dataset,
+std::vector<PromptAndAnswer> read_prompts_and_answers(const DatasetOptions& dataset, int32_t source,
                                                       const DataOptions& options,
                                                       const Tokenizer& tokenizer,
                                                       const ChatTemplate* chat_template,
@@ -215,17 +215,23 @@ std::vector<PromptAndAnswer> read_prompts_and_answers(const DatasetOptions& data
   }
   const RowTokenizer row_tokenizer(tokenizer, chat_template, options, model);
   std::vector<PromptAndAnswer> result;
+  const LengthPolicy policy = length_policy(options, tokenizer);
   const auto is_kept = [&](const SourceRow& row) {
-    if (dataset.min_tokens == 0 && dataset.max_tokens == 0) return true;
-    std::vector<Example> examples = row_tokenizer.tokenize(row.value, dataset).examples;
+    std::vector<Example> examples = row_tokenizer.tokenize(row.value, dataset).examples, kept;
     take_out_by_length(dataset, examples);
-    return !examples.empty();
+    DatasetReport uncounted;
+    keep_row_within_length(std::move(examples), policy, uncounted, kept);
+    return !kept.empty();
   };
   const auto last_turn = [&](const SourceRow& row) {
     if (!is_kept(row)) return PromptAndAnswer{};
     const Turn turn = row_tokenizer.turns(row.value, dataset).back();
-    return PromptAndAnswer{row_tokenizer.prompt_ids(turn), turn.answer(tokenizer), row.index,
-                           turn.end_of_turn};
+    return PromptAndAnswer{.prompt = row_tokenizer.prompt_ids(turn),
+                           .answer = turn.answer(tokenizer),
+                           .row = row.index,
+                           .source = source,
+                           .location = row.location,
+                           .end_of_turn = turn.end_of_turn};
   };
   for_each_row(dataset, last_turn, [&](const SourceRow&, PromptAndAnswer pair) {
     if (pair.row >= 0) result.push_back(std::move(pair));

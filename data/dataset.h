@@ -55,12 +55,15 @@ struct PromptAndAnswer {
   std::vector<TokenId> prompt;
   std::string answer;
   int64_t row = -1;
+  int32_t source = 0;        // as in read_dataset()
+  std::string location;      // "rows.jsonl:3", for messages
   TokenId end_of_turn = -1;  // what the row ends the answer with; -1: no control token
 };
 
-// Of every row that the dataset's bounds of length keep. ConfigError for formats without prompts
-// (text, pretokenized).
-std::vector<PromptAndAnswer> read_prompts_and_answers(const DatasetOptions& dataset,
+// Of every row of which read_dataset() has an example: none of those that are left out by their
+// length or have no supervised token. The prompts of rows that are cut are whole. ConfigError for
+// formats without prompts (text, pretokenized); FormatError as from read_dataset().
+std::vector<PromptAndAnswer> read_prompts_and_answers(const DatasetOptions& dataset, int32_t source,
                                                       const DataOptions& options,
                                                       const Tokenizer& tokenizer,
                                                       const ChatTemplate* chat_template,

@@ -93,7 +93,7 @@ ExactMatch evaluate_exact_match(model::CausalLm& model, const data::Tokenizer& t
   });
   ExactMatch result;
   for (size_t i = 0; i < questions.size(); ++i) {
-    Answer answer{questions[i].row, questions[i].answer,
+    Answer answer{questions[i].row, questions[i].source, questions[i].answer,
                   answer_text(tokenizer, options.stop_ids, generated[i])};
     answer.matches = trimmed(answer.generated) == trimmed(answer.expected);
     result.matches += answer.matches;

@@ -43,6 +43,7 @@ Evaluation evaluate_loss(model::CausalLm& model, const data::Examples& examples,
 // Greedy answers compared with the rows' own, white space at both ends aside.
 struct Answer {
   int64_t row = -1;
+  int32_t source = 0;  // as RowLoss's
   std::string expected, generated;
   bool matches = false;
 };

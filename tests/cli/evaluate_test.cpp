@@ -169,5 +169,62 @@ TEST(EvaluateCommand, OfPairsItSaysWhichAnswersAreLikelier) {
   EXPECT_NEAR(result["loss"].get<double>(), nll / 5, 1e-6);
 }
 
+// The second row is longer than the model's 20 positions, and so is its prompt.
+TEST(EvaluateCommand, ExactMatchAsksTheRowsThatTheLossIsOfAndSaysOfWhichFile) {
+  TempDir dir;
+  write_tiny_directory(dir / "model");
+  auto config = nlohmann::json::parse(read_file(dir / "model/config.json"));
+  config["max_position_embeddings"] = 20;
+  dir.write("model/config.json", config.dump());
+  std::string text;
+  for (const auto& [prompt, completion] :
+       {std::pair{std::string("abc"), "d"}, {std::string(30, 'x'), "y"}, {"ab", "c\nd"}})
+    text += nlohmann::json({{"prompt", prompt}, {"completion", completion}}).dump() + "\n";
+  const std::string first = dir.write("first.jsonl", text),
+                    second = dir.write("second.jsonl", text);
+  const auto evaluated = [&](const std::string& policy, const std::vector<std::string>& more) {
+    std::vector<std::string> all = {"evaluate",
+                                    "--model",
+                                    dir / "model",
+                                    "--data",
+                                    first,
+                                    "--format",
+                                    "completion",
+                                    "--exact-match",
+                                    "--max-new-tokens",
+                                    "2",
+                                    "--show",
+                                    "9",
+                                    "--set",
+                                    "data.on_overlength=" + policy};
+    all.insert(all.end(), more.begin(), more.end());
+    return run_qlora(dir, all);
+  };
+  const Finished done = evaluated("drop", {"--data", second, "--json"});
+  ASSERT_EQ(done.exit_code, 0) << done.err;
+  const auto result = nlohmann::json::parse(done.out)[0];
+  EXPECT_EQ(result["datasets"], nlohmann::json({first, second}));
+  ASSERT_EQ(result["answers"].size(), 4U);
+  for (size_t i = 0; i < 4; ++i)
+    for (const char* key : {"row", "dataset"})
+      EXPECT_EQ(result["answers"][i][key], result["rows"][i][key]) << key;
+  EXPECT_EQ(result["answers"][2]["dataset"], 1);
+
+  const Finished printed = evaluated("drop", {"--data", second});
+  EXPECT_THAT(printed.out, testing::AllOf(HasSubstr("row 2 of " + first + "\n"),
+                                          HasSubstr("row 0 of " + second + "\n"),
+                                          HasSubstr("expected   c d\n")));
+  const Finished of_one = evaluated("drop", {});
+  EXPECT_THAT(of_one.out, testing::AllOf(HasSubstr("row 0\n"), HasSubstr("of 2 rows")));
+
+  const Finished refused = evaluated("truncate_left", {});
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_THAT(refused.err,
+              testing::AllOf(HasSubstr("first.jsonl:2: --exact-match: the prompt has 30 tokens"),
+                             HasSubstr("--set data.sequence_length=20 --set "
+                                       "data.on_overlength=drop leaves such rows out")));
+  EXPECT_EQ(refused.out, "");
+}
+
 }  // namespace
 }  // namespace qlora::test

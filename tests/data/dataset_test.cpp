@@ -262,7 +262,7 @@ TEST(Dataset, ATokenThatTheModelHasNoEmbeddingForIsNamedWithItsRow) {
               HasSubstr("(id 259)"));
   const auto path = dir.write("b.jsonl", chat_row("q", "a"));
   EXPECT_THAT(error_of<FormatError>([&] {
-                read_prompts_and_answers({path, "chat", {}}, data_options(), tokenizer,
+                read_prompts_and_answers({path, "chat", {}}, 0, data_options(), tokenizer,
                                          &chat_template, 258);
               }),
               HasSubstr("b.jsonl:1: token 0 is '<|im_start|>' (id 258)"));
@@ -377,7 +377,7 @@ TEST(PromptsAndAnswers, AreTheLastTurnOfEachRow) {
       R"({"messages": [{"role": "user", "content": "1"}, {"role": "assistant", "content": "one"},)"
       R"( {"role": "user", "content": "2"}, {"role": "assistant", "content": "two"}]})");
   const auto pairs =
-      read_prompts_and_answers({path, "chat", {}}, data_options(), tokenizer, &chat_template);
+      read_prompts_and_answers({path, "chat", {}}, 0, data_options(), tokenizer, &chat_template);
   ASSERT_EQ(pairs.size(), 1u);
   EXPECT_EQ(pairs[0].answer, "two");
   EXPECT_EQ(pairs[0].prompt,
@@ -387,10 +387,40 @@ TEST(PromptsAndAnswers, AreTheLastTurnOfEachRow) {
                     R"( {"role": "user", "content": "2"}])"),
                 chat_template, tokenizer));
   EXPECT_EQ(pairs[0].prompt.front(), ByteTokenizer::kBos);
+  EXPECT_EQ(pairs[0].location, path + ":1");
   const auto text = dir.write("b.jsonl", R"({"text": "a"})");
   EXPECT_THROW(
-      read_prompts_and_answers({text, "text", {}}, data_options(), tokenizer, &chat_template),
+      read_prompts_and_answers({text, "text", {}}, 0, data_options(), tokenizer, &chat_template),
       ConfigError);
+}
+
+TEST(PromptsAndAnswers, AreOfTheRowsThatHaveAnExample) {
+  const TempDir dir;
+  const ByteTokenizer tokenizer;
+  const auto path = dir.write("a.jsonl",
+                              "{\"prompt\": \"aaaaaaaa\", \"completion\": \"bbbb\"}\n"
+                              "{\"prompt\": \"a\", \"completion\": \"b\"}\n"
+                              "{\"prompt\": \"aa\", \"completion\": \"b\"}\n");
+  const DatasetOptions rows{path, "completion", {}};
+  DataOptions options = data_options(8);
+  const auto asked = [&] {
+    std::vector<int64_t> numbers;
+    for (const auto& pair : read_prompts_and_answers(rows, 1, options, tokenizer, nullptr)) {
+      numbers.push_back(pair.row);
+      EXPECT_EQ(pair.source, 1);
+    }
+    std::vector<int64_t> examples;
+    for (const Example& example : read_dataset(rows, 1, options, tokenizer, nullptr).examples)
+      examples.push_back(example.row);
+    EXPECT_EQ(numbers, examples);
+    return numbers;
+  };
+  options.on_overlength = OnOverlength::kDrop;
+  EXPECT_EQ(asked(), (std::vector<int64_t>{1, 2}));
+  options.on_overlength = OnOverlength::kTruncateRight;  // nothing is left of the first's answer
+  EXPECT_EQ(asked(), (std::vector<int64_t>{1, 2}));
+  options.on_overlength = OnOverlength::kTruncateLeft;
+  EXPECT_EQ(asked(), (std::vector<int64_t>{0, 1, 2}));
 }
 
 }  // namespace

@@ -225,7 +225,8 @@ TEST(LeftOutPairs, PromptsOfPairsOutsideOfTheBoundsAreLeftOut) {
   DataOptions options =
       pair_options({dir.write("a.jsonl", pair_row("aaa", "b") + pair_row("aaa", "bbb"))});
   options.train[0].min_tokens = 4;
-  const auto kept = read_prompts_and_answers(options.train[0], options, ByteTokenizer(), nullptr);
+  const auto kept =
+      read_prompts_and_answers(options.train[0], 0, options, ByteTokenizer(), nullptr);
   ASSERT_EQ(kept.size(), 1u);
   EXPECT_EQ(kept[0].row, 1);
 }

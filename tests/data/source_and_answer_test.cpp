@@ -131,7 +131,7 @@ TEST(SourceAndAnswer, TheSourceIsWhatIsShortened) {
 TEST(SourceAndAnswer, QuestionsAreSourcesWithTheirEnd) {
   const TempDir dir;
   const auto questions = read_prompts_and_answers(
-      {dir.write("rows.jsonl", R"({"input": "ab", "output": "c"})"), "input_output", {}}, {},
+      {dir.write("rows.jsonl", R"({"input": "ab", "output": "c"})"), "input_output", {}}, 0, {},
       ByteTokenizer(), nullptr, encoder_decoder());
   ASSERT_EQ(questions.size(), 1u);
   EXPECT_EQ(questions[0].prompt, (std::vector<TokenId>{'a', 'b', kEos}));
