@@ -20,6 +20,7 @@
 #include "base/nearest_word.h"
 #include "base/stop.h"
 #include "base/terminal.h"
+#include "base/utf8.h"
 #include "cli/answer_options.h"
 #include "cli/answer_stream.h"
 #include "cli/line_reader.h"
@@ -55,7 +56,15 @@ constexpr ChatCommand kCommands[] = {
     {"/base", "the last message answered without the adapter, to compare; not kept"},
     {"/quit", "end, as Ctrl-D does"}};
 
-std::string first_word(const std::string& text) { return text.substr(0, text.find(' ')); }
+std::string first_word(const std::string& text) {
+  return text.substr(0, text.find_first_of(" \t"));
+}
+
+// Without the white space between them.
+std::string behind_first_word(const std::string& text) {
+  const size_t begin = text.find_first_not_of(" \t", first_word(text).size());
+  return begin == std::string::npos ? "" : text.substr(begin);
+}
 
 void print_help() {
   constexpr size_t kColumn = 16;
@@ -112,12 +121,16 @@ class Chat {
   // False once the chat is to end.
   bool take(const std::string& line) {
     if (line.empty()) return true;
+    if (const auto offset = qlora::find_invalid_utf8(line)) {
+      qlora::log::error("the line is no valid UTF-8 from its byte {} on and was left out",
+                        *offset + 1);
+      return true;
+    }
     if (!line.starts_with('/')) {
       answer_message(line.starts_with(' ') ? line.substr(1) : line);
       return true;
     }
-    return obey(first_word(line),
-                line.find(' ') == std::string::npos ? "" : line.substr(line.find(' ') + 1));
+    return obey(first_word(line), behind_first_word(line));
   }
 
  private:
@@ -286,6 +299,7 @@ class Chat {
 };
 
 void run(ChatArguments arguments) {
+  qlora::check_utf8(arguments.system, "--system");
   arguments.choice.few_rows = true;
   qlora::cli::need_chat_template(arguments.choice, "use qlora generate --prompt TEXT --raw",
                                  "use qlora generate --prompt TEXT");

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/utf8.h"
 #include "cli/answer_options.h"
 #include "cli/answer_stream.h"
 #include "cli/model_choice.h"
@@ -77,6 +78,7 @@ void run(GenerateArguments arguments) {
   if (arguments.prompt.empty() == arguments.messages.empty()) {
     throw ConfigError("give either --prompt TEXT or --messages FILE");
   }
+  qlora::check_utf8(arguments.prompt, "--prompt");
   const Json messages = arguments.messages.empty()
                             ? Json::array({{{"role", "user"}, {"content", arguments.prompt}}})
                             : qlora::data::read_messages(arguments.messages);

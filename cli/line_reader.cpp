@@ -140,6 +140,7 @@ std::optional<std::string> LineReader::read(const std::string& prompt) {
   std::cerr << prompt << std::flush;
   std::string line;
   if (!std::getline(std::cin, line)) return std::nullopt;
+  if (line.ends_with('\r')) line.pop_back();  // of files whose lines end as on Windows
   return line;
 }
 

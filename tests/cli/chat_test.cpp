@@ -52,6 +52,38 @@ TEST(Chat, CommandsAreObeyedAndUnknownOnesNamed) {
                     HasSubstr("started over with this system message")));
 }
 
+TEST(Chat, LinesOfAFileMayEndAsOnWindowsAndATabEndsACommand) {
+  TempDir dir;
+  write_tiny_directory(dir / "model");
+  const std::string options = "--model model --max-new-tokens 3 --temperature 0";
+  const Finished done =
+      chat(dir, "hi\r\n\r\n/system\tbe brief\r\nhi\r\n/quit\t\r\nhi\r\n", options);
+  EXPECT_EQ(done.exit_code, 0) << done.err;
+  EXPECT_THAT(done.err, AllOf(HasSubstr("started over with this system message"),
+                              Not(HasSubstr("there is no command"))));
+  EXPECT_EQ(done.out, chat(dir, "hi\n/system be brief\nhi\n", options).out);
+}
+
+TEST(Chat, WhatIsNoUtf8IsRefusedWhereItIsTyped) {
+  TempDir dir;
+  write_tiny_directory(dir / "model");
+  const std::string options = "--model model --max-new-tokens 3 --temperature 0";
+  const Finished done = chat(dir, "/system b\xff\nhi\xfe\nhi\n", options);
+  EXPECT_EQ(done.exit_code, 0) << done.err;
+  EXPECT_THAT(done.err, AllOf(HasSubstr("the line is no valid UTF-8 from its byte 10 on"),
+                              HasSubstr("the line is no valid UTF-8 from its byte 3 on"),
+                              Not(HasSubstr("started over")), Not(HasSubstr("chat template"))));
+  EXPECT_EQ(done.out, chat(dir, "hi\n", options).out) << "the chat goes on as if nothing was typed";
+  const std::string refused = "must be valid UTF-8, but the byte 0xFF at offset 1 is not";
+  const Finished started = chat(dir, "hi\n", options + " --system b\xff");
+  EXPECT_EQ(started.exit_code, 2);
+  EXPECT_THAT(started.err, AllOf(HasSubstr("--system " + refused), Not(HasSubstr("base model"))));
+  const Finished asked =
+      run_qlora(dir, {"generate", "--model", dir / "model", "--prompt", "b\xff"});
+  EXPECT_EQ(asked.exit_code, 2);
+  EXPECT_THAT(asked.err, HasSubstr("--prompt " + refused));
+}
+
 TEST(Chat, WhatTheTemplateRefusesIsToldAndTheChatGoesOn) {
   TempDir dir;
   write_tiny_directory(dir / "model");
