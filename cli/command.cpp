@@ -207,6 +207,16 @@ std::vector<std::string> arguments_of(int argc, char** argv) {
   return arguments;
 }
 
+// In our words where one value is taken and several were given, else in CLI11's.
+std::string reason(const CLI::App& command, const CLI::ParseError& error) {
+  if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::ArgumentMismatch))
+    for (const CLI::Option* option : command.get_options())
+      if (const size_t times = option->count(); option->get_expected_max() == 1 && times > 1)
+        return fmt::format("{} is given {}, and takes one value", option->get_name(),
+                           times == 2 ? "twice" : fmt::format("{} times", times));
+  return error.what();
+}
+
 // What is wrong with the arguments of the command that was given, and where it says what is right.
 std::string sentence(const CLI::App& app, const CLI::ParseError& error) {
   const CLI::App* command = &app;
@@ -224,7 +234,7 @@ std::string sentence(const CLI::App& app, const CLI::ParseError& error) {
   if (is(CLI::ExitCodes::RequiredError) && !unknown.empty())
     text += fmt::format("there is no option {}", fmt::join(unknown, ", "));
   else
-    text += error.what();
+    text += reason(*command, error);
   if (is(CLI::ExitCodes::RequiredError) || is(CLI::ExitCodes::ExtrasError))
     for (const std::string& word : unknown) text += suggestion_of_option(word, *command);
   return text + "\n" + name + " --help tells what it takes";

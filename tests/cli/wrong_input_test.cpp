@@ -260,6 +260,14 @@ TEST(WrongInput, ANumberOutsideTheRangeOfItsOption) {
   refused({"inspect", "data", "r.yaml", "--rows", "-5"}, "--rows", "-5");
 }
 
+TEST(WrongInput, AnOptionOfOneValueThatIsGivenMoreThanOnce) {
+  const TempDir dir;
+  expect_refused(dir, {"generate", "--model", "m", "--prompt", "a", "--prompt", "b"},
+                 "qlora generate: --prompt is given twice, and takes one value");
+  expect_refused(dir, {"evaluate", "--show", "1", "--show", "2", "--show", "3"},
+                 "qlora evaluate: --show is given 3 times, and takes one value");
+}
+
 TEST(WrongInput, ARowWithoutTheMappedFields) {
   TempDir dir;
   const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
