@@ -1,5 +1,7 @@
 // What a model's files say of its answers: generation_config.json, and config.json where that names
-// no end of an answer, as transformers has it.
+// no end of an answer or is not there. The tokenizer's own eos_token ends answers beside these.
+// transformers asks config.json only where generation_config.json is not there, and the tokenizer
+// not at all: with a file that is there and names no end its answers go on to the limit.
 #pragma once
 
 #include <set>
