@@ -245,7 +245,7 @@ void write_beside(const std::string& path, std::string_view bytes,
   const Partial partial = make_locked_file(path);
   const std::shared_ptr<void> closed(nullptr, [&](void*) { close(partial.lock); });
   try {
-    OutputFile file(partial.path);
+    OutputFile file(partial.path, path);
     take_access(partial.lock, path);
     file.write(bytes);
     file.finish();

@@ -18,7 +18,8 @@ constexpr size_t kBufferBytes = 1 << 20;
 
 }  // namespace
 
-OutputFile::OutputFile(std::string path) : path_(std::move(path)) {
+OutputFile::OutputFile(std::string path, std::string name)
+    : path_(std::move(path)), name_(name.empty() ? path_ : std::move(name)) {
   file_ =
       repeated([&] { return open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666); });
   if (file_ < 0) fail_on("created");
@@ -29,7 +30,7 @@ OutputFile::~OutputFile() {
 }
 
 void OutputFile::fail_on(const char* what) const {
-  fail_on_path(errno, "{} cannot be {}", path_, what);
+  fail_on_path(errno, "{} cannot be {}", name_, what);
 }
 
 void OutputFile::write(std::string_view text) { write(std::as_bytes(std::span(text))); }

@@ -11,8 +11,8 @@ namespace qlora::io {
 
 class OutputFile {
  public:
-  // Creates or empties the file.
-  explicit OutputFile(std::string path);
+  // Creates or empties the file. `name`: what errors call it, where its path is a passing one.
+  explicit OutputFile(std::string path, std::string name = "");
   ~OutputFile();  // closes without a word
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;
@@ -31,7 +31,7 @@ class OutputFile {
  private:
   [[noreturn]] void fail_on(const char* what) const;
 
-  std::string path_, buffer_;
+  std::string path_, name_, buffer_;
   size_t size_ = 0;
   int file_ = -1;
 };

@@ -71,11 +71,13 @@ TEST(WriteFileAtomically, AFailureLeavesTheOldFileAsItWas) {
   write_file_atomically(dir / "a", "old");
   {
     const FileSizeLimit limit(1000);
-    EXPECT_THROW(write_file_atomically(dir / "a", std::string(5000, 'x')), IoError);
+    EXPECT_THAT([&] { write_file_atomically(dir / "a", std::string(5000, 'x')); },
+                testing::ThrowsMessage<IoError>(HasSubstr((dir / "a") + " cannot be written")));
   }
   EXPECT_EQ(test::read_file(dir / "a"), "old");
   EXPECT_THAT(names_in(dir.path()), ElementsAre("a"));
-  EXPECT_THROW(write_file_atomically(dir / "no/such/a", "x"), IoError);
+  EXPECT_THAT([&] { write_file_atomically(dir / "no/such/a", "x"); },
+              testing::ThrowsMessage<IoError>(HasSubstr("no/such/a cannot be created")));
 }
 
 TEST(WriteFileAtomically, WhatAKilledProcessLeftIsClearedAwayByTheNext) {
