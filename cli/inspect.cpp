@@ -26,6 +26,7 @@
 #include "recipes/report/rows.h"
 #include "recipes/run/training_data.h"
 #include "recipes/run_files/run_directory.h"
+#include "recipes/run_files/run_names.h"
 #include "recipes/yaml/recipe_yaml.h"
 #include "trainer/checkpoint.h"
 
@@ -72,13 +73,16 @@ Json describe_checkpoint(const std::string& path) {
 
 Json describe_run(const std::string& path) {
   const qlora::recipes::Recipe recipe = qlora::recipes::read_run_recipe(path);
+  const bool is_replaced = qlora::recipes::is_being_replaced(path);
   Json facts = {
       {"kind", "run"},
       {"path", path},
       {"model", recipe.model.path},
       {"quantization", recipe.quantization.to_text()},
-      {"adapter", fs::exists(fs::path(path) / "adapter") ? "adapter" : "not written yet"}};
-  const auto newest = qlora::trainer::newest_checkpoint(path, qlora::trainer::Look::kHashes);
+      {"adapter",
+       !is_replaced && fs::exists(fs::path(path) / "adapter") ? "adapter" : "not written yet"}};
+  qlora::trainer::NewestCheckpoint newest;  // none of the run that is replaced
+  if (!is_replaced) newest = qlora::trainer::newest_checkpoint(path, qlora::trainer::Look::kHashes);
   facts["last_checkpoint"] = newest.whole ? describe_checkpoint(*newest.whole) : Json(nullptr);
   for (const auto& [directory, fault] : newest.passed_over) facts["not_whole"].push_back(fault);
   facts["footprint"] = qlora::cli::run_footprint(path);

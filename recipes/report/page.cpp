@@ -48,8 +48,8 @@ std::string page_with(const nlohmann::ordered_json& data) {
 }
 
 void require_page_file(const std::string& path) {
-  require_output_file("--html", path);
   io::require_replaceable(path, kFirstLines, "page");
+  require_output_file("--html", path);
 }
 
 void write_page(const std::string& path, const nlohmann::ordered_json& data) {

@@ -14,7 +14,8 @@ const std::map<std::string, std::string>& page_parts();  // by file name: "page.
 // the script element they lie in; the page makes text nodes of them.
 std::string page_with(const nlohmann::ordered_json& data);
 
-// ConfigError if the path holds anything but such a page, which may be replaced.
+// ConfigError if the path holds anything but such a page, which may be replaced, or is no place for
+// one (output_place.h).
 void require_page_file(const std::string& path);
 
 // Writes it. IoError, and the error above.

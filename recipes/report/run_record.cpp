@@ -22,6 +22,7 @@
 #include "recipes/report/rows.h"
 #include "recipes/report/run_facts.h"
 #include "recipes/run_files/run_directory.h"
+#include "recipes/run_files/run_names.h"
 #include "trainer/checkpoint.h"
 #include "trainer/memory_report.h"
 
@@ -182,7 +183,7 @@ Json run_record(const std::string& run_dir, const RunRecordOptions& options) {
   const MetricsColumns metrics = metrics_columns(text_in(run_dir, "metrics.jsonl"));
   const std::string log_text = text_in(run_dir, "log.txt");
   const Json log = last_lines(log_text);
-  const bool finished = fs::exists(fs::path(run_dir) / "adapter");
+  const bool finished = !is_being_replaced(run_dir) && fs::exists(fs::path(run_dir) / "adapter");
   const auto state = newest_state(run_dir);
   std::string note;
   Json rows = first_rows(recipe, options.num_rows, note);
