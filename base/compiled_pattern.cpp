@@ -15,4 +15,25 @@ const std::regex& compiled_pattern(const std::string& text) {
   return compiled.emplace(text, std::move(pattern)).first->second;
 }
 
+std::string pattern_fault(const std::string& pattern, const std::regex_error& error) {
+  bool has_atom = false, in_class = false;  // something to repeat; between [ and ]
+  for (size_t i = 0; i < pattern.size(); ++i) {
+    const char c = pattern[i];
+    if (c == '\\') ++i;
+    if (in_class) {
+      in_class = c != ']';
+    } else if (c == '*' || c == '+' || c == '?') {
+      if (!has_atom)
+        return std::string("'") + c + "' has nothing before it to repeat; '.*' means any text";
+    } else if (c == '(' && i + 1 < pattern.size() && pattern[i + 1] == '?') {
+      ++i;  // of (?:, (?= and (?!
+      has_atom = false;
+    } else {
+      in_class = c == '[';
+      has_atom = c != '(' && c != '|' && c != '^';
+    }
+  }
+  return error.what();
+}
+
 }  // namespace qlora

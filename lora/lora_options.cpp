@@ -29,7 +29,7 @@ const std::regex& ending_in(const std::string& key, const std::string& pattern) 
     return compiled_pattern("(.*\\.)?(" + pattern + ")");
   } catch (const std::regex_error& error) {
     fail<ConfigError>("{}: '{}' is not a valid regular expression ({})", key, pattern,
-                      error.what());
+                      pattern_fault(pattern, error));
   }
 }
 
@@ -114,7 +114,7 @@ void LoraOptions::find_faults(Faults& faults) const {
     if (module.empty()) faults.add("lora.modules_to_save: a name is empty");
   for (const auto& [module, ids] : trainable_token_indices)
     if (ids.empty())
-      faults.add("lora.trainable_token_indices: {} must name at least one token", module);
+      faults.add("lora.trainable_token_indices.{} must name at least one token", module);
   if (dtype != "float32" && dtype != "bfloat16")
     faults.add("lora.dtype must be float32 or bfloat16, found '{}'", dtype);
   if (targets.empty() && target_parameters.empty())

@@ -33,7 +33,7 @@ bool matches(const char* key, const std::string& pattern, const std::string& nam
     return std::regex_match(name, compiled_pattern(pattern));
   } catch (const std::regex_error& error) {
     fail<ConfigError>("{}: '{}' is not a valid regular expression ({})", key, pattern,
-                      error.what());
+                      pattern_fault(pattern, error));
   }
 }
 

@@ -56,7 +56,7 @@ void OptimizerOptions::find_faults(Faults& faults) const {
       compiled_pattern(pattern);
     } catch (const std::regex_error& error) {
       faults.add("optim.weight_decay_pattern: '{}' is not a valid regular expression ({})", pattern,
-                 error.what());
+                 pattern_fault(pattern, error));
     }
     in_range(faults, "weight_decay_pattern", value, value >= 0 && lr * value <= 1,
              "numbers >= 0, times optim.lr at most 1");

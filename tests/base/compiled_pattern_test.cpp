@@ -1,9 +1,34 @@
 #include "base/compiled_pattern.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 namespace qlora {
 namespace {
+
+std::string fault_of(const std::string& pattern) {
+  try {
+    compiled_pattern(pattern);
+    return "";
+  } catch (const std::regex_error& error) {
+    return pattern_fault(pattern, error);
+  }
+}
+
+TEST(CompiledPattern, ARepetitionOfNothingIsNamed) {
+  for (const char* pattern : {"*", "*_proj", "a|*", "(+a)"})
+    EXPECT_THAT(fault_of(pattern), testing::HasSubstr("has nothing before it to repeat"))
+        << pattern;
+  EXPECT_THAT(fault_of("*"), testing::StartsWith("'*' has nothing"));
+}
+
+TEST(CompiledPattern, OtherFaultsAreTheLibrarysWords) {
+  for (const char* pattern : {"(", "[a", "(a*", "[*"}) {
+    EXPECT_NE(fault_of(pattern), "") << pattern;
+    EXPECT_THAT(fault_of(pattern), testing::Not(testing::HasSubstr("nothing before"))) << pattern;
+  }
+  EXPECT_EQ(fault_of("(?:a|b)*[*]\\*?"), "");
+}
 
 TEST(CompiledPattern, IsCompiledOnceAndMatchesAsItDidThen) {
   const std::regex* first = &compiled_pattern("layers\\.[0-9]+\\.(up|down)_proj");

@@ -256,6 +256,12 @@ TEST(RecipeYaml, ASectionTellsAllOfItsFaults) {
     EXPECT_THAT(told, HasSubstr(sentence));
 }
 
+TEST(RecipeYaml, OneFaultOfTrainedTokensIsToldOnce) {
+  const std::string told = refusal(kSmall, {"lora.trainable_token_indices={embed_tokens: 5}"});
+  EXPECT_THAT(told, HasSubstr("lora.trainable_token_indices.embed_tokens must be a list"));
+  EXPECT_THAT(told, testing::Not(HasSubstr("must name at least one token")));
+}
+
 TEST(Problems, AKeyIsNamedByItsWholeNameOrByWhatLiesInIt) {
   ProblemList problems("r.yaml");
   problems.covered("lora.alpha");
