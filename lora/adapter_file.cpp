@@ -94,9 +94,7 @@ std::string config_text(const AdapterSet& adapters, const LoraOptions& options,
       {"use_rslora", options.use_rslora}};
   // Versions of PEFT before 0.17 do not know it.
   if (options.target_parameters.empty()) config.erase("target_parameters");
-  return io::json_text_in_utf8(config, 2) +
-         "
-         ";  // the base may be named by a path, of any bytes
+  return io::json_text_in_utf8(config, 2) + "\n";  // the base may be named by a path, of any bytes
 }
 
 // What this version does with each field of PEFT's LoraConfig (0.21).

@@ -18,6 +18,7 @@
 #include "data/tokenizers/generation_config.h"
 #include "io/byte_reader.h"
 #include "io/file_kind.h"
+#include "model/position_limit.h"
 
 namespace qlora::recipes {
 namespace {
@@ -137,6 +138,16 @@ std::vector<int32_t> prompt_ids(const PromptText& prompt, const BaseModel& base,
                                    *base.chat_template, tokenizer);
 }
 
+void require_room(const trainer::SamplePrompt& prompt, size_t number,
+                  const model::Architecture& architecture) {
+  const model::PositionLimit limit = model::position_limit(architecture);
+  if (std::ssize(prompt.ids) >= limit.tokens)
+    fail<ConfigError>(
+        "train.sample_prompts: prompt {} has {} tokens, which leaves no room for an answer within "
+        "the model's {} positions ({})",
+        number, prompt.ids.size(), limit.tokens, limit.said_by);
+}
+
 }  // namespace
 
 std::vector<PromptText> read_sample_prompts(const trainer::TrainOptions& options) {
@@ -159,6 +170,7 @@ void set_up_samples(const Recipe& recipe, const BaseModel& base, trainer::RunRep
     prompts.push_back({text.text, prompt_ids(text, base, in_turns)});
     data::require_embedded(prompts.back().ids, *base.tokenizer,
                            base.model->architecture().vocab_size);
+    require_room(prompts.back(), prompts.size(), base.model->architecture());
   }
   job.sample = [prompts, &report, &tokenizer = *base.tokenizer, &model = *base.model,
                 &state = job.state, every = recipe.train.sample_every,

@@ -27,8 +27,9 @@ std::vector<PromptText> read_sample_prompts(const trainer::TrainOptions& options
 
 // Makes the job take samples before its first step, every train.sample_every steps and at the end,
 // where samples.jsonl holds none of that step. Texts pass through the chat template where the
-// recipe trains conversations. ConfigError if the model has no template for messages, FormatError
-// for a token it has no embedding for. All arguments outlive the job.
+// recipe trains conversations. ConfigError if the model has no template for messages or a prompt
+// leaves no room for an answer, FormatError for a token it has no embedding for. All arguments
+// outlive the job.
 void set_up_samples(const Recipe& recipe, const BaseModel& base, trainer::RunReport& report,
                     trainer::TrainJob& job);
 

@@ -248,6 +248,16 @@ TEST(Samples, WhatIsNoPromptIsNamedWithFileAndLine) {
   EXPECT_THAT(refusal(), HasSubstr("train.sample_prompts: there is no file"));
 }
 
+TEST(Samples, APromptThatLeavesNoRoomForAnAnswerIsNamed) {
+  TempDir dir;
+  Recipe recipe = sampling_recipe(dir.path());
+  recipe.train.sample_prompts.push_back(std::string(3000, 'x'));
+  EXPECT_THAT([&] { finetune(recipe, kNever); },
+              testing::ThrowsMessage<ConfigError>(
+                  testing::AllOf(HasSubstr("train.sample_prompts: prompt 3 has 30"),
+                                 HasSubstr("leaves no room for an answer within the model's"))));
+}
+
 TEST(Samples, AnIntervalNeedsPromptsAndAFileIsFoundBesideItsRecipe) {
   trainer::TrainOptions options;
   options.max_steps = 1;
