@@ -30,13 +30,13 @@ namespace qlora::recipes {
 namespace {
 namespace fs = std::filesystem;
 
-// What has such a name cannot be taken for a run's, and is in nobody's way if it cannot be removed.
+// For what has a partial name: nothing takes it for a run's, and it is in nobody's way if it stays.
 template <typename Remove>
 void remove_partial_name(const Remove& remove) {
   try {
     remove();
   } catch (const IoError& error) {
-    log::warning("{}; it may be deleted", error.what());
+    log::warning("leftovers stay: {}", error.what());
   }
 }
 
