@@ -14,6 +14,7 @@
 #include "recipes/exports/training_facts.h"
 #include "recipes/report/metrics_columns.h"
 #include "recipes/run/stop_sentence.h"
+#include "recipes/run_files/set_aside.h"
 #include "trainer/checkpoint.h"
 
 namespace qlora::recipes {
@@ -56,6 +57,10 @@ void finish(const Recipe& recipe, const RunDirectory& run, const BaseModel& base
     return;
   }
   const std::string directory = run.file("adapter");
+  // RunDirectory::begin() leaves none there.
+  if (fs::exists(directory))
+    log::warning("{} was put there while the run went on; it is now {}", directory,
+                 set_aside(run.path(), "adapter"));
   exporting::write_adapter_directory(directory, job.adapters, recipe.lora, base.record,
                                      *base.tokenizer, base.chat_template.get(),
                                      training_facts(recipe, base.record.compute_dtype));

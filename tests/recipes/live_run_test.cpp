@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <filesystem>
+#include <thread>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -54,6 +55,25 @@ TEST_F(ALiveRun, WithoutAnyCheckpointLeftHasNoAdapterYet) {
   };
   EXPECT_THAT([&] { open_model(choice); },
               testing::ThrowsMessage<ConfigError>(testing::HasSubstr("has no adapter yet")));
+}
+
+TEST_F(ALiveRun, KeepsAnAdapterThatSomebodyPutsIntoItsPlace) {
+  recipe.output.overwrite = true;
+  recipe.train.max_steps = 300;
+  recipe.train.save_every = 0;
+  const std::string theirs = dir / "run/adapter/notes.txt";
+  fs::remove_all(dir / "run");
+  std::thread somebody([&] {
+    while (!fs::exists(dir / "run/metrics.jsonl")) std::this_thread::yield();
+    dir.write("run/adapter/notes.txt", "mine");
+  });
+  const std::atomic<bool> never{false};
+  const trainer::Outcome outcome = finetune(recipe, never);
+  somebody.join();
+  EXPECT_EQ(outcome, trainer::Outcome::kFinished);
+  EXPECT_FALSE(fs::exists(theirs));
+  EXPECT_TRUE(fs::exists(dir / "run/adapter/adapter_config.json"));
+  EXPECT_EQ(test::read_file(dir / "run/set-aside-1/adapter/notes.txt"), "mine");
 }
 
 // What is wrong with an adapter that is there is told, and no other is looked for.
