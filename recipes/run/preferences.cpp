@@ -15,6 +15,7 @@
 #include "io/json_text.h"
 #include "lora/weight_init.h"
 #include "recipes/given_adapter.h"
+#include "recipes/run_files/run_names.h"
 #include "trainer/preference_evaluation.h"
 #include "trainer/preference_objective.h"
 

@@ -308,7 +308,7 @@ void RunDirectory::continue_from(const Recipe& recipe) {
 void RunDirectory::require_own(const Recipe& recipe) const {
   const fs::path source = fs::path(*checkpoint_).lexically_normal();
   const fs::path beside =
-      (source.has_filename() ? source : source.parent_path()).parent_path() / kRecipe;
+      (source.has_filename() ? source : source.parent_path()).parent_path() / kRecipeFile;
   std::vector<std::string> differences;
   if (fs::exists(beside))
     differences = fixed_differences(read_run_recipe(beside.parent_path().string()), recipe);
