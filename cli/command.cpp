@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <sstream>
 #include <utility>
 
 #include "base/error.h"
@@ -266,7 +267,12 @@ int run_command_line(const std::string& program, const std::string& description,
     app.parse(arguments);
     return 0;
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return app.exit(error);  // --help and --version
+    if (error.get_exit_code() == 0) {  // --help and --version
+      std::ostringstream text;
+      app.exit(error, text, text);
+      fmt::print("{}", text.str());
+      return 0;
+    }
     throw ConfigError(sentence(app, error));
   }
 }

@@ -6,7 +6,6 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <iostream>
 #include <system_error>
 
 #include "base/error.h"
@@ -47,7 +46,6 @@ void print_now(std::string_view text) {
 }
 
 void finish_output() {
-  std::cout.flush();
   if (std::fflush(stdout) != 0) note(errno);
   if (failure != 0) fail_on_output(failure);
   if (std::ferror(stdout) && !reader_is_gone) throw IoError("standard output cannot be written");
