@@ -17,9 +17,9 @@
 #include "io/atomic_write.h"
 #include "io/json.h"
 #include "io/json_text.h"
-#include "io/read_file.h"
 #include "io/safetensors.h"
 #include "lora/adapter_names.h"
+#include "lora/adapter_patterns.h"
 #include "lora/expert_adapters.h"
 #include "lora/module_path.h"
 #include "quant/tensor_file.h"
@@ -52,13 +52,6 @@ nlohmann::json tokens_json(std::map<std::string, std::vector<int64_t>> tokens,
   return tokens;
 }
 
-template <typename Value>
-nlohmann::ordered_json in_order(const OrderedMap<Value>& patterns) {
-  nlohmann::ordered_json object = nlohmann::ordered_json::object();
-  for (const auto& [pattern, value] : patterns) object[pattern] = value;
-  return object;
-}
-
 // adapter_config.json with its keys sorted, as PEFT writes it, but for those of patterns. The
 // targets of `options` are those of the adapter.
 std::string config_text(const AdapterSet& adapters, const LoraOptions& options,
@@ -67,7 +60,7 @@ std::string config_text(const AdapterSet& adapters, const LoraOptions& options,
   const HubId hub = hub_id_of(base.name).value_or(HubId{base.name, ""});
   // Ordered: of rank_pattern and alpha_pattern the first key that matches decides.
   nlohmann::ordered_json config = {
-      {"alpha_pattern", in_order(options.alpha_pattern)},
+      {"alpha_pattern", patterns_json(options.alpha_pattern)},
       {"auto_mapping", none},
       {"base_model_name_or_path", hub.id},
       {"bias", options.bias},
@@ -83,7 +76,7 @@ std::string config_text(const AdapterSet& adapters, const LoraOptions& options,
       {"modules_to_save", list_or_none(options.modules_to_save)},
       {"peft_type", "LORA"},
       {"r", options.rank},
-      {"rank_pattern", in_order(options.rank_pattern)},
+      {"rank_pattern", patterns_json(options.rank_pattern)},
       {"revision", hub.revision.empty() ? none : nlohmann::json(hub.revision)},
       {"target_modules", options.targets},
       {"target_parameters", options.target_parameters},
@@ -201,28 +194,6 @@ std::vector<std::pair<std::string, io::JsonNode>> entries_of(const io::JsonNode&
   std::vector<std::pair<std::string, io::JsonNode>> all;
   for (const auto& [key, value] : object.value().items()) all.emplace_back(key, object.at(key));
   return all;
-}
-
-// The first key that matches decides, as for PEFT, which keeps the file's order too.
-void read_patterns(const std::string& path, const io::JsonNode& config, LoraOptions& options) {
-  const nlohmann::ordered_json ordered = io::ordered_json_or_discarded(io::read_bytes(path));
-  const auto read = [&](const char* key, const auto& add) {
-    const auto patterns = config.find(key);
-    if (!patterns) return;
-    const auto entries = entries_of(*patterns);
-    if (ordered.is_discarded() || entries.empty()) {
-      for (const auto& [pattern, value] : entries) add(pattern, value);
-    } else {
-      for (const auto& [pattern, ignored] : ordered.at(key).items())
-        add(pattern, patterns->at(pattern));
-    }
-  };
-  read("rank_pattern", [&](const std::string& pattern, const io::JsonNode& value) {
-    options.rank_pattern[pattern] = value.as_integer(1, 1 << 16);
-  });
-  read("alpha_pattern", [&](const std::string& pattern, const io::JsonNode& value) {
-    options.alpha_pattern[pattern] = value.as_number();
-  });
 }
 
 // What is trained beside the adapters.

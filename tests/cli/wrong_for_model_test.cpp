@@ -1,0 +1,52 @@
+// What a recipe asks of a model that its kind does not have, told from its header.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/cli/program.h"
+#include "tests/support/small_models.h"
+
+namespace qlora::test {
+namespace {
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+
+TEST(WrongForModel, TrainedInputsOfAnEncoder) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  write_made_directory(dir / "t5", R"({
+    "model_type": "t5", "vocab_size": 258, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1,
+    "num_decoder_layers": 1, "num_heads": 4, "decoder_start_token_id": 0, "pad_token_id": 0,
+    "eos_token_id": 1, "tie_word_embeddings": false, "feed_forward_proj": "gated-gelu"})");
+  recipe.model.path = dir / "t5";
+  recipe.data.train = {
+      {dir.write("pairs.jsonl", R"({"input": "say", "output": "yes"})"), "input_output", {}}};
+  recipe.data.eval = {};
+  const Finished done =
+      run_qlora(dir, {"train", write_recipe_file(dir, recipe), "--set", "data.train_on=all"});
+  EXPECT_EQ(done.exit_code, 2);
+  EXPECT_THAT(done.err, HasSubstr("--set data.train_on=all: data.train_on: the encoder reads"));
+}
+
+TEST(WrongForModel, DropoutDoraAndTrainingWholeOfExperts) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  write_made_directory(dir / "experts", R"({
+    "model_type": "mixtral", "vocab_size": 258, "hidden_size": 32, "intermediate_size": 64,
+    "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "num_local_experts": 2, "num_experts_per_tok": 1, "max_position_embeddings": 128})");
+  recipe.model.path = dir / "experts";
+  recipe.lora.targets = {"all-linear"};
+  const Finished done =
+      run_qlora(dir, {"train", write_recipe_file(dir, recipe), "--set", "lora.dropout=0.1", "--set",
+                      "lora.use_dora=true", "--set", "lora.modules_to_save=[gate]"});
+  EXPECT_EQ(done.exit_code, 2);
+  EXPECT_THAT(done.err,
+              AllOf(HasSubstr("--set lora.dropout=0.1: lora.dropout: adapters of experts"),
+                    HasSubstr("--set lora.use_dora=true: lora.use_dora: adapters of experts"),
+                    HasSubstr("is an expert or a router, which is not trained whole"),
+                    Not(HasSubstr("examples"))));
+}
+
+}  // namespace
+}  // namespace qlora::test
