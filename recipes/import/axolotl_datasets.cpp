@@ -14,13 +14,17 @@ std::string text_in(const Node& entry, const std::string& key, const std::string
   return text(in_file(entry, key), otherwise);
 }
 
-// A type that is a map names the fields of an instruction.
+// A type that is a map names the fields of an instruction. An empty name is that of no column.
 void read_own_type(const Node& type, DraftedDataset& dataset) {
+  const auto column_or_none = [&](const char* key, const char* otherwise) {
+    const std::string column = text_in(type, key, otherwise);
+    return column.empty() ? kNoColumn : column;
+  };
   dataset.format = "alpaca";
   dataset.field("instruction", text_in(type, "field_instruction", "instruction"));
-  dataset.field("input", text_in(type, "field_input", "input"));
+  dataset.field("input", column_or_none("field_input", "input"));
   dataset.field("output", text_in(type, "field_output", "output"));
-  dataset.field("system", text_in(type, "field_system", "system"));
+  dataset.field("system", column_or_none("field_system", "system"));
   for (const char* words : {"format", "no_input_format", "system_format", "system_prompt"})
     if (const Node* given = in_file(type, words); given && !is_off(*given))
       dataset.missing = fmt::format(

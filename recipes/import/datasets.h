@@ -10,6 +10,10 @@
 
 namespace qlora::recipes {
 
+// What a field is called that the other tool does not read, though a row may have a column of our
+// name for it.
+inline constexpr const char* kNoColumn = "none";
+
 struct DraftedDataset {
   std::string path;
   std::string format = "chat";

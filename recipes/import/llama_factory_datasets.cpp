@@ -39,10 +39,16 @@ std::string text_in(const Node& map, const std::string& key, const std::string& 
   return text(in_file(map, key), otherwise);
 }
 
+// Where columns are named, those that are not are not read.
+std::string query_column(const Node& about) {
+  return text_in(about, "columns.query", in_file(about, "columns") ? "" : "input");
+}
+
 void read_alpaca(const Node& about, DraftedDataset& dataset) {
+  const std::string query = query_column(about);
   dataset.format = "alpaca";
   dataset.field("instruction", text_in(about, "columns.prompt", "instruction"));
-  dataset.field("input", text_in(about, "columns.query", "input"));
+  dataset.field("input", query.empty() ? kNoColumn : query);
   dataset.field("output", text_in(about, "columns.response", "output"));
   dataset.field("system", text_in(about, "columns.system", "system"));
   dataset.field("history", text_in(about, "columns.history", "history"));
@@ -109,25 +115,18 @@ DraftedDataset read_named(const std::string& name, const DatasetInfo& info, bool
 // What its readers do otherwise than those of our formats.
 void tell_of_rows(const std::string& name, const DraftedDataset& dataset, const Node* about,
                   Draft& draft) {
-  const bool has_columns = about && in_file(*about, "columns");
-  const bool reads_query = !has_columns || in_file(*about, "columns.query");
+  const bool reads_query = !about || !query_column(*about).empty();
   const bool alpaca_pairs = about && dataset.format == "preference" &&
                             text_in(*about, "formatting", "alpaca") == "alpaca";
   if (dataset.format == "alpaca" && reads_query)
     draft.warn(
         "LLaMA-Factory puts one newline between instruction and input; format alpaca puts an empty "
         "line there. Rows without input are the same in both");
-  if (dataset.format == "alpaca" && !reads_query)
-    draft.warn(fmt::format(
-        "the columns of {} name no query, and LLaMA-Factory reads none; format alpaca reads the "
-        "input of a row that has one",
-        name));
   if (alpaca_pairs && reads_query)
     draft.warn(fmt::format(
         "LLaMA-Factory puts a newline and the row's {} behind the prompt of the pairs of {}; here "
         "the prompt is {} alone, so rows with both must be written with one prompt",
-        text_in(*about, "columns.query", "input"), name,
-        text_in(*about, "columns.prompt", "instruction")));
+        query_column(*about), name, text_in(*about, "columns.prompt", "instruction")));
 }
 
 // One a data set: given, or equal ones where its data sets take turns.

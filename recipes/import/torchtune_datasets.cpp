@@ -58,6 +58,7 @@ void name_fields(const Node& entry, const std::string& component, DraftedDataset
   if (component == "instruct_dataset") {
     dataset.format = "alpaca";  // rows of one question and one answer
     dataset.field("instruction", column("input"));
+    dataset.field("input", kNoColumn);
     dataset.field("output", column("output"));
   } else if (dataset.format == "alpaca") {
     for (const char* field : {"instruction", "input", "output"})

@@ -1,5 +1,5 @@
-// What LLaMA-Factory does with rows otherwise than the formats here, and how its data sets are
-// mixed.
+// What LLaMA-Factory does with rows otherwise than the formats here, which columns it and Axolotl
+// read, and how its data sets are mixed.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -20,8 +20,11 @@ using testing::Contains;
 using testing::Each;
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::IsEmpty;
 using testing::Not;
+using testing::Pair;
 using testing::StartsWith;
+using testing::UnorderedElementsAre;
 
 const std::string kFile = "model_name_or_path: m\nfinetuning_type: lora\nmax_steps: 1\n";
 
@@ -41,13 +44,42 @@ TEST(ImportRows, LlamaFactoryJoinsInstructionAndInputOtherwise) {
               Contains(HasSubstr("one newline between instruction and input")));
   const std::string no_query =
       R"({"a": {"file_name": "a.json", "columns": {"prompt": "q", "response": "a"}}})";
-  EXPECT_THAT(with_info(no_query, "dataset: a\n").warnings,
-              Contains(HasSubstr("the columns of a name no query")));
+  EXPECT_THAT(with_info(no_query, "dataset: a\n").warnings, Each(Not(HasSubstr("newline"))));
   const std::string chat = R"({"a": {"file_name": "a.json", "formatting": "sharegpt"}})";
   EXPECT_THAT(with_info(chat, "dataset: a\n").warnings, Each(Not(HasSubstr("newline"))));
   const std::string pairs = R"({"a": {"file_name": "a.json", "ranking": true}})";
   EXPECT_THAT(with_info(pairs, "stage: dpo\ndataset: a\n").warnings,
               Contains(HasSubstr("the row's input behind the prompt of the pairs of a")));
+}
+
+TEST(ImportRows, AColumnThatLlamaFactoryDoesNotReadIsNotReadHere) {
+  const auto fields = [](const std::string& columns) {
+    const ImportedRecipe recipe = with_info(
+        R"({"a": {"file_name": "a.json", "columns": {)" + columns + "}}}", "dataset: a\n");
+    EXPECT_THAT(recipe.warnings, Each(Not(HasSubstr("query")))) << columns;
+    return parse_recipe(recipe.text, "r.yaml", "/base").data.train[0].fields;
+  };
+  const auto read_once = UnorderedElementsAre(Pair("instruction", "input"), Pair("input", "none"));
+  EXPECT_THAT(fields(R"("prompt": "input", "response": "output")"), read_once);
+  EXPECT_THAT(fields(R"("prompt": "input", "query": "", "response": "output")"), read_once);
+  EXPECT_THAT(fields(R"("prompt": "instruction", "query": "input", "response": "output")"),
+              IsEmpty());
+  EXPECT_THAT(fields(R"("prompt": "q", "query": "context", "response": "output")"),
+              UnorderedElementsAre(Pair("instruction", "q"), Pair("input", "context")));
+}
+
+TEST(ImportRows, AnEmptyNameOfAnAxolotlTypeIsThatOfNoColumn) {
+  const auto fields = [](const std::string& type) {
+    const ImportedRecipe recipe = imported(
+        "base_model: m\nadapter: lora\ndatasets: [{path: r.jsonl, type: {" + type + "}}]\n",
+        "axolotl");
+    return parse_recipe(recipe.text, "r.yaml", "/base").data.train[0].fields;
+  };
+  EXPECT_THAT(fields("field_instruction: input, field_input: '', field_system: ''"),
+              UnorderedElementsAre(Pair("instruction", "input"), Pair("input", "none"),
+                                   Pair("system", "none")));
+  // Without a name Axolotl reads the column input as well.
+  EXPECT_THAT(fields("field_instruction: q"), UnorderedElementsAre(Pair("instruction", "q")));
 }
 
 TEST(ImportRows, LlamaFactoryCutsPromptAndAnswer) {

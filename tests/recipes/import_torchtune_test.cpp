@@ -17,7 +17,9 @@ using testing::Each;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
+using testing::Pair;
 using testing::StartsWith;
+using testing::UnorderedElementsAre;
 
 ImportedRecipe torchtune(const std::string& tokenizer, const std::string& more) {
   return imported(
@@ -67,6 +69,22 @@ TEST(ImportTorchtune, MessagesWithoutTurnsAreToldOf) {
       " {_component_: torchtune.datasets.instruct_dataset, data_files: b.json, weight: 1}]";
   EXPECT_THAT(torchtune("gemma_tokenizer", both).warnings,
               Contains(HasSubstr("also words the rows of instruct_dataset")));
+}
+
+TEST(ImportTorchtune, TheQuestionOfAnInstructionIsReadOnce) {
+  const auto fields = [](const std::string& component) {
+    return read(torchtune("llama3_tokenizer", rows(component))).data.train[0].fields;
+  };
+  EXPECT_THAT(fields("instruct_dataset"),
+              UnorderedElementsAre(Pair("instruction", "input"), Pair("input", "none")));
+  EXPECT_THAT(fields("alpaca_dataset"), IsEmpty());
+  const ImportedRecipe mapped =
+      torchtune("llama3_tokenizer",
+                "dataset: {_component_: torchtune.datasets.instruct_dataset, data_files: r.json, "
+                "column_map: {input: q, output: a}}");
+  EXPECT_THAT(
+      read(mapped).data.train[0].fields,
+      UnorderedElementsAre(Pair("instruction", "q"), Pair("input", "none"), Pair("output", "a")));
 }
 
 TEST(ImportTorchtune, ACosineThatFallsOnceIsTheSame) {
