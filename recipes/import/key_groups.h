@@ -44,6 +44,8 @@ std::vector<ToolKey> torchtune_preference_keys();
 
 // Whether a file of TRL, Axolotl or LLaMA-Factory is for a training that compares answers.
 bool compares_in_trl(const Node& root);
+// Whether such a file of TRL has no key that its DPO alone has.
+bool may_be_orpo_in_trl(const Node& root);
 bool compares_in_axolotl(const Node& root);
 bool compares_in_llama_factory(const Node& root);
 // The key lora_dropout of the three, which such a training is without.

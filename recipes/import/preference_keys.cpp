@@ -151,6 +151,10 @@ bool compares_in_trl(const Node& root) {
          !those_in(root, kOrpoKeys).empty() || !those_in(root, kPairKeys).empty();
 }
 
+bool may_be_orpo_in_trl(const Node& root) {
+  return compares_in_trl(root) && !names_loss_of_pairs(root) && those_in(root, kDpoKeys).empty();
+}
+
 ToolKey trl_dropout() {
   return dropout(
       "lora_dropout",
@@ -165,9 +169,7 @@ void finish_trl_preferences(const Node& root, Draft& draft) {
     draft.write("train.objective", Node::string("dpo"), "keys of DPOConfig");
   if (!keeps_dropout_in_trl(root))
     leave_dropout_out("TRL", " (disable_dropout is on unless the file says otherwise)", draft);
-  if (draft.text_of("train.objective") != "dpo" || names_loss_of_pairs(root) ||
-      !those_in(root, kDpoKeys).empty())
-    return;
+  if (draft.text_of("train.objective") != "dpo" || !may_be_orpo_in_trl(root)) return;
   const std::vector<std::string> of_orpo = those_in(root, kOrpoKeys);
   draft.warn(fmt::format(
       "the file may be for TRL's DPO or for its ORPO, whose keys are the same{}; the recipe says "

@@ -41,16 +41,22 @@ bool cuts_no_rows(const Node& root) {
   return longest && longest->value.kind == Node::Kind::kNull && !in_file(root, "max_seq_length");
 }
 
-// What is beyond the length goes into another sequence; otherwise it is cut off.
+// What is beyond the length goes into another sequence; otherwise it is cut off. bfd-requeue is
+// what the strategy was called formerly.
 bool splits_rows(const Node& root) {
+  const std::string strategy = text(in_file(root, "packing_strategy"));
   return is_true(in_file(root, "packing")) &&
-         text(in_file(root, "packing_strategy")) == "bfd_split";
+         (strategy == "bfd_split" || strategy == "bfd-requeue");
 }
 
 void read_truncation(const Found& found, const ToolKey& key, Draft& draft) {
   if (cuts_no_rows(found.root)) return draft.without_effect(found, "max_length is null");
   if (splits_rows(found.root))
     return draft.without_effect(found, "packing_strategy splits rows that are too long");
+  if (is_true(in_file(found.root, "packing")))
+    return draft.without_effect(found,
+                                "packing keeps the beginning of a row that is too long, whatever "
+                                "it says");
   const bool end = found.value.text == "keep_end";
   draft.set(found, key.here, Node::string(end ? "truncate_left" : "truncate_right"));
 }
@@ -169,9 +175,10 @@ void finish(const Node& root, Draft& draft) {
   finish_trl_preferences(root, draft);
   finish_trl_row_order(root, draft);
   if (cuts_no_rows(root))
-    draft.warn(
-        "TRL cuts no rows where max_length is null; here data.sequence_length is 1024, and a "
-        "longer row is an error");
+    draft.warn(fmt::format(
+        "TRL cuts no rows where max_length is null{}; here data.sequence_length is 1024, and a "
+        "longer row is an error",
+        may_be_orpo_in_trl(root) ? ", but its ORPO takes 512 then" : ""));
   const bool compares = learns_preferences(draft);
   draft.set_default("optim.lr", Node::scalar(compares ? "1e-06" : "2e-05"), "TRL");
   if (!compares) draft.set_default("data.train_on", Node::string("all"), "TRL");

@@ -88,6 +88,19 @@ TEST(ImportPreferences, AFileThatMayBeForOrpoSaysSoAtTheTopOfTheRecipe) {
         << of_dpo;
 }
 
+TEST(ImportPreferences, TrlsOrpoCutsRowsWithoutALengthToo) {
+  const auto told = [](const std::string& lines) {
+    return imported(kTrl + "max_length: null\n" + lines, "trl").warnings;
+  };
+  const auto orpo = HasSubstr("where max_length is null, but its ORPO takes 512 then; here");
+  for (const char* open : {"beta: 0.2\n", "beta: 0.2\nmax_completion_length: 128\n"})
+    EXPECT_THAT(told(open), Contains(orpo)) << open;
+  for (const char* other : {"", "loss_type: [sigmoid]\n", "beta: 0.2\nlabel_smoothing: 0.1\n"}) {
+    EXPECT_THAT(told(other), Contains(HasSubstr("where max_length is null; here"))) << other;
+    EXPECT_THAT(told(other), Each(Not(orpo))) << other;
+  }
+}
+
 TEST(ImportPreferences, KeysThatOnlyPairsHaveMakeTheTrainingOneOfPairs) {
   for (const char* key : {"loss_type: [hinge]\n", "disable_dropout: true\n",
                           "precompute_ref_log_probs: true\n", "label_smoothing: 0.1\n"}) {

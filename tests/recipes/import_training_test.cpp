@@ -129,10 +129,13 @@ TEST(ImportTraining, RowsThatTheToolDoesNotCutAreNotCutHere) {
     EXPECT_THAT(recipe.text, HasSubstr("on_overlength: truncate_right")) << lines;
     EXPECT_THAT(recipe.warnings, Not(Contains(HasSubstr("cuts no rows")))) << lines;
   }
-  const ImportedRecipe split = imported(
-      trl + "truncation_mode: keep_start\npacking: true\npacking_strategy: bfd_split\n", "trl");
-  EXPECT_EQ(fate_of(split, "packing_strategy"), "data.on_overlength");
-  EXPECT_THAT(split.text, HasSubstr("  on_overlength: split  # packing_strategy\n"));
+  for (const char* strategy : {"bfd_split", "bfd-requeue"}) {
+    const ImportedRecipe split = imported(
+        trl + "truncation_mode: keep_start\npacking: true\npacking_strategy: " + strategy + "\n",
+        "trl");
+    EXPECT_EQ(fate_of(split, "packing_strategy"), "data.on_overlength") << strategy;
+    EXPECT_THAT(split.text, HasSubstr("  on_overlength: split  # packing_strategy\n")) << strategy;
+  }
   EXPECT_THAT(fate_of(imported(trl + "packing_strategy: bfd_split\n", "trl"), "packing_strategy"),
               StartsWith("without effect: packing is off"));
   const auto torchtune = [](const std::string& length) {
@@ -143,6 +146,20 @@ TEST(ImportTraining, RowsThatTheToolDoesNotCutAreNotCutHere) {
   EXPECT_THAT(torchtune("null").warnings, Contains(StartsWith("torchtune cuts no rows")));
   EXPECT_THAT(torchtune("512").text,
               HasSubstr("  on_overlength: truncate_right  # default of torchtune\n"));
+}
+
+TEST(ImportTraining, TrlsPackingKeepsTheBeginningOfARow) {
+  const std::string trl =
+      "model_name_or_path: m\nuse_peft: true\ndataset_name: r.jsonl\ntruncation_mode: keep_end\n";
+  for (const char* strategy : {"", "packing_strategy: bfd\n"}) {
+    const ImportedRecipe packed = imported(trl + "packing: true\n" + strategy, "trl");
+    EXPECT_THAT(fate_of(packed, "truncation_mode"),
+                StartsWith("without effect: packing keeps the beginning"));
+    EXPECT_THAT(packed.text, HasSubstr("  on_overlength: truncate_right  # default of TRL\n"));
+  }
+  for (const char* alone : {"", "packing: false\n"})
+    EXPECT_THAT(imported(trl + alone, "trl").text,
+                HasSubstr("  on_overlength: truncate_left  # truncation_mode\n"));
 }
 
 }  // namespace
