@@ -104,7 +104,7 @@ std::vector<ToolKey> model_keys() {
       idle("bnb_config_kwargs.bnb_4bit_compute_dtype", "train.compute_dtype: auto"),
       idle("bnb_config_kwargs.bnb_4bit_quant_storage", "weights are stored as their 4 bits"),
       dtype("torch_dtype", "model.dtype"),
-      bf16({"fp16", "bfloat16", "float16", "torch_dtype"}),
+      bf16({"fp16", "bfloat16", "float16", "torch_dtype", "load_in_8bit"}),
       when_true("bfloat16", "model.dtype", "bfloat16"),
       when_true("float16", "model.dtype", "float16"),
       when_true("float32", "train.compute_dtype", "float32"),

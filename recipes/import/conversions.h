@@ -61,7 +61,7 @@ ToolKey steps(std::string name, std::string here);
 ToolKey resume(std::string name);
 ToolKey dtype(std::string name, std::string here);
 // bf16 of tools that compute in float32 where neither it nor fp16 is on, unless one of `types`
-// names a shorter type of the model.
+// names a shorter type of the model, or is a switch of the file that brings one.
 ToolKey bf16(std::vector<std::string> types);
 // A share; a count of rows is refused.
 ToolKey share(std::string name, std::string here);

@@ -52,7 +52,10 @@ TEST(ImportEffects, NeitherBf16NorFp16IsFloat32) {
   for (const char* other : {"bf16: true\n", "bf16: false\nfp16: true\n", "fp16: false\n",
                             "bf16: false\ndtype: bfloat16\n", "fp16: true\nbf16: false\n"})
     EXPECT_EQ(compute_dtype(imported(kTrl + other, "trl")), "auto") << other;
-  for (const char* other : {"bf16: auto\n", "bf16: false\nbfloat16: true\n"})
+  EXPECT_EQ(compute_dtype(imported(kAxolotl + "bf16: false\nload_in_8bit: false\n", "axolotl")),
+            "float32");
+  for (const char* other :
+       {"bf16: auto\n", "bf16: false\nbfloat16: true\n", "bf16: false\nload_in_8bit: true\n"})
     EXPECT_EQ(compute_dtype(imported(kAxolotl + other, "axolotl")), "auto") << other;
 }
 
