@@ -54,10 +54,20 @@ void read_messages(const Node& entry, DraftedDataset& dataset) {
   dataset.field("tools", text_in(entry, "field_tools", "tools"));
 }
 
-void read_preferences(const Node& entry, const std::string& type, DraftedDataset& dataset) {
+// Of which the type is a map, or a name.
+void read_preferences(const Node& entry, const Node* type_of_rows, DraftedDataset& dataset) {
+  const bool is_own = type_of_rows && type_of_rows->is_map();
+  const Node& names = is_own ? *type_of_rows : entry;
   dataset.format = "preference";
-  dataset.field("chosen", text_in(entry, "field_chosen", "chosen"));
-  dataset.field("rejected", text_in(entry, "field_rejected", "rejected"));
+  dataset.field("chosen", text_in(names, "field_chosen", "chosen"));
+  dataset.field("rejected", text_in(names, "field_rejected", "rejected"));
+  if (is_own) {
+    dataset.field("prompt", text_in(names, "field_prompt", "prompt"));
+    if (const std::string system = text_in(names, "field_system"); !system.empty())
+      dataset.field("system", system);
+    return;
+  }
+  const std::string type = text(type_of_rows);
   if (type.ends_with(".intel")) dataset.field("prompt", "question");
   if (type.starts_with("chat_template"))
     dataset.field("prompt", text_in(entry, "field_messages", "messages"));
@@ -88,7 +98,7 @@ DraftedDataset read_entry(const Node& entry, const Node& root) {
   if (const std::string files = text_in(entry, "data_files"); !files.empty()) dataset.path = files;
   const Node* type = in_file(entry, "type");
   if (compares_in_axolotl(root))
-    read_preferences(entry, text(type), dataset);
+    read_preferences(entry, type, dataset);
   else if (type && type->is_map())
     read_own_type(*type, dataset);
   else

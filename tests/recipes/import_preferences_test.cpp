@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <string>
 
 #include "recipes/import/import_recipe.h"
@@ -111,6 +112,17 @@ TEST(ImportPreferences, KeysThatOnlyPairsHaveMakeTheTrainingOneOfPairs) {
   }
   for (const char* key : {"loss_type: nll\n", "loss_type: chunked_nll\n", "packing: true\n"})
     EXPECT_EQ(read(imported(kTrl + key, "trl")).train.objective, "sft") << key;
+}
+
+TEST(ImportPreferences, ATypeWithFieldsOfItsOwnNamesThoseOfAxolotlsPairs) {
+  const ImportedRecipe recipe = imported(
+      "base_model: m\nadapter: lora\nrl: dpo\ndatasets: [{path: r.jsonl, type: {field_prompt: ask, "
+      "field_chosen: good, field_rejected: bad, field_system: sys}}]\n",
+      "axolotl");
+  const std::map<std::string, std::string> fields = {
+      {"prompt", "ask"}, {"chosen", "good"}, {"rejected", "bad"}, {"system", "sys"}};
+  EXPECT_EQ(read(recipe).data.train[0].fields, fields) << recipe.text;
+  EXPECT_EQ(fate_of(recipe, "datasets[].type.field_chosen"), "data.train[].fields");
 }
 
 TEST(ImportPreferences, AxolotlsOrpoLearnsPromptsToo) {
