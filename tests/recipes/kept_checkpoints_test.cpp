@@ -86,7 +86,7 @@ TEST_F(KeptCheckpoints, ARunThatGoesOnRemovesWhatTheLimitNoLongerCovers) {
   recipe.train.max_steps = 3;
   EXPECT_EQ(left_by_run(), (Steps{1, 2, 3}));
   EXPECT_EQ(best(), "checkpoint-000003");
-  recipe.train.on_extend = "continue";
+  recipe.train.on_extend = "rescale";
   recipe.train.max_steps = 7;
   EXPECT_EQ(left_by_run(), (Steps{3, 5, 6, 7}));
   EXPECT_EQ(best(), "checkpoint-000003");
