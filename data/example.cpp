@@ -63,6 +63,7 @@ bool holds_pairs(const DatasetOptions& dataset) { return dataset.format == kPref
 
 // All rows are learnt from in one way.
 void validate_pairs(const DataOptions& options, Faults& faults) {
+  if (options.train.empty()) return;  // which is told already
   const bool pairs = options.has_pairs();
   for (const auto& [key, datasets] :
        {std::pair("data.train", &options.train), {"data.eval", &options.eval}})

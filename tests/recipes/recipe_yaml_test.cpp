@@ -256,6 +256,19 @@ TEST(RecipeYaml, ASectionTellsAllOfItsFaults) {
     EXPECT_THAT(told, HasSubstr(sentence));
 }
 
+TEST(RecipeYaml, WithoutRowsToTrainOnThoseToEvaluateOnAreOfAnyFormat) {
+  for (const char* train : {"", "train: [], "})
+    for (const char* format : {"preference", "completion"}) {
+      const std::string told =
+          refusal(fmt::format("model: {{path: m}}\n"
+                              "data: {{{}eval: [{{path: a.jsonl, format: {}}}]}}\n"
+                              "train: {{max_steps: 1}}\n"
+                              "output: {{dir: run}}\n",
+                              train, format));
+      EXPECT_THAT(told, AllOf(HasSubstr("data.train"), Not(HasSubstr("data.eval")))) << train;
+    }
+}
+
 TEST(RecipeYaml, OneFaultOfTrainedTokensIsToldOnce) {
   const std::string told = refusal(kSmall, {"lora.trainable_token_indices={embed_tokens: 5}"});
   EXPECT_THAT(told, HasSubstr("lora.trainable_token_indices.embed_tokens must be a list"));
