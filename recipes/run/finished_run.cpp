@@ -4,27 +4,35 @@
 
 #include <filesystem>
 #include <numeric>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "base/log.h"
 #include "export/adapter.h"
+#include "export/card_text.h"
 #include "io/read_file.h"
-#include "lora/weight_init.h"
 #include "optim/lr_schedule.h"
 #include "recipes/exports/training_facts.h"
 #include "recipes/report/metrics_columns.h"
+#include "recipes/run/judged_evaluations.h"
 #include "recipes/run/stop_sentence.h"
 #include "recipes/run_files/set_aside.h"
+#include "recipes/run_files/train_command.h"
 #include "trainer/checkpoint.h"
 
 namespace qlora::recipes {
 namespace {
 namespace fs = std::filesystem;
 
+std::string metrics_of(const RunDirectory& run) {
+  const std::string metrics = run.file("metrics.jsonl");
+  return fs::exists(metrics) ? io::read_bytes(metrics) : "";
+}
+
 // "10 steps, 492 tokens", by metrics.jsonl: checkpoints may be gone. Or else where the adapter is.
 std::string what_is_there(const RunDirectory& run) {
-  const std::string metrics = run.file("metrics.jsonl");
-  const auto columns = metrics_columns(fs::exists(metrics) ? io::read_bytes(metrics) : "");
+  const auto columns = metrics_columns(metrics_of(run));
   const std::vector<double> steps = numbers_of(columns.steps, "step"),
                             tokens = numbers_of(columns.steps, "tokens");
   if (steps.empty()) return fmt::format("its adapter is in {}", run.file("adapter"));
@@ -34,18 +42,37 @@ std::string what_is_there(const RunDirectory& run) {
 
 // How to export the adapter of the lowest evaluation loss, where the last step's is another.
 void tell_best(const Recipe& recipe, const RunDirectory& run, const trainer::TrainState& state) {
-  const std::string adapter = run.file("best/adapter");
+  const std::string adapter = run.file("best/adapter"), base = run.file("base");
   if (state.best_step < 0 || state.best_step == state.step || !fs::exists(adapter)) return;
   log::info(
       "export of step {}, which had the lowest evaluation loss ({:.4f}): qlora export --model {} "
       "--adapter {} --format merged --output DIR",
       state.best_step, state.best_eval_loss,
-      lora::init_changes_base(recipe.lora.init) ? run.file("base") : recipe.model.path, adapter);
+      exporting::shell_word(is_changed_base(base) ? base : recipe.model.path),
+      exporting::shell_word(adapter));
 }
 
 // What train.on_extend may be: past the end of most courses the rate is 0, whatever their length.
 const char* wish_of_longer_run(const Recipe& recipe) {
   return optim::LrSchedule(recipe.optim, 1).ends_at_zero() ? "rescale" : "continue";
+}
+
+// What makes the run longer. One that early stopping ended, or would end now, trains no step more
+// unless that waits for longer. `checkpoint`: its last.
+std::string changes_of_longer_run(const Recipe& recipe, const RunDirectory& run,
+                                  const std::optional<std::string>& checkpoint) {
+  const std::string steps =
+      fmt::format(" --set train.max_steps=N (or train.epochs) --set train.on_extend={}",
+                  wish_of_longer_run(recipe));
+  const int64_t patience = recipe.train.early_stopping_patience;
+  if (patience == 0 || !checkpoint) return steps;
+  const trainer::TrainState state = trainer::read_train_state(*checkpoint);
+  const int64_t stale =
+      stale_evaluations(metrics_of(run), recipe.train.early_stopping_min_delta, state);
+  if (stale < patience) return steps;
+  const int64_t length = recipe.train.max_steps > 0 ? recipe.train.max_steps : state.horizon;
+  return fmt::format("{} --set train.early_stopping_patience=0 (or above {})",
+                     state.step < length ? "" : steps, stale);
 }
 
 }  // namespace
@@ -81,9 +108,8 @@ void tell_finished(const Recipe& recipe, const RunDirectory& run) {
   log::info("{} was finished before: {}; nothing is left to train and nothing was changed",
             run.path(), what_is_there(run));
   // Whole commands: resume, which may have been called, takes neither --set nor --overwrite.
-  const std::string train = "qlora train " + run.file("recipe.resolved.yaml");
-  log::info("longer: {} --set train.max_steps=N (or train.epochs) --set train.on_extend={}", train,
-            wish_of_longer_run(recipe));
+  const std::string train = train_command(run.path());
+  log::info("longer: {}{}", train, changes_of_longer_run(recipe, run, newest.whole));
   log::info("anew: {} --overwrite, or another output.dir", train);
 }
 

@@ -22,6 +22,7 @@
 #include "recipes/run_files/run_lock.h"
 #include "recipes/run_files/run_names.h"
 #include "recipes/run_files/set_aside.h"
+#include "recipes/run_files/train_command.h"
 #include "recipes/yaml/recipe_yaml.h"
 #include "trainer/checkpoint.h"
 #include "trainer/step_profile.h"
@@ -274,8 +275,8 @@ void RunDirectory::continue_run(const Recipe& recipe) {
       })) {
     fail<FormatError>(
         "output.dir: {} holds a run of which no checkpoint is whole:{}\nRestore one, set another "
-        "output.dir, or replace the run: qlora train {} --overwrite",
-        path_, faults_of(newest.passed_over), file(kRecipeFile));
+        "output.dir, or replace the run: {} --overwrite",
+        path_, faults_of(newest.passed_over), train_command(path_));
   }
   for (const trainer::PassedOver& checkpoint : newest.passed_over)
     log::warning("passed over: {}", checkpoint.fault);

@@ -13,6 +13,10 @@ namespace fs = std::filesystem;
 using testing::HasSubstr;
 using testing::Not;
 
+std::string command_for(const std::string& run) {
+  return "qlora train " + run + "/recipe.resolved.yaml --set output.dir=" + run;
+}
+
 TEST(FinishedRun, SaysSoAndTouchesNothing) {
   for (const bool by_epochs : {false, true}) {
     TempDir dir;
@@ -32,8 +36,9 @@ TEST(FinishedRun, SaysSoAndTouchesNothing) {
       EXPECT_THAT(again.err,
                   testing::AllOf(
                       HasSubstr("was finished before: "), HasSubstr("train.on_extend"),
-                      HasSubstr("longer: qlora train " + dir / "run/recipe.resolved.yaml"),
-                      HasSubstr("recipe.resolved.yaml --overwrite"), Not(HasSubstr("base model"))));
+                      HasSubstr("longer: " + command_for(dir / "run") + " --set train.max_steps="),
+                      HasSubstr("anew: " + command_for(dir / "run") + " --overwrite"),
+                      Not(HasSubstr("base model"))));
     }
     EXPECT_EQ(read_file(dir / "run/metrics.jsonl"), metrics);
     EXPECT_EQ(fs::last_write_time(dir / "run/adapter/adapter_model.safetensors"), written);
@@ -88,6 +93,55 @@ TEST(FinishedRun, WhatItAdvisesIsWhatItsScheduleAllows) {
                         "--set", "train.on_extend=" + wish});
     EXPECT_EQ(longer.exit_code, 0) << longer.err;
     EXPECT_THAT(longer.err, HasSubstr("finished: 8 steps"));
+  }
+}
+
+// Its recipe says where it was.
+TEST(FinishedRun, WhatItAdvisesIsOfTheDirectoryToWhichItWasCopied) {
+  TempDir dir;
+  const std::string path = write_recipe_file(dir, tiny_recipe(dir.path()));
+  ASSERT_EQ(run_qlora(dir, {"train", path}).exit_code, 0);
+  const std::string metrics = read_file(dir / "run/metrics.jsonl");
+  fs::copy(dir / "run", dir / "copy",
+           fs::copy_options::recursive | fs::copy_options::copy_symlinks);
+  EXPECT_THAT(run_qlora(dir, {"resume", dir / "copy"}).err,
+              testing::AllOf(HasSubstr("longer: " + command_for(dir / "copy") + " --set train.max"),
+                             HasSubstr("anew: " + command_for(dir / "copy") + " --overwrite")));
+  const Finished anew = run_qlora(dir, {"train", dir / "copy/recipe.resolved.yaml", "--set",
+                                        "output.dir=" + dir / "copy", "--overwrite"});
+  EXPECT_EQ(anew.exit_code, 0) << anew.err;
+  EXPECT_EQ(read_file(dir / "run/metrics.jsonl"), metrics);
+}
+
+// More steps alone would train nothing.
+TEST(FinishedRun, OneThatEarlyStoppingEndedGoesOnWhereThatWaitsForLonger) {
+  for (const int64_t steps : {6, 3}) {
+    TempDir dir;
+    recipes::Recipe recipe = tiny_recipe(dir.path());
+    recipe.train.max_steps = steps;
+    recipe.train.eval_every = 1;
+    recipe.train.early_stopping_patience = 2;
+    recipe.train.early_stopping_min_delta = 100;  // the first evaluation alone is a gain
+    const std::string path = write_recipe_file(dir, recipe);
+    const Finished first = run_qlora(dir, {"train", path});
+    ASSERT_EQ(first.exit_code, 0) << first.err;
+    ASSERT_THAT(first.err, HasSubstr("finished: 3 steps"));
+    const std::string wait = " --set train.early_stopping_patience=0 (or above 2)\n";
+    std::vector<std::string> longer = {"train", dir / "run/recipe.resolved.yaml",
+                                       "--set", "output.dir=" + dir / "run",
+                                       "--set", "train.early_stopping_patience=0"};
+    if (steps == 6) {
+      EXPECT_THAT(run_qlora(dir, {"resume", dir / "run"}).err,
+                  HasSubstr("longer: " + command_for(dir / "run") + wait));
+    } else {
+      EXPECT_THAT(run_qlora(dir, {"resume", dir / "run"}).err,
+                  HasSubstr("--set train.on_extend=rescale" + wait));
+      longer.insert(longer.end(),
+                    {"--set", "train.max_steps=6", "--set", "train.on_extend=rescale"});
+    }
+    const Finished done = run_qlora(dir, longer);
+    EXPECT_EQ(done.exit_code, 0) << done.err;
+    EXPECT_THAT(done.err, HasSubstr("finished: 6 steps"));
   }
 }
 

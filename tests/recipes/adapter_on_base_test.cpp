@@ -467,7 +467,13 @@ TEST_F(AdapterOnBase, TrainingFromItKeepsTheChangedBaseWithTheRun) {
   recipe.quantization.method = "none";
   recipe.lora.from_adapter = dir / "adapter";
   recipe.train.max_steps = 2;
+  recipe.train.eval_every = recipe.train.save_every = 1;
+  recipe.optim.lr = 0;  // the first step is the best
+  testing::internal::CaptureStderr();
   finetune(recipe, std::atomic<bool>(false));
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              AllOf(HasSubstr("export of step 1, which had the lowest evaluation loss"),
+                    HasSubstr("qlora export --model " + recipe.output.dir + "/base --adapter ")));
   ModelChoice choice;
   choice.run_dir = recipe.output.dir;
   const TrainedModel run = open_model(choice);
