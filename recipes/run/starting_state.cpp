@@ -22,10 +22,13 @@
 #include "recipes/run/long_rows.h"
 #include "recipes/run/ranks.h"
 #include "recipes/run/training_data.h"
+#include "recipes/run_files/run_names.h"
+#include "recipes/run_files/train_command.h"
 #include "trainer/memory_fit.h"
 
 namespace qlora::recipes {
 namespace {
+namespace fs = std::filesystem;
 
 // model.dtype auto: as an adapter to go on from says its base was held, or else by the file.
 std::string model_dtype_to_begin_with(const Recipe& recipe) {
@@ -126,6 +129,16 @@ void report_recomputation(const BaseModel& base, const trainer::TrainState& stat
     log::info("{} of {} layers are recomputed in the backward pass", count, layers);
 }
 
+// `qlora resume` takes no --set, and the recipe that a run has recorded is not to be edited.
+std::string command_of_rescale(const Recipe& recipe) {
+  if (fs::path(recipe.file).filename() != kRecipeFile) return "";
+  const std::string length = recipe.train.max_steps > 0
+                                 ? fmt::format("max_steps={}", recipe.train.max_steps)
+                                 : fmt::format("epochs={}", recipe.train.epochs);
+  return fmt::format(" ({} --set train.{} --set train.on_extend=rescale)",
+                     train_command(recipe.output.dir), length);
+}
+
 }  // namespace
 
 std::optional<trainer::TrainState> read_begun_state(const Recipe& recipe, const RunDirectory& run,
@@ -134,7 +147,7 @@ std::optional<trainer::TrainState> read_begun_state(const Recipe& recipe, const 
   trainer::TrainState state;
   if (group.leads()) {
     state = trainer::read_train_state(*run.checkpoint());
-    if (const std::string metrics = run.file("metrics.jsonl"); std::filesystem::exists(metrics))
+    if (const std::string metrics = run.file("metrics.jsonl"); fs::exists(metrics))
       state.stale_evaluations =
           stale_evaluations(io::read_bytes(metrics), recipe.train.early_stopping_min_delta, state);
   }
@@ -173,9 +186,10 @@ void require_on_extend(const Recipe& recipe, int64_t horizon, int64_t total) {
     fail<ConfigError>(
         "train.on_extend: the run was laid out for {0} steps and is now to have {1}, and the "
         "learning rate of optim.schedule {2} ends at 0 after {0}: to continue there trains "
-        "nothing; set train.on_extend to rescale (the rate follows the longer course), or start "
-        "another run with lora.from_adapter",
-        horizon, total, recipe.optim.schedule);
+        "nothing; set train.on_extend to rescale{3}, by which the rate follows the longer course, "
+        "or "
+        "start another run with lora.from_adapter",
+        horizon, total, recipe.optim.schedule, command_of_rescale(recipe));
   if (wish == "continue") return;
   fail<ConfigError>(
       "train.on_extend: the run was laid out for {} steps and is now to have {}; say what the "

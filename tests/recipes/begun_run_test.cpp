@@ -119,6 +119,23 @@ TEST_F(BegunRun, ARateThatWouldStayAtZeroIsRefusedBeforeAWeightIsRead) {
   }
 }
 
+// As an earlier version recorded it. `qlora resume` could not say otherwise.
+TEST_F(BegunRun, OfARateThatWouldStayAtZeroTheCommandIsNamedWhereTheRecipeIsTheRunsOwn) {
+  Recipe begun = read_run_recipe(dir / "run");
+  begun.train.max_steps = 9;
+  begun.train.on_extend = "continue";
+  interrupt(begun);
+  EXPECT_THAT([&] { finetune(read_run_recipe(dir / "run"), kNever); },
+              ThrowsMessage<ConfigError>(
+                  HasSubstr("set train.on_extend to rescale (qlora train " + dir / "run" +
+                            "/recipe.resolved.yaml --set output.dir=" + dir / "run" +
+                            " --set train.max_steps=9 --set train.on_extend=rescale), by which")));
+  const Recipe rescaled =
+      read_recipe(dir / "run/recipe.resolved.yaml",
+                  {"output.dir=" + dir / "run", "train.max_steps=9", "train.on_extend=rescale"});
+  EXPECT_EQ(finetune(rescaled, kNever), trainer::Outcome::kFinished);
+}
+
 TEST_F(BegunRun, ThatARunEndsWithinItsWarmupIsAskedOfTheStepsItHasMade) {
   Recipe begun = read_run_recipe(dir / "run");
   begun.optim.warmup_steps = 1;
