@@ -91,9 +91,11 @@ const IdleKey kKeys[] = {
      "optim.name paged_...", optimizer},
     {"optim.min_lr_ratio",
      [](const Recipe& r) {
-       return is_one_of(schedule(r), {"cosine", "cosine_with_restarts", "polynomial", "wsd"});
+       return is_one_of(schedule(r), {"cosine", "cosine_with_restarts", "polynomial", "wsd",
+                                      "reduce_on_plateau"});
      },
-     "optim.schedule cosine, cosine_with_restarts, polynomial and wsd", schedule},
+     "optim.schedule cosine, cosine_with_restarts, polynomial, wsd and reduce_on_plateau",
+     schedule},
     {"optim.num_cycles", [](const Recipe& r) { return schedule(r) == "cosine_with_restarts"; },
      "optim.schedule cosine_with_restarts", schedule},
     {"optim.power", [](const Recipe& r) { return schedule(r) == "polynomial"; },
@@ -163,7 +165,7 @@ std::vector<std::string> idle_keys(const Recipe& recipe) {
       sentences.push_back(fmt::format("{} changes nothing: it is of {}, found {}", idle.key,
                                       idle.of, idle.found(recipe)));
   if (recipe.places.contains("data.chat_template") && !recipe.data.chat_template.empty() &&
-      !any_dataset(recipe, takes_template))
+      !any_dataset(recipe, takes_template) && recipe.train.sample_prompts.empty())
     sentences.push_back(fmt::format(
         "data.chat_template: no row is written with it (format {}); it only goes into the "
         "adapter's directory",

@@ -44,7 +44,7 @@ TEST(IdleKeys, EachIsToldWithWhatItNeeds) {
        "optim.paged_resident_bytes changes nothing: it is of optim.name paged_..., found adamw"},
       {{"optim.schedule=linear", "optim.min_lr_ratio=0.5"},
        "optim.min_lr_ratio changes nothing: it is of optim.schedule cosine, cosine_with_restarts, "
-       "polynomial and wsd, found linear"},
+       "polynomial, wsd and reduce_on_plateau, found linear"},
       {{"optim.power=3"},
        "optim.power changes nothing: it is of optim.schedule polynomial, found cosine"},
       {{"optim.plateau_patience=3"},
@@ -77,10 +77,15 @@ TEST(IdleKeys, WhatActsOrStandsAtItsDefaultIsNotToldOf) {
   EXPECT_THAT(idle({}), IsEmpty());
   EXPECT_THAT(idle({"optim.schedule=polynomial", "optim.power=3", "optim.min_lr_ratio=0.1"}),
               IsEmpty());
+  EXPECT_THAT(idle({"optim.schedule=reduce_on_plateau", "optim.min_lr_ratio=0.1",
+                    "data.eval_fraction=0.1", "train.eval_every=1"}),
+              IsEmpty());
   EXPECT_THAT(idle({"optim.schedule=linear", "optim.power=1", "optim.eps=1e-8"}), IsEmpty());
   EXPECT_THAT(idle({"lora.init=pissa", "lora.loftq={svd: exact}"}), IsEmpty());
   EXPECT_THAT(idle({"data.train[0].fields={prompt: completion, completion: prompt}"}), IsEmpty());
   EXPECT_THAT(idle({"data.train[0].format=chat", "data.chat_template=chatml"}), IsEmpty());
+  // Conversations in a file of prompts are written with it.
+  EXPECT_THAT(idle({"data.chat_template=chatml", "train.sample_prompts=prompts.jsonl"}), IsEmpty());
 }
 
 // A run's own record has every key.
