@@ -26,7 +26,7 @@ std::string pattern_fault(const std::string& pattern, const std::regex_error& er
       if (!has_atom)
         return std::string("'") + c + "' has nothing before it to repeat; '.*' means any text";
     } else if (c == '(' && i + 1 < pattern.size() && pattern[i + 1] == '?') {
-      ++i;  // of (?:, (?= and (?!
+      i += 2;  // of (?:, (?= and (?!
       has_atom = false;
     } else {
       in_class = c == '[';

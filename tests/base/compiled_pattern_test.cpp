@@ -16,7 +16,7 @@ std::string fault_of(const std::string& pattern) {
 }
 
 TEST(CompiledPattern, ARepetitionOfNothingIsNamed) {
-  for (const char* pattern : {"*", "*_proj", "a|*", "(+a)"})
+  for (const char* pattern : {"*", "*_proj", "a|*", "(+a)", "(?:*a)", "(?=+a)", "(?!?a)"})
     EXPECT_THAT(fault_of(pattern), testing::HasSubstr("has nothing before it to repeat"))
         << pattern;
   EXPECT_THAT(fault_of("*"), testing::StartsWith("'*' has nothing"));
