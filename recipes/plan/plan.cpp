@@ -155,8 +155,8 @@ quant::QuantizationOptions quantization_of(const Recipe& recipe, const model::Mo
 std::function<quant::WeightBytes(const std::string& module, const model::LinearSpec& linear)>
 planned_weights(const Recipe& recipe, const model::ModelHeader& header) {
   const quant::QuantizationOptions options = quantization_of(recipe, header);
-  const std::string dtype = recipe.model.dtype == "auto" ? header.dtype : recipe.model.dtype;
-  const at::ScalarType dense = model::dtype_from_string(dtype, "model.dtype");
+  const at::ScalarType dense =
+      model::dtype_from_string(resolved_model_dtype(recipe, header), "model.dtype");
   return [&recipe, &header, options, dense](const std::string& module,
                                             const model::LinearSpec& linear) {
     if (const auto type = kept_blocks(recipe, header, module))

@@ -78,16 +78,24 @@ TEST(ModelDtype, ThePlanCountsIt) {
   const TempDir dir;
   Recipe recipe = test::tiny_recipe(dir.path());
   recipe.model.path = blocks_alone(dir);
-  recipe.quantization = {};
   recipe.train.compute_dtype = "float32";
   const model::ModelHeader header = model::read_model_header(recipe.model.path);
-  const int64_t planned = trainer::plan_memory(planned_run(recipe, header, false)).peak();
-  const BaseModel base = load_base(recipe, at::kCPU);
-  EXPECT_EQ(
-      planned,
-      trainer::plan_memory(planned_run(recipe, *base.model, recipe.data.sequence_length)).peak());
-  recipe.model.dtype = "bfloat16";
-  EXPECT_LT(trainer::plan_memory(planned_run(recipe, header, false)).peak(), planned);
+  for (const char* method : {"as_stored", "none"}) {
+    recipe.quantization = {};
+    recipe.quantization.method = method;
+    recipe.model.dtype = "auto";
+    const auto planned = [&] {
+      return trainer::plan_memory(planned_run(recipe, header, false)).peak();
+    };
+    const int64_t in_float32 = planned();
+    const BaseModel base = load_base(recipe, at::kCPU);
+    const auto loaded = planned_run(recipe, *base.model, recipe.data.sequence_length);
+    EXPECT_EQ(in_float32, trainer::plan_memory(loaded).peak()) << method;
+    recipe.model.dtype = "float32";
+    EXPECT_EQ(planned(), in_float32) << method;
+    recipe.model.dtype = "bfloat16";
+    EXPECT_LT(planned(), in_float32) << method;
+  }
 }
 
 TEST(ModelDtype, ARunKeepsWhatItBeganWith) {
