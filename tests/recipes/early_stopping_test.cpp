@@ -85,6 +85,23 @@ TEST(EarlyStopping, TheLinesOfMetricsSayHowManyGainedNothing) {
   EXPECT_EQ(stale_evaluations("", 0, state), 7);
 }
 
+// A kill between such an evaluation and the next checkpoint leaves its line.
+TEST(EarlyStopping, AnEvaluationThatIsMadeAgainCountsOnce) {
+  std::string metrics =
+      "{\"step\":1,\"eval_loss\":3}\n{\"step\":2,\"eval_loss\":2}\n"
+      "{\"step\":3,\"eval_loss\":2.5}\n{\"step\":4,\"eval_loss\":2.25}\n";
+  trainer::TrainState state;
+  state.step = 4;
+  state.best_eval_loss = 2;
+  state.stale_evaluations = 7;
+  EXPECT_EQ(stale_evaluations(metrics, 0, state), 2);
+  state.evaluation_due = true;
+  EXPECT_EQ(stale_evaluations(metrics, 0, state), 1);
+  state.evaluation_due = false;
+  metrics += "{\"step\":4,\"eval_loss\":2.25}\n";  // as it went on
+  EXPECT_EQ(stale_evaluations(metrics, 0, state), 2);
+}
+
 TEST(EarlyStopping, ARunThatHasAllItsStepsIsNotSaidToHaveStoppedEarly) {
   for (const int64_t steps : {3, 4}) {
     const test::TempDir dir;
