@@ -169,10 +169,15 @@ class Look {
     at("lora.init", [&] { at_loftq(); });
   }
 
+  bool can_plan_weights() const {
+    return !problems_.is_covered_within("quantization") &&
+           !problems_.is_covered_within("model.dtype");
+  }
+
   // LoftQ begins with what quantizing has lost.
   void at_loftq() {
-    if (recipe_.lora.init != "loftq" || !recipe_.lora.from_adapter.empty() ||
-        problems_.is_covered_within("quantization") || problems_.is_covered_within("lora"))
+    if (recipe_.lora.init != "loftq" || !recipe_.lora.from_adapter.empty() || !can_plan_weights() ||
+        problems_.is_covered_within("lora"))
       return;
     const auto weight = planned_weights(recipe_, *header_);
     bool any = false;
@@ -208,13 +213,17 @@ class Look {
     at_key("lora.dropout", &lora::LoraOptions::dropout);
   }
 
-  // A begun run has its factors already.
+  // A begun run has its factors already. Beside a weight that is not quantized LoftQ's are those of
+  // lora.init default, which have any rank.
   void at_ranks() {
-    if (!lora::init_changes_base(recipe_.lora.init)) return;
+    const bool loftq = recipe_.lora.init == "loftq";
+    if (!lora::init_changes_base(recipe_.lora.init) || (loftq && !can_plan_weights())) return;
     const model::Architecture& a = header_->architecture;
     at("lora.rank", [&] {
+      const auto weight = loftq ? planned_weights(recipe_, *header_) : nullptr;
       model::for_each_linear(a, [&](const std::string& module, const model::LinearSpec& linear) {
-        if (!linear.never_quantized && lora::is_target(recipe_.lora, module))
+        if (linear.never_quantized || !lora::is_target(recipe_.lora, module)) return;
+        if (!loftq || weight(module, linear).traits.kind != quant::WeightKind::kStored)
           lora::check_rank_of_init(recipe_.lora.of_module(module), linear.out, linear.in, module);
       });
     });

@@ -156,6 +156,24 @@ TEST(WrongData, WhatTheModelsSizesForbidIsToldBeforeRowsAreRead) {
             Not(HasSubstr("examples"))));
 }
 
+// Beside a weight that stays as it is LoftQ's adapter starts as any other.
+TEST(WrongData, ARankThatLoftqCannotHaveIsOneOfAQuantizedWeight) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  std::vector<std::string> arguments = {"train", recipe,
+                                        "--set", "train.max_steps=1",
+                                        "--set", "lora.init=loftq",
+                                        "--set", "lora.targets=[q_proj, down_proj]",
+                                        "--set", "lora.rank_pattern={q_proj: 40}"};
+  const Finished refused = run_qlora(dir, arguments);
+  EXPECT_EQ(refused.exit_code, 2) << refused.err;
+  EXPECT_THAT(refused.err, HasSubstr("init loftq needs a rank of at most 32 for "
+                                     "model.layers.0.self_attn.q_proj, got 40"));
+  arguments.insert(arguments.end(), {"--set", "quantization.skip_modules=[q_proj]"});
+  const Finished done = run_qlora(dir, arguments);
+  EXPECT_EQ(done.exit_code, 0) << done.err;
+}
+
 TEST(WrongData, AModelThatIsMissingIsToldWithTheRest) {
   TempDir dir;
   recipes::Recipe recipe = tiny_recipe(dir.path());
