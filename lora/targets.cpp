@@ -10,6 +10,7 @@
 
 #include "base/compiled_pattern.h"
 #include "base/error.h"
+#include "base/idle_pattern.h"
 #include "base/nearest_word.h"
 #include "lora/expert_names.h"
 #include "lora/module_path.h"
@@ -106,18 +107,11 @@ template <typename Value>
 std::vector<std::string> idle_sizes(const char* key, const OrderedMap<Value>& patterns,
                                     const std::vector<std::string>& names) {
   std::vector<std::string> sentences;
-  std::vector<std::string> left = names;
-  for (const auto& [pattern, value] : patterns) {
-    const auto matches_it = [&](const std::string& name) {
-      return sizes_pattern_matches(key, pattern, name);
-    };
-    const size_t taken = std::erase_if(left, matches_it);
-    if (taken == 0 && std::ranges::any_of(names, matches_it))
-      sentences.push_back(fmt::format(
-          "{}: '{}' decides nothing: the first key that matches does, and earlier ones take all of "
-          "its modules; write it before them, or leave it out",
-          key, pattern));
-  }
+  const auto matches_it = [key](const std::string& pattern, const std::string& name) {
+    return sizes_pattern_matches(key, pattern, name);
+  };
+  for (const IdlePattern& idle : find_idle_patterns(patterns, names, matches_it))
+    if (idle.matches) sentences.push_back(idle_pattern_sentence(key, idle.pattern, "modules"));
   return sentences;
 }
 

@@ -1,8 +1,11 @@
 #include "trainer/optimizer_parameters.h"
 
-#include <algorithm>
 #include <regex>
+#include <string>
+#include <vector>
 
+#include "base/compiled_pattern.h"
+#include "base/idle_pattern.h"
 #include "base/log.h"
 
 namespace qlora::trainer {
@@ -10,23 +13,19 @@ namespace {
 
 void warn_of_idle_patterns(const optim::OptimizerOptions& optim,
                            const std::vector<optim::Parameter>& parameters) {
-  std::vector<std::string> left;  // names that no key has matched so far
-  for (const optim::Parameter& parameter : parameters) left.push_back(parameter.name);
-  for (const auto& [pattern, decay] : optim.weight_decay_pattern) {
-    const std::regex regex(pattern);
-    const auto matches = [&](const std::string& name) { return std::regex_search(name, regex); };
-    if (std::erase_if(left, matches) > 0) continue;
-    if (std::ranges::any_of(parameters, matches, &optim::Parameter::name))
-      log::warning(
-          "optim.weight_decay_pattern: '{}' decides nothing: the first key that matches does, and "
-          "earlier ones take all of its tensors; write it before them, or leave it out",
-          pattern);
+  constexpr const char* kKey = "optim.weight_decay_pattern";
+  std::vector<std::string> names;
+  for (const optim::Parameter& parameter : parameters) names.push_back(parameter.name);
+  const auto matches = [](const std::string& pattern, const std::string& name) {
+    return std::regex_search(name, compiled_pattern(pattern));
+  };
+  for (const IdlePattern& idle : find_idle_patterns(optim.weight_decay_pattern, names, matches))
+    if (idle.matches)
+      log::warning("{}", idle_pattern_sentence(kKey, idle.pattern, "tensors"));
     else
       log::warning(
-          "optim.weight_decay_pattern: '{}' matches no trained tensor and changes nothing; their "
-          "names are such as {}",
-          pattern, parameters.empty() ? "none" : parameters.front().name);
-  }
+          "{}: '{}' matches no trained tensor and changes nothing; their names are such as {}",
+          kKey, idle.pattern, names.empty() ? "none" : names.front());
 }
 
 }  // namespace
