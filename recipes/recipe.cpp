@@ -89,12 +89,6 @@ data::DataOptions Recipe::data_as_read() const {
   return options;
 }
 
-void Recipe::validate_across_sections() const {
-  Faults faults;
-  find_faults_across_sections(faults);
-  faults.throw_if_any();
-}
-
 void Recipe::find_faults_across_sections(Faults& faults) const {
   validate_objective(*this, faults);
   validate_micro_batch(*this, faults);

@@ -36,8 +36,6 @@ struct Recipe {
 
   // What one section alone cannot know; each names its key.
   void find_faults_across_sections(Faults& faults) const;
-  // ConfigError with all of these.
-  void validate_across_sections() const;
 };
 
 }  // namespace qlora::recipes

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "recipes/qlora_finetune.h"
 #include "recipes/run/judged_evaluations.h"
+#include "tests/support/across_sections.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
 #include "trainer/checkpoint.h"
@@ -124,7 +125,7 @@ TEST(EarlyStopping, ItNeedsEvaluations) {
   recipe.train.eval_every = 1;
   recipe.data.eval.clear();
   recipe.data.eval_fraction = 0;
-  EXPECT_THROW(recipe.validate_across_sections(), ConfigError);
+  EXPECT_THROW(test::require_sections_agree(recipe), ConfigError);
 }
 
 }  // namespace

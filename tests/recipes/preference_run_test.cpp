@@ -13,6 +13,7 @@
 #include "io/read_file.h"
 #include "recipes/qlora_finetune.h"
 #include "recipes/yaml/recipe_yaml.h"
+#include "tests/support/across_sections.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
 
@@ -142,7 +143,7 @@ TEST(PreferenceRun, ObjectiveAndRowsMustFitTogether) {
   const auto refusal = [](const Recipe& recipe) {
     try {
       recipe.train.validate();
-      recipe.validate_across_sections();
+      test::require_sections_agree(recipe);
     } catch (const ConfigError& error) {
       return std::string(error.what());
     }

@@ -16,6 +16,7 @@
 #include "recipes/exports/export_model.h"
 #include "recipes/qlora_finetune.h"
 #include "recipes/yaml/recipe_yaml.h"
+#include "tests/support/across_sections.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
 #include "trainer/checkpoint.h"
@@ -197,11 +198,11 @@ TEST(WholeRecipe, ReduceOnPlateauNeedsEvaluations) {
   Recipe recipe = tiny_recipe(dir.path());
   recipe.optim.schedule = "reduce_on_plateau";
   recipe.train.eval_every = 0;
-  EXPECT_THROW(recipe.validate_across_sections(), ConfigError);
+  EXPECT_THROW(test::require_sections_agree(recipe), ConfigError);
   recipe.train.eval_every = 1;
-  EXPECT_NO_THROW(recipe.validate_across_sections());
+  EXPECT_NO_THROW(test::require_sections_agree(recipe));
   recipe.data.eval.clear();
-  EXPECT_THROW(recipe.validate_across_sections(), ConfigError);
+  EXPECT_THROW(test::require_sections_agree(recipe), ConfigError);
 }
 
 TEST(WholeRecipe, DecayByPatternReachesTheTensorsItNames) {
