@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <string>
 
 namespace qlora::recipes {
 namespace {
@@ -22,8 +23,9 @@ TEST(TrainCommand, WhatAShellOrYamlWouldReadIsInQuotes) {
 }
 
 TEST(TrainCommand, ARelativeDirectoryIsNamedFromTheRoot) {
-  EXPECT_EQ(train_command("run"), "qlora train run/recipe.resolved.yaml --set output.dir=" +
-                                      (std::filesystem::current_path() / "run").string());
+  const std::string whole = train_command((std::filesystem::current_path() / "run").string());
+  EXPECT_EQ(train_command("run"),
+            "qlora train run/recipe.resolved.yaml" + whole.substr(whole.find(" --set ")));
 }
 
 }  // namespace
