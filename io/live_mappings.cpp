@@ -10,6 +10,8 @@
 #include <cstring>
 #include <mutex>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "base/error.h"
 
@@ -21,7 +23,7 @@ struct Slot {
   std::atomic<const std::byte*> begin{nullptr};
   size_t size = 0;
   std::array<char, PATH_MAX> path{};
-  bool is_named = false;
+  bool is_named = false, is_watched = false;
   struct stat status {};
 };
 static_assert(std::atomic<const std::byte*>::is_always_lock_free);
@@ -34,13 +36,15 @@ std::mutex& mutex() {
   return mutex;
 }
 
-int take_slot(std::span<const std::byte> bytes, std::string_view path, const struct stat* status) {
+int take_slot(std::span<const std::byte> bytes, std::string_view path, bool is_named,
+              const struct stat* status) {
   const std::lock_guard lock(mutex());
   const auto free = std::ranges::find_if(slots, [](const Slot& s) { return s.begin == nullptr; });
   if (free == slots.end() || path.size() >= free->path.size()) return -1;
   free->size = bytes.size();
   *std::ranges::copy(path, free->path.begin()).out = '\0';
-  free->is_named = status != nullptr;
+  free->is_named = is_named;
+  free->is_watched = status != nullptr;
   if (status != nullptr) free->status = *status;
   free->begin.store(bytes.data(), std::memory_order_release);
   return static_cast<int>(free - slots.begin());
@@ -50,9 +54,43 @@ bool is_same_file(const struct stat& a, const struct stat& b) {
   return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-bool is_unchanged(const struct stat& a, const struct stat& b) {
-  return a.st_size == b.st_size && a.st_mtim.tv_sec == b.st_mtim.tv_sec &&
-         a.st_mtim.tv_nsec == b.st_mtim.tv_nsec;
+bool has_time_of(const struct stat& a, const struct stat& b) {
+  return a.st_mtim.tv_sec == b.st_mtim.tv_sec && a.st_mtim.tv_nsec == b.st_mtim.tv_nsec;
+}
+
+std::function<bool()>& bytes_check() {
+  static std::function<bool()> check;
+  return check;
+}
+
+// A mapped file that was written to, or whose time was set.
+struct Touched {
+  Slot* slot;
+  const std::byte* begin;
+  struct stat now;
+  std::string path;
+};
+
+[[noreturn]] void fail_as_changed(const char* path) {
+  fail<IoError>(
+      "{} was changed while it was in use: what was made of it is not what it would be from the "
+      "file as it is now, and is not written; start again, and leave the file as it is meanwhile",
+      path);
+}
+
+// IoError for one of another size.
+std::vector<Touched> touched_files() {
+  const std::lock_guard lock(mutex());
+  std::vector<Touched> touched;
+  for (Slot& slot : slots) {
+    const std::byte* begin = slot.begin;
+    struct stat now {};
+    if (begin == nullptr || !slot.is_watched || stat(slot.path.data(), &now) != 0) continue;
+    if (!is_same_file(slot.status, now)) continue;
+    if (slot.status.st_size != now.st_size) fail_as_changed(slot.path.data());
+    if (!has_time_of(slot.status, now)) touched.push_back({&slot, begin, now, slot.path.data()});
+  }
+  return touched;
 }
 
 void say(const char* text) {
@@ -80,28 +118,35 @@ void on_lost_page(int signal, siginfo_t* info, void*) {
 }  // namespace
 
 LiveMapping::LiveMapping(std::span<const std::byte> bytes, const std::string& path,
-                         const struct stat& status)
-    : slot_(take_slot(bytes, path, &status)) {}
+                         const struct stat* status)
+    : slot_(take_slot(bytes, path, true, status)) {}
 
 LiveMapping::LiveMapping(std::span<const std::byte> bytes, const std::string& directory)
-    : slot_(take_slot(bytes, directory, nullptr)) {}
+    : slot_(take_slot(bytes, directory, false, nullptr)) {}
 
 LiveMapping::~LiveMapping() {
   const std::lock_guard lock(mutex());
   if (slot_ >= 0) slots[static_cast<size_t>(slot_)].begin = nullptr;
 }
 
+MappedBytesCheck::MappedBytesCheck(std::function<bool()> are_same)
+    : before_(std::exchange(bytes_check(), std::move(are_same))) {}
+
+MappedBytesCheck::~MappedBytesCheck() { bytes_check() = std::move(before_); }
+
 void require_mapped_unchanged() {
-  const std::lock_guard lock(mutex());
-  for (const Slot& slot : slots) {
-    struct stat now {};
-    if (slot.begin == nullptr || !slot.is_named || stat(slot.path.data(), &now) != 0) continue;
-    if (!is_same_file(slot.status, now) || is_unchanged(slot.status, now)) continue;
+  const std::vector<Touched> touched = touched_files();
+  if (touched.empty()) return;
+  if (!bytes_check())
     fail<IoError>(
-        "{} was changed while it was in use: what was made of it is not what it would be from the "
-        "file as it is now, and is not written; start again, and leave the file as it is meanwhile",
-        slot.path.data());
-  }
+        "{} was written to, or its time was set, while it was in use: what was made of it may not "
+        "be what it would be from the file as it is now, and is not written; start again, and "
+        "leave the file as it is meanwhile",
+        touched.front().path);
+  if (!bytes_check()()) fail_as_changed(touched.front().path.c_str());
+  const std::lock_guard lock(mutex());
+  for (const Touched& file : touched)
+    if (file.slot->begin == file.begin) file.slot->status = file.now;
 }
 
 void report_lost_mappings() {

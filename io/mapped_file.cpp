@@ -15,7 +15,7 @@
 
 namespace qlora::io {
 
-std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
+std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path, WhenChanged when) {
   const int file = repeated([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC); });
   if (file < 0) fail_on_path(errno, "{} cannot be opened", path);
   struct stat status {};
@@ -37,7 +37,8 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
   std::shared_ptr<MappedFile> mapped(new MappedFile());
   mapped->path_ = path;
   mapped->bytes_ = {static_cast<const std::byte*>(address), size};
-  mapped->known_ = std::make_unique<LiveMapping>(mapped->bytes_, path, status);
+  mapped->known_ = std::make_unique<LiveMapping>(mapped->bytes_, path,
+                                                 when == WhenChanged::kRefuse ? &status : nullptr);
   return mapped;
 }
 

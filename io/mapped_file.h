@@ -10,10 +10,14 @@
 
 namespace qlora::io {
 
+// What becomes of results when somebody writes to the file meanwhile (io/live_mappings.h).
+enum class WhenChanged { kRefuse, kIgnore };
+
 class MappedFile {
  public:
   // IoError if the file cannot be opened or mapped; FormatError if it is empty.
-  static std::shared_ptr<const MappedFile> open(const std::string& path);
+  static std::shared_ptr<const MappedFile> open(const std::string& path,
+                                                WhenChanged when = WhenChanged::kRefuse);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;

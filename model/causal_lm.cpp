@@ -374,6 +374,7 @@ std::string CausalLm::base_hash() const {
   BaseHasher hasher;
   add_outer_to(hasher);
   for (int64_t layer = 0; layer < static_cast<int64_t>(layers.size()); ++layer) {
+    if (offload) offload->leave(layer);  // what a pass left near is a copy
     add_layer_to(layer, hasher);
     if (offload) offload->leave(layer);
   }

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/stop.h"
 #include "data/prepare.h"
+#include "io/live_mappings.h"
 #include "lora/adapter_file.h"
 #include "recipes/before_loading.h"
 #include "recipes/given_adapter.h"
@@ -76,6 +77,10 @@ trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed:
   // The initialisation that made the base is not repeated, and an adapter to begin from may be
   // gone. Of several ranks the first alone writes records, and may alone have the run.
   if (run.checkpoint() && group->leads()) adopt_base_origin(*run.checkpoint() + "/adapter", base);
+  // What lies in the model's files is read in each step: whether it is still what is recorded.
+  const io::MappedBytesCheck base_check([&base] {
+    return base.model->hash_when_read.empty() && base.model->base_hash() == base.record.hash;
+  });
   base.model->narrow_gates = state.choices.narrow_gates;
   require_same_start(*group, base.record.hash, data);
   complete_state(recipe, base, data, loader, *group, state);

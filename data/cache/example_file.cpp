@@ -113,7 +113,8 @@ void ExampleFileWriter::finish(const std::string& text) {
 
 std::shared_ptr<const ExampleFile> ExampleFile::open(const std::string& path, int32_t source) {
   std::shared_ptr<ExampleFile> file(new ExampleFile());
-  file->file_ = io::MappedFile::open(path);
+  // Its hash is looked at here; whose time is set later, against a purge of old files, is the same.
+  file->file_ = io::MappedFile::open(path, io::WhenChanged::kIgnore);
   file->source_ = source;
   file->read_ends();
   file->check_hash();
@@ -124,7 +125,7 @@ std::shared_ptr<const ExampleFile> ExampleFile::open(const std::string& path, in
 
 std::string ExampleFile::read_text(const std::string& path) {
   ExampleFile file;
-  file.file_ = io::MappedFile::open(path);
+  file.file_ = io::MappedFile::open(path, io::WhenChanged::kIgnore);
   file.read_ends();
   return file.text_;
 }

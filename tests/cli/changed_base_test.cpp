@@ -2,10 +2,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <string>
 
+#include "io/safetensors.h"
 #include "tests/cli/program.h"
 
 namespace qlora::test {
@@ -26,6 +28,17 @@ class ChangedBase : public testing::Test {
     write_recipe_file(dir, recipe);
   }
 
+  // Overwrites the first numbers of a matrix that is read from the file in each step.
+  void change_a_matrix() const {
+    const io::TensorFile tensors = io::read_safetensors(weights);
+    const auto matrix = tensors.at("model.layers.0.mlp.down_proj.weight").bytes;
+    const auto last = tensors.tensors.back().bytes;
+    const auto to_end = last.data() + last.size() - matrix.data();
+    std::fstream file(weights, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(-to_end, std::ios::end);
+    file.write("\0\0\0\0", 4);
+  }
+
   TempDir dir;
   const std::string weights = dir / "model/model.safetensors";
 };
@@ -34,15 +47,24 @@ TEST_F(ChangedBase, EndsTheRunAtItsNextSaveWhichIsNotMade) {
   ChildProcess run(QLORA_PROGRAM, {"train", dir / "recipe.yaml", "--set", "model.device_map=disk"},
                    dir.path());
   ASSERT_TRUE(run.wait_until([&] { return steps_logged(dir, "run") >= 2; }));
-  std::fstream file(weights, std::ios::in | std::ios::out | std::ios::binary);
-  file.seekp(-2, std::ios::end);
-  file.write("\0\0", 2);
-  file.close();
+  change_a_matrix();
   const Finished ended = run.wait();
   EXPECT_EQ(ended.exit_code, 1);
   EXPECT_THAT(ended.err, HasSubstr("model.safetensors was changed while it was in use"));
   EXPECT_FALSE(fs::exists(dir / "run/checkpoint-000100"));
   EXPECT_FALSE(fs::exists(dir / "run/adapter"));
+}
+
+// As what keeps old files from being purged does.
+TEST_F(ChangedBase, OfWhichTheTimeAloneIsAnotherIsTheSame) {
+  ChildProcess run(QLORA_PROGRAM, {"train", dir / "recipe.yaml", "--set", "model.device_map=disk"},
+                   dir.path());
+  ASSERT_TRUE(run.wait_until([&] { return steps_logged(dir, "run") >= 2; }));
+  fs::last_write_time(weights, fs::last_write_time(weights) + std::chrono::seconds(1));
+  const Finished ended = run.wait();
+  EXPECT_EQ(ended.exit_code, 0) << ended.err;
+  EXPECT_TRUE(fs::exists(dir / "run/checkpoint-000100"));
+  EXPECT_TRUE(fs::exists(dir / "run/adapter"));
 }
 
 TEST_F(ChangedBase, ThatBecomesShorterEndsTheRunWithItsName) {
