@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "base/log.h"
 #include "base/stop.h"
@@ -94,6 +95,8 @@ trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed:
   const trainer::CheckpointParts parts{adapters, recipe.lora, base.record, *optimizer, state};
   if (run.checkpoint()) go_on_from(*run.checkpoint(), parts, *group);
   require_same_state(*group, adapters, *optimizer);
+  std::vector<trainer::SamplePrompt> prompts;  // of the first rank
+  if (group->leads()) prompts = make_sample_prompts(recipe, base);
   run.begin(as_recorded(recipe, state), state.step);
   std::optional<trainer::RunReport> report;  // of the first rank
   if (group->leads()) {
@@ -107,7 +110,7 @@ trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed:
       loader,      state};
   job.group = group;
   set_up_job(recipe, data, reference, run.path(), parts, report ? &*report : nullptr, job);
-  if (report) set_up_samples(recipe, base, *report, job);
+  if (report) set_up_samples(recipe, base, prompts, *report, job);
   forecast.tell(job, data);
   const trainer::Outcome outcome = trainer::run(job);
   if (group->leads()) finish(recipe, run, base, job);

@@ -158,10 +158,10 @@ std::vector<PromptText> read_sample_prompts(const trainer::TrainOptions& options
   return prompts;
 }
 
-void set_up_samples(const Recipe& recipe, const BaseModel& base, trainer::RunReport& report,
-                    trainer::TrainJob& job) {
+std::vector<trainer::SamplePrompt> make_sample_prompts(const Recipe& recipe,
+                                                       const BaseModel& base) {
   const std::vector<PromptText> texts = read_sample_prompts(recipe.train);
-  if (texts.empty()) return;
+  if (texts.empty()) return {};
   data::warn_of_generation_keys(*base.tokenizer, base.path);
   const bool in_turns = base.chat_template &&
                         (recipe.data.trains_conversations() || recipe.data.trains_alpaca_prompts());
@@ -172,6 +172,13 @@ void set_up_samples(const Recipe& recipe, const BaseModel& base, trainer::RunRep
                            base.model->architecture().vocab_size);
     require_room(prompts.back(), prompts.size(), base.model->architecture());
   }
+  return prompts;
+}
+
+void set_up_samples(const Recipe& recipe, const BaseModel& base,
+                    const std::vector<trainer::SamplePrompt>& prompts, trainer::RunReport& report,
+                    trainer::TrainJob& job) {
+  if (prompts.empty()) return;
   job.sample = [prompts, &report, &tokenizer = *base.tokenizer, &model = *base.model,
                 &state = job.state, every = recipe.train.sample_every,
                 stop_ids =

@@ -9,6 +9,7 @@
 #include "recipes/models/base_model.h"
 #include "recipes/recipe.h"
 #include "trainer/run_report.h"
+#include "trainer/samples.h"
 #include "trainer/train_loop.h"
 
 namespace qlora::recipes {
@@ -25,12 +26,17 @@ struct PromptText {
 // line for what is no prompt.
 std::vector<PromptText> read_sample_prompts(const trainer::TrainOptions& options);
 
-// Makes the job take samples before its first step, every train.sample_every steps and at the end,
-// where samples.jsonl holds none of that step. Texts pass through the chat template where the
-// recipe trains conversations. ConfigError if the model has no template for messages or a prompt
-// leaves no room for an answer, FormatError for a token it has no embedding for. All arguments
-// outlive the job.
-void set_up_samples(const Recipe& recipe, const BaseModel& base, trainer::RunReport& report,
+// Their tokens, for before the run begins: what is wrong with one costs no earlier run. Texts pass
+// through the chat template where the recipe trains conversations. ConfigError if the model has no
+// template for messages or a prompt leaves no room for an answer, FormatError for a token it has no
+// embedding for.
+std::vector<trainer::SamplePrompt> make_sample_prompts(const Recipe& recipe, const BaseModel& base);
+
+// Makes the job take samples of these prompts, if there are any, before its first step, every
+// train.sample_every steps and at the end, where samples.jsonl holds none of that step. All
+// arguments but the prompts outlive the job.
+void set_up_samples(const Recipe& recipe, const BaseModel& base,
+                    const std::vector<trainer::SamplePrompt>& prompts, trainer::RunReport& report,
                     trainer::TrainJob& job);
 
 }  // namespace qlora::recipes

@@ -258,6 +258,19 @@ TEST(Samples, APromptThatLeavesNoRoomForAnAnswerIsNamed) {
                                  HasSubstr("leaves no room for an answer within the model's"))));
 }
 
+TEST(Samples, APromptThatIsRefusedCostsNoFinishedRunThatWasToBeReplaced) {
+  TempDir dir;
+  Recipe recipe = sampling_recipe(dir.path());
+  recipe.train.max_steps = 2;
+  finetune(recipe, kNever);
+  const std::string before = bytes_of(recipe.output.dir, "adapter/adapter_model.safetensors");
+  recipe.output.overwrite = true;
+  recipe.train.sample_prompts.push_back(std::string(3000, 'x'));
+  EXPECT_THROW(finetune(recipe, kNever), ConfigError);
+  ASSERT_TRUE(fs::exists(dir / "run/adapter/adapter_model.safetensors"));
+  EXPECT_EQ(bytes_of(recipe.output.dir, "adapter/adapter_model.safetensors"), before);
+}
+
 TEST(Samples, AnIntervalNeedsPromptsAndAFileIsFoundBesideItsRecipe) {
   trainer::TrainOptions options;
   options.max_steps = 1;
