@@ -22,7 +22,7 @@ namespace {
 }  // namespace
 
 void require_appendable(const std::string& path) {
-  const int file = open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
+  const int file = repeated([&] { return open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC); });
   if (file < 0 && errno != ENOENT) fail_to_open(path);
   if (file >= 0) close(file);
 }

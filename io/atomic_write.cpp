@@ -130,12 +130,19 @@ std::vector<std::string> names_in(const fs::path& directory) {
 int open_for_lock(const fs::path& path) {
   struct stat status {};
   if (lstat(path.c_str(), &status) != 0) return -1;
-  constexpr int kFlags = O_NOFOLLOW | O_CLOEXEC;
-  if (S_ISDIR(status.st_mode)) return open(path.c_str(), O_RDONLY | O_DIRECTORY | kFlags);
+  const auto opened = [&](int flags) {
+    return repeated([&] { return open(path.c_str(), flags | O_NOFOLLOW | O_CLOEXEC); });
+  };
+  if (S_ISDIR(status.st_mode)) return opened(O_RDONLY | O_DIRECTORY);
   if (!S_ISREG(status.st_mode)) return -1;
   // Over a network the lock of a file is had by those alone who may write to it.
-  const int file = open(path.c_str(), O_RDWR | kFlags);
-  return file >= 0 ? file : open(path.c_str(), O_RDONLY | kFlags);
+  const int file = opened(O_RDWR);
+  return file >= 0 ? file : opened(O_RDONLY);
+}
+
+// As flock(), at once: 0, or -1 with EWOULDBLOCK where another process holds the lock.
+int try_to_lock(int file) {
+  return repeated([&] { return flock(file, LOCK_EX | LOCK_NB); });
 }
 
 // Removes a directory or file whose lock no living process holds, and holds the lock meanwhile, so
@@ -144,7 +151,7 @@ int open_for_lock(const fs::path& path) {
 bool remove_if_abandoned(const fs::path& path, bool otherwise) {
   const int file = open_for_lock(path);
   bool abandoned = otherwise;  // a link cannot tell
-  if (file >= 0 && flock(file, LOCK_EX | LOCK_NB) == 0)
+  if (file >= 0 && try_to_lock(file) == 0)
     abandoned = true;
   else if (file >= 0 && errno == EWOULDBLOCK)
     abandoned = false;
@@ -186,7 +193,7 @@ Partial make_locked(const std::string& target, const Make& make) {
     const int lock = repeated([&] { return make(path.c_str()); });
     if (lock < 0 && errno == EEXIST) continue;
     if (lock < 0) fail_on(target, "created");
-    const bool taken = flock(lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    const bool taken = try_to_lock(lock) != 0 && errno == EWOULDBLOCK;
     // Before it was locked it may have been taken for an abandoned one, and be going or gone.
     if (!taken && exists(path)) return {path, lock};
     close(lock);

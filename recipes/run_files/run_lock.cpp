@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "io/repeated.h"
 
 namespace qlora::recipes {
 namespace {
@@ -34,9 +35,9 @@ struct OpenFile {
 std::shared_ptr<const void> try_to_lock(const std::string& path, int flags,
                                         const std::string& directory, TakeLock take_lock) {
   const std::shared_ptr<const OpenFile> file(
-      new OpenFile{open(path.c_str(), flags | O_CLOEXEC, 0666)});
+      new OpenFile{io::repeated([&] { return open(path.c_str(), flags | O_CLOEXEC, 0666); })});
   if (file->number < 0) return nullptr;
-  if (take_lock(file->number, LOCK_EX | LOCK_NB) == 0) return file;
+  if (io::repeated([&] { return take_lock(file->number, LOCK_EX | LOCK_NB); }) == 0) return file;
   if (errno != EWOULDBLOCK) return nullptr;
   fail_on_other(directory);
 }

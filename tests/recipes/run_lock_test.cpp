@@ -32,6 +32,14 @@ int locks_files(int file, int operation) {
   return -1;
 }
 
+// As over a network when a signal comes.
+int is_cut_short_once(int file, int operation) {
+  static int calls = 0;
+  if (++calls > 1) return flock(file, operation);
+  errno = EINTR;
+  return -1;
+}
+
 std::string warned_by(const std::string& directory, TakeLock take_lock, RunLock& lock) {
   testing::internal::CaptureStderr();
   lock = lock_run(directory, take_lock);
@@ -50,6 +58,12 @@ TEST(RunLock, WithoutLocksTheRunsOfOneMachineAreKeptApart) {
   EXPECT_THROW(lock_run(dir / "alias", has_no_locks), ConfigError);
   first = {};
   EXPECT_NE(lock_run(dir.path(), has_no_locks).held, nullptr);
+}
+
+TEST(RunLock, IsAskedForAgainWhereASignalCutsThatShort) {
+  const test::TempDir dir;
+  EXPECT_TRUE(lock_run(dir.path(), is_cut_short_once).is_certain);
+  EXPECT_FALSE(std::filesystem::exists(dir / kLockFile));
 }
 
 TEST(RunLock, WithoutLocksRunsOfTwoDirectoriesDoNotMeet) {
