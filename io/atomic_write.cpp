@@ -15,6 +15,7 @@
 #include <random>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/path_error.h"
 #include "base/progress.h"
 #include "io/live_mappings.h"
@@ -325,6 +326,20 @@ AtomicDirectory::~AtomicDirectory() {
   if (lock_ >= 0) close(lock_);
 }
 
+namespace {
+
+// Of a directory that is in place: that what it replaced cannot go is no failure of what it holds.
+void clear_replaced(const std::string& target, const std::function<void()>& remove) {
+  try {
+    remove();
+  } catch (const Error& error) {
+    log::warning("{} is in place, but what it replaced is left beside it: {}", target,
+                 error.what());
+  }
+}
+
+}  // namespace
+
 void AtomicDirectory::commit() {
   require_mapped_unchanged();
   const Progress progress("flushing " + target_ + " to disk");
@@ -342,12 +357,12 @@ void AtomicDirectory::commit() {
   const bool replaces = replace_ && exists(target_);
   if (replaces && exchange_names(path_, target_)) {
     committed_ = true;
-    return remove_tree(path_);  // now the old one
+    return clear_replaced(target_, [this] { remove_tree(path_); });  // now the old one
   }
   if (replaces) rename_into_place(target_, target_ + std::string(kReplaced));
   rename_into_place(path_, target_);  // replaces an empty directory
   committed_ = true;
-  if (replaces) recover(target_);
+  if (replaces) clear_replaced(target_, [this] { recover(target_); });
 }
 
 void recover_replaced(const std::string& directory) {

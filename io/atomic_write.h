@@ -52,7 +52,8 @@ class AtomicDirectory {
   // exchanged, fsync of the parent. A file system that cannot exchange gets two renames; after a
   // kill between them the old content is at "<name>.before-replacement", see recover_replaced().
   // IoError as well if a file that is mapped, which the content may have been made of, has been
-  // changed since it was opened (io/live_mappings.h).
+  // changed since it was opened (io/live_mappings.h). Old content that cannot be removed then is a
+  // warning.
   void commit();
 
  private:

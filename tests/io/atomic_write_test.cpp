@@ -377,6 +377,28 @@ TEST(AtomicDirectory, WhatItReplacesStaysUntilTheNewOneIsWhole) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir.path()), {}), 1);
 }
 
+TEST(AtomicDirectory, IsInPlaceAlsoWhereWhatItReplacesCannotBeRemoved) {
+  const TempDir dir;
+  dir.write("out/kept/old.txt", "old");
+  test::open_to_all(dir.path());
+  test::open_to_all(dir / "out");
+  test::close_to_all(dir / "out/kept");
+  testing::internal::CaptureStderr();
+  {
+    const test::AnotherUser user;
+    AtomicDirectory target(dir / "out", AtomicDirectory::Existing::kReplace);
+    write_file_atomically(target.path() + "/new.txt", "new");
+    EXPECT_NO_THROW(target.commit());
+  }
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              testing::AllOf(HasSubstr("/out is in place, but what it replaced is left beside it"),
+                             HasSubstr("cannot be removed")));
+  EXPECT_EQ(test::read_file(dir / "out/new.txt"), "new");
+  const std::string left = only_partial(dir.path(), {"out"});
+  EXPECT_TRUE(fs::exists(dir / (left + "/kept/old.txt")));
+  test::open_to_all(dir / (left + "/kept"));
+}
+
 TEST(MakeDirectories, MakesWhatIsMissingAndSaysWhatCannotBeMade) {
   TempDir dir;
   make_directories(dir / "a/b/c/");
