@@ -15,6 +15,12 @@ std::string Stopped::to_text() const {
   return phase;
 }
 
+std::string Stopped::to_sentence() const {
+  const std::string where = to_text();
+  return "stopped" + (where.empty() ? "" : ": " + where) +
+         (where.empty() || may_have_written ? "" : "; nothing was written");
+}
+
 ObeyStop::ObeyStop(const std::atomic<bool>& flag) : before_(obeyed.exchange(&flag)) {}
 ObeyStop::~ObeyStop() { obeyed = before_; }
 

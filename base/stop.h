@@ -11,12 +11,15 @@ namespace qlora {
 
 // Thrown where work is left. Not an error: nothing is wrong, and no handler of errors takes it.
 struct Stopped {
-  std::string phase;            // "tokenizing rows.jsonl"; empty: between two phases
-  int64_t done = 0, total = 0;  // units; total 0: unknown
-  std::string unit;             // "rows"
+  std::string phase;              // "tokenizing rows.jsonl"; empty: between two phases
+  int64_t done = 0, total = 0;    // units; total 0: unknown
+  std::string unit;               // "rows"
+  bool may_have_written = false;  // what stays: a file of the data cache
 
   // "tokenizing rows.jsonl, 120 of 600 rows done"
   std::string to_text() const;
+  // For people: "stopped: tokenizing rows.jsonl, 120 of 600 rows done; nothing was written".
+  std::string to_sentence() const;
 };
 
 // While it lives, the work of this process obeys `flag`. Of several the last one made counts.

@@ -184,7 +184,7 @@ Rows read_rows(const TrainedModel& trained, const EvaluateArguments& arguments) 
 Rows read_rows_or_leave(const TrainedModel& trained, const EvaluateArguments& arguments) {
   const qlora::cli::StopSignalsWatched watched;
   Rows rows = read_rows(trained, arguments);
-  qlora::leave_if_stop_wanted();
+  qlora::cli::StopSignalsWatched::leave_behind_rows();
   return rows;
 }
 

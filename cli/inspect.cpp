@@ -139,7 +139,7 @@ void inspect_data(const std::string& path, const std::vector<std::string>& overr
     auto prepared = qlora::data::prepare_datasets(recipe.data_as_read(), *tokenizer,
                                                   chat_template.get(), recipe.train.seed,
                                                   qlora::recipes::model_tokens(architecture));
-    qlora::leave_if_stop_wanted();
+    qlora::cli::StopSignalsWatched::leave_behind_rows();
     return prepared;
   }();
   if (html.empty())

@@ -97,8 +97,7 @@ int run(int argc, char** argv) {
   } catch (const qlora::cli::Interrupted&) {
     return 130;
   } catch (const qlora::Stopped& stopped) {
-    qlora::log::write_as_each_rank(
-        fmt::format("stopped: {}; nothing was written", stopped.to_text()));
+    qlora::log::write_as_each_rank(stopped.to_sentence());
     return 130;
   } catch (const qlora::ConfigError& error) {
     return failed(error, 2);

@@ -63,6 +63,10 @@ StopSignalsWatched::~StopSignalsWatched() {
   for (const auto& [signal, action] : before_) sigaction(signal, &action, nullptr);
 }
 
+void StopSignalsWatched::leave_behind_rows() {
+  if (qlora::stop_wanted()) throw Stopped{"with the rows read", 0, 0, "", true};
+}
+
 void end_without_reader() { std::signal(SIGPIPE, SIG_DFL); }
 
 void outlive_file_size_limit() { std::signal(SIGXFSZ, SIG_IGN); }

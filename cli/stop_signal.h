@@ -30,13 +30,16 @@ const std::atomic<bool>& watch_stop_signals(bool speaks = true);
 
 // For a part of a command that only reads otherwise: while it lives, the same signals but a
 // reader's going are a wish to stop, which is obeyed; afterwards they are what they were before.
-// Once the part is done leave_if_stop_wanted() is to be called, for a signal that nothing has seen.
+// Once the part is done leave_behind_rows() is to be called, for a signal that nothing has seen.
 class StopSignalsWatched {
  public:
   StopSignalsWatched();
   ~StopSignalsWatched();
   StopSignalsWatched(const StopSignalsWatched&) = delete;
   StopSignalsWatched& operator=(const StopSignalsWatched&) = delete;
+
+  // Of a part that put tokenized rows into the data cache: Stopped, which says that they are read.
+  static void leave_behind_rows();
 
  private:
   std::vector<std::pair<int, struct sigaction>> before_;

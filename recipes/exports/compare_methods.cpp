@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "base/stop.h"
 #include "base/stopwatch.h"
 #include "export/verify.h"
 #include "quant/prequantized/read_only_formats.h"
@@ -107,7 +108,9 @@ class Comparison {
   MethodTable run() {
     measure_original();
     for (size_t i = 0; i < options_.methods.size(); ++i) {
-      leave_if_stop_wanted();
+      if (stop_wanted())
+        throw Stopped{"comparing methods", static_cast<int64_t>(i), std::ssize(options_.methods),
+                      "methods"};
       const Stopwatch watch;
       table_.rows.push_back(measured(options_.methods[i]));
       seconds_of_[kind_of(options_.methods[i])] = watch.seconds();

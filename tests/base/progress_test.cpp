@@ -130,6 +130,14 @@ TEST(Stop, WorkThatOnlyCountsIsNotLeft) {
   EXPECT_THROW(progress.leave_if_stop_wanted(), Stopped);
 }
 
+TEST(Stop, ASentenceSaysWhereTheWorkWasAndThatNothingStaysIfThatIsSo) {
+  EXPECT_EQ((Stopped{"reading", 2, 3, "tensors"}).to_sentence(),
+            "stopped: reading, 2 of 3 tensors done; nothing was written");
+  EXPECT_EQ((Stopped{"with the rows read", 0, 0, "", true}).to_sentence(),
+            "stopped: with the rows read");
+  EXPECT_EQ(Stopped().to_sentence(), "stopped");
+}
+
 TEST(Stop, AFlagIsObeyedAsLongAsItIsAskedTo) {
   const std::atomic<bool> yes = true, no = false;
   EXPECT_FALSE(stop_wanted());
