@@ -41,7 +41,7 @@ std::vector<std::pair<int, struct sigaction>> watch() {
   // mpirun hands on SIGUSR1. Batch systems send one of the last two ahead of the end; SIGXCPU comes
   // every second from then on.
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU}) {
-    if (signal == SIGHUP && is_ignored(SIGHUP)) continue;
+    if ((signal == SIGHUP || signal == SIGINT) && is_ignored(signal)) continue;
     struct sigaction old {};
     if (sigaction(signal, &action, &old) == 0) before.emplace_back(signal, old);
   }

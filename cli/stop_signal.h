@@ -20,7 +20,7 @@ struct Interrupted {};
 // process at once with exit code 130. Commands that write a directory obey it (base/stop.h), so
 // that nothing half-written stays; those that only read keep the system's own way, which ends them
 // at once, but where they put tokenized rows into the data cache. A SIGHUP that is ignored already
-// (nohup) stays ignored.
+// (nohup) stays ignored, and so does a SIGINT (a background job of a script).
 //
 // From then on output whose reader is gone (SIGPIPE: "| head") is dropped and the work goes on: a
 // run has its log.txt.

@@ -61,6 +61,17 @@ TEST_F(LostTerminal, UnderNohupAHangUpIsNothing) {
   EXPECT_TRUE(fs::exists(dir / "run/adapter"));
 }
 
+// As a script starts it with "&": the Ctrl-C that ends the script is not meant for it.
+TEST_F(LostTerminal, InTheBackgroundOfAScriptAnInterruptIsNothing) {
+  ChildProcess process(
+      "/bin/sh", {"-c", std::string("trap '' INT; exec ") + QLORA_PROGRAM + " train recipe.yaml"},
+      dir.path());
+  ASSERT_TRUE(process.wait_until([&] { return steps_logged(dir, "run") >= 5; }));
+  process.send(SIGINT);
+  EXPECT_EQ(process.wait().exit_code, 0);
+  EXPECT_TRUE(fs::exists(dir / "run/adapter"));
+}
+
 TEST_F(LostTerminal, ARunGoesOnWithoutAReaderAndLogsToItsFile) {
   shell("($Q train recipe.yaml 2>&1; echo $? > status) | head -n 1");
   EXPECT_EQ(read_file(dir / "status"), "0\n");

@@ -65,6 +65,7 @@ ChildProcess::ChildProcess(const std::string& program, const std::vector<std::st
   send_to_file(STDOUT_FILENO, out_path_);
   send_to_file(STDERR_FILENO, err_path_);
   if (largest_file) limit_files(*largest_file);
+  signal(SIGINT, SIG_DFL);  // which tests that run in the background of a script ignore
   execve(argv[0], argv.data(), envp.data());
   _exit(kCouldNotStart);
 }
