@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <utility>
 
 #include "base/error.h"
 #include "base/path_error.h"
@@ -60,18 +61,20 @@ void require_new(const std::string& path) {
 
 void require_place(const std::string& path) {
   constexpr size_t kPartialBytes = 17;  // ".partial-0123abcd"
-  fs::path place = fs::absolute(path).lexically_normal();
+  std::error_code status;  // also of names that are too long, which are not there either
+  // With links followed: ".." of one is what is above its end.
+  fs::path place = fs::weakly_canonical(fs::absolute(path), status);
+  if (status) place = fs::absolute(path).lexically_normal();
   if (!place.has_filename()) place = place.parent_path();  // of a slash at the end
   fs::path above = place.parent_path();
-  std::error_code status;  // also of names that are too long, which are not there either
   while (!fs::exists(above, status) && above.has_relative_path()) above = above.parent_path();
   if (!fs::is_directory(above, status))
     fail<ConfigError>("{} must be a directory, but is a file; choose another path or remove it",
                       above.string());
-  if (access(above.c_str(), W_OK | X_OK) != 0)
-    fail_on_path(errno,
-                 "{} cannot be made; name another place, or see to it that {} may be written to",
-                 path, above.string());
+  for (const auto& [access_to, lacking] : {std::pair(W_OK, "written to"), {X_OK, "entered"}})
+    if (access(above.c_str(), access_to) != 0)
+      fail_on_path(errno, "{} cannot be made; name another place, or see to it that {} may be {}",
+                   path, above.string(), lacking);
   const long longest = pathconf(above.c_str(), _PC_NAME_MAX);
   const fs::path made = place.lexically_relative(above);
   for (auto name = made.begin(); longest > 0 && name != made.end(); ++name) {

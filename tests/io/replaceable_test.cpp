@@ -133,6 +133,43 @@ TEST(RequirePlace, NamesWhatIsInTheWayOfSomethingNew) {
   EXPECT_THROW(require_place(dir / (longest + "n/new")), ConfigError);
 }
 
+TEST(RequirePlace, AboveALinkIsWhatIsAboveItsEnd) {
+  const test::TempDir dir;
+  std::filesystem::create_directories(dir / "real/inner");
+  std::filesystem::create_directories(dir / "real/runs");
+  std::filesystem::create_directory_symlink(dir / "real/inner", dir / "link");
+  dir.write("runs", "a file");
+  EXPECT_NO_THROW(require_place(dir / "link/../runs/new"));
+  std::filesystem::remove(dir / "real/runs");
+  dir.write("real/runs", "a file");
+  EXPECT_THROW(require_place(dir / "link/../runs/new"), ConfigError);
+}
+
+// As another user, where the test may become one.
+TEST(RequirePlace, SaysWhetherADirectoryMayNotBeWrittenToOrNotBeEntered) {
+  const test::TempDir dir;
+  chmod(dir.path().c_str(), 0755);
+  for (const char* name : {"closed", "barred"}) std::filesystem::create_directory(dir / name);
+  chmod((dir / "closed").c_str(), 0555);
+  chmod((dir / "barred").c_str(), 0666);
+  const pid_t child = fork();
+  if (child == 0) {
+    if (geteuid() == 0 && setuid(65534) != 0) _exit(0);  // who may do all
+    const auto is_told = [&](const char* name, const std::string& end) {
+      try {
+        require_place(dir / (std::string(name) + "/new"));
+      } catch (const Error& error) {
+        return std::string(error.what()).find((dir / name) + " may be " + end) != std::string::npos;
+      }
+      return false;
+    };
+    _exit((is_told("closed", "written to") ? 0 : 1) + (is_told("barred", "entered") ? 0 : 2));
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0);
+}
+
 TEST(RequirePlace, IsAskedByADirectoryBeforeItIsWorkedFor) {
   const test::TempDir dir;
   EXPECT_THROW(require_free_directory(""), ConfigError);
