@@ -48,6 +48,11 @@ const std::string& made_with_room(const std::string& directory, int64_t planned_
 
 }  // namespace
 
+int64_t spill_region_bytes(int64_t offset, int64_t at_least) {
+  constexpr int64_t kShare = 16;  // no disk is taken by what is not written
+  return rounded_up(std::max(at_least, offset / kShare), kRegion);
+}
+
 SpillFile::SpillFile(const std::string& directory, int64_t planned_bytes)
     : directory_(directory), file_(made_with_room(directory, planned_bytes)) {}
 
@@ -59,8 +64,9 @@ SpillFile::~SpillFile() {
 }
 
 void SpillFile::add_region(int64_t at_least) {
-  Region region{nullptr, 0, rounded_up(at_least, kRegion), 0, nullptr};
+  Region region{nullptr, 0, 0, 0, nullptr};
   if (!regions_.empty()) region.offset = regions_.back().offset + regions_.back().size;
+  region.size = spill_region_bytes(region.offset, at_least);
   // The part of the file is there, without bytes of its own, before it is mapped.
   if (ftruncate(file_.descriptor(), region.offset + region.size) != 0)
     fail<IoError>("{}: the file of weights cannot grow: {}", directory_, std::strerror(errno));

@@ -15,6 +15,10 @@
 
 namespace qlora::io {
 
+// Of the next part of a file that is mapped as one, behind `offset` bytes and for `at_least` more:
+// a larger one the larger the file is, so that io/live_mappings.h has room for all parts.
+int64_t spill_region_bytes(int64_t offset, int64_t at_least);
+
 class SpillFile {
  public:
   // In `directory`, which is made if it is not there. IoError if no file can be made there, or if

@@ -50,6 +50,17 @@ TEST(SpillFile, EarlierBytesStayWhereTheyAreWhenTheFileGrowsPastItsFirstPart) {
   EXPECT_TRUE(std::ranges::equal(third, small));
 }
 
+// More parts than io/live_mappings.h has room for would be lost without a word about the disk.
+TEST(SpillFile, HasFewPartsHoweverLargeItIs) {
+  constexpr int64_t kMiB = int64_t{1} << 20;
+  EXPECT_EQ(spill_region_bytes(0, 1), 64 * kMiB);
+  EXPECT_EQ(spill_region_bytes(64 * kMiB, 70 * kMiB), 128 * kMiB);
+  int parts = 0;
+  for (int64_t offset = 0; offset < 2 * kMiB * kMiB; ++parts)  // 2 TiB
+    offset += spill_region_bytes(offset, kMiB);
+  EXPECT_LT(parts, 256);
+}
+
 TEST(SpillFile, DroppedPagesComeBackAsTheyWere) {
   const TempDir dir;
   SpillFile file(dir.path(), 0);
