@@ -54,7 +54,11 @@ void finish_output() {
 bool is_of_output(const std::exception& error) {
   const auto* reason = dynamic_cast<const std::system_error*>(&error);
   if (reason == nullptr || !std::ferror(stdout)) return false;
-  note(reason->code().value());
+  const int code = reason->code().value();
+  const bool is_known = code == failure || (reader_is_gone && code == EPIPE);
+  const bool has_failed_before = failure != 0 || reader_is_gone;
+  if (has_failed_before && !is_known) return false;
+  note(code);
   return true;
 }
 

@@ -23,7 +23,8 @@ void print_now(std::string_view text);
 // device") if that fails, or if an earlier part was not taken. For the end of the program.
 void finish_output();
 
-// Whether an exception is that of fmt::print() because standard output takes no more.
+// Whether an exception is that of fmt::print() because standard output takes no more: once it has
+// failed, that of another error is another's.
 bool is_of_output(const std::exception& error);
 
 }  // namespace qlora::cli
