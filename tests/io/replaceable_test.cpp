@@ -102,6 +102,7 @@ TEST(ObstacleToReplacing, IsADirectoryAboveThatMayNotBeChanged) {
   const pid_t child = fork();
   if (child == 0) {
     const bool is_other = geteuid() == 0 && setuid(65534) == 0;
+    if (access((dir / "open").c_str(), W_OK | X_OK) != 0) _exit(8);
     const bool closed = geteuid() == 0 ||  // who may change all
                         obstacle_to_replacing(dir / "closed/empty") ==
                             "lies in " + (dir / "closed") + ", where nothing may be changed";
@@ -112,7 +113,9 @@ TEST(ObstacleToReplacing, IsADirectoryAboveThatMayNotBeChanged) {
   }
   int status = 0;
   waitpid(child, &status, 0);
-  EXPECT_EQ(WEXITSTATUS(status), 0);
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 8)
+    GTEST_SKIP() << dir.path() << " is closed to other users";
+  EXPECT_EQ(status, 0);
   chmod((dir / "closed").c_str(), 0755);
 }
 

@@ -1,6 +1,7 @@
 // A directory that this process may not change, also where the tests run as root.
 #pragma once
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -19,6 +20,13 @@ class AnotherUser {
   }
   AnotherUser(const AnotherUser&) = delete;
   AnotherUser& operator=(const AnotherUser&) = delete;
+
+  // Whether this one may write to `directory`, and not to everything. The directories above it are
+  // not the test's: where they are closed to others, the test is skipped.
+  bool can_work_in(const std::string& directory) const {
+    return (is_other_ || !was_root_) &&
+           faccessat(AT_FDCWD, directory.c_str(), W_OK | X_OK, AT_EACCESS) == 0;
+  }
 
  private:
   bool was_root_, is_other_ = false;
