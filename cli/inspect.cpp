@@ -93,7 +93,8 @@ Json describe(const std::string& path_or_id) {
   const std::string path = qlora::model::resolve_model_path(path_or_id);
   const auto holds = [&path](const char* name) { return fs::exists(fs::path(path) / name); };
   if (path.ends_with(".gguf")) return qlora::cli::describe_gguf(path);
-  if (holds("recipe.resolved.yaml")) return describe_run(path);
+  if (holds(qlora::recipes::kRecipeFile) || qlora::recipes::is_being_replaced(path))
+    return describe_run(path);
   if (holds("MANIFEST.json")) return describe_checkpoint(path);
   if (holds("adapter_config.json")) return describe_adapter(path);
   if (holds("config.json")) return qlora::cli::describe_model_directory(path);

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <type_traits>
+#include <utility>
 
 #include "base/error.h"
 #include "base/shown_text.h"
@@ -23,6 +24,7 @@
 #include "model/weight_source.h"
 #include "recipes/models/base_model.h"
 #include "recipes/run_files/run_directory.h"
+#include "recipes/run_files/run_names.h"
 
 namespace qlora::cli {
 namespace {
@@ -228,13 +230,16 @@ Json describe_model_directory(const std::string& path) {
 }
 
 Json run_footprint(const std::string& run_directory) {
-  const recipes::Recipe recipe = recipes::with_saved_base(recipes::read_run_recipe(run_directory));
+  // What lies there then is another run's.
+  const bool has_begun = !recipes::is_being_replaced(run_directory);
+  recipes::Recipe recipe = recipes::read_run_recipe(run_directory);
+  if (has_begun) recipe = recipes::with_saved_base(std::move(recipe));
   const auto path = model::find_model(recipe.model.path);
   if (!path) return nullptr;
   const auto source = model::open_weights(*path);
   auto rows = model::kept_footprint(*source, tensors_of(*path), recipe.model, recipe.quantization);
   const std::string adapter = (fs::path(run_directory) / "adapter").string();
-  if (fs::exists(adapter)) add_adapter(adapter, rows);
+  if (has_begun && fs::exists(adapter)) add_adapter(adapter, rows);
   return footprint_json(rows);
 }
 

@@ -15,7 +15,7 @@ namespace qlora::cli {
 nlohmann::ordered_json describe_gguf(const std::string& path);
 nlohmann::ordered_json describe_model_directory(const std::string& path);
 // The footprint of a run's base as the run keeps it in memory, with the adapter's; null if the base
-// is not there any more.
+// is not there any more. Of a run that is to replace another one and has not begun: of its base.
 nlohmann::ordered_json run_footprint(const std::string& run_directory);
 
 // Tensors, weights and bytes of each dtype.

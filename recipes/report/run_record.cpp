@@ -180,11 +180,14 @@ Json differences(const std::vector<Recipe>& recipes) {
 
 Json run_record(const std::string& run_dir, const RunRecordOptions& options) {
   const Recipe recipe = read_run_recipe(run_dir);
-  const MetricsColumns metrics = metrics_columns(text_in(run_dir, "metrics.jsonl"));
+  // What lies there then is another run's, whose recipe this is not. The log is of both.
+  const bool has_begun = !is_being_replaced(run_dir);
+  const auto own_text = [&](const char* name) { return has_begun ? text_in(run_dir, name) : ""; };
+  const MetricsColumns metrics = metrics_columns(own_text("metrics.jsonl"));
   const std::string log_text = text_in(run_dir, "log.txt");
   const Json log = last_lines(log_text);
-  const bool finished = !is_being_replaced(run_dir) && fs::exists(fs::path(run_dir) / "adapter");
-  const auto state = newest_state(run_dir);
+  const bool finished = has_begun && fs::exists(fs::path(run_dir) / "adapter");
+  const auto state = has_begun ? newest_state(run_dir) : std::nullopt;
   std::string note;
   Json rows = first_rows(recipe, options.num_rows, note);
   return {{"name", name_of_run(run_dir)},
@@ -194,12 +197,12 @@ Json run_record(const std::string& run_dir, const RunRecordOptions& options) {
           {"facts", run_facts(recipe, metrics, state)},
           {"steps", metrics.steps},
           {"evaluations", metrics.evaluations},
-          {"memory", memory_of(run_dir, log_text, metrics)},
+          {"memory", has_begun ? memory_of(run_dir, log_text, metrics) : Json(nullptr)},
           {"rows", std::move(rows)},
           {"rows_note", note},
-          {"samples", samples_of(text_in(run_dir, "samples.jsonl"))},
-          {"checks", run_checks(run_dir, options.exports)},
-          {"recipe", text_in(run_dir, "recipe.resolved.yaml")},
+          {"samples", samples_of(own_text("samples.jsonl"))},
+          {"checks", has_begun ? run_checks(run_dir, options.exports) : Json::array()},
+          {"recipe", text_in(run_dir, has_begun ? kRecipeFile : kReplacingRecipe)},
           {"log", log}};
 }
 

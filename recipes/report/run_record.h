@@ -16,8 +16,9 @@ struct RunRecordOptions {
 // {"name", "path", "finished", "status", "facts": [[label, text], ...], "steps" and "evaluations":
 // {key: [numbers]} of metrics.jsonl by column (null where a line lacks the key), "memory", "rows",
 // "rows_note", "samples": [{"step", "prompt", "answer"}, ...], "checks": [[label, text], ...],
-// "recipe", "log"}. Reads alone, and no weights. ConfigError if `run_dir` is no run, or an export
-// of the options has no verification.json.
+// "recipe", "log"}. Of a run that is to replace another one and has not begun: no more than its
+// recipe, the rows and the log. Reads alone, and no weights. ConfigError if `run_dir` is no run, or
+// an export of the options has no verification.json.
 nlohmann::ordered_json run_record(const std::string& run_dir, const RunRecordOptions& options);
 
 // All of one page: {"kind": "runs", "title", "runs", "differences": [[key, [text of each run]],

@@ -10,6 +10,7 @@
 
 #include "quant/tensor_file.h"
 #include "recipes/exports/quantize_model.h"
+#include "recipes/run_files/run_names.h"
 #include "tests/cli/program.h"
 
 namespace qlora::test {
@@ -191,6 +192,21 @@ TEST(Inspect, ARunShowsWhatItKeepsInMemory) {
   EXPECT_EQ(number(adapter, "bytes"), 4 * number(adapter, "parameters"));
   std::filesystem::remove_all(dir / "model");
   EXPECT_TRUE(inspected(dir, dir / "run").at("footprint").is_null());
+}
+
+TEST(Inspect, OfARunThatIsBeingReplacedNothingOfTheOldOneIsShown) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  recipe.output.save_base = true;
+  ASSERT_EQ(run_qlora(dir, {"train", write_recipe_file(dir, recipe)}).exit_code, 0);
+  ASSERT_TRUE(std::filesystem::exists(dir / "run/base/config.json"));
+  recipe.quantization = {};
+  recipe.quantization.method = "none";
+  dir.write(std::string("run/") + recipes::kReplacingRecipe, recipes::write_recipe(recipe));
+  const json facts = inspected(dir, dir / "run");
+  EXPECT_EQ(format(row_of(facts, "q_proj")), "bfloat16");
+  EXPECT_TRUE(row_of(facts, "adapter").is_null());
+  EXPECT_TRUE(facts.at("last_checkpoint").is_null());
 }
 
 }  // namespace

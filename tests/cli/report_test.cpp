@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "recipes/run_files/run_names.h"
 #include "tests/cli/program.h"
 
 namespace qlora::test {
@@ -130,6 +131,23 @@ TEST(Report, ARunThatWasCutOffHasAPageAndSaysSo) {
   const json bare = report_of(dir, "run");
   EXPECT_THAT(bare["status"].get<std::string>(), HasSubstr("not finished: 0 steps"));
   EXPECT_TRUE(bare["memory"].is_null());
+}
+
+TEST(Report, OfARunThatIsBeingReplacedNothingOfTheOldOneIsShown) {
+  TempDir dir;
+  recipes::Recipe recipe = short_recipe(dir);
+  recipe.train.sample_prompts = {"one"};
+  train(dir, recipe);
+  ASSERT_FALSE(report_of(dir, "run")["samples"].empty());
+  recipe.optim.lr = 1e-3;
+  const std::string replacing = recipes::write_recipe(recipe);
+  dir.write(std::string("run/") + recipes::kReplacingRecipe, replacing);
+  const json run = report_of(dir, "run");
+  EXPECT_FALSE(run["finished"].get<bool>());
+  EXPECT_THAT(run["status"].get<std::string>(), HasSubstr("not finished: 0 steps,"));
+  for (const char* key : {"steps", "evaluations", "memory", "samples", "checks"})
+    EXPECT_TRUE(run[key].empty()) << key;
+  EXPECT_EQ(run["recipe"], replacing);
 }
 
 TEST(Report, SeveralRunsAreComparedAndTheirDifferencesNamed) {
