@@ -9,6 +9,7 @@
 #include "data/readers/reader.h"
 #include "optim/optimizer_names.h"
 #include "recipes/fields/fields.h"
+#include "recipes/run_files/run_names.h"
 
 namespace qlora::recipes {
 namespace {
@@ -135,7 +136,8 @@ bool is_at_default(const std::string& key, const Recipe& recipe) {
   if (key == "lora.loftq.svd") return loftq.svd == plain.svd;
   if (key == "lora.loftq.original") return loftq.original == plain.original;
   // Its default is true, which says more than a number where somebody wrote it.
-  const bool is_record = std::filesystem::path(recipe.file).filename() == "recipe.resolved.yaml";
+  const std::filesystem::path file = std::filesystem::path(recipe.file).filename();
+  const bool is_record = file == kRecipeFile || file == kReplacingRecipe;
   if (key == "quantization.double_quant" && !is_record) return false;
   return value_of(key, recipe) == value_of(key, defaults);
 }

@@ -3,7 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <string>
+
 #include "recipes/ready_recipes.h"
+#include "recipes/run_files/run_names.h"
 #include "recipes/yaml/recipe_yaml.h"
 
 namespace qlora::recipes {
@@ -91,8 +94,9 @@ TEST(IdleKeys, WhatActsOrStandsAtItsDefaultIsNotToldOf) {
 // A run's own record has every key.
 TEST(IdleKeys, ARecordedRecipeIsToldOfNoMoreThanItsOriginal) {
   const Recipe recipe = parse_recipe(kStart, "r.yaml", "", {"quantization.method=int8"});
-  EXPECT_THAT(idle_keys(parse_recipe(write_recipe(recipe), "run/recipe.resolved.yaml", "")),
-              IsEmpty());
+  for (const char* file : {kRecipeFile, kReplacingRecipe})
+    EXPECT_THAT(idle_keys(parse_recipe(write_recipe(recipe), std::string("run/") + file, "")),
+                IsEmpty());
 }
 
 TEST(IdleKeys, ReadyRecipesHaveNone) {
