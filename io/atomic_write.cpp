@@ -410,6 +410,11 @@ void move(const std::string& from, const std::string& to) {
   sync_directory(parent_of(from));
 }
 
+void remove_file(const std::string& path) {
+  if (unlink(path.c_str()) != 0) fail_on(path, "removed");
+  sync_directory(parent_of(path));
+}
+
 std::string move_aside(const std::string& path) {
   const std::string aside = partial_name(path);
   if (std::rename(path.c_str(), aside.c_str()) != 0) fail_on(path, "renamed");

@@ -87,6 +87,9 @@ void move(const std::string& from, const std::string& to);
 // for the real one no more, and remove_partial() finishes what a kill interrupts. IoError.
 std::string move_aside(const std::string& path);
 
+// Removes a file, or a link and not what it leads to; gone from the disk too. IoError.
+void remove_file(const std::string& path);
+
 // Removes a file, or a directory with all that is in it; nothing there is no error. IoError.
 void remove_tree(const std::string& path);
 

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <filesystem>
 #include <limits>
+#include <system_error>
 #include <vector>
 
 #include "base/log.h"
@@ -29,10 +30,11 @@ fs::path unused_name(const fs::path& run_dir) {
 // A link that says from where it lies where it leads goes on leading there from one folder below.
 void move_below(const fs::path& run_dir, const fs::path& aside, const std::string& name) {
   const fs::path from = run_dir / name, to = aside / name;
-  if (!fs::is_symlink(from) || fs::read_symlink(from).is_absolute())
-    return io::move(from.string(), to.string());
-  io::replace_link(to.string(), (fs::path("..") / fs::read_symlink(from)).string());
-  fs::remove(from);
+  std::error_code is_no_link;
+  const fs::path target = fs::read_symlink(from, is_no_link);
+  if (is_no_link || target.is_absolute()) return io::move(from.string(), to.string());
+  io::replace_link(to.string(), (fs::path("..") / target).string());
+  io::remove_file(from.string());
 }
 
 // Checkpoints of later steps, the last one first.

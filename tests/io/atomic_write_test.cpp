@@ -344,6 +344,19 @@ TEST(RemovePartial, OneThatCannotBeRemovedKeepsNoOtherOne) {
   test::open_to_all(dir / "b.partial-1");
 }
 
+TEST(RemoveFile, OfALinkLeavesWhatItLeadsTo) {
+  TempDir dir;
+  dir.write("there/file", "x");
+  fs::create_symlink("there", dir / "link");
+  remove_file(dir / "link");
+  EXPECT_THAT(names_in(dir.path()), ElementsAre("there"));
+  remove_file(dir / "there/file");
+  EXPECT_TRUE(fs::is_empty(dir / "there"));
+  for (const char* name : {"link", "there"})  // nothing, and a directory
+    EXPECT_THAT([&] { remove_file(dir / name); },
+                testing::ThrowsMessage<IoError>(HasSubstr(dir / name + " cannot be removed")));
+}
+
 TEST(RemovePartial, FindsNothingWhereThereIsNoDirectory) {
   TempDir dir;
   EXPECT_THAT(remove_partial(dir / "absent", any_name), ElementsAre());
