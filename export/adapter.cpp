@@ -29,9 +29,7 @@ void write_adapter_directory(const std::string& directory, const lora::AdapterSe
                              const data::ChatTemplate* chat_template, const std::string& training) {
   io::require_free_space(directory, 2 * static_cast<uint64_t>(adapters.values().nbytes()),
                          "the adapter");
-  using enum io::AtomicDirectory::Existing;
-  const bool is_adapter = fs::exists(fs::path(directory) / "adapter_config.json");
-  io::AtomicDirectory target(directory, is_adapter ? kReplace : kRefuse);
+  io::AtomicDirectory target(directory);
   fill_adapter_directory(target.path(), adapters, options, base, tokenizer, chat_template,
                          training);
   target.commit();

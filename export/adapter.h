@@ -18,8 +18,7 @@ void fill_adapter_directory(const std::string& directory, const lora::AdapterSet
                             const data::ChatTemplate* chat_template,
                             const std::string& training = "",
                             const lora::SeparateNames* separate = nullptr);
-// Complete or absent; replaces a directory that is itself an adapter. ConfigError if `directory`
-// holds anything else.
+// Complete or absent. ConfigError if `directory` holds anything, an earlier adapter too.
 void write_adapter_directory(const std::string& directory, const lora::AdapterSet& adapters,
                              const lora::LoraOptions& options, const lora::AdapterBase& base,
                              const data::Tokenizer& tokenizer,

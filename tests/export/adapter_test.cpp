@@ -87,19 +87,18 @@ TEST(AdapterExport, ADirectoryOfSomethingElseIsRefusedAndLeftAsItWas) {
   EXPECT_EQ(trained.names(), (std::vector<std::string>{"adapter", "model"}));
 }
 
-TEST(AdapterExport, AnEarlierAdapterIsReplacedWhole) {
+TEST(AdapterExport, AnEarlierAdapterIsRefusedAndLeftAsItWas) {
   TinyAdapter trained;
   trained.write(trained.dir / "adapter");
-  trained.dir.write("adapter/left_from_before.txt", "old");
+  const at::Tensor before = trained.adapters->values().clone();
   at::Tensor values = trained.adapters->values();
   values.add_(1.0);
-  trained.write(trained.dir / "adapter");
-  EXPECT_FALSE(fs::exists(trained.dir / "adapter/left_from_before.txt"));
+  EXPECT_THROW(trained.write(trained.dir / "adapter"), ConfigError);
   EXPECT_EQ(trained.names(), (std::vector<std::string>{"adapter", "model"}));
   const auto model = test::tiny_model();
   const auto reloaded = test::tiny_adapters(*model, false);
   lora::read_adapter_tensors(trained.dir / "adapter", *reloaded);
-  EXPECT_TRUE(at::equal(reloaded->values(), trained.adapters->values()));
+  EXPECT_TRUE(at::equal(reloaded->values(), before));
 }
 
 std::string card_of(const lora::AdapterBase& base, bool has_encoder = false) {
