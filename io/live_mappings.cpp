@@ -104,11 +104,17 @@ void on_lost_page(int signal, siginfo_t* info, void*) {
   for (const Slot& slot : slots) {
     const std::byte* begin = slot.begin.load(std::memory_order_acquire);
     if (!by_access || begin == nullptr || address < begin || address >= begin + slot.size) continue;
+    const bool is_named = slot.is_named;
+    char path[PATH_MAX];
+    std::memcpy(path, slot.path.data(), sizeof(path));
+    std::atomic_thread_fence(std::memory_order_acquire);
+    // Another thread may have freed the slot and taken it for another mapping meanwhile.
+    if (slot.begin.load(std::memory_order_relaxed) != begin) continue;
     say("\nerror: ");
-    if (!slot.is_named) say("a file of this program in ");
-    say(slot.path.data());
-    say(slot.is_named ? " became shorter, or its disk failed, while it was in use\n"
-                      : " lost bytes: its disk is full or failed\n");
+    if (!is_named) say("a file of this program in ");
+    say(path);
+    say(is_named ? " became shorter, or its disk failed, while it was in use\n"
+                 : " lost bytes: its disk is full or failed\n");
     _exit(1);
   }
   std::signal(signal, SIG_DFL);
