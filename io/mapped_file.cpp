@@ -16,6 +16,8 @@
 namespace qlora::io {
 
 std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path, WhenChanged when) {
+  const std::shared_ptr<MappedFile> mapped(new MappedFile());  // to own what is mapped at once
+  mapped->path_ = path;
   const int file = repeated([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC); });
   if (file < 0) fail_on_path(errno, "{} cannot be opened", path);
   struct stat status {};
@@ -34,8 +36,6 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path, When
   if (address == MAP_FAILED) {
     fail<IoError>("{} cannot be mapped into memory: {}", path, std::strerror(error));
   }
-  std::shared_ptr<MappedFile> mapped(new MappedFile());
-  mapped->path_ = path;
   mapped->bytes_ = {static_cast<const std::byte*>(address), size};
   mapped->known_ = std::make_unique<LiveMapping>(mapped->bytes_, path,
                                                  when == WhenChanged::kRefuse ? &status : nullptr);

@@ -22,7 +22,7 @@ ScratchMemory::ScratchMemory(const std::string& directory, size_t bytes) {
   if (address == MAP_FAILED)
     fail<IoError>("a file in {} cannot be mapped into memory: {}", directory, std::strerror(errno));
   bytes_ = {static_cast<std::byte*>(address), bytes};
-  known_ = std::make_unique<LiveMapping>(bytes_, directory);
+  known_.emplace(bytes_, directory);  // allocates nothing: what is mapped is not lost
 }
 
 ScratchMemory::~ScratchMemory() {

@@ -4,7 +4,7 @@
 #pragma once
 
 #include <cstddef>
-#include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -24,7 +24,7 @@ class ScratchMemory {
 
  private:
   std::span<std::byte> bytes_;
-  std::unique_ptr<const LiveMapping> known_;
+  std::optional<const LiveMapping> known_;
 };
 
 }  // namespace qlora::io

@@ -70,15 +70,16 @@ void SpillFile::add_region(int64_t at_least) {
   // The part of the file is there, without bytes of its own, before it is mapped.
   if (ftruncate(file_.descriptor(), region.offset + region.size) != 0)
     fail<IoError>("{}: the file of weights cannot grow: {}", directory_, std::strerror(errno));
-  void* address = mmap(nullptr, static_cast<size_t>(region.size), PROT_READ, MAP_SHARED,
-                       file_.descriptor(), region.offset);
+  regions_.reserve(regions_.size() + 1);  // from the mapping on nothing is allocated that is lost
+  const auto size = static_cast<size_t>(region.size);
+  void* address = mmap(nullptr, size, PROT_READ, MAP_SHARED, file_.descriptor(), region.offset);
   if (address == MAP_FAILED)
     fail<IoError>("{}: the file of weights cannot be mapped into memory: {}", directory_,
                   std::strerror(errno));
   region.address = static_cast<std::byte*>(address);
-  region.known = std::make_unique<LiveMapping>(
-      std::span<const std::byte>(region.address, static_cast<size_t>(region.size)), directory_);
   regions_.push_back(std::move(region));
+  regions_.back().known = std::make_unique<LiveMapping>(
+      std::span<const std::byte>(regions_.back().address, size), directory_);
 }
 
 std::span<const std::byte> SpillFile::append(std::span<const std::byte> bytes) {
