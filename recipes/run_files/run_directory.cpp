@@ -3,8 +3,10 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <system_error>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -345,6 +347,26 @@ Recipe read_run_recipe(const std::string& run_dir) {
   return recipe;
 }
 
+namespace {
+
+// A run that goes on may write a checkpoint and remove older ones while they are looked at: then
+// the look is taken again. A network file system may list what is removed for some time more, in
+// the worst case longer than is waited here.
+trainer::NewestCheckpoint newest_while_it_goes_on(const std::string& run_dir) {
+  constexpr int kLooks = 50;
+  constexpr std::chrono::milliseconds kPause(20);
+  for (int look = 1;; ++look) {
+    auto newest = trainer::newest_checkpoint(run_dir, trainer::Look::kSizes);
+    const bool some_went = std::ranges::any_of(newest.passed_over, [](const auto& checkpoint) {
+      return !fs::exists(fs::symlink_status(checkpoint.directory));
+    });
+    if (newest.whole || !some_went || look == kLooks) return newest;
+    std::this_thread::sleep_for(kPause);
+  }
+}
+
+}  // namespace
+
 std::string adapter_of_run(const std::string& run_dir) {
   if (is_being_replaced(run_dir))
     fail<ConfigError>(
@@ -353,12 +375,7 @@ std::string adapter_of_run(const std::string& run_dir) {
         run_dir, run_dir);
   const fs::path adapter = fs::path(run_dir) / "adapter";
   if (fs::exists(adapter)) return adapter.string();
-  auto newest = trainer::newest_checkpoint(run_dir, trainer::Look::kSizes);
-  // A run that goes on may write a checkpoint and remove older ones while they are looked at.
-  while (!newest.whole && std::ranges::any_of(newest.passed_over, [](const auto& checkpoint) {
-    return !fs::exists(fs::symlink_status(checkpoint.directory));
-  }))
-    newest = trainer::newest_checkpoint(run_dir, trainer::Look::kSizes);
+  const trainer::NewestCheckpoint newest = newest_while_it_goes_on(run_dir);
   for (const trainer::PassedOver& checkpoint : newest.passed_over)
     log::warning("passed over: {}", checkpoint.fault);
   if (!newest.whole) {
