@@ -2,8 +2,7 @@
 //
 //   learned positions     as many as were learned (GPT-2, GPT-Neo, OPT)
 //   ALiBi, dynamic RoPE   any number: biases need no positions (BLOOM, Falcon, MPT), and
-//   frequencies
-//                         that are made anew for each length reach as far as that
+//                         frequencies that are made anew for each length reach as far as that
 //   linear RoPE           max_position_embeddings times the factor, since this scaling leaves the
 //                         number as it was before
 //   yarn                  the original context times the factor, or max_position_embeddings where
