@@ -94,10 +94,11 @@ void finish(const Recipe& recipe, const RunDirectory& run, const BaseModel& base
   log::info("finished: {} steps, {} tokens; the adapter is in {}", job.state.step, job.state.tokens,
             directory);
   if (base.model->architecture().has_encoder())
-    log::info("try it: qlora generate {} --prompt TEXT", run.path());
+    log::info("try it: qlora generate {} --prompt TEXT", exporting::shell_word(run.path()));
   else
-    log::info("try it: qlora chat {}", run.path());
-  log::info("export: qlora export {} --format merged --output DIR", run.path());
+    log::info("try it: qlora chat {}", exporting::shell_word(run.path()));
+  log::info("export: qlora export {} --format merged --output DIR",
+            exporting::shell_word(run.path()));
   tell_best(recipe, run, job.state);
 }
 

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "export/card_text.h"
+
 namespace qlora::recipes {
 namespace {
 
@@ -24,7 +26,8 @@ std::string place_of(const Stopped& stopped, const trainer::TrainState& state) {
 
 std::string stop_sentence(const Stopped& stopped, const trainer::TrainState& state,
                           const std::string& run_dir) {
-  return fmt::format("{}; go on with: qlora resume {}", place_of(stopped, state), run_dir);
+  return fmt::format("{}; go on with: qlora resume {}", place_of(stopped, state),
+                     exporting::shell_word(run_dir));
 }
 
 }  // namespace qlora::recipes

@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "export/card_text.h"
 #include "io/append_file.h"
 #include "io/atomic_write.h"
 #include "io/nameless_file.h"
@@ -294,7 +295,8 @@ void RunDirectory::continue_from(const Recipe& recipe) {
   const auto way_out = [&]() -> std::string {
     const auto newest = trainer::newest_checkpoint(path_, trainer::Look::kHashes);
     if (!newest.whole || newest.whole == checkpoint_) return "";
-    return fmt::format("; the newest whole one: qlora resume {} --from {}", path_, *newest.whole);
+    return fmt::format("; the newest whole one: qlora resume {} --from {}",
+                       exporting::shell_word(path_), exporting::shell_word(*newest.whole));
   };
   if (!checkpoint_)
     fail<ConfigError>("train.resume: there is no checkpoint {}{}", named, way_out());
@@ -372,7 +374,7 @@ std::string adapter_of_run(const std::string& run_dir) {
     fail<ConfigError>(
         "{} has no adapter: the run there is being replaced by another one, or was when that was "
         "cut short; begin the new one with: qlora resume {}",
-        run_dir, run_dir);
+        run_dir, exporting::shell_word(run_dir));
   const fs::path adapter = fs::path(run_dir) / "adapter";
   if (fs::exists(adapter)) return adapter.string();
   const trainer::NewestCheckpoint newest = newest_while_it_goes_on(run_dir);
