@@ -63,8 +63,7 @@ void read_preferences(const Node& entry, const Node* type_of_rows, DraftedDatase
   dataset.field("rejected", text_in(names, "field_rejected", "rejected"));
   if (is_own) {
     dataset.field("prompt", text_in(names, "field_prompt", "prompt"));
-    if (const std::string system = text_in(names, "field_system"); !system.empty())
-      dataset.field("system", system);
+    dataset.field("system", kNoColumn);  // only a prompt_format of the type takes it
     return;
   }
   const std::string type = text(type_of_rows);
@@ -79,6 +78,7 @@ void read_type(const Node& entry, DraftedDataset& dataset) {
     dataset.format = "pretokenized";
   } else if (base == "alpaca") {
     dataset.format = "alpaca";
+    for (const char* unread : {"system", "history"}) dataset.field(unread, kNoColumn);
   } else if (base == "sharegpt") {
     dataset.format = "sharegpt";
     dataset.field("conversations", text_in(entry, "field_messages", "conversations"));

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <initializer_list>
 #include <optional>
 
 #include "base/error.h"
@@ -44,14 +45,22 @@ std::string query_column(const Node& about) {
   return text_in(about, "columns.query", in_file(about, "columns") ? "" : "input");
 }
 
+// Of columns that are read only where they are named.
+void name_further_columns(const Node& about, std::initializer_list<const char*> columns,
+                          DraftedDataset& dataset) {
+  for (const std::string column : columns) {
+    const std::string named = text_in(about, "columns." + column, "");
+    dataset.field(column, named.empty() ? kNoColumn : named);
+  }
+}
+
 void read_alpaca(const Node& about, DraftedDataset& dataset) {
   const std::string query = query_column(about);
   dataset.format = "alpaca";
   dataset.field("instruction", text_in(about, "columns.prompt", "instruction"));
   dataset.field("input", query.empty() ? kNoColumn : query);
   dataset.field("output", text_in(about, "columns.response", "output"));
-  dataset.field("system", text_in(about, "columns.system", "system"));
-  dataset.field("history", text_in(about, "columns.history", "history"));
+  name_further_columns(about, {"system", "history"}, dataset);
 }
 
 void read_conversations(const Node& about, DraftedDataset& dataset) {
@@ -68,8 +77,7 @@ void read_conversations(const Node& about, DraftedDataset& dataset) {
     dataset.field("from", role);
     dataset.field("value", content);
   }
-  dataset.field("system", text_in(about, "columns.system", "system"));
-  dataset.field("tools", text_in(about, "columns.tools", "tools"));
+  name_further_columns(about, {"system", "tools"}, dataset);
 }
 
 void read_pairs(const Node& about, bool conversations, DraftedDataset& dataset) {
@@ -80,6 +88,7 @@ void read_pairs(const Node& about, bool conversations, DraftedDataset& dataset) 
     dataset.field("conversations", text_in(about, "columns.messages", "conversations"));
   else
     dataset.field("prompt", text_in(about, "columns.prompt", "instruction"));
+  name_further_columns(about, {"system", "tools"}, dataset);
 }
 
 DraftedDataset read_named(const std::string& name, const DatasetInfo& info, bool plain_text) {

@@ -58,11 +58,12 @@ void name_fields(const Node& entry, const std::string& component, DraftedDataset
   if (component == "instruct_dataset") {
     dataset.format = "alpaca";  // rows of one question and one answer
     dataset.field("instruction", column("input"));
-    dataset.field("input", kNoColumn);
+    for (const char* unread : {"input", "system", "history"}) dataset.field(unread, kNoColumn);
     dataset.field("output", column("output"));
   } else if (dataset.format == "alpaca") {
     for (const char* field : {"instruction", "input", "output"})
       dataset.field(field, column(field));
+    for (const char* unread : {"system", "history"}) dataset.field(unread, kNoColumn);
   } else if (dataset.format == "preference") {
     dataset.field("chosen", column("chosen"));
     dataset.field("rejected", column("rejected"));

@@ -120,7 +120,7 @@ TEST(ImportPreferences, ATypeWithFieldsOfItsOwnNamesThoseOfAxolotlsPairs) {
       "field_chosen: good, field_rejected: bad, field_system: sys}}]\n",
       "axolotl");
   const std::map<std::string, std::string> fields = {
-      {"prompt", "ask"}, {"chosen", "good"}, {"rejected", "bad"}, {"system", "sys"}};
+      {"prompt", "ask"}, {"chosen", "good"}, {"rejected", "bad"}, {"system", "none"}};
   EXPECT_EQ(read(recipe).data.train[0].fields, fields) << recipe.text;
   EXPECT_EQ(fate_of(recipe, "datasets[].type.field_chosen"), "data.train[].fields");
 }

@@ -59,13 +59,18 @@ TEST(ImportRows, AColumnThatLlamaFactoryDoesNotReadIsNotReadHere) {
     EXPECT_THAT(recipe.warnings, Each(Not(HasSubstr("query")))) << columns;
     return parse_recipe(recipe.text, "r.yaml", "/base").data.train[0].fields;
   };
-  const auto read_once = UnorderedElementsAre(Pair("instruction", "input"), Pair("input", "none"));
+  const auto system = Pair("system", "none"), history = Pair("history", "none");
+  const auto read_once =
+      UnorderedElementsAre(Pair("instruction", "input"), Pair("input", "none"), system, history);
   EXPECT_THAT(fields(R"("prompt": "input", "response": "output")"), read_once);
   EXPECT_THAT(fields(R"("prompt": "input", "query": "", "response": "output")"), read_once);
   EXPECT_THAT(fields(R"("prompt": "instruction", "query": "input", "response": "output")"),
-              IsEmpty());
-  EXPECT_THAT(fields(R"("prompt": "q", "query": "context", "response": "output")"),
-              UnorderedElementsAre(Pair("instruction", "q"), Pair("input", "context")));
+              UnorderedElementsAre(system, history));
+  EXPECT_THAT(
+      fields(R"("prompt": "q", "query": "context", "response": "output")"),
+      UnorderedElementsAre(Pair("instruction", "q"), Pair("input", "context"), system, history));
+  EXPECT_THAT(fields(R"("query": "input", "system": "sys", "history": "history")"),
+              UnorderedElementsAre(Pair("system", "sys")));
 }
 
 TEST(ImportRows, AnEmptyNameOfAnAxolotlTypeIsThatOfNoColumn) {

@@ -39,7 +39,8 @@ TEST(Import, DataSetsOfTheHubAreToBeDownloaded) {
       "datasets: [{path: org/instructions, type: alpaca}]\n");
   EXPECT_THAT(recipe.missing,
               ElementsAre(HasSubstr("org/instructions is a data set of the Hub; download it")));
-  EXPECT_THAT(recipe.text, HasSubstr("  #   - {path: org/instructions, format: alpaca}\n"));
+  EXPECT_THAT(recipe.text, HasSubstr("  #   - {path: org/instructions, format: alpaca, fields: "
+                                     "{history: none, system: none}}\n"));
   EXPECT_THAT(recipe.text, HasSubstr("  prompt_style: alpaca  # datasets\n"));
 }
 

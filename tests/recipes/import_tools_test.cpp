@@ -158,7 +158,7 @@ model: {path: org/model}
 quantization: {method: nf4}
 lora: {rank: 8, alpha: 16, targets: all-linear}
 data:
-  train: [{path: data/mine.json, format: chat, fields: {messages: turns}}]
+  train: [{path: data/mine.json, format: chat, fields: {messages: turns, system: none, tools: none}}]
   eval_fraction: 0.1
   sequence_length: 1024
   packing: false
@@ -257,7 +257,7 @@ lora:
   alpha: 16
   targets: [q_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]
 data:
-  train: [{path: rows.json, format: alpaca}]
+  train: [{path: rows.json, format: alpaca, fields: {system: none, history: none}}]
   train_on: all
   sequence_length: 2048
   packing: false

@@ -75,16 +75,18 @@ TEST(ImportTorchtune, TheQuestionOfAnInstructionIsReadOnce) {
   const auto fields = [](const std::string& component) {
     return read(torchtune("llama3_tokenizer", rows(component))).data.train[0].fields;
   };
-  EXPECT_THAT(fields("instruct_dataset"),
-              UnorderedElementsAre(Pair("instruction", "input"), Pair("input", "none")));
-  EXPECT_THAT(fields("alpaca_dataset"), IsEmpty());
+  const auto system = Pair("system", "none"), history = Pair("history", "none");
+  EXPECT_THAT(
+      fields("instruct_dataset"),
+      UnorderedElementsAre(Pair("instruction", "input"), Pair("input", "none"), system, history));
+  EXPECT_THAT(fields("alpaca_dataset"), UnorderedElementsAre(system, history));
   const ImportedRecipe mapped =
       torchtune("llama3_tokenizer",
                 "dataset: {_component_: torchtune.datasets.instruct_dataset, data_files: r.json, "
                 "column_map: {input: q, output: a}}");
-  EXPECT_THAT(
-      read(mapped).data.train[0].fields,
-      UnorderedElementsAre(Pair("instruction", "q"), Pair("input", "none"), Pair("output", "a")));
+  EXPECT_THAT(read(mapped).data.train[0].fields,
+              UnorderedElementsAre(Pair("instruction", "q"), Pair("input", "none"),
+                                   Pair("output", "a"), system, history));
 }
 
 TEST(ImportTorchtune, ACosineThatFallsOnceIsTheSame) {
