@@ -3,11 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <atomic>
 #include <filesystem>
 #include <map>
 
-#include "base/log.h"
 #include "recipes/exports/export_model.h"
 #include "recipes/exports/quantize_model.h"
 #include "recipes/models/trained_model.h"
@@ -16,7 +14,7 @@
 #include "recipes/run_files/run_names.h"
 #include "tests/support/killed_work.h"
 #include "tests/support/temp_dir.h"
-#include "tests/support/tiny_files.h"
+#include "tests/support/two_step_run.h"
 #include "trainer/checkpoint.h"
 #include "trainer/metrics.h"
 
@@ -25,21 +23,7 @@ namespace {
 namespace fs = std::filesystem;
 using test::TempDir;
 
-class AKillAtAnyCall : public testing::Test {
- protected:
-  void TearDown() override { log::close_file(); }
-
-  // Two steps, with a checkpoint after each.
-  void train() {
-    recipe.train.max_steps = 2;
-    recipe.train.save_every = 1;
-    const std::atomic<bool> never{false};
-    ASSERT_EQ(finetune(recipe, never), trainer::Outcome::kFinished);
-  }
-
-  TempDir dir;
-  Recipe recipe = test::tiny_recipe(dir.path());
-};
+class AKillAtAnyCall : public test::TwoStepRun {};
 
 // Whole under one of the places where it may be.
 bool is_whole_in_one_of(const std::vector<std::string>& places,

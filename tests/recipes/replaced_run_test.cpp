@@ -2,41 +2,26 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <filesystem>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
-#include "base/log.h"
-#include "recipes/qlora_finetune.h"
 #include "recipes/run_files/run_directory.h"
 #include "recipes/yaml/recipe_yaml.h"
 #include "tests/support/temp_dir.h"
-#include "tests/support/tiny_files.h"
+#include "tests/support/two_step_run.h"
 
 namespace qlora::recipes {
 namespace {
 namespace fs = std::filesystem;
 
-class AReplacedRun : public testing::Test {
+class AReplacedRun : public test::TwoStepRun {
  protected:
-  void TearDown() override { log::close_file(); }
-
-  // Two steps, with a checkpoint after each.
-  void train() {
-    recipe.train.max_steps = 2;
-    recipe.train.save_every = 1;
-    const std::atomic<bool> never{false};
-    ASSERT_EQ(finetune(recipe, never), trainer::Outcome::kFinished);
-  }
   static void expect_refused(const Recipe& other, const std::string& part) {
     EXPECT_THAT([&] { RunDirectory run(other); },
                 testing::ThrowsMessage<ConfigError>(testing::HasSubstr(part)));
   }
-
-  test::TempDir dir;
-  Recipe recipe = test::tiny_recipe(dir.path());
 };
 
 TEST_F(AReplacedRun, OverwriteSparesWhatIsOnlyCalledAlikeByItsUser) {

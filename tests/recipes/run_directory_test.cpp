@@ -17,6 +17,7 @@
 #include "recipes/yaml/recipe_yaml.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
+#include "tests/support/two_step_run.h"
 #include "trainer/checkpoint.h"
 
 namespace qlora::recipes {
@@ -36,17 +37,8 @@ std::map<std::string, std::string> contents(const std::string& directory) {
   return files;
 }
 
-class RunDirectories : public testing::Test {
+class RunDirectories : public test::TwoStepRun {
  protected:
-  void TearDown() override { log::close_file(); }
-
-  // Two steps, with a checkpoint after each.
-  void train() {
-    recipe.train.max_steps = 2;
-    recipe.train.save_every = 1;
-    const std::atomic<bool> never{false};
-    ASSERT_EQ(finetune(recipe, never), trainer::Outcome::kFinished);
-  }
   void remove_checkpoints() const {
     for (const int64_t step : trainer::checkpoint_steps(recipe.output.dir))
       fs::remove_all(recipe.output.dir + "/" + trainer::checkpoint_name(step));
@@ -62,9 +54,6 @@ class RunDirectories : public testing::Test {
     }
     EXPECT_EQ(contents(recipe.output.dir), before);
   }
-
-  TempDir dir;
-  Recipe recipe = test::tiny_recipe(dir.path());
 };
 
 TEST_F(RunDirectories, ANewOneBeginsFromTheStart) {

@@ -2,37 +2,19 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <filesystem>
 #include <string>
 
 #include "base/error.h"
-#include "base/log.h"
-#include "recipes/qlora_finetune.h"
 #include "recipes/run_files/run_directory.h"
-#include "tests/support/temp_dir.h"
-#include "tests/support/tiny_files.h"
+#include "tests/support/two_step_run.h"
 
 namespace qlora::recipes {
 namespace {
 namespace fs = std::filesystem;
 using testing::HasSubstr;
 
-class AnUnwritableRun : public testing::Test {
- protected:
-  void TearDown() override { log::close_file(); }
-
-  // Two steps, with a checkpoint after each.
-  void train() {
-    recipe.train.max_steps = 2;
-    recipe.train.save_every = 1;
-    const std::atomic<bool> never{false};
-    ASSERT_EQ(finetune(recipe, never), trainer::Outcome::kFinished);
-  }
-
-  test::TempDir dir;
-  Recipe recipe = test::tiny_recipe(dir.path());
-};
+class AnUnwritableRun : public test::TwoStepRun {};
 
 TEST_F(AnUnwritableRun, MetricsThatCannotBeWrittenAreToldBeforeAnythingIsMoved) {
   train();
