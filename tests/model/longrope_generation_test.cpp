@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "model/generate.h"
+#include "tests/model/generation_across_context.h"
 #include "tests/support/small_models.h"
 
 namespace qlora::model {
@@ -43,27 +44,14 @@ TEST(LongRopeGeneration, CachedAnswersAreThoseOfWholePassesAcrossTheContext) {
   const auto model = longrope_model();
   GenerateOptions options;
   options.max_new_tokens = 24;
-  std::vector<std::vector<int32_t>> prompts;
-  for (int32_t length : {3, 9, 15, 16, 17, 20}) {
-    std::vector<int32_t>& prompt = prompts.emplace_back();
-    for (int32_t i = 0; i < length; ++i) prompt.push_back((7 * i + 13 * length) % 250 + 3);
-  }
+  const auto prompts = prompts_of({3, 9, 15, 16, 17, 20});
   const auto answers = generate(*model, prompts, options);
   for (size_t i = 0; i < prompts.size(); ++i)
     EXPECT_EQ(answers[i], without_cache(*model, prompts[i], 24)) << prompts[i].size();
 }
 
 TEST(LongRopeGeneration, GuessedTokensChangeNoAnswerAcrossTheContext) {
-  const auto model = longrope_model();
-  GenerateOptions options;
-  options.max_new_tokens = 40;
-  for (int32_t token = 3; token < 250; token += 6) {
-    const std::vector<int32_t> prompt = {token, token, token};
-    options.draft_tokens = 0;
-    const auto plain = generate(*model, {prompt}, options);
-    options.draft_tokens = 7;
-    EXPECT_EQ(generate(*model, {prompt}, options), plain) << token;
-  }
+  expect_guesses_change_no_answer(*longrope_model());
 }
 
 }  // namespace
