@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "tests/cli/program.h"
+#include "tests/support/small_t5.h"
 
 namespace qlora::test {
 namespace {
@@ -212,10 +213,7 @@ TEST(Chat, ThatLittleRoomIsLeftIsSaidBeforeTheEndAndALimitOfTheAnswerByItsOption
 
 TEST(Chat, AModelWithAnEncoderIsRefusedThoughItHasATemplate) {
   TempDir dir;
-  write_made_directory(dir / "model", R"({
-    "model_type": "t5", "vocab_size": 258, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1,
-    "num_decoder_layers": 1, "num_heads": 4, "decoder_start_token_id": 0, "pad_token_id": 0,
-    "eos_token_id": 1, "tie_word_embeddings": false, "feed_forward_proj": "gated-gelu"})");
+  write_small_t5(dir / "model", 48);
   const Finished done = chat(dir, "hi\n", "--model model");
   EXPECT_EQ(done.exit_code, 2);
   EXPECT_THAT(done.err, AllOf(HasSubstr("the model has an encoder and knows no conversations"),

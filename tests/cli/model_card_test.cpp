@@ -7,6 +7,7 @@
 #include "lora/adapter_file.h"
 #include "recipes/models/compute_dtype.h"
 #include "tests/cli/program.h"
+#include "tests/support/small_t5.h"
 
 namespace qlora::test {
 namespace {
@@ -171,10 +172,7 @@ TEST(ModelCard, OfAMergedModelAndOfItsGgufFileHasWhatTheRunsHas) {
 TEST(ModelCard, OfAModelWithAnEncoderIsForItsClass) {
   TempDir dir;
   recipes::Recipe recipe = tiny_recipe(dir.path());
-  write_made_directory(dir / "t5", R"({
-    "model_type": "t5", "vocab_size": 258, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1,
-    "num_decoder_layers": 1, "num_heads": 4, "decoder_start_token_id": 0, "pad_token_id": 0,
-    "eos_token_id": 1, "tie_word_embeddings": false, "feed_forward_proj": "gated-gelu"})");
+  write_small_t5(dir / "t5", 64);
   std::string rows;
   for (int i = 0; i < 20; ++i)
     rows += "{\"input\": \"say " + std::to_string(i) + "\", \"output\": \"yes\"}\n";

@@ -4,6 +4,7 @@
 
 #include "tests/cli/program.h"
 #include "tests/support/small_models.h"
+#include "tests/support/small_t5.h"
 
 namespace qlora::test {
 namespace {
@@ -14,10 +15,7 @@ using testing::Not;
 TEST(WrongForModel, TrainedInputsOfAnEncoder) {
   TempDir dir;
   recipes::Recipe recipe = tiny_recipe(dir.path());
-  write_made_directory(dir / "t5", R"({
-    "model_type": "t5", "vocab_size": 258, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1,
-    "num_decoder_layers": 1, "num_heads": 4, "decoder_start_token_id": 0, "pad_token_id": 0,
-    "eos_token_id": 1, "tie_word_embeddings": false, "feed_forward_proj": "gated-gelu"})");
+  write_small_t5(dir / "t5", 64);
   recipe.model.path = dir / "t5";
   recipe.data.train = {
       {dir.write("pairs.jsonl", R"({"input": "say", "output": "yes"})"), "input_output", {}}};

@@ -15,6 +15,7 @@
 #include "quant/tensor_file.h"
 #include "recipes/exports/gptq_calibration.h"
 #include "recipes/exports/quantize_model.h"
+#include "tests/support/small_t5.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
 
@@ -308,10 +309,7 @@ TEST_F(GroupedDirectory, WhatCannotBeIsRefusedBeforeAnythingIsWritten) {
 }
 
 TEST_F(GroupedDirectory, ModelsWithAnEncoderAreNotCalibrated) {
-  test::write_made_directory(dir_ / "t5", R"({
-    "model_type": "t5", "vocab_size": 258, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1,
-    "num_decoder_layers": 1, "num_heads": 4, "decoder_start_token_id": 0, "pad_token_id": 0,
-    "eos_token_id": 1, "tie_word_embeddings": false, "feed_forward_proj": "gated-gelu"})");
+  test::write_small_t5(dir_ / "t5", 48);
   QuantizeOptions options = options_of("gptq");
   options.model = dir_ / "t5";
   EXPECT_THAT(message(options), HasSubstr("encoder"));
