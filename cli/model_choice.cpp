@@ -7,6 +7,9 @@ namespace qlora::cli {
 
 void add_base_choice(Command command, recipes::ModelChoice& choice) {
   command.add_option("RUN_DIR", choice.run_dir, "Directory of a run; or --model");
+  command.add_option("--checkpoint", choice.checkpoint,
+                     "Of the run, instead of its last step: best (the lowest evaluation loss) or "
+                     "e.g. checkpoint-000040");
   command.add_option("--model", choice.model, "Hugging Face directory, .gguf file or hub id");
   command.add_option("--device", choice.device, "auto, cpu, cuda or cuda:N").with_shown_default();
   command.add_option("--threads", choice.threads, "CPU threads (0: one a core)")

@@ -221,8 +221,9 @@ void require_adapter(const TrainedModel& trained, const std::string& format) {
 
 // What cards say of data, settings and figures.
 std::string training_of(const TrainedModel& trained) {
-  return trained.run_recipe ? training_facts(*trained.run_recipe, trained.base.record.compute_dtype)
-                            : origin_facts(trained.chosen_adapters, trained.combination);
+  return trained.run_recipe
+             ? training_facts(*trained.run_recipe, trained.base.record.compute_dtype, trained.step)
+             : origin_facts(trained.chosen_adapters, trained.combination);
 }
 
 // README.md; of an adapter for PEFT fill_adapter_directory() writes it.

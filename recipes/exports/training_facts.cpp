@@ -23,8 +23,14 @@ struct Figures {
   std::optional<double> last_eval_loss, best_eval_loss;
 };
 
+// 0 where the line has none.
+template <typename T>
+T number_in(const nlohmann::json& line, const char* key) {
+  const auto found = line.find(key);
+  return found != line.end() && found->is_number() ? found->get<T>() : T{0};
+}
+
 void add_line(const nlohmann::json& line, Figures& figures) {
-  if (!line.is_object()) return;
   if (const auto loss = line.find("eval_loss"); loss != line.end() && loss->is_number()) {
     figures.last_eval_loss = loss->get<double>();
     figures.best_eval_loss =
@@ -34,16 +40,20 @@ void add_line(const nlohmann::json& line, Figures& figures) {
   if (loss == line.end() || !loss->is_number()) return;
   figures.last_loss = loss->get<double>();
   if (figures.steps == 0) figures.first_loss = figures.last_loss;
-  figures.steps = line.value("step", int64_t{0});
-  figures.epochs = line.value("epoch", 0.0);
-  figures.tokens += line.value("tokens", int64_t{0});
-  figures.supervised_tokens += line.value("supervised_tokens", int64_t{0});
+  figures.steps = number_in<int64_t>(line, "step");
+  figures.epochs = number_in<double>(line, "epoch");
+  figures.tokens += number_in<int64_t>(line, "tokens");
+  figures.supervised_tokens += number_in<int64_t>(line, "supervised_tokens");
 }
 
-Figures figures_of(const std::string& run_dir) {
+Figures figures_of(const std::string& run_dir, std::optional<int64_t> last_step) {
   Figures figures;
   std::ifstream file(fs::path(run_dir) / "metrics.jsonl");
-  for (std::string line; std::getline(file, line);) add_line(io::json_or_discarded(line), figures);
+  for (std::string text; std::getline(file, text);) {
+    const nlohmann::json line = io::json_or_discarded(text);
+    if (line.is_object() && (!last_step || number_in<int64_t>(line, "step") <= *last_step))
+      add_line(line, figures);
+  }
   return figures;
 }
 
@@ -149,10 +159,11 @@ std::string origin_facts(const std::vector<std::string>& directories,
   return text;
 }
 
-std::string training_facts(const Recipe& recipe, const std::string& compute_dtype) {
+std::string training_facts(const Recipe& recipe, const std::string& compute_dtype,
+                           std::optional<int64_t> last_step) {
   if (recipe.data.train.empty()) return "";
   return data_section(recipe) + settings_section(recipe, compute_dtype) +
-         figures_section(figures_of(recipe.output.dir));
+         figures_section(figures_of(recipe.output.dir, last_step));
 }
 
 }  // namespace qlora::recipes

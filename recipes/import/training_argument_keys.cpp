@@ -166,8 +166,8 @@ std::vector<ToolKey> evaluation_keys(bool always) {
           read_by("save_steps", "train.save_every", "in steps", read_save_steps),
           read_by("save_strategy", "train.save_every", "in steps", read_save_strategy),
           refused("load_best_model_at_end",
-                  "output.dir/adapter is that of the last step; the best checkpoint is "
-                  "output.dir/best, with its adapter"),
+                  "output.dir/adapter is that of the last step; --checkpoint best of export, "
+                  "evaluate, generate and chat takes that of the best"),
           read_by("metric_for_best_model", "", "the evaluation loss says which is the best",
                   read_best_metric)};
 }

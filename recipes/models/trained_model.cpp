@@ -19,6 +19,7 @@
 #include "model/weight_source.h"
 #include "quant/formats/gguf_weight.h"
 #include "recipes/models/adapter_on_base.h"
+#include "recipes/run_files/run_adapter.h"
 #include "recipes/run_files/run_directory.h"
 
 namespace qlora::recipes {
@@ -38,6 +39,10 @@ Recipe recipe_of(const ModelChoice& choice) {
   if (choice.run_dir.empty() == choice.model.empty()) {
     throw ConfigError("give either a run directory or --model");
   }
+  if (!choice.checkpoint.empty() && choice.run_dir.empty())
+    throw ConfigError(
+        "--checkpoint is of a run's directory; with --model, name its adapter: --adapter RUN/" +
+        choice.checkpoint + "/adapter");
   if (!choice.run_dir.empty()) {
     if (!choice.adapter.empty())
       throw ConfigError("--adapter goes with --model; a run directory has its own adapter");
@@ -99,14 +104,15 @@ TrainedModel base_of(const ModelChoice& choice, Recipe recipe) {
 }
 
 // What `take` makes of the adapter. A run that goes on removes old checkpoints: where `adapter` is
-// one of these by now, it becomes that of the newest one, and `take` has that.
+// one of these by now, and nobody named it, it becomes that of the newest one, and `take` has that.
 template <typename Take>
 auto of_adapter(const ModelChoice& choice, std::string& adapter, const Take& take) {
   while (true) {
     try {
       return take(adapter);
     } catch (const std::exception&) {
-      if (choice.run_dir.empty() || std::filesystem::exists(adapter)) throw;
+      if (choice.run_dir.empty() || !choice.checkpoint.empty() || std::filesystem::exists(adapter))
+        throw;
     }
     adapter = adapter_of_run(choice.run_dir);
   }
@@ -133,7 +139,8 @@ void require_base_of(const std::string& directory, const ModelChoice& choice,
 
 TrainedModel open_model(const ModelChoice& choice) {
   Recipe recipe = recipe_of(choice);
-  std::string adapter = choice.run_dir.empty() ? choice.adapter : adapter_of_run(choice.run_dir);
+  std::string adapter =
+      choice.run_dir.empty() ? choice.adapter : adapter_of_run(choice.run_dir, choice.checkpoint);
   if (adapter.empty()) return base_of(choice, std::move(recipe));
   lora::FittedAdapter fitted = of_adapter(choice, adapter, [&](const std::string& directory) {
     return fit_adapter(directory, recipe.model.path);
@@ -156,6 +163,7 @@ TrainedModel open_model(const ModelChoice& choice) {
                                                         model.compute_dtype(), 0);
   of_adapter(choice, adapter, [&](const std::string& directory) {
     lora::read_adapter_tensors(directory, *trained.adapters, fitted.passed_over);
+    if (!choice.run_dir.empty()) trained.step = step_of_adapter(directory);
   });
   return trained;
 }

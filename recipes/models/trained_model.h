@@ -26,10 +26,11 @@ struct ModelChoice {
   std::string run_dir;         // or
   std::string model, adapter;  // adapter may be empty
   std::string device = "auto";
-  int threads = 0;            // 0: all cores
-  std::string compute_dtype;  // empty: the run's, or auto
-  bool any_base = false;      // take the adapter though it was trained on another base
-  bool few_rows = false;      // it will answer token by token
+  int threads = 0;              // 0: all cores
+  std::string compute_dtype;    // empty: the run's, or auto
+  bool any_base = false;        // take the adapter though it was trained on another base
+  bool few_rows = false;        // it will answer token by token
+  std::string checkpoint = {};  // of the run, as adapter_of_run() takes it; empty: its result
   // Called before the base's weights are read, with what is known of it by then: what it throws is
   // passed on. Empty: nothing is asked.
   std::function<void(const Recipe&, const BaseText&)> before_loading = {};
@@ -39,6 +40,7 @@ struct TrainedModel {
   Recipe
       recipe;  // the run's; for a chosen model only the sections model, quantization and lora hold
   std::optional<Recipe> run_recipe = {};  // of a run: as its directory has it
+  std::optional<int64_t> step = {};       // of a run: what the adapter is of, if not the last
   BaseModel base;
   std::unique_ptr<lora::AdapterSet> adapters;  // nullptr: the base alone
   // Where the base's weights may lie unquantized: where they were read from now, as the run began,

@@ -41,15 +41,13 @@ std::string what_is_there(const RunDirectory& run) {
 }
 
 // How to export the adapter of the lowest evaluation loss, where the last step's is another.
-void tell_best(const Recipe& recipe, const RunDirectory& run, const trainer::TrainState& state) {
-  const std::string adapter = run.file("best/adapter"), base = run.file("base");
-  if (state.best_step < 0 || state.best_step == state.step || !fs::exists(adapter)) return;
+void tell_best(const RunDirectory& run, const trainer::TrainState& state) {
+  if (state.best_step < 0 || state.best_step == state.step || !fs::exists(run.file("best/adapter")))
+    return;
   log::info(
-      "export of step {}, which had the lowest evaluation loss ({:.4f}): qlora export --model {} "
-      "--adapter {} --format merged --output DIR",
-      state.best_step, state.best_eval_loss,
-      exporting::shell_word(is_changed_base(base) ? base : recipe.model.path),
-      exporting::shell_word(adapter));
+      "export of step {}, which had the lowest evaluation loss ({:.4f}): qlora export {} "
+      "--checkpoint best --format merged --output DIR",
+      state.best_step, state.best_eval_loss, exporting::shell_word(run.path()));
 }
 
 // What train.on_extend may be: past the end of most courses the rate is 0, whatever their length.
@@ -99,7 +97,7 @@ void finish(const Recipe& recipe, const RunDirectory& run, const BaseModel& base
     log::info("try it: qlora chat {}", exporting::shell_word(run.path()));
   log::info("export: qlora export {} --format merged --output DIR",
             exporting::shell_word(run.path()));
-  tell_best(recipe, run, job.state);
+  tell_best(run, job.state);
 }
 
 void tell_finished(const Recipe& recipe, const RunDirectory& run) {

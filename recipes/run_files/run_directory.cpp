@@ -3,10 +3,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
 #include <system_error>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -347,46 +345,6 @@ Recipe read_run_recipe(const std::string& run_dir) {
   Recipe recipe = read_recipe(path.string());
   recipe.output.dir = fs::absolute(run_dir).lexically_normal().string();
   return recipe;
-}
-
-namespace {
-
-// A run that goes on may write a checkpoint and remove older ones while they are looked at: then
-// the look is taken again. A network file system may list what is removed for some time more, in
-// the worst case longer than is waited here.
-trainer::NewestCheckpoint newest_while_it_goes_on(const std::string& run_dir) {
-  constexpr int kLooks = 50;
-  constexpr std::chrono::milliseconds kPause(20);
-  for (int look = 1;; ++look) {
-    auto newest = trainer::newest_checkpoint(run_dir, trainer::Look::kSizes);
-    const bool some_went = std::ranges::any_of(newest.passed_over, [](const auto& checkpoint) {
-      return !fs::exists(fs::symlink_status(checkpoint.directory));
-    });
-    if (newest.whole || !some_went || look == kLooks) return newest;
-    std::this_thread::sleep_for(kPause);
-  }
-}
-
-}  // namespace
-
-std::string adapter_of_run(const std::string& run_dir) {
-  if (is_being_replaced(run_dir))
-    fail<ConfigError>(
-        "{} has no adapter: the run there is being replaced by another one, or was when that was "
-        "cut short; begin the new one with: qlora resume {}",
-        run_dir, exporting::shell_word(run_dir));
-  const fs::path adapter = fs::path(run_dir) / "adapter";
-  if (fs::exists(adapter)) return adapter.string();
-  const trainer::NewestCheckpoint newest = newest_while_it_goes_on(run_dir);
-  for (const trainer::PassedOver& checkpoint : newest.passed_over)
-    log::warning("passed over: {}", checkpoint.fault);
-  if (!newest.whole) {
-    fail<ConfigError>("{} has no adapter yet: the run has saved no {}checkpoint", run_dir,
-                      newest.passed_over.empty() ? "" : "whole ");
-  }
-  log::warning("{}: the run is not finished; its last checkpoint is used ({})", run_dir,
-               *newest.whole);
-  return (fs::path(*newest.whole) / "adapter").string();
 }
 
 }  // namespace qlora::recipes

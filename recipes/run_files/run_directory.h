@@ -64,8 +64,4 @@ std::optional<Recipe> begun_run(const Recipe& recipe);
 // directory, wherever it was moved to. Of one that is being replaced: the new one's.
 Recipe read_run_recipe(const std::string& run_dir);
 
-// The adapter of a run: RUN/adapter, or that of its last whole checkpoint while it is not done.
-// Reads alone. ConfigError if there is none yet, or the run is being replaced.
-std::string adapter_of_run(const std::string& run_dir);
-
 }  // namespace qlora::recipes

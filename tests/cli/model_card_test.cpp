@@ -38,6 +38,24 @@ TEST(ModelCard, OfARunAndOfItsExportHasBaseDataSettingsAndFiguresAndNoPath) {
   }
 }
 
+TEST(ModelCard, OfACheckpointHasTheFiguresUpToItsStepAndTheTemplateOfTheRun) {
+  TempDir dir;
+  recipes::Recipe recipe = tiny_recipe(dir.path());
+  recipe.data.chat_template = "chatml";
+  ASSERT_EQ(run_qlora(dir, {"train", write_recipe_file(dir, recipe)}).exit_code, 0);
+  const Finished exported =
+      run_qlora(dir, {"export", dir / "run", "--checkpoint", "checkpoint-000004", "--format",
+                      "adapter", "--output", dir / "out"});
+  ASSERT_EQ(exported.exit_code, 0) << exported.err;
+  EXPECT_EQ(read_file(dir / "out/adapter_model.safetensors"),
+            read_file(dir / "run/checkpoint-000004/adapter/adapter_model.safetensors"));
+  EXPECT_EQ(read_file(dir / "out/chat_template.jinja"),
+            read_file(dir / "run/adapter/chat_template.jinja"));
+  EXPECT_THAT(read_file(dir / "out/README.md"),
+              AllOf(HasSubstr("The training took 4 steps, which are "),
+                    Not(HasSubstr("; on the rows held out it was "))));
+}
+
 TEST(ModelCard, OfAnAdapterOnAModelNamesWhatItWasMadeFromAndNoPath) {
   TempDir dir;
   recipes::Recipe recipe = tiny_recipe(dir.path());

@@ -37,7 +37,7 @@ TEST(ImportEffects, TheBestModelIsNotTheOneInTheAdaptersDirectory) {
        {std::pair("trl", kTrl), {"axolotl", kAxolotl}, {"llama-factory", kLlamaFactory}}) {
     EXPECT_THAT(
         fate_of(imported(file + "load_best_model_at_end: true\n", tool), "load_best_model_at_end"),
-        AllOf(StartsWith("refused: "), HasSubstr("output.dir/best")));
+        AllOf(StartsWith("refused: "), HasSubstr("--checkpoint best")));
     EXPECT_THAT(
         fate_of(imported(file + "load_best_model_at_end: false\n", tool), "load_best_model_at_end"),
         StartsWith("without effect: it is off"));

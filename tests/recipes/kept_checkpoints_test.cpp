@@ -63,8 +63,8 @@ TEST_F(KeptCheckpoints, ABestThatIsAmongTheNewestCountsAsOneOfThem) {
   EXPECT_EQ(left_by_run(), (Steps{4, 5, 6}));
   EXPECT_EQ(best(), "checkpoint-000005");
   EXPECT_THAT(said(), HasSubstr("export of step 5, which had the lowest evaluation loss ("));
-  EXPECT_THAT(said(), HasSubstr("qlora export --model " + recipe.model.path + " --adapter " +
-                                recipe.output.dir + "/best/adapter --format merged"));
+  EXPECT_THAT(said(), HasSubstr("qlora export " + recipe.output.dir +
+                                " --checkpoint best --format merged"));
 }
 
 TEST_F(KeptCheckpoints, AnOlderBestIsLeftBesideThem) {

@@ -10,6 +10,7 @@
 #include "recipes/exports/quantize_model.h"
 #include "recipes/models/trained_model.h"
 #include "recipes/qlora_finetune.h"
+#include "recipes/run_files/run_adapter.h"
 #include "recipes/run_files/run_directory.h"
 #include "recipes/run_files/run_names.h"
 #include "tests/support/killed_work.h"

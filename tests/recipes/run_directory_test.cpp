@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "recipes/qlora_finetune.h"
+#include "recipes/run_files/run_adapter.h"
 #include "recipes/yaml/recipe_yaml.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tiny_files.h"
@@ -379,16 +380,6 @@ TEST_F(RunDirectories, WhatIsNoRunIsNamed) {
       EXPECT_THAT(error.what(), HasSubstr(path));
     }
   }
-}
-
-TEST_F(RunDirectories, AnUnfinishedRunGivesTheAdapterOfItsLastCheckpoint) {
-  train();
-  fs::remove_all(recipe.output.dir + "/adapter");
-  EXPECT_EQ(adapter_of_run(recipe.output.dir), recipe.output.dir + "/checkpoint-000002/adapter");
-  for (const char* name : {"/checkpoint-000001", "/checkpoint-000002"})
-    fs::remove_all(recipe.output.dir + name);
-  EXPECT_THROW(adapter_of_run(recipe.output.dir), ConfigError);
-  EXPECT_TRUE(fs::exists(recipe.output.dir + kRecipe));
 }
 
 }  // namespace
