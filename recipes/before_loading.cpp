@@ -24,6 +24,7 @@
 #include "model/placement.h"
 #include "model/skip_modules.h"
 #include "recipes/idle_keys.h"
+#include "recipes/models/base_init.h"
 #include "recipes/models/model_tokens.h"
 #include "recipes/options_from_files.h"
 #include "recipes/plan/plan.h"
@@ -79,6 +80,12 @@ class Look {
   // That of a run by epochs is known once its rows are read.
   void at_length(int64_t horizon) {
     at("train.on_extend", [&] { require_on_extend(recipe_, horizon, recipe_.train.max_steps); });
+  }
+
+  // Of the recipe on its model.
+  void warn_of_idle_keys() const {
+    for (const std::string& sentence : idle_keys(recipe_, header_ && header_->stored))
+      log::write_warning_once(sentence);
   }
 
   // Whether a config.json is all that is known of the model.
@@ -166,7 +173,7 @@ class Look {
       if (lora::is_target(recipe_.lora, a.head.names.hugging_face))
         lora::check_adapted_head(recipe_.lora, trained, a.tied_embeddings, a.embedding_names());
     });
-    at("lora.init", [&] { at_loftq(); });
+    at_init();
   }
 
   bool can_plan_weights() const {
@@ -174,22 +181,50 @@ class Look {
            !problems_.is_covered_within("model.dtype");
   }
 
-  // LoftQ begins with what quantizing has lost.
-  void at_loftq() {
-    if (recipe_.lora.init != "loftq" || !recipe_.lora.from_adapter.empty() || !can_plan_weights() ||
-        problems_.is_covered_within("lora"))
+  void at_init() {
+    if (!lora::init_changes_base(recipe_.lora.init) || !recipe_.lora.from_adapter.empty() ||
+        use_ == For::kBegunRun || problems_.is_covered_within("lora"))
       return;
+    at("lora.init", [&] { require_targets_of_init(); });
+    if (can_plan_weights()) at("lora.init", [&] { require_weights_of_init(); });
+  }
+
+  // The head's adapter starts as by default, whatever lora.init says.
+  void require_targets_of_init() {
+    const model::Architecture& a = header_->architecture;
+    const std::string& head = a.head.names.hugging_face;
+    if (!lora::is_target(recipe_.lora, head)) return;
+    bool others = false;
+    for_each_linear(a, [&](const std::string& module, const model::LinearSpec&) {
+      others = others || (module != head && lora::is_target(recipe_.lora, module));
+    });
+    if (!others)
+      fail<ConfigError>(
+          "lora.init: {} is for the layers of blocks, and lora.targets has {} alone, whose adapter "
+          "starts as with lora.init default; leave lora.init out",
+          recipe_.lora.init, head);
+    log::warning_once("lora.init {}: the adapter of {} starts as with lora.init default",
+                      recipe_.lora.init, head);
+  }
+
+  // LoftQ begins with what quantizing has lost, and others with weights of 16 bits.
+  void require_weights_of_init() {
+    const bool loftq = recipe_.lora.init == "loftq";
+    const bool keeps_packed = header_->stored || recipe_.quantization.method == "as_stored";
     const auto weight = planned_weights(recipe_, *header_);
     bool any = false;
-    const auto visit = [&](const std::string& module, const model::LinearSpec& linear) {
-      any = any || (lora::is_target(recipe_.lora, module) &&
-                    weight(module, linear).traits.kind != quant::WeightKind::kStored);
-    };
-    const model::Architecture& a = header_->architecture;
-    for_each_linear(a, visit);
-    // The head is quantized only where the file has it so.
-    if (recipe_.quantization.method == "as_stored") visit(a.head.names.hugging_face, a.head);
-    if (!any)
+    for_each_linear(
+        header_->architecture, [&](const std::string& module, const model::LinearSpec& linear) {
+          if (module == header_->architecture.head.names.hugging_face ||
+              !lora::is_target(recipe_.lora, module) ||
+              weight(module, linear).traits.kind == quant::WeightKind::kStored)
+            return;
+          any = true;
+          const std::string packing = header_->weights ? header_->weights->packing(module) : "";
+          if (keeps_packed && !packing.empty())
+            require_init_on_packed(recipe_.lora, module, packing);
+        });
+    if (loftq && !any)
       throw ConfigError(
           "lora.init: loftq begins with what quantizing the weights has lost, and none that gets "
           "an adapter is quantized; name a quantization.method such as nf4 (skip_modules must "
@@ -272,22 +307,17 @@ class Look {
 };
 
 // `horizon`: of a run that goes on, the steps it was laid out for.
-ModelText look_at_run(const Recipe& recipe, Look::For use, std::optional<int64_t> horizon,
-                      ProblemList& problems) {
-  Look look(recipe, problems, use);
+void look_at_run(Look& look, std::optional<int64_t> horizon) {
   look.at_model();
   look.at_rows();
   if (horizon) look.at_length(*horizon);
-  return look.take_text();
-}
-
-void warn_of_idle_keys(const Recipe& recipe) {
-  for (const std::string& sentence : idle_keys(recipe)) log::write_warning_once(sentence);
 }
 
 ModelText check_run(const Recipe& recipe, Look::For use, std::optional<int64_t> horizon = {}) {
   ProblemList problems(recipe.file, recipe.places);
-  ModelText text = look_at_run(recipe, use, horizon, problems);
+  Look look(recipe, problems, use);
+  look_at_run(look, horizon);
+  ModelText text = look.take_text();
   if (!text.tokenizer && !problems.is_covered_within("model.path"))
     problems.add(
         "model.path",
@@ -295,7 +325,7 @@ ModelText check_run(const Recipe& recipe, Look::For use, std::optional<int64_t> 
                     "its weights; give the directory of the model's files",
                     recipe.model.path));
   problems.throw_if_any();
-  if (use == Look::For::kNewRun) warn_of_idle_keys(recipe);
+  if (use == Look::For::kNewRun) look.warn_of_idle_keys();
   return text;
 }
 
@@ -308,7 +338,9 @@ bool goes_on(const Recipe& recipe) {
 }  // namespace
 
 ModelText look_before_loading(const Recipe& recipe, ProblemList& problems) {
-  return look_at_run(recipe, Look::For::kNewRun, std::nullopt, problems);
+  Look look(recipe, problems);
+  look_at_run(look, std::nullopt);
+  return look.take_text();
 }
 
 void check_before_planning(const Recipe& recipe) {
@@ -317,7 +349,7 @@ void check_before_planning(const Recipe& recipe) {
   look.at_model();
   if (!look.has_config_alone() || !problems.empty()) look.at_rows();
   problems.throw_if_any();
-  warn_of_idle_keys(recipe);
+  look.warn_of_idle_keys();
 }
 
 ModelText check_before_loading(const Recipe& recipe,

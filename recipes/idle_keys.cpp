@@ -62,12 +62,15 @@ bool takes_template(const Recipe& r, const data::DatasetOptions& dataset) {
 const IdleKey kKeys[] = {
     {"quantization.double_quant",
      [](const Recipe& r) {
-       return !is_one_of(method(r), {"none", "int8", "int8_weight_only"});
+       return !is_one_of(method(r), {"none", "as_stored", "int8", "int8_weight_only"});
      },
      "quantization.method nf4 and fp4", method},
     {"quantization.threshold", [](const Recipe& r) { return method(r) != "int8_weight_only"; },
      "quantization.method int8", method},
-    {"quantization.skip_modules", [](const Recipe& r) { return method(r) != "none"; },
+    {"quantization.skip_modules",
+     [](const Recipe& r) {
+       return !is_one_of(method(r), {"none", "as_stored"});
+     },
      "a quantization.method that quantizes", method},
     {"lora.loftq.iterations", [](const Recipe& r) { return init(r) == "loftq"; }, "lora.init loftq",
      init},
@@ -160,10 +163,18 @@ void add_doubled_columns(const std::string& key, const data::DatasetOptions& dat
 
 }  // namespace
 
-std::vector<std::string> idle_keys(const Recipe& recipe) {
+std::vector<std::string> idle_keys(const Recipe& recipe, bool is_stored_quantized) {
   std::vector<std::string> sentences;
+  const auto is_written = [&](const std::string& key) {
+    return recipe.places.contains(key) && !is_at_default(key, recipe);
+  };
+  if (is_stored_quantized && method(recipe) != "as_stored")
+    for (const char* key : {"quantization.block_size", "quantization.skip_modules"})
+      if (is_written(key))
+        sentences.push_back(fmt::format(
+            "{} changes nothing: the base is stored quantized, and stays as it is", key));
   for (const IdleKey& idle : kKeys)
-    if (recipe.places.contains(idle.key) && !idle.acts(recipe) && !is_at_default(idle.key, recipe))
+    if (is_written(idle.key) && !idle.acts(recipe))
       sentences.push_back(fmt::format("{} changes nothing: it is of {}, found {}", idle.key,
                                       idle.of, idle.found(recipe)));
   if (recipe.places.contains("data.chat_template") && !recipe.data.chat_template.empty() &&

@@ -16,6 +16,20 @@
 
 namespace qlora::recipes {
 
+void require_init_on_packed(const lora::LoraOptions& options, const std::string& module,
+                            const std::string& format) {
+  if (options.init != "loftq")
+    fail<ConfigError>(
+        "lora.init: {} needs 16-bit weights, and {} is stored as {}; give the original model and "
+        "name a quantization.method",
+        options.init, module, format);
+  if (options.loftq.original.empty())
+    fail<ConfigError>(
+        "lora.loftq.original must name the 16-bit model: {} is stored as {}, which does not say "
+        "what quantizing it lost",
+        module, format);
+}
+
 void BaseInit::keep(const std::string& module, lora::WeightInit& found) {
   rows_.push_back({module, found.plain_error, found.error, found.iteration});
   factors_.emplace(module, std::move(found.factors));
@@ -47,20 +61,7 @@ void BaseInit::add_packed_layers(model::CausalLm& model) {
       // A router or another layer that is not quantized stays as it is; its adapter starts as by
       // default.
       if (layer.base->traits().kind == quant::WeightKind::kStored) continue;
-      if (recipe_.lora.init != "loftq") {
-        fail<ConfigError>(
-            "lora.init: {} needs 16-bit weights, and {} is stored as {}; give the original model "
-            "and "
-            "name a quantization.method",
-            recipe_.lora.init, layer.name, layer.base->format());
-      }
-      if (recipe_.lora.loftq.original.empty()) {
-        fail<ConfigError>(
-            "lora.loftq.original must name the 16-bit model: {} is stored as {}, which does not "
-            "say "
-            "what quantizing it lost",
-            layer.name, layer.base->format());
-      }
+      require_init_on_packed(recipe_.lora, layer.name, layer.base->format());
       if (!original)
         original = model::open_weights(model::resolve_model_path(recipe_.lora.loftq.original));
       const at::Tensor weight = original

@@ -13,6 +13,10 @@
 
 namespace qlora::recipes {
 
+// Whether lora.init can start from a layer that the file holds packed, in `format`. ConfigError.
+void require_init_on_packed(const lora::LoraOptions& options, const std::string& module,
+                            const std::string& format);
+
 class BaseInit {
  public:
   explicit BaseInit(const Recipe& recipe) : recipe_(recipe) {}

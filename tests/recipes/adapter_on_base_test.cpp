@@ -473,11 +473,14 @@ TEST_F(AdapterOnBase, TrainingFromItKeepsTheChangedBaseWithTheRun) {
   finetune(recipe, std::atomic<bool>(false));
   EXPECT_THAT(testing::internal::GetCapturedStderr(),
               AllOf(HasSubstr("export of step 1, which had the lowest evaluation loss"),
-                    HasSubstr("qlora export --model " + recipe.output.dir + "/base --adapter ")));
+                    HasSubstr("qlora export " + recipe.output.dir + " --checkpoint best ")));
   ModelChoice choice;
   choice.run_dir = recipe.output.dir;
-  const TrainedModel run = open_model(choice);
-  EXPECT_TRUE(at::equal(base_of(run, 1), base_of(open(), 1)));
+  for (const char* checkpoint : {"", "best"}) {
+    choice.checkpoint = checkpoint;
+    EXPECT_TRUE(at::equal(base_of(open_model(choice), 1), base_of(open(), 1))) << checkpoint;
+  }
+  choice.checkpoint.clear();
   recipe.train.max_steps = 4;
   recipe.train.on_extend = "rescale";
   finetune(recipe, std::atomic<bool>(false));  // on the base that was saved

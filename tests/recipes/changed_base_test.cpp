@@ -75,6 +75,23 @@ TEST_F(ChangedBase, LoftqIsRefusedWhereNoTargetIsQuantized) {
   expect_refused("all of them skipped");
 }
 
+// model.groups() does not have it, and without a word it would start as if lora.init were left out.
+TEST_F(ChangedBase, AHeadAloneIsRefusedAndBesideOtherTargetsStartsAsByDefault) {
+  recipe_.quantization = {};
+  recipe_.lora.init = "pissa";
+  recipe_.lora.targets = {"lm_head"};
+  EXPECT_THAT([&] { train(recipe_); },
+              ::testing::ThrowsMessage<ConfigError>(::testing::HasSubstr(
+                  "lora.init: pissa is for the layers of blocks, and lora.targets has lm_head "
+                  "alone")));
+  recipe_.lora.targets = {"lm_head", "q_proj"};
+  testing::internal::CaptureStderr();
+  train(recipe_);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              ::testing::HasSubstr(
+                  "lora.init pissa: the adapter of lm_head starts as with lora.init default"));
+}
+
 // With A and B zero neither would ever get a gradient.
 TEST_F(ChangedBase, ATargetThatIsNotQuantizedStartsAsByDefault) {
   recipe_.quantization.skip_modules = {"lm_head", "down_proj"};

@@ -37,6 +37,12 @@ TEST(IdleKeys, EachIsToldWithWhatItNeeds) {
       {{"quantization.method=none", "quantization.skip_modules=[q_proj]"},
        "quantization.skip_modules changes nothing: it is of a quantization.method that quantizes, "
        "found none"},
+      {{"quantization.method=as_stored", "quantization.skip_modules=[q_proj]"},
+       "quantization.skip_modules changes nothing: it is of a quantization.method that quantizes, "
+       "found as_stored"},
+      {{"quantization.method=as_stored", "quantization.double_quant=false"},
+       "quantization.double_quant changes nothing: it is of quantization.method nf4 and fp4, found "
+       "as_stored"},
       {{"lora.init=pissa", "lora.loftq={iterations: 2, svd: exact}"},
        "lora.loftq.iterations changes nothing: it is of lora.init loftq, found pissa"},
       {{"lora.loftq={svd: exact}"},
@@ -89,6 +95,18 @@ TEST(IdleKeys, WhatActsOrStandsAtItsDefaultIsNotToldOf) {
   EXPECT_THAT(idle({"data.train[0].format=chat", "data.chat_template=chatml"}), IsEmpty());
   // Conversations in a file of prompts are written with it.
   EXPECT_THAT(idle({"data.chat_template=chatml", "train.sample_prompts=prompts.jsonl"}), IsEmpty());
+}
+
+TEST(IdleKeys, HowABaseIsQuantizedThatAnotherToolHasQuantizedIsNotForTheRecipeToSay) {
+  const Recipe recipe = parse_recipe(
+      kStart, "r.yaml", "", {"quantization.block_size=128", "quantization.skip_modules=[q_proj]"});
+  EXPECT_THAT(idle_keys(recipe, true),
+              ElementsAre("quantization.block_size changes nothing: the base is stored quantized, "
+                          "and stays as it is",
+                          "quantization.skip_modules changes nothing: the base is stored "
+                          "quantized, and stays as it is"));
+  EXPECT_THAT(idle_keys(recipe, false), IsEmpty());
+  EXPECT_THAT(idle_keys(parse_recipe(kStart, "r.yaml", ""), true), IsEmpty());
 }
 
 // A run's own record has every key.

@@ -1,11 +1,14 @@
 // LoftQ on a base that GPTQ or HQQ quantized before: the adapter begins with what that lost.
 #include <ATen/ATen.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
 #include <filesystem>
 
+#include "base/error.h"
 #include "model/load.h"
+#include "recipes/before_loading.h"
 #include "recipes/exports/quantize_model.h"
 #include "recipes/models/base_model.h"
 #include "recipes/qlora_finetune.h"
@@ -62,6 +65,21 @@ TEST_P(LoftqOnStoredBase, TheResidualIsSmallerWithTheAdapterThanWithout) {
       // Rank 4 of at most 32 takes away a quarter of the energy even of noise.
       EXPECT_LT((residual - product).norm().item<double>(), 0.95 * lost) << layer.name;
     }
+}
+
+// Before anything is loaded: by the recipe and the header of the files.
+TEST_P(LoftqOnStoredBase, WithoutTheOriginalItIsRefusedAndSoAreInitsOfWeightsIn16Bit) {
+  recipe_.lora.loftq.original.clear();
+  EXPECT_THAT([&] { check_before_planning(recipe_); },
+              ::testing::ThrowsMessage<ConfigError>(
+                  ::testing::HasSubstr("lora.loftq.original must name the 16-bit model")));
+  for (const char* init : {"pissa", "olora"}) {
+    recipe_.lora.init = init;
+    EXPECT_THAT([&] { check_before_planning(recipe_); },
+                ::testing::ThrowsMessage<ConfigError>(::testing::HasSubstr(
+                    std::string("lora.init: ") + init + " needs 16-bit weights, and ")))
+        << init;
+  }
 }
 
 TEST_P(LoftqOnStoredBase, ARunTrainsItAndLeavesTheBaseAsItIs) {
