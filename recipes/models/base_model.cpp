@@ -207,6 +207,9 @@ Recipe with_saved_base(Recipe recipe) {
   recipe.model.name.clear();  // what it names is the model before
   recipe.made_with = recipe.quantization;
   recipe.quantization = {};
+  // The files say how weights are stored, and not which products are made of those in 8 bits.
+  if (recipe.made_with.method == "int8_weight_only")
+    recipe.quantization.method = recipe.made_with.method;
   if (lora::init_changes_base(recipe.lora.init)) recipe.lora.init = "default";
   return recipe;
 }

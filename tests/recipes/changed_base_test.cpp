@@ -271,23 +271,37 @@ TEST_F(ChangedBase, AnAdapterBegunOnItByAnotherRunHoldsNoPartOfIt) {
   }
 }
 
+// Also where the files do not say which products are made of them, and where they have a number of
+// their own.
 TEST_F(ChangedBase, AStoppedRunGoesOnToTheSameBits) {
   recipe_.optim.schedule = "constant";
   recipe_.optim.warmup_ratio = 0;
   recipe_.optim.warmup_steps = 0;
-  const Recipe whole = recipe_;
-  train(whole);
-  Recipe parts = recipe_;
-  parts.output.dir = dir_ / "parts";
-  parts.train.max_steps = 3;
-  train(parts);
-  parts.train.max_steps = whole.train.max_steps;
-  parts.train.on_extend = "rescale";
-  train(parts);
-  const auto one = adapter(whole.output.dir), two = adapter(parts.output.dir);
-  ASSERT_EQ(one.size(), two.size());
-  for (size_t i = 0; i < one.size(); ++i)
-    EXPECT_TRUE(at::equal(one[i].second, two[i].second)) << one[i].first;
+  const auto expect_same_bits = [this](const std::string& name) {
+    Recipe whole = recipe_, parts = recipe_;
+    whole.output.dir = dir_ / (name + "-whole");
+    train(whole);
+    parts.output.dir = dir_ / (name + "-parts");
+    parts.train.max_steps = 3;
+    train(parts);
+    parts.train.max_steps = whole.train.max_steps;
+    parts.train.on_extend = "rescale";
+    train(parts);
+    const auto one = adapter(whole.output.dir), two = adapter(parts.output.dir);
+    ASSERT_EQ(one.size(), two.size());
+    for (size_t i = 0; i < one.size(); ++i)
+      EXPECT_TRUE(at::equal(one[i].second, two[i].second)) << name << " " << one[i].first;
+  };
+  expect_same_bits("nf4");
+  recipe_.lora.init = "pissa";
+  recipe_.quantization = {.method = "int8_weight_only"};
+  expect_same_bits("weight-only");
+  recipe_.quantization = {.method = "int8", .threshold = 0.5};
+  expect_same_bits("int8");
+  recipe_.lora.init = "default";
+  recipe_.output.save_base = true;
+  recipe_.quantization = {.method = "int8_weight_only"};
+  expect_same_bits("saved");
 }
 
 TEST_F(ChangedBase, ThePlainBaseIsNotTheChangedOne) {
