@@ -50,11 +50,32 @@ void leave_out_absent_modules(const lora::TrainableParts& sample, lora::LoraOpti
   });
 }
 
+// Those of the run. Where they choose modules of layers of other kinds alone: all modules of this
+// one but experts. Gradients pass through such layers as through others, and adapters cost little
+// beside.
+lora::LoraOptions options_on_kind(const PlannedRun& run, uint8_t kind) {
+  const model::StackSpec& whole = run.architecture.decoder;
+  bool of_kind = false, of_others = false;
+  for (int64_t layer = 0; layer < whole.num_layers(); ++layer)
+    whole.block(layer).for_each_linear([&](const model::LinearSpec& linear) {
+      if (!lora::is_target(run.lora, run.architecture.module(layer, linear.names))) return;
+      (whole.kind_of[static_cast<size_t>(layer)] == kind ? of_kind : of_others) = true;
+    });
+  if (of_kind || !of_others) return run.lora;
+  lora::LoraOptions on_all = run.lora;
+  on_all.targets = {"all-linear"};
+  on_all.target_parameters.clear();
+  on_all.exclude_modules.clear();
+  on_all.layers_to_transform.clear();
+  return on_all;
+}
+
 // Adapters on those modules of two adapted layers that the options choose, under the names that the
 // layers have in the whole model. The model's layers are of one kind.
 lora::LoraOptions adapters_of(const PlannedRun& run, model::CausalLm& model) {
   const model::StackSpec& whole = run.architecture.decoder;
   const uint8_t kind = model.architecture().decoder.kind_of.front();
+  const lora::LoraOptions on_kind = options_on_kind(run, kind);
   std::vector<std::string> targets;
   size_t found = 0;
   for (int64_t layer = 0; layer < whole.num_layers() && found < model.layers.size(); ++layer) {
@@ -64,7 +85,7 @@ lora::LoraOptions adapters_of(const PlannedRun& run, model::CausalLm& model) {
       modules.push_back(run.architecture.module(layer, linear.names));
     });
     std::ranges::copy_if(modules, std::back_inserter(chosen), [&](const std::string& module) {
-      return lora::is_target(run.lora, module);
+      return lora::is_target(on_kind, module);
     });
     if (chosen.empty()) continue;
     targets.insert(targets.end(), chosen.begin(), chosen.end());

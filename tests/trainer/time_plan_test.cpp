@@ -83,6 +83,18 @@ TEST(TimePlan, AdaptersOfLaterLayersAloneAreMeasuredToo) {
   }
 }
 
+TEST(TimePlan, AKindOfLayersWithoutAnAdapterIsMeasuredToo) {
+  PlannedRun run = tiny(64);
+  model::StackSpec& layers = run.architecture.decoder;
+  layers.kinds.push_back(layers.kinds.front());
+  layers.kind_of = {0, 1, 0, 1, 0};
+  run.lora.layers_to_transform = {0};
+  EXPECT_GT(plan_time({run, 1, {}}).seconds_a_step, 0);
+  run.lora.layers_to_transform.clear();
+  run.lora.targets = {".*\\.3\\..*proj"};
+  EXPECT_GT(plan_time({run, 1, {}}).seconds_a_step, 0);
+}
+
 TEST(TimePlan, ModulesOfLaterLayersMayBeTrainedWhole) {
   PlannedRun run = tiny(64);
   run.lora.modules_to_save = {"model.layers.3.input_layernorm", "model.layers.4.mlp.up_proj",
