@@ -56,7 +56,7 @@ struct PromptAndAnswer {
   std::string answer;
   int64_t row = -1;
   int32_t source = 0;        // as in read_dataset()
-  std::string location;      // "rows.jsonl:3", for messages
+  std::string location;      // as SourceRow's, for messages
   TokenId end_of_turn = -1;  // what the row ends the answer with; -1: no control token
 };
 

@@ -34,4 +34,8 @@ class RowSource {
   int64_t rows_ = 0;
 };
 
+// The location of the row with this index, for messages about a row that was read before: the files
+// are read anew as far as to it. "train.jsonl, row 12" where that is not possible.
+std::string location_of_row(const DatasetOptions& dataset, int64_t index);
+
 }  // namespace qlora::data

@@ -84,6 +84,7 @@ class JsonArray final : public RowFile {
   explicit JsonArray(io::ByteReader bytes) : path_(bytes.path()), text_(bytes.rest()) {
     position_ = text_.find('[') + 1;
     line_ += lines_in(0, position_);
+    has_lines_ = lines_in(position_, text_.find_last_not_of(kSpace) + 1) > 0;
   }
 
   bool next(SourceRow& row) override {
@@ -97,14 +98,20 @@ class JsonArray final : public RowFile {
     if (ended_ && first == end && is_first_) return false;  // []
     is_first_ = false;
     row.line = line_;
-    row.location = fmt::format("{}:{}", path_, line_);
+    row.location = place();
     row.value = parse_json_row(std::string_view(text_).substr(first, end - first), row.location);
     line_ += lines_in(first, end);
     position_ = end + 1;
+    ++index_;
     return true;
   }
 
  private:
+  // Of the element: "rows.json, row 28", and if the array has several lines "rows.json:85, row 28".
+  std::string place() const {
+    return has_lines_ ? fmt::format("{}:{}, row {}", path_, line_, index_)
+                      : fmt::format("{}, row {}", path_, index_);
+  }
   int64_t lines_in(size_t begin, size_t end) const {
     return std::count(text_.begin() + static_cast<ptrdiff_t>(begin),
                       text_.begin() + static_cast<ptrdiff_t>(end), '\n');
@@ -114,14 +121,13 @@ class JsonArray final : public RowFile {
     BracketScanner scanner;
     for (size_t end = first; end < text_.size(); ++end)
       if (scanner.at_top(text_[end]) && (text_[end] == ',' || text_[end] == ']')) return end;
-    fail<FormatError>("{}:{}: the array of rows must end with ']', the file ends before", path_,
-                      line_);
+    fail<FormatError>("{}: the array of rows must end with ']', the file ends before", place());
   }
 
   std::string path_, text_;
-  size_t position_ = 0;  // in the text
-  int64_t line_ = 1;
-  bool is_first_ = true, ended_ = false;
+  size_t position_ = 0;           // in the text
+  int64_t line_ = 1, index_ = 0;  // of the element; lines from 1, elements from 0
+  bool has_lines_ = false, is_first_ = true, ended_ = false;
 };
 
 }  // namespace

@@ -19,9 +19,12 @@ using Json = nlohmann::ordered_json;
 
 struct SourceRow {
   Json value;
-  int64_t index = 0;     // from 0, over all files of the dataset
-  int64_t line = 0;      // of its file, from 1; 0 in a file without lines
-  std::string location;  // "train.jsonl:12", "train.parquet, row group 0, row 12": for messages
+  int64_t index = 0;  // from 0, over all files of the dataset
+  int64_t line = 0;   // of its file, from 1; 0 in a file without lines
+  // For messages: "train.jsonl:12"; "train.json, row 12", of an array over several lines with its
+  // line, "train.json:37, row 12"; "train.parquet, row group 0, row 12". Lines count from 1, rows
+  // from 0.
+  std::string location;
 };
 
 class RowFile {

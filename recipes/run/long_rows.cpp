@@ -1,10 +1,10 @@
 #include "recipes/run/long_rows.h"
 
 #include <algorithm>
-#include <filesystem>
 
 #include "base/error.h"
 #include "base/warn_once.h"
+#include "data/row_source.h"
 #include "model/position_limit.h"
 
 namespace qlora::recipes {
@@ -20,10 +20,7 @@ void check_row_lengths(const data::Examples& examples,
   if (found == examples.end()) return;
   const data::ExampleView first = *found;
   const auto place = [&] {
-    const std::string& path = sets.at(static_cast<size_t>(first.source)).path;
-    // Of a folder or pattern the rows are counted through all of its files.
-    return fmt::format("{}{}{}", path, std::filesystem::is_regular_file(path) ? ":" : ", row ",
-                       first.row + 1);
+    return data::location_of_row(sets.at(static_cast<size_t>(first.source)), first.row);
   };
   if (architecture.embedding.positions.present())
     fail<ConfigError>(

@@ -8,7 +8,7 @@
 
 namespace qlora::recipes {
 
-// Warns, with file, line and length of the first, of examples of more tokens than the model reaches
+// Warns, with place and length of the first, of examples of more tokens than the model reaches
 // (model/position_limit.h): rotary positions go on beyond, where it has learnt nothing.
 // ConfigError where positions are a table (GPT-2, OPT), which ends there. `sets`: data.train or
 // data.eval, from which the examples come.

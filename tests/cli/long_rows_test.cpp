@@ -31,6 +31,14 @@ TEST(LongRows, TheFirstBeyondTheModelsPositionsIsNamedWithItsLength) {
   EXPECT_EQ(evaluated.exit_code, 0) << evaluated.err;
   EXPECT_THAT(evaluated.err, AllOf(HasSubstr("eval.jsonl:1: the row has"),
                                    HasSubstr("max_position_embeddings of the model is 20")));
+  const std::string text = R"({"text": "a"})",
+                    long_text = json({{"text", std::string(50, 'x')}}).dump();
+  dir.write("array.json", "[" + text + ", " + long_text + "]");
+  const Finished of_array =
+      run_qlora(dir, {"evaluate", "--model", dir / "model", "--data", dir / "array.json",
+                      "--format", "text", "--set", "data.sequence_length=128"});
+  EXPECT_EQ(of_array.exit_code, 0) << of_array.err;
+  EXPECT_THAT(of_array.err, HasSubstr("array.json, row 1: the row has"));
 }
 
 // By yarn four times as many positions as the file says, of which no key is said to be too small.

@@ -12,6 +12,7 @@ namespace {
 
 using test::TempDir;
 using testing::AllOf;
+using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -51,6 +52,34 @@ TEST(RowSource, AnArrayGivesItsElementsWithTheirLines) {
   EXPECT_EQ(rows[2].line, 6);
 }
 
+// As pandas' to_json(orient="records") writes it, and pretty-printed.
+TEST(RowSource, AnElementOfAnArrayIsNamedByItsNumber) {
+  const TempDir dir;
+  const auto locations = [&](const std::string& bytes) {
+    std::vector<std::string> all;
+    for (const SourceRow& row : test::read_rows({dir.write("a.json", bytes), "chat", {}}))
+      all.push_back(row.location.substr(dir.path().size() + 1));
+    return all;
+  };
+  EXPECT_THAT(locations("[{\"a\": 1},{\"a\": 2},{\"a\": 3}]\n"),
+              ElementsAre("a.json, row 0", "a.json, row 1", "a.json, row 2"));
+  EXPECT_THAT(locations("\n[{\"a\": 1}, {\"a\": 2}]"),
+              ElementsAre("a.json, row 0", "a.json, row 1"));
+  EXPECT_THAT(locations("[\n  {\n    \"a\": 1\n  },\n  {\n    \"a\": 2\n  }\n]\n"),
+              ElementsAre("a.json:2, row 0", "a.json:5, row 1"));
+}
+
+TEST(LocationOfRow, IsWhereTheRowLies) {
+  const TempDir dir;
+  const std::string lines = dir.write("a.jsonl", "{\"a\": 1}\n\n{\"a\": 2}\n");
+  const std::string array = dir.write("b.json", "[{\"a\": 1}, {\"a\": 2}]");
+  EXPECT_EQ(location_of_row({lines, "chat", {}}, 1), lines + ":3");
+  EXPECT_EQ(location_of_row({array, "chat", {}}, 1), array + ", row 1");
+  EXPECT_EQ(location_of_row({dir.path(), "chat", {}}, 3), array + ", row 1");
+  EXPECT_EQ(location_of_row({array, "chat", {}}, 2), array + ", row 2") << "there is none";
+  EXPECT_EQ(location_of_row({dir / "gone.json", "chat", {}}, 2), dir / "gone.json" + ", row 2");
+}
+
 TEST(RowSource, KeysKeepTheirOrder) {
   EXPECT_EQ(rows_of(R"({"b": 1, "a": 2})")[0].value.dump(), R"({"b":1,"a":2})");
 }
@@ -70,10 +99,12 @@ TEST(RowSource, ATextFileIsOneRow) {
 
 TEST(RowSource, BadJsonNamesTheLine) {
   EXPECT_THAT(error_of("{\"a\": 1}\n{\"a\": }\n"), HasSubstr("a.jsonl:2: not valid JSON"));
-  EXPECT_THAT(error_of("[{\"a\": 1},\n {\"a\" 2}]"), HasSubstr("a.jsonl:2: not valid JSON"));
+  EXPECT_THAT(error_of("[{\"a\": 1},\n {\"a\" 2}]"), HasSubstr("a.jsonl:2, row 1: not valid JSON"));
   EXPECT_THAT(error_of("[1,, 2]"), HasSubstr("not valid JSON"));
   EXPECT_THAT(error_of("[1,]"), HasSubstr("not valid JSON"));
-  EXPECT_THAT(error_of("[{\"a\": 1}"), HasSubstr("must end with ']'"));
+  EXPECT_THAT(error_of("[1, 2, {\"a\" 2}]"), HasSubstr("a.jsonl, row 2: not valid JSON"));
+  EXPECT_THAT(error_of("[{\"a\": 1}"),
+              HasSubstr("a.jsonl, row 0: the array of rows must end with ']'"));
   EXPECT_THAT(error_of("["), HasSubstr("must end with ']'"));
   EXPECT_THAT(error_of("[1] [2]"), HasSubstr("nothing may follow"));
   EXPECT_THAT(error_of("{\"a\": \"\xff\"}"), HasSubstr("not valid JSON"));
