@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/parallel_for.h"
 #include "base/progress.h"
+#include "data/bad_rows.h"
 #include "data/overlength.h"
 #include "data/readers/unread_keys.h"
 #include "data/row_source.h"
@@ -18,62 +19,100 @@ namespace qlora::data {
 namespace {
 
 constexpr int64_t kRowsInMemory = 4096;
+// At first, and then no more than so many tokens or kRowsInMemory, where the first rows are bad.
+constexpr int64_t kRowsLookedAt = 256, kTokensLookedAt = int64_t{1} << 21;
 constexpr size_t kMostKeys = 20;  // of those that are not read, which a file may have any number of
 
-// Runs `work` on a row and puts the row's place in front of what it complains about.
-template <typename Work>
-auto at_row(const SourceRow& row, const Work& work) {
-  try {
-    return work();
-  } catch (const FormatError& error) {
-    throw FormatError(row.location + ": " + error.what());
-  } catch (const ConfigError& error) {
-    throw ConfigError(row.location + ": " + error.what());
-  }
-}
+// Reads the rows of a dataset, a chunk at a time. What is wrong with rows is gathered, to be told
+// together; what is wrong with a file, or with the options, ends the reading at once.
+class RowReader {
+ public:
+  explicit RowReader(const DatasetOptions& dataset) : path_(dataset.path), source_(dataset) {}
 
-struct RowCounts {
-  int64_t files = 0, rows = 0;
-  bool end_early = false;  // enough() was true
-};
-
-// work(row) for all rows of a dataset on all cores, then take(row, result) in the order of the
-// rows, until enough() is true, if it is given. The first row that fails, in file order, is the one
-// whose error is thrown.
-template <typename Work, typename Take>
-RowCounts for_each_row(const DatasetOptions& dataset, const Work& work, const Take& take,
-                       const std::function<bool()>& enough = {}) {
-  using Result = std::invoke_result_t<Work, const SourceRow&>;
-  RowSource source(dataset);
-  Progress progress("tokenizing " + dataset.path, 0, "rows");
-  RowCounts counts{source.num_files(), 0};
-  for (;;) {
-    const std::vector<SourceRow> rows = source.next(kRowsInMemory);
-    if (rows.empty()) return counts;
-    counts.rows += static_cast<int64_t>(rows.size());
+  // work(row) for up to `count` further rows on all cores, then take(row, result) in the order of
+  // the rows. A row is bad if either throws a FormatError; another error is thrown, the first one
+  // in that order. Left by Stopped if `progress` is given and a stop is wanted.
+  template <typename Work, typename Take>
+  void read(int64_t count, const Work& work, const Take& take, Progress* progress = nullptr) {
+    using Result = std::invoke_result_t<Work, const SourceRow&>;
+    const std::vector<SourceRow> rows = next_rows(count);
     std::vector<Result> results(rows.size());
     std::vector<std::exception_ptr> errors(rows.size());
+    const auto is_stopped = [&] { return progress != nullptr && stop_wanted(); };
     parallel_for(static_cast<int64_t>(rows.size()), 8, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end && !stop_wanted(); ++i) {
+      for (int64_t i = begin; i < end && !is_stopped(); ++i) {
         const auto at = static_cast<size_t>(i);
         try {
-          results[at] = at_row(rows[at], [&] { return work(rows[at]); });
+          results[at] = work(rows[at]);
         } catch (...) {
           errors[at] = std::current_exception();
-          return;  // later rows of this range cannot be the first bad one
         }
-        progress.count();
+        if (progress != nullptr) progress->count();
       }
     });
-    progress.leave_if_stop_wanted();  // with rows that no thread took
-    for (size_t i = 0; i < rows.size(); ++i) {
-      if (errors[i]) std::rethrow_exception(errors[i]);
-      at_row(rows[i], [&] { take(rows[i], std::move(results[i])); });
-    }
-    if (static_cast<int64_t>(rows.size()) < kRowsInMemory) return counts;
-    counts.end_early = enough && enough();
-    if (counts.end_early) return counts;
+    if (progress != nullptr) progress->leave_if_stop_wanted();  // with rows that no thread took
+    for (size_t i = 0; i < rows.size(); ++i)
+      at_row(rows[i], [&] {
+        if (errors[i]) std::rethrow_exception(errors[i]);
+        take(rows[i], std::move(results[i]));
+      });
   }
+
+  int64_t num_files() const { return source_.num_files(); }
+  int64_t num_rows() const { return rows_; }
+  bool is_at_end() const { return at_end_; }
+  bool has_bad_rows() const { return !bad_.empty(); }
+  bool are_all_alike_bad() const { return bad_.are_all_alike(rows_); }
+  void refuse_bad_rows() const { bad_.throw_if_any(rows_read()); }
+
+ private:
+  RowsRead rows_read() const { return {path_, rows_, at_end_}; }
+
+  std::vector<SourceRow> next_rows(int64_t count) {
+    try {
+      std::vector<SourceRow> rows = source_.next(count);
+      rows_ += static_cast<int64_t>(rows.size());
+      at_end_ = static_cast<int64_t>(rows.size()) < count;
+      return rows;
+    } catch (const FormatError& fault) {
+      if (bad_.empty()) throw;
+      throw FormatError(bad_.to_text(rows_read()) + "\n" + fault.what());
+    }
+  }
+
+  // Puts the row's place in front of what `work` complains about.
+  template <typename Work>
+  void at_row(const SourceRow& row, const Work& work) {
+    try {
+      work();
+    } catch (const FormatError& error) {
+      bad_.add(row.location, error.what());
+    } catch (const ConfigError& error) {
+      throw ConfigError(row.location + ": " + error.what());
+    }
+  }
+
+  std::string path_;
+  RowSource source_;
+  BadRows bad_;
+  int64_t rows_ = 0;
+  bool at_end_ = false;
+};
+
+// All of the reader's rows, until enough() is true, if it is given. Whether that was so.
+// FormatError with all bad rows.
+template <typename Work, typename Take>
+bool for_each_row(RowReader& reader, const std::string& path, const Work& work, const Take& take,
+                  const std::function<bool()>& enough = {}) {
+  Progress progress("tokenizing " + path, 0, "rows");
+  bool is_enough = false;
+  while (!is_enough && !reader.is_at_end()) {
+    reader.read(kRowsInMemory, work, take, &progress);
+    if (reader.are_all_alike_bad()) break;  // so are the others
+    is_enough = !reader.is_at_end() && enough && enough();
+  }
+  reader.refuse_bad_rows();
+  return is_enough;
 }
 
 void require_rows(int64_t rows, const std::string& path) {
@@ -127,8 +166,10 @@ DatasetReport read_dataset(const DatasetOptions& dataset, int32_t source,
   report.has_turns = find_format(dataset.format).has_turns;
   report.has_pairs = dataset.format == kPreferenceFormat;
   report.absent_fields = optional_fields(dataset);
-  const RowCounts counts = for_each_row(
-      dataset, [&](const SourceRow& row) { return row_tokenizer.tokenize(row.value, dataset); },
+  RowReader reader(dataset);
+  report.ends_early = for_each_row(
+      reader, dataset.path,
+      [&](const SourceRow& row) { return row_tokenizer.tokenize(row.value, dataset); },
       [&](const SourceRow& row, TokenizedRow tokenized) {
         report.tools_unwritten += tokenized.loses_tools;
         report.marks_overruled += tokenized.overrules_marks;
@@ -155,15 +196,15 @@ DatasetReport read_dataset(const DatasetOptions& dataset, int32_t source,
         report.filtered += take_out_by_length(dataset, tokenized.examples);
         kept.clear();
         keep_row_within_length(std::move(tokenized.examples), policy, report, kept);
+        if (reader.has_bad_rows() && !enough) return;  // nothing will come of the examples
         for (Example& example : kept) {
           tokens.add(example);
           take(std::move(example));
         }
       },
       enough);
-  report.files = counts.files;
-  report.rows = counts.rows;
-  report.ends_early = counts.end_early;
+  report.files = reader.num_files();
+  report.rows = reader.num_rows();
   require_rows(report.rows, dataset.path);
   tokens.write_to(report);
   return report;
@@ -184,20 +225,31 @@ std::vector<Example> read_first_rows(const DatasetOptions& dataset, int32_t sour
                                      const ChatTemplate* chat_template, const ModelTokens& model) {
   const RowTokenizer row_tokenizer(tokenizer, chat_template, options, model);
   const LengthPolicy policy = length_policy(options, tokenizer);
-  const std::vector<SourceRow> rows = RowSource(dataset).next(count);
-  require_rows(static_cast<int64_t>(rows.size()), dataset.path);
   DatasetReport report;
   std::vector<Example> kept;
-  for (const SourceRow& row : rows)
-    at_row(row, [&] {
-      std::vector<Example> examples = row_tokenizer.tokenize(row.value, dataset).examples;
-      for (Example& example : examples) {
-        example.row = row.index;
-        example.source = source;
-      }
-      take_out_by_length(dataset, examples);
-      keep_row_within_length(std::move(examples), policy, report, kept);
-    });
+  int64_t tokens = 0;
+  RowReader reader(dataset);
+  const auto read = [&](int64_t rows) {
+    reader.read(
+        rows,
+        [&](const SourceRow& row) { return row_tokenizer.tokenize(row.value, dataset).examples; },
+        [&](const SourceRow& row, std::vector<Example> examples) {
+          for (Example& example : examples) {
+            example.row = row.index;
+            example.source = source;
+            tokens += example.length();
+          }
+          take_out_by_length(dataset, examples);
+          keep_row_within_length(std::move(examples), policy, report, kept);
+        });
+  };
+  read(count);
+  require_rows(reader.num_rows(), dataset.path);
+  // There will be no run: a look at more rows tells more of what must be mended before it.
+  while (reader.has_bad_rows() && !reader.are_all_alike_bad() && !reader.is_at_end() &&
+         reader.num_rows() < kRowsInMemory && tokens < kTokensLookedAt)
+    read(kRowsLookedAt);
+  reader.refuse_bad_rows();
   return kept;
 }
 
@@ -233,7 +285,8 @@ std::vector<PromptAndAnswer> read_prompts_and_answers(const DatasetOptions& data
                            .location = row.location,
                            .end_of_turn = turn.end_of_turn};
   };
-  for_each_row(dataset, last_turn, [&](const SourceRow&, PromptAndAnswer pair) {
+  RowReader reader(dataset);
+  for_each_row(reader, dataset.path, last_turn, [&](const SourceRow&, PromptAndAnswer pair) {
     if (pair.row >= 0) result.push_back(std::move(pair));
   });
   return result;

@@ -1,6 +1,7 @@
-// One dataset file -> examples, tokenized on all cores with the order of the rows kept. Whatever
-// the number of threads, the result and the row that an error names (the first bad one) are the
-// same. Left by Stopped between two rows if a stop is wanted (base/stop.h).
+// One dataset file -> examples, tokenized on all cores with the order of the rows kept. Rows that
+// are wrong are told together (bad_rows.h), what is wrong with the file at once. Whatever the
+// number of threads, the result and what an error says are the same. Left by Stopped between two
+// rows if a stop is wanted (base/stop.h).
 #pragma once
 
 #include <cstdint>
@@ -41,8 +42,9 @@ void recount(const Examples& examples, const Tokenizer& tokenizer, DatasetReport
 
 // Reads and tokenizes no more than the first `count` rows, and gives their examples: FormatError or
 // ConfigError for what is wrong with the file or with them, also a row that is too long where the
-// options say that is an error. For a look at a data set before anything that takes time. `source`
-// as in read_dataset().
+// options say that is an error. For a look at a data set before anything that takes time. If there
+// are bad rows among them, some thousand further ones are looked at too, so that the error tells of
+// theirs, unless all are bad in the same way. `source` as in read_dataset().
 std::vector<Example> read_first_rows(const DatasetOptions& dataset, int32_t source, int64_t count,
                                      const DataOptions& options, const Tokenizer& tokenizer,
                                      const ChatTemplate* chat_template,

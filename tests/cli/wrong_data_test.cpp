@@ -206,6 +206,31 @@ TEST(WrongData, ALaterRowIsToldBeforeAWeightIsReadToo) {
   EXPECT_THAT(done.err, AllOf(HasSubstr("rows.jsonl:224: "), Not(HasSubstr("base model"))));
 }
 
+// 16 empty answers are not 16 runs of the program.
+TEST(WrongData, AllBadRowsOfAFileAreToldTogether) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  std::string rows = "[" + chat_row("q", "a");
+  for (int i = 1; i < 200; ++i) rows += "," + chat_row("q", i % 12 == 0 ? "" : "a");
+  const std::string file = dir.write("array.json", rows + "]");
+  spoil_weights(dir / "model");
+  const std::string train = "data.train=[{path: " + file + "}]";
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"train", recipe, "--set", train},
+        {"inspect", "data", recipe, "--set", train},
+        {"evaluate", "--model", dir / "model", "--data", file},
+        {"evaluate", "--model", dir / "model", "--exact-match", "--data", file}}) {
+    const Finished done = run_qlora(dir, arguments);
+    EXPECT_EQ(done.exit_code, 2) << done.err;
+    EXPECT_THAT(done.err,
+                AllOf(HasSubstr("array.json, row 12: message 1 is an assistant turn without text"),
+                      HasSubstr("array.json, row 120: message 1"),
+                      HasSubstr("\n6 further rows: 6 like " + file + ", row 12 (message 1"),
+                      HasSubstr("\n16 of the 200 rows of " + file + " are refused: mend them")))
+        << arguments[0];
+  }
+}
+
 TEST(WrongData, ATokenBeyondTheEmbeddingIsRefusedWhereverItComesFrom) {
   TempDir dir;
   recipes::Recipe recipe = tiny_recipe(dir.path());

@@ -214,14 +214,16 @@ TEST_F(CachedDataset, WhatAKillLeftIsRemoved) {
 }
 
 TEST_F(CachedDataset, RowsThatAreWrongLeaveNothingAndAreToldAsWithout) {
-  dir_.write("rows.jsonl", completions(3) + "{\"prompt\": 1}\n");
+  dir_.write("rows.jsonl", "{}\n" + completions(3) + "{\"prompt\": 1}\n");
   std::string told;
   try {
     load();
   } catch (const FormatError& error) {
     told = error.what();
   }
-  EXPECT_THAT(told, HasSubstr("rows.jsonl:4"));
+  EXPECT_THAT(told,
+              AllOf(HasSubstr("rows.jsonl:1: "), HasSubstr("\n" + dir_.path() + "/rows.jsonl:5: "),
+                    HasSubstr("2 of the 5 rows")));
   EXPECT_TRUE(fs::is_empty(dir_ / "cache"));
   rows_.path = dir_ / "absent.jsonl";
   EXPECT_THROW(load(), Error);

@@ -183,22 +183,6 @@ TEST(Dataset, AlpacaRowsFollowThePromptStyle) {
               HasSubstr("no chat template; set data.chat_template"));
 }
 
-TEST(Dataset, TheFirstBadRowIsNamedWhateverTheNumberOfThreads) {
-  const TempDir dir;
-  const ByteTokenizer tokenizer;
-  std::string rows;
-  for (int i = 0; i < 200; ++i)
-    rows += i == 37 || i == 150 ? chat_row("q", "") : chat_row("q", "a");
-  const auto path = dir.write("a.jsonl", rows);
-  const int threads = omp_get_max_threads();
-  for (const int used : {1, 2, 5}) {
-    omp_set_num_threads(used);
-    EXPECT_THAT(error_of<FormatError>([&] { read(path, "chat", data_options(), tokenizer); }),
-                HasSubstr("a.jsonl:38: "));
-  }
-  omp_set_num_threads(threads);
-}
-
 TEST(Dataset, TheOrderOfRowsIsKeptWhateverTheNumberOfThreads) {
   const TempDir dir;
   const ByteTokenizer tokenizer;

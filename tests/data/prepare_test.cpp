@@ -18,6 +18,7 @@ using test::ByteTokenizer;
 using test::TempDir;
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 std::string completions(int count) {
   std::string rows;
@@ -241,6 +242,30 @@ TEST(ReadFirstRows, TakesNoMoreThanItIsAskedFor) {
   EXPECT_THROW(read_first_rows(options.train[0], 0, 5, options, tokenizer, nullptr), FormatError);
   options.on_overlength = OnOverlength::kDrop;
   EXPECT_NO_THROW(read_first_rows(options.train[0], 0, 5, options, tokenizer, nullptr));
+}
+
+TEST(ReadFirstRows, OneThatIsBadLetsFurtherOnesBeLookedAt) {
+  const TempDir dir;
+  const ByteTokenizer tokenizer;
+  const auto refusal = [&](const std::string& rows) -> std::string {
+    const DataOptions options = completion_options(dir.write("a.jsonl", rows));
+    try {
+      read_first_rows(options.train[0], 0, 5, options, tokenizer, nullptr);
+    } catch (const FormatError& error) {
+      return error.what();
+    }
+    return "no error";
+  };
+  const std::string bad = "{\"prompt\": \"p\", \"completion\": \"\"}\n";
+  EXPECT_EQ(refusal(completions(5) + bad), "no error");
+  EXPECT_THAT(
+      refusal(bad + completions(900) + bad),
+      AllOf(HasSubstr("a.jsonl:1: "), HasSubstr("a.jsonl:902: "), HasSubstr("2 of the 902 rows")));
+  EXPECT_THAT(refusal(bad + completions(5000) + bad),
+              AllOf(HasSubstr("a.jsonl:1: the field 'completion' is empty"), Not(HasSubstr("\n"))));
+  std::string all;  // nothing more is to be found out
+  for (int i = 0; i < 900; ++i) all += bad;
+  EXPECT_THAT(refusal(all), HasSubstr("all of the first 5 rows"));
 }
 
 TEST(DataOptions, ValidateNamesTheKey) {
