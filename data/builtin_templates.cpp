@@ -1,5 +1,7 @@
 // The conversation formats of well-known model families, for models that bring no template. Each
 // says only what the format itself fixes: markers, where BOS and EOS stand, who may speak when.
+#include <fmt/ranges.h>
+
 #include <array>
 #include <string>
 
@@ -161,14 +163,20 @@ const std::array<Builtin, 9>& builtins() {
 
 }  // namespace
 
+const std::vector<std::string>& builtin_chat_template_names() {
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> all;
+    for (const Builtin& builtin : builtins()) all.push_back(builtin.name);
+    return all;
+  }();
+  return names;
+}
+
 const std::string& builtin_chat_template(const std::string& name) {
-  std::string names;
-  for (const Builtin& builtin : builtins()) {
+  for (const Builtin& builtin : builtins())
     if (builtin.name == name) return builtin.text;
-    names += (names.empty() ? "" : ", ") + builtin.name;
-  }
   fail<ConfigError>("the chat template must be a file, template text or one of {}; found '{}'",
-                    names, name);
+                    fmt::join(builtin_chat_template_names(), ", "), name);
 }
 
 }  // namespace qlora::data

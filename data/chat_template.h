@@ -94,8 +94,9 @@ class ChatTemplate {
   std::string tool_use_source_, tool_use_error_;
 };
 
-// Text of a built-in template: "chatml", "llama-2", "llama-3", "alpaca", "vicuna", "zephyr",
-// "mistral", "gemma", "phi-3". An unknown name is a ConfigError that lists them.
+// "chatml", "llama-2", "llama-3", "alpaca", "vicuna", "zephyr", "mistral", "gemma", "phi-3".
+const std::vector<std::string>& builtin_chat_template_names();
+// Text of a built-in template. An unknown name is a ConfigError that lists them.
 const std::string& builtin_chat_template(const std::string& name);
 
 }  // namespace qlora::data

@@ -44,14 +44,21 @@ std::string load_merged(const ExportCard& card) {
       card.has_encoder ? "AutoModelForSeq2SeqLM" : "AutoModelForCausalLM", card.type);
 }
 
+std::string with_ollama(const ExportCard& card, const std::string& which) {
+  std::string text = "With Ollama" + which +
+                     ":\n\n```sh\nollama create my-model -f Modelfile\nollama run my-model\n```\n";
+  if (card.differences_of_ollama.empty()) return text;
+  text += "\nWhat is otherwise there than in training:\n\n";
+  for (const std::string& difference : card.differences_of_ollama) text += "- " + difference + "\n";
+  return text;
+}
+
 std::string run_gguf(const ExportCard& card) {
   if (card.has_encoder)
     return "With qlora.cpp:\n\n```sh\nqlora generate --model model.gguf --prompt TEXT\n```\n";
   return "With llama.cpp, on the terminal or as a server:\n\n"
-         "```sh\nllama-cli -m model.gguf\nllama-server -m model.gguf\n```\n\n"
-         "With Ollama:\n\n"
-         "```sh\nollama create my-model -f Modelfile\nollama run my-model\n```\n\n"
-         "With qlora.cpp:\n\n```sh\n" +
+         "```sh\nllama-cli -m model.gguf\nllama-server -m model.gguf\n```\n\n" +
+         with_ollama(card, "") + "\nWith qlora.cpp:\n\n```sh\n" +
          std::string(card.has_template ? "qlora chat --model model.gguf"
                                        : "qlora generate --model model.gguf --prompt TEXT --raw") +
          "\n```\n";
@@ -74,9 +81,8 @@ std::string run_gguf_adapter(const ExportCard& card, const lora::AdapterBase& ba
   return beside +
          "\nWith llama.cpp, on the terminal or as a server:\n\n"
          "```sh\nllama-cli -m base.gguf --lora adapter.gguf\n"
-         "llama-server -m base.gguf --lora adapter.gguf\n```\n\n"
-         "With Ollama, where Modelfile names both files:\n\n"
-         "```sh\nollama create my-model -f Modelfile\nollama run my-model\n```\n";
+         "llama-server -m base.gguf --lora adapter.gguf\n```\n\n" +
+         with_ollama(card, ", where Modelfile names both files");
 }
 
 std::string how_to_use(const ExportCard& card, const lora::AdapterBase& base) {

@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "lora/adapter_base.h"
 #include "lora/lora_options.h"
@@ -16,6 +17,7 @@ struct ExportCard {
   std::string merge_base;  // dequantized | original; empty: nothing was merged
   bool has_encoder = false;
   bool has_template = false;                      // a chat template
+  std::vector<std::string> differences_of_ollama = {};  // sentences of modelfile.h
   std::optional<lora::LoraOptions> adapter = {};  // nothing: the base alone
   std::string training = "";                      // further sections, or empty
 };

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "data/chat_template.h"
 #include "data/tokenizer.h"
@@ -11,14 +12,16 @@ namespace qlora::exporting {
 
 struct Modelfile {
   std::string text;
-  bool lacks_template = false;  // there is a chat template, and it is like none of the known
+  bool lacks_template = false;  // there is a chat template that TEMPLATE cannot say
+  // What Ollama does otherwise than the chat template says: whole sentences in Markdown.
+  std::vector<std::string> differences = {};
 };
 
 // `from`: the lines that name the files ("FROM ./model.gguf\n"). TEMPLATE is written where the chat
-// template (null: there is none) renders conversations as one of ChatML, Llama 3, Mistral, Gemma,
-// Phi-3 or Zephyr does; else Ollama looks at the one in the file. SYSTEM is written beside it where
-// the chat template has a system message of its own for conversations without one. Every token that
-// ends an answer is a stop.
+// template (null: there is none) puts each message between fixed texts (conversation_form.h); else
+// Ollama looks at the one in the file. SYSTEM is written beside it where the chat template has a
+// system message of its own for conversations without one. Every token that ends an answer is a
+// stop; if the chat template ends answers with none, the text with which it does.
 Modelfile modelfile(const std::string& from, const data::Tokenizer& tokenizer,
                     const data::ChatTemplate* chat_template);
 

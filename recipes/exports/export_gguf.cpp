@@ -47,15 +47,14 @@ const char* base_to_name(const TrainedModel& trained) {
 
 void write_modelfile(const std::string& directory, const std::string& from,
                      const TrainedModel& trained) {
-  const auto [text, lacks_template] =
+  const exporting::Modelfile file =
       exporting::modelfile(from, *trained.base.tokenizer, trained.base.chat_template.get());
-  io::write_file_atomically(in(directory, "Modelfile"), text);
-  if (lacks_template)
+  io::write_file_atomically(in(directory, "Modelfile"), file.text);
+  if (file.lacks_template)
     log::warning_once(
-        "Modelfile has no TEMPLATE: the model's chat template renders conversations as none of "
-        "ChatML, Llama 3, Mistral, Gemma, Phi-3 and Zephyr does. Ollama then goes by the GGUF "
-        "file's own, which it may not understand; if its answers are not those of `qlora chat`, "
-        "write a TEMPLATE");
+        "Modelfile has no TEMPLATE: Ollama's language was not found to say how the chat template "
+        "puts conversations together. Ollama then goes by the GGUF file's own, which it may not "
+        "understand; if its answers are not those of `qlora chat`, write a TEMPLATE");
 }
 
 // What blocks do not hold: norms and the like are F32 in the file.
@@ -109,6 +108,11 @@ void write_gguf(const std::string& directory, const TrainedModel& trained,
                               *trained.base.tokenizer, trained.base.chat_template.get(),
                               base_of(trained), type_of(options), original);
   write_modelfile(directory, fmt::format("FROM ./{}\n", kModelFile), trained);
+}
+
+std::vector<std::string> differences_of_ollama(const TrainedModel& trained) {
+  return exporting::modelfile("", *trained.base.tokenizer, trained.base.chat_template.get())
+      .differences;
 }
 
 exporting::Agreement check_gguf(const std::string& directory, const TrainedModel& trained,

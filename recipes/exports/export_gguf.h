@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "export/verify.h"
 #include "model/weight_source.h"
@@ -26,6 +27,9 @@ void require_gguf_base(const ModelChoice& choice);
 // null: the base as it was trained on.
 void write_gguf(const std::string& directory, const TrainedModel& trained,
                 const ExportOptions& options, model::WeightSource* original);
+// What a README.md beside a Modelfile says of it: sentences on what Ollama does otherwise than the
+// chat template.
+std::vector<std::string> differences_of_ollama(const TrainedModel& trained);
 // model.gguf loaded again, its blocks as they are, and compared. Warns if its tokenizer makes other
 // ids of the reference's rows.
 exporting::Agreement check_gguf(const std::string& directory, const TrainedModel& trained,

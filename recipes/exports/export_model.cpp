@@ -235,6 +235,7 @@ void write_card(const std::string& directory, const TrainedModel& trained,
       .merge_base = merge_base,
       .has_encoder = trained.base.model->architecture().has_encoder(),
       .has_template = trained.base.chat_template != nullptr};
+  if (is_gguf_format(options.format)) card.differences_of_ollama = differences_of_ollama(trained);
   if (trained.adapters) {
     card.adapter = trained.recipe.lora;
     card.training = training_of(trained);

@@ -27,6 +27,17 @@ TEST(ExportCard, OfAModelWithoutAChatTemplateATextIsContinued) {
                                                Not(HasSubstr("qlora generate"))));
 }
 
+TEST(ExportCard, WhatOllamaDoesOtherwiseStandsBesideItsCommands) {
+  for (const char* format : {"gguf", "gguf-lora"}) {
+    ExportCard card = card_as(format, "f16");
+    EXPECT_THAT(export_card(card, kPlain), Not(HasSubstr("otherwise")));
+    card.differences_of_ollama = {"It sings.", "It dances."};
+    EXPECT_THAT(export_card(card, kPlain),
+                HasSubstr("\nollama run my-model\n```\n\nWhat is otherwise there than in "
+                          "training:\n\n- It sings.\n- It dances.\n"));
+  }
+}
+
 TEST(ExportCard, OfAnAdapterForAChangedBaseThatBaseIsAskedFor) {
   const ExportCard card = card_as("gguf-lora", "f32");
   EXPECT_THAT(export_card(card, kPlain), Not(HasSubstr("started from")));

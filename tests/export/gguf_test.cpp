@@ -262,7 +262,7 @@ TEST_F(GgufExport, TheModelfileHasTheTemplateAndWhereAnswersEnd) {
             "{{ end }}<|im_start|>assistant\n"
             "\"\"\"\n"
             "PARAMETER stop \"<|im_end|>\"\n");
-  const data::ChatTemplate other("{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}");
+  const data::ChatTemplate other("{% for m in messages %}{{ m.content | upper }}{% endfor %}");
   EXPECT_THAT(exporting::modelfile("FROM x\n", *trained.base.tokenizer, &other).text,
               Not(HasSubstr("TEMPLATE")));
 }
@@ -274,12 +274,16 @@ TEST_F(GgufExport, AModelfileWithoutATemplateIsToldUnlessTheModelHasNone) {
     export_model(trained, options("f16"));
     return testing::internal::GetCapturedStderr();
   };
+  const auto card = [&] { return test::read_file(dir / "out/README.md"); };
   EXPECT_THAT(said(), Not(HasSubstr("TEMPLATE")));
+  EXPECT_THAT(card(), Not(HasSubstr("TEMPLATE")));
   trained.base.chat_template = nullptr;
   EXPECT_THAT(said(), Not(HasSubstr("TEMPLATE")));
+  EXPECT_THAT(card(), Not(HasSubstr("TEMPLATE")));
   trained.base.chat_template = std::make_unique<data::ChatTemplate>(
-      "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}");
-  EXPECT_THAT(said(), AllOf(HasSubstr("Modelfile has no TEMPLATE"), HasSubstr("Zephyr")));
+      "{% for m in messages %}{{ loop.index }}: {{ m.content }}\n{% endfor %}");
+  EXPECT_THAT(said(), HasSubstr("Modelfile has no TEMPLATE"));
+  EXPECT_THAT(card(), HasSubstr("\n- `Modelfile` has no `TEMPLATE`"));
   EXPECT_THAT(test::read_file(dir / "out/Modelfile"),
               AllOf(HasSubstr("FROM ./model.gguf"), Not(HasSubstr("TEMPLATE"))));
 }
