@@ -328,6 +328,14 @@ std::vector<TokenId> answer_end_ids(const Tokenizer& tokenizer, const ChatTempla
   return ids;
 }
 
+std::vector<std::string> builtin_templates_that_end(const Tokenizer& tokenizer) {
+  std::vector<std::string> names;
+  for (const std::string& name : builtin_chat_template_names())
+    if (!ends_of_turn(tokenizer, ChatTemplate(builtin_chat_template(name), name)).empty())
+      names.push_back(name);
+  return names;
+}
+
 std::unique_ptr<ChatTemplate> choose_chat_template(const std::string& choice,
                                                    const Tokenizer& tokenizer) {
   if (choice.empty()) {

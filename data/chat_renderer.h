@@ -82,6 +82,9 @@ std::vector<TokenId> ends_of_turn(const Tokenizer& tokenizer, const ChatTemplate
 // template), in ascending order.
 std::vector<TokenId> answer_end_ids(const Tokenizer& tokenizer, const ChatTemplate* chat_template);
 
+// The names of the built-in templates that end an answer with a special token of the tokenizer.
+std::vector<std::string> builtin_templates_that_end(const Tokenizer& tokenizer);
+
 // The template that `choice` (data.chat_template) means: a file, a built-in's name, template text,
 // or, if empty, the tokenizer's own, with the one that it has for tools; nullptr if that has none.
 // IoError if the file cannot be read.

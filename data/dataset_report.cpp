@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "data/chat_renderer.h"
 #include "data/prompt_encoder.h"
 #include "data/readers/unread_keys.h"
 #include "fmt/ranges.h"
@@ -101,6 +102,16 @@ void warn_of_absent_fields(const DatasetReport& report, std::vector<std::string>
         field));
 }
 
+// What data.chat_template has to be for the model to learn where answers end.
+std::string end_of_turn_cure(const Tokenizer& tokenizer) {
+  const std::vector<std::string> names = builtin_templates_that_end(tokenizer);
+  return fmt::format(
+      "set data.chat_template to one whose end of turn is a special token of the model ({}), and "
+      "stands within the {{% generation %}} block where it has such blocks",
+      names.empty() ? "of the built-in ones none has that"
+                    : fmt::format("of the built-in ones: {}", fmt::join(names, ", ")));
+}
+
 void warn_of_marks(const DatasetReport& report, std::vector<std::string>& warnings) {
   if (report.marks_overruled > 0) {
     warnings.push_back(fmt::format(
@@ -138,7 +149,7 @@ void require_examples(const DatasetReport& report, const std::string& purpose) {
   }
 }
 
-std::string dataset_doubt(const DatasetReport& report) {
+std::string dataset_doubt(const DatasetReport& report, const Tokenizer& tokenizer) {
   if (report.examples == 0) return "";
   if (report.double_bos > 0) {
     return fmt::format(
@@ -153,18 +164,17 @@ std::string dataset_doubt(const DatasetReport& report) {
         report.path, report.examples,
         report.truncated + report.split > 0
             ? "every end was cut off: raise data.sequence_length or set data.on_overlength: drop"
-            : "set data.chat_template to one whose end of turn is a special token of the model, "
-              "and "
-              "stands within the {% generation %} block where it has such blocks");
+            : end_of_turn_cure(tokenizer));
   }
   return "";
 }
 
-void audit_datasets(const std::vector<DatasetReport>& reports, bool doubts) {
+void audit_datasets(const std::vector<DatasetReport>& reports, const Tokenizer& tokenizer,
+                    bool doubts) {
   for (const DatasetReport& report : reports) {
     if (report.only_repeats()) continue;
     require_examples(report, "train on");
-    if (const std::string doubt = dataset_doubt(report); doubts && !doubt.empty())
+    if (const std::string doubt = dataset_doubt(report, tokenizer); doubts && !doubt.empty())
       fail<ConfigError>("{}. train.audit=false trains on them as they are", doubt);
   }
 }

@@ -64,13 +64,14 @@ struct DatasetReport {
 
 // What can be trained on but is hardly meant, with the cure: no supervised end of turn, two BOS
 // tokens. Empty if there is nothing of it.
-std::string dataset_doubt(const DatasetReport& report);
+std::string dataset_doubt(const DatasetReport& report, const Tokenizer& tokenizer);
 // ConfigError with what became of the rows if no example is left to `purpose` ("train on"), or none
 // with a supervised token.
 void require_examples(const DatasetReport& report, const std::string& purpose);
 // ConfigError with the cure for the first dataset that cannot teach what it should: no example
 // left (but for repeats of others), nothing supervised, and, with `doubts`, a dataset_doubt().
-void audit_datasets(const std::vector<DatasetReport>& reports, bool doubts = true);
+void audit_datasets(const std::vector<DatasetReport>& reports, const Tokenizer& tokenizer,
+                    bool doubts = true);
 
 // Sentences about what is allowed but probably not meant (end-of-turn tokens at which generation
 // does not stop, tools that the template leaves out, keys that are not read though they may say

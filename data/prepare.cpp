@@ -112,7 +112,7 @@ void warn(const DataOptions& options, const Tokenizer& tokenizer, const ChatTemp
           PreparedData& data) {
   for (const auto* reports : {&data.train_reports, &data.eval_reports})
     for (const DatasetReport& report : *reports) {
-      if (std::string doubt = dataset_doubt(report); !doubt.empty())
+      if (std::string doubt = dataset_doubt(report, tokenizer); !doubt.empty())
         data.warnings.push_back(std::move(doubt));
       for (std::string& warning : dataset_warnings(report, tokenizer))
         data.warnings.push_back(std::move(warning));
@@ -164,7 +164,7 @@ PreparedData prepare_datasets(const DataOptions& options, const Tokenizer& token
           if (dataset.report.repeated > 0) recount(dataset.examples, tokenizer, dataset.report);
         }
         dataset.report.max_rows = datasets[i].max_rows;
-        audit_datasets({dataset.report}, options.audit);
+        audit_datasets({dataset.report}, tokenizer, options.audit);
         examples.append(dataset.examples);
         reports.push_back(std::move(dataset.report));
         std::ranges::move(dataset.notes, std::back_inserter(data.cache_notes));

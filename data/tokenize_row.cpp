@@ -1,5 +1,7 @@
 #include "data/tokenize_row.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <memory>
 #include <string_view>
@@ -56,9 +58,14 @@ RowTokenizer::RowTokenizer(const Tokenizer& tokenizer, const ChatTemplate* chat_
 
 const ChatRenderer& RowTokenizer::renderer() const {
   if (!renderer_) {
-    throw ConfigError(
+    const std::vector<std::string> names = builtin_templates_that_end(encoder_.tokenizer());
+    fail<ConfigError>(
         "the rows are conversations but the model has no chat template; set data.chat_template "
-        "(chatml, llama-3, ... or a file), or data.prompt_style: alpaca for alpaca rows");
+        "({}), or data.prompt_style: alpaca for alpaca rows",
+        names.empty() ? "a file: no built-in one ends answers with a special token of the model"
+                      : fmt::format("a file, or a built-in one that ends answers with a special "
+                                    "token of the model: {}",
+                                    fmt::join(names, ", ")));
   }
   return *renderer_;
 }

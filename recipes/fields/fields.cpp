@@ -165,9 +165,10 @@ Section data_section() {
           &Options::on_overlength),
        in({"chat_template", "path or text",
            "Jinja template: a file (with a `/` or an extension in its name), the name of a "
-           "built-in "
-           "one, or the text itself. Empty: the model's, and for rows with tools the one that it "
-           "names `tool_use`, if there is one."},
+           "built-in one (`chatml`, `llama-2`, `llama-3`, `alpaca`, `vicuna`, `zephyr`, "
+           "`mistral`, `gemma`, `phi-3`), or the text itself. One that ends answers with a special "
+           "token of the model teaches it to stop. Empty: the model's, and for rows with tools the "
+           "one that it names `tool_use`, if there is one."},
           &Options::chat_template),
        in({"prompt_style", "chat_template | alpaca",
            "How alpaca rows become prompts: through the chat template, or in Alpaca's own words. "

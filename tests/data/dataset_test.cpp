@@ -180,7 +180,8 @@ TEST(Dataset, AlpacaRowsFollowThePromptStyle) {
   EXPECT_THAT(error_of<ConfigError>([&] {
                 read_dataset({path, "alpaca", {}}, 0, data_options(), tokenizer, nullptr);
               }),
-              HasSubstr("no chat template; set data.chat_template"));
+              AllOf(HasSubstr("no chat template; set data.chat_template"),
+                    HasSubstr("of the model: chatml, llama-2, alpaca, vicuna, zephyr, mistral)")));
 }
 
 TEST(Dataset, TheOrderOfRowsIsKeptWhateverTheNumberOfThreads) {

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "data/chat_renderer.h"
 #include "data/dataset.h"
 #include "tests/data/byte_tokenizer.h"
 #include "tests/support/temp_dir.h"
@@ -119,7 +120,7 @@ Read read(const std::string& row, const std::string& template_text, TrainOn trai
 std::string refusal(const std::string& row, const std::string& template_text,
                     TrainOn train_on = TrainOn::kAssistant) {
   try {
-    audit_datasets({read(row, template_text, train_on).dataset.report});
+    audit_datasets({read(row, template_text, train_on).dataset.report}, ByteTokenizer());
   } catch (const FormatError& e) {
     return e.what();
   } catch (const ConfigError& e) {
@@ -173,6 +174,23 @@ TEST(GenerationBlocks, WithoutTheEndOfTurnTeachNoEnd) {
       "{% endfor %}";
   EXPECT_THAT(refusal(row_of({""}), open),
               AllOf(HasSubstr("would never learn to stop"), HasSubstr("{% generation %} block")));
+}
+
+// Of the byte tokenizer's special tokens </s> and <|im_end|> end turns.
+TEST(Audit, NamesTheBuiltInTemplatesWhoseEndOfTurnIsASpecialToken) {
+  EXPECT_THAT(refusal(row_of({""}), builtin_chat_template("phi-3")),
+              HasSubstr("special token of the model (of the built-in ones: chatml, llama-2, "
+                        "alpaca, vicuna, zephyr, mistral), and stands"));
+  DatasetReport report;
+  report.examples = 1;
+  ByteTokenizer without;
+  without.special = {};
+  EXPECT_THAT(dataset_doubt(report, without), HasSubstr("(of the built-in ones: chatml), and"));
+}
+
+TEST(Audit, TakesEveryBuiltInTemplateThatItNames) {
+  for (const std::string& name : builtin_templates_that_end(ByteTokenizer()))
+    EXPECT_EQ(refusal(row_of({""}), builtin_chat_template(name)), "no error") << name;
 }
 
 TEST(TrainOnLast, TrainsTheLastAnswerThatIsToBeTrained) {

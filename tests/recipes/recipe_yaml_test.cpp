@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "data/chat_template.h"
 #include "recipes/fields/reference_page.h"
 #include "tests/support/temp_dir.h"
 
@@ -325,6 +326,14 @@ TEST(RecipeYaml, PatternsKeepTheOrderOfTheRecipe) {
 TEST(RecipeYaml, TheReferencePageIsUpToDate) {
   EXPECT_EQ(test::read_file(QLORA_SOURCE_DIR "/docs/recipes.md"), reference_page())
       << "run: build/bin/qlora reference > docs/recipes.md";
+}
+
+TEST(RecipeYaml, TheReferencePageAndTheFormatsNameEveryBuiltInChatTemplate) {
+  const std::string formats = test::read_file(QLORA_SOURCE_DIR "/docs/formats.md");
+  for (const std::string& name : data::builtin_chat_template_names()) {
+    EXPECT_THAT(reference_page(), HasSubstr("`" + name + "`"));
+    EXPECT_THAT(formats, HasSubstr("`" + name + "`"));
+  }
 }
 
 TEST(RecipeYaml, TheReferencePageSaysThatTheSectionQuantizationNeedsAMethod) {
