@@ -305,6 +305,7 @@ void run(ChatArguments arguments) {
                                  "use qlora generate --prompt TEXT");
   const TrainedModel trained = qlora::recipes::open_model(arguments.choice);
   qlora::data::warn_of_generation_keys(*trained.base.tokenizer, trained.base.path);
+  qlora::cli::tell_trained_prompts(trained, std::nullopt, !arguments.system.empty());
   qlora::cli::LineReader lines(arguments.no_history ? "" : qlora::cli::state_file("chat_history"));
   std::optional<StopAnswer> whole_chat;
   if (qlora::cli::LineReader::is_at_terminal()) whole_chat.emplace();

@@ -6,6 +6,7 @@
 #include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,10 +33,19 @@ using qlora::recipes::TrainedModel;
 
 struct GenerateArguments {
   qlora::recipes::ModelChoice choice;
-  std::string prompt, messages;
+  std::string prompt, messages, system;
   bool raw = false, base_only = false;
   qlora::model::GenerateOptions options;
 };
+
+Json messages_of(const GenerateArguments& arguments) {
+  if (!arguments.messages.empty()) return qlora::data::read_messages(arguments.messages);
+  Json messages = Json::array();
+  if (!arguments.system.empty())
+    messages.push_back({{"role", "system"}, {"content", arguments.system}});
+  messages.push_back({{"role", "user"}, {"content", arguments.prompt}});
+  return messages;
+}
 
 std::vector<int32_t> encoded_prompt(const TrainedModel& trained, const Json& messages,
                                     const GenerateArguments& arguments) {
@@ -79,19 +89,27 @@ void run(GenerateArguments arguments) {
     throw ConfigError("give either --prompt TEXT or --messages FILE");
   }
   qlora::check_utf8(arguments.prompt, "--prompt");
-  const Json messages = arguments.messages.empty()
-                            ? Json::array({{{"role", "user"}, {"content", arguments.prompt}}})
-                            : qlora::data::read_messages(arguments.messages);
+  qlora::check_utf8(arguments.system, "--system");
   if (arguments.raw && arguments.prompt.empty()) throw ConfigError("--raw goes with --prompt");
+  if (!arguments.system.empty() && (arguments.raw || arguments.prompt.empty()))
+    throw ConfigError(
+        "--system goes with --prompt and a chat template; write the message into the file of "
+        "--messages, or into the raw prompt");
+  const Json messages = messages_of(arguments);
   arguments.choice.few_rows = true;
   if (!arguments.raw)
     qlora::cli::need_chat_template(arguments.choice, "give the text as --prompt TEXT --raw",
-                                   arguments.prompt.empty() ? "give --prompt TEXT" : "");
+                                   arguments.prompt.empty()   ? "give --prompt TEXT"
+                                   : arguments.system.empty() ? ""
+                                                              : "leave --system out");
   const TrainedModel trained = qlora::recipes::open_model(arguments.choice);
   arguments.options.stop_ids = qlora::data::answer_end_ids(
       *trained.base.tokenizer, arguments.raw ? nullptr : trained.base.chat_template.get());
   qlora::data::warn_of_generation_keys(*trained.base.tokenizer, trained.base.path);
   arguments.options.adapters_enabled = !arguments.base_only;
+  qlora::cli::tell_trained_prompts(trained,
+                                   arguments.raw ? std::optional(arguments.prompt) : std::nullopt,
+                                   messages.front().value("role", "") == "system");
   if (arguments.base_only || !trained.adapters)
     if (const auto said = qlora::recipes::changed_base_sentence(arguments.choice, trained);
         !said.empty())
@@ -114,6 +132,7 @@ void add_generate_command(qlora::cli::Command app) {
   qlora::cli::Command command = app.add_subcommand("generate", "One answer to a prompt");
   qlora::cli::add_model_choice(command, arguments->choice);
   command.add_option("--prompt", arguments->prompt, "The user's message");
+  command.add_option("--system", arguments->system, "System message in front of --prompt");
   command.add_option("--messages", arguments->messages,
                      "JSON file: [{\"role\": \"user\", \"content\": ...}, ...]");
   command.add_flag("--raw", arguments->raw, "Continue the prompt as it is, without a template");

@@ -1,6 +1,12 @@
 #include "cli/model_choice.h"
 
+#include <fmt/format.h>
+
 #include "base/error.h"
+#include "base/log.h"
+#include "base/utf8.h"
+#include "data/trained_prompts.h"
+#include "io/json_text.h"
 #include "model/architecture.h"
 
 namespace qlora::cli {
@@ -38,6 +44,29 @@ void need_chat_template(recipes::ModelChoice& choice, const std::string& instead
     if (base.chat_template == nullptr)
       fail<ConfigError>("the model has no chat template; {}", instead);
   };
+}
+
+void tell_trained_prompts(const recipes::TrainedModel& trained,
+                          const std::optional<std::string>& raw, bool has_system_message) {
+  if (!trained.run_recipe || trained.base.model->architecture().has_encoder()) return;
+  const data::TrainedPrompts prompts = data::trained_prompts(trained.run_recipe->data);
+  const auto quoted = [](const std::string& text) {
+    constexpr size_t kLongest = 80;
+    return io::json_text_in_utf8(data::Json(std::string(shortened_utf8(text, kLongest))));
+  };
+  if (prompts.are_raw && !raw)
+    log::write_warning(
+        "the rows of the run put prompts as they are (format completion), and here the chat "
+        "template is put around them; qlora generate RUN --raw --prompt TEXT gives them so");
+  if (raw && !prompts.separator.empty() && !raw->ends_with(prompts.separator))
+    log::write_warning(
+        fmt::format("prompts of the run's rows end with the separator {}, and this one does not",
+                    quoted(prompts.separator)));
+  if (!prompts.system.empty() && !raw && !has_system_message)
+    log::write_warning(
+        fmt::format("the rows of the run have the system message {}, and here there is none; "
+                    "--system TEXT gives it",
+                    quoted(prompts.system)));
 }
 
 }  // namespace qlora::cli

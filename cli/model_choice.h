@@ -2,6 +2,7 @@
 // all but the adapter.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "cli/command.h"
@@ -17,5 +18,10 @@ void add_model_choice(Command command, recipes::ModelChoice& choice);
 // is said of; empty: it will do.
 void need_chat_template(recipes::ModelChoice& choice, const std::string& instead,
                         const std::string& of_encoder);
+
+// Warns where the rows of the model's run put their prompts otherwise than one is put now, which is
+// `raw`, or comes in a conversation.
+void tell_trained_prompts(const recipes::TrainedModel& trained,
+                          const std::optional<std::string>& raw, bool has_system_message);
 
 }  // namespace qlora::cli

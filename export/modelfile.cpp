@@ -21,12 +21,22 @@ std::optional<std::string> quoted_line(const char* name, const std::string& text
   return fmt::format("{0} {1}{2}{1}\n", name, kQuotes, text);
 }
 
-// TEMPLATE, and SYSTEM where the chat template has a system message of its own.
-std::optional<std::string> template_lines(const ConversationForm& form) {
+// TEMPLATE, and SYSTEM where conversations were trained with a system message, or the chat template
+// has one of its own.
+std::optional<std::string> template_lines(const ConversationForm& form,
+                                          const std::string& trained_system) {
   const auto chat = quoted_line("TEMPLATE", go_template(form));
-  if (!chat || form.default_system.empty()) return chat;
-  const auto system = quoted_line("SYSTEM", form.default_system);
+  const std::string& message = trained_system.empty() ? form.default_system : trained_system;
+  if (!chat || message.empty()) return chat;
+  const auto system = quoted_line("SYSTEM", message);
   return system ? std::optional(*chat + *system) : std::nullopt;
+}
+
+// Of prompts as they are. Text that Go's language would take for its own is written as a string of
+// it.
+std::string raw_template(const std::string& separator) {
+  if (separator.find("{{") == std::string::npos) return "{{ .Prompt }}" + separator;
+  return fmt::format("{{{{ .Prompt }}}}{{{{ {} }}}}", data::Json(separator).dump());
 }
 
 void tell_differences(const ConversationForm& form, const data::ChatTemplate& chat_template,
@@ -66,10 +76,20 @@ std::string end_in_text(const ConversationForm& form) {
 }  // namespace
 
 Modelfile modelfile(const std::string& from, const data::Tokenizer& tokenizer,
-                    const data::ChatTemplate* chat_template) {
+                    const data::ChatTemplate* chat_template, const data::TrainedPrompts& trained) {
   Modelfile file{from};
+  if (trained.are_raw)
+    if (const auto line = quoted_line("TEMPLATE", raw_template(trained.separator))) {
+      file.text += *line;
+      file.differences.emplace_back(
+          "The training put prompts as they are, and so does `TEMPLATE`: it writes the last "
+          "message alone, and no system message.");
+      for (const data::TokenId id : data::answer_end_ids(tokenizer, nullptr))
+        file.text += stop_line(tokenizer.id_to_token(id));
+      return file;
+    }
   const auto form = chat_template ? conversation_form(*chat_template, tokenizer) : std::nullopt;
-  if (const auto lines = form ? template_lines(*form) : std::nullopt) {
+  if (const auto lines = form ? template_lines(*form, trained.system) : std::nullopt) {
     file.text += *lines;
     tell_differences(*form, *chat_template, tokenizer, file.differences);
   } else if (chat_template) {

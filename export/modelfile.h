@@ -7,6 +7,7 @@
 
 #include "data/chat_template.h"
 #include "data/tokenizer.h"
+#include "data/trained_prompts.h"
 
 namespace qlora::exporting {
 
@@ -22,7 +23,11 @@ struct Modelfile {
 // Ollama looks at the one in the file. SYSTEM is written beside it where the chat template has a
 // system message of its own for conversations without one. Every token that ends an answer is a
 // stop; if the chat template ends answers with none, the text with which it does.
+//
+// `trained`: how the rows put their prompts, where that is known. Raw prompts get a TEMPLATE that
+// puts nothing in front of them, and a message that conversations were given is SYSTEM.
 Modelfile modelfile(const std::string& from, const data::Tokenizer& tokenizer,
-                    const data::ChatTemplate* chat_template);
+                    const data::ChatTemplate* chat_template,
+                    const data::TrainedPrompts& trained = {});
 
 }  // namespace qlora::exporting

@@ -45,10 +45,15 @@ const char* base_to_name(const TrainedModel& trained) {
   return "the base as a GGUF file, or its name in Ollama's library";
 }
 
+exporting::Modelfile modelfile_of(const TrainedModel& trained, const std::string& from) {
+  return exporting::modelfile(from, *trained.base.tokenizer, trained.base.chat_template.get(),
+                              trained.run_recipe ? data::trained_prompts(trained.run_recipe->data)
+                                                 : data::TrainedPrompts());
+}
+
 void write_modelfile(const std::string& directory, const std::string& from,
                      const TrainedModel& trained) {
-  const exporting::Modelfile file =
-      exporting::modelfile(from, *trained.base.tokenizer, trained.base.chat_template.get());
+  const exporting::Modelfile file = modelfile_of(trained, from);
   io::write_file_atomically(in(directory, "Modelfile"), file.text);
   if (file.lacks_template)
     log::warning_once(
@@ -111,8 +116,7 @@ void write_gguf(const std::string& directory, const TrainedModel& trained,
 }
 
 std::vector<std::string> differences_of_ollama(const TrainedModel& trained) {
-  return exporting::modelfile("", *trained.base.tokenizer, trained.base.chat_template.get())
-      .differences;
+  return modelfile_of(trained, "").differences;
 }
 
 exporting::Agreement check_gguf(const std::string& directory, const TrainedModel& trained,

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "data/trained_prompts.h"
 #include "export/adapter.h"
 #include "export/card_text.h"
 #include "io/read_file.h"
@@ -48,6 +49,18 @@ void tell_best(const RunDirectory& run, const trainer::TrainState& state) {
       "export of step {}, which had the lowest evaluation loss ({:.4f}): qlora export {} "
       "--checkpoint best --format merged --output DIR",
       state.best_step, state.best_eval_loss, exporting::shell_word(run.path()));
+}
+
+// Puts prompts as the rows of the training do.
+std::string command_to_try(const Recipe& recipe, const RunDirectory& run, bool has_encoder) {
+  const std::string directory = exporting::shell_word(run.path());
+  const data::TrainedPrompts prompts = data::trained_prompts(recipe.data);
+  if (has_encoder) return fmt::format("qlora generate {} --prompt TEXT", directory);
+  if (prompts.are_raw) return fmt::format("qlora generate {} --raw --prompt TEXT", directory);
+  if (prompts.system.empty()) return fmt::format("qlora chat {}", directory);
+  if (prompts.system.find('\n') != std::string::npos)
+    return fmt::format("qlora chat {} --system TEXT, which is the system of data.train", directory);
+  return fmt::format("qlora chat {} --system {}", directory, exporting::shell_word(prompts.system));
 }
 
 // What train.on_extend may be: past the end of most courses the rate is 0, whatever their length.
@@ -91,10 +104,7 @@ void finish(const Recipe& recipe, const RunDirectory& run, const BaseModel& base
                                      training_facts(recipe, base.record.compute_dtype));
   log::info("finished: {} steps, {} tokens; the adapter is in {}", job.state.step, job.state.tokens,
             directory);
-  if (base.model->architecture().has_encoder())
-    log::info("try it: qlora generate {} --prompt TEXT", exporting::shell_word(run.path()));
-  else
-    log::info("try it: qlora chat {}", exporting::shell_word(run.path()));
+  log::info("try it: {}", command_to_try(recipe, run, base.model->architecture().has_encoder()));
   log::info("export: qlora export {} --format merged --output DIR",
             exporting::shell_word(run.path()));
   tell_best(run, job.state);

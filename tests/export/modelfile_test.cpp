@@ -148,6 +148,33 @@ TEST(Modelfile, WhatCannotBeSaidHasNoTemplateAndIsTold) {
   EXPECT_FALSE(modelfile("FROM x\n", kTokenizer, nullptr).lacks_template);
 }
 
+TEST(Modelfile, ASystemMessageOfTheTrainingIsInPlaceOfTheTemplatesOwn) {
+  const ChatTemplate chat_template(data::builtin_chat_template("chatml"));
+  data::TrainedPrompts trained;
+  trained.system = "Answer like\na \"pirate\".";
+  const Modelfile file = modelfile("FROM x\n", kTokenizer, &chat_template, trained);
+  EXPECT_EQ(quoted(file.text, "SYSTEM"), trained.system);
+  Json messages = turns(1);
+  const std::string asked = by_ollama(file, messages);
+  messages.insert(messages.begin(), Json{{"role", "system"}, {"content", trained.system}});
+  EXPECT_EQ(asked, by_jinja(data::builtin_chat_template("chatml"), messages));
+}
+
+TEST(Modelfile, PromptsThatWereTrainedAsTheyAreGetNothingAroundThem) {
+  const ChatTemplate chat_template(data::builtin_chat_template("chatml"));
+  for (const std::string separator : {"", "\n\n### Answer:\n", " {{ \"x\" }}"}) {
+    data::TrainedPrompts trained;
+    trained.are_raw = true;
+    trained.separator = separator;
+    const Modelfile file = modelfile("FROM x\n", kTokenizer, &chat_template, trained);
+    const std::string in_go = separator.starts_with(" {{") ? R"({{ " {{ \"x\" }}" }})" : separator;
+    EXPECT_EQ(quoted(file.text, "TEMPLATE"), "{{ .Prompt }}" + in_go);
+    EXPECT_THAT(file.text, AllOf(Not(HasSubstr("SYSTEM")), Not(HasSubstr("im_end")),
+                                 HasSubstr("PARAMETER stop \"</s>\"\n")));
+    EXPECT_THAT(file.differences, ElementsAre(HasSubstr("prompts as they are")));
+  }
+}
+
 TEST(Modelfile, AnswersThatNoTokenEndsAreStoppedByTheirText) {
   constexpr const char* stop = "PARAMETER stop \"<|end|>\"\n";
   EXPECT_THAT(of(data::builtin_chat_template("phi-3")).text, HasSubstr(stop));
