@@ -11,6 +11,8 @@
 namespace qlora::recipes {
 namespace {
 
+constexpr const char* kHoldsItsRows = "the file must hold the rows as they are to be trained";
+
 // It stands in Axolotl's chatml template, and in no other one.
 void read_default_system(const Found& found, const ToolKey& key, Draft& draft) {
   if (text(beside(found, "chat_template")) != "chatml")
@@ -41,6 +43,40 @@ void read_known_key(const Found& found, const std::vector<std::string>& known, D
   if (std::ranges::count(known, found.value.text) > 0)
     return draft.without_effect(found, "it is read under this name");
   draft.refuse(found, fmt::format("it is called {} in the rows", fmt::join(known, ", ")));
+}
+
+// The names of roles that rows of conversations have here as well.
+bool is_known_role(const std::string& role, const std::string& name) {
+  if (role == "user") return name == "user" || name == "human";
+  if (role == "assistant") return name == "assistant" || name == "gpt" || name == "model";
+  return name == role && (role == "system" || role == "tool");
+}
+
+// A map of roles, each with the names that it has in the rows.
+void read_roles(const Found& found, const ToolKey& key, Draft& draft) {
+  if (is_off(found.value)) return draft.without_effect(found, "it is off");
+  const bool are_known =
+      found.value.is_map() && std::ranges::all_of(found.value.entries, [](const auto& role) {
+        return std::ranges::all_of(texts(role.value), [&](const std::string& name) {
+          return is_known_role(role.key, name);
+        });
+      });
+  if (are_known) return draft.without_effect(found, "roles are read under these names");
+  draft.refuse(found, key.note);
+}
+
+// Without effect where it is `plain`, which holds without the key too.
+ToolKey refused_unless(std::string name, std::string plain, std::string note) {
+  ToolKey key =
+      read_by(std::move(name), "", std::move(note),
+              [plain = std::move(plain)](const Found& found, const ToolKey& key, Draft& draft) {
+                if (is_off(found.value)) return draft.without_effect(found, "it is off");
+                if (text(&found.value) == plain)
+                  return draft.without_effect(found, plain + " is taken in any case");
+                draft.refuse(found, key.note);
+              });
+  key.is_refused = true;
+  return key;
 }
 
 std::vector<ToolKey> message_keys() {
@@ -98,10 +134,15 @@ std::vector<ToolKey> axolotl_dataset_keys() {
   keys.push_back(chat_template("datasets[].conversation"));
   keys.push_back(same("datasets[].chat_template_jinja", "data.chat_template"));
   add_missing(keys, message_keys());
-  for (const char* field : {"name", "revision", "shards", "shards_idx", "preprocess_shards", "skip",
-                            "roles", "input_transform", "temperature", "logprobs_field"})
-    keys.push_back(refused(std::string("datasets[].") + field,
-                           "the file must hold the rows as they are to be trained"));
+  keys.push_back(refused_unless("datasets[].name", "default", kHoldsItsRows));
+  keys.push_back(refused_unless("datasets[].revision", "main", kHoldsItsRows));
+  keys.push_back(read_by("datasets[].roles", "",
+                         "roles are called user or human, assistant or gpt, system and tool in the "
+                         "rows; other names must be replaced there",
+                         read_roles));
+  for (const char* field : {"shards", "shards_idx", "preprocess_shards", "skip", "input_transform",
+                            "temperature", "logprobs_field"})
+    keys.push_back(refused(std::string("datasets[].") + field, kHoldsItsRows));
   for (const char* field : {"step_separator", "max_completion_length", "train_on_last_step_only"})
     keys.push_back(refused(std::string("datasets[].") + field,
                            "rows of steps with a label each (stepwise_supervised) are not read"));

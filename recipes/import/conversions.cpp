@@ -40,10 +40,13 @@ std::string trimmed(const std::string& text) {
              : text.substr(begin, text.find_last_not_of(" \t\n") - begin + 1);
 }
 
+constexpr const char* kMainRevision = "main";  // which is that of a hub id without one
+
 // "org/name@REV" of the path and the revision; empty if the path is no hub id, or has a revision.
 std::string with_revision(const std::string& path, const Node& revision, const Draft& draft) {
   const auto plain = hub_id_of(path);
   if (!plain || !plain->revision.empty() || is_off(revision)) return "";
+  if (text(&revision) == kMainRevision) return "";
   std::error_code unknown;  // a directory beside the file
   if (std::filesystem::exists(std::filesystem::path(draft.directory()) / path, unknown)) return "";
   const std::string both = path + "@" + text(&revision);
@@ -158,6 +161,8 @@ std::vector<ToolKey> model_path(std::string name, std::string revision) {
   };
   const auto read_revision = [name](const Found& found, const ToolKey& key, Draft& draft) {
     if (is_off(found.value)) return draft.without_effect(found, "it is off");
+    if (text(&found.value) == kMainRevision)
+      return draft.without_effect(found, "main is what is taken without a revision");
     if (with_revision(text(beside(found, name)), found.value, draft).empty())
       return draft.refuse(found, "model.path names the revision's directory, or is org/name@REV");
     draft.take(found, key.here);  // read with the path

@@ -92,5 +92,42 @@ TEST(ImportEffects, AlpacasWordsInAMixtureAreToldOf) {
   EXPECT_THAT(both.warnings, Contains(HasSubstr("also words the rows of a type with fields")));
 }
 
+TEST(ImportEffects, RolesUnderTheNamesThatAreReadHereAreNoAlarm) {
+  const auto roles = [](const std::string& map) {
+    return fate_of(imported("base_model: m\nadapter: lora\ndatasets: [{path: r.jsonl, type: "
+                            "chat_template, roles: " +
+                                map + "}]\n",
+                            "axolotl"),
+                   "datasets[].roles");
+  };
+  for (const char* known :
+       {"{user: [human], assistant: [gpt]}", "{user: [human, user], assistant: [gpt, assistant]}",
+        "{user: [user], assistant: [model], system: [system], tool: [tool]}", "{}"})
+    EXPECT_THAT(roles(known), StartsWith("without effect: ")) << known;
+  for (const char* other : {"{user: [customer], assistant: [gpt]}",
+                            "{user: [gpt], assistant: [human]}", "{narrator: [narrator]}", "human"})
+    EXPECT_THAT(roles(other), StartsWith("refused: roles are called user or human")) << other;
+}
+
+TEST(ImportEffects, WhatHoldsWithoutTheKeyIsNoAlarm) {
+  const auto entry = [](const std::string& key, const std::string& value) {
+    return fate_of(imported("base_model: m\nadapter: lora\ndatasets: [{path: r.jsonl, type: "
+                            "completion, " +
+                                key + ": " + value + "}]\n",
+                            "axolotl"),
+                   "datasets[]." + key);
+  };
+  EXPECT_THAT(entry("revision", "main"), StartsWith("without effect: main is taken in any case"));
+  EXPECT_THAT(entry("revision", "v2"), StartsWith("refused: "));
+  EXPECT_THAT(entry("name", "default"), StartsWith("without effect: "));
+  EXPECT_THAT(entry("name", "en"), StartsWith("refused: "));
+  EXPECT_THAT(fate_of(imported("model_name_or_path: ./m\nuse_peft: true\ndataset_name: r.jsonl\n"
+                               "model_revision: main\n",
+                               "trl"),
+                      "model_revision"),
+              StartsWith("without effect: main is what is taken"));
+  EXPECT_THAT(imported(kTrl + "model_revision: main\n", "trl").text, HasSubstr("  path: m  #"));
+}
+
 }  // namespace
 }  // namespace qlora::recipes
