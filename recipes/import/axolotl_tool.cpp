@@ -292,12 +292,12 @@ std::vector<ToolKey> training_keys() {
 }
 
 std::vector<ToolKey> kernel_keys() {
-  std::vector<ToolKey> keys =
-      idle_all({"xformers_attention", "sdp_attention", "flex_attention", "flex_attn_*",
-                "flash_attention", "flash_attn_*", "flash_optimum", "sage_attention",
-                "eager_attention", "attn_implementation", "gemma4_hybrid_attn_impl",
-                "large_head_attention", "sdpa_varlen", "fused_attn_kernel", "s2_attention"},
-               kAttention);
+  std::vector<ToolKey> keys = idle_all(
+      {"xformers_attention", "sdp_attention", "flex_attention", "flex_attn_*", "flash_attention",
+       "flash_attn_*", "flash_optimum", "sage_attention", "eager_attention", "attn_implementation",
+       "gemma4_hybrid_attn_impl", "large_head_attention", "sdpa_varlen", "fused_attn_kernel"},
+      kAttention);
+  keys.push_back(refused("s2_attention", kOwnAttention));
   add_missing(
       keys,
       idle_all({"liger_*", "cut_cross_entropy", "unsloth_*", "lora_mlp_kernel", "lora_qkv_kernel",

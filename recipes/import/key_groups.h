@@ -14,6 +14,7 @@ inline constexpr const char* kNoSharding =
     "the processes of torchrun, mpirun or srun need no key; to share the model: model.device_map: "
     "ranks";
 inline constexpr const char* kAttention = "attention needs no key here";
+inline constexpr const char* kOwnAttention = "attention is that of the model";
 inline constexpr const char* kFused = "kernels need no key here; the loss is fused in any case";
 inline constexpr const char* kNoPadding =
     "rows lie side by side without padding; data.packing puts several into one sequence";

@@ -110,7 +110,7 @@ std::vector<ToolKey> model_keys() {
       read_by("quantization_type", "quantization.method", "", read_quantization),
       read_by("double_quantization", "quantization.double_quant", "", read_double),
       refused("rope_scaling", "model.path's config.json holds its sizes"),
-      refused("shift_attn", "attention is that of the model"),
+      refused("shift_attn", kOwnAttention),
       refused("mixture_of_depths", "layers are those of the model"),
       refused("train_from_scratch", "the base is that of model.path"),
       read_by("upcast_layernorm", "model.upcast", "", read_upcast),

@@ -129,5 +129,15 @@ TEST(ImportEffects, WhatHoldsWithoutTheKeyIsNoAlarm) {
   EXPECT_THAT(imported(kTrl + "model_revision: main\n", "trl").text, HasSubstr("  path: m  #"));
 }
 
+TEST(ImportEffects, ShiftedAttentionIsNotThatOfTheModel) {
+  EXPECT_THAT(fate_of(imported(kAxolotl + "s2_attention: true\n", "axolotl"), "s2_attention"),
+              StartsWith("refused: attention is that of the model"));
+  EXPECT_THAT(
+      fate_of(imported(kLlamaFactory + "shift_attn: true\n", "llama-factory"), "shift_attn"),
+      StartsWith("refused: attention is that of the model"));
+  EXPECT_THAT(fate_of(imported(kAxolotl + "s2_attention: false\n", "axolotl"), "s2_attention"),
+              StartsWith("without effect: it is off"));
+}
+
 }  // namespace
 }  // namespace qlora::recipes
