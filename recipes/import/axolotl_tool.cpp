@@ -8,8 +8,6 @@
 namespace qlora::recipes {
 namespace {
 
-constexpr const char* kVocabulary =
-    "no tokens are added to the vocabulary; lora.trainable_tokens trains those that it has";
 constexpr const char* kMergeAware = "adapters are not trained for a merge in NVFP4";
 
 std::string compute_dtypes() {
@@ -153,9 +151,10 @@ std::vector<ToolKey> model_keys() {
                                 "quantization.skip_modules"));
   add_missing(keys, refused_all({"special_tokens.eos_token", "eot_tokens"},
                                 "answers end with the token that the model's template has"));
-  add_missing(keys, idle_all({"mean_resizing_embeddings", "fix_untrained_tokens",
-                              "embeddings_skip_upcast", "fp32_norms", "fp32_norm_classes"},
+  add_missing(keys, idle_all({"embeddings_skip_upcast", "fp32_norms", "fp32_norm_classes"},
                              "model.upcast says what is held in float32"));
+  keys.push_back(idle("mean_resizing_embeddings", kVocabulary));
+  keys.push_back(refused("fix_untrained_tokens", "weights are those of model.path"));
   return keys;
 }
 
@@ -220,21 +219,22 @@ std::vector<ToolKey> data_keys() {
       read_by("min_sample_len", "data.train[].min_tokens", "", read_shortest),
       same("dataset_prepared_path", "data.cache_dir"),
       refused("eval_sequence_len", "evaluation rows have data.sequence_length too"),
-      refused("push_dataset_to_hub", kNoUpload),
+      idle("push_dataset_to_hub", kNoUpload),
+      idle("hf_use_auth_token", kNoNetwork),
       refused("dataset_shard_*", "the file must hold the rows to train on"),
       refused("use_pose", "positions are those of the rows"),
       refused("pose_*", "positions are those of the rows"),
       refused("image_*", "rows are text"),
-      refused("role_boundaries", "rows are text")};
+      refused("role_boundaries", "the chat template says where turns begin and end")};
   add_missing(keys, axolotl_dataset_keys());
   add_missing(keys, axolotl_share_keys());
   add_missing(keys, axolotl_row_order_keys());
-  add_missing(keys, idle_all({"dataset_*", "skip_prepare_dataset", "num_dataset_shards_to_save",
-                              "shuffle_before_merging_datasets", "is_preprocess",
-                              "preprocess_iterable", "total_num_tokens", "total_supervised_tokens",
-                              "streaming", "streaming_multipack_buffer_size", "hf_use_auth_token",
-                              "axolotl_config_path"},
-                             "rows are prepared before training and need no key"));
+  add_missing(keys,
+              idle_all({"dataset_*", "skip_prepare_dataset", "num_dataset_shards_to_save",
+                        "shuffle_before_merging_datasets", "is_preprocess", "preprocess_iterable",
+                        "total_num_tokens", "total_supervised_tokens", "streaming",
+                        "streaming_multipack_buffer_size", "axolotl_config_path"},
+                       "rows are prepared before training and need no key"));
   add_missing(keys, idle_all({"sample_packing_*", "multipack_real_batches", "pretrain_multipack_*",
                               "pretraining_sample_concatenation"},
                              "data.packing puts whole rows into a sequence"));
@@ -298,14 +298,15 @@ std::vector<ToolKey> kernel_keys() {
        "gemma4_hybrid_attn_impl", "large_head_attention", "sdpa_varlen", "fused_attn_kernel"},
       kAttention);
   keys.push_back(refused("s2_attention", kOwnAttention));
-  add_missing(
-      keys,
-      idle_all({"liger_*", "cut_cross_entropy", "unsloth_*", "lora_mlp_kernel", "lora_qkv_kernel",
-                "lora_o_kernel", "lora_embedding_kernel", "chunked_cross_entropy*", "tiled_mlp*",
-                "use_kernels", "experts_implementation", "use_scattermoe", "use_sonicmoe",
-                "llama4_linearized_experts", "gc_steps", "gc_collect_steps",
-                "activation_offloading", "selective_checkpointing", "selective_checkpointing.*"},
-               kFused));
+  add_missing(keys, idle_all({"liger_*", "cut_cross_entropy", "unsloth_*", "lora_mlp_kernel",
+                              "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel",
+                              "chunked_cross_entropy*", "tiled_mlp*", "use_kernels",
+                              "experts_implementation", "use_scattermoe", "use_sonicmoe",
+                              "llama4_linearized_experts"},
+                             kFused));
+  add_missing(keys, idle_all({"gc_steps", "gc_collect_steps", "activation_offloading",
+                              "selective_checkpointing", "selective_checkpointing.*"},
+                             kMemory));
   add_missing(keys,
               idle_all({"use_dsv4_kernels", "use_glm_dsa_kernels", "expert_backend",
                         "moe_grouped_backend", "moe_dequant_chunk_size", "moe_bnb_fast",
@@ -313,12 +314,11 @@ std::vector<ToolKey> kernel_keys() {
                        kFused));
   add_missing(keys, refused_all({"scaling_softmax", "scaling_softmax_*", "eaft_*"},
                                 "attention and loss are those of the model"));
-  add_missing(keys,
-              idle_all({"profiler_*", "eval_table_size", "eval_max_new_tokens",
-                        "eval_causal_lm_metrics", "do_causal_lm_eval", "do_bench_eval", "bench_*",
-                        "generate_samples", "num_generation_samples", "generation_*", "gradio_*"},
-                       "train.profile_steps profiles; `qlora evaluate` and `qlora chat` show "
-                       "what was learnt"));
+  add_missing(keys, idle_all({"eval_table_size", "eval_max_new_tokens", "eval_causal_lm_metrics",
+                              "do_causal_lm_eval", "do_bench_eval", "bench_*", "generate_samples",
+                              "num_generation_samples", "generation_*", "gradio_*"},
+                             kNoAnswers));
+  keys.push_back(idle("profiler_*", kProfiles));
   return keys;
 }
 

@@ -14,8 +14,17 @@ inline constexpr const char* kNoSharding =
     "the processes of torchrun, mpirun or srun need no key; to share the model: model.device_map: "
     "ranks";
 inline constexpr const char* kAttention = "attention needs no key here";
-inline constexpr const char* kOwnAttention = "attention is that of the model";
 inline constexpr const char* kFused = "kernels need no key here; the loss is fused in any case";
+inline constexpr const char* kMemory =
+    "memory needs no key here (train.gradient_checkpointing: auto)";
+inline constexpr const char* kRecomputing = "how layers are recomputed needs no key";
+inline constexpr const char* kProfiles = "train.profile_steps profiles";
+inline constexpr const char* kNoAnswers =
+    "an evaluation measures the loss; `qlora generate` and `qlora chat` show answers";
+inline constexpr const char* kExactly = "a run repeats itself bit for bit in any case";
+inline constexpr const char* kVocabulary =
+    "no tokens are added to the vocabulary; lora.trainable_tokens trains those that it has";
+inline constexpr const char* kOwnAttention = "attention is that of the model";
 inline constexpr const char* kNoPadding =
     "rows lie side by side without padding; data.packing puts several into one sequence";
 inline constexpr const char* kEvaluationPacking =

@@ -120,23 +120,24 @@ std::vector<ToolKey> model_keys() {
       same("offload_folder", "model.offload_dir"),
       idle("flash_attn", kAttention),
       idle("trust_remote_code", "no code of a model's directory is run")};
-  add_missing(keys,
-              refused_all({"resize_vocab", "add_tokens", "add_special_tokens",
-                           "new_special_tokens_config", "init_special_tokens"},
-                          "no tokens are added to the vocabulary; lora.trainable_tokens trains "
-                          "those that it has"));
+  add_missing(keys, refused_all({"resize_vocab", "add_tokens", "add_special_tokens",
+                                 "new_special_tokens_config", "init_special_tokens"},
+                                kVocabulary));
   add_missing(keys, model_path("model_name_or_path", "model_revision"));
-  add_missing(keys, idle_all({"use_fast_tokenizer", "split_special_tokens", "cache_dir",
-                              "hf_hub_token", "ms_hub_token", "om_hub_token"},
-                             kTokenizer));
-  add_missing(
-      keys,
-      idle_all({"low_cpu_mem_usage", "quantization_device_map", "device_map", "use_unsloth",
-                "use_unsloth_gc", "enable_liger_kernel", "use_reentrant_gc", "upcast_lmhead_output",
-                "use_kv_cache", "use_v1_kernels", "print_param_status", "infer_backend",
-                "infer_dtype", "compute_dtype", "model_max_length", "block_diag_attn"},
-               kFused));
-  add_missing(keys, idle_all({"vllm_*", "sglang_*", "export_*"},
+  add_missing(keys, idle_all({"use_fast_tokenizer", "split_special_tokens"}, kTokenizer));
+  add_missing(keys,
+              idle_all({"cache_dir", "hf_hub_token", "ms_hub_token", "om_hub_token"}, kNoNetwork));
+  add_missing(keys, idle_all({"use_unsloth", "enable_liger_kernel", "upcast_lmhead_output",
+                              "use_v1_kernels"},
+                             kFused));
+  add_missing(keys, idle_all({"use_unsloth_gc", "use_reentrant_gc"}, kRecomputing));
+  add_missing(keys, idle_all({"low_cpu_mem_usage", "quantization_device_map", "device_map"},
+                             "the model lies on train.device, or where model.device_map says"));
+  add_missing(keys, idle_all({"compute_dtype", "model_max_length", "block_diag_attn"},
+                             "it follows from other keys there"));
+  keys.push_back(idle("print_param_status", kAlwaysLogged));
+  add_missing(keys, idle_all({"vllm_*", "sglang_*", "export_*", "infer_backend", "infer_dtype",
+                              "use_kv_cache"},
                              "`qlora export` and `qlora generate` have options of their own"));
   add_missing(keys, refused_all({"image_*", "video_*", "audio_*", "crop_to_patches",
                                  "use_audio_in_video", "media_dir"},
@@ -176,10 +177,12 @@ std::vector<ToolKey> tuning_keys() {
   add_missing(keys, idle_all({"galore_*", "apollo_*", "badam_*"},
                              "it acts only beside keys that are refused"));
   add_missing(keys, refused_all({"use_llama_pro", "use_dft_loss", "use_asft_loss", "asft_alpha",
-                                 "use_eaft_loss", "eaft_alpha", "fp8", "fp8_*"},
+                                 "use_eaft_loss", "eaft_alpha"},
                                 "layers and loss are those of the model"));
-  add_missing(keys, idle_all({"enable_torch_profiler", "profiler_*", "profile_modules"},
-                             "train.profile_steps profiles"));
+  add_missing(keys, refused_all({"fp8", "fp8_*"}, "train.compute_dtype is " +
+                                                      values_in_words("train.compute_dtype")));
+  add_missing(keys,
+              idle_all({"enable_torch_profiler", "profiler_*", "profile_modules"}, kProfiles));
   return keys;
 }
 
@@ -205,10 +208,11 @@ std::vector<ToolKey> data_keys() {
       read_by("streaming", "data.shuffle_block", "so many rows as buffer_size", read_streaming),
       idle("buffer_size", "it is read with streaming")};
   add_missing(keys, llama_factory_share_keys());
-  add_missing(keys,
-              idle_all({"overwrite_cache", "preprocessing_*", "data_shared_file_system",
-                        "ignore_pad_token_for_loss", "eval_num_beams", "eval_on_each_dataset"},
-                       "rows are prepared before training and need no key"));
+  add_missing(keys, idle_all({"overwrite_cache", "preprocessing_*", "data_shared_file_system"},
+                             "rows are prepared before training and need no key"));
+  keys.push_back(idle("ignore_pad_token_for_loss", kNoPadding));
+  keys.push_back(idle("eval_num_beams", kNoAnswers));
+  keys.push_back(idle("eval_on_each_dataset", "an evaluation measures the loss of all its rows"));
   add_missing(keys, idle_all({"predict_with_generate", "do_sample", "temperature", "top_p", "top_k",
                               "num_beams", "max_length", "max_new_tokens", "repetition_penalty",
                               "length_penalty", "skip_special_tokens", "generation_max_length"},

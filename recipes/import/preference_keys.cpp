@@ -11,6 +11,9 @@ namespace qlora::recipes {
 namespace {
 
 constexpr const char* kReference = "the reference is the model as it was before the run";
+constexpr const char* kOfPairs = "DPO and ORPO have train.beta, loss_type and label_smoothing here";
+constexpr const char* kOneLength =
+    "prompt and answer together may have data.sequence_length tokens";
 constexpr const char* kObjectives =
     "train.objective is sft, dpo or orpo; this way of learning is not had";
 
@@ -134,15 +137,17 @@ std::vector<ToolKey> trl_preference_keys() {
       read_by("disable_dropout", "lora.dropout", "0 is without dropout", read_disable_dropout, "0"),
       idle("is_encoder_decoder", "models here are decoders"),
       idle("padding_value", kNoPadding),
+      idle("generate_during_eval", kNoAnswers),
+      refused("max_prompt_length", kOneLength),
+      refused("max_completion_length", kOneLength),
       refused("ref_model_*", kReference),
       refused("sync_ref_model", kReference)};
   add_missing(keys,
               idle_all({"precompute_ref_log_probs", "precompute_ref_batch_size"}, kReference));
   add_missing(
       keys, refused_all({"loss_weights", "ld_alpha", "f_divergence_type", "f_alpha_divergence_coef",
-                         "use_weighting", "discopop_tau", "rpo_alpha", "max_prompt_length",
-                         "max_completion_length", "generate_during_eval"},
-                        "DPO and ORPO have train.beta, loss_type and label_smoothing here"));
+                         "use_weighting", "discopop_tau", "rpo_alpha"},
+                        kOfPairs));
   return keys;
 }
 
@@ -191,10 +196,13 @@ std::vector<ToolKey> axolotl_preference_keys() {
       idle("precompute_ref_log_probs", kReference),
       idle("dpo_use_logits_to_keep", kFused),
       idle("dpo_use_liger_kernel", kFused),
-      idle("dpo_padding_free", kNoPadding)};
-  add_missing(keys, refused_all({"dpo_use_weighting", "dpo_loss_weights", "dpo_norm_loss",
-                                 "dpo_generate_during_eval", "rpo_alpha", "max_prompt_len", "trl",
-                                 "trl.*", "ebft", "ebft.*", "vllm", "vllm.*", "simpo_gamma",
+      idle("dpo_padding_free", kNoPadding),
+      idle("dpo_generate_during_eval", kNoAnswers),
+      refused("max_prompt_len", kOneLength)};
+  add_missing(keys,
+              refused_all({"dpo_use_weighting", "dpo_loss_weights", "dpo_norm_loss", "rpo_alpha"},
+                          kOfPairs));
+  add_missing(keys, refused_all({"trl", "trl.*", "ebft", "ebft.*", "vllm", "vllm.*", "simpo_gamma",
                                  "cpo_alpha", "kto_*", "reward_model", "process_reward_model",
                                  "center_rewards_coefficient", "num_labels"},
                                 kObjectives));
@@ -228,8 +236,8 @@ std::vector<ToolKey> llama_factory_preference_keys() {
       same("dpo_label_smoothing", "train.label_smoothing"),
       idle("ref_model", kReference),
       idle("ref_model_*", kReference)};
-  add_missing(keys, refused_all({"pref_ftx", "pref_bco_weight", "kto_*", "simpo_gamma", "ppo_*",
-                                 "reward_model", "reward_model_*", "ld_alpha"},
+  add_missing(keys, refused_all({"pref_ftx", "pref_bco_weight", "ld_alpha"}, kOfPairs));
+  add_missing(keys, refused_all({"kto_*", "simpo_gamma", "ppo_*", "reward_model", "reward_model_*"},
                                 kObjectives));
   return keys;
 }

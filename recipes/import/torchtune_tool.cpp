@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "recipes/fields/values_in_words.h"
 #include "recipes/import/conversions.h"
 #include "recipes/import/datasets.h"
 #include "recipes/import/key_groups.h"
@@ -139,7 +140,9 @@ std::vector<ToolKey> data_keys() {
       idle("collate_fn", "micro-batches need no key"),
       idle("batch_size_val", "evaluation uses train.micro_batch_size"),
       same("run_val_every_n_steps", "train.eval_every", "in steps"),
-      refused("dataloader.*", "rows are prepared before training and need no loaders")};
+      same("dataloader.shuffle", "data.shuffle"),
+      same("dataloader.packed", "data.packing"),
+      idle("dataloader.*", "rows are prepared before training and need no loaders")};
   return keys;
 }
 
@@ -176,17 +179,21 @@ std::vector<ToolKey> training_keys() {
               }),
       refused("fsdp.*", kNoSharding),
       refused("tensor_parallel_plan.*", kNoSharding)};
-  add_missing(keys, idle_all({"metric_logger", "metric_logger.*", "profiler", "profiler.*",
-                              "log_level", "log_peak_memory_stats"},
-                             kAlwaysLogged));
-  add_missing(keys, idle_all({"compile", "enable_activation_offloading", "optimizer_in_bwd",
-                              "low_cpu_ram", "cudnn_deterministic_mode",
-                              "activation_offloading_use_streams", "memory_efficient_fsdp_wrap"},
-                             kFused));
+  add_missing(keys,
+              idle_all({"metric_logger", "metric_logger.*", "log_level", "log_peak_memory_stats"},
+                       kAlwaysLogged));
+  add_missing(keys, idle_all({"profiler", "profiler.*"}, kProfiles));
+  add_missing(keys, idle_all({"enable_activation_offloading", "activation_offloading_use_streams",
+                              "optimizer_in_bwd", "low_cpu_ram", "memory_efficient_fsdp_wrap"},
+                             kMemory));
+  keys.push_back(idle("compile", kFused));
+  keys.push_back(idle("cudnn_deterministic_mode", kExactly));
+  keys.push_back(refused("enable_fp8_training",
+                         "train.compute_dtype is " + values_in_words("train.compute_dtype")));
   add_missing(
       keys, refused_all({"tensor_parallel_dim", "context_parallel_dim", "data_parallel_shard_dim",
                          "data_parallel_replicate_dim", "custom_sharded_layers", "fsdp_cpu_offload",
-                         "fsdp_reshard_after_forward", "enable_fp8_training"},
+                         "fsdp_reshard_after_forward"},
                         kNoSharding));
   return keys;
 }

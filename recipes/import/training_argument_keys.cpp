@@ -96,11 +96,17 @@ std::vector<ToolKey> idle_keys() {
   std::vector<ToolKey> keys = {
       idle("per_device_eval_batch_size", "evaluation uses train.micro_batch_size"),
       idle("per_gpu_eval_batch_size", "evaluation uses train.micro_batch_size"),
-      idle("gradient_checkpointing_kwargs", "how layers are recomputed needs no key"),
+      idle("gradient_checkpointing_kwargs", kRecomputing),
       idle("data_seed", "train.seed decides the order too"),
       idle("do_train", "`qlora train` trains"),
       idle("do_eval", "evaluation rows are evaluated where there are any"),
-      idle("full_determinism", "a run repeats itself bit for bit in any case"),
+      idle("full_determinism", kExactly),
+      idle("use_cache", "training keeps no keys and values of earlier tokens"),
+      idle("torch_empty_cache_steps", kMemory),
+      idle("ignore_data_skip", "a run that is resumed goes on with its next rows"),
+      idle("debug", "train.audit watches a run's numbers"),
+      idle("do_predict", kNoAnswers),
+      idle("push_to_hub", kNoUpload),
       idle("average_tokens_across_devices", kNoSharding),
       idle("tf32", "products are of the type that train.compute_dtype names: " +
                        values_in_words("train.compute_dtype"))};
@@ -111,32 +117,30 @@ std::vector<ToolKey> idle_keys() {
           draft.without_effect(found, key.here + ": " + key.note);
         },
         std::string(name) == "fp16" ? "float16" : ""));
-  add_missing(keys,
-              idle_all({"torch_compile*", "torchdynamo", "use_liger_kernel", "liger_kernel_config",
-                        "jit_mode_eval", "use_ipex", "torch_empty_cache_steps", "use_cache"},
-                       kFused));
-  add_missing(
-      keys, idle_all({"dataloader_*", "remove_unused_columns", "label_names", "length_column_name",
-                      "ignore_data_skip", "dispatch_batches", "split_batches"},
-                     kLoading));
+  add_missing(keys, idle_all({"torch_compile*", "torchdynamo", "use_liger_kernel",
+                              "liger_kernel_config", "jit_mode_eval", "use_ipex"},
+                             kFused));
+  add_missing(keys, idle_all({"dataloader_*", "remove_unused_columns", "label_names",
+                              "length_column_name", "dispatch_batches", "split_batches"},
+                             kLoading));
   add_missing(keys, idle_all({"fp16_*", "bf16_full_eval", "half_precision_backend"},
                              "train.compute_dtype decides how products are computed"));
-  add_missing(
-      keys, idle_all({"eval_accumulation_steps", "prediction_loss_only", "eval_do_concat_batches",
-                      "batch_eval_metrics", "eval_use_gather_object", "include_*", "eval_on_start",
-                      "eval_delay", "greater_is_better"},
-                     "evaluation measures the loss, and the best checkpoint is kept"));
+  add_missing(keys,
+              idle_all({"eval_accumulation_steps", "prediction_loss_only", "eval_do_concat_batches",
+                        "batch_eval_metrics", "eval_use_gather_object", "include_for_metrics",
+                        "include_inputs_for_metrics", "eval_on_start", "eval_delay",
+                        "greater_is_better", "past_index", "use_legacy_prediction_loop"},
+                       "evaluation measures the loss, and the best checkpoint is kept"));
   add_missing(keys, idle_all({"save_safetensors", "save_on_each_node",
                               "restore_callback_states_from_checkpoint"},
                              "checkpoints need no key here"));
   add_missing(keys, idle_all({"log_level*", "log_on_each_node", "logging_dir", "logging_strategy",
                               "logging_first_step", "logging_nan_inf_filter", "disable_tqdm",
-                              "skip_memory_metrics", "run_name"},
+                              "skip_memory_metrics", "run_name", "include_*"},
                              kAlwaysLogged));
-  add_missing(keys,
-              idle_all({"local_rank", "ddp_*", "tpu_*", "debug", "accelerator_config", "ray_scope",
-                        "mp_parameters", "past_index", "use_legacy_prediction_loop"},
-                       kNoSharding));
+  add_missing(keys, idle_all({"local_rank", "ddp_*", "tpu_*", "accelerator_config", "ray_scope",
+                              "mp_parameters"},
+                             kNoSharding));
   return keys;
 }
 
@@ -144,9 +148,7 @@ std::vector<ToolKey> refused_keys() {
   ToolKey fsdp_parts = read_by("fsdp_*", "", kNoSharding, read_fsdp_part);
   fsdp_parts.is_refused = true;
   std::vector<ToolKey> keys = {
-      fsdp_parts, refused("push_to_hub", kNoUpload),
-      refused("do_predict", "`qlora generate` answers prompts"),
-      refused("use_mps_device", "train.device is " + values_in_words("train.device"))};
+      fsdp_parts, refused("use_mps_device", "train.device is " + values_in_words("train.device"))};
   add_missing(keys,
               refused_all({"deepspeed", "fsdp", "parallelism_config", "tp_size"}, kNoSharding));
   add_missing(keys, idle_all({"push_to_hub_*", "hub_*"}, kNoUpload));

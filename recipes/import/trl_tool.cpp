@@ -161,8 +161,7 @@ std::vector<ToolKey> other_keys() {
       refused("eos_token", "answers end with the token that the model's template has"),
       idle("pad_token", kNoPadding),
       idle("eval_packing", kEvaluationPacking),
-      idle("activation_offloading",
-           "memory needs no key here (train.gradient_checkpointing: auto)")};
+      idle("activation_offloading", kMemory)};
   add_missing(keys, idle_all({"padding_free", "pad_to_multiple_of"}, kNoPadding));
   return keys;
 }

@@ -129,6 +129,17 @@ TEST(ImportEffects, WhatHoldsWithoutTheKeyIsNoAlarm) {
   EXPECT_THAT(imported(kTrl + "model_revision: main\n", "trl").text, HasSubstr("  path: m  #"));
 }
 
+TEST(ImportEffects, WhatIsDoneBesideTheTrainingIsNoAlarm) {
+  for (const char* key : {"push_to_hub", "do_predict", "generate_during_eval"})
+    EXPECT_THAT(fate_of(imported(kTrl + key + ": true\n", "trl"), key),
+                StartsWith("without effect: "))
+        << key;
+  for (const char* key : {"push_dataset_to_hub", "dpo_generate_during_eval"})
+    EXPECT_THAT(fate_of(imported(kAxolotl + key + ": true\n", "axolotl"), key),
+                StartsWith("without effect: "))
+        << key;
+}
+
 TEST(ImportEffects, ShiftedAttentionIsNotThatOfTheModel) {
   EXPECT_THAT(fate_of(imported(kAxolotl + "s2_attention: true\n", "axolotl"), "s2_attention"),
               StartsWith("refused: attention is that of the model"));
@@ -137,6 +148,33 @@ TEST(ImportEffects, ShiftedAttentionIsNotThatOfTheModel) {
       StartsWith("refused: attention is that of the model"));
   EXPECT_THAT(fate_of(imported(kAxolotl + "s2_attention: false\n", "axolotl"), "s2_attention"),
               StartsWith("without effect: it is off"));
+}
+
+TEST(ImportEffects, AReasonIsAboutItsKey) {
+  struct Reason {
+    const char *tool, *key, *reason;
+  };
+  for (const Reason& one : {Reason{"axolotl", "eval_max_new_tokens", "an evaluation measures"},
+                            {"axolotl", "profiler_steps", "train.profile_steps"},
+                            {"axolotl", "gc_steps", "memory"},
+                            {"axolotl", "fix_untrained_tokens", "weights are those"},
+                            {"axolotl", "role_boundaries", "the chat template"},
+                            {"axolotl", "max_prompt_len", "data.sequence_length"},
+                            {"axolotl", "hf_use_auth_token", "nothing is downloaded"},
+                            {"axolotl", "debug", "train.audit"},
+                            {"llama-factory", "cache_dir", "nothing is downloaded"},
+                            {"llama-factory", "device_map", "model.device_map"},
+                            {"llama-factory", "eval_num_beams", "an evaluation measures"},
+                            {"llama-factory", "fp8", "train.compute_dtype"},
+                            {"llama-factory", "include_tokens_per_second", "metrics.jsonl"},
+                            {"llama-factory", "pref_ftx", "train.beta"},
+                            {"torchtune", "profiler", "train.profile_steps"},
+                            {"torchtune", "enable_activation_offloading", "memory"},
+                            {"torchtune", "enable_fp8_training", "train.compute_dtype"},
+                            {"trl", "max_prompt_length", "data.sequence_length"}})
+    EXPECT_THAT(fate_of(imported(std::string(one.key) + ": true\n", one.tool), one.key),
+                HasSubstr(one.reason))
+        << one.key;
 }
 
 }  // namespace
