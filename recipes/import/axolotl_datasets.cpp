@@ -95,7 +95,6 @@ void read_type(const Node& entry, DraftedDataset& dataset) {
 
 DraftedDataset read_entry(const Node& entry, const Node& root) {
   DraftedDataset dataset{text_in(entry, "path")};
-  if (const std::string files = text_in(entry, "data_files"); !files.empty()) dataset.path = files;
   const Node* type = in_file(entry, "type");
   if (compares_in_axolotl(root))
     read_preferences(entry, type, dataset);
@@ -126,8 +125,7 @@ void read_axolotl_datasets(const Found& found, const ToolKey& key, Draft& draft)
     if (text_in(entry, "type") == "alpaca")  // which words its prompts as Alpaca does
       draft.set(found, "data.prompt_style", Node::string("alpaca"));
     tell_of_words(entry, dataset, draft);
-    look_for_rows(dataset, draft);
-    draft.add_dataset(key.here, dataset.node(), dataset.missing);
+    add_rows(key.here, dataset, entry, draft);
   }
   const auto has_type = [&](auto matches) {
     return std::ranges::any_of(found.value.items, [&](const Node& entry) {
@@ -153,8 +151,7 @@ void read_axolotl_pretraining(const Found& found, const ToolKey& key, Draft& dra
       dataset.field("text", text_in(entry, "text_column", "text"));
       take_entry_keys(found, "datasets", entry, find_tool("axolotl"), draft);
     }
-    look_for_rows(dataset, draft);
-    draft.add_dataset(key.here, dataset.node(), dataset.missing);
+    add_rows(key.here, dataset, entry, draft);
   }
   draft.take(found, key.here);
 }

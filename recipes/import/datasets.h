@@ -29,6 +29,11 @@ struct DraftedDataset {
 // Notes what is missing where `path` is no file but a name of the Hub: nothing is downloaded.
 void look_for_rows(DraftedDataset& dataset, const Draft& draft);
 
+// Adds the rows of an entry of another tool to data.train or data.eval (`list`): one entry a file
+// that its data_files names, or that of its path.
+void add_rows(const std::string& list, const DraftedDataset& dataset, const Node& entry,
+              Draft& draft);
+
 // Whether train.objective has been drafted as one that compares answers.
 bool learns_preferences(const Draft& draft);
 

@@ -134,12 +134,11 @@ void add_system(const std::string& system, DraftedDataset& dataset, Draft& draft
 
 void read_entry(const Found& found, const ToolKey& key, const Node& entry, Draft& draft) {
   const std::string name = component_name(in_file(entry, "_component_"));
-  const std::string files = text_in(entry, "data_files");
   const bool trains = key.here == "data.train";
-  DraftedDataset dataset{files.empty() ? text_in(entry, "source") : files};
+  DraftedDataset dataset{text_in(entry, "source")};
   if (const Component* component = find_component(name)) {
     dataset.format = component->format;
-    if (dataset.path.empty()) dataset.path = component->source;
+    if (dataset.path.empty() && !in_file(entry, "data_files")) dataset.path = component->source;
     name_fields(entry, name, dataset);
     if (trains) set_data_keys(found, entry, *component, draft);
   } else {
@@ -150,8 +149,7 @@ void read_entry(const Found& found, const ToolKey& key, const Node& entry, Draft
   if (const Node* weight = in_file(entry, "weight"); weight && trains)
     dataset.more.push_back(Node::entry("weight", plain(*weight)));
   take_entry_keys(found, "dataset", entry, find_tool("torchtune"), draft);
-  look_for_rows(dataset, draft);
-  draft.add_dataset(key.here, dataset.node(), dataset.missing);
+  add_rows(key.here, dataset, entry, draft);
 }
 
 // What an entry of `datasets` is of; its transform, which vision recipes have, says it too.

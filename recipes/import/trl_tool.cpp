@@ -212,12 +212,10 @@ void read_trl_dataset_name(const Found& found, const ToolKey& key, Draft& draft)
 
 void read_trl_datasets(const Found& found, const ToolKey& key, Draft& draft) {
   for (const Node& entry : found.value.items) {
-    const Node* files = entry.is_map() ? in_file(entry, "data_files") : nullptr;
-    DraftedDataset dataset{files ? text(files) : text(in_file(entry, "path"))};
+    DraftedDataset dataset{text(in_file(entry, "path"))};
     if (compares_in_trl(found.root)) dataset.format = "preference";
     take_entry_keys(found, "datasets", entry, find_tool("trl"), draft);
-    look_for_rows(dataset, draft);
-    draft.add_dataset(key.here, dataset.node(), dataset.missing);
+    add_rows(key.here, dataset, entry, draft);
   }
   draft.take(found, key.here);
 }
