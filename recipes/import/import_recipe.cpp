@@ -9,6 +9,7 @@
 #include "base/nearest_word.h"
 #include "io/read_file.h"
 #include "recipes/import/conversions.h"
+#include "recipes/import/datasets.h"
 #include "recipes/import/recipe_text.h"
 #include "recipes/import/tool.h"
 #include "recipes/yaml/recipe_yaml.h"
@@ -88,7 +89,9 @@ void ask_for_essentials(const Tool& tool, Draft& draft) {
   if (draft.lacks("model.path"))
     draft.fill_in("model.path", "path: org/name", "the base model, which the file does not name");
   if (draft.lacks("data.train"))
-    draft.fill_in("data.train", "train: [{path: rows.jsonl, format: chat}]",
+    draft.fill_in("data.train",
+                  fmt::format("train: [{{path: rows.jsonl, format: {}}}]",
+                              learns_preferences(draft) ? "preference" : "chat"),
                   "the rows to train on, which the file does not name");
   if (draft.lacks("train.epochs") && draft.lacks("train.max_steps"))
     draft.fill_in("train.epochs", "epochs: 1",

@@ -91,13 +91,23 @@ void read_pairs(const Node& about, bool conversations, DraftedDataset& dataset) 
   name_further_columns(about, {"system", "tools"}, dataset);
 }
 
-DraftedDataset read_named(const std::string& name, const DatasetInfo& info, bool plain_text) {
+// A name that is not explained: the stage says what its rows are for.
+DraftedDataset read_unexplained(const std::string& name, const std::string& stage,
+                                const std::string& why) {
+  DraftedDataset dataset{name};
+  if (stage == "pt") dataset.format = "text";
+  if (stage == "dpo" || stage == "rm") dataset.format = "preference";
+  dataset.missing = why;
+  if (stage == "kto") dataset.missing += "; rows of stage kto, which have a kto_tag, are not read";
+  return dataset;
+}
+
+DraftedDataset read_named(const std::string& name, const DatasetInfo& info,
+                          const std::string& stage) {
   DraftedDataset dataset{name};
   const Node* about = in_file(info.names, name);
-  if (!about) {
-    dataset.missing = fmt::format("dataset_info.json has no {}", name);
-    return dataset;
-  }
+  if (!about)
+    return read_unexplained(name, stage, fmt::format("dataset_info.json has no {}", name));
   for (const char* hub : {"hf_hub_url", "ms_hub_url", "om_hub_url", "script_url"})
     if (dataset.path == name) dataset.path = text_in(*about, hub, name);
   const std::string file = text_in(*about, "file_name", "");
@@ -106,7 +116,7 @@ DraftedDataset read_named(const std::string& name, const DatasetInfo& info, bool
   const bool conversations = text_in(*about, "formatting", "alpaca") != "alpaca";
   if (is_true(in_file(*about, "ranking"))) {
     read_pairs(*about, conversations, dataset);
-  } else if (plain_text) {
+  } else if (stage == "pt") {
     dataset.format = "text";
     dataset.field("text", text_in(*about, "columns.prompt", "text"));
   } else if (conversations) {
@@ -153,19 +163,18 @@ std::vector<std::string> weights_of(const Node& root, size_t datasets) {
 
 void read_llama_factory_datasets(const Found& found, const ToolKey& key, Draft& draft) {
   const auto info = read_info(found.root, draft.directory());
-  const bool plain_text = text(in_file(found.root, "stage")) == "pt";
+  const std::string stage = text(in_file(found.root, "stage"));
   const std::vector<std::string> names = texts(found.value);
   const std::vector<std::string> weights = weights_of(found.root, names.size());
   const bool weighted = key.here == "data.train" && !weights.empty();
   for (size_t i = 0; i < names.size(); ++i) {
-    DraftedDataset dataset{names[i]};
-    if (info)
-      dataset = read_named(names[i], *info, plain_text);
-    else
-      dataset.missing = fmt::format(
-          "{} is a name of dataset_info.json, which is not in dataset_dir "
-          "nor beside the file; write the file of its rows",
-          names[i]);
+    DraftedDataset dataset =
+        info ? read_named(names[i], *info, stage)
+             : read_unexplained(
+                   names[i], stage,
+                   fmt::format("{} is a name of dataset_info.json, which is not in dataset_dir "
+                               "nor beside the file; write the file of its rows",
+                               names[i]));
     tell_of_rows(names[i], dataset, info ? in_file(info->names, names[i]) : nullptr, draft);
     if (weighted) dataset.more.push_back(Node::entry("weight", Node::scalar(weights[i])));
     look_for_rows(dataset, draft);

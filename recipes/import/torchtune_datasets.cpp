@@ -143,6 +143,8 @@ void read_entry(const Found& found, const ToolKey& key, const Node& entry, Draft
     if (trains) set_data_keys(found, entry, *component, draft);
   } else {
     dataset.missing = not_read(name);
+    if (component_name(in_file(found.root, "loss._component_")) == "DPOLoss")
+      dataset.format = "preference";
   }
   if (const std::string system = text_in(entry, "new_system_prompt"); !system.empty())
     add_system(system, dataset, draft);

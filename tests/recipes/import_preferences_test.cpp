@@ -125,6 +125,29 @@ TEST(ImportPreferences, ATypeWithFieldsOfItsOwnNamesThoseOfAxolotlsPairs) {
   EXPECT_EQ(fate_of(recipe, "datasets[].type.field_chosen"), "data.train[].fields");
 }
 
+TEST(ImportPreferences, RowsThatAreNotKnownYetHaveTheFormatThatTheTrainingReads) {
+  const auto line = [](const std::string& format) {
+    return HasSubstr("{path: d, format: " + format + "}");
+  };
+  const auto llama_factory = [](const std::string& stage) {
+    return imported(kLlamaFactory + "stage: " + stage + "\n", "llama-factory");
+  };
+  EXPECT_THAT(llama_factory("dpo").text, line("preference"));
+  EXPECT_THAT(llama_factory("dpo\npref_loss: orpo").text, line("preference"));
+  EXPECT_THAT(llama_factory("rm").text, line("preference"));
+  EXPECT_THAT(llama_factory("pt").text, line("text"));
+  EXPECT_THAT(llama_factory("sft").text, line("chat"));
+  EXPECT_THAT(llama_factory("kto").missing, Contains(HasSubstr("kto_tag, are not read")));
+  const auto nowhere = HasSubstr("train: [{path: rows.jsonl, format: preference}]");
+  EXPECT_THAT(imported("model_name_or_path: m\nuse_peft: true\nbeta: 0.1\n", "trl").text, nowhere);
+  EXPECT_THAT(imported("base_model: m\nadapter: lora\nrl: dpo\n", "axolotl").text, nowhere);
+  EXPECT_THAT(imported("loss: {_component_: torchtune.rlhf.loss.DPOLoss}\ndataset: {_component_: "
+                       "torchtune.datasets.hh_rlhf_helpful_dataset, source: d}\n",
+                       "torchtune")
+                  .text,
+              line("preference"));
+}
+
 TEST(ImportPreferences, AxolotlsOrpoLearnsPromptsToo) {
   EXPECT_THAT(imported(kAxolotl + "rl: orpo\ntrain_on_inputs: false\n", "axolotl").warnings,
               Contains(HasSubstr("also learns the prompts of the chosen answers")));
