@@ -105,9 +105,10 @@ std::vector<ToolKey> message_keys() {
 }  // namespace
 
 std::vector<ToolKey> axolotl_dataset_keys() {
-  std::vector<ToolKey> keys = {{"datasets[].path", "data.train[].path"},
-                               {"datasets[].data_files", "data.train[].path"},
-                               {"datasets[].type", "data.train[].format"}};
+  std::vector<ToolKey> keys = {
+      {"datasets[].path", "data.train[].path"},
+      {"datasets[].data_files", "data.train[].path"},
+      read_by("datasets[].type", "data.train[].format", "", read_axolotl_type)};
   for (const char* field : {"field_instruction", "field_input", "field_output", "field_system",
                             "field_prompt", "field_chosen", "field_rejected"})
     keys.push_back({std::string("datasets[].type.") + field, "data.train[].fields"});

@@ -54,24 +54,6 @@ void read_messages(const Node& entry, DraftedDataset& dataset) {
   dataset.field("tools", text_in(entry, "field_tools", "tools"));
 }
 
-// Of which the type is a map, or a name.
-void read_preferences(const Node& entry, const Node* type_of_rows, DraftedDataset& dataset) {
-  const bool is_own = type_of_rows && type_of_rows->is_map();
-  const Node& names = is_own ? *type_of_rows : entry;
-  dataset.format = "preference";
-  dataset.field("chosen", text_in(names, "field_chosen", "chosen"));
-  dataset.field("rejected", text_in(names, "field_rejected", "rejected"));
-  if (is_own) {
-    dataset.field("prompt", text_in(names, "field_prompt", "prompt"));
-    dataset.field("system", kNoColumn);  // only a prompt_format of the type takes it
-    return;
-  }
-  const std::string type = text(type_of_rows);
-  if (type.ends_with(".intel")) dataset.field("prompt", "question");
-  if (type.starts_with("chat_template"))
-    dataset.field("prompt", text_in(entry, "field_messages", "messages"));
-}
-
 void read_type(const Node& entry, DraftedDataset& dataset) {
   const std::string type = text_in(entry, "type"), base = type.substr(0, type.find_first_of(":."));
   if (base.empty()) {
@@ -97,7 +79,7 @@ DraftedDataset read_entry(const Node& entry, const Node& root) {
   DraftedDataset dataset{text_in(entry, "path")};
   const Node* type = in_file(entry, "type");
   if (compares_in_axolotl(root))
-    read_preferences(entry, type, dataset);
+    read_axolotl_pairs(entry, root, dataset);
   else if (type && type->is_map())
     read_own_type(*type, dataset);
   else
@@ -118,6 +100,8 @@ void tell_of_words(const Node& entry, const DraftedDataset& dataset, Draft& draf
 }  // namespace
 
 void read_axolotl_datasets(const Found& found, const ToolKey& key, Draft& draft) {
+  if (const std::string words = template_of_axolotl_pairs(found.root); !words.empty())
+    draft.set(found, "data.chat_template", Node::string(words));
   for (const Node& entry : found.value.items) {
     if (!entry.is_map()) return draft.refuse(found, "its entries must be maps");
     DraftedDataset dataset = read_entry(entry, found.root);
@@ -125,6 +109,7 @@ void read_axolotl_datasets(const Found& found, const ToolKey& key, Draft& draft)
     if (text_in(entry, "type") == "alpaca")  // which words its prompts as Alpaca does
       draft.set(found, "data.prompt_style", Node::string("alpaca"));
     tell_of_words(entry, dataset, draft);
+    tell_of_axolotl_pairs(entry, dataset, draft);
     add_rows(key.here, dataset, entry, draft);
   }
   const auto has_type = [&](auto matches) {
@@ -139,6 +124,13 @@ void read_axolotl_datasets(const Found& found, const ToolKey& key, Draft& draft)
         "data.prompt_style: alpaca also words the rows of a type with fields of its own, which "
         "Axolotl words otherwise");
   draft.take(found, key.here);
+}
+
+// Whose rows are read or not, as their reader says it.
+void read_axolotl_type(const Found& found, const ToolKey& key, Draft& draft) {
+  const std::string why = read_entry(found.siblings, found.root).missing;
+  if (why.empty()) return draft.take(found, key.here);
+  draft.refuse(found, why);
 }
 
 void read_axolotl_pretraining(const Found& found, const ToolKey& key, Draft& draft) {

@@ -42,11 +42,22 @@ bool learns_preferences(const Draft& draft);
 void take_entry_keys(const Found& found, const std::string& list, const Node& entry,
                      const Tool& tool, Draft& draft);
 
+// -- Axolotl's rows of two answers
+
+// The template that all types of such rows bring with them (type: chatml.ultra); empty: none does.
+std::string template_of_axolotl_pairs(const Node& root);
+void read_axolotl_pairs(const Node& entry, const Node& root, DraftedDataset& dataset);
+// What these types do otherwise than the format does.
+void tell_of_axolotl_pairs(const Node& entry, const DraftedDataset& dataset, Draft& draft);
+// A key of a template, read as `otherwise` says unless such types bring another one.
+ToolKey axolotl_template(std::string name, const ToolKey& otherwise);
+
 // -- readers of the tools, for their tables
 
 void read_trl_dataset_name(const Found& found, const ToolKey& key, Draft& draft);
 void read_trl_datasets(const Found& found, const ToolKey& key, Draft& draft);
 void read_axolotl_datasets(const Found& found, const ToolKey& key, Draft& draft);
+void read_axolotl_type(const Found& found, const ToolKey& key, Draft& draft);
 void read_axolotl_pretraining(const Found& found, const ToolKey& key, Draft& draft);
 void read_llama_factory_datasets(const Found& found, const ToolKey& key, Draft& draft);
 void read_torchtune_dataset(const Found& found, const ToolKey& key, Draft& draft);

@@ -31,7 +31,7 @@ struct Case {
 const std::string kAxolotl =
     "base_model: m\nadapter: lora\ndatasets: [{path: r.jsonl, type: completion}]\n";
 const std::string kPairs =
-    "base_model: m\nadapter: lora\nrl: dpo\ndatasets: [{path: r.jsonl, type: chatml}]\n";
+    "base_model: m\nadapter: lora\nrl: dpo\ndatasets: [{path: r.jsonl, type: chatml.ultra}]\n";
 const std::string kTrl = "model_name_or_path: m\nuse_peft: true\ndataset_name: r.jsonl\n";
 const std::string kLlamaFactory =
     "model_name_or_path: m\nfinetuning_type: lora\ndataset: d\nmax_steps: 1\n";

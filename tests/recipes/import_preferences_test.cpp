@@ -5,6 +5,7 @@
 
 #include <map>
 #include <string>
+#include <utility>
 
 #include "recipes/import/import_recipe.h"
 #include "recipes/yaml/recipe_yaml.h"
@@ -14,6 +15,7 @@ namespace qlora::recipes {
 namespace {
 using test::fate_of;
 using test::imported;
+using test::keys_with;
 using testing::AllOf;
 using testing::Contains;
 using testing::Each;
@@ -24,7 +26,7 @@ using testing::StartsWith;
 
 const std::string kTrl = "model_name_or_path: m\ndataset_name: r.jsonl\nuse_peft: true\n";
 const std::string kAxolotl =
-    "base_model: m\nadapter: lora\ndatasets: [{path: r.jsonl, type: chatml.intel}]\n";
+    "base_model: m\nadapter: lora\ndatasets: [{path: r.jsonl, type: chatml.ultra}]\n";
 const std::string kLlamaFactory =
     "model_name_or_path: m\nfinetuning_type: lora\ndataset: d\nlora_dropout: 0.1\n";
 
@@ -146,6 +148,68 @@ TEST(ImportPreferences, RowsThatAreNotKnownYetHaveTheFormatThatTheTrainingReads)
                        "torchtune")
                   .text,
               line("preference"));
+}
+
+ImportedRecipe pairs_of(const std::string& type, const std::string& more = "") {
+  return imported("base_model: m\nadapter: lora\nrl: dpo\n" + more +
+                      "datasets: [{path: r.jsonl, type: " + type + "}]\n",
+                  "axolotl");
+}
+
+TEST(ImportPreferences, AnAxolotlTypeBringsItsTemplateWithIt) {
+  for (const auto& [type, name] : {std::pair("chatml.ultra", "chatml"),
+                                   {"chatml.argilla_chat", "chatml"},
+                                   {"llama3.ultra", "llama-3"},
+                                   {"llama3.argilla_chat", "llama-3"}})
+    for (const char* other : {"", "chat_template: chatml\n", "chat_template: llama3\n",
+                              "chat_template: zephyr\n", "chat_template_jinja: mine.jinja\n"}) {
+      const ImportedRecipe recipe = pairs_of(type, other);
+      EXPECT_EQ(read(recipe).data.chat_template, name) << type << other;
+      EXPECT_THAT(keys_with(recipe, Fate::kRefused), IsEmpty()) << type << other;
+      EXPECT_EQ(read(recipe).data.train[0].format, "preference");
+    }
+  EXPECT_THAT(fate_of(pairs_of("chatml.ultra", "chat_template: llama3\n"), "chat_template"),
+              StartsWith("without effect: the type of the pairs words them, as chatml does"));
+  EXPECT_EQ(fate_of(pairs_of("chatml.ultra", "chat_template: chatml\n"), "chat_template"),
+            "data.chat_template");
+  EXPECT_THAT(pairs_of("llama3.ultra").warnings,
+              Contains(HasSubstr("llama3.ultra takes the first two messages")));
+  EXPECT_EQ(read(pairs_of("chatml.argilla_chat")).data.train[0].fields.at("system"), "none");
+}
+
+TEST(ImportPreferences, TextsThatATypeWordsAreNotTrainedWithoutItsWords) {
+  struct Type {
+    std::string name, fields;
+  };
+  for (const std::string family : {"chatml", "llama3"})
+    for (const Type& type :
+         {Type{"", ""}, Type{".prompt_pairs", ""}, Type{".icr", ", fields: {prompt: input}"},
+          Type{".intel", ", fields: {prompt: question}"},
+          Type{".argilla",
+               ", fields: {chosen: chosen_response, prompt: instruction, rejected: "
+               "rejected_response}"}}) {
+      const ImportedRecipe recipe = pairs_of(family + type.name);
+      EXPECT_THAT(fate_of(recipe, "datasets[].type"),
+                  AllOf(StartsWith("refused: "), HasSubstr("texts of pairs are taken as they")));
+      EXPECT_THAT(recipe.missing, Contains(HasSubstr("write each answer as a message")));
+      EXPECT_THAT(recipe.text,
+                  HasSubstr("  #   - {path: r.jsonl, format: preference" + type.fields + "}\n"));
+      EXPECT_THAT(recipe.text, HasSubstr(family == "chatml" ? "  chat_template: chatml  # datasets"
+                                                            : "  chat_template: llama-3  #"));
+    }
+}
+
+TEST(ImportPreferences, RowsOfOtherTypesAreNotReadOrAreTextsAsTheyStand) {
+  for (const char* type : {"zephyr.nectar", "chatml.other", "mine", "alpaca"})
+    EXPECT_THAT(fate_of(pairs_of(type), "datasets[].type"),
+                StartsWith(std::string("refused: rows of type ") + type + " are not read"));
+  for (const char* type : {"passthrough", "null", "chat_template.argilla_chat"})
+    EXPECT_TRUE(read(pairs_of(type)).data.train[0].fields.empty()) << type;
+  const ImportedRecipe two = imported(
+      "base_model: m\nadapter: lora\nrl: dpo\ndatasets: [{path: a.jsonl, type: llama3.ultra}, "
+      "{path: b.jsonl, type: chatml.ultra}]\n",
+      "axolotl");
+  EXPECT_THAT(two.missing, Contains(HasSubstr("a recipe has one such key, which is llama-3")));
 }
 
 TEST(ImportPreferences, AxolotlsOrpoLearnsPromptsToo) {

@@ -47,7 +47,7 @@ TEST(ImportRowOrder, AnOrderThatIsNotHadIsRefused) {
               StartsWith("refused: merged data sets are shuffled once there"));
   const ImportedRecipe pairs = imported(
       "base_model: m\nadapter: lora\nrl: dpo\ncurriculum_sampling: true\n"
-      "datasets: [{path: r.jsonl, type: chatml.intel}]\n",
+      "datasets: [{path: r.jsonl, type: chatml.ultra}]\n",
       "axolotl");
   EXPECT_TRUE(shuffles(pairs));
   EXPECT_THAT(fate_of(pairs, "curriculum_sampling"), StartsWith("without effect: trainers of rl"));
