@@ -17,11 +17,6 @@ constexpr const char* kRowEndings[] = {".json",  ".jsonl", ".csv", ".tsv", ".par
 // What the library `datasets` reads files with; each stands in the place of a path.
 constexpr const char* kLoaders[] = {"json", "csv", "parquet", "arrow", "text", "pandas"};
 
-bool is_there(const std::string& path, const std::string& directory) {
-  std::error_code none;
-  return fs::exists(fs::path(directory) / path, none) || fs::exists(path, none);
-}
-
 bool is_loader(const std::string& path) {
   return std::ranges::find(kLoaders, path) != std::end(kLoaders);
 }
@@ -44,7 +39,7 @@ std::vector<std::string> files_of(const Node& entry) {
 // A file of a folder, which may be named with the folder or from within it.
 std::string file_in(const std::string& folder, const std::string& file,
                     const std::string& directory) {
-  if (fs::path(file).is_absolute()) return file;
+  if (folder.empty() || !is_file(folder, directory) || fs::path(file).is_absolute()) return file;
   const std::string within = (fs::path(folder) / file).string();
   const std::string begin = folder.ends_with('/') ? folder : folder + "/";
   const bool has_folder =
@@ -75,6 +70,11 @@ void take_keys(const std::string& shown, const std::string& listed, const Node& 
 }
 
 }  // namespace
+
+bool is_there(const std::string& path, const std::string& directory) {
+  std::error_code none;
+  return fs::exists(fs::path(directory) / path, none) || fs::exists(path, none);
+}
 
 void DraftedDataset::field(const std::string& ours, const std::string& theirs) {
   if (!theirs.empty() && theirs != ours) fields[ours] = theirs;
@@ -118,14 +118,18 @@ void add_rows(const std::string& list, const DraftedDataset& dataset, const Node
   if (files.empty() || (!dataset.path.empty() && !is_loader(dataset.path)))
     look_for_rows(all, draft);
   if (files.empty()) return draft.add_dataset(list, all.node(), all.missing);
-  const bool is_folder = !dataset.path.empty() && is_file(dataset.path, draft.directory());
   for (const std::string& file : files) {
     DraftedDataset one = all;
-    one.path = is_folder ? file_in(dataset.path, file, draft.directory()) : file;
+    one.path = file_in(dataset.path, file, draft.directory());
     look_for_rows(one, draft);
     draft.add_dataset(list, one.node(), one.missing);
     all.missing.clear();  // told once
   }
+}
+
+std::string first_file(const std::string& path, const Node& entry, const Draft& draft) {
+  const std::vector<std::string> files = files_of(entry);
+  return files.empty() ? path : file_in(path, files[0], draft.directory());
 }
 
 bool learns_preferences(const Draft& draft) {

@@ -26,6 +26,10 @@ struct DraftedDataset {
   Node node() const;
 };
 
+// Whether there is such a file or folder, beside the file of the other tool or where this program
+// was started.
+bool is_there(const std::string& path, const std::string& directory);
+
 // Notes what is missing where `path` is no file but a name of the Hub: nothing is downloaded.
 void look_for_rows(DraftedDataset& dataset, const Draft& draft);
 
@@ -33,6 +37,9 @@ void look_for_rows(DraftedDataset& dataset, const Draft& draft);
 // that its data_files names, or that of its path.
 void add_rows(const std::string& list, const DraftedDataset& dataset, const Node& entry,
               Draft& draft);
+
+// The first of these files, or the path itself.
+std::string first_file(const std::string& path, const Node& entry, const Draft& draft);
 
 // Whether train.objective has been drafted as one that compares answers.
 bool learns_preferences(const Draft& draft);

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cctype>
+#include <filesystem>
 
 #include "base/error.h"
+#include "data/chat_template.h"
 #include "data/readers/reader.h"
 #include "optim/optimizer_names.h"
 #include "recipes/fields/fields.h"
@@ -13,6 +15,7 @@
 
 namespace qlora::recipes {
 namespace {
+namespace fs = std::filesystem;
 
 // Problems then begin with the key instead of a line of the other tool's file.
 Node without_places(Node node) {
@@ -87,6 +90,28 @@ std::string problem_of_value(const std::string& here, const Node& value) {
   return "";
 }
 
+namespace {
+
+// A template is a text, a name that is built in, or a file: one that is there, or by its ending.
+std::string problem_of_template(const std::string& choice, const std::string& directory) {
+  if (choice.empty() || choice.find("{{") != std::string::npos ||
+      choice.find("{%") != std::string::npos)
+    return "";
+  std::error_code ignored;
+  for (const fs::path& place : {fs::path(directory) / choice, fs::path(choice)})
+    if (fs::is_regular_file(place, ignored)) return "";
+  for (const char* ending : {".jinja", ".jinja2", ".j2", ".txt", ".json"})
+    if (choice.ends_with(ending)) return "";
+  try {
+    data::builtin_chat_template(choice);
+    return "";
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+}
+
+}  // namespace
+
 std::string default_origin(const std::string& tool) { return "default of " + tool; }
 
 void Draft::note(const Found& found, Fate fate, const std::string& here,
@@ -95,8 +120,10 @@ void Draft::note(const Found& found, Fate fate, const std::string& here,
 }
 
 void Draft::set(const Found& found, const std::string& here, Node value) {
-  if (const std::string problem = problem_of_value(here, value); !problem.empty())
-    return refuse(found, problem);
+  std::string problem = problem_of_value(here, value);
+  if (problem.empty() && here == "data.chat_template")
+    problem = problem_of_template(value.text, directory_);
+  if (!problem.empty()) return refuse(found, problem);
   const auto there = values_.find(here);
   if (there == values_.end()) {
     values_[here] = {std::move(value), found.key};

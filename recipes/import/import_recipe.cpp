@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/hub_id.h"
 #include "base/nearest_word.h"
 #include "io/read_file.h"
 #include "recipes/import/conversions.h"
@@ -98,6 +99,18 @@ void ask_for_essentials(const Tool& tool, Draft& draft) {
                   fmt::format("the length of the run, which {}'s file does not say", tool.title));
 }
 
+// An adapter that is not here may be one of the Hub, whose name looks like a path.
+void tell_of_adapter(Draft& draft) {
+  const auto adapter = draft.values().find("lora.from_adapter");
+  if (adapter == draft.values().end()) return;
+  const std::string path = adapter->second.value.text;
+  if (hub_id_of(path) && !is_there(path, draft.directory()))
+    draft.warn(fmt::format(
+        "there is no directory {0}; if {0} is an adapter of the Hub, download it and name its "
+        "directory in lora.from_adapter, for nothing is downloaded here",
+        path));
+}
+
 // What a recipe is refused for that lacks nothing: keys that do not fit each other.
 void check(const std::string& directory, ImportedRecipe& imported) {
   if (!imported.missing.empty()) return;
@@ -155,6 +168,7 @@ ImportedRecipe import_recipe_text(const std::string& text, const std::string& so
   apply_defaults(*tool, draft);
   draft.refuse_misfits();
   ask_for_essentials(*tool, draft);
+  tell_of_adapter(draft);
 
   ImportedRecipe imported{tool->title,      recipe_text(draft, tool->title, source),
                           draft.outcomes(), default_lines(draft, tool->title),

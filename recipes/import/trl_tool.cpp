@@ -87,6 +87,18 @@ void read_text_field(const Found& found, const ToolKey& key, Draft& draft) {
   draft.take(found, key.here);  // read with dataset_name
 }
 
+// A template's file, or a directory or name of a model, whose own template is taken.
+void read_template_path(const Found& found, const ToolKey& key, Draft& draft) {
+  const std::string path = text(&found.value);
+  const std::string file = path + "/chat_template.jinja";
+  if (path.ends_with(".jinja") || path.ends_with(".j2"))
+    return draft.set(found, key.here, plain(found.value));
+  if (is_there(file, draft.directory())) return draft.set(found, key.here, Node::string(file));
+  draft.refuse(found,
+               "it names a model whose template is taken, and the model's own is taken here; "
+               "data.chat_template names a file, such as that model's chat_template.jinja");
+}
+
 std::vector<ToolKey> model_keys() {
   std::vector<ToolKey> keys = model_path("model_name_or_path", "model_revision");
   add_missing(
@@ -150,7 +162,7 @@ std::vector<ToolKey> data_keys() {
                   read_packing_strategy),
           read_by("completion_only_loss", "data.train_on", "true is assistant", read_answers_only),
           read_by("assistant_only_loss", "data.train_on", "true is assistant", read_answers_only),
-          same("chat_template_path", "data.chat_template")};
+          read_by("chat_template_path", "data.chat_template", "", read_template_path)};
 }
 
 std::vector<ToolKey> other_keys() {

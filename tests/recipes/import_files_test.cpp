@@ -1,5 +1,5 @@
-// The files of rows that an entry of another tool's data sets names, and what is taken for a data
-// set of the Hub.
+// The files that the files of other tools name, of rows, templates and adapters, and what is taken
+// for something of the Hub.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -24,6 +24,7 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
 using testing::SizeIs;
+using testing::StartsWith;
 
 std::string axolotl(const std::string& entry) {
   return "base_model: m\nadapter: lora\ndatasets: [{type: completion, " + entry + "}]\n";
@@ -113,6 +114,49 @@ TEST(ImportFiles, ALoaderAndAnAddressAreNoDataSetsOfTheHub) {
     EXPECT_THAT(missing, SizeIs(1)) << path;
     EXPECT_THAT(missing, Each(AllOf(HasSubstr(path), Not(HasSubstr("Hub"))))) << path;
   }
+}
+
+TEST(ImportFiles, ATemplateIsAFileATextOrBuiltIn) {
+  const std::string trl = "model_name_or_path: m\nuse_peft: true\ndataset_name: r.jsonl\n";
+  const auto path = [&](const std::string& value) {
+    return fate_of(imported(trl + "chat_template_path: " + value + "\n", "trl"),
+                   "chat_template_path");
+  };
+  EXPECT_EQ(path("mine.jinja"), "data.chat_template");
+  EXPECT_EQ(path("templates/mine.j2"), "data.chat_template");
+  for (const char* model : {"HuggingFaceTB/SmolLM3-3B", "/models/mine", "chatml"})
+    EXPECT_THAT(path(model), StartsWith("refused: it names a model whose template is taken"));
+  TempDir dir;
+  dir.write("other/chat_template.jinja", "{{ messages }}");
+  const ImportedRecipe recipe =
+      import_recipe(dir.write("t.yaml", trl + "chat_template_path: other\n"), "trl");
+  EXPECT_THAT(recipe.text, HasSubstr("  chat_template: other/chat_template.jinja  #"));
+
+  const auto jinja = [&](const std::string& value) {
+    return fate_of(
+        imported(axolotl("path: r.jsonl") + "chat_template_jinja: " + value + "\n", "axolotl"),
+        "chat_template_jinja");
+  };
+  for (const char* taken : {"mine.jinja", "\"{{ messages }}\"", "zephyr"})
+    EXPECT_EQ(jinja(taken), "data.chat_template") << taken;
+  EXPECT_THAT(jinja("org/model"), StartsWith("refused: the chat template must be a file, "));
+}
+
+TEST(ImportFiles, AnAdapterThatMayBeOfTheHubIsToldOf) {
+  const auto warnings = [](const std::string& path) {
+    return imported(axolotl("path: r.jsonl") + "lora_model_dir: " + path + "\n", "axolotl")
+        .warnings;
+  };
+  const auto told = Contains(HasSubstr("if org/adapter is an adapter of the Hub, download it"));
+  EXPECT_THAT(warnings("org/adapter"), told);
+  EXPECT_THAT(warnings("./out/adapter"), Each(Not(HasSubstr("of the Hub"))));
+  TempDir dir;
+  dir.write("org/adapter/adapter_config.json", "{}");
+  EXPECT_THAT(
+      import_recipe(dir.write("a.yml", axolotl("path: r.jsonl") + "lora_model_dir: org/adapter\n"),
+                    "axolotl")
+          .warnings,
+      Not(told));
 }
 
 }  // namespace
