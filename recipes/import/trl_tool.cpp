@@ -2,6 +2,8 @@
 // TRL's configurations, model and script arguments.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "recipes/import/conversions.h"
 #include "recipes/import/datasets.h"
 #include "recipes/import/key_groups.h"
@@ -73,18 +75,13 @@ void read_packing_strategy(const Found& found, const ToolKey& key, Draft& draft)
 }
 
 void read_split(const Found& found, const ToolKey&, Draft& draft) {
-  if (found.value.text == "train" || found.value.text == "test")
-    return draft.without_effect(found, kSplits);
+  if (found.value.text == "train") return draft.without_effect(found, kSplits);
   draft.refuse(found, kSplits);
 }
 
 void read_use_peft(const Found& found, const ToolKey&, Draft& draft) {
   if (!is_true(&found.value)) return draft.refuse(found, kWholeModel);
   draft.without_effect(found, "adapters are what is trained");
-}
-
-void read_text_field(const Found& found, const ToolKey& key, Draft& draft) {
-  draft.take(found, key.here);  // read with dataset_name
 }
 
 // A template's file, or a directory or name of a model, whose own template is taken.
@@ -148,7 +145,7 @@ std::vector<ToolKey> data_keys() {
           read_by("dataset_test_split", "", kSplits, read_split),
           share("test_split_size", "data.eval_fraction"),
           read_by("dataset_text_field", "data.train[].fields", "of rows of format text",
-                  read_text_field),
+                  read_trl_text_field),
           idle("dataset_streaming", "rows are read a piece at a time in any case"),
           idle("streaming", "rows are read a piece at a time in any case"),
           idle("dataset_num_proc", "rows are prepared on all processors"),
@@ -192,7 +189,13 @@ void finish(const Node& root, Draft& draft) {
         may_be_orpo_in_trl(root) ? ", but its ORPO takes 512 then" : ""));
   const bool compares = learns_preferences(draft);
   draft.set_default("optim.lr", Node::scalar(compares ? "1e-06" : "2e-05"), "TRL");
-  if (!compares) draft.set_default("data.train_on", Node::string("all"), "TRL");
+  const std::vector<Node> datasets = draft.datasets("data.train");
+  const bool completes =
+      !datasets.empty() && std::ranges::all_of(datasets, [](const Node& dataset) {
+        return text(in_file(dataset, "format")) == "completion";
+      });
+  if (!compares)
+    draft.set_default("data.train_on", Node::string(completes ? "assistant" : "all"), "TRL");
 }
 
 }  // namespace
@@ -208,28 +211,6 @@ Tool trl_tool() {
                    {"train.epochs", "3"},       {"train.micro_batch_size", "8"},
                    {"output.dir", "trl_output"}};
   return tool;
-}
-
-void read_trl_dataset_name(const Found& found, const ToolKey& key, Draft& draft) {
-  DraftedDataset dataset{text(&found.value)};
-  if (in_file(found.root, "dataset_text_field")) {
-    dataset.format = "text";
-    dataset.field("text", text(in_file(found.root, "dataset_text_field")));
-  }
-  if (compares_in_trl(found.root)) dataset.format = "preference";
-  look_for_rows(dataset, draft);
-  draft.take(found, key.here);
-  draft.add_dataset(key.here, dataset.node(), dataset.missing);
-}
-
-void read_trl_datasets(const Found& found, const ToolKey& key, Draft& draft) {
-  for (const Node& entry : found.value.items) {
-    DraftedDataset dataset{text(in_file(entry, "path"))};
-    if (compares_in_trl(found.root)) dataset.format = "preference";
-    take_entry_keys(found, "datasets", entry, find_tool("trl"), draft);
-    add_rows(key.here, dataset, entry, draft);
-  }
-  draft.take(found, key.here);
 }
 
 }  // namespace qlora::recipes
