@@ -63,6 +63,7 @@ ToolKey axolotl_template(std::string name, const ToolKey& otherwise);
 
 void read_trl_dataset_name(const Found& found, const ToolKey& key, Draft& draft);
 void read_trl_text_field(const Found& found, const ToolKey& key, Draft& draft);
+void read_trl_test_split(const Found& found, const ToolKey& key, Draft& draft);
 void read_trl_datasets(const Found& found, const ToolKey& key, Draft& draft);
 void read_axolotl_datasets(const Found& found, const ToolKey& key, Draft& draft);
 void read_axolotl_type(const Found& found, const ToolKey& key, Draft& draft);

@@ -96,6 +96,21 @@ bool has_texts(const Node& root, const Draft& draft) {
          });
 }
 
+// Where TRL splits a share off its rows, that is what it evaluates on.
+bool evaluates_on_split(const Node& root) {
+  const Node* strategy = in_file(root, "eval_strategy");
+  if (!strategy) strategy = in_file(root, "evaluation_strategy");
+  const Node* share = in_file(root, "test_split_size");
+  return strategy && !is_off(*strategy) && (!share || is_off(*share));
+}
+
+void ask_for_split(const DraftedDataset& train, const Node& root, Draft& draft) {
+  if (!evaluates_on_split(root) || draft.has_datasets("data.eval")) return;
+  draft.add_dataset("data.eval", train.node(),
+                    fmt::format("the split {} of {}, which TRL evaluates on; name its file",
+                                text(in_file(root, "dataset_test_split"), "test"), train.path));
+}
+
 }  // namespace
 
 void read_trl_dataset_name(const Found& found, const ToolKey& key, Draft& draft) {
@@ -104,6 +119,7 @@ void read_trl_dataset_name(const Found& found, const ToolKey& key, Draft& draft)
   look_for_rows(dataset, draft);
   draft.take(found, key.here);
   draft.add_dataset(key.here, dataset.node(), dataset.missing);
+  ask_for_split(dataset, found.root, draft);
 }
 
 void read_trl_datasets(const Found& found, const ToolKey& key, Draft& draft) {
@@ -111,6 +127,7 @@ void read_trl_datasets(const Found& found, const ToolKey& key, Draft& draft) {
     const DraftedDataset dataset = read_entry(entry, found.root, draft);
     take_entry_keys(found, "datasets", entry, find_tool("trl"), draft);
     add_rows(key.here, dataset, entry, draft);
+    ask_for_split(dataset, found.root, draft);
   }
   draft.take(found, key.here);
 }
@@ -120,6 +137,11 @@ void read_trl_text_field(const Found& found, const ToolKey& key, Draft& draft) {
   draft.without_effect(found,
                        "it names the column of texts, and the rows have messages, or prompts "
                        "and answers");
+}
+
+void read_trl_test_split(const Found& found, const ToolKey&, Draft& draft) {
+  if (evaluates_on_split(found.root)) return draft.take(found, "data.eval");
+  draft.without_effect(found, "eval_strategy is off, or test_split_size says what is held out");
 }
 
 }  // namespace qlora::recipes

@@ -142,7 +142,7 @@ std::vector<ToolKey> data_keys() {
           refused("datasets[].fraction", "the file must hold the rows to train on"),
           refused("dataset_config", "a configuration is a file here: name it in data.train"),
           read_by("dataset_train_split", "", kSplits, read_split),
-          read_by("dataset_test_split", "", kSplits, read_split),
+          read_by("dataset_test_split", "data.eval", "a split is a file here", read_trl_test_split),
           share("test_split_size", "data.eval_fraction"),
           read_by("dataset_text_field", "data.train[].fields", "of rows of format text",
                   read_trl_text_field),

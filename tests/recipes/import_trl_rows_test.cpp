@@ -1,4 +1,5 @@
-// Which rows TRL finds in a file, and what it does with the column of texts.
+// Which rows TRL finds in a file, what it does with the column of texts, and on which rows it
+// evaluates.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -14,9 +15,13 @@ namespace {
 using test::fate_of;
 using test::imported;
 using test::TempDir;
+using testing::AllOf;
+using testing::Contains;
+using testing::Each;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
+using testing::Not;
 using testing::StartsWith;
 
 const std::string kModel = "model_name_or_path: m\nuse_peft: true\n";
@@ -88,6 +93,38 @@ TEST(ImportTrlRows, SoDoThoseOfAMixture) {
 TEST(ImportTrlRows, RowsThatAreNotHereAreTextsIfTheirColumnIsNamed) {
   EXPECT_EQ(read(imported(kModel + kName + kTexts, "trl")).data.train[0].format, "text");
   EXPECT_EQ(read(imported(kModel + kName, "trl")).data.train[0].format, "chat");
+}
+
+TEST(ImportTrlRows, TheSplitThatIsEvaluatedOnIsToBeFilledIn) {
+  const ImportedRecipe recipe =
+      imported(kModel + "dataset_name: org/rows\neval_strategy: steps\neval_steps: 100\n", "trl");
+  EXPECT_EQ(fate_of(recipe, "eval_steps"), "train.eval_every");
+  EXPECT_THAT(recipe.text, AllOf(HasSubstr("  eval_every: 100  # eval_steps\n"),
+                                 HasSubstr("  # eval:\n  #   - {path: org/rows, format: chat}\n")));
+  EXPECT_THAT(recipe.missing,
+              ElementsAre(HasSubstr("data.train: org/rows is a data set of the Hub"),
+                          HasSubstr("data.eval: the split test of org/rows, which TRL")));
+  const ImportedRecipe named = imported(
+      kModel + "dataset_name: org/rows\neval_strategy: epoch\ndataset_test_split: validation\n",
+      "trl");
+  EXPECT_THAT(named.missing, Contains(HasSubstr("the split validation of org/rows")));
+  EXPECT_EQ(fate_of(named, "dataset_test_split"), "data.eval");
+}
+
+TEST(ImportTrlRows, NothingIsToBeFilledInWhereTrlEvaluatesOnNoSplit) {
+  for (const char* lines : {"", "eval_strategy: \"no\"\neval_steps: 100\n",
+                            "do_eval: true\ndataset_test_split: test\n"}) {
+    const ImportedRecipe recipe = imported(kModel + kName + lines, "trl");
+    EXPECT_THAT(recipe.missing, IsEmpty()) << lines;
+    EXPECT_THAT(recipe.text, Not(HasSubstr("eval_every"))) << lines;
+  }
+  const ImportedRecipe share = imported(kModel +
+                                            "datasets: [{path: rows.jsonl}]\neval_strategy: steps\n"
+                                            "eval_steps: 100\ntest_split_size: 0.1\n",
+                                        "trl");
+  EXPECT_EQ(read(share).data.eval_fraction, 0.1);
+  EXPECT_EQ(read(share).train.eval_every, 100);
+  EXPECT_THAT(share.warnings, Each(Not(HasSubstr("split"))));
 }
 
 }  // namespace
