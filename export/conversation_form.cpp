@@ -2,6 +2,7 @@
 
 #include <array>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <vector>
 
 #include "base/error.h"
@@ -43,8 +44,8 @@ data::Json message(const char* role, const std::string& content) {
 }
 
 // The first `count` of `contents`, user and assistant in turn, behind `system` unless it is empty.
-template <typename Contents>
-data::Json conversation(const std::string& system, const Contents& contents, size_t count) {
+data::Json conversation(const std::string& system, std::span<const char* const> contents,
+                        size_t count) {
   data::Json messages = data::Json::array();
   if (!system.empty()) messages.push_back(message("system", system));
   for (size_t i = 0; i < count; ++i)

@@ -11,14 +11,20 @@ DataOptions of(const std::vector<DatasetOptions>& train) {
   return options;
 }
 
+DatasetOptions dataset_of(const std::string& format) {
+  DatasetOptions dataset;
+  dataset.format = format;
+  return dataset;
+}
+
 DatasetOptions completion(const std::string& separator) {
-  DatasetOptions dataset{"a.jsonl", "completion"};
+  DatasetOptions dataset = dataset_of("completion");
   dataset.separator = separator;
   return dataset;
 }
 
 DatasetOptions chat(const std::string& system) {
-  DatasetOptions dataset{"a.jsonl", "chat"};
+  DatasetOptions dataset = dataset_of("chat");
   dataset.system = system;
   return dataset;
 }
@@ -28,7 +34,7 @@ TEST(TrainedPrompts, AreRawWhereAllDataSetsAreOfCompletions) {
   EXPECT_TRUE(trained_prompts(of({completion(" ")})).are_raw);
   EXPECT_FALSE(trained_prompts(of({completion(" "), chat("")})).are_raw);
   // Texts may bring a template of their own.
-  EXPECT_FALSE(trained_prompts(of({{"a.jsonl", "text"}})).are_raw);
+  EXPECT_FALSE(trained_prompts(of({dataset_of("text")})).are_raw);
 }
 
 TEST(TrainedPrompts, SeparatorAndSystemMessageAreThoseOfAllDataSetsOrNone) {

@@ -169,7 +169,7 @@ TEST(Modelfile, PromptsThatWereTrainedAsTheyAreGetNothingAroundThem) {
     const Modelfile file = modelfile("FROM x\n", kTokenizer, &chat_template, trained);
     const std::string in_go = separator.starts_with(" {{") ? R"({{ " {{ \"x\" }}" }})" : separator;
     EXPECT_EQ(quoted(file.text, "TEMPLATE"), "{{ .Prompt }}" + in_go);
-    EXPECT_THAT(file.text, AllOf(Not(HasSubstr("SYSTEM")), Not(HasSubstr("im_end")),
+    EXPECT_THAT(file.text, AllOf(Not(HasSubstr("SYSTEM")), Not(HasSubstr("im_start")),
                                  HasSubstr("PARAMETER stop \"</s>\"\n")));
     EXPECT_THAT(file.differences, ElementsAre(HasSubstr("prompts as they are")));
   }
