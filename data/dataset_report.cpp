@@ -169,14 +169,13 @@ std::string dataset_doubt(const DatasetReport& report, const Tokenizer& tokenize
   return "";
 }
 
-void audit_datasets(const std::vector<DatasetReport>& reports, const Tokenizer& tokenizer,
-                    bool doubts) {
-  for (const DatasetReport& report : reports) {
-    if (report.only_repeats()) continue;
-    require_examples(report, "train on");
-    if (const std::string doubt = dataset_doubt(report, tokenizer); doubts && !doubt.empty())
-      fail<ConfigError>("{}. train.audit=false trains on them as they are", doubt);
-  }
+void audit_dataset(const DatasetReport& report, const std::string& purpose,
+                   const Tokenizer& tokenizer, bool doubts) {
+  if (report.only_repeats()) return;
+  require_examples(report, purpose);
+  if (!doubts) return;
+  if (const std::string doubt = dataset_doubt(report, tokenizer); !doubt.empty())
+    fail<ConfigError>("{}. train.audit=false takes them as they are", doubt);
 }
 
 std::vector<std::string> dataset_warnings(const DatasetReport& report, const Tokenizer& tokenizer) {

@@ -68,10 +68,11 @@ std::string dataset_doubt(const DatasetReport& report, const Tokenizer& tokenize
 // ConfigError with what became of the rows if no example is left to `purpose` ("train on"), or none
 // with a supervised token.
 void require_examples(const DatasetReport& report, const std::string& purpose);
-// ConfigError with the cure for the first dataset that cannot teach what it should: no example
-// left (but for repeats of others), nothing supervised, and, with `doubts`, a dataset_doubt().
-void audit_datasets(const std::vector<DatasetReport>& reports, const Tokenizer& tokenizer,
-                    bool doubts = true);
+// ConfigError with the cure for a dataset that cannot do what it is there for (`purpose`, as
+// above): no example left (but for repeats of others), nothing supervised, and, with `doubts`, a
+// dataset_doubt().
+void audit_dataset(const DatasetReport& report, const std::string& purpose,
+                   const Tokenizer& tokenizer, bool doubts = true);
 
 // Sentences about what is allowed but probably not meant (end-of-turn tokens at which generation
 // does not stop, tools that the template leaves out, keys that are not read though they may say

@@ -164,7 +164,8 @@ PreparedData prepare_datasets(const DataOptions& options, const Tokenizer& token
           if (dataset.report.repeated > 0) recount(dataset.examples, tokenizer, dataset.report);
         }
         dataset.report.max_rows = datasets[i].max_rows;
-        audit_datasets({dataset.report}, tokenizer, options.audit);
+        audit_dataset(dataset.report, trained ? "train on" : "evaluate on", tokenizer,
+                      options.audit);
         examples.append(dataset.examples);
         reports.push_back(std::move(dataset.report));
         std::ranges::move(dataset.notes, std::back_inserter(data.cache_notes));

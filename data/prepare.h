@@ -32,7 +32,7 @@ struct PreparedData {
 // wrong with several datasets is told together, a line each. With
 // eval_fraction, whole rows are set aside by a keyed permutation of the seed, so that no piece of
 // an evaluated row is trained; ConfigError if that leaves either side empty. ConfigError if the
-// audit fails (audit_datasets), FormatError for a token that `model` has no embedding for. Training
+// audit fails (audit_dataset), FormatError for a token that `model` has no embedding for. Training
 // rows are read as far as they are `needed`, which is allowed where deals_first_rows_first(); null:
 // all of them.
 PreparedData prepare_datasets(const DataOptions& options, const Tokenizer& tokenizer,

@@ -55,6 +55,8 @@ class Look {
     });
     if (text_.tokenizer) at("lora.trainable_tokens", [&] { name_trained_tokens(recipe_); });
     if (header_) at("quantization", [&] { quantization_of(recipe_, *header_); });
+    if (header_)
+      at("quantization.fp32_cpu_offload", [&] { require_offload_of(recipe_, *header_); });
     if (header_ && !header_->stored)
       at_entries("quantization.skip_modules", [&] {
         model::require_skip_modules(recipe_.quantization, header_->architecture,
@@ -167,13 +169,29 @@ class Look {
     if (recipe_.lora.from_adapter.empty()) at_patterns(linear, others);
     at_parameters(linear);
     if (use_ != For::kBegunRun && recipe_.lora.from_adapter.empty()) at_ranks();
-    at("lora.trainable_token_indices", [&] {
-      const lora::TrainedEmbeddings trained = lora::trained_embeddings(
-          recipe_.lora, a.tied_embeddings, a.vocab_size, a.embedding_names());
-      if (lora::is_target(recipe_.lora, a.head.names.hugging_face))
-        lora::check_adapted_head(recipe_.lora, trained, a.tied_embeddings, a.embedding_names());
-    });
+    at_trained_tokens();
     at_init();
+  }
+
+  // Tokens by their text are ids by now (name_trained_tokens): what is wrong with these is told of
+  // the key that the recipe has.
+  void at_trained_tokens() {
+    const std::string ids = "lora.trainable_token_indices", texts = "lora.trainable_tokens";
+    const bool has_texts = recipe_.places.contains(texts) && !recipe_.places.contains(ids);
+    const model::Architecture& a = header_->architecture;
+    at(has_texts ? texts : ids, [&] {
+      try {
+        const lora::TrainedEmbeddings trained = lora::trained_embeddings(
+            recipe_.lora, a.tied_embeddings, a.vocab_size, a.embedding_names());
+        if (lora::is_target(recipe_.lora, a.head.names.hugging_face))
+          lora::check_adapted_head(recipe_.lora, trained, a.tied_embeddings, a.embedding_names());
+      } catch (const ConfigError& error) {
+        const std::string sentence = error.what();
+        if (!has_texts || !sentence.starts_with(ids)) throw;
+        const size_t end = sentence.find_first_of(" :");
+        throw ConfigError(texts + sentence.substr(std::min(end, sentence.size())));
+      }
+    });
   }
 
   bool can_plan_weights() const {

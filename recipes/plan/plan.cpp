@@ -181,13 +181,17 @@ int64_t micro_batches_a_rank(const Recipe& recipe, int ranks) {
   return micro_batches / ranks;
 }
 
-trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& header, bool on_gpu,
-                                int ranks, int ranks_here) {
+void require_offload_of(const Recipe& recipe, const model::ModelHeader& header) {
   if (recipe.quantization.fp32_cpu_offload && header.stored)
     fail<ConfigError>(
         "quantization.fp32_cpu_offload: {} holds weights that are quantized already; give the "
         "model in 16 or 32 bits",
         header.place);
+}
+
+trainer::PlannedRun planned_run(const Recipe& recipe, const model::ModelHeader& header, bool on_gpu,
+                                int ranks, int ranks_here) {
+  require_offload_of(recipe, header);
   const std::string dtype = resolved_model_dtype(recipe, header);
   trainer::PlannedRun run = common(recipe, header.architecture, dtype, on_gpu, ranks);
   run.adapter_reading_bytes = adapter_reading_bytes(

@@ -38,6 +38,8 @@ int64_t micro_batches_a_rank(const Recipe& recipe, int ranks);
 
 // The quantization that loading this model comes to: as_stored is what the file says.
 quant::QuantizationOptions quantization_of(const Recipe& recipe, const model::ModelHeader& header);
+// ConfigError if quantization.fp32_cpu_offload is for weights that are quantized already.
+void require_offload_of(const Recipe& recipe, const model::ModelHeader& header);
 // For layers that the file packs and the recipe leaves so; empty if there are none.
 model::PackedMaker packed_maker(const Recipe& recipe, const model::ModelHeader& header);
 

@@ -46,5 +46,20 @@ TEST(WrongForModel, DropoutDoraAndTrainingWholeOfExperts) {
                     Not(HasSubstr("examples"))));
 }
 
+TEST(WrongForModel, TokensByTheirTextAreToldOfTheKeyThatNamesThem) {
+  TempDir dir;
+  const std::string path = write_recipe_file(dir, tiny_recipe(dir.path()));
+  std::string text = read_file(path);
+  const std::string other = "  trainable_token_indices: {}\n";
+  ASSERT_NE(text.find(other), std::string::npos);
+  dir.write("recipe.yaml", text.erase(text.find(other), other.size()));
+  const Finished done = run_qlora(dir, {"train", path, "--set", "lora.trainable_tokens=[a]",
+                                        "--set", "lora.modules_to_save=[embed_tokens]"});
+  EXPECT_EQ(done.exit_code, 2);
+  EXPECT_THAT(done.err, AllOf(HasSubstr("--set lora.trainable_tokens=[a]: lora.trainable_tokens: "
+                                        "lora.modules_to_save trains all tokens"),
+                              Not(HasSubstr("trainable_token_indices"))));
+}
+
 }  // namespace
 }  // namespace qlora::test

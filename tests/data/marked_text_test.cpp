@@ -120,7 +120,7 @@ Read read(const std::string& row, const std::string& template_text, TrainOn trai
 std::string refusal(const std::string& row, const std::string& template_text,
                     TrainOn train_on = TrainOn::kAssistant) {
   try {
-    audit_datasets({read(row, template_text, train_on).dataset.report}, ByteTokenizer());
+    audit_dataset(read(row, template_text, train_on).dataset.report, "train on", ByteTokenizer());
   } catch (const FormatError& e) {
     return e.what();
   } catch (const ConfigError& e) {

@@ -114,6 +114,10 @@ TEST(Prepare, ADatasetOfWhichNothingIsLeftIsAnError) {
               HasSubstr("no example is left to train on (3 rows; 3 too long"));
   options.audit = false;
   EXPECT_THAT(config_error(options), HasSubstr("no example is left to train on"));
+  options.eval = options.train;
+  options.train =
+      completion_options(dir.write("b.jsonl", R"({"prompt": "", "completion": "c"})")).train;
+  EXPECT_THAT(config_error(options), HasSubstr("a.jsonl: no example is left to evaluate on"));
 }
 
 TEST(Prepare, WhereNothingIsLeftTheCureIsThatOfWhatLeftItOut) {
@@ -152,13 +156,15 @@ TEST(Prepare, AMaskWithNothingTrainedIsAnError) {
   DataOptions options =
       completion_options(dir.write("a.jsonl", R"({"input_ids": [1, 2], "mask": [1, 0]})"));
   options.train[0].format = "pretokenized";
-  const auto said = testing::AllOf(
-      HasSubstr("no example is left to train on: none of the tokens of its rows is supervised"),
-      HasSubstr("1 without a supervised token"));
-  EXPECT_THAT(config_error(options), said);
+  const auto said_of = [](const std::string& purpose) {
+    return testing::AllOf(HasSubstr("no example is left to " + purpose +
+                                    ": none of the tokens of its rows is supervised"),
+                          HasSubstr("1 without a supervised token"));
+  };
+  EXPECT_THAT(config_error(options), said_of("train on"));
   options.eval = options.train;
   options.train[0].path = dir.write("b.jsonl", R"({"input_ids": [1, 2]})");
-  EXPECT_THAT(config_error(options), said) << "rows to evaluate on, before the first step";
+  EXPECT_THAT(config_error(options), said_of("evaluate on")) << "before the first step";
 }
 
 TEST(Prepare, AnEndOfTurnThatDoesNotStopGenerationIsToldAsAWarning) {
