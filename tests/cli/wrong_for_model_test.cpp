@@ -50,7 +50,7 @@ TEST(WrongForModel, TokensByTheirTextAreToldOfTheKeyThatNamesThem) {
   TempDir dir;
   const std::string path = write_recipe_file(dir, tiny_recipe(dir.path()));
   std::string text = read_file(path);
-  const std::string other = "  trainable_token_indices: {}\n";
+  const std::string other = "  trainable_token_indices: []\n";
   ASSERT_NE(text.find(other), std::string::npos);
   dir.write("recipe.yaml", text.erase(text.find(other), other.size()));
   const Finished done = run_qlora(dir, {"train", path, "--set", "lora.trainable_tokens=[a]",
