@@ -15,9 +15,10 @@ std::string what_it_is(const ExportCard& card, const lora::AdapterBase& base) {
   const std::string form = card.format == "merged"
                                ? fmt::format("in {}", card.type)
                                : fmt::format("as a GGUF file of type {}", card.type);
+  const std::string types = card.other_types.empty() ? "" : " " + card.other_types;
   if (!card.adapter)
-    return fmt::format("# {0}\n\nThe model {0} {1}, without an adapter, written by qlora.cpp.",
-                       name, form);
+    return fmt::format("# {0}\n\nThe model {0} {1}, without an adapter, written by qlora.cpp.{2}",
+                       name, form, types);
   const std::string adapter = fmt::format("of rank {} and alpha {}, trained with qlora.cpp",
                                           card.adapter->rank, card.adapter->alpha);
   if (card.format == "gguf-lora")
@@ -32,7 +33,7 @@ std::string what_it_is(const ExportCard& card, const lora::AdapterBase& base) {
     text += " The adapter was merged into the weights as they were before their quantization.";
   else if (is_quantized_by_training(base.quantization) || !base.stored_as.empty())
     text += " The adapter was merged into the values that the quantized weights stand for.";
-  return text;
+  return text + types;
 }
 
 std::string load_merged(const ExportCard& card) {

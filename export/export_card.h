@@ -12,14 +12,15 @@
 namespace qlora::exporting {
 
 struct ExportCard {
-  std::string format;      // merged | gguf | gguf-lora
-  std::string type;        // of merged weights "bfloat16", of GGUF files "q4_k_m"
-  std::string merge_base;  // dequantized | original; empty: nothing was merged
+  std::string format;            // merged | gguf | gguf-lora
+  std::string type;              // of merged weights "bfloat16", of GGUF files "q4_k_m"
+  std::string other_types = "";  // other_types_sentence() of gguf_model.h
+  std::string merge_base;        // dequantized | original; empty: nothing was merged
   bool has_encoder = false;
-  bool has_template = false;                      // a chat template
+  bool has_template = false;                            // a chat template
   std::vector<std::string> differences_of_ollama = {};  // sentences of modelfile.h
-  std::optional<lora::LoraOptions> adapter = {};  // nothing: the base alone
-  std::string training = "";                      // further sections, or empty
+  std::optional<lora::LoraOptions> adapter = {};        // nothing: the base alone
+  std::string training = "";                            // further sections, or empty
 };
 
 // Markdown with the front matter that the Hugging Face hub reads. Files have the names that exports

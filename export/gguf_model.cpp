@@ -3,8 +3,12 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <filesystem>
+#include <map>
+#include <set>
 
 #include "base/error.h"
 #include "base/progress.h"
@@ -56,6 +60,12 @@ model::GgufMetadata metadata_of(const model::GgufDescription& description,
   return all;
 }
 
+model::GgufDescription description_of(const model::CausalLm& model) {
+  model::Architecture architecture = model.architecture();
+  architecture.tied_embeddings = model.embeddings_still_tied();
+  return model::describe_for_gguf(architecture);
+}
+
 // RoPE's own tensors behind the model's.
 std::vector<GgufPart> all_parts(const model::CausalLm& model,
                                 const model::GgufDescription& description,
@@ -93,9 +103,7 @@ void write_gguf_model(const std::string& path, const model::CausalLm& model,
                       const std::string& name, const GgufType& type,
                       model::WeightSource* original) {
   at::NoGradGuard no_grad;
-  model::Architecture architecture = model.architecture();
-  architecture.tied_embeddings = model.embeddings_still_tied();
-  const model::GgufDescription description = model::describe_for_gguf(architecture);
+  const model::GgufDescription description = description_of(model);
   const std::vector<GgufPart> parts = all_parts(model, description, original);
   const GgufTypes types(type, description);
   std::vector<io::TensorView> headers;
@@ -117,6 +125,32 @@ void write_gguf_model(const std::string& path, const model::CausalLm& model,
     progress.advance();
   }
   writer.finish();
+}
+
+std::string other_types_sentence(const model::CausalLm& model, const GgufType& type) {
+  if (!type.is_quantized()) return "";
+  const model::GgufDescription description = description_of(model);
+  const GgufTypes types(type, description);
+  int64_t matrices = 0, others = 0;
+  std::map<std::string, int64_t> number_of;
+  std::set<int64_t> blocks;
+  for (const GgufPart& part : all_parts(model, description, nullptr)) {
+    const io::DType wanted = types.of_whole_blocks(part.name, part.shape);
+    if (!io::is_block_type(wanted)) continue;
+    ++matrices;
+    const io::DType found = types.of(part.name, part.shape);
+    if (found == wanted) continue;
+    ++others;
+    ++number_of[io::dtype_name(found)];
+    blocks.insert(io::elements_per_block(wanted));
+  }
+  if (others == 0) return "";
+  std::vector<std::string> listed;
+  for (const auto& [name, number] : number_of) listed.push_back(fmt::format("{} {}", number, name));
+  return fmt::format(
+      "Of {} matrices {} have another type than {} gives them, for their rows are no multiple of "
+      "{} weights (llama.cpp does the same): {}.",
+      matrices, others, type.name, fmt::join(blocks, " or "), fmt::join(listed, ", "));
 }
 
 }  // namespace qlora::exporting

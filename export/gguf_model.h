@@ -23,4 +23,8 @@ void write_gguf_model(const std::string& path, const model::CausalLm& model,
                       const std::string& base, const GgufType& type,
                       model::WeightSource* original = nullptr);
 
+// How many matrices of the file have another type than they would have if their rows filled whole
+// blocks, and which: a sentence; empty if there are none.
+std::string other_types_sentence(const model::CausalLm& model, const GgufType& type);
+
 }  // namespace qlora::exporting

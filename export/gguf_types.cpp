@@ -13,6 +13,8 @@ namespace qlora::exporting {
 namespace {
 using io::DType;
 
+constexpr int64_t kWholeBlocks = 256;  // weights of a row that fill blocks of every type
+
 const std::array<GgufType, 11>& all_types() {
   static const std::array<GgufType, 11> types = {{{"f16", DType::kF16, 1},
                                                   {"bf16", DType::kBF16, 32},
@@ -131,6 +133,13 @@ io::DType GgufTypes::of(const std::string& tensor, const std::vector<int64_t>& s
   if (stays_float(tensor, shape)) return DType::kF32;
   if (!type_.is_quantized()) return type_.dtype;
   return that_fits(chosen(tensor, shape.back()), shape.back());
+}
+
+io::DType GgufTypes::of_whole_blocks(const std::string& tensor,
+                                     const std::vector<int64_t>& shape) const {
+  std::vector<int64_t> whole = shape;
+  if (!whole.empty()) whole.back() = kWholeBlocks;
+  return of(tensor, whole);
 }
 
 io::DType GgufTypes::chosen(const std::string& tensor, int64_t columns) const {

@@ -37,6 +37,8 @@ class GgufTypes {
   GgufTypes(const GgufType& type, const model::GgufDescription& description);
   // Of "blk.3.attn_v.weight" [out, in].
   io::DType of(const std::string& tensor, const std::vector<int64_t>& shape) const;
+  // What it would be if its rows filled whole blocks.
+  io::DType of_whole_blocks(const std::string& tensor, const std::vector<int64_t>& shape) const;
 
  private:
   // Where a tensor stands among its like, and how many these are.

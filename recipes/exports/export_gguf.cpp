@@ -115,6 +115,11 @@ void write_gguf(const std::string& directory, const TrainedModel& trained,
   write_modelfile(directory, fmt::format("FROM ./{}\n", kModelFile), trained);
 }
 
+std::string other_gguf_types(const TrainedModel& trained, const ExportOptions& options) {
+  if (options.format != "gguf") return "";
+  return exporting::other_types_sentence(*trained.base.model, type_of(options));
+}
+
 std::vector<std::string> differences_of_ollama(const TrainedModel& trained) {
   return modelfile_of(trained, "").differences;
 }

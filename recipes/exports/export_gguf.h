@@ -27,6 +27,8 @@ void require_gguf_base(const ModelChoice& choice);
 // null: the base as it was trained on.
 void write_gguf(const std::string& directory, const TrainedModel& trained,
                 const ExportOptions& options, model::WeightSource* original);
+// How many matrices of model.gguf have another type than --type gives them; empty: none.
+std::string other_gguf_types(const TrainedModel& trained, const ExportOptions& options);
 // What a README.md beside a Modelfile says of it: sentences on what Ollama does otherwise than the
 // chat template.
 std::vector<std::string> differences_of_ollama(const TrainedModel& trained);

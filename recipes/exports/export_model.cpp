@@ -235,7 +235,11 @@ void write_card(const std::string& directory, const TrainedModel& trained,
       .merge_base = merge_base,
       .has_encoder = trained.base.model->architecture().has_encoder(),
       .has_template = trained.base.chat_template != nullptr};
-  if (is_gguf_format(options.format)) card.differences_of_ollama = differences_of_ollama(trained);
+  if (is_gguf_format(options.format)) {
+    card.differences_of_ollama = differences_of_ollama(trained);
+    card.other_types = other_gguf_types(trained, options);
+    if (!card.other_types.empty()) log::write_info(card.other_types);
+  }
   if (trained.adapters) {
     card.adapter = trained.recipe.lora;
     card.training = training_of(trained);

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -104,6 +105,36 @@ TEST_F(GgufExport, TypesAreAsAskedOrTheNextThatFits) {
   EXPECT_EQ(file.find("token_embd.weight")->dtype, io::DType::kQ8_0);  // the head, too
   EXPECT_EQ(file.find("blk.0.attn_norm.weight")->dtype, io::DType::kF32);
   EXPECT_EQ(file.find("output.weight"), nullptr);
+}
+
+// Rows of 32, and of 48 in the MLPs' second matrices.
+TEST_F(GgufExport, HowManyMatricesHaveAnotherTypeThanAskedIsSaidAndWritten) {
+  const auto said = [&](const char* type) {
+    fs::remove_all(dir / "out");
+    testing::internal::CaptureStderr();
+    export_model(trained, options(type));
+    return testing::internal::GetCapturedStderr();
+  };
+  const std::string mixed = said("q4_k_m");
+  const io::GgufFile file(dir / "out/model.gguf");
+  std::map<std::string, int64_t> counted;
+  int64_t matrices = 0;
+  for (const io::TensorView& tensor : file.tensors())
+    if (tensor.dtype != io::DType::kF32) {
+      ++counted[io::dtype_name(tensor.dtype)];
+      ++matrices;
+    }
+  const std::string sentence = fmt::format(
+      "Of {0} matrices {0} have another type than q4_k_m gives them, for their rows are no "
+      "multiple of 256 weights (llama.cpp does the same): {1} F16, {2} Q5_0, {3} Q8_0.",
+      matrices, counted["F16"], counted["Q5_0"], counted["Q8_0"]);
+  EXPECT_EQ(counted.size(), 3u);
+  EXPECT_THAT(mixed, HasSubstr(sentence));
+  EXPECT_THAT(test::read_file(dir / "out/README.md"), HasSubstr(sentence));
+  EXPECT_THAT(said("f16"), Not(HasSubstr("another type")));
+  EXPECT_THAT(test::read_file(dir / "out/README.md"), Not(HasSubstr("another type")));
+  EXPECT_THAT(said("q8_0"), HasSubstr("are no multiple of 32 weights (llama.cpp does the same): 2 "
+                                      "F16."));
 }
 
 TEST_F(GgufExport, EveryTypeIsWrittenAndReadAgain) {
