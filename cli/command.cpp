@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cctype>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -52,22 +53,28 @@ Command Command::add_subcommand(const std::string& name, const std::string& help
 
 namespace {
 
-// The options and places that take paths. Shells leave a ~ behind "=" as it is.
-bool takes_path(const std::string& name) {
+// The options and places that take paths, by the first of their names. Shells leave a ~ behind "="
+// as it is.
+bool takes_path(const std::string& names) {
+  const std::string name = names.substr(0, names.find(','));
   for (const char* path :
-       {"RECIPE",     "RUN_DIR",      "PATH",         "FILE",        "--model",    "--adapter",
-        "--output",   "-o,--output",  "--data",       "--tokenizer", "--template", "--messages",
-        "--context",  "--merge-base", "--resume",     "--from",      "--html",     "--export",
-        "--original", "--held-out",   "--report-file"})
+       {"RECIPE", "RUN_DIR", "PATH", "FILE", "--model", "--adapter", "--output", "--data",
+        "--template", "--messages", "--context", "--merge-base", "--resume", "--from", "--html",
+        "--export", "--original", "--held-out", "--report-file"})
     if (name == path) return true;
   return false;
+}
+
+// The short name that an option has in every command.
+std::string with_short_name(const std::string& name) {
+  return name == "--output" ? "-o," + name : name;
 }
 
 }  // namespace
 
 template <typename T>
 Option Command::add_option(const std::string& name, T& value, const std::string& help) const {
-  CLI::Option* option = app_->add_option(name, value, help);
+  CLI::Option* option = app_->add_option(with_short_name(name), value, help);
   if (takes_path(name))
     option->transform([](const std::string& path) { return io::expand_home(path); });
   return Option(option);
@@ -172,7 +179,7 @@ std::vector<std::string> names_of_commands(const CLI::App& app) {
 std::vector<std::string> names_of_options(const CLI::App& command) {
   std::vector<std::string> names;
   for (const CLI::Option* option : command.get_options())
-    if (!option->get_lnames().empty()) names.push_back("--" + option->get_lnames().front());
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
   return names;
 }
 
@@ -196,6 +203,31 @@ std::vector<std::string> unknown_options(const CLI::App& command) {
 std::string suggestion_of_option(const std::string& word, const CLI::App& command) {
   const std::string name = word.substr(0, word.find('='));
   return suggestion(name.starts_with("--") ? name : "-" + name, names_of_options(command));
+}
+
+// "; RECIPE is given by itself, without an option" for "--recipe", "; RUN_DIR ..." for "--run", or
+// nothing.
+std::string place_instead(const std::string& word, const CLI::App& command) {
+  std::string name = word.substr(0, word.find('='));
+  name.erase(0, name.find_first_not_of('-'));
+  std::ranges::transform(name, name.begin(), [](unsigned char letter) {
+    return letter == '-' ? '_' : static_cast<char>(std::toupper(letter));
+  });
+  for (const CLI::Option* option : command.get_options())
+    if (option->get_positional() && name.size() > 1 &&
+        option->get_name(true, false).starts_with(name))
+      return fmt::format("; {} is given by itself, without an option",
+                         option->get_name(true, false));
+  return "";
+}
+
+// Where else an option may have been meant to lead.
+std::string help_with_option(const std::string& word, const CLI::App& command) {
+  if (std::string place = place_instead(word, command); !place.empty()) return place;
+  if (std::string near = suggestion_of_option(word, command); !near.empty()) return near;
+  if (command.get_option_no_throw("--set") != nullptr)
+    return "; a key of the recipe is set with --set KEY=VALUE";
+  return "";
 }
 
 // "qlora help inspect data" is "qlora inspect data --help".
@@ -231,13 +263,19 @@ std::string sentence(const CLI::App& app, const CLI::ParseError& error) {
     return error.get_exit_code() == static_cast<int>(code);
   };
   std::string text = name + ": ";
-  // What is missing may have been meant by an option that there is not.
-  if (is(CLI::ExitCodes::RequiredError) && !unknown.empty())
+  // What is missing may have been meant by an option that there is not, and what is too much may be
+  // the value of one.
+  if ((is(CLI::ExitCodes::RequiredError) || is(CLI::ExitCodes::ExtrasError)) && !unknown.empty()) {
     text += fmt::format("there is no option {}", fmt::join(unknown, ", "));
-  else
+    std::string help;
+    for (const std::string& word : unknown)
+      if (const std::string more = help_with_option(word, *command);
+          help.find(more) == std::string::npos)
+        help += more;
+    text += help;
+  } else {
     text += reason(*command, error);
-  if (is(CLI::ExitCodes::RequiredError) || is(CLI::ExitCodes::ExtrasError))
-    for (const std::string& word : unknown) text += suggestion_of_option(word, *command);
+  }
   return text + "\n" + name + " --help tells what it takes";
 }
 

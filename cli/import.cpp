@@ -53,7 +53,7 @@ void add_import_command(qlora::cli::Command app) {
                   "llama-factory, torchtune, trl, peft")
       .one_of({"axolotl", "llama-factory", "torchtune", "trl", "peft"});
   const qlora::cli::Option output = command.add_option(
-      "-o,--output", arguments->output, "Recipe to write; without it, to the terminal");
+      "--output", arguments->output, "Recipe to write; without it, to the terminal");
   command.callback([arguments, output] {
     arguments->writes = output.is_given();
     run(*arguments);

@@ -153,7 +153,7 @@ void inspect_data(const std::string& path, const std::vector<std::string>& overr
 }
 
 struct InspectArguments {
-  std::string path, recipe, html;
+  std::string path, model, recipe, html;
   std::vector<std::string> overrides;
   bool json = false, no_colour = false;
   qlora::cli::InspectDataOptions data;
@@ -185,11 +185,16 @@ void add_inspect_command(qlora::cli::Command app) {
   auto arguments = std::make_shared<InspectArguments>();
   qlora::cli::Command command = app.add_subcommand(
       "inspect", "What lies at a path: model, GGUF file, adapter, checkpoint or run");
-  command.add_option("PATH", arguments->path, "File, directory or hub id");
+  const qlora::cli::Option place =
+      command.add_option("PATH", arguments->path, "File, directory or hub id");
+  const qlora::cli::Option model =
+      command.add_option("--model", arguments->model, "The same as PATH");
   command.add_flag("--json", arguments->json, "As JSON");
   add_data_command(command, arguments);
-  command.callback([command, arguments] {
+  command.callback([command, arguments, place, model] {
     if (command.has_subcommand_given()) return;
+    if (place.is_given() && model.is_given()) throw ConfigError("give a PATH or --model, not both");
+    if (model.is_given()) arguments->path = arguments->model;
     if (arguments->path.empty()) throw ConfigError("give a PATH, or `inspect data RECIPE`");
     inspect_path(arguments->path, arguments->json);
   });

@@ -54,7 +54,7 @@ std::string render(const RenderOptions& options, const Json& messages, const Jso
 
 void run(const RenderOptions& options) {
   if (options.tokenizer.empty() == options.template_file.empty()) {
-    throw qlora::ConfigError("give either --tokenizer PATH or --template FILE");
+    throw qlora::ConfigError("give either --model PATH or --template FILE");
   }
   fmt::print("{}", render(options, qlora::data::read_messages(options.messages),
                           read_context(options.context)));
@@ -66,7 +66,7 @@ void add_render_command(qlora::cli::Command app) {
   auto options = std::make_shared<RenderOptions>();
   qlora::cli::Command command =
       app.add_subcommand("render", "Messages as the text that a chat template makes of them");
-  command.add_option("--tokenizer", options->tokenizer,
+  command.add_option("--model,--tokenizer", options->tokenizer,
                      "Model directory, tokenizer.json or .gguf whose template and special tokens "
                      "are used; or --template");
   command.add_option("--template", options->template_file, "Jinja file");

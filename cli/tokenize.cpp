@@ -145,7 +145,7 @@ void add_tokenize_command(qlora::cli::Command app) {
   qlora::cli::Command command =
       app.add_subcommand("tokenize", "Text on stdin to token ids on stdout, or back (--decode)");
   command
-      .add_option("--tokenizer", options->tokenizer,
+      .add_option("--model,--tokenizer", options->tokenizer,
                   "Model directory, tokenizer.json, sentencepiece .model or .gguf")
       .required();
   command.add_flag("--decode", options->decode, "Ids on stdin, text on stdout");

@@ -69,7 +69,7 @@ void add_resume_command(qlora::cli::Command app) {
   auto arguments = std::make_shared<ResumeArguments>();
   qlora::cli::Command command = app.add_subcommand("resume", "Go on with an interrupted run");
   command.add_option("RUN_DIR", arguments->run_dir, "Directory of the run").required();
-  command.add_option("--from", arguments->from,
+  command.add_option("--from,--checkpoint", arguments->from,
                      "A checkpoint of the run, e.g. checkpoint-000040 or best, instead of the last "
                      "whole one; what the run holds of later steps is set aside");
   command.callback([arguments] { resume(*arguments); });

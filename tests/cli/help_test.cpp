@@ -3,12 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <sstream>
 
 #include "tests/cli/program.h"
 
 namespace qlora::test {
 namespace {
+namespace fs = std::filesystem;
 using testing::AllOf;
 using testing::HasSubstr;
 
@@ -88,6 +90,53 @@ TEST(Help, AnOptionThatIsNoneIsNamedWhereSomethingIsMissingToo) {
   expect({"train", "--hlep"},
          "error: qlora train: there is no option --hlep; did you mean '--help'?");
   expect({"inspect", "--hlep"}, "--hlep; did you mean '--help'?");
+}
+
+TEST(Help, AnOptionThatIsMeantOtherwiseIsToldWhatIsRight) {
+  TempDir dir;
+  const auto expect = [&](const std::vector<std::string>& arguments, const std::string& told) {
+    const Finished done = run_qlora(dir, arguments);
+    EXPECT_EQ(done.exit_code, 2);
+    EXPECT_THAT(done.err, HasSubstr(told));
+  };
+  expect({"train", "--recipe", "r.yaml"},
+         "there is no option --recipe; RECIPE is given by itself, without an option");
+  expect({"chat", "--run-dir", "runs/a"},
+         "there is no option --run-dir; RUN_DIR is given by itself, without an option");
+  expect({"train", "r.yaml", "--model", "m"},
+         "there is no option --model; a key of the recipe is set with --set KEY=VALUE\n");
+  expect({"plan", "r.yaml", "--threads", "1", "--lr", "2"},
+         "there is no option --threads, --lr; a key of the recipe is set with --set KEY=VALUE\n");
+  fs::create_directories(dir / "model");
+  dir.write("model/config.json", "{}");
+  expect({"chat", "model"}, "model is a model and no run; give it as --model model");
+  expect({"export", "m.gguf", "--format", "gguf", "--output", "o"}, "give it as --model m.gguf");
+  fs::create_directories(dir / "adapter");
+  dir.write("adapter/adapter_config.json", "{}");
+  expect({"generate", "adapter", "--prompt", "a"}, "give it as --model BASE --adapter adapter");
+}
+
+TEST(Help, TheModelAndTheOutputHaveTheSameOptionsInEveryCommand) {
+  TempDir dir;
+  for (const char* command : {"evaluate", "generate", "chat", "export", "quantize", "dequantize",
+                              "inspect", "tokenize", "render"})
+    EXPECT_THAT(run_qlora(dir, {command, "--help"}).out, HasSubstr("\n  --model")) << command;
+  for (const char* command :
+       {"export", "recipes", "import", "quantize", "dequantize", "completion", "man"})
+    EXPECT_THAT(run_qlora(dir, {command, "--help"}).out, HasSubstr("\n  -o,--output")) << command;
+  write_tiny_directory(dir / "model");
+  EXPECT_EQ(run_qlora(dir, {"inspect", "--model", "model"}).out,
+            run_qlora(dir, {"inspect", "model"}).out);
+  const auto ids = [&](const std::string& option) {
+    return ChildProcess("/bin/sh",
+                        {"-c", std::string("printf hello | ") + QLORA_PROGRAM + " tokenize " +
+                                   option + " model"},
+                        dir.path())
+        .wait();
+  };
+  EXPECT_EQ(ids("--model").exit_code, 0);
+  EXPECT_FALSE(ids("--model").out.empty());
+  EXPECT_EQ(ids("--model").out, ids("--tokenizer").out);
 }
 
 TEST(Help, LinesFitTheTerminalAndBreakBetweenWords) {
