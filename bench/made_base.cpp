@@ -36,7 +36,7 @@ void write_base(const Wish& wish) {
   options.dtype = wish.dtype;
   const at::ScalarType dtype = model::dtype_from_string(wish.dtype, "--dtype");
   io::AtomicDirectory target(wish.output);
-  exporting::QuantizedStream stream(target.path(), architecture,
+  exporting::QuantizedStream stream(target.path(), *source,
                                     exporting::bitsandbytes_config(quantization, dtype), dtype);
   model::stream_model(*source, options, quantization, at::kCPU, {},
                       [&](const model::StreamedPart& part) { stream.add(part); });

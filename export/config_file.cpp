@@ -6,6 +6,7 @@
 #include "io/json_text.h"
 #include "io/read_file.h"
 #include "model/hugging_face_config.h"
+#include "model/weight_files.h"
 
 namespace qlora::exporting {
 namespace fs = std::filesystem;
@@ -43,17 +44,19 @@ void require_config(const model::Architecture& architecture, const std::string& 
 std::string config_text(const model::Architecture& architecture, const data::Tokenizer& tokenizer,
                         const std::string& source, at::ScalarType dtype,
                         const std::optional<nlohmann::ordered_json>& quantization,
-                        bool tied_embeddings) {
+                        bool tied_embeddings, bool float32_beside) {
   nlohmann::ordered_json config;
   if (has_config(source)) {
     const std::string original = (fs::path(source) / "config.json").string();
     config = io::ordered_json_from_text(io::read_bytes(original));
     config.erase("quantization_config");
     config.erase("dtype");
+    config.erase(model::kFloat32Beside);
   } else {
     config = config_of_gguf(architecture, tokenizer.special_tokens());
   }
   config["torch_dtype"] = dtype_name(dtype);
+  if (float32_beside) config[model::kFloat32Beside] = dtype_name(dtype);
   const bool tied = architecture.tied_embeddings && tied_embeddings;
   if (!config.contains("tie_word_embeddings") || config["tie_word_embeddings"] != tied)
     config["tie_word_embeddings"] = tied;

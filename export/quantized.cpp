@@ -12,6 +12,7 @@
 #include "export/weight_files.h"
 #include "io/atomic_write.h"
 #include "io/json.h"
+#include "model/stored_kind.h"
 #include "model/stored_quantization.h"
 
 namespace qlora::exporting {
@@ -22,47 +23,46 @@ bool is_dense(const quant::FrozenWeight& weight) {
   return weight.traits().kind == quant::WeightKind::kStored;
 }
 
-// The quantization_config, none if every weight is dense. One that was stored is kept.
-std::optional<nlohmann::ordered_json> quantization_of(const PackedLayers& layers,
-                                                      const quant::QuantizationOptions& options,
-                                                      const std::string& source,
-                                                      at::ScalarType dtype) {
-  if (layers.packed.empty()) return std::nullopt;
-  if (options.method == "as_stored") {
-    const std::string path = (fs::path(source) / "config.json").string();
-    if (fs::exists(path)) {
-      const nlohmann::json config = io::read_json_file(path);
-      if (config.contains("quantization_config"))
-        return nlohmann::ordered_json(config["quantization_config"]);
-    }
-    throw ConfigError(
-        "weights in GGUF blocks have no place in a Hugging Face directory; name a "
-        "quantization.method");
-  }
-  return bitsandbytes_config(options, dtype)(layers);
+// The quantization_config. One that was stored is kept.
+nlohmann::ordered_json quantization_of(const PackedLayers& layers,
+                                       const quant::QuantizationOptions& options,
+                                       const model::WeightSource& source, at::ScalarType dtype) {
+  if (options.method != "as_stored") return bitsandbytes_config(options, dtype)(layers);
+  const model::StoredKind stored = model::stored_kind(source);
+  if (stored.method != "bitsandbytes")
+    fail<ConfigError>(
+        "{}: weights that are stored as {} cannot be written in bitsandbytes' layout, the only one "
+        "that a base is written in",
+        source.place(), stored.text);
+  const std::string config = (fs::path(source.place()) / "config.json").string();
+  return nlohmann::ordered_json(io::read_json_file(config).at("quantization_config"));
 }
 
-// Norms are held in fp32 and quantized parts in their own types, in which they are written.
-at::ScalarType stored_dtype(const std::string& name, const at::Tensor& tensor,
-                            at::ScalarType dtype) {
+bool is_part_of_packed(const std::string& name) {
   constexpr const char* kParts[] = {".SCB", ".scales", ".scale", ".zero"};
-  const bool part_of_packed =
-      name.find(".weight.") != std::string::npos ||
-      std::ranges::any_of(kParts, [&name](const char* part) { return name.ends_with(part); });
-  return tensor.is_floating_point() && !part_of_packed ? dtype : tensor.scalar_type();
+  return name.find(".weight.") != std::string::npos ||
+         std::ranges::any_of(kParts, [&name](const char* part) { return name.ends_with(part); });
 }
 
 void write_rest(const std::string& directory, const model::Architecture& config,
                 const data::Tokenizer& tokenizer, const std::string& source, at::ScalarType dtype,
-                const std::optional<nlohmann::ordered_json>& quantization) {
+                const std::optional<nlohmann::ordered_json>& quantization, bool float32_beside) {
   tokenizer.write_files(directory);
-  io::write_file_atomically((fs::path(directory) / "config.json").string(),
-                            config_text(config, tokenizer, source, dtype, quantization, true));
+  io::write_file_atomically(
+      (fs::path(directory) / "config.json").string(),
+      config_text(config, tokenizer, source, dtype, quantization, true, float32_beside));
 }
 
 constexpr const char* kPurpose = "the quantized model";
 
 }  // namespace
+
+at::ScalarType WrittenTypes::of(const std::string& name, const at::Tensor& tensor) {
+  if (!tensor.is_floating_point() || is_part_of_packed(name)) return tensor.scalar_type();
+  const at::ScalarType type = source_.dtype_of(name, dtype_);
+  float32_beside_ |= type != dtype_;
+  return type;
+}
 
 // Versions of transformers differ in what they call the module of a head that files name otherwise.
 PackedLayers::PackedLayers(const model::Architecture& architecture)
@@ -90,15 +90,20 @@ void write_quantized(const std::string& directory, const model::CausalLm& model,
   const model::FileLayout layout(model.architecture());
   PackedLayers packed(model.architecture());
   for (const lora::LinearGroup* group : model.groups()) packed.add(*group);
-  const auto quantization = quantization_of(packed, options, source, dtype);
+  const auto files = model::open_weights(source);
+  std::optional<nlohmann::ordered_json> quantization;
+  if (!packed.packed.empty() || !is_dense(*model.head.layers().front().base))
+    quantization = quantization_of(packed, options, *files, dtype);
+  WrittenTypes types(*files, dtype);
   std::vector<WeightPart> parts;
   for (const auto& [name, tensor] : model.frozen_state()) {
     const at::Tensor stored = layout.in_files(name, tensor);
-    parts.push_back({layout.in_files(name), stored.sizes().vec(), stored_dtype(name, stored, dtype),
+    parts.push_back({layout.in_files(name), stored.sizes().vec(), types.of(name, stored),
                      [stored] { return stored; }});
   }
   write_weight_files(directory, parts, kPurpose);
-  write_rest(directory, model.architecture(), tokenizer, source, dtype, quantization);
+  write_rest(directory, model.architecture(), tokenizer, source, dtype, quantization,
+             types.float32_beside());
 }
 
 QuantizationConfig bitsandbytes_config(const quant::QuantizationOptions& options,
@@ -108,28 +113,29 @@ QuantizationConfig bitsandbytes_config(const quant::QuantizationOptions& options
   };
 }
 
-QuantizedStream::QuantizedStream(std::string directory, const model::Architecture& architecture,
+QuantizedStream::QuantizedStream(std::string directory, const model::WeightSource& source,
                                  QuantizationConfig config, at::ScalarType dtype)
     : directory_(std::move(directory)),
-      architecture_(architecture),
-      layout_(architecture),
+      architecture_(source.architecture()),
+      layout_(architecture_),
       config_(std::move(config)),
       dtype_(dtype),
+      types_(source, dtype),
       weights_(directory_, kPurpose),
-      packed_(architecture) {}
+      packed_(architecture_) {}
 
 void QuantizedStream::add(const model::StreamedPart& part) {
   for (const lora::LinearGroup* group : part.groups) packed_.add(*group);
   for (const auto& [name, tensor] : part.tensors)
-    weights_.add(layout_.in_files(name), layout_.in_files(name, tensor),
-                 stored_dtype(name, tensor, dtype_));
+    weights_.add(layout_.in_files(name), layout_.in_files(name, tensor), types_.of(name, tensor));
 }
 
 void QuantizedStream::finish(const data::Tokenizer& tokenizer, const std::string& source) {
   weights_.finish();
   std::optional<nlohmann::ordered_json> quantization;
   if (!packed_.packed.empty()) quantization = config_(packed_);
-  write_rest(directory_, architecture_, tokenizer, source, dtype_, quantization);
+  write_rest(directory_, architecture_, tokenizer, source, dtype_, quantization,
+             types_.float32_beside());
 }
 
 }  // namespace qlora::exporting

@@ -98,7 +98,11 @@ class Gguf final : public WeightSource {
       const bool is_bias = !parts.views.empty() && is_always_float32(parts.views.front().name);
       return is_bias ? at::kFloat : of_matrices;
     }
-    const io::TensorView* view = file_.find(names_.of_tensor(name).name);
+    // A directory has a tensor for each row of a norm by groups (NormSpec::tensor()).
+    const size_t group = name.find(".norms.");
+    const io::TensorView* view = file_.find(
+        names_.of_tensor(group == std::string::npos ? name : name.substr(0, group) + ".weight")
+            .name);
     const bool is_float32 = view && view->dtype == io::DType::kF32 &&
                             (view->shape.size() < 2 || is_always_float32(view->name));
     return is_float32 ? at::kFloat : of_matrices;

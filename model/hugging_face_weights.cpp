@@ -55,6 +55,7 @@ class HuggingFaceDirectory final : public WeightSource {
     require_known_packing(json);
     file_ = io::read_weight_directory(directory);
     read_packing(json);
+    read_float32_beside(json);
     name_as_transformers_does(architecture_, file_);
     part_different_embeddings();
     require_equal_copies();
@@ -110,12 +111,18 @@ class HuggingFaceDirectory final : public WeightSource {
   const io::TensorView* stored(const std::string& name) const override { return file_.find(name); }
 
   at::ScalarType dtype() const override {
+    if (float32_beside_) return *float32_beside_;
     // Packed bytes may be stored as numbers of any type.
     std::vector<io::TensorView> plain;
     std::ranges::copy_if(file_.tensors, std::back_inserter(plain), [&](const io::TensorView& t) {
       return file_.find(t.name + ".absmax") == nullptr && !packed_.is_part(t.name);
     });
     return matrices_dtype(plain);
+  }
+
+  at::ScalarType dtype_of(const std::string& name, at::ScalarType of_matrices) const override {
+    const io::TensorView* view = float32_beside_ ? file_.find(name) : nullptr;
+    return view && view->dtype == io::DType::kF32 ? at::kFloat : of_matrices;
   }
 
   std::string packing(const std::string& module) const override { return packed_.packing(module); }
@@ -141,6 +148,13 @@ class HuggingFaceDirectory final : public WeightSource {
   void read_packing(const io::JsonNode& json) {
     if (const auto packing = packing_config(json, place_))
       packed_.read_config(io::JsonNode(packing->config, packing->place));
+  }
+
+  void read_float32_beside(const io::JsonNode& json) {
+    const std::string type = json.string_or(kFloat32Beside, "");
+    if (type != json.string_or("dtype", json.string_or("torch_dtype", ""))) return;
+    if (type == "bfloat16") float32_beside_ = at::kBFloat16;
+    if (type == "float16") float32_beside_ = at::kHalf;
   }
 
   // Packed tensors in a directory whose config.json does not say so.
@@ -227,6 +241,7 @@ class HuggingFaceDirectory final : public WeightSource {
   }
 
   std::string head_, embedding_;  // tensors
+  std::optional<at::ScalarType> float32_beside_;
   io::TensorFile file_;
   PackedLayers packed_{architecture_, file_};
   std::set<std::string> read_;

@@ -30,6 +30,11 @@ struct PackingConfig {
 std::optional<PackingConfig> packing_config(const io::JsonNode& config,
                                             const std::string& directory);
 
+// In the config.json of a directory that this program made of a GGUF file: the type of its matrices
+// beside tensors in float32, which are read in float32 as they were there. Of no meaning where
+// torch_dtype says another type: then another tool has saved the weights since.
+inline constexpr const char* kFloat32Beside = "qlora_float32_beside";
+
 // The tensors of a file that are not among those that were read.
 std::vector<std::string> names_but(const std::vector<io::TensorView>& tensors,
                                    const std::set<std::string>& read);

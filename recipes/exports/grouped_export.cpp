@@ -132,7 +132,7 @@ std::string quantize_hqq_to(const std::string& directory, const std::string& pat
                             at::Device device, QuantizationReport& report) {
   const auto source = model::open_weights(path);
   exporting::QuantizedStream target(
-      directory, source->architecture(),
+      directory, *source,
       [&](const exporting::PackedLayers& layers) { return hqq_config_json(options.hqq, layers); },
       model::dtype_from_string(options.dtype, "--dtype"));
   ValuesHasher hasher;
@@ -179,8 +179,9 @@ std::string quantize_gptq_to(const std::string& directory, const std::string& pa
                              const QuantizeOptions& options, at::Device device,
                              QuantizationReport& report) {
   nlohmann::ordered_json config;
+  const auto source = model::open_weights(path);
   exporting::QuantizedStream target(
-      directory, model::open_weights(path)->architecture(),
+      directory, *source,
       [&](const exporting::PackedLayers& layers) {
         return config = gptq_config_json(options.gptq, layers, rows.facts);
       },

@@ -74,9 +74,8 @@ std::string quantize_to(const std::string& directory, const std::string& path,
   const model::WeightMaker make = bitsandbytes_maker(options, report);
   const auto source = model::open_weights(path);
   const at::ScalarType dtype = model::dtype_from_string(options.dtype, "--dtype");
-  exporting::QuantizedStream target(directory, source->architecture(),
-                                    exporting::bitsandbytes_config(options.quantization, dtype),
-                                    dtype);
+  exporting::QuantizedStream target(
+      directory, *source, exporting::bitsandbytes_config(options.quantization, dtype), dtype);
   model::BaseHasher hasher;
   model::stream_model(*source, model_options(path, options.dtype), options.quantization, device,
                       make, [&](const model::StreamedPart& part) {

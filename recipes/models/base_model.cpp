@@ -17,6 +17,7 @@
 #include "io/hashing.h"
 #include "io/live_mappings.h"
 #include "io/user_path.h"
+#include "model/base_hash.h"
 #include "model/hub_cache.h"
 #include "model/load.h"
 #include "model/model_header.h"
@@ -49,6 +50,16 @@ std::map<std::string, std::string> hashes_of(const std::string& directory) {
       hashes[entry.path().lexically_relative(directory).string()] =
           io::hash_file(entry.path().string());
   return hashes;
+}
+
+// Of the base in a directory, read as it lies there.
+std::string hash_of_stored(const std::string& directory, const std::string& dtype) {
+  model::ModelOptions options;
+  options.dtype = dtype;
+  model::BaseHasher hasher;
+  model::stream_model(*model::open_weights(directory), options, {}, at::kCPU, {},
+                      [&](const model::StreamedPart& part) { hasher.add(part.tensors); });
+  return hasher.hex();
 }
 
 model::Placement placement_on(const Recipe& recipe, const std::string& path, c10::Device device,
@@ -221,6 +232,11 @@ void save_base(const Recipe& recipe, BaseModel& base) {
   io::AtomicDirectory target(directory, io::AtomicDirectory::Existing::kReplace);
   exporting::write_quantized(target.path(), *base.model, recipe.quantization, *base.tokenizer,
                              base.path, model::dtype_from_string(base.record.dtype, "model.dtype"));
+  // Else the run would train to its end, and nothing could read what it was trained on.
+  check(hash_of_stored(target.path(), base.record.dtype) == base.record.hash,
+        "{}: the base was not read back as it was written, and the run could not go on from it; "
+        "nothing is left there",
+        directory);
   if (base.changed) {
     io::write_file_atomically((std::filesystem::path(target.path()) / kInitTable).string(),
                               base.init_table);

@@ -1,0 +1,212 @@
+// Runs that write the base that they made of a GGUF file: what such files have in float32 beside
+// matrices of 16 bits (norms, biases, routers, learned positions) is read again as it was trained
+// on.
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <utility>
+#include <vector>
+
+#include "io/atomic_write.h"
+#include "io/gguf.h"
+#include "model/load.h"
+#include "quant/tensor_file.h"
+#include "recipes/exports/export_model.h"
+#include "recipes/exports/quantize_model.h"
+#include "recipes/models/trained_model.h"
+#include "recipes/qlora_finetune.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/tiny_files.h"
+
+namespace qlora::recipes {
+namespace {
+namespace fs = std::filesystem;
+
+constexpr int64_t kWidth = 64;
+
+// Norms of ones become such that no type of 16 bits holds.
+void make_norms_inexact(const std::string& gguf) {
+  std::string bytes = test::read_file(gguf);
+  const std::vector<float> ones(kWidth, 1), others(kWidth, 1.0003F);
+  const std::string before(reinterpret_cast<const char*>(ones.data()), 4 * kWidth),
+      after(reinterpret_cast<const char*>(others.data()), 4 * kWidth);
+  size_t place = 0;
+  int norms = 0;
+  for (; (place = bytes.find(before, place)) != std::string::npos; ++norms)
+    bytes.replace(place, after.size(), after);
+  ASSERT_GE(norms, 5) << gguf;
+  io::write_file_atomically(gguf, bytes);
+}
+
+const std::vector<std::pair<std::string, std::string>>& families() {
+  static const std::vector<std::pair<std::string, std::string>> all = {
+      {"llama", R"({"model_type": "llama", "vocab_size": 258, "hidden_size": 64,
+          "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2,
+          "num_hidden_layers": 2, "tie_word_embeddings": false})"},
+      {"qwen2", R"({"model_type": "qwen2", "vocab_size": 258, "hidden_size": 64,
+          "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2,
+          "num_hidden_layers": 2, "tie_word_embeddings": true})"},
+      {"gpt2", R"({"model_type": "gpt2", "vocab_size": 258, "n_embd": 64, "n_layer": 2,
+          "n_head": 4, "n_positions": 256})"},
+      {"mixtral", R"({"model_type": "mixtral", "vocab_size": 258, "hidden_size": 64,
+          "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2,
+          "num_hidden_layers": 2, "num_local_experts": 3, "num_experts_per_tok": 2,
+          "tie_word_embeddings": false})"}};
+  return all;
+}
+
+class SavedGgufBase : public ::testing::Test {
+ protected:
+  SavedGgufBase() : recipe_(test::tiny_recipe(dir_.path())) {
+    const std::string text = R"({"text": "some words"})";
+    recipe_.data.train = {{dir_.write("text.jsonl", text + "\n" + text + "\n"), "text", {}}};
+    recipe_.data.eval.clear();
+    recipe_.optim.schedule = "constant";
+    recipe_.optim.warmup_ratio = 0;
+    recipe_.train.max_steps = 4;
+  }
+
+  void choose(const std::pair<std::string, std::string>& family) {
+    recipe_.model.path = dir_ / (family.first + ".gguf");
+    test::write_made_gguf(recipe_.model.path, family.second);
+    make_norms_inexact(recipe_.model.path);
+  }
+  static void train(const Recipe& recipe) { finetune(recipe, std::atomic<bool>(false)); }
+  static quant::NamedTensors adapter(const std::string& run) {
+    return quant::read_tensors(run + "/adapter/adapter_model.safetensors");
+  }
+
+  // Opened by its directory, by base and adapter, and stopped and gone on with.
+  void expect_usable(const std::string& name) {
+    Recipe whole = recipe_, parts = recipe_;
+    whole.output.dir = dir_ / (name + "-whole");
+    parts.output.dir = dir_ / (name + "-parts");
+    train(whole);
+    const std::string run = whole.output.dir;
+    const auto record = lora::read_adapter_base(run + "/adapter");
+    ASSERT_TRUE(record.has_value()) << name;
+    ModelChoice of_run, by_hand;
+    of_run.run_dir = run;
+    by_hand.model = run + "/base";
+    by_hand.adapter = run + "/adapter";
+    for (const ModelChoice& choice : {of_run, by_hand})
+      EXPECT_EQ(open_model(choice).base.record.hash, record->hash) << name;
+    parts.train.max_steps = 2;
+    train(parts);
+    parts.train.max_steps = whole.train.max_steps;
+    parts.train.on_extend = "rescale";
+    train(parts);
+    const auto one = adapter(run), two = adapter(parts.output.dir);
+    ASSERT_EQ(one.size(), two.size()) << name;
+    for (size_t i = 0; i < one.size(); ++i)
+      EXPECT_TRUE(at::equal(one[i].second, two[i].second)) << name << " " << one[i].first;
+  }
+
+  const test::TempDir dir_;
+  Recipe recipe_;
+};
+
+TEST_F(SavedGgufBase, WhatWasTrainedOnIsReadAgain) {
+  for (const auto& family : families()) {
+    choose(family);
+    for (const char* dtype : {"auto", "bfloat16", "float16", "float32"}) {
+      recipe_.model.dtype = dtype;
+      recipe_.lora.init = "default";
+      recipe_.output.save_base = true;
+      expect_usable(family.first + "-saved-" + dtype);
+    }
+  }
+}
+
+TEST_F(SavedGgufBase, AlsoWhereTheInitChangesIt) {
+  recipe_.model.dtype = "bfloat16";
+  for (const auto& family : families()) {
+    choose(family);
+    for (const auto& [init, method] :
+         {std::pair{"pissa", "nf4"}, {"olora", "int8"}, {"loftq", "fp4"}, {"pissa", "none"}}) {
+      recipe_.lora.init = init;
+      recipe_.quantization.method = method;
+      expect_usable(family.first + "-" + init + "-" + method);
+    }
+  }
+}
+
+// And a base that was saved unchanged is that of the GGUF file.
+TEST_F(SavedGgufBase, ItsAdapterFitsTheFileItselfToo) {
+  choose(families().front());
+  recipe_.model.dtype = "bfloat16";
+  recipe_.output.save_base = true;
+  train(recipe_);
+  const std::string run = recipe_.output.dir;
+  const auto record = lora::read_adapter_base(run + "/adapter");
+  ModelChoice choice;
+  choice.model = recipe_.model.path;
+  choice.adapter = run + "/adapter";
+  EXPECT_EQ(open_model(choice).base.record.hash, record->hash);
+}
+
+TEST_F(SavedGgufBase, NormsLieThereInFloat32BesideMatricesOf16Bits) {
+  choose(families().front());
+  recipe_.model.dtype = "bfloat16";
+  recipe_.output.save_base = true;
+  train(recipe_);
+  const std::string base = recipe_.output.dir + "/base", file = base + "/config.json";
+  for (const auto& [name, tensor] : quant::read_tensors(base + "/model.safetensors")) {
+    if (name.ends_with("norm.weight")) {
+      EXPECT_TRUE(at::equal(tensor, at::full({kWidth}, 1.0003F))) << name;
+    }
+    if (name == "model.embed_tokens.weight") {
+      EXPECT_EQ(tensor.scalar_type(), at::kBFloat16);
+    }
+  }
+  const auto type_of_norm = [&] {
+    const auto source = model::open_weights(base);
+    EXPECT_EQ(source->dtype_of("model.embed_tokens.weight", at::kBFloat16), at::kBFloat16);
+    return source->dtype_of("model.norm.weight", at::kBFloat16);
+  };
+  EXPECT_EQ(model::open_weights(base)->dtype(), at::kBFloat16);
+  EXPECT_EQ(type_of_norm(), at::kFloat);
+  // A tool that loads it in another type and saves it again keeps the key, and changes the type.
+  auto config = nlohmann::ordered_json::parse(test::read_file(file));
+  config["dtype"] = "float32";
+  io::write_file_atomically(file, config.dump());
+  EXPECT_EQ(type_of_norm(), at::kBFloat16);
+}
+
+TEST_F(SavedGgufBase, AMergedModelOfItIsOfOneType) {
+  choose(families().front());
+  recipe_.model.dtype = "bfloat16";
+  recipe_.lora.init = "pissa";
+  train(recipe_);
+  ModelChoice choice;
+  choice.run_dir = recipe_.output.dir;
+  TrainedModel trained = open_model(choice);
+  export_model(trained, {"merged", dir_ / "merged", "bfloat16"});
+  for (const auto& [name, tensor] : quant::read_tensors(dir_ / "merged/model.safetensors"))
+    EXPECT_EQ(tensor.scalar_type(), at::kBFloat16) << name;
+  EXPECT_THAT(test::read_file(dir_ / "merged/config.json"),
+              ::testing::Not(::testing::HasSubstr("qlora_float32_beside")));
+}
+
+TEST_F(SavedGgufBase, QuantizingAGgufFileKeepsThemToo) {
+  for (const auto& family : families()) {
+    choose(family);
+    for (const char* method : {"nf4", "int8", "hqq"}) {
+      QuantizeOptions options;
+      options.model = recipe_.model.path;
+      options.output = dir_ / (family.first + "-" + method);
+      options.dtype = "bfloat16";
+      options.quantization.method = method;
+      options.hqq.group_size = 32;
+      EXPECT_NO_THROW(quantize_model(options)) << options.output;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace qlora::recipes
