@@ -25,6 +25,7 @@
 #include "model/skip_modules.h"
 #include "recipes/idle_keys.h"
 #include "recipes/models/base_init.h"
+#include "recipes/models/kept_packing.h"
 #include "recipes/models/model_tokens.h"
 #include "recipes/options_from_files.h"
 #include "recipes/plan/plan.h"
@@ -65,6 +66,8 @@ class Look {
     if (header_) at("model.device_map", [&] { at_device_map(); });
     if (header_ && header_->architecture.has_encoder())
       at_entries("data.train_on", [&] { refuse_trained_inputs(); });
+    if (header_ && recipe_.output.save_base && can_plan_weights())
+      at("output.save_base", [&] { require_writable_base(recipe_, *header_, "output.save_base"); });
     if (header_ && !problems_.is_covered("lora")) at_targets();
     if (header_)
       at("train.gradient_checkpointing", [&] {
@@ -153,8 +156,9 @@ class Look {
 
   // Its modules; the planner looks at the device.
   void at_device_map() {
-    if (!model::is_automatic(recipe_.model))
-      model::placement_of(recipe_.model, header_->architecture, at::kCPU);
+    if (model::is_automatic(recipe_.model)) return;
+    const auto placement = model::placement_of(recipe_.model, header_->architecture, at::kCPU);
+    if (can_plan_weights()) require_movable_head(recipe_, *header_, placement);
   }
 
   // Each key by itself: a fault of one leaves the others to be looked at.
@@ -205,6 +209,9 @@ class Look {
       return;
     at("lora.init", [&] { require_targets_of_init(); });
     if (can_plan_weights()) at("lora.init", [&] { require_weights_of_init(); });
+    // LoftQ changes none where weights stay packed.
+    if (can_plan_weights() && recipe_.lora.init != "loftq")
+      at("lora.init", [&] { require_writable_base(recipe_, *header_, "lora.init"); });
   }
 
   // The head's adapter starts as by default, whatever lora.init says.

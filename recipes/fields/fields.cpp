@@ -282,7 +282,8 @@ Section output_section() {
       {in({"dir", "path", "Directory of the run."}, &Options::dir) | Required{} |
            Free{"The run may have moved."},
        in({"save_base", "boolean",
-           "Also writes the quantized base, to `base` in the run directory."},
+           "Also writes the quantized base, to `base` in the run directory. Weights that stay in "
+           "GGUF blocks or as other tools packed them cannot be written there."},
           &Options::save_base) |
            Free{"It is written as the run starts or continues, where it does not lie there yet."},
        in({"overwrite", "boolean", "Replaces another run found in `dir`."}, &Options::overwrite) |
