@@ -87,9 +87,10 @@ class Look {
     at("train.on_extend", [&] { require_on_extend(recipe_, horizon, recipe_.train.max_steps); });
   }
 
-  // Of the recipe on its model.
   void warn_of_idle_keys() const {
-    for (const std::string& sentence : idle_keys(recipe_, header_ && header_->stored))
+    for (const std::string& sentence : idle_keys(recipe_)) log::write_warning_once(sentence);
+    if (!header_) return;
+    for (const std::string& sentence : idle_keys_on(*header_, recipe_))
       log::write_warning_once(sentence);
   }
 

@@ -7,6 +7,9 @@
 #include <initializer_list>
 
 #include "data/readers/reader.h"
+#include "lora/targets.h"
+#include "lora/whole_modules.h"
+#include "model/architecture.h"
 #include "optim/optimizer_names.h"
 #include "recipes/fields/fields.h"
 #include "recipes/run_files/run_names.h"
@@ -60,6 +63,8 @@ bool takes_template(const Recipe& r, const data::DatasetOptions& dataset) {
 }
 
 const IdleKey kKeys[] = {
+    {"model.offload_dir", [](const Recipe& r) { return !r.model.device_map.empty(); },
+     "a model.device_map", [](const Recipe&) -> std::string { return "none"; }},
     {"quantization.double_quant",
      [](const Recipe& r) {
        return !is_one_of(method(r), {"none", "as_stored", "int8", "int8_weight_only"});
@@ -145,6 +150,35 @@ bool is_at_default(const std::string& key, const Recipe& recipe) {
   return value_of(key, recipe) == value_of(key, defaults);
 }
 
+bool is_written(const Recipe& recipe, const std::string& key) {
+  return recipe.places.contains(key) && !is_at_default(key, recipe);
+}
+
+// Whether lora.bias trains one.
+bool has_trained_biases(const lora::LoraOptions& options, const model::Architecture& a) {
+  const bool all = options.bias == "all";
+  bool any = false;
+  const auto look = [&](const std::string& module, const model::LinearSpec& linear) {
+    any = any || (linear.bias && (all || lora::is_target(options, module)));
+  };
+  for_each_linear(a, look);
+  look(a.head.names.hugging_face, a.head);
+  if (all)
+    for_each_norm(a, [&](const std::string&, const model::NormSpec& norm) {
+      any = any || (norm.present() && norm.bias);
+    });
+  return any;
+}
+
+// Whether there are embeddings to train that are one matrix.
+bool trains_tied_embeddings(const lora::LoraOptions& options, const model::Architecture& a) {
+  if (!a.tied_embeddings) return false;
+  const lora::TrainedEmbeddings trained =
+      lora::trained_embeddings(options, true, a.vocab_size, a.embedding_names());
+  return trained.whole_embedding || trained.whole_head || !trained.embedding_ids.empty() ||
+         !trained.head_ids.empty();
+}
+
 // Two fields of a row that are read from one column.
 void add_doubled_columns(const std::string& key, const data::DatasetOptions& dataset,
                          std::vector<std::string>& sentences) {
@@ -163,18 +197,10 @@ void add_doubled_columns(const std::string& key, const data::DatasetOptions& dat
 
 }  // namespace
 
-std::vector<std::string> idle_keys(const Recipe& recipe, bool is_stored_quantized) {
+std::vector<std::string> idle_keys(const Recipe& recipe) {
   std::vector<std::string> sentences;
-  const auto is_written = [&](const std::string& key) {
-    return recipe.places.contains(key) && !is_at_default(key, recipe);
-  };
-  if (is_stored_quantized && method(recipe) != "as_stored")
-    for (const char* key : {"quantization.block_size", "quantization.skip_modules"})
-      if (is_written(key))
-        sentences.push_back(fmt::format(
-            "{} changes nothing: the base is stored quantized, and stays as it is", key));
   for (const IdleKey& idle : kKeys)
-    if (is_written(idle.key) && !idle.acts(recipe))
+    if (is_written(recipe, idle.key) && !idle.acts(recipe))
       sentences.push_back(fmt::format("{} changes nothing: it is of {}, found {}", idle.key,
                                       idle.of, idle.found(recipe)));
   if (recipe.places.contains("data.chat_template") && !recipe.data.chat_template.empty() &&
@@ -188,6 +214,27 @@ std::vector<std::string> idle_keys(const Recipe& recipe, bool is_stored_quantize
   for (const auto& [list, datasets] : lists)
     for (size_t i = 0; i < datasets->size(); ++i)
       add_doubled_columns(fmt::format("{}[{}]", list, i), (*datasets)[i], sentences);
+  return sentences;
+}
+
+std::vector<std::string> idle_keys_on(const model::ModelHeader& header, const Recipe& recipe) {
+  std::vector<std::string> sentences;
+  if (header.stored && method(recipe) != "as_stored")
+    for (const char* key : {"quantization.block_size", "quantization.skip_modules"})
+      if (is_written(recipe, key))
+        sentences.push_back(fmt::format(
+            "{} changes nothing: the base is stored quantized, and stays as it is", key));
+  const lora::LoraOptions& options = recipe.lora;
+  if (!options.from_adapter.empty()) return sentences;  // they are the adapter's
+  const model::Architecture& architecture = header.architecture;
+  if (options.bias != "none" && !has_trained_biases(options, architecture))
+    sentences.push_back(
+        fmt::format("lora.bias: {} changes nothing: {} has a bias", options.bias,
+                    options.bias == "all" ? "no layer of the model" : "none of lora.targets"));
+  if (options.ensure_weight_tying && !trains_tied_embeddings(options, architecture))
+    sentences.emplace_back(
+        "lora.ensure_weight_tying changes nothing: it is for embeddings that are tied and "
+        "trained, by lora.modules_to_save or by tokens");
   return sentences;
 }
 

@@ -5,6 +5,9 @@
 
 #include <string>
 
+#include "io/json.h"
+#include "model/families/llama_like.h"
+#include "quant/prequantized/stored_format.h"
 #include "recipes/ready_recipes.h"
 #include "recipes/run_files/run_names.h"
 #include "recipes/yaml/recipe_yaml.h"
@@ -13,6 +16,7 @@ namespace qlora::recipes {
 namespace {
 using testing::ElementsAre;
 using testing::IsEmpty;
+using testing::StartsWith;
 
 constexpr const char* kStart =
     "model: {path: m}\n"
@@ -43,6 +47,8 @@ TEST(IdleKeys, EachIsToldWithWhatItNeeds) {
       {{"quantization.method=as_stored", "quantization.double_quant=false"},
        "quantization.double_quant changes nothing: it is of quantization.method nf4 and fp4, found "
        "as_stored"},
+      {{"model.offload_dir=d"},
+       "model.offload_dir changes nothing: it is of a model.device_map, found none"},
       {{"lora.init=pissa", "lora.loftq={iterations: 2, svd: exact}"},
        "lora.loftq.iterations changes nothing: it is of lora.init loftq, found pissa"},
       {{"lora.loftq={svd: exact}"},
@@ -98,15 +104,46 @@ TEST(IdleKeys, WhatActsOrStandsAtItsDefaultIsNotToldOf) {
 }
 
 TEST(IdleKeys, HowABaseIsQuantizedThatAnotherToolHasQuantizedIsNotForTheRecipeToSay) {
-  const Recipe recipe = parse_recipe(
-      kStart, "r.yaml", "", {"quantization.block_size=128", "quantization.skip_modules=[q_proj]"});
-  EXPECT_THAT(idle_keys(recipe, true),
+  model::ModelHeader header;
+  const std::vector<std::string> overrides = {"quantization.block_size=128",
+                                              "quantization.skip_modules=[q_proj]"};
+  EXPECT_THAT(idle_keys_on(header, parse_recipe(kStart, "r.yaml", "", overrides)), IsEmpty());
+  header.stored = quant::make_stored_format(io::JsonNode(
+      {{"quant_method", "bitsandbytes"}, {"load_in_4bit", true}, {"bnb_4bit_quant_type", "nf4"}},
+      "config.json"));
+  EXPECT_THAT(idle_keys_on(header, parse_recipe(kStart, "r.yaml", "", overrides)),
               ElementsAre("quantization.block_size changes nothing: the base is stored quantized, "
                           "and stays as it is",
                           "quantization.skip_modules changes nothing: the base is stored "
                           "quantized, and stays as it is"));
-  EXPECT_THAT(idle_keys(recipe, false), IsEmpty());
-  EXPECT_THAT(idle_keys(parse_recipe(kStart, "r.yaml", ""), true), IsEmpty());
+  EXPECT_THAT(idle_keys_on(header, parse_recipe(kStart, "r.yaml", "")), IsEmpty());
+}
+
+TEST(IdleKeys, BiasesAndTiedEmbeddingsThatTheModelDoesNotHaveAreTold) {
+  model::LlamaSizes sizes;
+  sizes.vocab_size = 300;
+  sizes.hidden_size = 64;
+  sizes.intermediate_size = 128;
+  sizes.num_layers = 1;
+  sizes.num_heads = 2;
+  sizes.num_kv_heads = 1;
+  sizes.head_dim = 32;
+  model::ModelHeader header;
+  const auto idle_on = [&](const std::vector<std::string>& overrides) {
+    header.architecture = model::llama_like("llama", sizes);
+    return idle_keys_on(header, parse_recipe(kStart, "r.yaml", "", overrides));
+  };
+  EXPECT_THAT(idle_on({"lora.bias=all"}),
+              ElementsAre("lora.bias: all changes nothing: no layer of the model has a bias"));
+  EXPECT_THAT(idle_on({"lora.bias=lora_only"}),
+              ElementsAre("lora.bias: lora_only changes nothing: none of lora.targets has a bias"));
+  const std::vector<std::string> tying = {"lora.ensure_weight_tying=true",
+                                          "lora.modules_to_save=[embed_tokens]"};
+  EXPECT_THAT(idle_on(tying), ElementsAre(StartsWith("lora.ensure_weight_tying changes nothing")));
+  sizes.tied_embeddings = true;
+  EXPECT_THAT(idle_on(tying), IsEmpty());
+  EXPECT_THAT(idle_on({tying.front()}),
+              ElementsAre(StartsWith("lora.ensure_weight_tying changes nothing")));
 }
 
 // A run's own record has every key.
