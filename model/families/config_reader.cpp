@@ -13,13 +13,15 @@
 #include "base/warn_once.h"
 #include "io/json_text.h"
 #include "io/known_keys.h"
+#include "model/weight_files.h"
 
 namespace qlora::model {
 namespace {
 
 // Keys of a config.json that concern all families.
-constexpr std::string_view kAlwaysRead[] = {"model_type", "architectures", "quantization_config",
-                                            "attention_dropout", "pruned_heads"};
+constexpr std::string_view kAlwaysRead[] = {"model_type",          "architectures",
+                                            "quantization_config", "attention_dropout",
+                                            "pruned_heads",        kFloat32Beside};
 
 // How the model was made, is served, or is held in memory; legacy settings of generation.
 constexpr std::string_view kHarmless[] = {"_attn_implementation",

@@ -6,9 +6,8 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <cstring>
-#include <filesystem>
 #include <nlohmann/json.hpp>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -25,7 +24,6 @@
 
 namespace qlora::recipes {
 namespace {
-namespace fs = std::filesystem;
 
 constexpr int64_t kWidth = 64;
 
@@ -66,9 +64,11 @@ class SavedGgufBase : public ::testing::Test {
     const std::string text = R"({"text": "some words"})";
     recipe_.data.train = {{dir_.write("text.jsonl", text + "\n" + text + "\n"), "text", {}}};
     recipe_.data.eval.clear();
+    recipe_.lora.dropout = 0;  // there is none for experts
     recipe_.optim.schedule = "constant";
     recipe_.optim.warmup_ratio = 0;
     recipe_.train.max_steps = 4;
+    recipe_.train.threads = 1;
   }
 
   void choose(const std::pair<std::string, std::string>& family) {
@@ -114,7 +114,7 @@ class SavedGgufBase : public ::testing::Test {
 TEST_F(SavedGgufBase, WhatWasTrainedOnIsReadAgain) {
   for (const auto& family : families()) {
     choose(family);
-    for (const char* dtype : {"auto", "bfloat16", "float16", "float32"}) {
+    for (const char* dtype : {"auto", "float16"}) {
       recipe_.model.dtype = dtype;
       recipe_.lora.init = "default";
       recipe_.output.save_base = true;
@@ -125,14 +125,12 @@ TEST_F(SavedGgufBase, WhatWasTrainedOnIsReadAgain) {
 
 TEST_F(SavedGgufBase, AlsoWhereTheInitChangesIt) {
   recipe_.model.dtype = "bfloat16";
-  for (const auto& family : families()) {
-    choose(family);
-    for (const auto& [init, method] :
-         {std::pair{"pissa", "nf4"}, {"olora", "int8"}, {"loftq", "fp4"}, {"pissa", "none"}}) {
-      recipe_.lora.init = init;
-      recipe_.quantization.method = method;
-      expect_usable(family.first + "-" + init + "-" + method);
-    }
+  const std::pair<const char*, const char*> inits[] = {
+      {"pissa", "nf4"}, {"olora", "int8"}, {"loftq", "fp4"}, {"pissa", "none"}};
+  for (size_t i = 0; i < families().size(); ++i) {
+    choose(families()[i]);
+    std::tie(recipe_.lora.init, recipe_.quantization.method) = inits[i];
+    expect_usable(families()[i].first + "-" + recipe_.lora.init);
   }
 }
 
@@ -169,7 +167,9 @@ TEST_F(SavedGgufBase, NormsLieThereInFloat32BesideMatricesOf16Bits) {
     EXPECT_EQ(source->dtype_of("model.embed_tokens.weight", at::kBFloat16), at::kBFloat16);
     return source->dtype_of("model.norm.weight", at::kBFloat16);
   };
+  testing::internal::CaptureStderr();
   EXPECT_EQ(model::open_weights(base)->dtype(), at::kBFloat16);
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");  // the key is known
   EXPECT_EQ(type_of_norm(), at::kFloat);
   // A tool that loads it in another type and saves it again keeps the key, and changes the type.
   auto config = nlohmann::ordered_json::parse(test::read_file(file));
