@@ -32,7 +32,9 @@ void train(TrainArguments arguments) {
   if (arguments.profile_steps > 0)
     arguments.overrides.push_back("train.profile_steps=" + std::to_string(arguments.profile_steps));
   if (arguments.overwrite) arguments.overrides.emplace_back("output.overwrite=true");
-  run(qlora::recipes::read_recipe(arguments.recipe, arguments.overrides));
+  Recipe recipe = qlora::recipes::read_recipe(arguments.recipe, arguments.overrides);
+  recipe.output.begins_anew = arguments.overwrite;
+  run(recipe);
 }
 
 struct ResumeArguments {
@@ -61,7 +63,8 @@ void add_train_command(qlora::cli::Command app) {
       .add_option("--profile", arguments->profile_steps,
                   "Print where the time of this many steps goes, and write a Chrome trace")
       .not_negative();
-  command.add_flag("--overwrite", arguments->overwrite, "Replace another run in output.dir");
+  command.add_flag("--overwrite", arguments->overwrite,
+                   "Begin anew: replace the run in output.dir, whatever it is");
   command.callback([arguments] { train(*arguments); });
 }
 

@@ -60,7 +60,9 @@ struct TrainOptions {
 struct OutputOptions {
   std::string dir;         // where the run is written
   bool save_base = false;  // also write the quantized base to <dir>/base
-  bool overwrite = false;  // replace another run found in <dir>
+  bool overwrite = false;  // replace a run found in <dir>, but for an unfinished one of this recipe
+  // No key of a recipe: --overwrite, the word for this one start, which replaces any run in <dir>.
+  bool begins_anew = false;
 
   void validate() const;
   // The same, as far as all of it can be told together.

@@ -286,7 +286,11 @@ Section output_section() {
            "GGUF blocks or as other tools packed them cannot be written there."},
           &Options::save_base) |
            Free{"It is written as the run starts or continues, where it does not lie there yet."},
-       in({"overwrite", "boolean", "Replaces another run found in `dir`."}, &Options::overwrite) |
+       in({"overwrite", "boolean",
+           "Replaces a run found in `dir` that is finished or of another recipe. An unfinished run "
+           "of the same recipe goes on all the same; `qlora train --overwrite` replaces that, "
+           "too."},
+          &Options::overwrite) |
            Free{"It matters only when a run starts anew."}});
 }
 

@@ -47,6 +47,19 @@ void read_best_metric(const Found& found, const ToolKey&, Draft& draft) {
   draft.refuse(found, "the best checkpoint is that of the least evaluation loss");
 }
 
+// There each start trains anew that resume_from_checkpoint names no checkpoint for.
+void read_overwrite(const Found& found, const ToolKey& key, Draft& draft) {
+  const Node* checkpoint = beside(found, "resume_from_checkpoint");
+  if (checkpoint && !is_off(*checkpoint))
+    return draft.without_effect(found, "resume_from_checkpoint says that the run goes on");
+  draft.set(found, key.here, plain(found.value));
+  if (is_true(&found.value))
+    draft.warn(
+        "with overwrite_output_dir each start trains anew unless resume_from_checkpoint is set; "
+        "output.overwrite replaces finished runs and those of other recipes, while an unfinished "
+        "run of this recipe goes on, and `qlora train RECIPE --overwrite` begins it anew");
+}
+
 // transformers writes fsdp_config also where fsdp is off.
 void read_fsdp_part(const Found& found, const ToolKey& key, Draft& draft) {
   const Node* fsdp = beside(found, "fsdp");
@@ -85,7 +98,7 @@ std::vector<ToolKey> learning_keys() {
 
 std::vector<ToolKey> output_keys() {
   return {same("output_dir", "output.dir"),
-          same("overwrite_output_dir", "output.overwrite"),
+          read_by("overwrite_output_dir", "output.overwrite", "", read_overwrite),
           steps("logging_steps", "train.log_every"),
           same("save_total_limit", "train.save_total_limit"),
           resume("resume_from_checkpoint"),

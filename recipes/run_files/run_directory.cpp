@@ -20,6 +20,7 @@
 #include "recipes/given_adapter.h"
 #include "recipes/models/base_model.h"
 #include "recipes/run_files/last_save.h"
+#include "recipes/run_files/replaced_run.h"
 #include "recipes/run_files/run_lock.h"
 #include "recipes/run_files/run_names.h"
 #include "recipes/run_files/set_aside.h"
@@ -32,73 +33,12 @@ namespace qlora::recipes {
 namespace {
 namespace fs = std::filesystem;
 
-// For what has a partial name: nothing takes it for a run's, and it is in nobody's way if it stays.
-template <typename Remove>
-void remove_partial_name(const Remove& remove) {
-  try {
-    remove();
-  } catch (const IoError& error) {
-    log::warning("leftovers stay: {}", error.what());
-  }
-}
-
-// All but the log, which the new run is already writing, and the recipes. Each is renamed before
-// any is removed: what cannot be removed, or a kill, leaves nothing half removed that looks whole.
-void remove_run(const std::string& path) {
-  std::vector<std::string> own;
-  for (const fs::directory_entry& entry : fs::directory_iterator(path))
-    if (const std::string name = entry.path().filename().string();
-        belongs_to_a_run(name) && name != kRecipeFile && name != kReplacingRecipe)
-      own.push_back(entry.path().string());
-  for (std::string& entry : own) entry = io::move_aside(entry);
-  for (const std::string& entry : own) remove_partial_name([&] { io::remove_tree(entry); });
-}
-
 void clear_half_made(const std::string& path) {
   remove_partial_name([&] {
     io::remove_partial(path, [](const std::string& name) {
       return belongs_to_a_run(name) || name == io::kNameless;
     });
   });
-}
-
-// What a run reads, by key.
-std::vector<std::pair<std::string, std::string>> inputs_of(const Recipe& recipe) {
-  std::vector<std::pair<std::string, std::string>> inputs = {
-      {"model.path", recipe.model.path},
-      {"lora.from_adapter", recipe.lora.from_adapter},
-      {"lora.loftq.original", recipe.lora.loftq.original},
-      {"data.chat_template", recipe.data.chat_template}};
-  for (const data::DatasetOptions& dataset : recipe.data.train)
-    inputs.emplace_back("data.train", dataset.path);
-  for (const data::DatasetOptions& dataset : recipe.data.eval)
-    inputs.emplace_back("data.eval", dataset.path);
-  if (recipe.train.samples_from_file())
-    inputs.emplace_back("train.sample_prompts", recipe.train.sample_prompts.front());
-  return inputs;
-}
-
-// Whether remove_run() would take `path` away: by its name, or by where links lead.
-bool lies_in_what_is_removed(const std::string& path, const std::string& run) {
-  std::error_code is_no_path;  // a template's text
-  const fs::path inside[] = {
-      fs::absolute(path).lexically_normal().lexically_relative(
-          fs::absolute(run).lexically_normal()),
-      fs::weakly_canonical(path, is_no_path).lexically_relative(fs::weakly_canonical(run))};
-  return std::ranges::any_of(inside, [](const fs::path& relative) {
-    const std::string first = relative.empty() ? "" : relative.begin()->string();
-    return belongs_to_a_run(first) && first != kRecipeFile && first != kReplacingRecipe;
-  });
-}
-
-// The new run must not lose what it is to read.
-void require_inputs_stay(const Recipe& recipe, const std::string& run) {
-  for (const auto& [key, path] : inputs_of(recipe))
-    if (!path.empty() && lies_in_what_is_removed(path, run))
-      fail<ConfigError>(
-          "{}: {} lies in {}, the run that --overwrite removes; set another output.dir, or move it "
-          "elsewhere first",
-          key, path, run);
 }
 
 bool holds_anything(const std::string& path) {
@@ -131,12 +71,25 @@ bool names_checkpoint(const Recipe& recipe) {
   return recipe.train.resume != "auto" && recipe.train.resume != "never";
 }
 
+// The key alone is no word for this one start, as --overwrite is: the same command, given again,
+// goes on with what it has begun.
+bool replaces_any_run(const Recipe& recipe) {
+  return recipe.output.overwrite && (recipe.output.begins_anew || recipe.train.resume != "auto");
+}
+
+// Whether the run in `path` is one of this recipe that can go on and is not finished.
+bool is_unfinished_run_of(const Recipe& recipe, const std::string& path) {
+  return !fs::exists(fs::path(path) / "adapter") && !trainer::checkpoint_steps(path).empty() &&
+         fixed_differences(read_run_recipe(path), recipe).empty();
+}
+
 // What is to go on must not be removed.
 void refuse_resume_of_what_is_replaced(const Recipe& recipe) {
   if (recipe.output.overwrite && names_checkpoint(recipe))
     fail<ConfigError>(
         "train.resume: the run is to go on from {}, and output.overwrite (--overwrite) begins "
-        "anew and removes what {} holds of a run; leave one of the two out",
+        "anew and removes what {} holds of a run; leave one of the two out (of a recipe with the "
+        "key: --set output.overwrite=false)",
         recipe.train.resume, recipe.output.dir);
 }
 
@@ -190,6 +143,9 @@ void RunDirectory::open(const Recipe& recipe) {
   const bool is_replaced = is_being_replaced(path_);
   const bool has_run = is_replaced || fs::exists(file(kRecipeFile));
   replaces_a_run_ = has_run && (recipe.output.overwrite || is_replaced);
+  const bool goes_on_all_the_same = replaces_a_run_ && !is_replaced && !replaces_any_run(recipe) &&
+                                    is_unfinished_run_of(recipe, path_);
+  if (goes_on_all_the_same) replaces_a_run_ = false;
   if (!has_run && holds_anything(path_)) {
     fail<ConfigError>(
         "output.dir: {} is not empty and holds no run; choose another directory or empty it",
@@ -202,6 +158,11 @@ void RunDirectory::open(const Recipe& recipe) {
     log::warning(
         "{}: the run there was being replaced when that was cut short; what is left of it is "
         "removed, and the new run begins",
+        path_);
+  if (goes_on_all_the_same)
+    log::info(
+        "output.overwrite: the run of this recipe in {} is not finished and goes on; --overwrite "
+        "begins anew",
         path_);
   if (!replaces_a_run_ && has_run && holds_value(path_)) {
     continue_run(recipe);
@@ -222,6 +183,7 @@ void RunDirectory::begin(const Recipe& recipe, int64_t step) const {
   const std::string text = write_recipe(kept);
   const bool is_same = fs::exists(file(kRecipeFile)) && io::read_bytes(file(kRecipeFile)) == text;
   if (replaces_a_run_) {
+    if (!is_being_replaced(path_)) tell_what_goes(path_);
     // From here on the old run counts no more; the last rename makes the directory the new one's.
     io::write_file_atomically(file(kReplacingRecipe), text);
     remove_run(path_);
@@ -329,9 +291,10 @@ void RunDirectory::require_own(const Recipe& recipe) const {
 
 std::optional<Recipe> begun_run(const Recipe& recipe) {
   const fs::path run = recipe.output.dir, path = run / kRecipeFile;
-  if (recipe.output.overwrite || !fs::exists(path) || is_being_replaced(run.string()))
+  if (replaces_any_run(recipe) || !fs::exists(path) || is_being_replaced(run.string()))
     return std::nullopt;
-  if (!fs::exists(run / "adapter") && trainer::checkpoint_steps(run.string()).empty())
+  const bool is_finished = fs::exists(run / "adapter");
+  if (is_finished ? recipe.output.overwrite : trainer::checkpoint_steps(run.string()).empty())
     return std::nullopt;
   return parse_recipe(io::read_bytes(path.string()), path.string(), run.string());
 }

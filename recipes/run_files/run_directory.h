@@ -17,7 +17,9 @@ class RunDirectory {
   // on from its last whole checkpoint, or from the one that train.resume names, or begins again
   // where it saved none. One that wrote nothing of value yet makes room for any recipe, and so does
   // one whose replacement was cut short: the rest of it goes as the replacement would have removed
-  // it.
+  // it. output.overwrite replaces any run but one of the same recipe that has a checkpoint and is
+  // not finished, for which it takes output.begins_anew, or train.resume never: a recipe with the
+  // key, started again, goes on as one without it.
   //
   // ConfigError if the directory holds another run (naming each key that differs), something else,
   // or is in use by another process, if what is to be replaced holds something that the recipe
@@ -28,7 +30,8 @@ class RunDirectory {
   // Of several ranks the first does all this, and the others are told what it found.
   RunDirectory(const Recipe& recipe, distributed::Group& group);
 
-  // Writes recipe.resolved.yaml, removes the run that this one replaces, sets aside what the
+  // Writes recipe.resolved.yaml, removes the run that this one replaces (and says what goes with
+  // it before), sets aside what the
   // directory holds of steps after `step`, from which the run goes on (set_aside.h), and notes that
   // nothing after it is saved (last_save.h): to be called
   // when model, data and checkpoint have been read, so that a mistake in them costs nothing. Only
@@ -56,7 +59,8 @@ class RunDirectory {
 };
 
 // The recipe of the run in output.dir that goes on from what it has saved, without a look
-// at the files that it names; nothing if there is none, or `recipe` replaces it.
+// at the files that it names; nothing if there is none, or `recipe` replaces it whatever recipe it
+// is of.
 // ConfigError if it cannot be read.
 std::optional<Recipe> begun_run(const Recipe& recipe);
 

@@ -201,6 +201,24 @@ TEST_F(InterruptedRun, ASaveThatFailsIsAnErrorAndTheCheckpointBeforeItIsGood) {
   expect_the_rest_is_the_same("full");
 }
 
+// As import writes it for LLaMA-Factory's files.
+TEST_F(InterruptedRun, ARecipeThatOverwritesGoesOnAndTheOptionBeginsAnew) {
+  recipes::Recipe recipe = long_recipe(dir);
+  recipe.output.overwrite = true;
+  write_recipe_file(dir, recipe);
+  for (const bool anew : {false, true}) {
+    const std::string run = anew ? "anew" : "same";
+    EXPECT_EQ(interrupt(run, SIGINT, 7).exit_code, 130);
+    std::vector<std::string> again = train(dir, run);
+    if (anew) again.emplace_back("--overwrite");
+    const Finished done = run_qlora(dir, again);
+    EXPECT_EQ(done.exit_code, 0) << done.err;
+    EXPECT_EQ(adapter(dir, run), unbroken);
+    EXPECT_EQ(done.err.find("what it had is removed: ") != std::string::npos, anew) << done.err;
+    EXPECT_EQ(done.err.find("going on from") != std::string::npos, !anew) << done.err;
+  }
+}
+
 TEST_F(InterruptedRun, ALiveRunTakesNoSecondProcess) {
   ChildProcess first(QLORA_PROGRAM, train(dir, "live"), dir.path());
   ASSERT_TRUE(first.wait_until([&] { return steps_logged(dir, "live") >= 3; }));

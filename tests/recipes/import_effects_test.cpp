@@ -177,5 +177,22 @@ TEST(ImportEffects, AReasonIsAboutItsKey) {
         << one.key;
 }
 
+TEST(ImportEffects, WhatOverwriteOutputDirDoesElsewhereIsTold) {
+  const auto told = Contains(HasSubstr("with overwrite_output_dir each start trains anew"));
+  const ImportedRecipe anew =
+      imported(kLlamaFactory + "overwrite_output_dir: true\nresume_from_checkpoint: null\n",
+               "llama-factory");
+  EXPECT_EQ(fate_of(anew, "overwrite_output_dir"), "output.overwrite");
+  EXPECT_THAT(anew.warnings, told);
+  EXPECT_THAT(imported(kLlamaFactory + "overwrite_output_dir: false\n", "llama-factory").warnings,
+              Not(told));
+  const ImportedRecipe goes_on =
+      imported(kLlamaFactory + "overwrite_output_dir: true\nresume_from_checkpoint: true\n",
+               "llama-factory");
+  EXPECT_THAT(fate_of(goes_on, "overwrite_output_dir"),
+              HasSubstr("without effect: resume_from_checkpoint says"));
+  EXPECT_THAT(goes_on.text, Not(HasSubstr("overwrite: true")));
+}
+
 }  // namespace
 }  // namespace qlora::recipes

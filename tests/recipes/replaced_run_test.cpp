@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "recipes/run_files/run_directory.h"
 #include "recipes/yaml/recipe_yaml.h"
 #include "tests/support/temp_dir.h"
@@ -22,7 +23,66 @@ class AReplacedRun : public test::TwoStepRun {
     EXPECT_THAT([&] { RunDirectory run(other); },
                 testing::ThrowsMessage<ConfigError>(testing::HasSubstr(part)));
   }
+  // The run as a kill behind its first checkpoint leaves it.
+  void train_and_interrupt() {
+    train();
+    fs::remove_all(dir / "run/adapter");
+    fs::remove_all(dir / "run/checkpoint-000002");
+    fs::remove(dir / "run/log.txt");
+  }
+  std::string said() const {
+    log::close_file();
+    return test::read_file(dir / "run/log.txt");
+  }
 };
+
+// A recipe with the key is started again after a kill as one without it is.
+TEST_F(AReplacedRun, TheKeyAloneLetsAnUnfinishedRunOfTheSameRecipeGoOn) {
+  train_and_interrupt();
+  recipe.output.overwrite = true;
+  const RunDirectory run(recipe);
+  EXPECT_EQ(run.checkpoint(), recipe.output.dir + "/checkpoint-000001");
+  run.begin(recipe, 1);
+  EXPECT_TRUE(fs::exists(dir / "run/checkpoint-000001/state.json"));
+  EXPECT_THAT(said(), testing::AllOf(testing::HasSubstr("is not finished and goes on"),
+                                     testing::HasSubstr("--overwrite begins anew")));
+  EXPECT_TRUE(begun_run(recipe).has_value());
+}
+
+TEST_F(AReplacedRun, TheCommandLinesWordReplacesItAndSaysWhatGoesBefore) {
+  train_and_interrupt();
+  recipe.output.overwrite = recipe.output.begins_anew = true;
+  EXPECT_FALSE(begun_run(recipe).has_value());
+  const RunDirectory run(recipe);
+  EXPECT_FALSE(run.checkpoint().has_value());
+  run.begin(recipe, 0);
+  EXPECT_FALSE(fs::exists(dir / "run/checkpoint-000001"));
+  EXPECT_THAT(said(), testing::HasSubstr("the run in " + recipe.output.dir +
+                                         " is replaced; what it had is removed: 2 steps, 1 "
+                                         "checkpoint (the last: checkpoint-000001)"));
+}
+
+TEST_F(AReplacedRun, TheKeyReplacesAnUnfinishedRunOfAnotherRecipeAndOneThatNeverIsToGoOn) {
+  train_and_interrupt();
+  recipe.output.overwrite = true;
+  Recipe other = recipe;
+  other.lora.rank = 8;
+  EXPECT_FALSE(RunDirectory(other).checkpoint().has_value());
+  recipe.train.resume = "never";
+  EXPECT_FALSE(RunDirectory(recipe).checkpoint().has_value());
+}
+
+TEST_F(AReplacedRun, OfAFinishedOneTheAdapterIsNamedThatGoes) {
+  train();
+  recipe.output.overwrite = true;
+  EXPECT_FALSE(begun_run(recipe).has_value());
+  const RunDirectory run(recipe);
+  EXPECT_FALSE(run.finished());
+  run.begin(recipe, 0);
+  EXPECT_FALSE(fs::exists(dir / "run/adapter"));
+  EXPECT_THAT(said(), testing::HasSubstr("what it had is removed: 2 steps, 2 checkpoints (the "
+                                         "last: checkpoint-000002), adapter"));
+}
 
 TEST_F(AReplacedRun, OverwriteSparesWhatIsOnlyCalledAlikeByItsUser) {
   train();
