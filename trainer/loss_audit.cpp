@@ -5,14 +5,15 @@
 
 namespace qlora::trainer {
 
-LossAudit::LossAudit(int64_t vocab_size) : guessing_(std::log(static_cast<double>(vocab_size))) {}
+LossAudit::LossAudit(int64_t vocab_size, SeenLosses& seen)
+    : guessing_(std::log(static_cast<double>(vocab_size))), seen_(seen) {}
 
 double LossAudit::bound() const { return std::max(kRise * first(), guessing_); }
 
 bool LossAudit::has_diverged(double loss) {
-  if (!first_) first_ = loss;
-  above_ = loss > bound() ? above_ + 1 : 0;
-  return above_ >= kStepsInARow;
+  if (!seen_.first) seen_.first = loss;
+  seen_.above = loss > bound() ? seen_.above + 1 : 0;
+  return seen_.above >= kStepsInARow;
 }
 
 }  // namespace qlora::trainer

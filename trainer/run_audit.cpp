@@ -8,7 +8,7 @@ namespace qlora::trainer {
 RunAudit::RunAudit(const TrainJob& job)
     : job_(job),
       gradients_(job.adapters, job.optimizer.num_steps()),
-      losses_(job.model.architecture().vocab_size) {}
+      losses_(job.model.architecture().vocab_size, job.state.losses) {}
 
 void RunAudit::look(double loss, double learning_rate) {
   if (!job_.audit) return;
@@ -16,9 +16,9 @@ void RunAudit::look(double loss, double learning_rate) {
   if (losses_.has_diverged(loss))
     fail<DivergenceError>(
         "step {}: the training diverged: the loss is {:.4g} and was above {:.4g} in {} steps, "
-        "after "
-        "{:.4g} at first; lower optim.lr (the rate is {:.3g} now) or raise optim.warmup_ratio. "
-        "train.audit=false trains on regardless",
+        "after {:.4g} at first; it takes another run with a lower optim.lr (the rate is {:.3g} "
+        "now) "
+        "or a higher optim.warmup_ratio. train.audit=false trains on regardless",
         step, loss, losses_.bound(), LossAudit::kStepsInARow, losses_.first(), learning_rate);
   gradients_.look();
   const std::string missing = gradients_.is_over() ? gradients_.missing() : "";

@@ -10,6 +10,7 @@
 #include "data/loader.h"
 #include "model/recomputed_layers.h"
 #include "optim/lr_schedule.h"
+#include "trainer/loss_audit.h"
 #include "trainer/loss_scale.h"
 
 namespace qlora::trainer {
@@ -36,6 +37,7 @@ struct TrainState {
   int64_t stale_evaluations = 0;  // in a row that gained less than train.early_stopping_min_delta
   bool evaluation_due = false;    // the one after `step`: it was left when a stop was wanted
   LossScale loss_scale;           // grows and shrinks with train.compute_dtype float16 alone
+  SeenLosses losses;              // of train.audit; none in what older versions wrote
   optim::Plateau plateau;         // of optim.schedule reduce_on_plateau
   int64_t optimizer_steps = 0;    // Optimizer::num_steps(); set when a checkpoint is made
   std::string base_hash;          // CausalLm::base_hash()

@@ -32,34 +32,37 @@ std::string to_json(const TrainState& state) {
     return std::isfinite(x) ? nlohmann::json(x) : nlohmann::json(nullptr);
   };
   const nlohmann::json recomputed = json_of(state.choices.recompute_layers);
-  const nlohmann::ordered_json json = {{"format_version", kFormatVersion},
-                                       {"step", state.step},
-                                       {"horizon", state.horizon},
-                                       {"epoch", state.position.epoch},
-                                       {"step_in_epoch", state.position.step_in_epoch},
-                                       {"tokens", state.tokens},
-                                       {"supervised_tokens", state.supervised_tokens},
-                                       {"best_eval_loss", finite(state.best_eval_loss)},
-                                       {"best_step", state.best_step},
-                                       {"stale_evaluations", state.stale_evaluations},
-                                       {"evaluation_due", state.evaluation_due},
-                                       {"loss_scale", state.loss_scale.value},
-                                       {"loss_scale_good_steps", state.loss_scale.good_steps},
-                                       {"plateau_factor", state.plateau.factor},
-                                       {"plateau_best", finite(state.plateau.best)},
-                                       {"plateau_stale", state.plateau.stale},
-                                       {"optimizer_steps", state.optimizer_steps},
-                                       {"base_hash", state.base_hash},
-                                       {"data_fingerprint", state.data_fingerprint},
-                                       {"first_examples", state.first_examples},
-                                       {"choices",
-                                        {{"threads", state.choices.threads},
-                                         {"instruction_set", state.choices.instruction_set},
-                                         {"device", state.choices.device},
-                                         {"compute_dtype", state.choices.compute_dtype},
-                                         {"model_dtype", state.choices.model_dtype},
-                                         {"narrow_gates", state.choices.narrow_gates},
-                                         {"recompute_layers", recomputed}}}};
+  const nlohmann::ordered_json json = {
+      {"format_version", kFormatVersion},
+      {"step", state.step},
+      {"horizon", state.horizon},
+      {"epoch", state.position.epoch},
+      {"step_in_epoch", state.position.step_in_epoch},
+      {"tokens", state.tokens},
+      {"supervised_tokens", state.supervised_tokens},
+      {"best_eval_loss", finite(state.best_eval_loss)},
+      {"best_step", state.best_step},
+      {"stale_evaluations", state.stale_evaluations},
+      {"evaluation_due", state.evaluation_due},
+      {"loss_scale", state.loss_scale.value},
+      {"loss_scale_good_steps", state.loss_scale.good_steps},
+      {"first_loss", finite(state.losses.first.value_or(std::numeric_limits<double>::infinity()))},
+      {"losses_above", state.losses.above},
+      {"plateau_factor", state.plateau.factor},
+      {"plateau_best", finite(state.plateau.best)},
+      {"plateau_stale", state.plateau.stale},
+      {"optimizer_steps", state.optimizer_steps},
+      {"base_hash", state.base_hash},
+      {"data_fingerprint", state.data_fingerprint},
+      {"first_examples", state.first_examples},
+      {"choices",
+       {{"threads", state.choices.threads},
+        {"instruction_set", state.choices.instruction_set},
+        {"device", state.choices.device},
+        {"compute_dtype", state.choices.compute_dtype},
+        {"model_dtype", state.choices.model_dtype},
+        {"narrow_gates", state.choices.narrow_gates},
+        {"recompute_layers", recomputed}}}};
   return io::json_text(json, 2) + "\n";
 }
 
@@ -80,6 +83,10 @@ TrainState train_state_from_json(const io::JsonNode& node) {
   if (const auto scale = node.find("loss_scale")) {
     state.loss_scale.value = scale->as_number();
     state.loss_scale.good_steps = count("loss_scale_good_steps");
+  }
+  if (const auto first = node.find("first_loss")) {
+    state.losses.first = first->as_number();
+    state.losses.above = count("losses_above");
   }
   if (const auto factor = node.find("plateau_factor")) {
     state.plateau.factor = factor->as_number();

@@ -365,13 +365,17 @@ TEST(Checkpoint, StateReadsBackAsItWasWritten) {
   state.tokens = 1234567890123;
   state.best_step = -1;
   state.base_hash = "ab";
+  state.losses = {5.857142857142857, 2};
   state.choices = {3, "avx2", "cpu", "float32", true, true, "float16"};
   const auto json = nlohmann::json::parse(to_json(state));
   const TrainState back = train_state_from_json(io::JsonNode(json, "state.json"));
   EXPECT_EQ(to_json(back), to_json(state));
   EXPECT_EQ(back.choices, state.choices);
+  EXPECT_EQ(back.losses, state.losses);
   nlohmann::json older = json;
   older["choices"].erase("model_dtype");
+  for (const char* key : {"first_loss", "losses_above"}) older.erase(key);
+  EXPECT_EQ(train_state_from_json(io::JsonNode(older, "state.json")).losses, SeenLosses());
   EXPECT_EQ(train_state_from_json(io::JsonNode(older, "state.json")).choices.model_dtype, "");
   EXPECT_EQ(json["choices"]["recompute_layers"], true);  // as it was before it could be a number
   for (const auto& layers : {model::RecomputedLayers(), model::RecomputedLayers::first(5)}) {

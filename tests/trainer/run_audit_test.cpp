@@ -122,7 +122,8 @@ TEST(RunAudit, UpdatesWithALearningRateOfZeroProveNothing) {
 }
 
 TEST(LossAudit, ThreeStepsInARowAboveTwiceTheFirstAndAboveGuessingAreADivergence) {
-  LossAudit audit(512);  // guessing: 6.24
+  SeenLosses seen;
+  LossAudit audit(512, seen);  // guessing: 6.24
   EXPECT_FALSE(audit.has_diverged(2.6));
   EXPECT_DOUBLE_EQ(audit.bound(), std::log(512.0));
   for (const double loss : {6.0, 13.8, 10.9, 6.1, 7.0, 8.0}) EXPECT_FALSE(audit.has_diverged(loss));
@@ -130,24 +131,49 @@ TEST(LossAudit, ThreeStepsInARowAboveTwiceTheFirstAndAboveGuessingAreADivergence
 }
 
 TEST(LossAudit, RowsThatAreOddFromTheFirstOnAreNone) {
-  LossAudit audit(512);
+  SeenLosses seen;
+  LossAudit audit(512, seen);
   for (const double loss : {23.5, 30.0, 35.0, 28.0, 25.0}) EXPECT_FALSE(audit.has_diverged(loss));
+}
+
+TEST(LossAudit, WhatHasSeenTheFirstLossesGoesOnFromThem) {
+  SeenLosses seen;
+  {
+    LossAudit audit(512, seen);
+    for (const double loss : {2.6, 7.0, 7.0}) EXPECT_FALSE(audit.has_diverged(loss));
+  }
+  EXPECT_EQ(seen, (SeenLosses{2.6, 2}));
+  EXPECT_TRUE(LossAudit(512, seen).has_diverged(7.0));
+}
+
+// A run whose rate is far too high, up to its divergence or to step `last`; what it says then.
+std::string divergence_of(SmallRun& small, int64_t last = 30) {
+  optim::OptimizerOptions options;
+  options.schedule = "constant";
+  options.lr = 20;
+  small.job->schedule = optim::LrSchedule(options, 30);
+  small.job->total_steps = last;
+  try {
+    run(*small.job);
+  } catch (const DivergenceError& error) {
+    return error.what();
+  }
+  return "";
 }
 
 TEST(RunAudit, ALearningRateThatIsFarTooHighIsADivergenceThatNamesIt) {
   SmallRun small(30);
-  small.job->schedule = [] {
-    optim::OptimizerOptions options;
-    options.schedule = "constant";
-    options.lr = 20;
-    return optim::LrSchedule(options, 30);
-  }();
-  try {
-    run(*small.job);
-    FAIL() << "went on";
-  } catch (const DivergenceError& error) {
-    EXPECT_THAT(error.what(), HasSubstr("lower optim.lr"));
-  }
+  EXPECT_THAT(divergence_of(small), HasSubstr("lower optim.lr"));
+}
+
+TEST(RunAudit, AResumedRunIsADivergenceAtTheStepOfTheUnbrokenOne) {
+  SmallRun unbroken(30), first(30), second(30);
+  const std::string said = divergence_of(unbroken);
+  ASSERT_GE(unbroken.state.step, 3) << said;
+  ASSERT_EQ(divergence_of(first, 2), "");
+  second.go_on_from(first);
+  EXPECT_EQ(divergence_of(second), said);
+  EXPECT_EQ(second.state.step, unbroken.state.step);
 }
 
 }  // namespace
