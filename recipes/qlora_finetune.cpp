@@ -1,12 +1,15 @@
 #include "recipes/qlora_finetune.h"
 
 #include <exception>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "base/log.h"
+#include "base/path_error.h"
 #include "base/stop.h"
 #include "data/prepare.h"
 #include "io/live_mappings.h"
@@ -16,6 +19,7 @@
 #include "recipes/models/base_model.h"
 #include "recipes/plan/forecast.h"
 #include "recipes/run/attached_adapters.h"
+#include "recipes/run/broken_off.h"
 #include "recipes/run/finished_run.h"
 #include "recipes/run/machine.h"
 #include "recipes/run/preferences.h"
@@ -47,6 +51,24 @@ Recipe without_lost_adapter(Recipe recipe, const RunDirectory& run) {
 Recipe as_recorded(Recipe recipe, const trainer::TrainState& state) {
   recipe.model.dtype = state.choices.model_dtype;
   return recipe;
+}
+
+// The loop, and what the run leaves at its end. Where it breaks off, the first rank, whose files
+// they are, says what is saved and what helps.
+trainer::Outcome train_to_the_end(const Recipe& recipe, const RunDirectory& run,
+                                  const BaseModel& base, trainer::TrainJob& job) {
+  if (!job.group->leads()) return trainer::run(job);
+  try {
+    const trainer::Outcome outcome = trainer::run(job);
+    finish(recipe, run, base, job);
+    return outcome;
+  } catch (const DivergenceError& error) {
+    fail<DivergenceError>("{}\n{}", error.what(), way_out_of_divergence(run.path()));
+  } catch (const IoError& error) {
+    fail<IoError>("{}\n{}", error.what(), way_on_after_refusal(run.path()));
+  } catch (const std::filesystem::filesystem_error& error) {
+    fail<IoError>("{}\n{}", sentence_of(error), way_on_after_refusal(run.path()));
+  }
 }
 
 trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed::Group>& group) {
@@ -112,8 +134,7 @@ trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed:
   set_up_job(recipe, data, reference, run.path(), parts, report ? &*report : nullptr, job);
   if (report) set_up_samples(recipe, base, prompts, *report, job);
   forecast.tell(job, data);
-  const trainer::Outcome outcome = trainer::run(job);
-  if (group->leads()) finish(recipe, run, base, job);
+  const trainer::Outcome outcome = train_to_the_end(recipe, run, base, job);
   group->meet();  // the first rank, whose store the others ask, leaves with the last
   return outcome;
 }

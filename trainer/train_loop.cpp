@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <filesystem>
+
 #include "base/device.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -39,6 +41,35 @@ double epochs_of(const TrainJob& job) {
                      static_cast<double>(job.loader.steps_in_epoch(position.epoch));
 }
 
+// Whether the evaluation behind the step that was just taken belongs to the run.
+bool evaluates_here(const TrainJob& job) {
+  return job.state.step == job.total_steps ||
+         (job.eval_every > 0 && job.state.step % job.eval_every == 0);
+}
+
+// A disk that takes no line of a step may take a checkpoint, or may have taken one: the step is
+// done, and the run goes on behind it. Of several ranks the others are elsewhere, and all must save
+// together.
+void save_unreported(TrainJob& job) {
+  if (job.group->size() > 1) return;
+  try {
+    job.state.evaluation_due = evaluates_here(job);
+    job.save();
+  } catch (const IoError&) {
+    // The first error says as much.
+  } catch (const std::filesystem::filesystem_error&) {
+  }
+}
+
+void report(TrainJob& job, const StepMetrics& metrics) {
+  try {
+    job.report(metrics);
+  } catch (const IoError&) {
+    save_unreported(job);
+    throw;
+  }
+}
+
 // Window, gradients, update, report.
 void take_step(TrainJob& job, RunAudit& audit) {
   TrainState& state = job.state;
@@ -64,9 +95,9 @@ void take_step(TrainJob& job, RunAudit& audit) {
   state.position = job.loader.position();
   state.tokens += window.num_tokens;
   state.supervised_tokens += window.num_supervised;
-  job.report({state.step, job.total_steps, epochs_of(job), loss.value, lr, norm.norm,
-              window.num_tokens, window.num_supervised, watch.seconds(), peak_resident_bytes(),
-              loss.preference});
+  report(job,
+         {state.step, job.total_steps, epochs_of(job), loss.value, lr, norm.norm, window.num_tokens,
+          window.num_supervised, watch.seconds(), peak_resident_bytes(), loss.preference});
 }
 
 // An evaluation that is left is due again when the run goes on.
@@ -108,8 +139,7 @@ Outcome run(TrainJob& job) {
       // Of several ranks all must leave at the same place: within the step they tell each other.
       if (job.group->size() == 1) leave_if_stop_wanted();
       take_step(job, audit);
-      const bool last = state.step == job.total_steps;
-      if (last || (job.eval_every > 0 && state.step % job.eval_every == 0)) evaluate(job);
+      if (evaluates_here(job)) evaluate(job);
       sample(job);
       if (is_done(job) || (job.save_every > 0 && state.step % job.save_every == 0)) job.save();
     }

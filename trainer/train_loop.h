@@ -67,6 +67,7 @@ enum class Outcome { kFinished, kInterrupted };
 // the state of its begin saved, and the resumed run takes it from there, to the same bits. Throws
 // DivergenceError at a non-finite loss or gradient (with loss scaling: once no smaller scale is
 // left), before the optimizer has seen it: the last checkpoint stays good. Errors of RunAudit.
+// Where `report` throws IoError the step is saved, if that can be, before it goes on to the caller.
 Outcome run(TrainJob& job);
 
 }  // namespace qlora::trainer

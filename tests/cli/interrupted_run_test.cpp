@@ -192,6 +192,8 @@ TEST_F(InterruptedRun, ASaveThatFailsIsAnErrorAndTheCheckpointBeforeItIsGood) {
       ChildProcess(QLORA_PROGRAM, {"resume", dir / "full"}, dir.path(), kBytes).wait();
   EXPECT_EQ(failed.exit_code, 1) << failed.err;
   EXPECT_THAT(failed.err, HasSubstr("safetensors"));
+  EXPECT_THAT(failed.err, testing::ContainsRegex("The run is saved after step [0-9]+; once that is "
+                                                 "mended, go on with: qlora resume "));
   for (const auto& [path, bytes] : before) {
     if (path.find("checkpoint-") != std::string::npos) {
       EXPECT_EQ(read_file(path), bytes) << path;
@@ -283,6 +285,7 @@ TEST_F(InterruptedRun, ADivergedRunHasItsOwnExitCode) {
     arguments.insert(arguments.end(), {"--set", set});
   const Finished done = run_qlora(dir, arguments);
   EXPECT_EQ(done.exit_code, 3) << done.err;
+  EXPECT_THAT(done.err, HasSubstr("lora.from_adapter=" + dir / "diverged/checkpoint-000001"));
   EXPECT_FALSE(fs::exists(dir / "diverged/adapter"));
 }
 

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -194,6 +195,22 @@ TEST(TrainLoop, ALateLossThatIsNotFiniteStopsBeforeTheOptimizerSeesIt) {
   }
   EXPECT_EQ(small.state.step, 1);
   EXPECT_EQ(small.optimizer->num_steps(), 1);
+}
+
+TEST(TrainLoop, AStepThatCannotBeReportedIsSavedAllTheSame) {
+  for (const bool saves : {true, false}) {
+    SmallRun small(10);
+    small.job->eval_every = 3;
+    small.job->report = [](const StepMetrics& metrics) {
+      if (metrics.step == 3) fail<IoError>("metrics.jsonl cannot be written");
+    };
+    if (!saves) small.job->save = [] { fail<IoError>("no room for a checkpoint"); };
+    EXPECT_THAT([&] { run(*small.job); },
+                testing::ThrowsMessage<IoError>(testing::HasSubstr("metrics.jsonl cannot be")));
+    EXPECT_EQ(small.state.step, 3);
+    EXPECT_EQ(small.saves, saves ? 1 : 0);
+    EXPECT_TRUE(small.state.evaluation_due) << "the resumed run does it";
+  }
 }
 
 TEST(TrainLoop, AnEvaluationIsLeftBeforeItsFirstRow) {
