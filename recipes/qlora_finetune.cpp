@@ -47,12 +47,6 @@ Recipe without_lost_adapter(Recipe recipe, const RunDirectory& run) {
   return recipe;
 }
 
-// What the run directory records: the recipe with the dtype that `auto` found in the base's file.
-Recipe as_recorded(Recipe recipe, const trainer::TrainState& state) {
-  recipe.model.dtype = state.choices.model_dtype;
-  return recipe;
-}
-
 // The loop, and what the run leaves at its end. Where it breaks off, the first rank, whose files
 // they are, says what is saved and what helps.
 trainer::Outcome train_to_the_end(const Recipe& recipe, const RunDirectory& run,
@@ -75,7 +69,7 @@ trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed:
   complete_recipe(recipe);
   require_same_recipe(*group, recipe);
   recipe.train.device = device_of_rank(recipe.train.device, group->place());
-  const RunDirectory run(recipe, *group);
+  RunDirectory run(recipe, *group);
   tell_left_out(recipe);
   if (run.finished()) {
     if (group->leads()) tell_finished(recipe, run);
@@ -131,7 +125,7 @@ trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed:
       *base.model, adapters, *optimizer, parameters, optim::LrSchedule(recipe.optim, state.horizon),
       loader,      state};
   job.group = group;
-  set_up_job(recipe, data, reference, run.path(), parts, report ? &*report : nullptr, job);
+  set_up_job(recipe, data, reference, run, parts, report ? &*report : nullptr, job);
   if (report) set_up_samples(recipe, base, prompts, *report, job);
   forecast.tell(job, data);
   const trainer::Outcome outcome = train_to_the_end(recipe, run, base, job);

@@ -179,6 +179,11 @@ Recipe with_choices(Recipe recipe, const trainer::TrainState& state) {
   return recipe;
 }
 
+Recipe as_recorded(Recipe recipe, const trainer::TrainState& state) {
+  recipe.model.dtype = state.choices.model_dtype;
+  return recipe;
+}
+
 void require_on_extend(const Recipe& recipe, int64_t horizon, int64_t total) {
   const std::string& wish = recipe.train.on_extend;
   if (total <= horizon || wish == "rescale") return;

@@ -30,6 +30,8 @@ trainer::TrainState starting_state(const Recipe& recipe,
                                    distributed::Group& group);
 // The recipe with what `auto` resolved to when the run began.
 Recipe with_choices(Recipe recipe, const trainer::TrainState& state);
+// What the run directory records: the recipe with the dtype that `auto` found in the base's file.
+Recipe as_recorded(Recipe recipe, const trainer::TrainState& state);
 
 // ConfigError if a run that was laid out for `horizon` steps is to have more, `total`, and
 // train.on_extend does not say what the learning rate does, or lets it stay at 0.

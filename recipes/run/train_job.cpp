@@ -9,6 +9,7 @@
 #include "recipes/plan/forecast.h"
 #include "recipes/plan/plan.h"
 #include "recipes/run/ranks.h"
+#include "recipes/run/starting_state.h"
 #include "recipes/run/training_data.h"
 #include "recipes/run_files/last_save.h"
 #include "trainer/evaluate.h"
@@ -43,12 +44,15 @@ std::function<void(const trainer::StepMetrics&)> step_reporter(
   };
 }
 
-std::function<void()> saver(const Recipe& recipe, const std::string& run_dir,
+std::function<void()> saver(const Recipe& recipe, RunDirectory& run,
                             const trainer::CheckpointParts& parts,
                             std::shared_ptr<distributed::Group> group, trainer::RunReport* report) {
-  return [limit = recipe.train.save_total_limit, run_dir, parts, group = std::move(group), report] {
+  return [limit = recipe.train.save_total_limit, &recipe, &run, parts, group = std::move(group),
+          report] {
     require_same_state(*group, parts.adapters, parts.optimizer);
     if (report == nullptr) return;
+    const std::string& run_dir = run.path();
+    run.stay(as_recorded(recipe, parts.state));
     report->sync();
     trainer::save_checkpoint(run_dir, parts);
     note_last_save(run_dir, parts.state.step);
@@ -109,7 +113,7 @@ trainer::ReportOptions report_options(const Recipe& recipe, const data::Prepared
 }
 
 void set_up_job(const Recipe& recipe, const data::PreparedData& data, const Reference& reference,
-                const std::string& run_dir, const trainer::CheckpointParts& parts,
+                RunDirectory& run, const trainer::CheckpointParts& parts,
                 trainer::RunReport* report, trainer::TrainJob& job) {
   job.objective = objective_of(recipe, reference);
   job.total_steps = total_steps(recipe, job.loader, job.state.horizon);
@@ -125,13 +129,12 @@ void set_up_job(const Recipe& recipe, const data::PreparedData& data, const Refe
   if (job.group->size() > 1)
     job.micro_batches_a_rank = micro_batches_a_rank(recipe, job.group->size());
   if (report != nullptr) {
-    const auto profile =
-        std::make_shared<trainer::StepProfile>((fs::path(run_dir) / trainer::kProfileFile).string(),
-                                               recipe.train.profile_steps, job.model.device());
-    job.report = step_reporter(recipe, run_dir, job, profile, *report);
+    const auto profile = std::make_shared<trainer::StepProfile>(
+        run.file(trainer::kProfileFile), recipe.train.profile_steps, job.model.device());
+    job.report = step_reporter(recipe, run.path(), job, profile, *report);
     job.at_the_end = [profile] { profile->at_the_end(); };
   }
-  job.save = saver(recipe, run_dir, parts, job.group, report);
+  job.save = saver(recipe, run, parts, job.group, report);
   job.evaluate = evaluator(recipe, data, reference, job, report);
 }
 

@@ -2,11 +2,10 @@
 // what happens between its steps.
 #pragma once
 
-#include <string>
-
 #include "data/prepare.h"
 #include "recipes/recipe.h"
 #include "recipes/run/preferences.h"
+#include "recipes/run_files/run_directory.h"
 #include "trainer/checkpoint.h"
 #include "trainer/run_report.h"
 #include "trainer/train_loop.h"
@@ -19,7 +18,7 @@ trainer::ReportOptions report_options(const Recipe& recipe, const data::Prepared
 // Objective, length, clipping, evaluation and saving of the loop, whose group is set. All arguments
 // outlive the job. `report`: of the first rank, which alone reports and writes; else null.
 void set_up_job(const Recipe& recipe, const data::PreparedData& data, const Reference& reference,
-                const std::string& run_dir, const trainer::CheckpointParts& parts,
+                RunDirectory& run, const trainer::CheckpointParts& parts,
                 trainer::RunReport* report, trainer::TrainJob& job);
 
 }  // namespace qlora::recipes

@@ -103,6 +103,13 @@ bool is_no_longer(const Recipe& before, const Recipe& now) {
          settles_alike;
 }
 
+// As recipe.resolved.yaml has it.
+std::string recorded_text(Recipe recipe) {
+  recipe.output.overwrite = false;  // what was asked of this start, not of the run
+  recipe.train.resume = "auto";
+  return write_recipe(recipe);
+}
+
 std::string faults_of(const std::vector<trainer::PassedOver>& passed_over) {
   std::string text;
   for (const trainer::PassedOver& checkpoint : passed_over) text += "\n  " + checkpoint.fault;
@@ -177,10 +184,7 @@ void RunDirectory::open(const Recipe& recipe) {
 
 void RunDirectory::begin(const Recipe& recipe, int64_t step) const {
   if (!leads_) return;
-  Recipe kept = recipe;
-  kept.output.overwrite = false;  // what was asked of this start, not of the run
-  kept.train.resume = "auto";
-  const std::string text = write_recipe(kept);
+  const std::string text = recorded_text(recipe);
   const bool is_same = fs::exists(file(kRecipeFile)) && io::read_bytes(file(kRecipeFile)) == text;
   if (replaces_a_run_) {
     if (!is_being_replaced(path_)) tell_what_goes(path_);
@@ -195,6 +199,23 @@ void RunDirectory::begin(const Recipe& recipe, int64_t step) const {
     io::write_file_atomically(file(kRecipeFile), text);
   }
   note_last_save(path_, step);
+}
+
+void RunDirectory::stay(const Recipe& recipe) {
+  if (!leads_ || fs::exists(file(kRecipeFile))) return;
+  const bool is_gone = !fs::exists(path_);
+  io::make_directories(path_);
+  if (is_gone) lock_ = lock_run(path_).held;
+  io::write_file_atomically(file(kRecipeFile), recorded_text(recipe));
+  log::open_file(file("log.txt"));
+  if (!is_gone)
+    return log::warning("{} was removed while the run goes on; it is written anew",
+                        file(kRecipeFile));
+  log::warning(
+      "{} was removed or moved away while the run goes on; it is made anew for checkpoints and "
+      "adapter. Earlier checkpoints and metrics are not in it any more, and further metrics are "
+      "written there only once the run is stopped and resumed",
+      path_);
 }
 
 void RunDirectory::compare_recipes(const Recipe& before, const Recipe& recipe) const {

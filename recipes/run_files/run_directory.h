@@ -38,6 +38,12 @@ class RunDirectory {
   // the first rank does so.
   void begin(const Recipe& recipe, int64_t step) const;
 
+  // Of a run that has begun, before it saves: whether its directory is still there. One that was
+  // removed or moved away is made anew with the recipe, as given to begin(), so that what is saved
+  // is a run; a warning says so. Only the first rank does so. ConfigError if another process runs
+  // there by now. IoError.
+  void stay(const Recipe& recipe);
+
   const std::string& path() const { return path_; }
   std::string file(const std::string& name) const;
   // Nothing is left to train: the adapter of the run's end is there.

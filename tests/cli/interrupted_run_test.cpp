@@ -203,6 +203,19 @@ TEST_F(InterruptedRun, ASaveThatFailsIsAnErrorAndTheCheckpointBeforeItIsGood) {
   expect_the_rest_is_the_same("full");
 }
 
+TEST_F(InterruptedRun, ARunWhoseDirectoryIsMovedAwaySaysSoAndCanBeResumed) {
+  auto arguments = train(dir, "gone");
+  arguments.insert(arguments.end(), {"--set", "train.save_every=0"});
+  ChildProcess process(QLORA_PROGRAM, arguments, dir.path());
+  ASSERT_TRUE(process.wait_until([&] { return steps_logged(dir, "gone") >= 3; }));
+  fs::rename(dir / "gone", dir / "elsewhere");
+  process.send(SIGINT);
+  const Finished stopped = process.wait();
+  EXPECT_EQ(stopped.exit_code, 130) << stopped.err;
+  EXPECT_THAT(stopped.err, HasSubstr("was removed or moved away while the run goes on"));
+  expect_the_rest_is_the_same("gone");
+}
+
 // As import writes it for LLaMA-Factory's files.
 TEST_F(InterruptedRun, ARecipeThatOverwritesGoesOnAndTheOptionBeginsAnew) {
   recipes::Recipe recipe = long_recipe(dir);
