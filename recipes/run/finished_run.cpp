@@ -73,8 +73,7 @@ const char* wish_of_longer_run(const Recipe& recipe) {
 std::string changes_of_longer_run(const Recipe& recipe, const RunDirectory& run,
                                   const std::optional<std::string>& checkpoint) {
   const std::string steps =
-      fmt::format(" --set train.max_steps=N (or train.epochs) --set train.on_extend={}",
-                  wish_of_longer_run(recipe));
+      fmt::format(" --set train.max_steps=N --set train.on_extend={}", wish_of_longer_run(recipe));
   const int64_t patience = recipe.train.early_stopping_patience;
   if (patience == 0 || !checkpoint) return steps;
   const trainer::TrainState state = trainer::read_train_state(*checkpoint);
@@ -82,8 +81,7 @@ std::string changes_of_longer_run(const Recipe& recipe, const RunDirectory& run,
       stale_evaluations(metrics_of(run), recipe.train.early_stopping_min_delta, state);
   if (stale < patience) return steps;
   const int64_t length = recipe.train.max_steps > 0 ? recipe.train.max_steps : state.horizon;
-  return fmt::format("{} --set train.early_stopping_patience=0 (or above {})",
-                     state.step < length ? "" : steps, stale);
+  return (state.step < length ? "" : steps) + " --set train.early_stopping_patience=0";
 }
 
 }  // namespace
@@ -116,10 +114,11 @@ void tell_finished(const Recipe& recipe, const RunDirectory& run) {
     log::warning("damaged: {}", checkpoint.fault);
   log::info("{} was finished before: {}; nothing is left to train and nothing was changed",
             run.path(), what_is_there(run));
-  // Whole commands: resume, which may have been called, takes neither --set nor --overwrite.
+  // Whole commands, to be copied: resume, which may have been called, takes neither --set nor
+  // --overwrite.
   const std::string train = train_command(run.path());
   log::info("longer: {}{}", train, changes_of_longer_run(recipe, run, newest.whole));
-  log::info("anew: {} --overwrite, or another output.dir", train);
+  log::info("anew: {} --overwrite", train);
 }
 
 }  // namespace qlora::recipes
