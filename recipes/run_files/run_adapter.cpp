@@ -35,15 +35,6 @@ trainer::NewestCheckpoint newest_while_it_goes_on(const std::string& run_dir) {
   }
 }
 
-// "best, checkpoint-000002, checkpoint-000004"
-std::string checkpoints_in(const std::string& run_dir) {
-  std::vector<std::string> names;
-  if (fs::exists(fs::path(run_dir) / "best")) names.emplace_back("best");
-  for (const int64_t step : trainer::checkpoint_steps(run_dir))
-    names.push_back(trainer::checkpoint_name(step));
-  return names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", "));
-}
-
 bool lies_in(const fs::path& run_dir, const fs::path& checkpoint) {
   return fs::is_directory(checkpoint) &&
          fs::canonical(checkpoint).parent_path() == fs::canonical(run_dir) &&
@@ -81,6 +72,14 @@ std::string adapter_of_run(const std::string& run_dir, const std::string& checkp
   log::warning("{}: the run is not finished; its last checkpoint is used ({})", run_dir,
                *newest.whole);
   return (fs::path(*newest.whole) / "adapter").string();
+}
+
+std::string checkpoints_in(const std::string& run_dir) {
+  std::vector<std::string> names;
+  if (fs::exists(fs::path(run_dir) / "best")) names.emplace_back("best");
+  for (const int64_t step : trainer::checkpoint_steps(run_dir))
+    names.push_back(trainer::checkpoint_name(step));
+  return names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", "));
 }
 
 std::optional<int64_t> step_of_adapter(const std::string& directory) {

@@ -14,6 +14,9 @@ namespace qlora::recipes {
 // whole.
 std::string adapter_of_run(const std::string& run_dir, const std::string& checkpoint = "");
 
+// "best, checkpoint-000002, checkpoint-000004"; "none".
+std::string checkpoints_in(const std::string& run_dir);
+
 // The step after which the adapter in `directory` was saved, if a checkpoint holds it.
 std::optional<int64_t> step_of_adapter(const std::string& directory);
 

@@ -21,11 +21,13 @@
 #include "recipes/models/base_model.h"
 #include "recipes/run_files/last_save.h"
 #include "recipes/run_files/replaced_run.h"
+#include "recipes/run_files/run_adapter.h"
 #include "recipes/run_files/run_lock.h"
 #include "recipes/run_files/run_names.h"
 #include "recipes/run_files/set_aside.h"
 #include "recipes/run_files/train_command.h"
 #include "recipes/yaml/recipe_yaml.h"
+#include "recipes/yaml/yaml_node.h"
 #include "trainer/checkpoint.h"
 #include "trainer/step_profile.h"
 
@@ -103,6 +105,38 @@ bool is_no_longer(const Recipe& before, const Recipe& now) {
          settles_alike;
 }
 
+// Of a run whose recipe is lost or cannot be read: how it goes on from its newest whole checkpoint.
+// Empty if it has none.
+std::string way_on_without_recipe(const std::string& run_dir) {
+  if (!fs::is_directory(run_dir)) return "";
+  const auto newest = trainer::newest_checkpoint(run_dir, trainer::Look::kSizes);
+  if (!newest.whole) return "";
+  // In an override a relative path would be relative to the recipe.
+  const auto whole = [](const std::string& path) {
+    return fs::absolute(path).lexically_normal().string();
+  };
+  return fmt::format(
+      "The run goes on with the recipe that it was trained by: qlora train RECIPE --set {} "
+      "--resume {}",
+      exporting::shell_word("output.dir=" + to_yaml(Node::string(whole(run_dir)))),
+      exporting::shell_word(whole(*newest.whole)));
+}
+
+[[noreturn]] void refuse_what_is_no_run(const std::string& path) {
+  if (const std::string way = way_on_without_recipe(path); !way.empty())
+    fail<ConfigError>(
+        "output.dir: {} is not empty and holds no {}, but whole checkpoints. {}\nFor another run "
+        "set another output.dir",
+        path, kRecipeFile, way);
+  if (holds_value(path))
+    fail<ConfigError>(
+        "output.dir: {} is not empty and holds no {}, but what a run may have written; choose "
+        "another directory",
+        path, kRecipeFile);
+  fail<ConfigError>(
+      "output.dir: {} is not empty and holds no run; choose another directory or empty it", path);
+}
+
 // As recipe.resolved.yaml has it.
 std::string recorded_text(Recipe recipe) {
   recipe.output.overwrite = false;  // what was asked of this start, not of the run
@@ -153,11 +187,10 @@ void RunDirectory::open(const Recipe& recipe) {
   const bool goes_on_all_the_same = replaces_a_run_ && !is_replaced && !replaces_any_run(recipe) &&
                                     is_unfinished_run_of(recipe, path_);
   if (goes_on_all_the_same) replaces_a_run_ = false;
-  if (!has_run && holds_anything(path_)) {
-    fail<ConfigError>(
-        "output.dir: {} is not empty and holds no run; choose another directory or empty it",
-        path_);
-  }
+  // With its name a checkpoint is said to be of this recipe.
+  const bool is_lost =
+      !has_run && names_checkpoint(recipe) && !way_on_without_recipe(path_).empty();
+  if (!has_run && !is_lost && holds_anything(path_)) refuse_what_is_no_run(path_);
   if (replaces_a_run_) require_inputs_stay(recipe, path_);
   io::require_appendable(file("log.txt"));
   log::open_file(file("log.txt"));
@@ -171,12 +204,14 @@ void RunDirectory::open(const Recipe& recipe) {
         "output.overwrite: the run of this recipe in {} is not finished and goes on; --overwrite "
         "begins anew",
         path_);
-  if (!replaces_a_run_ && has_run && holds_value(path_)) {
+  if (is_lost || (!replaces_a_run_ && has_run && holds_value(path_))) {
     continue_run(recipe);
   } else if (names_checkpoint(recipe)) {
     fail<ConfigError>("train.resume: {} holds no run that could go on from {}", path_,
                       recipe.train.resume);
   }
+  if (has_run && !replaces_a_run_ && !finished_ && !checkpoint_)
+    log::info("{} holds no checkpoint to go on from: the run begins anew, at step 1", path_);
   // Before anything is read for long, set aside or written.
   if (!finished_ && !replaces_a_run_)
     for (const char* name : {"metrics.jsonl", "samples.jsonl"}) io::require_appendable(file(name));
@@ -229,7 +264,22 @@ void RunDirectory::compare_recipes(const Recipe& before, const Recipe& recipe) c
   for (const std::string& change : free_differences(before, recipe))
     if (!change.starts_with("output.dir") && !change.starts_with("output.overwrite") &&
         !change.starts_with("train.resume"))
-      log::info("changed since the run began: {}", change);
+      log::info("changed since the last start: {}", change);
+}
+
+// Nothing if it is lost, and `recipe` names the checkpoint that it is to go on from.
+std::optional<Recipe> RunDirectory::recorded_recipe(const Recipe& recipe) {
+  try {
+    return read_run_recipe(path_);
+  } catch (const ConfigError&) {
+    if (!names_checkpoint(recipe)) throw;
+  }
+  log::warning(
+      "{} is missing or cannot be read: the run goes on from {} by the recipe that is given, of "
+      "which the form of the adapter, the base and the rows are compared, and nothing else",
+      file(kRecipeFile), recipe.train.resume);
+  has_lost_recipe_ = true;
+  return std::nullopt;
 }
 
 void RunDirectory::continue_run(const Recipe& recipe) {
@@ -239,11 +289,11 @@ void RunDirectory::continue_run(const Recipe& recipe) {
         "replace the run with --overwrite",
         path_);
   }
-  const Recipe before = read_run_recipe(path_);
-  compare_recipes(before, recipe);
-  if (names_checkpoint(recipe)) return continue_from(recipe);
+  const std::optional<Recipe> before = recorded_recipe(recipe);
+  if (before) compare_recipes(*before, recipe);
+  if (!before || names_checkpoint(recipe)) return continue_from(recipe);
   const bool has_adapter = fs::exists(file("adapter"));
-  if (has_adapter && is_no_longer(before, recipe)) {
+  if (has_adapter && is_no_longer(*before, recipe)) {
     finished_ = true;
     return;
   }
@@ -280,7 +330,8 @@ void RunDirectory::continue_from(const Recipe& recipe) {
                        exporting::shell_word(path_), exporting::shell_word(*newest.whole));
   };
   if (!checkpoint_)
-    fail<ConfigError>("train.resume: there is no checkpoint {}{}", named, way_out());
+    fail<ConfigError>("train.resume (--resume, --from): there is no checkpoint {}; {} holds: {}{}",
+                      named, path_, checkpoints_in(path_), way_out());
   try {
     trainer::verify_checkpoint(*checkpoint_);
   } catch (const FormatError& error) {
@@ -296,7 +347,10 @@ void RunDirectory::require_own(const Recipe& recipe) const {
   const fs::path beside =
       (source.has_filename() ? source : source.parent_path()).parent_path() / kRecipeFile;
   std::vector<std::string> differences;
-  if (fs::exists(beside))
+  std::error_code is_elsewhere;
+  const bool is_lost =
+      has_lost_recipe_ && fs::equivalent(beside.parent_path(), path_, is_elsewhere);
+  if (fs::exists(beside) && !is_lost)
     differences = fixed_differences(read_run_recipe(beside.parent_path().string()), recipe);
   const std::string model = model_of_run(recipe);
   const std::string adapter = (source / "adapter").string();
@@ -324,9 +378,18 @@ Recipe read_run_recipe(const std::string& run_dir) {
   const fs::path path =
       fs::path(run_dir) / (is_being_replaced(run_dir) ? kReplacingRecipe : kRecipeFile);
   if (!fs::exists(path)) {
-    fail<ConfigError>("{} is no run: it holds no {}", run_dir, kRecipeFile);
+    const std::string way = way_on_without_recipe(run_dir);
+    fail<ConfigError>("{} is no run: it holds no {}{}", run_dir, kRecipeFile,
+                      way.empty() ? "" : ", but whole checkpoints. " + way);
   }
-  Recipe recipe = read_recipe(path.string());
+  Recipe recipe;
+  try {
+    recipe = read_recipe(path.string());
+  } catch (const ConfigError& error) {
+    const std::string way = way_on_without_recipe(run_dir);
+    if (way.empty()) throw;
+    fail<ConfigError>("{}\nIts checkpoints are whole. {}", error.what(), way);
+  }
   recipe.output.dir = fs::absolute(run_dir).lexically_normal().string();
   return recipe;
 }

@@ -15,11 +15,12 @@ class RunDirectory {
   // Finds out what output.dir holds and takes hold of it; log.txt is written, and what a kill left
   // half made of a run's own files is cleared away. A run of the same recipe is finished, or goes
   // on from its last whole checkpoint, or from the one that train.resume names, or begins again
-  // where it saved none. One that wrote nothing of value yet makes room for any recipe, and so does
-  // one whose replacement was cut short: the rest of it goes as the replacement would have removed
-  // it. output.overwrite replaces any run but one of the same recipe that has a checkpoint and is
-  // not finished, for which it takes output.begins_anew, or train.resume never: a recipe with the
-  // key, started again, goes on as one without it.
+  // where it saved none. Of one whose recipe.resolved.yaml is lost a checkpoint must be named by
+  // train.resume, which says that it is of this recipe. One that wrote nothing of value yet makes
+  // room for any recipe, and so does one whose replacement was cut short: the rest of it goes as
+  // the replacement would have removed it. output.overwrite replaces any run but one of the same
+  // recipe that has a checkpoint and is not finished, for which it takes output.begins_anew, or
+  // train.resume never: a recipe with the key, started again, goes on as one without it.
   //
   // ConfigError if the directory holds another run (naming each key that differs), something else,
   // or is in use by another process, if what is to be replaced holds something that the recipe
@@ -31,11 +32,10 @@ class RunDirectory {
   RunDirectory(const Recipe& recipe, distributed::Group& group);
 
   // Writes recipe.resolved.yaml, removes the run that this one replaces (and says what goes with
-  // it before), sets aside what the
-  // directory holds of steps after `step`, from which the run goes on (set_aside.h), and notes that
-  // nothing after it is saved (last_save.h): to be called
-  // when model, data and checkpoint have been read, so that a mistake in them costs nothing. Only
-  // the first rank does so.
+  // it before), sets aside what the directory holds of steps after `step`, from which the run goes
+  // on (set_aside.h), and notes that nothing after it is saved (last_save.h): to be called when
+  // model, data and checkpoint have been read, so that a mistake in them costs nothing. Only the
+  // first rank does so.
   void begin(const Recipe& recipe, int64_t step) const;
 
   // Of a run that has begun, before it saves: whether its directory is still there. One that was
@@ -54,6 +54,7 @@ class RunDirectory {
  private:
   void open(const Recipe& recipe);
   void compare_recipes(const Recipe& before, const Recipe& recipe) const;
+  std::optional<Recipe> recorded_recipe(const Recipe& recipe);
   void continue_run(const Recipe& recipe);
   void continue_from(const Recipe& recipe);
   void require_own(const Recipe& recipe) const;
@@ -61,6 +62,7 @@ class RunDirectory {
   std::string path_;
   std::optional<std::string> checkpoint_;
   bool leads_ = true, replaces_a_run_ = false, finished_ = false;
+  bool has_lost_recipe_ = false;
   std::shared_ptr<const void> lock_;  // held as long as this lives
 };
 

@@ -221,7 +221,9 @@ TEST_F(RunDirectories, ACheckpointCanBeNamed) {
   recipe.train.resume = recipe.output.dir + "/checkpoint-000001";
   EXPECT_EQ(RunDirectory(recipe).checkpoint(), recipe.train.resume);
   recipe.train.resume = recipe.output.dir + "/checkpoint-000009";
-  expect_refused(recipe, "checkpoint-000009");
+  expect_refused(recipe, "there is no checkpoint " + recipe.train.resume + "; " +
+                             recipe.output.dir +
+                             " holds: best, checkpoint-000001, checkpoint-000002; the newest");
 }
 
 TEST_F(RunDirectories, EveryFixedKeyThatDiffersIsNamed) {
