@@ -32,6 +32,8 @@
 #include "recipes/run/samples.h"
 #include "recipes/run/starting_state.h"
 #include "recipes/run_files/run_directory.h"
+#include "recipes/run_files/run_names.h"
+#include "recipes/run_files/train_command.h"
 #include "recipes/yaml/recipe_yaml.h"
 #include "trainer/memory_fit.h"
 
@@ -139,12 +141,23 @@ class Look {
 
   void at_model_files() {
     if (recipe_.model.path.empty()) return;
-    const std::string path = model::resolve_model_path(recipe_.model.path);
+    const std::string path = path_of_model();
     header_ = model::read_model_header(path);
     text_.tokens = model_tokens(header_->architecture);
     // By a config.json alone a run can be planned.
     if (!header_->weights && (use_ == For::kPlan || !std::filesystem::is_directory(path))) return;
     text_.tokenizer = data::load_tokenizer(path);
+  }
+
+  // `qlora resume` takes no --set.
+  std::string path_of_model() const {
+    try {
+      return model::resolve_model_path(recipe_.model.path);
+    } catch (const ConfigError& error) {
+      const bool is_of_run = std::filesystem::path(recipe_.file).filename() == kRecipeFile;
+      if (!is_of_run || recipe_.output.dir.empty()) throw;
+      fail<ConfigError>("{}{}", error.what(), way_on_with_moved_base(recipe_.output.dir));
+    }
   }
 
   // What the encoder reads is no text that the model writes.

@@ -22,6 +22,7 @@
 #include "recipes/run_files/run_adapter.h"
 #include "recipes/run_files/run_directory.h"
 #include "recipes/run_files/run_names.h"
+#include "recipes/run_files/train_command.h"
 
 namespace qlora::recipes {
 namespace {
@@ -86,9 +87,18 @@ std::string offload_dir_of_reader(const std::string& named) {
   return is_usable ? named : io::scratch_directory();
 }
 
+std::string path_of_base(const ModelChoice& choice, const Recipe& recipe) {
+  try {
+    return model::resolve_model_path(recipe.model.path);
+  } catch (const ConfigError& error) {
+    if (choice.run_dir.empty()) throw;
+    fail<ConfigError>("{}{}", error.what(), way_to_read_on_moved_base(choice.run_dir));
+  }
+}
+
 // Tokenizer and template of the base, which the choice may look at.
 ModelText text_of(const ModelChoice& choice, const Recipe& recipe) {
-  const std::string path = model::resolve_model_path(recipe.model.path);
+  const std::string path = path_of_base(choice, recipe);
   ModelText text;
   text.tokenizer = data::load_tokenizer(path);
   text.chat_template = data::choose_chat_template(recipe.data, *text.tokenizer);
@@ -136,7 +146,7 @@ auto of_adapter(const ModelChoice& choice, std::string& adapter, const Take& tak
 }  // namespace
 
 std::string base_path_of(const ModelChoice& choice) {
-  return model::resolve_model_path(recipe_of(choice).model.path);
+  return path_of_base(choice, recipe_of(choice));
 }
 
 TrainedModel open_base(const ModelChoice& choice) { return base_of(choice, recipe_of(choice)); }

@@ -2,12 +2,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
 #include <string>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "recipes/models/trained_model.h"
+#include "recipes/qlora_finetune.h"
 #include "recipes/run_files/run_directory.h"
+#include "recipes/run_files/train_command.h"
+#include "recipes/yaml/recipe_yaml.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/two_step_run.h"
 
@@ -100,6 +105,31 @@ TEST_F(ATakenFile, OfARunWithoutACheckpointIsToldThatItBeginsAnew) {
     fs::remove_all(recipe.output.dir + "/" + name);
   EXPECT_FALSE(RunDirectory(recipe).checkpoint().has_value());
   EXPECT_THAT(said(), HasSubstr("holds no checkpoint to go on from: the run begins anew"));
+}
+
+TEST_F(ATakenFile, AMovedBaseIsGivenByTheCommandsThatAreNamed) {
+  train();
+  interrupt();
+  fs::rename(dir / "model", dir / "moved");
+  const std::string run = recipe.output.dir;
+  const std::atomic<bool> never{false};
+  EXPECT_THAT([&] { finetune(read_run_recipe(run), never); },
+              ThrowsMessage<ConfigError>(HasSubstr("If the base of the run lies elsewhere now: " +
+                                                   train_command(run) + " --set model.path=PATH")));
+  ModelChoice choice;
+  choice.run_dir = run;
+  EXPECT_THAT(
+      [&] { open_model(choice); },
+      ThrowsMessage<ConfigError>(HasSubstr("give in place of " + run + ": --model PATH --adapter " +
+                                           run + "/checkpoint-000002/adapter")));
+  // As they say.
+  const Recipe found =
+      read_recipe(run + kRecipe, {"output.dir=" + run, "model.path=" + dir / "moved"});
+  EXPECT_EQ(finetune(found, never), trainer::Outcome::kFinished);
+  choice.run_dir.clear();
+  choice.model = dir / "moved";
+  choice.adapter = run + "/checkpoint-000002/adapter";
+  EXPECT_NO_THROW(open_model(choice));
 }
 
 TEST_F(ATakenFile, OfADirectoryThatGoesWhileItsRunTrainsIsMadeAnew) {
