@@ -1,6 +1,7 @@
 #include "trainer/cut_lines.h"
 
 #include <filesystem>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -33,6 +34,12 @@ std::string cut_after(const std::string& path, int64_t last_step) {
   if (const std::string kept = lines_up_to(text, last_step); kept != text)
     io::write_file_atomically(path, kept);
   return path;
+}
+
+bool has_step_after(const std::string& path, int64_t last_step) {
+  if (!std::filesystem::exists(path)) return false;
+  const std::string text = io::read_bytes(path);
+  return lines_up_to(text, std::numeric_limits<int64_t>::max()) != lines_up_to(text, last_step);
 }
 
 bool goes_on_after(const std::string& path, int64_t last_step) {

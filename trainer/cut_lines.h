@@ -14,5 +14,7 @@ std::string cut_after(const std::string& path, int64_t last_step);
 
 // Whether cut_after() would take anything away.
 bool goes_on_after(const std::string& path, int64_t last_step);
+// Whether a whole line of a later step is among that.
+bool has_step_after(const std::string& path, int64_t last_step);
 
 }  // namespace qlora::trainer

@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <limits>
@@ -92,16 +93,21 @@ void set_aside_after(const std::string& run_dir, int64_t step, bool same_recipe)
   const std::vector<std::string> copied = files_with_later_lines(run, step);
   const bool come_again = same_recipe && !has_saved_after(run, step);
   if (moved.empty() && (copied.empty() || come_again)) return;
+  const bool is_beyond =
+      !moved.empty() || std::ranges::any_of(copied, [&](const std::string& name) {
+        return trainer::has_step_after((run / name).string(), step);
+      });
   const fs::path aside = unused_name(run);
   io::make_directories(aside.string());
   for (const std::string& name : copied)
     io::write_file_atomically((aside / name).string(), io::read_bytes((run / name).string()));
   for (const std::string& name : moved) move_below(run, aside, name);
   moved.insert(moved.end(), copied.begin(), copied.end());
-  log::warning(
-      "the run {}; what it had written beyond that is now in {} ({}), which may be deleted",
-      step > 0 ? fmt::format("goes on from step {}", step) : std::string("begins anew"),
-      aside.string(), fmt::join(moved, ", "));
+  log::warning("the run {}; {} in {} ({}), which may be deleted",
+               step > 0 ? fmt::format("goes on from step {}", step) : std::string("begins anew"),
+               is_beyond ? "what it had written beyond that is now"
+                         : "lines that are torn are left out, and what there was is now",
+               aside.string(), fmt::join(moved, ", "));
 }
 
 std::string set_aside(const std::string& run_dir, const std::string& name) {

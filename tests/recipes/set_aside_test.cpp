@@ -120,6 +120,21 @@ TEST_F(SetAside, LinesThatAKillLeftAreKeptWhereTheRecipeIsNoMoreTheSame) {
   EXPECT_EQ(test::read_file(dir / "run/set-aside-1/metrics.jsonl"), metrics);
 }
 
+TEST_F(SetAside, LinesThatAreTornAreNotCalledLaterOnes) {
+  train();
+  const std::string metrics = test::read_file(dir / "run/metrics.jsonl");
+  const std::string torn = metrics.substr(0, metrics.find('\n') + 10);  // within the second line
+  dir.write("run/metrics.jsonl", torn);
+  remove({"adapter"});
+  recipe.train.max_steps = 4;
+  recipe.train.on_extend = "rescale";
+  train();
+  log::close_file();
+  EXPECT_EQ(test::read_file(dir / "run/set-aside-1/metrics.jsonl"), torn);
+  EXPECT_THAT(test::read_file(dir / "run/log.txt"),
+              testing::HasSubstr("the run goes on from step 3; lines that are torn are left out"));
+}
+
 TEST_F(SetAside, WhatAKillLeftBeforeTheFirstCheckpointIsNotKept) {
   train();
   remove({"adapter", "best", "checkpoint-000001", "checkpoint-000002", "checkpoint-000003"});
