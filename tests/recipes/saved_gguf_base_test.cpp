@@ -129,6 +129,7 @@ TEST_F(SavedGgufBase, AlsoWhereTheInitChangesIt) {
       {"pissa", "nf4"}, {"olora", "int8"}, {"loftq", "fp4"}, {"pissa", "none"}};
   for (size_t i = 0; i < families().size(); ++i) {
     choose(families()[i]);
+    recipe_.quantization = {};
     std::tie(recipe_.lora.init, recipe_.quantization.method) = inits[i];
     expect_usable(families()[i].first + "-" + recipe_.lora.init);
   }
