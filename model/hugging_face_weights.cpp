@@ -148,6 +148,16 @@ class HuggingFaceDirectory final : public WeightSource {
   void read_packing(const io::JsonNode& json) {
     if (const auto packing = packing_config(json, place_))
       packed_.read_config(io::JsonNode(packing->config, packing->place));
+    if (!packed_.any()) return;
+    const auto is_packed = [this](const io::TensorView& tensor) {
+      const size_t dot = tensor.name.rfind('.');
+      return dot != std::string::npos && !packed_.packing(tensor.name.substr(0, dot)).empty();
+    };
+    if (std::ranges::none_of(file_.tensors, is_packed))
+      log::warning_once(
+          "{}: the model's config says that the weights are quantized ({}), and not one of them "
+          "is; they are used as they lie. The recipe's section quantization packs them here",
+          place_, packed_.name());
   }
 
   void read_float32_beside(const io::JsonNode& json) {

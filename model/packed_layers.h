@@ -25,6 +25,8 @@ class PackedLayers {
   void read_config(const io::JsonNode& quantization_config);
   // Whether there was a config that names a format.
   bool any() const { return format_ != nullptr; }
+  // That of the format; there must be one.
+  std::string name() const { return format_->name(); }
 
   // How the module is packed, by the format's name; empty if it is not.
   std::string packing(const std::string& module) const;

@@ -25,8 +25,10 @@ struct PackingConfig {
   nlohmann::json config;
   std::string place;
 };
-// The quantization_config of its config.json, which `config` is, or what AutoGPTQ wrote beside it.
-// hqq's own file says all by itself: of that the config names the format alone.
+// The quantization_config of its config.json, which `config` is, or what AutoGPTQ or
+// AutoAWQ wrote beside it (quantize_config.json, quant_config.json), which is warned of where both
+// are there and differ. hqq's own file says all by itself: of that the config names the format
+// alone.
 std::optional<PackingConfig> packing_config(const io::JsonNode& config,
                                             const std::string& directory);
 

@@ -2,13 +2,63 @@
 
 #include <filesystem>
 
+#include "base/ascii_case.h"
 #include "base/error.h"
 #include "base/path_error.h"
+#include "base/warn_once.h"
+#include "io/json_text.h"
 #include "io/weight_directory.h"
 #include "model/weight_files.h"
 
 namespace qlora::model {
+namespace {
 namespace fs = std::filesystem;
+
+// The names that one setting goes by in configs of GPTQ and AWQ.
+const std::vector<std::vector<const char*>>& settings_said_twice() {
+  static const std::vector<std::vector<const char*>> settings = {
+      {"quant_method"}, {"bits", "w_bit"},     {"group_size", "q_group_size"},
+      {"sym"},          {"zero_point"},        {"desc_act"},
+      {"version"},      {"checkpoint_format"}, {"pack_dtype"}};
+  return settings;
+}
+
+std::optional<io::JsonNode> first_of(const io::JsonNode& config,
+                                     const std::vector<const char*>& keys) {
+  for (const char* key : keys)
+    if (auto node = config.find(key)) return node;
+  return std::nullopt;
+}
+
+std::string text_of(const io::JsonNode& node) {
+  return ascii_lower_case(io::json_text(node.value()));
+}
+
+void warn_where_they_differ(const io::JsonNode& used, const io::JsonNode& beside) {
+  for (const std::vector<const char*>& keys : settings_said_twice()) {
+    const auto one = first_of(used, keys), other = first_of(beside, keys);
+    if (one && other && text_of(*one) != text_of(*other))
+      log::warning_once("{} is {}, and {} is {}; the former is used, as transformers does",
+                        one->place(), io::json_text(one->value()), other->place(),
+                        io::json_text(other->value()));
+  }
+}
+
+// What AutoGPTQ, GPTQModel or AutoAWQ wrote into a file of its own.
+std::optional<PackingConfig> packing_config_beside(const std::string& directory) {
+  for (const char* name : {"quantize_config.json", "quant_config.json"}) {
+    const fs::path path = fs::path(directory) / name;
+    if (!fs::exists(path)) continue;
+    PackingConfig beside{io::read_json_file(path.string()), path.string()};
+    const auto has = [&](const char* key) { return beside.config.contains(key); };
+    // Other programs write a quant_config.json that says nothing of these formats.
+    if (name == std::string_view("quantize_config.json") || has("w_bit") || has("bits"))
+      return beside;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
 
 std::string config_file(const std::string& directory) {
   std::string path = (fs::path(directory) / "config.json").string();
@@ -23,11 +73,13 @@ std::string config_file(const std::string& directory) {
 
 std::optional<PackingConfig> packing_config(const io::JsonNode& config,
                                             const std::string& directory) {
-  if (const auto quantization = config.find("quantization_config"))
+  std::optional<PackingConfig> beside = packing_config_beside(directory);
+  if (const auto quantization = config.find("quantization_config")) {
+    if (beside && beside->config.is_object() && quantization->value().is_object())
+      warn_where_they_differ(*quantization, io::JsonNode(beside->config, beside->place));
     return PackingConfig{quantization->value(), quantization->place()};
-  const fs::path beside = fs::path(directory) / "quantize_config.json";
-  if (fs::exists(beside))
-    return PackingConfig{io::read_json_file(beside.string()), beside.string()};
+  }
+  if (beside) return beside;
   const std::string file = io::weights_file(directory);
   if (!file.ends_with(".pt")) return std::nullopt;
   return PackingConfig{{{"quant_method", "hqq"}}, (fs::path(directory) / file).string()};

@@ -8,12 +8,17 @@
 
 #include "base/error.h"
 #include "quant/formats/aqlm_weight.h"
+#include "quant/prequantized/config_keys.h"
 #include "quant/prequantized/stored_parts.h"
 
 namespace qlora::quant {
 namespace {
 
 constexpr std::array<const char*, 3> kParts = {"codes", "codebooks", "scales"};
+
+constexpr std::string_view kRead[] = {"num_codebooks", "nbits_per_codebook", "in_group_size",
+                                      "out_group_size"};
+constexpr std::string_view kHarmless[] = {"linear_weights_not_to_quantize"};  // the tensors say it
 
 struct AqlmConfig {
   int64_t num_codebooks, bits, in_group, out_group;
@@ -25,6 +30,7 @@ struct AqlmConfig {
 };
 
 AqlmConfig read_config(const io::JsonNode& config) {
+  check_config_keys(config, kRead, kHarmless);
   const auto integer = [&](const char* key, int64_t otherwise, int64_t most) {
     const auto stored = config.find(key);
     return stored ? stored->as_integer(1, most) : otherwise;

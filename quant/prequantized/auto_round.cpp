@@ -3,10 +3,17 @@
 #include <nlohmann/json.hpp>
 
 #include "quant/prequantized/awq.h"
+#include "quant/prequantized/config_keys.h"
 #include "quant/prequantized/gptq.h"
+#include "quant/prequantized/module_settings.h"
 
 namespace qlora::quant {
 namespace {
+
+// What GPTQ's and AWQ's tools write besides is said again by packing_format.
+constexpr std::string_view kRead[] = {
+    "bits",         "group_size", "sym",     "zero_point", "data_type",         "packing_format",
+    "extra_config", "desc_act",   "lm_head", "format",     "checkpoint_format", "pack_dtype"};
 
 // A layer's name as a pattern for that name alone; patterns stay what they are.
 std::string pattern_of(const std::string& layer) {
@@ -42,8 +49,8 @@ std::unique_ptr<StoredFormat> auto_round_format(const io::JsonNode& config) {
   const bool gptq = layout == "auto_round:auto_gptq";
   if (!gptq && layout != "auto_round:auto_awq")
     packing.reject("'auto_round:auto_gptq' or 'auto_round:auto_awq', the layouts that are read");
-  if (const auto type = config.find("data_type"); type && type->as_string() != "int")
-    type->reject("'int'");
+  require_integers(config);
+  check_config_keys(config, kRead, keys_of_choosing());
   nlohmann::json inner = {{"bits", config.at("bits").value()},
                           {"sym", config.bool_or("sym", true)},
                           {"format", gptq ? "gptq" : "gemm"}};

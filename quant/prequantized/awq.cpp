@@ -7,6 +7,7 @@
 #include "base/ascii_case.h"
 #include "base/error.h"
 #include "quant/prequantized/code_words.h"
+#include "quant/prequantized/config_keys.h"
 #include "quant/prequantized/grouped_layer.h"
 #include "quant/prequantized/module_settings.h"
 #include "quant/prequantized/stored_parts.h"
@@ -17,6 +18,14 @@ namespace {
 constexpr std::array kBits = {2, 3, 4, 5, 6, 7, 8};
 constexpr int kGemvBits = 4;
 constexpr const char* kParts[] = {"qweight", "qzeros", "scales"};
+constexpr std::string_view kRead[] = {"bits",       "w_bit",
+                                      "group_size", "q_group_size",
+                                      "sym",        "zero_point",
+                                      "lm_head",    "dynamic",
+                                      "format",     "checkpoint_format",
+                                      "version",    "backend",
+                                      "pack_dtype", "data_type",
+                                      "desc_act",   "scale_search_chunked_activations"};
 
 bool is_gemv(const io::JsonNode& config) {
   if (const auto backend = config.find("backend"); backend && backend->value() == "llm-awq")
@@ -97,6 +106,8 @@ class Awq final : public StoredFormat {
   explicit Awq(const io::JsonNode& config) : gemv_(is_gemv(config)), settings_(config, kBits) {
     if (gemv_ && settings_.of("").back().bits != kGemvBits)
       config.at(config.find("bits") ? "bits" : "w_bit").reject("4, the bits of version gemv");
+    require_integers(config);
+    check_config_keys(config, kRead, keys_of_choosing());
   }
 
   std::string name() const override { return "AWQ"; }

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "quant/formats/bitsandbytes_layout.h"
+#include "quant/prequantized/config_keys.h"
 #include "quant/prequantized/stored_parts.h"
 
 namespace qlora::quant {
@@ -15,6 +16,20 @@ constexpr const char* kParts[] = {"absmax",
                                   "bitsandbytes__fp4",
                                   "SCB",
                                   "weight_format"};
+
+constexpr std::string_view kRead[] = {"load_in_4bit",
+                                      "load_in_8bit",
+                                      "bnb_4bit_compute_dtype",
+                                      "bnb_4bit_quant_type",
+                                      "bnb_4bit_use_double_quant",
+                                      "llm_int8_threshold"};
+// Said again, said by the tensors, or of what lies on the CPU.
+constexpr std::string_view kHarmless[] = {"_load_in_4bit",
+                                          "_load_in_8bit",
+                                          "bnb_4bit_quant_storage",
+                                          "llm_int8_enable_fp32_cpu_offload",
+                                          "llm_int8_has_fp16_weight",
+                                          "llm_int8_skip_modules"};
 
 // transformers quantizes what it loads in the type in which it computes, float32 by default.
 at::ScalarType compute_dtype(const io::JsonNode& config) {
@@ -30,7 +45,9 @@ bool is_four_bit(const QuantizationOptions& options) { return !options.method.st
 class Bitsandbytes final : public StoredFormat {
  public:
   explicit Bitsandbytes(const io::JsonNode& config)
-      : stored_(bitsandbytes_options(config)), dtype_(compute_dtype(config)) {}
+      : stored_(bitsandbytes_options(config)), dtype_(compute_dtype(config)) {
+    check_config_keys(config, kRead, kHarmless);
+  }
 
   std::string name() const override { return "bitsandbytes " + stored_.method; }
   std::span<const char* const> parts() const override { return kParts; }

@@ -5,10 +5,26 @@
 #include <algorithm>
 #include <initializer_list>
 
+#include "base/warn_once.h"
+#include "io/known_keys.h"
+#include "quant/prequantized/config_keys.h"
 #include "quant/prequantized/stored_parts.h"
 
 namespace qlora::quant {
 namespace {
+
+constexpr std::string_view kRead[] = {"config_groups", "format", "sparsity_config",
+                                      "transform_config"};
+// What the tensors say, and facts of the whole file.
+constexpr std::string_view kHarmless[] = {"quantization_status", "global_compression_ratio",
+                                          "run_compressed", "use_optimized_inference"};
+constexpr std::string_view kOfGroup[] = {"weights", "input_activations", "output_activations",
+                                         "targets", "format"};
+// block_structure is read where weights are floats; how scales were found, and in which types they
+// and the zeros lie, the tensors say.
+constexpr std::string_view kOfWeights[] = {
+    "type",     "num_bits", "symmetric",       "strategy",    "group_size", "block_structure",
+    "actorder", "observer", "observer_kwargs", "scale_dtype", "zp_dtype",   "dynamic"};
 
 constexpr const char* kLinear = "Linear";  // the class of layers that a group may name
 
@@ -55,11 +71,21 @@ CompressedWeights weights_of(const io::JsonNode& node) {
   return weights;
 }
 
+void warn_of_other_settings(const io::JsonNode& weights) {
+  if (weights.bool_or("dynamic", false))
+    log::warning_once(
+        "{}.dynamic is true, as if the weights were quantized as the model runs; the stored codes "
+        "and scales are used",
+        weights.place());
+  io::warn_of_other_keys(weights, {kOfWeights});
+}
+
 }  // namespace
 
 CompressedGroups::CompressedGroups(const io::JsonNode& config) {
   require_read_format(config);
   require_plain_weights(config);
+  check_config_keys(config, kRead, kHarmless);
   const io::JsonNode groups = config.at("config_groups");
   if (!groups.value().is_object()) groups.reject("an object");
   for (const auto& [name, value] : groups.value().items()) add_group(groups.at(name));
@@ -70,6 +96,8 @@ void CompressedGroups::add_group(const io::JsonNode& node) {
   require_read_format(node);
   const auto weights = node.find("weights");
   if (!weights) return;
+  io::warn_of_other_keys(node, {kOfGroup});
+  warn_of_other_settings(*weights);
   if (const auto activations = node.find("input_activations"))
     warn_of_quantized_activations(*activations);
   Group group;

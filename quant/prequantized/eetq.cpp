@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/parallel_for.h"
 #include "base/warn_once.h"
+#include "quant/prequantized/config_keys.h"
 #include "quant/prequantized/grouped_layer.h"
 #include "quant/prequantized/stored_parts.h"
 
@@ -13,6 +14,7 @@ namespace {
 
 constexpr const char* kFormat = "eetq";
 constexpr const char* kParts[] = {"qweight", "weight_scales"};
+constexpr std::string_view kRead[] = {"weights"};
 constexpr int kInputOfPlace[16] = {0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15};
 constexpr int kByteOfPlace[4] = {0, 2, 1, 3};
 
@@ -32,6 +34,7 @@ class Eetq final : public StoredFormat {
   explicit Eetq(const io::JsonNode& config) {
     if (const auto weights = config.find("weights"); weights && weights->as_string() != "int8")
       weights->reject("'int8'");
+    check_config_keys(config, kRead);
   }
 
   std::string name() const override { return "EETQ"; }

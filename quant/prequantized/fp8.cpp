@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "quant/formats/fp8_weight.h"
+#include "quant/prequantized/config_keys.h"
 #include "quant/prequantized/stored_parts.h"
 
 namespace qlora::quant {
@@ -22,6 +23,12 @@ constexpr std::array<const char*, 9> kParts = {
     "input_scale_ub",   "activation_scale_ub", "output_scale"};
 constexpr std::span<const char* const> kScaleNames(kParts.data(), 4);
 constexpr std::span<const char* const> kIgnoredNames(kParts.data() + 4, kParts.size() - 4);
+
+constexpr std::string_view kRead[] = {"fmt", "scale_fmt", "expert_dtype", "activation_scheme",
+                                      "weight_block_size"};
+// Of activations, which training does not quantize, and of fbgemm's kernel.
+constexpr std::string_view kHarmless[] = {"activation_scale_ub", "is_checkpoint_fp8_serialized",
+                                          "packed_modules_mapping"};
 
 struct BlockSize {
   int64_t rows, columns;
@@ -94,6 +101,7 @@ Fp8Config read_groups(const io::JsonNode& groups) {
 Fp8Config read_config(const io::JsonNode& config) {
   const std::string method = config.string_or("quant_method", "fp8");
   if (const auto groups = config.find("config_groups")) return read_groups(*groups);
+  check_config_keys(config, kRead, kHarmless);
   Fp8Config read;
   if (method == "fbgemm_fp8") {
     read.strategy = "channel";
@@ -106,7 +114,9 @@ Fp8Config read_config(const io::JsonNode& config) {
     if (const auto scheme = config.find("activation_scheme"))
       warn_of_quantized_activations(*scheme);
     read.block = block_size_at(config, "weight_block_size");
-    if (read.block) read.place = config.at("weight_block_size").place();
+    // Null is one scale for all; without the key nothing is said.
+    if (config.value().contains("weight_block_size"))
+      read.place = config.place() + ".weight_block_size";
     if (has_exponents(config)) read.scale_bytes = 1;
   }
   return read;

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "quant/prequantized/code_words.h"
+#include "quant/prequantized/config_keys.h"
 #include "quant/prequantized/grouped_layer.h"
 #include "quant/prequantized/module_settings.h"
 #include "quant/prequantized/stored_parts.h"
@@ -16,13 +17,25 @@ namespace {
 
 constexpr std::array kBits = {2, 3, 4, 8};
 constexpr const char* kParts[] = {"qweight", "qzeros", "scales", "g_idx"};
+constexpr std::string_view kRead[] = {"bits",
+                                      "w_bit",
+                                      "group_size",
+                                      "q_group_size",
+                                      "sym",
+                                      "zero_point",
+                                      "desc_act",
+                                      "lm_head",
+                                      "dynamic",
+                                      "format",
+                                      "checkpoint_format",
+                                      "pack_dtype",
+                                      "is_marlin_format",
+                                      "data_type"};
 
 bool is_version_1(const io::JsonNode& config) {
   const auto format = first_of(config, {"checkpoint_format", "format"});
   if (config.bool_or("is_marlin_format", false))
     config.at("is_marlin_format").reject("false: Marlin's order of the codes is not read");
-  if (const auto dtype = config.find("pack_dtype"); dtype && dtype->as_string() != "int32")
-    dtype->reject("'int32'");
   if (!format) return true;
   const std::string name = format->as_string();
   if (name != "gptq" && name != "gptq_v2")
@@ -77,7 +90,10 @@ at::Tensor take_groups(StoredParts& parts, int64_t in, int64_t groups) {
 class Gptq final : public StoredFormat {
  public:
   explicit Gptq(const io::JsonNode& config)
-      : version_1_(is_version_1(config)), settings_(config, kBits) {}
+      : version_1_(is_version_1(config)), settings_(config, kBits) {
+    require_integers(config);
+    check_config_keys(config, kRead, keys_of_choosing());
+  }
 
   std::string name() const override { return "GPTQ"; }
   std::span<const char* const> parts() const override { return kParts; }

@@ -9,9 +9,11 @@
 #include <optional>
 
 #include "base/error.h"
+#include "io/known_keys.h"
 #include "quant/formats/grouped_weight.h"
 #include "quant/formats/hqq_weight.h"
 #include "quant/hqq/hqq_kernels.h"
+#include "quant/prequantized/config_keys.h"
 #include "quant/prequantized/stored_parts.h"
 #include "quant/tensor_file.h"
 
@@ -37,6 +39,14 @@ constexpr std::array<const char*, 19> kParts = {"W_q",
                                                 "channel_wise",
                                                 "optimize",
                                                 "round_zero"};
+
+constexpr std::string_view kRead[] = {"quant_config", "skip_modules"};
+// Of a layer. How codes were found, and how they lie, the tensors say; scales that are quantized
+// themselves are refused there.
+constexpr std::string_view kReadOfLayer[] = {"weight_quant_params", "scale_quant_params",
+                                             "zero_quant_params", "offload_meta"};
+constexpr std::string_view kReadOfWeights[] = {
+    "nbits", "group_size", "axis", "optimize", "round_zero", "channel_wise", "view_as_float"};
 
 // The widths that HQQ has, as they are written, packed and called.
 struct Width {
@@ -77,7 +87,9 @@ struct LayerConfig {
 };
 
 LayerConfig layer_config(const io::JsonNode& node) {
+  io::warn_of_other_keys(node, {kReadOfLayer});
   const io::JsonNode weights = node.at("weight_quant_params");
+  io::warn_of_other_keys(weights, {kReadOfWeights});
   const io::JsonNode nbits = weights.at("nbits");
   const Width* width = width_of(nbits.as_number());
   if (!width) nbits.reject(kWidthNames);
@@ -270,7 +282,9 @@ GroupedTensor grouped(const HqqTensor& weight) {
 class HqqFormat final : public StoredFormat {
  public:
   explicit HqqFormat(const io::JsonNode& config)
-      : layers_(layer_configs(config)), place_(config.place()) {}
+      : layers_(layer_configs(config)), place_(config.place()) {
+    check_config_keys(config, kRead);
+  }
 
   std::string name() const override { return "HQQ"; }
   std::span<const char* const> parts() const override { return kParts; }

@@ -47,6 +47,13 @@ ModuleSettings changed(ModuleSettings settings, const io::JsonNode& node,
 
 }  // namespace
 
+void require_integers(const io::JsonNode& config) {
+  if (const auto dtype = config.find("pack_dtype"); dtype && dtype->as_string() != "int32")
+    dtype->reject("'int32'");
+  if (const auto type = config.find("data_type"); type && type->as_string() != "int")
+    type->reject("'int'");
+}
+
 SettingsOfModules::SettingsOfModules(const io::JsonNode& config, std::span<const int> bits)
     : place_(config.place()) {
   if (!first_of(config, {"bits", "w_bit"})) config.at("bits").reject("a number");

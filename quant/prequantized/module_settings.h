@@ -57,6 +57,10 @@ class SettingsOfModules {
   bool lm_head_ = false;                 // quantized
 };
 
+// FormatError unless pack_dtype and data_type, where the config has them, say integers in words of
+// 32 bits.
+void require_integers(const io::JsonNode& config);
+
 // The one of `bits` that fits; nothing if none or several do.
 template <typename Fits>
 std::optional<int> only_fitting(std::span<const int> bits, const Fits& fits) {

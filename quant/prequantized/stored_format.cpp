@@ -13,6 +13,7 @@
 #include "quant/prequantized/awq.h"
 #include "quant/prequantized/bitsandbytes.h"
 #include "quant/prequantized/compressed_tensors.h"
+#include "quant/prequantized/config_keys.h"
 #include "quant/prequantized/eetq.h"
 #include "quant/prequantized/fp8.h"
 #include "quant/prequantized/gptq.h"
@@ -28,7 +29,10 @@ struct Reader {
   std::unique_ptr<StoredFormat> (*make)(const io::JsonNode& config);
 };
 
-std::unique_ptr<StoredFormat> none(const io::JsonNode&) { return nullptr; }
+std::unique_ptr<StoredFormat> mxfp4(const io::JsonNode& config) {
+  check_config_keys(config, {});
+  return nullptr;
+}
 
 constexpr std::array<Reader, 14> kReaders = {{{"bitsandbytes", bitsandbytes_format},
                                               {"gptq", gptq_format},
@@ -43,7 +47,7 @@ constexpr std::array<Reader, 14> kReaders = {{{"bitsandbytes", bitsandbytes_form
                                               {"aqlm", aqlm_format},
                                               {"torchao", torchao_format},
                                               {"eetq", eetq_format},
-                                              {"mxfp4", none}}};
+                                              {"mxfp4", mxfp4}}};
 
 // Of a config without quant_method, as old tools wrote them, by the keys that each has alone.
 std::string method_by_keys(const io::JsonNode& config) {

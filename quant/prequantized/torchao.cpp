@@ -6,6 +6,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "io/known_keys.h"
+#include "quant/prequantized/config_keys.h"
 #include "quant/prequantized/grouped_layer.h"
 #include "quant/prequantized/stored_parts.h"
 
@@ -15,11 +17,24 @@ namespace {
 constexpr const char* kFormat = "torchao";
 constexpr const char* kParts[] = {"_weight_qdata", "_weight_scale", "_weight_zero_point"};
 
+constexpr std::string_view kRead[] = {"quant_type"};
+// Which modules are packed, and how, the tensors say.
+constexpr std::string_view kHarmless[] = {"quant_type_kwargs", "include_input_output_embeddings",
+                                          "untie_embedding_weights"};
+// Of the type: its groups, which the tensors have, and how other programs compute.
+constexpr std::string_view kOfType[] = {
+    "granularity",  "group_size",          "layout", "act_mapping_type", "weight_only_decode",
+    "mapping_type", "set_inductor_config", "version"};
+
 void require_int8(const io::JsonNode& config) {
   const io::JsonNode type = config.at("quant_type");
   const auto by_default =
       type.value().is_object() ? type.find("default") : std::optional<io::JsonNode>(type);
   if (!by_default) type.reject("an object with a member 'default'");
+  check_config_keys(config, kRead, kHarmless);
+  if (by_default->value().is_object())
+    if (const auto data = by_default->find("_data"); data && data->value().is_object())
+      io::warn_of_other_keys(*data, {kOfType});
   const io::JsonNode name = by_default->value().is_object() ? by_default->at("_type") : *by_default;
   const std::string found = name.as_string();
   if (found == "Int8DynamicActivationInt8WeightConfig")

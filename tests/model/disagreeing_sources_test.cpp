@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -17,8 +18,10 @@
 namespace qlora::model {
 namespace {
 using nlohmann::json;
+namespace fs = std::filesystem;
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 using testing::ThrowsMessage;
 
 // The tiny model's directory with its files changed.
@@ -144,6 +147,34 @@ TEST_F(DisagreeingSources, PackedWeightsWithoutAWordInTheConfigurationAreNamed) 
   });
   EXPECT_THAT([&] { load(); }, ThrowsMessage<FormatError>(AllOf(HasSubstr("q_proj.weight"),
                                                                 HasSubstr("quantization_config"))));
+}
+
+TEST_F(DisagreeingSources, FloatsUnderAConfigurationThatSaysPackedAreToldOf) {
+  edit_config([](json& config) {
+    config["quantization_config"] = {
+        {"quant_method", "bitsandbytes"}, {"load_in_4bit", true}, {"bnb_4bit_quant_type", "nf4"}};
+  });
+  load();
+  EXPECT_THAT(said, AllOf(HasSubstr("quantized (bitsandbytes nf4), and not one of them is"),
+                          HasSubstr("section quantization")));
+}
+
+TEST_F(DisagreeingSources, TwoConfigurationsOfThePackingAreCompared) {
+  const json packing = {{"quant_method", "gptq"}, {"bits", 4}, {"group_size", 32}, {"sym", true}};
+  edit_config([&](json& config) { config["quantization_config"] = packing; });
+  for (const char* name : {"quantize_config.json", "quant_config.json"}) {
+    json beside = {{"w_bit", 4}, {"q_group_size", 64}, {"sym", true}};
+    dir.write(std::string("m/") + name, beside.dump());
+    load();
+    EXPECT_THAT(
+        said, AllOf(HasSubstr("quantization_config.group_size is 32, and "),
+                    HasSubstr(std::string(name) + ".q_group_size is 64"), Not(HasSubstr("w_bit"))));
+    beside["q_group_size"] = 32;
+    dir.write(std::string("m/") + name, beside.dump());
+    load();
+    EXPECT_THAT(said, Not(HasSubstr(name)));
+    fs::remove(dir / (std::string("m/") + name));
+  }
 }
 
 TEST_F(DisagreeingSources, MlxsPackingIsNamed) {

@@ -80,6 +80,13 @@ TEST(StoredKind, NamesTheMethodAlsoWhereOldToolsLeftItOut) {
   const StoredKind kind = stored_kind(Files(dir.path()));
   EXPECT_EQ(kind.method, "gptq");
   EXPECT_EQ(kind.text, "GPTQ, 3 bit, groups of 32");
+  const TempDir awq;  // AutoAWQ's own file
+  awq.write("config.json", "{}");
+  awq.write("quant_config.json",
+            R"({"w_bit": 4, "q_group_size": 128, "zero_point": true, "version": "GEMM"})");
+  EXPECT_EQ(stored_kind(Files(awq.path())).text, "AWQ, 4 bit, groups of 128");
+  awq.write("quant_config.json", R"({"made": "by another program"})");
+  EXPECT_EQ(stored_kind(Files(awq.path())).method, "");
 }
 
 TEST(StoredKind, OfHqqsOwnFileIsSaidByTheFileAlone) {
