@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/shown_text.h"
 #include "io/gguf.h"
+#include "io/gguf_kind.h"
 #include "io/json.h"
 #include "io/json_text.h"
 #include "io/read_file.h"
@@ -176,7 +177,7 @@ Json tensor_facts(const std::vector<io::TensorView>& tensors) {
 
 Json describe_gguf(const std::string& path) {
   const io::GgufFile file(path);
-  Json facts = {{"kind", "GGUF model"}, {"path", path}};
+  Json facts = {{"kind", io::gguf_kind(file)}, {"path", path}};
   for (const auto& [key, value] : file.metadata()) {
     if (key.starts_with("tokenizer.")) continue;
     std::visit(

@@ -17,6 +17,7 @@
 #include "data/tokenizers/tokenizer_json.h"
 #include "data/tokenizers/unigram_json.h"
 #include "data/tokenizers/vocabulary.h"
+#include "io/gguf_kind.h"
 #include "io/json_text.h"
 
 namespace qlora::data {
@@ -272,6 +273,7 @@ void warn_of_other_metadata(const io::GgufFile& file, bool is_t5) {
 }  // namespace
 
 TokenizerFiles tokenizer_files_of(const io::GgufFile& file) {
+  if (!file.has("tokenizer.ggml.model")) io::require_gguf_model(file);
   const std::string model = file.text("tokenizer.ggml.model");
   if (model != "gpt2" && model != "llama" && model != kT5) {
     fail<FormatError>(

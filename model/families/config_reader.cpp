@@ -289,8 +289,6 @@ void ConfigReader::finish_json() {
 }
 
 void ConfigReader::finish_gguf() {
-  if (const std::string type = gguf_->text_or("general.type", "model"); type != "model")
-    fail<FormatError>("{}: general.type is '{}'; a model is wanted here", place_, type);
   if (!boolean({{}, "attention.causal"}, true))
     fail<FormatError>("{}: {}attention.causal is false; only causal attention is computed here",
                       place_, prefix_);

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/warn_once.h"
+#include "io/gguf_kind.h"
 #include "model/families/families.h"
 #include "model/families/later_families.h"
 
@@ -105,6 +106,7 @@ Architecture read_architecture(const io::JsonNode& config) {
 }
 
 Architecture read_architecture(const io::GgufFile& file) {
+  io::require_gguf_model(file);
   ConfigReader reader(file);
   Architecture architecture =
       family_of_gguf(file.text("general.architecture"), file.path()).read(reader);

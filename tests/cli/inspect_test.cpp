@@ -8,6 +8,7 @@
 #include <set>
 #include <sstream>
 
+#include "io/gguf.h"
 #include "quant/tensor_file.h"
 #include "recipes/exports/quantize_model.h"
 #include "recipes/run_files/run_names.h"
@@ -138,6 +139,18 @@ TEST(Inspect, AFamilyThatIsNotReadIsATableByTheNamesOfItsTensors) {
   EXPECT_EQ(number(row_of(facts, "norms"), "bytes"), 2 * 32);
   EXPECT_EQ(number(row_of(facts, "biases"), "bytes"), 2 * 96);
   EXPECT_EQ(number(facts.at("footprint").at("total"), "bytes"), 2 * (61 * 32 + 32 + 96 * 32 + 96));
+}
+
+TEST(Inspect, AGgufAdapterIsNotCalledAModel) {
+  TempDir dir;
+  io::GgufWriter writer(
+      dir / "adapter.gguf",
+      {{"general.type", std::string("adapter")}, {"general.architecture", std::string("llama")}},
+      {});
+  writer.finish();
+  const json facts = inspected(dir, dir / "adapter.gguf");
+  EXPECT_EQ(facts.at("kind"), "GGUF adapter");
+  EXPECT_THAT(facts.at("not_read").get<std::string>(), HasSubstr("lora.from_adapter"));
 }
 
 TEST(Inspect, TheColumnsOfTheTableAreAsWideAsTheLongestName) {

@@ -318,6 +318,15 @@ TEST(Tokenizer, AFileOfAnotherKindIsNamedByItsOwnNameAndKind) {
       ThrowsMessage<FormatError>(HasSubstr("my_own.json is not valid JSON: the text ends before")));
 }
 
+TEST(GgufTokenizer, AFileThatIsNoModelIsCalledWhatItIs) {
+  test::TempDir dir;
+  EXPECT_THAT(
+      [&] {
+        tokenizer_of(dir, {{"general.type", std::string("adapter")}});
+      },
+      ThrowsMessage<FormatError>(HasSubstr("vocabulary.gguf is no model but an adapter")));
+}
+
 TEST(GgufTokenizer, TextThatIsNotUtf8IsRefusedWithThePlace) {
   test::TempDir dir;
   const auto tokenizer = tokenizer_of(dir, byte_level());

@@ -105,7 +105,8 @@ TEST(GgufKeys, WhatContradictsTheTensorsIsNamedOrRefused) {
               HasSubstr("rope.dimension_count is 4"));
   EXPECT_THAT(said_of_gguf({{"llama.attention.value_length", uint64_t{4}}}),
               HasSubstr("value_length is 4"));
-  EXPECT_THAT(said_of_gguf({{"general.type", std::string("adapter")}}), HasSubstr("adapter"));
+  EXPECT_THAT(said_of_gguf({{"general.type", std::string("adapter")}}),
+              HasSubstr("is no model but an adapter"));
   EXPECT_THAT(said_of_gguf({{"llama.attention.causal", false}}), HasSubstr("causal"));
 }
 
