@@ -207,6 +207,50 @@ std::string required_file(const std::string& directory) {
   return name;
 }
 
+// Paths of the files of torch.save that the name or index stands for, as far as they are there.
+std::set<std::string> torch_files(const std::string& directory) {
+  const std::string name = kStandardNames[1];
+  const fs::path file = fs::path(directory) / name, index = file.string() + kIndex;
+  std::set<std::string> paths;
+  if (is_there(file))
+    paths.insert(file.string());
+  else if (is_there(index))
+    for (const auto& [tensor, path] : read_index(index.string()))
+      if (is_there(path)) paths.insert(path);
+  return paths;
+}
+
+// A few pages of each, at the same places: the rest of two models' tensors is never the same.
+bool begin_and_end_alike(const TensorView& a, const TensorView& b) {
+  if (a.dtype != b.dtype || a.shape != b.shape || a.bytes.size() != b.bytes.size()) return false;
+  constexpr size_t kLook = 4096;
+  const size_t size = a.bytes.size(), look = std::min(size, kLook);
+  for (const size_t at : {size_t{0}, (size - look) / 2, size - look})
+    if (!std::ranges::equal(a.bytes.subspan(at, look), b.bytes.subspan(at, look))) return false;
+  return true;
+}
+
+// Many repositories have a model in both kinds of files; it need not be the same model.
+void warn_of_other_torch_files(const std::string& directory, const std::string& name,
+                               const TensorFile& used) {
+  if (!name.starts_with(kStandardNames[0])) return;
+  try {
+    for (const std::string& path : torch_files(directory)) {
+      for (const TensorView& other : read_torch_file(path).tensors) {
+        const TensorView* tensor = used.find(other.name);
+        if (!tensor || begin_and_end_alike(*tensor, other)) continue;
+        log::warning_once(
+            "{} and {} hold other weights, {} for one; those of the former are used, as "
+            "transformers does",
+            (fs::path(directory) / name).string(), path, other.name);
+        return;
+      }
+    }
+  } catch (const std::runtime_error&) {
+    // What is not read need not be readable.
+  }
+}
+
 }  // namespace
 
 std::string weights_file(const std::string& directory) { return first_file(directory); }
@@ -222,7 +266,9 @@ TensorFile read_weight_directory(const std::string& directory) {
         "it",
         directory);
   const std::string path = (fs::path(directory) / name).string();
-  return name.ends_with(kIndex) ? read_shards(path, read_index(path)) : read_file(path);
+  TensorFile file = name.ends_with(kIndex) ? read_shards(path, read_index(path)) : read_file(path);
+  warn_of_other_torch_files(directory, name, file);
+  return file;
 }
 
 TensorFile read_weights(const std::string& path) {

@@ -132,17 +132,30 @@ ModelTemplates parse_chat_template(const io::JsonNode& node) {
   return named_templates(node);
 }
 
-// Where both are there transformers takes the file of its own.
-void name_other_template(const TokenizerFiles& files, const std::string& place,
-                         const std::string& taken) {
-  with_json(files, "tokenizer_config.json", place, [&](const io::JsonNode& root) {
-    const auto other = root.find("chat_template");
-    if (other && other->value().is_string() && other->as_string() != taken)
-      log::warning_once(
-          "{}: chat_template.jinja and the chat_template of tokenizer_config.json are two "
-          "templates; the first is used, as in transformers",
-          place);
+// Whether a chat_template, a text or a list of named ones, has this one for its default.
+bool has_template(const nlohmann::json& source, const std::string& text) {
+  if (!source.is_array()) return source == text;
+  return std::ranges::any_of(source, [&](const nlohmann::json& named) {
+    return named.is_object() && named.value("name", nlohmann::json()) == "default" &&
+           named.value("template", nlohmann::json()) == text;
   });
+}
+
+// What the files behind `from` hold besides; of several places transformers takes the first of
+// chat_template.jinja, tokenizer_config.json and chat_template.json.
+void name_other_templates(const TokenizerFiles& files, const std::string& place,
+                          const std::string& from, const std::string& taken) {
+  for (const char* name : {"tokenizer_config.json", "chat_template.json"}) {
+    if (name == from) continue;
+    with_json(files, name, place, [&](const io::JsonNode& root) {
+      const auto other = root.find("chat_template");
+      if (other && !has_template(other->value(), taken))
+        log::warning_once(
+            "{}: {} and the chat_template of {} are two templates; the first is used, as in "
+            "transformers",
+            place, from == kTemplateFile ? from : "the chat_template of " + from, name);
+    });
+  }
 }
 
 std::string template_file(const TokenizerFiles& files, const std::string& name,
@@ -159,12 +172,15 @@ std::string template_file(const TokenizerFiles& files, const std::string& name,
 ModelTemplates read_chat_templates(const TokenizerFiles& files, const std::string& place) {
   ModelTemplates templates{template_file(files, kTemplateFile, place), ""};
   if (files.contains(kTemplateFile)) {
-    name_other_template(files, place, templates.chat);
+    name_other_templates(files, place, kTemplateFile, templates.chat);
   } else {
     for (const char* name : {"tokenizer_config.json", "chat_template.json"}) {
       with_json(files, name, place, [&](const io::JsonNode& root) {
         const auto source = root.find("chat_template");
-        if (source && templates.chat.empty()) templates = parse_chat_template(*source);
+        if (!source || !templates.chat.empty()) return;
+        templates = parse_chat_template(*source);
+        if (!templates.chat.empty() && name == std::string_view("tokenizer_config.json"))
+          name_other_templates(files, place, name, templates.chat);
       });
     }
   }

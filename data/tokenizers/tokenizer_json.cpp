@@ -5,6 +5,7 @@
 #include "data/tokenizers/added_tokens.h"
 #include "data/tokenizers/fingerprint.h"
 #include "data/tokenizers/normalizer.h"
+#include "data/tokenizers/pieces_beside.h"
 #include "data/tokenizers/post_processor.h"
 #include "data/tokenizers/pre_tokenizer.h"
 #include "data/tokenizers/token_decoder.h"
@@ -69,6 +70,7 @@ class JsonTokenizer final : public Tokenizer {
         chat_template_(config.templates.chat),
         tool_use_template_(config.templates.tool_use) {
     check_added_ids(added_.tokens(), model_->vocabulary(), place);
+    warn_of_other_pieces(files_, model_->vocabulary(), added_, place);
     vocab_size_ = model_->vocabulary().id_limit();
     for (const AddedToken& token : added_.tokens()) {
       vocab_size_ = std::max<int64_t>(vocab_size_, int64_t{token.id} + 1);

@@ -83,6 +83,11 @@ RotarySpec read_gguf_rotary(ConfigReader& config, int64_t head_dim, const RopeDe
   const double older = config.number({{}, "rope.scale_linear"}, 0);
   const double named = config.number({{}, "rope.scaling.factor"}, 0);
   const double factor = named != 0 ? named : older;
+  if (named != 0 && older != 0 && named != older && (scaling == "linear" || scaling == "yarn"))
+    log::warning_once(
+        "{}: {}rope.scaling.factor is {} and {}rope.scale_linear is {}; the former "
+        "is used, as in llama.cpp",
+        config.place(), prefix, named, prefix, older);
   if (scaling == "linear") {
     const bool is_said = config.gguf()->has(prefix + "rope.scaling.type");
     if (is_said || (factor != 0 && factor != 1)) rope.type = scaling;

@@ -1,6 +1,7 @@
 // The files beside a vocabulary, each against what transformers makes of it.
 #include "data/tokenizers/tokenizer_config.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -68,6 +69,40 @@ std::string said_while(const std::function<void()>& work) {
   testing::internal::CaptureStderr();
   work();
   return testing::internal::GetCapturedStderr();
+}
+
+TEST(ChatTemplates, OfSeveralThatDifferTheFirstIsTakenAndTheOtherNamed) {
+  const auto of = [](const std::string& text) { return R"({"chat_template": ")" + text + "\"}"; };
+  const std::string list =
+      R"({"chat_template": [{"name": "tool_use", "template": "T"},
+                            {"name": "default", "template": "B"}]})";
+  std::string taken;
+  int count = 0;
+  const auto said = [&](const TokenizerFiles& files) {
+    return said_while([&] {  // a warning is said once a place
+      taken = parse_tokenizer_config(files, fmt::format("templates-{}", ++count)).templates.chat;
+    });
+  };
+  const auto expect = [&](const TokenizerFiles& files, const char* text, const char* other) {
+    EXPECT_THAT(said(files), AllOf(HasSubstr("are two templates"), HasSubstr(other)));
+    EXPECT_EQ(taken, text);
+  };
+  expect({{"chat_template.jinja", "A"}, {"tokenizer_config.json", of("B")}}, "A",
+         "chat_template.jinja and the chat_template of tokenizer_config.json");
+  expect({{"chat_template.jinja", "A"}, {"tokenizer_config.json", list}}, "A",
+         "chat_template.jinja and the chat_template of tokenizer_config.json");
+  expect({{"chat_template.jinja", "A"}, {"chat_template.json", of("B")}}, "A",
+         "chat_template.jinja and the chat_template of chat_template.json");
+  expect({{"tokenizer_config.json", of("A")}, {"chat_template.json", of("B")}}, "A",
+         "the chat_template of tokenizer_config.json and the chat_template of chat_template.json");
+  for (const TokenizerFiles& files :
+       {TokenizerFiles{{"chat_template.jinja", "B"}, {"tokenizer_config.json", list}},
+        TokenizerFiles{{"chat_template.jinja", "B"}, {"tokenizer_config.json", of("B")}},
+        TokenizerFiles{{"tokenizer_config.json", list}, {"chat_template.json", of("B")}},
+        TokenizerFiles{{"tokenizer_config.json", "{}"}, {"chat_template.json", of("B")}}}) {
+    EXPECT_EQ(said(files), "");
+    EXPECT_EQ(taken, "B");
+  }
 }
 
 TEST(SpecialTokensMap, OverrulesAConfigWithoutAddedTokensDecoder) {

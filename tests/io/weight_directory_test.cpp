@@ -85,6 +85,36 @@ TEST(WeightDirectory, FilesAreLookedForInTheOrderOfTransformers) {
   EXPECT_EQ(letter_of(dir), "m");
 }
 
+TEST(WeightDirectory, TorchsFilesBesideSafetensorsAreNamedWhereTheyHoldOtherWeights) {
+  const auto said = [](const std::string& letter, const std::string& tensor, bool in_shards) {
+    TempDir dir;
+    write_safetensors(dir, "model.safetensors", "t", "a");
+    if (in_shards) {
+      const std::string shard = "pytorch_model-00001-of-00002.bin";  // the second is not there
+      write_torch_file(dir, shard, tensor, letter);
+      dir.write(
+          "pytorch_model.bin.index.json",
+          R"({"weight_map":{"t":")" + shard + R"(","u":"pytorch_model-00002-of-00002.bin"}})");
+    } else {
+      write_torch_file(dir, "pytorch_model.bin", tensor, letter);
+    }
+    testing::internal::CaptureStderr();
+    EXPECT_EQ(letter_of(dir), "a");
+    return testing::internal::GetCapturedStderr();
+  };
+  for (const bool in_shards : {false, true}) {
+    EXPECT_EQ(said("a", "t", in_shards), "");
+    EXPECT_EQ(said("b", "masked_bias", in_shards), "");  // a buffer that safetensors leaves out
+    EXPECT_THAT(said("b", "t", in_shards),
+                AllOf(HasSubstr("model.safetensors and "), HasSubstr("pytorch_model"),
+                      HasSubstr("hold other weights, t for one")));
+  }
+  TempDir dir;
+  write_safetensors(dir, "model.safetensors", "t", "a");
+  dir.write("pytorch_model.bin", "no file of torch.save");
+  EXPECT_EQ(letter_of(dir), "a");
+}
+
 TEST(WeightDirectory, OneFileIsReadByItsEnding) {
   TempDir dir;
   write_torch_file(dir, "mine.bin", "t", "b");

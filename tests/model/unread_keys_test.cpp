@@ -114,6 +114,10 @@ TEST(GgufKeys, TheOlderNameOfLinearScalingIsRead) {
   EXPECT_THAT(said_of_gguf({{"llama.rope.scale_linear", -1.0f}}), HasSubstr("factor"));
   EXPECT_EQ(said_of_gguf({{"llama.rope.scale_linear", 0.0f}}), "");  // as 1
   EXPECT_EQ(said_of_gguf({{"llama.rope.scale_linear", 4.0f}}), "");
+  const std::string factor = "llama.rope.scaling.factor";
+  EXPECT_EQ(said_of_gguf({{"llama.rope.scale_linear", 4.0f}, {factor, 4.0f}}), "");
+  EXPECT_THAT(said_of_gguf({{"llama.rope.scale_linear", 2.0f}, {factor, 4.0f}}),
+              HasSubstr("rope.scaling.factor is 4 and llama.rope.scale_linear is 2; the former"));
 }
 
 }  // namespace
