@@ -292,9 +292,11 @@ void open_original(const qlora::recipes::Recipe& recipe, const EvaluateArguments
       "before: the original {}, quantized alike; the base that was trained on lacks what its "
       "adapter began with",
       recipe.model.path);
+  auto tokenizer_in_use = std::move(trained.base.tokenizer);
   auto template_in_use = std::move(trained.base.chat_template);
   trained.base =
       qlora::recipes::load_base(recipe, qlora::device_from_string(arguments.choice.device));
+  trained.base.tokenizer = std::move(tokenizer_in_use);
   trained.base.chat_template = std::move(template_in_use);
 }
 

@@ -21,6 +21,7 @@
 #include "lora/adapter_file.h"
 #include "model/hub_cache.h"
 #include "model/model_header.h"
+#include "recipes/models/adapter_text.h"
 #include "recipes/models/model_tokens.h"
 #include "recipes/report/page.h"
 #include "recipes/report/rows.h"
@@ -132,7 +133,7 @@ void inspect_data(const std::string& path, const std::vector<std::string>& overr
   const qlora::recipes::Recipe recipe = qlora::recipes::read_recipe(path, overrides);
   qlora::recipes::tell_left_out(recipe);
   const std::string path_of_model = qlora::model::resolve_model_path(recipe.model.path);
-  const auto tokenizer = qlora::data::load_tokenizer(path_of_model);
+  const auto tokenizer = qlora::recipes::tokenizer_of(recipe).tokenizer;
   const auto chat_template = qlora::data::choose_chat_template(recipe.data, *tokenizer);
   const auto architecture = qlora::model::read_model_header(path_of_model).architecture;
   const auto data = [&] {  // a stop leaves nothing half-written in the data cache

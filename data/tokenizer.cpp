@@ -1,6 +1,9 @@
 #include "data/tokenizer.h"
 
+#include <algorithm>
 #include <filesystem>
+#include <initializer_list>
+#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/path_error.h"
@@ -11,6 +14,7 @@
 #include "data/tokenizers/vocab_merges.h"
 #include "data/tokenizers/vocabulary_kind.h"
 #include "io/json.h"
+#include "io/json_text.h"
 #include "io/read_file.h"
 
 namespace qlora::data {
@@ -60,6 +64,40 @@ std::unique_ptr<Tokenizer> load_file(const fs::path& path, const std::string& st
   return make_tokenizer(std::move(files), standard_name, place, path.string());
 }
 
+bool holds_vocabulary(const TokenizerFiles& files) {
+  return files.contains("tokenizer.json") || files.contains("tokenizer.model") ||
+         (files.contains("vocab.json") && files.contains("merges.txt"));
+}
+
+// Of the files that decide the ids.
+bool are_alike(const TokenizerFiles& files, const TokenizerFiles& others) {
+  const auto is_same = [&](const char* name) {
+    const auto file = files.find(name), other = others.find(name);
+    if (file == files.end() || other == others.end())
+      return (file == files.end()) == (other == others.end());
+    return file->second == other->second;
+  };
+  return std::ranges::all_of(
+      std::initializer_list<const char*>{"tokenizer.json", "tokenizer.model",
+                                         "tokenizer_config.json", "special_tokens_map.json",
+                                         "added_tokens.json", "vocab.json", "merges.txt"},
+      is_same);
+}
+
+void take_templates_of(const Tokenizer& base, TokenizerFiles& files) {
+  std::erase_if(files, [](const auto& file) {
+    return file.first == kTemplateFile || file.first == "chat_template.json" ||
+           file.first.starts_with(kAdditionalTemplates);
+  });
+  if (const auto file = files.find("tokenizer_config.json"); file != files.end()) {
+    auto config = io::ordered_json_or_discarded(file->second);  // the reader tells what is wrong
+    if (config.is_object() && config.erase("chat_template") > 0)
+      file->second = io::json_text(config, 2) + "\n";
+  }
+  if (!base.chat_template().empty()) files[kTemplateFile] = base.chat_template();
+  if (!base.tool_use_template().empty()) files[kToolUseFile] = base.tool_use_template();
+}
+
 }  // namespace
 
 const std::string& Tokenizer::tool_use_template() const {
@@ -93,6 +131,17 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
       "a tokenizer must be a model directory, a tokenizer.json, a sentencepiece .model "
       "or a .gguf, found {}",
       path);
+}
+
+std::unique_ptr<Tokenizer> load_adapter_tokenizer(const std::string& directory,
+                                                  const Tokenizer& base) {
+  TokenizerFiles files = read_tokenizer_files(directory);
+  if (!holds_vocabulary(files) || are_alike(files, base.files())) return nullptr;
+  for (const char* name : {"generation_config.json", "config.json"})
+    if (const auto file = base.files().find(name); file != base.files().end())
+      files.emplace(name, file->second);
+  take_templates_of(base, files);
+  return load_directory(std::move(files), directory);
 }
 
 }  // namespace qlora::data

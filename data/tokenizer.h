@@ -86,4 +86,10 @@ class Tokenizer {
 // tokenizer.json wins over .model.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path);
 
+// From the files that lie with an adapter, as other tools save them there; nullptr if the directory
+// holds no vocabulary, or the very files of `base`, the tokenizer of its model. Its chat templates
+// are those of `base`, and so are the ends of answers where the directory names none.
+std::unique_ptr<Tokenizer> load_adapter_tokenizer(const std::string& directory,
+                                                  const Tokenizer& base);
+
 }  // namespace qlora::data

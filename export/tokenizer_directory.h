@@ -21,4 +21,9 @@ namespace qlora::exporting {
 void write_tokenizer(const std::string& directory, const data::Tokenizer& tokenizer,
                      const data::ChatTemplate* chat_template);
 
+// chat_template.jinja and additional_chat_templates/tool_use.jinja alone, and only if they are not
+// the tokenizer's own.
+void write_other_template(const std::string& directory, const data::Tokenizer& tokenizer,
+                          const data::ChatTemplate& chat_template);
+
 }  // namespace qlora::exporting

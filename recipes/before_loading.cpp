@@ -24,6 +24,7 @@
 #include "model/placement.h"
 #include "model/skip_modules.h"
 #include "recipes/idle_keys.h"
+#include "recipes/models/adapter_text.h"
 #include "recipes/models/base_init.h"
 #include "recipes/models/kept_packing.h"
 #include "recipes/models/model_tokens.h"
@@ -46,8 +47,10 @@ class Look {
  public:
   enum class For { kNewRun, kBegunRun, kPlan };
 
-  Look(const Recipe& recipe, ProblemList& problems, For use = For::kNewRun)
-      : recipe_(recipe), problems_(problems), use_(use) {}
+  // `checkpoint`: from which a run goes on.
+  Look(const Recipe& recipe, ProblemList& problems, For use = For::kNewRun,
+       std::string checkpoint = "")
+      : recipe_(recipe), problems_(problems), use_(use), checkpoint_(std::move(checkpoint)) {}
 
   void at_model() {
     at("lora.from_adapter", [&] { adopt_adapter_options(recipe_); });
@@ -146,7 +149,16 @@ class Look {
     text_.tokens = model_tokens(header_->architecture);
     // By a config.json alone a run can be planned.
     if (!header_->weights && (use_ == For::kPlan || !std::filesystem::is_directory(path))) return;
-    text_.tokenizer = data::load_tokenizer(path);
+    ChosenTokenizer chosen = chosen_tokenizer();
+    text_.tokenizer = std::move(chosen.tokenizer);
+    text_.is_adapters_tokenizer = chosen.is_adapters;
+  }
+
+  // A run that has begun keeps the one that it began with.
+  ChosenTokenizer chosen_tokenizer() const {
+    if (checkpoint_.empty()) return tokenizer_of(recipe_);
+    const bool is_models = recipe_.lora.from_adapter.empty();
+    return tokenizer_with(recipe_.model.path, is_models ? "" : checkpoint_ + "/adapter");
   }
 
   // `qlora resume` takes no --set.
@@ -341,6 +353,7 @@ class Look {
   Recipe recipe_;
   ProblemList& problems_;
   For use_;
+  std::string checkpoint_;
   std::optional<model::ModelHeader> header_;
   ModelText text_;
 };
@@ -352,9 +365,10 @@ void look_at_run(Look& look, std::optional<int64_t> horizon) {
   if (horizon) look.at_length(*horizon);
 }
 
-ModelText check_run(const Recipe& recipe, Look::For use, std::optional<int64_t> horizon = {}) {
+ModelText check_run(const Recipe& recipe, Look::For use, std::optional<int64_t> horizon = {},
+                    const std::string& checkpoint = "") {
   ProblemList problems(recipe.file, recipe.places);
-  Look look(recipe, problems, use);
+  Look look(recipe, problems, use, checkpoint);
   look_at_run(look, horizon);
   ModelText text = look.take_text();
   if (!text.tokenizer && !problems.is_covered_within("model.path"))
@@ -392,9 +406,10 @@ void check_before_planning(const Recipe& recipe) {
 }
 
 ModelText check_before_loading(const Recipe& recipe,
-                               const std::optional<trainer::TrainState>& begun) {
+                               const std::optional<trainer::TrainState>& begun,
+                               const std::string& checkpoint) {
   if (!begun) return check_run(recipe, Look::For::kNewRun);
-  return check_run(recipe, Look::For::kBegunRun, begun->horizon);
+  return check_run(recipe, Look::For::kBegunRun, begun->horizon, checkpoint);
 }
 
 void complete_recipe(Recipe& recipe) {

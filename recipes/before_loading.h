@@ -22,9 +22,11 @@ ModelText look_before_loading(const Recipe& recipe, ProblemList& problems);
 // on: entries that mean nothing in the model (lora.exclude_modules, lora.layers_to_transform,
 // lora.rank_pattern, lora.alpha_pattern, quantization.skip_modules) stay what they were when it
 // began, perhaps with a version that took them, and are only told of; whether train.on_extend is
-// needed is asked where train.max_steps says how long the run is to be.
+// needed is asked where train.max_steps says how long the run is to be. `checkpoint` is where it
+// goes on from, whose adapter says which tokenizer the run began with.
 ModelText check_before_loading(const Recipe& recipe,
-                               const std::optional<trainer::TrainState>& begun = std::nullopt);
+                               const std::optional<trainer::TrainState>& begun = std::nullopt,
+                               const std::string& checkpoint = "");
 
 // The same for a plan, to which a config.json is enough; the files of rows may be missing, too, if
 // there is no more of the model.

@@ -12,6 +12,7 @@
 #include "model/model_header.h"
 #include "recipes/given_adapter.h"
 #include "recipes/models/adapter_on_base.h"
+#include "recipes/models/adapter_text.h"
 #include "recipes/models/base_model.h"
 #include "recipes/run_files/run_directory.h"
 
@@ -48,7 +49,7 @@ void adopt_adapter_options(Recipe& recipe) {
 void name_trained_tokens(Recipe& recipe) {
   lora::LoraOptions& lora = recipe.lora;
   if (lora.trainable_tokens.empty()) return;
-  const auto tokenizer = data::load_tokenizer(model::resolve_model_path(recipe.model.path));
+  const auto tokenizer = tokenizer_of(recipe).tokenizer;
   std::vector<int64_t>& ids = lora.trainable_token_indices["embed_tokens"];
   for (const std::string& token : lora.trainable_tokens) {
     const auto id = tokenizer->token_to_id(token);

@@ -16,6 +16,7 @@
 #include "lora/adapter_file.h"
 #include "recipes/before_loading.h"
 #include "recipes/given_adapter.h"
+#include "recipes/models/adapter_text.h"
 #include "recipes/models/base_model.h"
 #include "recipes/plan/forecast.h"
 #include "recipes/run/attached_adapters.h"
@@ -78,7 +79,7 @@ trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed:
   // Reads the base from where the run wrote one of its own (init: loftq, ...).
   const Recipe on_base = run.checkpoint() ? with_saved_base(recipe) : recipe;
   const std::optional<trainer::TrainState> begun = read_begun_state(recipe, run, *group);
-  ModelText text = check_before_loading(on_base, begun);
+  ModelText text = check_before_loading(on_base, begun, run.checkpoint().value_or(""));
   trainer::TrainState state = starting_state(recipe, begun, *group);
   // With the dtypes that `auto` came to when the run began.
   const Recipe as_begun = with_choices(on_base, state);
@@ -108,7 +109,11 @@ trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed:
       trainer::optimizer_parameters(adapters, recipe.lora, recipe.optim);
   const auto optimizer = optim::make_optimizer(recipe.optim, parameters);
   const Reference reference = reference_of(recipe, run, base, data, *group);
-  const trainer::CheckpointParts parts{adapters, recipe.lora, base.record, *optimizer, state};
+  const trainer::CheckpointParts parts{
+      adapters, recipe.lora, base.record, *optimizer, state, [&base](const std::string& directory) {
+        write_texts_of_checkpoint(directory, *base.tokenizer, base.has_adapters_tokenizer,
+                                  base.chat_template.get());
+      }};
   if (run.checkpoint()) go_on_from(*run.checkpoint(), parts, *group);
   require_same_state(*group, adapters, *optimizer);
   std::vector<trainer::SamplePrompt> prompts;  // of the first rank

@@ -143,6 +143,7 @@ void save_checkpoint(const std::string& run_dir, const CheckpointParts& parts) {
   const std::string adapter = in(directory.path(), "adapter");
   fs::create_directory(adapter);
   lora::write_adapter(adapter, parts.adapters, parts.lora_options, parts.base);
+  if (parts.complete_adapter) parts.complete_adapter(adapter);
   quant::write_tensors(in(directory.path(), "optimizer.safetensors"), parts.optimizer.state());
   parts.state.optimizer_steps = parts.optimizer.num_steps();
   io::write_file_atomically(in(directory.path(), "state.json"), to_json(parts.state));

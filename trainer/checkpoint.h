@@ -6,6 +6,7 @@
 // name by a rename once all of it is on disk.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -24,6 +25,8 @@ struct CheckpointParts {
   const lora::AdapterBase& base;
   optim::Optimizer& optimizer;
   TrainState& state;
+  // Writes into the adapter's directory what else belongs to it: texts, as a chat template.
+  std::function<void(const std::string& directory)> complete_adapter = {};
 };
 
 // "checkpoint-000050"

@@ -24,6 +24,7 @@
 #include "model/stored_kind.h"
 #include "recipes/given_adapter.h"
 #include "recipes/models/adapter_on_base.h"
+#include "recipes/models/adapter_text.h"
 #include "recipes/models/base_init.h"
 #include "recipes/models/compute_dtype.h"
 #include "recipes/models/model_dtype.h"
@@ -136,7 +137,9 @@ void fit_to_adapter(const Recipe& recipe, BaseUse use, BaseModel& base) {
 
 BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use) {
   ModelText text;
-  text.tokenizer = data::load_tokenizer(model::resolve_model_path(recipe.model.path));
+  ChosenTokenizer chosen = tokenizer_of(recipe);
+  text.tokenizer = std::move(chosen.tokenizer);
+  text.is_adapters_tokenizer = chosen.is_adapters;
   text.chat_template = data::choose_chat_template(recipe.data, *text.tokenizer);
   return load_base(recipe, device, use, std::move(text), std::make_shared<distributed::Group>());
 }
@@ -147,6 +150,7 @@ BaseModel load_base(const Recipe& recipe, c10::Device device, BaseUse use, Model
   BaseModel base;
   base.path = model::resolve_model_path(recipe.model.path);
   base.tokenizer = std::move(text.tokenizer);
+  base.has_adapters_tokenizer = text.is_adapters_tokenizer;
   base.chat_template = std::move(text.chat_template);
   const auto source = model::open_weights(base.path);
   const bool init = lora::init_changes_base(recipe.lora.init) && recipe.lora.from_adapter.empty();

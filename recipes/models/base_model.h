@@ -18,6 +18,7 @@ namespace qlora::recipes {
 struct BaseModel {
   std::string path;  // of the weights: a directory or a .gguf file
   std::unique_ptr<data::Tokenizer> tokenizer;
+  bool has_adapters_tokenizer = false;                // one that differs from the model's
   std::unique_ptr<data::ChatTemplate> chat_template;  // nullptr: the model has none
   std::unique_ptr<model::CausalLm> model;
   lora::AdapterBase record;
@@ -29,6 +30,7 @@ struct BaseModel {
 // How texts become ids of a model: what is known of it before its weights are read.
 struct ModelText {
   std::unique_ptr<data::Tokenizer> tokenizer;
+  bool is_adapters_tokenizer = false;                 // one that differs from the model's
   std::unique_ptr<data::ChatTemplate> chat_template;  // nullptr: the model has none
   data::ModelTokens tokens;
 };

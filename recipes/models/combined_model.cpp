@@ -3,19 +3,36 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "data/chat_renderer.h"
-#include "data/tokenizers/tokenizer_config.h"
+#include "data/tokenizers/token_difference.h"
+#include "recipes/models/adapter_text.h"
 
 namespace qlora::recipes {
 namespace {
 
+// The tokenizer that all adapters have, which the base got of the first; its own where they do not
+// agree.
+void take_tokenizer(const std::vector<std::string>& adapters, BaseModel& base) {
+  for (const std::string& directory : adapters) {
+    const auto other = tokenizer_with(base.path, directory);
+    const std::string difference = data::token_difference(*other.tokenizer, *base.tokenizer, true);
+    if (difference.empty()) continue;
+    log::warning("{} and {} have different tokenizers; the combined adapter gets the base's",
+                 adapters.front(), directory);
+    base.tokenizer = data::load_tokenizer(base.path);
+    base.has_adapters_tokenizer = false;
+    return;
+  }
+}
+
 // The chat templates that all adapters bring; the base's where they bring none or do not agree.
 void take_chat_templates(const std::vector<std::string>& adapters, BaseModel& base) {
-  const data::ModelTemplates common = data::chat_templates_in(adapters.front());
+  data::ModelTemplates common = templates_of_adapter(adapters.front());
   for (const std::string& directory : adapters) {
-    if (data::chat_templates_in(directory) == common) continue;
+    if (templates_of_adapter(directory) == common) continue;
     log::warning("{} and {} have different chat templates; the combined adapter gets the base's",
                  adapters.front(), directory);
-    return;
+    common = {};
+    break;
   }
   data::DataOptions options;
   options.chat_template = common.chat;
@@ -43,6 +60,7 @@ TrainedModel open_combined_model(const ModelChoice& choice,
     }
     read.push_back(lora::read_plain_adapter(directory, model.groups()));
   }
+  take_tokenizer(adapters, trained.base);
   take_chat_templates(adapters, trained.base);
   lora::CombinedAdapter combined = lora::combine_adapters(read, options);
   trained.recipe.lora = combined.options;

@@ -19,6 +19,7 @@
 #include "model/weight_source.h"
 #include "quant/formats/gguf_weight.h"
 #include "recipes/models/adapter_on_base.h"
+#include "recipes/models/adapter_text.h"
 #include "recipes/run_files/run_adapter.h"
 #include "recipes/run_files/run_directory.h"
 #include "recipes/run_files/run_names.h"
@@ -69,7 +70,7 @@ Recipe recipe_of(const ModelChoice& choice) {
   if (choice.model.ends_with(".gguf") && !(choice.few_rows && has_fast_blocks(choice.model)))
     recipe.quantization.method = "none";
   if (choice.adapter.empty()) return recipe;
-  const data::ModelTemplates templates = data::chat_templates_in(choice.adapter);
+  const data::ModelTemplates templates = templates_of_adapter(choice.adapter);
   recipe.data.chat_template = templates.chat;
   recipe.data.tool_use_template = templates.tool_use;
   if (const auto record = lora::read_adapter_base(choice.adapter)) {
@@ -96,11 +97,16 @@ std::string path_of_base(const ModelChoice& choice, const Recipe& recipe) {
   }
 }
 
-// Tokenizer and template of the base, which the choice may look at.
-ModelText text_of(const ModelChoice& choice, const Recipe& recipe) {
+// Tokenizer and template as the adapter (empty: there is none) was trained with them, which the
+// choice may look at. A run has a tokenizer that is not the model's from the adapter that it began
+// from, and its own adapters hold it.
+ModelText text_of(const ModelChoice& choice, const Recipe& recipe, const std::string& adapter) {
   const std::string path = path_of_base(choice, recipe);
+  const bool is_models = !choice.run_dir.empty() && recipe.lora.from_adapter.empty();
   ModelText text;
-  text.tokenizer = data::load_tokenizer(path);
+  ChosenTokenizer chosen = tokenizer_with(recipe.model.path, is_models ? "" : adapter);
+  text.tokenizer = std::move(chosen.tokenizer);
+  text.is_adapters_tokenizer = chosen.is_adapters;
   text.chat_template = data::choose_chat_template(recipe.data, *text.tokenizer);
   if (choice.before_loading)
     choice.before_loading(recipe, {*text.tokenizer, text.chat_template.get(),
@@ -108,12 +114,12 @@ ModelText text_of(const ModelChoice& choice, const Recipe& recipe) {
   return text;
 }
 
-TrainedModel base_of(const ModelChoice& choice, Recipe recipe) {
+TrainedModel base_of(const ModelChoice& choice, Recipe recipe, const std::string& adapter) {
   TrainedModel trained;
   trained.recipe = std::move(recipe);
   if (!choice.compute_dtype.empty()) trained.recipe.train.compute_dtype = choice.compute_dtype;
   trained.recipe.model.offload_dir = offload_dir_of_reader(trained.recipe.model.offload_dir);
-  ModelText text = text_of(choice, trained.recipe);
+  ModelText text = text_of(choice, trained.recipe, adapter);
   use_arena_for_cpu_tensors();
   grow_gpu_segments();
   set_num_threads(choice.threads);
@@ -149,7 +155,9 @@ std::string base_path_of(const ModelChoice& choice) {
   return path_of_base(choice, recipe_of(choice));
 }
 
-TrainedModel open_base(const ModelChoice& choice) { return base_of(choice, recipe_of(choice)); }
+TrainedModel open_base(const ModelChoice& choice) {
+  return base_of(choice, recipe_of(choice), choice.adapter);
+}
 
 void require_base_of(const std::string& directory, const ModelChoice& choice,
                      TrainedModel& trained) {
@@ -166,7 +174,7 @@ TrainedModel open_model(const ModelChoice& choice) {
   Recipe recipe = recipe_of(choice);
   std::string adapter =
       choice.run_dir.empty() ? choice.adapter : adapter_of_run(choice.run_dir, choice.checkpoint);
-  if (adapter.empty()) return base_of(choice, std::move(recipe));
+  if (adapter.empty()) return base_of(choice, std::move(recipe), "");
   lora::FittedAdapter fitted = of_adapter(choice, adapter, [&](const std::string& directory) {
     return fit_adapter(directory, recipe.model.path);
   });
@@ -177,7 +185,7 @@ TrainedModel open_model(const ModelChoice& choice) {
     recipe.lora = fitted.options;
     recipe.lora.from_adapter = adapter;
   }
-  TrainedModel trained = base_of(choice, std::move(recipe));
+  TrainedModel trained = base_of(choice, std::move(recipe), adapter);
   of_adapter(choice, adapter,
              [&](const std::string& directory) { require_base_of(directory, choice, trained); });
   if (choice.run_dir.empty()) trained.chosen_adapters = {adapter};

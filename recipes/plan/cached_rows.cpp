@@ -8,6 +8,7 @@
 #include "data/cache/cached_dataset.h"
 #include "data/chat_renderer.h"
 #include "model/hub_cache.h"
+#include "recipes/models/adapter_text.h"
 #include "recipes/models/model_tokens.h"
 
 namespace qlora::recipes {
@@ -20,7 +21,7 @@ std::optional<CachedRows> cached_rows(const Recipe& recipe,
       sets, [&](const data::DatasetOptions& set) { return data::lies_on_disk(set, recipe.data); });
   if (!on_disk) return std::nullopt;
   try {
-    const auto tokenizer = data::load_tokenizer(model::resolve_model_path(recipe.model.path));
+    const auto tokenizer = tokenizer_of(recipe).tokenizer;
     const auto chat_template = data::choose_chat_template(recipe.data, *tokenizer);
     CachedRows rows;
     for (const data::DatasetOptions& set : sets) {

@@ -12,6 +12,7 @@
 #include "data/mask_view.h"
 #include "model/hub_cache.h"
 #include "model/model_header.h"
+#include "recipes/models/adapter_text.h"
 #include "recipes/models/model_tokens.h"
 
 namespace qlora::recipes {
@@ -25,7 +26,7 @@ const char* name_of(data::Side side) {
 
 Json read_rows(const Recipe& recipe, int64_t count, std::string& note) {
   const std::string path = model::resolve_model_path(recipe.model.path);
-  const auto tokenizer = data::load_tokenizer(path);
+  const auto tokenizer = tokenizer_of(recipe).tokenizer;
   const auto chat_template = data::choose_chat_template(recipe.data, *tokenizer);
   const data::ModelTokens tokens = model_tokens(model::read_model_header(path).architecture);
   Json rows = Json::array();
