@@ -72,6 +72,15 @@ std::string place_of_base(const lora::AdapterBase& base) {
   return hub_id_of(base.name) ? base.name : "path/to/" + io::last_part(base.name);
 }
 
+// llama.cpp goes by the template in the base's file.
+std::string with_template_file(const ExportCard& card) {
+  if (!card.has_template) return "";
+  return "The chat template that the adapter was trained with is in `chat_template.jinja`; "
+         "`base.gguf` may hold another one. This has llama.cpp take it:\n\n"
+         "```sh\nllama-server -m base.gguf --lora adapter.gguf --jinja --chat-template-file "
+         "chat_template.jinja\n```\n\n";
+}
+
 std::string run_gguf_adapter(const ExportCard& card, const lora::AdapterBase& base) {
   const std::string beside = fmt::format(
       "The base is to lie beside it as a GGUF file, `base.gguf`. This writes it:\n\n"
@@ -83,7 +92,7 @@ std::string run_gguf_adapter(const ExportCard& card, const lora::AdapterBase& ba
          "\nWith llama.cpp, on the terminal or as a server:\n\n"
          "```sh\nllama-cli -m base.gguf --lora adapter.gguf\n"
          "llama-server -m base.gguf --lora adapter.gguf\n```\n\n" +
-         with_ollama(card, ", where Modelfile names both files");
+         with_template_file(card) + with_ollama(card, ", where Modelfile names both files");
 }
 
 std::string how_to_use(const ExportCard& card, const lora::AdapterBase& base) {

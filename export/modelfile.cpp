@@ -97,8 +97,9 @@ Modelfile modelfile(const std::string& from, const data::Tokenizer& tokenizer,
     file.differences.emplace_back(
         "`Modelfile` has no `TEMPLATE`: the chat template puts conversations together in a way "
         "that was not found to be sayable in Ollama's language. Ollama then goes by the template "
-        "in the GGUF file, which it may not understand; if its answers are not those of `qlora "
-        "chat`, write a `TEMPLATE`.");
+        "in the GGUF file of the model, which it may not understand, and which beside an adapter "
+        "need not be the one trained with; if its answers are not those of `qlora chat`, write a "
+        "`TEMPLATE`.");
   }
   for (const data::TokenId id : data::answer_end_ids(tokenizer, chat_template))
     file.text += stop_line(tokenizer.id_to_token(id));

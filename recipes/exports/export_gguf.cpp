@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/warn_once.h"
 #include "data/tokenizers/gguf_tokenizer_metadata.h"
+#include "data/tokenizers/tokenizer_files.h"
 #include "export/gguf_adapter.h"
 #include "export/gguf_model.h"
 #include "export/modelfile.h"
@@ -51,15 +52,29 @@ exporting::Modelfile modelfile_of(const TrainedModel& trained, const std::string
                                                  : data::TrainedPrompts());
 }
 
+// `template_of_file`: what Ollama goes by where there is no TEMPLATE.
 void write_modelfile(const std::string& directory, const std::string& from,
-                     const TrainedModel& trained) {
+                     const TrainedModel& trained, const char* template_of_file) {
   const exporting::Modelfile file = modelfile_of(trained, from);
   io::write_file_atomically(in(directory, "Modelfile"), file.text);
   if (file.lacks_template)
     log::warning_once(
         "Modelfile has no TEMPLATE: Ollama's language was not found to say how the chat template "
-        "puts conversations together. Ollama then goes by the GGUF file's own, which it may not "
-        "understand; if its answers are not those of `qlora chat`, write a TEMPLATE");
+        "puts conversations together. Ollama then goes by {}; if its answers are not those of "
+        "`qlora chat`, write a TEMPLATE",
+        template_of_file);
+}
+
+// Beside an adapter, whose base's file has the base's own texts.
+void write_texts_of_adapter(const std::string& directory, const TrainedModel& trained) {
+  if (trained.base.chat_template)
+    io::write_file_atomically(in(directory, data::kTemplateFile),
+                              trained.base.chat_template->source());
+  if (trained.base.has_adapters_tokenizer)
+    log::warning_once(
+        "the adapter was trained with a tokenizer of its own; base.gguf is to hold that one, as a "
+        "file made by export --format gguf with the adapter does, and one made of the base alone "
+        "does not");
 }
 
 // What blocks do not hold: norms and the like are F32 in the file.
@@ -112,7 +127,8 @@ void write_gguf(const std::string& directory, const TrainedModel& trained,
   exporting::write_gguf_model(in(directory, kModelFile), *trained.base.model,
                               *trained.base.tokenizer, trained.base.chat_template.get(),
                               base_of(trained), type_of(options), original);
-  write_modelfile(directory, fmt::format("FROM ./{}\n", kModelFile), trained);
+  write_modelfile(directory, fmt::format("FROM ./{}\n", kModelFile), trained,
+                  "the GGUF file's own, which it may not understand");
 }
 
 std::string other_gguf_types(const TrainedModel& trained, const ExportOptions& options) {
@@ -150,7 +166,8 @@ exporting::Agreement export_gguf_adapter(const std::string& directory, TrainedMo
   write_modelfile(
       directory,
       fmt::format("# {}\nFROM ./base.gguf\nADAPTER ./{}\n", base_to_name(trained), kAdapterFile),
-      trained);
+      trained, "that of base.gguf, which need not be the one that was trained with");
+  write_texts_of_adapter(directory, trained);
   at::Tensor values = trained.adapters->values();
   const at::Tensor kept = values.clone();
   const auto restore = [&] {

@@ -27,6 +27,15 @@ TEST(ExportCard, OfAModelWithoutAChatTemplateATextIsContinued) {
                                                Not(HasSubstr("qlora generate"))));
 }
 
+TEST(ExportCard, BesideAnAdapterTheTemplateIsGivenToLlamaCpp) {
+  ExportCard card = card_as("gguf-lora", "f32");
+  EXPECT_THAT(export_card(card, kPlain), Not(HasSubstr("jinja")));
+  card.has_template = true;
+  EXPECT_THAT(export_card(card, kPlain),
+              HasSubstr("\nllama-server -m base.gguf --lora adapter.gguf --jinja "
+                        "--chat-template-file chat_template.jinja\n"));
+}
+
 TEST(ExportCard, WhatOllamaDoesOtherwiseStandsBesideItsCommands) {
   for (const char* format : {"gguf", "gguf-lora"}) {
     ExportCard card = card_as(format, "f16");

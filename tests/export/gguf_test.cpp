@@ -231,6 +231,22 @@ TEST_F(GgufExport, AnAdapterIsReadAgainBitForBit) {
                         "FROM ./base.gguf\nADAPTER ./adapter.gguf\n"));
 }
 
+// The base's file has the base's.
+TEST_F(GgufExport, BesideAnAdapterLiesTheTemplateThatItWasTrainedWith) {
+  trained.base.chat_template = std::make_unique<data::ChatTemplate>(
+      "{% for m in messages %}{{ loop.index }}, {{ m.content }}\n{% endfor %}");
+  testing::internal::CaptureStderr();
+  export_model(trained, options("", "gguf-lora"));
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              HasSubstr("Ollama then goes by that of base.gguf"));
+  EXPECT_EQ(test::read_file(dir / "out/chat_template.jinja"), trained.base.chat_template->source());
+  EXPECT_THAT(test::read_file(dir / "out/README.md"), HasSubstr("chat_template.jinja"));
+  fs::remove_all(dir / "out");
+  trained.base.chat_template = nullptr;
+  export_model(trained, options("", "gguf-lora"));
+  EXPECT_FALSE(fs::exists(dir / "out/chat_template.jinja"));
+}
+
 // llama.cpp knows no rsLoRA: its factor is alpha over rank.
 TEST_F(GgufExport, TheAlphaOfRsLoraGivesItsScalingOverTheRank) {
   lora::LoraOptions rslora;
