@@ -23,6 +23,7 @@
 #include "model/model_header.h"
 #include "recipes/models/adapter_text.h"
 #include "recipes/models/model_tokens.h"
+#include "recipes/options_from_files.h"
 #include "recipes/report/page.h"
 #include "recipes/report/rows.h"
 #include "recipes/run/training_data.h"
@@ -130,8 +131,9 @@ void inspect_path(const std::string& path, bool json) {
 // Printed, or with `html` written to that file as a page.
 void inspect_data(const std::string& path, const std::vector<std::string>& overrides,
                   const qlora::cli::InspectDataOptions& options, const std::string& html) {
-  const qlora::recipes::Recipe recipe = qlora::recipes::read_recipe(path, overrides);
+  qlora::recipes::Recipe recipe = qlora::recipes::read_recipe(path, overrides);
   qlora::recipes::tell_left_out(recipe);
+  qlora::recipes::adopt_chat_template(recipe);
   const std::string path_of_model = qlora::model::resolve_model_path(recipe.model.path);
   const auto tokenizer = qlora::recipes::tokenizer_of(recipe).tokenizer;
   const auto chat_template = qlora::data::choose_chat_template(recipe.data, *tokenizer);

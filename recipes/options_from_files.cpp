@@ -1,11 +1,14 @@
 #include "recipes/options_from_files.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <optional>
 #include <string>
 
 #include "base/error.h"
+#include "base/warn_once.h"
 #include "data/tokenizer.h"
+#include "data/tokenizers/tokenizer_config.h"
 #include "lora/adapter_file.h"
 #include "model/expert_targets.h"
 #include "model/hub_cache.h"
@@ -26,6 +29,14 @@ std::optional<lora::LoraOptions> options_as_begun(const Recipe& recipe) {
   return begun->lora;
 }
 
+data::ModelTemplates templates_of_model(const Recipe& recipe) {
+  const auto path = model::find_model(recipe.model.path);
+  if (!path) return {};
+  if (std::filesystem::is_directory(*path)) return data::chat_templates_in(*path);
+  const auto tokenizer = data::load_tokenizer(*path);
+  return {tokenizer->chat_template(), tokenizer->tool_use_template()};
+}
+
 }  // namespace
 
 void adopt_adapter_options(Recipe& recipe) {
@@ -44,6 +55,31 @@ void adopt_adapter_options(Recipe& recipe) {
   adopted.plus_lr_ratio = recipe.lora.plus_lr_ratio;
   adopted.dtype = recipe.lora.dtype;
   recipe.lora = adopted;
+  adopt_chat_template(recipe);
+}
+
+void adopt_chat_template(Recipe& recipe) {
+  const std::string& adapter = recipe.lora.from_adapter;
+  if (adapter.empty() || !recipe.data.chat_template.empty() ||
+      recipe.places.contains("data.chat_template") || recipe.data.trains_alpaca_prompts())
+    return;
+  const std::optional<Recipe> begun = begun_run(recipe);
+  if (begun && begun->lora.from_adapter == adapter) {
+    recipe.data.chat_template = begun->data.chat_template;
+    return;
+  }
+  const data::ModelTemplates templates = templates_of_adapter(adapter);
+  if (templates.chat.empty() || templates == templates_of_model(recipe)) return;
+  recipe.data.chat_template = templates.chat;
+  log::warning_once(
+      "lora.from_adapter: conversations are put together by the chat template of {}, which is not "
+      "the model's; data.chat_template names another one (\"\": the model's)",
+      adapter);
+  if (!templates.tool_use.empty())
+    log::warning_once(
+        "lora.from_adapter: {} has another chat template for rows with tools, which is not used: "
+        "the one for all rows stands for both",
+        adapter);
 }
 
 void name_trained_tokens(Recipe& recipe) {

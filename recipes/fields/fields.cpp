@@ -168,7 +168,9 @@ Section data_section() {
            "built-in one (`chatml`, `llama-2`, `llama-3`, `alpaca`, `vicuna`, `zephyr`, "
            "`mistral`, `gemma`, `phi-3`), or the text itself. One that ends answers with a special "
            "token of the model teaches it to stop. Empty: the model's, and for rows with tools the "
-           "one that it names `tool_use`, if there is one."},
+           "one that it names `tool_use`, if there is one. Left out beside `lora.from_adapter`: "
+           "the "
+           "adapter's, if it has another one."},
           &Options::chat_template),
        in({"prompt_style", "chat_template | alpaca",
            "How alpaca rows become prompts: through the chat template, or in Alpaca's own words. "

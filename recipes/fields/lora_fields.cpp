@@ -170,8 +170,9 @@ Section lora_section() {
        in({"from_adapter", "path",
            "A PEFT adapter directory to continue from. Rank, alpha, targets and the rest of its "
            "form are then the adapter's, and a key that asks for another is refused; `dropout` is "
-           "the "
-           "recipe's if it is given. Empty: start anew."},
+           "the recipe's if it is given. Tokenizer and chat template are the adapter's, too, where "
+           "its directory holds others than the model's, unless `data.chat_template` is given. "
+           "Empty: start anew."},
           &Options::from_adapter)});
 }
 

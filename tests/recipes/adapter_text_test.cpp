@@ -194,5 +194,43 @@ TEST_F(CheckpointText, TheModelsOwnIsNotWritten) {
   EXPECT_THAT(templates_of_adapter(adapter).chat, IsEmpty());
 }
 
+// What the run began with is in its checkpoints, and the adapter that it is from may go.
+TEST_F(CheckpointText, ARunKeepsTheTokenizerOfTheAdapterThatItBeganFrom) {
+  train();
+  const std::string first = recipe.output.dir + "/adapter";
+  for (const char* name : {"/tokenizer.json", "/tokenizer_config.json"}) {
+    std::string bytes = test::read_file(first + name);
+    const std::string text = "<|im_start|>", by = "<|turn|>";
+    for (size_t at = 0; (at = bytes.find(text, at)) != std::string::npos; at += by.size())
+      bytes.replace(at, text.size(), by);
+    std::ofstream(first + name) << bytes;
+  }
+  recipe.lora = {};
+  recipe.lora.from_adapter = first;
+  recipe.output.dir = dir / "next";
+  log::close_file();
+  train();
+  const auto token_of = [&](const std::string& checkpoint) {
+    ModelChoice choice;
+    choice.run_dir = recipe.output.dir;
+    choice.checkpoint = checkpoint;
+    choice.device = "cpu";
+    const TrainedModel trained = open_model(choice);
+    EXPECT_THAT(trained.base.chat_template->source(), HasSubstr("<|turn|>"));
+    return trained.base.tokenizer->token_to_id("<|turn|>");
+  };
+  EXPECT_EQ(token_of(""), 256);
+  fs::remove_all(first);
+  EXPECT_EQ(token_of(""), 256);
+  EXPECT_EQ(token_of("checkpoint-000001"), 256);
+  const std::string weights = recipe.output.dir + "/adapter/adapter_model.safetensors";
+  const std::string unbroken = test::read_file(weights);
+  fs::remove_all(recipe.output.dir + "/adapter");
+  fs::remove_all(recipe.output.dir + "/checkpoint-000002");
+  log::close_file();
+  train();
+  EXPECT_EQ(test::read_file(weights), unbroken);
+}
+
 }  // namespace
 }  // namespace qlora::recipes

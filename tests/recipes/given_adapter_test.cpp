@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <filesystem>
+#include <fstream>
 
 #include "base/error.h"
 #include "recipes/models/trained_model.h"
@@ -122,6 +123,62 @@ TEST_F(GivenAdapter, OnceARunHasACheckpointItGoesOnWithoutIt) {
   anew.output.dir = dir / "anew";
   EXPECT_THAT([&] { finetune(anew, kNever); },
               ThrowsMessage<ConfigError>(HasSubstr("adapter_config.json")));
+}
+
+class TemplateOfGivenAdapter : public GivenAdapter {
+ protected:
+  void SetUp() override {
+    GivenAdapter::SetUp();
+    std::ofstream(next.lora.from_adapter + "/chat_template.jinja") << kTemplate;
+  }
+  std::string adopted(Recipe recipe) const {
+    adopt_adapter_options(recipe);
+    return recipe.data.chat_template;
+  }
+
+  const std::string kTemplate =
+      "{% for m in messages %}<|im_start|>{{ m['role'] }}: {{ m['content'] }}<|im_end|>"
+      "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant: {% endif %}";
+};
+
+TEST_F(TemplateOfGivenAdapter, ItIsTheRecipesThatSaysNothingOfOne) {
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(adopted(next), kTemplate);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              HasSubstr("the chat template of " + next.lora.from_adapter));
+  Recipe told = next;
+  told.data.chat_template = "chatml";
+  EXPECT_EQ(adopted(told), "chatml");
+  EXPECT_EQ(adopted(written()), "");  // an empty one that stands there: the model's
+  Recipe alpaca = next;
+  alpaca.data.train[0].format = alpaca.data.eval[0].format = "alpaca";
+  alpaca.data.prompt_style = "alpaca";
+  EXPECT_EQ(adopted(alpaca), "");
+  fs::remove(next.lora.from_adapter + "/chat_template.jinja");
+  EXPECT_EQ(adopted(next), "");  // the model's own
+}
+
+TEST_F(TemplateOfGivenAdapter, TheRunHasItToItsEndAndInItsAdapter) {
+  finetune(next, kNever);
+  EXPECT_EQ(test::read_file(next.output.dir + "/adapter/chat_template.jinja"), kTemplate);
+  ModelChoice choice;
+  choice.run_dir = next.output.dir;
+  EXPECT_EQ(open_model(choice).base.chat_template->source(), kTemplate);
+  std::ofstream(next.lora.from_adapter + "/chat_template.jinja") << "another";
+  EXPECT_EQ(adopted(next), kTemplate);
+  fs::remove_all(next.lora.from_adapter);
+  EXPECT_EQ(adopted(next), kTemplate);
+  EXPECT_EQ(finetune(next, kNever), trainer::Outcome::kFinished);
+}
+
+// One that began before adapters were asked for theirs.
+TEST_F(TemplateOfGivenAdapter, ARunThatBeganWithTheModelsKeepsIt) {
+  fs::remove(next.lora.from_adapter + "/chat_template.jinja");
+  finetune(next, kNever);
+  std::ofstream(next.lora.from_adapter + "/chat_template.jinja") << kTemplate;
+  EXPECT_EQ(adopted(next), "");
+  next.output.overwrite = true;
+  EXPECT_EQ(adopted(next), kTemplate);
 }
 
 }  // namespace
