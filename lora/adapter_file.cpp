@@ -196,6 +196,18 @@ std::vector<std::pair<std::string, io::JsonNode>> entries_of(const io::JsonNode&
   return all;
 }
 
+// Names of the list of layers ("model.layers" or "layers"), of which one is enough: PEFT takes the
+// first that a module has.
+void check_layers_pattern(const io::JsonNode& patterns) {
+  if (is_unset(patterns.value())) return;
+  const std::vector<std::string> names = strings_of(patterns);
+  const bool is_known = std::ranges::any_of(names, [](const std::string& name) {
+    const std::string last = last_name(name);
+    return last == "layers" || last == "h" || last == "blocks";
+  });
+  if (!is_known) patterns.reject("layers, h or blocks, the name of the list of layers");
+}
+
 // What is trained beside the adapters.
 void read_trained_parts(const io::JsonNode& config, LoraOptions& options) {
   if (const auto modules = config.find("modules_to_save"))
@@ -337,10 +349,7 @@ LoraOptions read_adapter_options(const std::string& directory) {
       options.layers_to_transform.push_back(layers->as_integer(0, kMostLayers));
     }
   }
-  if (const auto pattern = config.find("layers_pattern"))
-    for (const std::string& name : strings_of(*pattern))
-      if (name != "layers" && name != "h" && name != "blocks")
-        pattern->reject("layers, h or blocks, the name of the list of layers");
+  if (const auto patterns = config.find("layers_pattern")) check_layers_pattern(*patterns);
   read_patterns(path, config, options);
   options.validate();
   return options;

@@ -228,6 +228,21 @@ TEST_F(AdapterFile, DoraBiasAndPatternsAreRead) {
   EXPECT_THAT(options.exclude_modules, testing::ElementsAre("o_proj"));
 }
 
+// As PEFT does, which loads the adapter where a module has one of them.
+TEST_F(AdapterFile, OfSeveralNamesOfTheListOfLayersOneIsEnough) {
+  edit_config("layers_to_transform", {0, 1});
+  for (const nlohmann::json& names :
+       {nlohmann::json({"layer", "layers"}), nlohmann::json("model.layers"), nlohmann::json(""),
+        nlohmann::json::array(), nlohmann::json(nullptr)}) {
+    edit_config("layers_pattern", names);
+    EXPECT_THAT(read_adapter_options(dir.path()).layers_to_transform, testing::ElementsAre(0, 1))
+        << names;
+  }
+  edit_config("layers_pattern", {"layer", "stages"});
+  EXPECT_THAT([&] { read_adapter_options(dir.path()); },
+              ThrowsMessage<FormatError>(HasSubstr("layers_pattern")));
+}
+
 TEST_F(AdapterFile, WhatIsTrainedBesideTheAdaptersIsRead) {
   edit_config("modules_to_save", {"lm_head", "norm"});
   edit_config("ensure_weight_tying", true);
