@@ -82,7 +82,11 @@ std::string whole_file_fault(const std::string& path) {
   if (text.find('\n', text.find_first_not_of(" \t\r\n")) == std::string::npos) return "";
   const Json value = io::ordered_json_or_discarded(text);
   if (value.is_object()) {
-    const std::string member = member_with_rows(value);
+    const std::string format = guess_format(value), member = member_with_rows(value);
+    // A title beside the rows is called a text, too.
+    if (!format.empty() && (format != "text" || member.empty()))
+      return fmt::format(
+          "is one row of format {} over several lines; write it in one line (jq -c .)", format);
     return member.empty() ? "is one JSON object over several lines; if that is a row, write it in "
                             "one line"
                           : fmt::format(

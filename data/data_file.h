@@ -14,7 +14,7 @@ enum class RowText { kJson, kTable, kPlain };
 void check_first_bytes(const std::string& path, std::string_view bytes, RowText kind);
 
 // What a file of JSON whose first line is no row on its own holds: one object over several lines
-// (and which of its members may be the rows), several such objects, or nothing that is known
+// (a row, or which of its members may be the rows), several such objects, or nothing that is known
 // (empty). Reads the whole file, unpacked if it is an archive.
 std::string whole_file_fault(const std::string& path);
 

@@ -52,6 +52,11 @@ bool has(const Json& row, std::initializer_list<const char*> fields) {
                      [&](const char* field) { return row.contains(field); });
 }
 
+// A message of a conversation, which is no row.
+bool is_turn(const Json& value) {
+  return value.is_object() && (has(value, {"role", "content"}) || has(value, {"from", "value"}));
+}
+
 }  // namespace
 
 std::string describe_type(const Json& value) {
@@ -94,7 +99,7 @@ std::string guess_format(const Json& row) {
 
 std::string member_with_rows(const Json& object) {
   for (const auto& [name, value] : object.items()) {
-    if (value.is_array() && !value.empty() &&
+    if (value.is_array() && !value.empty() && !is_turn(value[0]) &&
         std::all_of(value.begin(), value.end(), [](const Json& row) { return row.is_object(); }))
       return fmt::format("'{}', a list of {} objects", shortened_utf8(name, kShownBytes),
                          value.size());

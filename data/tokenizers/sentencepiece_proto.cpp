@@ -181,7 +181,9 @@ SentencePieceModel parse_model(std::string_view serialized_model, const std::str
       if (inner.number == kAddDummyPrefix) model.add_dummy_prefix = inner.value != 0;
     }
   }
-  if (model.pieces.empty()) fail<FormatError>("{} must be a sentencepiece model", place);
+  if (model.pieces.empty())
+    fail<FormatError>("{} must be a sentencepiece model, and holds no pieces; copy the file again",
+                      place);
   return model;
 }
 

@@ -26,8 +26,17 @@ std::unique_ptr<SentencePieceProcessor> load(const std::string& model, const std
       return error.what();
     }
   };
-  if (const std::string reason = load(); !reason.empty())
-    fail<FormatError>("{} must be a sentencepiece model: {}", name, reason);
+  if (const std::string reason = load(); !reason.empty()) {
+    const SentencePieceModel parts = parse_model(model, name);  // which says what bytes lack
+    const auto is_unknown = [](const SentencePiece& piece) {
+      return piece.type == PieceType::kUnknown;
+    };
+    if (std::ranges::none_of(parts.pieces, is_unknown))
+      fail<FormatError>(
+          "{} must be a sentencepiece model, and has no piece that stands for unknown text (<unk>)",
+          name);
+    fail<FormatError>("{} must be a sentencepiece model; its library says: {}", name, reason);
+  }
   if (processor->GetPieceSize() > kMaxVocabularySize) {
     fail<FormatError>("{} must have at most {} pieces, found {}", name, kMaxVocabularySize,
                       processor->GetPieceSize());

@@ -266,6 +266,20 @@ TEST(SentencePiece, AModelWhoseTablesCannotBeMadeIsRefused) {
               ThrowsMessage<FormatError>(HasSubstr("must be a sentencepiece model")));
 }
 
+TEST(SentencePiece, WhatAModelLacksIsSaidInOwnWords) {
+  const test::TempDir dir;
+  const auto expect_refused = [&](const std::string& bytes, const std::string& part) {
+    dir.write("m/tokenizer.model", bytes);
+    EXPECT_THAT(
+        [&] { load_tokenizer(dir / "m"); },
+        ThrowsMessage<FormatError>(testing::AllOf(HasSubstr("tokenizer.model"), HasSubstr(part),
+                                                  testing::Not(HasSubstr("Internal")))));
+  };
+  expect_refused("", "holds no pieces");
+  expect_refused(proto_piece("a", 1), "no piece that stands for unknown text (<unk>)");
+  expect_refused("not one", "damaged or cut off");
+}
+
 TEST(Tokenizer, AnIdThatIsNoTokensIsWrongInput) {
   test::TempDir dir;
   for (const Metadata& metadata : {byte_level(), sentencepiece()}) {

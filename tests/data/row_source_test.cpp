@@ -1,5 +1,6 @@
 #include "data/row_source.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -178,9 +179,32 @@ TEST(RowSource, OneObjectAroundTheRowsIsNamedWithItsMember) {
   EXPECT_THAT(error_of("{\n \"version\": 1,\n \"data\": [\n  {\"a\": 1},\n  {\"a\": 2}\n ]\n}\n"),
               HasSubstr("a.jsonl is one JSON object; the rows may be in its member 'data', a list "
                         "of 2 objects"));
+  EXPECT_THAT(error_of("{\n \"text\": \"a title\",\n \"data\": [\n  {\"a\": 1}\n ]\n}\n"),
+              HasSubstr("the rows may be in its member 'data'"));
   EXPECT_THAT(error_of("{\n \"a\": 1\n}\n"), HasSubstr("is one JSON object over several lines"));
   EXPECT_THAT(error_of("{\n \"a\": 1\n}\n{\n \"a\": 2\n}\n"),
               HasSubstr("holds JSON objects over several lines"));
+}
+
+// The list of its messages would be rows of one message each.
+TEST(RowSource, ARowOverSeveralLinesIsNotTakenForAnObjectAroundTheRows) {
+  const auto of_turns = [](const char* name, const char* who, const char* what) {
+    return error_of(fmt::format(
+        "{{\n \"{}\": [\n  {{\"{}\": \"user\", \"{}\": \"a\"}},\n  {{\"{}\": \"assistant\", "
+        "\"{}\": \"b\"}}\n ]\n}}\n",
+        name, who, what, who, what));
+  };
+  EXPECT_THAT(of_turns("messages", "role", "content"),
+              AllOf(HasSubstr("a.jsonl is one row of format chat over several lines; write it in "
+                              "one line (jq -c .)"),
+                    Not(HasSubstr("in its member"))));
+  EXPECT_THAT(of_turns("conversations", "from", "value"),
+              HasSubstr("is one row of format sharegpt over several lines"));
+  EXPECT_THAT(
+      of_turns("talk", "role", "content"),
+      AllOf(HasSubstr("if that is a row, write it in one line"), Not(HasSubstr("in its member"))));
+  EXPECT_THAT(error_of("{\n \"instruction\": \"a\",\n \"output\": \"b\"\n}\n"),
+              HasSubstr("is one row of format alpaca over several lines"));
 }
 
 TEST(RowSource, TextMayBeAWebPage) {
