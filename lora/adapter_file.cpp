@@ -316,8 +316,11 @@ bool read_fan_in_fan_out(const std::string& directory) {
 LoraOptions read_adapter_options(const std::string& directory) {
   const std::string path = in(directory, kConfigFile);
   if (!fs::exists(path)) {
-    fail<ConfigError>("{} must be an adapter directory with {}, there is none", directory,
-                      kConfigFile);
+    // As a run and its checkpoints have it.
+    const std::string inner = in(directory, "adapter");
+    fail<ConfigError>("{} must be an adapter directory with {}, there is none{}", directory,
+                      kConfigFile,
+                      fs::exists(in(inner, kConfigFile)) ? "; " + inner + " is one" : "");
   }
   const nlohmann::json document = io::read_json_file(path);
   const io::JsonNode config(document, path);

@@ -50,14 +50,14 @@ std::string resolve_model_path(const std::string& path_or_id) {
   const auto hub = hub_id_of(path_or_id);
   if (!hub) {
     fail<ConfigError>(
-        "model.path: {} does not exist; give a Hugging Face directory, a .gguf file, or a hub id "
+        "{} does not exist; give a Hugging Face directory, a .gguf file, or a hub id "
         "(org/name) of the local cache",
         path_or_id);
   }
   fail<ConfigError>(
-      "model.path: {} is neither a path nor in the local Hugging Face cache ({}); download it "
-      "with: "
-      "hf download {}{}",
+      "{} is neither a path nor in the local Hugging Face cache ({}); download it with: hf "
+      "download "
+      "{}{}",
       path_or_id, cache_directory().string(), hub->id,
       hub->revision.empty() ? "" : " --revision " + hub->revision);
 }

@@ -17,12 +17,12 @@
 #include "io/atomic_write.h"
 #include "io/json_text.h"
 #include "model/base_hash.h"
-#include "model/hub_cache.h"
 #include "model/load.h"
 #include "quant/prequantized/read_only_formats.h"
 #include "recipes/exports/grouped_export.h"
 #include "recipes/exports/quantize_steps.h"
 #include "recipes/exports/sample_rows.h"
+#include "recipes/models/given_model.h"
 #include "recipes/output_place.h"
 
 namespace qlora::recipes {
@@ -215,7 +215,7 @@ QuantizationReport quantize_model(const QuantizeOptions& wanted) {
 void dequantize_model(const std::string& model, const std::string& output,
                       const std::string& dtype) {
   require_output_directory("--output", output);
-  const std::string path = model::resolve_model_path(model);
+  const std::string path = path_of_given_model(model);
   const auto tokenizer = data::load_tokenizer(path);
   io::AtomicDirectory target(output);
   const std::string type = given_dtype(dtype, *model::open_weights(path));

@@ -3,11 +3,11 @@
 #include <ATen/ATen.h>
 
 #include "base/device.h"
-#include "model/hub_cache.h"
 #include "model/skip_modules.h"
 #include "quant/frozen_size.h"
 #include "quant/make_frozen_weight.h"
 #include "recipes/exports/grouped_export.h"
+#include "recipes/models/given_model.h"
 
 namespace qlora::recipes {
 
@@ -16,7 +16,7 @@ UnquantizedModel open_unquantized(const QuantizeOptions& options) {
   set_num_threads(options.threads);
   UnquantizedModel model;
   model.device = device_from_string(options.device);
-  model.path = model::resolve_model_path(options.model);
+  model.path = path_of_given_model(options.model);
   const auto source = model::open_weights(model.path);
   model::require_skip_modules(options.quantization, source->architecture(), "--skip-modules");
   model.dtype = given_dtype(options.dtype, *source);

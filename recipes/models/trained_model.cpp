@@ -20,6 +20,7 @@
 #include "quant/formats/gguf_weight.h"
 #include "recipes/models/adapter_on_base.h"
 #include "recipes/models/adapter_text.h"
+#include "recipes/models/given_model.h"
 #include "recipes/run_files/run_adapter.h"
 #include "recipes/run_files/run_directory.h"
 #include "recipes/run_files/run_names.h"
@@ -65,6 +66,7 @@ Recipe recipe_of(const ModelChoice& choice) {
     require_no_model(choice.run_dir);
     return with_saved_base(read_run_recipe(choice.run_dir));
   }
+  require_given_model(choice.model, choice.adapter);
   Recipe recipe;
   recipe.model.path = choice.model;
   if (choice.model.ends_with(".gguf") && !(choice.few_rows && has_fast_blocks(choice.model)))

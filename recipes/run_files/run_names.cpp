@@ -21,18 +21,12 @@ bool is_event_file(const std::string& name) {
   return name.starts_with("events.out.tfevents.") && name.ends_with(".qlora");
 }
 
-bool is_run(const fs::path& directory) {
-  std::error_code status;
-  return fs::exists(directory / kRecipeFile, status) ||
-         fs::exists(directory / kReplacingRecipe, status);
-}
-
 // The part of `path` that is a run's own name, in which the rest lies; empty if none is.
 fs::path place_of_a_run(fs::path path) {
   for (; path.has_relative_path(); path = path.parent_path()) {
     const std::string name = path.filename().string();
     const bool is_own = belongs_to_a_run(name) || name == "log.txt" || name == kLockFile;
-    if (is_own && is_run(path.parent_path())) return path;
+    if (is_own && is_run(path.parent_path().string())) return path;
   }
   return {};
 }
@@ -42,6 +36,12 @@ fs::path place_of_a_run(fs::path path) {
 bool belongs_to_a_run(const std::string& name) {
   return std::ranges::find(kNames, name) != std::end(kNames) || trainer::step_of_checkpoint(name) ||
          is_set_aside(name) || is_event_file(name);
+}
+
+bool is_run(const std::string& path) {
+  std::error_code status;
+  return fs::exists(fs::path(path) / kRecipeFile, status) ||
+         fs::exists(fs::path(path) / kReplacingRecipe, status);
 }
 
 bool is_being_replaced(const std::string& run_dir) {

@@ -16,6 +16,9 @@ constexpr const char* kReferenceFile = "reference.json";
 // of these.
 bool belongs_to_a_run(const std::string& name);
 
+// Whether the directory holds a run, also one that is being replaced.
+bool is_run(const std::string& path);
+
 // Whether the run in the directory is being replaced, or was when that was cut short.
 bool is_being_replaced(const std::string& run_dir);
 

@@ -175,6 +175,68 @@ TEST(WrongInput, AHubIdThatIsNotInTheCacheGivesTheDownloadCommand) {
   unsetenv("HF_HOME");
 }
 
+// There is no recipe then, whose key could be named.
+TEST(WrongInput, AGivenModelThatIsNotThereIsNamedByTheOption) {
+  TempDir dir;
+  for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
+           {"generate", "--model", "nope", "--prompt", "hi"},
+           {"export", "--model", "nope", "--format", "merged", "--output", dir / "out"},
+           {"quantize", "--model", "nope", "--output", dir / "out"}}) {
+    const Finished done = run_qlora(dir, arguments);
+    EXPECT_EQ(done.exit_code, 2);
+    EXPECT_THAT(done.err, AllOf(HasSubstr("--model: nope does not exist; give a Hugging Face"),
+                                Not(HasSubstr("model.path"))));
+  }
+  const Finished inspected = run_qlora(dir, {"inspect", "nope"});
+  EXPECT_EQ(inspected.exit_code, 2);
+  EXPECT_THAT(inspected.err, HasSubstr("error: nope does not exist"));
+}
+
+TEST(WrongInput, ARunGivenAsAModelOrAnAdapterIsNamedAsARun) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  const std::string model = dir / "model", run = dir / "run";
+  ASSERT_EQ(run_qlora(dir, {"train", recipe}).exit_code, 0);
+  const auto refusal = [&](const std::vector<std::string>& given) {
+    std::vector<std::string> arguments = {"generate", "--prompt", "hi"};
+    arguments.insert(arguments.end(), given.begin(), given.end());
+    const Finished done = run_qlora(dir, arguments);
+    EXPECT_EQ(done.exit_code, 2) << done.err;
+    return done.err;
+  };
+  EXPECT_THAT(refusal({"--model", run}),
+              HasSubstr("--model: " + run +
+                        " is the directory of a run; give it alone, in place "
+                        "of --model\n"));
+  EXPECT_THAT(refusal({"--model", run + "/checkpoint-000006"}),
+              HasSubstr("is a checkpoint of a run; give the run in place of --model, and "
+                        "--checkpoint checkpoint-000006"));
+  EXPECT_THAT(refusal({"--model", model, "--adapter", run}),
+              HasSubstr("--adapter: " + run +
+                        " is the directory of a run; give it alone, in place of --model and "
+                        "--adapter, or its adapter, " +
+                        run + "/adapter\n"));
+  EXPECT_THAT(refusal({"--model", model, "--adapter", run + "/checkpoint-000006"}),
+              HasSubstr("there is none; " + run + "/checkpoint-000006/adapter is one"));
+  const Finished quantize = run_qlora(dir, {"quantize", "--model", run, "--output", dir / "out"});
+  EXPECT_EQ(quantize.exit_code, 2);
+  EXPECT_THAT(quantize.err, HasSubstr("is the directory of a run; make a model of it first: qlora "
+                                      "export " +
+                                      run + " --format merged --output DIR"));
+}
+
+TEST(WrongInput, InspectDataTellsOfAMissingModelAndOfMissingRowsTogether) {
+  TempDir dir;
+  const recipes::Recipe tiny = tiny_recipe(dir.path());
+  const std::string recipe = write_recipe_file(dir, tiny), rows = tiny.data.train[0].path;
+  fs::remove_all(dir / "model");
+  fs::remove(rows);
+  for (const std::vector<std::string>& command :
+       std::vector<std::vector<std::string>>{{"inspect", "data", recipe}, {"train", recipe}})
+    expect_refused(dir, command, recipe + ":2:3: model.path: " + dir / "model",
+                   "data.train[0]: " + rows);
+}
+
 TEST(WrongInput, ATruncatedSafetensorsFile) {
   TempDir dir;
   const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
