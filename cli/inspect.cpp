@@ -21,6 +21,7 @@
 #include "lora/adapter_file.h"
 #include "model/hub_cache.h"
 #include "model/model_header.h"
+#include "recipes/before_loading.h"
 #include "recipes/models/adapter_text.h"
 #include "recipes/models/model_tokens.h"
 #include "recipes/options_from_files.h"
@@ -95,8 +96,7 @@ Json describe(const std::string& path_or_id) {
   const std::string path = qlora::model::resolve_model_path(path_or_id);
   const auto holds = [&path](const char* name) { return fs::exists(fs::path(path) / name); };
   if (path.ends_with(".gguf")) return qlora::cli::describe_gguf(path);
-  if (holds(qlora::recipes::kRecipeFile) || qlora::recipes::is_being_replaced(path))
-    return describe_run(path);
+  if (qlora::recipes::is_run(path)) return describe_run(path);
   if (holds("MANIFEST.json")) return describe_checkpoint(path);
   if (holds("adapter_config.json")) return describe_adapter(path);
   if (holds("config.json")) return qlora::cli::describe_model_directory(path);
@@ -128,28 +128,47 @@ void inspect_path(const std::string& path, bool json) {
   }
 }
 
+// What the rows of a recipe are read with.
+struct ModelOfRows {
+  std::unique_ptr<qlora::data::Tokenizer> tokenizer;
+  std::unique_ptr<qlora::data::ChatTemplate> chat_template;
+  qlora::data::ModelTokens tokens;
+};
+
+ModelOfRows model_of_rows(qlora::recipes::Recipe& recipe) {
+  try {
+    qlora::recipes::adopt_chat_template(recipe);
+    const std::string path = qlora::model::resolve_model_path(recipe.model.path);
+    ModelOfRows model;
+    model.tokenizer = qlora::recipes::tokenizer_of(recipe).tokenizer;
+    model.chat_template = qlora::data::choose_chat_template(recipe.data, *model.tokenizer);
+    model.tokens = qlora::recipes::model_tokens(qlora::model::read_model_header(path).architecture);
+    return model;
+  } catch (const qlora::Error&) {
+    qlora::recipes::check_before_loading(recipe);  // which tells all that is wrong, files too
+    throw;
+  }
+}
+
 // Printed, or with `html` written to that file as a page.
 void inspect_data(const std::string& path, const std::vector<std::string>& overrides,
                   const qlora::cli::InspectDataOptions& options, const std::string& html) {
   qlora::recipes::Recipe recipe = qlora::recipes::read_recipe(path, overrides);
   qlora::recipes::tell_left_out(recipe);
-  qlora::recipes::adopt_chat_template(recipe);
-  const std::string path_of_model = qlora::model::resolve_model_path(recipe.model.path);
-  const auto tokenizer = qlora::recipes::tokenizer_of(recipe).tokenizer;
-  const auto chat_template = qlora::data::choose_chat_template(recipe.data, *tokenizer);
-  const auto architecture = qlora::model::read_model_header(path_of_model).architecture;
+  const ModelOfRows model = model_of_rows(recipe);
   const auto data = [&] {  // a stop leaves nothing half-written in the data cache
     const qlora::cli::StopSignalsWatched watched;
-    auto prepared = qlora::data::prepare_datasets(recipe.data_as_read(), *tokenizer,
-                                                  chat_template.get(), recipe.train.seed,
-                                                  qlora::recipes::model_tokens(architecture));
+    auto prepared =
+        qlora::data::prepare_datasets(recipe.data_as_read(), *model.tokenizer,
+                                      model.chat_template.get(), recipe.train.seed, model.tokens);
     qlora::cli::StopSignalsWatched::leave_behind_rows();
     return prepared;
   }();
   if (html.empty())
     return qlora::cli::print_data(stdout, data, qlora::recipes::mixture_of(recipe, data),
-                                  *tokenizer, options);
-  Json record = qlora::recipes::data_record("Rows of " + path, data, *tokenizer, options.num_rows);
+                                  *model.tokenizer, options);
+  Json record =
+      qlora::recipes::data_record("Rows of " + path, data, *model.tokenizer, options.num_rows);
   record["made"] = qlora::cli::page_line();
   qlora::recipes::write_page(html, record);
   fmt::print("written to {}; open it in a browser\n", html);
