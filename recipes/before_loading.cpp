@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include "base/error.h"
@@ -23,6 +24,7 @@
 #include "model/model_header.h"
 #include "model/placement.h"
 #include "model/skip_modules.h"
+#include "optim/optimizer.h"
 #include "recipes/idle_keys.h"
 #include "recipes/models/adapter_text.h"
 #include "recipes/models/base_init.h"
@@ -37,6 +39,7 @@
 #include "recipes/run_files/train_command.h"
 #include "recipes/yaml/recipe_yaml.h"
 #include "trainer/memory_fit.h"
+#include "trainer/planned_adapters.h"
 
 namespace qlora::recipes {
 namespace {
@@ -79,6 +82,8 @@ class Look {
         trainer::recomputed_layers(recipe_.train.gradient_checkpointing,
                                    header_->architecture.num_layers());
       });
+    if (header_ && !problems_.is_covered_within("lora") && !problems_.is_covered_within("optim"))
+      at("optim.paged_resident_bytes", [&] { at_pages(); });
   }
 
   void at_rows() {
@@ -280,6 +285,22 @@ class Look {
           "lora.init: loftq begins with what quantizing the weights has lost, and none that gets "
           "an adapter is quantized; name a quantization.method such as nf4 (skip_modules must "
           "leave targets over), or another lora.init");
+  }
+
+  // That the optimizer's state fits, of what is going to be trained.
+  void at_pages() const {
+    constexpr const char* kKey = "optim.paged_resident_bytes";
+    if (recipe_.optim.paged_resident_bytes == 0) return;
+    trainer::PlannedRun run;
+    run.architecture = header_->architecture;
+    run.lora = recipe_.lora;
+    try {
+      model::resolve_expert_targets(run.architecture, run.lora);
+      optim::optimizer_state_bytes(recipe_.optim, trainer::planned_adapters(run).parameter_sizes,
+                                   /*on_gpu=*/false);
+    } catch (const ConfigError& error) {  // of other keys, which are looked at for themselves
+      if (std::string_view(error.what()).starts_with(kKey)) throw;
+    }
   }
 
   // Each by itself.

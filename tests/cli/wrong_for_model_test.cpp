@@ -61,5 +61,23 @@ TEST(WrongForModel, TokensByTheirTextAreToldOfTheKeyThatNamesThem) {
                               Not(HasSubstr("trainable_token_indices"))));
 }
 
+// Which the optimizer itself finds when all rows are tokenized.
+TEST(WrongForModel, FewerResidentBytesThanTwoPagesOfTheOptimizer) {
+  TempDir dir;
+  const std::string recipe = write_recipe_file(dir, tiny_recipe(dir.path()));
+  for (const std::string command : {"train", "plan"}) {
+    const Finished done = run_qlora(dir, {command, recipe, "--set", "optim.name=paged_adamw",
+                                          "--set", "optim.paged_resident_bytes=1000"});
+    EXPECT_EQ(done.exit_code, 2);
+    EXPECT_THAT(done.err, AllOf(HasSubstr("--set optim.paged_resident_bytes=1000: "
+                                          "optim.paged_resident_bytes must be 0 or at least "),
+                                Not(HasSubstr("examples"))));
+  }
+  EXPECT_EQ(run_qlora(dir, {"plan", recipe, "--no-time", "--set", "optim.name=adamw", "--set",
+                            "optim.paged_resident_bytes=1000"})
+                .exit_code,
+            0);
+}
+
 }  // namespace
 }  // namespace qlora::test
