@@ -1,6 +1,9 @@
 // One pass over a conversation must give what each of its beginnings gives by itself.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <ctime>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -310,6 +313,32 @@ TEST(Prefixes, ARowOfManyTurnsIsTokenizedInProportionToItsLength) {
     return static_cast<double>(tokenizer.encoded);
   };
   EXPECT_LT(encoded_for(400) / encoded_for(100), 4.5);
+}
+
+// Eight times the turns take eight times the time, and 64 times where it grows with their square.
+// The least of several times is hardly the machine's, and a ratio is no matter of its speed.
+TEST(Prefixes, ARowOfManyTurnsTakesTimeInProportionToItsLength) {
+  for (const std::string& source :
+       {builtin_chat_template("chatml"),
+        std::string("{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}"
+                    "{% if add_generation_prompt %}assistant:{% endif %}")}) {
+    const ChatTemplate chat_template(source);
+    const CountingTokenizer tokenizer;
+    const PromptEncoder encoder(tokenizer);
+    const ChatRenderer renderer(chat_template, tokenizer);
+    const auto time_of = [&](int turns) {
+      const Conversation row{conversation(turns, false, false)};
+      std::clock_t least = std::numeric_limits<std::clock_t>::max();
+      for (int i = 0; i < 3; ++i) {
+        const std::clock_t begin = std::clock();
+        EXPECT_EQ(tokenize_turns(renderer.turns(row, encoder), encoder).size(), 1u);
+        least = std::min(least, std::clock() - begin);
+      }
+      return static_cast<double>(least);
+    };
+    const double few = time_of(150), many = time_of(1200);
+    EXPECT_LT(many, 24 * few) << source;
+  }
 }
 
 TEST(Prefixes, CutsGiveTheMasksOfWholeEncodings) {

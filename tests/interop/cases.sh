@@ -40,11 +40,13 @@ right_15() { says 'part.jsonl:1'; says 'rc=2'; says 'rc=0'; never 'json.exceptio
 right_16() { never 'has no chat template'; says 'run/adapter: 1 chat_template.jinja'; says 'merged: 1 chat_template.jinja'; says 'rc=0'; }
 right_17() { says 'rc=130'; says 'rc=0'; says 'checkpoint-'; says '"step":20000,'; }
 right_18() { count 3 'rc=0'; says 'checkpoint-000008'; says 'checkpoint-000006'; }
-# The time of 1,000 turns is at most three times that of 500.
+# Twice the turns take at most three times the time, and four times the turns six times: in proportion it is two and four times (less, as the
+# start counts, too), and with the square of the turns four and sixteen times.
 right_19() {
   local seconds
   seconds=$(sed -n 's/^user.*m\([0-9.]*\)s$/\1/p' "$out")
-  awk 'NR == 2 { half = $1 } NR == 3 { exit !($1 <= 3 * half) }' <<<"$seconds" || missing+=" [user seconds $(tr '\n' ' ' <<<"$seconds")]"
+  awk 'NR == 1 { few = $1 } NR == 2 { half = $1 } NR == 3 { exit !($1 <= 3 * half && $1 <= 6 * few) }' <<<"$seconds" || missing+=" [user seconds $(tr '\n' ' ' <<<"$seconds")]"
+  count 3 'ends of turn'
 }
 right_21() { says "cannot access './~'"; says 'home/qlora_run'; says 'rc=2'; }
 # What is gzip or CSV by its name is read.
