@@ -63,6 +63,17 @@ std::string command_to_try(const Recipe& recipe, const RunDirectory& run, bool h
   return fmt::format("qlora chat {} --system {}", directory, exporting::shell_word(prompts.system));
 }
 
+// Of a run that has no whole checkpoint to go on from.
+void tell_finished_for_good(const RunDirectory& run) {
+  log::info("{} was finished before: {}; nothing is left to train and nothing was changed",
+            run.path(), what_is_there(run));
+  log::info(
+      "it cannot be made longer, as no whole checkpoint is left; another run can begin with its "
+      "adapter, by lora.from_adapter: {}",
+      run.file("adapter"));
+  log::info("anew: {} --overwrite", train_command(run.path()));
+}
+
 // What train.on_extend may be: past the end of most courses the rate is 0, whatever their length.
 const char* wish_of_longer_run(const Recipe& recipe) {
   return optim::LrSchedule(recipe.optim, 1).ends_at_zero() ? "rescale" : "continue";
@@ -112,6 +123,7 @@ void tell_finished(const Recipe& recipe, const RunDirectory& run) {
   const auto newest = trainer::newest_checkpoint(run.path(), trainer::Look::kHashes);
   for (const trainer::PassedOver& checkpoint : newest.passed_over)
     log::warning("damaged: {}", checkpoint.fault);
+  if (!newest.whole) return tell_finished_for_good(run);
   log::info("{} was finished before: {}; nothing is left to train and nothing was changed",
             run.path(), what_is_there(run));
   // Whole commands, to be copied: resume, which may have been called, takes neither --set nor

@@ -66,6 +66,24 @@ TEST(FinishedRun, ItsStepsAreToldWhateverBecameOfItsCheckpoints) {
                                        Not(HasSubstr("damaged"))));
 }
 
+// The command for a longer one would be refused.
+TEST(FinishedRun, WithoutACheckpointNoCommandForALongerOneIsAdvised) {
+  TempDir dir;
+  const std::string path = write_recipe_file(dir, tiny_recipe(dir.path()));
+  ASSERT_EQ(run_qlora(dir, {"train", path}).exit_code, 0);
+  for (const int step : {2, 4, 6}) fs::remove_all(dir / fmt::format("run/checkpoint-{:06}", step));
+  const Finished again = run_qlora(dir, {"resume", dir / "run"});
+  EXPECT_EQ(again.exit_code, 0) << again.err;
+  EXPECT_THAT(again.err,
+              testing::AllOf(HasSubstr("was finished before: "), Not(HasSubstr("longer: ")),
+                             HasSubstr("it cannot be made longer"),
+                             HasSubstr("by lora.from_adapter: " + dir / "run/adapter"),
+                             HasSubstr("anew: " + command_for(dir / "run") + " --overwrite\n")));
+  const Finished next = run_qlora(dir, {"train", path, "--set", "output.dir=" + dir / "next",
+                                        "--set", "lora.from_adapter=" + dir / "run/adapter"});
+  EXPECT_EQ(next.exit_code, 0) << next.err;
+}
+
 TEST(FinishedRun, GoesOnWhereItIsToBeLonger) {
   TempDir dir;
   const std::string path = write_recipe_file(dir, tiny_recipe(dir.path()));
