@@ -28,6 +28,11 @@ void require_init_on_packed(const lora::LoraOptions& options, const std::string&
         "lora.loftq.original must name the 16-bit model: {} is stored as {}, which does not say "
         "what quantizing it lost",
         module, format);
+  try {
+    model::resolve_model_path(options.loftq.original);
+  } catch (const ConfigError& error) {
+    fail<ConfigError>("lora.loftq.original: {}", error.what());
+  }
 }
 
 void BaseInit::keep(const std::string& module, lora::WeightInit& found) {

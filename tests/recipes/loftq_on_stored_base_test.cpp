@@ -82,6 +82,13 @@ TEST_P(LoftqOnStoredBase, WithoutTheOriginalItIsRefusedAndSoAreInitsOfWeightsIn1
   }
 }
 
+TEST_P(LoftqOnStoredBase, AnOriginalThatIsNotThereIsRefusedByItsKey) {
+  recipe_.lora.loftq.original = dir_ / "nowhere";
+  EXPECT_THAT([&] { check_before_planning(recipe_); },
+              ::testing::ThrowsMessage<ConfigError>(::testing::HasSubstr(
+                  "lora.loftq.original: " + recipe_.lora.loftq.original + " does not exist")));
+}
+
 TEST_P(LoftqOnStoredBase, ARunTrainsItAndLeavesTheBaseAsItIs) {
   recipe_.train.max_steps = 1;
   const std::atomic<bool> stop = false;
