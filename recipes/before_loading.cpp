@@ -27,7 +27,7 @@
 #include "optim/optimizer.h"
 #include "recipes/idle_keys.h"
 #include "recipes/models/adapter_text.h"
-#include "recipes/models/base_init.h"
+#include "recipes/models/init_on_model.h"
 #include "recipes/models/kept_packing.h"
 #include "recipes/models/model_tokens.h"
 #include "recipes/options_from_files.h"
@@ -238,53 +238,11 @@ class Look {
     if (!lora::init_changes_base(recipe_.lora.init) || !recipe_.lora.from_adapter.empty() ||
         use_ == For::kBegunRun || problems_.is_covered_within("lora"))
       return;
-    at("lora.init", [&] { require_targets_of_init(); });
-    if (can_plan_weights()) at("lora.init", [&] { require_weights_of_init(); });
+    at("lora.init", [&] { require_targets_of_init(recipe_, *header_); });
+    if (can_plan_weights()) at("lora.init", [&] { require_weights_of_init(recipe_, *header_); });
     // LoftQ changes none where weights stay packed.
     if (can_plan_weights() && recipe_.lora.init != "loftq")
       at("lora.init", [&] { require_writable_base(recipe_, *header_, "lora.init"); });
-  }
-
-  // The head's adapter starts as by default, whatever lora.init says.
-  void require_targets_of_init() {
-    const model::Architecture& a = header_->architecture;
-    const std::string& head = a.head.names.hugging_face;
-    if (!lora::is_target(recipe_.lora, head)) return;
-    bool others = false;
-    for_each_linear(a, [&](const std::string& module, const model::LinearSpec&) {
-      others = others || (module != head && lora::is_target(recipe_.lora, module));
-    });
-    if (!others)
-      fail<ConfigError>(
-          "lora.init: {} is for the layers of blocks, and lora.targets has {} alone, whose adapter "
-          "starts as with lora.init default; leave lora.init out",
-          recipe_.lora.init, head);
-    log::warning_once("lora.init {}: the adapter of {} starts as with lora.init default",
-                      recipe_.lora.init, head);
-  }
-
-  // LoftQ begins with what quantizing has lost, and others with weights of 16 bits.
-  void require_weights_of_init() {
-    const bool loftq = recipe_.lora.init == "loftq";
-    const bool keeps_packed = header_->stored || recipe_.quantization.method == "as_stored";
-    const auto weight = planned_weights(recipe_, *header_);
-    bool any = false;
-    for_each_linear(
-        header_->architecture, [&](const std::string& module, const model::LinearSpec& linear) {
-          if (module == header_->architecture.head.names.hugging_face ||
-              !lora::is_target(recipe_.lora, module) ||
-              weight(module, linear).traits.kind == quant::WeightKind::kStored)
-            return;
-          any = true;
-          const std::string packing = header_->weights ? header_->weights->packing(module) : "";
-          if (keeps_packed && !packing.empty())
-            require_init_on_packed(recipe_.lora, module, packing);
-        });
-    if (loftq && !any)
-      throw ConfigError(
-          "lora.init: loftq begins with what quantizing the weights has lost, and none that gets "
-          "an adapter is quantized; name a quantization.method such as nf4 (skip_modules must "
-          "leave targets over), or another lora.init");
   }
 
   // That the optimizer's state fits, of what is going to be trained.

@@ -51,8 +51,8 @@ std::string describe_type(const Json& value);
 // The value itself in one short line.
 std::string shown(const Json& value);
 
-// "'data', a list of 23 objects": the member of a JSON object that rows may lie in, which messages of
-// a conversation are not; empty if there is none.
+// "'data', a list of 23 objects": the member of a JSON object that rows may lie in, which messages
+// of a conversation are not; empty if there is none.
 std::string member_with_rows(const Json& object);
 
 // The format whose fields the row has ("alpaca", "chat", ...), empty if none. For suggestions only.
