@@ -201,6 +201,7 @@ std::vector<std::pair<std::string, io::JsonNode>> entries_of(const io::JsonNode&
 void check_layers_pattern(const io::JsonNode& patterns) {
   if (is_unset(patterns.value())) return;
   const std::vector<std::string> names = strings_of(patterns);
+  if (std::ranges::all_of(names, &std::string::empty)) return;
   const bool is_known = std::ranges::any_of(names, [](const std::string& name) {
     const std::string last = last_name(name);
     return last == "layers" || last == "h" || last == "blocks";
