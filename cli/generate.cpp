@@ -107,15 +107,15 @@ void run(GenerateArguments arguments) {
       *trained.base.tokenizer, arguments.raw ? nullptr : trained.base.chat_template.get());
   qlora::data::warn_of_generation_keys(*trained.base.tokenizer, trained.base.path);
   arguments.options.adapters_enabled = !arguments.base_only;
-  qlora::cli::tell_trained_prompts(trained,
-                                   arguments.raw ? std::optional(arguments.prompt) : std::nullopt,
-                                   messages.front().value("role", "") == "system");
   if (arguments.base_only || !trained.adapters)
     if (const auto said = qlora::recipes::changed_base_sentence(arguments.choice, trained);
         !said.empty())
       qlora::log::write_warning(said);
   qlora::cli::AnswerStream stream(*trained.base.tokenizer);
-  const std::vector<int32_t> prompt = prompt_ids(trained, messages, arguments);
+  const std::vector<int32_t> prompt = prompt_ids(trained, messages, arguments);  // checks them
+  qlora::cli::tell_trained_prompts(trained,
+                                   arguments.raw ? std::optional(arguments.prompt) : std::nullopt,
+                                   messages.front().value("role", "") == "system");
   const auto answers = qlora::model::generate(*trained.base.model, {prompt}, arguments.options,
                                               [&](int64_t, int32_t id) {
                                                 stream.add(id);

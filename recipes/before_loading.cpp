@@ -171,8 +171,9 @@ class Look {
     try {
       return model::resolve_model_path(recipe_.model.path);
     } catch (const ConfigError& error) {
+      const std::filesystem::path record = std::filesystem::path(recipe_.output.dir) / kRecipeFile;
       const bool is_of_run = std::filesystem::path(recipe_.file).filename() == kRecipeFile;
-      if (!is_of_run || recipe_.output.dir.empty()) throw;
+      if (!is_of_run || !std::filesystem::exists(record)) throw;
       fail<ConfigError>("{}{}", error.what(), way_on_with_moved_base(recipe_.output.dir));
     }
   }

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/device_memory.h"
+#include "base/error.h"
 #include "base/log.h"
 #include "io/atomic_write.h"
 #include "io/json_text.h"
@@ -32,7 +33,11 @@ void MemoryReport::write(int64_t measured) const {
   for (const MemoryLine& line : plan_.lines)
     json["lines"].push_back(
         {{"purpose", line.purpose}, {"phase", name_of(line.phase)}, {"bytes", line.bytes}});
-  io::write_file_atomically(path_, io::json_text(json, 2) + "\n");
+  try {
+    io::write_file_atomically(path_, io::json_text(json, 2) + "\n");
+  } catch (const IoError& error) {  // worth no run
+    log::warning("{}", error.what());
+  }
 }
 
 }  // namespace qlora::trainer

@@ -55,7 +55,7 @@ void save_unreported(TrainJob& job) {
   try {
     job.state.evaluation_due = evaluates_here(job);
     job.save();
-  } catch (const IoError&) {
+  } catch (const Error&) {
     // The first error says as much.
   } catch (const std::filesystem::filesystem_error&) {
   }

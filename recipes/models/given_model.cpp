@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <system_error>
 
 #include "base/error.h"
 #include "export/card_text.h"
@@ -13,8 +14,17 @@ namespace qlora::recipes {
 namespace {
 namespace fs = std::filesystem;
 
+constexpr const char *kConfig = "config.json", *kAdapterConfig = "adapter_config.json";
+
 bool is_checkpoint(const fs::path& path) {
-  return fs::exists(path / "MANIFEST.json") && fs::is_directory(path / "adapter");
+  std::error_code none;
+  return fs::exists(path / "MANIFEST.json", none) && fs::is_directory(path / "adapter", none);
+}
+
+// A directory of a run's, and not of a model or an adapter into which its recipe was copied.
+bool is_run_alone(const std::string& path, const char* own_file) {
+  std::error_code none;
+  return is_run(path) && !fs::exists(fs::path(path) / own_file, none);
 }
 
 std::string resolved(const std::string& model) {
@@ -28,7 +38,7 @@ std::string resolved(const std::string& model) {
 }  // namespace
 
 void require_given_model(const std::string& model, const std::string& adapter) {
-  if (is_run(model))
+  if (is_run_alone(model, kConfig))
     fail<ConfigError>("--model: {} is the directory of a run; give it alone, in place of --model{}",
                       model, adapter.empty() ? "" : " and --adapter");
   if (is_checkpoint(model))
@@ -36,7 +46,7 @@ void require_given_model(const std::string& model, const std::string& adapter) {
         "--model: {} is a checkpoint of a run; give the run in place of --model, and --checkpoint "
         "{}",
         model, fs::canonical(model).filename().string());
-  if (!adapter.empty() && is_run(adapter)) {
+  if (!adapter.empty() && is_run_alone(adapter, kAdapterConfig)) {
     const fs::path own = fs::path(adapter) / "adapter";
     fail<ConfigError>(
         "--adapter: {} is the directory of a run; give it alone, in place of --model and "
@@ -47,11 +57,18 @@ void require_given_model(const std::string& model, const std::string& adapter) {
 }
 
 std::string path_of_given_model(const std::string& model) {
-  if (is_run(model))
+  if (is_run_alone(model, kConfig))
     fail<ConfigError>(
         "--model: {} is the directory of a run; make a model of it first: qlora export {} --format "
         "merged --output DIR",
         model, exporting::shell_word(model));
+  if (is_checkpoint(model)) {
+    const fs::path path = fs::canonical(model);
+    fail<ConfigError>(
+        "--model: {} is a checkpoint of a run; make a model of it first: qlora export {} "
+        "--checkpoint {} --format merged --output DIR",
+        model, exporting::shell_word(path.parent_path().string()), path.filename().string());
+  }
   return resolved(model);
 }
 

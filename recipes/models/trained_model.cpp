@@ -177,6 +177,7 @@ TrainedModel open_model(const ModelChoice& choice) {
   std::string adapter =
       choice.run_dir.empty() ? choice.adapter : adapter_of_run(choice.run_dir, choice.checkpoint);
   if (adapter.empty()) return base_of(choice, std::move(recipe), "");
+  path_of_base(choice, recipe);  // where it lies elsewhere now, that is what is wrong
   lora::FittedAdapter fitted = of_adapter(choice, adapter, [&](const std::string& directory) {
     return fit_adapter(directory, recipe.model.path);
   });

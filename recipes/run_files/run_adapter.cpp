@@ -45,7 +45,12 @@ std::string named_adapter(const std::string& run_dir, const std::string& checkpo
   for (const fs::path& path : {fs::path(run_dir) / checkpoint, fs::path(checkpoint)}) {
     if (!lies_in(run_dir, path)) continue;
     trainer::verify_checkpoint(fs::canonical(path).string(), trainer::Look::kSizes);
-    return (path / "adapter").string();
+    // Of a run that goes on `best` may lead elsewhere a moment later.
+    const fs::path held =
+        fs::is_symlink(fs::symlink_status(path.has_filename() ? path : path.parent_path()))
+            ? fs::path(run_dir) / fs::canonical(path).filename()
+            : path;
+    return (held / "adapter").string();
   }
   fail<ConfigError>("--checkpoint: {} holds no checkpoint {}; it holds: {}", run_dir, checkpoint,
                     checkpoints_in(run_dir));

@@ -1,6 +1,7 @@
 #include "recipes/run_files/run_directory.h"
 
 #include <fmt/ranges.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -76,7 +77,7 @@ bool names_checkpoint(const Recipe& recipe) {
 // The key alone is no word for this one start, as --overwrite is: the same command, given again,
 // goes on with what it has begun.
 bool replaces_any_run(const Recipe& recipe) {
-  return recipe.output.overwrite && (recipe.output.begins_anew || recipe.train.resume != "auto");
+  return recipe.output.overwrite && (recipe.output.begins_anew || recipe.train.resume == "never");
 }
 
 // Whether the run in `path` is one of this recipe that can go on and is not finished.
@@ -85,14 +86,34 @@ bool is_unfinished_run_of(const Recipe& recipe, const std::string& path) {
          fixed_differences(read_run_recipe(path), recipe).empty();
 }
 
+// Whether output.overwrite leaves what `path` holds for the recipe to go on from: an unfinished run
+// of its own, or checkpoints without a recipe that can be read.
+bool leaves_run(const Recipe& recipe, const std::string& path) {
+  if (recipe.output.begins_anew) return false;
+  if (!fs::exists(fs::path(path) / kRecipeFile)) return true;
+  try {
+    return is_unfinished_run_of(recipe, path);
+  } catch (const ConfigError&) {
+    return true;
+  }
+}
+
 // What is to go on must not be removed.
 void refuse_resume_of_what_is_replaced(const Recipe& recipe) {
-  if (recipe.output.overwrite && names_checkpoint(recipe))
+  if (recipe.output.overwrite && names_checkpoint(recipe) && !leaves_run(recipe, recipe.output.dir))
     fail<ConfigError>(
         "train.resume: the run is to go on from {}, and output.overwrite (--overwrite) begins "
         "anew and removes what {} holds of a run; leave one of the two out (of a recipe with the "
         "key: --set output.overwrite=false)",
         recipe.train.resume, recipe.output.dir);
+}
+
+// Device and file number of a directory, which no other has as long as somebody holds it open; no
+// numbers where there is none.
+std::pair<uint64_t, uint64_t> place_of(const std::string& path) {
+  struct stat found {};
+  if (stat(path.c_str(), &found) != 0) return {};
+  return {found.st_dev, found.st_ino};
 }
 
 // Whether a run of `before` that is done is done for `now` too.
@@ -177,6 +198,7 @@ void RunDirectory::open(const Recipe& recipe) {
   }
   RunLock lock = lock_run(path_);
   lock_ = lock.held;
+  place_ = place_of(path_);
   if (lock.is_certain) {
     io::recover_replaced(path_);
     clear_half_made(path_);
@@ -184,8 +206,9 @@ void RunDirectory::open(const Recipe& recipe) {
   const bool is_replaced = is_being_replaced(path_);
   const bool has_run = is_replaced || fs::exists(file(kRecipeFile));
   replaces_a_run_ = has_run && (recipe.output.overwrite || is_replaced);
-  const bool goes_on_all_the_same = replaces_a_run_ && !is_replaced && !replaces_any_run(recipe) &&
-                                    is_unfinished_run_of(recipe, path_);
+  const bool goes_on_all_the_same =
+      replaces_a_run_ && !is_replaced && !replaces_any_run(recipe) &&
+      (names_checkpoint(recipe) ? leaves_run(recipe, path_) : is_unfinished_run_of(recipe, path_));
   if (goes_on_all_the_same) replaces_a_run_ = false;
   // With its name a checkpoint is said to be of this recipe.
   const bool is_lost =
@@ -237,10 +260,21 @@ void RunDirectory::begin(const Recipe& recipe, int64_t step) const {
 }
 
 void RunDirectory::stay(const Recipe& recipe) {
-  if (!leads_ || fs::exists(file(kRecipeFile))) return;
-  const bool is_gone = !fs::exists(path_);
-  io::make_directories(path_);
-  if (is_gone) lock_ = lock_run(path_).held;
+  if (!leads_) return;
+  const bool is_gone = place_of(path_) != place_;
+  if (!is_gone && fs::exists(file(kRecipeFile))) return;
+  if (is_gone) {
+    io::make_directories(path_);
+    const std::shared_ptr<const void> lock = lock_run(path_).held;
+    if (holds_anything(path_))
+      fail<ConfigError>(
+          "{} was moved away while the run goes on, and another directory lies in its place, which "
+          "is left as it is: nothing more is saved. Go on from what was saved before, where that "
+          "lies now, with: qlora resume DIR",
+          path_);
+    lock_ = lock;
+    place_ = place_of(path_);
+  }
   io::write_file_atomically(file(kRecipeFile), recorded_text(recipe));
   log::open_file(file("log.txt"));
   if (!is_gone)
@@ -364,6 +398,18 @@ void RunDirectory::require_own(const Recipe& recipe) const {
       *checkpoint_, fmt::join(differences, "\n  "), adapter);
 }
 
+namespace {
+
+// The recipe with what it takes over of a run that began from the same adapter.
+Recipe as_begun(Recipe recipe, const Recipe& begun) {
+  if (recipe.lora.from_adapter.empty() || recipe.lora.from_adapter != begun.lora.from_adapter)
+    return recipe;
+  recipe.lora = begun.lora;
+  return recipe;
+}
+
+}  // namespace
+
 std::optional<Recipe> begun_run(const Recipe& recipe) {
   const fs::path run = recipe.output.dir, path = run / kRecipeFile;
   if (replaces_any_run(recipe) || !fs::exists(path) || is_being_replaced(run.string()))
@@ -371,7 +417,16 @@ std::optional<Recipe> begun_run(const Recipe& recipe) {
   const bool is_finished = fs::exists(run / "adapter");
   if (is_finished ? recipe.output.overwrite : trainer::checkpoint_steps(run.string()).empty())
     return std::nullopt;
-  return parse_recipe(io::read_bytes(path.string()), path.string(), run.string());
+  Recipe begun;
+  try {
+    begun = parse_recipe(io::read_bytes(path.string()), path.string(), run.string());
+  } catch (const ConfigError&) {
+    if (names_checkpoint(recipe)) return std::nullopt;  // RunDirectory goes on from that
+    throw;
+  }
+  if (recipe.output.overwrite && !fixed_differences(begun, as_begun(recipe, begun)).empty())
+    return std::nullopt;
+  return begun;
 }
 
 Recipe read_run_recipe(const std::string& run_dir) {

@@ -1,9 +1,11 @@
 // The directory of a run: whether it begins, goes on or is done, and that no one else writes to it.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "distributed/group.h"
 #include "recipes/recipe.h"
@@ -63,7 +65,8 @@ class RunDirectory {
   std::optional<std::string> checkpoint_;
   bool leads_ = true, replaces_a_run_ = false, finished_ = false;
   bool has_lost_recipe_ = false;
-  std::shared_ptr<const void> lock_;  // held as long as this lives
+  std::pair<uint64_t, uint64_t> place_;  // device and number of the directory that is held
+  std::shared_ptr<const void> lock_;     // held as long as this lives
 };
 
 // The recipe of the run in output.dir that goes on from what it has saved, without a look

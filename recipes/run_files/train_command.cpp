@@ -21,7 +21,7 @@ std::string train_command(const std::string& run_dir) {
 }
 
 std::string way_on_with_moved_base(const std::string& run_dir) {
-  return fmt::format("\nIf the base of the run lies elsewhere now: {} --set model.path=PATH",
+  return fmt::format("\nIf the base of the run lies elsewhere now: {} --set model.path=/PATH",
                      train_command(run_dir));
 }
 

@@ -225,6 +225,19 @@ TEST(WrongInput, ARunGivenAsAModelOrAnAdapterIsNamedAsARun) {
                                       run + " --format merged --output DIR"));
 }
 
+// As for the Hub.
+TEST(WrongInput, AModelOrAnAdapterWithTheRecipeOfItsRunBesideItIsNoRun) {
+  TempDir dir;
+  ASSERT_EQ(run_qlora(dir, {"train", write_recipe_file(dir, tiny_recipe(dir.path()))}).exit_code,
+            0);
+  for (const char* place : {"model", "run/adapter"})
+    std::filesystem::copy_file(dir / "run/recipe.resolved.yaml",
+                               dir / (std::string(place) + "/recipe.resolved.yaml"));
+  const Finished done = run_qlora(dir, {"generate", "--model", dir / "model", "--adapter",
+                                        dir / "run/adapter", "--prompt", "x"});
+  EXPECT_EQ(done.exit_code, 0) << done.err;
+}
+
 TEST(WrongInput, InspectDataTellsOfAMissingModelAndOfMissingRowsTogether) {
   TempDir dir;
   const recipes::Recipe tiny = tiny_recipe(dir.path());
@@ -348,6 +361,18 @@ TEST(WrongInput, AFileOfMessagesThatIsNoJson) {
     EXPECT_EQ(done.exit_code, 2) << done.err;
     EXPECT_THAT(done.err, AllOf(HasSubstr("m.json must be a JSON array of messages"),
                                 HasSubstr("line 2, column 1"), Not(HasSubstr("json.exception"))));
+  }
+}
+
+TEST(WrongInput, MessagesThatAreNoConversationAreToldByGenerateOnARunToo) {
+  TempDir dir;
+  ASSERT_EQ(run_qlora(dir, {"train", write_recipe_file(dir, tiny_recipe(dir.path()))}).exit_code,
+            0);
+  for (const char* text : {"[]", "[\"x\"]", R"([{"role": 5, "content": "x"}])"}) {
+    dir.write("m.json", text);
+    const Finished done = run_qlora(dir, {"generate", dir / "run", "--messages", "m.json"});
+    EXPECT_EQ(done.exit_code, 2) << text;
+    EXPECT_THAT(done.err, AllOf(HasSubstr("message"), Not(HasSubstr("json.exception")))) << text;
   }
 }
 

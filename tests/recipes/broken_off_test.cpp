@@ -21,11 +21,11 @@ TEST(BrokenOff, ADivergedRunIsNoRunToResumeButOneToBeginAnotherFrom) {
   for (const char* name : {"checkpoint-000010", "checkpoint-000020"})
     fs::create_directory(dir / (std::string("my run/") + name));
   EXPECT_EQ(way_out_of_divergence(dir / "my run"),
-            "To resume the run repeats the same steps. Train another one from the start, or from a "
+            "A resumed run repeats the same steps. Train another one from the start, or from a "
             "checkpoint before the loss rose (checkpoint-000010, checkpoint-000020): qlora train "
             "'" +
                 dir / "my run/recipe.resolved.yaml" +
-                "' --set output.dir=NEW_DIR --set "
+                "' --set output.dir=/NEW_DIR --set "
                 "optim.lr=LOWER --set lora.from_adapter='" +
                 dir / "my run/checkpoint-000010/adapter" + "'");
 }

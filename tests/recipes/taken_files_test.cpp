@@ -113,9 +113,10 @@ TEST_F(ATakenFile, AMovedBaseIsGivenByTheCommandsThatAreNamed) {
   fs::rename(dir / "model", dir / "moved");
   const std::string run = recipe.output.dir;
   const std::atomic<bool> never{false};
-  EXPECT_THAT([&] { finetune(read_run_recipe(run), never); },
-              ThrowsMessage<ConfigError>(HasSubstr("If the base of the run lies elsewhere now: " +
-                                                   train_command(run) + " --set model.path=PATH")));
+  EXPECT_THAT(
+      [&] { finetune(read_run_recipe(run), never); },
+      ThrowsMessage<ConfigError>(HasSubstr("If the base of the run lies elsewhere now: " +
+                                           train_command(run) + " --set model.path=/PATH")));
   ModelChoice choice;
   choice.run_dir = run;
   EXPECT_THAT(
@@ -148,6 +149,29 @@ TEST_F(ATakenFile, OfADirectoryThatGoesWhileItsRunTrainsIsMadeAnew) {
   fs::remove(recipe.output.dir + kRecipe);
   run.stay(recipe);
   EXPECT_EQ(test::read_file(recipe.output.dir + kRecipe), recorded);
+}
+
+TEST_F(ATakenFile, OfADirectoryInWhosePlaceAnotherLiesNothingIsWritten) {
+  train();
+  RunDirectory run(recipe);
+  run.begin(recipe, 2);
+  const std::string moved = dir / "moved";
+  fs::rename(recipe.output.dir, moved);
+  dir.write("run/recipe.resolved.yaml", "another run's");
+  EXPECT_THAT([&] { run.stay(recipe); },
+              ThrowsMessage<ConfigError>(HasSubstr("another directory lies in its place")));
+  EXPECT_EQ(test::read_file(recipe.output.dir + kRecipe), "another run's");
+  EXPECT_EQ(std::distance(fs::directory_iterator(recipe.output.dir), {}), 1);
+  fs::remove(recipe.output.dir + kRecipe);
+  {
+    recipe.train.max_steps = 1;
+    const RunDirectory other(recipe);  // which has written nothing yet
+    EXPECT_THAT([&] { run.stay(recipe); },
+                ThrowsMessage<ConfigError>(HasSubstr("another process")));
+  }
+  fs::remove_all(recipe.output.dir);
+  fs::rename(moved, recipe.output.dir);  // and back
+  EXPECT_NO_THROW(run.stay(recipe));
 }
 
 }  // namespace
