@@ -39,8 +39,7 @@ exporting::Agreement check_gguf(const std::string& directory, const TrainedModel
                                 const exporting::Reference& reference);
 
 // adapter.gguf, Modelfile and the chat template trained with, as chat_template.jinja; the adapter
-// read again into the slots of the trained model, which then has its
-// own factors again.
+// read again into the slots of the trained model, which then has its own factors again.
 exporting::Agreement export_gguf_adapter(const std::string& directory, TrainedModel& trained,
                                          const ExportOptions& options,
                                          const exporting::Reference& reference);
