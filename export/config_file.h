@@ -20,8 +20,8 @@ void require_config(const model::Architecture& architecture, const std::string& 
 
 // The one of `source`, where the base came from, or else one that says the same; with the dtype,
 // and the quantization if there is one. `tied_embeddings`: whether the weights beside it have one
-// matrix for head and embedding where the source has. `float32_beside`: whether there are tensors
-// in float32 beside matrices of `dtype` (model::kFloat32Beside).
+// matrix for head and embedding where the source has. `float32_beside`: whether a file beside them
+// has tensors in float32 (model::kFloat32Beside).
 std::string config_text(const model::Architecture& architecture, const data::Tokenizer& tokenizer,
                         const std::string& source, at::ScalarType dtype,
                         const std::optional<nlohmann::ordered_json>& quantization,

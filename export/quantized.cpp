@@ -38,10 +38,11 @@ nlohmann::ordered_json quantization_of(const PackedLayers& layers,
   return nlohmann::ordered_json(io::read_json_file(config).at("quantization_config"));
 }
 
-bool is_part_of_packed(const std::string& name) {
+// Whether a tensor is written in the model's type: parts of packed weights are in theirs.
+bool is_of_model_type(const std::string& name, const at::Tensor& tensor) {
   constexpr const char* kParts[] = {".SCB", ".scales", ".scale", ".zero"};
-  return name.find(".weight.") != std::string::npos ||
-         std::ranges::any_of(kParts, [&name](const char* part) { return name.ends_with(part); });
+  return tensor.is_floating_point() && name.find(".weight.") == std::string::npos &&
+         std::ranges::none_of(kParts, [&name](const char* part) { return name.ends_with(part); });
 }
 
 void write_rest(const std::string& directory, const model::Architecture& config,
@@ -56,13 +57,6 @@ void write_rest(const std::string& directory, const model::Architecture& config,
 constexpr const char* kPurpose = "the quantized model";
 
 }  // namespace
-
-at::ScalarType WrittenTypes::of(const std::string& name, const at::Tensor& tensor) {
-  if (!tensor.is_floating_point() || is_part_of_packed(name)) return tensor.scalar_type();
-  const at::ScalarType type = source_.dtype_of(name, dtype_);
-  float32_beside_ |= type != dtype_;
-  return type;
-}
 
 // Versions of transformers differ in what they call the module of a head that files name otherwise.
 PackedLayers::PackedLayers(const model::Architecture& architecture)
@@ -94,16 +88,18 @@ void write_quantized(const std::string& directory, const model::CausalLm& model,
   std::optional<nlohmann::ordered_json> quantization;
   if (!packed.packed.empty() || !is_dense(*model.head.layers().front().base))
     quantization = quantization_of(packed, options, *files, dtype);
-  WrittenTypes types(*files, dtype);
+  Float32Beside beside(directory, *files, dtype);
   std::vector<WeightPart> parts;
   for (const auto& [name, tensor] : model.frozen_state()) {
     const at::Tensor stored = layout.in_files(name, tensor);
-    parts.push_back({layout.in_files(name), stored.sizes().vec(), types.of(name, stored),
-                     [stored] { return stored; }});
+    const bool of_model_type = is_of_model_type(name, stored);
+    parts.push_back({layout.in_files(name), stored.sizes().vec(),
+                     of_model_type ? dtype : stored.scalar_type(), [stored] { return stored; }});
+    if (of_model_type) beside.add(name, parts.back().name, stored);
   }
   write_weight_files(directory, parts, kPurpose);
   write_rest(directory, model.architecture(), tokenizer, source, dtype, quantization,
-             types.float32_beside());
+             beside.finish());
 }
 
 QuantizationConfig bitsandbytes_config(const quant::QuantizationOptions& options,
@@ -120,22 +116,26 @@ QuantizedStream::QuantizedStream(std::string directory, const model::WeightSourc
       layout_(architecture_),
       config_(std::move(config)),
       dtype_(dtype),
-      types_(source, dtype),
       weights_(directory_, kPurpose),
+      beside_(directory_, source, dtype),
       packed_(architecture_) {}
 
 void QuantizedStream::add(const model::StreamedPart& part) {
   for (const lora::LinearGroup* group : part.groups) packed_.add(*group);
-  for (const auto& [name, tensor] : part.tensors)
-    weights_.add(layout_.in_files(name), layout_.in_files(name, tensor), types_.of(name, tensor));
+  for (const auto& [name, tensor] : part.tensors) {
+    const std::string in_files = layout_.in_files(name);
+    const at::Tensor stored = layout_.in_files(name, tensor);
+    const bool of_model_type = is_of_model_type(name, stored);
+    weights_.add(in_files, stored, of_model_type ? dtype_ : stored.scalar_type());
+    if (of_model_type) beside_.add(name, in_files, stored);
+  }
 }
 
 void QuantizedStream::finish(const data::Tokenizer& tokenizer, const std::string& source) {
   weights_.finish();
   std::optional<nlohmann::ordered_json> quantization;
   if (!packed_.packed.empty()) quantization = config_(packed_);
-  write_rest(directory_, architecture_, tokenizer, source, dtype_, quantization,
-             types_.float32_beside());
+  write_rest(directory_, architecture_, tokenizer, source, dtype_, quantization, beside_.finish());
 }
 
 }  // namespace qlora::exporting

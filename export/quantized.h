@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "data/tokenizer.h"
+#include "export/float32_beside.h"
 #include "export/weight_stream.h"
 #include "model/causal_lm.h"
 #include "model/file_layout.h"
@@ -19,30 +20,13 @@
 namespace qlora::exporting {
 
 // Writes config.json with its quantization_config, the frozen weights as they lie in memory, the
-// rest in `dtype` or, where the base's files have it so, in float32 (WrittenTypes), and the
-// tokenizer, into `directory`, which must exist. `source` is where the base came from. ConfigError
-// for weights that this layout cannot hold: those that a GGUF file or another tool packed.
+// rest in `dtype`, what of it the base's files have in float32 once more so (Float32Beside), and
+// the tokenizer, into `directory`, which must exist. `source` is where the base came from.
+// ConfigError for weights that this layout cannot hold: those that a GGUF file or another tool
+// packed.
 void write_quantized(const std::string& directory, const model::CausalLm& model,
                      const quant::QuantizationOptions& options, const data::Tokenizer& tokenizer,
                      const std::string& source, at::ScalarType dtype);
-
-// In which types tensors are written, so that they are read as the base was read from its own
-// files: parts of packed weights in theirs, the rest as WeightSource::dtype_of() says of those
-// files.
-class WrittenTypes {
- public:
-  // The source must outlive it.
-  WrittenTypes(const model::WeightSource& source, at::ScalarType dtype)
-      : source_(source), dtype_(dtype) {}
-  at::ScalarType of(const std::string& name, const at::Tensor& tensor);
-  // Whether there was one in float32 beside matrices of another type.
-  bool float32_beside() const { return float32_beside_; }
-
- private:
-  const model::WeightSource& source_;
-  at::ScalarType dtype_;
-  bool float32_beside_ = false;
-};
 
 // Which linear layers are packed and which are not: what quantization_config says of a model.
 struct PackedLayers {
@@ -61,8 +45,8 @@ using QuantizationConfig = std::function<nlohmann::ordered_json(const PackedLaye
 // The same directory from a model that is never whole in memory (model::stream_model()).
 class QuantizedStream {
  public:
-  // The rest of the tensors is written in `dtype`, but for what `source`, which must outlive this,
-  // has in float32 beside matrices of any type.
+  // The rest of the tensors is written in `dtype`, and what of it `source`, which must outlive
+  // this, has in float32 beside matrices of any type once more so.
   QuantizedStream(std::string directory, const model::WeightSource& source,
                   QuantizationConfig config, at::ScalarType dtype);
   void add(const model::StreamedPart& part);
@@ -74,8 +58,8 @@ class QuantizedStream {
   model::FileLayout layout_;
   QuantizationConfig config_;
   at::ScalarType dtype_;
-  WrittenTypes types_;
   WeightStream weights_;
+  Float32Beside beside_;
   PackedLayers packed_;
 };
 

@@ -14,6 +14,7 @@
 #include "model/expert_tensors.h"
 #include "model/families/family.h"
 #include "model/file_layout.h"
+#include "model/float32_tensors.h"
 #include "model/packed_layers.h"
 #include "model/read_tensor.h"
 #include "model/tensor_spellings.h"
@@ -57,6 +58,7 @@ class HuggingFaceDirectory final : public WeightSource {
     read_packing(json);
     read_float32_beside(json);
     name_as_transformers_does(architecture_, file_);
+    float32_tensors_.name_as_transformers_does(architecture_);
     part_different_embeddings();
     require_equal_copies();
     take_stored_biases(json.find("text_config").value_or(json));
@@ -80,6 +82,7 @@ class HuggingFaceDirectory final : public WeightSource {
       fail<FormatError>("{}: the weights must hold a tensor {}{}", place_, layout_.in_files(name),
                         where_it_lies(file_, layout_.in_files(name)));
     require_not_packed(*view, name);
+    float32_tensors_.require_as_rounded(*view);
     read_.insert(name);
     if (layout_.is_by_inputs(name))
       return read_tensor(*view, {shape[1], shape[0]}, dtype).t().contiguous();
@@ -165,6 +168,7 @@ class HuggingFaceDirectory final : public WeightSource {
     if (type != json.string_or("dtype", json.string_or("torch_dtype", ""))) return;
     if (type == "bfloat16") float32_beside_ = at::kBFloat16;
     if (type == "float16") float32_beside_ = at::kHalf;
+    if (float32_beside_) float32_tensors_.take_from(place_, *float32_beside_, file_);
   }
 
   // Packed tensors in a directory whose config.json does not say so.
@@ -252,6 +256,7 @@ class HuggingFaceDirectory final : public WeightSource {
 
   std::string head_, embedding_;  // tensors
   std::optional<at::ScalarType> float32_beside_;
+  Float32Tensors float32_tensors_;
   io::TensorFile file_;
   PackedLayers packed_{architecture_, file_};
   std::set<std::string> read_;

@@ -56,7 +56,7 @@ class WeightSource {
   // In which a tensor is read in a model whose matrices are read in `of_matrices`: that type in a
   // directory, as in transformers; in a GGUF file float32 for what such files have so beside
   // matrices of any type (norms, sinks, biases, routers, learned positions), and likewise in a
-  // directory that was made of one and says so (kFloat32Beside).
+  // directory that was made of one and has them in a file beside (kFloat32Beside).
   virtual at::ScalarType dtype_of(const std::string& /*name*/, at::ScalarType of_matrices) const {
     return of_matrices;
   }

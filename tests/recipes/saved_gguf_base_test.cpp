@@ -1,16 +1,20 @@
 // Runs that write the base that they made of a GGUF file: what such files have in float32 beside
 // matrices of 16 bits (norms, biases, routers, learned positions) is read again as it was trained
-// on.
+// on, and lies among the weights in the type that other tools can compute with.
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <tuple>
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "io/atomic_write.h"
 #include "io/gguf.h"
 #include "model/load.h"
@@ -58,6 +62,37 @@ const std::vector<std::pair<std::string, std::string>>& families() {
   return all;
 }
 
+bool is_part_of_packed(const std::string& name) {
+  constexpr const char* kParts[] = {".SCB", ".scales", ".scale", ".zero"};
+  return name.find(".weight.") != std::string::npos ||
+         std::ranges::any_of(kParts, [&name](const char* part) { return name.ends_with(part); });
+}
+
+// What other tools load of a directory is of one type, and what is not so lies beside it, with the
+// numbers of which those are the rounded ones. There are only the files that there shall be.
+void expect_one_type(const std::string& directory) {
+  const auto config = nlohmann::json::parse(test::read_file(directory + "/config.json"));
+  ASSERT_NE(config.at("torch_dtype"), "float32") << directory;
+  EXPECT_EQ(config.at("qlora_float32_beside"), config.at("torch_dtype")) << directory;
+  const at::ScalarType type = config.at("torch_dtype") == "float16" ? at::kHalf : at::kBFloat16;
+  std::map<std::string, at::Tensor> weights;
+  for (const auto& [name, tensor] : quant::read_tensors(directory + "/model.safetensors")) {
+    weights[name] = tensor;
+    if (tensor.is_floating_point() && !is_part_of_packed(name)) {
+      EXPECT_EQ(tensor.scalar_type(), type) << directory << " " << name;
+    }
+  }
+  const auto beside = quant::read_tensors(directory + "/float32_tensors.qlora");
+  EXPECT_GE(beside.size(), 5U) << directory;
+  for (const auto& [name, tensor] : beside) {
+    EXPECT_EQ(tensor.scalar_type(), at::kFloat) << directory << " " << name;
+    ASSERT_TRUE(weights.contains(name)) << directory << " " << name;
+    EXPECT_TRUE(at::equal(tensor.to(type), weights.at(name))) << directory << " " << name;
+  }
+  for (const auto& entry : std::filesystem::directory_iterator(directory))
+    EXPECT_NE(entry.path().extension(), ".scratch") << entry.path();
+}
+
 class SavedGgufBase : public ::testing::Test {
  protected:
   SavedGgufBase() : recipe_(test::tiny_recipe(dir_.path())) {
@@ -88,6 +123,7 @@ class SavedGgufBase : public ::testing::Test {
     parts.output.dir = dir_ / (name + "-parts");
     train(whole);
     const std::string run = whole.output.dir;
+    expect_one_type(run + "/base");
     const auto record = lora::read_adapter_base(run + "/adapter");
     ASSERT_TRUE(record.has_value()) << name;
     ModelChoice of_run, by_hand;
@@ -149,19 +185,17 @@ TEST_F(SavedGgufBase, ItsAdapterFitsTheFileItselfToo) {
   EXPECT_EQ(open_model(choice).base.record.hash, record->hash);
 }
 
-TEST_F(SavedGgufBase, NormsLieThereInFloat32BesideMatricesOf16Bits) {
+TEST_F(SavedGgufBase, NormsLieInFloat32InAFileBesideThoseOf16Bits) {
   choose(families().front());
   recipe_.model.dtype = "bfloat16";
   recipe_.output.save_base = true;
   train(recipe_);
   const std::string base = recipe_.output.dir + "/base", file = base + "/config.json";
-  for (const auto& [name, tensor] : quant::read_tensors(base + "/model.safetensors")) {
-    if (name.ends_with("norm.weight")) {
-      EXPECT_TRUE(at::equal(tensor, at::full({kWidth}, 1.0003F))) << name;
-    }
-    if (name == "model.embed_tokens.weight") {
-      EXPECT_EQ(tensor.scalar_type(), at::kBFloat16);
-    }
+  const auto beside = quant::read_tensors(base + "/float32_tensors.qlora");
+  EXPECT_EQ(beside.size(), 5U);
+  for (const auto& [name, tensor] : beside) {
+    EXPECT_TRUE(name.ends_with("norm.weight")) << name;
+    EXPECT_TRUE(at::equal(tensor, at::full({kWidth}, 1.0003F))) << name;
   }
   const auto type_of_norm = [&] {
     const auto source = model::open_weights(base);
@@ -172,11 +206,53 @@ TEST_F(SavedGgufBase, NormsLieThereInFloat32BesideMatricesOf16Bits) {
   EXPECT_EQ(model::open_weights(base)->dtype(), at::kBFloat16);
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "");  // the key is known
   EXPECT_EQ(type_of_norm(), at::kFloat);
+  EXPECT_TRUE(at::equal(model::open_weights(base)->read("model.norm.weight", {kWidth}, at::kFloat),
+                        at::full({kWidth}, 1.0003F)));
+  EXPECT_EQ(model::open_weights(base)->stored("model.norm.weight")->dtype, io::DType::kF32);
   // A tool that loads it in another type and saves it again keeps the key, and changes the type.
   auto config = nlohmann::ordered_json::parse(test::read_file(file));
   config["dtype"] = "float32";
   io::write_file_atomically(file, config.dump());
   EXPECT_EQ(type_of_norm(), at::kBFloat16);
+  EXPECT_TRUE(at::equal(model::open_weights(base)->read("model.norm.weight", {kWidth}, at::kFloat),
+                        at::full({kWidth}, 1.0F)));
+}
+
+TEST_F(SavedGgufBase, IsRefusedWhereItsFilesAreNoLongerOfOneBase) {
+  choose(families().front());
+  recipe_.model.dtype = "bfloat16";
+  recipe_.output.save_base = true;
+  train(recipe_);
+  const std::string base = recipe_.output.dir + "/base", weights = base + "/model.safetensors",
+                    beside = base + "/float32_tensors.qlora", config = base + "/config.json";
+  const auto message = [&]() -> std::string {
+    try {
+      model::open_weights(base)->read("model.norm.weight", {kWidth}, at::kFloat);
+      return "";
+    } catch (const FormatError& error) {
+      return error.what();
+    }
+  };
+  EXPECT_EQ(message(), "");
+  const auto tensors = quant::read_tensors(weights), exact = quant::read_tensors(beside);
+  const auto with = [](quant::NamedTensors all, const at::Tensor& norm) {
+    for (auto& [name, tensor] : all)
+      if (name == "model.norm.weight") tensor = norm;
+    return all;
+  };
+  quant::write_tensors(weights, with(tensors, at::full({kWidth}, 2, at::kBFloat16)));
+  EXPECT_THAT(message(), ::testing::AllOf(::testing::HasSubstr(beside + ": the tensor model.norm"),
+                                          ::testing::HasSubstr("rounded is not that of")));
+  quant::write_tensors(weights, tensors);
+  quant::write_tensors(beside, with(exact, at::ones({2 * kWidth})));
+  EXPECT_THAT(message(), ::testing::HasSubstr("with the same shape, rounded"));
+  std::filesystem::remove(beside);
+  EXPECT_THAT(message(), ::testing::HasSubstr(beside + " is not there, and config.json says"));
+  // As the message says.
+  auto without = nlohmann::ordered_json::parse(test::read_file(config));
+  without.erase("qlora_float32_beside");
+  io::write_file_atomically(config, without.dump());
+  EXPECT_EQ(message(), "");
 }
 
 TEST_F(SavedGgufBase, AMergedModelOfItIsOfOneType) {
@@ -205,6 +281,7 @@ TEST_F(SavedGgufBase, QuantizingAGgufFileKeepsThemToo) {
       options.quantization.method = method;
       options.hqq.group_size = 32;
       EXPECT_NO_THROW(quantize_model(options)) << options.output;
+      expect_one_type(options.output);
     }
   }
 }
