@@ -220,9 +220,24 @@ std::set<std::string> torch_files(const std::string& directory) {
   return paths;
 }
 
+// Of masks and rotations that older versions of transformers saved: nobody reads them.
+constexpr std::string_view kBuffers[] = {".rotary_emb.inv_freq", ".attn.bias", ".attention.bias",
+                                         ".masked_bias"};
+
+bool is_weight(const TensorView& tensor) {
+  constexpr DType kFloats[] = {DType::kF16, DType::kBF16, DType::kF32, DType::kF64};
+  return std::ranges::find(kFloats, tensor.dtype) != std::end(kFloats) &&
+         std::ranges::none_of(kBuffers, [&](auto end) { return tensor.name.ends_with(end); });
+}
+
+// The same weights may have been saved in two dtypes, whose bytes cannot be compared.
+bool can_be_compared(const TensorView& a, const TensorView& b) {
+  return is_weight(a) && a.dtype == b.dtype && a.shape == b.shape &&
+         a.bytes.size() == b.bytes.size();
+}
+
 // A few pages of each, at the same places: the rest of two models' tensors is never the same.
 bool begin_and_end_alike(const TensorView& a, const TensorView& b) {
-  if (a.dtype != b.dtype || a.shape != b.shape || a.bytes.size() != b.bytes.size()) return false;
   constexpr size_t kLook = 4096;
   const size_t size = a.bytes.size(), look = std::min(size, kLook);
   for (const size_t at : {size_t{0}, (size - look) / 2, size - look})
@@ -238,7 +253,8 @@ void warn_of_other_torch_files(const std::string& directory, const std::string& 
     for (const std::string& path : torch_files(directory)) {
       for (const TensorView& other : read_torch_file(path).tensors) {
         const TensorView* tensor = used.find(other.name);
-        if (!tensor || begin_and_end_alike(*tensor, other)) continue;
+        if (!tensor || !can_be_compared(*tensor, other) || begin_and_end_alike(*tensor, other))
+          continue;
         log::warning_once(
             "{} and {} hold other weights, {} for one; those of the former are used, as "
             "transformers does",

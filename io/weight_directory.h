@@ -17,8 +17,8 @@ namespace qlora::io {
 // An index names shards, and each named tensor must be in the shard that the index says. Of tensors
 // of one name in several shards that of the last is taken. Warns if an index lies beside the one
 // file, or an adapter beside the weights, and of tensors that the index does not name, or that
-// differ, and if files of torch.save beside safetensors hold other values.
-// FormatError as require_weights().
+// differ, and if files of torch.save beside safetensors hold other floats of the
+// same dtype and shape. FormatError as require_weights().
 TensorFile read_weight_directory(const std::string& directory);
 
 // Those of read_weight_directory() if the path is a directory; else those of the one file: a

@@ -41,6 +41,20 @@ void write_torch_file(const TempDir& dir, const std::string& file, const std::st
   dir.write(file, test::torch_file(pk::whole(pk::dict({{tensor, value}})), {letter}));
 }
 
+// The same of numbers of 16 bits.
+void write_half_safetensors(const TempDir& dir, const std::string& file, const std::string& tensor,
+                            const std::string& letters) {
+  SafetensorsWriter writer(dir / file, {{tensor, DType::kF16, {1}}});
+  writer.write(tensor, bytes_of(letters));
+  writer.finish();
+}
+void write_half_torch_file(const TempDir& dir, const std::string& file, const std::string& tensor,
+                           const std::string& letters, const char* storage = "HalfStorage") {
+  namespace pk = test::pickle;
+  const std::string value = pk::tensor(pk::storage(storage, "0", 1), 0, {1}, {1});
+  dir.write(file, test::torch_file(pk::whole(pk::dict({{tensor, value}})), {letters}));
+}
+
 // The letter of the tensor "t", or what the reader says.
 std::string letter_of(const TempDir& dir) {
   try {
@@ -88,24 +102,24 @@ TEST(WeightDirectory, FilesAreLookedForInTheOrderOfTransformers) {
 TEST(WeightDirectory, TorchsFilesBesideSafetensorsAreNamedWhereTheyHoldOtherWeights) {
   const auto said = [](const std::string& letter, const std::string& tensor, bool in_shards) {
     TempDir dir;
-    write_safetensors(dir, "model.safetensors", "t", "a");
+    write_half_safetensors(dir, "model.safetensors", "t", "aa");
     if (in_shards) {
       const std::string shard = "pytorch_model-00001-of-00002.bin";  // the second is not there
-      write_torch_file(dir, shard, tensor, letter);
+      write_half_torch_file(dir, shard, tensor, letter);
       dir.write(
           "pytorch_model.bin.index.json",
           R"({"weight_map":{"t":")" + shard + R"(","u":"pytorch_model-00002-of-00002.bin"}})");
     } else {
-      write_torch_file(dir, "pytorch_model.bin", tensor, letter);
+      write_half_torch_file(dir, "pytorch_model.bin", tensor, letter);
     }
     testing::internal::CaptureStderr();
-    EXPECT_EQ(letter_of(dir), "a");
+    EXPECT_EQ(letter_of(dir), "aa");
     return testing::internal::GetCapturedStderr();
   };
   for (const bool in_shards : {false, true}) {
-    EXPECT_EQ(said("a", "t", in_shards), "");
-    EXPECT_EQ(said("b", "masked_bias", in_shards), "");  // a buffer that safetensors leaves out
-    EXPECT_THAT(said("b", "t", in_shards),
+    EXPECT_EQ(said("aa", "t", in_shards), "");
+    EXPECT_EQ(said("bb", "masked_bias", in_shards), "");  // a buffer that safetensors leaves out
+    EXPECT_THAT(said("bb", "t", in_shards),
                 AllOf(HasSubstr("model.safetensors and "), HasSubstr("pytorch_model"),
                       HasSubstr("hold other weights, t for one")));
   }
@@ -113,6 +127,23 @@ TEST(WeightDirectory, TorchsFilesBesideSafetensorsAreNamedWhereTheyHoldOtherWeig
   write_safetensors(dir, "model.safetensors", "t", "a");
   dir.write("pytorch_model.bin", "no file of torch.save");
   EXPECT_EQ(letter_of(dir), "a");
+}
+
+// As older versions of transformers saved them, or whoever converted the weights to another dtype.
+TEST(WeightDirectory, BuffersAndOtherDtypesInTorchsFilesAreNoOtherWeights) {
+  const auto said = [](const std::string& tensor, const char* storage) {
+    TempDir dir;
+    write_half_safetensors(dir, "model.safetensors", tensor, "aa");
+    write_half_torch_file(dir, "pytorch_model.bin", tensor, "bb", storage);
+    testing::internal::CaptureStderr();
+    read_weight_directory(dir.path());
+    return testing::internal::GetCapturedStderr();
+  };
+  for (const char* buffer : {"layers.0.self_attn.rotary_emb.inv_freq", "h.0.attn.bias",
+                             "h.0.attn.masked_bias", "layers.0.attention.bias"})
+    EXPECT_EQ(said(buffer, "HalfStorage"), "") << buffer;
+  EXPECT_EQ(said("h.0.attn.weight", "BFloat16Storage"), "");
+  EXPECT_THAT(said("h.0.attn.c_attn.bias", "HalfStorage"), HasSubstr("hold other weights"));
 }
 
 TEST(WeightDirectory, OneFileIsReadByItsEnding) {
