@@ -51,11 +51,24 @@ std::optional<PackingConfig> packing_config_beside(const std::string& directory)
     if (!fs::exists(path)) continue;
     PackingConfig beside{io::read_json_file(path.string()), path.string()};
     const auto has = [&](const char* key) { return beside.config.contains(key); };
-    // Other programs write a quant_config.json that says nothing of these formats.
-    if (name == std::string_view("quantize_config.json") || has("w_bit") || has("bits"))
+    // Other programs write a quant_config.json that says nothing of these formats, but may have
+    // "bits" too.
+    if (name == std::string_view("quantize_config.json") || has("w_bit") || has("q_group_size") ||
+        has("zero_point") || has("quant_method"))
       return beside;
   }
   return std::nullopt;
+}
+
+// Nothing of a file that config.json overrules is used.
+void compare_with_file_beside(const io::JsonNode& used, const std::string& directory) {
+  try {
+    const std::optional<PackingConfig> beside = packing_config_beside(directory);
+    if (beside && beside->config.is_object() && used.value().is_object())
+      warn_where_they_differ(used, io::JsonNode(beside->config, beside->place));
+  } catch (const Error&) {
+    // What is not read need not be readable.
+  }
 }
 
 }  // namespace
@@ -73,13 +86,11 @@ std::string config_file(const std::string& directory) {
 
 std::optional<PackingConfig> packing_config(const io::JsonNode& config,
                                             const std::string& directory) {
-  std::optional<PackingConfig> beside = packing_config_beside(directory);
   if (const auto quantization = config.find("quantization_config")) {
-    if (beside && beside->config.is_object() && quantization->value().is_object())
-      warn_where_they_differ(*quantization, io::JsonNode(beside->config, beside->place));
+    compare_with_file_beside(*quantization, directory);
     return PackingConfig{quantization->value(), quantization->place()};
   }
-  if (beside) return beside;
+  if (auto beside = packing_config_beside(directory)) return beside;
   const std::string file = io::weights_file(directory);
   if (!file.ends_with(".pt")) return std::nullopt;
   return PackingConfig{{{"quant_method", "hqq"}}, (fs::path(directory) / file).string()};

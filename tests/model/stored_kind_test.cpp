@@ -87,6 +87,11 @@ TEST(StoredKind, NamesTheMethodAlsoWhereOldToolsLeftItOut) {
   EXPECT_EQ(stored_kind(Files(awq.path())).text, "AWQ, 4 bit, groups of 128");
   awq.write("quant_config.json", R"({"made": "by another program"})");
   EXPECT_EQ(stored_kind(Files(awq.path())).method, "");
+  awq.write("quant_config.json", R"({"bits": 8, "made": "by another program"})");
+  EXPECT_EQ(stored_kind(Files(awq.path())).method, "");
+  awq.write("quant_config.json",
+            R"({"bits": 4, "q_group_size": 64, "zero_point": true, "version": "GEMM"})");
+  EXPECT_EQ(stored_kind(Files(awq.path())).text, "AWQ, 4 bit, groups of 64");
 }
 
 TEST(StoredKind, OfHqqsOwnFileIsSaidByTheFileAlone) {
