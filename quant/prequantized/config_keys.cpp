@@ -54,7 +54,8 @@ constexpr std::string_view kChoosing[] = {
     "minmax_lr", "model_dtype", "momentum", "nblocks", "not_use_best_mse", "nsamples",
     "quant_block_list", "quant_lm_head", "quant_nontext_module", "regex_config", "sampler",
     "scale_dtype", "scheme", "seed", "seqlen", "static_attention_dtype", "static_kv_dtype",
-    "to_quant_block_names", "train_bs", "use_quant_input"};
+    "super_bits", "super_group_size", "supported_types", "to_quant_block_names", "train_bs",
+    "use_quant_input"};
 
 // Null, false, nothing, or a word for it.
 bool is_unset(const nlohmann::json& value) {
@@ -90,9 +91,17 @@ void check_adapter(const io::JsonNode& config) {
 
 void check_activations(const io::JsonNode& config) {
   constexpr int64_t kNotQuantized = 16;
-  if (const auto bits = set_member(config, "act_bits");
-      bits && bits->as_integer(1, 64) < kNotQuantized)
-    warn_of_quantized_activations(*bits);
+  const auto bits = set_member(config, "act_bits");
+  const int64_t count = bits ? bits->as_integer(0, 64) : 0;
+  if (count > 0 && count < kNotQuantized) warn_of_quantized_activations(*bits);
+}
+
+// What a key that is not known would switch on is off.
+nlohmann::json without_false(const nlohmann::json& object) {
+  nlohmann::json rest = nlohmann::json::object();
+  for (const auto& [key, value] : object.items())
+    if (value != false) rest[key] = value;
+  return rest;
 }
 
 }  // namespace
@@ -103,7 +112,8 @@ void check_config_keys(const io::JsonNode& config, ConfigKeys read, ConfigKeys h
   check_rotations(config);
   check_adapter(config);
   check_activations(config);
-  io::warn_of_other_keys(config, {kOfAll, kChecked, read, harmless});
+  const nlohmann::json others = without_false(config.value());
+  io::warn_of_other_keys(io::JsonNode(others, config.place()), {kOfAll, kChecked, read, harmless});
 }
 
 }  // namespace qlora::quant

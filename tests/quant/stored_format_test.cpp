@@ -144,7 +144,8 @@ const std::map<std::string, json>& plain_configs() {
       {"auto-round", json::parse(R"({"bits": 4, "packing_format": "auto_round:auto_gptq",
           "group_size": 128, "sym": true, "data_type": "int", "iters": 200, "nsamples": 128,
           "scale_dtype": "torch.float16", "act_bits": 16, "act_group_size": 128,
-          "act_data_type": null, "block_name_to_quantize": "model.layers"})")},
+          "act_data_type": null, "super_bits": null, "super_group_size": 8,
+          "supported_types": ["Linear"], "block_name_to_quantize": "model.layers"})")},
       {"compressed-tensors", json::parse(R"({"format": "pack-quantized", "ignore": ["lm_head"],
           "kv_cache_scheme": {"num_bits": 8}, "quantization_status": "compressed",
           "global_compression_ratio": 1.5, "version": "0.9", "sparsity_config": {},
@@ -221,7 +222,9 @@ TEST(StoredFormat, WhatChangesTheComputationIsToldOrRefused) {
     EXPECT_THAT(refusal_of(with(method, "data_type", "mx_fp")), HasSubstr("data_type must be"));
     EXPECT_THAT(refusal_of(with(method, "rotation_config", {{"hadamard", true}})),
                 HasSubstr("rotation_config must be absent"));
-    EXPECT_THAT(said_of(with(method, "super_bits", 6), method), HasSubstr("super_bits"));
+    EXPECT_EQ(said_of(with(method, "act_bits", 0), method), "");
+    EXPECT_EQ(said_of(with(method, "made_up", false), method), "");
+    EXPECT_THAT(said_of(with(method, "made_up", 0), method), HasSubstr("made_up"));
   }
   json config = plain_configs().at("compressed-tensors");
   config["config_groups"]["group_0"]["weights"]["dynamic"] = true;
