@@ -56,17 +56,26 @@ RowTokenizer::RowTokenizer(const Tokenizer& tokenizer, const ChatTemplate* chat_
   reader_options_.writes_tool_calls_beside_tools = renderer_ && renderer_->writes_tool_calls(true);
 }
 
-const ChatRenderer& RowTokenizer::renderer() const {
-  if (!renderer_) {
+// What data.chat_template may be. Every built-in one is compiled for it, once for all rows.
+const std::string& RowTokenizer::templates_to_set() const {
+  std::call_once(has_templates_to_set_, [&] {
     const std::vector<std::string> names = builtin_templates_that_end(encoder_.tokenizer());
+    templates_to_set_ =
+        names.empty() ? "a file: no built-in one ends answers with a special token of the model"
+                      : fmt::format(
+                            "a file, or a built-in one that ends answers with a special "
+                            "token of the model: {}",
+                            fmt::join(names, ", "));
+  });
+  return templates_to_set_;
+}
+
+const ChatRenderer& RowTokenizer::renderer() const {
+  if (!renderer_)
     fail<ConfigError>(
         "the rows are conversations but the model has no chat template; set data.chat_template "
         "({}), or data.prompt_style: alpaca for alpaca rows",
-        names.empty() ? "a file: no built-in one ends answers with a special token of the model"
-                      : fmt::format("a file, or a built-in one that ends answers with a special "
-                                    "token of the model: {}",
-                                    fmt::join(names, ", ")));
-  }
+        templates_to_set());
   return *renderer_;
 }
 

@@ -17,6 +17,7 @@
 // One BOS token stands in front where the tokenizer or the template wants one (prompt_encoder.h).
 #pragma once
 
+#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
@@ -65,6 +66,7 @@ class RowTokenizer {
   void note_marks(const Conversation& conversation, TokenizedRow& row) const;
   static void note_turns(const ConversationPair& pair, TokenizedRow& row);
   const ChatRenderer& renderer() const;
+  const std::string& templates_to_set() const;
   const std::string& template_source_for(const Record& record) const;
   TokenizedRow tokenize_record(const Record& record) const;
   bool loses_tools(const Conversation& conversation) const;
@@ -88,6 +90,9 @@ class RowTokenizer {
   TrainOn train_on_;
   ModelTokens model_;
   ReaderOptions reader_options_;
+  // Of templates_to_set(), which many rows may ask for at once.
+  mutable std::once_flag has_templates_to_set_;
+  mutable std::string templates_to_set_;
 };
 
 }  // namespace qlora::data
