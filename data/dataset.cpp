@@ -21,6 +21,9 @@ namespace {
 constexpr int64_t kRowsInMemory = 4096;
 // At first, and then no more than so many tokens or kRowsInMemory, where the first rows are bad.
 constexpr int64_t kRowsLookedAt = 256, kTokensLookedAt = int64_t{1} << 21;
+// Where a later row is bad there will be no run either: so many chunks behind the first one with
+// bad rows tell enough of them.
+constexpr int64_t kChunksLookedAt = 16;
 constexpr size_t kMostKeys = 20;  // of those that are not read, which a file may have any number of
 
 // Reads the rows of a dataset, a chunk at a time. What is wrong with rows is gathered, to be told
@@ -31,7 +34,8 @@ class RowReader {
 
   // work(row) for up to `count` further rows on all cores, then take(row, result) in the order of
   // the rows. A row is bad if either throws a FormatError; another error is thrown, the first one
-  // in that order. Left by Stopped if `progress` is given and a stop is wanted.
+  // in that order, behind the bad rows in front of it. Left by Stopped if `progress` is given and a
+  // stop is wanted.
   template <typename Work, typename Take>
   void read(int64_t count, const Work& work, const Take& take, Progress* progress = nullptr) {
     using Result = std::invoke_result_t<Work, const SourceRow&>;
@@ -51,8 +55,9 @@ class RowReader {
       }
     });
     if (progress != nullptr) progress->leave_if_stop_wanted();  // with rows that no thread took
+    const int64_t before = rows_ - static_cast<int64_t>(rows.size());
     for (size_t i = 0; i < rows.size(); ++i)
-      at_row(rows[i], [&] {
+      at_row(rows[i], before + static_cast<int64_t>(i), [&] {
         if (errors[i]) std::rethrow_exception(errors[i]);
         take(rows[i], std::move(results[i]));
       });
@@ -76,19 +81,27 @@ class RowReader {
       return rows;
     } catch (const FormatError& fault) {
       if (bad_.empty()) throw;
-      throw FormatError(bad_.to_text(rows_read()) + "\n" + fault.what());
+      throw FormatError(behind_bad_rows(rows_, fault.what()));
+    } catch (const IoError& fault) {
+      if (bad_.empty()) throw;
+      throw IoError(behind_bad_rows(rows_, fault.what()));
     }
   }
 
-  // Puts the row's place in front of what `work` complains about.
+  // What ends the reading when `rows` rows were looked at, behind what is wrong with those.
+  std::string behind_bad_rows(int64_t rows, const std::string& fault) const {
+    return bad_.empty() ? fault : bad_.to_text({path_, rows, false}) + "\n" + fault;
+  }
+
+  // Puts the row's place in front of what `work` complains about; it is behind `before` others.
   template <typename Work>
-  void at_row(const SourceRow& row, const Work& work) {
+  void at_row(const SourceRow& row, int64_t before, const Work& work) {
     try {
       work();
     } catch (const FormatError& error) {
       bad_.add(row.location, error.what());
     } catch (const ConfigError& error) {
-      throw ConfigError(row.location + ": " + error.what());
+      throw ConfigError(behind_bad_rows(before, row.location + ": " + error.what()));
     }
   }
 
@@ -100,15 +113,18 @@ class RowReader {
 };
 
 // All of the reader's rows, until enough() is true, if it is given. Whether that was so.
-// FormatError with all bad rows.
+// FormatError with the bad rows of the first chunk that has any and of the kChunksLookedAt behind
+// it.
 template <typename Work, typename Take>
 bool for_each_row(RowReader& reader, const std::string& path, const Work& work, const Take& take,
                   const std::function<bool()>& enough = {}) {
   Progress progress("tokenizing " + path, 0, "rows");
   bool is_enough = false;
-  while (!is_enough && !reader.is_at_end()) {
+  int64_t chunks_with_bad = 0;  // the first one and all behind it
+  while (!is_enough && !reader.is_at_end() && chunks_with_bad <= kChunksLookedAt) {
     reader.read(kRowsInMemory, work, take, &progress);
     if (reader.are_all_alike_bad()) break;  // so are the others
+    chunks_with_bad += reader.has_bad_rows() ? 1 : 0;
     is_enough = !reader.is_at_end() && enough && enough();
   }
   reader.refuse_bad_rows();

@@ -146,14 +146,31 @@ TEST(BadRowsOfDataset, BadRowsBehindThoseThatAreNeededAreNotLookedAt) {
   EXPECT_EQ(taken, 4094);
 }
 
-TEST(BadRowsOfDataset, ATemplateThatIsMissingIsNoFaultOfRows) {
+TEST(BadRowsOfDataset, BehindBadRowsSixteenFurtherChunksAreLookedAt) {
   const TempDir dir;
-  const auto path = dir.write("a.jsonl", chat_rows(5, {0}));
+  const auto path = dir.write("a.jsonl", chat_rows(75000, {4100, 9000, 73700, 73800}));
+  EXPECT_THAT(refusal_of_chat(path),
+              AllOf(StartsWith(path + ":4101: "), HasSubstr("\n" + path + ":9001: "),
+                    HasSubstr("\n" + path + ":73701: "), Not(HasSubstr(path + ":73801: ")),
+                    HasSubstr("\n3 of the first 73728 rows of " + path)));
+}
+
+TEST(BadRowsOfDataset, ATemplateThatIsMissingIsToldBehindTheBadRowsBeforeIt) {
+  const TempDir dir;
+  const auto path = dir.write("a.jsonl", chat_rows(5, {1, 2, 4}));
   const ByteTokenizer tokenizer;
+  EXPECT_THAT(
+      error_of<ConfigError>([&] {
+        read_dataset({path, "chat", {}}, 0, {}, tokenizer, nullptr);
+      }),
+      AllOf(StartsWith(path + ":1: "), HasSubstr("no chat template"), Not(HasSubstr("\n"))));
+  const auto bad_first = dir.write("b.jsonl", chat_rows(5, {0, 3}));
   EXPECT_THAT(error_of<ConfigError>([&] {
-                read_dataset({path, "chat", {}}, 0, {}, tokenizer, nullptr);
+                read_dataset({bad_first, "chat", {}}, 0, {}, tokenizer, nullptr);
               }),
-              AllOf(HasSubstr("no chat template"), Not(HasSubstr("\n"))));
+              AllOf(StartsWith(bad_first + ":1: message 1"),
+                    HasSubstr("\n" + bad_first + ":2: the rows are conversations"),
+                    Not(HasSubstr("b.jsonl:4"))));
 }
 
 }  // namespace
