@@ -14,29 +14,31 @@ namespace {
 
 constexpr const char* kQuotes = "\"\"\"";  // around a text of several lines
 
-// NAME """TEXT"""; nothing if the quotes would end elsewhere.
+// NAME """TEXT"""; nothing if the quotes may end elsewhere. Ollama takes three off either end, so
+// that the text's own may touch them.
 std::optional<std::string> quoted_line(const char* name, const std::string& text) {
-  if (text.find(kQuotes) != std::string::npos || text.starts_with('"') || text.ends_with('"'))
-    return std::nullopt;
+  if (text.find(kQuotes) != std::string::npos) return std::nullopt;
   return fmt::format("{0} {1}{2}{1}\n", name, kQuotes, text);
 }
 
-// TEMPLATE, and SYSTEM where conversations were trained with a system message, or the chat template
-// has one of its own.
-std::optional<std::string> template_lines(const ConversationForm& form,
-                                          const std::string& trained_system) {
-  const auto chat = quoted_line("TEMPLATE", go_template(form));
-  const std::string& message = trained_system.empty() ? form.default_system : trained_system;
-  if (!chat || message.empty()) return chat;
-  const auto system = quoted_line("SYSTEM", message);
-  return system ? std::optional(*chat + *system) : std::nullopt;
+void add_system(const std::string& message, Modelfile& file) {
+  if (message.empty()) return;
+  if (const auto line = quoted_line("SYSTEM", message))
+    file.text += *line;
+  else
+    file.differences.emplace_back(
+        "`Modelfile` has no `SYSTEM`: the system message of conversations without one has three "
+        "double quotes in a row, which cannot be said there. Send it with each conversation.");
 }
 
-// Of prompts as they are. Text that Go's language would take for its own is written as a string of
-// it.
+// Of prompts as they are: the last user's message. Ollama would put those before it in front of
+// {{ .Prompt }}. Text that Go's language would take for its own is written as a string of it.
 std::string raw_template(const std::string& separator) {
-  if (separator.find("{{") == std::string::npos) return "{{ .Prompt }}" + separator;
-  return fmt::format("{{{{ .Prompt }}}}{{{{ {} }}}}", data::Json(separator).dump());
+  const std::string last =
+      "{{ $p := \"\" }}{{ range .Messages }}{{ if eq .Role \"user\" }}{{ $p = .Content }}{{ end }}"
+      "{{ end }}{{ $p }}";
+  if (separator.find("{{") == std::string::npos) return last + separator;
+  return fmt::format("{}{{{{ {} }}}}", last, data::Json(separator).dump());
 }
 
 void tell_differences(const ConversationForm& form, const data::ChatTemplate& chat_template,
@@ -89,8 +91,9 @@ Modelfile modelfile(const std::string& from, const data::Tokenizer& tokenizer,
       return file;
     }
   const auto form = chat_template ? conversation_form(*chat_template, tokenizer) : std::nullopt;
-  if (const auto lines = form ? template_lines(*form, trained.system) : std::nullopt) {
-    file.text += *lines;
+  if (const auto line = form ? quoted_line("TEMPLATE", go_template(*form)) : std::nullopt) {
+    file.text += *line;
+    add_system(trained.system.empty() ? form->default_system : trained.system, file);
     tell_differences(*form, *chat_template, tokenizer, file.differences);
   } else if (chat_template) {
     file.lacks_template = true;
@@ -100,6 +103,7 @@ Modelfile modelfile(const std::string& from, const data::Tokenizer& tokenizer,
         "in the GGUF file of the model, which it may not understand, and which beside an adapter "
         "need not be the one trained with; if its answers are not those of `qlora chat`, write a "
         "`TEMPLATE`.");
+    add_system(trained.system, file);
   }
   for (const data::TokenId id : data::answer_end_ids(tokenizer, chat_template))
     file.text += stop_line(tokenizer.id_to_token(id));

@@ -21,11 +21,13 @@ struct Modelfile {
 // `from`: the lines that name the files ("FROM ./model.gguf\n"). TEMPLATE is written where the chat
 // template (null: there is none) puts each message between fixed texts (conversation_form.h); else
 // Ollama looks at the one in the file. SYSTEM is written beside it where the chat template has a
-// system message of its own for conversations without one. Every token that ends an answer is a
-// stop; if the chat template ends answers with none, the text with which it does.
+// system message of its own for conversations without one, or conversations were given one in the
+// training, then also without TEMPLATE. Every token that ends an answer is a stop; if the chat
+// template ends answers with none, the text with which it does.
 //
 // `trained`: how the rows put their prompts, where that is known. Raw prompts get a TEMPLATE that
-// puts nothing in front of them, and a message that conversations were given is SYSTEM.
+// puts nothing in front of them, and a message that conversations were given is SYSTEM in place of
+// the template's own.
 Modelfile modelfile(const std::string& from, const data::Tokenizer& tokenizer,
                     const data::ChatTemplate* chat_template,
                     const data::TrainedPrompts& trained = {});

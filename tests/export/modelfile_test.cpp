@@ -17,6 +17,7 @@ using data::ChatTemplate;
 using data::Json;
 using testing::AllOf;
 using testing::ElementsAre;
+using testing::EndsWith;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
@@ -33,7 +34,7 @@ std::optional<std::string> quoted(const std::string& text, const std::string& na
   const size_t at = text.find(name + " \"\"\"");
   if (at == std::string::npos) return std::nullopt;
   const size_t begin = at + name.size() + 4;
-  return text.substr(begin, text.find("\"\"\"", begin) - begin);
+  return text.substr(begin, text.find("\"\"\"\n", begin) - begin);
 }
 
 // As Ollama asks: BOS is put in front of what the template gives, SYSTEM in front of messages
@@ -43,6 +44,13 @@ std::string by_ollama(const Modelfile& file, Json messages) {
   if (system && messages[0]["role"] != "system")
     messages.insert(messages.begin(), Json{{"role", "system"}, {"content", *system}});
   return test::GoText(quoted(file.text, "TEMPLATE").value_or("no TEMPLATE")).render(messages);
+}
+
+Modelfile with_system(const std::string& source, const std::string& system) {
+  const ChatTemplate chat_template(source);
+  data::TrainedPrompts trained;
+  trained.system = system;
+  return modelfile("FROM x\n", kTokenizer, &chat_template, trained);
 }
 
 std::string by_jinja(const std::string& source, const Json& messages) {
@@ -160,6 +168,30 @@ TEST(Modelfile, ASystemMessageOfTheTrainingIsInPlaceOfTheTemplatesOwn) {
   EXPECT_EQ(asked, by_jinja(data::builtin_chat_template("chatml"), messages));
 }
 
+TEST(Modelfile, ASystemMessageMayBeginAndEndWithQuotes) {
+  for (const std::string system : {"\"Yes\"", "\"\"", "\"\nAnd no: \"\"", "Say \"no\""}) {
+    const Modelfile file = with_system(kTurns, system);
+    EXPECT_THAT(file.text, HasSubstr("\nSYSTEM \"\"\"" + system + "\"\"\"\n"));
+    EXPECT_THAT(file.text, HasSubstr("TEMPLATE"));
+    EXPECT_THAT(file.differences, IsEmpty());
+  }
+}
+
+TEST(Modelfile, ASystemMessageThatCannotBeSaidIsToldAndLeavesTheTemplate) {
+  const Modelfile file = with_system(kTurns, "Begin with \"\"\" and\nend so.");
+  EXPECT_FALSE(file.lacks_template);
+  EXPECT_THAT(file.text, AllOf(HasSubstr("TEMPLATE"), Not(HasSubstr("SYSTEM"))));
+  EXPECT_THAT(file.differences, ElementsAre(HasSubstr("has no `SYSTEM`")));
+}
+
+TEST(Modelfile, ASystemMessageOfTheTrainingIsWrittenWithoutATemplateToo) {
+  const Modelfile file =
+      with_system("{% for m in messages %}{{ m.content | upper }}{% endfor %}", "Be brief.");
+  EXPECT_TRUE(file.lacks_template);
+  EXPECT_THAT(file.text,
+              AllOf(HasSubstr("SYSTEM \"\"\"Be brief.\"\"\"\n"), Not(HasSubstr("TEMPLATE"))));
+}
+
 TEST(Modelfile, PromptsThatWereTrainedAsTheyAreGetNothingAroundThem) {
   const ChatTemplate chat_template(data::builtin_chat_template("chatml"));
   for (const std::string separator : {"", "\n\n### Answer:\n", " {{ \"x\" }}"}) {
@@ -168,10 +200,16 @@ TEST(Modelfile, PromptsThatWereTrainedAsTheyAreGetNothingAroundThem) {
     trained.separator = separator;
     const Modelfile file = modelfile("FROM x\n", kTokenizer, &chat_template, trained);
     const std::string in_go = separator.starts_with(" {{") ? R"({{ " {{ \"x\" }}" }})" : separator;
-    EXPECT_EQ(quoted(file.text, "TEMPLATE"), "{{ .Prompt }}" + in_go);
+    const auto chat = quoted(file.text, "TEMPLATE");
+    ASSERT_TRUE(chat);
+    EXPECT_THAT(*chat, AllOf(EndsWith("{{ $p }}" + in_go), Not(HasSubstr(".Prompt"))));
     EXPECT_THAT(file.text, AllOf(Not(HasSubstr("SYSTEM")), Not(HasSubstr("im_start")),
                                  HasSubstr("PARAMETER stop \"</s>\"\n")));
     EXPECT_THAT(file.differences, ElementsAre(HasSubstr("prompts as they are")));
+    if (in_go != separator) continue;
+    // Alone, whatever stands before it.
+    EXPECT_EQ(test::GoText(*chat).render(turns(3, "Be brief.")),
+              turns(3)[2]["content"].get<std::string>() + separator);
   }
 }
 
