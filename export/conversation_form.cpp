@@ -165,6 +165,14 @@ bool trims(const Form& form, const Renders& rendered) {
   return rendered(messages) != form.render(messages);
 }
 
+bool strips_thoughts(const Form& form, const Renders& rendered) {
+  constexpr std::array<const char*, 3> contents = {"Hello", "<think>\na\n</think>\n\nb",
+                                                   "And now?"};
+  const data::Json messages = conversation("", contents, contents.size());
+  const auto text = rendered(messages);
+  return text && *text != form.render(messages);
+}
+
 }  // namespace
 
 std::string ConversationForm::render(const data::Json& messages) const {
@@ -198,6 +206,7 @@ std::optional<ConversationForm> conversation_form(const data::ChatTemplate& chat
       chat_template.has_read_clock())
     return std::nullopt;
   form->trims = trims(*form, rendered);
+  form->strips_thoughts = strips_thoughts(*form, rendered);
   return form;
 }
 

@@ -23,6 +23,7 @@ struct ConversationForm {
   std::string before_system, behind_system;  // before the first user's message, which follows
   std::string default_system;  // the message that stands where a conversation has none; empty: none
   bool trims = false;          // white space at the ends of messages is not rendered as it is
+  bool strips_thoughts = false;  // nor is what stands in <think> in an earlier answer
 
   // Messages of user and assistant in turn, a user's the last, behind a system message or none.
   std::string render(const data::Json& messages) const;

@@ -47,6 +47,10 @@ void tell_differences(const ConversationForm& form, const data::ChatTemplate& ch
     differences.emplace_back(
         "The chat template takes white space off the ends of messages, which Ollama's language "
         "cannot: send messages without it.");
+  if (form.strips_thoughts)
+    differences.emplace_back(
+        "The chat template takes what stands before `</think>` off earlier answers, which Ollama's "
+        "language cannot: send earlier answers without their thoughts.");
   if (form.system == ConversationForm::System::kRefused)
     differences.emplace_back(
         "The chat template takes no system message; with Ollama one stands in front of the first "

@@ -192,6 +192,17 @@ TEST(Modelfile, ASystemMessageOfTheTrainingIsWrittenWithoutATemplateToo) {
               AllOf(HasSubstr("SYSTEM \"\"\"Be brief.\"\"\"\n"), Not(HasSubstr("TEMPLATE"))));
 }
 
+// As Qwen 3's and DeepSeek-R1's.
+TEST(Modelfile, ThoughtsThatTheTemplateTakesOffEarlierAnswersAreTold) {
+  const std::string strips =
+      "{% for m in messages %}{% set c = m.content %}"
+      "{% if m.role == 'assistant' and '</think>' in c %}{% set c = c.split('</think>')[-1] %}"
+      "{% endif %}<|{{ m.role }}|>{{ c }}<|im_end|>{% endfor %}"
+      "{% if add_generation_prompt %}<|assistant|>{% endif %}";
+  expect_same(strips, "strips");
+  EXPECT_THAT(of(strips).differences, ElementsAre(HasSubstr("before `</think>`")));
+}
+
 TEST(Modelfile, PromptsThatWereTrainedAsTheyAreGetNothingAroundThem) {
   const ChatTemplate chat_template(data::builtin_chat_template("chatml"));
   for (const std::string separator : {"", "\n\n### Answer:\n", " {{ \"x\" }}"}) {
