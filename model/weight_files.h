@@ -36,9 +36,9 @@ std::optional<PackingConfig> packing_config(const io::JsonNode& config,
 // beside its matrices: the type of those here. Of no meaning where torch_dtype says another type:
 // then another tool has saved the weights since.
 inline constexpr const char* kFloat32Beside = "qlora_float32_beside";
-// What such a directory then holds: those tensors under their names as they were, in the safetensors
-// format, which the files of weights have in the type of the matrices, so that every tool reads
-// them. The name ends so that no other tool takes it for weights.
+// What such a directory then holds: those tensors under their names as they were, in the
+// safetensors format, which the files of weights have in the type of the matrices, so that every
+// tool reads them. The name ends so that no other tool takes it for weights.
 inline constexpr const char* kFloat32Tensors = "float32_tensors.qlora";
 
 // The tensors of a file that are not among those that were read.
