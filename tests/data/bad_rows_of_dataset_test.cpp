@@ -9,12 +9,14 @@
 #include "data/dataset.h"
 #include "tests/data/byte_tokenizer.h"
 #include "tests/support/chat_ml.h"
+#include "tests/support/error_of.h"
 #include "tests/support/temp_dir.h"
 
 namespace qlora::data {
 namespace {
 
 using test::ByteTokenizer;
+using test::error_of;
 using test::kChatMl;
 using test::TempDir;
 using testing::AllOf;
@@ -32,16 +34,6 @@ DataOptions data_options() {
 std::string chat_row(const std::string& question, const std::string& answer) {
   return R"({"messages": [{"role": "user", "content": ")" + question +
          R"("}, {"role": "assistant", "content": ")" + answer + "\"}]}\n";
-}
-
-template <typename E, typename Work>
-std::string error_of(const Work& work) {
-  try {
-    work();
-  } catch (const E& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 // Chat rows in which those at `bad` have an empty answer.

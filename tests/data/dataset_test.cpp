@@ -12,12 +12,14 @@
 #include "data/chat_renderer.h"
 #include "tests/data/byte_tokenizer.h"
 #include "tests/support/chat_ml.h"
+#include "tests/support/error_of.h"
 #include "tests/support/temp_dir.h"
 
 namespace qlora::data {
 namespace {
 
 using test::ByteTokenizer;
+using test::error_of;
 using test::kChatMl;
 using test::TempDir;
 using testing::AllOf;
@@ -54,16 +56,6 @@ Dataset read(const std::string& path, const std::string& format, const DataOptio
              const ByteTokenizer& tokenizer, const char* template_text = kChatMl) {
   const ChatTemplate chat_template(template_text);
   return read_dataset({path, format, {}}, 0, options, tokenizer, &chat_template);
-}
-
-template <typename E, typename Work>
-std::string error_of(const Work& work) {
-  try {
-    work();
-  } catch (const E& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 TEST(Dataset, ItIsLeftBetweenTwoRowsWhenAStopIsWanted) {
