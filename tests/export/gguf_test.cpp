@@ -352,7 +352,8 @@ TEST_F(GgufExport, TheModelfileHasTheSystemMessageThatTheTemplateWrites) {
             "\"\"\"\n"
             "SYSTEM \"\"\"You are Zo\u00EB,\nand kind.\"\"\"\n"
             "PARAMETER stop \"<|im_end|>\"\n");
-  EXPECT_THAT(written("Say \"\"\"no\"\"\"."), Not(HasSubstr("TEMPLATE")));
+  EXPECT_THAT(written("Say \"\"\"no\"\"\"."),
+              AllOf(HasSubstr("TEMPLATE"), Not(HasSubstr("SYSTEM"))));
   EXPECT_THAT(written("Today is {{ strftime_now('%Y') }}."), Not(HasSubstr("SYSTEM")));
   const data::ChatTemplate plain(rest);
   EXPECT_THAT(exporting::modelfile("FROM x\n", *trained.base.tokenizer, &plain).text,
