@@ -21,10 +21,14 @@ bool is_checkpoint(const fs::path& path) {
   return fs::exists(path / "MANIFEST.json", none) && fs::is_directory(path / "adapter", none);
 }
 
+bool holds(const std::string& path, const char* file) {
+  std::error_code none;
+  return fs::exists(fs::path(path) / file, none);
+}
+
 // A directory of a run's, and not of a model or an adapter into which its recipe was copied.
 bool is_run_alone(const std::string& path, const char* own_file) {
-  std::error_code none;
-  return is_run(path) && !fs::exists(fs::path(path) / own_file, none);
+  return is_run(path) && !holds(path, own_file);
 }
 
 std::string resolved(const std::string& model) {
@@ -36,6 +40,15 @@ std::string resolved(const std::string& model) {
 }
 
 }  // namespace
+
+void require_given_run(const std::string& run_dir) {
+  if (holds(run_dir, kRecipeFile)) return;
+  if (run_dir.ends_with(".gguf") || holds(run_dir, kConfig))
+    fail<ConfigError>("{0} is a model and no run; give it as --model {0}", run_dir);
+  if (holds(run_dir, kAdapterConfig))
+    fail<ConfigError>("{0} is an adapter and no run; give it as --model BASE --adapter {0}",
+                      run_dir);
+}
 
 void require_given_model(const std::string& model, const std::string& adapter) {
   if (is_run_alone(model, kConfig))

@@ -23,7 +23,6 @@
 #include "recipes/models/given_model.h"
 #include "recipes/run_files/run_adapter.h"
 #include "recipes/run_files/run_directory.h"
-#include "recipes/run_files/run_names.h"
 #include "recipes/run_files/train_command.h"
 
 namespace qlora::recipes {
@@ -39,19 +38,6 @@ bool has_fast_blocks(const std::string& file) {
   });
 }
 
-// What is a model or an adapter would only be said to be no run.
-void require_no_model(const std::string& run_dir) {
-  const std::filesystem::path path = run_dir;
-  std::error_code none;
-  const auto holds = [&](const char* file) { return std::filesystem::exists(path / file, none); };
-  if (holds(kRecipeFile)) return;
-  if (run_dir.ends_with(".gguf") || holds("config.json"))
-    fail<ConfigError>("{0} is a model and no run; give it as --model {0}", run_dir);
-  if (holds("adapter_config.json"))
-    fail<ConfigError>("{0} is an adapter and no run; give it as --model BASE --adapter {0}",
-                      run_dir);
-}
-
 Recipe recipe_of(const ModelChoice& choice) {
   if (choice.run_dir.empty() == choice.model.empty()) {
     throw ConfigError("give either a run directory or --model");
@@ -63,7 +49,7 @@ Recipe recipe_of(const ModelChoice& choice) {
   if (!choice.run_dir.empty()) {
     if (!choice.adapter.empty())
       throw ConfigError("--adapter goes with --model; a run directory has its own adapter");
-    require_no_model(choice.run_dir);
+    require_given_run(choice.run_dir);
     return with_saved_base(read_run_recipe(choice.run_dir));
   }
   require_given_model(choice.model, choice.adapter);

@@ -44,12 +44,9 @@ bool lies_in(const fs::path& run_dir, const fs::path& checkpoint) {
 std::string named_adapter(const std::string& run_dir, const std::string& checkpoint) {
   for (const fs::path& path : {fs::path(run_dir) / checkpoint, fs::path(checkpoint)}) {
     if (!lies_in(run_dir, path)) continue;
-    trainer::verify_checkpoint(fs::canonical(path).string(), trainer::Look::kSizes);
-    // Of a run that goes on `best` may lead elsewhere a moment later.
-    const fs::path held =
-        fs::is_symlink(fs::symlink_status(path.has_filename() ? path : path.parent_path()))
-            ? fs::path(run_dir) / fs::canonical(path).filename()
-            : path;
+    // By its own name: of a run that goes on `best` may lead elsewhere a moment later.
+    const fs::path held = fs::path(run_dir) / fs::canonical(path).filename();
+    trainer::verify_checkpoint(held.string(), trainer::Look::kSizes);
     return (held / "adapter").string();
   }
   fail<ConfigError>("--checkpoint: {} holds no checkpoint {}; it holds: {}", run_dir, checkpoint,
