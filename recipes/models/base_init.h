@@ -13,8 +13,8 @@
 
 namespace qlora::recipes {
 
-// Whether lora.init can start from a layer that the file holds packed, in `format`, and the model is
-// there that it takes for that. ConfigError.
+// Whether lora.init can start from a layer that the file holds packed, in `format`, and the model
+// is there that it takes for that. ConfigError.
 void require_init_on_packed(const lora::LoraOptions& options, const std::string& module,
                             const std::string& format);
 

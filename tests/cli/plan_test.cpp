@@ -225,7 +225,8 @@ TEST(PlanCommand, OfAConfigAloneNoTokenizerIsMissed) {
                              Not(HasSubstr("must have a member"))));
   const Finished rows = run_qlora(dir, {"inspect", "data", file});
   EXPECT_EQ(rows.exit_code, 2);
-  EXPECT_THAT(rows.err, HasSubstr("config.json describes a model, and holds neither its tokenizer"));
+  EXPECT_THAT(rows.err,
+              HasSubstr("config.json describes a model, and holds neither its tokenizer"));
 }
 
 TEST(PlanCommand, ARunPrintsWhatWasPredictedAndMeasured) {
