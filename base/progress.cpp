@@ -1,6 +1,7 @@
 #include "base/progress.h"
 
 #include <fmt/format.h>
+#include <pthread.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 #include <cmath>
 #include <condition_variable>
 #include <cstdio>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -22,11 +24,14 @@ void write_to_stderr(std::string_view text) {
   std::fflush(stderr);
 }
 
-// The open phases of the process and the thread that shows the innermost of them.
+// The open phases of the process and the thread that shows the innermost of them; one that is
+// hidden from the start has no thread.
 class Display {
  public:
-  Display() : line_(isatty(STDERR_FILENO) != 0, terminal_width(stderr), write_to_stderr) {
-    thread_ = std::jthread([this](const std::stop_token& end) { watch(end); });
+  explicit Display(bool hidden)
+      : hidden_(hidden),
+        line_(isatty(STDERR_FILENO) != 0, terminal_width(stderr), write_to_stderr) {
+    if (!hidden) thread_ = std::jthread([this](const std::stop_token& end) { watch(end); });
   }
 
   void hide() {
@@ -92,16 +97,25 @@ class Display {
   std::mutex mutex_;
   std::condition_variable_any opened_;
   std::vector<const Progress*> open_;
-  bool hidden_ = false;
+  bool hidden_;
   std::string left_;  // the phase that an exception left
   ProgressLine line_;
   const Stopwatch clock_;
   std::jthread thread_;  // last: ends before the rest goes
 };
 
+// A child process of fork() has no thread that shows, and a copy of the mutex as whatever thread of
+// its parent held it: it gets a hidden display of its own, and leaves the copy as it is, because
+// its condition variable still counts a thread that waits.
 Display& display() {
-  static Display display;
-  return display;
+  static std::unique_ptr<Display> display = [] {
+    pthread_atfork(nullptr, nullptr, [] {
+      [[maybe_unused]] Display* of_parent = display.release();
+      display = std::make_unique<Display>(true);
+    });
+    return std::make_unique<Display>(false);
+  }();
+  return *display;
 }
 
 }  // namespace

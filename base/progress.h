@@ -10,7 +10,8 @@
 // that wakes a few times a second, so that a unit that takes minutes does not look hung either.
 // Of phases within phases the innermost that has lasted so long is shown.
 //
-// Between two units a phase is also left when a stop is wanted (base/stop.h).
+// Between two units a phase is also left when a stop is wanted (base/stop.h). A child process of
+// fork() shows no phase.
 #pragma once
 
 #include <atomic>

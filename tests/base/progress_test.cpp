@@ -1,9 +1,14 @@
 #include "base/progress.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <cstdlib>
+#include <future>
 #include <stdexcept>
 #include <string>
+#include <thread>
 
 #include "base/progress_line.h"
 
@@ -151,6 +156,31 @@ TEST(Stop, AFlagIsObeyedAsLongAsItIsAskedTo) {
     EXPECT_THROW(leave_if_stop_wanted(), Stopped);
   }
   EXPECT_FALSE(stop_wanted());
+}
+
+// As a fork may come at any moment, also while the thread that shows holds the lock or is about to
+// wait, and the copy of the lock would be held for ever.
+TEST(Progress, AChildProcessOpensPhasesWhateverTheThreadsOfItsParentDid) {
+  { const Progress before("begun in the parent"); }
+  std::promise<void> held, done;
+  std::thread holder([&, end = done.get_future()] {
+    const auto lock = hold_progress_line();
+    held.set_value();
+    end.wait();
+  });
+  held.get_future().wait();
+  const pid_t child = fork();
+  if (child == 0) {
+    constexpr unsigned kSecondsUntilHung = 20;
+    alarm(kSecondsUntilHung);
+    for (int phase = 0; phase < 3; ++phase) const Progress opened("in the child", 1, "units");
+    std::exit(0);  // with the destructors of what is static
+  }
+  done.set_value();
+  holder.join();
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << "it hung: status " << status;
 }
 
 }  // namespace
