@@ -77,13 +77,12 @@ Json describe_checkpoint(const std::string& path) {
 Json describe_run(const std::string& path) {
   const qlora::recipes::Recipe recipe = qlora::recipes::read_run_recipe(path);
   const bool is_replaced = qlora::recipes::is_being_replaced(path);
-  Json facts = {
-      {"kind", "run"},
-      {"path", path},
-      {"model", recipe.model.path},
-      {"quantization", recipe.quantization.to_text()},
-      {"adapter",
-       !is_replaced && fs::exists(fs::path(path) / "adapter") ? "adapter" : "not written yet"}};
+  Json facts = {{"kind", "run"},
+                {"path", path},
+                {"model", recipe.model.path},
+                {"quantization", recipe.quantization.to_text()},
+                {"adapter", !is_replaced && qlora::recipes::has_adapter(path) ? "adapter"
+                                                                              : "not written yet"}};
   qlora::trainer::NewestCheckpoint newest;  // none of the run that is replaced
   if (!is_replaced) newest = qlora::trainer::newest_checkpoint(path, qlora::trainer::Look::kHashes);
   facts["last_checkpoint"] = newest.whole ? describe_checkpoint(*newest.whole) : Json(nullptr);

@@ -12,13 +12,13 @@
 #include <exception>
 #include <filesystem>
 #include <memory>
-#include <random>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "base/path_error.h"
 #include "base/progress.h"
 #include "io/live_mappings.h"
+#include "io/names_beside.h"
 #include "io/output_file.h"
 #include "io/repeated.h"
 #include "io/replaceable.h"
@@ -34,24 +34,6 @@ void remove_tree(const std::string& path) {
 }
 
 namespace {
-
-constexpr std::string_view kPartial = ".partial-";
-constexpr size_t kRandomDigits = 8;
-constexpr std::string_view kReplaced = ".before-replacement";
-
-// A name that no other process uses: process numbers repeat across containers and hosts.
-std::string partial_name(const std::string& target) {
-  return fmt::format("{}{}{:0{}x}", target, kPartial, std::random_device()(), kRandomDigits);
-}
-
-// The name that "<name>.partial-<random>" stands for; empty for other names.
-std::string name_of_partial(const std::string& name) {
-  const size_t mark = name.rfind(kPartial);
-  if (mark == std::string::npos || mark == 0) return "";
-  const size_t random = mark + kPartial.size();
-  const bool is_hex = name.find_first_not_of("0123456789abcdef", random) == std::string::npos;
-  return random < name.size() && is_hex ? name.substr(0, mark) : "";
-}
 
 [[noreturn]] void fail_on(const std::string& path, const char* what) {
   fail_on_path(errno, "{} cannot be {}", path, what);
@@ -170,13 +152,14 @@ void clear_abandoned(const std::string& target) {
                                                  const std::string& name) { return name == own; });
 }
 
+// As recover_replaced() of one target; what may not be listed stays.
 void recover(const std::string& target) {
-  const std::string replaced = target + std::string(kReplaced);
-  if (!exists(replaced)) return;
-  if (exists(target))
-    remove_tree(replaced);
-  else
-    rename_into_place(replaced, target);
+  const fs::path path = target;
+  std::error_code status;
+  const fs::directory_iterator listed(parent_of(path), status);
+  if (status) return;
+  recover_replaced(parent_of(path).string(), [own = path.filename().string()](
+                                                 const std::string& name) { return name == own; });
 }
 
 // A fresh directory or file beside a target, and the descriptor that holds its lock. Where there
@@ -190,7 +173,7 @@ struct Partial {
 template <typename Make>
 Partial make_locked(const std::string& target, const Make& make) {
   while (true) {
-    const std::string path = partial_name(target);
+    const std::string path = name_beside(target, kPartial);
     const int lock = repeated([&] { return make(path.c_str()); });
     if (lock < 0 && errno == EEXIST) continue;
     if (lock < 0) fail_on(target, "created");
@@ -277,10 +260,14 @@ void write_new_file(const std::string& path, std::string_view bytes) {
 
 void make_directories(const std::string& path) { make_directory(path); }
 
-void replace_link(const std::string& path, const std::string& target) {
-  const std::string partial = partial_name(path);
-  if (symlink(target.c_str(), partial.c_str()) != 0) fail_on(path, "created");
+bool replace_link(const std::string& path, const std::string& target) {
+  const std::string partial = name_beside(path, kPartial);
+  if (symlink(target.c_str(), partial.c_str()) != 0) {
+    if (errno == EPERM || errno == ENOTSUP || errno == ENOSYS) return false;
+    fail_on(path, "created");
+  }
   rename_into_place(partial, path);
+  return true;
 }
 
 namespace {
@@ -293,8 +280,12 @@ std::string without_slash(std::string path) {
 }  // namespace
 
 void require_free_directory(const std::string& path) {
-  const std::string target = without_slash(path);
+  std::string target = without_slash(path);
   std::error_code status;
+  // "missing/../out" is out once what is missing has been made on the way to it.
+  const fs::path parent = parent_of(target);
+  if (!target.empty() && !fs::exists(parent, status))
+    target = (fs::weakly_canonical(parent, status) / fs::path(target).filename()).string();
   const bool is_link = fs::is_symlink(fs::symlink_status(target, status));
   if (target.empty()) fail<ConfigError>("a directory must be named, found ''");
   if (!is_link && !fs::exists(target, status)) return require_place(target);
@@ -359,16 +350,24 @@ void AtomicDirectory::commit() {
     committed_ = true;
     return clear_replaced(target_, [this] { remove_tree(path_); });  // now the old one
   }
-  if (replaces) rename_into_place(target_, target_ + std::string(kReplaced));
+  const std::string replaced = name_beside(target_, kReplaced);
+  if (replaces) rename_into_place(target_, replaced);
   rename_into_place(path_, target_);  // replaces an empty directory
   committed_ = true;
-  if (replaces) clear_replaced(target_, [this] { recover(target_); });
+  if (replaces) clear_replaced(target_, [&] { remove_tree(replaced); });
 }
 
-void recover_replaced(const std::string& directory) {
-  for (const std::string& name : names_in(directory))
-    if (name.ends_with(kReplaced) && name.size() > kReplaced.size())
-      recover((fs::path(directory) / name.substr(0, name.size() - kReplaced.size())).string());
+void recover_replaced(const std::string& directory,
+                      const std::function<bool(const std::string&)>& ours) {
+  for (const std::string& entry : names_in(directory)) {
+    const std::string name = name_stood_for(entry, kReplaced);
+    if (name.empty() || !ours(name)) continue;
+    const fs::path replaced = fs::path(directory) / entry, target = fs::path(directory) / name;
+    if (exists(target.string()))
+      remove_tree(replaced.string());
+    else
+      rename_into_place(replaced.string(), target.string());
+  }
 }
 
 std::vector<std::string> remove_partial(const std::string& directory,
@@ -376,7 +375,7 @@ std::vector<std::string> remove_partial(const std::string& directory,
   std::vector<std::string> removed;
   std::exception_ptr first;
   for (const std::string& entry : names_in(directory)) {
-    const std::string name = name_of_partial(entry);
+    const std::string name = name_stood_for(entry, kPartial);
     if (name.empty() || !ours(name)) continue;
     try {
       if (remove_if_abandoned(fs::path(directory) / entry, true)) removed.push_back(entry);
@@ -393,10 +392,8 @@ void remove_abandoned(const std::string& directory,
   std::error_code status;
   fs::directory_iterator entries(directory, status);
   for (; !status && entries != fs::directory_iterator(); entries.increment(status)) {
-    const std::string entry = entries->path().filename().string(), name = name_of_partial(entry);
-    if (entry.size() != name.size() + kPartial.size() + kRandomDigits || name.empty() ||
-        !ours(name))
-      continue;
+    const std::string name = name_stood_for(entries->path().filename().string(), kPartial);
+    if (name.empty() || !ours(name)) continue;
     try {
       remove_if_abandoned(entries->path(), false);
     } catch (const IoError&) {
@@ -416,7 +413,7 @@ void remove_file(const std::string& path) {
 }
 
 std::string move_aside(const std::string& path) {
-  const std::string aside = partial_name(path);
+  const std::string aside = name_beside(path, kPartial);
   if (std::rename(path.c_str(), aside.c_str()) != 0) fail_on(path, "renamed");
   sync_directory(parent_of(path));
   return aside;

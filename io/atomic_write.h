@@ -27,8 +27,9 @@ void write_new_file(const std::string& path, std::string_view bytes);
 // ConfigError if a file has one of their names; IoError.
 void make_directories(const std::string& path);
 
-// Makes or replaces the symbolic link `path` -> `target` in one move. IoError.
-void replace_link(const std::string& path, const std::string& target);
+// Makes or replaces the symbolic link `path` -> `target` in one move. False on a file system that
+// has no links (exFAT, many network shares), of which symlink(2) says EPERM. IoError.
+[[nodiscard]] bool replace_link(const std::string& path, const std::string& target);
 
 // ConfigError unless nothing lies at `path` and a directory can be made there (require_place() of
 // io/replaceable.h), or an empty directory that can be replaced: what an AtomicDirectory asks, for
@@ -50,10 +51,10 @@ class AtomicDirectory {
   const std::string& path() const { return path_; }
   // fsync of every file and directory in it, then the place's old content and the new one are
   // exchanged, fsync of the parent. A file system that cannot exchange gets two renames; after a
-  // kill between them the old content is at "<name>.before-replacement", see recover_replaced().
-  // IoError as well if a file that is mapped, which the content may have been made of, has been
-  // changed since it was opened (io/live_mappings.h). Old content that cannot be removed then is a
-  // warning.
+  // kill between them the old content is at "<name>.before-replacement-<random>", see
+  // recover_replaced(). IoError as well if a file that is mapped, which the content may have been
+  // made of, has been changed since it was opened (io/live_mappings.h). Old content that cannot be
+  // removed then is a warning.
   void commit();
 
  private:
@@ -62,10 +63,11 @@ class AtomicDirectory {
   int lock_ = -1;
 };
 
-// Finishes replacements in `directory` that a kill interrupted between two renames: the old content
-// gets its name back, or is removed if the new one has it. For the one process that may write to
-// what is there. A directory that is not there holds none. IoError.
-void recover_replaced(const std::string& directory);
+// Finishes replacements in `directory`, of names that are `ours`, that a kill interrupted between
+// two renames: the old content gets its name back, or is removed if the new one has it. For the one
+// process that may write to these names. A directory that is not there holds none. IoError.
+void recover_replaced(const std::string& directory,
+                      const std::function<bool(const std::string& name)>& ours);
 
 // Removes what was left half made in `directory`, "<name>.partial-<random>" with a name that is
 // `ours`; gives what was removed. For the one process that may write to these names (it holds the

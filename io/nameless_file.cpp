@@ -6,10 +6,10 @@
 #include <cerrno>
 #include <cstdlib>
 #include <filesystem>
-#include <random>
 
 #include "base/error.h"
 #include "base/path_error.h"
+#include "io/names_beside.h"
 #include "io/repeated.h"
 
 namespace qlora::io {
@@ -22,9 +22,7 @@ int open_nameless(const std::string& directory) {
       repeated([&] { return ::open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600); });
   if (file >= 0) return file;
   do {
-    const std::string name =
-        (fs::path(directory) / fmt::format("{}.partial-{:08x}", kNameless, std::random_device()()))
-            .string();
+    const std::string name = name_beside((fs::path(directory) / kNameless).string(), kPartial);
     file =
         repeated([&] { return ::open(name.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600); });
     if (file >= 0) unlink(name.c_str());

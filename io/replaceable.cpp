@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/path_error.h"
+#include "io/names_beside.h"
 
 namespace qlora::io {
 namespace {
@@ -60,7 +61,7 @@ void require_new(const std::string& path) {
 }
 
 void require_place(const std::string& path) {
-  constexpr size_t kPartialBytes = 17;  // ".partial-0123abcd"
+  constexpr size_t kBesideBytes = kReplaced.size() + kRandomDigits;  // the longest mark
   std::error_code status;  // also of names that are too long, which are not there either
   // With links followed: ".." of one is what is above its end.
   fs::path place = fs::weakly_canonical(fs::absolute(path), status);
@@ -78,7 +79,7 @@ void require_place(const std::string& path) {
   const long longest = pathconf(above.c_str(), _PC_NAME_MAX);
   const fs::path made = place.lexically_relative(above);
   for (auto name = made.begin(); longest > 0 && name != made.end(); ++name) {
-    const size_t taken = std::next(name) == made.end() ? kPartialBytes : 0;
+    const size_t taken = std::next(name) == made.end() ? kBesideBytes : 0;
     if (name->native().size() + taken > static_cast<size_t>(longest))
       fail<ConfigError>("the name {} must have at most {} bytes, found {}; name another place",
                         name->string(), static_cast<size_t>(longest) - taken,

@@ -29,7 +29,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kConfigFile = "adapter_config.json";
-constexpr const char* kTensorFile = "adapter_model.safetensors";
 
 std::string in(const std::string& directory, const char* name) {
   return (fs::path(directory) / name).string();
@@ -274,13 +273,13 @@ void take_out_frozen(const std::string& path, const AdapterSet& adapters,
 }  // namespace
 
 std::string adapter_tensor_file(const std::string& directory) {
-  std::string path = in(directory, kTensorFile);
+  std::string path = in(directory, kAdapterTensors);
   if (!fs::exists(path) && fs::exists(in(directory, "adapter_model.bin")))
     fail<FormatError>(
         "{} must hold {}; its tensors are in adapter_model.bin, a pickle, which this program does "
         "not read. Load the adapter with PEFT and save it again: save_pretrained writes "
         "safetensors",
-        directory, kTensorFile);
+        directory, kAdapterTensors);
   return path;
 }
 
@@ -303,7 +302,7 @@ void write_adapter(const std::string& directory, const AdapterSet& adapters,
   } else {
     tensors = with_experts_stacked(adapters.tensors(), tensors);
   }
-  quant::write_tensors(in(directory, kTensorFile), tensors, {{"format", "pt"}});
+  quant::write_tensors(in(directory, kAdapterTensors), tensors, {{"format", "pt"}});
   io::write_file_atomically(in(directory, kConfigFile), config_text(adapters, options, base));
   write_adapter_base(directory, base);
 }

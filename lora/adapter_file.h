@@ -12,6 +12,9 @@
 
 namespace qlora::lora {
 
+// What an adapter directory calls the file of its tensors, as PEFT does.
+constexpr const char* kAdapterTensors = "adapter_model.safetensors";
+
 // Writes the three files into `directory`, which must exist. Each is flushed to disk. IoError.
 // `separate`: experts in the form of transformers 4, with these names; null: in PEFT's of today.
 void write_adapter(const std::string& directory, const AdapterSet& adapters,

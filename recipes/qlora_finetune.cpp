@@ -118,10 +118,10 @@ trainer::Outcome train_as_rank(Recipe recipe, const std::shared_ptr<distributed:
   require_same_state(*group, adapters, *optimizer);
   std::vector<trainer::SamplePrompt> prompts;  // of the first rank
   if (group->leads()) prompts = make_sample_prompts(recipe, base);
-  run.begin(as_recorded(recipe, state), state.step);
+  run.begin(as_recorded(recipe, state), state.step, state.data_fingerprint);
   std::optional<trainer::RunReport> report;  // of the first rank
   if (group->leads()) {
-    if (run.checkpoint()) trainer::point_best_at(run.path(), state.best_step);
+    if (run.checkpoint()) static_cast<void>(trainer::point_best_at(run.path(), state.best_step));
     save_base(recipe, base);
     save_reference(run, data, reference);
     report.emplace(run.path(), state.step, report_options(recipe, data));

@@ -209,12 +209,12 @@ NewestCheckpoint newest_checkpoint(const std::string& run_dir, Look look) {
   return newest;
 }
 
-void point_best_at(const std::string& run_dir, int64_t step) {
+bool point_best_at(const std::string& run_dir, int64_t step) {
   const std::string link = in(run_dir, "best");
   if (fs::is_directory(in(run_dir, checkpoint_name(step))))
-    io::replace_link(link, checkpoint_name(step));
-  else
-    fs::remove(link);
+    return io::replace_link(link, checkpoint_name(step));
+  fs::remove(link);
+  return true;
 }
 
 void rotate_checkpoints(const std::string& run_dir, int64_t limit, int64_t best_step) {

@@ -67,7 +67,8 @@ struct NewestCheckpoint {
 NewestCheckpoint newest_checkpoint(const std::string& run_dir, Look look);
 
 // RUN/best -> checkpoint-<step>, replaced in one move. Without such a checkpoint there is no link.
-void point_best_at(const std::string& run_dir, int64_t step);
+// False on a file system that has no links.
+bool point_best_at(const std::string& run_dir, int64_t step);
 // Removes all but the `limit` newest checkpoints (0: keep all) and the best one, which may be one
 // of them. Of one that cannot be removed a warning is given.
 void rotate_checkpoints(const std::string& run_dir, int64_t limit, int64_t best_step);

@@ -186,7 +186,7 @@ Json run_record(const std::string& run_dir, const RunRecordOptions& options) {
   const MetricsColumns metrics = metrics_columns(own_text("metrics.jsonl"));
   const std::string log_text = text_in(run_dir, "log.txt");
   const Json log = last_lines(log_text);
-  const bool finished = has_begun && fs::exists(fs::path(run_dir) / "adapter");
+  const bool finished = has_begun && has_adapter(run_dir);
   const auto state = has_begun ? newest_state(run_dir) : std::nullopt;
   std::string note;
   Json rows = first_rows(recipe, options.num_rows, note);

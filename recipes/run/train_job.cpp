@@ -48,7 +48,7 @@ std::function<void()> saver(const Recipe& recipe, RunDirectory& run,
                             const trainer::CheckpointParts& parts,
                             std::shared_ptr<distributed::Group> group, trainer::RunReport* report) {
   return [limit = recipe.train.save_total_limit, &recipe, &run, parts, group = std::move(group),
-          report] {
+          report, best_is_told = false]() mutable {
     require_same_state(*group, parts.adapters, parts.optimizer);
     if (report == nullptr) return;
     const std::string& run_dir = run.path();
@@ -57,8 +57,13 @@ std::function<void()> saver(const Recipe& recipe, RunDirectory& run,
     trainer::save_checkpoint(run_dir, parts);
     note_last_save(run_dir, parts.state.step);
     // Before the rotation, which may remove what was the best one.
-    if (parts.state.best_step == parts.state.step)
-      trainer::point_best_at(run_dir, parts.state.best_step);
+    if (parts.state.best_step == parts.state.step &&
+        !trainer::point_best_at(run_dir, parts.state.best_step) &&
+        !std::exchange(best_is_told, true))
+      log::warning(
+          "the file system of {} has no links, so that there is no {}/best; --checkpoint takes the "
+          "checkpoint of the lowest evaluation loss by its name",
+          run_dir, run_dir);
     trainer::rotate_checkpoints(run_dir, limit, parts.state.best_step);
   };
 }

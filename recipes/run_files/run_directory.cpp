@@ -57,7 +57,7 @@ bool holds_value(const std::string& path) {
     const std::string name = entry.path().filename().string();
     if (belongs_to_a_run(name) && name != kRecipeFile && name != kReferenceFile &&
         name != kLastSave && name != "samples.jsonl" && name != "memory.json" &&
-        !name.starts_with("events.") && name != "best" &&  // a link to a checkpoint
+        !name.starts_with("events.") && !(name == "best" && entry.is_symlink()) &&
         holds_a_file(entry.path().string()))
       return true;
   }
@@ -82,7 +82,7 @@ bool replaces_any_run(const Recipe& recipe) {
 
 // Whether the run in `path` is one of this recipe that can go on and is not finished.
 bool is_unfinished_run_of(const Recipe& recipe, const std::string& path) {
-  return !fs::exists(fs::path(path) / "adapter") && !trainer::checkpoint_steps(path).empty() &&
+  return !has_adapter(path) && !trainer::checkpoint_steps(path).empty() &&
          fixed_differences(read_run_recipe(path), recipe).empty();
 }
 
@@ -165,6 +165,16 @@ std::string recorded_text(Recipe recipe) {
   return write_recipe(recipe);
 }
 
+// One that leads nowhere now does not say whether the run is finished, and its end could not take
+// its place.
+void require_adapter_within_reach(const std::string& path) {
+  if (!fs::is_symlink(path) || fs::exists(path)) return;
+  fail<ConfigError>(
+      "output.dir: {} is a link to {}, which is not there (is its disk mounted?); bring that back, "
+      "or remove the link",
+      path, fs::read_symlink(path).string());
+}
+
 std::string faults_of(const std::vector<trainer::PassedOver>& passed_over) {
   std::string text;
   for (const trainer::PassedOver& checkpoint : passed_over) text += "\n  " + checkpoint.fault;
@@ -189,6 +199,7 @@ RunDirectory::RunDirectory(const Recipe& recipe, distributed::Group& group)
 
 void RunDirectory::open(const Recipe& recipe) {
   refuse_resume_of_what_is_replaced(recipe);
+  require_no_place_of_a_run("output.dir", path_);
   try {
     io::make_directories(path_);
   } catch (const ConfigError& error) {
@@ -200,7 +211,7 @@ void RunDirectory::open(const Recipe& recipe) {
   lock_ = lock.held;
   place_ = place_of(path_);
   if (lock.is_certain) {
-    io::recover_replaced(path_);
+    io::recover_replaced(path_, belongs_to_a_run);
     clear_half_made(path_);
   }
   const bool is_replaced = is_being_replaced(path_);
@@ -240,10 +251,11 @@ void RunDirectory::open(const Recipe& recipe) {
     for (const char* name : {"metrics.jsonl", "samples.jsonl"}) io::require_appendable(file(name));
 }
 
-void RunDirectory::begin(const Recipe& recipe, int64_t step) const {
+void RunDirectory::begin(const Recipe& recipe, int64_t step, const std::string& rows) const {
   if (!leads_) return;
   const std::string text = recorded_text(recipe);
-  const bool is_same = fs::exists(file(kRecipeFile)) && io::read_bytes(file(kRecipeFile)) == text;
+  const bool is_same = fs::exists(file(kRecipeFile)) && io::read_bytes(file(kRecipeFile)) == text &&
+                       rows_of_last_start(path_).value_or(rows) == rows;
   if (replaces_a_run_) {
     if (!is_being_replaced(path_)) tell_what_goes(path_);
     // From here on the old run counts no more; the last rename makes the directory the new one's.
@@ -251,12 +263,15 @@ void RunDirectory::begin(const Recipe& recipe, int64_t step) const {
     remove_run(path_);
     io::move(file(kReplacingRecipe), file(kRecipeFile));
   } else {
+    if (const fs::path best = file("best"); fs::is_directory(fs::symlink_status(best)))
+      log::warning("{} is no link to a checkpoint, as a run makes it; it is now {}", best.string(),
+                   set_aside(path_, "best"));
     set_aside_after(path_, step, is_same);
     if (recipe.train.profile_steps > 0 && fs::exists(file(trainer::kProfileFile)))
       log::info("the profile that lay there is now {}", set_aside(path_, trainer::kProfileFile));
     io::write_file_atomically(file(kRecipeFile), text);
   }
-  note_last_save(path_, step);
+  note_last_save(path_, step, rows);
 }
 
 void RunDirectory::stay(const Recipe& recipe) {
@@ -317,6 +332,7 @@ std::optional<Recipe> RunDirectory::recorded_recipe(const Recipe& recipe) {
 }
 
 void RunDirectory::continue_run(const Recipe& recipe) {
+  require_adapter_within_reach(file("adapter"));
   if (recipe.train.resume == "never") {
     fail<ConfigError>(
         "output.dir: {} holds a run and train.resume is never; choose another directory, or "
@@ -326,7 +342,7 @@ void RunDirectory::continue_run(const Recipe& recipe) {
   const std::optional<Recipe> before = recorded_recipe(recipe);
   if (before) compare_recipes(*before, recipe);
   if (!before || names_checkpoint(recipe)) return continue_from(recipe);
-  const bool has_adapter = fs::exists(file("adapter"));
+  const bool has_adapter = recipes::has_adapter(path_);
   if (has_adapter && is_no_longer(*before, recipe)) {
     finished_ = true;
     return;
@@ -414,7 +430,7 @@ std::optional<Recipe> begun_run(const Recipe& recipe) {
   const fs::path run = recipe.output.dir, path = run / kRecipeFile;
   if (replaces_any_run(recipe) || !fs::exists(path) || is_being_replaced(run.string()))
     return std::nullopt;
-  const bool is_finished = fs::exists(run / "adapter");
+  const bool is_finished = has_adapter(run.string());
   if (is_finished ? recipe.output.overwrite : trainer::checkpoint_steps(run.string()).empty())
     return std::nullopt;
   Recipe begun;

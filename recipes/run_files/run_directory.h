@@ -37,8 +37,9 @@ class RunDirectory {
   // it before), sets aside what the directory holds of steps after `step`, from which the run goes
   // on (set_aside.h), and notes that nothing after it is saved (last_save.h): to be called when
   // model, data and checkpoint have been read, so that a mistake in them costs nothing. Only the
-  // first rank does so.
-  void begin(const Recipe& recipe, int64_t step) const;
+  // first rank does so. `rows`: the fingerprint of the rows that the run trains on, by which the
+  // next start knows whether it takes the same steps again.
+  void begin(const Recipe& recipe, int64_t step, const std::string& rows = "") const;
 
   // Of a run that has begun, before it saves: whether its directory is still there. One that was
   // removed or moved away is made anew with the recipe, as given to begin(), so that what is saved

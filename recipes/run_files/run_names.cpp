@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "lora/adapter_file.h"
 #include "recipes/run_files/last_save.h"
 #include "recipes/run_files/run_lock.h"
 #include "recipes/run_files/set_aside.h"
@@ -42,6 +43,11 @@ bool is_run(const std::string& path) {
   std::error_code status;
   return fs::exists(fs::path(path) / kRecipeFile, status) ||
          fs::exists(fs::path(path) / kReplacingRecipe, status);
+}
+
+bool has_adapter(const std::string& run_dir) {
+  std::error_code status;
+  return fs::exists(fs::path(run_dir) / "adapter" / lora::kAdapterTensors, status);
 }
 
 bool is_being_replaced(const std::string& run_dir) {

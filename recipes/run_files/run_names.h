@@ -19,6 +19,10 @@ bool belongs_to_a_run(const std::string& name);
 // Whether the directory holds a run, also one that is being replaced.
 bool is_run(const std::string& path);
 
+// Whether the run in the directory has written the adapter of its end. A directory of that name
+// without the adapter's tensors, emptied or copied in part, is none.
+bool has_adapter(const std::string& run_dir);
+
 // Whether the run in the directory is being replaced, or was when that was cut short.
 bool is_being_replaced(const std::string& run_dir);
 

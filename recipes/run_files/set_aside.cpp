@@ -34,7 +34,8 @@ void move_below(const fs::path& run_dir, const fs::path& aside, const std::strin
   std::error_code is_no_link;
   const fs::path target = fs::read_symlink(from, is_no_link);
   if (is_no_link || target.is_absolute()) return io::move(from.string(), to.string());
-  io::replace_link(to.string(), (fs::path("..") / target).string());
+  if (!io::replace_link(to.string(), (fs::path("..") / target).string()))
+    return io::move(from.string(), to.string());
   io::remove_file(from.string());
 }
 

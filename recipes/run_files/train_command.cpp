@@ -29,7 +29,7 @@ std::string way_to_read_on_moved_base(const std::string& run_dir) {
   namespace fs = std::filesystem;
   fs::path holder = run_dir;  // of a run that is not finished the last checkpoint
   if (const auto steps = trainer::checkpoint_steps(run_dir);
-      !steps.empty() && !fs::exists(holder / "adapter"))
+      !steps.empty() && !has_adapter(run_dir))
     holder /= trainer::checkpoint_name(steps.back());
   const std::string adapter = (holder / "adapter").string();
   return fmt::format(

@@ -126,8 +126,8 @@ TEST_F(KeptFiles, AFileLargerThanItMayBeIsAnErrorThatNamesItAndNothingIsLeft) {
 TEST_F(KeptFiles, CommandsThatReadChangeNothingInARun) {
   ASSERT_EQ(run_qlora(dir, train("run")).exit_code, 0);
   fs::remove_all(dir / "run/adapter");  // so that a checkpoint is looked for
-  dir.write("run/checkpoint-000009.partial-1a/state.json", "{}");
-  dir.write("run/checkpoint-000009.partial-1234567/state.json", "{}");
+  dir.write("run/checkpoint-000009.partial-0123456789abcdef/state.json", "{}");
+  dir.write("run/checkpoint-000009.partial-fedcba9876543210/state.json", "{}");
   dir.write("run/checkpoint-000008/state.json", "{}");
   const auto before = state_of(dir / "run");
   const std::string run = dir / "run";

@@ -195,20 +195,20 @@ TEST_F(CachedDataset, TwoWhoMakeTheSameEntryDoNotHurtEachOther) {
 }
 
 TEST_F(CachedDataset, WhatAKillLeftOfRowsThatNobodyAsksForAgainIsRemoved) {
-  const std::string hash(32, 'a'), dead = hash + ".partial-0123abcd";
+  const std::string hash(32, 'a'), dead = hash + ".partial-0123456789abcdef";
   dir_.write("cache/" + dead + "/examples", "half");
-  dir_.write("cache/mine.partial-0123abcd/examples", "of another program");
+  dir_.write("cache/mine.partial-0123456789abcdef/examples", "of another program");
   io::AtomicDirectory living(dir_ / ("cache/" + std::string(32, 'b')));
   load();
   EXPECT_FALSE(fs::exists(dir_ / ("cache/" + dead)));
-  EXPECT_TRUE(fs::exists(dir_ / "cache/mine.partial-0123abcd"));
+  EXPECT_TRUE(fs::exists(dir_ / "cache/mine.partial-0123456789abcdef"));
   EXPECT_TRUE(fs::exists(living.path()));
 }
 
 TEST_F(CachedDataset, WhatAKillLeftIsRemoved) {
   load();
   const fs::path entry = fs::path(entry_file()).parent_path();
-  fs::rename(entry, entry.string() + ".partial-0123abcd");
+  fs::rename(entry, entry.string() + ".partial-0123456789abcdef");
   EXPECT_THAT(load().notes, ElementsAre(HasSubstr("made: ")));
   EXPECT_EQ(fs::path(entry_file()).parent_path(), entry);
 }

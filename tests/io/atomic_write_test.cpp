@@ -94,21 +94,23 @@ TEST(WriteFileAtomically, WhatAKilledProcessLeftIsClearedAwayByTheNext) {
 
 TEST(WriteFileAtomically, WhatALivingProcessWritesAndWhatIsNotItsOwnIsSpared) {
   TempDir dir;
-  dir.write("a.partial-0123abcd", "being written");
-  const int file = open((dir / "a.partial-0123abcd").c_str(), O_RDWR);
+  dir.write("a.partial-0123abcd0123abcd", "being written");
+  const int file = open((dir / "a.partial-0123abcd0123abcd").c_str(), O_RDWR);
   ASSERT_EQ(flock(file, LOCK_EX | LOCK_NB), 0);
-  const std::vector<std::string> others = {"a.partial-1", "a.partial-0123abcd.txt",
-                                           "b.partial-0123abcd", "a.partial-0123abcx"};
+  const std::vector<std::string> others = {"a.partial-20261201", "a.partial-0123abcd0123abcd.txt",
+                                           "b.partial-0123abcd0123abcd",
+                                           "a.partial-0123abcd0123abcx"};
   for (const std::string& name : others) dir.write(name, "of somebody");
-  fs::create_symlink(dir / "b.partial-0123abcd", dir / "a.partial-01234567");
+  fs::create_symlink(dir / "b.partial-0123abcd0123abcd", dir / "a.partial-0123456701234567");
   write_file_atomically(dir / "a", "new");
   EXPECT_EQ(names_in(dir.path()).size(), others.size() + 3);
   EXPECT_THAT(remove_partial(dir.path(), [](const std::string& name) { return name == "a"; }),
-              testing::UnorderedElementsAre("a.partial-01234567", "a.partial-1"));
+              testing::ElementsAre("a.partial-0123456701234567"));
   close(file);
   write_file_atomically(dir / "a", "new");
-  EXPECT_THAT(names_in(dir.path()), ElementsAre("a", "a.partial-0123abcd.txt", "a.partial-0123abcx",
-                                                "b.partial-0123abcd"));
+  EXPECT_THAT(names_in(dir.path()),
+              ElementsAre("a", "a.partial-0123abcd0123abcd.txt", "a.partial-0123abcd0123abcx",
+                          "a.partial-20261201", "b.partial-0123abcd0123abcd"));
 }
 
 TEST(WriteNewFile, MakesAFileAndReplacesNone) {
@@ -274,9 +276,9 @@ TEST(AtomicDirectory, WhatAKilledProcessLeftIsClearedAwayByTheNext) {
   TempDir dir;
   close(make_half_a_directory(dir / "checkpoint", false));
   EXPECT_THAT(only_partial(dir.path()), testing::StartsWith("checkpoint.partial-"));
-  dir.write("another.partial-1/a", "of another name");
+  dir.write("another.partial-0123456789abcdef/a", "of another name");
   { const AtomicDirectory next(dir / "checkpoint"); }
-  EXPECT_THAT(names_in(dir.path()), ElementsAre("another.partial-1"));
+  EXPECT_THAT(names_in(dir.path()), ElementsAre("another.partial-0123456789abcdef"));
 }
 
 TEST(AtomicDirectory, WhatALivingProcessFillsIsSparedWhateverItsNumber) {
@@ -297,13 +299,15 @@ TEST(AtomicDirectory, WhatALivingProcessFillsIsSparedWhateverItsNumber) {
 
 TEST(RemovePartial, TakesFilesAndDirectoriesOfTheNamesGivenAndSparesOthers) {
   TempDir dir;
-  for (const char* name : {"a.partial-00ff", "b.partial-12", "c.partial-", "d.partial-1x",
-                           "e.partial--1", "partial-1", ".partial-1"})
+  for (const char* name : {"a.partial-0123456789abcdef", "b.partial-0123456789abcdef", "c.partial-",
+                           "d.partial-0123456789abcdex", "e.partial-20261201",
+                           "partial-0123456789abcdef", ".partial-0123456789abcdef"})
     fs::create_directory(dir / name);
-  dir.write("metrics.jsonl.partial-0a", "bytes");
+  dir.write("metrics.jsonl.partial-0123456789abcdef", "bytes");
   const auto ours = [](const std::string& name) { return name != "b"; };
   EXPECT_THAT(remove_partial(dir.path(), ours),
-              testing::UnorderedElementsAre("a.partial-00ff", "metrics.jsonl.partial-0a"));
+              testing::UnorderedElementsAre("a.partial-0123456789abcdef",
+                                            "metrics.jsonl.partial-0123456789abcdef"));
   EXPECT_EQ(names_in(dir.path()).size(), 6u);
 }
 
@@ -328,20 +332,22 @@ TEST(WriteFileAtomically, ANewFileIsForWhomTheProcessMakesFiles) {
 
 TEST(RemovePartial, OneThatCannotBeRemovedKeepsNoOtherOne) {
   TempDir dir;
-  for (const char* name : {"a.partial-1", "b.partial-1", "c.partial-1"}) {
+  for (const char* name :
+       {"a.partial-0123456789abcdef", "b.partial-0123456789abcdef", "c.partial-0123456789abcdef"}) {
     dir.write(std::string(name) + "/x", "x");
     test::open_to_all(dir / name);
   }
   test::open_to_all(dir.path());
-  test::close_to_all(dir / "b.partial-1");
+  test::close_to_all(dir / "b.partial-0123456789abcdef");
   {
     const test::AnotherUser user;
     if (!user.can_work_in(dir.path())) GTEST_SKIP() << dir.path() << " is closed to other users";
-    EXPECT_THAT([&] { remove_partial(dir.path(), any_name); },
-                testing::ThrowsMessage<IoError>(HasSubstr("b.partial-1 cannot be removed")));
+    EXPECT_THAT(
+        [&] { remove_partial(dir.path(), any_name); },
+        testing::ThrowsMessage<IoError>(HasSubstr("b.partial-0123456789abcdef cannot be removed")));
   }
-  EXPECT_THAT(names_in(dir.path()), ElementsAre("b.partial-1"));
-  test::open_to_all(dir / "b.partial-1");
+  EXPECT_THAT(names_in(dir.path()), ElementsAre("b.partial-0123456789abcdef"));
+  test::open_to_all(dir / "b.partial-0123456789abcdef");
 }
 
 TEST(RemoveFile, OfALinkLeavesWhatItLeadsTo) {
@@ -439,12 +445,13 @@ TEST(AKillAtAnyCall, LeavesAFileOldOrNew) {
 
 TEST(AKillAtAnyCall, LeavesALinkOldOrNew) {
   TempDir dir;
-  const auto kills = test::kill_at_each_call(
-      [&] { replace_link(dir / "best", "old"); }, [&] { replace_link(dir / "best", "new"); },
-      [&] {
-        const std::string target = fs::read_symlink(dir / "best").string();
-        EXPECT_TRUE(target == "old" || target == "new") << target;
-      });
+  const auto kills =
+      test::kill_at_each_call([&] { EXPECT_TRUE(replace_link(dir / "best", "old")); },
+                              [&] { EXPECT_TRUE(replace_link(dir / "best", "new")); },
+                              [&] {
+                                const std::string target = fs::read_symlink(dir / "best").string();
+                                EXPECT_TRUE(target == "old" || target == "new") << target;
+                              });
   EXPECT_GE(kills, 3);
 }
 
@@ -493,7 +500,7 @@ TEST(AKillAtAnyCall, LeavesAReplacedDirectoryOldOrNew) {
                                     EXPECT_TRUE(fs::exists(dir / "out"));
                                   }
                                   recovered += fs::exists(dir / "out") ? 0 : 1;
-                                  recover_replaced(dir.path());
+                                  recover_replaced(dir.path(), any_name);
                                   const std::string bytes = bytes_of_both(dir / "out");
                                   EXPECT_TRUE(bytes == "old" || bytes == "new") << bytes;
                                   remove_partial(dir.path(), any_name);
@@ -511,13 +518,13 @@ TEST(AKillAtAnyCall, LeavesARecoveryThatTheNextOneFinishes) {
     test::kill_at_each_call(
         [&] {
           fs::remove_all(dir / "out");
-          dir.write("out.before-replacement/a", "old");
-          dir.write("out.before-replacement/b", "old");
+          dir.write("out.before-replacement-0123456789abcdef/a", "old");
+          dir.write("out.before-replacement-0123456789abcdef/b", "old");
           if (new_is_there) write_two_files(dir / "out", "new", AtomicDirectory::Existing::kRefuse);
         },
-        [&] { recover_replaced(dir.path()); },
+        [&] { recover_replaced(dir.path(), any_name); },
         [&] {
-          recover_replaced(dir.path());
+          recover_replaced(dir.path(), any_name);
           EXPECT_EQ(bytes_of_both(dir / "out"), new_is_there ? "new" : "old");
           EXPECT_THAT(names_in(dir.path()), ElementsAre("out"));
         });

@@ -135,11 +135,12 @@ TEST(RequirePlace, AsksForNamesThatTheFileSystemTakesAlsoWhileTheyAreHalfMade) {
   if (limit <= 0) GTEST_SKIP() << "the file system takes names of any length";
   const std::string longest(static_cast<size_t>(limit), 'n');
   EXPECT_NO_THROW(require_place(dir / (longest + "/new")));
-  EXPECT_NO_THROW(require_place(dir / longest.substr(17)));
+  constexpr size_t kMark = 36;  // ".before-replacement-0123456789abcdef"
+  EXPECT_NO_THROW(require_place(dir / longest.substr(kMark)));
   EXPECT_THAT(
-      [&] { require_place(dir / longest.substr(16)); },
-      ThrowsMessage<ConfigError>(HasSubstr("must have at most " + std::to_string(limit - 17) +
-                                           " bytes, found " + std::to_string(limit - 16))));
+      [&] { require_place(dir / longest.substr(kMark - 1)); },
+      ThrowsMessage<ConfigError>(HasSubstr("must have at most " + std::to_string(limit - 36) +
+                                           " bytes, found " + std::to_string(limit - 35))));
   EXPECT_THROW(require_place(dir / (longest + "n/new")), ConfigError);
 }
 

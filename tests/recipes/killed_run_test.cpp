@@ -61,7 +61,7 @@ TEST_F(AKillAtAnyCall, WhileARunGoesBackLosesNothing) {
       [&] {
         const RunDirectory directory(recipe);
         directory.begin(recipe, 1);
-        trainer::point_best_at(run, 1);
+        EXPECT_TRUE(trainer::point_best_at(run, 1));
         const trainer::MetricsLog log(run + "/metrics.jsonl", 1);
       },
       [&] {

@@ -41,7 +41,8 @@ class ALiveRun : public testing::Test {
 TEST_F(ALiveRun, WhoseCheckpointGoesWhileTheBaseIsReadIsReadByTheNewestThatIsThere) {
   const at::Tensor second = open_model(choice).adapters->values().clone();
   choice.before_loading = [&](const Recipe&, const BaseText&) {
-    fs::rename(dir / "run/checkpoint-000002", dir / "run/checkpoint-000002.partial-0123abcd");
+    fs::rename(dir / "run/checkpoint-000002",
+               dir / "run/checkpoint-000002.partial-0123456789abcdef");
   };
   const at::Tensor found = open_model(choice).adapters->values().clone();
   choice.before_loading = {};

@@ -75,6 +75,23 @@ TEST_F(RunDirectories, AFileInItsPlaceIsRefused) {
   }
 }
 
+// The other run would take it for its own, and rotate or replace it.
+TEST_F(RunDirectories, APlaceThatAnotherRunUsesIsRefused) {
+  train();
+  const std::string run = recipe.output.dir;
+  for (const std::string name :
+       {"checkpoint-000001", "checkpoint-000009", "adapter/mine", "base"}) {
+    recipe.output.dir = run + "/" + name;
+    EXPECT_THAT([&] { const RunDirectory inner(recipe); },
+                testing::ThrowsMessage<ConfigError>(
+                    testing::AllOf(HasSubstr("output.dir: "), HasSubstr("is a name that the run"))))
+        << name;
+  }
+  EXPECT_FALSE(fs::exists(run + "/base"));
+  recipe.output.dir = run + "/mine";
+  EXPECT_NO_THROW(RunDirectory{recipe});
+}
+
 TEST_F(RunDirectories, APlaceWhereNoneCanBeMadeIsToldWithItsKey) {
   recipe.output.dir = "/proc/nowhere";
   EXPECT_THAT([&] { RunDirectory run(recipe); },
@@ -300,28 +317,39 @@ TEST_F(RunDirectories, WhereNoneIsWholeAndWhereTheNamedOneIsNotTheWayOutIsNamed)
 TEST_F(RunDirectories, WhatAKillLeftHalfMadeIsClearedAwayByTheNextRunAlone) {
   train();
   fs::remove_all(recipe.output.dir + "/adapter");
-  dir.write("run/checkpoint-000003.partial-00ab/state.json", "{}");
-  dir.write("run/metrics.jsonl.partial-00ab", "{}");
-  dir.write("run/thesis.partial-00ab", "mine");
+  dir.write("run/checkpoint-000003.partial-0123456789abcdef/state.json", "{}");
+  dir.write("run/metrics.jsonl.partial-0123456789abcdef", "{}");
+  dir.write("run/thesis.partial-0123456789abcdef", "mine");
   adapter_of_run(recipe.output.dir);
-  EXPECT_TRUE(fs::exists(dir / "run/checkpoint-000003.partial-00ab"));
+  EXPECT_TRUE(fs::exists(dir / "run/checkpoint-000003.partial-0123456789abcdef"));
   const RunDirectory run(recipe);
-  EXPECT_FALSE(fs::exists(dir / "run/checkpoint-000003.partial-00ab"));
-  EXPECT_FALSE(fs::exists(dir / "run/metrics.jsonl.partial-00ab"));
-  EXPECT_TRUE(fs::exists(dir / "run/thesis.partial-00ab"));
+  EXPECT_FALSE(fs::exists(dir / "run/checkpoint-000003.partial-0123456789abcdef"));
+  EXPECT_FALSE(fs::exists(dir / "run/metrics.jsonl.partial-0123456789abcdef"));
+  EXPECT_TRUE(fs::exists(dir / "run/thesis.partial-0123456789abcdef"));
 }
 
 TEST_F(RunDirectories, AFileThatAKillLeftItsNameIsNoContent) {
-  dir.write("run/nameless.partial-0123abcd", "");
+  dir.write("run/nameless.partial-0123456789abcdef", "");
   const RunDirectory run(recipe);
-  EXPECT_FALSE(fs::exists(dir / "run/nameless.partial-0123abcd"));
+  EXPECT_FALSE(fs::exists(dir / "run/nameless.partial-0123456789abcdef"));
 }
 
 TEST_F(RunDirectories, AReplacementThatAKillInterruptedGetsItsNameBack) {
   train();
   remove_checkpoints();
-  fs::rename(dir / "run/adapter", dir / "run/adapter.before-replacement");
+  fs::rename(dir / "run/adapter", dir / "run/adapter.before-replacement-0123456789abcdef");
   EXPECT_TRUE(RunDirectory(recipe).finished());
+}
+
+TEST_F(RunDirectories, CopiesThatAUserKeepsBesideARunsFilesStay) {
+  train();
+  const std::vector<std::string> own = {"adapter.before-replacement", "adapter.partial-2",
+                                        "base.partial-20261201", "notes.before-replacement",
+                                        "notes.before-replacement-0123456789abcdef"};
+  for (const std::string& name : own) fs::copy(dir / "run/adapter", dir / ("run/" + name));
+  dir.write("run/notes", "mine");
+  EXPECT_TRUE(RunDirectory(recipe).finished());
+  for (const std::string& name : own) EXPECT_TRUE(fs::exists(dir / ("run/" + name))) << name;
 }
 
 TEST_F(RunDirectories, OverwriteReplacesWhatARunWroteAndNothingElse) {
