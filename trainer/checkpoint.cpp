@@ -26,6 +26,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kManifest = "MANIFEST.json";
+constexpr const char* kOptimizerState = "optimizer.safetensors";
 constexpr const char* kPrefix = "checkpoint-";
 
 std::string in(const std::string& directory, const std::string& name) {
@@ -82,13 +83,14 @@ std::map<std::string, fs::path> require_listed_files(const std::string& director
       fail<FormatError>("{}: {} must have {} bytes, found {}", directory, name, bytes,
                         fs::file_size(file->second));
     }
-    if (look == Look::kHashes &&
-        io::hash_file(file->second.string()) != entry.at("xxh3_128").as_string()) {
+    const bool is_read =
+        look == Look::kHashes || (look == Look::kAdapter && name != kOptimizerState);
+    if (is_read && io::hash_file(file->second.string()) != entry.at("xxh3_128").as_string()) {
       fail<FormatError>("{}: {} has changed since it was written", directory, name);
     }
     found.erase(file);
   }
-  for (const char* required : {"state.json", "optimizer.safetensors", "adapter/adapter_config.json",
+  for (const char* required : {"state.json", kOptimizerState, "adapter/adapter_config.json",
                                "adapter/adapter_model.safetensors"})
     if (!listed.value().contains(required))
       fail<FormatError>("{}: the manifest does not list {}", directory, required);
@@ -144,7 +146,7 @@ void save_checkpoint(const std::string& run_dir, const CheckpointParts& parts) {
   fs::create_directory(adapter);
   lora::write_adapter(adapter, parts.adapters, parts.lora_options, parts.base);
   if (parts.complete_adapter) parts.complete_adapter(adapter);
-  quant::write_tensors(in(directory.path(), "optimizer.safetensors"), parts.optimizer.state());
+  quant::write_tensors(in(directory.path(), kOptimizerState), parts.optimizer.state());
   parts.state.optimizer_steps = parts.optimizer.num_steps();
   io::write_file_atomically(in(directory.path(), "state.json"), to_json(parts.state));
   write_manifest(directory.path());
@@ -168,7 +170,7 @@ TrainState read_train_state(const std::string& directory) {
 void load_checkpoint(const std::string& directory, CheckpointParts parts) {
   verify_checkpoint(directory);
   TrainState state = read_train_state(directory);
-  const auto optimizer = quant::read_tensors(in(directory, "optimizer.safetensors"));
+  const auto optimizer = quant::read_tensors(in(directory, kOptimizerState));
   const at::Tensor before = parts.adapters.values().clone();
   lora::read_adapter_tensors(in(directory, "adapter"), parts.adapters);
   try {

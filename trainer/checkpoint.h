@@ -40,8 +40,10 @@ std::optional<int64_t> step_of_checkpoint(const std::string& name);
 // untouched.
 void save_checkpoint(const std::string& run_dir, const CheckpointParts& parts);
 
-// How closely a checkpoint is looked at: sizes takes no time, hashes reads all of it.
-enum class Look { kSizes, kHashes };
+// How closely a checkpoint is looked at: sizes takes no time, hashes reads all of it, and adapter
+// reads what those use who do not train on: all but the optimizer's state, of which it looks at
+// the size.
+enum class Look { kSizes, kAdapter, kHashes };
 // FormatError naming the first file that is missing, superfluous, cut off or (by its hash) changed.
 void verify_checkpoint(const std::string& directory, Look look = Look::kHashes);
 // state.json alone.

@@ -141,7 +141,7 @@ Json samples_of(const std::string& text) {
 }
 
 std::optional<trainer::TrainState> newest_state(const std::string& run_dir) {
-  const auto newest = trainer::newest_checkpoint(run_dir, trainer::Look::kSizes);
+  const auto newest = trainer::newest_checkpoint(run_dir, trainer::Look::kAdapter);
   if (!newest.whole) return std::nullopt;
   return trainer::read_train_state(*newest.whole);
 }

@@ -26,7 +26,7 @@ trainer::NewestCheckpoint newest_while_it_goes_on(const std::string& run_dir) {
   constexpr int kLooks = 50;
   constexpr std::chrono::milliseconds kPause(20);
   for (int look = 1;; ++look) {
-    auto newest = trainer::newest_checkpoint(run_dir, trainer::Look::kSizes);
+    auto newest = trainer::newest_checkpoint(run_dir, trainer::Look::kAdapter);
     const bool some_went = std::ranges::any_of(newest.passed_over, [](const auto& checkpoint) {
       return !fs::exists(fs::symlink_status(checkpoint.directory));
     });
@@ -35,18 +35,27 @@ trainer::NewestCheckpoint newest_while_it_goes_on(const std::string& run_dir) {
   }
 }
 
-bool lies_in(const fs::path& run_dir, const fs::path& checkpoint) {
-  return fs::is_directory(checkpoint) &&
-         fs::canonical(checkpoint).parent_path() == fs::canonical(run_dir) &&
-         trainer::step_of_checkpoint(fs::canonical(checkpoint).filename().string());
+// The name that the checkpoint at `path` has in the run: its own, or the one to which a link such
+// as `best` leads. Where a checkpoint lies on another disk, that name is a link itself. Empty if
+// there is none.
+std::string name_in_run(const fs::path& run_dir, fs::path path) {
+  path = path.lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();
+  const auto is_named = [&] { return trainer::step_of_checkpoint(path.filename().string()); };
+  if (!is_named() && fs::is_symlink(path)) path = path.parent_path() / fs::read_symlink(path);
+  std::error_code is_elsewhere;
+  const bool is_own = is_named() && fs::is_directory(path) &&
+                      fs::equivalent(run_dir, path.parent_path() / ".", is_elsewhere);
+  return is_own ? path.filename().string() : "";
 }
 
 std::string named_adapter(const std::string& run_dir, const std::string& checkpoint) {
   for (const fs::path& path : {fs::path(run_dir) / checkpoint, fs::path(checkpoint)}) {
-    if (!lies_in(run_dir, path)) continue;
+    const std::string name = name_in_run(run_dir, path);
+    if (name.empty()) continue;
     // By its own name: of a run that goes on `best` may lead elsewhere a moment later.
-    const fs::path held = fs::path(run_dir) / fs::canonical(path).filename();
-    trainer::verify_checkpoint(held.string(), trainer::Look::kSizes);
+    const fs::path held = fs::path(run_dir) / name;
+    trainer::verify_checkpoint(held.string(), trainer::Look::kAdapter);
     return (held / "adapter").string();
   }
   fail<ConfigError>("--checkpoint: {} holds no checkpoint {}; it holds: {}", run_dir, checkpoint,
@@ -78,15 +87,19 @@ std::string adapter_of_run(const std::string& run_dir, const std::string& checkp
 
 std::string checkpoints_in(const std::string& run_dir) {
   std::vector<std::string> names;
-  if (fs::exists(fs::path(run_dir) / "best")) names.emplace_back("best");
+  const fs::path best = fs::path(run_dir) / "best";
+  if (fs::is_symlink(best) && fs::exists(best)) names.emplace_back("best");
   for (const int64_t step : trainer::checkpoint_steps(run_dir))
     names.push_back(trainer::checkpoint_name(step));
   return names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", "));
 }
 
 std::optional<int64_t> step_of_adapter(const std::string& directory) {
-  fs::path path = fs::canonical(directory);
-  return trainer::step_of_checkpoint(path.parent_path().filename().string());
+  const auto step_of = [](const fs::path& adapter) {
+    return trainer::step_of_checkpoint(adapter.parent_path().filename().string());
+  };
+  const auto step = step_of(fs::absolute(directory).lexically_normal());
+  return step ? step : step_of(fs::canonical(directory));
 }
 
 }  // namespace qlora::recipes

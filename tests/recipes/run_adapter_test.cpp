@@ -5,10 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <fstream>
 
 #include "base/error.h"
 #include "recipes/models/trained_model.h"
 #include "tests/support/two_step_run.h"
+#include "trainer/checkpoint.h"
 
 namespace qlora::recipes {
 namespace {
@@ -40,6 +42,32 @@ TEST_F(RunAdapters, ANamedCheckpointGivesItsOwnByNameAndByPath) {
   EXPECT_EQ(named(run() + "/checkpoint-000001"), run() + "/checkpoint-000001/adapter");
   EXPECT_EQ(fs::canonical(named("best/")),
             fs::canonical(run() + "/" + fs::read_symlink(run() + "/best").string() + "/adapter"));
+}
+
+TEST_F(RunAdapters, ACheckpointThatLiesOnAnotherDiskIsTheRunsOwnAllTheSame) {
+  trainer::point_best_at(run(), 1);
+  fs::rename(run() + "/checkpoint-000001", dir / "elsewhere");
+  fs::create_directory_symlink(dir / "elsewhere", run() + "/checkpoint-000001");
+  for (const char* name : {"checkpoint-000001", "checkpoint-000001/", "best"})
+    EXPECT_EQ(named(name), run() + "/checkpoint-000001/adapter") << name;
+  EXPECT_EQ(step_of_adapter(named("best")), 1);
+}
+
+void change_a_byte(const std::string& path) {
+  std::string bytes = test::read_file(path);
+  bytes[bytes.size() - 2] ^= 1;
+  std::ofstream(path) << bytes;
+}
+
+TEST_F(RunAdapters, ACheckpointOfWhichAByteChangedIsPassedOverOrRefusedWhereItIsNamed) {
+  fs::remove_all(run() + "/adapter");
+  change_a_byte(run() + "/checkpoint-000002/optimizer.safetensors");  // is not used
+  EXPECT_EQ(adapter_of_run(run()), run() + "/checkpoint-000002/adapter");
+  change_a_byte(run() + "/checkpoint-000002/adapter/adapter_model.safetensors");
+  EXPECT_EQ(adapter_of_run(run()), run() + "/checkpoint-000001/adapter");
+  EXPECT_THAT([&] { named("checkpoint-000002"); },
+              ThrowsMessage<FormatError>(
+                  HasSubstr("adapter/adapter_model.safetensors has changed since it was written")));
 }
 
 TEST_F(RunAdapters, TheStepIsThatOfTheCheckpoint) {
