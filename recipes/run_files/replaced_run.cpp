@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "data/shards.h"
 #include "io/atomic_write.h"
 #include "io/json_text.h"
 #include "io/read_file.h"
@@ -24,23 +25,41 @@ namespace qlora::recipes {
 namespace {
 namespace fs = std::filesystem;
 
-// What a run reads, by key.
-std::vector<std::pair<std::string, std::string>> inputs_of(const Recipe& recipe) {
-  std::vector<std::pair<std::string, std::string>> inputs = {
-      {"model.path", recipe.model.path},
-      {"lora.from_adapter", recipe.lora.from_adapter},
-      {"lora.loftq.original", recipe.lora.loftq.original},
-      {"data.chat_template", recipe.data.chat_template}};
+using Inputs = std::vector<std::pair<std::string, std::string>>;  // key, path
+
+// A directory and what lies in it, which may be links to elsewhere; a file; or a hub's name.
+void add_directory(const std::string& key, const std::string& path, Inputs& inputs) {
+  inputs.emplace_back(key, path);
+  std::error_code is_none;
+  for (const auto& entry : fs::directory_iterator(path, is_none))
+    inputs.emplace_back(key, entry.path().string());
+}
+
+// The path as it is given and the files of rows to which it leads.
+void add_dataset(const std::string& key, const data::DatasetOptions& dataset, Inputs& inputs) {
+  inputs.emplace_back(key, dataset.path);
+  try {
+    for (const std::string& file : data::shards_of(dataset)) inputs.emplace_back(key, file);
+  } catch (const ConfigError&) {  // none: told where the rows are read
+  }
+}
+
+// What a run reads.
+Inputs inputs_of(const Recipe& recipe) {
+  Inputs inputs = {{"data.chat_template", recipe.data.chat_template}};
+  add_directory("model.path", recipe.model.path, inputs);
+  add_directory("lora.from_adapter", recipe.lora.from_adapter, inputs);
+  add_directory("lora.loftq.original", recipe.lora.loftq.original, inputs);
   for (const data::DatasetOptions& dataset : recipe.data.train)
-    inputs.emplace_back("data.train", dataset.path);
+    add_dataset("data.train", dataset, inputs);
   for (const data::DatasetOptions& dataset : recipe.data.eval)
-    inputs.emplace_back("data.eval", dataset.path);
+    add_dataset("data.eval", dataset, inputs);
   if (recipe.train.samples_from_file())
     inputs.emplace_back("train.sample_prompts", recipe.train.sample_prompts.front());
   return inputs;
 }
 
-// Whether remove_run() would take `path` away: by its name, or by where links lead.
+// Whether replace_run() would take `path` away: by its name, or by where links lead.
 bool lies_in_what_is_removed(const std::string& path, const std::string& run) {
   std::error_code is_no_path;  // a template's text
   const fs::path inside[] = {
@@ -95,15 +114,34 @@ void remove_partial_name(const std::function<void()>& remove) {
   }
 }
 
+namespace {
+
+// All but the log, which the new run is already writing, and the recipes. Each is renamed before
+// any is removed: what cannot be removed, or a kill, leaves nothing half removed that looks whole.
 void remove_run(const std::string& path) {
   std::vector<std::string> own;
   for (const fs::directory_entry& entry : fs::directory_iterator(path))
     if (const std::string name = entry.path().filename().string();
         belongs_to_a_run(name) && name != kRecipeFile && name != kReplacingRecipe)
       own.push_back(entry.path().string());
-  for (std::string& entry : own) entry = io::move_aside(entry);
-  for (const std::string& entry : own) remove_partial_name([&] { io::remove_tree(entry); });
+  std::vector<std::pair<std::string, std::string>> moved;  // from, to
+  try {
+    for (const std::string& entry : own) moved.emplace_back(entry, io::move_aside(entry));
+  } catch (const IoError& error) {
+    for (const auto& [from, to] : moved) io::move(to, from);
+    fail<IoError>("{}; the run there is left as it was", error.what());
+  }
+  for (const auto& [from, to] : moved) remove_partial_name([&] { io::remove_tree(to); });
 }
+
+std::string words_on_replaced(const std::string& path) {
+  const std::string what = what_goes_with(path);
+  return fmt::format(
+      "the run in {} is replaced{}", path,
+      what.empty() ? ", which had trained no step" : "; what it had is removed: " + what);
+}
+
+}  // namespace
 
 void require_inputs_stay(const Recipe& recipe, const std::string& run) {
   for (const auto& [key, path] : inputs_of(recipe))
@@ -114,10 +152,19 @@ void require_inputs_stay(const Recipe& recipe, const std::string& run) {
           key, path, run);
 }
 
-void tell_what_goes(const std::string& path) {
-  const std::string what = what_goes_with(path);
-  log::info("the run in {} is replaced{}", path,
-            what.empty() ? ", which had trained no step" : "; what it had is removed: " + what);
+void replace_run(const std::string& path, const std::string& recipe_text) {
+  const std::string marker = (fs::path(path) / kReplacingRecipe).string();
+  const bool was_cut_short = is_being_replaced(path);
+  const std::string words = words_on_replaced(path);
+  io::write_file_atomically(marker, recipe_text);  // from here on the old run counts no more
+  try {
+    remove_run(path);
+  } catch (const IoError&) {
+    if (!was_cut_short) io::remove_file(marker);
+    throw;
+  }
+  if (!was_cut_short) log::info("{}", words);
+  io::move(marker, (fs::path(path) / kRecipeFile).string());
 }
 
 }  // namespace qlora::recipes

@@ -12,17 +12,15 @@ namespace qlora::recipes {
 // of which a warning tells.
 void remove_partial_name(const std::function<void()>& remove);
 
-// ConfigError naming the key if the recipe reads what remove_run() would take away: the new run
-// must not lose what it is to read.
+// ConfigError naming the key and the file if the recipe reads what replace_run() would take away,
+// also by a pattern or by links in a directory: the new run must not lose what it is to read.
 void require_inputs_stay(const Recipe& recipe, const std::string& run_dir);
 
-// Says what the run has that will be removed: "200 steps, 4 checkpoints (the last:
-// checkpoint-000200), adapter".
-void tell_what_goes(const std::string& run_dir);
-
-// All but the log, which the new run is already writing, and the recipes. Each is renamed before
-// any is removed: what cannot be removed, or a kill, leaves nothing half removed that looks whole.
-// IoError.
-void remove_run(const std::string& run_dir);
+// Removes what the run in the directory has written, all but the log, which the new run is already
+// writing, says what that was ("200 steps, 4 checkpoints (the last: checkpoint-000200), adapter"),
+// and puts the new run's recipe in its place. A kill on the way leaves the old run whole, or
+// recipe.replacing.yaml, with which it counts no more. IoError; where something cannot be renamed
+// (a mount point), the old run is left as it was.
+void replace_run(const std::string& run_dir, const std::string& recipe_text);
 
 }  // namespace qlora::recipes

@@ -257,11 +257,7 @@ void RunDirectory::begin(const Recipe& recipe, int64_t step, const std::string& 
   const bool is_same = fs::exists(file(kRecipeFile)) && io::read_bytes(file(kRecipeFile)) == text &&
                        rows_of_last_start(path_).value_or(rows) == rows;
   if (replaces_a_run_) {
-    if (!is_being_replaced(path_)) tell_what_goes(path_);
-    // From here on the old run counts no more; the last rename makes the directory the new one's.
-    io::write_file_atomically(file(kReplacingRecipe), text);
-    remove_run(path_);
-    io::move(file(kReplacingRecipe), file(kRecipeFile));
+    replace_run(path_, text);
   } else {
     if (const fs::path best = file("best"); fs::is_directory(fs::symlink_status(best)))
       log::warning("{} is no link to a checkpoint, as a run makes it; it is now {}", best.string(),

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -10,12 +11,20 @@
 #include "base/log.h"
 #include "recipes/run_files/run_directory.h"
 #include "recipes/yaml/recipe_yaml.h"
+#include "tests/support/kill_at_call.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/two_step_run.h"
 
 namespace qlora::recipes {
 namespace {
 namespace fs = std::filesystem;
+
+std::set<std::string> names_in(const std::string& directory) {
+  std::set<std::string> names;
+  for (const auto& entry : fs::directory_iterator(directory))
+    names.insert(entry.path().filename().string());
+  return names;
+}
 
 class AReplacedRun : public test::TwoStepRun {
  protected:
@@ -60,6 +69,26 @@ TEST_F(AReplacedRun, TheCommandLinesWordReplacesItAndSaysWhatGoesBefore) {
   EXPECT_THAT(said(), testing::HasSubstr("the run in " + recipe.output.dir +
                                          " is replaced; what it had is removed: 2 steps, 1 "
                                          "checkpoint (the last: checkpoint-000001)"));
+}
+
+TEST_F(AReplacedRun, OneOfWhichAPartCannotBeRenamedIsLeftAsItWas) {
+  train();
+  recipe.output.overwrite = recipe.output.begins_anew = true;
+  fs::create_directory(dir / "run/base");
+  const auto before = names_in(dir / "run");
+  refuse_rename_of("base");
+  {
+    const RunDirectory run(recipe);
+    EXPECT_THAT([&] { run.begin(recipe, 0); },
+                testing::ThrowsMessage<IoError>(
+                    testing::AllOf(testing::HasSubstr("run/base cannot be renamed"),
+                                   testing::HasSubstr("the run there is left as it was"))));
+  }
+  refuse_rename_of(nullptr);
+  EXPECT_EQ(names_in(dir / "run"), before);
+  EXPECT_THAT(said(), testing::Not(testing::HasSubstr("is removed")));
+  recipe.output.overwrite = recipe.output.begins_anew = false;
+  EXPECT_TRUE(RunDirectory(recipe).finished());
 }
 
 TEST_F(AReplacedRun, TheKeyReplacesAnUnfinishedRunOfAnotherRecipeAndOneThatNeverIsToGoOn) {

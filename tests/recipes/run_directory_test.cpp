@@ -385,6 +385,20 @@ TEST_F(RunDirectories, WhatTheNewRunReadsIsNotRemovedWithTheOldOne) {
   expect_key_refused(recipe.lora.loftq.original, "run/base", "lora.loftq.original");
   expect_key_refused(recipe.data.train[0].path, "run/samples.jsonl", "data.train");
   expect_key_refused(recipe.data.eval[0].path, "run/samples.jsonl", "data.eval");
+  fs::create_directories(dir / "run/set-aside-2");
+  dir.write("run/set-aside-2/rows.jsonl", "{}");
+  fs::create_directories(dir / "of-links");
+  fs::create_symlink(dir / "run/base/config.json", dir / "of-links/config.json");
+  const auto expect_file_refused = [&](std::string& path, const std::string& given,
+                                       const std::string& said) {
+    const std::string before = std::exchange(path, dir / given);
+    expect_refused(recipe, said);
+    path = before;
+  };
+  for (const char* pattern : {"run/*/rows.jsonl", "*/set-aside-2/rows.jsonl"})
+    expect_file_refused(recipe.data.train[0].path, pattern,
+                        "data.train: " + dir / "run/set-aside-");
+  expect_file_refused(recipe.model.path, "of-links", "model.path: " + dir / "of-links/config.json");
   recipe.data.chat_template = std::string(5000, 'x');
   EXPECT_NO_THROW(RunDirectory{recipe});
 }

@@ -16,6 +16,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -23,12 +24,14 @@
 
 static atomic_long calls, kill_at;
 static atomic_int no_exchange;
+static const char* kept_name;
 
 void kill_at_call(long number) {
   calls = 0;
   kill_at = number;
 }
 void refuse_exchange(int refuse) { no_exchange = refuse; }
+void refuse_rename_of(const char* name) { kept_name = name; }
 
 __attribute__((constructor)) static void read_environment(void) {
   const char* number = getenv("QLORA_KILL_AT_CALL");
@@ -103,6 +106,11 @@ int renameat2(int from_directory, const char* from, int to_directory, const char
   count();
   if (flags != 0 && no_exchange) {
     errno = EINVAL;
+    return -1;
+  }
+  const char* slash = strrchr(from, '/');
+  if (kept_name != NULL && strcmp(slash == NULL ? from : slash + 1, kept_name) == 0) {
+    errno = EBUSY;
     return -1;
   }
   return (int)syscall(SYS_renameat2, from_directory, from, to_directory, to, flags);
