@@ -285,7 +285,8 @@ void require_free_directory(const std::string& path) {
   // "missing/../out" is out once what is missing has been made on the way to it.
   const fs::path parent = parent_of(target);
   if (!target.empty() && !fs::exists(parent, status))
-    target = (fs::weakly_canonical(parent, status) / fs::path(target).filename()).string();
+    if (const fs::path made = fs::weakly_canonical(parent, status); !status)
+      target = (made / fs::path(target).filename()).string();
   const bool is_link = fs::is_symlink(fs::symlink_status(target, status));
   if (target.empty()) fail<ConfigError>("a directory must be named, found ''");
   if (!is_link && !fs::exists(target, status)) return require_place(target);

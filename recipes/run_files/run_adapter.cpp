@@ -42,10 +42,11 @@ std::string name_in_run(const fs::path& run_dir, fs::path path) {
   path = path.lexically_normal();
   if (!path.has_filename()) path = path.parent_path();
   const auto is_named = [&] { return trainer::step_of_checkpoint(path.filename().string()); };
-  if (!is_named() && fs::is_symlink(path)) path = path.parent_path() / fs::read_symlink(path);
-  std::error_code is_elsewhere;
-  const bool is_own = is_named() && fs::is_directory(path) &&
-                      fs::equivalent(run_dir, path.parent_path() / ".", is_elsewhere);
+  std::error_code no_path;  // also of names that are too long
+  if (!is_named() && fs::is_symlink(path, no_path))
+    path = path.parent_path() / fs::read_symlink(path, no_path);
+  const bool is_own = is_named() && fs::is_directory(path, no_path) &&
+                      fs::equivalent(run_dir, path.parent_path() / ".", no_path);
   return is_own ? path.filename().string() : "";
 }
 

@@ -190,6 +190,10 @@ TEST(RequirePlace, IsAskedByADirectoryBeforeItIsWorkedFor) {
     EXPECT_THROW(require_free_directory(dir / longest), ConfigError);
   }
   EXPECT_THROW(require_free_directory(dir.write("file", "x") + "/below"), ConfigError);
+  dir.write("full/file", "x");
+  EXPECT_THROW(require_free_directory(dir / "missing/../full"), ConfigError);
+  EXPECT_FALSE(std::filesystem::exists(dir / "missing"));
+  EXPECT_NO_THROW(require_free_directory(dir / "missing/../new"));
 }
 
 }  // namespace

@@ -52,7 +52,8 @@ TEST_F(OutputPlaces, OtherNamesThereAndTheseNamesElsewhereAreFree) {
 }
 
 TEST_F(OutputPlaces, AnEmptyNameAndOneTooLongAreRefused) {
-  const std::string fits(255 - 17, 'n'), no_partial(255 - 16, 'n'), too_long(256, 'n');
+  constexpr size_t kMark = 36;  // ".before-replacement-0123456789abcdef"
+  const std::string fits(255 - kMark, 'n'), no_partial(255 - kMark + 1, 'n'), too_long(256, 'n');
   for (const std::string& path : {std::string(), dir / no_partial, dir / (too_long + "/x")}) {
     EXPECT_THAT([&] { require_output_directory("--output", path); },
                 ThrowsMessage<ConfigError>(testing::StartsWith("--output")))

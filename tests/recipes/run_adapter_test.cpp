@@ -78,8 +78,9 @@ TEST_F(RunAdapters, TheStepIsThatOfTheCheckpoint) {
 
 TEST_F(RunAdapters, WhatIsNoCheckpointOfTheRunIsRefusedWithThoseThatAre) {
   fs::copy(run() + "/checkpoint-000001", dir / "checkpoint-000001", fs::copy_options::recursive);
-  for (const std::string& name : {std::string("checkpoint-000003"), std::string("adapter"),
-                                  std::string(".."), dir / "model", dir / "checkpoint-000001"}) {
+  for (const std::string& name :
+       {std::string("checkpoint-000003"), std::string("adapter"), std::string(".."), dir / "model",
+        dir / "checkpoint-000001", std::string(5000, 'n')}) {
     EXPECT_THAT([&] { named(name); },
                 ThrowsMessage<ConfigError>(
                     HasSubstr(" holds no checkpoint " + name +
