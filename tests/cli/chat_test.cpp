@@ -250,7 +250,7 @@ class AtATerminal {
   void interrupt() { ASSERT_EQ(kill(pid_, SIGINT), 0); }
 
   // Reads until `text` has come, after what earlier calls have read; a minute at most, or `within`.
-  bool shows(const std::string& text, std::chrono::milliseconds within = std::chrono::minutes(1)) {
+  bool shows(const std::string& text, std::chrono::milliseconds within = std::chrono::minutes(5)) {
     using std::chrono::steady_clock;
     const auto end = steady_clock::now() + within;
     for (;;) {
@@ -278,7 +278,7 @@ class AtATerminal {
   bool prompts() {
     if (!shows("> ")) return false;
     termios mode{};
-    for (int i = 0; i < 6000; ++i) {
+    for (int i = 0; i < 30000; ++i) {
       if (tcgetattr(terminal_, &mode) == 0 && (mode.c_lflag & ICANON) == 0) return true;
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
@@ -288,7 +288,7 @@ class AtATerminal {
   // -1 if the program has not ended after a minute.
   int exit_code() {
     int status = -1;
-    for (int i = 0; i < 600 && pid_ > 0; ++i) {
+    for (int i = 0; i < 3000 && pid_ > 0; ++i) {
       if (waitpid(pid_, &status, WNOHANG) == pid_) pid_ = -1;
       std::this_thread::sleep_for(std::chrono::milliseconds(100));
     }

@@ -20,7 +20,7 @@ using testing::Not;
 constexpr const char* kGone = "another rank is gone or silent";
 // A closed connection is noticed within a second; the rest is for a busy machine. Ranks that waited
 // in vain would take half an hour.
-constexpr double kSoonSeconds = 10;
+constexpr double kSoonSeconds = 60;
 
 recipes::Recipe long_recipe(const TempDir& dir) {
   recipes::Recipe recipe = tiny_recipe(dir.path());

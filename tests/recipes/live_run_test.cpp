@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <stop_token>
 #include <system_error>
@@ -64,6 +65,7 @@ TEST_F(ALiveRun, WithoutAnyCheckpointLeftHasNoAdapterYet) {
 TEST_F(ALiveRun, KeepsAnAdapterThatSomebodyPutsIntoItsPlace) {
   recipe.output.overwrite = true;
   recipe.train.save_every = 0;
+  recipe.train.threads = 1;
   const std::atomic<bool> never{false};
   bool in_time = false;
   for (recipe.train.max_steps = 300; !in_time && recipe.train.max_steps < 100'000;
@@ -72,7 +74,7 @@ TEST_F(ALiveRun, KeepsAnAdapterThatSomebodyPutsIntoItsPlace) {
     dir.write("theirs/notes.txt", "mine");
     std::jthread somebody([&](const std::stop_token& run_has_ended) {
       while (!run_has_ended.stop_requested() && !fs::exists(dir / "run/metrics.jsonl"))
-        std::this_thread::yield();
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
       std::error_code is_taken;  // by the adapter of the run's end
       fs::rename(dir / "theirs", dir / "run/adapter", is_taken);
       in_time = !is_taken;

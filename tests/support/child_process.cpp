@@ -82,10 +82,10 @@ bool ChildProcess::has_ended() {
 }
 
 bool ChildProcess::wait_until(const std::function<bool()>& condition) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+  const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(5);
   while (!condition()) {
     if (has_ended()) return false;
-    check(std::chrono::steady_clock::now() < end, "a minute has passed; {} tells what went on",
+    check(std::chrono::steady_clock::now() < end, "five minutes have passed; {} tells what went on",
           read_file(err_path_));
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }

@@ -30,7 +30,8 @@ class ChildProcess {
   ChildProcess(const ChildProcess&) = delete;
   ChildProcess& operator=(const ChildProcess&) = delete;
 
-  // Until `condition` holds (true) or the process has ended (false); a minute at most, then Error.
+  // Until `condition` holds (true) or the process has ended (false); five minutes at most, then
+  // Error.
   bool wait_until(const std::function<bool()>& condition);
   void send(int signal);
   Finished wait();
