@@ -20,11 +20,16 @@ namespace qlora::recipes {
 namespace {
 namespace fs = std::filesystem;
 
-// The recipe of the run whose checkpoint holds the adapter; nothing where none can be read.
+// The recipe of the run whose checkpoint holds the adapter; nothing where none can be read. By the
+// path as it is given, of a checkpoint that lies on another disk, or by where `best` leads.
 std::optional<Recipe> run_of_checkpoint(const std::string& adapter) {
   std::error_code error;
-  const fs::path checkpoint = fs::canonical(adapter, error).parent_path();
-  if (error || !trainer::step_of_checkpoint(checkpoint.filename().string())) return std::nullopt;
+  const auto is_checkpoint = [](const fs::path& path) {
+    return trainer::step_of_checkpoint(path.filename().string()).has_value();
+  };
+  fs::path checkpoint = fs::absolute(adapter, error).lexically_normal().parent_path();
+  if (!is_checkpoint(checkpoint)) checkpoint = fs::canonical(adapter, error).parent_path();
+  if (!is_checkpoint(checkpoint)) return std::nullopt;
   const std::string run = checkpoint.parent_path().string();
   try {
     if (is_being_replaced(run)) return std::nullopt;

@@ -130,7 +130,7 @@ void add_base(const std::string& run_dir, Json& checks) {
     try {
       trainer::verify_checkpoint((fs::path(run_dir) / name).string(), trainer::Look::kAdapter);
       look(name, trainer::read_train_state((fs::path(run_dir) / name).string()).base_hash);
-      add(checks, name, "whole");
+      add(checks, name, "whole (of the optimizer's state, the size)");
     } catch (const Error& error) {
       add(checks, name, error.what());
     }

@@ -41,13 +41,14 @@ trainer::NewestCheckpoint newest_while_it_goes_on(const std::string& run_dir) {
 std::string name_in_run(const fs::path& run_dir, fs::path path) {
   path = path.lexically_normal();
   if (!path.has_filename()) path = path.parent_path();
-  const auto is_named = [&] { return trainer::step_of_checkpoint(path.filename().string()); };
   std::error_code no_path;  // also of names that are too long
-  if (!is_named() && fs::is_symlink(path, no_path))
-    path = path.parent_path() / fs::read_symlink(path, no_path);
-  const bool is_own = is_named() && fs::is_directory(path, no_path) &&
-                      fs::equivalent(run_dir, path.parent_path() / ".", no_path);
-  return is_own ? path.filename().string() : "";
+  for (const fs::path& named :
+       {path, path.parent_path() / fs::read_symlink(path, no_path), fs::canonical(path, no_path)})
+    if (trainer::step_of_checkpoint(named.filename().string()) &&
+        fs::is_directory(named, no_path) &&
+        fs::equivalent(run_dir, named.parent_path() / ".", no_path))
+      return named.filename().string();
+  return "";
 }
 
 std::string named_adapter(const std::string& run_dir, const std::string& checkpoint) {
@@ -88,8 +89,7 @@ std::string adapter_of_run(const std::string& run_dir, const std::string& checkp
 
 std::string checkpoints_in(const std::string& run_dir) {
   std::vector<std::string> names;
-  const fs::path best = fs::path(run_dir) / "best";
-  if (fs::is_symlink(best) && fs::exists(best)) names.emplace_back("best");
+  if (!name_in_run(run_dir, fs::path(run_dir) / "best").empty()) names.emplace_back("best");
   for (const int64_t step : trainer::checkpoint_steps(run_dir))
     names.push_back(trainer::checkpoint_name(step));
   return names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", "));

@@ -53,6 +53,19 @@ TEST_F(RunAdapters, ACheckpointThatLiesOnAnotherDiskIsTheRunsOwnAllTheSame) {
   EXPECT_EQ(step_of_adapter(named("best")), 1);
 }
 
+TEST_F(RunAdapters, ABestThatLeadsToACheckpointOfAnotherRunIsNeitherTakenNorListed) {
+  fs::copy(run(), dir / "other", fs::copy_options::recursive | fs::copy_options::copy_symlinks);
+  fs::remove(run() + "/best");
+  fs::create_directory_symlink(dir / "other/checkpoint-000001", run() + "/best");
+  EXPECT_THAT(
+      [&] { named("best"); },
+      ThrowsMessage<ConfigError>(HasSubstr("it holds: checkpoint-000001, checkpoint-000002")));
+  fs::remove(run() + "/best");
+  fs::create_directory_symlink("checkpoint-000001", run() + "/best");
+  fs::create_directory_symlink(run() + "/best", dir / "link-to-a-link");
+  EXPECT_EQ(named(dir / "link-to-a-link"), run() + "/checkpoint-000001/adapter");
+}
+
 void change_a_byte(const std::string& path) {
   std::string bytes = test::read_file(path);
   bytes[bytes.size() - 2] ^= 1;
