@@ -17,6 +17,7 @@
 #include "io/atomic_write.h"
 #include "io/json_text.h"
 #include "io/read_file.h"
+#include "io/replaceable.h"
 #include "recipes/run_files/run_names.h"
 #include "recipes/run_files/set_aside.h"
 #include "trainer/checkpoint.h"
@@ -40,7 +41,7 @@ void add_dataset(const std::string& key, const data::DatasetOptions& dataset, In
   inputs.emplace_back(key, dataset.path);
   try {
     for (const std::string& file : data::shards_of(dataset)) inputs.emplace_back(key, file);
-  } catch (const ConfigError&) {  // none: told where the rows are read
+  } catch (const Error&) {  // none: told where the rows are read
   }
 }
 
@@ -116,20 +117,25 @@ void remove_partial_name(const std::function<void()>& remove) {
 
 namespace {
 
-// All but the log, which the new run is already writing, and the recipes. Each is renamed before
-// any is removed: what cannot be removed, or a kill, leaves nothing half removed that looks whole.
-void remove_run(const std::string& path) {
-  std::vector<std::string> own;
+std::vector<std::string> parts_of_run(const std::string& path) {
+  std::vector<std::string> parts;
   for (const fs::directory_entry& entry : fs::directory_iterator(path))
     if (const std::string name = entry.path().filename().string();
         belongs_to_a_run(name) && name != kRecipeFile && name != kReplacingRecipe)
-      own.push_back(entry.path().string());
+      parts.push_back(entry.path().string());
+  return parts;
+}
+
+// All but the log, which the new run is already writing, and the recipes. Each is renamed before
+// any is removed: what cannot be removed, or a kill, leaves nothing half removed that looks whole.
+void remove_run(const std::string& path) {
   std::vector<std::pair<std::string, std::string>> moved;  // from, to
   try {
-    for (const std::string& entry : own) moved.emplace_back(entry, io::move_aside(entry));
-  } catch (const IoError& error) {
+    for (const std::string& part : parts_of_run(path))
+      moved.emplace_back(part, io::move_aside(part));
+  } catch (const IoError&) {
     for (const auto& [from, to] : moved) io::move(to, from);
-    fail<IoError>("{}; the run there is left as it was", error.what());
+    throw;
   }
   for (const auto& [from, to] : moved) remove_partial_name([&] { io::remove_tree(to); });
 }
@@ -152,16 +158,30 @@ void require_inputs_stay(const Recipe& recipe, const std::string& run) {
           key, path, run);
 }
 
+void require_parts_can_go(const std::string& run) {
+  for (const std::string& part : parts_of_run(run))
+    if (const std::string obstacle = io::obstacle_to_replacing(part);
+        !fs::is_symlink(part) && !obstacle.empty())
+      fail<ConfigError>(
+          "output.dir: {} {}, so that the run there cannot be replaced, and is left as it is; set "
+          "another output.dir",
+          part, obstacle);
+}
+
 void replace_run(const std::string& path, const std::string& recipe_text) {
   const std::string marker = (fs::path(path) / kReplacingRecipe).string();
   const bool was_cut_short = is_being_replaced(path);
-  const std::string words = words_on_replaced(path);
+  const std::string words = was_cut_short ? "" : words_on_replaced(path);
+  const std::vector<std::string> before = parts_of_run(path);
   io::write_file_atomically(marker, recipe_text);  // from here on the old run counts no more
   try {
     remove_run(path);
-  } catch (const IoError&) {
-    if (!was_cut_short) io::remove_file(marker);
-    throw;
+  } catch (const IoError& error) {
+    const bool is_whole = std::ranges::all_of(
+        before, [](const std::string& part) { return fs::exists(fs::symlink_status(part)); });
+    if (was_cut_short || !is_whole) throw;
+    io::remove_file(marker);
+    fail<IoError>("{}; the run there is left as it was", error.what());
   }
   if (!was_cut_short) log::info("{}", words);
   io::move(marker, (fs::path(path) / kRecipeFile).string());

@@ -16,6 +16,10 @@ void remove_partial_name(const std::function<void()>& remove);
 // also by a pattern or by links in a directory: the new run must not lose what it is to read.
 void require_inputs_stay(const Recipe& recipe, const std::string& run_dir);
 
+// ConfigError if a part of the run cannot be renamed: a mount point, or another user's in a place
+// where each may change only his own.
+void require_parts_can_go(const std::string& run_dir);
+
 // Removes what the run in the directory has written, all but the log, which the new run is already
 // writing, says what that was ("200 steps, 4 checkpoints (the last: checkpoint-000200), adapter"),
 // and puts the new run's recipe in its place. A kill on the way leaves the old run whole, or

@@ -225,7 +225,10 @@ void RunDirectory::open(const Recipe& recipe) {
   const bool is_lost =
       !has_run && names_checkpoint(recipe) && !way_on_without_recipe(path_).empty();
   if (!has_run && !is_lost && holds_anything(path_)) refuse_what_is_no_run(path_);
-  if (replaces_a_run_) require_inputs_stay(recipe, path_);
+  if (replaces_a_run_) {
+    require_inputs_stay(recipe, path_);
+    require_parts_can_go(path_);
+  }
   io::require_appendable(file("log.txt"));
   log::open_file(file("log.txt"));
   if (is_replaced && !recipe.output.overwrite)
