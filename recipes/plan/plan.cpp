@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "data/cache/cached_dataset.h"
 #include "data/shards.h"
+#include "lora/adapter_file.h"
 #include "lora/adapter_fit.h"
 #include "model/expert_targets.h"
 #include "model/expert_tensors.h"
@@ -61,8 +62,7 @@ int64_t host_bytes(const Recipe& recipe, int64_t vocabulary) {
 int64_t adapter_reading_bytes(const Recipe& recipe, const model::Architecture& architecture,
                               at::ScalarType stored) {
   const fs::path adapter = recipe.lora.from_adapter;
-  if (adapter.empty() || !has_given_adapter(recipe) ||
-      !fs::exists(adapter / "adapter_model.safetensors"))
+  if (adapter.empty() || !has_given_adapter(recipe) || !fs::exists(adapter / lora::kAdapterTensors))
     return 0;
   return lora::reading_bytes(adapter.string(), recipe.lora, architecture.embedding_names(),
                              architecture.vocab_size * architecture.embedding.width *
